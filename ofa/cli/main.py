@@ -1,0 +1,39 @@
+"""``ofa``: the command a person types. Each module of ``ofa.cli`` adds its own sub-command."""
+
+import argparse
+import importlib
+import logging
+import sys
+
+from ofa import __version__
+from ofa.errors import UserError
+
+COMMANDS = ("vocab", "prepare", "evaluate")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of all sub-commands. Their modules import heavy libraries only when they run."""
+    parser = argparse.ArgumentParser(prog="ofa", description="Train, evaluate and use One-For-All models.")
+    parser.add_argument("--version", action="version", version=f"ofa-fairseq {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        importlib.import_module(f"ofa.cli.{name}").add_parser(subparsers)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. Returns its exit status: 0 done, 2 input that the user can mend."""
+    logging.basicConfig(format="%(asctime)s | %(levelname)s | %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
+    namespace = build_parser().parse_args(arguments)
+    try:
+        return namespace.run(namespace) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""Places where stock fairseq breaks on current Python and torch, each mended by one function.
+
+Nothing here changes what fairseq computes; ``install()`` is called once, when the plugin registers.
+"""
+
+import functools
+import logging
+import os
+import sys
+import warnings
+
+import torch
+from fairseq import checkpoint_utils, options
+from fairseq.distributed import utils as distributed_utils
+from fairseq.file_io import PathManager
+from fairseq.models import distributed_fairseq_model
+from fairseq.trainer import Trainer
+from omegaconf import OmegaConf, open_dict
+
+from ofa.checkpoint import load_checkpoint
+from ofa.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_RESTORE_FILE = "checkpoint_last.pt"
+
+
+def install() -> None:
+    """Apply every mend, once per process."""
+    if getattr(install, "done", False):
+        return
+    install.done = True
+    silence_known_warnings()
+    load_checkpoints_as_data()
+    broadcast_objects_of_any_class()
+    keep_bf16_off_tpu()
+    name_unknown_architectures()
+    drop_device_ids_on_cpu()
+    check_metric_before_training()
+    prepare_every_run()
+
+
+def silence_known_warnings() -> None:
+    """Hydra and ``torch.cuda.amp`` warn on every command about calls inside fairseq."""
+    warnings.filterwarnings("ignore", message=r".*torch\.cuda\.amp\..*is deprecated.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", module=r"hydra\..*", category=UserWarning)
+    warnings.filterwarnings("ignore", message=r".*torch\.nn\.utils\.weight_norm.*", category=FutureWarning)
+
+
+def load_checkpoints_as_data() -> None:
+    """Since torch 2.6 fairseq cannot read its own checkpoints (they hold an argparse.Namespace).
+
+    They are read by ``ofa.checkpoint`` instead, which rebuilds plain data and runs no code of the file.
+    """
+
+    def load_checkpoint_to_cpu(path, arg_overrides=None, load_on_all_ranks=False):
+        state = load_checkpoint(PathManager.get_local_path(path))
+        overrides = arg_overrides or {}
+        if state.get("args") is not None:
+            for name, value in overrides.items():
+                setattr(state["args"], name, value)
+        if state.get("cfg") is not None:
+            state["cfg"] = OmegaConf.create(state["cfg"], flags={"allow_objects": True})
+            checkpoint_utils.overwrite_args_by_name(state["cfg"], overrides)
+        return checkpoint_utils._upgrade_state_dict(state)
+
+    checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
+
+
+def broadcast_objects_of_any_class() -> None:
+    """Objects sent between the ranks of one run are unpickled with ``weights_only`` since torch 2.6.
+
+    They come from our own processes, never from a file, so every class is allowed here.
+    """
+
+    def receive(buffer, map_location=None):
+        return torch.load(buffer, map_location=map_location, weights_only=False)
+
+    distributed_utils.torch = _ModuleWith(torch, load=receive)
+
+
+class _ModuleWith:
+    """A module in which some names are replaced, for one importing module only."""
+
+    def __init__(self, module, **replaced):
+        self.__dict__.update(replaced, _module=module)
+
+    def __getattr__(self, name):
+        return getattr(self._module, name)
+
+
+def keep_bf16_off_tpu() -> None:
+    """``--bf16`` sets ``tpu=True``, which crashes on machines without torch_xla."""
+    parse = options.parse_args_and_arch
+
+    @functools.wraps(parse)
+    def parse_args_and_arch(*args, **kwargs):
+        parsed = parse(*args, **kwargs)
+        namespace = parsed[0] if isinstance(parsed, tuple) else parsed
+        if getattr(namespace, "bf16", False):
+            namespace.tpu = False
+        return parsed
+
+    options.parse_args_and_arch = parse_args_and_arch
+
+
+def name_unknown_architectures() -> None:
+    """A typo in --arch or --task prints pages of usage; one line with the known names is enough."""
+    get_parser = options.get_parser
+
+    @functools.wraps(get_parser)
+    def short_usage_parser(*args, **kwargs):
+        parser = get_parser(*args, **kwargs)
+        parser.usage = "%(prog)s DATA --user-dir ofa --task NAME --arch NAME [...] (--help lists every option)"
+        return parser
+
+    options.get_parser = short_usage_parser
+
+
+def drop_device_ids_on_cpu() -> None:
+    """``--ddp-backend pytorch_ddp`` passes device_ids, which torch refuses for modules on the CPU."""
+    stock = distributed_fairseq_model.DistributedDataParallel
+
+    def distributed_data_parallel(module, device_ids=None, output_device=None, **kwargs):
+        if next(module.parameters()).device.type == "cpu":
+            device_ids = output_device = None
+        return stock(module, device_ids=device_ids, output_device=output_device, **kwargs)
+
+    distributed_fairseq_model.DistributedDataParallel = distributed_data_parallel
+
+
+def check_metric_before_training() -> None:
+    """A typo in ``--best-checkpoint-metric`` is a KeyError after the first epoch; say it at the start."""
+    init = Trainer.__init__
+
+    @functools.wraps(init)
+    def checked_init(self, cfg, task, *args, **kwargs):
+        metric = cfg.checkpoint.best_checkpoint_metric
+        known = task.metric_names() if hasattr(task, "metric_names") else None
+        if known is not None and not cfg.dataset.disable_validation and metric not in known:
+            raise UserError(
+                f"--best-checkpoint-metric: task '{cfg.task._name}' validates {', '.join(sorted(known))}; "
+                f"found '{metric}'. Choose one of these, or switch the metric on (for example --eval-cider)."
+            )
+        init(self, cfg, task, *args, **kwargs)
+
+    Trainer.__init__ = checked_init
+
+
+def prepare_every_run() -> None:
+    """Every fairseq command ends in ``call_main``: the configuration is put right there."""
+    call_main = distributed_utils.call_main
+
+    @functools.wraps(call_main)
+    def prepared_call_main(cfg, main, **kwargs):
+        with errors_in_one_line(), open_dict(cfg):
+            refuse_missing_restore_file(cfg)
+            ignore_unused_valid_subsets(cfg)
+            use_fp16_without_flat_gradients_on_cpu(cfg)
+            follow_torchrun(cfg)
+            call_main(cfg, main, **kwargs)
+
+    distributed_utils.call_main = prepared_call_main
+
+
+def refuse_missing_restore_file(cfg) -> None:
+    """A missing ``--restore-file`` would silently train from scratch."""
+    path = cfg.checkpoint.restore_file
+    if path != DEFAULT_RESTORE_FILE and not PathManager.isfile(path):
+        raise UserError(
+            f"--restore-file: expects a checkpoint, found no file {path}. "
+            "Check the path, or leave the flag out to train from scratch."
+        )
+
+
+def ignore_unused_valid_subsets(cfg) -> None:
+    """fairseq lists the directory of ``data`` to find forgotten subsets; ours is a list of TSV files."""
+    cfg.dataset.ignore_unused_valid_subsets = True
+
+
+def use_fp16_without_flat_gradients_on_cpu(cfg) -> None:
+    """``--fp16`` on the CPU fails with flattened gradients."""
+    if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
+        cfg.common.fp16_no_flatten_grads = True
+
+
+def follow_torchrun(cfg) -> None:
+    """Take rank, world size and device from torchrun's environment.
+
+    fairseq divides by the number of GPUs there (none on a CPU machine), and with one visible device per
+    process starts independent runs unless the world size is given as well.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if world_size == 1 or "RANK" not in os.environ or cfg.distributed_training.distributed_init_method:
+        return
+    devices = 0 if cfg.common.cpu else torch.cuda.device_count()
+    settings = cfg.distributed_training
+    settings.distributed_world_size = world_size
+    settings.distributed_rank = int(os.environ["RANK"])
+    settings.distributed_init_method = "env://"
+    settings.distributed_no_spawn = True
+    settings.device_id = int(os.environ.get("LOCAL_RANK", 0)) % max(devices, 1)
+    if devices == 0:
+        settings.distributed_backend = "gloo"
+
+
+class errors_in_one_line:
+    """Context in which a ``UserError`` ends the process with one line and status 2, not a traceback.
+
+    Errors of data workers and spawned ranks arrive as text around the original message.
+    """
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        message = user_message(error) if error is not None else None
+        if message is not None:
+            sys.stdout.flush()
+            print(f"error: {message}", file=sys.stderr, flush=True)
+            sys.exit(2)
+
+
+def user_message(error: BaseException) -> str | None:
+    """The message of a ``UserError``, also when a worker process wrapped it; None for other errors."""
+    text = str(error)
+    marker = f"{UserError.__module__}.{UserError.__qualname__}: "
+    if marker in text:
+        return text.rsplit(marker, 1)[1].strip()
+    return text if isinstance(error, UserError) else None

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Purpose:   score a caption checkpoint: <subset>_predict.json, COCO scores, HTML report.
+# Needs:     a finetuned checkpoint, DATA_DIR with caption_test.tsv (captions of one image joined by &&), the BPE folder.
+# Command:   SIZE=base bash run_scripts/caption/evaluate.sh [any ofa evaluate flag]
+# Settings:  SIZE [large] SPLIT [test] CHECKPOINT DATA_DIR BPE_DIR RESULTS, and those of launch.sh
+set -euo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+ROOT=$(cd "$HERE/../.." && pwd)
+SIZE=${SIZE:-large}
+SPLIT=${SPLIT:-test}
+RESULTS=${RESULTS:-$ROOT/results/caption_$SIZE}
+case $SIZE in
+    huge) SEARCH=(--beam=10 --max-len-b=16 --temperature=0.98 --lenpen=0.98 --no-repeat-ngram-size=3) ;;
+    *) SEARCH=(--beam=5 --max-len-b=16 --no-repeat-ngram-size=3) ;;
+esac
+exec bash "$HERE/../launch.sh" evaluate "${DATA:-${DATA_DIR:-$ROOT/dataset/caption_data}/caption_$SPLIT.tsv}" \
+    --path="${CHECKPOINT:-$ROOT/runs/caption_stage1_$SIZE/checkpoint_best.pt}" \
+    --task=caption --bpe-dir="${BPE_DIR:-$ROOT/bpe/gpt2}" --selected-cols=1,4,2 \
+    --gen-subset="$SPLIT" --results-path="$RESULTS" --report="$RESULTS/$SPLIT.html" \
+    --batch-size=16 --seed=7 "${SEARCH[@]}" "$@"

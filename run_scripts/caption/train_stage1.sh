@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Purpose:   caption finetuning, stage 1: cross-entropy on single captions.
+# Needs:     DATA_DIR with caption_stage1_train.tsv and caption_val.tsv, the BPE folder, the pretrained checkpoint.
+# Command:   SIZE=base bash run_scripts/caption/train_stage1.sh [any fairseq flag]
+# Batch:     128 captions per update (8 per process; --update-freq follows the number of processes).
+# Settings:  SIZE [large] DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of launch.sh
+set -euo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+ROOT=$(cd "$HERE/../.." && pwd)
+SIZE=${SIZE:-large}
+DATA_DIR=${DATA_DIR:-$ROOT/dataset/caption_data}
+case $SIZE in  # epochs and start of --drop-worst-ratio: the released scripts for base and large; their neighbours follow
+    tiny | medium | base) EPOCHS=5 DROP_WORST_AFTER=6000 ;;
+    large | huge) EPOCHS=2 DROP_WORST_AFTER=2500 ;;
+    nano) EPOCHS=20 DROP_WORST_AFTER=6000 ;;
+    *) echo "SIZE expects nano, tiny, medium, base, large or huge; found '$SIZE'" >&2; exit 2 ;;
+esac
+export RESTORE=${RESTORE:-$ROOT/checkpoints/ofa_$SIZE.pt} SAVE_DIR=${SAVE_DIR:-$ROOT/runs/caption_stage1_$SIZE}
+export BATCH=${BATCH:-8} EFFECTIVE_BATCH=${EFFECTIVE_BATCH:-128}
+exec bash "$HERE/../launch.sh" train \
+    "${DATA:-$DATA_DIR/caption_stage1_train.tsv,$DATA_DIR/caption_val.tsv}" \
+    --task=caption --arch="ofa_$SIZE" --bpe-dir="${BPE_DIR:-$ROOT/bpe/gpt2}" --selected-cols=0,4,2 \
+    --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.1 \
+    --drop-worst-ratio=0.2 --drop-worst-after=$DROP_WORST_AFTER \
+    --lr=1e-5 --max-epoch=$EPOCHS --warmup-ratio=0.06 \
+    --encoder-drop-path-rate=0.1 --decoder-drop-path-rate=0.1 \
+    --freeze-encoder-embedding --freeze-decoder-embedding \
+    --patch-image-size=480 --max-src-length=80 --max-tgt-length=20 \
+    --eval-cider --eval-args='{"beam":5,"max_len_b":16,"no_repeat_ngram_size":3}' \
+    --best-checkpoint-metric=cider --maximize-best-checkpoint-metric \
+    --no-epoch-checkpoints --keep-best-checkpoints=1 \
+    --save-interval=1 --validate-interval=1 --save-interval-updates=500 --validate-interval-updates=500 \
+    "$@"

@@ -1,0 +1,151 @@
+#!/usr/bin/env bash
+# The one file that knows torchrun, fairseq, paths and dry runs. Experiments call it:
+#
+#   bash launch.sh train    DATA [fairseq-train flags]    flags common to all OFA recipes are added
+#   bash launch.sh evaluate DATA [ofa evaluate flags]
+#
+# Settings (environment):
+#   SAVE_DIR         where checkpoints and train.log go                        [runs/last]
+#   RESTORE          checkpoint to start from; "none" = from random weights    [none]
+#   BATCH            sentences per process and step                            [8]
+#   EFFECTIVE_BATCH  sentences per update over all processes; --update-freq is raised to keep it [BATCH]
+#   PRECISION        fp16 | bf16 | amp | memory-efficient-fp16 | fp32          [fp16 on GPUs, fp32 on CPU]
+#   NPROC            processes on this node                                    [number of GPUs, or 1]
+#   NNODES NODE_RANK MASTER_ADDR MASTER_PORT   several nodes (SLURM's variables are read as well)
+#   FRESH=1          start over although SAVE_DIR holds a run: it is moved aside, never deleted
+#   DRY_RUN=1        print the command and stop
+#
+# Running the same command again resumes from SAVE_DIR/checkpoint_last.pt.
+set -euo pipefail
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+PYTHON=${OFA_VENV:-$ROOT/.venv}/bin/python
+
+fail() { printf 'launch: error: %s\n' "$*" >&2; exit 2; }
+
+count_gpus() {
+    if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+        [ -z "$CUDA_VISIBLE_DEVICES" ] && echo 0 || tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | wc -l
+    elif command -v nvidia-smi >/dev/null; then
+        nvidia-smi -L 2>/dev/null | wc -l
+    else
+        echo 0
+    fi
+}
+
+given() {  # given FLAG ARGS...: is --flag (or --flag=...) among the arguments?
+    local flag=$1 argument
+    shift
+    for argument in "$@"; do
+        [[ $argument == "$flag" || $argument == "$flag="* ]] && return 0
+    done
+    return 1
+}
+
+value_of() {  # value_of FLAG ARGS...: the last value given for --flag
+    local flag=$1 value= previous= argument
+    shift
+    for argument in "$@"; do
+        [[ $previous == "$flag" ]] && value=$argument
+        [[ $argument == "$flag="* ]] && value=${argument#*=}
+        previous=$argument
+    done
+    printf '%s' "$value"
+}
+
+find_processes() {
+    GPUS=$(count_gpus)
+    given --cpu "$@" && GPUS=0
+    NPROC=${NPROC:-$((GPUS > 0 ? GPUS : 1))}
+    NNODES=${NNODES:-${SLURM_NNODES:-1}}
+    NODE_RANK=${NODE_RANK:-${SLURM_NODEID:-0}}
+    if [ -z "${MASTER_ADDR:-}" ]; then
+        MASTER_ADDR=127.0.0.1
+        if [ "$NNODES" -gt 1 ]; then
+            command -v scontrol >/dev/null || fail "NNODES=$NNODES expects MASTER_ADDR (the first node's address); set MASTER_ADDR and NODE_RANK"
+            MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+        fi
+    fi
+    MASTER_PORT=${MASTER_PORT:-$((10000 + $$ % 50000))}
+    PROCESSES=$((NPROC * NNODES))
+}
+
+run_module() {  # run_module MODULE ARGS...: in this process, or under torchrun when there are several
+    local command=("$PYTHON" -m)
+    if [ "$PROCESSES" -gt 1 ]; then
+        command+=(torch.distributed.run --nnodes "$NNODES" --node_rank "$NODE_RANK" --nproc_per_node "$NPROC"
+            --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT" -m)
+    fi
+    command+=("$@")
+    if [ -n "${DRY_RUN:-}" ]; then
+        printf '%q ' "${command[@]}"
+        echo
+        return
+    fi
+    PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" "${command[@]}"
+}
+
+precision_flags() {
+    local precision=${PRECISION:-}
+    [ -n "$precision" ] || { [ "$GPUS" -gt 0 ] && precision=fp16 || precision=fp32; }
+    case $precision in
+        fp32) ;;
+        fp16 | memory-efficient-fp16) printf '%s\n' "--$precision" --fp16-scale-window=512 ;;
+        bf16 | amp) printf '%s\n' "--$precision" ;;
+        *) fail "PRECISION expects fp32, fp16, memory-efficient-fp16, bf16 or amp; found '$precision'" ;;
+    esac
+}
+
+COMMON=(--user-dir="$ROOT/ofa"
+    --encoder-normalize-before --decoder-normalize-before
+    --share-decoder-input-output-embed --share-all-embeddings
+    --layernorm-embedding --patch-layernorm-embedding --code-layernorm-embedding
+    --add-type-embedding --scale-attn --scale-fc --scale-heads --disable-entangle
+    --optimizer=adam --adam-betas='(0.9,0.999)' --adam-eps=1e-08 --weight-decay=0.01 --clip-norm=1.0
+    --lr-scheduler=polynomial_decay --dropout=0.1 --attention-dropout=0.0 --resnet-drop-path-rate=0.0
+    --num-bins=1000 --find-unused-parameters --log-format=simple --log-interval=10 --fixed-validation-seed=7)
+
+train() {
+    local data=$1 batch=${BATCH:-8} flags=()
+    shift
+    SAVE_DIR=${SAVE_DIR:-$ROOT/runs/last}
+    given --batch-size "$@" && batch=$(value_of --batch-size "$@") || flags+=(--batch-size="$batch")
+    if ! given --update-freq "$@"; then
+        local step=$((batch * PROCESSES))
+        flags+=(--update-freq=$(((${EFFECTIVE_BATCH:-$batch} + step - 1) / step)))
+    fi
+    if [ "${RESTORE:-none}" != none ] && ! given --restore-file "$@"; then
+        [ -n "${DRY_RUN:-}" ] || [ -f "$RESTORE" ] || fail "RESTORE expects a checkpoint, found no file $RESTORE. Put it there, name another (RESTORE=path), or train from random weights (RESTORE=none)"
+        flags+=(--finetune-from-model="$RESTORE")
+    fi
+    [ "$GPUS" -gt 0 ] || given --cpu "$@" || flags+=(--cpu)
+    [ "$PROCESSES" -eq 1 ] || flags+=(--distributed-world-size="$PROCESSES")
+    given --num-workers "$@" || flags+=(--num-workers="${NUM_WORKERS:-2}")
+    mapfile -t precision < <(precision_flags)
+    flags+=("${precision[@]}" --save-dir="$SAVE_DIR" --tensorboard-logdir="$SAVE_DIR/tensorboard")
+    if [ -n "${DRY_RUN:-}" ]; then
+        run_module fairseq_cli.train "$data" "${COMMON[@]}" "${flags[@]}" "$@"
+        return
+    fi
+    if [ -n "${FRESH:-}" ] && [ -e "$SAVE_DIR" ]; then
+        mv "$SAVE_DIR" "$SAVE_DIR.$(date +%Y%m%d-%H%M%S)"
+    fi
+    mkdir -p "$SAVE_DIR"
+    run_module fairseq_cli.train "$data" "${COMMON[@]}" "${flags[@]}" "$@" 2>&1 | tee -a "$SAVE_DIR/train.log"
+}
+
+evaluate() {
+    local flags=()
+    [ "$GPUS" -gt 0 ] || given --cpu "$@" || flags+=(--cpu)
+    run_module ofa evaluate "$@" "${flags[@]}"
+}
+
+[ $# -ge 2 ] || fail "usage: launch.sh train|evaluate DATA [flags]"
+COMMAND=$1
+shift
+[ -n "${DRY_RUN:-}" ] || bash "$ROOT/run_scripts/setup.sh"
+find_processes "$@"
+case $COMMAND in
+    train) train "$@" ;;
+    evaluate) evaluate "$@" ;;
+    *) fail "expects 'train' or 'evaluate', found '$COMMAND'" ;;
+esac

@@ -1,0 +1,52 @@
+"""Package ``ofa-fairseq``: the folders of this checkout, installed under the one import name ``ofa``."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).resolve().parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "ofa/__init__.py").read_text()).group(1)
+
+# Folder of the checkout -> import name. Nothing called ``models`` or ``data`` is ever installed.
+PACKAGES = {
+    "ofa": "ofa",
+    "ofa.cli": "ofa/cli",
+    "ofa.metrics": "ofa/metrics",
+    "ofa.models": "models",
+    "ofa.data": "data",
+    "ofa.criterions": "criterions",
+    "ofa.tasks": "tasks",
+}
+
+setup(
+    name="ofa-fairseq",
+    version=VERSION,
+    description="One-For-All sequence-to-sequence models: train, finetune and evaluate, as a fairseq plugin",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=list(PACKAGES),
+    package_dir=PACKAGES,
+    package_data={"ofa": ["templates/*"]},
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "fairseq-fixed==0.12.3.1",
+        "numpy>=1.26",
+        "pillow>=10",
+        "sentencepiece>=0.2",
+        "tokenizers>=0.20",
+        "tqdm>=4.60",
+        "jinja2>=3.1",
+        "sacrebleu>=2.4",
+        "rouge-score>=0.1.2",
+        "pycocoevalcap>=1.2",
+        "safetensors>=0.4",
+        "tensorboard>=2.15",
+        "tensorboardX>=2.6",
+    ],
+    extras_require={"test": ["pytest>=8"]},
+    entry_points={"console_scripts": ["ofa = ofa.cli.main:main"]},
+)
