@@ -81,6 +81,7 @@ run_module() {  # run_module MODULE ARGS...: in this process, or under torchrun 
         echo
         return
     fi
+    bash "$ROOT/run_scripts/setup.sh"
     PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" "${command[@]}"
 }
 
@@ -142,7 +143,6 @@ evaluate() {
 [ $# -ge 2 ] || fail "usage: launch.sh train|evaluate DATA [flags]"
 COMMAND=$1
 shift
-[ -n "${DRY_RUN:-}" ] || bash "$ROOT/run_scripts/setup.sh"
 find_processes "$@"
 case $COMMAND in
     train) train "$@" ;;

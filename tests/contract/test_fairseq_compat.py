@@ -1,0 +1,158 @@
+"""One test for each place where stock fairseq is mended."""
+
+import argparse
+import io
+import os
+import pickle
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+from fairseq import checkpoint_utils, options
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+from fairseq.distributed import utils as distributed_utils
+from fairseq.models import distributed_fairseq_model
+
+import ofa
+from ofa import fairseq_compat
+from ofa.errors import UserError
+
+
+@pytest.fixture(autouse=True, scope="module")
+def plugin():
+    ofa.register_fairseq_plugin()
+
+
+def config(*flags: str):
+    """A fairseq training configuration from command-line flags."""
+    words = ["train.tsv,valid.tsv", "--user-dir", ofa.__path__[0], "--task", "caption", "--arch", "ofa_nano"]
+    words += ["--optimizer", "adam", "--criterion", "adjust_label_smoothed_cross_entropy", "--selected-cols", "0,4,2"]
+    args = options.parse_args_and_arch(options.get_training_parser(), words + list(flags))
+    return convert_namespace_to_omegaconf(args)
+
+
+def test_installing_twice_mends_once():
+    before = distributed_utils.call_main
+    fairseq_compat.install()
+    assert distributed_utils.call_main is before
+
+
+def test_known_warnings_are_silent():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fairseq_compat.silence_known_warnings()
+        warnings.warn("`torch.cuda.amp.GradScaler(args...)` is deprecated.", FutureWarning)
+        warnings.warn("something else", FutureWarning)
+    assert [str(w.message) for w in caught] == ["something else"]
+
+
+def test_a_checkpoint_with_a_namespace_loads_and_takes_overrides(tmp_path):
+    path = tmp_path / "old.pt"
+    args = argparse.Namespace(arch="ofa_base", task="caption", patch_image_size=480)
+    torch.save({"args": args, "model": {"w": torch.ones(2)}, "optimizer_history": [{}]}, path)
+    state = checkpoint_utils.load_checkpoint_to_cpu(str(path), {"patch_image_size": 64})
+    assert torch.equal(state["model"]["w"], torch.ones(2))
+    assert state["cfg"].model.patch_image_size == 64
+
+
+def test_a_checkpoint_that_runs_code_is_refused(tmp_path):
+    class Trick:
+        def __reduce__(self):
+            return os.system, ("touch " + str(tmp_path / "ran"),)
+
+    torch.save({"model": {}, "args": Trick()}, tmp_path / "trick.pt")
+    with pytest.raises(UserError, match="trick.pt.*system"):
+        checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "trick.pt"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_objects_of_any_class_can_be_broadcast_between_ranks():
+    buffer = io.BytesIO()
+    torch.save(argparse.Namespace(a=1), buffer)
+    buffer.seek(0)
+    assert distributed_utils.torch.load(buffer, map_location="cpu").a == 1
+    assert distributed_utils.torch.distributed is torch.distributed
+
+
+def test_bf16_does_not_ask_for_a_tpu():
+    cfg = config("--bf16")
+    assert cfg.common.bf16 and not cfg.common.tpu
+
+
+@pytest.mark.parametrize("flag, known", [("--arch", "ofa_base"), ("--task", "caption")])
+def test_an_unknown_name_lists_the_known_ones_in_a_few_lines(flag, known, capsys):
+    with pytest.raises(SystemExit) as stop:
+        config(flag, "of_base")
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and "of_base" in message and known in message
+    assert len(message.splitlines()) <= 3
+
+
+def test_ddp_on_the_cpu_gets_no_device_ids(monkeypatch):
+    seen = {}
+
+    class Stock:
+        def __init__(self, module, device_ids=None, output_device=None):
+            seen.update(device_ids=device_ids, output_device=output_device)
+
+    monkeypatch.setattr(distributed_fairseq_model, "DistributedDataParallel", Stock)
+    fairseq_compat.drop_device_ids_on_cpu()
+    distributed_fairseq_model.DistributedDataParallel(torch.nn.Linear(1, 1), device_ids=[0], output_device=0)
+    assert seen == {"device_ids": None, "output_device": None}
+
+
+def test_a_typo_in_the_best_metric_is_named_before_training():
+    from fairseq.trainer import Trainer
+
+    task = SimpleNamespace(metric_names=lambda: {"loss", "cider"})
+    cfg = config("--best-checkpoint-metric", "cidre")
+    with pytest.raises(UserError, match="cider, loss; found 'cidre'"):
+        Trainer(cfg, task, None, None)
+
+
+def test_a_missing_restore_file_is_refused_but_the_default_is_not(tmp_path):
+    with pytest.raises(UserError, match="found no file"):
+        fairseq_compat.refuse_missing_restore_file(config("--restore-file", str(tmp_path / "x.pt")))
+    fairseq_compat.refuse_missing_restore_file(config())
+
+
+def test_a_list_of_tsv_files_is_not_searched_for_forgotten_subsets():
+    cfg = config()
+    fairseq_compat.ignore_unused_valid_subsets(cfg)
+    assert cfg.dataset.ignore_unused_valid_subsets
+
+
+def test_fp16_on_the_cpu_keeps_gradients_apart():
+    cfg = config("--fp16", "--cpu")
+    fairseq_compat.use_fp16_without_flat_gradients_on_cpu(cfg)
+    assert cfg.common.fp16_no_flatten_grads
+
+
+def test_torchrun_on_the_cpu_makes_one_run_of_all_processes(monkeypatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    cfg = config("--cpu").distributed_training
+    whole = config("--cpu")
+    fairseq_compat.follow_torchrun(whole)
+    settings = whole.distributed_training
+    assert cfg.distributed_world_size != 2 and settings.distributed_world_size == 2
+    assert (settings.distributed_rank, settings.device_id, settings.distributed_backend) == (1, 0, "gloo")
+    assert settings.distributed_no_spawn and settings.distributed_init_method == "env://"
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_user_error_ends_in_one_line_and_status_2(wrapped, capsys):
+    error = UserError("a.tsv:3: expects 5 columns, found 4; check the row")
+    if wrapped:  # as torch's data loader re-raises the error of a worker
+        error = UserError(f"Caught UserError in DataLoader worker process 0.\nTraceback:\nofa.errors.UserError: {error}\n")
+    with pytest.raises(SystemExit) as stop, fairseq_compat.errors_in_one_line():
+        raise error
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: a.tsv:3: expects 5 columns, found 4; check the row\n"
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(KeyError), fairseq_compat.errors_in_one_line():
+        raise KeyError("a bug of ours")
+    assert pickle.loads(pickle.dumps(UserError("travels"))).args == ("travels",)

@@ -1,0 +1,117 @@
+"""Every run script: short, runnable from anywhere, and made of flags that fairseq and our commands know."""
+
+import os
+import shlex
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENTS = sorted((ROOT / "run_scripts").glob("*/*.sh"))
+SIZES = ("nano", "tiny", "medium", "base", "large", "huge")
+TRAINING = [path for path in EXPERIMENTS if path.name.startswith("train")]
+EVALUATION = [path for path in EXPERIMENTS if path.name.startswith("evaluate")]
+
+
+def dry_run(script: Path, *arguments: str, **settings: str) -> list[str]:
+    """Words of the command that a script would run, started from another directory."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
+    environment |= {"DRY_RUN": "1", "OFA_VENV": sys.prefix, "CUDA_VISIBLE_DEVICES": ""} | settings
+    result = subprocess.run(["bash", script, *arguments], capture_output=True, text=True, cwd="/", env=environment)
+    assert result.returncode == 0, result.stderr
+    return shlex.split(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def parse_training():
+    """Function: words of a fairseq command -> its parsed arguments, by fairseq's own parser."""
+    from fairseq import options, utils
+
+    utils.import_user_module(Namespace(user_dir=str(ROOT / "ofa")))
+    return lambda words: options.parse_args_and_arch(options.get_training_parser(), words)
+
+
+def after(words: list[str], module: str) -> list[str]:
+    return words[words.index(module) + 1 :]
+
+
+@pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.name)
+def test_an_experiment_is_a_header_and_what_differs(script):
+    lines = script.read_text().splitlines()
+    assert len(lines) <= 50
+    assert lines[0] == "#!/usr/bin/env bash" and lines[1].startswith("# Purpose:")
+    assert "set -euo pipefail" in lines and '"$@"' in script.read_text()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("script", TRAINING, ids=lambda path: path.name)
+def test_fairseq_parses_every_training_script(script, size, parse_training):
+    args = parse_training(after(dry_run(script, SIZE=size), "fairseq_cli.train"))
+    assert args.arch == f"ofa_{size}" and args.cpu and Path(args.user_dir) == ROOT / "ofa"
+
+
+def test_flags_on_the_command_line_win(parse_training):
+    words = dry_run(ROOT / "run_scripts/caption/train_stage1.sh", "--lr=3e-3", "--patch-image-size=64", SIZE="base")
+    args = parse_training(after(words, "fairseq_cli.train"))
+    assert args.lr == [3e-3] and args.patch_image_size == 64
+
+
+@pytest.mark.parametrize("size, epochs, drop_worst_after", [("base", 5, 6000), ("large", 2, 2500)])
+def test_caption_stage_1_has_the_released_numbers(size, epochs, drop_worst_after, parse_training):
+    words = dry_run(ROOT / "run_scripts/caption/train_stage1.sh", SIZE=size, NPROC="4")
+    args = parse_training(after(words, "fairseq_cli.train"))
+    assert (args.max_epoch, args.drop_worst_after, args.drop_worst_ratio) == (epochs, drop_worst_after, 0.2)
+    assert (args.lr, args.warmup_ratio, args.label_smoothing, args.patch_image_size) == ([1e-5], 0.06, 0.1, 480)
+    assert (args.encoder_drop_path_rate, args.decoder_drop_path_rate, args.dropout) == (0.1, 0.1, 0.1)
+    assert (args.max_src_length, args.max_tgt_length, args.selected_cols) == (80, 20, "0,4,2")
+    assert args.freeze_encoder_embedding and args.freeze_decoder_embedding and args.eval_cider
+    assert args.best_checkpoint_metric == "cider" and args.maximize_best_checkpoint_metric
+    assert args.batch_size * 4 * args.update_freq[0] == 128
+
+
+@pytest.mark.parametrize("processes, nodes, update_freq", [(1, 1, 16), (4, 1, 4), (8, 1, 2), (8, 2, 1), (3, 1, 6)])
+def test_the_effective_batch_is_kept_for_any_number_of_processes(processes, nodes, update_freq):
+    words = dry_run(
+        ROOT / "run_scripts/caption/train_stage1.sh", NPROC=str(processes), NNODES=str(nodes), MASTER_ADDR="node0"
+    )
+    assert f"--update-freq={update_freq}" in words
+    if processes * nodes > 1:
+        assert "torch.distributed.run" in words
+        assert f"--distributed-world-size={processes * nodes}" in words
+
+
+def test_several_nodes_are_passed_to_torchrun():
+    words = dry_run(
+        ROOT / "run_scripts/caption/train_stage1.sh",
+        NPROC="8", NNODES="4", NODE_RANK="2", MASTER_ADDR="node0", MASTER_PORT="1051",
+    )  # fmt: skip
+    torchrun = " ".join(after(words, "torch.distributed.run")[:11])
+    assert torchrun == "--nnodes 4 --node_rank 2 --nproc_per_node 8 --master_addr node0 --master_port 1051 -m"
+
+
+def test_gpus_train_in_half_precision_and_the_cpu_does_not():
+    script = ROOT / "run_scripts/caption/train_stage1.sh"
+    assert "--fp16" not in dry_run(script)
+    words = dry_run(script, CUDA_VISIBLE_DEVICES="0,1")
+    assert "--fp16" in words and "--cpu" not in words and "--distributed-world-size=2" in words
+
+
+def test_a_missing_pretrained_checkpoint_stops_before_training(tmp_path):
+    script = ROOT / "run_scripts/caption/train_stage1.sh"
+    environment = os.environ | {"OFA_VENV": sys.prefix, "RESTORE": str(tmp_path / "none.pt"), "SAVE_DIR": str(tmp_path / "run")}
+    environment.pop("DRY_RUN", None)
+    result = subprocess.run(["bash", script], capture_output=True, text=True, env=environment)
+    assert result.returncode == 2 and "found no file" in result.stderr and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("script", EVALUATION, ids=lambda path: path.name)
+def test_our_command_parses_every_evaluation_script(script, size):
+    from ofa.cli.main import build_parser
+
+    words = dry_run(script, SIZE=size)
+    namespace = build_parser().parse_args(words[words.index("evaluate") :])
+    assert namespace.beam == (10 if size == "huge" else 5) and namespace.cpu
