@@ -1,0 +1,132 @@
+"""The one vocabulary of OFA: words, image codes and box corners are entries of the same list.
+
+    0 .. 3                      specials   <s> <pad> </s> <unk>
+    4 .. 4 + T - 1              text       the T lines of the BPE folder's dict.txt, in order
+    4 + T                       mask       <mask>
+    then num_codes entries      codes      <code_0> <code_1> ...
+    then num_bins entries       bins       <bin_0> <bin_1> ...
+
+Every size follows from dict.txt and the two counts; nothing else in the project knows one.
+Source: OFA paper, sec. 3.1; the order is that of the released checkpoints.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ofa.errors import UserError
+
+SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+MASK = "<mask>"
+DICTIONARY = "dict.txt"
+OVERWRITE = " #fairseq:overwrite"
+
+
+def code_symbol(code: int) -> str:
+    """Image code as a vocabulary entry: ``17`` -> ``<code_17>``."""
+    return f"<code_{code}>"
+
+
+def bin_symbol(place: int) -> str:
+    """Location bin as a vocabulary entry: ``17`` -> ``<bin_17>``."""
+    return f"<bin_{place}>"
+
+
+class Vocabulary:
+    """Symbols <-> ids, and the named ranges of ids.
+
+    Args:
+        text_symbols: the BPE pieces in the order of dict.txt. A piece may come twice: both keep their
+            place, the later one is found by ``index`` (dict.txt marks such lines ``#fairseq:overwrite``).
+        num_codes: entries ``<code_i>``.
+        num_bins: entries ``<bin_i>``.
+
+    Attributes:
+        specials, text, codes, bins: disjoint ranges of ids. mask: id of ``<mask>``.
+    """
+
+    bos, pad, eos, unk = range(len(SPECIALS))
+
+    def __init__(self, text_symbols: Iterable[str], num_codes: int = 8192, num_bins: int = 1000):
+        self.specials = range(len(SPECIALS))
+        self.symbols = [*SPECIALS, *text_symbols]
+        self.text = range(len(SPECIALS), len(self.symbols))
+        self.mask = self.text.stop
+        self.codes = range(self.mask + 1, self.mask + 1 + num_codes)
+        self.bins = range(self.codes.stop, self.codes.stop + num_bins)
+        self.symbols += [MASK, *map(code_symbol, range(num_codes)), *map(bin_symbol, range(num_bins))]
+        self._ids = {symbol: position for position, symbol in enumerate(self.symbols)}
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, num_codes: int = 8192, num_bins: int = 1000) -> "Vocabulary":
+        """Vocabulary of a BPE folder (its dict.txt). Raises: UserError if that is missing or broken."""
+        return cls(read_dictionary(Path(folder) / DICTIONARY), num_codes, num_bins)
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def __contains__(self, symbol: str) -> bool:
+        return symbol in self._ids
+
+    def __eq__(self, other) -> bool:
+        if not isinstance(other, Vocabulary):
+            return NotImplemented
+        return self.symbols == other.symbols and (self.codes, self.bins) == (other.codes, other.bins)
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({len(self)}: {len(self.text)} text, {len(self.codes)} codes, {len(self.bins)} bins)"
+
+    def index(self, symbol: str) -> int:
+        """Id of a symbol; ``unk`` if there is no such symbol."""
+        return self._ids.get(symbol, self.unk)
+
+    def symbol(self, token: int) -> str:
+        """Symbol of an id; ``<unk>`` beyond the end, as fairseq's dictionaries answer."""
+        return self.symbols[token] if 0 <= token < len(self.symbols) else SPECIALS[self.unk]
+
+    def ids(self, pieces: str) -> list[int]:
+        """Ids of blank-separated symbols, without ``</s>``: ``"31373 995 <bin_3>"`` -> ``[20760, 232, 58460]``."""
+        return [self._ids.get(piece, self.unk) for piece in pieces.split(" ") if piece]
+
+    def pieces(self, ids: Iterable[int], drop: Sequence[int] = (bos, pad, eos)) -> str:
+        """Blank-separated symbols of ids, the inverse of ``ids``; what is in ``drop`` is left out."""
+        return " ".join(self.symbol(int(token)) for token in ids if int(token) not in drop)
+
+
+def read_dictionary(path: str | Path) -> list[str]:
+    """Symbols of a fairseq dictionary: lines ``symbol count`` or ``symbol count #fairseq:overwrite``.
+
+    Raises: UserError naming file and line if the file is missing, a line has another form, or a symbol
+    comes twice without the mark.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise UserError(
+            f"{path}: expected the vocabulary of a BPE folder, found no readable file ({error.strerror}); "
+            f"give the folder that holds {DICTIONARY} as --bpe-dir, or make one: ofa vocab build, ofa vocab fetch"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: expected UTF-8 text, found other bytes ({error}); save it as UTF-8") from error
+    symbols: list[str] = []
+    seen = {*SPECIALS, MASK}
+    for row, line in enumerate(lines, start=1):
+        line = line.rstrip("\r")
+        if not line and row == len(lines):
+            break
+        overwrite = line.endswith(OVERWRITE)
+        symbol, blank, count = line.removesuffix(OVERWRITE).rstrip().rpartition(" ")
+        if not blank or not count.lstrip("-").isdecimal():  # the released Chinese file has one empty symbol
+            raise UserError(f"{path}:{row}: expected 'symbol count', found {line!r}; is it a fairseq dictionary?")
+        if symbol in seen and not overwrite:
+            raise UserError(
+                f"{path}:{row}: expected every symbol once, found {symbol!r} again; "
+                f"remove the line, or end it with '{OVERWRITE.strip()}' if it is meant to replace the first"
+            )
+        seen.add(symbol)
+        symbols.append(symbol)
+    if not symbols:
+        raise UserError(f"{path}: expected lines 'symbol count', found an empty file; make the folder again")
+    return symbols
