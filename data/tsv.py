@@ -1,0 +1,300 @@
+"""Rows of a TSV file by number: one byte-offset index per file, made once, then one ``pread`` per row.
+
+A row ends at ``\\n`` only; ``\\r`` before it is dropped (CRLF), ``\\r`` inside a field is text. A missing last
+newline, empty lines at the end and a UTF-8 byte-order mark are no rows. Nothing is ever opened in text
+mode: offsets are bytes. Layout of an index file ``<tsv>.idx`` (little endian, 64-bit words):
+
+    "OFA-TSV1"   size of the TSV   its mtime in ns   number of rows N   N row starts   end of the last row
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ofa.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+MAGIC = int.from_bytes(b"OFA-TSV1", "little")
+HEADER = 4  # words before the row starts
+CHUNK = 8 << 20  # bytes scanned at a time: large enough to keep a disk busy, small enough for a CPU cache
+BOM = b"\xef\xbb\xbf"
+PROGRESS_FROM = 2 << 30  # bytes from which indexing shows a progress bar
+PROBES = 256  # rows looked at before a foreign index is believed
+
+
+class TsvFile:
+    """The rows of one TSV file as lists of strings, in any order, from any number of processes.
+
+    Args:
+        path: the file.
+        selected_cols: columns that ``[]`` returns, in this order: ``"0,4,2"`` or numbers; all when None.
+
+    Picklable; the file is opened when the first row is read, once per process. ``pread`` has no file
+    position, so a forked worker may share the descriptor.
+    Raises: UserError for a missing or empty file and for a selected column that the first row lacks.
+
+    >>> rows = TsvFile("caption_val.tsv", "1,4,2")
+    >>> image_id, image, captions = rows[0]
+    """
+
+    def __init__(self, path: str | Path, selected_cols: str | Sequence[int] | None = None):
+        self.path = str(path)
+        self._file = self._offsets = None
+        self.num_columns = self._row_bytes(0).count(b"\t") + 1
+        self.selected_cols = self._selected(selected_cols)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> list[str]:
+        """Selected columns of row ``index`` (0-based; messages count from 1, as editors do).
+
+        Raises: IndexError beyond the end; UserError if the row has another number of columns than row 1,
+        is not UTF-8, or if the file changed since it was indexed.
+        """
+        if index < 0:
+            index += len(self)
+        row = self._row_bytes(index)
+        try:
+            fields = row.decode("utf-8").split("\t")
+        except UnicodeDecodeError as error:
+            column = row[: error.start].count(b"\t")
+            raise UserError(
+                f"{self.where(index)}: expects UTF-8 text, found the byte 0x{row[error.start]:02x} in column {column}; "
+                "save the file as UTF-8"
+            ) from error
+        if len(fields) != self.num_columns:
+            raise UserError(
+                f"{self.where(index)}: expects {self.num_columns} tab-separated columns as row 1 has, found "
+                f"{len(fields)}; is there a {'line break' if len(fields) < self.num_columns else 'tab'} inside a field?"
+            )
+        return [fields[column] for column in self.selected_cols]
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_file": None, "_offsets": None}
+
+    def where(self, index: int) -> str:
+        """``path:row`` for messages; rows count from 1."""
+        return f"{self.path}:{index + 1}"
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Row starts and the end of the last row: uint64[N + 1], memory-mapped."""
+        if self._offsets is None:
+            self._offsets = open_index(self.path)
+        return self._offsets
+
+    def _row_bytes(self, index: int) -> bytes:
+        """Bytes of a row without its line end. One more byte in front is read, to see that a row starts here."""
+        offsets = self.offsets
+        if not 0 <= index < len(offsets) - 1:
+            raise IndexError(f"{self.path}: row {index} of {len(offsets) - 1}")
+        if self._file is None:
+            self._file = open(self.path, "rb", buffering=0)
+        start, end = int(offsets[index]), int(offsets[index + 1])
+        before = min(start, 1)
+        row = os.pread(self._file.fileno(), end - start + before, start - before)
+        while 0 < len(row) < end - start + before:  # one pread gives 2 GiB at most
+            more = os.pread(self._file.fileno(), end - start + before - len(row), start - before + len(row))
+            if not more:
+                break
+            row += more
+        row_starts_here = not before or row.startswith(b"\n") or (index == 0 and start == len(BOM))
+        if not row_starts_here or len(row) != end - start + before or row.find(b"\n", before, -1) != -1:
+            raise UserError(
+                f"{self.where(index)}: expects a row at byte {start}, found something else; the file changed after "
+                f"it was indexed: start again (and remove {self.path}.idx or {self.path}.index if it happens again)"
+            )
+        return row[before:].removesuffix(b"\n").removesuffix(b"\r")
+
+    def _selected(self, columns: str | Sequence[int] | None) -> list[int]:
+        if columns is None:
+            return list(range(self.num_columns))
+        names = columns.split(",") if isinstance(columns, str) else columns
+        given = columns if isinstance(columns, str) else ",".join(map(str, columns))
+        try:
+            numbers = [int(name) for name in names]
+        except ValueError as error:
+            raise UserError(f"--selected-cols={given}: expects numbers such as 0,4,2 (counted from 0)") from error
+        for number in numbers:
+            if not 0 <= number < self.num_columns:
+                raise UserError(
+                    f"{self.path}:1: --selected-cols={given} asks for column {number}, found {self.num_columns} "
+                    f"columns (0 to {self.num_columns - 1}); correct --selected-cols or the file"
+                )
+        return numbers
+
+
+def data_files(data: str, split: str, epoch: int = 1) -> str:
+    """File of a split among the comma-separated paths of the official scripts.
+
+    The last path is for validation, the others are taken in turn, one per training epoch:
+    ``"a.tsv,b.tsv,val.tsv"``: ``train`` reads a, b, a, ... in the epochs 1, 2, 3, ...; other splits val.
+    A single path serves all splits.
+    """
+    paths = [path.strip() for path in data.split(",") if path.strip()]
+    if not paths:
+        raise UserError(f"{data!r}: expected the path of a TSV file, found none; give train.tsv,valid.tsv")
+    if split == "train":
+        return paths[(epoch - 1) % max(len(paths) - 1, 1)]
+    return paths[-1]
+
+
+def open_index(path: str | Path) -> np.ndarray:
+    """Row starts and end of a TSV file, from its index; makes the index if it is missing or outdated.
+
+    Safe when many processes call it at once: one scans while the others wait, and the file appears whole.
+    Where: ``$OFA_INDEX_DIR`` if set, else beside the TSV, else ``~/.cache/ofa/index``; in memory (with a
+    warning) where no folder is writable.
+
+    Returns: uint64[N + 1], read-only. Raises: UserError if the file is missing, unreadable or empty.
+    """
+    try:
+        with open(path, "rb", buffering=0) as tsv:
+            places = _index_places(path)
+            found = _first_valid(places, os.fstat(tsv.fileno()))
+            if found is not None:
+                return found
+            _lock(tsv)
+            status = os.fstat(tsv.fileno())
+            found = _first_valid(places, status)
+            if found is not None:
+                return found
+            offsets = _official_index(path, tsv, status.st_size)
+            if offsets is None:
+                offsets = _scan(path, tsv, status)
+            return _store(offsets, status, places)
+    except OSError as error:
+        raise UserError(f"{path}: expected a TSV file, {error.strerror or error}; check the path") from error
+
+
+def _lock(tsv) -> None:
+    """Wait for other builders. The lock is on the TSV itself: no lock file is left, a killed owner lets go."""
+    try:
+        fcntl.flock(tsv, fcntl.LOCK_EX)
+    except OSError:  # some network file systems refuse it; then several processes scan, each for itself
+        logger.debug("%s cannot be locked", tsv.name)
+
+
+def _index_places(path: str | Path) -> list[Path]:
+    real = os.path.realpath(path)
+    name = f"{Path(real).stem[:80]}-{hashlib.sha256(real.encode(errors='surrogateescape')).hexdigest()[:16]}.idx"
+    if os.environ.get("OFA_INDEX_DIR"):
+        return [Path(os.environ["OFA_INDEX_DIR"]) / name]
+    return [Path(f"{path}.idx"), Path.home() / ".cache" / "ofa" / "index" / name]
+
+
+def _first_valid(places: list[Path], status: os.stat_result) -> np.ndarray | None:
+    """The memory-mapped row starts of the first index that is whole and fits size and mtime of the TSV."""
+    for place in places:
+        try:
+            words = np.memmap(place, dtype="<u8", mode="r")
+        except (OSError, ValueError):  # no index, or an empty file
+            continue
+        if len(words) > HEADER and words[:3].tolist() == [MAGIC, status.st_size, status.st_mtime_ns]:
+            if len(words) == HEADER + int(words[3]) + 1:
+                return words[HEADER:]
+    return None
+
+
+def _store(offsets: np.ndarray, status: os.stat_result, places: list[Path]) -> np.ndarray:
+    """Write the index to the first writable place: under another name first, then renamed in one step."""
+    header = np.array([MAGIC, status.st_size, status.st_mtime_ns, len(offsets) - 1], dtype="<u8")
+    for place in places:
+        part = place.with_name(f"{place.name}.tmp{os.getpid()}")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with open(part, "wb") as file:
+                    file.write(header.tobytes())
+                    file.write(offsets.astype("<u8").tobytes())
+                os.replace(part, place)
+            finally:
+                part.unlink(missing_ok=True)
+        except OSError as error:
+            logger.debug("index %s: %s", place, error)
+            continue
+        stored = _first_valid([place], status)
+        if stored is not None:
+            return stored
+    logger.warning("no writable folder for the index (%s): set OFA_INDEX_DIR", ", ".join(map(str, places)))
+    return offsets
+
+
+def _scan(path: str | Path, tsv, status: os.stat_result) -> np.ndarray:
+    """Find the rows of a TSV by reading it once."""
+    head = os.pread(tsv.fileno(), 4, 0)
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise UserError(f"{path}: expects UTF-8, found UTF-16; convert it: iconv -f UTF-16 -t UTF-8")
+    found = [np.array([len(BOM) if head.startswith(BOM) else 0], dtype=np.uint64)]
+    buffer, done = bytearray(CHUNK), 0
+    bar = tqdm(total=status.st_size, unit="B", unit_scale=True, desc=f"index {Path(path).name}",
+               disable=None if status.st_size >= PROGRESS_FROM else True)
+    with bar:
+        while size := os.preadv(tsv.fileno(), [buffer], done):
+            breaks = np.flatnonzero(np.frombuffer(buffer, np.uint8, count=size) == ord("\n"))
+            found.append(breaks.astype(np.uint64) + np.uint64(done + 1))
+            done += size
+            bar.update(size)
+    after = os.fstat(tsv.fileno())
+    if (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns) or done != status.st_size:
+        raise UserError(f"{path}: the file changed while it was indexed; wait until it is written, then start again")
+    offsets = np.concatenate(found)
+    if offsets[-1] < done:  # no newline after the last row
+        offsets = np.append(offsets, np.uint64(done))
+    return _without_empty_end(path, tsv, offsets)
+
+
+def _without_empty_end(path: str | Path, tsv, offsets: np.ndarray) -> np.ndarray:
+    """Drop empty lines after the last row."""
+    rows = len(offsets) - 1
+    while rows:
+        start, end = int(offsets[rows - 1]), int(offsets[rows])
+        if end - start > 2 or os.pread(tsv.fileno(), end - start, start).strip(b"\r\n"):
+            return offsets[: rows + 1]
+        rows -= 1
+    raise UserError(f"{path}: expected rows of tab-separated columns, found an empty file; make it again")
+
+
+class _NumbersOnly(pickle.Unpickler):
+    """Reads tuples, lists and numbers; whatever names a class or function is refused."""
+
+    def find_class(self, module: str, name: str):
+        raise pickle.UnpicklingError(f"refused {module}.{name}")
+
+
+def _official_index(path: str | Path, tsv, size: int) -> np.ndarray | None:
+    """Row starts from ``<tsv>.index``, a pickle of ``(row_count, [offsets])``, if it is there and right.
+
+    Official indices were counted in text mode and are wrong for CRLF and ``\\r``, so rows spread over the
+    file are compared with the file itself; each further row is checked when it is read.
+    """
+    index = Path(f"{path}.index")
+    try:
+        with open(index, "rb") as file:
+            count, starts = _NumbersOnly(file).load()
+        offsets = np.append(np.asarray(starts, dtype=np.int64), size).astype(np.uint64)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # a damaged pickle can raise nearly anything; the TSV is scanned instead
+        logger.warning("%s: not a readable index of the official format (%s), making a new one", index, error)
+        return None
+    rows, start_of_text = len(offsets) - 1, len(BOM) if os.pread(tsv.fileno(), len(BOM), 0) == BOM else 0
+    right = count == rows > 0 and offsets[0] in (0, start_of_text) and bool(np.all(offsets[1:] > offsets[:-1]))
+    offsets[0] = start_of_text
+    for row in np.unique(np.linspace(0, rows - 1, min(rows, PROBES)).astype(int)) if right else ():
+        start, end = int(offsets[row]), int(offsets[row + 1])
+        line = os.pread(tsv.fileno(), end - start, start)
+        right = right and line.find(b"\n") in ((end - start - 1,) if row < rows - 1 else (end - start - 1, -1))
+    if not right:
+        logger.warning("%s does not fit %s, making a new index", index, path)
+        return None
+    return _without_empty_end(path, tsv, offsets)
