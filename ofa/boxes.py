@@ -1,0 +1,104 @@
+"""Boxes in pixels <-> location bins, the words for places: ``<bin_x0> <bin_y0> <bin_x1> <bin_y1>``.
+
+The image is squashed to a square of ``patch_image_size`` pixels; a coordinate there becomes
+
+    bin = round(coordinate / max_image_size * (num_bins - 1))
+
+so that one bin means the same place at every image size; with a patch_image_size below max_image_size the
+upper bins are not used. Source: OFA paper, sec. 3.1; divisor and rounding as in the release (999, not 1000).
+
+All functions take tensors, arrays or nested lists of shape [..., 4] in the order x0, y0, x1, y1 and return
+tensors. ``image_size`` is (width, height) of the image in pixels.
+"""
+
+import re
+
+import torch
+
+from ofa.errors import UserError
+from ofa.vocabulary import bin_symbol
+
+BIN = re.compile(re.escape(bin_symbol(0)).replace("0", r"(\d+)"))
+
+
+def resize_ratios(image_size: tuple[int, int], patch_image_size: int) -> tuple[float, float]:
+    """Factors (x, y) from pixels of the image to pixels of the square that the model sees."""
+    return patch_image_size / image_size[0], patch_image_size / image_size[1]
+
+
+def boxes_to_bins(
+    boxes_px,
+    image_size: tuple[int, int],
+    patch_image_size: int = 512,
+    max_image_size: int = 512,
+    num_bins: int = 1000,
+) -> torch.Tensor:
+    """Bins of boxes.
+
+    Args: boxes_px: float[..., 4], xyxy, pixels of the original image.
+    Returns: int64[..., 4] in [0, num_bins); what lies beyond the image is moved onto the last bin.
+    Raises: ValueError if a box has x1 < x0 or y1 < y0, or a coordinate is not finite.
+    """
+    boxes = torch.as_tensor(boxes_px, dtype=torch.float32)
+    if not torch.isfinite(boxes).all():
+        raise ValueError(f"expected finite box coordinates, found {boxes.tolist()}")
+    if (boxes[..., 2:] < boxes[..., :2]).any():
+        raise ValueError(f"expected boxes x0,y0,x1,y1 with x0 <= x1 and y0 <= y1, found {boxes.tolist()}")
+    return squashed_to_bins(boxes * _factors(image_size, patch_image_size), max_image_size, num_bins)
+
+
+def squashed_to_bins(boxes, max_image_size: int = 512, num_bins: int = 1000) -> torch.Tensor:
+    """Bins of boxes that are already in pixels of the square. Returns: int64[..., 4] in [0, num_bins)."""
+    boxes = torch.as_tensor(boxes, dtype=torch.float32)
+    bins = (boxes / max_image_size * (num_bins - 1)).round().long()  # float32 and this order: as in the release
+    return bins.clamp(0, num_bins - 1)
+
+
+def bins_to_boxes(
+    bins,
+    image_size: tuple[int, int],
+    patch_image_size: int = 512,
+    max_image_size: int = 512,
+    num_bins: int = 1000,
+    clip: bool = False,
+) -> torch.Tensor:
+    """Boxes of bins.
+
+    Args: bins: int[..., 4]. clip: move corners beyond the image onto its border (the release does not).
+    Returns: float32[..., 4], xyxy, pixels of the original image; each within half a bin of what was encoded.
+    """
+    squashed = torch.as_tensor(bins, dtype=torch.float32) / (num_bins - 1) * max_image_size
+    boxes = squashed / _factors(image_size, patch_image_size)
+    if clip:
+        width, height = image_size
+        boxes = boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
+    return boxes
+
+
+def bins_to_text(bins) -> str:
+    """``[12, 40, 300, 812]`` -> ``"<bin_12> <bin_40> <bin_300> <bin_812>"``."""
+    return " ".join(bin_symbol(place) for place in torch.as_tensor(bins).reshape(-1).tolist())
+
+
+def text_to_bins(text: str) -> list[int]:
+    """Numbers of all ``<bin_i>`` in a text, in order."""
+    return [int(place) for place in BIN.findall(text)]
+
+
+def parse_box(field: str, where: str = "") -> list[float]:
+    """Box column ``x0,y0,x1,y1`` of a TSV, in pixels. Raises: UserError with ``where`` (``file:row``)."""
+    try:
+        x0, y0, x1, y1 = box = [float(number) for number in field.split(",")]
+        if x0 <= x1 and y0 <= y1 and all(abs(number) < float("inf") for number in box):
+            return box
+    except ValueError:
+        pass
+    raise UserError(
+        f"{where + ': ' if where else ''}expects a box 'left,top,right,bottom' in pixels, found {field[:80]!r}; "
+        "width and height are not corners, and --selected-cols has to name the box column"
+    )
+
+
+def _factors(image_size: tuple[int, int], patch_image_size: int) -> torch.Tensor:
+    x, y = resize_ratios(image_size, patch_image_size)
+    return torch.tensor([x, y, x, y], dtype=torch.float32)

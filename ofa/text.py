@@ -1,0 +1,91 @@
+"""What happens to the words of a TSV column before they become a prompt or a target.
+
+Pure functions on strings; the rules are those of the release, on characters (never bytes), so that every
+script is safe: only ASCII punctuation is ever removed. Prompts themselves are in ``tasks/``.
+"""
+
+import re
+import string
+from collections.abc import Iterable
+
+from ofa.errors import UserError
+
+JOIN = "&&"  # between the captions, objects or answers of one field
+CONFIDENCE = "|!+"  # between the confidence and the text of an answer
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_TO_BLANK = str.maketrans("-/", "  ")
+_LEADING = ",.!?*#:;~"
+_BLANKS = re.compile(r"\s{2,}")
+
+
+def remove_punctuation(text: str) -> str:
+    """Text without ASCII punctuation. Blanks stay: ``"fox -- jumps."`` -> ``"fox  jumps"``."""
+    return text.translate(_NO_PUNCTUATION).strip()
+
+
+def truncate_words(text: str, max_words: int | None) -> str:
+    """The first ``max_words`` words, one blank between them; all words when None."""
+    return " ".join(text.split()[:max_words])
+
+
+def caption_target(caption: str, max_words: int | None = None, keep_punctuation: bool = False) -> str:
+    """Caption to be learned: punctuation removed, then cut. ``"A dog, a cat."`` -> ``"A dog a cat"``.
+
+    A field of several captions becomes one, as in the release: ``&&`` is punctuation here.
+    """
+    return truncate_words(caption if keep_punctuation else remove_punctuation(caption), max_words)
+
+
+def caption_references(field: str, keep_punctuation: bool = False) -> list[str]:
+    """References of an image: ``"A dog.&&Two  dogs!"`` -> ``["A dog", "Two dogs"]``. Never cut."""
+    captions = " ".join(field.split()).split(JOIN)
+    return [caption.strip() if keep_punctuation else remove_punctuation(caption) for caption in captions]
+
+
+def clean_question(question: str, max_words: int | None = None) -> str:
+    """Question as the model reads it: ``"What color is the   Man's shirt"`` -> ``"what color is the man's shirt"``.
+
+    Lower case, no leading punctuation, ``-`` and ``/`` become blanks, runs of blanks one; the first
+    ``max_words`` words. The question mark is the prompt's business.
+    """
+    text = question.lower().lstrip(_LEADING).translate(_TO_BLANK)
+    return _cut_at_blanks(text, max_words)
+
+
+def clean_phrase(text: str, max_words: int | None = None) -> str:
+    """As ``clean_question``, for captions and phrases in a prompt: ``<person>`` also loses its brackets."""
+    text = text.lower().lstrip(_LEADING).translate(_TO_BLANK).replace("<person>", "person")
+    return _cut_at_blanks(text, max_words)
+
+
+def _cut_at_blanks(text: str, max_words: int | None) -> str:
+    return " ".join(_BLANKS.sub(" ", text).rstrip("\n").strip(" ").split(" ")[:max_words])
+
+
+def split_objects(field: str, max_objects: int | None = None) -> list[str]:
+    """Objects of a column: ``"person&&shirt&&car"`` -> ``["person", "shirt", "car"]``."""
+    return [name.strip() for name in field.strip().split(JOIN) if name.strip()][:max_objects]
+
+
+def join_references(texts: Iterable[str]) -> str:
+    """Inverse of ``caption_references``: several texts in one field."""
+    return JOIN.join(text.strip() for text in texts)
+
+
+def parse_answers(field: str, where: str = "") -> dict[str, float]:
+    """Answers and their confidences: ``"0.6|!+yes&&1.0|!+no"`` -> ``{"yes": 0.6, "no": 1.0}``.
+
+    An answer without a confidence counts 1.0. Raises: UserError with ``where`` (``file:row``).
+    """
+    answers = {}
+    for part in field.strip().split(JOIN):
+        confidence, separator, answer = part.rpartition(CONFIDENCE)
+        try:
+            answers[answer] = float(confidence) if separator else 1.0
+        except ValueError as error:
+            raise UserError(
+                f"{where + ': ' if where else ''}expects answers 'confidence{CONFIDENCE}answer' joined by {JOIN}, "
+                f"found {part[:80]!r}; the confidence is a number such as 0.6"
+            ) from error
+    return answers
