@@ -1,0 +1,124 @@
+"""Reading caption annotations: COCO's own files and Karpathy's split of them."""
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+from PIL import Image
+
+from ofa.errors import UserError
+from ofa.preparation import CaptionCleaner, Picture
+
+KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
+NAMED_AT_MOST = 10  # offending files listed in one message
+
+
+def read_json(path: str | Path, needs: tuple[str, ...]) -> dict:
+    """A JSON object with the given keys. Raises: UserError naming the file and what is wrong."""
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except ValueError as error:
+        raise UserError(f"{path}: expected JSON, found {error}; is the download complete?") from None
+    missing = [key for key in needs if not isinstance(record, dict) or key not in record]
+    if missing:
+        raise UserError(f"{path}: expected an object with the keys {', '.join(needs)}, found none called {missing[0]!r}; "
+                        "is this the right annotation file?")
+    return record
+
+
+def pictures_from_coco(annotation_files: list[str], images: str, cleaner: CaptionCleaner) -> list[Picture]:
+    """Pictures of COCO caption files (``captions_train2014.json``), in the order of their ids."""
+    names: dict[str, str] = {}
+    captions: dict[str, list[str]] = {}
+    for path in annotation_files:
+        record = read_json(path, ("images", "annotations"))
+        try:
+            names.update((str(image["id"]), image["file_name"]) for image in record["images"])
+            for annotation in record["annotations"]:
+                text = cleaner(annotation["caption"])
+                if text:
+                    captions.setdefault(str(annotation["image_id"]), []).append(text)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path}: expected images with 'id' and 'file_name' and annotations with 'image_id' and "
+                            f"'caption', found an entry without {error}; is this a captions file?") from None
+    unknown = [image_id for image_id in captions if image_id not in names]
+    if unknown:
+        raise UserError(f"{annotation_files[0]}: annotation of image {unknown[0]}, which is not in 'images' "
+                        f"({len(unknown)} such images); the file is incomplete")
+    known = sorted(captions, key=lambda image_id: (len(image_id), image_id))
+    return [Picture(image_id, tuple(captions[image_id]), str(Path(images) / names[image_id])) for image_id in known]
+
+
+def split_by_fraction(pictures: list[Picture], val: float, test: float, seed: int) -> dict[str, list[Picture]]:
+    """Split whole pictures at random, the same way each time. Fractions round to pictures, at least one each."""
+    if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
+        raise UserError(f"--val-fraction {val} --test-fraction {test}: expected fractions of 0 to 1 that leave "
+                        "something for training; for example 0.1")
+    counts = [max(1, round(fraction * len(pictures))) if fraction else 0 for fraction in (val, test)]
+    if sum(counts) >= len(pictures):
+        raise UserError(f"{len(pictures)} pictures are too few for these fractions: none would be left for training")
+    order = list(range(len(pictures)))
+    random.Random(seed).shuffle(order)
+    chosen = {"val": order[:counts[0]], "test": order[counts[0]:sum(counts)], "train": order[sum(counts):]}
+    return {split: [pictures[i] for i in sorted(indices)] for split, indices in chosen.items()}
+
+
+def split_by_karpathy(path: str, images: str, cleaner: CaptionCleaner,
+                      annotated: list[Picture]) -> dict[str, list[Picture]]:
+    """Karpathy's ``dataset_coco.json``: ``restval`` counts as training.
+
+    Captions come from the annotation files where they have the picture, otherwise from the split file itself.
+    """
+    captions = {picture.image_id: picture.captions for picture in annotated}
+    splits: dict[str, list[Picture]] = {"train": [], "val": [], "test": []}
+    for i, image in enumerate(read_json(path, ("images",))["images"]):
+        try:
+            image_id = str(image.get("cocoid", image.get("imgid", i)))
+            split = KARPATHY_SPLITS[image["split"]]
+            raw = [sentence["raw"] for sentence in image["sentences"]]
+            file = _locate(images, image.get("filepath", ""), image["filename"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path}: image {i}: expected 'filename', 'split' (one of {', '.join(KARPATHY_SPLITS)}) and "
+                            f"'sentences' with 'raw', found a problem with {error}; is this dataset_coco.json?") from None
+        texts = captions.get(image_id) or tuple(text for text in map(cleaner, raw) if text)
+        if texts:
+            splits[split].append(Picture(image_id, texts, file))
+    return splits
+
+
+def _locate(images: str, folder: str, name: str) -> str:
+    """``images/val2014/NAME`` as in COCO's archives, or ``images/NAME`` when all lie in one folder."""
+    nested = Path(images) / folder / name
+    flat = Path(images) / name
+    return str(flat if not nested.is_file() and flat.is_file() else nested)
+
+
+def check_picture(path: str) -> str:
+    """Why the file cannot be used, or an empty string. Decodes all of it: a truncated file opens well."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except FileNotFoundError:
+        return "missing"
+    except Exception as error:  # PIL raises a dozen kinds for damaged files
+        return f"not a readable image ({type(error).__name__}: {str(error).replace(path, 'the file')})"
+    return ""
+
+
+def name_broken(broken: dict[str, str]) -> str:
+    """``3 files ... a.jpg: missing; b.jpg: ...`` for a message."""
+    listed = "; ".join(f"{path}: {reason}" for path, reason in list(broken.items())[:NAMED_AT_MOST])
+    more = f"; and {len(broken) - NAMED_AT_MOST} more" if len(broken) > NAMED_AT_MOST else ""
+    return listed + more
+
+
+def check_unique(splits: dict[str, list[Picture]]) -> None:
+    """No picture may stand in two splits or twice in one."""
+    counts = Counter(picture.image_id for pictures in splits.values() for picture in pictures)
+    twice = [image_id for image_id, count in counts.items() if count > 1]
+    if twice:
+        raise UserError(f"image {twice[0]} is listed {counts[twice[0]]} times in the split ({len(twice)} such images); "
+                        "each picture may stand in one split only")

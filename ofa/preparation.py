@@ -1,0 +1,251 @@
+"""Writing the training files: caption rows with their pictures embedded, in files that appear whole or not at all.
+
+A row of a caption file has five columns::
+
+    391895_0 <tab> 391895 <tab> a man on a red motorcycle <tab> <tab> /9j/4AAQSkZJRgABAQ...
+    uniq-id        image-id     caption, or captions joined by &&   objects (empty)   the picture file in base64
+
+A file is written under the name ``NAME.part`` and renamed when it is complete. ``manifest.json`` in the same
+folder lists the complete files with rows, bytes and SHA-256, and the *plan*, a fingerprint of all that decides their
+content. A second call with the same plan keeps complete files and continues an incomplete one after its
+last whole picture; with another plan it starts over.
+"""
+
+import base64
+import functools
+import hashlib
+import itertools
+import json
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ofa.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+JOINED_BY = "&&"
+STAGE1, STAGE2 = "caption_stage1_train.tsv", "caption_stage2_train.tsv"
+VAL, TEST = "caption_val.tsv", "caption_test.tsv"
+WINDOW = 256  # pictures handed to the worker processes at a time
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, its captions, and what ``encode`` needs to make its base64 text."""
+
+    image_id: str
+    captions: tuple[str, ...]
+    source: object
+
+    def one_row_per_caption(self) -> list[tuple[str, str]]:
+        return [(f"{self.image_id}_{i}", caption) for i, caption in enumerate(self.captions)]
+
+    def one_row(self) -> list[tuple[str, str]]:
+        return [(self.image_id, JOINED_BY.join(self.captions))]
+
+
+@dataclass
+class CaptionCleaner:
+    """Makes captions fit for a TSV and counts what it had to change."""
+
+    whitespace: int = 0
+    joined: int = 0
+    empty: int = 0
+
+    def __call__(self, caption: str) -> str:
+        """One line without tabs and without ``&&``; empty if nothing is left."""
+        text = " ".join(caption.split())
+        if any(mark in caption.strip() for mark in "\t\r\n\v\f\x85\u2028\u2029"):
+            self.whitespace += 1
+        if JOINED_BY in text:
+            self.joined += 1
+            while JOINED_BY in text:
+                text = text.replace(JOINED_BY, "&")
+        self.empty += not text
+        return text
+
+    def report(self) -> str:
+        return (f"{self.whitespace} captions with tabs or line breaks and {self.joined} with '{JOINED_BY}' cleaned, "
+                f"{self.empty} empty ones left out")
+
+
+def fingerprint(*parts: object) -> str:
+    """A short digest of plain data."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def base64_of_file(path: str) -> str:
+    """The file's bytes as they are, in standard base64."""
+    return base64.b64encode(Path(path).read_bytes()).decode("ascii")
+
+
+class PreparedFolder:
+    """The output folder of a preparation; knows which files are complete.
+
+    Args:
+        folder: made if need be.
+        plan: digest of everything that decides the content (``fingerprint``).
+        made_by: the command, for the manifest.
+    Raises: UserError if the folder cannot be made.
+    """
+
+    def __init__(self, folder: str | Path, plan: str, made_by: str):
+        self.folder = Path(folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: the output folder cannot be made ({error.strerror}); choose another --out") from None
+        self.manifest_path = self.folder / "manifest.json"
+        self.manifest = {"made_by": made_by, "plan": plan, "finished": False, "counts": {}, "files": {}}
+        previous = self._read_manifest()
+        if previous.get("plan") == plan:
+            self.manifest = previous
+        else:
+            self._discard(previous)
+
+    def _read_manifest(self) -> dict:
+        try:
+            return json.loads(self.manifest_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def _discard(self, previous: dict) -> None:
+        """Files of another plan must not be mistaken for this plan's."""
+        for path in [*self.folder.glob("*.part"), *(self.folder / name for name in previous.get("files", {}))]:
+            path.unlink(missing_ok=True)
+
+    def is_finished(self) -> bool:
+        """Whether an earlier call with this plan has written everything, and it is still there."""
+        return self.manifest["finished"] and all(map(self.is_complete, self.manifest["files"]))
+
+    def save_manifest(self, finished: bool = False, **counts: int) -> None:
+        """Args: finished: nothing more is to be written; counts: figures to keep beside the files."""
+        self.manifest["finished"] = finished
+        self.manifest["counts"].update(counts)
+        partial = self.folder / "manifest.json.tmp"
+        partial.write_text(json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(partial, self.manifest_path)
+
+    def is_complete(self, name: str) -> bool:
+        entry, path = self.manifest["files"].get(name), self.folder / name
+        return entry is not None and path.is_file() and path.stat().st_size == entry["bytes"]
+
+    def complete(self, name: str, rows: int, sha256: str) -> None:
+        """Give ``NAME.part`` its final name and list it."""
+        part = self.folder / f"{name}.part"
+        os.replace(part, self.folder / name)
+        size = (self.folder / name).stat().st_size
+        self.manifest["files"][name] = {"rows": rows, "bytes": size, "sha256": sha256}
+        self.save_manifest()
+
+    def write_text(self, name: str, text: str, rows: int) -> None:
+        """A small text file, written at once."""
+        if not self.is_complete(name):
+            data = text.encode("utf-8")
+            (self.folder / f"{name}.part").write_bytes(data)
+            self.complete(name, rows, hashlib.sha256(data).hexdigest())
+
+    def write_rows(self, name: str, pictures: Sequence[Picture], rows_of: Callable[[Picture], list],
+                   images: Callable[[int], Iterator[str]]) -> None:
+        """A caption file; continues ``NAME.part`` after its last whole picture.
+
+        Args:
+            rows_of: ``Picture.one_row`` or ``Picture.one_row_per_caption``.
+            images: base64 texts of the pictures from the given one on.
+        """
+        if self.is_complete(name):
+            logger.info("%s: already complete", self.folder / name)
+            return
+        part = self.folder / f"{name}.part"
+        done, digest = _resume(part, [len(rows_of(picture)) for picture in pictures])
+        if done:
+            logger.info("%s: continuing after %d of %d pictures", part, done, len(pictures))
+        with open(part, "ab") as file, tqdm(total=len(pictures), initial=done, desc=name, unit="img") as bar:
+            for picture, image in zip(pictures[done:], images(done)):
+                block = "".join(f"{uniq_id}\t{picture.image_id}\t{caption}\t\t{image}\n"
+                                for uniq_id, caption in rows_of(picture)).encode("utf-8")
+                file.write(block)
+                digest.update(block)
+                bar.update()
+            file.flush()
+            os.fsync(file.fileno())
+        self.complete(name, sum(len(rows_of(picture)) for picture in pictures), digest.hexdigest())
+
+
+def encoded(sources: list, encode: Callable[[object], str], jobs: int) -> Iterator[str]:
+    """``encode`` of each source in order, by several processes when it pays."""
+    if jobs <= 1 or len(sources) < WINDOW:
+        yield from map(encode, sources)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        for start in range(0, len(sources), WINDOW):
+            yield from pool.map(encode, sources[start:start + WINDOW], chunksize=16)
+
+
+def images_of(path: Path, rows_per_picture: Sequence[int]) -> Iterator[str]:
+    """The base64 texts of a complete caption file, one per picture."""
+    with open(path, encoding="ascii", errors="replace") as file:
+        for rows in rows_per_picture:
+            lines = [next(file) for _ in range(rows)]
+            yield lines[0].rstrip("\n").rsplit("\t", 1)[1]
+
+
+def _resume(part: Path, rows_per_picture: list[int]):
+    """Cut a partial file after its last whole picture.
+
+    Returns: number of pictures it keeps, and the SHA-256 object of the bytes kept.
+    """
+    digest = hashlib.sha256()
+    if not part.is_file():
+        return 0, digest
+    done, kept, rows, pending = 0, 0, 0, []
+    with open(part, "rb") as file:
+        for line in file:
+            if not line.endswith(b"\n") or done == len(rows_per_picture):
+                break
+            pending.append(line)
+            rows += 1
+            if rows == rows_per_picture[done]:
+                block = b"".join(pending)
+                digest.update(block)
+                kept, done, rows, pending = kept + len(block), done + 1, 0, []
+    os.truncate(part, kept)
+    return done, digest
+
+
+def coco_reference(pictures: Sequence[Picture]) -> str:
+    """The captions as a COCO annotation file, with the image ids as strings as they stand in the TSV."""
+    annotations = [{"image_id": p.image_id, "caption": caption} for p in pictures for caption in p.captions]
+    return json.dumps({
+        "type": "captions", "info": {}, "licenses": [],
+        "images": [{"id": p.image_id} for p in pictures],
+        "annotations": [{"id": i, **annotation} for i, annotation in enumerate(annotations)],
+    }, ensure_ascii=False) + "\n"
+
+
+def write_caption_files(out: PreparedFolder, splits: dict[str, Sequence[Picture]],
+                        encode: Callable[[object], str], jobs: int) -> None:
+    """All files of a captioning data set: both training stages, evaluation splits, references, plain captions."""
+    out.save_manifest(**{f"{split}_images": len(pictures) for split, pictures in splits.items()},
+                      train_captions=sum(len(p.captions) for p in splits["train"]))
+    def encode_from(pictures: Sequence[Picture], first: int) -> Iterator[str]:
+        return encoded([picture.source for picture in pictures[first:]], encode, jobs)
+
+    def reuse_from(first: int) -> Iterator[str]:
+        rows = [len(picture.captions) for picture in splits["train"]]
+        return itertools.islice(images_of(out.folder / STAGE1, rows), first, None)
+
+    out.write_rows(STAGE1, splits["train"], Picture.one_row_per_caption, functools.partial(encode_from, splits["train"]))
+    out.write_rows(STAGE2, splits["train"], Picture.one_row, reuse_from)
+    for split, name in (("val", VAL), ("test", TEST)):
+        if splits[split]:
+            out.write_rows(name, splits[split], Picture.one_row, functools.partial(encode_from, splits[split]))
+            out.write_text(f"{split}_caption_coco_format.json", coco_reference(splits[split]), len(splits[split]))
+    lines = [caption for picture in splits["train"] for caption in picture.captions]
+    out.write_text("captions.txt", "".join(f"{line}\n" for line in lines), len(lines))
