@@ -9,6 +9,6 @@ def register() -> None:
     fairseq_scheduler.install()
 
     # Importing these registers what they define.
-    import ofa.criterions  # noqa: F401
+    import ofa.criterions.fairseq_label_smoothed  # noqa: F401
     import ofa.models.fairseq_model  # noqa: F401
     import ofa.tasks.fairseq_task  # noqa: F401

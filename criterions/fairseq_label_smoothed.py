@@ -1,0 +1,289 @@
+"""Label-smoothed cross-entropy and the encouraging loss as fairseq criterions."""
+
+from dataclasses import dataclass, field
+
+import torch
+from fairseq import utils
+from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from omegaconf import II
+from torch import Tensor
+
+from ofa.criterions import losses
+from ofa.errors import UserError
+
+
+def option(default, help_text: str):
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass
+class LabelSmoothedConfig(FairseqDataclass):
+    label_smoothing: float = option(0.0, "epsilon: weight that the target shares with all other tokens; 0 = none")
+    report_accuracy: bool = option(False, "log the share of tokens whose most probable prediction is right")
+    ignore_prefix_size: int = option(0, "number of first target tokens without loss")
+    ignore_eos: bool = option(False, "no loss for the end of sentence")
+    sentence_avg: bool = II("optimization.sentence_avg")
+    drop_worst_ratio: float = option(0.0, "share of tokens of a batch, those of the largest loss, to leave out")
+    drop_worst_after: int = option(0, "leave them out after this many updates")
+    use_rdrop: bool = option(False, "R-Drop: two passes with different dropout, and their divergence as a loss")
+    reg_alpha: float = option(1.0, "weight of the R-Drop divergence")
+    sample_patch_num: int = option(196, "image patches drawn per sample for the first batch of a pretraining pair; 0 = all")
+    constraint_range: str | None = option(None, "START,END: only these token ids (end excluded) and ids 0 to 3 are answers")
+
+
+@dataclass
+class EncouragingConfig(LabelSmoothedConfig):
+    log_end: float = option(0.75, "probability from which the bonus log(1-p) goes on as a straight line; 1 = never")
+    drop_best_ratio: float = option(0.0, "share of tokens of a batch, those of the smallest loss, to leave out")
+    drop_best_after: int = option(0, "leave them out after this many updates")
+
+
+@register_criterion("adjust_label_smoothed_cross_entropy", dataclass=LabelSmoothedConfig)
+class LabelSmoothedCriterion(FairseqCriterion):
+    """Works with any model that returns (logits float[B, T, V], extra) and any vocabulary."""
+
+    config = LabelSmoothedConfig
+
+    def __init__(
+        self,
+        task,
+        sentence_avg,
+        label_smoothing,
+        ignore_prefix_size=0,
+        ignore_eos=False,
+        report_accuracy=False,
+        drop_worst_ratio=0.0,
+        drop_worst_after=0,
+        use_rdrop=False,
+        reg_alpha=1.0,
+        sample_patch_num=196,
+        constraint_range=None,
+    ):
+        super().__init__(task)
+        self.sentence_avg = sentence_avg
+        self.epsilon = label_smoothing
+        self.ignore_prefix_size = ignore_prefix_size
+        self.eos_idx = task.target_dictionary.eos() if ignore_eos else None
+        self.report_accuracy = report_accuracy
+        self.drop_worst_ratio = check_share("--drop-worst-ratio", drop_worst_ratio)
+        self.drop_worst_after = drop_worst_after
+        self.use_rdrop = use_rdrop
+        self.reg_alpha = reg_alpha
+        self.sample_patch_num = sample_patch_num
+        self.span = parse_range(constraint_range)
+
+    @classmethod
+    def build_criterion(cls, cfg, task):
+        names = cls.config.__dataclass_fields__.keys() - {"_name"}
+        return cls(task, **{name: getattr(cfg, name) for name in names})
+
+    def forward(self, model, sample, update_num=0, reduce=True):
+        """Loss of a batch, or of a pretraining step when ``sample`` is a pair of batches.
+
+        Args:
+            sample: the batch dict of ``ofa.data.collate``; ``conf`` and ``constraint_masks`` are optional.
+            update_num: number of updates so far, for ``--drop-worst-after``.
+            reduce: part of fairseq's interface; the loss is always a sum.
+
+        Returns: summed loss, sample size to divide the gradient by, values for the log.
+        """
+        if isinstance(sample, (list, tuple)):
+            return self.pretraining_step(model, sample, update_num)
+        if self.use_rdrop:
+            sample = repeat_batch(sample)
+        logits = model(**sample["net_input"])[0]
+        loss, counts = self.compute_loss(logits, sample, update_num, model.training)
+        sample_size = sample["target"].size(0) if self.sentence_avg else counts.pop("kept")
+        log = {
+            "loss": loss.detach(),
+            "nll_loss": counts["nll_loss"],
+            "ntokens": sample["ntokens"],
+            "nsentences": sample["nsentences"],
+            "sample_size": sample_size,
+        }
+        if self.report_accuracy:
+            log.update(n_correct=counts["n_correct"], total=counts["total"])
+        return loss, sample_size, log
+
+    def pretraining_step(self, model, samples, update_num):
+        """Batches of different kinds (image-text pairs; text, images, detection) count the same: each is averaged."""
+        first = samples[0]
+        if self.sample_patch_num > 0:
+            first = {**first, "net_input": {**first["net_input"], "sample_patch_num": self.sample_patch_num}}
+        parts = [self(model, sample, update_num) for sample in (first, *samples[1:])]
+        sizes = [max(size, 1) for _, size, _ in parts]
+        logs = [log for *_, log in parts]
+        loss = sum(part[0] / size for part, size in zip(parts, sizes))
+        summed = {key: sum(log[key] for log in logs) for key in logs[0] if key not in ("loss", "nll_loss", "sample_size")}
+        log = {
+            "loss": loss.detach(),
+            "nll_loss": sum(log["nll_loss"] / size for log, size in zip(logs, sizes)),
+            "sample_size": 1,
+            **{f"loss_v{i}": log["loss"] for i, log in enumerate(logs, 1)},
+            **{f"sample_size_v{i}": log["sample_size"] for i, log in enumerate(logs, 1)},
+            **summed,
+        }
+        return loss, 1, log
+
+    def compute_loss(self, logits, sample, update_num, training):
+        """Summed loss of the scored tokens, and counts: nll_loss, kept, n_correct, total."""
+        target = sample["target"]
+        rows = self.scored_rows(target)
+        logits, target = logits.reshape(-1, logits.size(-1)), target.reshape(-1)
+        allowed = losses.allowed_tokens(logits.shape, sample.get("constraint_masks"), self.span, logits.device)
+        conf = sample.get("conf")
+        conf = None if conf is None else conf.repeat_interleave(len(target) // len(conf))
+
+        def log_probabilities(some, at):
+            return losses.log_probabilities(some, at_rows(allowed, at), at_rows(conf, at))
+
+        def token_losses(some, at):
+            lprobs = log_probabilities(some, at)
+            columns = self.token_losses(lprobs, target[at], at_rows(allowed, at))
+            if self.report_accuracy:
+                columns += (lprobs.argmax(-1).eq(target[at]).to(lprobs),)
+            return torch.stack(columns, -1)
+
+        def divergence(some, at):
+            return losses.symmetric_divergence(log_probabilities(some, at))[:, None]
+
+        columns = losses.by_rows(token_losses, logits, rows)
+        loss, nll, rank = columns.unbind(-1)[:3]
+        if training and allowed is not None:
+            check_targets(nll, target[rows], rows, sample)
+        kept = self.kept_tokens(rank, update_num)
+        total_loss = loss[kept].sum()
+        if self.use_rdrop:
+            pairs = rows[kept].view(2, -1).T
+            total_loss = total_loss + self.reg_alpha * losses.by_rows(divergence, logits, pairs).sum()
+        counts = {"nll_loss": nll[kept].sum().detach(), "kept": len(kept)}
+        if self.report_accuracy:
+            counts.update(n_correct=columns[:, 3].sum().detach(), total=len(rows))
+        return total_loss, counts
+
+    def scored_rows(self, target: Tensor) -> Tensor:
+        """int64[N]: positions of ``target.view(-1)`` that have a loss."""
+        scored = target != self.padding_idx
+        scored[:, : self.ignore_prefix_size] = False
+        if self.eos_idx is not None:
+            scored &= target != self.eos_idx
+        return scored.view(-1).nonzero()[:, 0]
+
+    def token_losses(self, lprobs, target, allowed) -> tuple[Tensor, ...]:
+        """Loss, negative log-likelihood and the value that tokens are ranked by for dropping; float[N] each."""
+        loss, nll = losses.label_smoothed(lprobs, target, self.epsilon, allowed)
+        return loss, nll, loss
+
+    def kept_tokens(self, rank: Tensor, update_num: int) -> Tensor:
+        """int64[kept]: the tokens whose loss counts in this update."""
+        if self.drop_worst_ratio > 0 and update_num > self.drop_worst_after:
+            return losses.keep_tokens(rank, self.drop_worst_ratio, paired=self.use_rdrop)
+        return torch.arange(len(rank), device=rank.device)
+
+    @staticmethod
+    def reduce_metrics(logging_outputs) -> None:
+        """Log averages over all processes and accumulated batches."""
+
+        def total(key):
+            return utils.item(sum(log.get(key, 0) for log in logging_outputs))
+
+        sample_size = total("sample_size")
+        metrics.log_scalar("loss", total("loss") / max(sample_size, 1), sample_size, round=3)
+        for part in ("v1", "v2"):
+            size = max(total(f"sample_size_{part}"), 1)
+            metrics.log_scalar(f"loss_{part}", total(f"loss_{part}") / size, size, round=3)
+        metrics.log_scalar("nll_loss", total("nll_loss") / max(sample_size, 1), total("ntokens"), round=3)
+        metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
+        for key in ("ntokens", "nsentences", "sample_size", "sample_size_v1", "sample_size_v2"):
+            metrics.log_scalar(key, total(key), 1, round=3)
+        if total("total") > 0:
+            metrics.log_scalar("total", total("total"))
+            metrics.log_scalar("n_correct", total("n_correct"))
+            metrics.log_derived("accuracy", share_of_correct_tokens)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        return True
+
+
+@register_criterion("adjust_label_smoothed_encouraging_loss", dataclass=EncouragingConfig)
+class EncouragingCriterion(LabelSmoothedCriterion):
+    """Cross-entropy plus a bonus for tokens that are predicted well already."""
+
+    config = EncouragingConfig
+
+    def __init__(self, *args, log_end=0.75, drop_best_ratio=0.0, drop_best_after=0, **kwargs):
+        super().__init__(*args, **kwargs)
+        if not 0 < log_end <= 1:
+            raise UserError(f"--log-end is a probability in (0, 1], found {log_end}")
+        self.log_end = log_end
+        self.drop_best_ratio = check_share("--drop-best-ratio", drop_best_ratio)
+        self.drop_best_after = drop_best_after
+
+    def token_losses(self, lprobs, target, allowed):
+        loss, nll = losses.label_smoothed(lprobs, target, self.epsilon, allowed)
+        return loss + losses.encouragement(lprobs, target, self.epsilon, self.log_end), nll, loss
+
+    def kept_tokens(self, rank, update_num):
+        kept = super().kept_tokens(rank, update_num)
+        if update_num <= self.drop_best_after:
+            return kept
+        # as in the release: without --drop-best-ratio the tokens are still sorted, both passes of R-Drop together, so
+        # that R-Drop compares different tokens (tests/parity/test_criterion.py, el_rdrop).
+        paired = self.use_rdrop and self.drop_best_ratio > 0
+        return kept[losses.keep_tokens(rank[kept], self.drop_best_ratio, paired, drop_worst=False)]
+
+
+def at_rows(values: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if values is None else values[rows]
+
+
+def repeat_batch(sample: dict) -> dict:
+    """The batch twice, one copy after the other, for two passes with different dropout; ``sample`` stays as it is."""
+
+    def twice(value):
+        return value.repeat(2, *[1] * (value.dim() - 1)) if isinstance(value, Tensor) else value
+
+    doubled = {key: twice(value) for key, value in sample.items()}
+    doubled["net_input"] = {key: twice(value) for key, value in sample["net_input"].items()}
+    return {**doubled, "ntokens": 2 * sample["ntokens"], "nsentences": 2 * sample["nsentences"]}
+
+
+def share_of_correct_tokens(meters) -> float:
+    """Per cent."""
+    return round(meters["n_correct"].sum * 100.0 / meters["total"].sum, 3)
+
+
+def check_share(flag: str, value: float) -> float:
+    if not 0 <= value < 1:
+        raise UserError(f"{flag} is a share in [0, 1), found {value}")
+    return value
+
+
+def parse_range(text: str | None) -> tuple[int, int] | None:
+    """``"20,60"`` -> (20, 60)."""
+    if text is None:
+        return None
+    try:
+        start, end = map(int, text.split(","))
+    except ValueError:
+        raise UserError(f"--constraint-range expects two token ids 'START,END', found '{text}'") from None
+    if not 0 <= start < end:
+        raise UserError(f"--constraint-range expects START < END, found '{text}'")
+    return start, end
+
+
+def check_targets(nll: Tensor, target: Tensor, rows: Tensor, sample: dict) -> None:
+    """A target outside its allowed tokens has an infinite loss: stop with the sample's name instead of training on."""
+    wrong = nll.isinf().nonzero()[:, 0]
+    if len(wrong) == 0:
+        return
+    first = wrong[0]
+    row = int(rows[first]) // sample["target"].size(1)
+    name = sample["id"][row % len(sample["id"])] if sample.get("id") is not None else f"row {row} of the batch"
+    raise UserError(
+        f"sample {name}: target token {int(target[first])} is not among the tokens that its answers may use; "
+        "is the answer missing in the answer file, or --constraint-range too narrow?"
+    )

@@ -1,0 +1,152 @@
+"""The losses of OFA as pure functions on tensors.
+
+Letters: N scored tokens ("rows"), V vocabulary entries. ``lprobs`` are log-probabilities float[..., V],
+``allowed`` is bool[..., V] or None (every token may be an answer); tokens that are not allowed have
+log-probability -inf.
+
+A vocabulary of 60 000 entries makes one copy of the logits larger than the rest of a decoder step, so
+``by_rows`` applies these functions to some rows at a time and recomputes them for the gradient: besides the
+logits only their gradient is ever held.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+CHUNK_ELEMENTS = 2**21  # logits per chunk: 8 MiB in float32
+
+
+def allowed_tokens(shape: tuple[int, int], masks: Tensor | None, span: tuple[int, int] | None, device) -> Tensor | None:
+    """Which tokens may be predicted at which row.
+
+    Args:
+        shape: (rows, vocabulary).
+        masks: bool[..., V] with as many rows as ``shape`` says, e.g. the allowed next tokens of a trie of answers.
+        span: (start, end), the range of ids of a task's answers; ids 0 to 3 (the specials) stay allowed.
+
+    Returns: bool[rows, V] (the intersection), or None when nothing is restricted.
+    """
+    allowed = None if masks is None else masks.reshape(shape)
+    if span is not None:
+        ids = torch.arange(shape[1], device=device)
+        in_span = (ids < 4) | ((ids >= span[0]) & (ids < span[1]))
+        allowed = in_span.expand(shape) if allowed is None else allowed & in_span
+    return allowed
+
+
+def log_probabilities(logits: Tensor, allowed: Tensor | None = None, conf: Tensor | None = None) -> Tensor:
+    """Log-softmax over the allowed tokens, at least float32, times the confidence of each row.
+
+    ``conf`` (float[N]) weighs log-probabilities and not losses, as in the release: the two differ for R-Drop
+    and for the encouraging loss.
+    """
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -math.inf)
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    lprobs = torch.log_softmax(logits, dim=-1, dtype=wide)
+    return lprobs if conf is None else lprobs * conf[..., None]
+
+
+def label_smoothed(lprobs: Tensor, target: Tensor, epsilon: float, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Cross-entropy against a target that shares ``epsilon`` of its weight with the other allowed tokens.
+
+    Each of n allowed tokens gets ``eps_i = epsilon / (n - 1)`` and the target ``1 - epsilon`` in all. With a
+    restricted vocabulary the release divides by ``n - 1 + 1e-6``, which also covers n = 1.
+
+    Args: lprobs: float[N, V]. target: int64[N].
+    Returns: loss float[N], negative log-likelihood float[N].
+    """
+    nll = -lprobs.gather(-1, target[..., None])[..., 0]
+    if epsilon == 0:
+        return nll, nll
+    if allowed is None:
+        share = epsilon / (lprobs.size(-1) - 1)
+        spread = -lprobs.sum(-1)
+    else:
+        share = epsilon / (allowed.sum(-1) - 1 + 1e-6)
+        spread = -lprobs.masked_fill(~allowed, 0).sum(-1)
+    return (1 - epsilon - share) * nll + share * spread, nll
+
+
+def encouragement(lprobs: Tensor, target: Tensor, epsilon: float, log_end: float = 1.0) -> Tensor:
+    """Bonus ``log(1 - p)`` (negative) that keeps rewarding tokens which are already well predicted.
+
+    Above ``p = log_end`` the logarithm is continued by its tangent; with ``log_end = 1`` it is the logarithm up to
+    1e-5 before one. Labels are smoothed with ``epsilon / V`` per token, as in the release.
+    Source: Zhao et al., Well-classified Examples are Underestimated in Classification, AAAI 2022.
+
+    Args: lprobs: float[N, V]. target: int64[N]. Returns: float[N], to be added to the cross-entropy.
+    """
+    probs = lprobs.exp()
+    bonus = (1 - probs).clamp(min=1e-5).log()
+    if log_end != 1:
+        tangent = math.log(1 - log_end) - (probs - log_end) / (1 - log_end)
+        bonus = torch.where(probs > log_end, tangent, bonus)
+    at_target = bonus.gather(-1, target[..., None])[..., 0]
+    return (1 - epsilon) * at_target + epsilon * bonus.mean(-1)
+
+
+def symmetric_divergence(lprobs: Tensor) -> Tensor:
+    """Half of KL(p, q) + KL(q, p) of two predictions of the same tokens; forbidden tokens count nothing.
+
+    Args: lprobs: float[N, 2, V]. Returns: float[N].
+    Source: Liang et al., R-Drop: Regularized Dropout for Neural Networks, NeurIPS 2021.
+    """
+    p, q = lprobs.masked_fill(lprobs == -math.inf, 0).unbind(1)
+    return ((q.exp() - p.exp()) * (q - p)).sum(-1) / 2
+
+
+def keep_tokens(loss: Tensor, drop_ratio: float, paired: bool = False, drop_worst: bool = True) -> Tensor:
+    """Rows that remain when a share of the tokens is dropped: ``int(n * (1 - drop_ratio))`` of n.
+
+    Args:
+        loss: float[N], what the tokens are ranked by.
+        paired: the second half repeats the tokens of the first (R-Drop); the first half decides for both.
+        drop_worst: drop the largest losses; else the smallest.
+
+    Returns: int64[kept], rows of ``loss``; halves stay halves, in the same order.
+    """
+    count = len(loss) // 2 if paired else len(loss)
+    kept = torch.topk(loss[:count].detach(), int(count * (1 - drop_ratio)), largest=not drop_worst).indices
+    return torch.cat([kept, kept + count]) if paired else kept
+
+
+def by_rows(function: Callable[[Tensor, Tensor], Tensor], logits: Tensor, rows: Tensor) -> Tensor:
+    """``function(logits[rows], rows)``, some rows at a time, in the forward and in the backward pass.
+
+    Args:
+        function: (float[n, ..., V], int64[n, ...]) -> float[n, C]; treats its rows independently.
+        logits: float[M, V].
+        rows: int64[N] or int64[N, k], no row twice.
+
+    Returns: float[N, C].
+    """
+    return _ByRows.apply(function, logits, rows)
+
+
+class _ByRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, function, logits, rows):
+        ctx.function = function
+        ctx.save_for_backward(logits, rows)
+        return torch.cat([function(logits[part], part) for part in _chunks(rows, logits.size(-1))])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_output):
+        logits, rows = ctx.saved_tensors
+        grad = torch.zeros_like(logits)
+        parts = _chunks(rows, logits.size(-1))
+        for part, grad_part in zip(parts, grad_output.split([len(part) for part in parts])):
+            with torch.enable_grad():
+                some = logits[part].detach().requires_grad_()
+                output = ctx.function(some, part)
+            (grad[part],) = torch.autograd.grad(output, some, grad_part)
+        return None, grad, None
+
+
+def _chunks(rows: Tensor, vocab_size: int) -> tuple[Tensor, ...]:
+    width = vocab_size * rows[0].numel() if len(rows) else 1
+    return rows.split(max(1, CHUNK_ELEMENTS // width))
