@@ -1,0 +1,99 @@
+"""A TSV file as a fairseq dataset: rows by number, shuffled per epoch, the same for any number of workers."""
+
+import logging
+
+import numpy as np
+from fairseq.data import FairseqDataset
+
+from ofa.data.collate import collate
+from ofa.data.sample import Sample, SampleBuilder
+from ofa.data.tsv import TsvFile
+from ofa.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class OFADataset(FairseqDataset):
+    """Rows of one file as samples.
+
+    ``dataset[i]`` is row i of the file, in every split; shuffling only changes the order in which fairseq asks
+    for rows. Batches are cut from that order before they are dealt out to the ranks, so every row is read once
+    per epoch, by one rank.
+
+    Args:
+        file: rows with the selected columns, in the order of the task's ``columns``.
+        builder: row -> sample.
+        shuffle: ask for the rows in a new order in every epoch, decided by (seed, epoch).
+    """
+
+    def __init__(self, file: TsvFile, builder: SampleBuilder, shuffle: bool = False):
+        columns = builder.spec.columns
+        if len(file.selected_cols) != len(columns):
+            raise UserError(
+                f"{file.path}: --selected-cols: task '{builder.spec.name}' expects {len(columns)} columns "
+                f"({', '.join(columns)}), found {len(file.selected_cols)}; the usual choice is "
+                f"--selected-cols={builder.spec.default_cols}"
+            )
+        self.file = file
+        self.builder = builder
+        self.shuffle = shuffle
+        self.epoch = 1
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Raises: UserError naming file and row if the row cannot become a sample."""
+        return self.builder(self.row(index), int(index), self.epoch, self.file.where(int(index)))
+
+    def target(self, index: int) -> list[int]:
+        """Target tokens of a row, without decoding its image."""
+        return self.builder.target(self.row(index), int(index), self.file.where(int(index)))
+
+    def row(self, index: int) -> dict[str, str]:
+        """Columns of a row by name."""
+        return dict(zip(self.builder.spec.columns, self.file[int(index)]))
+
+    def collater(self, samples: list[Sample]) -> dict:
+        """The batch of some samples, see ``ofa.data.collate``."""
+        return collate(samples, pad=self.builder.vocabulary.pad)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    @property
+    def can_reuse_epoch_itr_across_epochs(self) -> bool:
+        """Training batches are made anew in every epoch: workers have to see the new epoch and the new order."""
+        return self.builder.split != "train"
+
+    def ordered_indices(self) -> np.ndarray:
+        """Row numbers in the order of this epoch."""
+        if not self.shuffle:
+            return np.arange(len(self), dtype=np.int64)
+        return np.random.default_rng((self.builder.seed, self.epoch)).permutation(len(self))
+
+    def num_tokens(self, index: int) -> int:
+        """An upper bound, the same for all rows: the true length is only known once a row is read."""
+        options = self.builder.options
+        return max(options.max_src_length, options.max_tgt_length) + 2
+
+    def size(self, index: int) -> int:
+        return self.num_tokens(index)
+
+    def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
+        return np.full(len(indices), self.num_tokens(0), dtype=np.int64)
+
+    def batch_by_size(self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1):
+        """Batches of exactly ``max_sentences`` rows, the last one shorter.
+
+        As in the release ``required_batch_size_multiple`` is not applied: fairseq's default of 8 would turn
+        ``--batch-size 12`` into 8.
+        """
+        limits = [limit for limit in (max_sentences, max_tokens and max_tokens // self.num_tokens(0)) if limit is not None]
+        if not limits or min(limits) < 1:
+            raise UserError(
+                f"--batch-size {max_sentences}, --max-tokens {max_tokens}: expects at least one row of up to "
+                f"{self.num_tokens(0)} tokens per batch; raise --max-tokens or give --batch-size"
+            )
+        size = min(limits)
+        return [indices[start : start + size] for start in range(0, len(indices), size)]

@@ -1,0 +1,142 @@
+"""One row of a TSV file -> one sample of token ids and pixels.
+
+The content of a sample depends on the row and on ``(seed, epoch, index)`` alone, so rows may be read in any
+order, by any number of workers, and a run resumes exactly.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import Any, Mapping, Protocol, TypedDict
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, decode_image, image_transform
+from ofa.spec import Example, RowContext, Symbols, TaskOptions, TaskSpec, Text
+from ofa.vocabulary import Vocabulary
+
+
+class Sample(TypedDict, total=False):
+    """A sample before batching; keys that a task does not use are left out.
+
+    Letters: S source length, T target length, V vocabulary size.
+    """
+
+    id: Any  # from the file, or a number
+    source: torch.Tensor  # int64[S]: <s> what does the image describe? </s>
+    patch_image: torch.Tensor  # float32[3, H, W]
+    patch_image_2: torch.Tensor  # float32[3, H, W], second image of a pair
+    patch_mask: torch.Tensor  # bool[1], False: no image, patch_image is a filler
+    code_mask: torch.Tensor  # bool[1], True: the target is image codes
+    code_image: Any  # image that the codes of the target were made from
+    target: torch.Tensor  # int64[T]: a cat </s>
+    prev_output_tokens: torch.Tensor  # int64[T]: <s> a cat
+    conf: torch.Tensor  # float32[1], confidence of the answer, weighs the loss
+    ref_dict: dict[str, float]  # accepted answer -> score
+    constraint_mask: torch.Tensor  # bool[T, V], tokens allowed at each position
+    decoder_prompt: np.ndarray  # int64[P], beginning of prev_output_tokens that is given, not predicted
+    prefix_tokens: torch.Tensor  # int64[P - 1], decoder_prompt without <s>
+    target_str: str  # target as in the file
+    w_resize_ratio: torch.Tensor  # float32[], model pixels per original pixel
+    h_resize_ratio: torch.Tensor
+    region_coord: torch.Tensor  # float32[4], xyxy in original pixels
+
+
+class Bpe(Protocol):
+    """The part of ``ofa.bpe.Bpe`` that is needed here."""
+
+    kind: str
+
+    def encode(self, text: str) -> str: ...
+
+
+def text_ids(text: Text, vocabulary: Vocabulary, bpe: Bpe) -> list[int]:
+    """Token ids of a text, or of a sequence of texts and ``Symbols``; no start or end symbol."""
+    parts = [text] if isinstance(text, str) else text
+    pieces = [part if isinstance(part, Symbols) else bpe.encode(part) for part in parts]
+    return vocabulary.ids(" ".join(piece for piece in pieces if piece))
+
+
+@dataclass
+class SampleBuilder:
+    """Turns rows of one split into samples, as a task declares it.
+
+    Args:
+        spec: the task.
+        options: the task's command-line options.
+        split: ``train`` or the name of an evaluation split.
+        seed: of the run.
+    """
+
+    spec: TaskSpec
+    options: TaskOptions
+    vocabulary: Vocabulary
+    bpe: Bpe
+    split: str
+    seed: int = 1
+
+    def __post_init__(self):
+        statistics = (IMAGENET_MEAN, IMAGENET_STD) if self.options.imagenet_default_mean_and_std else ()
+        self.transform = image_transform(self.options.patch_image_size, *statistics)
+
+    def __call__(self, row: Mapping[str, str], index: int, epoch: int = 1, where: str = "") -> Sample:
+        """The sample of ``row``.
+
+        Args:
+            index: number of the row in its file.
+            where: place of the row, ``file:line``, for error messages.
+
+        Raises:
+            UserError: naming ``where``, if the row breaks a rule of the task or its image cannot be read.
+        """
+        return self.encode(self.example(row, index, epoch, where))
+
+    def target(self, row: Mapping[str, str], index: int, where: str = "") -> list[int]:
+        """Token ids of the row's target alone; its image is not decoded."""
+        example = self.example(row, index, where=where, open_image=blank_image)
+        return text_ids(example.target, self.vocabulary, self.bpe)[: example.max_target_tokens]
+
+    def example(self, row: Mapping[str, str], index: int, epoch: int = 1, where: str = "", open_image=None) -> Example:
+        """The row as the task's declaration reads it."""
+        context = RowContext(
+            options=self.options,
+            split=self.split,
+            language="zh" if self.bpe.kind == "bert" else "en",
+            open_image=open_image or ImageOpener(where),
+            where=where,
+            rng=random.Random(f"{self.seed}-{epoch}-{index}"),
+        )
+        return self.spec.example(row, context)
+
+    def encode(self, example: Example) -> Sample:
+        """Token ids and pixels of an example."""
+        vocabulary = self.vocabulary
+        source = text_ids(example.source, vocabulary, self.bpe)[: example.max_source_tokens]
+        target = text_ids(example.target, vocabulary, self.bpe)[: example.max_target_tokens]
+        sample: Sample = {"source": torch.tensor([vocabulary.bos, *source, vocabulary.eos])}
+        if example.id is not None:
+            sample["id"] = example.id
+        if example.image is not None:
+            is_picture = isinstance(example.image, Image.Image)
+            sample["patch_image"] = self.transform(example.image) if is_picture else example.image
+            sample["patch_mask"] = torch.tensor([True])
+        sample["target"] = torch.tensor([*target, vocabulary.eos])
+        sample["prev_output_tokens"] = torch.tensor([vocabulary.bos, *target])
+        sample.update(example.extra)
+        return sample
+
+
+@dataclass
+class ImageOpener:
+    """Decodes image columns of one row; errors name the row."""
+
+    where: str
+
+    def __call__(self, field: str) -> Image.Image:
+        return decode_image(field, self.where)
+
+
+def blank_image(field: str) -> Image.Image:
+    """Stands for an image that nobody looks at."""
+    return Image.new("RGB", (1, 1))

@@ -1,0 +1,169 @@
+"""Image captioning: `` what does the image describe?`` -> `` a cat on a mat``.
+
+Columns ``id, image, caption``. In stage 1 a row has one caption and is trained by cross-entropy
+(``--selected-cols 0,4,2``); for validation, evaluation and CIDEr optimisation a row has all captions of an
+image, joined by ``&&`` (``--selected-cols 1,4,2``).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Callable, Mapping, Optional
+
+import sacrebleu
+
+from ofa.errors import UserError
+from ofa.metrics import CiderD
+from ofa.spec import Example, Metric, RowContext, Scorer, TaskOptions, TaskSpec
+from ofa.text import JOIN, caption_references, caption_target, remove_punctuation
+
+PROMPTS = {"en": " what does the image describe?", "zh": "图片描述了什么内容?"}
+BLEU_ORDER = 4
+
+
+@dataclass
+class CaptionOptions(TaskOptions):
+    """Options of the caption task."""
+
+    eval_bleu: bool = field(default=False, metadata={"help": "validate with corpus BLEU (0 to 100)"})
+    eval_cider: bool = field(default=False, metadata={"help": "validate with CIDEr-D"})
+    eval_args: Optional[str] = field(
+        default="{}", metadata={"help": 'generation options for validation, e.g. \'{"beam":5,"max_len_b":16}\''}
+    )
+    eval_print_samples: bool = field(default=False, metadata={"help": "log one caption per validation batch"})
+    eval_cider_cached_tokens: Optional[str] = field(
+        default=None,
+        metadata={"help": "file with document frequencies for CIDEr-D (coco-valid-words.p); "
+                          "left out: those of the references of the validation file"},
+    )
+    scst: bool = field(default=False, metadata={"help": "keep all captions of a training row, for CIDEr optimisation"})
+    scst_args: str = field(default="{}", metadata={"help": "generation options for CIDEr optimisation, as --eval-args"})
+
+
+def caption_example(row: Mapping[str, str], context: RowContext) -> Example:
+    """A row of the caption files.
+
+    For training by cross-entropy the punctuation goes first and then all words after ``max_tgt_length``; for
+    all other uses each caption keeps its whole length::
+
+        "Two dogs, playing."         -> " Two dogs playing"
+        "A car.&&A red  car, there"  -> " A car&&A red car there"
+    """
+    options = context.options
+    if context.training and not options.scst:
+        captions = [caption_target(row["caption"], options.max_tgt_length)]
+        needed = True
+    else:
+        captions = caption_references(row["caption"])
+        needed = context.training or options.eval_cider or options.eval_bleu
+    if needed and not any(captions):
+        raise UserError(
+            f"{context.where}: task 'caption' expects a caption with at least one word, "
+            f"found {row['caption']!r}; fill it in or remove the row"
+        )
+    return Example(
+        id=row["id"],
+        source=PROMPTS[context.language],
+        target=" " + JOIN.join(captions),
+        image=context.open_image(row["image"]),
+        max_source_tokens=options.max_src_length,
+    )
+
+
+def clean_prediction(text: str) -> str:
+    """A generated caption as it is scored and written."""
+    return remove_punctuation(text)
+
+
+def split_references(target: str) -> list[str]:
+    """The captions of a decoded target; an empty one (``a cat&&``) is no reference."""
+    return [caption for caption in caption_references(target) if caption] or [""]
+
+
+def result_row(image_id: Any, caption: str) -> dict[str, str]:
+    """One entry of the result file, as the COCO caption tools read it."""
+    return {"image_id": str(image_id), "caption": caption}
+
+
+class CaptionScorer:
+    """Counts for CIDEr-D and BLEU that add up over batches and ranks.
+
+    Args:
+        options: which of them to count.
+        all_references: every reference of the validation file. Without cached document frequencies CIDEr-D
+            takes them from these, not from the batch: a score must not depend on the batch size.
+    """
+
+    def __init__(self, options: CaptionOptions, all_references: Callable[[], list[list[str]]]):
+        self.options = options
+        if options.eval_cider:
+            self.cider = CiderD(df=options.eval_cider_cached_tokens or all_references())
+
+    def __call__(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
+        counts: dict[str, float] = {}
+        if self.options.eval_cider:
+            counts |= self.cider_counts(predictions, references)
+        if self.options.eval_bleu:
+            counts |= bleu_counts(predictions, references)
+        return counts
+
+    def cider_counts(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
+        """Sum of the images' scores and number of images."""
+        found = [{"image_id": image, "caption": [text]} for image, text in enumerate(predictions)]
+        _, scores = self.cider.compute_score(dict(enumerate(references)), found)
+        return {"_cider_score_sum": float(scores.sum()), "_cider_cnt": len(scores)}
+
+
+def bleu_counts(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
+    """Matching and possible n-grams, and the lengths, as sacrebleu counts them; words are split at blanks."""
+    longest = max(map(len, references))
+    streams = [[refs[i] if i < len(refs) else None for refs in references] for i in range(longest)]
+    bleu = sacrebleu.corpus_bleu(predictions, streams, tokenize="none")
+    counts: dict[str, float] = {"_bleu_sys_len": bleu.sys_len, "_bleu_ref_len": bleu.ref_len}
+    for order in range(BLEU_ORDER):
+        counts[f"_bleu_counts_{order}"] = bleu.counts[order]
+        counts[f"_bleu_totals_{order}"] = bleu.totals[order]
+    return counts
+
+
+def cider_value(counts: Mapping[str, float]) -> float:
+    """Mean over the images, rounded as in the release."""
+    return round(counts["_cider_score_sum"] / max(counts["_cider_cnt"], 1), 3)
+
+
+def bleu_value(counts: Mapping[str, float]) -> float:
+    """Corpus BLEU from summed counts, 0 to 100."""
+    score = sacrebleu.BLEU.compute_bleu(
+        correct=[int(counts[f"_bleu_counts_{order}"]) for order in range(BLEU_ORDER)],
+        total=[int(counts[f"_bleu_totals_{order}"]) for order in range(BLEU_ORDER)],
+        sys_len=int(counts["_bleu_sys_len"]),
+        ref_len=int(counts["_bleu_ref_len"]),
+    )
+    return round(score.score, 2)
+
+
+def evaluates_cider(options: CaptionOptions) -> bool:
+    return options.eval_cider
+
+
+def evaluates_bleu(options: CaptionOptions) -> bool:
+    return options.eval_bleu
+
+
+BLEU_COUNTS = ("_bleu_sys_len", "_bleu_ref_len") + tuple(
+    f"_bleu_{kind}_{order}" for kind in ("counts", "totals") for order in range(BLEU_ORDER)
+)
+
+SPEC = TaskSpec(
+    name="caption",
+    columns=("id", "image", "caption"),
+    default_cols="0,4,2",
+    options=CaptionOptions,
+    example=caption_example,
+    prediction=clean_prediction,
+    references=split_references,
+    result=result_row,
+    metrics=(
+        Metric("cider", ("_cider_score_sum", "_cider_cnt"), cider_value, evaluates_cider),
+        Metric("bleu", BLEU_COUNTS, bleu_value, evaluates_bleu),
+    ),
+    make_scorer=CaptionScorer,
+)

@@ -1,0 +1,292 @@
+"""Every ``SPEC`` of this folder as a fairseq task, so that ``--task NAME`` trains, validates and evaluates it.
+
+One class serves all tasks: it reads files, builds model and generator and sums what validation counted. What
+differs between tasks is in their declarations (``ofa.spec``) alone.
+"""
+
+import argparse
+import importlib
+import json
+import logging
+import pkgutil
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from fairseq.data import Dictionary
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from fairseq.optim.amp_optimizer import AMPOptimizer
+from fairseq.tasks import TASK_REGISTRY, FairseqTask, register_task
+from fairseq.utils import strip_pad
+
+import ofa.tasks
+from ofa.bpe import load_language
+from ofa.data.fairseq_dataset import OFADataset
+from ofa.data.sample import SampleBuilder
+from ofa.data.tsv import TsvFile, data_files
+from ofa.errors import UserError
+from ofa.models.generate import GenerationOptions, SequenceGenerator
+from ofa.spec import TaskSpec
+from ofa.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+CRITERION_METRICS = ("loss", "nll_loss", "ppl", "accuracy")  # what the criterions report while validating
+UNKNOWN = "<unk>"
+
+
+class OFATask(FairseqTask):
+    """A task of OFA: one row of a TSV file in, one sentence out.
+
+    Attributes:
+        spec: the declaration of the task.
+        vocabulary, bpe: tokens of the folder ``--bpe-dir``.
+        sequence_generator, scst_generator: made by ``build_model`` if validation or CIDEr optimisation generates.
+    """
+
+    spec: TaskSpec
+    sequence_generator = None
+    scst_generator = None
+
+    def __init__(self, cfg, vocabulary: Vocabulary, bpe):
+        super().__init__(cfg)
+        self.vocabulary = vocabulary
+        self.bpe = bpe
+        self.dictionary = fairseq_dictionary(vocabulary)
+        self.scorer = None
+
+    @classmethod
+    def add_args(cls, parser: argparse.ArgumentParser) -> None:
+        """The options of the task. ``--shuffle`` and ``--no-shuffle`` both exist, which fairseq does not offer."""
+        default = cls.spec.options().shuffle
+        text = cls.spec.options.__dataclass_fields__["shuffle"].metadata["help"]
+        parser.add_argument("--shuffle", action=argparse.BooleanOptionalAction, default=default, help=text)
+        super().add_args(parser)
+
+    @classmethod
+    def setup_task(cls, cfg, **kwargs) -> "OFATask":
+        """Raises: UserError if ``--bpe-dir`` is missing or not a vocabulary folder of the kind ``--bpe``."""
+        if not cfg.bpe_dir:
+            raise UserError(
+                f"task '{cls.spec.name}': --bpe-dir expects a vocabulary folder (dict.txt and its BPE files), "
+                "found none; make one by 'ofa vocab build' or 'ofa vocab fetch gpt2'"
+            )
+        bpe, vocabulary = load_language(cfg.bpe_dir, cfg.bpe, cfg.code_dict_size, cfg.num_bins)
+        logger.info("%s vocabulary with %d entries: %s", bpe.kind, len(vocabulary), cfg.bpe_dir)
+        return cls(cfg, vocabulary, bpe)
+
+    # --- data -----------------------------------------------------------------------------------------------
+
+    def has_sharded_data(self, split: str) -> bool:
+        """Whether the file of a split changes with the epoch."""
+        return split == "train" and len((self.cfg.data or "").split(",")) > 2
+
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
+        """Open the file of a split: of several training files the one whose turn it is in ``epoch``.
+
+        Raises: UserError if the file is missing or its columns do not fit.
+        """
+        file = TsvFile(data_files(self.cfg.data or "", split, epoch), self.cfg.selected_cols or self.spec.default_cols)
+        builder = SampleBuilder(self.spec, self.cfg, self.vocabulary, self.bpe, split)
+        self.datasets[split] = OFADataset(file, builder, shuffle=split == "train" and self.cfg.shuffle)
+        logger.info("%s: %s, %d rows", split, file.path, len(file))
+
+    def get_batch_iterator(self, dataset, seed: int = 1, **kwargs):
+        """fairseq's iterator over the dataset; ``--no-shuffle`` keeps the order of the batches, too."""
+        dataset.builder.seed = seed
+        iterator = super().get_batch_iterator(dataset, seed=seed, **kwargs)
+        iterator.disable_shuffling = not dataset.shuffle
+        return iterator
+
+    def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
+        """All rows: the declaration cuts long texts, and the true lengths are unknown before a row is read."""
+        return indices
+
+    def max_positions(self) -> tuple[int, int]:
+        return self.cfg.max_source_positions, self.cfg.max_target_positions
+
+    @property
+    def source_dictionary(self) -> Dictionary:
+        return self.dictionary
+
+    @property
+    def target_dictionary(self) -> Dictionary:
+        return self.dictionary
+
+    # --- model and generation -------------------------------------------------------------------------------
+
+    def build_model(self, cfg, from_checkpoint: bool = False):
+        """A model for this vocabulary, and the generators that validation and CIDEr optimisation need."""
+        model = super().build_model(cfg, from_checkpoint)
+        if self.spec.enabled_metrics(self.cfg):
+            self.sequence_generator = self.generator_from_json(model, "eval_args")
+        if getattr(self.cfg, "scst", False):
+            self.scst_generator = self.generator_from_json(model, "scst_args")
+        return model
+
+    def generator_from_json(self, model, option: str):
+        """Generator with the options of a JSON flag such as ``--eval-args '{"beam":5}'``."""
+        text = getattr(self.cfg, option) or "{}"
+        flag = "--" + option.replace("_", "-")
+        try:
+            given = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{flag}: expects JSON such as '{{\"beam\":5}}', found {text!r} ({error})") from error
+        if not isinstance(given, dict):
+            raise UserError(f"{flag}: expects a JSON object such as '{{\"beam\":5}}', found {text!r}")
+        return self.build_generator([model], Namespace(**given))
+
+    def build_generator(
+        self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, prefix_allowed_tokens_fn=None
+    ) -> SequenceGenerator:
+        """A generator for the options of a namespace; ``--constraint-range`` of the task holds unless it has its own."""
+        options = GenerationOptions.from_namespace(
+            args,
+            constraint_range=getattr(self.cfg, "constraint_range", None),
+            prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+        )
+        return (seq_gen_cls or SequenceGenerator)(models, self.vocabulary, options, **(extra_gen_cls_kwargs or {}))
+
+    def decode(self, tokens: Iterable[int], unknown: str = UNKNOWN) -> str:
+        """Text of token ids; start, end and padding are left out.
+
+        Args:
+            unknown: stands for unknown tokens. Hypotheses and references use different words, so that
+                they never match.
+        """
+        return self.bpe.decode(self.vocabulary.pieces(tokens)).replace(UNKNOWN, unknown)
+
+    # --- training and validation ----------------------------------------------------------------------------
+
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+        """Forward and backward; the criterion learns the number of updates (``--drop-worst-after``)."""
+        model.train()
+        model.set_num_updates(update_num)
+        mixed = torch.autocast("cuda", enabled=isinstance(optimizer, AMPOptimizer))
+        with torch.autograd.profiler.record_function("forward"), mixed:
+            loss, sample_size, logging_output = criterion(model, sample, update_num=update_num)
+        if ignore_grad:
+            loss *= 0
+        with torch.autograd.profiler.record_function("backward"):
+            optimizer.backward(loss)
+        return loss, sample_size, logging_output
+
+    def valid_step(self, sample, model, criterion):
+        """Loss of a batch, and the counts of the enabled metrics.
+
+        Only sums go into the logging output. fairseq adds them up over the ranks (a rank without a batch of
+        its own adds nothing), ``reduce_metrics`` divides at the end.
+        """
+        loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
+        if self.spec.enabled_metrics(self.cfg):
+            predictions, references = self.predict(sample, model)
+            if self.cfg.eval_print_samples:
+                logger.info("example hypothesis: %s | references: %s", predictions[0], " | ".join(references[0]))
+            logging_output.update(self.counts(predictions, references))
+        return loss, sample_size, logging_output
+
+    def predict(self, sample: Mapping[str, Any], model) -> tuple[list[str], list[list[str]]]:
+        """Predictions of a batch and the references that its targets hold."""
+        found = self.inference_step(self.sequence_generator, [model], sample, sample.get("prefix_tokens"))
+        predictions = [self.prediction(hypotheses[0]["tokens"]) for hypotheses in found]
+        references = [self.references(strip_pad(target, self.vocabulary.pad)) for target in sample["target"]]
+        return predictions, references
+
+    def prediction(self, tokens: Iterable[int]) -> str:
+        """The answer that generated tokens stand for."""
+        return self.spec.prediction(self.decode(tokens, unknown="UNKNOWNTOKENINHYP"))
+
+    def references(self, tokens: Iterable[int]) -> list[str]:
+        """The accepted answers in a target."""
+        return self.spec.references(self.decode(tokens, unknown="UNKNOWNTOKENINREF"))
+
+    def counts(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
+        """What the enabled metrics are computed from, summed over a batch."""
+        if self.scorer is None:
+            self.scorer = self.spec.make_scorer(self.cfg, lambda: self.all_references() or references)
+        return self.scorer(predictions, references)
+
+    def all_references(self) -> list[list[str]]:
+        """The references of every validation row; none if no validation file is loaded. Reads no image."""
+        evaluated = [dataset for split, dataset in self.datasets.items() if split != "train"]
+        return [self.references(dataset.target(row)) for dataset in evaluated[:1] for row in range(len(dataset))]
+
+    def metric_names(self) -> list[str]:
+        """What ``--best-checkpoint-metric`` may name in this run."""
+        reward = ["score"] if getattr(self.cfg, "scst", False) else []
+        return [*CRITERION_METRICS, *reward, *(metric.name for metric in self.spec.enabled_metrics(self.cfg))]
+
+    def reduce_metrics(self, logging_outputs, criterion) -> None:
+        """Log the criterion's values and those metrics whose counts are there."""
+        super().reduce_metrics(logging_outputs, criterion)
+        for metric in self.spec.metrics:
+            if not any(metric.counts[-1] in log for log in logging_outputs):
+                continue
+            for count in metric.counts:
+                metrics.log_scalar(count, sum(log.get(count, 0) for log in logging_outputs))
+            metrics.log_derived(metric.name, MetricOfSums(metric))
+
+
+class MetricOfSums:
+    """Computes a metric from fairseq's meters, which hold the sums of its counts."""
+
+    def __init__(self, metric):
+        self.metric = metric
+
+    def __call__(self, meters) -> float:
+        return self.metric.value({count: float(meters[count].sum) for count in self.metric.counts})
+
+
+def fairseq_dictionary(vocabulary: Vocabulary) -> Dictionary:
+    """The vocabulary in fairseq's class, entry for entry."""
+    dictionary = Dictionary()
+    dictionary.symbols = list(vocabulary.symbols)
+    dictionary.indices = {symbol: index for index, symbol in enumerate(vocabulary.symbols)}
+    dictionary.count = [1] * len(vocabulary)
+    return dictionary
+
+
+def declared_specs() -> list[TaskSpec]:
+    """``SPEC`` (or the list ``SPECS``) of every file of this folder.
+
+    Raises: UserError if two files declare the same name.
+    """
+    owners: dict[str, str] = {}
+    specs = []
+    for module_info in sorted(pkgutil.iter_modules(ofa.tasks.__path__), key=lambda info: info.name):
+        if module_info.name.startswith(("fairseq_", "_")):
+            continue
+        module = importlib.import_module(f"ofa.tasks.{module_info.name}")
+        for spec in getattr(module, "SPECS", None) or filter(None, [getattr(module, "SPEC", None)]):
+            if spec.name in owners:
+                raise UserError(
+                    f"tasks/{module_info.name}.py: task '{spec.name}' is already declared by "
+                    f"tasks/{owners[spec.name]}.py; give one of them another name"
+                )
+            owners[spec.name] = module_info.name
+            specs.append(spec)
+    return specs
+
+
+def register_spec(spec: TaskSpec) -> type[OFATask]:
+    """Make ``--task NAME`` known to fairseq.
+
+    Raises: UserError if fairseq or another plugin has a task of that name: fairseq would silently keep the first.
+    """
+    if spec.name in TASK_REGISTRY:
+        raise UserError(f"task '{spec.name}': fairseq has a task of this name already; choose another name")
+    title = spec.name.title().replace("_", "")
+    # Both classes live in this module under their own names, so that configurations can be pickled.
+    config = dataclass(type(f"{title}Config", (spec.options, FairseqDataclass), {"__module__": __name__}))
+    task = type(f"{title}Task", (OFATask,), {"__module__": __name__, "spec": spec})
+    setattr(sys.modules[__name__], config.__name__, config)
+    setattr(sys.modules[__name__], task.__name__, task)
+    return register_task(spec.name, dataclass=config)(task)
+
+
+for declared in declared_specs():
+    register_spec(declared)
