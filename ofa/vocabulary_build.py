@@ -1,0 +1,137 @@
+"""Make a vocabulary folder from a user's own text: a sentencepiece BPE and its dict.txt.
+
+As with GPT-2's BPE, nothing is lost: upper case, every blank and every character come back from ``decode``.
+Characters too rare for an entry of their own are spelled in bytes (``<0xE4> <0xBD> <0xA0>``), so that no
+text is unknown. The same text and size give the same files, byte for byte.
+"""
+
+import io
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from ofa.bpe import FILES
+from ofa.errors import UserError
+from ofa.vocabulary import DICTIONARY
+
+MODEL = "sentencepiece.model"
+README = "README.md"
+NUM_BYTES = 256
+LONGEST_LINE = 1 << 20  # bytes; sentencepiece leaves longer lines out
+
+README_TEXT = """# A vocabulary of {pieces} text pieces
+
+Sentencepiece BPE with byte fallback, made by `ofa vocab build --size {size}` from {lines} lines
+({characters} characters, {covered} different ones with an entry of their own) of:
+
+{sources}
+
+Files: `{model}` (the pieces and how to find them in a text), `{dictionary}` (their order in the vocabulary).
+Use: `--bpe-dir` with this folder; `ofa vocab show` prints the ranges of ids.
+"""
+
+
+def build_vocabulary(
+    texts: Iterable[str], size: int, folder: str | Path, sources: Iterable[str] = (), force: bool = False
+) -> int:
+    """Train a BPE on texts and write its folder.
+
+    Args:
+        texts: sentences; each is learned with a leading blank, as prompts and targets have it.
+        size: entries of dict.txt at most (a small text has fewer different pieces).
+        sources: where the texts came from, for the README. force: replace the files of an older folder.
+    Returns: entries written.
+    Raises: UserError if there is no text, size is too small, or the folder holds a vocabulary already.
+    """
+    folder = Path(folder)
+    names = [DICTIONARY, MODEL, *(name for files in FILES.values() for name in files)]
+    present = [path.name for name in names for path in folder.glob(name)]
+    foreign = [name for name in present if name not in (DICTIONARY, MODEL)]
+    if present and (foreign or not force):
+        raise UserError(
+            f"{folder}: expected a new folder, found {present[0]} in it; choose another --out"
+            + ("" if foreign else ", or replace it with --force")
+        )
+    lines = [" " + plain.strip(" ") for plain in map(_plain, texts) if plain.strip(" ")]
+    if not lines:
+        raise UserError("expected text to learn a vocabulary from, found none; check --text or --tsv and --column")
+    coverage, covered = _coverage(lines, size)
+    model = _train(lines, size, coverage)
+    pieces = _pieces(model)
+    readme = README_TEXT.format(
+        pieces=len(pieces), size=size, lines=len(lines), characters=sum(map(len, lines)), covered=covered,
+        sources="\n".join(f"* {source}" for source in sources) or "* (not stated)", model=MODEL, dictionary=DICTIONARY,
+    )
+    dictionary = "".join(f"{piece} 1\n" for piece in pieces)
+    _write(folder, {MODEL: model, README: readme.encode(), DICTIONARY: dictionary.encode()})
+    return len(pieces)
+
+
+def _plain(text: str) -> str:
+    """Text without what sentencepiece or dict.txt would mistake: other blanks, and its sign for a blank."""
+    return "".join(" " if c.isspace() or c in "▁\0" else c for c in text)
+
+
+def _coverage(lines: list[str], size: int) -> tuple[float, int]:
+    """Share of the text whose characters get an entry, and their number: at most half of what bytes leave."""
+    room = (size - NUM_BYTES) // 2
+    if room < 16:
+        raise UserError(f"--size {size}: expected at least {NUM_BYTES + 32} ({NUM_BYTES} are bytes); take more")
+    counts = Counter()
+    for line in lines:
+        counts.update(line)
+    if len(counts) <= room:
+        return 1.0, len(counts)
+    return sum(count for _, count in counts.most_common(room - 1)) / counts.total(), room
+
+
+def _train(lines: list[str], size: int, coverage: float) -> bytes:
+    from sentencepiece import SentencePieceTrainer
+
+    model = io.BytesIO()
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=size + 3,  # sentencepiece counts its <unk>, <s> and </s>
+            hard_vocab_limit=False,
+            byte_fallback=True,
+            character_coverage=coverage,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            max_sentence_length=LONGEST_LINE,
+            num_threads=1,  # the same files every time
+            minloglevel=2,
+        )
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"sentencepiece could not learn {size} pieces from {len(lines)} lines: {error}") from error
+    return model.getvalue()
+
+
+def _pieces(model: bytes) -> list[str]:
+    """Pieces in the order of the model, without those that are specials of every vocabulary."""
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor(model_proto=model)
+    ids = range(processor.get_piece_size())
+    return [processor.id_to_piece(i) for i in ids if not (processor.is_control(i) or processor.is_unknown(i))]
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> None:
+    """Write all files under other names, then rename them: no half-written folder is left behind."""
+    parts = {folder / f"{name}.tmp{os.getpid()}": folder / name for name in files}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for (part, _), data in zip(parts.items(), files.values(), strict=True):
+                part.write_bytes(data)
+            for part, whole in parts.items():
+                os.replace(part, whole)
+        finally:
+            for part in parts:
+                part.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: expected a folder to write to, {error.strerror}; choose another --out") from error
