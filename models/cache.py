@@ -1,0 +1,130 @@
+"""What the decoder remembers between the steps of generation.
+
+Keys and values of spoken tokens live in buffers made once; those of the input exist once per image, whatever the number of
+beams. Position biases are computed for blocks of rows.
+
+Letters: B images, K beams, H heads, T new tokens, S encoder positions, D head width, L prompt length.
+"""
+
+from typing import Callable, Optional, Union
+
+import torch
+from torch import Tensor
+
+from ofa.models.attention import KeyValue
+
+ROWS_AT_ONCE = 32  # rows of position bias computed together
+
+
+class DecoderCache:
+    """Made by ``Decoder.start``, filled by ``Decoder.step``.
+
+    Args:
+        sources: cross-attention keys and values of each layer, (B, H, S, D).
+        prompts: keys and values of each layer that come before every target, (1, H, L, D), or None.
+        beam, max_len: room for that many beams and tokens; more beams or tokens make the buffers grow.
+        is_code: whether targets are image codes; bool[B] when some are.
+        bias_rows: (first, last) -> biases of these positions: [(1 or B, H, rows, L + last) per layer],
+            (1 or B, H, rows, S).
+    """
+
+    def __init__(self, sources: list[KeyValue], prompts: Optional[list[KeyValue]], beam: int, max_len: int,
+                 is_code: Union[bool, Tensor], bias_rows: Callable) -> None:
+        keys = sources[0][0]
+        images, heads, _, width = keys.shape
+        self.sources = sources
+        self.is_code = is_code
+        self.length = 0  # tokens said so far, by every beam
+        self.beams = beam  # beams alive
+        self.prompt_length = prompts[0][0].size(2) if prompts else 0
+        shape = (2, len(sources), images, beam, heads, self.prompt_length + max_len, width)
+        self.buffer = keys.new_empty(shape)  # keys, values
+        for layer, prompt in enumerate(prompts or []):
+            for kind in range(2):
+                self.buffer[kind, layer, :, :, :, : self.prompt_length] = prompt[kind]
+        self.rows = torch.arange(images, device=keys.device)  # which of the first images are left
+        self._bias_rows = bias_rows
+        self._block = (0, 0, [], keys.new_empty(0))  # first row, last row, biases of each layer, source bias
+
+    @property
+    def images(self) -> int:
+        return self.rows.numel()
+
+    def begin(self, num_tokens: int, beams: int) -> tuple[list[Tensor], Tensor]:
+        """Make room for T more tokens of K beams.
+
+        Returns: self-attention bias of each layer (1 or B * K, H, T, L + all tokens), cross-attention bias (B, H, 1 or K * T, S).
+        """
+        first, last = self.length, self.length + num_tokens
+        self._grow(beams, last)
+        self.beams = beams
+        if last > self._block[1]:
+            with torch.no_grad():
+                self._block = (first, *self._make_block(first, max(last, first + ROWS_AT_ONCE)))
+        start, _, biases, source_bias = self._block
+        rows, columns = slice(first - start, last - start), slice(0, self.prompt_length + last)
+        biases = [self._per_beam(bias[:, :, rows, columns]) for bias in biases]
+        source_bias = source_bias[:, :, rows]
+        if num_tokens > 1:  # beams stand side by side as query positions: K * T rows
+            source_bias = source_bias.repeat(1, 1, beams, 1)
+        return biases, source_bias
+
+    def extend(self, layer: int, new: KeyValue) -> KeyValue:
+        """Store new keys and values (B * K, H, T, D). Returns: all of them so far, (B * K, H, L + tokens, D)."""
+        start = self.prompt_length + self.length
+        end = start + new[0].size(2)
+        found = []
+        for kind in range(2):
+            buffer = self.buffer[kind, layer][:, : self.beams]  # (B, K, H, room, D)
+            buffer[:, :, :, start:end] = new[kind].unflatten(0, (self.images, self.beams))
+            found.append(buffer[:, :, :, :end].flatten(0, 1))
+        return found[0], found[1]
+
+    def advance(self, num_tokens: int) -> None:
+        self.length += num_tokens
+
+    def reorder(self, parents: Tensor) -> None:
+        """Beam k of image b continues the old beam ``parents[b, k]``. Args: parents: int64[B, K'], K' may differ from K."""
+        beams = parents.size(1)
+        same = torch.arange(beams, device=parents.device)
+        if beams == self.beams and bool((parents == same).all()):
+            return
+        end = self.prompt_length + self.length
+        images = torch.arange(self.images, device=parents.device)[:, None]
+        chosen = self.buffer[:, :, :, :, :, :end][:, :, images, parents]
+        self._grow(beams, self.length)
+        self.buffer[:, :, :, :beams, :, :end] = chosen
+        self.beams = beams
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these images only (by their present number). Args: rows: int64[B']."""
+        keep = lambda x: x[rows] if x.size(0) == self.images else x  # noqa: E731  what all images share stays
+        first, last, biases, source_bias = self._block
+        self._block = (first, last, [keep(bias) for bias in biases], keep(source_bias))
+        self.sources = [(keep(keys), keep(values)) for keys, values in self.sources]
+        self.buffer = self.buffer[:, :, rows]
+        if isinstance(self.is_code, Tensor):
+            self.is_code = self.is_code[rows]
+        self.rows = self.rows[rows]
+
+    def _make_block(self, first: int, last: int) -> tuple[int, list[Tensor], Tensor]:
+        biases, source_bias = self._bias_rows(first, last)
+        keep = lambda x: x[self.rows] if x.size(0) > 1 else x  # noqa: E731  made for the first images
+        return last, [keep(bias) for bias in biases], keep(source_bias)
+
+    def _per_beam(self, bias: Tensor) -> Tensor:
+        return bias if bias.size(0) == 1 else bias.repeat_interleave(self.beams, dim=0)
+
+    def _grow(self, beams: int, tokens: int) -> None:
+        """Larger buffers when more beams or tokens come than were announced."""
+        room_beams, room_tokens = self.buffer.size(3), self.buffer.size(5) - self.prompt_length
+        if beams <= room_beams and tokens <= room_tokens:
+            return
+        shape = list(self.buffer.shape)
+        shape[3] = max(beams, room_beams)
+        shape[5] = self.prompt_length + max(tokens, room_tokens + ROWS_AT_ONCE * (tokens > room_tokens))
+        old, self.buffer = self.buffer, self.buffer.new_empty(shape)
+        self.buffer[:, :, :, :room_beams, :, : old.size(5)] = old
+        if beams > room_beams and self.prompt_length:  # prompts are the same for every beam
+            prompt = old[:, :, :, :1, :, : self.prompt_length]
+            self.buffer[:, :, :, room_beams:, :, : self.prompt_length] = prompt

@@ -1,0 +1,163 @@
+"""Every number and switch of the network, under the names of the official command line.
+
+``ModelConfig`` is flat: a command-line namespace, a checkpoint's ``args`` and a test's keyword arguments
+all become one through ``ModelConfig.from_namespace``. ``PRESETS`` holds the sizes: what an architecture
+name changes in the defaults.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Mapping, Optional
+
+from ofa.errors import UserError
+
+
+def option(default, help: str, **metadata):
+    """A field that describes itself. ``belongs_to="task"``: the task, not the model, declares the flag."""
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass
+class ModelConfig:
+    """The defaults are those of ``ofa_large``; a width left at 0 follows from the encoder's width."""
+
+    # sizes
+    encoder_embed_dim: int = option(1024, "width of the encoder")
+    encoder_ffn_embed_dim: int = option(0, "hidden width of the encoder's feed-forward layers (0: 4 x width)")
+    encoder_layers: int = option(12, "number of encoder layers")
+    encoder_attention_heads: int = option(16, "attention heads of each encoder layer")
+    decoder_embed_dim: int = option(0, "width of the decoder; must equal the encoder's (0: the same)")
+    decoder_ffn_embed_dim: int = option(0, "hidden width of the decoder's feed-forward layers (0: as the encoder)")
+    decoder_layers: int = option(12, "number of decoder layers")
+    decoder_attention_heads: int = option(16, "attention heads of each decoder layer")
+    max_source_positions: int = option(1024, "longest source text in tokens", belongs_to="task")
+    max_target_positions: int = option(1024, "longest target in tokens", belongs_to="task")
+
+    # regularisation
+    dropout: float = option(0.0, "dropout after embeddings, attention and feed-forward layers")
+    attention_dropout: float = option(0.0, "dropout of attention weights")
+    activation_dropout: float = option(0.0, "dropout after the activation of feed-forward layers")
+    relu_dropout: float = option(0.0, "old name of --activation-dropout")
+    encoder_drop_path_rate: float = option(0.0, "stochastic depth, rising linearly to this in the last encoder layer")
+    decoder_drop_path_rate: float = option(0.0, "stochastic depth, rising linearly to this in the last decoder layer")
+    resnet_drop_path_rate: float = option(0.0, "stochastic depth, rising linearly to this in the last ResNet block")
+    encoder_layerdrop: float = option(0.0, "chance to skip a whole encoder layer in a training step")
+    decoder_layerdrop: float = option(0.0, "chance to skip a whole decoder layer in a training step")
+
+    # shape of a layer
+    activation_fn: str = option("gelu", "activation of feed-forward layers: gelu, relu, tanh, linear, gelu_accurate")
+    encoder_normalize_before: bool = option(True, "LayerNorm before each encoder block instead of after it")
+    decoder_normalize_before: bool = option(True, "LayerNorm before each decoder block instead of after it")
+    scale_attn: bool = option(False, "LayerNorm after each attention (NormFormer)")
+    scale_fc: bool = option(False, "LayerNorm inside each feed-forward layer (NormFormer)")
+    scale_heads: bool = option(False, "a learned factor per attention head (NormFormer)")
+    scale_resids: bool = option(False, "a learned factor per channel on the feed-forward residual (NormFormer)")
+
+    # embeddings
+    share_all_embeddings: bool = option(True, "encoder input, decoder input and output share one table")
+    share_decoder_input_output_embed: bool = option(True, "decoder input and output share one table")
+    no_scale_embedding: bool = option(True, "do not multiply embeddings by sqrt(width)")
+    layernorm_embedding: bool = option(True, "LayerNorm on token embeddings")
+    patch_layernorm_embedding: bool = option(True, "LayerNorm on image patch embeddings")
+    code_layernorm_embedding: bool = option(True, "a LayerNorm of their own for image code embeddings")
+    add_type_embedding: bool = option(True, "add a learned vector that tells text from image")
+    num_image_types: int = option(1, "kinds of images in one sample; 2 enables patch_images_2")
+
+    # positions
+    attn_scale_factor: float = option(2.0, "attention scores are scaled by (head width x this)^-0.5")
+    token_bucket_size: int = option(256, "relative text distances up to half of this have a bucket each")
+    image_bucket_size: int = option(42, "side of the largest grid of image patches or codes")
+    entangle_position_embedding: bool = option(False, "also add position vectors to the encoder's input")
+    disable_entangle: bool = option(False, "do not add position vectors to the decoder's input")
+    interpolate_position: bool = option(False, "stretch the position grid of --orig-patch-image-size to larger images")
+    orig_patch_image_size: int = option(256, "image side the position grid was trained for", belongs_to="task")
+    code_image_size: int = option(128, "side in pixels of images written as codes (8 pixels a code)")
+
+    # image stem
+    resnet_type: str = option("resnet152", "image stem: resnet18/34/50/101/152 (first three stages) or ViT-B/16")
+    resnet_width: int = option(64, "channels of the ResNet's first stage; the released models have 64")
+    resnet_model_path: Optional[str] = option(None, "file with ImageNet weights to start the image stem from")
+    freeze_resnet: bool = option(False, "BatchNorm keeps its statistics, weight and bias")
+    sync_bn: bool = option(False, "BatchNorm statistics over all processes")
+
+    # parameter-efficient fine-tuning
+    encoder_prompt: bool = option(False, "learn a prefix of keys and values in every encoder layer")
+    encoder_prompt_type: str = option("prefix", "kind of encoder prompt", choices=("prefix",))
+    encoder_prompt_length: int = option(100, "positions of the encoder prefix")
+    encoder_prompt_projection: bool = option(False, "make the encoder prefix by a two-layer projection")
+    encoder_prompt_dim: int = option(0, "hidden width of that projection (0: 2 x width)")
+    decoder_prompt: bool = option(False, "learn a prefix of keys and values in every decoder layer")
+    decoder_prompt_type: str = option("prefix", "kind of decoder prompt", choices=("prefix",))
+    decoder_prompt_length: int = option(100, "positions of the decoder prefix")
+    decoder_prompt_projection: bool = option(False, "make the decoder prefix by a two-layer projection")
+    decoder_prompt_dim: int = option(0, "hidden width of that projection (0: 2 x width)")
+    prompt_dropout: float = option(0.2, "dropout of prefix keys and values; 0.2 as in the release")
+    adapter: bool = option(False, "a small bottleneck at the end of every layer; trains alone")
+    adapter_dim: int = option(200, "width of the adapters' bottleneck")
+    adapter_train_backbone: bool = option(False, "with --adapter, train everything but the token embedding")
+    bitfit: bool = option(False, "train only the biases of layer norms and feed-forward layers")
+    freeze_encoder_embedding: bool = option(False, "do not train the encoder's token embedding")
+    freeze_decoder_embedding: bool = option(False, "do not train the decoder's token embedding")
+
+    # classification heads
+    pooler_activation_fn: str = option("tanh", "activation of a classification head")
+    pooler_dropout: float = option(0.0, "dropout of a classification head")
+    pooler_classifier: str = option("mlp", "shape of a classification head", choices=("mlp", "linear"))
+    spectral_norm_classification_head: bool = option(False, "spectral norm on a classification head's output")
+
+    # memory
+    checkpoint_activations: bool = option(False, "recompute each layer in the backward pass to save memory")
+    offload_activations: bool = option(False, "like --checkpoint-activations, keeping the inputs in CPU memory")
+
+    def __post_init__(self) -> None:
+        width = self.encoder_embed_dim
+        self.encoder_ffn_embed_dim = self.encoder_ffn_embed_dim or 4 * width
+        self.decoder_embed_dim = self.decoder_embed_dim or width
+        self.decoder_ffn_embed_dim = self.decoder_ffn_embed_dim or self.encoder_ffn_embed_dim
+        self.encoder_prompt_dim = self.encoder_prompt_dim or 2 * width
+        self.decoder_prompt_dim = self.decoder_prompt_dim or 2 * self.decoder_embed_dim
+        self.share_decoder_input_output_embed |= self.share_all_embeddings
+        self.activation_dropout = self.activation_dropout or self.relu_dropout
+        if self.decoder_embed_dim != width:
+            raise UserError(f"--decoder-embed-dim {self.decoder_embed_dim} must equal --encoder-embed-dim {width}: "
+                            "both sides share the position vectors")
+        for side, heads in (("encoder", self.encoder_attention_heads), ("decoder", self.decoder_attention_heads)):
+            if width % heads:
+                raise UserError(f"--{side}-attention-heads {heads} must divide --{side}-embed-dim {width}")
+
+    @classmethod
+    def from_namespace(cls, namespace: Any, arch: Optional[str] = None) -> "ModelConfig":
+        """Args: namespace: object or mapping with some of the fields (others are ignored).
+
+        arch: architecture name whose preset fills what is missing; default: the namespace's own ``arch``,
+            ``ofa_large`` when it has none.
+        """
+        given = dict(namespace) if isinstance(namespace, Mapping) else dict(vars(namespace))
+        values = dict(preset(arch or given.get("arch") or "ofa_large"))
+        for item in fields(cls):
+            if given.get(item.name) is not None:
+                values[item.name] = given[item.name]
+        return cls(**values)
+
+
+def _size(width: int, heads: int, layers: tuple[int, int], resnet_type: str, **more) -> dict[str, Any]:
+    return {"encoder_embed_dim": width, "encoder_attention_heads": heads, "decoder_attention_heads": heads,
+            "encoder_layers": layers[0], "decoder_layers": layers[1], "resnet_type": resnet_type, **more}
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "ofa_nano": _size(128, 4, (2, 3), "resnet18", resnet_width=16, encoder_ffn_embed_dim=384,
+                      scale_attn=True, scale_fc=True, scale_heads=True, disable_entangle=True),
+    "ofa_tiny": _size(256, 4, (4, 4), "resnet50"),
+    "ofa_medium": _size(512, 8, (4, 4), "resnet101"),
+    "ofa_base": _size(768, 12, (6, 6), "resnet101"),
+    "ofa_large": _size(1024, 16, (12, 12), "resnet152"),
+    "ofa_huge": _size(1280, 16, (24, 12), "resnet152"),
+}
+PRESETS["m6_unify_large"] = PRESETS["ofa_large"]  # the name of ofa_large inside some released checkpoints
+
+
+def preset(arch: str) -> dict[str, Any]:
+    """The fields an architecture name sets. Raises: UserError that lists the known names."""
+    if arch not in PRESETS:
+        raise UserError(f"unknown architecture {arch!r}; known: {', '.join(PRESETS)}")
+    return PRESETS[arch]

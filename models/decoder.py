@@ -1,0 +1,258 @@
+"""The decoder: whole targets at once in training, token by token for all beams in generation.
+
+A target is text (boxes and answers too) or image codes; ``code_masks`` says which samples are codes. Codes
+live in a grid: they have image positions and image relative biases.
+
+Letters: B batch (images), K beams, T target positions, S encoder positions, C width, H heads, L prompt length.
+"""
+
+from functools import partial
+from typing import Callable, Iterator, Optional, Union
+
+import torch
+from torch import Tensor, nn
+
+from ofa.errors import UserError
+from ofa.models.attention import mask_bias, pad_for_prompt, with_prompt
+from ofa.models.cache import DecoderCache
+from ofa.models.config import ModelConfig
+from ofa.models.encoder import EncoderOutput
+from ofa.models.layers import DecoderLayer
+from ofa.models.positions import (
+    RelativeBias, bias_product, code_positions, image_buckets, num_image_buckets, split_heads,
+    token_bucket_rows, token_buckets,
+)
+from ofa.models.prompts import PrefixPrompt
+from ofa.models.stack import build_layers, run_layer, skip_layer
+
+Kind = Union[bool, Tensor]  # are the targets image codes? bool[B] when some are
+
+
+class Decoder(nn.Module):
+    """The order in which modules are made is the order of the released state dict."""
+
+    def __init__(self, config: ModelConfig, embed_tokens: nn.Embedding, pad: int) -> None:
+        super().__init__()
+        self.config, self.pad = config, pad
+        width, heads, layers = config.decoder_embed_dim, config.decoder_attention_heads, config.decoder_layers
+        self.num_heads = heads
+        self.position_scale = (width // heads * config.attn_scale_factor) ** -0.5
+        self.embed_scale = 1.0 if config.no_scale_embedding else width**0.5
+        self.register_buffer("version", torch.tensor([3.0]))
+        self.register_buffer("token_rp_bucket", token_buckets(config.token_bucket_size))
+        self.register_buffer("image_rp_bucket", image_buckets(config.image_bucket_size))
+        self.register_buffer("image_position_idx", code_positions(config.code_image_size, config.image_bucket_size))
+        if config.decoder_prompt:
+            hidden = config.decoder_prompt_dim if config.decoder_prompt_projection else 0
+            self.decoder_prompt_encoder = PrefixPrompt(config.decoder_prompt_length, width, layers, heads, hidden,
+                                                       config.prompt_dropout)
+        self.embed_tokens = embed_tokens
+        self.layernorm_embedding = nn.LayerNorm(width) if config.layernorm_embedding else None
+        self.embed_positions = nn.Embedding(config.max_target_positions + 2, width)
+        self.embed_image_positions = nn.Embedding(config.image_bucket_size**2 + 1, width)
+        self.pos_ln = nn.LayerNorm(width)
+        self.image_pos_ln = nn.LayerNorm(width)
+        self.self_pos_q_linear = nn.Linear(width, width)
+        self.self_pos_k_linear = nn.Linear(width, width)
+        self.cross_pos_q_linear = nn.Linear(width, width)
+        self.cross_pos_k_linear = nn.Linear(width, width)
+        self.code_layernorm_embedding = nn.LayerNorm(width) if config.code_layernorm_embedding else None
+        self.layers = build_layers(DecoderLayer, config, layers, config.decoder_drop_path_rate)
+        self.layer_norm = nn.LayerNorm(width) if config.decoder_normalize_before else None
+        self.output_projection = nn.Linear(width, embed_tokens.num_embeddings, bias=False)
+        if config.share_decoder_input_output_embed:
+            self.output_projection.weight = embed_tokens.weight
+        self.token_rel_pos_table_list = RelativeBias(layers, 2 * config.token_bucket_size - 1, heads)
+        self.image_rel_pos_table_list = RelativeBias(layers, num_image_buckets(config.image_bucket_size), heads)
+        self.dropout = nn.Dropout(config.dropout)
+
+    # ------------------------------------------------------------------ the whole target at once
+
+    def forward(
+        self,
+        prev_output_tokens: Tensor,
+        encoder_output: EncoderOutput,
+        code_masks: Optional[Tensor] = None,
+        features_only: bool = False,
+        return_hidden: bool = False,
+        return_attention: bool = False,
+    ) -> tuple[Tensor, dict]:
+        """Args:
+
+            prev_output_tokens: int64[B, T], the target shifted right, padded on the right.
+            code_masks: bool[B], True where the target is image codes.
+            features_only: return the last states (B, T, C) instead of logits (B, T, V).
+            return_hidden: ``extra["inner_states"]`` holds the first layer's input and each layer's output.
+            return_attention: ``extra["attn"]`` holds the last layer's attention to the input, (B, T, S), mean of heads.
+        """
+        length = prev_output_tokens.size(1)
+        is_code = kind_of_target(code_masks)
+        self.check_length(length, is_code)
+        padding_mask = prev_output_tokens.eq(self.pad)
+        padding_mask = padding_mask if bool(padding_mask.any()) else None
+        biases = self.self_biases(is_code, 0, length, padding_mask)
+        source_bias = self.source_bias(is_code, 0, length, encoder_output)
+        prompts = self.decoder_prompt_encoder() if self.config.decoder_prompt else [None] * len(self.layers)
+        x = self.embed(prev_output_tokens, 0, is_code)
+        extra: dict = {"attn": [None], "inner_states": [x] if return_hidden else []}
+        looking = self.watch_last_attention() if return_attention else None
+        for layer, bias, prompt in zip(self.layers, biases, prompts):
+            if skip_layer(self.training, self.config.decoder_layerdrop):
+                continue
+            x = run_layer(self.config, run_in_full, layer, x, prompt, bias, encoder_output.states, source_bias)
+            if return_hidden:
+                extra["inner_states"].append(x)
+        if looking is not None:
+            extra["attn"] = looking()
+        return self.finish(x, features_only), extra
+
+    def watch_last_attention(self) -> Callable[[], list[Tensor]]:
+        """Notes what the last layer's cross-attention is called with. Returns: function that gives its weights."""
+        attention = self.layers[-1].encoder_attn
+        calls: list = []
+        handle = attention.register_forward_pre_hook(lambda module, inputs: calls.append(inputs))
+
+        def weights() -> list[Tensor]:
+            handle.remove()
+            return [attention.weights(x, source[0], bias) for x, source, bias in calls]
+
+        return weights
+
+    # ------------------------------------------------------------------ token by token
+
+    def start(self, encoder_output: EncoderOutput, beam: int, max_len: int,
+              code_masks: Optional[Tensor] = None) -> DecoderCache:
+        """A cache for generating targets of up to ``max_len`` tokens with up to ``beam`` beams per image."""
+        is_code = kind_of_target(code_masks)
+        sources = [layer.encoder_attn.keys_values(encoder_output.states) for layer in self.layers]
+        prompts = self.decoder_prompt_encoder() if self.config.decoder_prompt else None
+
+        def bias_rows(first: int, last: int) -> tuple[list[Tensor], Tensor]:
+            return list(self.self_biases(is_code, first, last)), self.source_bias(is_code, first, last, encoder_output)
+
+        return DecoderCache(sources, prompts, beam, max_len, is_code, bias_rows)
+
+    def step(self, tokens: Tensor, cache: DecoderCache) -> Tensor:
+        """Feed the next token(s) of every beam. Args: tokens: int64[B, K] or [B, K, T].
+
+        Returns: logits (B, K, V) after the last token fed.
+        """
+        images, beams = tokens.shape[:2]
+        tokens = tokens.reshape(images * beams, -1)
+        num_tokens = tokens.size(1)
+        self.check_length(cache.length + num_tokens, cache.is_code)
+        biases, source_bias = cache.begin(num_tokens, beams)
+        is_code = cache.is_code if isinstance(cache.is_code, bool) else cache.is_code.repeat_interleave(beams)
+        x = self.embed(tokens, cache.length, is_code)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, partial(cache.extend, index), biases[index], cache.sources[index], source_bias)
+        cache.advance(num_tokens)
+        return self.finish(x[:, -1:]).view(images, beams, -1)
+
+    # ------------------------------------------------------------------ parts of both
+
+    def embed(self, tokens: Tensor, first: int, is_code: Kind) -> Tensor:
+        """Input of the first layer (N, T, C) for tokens at positions first, first + 1, ..."""
+        x = self.embed_tokens(tokens) * self.embed_scale
+        if not self.config.disable_entangle:
+            x = x + self.positions(is_code, first, first + tokens.size(1))
+
+        def norm(code: bool) -> Tensor:
+            layer_norm = self.code_layernorm_embedding if code else None
+            layer_norm = layer_norm or self.layernorm_embedding
+            return x if layer_norm is None else layer_norm(x)
+
+        return self.dropout(choose(is_code, norm))
+
+    def positions(self, is_code: Kind, first: int, last: int) -> Tensor:
+        """Position vectors before their LayerNorm: (1 or N, last - first, C)."""
+        return choose(is_code, lambda code: self._positions(code, first, last))
+
+    def _positions(self, code: bool, first: int, last: int) -> Tensor:
+        if code:
+            return self.embed_image_positions(self.image_position_idx[None, first:last])
+        rows = torch.arange(first, last, device=self.version.device)
+        return self.embed_positions(rows.clamp(max=self.embed_positions.num_embeddings - 1))[None]
+
+    def normed_positions(self, code: bool, first: int, last: int) -> Tensor:
+        norm = self.image_pos_ln if code else self.pos_ln
+        return norm(self._positions(code, first, last))
+
+    def self_biases(self, is_code: Kind, first: int, last: int,
+                    padding_mask: Optional[Tensor] = None) -> Iterator[Tensor]:
+        """For each layer, bias (1 or B, H, last - first, L + last) of positions first..last-1 against 0..last-1.
+
+        The causal mask and the padding mask are included; prompts are always visible.
+        """
+
+        def absolute(code: bool) -> Tensor:
+            positions = self.normed_positions(code, 0, last)
+            queries = split_heads(self.self_pos_q_linear(positions[:, first:]), self.num_heads) * self.position_scale
+            return bias_product(queries, split_heads(self.self_pos_k_linear(positions), self.num_heads))
+
+        def buckets(code: bool) -> Tensor:
+            if not code:
+                return token_bucket_rows(self.token_rp_bucket, first, last)
+            cells = self.image_position_idx[:last]
+            return self.image_rp_bucket[cells[first:, None], cells[None, :]]
+
+        tables = {False: self.token_rel_pos_table_list, True: self.image_rel_pos_table_list}
+        found = {code: buckets(code) for code in ([is_code] if isinstance(is_code, bool) else [False, True])}
+        rows = torch.arange(first, last, device=self.version.device)
+        forbidden = rows[:, None] < torch.arange(last, device=rows.device)
+        if padding_mask is not None:
+            forbidden = forbidden | padding_mask[:, None, None, :]
+        base = choose(is_code, absolute)
+        base = base.masked_fill(forbidden, torch.finfo(base.dtype).min)
+        prompt_length = self.config.decoder_prompt_length if self.config.decoder_prompt else 0
+        for index in range(len(self.layers)):
+            relative = choose(is_code, lambda code: tables[code].layer(index, found[code])[None])
+            yield pad_for_prompt(base + relative, prompt_length)
+
+    def source_bias(self, is_code: Kind, first: int, last: int, encoder_output: EncoderOutput) -> Tensor:
+        """Bias of target positions first..last-1 against the input, padding masked: (1 or B, H, last - first, S).
+
+        It is the same for all layers.
+        """
+        keys = split_heads(self.cross_pos_k_linear(encoder_output.positions), self.num_heads)
+
+        def bias(code: bool) -> Tensor:
+            queries = self.cross_pos_q_linear(self.normed_positions(code, first, last))
+            return bias_product(split_heads(queries, self.num_heads) * self.position_scale, keys)
+
+        padding_mask = encoder_output.padding_mask
+        return mask_bias(choose(is_code, bias), padding_mask if bool(padding_mask.any()) else None)
+
+    def finish(self, x: Tensor, features_only: bool = False) -> Tensor:
+        """The last LayerNorm and, unless ``features_only``, the logits."""
+        if self.layer_norm is not None:
+            x = self.layer_norm(x)
+        return x if features_only else self.output_projection(x)
+
+    def check_length(self, length: int, is_code: Kind) -> None:
+        if is_code is True and length > self.image_position_idx.numel():
+            raise UserError(f"a target of {length} image codes does not fit --code-image-size {self.config.code_image_size}")
+        if is_code is False and length > self.config.max_target_positions:
+            raise UserError(f"a target of {length} tokens is longer than --max-target-positions "
+                            f"{self.config.max_target_positions}; shorten it with --max-tgt-length")
+
+
+def run_in_full(layer: DecoderLayer, x: Tensor, prompt, bias: Tensor, states: Tensor, source_bias: Tensor) -> Tensor:
+    """One layer of a whole target; its keys and values of the input are made (and, to save memory, remade) here."""
+    source = layer.encoder_attn.keys_values(states)
+    return layer(x, partial(with_prompt, prompt=prompt), bias, source, source_bias)
+
+
+def kind_of_target(code_masks: Optional[Tensor]) -> Kind:
+    """False: all targets are text; True: all are image codes; bool[B] otherwise."""
+    if code_masks is None or not bool(code_masks.any()):
+        return False
+    return True if bool(code_masks.all()) else code_masks
+
+
+def choose(is_code: Kind, make: Callable[[bool], Tensor]) -> Tensor:
+    """``make(True)`` for image codes, ``make(False)`` for text, row by row where both occur."""
+    if isinstance(is_code, bool):
+        return make(is_code)
+    text, code = make(False), make(True)
+    return torch.where(is_code.view(-1, *(1,) * (text.dim() - 1)), code, text)

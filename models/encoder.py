@@ -1,0 +1,214 @@
+"""The encoder: patches of up to two images, then text, in one sequence.
+
+Letters: B batch, S positions of the sequence (patches, then text), P patches, T text tokens, C width, H heads.
+"""
+
+import random
+from dataclasses import dataclass, field
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ofa.errors import UserError
+from ofa.models.attention import mask_bias, pad_for_prompt
+from ofa.models.config import ModelConfig
+from ofa.models.layers import EncoderLayer
+from ofa.models.positions import (
+    RelativeBias, bias_product, grid_positions, image_buckets, num_image_buckets, split_heads,
+    token_bucket_rows, token_buckets,
+)
+from ofa.models.prompts import PrefixPrompt
+from ofa.models.resnet import ResNet
+from ofa.models.stack import build_layers, run_layer, skip_layer
+from ofa.models.vit import VITS, VisionTransformer
+
+
+@dataclass
+class EncoderOutput:
+    """What the decoder needs to know of the input."""
+
+    states: Tensor  # (B, S, C)
+    padding_mask: Tensor  # bool[B, S], True is padding
+    positions: Tensor  # (B, S, C), or (1, S, C) when all samples have the same positions
+    hidden: list[Tensor] = field(default_factory=list)  # input of the first layer, then each layer's output
+
+    def select(self, rows: Tensor) -> "EncoderOutput":
+        """The same for some samples, in any order and number. Args: rows: int64[B']."""
+        positions = self.positions if self.positions.size(0) == 1 else self.positions[rows]
+        return EncoderOutput(self.states[rows], self.padding_mask[rows], positions, [x[rows] for x in self.hidden])
+
+
+@dataclass
+class Patches:
+    """One image per sample, cut into patches."""
+
+    features: Tensor  # (B, P, channels of the stem)
+    cells: Tensor  # int64[1 or B, P], where each patch is in the grid
+    positions: Tensor  # (1 or B, P, C), before the position LayerNorm
+    padding_mask: Tensor  # bool[B, P]
+
+
+class Encoder(nn.Module):
+    """The order in which modules are made is the order of the released state dict."""
+
+    def __init__(self, config: ModelConfig, embed_tokens: nn.Embedding, pad: int) -> None:
+        super().__init__()
+        self.config, self.pad = config, pad
+        width, heads, layers = config.encoder_embed_dim, config.encoder_attention_heads, config.encoder_layers
+        self.num_heads = heads
+        self.position_scale = (width // heads * config.attn_scale_factor) ** -0.5
+        self.embed_scale = 1.0 if config.no_scale_embedding else width**0.5
+        self.register_buffer("version", torch.tensor([3.0]))
+        self.register_buffer("token_rp_bucket", token_buckets(config.token_bucket_size))
+        self.register_buffer("image_rp_bucket", image_buckets(config.image_bucket_size))
+        if config.encoder_prompt:
+            hidden = config.encoder_prompt_dim if config.encoder_prompt_projection else 0
+            self.encoder_prompt_encoder = PrefixPrompt(config.encoder_prompt_length, width, layers, heads, hidden,
+                                                       config.prompt_dropout)
+        self.embed_tokens = embed_tokens
+        self.layernorm_embedding = nn.LayerNorm(width) if config.layernorm_embedding else None
+        self.type_embedding = nn.Embedding(config.num_image_types + 1, width) if config.add_type_embedding else None
+        self.embed_images = build_stem(config)
+        self.image_proj = nn.Linear(self.embed_images.channels, width)
+        self.patch_layernorm_embedding = nn.LayerNorm(width) if config.patch_layernorm_embedding else None
+        self.embed_positions = nn.Embedding(config.max_source_positions + 2, width)
+        self.embed_image_positions = nn.Embedding(config.image_bucket_size**2 + 1, width)
+        self.pos_ln = nn.LayerNorm(width)
+        self.image_pos_ln = nn.LayerNorm(width)
+        self.pos_q_linear = nn.Linear(width, width)
+        self.pos_k_linear = nn.Linear(width, width)
+        self.layers = build_layers(EncoderLayer, config, layers, config.encoder_drop_path_rate)
+        self.layer_norm = nn.LayerNorm(width) if config.encoder_normalize_before else None
+        self.token_rel_pos_table_list = RelativeBias(layers, 2 * config.token_bucket_size - 1, heads)
+        self.image_rel_pos_table_list = RelativeBias(layers, num_image_buckets(config.image_bucket_size), heads)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        src_tokens: Tensor,
+        patch_images: Optional[Tensor] = None,
+        patch_images_2: Optional[Tensor] = None,
+        patch_masks: Optional[Tensor] = None,
+        sample_patch_num: Optional[int] = None,
+        return_hidden: bool = False,
+    ) -> EncoderOutput:
+        """Args:
+
+            src_tokens: int64[B, T], padded on the right.
+            patch_images, patch_images_2: float[B, 3, height, width], any size the image grid has room for.
+            patch_masks: bool[B], False for samples without an image (theirs is masked).
+            sample_patch_num: keep that many random patches of each image (training).
+        """
+        images = [self.cut(image, patch_masks, sample_patch_num)
+                  for image in (patch_images, patch_images_2) if image is not None]
+        padding_mask = torch.cat([*(p.padding_mask for p in images[::-1]), src_tokens.eq(self.pad)], dim=1)
+        text_positions = self.text_positions(src_tokens)
+        x = self.embed(src_tokens, text_positions, images)
+        x = x * ~padding_mask.unsqueeze(-1)
+        positions = self.join_positions(text_positions, images)
+        absolute_bias = self.absolute_bias(positions)
+        text_buckets = token_bucket_rows(self.token_rp_bucket, 0, src_tokens.size(1))
+        blocks = [(p.cells.size(1), self.image_rp_bucket[p.cells[:, :, None], p.cells[:, None, :]]) for p in images]
+        prompts = self.encoder_prompt_encoder() if self.config.encoder_prompt else None
+        prompt_length = self.config.encoder_prompt_length if prompts else 0
+        hidden_mask = padding_mask if bool(padding_mask.any()) else None
+        hidden = [x] if return_hidden else []
+        for index, layer in enumerate(self.layers):
+            if skip_layer(self.training, self.config.encoder_layerdrop):
+                continue
+            bias = self.layer_bias(index, absolute_bias, text_buckets, blocks)
+            bias = pad_for_prompt(mask_bias(bias, hidden_mask), prompt_length)
+            x = run_layer(self.config, layer, x, bias, prompts[index] if prompts else None)
+            if return_hidden:
+                hidden.append(x)
+        if self.layer_norm is not None:
+            x = self.layer_norm(x)
+        return EncoderOutput(x, padding_mask, positions, hidden)
+
+    def cut(self, images: Tensor, patch_masks: Optional[Tensor], sample_patch_num: Optional[int]) -> Patches:
+        """Stem features and grid positions of one image per sample."""
+        features = self.embed_images(images)
+        batch, _, height, width = features.shape
+        features = features.flatten(2).transpose(1, 2)  # (B, P, channels)
+        cells = grid_positions(height, width, self.config.image_bucket_size, images.device)[None]
+        positions = self.image_positions(height, width, cells)
+        if sample_patch_num is not None and sample_patch_num < height * width:
+            # Python's generator, one draw per row in batch order: as in the release.
+            chosen = [random.sample(range(height * width), k=sample_patch_num) for _ in range(batch)]
+            chosen = torch.tensor(chosen, device=images.device)  # (B, P')
+            features = features.gather(1, chosen.unsqueeze(-1).expand(-1, -1, features.size(-1)))
+            cells, positions = cells[0][chosen], positions[0][chosen]
+        padding_mask = torch.zeros(features.shape[:2], dtype=torch.bool, device=images.device)
+        if patch_masks is not None:
+            padding_mask = padding_mask | ~patch_masks[:, None]
+        return Patches(features, cells, positions, padding_mask)
+
+    def image_positions(self, height: int, width: int, cells: Tensor) -> Tensor:
+        """Position vectors (1, P, C); with --interpolate-position those of the original grid, stretched."""
+        side = self.config.orig_patch_image_size // 16
+        if not self.config.interpolate_position or height * width <= side * side:
+            return self.embed_image_positions(cells)
+        original = self.embed_image_positions(grid_positions(side, side, self.config.image_bucket_size, cells.device))
+        original = original.T.unflatten(1, (side, side))[None]  # (1, C, side, side)
+        stretched = F.interpolate(original, size=(height, width), mode="bilinear")
+        return stretched.flatten(2).transpose(1, 2)
+
+    def text_positions(self, src_tokens: Tensor) -> Tensor:
+        """Position vectors (1, T, C)."""
+        length = src_tokens.size(1)
+        if length > self.config.max_source_positions:
+            raise UserError(f"a source text of {length} tokens is longer than --max-source-positions "
+                            f"{self.config.max_source_positions}; shorten it with --max-src-length")
+        return self.embed_positions.weight[None, :length]
+
+    def embed(self, src_tokens: Tensor, text_positions: Tensor, images: list[Patches]) -> Tensor:
+        """Input of the first layer (B, S, C): image 2, image 1, text."""
+        entangle = self.config.entangle_position_embedding
+        x = self.embed_tokens(src_tokens) * self.embed_scale
+        parts = [self.finish_embedding(x, text_positions if entangle else None, 0, self.layernorm_embedding)]
+        for kind, patches in enumerate(images, start=1):
+            y = self.image_proj(patches.features) * self.embed_scale
+            positions = patches.positions if entangle else None
+            parts.insert(0, self.finish_embedding(y, positions, kind, self.patch_layernorm_embedding))
+        return torch.cat(parts, dim=1)
+
+    def finish_embedding(self, x: Tensor, positions: Optional[Tensor], kind: int, norm: Optional[nn.LayerNorm]) -> Tensor:
+        """Adds positions (if any) and the type vector: 0 text, 1 image, 2 second image."""
+        if positions is not None:
+            x = x + positions
+        if self.type_embedding is not None:
+            if kind >= self.type_embedding.num_embeddings:
+                raise UserError("two images per sample need a third row in the type embedding: pass --num-image-types 2")
+            x = x + self.type_embedding.weight[kind]
+        return self.dropout(norm(x) if norm is not None else x)
+
+    def join_positions(self, text_positions: Tensor, images: list[Patches]) -> Tensor:
+        """Normalised positions of the whole sequence: (1, S, C), or (B, S, C) when patches were sampled."""
+        parts = [*(self.image_pos_ln(p.positions) for p in images[::-1]), self.pos_ln(text_positions)]
+        batch = max(part.size(0) for part in parts)
+        return torch.cat([part.expand(batch, -1, -1) for part in parts], dim=1)
+
+    def absolute_bias(self, positions: Tensor) -> Tensor:
+        """(1 or B, H, S, S), the same for all layers."""
+        queries = split_heads(self.pos_q_linear(positions), self.num_heads) * self.position_scale
+        return bias_product(queries, split_heads(self.pos_k_linear(positions), self.num_heads))
+
+    def layer_bias(self, index: int, absolute_bias: Tensor, text_buckets: Tensor, blocks: list) -> Tensor:
+        """Adds a layer's relative biases: inside each image, and inside the text."""
+        bias = absolute_bias.clone()
+        start = bias.size(-1) - text_buckets.size(0)
+        bias[:, :, start:, start:] += self.token_rel_pos_table_list.layer(index, text_buckets)
+        for length, buckets in blocks:  # image 1 stands right before the text, image 2 before image 1
+            end, start = start, start - length
+            bias[:, :, start:end, start:end] += self.image_rel_pos_table_list.layer(index, buckets)
+        return bias
+
+
+def build_stem(config: ModelConfig) -> nn.Module:
+    """The network that turns pixels into patches: a ResNet or a vision transformer."""
+    if config.resnet_type in VITS:
+        return VisionTransformer(**VITS[config.resnet_type])
+    return ResNet(config.resnet_type, config.resnet_width, config.resnet_drop_path_rate,
+                  frozen_bn=config.freeze_resnet, sync_bn=config.sync_bn)

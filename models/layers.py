@@ -1,0 +1,162 @@
+"""The encoder layer, the decoder layer, and their small parts.
+
+Letters: B batch, T positions, C width.
+"""
+
+from typing import Callable, Optional
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ofa.errors import UserError
+from ofa.models.attention import KeyValue, MultiheadAttention, with_prompt
+from ofa.models.config import ModelConfig
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_accurate": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_fast": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "linear": lambda x: x,
+}
+
+
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """Raises: UserError that lists the known names."""
+    if name not in ACTIVATIONS:
+        raise UserError(f"unknown activation {name!r}; known: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops a block's output for whole samples, and scales the others up."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = x.new_empty(x.size(0), *(1,) * (x.dim() - 1)).bernoulli_(1 - self.rate)
+        return x * keep.div_(1 - self.rate)
+
+
+class Adapter(nn.Module):
+    """A bottleneck with its own residual (Houlsby et al. 2019)."""
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.down_proj = nn.Linear(width, bottleneck)
+        self.up_proj = nn.Linear(bottleneck, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.up_proj(F.relu(self.down_proj(x)))
+
+
+class Layer(nn.Module):
+    """What both layers share: residual connections and the feed-forward block.
+
+    The order in which modules are made is the order of the released state dict.
+    """
+
+    def __init__(self, config: ModelConfig, width: int, drop_path: float, normalize_before: bool) -> None:
+        super().__init__()
+        self.w_resid = nn.Parameter(torch.ones(width)) if config.scale_resids else None
+        if config.adapter:
+            self.adapter = Adapter(width, config.adapter_dim)
+        self.normalize_before = normalize_before
+        self.activation = activation(config.activation_fn)
+        self.activation_dropout = nn.Dropout(config.activation_dropout)
+        self.dropout = nn.Dropout(config.dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def attention_block(self, x: Tensor, norm: nn.LayerNorm, attend, after: Optional[nn.LayerNorm]) -> Tensor:
+        """Residual around ``attend``: (B, T, C) -> (B, T, C), with a norm before (or at the end) and after it."""
+        y = attend(norm(x) if self.normalize_before else x)
+        if after is not None:
+            y = after(y)
+        x = x + self.drop_path(self.dropout(y))
+        return x if self.normalize_before else norm(x)
+
+    def feed_forward_block(self, x: Tensor) -> Tensor:
+        norm = self.final_layer_norm
+        y = self.activation_dropout(self.activation(self.fc1(norm(x) if self.normalize_before else x)))
+        if self.ffn_layernorm is not None:
+            y = self.ffn_layernorm(y)
+        y = self.dropout(self.fc2(y))
+        if hasattr(self, "adapter"):
+            y = self.adapter(y)
+        if self.w_resid is not None:
+            x = self.w_resid * x
+        x = x + self.drop_path(y)
+        return x if self.normalize_before else norm(x)
+
+
+class EncoderLayer(Layer):
+    """Self-attention over patches and text together, then feed-forward."""
+
+    def __init__(self, config: ModelConfig, drop_path: float) -> None:
+        width, hidden = config.encoder_embed_dim, config.encoder_ffn_embed_dim
+        super().__init__(config, width, drop_path, config.encoder_normalize_before)
+        self.self_attn = MultiheadAttention(width, config.encoder_attention_heads, config.attention_dropout,
+                                            config.attn_scale_factor, config.scale_heads)
+        self.self_attn_layer_norm = nn.LayerNorm(width)
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+        self.attn_ln = nn.LayerNorm(width) if config.scale_attn else None
+        self.ffn_layernorm = nn.LayerNorm(hidden) if config.scale_fc else None
+        self.final_layer_norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, bias: Tensor, prompt: Optional[KeyValue] = None) -> Tensor:
+        """Args: x: (B, T, C); bias: (1 or B, H, T, prompt length + T); prompt: keys and values put before x's."""
+
+        def attend(y: Tensor) -> Tensor:
+            return self.self_attn(y, with_prompt(self.self_attn.keys_values(y), prompt), bias)
+
+        return self.feed_forward_block(self.attention_block(x, self.self_attn_layer_norm, attend, self.attn_ln))
+
+
+class DecoderLayer(Layer):
+    """Causal self-attention, attention to the encoder's output, feed-forward."""
+
+    def __init__(self, config: ModelConfig, drop_path: float) -> None:
+        width, hidden = config.decoder_embed_dim, config.decoder_ffn_embed_dim
+        super().__init__(config, width, drop_path, config.decoder_normalize_before)
+        attention = (width, config.decoder_attention_heads, config.attention_dropout,
+                     config.attn_scale_factor, config.scale_heads)
+        self.self_attn = MultiheadAttention(*attention)
+        self.self_attn_ln = nn.LayerNorm(width) if config.scale_attn else None
+        self.cross_attn_ln = nn.LayerNorm(width) if config.scale_attn else None
+        self.self_attn_layer_norm = nn.LayerNorm(width)
+        self.encoder_attn = MultiheadAttention(*attention)
+        self.encoder_attn_layer_norm = nn.LayerNorm(width)
+        self.ffn_layernorm = nn.LayerNorm(hidden) if config.scale_fc else None
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+        self.final_layer_norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, extend: Callable[[KeyValue], KeyValue], bias: Tensor,
+                source: KeyValue, source_bias: Tensor) -> Tensor:
+        """One layer for a whole target, or for the next tokens of all beams.
+
+        Args:
+            x: (N, T, C). N is B, or B * beams; beams that share an image attend to it side by side.
+            extend: puts earlier keys and values (a prompt, the cache) before those of x.
+            bias: (1 or N, H, T, all keys), the causal mask included.
+            source: cross-attention keys and values (B, H, S, D), computed once per image.
+            source_bias: (1 or B, H, N / B * T, S), padding included.
+        """
+
+        def attend(y: Tensor) -> Tensor:
+            return self.self_attn(y, extend(self.self_attn.keys_values(y)), bias)
+
+        def attend_source(y: Tensor) -> Tensor:
+            side_by_side = y.reshape(source[0].size(0), -1, y.size(-1))  # (B, beams * T, C)
+            return self.encoder_attn(side_by_side, source, source_bias).view_as(y)
+
+        x = self.attention_block(x, self.self_attn_layer_norm, attend, self.self_attn_ln)
+        x = self.attention_block(x, self.encoder_attn_layer_norm, attend_source, self.cross_attn_ln)
+        return self.feed_forward_block(x)

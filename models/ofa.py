@@ -1,0 +1,131 @@
+"""OFA: images and text in, text, boxes or image codes out."""
+
+import logging
+from typing import Any, Optional
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ofa.errors import UserError
+from ofa.models.attention import MultiheadAttention
+from ofa.models.config import ModelConfig
+from ofa.models.decoder import Decoder
+from ofa.models.encoder import Encoder, EncoderOutput
+from ofa.models.heads import ClassificationHead
+from ofa.models.vit import VisionTransformer
+
+logger = logging.getLogger(__name__)
+
+
+class OFA(nn.Module):
+    """The whole network. Batch first everywhere.
+
+    Args:
+        vocab_size: entries of the vocabulary (text, image codes, location bins).
+        pad: id of the padding symbol.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int, pad: int = 1) -> None:
+        super().__init__()
+        self.config, self.pad = config, pad
+        width = config.encoder_embed_dim
+        embed_tokens = nn.Embedding(vocab_size, width, padding_idx=pad)
+        decoder_embed_tokens = embed_tokens
+        if not config.share_all_embeddings:
+            decoder_embed_tokens = nn.Embedding(vocab_size, width, padding_idx=pad)
+        self.encoder = Encoder(config, embed_tokens, pad)
+        self.decoder = Decoder(config, decoder_embed_tokens, pad)
+        self.classification_heads = nn.ModuleDict()
+        self.apply(initialise)
+
+    def forward(
+        self,
+        src_tokens: Tensor,
+        src_lengths: Optional[Tensor] = None,
+        prev_output_tokens: Optional[Tensor] = None,
+        patch_images: Optional[Tensor] = None,
+        patch_images_2: Optional[Tensor] = None,
+        patch_masks: Optional[Tensor] = None,
+        code_masks: Optional[Tensor] = None,
+        sample_patch_num: Optional[int] = None,
+        features_only: bool = False,
+        classification_head_name: Optional[str] = None,
+        return_all_hiddens: bool = False,
+        return_attention: bool = False,
+        **unused: Any,
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Args:
+
+            src_tokens: int64[B, S], padded on the right; src_lengths is not needed.
+            prev_output_tokens: int64[B, T], the target shifted right.
+            patch_images, patch_images_2: float[B, 3, height, width], normalised pixels.
+            patch_masks: bool[B], False for samples without image. code_masks: bool[B], True for targets of image codes.
+            sample_patch_num: look at that many random patches of each image only.
+            features_only: return states (B, T, C) instead of logits.
+            classification_head_name: return that head's (B, classes) instead of logits.
+
+        Returns: logits (B, T, V), and what else there is: ``encoder_output``, ``inner_states``, ``attn``.
+        """
+        encoder_output = self.encoder(src_tokens, patch_images, patch_images_2, patch_masks, sample_patch_num,
+                                      return_hidden=return_all_hiddens)
+        features_only = features_only or classification_head_name is not None
+        x, extra = self.decoder(prev_output_tokens, encoder_output, code_masks, features_only,
+                                return_hidden=return_all_hiddens, return_attention=return_attention)
+        if classification_head_name is not None:
+            head = self.classification_head(classification_head_name)
+            x = head(x, prev_output_tokens.ne(self.pad).sum(1))
+        return x, {**extra, "encoder_output": encoder_output}
+
+    def encode(self, src_tokens: Tensor, src_lengths=None, prev_output_tokens=None, patch_images=None,
+               patch_images_2=None, patch_masks=None, sample_patch_num=None, **unused: Any) -> EncoderOutput:
+        """The first half of ``forward``; takes a batch's whole ``net_input``."""
+        return self.encoder(src_tokens, patch_images, patch_images_2, patch_masks, sample_patch_num)
+
+    def get_normalized_probs(self, net_output, log_probs: bool, sample: Any = None) -> Tensor:
+        """(Log-)probabilities in float32 from what ``forward`` returned."""
+        logits = net_output[0].float()
+        return F.log_softmax(logits, dim=-1) if log_probs else F.softmax(logits, dim=-1)
+
+    def max_positions(self) -> tuple[int, int]:
+        """Longest source text, longest target."""
+        return self.config.max_source_positions, self.config.max_target_positions
+
+    def register_classification_head(self, name: str, num_classes: int, inner_dim: Optional[int] = None,
+                                     use_two_images: bool = False, **unused: Any) -> None:
+        """Add a head; a head of that name is replaced, with a warning when its shape differs."""
+        inner_dim = inner_dim or self.config.encoder_embed_dim
+        if name in self.classification_heads:
+            before = self.classification_heads[name].out_proj
+            if (before.out_features, before.in_features) != (num_classes, inner_dim):
+                logger.warning("classification head %r is replaced: it had %d classes, now %d", name,
+                               before.out_features, num_classes)
+        head = ClassificationHead(self.config, num_classes, inner_dim, use_two_images)
+        self.classification_heads[name] = head.to(self.encoder.embed_tokens.weight)
+
+    def classification_head(self, name: str) -> ClassificationHead:
+        if name not in self.classification_heads:
+            known = ", ".join(self.classification_heads) or "none"
+            raise UserError(f"the model has no classification head {name!r}; registered: {known}")
+        return self.classification_heads[name]
+
+
+@torch.no_grad()
+def initialise(module: nn.Module) -> None:
+    """Starting weights as BERT's: normal with standard deviation 0.02, biases and the padding row zero.
+
+    Image stems set their own.
+    """
+    if isinstance(module, VisionTransformer):
+        return
+    if isinstance(module, nn.Linear):
+        module.weight.normal_(0.0, 0.02)
+        if module.bias is not None:
+            module.bias.zero_()
+    elif isinstance(module, nn.Embedding):
+        module.weight.normal_(0.0, 0.02)
+        if module.padding_idx is not None:
+            module.weight[module.padding_idx].zero_()
+    elif isinstance(module, MultiheadAttention):
+        for projection in (module.q_proj, module.k_proj, module.v_proj):
+            projection.weight.normal_(0.0, 0.02)

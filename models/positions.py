@@ -1,0 +1,112 @@
+"""Where things are: absolute positions, and buckets of relative distance.
+
+OFA never relies on position alone being added to an input. Attention scores get a bias: a product of
+absolute position vectors (the same for all layers), plus a learned number per head and *bucket* of
+relative distance (one table per layer), the latter among text positions and inside an image only.
+
+Letters: B batch, H heads, T positions, D width of a head, P patches.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ofa.errors import UserError
+
+TOKEN_POSITIONS = 1024  # rows of the token bucket table, as in the released checkpoints
+
+
+def token_buckets(bucket_size: int, num_positions: int = TOKEN_POSITIONS) -> Tensor:
+    """Bucket of the relative position i - j.
+
+    Distances below ``bucket_size / 2`` have a bucket each; beyond, buckets widen with the logarithm. float32 ``log`` and
+    ``ceil`` on purpose: released checkpoints carry this table.
+
+    Returns: int64[num_positions, num_positions] in [0, 2 * bucket_size - 1).
+    """
+    positions = torch.arange(num_positions)
+    distance = positions[:, None] - positions[None, :]
+    half = bucket_size // 2
+    far = torch.where(distance.abs() < half, torch.tensor(half - 1), distance.abs()).clamp(max=TOKEN_POSITIONS - 1)
+    widened = torch.ceil(torch.log(far / half) / math.log((TOKEN_POSITIONS - 1) / half) * (half - 1)) + half
+    bucket = torch.where(far <= half, distance, widened.long() * distance.sign())
+    return bucket + bucket_size - 1
+
+
+def token_bucket_rows(table: Tensor, first: int, last: int) -> Tensor:
+    """Buckets of text positions first..last-1 against 0..last-1, of any length: int64[last - first, last].
+
+    Distances beyond the table share its last bucket.
+    """
+    if last <= table.size(0):
+        return table[first:last, :last]
+    positions = torch.arange(last, device=table.device)
+    distance = (positions[first:, None] - positions[None, :]).clamp(1 - table.size(0), table.size(0) - 1)
+    return table[distance.clamp(min=0), (-distance).clamp(min=0)]
+
+
+def num_image_buckets(bucket_size: int) -> int:
+    """Row and column offsets of a square grid, and three for the first position."""
+    return (2 * bucket_size - 1) ** 2 + 3
+
+
+def image_buckets(bucket_size: int) -> Tensor:
+    """Bucket of two cells of a grid: their row and column offset. Cell 0 stands before the grid (begin of sequence).
+
+    Returns: int64[bucket_size**2 + 1, bucket_size**2 + 1] in [0, num_image_buckets).
+    """
+    cells = torch.arange(bucket_size**2)
+    rows, columns = cells // bucket_size, cells % bucket_size
+    offset_rows = rows[:, None] - rows[None, :] + bucket_size - 1
+    offset_columns = columns[:, None] - columns[None, :] + bucket_size - 1
+    total = num_image_buckets(bucket_size)
+    table = torch.empty(bucket_size**2 + 1, bucket_size**2 + 1, dtype=torch.long)
+    table[1:, 1:] = offset_rows * (2 * bucket_size - 1) + offset_columns
+    table[0, :] = total - 3
+    table[:, 0] = total - 2
+    table[0, 0] = total - 1
+    return table
+
+
+def grid_positions(height: int, width: int, bucket_size: int, device=None) -> Tensor:
+    """Cell numbers of a height x width grid in the corner of the full one. Returns: int64[height * width], row-major.
+
+    Raises: UserError when the grid is larger than bucket_size x bucket_size.
+    """
+    if max(height, width) > bucket_size:
+        raise UserError(f"an image of {height * 16} x {width * 16} pixels has {height} x {width} patches, the model knows "
+                        f"{bucket_size} x {bucket_size}: use a smaller --patch-image-size or a larger --image-bucket-size")
+    rows = torch.arange(height, device=device)[:, None] * bucket_size
+    return (rows + torch.arange(width, device=device) + 1).flatten()
+
+
+def code_positions(code_image_size: int, bucket_size: int) -> Tensor:
+    """Cell numbers of a target written as image codes: begin of sequence, the grid, padding.
+
+    Returns: int64[1 + w * w + 769], w codes a side. As in the release the padding is cell 1024.
+    """
+    side = code_image_size // 8
+    return torch.cat([torch.zeros(1, dtype=torch.long), grid_positions(side, side, bucket_size), torch.full((769,), 1024)])
+
+
+class RelativeBias(nn.ModuleList):
+    """One table of learned biases per layer: (buckets, heads). The bucket numbers are looked up once by the caller."""
+
+    def __init__(self, num_layers: int, num_buckets: int, num_heads: int) -> None:
+        super().__init__(nn.Embedding(num_buckets, num_heads) for _ in range(num_layers))
+
+    def layer(self, index: int, buckets: Tensor) -> Tensor:
+        """Args: buckets: int64[..., T, T']. Returns: float[..., H, T, T']."""
+        return F.embedding(buckets, self[index].weight).movedim(-1, -3)
+
+
+def bias_product(queries: Tensor, keys: Tensor) -> Tensor:
+    """Absolute position bias from (already scaled) queries (B, H, T, D) and keys (B, H, T', D): (B, H, T, T')."""
+    return queries @ keys.transpose(-1, -2)
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """(B, T, C) -> (B, H, T, D)."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)

@@ -1,0 +1,151 @@
+"""How the next tokens are chosen: beam search, diverse beam search, sampling.
+
+Letters: B images, K beams that go in (one at the first step, all of them later), M columns of logits, N candidates.
+
+The score of a hypothesis is the sum of its log-probabilities. Log-probabilities are never written out: the score of
+continuing beam k by column m is ``logits[b, k, m] + base[b, k]`` with ``base = score so far - normalizer``.
+"""
+
+import math
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ofa.models.generation_options import GenerationOptions
+
+CHUNK = 128  # columns that the first pass of `largest` reduces to one
+NUCLEUS = 256  # columns that the nucleus is looked for in first
+
+
+class Candidates(NamedTuple):
+    """Continuations of an image's hypotheses, the best first; a score of -inf marks an empty place.
+
+    Fields: scores float32[B, N]; columns int64[B, N]; parents int64[B, N], the beam each continues.
+    """
+
+    scores: Tensor
+    columns: Tensor
+    parents: Tensor
+
+
+class Search(Protocol):
+    """Chooses candidates from logits (B, K, M), their normalizer (B, K) and the score so far (B, K)."""
+
+    def __call__(self, logits: Tensor, normalizer: Tensor, so_far: Tensor, beam: int) -> Candidates: ...
+
+
+def largest(logits: Tensor, base: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` largest of ``logits[r, k, m] + base[r, k]`` for each r, exactly.
+
+    Args: logits: float[R, K, M]; base: float[R, K].
+    Returns: (values, indices into K * M), both [R, n], descending, n = min(count, K * M).
+
+    Large vocabularies are reduced first: every one of the ``count`` largest numbers lies in one of the ``count`` chunks
+    with the largest maxima, so one cheap pass of maxima leaves only ``count * CHUNK`` numbers to sort.
+    """
+    rows, beams, width = logits.shape
+    whole, rest = divmod(width, CHUNK)
+    chunks = whole + (rest > 0)
+    if beams * chunks <= 2 * count:
+        values = (logits + base[..., None]).flatten(1)
+        return values.topk(min(count, values.size(1)))
+    maxima = logits[..., : whole * CHUNK].unflatten(-1, (whole, CHUNK)).amax(-1)
+    if rest:
+        maxima = torch.cat([maxima, logits[..., whole * CHUNK :].amax(-1, keepdim=True)], -1)
+    _, chosen = (maxima + base[..., None]).flatten(1).topk(count)
+    beam = chosen // chunks
+    columns = (chosen % chunks * CHUNK)[..., None] + torch.arange(CHUNK, device=logits.device)  # (R, count, CHUNK)
+    flat = (beam[..., None] * width + columns.clamp(max=width - 1)).flatten(1)
+    values = logits.flatten(1).gather(1, flat) + base.gather(1, beam).repeat_interleave(CHUNK, 1)
+    if rest:
+        values = values.masked_fill((columns >= width).flatten(1), -math.inf)
+    values, order = values.topk(count)
+    return values, flat.gather(1, order)
+
+
+def beam_search(logits: Tensor, normalizer: Tensor, so_far: Tensor, beam: int) -> Candidates:
+    """The ``2 * beam`` best continuations: at most ``beam`` of them end, so ``beam`` others always remain."""
+    width = logits.size(-1)
+    scores, flat = largest(logits, so_far - normalizer, 2 * beam)
+    empty = (0, 2 * beam - scores.size(1))
+    return Candidates(F.pad(scores, empty, value=-math.inf), F.pad(flat % width, empty), F.pad(flat // width, empty))
+
+
+class DiverseBeamSearch:
+    """Beams in groups (Vijayakumar et al. 2018): beam k belongs to group ``k % groups``.
+
+    A group pays ``strength`` for each time that the groups before it have considered a token at this step; the
+    penalty stays in the score. As in the release all ``2 * beam / groups`` candidates of a group count, not only
+    those that live on.
+    """
+
+    def __init__(self, groups: int, strength: float):
+        self.groups, self.strength = groups, strength
+
+    def __call__(self, logits: Tensor, normalizer: Tensor, so_far: Tensor, beam: int) -> Candidates:
+        found: list[Candidates] = []
+        for group in range(self.groups):
+            beams = slice(None) if logits.size(1) == 1 else slice(group, None, self.groups)
+            penalised = logits[:, beams]
+            if found:
+                columns = torch.cat([c.columns for c in found], 1)
+                counts = torch.cat([c.scores for c in found], 1).isfinite().to(logits.dtype)
+                shape = (-1, penalised.size(1), -1)
+                penalised = penalised.scatter_add(
+                    2, columns[:, None].expand(shape), (-self.strength * counts)[:, None].expand(shape)
+                )
+            best = beam_search(penalised.contiguous(), normalizer[:, beams], so_far[:, beams], beam // self.groups)
+            first = 0 if logits.size(1) == 1 else group
+            step = 1 if logits.size(1) == 1 else self.groups
+            found.append(best._replace(parents=best.parents * step + first))
+        return Candidates(*(torch.stack(parts, 2).flatten(1) for parts in zip(*found)))  # rank by rank, group by group
+
+
+class Sampling:
+    """Every beam draws its next token; ``topk`` and ``topp`` (above 0) leave the likeliest tokens only.
+
+    Scores are those of the whole distribution, not of the part that was drawn from.
+    """
+
+    def __init__(self, topk: int, topp: float):
+        self.topk, self.topp = topk, topp
+
+    def __call__(self, logits: Tensor, normalizer: Tensor, so_far: Tensor, beam: int) -> Candidates:
+        batch, beams, width = logits.shape
+        rows = logits.reshape(batch * beams, width)
+        values, columns = self.likeliest(rows, normalizer.reshape(-1))
+        weights = (values - values.amax(-1, keepdim=True)).exp()
+        weights = torch.where(weights.isnan(), 1.0, weights)  # a beam without any continuation
+        drawn = torch.multinomial(weights, beam // beams, replacement=True)  # (B * K, beam / K)
+        scores = values.gather(1, drawn) + (so_far - normalizer).reshape(-1, 1)
+        chosen = drawn if columns is None else columns.gather(1, drawn)
+        parents = torch.arange(beam, device=logits.device) % beams
+        return Candidates(scores.view(batch, beam), chosen.view(batch, beam), parents.expand(batch, beam))
+
+    def likeliest(self, rows: Tensor, normalizer: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits (R, M) -> those that may be drawn, the others -inf or left out, and their columns (None: all)."""
+        if self.topp <= 0:
+            return (rows, None) if self.topk <= 0 else self.top(rows, self.topk)
+        count = self.topk if self.topk > 0 else NUCLEUS
+        while True:
+            values, columns = self.top(rows, count)
+            probabilities = (values - normalizer[:, None]).exp()
+            mass = probabilities.cumsum(-1)
+            if self.topk > 0 or count >= rows.size(1) or bool((mass[:, -1] >= self.topp).all()):
+                break
+            count *= 16
+        return values.masked_fill(mass - probabilities >= self.topp, -math.inf), columns
+
+    @staticmethod
+    def top(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        return largest(rows[:, None], rows.new_zeros(rows.size(0), 1), count)
+
+
+def make_search(options: GenerationOptions) -> Search:
+    if options.sampling:
+        return Sampling(options.sampling_topk, options.sampling_topp)
+    if options.diverse_beam_groups > 0:
+        return DiverseBeamSearch(options.diverse_beam_groups, options.diverse_beam_strength)
+    return beam_search
