@@ -97,8 +97,9 @@ install_packages() {
 }
 
 check() {
-    "$VENV/bin/python" -c 'import torch, torchvision, fairseq, ofa; torchvision.ops.nms' 2>/dev/null \
-        || fail "the environment in $VENV does not import torch, torchvision and fairseq together. Remove the folder and run this script again"
+    local problem
+    problem=$("$VENV/bin/python" -c 'import torch, torchvision, fairseq, ofa; torchvision.ops.nms' 2>&1) ||
+        fail "the environment in $VENV does not import torch, torchvision, fairseq and ofa together: $(tail -n 1 <<<"$problem"). Remove the folder and run this script again"
 }
 
 if ready; then exit 0; fi
