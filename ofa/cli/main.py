@@ -3,12 +3,12 @@
 import argparse
 import importlib
 import logging
+import pkgutil
 import sys
 
+import ofa.cli
 from ofa import __version__
 from ofa.errors import UserError
-
-COMMANDS = ("vocab", "prepare", "evaluate")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -16,8 +16,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ofa", description="Train, evaluate and use One-For-All models.")
     parser.add_argument("--version", action="version", version=f"ofa-fairseq {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        importlib.import_module(f"ofa.cli.{name}").add_parser(subparsers)
+    for module in sorted(info.name for info in pkgutil.iter_modules(ofa.cli.__path__) if info.name != "main"):
+        importlib.import_module(f"ofa.cli.{module}").add_parser(subparsers)
     return parser
 
 

@@ -1,0 +1,60 @@
+"""The package works from a plain checkout and from a wheel, and installs one import name only."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("ofa", "models", "data", "criterions", "tasks", "setup.py", "README.md", "LICENSE")
+PROBE = "import ofa, ofa.models.encoder, ofa.data.tsv, ofa.tasks.caption, ofa.criterions.losses; print(ofa.models.encoder.__file__)"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """A wheel built from a copy of the checkout."""
+    copy, out = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("wheel")
+    for part in PARTS:
+        source = ROOT / part
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / part)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", out, copy]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(out.glob("ofa_fairseq-*.whl"))
+
+
+def probe(*path: Path) -> str:
+    """Where a fresh interpreter in another folder finds the package."""
+    code = f"import sys; sys.path[:0] = {[str(p) for p in path]}; {PROBE}"
+    result = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd="/", check=True)
+    return result.stdout.strip()
+
+
+def test_a_plain_checkout_imports_from_its_folders():
+    assert probe(ROOT) == str(ROOT / "models/encoder.py")
+
+
+def test_a_wheel_holds_everything_under_one_name(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")} == {"ofa"}
+    for folder in ("ofa", "models", "data", "criterions", "tasks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            target = path.relative_to(ROOT) if folder == "ofa" else Path("ofa") / path.relative_to(ROOT)
+            assert str(target) in names
+    templates = [p.relative_to(ROOT) for p in (ROOT / "ofa/templates").glob("*")]
+    assert templates and all(str(template) in names for template in templates)
+
+
+def test_an_unpacked_wheel_imports(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    assert probe(tmp_path) == str(tmp_path / "ofa/models/encoder.py")
+
+
+def test_the_command_works_from_any_folder(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "ofa", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
+    assert "evaluate" in result.stdout and "prepare" in result.stdout
