@@ -1,0 +1,48 @@
+"""Vocabulary and BPE equal the release on the recorded texts, entry by entry.
+
+The code is also covered, on small folders, by tests/unit/test_bpe.py, which always runs.
+"""
+
+import numpy as np
+import pytest
+from conftest import bpe_folder
+from golden import load, load_json
+
+from ofa.bpe import load_language
+
+LANGUAGES = {"bpe_english": "gpt2", "bpe_chinese": "bert_cn"}
+
+
+@pytest.fixture(scope="module", params=LANGUAGES)
+def language(request):
+    return load_json(request.param), *load_language(bpe_folder(LANGUAGES[request.param]))
+
+
+def test_size_and_named_entries_equal_the_recorded_ones(language):
+    recorded, _, vocabulary = language
+    assert len(vocabulary) == recorded["size"]
+    assert {symbol: vocabulary.index(symbol) for symbol in recorded["index"]} == recorded["index"]
+    assert {place: vocabulary.symbol(int(place)) for place in recorded["symbol_at"]} == recorded["symbol_at"]
+
+
+def test_pieces_ids_and_decoded_text_equal_the_recorded_ones(language):
+    recorded, bpe, vocabulary = language
+    for row in recorded["rows"]:
+        pieces = bpe.encode(row["text"])
+        found = {"text": row["text"], "bpe": pieces, "ids": vocabulary.ids(pieces), "decoded": bpe.decode(pieces)}
+        assert found == row
+
+
+def test_symbols_in_texts_equal_the_recorded_ones(language):
+    recorded, bpe, vocabulary = language
+    for row in recorded.get("raw_symbols", ()):
+        assert vocabulary.ids(row["text"]) == row["ids"]
+    for row in recorded.get("decode_with_special", ()):
+        assert vocabulary.pieces(row["ids"], drop=(vocabulary.bos, vocabulary.eos)) == row["string"]
+        assert bpe.decode(row["string"]) == row["decoded"]
+
+
+def test_beginnings_of_words_equal_the_recorded_mask():
+    bpe, vocabulary = load_language(bpe_folder("gpt2"))
+    found = [place in vocabulary.specials or bpe.is_beginning_of_word(s) for place, s in enumerate(vocabulary.symbols)]
+    np.testing.assert_array_equal(found, load("whole_word_mask")["mask_whole_word"].astype(bool))

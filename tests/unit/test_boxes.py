@@ -1,0 +1,66 @@
+"""Boxes to bins and back."""
+
+import numpy as np
+import pytest
+import torch
+
+from ofa.boxes import (bins_to_boxes, bins_to_text, boxes_to_bins, parse_box, resize_ratios, squashed_to_bins,
+                       text_to_bins)
+from ofa.errors import UserError
+
+
+@pytest.mark.parametrize("image_size", [(640, 480), (97, 513), (512, 512)])
+@pytest.mark.parametrize(("patch_image_size", "max_image_size", "num_bins"), [(512, 512, 1000), (480, 512, 1000),
+                                                                              (256, 512, 100)])
+def test_bins_round_trip_within_half_a_bin(image_size, patch_image_size, max_image_size, num_bins):
+    corners = torch.rand(200, 2, 2, generator=torch.Generator().manual_seed(0)).sort(dim=1).values
+    boxes = corners.reshape(-1, 4) * torch.tensor(image_size * 2)
+    sizes = (image_size, patch_image_size, max_image_size, num_bins)
+    bins = boxes_to_bins(boxes, *sizes)
+    half_bin_px = 0.5 * max_image_size / (num_bins - 1) / torch.tensor(resize_ratios(image_size, patch_image_size) * 2)
+    assert ((bins_to_boxes(bins, *sizes) - boxes).abs() <= half_bin_px + 1e-3).all()
+    assert torch.equal(boxes_to_bins(bins_to_boxes(bins, *sizes), *sizes), bins)
+
+
+def test_bins_are_a_rounded_fraction_of_the_largest_image():
+    assert boxes_to_bins([[10.5, 20.25, 80.0, 95.5]], (130, 90), 128).tolist() == [[20, 56, 154, 265]]
+    assert squashed_to_bins([0, 256, 511, 512]).tolist() == [0, 500, 997, 999]  # 499.5 to the even number
+
+
+def test_arrays_lists_and_tensors_give_the_same_bins():
+    box = [1.0, 2.0, 30.0, 40.0]
+    kinds = [boxes_to_bins(kind, (50, 50)).tolist() for kind in (box, np.array(box), torch.tensor(box))]
+    assert kinds[0] == kinds[1] == kinds[2]
+
+
+def test_smaller_squares_leave_the_upper_bins_unused():
+    assert boxes_to_bins([0, 0, 640, 480], (640, 480), 480, 512).tolist() == [0, 0, 937, 937]
+
+
+def test_boxes_beyond_the_image_land_on_the_last_bin():
+    assert boxes_to_bins([-5, -5, 700, 500], (640, 480)).tolist() == [0, 0, 999, 999]
+
+
+def test_decoded_boxes_leave_the_image_unless_clipped():
+    bins = [0, 0, 999, 999]
+    assert bins_to_boxes(bins, (640, 480), 480, 512)[2] > 640
+    assert bins_to_boxes(bins, (640, 480), 480, 512, clip=True).tolist() == [0, 0, 640, 480]
+
+
+def test_bins_as_text_and_back():
+    text = bins_to_text([12, 40, 300, 812])
+    assert text == "<bin_12> <bin_40> <bin_300> <bin_812>"
+    assert text_to_bins(text) == text_to_bins(text.replace(" ", "")) == [12, 40, 300, 812]
+
+
+@pytest.mark.parametrize("box", [[30, 0, 10, 10], [0, 30, 10, 10], [float("nan"), 0, 1, 1]])
+def test_impossible_boxes_are_refused(box):
+    with pytest.raises(ValueError, match="expected"):
+        boxes_to_bins(box, (50, 50))
+
+
+def test_box_column_is_read_or_refused_with_its_row():
+    assert parse_box("10.5,20.25,80.0,95.5") == [10.5, 20.25, 80.0, 95.5]
+    for field in ("1,2,3", "a dog", "10,0,5,5", "nan,0,1,1", "0,0,inf,1", ""):
+        with pytest.raises(UserError, match="a.tsv:3: expects a box"):
+            parse_box(field, "a.tsv:3")
