@@ -1,6 +1,7 @@
 """Label-smoothed cross-entropy and the encouraging loss as fairseq criterions."""
 
 from dataclasses import dataclass, field
+from typing import Optional
 
 import torch
 from fairseq import utils
@@ -30,7 +31,7 @@ class LabelSmoothedConfig(FairseqDataclass):
     use_rdrop: bool = option(False, "R-Drop: two passes with different dropout, and their divergence as a loss")
     reg_alpha: float = option(1.0, "weight of the R-Drop divergence")
     sample_patch_num: int = option(196, "image patches drawn per sample for the first batch of a pretraining pair; 0 = all")
-    constraint_range: str | None = option(None, "START,END: only these token ids (end excluded) and ids 0 to 3 are answers")
+    constraint_range: Optional[str] = option(None, "START,END: only these token ids (end excluded) and ids 0 to 3 are answers")
 
 
 @dataclass

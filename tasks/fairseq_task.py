@@ -149,7 +149,10 @@ class OFATask(FairseqTask):
             constraint_range=getattr(self.cfg, "constraint_range", None),
             prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
         )
-        return (seq_gen_cls or SequenceGenerator)(models, self.vocabulary, options, **(extra_gen_cls_kwargs or {}))
+        vocabulary = self.vocabulary
+        symbols = {"bos": vocabulary.bos, "pad": vocabulary.pad, "eos": vocabulary.eos, "unk": vocabulary.unk}
+        make = seq_gen_cls or SequenceGenerator
+        return make(models, options, vocab_size=len(vocabulary), **symbols, **(extra_gen_cls_kwargs or {}))
 
     def decode(self, tokens: Iterable[int], unknown: str = UNKNOWN) -> str:
         """Text of token ids; start, end and padding are left out.
