@@ -36,6 +36,11 @@ class Search(Protocol):
     def __call__(self, logits: Tensor, normalizer: Tensor, so_far: Tensor, beam: int) -> Candidates: ...
 
 
+def log_normalizer(logits: Tensor) -> Tensor:
+    """``logits.logsumexp(-1)`` by the fused kernel of log_softmax, which takes half the time on a CPU."""
+    return logits.amax(-1) - logits.log_softmax(-1).amax(-1)
+
+
 def largest(logits: Tensor, base: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` largest of ``logits[r, k, m] + base[r, k]`` for each r, exactly.
 

@@ -1,0 +1,126 @@
+"""Generation: from encoded images and text to hypotheses with scores.
+
+    generator = SequenceGenerator(models, GenerationOptions(beam=5, max_len_b=16), vocab_size=len(vocabulary))
+    hypotheses = generator.generate(models, batch)      # hypotheses[image][0]["tokens"] is the best
+
+`SequenceGenerator` holds the settings, `ofa.models.generation_batch` the search over one batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ofa.errors import UserError
+from ofa.models.generation_batch import GenerationBatch
+from ofa.models.generation_options import GenerationOptions
+from ofa.models.logits_rules import Columns
+from ofa.models.search import make_search
+
+
+class SequenceGenerator:
+    """Generates for a batch; follows fairseq's generator in names, arguments and results.
+
+    Args:
+        models: an ensemble; probabilities are averaged.
+        options: see `GenerationOptions`.
+        vocab_size: entries of the output vocabulary.
+        bos, pad, eos, unk: ids of the special tokens, which are the first entries of the vocabulary.
+
+    Attributes:
+        constraint_trie: None, or the answers that may be generated: an `ofa.trie.Trie` whose sequences begin with <s> and
+            end with </s> (or an object with its method ``get_next_layer``). May be set at any time.
+        zero_shot: constraints act on probabilities, without renormalising. May be set at any time.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        options: GenerationOptions,
+        vocab_size: int,
+        bos: int = 0,
+        pad: int = 1,
+        eos: int = 2,
+        unk: int = 3,
+    ):
+        self.models, self.options = list(models), options
+        self.bos, self.pad, self.eos, self.unk = bos, pad, eos, unk
+        self.beam = min(options.beam, vocab_size - 1)
+        self.columns = Columns.of_range(options.constraint_range, max(bos, pad, eos, unk) + 1, vocab_size)
+        self.search = make_search(options)
+        self.constraint_trie: Any = None
+        self.zero_shot = options.zero_shot
+
+    @torch.no_grad()
+    def generate(
+        self,
+        models: Sequence[nn.Module] | None,
+        sample: dict[str, Any],
+        prefix_tokens: Tensor | None = None,
+        constraints: None = None,
+        bos_token: int | None = None,
+    ) -> list[list[dict[str, Tensor]]]:
+        """Hypotheses of every row of a batch, best first.
+
+        Args:
+            models: the ensemble; None: the one given when the generator was made.
+            sample: a collated batch; ``sample["net_input"]`` goes to the encoder.
+            prefix_tokens: int64[B, P], each hypothesis begins with its row; padded at the end.
+            constraints: fairseq's lexical constraints; not offered.
+            bos_token: what the decoder begins with; default <s>.
+
+        Returns: see `FinishedHypotheses.as_lists`. An image has fewer than ``beam`` hypotheses only where constraints
+            leave fewer.
+        """
+        if constraints is not None:
+            raise UserError("generate: lexical constraints are not offered; use constraint_trie or prefix_allowed_tokens_fn")
+        models = [getattr(model, "module", model) for model in (models or self.models)]
+        with evaluating(models):
+            return GenerationBatch(self, models, sample, prefix_tokens, bos_token).run()
+
+    def longest(self, models: Sequence[nn.Module], source_width: int, source_lengths: Tensor) -> int:
+        """Most tokens of a hypothesis in a batch, </s> not counted. Args: source_lengths: int64[B]."""
+        options = self.options
+        limit = min(longest_input(model.decoder, options.gen_code) for model in models) - 1
+        if options.match_source_len:
+            longest = min(int(source_lengths.max()), limit)
+        else:
+            longest = min(int(options.max_len_a * source_width + options.max_len_b), limit)
+        if options.min_len > longest:
+            raise UserError(
+                f"generation option min_len={options.min_len}: expected at most {longest}, the longest hypothesis here "
+                f"(max_len_a, max_len_b; the decoder knows {limit + 1} positions)"
+            )
+        return longest
+
+    def constraint_names(self) -> str:
+        """What restricts the next token, for a message."""
+        options = self.options
+        active = {
+            "constraint_trie": self.constraint_trie is not None,
+            "constraint_range": options.constraint_range is not None,
+            "prefix_allowed_tokens_fn": options.prefix_allowed_tokens_fn is not None,
+            "no_repeat_ngram_size": options.no_repeat_ngram_size > 0,
+            "min_len": options.min_len > 0,
+        }
+        return ", ".join(name for name, on in active.items() if on) or "the model (its logits are not finite)"
+
+
+def longest_input(decoder: nn.Module, code: bool) -> int:
+    """Tokens that a decoder can be fed, <s> included."""
+    return decoder.image_position_idx.numel() if code else decoder.config.max_target_positions
+
+
+@contextmanager
+def evaluating(models: Sequence[nn.Module]) -> Iterator[None]:
+    """Evaluation mode; afterwards every module is in the mode it was in."""
+    training = [module for model in models for module in model.modules() if module.training]
+    for model in models:
+        model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,243 @@
+"""The hypotheses of one batch while they grow, one token a step.
+
+All hypotheses of all images advance together; nothing loops over images, beams or tokens. An image is encoded once, its
+beams are further query positions of the same image, and it leaves the batch when its hypotheses are complete.
+
+Letters: B images still searched, K beams (one before the first token, ``beam`` later), V vocabulary, M columns that are
+scored, N candidates, T tokens so far (<s> included).
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ofa.models.hypotheses import FinishedHypotheses
+from ofa.models.logits_rules import TrieRule, apply_hook, repeated_ngrams
+from ofa.models.search import Candidates, log_normalizer
+from ofa.trie import as_trie
+
+if TYPE_CHECKING:
+    from ofa.models.generate import SequenceGenerator
+
+logger = logging.getLogger(__name__)
+
+
+class GenerationBatch:
+    """Searches the hypotheses of one batch.
+
+    State: ``images`` int64[B], numbers of the images that remain; ``tokens`` int64[B, K, T]; ``totals``
+    float32[B, K, T], summed log-probability up to each token (0 at <s>; -inf for a beam that cannot go on).
+    """
+
+    def __init__(
+        self,
+        generator: "SequenceGenerator",
+        models: Sequence[nn.Module],
+        sample: dict[str, Any],
+        prefix_tokens: Tensor | None,
+        bos_token: int | None,
+    ):
+        self.generator, self.options = generator, generator.options
+        self.columns, self.beam = generator.columns, generator.beam
+        net_input = sample["net_input"]
+        source = net_input["src_tokens"]
+        batch, device = source.size(0), source.device
+        lengths = net_input.get("src_lengths")
+        self.source_lengths = source.ne(generator.pad).sum(1) if lengths is None else lengths.to(device)
+        self.max_len = generator.longest(models, source.size(1), self.source_lengths)
+        self.images = torch.arange(batch, device=device)
+        self.ids = sample["id"].tolist() if isinstance(sample.get("id"), Tensor) else list(range(batch))
+        self.prefix = source.new_empty(batch, 0) if prefix_tokens is None else prefix_tokens.to(device)
+        self.tokens = source.new_full((batch, 1, 1), generator.bos if bos_token is None else bos_token)
+        self.totals = torch.zeros(batch, 1, 1, device=device)
+        self.finished = FinishedHypotheses(batch, self.beam, self.max_len + 1, device)
+        self.cut_short = 0  # images whose hypotheses all came to a point where nothing may follow
+        self.trie = None
+        if generator.constraint_trie is not None:
+            trie = as_trie(generator.constraint_trie, generator.bos, generator.eos)
+            self.trie = TrieRule(trie, generator.bos, self.prefix.ne(generator.pad).sum(1))
+        codes = torch.full((batch,), self.options.gen_code, dtype=torch.bool, device=device)
+        self.decoders = [model.decoder for model in models]
+        self.caches = [
+            model.decoder.start(model.encode(**net_input), beam=self.beam, max_len=self.max_len + 1, code_masks=codes)
+            for model in models
+        ]
+
+    def run(self) -> list[list[dict[str, Tensor]]]:
+        """The finished hypotheses, see `FinishedHypotheses.as_lists`."""
+        for step in range(self.max_len + 1):  # one more for </s>
+            self.advance(step, self.candidates(step))
+            if not self.images.numel():
+                break
+        if self.cut_short:
+            names = self.generator.constraint_names()
+            logger.warning("%d of %d rows end early: nothing may follow, by %s", self.cut_short, len(self.ids), names)
+        return self.finished.as_lists()
+
+    # ---------------------------------------------------------------- what may follow, and how likely it is
+
+    def candidates(self, step: int) -> Candidates:
+        """The best continuations by one token."""
+        eos = self.generator.eos
+        logits, normalizer = self.score(step)
+        if step == self.max_len:
+            if self.options.ignore_eos:
+                logits[..., eos], normalizer = 1.0, torch.zeros_like(normalizer)
+            elif self.options.match_source_len:
+                logits[..., eos] = self.match_source(normalizer, step)
+            return self.fixed(logits, normalizer, torch.full_like(self.images, eos))
+        forced = None
+        if step < self.prefix.size(1):
+            given = self.prefix[:, step]
+            forced = self.copy_first(self.fixed(logits, normalizer, given), given.eq(eos))
+            if bool(given.ne(self.generator.pad).all()):
+                return forced
+        self.forbid(logits, normalizer, step)
+        found = self.generator.search(logits, normalizer, self.totals[..., -1], self.beam)
+        if forced is not None:
+            found = Candidates(*(torch.where(given.eq(self.generator.pad)[:, None], a, b) for a, b in zip(found, forced)))
+        return found
+
+    def score(self, step: int) -> tuple[Tensor, Tensor]:
+        """Logits (B, K, M) of the next token and their normalizer (B, K); log-probability = logits - normalizer."""
+        every = []
+        for decoder, cache in zip(self.decoders, self.caches):
+            logits = decoder.step(self.tokens[..., -1], cache).float()
+            if self.options.temperature != 1:
+                logits = logits / self.options.temperature
+            every.append(logits if self.generator.zero_shot else self.constrain(logits, step))
+        normalizers = [log_normalizer(logits) for logits in every]
+        logits, normalizer = every[0], normalizers[0]
+        if len(every) > 1:
+            log_probabilities = torch.stack([x - n[..., None] for x, n in zip(every, normalizers)])
+            logits, normalizer = log_probabilities.logsumexp(0), torch.full_like(normalizer, math.log(len(every)))
+        if self.generator.zero_shot:
+            logits = self.constrain(logits, step)
+        if self.options.prefix_allowed_tokens_fn is not None:
+            ids = [self.ids[image] for image in self.images.tolist()]
+            apply_hook(logits, self.options.prefix_allowed_tokens_fn, ids, self.tokens, self.columns)
+        broken = ~normalizer.isfinite()
+        if bool(broken.any()):  # nothing is allowed, or the model returned NaN
+            logits.masked_fill_(broken[..., None], -math.inf)
+            normalizer = normalizer.masked_fill(broken, 0.0)
+        if self.options.unkpen:
+            logits[..., self.generator.unk] -= self.options.unkpen
+        return logits, normalizer
+
+    def constrain(self, logits: Tensor, step: int) -> Tensor:
+        """(B, K, V) -> (B, K, M) with -inf where the trie does not allow a token."""
+        logits = self.columns.select(logits)
+        if self.trie is not None:
+            self.trie.apply(logits, step, self.columns)
+        return logits
+
+    def forbid(self, logits: Tensor, normalizer: Tensor, step: int) -> None:
+        """In place on (B, K, M): -inf for what must not be chosen; probabilities are not renormalised."""
+        generator, options = self.generator, self.options
+        logits[..., generator.pad] = -math.inf
+        if options.gen_code:
+            logits[..., : self.columns.specials] = -math.inf
+        # as in the release: a prefix switches the minimum length off, in the whole batch up to the longest prefix
+        if self.prefix.size(1) <= step < options.min_len:
+            logits[..., generator.eos] = -math.inf
+        if options.match_source_len:
+            logits[..., generator.eos] = self.match_source(normalizer, step)
+        if options.no_repeat_ngram_size > 0:
+            repeated = repeated_ngrams(self.tokens, options.no_repeat_ngram_size, generator.pad)
+            if repeated is not None:
+                logits.scatter_(2, self.columns.of_tokens(repeated, absent=generator.pad), -math.inf)
+
+    def match_source(self, normalizer: Tensor, step: int) -> Tensor:
+        """Logit (B, K) of </s>: impossible before the length of the source, at no cost from there on."""
+        return torch.where((step < self.source_lengths)[:, None], -math.inf, normalizer)
+
+    def fixed(self, logits: Tensor, normalizer: Tensor, tokens: Tensor) -> Candidates:
+        """Candidates where each image has one possible next token. Args: tokens: int64[B]; pad: none is possible."""
+        columns = self.columns.of_tokens(tokens, absent=self.generator.pad)[:, None]
+        values = logits.gather(2, columns[..., None].expand(-1, logits.size(1), 1))
+        values = values.masked_fill(columns.eq(self.generator.pad)[..., None], -math.inf)
+        found = self.generator.search(values, normalizer, self.totals[..., -1], self.beam)
+        return found._replace(columns=columns.expand_as(found.scores))
+
+    def copy_first(self, found: Candidates, rows: Tensor) -> Candidates:
+        """Where a prefix ends with </s>, all hypotheses of the image are that prefix. Args: rows: bool[B]."""
+        copies = rows[:, None] & (torch.arange(found.scores.size(1), device=rows.device) < self.beam)
+        return Candidates(*(torch.where(copies, part[:, :1], part) for part in found))
+
+    # ---------------------------------------------------------------- taking the step
+
+    def advance(self, step: int, found: Candidates) -> None:
+        """Finish the candidates that end, go on with the ``beam`` best others, let complete images leave."""
+        stuck = (found.scores == -math.inf).all(1)
+        any_stuck = bool(stuck.any())
+        if any_stuck:
+            found = self.rescue(found, stuck)
+        scores, tokens, parents = found.scores, self.columns.tokens(found.columns), found.parents
+        ends = tokens.eq(self.generator.eos) & (scores > -math.inf)
+        any_ends = bool(ends.any())
+        if any_ends:  # those further right than `beam` are not good enough and are dropped
+            self.finish(step, *(part[:, : self.beam] for part in (ends, scores, parents)))
+            scores = scores.masked_fill(ends, -math.inf)
+        rank = torch.arange(ends.size(1), device=ends.device)
+        going = (ends * ends.size(1) + rank).argsort(1)[:, : self.beam]
+        scores, tokens, parents = (part.gather(1, going) for part in (scores, tokens, parents))
+        if any_ends or any_stuck or step == self.max_len:
+            goes_on = (scores > -math.inf).any(1) & ~self.finished.complete(self.images) & (step < self.max_len)
+            if not bool(goes_on.all()):
+                rows = goes_on.nonzero().squeeze(1)
+                self.select(rows)
+                scores, tokens, parents = scores[rows], tokens[rows], parents[rows]
+        if self.images.numel():
+            self.extend(step, scores, tokens, parents)
+
+    def rescue(self, found: Candidates, stuck: Tensor) -> Candidates:
+        """Where nothing may follow any beam, an image without hypotheses gets its beams as they are, </s> for free."""
+        needy = stuck & self.finished.counts[self.images].eq(0)
+        self.cut_short += int(needy.sum())
+        scores, order = self.totals[..., -1].sort(1, descending=True)
+        empty = (0, found.scores.size(1) - scores.size(1))
+        ended = Candidates(
+            F.pad(scores, empty, value=-math.inf),
+            torch.full_like(found.columns, self.generator.eos),
+            F.pad(order, empty),
+        )
+        return Candidates(*(torch.where(needy[:, None], a, b) for a, b in zip(ended, found)))
+
+    def finish(self, step: int, ends: Tensor, scores: Tensor, parents: Tensor) -> None:
+        """Keep the candidates (B, K) that end."""
+        history = parents[..., None].expand(-1, -1, self.tokens.size(2))
+        last = torch.full_like(parents, self.generator.eos)[..., None]
+        tokens = torch.cat([self.tokens.gather(1, history), last], 2)[..., 1:]
+        totals = torch.cat([self.totals.gather(1, history), scores[..., None]], 2)[..., 1:]
+        if not self.options.unnormalized:
+            scores = scores / (step + 1) ** self.options.lenpen
+        if self.options.match_source_len:
+            scores = scores.masked_fill((step > self.source_lengths)[:, None], -math.inf)
+        self.finished.add(self.images, ends, tokens, totals, scores)
+
+    def select(self, rows: Tensor) -> None:
+        """Only these images remain."""
+        self.images, self.tokens, self.totals = self.images[rows], self.tokens[rows], self.totals[rows]
+        self.prefix, self.source_lengths = self.prefix[rows], self.source_lengths[rows]
+        if self.trie is not None:
+            self.trie.select(rows)
+        if rows.numel():
+            for cache in self.caches:
+                cache.select(rows)
+
+    def extend(self, step: int, scores: Tensor, tokens: Tensor, parents: Tensor) -> None:
+        """Beam k of each image becomes beam ``parents[:, k]`` with one more token."""
+        beams = torch.arange(self.beam, device=parents.device)
+        if self.tokens.size(1) != self.beam or not bool(parents.eq(beams).all()):
+            for cache in self.caches:
+                cache.reorder(parents)
+        history = parents[..., None].expand(-1, -1, self.tokens.size(2))
+        self.tokens = torch.cat([self.tokens.gather(1, history), tokens[..., None]], 2)
+        self.totals = torch.cat([self.totals.gather(1, history), scores[..., None]], 2)
+        if self.trie is not None:
+            self.trie.advance(tokens, parents, step)

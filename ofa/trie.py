@@ -1,0 +1,157 @@
+"""A trie of allowed answers, compiled to tensors so that every beam advances by one lookup.
+
+    trie = Trie(eos=2)
+    trie.insert([0, 4420, 2])            # <s> yes </s>
+    trie.insert([0, 117, 2])             # <s> no </s>
+    table = trie.compile(torch.device("cpu"))
+    states = table.advance(torch.full((B, K), ROOT), torch.tensor(0))     # every beam stands behind <s>
+    rows, tokens = table.allowed(states)              # pairs (beam b * K + k, token that may follow)
+    states = table.advance(states, chosen)            # int64[B, K]
+
+A beam that leaves the trie is *lost*: from there only the end of the sentence is allowed.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LOST, ROOT = 0, 1
+
+
+@dataclass(frozen=True)
+class TrieTable:
+    """The edges of a trie, sorted by (node, token); nodes are numbered level by level.
+
+    Args:
+        first: int64[N + 1], edges of node n are ``first[n]:first[n + 1]``; N nodes, lost (0) and root (1) included.
+        token: int64[E], token of each edge.
+        child: int64[E], node that the edge leads to.
+        key: int64[E], ``node * span + token``, ascending.
+        parent: int64[N], node above (the root and the lost node are their own parents).
+        depth: int64[N], tokens between the root and the node.
+        ends: int64[A], node behind the last token of each inserted sequence, in order of insertion.
+        span: one more than the largest token.
+    """
+
+    first: Tensor
+    token: Tensor
+    child: Tensor
+    key: Tensor
+    parent: Tensor
+    depth: Tensor
+    ends: Tensor
+    span: int
+
+    def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
+        """Nodes reached from ``states`` by ``tokens`` (int64, broadcastable); lost where there is no such edge."""
+        key = states * self.span + tokens
+        edge = torch.searchsorted(self.key, key).clamp(max=self.key.numel() - 1)
+        found = (self.key[edge] == key) & (tokens < self.span)
+        return torch.where(found, self.child[edge], LOST)
+
+    def allowed(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """All tokens that may follow.
+
+        Args: states: int64 of any shape, flattened to R rows.
+        Returns: (rows int64[P], tokens int64[P]): token ``tokens[i]`` may follow in row ``rows[i]``.
+        """
+        states = states.flatten()
+        begin = self.first[states]
+        count = self.first[states + 1] - begin
+        rows = torch.repeat_interleave(torch.arange(states.numel(), device=states.device), count)
+        before = count.cumsum(0) - count
+        edge = torch.arange(rows.numel(), device=states.device) - before[rows] + begin[rows]
+        return rows, self.token[edge]
+
+
+class Trie:
+    """Sequences of token ids that may be generated; built on the host, used as a `TrieTable`.
+
+    Args: eos: the only token allowed behind a path that is not in the trie.
+    """
+
+    def __init__(self, eos: int, sequences: Iterable[Sequence[int]] = ()):
+        self.eos = int(eos)
+        self._children: list[dict[int, int]] = [{}]
+        self._ends: list[int] = []
+        self._tables: dict[torch.device, TrieTable] = {}
+        for sequence in sequences:
+            self.insert(sequence)
+
+    def __len__(self) -> int:
+        """Number of sequences inserted."""
+        return len(self._ends)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_tables": {}}
+
+    def insert(self, sequence: Sequence[int]) -> None:
+        """Allow ``sequence``, <s> and </s> included."""
+        node = 0
+        for token in map(int, sequence):
+            if token not in self._children[node]:
+                self._children[node][token] = len(self._children)
+                self._children.append({})
+            node = self._children[node][token]
+        self._ends.append(node)
+        self._tables.clear()
+
+    def get_next_layer(self, prefix: Sequence[int]) -> list[int]:
+        """Tokens that may follow ``prefix``; [eos] when the prefix is not in the trie."""
+        node = 0
+        for token in map(int, prefix):
+            if token not in self._children[node]:
+                return [self.eos]
+            node = self._children[node][token]
+        return list(self._children[node])
+
+    def compile(self, device: torch.device) -> TrieTable:
+        """The trie as tensors on ``device``; kept until the next `insert`."""
+        device = torch.device(device)
+        if device not in self._tables:
+            self._tables[device] = self._build(device)
+        return self._tables[device]
+
+    def _build(self, device: torch.device) -> TrieTable:
+        order, parents, depths = [0], [0], [0]
+        edges: list[tuple[int, int, int]] = []
+        for position, node in enumerate(order):
+            for token in sorted(self._children[node]):
+                edges.append((position + 1, token, len(order) + 1))
+                order.append(self._children[node][token])
+                parents.append(position)
+                depths.append(depths[position] + 1)
+        number = {node: position + 1 for position, node in enumerate(order)}
+        nodes = len(order) + 1
+        lost_end = nodes  # a node without followers, behind </s> of a lost beam
+        edges = [(LOST, self.eos, lost_end), *edges]
+        node, token, child = torch.tensor(edges, dtype=torch.int64, device=device).unbind(1)
+        first = torch.zeros(nodes + 2, dtype=torch.int64, device=device)
+        first[1:] = torch.bincount(node, minlength=nodes + 1).cumsum(0)
+        span = int(token.max()) + 1
+        return TrieTable(
+            first=first,
+            token=token,
+            child=child,
+            key=node * span + token,
+            parent=torch.tensor([LOST] + [p + 1 for p in parents] + [LOST], device=device),
+            depth=torch.tensor([0, *depths, 1], device=device),
+            ends=torch.tensor([number[end] for end in self._ends], dtype=torch.int64, device=device),
+            span=span,
+        )
+
+
+def as_trie(trie, bos: int, eos: int) -> Trie:
+    """``trie`` itself, or a copy of any object that answers ``get_next_layer(prefix)`` as the release's trie does."""
+    if isinstance(trie, Trie):
+        return trie
+    copy, prefixes = Trie(eos), [[bos]]
+    for prefix in prefixes:
+        for token in trie.get_next_layer(prefix):
+            if token == eos:
+                copy.insert([*prefix, eos])
+            else:
+                prefixes.append([*prefix, int(token)])
+    return copy
