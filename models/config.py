@@ -42,6 +42,8 @@ class ModelConfig:
     resnet_drop_path_rate: float = option(0.0, "stochastic depth, rising linearly to this in the last ResNet block")
     encoder_layerdrop: float = option(0.0, "chance to skip a whole encoder layer in a training step")
     decoder_layerdrop: float = option(0.0, "chance to skip a whole decoder layer in a training step")
+    encoder_layers_to_keep: Optional[str] = option(None, "after layer drop: keep these encoder layers, as in 0,2,4")
+    decoder_layers_to_keep: Optional[str] = option(None, "after layer drop: keep these decoder layers, as in 0,2,4")
 
     # shape of a layer
     activation_fn: str = option("gelu", "activation of feed-forward layers: gelu, relu, tanh, linear, gelu_accurate")
@@ -102,6 +104,7 @@ class ModelConfig:
     pooler_activation_fn: str = option("tanh", "activation of a classification head")
     pooler_dropout: float = option(0.0, "dropout of a classification head")
     pooler_classifier: str = option("mlp", "shape of a classification head", choices=("mlp", "linear"))
+    load_checkpoint_heads: bool = option(False, "add the classification heads that a checkpoint has")
     spectral_norm_classification_head: bool = option(False, "spectral norm on a classification head's output")
 
     # memory
@@ -117,6 +120,10 @@ class ModelConfig:
         self.decoder_prompt_dim = self.decoder_prompt_dim or 2 * self.decoder_embed_dim
         self.share_decoder_input_output_embed |= self.share_all_embeddings
         self.activation_dropout = self.activation_dropout or self.relu_dropout
+        for side in ("encoder", "decoder"):
+            kept = getattr(self, f"{side}_layers_to_keep")
+            if kept:
+                setattr(self, f"{side}_layers", len(kept.split(",")))
         if self.decoder_embed_dim != width:
             raise UserError(f"--decoder-embed-dim {self.decoder_embed_dim} must equal --encoder-embed-dim {width}: "
                             "both sides share the position vectors")

@@ -108,3 +108,20 @@ class ResNet(nn.Module):
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         return self.layer3(self.layer2(self.layer1(x)))
+
+
+def load_imagenet_weights(stem: nn.Module, weights: dict[str, Tensor], path: str) -> None:
+    """Start from torchvision's ImageNet weights; its fourth stage and classifier are not used.
+
+    Raises: UserError if the file is of another network.
+    """
+    weights = weights.get("state_dict", weights)
+    weights = {name: value for name, value in weights.items() if not name.startswith(("layer4.", "fc."))}
+    own = stem.state_dict()
+    wrong = [name for name, value in own.items() if name in weights and weights[name].shape != value.shape]
+    wrong += [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
+    wrong += [name for name in weights if name not in own and not name.endswith("num_batches_tracked")]
+    if wrong:
+        raise UserError(f"--resnet-model-path {path}: expected ImageNet weights of this image stem, {len(wrong)} tensors differ "
+                        f"({', '.join(wrong[:3])}); choose the file that belongs to --resnet-type (50, 101 or 152)")
+    stem.load_state_dict(weights, strict=False)

@@ -1,0 +1,134 @@
+"""The network as a fairseq model: command line, architectures, what is frozen, loading.
+
+Flags come from the fields of ``ModelConfig``; nothing about a flag is written twice.
+"""
+
+import argparse
+import logging
+from dataclasses import fields
+from typing import Any
+
+from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
+from torch import nn
+
+from ofa.checkpoint import load_checkpoint
+from ofa.errors import UserError
+from ofa.models.config import PRESETS, ModelConfig
+from ofa.models.ofa import OFA
+from ofa.models.resnet import load_imagenet_weights
+from ofa.models.state_dict import adapt_state_dict, load_into
+
+logger = logging.getLogger(__name__)
+
+# Flags of the release that change nothing here: (name, default, type, why). Another value than the default warns once.
+WITHOUT_EFFECT = (
+    ("encoder_embed_path", None, str, "embeddings are learned or come with the checkpoint"),
+    ("decoder_embed_path", None, str, "embeddings are learned or come with the checkpoint"),
+    ("no_token_positional_embeddings", False, bool, "positions are part of the attention"),
+    ("adaptive_input", False, bool, "the vocabulary has one table"),
+    ("adaptive_softmax_cutoff", None, str, "the vocabulary has one table"),
+    ("adaptive_softmax_dropout", 0.0, float, "the vocabulary has one table"),
+    ("tie_adaptive_weights", False, bool, "the vocabulary has one table"),
+    ("no_cross_attention", False, bool, "the decoder always attends to the encoder"),
+    ("cross_self_attention", False, bool, "the decoder attends to itself and to the encoder separately"),
+    ("quant_noise_pq", 0.0, float, "quantisation noise is not offered"),
+    ("quant_noise_pq_block_size", 8, int, "quantisation noise is not offered"),
+    ("quant_noise_scalar", 0.0, float, "quantisation noise is not offered"),
+    ("min_params_to_wrap", 100_000_000, int, "fully sharded training is not offered"),
+)
+ALWAYS_ON = ("encoder_learned_pos", "decoder_learned_pos")  # accepted; there are no other positions
+SAME_WIDTH = ("decoder_input_dim", "decoder_output_dim")  # accepted when equal to the width
+
+
+@register_model("ofa")
+class OFAModel(OFA, BaseFairseqModel):
+    """``OFA`` with fairseq's way of being built and loaded."""
+
+    @classmethod
+    def add_args(cls, parser: argparse.ArgumentParser) -> None:
+        """Without defaults: the architecture supplies what the command line does not give."""
+        for item in fields(ModelConfig):
+            if item.metadata.get("belongs_to") != "task":
+                add_flag(parser, item.name, item.default, item.metadata["help"], item.metadata.get("choices"))
+        for name, default, kind, reason in WITHOUT_EFFECT:
+            add_flag(parser, name, kind() if default is None else default, f"no effect: {reason}")
+        for name in ALWAYS_ON:
+            add_flag(parser, name, False, "always on")
+        for name in SAME_WIDTH:
+            add_flag(parser, name, 0, "must equal the width")
+
+    @classmethod
+    def build_model(cls, args: Any, task: Any) -> "OFAModel":
+        """The model of a parsed command line (or of a checkpoint's), with frozen what its flags freeze."""
+        config = ModelConfig.from_namespace(args, getattr(args, "arch", None) or getattr(args, "_name", None))
+        warn_of_flags_without_effect(args)
+        for name in SAME_WIDTH:
+            if getattr(args, name, None) not in (None, 0, config.decoder_embed_dim):
+                raise UserError(f"--{name.replace('_', '-')} must equal --decoder-embed-dim {config.decoder_embed_dim}")
+        dictionary = task.source_dictionary
+        model = cls(config, len(dictionary), dictionary.pad())
+        if config.resnet_model_path:
+            load_imagenet_weights(model.encoder.embed_images, load_checkpoint(config.resnet_model_path), config.resnet_model_path)
+            args.resnet_model_path = None  # later the weights are in the checkpoint
+        freeze(model)
+        return model
+
+    def upgrade_state_dict_named(self, state_dict, name: str) -> None:
+        adapt_state_dict(self, state_dict)
+
+    def load_state_dict(self, state_dict, strict: bool = True, model_cfg=None, args=None, **unused):
+        """Loads checkpoints of older, smaller or plainer models as well; see ``ofa.models.state_dict``."""
+        load_into(self, state_dict, strict)
+
+
+def add_flag(parser: argparse.ArgumentParser, name: str, default: Any, help: str, choices=None) -> None:
+    flag = "--" + name.replace("_", "-")
+    if isinstance(default, bool):
+        parser.add_argument(flag, action="store_true", help=help)
+    else:
+        parser.add_argument(flag, type=str if default is None else type(default), choices=choices, help=help)
+
+
+def freeze(model: OFA) -> None:
+    """Prefix prompts and adapters train alone, BitFit trains biases alone, embeddings may be frozen."""
+    config = model.config
+    prompts = config.encoder_prompt or config.decoder_prompt
+    if prompts or (config.adapter and not config.adapter_train_backbone):
+        train_only(model, lambda name: "prompt_encoder" in name or ".adapter." in name)
+    if config.bitfit:
+        train_only(model, lambda name: name.endswith("bias") and ("layer_norm" in name or "fc" in name))
+    if config.freeze_encoder_embedding or config.adapter:
+        model.encoder.embed_tokens.weight.requires_grad_(False)
+    if config.freeze_decoder_embedding or config.adapter:
+        model.decoder.embed_tokens.weight.requires_grad_(False)
+
+
+def train_only(model: nn.Module, wanted) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(wanted(name))
+
+
+def warn_of_flags_without_effect(args: Any) -> None:
+    for name, default, _, reason in WITHOUT_EFFECT:
+        value = getattr(args, name, None)
+        if value not in (None, default) and name not in warn_of_flags_without_effect.said:
+            warn_of_flags_without_effect.said.add(name)
+            logger.warning("--%s has no effect: %s", name.replace("_", "-"), reason)
+
+
+warn_of_flags_without_effect.said = set()
+
+
+def register_architectures() -> None:
+    """``--arch NAME`` for every preset: fills in what the command line did not say."""
+    for arch in PRESETS:
+
+        def fill(args: Any, arch: str = arch) -> None:
+            for name, value in vars(ModelConfig.from_namespace(args, arch)).items():
+                if getattr(args, name, None) is None:
+                    setattr(args, name, value)
+
+        register_model_architecture("ofa", arch)(fill)
+
+
+register_architectures()

@@ -1,0 +1,179 @@
+"""Reading checkpoints as data: no class of the file is ever imported, no code of the file is ever run.
+
+A checkpoint is a pickle, and a pickle may name any function to call. Here only tensors, containers and
+``argparse.Namespace`` come to life; configuration objects (omegaconf, fairseq's dataclasses and enums) become
+plain dicts and values; anything else is refused by name.
+"""
+
+import argparse
+import builtins
+import collections
+import pathlib
+import pickle
+import types
+from typing import Any, Mapping, Union
+
+import torch
+
+from ofa.errors import UserError
+
+HARMLESS = {
+    "argparse": {"Namespace"},
+    "collections": {"OrderedDict", "defaultdict", "Counter", "deque"},
+    "builtins": {"dict", "list", "tuple", "set", "frozenset", "int", "float", "bool", "str", "bytes", "bytearray",
+                 "complex", "slice", "range", "object"},
+    "copyreg": {"_reconstructor"},
+    "_codecs": {"encode"},
+    "torch": {"Size", "device", "Tensor", "dtype", "float16", "float32", "float64", "bfloat16", "uint8", "int8", "int16",
+              "int32", "int64", "bool"},
+    "torch._utils": {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"},
+    "torch.nn.parameter": {"Parameter"},
+    "torch.serialization": {"_get_layout"},
+    "numpy": {"dtype", "ndarray", "float64", "float32", "int64", "int32", "bool_"},
+    "numpy.core.multiarray": {"scalar", "_reconstruct"},
+    "numpy._core.multiarray": {"scalar", "_reconstruct"},
+}
+OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # as Python 2 protocols spell them
+# Classes that only carry settings. Their objects become plain data, the classes are not imported.
+SETTINGS = ("omegaconf", "hydra", "fairseq", "ofa", "ofa_module", "enum", "typing", "pathlib", "utils", "tasks",
+            "criterions", "models", "data")
+STORAGES = {name for name in dir(torch) if name.endswith("Storage")} | {"UntypedStorage", "TypedStorage"}
+
+
+class Settings:
+    """Stands for an object of a settings class while a file is read; ``plain`` turns it into data."""
+
+    class_name = "settings"
+
+    def __new__(cls, *args, **kwargs):
+        self = super().__new__(cls)
+        self.args, self.state, self.items = args, None, {}
+        return self
+
+    def __init__(self, *args, **kwargs) -> None:
+        pass
+
+    def __setstate__(self, state) -> None:
+        self.state = state[1] or state[0] if isinstance(state, tuple) and len(state) == 2 else state
+
+    def __setitem__(self, key, value) -> None:
+        self.items[key] = value
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+def load_checkpoint(path: Union[str, pathlib.Path], trust: bool = False) -> dict[str, Any]:
+    """Read a ``.pt`` file onto the CPU.
+
+    Args: trust: unpickle without restrictions - this runs whatever code the file contains.
+    Raises: UserError if the file is missing, damaged, or names a class that is not plain data.
+    """
+    path = str(path)
+    try:
+        with open(path, "rb") as file:
+            if trust:
+                return torch.load(file, map_location="cpu", weights_only=False)
+            content = torch.load(file, map_location="cpu", weights_only=False, pickle_module=restricted_pickle(path))
+    except FileNotFoundError:
+        raise UserError(f"{path}: expected a checkpoint, found no such file; check the path") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: expected a checkpoint file, found a directory; name the .pt file in it") from None
+    except UserError:
+        raise
+    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError, IndexError, AttributeError,
+            TypeError, UnicodeDecodeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path}: expected a checkpoint, found a damaged or incomplete file ({reason}); "
+                        "download or copy it again, or use an older checkpoint of the run") from error
+    return plain(content)
+
+
+def restricted_pickle(path: str) -> types.SimpleNamespace:
+    """What ``torch.load`` takes in place of the pickle module."""
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            module = OLD_NAMES.get(module, module)
+            if name in HARMLESS.get(module, ()) or (module in ("torch", "torch.storage") and name in STORAGES):
+                return super().find_class(module, name)
+            if module.partition(".")[0] in SETTINGS and not hasattr(builtins, name):
+                return type(name, (Settings,), {"class_name": f"{module}.{name}"})
+            raise UserError(f"{path}: expected tensors and settings only, found the class {module}.{name}, which could run code; "
+                            "get the file from its authors, or, if you trust them, load it with trust=True "
+                            "(command line: --trust-checkpoint)")
+
+    def load(file, **kwargs):
+        return Unpickler(file, **kwargs).load()
+
+    return types.SimpleNamespace(Unpickler=Unpickler, load=load, __name__="restricted_pickle")
+
+
+def plain(value: Any) -> Any:
+    """Settings objects as dicts and values, at any depth; everything else as it is."""
+    if isinstance(value, Settings):
+        return plain_settings(value)
+    if isinstance(value, type) and issubclass(value, Settings):
+        return value.class_name
+    if isinstance(value, argparse.Namespace):
+        return argparse.Namespace(**{key: plain(item) for key, item in vars(value).items()})
+    if isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, collections.OrderedDict) and all(isinstance(item, torch.Tensor) for item in value.values()):
+        return value  # a state dict, with its metadata
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple, set):
+        return type(value)(plain(item) for item in value)
+    return value
+
+
+def plain_settings(value: Settings) -> Any:
+    """An omegaconf node gives its content, an enum its value, a path its text, a dataclass a dict of its fields."""
+    state = value.state
+    if isinstance(state, Mapping):
+        if "_content" in state:
+            return plain(state["_content"])
+        if "_val" in state:
+            return plain(state["_val"])
+        return {key: plain(item) for key, item in state.items()}
+    if value.items:
+        return plain(value.items)
+    if value.class_name.startswith("pathlib"):
+        return str(pathlib.PurePosixPath(*value.args))
+    return plain(value.args[0]) if len(value.args) == 1 else [plain(item) for item in value.args]
+
+
+def official_state_dict(checkpoint: Mapping[str, Any], ema: bool = False) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint (or of a bare state dict). Args: ema: the moving average instead of the last step's.
+
+    Raises: UserError if there are none of that kind.
+    """
+    state = checkpoint.get("model", checkpoint)
+    if ema:
+        extra = checkpoint.get("extra_state") or {}
+        if not extra.get("ema") and not extra.get("ema_fp32_params"):
+            raise UserError("the checkpoint has no EMA weights (extra_state.ema); evaluate without --ema-eval, "
+                            "or train with --store-ema")
+        state = {**state, **(extra.get("ema") or {}), **(extra.get("ema_fp32_params") or {})}
+    weights = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    if not any(key.startswith("encoder.") for key in weights):
+        raise UserError("the checkpoint holds no OFA model: expected tensors named encoder.* under 'model', found "
+                        + (", ".join(list(map(str, state))[:5]) or "nothing"))
+    return weights
+
+
+def arguments(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Task and model options a checkpoint was trained with, whichever way it stores them.
+
+    Old files hold a Namespace ``args``; newer ones ``cfg`` with ``task`` and ``model``, dicts or Namespaces.
+    """
+    found: dict[str, Any] = {}
+    config = checkpoint.get("cfg") or {}
+    for part in (checkpoint.get("args"), config.get("common"), config.get("task"), config.get("model")):
+        if part is not None:
+            found.update(part if isinstance(part, Mapping) else vars(part))
+    name = found.pop("_name", None)
+    if found.get("arch") is None and name:
+        found["arch"] = name
+    return found
