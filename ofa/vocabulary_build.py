@@ -56,11 +56,11 @@ def build_vocabulary(
     lines = [" " + plain.strip(" ") for plain in map(_plain, texts) if plain.strip(" ")]
     if not lines:
         raise UserError("expected text to learn a vocabulary from, found none; check --text or --tsv and --column")
-    coverage, covered = _coverage(lines, size)
-    model = _train(lines, size, coverage)
+    covered = _frequent_characters(lines, size)
+    model = _train(["".join(c if c in covered else " " for c in line) for line in lines], size)
     pieces = _pieces(model)
     readme = README_TEXT.format(
-        pieces=len(pieces), size=size, lines=len(lines), characters=sum(map(len, lines)), covered=covered,
+        pieces=len(pieces), size=size, lines=len(lines), characters=sum(map(len, lines)), covered=len(covered),
         sources="\n".join(f"* {source}" for source in sources) or "* (not stated)", model=MODEL, dictionary=DICTIONARY,
     )
     dictionary = "".join(f"{piece} 1\n" for piece in pieces)
@@ -73,20 +73,18 @@ def _plain(text: str) -> str:
     return "".join(" " if c.isspace() or c in "▁\0" else c for c in text)
 
 
-def _coverage(lines: list[str], size: int) -> tuple[float, int]:
-    """Share of the text whose characters get an entry, and their number: at most half of what bytes leave."""
+def _frequent_characters(lines: list[str], size: int) -> set[str]:
+    """Characters that get an entry: at most half of what the bytes leave, so that words have room too."""
     room = (size - NUM_BYTES) // 2
     if room < 16:
         raise UserError(f"--size {size}: expected at least {NUM_BYTES + 32} ({NUM_BYTES} are bytes); take more")
     counts = Counter()
     for line in lines:
         counts.update(line)
-    if len(counts) <= room:
-        return 1.0, len(counts)
-    return sum(count for _, count in counts.most_common(room - 1)) / counts.total(), room
+    return {character for character, _ in counts.most_common(room)}
 
 
-def _train(lines: list[str], size: int, coverage: float) -> bytes:
+def _train(lines: list[str], size: int) -> bytes:
     from sentencepiece import SentencePieceTrainer
 
     model = io.BytesIO()
@@ -98,7 +96,7 @@ def _train(lines: list[str], size: int, coverage: float) -> bytes:
             vocab_size=size + 3,  # sentencepiece counts its <unk>, <s> and </s>
             hard_vocab_limit=False,
             byte_fallback=True,
-            character_coverage=coverage,
+            character_coverage=1.0,  # rare characters are not in the lines any more
             normalization_rule_name="identity",
             add_dummy_prefix=False,
             remove_extra_whitespaces=False,

@@ -29,16 +29,17 @@ TIMEOUT = 30  # seconds without an answer
 BLOCK = 1 << 16
 
 
-def fetch_gpt2(folder: str | Path, source: str = GPT2_URL, sums: dict[str, str] = GPT2_SHA256) -> list[str]:
+def fetch_gpt2(folder: str | Path, source: str = GPT2_URL, sums: dict[str, str] | None = None) -> list[str]:
     """Put the GPT-2 files into a folder.
 
-    Args: source: address of a mirror, or a local folder that has the files. sums: file name -> sha256.
+    Args: source: address of a mirror, or a local folder that has the files. sums: file name -> sha256, by
+    default those of the released files.
     Returns: names of the files that were missing; the others were there already, and right.
     Raises: UserError if a file of another content is there, the source cannot be reached (with what to
     copy where), or what came is damaged.
     """
     folder = Path(folder)
-    is_new = not folder.exists()
+    sums, is_new = sums or GPT2_SHA256, not folder.exists()
     for name, expected in sums.items():
         if (folder / name).exists() and sha256(folder / name) != expected:
             raise UserError(

@@ -1,0 +1,228 @@
+"""``ofa vocab build``, ``fetch`` and ``show``, through the command line."""
+
+import hashlib
+import http.server
+import random
+import threading
+
+import pytest
+
+from ofa import vocabulary_fetch
+from ofa.bpe import load_language
+from ofa.cli.main import main
+from ofa.vocabulary_build import build_vocabulary
+
+FILES = {"encoder.json": b"{}" * 50_000, "vocab.bpe": b"#version: 0.2\n", "dict.txt": b"13 1\n"}
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    words = "red blue dog cat runs sits on under the a table kite café".split()
+    chooser = random.Random(0)
+    path = tmp_path / "text.txt"
+    path.write_text("".join(" ".join(chooser.choices(words, k=7)) + ".\n" for _ in range(200)), encoding="utf-8")
+    return path
+
+
+# build
+
+
+def test_built_folder_loads_and_knows_every_text(corpus, tmp_path, capsys):
+    assert main(["vocab", "build", "--text", str(corpus), "--size", "320", "--out", str(tmp_path / "v")]) == 0
+    assert "320 text pieces" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "v").iterdir()) == ["README.md", "dict.txt", "sentencepiece.model"]
+    bpe, vocabulary = load_language(tmp_path / "v")
+    assert bpe.kind == "sentencepiece" and len(vocabulary.text) == 320
+    for text in (" a red dog", "UPPER  case\tand 日本語 🔥\n", " café"):
+        ids = vocabulary.ids(bpe.encode(text))
+        assert vocabulary.unk not in ids and bpe.decode(vocabulary.pieces(ids)) == text
+    assert bpe.encode(" a red dog").split() == ["▁a", "▁red", "▁dog"]
+
+
+def test_building_twice_gives_the_same_bytes(corpus, tmp_path):
+    for name in ("one", "two"):
+        assert main(["vocab", "build", "--text", str(corpus), "--size", "320", "--out", str(tmp_path / name)]) == 0
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_captions_of_a_tsv_column_are_learned(tmp_path):
+    (tmp_path / "a.tsv").write_text("0\tzebra zebra&&zebra\n" * 20)
+    arguments = ["vocab", "build", "--tsv", str(tmp_path / "a.tsv"), "--column", "1", "--size", "300"]
+    assert main([*arguments, "--out", str(tmp_path / "v")]) == 0
+    assert "▁zebra" in load_language(tmp_path / "v")[1]
+
+
+def test_small_text_gives_fewer_pieces_and_says_so(tmp_path, capsys):
+    (tmp_path / "t.txt").write_text("a dog\n")
+    assert main(["vocab", "build", "--text", str(tmp_path / "t.txt"), "--size", "900", "--out", str(tmp_path / "v")]) == 0
+    assert "900 asked for: the text has no more" in capsys.readouterr().out
+
+
+def test_rare_characters_are_spelled_in_bytes_when_there_are_too_many(tmp_path):
+    many = [chr(0x4E00 + i) for i in range(400)]
+    build_vocabulary([" ".join(many), *[many[0] * 3] * 9], 320, tmp_path / "v")
+    bpe, vocabulary = load_language(tmp_path / "v")
+    assert many[0] in vocabulary and many[399] not in vocabulary
+    assert vocabulary.unk not in vocabulary.ids(bpe.encode("".join(many)))
+
+
+def test_characters_that_mean_something_to_the_files_do_no_harm(tmp_path):
+    text = "x\u00a0y ▁z \u2028 a\x85b <s> <mask> <unk> <bin_1> \r\0"
+    build_vocabulary([text] * 9, 400, tmp_path / "v")
+    bpe, vocabulary = load_language(tmp_path / "v")
+    again = "x\u00a0y \u2028 a\x85b <s> <mask> \r"
+    assert bpe.decode(vocabulary.pieces(vocabulary.ids(bpe.encode(again)))) == again
+
+
+def test_existing_vocabulary_is_replaced_only_by_force(corpus, tmp_path, capsys):
+    arguments = ["vocab", "build", "--text", str(corpus), "--size", "320", "--out", str(tmp_path / "v")]
+    assert main(arguments) == 0
+    assert main(arguments) == 2
+    assert "found dict.txt in it; choose another --out, or replace it with --force" in capsys.readouterr().err
+    assert main([*arguments, "--force"]) == 0
+
+
+def test_vocabulary_of_another_kind_is_never_replaced(corpus, tmp_path, capsys):
+    (tmp_path / "vocab.txt").write_text("[UNK]\n")
+    arguments = ["vocab", "build", "--text", str(corpus), "--size", "320", "--out", str(tmp_path), "--force"]
+    assert main(arguments) == 2 and "found vocab.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected --text FILE... or --tsv"),
+        (["--tsv", "a.tsv"], "--tsv and --column go together"),
+        (["--text", "a", "--column", "1"], "--tsv and --column go together"),
+        (["--text", "missing.txt"], "missing.txt: expected a text file"),
+        (["--tsv", "missing.tsv", "--column", "1"], "missing.tsv: expected a TSV file"),
+        (["--text", "empty.txt"], "expected text to learn a vocabulary from, found none"),
+        (["--text", "latin.txt"], "latin.txt: expected UTF-8"),
+        (["--text", "good.txt", "--size", "200"], "--size 200: expected at least 288"),
+    ],
+)
+def test_bad_input_is_one_message_and_leaves_nothing(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").write_text(" \n")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
+    (tmp_path / "good.txt").write_text("a dog\n")
+    assert main(["vocab", "build", "--size", "320", "--out", "v", *arguments]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "v").exists()
+
+
+# show
+
+
+def test_show_prints_kind_and_ranges(corpus, tmp_path, capsys):
+    main(["vocab", "build", "--text", str(corpus), "--size", "320", "--out", str(tmp_path / "v")])
+    assert main(["vocab", "show", str(tmp_path / "v"), "--num-codes", "8", "--num-bins", "10"]) == 0
+    shown = capsys.readouterr().out
+    assert "sentencepiece, 343 entries" in shown and "333 .. 342" in shown and "<bin_0> ... <bin_9>" in shown
+
+
+def test_show_of_a_folder_without_vocabulary_is_an_error(tmp_path, capsys):
+    assert main(["vocab", "show", str(tmp_path)]) == 2
+    assert "found an empty folder" in capsys.readouterr().err
+
+
+# fetch
+
+
+@pytest.fixture
+def mirror(monkeypatch):
+    """A local server with FILES that honours byte ranges; its ``requests`` are (name, Range header)."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            name, span = self.path[1:], self.headers.get("Range")
+            server.requests.append((name, span))
+            if name not in server.files:
+                return self.send_error(404)
+            start = int(span.removeprefix("bytes=").rstrip("-")) if span else 0
+            body = server.files[name][start:]
+            if span and not body:
+                return self.send_error(416)
+            self.send_response(206 if span else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: server.stop_after])
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.files, server.requests, server.stop_after = dict(FILES), [], None
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
+    monkeypatch.setattr(vocabulary_fetch, "GPT2_SHA256", sums)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def fetch(mirror, folder, *more):
+    return main(["vocab", "fetch", "gpt2", "--out", str(folder), "--source", mirror.url, *more])
+
+
+def test_files_are_fetched_checked_and_not_fetched_again(mirror, tmp_path, capsys):
+    assert fetch(mirror, tmp_path / "g") == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "g").iterdir()} == FILES
+    assert fetch(mirror, tmp_path / "g") == 0
+    assert "complete already" in capsys.readouterr().out and len(mirror.requests) == 3
+
+
+def test_interrupted_download_goes_on_where_it_stopped(mirror, tmp_path, capsys):
+    mirror.stop_after = 30_000
+    assert fetch(mirror, tmp_path) == 2
+    assert "after 30000 of 100000 bytes" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder.json.part"]
+    mirror.stop_after = None
+    assert fetch(mirror, tmp_path) == 0
+    assert ("encoder.json", "bytes=30000-") in mirror.requests
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == FILES
+
+
+def test_download_that_was_complete_but_not_renamed_is_used(mirror, tmp_path):
+    (tmp_path / "encoder.json.part").write_bytes(FILES["encoder.json"])
+    assert fetch(mirror, tmp_path) == 0
+
+
+def test_damaged_download_is_removed(mirror, tmp_path, capsys):
+    mirror.files["vocab.bpe"] = b"captive portal, please log in"
+    assert fetch(mirror, tmp_path) == 2
+    assert "vocab.bpe: expected sha256" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder.json"]
+
+
+def test_other_files_of_that_name_are_never_touched(mirror, tmp_path, capsys):
+    (tmp_path / "dict.txt").write_text("mine 1\n")
+    assert fetch(mirror, tmp_path) == 2
+    assert "dict.txt: expected the GPT-2 file" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["dict.txt"] and not mirror.requests
+
+
+def test_files_are_copied_from_a_folder(mirror, tmp_path):
+    (tmp_path / "from").mkdir()
+    for name, data in FILES.items():
+        (tmp_path / "from" / name).write_bytes(data)
+    assert fetch(mirror, tmp_path / "to", "--source", str(tmp_path / "from")) == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "to").iterdir()} == FILES
+
+
+@pytest.mark.parametrize("source", ["http://127.0.0.1:9", "nonsense", "/no/such/folder"])
+def test_without_a_connection_the_message_says_what_to_copy_where(mirror, tmp_path, capsys, source):
+    assert fetch(mirror, tmp_path / "g", "--source", source) == 2
+    message = capsys.readouterr().err
+    assert f"copy encoder.json, vocab.bpe, dict.txt to {tmp_path / 'g'}" in message and "utils/BPE" in message
+    assert not (tmp_path / "g").exists()
+
+
+def test_released_checksums_are_those_of_the_released_files():
+    from conftest import bpe_folder
+
+    folder = bpe_folder("gpt2")
+    assert {name: vocabulary_fetch.sha256(folder / name) for name in vocabulary_fetch.GPT2_SHA256} == (
+        vocabulary_fetch.GPT2_SHA256)
