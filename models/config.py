@@ -5,6 +5,7 @@ all become one through ``ModelConfig.from_namespace``. ``PRESETS`` holds the siz
 name changes in the defaults.
 """
 
+from argparse import ArgumentParser
 from dataclasses import dataclass, field, fields
 from typing import Any, Mapping, Optional
 
@@ -168,3 +169,18 @@ def preset(arch: str) -> dict[str, Any]:
     if arch not in PRESETS:
         raise UserError(f"unknown architecture {arch!r}; known: {', '.join(PRESETS)}")
     return PRESETS[arch]
+
+
+def add_flags(parser: ArgumentParser) -> None:
+    """A flag for every field that is the model's own, without defaults: presets supply what is not given."""
+    for item in fields(ModelConfig):
+        if item.metadata.get("belongs_to") != "task":
+            add_flag(parser, item.name, item.default, item.metadata["help"], item.metadata.get("choices"))
+
+
+def add_flag(parser: ArgumentParser, name: str, default: Any, help: str, choices=None) -> None:
+    flag = "--" + name.replace("_", "-")
+    if isinstance(default, bool):
+        parser.add_argument(flag, action="store_true", help=help)
+    else:
+        parser.add_argument(flag, type=str if default is None else type(default), choices=choices, help=help)

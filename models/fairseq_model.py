@@ -5,15 +5,14 @@ Flags come from the fields of ``ModelConfig``; nothing about a flag is written t
 
 import argparse
 import logging
-from dataclasses import fields
 from typing import Any
 
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
-from torch import nn
 
 from ofa.checkpoint import load_checkpoint
 from ofa.errors import UserError
-from ofa.models.config import PRESETS, ModelConfig
+from ofa.models.config import PRESETS, ModelConfig, add_flag, add_flags
+from ofa.models.freezing import freeze
 from ofa.models.ofa import OFA
 from ofa.models.resnet import load_imagenet_weights
 from ofa.models.state_dict import adapt_state_dict, load_into
@@ -47,9 +46,7 @@ class OFAModel(OFA, BaseFairseqModel):
     @classmethod
     def add_args(cls, parser: argparse.ArgumentParser) -> None:
         """Without defaults: the architecture supplies what the command line does not give."""
-        for item in fields(ModelConfig):
-            if item.metadata.get("belongs_to") != "task":
-                add_flag(parser, item.name, item.default, item.metadata["help"], item.metadata.get("choices"))
+        add_flags(parser)
         for name, default, kind, reason in WITHOUT_EFFECT:
             add_flag(parser, name, kind() if default is None else default, f"no effect: {reason}")
         for name in ALWAYS_ON:
@@ -79,33 +76,6 @@ class OFAModel(OFA, BaseFairseqModel):
     def load_state_dict(self, state_dict, strict: bool = True, model_cfg=None, args=None, **unused):
         """Loads checkpoints of older, smaller or plainer models as well; see ``ofa.models.state_dict``."""
         load_into(self, state_dict, strict)
-
-
-def add_flag(parser: argparse.ArgumentParser, name: str, default: Any, help: str, choices=None) -> None:
-    flag = "--" + name.replace("_", "-")
-    if isinstance(default, bool):
-        parser.add_argument(flag, action="store_true", help=help)
-    else:
-        parser.add_argument(flag, type=str if default is None else type(default), choices=choices, help=help)
-
-
-def freeze(model: OFA) -> None:
-    """Prefix prompts and adapters train alone, BitFit trains biases alone, embeddings may be frozen."""
-    config = model.config
-    prompts = config.encoder_prompt or config.decoder_prompt
-    if prompts or (config.adapter and not config.adapter_train_backbone):
-        train_only(model, lambda name: "prompt_encoder" in name or ".adapter." in name)
-    if config.bitfit:
-        train_only(model, lambda name: name.endswith("bias") and ("layer_norm" in name or "fc" in name))
-    if config.freeze_encoder_embedding or config.adapter:
-        model.encoder.embed_tokens.weight.requires_grad_(False)
-    if config.freeze_decoder_embedding or config.adapter:
-        model.decoder.embed_tokens.weight.requires_grad_(False)
-
-
-def train_only(model: nn.Module, wanted) -> None:
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(wanted(name))
 
 
 def warn_of_flags_without_effect(args: Any) -> None:
