@@ -1,14 +1,22 @@
 """Everything that ``--user-dir ofa`` adds to fairseq, in the order in which it has to come."""
 
+import importlib
+import pkgutil
+
+import ofa.criterions
+import ofa.models
+import ofa.tasks
+from ofa import fairseq_compat, fairseq_scheduler
+
 
 def register() -> None:
-    """Mend fairseq, then register scheduler, architectures, criterions and tasks. Safe to call twice."""
-    from ofa import fairseq_compat, fairseq_scheduler
+    """Mend fairseq, then register scheduler, architectures, criterions and tasks. Safe to call twice.
 
+    Importing the files named ``fairseq_*`` of a folder registers what they define.
+    """
     fairseq_compat.install()
     fairseq_scheduler.install()
-
-    # Importing these registers what they define.
-    import ofa.criterions.fairseq_label_smoothed  # noqa: F401
-    import ofa.models.fairseq_model  # noqa: F401
-    import ofa.tasks.fairseq_task  # noqa: F401
+    for package in (ofa.models, ofa.criterions, ofa.tasks):
+        for info in pkgutil.iter_modules(package.__path__):
+            if info.name.startswith("fairseq_"):
+                importlib.import_module(f"{package.__name__}.{info.name}")
