@@ -125,6 +125,14 @@ class Metric:
 Scorer = Callable[[list[str], list[list[str]]], dict[str, float]]
 
 
+@dataclass
+class Scores:
+    """Scores of a whole evaluation by name: over all rows, and one value per row."""
+
+    overall: dict[str, float] = field(default_factory=dict)
+    by_row: dict[str, list[float]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class TaskSpec:
     """The declaration of a task.
@@ -140,6 +148,8 @@ class TaskSpec:
         result: (id, prediction) -> one entry of ``<subset>_predict.json``.
         metrics: the figures that validation may report.
         make_scorer: (options, all references of the validation file, on demand) -> what counts for ``metrics``.
+        row_references: a row by column name -> its reference texts as they stand in the file, none if it has none.
+        final_scores: (predictions, their ``row_references``) -> the scores that ``ofa evaluate`` reports.
     """
 
     name: str
@@ -152,6 +162,8 @@ class TaskSpec:
     options: type[TaskOptions] = TaskOptions
     metrics: tuple[Metric, ...] = ()
     make_scorer: Optional[Callable[[TaskOptions, Callable[[], list[list[str]]]], Scorer]] = None
+    row_references: Optional[Callable[[Mapping[str, str]], list[str]]] = None
+    final_scores: Optional[Callable[[Sequence[str], Sequence[Sequence[str]]], Scores]] = None
 
     def enabled_metrics(self, options: TaskOptions) -> list[Metric]:
         """The metrics that this run computes while validating."""

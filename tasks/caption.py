@@ -10,6 +10,7 @@ from typing import Any, Callable, Mapping, Optional
 
 import sacrebleu
 
+from ofa.caption_scores import caption_scores
 from ofa.errors import UserError
 from ofa.metrics import CiderD
 from ofa.spec import Example, Metric, RowContext, Scorer, TaskOptions, TaskSpec
@@ -76,6 +77,11 @@ def clean_prediction(text: str) -> str:
 def split_references(target: str) -> list[str]:
     """The captions of a decoded target; an empty one (``a cat&&``) is no reference."""
     return [caption for caption in caption_references(target) if caption] or [""]
+
+
+def row_references(row: Mapping[str, str]) -> list[str]:
+    """The captions of a row, unchanged but for surrounding blanks."""
+    return [caption.strip() for caption in row["caption"].split(JOIN) if caption.strip()]
 
 
 def result_row(image_id: Any, caption: str) -> dict[str, str]:
@@ -166,4 +172,6 @@ SPEC = TaskSpec(
         Metric("bleu", BLEU_COUNTS, bleu_value, evaluates_bleu),
     ),
     make_scorer=CaptionScorer,
+    row_references=row_references,
+    final_scores=caption_scores,
 )

@@ -1,0 +1,188 @@
+"""``ofa evaluate``: a checkpoint and a file of rows (or a folder of images) -> predictions, scores, a page."""
+
+import argparse
+import ast
+import json
+import logging
+import time
+from pathlib import Path
+
+from ofa.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# Flags of released command lines that have no meaning here. They are accepted and named once.
+WITHOUT_MEANING = ("--log-format", "--log-interval", "--ddp-backend", "--distributed-world-size", "--distributed-port",
+                   "--fp16-scale-window", "--valid-subset")
+EXAMPLE = """\
+example:
+  ofa evaluate caption_test.tsv --path checkpoint_best.pt --bpe-dir vocab --beam 5 --max-len-b 16 \\
+      --no-repeat-ngram-size 3 --results-path results --report results/test.html
+
+Options that are left out come from the checkpoint; generation options from the --eval-args of its training."""
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser("evaluate", help="predict and score with a checkpoint", epilog=EXAMPLE,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_argument_group("what to evaluate")
+    what.add_argument("data", nargs="?", help="TSV file; of a comma separated list the last one is evaluated")
+    what.add_argument("--images", metavar="DIR", help="instead of a TSV: caption every image file of a folder")
+    what.add_argument("--path", required=True, metavar="FILE", help="checkpoint; several separated by : are an ensemble")
+    what.add_argument("--task", help="default: the checkpoint's")
+    what.add_argument("--selected-cols", metavar="N,N,...", help="columns in the order the task names them")
+    what.add_argument("--bpe-dir", metavar="DIR", help="vocabulary folder, if it has moved since training")
+    what.add_argument("--bpe", choices=("gpt2", "bert", "sentencepiece"), help="recognised from the folder when left out")
+    what.add_argument("--model-overrides", "--overrides", type=_dictionary, default={}, metavar="DICT", dest="overrides",
+                      help="stored options to replace, e.g. \"{'patch_image_size': 384}\"")
+    what.add_argument("--ema-eval", action="store_true", help="take the averaged weights (EMA) of the checkpoint")
+    _add_outputs(parser)
+    _add_generation(parser)
+    _add_machine(parser)
+    for flag in WITHOUT_MEANING:
+        parser.add_argument(flag, help=argparse.SUPPRESS)
+    parser.add_argument("--user-dir", help=argparse.SUPPRESS)  # we are the plugin
+    parser.set_defaults(run=run)
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what comes out")
+    group.add_argument("--results-path", metavar="DIR", help="folder for SUBSET_predict.json and SUBSET_scores.json")
+    group.add_argument("--gen-subset", default="test", metavar="SUBSET", help="name for the result files (%(default)s)")
+    group.add_argument("--report", metavar="FILE.html", help="a page with pictures, captions, references and scores")
+    group.add_argument("--report-images", type=int, default=500, metavar="N",
+                       help="pictures on the page, evenly spread from the worst to the best (%(default)s)")
+    group.add_argument("--report-title", metavar="TEXT", help="heading of the page")
+    group.add_argument("--training-log", metavar="FILE", help="train.log whose curves the page shows")
+    group.add_argument("--timings", metavar="FILE", help="lines of 'stage TAB seconds' that the page shows as a table")
+    group.add_argument("--constant-from", metavar="FILE", help="captions, one per line: also score the one that does best "
+                                                               "as the answer to every picture")
+
+
+def _add_generation(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("generation")
+    for flag, kind, text in (
+        ("--beam", int, "hypotheses kept at each step"), ("--max-len-a", float, "longest: max-len-a * source + max-len-b"),
+        ("--max-len-b", int, "see --max-len-a"), ("--min-len", int, "shortest caption in tokens"),
+        ("--lenpen", float, "scores are divided by length ** lenpen"), ("--unkpen", float, "penalty of unknown tokens"),
+        ("--temperature", float, "logits are divided by it"),
+        ("--no-repeat-ngram-size", int, "no n-gram of this size twice"),
+        ("--sampling-topk", int, "with --sampling: of the k likeliest tokens"),
+        ("--sampling-topp", float, "with --sampling: of the likeliest tokens that together reach p"),
+        ("--diverse-beam-groups", int, "groups of beams that avoid each other's tokens"),
+        ("--diverse-beam-strength", float, "penalty for what another group chose"),
+    ):
+        group.add_argument(flag, type=kind, help=text)
+    group.add_argument("--constraint-range", metavar="START,END", help="besides specials only these token ids")
+    group.add_argument("--unnormalized", action="store_true", default=None, help="compare sums, not means, of scores")
+    group.add_argument("--sampling", action="store_true", default=None, help="draw tokens instead of searching")
+
+
+GENERATION = ("beam", "max_len_a", "max_len_b", "min_len", "lenpen", "unkpen", "temperature", "no_repeat_ngram_size",
+              "sampling", "sampling_topk", "sampling_topp", "diverse_beam_groups", "diverse_beam_strength",
+              "constraint_range", "unnormalized")
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("machine")
+    group.add_argument("--batch-size", type=_positive, help="rows at a time (the checkpoint's validation batch, or 16)")
+    group.add_argument("--nproc", type=_positive, default=1, metavar="N", help="processes on this machine (%(default)s)")
+    group.add_argument("--num-workers", type=int, default=0, help="data workers per process (%(default)s)")
+    group.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    precision = group.add_mutually_exclusive_group()
+    precision.add_argument("--fp16", action="store_const", const="fp16", dest="precision", default="fp32")
+    precision.add_argument("--bf16", action="store_const", const="bf16", dest="precision")
+    group.add_argument("--seed", type=int, default=7, help="of sampling (%(default)s)")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, found {text}")
+    return value
+
+
+def _dictionary(text: str) -> dict:
+    """A Python or JSON dictionary of plain values."""
+    for read in (ast.literal_eval, json.loads):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError):
+            continue
+        if isinstance(value, dict):
+            return value
+    raise argparse.ArgumentTypeError(f"expected a dictionary such as \"{{'eval_cider': False}}\", found {text!r}")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, print the scores, write the page."""
+    from ofa.evaluation import EvaluationOptions, evaluate
+
+    started = time.monotonic()
+    _check(args)
+    given = {name: getattr(args, name) for name in ("selected_cols", "bpe_dir", "bpe") if getattr(args, name)}
+    evaluation = evaluate(EvaluationOptions(
+        paths=args.path.split(":"), data=args.data, images=args.images, task=args.task, subset=args.gen_subset,
+        results=args.results_path, overrides={**args.overrides, **given},
+        generation={name: getattr(args, name) for name in GENERATION}, batch_size=args.batch_size,
+        precision=args.precision, device="cpu" if args.cpu else None, ema=args.ema_eval, workers=args.num_workers,
+        processes=args.nproc, seed=args.seed))
+    if evaluation is None:
+        return 0  # another process of torchrun reports
+    rows = len(evaluation.texts)
+    logger.info("%d rows in %.1f s (%.1f per second)", rows, evaluation.seconds, rows / max(evaluation.seconds, 1e-9))
+    scores, constant = _score(args, evaluation)
+    if evaluation.result_path:
+        print(f"predictions: {evaluation.result_path}")
+    if args.report:
+        from ofa.evaluation_page import write_page
+
+        write_page(args, evaluation, scores, constant, time.monotonic() - started)
+        print(f"page: {args.report}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """What can be said before the checkpoint is loaded."""
+    if bool(args.data) == bool(args.images) and "data" not in args.overrides:
+        raise UserError("expected a TSV file or --images DIR, found " + ("both" if args.data else "neither"))
+    for flag, path in (("--training-log", args.training_log), ("--timings", args.timings),
+                       ("--constant-from", args.constant_from)):
+        if path and not Path(path).is_file():
+            raise UserError(f"{flag}: expected a file, found none at {path}")
+    for flag in WITHOUT_MEANING:
+        if getattr(args, flag[2:].replace("-", "_")) is not None:
+            logger.warning("%s has no meaning here and is passed over", flag)
+
+
+def _score(args: argparse.Namespace, evaluation):
+    """Scores of the predictions, and of the best constant caption if that is asked for; printed and written."""
+    from ofa.results import write_json
+
+    spec = evaluation.task.spec
+    if evaluation.references is None or spec.final_scores is None:
+        logger.info("no scores: %s", "the rows have no references" if spec.final_scores else "the task defines none")
+        return None, None
+    scores = spec.final_scores(evaluation.texts, evaluation.references)
+    constant = None
+    if args.constant_from:
+        from ofa.caption_scores import best_constant
+
+        captions = Path(args.constant_from).read_text(encoding="utf-8").splitlines()
+        constant = best_constant(captions, evaluation.references)
+    _print_table(scores, constant)
+    if args.results_path:
+        content = {"scores": scores.overall, "rows": len(evaluation.texts), "by_row": scores.by_row}
+        if constant:
+            content["best_constant"] = {"caption": constant[0], "scores": constant[1]}
+        write_json(Path(args.results_path) / f"{args.gen_subset}_scores.json", content)
+    return scores, constant
+
+
+def _print_table(scores, constant) -> None:
+    print(f"{'':10}{'model':>10}" + (f"{'best constant caption':>24}" if constant else ""))
+    for name, value in scores.overall.items():
+        other = constant[1].get(name) if constant else None
+        print(f"{name:10}{value:10.4f}" + (f"{other:24.4f}" if other is not None else ""))
+    if constant:
+        print(f"best constant caption: {constant[0]}")

@@ -1,0 +1,302 @@
+"""Checkpoint + rows -> predictions, scores and the result file; by one process or many.
+
+    evaluation = evaluate(EvaluationOptions(paths=["checkpoint_best.pt"], data="caption_test.tsv", results="results"))
+
+The rows are cut into batches first and the batches are dealt out to the processes, so every row is predicted
+exactly once and in the same batch however many processes there are.
+"""
+
+import logging
+import os
+import socket
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+from tqdm import tqdm
+
+import ofa
+from ofa.errors import UserError
+from ofa.preparation import base64_of_file
+from ofa.results import merge_predictions, write_predictions
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+DEFAULT_BATCH_SIZE = 16
+# What validation would compute while training; evaluation scores the whole file at the end instead.
+NOT_WHILE_EVALUATING = {"eval_cider": False, "eval_bleu": False, "scst": False}
+
+
+@dataclass
+class EvaluationOptions:
+    """What to evaluate, and how. None: the value that the checkpoint stores, or the usual one.
+
+    Args:
+        paths: checkpoint files, several for an ensemble.
+        data: a TSV file; or ``images``: a folder of image files.
+        overrides: stored options to replace, by name.
+        generation: options of the generator, by name.
+        device: ``cpu``, ``cuda`` or None for a GPU if there is one.
+        processes: processes to start; under torchrun leave it at 1.
+    """
+
+    paths: list[str]
+    data: str | None = None
+    images: str | None = None
+    task: str | None = None
+    subset: str = "test"
+    results: str | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    generation: dict[str, Any] = field(default_factory=dict)
+    batch_size: int | None = None
+    precision: str = "fp32"
+    device: str | None = None
+    ema: bool = False
+    workers: int = 0
+    processes: int = 1
+    seed: int = 7
+
+
+@dataclass
+class Evaluation:
+    """The outcome, in the order of the rows.
+
+    Args:
+        entries: what the result file holds.
+        texts: the predictions as they are scored.
+        references: reference texts per row; None if the rows have none.
+        task, dataset: for those who want to look at rows and images again.
+    """
+
+    entries: list[dict[str, Any]]
+    texts: list[str]
+    references: list[list[str]] | None
+    task: Any
+    dataset: Any
+    seconds: float
+    result_path: Path | None = None
+
+
+def evaluate(options: EvaluationOptions) -> Evaluation | None:
+    """Predict all rows and write ``<results>/<subset>_predict.json``.
+
+    Returns: the outcome on the first process; None on the other processes of torchrun.
+    Raises: UserError for anything the user can mend; nothing is written then.
+    """
+    if options.processes > 1:
+        return _spawn(options)
+    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    if world > 1 and not distributed.is_initialized():
+        distributed.init_process_group("gloo")
+    return _in_one_line(_evaluate_rank, options, rank, world)
+
+
+def _spawn(options: EvaluationOptions) -> Evaluation:
+    """Start the other processes and be the first one; if one fails, all end."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    context = torch.multiprocessing.spawn(_other_process, (options, address), nprocs=options.processes - 1, join=False)
+    try:
+        _join_group(options, address, 0)
+        evaluation = _in_one_line(_evaluate_rank, options, 0, options.processes)
+    except BaseException as error:
+        failed = [p for p in context.processes if p.exitcode not in (None, 0)]
+        for process in context.processes:
+            process.terminate()
+        if failed and not isinstance(error, UserError):
+            _in_one_line(context.join)  # raises what the other process raised
+        raise
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+    while not context.join():
+        pass
+    return evaluation
+
+
+def _other_process(index: int, options: EvaluationOptions, address: str) -> None:
+    logging.basicConfig(level=logging.WARNING)
+    _join_group(options, address, index + 1)
+    _evaluate_rank(options, index + 1, options.processes)
+    distributed.destroy_process_group()
+
+
+def _join_group(options: EvaluationOptions, address: str, rank: int) -> None:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.processes))
+    distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=options.processes)
+
+
+def _in_one_line(function, *args):
+    """Call; a UserError that comes wrapped in a worker's traceback is raised as itself."""
+    try:
+        return function(*args)
+    except UserError as error:
+        wrapped: BaseException = error
+    except (RuntimeError, torch.multiprocessing.ProcessRaisedException) as error:
+        wrapped = error
+    from ofa.fairseq_compat import user_message
+
+    message = user_message(wrapped)
+    if message is None:
+        raise wrapped
+    raise UserError(message) from None
+
+
+# ---------------------------------------------------------------------------------------- one process
+
+
+def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluation | None:
+    """The share of one process; the first one gathers and writes."""
+    device = choose_device(options.device, rank)
+    task, models, stored = load(options, device)
+    dataset = open_rows(task, options)
+    batch_size = options.batch_size or stored.get("dataset", {}).get("batch_size_valid") or DEFAULT_BATCH_SIZE
+    generator = task.build_generator(models, Namespace(**generation_options(options, stored)))
+    torch.manual_seed(options.seed)
+    started = time.monotonic()
+    batches = [range(start, min(start + batch_size, len(dataset))) for start in range(0, len(dataset), batch_size)]
+    found = []
+    with tqdm(total=len(dataset), desc=options.subset, unit="row", disable=rank > 0) as bar:
+        for rows, hypotheses in predict(task, models, generator, dataset, batches[rank::world], options):
+            found += hypotheses
+            bar.update(min(len(rows) * world, bar.total - bar.n))
+        bar.update(bar.total - bar.n)
+    parts = _gather(found, rank, world)
+    if rank > 0:
+        return None
+    merged = merge_predictions(parts, len(dataset))
+    entries = [one["entry"] for one in merged]
+    evaluation = Evaluation(entries, [one["text"] for one in merged], references_of(task, dataset), task, dataset,
+                            time.monotonic() - started)
+    if options.results:
+        evaluation.result_path = write_predictions(options.results, options.subset, entries)
+    return evaluation
+
+
+def choose_device(name: str | None, rank: int = 0) -> torch.device:
+    """A GPU if there is one and the name does not say otherwise; processes take turns on several."""
+    if name == "cpu" or (name is None and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(f"device '{name}': expected a GPU, found none; leave the option out or use --cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def load(options: EvaluationOptions, device: torch.device) -> tuple[Any, list[torch.nn.Module], dict]:
+    """Task, models on their device in the chosen precision, and the stored configuration."""
+    ofa.register_fairseq_plugin()
+    from ofa.fairseq_loading import load_task_and_models
+
+    overrides = {**NOT_WHILE_EVALUATING, **options.overrides}
+    if options.data:
+        overrides["data"] = options.data
+    task, models, stored = load_task_and_models(options.paths, options.task, overrides, options.ema)
+    return task, [model.to(device=device, dtype=PRECISIONS[options.precision]) for model in models], stored
+
+
+def generation_options(options: EvaluationOptions, stored: dict) -> dict[str, Any]:
+    """The stored ``--eval-args`` of training, then what the caller gives."""
+    import json
+
+    try:
+        trained_with = json.loads(stored.get("task", {}).get("eval_args") or "{}")
+    except ValueError:
+        trained_with = {}
+    return {**trained_with, **{name: value for name, value in options.generation.items() if value is not None}}
+
+
+def open_rows(task, options: EvaluationOptions):
+    """The rows to predict: of the TSV, or one per image file of a folder."""
+    if not options.images:
+        if not task.cfg.data:
+            raise UserError("expected a TSV file or a folder of images to evaluate, found neither; give one")
+        task.load_dataset(options.subset)
+        return task.datasets[options.subset]
+    from ofa.data.fairseq_dataset import OFADataset
+    from ofa.data.sample import SampleBuilder
+
+    rows = ImageFolder(options.images, task.spec.columns)
+    return OFADataset(rows, SampleBuilder(task.spec, task.cfg, task.vocabulary, task.bpe, options.subset, options.seed))
+
+
+class ImageFolder:
+    """The image files of a folder as rows: the file's name is the id, the other columns are empty.
+
+    Raises: UserError if there is no image or the task needs more than an image.
+    """
+
+    def __init__(self, folder: str, columns: Sequence[str]):
+        if not Path(folder).is_dir():
+            raise UserError(f"{folder}: expected a folder of image files, found none; check --images")
+        if not {"id", "image"} <= set(columns):
+            raise UserError(f"{folder}: a folder of images is enough for captioning only; this task needs the columns "
+                            f"{', '.join(columns)}: give it a TSV file")
+        self.path, self.columns = str(folder), tuple(columns)
+        self.selected_cols = list(range(len(columns)))
+        self.files = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_ENDINGS)
+        if not self.files:
+            raise UserError(f"{folder}: expected image files ({', '.join(IMAGE_ENDINGS)}), found none")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> list[str]:
+        path = self.files[index]
+        values = {"id": path.name, "image": base64_of_file(str(path))}
+        return [values.get(column, "") for column in self.columns]
+
+    def where(self, index: int) -> str:
+        return str(self.files[index])
+
+
+def predict(task, models, generator, dataset, batches: list[range], options: EvaluationOptions
+            ) -> Iterator[tuple[range, list[tuple[int, dict]]]]:
+    """Per batch: its rows, and ``(row, {"entry": ..., "text": ...})`` of each."""
+    loader = torch.utils.data.DataLoader(dataset, batch_sampler=batches, collate_fn=dataset.collater,
+                                         num_workers=options.workers)
+    device = next(models[0].parameters()).device
+    for rows, batch in zip(batches, loader):
+        batch = _to_device(batch, device, PRECISIONS[options.precision])
+        with torch.inference_mode():
+            hypotheses = task.inference_step(generator, models, batch, batch.get("prefix_tokens"))
+        found = []
+        for row, row_id, beams in zip(rows, batch["id"], hypotheses):
+            text = task.prediction(beams[0]["tokens"])
+            found.append((row, {"entry": task.spec.result(row_id, text), "text": text}))
+        yield rows, found
+
+
+def _to_device(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Tensors of a batch on the device; numbers with a fraction in the model's precision."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+    if isinstance(value, dict):
+        return {key: _to_device(item, device, dtype) for key, item in value.items()}
+    return value
+
+
+def _gather(found: list, rank: int, world: int) -> list[list]:
+    """What each process found, on the first one."""
+    if world == 1:
+        return [found]
+    parts: list = [None] * world if rank == 0 else None
+    distributed.gather_object(found, parts)
+    return parts
+
+
+def references_of(task, dataset) -> list[list[str]] | None:
+    """Reference texts of each row as they stand in the file; None if a row has none."""
+    if task.spec.row_references is None:
+        return None
+    references = [task.spec.row_references(dataset.row(row)) for row in range(len(dataset))]
+    return references if all(references) else None

@@ -1,0 +1,89 @@
+"""Checkpoint file -> fairseq task and models, ready to generate."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, setup_task
+from omegaconf import OmegaConf
+
+from ofa.checkpoint import official_state_dict
+from ofa.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def read_checkpoint(path: str, overrides: Mapping[str, Any]) -> dict:
+    """The checkpoint with ``cfg`` as a configuration object, whichever of ``args`` and ``cfg`` the file holds.
+
+    Raises: UserError if the file is missing, damaged or no checkpoint of this project or of the release.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: expected a checkpoint file, found none; check --path")
+    state = checkpoint_utils.load_checkpoint_to_cpu(path, dict(overrides))
+    if state.get("cfg") is None or "model" not in state:
+        raise UserError(f"{path}: expected a checkpoint with 'cfg' (or 'args') and 'model', found "
+                        f"{', '.join(sorted(map(str, state))) or 'nothing'}; is it a file that training wrote?")
+    return state
+
+
+def load_task_and_models(paths: list[str], task_name: str | None, overrides: Mapping[str, Any],
+                         ema: bool = False) -> tuple[Any, list[torch.nn.Module], dict]:
+    """The task as the checkpoint was trained on it, and one model per file.
+
+    Args:
+        paths: checkpoints of one vocabulary; several make an ensemble.
+        task_name: another task than the checkpoint's; options that both have keep their stored values.
+        overrides: values of options that replace the stored ones (``data``, ``bpe_dir``, ...).
+        ema: take the averaged weights.
+    Returns: task, models in evaluation mode, and the stored configuration by group as plain data.
+    """
+    task, models, stored = None, [], {}
+    for path in paths:
+        state = read_checkpoint(path, overrides)
+        if task is None:
+            stored = {group: _plain(state["cfg"][group]) for group in ("task", "dataset", "common", "generation")
+                      if state["cfg"].get(group) is not None}
+            task = setup_task(_task_config(path, task_name, stored["task"], overrides))
+        models.append(_build(path, state, task, ema))
+    return task, models, stored
+
+
+def _plain(group: Any) -> dict[str, Any]:
+    """A group of the configuration as a dict of its values."""
+    if OmegaConf.is_config(group):
+        return dict(OmegaConf.to_container(group, resolve=True, enum_to_str=True))
+    return dict(vars(group)) if hasattr(group, "__dict__") else dict(group)
+
+
+def _task_config(path: str, name: str | None, stored: Mapping[str, Any], overrides: Mapping[str, Any]):
+    """Configuration of the task: its defaults, what the checkpoint stores, what the caller overrides."""
+    name = name or stored.get("_name") or stored.get("task")
+    if name not in TASK_REGISTRY or name not in TASK_DATACLASS_REGISTRY:
+        ours = sorted(n for n, task in TASK_REGISTRY.items() if hasattr(task, "spec"))
+        raise UserError(f"{path}: unknown task '{name}'; known: {', '.join(ours)}. Give one by --task")
+    known = {field.name for field in dataclasses.fields(TASK_DATACLASS_REGISTRY[name])}
+    values = {key: value for key, value in {**stored, **overrides}.items() if key in known}
+    return OmegaConf.create({**values, "_name": name})
+
+
+def _build(path: str, state: dict, task, ema: bool) -> torch.nn.Module:
+    """The network of a checkpoint with its weights."""
+    weights = official_state_dict(state, ema=ema)
+    rows = next((tensor.shape[0] for key, tensor in weights.items() if key.endswith("encoder.embed_tokens.weight")), None)
+    if rows is not None and rows != len(task.vocabulary):
+        raise UserError(f"{path}: has {rows} vocabulary entries, the folder {task.cfg.bpe_dir} makes "
+                        f"{len(task.vocabulary)}; give the folder of its training by --bpe-dir")
+    model_config = state["cfg"]["model"]
+    model = task.build_model(model_config, from_checkpoint=True)
+    try:
+        model.load_state_dict(weights, strict=True, model_cfg=model_config)
+    except (RuntimeError, KeyError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(f"{path}: the weights do not fit architecture '{_plain(model_config).get('arch')}' of its "
+                        f"configuration ({' '.join(lines[1:3])[:300]}); is it a checkpoint of another size or program?") from None
+    return model.eval()

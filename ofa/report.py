@@ -1,0 +1,194 @@
+"""A page that shows how well a model does: one HTML file with everything in it, pictures included."""
+
+import base64
+import binascii
+import io
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader
+from PIL import Image
+
+SMALL = 160  # pictures below this side are enlarged with hard edges, so that their pixels stay visible
+LARGEST = 360  # pictures above this side are reduced: a page of photos stays loadable
+GOOD, MIDDLING = 1.0, 0.4  # CIDEr from which a picture's badge is green, or yellow
+STYLES = {True: " lead good", False: " lead middling", None: " lead poor"}
+
+
+@dataclass
+class Item:
+    """One picture of the page.
+
+    Args:
+        image: the image column (base64 of an image file).
+        scores: one number per score name; empty if there are no references.
+    """
+
+    row: int
+    image_id: str
+    image: str
+    caption: str
+    references: Sequence[str] = ()
+    scores: Sequence[float] = ()
+
+
+@dataclass
+class Tile:
+    """A figure in large type; the first tile is the one that matters."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass
+class Table:
+    name: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass
+class Curve:
+    """A line over the number of updates."""
+
+    name: str
+    values: Sequence[tuple[float, float]]
+    from_zero: bool = False
+
+
+@dataclass
+class Report:
+    """What a page shows, from top to bottom."""
+
+    title: str
+    subtitle: str
+    tiles: list[Tile] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    score_names: list[str] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
+    footer: str = ""
+
+
+def write_report(path: str | Path, report: Report) -> None:
+    """Write the page in one step; a failure leaves no partial file."""
+    environment = Environment(loader=PackageLoader("ofa"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    text = environment.get_template("report.html").render(
+        title=report.title, subtitle=report.subtitle, tiles=report.tiles, tables=report.tables, footer=report.footer,
+        curves=[_plot(curve) for curve in report.curves if len(curve.values) > 1], score_names=report.score_names,
+        items=[_card(item, report.score_names) for item in report.items])
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def choose_rows(scores: Sequence[float], limit: int) -> list[int]:
+    """Rows to show when there are too many: evenly spread from the worst to the best."""
+    ranked = sorted(range(len(scores)), key=lambda row: scores[row])
+    if len(ranked) <= limit:
+        return ranked
+    return [ranked[round(i * (len(ranked) - 1) / max(1, limit - 1))] for i in range(limit)]
+
+
+# ------------------------------------------------------------------------------------------- pictures
+
+
+def _card(item: Item, score_names: Sequence[str]) -> dict:
+    badges = [{"name": name, "value": f"{value:.2f}", "style": STYLES[_grade(value)] if i == 0 else ""}
+              for i, (name, value) in enumerate(zip(score_names, item.scores))]
+    image, small = _data_uri(item.image)
+    return {"row": item.row, "image_id": item.image_id, "caption": item.caption, "references": item.references,
+            "badges": badges, "sort_keys": ",".join(f"{value:.6f}" for value in item.scores),
+            "image": image, "small": small}
+
+
+def _grade(value: float) -> bool | None:
+    return True if value >= GOOD else False if value >= MIDDLING else None
+
+
+def _data_uri(text: str) -> tuple[str, bool]:
+    """A picture for ``<img src>``, reduced if it is large, and whether it is to be enlarged."""
+    try:
+        data = base64.b64decode(text.replace("-", "+").replace("_", "/"))
+        with Image.open(io.BytesIO(data)) as image:
+            kind, side = image.format, max(image.size)
+            if side > LARGEST or kind not in ("JPEG", "PNG", "WEBP", "GIF"):
+                image = image.convert("RGB")
+                image.thumbnail((LARGEST, LARGEST))
+                file = io.BytesIO()
+                image.save(file, format="JPEG", quality=85)
+                data, kind = file.getvalue(), "JPEG"
+    except (binascii.Error, OSError, ValueError):
+        return "", False  # the model has seen it, so this does not happen; a page without it is still a page
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode('ascii')}", side < SMALL
+
+
+# --------------------------------------------------------------------------------------------- curves
+
+
+def _plot(curve: Curve, width: int = 560, height: int = 230) -> dict:
+    """Coordinates of a curve in an SVG picture of the given size."""
+    left, right, top, bottom = 44, width - 14, 20, height - 26
+    xs, ys = zip(*curve.values)
+    y_low, y_high, y_step = _nice_range(0.0 if curve.from_zero else min(ys), max(ys))
+    x_low, x_high = min(xs), max(xs)
+
+    def x_px(x: float) -> float:
+        return round(left + (x - x_low) / ((x_high - x_low) or 1) * (right - left), 1)
+
+    def y_px(y: float) -> float:
+        return round(bottom - (y - y_low) / (y_high - y_low) * (bottom - top), 1)
+
+    _, _, x_step = _nice_range(x_low, x_high)
+    return {
+        "name": curve.name, "width": width, "height": height, "left": left, "right": right,
+        "points": " ".join(f"{x_px(x)},{y_px(y)}" for x, y in curve.values),
+        "x_ticks": [(x_px(x), f"{x:g}") for x in _ticks(x_low, x_high, x_step) if x_low <= x <= x_high],
+        "y_ticks": [(y_px(y), f"{y:g}") for y in _ticks(y_low, y_high, y_step)],
+        "last": (x_px(xs[-1]), y_px(ys[-1])), "last_label": f"{ys[-1]:.2f}",
+    }
+
+
+def _nice_range(low: float, high: float) -> tuple[float, float, float]:
+    """Bounds and step of an axis with about five round marks."""
+    span = (high - low) or abs(high) or 1.0
+    power = 10.0 ** len(str(int(1 / span))) if span < 1 else 10.0 ** -(len(str(int(span))) - 1)
+    step = next(s / power for s in (0.1, 0.2, 0.5, 1, 2, 5, 10) if span * power / s <= 5)
+    return step * (low // step), step * -(-high // step), step
+
+
+def _ticks(low: float, high: float, step: float) -> list[float]:
+    first = -(-low // step)
+    return [round((first + i) * step, 10) for i in range(int((high - first * step) / step + 1e-6) + 1)]
+
+
+NUMBER = r"(-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"
+
+
+def training_curves(log: str) -> list[Curve]:
+    """Loss and validation score from a ``train.log`` of ``--log-format simple``.
+
+    A resumed run writes on into the same file; of updates that were done twice the later value counts.
+    """
+    train: dict[float, float] = {}
+    valid: dict[float, float] = {}
+    for line in log.splitlines():
+        update = re.search(rf"num_updates[\s=]+{NUMBER}", line)
+        if update is None:
+            continue
+        step = float(update[1])
+        if "train_inner" in line and (loss := re.search(rf"[ ,]nll_loss={NUMBER}", line)):
+            train = {x: y for x, y in train.items() if x < step} | {step: float(loss[1])}
+        elif "| valid" in line and (score := re.search(rf"\| cider {NUMBER}", line)):
+            valid = {x: y for x, y in valid.items() if x < step} | {step: float(score[1])}
+    return [Curve("loss per token (bits) over updates", sorted(train.items()), from_zero=True),
+            Curve("validation CIDEr-D over updates", sorted(valid.items()), from_zero=True)]
