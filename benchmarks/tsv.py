@@ -17,10 +17,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-
 from ofa.data.images import decode_image, image_transform, to_rgb
 from ofa.data.tsv import TsvFile
+from PIL import Image
 
 SAMPLES = 200
 REPEATS = 5
@@ -99,14 +98,20 @@ def measure_reading(folder: Path, fields: list[str]) -> dict[str, float]:
     through_file(), in_memory()
     pairs = [(seconds(through_file), seconds(in_memory)) for _ in range(REPEATS)]
     ours, floor = (float(np.median(times)) / SAMPLES * 1000 for times in zip(*pairs, strict=True))
-    return {"sample_ms": ours, "sample_floor_ms": floor, "sample_ratio": float(np.median([a / b for a, b in pairs]))}
+    return {
+        "sample_ms": ours,
+        "sample_floor_ms": floor,
+        "sample_ratio": float(np.median([a / b for a, b in pairs])),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the short file")
     parser.add_argument("--megabytes", type=int, default=1024, help="size of the file with images")
-    parser.add_argument("--folder", help="where to write the files (removed afterwards); default: the temporary folder")
+    parser.add_argument(
+        "--folder", help="where to write the files (removed afterwards); default: the temporary folder"
+    )
     parser.add_argument("--json", help="also write the figures to this file")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="ofa-tsv-", dir=arguments.folder))

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from ofa.errors import UserError
+from ofa.errors import UserError, place
 
 OFA_MEAN = OFA_STD = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -47,13 +47,13 @@ def decode_base64(field: str | bytes, where: str = "") -> bytes:
         finding = "an empty field; leave the row out, or give a grey image and its mask"
     except binascii.Error as error:
         finding = _base64_finding(text, error)
-    raise UserError(f"{_place(where)}expects an image file in base64, found {finding}")
+    raise UserError(f"{place(where)}expects an image file in base64, found {finding}")
 
 
 def _base64_finding(text: bytes, error: Exception) -> str:
     start = text[:40].decode("utf-8", "replace")
     if text[:2] in (b"b'", b'b"'):
-        return f"{start[:12]}...: Python's notation of bytes; write base64.b64encode(data).decode() instead of str(...)"
+        return f"{start[:12]}...: Python's notation of bytes; write b64encode(data).decode(), not str()"
     if text.startswith(b"data:"):
         return f"{start!r}...: a data URL; keep only what follows its comma"
     if text[:1] in (b'"', b"'"):
@@ -81,10 +81,13 @@ def open_image(data: bytes, where: str = "", upright: bool = False) -> Image.Ima
     except Image.DecompressionBombError as error:
         finding = f"a far too large one ({error}); make it smaller than {MAX_PIXELS:,} pixels"
     except Image.UnidentifiedImageError:
-        finding = f"{len(data)} bytes that are none (they begin with {data[:8]!r}); export the image as JPEG or PNG"
+        finding = (
+            f"{len(data)} bytes that are none (they begin with {data[:8]!r}); export the image as JPEG or PNG"
+        )
     except Exception as error:  # PIL's decoders raise nearly anything on damaged data
-        finding = f"a truncated or damaged one ({error or type(error).__name__}); export it again, or remove the row"
-    raise UserError(f"{_place(where)}expects a whole image, found {finding}")
+        reason = str(error) or type(error).__name__
+        finding = f"a truncated or damaged one ({reason}); export it again, or remove the row"
+    raise UserError(f"{place(where)}expects a whole image, found {finding}")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -109,11 +112,13 @@ def image_transform(
     Squashed to a square by PIL's bicubic filter: matches the released checkpoints
     (tests/parity/test_images.py). ``--imagenet-default-mean-and-std`` takes IMAGENET_MEAN and IMAGENET_STD.
     """
-    return transforms.Compose([
-        transforms.Resize((size, size), interpolation=InterpolationMode.BICUBIC),
-        transforms.ToTensor(),
-        transforms.Normalize(mean=mean, std=std),
-    ])
+    return transforms.Compose(
+        [
+            transforms.Resize((size, size), interpolation=InterpolationMode.BICUBIC),
+            transforms.ToTensor(),
+            transforms.Normalize(mean=mean, std=std),
+        ]
+    )
 
 
 def encode_image(data: bytes) -> str:
@@ -126,7 +131,3 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except Exception:  # broken EXIF data: the orientation is unknown, the pixels are fine
         return image
-
-
-def _place(where: str) -> str:
-    return f"{where}: " if where else ""

@@ -1,7 +1,7 @@
 """Rows of a TSV file by number: one byte-offset index per file, made once, then one ``pread`` per row.
 
-A row ends at ``\\n`` only; ``\\r`` before it is dropped (CRLF), ``\\r`` inside a field is text. A missing last
-newline, empty lines at the end and a UTF-8 byte-order mark are no rows. Nothing is ever opened in text
+A row ends at ``\\n`` only; ``\\r`` before it is dropped (CRLF), ``\\r`` inside a field is text. A missing
+last newline, empty lines at the end and a UTF-8 byte-order mark are no rows. Nothing is ever opened in text
 mode: offsets are bytes. Layout of an index file ``<tsv>.idx`` (little endian, 64-bit words):
 
     "OFA-TSV1"   size of the TSV   its mtime in ns   number of rows N   N row starts   end of the last row
@@ -68,13 +68,14 @@ class TsvFile:
         except UnicodeDecodeError as error:
             column = row[: error.start].count(b"\t")
             raise UserError(
-                f"{self.where(index)}: expects UTF-8 text, found the byte 0x{row[error.start]:02x} in column {column}; "
-                "save the file as UTF-8"
+                f"{self.where(index)}: expects UTF-8 text, found the byte 0x{row[error.start]:02x} "
+                f"in column {column}; save the file as UTF-8"
             ) from error
         if len(fields) != self.num_columns:
+            culprit = "line break" if len(fields) < self.num_columns else "tab"
             raise UserError(
-                f"{self.where(index)}: expects {self.num_columns} tab-separated columns as row 1 has, found "
-                f"{len(fields)}; is there a {'line break' if len(fields) < self.num_columns else 'tab'} inside a field?"
+                f"{self.where(index)}: expects {self.num_columns} tab-separated columns as row 1 has, "
+                f"found {len(fields)}; is there a {culprit} inside a field?"
             )
         return [fields[column] for column in self.selected_cols]
 
@@ -93,7 +94,7 @@ class TsvFile:
         return self._offsets
 
     def _row_bytes(self, index: int) -> bytes:
-        """Bytes of a row without its line end. One more byte in front is read, to see that a row starts here."""
+        """Bytes of a row without its line end. The byte in front is read too: a row has to start here."""
         offsets = self.offsets
         if not 0 <= index < len(offsets) - 1:
             raise IndexError(f"{self.path}: row {index} of {len(offsets) - 1}")
@@ -110,8 +111,8 @@ class TsvFile:
         row_starts_here = not before or row.startswith(b"\n") or (index == 0 and start == len(BOM))
         if not row_starts_here or len(row) != end - start + before or row.find(b"\n", before, -1) != -1:
             raise UserError(
-                f"{self.where(index)}: expects a row at byte {start}, found something else; the file changed after "
-                f"it was indexed: start again (and remove {self.path}.idx or {self.path}.index if it happens again)"
+                f"{self.where(index)}: expects a row at byte {start}, found something else; the file changed "
+                f"after it was indexed: start again (if it happens again, remove {self.path}.idx and .index)"
             )
         return row[before:].removesuffix(b"\n").removesuffix(b"\r")
 
@@ -123,12 +124,15 @@ class TsvFile:
         try:
             numbers = [int(name) for name in names]
         except ValueError as error:
-            raise UserError(f"--selected-cols={given}: expects numbers such as 0,4,2 (counted from 0)") from error
+            raise UserError(
+                f"--selected-cols={given}: expects numbers such as 0,4,2 (counted from 0)"
+            ) from error
         for number in numbers:
             if not 0 <= number < self.num_columns:
                 raise UserError(
-                    f"{self.path}:1: --selected-cols={given} asks for column {number}, found {self.num_columns} "
-                    f"columns (0 to {self.num_columns - 1}); correct --selected-cols or the file"
+                    f"{self.path}:1: --selected-cols={given} asks for column {number}, "
+                    f"found {self.num_columns} columns (0 to {self.num_columns - 1}); "
+                    "correct the option or the file"
                 )
         return numbers
 
@@ -177,7 +181,7 @@ def open_index(path: str | Path) -> np.ndarray:
 
 
 def _lock(tsv) -> None:
-    """Wait for other builders. The lock is on the TSV itself: no lock file is left, a killed owner lets go."""
+    """Wait for other builders. The TSV itself is locked: no lock file stays, a killed owner lets go."""
     try:
         fcntl.flock(tsv, fcntl.LOCK_EX)
     except OSError:  # some network file systems refuse it; then several processes scan, each for itself
@@ -186,7 +190,9 @@ def _lock(tsv) -> None:
 
 def _index_places(path: str | Path) -> list[Path]:
     real = os.path.realpath(path)
-    name = f"{Path(real).stem[:80]}-{hashlib.sha256(real.encode(errors='surrogateescape')).hexdigest()[:16]}.idx"
+    name = (
+        f"{Path(real).stem[:80]}-{hashlib.sha256(real.encode(errors='surrogateescape')).hexdigest()[:16]}.idx"
+    )
     if os.environ.get("OFA_INDEX_DIR"):
         return [Path(os.environ["OFA_INDEX_DIR"]) / name]
     return [Path(f"{path}.idx"), Path.home() / ".cache" / "ofa" / "index" / name]
@@ -236,8 +242,13 @@ def _scan(path: str | Path, tsv, status: os.stat_result) -> np.ndarray:
         raise UserError(f"{path}: expects UTF-8, found UTF-16; convert it: iconv -f UTF-16 -t UTF-8")
     found = [np.array([len(BOM) if head.startswith(BOM) else 0], dtype=np.uint64)]
     buffer, done = bytearray(CHUNK), 0
-    bar = tqdm(total=status.st_size, unit="B", unit_scale=True, desc=f"index {Path(path).name}",
-               disable=None if status.st_size >= PROGRESS_FROM else True)
+    bar = tqdm(
+        total=status.st_size,
+        unit="B",
+        unit_scale=True,
+        desc=f"index {Path(path).name}",
+        disable=None if status.st_size >= PROGRESS_FROM else True,
+    )
     with bar:
         while size := os.preadv(tsv.fileno(), [buffer], done):
             breaks = np.flatnonzero(np.frombuffer(buffer, np.uint8, count=size) == ord("\n"))
@@ -246,7 +257,9 @@ def _scan(path: str | Path, tsv, status: os.stat_result) -> np.ndarray:
             bar.update(size)
     after = os.fstat(tsv.fileno())
     if (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns) or done != status.st_size:
-        raise UserError(f"{path}: the file changed while it was indexed; wait until it is written, then start again")
+        raise UserError(
+            f"{path}: the file changed while it was indexed; wait until it is written, then start again"
+        )
     offsets = np.concatenate(found)
     if offsets[-1] < done:  # no newline after the last row
         offsets = np.append(offsets, np.uint64(done))
@@ -288,12 +301,16 @@ def _official_index(path: str | Path, tsv, size: int) -> np.ndarray | None:
         logger.warning("%s: not a readable index of the official format (%s), making a new one", index, error)
         return None
     rows, start_of_text = len(offsets) - 1, len(BOM) if os.pread(tsv.fileno(), len(BOM), 0) == BOM else 0
-    right = count == rows > 0 and offsets[0] in (0, start_of_text) and bool(np.all(offsets[1:] > offsets[:-1]))
+    right = (
+        count == rows > 0 and offsets[0] in (0, start_of_text) and bool(np.all(offsets[1:] > offsets[:-1]))
+    )
     offsets[0] = start_of_text
     for row in np.unique(np.linspace(0, rows - 1, min(rows, PROBES)).astype(int)) if right else ():
         start, end = int(offsets[row]), int(offsets[row + 1])
         line = os.pread(tsv.fileno(), end - start, start)
-        right = right and line.find(b"\n") in ((end - start - 1,) if row < rows - 1 else (end - start - 1, -1))
+        right = right and line.find(b"\n") in (
+            (end - start - 1,) if row < rows - 1 else (end - start - 1, -1)
+        )
     if not right:
         logger.warning("%s does not fit %s, making a new index", index, path)
         return None

@@ -15,7 +15,7 @@ import re
 
 import torch
 
-from ofa.errors import UserError
+from ofa.errors import UserError, place
 from ofa.vocabulary import bin_symbol
 
 BIN = re.compile(re.escape(bin_symbol(0)).replace("0", r"(\d+)"))
@@ -50,7 +50,9 @@ def boxes_to_bins(
 def squashed_to_bins(boxes, max_image_size: int = 512, num_bins: int = 1000) -> torch.Tensor:
     """Bins of boxes that are already in pixels of the square. Returns: int64[..., 4] in [0, num_bins)."""
     boxes = torch.as_tensor(boxes, dtype=torch.float32)
-    bins = (boxes / max_image_size * (num_bins - 1)).round().long()  # float32 and this order: as in the release
+    bins = (
+        (boxes / max_image_size * (num_bins - 1)).round().long()
+    )  # float32 and this order: as in the release
     return bins.clamp(0, num_bins - 1)
 
 
@@ -77,12 +79,12 @@ def bins_to_boxes(
 
 def bins_to_text(bins) -> str:
     """``[12, 40, 300, 812]`` -> ``"<bin_12> <bin_40> <bin_300> <bin_812>"``."""
-    return " ".join(bin_symbol(place) for place in torch.as_tensor(bins).reshape(-1).tolist())
+    return " ".join(bin_symbol(number) for number in torch.as_tensor(bins).reshape(-1).tolist())
 
 
 def text_to_bins(text: str) -> list[int]:
     """Numbers of all ``<bin_i>`` in a text, in order."""
-    return [int(place) for place in BIN.findall(text)]
+    return [int(number) for number in BIN.findall(text)]
 
 
 def parse_box(field: str, where: str = "") -> list[float]:
@@ -94,7 +96,7 @@ def parse_box(field: str, where: str = "") -> list[float]:
     except ValueError:
         pass
     raise UserError(
-        f"{where + ': ' if where else ''}expects a box 'left,top,right,bottom' in pixels, found {field[:80]!r}; "
+        f"{place(where)}expects a box 'left,top,right,bottom' in pixels, found {field[:80]!r}; "
         "width and height are not corners, and --selected-cols has to name the box column"
     )
 

@@ -2,7 +2,7 @@
 
     kind            files of the folder (beside dict.txt)      "a red car" becomes
     gpt2            encoder.json, vocab.bpe                    "64 2266 1097"
-    bert            vocab.txt                                  "a red car"         (lower case, "##" inside words)
+    bert            vocab.txt                                  "a red car"   (lower case; "##" inside words)
     sentencepiece   one *.model                                "a ▁red ▁car"
 
 Pieces are joined by blanks and named as in dict.txt, so ``vocabulary.ids(bpe.encode(text))`` are token ids.
@@ -17,6 +17,7 @@ from ofa.errors import UserError
 from ofa.vocabulary import DICTIONARY, Vocabulary
 
 FILES = {"gpt2": ("encoder.json", "vocab.bpe"), "bert": ("vocab.txt",), "sentencepiece": ("*.model",)}
+REMEDY = "ofa vocab fetch gpt2, or ofa vocab build"
 
 
 class Bpe(Protocol):
@@ -59,8 +60,8 @@ def load_language(
     unknown = [piece for piece in probe if piece not in vocabulary]
     if len(unknown) == len(probe):
         raise UserError(
-            f"{Path(folder) / DICTIONARY}: expected the pieces of the {bpe.kind} BPE beside it, found none of "
-            f"{' '.join(unknown[:4])}; the files come from different models, copy {DICTIONARY} again"
+            f"{Path(folder) / DICTIONARY}: expected the pieces of the {bpe.kind} BPE beside it, "
+            f"found none of {' '.join(unknown[:4])}; copy the {DICTIONARY} of the same model"
         )
     return bpe, vocabulary
 
@@ -68,11 +69,13 @@ def load_language(
 def recognise(folder: Path, kind: str | None = None) -> str:
     """Kind of a BPE folder. ``kind`` (if given) has to be among what the folder holds."""
     if kind and kind not in FILES:
-        raise UserError(f"--bpe {kind}: expected one of {', '.join(FILES)}; leave it out to use what the folder holds")
+        raise UserError(
+            f"--bpe {kind}: expected one of {', '.join(FILES)}; leave it out to use what the folder holds"
+        )
     if not folder.is_dir():
         raise UserError(
             f"{folder}: expected a folder with BPE files (--bpe-dir), found "
-            f"{'a file' if folder.exists() else 'nothing'}; make one: ofa vocab fetch gpt2, or ofa vocab build"
+            f"{'a file' if folder.exists() else 'nothing'}; make one: {REMEDY}"
         )
     whole = [name for name, files in FILES.items() if not _missing(folder, files)]
     if kind in whole or (kind is None and len(whole) == 1):
@@ -84,18 +87,24 @@ def recognise(folder: Path, kind: str | None = None) -> str:
             f"this folder is {named}-style: use --bpe {whole[0]}"
         )
     if whole:
-        raise UserError(f"{folder}: holds BPE files of several kinds ({', '.join(whole)}): choose one with --bpe")
+        raise UserError(
+            f"{folder}: holds BPE files of several kinds ({', '.join(whole)}): choose one with --bpe"
+        )
     for name in [kind] if kind else FILES:
         missing = _missing(folder, FILES[name])
         if len(missing) < len(FILES[name]):
             raise UserError(
-                f"{folder}: a {name} folder needs {' and '.join(FILES[name])}, {' and '.join(missing)} is missing; "
-                "copy it from where the others came from" + ("; or: ofa vocab fetch gpt2" if name == "gpt2" else "")
+                f"{folder}: a {name} folder needs {' and '.join(FILES[name])}, "
+                f"{' and '.join(missing)} is missing; "
+                "copy it from where the others came from"
+                + ("; or: ofa vocab fetch gpt2" if name == "gpt2" else "")
             )
-    expected = "; ".join(f"{name}: {', '.join(files)}" for name, files in FILES.items() if kind in (None, name))
+    expected = "; ".join(
+        f"{name}: {', '.join(files)}" for name, files in FILES.items() if kind in (None, name)
+    )
     raise UserError(
-        f"{folder}: expected BPE files ({expected}), found {', '.join(_listing(folder)) or 'an empty folder'}; "
-        "make a folder: ofa vocab fetch gpt2, or ofa vocab build"
+        f"{folder}: expected BPE files ({expected}), found "
+        f"{', '.join(_listing(folder)) or 'an empty folder'}; make a folder: {REMEDY}"
     )
 
 
@@ -146,12 +155,16 @@ class Gpt2Bpe:
             return piece
         if piece.startswith("madeupword"):
             return ""
-        raise UserError(f"GPT-2 pieces are numbers or <symbols>, found {piece!r}; is dict.txt of another folder?")
+        raise UserError(
+            f"GPT-2 pieces are numbers or <symbols>, found {piece!r}; is dict.txt of another folder?"
+        )
 
     def is_beginning_of_word(self, piece: str) -> bool:
         if not piece.isdecimal():
             return piece.startswith("madeupword")
-        return (self._tokenizer.id_to_token(int(piece)) or "").startswith("Ġ")  # Ġ: the blank, in GPT-2's files
+        return (self._tokenizer.id_to_token(int(piece)) or "").startswith(
+            "Ġ"
+        )  # Ġ: the blank, in GPT-2's files
 
 
 class BertBpe:
@@ -174,7 +187,9 @@ class BertBpe:
         special = [self.unknown, "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
         self._tokenizer.add_special_tokens([s for s in special if self._tokenizer.token_to_id(s) is not None])
         if self._tokenizer.token_to_id(self.unknown) is None:
-            raise UserError(f"{folder / 'vocab.txt'}: expected an entry {self.unknown}, found none; is it BERT's file?")
+            raise UserError(
+                f"{folder / 'vocab.txt'}: expected an entry {self.unknown}, found none; is it BERT's file?"
+            )
 
     def __reduce__(self):
         return type(self), (self.folder,)
@@ -204,7 +219,9 @@ class SentencePieceBpe:
         self.folder = folder
         models = sorted(folder.glob("*.model"))
         if len(models) > 1:
-            raise UserError(f"{folder}: expected one *.model, found {', '.join(m.name for m in models)}; keep one")
+            raise UserError(
+                f"{folder}: expected one *.model, found {', '.join(m.name for m in models)}; keep one"
+            )
         try:
             self._processor = SentencePieceProcessor(model_file=str(models[0]))
         except (OSError, RuntimeError) as error:
@@ -231,7 +248,9 @@ class SentencePieceBpe:
 
 
 def _broken(folder: Path, kind: str, error: Exception) -> UserError:
-    return UserError(f"{folder}: expected readable {kind} files, found a broken one ({error}); copy the folder again")
+    return UserError(
+        f"{folder}: expected readable {kind} files, found a broken one ({error}); copy the folder again"
+    )
 
 
 KINDS = {cls.kind: cls for cls in (Gpt2Bpe, BertBpe, SentencePieceBpe)}

@@ -1,6 +1,11 @@
 """The one exception that a user's input can cause on purpose."""
 
 
+def place(where: str) -> str:
+    """Beginning of a message: ``"a.tsv:17: "``, or nothing where the place is not known."""
+    return f"{where}: " if where else ""
+
+
 class UserError(ValueError):
     """Something a user can mend. The message names place, expectation, finding and remedy.
 

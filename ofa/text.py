@@ -8,7 +8,7 @@ import re
 import string
 from collections.abc import Iterable
 
-from ofa.errors import UserError
+from ofa.errors import UserError, place
 
 JOIN = "&&"  # between the captions, objects or answers of one field
 CONFIDENCE = "|!+"  # between the confidence and the text of an answer
@@ -44,7 +44,7 @@ def caption_references(field: str, keep_punctuation: bool = False) -> list[str]:
 
 
 def clean_question(question: str, max_words: int | None = None) -> str:
-    """Question as the model reads it: ``"What color is the   Man's shirt"`` -> ``"what color is the man's shirt"``.
+    """Question as the model reads it: ``"Is the   Man's shirt RED"`` -> ``"is the man's shirt red"``.
 
     Lower case, no leading punctuation, ``-`` and ``/`` become blanks, runs of blanks one; the first
     ``max_words`` words. The question mark is the prompt's business.
@@ -85,7 +85,7 @@ def parse_answers(field: str, where: str = "") -> dict[str, float]:
             answers[answer] = float(confidence) if separator else 1.0
         except ValueError as error:
             raise UserError(
-                f"{where + ': ' if where else ''}expects answers 'confidence{CONFIDENCE}answer' joined by {JOIN}, "
+                f"{place(where)}expects answers 'confidence{CONFIDENCE}answer' joined by {JOIN}, "
                 f"found {part[:80]!r}; the confidence is a number such as 0.6"
             ) from error
     return answers

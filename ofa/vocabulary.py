@@ -75,7 +75,9 @@ class Vocabulary:
     __hash__ = None
 
     def __repr__(self) -> str:
-        return f"Vocabulary({len(self)}: {len(self.text)} text, {len(self.codes)} codes, {len(self.bins)} bins)"
+        return (
+            f"Vocabulary({len(self)}: {len(self.text)} text, {len(self.codes)} codes, {len(self.bins)} bins)"
+        )
 
     def index(self, symbol: str) -> int:
         """Id of a symbol; ``unk`` if there is no such symbol."""
@@ -86,7 +88,7 @@ class Vocabulary:
         return self.symbols[token] if 0 <= token < len(self.symbols) else SPECIALS[self.unk]
 
     def ids(self, pieces: str) -> list[int]:
-        """Ids of blank-separated symbols, without ``</s>``: ``"31373 995 <bin_3>"`` -> ``[20760, 232, 58460]``."""
+        """Ids of blank-separated symbols: ``"31373 995 <bin_3>"`` -> ``[42891, 232, 58460]``; no ``</s>``."""
         return [self._ids.get(piece, self.unk) for piece in pieces.split(" ") if piece]
 
     def pieces(self, ids: Iterable[int], drop: Sequence[int] = (bos, pad, eos)) -> str:
@@ -106,10 +108,13 @@ def read_dictionary(path: str | Path) -> list[str]:
     except OSError as error:
         raise UserError(
             f"{path}: expected the vocabulary of a BPE folder, found no readable file ({error.strerror}); "
-            f"give the folder that holds {DICTIONARY} as --bpe-dir, or make one: ofa vocab build, ofa vocab fetch"
+            f"give the folder that holds {DICTIONARY} as --bpe-dir, "
+            "or make one: ofa vocab fetch gpt2, or ofa vocab build"
         ) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: expected UTF-8 text, found other bytes ({error}); save it as UTF-8") from error
+        raise UserError(
+            f"{path}: expected UTF-8 text, found other bytes ({error}); save it as UTF-8"
+        ) from error
     symbols: list[str] = []
     seen = {*SPECIALS, MASK}
     for row, line in enumerate(lines, start=1):
@@ -119,7 +124,9 @@ def read_dictionary(path: str | Path) -> list[str]:
         overwrite = line.endswith(OVERWRITE)
         symbol, blank, count = line.removesuffix(OVERWRITE).rstrip().rpartition(" ")
         if not blank or not count.lstrip("-").isdecimal():  # the released Chinese file has one empty symbol
-            raise UserError(f"{path}:{row}: expected 'symbol count', found {line!r}; is it a fairseq dictionary?")
+            raise UserError(
+                f"{path}:{row}: expected 'symbol count', found {line!r}; is it a fairseq dictionary?"
+            )
         if symbol in seen and not overwrite:
             raise UserError(
                 f"{path}:{row}: expected every symbol once, found {symbol!r} again; "

@@ -55,13 +55,21 @@ def build_vocabulary(
         )
     lines = [" " + plain.strip(" ") for plain in map(_plain, texts) if plain.strip(" ")]
     if not lines:
-        raise UserError("expected text to learn a vocabulary from, found none; check --text or --tsv and --column")
+        raise UserError(
+            "expected text to learn a vocabulary from, found none; check --text or --tsv and --column"
+        )
     covered = _frequent_characters(lines, size)
     model = _train(["".join(c if c in covered else " " for c in line) for line in lines], size)
     pieces = _pieces(model)
     readme = README_TEXT.format(
-        pieces=len(pieces), size=size, lines=len(lines), characters=sum(map(len, lines)), covered=len(covered),
-        sources="\n".join(f"* {source}" for source in sources) or "* (not stated)", model=MODEL, dictionary=DICTIONARY,
+        pieces=len(pieces),
+        size=size,
+        lines=len(lines),
+        characters=sum(map(len, lines)),
+        covered=len(covered),
+        sources="\n".join(f"* {source}" for source in sources) or "* (not stated)",
+        model=MODEL,
+        dictionary=DICTIONARY,
     )
     dictionary = "".join(f"{piece} 1\n" for piece in pieces)
     _write(folder, {MODEL: model, README: readme.encode(), DICTIONARY: dictionary.encode()})
@@ -77,7 +85,9 @@ def _frequent_characters(lines: list[str], size: int) -> set[str]:
     """Characters that get an entry: at most half of what the bytes leave, so that words have room too."""
     room = (size - NUM_BYTES) // 2
     if room < 16:
-        raise UserError(f"--size {size}: expected at least {NUM_BYTES + 32} ({NUM_BYTES} are bytes); take more")
+        raise UserError(
+            f"--size {size}: expected at least {NUM_BYTES + 32} ({NUM_BYTES} are bytes); take more"
+        )
     counts = Counter()
     for line in lines:
         counts.update(line)
@@ -105,7 +115,9 @@ def _train(lines: list[str], size: int) -> bytes:
             minloglevel=2,
         )
     except (RuntimeError, OSError) as error:
-        raise UserError(f"sentencepiece could not learn {size} pieces from {len(lines)} lines: {error}") from error
+        raise UserError(
+            f"sentencepiece could not learn {size} pieces from {len(lines)} lines: {error}"
+        ) from error
     return model.getvalue()
 
 
@@ -132,4 +144,6 @@ def _write(folder: Path, files: dict[str, bytes]) -> None:
             for part in parts:
                 part.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: expected a folder to write to, {error.strerror}; choose another --out") from error
+        raise UserError(
+            f"{folder}: expected a folder to write to, {error.strerror}; choose another --out"
+        ) from error

@@ -43,8 +43,8 @@ def fetch_gpt2(folder: str | Path, source: str = GPT2_URL, sums: dict[str, str] 
     for name, expected in sums.items():
         if (folder / name).exists() and sha256(folder / name) != expected:
             raise UserError(
-                f"{folder / name}: expected the GPT-2 file of fairseq (sha256 {expected[:12]}...), found another one; "
-                "remove it, or choose another --out"
+                f"{folder / name}: expected the GPT-2 file of fairseq (sha256 {expected[:12]}...), "
+                "found another one; remove it, or choose another --out"
             )
     missing = [name for name in sums if not (folder / name).exists()]
     for name in missing:
@@ -55,7 +55,11 @@ def fetch_gpt2(folder: str | Path, source: str = GPT2_URL, sums: dict[str, str] 
                 shutil.copyfile(Path(source) / name, part)
             else:
                 download(f"{source.rstrip('/')}/{name}", part)
-        except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and time-outs are OSErrors
+        except (
+            OSError,
+            ValueError,
+            http.client.HTTPException,
+        ) as error:  # URLError and time-outs are OSErrors
             if is_new and folder.exists() and not any(folder.iterdir()):
                 folder.rmdir()
             raise UserError(_offline(folder, source, missing, error)) from error
@@ -71,11 +75,12 @@ def fetch_gpt2(folder: str | Path, source: str = GPT2_URL, sums: dict[str, str] 
 
 
 def _offline(folder: Path, source: str, missing: list[str], error: Exception) -> str:
+    addresses = ", ".join(f"{GPT2_URL}/{name}" for name in missing)
     return (
         f"{source}: cannot be read ({getattr(error, 'reason', None) or error}). Without a connection: copy "
-        f"{', '.join(missing)} to {folder.resolve()} from a machine that has them (an OFA checkout keeps them in "
-        f"utils/BPE; elsewhere download {', '.join(f'{GPT2_URL}/{name}' for name in missing)}), then run this again: "
-        "it checks the copies. Or name a folder that has them: ofa vocab fetch gpt2 --source FOLDER --out DIR. "
+        f"{', '.join(missing)} to {folder.resolve()} from a machine that has them (an OFA checkout keeps "
+        f"them in utils/BPE; elsewhere download {addresses}), then run this again: it checks the copies. "
+        "Or name a folder that has them: ofa vocab fetch gpt2 --source FOLDER --out DIR. "
         "Or learn a vocabulary from your own text: ofa vocab build"
     )
 
@@ -97,13 +102,17 @@ def download(url: str, part: Path) -> None:
         total = have + int(left) if left else None
         with (
             open(part, "ab" if have else "wb") as file,
-            tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[1], disable=None) as bar,
+            tqdm(
+                total=total, initial=have, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[1], disable=None
+            ) as bar,
         ):
             while block := answer.read(BLOCK):
                 file.write(block)
                 bar.update(len(block))
     if total is not None and part.stat().st_size < total:
-        raise OSError(f"connection closed after {part.stat().st_size} of {total} bytes; run it again to go on")
+        raise OSError(
+            f"connection closed after {part.stat().st_size} of {total} bytes; run it again to go on"
+        )
 
 
 def sha256(path: Path) -> str:

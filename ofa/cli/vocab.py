@@ -15,10 +15,16 @@ def add_parser(subparsers) -> None:
     actions = vocab.add_subparsers(title="actions", metavar="ACTION", required=True)
 
     build = actions.add_parser("build", help="learn a sentencepiece BPE from your own text")
-    build.add_argument("--text", nargs="+", metavar="FILE", default=[], help="UTF-8 files, one sentence per line")
+    build.add_argument(
+        "--text", nargs="+", metavar="FILE", default=[], help="UTF-8 files, one sentence per line"
+    )
     build.add_argument("--tsv", nargs="+", metavar="FILE", default=[], help="TSV files; takes --column")
-    build.add_argument("--column", type=int, metavar="N", help="column of the TSV files, from 0 (captions: 2)")
-    build.add_argument("--size", type=int, required=True, metavar="N", help="text entries of the vocabulary, at most")
+    build.add_argument(
+        "--column", type=int, metavar="N", help="column of the TSV files, from 0 (captions: 2)"
+    )
+    build.add_argument(
+        "--size", type=int, required=True, metavar="N", help="text entries of the vocabulary, at most"
+    )
     build.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     build.add_argument("--force", action="store_true", help="replace the vocabulary that is in the folder")
     build.set_defaults(run=run_build)
@@ -31,7 +37,9 @@ def add_parser(subparsers) -> None:
 
     show = actions.add_parser("show", help="kind, sizes and ranges of a vocabulary folder")
     show.add_argument("folder", metavar="DIR")
-    show.add_argument("--bpe", metavar="KIND", help="gpt2, bert or sentencepiece, for a folder that holds several")
+    show.add_argument(
+        "--bpe", metavar="KIND", help="gpt2, bert or sentencepiece, for a folder that holds several"
+    )
     show.add_argument("--num-codes", type=int, default=8192, help="image codes")
     show.add_argument("--num-bins", type=int, default=1000, help="location bins")
     show.add_argument("--text", default=EXAMPLE, help="a text to take apart")
@@ -47,8 +55,10 @@ def run_build(arguments: argparse.Namespace) -> int:
         raise UserError("ofa vocab build: --tsv and --column go together; give both, or --text alone")
     sources = [*arguments.text, *(f"{tsv}, column {arguments.column}" for tsv in arguments.tsv)]
     count = build_vocabulary(_texts(arguments), arguments.size, arguments.out, sources, arguments.force)
-    print(f"{arguments.out}: {count} text pieces" + (
-        f" ({arguments.size} asked for: the text has no more)" if count < arguments.size else ""))
+    print(
+        f"{arguments.out}: {count} text pieces"
+        + (f" ({arguments.size} asked for: the text has no more)" if count < arguments.size else "")
+    )
     return 0
 
 
@@ -62,7 +72,9 @@ def _texts(arguments: argparse.Namespace) -> Iterator[str]:
             with open(path, encoding="utf-8-sig") as file:
                 yield from file
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}: expected UTF-8 text, found other bytes ({error}); save it as UTF-8") from error
+            raise UserError(
+                f"{path}: expected UTF-8 text, found other bytes ({error}); save it as UTF-8"
+            ) from error
         except OSError as error:
             raise UserError(f"{path}: expected a text file, {error.strerror}; check --text") from error
     for path in arguments.tsv:
@@ -74,7 +86,8 @@ def run_fetch(arguments: argparse.Namespace) -> int:
     from ofa.vocabulary_fetch import GPT2_URL, fetch_gpt2
 
     fetched = fetch_gpt2(arguments.out, arguments.source or GPT2_URL)
-    print(f"{arguments.out}: {'fetched ' + ', '.join(fetched) if fetched else 'complete already'}, checksums right")
+    done = f"fetched {', '.join(fetched)}" if fetched else "complete already"
+    print(f"{arguments.out}: {done}, checksums right")
     return 0
 
 
@@ -84,7 +97,9 @@ def run_show(arguments: argparse.Namespace) -> int:
     bpe, vocabulary = load_language(arguments.folder, arguments.bpe, arguments.num_codes, arguments.num_bins)
     print(f"{Path(arguments.folder)}: {bpe.kind}, {len(vocabulary)} entries")
     mask = range(vocabulary.mask, vocabulary.mask + 1)
-    ranges = {name: getattr(vocabulary, name) for name in ("specials", "text", "codes", "bins")} | {"mask": mask}
+    ranges = {name: getattr(vocabulary, name) for name in ("specials", "text", "codes", "bins")} | {
+        "mask": mask
+    }
     for name, ids in sorted(ranges.items(), key=lambda item: item[1].start):
         if ids:
             first, last = vocabulary.symbol(ids[0]), vocabulary.symbol(ids[-1])

@@ -29,7 +29,12 @@ def test_pieces_ids_and_decoded_text_equal_the_recorded_ones(language):
     recorded, bpe, vocabulary = language
     for row in recorded["rows"]:
         pieces = bpe.encode(row["text"])
-        found = {"text": row["text"], "bpe": pieces, "ids": vocabulary.ids(pieces), "decoded": bpe.decode(pieces)}
+        found = {
+            "text": row["text"],
+            "bpe": pieces,
+            "ids": vocabulary.ids(pieces),
+            "decoded": bpe.decode(pieces),
+        }
         assert found == row
 
 
@@ -44,5 +49,8 @@ def test_symbols_in_texts_equal_the_recorded_ones(language):
 
 def test_beginnings_of_words_equal_the_recorded_mask():
     bpe, vocabulary = load_language(bpe_folder("gpt2"))
-    found = [place in vocabulary.specials or bpe.is_beginning_of_word(s) for place, s in enumerate(vocabulary.symbols)]
+    found = [
+        place in vocabulary.specials or bpe.is_beginning_of_word(s)
+        for place, s in enumerate(vocabulary.symbols)
+    ]
     np.testing.assert_array_equal(found, load("whole_word_mask")["mask_whole_word"].astype(bool))

@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 from golden import load, load_json, path
-
 from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, decode_image, image_transform
 from ofa.data.tsv import TsvFile
 
-CASES = {"dataset_caption": 4, "dataset_caption_train": 4, "dataset_caption_train_scst": 4, "dataset_refcoco": 4}
+CASES = {
+    "dataset_caption": 4,
+    "dataset_caption_train": 4,
+    "dataset_caption_train_scst": 4,
+    "dataset_refcoco": 4,
+}
 TOLERANCE = 1e-3
 
 
@@ -15,8 +19,10 @@ TOLERANCE = 1e-3
 def test_image_tensors_equal_the_recorded_ones(case, tmp_path, monkeypatch):
     monkeypatch.setenv("OFA_INDEX_DIR", str(tmp_path))
     recorded, arrays = load_json(case), load(case)
-    flags = dict(flag.lstrip("-").split("=") if "=" in flag else (flag.lstrip("-"), True)
-                 for flag in recorded["info"]["flags"])
+    flags = dict(
+        flag.lstrip("-").split("=") if "=" in flag else (flag.lstrip("-"), True)
+        for flag in recorded["info"]["flags"]
+    )
     mean_std = (IMAGENET_MEAN, IMAGENET_STD) if "imagenet-default-mean-and-std" in flags else ()
     transform = image_transform(int(flags["patch-image-size"]), *mean_std)
     rows = TsvFile(path(recorded["info"]["tsv"]), [CASES[case]])

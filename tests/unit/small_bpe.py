@@ -6,8 +6,28 @@ from pathlib import Path
 from ofa.vocabulary_build import build_vocabulary
 
 SENTENCES = ["a red ball on the table", "Two dogs, a cat and a red car.", "what does the image describe?"] * 4
-WORDPIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "ball", "##s", "what", "is", "in", "the", "image",
-              "图", "片", "?", ".", "'", "don", "t"]
+WORDPIECES = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "red",
+    "ball",
+    "##s",
+    "what",
+    "is",
+    "in",
+    "the",
+    "image",
+    "图",
+    "片",
+    "?",
+    ".",
+    "'",
+    "don",
+    "t",
+]
 
 
 def make_gpt2_folder(folder: Path) -> Path:
@@ -17,7 +37,9 @@ def make_gpt2_folder(folder: Path) -> Path:
     hidden = [byte for byte in range(256) if byte not in shown]
     names = [*map(chr, shown), *(chr(256 + place) for place in range(len(hidden)))]
     merges = ["Ġ r", "e d", "Ġr ed", "t h", "th e"]
-    encoder = {name: number for number, name in enumerate(names + [merge.replace(" ", "") for merge in merges])}
+    encoder = {
+        name: number for number, name in enumerate(names + [merge.replace(" ", "") for merge in merges])
+    }
     (folder / "encoder.json").write_text(json.dumps(encoder))
     (folder / "vocab.bpe").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
     numbers = [*reversed(range(len(encoder))), "madeupword0000"]

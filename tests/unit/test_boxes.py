@@ -4,20 +4,30 @@ import numpy as np
 import pytest
 import torch
 
-from ofa.boxes import (bins_to_boxes, bins_to_text, boxes_to_bins, parse_box, resize_ratios, squashed_to_bins,
-                       text_to_bins)
+from ofa.boxes import (
+    bins_to_boxes,
+    bins_to_text,
+    boxes_to_bins,
+    parse_box,
+    resize_ratios,
+    squashed_to_bins,
+    text_to_bins,
+)
 from ofa.errors import UserError
 
 
 @pytest.mark.parametrize("image_size", [(640, 480), (97, 513), (512, 512)])
-@pytest.mark.parametrize(("patch_image_size", "max_image_size", "num_bins"), [(512, 512, 1000), (480, 512, 1000),
-                                                                              (256, 512, 100)])
+@pytest.mark.parametrize(
+    ("patch_image_size", "max_image_size", "num_bins"), [(512, 512, 1000), (480, 512, 1000), (256, 512, 100)]
+)
 def test_bins_round_trip_within_half_a_bin(image_size, patch_image_size, max_image_size, num_bins):
     corners = torch.rand(200, 2, 2, generator=torch.Generator().manual_seed(0)).sort(dim=1).values
     boxes = corners.reshape(-1, 4) * torch.tensor(image_size * 2)
     sizes = (image_size, patch_image_size, max_image_size, num_bins)
     bins = boxes_to_bins(boxes, *sizes)
-    half_bin_px = 0.5 * max_image_size / (num_bins - 1) / torch.tensor(resize_ratios(image_size, patch_image_size) * 2)
+    half_bin_px = (
+        0.5 * max_image_size / (num_bins - 1) / torch.tensor(resize_ratios(image_size, patch_image_size) * 2)
+    )
     assert ((bins_to_boxes(bins, *sizes) - boxes).abs() <= half_bin_px + 1e-3).all()
     assert torch.equal(boxes_to_bins(bins_to_boxes(bins, *sizes), *sizes), bins)
 

@@ -40,7 +40,8 @@ def test_text_and_symbols_stay_apart(folders, kind):
 
 @pytest.mark.parametrize("kind", ["gpt2", "sentencepiece"])
 @pytest.mark.parametrize(
-    "text", ["a red ball", " the red ball.", "  two  blanks  ", "naïve 東京 🔥\tx\ny", "", "<s> <bin_3> <0x41>"]
+    "text",
+    ["a red ball", " the red ball.", "  two  blanks  ", "naïve 東京 🔥\tx\ny", "", "<s> <bin_3> <0x41>"],
 )
 def test_every_text_comes_back_whole_and_nothing_is_unknown(folders, kind, text):
     bpe, vocabulary = load_language(folders[kind])
@@ -108,7 +109,9 @@ def test_folder_without_bpe_files_says_what_was_found(tmp_path):
 def test_half_a_folder_names_the_missing_file(tmp_path, kind):
     make_gpt2_folder(tmp_path)
     (tmp_path / "vocab.bpe").unlink()
-    with pytest.raises(UserError, match="a gpt2 folder needs encoder.json and vocab.bpe, vocab.bpe is missing"):
+    with pytest.raises(
+        UserError, match="a gpt2 folder needs encoder.json and vocab.bpe, vocab.bpe is missing"
+    ):
         load_bpe(tmp_path, kind)
 
 
@@ -120,7 +123,9 @@ def test_folder_of_two_kinds_asks_for_a_choice(tmp_path):
     assert load_bpe(tmp_path, "bert").kind == "bert"
 
 
-@pytest.mark.parametrize(("kind", "name"), [("gpt2", "encoder.json"), ("sentencepiece", "sentencepiece.model")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("gpt2", "encoder.json"), ("sentencepiece", "sentencepiece.model")]
+)
 def test_broken_files_are_a_clear_error(tmp_path, kind, name):
     MAKERS[kind](tmp_path)
     (tmp_path / name).write_bytes(b"{broken")

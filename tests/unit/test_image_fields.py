@@ -10,10 +10,18 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from ofa.data.images import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    decode_base64,
+    decode_image,
+    encode_image,
+    image_transform,
+    open_image,
+    to_rgb,
+)
 from PIL import Image
 
-from ofa.data.images import (IMAGENET_MEAN, IMAGENET_STD, decode_base64, decode_image, encode_image, image_transform,
-                             open_image, to_rgb)
 from ofa.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -47,7 +55,10 @@ def test_encoded_images_come_back():
 @pytest.mark.parametrize(
     ("field", "finding"),
     [
-        (str(base64.b64encode(b"x" * 20)), r"Python's notation of bytes; write base64.b64encode\(data\).decode\(\)"),
+        (
+            str(base64.b64encode(b"x" * 20)),
+            r"Python's notation of bytes; write b64encode\(data\).decode\(\)",
+        ),
         ("data:image/png;base64,iVBO", "a data URL; keep only what follows its comma"),
         ('"iVBORw0KGgo"', "a quoted field; write the TSV without quoting"),
         ("images/0001.jpg", "a path or a sentence; is --selected-cols right"),
@@ -78,8 +89,20 @@ def test_modes_become_rgb_as_pil_converts_them(mode):
 
 @pytest.mark.parametrize(
     ("mode", "kind"),
-    [("RGB", "PNG"), ("RGBA", "PNG"), ("L", "PNG"), ("LA", "PNG"), ("P", "PNG"), ("1", "PNG"), ("P", "GIF"), ("RGB", "WEBP"),
-     ("CMYK", "JPEG"), ("L", "JPEG"), ("RGB", "BMP"), ("CMYK", "TIFF")],
+    [
+        ("RGB", "PNG"),
+        ("RGBA", "PNG"),
+        ("L", "PNG"),
+        ("LA", "PNG"),
+        ("P", "PNG"),
+        ("1", "PNG"),
+        ("P", "GIF"),
+        ("RGB", "WEBP"),
+        ("CMYK", "JPEG"),
+        ("L", "JPEG"),
+        ("RGB", "BMP"),
+        ("CMYK", "TIFF"),
+    ],
 )
 def test_files_of_each_mode_are_read(mode, kind):
     data = image_bytes(picture(mode), kind)
@@ -104,8 +127,10 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(kind):
 
 
 def test_float_grey_is_scaled_by_its_range():
-    levels = [np.asarray(to_rgb(Image.fromarray(np.array([row], np.float32))))[0, :, 0].tolist()
-              for row in ([0, 0.5, 1], [0, 100, 255], [0, 257, 65535])]
+    levels = [
+        np.asarray(to_rgb(Image.fromarray(np.array([row], np.float32))))[0, :, 0].tolist()
+        for row in ([0, 0.5, 1], [0, 100, 255], [0, 257, 65535])
+    ]
     assert levels == [[0, 128, 255], [0, 100, 255], [0, 1, 255]]
 
 
@@ -130,7 +155,10 @@ def test_orientation_is_left_alone_unless_asked_for():
 
 
 @pytest.mark.parametrize("upright", [False, True])
-@pytest.mark.parametrize("tags", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*" + b"\xff" * 40, b"Exif\0\0rubbish"])
+@pytest.mark.parametrize(
+    "tags",
+    [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*" + b"\xff" * 40, b"Exif\0\0rubbish"],
+)
 def test_broken_exif_data_never_matters(tags, upright):
     whole = jpeg()
     data = whole[:2] + b"\xff\xe1" + struct.pack(">H", len(tags) + 2) + tags + whole[2:]
@@ -164,7 +192,9 @@ def test_damaged_bytes_never_raise_anything_but_a_user_error():
 
 
 def test_bytes_that_are_no_image_are_refused():
-    with pytest.raises(UserError, match="a.tsv:7: expects a whole image, found 11 bytes that are none.*b'not a pi"):
+    with pytest.raises(
+        UserError, match="a.tsv:7: expects a whole image, found 11 bytes that are none.*b'not a pi"
+    ):
         decode_image(base64.b64encode(b"not a pictu"), "a.tsv:7")
 
 

@@ -3,12 +3,23 @@
 import pytest
 
 from ofa.errors import UserError
-from ofa.text import (caption_references, caption_target, clean_phrase, clean_question, join_references,
-                      parse_answers, remove_punctuation, split_objects, truncate_words)
+from ofa.text import (
+    caption_references,
+    caption_target,
+    clean_phrase,
+    clean_question,
+    join_references,
+    parse_answers,
+    remove_punctuation,
+    split_objects,
+    truncate_words,
+)
 
 
 def test_only_ascii_punctuation_is_removed():
-    assert remove_punctuation(" Fox -- jumps, 'high'! 图片，描述。café… ") == "Fox  jumps high 图片，描述。café…"
+    assert (
+        remove_punctuation(" Fox -- jumps, 'high'! 图片，描述。café… ") == "Fox  jumps high 图片，描述。café…"
+    )
 
 
 def test_captions_are_cut_after_punctuation_is_removed():
@@ -20,7 +31,10 @@ def test_captions_are_cut_after_punctuation_is_removed():
 def test_references_of_an_image_are_cleaned_but_never_cut():
     field = "A man rides,  near\ta car.&&Someone -- cycling!"
     assert caption_references(field) == ["A man rides near a car", "Someone  cycling"]
-    assert caption_references(field, keep_punctuation=True) == ["A man rides, near a car.", "Someone -- cycling!"]
+    assert caption_references(field, keep_punctuation=True) == [
+        "A man rides, near a car.",
+        "Someone -- cycling!",
+    ]
 
 
 def test_questions_lose_leading_marks_hyphens_and_double_blanks():

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from ofa.data import tsv
 from ofa.data.tsv import TsvFile, data_files, open_index
+
 from ofa.errors import UserError
 
 
@@ -43,7 +43,17 @@ def write(tmp_path, monkeypatch):
         (b"x", [["x"]]),
         (b"\n\tx\n"[1:], [["", "x"]]),
     ],
-    ids=["LF", "CRLF", "no last newline", "empty last lines", "CR inside", "BOM", "UTF-8", "one field", "empty field"],
+    ids=[
+        "LF",
+        "CRLF",
+        "no last newline",
+        "empty last lines",
+        "CR inside",
+        "BOM",
+        "UTF-8",
+        "one field",
+        "empty field",
+    ],
 )
 def test_rows_are_what_lies_between_newlines(write, content, rows):
     file = TsvFile(write(content))
@@ -240,7 +250,9 @@ def test_wrong_official_index_is_not_believed(write, index, caplog, tmp_path, mo
 
 def test_missing_column_is_named_with_its_row(write):
     file = TsvFile(write(b"1\tx\ty\n2\tx\n3\tx\ty\tz\n"))
-    with pytest.raises(UserError, match=r"a.tsv:2: expects 3 tab-separated columns .*found 2; is there a line break"):
+    with pytest.raises(
+        UserError, match=r"a.tsv:2: expects 3 tab-separated columns .*found 2; is there a line break"
+    ):
         file[1]
     with pytest.raises(UserError, match=r"a.tsv:3: expects 3 .*found 4; is there a tab inside"):
         file[2]

@@ -20,7 +20,9 @@ def corpus(tmp_path):
     words = "red blue dog cat runs sits on under the a table kite café".split()
     chooser = random.Random(0)
     path = tmp_path / "text.txt"
-    path.write_text("".join(" ".join(chooser.choices(words, k=7)) + ".\n" for _ in range(200)), encoding="utf-8")
+    path.write_text(
+        "".join(" ".join(chooser.choices(words, k=7)) + ".\n" for _ in range(200)), encoding="utf-8"
+    )
     return path
 
 
@@ -30,7 +32,11 @@ def corpus(tmp_path):
 def test_built_folder_loads_and_knows_every_text(corpus, tmp_path, capsys):
     assert main(["vocab", "build", "--text", str(corpus), "--size", "320", "--out", str(tmp_path / "v")]) == 0
     assert "320 text pieces" in capsys.readouterr().out
-    assert sorted(path.name for path in (tmp_path / "v").iterdir()) == ["README.md", "dict.txt", "sentencepiece.model"]
+    assert sorted(path.name for path in (tmp_path / "v").iterdir()) == [
+        "README.md",
+        "dict.txt",
+        "sentencepiece.model",
+    ]
     bpe, vocabulary = load_language(tmp_path / "v")
     assert bpe.kind == "sentencepiece" and len(vocabulary.text) == 320
     for text in (" a red dog", "UPPER  case\tand 日本語 🔥\n", " café"):
@@ -41,7 +47,10 @@ def test_built_folder_loads_and_knows_every_text(corpus, tmp_path, capsys):
 
 def test_building_twice_gives_the_same_bytes(corpus, tmp_path):
     for name in ("one", "two"):
-        assert main(["vocab", "build", "--text", str(corpus), "--size", "320", "--out", str(tmp_path / name)]) == 0
+        assert (
+            main(["vocab", "build", "--text", str(corpus), "--size", "320", "--out", str(tmp_path / name)])
+            == 0
+        )
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
@@ -55,7 +64,21 @@ def test_captions_of_a_tsv_column_are_learned(tmp_path):
 
 def test_small_text_gives_fewer_pieces_and_says_so(tmp_path, capsys):
     (tmp_path / "t.txt").write_text("a dog\n")
-    assert main(["vocab", "build", "--text", str(tmp_path / "t.txt"), "--size", "900", "--out", str(tmp_path / "v")]) == 0
+    assert (
+        main(
+            [
+                "vocab",
+                "build",
+                "--text",
+                str(tmp_path / "t.txt"),
+                "--size",
+                "900",
+                "--out",
+                str(tmp_path / "v"),
+            ]
+        )
+        == 0
+    )
     assert "900 asked for: the text has no more" in capsys.readouterr().out
 
 
@@ -225,4 +248,5 @@ def test_released_checksums_are_those_of_the_released_files():
 
     folder = bpe_folder("gpt2")
     assert {name: vocabulary_fetch.sha256(folder / name) for name in vocabulary_fetch.GPT2_SHA256} == (
-        vocabulary_fetch.GPT2_SHA256)
+        vocabulary_fetch.GPT2_SHA256
+    )
