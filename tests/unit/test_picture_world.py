@@ -1,0 +1,97 @@
+"""The picture world: scenes, captions, boxes and pictures fit each other, everywhere and always."""
+
+import numpy as np
+import pytest
+
+from ofa import picture_world as world
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return list(world.make_split(seed=1, split="train", count=300))
+
+
+def test_a_scene_depends_on_seed_split_and_index_alone(scenes):
+    assert world.make_scene(1, "train", 7) == world.make_scene(1, "train", 7)
+    others = [world.make_scene(2, "train", 7), world.make_scene(1, "val", 7), world.make_scene(1, "train", 8)]
+    assert world.make_scene(1, "train", 7) not in others
+    assert np.array_equal(np.asarray(world.render(scenes[7])), np.asarray(world.render(scenes[7])))
+
+
+def test_the_first_scene_of_seed_one_is_known_by_heart(scenes):
+    # Recorded when the world was made: training files stay the same from version to version.
+    assert world.captions(scenes[0])[0] == "a small green circle above a small purple star"
+    assert [thing.kind for thing in scenes[0].things] == [("small", "purple", "star"), ("small", "green", "circle")]
+
+
+def test_every_scene_has_five_different_captions_of_at_most_twenty_words(scenes):
+    for scene in scenes:
+        captions = world.captions(scene)
+        assert len(set(captions)) == world.CAPTIONS_PER_SCENE == 5
+        assert all(0 < len(caption.split()) <= 20 and "&&" not in caption for caption in captions)
+
+
+def test_captions_name_the_colours_and_shapes_that_are_there(scenes):
+    for scene in scenes:
+        colours, shapes = {t.colour for t in scene.things}, {t.shape for t in scene.things}
+        for caption in world.captions(scene):
+            words = {world.PLURALS.get(word, word) for word in caption.replace(",", "").replace(":", "").split()}
+            named = {shape for shape in world.SHAPES if words & {shape, world.PLURALS.get(shape, shape + "s")}}
+            assert words & set(world.COLOURS) <= colours
+            assert named <= shapes and named
+
+
+def test_scenes_hold_one_to_four_shapes_apart_from_each_other_and_inside(scenes):
+    assert {len(scene.things) for scene in scenes} == {1, 2, 3, 4}
+    for scene in scenes:
+        for i, thing in enumerate(scene.things):
+            x0, y0, x1, y1 = thing.box
+            assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
+            for other in scene.things[:i]:
+                apart = x0 > other.box[2] or other.box[0] > x1 or y0 > other.box[3] or other.box[1] > y1
+                assert apart
+
+
+@pytest.mark.parametrize("shape", world.SHAPES)
+def test_the_box_is_where_the_shape_is_drawn(shape):
+    thing = world.Thing(shape, "red", "large", (0.25, 0.375, 0.625, 0.75), (255, 0, 0))
+    scene = world.Scene("one", (thing,), "paper", "grey", 0.15, 3)
+    empty = world.Scene("none", (), "paper", "grey", 0.15, 3)
+    drawn = (np.asarray(world.render(scene, 64)) != np.asarray(world.render(empty, 64))).any(axis=2)
+    ys, xs = np.nonzero(drawn)
+    found = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+    assert np.abs(np.array(found) - np.array(thing.box_px(64, 64))).max() <= 1  # at most a pixel of rounding
+
+
+def test_a_scene_survives_json(scenes):
+    for scene in scenes[:20]:
+        again = world.Scene.from_json(scene.to_json(64, 64))
+        assert [t.kind for t in again.things] == [t.kind for t in scene.things]
+        assert again.description() == scene.description()
+        assert world.captions(again) == world.captions(scene)
+
+
+def test_no_description_of_a_test_scene_occurs_in_training():
+    test = {scene.description() for scene in world.make_split(1, "test", 200)}
+    train = [scene.description() for scene in world.make_split(1, "train", 2000, test)]
+    assert len(train) == 2000 and not test & set(train)
+    # Without the rule some would: the test above is not passed by chance.
+    assert test & {world.make_scene(1, "train", i).description() for i in range(20000)}
+
+
+@pytest.mark.parametrize(
+    "a, b, expected",
+    [((0.1, 0.4), (0.6, 0.5), "to the left of"), ((0.6, 0.5), (0.1, 0.4), "to the right of"),
+     ((0.5, 0.1), (0.4, 0.7), "above"), ((0.4, 0.7), (0.5, 0.1), "below")],
+)
+def test_relations_follow_the_axis_of_greater_distance(a, b, expected):
+    first, second = (world.Thing("star", "red", "small", (x, y, x + 0.2, y + 0.2), (0, 0, 0)) for x, y in (a, b))
+    assert world.relation(first, second) == expected
+
+
+def test_things_alike_are_counted():
+    things = [world.Thing("cross", "red", size, (x, 0.1, x + 0.2, 0.3), (0, 0, 0))
+              for x, size in ((0.1, "small"), (0.4, "small"), (0.7, "large"))]
+    scene = world.Scene("s", tuple(things), "dots", "pink", 0.15, 1)
+    assert world.names(scene) == ["three red crosses"]
+    assert [name.split()[0] for name in world.names(scene, __import__("random").Random(0))] == ["two", "a"]

@@ -1,0 +1,165 @@
+"""``ofa prepare``: caption files from COCO annotations and from the picture world."""
+
+import base64
+import hashlib
+import json
+
+import pytest
+from PIL import Image
+
+from ofa import preparation
+from ofa.cli.main import main
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Four pictures (two formats), annotations and Karpathy's split."""
+    images = tmp_path / "images" / "val2014"
+    images.mkdir(parents=True)
+    names = ["a.jpg", "b.png", "c.jpg", "d.jpg"]
+    for i, name in enumerate(names):
+        Image.new("RGB", (20 + i, 10), (40 * i, 90, 200)).save(images / name)
+    captions = [["A cat.", "A cat\tsits\nthere."], ["Salt && pepper."], ["  ", "A dog, running"], ["Trees"]]
+    annotations = {"images": [{"id": 10 + i, "file_name": f"val2014/{name}"} for i, name in enumerate(names)],
+                   "annotations": [{"image_id": 10 + i, "caption": text} for i, texts in enumerate(captions) for text in texts]}
+    split = {"images": [{"filepath": "val2014", "filename": name, "cocoid": 10 + i, "split": part,
+                         "sentences": [{"raw": text} for text in texts]}
+                        for i, (name, part, texts) in enumerate(zip(names, ("train", "restval", "val", "test"), captions))]}
+    (tmp_path / "captions.json").write_text(json.dumps(annotations))
+    (tmp_path / "karpathy.json").write_text(json.dumps(split))
+    return tmp_path
+
+
+def prepare(folder, *options) -> int:
+    return main(["prepare", "coco-captions", "--images", str(folder / "images"), "--out", str(folder / "out"), *options])
+
+
+def karpathy(folder, *options) -> int:
+    return prepare(folder, "--split", str(folder / "karpathy.json"), *options)
+
+
+def rows(path) -> list[list[str]]:
+    return [line.split("\t") for line in path.read_text().splitlines()]
+
+
+def test_karpathys_split_becomes_the_four_official_files(coco):
+    assert karpathy(coco) == 0
+    stage1, stage2 = rows(coco / "out/caption_stage1_train.tsv"), rows(coco / "out/caption_stage2_train.tsv")
+    assert [row[:4] for row in stage1] == [["10_0", "10", "A cat.", ""], ["10_1", "10", "A cat sits there.", ""],
+                                           ["11_0", "11", "Salt & pepper.", ""]]
+    assert [row[:4] for row in stage2] == [["10", "10", "A cat.&&A cat sits there.", ""], ["11", "11", "Salt & pepper.", ""]]
+    assert [row[0] for row in rows(coco / "out/caption_val.tsv")] == ["12"]
+    assert [row[0] for row in rows(coco / "out/caption_test.tsv")] == ["13"]
+    reference = json.loads((coco / "out/val_caption_coco_format.json").read_text())
+    assert reference["annotations"] == [{"id": 0, "image_id": "12", "caption": "A dog, running"}]
+
+
+def test_image_files_are_embedded_byte_for_byte(coco):
+    karpathy(coco)
+    for name, row in zip(("a.jpg", "b.png"), rows(coco / "out/caption_stage2_train.tsv")):
+        assert base64.b64decode(row[4]) == (coco / "images/val2014" / name).read_bytes()
+
+
+def test_annotations_with_a_fraction_split_whole_pictures_the_same_way_each_time(coco):
+    options = ("--annotations", str(coco / "captions.json"), "--val-fraction", "0.25", "--test-fraction", "0.25")
+    assert prepare(coco, *options) == 0
+    parts = {name: [row[1] for row in rows(coco / "out" / name)]
+             for name in ("caption_stage2_train.tsv", "caption_val.tsv", "caption_test.tsv")}
+    assert sorted(sum(parts.values(), [])) == ["10", "11", "12", "13"]
+    before = (coco / "out/caption_val.tsv").read_bytes()
+    assert prepare(coco, *options, "--out", str(coco / "again")) == 0
+    assert (coco / "again/caption_val.tsv").read_bytes() == before
+
+
+def test_cleaned_captions_are_counted(coco):
+    karpathy(coco)
+    counts = json.loads((coco / "out/manifest.json").read_text())["counts"]
+    assert (counts["captions_cleaned"], counts["captions_empty"]) == (2, 1)
+
+
+def test_the_manifest_has_rows_bytes_and_checksums(coco):
+    karpathy(coco)
+    manifest = json.loads((coco / "out/manifest.json").read_text())
+    assert manifest["finished"]
+    for name, entry in manifest["files"].items():
+        data = (coco / "out" / name).read_bytes()
+        assert entry["bytes"] == len(data) and entry["sha256"] == hashlib.sha256(data).hexdigest()
+    assert manifest["files"]["caption_stage1_train.tsv"]["rows"] == 3
+
+
+@pytest.mark.parametrize("cut", [1, 40, 400, 10_000])
+def test_an_interrupted_run_is_continued_to_the_same_bytes(coco, cut):
+    karpathy(coco)
+    out = coco / "out"
+    whole = (out / "caption_stage1_train.tsv").read_bytes()
+    manifest = json.loads((out / "manifest.json").read_text())
+    entry = manifest["files"].pop("caption_stage1_train.tsv")
+    (out / "manifest.json").write_text(json.dumps(manifest | {"finished": False}))
+    (out / "caption_stage1_train.tsv").unlink()
+    (out / "caption_stage1_train.tsv.part").write_bytes(whole[:-1][:cut])  # the process was killed here
+    assert karpathy(coco) == 0
+    assert (out / "caption_stage1_train.tsv").read_bytes() == whole
+    assert json.loads((out / "manifest.json").read_text())["files"]["caption_stage1_train.tsv"] == entry
+    assert not list(out.glob("*.part"))
+
+
+def test_finished_files_are_not_written_again(coco, monkeypatch):
+    karpathy(coco)
+    stamp = (coco / "out/caption_val.tsv").stat().st_mtime_ns
+    monkeypatch.setattr(preparation, "base64_of_file", lambda path: pytest.fail("reads a picture again"))
+    assert karpathy(coco) == 0
+    assert (coco / "out/caption_val.tsv").stat().st_mtime_ns == stamp
+
+
+def test_other_captions_make_new_files(coco):
+    karpathy(coco)
+    changed = (coco / "karpathy.json").read_text().replace("Trees", "Three trees")
+    (coco / "karpathy.json").write_text(changed)
+    assert karpathy(coco) == 0
+    assert rows(coco / "out/caption_test.tsv")[0][2] == "Three trees"
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [(lambda path: path.unlink(), "missing"), (lambda path: path.write_bytes(path.read_bytes()[:200]), "not a readable image"),
+     (lambda path: path.write_text("<html>not found</html>"), "not a readable image")],
+    ids=["missing", "truncated", "no-image"],
+)
+def test_a_broken_picture_is_named_and_nothing_is_written(coco, capsys, damage, words):
+    damage(coco / "images/val2014/c.jpg")
+    assert karpathy(coco) == 2
+    message = capsys.readouterr().err
+    assert "c.jpg" in message and words in message and "--skip-broken" in message
+    assert not (coco / "out").exists()
+
+
+def test_broken_pictures_can_be_left_out(coco):
+    (coco / "images/val2014/a.jpg").unlink()
+    assert karpathy(coco, "--skip-broken") == 0
+    assert [row[1] for row in rows(coco / "out/caption_stage2_train.tsv")] == ["11"]
+    assert json.loads((coco / "out/manifest.json").read_text())["counts"]["images_left_out"] == 1
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [("karpathy.json", None, "cannot be read"), ("karpathy.json", "{", "expected JSON"),
+     ("karpathy.json", "[]", "keys images"), ("karpathy.json", '{"images": [{"filename": "a.jpg"}]}', "'split'")],
+)
+def test_a_bad_annotation_file_is_one_message(coco, capsys, name, content, words):
+    (coco / name).unlink() if content is None else (coco / name).write_text(content)
+    assert karpathy(coco) == 2
+    message = capsys.readouterr().err
+    assert name in message and words in message and "Traceback" not in message
+    assert not (coco / "out").exists()
+
+
+def test_the_picture_world_is_written_the_same_by_one_or_two_processes(tmp_path):
+    world = ["prepare", "picture-world", "--train", "300", "--val", "3", "--test", "4", "--size", "32", "--out"]
+    assert main([*world, str(tmp_path / "one"), "--jobs", "1"]) == 0
+    assert main([*world, str(tmp_path / "two"), "--jobs", "2"]) == 0
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert "scenes.jsonl" in names and "captions.txt" in names
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert len(rows(tmp_path / "one/caption_stage1_train.tsv")) == 1500
+    assert len(rows(tmp_path / "one/caption_test.tsv")[0][2].split("&&")) == 5
