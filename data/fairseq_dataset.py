@@ -63,8 +63,8 @@ class OFADataset(FairseqDataset):
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """Training batches are made anew in every epoch: workers have to see the new epoch and the new order."""
-        return self.builder.split != "train"
+        """Batches are made anew for every pass: workers see the new epoch, and the order and shard asked for."""
+        return False
 
     def ordered_indices(self) -> np.ndarray:
         """Row numbers in the order of this epoch."""

@@ -13,6 +13,7 @@ import sacrebleu
 from ofa.caption_scores import caption_scores
 from ofa.errors import UserError
 from ofa.metrics import CiderD
+from ofa.metrics.document_frequency import count_document_frequencies
 from ofa.spec import Example, Metric, RowContext, Scorer, TaskOptions, TaskSpec
 from ofa.text import JOIN, caption_references, caption_target, remove_punctuation
 
@@ -101,7 +102,8 @@ class CaptionScorer:
     def __init__(self, options: CaptionOptions, all_references: Callable[[], list[list[str]]]):
         self.options = options
         if options.eval_cider:
-            self.cider = CiderD(df=options.eval_cider_cached_tokens or all_references())
+            cached = options.eval_cider_cached_tokens
+            self.cider = CiderD(df=cached or count_document_frequencies(all_references()))
 
     def __call__(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
         counts: dict[str, float] = {}

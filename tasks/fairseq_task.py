@@ -30,7 +30,7 @@ from ofa.data.sample import SampleBuilder
 from ofa.data.tsv import TsvFile, data_files
 from ofa.errors import UserError
 from ofa.models.generate import GenerationOptions, SequenceGenerator
-from ofa.spec import TaskSpec
+from ofa.spec import TaskOptions, TaskSpec
 from ofa.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -91,9 +91,13 @@ class OFATask(FairseqTask):
         Raises: UserError if the file is missing or its columns do not fit.
         """
         file = TsvFile(data_files(self.cfg.data or "", split, epoch), self.cfg.selected_cols or self.spec.default_cols)
-        builder = SampleBuilder(self.spec, self.cfg, self.vocabulary, self.bpe, split)
+        builder = SampleBuilder(self.spec, self.options(), self.vocabulary, self.bpe, split)
         self.datasets[split] = OFADataset(file, builder, shuffle=split == "train" and self.cfg.shuffle)
         logger.info("%s: %s, %d rows", split, file.path, len(file))
+
+    def options(self) -> TaskOptions:
+        """The task's part of the configuration as plain values: quick to read and small to send to workers."""
+        return self.spec.options(**{name: getattr(self.cfg, name) for name in self.spec.options.__dataclass_fields__})
 
     def get_batch_iterator(self, dataset, seed: int = 1, **kwargs):
         """fairseq's iterator over the dataset; ``--no-shuffle`` keeps the order of the batches, too."""

@@ -36,6 +36,12 @@ def configure(files, *more: str, data: str = ""):
     return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), flags))
 
 
+@pytest.fixture(scope="module")
+def ready(files):
+    """Configuration and task of the plain flags, for tests that change neither."""
+    return set_up(files)
+
+
 def set_up(files, *more: str, data: str = ""):
     """Task with both files loaded."""
     from fairseq import tasks
@@ -54,8 +60,8 @@ def rows_of(task, split: str, epoch: int = 1, **options) -> list[list[str]]:
     return [batch["id"].tolist() for batch in batches if batch]
 
 
-def test_official_flags_build_task_model_and_criterion(files):
-    cfg, task = set_up(files)
+def test_official_flags_build_task_model_and_criterion(ready):
+    cfg, task = ready
     model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
     dictionary = task.source_dictionary
     assert dictionary is task.target_dictionary and len(dictionary) == len(task.vocabulary)
@@ -68,33 +74,32 @@ def test_official_flags_build_task_model_and_criterion(files):
     assert logits.shape == (*batch["target"].shape, len(dictionary))
 
 
-def test_text_survives_the_bpe_of_the_task(files):
-    _, task = set_up(files)
+def test_text_survives_the_bpe_of_the_task(ready):
+    _, task = ready
     text = " A red cube on a table"
     assert task.bpe.decode(task.bpe.encode(text)) == text
     tokens = task.target_dictionary.encode_line(task.bpe.encode(text), add_if_not_exist=False)
     assert task.decode(tokens) == text
 
 
-def test_datasets_and_configuration_can_be_sent_to_another_process(files):
-    cfg, task = set_up(files)
+def test_datasets_and_configuration_can_be_sent_to_another_process(ready):
+    cfg, task = ready
     dataset = pickle.loads(pickle.dumps(task.datasets["train"]))
     assert torch.equal(dataset[3]["target"], task.datasets["train"][3]["target"])
     assert pickle.loads(pickle.dumps(cfg)).task.eval_args == cfg.task.eval_args
 
 
 @pytest.mark.parametrize("split", ("train", "valid"))
-def test_item_i_is_row_i_of_the_file(files, split):
-    _, task = set_up(files)
+def test_item_i_is_row_i_of_the_file(ready, split):
+    _, task = ready
     dataset = task.datasets[split]
     assert len(dataset) == ROWS
     assert [dataset[row]["id"] for row in (6, 0, 3)] == ["6_0", "0_0", "3_0"]
 
 
-@pytest.mark.parametrize("workers", (0, 2))
-@pytest.mark.parametrize("ranks", (1, 2, 3))
-def test_ranks_and_workers_read_every_row_exactly_once(files, ranks, workers):
-    _, task = set_up(files)
+@pytest.mark.parametrize("ranks, workers", [(1, 0), (2, 0), (3, 0), (2, 2)])
+def test_ranks_and_workers_read_every_row_exactly_once(ready, ranks, workers):
+    _, task = ready
     expected = sorted(f"{row}_0" for row in range(ROWS))
     for split in ("train", "valid"):
         batches = [
@@ -105,12 +110,12 @@ def test_ranks_and_workers_read_every_row_exactly_once(files, ranks, workers):
         assert sorted(row for batch in batches for row in batch) == expected
 
 
-def test_every_epoch_has_its_own_order_and_a_seed_repeats_it(files):
-    _, task = set_up(files)
+def test_every_epoch_has_its_own_order_and_a_seed_repeats_it(files, ready):
+    _, task = ready
     first, second = rows_of(task, "train", 1, seed=5), rows_of(task, "train", 2, seed=5)
     assert first != second and rows_of(task, "train", 1, seed=6) != first
     assert sorted(map(sorted, first)) != sorted(map(sorted, second)), "other batches, not only in another order"
-    assert rows_of(set_up(files)[1], "train", 2, seed=5, num_workers=2) == second
+    assert rows_of(set_up(files)[1], "train", 2, seed=5, num_workers=1) == second
 
 
 def test_validation_and_no_shuffle_keep_the_order_of_the_file(files):
@@ -119,13 +124,13 @@ def test_validation_and_no_shuffle_keep_the_order_of_the_file(files):
     assert rows_of(task, "valid") == rows_of(task, "train", 1) == rows_of(task, "train", 3) == in_order
 
 
-def test_an_interrupted_epoch_continues_with_the_batches_that_are_left(files):
-    _, task = set_up(files)
+def test_an_interrupted_epoch_continues_with_the_batches_that_are_left(files, ready):
+    _, task = ready
     whole = task.get_batch_iterator(task.dataset("train"), max_sentences=2, epoch=4, seed=3)
     reader = whole.next_epoch_itr(shuffle=True)
     next(reader)
     state, rest = whole.state_dict(), [batch["id"].tolist() for batch in reader]
-    resumed = set_up(files)[1]
+    resumed = set_up(files)[1]  # a new process
     again = resumed.get_batch_iterator(resumed.dataset("train"), max_sentences=2, epoch=state["epoch"], seed=3)
     again.load_state_dict(state)
     assert [batch["id"].tolist() for batch in again.next_epoch_itr(shuffle=True)] == rest
@@ -142,8 +147,8 @@ def test_several_training_files_take_turns_by_epoch(files):
     assert len(task.datasets["valid"]) == ROWS
 
 
-def test_batches_have_exactly_the_size_that_was_asked_for(files):
-    _, task = set_up(files)
+def test_batches_have_exactly_the_size_that_was_asked_for(ready):
+    _, task = ready
     dataset = task.datasets["valid"]
     sizes = [len(batch) for batch in dataset.batch_by_size(dataset.ordered_indices(), max_sentences=3)]
     assert sizes == [3, 3, 1]
@@ -152,8 +157,8 @@ def test_batches_have_exactly_the_size_that_was_asked_for(files):
     assert sizes == [2, 2, 2, 1]
 
 
-def test_generation_follows_the_namespace(files):
-    cfg, task = set_up(files)
+def test_generation_follows_the_namespace(ready):
+    cfg, task = ready
     model = task.build_model(cfg.model).eval()
     batch = task.datasets["valid"].collater([task.datasets["valid"][row] for row in range(2)])
     generator = task.build_generator([model], Namespace(beam=3, max_len_b=4, min_len=2))
@@ -198,17 +203,17 @@ def test_validation_figures_do_not_depend_on_ranks_or_batch_size(files):
         assert (parts["cider"], parts["bleu"]) == (whole["cider"], whole["bleu"])
 
 
-def test_validation_generates_with_the_model(files):
-    cfg, task = set_up(files)
+def test_validation_generates_with_the_model(ready):
+    cfg, task = ready
     model, criterion = task.build_model(cfg.model).eval(), task.build_criterion(cfg.criterion)
     batch = task.datasets["valid"].collater([task.datasets["valid"][row] for row in range(2)])
     _, _, log = task.valid_step(batch, model, criterion)
     assert log["_cider_cnt"] == 2 and log["_cider_score_sum"] >= 0
 
 
-def test_known_metrics_are_those_of_the_run(files):
-    assert {"loss", "nll_loss", "ppl", "cider"} <= set(set_up(files)[1].metric_names())
-    assert "bleu" not in set_up(files)[1].metric_names()
+def test_known_metrics_are_those_of_the_run(files, ready):
+    assert {"loss", "nll_loss", "ppl", "cider"} <= set(ready[1].metric_names())
+    assert "bleu" not in ready[1].metric_names()
     assert "bleu" in set_up(files, "--eval-bleu")[1].metric_names()
 
 
