@@ -1,53 +1,24 @@
 """CIDEr-D: how much a caption agrees with the references, by TF-IDF-weighted n-grams of one to four words.
 
-Exact, and fast by three means: n-grams are interned to integers (one dictionary look-up each), everything after that is
-done for all captions of a call at once in numpy, and the n-grams of an image's references are kept between
-calls, because CIDEr optimisation scores many hypotheses against the same references.
+Exact and fast: Python only looks up a number for each word (kept for the references of an image, because CIDEr
+optimisation scores many hypotheses against them); from there on numpy counts, weighs and compares the n-grams of
+all captions of a call at once.
 
 Source: Vedantam, Zitnick and Parikh, CIDEr: Consensus-based Image Description Evaluation, CVPR 2015, sec. 4 and
 appendix ("-D" = clipped counts and a penalty on different lengths).
 """
 
-import pickle
-from collections import defaultdict
-from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from ofa.errors import UserError
+from ofa.metrics.document_frequency import DocumentFrequencies
+from ofa.metrics.ngrams import MAX_ORDER, WordIds, is_new, number_ngrams, ranges, sorted_counts, sum_by_order
 
-MAX_ORDER = 4
-KEPT_IMAGES = 16384  # references kept between calls; about 4 kB per image
-KEPT_NGRAMS = 2**21  # n-grams kept beyond those of the document-frequency file
-SHIFT = 32  # (owner << SHIFT) + n-gram: n-grams stay far below 2**32
-
-
-class References(NamedTuple):
-    """n-grams of the references of one image, sorted by n-gram."""
-
-    ngrams: np.ndarray  # int64[E]
-    slots: np.ndarray  # int64[E], which reference
-    counts: np.ndarray  # float64[E], how often the n-gram occurs in it
-    lengths: np.ndarray  # float64[R], as in Sentences
-
-
-class Sentences(NamedTuple):
-    """n-grams of several sentences, sorted by sentence, then by n-gram."""
-
-    ngrams: np.ndarray  # int64[E]
-    owners: np.ndarray  # int64[E], which sentence
-    counts: np.ndarray  # float64[E]
-    lengths: np.ndarray  # float64[S], number of bigrams: what the length penalty compares
-
-
-class NgramIds(dict):
-    """Word tuple -> integer; new ones are numbered on first sight. ``id % MAX_ORDER + 1`` is the number of words."""
-
-    def __missing__(self, words: tuple[str, ...]) -> int:
-        number = self[words] = len(self) * MAX_ORDER + len(words) - 1
-        return number
+CHUNK = 64  # results that are scored together
+KEPT_IMAGES = 2**17  # references kept between calls: about half a kB per image
+KEPT_WORDS = 2**20  # words kept between calls, beyond those of the document-frequency file
 
 
 class CiderD:
@@ -55,22 +26,17 @@ class CiderD:
 
     Args:
         df: "corpus": document frequencies of the references of each call, an image counted once per result; or
-            the path of a pickle ``{"ref_len": number of images, "document_frequency": {word tuple: images}}``.
+            a file of cached document frequencies, or what ``count_document_frequencies`` returns.
 
     Raises: UserError when the file is missing or holds anything else.
     """
 
-    def __init__(self, df: str | Path = "corpus", sigma: float = 6.0):
+    def __init__(self, df: str | Path | dict = "corpus", sigma: float = 6.0):
         self.sigma = sigma
-        self.ids = NgramIds()
-        self.references: dict[tuple[str, ...], References] = {}
-        self.cached_idf = None
-        if str(df) != "corpus":
-            self._take_document_frequencies(*read_document_frequencies(df))
-        self.num_cached = len(self.ids)
-
-    def method(self) -> str:
-        return "CIDEr-D"
+        self.words = WordIds()
+        self.frequencies = None if df == "corpus" else DocumentFrequencies(df, self.words)
+        self.num_fixed_words = len(self.words)
+        self.references: dict[tuple[str, ...], np.ndarray] = {}
 
     def compute_score(self, gts: dict, res: list[dict]) -> tuple[float, np.ndarray]:
         """Scores of tokenised captions (words separated by blanks).
@@ -82,124 +48,104 @@ class CiderD:
         Returns: mean, float64 array in the order of ``res``.
         """
         check_captions(gts, res)
-        if not res:
-            return 0.0, np.zeros(0)
         self._forget_if_large()
-        image_ids = list(dict.fromkeys(result["image_id"] for result in res))
-        number = {image_id: i for i, image_id in enumerate(image_ids)}
-        images = self._look_up([tuple(gts[image_id]) for image_id in image_ids])
-        hyps = self._count([result["caption"][0] for result in res])
-        scores = self._score(hyps, np.array([number[result["image_id"]] for result in res]), images)
-        return float(scores.mean()), scores
+        # With the frequencies of a file every result stands for itself, and small arrays stay in the processor's cache.
+        size = len(res) if self.frequencies is None else CHUNK
+        parts = [self._score(gts, res[start : start + size]) for start in range(0, len(res), max(size, 1))]
+        scores = np.concatenate([np.zeros(0), *parts])
+        return float(scores.mean()) if len(scores) else 0.0, scores
 
-    def _score(self, hyps: Sentences, image_of: np.ndarray, images: list[References]) -> np.ndarray:
-        """float64[H]; ``image_of`` int64[H] says against which of ``images`` a hypothesis is scored."""
-        sizes = np.array([len(image.ngrams) for image in images])
-        num_refs = np.array([len(image.lengths) for image in images])
-        first_ref = np.cumsum(num_refs) - num_refs
-        ref_image = np.repeat(np.arange(len(images)), sizes)
-        ref_ngrams = np.concatenate([image.ngrams for image in images])
-        ref_owners = np.concatenate([image.slots for image in images]) + first_ref[ref_image]
-        ref_lengths = np.concatenate([image.lengths for image in images])
-        idf = self._inverse_document_frequencies(ref_image, ref_ngrams, np.bincount(image_of, minlength=len(images)))
+    def _score(self, gts: dict, res: list[dict]) -> np.ndarray:
+        images: dict = {}  # image id -> number of its results so far
+        place_of_hyp = []
+        for result in res:
+            place = images.get(result["image_id"], 0)
+            images[result["image_id"]] = place + 1
+            place_of_hyp.append(place)
+        number = {image_id: i for i, image_id in enumerate(images)}
+        image_of_hyp = np.array([number[result["image_id"]] for result in res])
+        refs = self._streams([tuple(gts[image_id]) for image_id in images])
+        hyps = np.array(self.words.stream(result["caption"][0] for result in res))
+        num_refs = np.array([np.count_nonzero(stream == 0) for stream in refs])
+        return self._compare(np.concatenate([*refs, hyps]), num_refs, image_of_hyp, np.array(place_of_hyp))
 
-        hyp_weights = hyps.counts * idf(hyps.ngrams)
-        ref_weights = np.concatenate([image.counts for image in images]) * idf(ref_ngrams)
-        hyp_norms = norms(hyps.owners, hyps.ngrams, hyp_weights, len(hyps.lengths))
-        ref_norms = norms(ref_owners, ref_ngrams, ref_weights, len(ref_lengths))
+    def _compare(self, stream: np.ndarray, num_refs: np.ndarray, image_of_hyp: np.ndarray, place_of_hyp: np.ndarray) -> np.ndarray:
+        """float64[H]. The sentences of the stream are first the references, image by image, then the hypotheses.
 
-        # every pair of a hypothesis' n-gram and the same n-gram in a reference of its image
-        ref_keys = (ref_image << SHIFT) + ref_ngrams
-        hyp_keys = (image_of[hyps.owners] << SHIFT) + hyps.ngrams
-        start = np.searchsorted(ref_keys, hyp_keys, "left")
-        matches = np.searchsorted(ref_keys, hyp_keys, "right") - start
-        of_hyp = np.repeat(np.arange(len(hyp_keys)), matches)
-        of_ref = np.arange(len(of_hyp)) + np.repeat(start - (np.cumsum(matches) - matches), matches)
-        products = np.minimum(hyp_weights[of_hyp], ref_weights[of_ref]) * ref_weights[of_ref]
+        Args:
+            num_refs: int64[images].
+            image_of_hyp, place_of_hyp: int64[H], image of a hypothesis and how many of that image come before it.
+        """
+        num_images, num_hyps = len(num_refs), len(image_of_hyp)
+        image_of = np.concatenate([np.repeat(np.arange(num_images), num_refs), image_of_hyp])
+        place_of = np.concatenate([ranges(np.zeros_like(num_refs), num_refs), num_refs[image_of_hyp] + place_of_hyp])
+        first_hyp = len(image_of) - num_hyps
+        sentence_at = np.zeros((num_images, place_of.max() + 1), np.int64)
+        sentence_at[image_of, place_of] = np.arange(len(image_of))
 
-        # one row per pair of a hypothesis and a reference
-        refs_per_hyp = num_refs[image_of]
+        # Sorted by image, n-gram, place in the image: a group holds the references and then the hypotheses with an n-gram.
+        found = number_ngrams(stream)
+        sentence = (np.cumsum(stream == 0) - (stream == 0))[found.starts]
+        place_bits = int(place_of.max()).bit_length()
+        ngram_bits = (MAX_ORDER * len(stream)).bit_length()
+        keys = (((image_of[sentence] << ngram_bits) + found.numbers) << place_bits) + place_of[sentence]
+        keys, counts = sorted_counts(keys)
+        groups = keys >> place_bits
+        image, ngram = groups >> ngram_bits, groups & ((1 << ngram_bits) - 1)
+        owner = sentence_at[image, keys & ((1 << place_bits) - 1)]
+        new_group = is_new(groups)
+        group = np.cumsum(new_group) - 1
+        group_start = np.flatnonzero(new_group)
+        is_ref = owner < first_hyp
+        refs_in_group = np.add.reduceat(is_ref, group_start, dtype=np.int64) if len(group_start) else group_start
+
+        if self.frequencies is None:
+            results = np.bincount(image_of_hyp)[image[group_start]] * (refs_in_group > 0)
+            frequency = np.bincount(ngram[group_start], results, MAX_ORDER * len(stream))
+            idf = np.log(num_hyps) - np.log(np.maximum(frequency, 1))
+        else:
+            idf = self.frequencies.look_up(found.keys)
+        weights = counts * idf[ngram]
+        norms = np.sqrt(sum_by_order(owner, ngram, weights**2, len(image_of)))
+
+        # Pairs of a hypothesis and a reference of its image; pair = first_pair[hyp] + place of the reference.
+        refs_per_hyp = num_refs[image_of_hyp]
+        first_ref = (np.cumsum(num_refs) - num_refs)[image_of_hyp]
         first_pair = np.cumsum(refs_per_hyp) - refs_per_hyp
-        hyp_of_pair = np.repeat(np.arange(len(image_of)), refs_per_hyp)
-        ref_of_pair = np.arange(len(hyp_of_pair)) + (first_ref[image_of] - first_pair)[hyp_of_pair]
-        owner = hyps.owners[of_hyp]
-        pair = first_pair[owner] + ref_owners[of_ref] - first_ref[image_of[owner]]
-        overlap = sum_by_order(pair, hyps.ngrams[of_hyp], products, len(hyp_of_pair))
-        norm = hyp_norms[hyp_of_pair] * ref_norms[ref_of_pair]
-        cosine = np.divide(overlap, norm, out=overlap, where=norm != 0)
-        difference = hyps.lengths[hyp_of_pair] - ref_lengths[ref_of_pair]
+        ref = ranges(first_ref, refs_per_hyp)
+        hyp = np.repeat(np.arange(first_hyp, len(image_of)), refs_per_hyp)
+
+        # Matches: an n-gram of a hypothesis that a reference of its image has too.
+        of_hyp = np.flatnonzero(~is_ref)
+        num_matches = refs_in_group[group[of_hyp]]
+        in_ref = ranges(group_start[group[of_hyp]], num_matches)
+        in_hyp = np.repeat(of_hyp, num_matches)
+        pair = (first_pair - first_ref)[owner[in_hyp] - first_hyp] + owner[in_ref]
+        ref_weights = weights[in_ref]
+        products = np.minimum(weights[in_hyp], ref_weights) * ref_weights
+
+        cosine = sum_by_order(pair, ngram[in_ref], products, len(ref))
+        norm = norms[hyp] * norms[ref]
+        np.divide(cosine, norm, out=cosine, where=norm != 0)
+        num_bigrams = np.bincount(owner, counts * (ngram % MAX_ORDER == 1), len(image_of))
+        difference = num_bigrams[hyp] - num_bigrams[ref]
         similarity = cosine.mean(-1) * np.exp(-(difference**2) / (2 * self.sigma**2))
-        return 10 * np.bincount(hyp_of_pair, similarity, len(image_of)) / refs_per_hyp
+        return 10 * np.add.reduceat(similarity, first_pair) / refs_per_hyp
 
-    def _inverse_document_frequencies(self, ref_image: np.ndarray, ref_ngrams: np.ndarray, results: np.ndarray):
-        """Function int64[E] n-grams -> float64[E]; ``results`` is the number of results of each image."""
-        if self.cached_idf is None:
-            new = np.ones(len(ref_ngrams), dtype=bool)  # n-grams of an image are sorted: count each once per image
-            new[1:] = (ref_ngrams[1:] != ref_ngrams[:-1]) | (ref_image[1:] != ref_image[:-1])
-            known = len(self.ids)
-            frequency = np.bincount(ref_ngrams[new] // MAX_ORDER, results[ref_image[new]], known)
-            table = np.log(float(results.sum())) - np.log(np.maximum(frequency, 1))
-            return lambda ngrams: table[ngrams // MAX_ORDER]
-        table = self.cached_idf
-        return lambda ngrams: table[np.minimum(ngrams // MAX_ORDER, self.num_cached)]
-
-    def _take_document_frequencies(self, num_images: float, frequencies: dict[tuple[str, ...], float]) -> None:
-        for words in frequencies:
-            self.ids[words]  # numbered in this order
-        table = np.fromiter(frequencies.values(), float, len(frequencies))
-        # one more entry than n-grams: for all those that the file does not have
-        self.cached_idf = np.log(float(num_images)) - np.log(np.maximum(np.append(table, 1), 1))
-
-    def _look_up(self, images: list[tuple[str, ...]]) -> list[References]:
-        missing = [refs for refs in dict.fromkeys(images) if refs not in self.references]
-        if missing:
-            sizes = np.array([len(refs) for refs in missing])
-            sentences = self._count(list(chain.from_iterable(missing)))
-            image_of = np.repeat(np.arange(len(missing)), sizes)
-            slot_of = np.arange(len(image_of)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-            keys = (image_of[sentences.owners] << SHIFT) + sentences.ngrams
-            order = np.argsort(keys, kind="stable")
-            ends = np.searchsorted(keys[order], np.arange(1, len(missing)) << SHIFT)
-            columns = (sentences.ngrams[order], slot_of[sentences.owners][order], sentences.counts[order])
-            parts = [np.split(column, ends) for column in columns]
-            lengths = np.split(sentences.lengths, np.cumsum(sizes)[:-1])
-            self.references.update(zip(missing, map(References, *parts, lengths)))
+    def _streams(self, images: list[tuple[str, ...]]) -> list[np.ndarray]:
+        """Word numbers of the references of each image."""
+        for refs in images:
+            if refs not in self.references:
+                self.references[refs] = np.array(self.words.stream(refs))
         return [self.references[refs] for refs in images]
-
-    def _count(self, sentences: list[str]) -> Sentences:
-        number, ngrams, sizes, lengths = self.ids.__getitem__, [], [], []
-        for sentence in sentences:
-            words = sentence.split()
-            second, third, fourth = words[1:], words[2:], words[3:]
-            before = len(ngrams)
-            ngrams.extend(map(number, zip(words)))
-            ngrams.extend(map(number, zip(words, second)))
-            ngrams.extend(map(number, zip(words, second, third)))
-            ngrams.extend(map(number, zip(words, second, third, fourth)))
-            sizes.append(len(ngrams) - before)
-            lengths.append(len(second))
-        keys = (np.repeat(np.arange(len(sentences)), sizes) << SHIFT) + np.array(ngrams, dtype=np.int64)
-        keys, counts = np.unique(keys, return_counts=True)
-        owners = keys >> SHIFT
-        return Sentences(keys - (owners << SHIFT), owners, counts.astype(float), np.array(lengths, dtype=float))
 
     def _forget_if_large(self) -> None:
         if len(self.references) > KEPT_IMAGES:
             self.references.clear()
-        if len(self.ids) > self.num_cached + KEPT_NGRAMS:
+        if len(self.words) > self.num_fixed_words + KEPT_WORDS:
             self.references.clear()
-            for words in list(self.ids)[self.num_cached :]:
-                del self.ids[words]
-
-
-def sum_by_order(owners: np.ndarray, ngrams: np.ndarray, values: np.ndarray, num_owners: int) -> np.ndarray:
-    """float64[num_owners, MAX_ORDER]: sums of ``values`` per owner and number of words."""
-    cells = owners * MAX_ORDER + ngrams % MAX_ORDER
-    return np.bincount(cells, values, num_owners * MAX_ORDER).reshape(-1, MAX_ORDER)
-
-
-def norms(owners: np.ndarray, ngrams: np.ndarray, weights: np.ndarray, num_owners: int) -> np.ndarray:
-    return np.sqrt(sum_by_order(owners, ngrams, weights**2, num_owners))
+            for word in list(self.words)[self.num_fixed_words :]:
+                del self.words[word]
 
 
 def check_captions(gts: dict, res: list[dict]) -> None:
@@ -209,37 +155,3 @@ def check_captions(gts: dict, res: list[dict]) -> None:
         refs = gts.get(result["image_id"])
         if not refs or isinstance(refs, str):
             raise UserError(f"result {row}: image {result['image_id']!r} needs a list of references, found {refs!r}")
-
-
-class FrequencyUnpickler(pickle.Unpickler):
-    """Builds containers and numbers only; a file cannot make it run code."""
-
-    SAFE = {
-        ("collections", "defaultdict"): defaultdict,
-        ("__builtin__", "float"): float,
-        ("builtins", "float"): float,
-        ("__builtin__", "int"): int,
-        ("builtins", "int"): int,
-    }
-
-    def find_class(self, module, name):
-        if (module, name) not in self.SAFE:
-            raise pickle.UnpicklingError(f"it holds a '{module}.{name}'")
-        return self.SAFE[module, name]
-
-
-def read_document_frequencies(path: str | Path) -> tuple[float, dict[tuple[str, ...], float]]:
-    """Number of images and images per n-gram from the pickles of the captioning community (``coco-train-words.p``)."""
-    remedy = "expected a pickle {'ref_len': images, 'document_frequency': {word tuple: images}}, or df='corpus'"
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file of document frequencies; {remedy}")
-    try:
-        with open(path, "rb") as file:
-            content = FrequencyUnpickler(file, encoding="latin1").load()
-        num_images, frequencies = float(content["ref_len"]), dict(content["document_frequency"])
-    except Exception as error:
-        raise UserError(f"{path}: not a file of document frequencies ({error}); {remedy}") from error
-    wrong = next((words for words in frequencies if not isinstance(words, tuple) or len(words) > MAX_ORDER), None)
-    if wrong is not None or num_images <= 0:
-        raise UserError(f"{path}: not document frequencies (n-gram {wrong!r}, {num_images:g} images); {remedy}")
-    return num_images, frequencies

@@ -1,0 +1,96 @@
+"""n-grams of many sentences at once, numbered by sorting: exact (nothing is hashed) and without a loop over words.
+
+A batch of sentences is one stream of word numbers, with a 0 after each sentence::
+
+    "a cat", "a dog and a cat"  ->  1 2 0  1 3 4 1 2 0
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+MAX_ORDER = 4
+SHIFT = 32  # two numbers below 2**31 make one sortable key: (first << SHIFT) + second
+
+
+class WordIds(dict):
+    """Word -> number from 1 on; new words are numbered on first sight."""
+
+    def __missing__(self, word: str) -> int:
+        self[word] = len(self) + 1
+        return len(self)
+
+    def stream(self, sentences) -> list[int]:
+        number, stream = self.__getitem__, []
+        for sentence in sentences:
+            stream += map(number, sentence.split())
+            stream.append(0)
+        return stream
+
+
+class Numbered(NamedTuple):
+    """Every n-gram of a stream; equal n-grams have equal numbers, within one call.
+
+    The k-th different n-gram of n words has the number ``k * MAX_ORDER + n - 1``. ``keys[n - 1]`` lists the different
+    n-grams of n words in order: the word for n = 1, else (k of the first n - 1 words << SHIFT) + last word.
+    """
+
+    starts: np.ndarray  # int64[N], where in the stream
+    numbers: np.ndarray  # int64[N]
+    keys: list[np.ndarray]
+
+
+def number_ngrams(stream: np.ndarray) -> Numbered:
+    """``stream``: int64, word numbers with a 0 after each sentence."""
+    ahead = np.concatenate([stream, np.zeros(MAX_ORDER, np.int64)])
+    at, ranks = np.flatnonzero(stream), 0
+    starts, numbers, keys = [], [], []
+    for more_words in range(MAX_ORDER):
+        word = ahead[at + more_words]
+        if more_words:
+            inside = np.flatnonzero(word)
+            at, ranks, word = at[inside], ranks[inside] << SHIFT, word[inside]
+        different, ranks = dense_ranks(ranks + word)
+        starts.append(at)
+        numbers.append(ranks * MAX_ORDER + more_words)
+        keys.append(different)
+    return Numbered(np.concatenate(starts), np.concatenate(numbers), keys)
+
+
+def dense_ranks(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different keys in order, and for each key its place among them."""
+    order = np.argsort(keys)
+    in_order = keys[order]
+    new = is_new(in_order)
+    ranks = np.empty(len(keys), np.int64)
+    ranks[order] = np.cumsum(new) - 1
+    return in_order[new], ranks
+
+
+def sorted_counts(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different keys in order, and how often each occurs (float64)."""
+    keys = np.sort(keys)
+    first = np.flatnonzero(is_new(keys))
+    counts = np.empty(len(first))
+    counts[:-1] = first[1:] - first[:-1]
+    counts[-1:] = len(keys) - first[-1:]
+    return keys[first], counts
+
+
+def is_new(in_order: np.ndarray) -> np.ndarray:
+    """bool: differs from the value before it."""
+    new = np.ones(len(in_order), bool)
+    np.not_equal(in_order[1:], in_order[:-1], out=new[1:])
+    return new
+
+
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """``[5, 8], [2, 3]`` -> ``[5, 6, 8, 9, 10]``"""
+    return np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+
+
+def sum_by_order(owners: np.ndarray, ngrams: np.ndarray, values: np.ndarray, num_owners: int) -> np.ndarray:
+    """float64[num_owners, MAX_ORDER]: sums of ``values`` by owner and number of words."""
+    cells = owners * MAX_ORDER + ngrams % MAX_ORDER
+    sums = np.bincount(cells, values, num_owners * MAX_ORDER)
+    return sums.astype(float, copy=False).reshape(-1, MAX_ORDER)  # numpy counts in integers if there is no value
