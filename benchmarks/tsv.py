@@ -1,6 +1,6 @@
 """How fast TSV files open and read, next to what the work costs by itself.
 
-    python benchmarks/tsv.py [--rows 1000000] [--megabytes 1024] [--folder DIR] [--json FILE]
+    python benchmarks/tsv.py [--rows 1000000] [--megabytes 1024] [--samples 200] [--folder DIR] [--json FILE]
 
 1. first index: MB/s of the first opening of a file of image-sized rows, beside a plain read of the file
 2. opening: ms to open a file of many short rows that is indexed already, and to read its last row
@@ -11,17 +11,19 @@ import argparse
 import base64
 import io
 import json
+import multiprocessing
 import shutil
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from ofa.data.images import decode_image, image_transform, to_rgb
-from ofa.data.tsv import TsvFile
+import torch
 from PIL import Image
 
-SAMPLES = 200
+from ofa.data.images import decode_image, image_transform, to_rgb
+from ofa.data.tsv import TsvFile
+
 REPEATS = 5
 
 
@@ -81,13 +83,16 @@ def measure_opening(folder: Path, rows: int) -> dict[str, float]:
     return {"short_rows_first_index_mb_per_s": size / first, "opening_ms": 1000 * float(np.median(opening))}
 
 
-def measure_reading(folder: Path, fields: list[str]) -> dict[str, float]:
-    """A sample through the TSV over base64 + decode + resize + normalise of the same fields in memory."""
-    rows, transform = TsvFile(folder / "images.tsv", "0,4,2"), image_transform(384)
-    order = np.random.default_rng(1).integers(0, len(rows), SAMPLES).tolist()
+def measure_reading(folder: Path, fields: list[str], samples: int) -> dict[str, float]:
+    """A sample through the TSV over base64 + decode + resize + normalise of the same fields in memory.
 
-    def through_file():
-        for row in order:
+    ``two_workers_speedup``: the same samples read by one process over two (2 where two cores are free).
+    """
+    rows, transform = TsvFile(folder / "images.tsv", "0,4,2"), image_transform(384)
+    order = np.random.default_rng(1).integers(0, len(rows), samples).tolist()
+
+    def through_file(chosen=order):
+        for row in chosen:
             transform(decode_image(rows[row][1], rows.where(row)))
 
     def in_memory():
@@ -95,13 +100,23 @@ def measure_reading(folder: Path, fields: list[str]) -> dict[str, float]:
             data = base64.urlsafe_b64decode(fields[row % len(fields)])
             transform(to_rgb(Image.open(io.BytesIO(data))))
 
+    def with_workers():
+        workers = [fork.Process(target=through_file, args=(order[part::2],)) for part in range(2)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+    torch.set_num_threads(1)
+    fork = multiprocessing.get_context("fork")
     through_file(), in_memory()
-    pairs = [(seconds(through_file), seconds(in_memory)) for _ in range(REPEATS)]
-    ours, floor = (float(np.median(times)) / SAMPLES * 1000 for times in zip(*pairs, strict=True))
+    times = [(seconds(through_file), seconds(in_memory), seconds(with_workers)) for _ in range(REPEATS)]
+    ours, floor, _ = (float(np.median(column)) / samples * 1000 for column in zip(*times, strict=True))
     return {
         "sample_ms": ours,
         "sample_floor_ms": floor,
-        "sample_ratio": float(np.median([a / b for a, b in pairs])),
+        "sample_ratio": float(np.median([a / b for a, b, _ in times])),
+        "two_workers_speedup": float(np.median([a / c for a, _, c in times])),
     }
 
 
@@ -109,16 +124,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the short file")
     parser.add_argument("--megabytes", type=int, default=1024, help="size of the file with images")
-    parser.add_argument(
-        "--folder", help="where to write the files (removed afterwards); default: the temporary folder"
-    )
+    parser.add_argument("--samples", type=int, default=200, help="samples read")
+    parser.add_argument("--folder", help="where to write the files, removed afterwards")
     parser.add_argument("--json", help="also write the figures to this file")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="ofa-tsv-", dir=arguments.folder))
     try:
         fields = photo_fields(32)
         figures = measure_index(folder, arguments.megabytes, fields)
-        figures |= measure_opening(folder, arguments.rows) | measure_reading(folder, fields)
+        figures |= measure_opening(folder, arguments.rows)
+        figures |= measure_reading(folder, fields, arguments.samples)
     finally:
         shutil.rmtree(folder)
     for name, value in figures.items():

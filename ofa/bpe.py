@@ -24,6 +24,7 @@ class Bpe(Protocol):
     """What every kind offers. Objects are picklable: they are read again from their folder."""
 
     kind: str
+    folder: Path
 
     def encode(self, text: str) -> str:
         """Blank-separated pieces of a text."""
@@ -55,12 +56,12 @@ def load_language(
     pieces that the BPE makes.
     """
     bpe = load_bpe(folder, kind)
-    vocabulary = Vocabulary.from_folder(folder, num_codes, num_bins)
+    vocabulary = Vocabulary.from_folder(bpe.folder, num_codes, num_bins)
     probe = bpe.encode(" what is in the image?").split(" ")
     unknown = [piece for piece in probe if piece not in vocabulary]
     if len(unknown) == len(probe):
         raise UserError(
-            f"{Path(folder) / DICTIONARY}: expected the pieces of the {bpe.kind} BPE beside it, "
+            f"{bpe.folder / DICTIONARY}: expected the pieces of the {bpe.kind} BPE beside it, "
             f"found none of {' '.join(unknown[:4])}; copy the {DICTIONARY} of the same model"
         )
     return bpe, vocabulary

@@ -1,10 +1,10 @@
 """Bins of the recorded boxes."""
 
 from golden import load, load_json, path
-from ofa.data.images import decode_image
-from ofa.data.tsv import TsvFile
 
 from ofa.boxes import bins_to_text, boxes_to_bins, parse_box, resize_ratios
+from ofa.data.images import decode_image
+from ofa.data.tsv import TsvFile
 
 
 def test_bins_and_ratios_equal_the_recorded_ones(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from golden import load, load_json, path
+
 from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, decode_image, image_transform
 from ofa.data.tsv import TsvFile
 

@@ -10,6 +10,8 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from ofa.data.images import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -20,8 +22,6 @@ from ofa.data.images import (
     open_image,
     to_rgb,
 )
-from PIL import Image
-
 from ofa.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from ofa.data import tsv
 from ofa.data.tsv import TsvFile, data_files, open_index
-
 from ofa.errors import UserError
 
 

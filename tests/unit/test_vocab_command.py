@@ -180,7 +180,7 @@ def mirror(monkeypatch):
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
     monkeypatch.setattr(vocabulary_fetch, "GPT2_SHA256", sums)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
