@@ -2,32 +2,17 @@
 
 A row ends at ``\\n`` only; ``\\r`` before it is dropped (CRLF), ``\\r`` inside a field is text. A missing
 last newline, empty lines at the end and a UTF-8 byte-order mark are no rows. Nothing is ever opened in text
-mode: offsets are bytes. Layout of an index file ``<tsv>.idx`` (little endian, 64-bit words):
-
-    "OFA-TSV1"   size of the TSV   its mtime in ns   number of rows N   N row starts   end of the last row
+mode: offsets are bytes (``ofa.data.tsv_index``).
 """
 
-import fcntl
-import hashlib
-import logging
 import os
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from ofa.data.tsv_index import BOM, open_index
 from ofa.errors import UserError
-
-logger = logging.getLogger(__name__)
-
-MAGIC = int.from_bytes(b"OFA-TSV1", "little")
-HEADER = 4  # words before the row starts
-CHUNK = 8 << 20  # bytes scanned at a time: large enough to keep a disk busy, small enough for a CPU cache
-BOM = b"\xef\xbb\xbf"
-PROGRESS_FROM = 2 << 30  # bytes from which indexing shows a progress bar
-PROBES = 256  # rows looked at before a foreign index is believed
 
 
 class TsvFile:
@@ -150,168 +135,3 @@ def data_files(data: str, split: str, epoch: int = 1) -> str:
     if split == "train":
         return paths[(epoch - 1) % max(len(paths) - 1, 1)]
     return paths[-1]
-
-
-def open_index(path: str | Path) -> np.ndarray:
-    """Row starts and end of a TSV file, from its index; makes the index if it is missing or outdated.
-
-    Safe when many processes call it at once: one scans while the others wait, and the file appears whole.
-    Where: ``$OFA_INDEX_DIR`` if set, else beside the TSV, else ``~/.cache/ofa/index``; in memory (with a
-    warning) where no folder is writable.
-
-    Returns: uint64[N + 1], read-only. Raises: UserError if the file is missing, unreadable or empty.
-    """
-    try:
-        with open(path, "rb", buffering=0) as tsv:
-            places = _index_places(path)
-            found = _first_valid(places, os.fstat(tsv.fileno()))
-            if found is not None:
-                return found
-            _lock(tsv)
-            status = os.fstat(tsv.fileno())
-            found = _first_valid(places, status)
-            if found is not None:
-                return found
-            offsets = _official_index(path, tsv, status.st_size)
-            if offsets is None:
-                offsets = _scan(path, tsv, status)
-            return _store(offsets, status, places)
-    except OSError as error:
-        raise UserError(f"{path}: expected a TSV file, {error.strerror or error}; check the path") from error
-
-
-def _lock(tsv) -> None:
-    """Wait for other builders. The TSV itself is locked: no lock file stays, a killed owner lets go."""
-    try:
-        fcntl.flock(tsv, fcntl.LOCK_EX)
-    except OSError:  # some network file systems refuse it; then several processes scan, each for itself
-        logger.debug("%s cannot be locked", tsv.name)
-
-
-def _index_places(path: str | Path) -> list[Path]:
-    real = os.path.realpath(path)
-    name = (
-        f"{Path(real).stem[:80]}-{hashlib.sha256(real.encode(errors='surrogateescape')).hexdigest()[:16]}.idx"
-    )
-    if os.environ.get("OFA_INDEX_DIR"):
-        return [Path(os.environ["OFA_INDEX_DIR"]) / name]
-    return [Path(f"{path}.idx"), Path.home() / ".cache" / "ofa" / "index" / name]
-
-
-def _first_valid(places: list[Path], status: os.stat_result) -> np.ndarray | None:
-    """The memory-mapped row starts of the first index that is whole and fits size and mtime of the TSV."""
-    for place in places:
-        try:
-            words = np.memmap(place, dtype="<u8", mode="r")
-        except (OSError, ValueError):  # no index, or an empty file
-            continue
-        if len(words) > HEADER and words[:3].tolist() == [MAGIC, status.st_size, status.st_mtime_ns]:
-            if len(words) == HEADER + int(words[3]) + 1:
-                return words[HEADER:]
-    return None
-
-
-def _store(offsets: np.ndarray, status: os.stat_result, places: list[Path]) -> np.ndarray:
-    """Write the index to the first writable place: under another name first, then renamed in one step."""
-    header = np.array([MAGIC, status.st_size, status.st_mtime_ns, len(offsets) - 1], dtype="<u8")
-    for place in places:
-        part = place.with_name(f"{place.name}.tmp{os.getpid()}")
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with open(part, "wb") as file:
-                    file.write(header.tobytes())
-                    file.write(offsets.astype("<u8").tobytes())
-                os.replace(part, place)
-            finally:
-                part.unlink(missing_ok=True)
-        except OSError as error:
-            logger.debug("index %s: %s", place, error)
-            continue
-        stored = _first_valid([place], status)
-        if stored is not None:
-            return stored
-    logger.warning("no writable folder for the index (%s): set OFA_INDEX_DIR", ", ".join(map(str, places)))
-    return offsets
-
-
-def _scan(path: str | Path, tsv, status: os.stat_result) -> np.ndarray:
-    """Find the rows of a TSV by reading it once."""
-    head = os.pread(tsv.fileno(), 4, 0)
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise UserError(f"{path}: expects UTF-8, found UTF-16; convert it: iconv -f UTF-16 -t UTF-8")
-    found = [np.array([len(BOM) if head.startswith(BOM) else 0], dtype=np.uint64)]
-    buffer, done = bytearray(CHUNK), 0
-    bar = tqdm(
-        total=status.st_size,
-        unit="B",
-        unit_scale=True,
-        desc=f"index {Path(path).name}",
-        disable=None if status.st_size >= PROGRESS_FROM else True,
-    )
-    with bar:
-        while size := os.preadv(tsv.fileno(), [buffer], done):
-            breaks = np.flatnonzero(np.frombuffer(buffer, np.uint8, count=size) == ord("\n"))
-            found.append(breaks.astype(np.uint64) + np.uint64(done + 1))
-            done += size
-            bar.update(size)
-    after = os.fstat(tsv.fileno())
-    if (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns) or done != status.st_size:
-        raise UserError(
-            f"{path}: the file changed while it was indexed; wait until it is written, then start again"
-        )
-    offsets = np.concatenate(found)
-    if offsets[-1] < done:  # no newline after the last row
-        offsets = np.append(offsets, np.uint64(done))
-    return _without_empty_end(path, tsv, offsets)
-
-
-def _without_empty_end(path: str | Path, tsv, offsets: np.ndarray) -> np.ndarray:
-    """Drop empty lines after the last row."""
-    rows = len(offsets) - 1
-    while rows:
-        start, end = int(offsets[rows - 1]), int(offsets[rows])
-        if end - start > 2 or os.pread(tsv.fileno(), end - start, start).strip(b"\r\n"):
-            return offsets[: rows + 1]
-        rows -= 1
-    raise UserError(f"{path}: expected rows of tab-separated columns, found an empty file; make it again")
-
-
-class _NumbersOnly(pickle.Unpickler):
-    """Reads tuples, lists and numbers; whatever names a class or function is refused."""
-
-    def find_class(self, module: str, name: str):
-        raise pickle.UnpicklingError(f"refused {module}.{name}")
-
-
-def _official_index(path: str | Path, tsv, size: int) -> np.ndarray | None:
-    """Row starts from ``<tsv>.index``, a pickle of ``(row_count, [offsets])``, if it is there and right.
-
-    Official indices were counted in text mode and are wrong for CRLF and ``\\r``, so rows spread over the
-    file are compared with the file itself; each further row is checked when it is read.
-    """
-    index = Path(f"{path}.index")
-    try:
-        with open(index, "rb") as file:
-            count, starts = _NumbersOnly(file).load()
-        offsets = np.append(np.asarray(starts, dtype=np.int64), size).astype(np.uint64)
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # a damaged pickle can raise nearly anything; the TSV is scanned instead
-        logger.warning("%s: not a readable index of the official format (%s), making a new one", index, error)
-        return None
-    rows, start_of_text = len(offsets) - 1, len(BOM) if os.pread(tsv.fileno(), len(BOM), 0) == BOM else 0
-    right = (
-        count == rows > 0 and offsets[0] in (0, start_of_text) and bool(np.all(offsets[1:] > offsets[:-1]))
-    )
-    offsets[0] = start_of_text
-    for row in np.unique(np.linspace(0, rows - 1, min(rows, PROBES)).astype(int)) if right else ():
-        start, end = int(offsets[row]), int(offsets[row + 1])
-        line = os.pread(tsv.fileno(), end - start, start)
-        right = right and line.find(b"\n") in (
-            (end - start - 1,) if row < rows - 1 else (end - start - 1, -1)
-        )
-    if not right:
-        logger.warning("%s does not fit %s, making a new index", index, path)
-        return None
-    return _without_empty_end(path, tsv, offsets)

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa.data import tsv
-from ofa.data.tsv import TsvFile, data_files, open_index
+from ofa.data import tsv_index
+from ofa.data.tsv import TsvFile, data_files
+from ofa.data.tsv_index import open_index
 from ofa.errors import UserError
 
 
@@ -65,7 +66,7 @@ def test_rows_are_what_lies_between_newlines(write, content, rows):
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7])
 def test_rows_do_not_depend_on_the_chunks_of_the_scan(write, monkeypatch, chunk):
-    monkeypatch.setattr(tsv, "CHUNK", chunk)
+    monkeypatch.setattr(tsv_index, "CHUNK", chunk)
     rows = [[str(i), "x" * (i % 5)] for i in range(20)]
     file = TsvFile(write("\n".join("\t".join(row) for row in rows).encode()))
     assert [*file] == rows
@@ -92,7 +93,7 @@ def test_rows_beyond_four_gigabytes_are_found(write):
         file.seek(0, os.SEEK_END)
         file.write(b"\n3\tlast\n")
     size = path.stat().st_size
-    tsv._store(np.array([0, 8, size - 7, size], dtype=np.uint64), path.stat(), [Path(f"{path}.idx")])
+    tsv_index._store(np.array([0, 8, size - 7, size], dtype=np.uint64), path.stat(), [Path(f"{path}.idx")])
     file = TsvFile(path)
     assert len(file) == 3 and file[2] == ["3", "last"]
 
@@ -103,7 +104,7 @@ def test_rows_beyond_four_gigabytes_are_found(write):
 def test_index_is_made_once_and_memory_mapped(write, monkeypatch):
     path = write(b"1\tx\n2\ty\n")
     TsvFile(path)
-    monkeypatch.setattr(tsv, "_scan", None)  # a second scan would fail
+    monkeypatch.setattr(tsv_index, "_scan", None)  # a second scan would fail
     offsets = open_index(path)
     assert isinstance(offsets, np.memmap) and offsets.tolist() == [0, 4, 8]
 
@@ -134,14 +135,14 @@ def test_damaged_index_is_made_again(write, content):
     path = write(b"1\tx\n2\ty\n")
     Path(f"{path}.idx").write_bytes(content)
     assert len(TsvFile(path)) == 2
-    assert len(np.memmap(f"{path}.idx", dtype="<u8")) == tsv.HEADER + 3
+    assert len(np.memmap(f"{path}.idx", dtype="<u8")) == tsv_index.HEADER + 3
 
 
 def test_half_an_index_is_made_again(write):
     path = write(b"1\tx\n2\ty\n")
     TsvFile(path)
     with open(f"{path}.idx", "r+b") as file:
-        file.truncate(8 * (tsv.HEADER + 2))
+        file.truncate(8 * (tsv_index.HEADER + 2))
     assert len(TsvFile(path)) == 2
 
 
@@ -171,7 +172,7 @@ def test_index_stays_in_memory_when_no_folder_can_take_it(write, tmp_path, caplo
 
 
 def _open_slowly(path, barrier, scans, results):
-    scan = tsv._scan
+    scan = tsv_index._scan
 
     def counted(*arguments):
         with scans.get_lock():
@@ -179,7 +180,7 @@ def _open_slowly(path, barrier, scans, results):
         time.sleep(0.2)
         return scan(*arguments)
 
-    tsv._scan = counted
+    tsv_index._scan = counted
     barrier.wait()
     file = TsvFile(path)
     results.put((len(file), file[-1]))
@@ -206,14 +207,14 @@ def test_four_processes_at_once_make_one_index(write):
 def test_official_index_is_used(write, monkeypatch):
     path = write(b"1\tx\n2\ty\n3\tz\n")
     Path(f"{path}.index").write_bytes(pickle.dumps((3, [0, 4, 8])))
-    monkeypatch.setattr(tsv, "_scan", None)
+    monkeypatch.setattr(tsv_index, "_scan", None)
     assert [*TsvFile(path)] == [["1", "x"], ["2", "y"], ["3", "z"]]
 
 
 def test_official_index_of_a_file_with_a_mark_skips_the_mark(write, monkeypatch):
-    path = write(tsv.BOM + b"1\tx\n2\ty\n")
+    path = write(tsv_index.BOM + b"1\tx\n2\ty\n")
     Path(f"{path}.index").write_bytes(pickle.dumps((2, [0, 7])))
-    monkeypatch.setattr(tsv, "_scan", None)
+    monkeypatch.setattr(tsv_index, "_scan", None)
     assert [*TsvFile(path)] == [["1", "x"], ["2", "y"]]
 
 
@@ -275,7 +276,7 @@ def test_selected_columns_are_numbers(write, columns):
         TsvFile(write(b"1\tx\ty\n"), columns)
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\r\n\n", tsv.BOM, tsv.BOM + b"\n"])
+@pytest.mark.parametrize("content", [b"", b"\n\r\n\n", tsv_index.BOM, tsv_index.BOM + b"\n"])
 def test_empty_file_is_refused(write, content):
     path = write(content)
     with pytest.raises(UserError, match="a.tsv: expected rows .* found an empty file"):
