@@ -91,9 +91,8 @@ def _store(offsets: np.ndarray, status: os.stat_result, places: list[Path]) -> n
     """Write the index to the first writable place: under another name first, then renamed in one step."""
     header = np.array([MAGIC, status.st_size, status.st_mtime_ns, len(offsets) - 1], dtype="<u8")
     for place in places:
-        part = place.with_name(
-            f"{place.name}.tmp{uuid.uuid4().hex}"
-        )  # other hosts may have the same process id
+        # not the process id: another host may use the same one on a shared disk
+        part = place.with_name(f"{place.name}.tmp{uuid.uuid4().hex}")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             try:
