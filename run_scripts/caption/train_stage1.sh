@@ -16,6 +16,8 @@ case $SIZE in  # epochs and start of --drop-worst-ratio: the released scripts fo
     *) echo "SIZE expects nano, tiny, medium, base, large or huge; found '$SIZE'" >&2; exit 2 ;;
 esac
 export RESTORE=${RESTORE:-$ROOT/checkpoints/ofa_$SIZE.pt} SAVE_DIR=${SAVE_DIR:-$ROOT/runs/caption_stage1_$SIZE}
+FREEZE=(--freeze-encoder-embedding --freeze-decoder-embedding)
+[ "$RESTORE" != none ] || FREEZE=()  # random embeddings have to learn
 export BATCH=${BATCH:-8} EFFECTIVE_BATCH=${EFFECTIVE_BATCH:-128}
 exec bash "$HERE/../launch.sh" train \
     "${DATA:-$DATA_DIR/caption_stage1_train.tsv,$DATA_DIR/caption_val.tsv}" \
@@ -24,7 +26,7 @@ exec bash "$HERE/../launch.sh" train \
     --drop-worst-ratio=0.2 --drop-worst-after=$DROP_WORST_AFTER \
     --lr=1e-5 --max-epoch=$EPOCHS --warmup-ratio=0.06 \
     --encoder-drop-path-rate=0.1 --decoder-drop-path-rate=0.1 \
-    --freeze-encoder-embedding --freeze-decoder-embedding \
+    "${FREEZE[@]}" \
     --patch-image-size=480 --max-src-length=80 --max-tgt-length=20 \
     --eval-cider --eval-args='{"beam":5,"max_len_b":16,"no_repeat_ngram_size":3}' \
     --best-checkpoint-metric=cider --maximize-best-checkpoint-metric \

@@ -72,6 +72,12 @@ def test_caption_stage_1_has_the_released_numbers(size, epochs, drop_worst_after
     assert args.batch_size * 4 * args.update_freq[0] == 128
 
 
+def test_embeddings_are_frozen_only_when_they_were_pretrained():
+    script = ROOT / "run_scripts/caption/train_stage1.sh"
+    assert "--freeze-encoder-embedding" in dry_run(script)
+    assert "--freeze-encoder-embedding" not in dry_run(script, RESTORE="none")
+
+
 @pytest.mark.parametrize("processes, nodes, update_freq", [(1, 1, 16), (4, 1, 4), (8, 1, 2), (8, 2, 1), (3, 1, 6)])
 def test_the_effective_batch_is_kept_for_any_number_of_processes(processes, nodes, update_freq):
     words = dry_run(
