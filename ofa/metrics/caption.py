@@ -1,0 +1,134 @@
+"""BLEU, ROUGE-L, METEOR and SPICE of captions by pycocoevalcap, and the scores of the COCO caption evaluation.
+
+All scorers take tokenised captions in the form of ``CiderD.compute_score``.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from ofa.errors import UserError
+from ofa.metrics.cider import CiderD, check_captions
+from ofa.metrics.ptb import ptb_tokenize
+
+DEFAULT_NAMES = ("CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L")
+
+
+def by_row(gts: dict, res: list[dict]) -> tuple[dict, dict]:
+    """References and hypothesis by the number of the result, as pycocoevalcap takes one result per key."""
+    check_captions(gts, res)
+    if not res:
+        raise UserError("there are no captions to score")
+    references = {row: [" ".join(text.split()) for text in gts[result["image_id"]]] for row, result in enumerate(res)}
+    return references, {row: [" ".join(result["caption"][0].split())] for row, result in enumerate(res)}
+
+
+class Bleu:
+    """BLEU-1 to BLEU-4 of the whole set (closest reference length) and of each caption."""
+
+    def compute_score(self, gts: dict, res: list[dict]) -> tuple[list[float], list[np.ndarray]]:
+        """Returns: four means and four float64 arrays in the order of ``res``."""
+        from pycocoevalcap.bleu.bleu import Bleu as Scorer
+
+        means, each = Scorer(4).compute_score(*by_row(gts, res), verbose=0)
+        return [float(mean) for mean in means], [np.array(scores) for scores in each]
+
+
+class RougeL:
+    """ROUGE-L with beta 1.2: the longest common subsequence with the best reference."""
+
+    def compute_score(self, gts: dict, res: list[dict]) -> tuple[float, np.ndarray]:
+        from pycocoevalcap.rouge.rouge import Rouge
+
+        mean, each = Rouge().compute_score(*by_row(gts, res))
+        return float(mean), np.array(each)
+
+
+class Meteor:
+    """METEOR 1.5 (English); a Java program. Raises UserError where Java is missing."""
+
+    def __init__(self):
+        require_java("METEOR")
+
+    def compute_score(self, gts: dict, res: list[dict]) -> tuple[float, np.ndarray]:
+        from pycocoevalcap.meteor.meteor import Meteor as Scorer
+
+        scorer = Scorer()
+        try:
+            mean, each = scorer.compute_score(*by_row(gts, res))
+        except (ValueError, OSError) as error:  # the program ended, or answered with a message instead of a number
+            raise UserError(f"METEOR: the Java program failed ({error}); is 'java' version 8 or later?") from error
+        finally:
+            for pipe in (scorer.meteor_p.stdout, scorer.meteor_p.stderr):
+                pipe.close()
+        return float(mean), np.array(each)
+
+
+class Spice:
+    """SPICE 1.0; a Java program that needs a parser which pycocoevalcap downloads. Raises UserError where it cannot run."""
+
+    PARSER = "stanford-corenlp-3.6.0.jar"
+
+    def __init__(self):
+        require_java("SPICE")
+        folder = Path(find_spec("pycocoevalcap.spice").origin).parent / "lib"
+        if not (folder / self.PARSER).is_file():
+            raise UserError(
+                f"SPICE needs {self.PARSER} in {folder}; with a network connection, fetch it by: "
+                'python -c "from pycocoevalcap.spice.spice import Spice; Spice()"'
+            )
+
+    def compute_score(self, gts: dict, res: list[dict]) -> tuple[float, np.ndarray]:
+        from subprocess import CalledProcessError
+
+        from pycocoevalcap.spice.spice import Spice as Scorer
+
+        try:
+            mean, each = Scorer().compute_score(*by_row(gts, res))
+        except (CalledProcessError, OSError) as error:
+            raise UserError(f"SPICE: the Java program failed ({error}); it needs Java 8 and 8 GB of memory") from error
+        return float(mean), np.array([scores["All"]["f"] for scores in each], dtype=float)
+
+
+SCORERS: dict[str, Callable] = {"CIDEr": CiderD, "ROUGE-L": RougeL, "METEOR": Meteor, "SPICE": Spice}
+BLEU_ORDERS = {f"BLEU-{order + 1}": order for order in range(4)}
+
+
+def coco_caption_scores(
+    gts: dict,
+    res: list[dict],
+    names: Sequence[str] = DEFAULT_NAMES,
+    tokenize: Callable[[list[str]], list[str]] = ptb_tokenize,
+) -> dict[str, tuple[float, np.ndarray]]:
+    """Scores of the COCO caption evaluation: PTB tokens without punctuation, document frequencies of these references.
+
+    Args:
+        gts: image id -> references, as written.
+        res: ``{"image_id": id, "caption": [hypothesis]}`` each, as written.
+        names: some of CIDEr, BLEU-1 to BLEU-4, ROUGE-L, METEOR, SPICE; the last two need Java.
+        tokenize: ``ofa.metrics.character_tokenize`` for Chinese.
+
+    Returns: name -> (score of the set, float64 array in the order of ``res``).
+    Raises: UserError for an unknown name, or for a score that cannot be computed here.
+    """
+    unknown = [name for name in names if name not in SCORERS and name not in BLEU_ORDERS]
+    if unknown:
+        raise UserError(f"unknown caption score {unknown[0]!r}; known are {', '.join([*BLEU_ORDERS, *SCORERS])}")
+    check_captions(gts, res)
+    # one call for all texts: the tokeniser may be a program with a slow start
+    tokens = iter(tokenize([*(text for texts in gts.values() for text in texts), *(row["caption"][0] for row in res)]))
+    gts = {image_id: [next(tokens) for _ in texts] for image_id, texts in gts.items()}
+    res = [{"image_id": row["image_id"], "caption": [next(tokens)]} for row in res]
+    scores = {name: SCORERS[name]().compute_score(gts, res) for name in names if name in SCORERS}
+    if any(name in BLEU_ORDERS for name in names):
+        means, each = Bleu().compute_score(gts, res)
+        scores |= {name: (means[order], each[order]) for name, order in BLEU_ORDERS.items()}
+    return {name: scores[name] for name in names}
+
+
+def require_java(what: str) -> None:
+    if shutil.which("java") is None:
+        raise UserError(f"{what} is a Java program and there is no 'java' here; install a Java runtime, e.g. default-jre")
