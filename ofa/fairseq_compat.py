@@ -42,6 +42,7 @@ def install() -> None:
 
 def silence_known_warnings() -> None:
     """Hydra and ``torch.cuda.amp`` warn on every command about calls inside fairseq."""
+    warnings.filterwarnings("ignore", message=r".*pin_memory.* no accelerator.*", category=UserWarning)
     warnings.filterwarnings("ignore", message=r".*torch\.cuda\.amp\..*is deprecated.*", category=FutureWarning)
     warnings.filterwarnings("ignore", module=r"hydra\..*", category=UserWarning)
     warnings.filterwarnings("ignore", message=r".*torch\.nn\.utils\.weight_norm.*", category=FutureWarning)
