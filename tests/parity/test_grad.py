@@ -50,6 +50,6 @@ def check_norms(gradients: dict, expected: dict) -> None:
             continue
         norm, _, largest = numbers
         assert found.norm().item() == pytest.approx(norm, rel=1e-3, abs=1e-6), key
-        assert found.abs().max().item() == pytest.approx(largest, rel=2e-3, abs=1e-6), key
+        assert found.abs().max().item() == pytest.approx(largest, rel=1e-3, abs=1e-6), key
         checked += 1
     assert checked > 100
