@@ -99,11 +99,21 @@ class OFATask(FairseqTask):
         """The task's part of the configuration as plain values: quick to read and small to send to workers."""
         return self.spec.options(**{name: getattr(self.cfg, name) for name in self.spec.options.__dataclass_fields__})
 
-    def get_batch_iterator(self, dataset, seed: int = 1, **kwargs):
-        """fairseq's iterator over the dataset; ``--no-shuffle`` keeps the order of the batches, too."""
+    def get_batch_iterator(self, dataset, seed: int = 1, num_workers: int = 0, data_buffer_size: int = 0, **kwargs):
+        """fairseq's iterator over the dataset; ``--no-shuffle`` keeps the order of the batches, too.
+
+        Every pass has its own workers, which end with it. Workers that outlive it would be stopped by the garbage
+        collector, after the queues they listen to: each waits 5 seconds then. The thread that fills fairseq's
+        buffer ends them in time, so workers always come with a buffer.
+        """
         dataset.builder.seed = seed
-        iterator = super().get_batch_iterator(dataset, seed=seed, **kwargs)
+        if num_workers > 0:
+            data_buffer_size = max(data_buffer_size, 1)
+        iterator = super().get_batch_iterator(
+            dataset, seed=seed, num_workers=num_workers, data_buffer_size=data_buffer_size, **kwargs
+        )
         iterator.disable_shuffling = not dataset.shuffle
+        iterator.persistent_workers = False
         return iterator
 
     def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):

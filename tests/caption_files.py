@@ -41,9 +41,9 @@ def make_vocabulary(folder: Path) -> Path:
 
 
 def caption_flags(data: str, bpe_dir: Path, *more: str) -> list[str]:
-    """The flags of the released caption scripts, with a small picture and few codes and bins."""
+    """The flags of the released caption scripts, but a small network, small pictures, few codes and bins."""
     return [
-        data, f"--bpe-dir={bpe_dir}", "--task=caption", "--arch=ofa_tiny", "--selected-cols=0,4,2",
+        data, f"--bpe-dir={bpe_dir}", "--task=caption", "--arch=ofa_nano", "--selected-cols=0,4,2",
         "--criterion=adjust_label_smoothed_cross_entropy", "--label-smoothing=0.1",
         "--reset-optimizer", "--reset-dataloader", "--reset-meters",
         "--encoder-normalize-before", "--decoder-normalize-before", "--share-decoder-input-output-embed",

@@ -42,6 +42,13 @@ def ready(files):
     return set_up(files)
 
 
+@pytest.fixture(scope="module")
+def network(ready):
+    """Model and criterion of the plain flags."""
+    cfg, task = ready
+    return task.build_model(cfg.model).eval(), task.build_criterion(cfg.criterion)
+
+
 def set_up(files, *more: str, data: str = ""):
     """Task with both files loaded."""
     from fairseq import tasks
@@ -60,8 +67,8 @@ def rows_of(task, split: str, epoch: int = 1, **options) -> list[list[str]]:
     return [batch["id"].tolist() for batch in batches if batch]
 
 
-def test_official_flags_build_task_model_and_criterion(ready):
-    cfg, task = ready
+def test_official_flags_build_task_model_and_criterion(files):
+    cfg, task = set_up(files, "--arch=ofa_tiny")
     model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
     dictionary = task.source_dictionary
     assert dictionary is task.target_dictionary and len(dictionary) == len(task.vocabulary)
@@ -157,9 +164,8 @@ def test_batches_have_exactly_the_size_that_was_asked_for(ready):
     assert sizes == [2, 2, 2, 1]
 
 
-def test_generation_follows_the_namespace(ready):
-    cfg, task = ready
-    model = task.build_model(cfg.model).eval()
+def test_generation_follows_the_namespace(ready, network):
+    task, model = ready[1], network[0]
     batch = task.datasets["valid"].collater([task.datasets["valid"][row] for row in range(2)])
     generator = task.build_generator([model], Namespace(beam=3, max_len_b=4, min_len=2))
     found = generator.generate([model], batch)
@@ -185,9 +191,9 @@ def validate(task, model, criterion, ranks: int, size: int) -> dict:
     return aggregator.get_smoothed_values()
 
 
-def test_validation_figures_do_not_depend_on_ranks_or_batch_size(files):
-    cfg, task = set_up(files, "--eval-bleu")
-    model, criterion = task.build_model(cfg.model).eval(), task.build_criterion(cfg.criterion)
+def test_validation_figures_do_not_depend_on_ranks_or_batch_size(files, network):
+    _, task = set_up(files, "--eval-bleu")
+    model, criterion = network
     spoken = [" A red cube on the lake", " There is a green cube at night", " A white cube on a table"]
     hypotheses = [task.vocabulary.ids(task.bpe.encode(text)) for text in spoken]
 
@@ -203,9 +209,9 @@ def test_validation_figures_do_not_depend_on_ranks_or_batch_size(files):
         assert (parts["cider"], parts["bleu"]) == (whole["cider"], whole["bleu"])
 
 
-def test_validation_generates_with_the_model(ready):
-    cfg, task = ready
-    model, criterion = task.build_model(cfg.model).eval(), task.build_criterion(cfg.criterion)
+def test_validation_generates_with_the_model(ready, network):
+    task = ready[1]
+    model, criterion = network
     batch = task.datasets["valid"].collater([task.datasets["valid"][row] for row in range(2)])
     _, _, log = task.valid_step(batch, model, criterion)
     assert log["_cider_cnt"] == 2 and log["_cider_score_sum"] >= 0
