@@ -192,14 +192,14 @@ class LabelSmoothedCriterion(FairseqCriterion):
 
         sample_size = total("sample_size")
         metrics.log_scalar("loss", total("loss") / max(sample_size, 1), sample_size, round=3)
+        # as in the release: the halves of a pretraining step are logged by every task, as 0 where there are none
+        # (tests/parity/test_criterion.py, metrics_reduce).
         for part in ("v1", "v2"):
-            size = total(f"sample_size_{part}")
-            if size > 0:
-                metrics.log_scalar(f"loss_{part}", total(f"loss_{part}") / size, size, round=3)
-                metrics.log_scalar(f"sample_size_{part}", size, 1, round=3)
+            size = max(total(f"sample_size_{part}"), 1)
+            metrics.log_scalar(f"loss_{part}", total(f"loss_{part}") / size, size, round=3)
         metrics.log_scalar("nll_loss", total("nll_loss") / max(sample_size, 1), total("ntokens"), round=3)
         metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
-        for key in ("ntokens", "nsentences", "sample_size"):
+        for key in ("ntokens", "nsentences", "sample_size", "sample_size_v1", "sample_size_v2"):
             metrics.log_scalar(key, total(key), 1, round=3)
         if total("total") > 0:
             metrics.log_scalar("total", total("total"))
