@@ -10,7 +10,10 @@ from golden import load, load_json
 pytest.importorskip("fairseq")
 from fairseq.logging import metrics  # noqa: E402
 
+import fairseq.benchmark.dummy_lm  # noqa: E402, F401
+
 from ofa.criterions.fairseq_label_smoothed import EncouragingCriterion, LabelSmoothedCriterion  # noqa: E402
+from ofa.errors import UserError  # noqa: E402
 
 INPUTS = load("criterion_inputs")
 CLASSES = {
@@ -141,3 +144,57 @@ def test_reduced_metrics_equal_the_release(name):
     values = seen.get_smoothed_values()
     assert values == pytest.approx({key: recorded["reduced"][key] for key in values})
     assert {"loss", "loss_v1", "loss_v2", "nll_loss", "ppl", "ntokens", "nsentences", "sample_size"} <= values.keys()
+
+
+def test_a_target_that_is_not_allowed_names_the_sample_in_training_and_is_infinite_in_validation():
+    case = next(case for case in RIGHT if case["name"] == "ce_masks_ls0.1")
+    sample = batch(case, case["target"])
+    sample["constraint_masks"] = sample["constraint_masks"].clone()
+    sample["constraint_masks"][2, 0, sample["target"][2, 0]] = False
+    criterion, model = LabelSmoothedCriterion(TASK, **case["args"]), Stub(array("logits"), array("logits"))
+    with pytest.raises(UserError, match=f"sample 2: target token {int(sample['target'][2, 0])} is not among"):
+        criterion(model, sample)
+    assert criterion(model.eval(), sample)[0].item() == float("inf")
+
+
+def test_masks_work_with_a_tensor_that_needs_a_gradient_and_leave_batch_and_logits_alone():
+    case = next(case for case in RIGHT if case["name"] == "ce_masks_drop_worst")
+    sample, logits = batch(case, case["target"]), array("logits").clone()
+    before = {key: value.clone() for key, value in sample.items() if isinstance(value, torch.Tensor)}
+    LabelSmoothedCriterion(TASK, **case["args"], use_rdrop=True)(Stub(torch.cat([logits, logits])), sample)
+    assert torch.equal(logits, array("logits"))
+    assert all(torch.equal(sample[key], value) for key, value in before.items())
+
+
+@pytest.mark.parametrize("change, flag", [
+    ({"constraint_range": "20"}, "--constraint-range"),
+    ({"constraint_range": "60,20"}, "START < END"),
+    ({"drop_worst_ratio": 1.0}, "--drop-worst-ratio"),
+])  # fmt: skip
+def test_impossible_options_are_named(change, flag):
+    with pytest.raises(UserError, match=flag):
+        LabelSmoothedCriterion(TASK, sentence_avg=False, label_smoothing=0.1, **change)
+    with pytest.raises(UserError, match="--log-end"):
+        EncouragingCriterion(TASK, sentence_avg=False, label_smoothing=0.1, log_end=1.5)
+
+
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_a_criterion_is_built_from_the_official_flags(name):
+    from fairseq import criterions, options
+    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
+
+    flags = ["--label-smoothing", "0.1", "--report-accuracy", "--ignore-prefix-size", "1", "--ignore-eos", "--sentence-avg",
+             "--drop-worst-ratio", "0.2", "--drop-worst-after", "2500", "--use-rdrop", "--reg-alpha", "0.5",
+             "--sample-patch-num", "100", "--constraint-range", "58457,59457"]  # fmt: skip
+    if CLASSES[name] is EncouragingCriterion:
+        flags += ["--log-end", "0.5", "--drop-best-ratio", "0.05", "--drop-best-after", "7"]
+    parser = options.get_training_parser()
+    args = options.parse_args_and_arch(parser, ["--task", "dummy_lm", "--arch", "transformer_lm", "--criterion", name, *flags])
+    criterion = criterions.build_criterion(convert_namespace_to_omegaconf(args).criterion, TASK)
+    assert type(criterion) is CLASSES[name]
+    assert (criterion.epsilon, criterion.report_accuracy, criterion.ignore_prefix_size) == (0.1, True, 1)
+    assert (criterion.eos_idx, criterion.sentence_avg, criterion.use_rdrop, criterion.reg_alpha) == (2, True, True, 0.5)
+    assert (criterion.drop_worst_ratio, criterion.drop_worst_after, criterion.sample_patch_num) == (0.2, 2500, 100)
+    assert criterion.span == (58457, 59457)
+    if CLASSES[name] is EncouragingCriterion:
+        assert (criterion.log_end, criterion.drop_best_ratio, criterion.drop_best_after) == (0.5, 0.05, 7)

@@ -1,0 +1,132 @@
+"""CIDEr-D against a plain reading of its formula, and what the scorers say about bad input."""
+
+import math
+import pickle
+import random
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from ofa.errors import UserError
+from ofa.metrics import Bleu, CiderD, Meteor, Spice, cider, coco_caption_scores
+
+
+def plain_cider_d(hyp, refs, document_frequency, num_images):
+    """One caption, straight from the definition."""
+
+    def vector(text, n):
+        words = text.split()
+        counts = Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+        return {g: c * (math.log(num_images) - math.log(max(1, document_frequency.get(g, 0)))) for g, c in counts.items()}
+
+    total = 0
+    for ref in refs:
+        delta = max(len(hyp.split()) - 1, 0) - max(len(ref.split()) - 1, 0)
+        for n in range(1, 5):
+            h, r = vector(hyp, n), vector(ref, n)
+            norm = math.sqrt(sum(x * x for x in h.values())) * math.sqrt(sum(x * x for x in r.values()))
+            overlap = sum(min(h[g], r.get(g, 0)) * r.get(g, 0) for g in h)
+            total += (overlap / norm if norm else overlap) * math.exp(-(delta**2) / 72) / 4
+    return 10 * total / len(refs)
+
+
+def document_frequencies(documents):
+    frequency = Counter()
+    for refs in documents:
+        frequency.update({tuple(t[i : i + n]) for t in map(str.split, refs) for n in range(1, 5) for i in range(len(t) - n + 1)})
+    return dict(frequency)
+
+
+def random_captions(seed, images=12, words="a b c d e f".split()):
+    """Ragged references, repeated words, an empty caption, several hypotheses for some images."""
+    rng = random.Random(seed)
+
+    def text():
+        return " ".join(rng.choices(words, k=rng.randint(1, 9)))
+
+    gts = {i: [text() for _ in range(rng.randint(1, 5))] for i in range(images)}
+    res = [{"image_id": rng.randrange(images), "caption": [text()]} for _ in range(30)]
+    res[3]["caption"] = [""]
+    return gts, res
+
+
+def test_corpus_scores_follow_the_definition():
+    gts, res = random_captions(1)
+    frequency = document_frequencies(gts[r["image_id"]] for r in res)
+    expected = [plain_cider_d(r["caption"][0], gts[r["image_id"]], frequency, len(res)) for r in res]
+    mean, scores = CiderD().compute_score(gts, res)
+    np.testing.assert_allclose(scores, expected, atol=1e-12)
+    assert mean == pytest.approx(np.mean(expected))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+def test_cached_scores_follow_the_definition_also_for_n_grams_the_file_does_not_have(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(cider, "CHUNK", chunk)
+    known, _ = random_captions(2, words="a b c d".split())
+    frequency = document_frequencies(known.values())
+    del frequency["a", "b"]  # a trigram whose beginning has no entry of its own
+    file = tmp_path / "words.p"
+    file.write_bytes(pickle.dumps({"ref_len": 40, "document_frequency": frequency}))
+    gts, res = random_captions(3)
+    expected = [plain_cider_d(r["caption"][0], gts[r["image_id"]], frequency, 40) for r in res]
+    np.testing.assert_allclose(CiderD(df=file).compute_score(gts, res)[1], expected, atol=1e-12)
+
+
+def test_scores_stay_the_same_when_kept_words_and_references_are_forgotten(monkeypatch):
+    gts, res = random_captions(4)
+    scorer = CiderD()
+    expected = scorer.compute_score(gts, res)[1]
+    monkeypatch.setattr(cider, "KEPT_WORDS", 2)
+    monkeypatch.setattr(cider, "KEPT_IMAGES", 2)
+    np.testing.assert_array_equal(scorer.compute_score(gts, res)[1], expected)
+    assert CiderD().compute_score({}, [])[1].shape == (0,)
+
+
+class Dangerous:
+    def __reduce__(self):
+        return print, ("code from a pickle",)
+
+
+@pytest.mark.parametrize("content, finding", [
+    (None, "no such file"),
+    (b"not a pickle", "not a file of document frequencies"),
+    (pickle.dumps({"ref_len": 3}), "document_frequency"),
+    (pickle.dumps({"ref_len": 3, "document_frequency": {"word": 1}}), "n-gram 'word'"),
+    (pickle.dumps(Dangerous()), "builtins.print"),
+])  # fmt: skip
+def test_a_wrong_file_of_document_frequencies_is_refused_with_its_name(tmp_path, capsys, content, finding):
+    file = tmp_path / "words.p"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=finding) as error:
+        CiderD(df=file)
+    assert str(file) in str(error.value) and "ref_len" in str(error.value)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("gts, res, finding", [
+    ({1: ["a"]}, [{"image_id": 2, "caption": ["a"]}], "image 2 needs a list of references, found None"),
+    ({1: []}, [{"image_id": 1, "caption": ["a"]}], "found \\[\\]"),
+    ({1: ["a"]}, [{"image_id": 1, "caption": "a"}], "expects a list of one string"),
+])  # fmt: skip
+def test_captions_without_references_are_named(gts, res, finding):
+    for scorer in (CiderD(), Bleu()):
+        with pytest.raises(UserError, match=finding):
+            scorer.compute_score(gts, res)
+
+
+def test_an_unknown_score_lists_the_known_ones():
+    with pytest.raises(UserError, match="unknown caption score 'CIDER'; known are BLEU-1, .*CIDEr, ROUGE-L, METEOR, SPICE"):
+        coco_caption_scores({1: ["a"]}, [{"image_id": 1, "caption": ["a"]}], names=["CIDER"])
+
+
+def test_missing_java_and_missing_parser_are_explained(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match="METEOR is a Java program"):
+        Meteor()
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/java")
+    monkeypatch.setattr(Spice, "PARSER", "no-such.jar")
+    with pytest.raises(UserError, match="SPICE needs no-such.jar"):
+        Spice()
