@@ -192,8 +192,6 @@ class LabelSmoothedCriterion(FairseqCriterion):
 
         sample_size = total("sample_size")
         metrics.log_scalar("loss", total("loss") / max(sample_size, 1), sample_size, round=3)
-        # as in the release: the halves of a pretraining step are logged by every task, as 0 where there are none
-        # (tests/parity/test_criterion.py, metrics_reduce).
         for part in ("v1", "v2"):
             size = max(total(f"sample_size_{part}"), 1)
             metrics.log_scalar(f"loss_{part}", total(f"loss_{part}") / size, size, round=3)
