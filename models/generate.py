@@ -17,6 +17,7 @@ from ofa.errors import UserError
 from ofa.models.generation_batch import GenerationBatch
 from ofa.models.generation_options import GenerationOptions
 from ofa.models.logits_rules import Columns
+from ofa.models.packed_linear import packed_linears
 from ofa.models.search import make_search
 
 
@@ -76,8 +77,8 @@ class SequenceGenerator:
         """
         if constraints is not None:
             raise UserError("generate: lexical constraints are not offered; use constraint_trie or prefix_allowed_tokens_fn")
-        models = [getattr(model, "module", model) for model in (models or self.models)]
-        with evaluating(models):
+        models = [unwrapped(model) for model in (models or self.models)]
+        with evaluating(models), packed_linears(models):
             return GenerationBatch(self, models, sample, prefix_tokens, bos_token).run()
 
     def longest(self, models: Sequence[nn.Module], source_width: int, source_lengths: Tensor) -> int:
@@ -111,6 +112,13 @@ class SequenceGenerator:
 def longest_input(decoder: nn.Module, code: bool) -> int:
     """Tokens that a decoder can be fed, <s> included."""
     return decoder.image_position_idx.numel() if code else decoder.config.max_target_positions
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside the wrappers of distributed training (fairseq puts two around it)."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ofa.models.hypotheses import FinishedHypotheses
 from ofa.models.logits_rules import TrieRule, apply_hook, repeated_ngrams
-from ofa.models.search import Candidates, log_normalizer
+from ofa.models.search import Candidates
 from ofa.trie import as_trie
 
 if TYPE_CHECKING:
@@ -84,84 +84,81 @@ class GenerationBatch:
     def candidates(self, step: int) -> Candidates:
         """The best continuations by one token."""
         eos = self.generator.eos
-        logits, normalizer = self.score(step)
+        log_probs = self.score(step)
         if step == self.max_len:
             if self.options.ignore_eos:
-                logits[..., eos], normalizer = 1.0, torch.zeros_like(normalizer)
+                log_probs[..., eos] = 1.0
             elif self.options.match_source_len:
-                logits[..., eos] = self.match_source(normalizer, step)
-            return self.fixed(logits, normalizer, torch.full_like(self.images, eos))
+                log_probs[..., eos] = self.match_source(step)
+            return self.fixed(log_probs, torch.full_like(self.images, eos))
         forced = None
         if step < self.prefix.size(1):
             given = self.prefix[:, step]
-            forced = self.copy_first(self.fixed(logits, normalizer, given), given.eq(eos))
+            forced = self.copy_first(self.fixed(log_probs, given), given.eq(eos))
             if bool(given.ne(self.generator.pad).all()):
                 return forced
-        self.forbid(logits, normalizer, step)
-        found = self.generator.search(logits, normalizer, self.totals[..., -1], self.beam)
+        self.forbid(log_probs, step)
+        found = self.generator.search(log_probs, self.totals[..., -1], self.beam)
         if forced is not None:
             found = Candidates(*(torch.where(given.eq(self.generator.pad)[:, None], a, b) for a, b in zip(found, forced)))
         return found
 
-    def score(self, step: int) -> tuple[Tensor, Tensor]:
-        """Logits (B, K, M) of the next token and their normalizer (B, K); log-probability = logits - normalizer."""
+    def score(self, step: int) -> Tensor:
+        """Log-probability of every next token, (B, K, M); -inf where a constraint does not allow it."""
         every = []
         for decoder, cache in zip(self.decoders, self.caches):
             logits = decoder.step(self.tokens[..., -1], cache).float()
             if self.options.temperature != 1:
                 logits = logits / self.options.temperature
-            every.append(logits if self.generator.zero_shot else self.constrain(logits, step))
-        normalizers = [log_normalizer(logits) for logits in every]
-        logits, normalizer = every[0], normalizers[0]
-        if len(every) > 1:
-            log_probabilities = torch.stack([x - n[..., None] for x, n in zip(every, normalizers)])
-            logits, normalizer = log_probabilities.logsumexp(0), torch.full_like(normalizer, math.log(len(every)))
+            if not self.generator.zero_shot:
+                logits = self.constrain(logits, step)
+            every.append(logits.log_softmax(-1))  # one fused pass; logsumexp alone takes longer
+        log_probs = every[0] if len(every) == 1 else torch.stack(every).logsumexp(0) - math.log(len(every))
+        broken = log_probs[..., self.generator.eos].isnan()  # nothing is allowed, or the model returned NaN: the whole row
+        if bool(broken.any()):
+            log_probs.masked_fill_(broken[..., None], -math.inf)
         if self.generator.zero_shot:
-            logits = self.constrain(logits, step)
+            log_probs = self.constrain(log_probs, step)
         if self.options.prefix_allowed_tokens_fn is not None:
             ids = [self.ids[image] for image in self.images.tolist()]
-            apply_hook(logits, self.options.prefix_allowed_tokens_fn, ids, self.tokens, self.columns)
-        broken = ~normalizer.isfinite()
-        if bool(broken.any()):  # nothing is allowed, or the model returned NaN
-            logits.masked_fill_(broken[..., None], -math.inf)
-            normalizer = normalizer.masked_fill(broken, 0.0)
+            apply_hook(log_probs, self.options.prefix_allowed_tokens_fn, ids, self.tokens, self.columns)
         if self.options.unkpen:
-            logits[..., self.generator.unk] -= self.options.unkpen
-        return logits, normalizer
+            log_probs[..., self.generator.unk] -= self.options.unkpen
+        return log_probs
 
-    def constrain(self, logits: Tensor, step: int) -> Tensor:
-        """(B, K, V) -> (B, K, M) with -inf where the trie does not allow a token."""
-        logits = self.columns.select(logits)
+    def constrain(self, scores: Tensor, step: int) -> Tensor:
+        """(B, K, V) -> (B, K, M): the constraint range, -inf where the trie does not allow a token."""
+        scores = self.columns.select(scores)
         if self.trie is not None:
-            self.trie.apply(logits, step, self.columns)
-        return logits
+            self.trie.apply(scores, step, self.columns)
+        return scores
 
-    def forbid(self, logits: Tensor, normalizer: Tensor, step: int) -> None:
+    def forbid(self, log_probs: Tensor, step: int) -> None:
         """In place on (B, K, M): -inf for what must not be chosen; probabilities are not renormalised."""
         generator, options = self.generator, self.options
-        logits[..., generator.pad] = -math.inf
+        log_probs[..., generator.pad] = -math.inf
         if options.gen_code:
-            logits[..., : self.columns.specials] = -math.inf
+            log_probs[..., : self.columns.specials] = -math.inf
         # as in the release: a prefix switches the minimum length off, in the whole batch up to the longest prefix
         if self.prefix.size(1) <= step < options.min_len:
-            logits[..., generator.eos] = -math.inf
+            log_probs[..., generator.eos] = -math.inf
         if options.match_source_len:
-            logits[..., generator.eos] = self.match_source(normalizer, step)
+            log_probs[..., generator.eos] = self.match_source(step)
         if options.no_repeat_ngram_size > 0:
             repeated = repeated_ngrams(self.tokens, options.no_repeat_ngram_size, generator.pad)
             if repeated is not None:
-                logits.scatter_(2, self.columns.of_tokens(repeated, absent=generator.pad), -math.inf)
+                log_probs.scatter_(2, self.columns.of_tokens(repeated, absent=generator.pad), -math.inf)
 
-    def match_source(self, normalizer: Tensor, step: int) -> Tensor:
-        """Logit (B, K) of </s>: impossible before the length of the source, at no cost from there on."""
-        return torch.where((step < self.source_lengths)[:, None], -math.inf, normalizer)
+    def match_source(self, step: int) -> Tensor:
+        """Log-probability (B, 1) of </s>: impossible before the length of the source, at no cost from there on."""
+        return torch.zeros(self.images.shape).to(self.totals).masked_fill_(step < self.source_lengths, -math.inf)[:, None]
 
-    def fixed(self, logits: Tensor, normalizer: Tensor, tokens: Tensor) -> Candidates:
+    def fixed(self, log_probs: Tensor, tokens: Tensor) -> Candidates:
         """Candidates where each image has one possible next token. Args: tokens: int64[B]; pad: none is possible."""
         columns = self.columns.of_tokens(tokens, absent=self.generator.pad)[:, None]
-        values = logits.gather(2, columns[..., None].expand(-1, logits.size(1), 1))
+        values = log_probs.gather(2, columns[..., None].expand(-1, log_probs.size(1), 1))
         values = values.masked_fill(columns.eq(self.generator.pad)[..., None], -math.inf)
-        found = self.generator.search(values, normalizer, self.totals[..., -1], self.beam)
+        found = self.generator.search(values, self.totals[..., -1], self.beam)
         return found._replace(columns=columns.expand_as(found.scores))
 
     def copy_first(self, found: Candidates, rows: Tensor) -> Candidates:

@@ -1,9 +1,9 @@
 """How the next tokens are chosen: beam search, diverse beam search, sampling.
 
-Letters: B images, K beams that go in (one at the first step, all of them later), M columns of logits, N candidates.
+Letters: B images, K beams that go in (one at the first step, all of them later), M columns, N candidates.
 
-The score of a hypothesis is the sum of its log-probabilities. Log-probabilities are never written out: the score of
-continuing beam k by column m is ``logits[b, k, m] + base[b, k]`` with ``base = score so far - normalizer``.
+The score of a hypothesis is the sum of its log-probabilities. Sums of all beams and columns are never written out: they
+are needed only where one of the best may lie.
 """
 
 import math
@@ -31,49 +31,44 @@ class Candidates(NamedTuple):
 
 
 class Search(Protocol):
-    """Chooses candidates from logits (B, K, M), their normalizer (B, K) and the score so far (B, K)."""
+    """Chooses candidates from log-probabilities (B, K, M) of the next token and the scores so far (B, K)."""
 
-    def __call__(self, logits: Tensor, normalizer: Tensor, so_far: Tensor, beam: int) -> Candidates: ...
-
-
-def log_normalizer(logits: Tensor) -> Tensor:
-    """``logits.logsumexp(-1)`` by the fused kernel of log_softmax, which takes half the time on a CPU."""
-    return logits.amax(-1) - logits.log_softmax(-1).amax(-1)
+    def __call__(self, log_probs: Tensor, so_far: Tensor, beam: int) -> Candidates: ...
 
 
-def largest(logits: Tensor, base: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` largest of ``logits[r, k, m] + base[r, k]`` for each r, exactly.
+def largest(values: Tensor, base: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` largest of ``values[r, k, m] + base[r, k]`` for each r, exactly.
 
-    Args: logits: float[R, K, M]; base: float[R, K].
-    Returns: (values, indices into K * M), both [R, n], descending, n = min(count, K * M).
+    Args: values: float[R, K, M]; base: float[R, K].
+    Returns: (sums, indices into K * M), both [R, n], descending, n = min(count, K * M).
 
     Large vocabularies are reduced first: every one of the ``count`` largest numbers lies in one of the ``count`` chunks
     with the largest maxima, so one cheap pass of maxima leaves only ``count * CHUNK`` numbers to sort.
     """
-    rows, beams, width = logits.shape
+    rows, beams, width = values.shape
     whole, rest = divmod(width, CHUNK)
     chunks = whole + (rest > 0)
     if beams * chunks <= 2 * count:
-        values = (logits + base[..., None]).flatten(1)
-        return values.topk(min(count, values.size(1)))
-    maxima = logits[..., : whole * CHUNK].unflatten(-1, (whole, CHUNK)).amax(-1)
+        sums = (values + base[..., None]).flatten(1)
+        return sums.topk(min(count, sums.size(1)))
+    maxima = values[..., : whole * CHUNK].unflatten(-1, (whole, CHUNK)).amax(-1)
     if rest:
-        maxima = torch.cat([maxima, logits[..., whole * CHUNK :].amax(-1, keepdim=True)], -1)
+        maxima = torch.cat([maxima, values[..., whole * CHUNK :].amax(-1, keepdim=True)], -1)
     _, chosen = (maxima + base[..., None]).flatten(1).topk(count)
     beam = chosen // chunks
-    columns = (chosen % chunks * CHUNK)[..., None] + torch.arange(CHUNK, device=logits.device)  # (R, count, CHUNK)
+    columns = (chosen % chunks * CHUNK)[..., None] + torch.arange(CHUNK, device=values.device)  # (R, count, CHUNK)
     flat = (beam[..., None] * width + columns.clamp(max=width - 1)).flatten(1)
-    values = logits.flatten(1).gather(1, flat) + base.gather(1, beam).repeat_interleave(CHUNK, 1)
+    sums = values.flatten(1).gather(1, flat) + base.gather(1, beam).repeat_interleave(CHUNK, 1)
     if rest:
-        values = values.masked_fill((columns >= width).flatten(1), -math.inf)
-    values, order = values.topk(count)
-    return values, flat.gather(1, order)
+        sums = sums.masked_fill((columns >= width).flatten(1), -math.inf)
+    sums, order = sums.topk(count)
+    return sums, flat.gather(1, order)
 
 
-def beam_search(logits: Tensor, normalizer: Tensor, so_far: Tensor, beam: int) -> Candidates:
+def beam_search(log_probs: Tensor, so_far: Tensor, beam: int) -> Candidates:
     """The ``2 * beam`` best continuations: at most ``beam`` of them end, so ``beam`` others always remain."""
-    width = logits.size(-1)
-    scores, flat = largest(logits, so_far - normalizer, 2 * beam)
+    width = log_probs.size(-1)
+    scores, flat = largest(log_probs, so_far, 2 * beam)
     empty = (0, 2 * beam - scores.size(1))
     return Candidates(F.pad(scores, empty, value=-math.inf), F.pad(flat % width, empty), F.pad(flat // width, empty))
 
@@ -89,23 +84,23 @@ class DiverseBeamSearch:
     def __init__(self, groups: int, strength: float):
         self.groups, self.strength = groups, strength
 
-    def __call__(self, logits: Tensor, normalizer: Tensor, so_far: Tensor, beam: int) -> Candidates:
+    def __call__(self, log_probs: Tensor, so_far: Tensor, beam: int) -> Candidates:
         found: list[Candidates] = []
         for group in range(self.groups):
-            beams = slice(None) if logits.size(1) == 1 else slice(group, None, self.groups)
-            penalised = logits[:, beams]
-            if found:
-                columns = torch.cat([c.columns for c in found], 1)
-                counts = torch.cat([c.scores for c in found], 1).isfinite().to(logits.dtype)
-                shape = (-1, penalised.size(1), -1)
-                penalised = penalised.scatter_add(
-                    2, columns[:, None].expand(shape), (-self.strength * counts)[:, None].expand(shape)
-                )
-            best = beam_search(penalised.contiguous(), normalizer[:, beams], so_far[:, beams], beam // self.groups)
-            first = 0 if logits.size(1) == 1 else group
-            step = 1 if logits.size(1) == 1 else self.groups
+            first, step = (0, 1) if log_probs.size(1) == 1 else (group, self.groups)
+            values = self.penalise(log_probs[:, first::step], found)
+            best = beam_search(values, so_far[:, first::step], beam // self.groups)
             found.append(best._replace(parents=best.parents * step + first))
         return Candidates(*(torch.stack(parts, 2).flatten(1) for parts in zip(*found)))  # rank by rank, group by group
+
+    def penalise(self, values: Tensor, before: list[Candidates]) -> Tensor:
+        """Log-probabilities (B, K', M) of a group, less for what the groups before it have considered."""
+        if not before:
+            return values.contiguous()
+        columns = torch.cat([found.columns for found in before], 1)
+        penalty = torch.cat([found.scores for found in before], 1).isfinite() * -self.strength
+        shape = (-1, values.size(1), -1)
+        return values.scatter_add(2, columns[:, None].expand(shape), penalty[:, None].expand(shape))
 
 
 class Sampling:
@@ -117,26 +112,25 @@ class Sampling:
     def __init__(self, topk: int, topp: float):
         self.topk, self.topp = topk, topp
 
-    def __call__(self, logits: Tensor, normalizer: Tensor, so_far: Tensor, beam: int) -> Candidates:
-        batch, beams, width = logits.shape
-        rows = logits.reshape(batch * beams, width)
-        values, columns = self.likeliest(rows, normalizer.reshape(-1))
+    def __call__(self, log_probs: Tensor, so_far: Tensor, beam: int) -> Candidates:
+        batch, beams, _ = log_probs.shape
+        values, columns = self.likeliest(log_probs.flatten(0, 1))
         weights = (values - values.amax(-1, keepdim=True)).exp()
         weights = torch.where(weights.isnan(), 1.0, weights)  # a beam without any continuation
         drawn = torch.multinomial(weights, beam // beams, replacement=True)  # (B * K, beam / K)
-        scores = values.gather(1, drawn) + (so_far - normalizer).reshape(-1, 1)
+        scores = values.gather(1, drawn) + so_far.reshape(-1, 1)
         chosen = drawn if columns is None else columns.gather(1, drawn)
-        parents = torch.arange(beam, device=logits.device) % beams
+        parents = torch.arange(beam, device=chosen.device) % beams
         return Candidates(scores.view(batch, beam), chosen.view(batch, beam), parents.expand(batch, beam))
 
-    def likeliest(self, rows: Tensor, normalizer: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits (R, M) -> those that may be drawn, the others -inf or left out, and their columns (None: all)."""
+    def likeliest(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(R, M) -> those that may be drawn, the others -inf or left out, and their columns (None: all)."""
         if self.topp <= 0:
             return (rows, None) if self.topk <= 0 else self.top(rows, self.topk)
         count = self.topk if self.topk > 0 else NUCLEUS
         while True:
             values, columns = self.top(rows, count)
-            probabilities = (values - normalizer[:, None]).exp()
+            probabilities = values.exp()
             mass = probabilities.cumsum(-1)
             if self.topk > 0 or count >= rows.size(1) or bool((mass[:, -1] >= self.topp).all()):
                 break
