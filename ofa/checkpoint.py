@@ -11,6 +11,7 @@ import collections
 import pathlib
 import pickle
 import types
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from typing import Any, Mapping, Union
 
 import torch
@@ -33,7 +34,6 @@ HARMLESS = {
     "numpy.core.multiarray": {"scalar", "_reconstruct"},
     "numpy._core.multiarray": {"scalar", "_reconstruct"},
 }
-OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # as Python 2 protocols spell them
 # Classes that only carry settings. Their objects become plain data, the classes are not imported.
 SETTINGS = ("omegaconf", "hydra", "fairseq", "ofa", "ofa_module", "enum", "typing", "pathlib", "utils", "tasks",
             "criterions", "models", "data")
@@ -94,7 +94,8 @@ def restricted_pickle(path: str) -> types.SimpleNamespace:
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
-            module = OLD_NAMES.get(module, module)
+            # torch writes Python 2's names (__builtin__.long, copy_reg, ...), which the protocol asks for
+            module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
             if name in HARMLESS.get(module, ()) or (module in ("torch", "torch.storage") and name in STORAGES):
                 return super().find_class(module, name)
             if module.partition(".")[0] in SETTINGS and not hasattr(builtins, name):

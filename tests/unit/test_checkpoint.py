@@ -1,0 +1,147 @@
+"""Checkpoints of every age are read as data, and nothing in them runs."""
+
+import argparse
+import enum
+import os
+import pickle
+import sys
+import types
+
+import pytest
+import torch
+
+from ofa.checkpoint import arguments, load_checkpoint, official_state_dict
+from ofa.errors import UserError
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/ofa-was-here",)
+
+
+@pytest.fixture
+def foreign_classes(monkeypatch):
+    """Classes as fairseq and omegaconf define them, pickled under their names; gone again when the file is read."""
+
+    def define(module: str, name: str, bases=(), body=None):
+        made = type(name, bases, body or {}) if not isinstance(body, type) else body
+        made.__module__, made.__qualname__ = module, name
+        home = sys.modules.get(module)
+        if home is None or not hasattr(home, "__file__"):
+            home = types.ModuleType(module)
+            monkeypatch.setitem(sys.modules, module, home)
+        monkeypatch.setattr(home, name, made, raising=False)
+        return made
+
+    return define
+
+
+def save(tmp_path, content, **options) -> str:
+    torch.save(content, tmp_path / "a.pt", **options)
+    return str(tmp_path / "a.pt")
+
+
+def weights() -> dict:
+    return {"encoder.embed_tokens.weight": torch.arange(6.0).view(3, 2)}
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_an_old_checkpoint_with_a_namespace_is_read(tmp_path, new_format):
+    args = argparse.Namespace(arch="ofa_tiny", scale_attn=True, patch_image_size=384)
+    path = save(tmp_path, {"args": args, "model": weights(), "optimizer_history": [{"num_updates": 3}]},
+                _use_new_zipfile_serialization=new_format)
+    checkpoint = load_checkpoint(path)
+    assert arguments(checkpoint) == vars(args)
+    assert torch.equal(official_state_dict(checkpoint)["encoder.embed_tokens.weight"], weights()["encoder.embed_tokens.weight"])
+
+
+def test_a_newer_checkpoint_with_cfg_is_read(tmp_path):
+    model = argparse.Namespace(_name="ofa_base", scale_heads=True)
+    cfg = {"task": {"_name": "caption", "patch_image_size": 480}, "model": model, "common": {"seed": 7}}
+    found = arguments(load_checkpoint(save(tmp_path, {"args": None, "cfg": cfg, "model": weights()})))
+    assert (found["arch"], found["patch_image_size"], found["scale_heads"]) == ("ofa_base", 480, True)
+
+
+def test_omegaconf_and_fairseq_settings_become_plain_data(tmp_path):
+    omegaconf = pytest.importorskip("omegaconf")
+    cfg = omegaconf.OmegaConf.create({"model": {"_name": "ofa_tiny", "adam_betas": [0.9, 0.999]}, "common": {"fp16": True}})
+    checkpoint = load_checkpoint(save(tmp_path, {"cfg": cfg, "model": weights()}))
+    assert checkpoint["cfg"] == {"model": {"_name": "ofa_tiny", "adam_betas": [0.9, 0.999]}, "common": {"fp16": True}}
+
+
+def test_enums_and_dataclasses_of_fairseq_become_plain_data(tmp_path, foreign_classes):
+    choice = enum.Enum("DDP_BACKEND_CHOICES", {"c10d": "c10d", "legacy_ddp": "legacy_ddp"})
+    choice = foreign_classes("fairseq_made_up", "x") and choice
+    choice.__module__ = "fairseq.dataclass.constants_made_up"
+    foreign_classes("fairseq.dataclass.constants_made_up", "DDP_BACKEND_CHOICES", body=choice)
+    config = foreign_classes("fairseq.dataclass.configs_made_up", "CommonConfig")()
+    config.seed, config.backend = 7, choice.legacy_ddp
+    path = save(tmp_path, {"cfg": {"common": config, "backend": choice.c10d}, "model": weights()})
+    checkpoint = load_checkpoint(path)
+    assert checkpoint["cfg"] == {"common": {"seed": 7, "backend": "legacy_ddp"}, "backend": "c10d"}
+
+
+def test_ema_weights_come_first_when_asked_for(tmp_path):
+    last, ema, exact = ({"encoder.a": torch.full((2,), value)} for value in (1.0, 2.0, 3.0))
+    extra = {"ema": ema, "ema_fp32_params": exact, "metrics": [(0, "x", "AverageMeter", {"val": 1.0})]}
+    checkpoint = load_checkpoint(save(tmp_path, {"model": {**last, "encoder.b": torch.ones(1)}, "extra_state": extra}))
+    assert official_state_dict(checkpoint)["encoder.a"][0] == 1
+    assert official_state_dict(checkpoint, ema=True)["encoder.a"][0] == 3
+    del checkpoint["extra_state"]["ema_fp32_params"]
+    assert official_state_dict(checkpoint, ema=True)["encoder.a"][0] == 2
+    assert "encoder.b" in official_state_dict(checkpoint, ema=True)
+
+
+def test_a_checkpoint_without_ema_says_so():
+    with pytest.raises(UserError, match="no EMA weights"):
+        official_state_dict({"model": weights()}, ema=True)
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_checkpoint_that_would_run_code_is_refused_by_name(tmp_path, new_format):
+    path = save(tmp_path, {"model": weights(), "cfg": Malicious()}, _use_new_zipfile_serialization=new_format)
+    with pytest.raises(UserError, match=r"a\.pt.*posix\.system"):
+        load_checkpoint(path)
+    assert not os.path.exists("/tmp/ofa-was-here")
+
+
+@pytest.mark.parametrize("module, name", [("builtins", "eval"), ("builtins", "getattr"), ("fairseq.utils", "eval"),
+                                          ("torch.serialization", "load"), ("subprocess", "Popen"), ("models", "open")])
+def test_functions_by_any_name_are_refused(tmp_path, module, name):
+    (tmp_path / "a.pt").write_bytes(pickle.dumps({}))
+    attack = b"\x80\x02c" + f"{module}\n{name}\n".encode() + b"."
+    from ofa.checkpoint import restricted_pickle
+
+    with pytest.raises(UserError, match=f"{module}.{name}"):
+        import io
+
+        restricted_pickle("a.pt").load(io.BytesIO(attack))
+
+
+@pytest.mark.parametrize("keep", [0, 10, 300, 0.5, 0.99])
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_truncated_checkpoint_is_refused(tmp_path, keep, new_format):
+    path = save(tmp_path, {"model": {"encoder.a": torch.randn(2000)}}, _use_new_zipfile_serialization=new_format)
+    content = (tmp_path / "a.pt").read_bytes()
+    (tmp_path / "a.pt").write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    with pytest.raises(UserError, match=r"a\.pt: expected a checkpoint, found a damaged"):
+        load_checkpoint(path)
+
+
+def test_a_missing_checkpoint_and_a_directory_are_named(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        load_checkpoint(tmp_path / "b.pt")
+    with pytest.raises(UserError, match="directory"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_file_of_something_else_is_refused():
+    with pytest.raises(UserError, match="holds no OFA model"):
+        official_state_dict({"model": {"fc.weight": torch.ones(2)}})
+
+
+def test_trusted_files_are_read_without_limits(tmp_path):
+    path = save(tmp_path, {"model": weights(), "cfg": types.SimpleNamespace(a=1)})
+    with pytest.raises(UserError, match="types.SimpleNamespace"):
+        load_checkpoint(path)
+    assert load_checkpoint(path, trust=True)["cfg"].a == 1
