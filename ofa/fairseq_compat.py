@@ -6,6 +6,7 @@ Nothing here changes what fairseq computes; ``install()`` is called once, when t
 import functools
 import logging
 import os
+import re
 import sys
 import warnings
 
@@ -13,7 +14,8 @@ import torch
 from fairseq import checkpoint_utils, options
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
-from fairseq.models import distributed_fairseq_model
+from fairseq.models import ARCH_MODEL_NAME_REGISTRY, distributed_fairseq_model
+from fairseq.tasks import TASK_REGISTRY
 from fairseq.trainer import Trainer
 from omegaconf import OmegaConf, open_dict
 
@@ -106,16 +108,33 @@ def keep_bf16_off_tpu() -> None:
 
 
 def name_unknown_architectures() -> None:
-    """A typo in --arch or --task prints pages of usage; one line with the known names is enough."""
-    get_parser = options.get_parser
+    """A typo in --arch or --task prints pages: all options and all of fairseq's own names. Ours are enough.
 
-    @functools.wraps(get_parser)
-    def short_usage_parser(*args, **kwargs):
-        parser = get_parser(*args, **kwargs)
+    The parser exists before the plugin is loaded, so it is changed when it is used.
+    """
+    parse = options.parse_args_and_arch
+
+    @functools.wraps(parse)
+    def parse_with_short_errors(parser, *args, **kwargs):
+        stock_error = parser.error
         parser.usage = "%(prog)s DATA --user-dir ofa --task NAME --arch NAME [...] (--help lists every option)"
-        return parser
+        parser.error = lambda message: stock_error(with_our_names(message))
+        return parse(parser, *args, **kwargs)
 
-    options.get_parser = short_usage_parser
+    options.parse_args_and_arch = parse_with_short_errors
+
+
+def with_our_names(message: str) -> str:
+    """argparse's message about an unknown --arch or --task, listing the names of this plugin alone."""
+    ours = {
+        "--arch": [name for name, model in ARCH_MODEL_NAME_REGISTRY.items() if model == "ofa"],
+        "--task": [name for name, task in TASK_REGISTRY.items() if hasattr(task, "spec")],
+    }
+    found = re.match(r"argument (--arch|--task)\S*: invalid choice: (\S+)", message)
+    if found is None:
+        return message
+    flag, name = found.groups()
+    return f"{flag}: expects one of {', '.join(sorted(ours[flag]))} (or a name of fairseq's own), found {name}"
 
 
 def drop_device_ids_on_cpu() -> None:

@@ -144,7 +144,7 @@ class OFATask(FairseqTask):
 
     def generator_from_json(self, model, option: str):
         """Generator with the options of a JSON flag such as ``--eval-args '{"beam":5}'``."""
-        text = getattr(self.cfg, option) or "{}"
+        text = getattr(self.cfg, option, None) or "{}"
         flag = "--" + option.replace("_", "-")
         try:
             given = json.loads(text)
@@ -201,7 +201,7 @@ class OFATask(FairseqTask):
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
         if self.spec.enabled_metrics(self.cfg):
             predictions, references = self.predict(sample, model)
-            if self.cfg.eval_print_samples:
+            if getattr(self.cfg, "eval_print_samples", False):
                 logger.info("example hypothesis: %s | references: %s", predictions[0], " | ".join(references[0]))
             logging_output.update(self.counts(predictions, references))
         return loss, sample_size, logging_output

@@ -2,11 +2,13 @@
 
 import pickle
 from argparse import Namespace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from caption_files import caption, caption_flags, make_vocabulary, write_tsv
+from golden import load_json
 
 ROWS = 7
 
@@ -217,6 +219,17 @@ def test_validation_generates_with_the_model(ready, network):
     assert log["_cider_cnt"] == 2 and log["_cider_score_sum"] >= 0
 
 
+def test_summed_counts_become_the_recorded_figure(ready, network):
+    from fairseq.logging import metrics
+
+    recorded = load_json("metrics_reduce")["tasks"]["caption"]
+    with metrics.aggregate(new_root=True) as aggregator:
+        ready[1].reduce_metrics(recorded["logging_outputs"], network[1])
+    smoothed = aggregator.get_smoothed_values()
+    for name in ("loss", "nll_loss", "ppl", "cider", "bsz"):
+        assert smoothed[name] == pytest.approx(recorded["reduced"][name], abs=1e-3)
+
+
 def test_known_metrics_are_those_of_the_run(files, ready):
     assert {"loss", "nll_loss", "ppl", "cider"} <= set(ready[1].metric_names())
     assert "bleu" not in ready[1].metric_names()
@@ -264,7 +277,18 @@ def test_an_unknown_architecture_or_task_lists_the_known_ones(files, flag, known
     with pytest.raises(SystemExit) as stopped:
         configure(files, flag)
     assert stopped.value.code not in (0, None)
-    assert known in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert known in message and len(message) < 1000, "pages of options hide what is wrong"
+
+
+def test_a_new_declaration_is_a_new_task(files, ready):
+    from ofa.tasks import fairseq_task
+
+    spec = replace(fairseq_task.CaptionTask.spec, name="toy_captions", columns=("image", "id", "caption"))
+    fairseq_task.register_spec(spec)
+    _, task = set_up(files, "--task=toy_captions", "--selected-cols=4,0,2")
+    assert task.spec is spec
+    assert torch.equal(task.datasets["train"][5]["target"], ready[1].datasets["train"][5]["target"])
 
 
 def test_two_files_with_one_task_name_are_refused(files, monkeypatch):
