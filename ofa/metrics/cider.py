@@ -8,15 +8,17 @@ Source: Vedantam, Zitnick and Parikh, CIDEr: Consensus-based Image Description E
 appendix ("-D" = clipped counts and a penalty on different lengths).
 """
 
+from array import array
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ofa.errors import UserError
 from ofa.metrics.document_frequency import DocumentFrequencies
-from ofa.metrics.ngrams import MAX_ORDER, WordIds, is_new, number_ngrams, ranges, sorted_counts, sum_by_order
+from ofa.metrics.ngrams import MAX_ORDER, WordIds, is_new, number_ngrams, ranges, sorted_counts
 
-CHUNK = 64  # results that are scored together
+CHUNK = 128  # results that are scored together
 KEPT_IMAGES = 2**17  # references kept between calls: about half a kB per image
 KEPT_WORDS = 2**20  # words kept between calls, beyond those of the document-frequency file
 
@@ -36,7 +38,10 @@ class CiderD:
         self.words = WordIds()
         self.frequencies = None if df == "corpus" else DocumentFrequencies(df, self.words)
         self.num_fixed_words = len(self.words)
-        self.references: dict[tuple[str, ...], np.ndarray] = {}
+        self.references: dict[tuple[str, ...], array] = {}
+        # glibc gives freed memory back to the system above a threshold that follows the largest block freed so far. In a
+        # process that never freed a large one, page faults would take a third of the time of compute_score.
+        np.empty(2**24, np.uint8)
 
     def compute_score(self, gts: dict, res: list[dict]) -> tuple[float, np.ndarray]:
         """Scores of tokenised captions (words separated by blanks).
@@ -56,88 +61,28 @@ class CiderD:
         return float(scores.mean()) if len(scores) else 0.0, scores
 
     def _score(self, gts: dict, res: list[dict]) -> np.ndarray:
-        images: dict = {}  # image id -> number of its results so far
-        place_of_hyp = []
+        images: dict = {}  # image id -> its number and how many sentences it has so far
+        stream, image_of, place_of = array("q"), [], []
         for result in res:
-            place = images.get(result["image_id"], 0)
-            images[result["image_id"]] = place + 1
-            place_of_hyp.append(place)
-        number = {image_id: i for i, image_id in enumerate(images)}
-        image_of_hyp = np.array([number[result["image_id"]] for result in res])
-        refs = self._streams([tuple(gts[image_id]) for image_id in images])
-        hyps = np.array(self.words.stream(result["caption"][0] for result in res))
-        num_refs = np.array([np.count_nonzero(stream == 0) for stream in refs])
-        return self._compare(np.concatenate([*refs, hyps]), num_refs, image_of_hyp, np.array(place_of_hyp))
+            if result["image_id"] not in images:
+                refs = tuple(gts[result["image_id"]])
+                images[result["image_id"]] = [len(images), len(refs)]
+                stream += self._stream(refs)
+            number, place = images[result["image_id"]]
+            images[result["image_id"]][1] += 1
+            image_of.append(number)
+            place_of.append(place)
+        num_refs = np.array([len(gts[image_id]) for image_id in images])
+        stream += self.words.stream(result["caption"][0] for result in res)
+        layout = Layout(num_refs, np.array(image_of), np.array(place_of))
+        return layout.compare(tabulate(np.frombuffer(stream, np.int64), layout), self.frequencies, self.sigma)
 
-    def _compare(self, stream: np.ndarray, num_refs: np.ndarray, image_of_hyp: np.ndarray, place_of_hyp: np.ndarray) -> np.ndarray:
-        """float64[H]. The sentences of the stream are first the references, image by image, then the hypotheses.
-
-        Args:
-            num_refs: int64[images].
-            image_of_hyp, place_of_hyp: int64[H], image of a hypothesis and how many of that image come before it.
-        """
-        num_images, num_hyps = len(num_refs), len(image_of_hyp)
-        image_of = np.concatenate([np.repeat(np.arange(num_images), num_refs), image_of_hyp])
-        place_of = np.concatenate([ranges(np.zeros_like(num_refs), num_refs), num_refs[image_of_hyp] + place_of_hyp])
-        first_hyp = len(image_of) - num_hyps
-        sentence_at = np.zeros((num_images, place_of.max() + 1), np.int64)
-        sentence_at[image_of, place_of] = np.arange(len(image_of))
-
-        # Sorted by image, n-gram, place in the image: a group holds the references and then the hypotheses with an n-gram.
-        found = number_ngrams(stream)
-        sentence = (np.cumsum(stream == 0) - (stream == 0))[found.starts]
-        place_bits = int(place_of.max()).bit_length()
-        ngram_bits = (MAX_ORDER * len(stream)).bit_length()
-        keys = (((image_of[sentence] << ngram_bits) + found.numbers) << place_bits) + place_of[sentence]
-        keys, counts = sorted_counts(keys)
-        groups = keys >> place_bits
-        image, ngram = groups >> ngram_bits, groups & ((1 << ngram_bits) - 1)
-        owner = sentence_at[image, keys & ((1 << place_bits) - 1)]
-        new_group = is_new(groups)
-        group = np.cumsum(new_group) - 1
-        group_start = np.flatnonzero(new_group)
-        is_ref = owner < first_hyp
-        refs_in_group = np.add.reduceat(is_ref, group_start, dtype=np.int64) if len(group_start) else group_start
-
-        if self.frequencies is None:
-            results = np.bincount(image_of_hyp)[image[group_start]] * (refs_in_group > 0)
-            frequency = np.bincount(ngram[group_start], results, MAX_ORDER * len(stream))
-            idf = np.log(num_hyps) - np.log(np.maximum(frequency, 1))
-        else:
-            idf = self.frequencies.look_up(found.keys)
-        weights = counts * idf[ngram]
-        norms = np.sqrt(sum_by_order(owner, ngram, weights**2, len(image_of)))
-
-        # Pairs of a hypothesis and a reference of its image; pair = first_pair[hyp] + place of the reference.
-        refs_per_hyp = num_refs[image_of_hyp]
-        first_ref = (np.cumsum(num_refs) - num_refs)[image_of_hyp]
-        first_pair = np.cumsum(refs_per_hyp) - refs_per_hyp
-        ref = ranges(first_ref, refs_per_hyp)
-        hyp = np.repeat(np.arange(first_hyp, len(image_of)), refs_per_hyp)
-
-        # Matches: an n-gram of a hypothesis that a reference of its image has too.
-        of_hyp = np.flatnonzero(~is_ref)
-        num_matches = refs_in_group[group[of_hyp]]
-        in_ref = ranges(group_start[group[of_hyp]], num_matches)
-        in_hyp = np.repeat(of_hyp, num_matches)
-        pair = (first_pair - first_ref)[owner[in_hyp] - first_hyp] + owner[in_ref]
-        ref_weights = weights[in_ref]
-        products = np.minimum(weights[in_hyp], ref_weights) * ref_weights
-
-        cosine = sum_by_order(pair, ngram[in_ref], products, len(ref))
-        norm = norms[hyp] * norms[ref]
-        np.divide(cosine, norm, out=cosine, where=norm != 0)
-        num_bigrams = np.bincount(owner, counts * (ngram % MAX_ORDER == 1), len(image_of))
-        difference = num_bigrams[hyp] - num_bigrams[ref]
-        similarity = cosine.mean(-1) * np.exp(-(difference**2) / (2 * self.sigma**2))
-        return 10 * np.add.reduceat(similarity, first_pair) / refs_per_hyp
-
-    def _streams(self, images: list[tuple[str, ...]]) -> list[np.ndarray]:
-        """Word numbers of the references of each image."""
-        for refs in images:
-            if refs not in self.references:
-                self.references[refs] = np.array(self.words.stream(refs))
-        return [self.references[refs] for refs in images]
+    def _stream(self, refs: tuple[str, ...]) -> array:
+        """Word numbers of the references of an image."""
+        stream = self.references.get(refs)
+        if stream is None:
+            stream = self.references[refs] = self.words.stream(refs)
+        return stream
 
     def _forget_if_large(self) -> None:
         if len(self.references) > KEPT_IMAGES:
@@ -146,6 +91,115 @@ class CiderD:
             self.references.clear()
             for word in list(self.words)[self.num_fixed_words :]:
                 del self.words[word]
+
+
+class Layout:
+    """Which sentence belongs where. An image's references come first, then its hypotheses: that is their ``place``.
+
+    A sentence is known by its ``cell``, (image << place_bits) + place.
+
+    Args:
+        num_refs: int64[images].
+        image_of, place_of: int64[H], of the hypotheses.
+    """
+
+    def __init__(self, num_refs: np.ndarray, image_of: np.ndarray, place_of: np.ndarray):
+        self.num_refs, self.image_of, self.place_of = num_refs, image_of, place_of
+        self.place_bits = int(place_of.max()).bit_length()
+        self.num_cells = len(num_refs) << self.place_bits
+        self.hyp_cells = (image_of << self.place_bits) + place_of
+        ref_places = ranges(np.zeros_like(num_refs), num_refs)
+        ref_cells = (np.repeat(np.arange(len(num_refs)), num_refs) << self.place_bits) + ref_places
+        self.cells = np.concatenate([ref_cells, self.hyp_cells])  # in the order of the stream of words
+
+    def compare(self, table: "Table", frequencies: DocumentFrequencies | None, sigma: float) -> np.ndarray:
+        """float64[H]: CIDEr-D of the hypotheses."""
+        idf = self.corpus_idf(table) if frequencies is None else frequencies.look_up(table.keys)
+        weights = table.counts * idf[table.ngrams]
+        squares = np.bincount(table.cells * MAX_ORDER + table.orders, weights * weights, self.num_cells * MAX_ORDER)
+        norms = np.sqrt(squares).reshape(-1, MAX_ORDER)
+
+        # Pairs of a hypothesis and a reference of its image.
+        refs_per_hyp = self.num_refs[self.image_of]
+        first_pair = np.cumsum(refs_per_hyp) - refs_per_hyp
+        hyp = np.repeat(self.hyp_cells, refs_per_hyp)
+        ref = ranges(self.image_of << self.place_bits, refs_per_hyp)
+
+        # Matches: an n-gram of a hypothesis that a reference of its image has too. A group begins with the references.
+        of_hyp = np.flatnonzero(~table.is_ref)
+        group = table.group_of[of_hyp]
+        num_matches = table.refs_in_group[group]
+        in_ref = ranges(table.group_starts[group], num_matches)
+        in_hyp = np.repeat(of_hyp, num_matches)
+        pairs_from = np.zeros(self.num_cells, np.int64)
+        pairs_from[self.hyp_cells] = first_pair
+        pair = pairs_from[table.cells[in_hyp]] + table.places[in_ref]
+        ref_weights = weights[in_ref]
+        products = np.minimum(weights[in_hyp], ref_weights) * ref_weights
+        cosine = np.bincount(pair * MAX_ORDER + table.orders[in_ref], products, len(ref) * MAX_ORDER).astype(float).reshape(-1, MAX_ORDER)
+        norm = norms[hyp] * norms[ref]
+        np.divide(cosine, norm, out=cosine, where=norm != 0)
+
+        difference = table.num_bigrams[hyp] - table.num_bigrams[ref]
+        similarity = cosine.mean(-1) * np.exp(-(difference**2) / (2 * sigma**2))
+        return 10 * np.add.reduceat(similarity, first_pair) / refs_per_hyp
+
+    def corpus_idf(self, table: "Table") -> np.ndarray:
+        """Inverse document frequencies by n-gram: each result brings the references of its image as one document."""
+        image = table.cells[table.group_starts] >> self.place_bits
+        documents = np.bincount(self.image_of)[image] * (table.refs_in_group > 0)
+        frequency = np.bincount(table.ngrams[table.group_starts], documents, MAX_ORDER * max(map(len, table.keys)))
+        return np.log(len(self.image_of)) - np.log(np.maximum(frequency, 1))
+
+
+class Table(NamedTuple):
+    """The n-grams of all sentences, sorted by image, n-gram and place; a group is an n-gram of an image."""
+
+    ngrams: np.ndarray  # int64[E], numbers of ngrams.Numbered
+    orders: np.ndarray  # int64[E], number of words - 1
+    cells: np.ndarray  # int64[E], which sentence
+    places: np.ndarray  # int64[E], of that sentence in its image
+    counts: np.ndarray  # float64[E], how often the n-gram occurs in the sentence
+    is_ref: np.ndarray  # bool[E]
+    group_of: np.ndarray  # int64[E]
+    group_starts: np.ndarray  # int64[groups]
+    refs_in_group: np.ndarray  # int64[groups], references with this n-gram
+    keys: list[np.ndarray]  # of ngrams.Numbered
+    num_bigrams: np.ndarray  # float64[cells]: what the penalty on different lengths compares
+
+
+def tabulate(stream: np.ndarray, layout: Layout) -> Table:
+    """``stream``: words of the references, image by image, then those of the hypotheses."""
+    found = number_ngrams(stream)
+    ngram_bits = (MAX_ORDER * max(map(len, found.keys))).bit_length()
+    place_bits = layout.place_bits
+    lengths = np.diff(np.flatnonzero(stream == 0), prepend=-1)
+    places = layout.cells & ((1 << place_bits) - 1)
+    base = np.repeat(((layout.cells - places) << ngram_bits) + places, lengths)
+    keys, counts = sorted_counts(base[found.starts] + (found.numbers << place_bits))
+
+    groups = keys >> place_bits
+    places = keys - (groups << place_bits)
+    images = groups >> ngram_bits
+    ngrams = groups - (images << ngram_bits)
+    new_group = is_new(groups)
+    group_starts = np.flatnonzero(new_group)
+    is_ref = places < layout.num_refs[images]
+    num_bigrams = np.zeros(layout.num_cells)
+    num_bigrams[layout.cells] = np.maximum(lengths - 2, 0)
+    return Table(
+        ngrams=ngrams,
+        orders=ngrams & (MAX_ORDER - 1),
+        cells=(images << place_bits) + places,
+        places=places,
+        counts=counts,
+        is_ref=is_ref,
+        group_of=np.cumsum(new_group) - 1,
+        group_starts=group_starts,
+        refs_in_group=np.add.reduceat(is_ref, group_starts, dtype=np.int64) if len(keys) else group_starts,
+        keys=found.keys,
+        num_bigrams=num_bigrams,
+    )
 
 
 def check_captions(gts: dict, res: list[dict]) -> None:

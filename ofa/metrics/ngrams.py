@@ -5,11 +5,13 @@ A batch of sentences is one stream of word numbers, with a 0 after each sentence
     "a cat", "a dog and a cat"  ->  1 2 0  1 3 4 1 2 0
 """
 
+from array import array
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-MAX_ORDER = 4
+MAX_ORDER = 4  # a power of two
 SHIFT = 32  # two numbers below 2**31 make one sortable key: (first << SHIFT) + second
 
 
@@ -20,10 +22,10 @@ class WordIds(dict):
         self[word] = len(self) + 1
         return len(self)
 
-    def stream(self, sentences) -> list[int]:
-        number, stream = self.__getitem__, []
+    def stream(self, sentences: Iterable[str]) -> array:
+        number, stream = self.__getitem__, array("q")
         for sentence in sentences:
-            stream += map(number, sentence.split())
+            stream.extend(map(number, sentence.split()))
             stream.append(0)
         return stream
 
@@ -87,10 +89,3 @@ def is_new(in_order: np.ndarray) -> np.ndarray:
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """``[5, 8], [2, 3]`` -> ``[5, 6, 8, 9, 10]``"""
     return np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-
-
-def sum_by_order(owners: np.ndarray, ngrams: np.ndarray, values: np.ndarray, num_owners: int) -> np.ndarray:
-    """float64[num_owners, MAX_ORDER]: sums of ``values`` by owner and number of words."""
-    cells = owners * MAX_ORDER + ngrams % MAX_ORDER
-    sums = np.bincount(cells, values, num_owners * MAX_ORDER)
-    return sums.astype(float, copy=False).reshape(-1, MAX_ORDER)  # numpy counts in integers if there is no value

@@ -3,8 +3,11 @@
 import math
 import pickle
 import random
+import runpy
 import shutil
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,3 +133,10 @@ def test_missing_java_and_missing_parser_are_explained(monkeypatch):
     monkeypatch.setattr(Spice, "PARSER", "no-such.jar")
     with pytest.raises(UserError, match="SPICE needs no-such.jar"):
         Spice()
+
+
+def test_the_benchmark_runs_and_agrees_with_pycocoevalcap(monkeypatch, capsys):
+    script = Path(__file__).parents[2] / "benchmarks" / "cider.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "--captions", "8", "--rounds", "1"])
+    runpy.run_path(str(script), run_name="__main__")
+    assert capsys.readouterr().out.count("captions/s") == 4
