@@ -106,7 +106,7 @@ class SequenceGenerator:
             "no_repeat_ngram_size": options.no_repeat_ngram_size > 0,
             "min_len": options.min_len > 0,
         }
-        return ", ".join(name for name, on in active.items() if on) or "the model (its logits are not finite)"
+        return ", ".join(name for name, on in active.items() if on) or "no option"
 
 
 def longest_input(decoder: nn.Module, code: bool) -> int:

@@ -75,8 +75,13 @@ class GenerationBatch:
             if not self.images.numel():
                 break
         if self.cut_short:
-            names = self.generator.constraint_names()
-            logger.warning("%d of %d rows end early: nothing may follow, by %s", self.cut_short, len(self.ids), names)
+            logger.warning(
+                "%d of %d rows end early: nothing may follow. In force: %s. Do the constraints allow an answer, and are the "
+                "model's outputs finite?",
+                self.cut_short,
+                len(self.ids),
+                self.generator.constraint_names(),
+            )
         return self.finished.as_lists()
 
     # ---------------------------------------------------------------- what may follow, and how likely it is

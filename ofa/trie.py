@@ -124,20 +124,18 @@ class Trie:
                 parents.append(position)
                 depths.append(depths[position] + 1)
         number = {node: position + 1 for position, node in enumerate(order)}
-        nodes = len(order) + 1
-        lost_end = nodes  # a node without followers, behind </s> of a lost beam
-        edges = [(LOST, self.eos, lost_end), *edges]
+        edges = [(LOST, self.eos, LOST), *edges]
         node, token, child = torch.tensor(edges, dtype=torch.int64, device=device).unbind(1)
-        first = torch.zeros(nodes + 2, dtype=torch.int64, device=device)
-        first[1:] = torch.bincount(node, minlength=nodes + 1).cumsum(0)
+        first = torch.zeros(len(order) + 2, dtype=torch.int64, device=device)
+        first[1:] = torch.bincount(node, minlength=len(order) + 1).cumsum(0)
         span = int(token.max()) + 1
         return TrieTable(
             first=first,
             token=token,
             child=child,
             key=node * span + token,
-            parent=torch.tensor([LOST] + [p + 1 for p in parents] + [LOST], device=device),
-            depth=torch.tensor([0, *depths, 1], device=device),
+            parent=torch.tensor([LOST, *(p + 1 for p in parents)], device=device),
+            depth=torch.tensor([0, *depths], device=device),
             ends=torch.tensor([number[end] for end in self._ends], dtype=torch.int64, device=device),
             span=span,
         )
