@@ -110,9 +110,11 @@ JOINS: dict[str, tuple[str, Callable]] = {
     "region_coord": ("region_coords", torch.stack),
 }
 NET_INPUT = (
-    "src_tokens", "src_lengths", "patch_images", "patch_images_2", "patch_masks", "code_masks", "prev_output_tokens",
+    "src_tokens", "src_lengths", "patch_images", "patch_images_2", "patch_masks", "code_masks",
+    "prev_output_tokens",
 )  # fmt: skip
 ORDER = (
     "id", "nsentences", "ntokens", "net_input", "conf", "ref_dict", "constraint_masks", "decoder_prompts",
-    "code_images", "target_strs", "target", "prefix_tokens", "w_resize_ratios", "h_resize_ratios", "region_coords",
+    "code_images", "target_strs", "target", "prefix_tokens", "w_resize_ratios", "h_resize_ratios",
+    "region_coords",
 )  # fmt: skip

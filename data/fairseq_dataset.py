@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 class OFADataset(FairseqDataset):
     """Rows of one file as samples.
 
-    ``dataset[i]`` is row i of the file, in every split; shuffling only changes the order in which fairseq asks
-    for rows. Batches are cut from that order before they are dealt out to the ranks, so every row is read once
-    per epoch, by one rank.
+    ``dataset[i]`` is row i of the file, in every split; shuffling only changes the order in which fairseq
+    asks for rows. Batches are cut from that order before they are dealt out to the ranks, so every row is
+    read once per epoch, by one rank.
 
     Args:
         file: rows with the selected columns, in the order of the task's ``columns``.
@@ -63,7 +63,7 @@ class OFADataset(FairseqDataset):
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
-        """Batches are made anew for every pass: workers see the new epoch, and the order and shard asked for."""
+        """Batches are made anew for every pass: workers see the new epoch, order and shard."""
         return False
 
     def ordered_indices(self) -> np.ndarray:
@@ -89,7 +89,11 @@ class OFADataset(FairseqDataset):
         As in the release ``required_batch_size_multiple`` is not applied: fairseq's default of 8 would turn
         ``--batch-size 12`` into 8.
         """
-        limits = [limit for limit in (max_sentences, max_tokens and max_tokens // self.num_tokens(0)) if limit is not None]
+        limits = [
+            limit
+            for limit in (max_sentences, max_tokens and max_tokens // self.num_tokens(0))
+            if limit is not None
+        ]
         if not limits or min(limits) < 1:
             raise UserError(
                 f"--batch-size {max_sentences}, --max-tokens {max_tokens}: expects at least one row of up to "

@@ -97,7 +97,9 @@ class SampleBuilder:
         example = self.example(row, index, where=where, open_image=blank_image)
         return text_ids(example.target, self.vocabulary, self.bpe)[: example.max_target_tokens]
 
-    def example(self, row: Mapping[str, str], index: int, epoch: int = 1, where: str = "", open_image=None) -> Example:
+    def example(
+        self, row: Mapping[str, str], index: int, epoch: int = 1, where: str = "", open_image=None
+    ) -> Example:
         """The row as the task's declaration reads it."""
         context = RowContext(
             options=self.options,

@@ -34,7 +34,9 @@ def merge_predictions(parts: Iterable[Iterable[Numbered]], num_rows: int) -> lis
     missing = sorted(set(range(num_rows)) - set(by_row))
     foreign = sorted(set(by_row) - set(range(num_rows)))
     if missing or foreign:
-        finding = f"no prediction for row {missing[0] + 1}" if missing else f"a prediction for row {foreign[0] + 1}"
+        finding = (
+            f"no prediction for row {missing[0] + 1}" if missing else f"a prediction for row {foreign[0] + 1}"
+        )
         raise UserError(
             f"expected one prediction for each of {num_rows} rows, found {finding}"
             f" ({len(missing)} missing, {len(foreign)} foreign); did every process finish with the same file?"
@@ -76,7 +78,9 @@ def read_predictions(path: str | Path) -> list[Entry]:
     try:
         entries = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: expects a result file in JSON, found {error}; run the evaluation again") from error
+        raise UserError(
+            f"{path}: expects a result file in JSON, found {error}; run the evaluation again"
+        ) from error
     if not isinstance(entries, list):
         raise UserError(f"{path}: expects a JSON list of predictions, found {type(entries).__name__}")
     return entries

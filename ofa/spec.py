@@ -23,24 +23,34 @@ class TaskOptions:
 
     data: Optional[str] = field(
         default=None,
-        metadata={"help": "comma separated TSV files: one or several for training (used in turn, one per epoch), "
-                          "the last one for validation and evaluation"},
+        metadata={
+            "help": "comma separated TSV files: one or several for training (used in turn, one per epoch), "
+            "the last one for validation and evaluation"
+        },
     )
     selected_cols: Optional[str] = field(
-        default=None, metadata={"help": "comma separated column numbers, in the order in which the task names them"}
+        default=None,
+        metadata={"help": "comma separated column numbers, in the order in which the task names them"},
     )
     bpe: Optional[str] = field(
-        default=None, metadata={"help": "gpt2, bert or sentencepiece; recognised from the folder when left out"}
+        default=None,
+        metadata={"help": "gpt2, bert or sentencepiece; recognised from the folder when left out"},
     )
     bpe_dir: Optional[str] = field(
         default=None, metadata={"help": "vocabulary folder: dict.txt and the files of its BPE"}
     )
-    max_source_positions: int = field(default=1024, metadata={"help": "longest source the model has positions for"})
-    max_target_positions: int = field(default=1024, metadata={"help": "longest target the model has positions for"})
+    max_source_positions: int = field(
+        default=1024, metadata={"help": "longest source the model has positions for"}
+    )
+    max_target_positions: int = field(
+        default=1024, metadata={"help": "longest target the model has positions for"}
+    )
     max_src_length: int = field(default=128, metadata={"help": "longest source text"})
     max_tgt_length: int = field(default=30, metadata={"help": "longest target text"})
     code_dict_size: int = field(default=8192, metadata={"help": "number of image codes in the vocabulary"})
-    patch_image_size: int = field(default=480, metadata={"help": "side of the square image given to the model, pixels"})
+    patch_image_size: int = field(
+        default=480, metadata={"help": "side of the square image given to the model, pixels"}
+    )
     orig_patch_image_size: int = field(
         default=256, metadata={"help": "image side of pre-training, for --interpolate-position"}
     )
@@ -49,15 +59,17 @@ class TaskOptions:
         default=False, metadata={"help": "normalise images by ImageNet's mean and std instead of 0.5"}
     )
     constraint_range: Optional[str] = field(
-        default=None, metadata={"help": "START,END (end excluded): besides the specials only these tokens are generated"}
+        default=None,
+        metadata={"help": "START,END (end excluded): besides the specials only these tokens are generated"},
     )
     shuffle: bool = field(
-        default=True, metadata={"help": "read the training rows in a new order every epoch; --no-shuffle: as in the file"}
+        default=True,
+        metadata={"help": "read the training rows in a new order every epoch; --no-shuffle: as in the file"},
     )
 
 
 class Symbols(str):
-    """Symbols of the vocabulary separated by blanks, e.g. ``Symbols("<bin_12> <bin_40>")``: no BPE is applied."""
+    """Symbols of the vocabulary separated by blanks, e.g. ``Symbols("<bin_12> <bin_40>")``; not for the BPE."""
 
 
 Text = Union[str, Sequence[str]]  # ordinary text, or a sequence that mixes texts and Symbols
@@ -87,10 +99,11 @@ class Example:
         source: what is asked; the leading blank of the English prompts is part of it.
         target: what is expected, without the end symbol.
         id: written to the result file; tasks without ids leave it out.
-        image: a PIL image is resized to the square that the model sees and normalised; float[3, H, W] is taken as it is.
+        image: a PIL image is resized to the square that the model sees and normalised; float[3, H, W] is
+            taken as it is.
         max_source_tokens: cut the encoded source (start and end symbol not counted).
         max_target_tokens: cut the encoded target (end symbol not counted).
-        extra: further keys of the sample, see ``ofa.data.sample.Sample``: ``conf``, ``ref_dict``, ``region_coord``, ...
+        extra: further keys of the sample (``conf``, ``ref_dict``, ...), see ``ofa.data.sample.Sample``.
     """
 
     source: Text
@@ -147,8 +160,9 @@ class TaskSpec:
         references: decoded target text -> the accepted answers.
         result: (id, prediction) -> one entry of ``<subset>_predict.json``.
         metrics: the figures that validation may report.
-        make_scorer: (options, all references of the validation file, on demand) -> what counts for ``metrics``.
-        row_references: a row by column name -> its reference texts as they stand in the file, none if it has none.
+        make_scorer: (options, function that gives all references of the validation file) -> what counts for
+            ``metrics``.
+        row_references: a row by column name -> its reference texts as they stand in the file.
         final_scores: (predictions, their ``row_references``) -> the scores that ``ofa evaluate`` reports.
     """
 

@@ -14,7 +14,7 @@ from ofa.caption_scores import caption_scores
 from ofa.errors import UserError
 from ofa.metrics import CiderD
 from ofa.metrics.document_frequency import count_document_frequencies
-from ofa.spec import Example, Metric, RowContext, Scorer, TaskOptions, TaskSpec
+from ofa.spec import Example, Metric, RowContext, TaskOptions, TaskSpec
 from ofa.text import JOIN, caption_references, caption_target, remove_punctuation
 
 PROMPTS = {"en": " what does the image describe?", "zh": "图片描述了什么内容?"}
@@ -28,16 +28,23 @@ class CaptionOptions(TaskOptions):
     eval_bleu: bool = field(default=False, metadata={"help": "validate with corpus BLEU (0 to 100)"})
     eval_cider: bool = field(default=False, metadata={"help": "validate with CIDEr-D"})
     eval_args: Optional[str] = field(
-        default="{}", metadata={"help": 'generation options for validation, e.g. \'{"beam":5,"max_len_b":16}\''}
+        default="{}",
+        metadata={"help": 'generation options for validation, e.g. \'{"beam":5,"max_len_b":16}\''},
     )
     eval_print_samples: bool = field(default=False, metadata={"help": "log one caption per validation batch"})
     eval_cider_cached_tokens: Optional[str] = field(
         default=None,
-        metadata={"help": "file with document frequencies for CIDEr-D (coco-valid-words.p); "
-                          "left out: those of the references of the validation file"},
+        metadata={
+            "help": "file with document frequencies for CIDEr-D (coco-valid-words.p); "
+            "left out: those of the references of the validation file"
+        },
     )
-    scst: bool = field(default=False, metadata={"help": "keep all captions of a training row, for CIDEr optimisation"})
-    scst_args: str = field(default="{}", metadata={"help": "generation options for CIDEr optimisation, as --eval-args"})
+    scst: bool = field(
+        default=False, metadata={"help": "keep all captions of a training row, for CIDEr optimisation"}
+    )
+    scst_args: str = field(
+        default="{}", metadata={"help": "generation options for CIDEr optimisation, as --eval-args"}
+    )
 
 
 def caption_example(row: Mapping[str, str], context: RowContext) -> Example:

@@ -1,4 +1,4 @@
-"""Every ``SPEC`` of this folder as a fairseq task, so that ``--task NAME`` trains, validates and evaluates it.
+"""Every ``SPEC`` of this folder as a fairseq task, for ``--task NAME``.
 
 One class serves all tasks: it reads files, builds model and generator and sums what validation counted. What
 differs between tasks is in their declarations (``ofa.spec``) alone.
@@ -45,7 +45,7 @@ class OFATask(FairseqTask):
     Attributes:
         spec: the declaration of the task.
         vocabulary, bpe: tokens of the folder ``--bpe-dir``.
-        sequence_generator, scst_generator: made by ``build_model`` if validation or CIDEr optimisation generates.
+        sequence_generator, scst_generator: made by ``build_model`` if this run generates.
     """
 
     spec: TaskSpec
@@ -61,7 +61,7 @@ class OFATask(FairseqTask):
 
     @classmethod
     def add_args(cls, parser: argparse.ArgumentParser) -> None:
-        """The options of the task. ``--shuffle`` and ``--no-shuffle`` both exist, which fairseq does not offer."""
+        """The options of the task; ``--shuffle`` and ``--no-shuffle`` both exist."""
         default = cls.spec.options().shuffle
         text = cls.spec.options.__dataclass_fields__["shuffle"].metadata["help"]
         parser.add_argument("--shuffle", action=argparse.BooleanOptionalAction, default=default, help=text)
@@ -72,8 +72,8 @@ class OFATask(FairseqTask):
         """Raises: UserError if ``--bpe-dir`` is missing or not a vocabulary folder of the kind ``--bpe``."""
         if not cfg.bpe_dir:
             raise UserError(
-                f"task '{cls.spec.name}': --bpe-dir expects a vocabulary folder (dict.txt and its BPE files), "
-                "found none; make one by 'ofa vocab build' or 'ofa vocab fetch gpt2'"
+                f"task '{cls.spec.name}': --bpe-dir expects a vocabulary folder (dict.txt, BPE files), found "
+                "none; make one by 'ofa vocab build' or 'ofa vocab fetch gpt2'"
             )
         bpe, vocabulary = load_language(cfg.bpe_dir, cfg.bpe, cfg.code_dict_size, cfg.num_bins)
         logger.info("%s vocabulary with %d entries: %s", bpe.kind, len(vocabulary), cfg.bpe_dir)
@@ -90,21 +90,27 @@ class OFATask(FairseqTask):
 
         Raises: UserError if the file is missing or its columns do not fit.
         """
-        file = TsvFile(data_files(self.cfg.data or "", split, epoch), self.cfg.selected_cols or self.spec.default_cols)
+        file = TsvFile(
+            data_files(self.cfg.data or "", split, epoch), self.cfg.selected_cols or self.spec.default_cols
+        )
         builder = SampleBuilder(self.spec, self.options(), self.vocabulary, self.bpe, split)
         self.datasets[split] = OFADataset(file, builder, shuffle=split == "train" and self.cfg.shuffle)
         logger.info("%s: %s, %d rows", split, file.path, len(file))
 
     def options(self) -> TaskOptions:
-        """The task's part of the configuration as plain values: quick to read and small to send to workers."""
-        return self.spec.options(**{name: getattr(self.cfg, name) for name in self.spec.options.__dataclass_fields__})
+        """The task's part of the configuration as plain values: small to send to workers."""
+        return self.spec.options(
+            **{name: getattr(self.cfg, name) for name in self.spec.options.__dataclass_fields__}
+        )
 
-    def get_batch_iterator(self, dataset, seed: int = 1, num_workers: int = 0, data_buffer_size: int = 0, **kwargs):
+    def get_batch_iterator(
+        self, dataset, seed: int = 1, num_workers: int = 0, data_buffer_size: int = 0, **kwargs
+    ):
         """fairseq's iterator over the dataset; ``--no-shuffle`` keeps the order of the batches, too.
 
-        Every pass has its own workers, which end with it. Workers that outlive it would be stopped by the garbage
-        collector, after the queues they listen to: each waits 5 seconds then. The thread that fills fairseq's
-        buffer ends them in time, so workers always come with a buffer.
+        Every pass has its own workers, which end with it. Workers that outlive it would be stopped by the
+        garbage collector, after the queues they listen to: each waits 5 seconds then. The thread that fills
+        fairseq's buffer ends them in time, so workers always come with a buffer.
         """
         dataset.builder.seed = seed
         if num_workers > 0:
@@ -117,7 +123,7 @@ class OFATask(FairseqTask):
         return iterator
 
     def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
-        """All rows: the declaration cuts long texts, and the true lengths are unknown before a row is read."""
+        """All rows: the declaration cuts long texts, and lengths are unknown before a row is read."""
         return indices
 
     def max_positions(self) -> tuple[int, int]:
@@ -149,7 +155,9 @@ class OFATask(FairseqTask):
         try:
             given = json.loads(text)
         except json.JSONDecodeError as error:
-            raise UserError(f"{flag}: expects JSON such as '{{\"beam\":5}}', found {text!r} ({error})") from error
+            raise UserError(
+                f"{flag}: expects JSON such as '{{\"beam\":5}}', found {text!r} ({error})"
+            ) from error
         if not isinstance(given, dict):
             raise UserError(f"{flag}: expects a JSON object such as '{{\"beam\":5}}', found {text!r}")
         return self.build_generator([model], Namespace(**given))
@@ -157,7 +165,7 @@ class OFATask(FairseqTask):
     def build_generator(
         self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, prefix_allowed_tokens_fn=None
     ) -> SequenceGenerator:
-        """A generator for the options of a namespace; ``--constraint-range`` of the task holds unless it has its own."""
+        """A generator for the options of a namespace, where ``--constraint-range`` is the task's by default."""
         options = GenerationOptions.from_namespace(
             args,
             constraint_range=getattr(self.cfg, "constraint_range", None),
@@ -202,7 +210,9 @@ class OFATask(FairseqTask):
         if self.spec.enabled_metrics(self.cfg):
             predictions, references = self.predict(sample, model)
             if getattr(self.cfg, "eval_print_samples", False):
-                logger.info("example hypothesis: %s | references: %s", predictions[0], " | ".join(references[0]))
+                logger.info(
+                    "example hypothesis: %s | references: %s", predictions[0], " | ".join(references[0])
+                )
             logging_output.update(self.counts(predictions, references))
         return loss, sample_size, logging_output
 
@@ -230,7 +240,9 @@ class OFATask(FairseqTask):
     def all_references(self) -> list[list[str]]:
         """The references of every validation row; none if no validation file is loaded. Reads no image."""
         evaluated = [dataset for split, dataset in self.datasets.items() if split != "train"]
-        return [self.references(dataset.target(row)) for dataset in evaluated[:1] for row in range(len(dataset))]
+        return [
+            self.references(dataset.target(row)) for dataset in evaluated[:1] for row in range(len(dataset))
+        ]
 
     def metric_names(self) -> list[str]:
         """What ``--best-checkpoint-metric`` may name in this run."""
@@ -292,7 +304,7 @@ def declared_specs() -> list[TaskSpec]:
 def register_spec(spec: TaskSpec) -> type[OFATask]:
     """Make ``--task NAME`` known to fairseq.
 
-    Raises: UserError if fairseq or another plugin has a task of that name: fairseq would silently keep the first.
+    Raises: UserError if there is a task of that name: fairseq would silently keep the first.
     """
     if spec.name in TASK_REGISTRY:
         raise UserError(f"task '{spec.name}': fairseq has a task of this name already; choose another name")

@@ -28,7 +28,9 @@ def write_tsv(path: Path, captions: list[str], joined: bool = False) -> Path:
     rows = []
     for number, text in enumerate(captions):
         text = f"{text}&&There is a {COLOURS[number % 7]} cube" if joined and text else text
-        rows.append("\t".join((f"{number}_0", f"img{number}", text, "cube&&table", picture(COLOURS[number % 7]))))
+        rows.append(
+            "\t".join((f"{number}_0", f"img{number}", text, "cube&&table", picture(COLOURS[number % 7])))
+        )
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
     return path
 
@@ -50,16 +52,19 @@ def caption_flags(data: str, bpe_dir: Path, *more: str) -> list[str]:
         "--share-all-embeddings", "--layernorm-embedding", "--patch-layernorm-embedding",
         "--code-layernorm-embedding", "--resnet-drop-path-rate=0.0", "--encoder-drop-path-rate=0.1",
         "--decoder-drop-path-rate=0.1", "--dropout=0.1", "--attention-dropout=0.0",
-        "--weight-decay=0.01", "--optimizer=adam", "--adam-betas=(0.9,0.999)", "--adam-eps=1e-08", "--clip-norm=1.0",
+        "--weight-decay=0.01", "--optimizer=adam", "--adam-betas=(0.9,0.999)", "--adam-eps=1e-08",
+        "--clip-norm=1.0",
         "--lr-scheduler=polynomial_decay", "--lr=1e-5", "--max-epoch=2", "--warmup-ratio=0.06",
         "--log-format=simple", "--log-interval=10", "--fixed-validation-seed=7",
         "--no-epoch-checkpoints", "--keep-best-checkpoints=1", "--save-interval=1", "--validate-interval=1",
         "--save-interval-updates=500", "--validate-interval-updates=500", "--eval-cider",
         '--eval-args={"beam":5,"max_len_b":16,"no_repeat_ngram_size":3}',
         "--best-checkpoint-metric=cider", "--maximize-best-checkpoint-metric",
-        "--max-src-length=80", "--max-tgt-length=20", "--find-unused-parameters", "--freeze-encoder-embedding",
+        "--max-src-length=80", "--max-tgt-length=20", "--find-unused-parameters",
+        "--freeze-encoder-embedding",
         "--freeze-decoder-embedding", "--add-type-embedding", "--scale-attn", "--scale-fc", "--scale-heads",
         "--disable-entangle", "--num-bins=20", "--code-dict-size=16", "--patch-image-size=32",
-        "--drop-worst-ratio=0.2", "--drop-worst-after=2500", "--fp16", "--fp16-scale-window=512", "--num-workers=0",
+        "--drop-worst-ratio=0.2", "--drop-worst-after=2500", "--fp16", "--fp16-scale-window=512",
+        "--num-workers=0",
         "--batch-size=2", "--update-freq=4", *more,
     ]  # fmt: skip

@@ -123,7 +123,9 @@ def test_every_epoch_has_its_own_order_and_a_seed_repeats_it(files, ready):
     _, task = ready
     first, second = rows_of(task, "train", 1, seed=5), rows_of(task, "train", 2, seed=5)
     assert first != second and rows_of(task, "train", 1, seed=6) != first
-    assert sorted(map(sorted, first)) != sorted(map(sorted, second)), "other batches, not only in another order"
+    assert sorted(map(sorted, first)) != sorted(map(sorted, second)), (
+        "other batches, not only in another order"
+    )
     assert rows_of(set_up(files)[1], "train", 2, seed=5, num_workers=1) == second
 
 
@@ -140,7 +142,9 @@ def test_an_interrupted_epoch_continues_with_the_batches_that_are_left(files, re
     next(reader)
     state, rest = whole.state_dict(), [batch["id"].tolist() for batch in reader]
     resumed = set_up(files)[1]  # a new process
-    again = resumed.get_batch_iterator(resumed.dataset("train"), max_sentences=2, epoch=state["epoch"], seed=3)
+    again = resumed.get_batch_iterator(
+        resumed.dataset("train"), max_sentences=2, epoch=state["epoch"], seed=3
+    )
     again.load_state_dict(state)
     assert [batch["id"].tolist() for batch in again.next_epoch_itr(shuffle=True)] == rest
 
@@ -300,7 +304,9 @@ def test_two_files_with_one_task_name_are_refused(files, monkeypatch):
     again = SimpleNamespace(SPEC=fairseq_task.CaptionTask.spec)
     monkeypatch.setattr(fairseq_task.pkgutil, "iter_modules", lambda path: twins)
     monkeypatch.setattr(fairseq_task.importlib, "import_module", lambda name: again)
-    with pytest.raises(UserError, match="tasks/captions_again.py: task 'caption' is already declared by tasks/caption.py"):
+    with pytest.raises(
+        UserError, match="tasks/captions_again.py: task 'caption' is already declared by tasks/caption.py"
+    ):
         fairseq_task.declared_specs()
     with pytest.raises(UserError, match="fairseq has a task of this name"):
         fairseq_task.register_spec(again.SPEC)

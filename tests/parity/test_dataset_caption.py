@@ -52,7 +52,9 @@ def test_caption_batch_equals_the_released_one(name, language):
     recorded, arrays = load_json(name)["batch"], load(name)
     described = (".symbols", ".text", ".dtype")
     assert set(batch) == {key for key in recorded if not key.endswith(described)}
-    assert batch["id"].tolist() == recorded["id"]["value"] and batch["id"].dtype == recorded["id"]["numpy_dtype"]
+    assert (
+        batch["id"].tolist() == recorded["id"]["value"] and batch["id"].dtype == recorded["id"]["numpy_dtype"]
+    )
     assert batch["nsentences"] == recorded["nsentences"] and batch["ntokens"] == recorded["ntokens"]
     for key in ("net_input.src_tokens", "net_input.src_lengths", "net_input.patch_masks",
                 "net_input.prev_output_tokens", "target"):  # fmt: skip
@@ -73,7 +75,9 @@ def test_caption_images_equal_the_released_ones(name, language):
     side = images.shape[-1] // 8
     blocks = images.unflatten(3, (8, side)).unflatten(2, (8, side)).mean(dim=(3, 5))  # (B, 3, 8, 8)
     np.testing.assert_allclose(blocks, arrays["net_input.patch_images.grid8x8"], atol=1e-3)
-    np.testing.assert_allclose(images[:, :, 8:24, 8:24], arrays["net_input.patch_images.crop_8_24"], atol=1e-3)
+    np.testing.assert_allclose(
+        images[:, :, 8:24, 8:24], arrays["net_input.patch_images.crop_8_24"], atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -46,7 +46,9 @@ def test_an_evaluated_row_keeps_all_captions_at_full_length(make_sample):
 
 
 def test_cider_optimisation_keeps_all_captions_of_a_training_row(make_sample):
-    assert target_text(make_sample("A red cube.&&There is a cube", scst=True)) == "A red cube&&There is a cube"
+    assert (
+        target_text(make_sample("A red cube.&&There is a cube", scst=True)) == "A red cube&&There is a cube"
+    )
 
 
 def test_decoder_input_is_the_target_shifted_right(make_sample):
@@ -117,5 +119,7 @@ def test_random_choices_depend_on_seed_epoch_and_row_only(language):
     row = {"id": "0", "image": picture("red"), "caption": "A cube"}
     spec = replace(SPEC, example=draw)
     for seed, epoch, index in ((1, 1, 0), (1, 1, 0), (1, 2, 0), (2, 1, 0), (1, 1, 1)):
-        SampleBuilder(spec, CaptionOptions(patch_image_size=32), vocabulary, bpe, "train", seed)(row, index, epoch)
+        SampleBuilder(spec, CaptionOptions(patch_image_size=32), vocabulary, bpe, "train", seed)(
+            row, index, epoch
+        )
     assert drawn[0] == drawn[1] and len(set(drawn)) == 4

@@ -35,7 +35,10 @@ def test_prompts_of_one_length_are_a_matrix_and_others_lists():
     equal = collate([sample([2], decoder_prompt=np.array([0])), sample([2], decoder_prompt=np.array([0]))])
     assert equal["decoder_prompts"].dtype == np.int64 and equal["decoder_prompts"].tolist() == [[0], [0]]
     ragged = collate([sample([2], decoder_prompt=[0, 4, 5]), sample([2], decoder_prompt=[0, 4])])
-    assert ragged["decoder_prompts"].dtype == object and ragged["decoder_prompts"].tolist() == [[0, 4, 5], [0, 4]]
+    assert ragged["decoder_prompts"].dtype == object and ragged["decoder_prompts"].tolist() == [
+        [0, 4, 5],
+        [0, 4],
+    ]
 
 
 def test_keys_of_other_tasks_keep_their_official_names_and_types():
