@@ -23,11 +23,11 @@ class WordIds(dict):
         return len(self)
 
     def stream(self, sentences: Iterable[str]) -> array:
-        number, stream = self.__getitem__, array("q")
+        number, stream = self.__getitem__, []
         for sentence in sentences:
-            stream.extend(map(number, sentence.split()))
+            stream += map(number, sentence.split())
             stream.append(0)
-        return stream
+        return array("q", stream)
 
 
 class Numbered(NamedTuple):
@@ -61,8 +61,14 @@ def number_ngrams(stream: np.ndarray) -> Numbered:
 
 def dense_ranks(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different keys in order, and for each key its place among them."""
-    order = np.argsort(keys)
-    in_order = keys[order]
+    place_bits = len(keys).bit_length()
+    if int(keys.max(initial=0)).bit_length() + place_bits < 64:  # sorting numbers is faster than sorting places
+        packed = np.sort((keys << place_bits) + np.arange(len(keys)))
+        in_order = packed >> place_bits
+        order = packed - (in_order << place_bits)
+    else:
+        order = np.argsort(keys)
+        in_order = keys[order]
     new = is_new(in_order)
     ranks = np.empty(len(keys), np.int64)
     ranks[order] = np.cumsum(new) - 1

@@ -14,6 +14,7 @@ import pytest
 
 from ofa.errors import UserError
 from ofa.metrics import Bleu, CiderD, Meteor, Spice, cider, coco_caption_scores
+from ofa.metrics.ngrams import dense_ranks
 
 
 def plain_cider_d(hyp, refs, document_frequency, num_images):
@@ -140,3 +141,11 @@ def test_the_benchmark_runs_and_agrees_with_pycocoevalcap(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [str(script), "--captions", "8", "--rounds", "1"])
     runpy.run_path(str(script), run_name="__main__")
     assert capsys.readouterr().out.count("captions/s") == 4
+
+
+@pytest.mark.parametrize("largest", [50, 2**61])
+def test_dense_ranks_number_small_and_large_keys_alike(largest):
+    keys = np.random.default_rng(0).integers(0, 50, 200) * (largest // 50)
+    different, ranks = dense_ranks(keys)
+    np.testing.assert_array_equal(different, np.unique(keys))
+    np.testing.assert_array_equal(different[ranks], keys)
