@@ -9,19 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ofa.models.biased_attention import attend
 from ofa.models.positions import split_heads
 
 KeyValue = tuple[Tensor, Tensor]  # (B, H, S, D) each
-
-
-def mask_bias(bias: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
-    """Forbid padded keys. Args: bias: (1 or B, H, T, S); padding_mask: bool[B, S], True is padding.
-
-    The smallest finite number stands for minus infinity, so that a row without any key stays finite.
-    """
-    if padding_mask is None:
-        return bias
-    return bias.masked_fill(padding_mask[:, None, None, :], torch.finfo(bias.dtype).min)
 
 
 class MultiheadAttention(nn.Module):
@@ -45,11 +36,14 @@ class MultiheadAttention(nn.Module):
         """Args: source: (B, S, C)."""
         return split_heads(self.k_proj(source), self.num_heads), split_heads(self.v_proj(source), self.num_heads)
 
-    def forward(self, x: Tensor, source: KeyValue, bias: Optional[Tensor]) -> Tensor:
-        """Args: x: (B, T, C); bias: broadcastable to (B, H, T, S), padding included. Returns: (B, T, C)."""
+    def forward(self, x: Tensor, source: KeyValue, bias: Optional[Tensor], padding_mask: Optional[Tensor] = None) -> Tensor:
+        """Args: x: (B, T, C); bias: (1 or B, H, T, S); padding_mask: bool[B, S], when the bias does not include it.
+
+        Returns: (B, T, C).
+        """
         query = split_heads(self.q_proj(x), self.num_heads)
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(query, *source, attn_mask=bias, dropout_p=dropout, scale=self.scale)
+        y = attend(query, *source, bias, padding_mask, self.scale, dropout)
         if self.c_attn is not None:
             y = y * self.c_attn[:, None, None]
         return self.out_proj(y.transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, C)
@@ -68,6 +62,6 @@ def with_prompt(source: KeyValue, prompt: Optional[KeyValue]) -> KeyValue:
     return tuple(torch.cat([p.expand(batch, -1, -1, -1), x], dim=2) for p, x in zip(prompt, source))
 
 
-def pad_for_prompt(bias: Tensor, length: int) -> Tensor:
-    """Prompt keys have no position: their bias is 0, and they are never masked."""
-    return F.pad(bias, (length, 0)) if length else bias
+def pad_for_prompt(x: Tensor, length: int) -> Tensor:
+    """Put the columns of prompt keys before a bias or a padding mask: they have no position and are never masked."""
+    return F.pad(x, (length, 0)) if length else x

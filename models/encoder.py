@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa.errors import UserError
-from ofa.models.attention import mask_bias, pad_for_prompt
+from ofa.models.attention import pad_for_prompt
 from ofa.models.config import ModelConfig
 from ofa.models.layers import EncoderLayer
 from ofa.models.positions import (
@@ -113,14 +113,13 @@ class Encoder(nn.Module):
         blocks = [(p.cells.size(1), self.image_rp_bucket[p.cells[:, :, None], p.cells[:, None, :]]) for p in images]
         prompts = self.encoder_prompt_encoder() if self.config.encoder_prompt else None
         prompt_length = self.config.encoder_prompt_length if prompts else 0
-        hidden_mask = padding_mask if bool(padding_mask.any()) else None
+        key_padding = pad_for_prompt(padding_mask, prompt_length) if bool(padding_mask.any()) else None
         hidden = [x] if return_hidden else []
         for index, layer in enumerate(self.layers):
             if skip_layer(self.training, self.config.encoder_layerdrop):
                 continue
-            bias = self.layer_bias(index, absolute_bias, text_buckets, blocks)
-            bias = pad_for_prompt(mask_bias(bias, hidden_mask), prompt_length)
-            x = run_layer(self.config, layer, x, bias, prompts[index] if prompts else None)
+            bias = pad_for_prompt(self.layer_bias(index, absolute_bias, text_buckets, blocks), prompt_length)
+            x = run_layer(self.config, layer, x, bias, key_padding, prompts[index] if prompts else None)
             if return_hidden:
                 hidden.append(x)
         if self.layer_norm is not None:

@@ -110,11 +110,15 @@ class EncoderLayer(Layer):
         self.ffn_layernorm = nn.LayerNorm(hidden) if config.scale_fc else None
         self.final_layer_norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, bias: Tensor, prompt: Optional[KeyValue] = None) -> Tensor:
-        """Args: x: (B, T, C); bias: (1 or B, H, T, prompt length + T); prompt: keys and values put before x's."""
+    def forward(self, x: Tensor, bias: Tensor, padding_mask: Optional[Tensor], prompt: Optional[KeyValue] = None) -> Tensor:
+        """Args:
+
+            x: (B, T, C). prompt: keys and values put before those of x.
+            bias: (1 or B, H, T, prompt length + T). padding_mask: bool[B, prompt length + T].
+        """
 
         def attend(y: Tensor) -> Tensor:
-            return self.self_attn(y, with_prompt(self.self_attn.keys_values(y), prompt), bias)
+            return self.self_attn(y, with_prompt(self.self_attn.keys_values(y), prompt), bias, padding_mask)
 
         return self.feed_forward_block(self.attention_block(x, self.self_attn_layer_norm, attend, self.attn_ln))
 
