@@ -6,7 +6,7 @@ is plain data (``Scene.to_json``): questions, boxes or entailment pairs can be a
 
     >>> scene = make_scene(seed=1, split="train", index=0)
     >>> captions(scene)[0]
-    'a large yellow ring above a small black heart'
+    'a little orange square and a large brown diamond'
     >>> render(scene, size=64).size
     (64, 64)
 
@@ -24,13 +24,14 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 COLOURS = {
-    "red": (214, 40, 40), "green": (36, 146, 66), "blue": (38, 84, 206), "yellow": (246, 214, 40),
-    "purple": (130, 48, 160), "orange": (244, 128, 26), "black": (24, 24, 28), "white": (250, 250, 250),
+    "red": (208, 30, 38), "orange": (246, 126, 20), "yellow": (248, 222, 40), "lime": (160, 226, 40),
+    "green": (20, 122, 52), "turquoise": (30, 196, 196), "blue": (36, 72, 214), "purple": (112, 36, 150),
+    "magenta": (232, 48, 160), "brown": (112, 66, 30), "black": (22, 22, 26), "white": (250, 250, 250),
 }
-SIZES = {"small": (0.16, 0.21), "large": (0.30, 0.38)}  # width of the shape, as a part of the picture's side
+SIZES = {"small": (0.18, 0.23), "large": (0.32, 0.40)}  # width of the shape, as a part of the picture's side
 TEXTURES = ("paper", "stripes", "dots", "checks", "specks")  # paper is plain
-BACKDROPS = {"tan": (184, 164, 126), "grey": (158, 158, 158), "pink": (206, 158, 176), "mint": (146, 190, 164),
-             "lilac": (166, 160, 200)}
+BACKDROPS = {"tan": (186, 168, 132), "grey": (156, 156, 156), "pink": (206, 162, 178), "mint": (146, 186, 164),
+             "lilac": (166, 162, 198)}
 PLURALS = {"cross": "crosses"}
 SYNONYMS = {"large": ("large", "large", "big"), "small": ("small", "small", "little")}
 NUMBERS = ("no", "one", "two", "three", "four")
@@ -54,6 +55,12 @@ def _heart() -> list[tuple[float, float]]:
              -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t))) for t in steps]
 
 
+def _moon() -> list[tuple[float, float]]:
+    """A crescent, open to the right: half a circle and, back again, a flatter arc."""
+    steps = [math.pi / 2 + math.pi * i / 24 for i in range(25)]
+    return [(math.cos(t), math.sin(t)) for t in steps] + [(0.35 * math.cos(t), math.sin(t)) for t in steps[::-1]]
+
+
 # Outlines; each is stretched to fill the object's box. A ring is a circle with a hole.
 OUTLINES = {
     "circle": _regular(48),
@@ -64,6 +71,9 @@ OUTLINES = {
               (-1, -1)],
     "ring": _regular(48),
     "heart": _heart(),
+    "diamond": _regular(4),
+    "moon": _moon(),
+    "arrow": [(-3, -1), (0, -1), (0, -3), (3, 0), (0, 3), (0, 1), (-3, 1)],
 }
 SHAPES = tuple(OUTLINES)
 
@@ -135,7 +145,7 @@ def make_scene(seed: int, split: str, index: int) -> Scene:
     rng = random.Random(f"picture world/{seed}/{split}/{index}")
     texture, backdrop = rng.choice(TEXTURES), rng.choice(list(BACKDROPS))
     things: list[Thing] = []
-    for _ in range(rng.choices((1, 2, 3, 4), weights=(3, 5, 4, 3))[0]):
+    for _ in range(rng.choices((1, 2, 3, 4), weights=(4, 5, 3, 2))[0]):
         twin = things[-1] if things and rng.random() < 0.15 else None
         things.append(_place_thing(rng, things, twin))
     things.sort(key=lambda thing: thing.centre)

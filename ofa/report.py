@@ -1,7 +1,6 @@
 """A page that shows how well a model does: one HTML file with everything in it, pictures included."""
 
 import base64
-import binascii
 import io
 import os
 import re
@@ -127,7 +126,7 @@ def _data_uri(text: str) -> tuple[str, bool]:
                 file = io.BytesIO()
                 image.save(file, format="JPEG", quality=85)
                 data, kind = file.getvalue(), "JPEG"
-    except (binascii.Error, OSError, ValueError):
+    except (OSError, ValueError):
         return "", False  # the model has seen it, so this does not happen; a page without it is still a page
     return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode('ascii')}", side < SMALL
 
@@ -139,7 +138,7 @@ def _plot(curve: Curve, width: int = 560, height: int = 230) -> dict:
     """Coordinates of a curve in an SVG picture of the given size."""
     left, right, top, bottom = 44, width - 14, 20, height - 26
     xs, ys = zip(*curve.values)
-    y_low, y_high, y_step = _nice_range(0.0 if curve.from_zero else min(ys), max(ys))
+    y_low, y_high, y_step = _nice_range(min(0.0, *ys) if curve.from_zero else min(ys), max(ys))
     x_low, x_high = min(xs), max(xs)
 
     def x_px(x: float) -> float:
@@ -163,7 +162,8 @@ def _nice_range(low: float, high: float) -> tuple[float, float, float]:
     span = (high - low) or abs(high) or 1.0
     power = 10.0 ** len(str(int(1 / span))) if span < 1 else 10.0 ** -(len(str(int(span))) - 1)
     step = next(s / power for s in (0.1, 0.2, 0.5, 1, 2, 5, 10) if span * power / s <= 5)
-    return step * (low // step), step * -(-high // step), step
+    bottom = step * (low // step)
+    return bottom, max(bottom + step, step * -(-high // step)), step
 
 
 def _ticks(low: float, high: float, step: float) -> list[float]:

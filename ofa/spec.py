@@ -163,7 +163,8 @@ class TaskSpec:
         make_scorer: (options, function that gives all references of the validation file) -> what counts for
             ``metrics``.
         row_references: a row by column name -> its reference texts as they stand in the file.
-        final_scores: (predictions, their ``row_references``) -> the scores that ``ofa evaluate`` reports.
+        final_scores: (predictions, their ``row_references``, names of scores or None for the usual ones) -> the scores
+            that ``ofa evaluate`` reports.
     """
 
     name: str
@@ -177,7 +178,7 @@ class TaskSpec:
     metrics: tuple[Metric, ...] = ()
     make_scorer: Optional[Callable[[TaskOptions, Callable[[], list[list[str]]]], Scorer]] = None
     row_references: Optional[Callable[[Mapping[str, str]], list[str]]] = None
-    final_scores: Optional[Callable[[Sequence[str], Sequence[Sequence[str]]], Scores]] = None
+    final_scores: Optional[Callable[[Sequence[str], Sequence[Sequence[str]], Optional[Sequence[str]]], Scores]] = None
 
     def enabled_metrics(self, options: TaskOptions) -> list[Metric]:
         """The metrics that this run computes while validating."""

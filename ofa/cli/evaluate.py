@@ -49,6 +49,8 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what comes out")
     group.add_argument("--results-path", metavar="DIR", help="folder for SUBSET_predict.json and SUBSET_scores.json")
     group.add_argument("--gen-subset", default="test", metavar="SUBSET", help="name for the result files (%(default)s)")
+    group.add_argument("--scores", metavar="NAME,...", help="captions: some of CIDEr, BLEU-1 to BLEU-4, ROUGE-L, METEOR, SPICE "
+                                                             "(the last two need Java; default: all but SPICE)")
     group.add_argument("--report", metavar="FILE.html", help="a page with pictures, captions, references and scores")
     group.add_argument("--report-images", type=int, default=500, metavar="N",
                        help="pictures on the page, evenly spread from the worst to the best (%(default)s)")
@@ -163,7 +165,8 @@ def _score(args: argparse.Namespace, evaluation):
     if evaluation.references is None or spec.final_scores is None:
         logger.info("no scores: %s", "the rows have no references" if spec.final_scores else "the task defines none")
         return None, None
-    scores = spec.final_scores(evaluation.texts, evaluation.references)
+    names = args.scores.split(",") if args.scores else None
+    scores = spec.final_scores(evaluation.texts, evaluation.references, names)
     constant = None
     if args.constant_from:
         from ofa.caption_scores import best_constant

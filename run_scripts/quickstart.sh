@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Purpose:  watch OFA learn to caption pictures, from nothing to a scored page, on an ordinary computer.
+# Needs:    two processor cores, 4 GB of memory, 1 GB of disk (and once 6 GB for the Python environment).
+# Command:  bash run_scripts/quickstart.sh            at most 6 minutes on 2 cores after the set-up
+#           bash run_scripts/quickstart.sh --long     at most 20 minutes, better captions
+#           --fresh starts over. The same call again continues an interrupted run, or finishes at once.
+# Makes:    runs/quickstart/report.html (--long: runs/quickstart_long/...); QUICKSTART_DIR chooses another folder.
+set -euo pipefail
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+ROOT=$(cd "$HERE/.." && pwd)
+PYTHON=${OFA_VENV:-$ROOT/.venv}/bin/python
+
+NAME=quickstart SCENES=10000 UPDATES=800 MINUTES=4.3 FRESH_RUN=
+for argument in "$@"; do
+    case $argument in
+        --long) NAME=quickstart_long SCENES=20000 UPDATES=4000 MINUTES=16 ;;
+        --fresh) FRESH_RUN=1 ;;
+        -h | --help) sed -n '2,7s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        *) echo "quickstart: error: expects --long or --fresh, found '$argument'" >&2; exit 2 ;;
+    esac
+done
+SCENES=${QUICKSTART_SCENES:-$SCENES} UPDATES=${QUICKSTART_UPDATES:-$UPDATES} MINUTES=${QUICKSTART_MINUTES:-$MINUTES} TEST=${QUICKSTART_TEST_SCENES:-300}
+RUN=${QUICKSTART_DIR:-$ROOT/runs/$NAME}
+WORLD=$RUN/world VOCAB=$RUN/vocab CHECKPOINTS=$RUN/checkpoints REPORT=$RUN/report.html
+SETTINGS="scenes $SCENES, test $TEST, updates $UPDATES, version 1"
+
+say() { printf '\n\033[1m[quickstart] %s\033[0m\n' "$*"; }
+
+start_over_if_asked() {  # what an earlier call with other settings made does not fit; our own folder only is removed
+    if [ -e "$RUN/settings" ] && { [ -n "$FRESH_RUN" ] || [ "$(cat "$RUN/settings")" != "$SETTINGS" ]; }; then
+        say "starting over: removing $RUN"
+        rm -rf "$WORLD" "$VOCAB" "$CHECKPOINTS" "$RUN/results" "$RUN/done" "$RUN/timings.tsv" "$RUN/summary.txt" "$REPORT" "$RUN/settings"
+    fi
+    mkdir -p "$RUN/done"
+    printf '%s' "$SETTINGS" >"$RUN/settings"
+}
+
+stage() {  # stage NAME COMMAND...: run a stage that has not been finished before, and note its time
+    local name=$1 started=$SECONDS
+    shift
+    [ ! -e "$RUN/done/$name" ] || return 0
+    say "$name"
+    "$@"
+    printf '%s\t%s\n' "$name" $((SECONDS - started)) >>"$RUN/timings.tsv"
+    touch "$RUN/done/$name"
+}
+
+ofa() { (cd "$ROOT" && "$PYTHON" -m ofa "$@"); }
+
+make_world() { ofa prepare picture-world --out "$WORLD" --train "$SCENES" --val 100 --test "$TEST" --size 64; }
+
+make_vocabulary() {  # the question is learned as well as the captions, so that it costs a few tokens only
+    yes "what does the image describe?" | head -n "$SCENES" >"$RUN/questions.txt" || true
+    ofa vocab build --text "$WORLD/captions.txt" "$RUN/questions.txt" --size 600 --out "$VOCAB" --force
+}
+
+# The small vocabulary of codes and bins (a released model has 8192 and 1000) keeps the softmax cheap on a CPU.
+train_model() {
+    local cores
+    cores=$(nproc)
+    # Two processes of one thread each beat two threads of one process when the machine has other work to do.
+    export OMP_NUM_THREADS=1 NPROC=$((cores < 2 ? 1 : 2)) BATCH=${QUICKSTART_BATCH:-32}
+    SAVE_DIR=$CHECKPOINTS EFFECTIVE_BATCH=$((2 * BATCH)) NUM_WORKERS=0 \
+        bash "$HERE/launch.sh" train "$WORLD/caption_stage1_train.tsv,$WORLD/caption_val.tsv" \
+        --task=caption --arch=ofa_nano --bpe-dir="$VOCAB" --selected-cols=0,4,2 --cpu \
+        --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.0 \
+        --code-dict-size=64 --num-bins=100 --code-image-size=64 --image-bucket-size=8 --token-bucket-size=32 \
+        --patch-image-size=64 --max-src-length=20 --max-tgt-length=20 --dropout=0.0 \
+        --lr=5e-4 --max-update="$UPDATES" --total-num-update="$UPDATES" --warmup-ratio=0.1 \
+        --stop-time-hours="$(awk "BEGIN { print $MINUTES / 60 }")" \
+        --eval-cider --eval-args='{"beam":3,"max_len_b":30}' \
+        --best-checkpoint-metric=cider --maximize-best-checkpoint-metric --no-epoch-checkpoints --keep-best-checkpoints=1 \
+        --save-interval-updates=$((UPDATES / 4 + 1)) --validate-interval-updates=$((UPDATES / 4 + 1)) \
+        --batch-size-valid=50 --seed=1
+}
+
+evaluate_model() {
+    ofa evaluate "$WORLD/caption_test.tsv" --path "$CHECKPOINTS/checkpoint_last.pt" --bpe-dir "$VOCAB" --cpu \
+        --beam 3 --max-len-b 30 --batch-size 50 --results-path "$RUN/results" --scores CIDEr,BLEU-1,BLEU-2,BLEU-3,BLEU-4,ROUGE-L --constant-from "$WORLD/captions.txt" \
+        --report "$REPORT" --report-title "OFA has learned to describe pictures it never saw" --report-images 300 \
+        --training-log "$CHECKPOINTS/train.log" --timings "$RUN/timings.tsv" | tee "$RUN/summary.txt"
+}
+
+summary() {
+    say "done"
+    cat "$RUN/summary.txt"
+    printf '\ntime per stage\n'
+    awk -F'\t' '{ printf "  %-38s %5d s\n", $1, $2; sum += $2 } END { printf "  %-38s %5d s\n", "together", sum }' "$RUN/timings.tsv"
+    printf '\nOpen %s in a browser.\n' "$REPORT"
+}
+
+bash "$HERE/setup.sh"
+start_over_if_asked
+stage "1 draw the picture world" make_world
+stage "2 learn a vocabulary" make_vocabulary
+stage "3 train ofa_nano" train_model
+stage "4 caption unseen scenes and score" evaluate_model
+summary
