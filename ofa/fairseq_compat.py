@@ -65,9 +65,21 @@ def load_checkpoints_as_data() -> None:
         if state.get("cfg") is not None:
             state["cfg"] = OmegaConf.create(state["cfg"], flags={"allow_objects": True})
             checkpoint_utils.overwrite_args_by_name(state["cfg"], overrides)
+        complete_history(state)
         return checkpoint_utils._upgrade_state_dict(state)
 
     checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
+
+
+def complete_history(state: dict) -> None:
+    """Checkpoints stripped of their training state lack records that fairseq looks up; the empty ones go in."""
+    state.setdefault("extra_state", {})
+    if state.get("optimizer_history") or "best_loss" not in state:
+        history = state["optimizer_history"] = state.get("optimizer_history") or [{}]
+        if "best_loss" not in history[-1]:
+            history[-1].setdefault("lr_scheduler_state", {})
+        for name in ("criterion_name", "optimizer_name"):
+            history[-1].setdefault(name, "")
 
 
 def broadcast_objects_of_any_class() -> None:
@@ -242,9 +254,14 @@ class errors_in_one_line:
 
 
 def user_message(error: BaseException) -> str | None:
-    """The message of a ``UserError``, also when a worker process wrapped it; None for other errors."""
-    text = str(error)
+    """The message of a ``UserError``; None for other errors.
+
+    A worker process sends it as text inside its traceback, and fairseq raises a vaguer error while handling
+    one that comes from loading a checkpoint.
+    """
     marker = f"{UserError.__module__}.{UserError.__qualname__}: "
-    if marker in text:
-        return text.rsplit(marker, 1)[1].strip()
-    return text if isinstance(error, UserError) else None
+    if marker in str(error):
+        return str(error).rsplit(marker, 1)[1].strip()
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return None if error is None else str(error)

@@ -50,10 +50,18 @@ def test_known_warnings_are_silent():
 def test_a_checkpoint_with_a_namespace_loads_and_takes_overrides(tmp_path):
     path = tmp_path / "old.pt"
     args = argparse.Namespace(arch="ofa_base", task="caption", patch_image_size=480)
-    torch.save({"args": args, "model": {"w": torch.ones(2)}, "optimizer_history": [{}]}, path)
+    torch.save({"args": args, "model": {"w": torch.ones(2)}, "extra_state": {}}, path)
     state = checkpoint_utils.load_checkpoint_to_cpu(str(path), {"patch_image_size": 64})
     assert torch.equal(state["model"]["w"], torch.ones(2))
     assert state["cfg"].model.patch_image_size == 64
+
+
+@pytest.mark.parametrize("history", [{}, {"optimizer_history": []}, {"optimizer_history": [{"num_updates": 7}]}])
+def test_a_checkpoint_without_training_state_loads(tmp_path, history):
+    torch.save({"cfg": {"model": {"arch": "ofa_base"}}, "model": {}, **history}, tmp_path / "stripped.pt")
+    state = checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "stripped.pt"))
+    expected = 7 if history.get("optimizer_history") else 0
+    assert state["optimizer_history"][-1]["num_updates"] == expected and state["cfg"].model.arch == "ofa_base"
 
 
 def test_a_checkpoint_that_runs_code_is_refused(tmp_path):
@@ -150,6 +158,15 @@ def test_a_user_error_ends_in_one_line_and_status_2(wrapped, capsys):
         raise error
     assert stop.value.code == 2
     assert capsys.readouterr().err == "error: a.tsv:3: expects 5 columns, found 4; check the row\n"
+
+
+def test_a_user_error_behind_a_vaguer_one_is_the_one_shown(capsys):
+    with pytest.raises(SystemExit), fairseq_compat.errors_in_one_line():
+        try:
+            raise UserError("the checkpoint needs --arch=ofa_base")
+        except UserError:
+            raise Exception("Cannot load model parameters")
+    assert capsys.readouterr().err == "error: the checkpoint needs --arch=ofa_base\n"
 
 
 def test_other_errors_keep_their_traceback():
