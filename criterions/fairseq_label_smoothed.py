@@ -30,8 +30,8 @@ class LabelSmoothedConfig(FairseqDataclass):
     drop_worst_after: int = option(0, "leave them out after this many updates")
     use_rdrop: bool = option(False, "R-Drop: two passes with different dropout, and their divergence as a loss")
     reg_alpha: float = option(1.0, "weight of the R-Drop divergence")
-    sample_patch_num: int = option(196, "image patches drawn per sample for the first batch of a pretraining pair; 0 = all")
-    constraint_range: Optional[str] = option(None, "START,END: only these token ids (end excluded) and ids 0 to 3 are answers")
+    sample_patch_num: int = option(196, "image patches drawn per sample of the first batch of a pretraining pair; 0 = all")
+    constraint_range: Optional[str] = option(None, "START,END: answers have only these token ids (without END) and 0 to 3")
 
 
 @dataclass
@@ -117,7 +117,8 @@ class LabelSmoothedCriterion(FairseqCriterion):
         sizes = [max(size, 1) for _, size, _ in parts]
         logs = [log for *_, log in parts]
         loss = sum(part[0] / size for part, size in zip(parts, sizes))
-        summed = {key: sum(log[key] for log in logs) for key in logs[0] if key not in ("loss", "nll_loss", "sample_size")}
+        averaged = ("loss", "nll_loss", "sample_size")
+        summed = {key: sum(log[key] for log in logs) for key in logs[0] if key not in averaged}
         log = {
             "loss": loss.detach(),
             "nll_loss": sum(log["nll_loss"] / size for log, size in zip(logs, sizes)),

@@ -18,7 +18,9 @@ from torch import Tensor
 CHUNK_ELEMENTS = 2**21  # logits per chunk: 8 MiB in float32
 
 
-def allowed_tokens(shape: tuple[int, int], masks: Tensor | None, span: tuple[int, int] | None, device) -> Tensor | None:
+def allowed_tokens(
+    shape: tuple[int, int], masks: Tensor | None, span: tuple[int, int] | None, device
+) -> Tensor | None:
     """Which tokens may be predicted at which row.
 
     Args:
@@ -49,7 +51,9 @@ def log_probabilities(logits: Tensor, allowed: Tensor | None = None, conf: Tenso
     return lprobs if conf is None else lprobs * conf[..., None]
 
 
-def label_smoothed(lprobs: Tensor, target: Tensor, epsilon: float, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def label_smoothed(
+    lprobs: Tensor, target: Tensor, epsilon: float, allowed: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy against a target that shares ``epsilon`` of its weight with the other allowed tokens.
 
     Each of n allowed tokens gets ``eps_i = epsilon / (n - 1)`` and the target ``1 - epsilon`` in all. With a

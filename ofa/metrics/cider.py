@@ -136,7 +136,8 @@ class Layout:
         pair = pairs_from[table.cells[in_hyp]] + table.places[in_ref]
         ref_weights = weights[in_ref]
         products = np.minimum(weights[in_hyp], ref_weights) * ref_weights
-        cosine = np.bincount(pair * MAX_ORDER + table.orders[in_ref], products, len(ref) * MAX_ORDER).astype(float).reshape(-1, MAX_ORDER)
+        cells = pair * MAX_ORDER + table.orders[in_ref]
+        cosine = np.bincount(cells, products, len(ref) * MAX_ORDER).astype(float).reshape(-1, MAX_ORDER)
         norm = norms[hyp] * norms[ref]
         np.divide(cosine, norm, out=cosine, where=norm != 0)
 

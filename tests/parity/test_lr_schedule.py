@@ -8,6 +8,7 @@ from golden import load_json
 pytest.importorskip("fairseq")
 from fairseq.optim import FairseqOptimizer  # noqa: E402
 
+import ofa  # noqa: E402
 from ofa import fairseq_scheduler  # noqa: E402
 from ofa.errors import UserError  # noqa: E402
 from ofa.fairseq_scheduler import WarmupRatioSchedule, count_updates  # noqa: E402
@@ -76,8 +77,8 @@ def train(folder, *flags, interrupt_at=None):
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
     from fairseq_cli.train import main
 
-    fairseq_scheduler.install()
-    fairseq_scheduler.install()
+    ofa.register_fairseq_plugin()
+    fairseq_scheduler.install()  # a second time changes nothing
     rates, step_update = {}, WarmupRatioSchedule.step_update
 
     def recorded(self, num_updates):
