@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import sys
+import types
 import warnings
 
 import torch
@@ -15,6 +16,7 @@ from fairseq import checkpoint_utils, options
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY, distributed_fairseq_model
+from fairseq.models.ema.ema import EMA
 from fairseq.tasks import TASK_REGISTRY
 from fairseq.trainer import Trainer
 from omegaconf import OmegaConf, open_dict
@@ -38,6 +40,7 @@ def install() -> None:
     keep_bf16_off_tpu()
     name_unknown_architectures()
     drop_device_ids_on_cpu()
+    average_every_tensor_once()
     check_metric_before_training()
     prepare_every_run()
 
@@ -159,6 +162,27 @@ def drop_device_ids_on_cpu() -> None:
         return stock(module, device_ids=device_ids, output_device=output_device, **kwargs)
 
     distributed_fairseq_model.DistributedDataParallel = distributed_data_parallel
+
+
+def average_every_tensor_once() -> None:
+    """EMA fails on integer tables, and decays a shared embedding once for each of its names."""
+    step = EMA._step_internal
+
+    @functools.wraps(step)
+    def step_internal(self, new_model, updates=None):
+        names: dict[int, list[str]] = {}
+        state = {}
+        for name, tensor in new_model.state_dict().items():
+            same = names.setdefault(tensor.data_ptr(), [])
+            same.append(name)
+            if tensor.is_floating_point() and len(same) == 1:
+                state[name] = tensor
+        step(self, types.SimpleNamespace(state_dict=lambda: state), updates)
+        for first, *others in names.values():
+            for other in others if first in self.fp32_params else ():
+                self.fp32_params[other].copy_(self.fp32_params[first])
+
+    EMA._step_internal = step_internal
 
 
 def check_metric_before_training() -> None:
