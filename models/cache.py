@@ -28,8 +28,15 @@ class DecoderCache:
             (1 or B, H, rows, S).
     """
 
-    def __init__(self, sources: list[KeyValue], prompts: Optional[list[KeyValue]], beam: int, max_len: int,
-                 is_code: Union[bool, Tensor], bias_rows: Callable) -> None:
+    def __init__(
+        self,
+        sources: list[KeyValue],
+        prompts: Optional[list[KeyValue]],
+        beam: int,
+        max_len: int,
+        is_code: Union[bool, Tensor],
+        bias_rows: Callable,
+    ) -> None:
         keys = sources[0][0]
         images, heads, _, width = keys.shape
         self.sources = sources
@@ -90,8 +97,11 @@ class DecoderCache:
         if beams == self.beams and bool((parents == same).all()):
             return
         end = self.prompt_length + self.length
-        images = torch.arange(self.images, device=parents.device)[:, None]
-        chosen = self.buffer[:, :, :, :, :, :end][:, :, images, parents]
+        rows = torch.arange(self.images, device=parents.device)[:, None] * self.buffer.size(3) + parents
+        spoken = self.buffer.flatten(2, 3)[
+            :, :, :, :, :end
+        ]  # (2, layers, B * room for beams, H, L + tokens, D)
+        chosen = spoken.index_select(2, rows.flatten()).unflatten(2, parents.shape)
         self._grow(beams, self.length)
         self.buffer[:, :, :, :beams, :, :end] = chosen
         self.beams = beams

@@ -13,23 +13,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-MANY_ROWS = 64  # as many rows pay for reordering at once
-FEW_ROWS = 4  # as many pay for it over the steps of a generation
+MIN_ROWS = 4  # fewer rows gain nothing from another order
 
 
 class PackedLinear:
-    """Stands for the ``forward`` of a linear layer; reorders the weight when that pays."""
+    """Stands for the ``forward`` of a linear layer; reorders the weight once there are enough rows."""
 
     def __init__(self, layer: nn.Linear):
         self.weight, self.bias = layer.weight, layer.bias
-        self.calls = 0
         self.packed: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        self.calls += 1
         if self.packed is None:
             rows = x[..., 0].numel()
-            if rows < (FEW_ROWS if self.calls > 1 else MANY_ROWS):
+            if rows < MIN_ROWS:
                 return F.linear(x, self.weight, self.bias)
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, rows)
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
