@@ -2,7 +2,8 @@
 
     python benchmarks/training_step.py [--repeats 3] [--threads 2] [--case tiny|base]
 
-Prints FLOP/s of the step divided by FLOP/s of a 2048 x 2048 fp32 matrix product, and the peak memory of the process.
+Prints FLOP/s of the step divided by FLOP/s of a 2048 x 2048 fp32 matrix product, and the peak memory of
+the process.
 Targets: ratio >= 0.65 (stretch 0.75); ofa_base peak <= 5.5 GB.
 """
 
@@ -20,18 +21,27 @@ from ofa.models.ofa import OFA
 
 VOCAB_SIZE = 59457
 CASES = {"tiny": ("ofa_tiny", 8, 256), "base": ("ofa_base", 4, 384)}  # arch, images, pixels a side
-SWITCHES = dict(scale_attn=True, scale_fc=True, scale_heads=True, disable_entangle=True, dropout=0.1,
-                encoder_drop_path_rate=0.1, decoder_drop_path_rate=0.1)
+SWITCHES = dict(
+    scale_attn=True,
+    scale_fc=True,
+    scale_heads=True,
+    disable_entangle=True,
+    dropout=0.1,
+    encoder_drop_path_rate=0.1,
+    decoder_drop_path_rate=0.1,
+)
 
 
 def caption_batch(images: int, side: int) -> tuple[dict, torch.Tensor]:
     """12 source and 16 target tokens."""
     torch.manual_seed(0)
     target = torch.randint(4, 50000, (images, 16))
-    inputs = {"src_tokens": torch.randint(4, 50000, (images, 12)),
-              "prev_output_tokens": target.roll(1, dims=1),
-              "patch_images": torch.randn(images, 3, side, side),
-              "patch_masks": torch.ones(images, dtype=torch.bool)}
+    inputs = {
+        "src_tokens": torch.randint(4, 50000, (images, 12)),
+        "prev_output_tokens": target.roll(1, dims=1),
+        "patch_images": torch.randn(images, 3, side, side),
+        "patch_masks": torch.ones(images, dtype=torch.bool),
+    }
     return inputs, target
 
 
@@ -69,19 +79,26 @@ def measure(case: str, repeats: int, threads: int) -> None:
     with FlopCounterMode(display=False) as counter:
         step(model, inputs, target)
     flop, best, rate = counter.get_total_flops(), min(seconds), sorted(rates)[len(rates) // 2]
-    print(f"{arch} {images} x {side} px: {flop / 1e9:.0f} GFLOP in {best:.2f} s, matmul {rate / 1e9:.0f} GFLOP/s, "
-          f"ratio {flop / best / rate:.2f}, peak {peak:.2f} GB", flush=True)
+    print(
+        f"{arch} {images} x {side} px: {flop / 1e9:.0f} GFLOP in {best:.2f} s, "
+        f"matmul {rate / 1e9:.0f} GFLOP/s, "
+        f"ratio {flop / best / rate:.2f}, peak {peak:.2f} GB",
+        flush=True,
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--case", choices=CASES)
     arguments = parser.parse_args()
     for case in [arguments.case] if arguments.case else CASES:
         process = multiprocessing.get_context("spawn").Process(
-            target=measure, args=(case, arguments.repeats, arguments.threads))
+            target=measure, args=(case, arguments.repeats, arguments.threads)
+        )
         process.start()
         process.join()
 

@@ -21,7 +21,9 @@ class MultiheadAttention(nn.Module):
     Args: scale_heads: multiply each head by a learned number before the output projection.
     """
 
-    def __init__(self, width: int, num_heads: int, dropout: float, scale_factor: float, scale_heads: bool) -> None:
+    def __init__(
+        self, width: int, num_heads: int, dropout: float, scale_factor: float, scale_heads: bool
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
@@ -34,10 +36,17 @@ class MultiheadAttention(nn.Module):
 
     def keys_values(self, source: Tensor) -> KeyValue:
         """Args: source: (B, S, C)."""
-        return split_heads(self.k_proj(source), self.num_heads), split_heads(self.v_proj(source), self.num_heads)
+        return split_heads(self.k_proj(source), self.num_heads), split_heads(
+            self.v_proj(source), self.num_heads
+        )
 
-    def forward(self, x: Tensor, source: KeyValue, bias: Optional[Tensor], padding_mask: Optional[Tensor] = None) -> Tensor:
-        """Args: x: (B, T, C); bias: (1 or B, H, T, S); padding_mask: bool[B, S], when the bias does not include it.
+    def forward(
+        self, x: Tensor, source: KeyValue, bias: Optional[Tensor], padding_mask: Optional[Tensor] = None
+    ) -> Tensor:
+        """Args:
+
+            x: (B, T, C).
+            bias: (1 or B, H, T, S). padding_mask: bool[B, S], unless the bias includes it.
 
         Returns: (B, T, C).
         """
@@ -63,5 +72,5 @@ def with_prompt(source: KeyValue, prompt: Optional[KeyValue]) -> KeyValue:
 
 
 def pad_for_prompt(x: Tensor, length: int) -> Tensor:
-    """Put the columns of prompt keys before a bias or a padding mask: they have no position and are never masked."""
+    """Columns for prompt keys before a bias or a padding mask: without position, never masked."""
     return F.pad(x, (length, 0)) if length else x

@@ -1,8 +1,8 @@
 """Attention with a learned bias, on CPU, in training.
 
-torch's fused kernel does not differentiate its mask, so with a trained bias
-``scaled_dot_product_attention`` falls back to storing every attention weight. Here the forward pass is the fused kernel, and the
-backward pass makes the weights of one sample at a time from the logarithms of their sums: a fifth of the memory, and faster.
+torch's fused kernel does not differentiate its mask, so with a trained bias ``scaled_dot_product_attention``
+falls back to storing every attention weight. Here the forward pass is the fused kernel, and the backward pass
+makes the weights again, one sample at a time, from the logarithms of their sums: less memory, and faster.
 
 Letters: B batch, H heads, T query positions, S key positions, D width of a head.
 """
@@ -24,8 +24,15 @@ def mask_bias(bias: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
     return bias.masked_fill(padding_mask[:, None, None, :], torch.finfo(bias.dtype).min)
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Optional[Tensor], padding_mask: Optional[Tensor],
-           scale: float, dropout: float = 0.0) -> Tensor:
+def attend(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    bias: Optional[Tensor],
+    padding_mask: Optional[Tensor],
+    scale: float,
+    dropout: float = 0.0,
+) -> Tensor:
     """Args:
 
         query: (B, H, T, D); keys, values: (B, H, S, D).
@@ -37,7 +44,12 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Optional[Tensor], 
         assert padding_mask is None
         return F.scaled_dot_product_attention(query, keys, values, dropout_p=dropout, scale=scale)
     trains_bias = torch.is_grad_enabled() and bias.requires_grad
-    if trains_bias and dropout == 0 and query.device.type == "cpu" and query.dtype == bias.dtype == torch.float32:
+    if (
+        trains_bias
+        and dropout == 0
+        and query.device.type == "cpu"
+        and query.dtype == bias.dtype == torch.float32
+    ):
         return BiasedAttention.apply(query, keys, values, bias, padding_mask, scale)
     mask = mask_bias(bias, padding_mask).to(query.dtype)
     return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, dropout_p=dropout, scale=scale)
@@ -49,7 +61,8 @@ class BiasedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, keys, values, bias, padding_mask, scale):
         output, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, keys, values, 0.0, False, attn_mask=mask_bias(bias, padding_mask), scale=scale)
+            query, keys, values, 0.0, False, attn_mask=mask_bias(bias, padding_mask), scale=scale
+        )
         ctx.save_for_backward(query, keys, values, bias, padding_mask, output, log_sums)
         ctx.scale = scale
         return output
@@ -57,12 +70,18 @@ class BiasedAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_output):
         query, keys, values, bias, padding_mask, output, log_sums = ctx.saved_tensors
-        grad_query, grad_keys, grad_values = torch.empty_like(query), torch.empty_like(keys), torch.empty_like(values)
+        grad_query, grad_keys, grad_values = (
+            torch.empty_like(query),
+            torch.empty_like(keys),
+            torch.empty_like(values),
+        )
         grad_bias = torch.zeros_like(bias)
         expected = (grad_output * output).sum(-1, keepdim=True)  # (B, H, T, 1)
         for row in range(query.size(0)):
             of_bias = row if bias.size(0) > 1 else 0
-            weights = torch.baddbmm(bias[of_bias].expand(query.size(1), -1, -1), query[row], keys[row].mT, alpha=ctx.scale)
+            weights = torch.baddbmm(
+                bias[of_bias].expand(query.size(1), -1, -1), query[row], keys[row].mT, alpha=ctx.scale
+            )
             weights.sub_(log_sums[row].unsqueeze(-1)).exp_()  # (H, T, S)
             if padding_mask is not None:
                 weights.masked_fill_(padding_mask[row], 0.0)

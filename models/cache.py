@@ -1,7 +1,7 @@
 """What the decoder remembers between the steps of generation.
 
-Keys and values of spoken tokens live in buffers made once; those of the input exist once per image, whatever the number of
-beams. Position biases are computed for blocks of rows.
+Keys and values of spoken tokens live in buffers made once; those of the input exist once per image, whatever
+the number of beams. Position biases are computed for blocks of rows.
 
 Letters: B images, K beams, H heads, T new tokens, S encoder positions, D head width, L prompt length.
 """
@@ -60,7 +60,8 @@ class DecoderCache:
     def begin(self, num_tokens: int, beams: int) -> tuple[list[Tensor], Tensor]:
         """Make room for T more tokens of K beams.
 
-        Returns: self-attention bias of each layer (1 or B * K, H, T, L + all tokens), cross-attention bias (B, H, 1 or K * T, S).
+        Returns: self-attention bias of each layer (1 or B * K, H, T, L + all tokens), cross-attention bias
+            (B, H, 1 or K * T, S).
         """
         first, last = self.length, self.length + num_tokens
         self._grow(beams, last)
@@ -77,7 +78,7 @@ class DecoderCache:
         return biases, source_bias
 
     def extend(self, layer: int, new: KeyValue) -> KeyValue:
-        """Store new keys and values (B * K, H, T, D). Returns: all of them so far, (B * K, H, L + tokens, D)."""
+        """Store new keys and values (B * K, H, T, D). Returns: all so far, (B * K, H, L + tokens, D)."""
         start = self.prompt_length + self.length
         end = start + new[0].size(2)
         found = []
@@ -91,7 +92,10 @@ class DecoderCache:
         self.length += num_tokens
 
     def reorder(self, parents: Tensor) -> None:
-        """Beam k of image b continues the old beam ``parents[b, k]``. Args: parents: int64[B, K'], K' may differ from K."""
+        """Beam k of image b continues the old beam ``parents[b, k]``.
+
+        Args: parents: int64[B, K'], K' may differ from K.
+        """
         beams = parents.size(1)
         same = torch.arange(beams, device=parents.device)
         if beams == self.beams and bool((parents == same).all()):

@@ -27,7 +27,9 @@ class ModelConfig:
     encoder_layers: int = option(12, "number of encoder layers")
     encoder_attention_heads: int = option(16, "attention heads of each encoder layer")
     decoder_embed_dim: int = option(0, "width of the decoder; must equal the encoder's (0: the same)")
-    decoder_ffn_embed_dim: int = option(0, "hidden width of the decoder's feed-forward layers (0: as the encoder)")
+    decoder_ffn_embed_dim: int = option(
+        0, "hidden width of the decoder's feed-forward layers (0: as the encoder)"
+    )
     decoder_layers: int = option(12, "number of decoder layers")
     decoder_attention_heads: int = option(16, "attention heads of each decoder layer")
     max_source_positions: int = option(1024, "longest source text in tokens", belongs_to="task")
@@ -38,22 +40,36 @@ class ModelConfig:
     attention_dropout: float = option(0.0, "dropout of attention weights")
     activation_dropout: float = option(0.0, "dropout after the activation of feed-forward layers")
     relu_dropout: float = option(0.0, "old name of --activation-dropout")
-    encoder_drop_path_rate: float = option(0.0, "stochastic depth, rising linearly to this in the last encoder layer")
-    decoder_drop_path_rate: float = option(0.0, "stochastic depth, rising linearly to this in the last decoder layer")
-    resnet_drop_path_rate: float = option(0.0, "stochastic depth, rising linearly to this in the last ResNet block")
+    encoder_drop_path_rate: float = option(
+        0.0, "stochastic depth, rising linearly to this in the last encoder layer"
+    )
+    decoder_drop_path_rate: float = option(
+        0.0, "stochastic depth, rising linearly to this in the last decoder layer"
+    )
+    resnet_drop_path_rate: float = option(
+        0.0, "stochastic depth, rising linearly to this in the last ResNet block"
+    )
     encoder_layerdrop: float = option(0.0, "chance to skip a whole encoder layer in a training step")
     decoder_layerdrop: float = option(0.0, "chance to skip a whole decoder layer in a training step")
-    encoder_layers_to_keep: Optional[str] = option(None, "after layer drop: keep these encoder layers, as in 0,2,4")
-    decoder_layers_to_keep: Optional[str] = option(None, "after layer drop: keep these decoder layers, as in 0,2,4")
+    encoder_layers_to_keep: Optional[str] = option(
+        None, "after layer drop: keep these encoder layers, as in 0,2,4"
+    )
+    decoder_layers_to_keep: Optional[str] = option(
+        None, "after layer drop: keep these decoder layers, as in 0,2,4"
+    )
 
     # shape of a layer
-    activation_fn: str = option("gelu", "activation of feed-forward layers: gelu, relu, tanh, linear, gelu_accurate")
+    activation_fn: str = option(
+        "gelu", "activation of feed-forward layers: gelu, relu, tanh, linear, gelu_accurate"
+    )
     encoder_normalize_before: bool = option(True, "LayerNorm before each encoder block instead of after it")
     decoder_normalize_before: bool = option(True, "LayerNorm before each decoder block instead of after it")
     scale_attn: bool = option(False, "LayerNorm after each attention (NormFormer)")
     scale_fc: bool = option(False, "LayerNorm inside each feed-forward layer (NormFormer)")
     scale_heads: bool = option(False, "a learned factor per attention head (NormFormer)")
-    scale_resids: bool = option(False, "a learned factor per channel on the feed-forward residual (NormFormer)")
+    scale_resids: bool = option(
+        False, "a learned factor per channel on the feed-forward residual (NormFormer)"
+    )
 
     # embeddings
     share_all_embeddings: bool = option(True, "encoder input, decoder input and output share one table")
@@ -71,12 +87,18 @@ class ModelConfig:
     image_bucket_size: int = option(42, "side of the largest grid of image patches or codes")
     entangle_position_embedding: bool = option(False, "also add position vectors to the encoder's input")
     disable_entangle: bool = option(False, "do not add position vectors to the decoder's input")
-    interpolate_position: bool = option(False, "stretch the position grid of --orig-patch-image-size to larger images")
-    orig_patch_image_size: int = option(256, "image side the position grid was trained for", belongs_to="task")
+    interpolate_position: bool = option(
+        False, "stretch the position grid of --orig-patch-image-size to larger images"
+    )
+    orig_patch_image_size: int = option(
+        256, "image side the position grid was trained for", belongs_to="task"
+    )
     code_image_size: int = option(128, "side in pixels of images written as codes (8 pixels a code)")
 
     # image stem
-    resnet_type: str = option("resnet152", "image stem: resnet18/34/50/101/152 (first three stages) or ViT-B/16")
+    resnet_type: str = option(
+        "resnet152", "image stem: resnet18/34/50/101/152 (first three stages) or ViT-B/16"
+    )
     resnet_width: int = option(64, "channels of the ResNet's first stage; the released models have 64")
     resnet_model_path: Optional[str] = option(None, "file with ImageNet weights to start the image stem from")
     freeze_resnet: bool = option(False, "BatchNorm keeps its statistics, weight and bias")
@@ -110,7 +132,9 @@ class ModelConfig:
 
     # memory
     checkpoint_activations: bool = option(False, "recompute each layer in the backward pass to save memory")
-    offload_activations: bool = option(False, "like --checkpoint-activations, keeping the inputs in CPU memory")
+    offload_activations: bool = option(
+        False, "like --checkpoint-activations, keeping the inputs in CPU memory"
+    )
 
     def __post_init__(self) -> None:
         width = self.encoder_embed_dim
@@ -126,9 +150,14 @@ class ModelConfig:
             if kept:
                 setattr(self, f"{side}_layers", len(kept.split(",")))
         if self.decoder_embed_dim != width:
-            raise UserError(f"--decoder-embed-dim {self.decoder_embed_dim} must equal --encoder-embed-dim {width}: "
-                            "both sides share the position vectors")
-        for side, heads in (("encoder", self.encoder_attention_heads), ("decoder", self.decoder_attention_heads)):
+            raise UserError(
+                f"--decoder-embed-dim {self.decoder_embed_dim} must equal --encoder-embed-dim {width}: "
+                "both sides share the position vectors"
+            )
+        for side, heads in (
+            ("encoder", self.encoder_attention_heads),
+            ("decoder", self.decoder_attention_heads),
+        ):
             if width % heads:
                 raise UserError(f"--{side}-attention-heads {heads} must divide --{side}-embed-dim {width}")
 
@@ -148,13 +177,30 @@ class ModelConfig:
 
 
 def _size(width: int, heads: int, layers: tuple[int, int], resnet_type: str, **more) -> dict[str, Any]:
-    return {"encoder_embed_dim": width, "encoder_attention_heads": heads, "decoder_attention_heads": heads,
-            "encoder_layers": layers[0], "decoder_layers": layers[1], "resnet_type": resnet_type, **more}
+    return {
+        "encoder_embed_dim": width,
+        "encoder_attention_heads": heads,
+        "decoder_attention_heads": heads,
+        "encoder_layers": layers[0],
+        "decoder_layers": layers[1],
+        "resnet_type": resnet_type,
+        **more,
+    }
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "ofa_nano": _size(128, 4, (2, 3), "resnet18", resnet_width=16, encoder_ffn_embed_dim=384,
-                      scale_attn=True, scale_fc=True, scale_heads=True, disable_entangle=True),
+    "ofa_nano": _size(
+        128,
+        4,
+        (2, 3),
+        "resnet18",
+        resnet_width=16,
+        encoder_ffn_embed_dim=384,
+        scale_attn=True,
+        scale_fc=True,
+        scale_heads=True,
+        disable_entangle=True,
+    ),
     "ofa_tiny": _size(256, 4, (4, 4), "resnet50"),
     "ofa_medium": _size(512, 8, (4, 4), "resnet101"),
     "ofa_base": _size(768, 12, (6, 6), "resnet101"),

@@ -3,7 +3,8 @@
 A target is text (boxes and answers too) or image codes; ``code_masks`` says which samples are codes. Codes
 live in a grid: they have image positions and image relative biases.
 
-Letters: B batch (images), K beams, T target positions, S encoder positions, C width, H heads, L prompt length.
+Letters: B batch (images), K beams, T target positions, S encoder positions, C width, H heads,
+L prompt length.
 """
 
 from functools import partial
@@ -20,8 +21,14 @@ from ofa.models.config import ModelConfig
 from ofa.models.encoder import EncoderOutput
 from ofa.models.layers import DecoderLayer
 from ofa.models.positions import (
-    RelativeBias, bias_product, code_positions, image_buckets, num_image_buckets, split_heads,
-    token_bucket_rows, token_buckets,
+    RelativeBias,
+    bias_product,
+    code_positions,
+    image_buckets,
+    num_image_buckets,
+    split_heads,
+    token_bucket_rows,
+    token_buckets,
 )
 from ofa.models.prompts import PrefixPrompt
 from ofa.models.stack import build_layers, run_layer, skip_layer
@@ -42,11 +49,14 @@ class Decoder(nn.Module):
         self.register_buffer("version", torch.tensor([3.0]))
         self.register_buffer("token_rp_bucket", token_buckets(config.token_bucket_size))
         self.register_buffer("image_rp_bucket", image_buckets(config.image_bucket_size))
-        self.register_buffer("image_position_idx", code_positions(config.code_image_size, config.image_bucket_size))
+        self.register_buffer(
+            "image_position_idx", code_positions(config.code_image_size, config.image_bucket_size)
+        )
         if config.decoder_prompt:
             hidden = config.decoder_prompt_dim if config.decoder_prompt_projection else 0
-            self.decoder_prompt_encoder = PrefixPrompt(config.decoder_prompt_length, width, layers, heads, hidden,
-                                                       config.prompt_dropout)
+            self.decoder_prompt_encoder = PrefixPrompt(
+                config.decoder_prompt_length, width, layers, heads, hidden, config.prompt_dropout
+            )
         self.embed_tokens = embed_tokens
         self.layernorm_embedding = nn.LayerNorm(width) if config.layernorm_embedding else None
         self.embed_positions = nn.Embedding(config.max_target_positions + 2, width)
@@ -64,7 +74,9 @@ class Decoder(nn.Module):
         if config.share_decoder_input_output_embed:
             self.output_projection.weight = embed_tokens.weight
         self.token_rel_pos_table_list = RelativeBias(layers, 2 * config.token_bucket_size - 1, heads)
-        self.image_rel_pos_table_list = RelativeBias(layers, num_image_buckets(config.image_bucket_size), heads)
+        self.image_rel_pos_table_list = RelativeBias(
+            layers, num_image_buckets(config.image_bucket_size), heads
+        )
         self.dropout = nn.Dropout(config.dropout)
 
     # ------------------------------------------------------------------ the whole target at once
@@ -80,11 +92,11 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor, dict]:
         """Args:
 
-            prev_output_tokens: int64[B, T], the target shifted right, padded on the right.
-            code_masks: bool[B], True where the target is image codes.
-            features_only: return the last states (B, T, C) instead of logits (B, T, V).
-            return_hidden: ``extra["inner_states"]`` holds the first layer's input and each layer's output.
-            return_attention: ``extra["attn"]`` holds the last layer's attention to the input, (B, T, S), mean of heads.
+        prev_output_tokens: int64[B, T], the target shifted right, padded on the right.
+        code_masks: bool[B], True where the target is image codes.
+        features_only: return the last states (B, T, C) instead of logits (B, T, V).
+        return_hidden: ``extra["inner_states"]`` holds the first layer's input and each layer's output.
+        return_attention: ``extra["attn"]`` holds the last layer's attention to the input, (B, T, S), mean of heads.
         """
         length = prev_output_tokens.size(1)
         is_code = kind_of_target(code_masks)
@@ -100,7 +112,9 @@ class Decoder(nn.Module):
         for layer, bias, prompt in zip(self.layers, biases, prompts):
             if skip_layer(self.training, self.config.decoder_layerdrop):
                 continue
-            x = run_layer(self.config, run_in_full, layer, x, prompt, bias, encoder_output.states, source_bias)
+            x = run_layer(
+                self.config, run_in_full, layer, x, prompt, bias, encoder_output.states, source_bias
+            )
             if return_hidden:
                 extra["inner_states"].append(x)
         if looking is not None:
@@ -108,7 +122,7 @@ class Decoder(nn.Module):
         return self.finish(x, features_only), extra
 
     def watch_last_attention(self) -> Callable[[], list[Tensor]]:
-        """Notes what the last layer's cross-attention is called with. Returns: function that gives its weights."""
+        """Notes the call of the last layer's cross-attention. Returns: function that gives its weights."""
         attention = self.layers[-1].encoder_attn
         calls: list = []
         handle = attention.register_forward_pre_hook(lambda module, inputs: calls.append(inputs))
@@ -121,15 +135,18 @@ class Decoder(nn.Module):
 
     # ------------------------------------------------------------------ token by token
 
-    def start(self, encoder_output: EncoderOutput, beam: int, max_len: int,
-              code_masks: Optional[Tensor] = None) -> DecoderCache:
+    def start(
+        self, encoder_output: EncoderOutput, beam: int, max_len: int, code_masks: Optional[Tensor] = None
+    ) -> DecoderCache:
         """A cache for generating targets of up to ``max_len`` tokens with up to ``beam`` beams per image."""
         is_code = kind_of_target(code_masks)
         sources = [layer.encoder_attn.keys_values(encoder_output.states) for layer in self.layers]
         prompts = self.decoder_prompt_encoder() if self.config.decoder_prompt else None
 
         def bias_rows(first: int, last: int) -> tuple[list[Tensor], Tensor]:
-            return list(self.self_biases(is_code, first, last)), self.source_bias(is_code, first, last, encoder_output)
+            return list(self.self_biases(is_code, first, last)), self.source_bias(
+                is_code, first, last, encoder_output
+            )
 
         return DecoderCache(sources, prompts, beam, max_len, is_code, bias_rows)
 
@@ -179,16 +196,20 @@ class Decoder(nn.Module):
         norm = self.image_pos_ln if code else self.pos_ln
         return norm(self._positions(code, first, last))
 
-    def self_biases(self, is_code: Kind, first: int, last: int,
-                    padding_mask: Optional[Tensor] = None) -> Iterator[Tensor]:
-        """For each layer, bias (1 or B, H, last - first, L + last) of positions first..last-1 against 0..last-1.
+    def self_biases(
+        self, is_code: Kind, first: int, last: int, padding_mask: Optional[Tensor] = None
+    ) -> Iterator[Tensor]:
+        """Of each layer: positions first..last-1 against 0..last-1, (1 or B, H, last - first, L + last).
 
         The causal mask and the padding mask are included; prompts are always visible.
         """
 
         def absolute(code: bool) -> Tensor:
             positions = self.normed_positions(code, 0, last)
-            queries = split_heads(self.self_pos_q_linear(positions[:, first:]), self.num_heads) * self.position_scale
+            queries = (
+                split_heads(self.self_pos_q_linear(positions[:, first:]), self.num_heads)
+                * self.position_scale
+            )
             return bias_product(queries, split_heads(self.self_pos_k_linear(positions), self.num_heads))
 
         def buckets(code: bool) -> Tensor:
@@ -211,7 +232,7 @@ class Decoder(nn.Module):
             yield pad_for_prompt(base + relative, prompt_length)
 
     def source_bias(self, is_code: Kind, first: int, last: int, encoder_output: EncoderOutput) -> Tensor:
-        """Bias of target positions first..last-1 against the input, padding masked: (1 or B, H, last - first, S).
+        """Bias of positions first..last-1 against the input, padding masked: (1 or B, H, last - first, S).
 
         It is the same for all layers.
         """
@@ -232,14 +253,21 @@ class Decoder(nn.Module):
 
     def check_length(self, length: int, is_code: Kind) -> None:
         if is_code is True and length > self.image_position_idx.numel():
-            raise UserError(f"a target of {length} image codes does not fit --code-image-size {self.config.code_image_size}")
+            raise UserError(
+                f"a target of {length} image codes does not fit --code-image-size "
+                f"{self.config.code_image_size}"
+            )
         if is_code is False and length > self.config.max_target_positions:
-            raise UserError(f"a target of {length} tokens is longer than --max-target-positions "
-                            f"{self.config.max_target_positions}; shorten it with --max-tgt-length")
+            raise UserError(
+                f"a target of {length} tokens is longer than --max-target-positions "
+                f"{self.config.max_target_positions}; shorten it with --max-tgt-length"
+            )
 
 
-def run_in_full(layer: DecoderLayer, x: Tensor, prompt, bias: Tensor, states: Tensor, source_bias: Tensor) -> Tensor:
-    """One layer of a whole target; its keys and values of the input are made (and, to save memory, remade) here."""
+def run_in_full(
+    layer: DecoderLayer, x: Tensor, prompt, bias: Tensor, states: Tensor, source_bias: Tensor
+) -> Tensor:
+    """One layer of a whole target. Keys and values of the input are made here (and remade to save memory)."""
     source = layer.encoder_attn.keys_values(states)
     return layer(x, partial(with_prompt, prompt=prompt), bias, source, source_bias)
 

@@ -1,6 +1,7 @@
 """The encoder: patches of up to two images, then text, in one sequence.
 
-Letters: B batch, S positions of the sequence (patches, then text), P patches, T text tokens, C width, H heads.
+Letters: B batch, S positions of the sequence (patches, then text), P patches, T text tokens, C width,
+H heads.
 """
 
 import random
@@ -16,8 +17,14 @@ from ofa.models.attention import pad_for_prompt
 from ofa.models.config import ModelConfig
 from ofa.models.layers import EncoderLayer
 from ofa.models.positions import (
-    RelativeBias, bias_product, grid_positions, image_buckets, num_image_buckets, split_heads,
-    token_bucket_rows, token_buckets,
+    RelativeBias,
+    bias_product,
+    grid_positions,
+    image_buckets,
+    num_image_buckets,
+    split_heads,
+    token_bucket_rows,
+    token_buckets,
 )
 from ofa.models.prompts import PrefixPrompt
 from ofa.models.resnet import ResNet
@@ -37,7 +44,9 @@ class EncoderOutput:
     def select(self, rows: Tensor) -> "EncoderOutput":
         """The same for some samples, in any order and number. Args: rows: int64[B']."""
         positions = self.positions if self.positions.size(0) == 1 else self.positions[rows]
-        return EncoderOutput(self.states[rows], self.padding_mask[rows], positions, [x[rows] for x in self.hidden])
+        return EncoderOutput(
+            self.states[rows], self.padding_mask[rows], positions, [x[rows] for x in self.hidden]
+        )
 
 
 @dataclass
@@ -65,11 +74,14 @@ class Encoder(nn.Module):
         self.register_buffer("image_rp_bucket", image_buckets(config.image_bucket_size))
         if config.encoder_prompt:
             hidden = config.encoder_prompt_dim if config.encoder_prompt_projection else 0
-            self.encoder_prompt_encoder = PrefixPrompt(config.encoder_prompt_length, width, layers, heads, hidden,
-                                                       config.prompt_dropout)
+            self.encoder_prompt_encoder = PrefixPrompt(
+                config.encoder_prompt_length, width, layers, heads, hidden, config.prompt_dropout
+            )
         self.embed_tokens = embed_tokens
         self.layernorm_embedding = nn.LayerNorm(width) if config.layernorm_embedding else None
-        self.type_embedding = nn.Embedding(config.num_image_types + 1, width) if config.add_type_embedding else None
+        self.type_embedding = (
+            nn.Embedding(config.num_image_types + 1, width) if config.add_type_embedding else None
+        )
         self.embed_images = build_stem(config)
         self.image_proj = nn.Linear(self.embed_images.channels, width)
         self.patch_layernorm_embedding = nn.LayerNorm(width) if config.patch_layernorm_embedding else None
@@ -82,7 +94,9 @@ class Encoder(nn.Module):
         self.layers = build_layers(EncoderLayer, config, layers, config.encoder_drop_path_rate)
         self.layer_norm = nn.LayerNorm(width) if config.encoder_normalize_before else None
         self.token_rel_pos_table_list = RelativeBias(layers, 2 * config.token_bucket_size - 1, heads)
-        self.image_rel_pos_table_list = RelativeBias(layers, num_image_buckets(config.image_bucket_size), heads)
+        self.image_rel_pos_table_list = RelativeBias(
+            layers, num_image_buckets(config.image_bucket_size), heads
+        )
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
@@ -96,13 +110,16 @@ class Encoder(nn.Module):
     ) -> EncoderOutput:
         """Args:
 
-            src_tokens: int64[B, T], padded on the right.
-            patch_images, patch_images_2: float[B, 3, height, width], any size the image grid has room for.
-            patch_masks: bool[B], False for samples without an image (theirs is masked).
-            sample_patch_num: keep that many random patches of each image (training).
+        src_tokens: int64[B, T], padded on the right.
+        patch_images, patch_images_2: float[B, 3, height, width], any size the image grid has room for.
+        patch_masks: bool[B], False for samples without an image (theirs is masked).
+        sample_patch_num: keep that many random patches of each image (training).
         """
-        images = [self.cut(image, patch_masks, sample_patch_num)
-                  for image in (patch_images, patch_images_2) if image is not None]
+        images = [
+            self.cut(image, patch_masks, sample_patch_num)
+            for image in (patch_images, patch_images_2)
+            if image is not None
+        ]
         padding_mask = torch.cat([*(p.padding_mask for p in images[::-1]), src_tokens.eq(self.pad)], dim=1)
         text_positions = self.text_positions(src_tokens)
         x = self.embed(src_tokens, text_positions, images)
@@ -110,7 +127,9 @@ class Encoder(nn.Module):
         positions = self.join_positions(text_positions, images)
         absolute_bias = self.absolute_bias(positions)
         text_buckets = token_bucket_rows(self.token_rp_bucket, 0, src_tokens.size(1))
-        blocks = [(p.cells.size(1), self.image_rp_bucket[p.cells[:, :, None], p.cells[:, None, :]]) for p in images]
+        blocks = [
+            (p.cells.size(1), self.image_rp_bucket[p.cells[:, :, None], p.cells[:, None, :]]) for p in images
+        ]
         prompts = self.encoder_prompt_encoder() if self.config.encoder_prompt else None
         prompt_length = self.config.encoder_prompt_length if prompts else 0
         key_padding = pad_for_prompt(padding_mask, prompt_length) if bool(padding_mask.any()) else None
@@ -149,7 +168,9 @@ class Encoder(nn.Module):
         side = self.config.orig_patch_image_size // 16
         if not self.config.interpolate_position or height * width <= side * side:
             return self.embed_image_positions(cells)
-        original = self.embed_image_positions(grid_positions(side, side, self.config.image_bucket_size, cells.device))
+        original = self.embed_image_positions(
+            grid_positions(side, side, self.config.image_bucket_size, cells.device)
+        )
         original = original.T.unflatten(1, (side, side))[None]  # (1, C, side, side)
         stretched = F.interpolate(original, size=(height, width), mode="bilinear")
         return stretched.flatten(2).transpose(1, 2)
@@ -158,8 +179,10 @@ class Encoder(nn.Module):
         """Position vectors (1, T, C)."""
         length = src_tokens.size(1)
         if length > self.config.max_source_positions:
-            raise UserError(f"a source text of {length} tokens is longer than --max-source-positions "
-                            f"{self.config.max_source_positions}; shorten it with --max-src-length")
+            raise UserError(
+                f"a source text of {length} tokens is longer than --max-source-positions "
+                f"{self.config.max_source_positions}; shorten it with --max-src-length"
+            )
         return self.embed_positions.weight[None, :length]
 
     def embed(self, src_tokens: Tensor, text_positions: Tensor, images: list[Patches]) -> Tensor:
@@ -173,13 +196,17 @@ class Encoder(nn.Module):
             parts.insert(0, self.finish_embedding(y, positions, kind, self.patch_layernorm_embedding))
         return torch.cat(parts, dim=1)
 
-    def finish_embedding(self, x: Tensor, positions: Optional[Tensor], kind: int, norm: Optional[nn.LayerNorm]) -> Tensor:
+    def finish_embedding(
+        self, x: Tensor, positions: Optional[Tensor], kind: int, norm: Optional[nn.LayerNorm]
+    ) -> Tensor:
         """Adds positions (if any) and the type vector: 0 text, 1 image, 2 second image."""
         if positions is not None:
             x = x + positions
         if self.type_embedding is not None:
             if kind >= self.type_embedding.num_embeddings:
-                raise UserError("two images per sample need a third row in the type embedding: pass --num-image-types 2")
+                raise UserError(
+                    "two images per sample need a third row in the type embedding: pass --num-image-types 2"
+                )
             x = x + self.type_embedding.weight[kind]
         return self.dropout(norm(x) if norm is not None else x)
 
@@ -209,5 +236,10 @@ def build_stem(config: ModelConfig) -> nn.Module:
     """The network that turns pixels into patches: a ResNet or a vision transformer."""
     if config.resnet_type in VITS:
         return VisionTransformer(**VITS[config.resnet_type])
-    return ResNet(config.resnet_type, config.resnet_width, config.resnet_drop_path_rate,
-                  frozen_bn=config.freeze_resnet, sync_bn=config.sync_bn)
+    return ResNet(
+        config.resnet_type,
+        config.resnet_width,
+        config.resnet_drop_path_rate,
+        frozen_bn=config.freeze_resnet,
+        sync_bn=config.sync_bn,
+    )

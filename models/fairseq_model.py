@@ -19,7 +19,7 @@ from ofa.models.state_dict import adapt_state_dict, load_into
 
 logger = logging.getLogger(__name__)
 
-# Flags of the release that change nothing here: (name, default, type, why). Another value than the default warns once.
+# Flags of the release that change nothing here: (name, default, type, why). Another value warns once.
 WITHOUT_EFFECT = (
     ("encoder_embed_path", None, str, "embeddings are learned or come with the checkpoint"),
     ("decoder_embed_path", None, str, "embeddings are learned or come with the checkpoint"),
@@ -61,11 +61,17 @@ class OFAModel(OFA, BaseFairseqModel):
         warn_of_flags_without_effect(args)
         for name in SAME_WIDTH:
             if getattr(args, name, None) not in (None, 0, config.decoder_embed_dim):
-                raise UserError(f"--{name.replace('_', '-')} must equal --decoder-embed-dim {config.decoder_embed_dim}")
+                raise UserError(
+                    f"--{name.replace('_', '-')} must equal --decoder-embed-dim {config.decoder_embed_dim}"
+                )
         dictionary = task.source_dictionary
         model = cls(config, len(dictionary), dictionary.pad())
         if config.resnet_model_path:
-            load_imagenet_weights(model.encoder.embed_images, load_checkpoint(config.resnet_model_path), config.resnet_model_path)
+            load_imagenet_weights(
+                model.encoder.embed_images,
+                load_checkpoint(config.resnet_model_path),
+                config.resnet_model_path,
+            )
             args.resnet_model_path = None  # later the weights are in the checkpoint
         freeze(model)
         return model

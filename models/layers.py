@@ -74,7 +74,7 @@ class Layer(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def attention_block(self, x: Tensor, norm: nn.LayerNorm, attend, after: Optional[nn.LayerNorm]) -> Tensor:
-        """Residual around ``attend``: (B, T, C) -> (B, T, C), with a norm before (or at the end) and after it."""
+        """Residual around ``attend``: (B, T, C) -> (B, T, C), with norms before (or at the end) and after."""
         y = attend(norm(x) if self.normalize_before else x)
         if after is not None:
             y = after(y)
@@ -101,8 +101,13 @@ class EncoderLayer(Layer):
     def __init__(self, config: ModelConfig, drop_path: float) -> None:
         width, hidden = config.encoder_embed_dim, config.encoder_ffn_embed_dim
         super().__init__(config, width, drop_path, config.encoder_normalize_before)
-        self.self_attn = MultiheadAttention(width, config.encoder_attention_heads, config.attention_dropout,
-                                            config.attn_scale_factor, config.scale_heads)
+        self.self_attn = MultiheadAttention(
+            width,
+            config.encoder_attention_heads,
+            config.attention_dropout,
+            config.attn_scale_factor,
+            config.scale_heads,
+        )
         self.self_attn_layer_norm = nn.LayerNorm(width)
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
@@ -110,17 +115,21 @@ class EncoderLayer(Layer):
         self.ffn_layernorm = nn.LayerNorm(hidden) if config.scale_fc else None
         self.final_layer_norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, bias: Tensor, padding_mask: Optional[Tensor], prompt: Optional[KeyValue] = None) -> Tensor:
+    def forward(
+        self, x: Tensor, bias: Tensor, padding_mask: Optional[Tensor], prompt: Optional[KeyValue] = None
+    ) -> Tensor:
         """Args:
 
-            x: (B, T, C). prompt: keys and values put before those of x.
-            bias: (1 or B, H, T, prompt length + T). padding_mask: bool[B, prompt length + T].
+        x: (B, T, C). prompt: keys and values put before those of x.
+        bias: (1 or B, H, T, prompt length + T). padding_mask: bool[B, prompt length + T].
         """
 
         def attend(y: Tensor) -> Tensor:
             return self.self_attn(y, with_prompt(self.self_attn.keys_values(y), prompt), bias, padding_mask)
 
-        return self.feed_forward_block(self.attention_block(x, self.self_attn_layer_norm, attend, self.attn_ln))
+        return self.feed_forward_block(
+            self.attention_block(x, self.self_attn_layer_norm, attend, self.attn_ln)
+        )
 
 
 class DecoderLayer(Layer):
@@ -129,8 +138,13 @@ class DecoderLayer(Layer):
     def __init__(self, config: ModelConfig, drop_path: float) -> None:
         width, hidden = config.decoder_embed_dim, config.decoder_ffn_embed_dim
         super().__init__(config, width, drop_path, config.decoder_normalize_before)
-        attention = (width, config.decoder_attention_heads, config.attention_dropout,
-                     config.attn_scale_factor, config.scale_heads)
+        attention = (
+            width,
+            config.decoder_attention_heads,
+            config.attention_dropout,
+            config.attn_scale_factor,
+            config.scale_heads,
+        )
         self.self_attn = MultiheadAttention(*attention)
         self.self_attn_ln = nn.LayerNorm(width) if config.scale_attn else None
         self.cross_attn_ln = nn.LayerNorm(width) if config.scale_attn else None
@@ -142,8 +156,14 @@ class DecoderLayer(Layer):
         self.fc2 = nn.Linear(hidden, width)
         self.final_layer_norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, extend: Callable[[KeyValue], KeyValue], bias: Tensor,
-                source: KeyValue, source_bias: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        extend: Callable[[KeyValue], KeyValue],
+        bias: Tensor,
+        source: KeyValue,
+        source_bias: Tensor,
+    ) -> Tensor:
         """One layer for a whole target, or for the next tokens of all beams.
 
         Args:

@@ -60,25 +60,47 @@ class OFA(nn.Module):
             src_tokens: int64[B, S], padded on the right; src_lengths is not needed.
             prev_output_tokens: int64[B, T], the target shifted right.
             patch_images, patch_images_2: float[B, 3, height, width], normalised pixels.
-            patch_masks: bool[B], False for samples without image. code_masks: bool[B], True for targets of image codes.
+            patch_masks: bool[B], False for samples without image.
+            code_masks: bool[B], True for targets of image codes.
             sample_patch_num: look at that many random patches of each image only.
             features_only: return states (B, T, C) instead of logits.
             classification_head_name: return that head's (B, classes) instead of logits.
 
         Returns: logits (B, T, V), and what else there is: ``encoder_output``, ``inner_states``, ``attn``.
         """
-        encoder_output = self.encoder(src_tokens, patch_images, patch_images_2, patch_masks, sample_patch_num,
-                                      return_hidden=return_all_hiddens)
+        encoder_output = self.encoder(
+            src_tokens,
+            patch_images,
+            patch_images_2,
+            patch_masks,
+            sample_patch_num,
+            return_hidden=return_all_hiddens,
+        )
         features_only = features_only or classification_head_name is not None
-        x, extra = self.decoder(prev_output_tokens, encoder_output, code_masks, features_only,
-                                return_hidden=return_all_hiddens, return_attention=return_attention)
+        x, extra = self.decoder(
+            prev_output_tokens,
+            encoder_output,
+            code_masks,
+            features_only,
+            return_hidden=return_all_hiddens,
+            return_attention=return_attention,
+        )
         if classification_head_name is not None:
             head = self.classification_head(classification_head_name)
             x = head(x, prev_output_tokens.ne(self.pad).sum(1))
         return x, {**extra, "encoder_output": encoder_output}
 
-    def encode(self, src_tokens: Tensor, src_lengths=None, prev_output_tokens=None, patch_images=None,
-               patch_images_2=None, patch_masks=None, sample_patch_num=None, **unused: Any) -> EncoderOutput:
+    def encode(
+        self,
+        src_tokens: Tensor,
+        src_lengths=None,
+        prev_output_tokens=None,
+        patch_images=None,
+        patch_images_2=None,
+        patch_masks=None,
+        sample_patch_num=None,
+        **unused: Any,
+    ) -> EncoderOutput:
         """The first half of ``forward``; takes a batch's whole ``net_input``."""
         return self.encoder(src_tokens, patch_images, patch_images_2, patch_masks, sample_patch_num)
 
@@ -91,15 +113,25 @@ class OFA(nn.Module):
         """Longest source text, longest target."""
         return self.config.max_source_positions, self.config.max_target_positions
 
-    def register_classification_head(self, name: str, num_classes: int, inner_dim: Optional[int] = None,
-                                     use_two_images: bool = False, **unused: Any) -> None:
+    def register_classification_head(
+        self,
+        name: str,
+        num_classes: int,
+        inner_dim: Optional[int] = None,
+        use_two_images: bool = False,
+        **unused: Any,
+    ) -> None:
         """Add a head; a head of that name is replaced, with a warning when its shape differs."""
         inner_dim = inner_dim or self.config.encoder_embed_dim
         if name in self.classification_heads:
             before = self.classification_heads[name].out_proj
             if (before.out_features, before.in_features) != (num_classes, inner_dim):
-                logger.warning("classification head %r is replaced: it had %d classes, now %d", name,
-                               before.out_features, num_classes)
+                logger.warning(
+                    "classification head %r is replaced: it had %d classes, now %d",
+                    name,
+                    before.out_features,
+                    num_classes,
+                )
         head = ClassificationHead(self.config, num_classes, inner_dim, use_two_images)
         self.classification_heads[name] = head.to(self.encoder.embed_tokens.weight)
 

@@ -21,15 +21,17 @@ TOKEN_POSITIONS = 1024  # rows of the token bucket table, as in the released che
 def token_buckets(bucket_size: int, num_positions: int = TOKEN_POSITIONS) -> Tensor:
     """Bucket of the relative position i - j.
 
-    Distances below ``bucket_size / 2`` have a bucket each; beyond, buckets widen with the logarithm. float32 ``log`` and
-    ``ceil`` on purpose: released checkpoints carry this table.
+    Distances below ``bucket_size / 2`` have a bucket each; beyond, buckets widen with the logarithm.
+    float32 ``log`` and ``ceil`` on purpose: released checkpoints carry this table.
 
     Returns: int64[num_positions, num_positions] in [0, 2 * bucket_size - 1).
     """
     positions = torch.arange(num_positions)
     distance = positions[:, None] - positions[None, :]
     half = bucket_size // 2
-    far = torch.where(distance.abs() < half, torch.tensor(half - 1), distance.abs()).clamp(max=TOKEN_POSITIONS - 1)
+    far = torch.where(distance.abs() < half, torch.tensor(half - 1), distance.abs()).clamp(
+        max=TOKEN_POSITIONS - 1
+    )
     widened = torch.ceil(torch.log(far / half) / math.log((TOKEN_POSITIONS - 1) / half) * (half - 1)) + half
     bucket = torch.where(far <= half, distance, widened.long() * distance.sign())
     return bucket + bucket_size - 1
@@ -53,7 +55,7 @@ def num_image_buckets(bucket_size: int) -> int:
 
 
 def image_buckets(bucket_size: int) -> Tensor:
-    """Bucket of two cells of a grid: their row and column offset. Cell 0 stands before the grid (begin of sequence).
+    """Bucket of two cells of a grid: row and column offset. Cell 0 (begin of sequence) is before the grid.
 
     Returns: int64[bucket_size**2 + 1, bucket_size**2 + 1] in [0, num_image_buckets).
     """
@@ -71,13 +73,17 @@ def image_buckets(bucket_size: int) -> Tensor:
 
 
 def grid_positions(height: int, width: int, bucket_size: int, device=None) -> Tensor:
-    """Cell numbers of a height x width grid in the corner of the full one. Returns: int64[height * width], row-major.
+    """Cell numbers of a height x width grid in the corner of the full one.
 
+    Returns: int64[height * width], row-major.
     Raises: UserError when the grid is larger than bucket_size x bucket_size.
     """
     if max(height, width) > bucket_size:
-        raise UserError(f"an image of {height * 16} x {width * 16} pixels has {height} x {width} patches, the model knows "
-                        f"{bucket_size} x {bucket_size}: use a smaller --patch-image-size or a larger --image-bucket-size")
+        raise UserError(
+            f"an image of {height * 16} x {width * 16} pixels has {height} x {width} patches, "
+            f"the model knows {bucket_size} x {bucket_size}: "
+            "use a smaller --patch-image-size or a larger --image-bucket-size"
+        )
     rows = torch.arange(height, device=device)[:, None] * bucket_size
     return (rows + torch.arange(width, device=device) + 1).flatten()
 
@@ -88,11 +94,13 @@ def code_positions(code_image_size: int, bucket_size: int) -> Tensor:
     Returns: int64[1 + w * w + 769], w codes a side. As in the release the padding is cell 1024.
     """
     side = code_image_size // 8
-    return torch.cat([torch.zeros(1, dtype=torch.long), grid_positions(side, side, bucket_size), torch.full((769,), 1024)])
+    return torch.cat(
+        [torch.zeros(1, dtype=torch.long), grid_positions(side, side, bucket_size), torch.full((769,), 1024)]
+    )
 
 
 class RelativeBias(nn.ModuleList):
-    """One table of learned biases per layer: (buckets, heads). The bucket numbers are looked up once by the caller."""
+    """One table of learned biases per layer: (buckets, heads). The caller looks up bucket numbers once."""
 
     def __init__(self, num_layers: int, num_buckets: int, num_heads: int) -> None:
         super().__init__(nn.Embedding(num_buckets, num_heads) for _ in range(num_layers))
@@ -103,7 +111,7 @@ class RelativeBias(nn.ModuleList):
 
 
 def bias_product(queries: Tensor, keys: Tensor) -> Tensor:
-    """Absolute position bias from (already scaled) queries (B, H, T, D) and keys (B, H, T', D): (B, H, T, T')."""
+    """Absolute position bias of (scaled) queries (B, H, T, D) and keys (B, H, T', D): (B, H, T, T')."""
     return queries @ keys.transpose(-1, -2)
 
 

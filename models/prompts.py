@@ -11,7 +11,9 @@ class PrefixPrompt(nn.Module):
     Args: hidden: width inside the projection, 0 for none. Source: P-tuning v2, as used by the release.
     """
 
-    def __init__(self, length: int, width: int, num_layers: int, num_heads: int, hidden: int, dropout: float) -> None:
+    def __init__(
+        self, length: int, width: int, num_layers: int, num_heads: int, hidden: int, dropout: float
+    ) -> None:
         super().__init__()
         self.num_layers, self.num_heads = num_layers, num_heads
         total = num_layers * 2 * width

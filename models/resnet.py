@@ -12,11 +12,16 @@ from torch.nn import functional as F
 from ofa.errors import UserError
 from ofa.models.layers import DropPath
 
-DEPTHS = {"resnet18": (2, 2, 2), "resnet34": (3, 4, 6), "resnet50": (3, 4, 6), "resnet101": (3, 4, 23),
-          "resnet152": (3, 8, 36)}
+DEPTHS = {
+    "resnet18": (2, 2, 2),
+    "resnet34": (3, 4, 6),
+    "resnet50": (3, 4, 6),
+    "resnet101": (3, 4, 23),
+    "resnet152": (3, 8, 36),
+}
 EXPANSION = 4
-# From this many pixels on, channels_last pays (a fifth of the stem's time on CPU). Smaller images keep the memory order of the
-# release, so that sums round as they did there.
+# From this many pixels on, channels_last pays (a fifth of the stem's time on CPU). Smaller images keep the
+# memory order of the release, so that sums round as they did there.
 LARGE = 192 * 192
 
 
@@ -66,8 +71,9 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(planes, channels_out, 1, bias=False)
         self.bn3 = norm(channels_out)
         if stride != 1 or channels_in != channels_out:
-            self.downsample = nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False),
-                                            norm(channels_out))
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False), norm(channels_out)
+            )
         else:
             self.downsample = nn.Identity()
         self.drop_path = DropPath(drop_path)
@@ -82,8 +88,14 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Args: kind: a key of DEPTHS; width: channels of the first stage (64 in the released models)."""
 
-    def __init__(self, kind: str, width: int = 64, drop_path_rate: float = 0.0, frozen_bn: bool = False,
-                 sync_bn: bool = False) -> None:
+    def __init__(
+        self,
+        kind: str,
+        width: int = 64,
+        drop_path_rate: float = 0.0,
+        frozen_bn: bool = False,
+        sync_bn: bool = False,
+    ) -> None:
         super().__init__()
         if kind not in DEPTHS:
             raise UserError(f"unknown image stem {kind!r}; known: {', '.join(DEPTHS)}, ViT-B/16")
@@ -127,6 +139,9 @@ def load_imagenet_weights(stem: nn.Module, weights: dict[str, Tensor], path: str
     wrong += [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
     wrong += [name for name in weights if name not in own and not name.endswith("num_batches_tracked")]
     if wrong:
-        raise UserError(f"--resnet-model-path {path}: expected ImageNet weights of this image stem, {len(wrong)} tensors differ "
-                        f"({', '.join(wrong[:3])}); choose the file that belongs to --resnet-type (50, 101 or 152)")
+        raise UserError(
+            f"--resnet-model-path {path}: expected ImageNet weights of this image stem, {len(wrong)} tensors "
+            "differ "
+            f"({', '.join(wrong[:3])}); choose the file that belongs to --resnet-type (50, 101 or 152)"
+        )
     stem.load_state_dict(weights, strict=False)

@@ -23,7 +23,7 @@ def skip_layer(training: bool, rate: float) -> bool:
 
 
 def run_layer(config: ModelConfig, run: Callable, *inputs) -> Tensor:
-    """``run(*inputs)``; with --checkpoint-activations what happens inside is recomputed in the backward pass."""
+    """``run(*inputs)``; with --checkpoint-activations its inside is recomputed in the backward pass."""
     if not (config.checkpoint_activations or config.offload_activations) or not torch.is_grad_enabled():
         return run(*inputs)
     with save_on_cpu() if config.offload_activations else nullcontext():

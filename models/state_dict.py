@@ -1,4 +1,4 @@
-"""Fitting a checkpoint's weights to a model: what may grow, what may be absent, and what does not fit at all."""
+"""Fitting a checkpoint's weights to a model: what may grow, what may be absent, what does not fit at all."""
 
 import logging
 import re
@@ -17,12 +17,26 @@ logger = logging.getLogger(__name__)
 
 StateDict = MutableMapping[str, Tensor]
 CONSTANTS = ("version", "token_rp_bucket", "image_rp_bucket", "image_position_idx")
-EMBEDDINGS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "decoder.output_projection.weight")
+EMBEDDINGS = (
+    "encoder.embed_tokens.weight",
+    "decoder.embed_tokens.weight",
+    "decoder.output_projection.weight",
+)
 POSITIONS = ("encoder.embed_positions.weight", "decoder.embed_positions.weight")
-ADDED = (".adapter.", "_prompt_encoder.", "num_batches_tracked")  # may be absent: what fine-tuning adds, counters
-SWITCHES = {".c_attn": "--scale-heads", "attn_ln.": "--scale-attn", ".ffn_layernorm.": "--scale-fc",
-            ".w_resid": "--scale-resids", ".adapter.": "--adapter", "encoder_prompt_encoder.": "--encoder-prompt",
-            "decoder_prompt_encoder.": "--decoder-prompt"}
+ADDED = (
+    ".adapter.",
+    "_prompt_encoder.",
+    "num_batches_tracked",
+)  # may be absent: what fine-tuning adds, counters
+SWITCHES = {
+    ".c_attn": "--scale-heads",
+    "attn_ln.": "--scale-attn",
+    ".ffn_layernorm.": "--scale-fc",
+    ".w_resid": "--scale-resids",
+    ".adapter.": "--adapter",
+    "encoder_prompt_encoder.": "--encoder-prompt",
+    "decoder_prompt_encoder.": "--decoder-prompt",
+}
 
 
 def load_into(model: OFA, state_dict: StateDict, strict: bool = True) -> OFA:
@@ -41,8 +55,9 @@ def load_into(model: OFA, state_dict: StateDict, strict: bool = True) -> OFA:
 def adapt_state_dict(model: OFA, state_dict: StateDict) -> None:
     """Change ``state_dict`` in place so that older, smaller or plainer checkpoints fit the model.
 
-    Constant tables are the model's own (``image_position_idx`` has 1025 entries in some files, 1026 in others);
-    vocabulary and positions may grow; heads, adapters and prompts that the file lacks keep their starting values.
+    Constant tables are the model's own (``image_position_idx`` has 1025 entries in some files, 1026 in
+    others); vocabulary and positions may grow; heads, adapters and prompts that the file lacks keep their
+    starting values.
     """
     own = nn.Module.state_dict(model)
     for side in ("encoder", "decoder"):
@@ -57,15 +72,19 @@ def adapt_state_dict(model: OFA, state_dict: StateDict) -> None:
         for key, value in own.items():
             if key.endswith(CONSTANTS) or (key not in state_dict and any(part in key for part in ADDED)):
                 state_dict[key] = value
-    frozen = "encoder.embed_images.bn1.weight" in own and "encoder.embed_images.bn1.num_batches_tracked" not in own
+    frozen = (
+        "encoder.embed_images.bn1.weight" in own and "encoder.embed_images.bn1.num_batches_tracked" not in own
+    )
     for key in [key for key in state_dict if frozen and key.endswith("num_batches_tracked")]:
         del state_dict[key]
     fit_heads(model, state_dict)
 
 
 def keep_layers(state_dict: StateDict, side: str, kept: list[int]) -> None:
-    """--encoder-layers-to-keep: number these layers (and their relative position tables) 0, 1, ... and drop the others."""
-    pattern = re.compile(rf"({side}\.(?:layers|token_rel_pos_table_list|image_rel_pos_table_list)\.)(\d+)(\..*)")
+    """--encoder-layers-to-keep: these layers (and their relative biases) become 0, 1, ...; the others go."""
+    pattern = re.compile(
+        rf"({side}\.(?:layers|token_rel_pos_table_list|image_rel_pos_table_list)\.)(\d+)(\..*)"
+    )
     found = {key: match for key in state_dict if (match := pattern.fullmatch(key))}
     if len({match[2] for match in found.values()}) <= len(kept):
         return  # pruned before
@@ -91,13 +110,20 @@ def grow(state_dict: StateDict, key: str, own: Optional[Tensor], like_row: Optio
     if old is None or own is None or old.shape[1:] != own.shape[1:] or old.size(0) >= own.size(0):
         return
     logger.info("%s grows from %d to %d rows", key, old.size(0), own.size(0))
-    new = own[old.size(0):].detach().to(old) if like_row is None else old[like_row].expand(own.size(0) - old.size(0), -1)
+    new = (
+        own[old.size(0) :].detach().to(old)
+        if like_row is None
+        else old[like_row].expand(own.size(0) - old.size(0), -1)
+    )
     state_dict[key] = torch.cat([old, new])
 
 
 def fit_heads(model: OFA, state_dict: StateDict) -> None:
-    """Heads of the file that the model lacks are added (--load-checkpoint-heads) or left out with a warning; heads of the
-    model that the file lacks, or has in another shape, keep their starting values."""
+    """Classification heads may differ between file and model.
+
+    Those that the model lacks are added (--load-checkpoint-heads) or left out with a warning; those that
+    the file lacks, or has in another shape, keep their starting values.
+    """
     names = sorted({key.split(".")[1] for key in state_dict if key.startswith("classification_heads.")})
     for name in names:
         prefix = f"classification_heads.{name}."
@@ -106,11 +132,22 @@ def fit_heads(model: OFA, state_dict: StateDict) -> None:
             classes, inner = tensors[prefix + "out_proj.weight"].shape
             dense = tensors.get(prefix + "dense.weight")
             width = inner if dense is None else dense.size(1)
-            model.register_classification_head(name, classes, inner, use_two_images=width == 2 * model.config.decoder_embed_dim)
-        own = model.classification_heads[name].state_dict(prefix=prefix) if name in model.classification_heads else {}
-        if {key: value.shape for key, value in own.items()} != {key: value.shape for key, value in tensors.items()}:
-            logger.warning("classification head %r of the checkpoint is left out: %s", name,
-                           "the model's has another shape" if own else "the model has none of that name")
+            model.register_classification_head(
+                name, classes, inner, use_two_images=width == 2 * model.config.decoder_embed_dim
+            )
+        own = (
+            model.classification_heads[name].state_dict(prefix=prefix)
+            if name in model.classification_heads
+            else {}
+        )
+        if {key: value.shape for key, value in own.items()} != {
+            key: value.shape for key, value in tensors.items()
+        }:
+            logger.warning(
+                "classification head %r of the checkpoint is left out: %s",
+                name,
+                "the model's has another shape" if own else "the model has none of that name",
+            )
             for key in tensors:
                 del state_dict[key]
     if state_dict:
@@ -121,15 +158,24 @@ def fit_heads(model: OFA, state_dict: StateDict) -> None:
 def check_fit(model: OFA, state_dict: StateDict, strict: bool = True) -> None:
     """Raises: UserError that names up to three tensors of each kind of misfit, and a remedy."""
     own = nn.Module.state_dict(model)
-    differing = [f"{key} is {list(state_dict[key].shape)}, the model has {list(value.shape)}"
-                 for key, value in own.items() if key in state_dict and state_dict[key].shape != value.shape]
+    differing = [
+        f"{key} is {list(state_dict[key].shape)}, the model has {list(value.shape)}"
+        for key, value in own.items()
+        if key in state_dict and state_dict[key].shape != value.shape
+    ]
     missing = [key for key in own if key not in state_dict] if strict else []
     unknown = [key for key in state_dict if key not in own] if strict else []
     if not (differing or missing or unknown):
         return
-    parts = [f"{len(found)} {kind} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
-             for kind, found in (("tensors of another shape", differing), ("tensors missing from the checkpoint", missing),
-                                 ("tensors unknown to the model", unknown)) if found]
+    parts = [
+        f"{len(found)} {kind} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
+        for kind, found in (
+            ("tensors of another shape", differing),
+            ("tensors missing from the checkpoint", missing),
+            ("tensors unknown to the model", unknown),
+        )
+        if found
+    ]
     raise UserError(f"the checkpoint does not fit the model: {'; '.join(parts)}. {remedy(own, state_dict)}")
 
 
@@ -143,7 +189,10 @@ def remedy(own: StateDict, state_dict: StateDict) -> str:
             advice.append(flag if there else f"no {flag}")
     words, own_words = (len(x.get(EMBEDDINGS[0], ())) for x in (state_dict, own))
     if words > own_words:
-        advice.append(f"the vocabulary it was trained with ({words} entries, here {own_words}: see --bpe-dir, --num-bins, --code-dict-size)")
+        advice.append(
+            f"the vocabulary it was trained with ({words} entries, here {own_words}: "
+            "see --bpe-dir, --num-bins, --code-dict-size)"
+        )
     if not advice:
         return "Use the model flags that the checkpoint was trained with."
     return "The checkpoint needs " + ", ".join(advice) + "."
@@ -155,12 +204,19 @@ def architecture(state_dict: StateDict) -> Optional[str]:
     def depth(side: str) -> int:
         return len({key.split(".")[2] for key in state_dict if key.startswith(f"{side}.layers.")})
 
-    stages = tuple(len({key.split(".")[3] for key in state_dict if key.startswith(f"encoder.embed_images.layer{stage}.")})
-                   for stage in (1, 2, 3))
+    stages = tuple(
+        len(
+            {key.split(".")[3] for key in state_dict if key.startswith(f"encoder.embed_images.layer{stage}.")}
+        )
+        for stage in (1, 2, 3)
+    )
     width = state_dict[EMBEDDINGS[0]].size(1) if EMBEDDINGS[0] in state_dict else None
     for name, preset in PRESETS.items():
-        if (width, depth("encoder"), depth("decoder")) == (preset["encoder_embed_dim"], preset["encoder_layers"],
-                                                           preset["decoder_layers"]):
+        if (width, depth("encoder"), depth("decoder")) == (
+            preset["encoder_embed_dim"],
+            preset["encoder_layers"],
+            preset["decoder_layers"],
+        ):
             if stages in ((0, 0, 0), DEPTHS[preset["resnet_type"]]):
                 return name
     return None

@@ -19,24 +19,28 @@ import torch
 from ofa.errors import UserError
 
 HARMLESS = {
-    "argparse": {"Namespace"},
-    "collections": {"OrderedDict", "defaultdict", "Counter", "deque"},
-    "builtins": {"dict", "list", "tuple", "set", "frozenset", "int", "float", "bool", "str", "bytes", "bytearray",
-                 "complex", "slice", "range", "object"},
-    "copyreg": {"_reconstructor"},
-    "_codecs": {"encode"},
-    "torch": {"Size", "device", "Tensor", "dtype", "float16", "float32", "float64", "bfloat16", "uint8", "int8", "int16",
-              "int32", "int64", "bool"},
-    "torch._utils": {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"},
-    "torch.nn.parameter": {"Parameter"},
-    "torch.serialization": {"_get_layout"},
-    "numpy": {"dtype", "ndarray", "float64", "float32", "int64", "int32", "bool_"},
-    "numpy.core.multiarray": {"scalar", "_reconstruct"},
-    "numpy._core.multiarray": {"scalar", "_reconstruct"},
+    module: set(names.split())
+    for module, names in {
+        "argparse": "Namespace",
+        "collections": "OrderedDict defaultdict Counter deque",
+        "builtins": "dict list tuple set frozenset int float bool str bytes bytearray complex "
+        "slice range object",
+        "copyreg": "_reconstructor",
+        "_codecs": "encode",
+        "torch": "Size device Tensor dtype float16 float32 float64 bfloat16 uint8 "
+        "int8 int16 int32 int64 bool",
+        "torch._utils": "_rebuild_tensor _rebuild_tensor_v2 _rebuild_parameter",
+        "torch.nn.parameter": "Parameter",
+        "torch.serialization": "_get_layout",
+        "numpy": "dtype ndarray float64 float32 int64 int32 bool_",
+        "numpy.core.multiarray": "scalar _reconstruct",
+        "numpy._core.multiarray": "scalar _reconstruct",
+    }.items()
 }
 # Classes that only carry settings. Their objects become plain data, the classes are not imported.
-SETTINGS = ("omegaconf", "hydra", "fairseq", "ofa", "ofa_module", "enum", "typing", "pathlib", "utils", "tasks",
-            "criterions", "models", "data")
+SETTINGS = set(
+    "omegaconf hydra fairseq ofa ofa_module enum typing pathlib utils tasks criterions models data".split()
+)
 STORAGES = {name for name in dir(torch) if name.endswith("Storage")} | {"UntypedStorage", "TypedStorage"}
 
 
@@ -74,18 +78,34 @@ def load_checkpoint(path: Union[str, pathlib.Path], trust: bool = False) -> dict
         with open(path, "rb") as file:
             if trust:
                 return torch.load(file, map_location="cpu", weights_only=False)
-            content = torch.load(file, map_location="cpu", weights_only=False, pickle_module=restricted_pickle(path))
+            content = torch.load(
+                file, map_location="cpu", weights_only=False, pickle_module=restricted_pickle(path)
+            )
     except FileNotFoundError:
         raise UserError(f"{path}: expected a checkpoint, found no such file; check the path") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: expected a checkpoint file, found a directory; name the .pt file in it") from None
+        raise UserError(
+            f"{path}: expected a checkpoint file, found a directory; name the .pt file in it"
+        ) from None
     except UserError:
         raise
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError, KeyError, IndexError, AttributeError,
-            TypeError, UnicodeDecodeError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        pickle.UnpicklingError,
+        OSError,
+        ValueError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        TypeError,
+        UnicodeDecodeError,
+    ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path}: expected a checkpoint, found a damaged or incomplete file ({reason}); "
-                        "download or copy it again, or use an older checkpoint of the run") from error
+        raise UserError(
+            f"{path}: expected a checkpoint, found a damaged or incomplete file ({reason}); "
+            "download or copy it again, or use an older checkpoint of the run"
+        ) from error
     return plain(content)
 
 
@@ -96,13 +116,18 @@ def restricted_pickle(path: str) -> types.SimpleNamespace:
         def find_class(self, module: str, name: str) -> Any:
             # torch writes Python 2's names (__builtin__.long, copy_reg, ...), which the protocol asks for
             module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-            if name in HARMLESS.get(module, ()) or (module in ("torch", "torch.storage") and name in STORAGES):
+            if name in HARMLESS.get(module, ()) or (
+                module in ("torch", "torch.storage") and name in STORAGES
+            ):
                 return super().find_class(module, name)
             if module.partition(".")[0] in SETTINGS and not hasattr(builtins, name):
                 return type(name, (Settings,), {"class_name": f"{module}.{name}"})
-            raise UserError(f"{path}: expected tensors and settings only, found the class {module}.{name}, which could run code; "
-                            "get the file from its authors, or, if you trust them, load it with trust=True "
-                            "(command line: --trust-checkpoint)")
+            raise UserError(
+                f"{path}: expected tensors and settings only, found the class {module}.{name}, "
+                "which could run code; get the file from its authors, or, if you trust them, load it with "
+                "trust=True "
+                "(command line: --trust-checkpoint)"
+            )
 
     def load(file, **kwargs):
         return Unpickler(file, **kwargs).load()
@@ -120,7 +145,9 @@ def plain(value: Any) -> Any:
         return argparse.Namespace(**{key: plain(item) for key, item in vars(value).items()})
     if isinstance(value, torch.Tensor):
         return value
-    if isinstance(value, collections.OrderedDict) and all(isinstance(item, torch.Tensor) for item in value.values()):
+    if isinstance(value, collections.OrderedDict) and all(
+        isinstance(item, torch.Tensor) for item in value.values()
+    ):
         return value  # a state dict, with its metadata
     if isinstance(value, Mapping):
         return {plain(key): plain(item) for key, item in value.items()}
@@ -130,7 +157,7 @@ def plain(value: Any) -> Any:
 
 
 def plain_settings(value: Settings) -> Any:
-    """An omegaconf node gives its content, an enum its value, a path its text, a dataclass a dict of its fields."""
+    """A node gives its content, an enum its value, a path its text, a dataclass a dict of its fields."""
     state = value.state
     if isinstance(state, Mapping):
         if "_content" in state:
@@ -146,21 +173,28 @@ def plain_settings(value: Settings) -> Any:
 
 
 def official_state_dict(checkpoint: Mapping[str, Any], ema: bool = False) -> dict[str, torch.Tensor]:
-    """The weights of a checkpoint (or of a bare state dict). Args: ema: the moving average instead of the last step's.
+    """The weights of a checkpoint (or of a bare state dict).
 
+    Args: ema: the moving average instead of the last step's.
     Raises: UserError if there are none of that kind.
     """
     state = checkpoint.get("model", checkpoint)
     if ema:
         extra = checkpoint.get("extra_state") or {}
         if not extra.get("ema") and not extra.get("ema_fp32_params"):
-            raise UserError("the checkpoint has no EMA weights (extra_state.ema); evaluate without --ema-eval, "
-                            "or train with --store-ema")
+            raise UserError(
+                "the checkpoint has no EMA weights (extra_state.ema); evaluate without --ema-eval, "
+                "or train with --store-ema"
+            )
         state = {**state, **(extra.get("ema") or {}), **(extra.get("ema_fp32_params") or {})}
-    weights = {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    weights = {
+        key.removeprefix("module."): value for key, value in state.items() if isinstance(value, torch.Tensor)
+    }
     if not any(key.startswith("encoder.") for key in weights):
-        raise UserError("the checkpoint holds no OFA model: expected tensors named encoder.* under 'model', found "
-                        + (", ".join(list(map(str, state))[:5]) or "nothing"))
+        raise UserError(
+            "the checkpoint holds no OFA model: expected tensors named encoder.* under 'model', found "
+            + (", ".join(list(map(str, state))[:5]) or "nothing")
+        )
     return weights
 
 

@@ -13,8 +13,16 @@ from ofa.errors import UserError
 from ofa.models.config import ModelConfig
 from ofa.models.ofa import OFA
 
-SMALL = ["--encoder-embed-dim=16", "--encoder-ffn-embed-dim=16", "--encoder-layers=2", "--decoder-layers=2",
-         "--encoder-attention-heads=2", "--decoder-attention-heads=2", "--resnet-type=resnet18", "--resnet-width=4"]
+SMALL = [
+    "--encoder-embed-dim=16",
+    "--encoder-ffn-embed-dim=16",
+    "--encoder-layers=2",
+    "--decoder-layers=2",
+    "--encoder-attention-heads=2",
+    "--decoder-attention-heads=2",
+    "--resnet-type=resnet18",
+    "--resnet-width=4",
+]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +72,11 @@ def build(fairseq_model, parse):
 def test_official_flags_give_the_recorded_arguments(parse, case):
     recorded = load_json(case)
     found = vars(parse(recorded["arch"], recorded["flags"]))
-    expected = {name: value for name, value in recorded["resolved_args"].items() if name in found and value is not None}
+    expected = {
+        name: value
+        for name, value in recorded["resolved_args"].items()
+        if name in found and value is not None
+    }
     assert len(expected) > 50
     assert {name: found[name] for name in expected} == expected
 
@@ -86,14 +98,21 @@ def trainable(model) -> set[str]:
 
 
 def test_prefix_prompts_train_alone(build):
-    model = build("--encoder-prompt", "--decoder-prompt", "--encoder-prompt-length=3", "--decoder-prompt-length=3")
-    assert trainable(model) == {"encoder.encoder_prompt_encoder.embedding.weight", "decoder.decoder_prompt_encoder.embedding.weight"}
+    model = build(
+        "--encoder-prompt", "--decoder-prompt", "--encoder-prompt-length=3", "--decoder-prompt-length=3"
+    )
+    assert trainable(model) == {
+        "encoder.encoder_prompt_encoder.embedding.weight",
+        "decoder.decoder_prompt_encoder.embedding.weight",
+    }
 
 
 def test_adapters_train_alone_unless_the_backbone_is_asked_for(build):
     assert all(".adapter." in name for name in trainable(build("--adapter", "--adapter-dim=4")))
     model = build("--adapter", "--adapter-dim=4", "--adapter-train-backbone")
-    assert {name for name, _ in model.named_parameters()} - trainable(model) == {"encoder.embed_tokens.weight"}
+    assert {name for name, _ in model.named_parameters()} - trainable(model) == {
+        "encoder.embed_tokens.weight"
+    }
 
 
 def test_bitfit_trains_biases_of_norms_and_feed_forward_layers(build):
@@ -104,7 +123,10 @@ def test_bitfit_trains_biases_of_norms_and_feed_forward_layers(build):
 
 def test_embeddings_can_be_frozen(build):
     model = build("--freeze-encoder-embedding")
-    assert not model.encoder.embed_tokens.weight.requires_grad and model.encoder.embed_positions.weight.requires_grad
+    assert (
+        not model.encoder.embed_tokens.weight.requires_grad
+        and model.encoder.embed_positions.weight.requires_grad
+    )
 
 
 def test_heads_registered_later_train(build):
@@ -128,7 +150,10 @@ def test_widths_that_differ_are_refused(build):
 
 
 def test_imagenet_weights_start_the_stem_and_wrong_ones_are_refused(build, tmp_path):
-    weights = {f"{name}": torch.full_like(value, 2) for name, value in build().encoder.embed_images.state_dict().items()}
+    weights = {
+        f"{name}": torch.full_like(value, 2)
+        for name, value in build().encoder.embed_images.state_dict().items()
+    }
     weights |= {"fc.weight": torch.ones(3), "layer4.0.conv1.weight": torch.ones(3)}
     torch.save(weights, tmp_path / "resnet.pth")
     model = build(f"--resnet-model-path={tmp_path / 'resnet.pth'}")
@@ -151,7 +176,9 @@ def test_loading_upgrades_and_refuses_like_load_into(build):
 def test_probabilities_and_targets_are_where_criterions_look(build):
     model = build()
     logits = torch.randn(2, 3, 20)
-    torch.testing.assert_close(model.get_normalized_probs((logits, {}), log_probs=True).exp().sum(-1), torch.ones(2, 3))
+    torch.testing.assert_close(
+        model.get_normalized_probs((logits, {}), log_probs=True).exp().sum(-1), torch.ones(2, 3)
+    )
     assert model.get_targets({"target": 7}, None) == 7
     assert model.max_positions() == (1024, 1024)
 
@@ -164,7 +191,9 @@ def test_fairseqs_moving_average_follows_the_model(build, fp32):
 
     install()
     model = build()
-    config = SimpleNamespace(ema_decay=0.5, ema_fp32=fp32, ema_seed_model=None, ema_start_update=0, ema_update_freq=1)
+    config = SimpleNamespace(
+        ema_decay=0.5, ema_fp32=fp32, ema_seed_model=None, ema_start_update=0, ema_update_freq=1
+    )
     ema = EMA(model, config)
     before = model.encoder.embed_tokens.weight.detach().clone()
     with torch.no_grad():

@@ -31,8 +31,13 @@ def recorded_model(meta: dict, **changes) -> OFA:
         model = OFA(config, VOCAB_SIZE)
         for name, shape in meta.get("heads", []):
             model.register_classification_head(name, **shape)
-        fill.fill_state_dict(model.state_dict(), meta["seed"], meta.get("logit_scale", 1.0),
-                             meta.get("row_scale"), meta.get("name_scale"))
+        fill.fill_state_dict(
+            model.state_dict(),
+            meta["seed"],
+            meta.get("logit_scale", 1.0),
+            meta.get("row_scale"),
+            meta.get("name_scale"),
+        )
     return model.eval()
 
 
@@ -40,8 +45,11 @@ def recorded_inputs(case: dict) -> dict:
     """Keyword arguments of the recorded call. Seeds Python's generator as the recording did."""
     if "python_random_seed" in case["meta"]:
         random.seed(case["meta"]["python_random_seed"])
-    inputs = {name: torch.from_numpy(case[name]) for name in
-              ("src_tokens", "src_lengths", "prev_output_tokens", "patch_masks", "code_masks") if name in case}
+    inputs = {
+        name: torch.from_numpy(case[name])
+        for name in ("src_tokens", "src_lengths", "prev_output_tokens", "patch_masks", "code_masks")
+        if name in case
+    }
     for name in ("patch_images", "patch_images_2"):
         if f"{name}_u8" in case:
             inputs[name] = torch.from_numpy(fill.images_from_u8(case[f"{name}_u8"]))

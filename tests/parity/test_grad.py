@@ -6,7 +6,9 @@ from golden import load, load_json, names
 from recorded_model import assert_near, recorded_inputs, recorded_model
 
 
-def label_smoothed(logits: torch.Tensor, target: torch.Tensor, epsilon: float, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+def label_smoothed(
+    logits: torch.Tensor, target: torch.Tensor, epsilon: float, pad: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Summed loss and negative log-likelihood over the real target positions."""
     log_probs = logits.log_softmax(-1)[target.ne(pad)]
     wanted = target[target.ne(pad)]
@@ -17,7 +19,7 @@ def label_smoothed(logits: torch.Tensor, target: torch.Tensor, epsilon: float, p
 
 @pytest.fixture(autouse=True)
 def two_threads():
-    """Sums over a batch depend on how they are split; the recording had two threads (and AVX2, see conftest)."""
+    """Sums depend on how they are split; the recording had two threads (and AVX2, see conftest)."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield

@@ -33,8 +33,16 @@ def model(recorded):
 
 def test_every_tensor_has_the_recorded_name_order_shape_and_type(recorded, model):
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    found = [[name, list(tensor.shape), str(tensor.dtype).removeprefix("torch."), int(name not in parameters),
-              int(name in parameters and parameters[name].requires_grad)] for name, tensor in model.state_dict().items()]
+    found = [
+        [
+            name,
+            list(tensor.shape),
+            str(tensor.dtype).removeprefix("torch."),
+            int(name not in parameters),
+            int(name in parameters and parameters[name].requires_grad),
+        ]
+        for name, tensor in model.state_dict().items()
+    ]
     assert found == recorded["keys"]
 
 
@@ -54,7 +62,9 @@ def test_defaults_equal_the_recorded_arguments(recorded, model):
     assert {name: config[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize("case", ["state_dict_ofa_tiny", "state_dict_ofa_tiny_code256", "state_dict_ofa_tiny_vit"])
+@pytest.mark.parametrize(
+    "case", ["state_dict_ofa_tiny", "state_dict_ofa_tiny_code256", "state_dict_ofa_tiny_vit"]
+)
 def test_constant_tables_have_the_recorded_bytes(case):
     recorded = load_json(case)
     config = recorded_config(recorded["arch"], [*recorded["flags"], "--resnet-type=resnet18"])

@@ -17,7 +17,10 @@ def written_out(query, keys, values, bias, padding_mask, scale):
 
 def tensors(bias_shape, dtype=torch.float32):
     torch.manual_seed(0)
-    made = [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in ((B, H, T, D), (B, H, S, D), (B, H, S, D), bias_shape)]
+    made = [
+        torch.randn(shape, dtype=dtype, requires_grad=True)
+        for shape in ((B, H, T, D), (B, H, S, D), (B, H, S, D), bias_shape)
+    ]
     padding_mask = torch.zeros(B, S, dtype=torch.bool)
     padding_mask[1, 4:] = True
     return made, padding_mask

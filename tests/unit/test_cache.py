@@ -6,15 +6,32 @@ import torch
 from ofa.models.config import ModelConfig
 from ofa.models.ofa import OFA
 
-SMALL = dict(encoder_embed_dim=32, encoder_ffn_embed_dim=48, encoder_layers=1, decoder_layers=2,
-             encoder_attention_heads=4, decoder_attention_heads=4, resnet_type="resnet18", resnet_width=8,
-             image_bucket_size=12, token_bucket_size=8, code_image_size=64)
+SMALL = dict(
+    encoder_embed_dim=32,
+    encoder_ffn_embed_dim=48,
+    encoder_layers=1,
+    decoder_layers=2,
+    encoder_attention_heads=4,
+    decoder_attention_heads=4,
+    resnet_type="resnet18",
+    resnet_width=8,
+    image_bucket_size=12,
+    token_bucket_size=8,
+    code_image_size=64,
+)
 SWITCHES = {
     "run-script switches": dict(scale_attn=True, scale_fc=True, scale_heads=True, disable_entangle=True),
     "no switches": dict(),
-    "norms at the end": dict(encoder_normalize_before=False, decoder_normalize_before=False, scale_resids=True),
-    "prefix": dict(encoder_prompt=True, decoder_prompt=True, encoder_prompt_length=3, decoder_prompt_length=5,
-                   decoder_prompt_projection=True),
+    "norms at the end": dict(
+        encoder_normalize_before=False, decoder_normalize_before=False, scale_resids=True
+    ),
+    "prefix": dict(
+        encoder_prompt=True,
+        decoder_prompt=True,
+        encoder_prompt_length=3,
+        decoder_prompt_length=5,
+        decoder_prompt_projection=True,
+    ),
     "adapter": dict(adapter=True, adapter_dim=8, scale_heads=True),
     "own output table": dict(share_all_embeddings=False, share_decoder_input_output_embed=False),
     "two images": dict(num_image_types=2),
@@ -38,7 +55,11 @@ def sample(two_images: bool = False) -> dict:
     torch.manual_seed(1)
     src_tokens = torch.randint(4, VOCAB, (B, 7))
     src_tokens[1, 4:] = 1
-    batch = {"src_tokens": src_tokens, "patch_images": torch.randn(B, 3, 32, 64), "patch_masks": torch.tensor([True, True, False])}
+    batch = {
+        "src_tokens": src_tokens,
+        "patch_images": torch.randn(B, 3, 32, 64),
+        "patch_masks": torch.tensor([True, True, False]),
+    }
     if two_images:
         batch["patch_images_2"] = torch.randn(B, 3, 48, 32)
     return batch
@@ -46,13 +67,19 @@ def sample(two_images: bool = False) -> dict:
 
 def in_full(model: OFA, batch: dict, tokens: torch.Tensor, code_masks=None) -> torch.Tensor:
     """Logits (B, K, T, V), every beam as a sample of its own."""
-    beams = [model(**batch, prev_output_tokens=tokens[:, k], code_masks=code_masks)[0] for k in range(tokens.size(1))]
+    beams = [
+        model(**batch, prev_output_tokens=tokens[:, k], code_masks=code_masks)[0]
+        for k in range(tokens.size(1))
+    ]
     return torch.stack(beams, dim=1)
 
 
 @pytest.mark.parametrize("name", SWITCHES)
-@pytest.mark.parametrize("code_masks", [None, torch.tensor([True] * B), torch.tensor([False, True, True])],
-                         ids=["text", "codes", "mixed"])
+@pytest.mark.parametrize(
+    "code_masks",
+    [None, torch.tensor([True] * B), torch.tensor([False, True, True])],
+    ids=["text", "codes", "mixed"],
+)
 @torch.no_grad()
 def test_steps_equal_the_full_forward(build, name, code_masks):
     model, batch = build(**SWITCHES[name]), sample(name == "two images")

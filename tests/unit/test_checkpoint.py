@@ -21,7 +21,7 @@ class Malicious:
 
 @pytest.fixture
 def foreign_classes(monkeypatch):
-    """Classes as fairseq and omegaconf define them, pickled under their names; gone again when the file is read."""
+    """Classes as fairseq defines them, pickled under their names; gone again when the file is read."""
 
     def define(module: str, name: str, bases=(), body=None):
         made = type(name, bases, body or {}) if not isinstance(body, type) else body
@@ -48,11 +48,17 @@ def weights() -> dict:
 @pytest.mark.parametrize("new_format", [True, False])
 def test_an_old_checkpoint_with_a_namespace_is_read(tmp_path, new_format):
     args = argparse.Namespace(arch="ofa_tiny", scale_attn=True, patch_image_size=384)
-    path = save(tmp_path, {"args": args, "model": weights(), "optimizer_history": [{"num_updates": 3}]},
-                _use_new_zipfile_serialization=new_format)
+    path = save(
+        tmp_path,
+        {"args": args, "model": weights(), "optimizer_history": [{"num_updates": 3}]},
+        _use_new_zipfile_serialization=new_format,
+    )
     checkpoint = load_checkpoint(path)
     assert arguments(checkpoint) == vars(args)
-    assert torch.equal(official_state_dict(checkpoint)["encoder.embed_tokens.weight"], weights()["encoder.embed_tokens.weight"])
+    assert torch.equal(
+        official_state_dict(checkpoint)["encoder.embed_tokens.weight"],
+        weights()["encoder.embed_tokens.weight"],
+    )
 
 
 def test_a_newer_checkpoint_with_cfg_is_read(tmp_path):
@@ -64,9 +70,14 @@ def test_a_newer_checkpoint_with_cfg_is_read(tmp_path):
 
 def test_omegaconf_and_fairseq_settings_become_plain_data(tmp_path):
     omegaconf = pytest.importorskip("omegaconf")
-    cfg = omegaconf.OmegaConf.create({"model": {"_name": "ofa_tiny", "adam_betas": [0.9, 0.999]}, "common": {"fp16": True}})
+    cfg = omegaconf.OmegaConf.create(
+        {"model": {"_name": "ofa_tiny", "adam_betas": [0.9, 0.999]}, "common": {"fp16": True}}
+    )
     checkpoint = load_checkpoint(save(tmp_path, {"cfg": cfg, "model": weights()}))
-    assert checkpoint["cfg"] == {"model": {"_name": "ofa_tiny", "adam_betas": [0.9, 0.999]}, "common": {"fp16": True}}
+    assert checkpoint["cfg"] == {
+        "model": {"_name": "ofa_tiny", "adam_betas": [0.9, 0.999]},
+        "common": {"fp16": True},
+    }
 
 
 def test_enums_and_dataclasses_of_fairseq_become_plain_data(tmp_path, foreign_classes):
@@ -84,7 +95,9 @@ def test_enums_and_dataclasses_of_fairseq_become_plain_data(tmp_path, foreign_cl
 def test_ema_weights_come_first_when_asked_for(tmp_path):
     last, ema, exact = ({"encoder.a": torch.full((2,), value)} for value in (1.0, 2.0, 3.0))
     extra = {"ema": ema, "ema_fp32_params": exact, "metrics": [(0, "x", "AverageMeter", {"val": 1.0})]}
-    checkpoint = load_checkpoint(save(tmp_path, {"model": {**last, "encoder.b": torch.ones(1)}, "extra_state": extra}))
+    checkpoint = load_checkpoint(
+        save(tmp_path, {"model": {**last, "encoder.b": torch.ones(1)}, "extra_state": extra})
+    )
     assert official_state_dict(checkpoint)["encoder.a"][0] == 1
     assert official_state_dict(checkpoint, ema=True)["encoder.a"][0] == 3
     del checkpoint["extra_state"]["ema_fp32_params"]
@@ -105,8 +118,17 @@ def test_a_checkpoint_that_would_run_code_is_refused_by_name(tmp_path, new_forma
     assert not os.path.exists("/tmp/ofa-was-here")
 
 
-@pytest.mark.parametrize("module, name", [("builtins", "eval"), ("builtins", "getattr"), ("fairseq.utils", "eval"),
-                                          ("torch.serialization", "load"), ("subprocess", "Popen"), ("models", "open")])
+@pytest.mark.parametrize(
+    "module, name",
+    [
+        ("builtins", "eval"),
+        ("builtins", "getattr"),
+        ("fairseq.utils", "eval"),
+        ("torch.serialization", "load"),
+        ("subprocess", "Popen"),
+        ("models", "open"),
+    ],
+)
 def test_functions_by_any_name_are_refused(tmp_path, module, name):
     (tmp_path / "a.pt").write_bytes(pickle.dumps({}))
     attack = b"\x80\x02c" + f"{module}\n{name}\n".encode() + b"."
@@ -121,7 +143,9 @@ def test_functions_by_any_name_are_refused(tmp_path, module, name):
 @pytest.mark.parametrize("keep", [0, 10, 300, 0.5, 0.99])
 @pytest.mark.parametrize("new_format", [True, False])
 def test_a_truncated_checkpoint_is_refused(tmp_path, keep, new_format):
-    path = save(tmp_path, {"model": {"encoder.a": torch.randn(2000)}}, _use_new_zipfile_serialization=new_format)
+    path = save(
+        tmp_path, {"model": {"encoder.a": torch.randn(2000)}}, _use_new_zipfile_serialization=new_format
+    )
     content = (tmp_path / "a.pt").read_bytes()
     (tmp_path / "a.pt").write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
     with pytest.raises(UserError, match=r"a\.pt: expected a checkpoint, found a damaged"):

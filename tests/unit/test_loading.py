@@ -8,9 +8,19 @@ from ofa.models.config import ModelConfig
 from ofa.models.ofa import OFA
 from ofa.models.state_dict import load_into
 
-SMALL = dict(encoder_embed_dim=16, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
-             encoder_ffn_embed_dim=16, resnet_type="resnet18", resnet_width=4, image_bucket_size=8, token_bucket_size=8,
-             code_image_size=32)
+SMALL = dict(
+    encoder_embed_dim=16,
+    encoder_layers=2,
+    decoder_layers=2,
+    encoder_attention_heads=2,
+    decoder_attention_heads=2,
+    encoder_ffn_embed_dim=16,
+    resnet_type="resnet18",
+    resnet_width=4,
+    image_bucket_size=8,
+    token_bucket_size=8,
+    code_image_size=32,
+)
 
 
 def build(vocab: int = 20, **switches) -> OFA:
@@ -76,7 +86,9 @@ def test_frozen_and_trained_batch_norm_exchange_weights(weights):
 def test_layers_can_be_kept_after_layer_drop(weights):
     model = load_into(build(encoder_layers_to_keep="1"), weights)
     assert torch.equal(model.encoder.layers[0].fc1.weight, weights["encoder.layers.1.fc1.weight"])
-    assert torch.equal(model.encoder.image_rel_pos_table_list[0].weight, weights["encoder.image_rel_pos_table_list.1.weight"])
+    assert torch.equal(
+        model.encoder.image_rel_pos_table_list[0].weight, weights["encoder.image_rel_pos_table_list.1.weight"]
+    )
     assert len(model.encoder.layers) == 1
 
 
