@@ -152,7 +152,7 @@ class Encoder(nn.Module):
         features = features.flatten(2).transpose(1, 2)  # (B, P, channels)
         cells = grid_positions(height, width, self.config.image_bucket_size, images.device)[None]
         positions = self.image_positions(height, width, cells)
-        if sample_patch_num is not None and sample_patch_num < height * width:
+        if sample_patch_num is not None and sample_patch_num <= height * width:
             # Python's generator, one draw per row in batch order: as in the release.
             chosen = [random.sample(range(height * width), k=sample_patch_num) for _ in range(batch)]
             chosen = torch.tensor(chosen, device=images.device)  # (B, P')
