@@ -96,7 +96,7 @@ class Decoder(nn.Module):
         code_masks: bool[B], True where the target is image codes.
         features_only: return the last states (B, T, C) instead of logits (B, T, V).
         return_hidden: ``extra["inner_states"]`` holds the first layer's input and each layer's output.
-        return_attention: ``extra["attn"]`` holds the last layer's attention to the input (B, T, S), mean of heads.
+        return_attention: ``extra["attn"]`` holds the last layer's attention to the input, (B, T, S).
         """
         length = prev_output_tokens.size(1)
         is_code = kind_of_target(code_masks)

@@ -22,7 +22,10 @@ class ClassificationHead(nn.Module):
             self.out_proj = nn.utils.spectral_norm(self.out_proj)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Args: features: (B, T, C), read at lengths - 1; lengths: int64[B]. Returns: (B or B / 2, classes)."""
+        """Args: features: (B, T, C); lengths: int64[B], the last real position plus one.
+
+        Returns: (B or B / 2, classes).
+        """
         rows = features[range(features.size(0)), lengths - 1]  # (B, C)
         if self.use_two_images:
             rows = rows.reshape(-1, 2 * rows.size(1))
