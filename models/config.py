@@ -58,6 +58,9 @@ class ModelConfig:
         None, "after layer drop: keep these decoder layers, as in 0,2,4"
     )
 
+    # starting weights
+    init_std: float = option(0.02, "standard deviation of the starting weights; 0.02 as in the release")
+
     # shape of a layer
     activation_fn: str = option(
         "gelu", "activation of feed-forward layers: gelu, relu, tanh, linear, gelu_accurate"
@@ -194,7 +197,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         4,
         (2, 3),
         "resnet18",
-        resnet_width=16,
+        resnet_width=32,
+        init_std=0.08,  # about 1 / sqrt(width): a narrow network with BERT's 0.02 needs hundreds of updates to wake up
         encoder_ffn_embed_dim=384,
         scale_attn=True,
         scale_fc=True,

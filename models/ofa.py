@@ -1,6 +1,7 @@
 """OFA: images and text in, text, boxes or image codes out."""
 
 import logging
+from functools import partial
 from typing import Any, Optional
 
 import torch
@@ -37,7 +38,7 @@ class OFA(nn.Module):
         self.encoder = Encoder(config, embed_tokens, pad)
         self.decoder = Decoder(config, decoder_embed_tokens, pad)
         self.classification_heads = nn.ModuleDict()
-        self.apply(initialise)
+        self.apply(partial(initialise, std=config.init_std))
 
     def forward(
         self,
@@ -143,21 +144,21 @@ class OFA(nn.Module):
 
 
 @torch.no_grad()
-def initialise(module: nn.Module) -> None:
-    """Starting weights as BERT's: normal with standard deviation 0.02, biases and the padding row zero.
+def initialise(module: nn.Module, std: float = 0.02) -> None:
+    """Starting weights as BERT's: normal with standard deviation ``std``, biases and the padding row zero.
 
     Image stems set their own.
     """
     if isinstance(module, VisionTransformer):
         return
     if isinstance(module, nn.Linear):
-        module.weight.normal_(0.0, 0.02)
+        module.weight.normal_(0.0, std)
         if module.bias is not None:
             module.bias.zero_()
     elif isinstance(module, nn.Embedding):
-        module.weight.normal_(0.0, 0.02)
+        module.weight.normal_(0.0, std)
         if module.padding_idx is not None:
             module.weight[module.padding_idx].zero_()
     elif isinstance(module, MultiheadAttention):
         for projection in (module.q_proj, module.k_proj, module.v_proj):
-            projection.weight.normal_(0.0, 0.02)
+            projection.weight.normal_(0.0, std)

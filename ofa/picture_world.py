@@ -28,7 +28,7 @@ COLOURS = {
     "green": (20, 122, 52), "turquoise": (30, 196, 196), "blue": (36, 72, 214), "purple": (112, 36, 150),
     "magenta": (232, 48, 160), "brown": (112, 66, 30), "black": (22, 22, 26), "white": (250, 250, 250),
 }
-SIZES = {"small": (0.18, 0.23), "large": (0.32, 0.40)}  # width of the shape, as a part of the picture's side
+SIZES = {"small": (0.21, 0.26), "large": (0.35, 0.42)}  # width of the shape, as a part of the picture's side
 TEXTURES = ("paper", "stripes", "dots", "checks", "specks")  # paper is plain
 BACKDROPS = {"tan": (186, 168, 132), "grey": (156, 156, 156), "pink": (206, 162, 178), "mint": (146, 186, 164),
              "lilac": (166, 162, 198)}
@@ -145,7 +145,7 @@ def make_scene(seed: int, split: str, index: int) -> Scene:
     rng = random.Random(f"picture world/{seed}/{split}/{index}")
     texture, backdrop = rng.choice(TEXTURES), rng.choice(list(BACKDROPS))
     things: list[Thing] = []
-    for _ in range(rng.choices((1, 2, 3, 4), weights=(4, 5, 3, 2))[0]):
+    for _ in range(rng.choices((1, 2, 3, 4), weights=(6, 5, 3, 2))[0]):
         twin = things[-1] if things and rng.random() < 0.15 else None
         things.append(_place_thing(rng, things, twin))
     things.sort(key=lambda thing: thing.centre)
@@ -228,7 +228,7 @@ def _background(scene: Scene, size: int) -> np.ndarray:
         "specks": lambda: noise.uniform(size=x.shape) < 0.25,
     }[scene.texture]()
     grain = noise.randint(-5, 6, size=(size, size, 1))
-    shade = np.asarray(BACKDROPS[scene.backdrop]) - 30 * dark[..., None] + grain
+    shade = np.asarray(BACKDROPS[scene.backdrop]) - 22 * dark[..., None] + grain
     return shade.clip(0, 255).astype(np.uint8)
 
 

@@ -66,7 +66,7 @@ train_model() {
         --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.0 \
         --code-dict-size=64 --num-bins=100 --code-image-size=64 --image-bucket-size=8 --token-bucket-size=32 \
         --patch-image-size=64 --max-src-length=20 --max-tgt-length=20 --dropout=0.0 \
-        --lr=5e-4 --max-update="$UPDATES" --total-num-update="$UPDATES" --warmup-ratio=0.1 \
+        --lr=7e-4 --adam-betas='(0.9,0.98)' --max-update="$UPDATES" --total-num-update="$UPDATES" --warmup-ratio=0.05 \
         --stop-time-hours="$(awk "BEGIN { print $MINUTES / 60 }")" \
         --eval-cider --eval-args='{"beam":3,"max_len_b":30}' \
         --best-checkpoint-metric=cider --maximize-best-checkpoint-metric --no-epoch-checkpoints --keep-best-checkpoints=1 \

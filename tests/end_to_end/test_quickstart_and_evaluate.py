@@ -1,0 +1,164 @@
+"""The whole way once, on a toy scale: world, vocabulary, training, evaluation, page; then what ``ofa evaluate`` promises."""
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NO_METEOR = ["--scores", "CIDEr,BLEU-1,BLEU-2,BLEU-3,BLEU-4,ROUGE-L"]
+
+
+def quickstart(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    # This interpreter's environment may be another than .venv: the script is told where it is and asked not to make one.
+    settings = {"QUICKSTART_DIR": str(folder), "QUICKSTART_SCENES": "40", "QUICKSTART_UPDATES": "4", "QUICKSTART_BATCH": "4",
+                "QUICKSTART_TEST_SCENES": "11", "OFA_VENV": sys.prefix, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(["bash", str(ROOT / "run_scripts/quickstart.sh"), *arguments], env={**os.environ, **settings},
+                          capture_output=True, text=True, cwd="/")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("quickstart") / "run"
+    done = quickstart(folder)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    (folder / "stdout.txt").write_text(done.stdout)
+    return folder
+
+
+def evaluate(run: Path, *options: str) -> int:
+    """``ofa evaluate`` in this process."""
+    from ofa.cli.main import main
+
+    return main(["evaluate", "--path", str(run / "checkpoints/checkpoint_last.pt"), "--cpu", *options])
+
+
+def test_quickstart_prints_a_table_and_writes_the_page(run):
+    printed = (run / "stdout.txt").read_text()
+    for words in ("CIDEr", "BLEU-4", "best constant caption", "3 train ofa_nano", "together", str(run / "report.html")):
+        assert words in printed
+    page = (run / "report.html").read_text()
+    assert page.count('<article class="card"') == 11 and "validation CIDEr-D" in page and "time per stage" in page
+
+
+def test_a_second_call_of_quickstart_finishes_at_once(run):
+    stamps = {path: path.stat().st_mtime_ns for path in (run / "report.html", run / "checkpoints/checkpoint_last.pt")}
+    again = quickstart(run)
+    assert again.returncode == 0 and "CIDEr" in again.stdout
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+
+
+def test_quickstart_refuses_unknown_words(run):
+    done = quickstart(run, "--quick")
+    assert done.returncode == 2 and "--quick" in done.stderr
+
+
+def test_predictions_cover_every_row_in_the_order_of_the_file(run):
+    entries = json.loads((run / "results/test_predict.json").read_text())
+    rows = [line.split("\t") for line in (run / "world/caption_test.tsv").read_text().splitlines()]
+    assert [entry["image_id"] for entry in entries] == [row[1] for row in rows]
+    assert all(set(entry) == {"image_id", "caption"} for entry in entries)
+
+
+def test_one_and_two_processes_write_the_same_file(run, tmp_path):
+    data = str(run / "world/caption_test.tsv")
+    common = [data, "--batch-size", "2", "--beam", "2", "--max-len-b", "8", *NO_METEOR, "--results-path"]
+    assert evaluate(run, *common, str(tmp_path / "one")) == 0
+    command = [sys.executable, "-m", "ofa", "evaluate", "--path", str(run / "checkpoints/checkpoint_last.pt"), "--cpu",
+               *common, str(tmp_path / "two"), "--nproc", "2", "--num-workers", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "one/test_predict.json").read_bytes() == (tmp_path / "two/test_predict.json").read_bytes()
+    assert (tmp_path / "one/test_scores.json").read_bytes() == (tmp_path / "two/test_scores.json").read_bytes()
+
+
+def test_official_flags_and_overrides_are_understood(run, tmp_path):
+    data = str(run / "world/caption_test.tsv")
+    overrides = str({"data": data, "bpe_dir": str(run / "vocab"), "eval_cider": False, "selected_cols": "1,4,2"})
+    assert evaluate(run, f"--model-overrides={overrides}", "--user-dir=ofa", "--task=caption", "--gen-subset=val", "--beam=2",
+                    "--max-len-a=0", "--max-len-b=6", "--min-len=1", "--lenpen=1", "--temperature=1.0", "--unnormalized",
+                    "--no-repeat-ngram-size=3", "--seed=7", "--num-workers=0", "--batch-size=16", "--log-format=simple",
+                    f"--results-path={tmp_path}", *NO_METEOR) == 0
+    assert len(json.loads((tmp_path / "val_predict.json").read_text())) == 11
+
+
+def test_a_folder_of_images_is_captioned(run, tmp_path):
+    lines = (run / "world/caption_test.tsv").read_text().splitlines()[:3]
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, line in enumerate(lines):
+        (images / f"{number}.jpg").write_bytes(base64.b64decode(line.split("\t")[4]))
+    (images / "notes.txt").write_text("no image")
+    assert evaluate(run, "--images", str(images), "--max-len-b", "6", "--results-path", str(tmp_path / "results"),
+                    "--report", str(tmp_path / "page.html")) == 0
+    entries = json.loads((tmp_path / "results/test_predict.json").read_text())
+    assert [entry["image_id"] for entry in entries] == ["0.jpg", "1.jpg", "2.jpg"]
+    assert (tmp_path / "page.html").read_text().count("<article") == 3
+
+
+def test_bf16_predicts_every_row_too(run, tmp_path):
+    assert evaluate(run, str(run / "world/caption_test.tsv"), "--bf16", "--max-len-b", "6", "--results-path", str(tmp_path),
+                    *NO_METEOR) == 0
+    assert len(json.loads((tmp_path / "test_predict.json").read_text())) == 11
+
+
+def spoil_row(run: Path, folder: Path) -> str:
+    lines = (run / "world/caption_test.tsv").read_text().splitlines()
+    fields = lines[4].split("\t")
+    lines[4] = "\t".join([*fields[:4], fields[4][:300]])
+    (folder / "bad.tsv").write_text("\n".join(lines) + "\n")
+    return str(folder / "bad.tsv")
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (lambda run, tmp: ["missing.tsv"], r"missing\.tsv.*TSV"),
+        (lambda run, tmp: [str(run / "world/caption_test.tsv"), "--path", "missing.pt"], r"missing\.pt.*--path"),
+        (lambda run, tmp: [str(run / "world/caption_test.tsv"), "--path", __file__], re.escape(__file__)),
+        (lambda run, tmp: [str(run / "world/caption_test.tsv"), "--selected-cols", "1,9,2"], "asks for column 9"),
+        (lambda run, tmp: [str(run / "world/caption_test.tsv"), "--bpe-dir", str(tmp)], "expected BPE files"),
+        (lambda run, tmp: [str(run / "world/caption_test.tsv"), "--bpe-dir", other_vocabulary(tmp)], "vocabulary entries.*--bpe-dir"),
+        (lambda run, tmp: [str(run / "world/caption_test.tsv"), "--model-overrides", "{'encoder_embed_dim': 64}"], "size"),
+        (lambda run, tmp: [str(run / "world/caption_test.tsv"), "--task", "captoin"], "captoin.*known: .*caption"),
+        (lambda run, tmp: [spoil_row(run, tmp)], r"bad\.tsv:5: .*image"),
+        (lambda run, tmp: ["--images", str(tmp)], "expected image files"),
+        (lambda run, tmp: [], "neither"),
+    ],
+    ids=["tsv", "checkpoint", "no-checkpoint", "column", "vocabulary", "other-vocabulary", "other-size", "task", "image", "folder",
+         "nothing"],
+)
+def test_bad_input_is_one_message_and_leaves_nothing(run, tmp_path, capsys, options, words):
+    results = tmp_path / "results"
+    work = tmp_path / "work"
+    work.mkdir()
+    assert evaluate(run, *options(run, work), "--results-path", str(results), "--report", str(results / "page.html")) == 2
+    message = capsys.readouterr().err
+    errors = [line for line in message.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and re.search(words, errors[0]), message
+    assert "Traceback" not in message and not results.exists()
+
+
+def other_vocabulary(folder: Path) -> str:
+    from ofa.vocabulary_build import build_vocabulary
+
+    build_vocabulary(["a red ball", "two dogs"], 340, folder / "other")
+    return str(folder / "other")
+
+
+@pytest.mark.parametrize("option", [["--model-overrides", "[1"], ["--model-overrides", "__import__('os')"], ["--beams", "5"]])
+def test_a_wrong_option_is_refused_by_name(run, capsys, option):
+    with pytest.raises(SystemExit) as error:
+        evaluate(run, "x.tsv", *option)
+    assert error.value.code == 2 and option[0] in capsys.readouterr().err
+
+
+def test_a_damaged_row_in_a_data_worker_is_still_one_message(run, tmp_path, capsys):
+    assert evaluate(run, spoil_row(run, tmp_path), "--num-workers", "1", "--results-path", str(tmp_path / "results")) == 2
+    message = capsys.readouterr().err
+    assert re.search(r"^error: .*bad\.tsv:5: ", message, re.M) and "Traceback" not in message

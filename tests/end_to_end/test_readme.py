@@ -1,0 +1,79 @@
+"""Every command of the README works as it stands there."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def block(name: str) -> str:
+    """The bash block after ``<!-- name -->``."""
+    return re.search(rf"<!-- {name} -->\n```bash\n(.*?)```", README, re.S)[1]
+
+
+def run(commands: str, folder: Path, **settings: str) -> subprocess.CompletedProcess:
+    """Run a block in another folder, with this interpreter's environment in the place of .venv."""
+    commands = commands.replace("source .venv/bin/activate", f'ofa() {{ "{sys.executable}" -m ofa "$@"; }}')
+    commands = commands.replace("run_scripts/", f"{ROOT}/run_scripts/")
+    environment = {**os.environ, "OFA_VENV": sys.prefix, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **settings}
+    return subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Twelve small pictures with captions, as a user might bring them."""
+    images = tmp_path / "photos" / "images"
+    images.mkdir(parents=True)
+    colours = ["red", "green", "blue", "white"]
+    for number in range(12):
+        picture = Image.new("RGB", (40, 30), "gray")
+        ImageDraw.Draw(picture).ellipse((5, 5, 25, 25), fill=colours[number % 4])
+        picture.save(images / f"{number}.jpg")
+    (tmp_path / "photos/captions.json").write_text(json.dumps({
+        "images": [{"id": n, "file_name": f"{n}.jpg"} for n in range(12)],
+        "annotations": [{"image_id": n, "caption": f"A {colours[n % 4]} ball{end}"} for n in range(12) for end in (".", " on grey")],
+    }))
+    return tmp_path
+
+
+def test_own_pictures_from_annotations_to_a_page(photos):
+    commands = block("own pictures").replace("--lr=5e-4", "--lr=5e-4 --max-update=2 --patch-image-size=32 --code-dict-size=16 --cpu")
+    commands = commands.replace("ofa evaluate", "ofa evaluate --cpu --scores CIDEr --max-len-b 6")
+    done = run(commands, photos, BATCH="4", EFFECTIVE_BATCH="4", NUM_WORKERS="0")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "CIDEr" in done.stdout and (photos / "runs/photos/report.html").is_file()
+    assert len(json.loads((photos / "runs/photos/captions/test_predict.json").read_text())) == 12
+
+
+def test_the_commands_for_released_files_are_well_formed(tmp_path):
+    commands = block("released").replace("ofa vocab fetch gpt2 --out bpe/gpt2", "ofa vocab fetch --help")
+    done = run(commands, tmp_path, DRY_RUN="1", CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 0, done.stderr
+    assert "--arch=ofa_base" in done.stdout and "checkpoints/ofa_base.pt" in done.stdout
+    assert "--path=checkpoints/caption_base_best.pt" in done.stdout
+
+
+def test_every_command_and_folder_of_the_tables_exists():
+    from ofa.cli.main import build_parser
+
+    for path in re.findall(r"run_scripts/[\w/]+\.sh", README):
+        assert (ROOT / path).is_file(), path
+    for folder in re.findall(r"^\| `(\w+)/` \|", README, re.M):
+        assert (ROOT / folder).is_dir(), folder
+    for command in re.findall(r"^\| `ofa ([\w -]+)`", README, re.M):
+        with pytest.raises(SystemExit) as ended:
+            build_parser().parse_args([*command.split(), "--help"])
+        assert ended.value.code == 0, command
+
+
+def test_the_two_first_commands_are_set_up_and_quickstart():
+    first = re.search(r"```bash\n(.*?)```", README, re.S)[1].splitlines()
+    assert [line.split("#")[0].split() for line in first] == [["bash", "run_scripts/setup.sh"], ["bash", "run_scripts/quickstart.sh"]]
