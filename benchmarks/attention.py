@@ -2,8 +2,8 @@
 
     python benchmarks/attention.py [--threads 2] [--repeats 15] [--json FILE]
 
-Self-attention of ofa_base at 384 px: 4 images x 12 heads x 588 positions x 64, the projections left out. ``written out`` is
-the same with the softmax in separate operations, as the released code has it.
+Self-attention of ofa_base at 384 px: 4 images x 12 heads x 588 positions x 64, the projections left out.
+``written out`` is the same with the softmax in separate operations, as the released code has it.
 """
 
 import argparse
@@ -30,7 +30,9 @@ def works() -> dict[str, Callable[[], Tensor]]:
     generator = torch.Generator().manual_seed(0)
     x, keys, values = torch.randn(3, IMAGES, POSITIONS, HEADS * WIDTH, generator=generator)
     bias = torch.randn(IMAGES, HEADS, POSITIONS, POSITIONS, generator=generator)
-    attention = MultiheadAttention(HEADS * WIDTH, HEADS, dropout=0.0, scale_factor=2.0, scale_heads=False).eval()
+    attention = MultiheadAttention(
+        HEADS * WIDTH, HEADS, dropout=0.0, scale_factor=2.0, scale_heads=False
+    ).eval()
     attention.q_proj = attention.out_proj = nn.Identity()
     query, *source = (split_heads(part, HEADS) for part in (x, keys, values))
     return {
@@ -62,7 +64,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     found = measure(args.repeats)
     print(", ".join(f"{name} {found[name] * 1e3:.1f} ms" for name in ("plain", "ours", "written out")))
-    print(f"ours / plain {found['ratio']:.2f} (target 1), written out / plain {found['written out'] / found['plain']:.2f}")
+    print(
+        f"ours / plain {found['ratio']:.2f} (target 1), "
+        f"written out / plain {found['written out'] / found['plain']:.2f}"
+    )
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n")
 

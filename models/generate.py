@@ -31,8 +31,9 @@ class SequenceGenerator:
         bos, pad, eos, unk: ids of the special tokens, which are the first entries of the vocabulary.
 
     Attributes:
-        constraint_trie: None, or the answers that may be generated: an `ofa.trie.Trie` whose sequences begin with <s> and
-            end with </s> (or an object with its method ``get_next_layer``). May be set at any time.
+        constraint_trie: None, or the answers that may be generated: an `ofa.trie.Trie` whose sequences begin
+            with <s> and end with </s> (or an object with its method ``get_next_layer``). May be set at any
+            time.
         zero_shot: constraints act on probabilities, without renormalising. May be set at any time.
     """
 
@@ -72,11 +73,11 @@ class SequenceGenerator:
             constraints: fairseq's lexical constraints; not offered.
             bos_token: what the decoder begins with; default <s>.
 
-        Returns: see `FinishedHypotheses.as_lists`. An image has fewer than ``beam`` hypotheses only where constraints
-            leave fewer.
+        Returns: see `FinishedHypotheses.as_lists`. An image has fewer than ``beam`` hypotheses only where
+            constraints leave fewer.
         """
         if constraints is not None:
-            raise UserError("generate: lexical constraints are not offered; use constraint_trie or prefix_allowed_tokens_fn")
+            raise UserError("constraints of fairseq are not offered; use constraint_trie")
         models = [unwrapped(model) for model in (models or self.models)]
         with evaluating(models), packed_linears(models):
             return GenerationBatch(self, models, sample, prefix_tokens, bos_token).run()
@@ -91,8 +92,8 @@ class SequenceGenerator:
             longest = min(int(options.max_len_a * source_width + options.max_len_b), limit)
         if options.min_len > longest:
             raise UserError(
-                f"generation option min_len={options.min_len}: expected at most {longest}, the longest hypothesis here "
-                f"(max_len_a, max_len_b; the decoder knows {limit + 1} positions)"
+                f"generation option min_len={options.min_len}: expected at most {longest}, the longest "
+                f"hypothesis here (max_len_a, max_len_b; the decoder knows {limit + 1} positions)"
             )
         return longest
 

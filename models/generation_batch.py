@@ -1,10 +1,11 @@
 """The hypotheses of one batch while they grow, one token a step.
 
-All hypotheses of all images advance together; nothing loops over images, beams or tokens. An image is encoded once, its
-beams are further query positions of the same image, and it leaves the batch when its hypotheses are complete.
+All hypotheses of all images advance together; nothing loops over images, beams or tokens. An image is encoded
+once, its beams are further query positions of the same image, and it leaves the batch when its hypotheses are
+complete.
 
-Letters: B images still searched, K beams (one before the first token, ``beam`` later), V vocabulary, M columns that are
-scored, N candidates, T tokens so far (<s> included).
+Letters: B images still searched, K beams (one before the first token, ``beam`` later), V vocabulary, M
+columns that are scored, N candidates, T tokens so far (<s> included).
 """
 
 import logging
@@ -64,7 +65,9 @@ class GenerationBatch:
         codes = torch.full((batch,), self.options.gen_code, dtype=torch.bool, device=device)
         self.decoders = [model.decoder for model in models]
         self.caches = [
-            model.decoder.start(model.encode(**net_input), beam=self.beam, max_len=self.max_len + 1, code_masks=codes)
+            model.decoder.start(
+                model.encode(**net_input), beam=self.beam, max_len=self.max_len + 1, code_masks=codes
+            )
             for model in models
         ]
 
@@ -76,8 +79,8 @@ class GenerationBatch:
                 break
         if self.cut_short:
             logger.warning(
-                "%d of %d rows end early: nothing may follow. In force: %s. Do the constraints allow an answer, and are the "
-                "model's outputs finite?",
+                "%d of %d rows end early: nothing may follow. In force: %s. Do the constraints allow an "
+                "answer, and are the model's outputs finite?",
                 self.cut_short,
                 len(self.ids),
                 self.generator.constraint_names(),
@@ -99,13 +102,14 @@ class GenerationBatch:
         forced = None
         if step < self.prefix.size(1):
             given = self.prefix[:, step]
+            free = given.eq(self.generator.pad)[:, None]
             forced = self.copy_first(self.fixed(log_probs, given), given.eq(eos))
-            if bool(given.ne(self.generator.pad).all()):
+            if not bool(free.any()):
                 return forced
         self.forbid(log_probs, step)
         found = self.generator.search(log_probs, self.totals[..., -1], self.beam)
         if forced is not None:
-            found = Candidates(*(torch.where(given.eq(self.generator.pad)[:, None], a, b) for a, b in zip(found, forced)))
+            found = Candidates(*(torch.where(free, a, b) for a, b in zip(found, forced)))
         return found
 
     def score(self, step: int) -> Tensor:
@@ -119,7 +123,8 @@ class GenerationBatch:
                 logits = self.constrain(logits, step)
             every.append(logits.log_softmax(-1))  # one fused pass; logsumexp alone takes longer
         log_probs = every[0] if len(every) == 1 else torch.stack(every).logsumexp(0) - math.log(len(every))
-        broken = log_probs[..., self.generator.eos].isnan()  # nothing is allowed, or the model returned NaN: the whole row
+        # nothing is allowed, or the model returned NaN; either makes the whole row NaN
+        broken = log_probs[..., self.generator.eos].isnan()
         if bool(broken.any()):
             log_probs.masked_fill_(broken[..., None], -math.inf)
         if self.generator.zero_shot:
@@ -144,7 +149,7 @@ class GenerationBatch:
         log_probs[..., generator.pad] = -math.inf
         if options.gen_code:
             log_probs[..., : self.columns.specials] = -math.inf
-        # as in the release: a prefix switches the minimum length off, in the whole batch up to the longest prefix
+        # as in the release: the longest prefix of the batch switches the minimum length off
         if self.prefix.size(1) <= step < options.min_len:
             log_probs[..., generator.eos] = -math.inf
         if options.match_source_len:
@@ -155,11 +160,12 @@ class GenerationBatch:
                 log_probs.scatter_(2, self.columns.of_tokens(repeated, absent=generator.pad), -math.inf)
 
     def match_source(self, step: int) -> Tensor:
-        """Log-probability (B, 1) of </s>: impossible before the length of the source, at no cost from there on."""
-        return torch.zeros(self.images.shape).to(self.totals).masked_fill_(step < self.source_lengths, -math.inf)[:, None]
+        """Log-probability (B, 1) of </s>: impossible before the length of the source, free from there on."""
+        free = self.totals.new_zeros(self.images.shape)
+        return free.masked_fill_(step < self.source_lengths, -math.inf)[:, None]
 
     def fixed(self, log_probs: Tensor, tokens: Tensor) -> Candidates:
-        """Candidates where each image has one possible next token. Args: tokens: int64[B]; pad: none is possible."""
+        """Candidates where each image has one possible next token. Args: tokens: int64[B]; pad: none."""
         columns = self.columns.of_tokens(tokens, absent=self.generator.pad)[:, None]
         values = log_probs.gather(2, columns[..., None].expand(-1, log_probs.size(1), 1))
         values = values.masked_fill(columns.eq(self.generator.pad)[..., None], -math.inf)
@@ -189,7 +195,9 @@ class GenerationBatch:
         going = (ends * ends.size(1) + rank).argsort(1)[:, : self.beam]
         scores, tokens, parents = (part.gather(1, going) for part in (scores, tokens, parents))
         if any_ends or any_stuck or step == self.max_len:
-            goes_on = (scores > -math.inf).any(1) & ~self.finished.complete(self.images) & (step < self.max_len)
+            goes_on = (
+                (scores > -math.inf).any(1) & ~self.finished.complete(self.images) & (step < self.max_len)
+            )
             if not bool(goes_on.all()):
                 rows = goes_on.nonzero().squeeze(1)
                 self.select(rows)
@@ -198,7 +206,7 @@ class GenerationBatch:
             self.extend(step, scores, tokens, parents)
 
     def rescue(self, found: Candidates, stuck: Tensor) -> Candidates:
-        """Where nothing may follow any beam, an image without hypotheses gets its beams as they are, </s> for free."""
+        """Where nothing may follow, an image without hypotheses gets its beams as they are, </s> for free."""
         needy = stuck & self.finished.counts[self.images].eq(0)
         self.cut_short += int(needy.sum())
         scores, order = self.totals[..., -1].sort(1, descending=True)

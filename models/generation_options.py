@@ -13,7 +13,13 @@ from ofa.errors import UserError
 logger = logging.getLogger(__name__)
 
 # Options of fairseq's generator that are offered nowhere here, with the value that switches each off.
-UNSUPPORTED = {"diversity_rate": -1, "constraints": None, "lm_path": None, "print_alignment": None, "score_reference": False}
+UNSUPPORTED = {
+    "diversity_rate": -1,
+    "constraints": None,
+    "lm_path": None,
+    "print_alignment": None,
+    "score_reference": False,
+}
 
 
 def option(default: Any, text: str) -> Any:
@@ -35,9 +41,13 @@ class GenerationOptions:
     no_repeat_ngram_size: int = option(0, "no n-gram of this size occurs twice in a hypothesis; 0: off")
     sampling: bool = option(False, "draw tokens instead of searching for the best hypotheses")
     sampling_topk: int = option(-1, "draw among the k likeliest tokens only")
-    sampling_topp: float = option(-1.0, "draw among the likeliest tokens that together reach this probability")
+    sampling_topp: float = option(
+        -1.0, "draw among the likeliest tokens that together reach this probability"
+    )
     diverse_beam_groups: int = option(-1, "beams form this many groups that avoid each other's tokens")
-    diverse_beam_strength: float = option(0.5, "penalty for a token that an earlier group has chosen at this step")
+    diverse_beam_strength: float = option(
+        0.5, "penalty for a token that an earlier group has chosen at this step"
+    )
     match_source_len: bool = option(False, "hypotheses are as long as the source")
     constraint_range: Any = option(None, "'start,end': only <s>, <pad>, </s>, <unk> and start <= id < end")
     zero_shot: bool = option(False, "constraints act on probabilities, without renormalising")
@@ -74,13 +84,17 @@ class GenerationOptions:
         """Raises: UserError for a value out of range or options that exclude each other."""
         for name, least in (("beam", 1), ("min_len", 0), ("no_repeat_ngram_size", 0), ("max_len_b", 0)):
             if getattr(self, name) < least:
-                raise UserError(f"generation option {name}: expected at least {least}, found {getattr(self, name)}")
+                raise UserError(
+                    f"generation option {name}: expected at least {least}, found {getattr(self, name)}"
+                )
         if not self.temperature > 0:
             raise UserError(f"generation option temperature: expected above 0, found {self.temperature}")
         if not self.sampling and (self.sampling_topk > 0 or self.sampling_topp > 0):
             raise UserError("generation options sampling_topk and sampling_topp need sampling=True")
         if self.sampling_topp > 1:
-            raise UserError(f"generation option sampling_topp: expected at most 1, found {self.sampling_topp}")
+            raise UserError(
+                f"generation option sampling_topp: expected at most 1, found {self.sampling_topp}"
+            )
         modes = {
             "sampling": self.sampling,
             "diverse_beam_groups": self.diverse_beam_groups > 0,
@@ -91,7 +105,8 @@ class GenerationOptions:
             raise UserError(f"generation options {' and '.join(chosen)} exclude each other; choose one")
         if self.diverse_beam_groups > 0 and self.beam % self.diverse_beam_groups:
             raise UserError(
-                f"generation option beam={self.beam}: expected a multiple of diverse_beam_groups={self.diverse_beam_groups}"
+                f"generation option beam={self.beam}: expected a multiple of "
+                f"diverse_beam_groups={self.diverse_beam_groups}"
             )
 
 

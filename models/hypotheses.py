@@ -46,10 +46,12 @@ class FinishedHypotheses:
     def as_lists(self) -> list[list[dict[str, Tensor | None]]]:
         """fairseq's form: per image the hypotheses, best first, as dicts.
 
-        Keys: ``tokens`` int64[T] with </s>; ``score`` float32[]; ``positional_scores`` float32[T], log-probability
-        of each token; ``attention`` and ``alignment``, empty.
+        Keys: ``tokens`` int64[T] with </s>; ``score`` float32[]; ``positional_scores`` float32[T],
+        log-probability of each token; ``attention`` and ``alignment``, empty.
         """
-        order = self.scores.argsort(dim=1, descending=True, stable=True)  # free places are last: they never get a score
+        order = self.scores.argsort(
+            dim=1, descending=True, stable=True
+        )  # free places have -inf and stay last
         positional = torch.diff(self.totals, dim=-1, prepend=torch.zeros_like(self.totals[..., :1]))
         order, counts, lengths = order.tolist(), self.counts.tolist(), self.lengths.tolist()
         empty = torch.empty(0)

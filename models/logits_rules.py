@@ -1,6 +1,7 @@
 """What may come next: rules that act on the logits of a generation step.
 
-Letters: B images, K beams, V vocabulary, M columns (the part of the vocabulary that may be chosen at all), T tokens.
+Letters: B images, K beams, V vocabulary, M columns (the part of the vocabulary that may be chosen at all), T
+tokens.
 """
 
 import math
@@ -36,13 +37,16 @@ class Columns:
 
     def select(self, logits: Tensor) -> Tensor:
         """(..., V) -> (..., M)."""
-        return logits if self.whole else torch.cat([logits[..., : self.specials], logits[..., self.start : self.end]], -1)
+        if self.whole:
+            return logits
+        return torch.cat([logits[..., : self.specials], logits[..., self.start : self.end]], -1)
 
     def of_tokens(self, tokens: Tensor, absent: int) -> Tensor:
         """Column of each token; ``absent`` for tokens that are not scored."""
         if self.whole:
             return tokens
-        ranged = torch.where((tokens >= self.start) & (tokens < self.end), tokens - self.start + self.specials, absent)
+        inside = (tokens >= self.start) & (tokens < self.end)
+        ranged = torch.where(inside, tokens - self.start + self.specials, absent)
         return torch.where(tokens < self.specials, tokens, ranged)
 
     def tokens(self, columns: Tensor) -> Tensor:
@@ -87,7 +91,8 @@ class TrieRule:
 
     def __init__(self, trie: Trie, bos: int, prefix_length: Tensor):
         self.table: TrieTable = trie.compile(prefix_length.device)
-        self.start = self.table.advance(torch.tensor(ROOT).to(prefix_length), torch.tensor(bos).to(prefix_length))
+        root, first = prefix_length.new_tensor(ROOT), prefix_length.new_tensor(bos)
+        self.start = self.table.advance(root, first)
         self.prefix_length = prefix_length
         self.states = self.start.expand(prefix_length.size(0), 1)
 
@@ -111,7 +116,7 @@ class TrieRule:
 def apply_hook(
     logits: Tensor, hook: Callable[[int, Tensor], list[int]], ids: list[int], tokens: Tensor, columns: Columns
 ) -> None:
-    """In place: only what ``hook(id of the image, tokens so far)`` returns may follow. Calls it for every beam.
+    """In place: only what ``hook(id of the image, tokens so far)`` returns may follow; called for every beam.
 
     Args: logits: float[B, K, M]; ids: one per image; tokens: int64[B, K, T].
     """

@@ -1,9 +1,9 @@
 """Linear layers with weights in the order the processor likes best, for as long as a generation lasts.
 
-A generation step multiplies a few rows (images x beams) by every weight of the decoder. On a CPU torch's ordinary kernel
-takes about four times as long for that as oneDNN's with weights that were reordered once, and twice as long for the many
-rows of the encoder (benchmarks/README.md). Weights are reordered anew for each batch, so changed weights are always seen,
-and the copies are gone afterwards.
+A generation step multiplies a few rows (images x beams) by every weight of the decoder. On a CPU torch's
+ordinary kernel takes about four times as long for that as oneDNN's with weights that were reordered once, and
+twice as long for the many rows of the encoder (benchmarks/README.md). Weights are reordered anew for each
+batch, so changed weights are always seen, and the copies are gone afterwards.
 """
 
 from collections.abc import Iterator, Sequence

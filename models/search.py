@@ -2,8 +2,8 @@
 
 Letters: B images, K beams that go in (one at the first step, all of them later), M columns, N candidates.
 
-The score of a hypothesis is the sum of its log-probabilities. Sums of all beams and columns are never written out: they
-are needed only where one of the best may lie.
+The score of a hypothesis is the sum of its log-probabilities. Sums of all beams and columns are never written
+out: they are needed only where one of the best may lie.
 """
 
 import math
@@ -42,8 +42,8 @@ def largest(values: Tensor, base: Tensor, count: int) -> tuple[Tensor, Tensor]:
     Args: values: float[R, K, M]; base: float[R, K].
     Returns: (sums, indices into K * M), both [R, n], descending, n = min(count, K * M).
 
-    Large vocabularies are reduced first: every one of the ``count`` largest numbers lies in one of the ``count`` chunks
-    with the largest maxima, so one cheap pass of maxima leaves only ``count * CHUNK`` numbers to sort.
+    Large vocabularies are reduced first: each of the ``count`` largest numbers lies in one of the ``count``
+    chunks with the largest maxima, so one cheap pass of maxima leaves only ``count * CHUNK`` numbers to sort.
     """
     rows, beams, width = values.shape
     whole, rest = divmod(width, CHUNK)
@@ -56,7 +56,8 @@ def largest(values: Tensor, base: Tensor, count: int) -> tuple[Tensor, Tensor]:
         maxima = torch.cat([maxima, values[..., whole * CHUNK :].amax(-1, keepdim=True)], -1)
     _, chosen = (maxima + base[..., None]).flatten(1).topk(count)
     beam = chosen // chunks
-    columns = (chosen % chunks * CHUNK)[..., None] + torch.arange(CHUNK, device=values.device)  # (R, count, CHUNK)
+    inside = torch.arange(CHUNK, device=values.device)
+    columns = (chosen % chunks * CHUNK)[..., None] + inside  # (R, count, CHUNK)
     flat = (beam[..., None] * width + columns.clamp(max=width - 1)).flatten(1)
     sums = values.flatten(1).gather(1, flat) + base.gather(1, beam).repeat_interleave(CHUNK, 1)
     if rest:
@@ -70,15 +71,16 @@ def beam_search(log_probs: Tensor, so_far: Tensor, beam: int) -> Candidates:
     width = log_probs.size(-1)
     scores, flat = largest(log_probs, so_far, 2 * beam)
     empty = (0, 2 * beam - scores.size(1))
-    return Candidates(F.pad(scores, empty, value=-math.inf), F.pad(flat % width, empty), F.pad(flat // width, empty))
+    scores, flat = F.pad(scores, empty, value=-math.inf), F.pad(flat, empty)
+    return Candidates(scores, flat % width, flat // width)
 
 
 class DiverseBeamSearch:
     """Beams in groups (Vijayakumar et al. 2018): beam k belongs to group ``k % groups``.
 
-    A group pays ``strength`` for each time that the groups before it have considered a token at this step; the
-    penalty stays in the score. As in the release all ``2 * beam / groups`` candidates of a group count, not only
-    those that live on.
+    A group pays ``strength`` for each time that the groups before it have considered a token at this step;
+    the penalty stays in the score. As in the release all ``2 * beam / groups`` candidates of a group count,
+    not only those that live on.
     """
 
     def __init__(self, groups: int, strength: float):
@@ -91,7 +93,8 @@ class DiverseBeamSearch:
             values = self.penalise(log_probs[:, first::step], found)
             best = beam_search(values, so_far[:, first::step], beam // self.groups)
             found.append(best._replace(parents=best.parents * step + first))
-        return Candidates(*(torch.stack(parts, 2).flatten(1) for parts in zip(*found)))  # rank by rank, group by group
+        # rank by rank, group by group
+        return Candidates(*(torch.stack(parts, 2).flatten(1) for parts in zip(*found)))
 
     def penalise(self, values: Tensor, before: list[Candidates]) -> Tensor:
         """Log-probabilities (B, K', M) of a group, less for what the groups before it have considered."""

@@ -25,7 +25,7 @@ class TrieTable:
     """The edges of a trie, sorted by (node, token); nodes are numbered level by level.
 
     Args:
-        first: int64[N + 1], edges of node n are ``first[n]:first[n + 1]``; N nodes, lost (0) and root (1) included.
+        first: int64[N + 1], edges of node n are ``first[n]:first[n + 1]``; lost (0) and root (1) count.
         token: int64[E], token of each edge.
         child: int64[E], node that the edge leads to.
         key: int64[E], ``node * span + token``, ascending.
@@ -45,7 +45,7 @@ class TrieTable:
     span: int
 
     def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """Nodes reached from ``states`` by ``tokens`` (int64, broadcastable); lost where there is no such edge."""
+        """Nodes reached from ``states`` by ``tokens`` (int64, broadcastable); lost where no edge leads on."""
         key = states * self.span + tokens
         edge = torch.searchsorted(self.key, key).clamp(max=self.key.numel() - 1)
         found = (self.key[edge] == key) & (tokens < self.span)
@@ -142,7 +142,7 @@ class Trie:
 
 
 def as_trie(trie, bos: int, eos: int) -> Trie:
-    """``trie`` itself, or a copy of any object that answers ``get_next_layer(prefix)`` as the release's trie does."""
+    """``trie`` itself, or a copy of an object with the ``get_next_layer(prefix)`` of the release's trie."""
     if isinstance(trie, Trie):
         return trie
     copy, prefixes = Trie(eos), [[bos]]

@@ -27,7 +27,9 @@ def parse_flags(flags: list[str]) -> dict:
     for flag in flags:
         name, _, value = flag.removeprefix("--").partition("=")
         kinds = (int, float, str)
-        values[name.replace("-", "_")] = True if not value else next(v for v in map(read_as(value), kinds) if v is not None)
+        values[name.replace("-", "_")] = (
+            True if not value else next(v for v in map(read_as(value), kinds) if v is not None)
+        )
     return values
 
 
@@ -42,14 +44,20 @@ def read_as(text: str):
 
 
 @lru_cache(maxsize=2)
-def build_model(arch: str, flags: tuple[str, ...], seed: int, logit_scale: float, rows: tuple, scales: tuple) -> OFA:
+def build_model(
+    arch: str, flags: tuple[str, ...], seed: int, logit_scale: float, rows: tuple, scales: tuple
+) -> OFA:
     model = OFA(ModelConfig.from_namespace(Namespace(**parse_flags(flags)), arch), VOCAB_SIZE)
     fill_state_dict(model.state_dict(), seed, logit_scale, dict(rows), dict(scales))
     return model.eval()
 
 
 def models_of(meta: dict) -> list[OFA]:
-    flags = tuple(f for f in meta["flags"] if not f.startswith(("--constraint-range", "--prompt-type", "--val", "--uncon")))
+    flags = tuple(
+        f
+        for f in meta["flags"]
+        if not f.startswith(("--constraint-range", "--prompt-type", "--val", "--uncon"))
+    )
     rows, scales = tuple(meta["row_scale"].items()), tuple(meta["name_scale"].items())
     seeds = meta.get("ensemble_seeds", [meta["seed"]])
     return [build_model(meta["arch"], flags, seed, meta["logit_scale"], rows, scales) for seed in seeds]
@@ -66,7 +74,10 @@ def generator_of(meta: dict, models: list[OFA]) -> SequenceGenerator:
 
 
 def batch_of(case: dict) -> dict:
-    net_input = {"src_tokens": torch.from_numpy(case["src_tokens"]), "src_lengths": torch.from_numpy(case["src_lengths"])}
+    net_input = {
+        "src_tokens": torch.from_numpy(case["src_tokens"]),
+        "src_lengths": torch.from_numpy(case["src_lengths"]),
+    }
     if "patch_images_u8" in case:
         net_input["patch_images"] = torch.from_numpy(images_from_u8(case["patch_images_u8"]))
         net_input["patch_masks"] = torch.from_numpy(case["patch_masks"])
@@ -84,7 +95,9 @@ def check(hypotheses: list[list[dict]], case: dict) -> None:
             length = case["out_lengths"][row, rank]
             expected = case["out_tokens"][row, rank, :length]
             assert hypothesis["tokens"].tolist() == expected.tolist(), f"row {row}, rank {rank}"
-            np.testing.assert_allclose(hypothesis["score"].item(), case["out_scores"][row, rank], rtol=0, atol=1e-3)
+            np.testing.assert_allclose(
+                hypothesis["score"].item(), case["out_scores"][row, rank], rtol=0, atol=1e-3
+            )
             positional = case["out_positional_scores"][row, rank, :length]
             np.testing.assert_allclose(hypothesis["positional_scores"].numpy(), positional, rtol=0, atol=1e-3)
 
@@ -115,8 +128,8 @@ def test_answers_from_a_trie_are_those_of_the_release(name):
 
 @pytest.mark.parametrize("name", [name for name in CASES if "trie" in name])
 def test_a_trie_of_the_recorded_answers_alone_gives_them_back(name):
-    """The answers as token ids are those that were generated: no BPE is needed. Fewer answers, other normalisation: the
-    scores may only rise, and without renormalisation they stay."""
+    """The answers as token ids are those that were generated: no BPE is needed. Fewer answers, other
+    normalisation: the scores may only rise, and without renormalisation they stay."""
     case = load(name)
     prefix = case.get("prefix_tokens")
     answers = set()
@@ -125,8 +138,10 @@ def test_a_trie_of_the_recorded_answers_alone_gives_them_back(name):
         answers |= {tuple(int(t) for t in hypothesis[skip:] if t >= 0) for hypothesis in hypotheses}
     hypotheses = run(case, Trie(2, [[0, *answer] for answer in sorted(answers)]))
     for row, best in enumerate(hypotheses):
-        recorded = {tuple(int(t) for t in tokens if t >= 0): score
-                    for tokens, score in zip(case["out_tokens"][row], case["out_scores"][row])}
+        recorded = {
+            tuple(int(t) for t in tokens if t >= 0): score
+            for tokens, score in zip(case["out_tokens"][row], case["out_scores"][row])
+        }
         for hypothesis in best:
             score = recorded.pop(tuple(hypothesis["tokens"].tolist()), None)
             if score is not None and case["meta"].get("zero_shot"):

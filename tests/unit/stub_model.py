@@ -1,7 +1,7 @@
-"""A model with the interface that generation uses, and beam search written out in plain Python to compare with.
+"""A model with the interface that generation uses, and beam search written out in plain Python.
 
-The stub's logits depend on the image, the length and the last two tokens, which it remembers itself: a wrong order of
-its cache shows in the scores.
+The stub's logits depend on the image, the length and the last two tokens, which it remembers itself: a wrong
+order of its cache shows in the scores.
 """
 
 import math
@@ -30,7 +30,9 @@ class StubDecoder(nn.Module):
     def __init__(self, seed: int, vocab: int, sharpness: float):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.last, self.before, self.image = (sharpness * torch.randn(40, vocab, generator=generator) for _ in range(3))
+        self.last, self.before, self.image = (
+            sharpness * torch.randn(40, vocab, generator=generator) for _ in range(3)
+        )
         self.last[:, EOS] += 2
         self.config = SimpleNamespace(max_target_positions=64)
         self.image_position_idx = torch.arange(100)
@@ -45,7 +47,11 @@ class StubDecoder(nn.Module):
     def logits(self, history: Tensor, images: Tensor) -> Tensor:
         """Args: history: int64[..., T]; images: int64, broadcastable to [...]."""
         before = history[..., -2] if history.size(-1) > 1 else history[..., -1]
-        return self.last[history[..., -1] % 40] + self.before[before % 40] + self.image[(images + history.size(-1)) % 40]
+        return (
+            self.last[history[..., -1] % 40]
+            + self.before[before % 40]
+            + self.image[(images + history.size(-1)) % 40]
+        )
 
 
 class StubModel(nn.Module):
@@ -64,12 +70,13 @@ def batch_of(images: list[int], width: int = 3) -> dict:
 
 
 def naive_beam_search(
-    models, image, *, beam, max_len, min_len=1, lenpen=1.0, unnormalized=False, temperature=1.0, ngram=0, unkpen=0.0,
-    allowed=None, zero_shot=False, prefix=(), prefix_width=0,
+    models, image, *, beam, max_len, min_len=1, lenpen=1.0, unnormalized=False, temperature=1.0, ngram=0,
+    unkpen=0.0, allowed=None, zero_shot=False, prefix=(), prefix_width=0,
 ):  # fmt: skip
     """Beam search of one image, hypothesis by hypothesis.
 
-    Args: allowed: function (tokens without <s>) -> ids that may follow, or None; prefix_width: longest prefix of the batch.
+    Args: allowed: function (tokens without <s>) -> ids that may follow, or None; prefix_width: longest prefix
+    of the batch.
     Returns: [(score, tokens with </s>, positional scores)], best first.
     """
     beams, finished = [([], [])], []
@@ -102,7 +109,9 @@ def naive_beam_search(
     return sorted(finished, key=lambda f: -f[0])
 
 
-def distribution(models, image: int, tokens: list[int], temperature: float, allowed, zero_shot: bool) -> Tensor:
+def distribution(
+    models, image: int, tokens: list[int], temperature: float, allowed, zero_shot: bool
+) -> Tensor:
     history = torch.tensor([BOS, *tokens])
     forbidden = torch.zeros(VOCAB, dtype=torch.bool)
     if allowed is not None:

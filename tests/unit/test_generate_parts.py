@@ -1,4 +1,4 @@
-"""The parts of generation by themselves: largest numbers, sampling, tries, n-grams, options, reordered weights."""
+"""The parts of generation by themselves: sampling, tries, n-grams, options, reordered weights."""
 
 import math
 import pickle
@@ -136,7 +136,11 @@ def test_columns_of_a_range_and_back():
     columns = Columns.of_range((10, 13), specials=4, vocab_size=20)
     tokens = torch.tensor([0, 3, 4, 9, 10, 12, 13, 19])
     assert columns.of_tokens(tokens, absent=1).tolist() == [0, 3, 1, 1, 4, 6, 1, 1]
-    assert columns.select(torch.arange(20)).tolist() == columns.tokens(torch.arange(7)).tolist() == [0, 1, 2, 3, 10, 11, 12]
+    assert (
+        columns.select(torch.arange(20)).tolist()
+        == columns.tokens(torch.arange(7)).tolist()
+        == [0, 1, 2, 3, 10, 11, 12]
+    )
     whole = Columns.of_range(None, specials=4, vocab_size=20)
     assert whole.whole and torch.equal(whole.of_tokens(tokens, 1), tokens)
 
@@ -147,9 +151,16 @@ def test_a_range_is_written_in_several_ways(value):
 
 
 def test_a_namespace_with_other_options_is_understood():
-    namespace = Namespace(beam=3, lenpen=0.7, nbest=1, sacrebleu=False, diversity_rate=-1.0, constraints=None, unkpen=0)
+    namespace = Namespace(
+        beam=3, lenpen=0.7, nbest=1, sacrebleu=False, diversity_rate=-1.0, constraints=None, unkpen=0
+    )
     options = GenerationOptions.from_namespace(namespace, constraint_range="4,9", zero_shot=None)
-    assert (options.beam, options.lenpen, options.constraint_range, options.max_len_b) == (3, 0.7, (4, 9), 200)
+    assert (options.beam, options.lenpen, options.constraint_range, options.max_len_b) == (
+        3,
+        0.7,
+        (4, 9),
+        200,
+    )
 
 
 @pytest.mark.parametrize(

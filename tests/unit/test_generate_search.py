@@ -107,7 +107,9 @@ def test_a_trie_begins_behind_each_row_s_own_prefix():
                 return range(VOCAB)
             return trie.get_next_layer([BOS, *tokens[len(own) :]])
 
-        expected = naive_beam_search(models, image, beam=3, max_len=12, allowed=allowed, prefix=own, prefix_width=3)
+        expected = naive_beam_search(
+            models, image, beam=3, max_len=12, allowed=allowed, prefix=own, prefix_width=3
+        )
         assert_same(hypotheses, expected)
 
 
@@ -116,9 +118,13 @@ def test_the_release_s_kind_of_trie_is_accepted():
         def get_next_layer(self, prefix):
             return Trie(EOS, [[BOS, *answer, EOS] for answer in ANSWERS]).get_next_layer(prefix)
 
-    own = generate([StubModel(4)], IMAGES, beam=3, trie=Trie(EOS, [[BOS, *answer, EOS] for answer in ANSWERS]))
+    own = generate(
+        [StubModel(4)], IMAGES, beam=3, trie=Trie(EOS, [[BOS, *answer, EOS] for answer in ANSWERS])
+    )
     foreign = generate([StubModel(4)], IMAGES, beam=3, trie=Foreign())
-    assert [[h["tokens"].tolist() for h in row] for row in own] == [[h["tokens"].tolist() for h in row] for row in foreign]
+    assert [[h["tokens"].tolist() for h in row] for row in own] == [
+        [h["tokens"].tolist() for h in row] for row in foreign
+    ]
 
 
 def test_a_hook_decides_what_may_follow():
@@ -138,7 +144,12 @@ def test_a_hook_decides_what_may_follow():
 
 def test_where_nothing_may_follow_the_hypothesis_ends_and_the_constraint_is_named(caplog):
     with caplog.at_level(logging.WARNING):
-        found = generate([StubModel(6)], IMAGES, beam=2, prefix_allowed_tokens_fn=lambda row, tokens: [9] * (len(tokens) < 3))
+        found = generate(
+            [StubModel(6)],
+            IMAGES,
+            beam=2,
+            prefix_allowed_tokens_fn=lambda row, tokens: [9] * (len(tokens) < 3),
+        )
     assert all([h["tokens"].tolist() for h in hypotheses] == [[9, 9, EOS]] for hypotheses in found)
     assert all(torch.isfinite(h["score"]) for hypotheses in found for h in hypotheses)
     assert "prefix_allowed_tokens_fn" in caplog.text and "4 of 4" in caplog.text
@@ -176,7 +187,9 @@ def test_an_ensemble_averages_probabilities():
         assert_same(hypotheses, naive_beam_search(models, image, beam=4, max_len=5))
 
 
-@pytest.mark.parametrize("options", [{}, {"diverse_beam_groups": 2, "beam": 4}, {"no_repeat_ngram_size": 2}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"diverse_beam_groups": 2, "beam": 4}, {"no_repeat_ngram_size": 2}], ids=str
+)
 def test_an_image_alone_gives_what_it_gives_in_a_batch(options):
     settings = {"beam": 5, "max_len_b": 7, **options}
     together = generate([StubModel(10)], IMAGES, **settings)
@@ -186,8 +199,12 @@ def test_an_image_alone_gives_what_it_gives_in_a_batch(options):
 
 
 def test_diverse_groups_without_strength_are_equal_and_with_it_differ():
-    same = generate([StubModel(11)], IMAGES, beam=2, max_len_b=4, diverse_beam_groups=2, diverse_beam_strength=0.0)
-    differ = generate([StubModel(11)], IMAGES, beam=2, max_len_b=4, diverse_beam_groups=2, diverse_beam_strength=50.0)
+    same = generate(
+        [StubModel(11)], IMAGES, beam=2, max_len_b=4, diverse_beam_groups=2, diverse_beam_strength=0.0
+    )
+    differ = generate(
+        [StubModel(11)], IMAGES, beam=2, max_len_b=4, diverse_beam_groups=2, diverse_beam_strength=50.0
+    )
     greedy = generate([StubModel(11)], IMAGES, beam=1, max_len_b=4)
     for hypotheses, best in zip(same, greedy):
         assert all(h["tokens"].tolist() == best[0]["tokens"].tolist() for h in hypotheses)
@@ -204,7 +221,9 @@ def test_codes_hold_no_special_token_and_have_the_longest_length():
 
 def test_an_ignored_end_of_sentence_counts_one():
     found = generate([StubModel(12)], IMAGES, beam=2, min_len=5, max_len_b=5, gen_code=True, ignore_eos=True)
-    assert all(h["positional_scores"][-1].item() == pytest.approx(1.0, abs=1e-5) for row in found for h in row)
+    assert all(
+        h["positional_scores"][-1].item() == pytest.approx(1.0, abs=1e-5) for row in found for h in row
+    )
 
 
 def test_match_source_len_ends_with_the_source():
@@ -245,10 +264,17 @@ def test_modules_return_to_the_mode_they_were_in():
 def small_model() -> OFA:
     torch.manual_seed(0)
     sizes = dict(encoder_embed_dim=32, encoder_ffn_embed_dim=48, encoder_layers=1, decoder_layers=2)
-    heads = dict(encoder_attention_heads=4, decoder_attention_heads=4, scale_attn=True, scale_fc=True, scale_heads=True)
-    stem = dict(resnet_type="resnet18", resnet_width=8, image_bucket_size=12, token_bucket_size=8, code_image_size=64)
+    heads = dict(
+        encoder_attention_heads=4, decoder_attention_heads=4, scale_attn=True, scale_fc=True, scale_heads=True
+    )
+    stem = dict(
+        resnet_type="resnet18", resnet_width=8, image_bucket_size=12, token_bucket_size=8, code_image_size=64
+    )
     model = OFA(ModelConfig(**sizes, **heads, **stem, disable_entangle=True), VOCAB).eval()
-    for name, parameter in model.named_parameters():  # far from the starting point, where logits hardly differ
+    for (
+        name,
+        parameter,
+    ) in model.named_parameters():  # far from the starting point, where logits hardly differ
         if "embed_images" not in name:
             parameter.data += 0.3 * torch.randn_like(parameter)
     return model
@@ -280,7 +306,9 @@ def test_scores_are_those_of_the_uncached_network(small_model):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_generates_on_a_cpu(small_model, dtype):
     half = copy.deepcopy(small_model).to(dtype)
-    generator = SequenceGenerator([half], GenerationOptions(beam=3, max_len_b=5, no_repeat_ngram_size=2), VOCAB)
+    generator = SequenceGenerator(
+        [half], GenerationOptions(beam=3, max_len_b=5, no_repeat_ngram_size=2), VOCAB
+    )
     for hypotheses in generator.generate(None, photo_batch(dtype)):
         assert len(hypotheses) == 3
         assert all(h["score"].isfinite() and h["score"].dtype == torch.float32 for h in hypotheses)
