@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ofa.errors import UserError
 from ofa.models.generation_batch import GenerationBatch
 from ofa.models.generation_options import GenerationOptions
+from ofa.models.inference_weights import inference_weights
 from ofa.models.logits_rules import Columns
-from ofa.models.packed_linear import packed_linears
 from ofa.models.search import make_search
 
 
@@ -79,7 +79,7 @@ class SequenceGenerator:
         if constraints is not None:
             raise UserError("constraints of fairseq are not offered; use constraint_trie")
         models = [unwrapped(model) for model in (models or self.models)]
-        with evaluating(models), packed_linears(models):
+        with evaluating(models), inference_weights(models):
             return GenerationBatch(self, models, sample, prefix_tokens, bos_token).run()
 
     def longest(self, models: Sequence[nn.Module], source_width: int, source_lengths: Tensor) -> int:

@@ -11,8 +11,9 @@ from torch import nn
 
 from ofa.errors import UserError
 from ofa.models.generation_options import GenerationOptions, parse_range
+from ofa.models.inference_weights import can_pack, inference_weights
 from ofa.models.logits_rules import Columns, repeated_ngrams
-from ofa.models.packed_linear import can_pack, packed_linears
+from ofa.models.resnet import ResNet
 from ofa.models.search import Sampling, largest
 from ofa.trie import LOST, ROOT, Trie
 
@@ -190,9 +191,30 @@ def test_reordered_weights_give_the_same_products_and_see_changes():
         x = torch.randn(2, rows, 33)
         expected = layers(x)
         for _ in range(2):
-            with packed_linears([layers]):
+            with inference_weights([layers]):
                 for _ in range(3):
                     torch.testing.assert_close(layers(x), expected)
             layers[0].weight.data.mul_(2)
             expected = layers(x)
     assert all("forward" not in vars(layer) for layer in layers)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@torch.no_grad()
+def test_folded_batch_norms_give_the_same_image_features(frozen):
+    torch.manual_seed(0)
+    stem = ResNet("resnet18", width=8, frozen_bn=frozen).eval()
+    for name, value in stem.state_dict().items():
+        if "running" in name or ".bn" in name or name.startswith("bn"):
+            value.copy_(value + 0.2 * torch.rand_like(value.float()))
+    images = torch.randn(2, 3, 64, 48)
+    expected = stem(images)
+    assert not torch.equal(expected, ResNet("resnet18", width=8).eval()(images))
+    with inference_weights([stem]):
+        torch.testing.assert_close(stem(images), expected, atol=1e-5, rtol=1e-4)
+    assert torch.equal(stem(images), expected)
+    with inference_weights([stem.train()]):  # batch statistics are not known before
+        assert (
+            all("forward" not in vars(module) for module in stem.modules() if "Norm" in type(module).__name__)
+            or frozen
+        )
