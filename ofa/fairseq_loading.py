@@ -79,6 +79,8 @@ def _build(path: str, state: dict, task, ema: bool) -> torch.nn.Module:
         raise UserError(f"{path}: has {rows} vocabulary entries, the folder {task.cfg.bpe_dir} makes "
                         f"{len(task.vocabulary)}; give the folder of its training by --bpe-dir")
     model_config = state["cfg"]["model"]
+    if getattr(model_config, "resnet_model_path", None):
+        model_config.resnet_model_path = None  # where training found ImageNet weights; the checkpoint has its own
     model = task.build_model(model_config, from_checkpoint=True)
     try:
         model.load_state_dict(weights, strict=True, model_cfg=model_config)

@@ -107,6 +107,12 @@ def test_bf16_predicts_every_row_too(run, tmp_path):
     assert len(json.loads((tmp_path / "test_predict.json").read_text())) == 11
 
 
+def test_the_stem_weights_that_training_started_from_are_not_needed(run, tmp_path):
+    assert evaluate(run, str(run / "world/caption_test.tsv"), "--max-len-b", "6", "--results-path", str(tmp_path), *NO_METEOR,
+                    "--model-overrides", "{'resnet_model_path': '/nowhere/resnet18.pth'}") == 0
+    assert len(json.loads((tmp_path / "test_predict.json").read_text())) == 11
+
+
 def spoil_row(run: Path, folder: Path) -> str:
     lines = (run / "world/caption_test.tsv").read_text().splitlines()
     fields = lines[4].split("\t")
