@@ -195,9 +195,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "ofa_nano": _size(
         128,
         4,
-        (2, 3),
+        (1, 3),
         "resnet18",
-        resnet_width=32,
+        resnet_width=24,
         init_std=0.08,  # about 1 / sqrt(width): a narrow network with BERT's 0.02 needs hundreds of updates to wake up
         encoder_ffn_embed_dim=384,
         scale_attn=True,

@@ -10,10 +10,10 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/.." && pwd)
 PYTHON=${OFA_VENV:-$ROOT/.venv}/bin/python
 
-NAME=quickstart SCENES=10000 UPDATES=800 MINUTES=4.3 FRESH_RUN=
+NAME=quickstart SCENES=10000 UPDATES=720 MINUTES=4.7 PIXELS=96 FRESH_RUN=
 for argument in "$@"; do
     case $argument in
-        --long) NAME=quickstart_long SCENES=20000 UPDATES=4000 MINUTES=16 ;;
+        --long) NAME=quickstart_long SCENES=20000 UPDATES=2400 MINUTES=16 ;;
         --fresh) FRESH_RUN=1 ;;
         -h | --help) sed -n '2,7s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *) echo "quickstart: error: expects --long or --fresh, found '$argument'" >&2; exit 2 ;;
@@ -22,7 +22,7 @@ done
 SCENES=${QUICKSTART_SCENES:-$SCENES} UPDATES=${QUICKSTART_UPDATES:-$UPDATES} MINUTES=${QUICKSTART_MINUTES:-$MINUTES} TEST=${QUICKSTART_TEST_SCENES:-300}
 RUN=${QUICKSTART_DIR:-$ROOT/runs/$NAME}
 WORLD=$RUN/world VOCAB=$RUN/vocab CHECKPOINTS=$RUN/checkpoints REPORT=$RUN/report.html
-SETTINGS="scenes $SCENES, test $TEST, updates $UPDATES, version 1"
+SETTINGS="scenes $SCENES, test $TEST, updates $UPDATES, $PIXELS px, version 5"
 
 say() { printf '\n\033[1m[quickstart] %s\033[0m\n' "$*"; }
 
@@ -47,7 +47,7 @@ stage() {  # stage NAME COMMAND...: run a stage that has not been finished befor
 
 ofa() { (cd "$ROOT" && "$PYTHON" -m ofa "$@"); }
 
-make_world() { ofa prepare picture-world --out "$WORLD" --train "$SCENES" --val 100 --test "$TEST" --size 64; }
+make_world() { ofa prepare picture-world --out "$WORLD" --train "$SCENES" --val 100 --test "$TEST" --size "$PIXELS"; }
 
 make_vocabulary() {  # the question is learned as well as the captions, so that it costs a few tokens only
     yes "what does the image describe?" | head -n "$SCENES" >"$RUN/questions.txt" || true
@@ -65,8 +65,8 @@ train_model() {
         --task=caption --arch=ofa_nano --bpe-dir="$VOCAB" --selected-cols=0,4,2 --cpu \
         --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.0 \
         --code-dict-size=64 --num-bins=100 --code-image-size=64 --image-bucket-size=8 --token-bucket-size=32 \
-        --patch-image-size=64 --max-src-length=20 --max-tgt-length=20 --dropout=0.0 \
-        --lr=7e-4 --adam-betas='(0.9,0.98)' --max-update="$UPDATES" --total-num-update="$UPDATES" --warmup-ratio=0.05 \
+        --patch-image-size="$PIXELS" --max-src-length=20 --max-tgt-length=20 --dropout=0.0 \
+        --lr=1e-3 --adam-betas='(0.9,0.98)' --max-update="$UPDATES" --total-num-update="$UPDATES" --warmup-ratio=0.05 \
         --stop-time-hours="$(awk "BEGIN { print $MINUTES / 60 }")" \
         --eval-cider --eval-args='{"beam":3,"max_len_b":30}' \
         --best-checkpoint-metric=cider --maximize-best-checkpoint-metric --no-epoch-checkpoints --keep-best-checkpoints=1 \
