@@ -10,7 +10,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/.." && pwd)
 PYTHON=${OFA_VENV:-$ROOT/.venv}/bin/python
 
-NAME=quickstart SCENES=10000 UPDATES=720 MINUTES=4.7 PIXELS=96 FRESH_RUN=
+NAME=quickstart SCENES=10000 UPDATES=560 MINUTES=4.7 PIXELS=96 FRESH_RUN=
 for argument in "$@"; do
     case $argument in
         --long) NAME=quickstart_long SCENES=20000 UPDATES=2400 MINUTES=16 ;;
