@@ -35,12 +35,11 @@ import torch
 from ofa.data.sample import Sample
 
 
-def collate(samples: list[Sample], pad: int = 1, eos: int = 2) -> dict[str, Any]:
+def collate(samples: list[Sample], pad: int = 1) -> dict[str, Any]:
     """Batch of samples of one kind; padding is on the right. No samples give an empty dict.
 
     Args:
         pad: token id that fills short rows of tokens.
-        eos: accepted for symmetry with the vocabulary; sequences already end with it.
     """
     if not samples:
         return {}
