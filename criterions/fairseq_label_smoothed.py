@@ -1,22 +1,17 @@
 """Label-smoothed cross-entropy and the encouraging loss as fairseq criterions."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Optional
 
 import torch
-from fairseq import utils
-from fairseq.criterions import FairseqCriterion, register_criterion
+from fairseq.criterions import register_criterion
 from fairseq.dataclass import FairseqDataclass
-from fairseq.logging import metrics
 from omegaconf import II
 from torch import Tensor
 
 from ofa.criterions import losses
+from ofa.criterions.fairseq_criterion import OFACriterion, check_share, option, parse_range
 from ofa.errors import UserError
-
-
-def option(default, help_text: str):
-    return field(default=default, metadata={"help": help_text})
 
 
 @dataclass
@@ -42,10 +37,17 @@ class EncouragingConfig(LabelSmoothedConfig):
 
 
 @register_criterion("adjust_label_smoothed_cross_entropy", dataclass=LabelSmoothedConfig)
-class LabelSmoothedCriterion(FairseqCriterion):
+class LabelSmoothedCriterion(OFACriterion):
     """Works with any model that returns (logits float[B, T, V], extra) and any vocabulary."""
 
     config = LabelSmoothedConfig
+    averages = {
+        "loss": ("sample_size", "sample_size"),
+        "loss_v1": ("sample_size_v1", "sample_size_v1"),
+        "loss_v2": ("sample_size_v2", "sample_size_v2"),
+        "nll_loss": ("sample_size", "ntokens"),
+    }
+    counts = (*OFACriterion.counts, "sample_size_v1", "sample_size_v2")
 
     def __init__(
         self,
@@ -74,11 +76,6 @@ class LabelSmoothedCriterion(FairseqCriterion):
         self.reg_alpha = reg_alpha
         self.sample_patch_num = sample_patch_num
         self.span = parse_range(constraint_range)
-
-    @classmethod
-    def build_criterion(cls, cfg, task):
-        names = cls.config.__dataclass_fields__.keys() - {"_name"}
-        return cls(task, **{name: getattr(cfg, name) for name in names})
 
     def forward(self, model, sample, update_num=0, reduce=True):
         """Loss of a batch, or of a pretraining step when ``sample`` is a pair of batches.
@@ -184,31 +181,6 @@ class LabelSmoothedCriterion(FairseqCriterion):
             return losses.keep_tokens(rank, self.drop_worst_ratio, paired=self.use_rdrop)
         return torch.arange(len(rank), device=rank.device)
 
-    @staticmethod
-    def reduce_metrics(logging_outputs) -> None:
-        """Log averages over all processes and accumulated batches."""
-
-        def total(key):
-            return utils.item(sum(log.get(key, 0) for log in logging_outputs))
-
-        sample_size = total("sample_size")
-        metrics.log_scalar("loss", total("loss") / max(sample_size, 1), sample_size, round=3)
-        for part in ("v1", "v2"):
-            size = max(total(f"sample_size_{part}"), 1)
-            metrics.log_scalar(f"loss_{part}", total(f"loss_{part}") / size, size, round=3)
-        metrics.log_scalar("nll_loss", total("nll_loss") / max(sample_size, 1), total("ntokens"), round=3)
-        metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
-        for key in ("ntokens", "nsentences", "sample_size", "sample_size_v1", "sample_size_v2"):
-            metrics.log_scalar(key, total(key), 1, round=3)
-        if total("total") > 0:
-            metrics.log_scalar("total", total("total"))
-            metrics.log_scalar("n_correct", total("n_correct"))
-            metrics.log_derived("accuracy", share_of_correct_tokens)
-
-    @staticmethod
-    def logging_outputs_can_be_summed() -> bool:
-        return True
-
 
 @register_criterion("adjust_label_smoothed_encouraging_loss", dataclass=EncouragingConfig)
 class EncouragingCriterion(LabelSmoothedCriterion):
@@ -251,30 +223,6 @@ def repeat_batch(sample: dict) -> dict:
     doubled = {key: twice(value) for key, value in sample.items()}
     doubled["net_input"] = {key: twice(value) for key, value in sample["net_input"].items()}
     return {**doubled, "ntokens": 2 * sample["ntokens"], "nsentences": 2 * sample["nsentences"]}
-
-
-def share_of_correct_tokens(meters) -> float:
-    """Per cent."""
-    return round(meters["n_correct"].sum * 100.0 / meters["total"].sum, 3)
-
-
-def check_share(flag: str, value: float) -> float:
-    if not 0 <= value < 1:
-        raise UserError(f"{flag} is a share in [0, 1), found {value}")
-    return value
-
-
-def parse_range(text: str | None) -> tuple[int, int] | None:
-    """``"20,60"`` -> (20, 60)."""
-    if text is None:
-        return None
-    try:
-        start, end = map(int, text.split(","))
-    except ValueError:
-        raise UserError(f"--constraint-range expects two token ids 'START,END', found '{text}'") from None
-    if not 0 <= start < end:
-        raise UserError(f"--constraint-range expects START < END, found '{text}'")
-    return start, end
 
 
 def check_targets(nll: Tensor, target: Tensor, rows: Tensor, sample: dict) -> None:

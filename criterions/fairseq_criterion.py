@@ -1,0 +1,85 @@
+"""What all criterions share: their options, how they are built, and what they report over processes and batches."""
+
+from dataclasses import field
+
+from fairseq import utils
+from fairseq.criterions import FairseqCriterion
+from fairseq.logging import metrics
+
+from ofa.errors import UserError
+
+
+def option(default, help_text: str):
+    return field(default=default, metadata={"help": help_text})
+
+
+class OFACriterion(FairseqCriterion):
+    """A criterion whose constructor takes the fields of its configuration by name.
+
+    Attributes:
+        config: the dataclass of its options.
+        averages: logged figure -> (count it is divided by, count that weighs it over time).
+        optional: figures and counts that are reported only by runs that have them.
+        counts: logged as they are.
+    """
+
+    config: type
+    averages = {"loss": ("sample_size", "sample_size")}
+    optional: tuple[str, ...] = ()
+    counts: tuple[str, ...] = ("ntokens", "nsentences", "sample_size")
+
+    @classmethod
+    def build_criterion(cls, cfg, task):
+        names = cls.config.__dataclass_fields__.keys() - {"_name"}
+        return cls(task, **{name: getattr(cfg, name) for name in names})
+
+    @classmethod
+    def reduce_metrics(cls, logging_outputs) -> None:
+        """Log averages over all processes and accumulated batches."""
+
+        def total(key):
+            return utils.item(sum(log.get(key, 0) for log in logging_outputs))
+
+        def reported(key):
+            return key not in cls.optional or any(key in log for log in logging_outputs)
+
+        for name, (divisor, weight) in cls.averages.items():
+            if reported(name):
+                value = total(name) / max(total(divisor), 1)
+                metrics.log_scalar(name, value, total(weight), round=3)
+        for name in filter(reported, cls.counts):
+            metrics.log_scalar(name, total(name), 1, round=3)
+        if "nll_loss" in cls.averages:
+            metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
+        if total("total") > 0:
+            metrics.log_scalar("total", total("total"))
+            metrics.log_scalar("n_correct", total("n_correct"))
+            metrics.log_derived("accuracy", share_of_correct_tokens)
+
+    @staticmethod
+    def logging_outputs_can_be_summed() -> bool:
+        return True
+
+
+def share_of_correct_tokens(meters) -> float:
+    """Per cent."""
+    return round(meters["n_correct"].sum * 100.0 / meters["total"].sum, 3)
+
+
+def check_share(flag: str, value: float) -> float:
+    if not 0 <= value < 1:
+        raise UserError(f"{flag} is a share in [0, 1), found {value}")
+    return value
+
+
+def parse_range(text: str | None) -> tuple[int, int] | None:
+    """``"20,60"`` -> (20, 60)."""
+    if text is None:
+        return None
+    try:
+        start, end = map(int, text.split(","))
+    except ValueError:
+        raise UserError(f"--constraint-range expects two token ids 'START,END', found '{text}'") from None
+    if not 0 <= start < end:
+        raise UserError(f"--constraint-range expects START < END, found '{text}'")
+    return start, end
