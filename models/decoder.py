@@ -21,63 +21,36 @@ from ofa.models.config import ModelConfig
 from ofa.models.encoder import EncoderOutput
 from ofa.models.layers import DecoderLayer
 from ofa.models.positions import (
-    RelativeBias,
     bias_product,
     code_positions,
-    image_buckets,
-    num_image_buckets,
     split_heads,
     token_bucket_rows,
-    token_buckets,
 )
-from ofa.models.prompts import PrefixPrompt
-from ofa.models.stack import build_layers, run_layer, skip_layer
+from ofa.models.stack import Stack, run_layer, skip_layer
 
 Kind = Union[bool, Tensor]  # are the targets image codes? bool[B] when some are
 
 
-class Decoder(nn.Module):
-    """The order in which modules are made is the order of the released state dict."""
+class Decoder(Stack):
+    """Tokens of a target and the encoder's output in, logits of the next tokens out."""
 
     def __init__(self, config: ModelConfig, embed_tokens: nn.Embedding, pad: int) -> None:
-        super().__init__()
-        self.config, self.pad = config, pad
-        width, heads, layers = config.decoder_embed_dim, config.decoder_attention_heads, config.decoder_layers
-        self.num_heads = heads
-        self.position_scale = (width // heads * config.attn_scale_factor) ** -0.5
-        self.embed_scale = 1.0 if config.no_scale_embedding else width**0.5
-        self.register_buffer("version", torch.tensor([3.0]))
-        self.register_buffer("token_rp_bucket", token_buckets(config.token_bucket_size))
-        self.register_buffer("image_rp_bucket", image_buckets(config.image_bucket_size))
-        self.register_buffer(
-            "image_position_idx", code_positions(config.code_image_size, config.image_bucket_size)
-        )
-        if config.decoder_prompt:
-            hidden = config.decoder_prompt_dim if config.decoder_prompt_projection else 0
-            self.decoder_prompt_encoder = PrefixPrompt(
-                config.decoder_prompt_length, width, layers, heads, hidden, config.prompt_dropout
-            )
-        self.embed_tokens = embed_tokens
-        self.layernorm_embedding = nn.LayerNorm(width) if config.layernorm_embedding else None
-        self.embed_positions = nn.Embedding(config.max_target_positions + 2, width)
-        self.embed_image_positions = nn.Embedding(config.image_bucket_size**2 + 1, width)
-        self.pos_ln = nn.LayerNorm(width)
-        self.image_pos_ln = nn.LayerNorm(width)
+        super().__init__("decoder", config, pad)
+        width = self.width
+        codes = code_positions(config.code_image_size, config.image_bucket_size)
+        self.register_buffer("image_position_idx", codes)
+        self.make_embeddings(embed_tokens)
+        self.make_positions(config.max_target_positions)
         self.self_pos_q_linear = nn.Linear(width, width)
         self.self_pos_k_linear = nn.Linear(width, width)
         self.cross_pos_q_linear = nn.Linear(width, width)
         self.cross_pos_k_linear = nn.Linear(width, width)
         self.code_layernorm_embedding = nn.LayerNorm(width) if config.code_layernorm_embedding else None
-        self.layers = build_layers(DecoderLayer, config, layers, config.decoder_drop_path_rate)
-        self.layer_norm = nn.LayerNorm(width) if config.decoder_normalize_before else None
+        self.make_layers(DecoderLayer)
         self.output_projection = nn.Linear(width, embed_tokens.num_embeddings, bias=False)
         if config.share_decoder_input_output_embed:
             self.output_projection.weight = embed_tokens.weight
-        self.token_rel_pos_table_list = RelativeBias(layers, 2 * config.token_bucket_size - 1, heads)
-        self.image_rel_pos_table_list = RelativeBias(
-            layers, num_image_buckets(config.image_bucket_size), heads
-        )
-        self.dropout = nn.Dropout(config.dropout)
+        self.make_biases()
 
     # ------------------------------------------------------------------ the whole target at once
 
@@ -105,7 +78,7 @@ class Decoder(nn.Module):
         padding_mask = padding_mask if bool(padding_mask.any()) else None
         biases = self.self_biases(is_code, 0, length, padding_mask)
         source_bias = self.source_bias(is_code, 0, length, encoder_output)
-        prompts = self.decoder_prompt_encoder() if self.config.decoder_prompt else [None] * len(self.layers)
+        prompts = self.prompts()
         x = self.embed(prev_output_tokens, 0, is_code)
         extra: dict = {"attn": [None], "inner_states": [x] if return_hidden else []}
         looking = self.watch_last_attention() if return_attention else None
@@ -141,7 +114,7 @@ class Decoder(nn.Module):
         """A cache for generating targets of up to ``max_len`` tokens with up to ``beam`` beams per image."""
         is_code = kind_of_target(code_masks)
         sources = [layer.encoder_attn.keys_values(encoder_output.states) for layer in self.layers]
-        prompts = self.decoder_prompt_encoder() if self.config.decoder_prompt else None
+        prompts = self.prompts() if self.config.decoder_prompt else None
 
         def bias_rows(first: int, last: int) -> tuple[list[Tensor], Tensor]:
             return list(self.self_biases(is_code, first, last)), self.source_bias(

@@ -17,18 +17,13 @@ from ofa.models.attention import pad_for_prompt
 from ofa.models.config import ModelConfig
 from ofa.models.layers import EncoderLayer
 from ofa.models.positions import (
-    RelativeBias,
     bias_product,
     grid_positions,
-    image_buckets,
-    num_image_buckets,
     split_heads,
     token_bucket_rows,
-    token_buckets,
 )
-from ofa.models.prompts import PrefixPrompt
 from ofa.models.resnet import ResNet
-from ofa.models.stack import build_layers, run_layer, skip_layer
+from ofa.models.stack import Stack, run_layer, skip_layer
 from ofa.models.vit import VITS, VisionTransformer
 
 
@@ -59,45 +54,24 @@ class Patches:
     padding_mask: Tensor  # bool[B, P]
 
 
-class Encoder(nn.Module):
-    """The order in which modules are made is the order of the released state dict."""
+class Encoder(Stack):
+    """Patches of images and tokens of a text in, their states out."""
 
     def __init__(self, config: ModelConfig, embed_tokens: nn.Embedding, pad: int) -> None:
-        super().__init__()
-        self.config, self.pad = config, pad
-        width, heads, layers = config.encoder_embed_dim, config.encoder_attention_heads, config.encoder_layers
-        self.num_heads = heads
-        self.position_scale = (width // heads * config.attn_scale_factor) ** -0.5
-        self.embed_scale = 1.0 if config.no_scale_embedding else width**0.5
-        self.register_buffer("version", torch.tensor([3.0]))
-        self.register_buffer("token_rp_bucket", token_buckets(config.token_bucket_size))
-        self.register_buffer("image_rp_bucket", image_buckets(config.image_bucket_size))
-        if config.encoder_prompt:
-            hidden = config.encoder_prompt_dim if config.encoder_prompt_projection else 0
-            self.encoder_prompt_encoder = PrefixPrompt(
-                config.encoder_prompt_length, width, layers, heads, hidden, config.prompt_dropout
-            )
-        self.embed_tokens = embed_tokens
-        self.layernorm_embedding = nn.LayerNorm(width) if config.layernorm_embedding else None
+        super().__init__("encoder", config, pad)
+        width = self.width
+        self.make_embeddings(embed_tokens)
         self.type_embedding = (
             nn.Embedding(config.num_image_types + 1, width) if config.add_type_embedding else None
         )
         self.embed_images = build_stem(config)
         self.image_proj = nn.Linear(self.embed_images.channels, width)
         self.patch_layernorm_embedding = nn.LayerNorm(width) if config.patch_layernorm_embedding else None
-        self.embed_positions = nn.Embedding(config.max_source_positions + 2, width)
-        self.embed_image_positions = nn.Embedding(config.image_bucket_size**2 + 1, width)
-        self.pos_ln = nn.LayerNorm(width)
-        self.image_pos_ln = nn.LayerNorm(width)
+        self.make_positions(config.max_source_positions)
         self.pos_q_linear = nn.Linear(width, width)
         self.pos_k_linear = nn.Linear(width, width)
-        self.layers = build_layers(EncoderLayer, config, layers, config.encoder_drop_path_rate)
-        self.layer_norm = nn.LayerNorm(width) if config.encoder_normalize_before else None
-        self.token_rel_pos_table_list = RelativeBias(layers, 2 * config.token_bucket_size - 1, heads)
-        self.image_rel_pos_table_list = RelativeBias(
-            layers, num_image_buckets(config.image_bucket_size), heads
-        )
-        self.dropout = nn.Dropout(config.dropout)
+        self.make_layers(EncoderLayer)
+        self.make_biases()
 
     def forward(
         self,
@@ -130,15 +104,15 @@ class Encoder(nn.Module):
         blocks = [
             (p.cells.size(1), self.image_rp_bucket[p.cells[:, :, None], p.cells[:, None, :]]) for p in images
         ]
-        prompts = self.encoder_prompt_encoder() if self.config.encoder_prompt else None
-        prompt_length = self.config.encoder_prompt_length if prompts else 0
+        prompts = self.prompts()
+        prompt_length = self.config.encoder_prompt_length if self.config.encoder_prompt else 0
         key_padding = pad_for_prompt(padding_mask, prompt_length) if bool(padding_mask.any()) else None
         hidden = [x] if return_hidden else []
         for index, layer in enumerate(self.layers):
             if skip_layer(self.training, self.config.encoder_layerdrop):
                 continue
             bias = pad_for_prompt(self.layer_bias(index, absolute_bias, text_buckets, blocks), prompt_length)
-            x = run_layer(self.config, layer, x, bias, key_padding, prompts[index] if prompts else None)
+            x = run_layer(self.config, layer, x, bias, key_padding, prompts[index])
             if return_hidden:
                 hidden.append(x)
         if self.layer_norm is not None:
