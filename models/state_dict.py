@@ -1,6 +1,7 @@
 """Fitting a checkpoint's weights to a model: what may grow, what may be absent, what does not fit at all."""
 
 import logging
+import math
 import re
 from collections.abc import MutableMapping
 from typing import Optional
@@ -36,6 +37,14 @@ SWITCHES = {
     ".adapter.": "--adapter",
     "encoder_prompt_encoder.": "--encoder-prompt",
     "decoder_prompt_encoder.": "--decoder-prompt",
+}
+
+SIZES = {  # tensors whose number of rows follows from a flag: flag -> tensor, rows -> value of the flag
+    "--image-bucket-size": ("encoder.embed_image_positions.weight", lambda rows: math.isqrt(rows - 1)),
+    "--token-bucket-size": ("encoder.token_rel_pos_table_list.0.weight", lambda rows: (rows + 1) // 2),
+    "--max-source-positions": ("encoder.embed_positions.weight", lambda rows: rows - 2),
+    "--max-target-positions": ("decoder.embed_positions.weight", lambda rows: rows - 2),
+    "--num-image-types": ("encoder.type_embedding.weight", lambda rows: rows - 1),
 }
 
 
@@ -187,6 +196,10 @@ def remedy(own: StateDict, state_dict: StateDict) -> str:
         there = any(part in key for key in state_dict)
         if there != any(part in key for key in own):
             advice.append(flag if there else f"no {flag}")
+    for flag, (key, value) in SIZES.items():
+        rows, own_rows = (len(x.get(key, ())) for x in (state_dict, own))
+        if rows and own_rows and rows != own_rows:
+            advice.append(f"{flag}={value(rows)} (here {value(own_rows)})")
     words, own_words = (len(x.get(EMBEDDINGS[0], ())) for x in (state_dict, own))
     if words > own_words:
         advice.append(

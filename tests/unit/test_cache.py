@@ -2,23 +2,10 @@
 
 import pytest
 import torch
+from small_network import build_awake
 
-from ofa.models.config import ModelConfig
 from ofa.models.ofa import OFA
 
-SMALL = dict(
-    encoder_embed_dim=32,
-    encoder_ffn_embed_dim=48,
-    encoder_layers=1,
-    decoder_layers=2,
-    encoder_attention_heads=4,
-    decoder_attention_heads=4,
-    resnet_type="resnet18",
-    resnet_width=8,
-    image_bucket_size=12,
-    token_bucket_size=8,
-    code_image_size=64,
-)
 SWITCHES = {
     "run-script switches": dict(scale_attn=True, scale_fc=True, scale_heads=True, disable_entangle=True),
     "no switches": dict(),
@@ -37,18 +24,6 @@ SWITCHES = {
     "two images": dict(num_image_types=2),
 }
 B, K, T, VOCAB = 3, 2, 40, 60
-
-
-@pytest.fixture
-def build():
-    def make(**switches) -> OFA:
-        torch.manual_seed(0)
-        model = OFA(ModelConfig(**{**SMALL, **switches}), VOCAB).eval()
-        for parameter in model.parameters():  # far from the starting point, where biases hardly matter
-            parameter.data += 0.3 * torch.randn_like(parameter)
-        return model
-
-    return make
 
 
 def sample(two_images: bool = False) -> dict:
@@ -81,8 +56,8 @@ def in_full(model: OFA, batch: dict, tokens: torch.Tensor, code_masks=None) -> t
     ids=["text", "codes", "mixed"],
 )
 @torch.no_grad()
-def test_steps_equal_the_full_forward(build, name, code_masks):
-    model, batch = build(**SWITCHES[name]), sample(name == "two images")
+def test_steps_equal_the_full_forward(name, code_masks):
+    model, batch = build_awake(VOCAB, **SWITCHES[name]), sample(name == "two images")
     tokens = torch.randint(4, VOCAB, (B, K, T))
     expected = in_full(model, batch, tokens, code_masks)
     cache = model.decoder.start(model.encode(**batch), K, T, code_masks)
@@ -93,8 +68,8 @@ def test_steps_equal_the_full_forward(build, name, code_masks):
 
 
 @torch.no_grad()
-def test_reordered_beams_continue_their_parents(build):
-    model, batch = build(**SWITCHES["prefix"]), sample()
+def test_reordered_beams_continue_their_parents():
+    model, batch = build_awake(VOCAB, **SWITCHES["prefix"]), sample()
     cache = model.decoder.start(model.encode(**batch), 2, 4)  # fewer beams and tokens than will come
     first = torch.randint(4, VOCAB, (B, 1))
     model.decoder.step(first, cache)
@@ -111,8 +86,8 @@ def test_reordered_beams_continue_their_parents(build):
 
 @torch.no_grad()
 @pytest.mark.parametrize("code_masks", [None, torch.tensor([False, True, True])], ids=["text", "mixed"])
-def test_finished_images_can_leave_the_batch(build, code_masks):
-    model, batch = build(**SWITCHES["run-script switches"]), sample()
+def test_finished_images_can_leave_the_batch(code_masks):
+    model, batch = build_awake(VOCAB, **SWITCHES["run-script switches"]), sample()
     tokens = torch.randint(4, VOCAB, (B, K, T))
     expected = in_full(model, batch, tokens, code_masks)
     cache = model.decoder.start(model.encode(**batch), K, T, code_masks)
@@ -126,8 +101,8 @@ def test_finished_images_can_leave_the_batch(build, code_masks):
 
 
 @torch.no_grad()
-def test_a_prefix_can_grow_beams_beyond_the_announced_room(build):
-    model, batch = build(), sample()
+def test_a_prefix_can_grow_beams_beyond_the_announced_room():
+    model, batch = build_awake(VOCAB), sample()
     tokens = torch.randint(4, VOCAB, (B, 4, 9))
     cache = model.decoder.start(model.encode(**batch), 1, 2)
     found = model.decoder.step(tokens, cache)

@@ -5,10 +5,10 @@ import logging
 
 import pytest
 import torch
+from small_network import build_awake
 from stub_model import BOS, EOS, PAD, UNK, VOCAB, StubModel, batch_of, naive_beam_search
 
 from ofa.errors import UserError
-from ofa.models.config import ModelConfig
 from ofa.models.generate import SequenceGenerator
 from ofa.models.generation_options import GenerationOptions
 from ofa.models.ofa import OFA
@@ -262,22 +262,7 @@ def test_modules_return_to_the_mode_they_were_in():
 
 @pytest.fixture(scope="module")
 def small_model() -> OFA:
-    torch.manual_seed(0)
-    sizes = dict(encoder_embed_dim=32, encoder_ffn_embed_dim=48, encoder_layers=1, decoder_layers=2)
-    heads = dict(
-        encoder_attention_heads=4, decoder_attention_heads=4, scale_attn=True, scale_fc=True, scale_heads=True
-    )
-    stem = dict(
-        resnet_type="resnet18", resnet_width=8, image_bucket_size=12, token_bucket_size=8, code_image_size=64
-    )
-    model = OFA(ModelConfig(**sizes, **heads, **stem, disable_entangle=True), VOCAB).eval()
-    for (
-        name,
-        parameter,
-    ) in model.named_parameters():  # far from the starting point, where logits hardly differ
-        if "embed_images" not in name:
-            parameter.data += 0.3 * torch.randn_like(parameter)
-    return model
+    return build_awake(VOCAB, scale_attn=True, scale_fc=True, scale_heads=True, disable_entangle=True)
 
 
 def photo_batch(dtype=torch.float32) -> dict:

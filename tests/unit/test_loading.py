@@ -2,29 +2,16 @@
 
 import pytest
 import torch
+from small_network import build_small
 
 from ofa.errors import UserError
 from ofa.models.config import ModelConfig
 from ofa.models.ofa import OFA
 from ofa.models.state_dict import load_into
 
-SMALL = dict(
-    encoder_embed_dim=16,
-    encoder_layers=2,
-    decoder_layers=2,
-    encoder_attention_heads=2,
-    decoder_attention_heads=2,
-    encoder_ffn_embed_dim=16,
-    resnet_type="resnet18",
-    resnet_width=4,
-    image_bucket_size=8,
-    token_bucket_size=8,
-    code_image_size=32,
-)
-
 
 def build(vocab: int = 20, **switches) -> OFA:
-    return OFA(ModelConfig(**{**SMALL, **switches}), vocab).eval()
+    return build_small(vocab, **switches).eval()
 
 
 @pytest.fixture
@@ -137,6 +124,22 @@ def test_switches_that_differ_are_named(weights):
         load_into(build(), build(scale_heads=True).state_dict())
     with pytest.raises(UserError, match="no --scale-fc"):
         load_into(build(scale_fc=True), weights)
+
+
+@pytest.mark.parametrize(
+    "sizes, advice",
+    [
+        (dict(image_bucket_size=4), "--image-bucket-size=4 (here 8)"),
+        (dict(token_bucket_size=16), "--token-bucket-size=16 (here 8)"),
+        (dict(max_source_positions=1030), "--max-source-positions=1030 (here 1024)"),
+        (dict(num_image_types=2), "--num-image-types=2 (here 1)"),
+    ],
+    ids=str,
+)
+def test_sizes_that_differ_are_named_with_the_value_that_fits(sizes, advice):
+    with pytest.raises(UserError) as error:
+        load_into(build(), build(**sizes).state_dict())
+    assert f"The checkpoint needs {advice}." in str(error.value)
 
 
 def test_partial_weights_load_when_not_strict(weights):

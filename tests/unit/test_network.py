@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from small_network import build_small
 
 from ofa.errors import UserError
 from ofa.models.config import PRESETS, ModelConfig, preset
@@ -11,24 +12,9 @@ from ofa.models.encoder import EncoderOutput
 from ofa.models.layers import DropPath
 from ofa.models.ofa import OFA
 
-SMALL = dict(
-    encoder_embed_dim=16,
-    encoder_layers=3,
-    decoder_layers=2,
-    encoder_attention_heads=2,
-    decoder_attention_heads=2,
-    encoder_ffn_embed_dim=16,
-    resnet_type="resnet18",
-    resnet_width=4,
-    image_bucket_size=8,
-    token_bucket_size=8,
-    code_image_size=32,
-)
-
 
 def build(**switches) -> OFA:
-    torch.manual_seed(0)
-    return OFA(ModelConfig(**{**SMALL, **switches}), 30)
+    return build_small(30, **{"encoder_layers": 3, **switches})
 
 
 def batch(side: int = 64) -> dict:
