@@ -18,7 +18,10 @@ from ofa.vocabulary import DICTIONARY
 MODEL = "sentencepiece.model"
 README = "README.md"
 NUM_BYTES = 256
+SMALLEST = NUM_BYTES + 32
+LARGEST = 1 << 24
 LONGEST_LINE = 1 << 20  # bytes; sentencepiece leaves longer lines out
+LONGEST_PART = LONGEST_LINE // 8  # characters
 
 README_TEXT = """# A vocabulary of {pieces} text pieces
 
@@ -53,7 +56,12 @@ def build_vocabulary(
             f"{folder}: expected a new folder, found {present[0]} in it; choose another --out"
             + ("" if foreign else ", or replace it with --force")
         )
-    lines = [" " + plain.strip(" ") for plain in map(_plain, texts) if plain.strip(" ")]
+    if not SMALLEST <= size <= LARGEST:
+        raise UserError(
+            f"--size {size}: expected {SMALLEST} to {LARGEST} entries ({NUM_BYTES} of them are bytes); try "
+            "1000 for a small task of its own, 32000 for a language"
+        )
+    lines = [" " + part for text in texts for part in _parts(_plain(text).strip(" "))]
     if not lines:
         raise UserError(
             "expected text to learn a vocabulary from, found none; check --text or --tsv and --column"
@@ -81,14 +89,15 @@ def _plain(text: str) -> str:
     return "".join(" " if c.isspace() or c in "▁\0" else c for c in text)
 
 
+def _parts(line: str) -> list[str]:
+    """A line that sentencepiece would leave out, as several."""
+    return [line[start : start + LONGEST_PART] for start in range(0, len(line), LONGEST_PART)]
+
+
 def _frequent_characters(lines: list[str], size: int) -> set[str]:
     """Characters that get an entry: at most half of what the bytes leave, so that words have room too."""
     room = (size - NUM_BYTES) // 2
-    if room < 16:
-        raise UserError(
-            f"--size {size}: expected at least {NUM_BYTES + 32} ({NUM_BYTES} are bytes); take more"
-        )
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for line in lines:
         counts.update(line)
     return {character for character, _ in counts.most_common(room)}
@@ -114,9 +123,10 @@ def _train(lines: list[str], size: int) -> bytes:
             num_threads=1,  # the same files every time
             minloglevel=2,
         )
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, ValueError) as error:
         raise UserError(
-            f"sentencepiece could not learn {size} pieces from {len(lines)} lines: {error}"
+            f"--size {size}: sentencepiece could not learn a vocabulary from {len(lines)} lines ({error}); "
+            "try another size, and look for what is no text in the input"
         ) from error
     return model.getvalue()
 

@@ -98,6 +98,11 @@ def test_characters_that_mean_something_to_the_files_do_no_harm(tmp_path):
     assert bpe.decode(vocabulary.pieces(vocabulary.ids(bpe.encode(again)))) == again
 
 
+def test_the_smallest_size_works_and_long_lines_are_learned(tmp_path):
+    assert build_vocabulary(["zebra crossing " * 80_000], 288, tmp_path / "v") == 288
+    assert "▁z" in load_language(tmp_path / "v")[1]
+
+
 def test_existing_vocabulary_is_replaced_only_by_force(corpus, tmp_path, capsys):
     arguments = ["vocab", "build", "--text", str(corpus), "--size", "320", "--out", str(tmp_path / "v")]
     assert main(arguments) == 0
@@ -122,7 +127,8 @@ def test_vocabulary_of_another_kind_is_never_replaced(corpus, tmp_path, capsys):
         (["--tsv", "missing.tsv", "--column", "1"], "missing.tsv: expected a TSV file"),
         (["--text", "empty.txt"], "expected text to learn a vocabulary from, found none"),
         (["--text", "latin.txt"], "latin.txt: expected UTF-8"),
-        (["--text", "good.txt", "--size", "200"], "--size 200: expected at least 288"),
+        (["--text", "good.txt", "--size", "200"], "--size 200: expected 288 to"),
+        (["--text", "good.txt", "--size", "9999999999"], "--size 9999999999: expected 288 to"),
     ],
 )
 def test_bad_input_is_one_message_and_leaves_nothing(tmp_path, monkeypatch, capsys, arguments, message):
