@@ -50,6 +50,8 @@ def silence_known_warnings() -> None:
     warnings.filterwarnings("ignore", message=r".*pin_memory.* no accelerator.*", category=UserWarning)
     warnings.filterwarnings("ignore", message=r".*torch\.cuda\.amp\..*is deprecated.*", category=FutureWarning)
     warnings.filterwarnings("ignore", module=r"hydra\..*", category=UserWarning)
+    # This one of hydra's names a place outside of hydra: only the message tells.
+    warnings.filterwarnings("ignore", message=r"\s*'\w+' is validated against ConfigStore schema", category=UserWarning)
     warnings.filterwarnings("ignore", message=r".*torch\.nn\.utils\.weight_norm.*", category=FutureWarning)
 
 

@@ -43,6 +43,7 @@ def test_known_warnings_are_silent():
         warnings.simplefilter("always")
         fairseq_compat.silence_known_warnings()
         warnings.warn("`torch.cuda.amp.GradScaler(args...)` is deprecated.", FutureWarning)
+        warnings.warn("\n'config' is validated against ConfigStore schema with the same name.\nThis", UserWarning)
         warnings.warn("something else", FutureWarning)
     assert [str(w.message) for w in caught] == ["something else"]
 
