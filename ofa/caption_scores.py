@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 
 NAMES = ("CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L")
 BY_ROW = ("CIDEr", "BLEU-4", "ROUGE-L")
+CHINESE = re.compile("[\u4e00-\u9fff]")
 CANDIDATES = 200  # captions tried as the constant answer
 SCREENED_ON = 100  # pictures on which all candidates are tried; the best few are tried on all pictures
 
@@ -48,14 +49,25 @@ def numbered(captions: Sequence[str]) -> list[dict]:
 
 
 def tokenizer_of(references: Sequence[Sequence[str]]) -> Callable[[list[str]], list[str]]:
-    chinese = any(re.search("[\u4e00-\u9fff]", text) for texts in references for text in texts)
+    chinese = any(CHINESE.search(text) for texts in references for text in texts)
     return character_tokenize if chinese else ptb_tokenize
 
 
+def caption_words(text: str) -> str:
+    """Words of a caption as CIDEr-D counts them in training, separated by blanks.
+
+    ASCII punctuation is removed, letters keep their case: ``"Two dogs, playing."`` -> ``"Two dogs playing"``. Chinese
+    is taken character by character: ``"两只狗"`` -> ``"两 只 狗"``.
+    """
+    if CHINESE.search(text):
+        return character_tokenize([text])[0]
+    return " ".join(remove_punctuation(text).split())
+
+
 def validation_cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """CIDEr-D as validation during training computes it: punctuation removed, words split at blanks."""
-    cleaned = {row: [remove_punctuation(text).strip() for text in texts] for row, texts in enumerate(references)}
-    return float(CiderD(df="corpus").compute_score(cleaned, numbered(predictions))[0])
+    """CIDEr-D as validation during training computes it, see ``caption_words``."""
+    cleaned = {row: list(map(caption_words, texts)) for row, texts in enumerate(references)}
+    return float(CiderD(df="corpus").compute_score(cleaned, numbered(list(map(caption_words, predictions))))[0])
 
 
 def best_constant(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[str, dict[str, float]]:

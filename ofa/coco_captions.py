@@ -29,6 +29,23 @@ def read_json(path: str | Path, needs: tuple[str, ...]) -> dict:
     return record
 
 
+def captions_of(record: dict, path: str | Path, cleaner: CaptionCleaner) -> dict[str, list[str]]:
+    """Image id -> captions of a COCO caption file, in the order of the file; empty captions are left out.
+
+    Args: record: the content of the file ``path``.
+    """
+    captions: dict[str, list[str]] = {}
+    try:
+        for annotation in record["annotations"]:
+            text = cleaner(annotation["caption"])
+            if text:
+                captions.setdefault(str(annotation["image_id"]), []).append(text)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: expected annotations with 'image_id' and 'caption', found an entry without {error}; "
+                        "is this a captions file?") from None
+    return captions
+
+
 def pictures_from_coco(annotation_files: list[str], images: str, cleaner: CaptionCleaner) -> list[Picture]:
     """Pictures of COCO caption files (``captions_train2014.json``), in the order of their ids."""
     names: dict[str, str] = {}
@@ -37,13 +54,11 @@ def pictures_from_coco(annotation_files: list[str], images: str, cleaner: Captio
         record = read_json(path, ("images", "annotations"))
         try:
             names.update((str(image["id"]), image["file_name"]) for image in record["images"])
-            for annotation in record["annotations"]:
-                text = cleaner(annotation["caption"])
-                if text:
-                    captions.setdefault(str(annotation["image_id"]), []).append(text)
         except (KeyError, TypeError) as error:
-            raise UserError(f"{path}: expected images with 'id' and 'file_name' and annotations with 'image_id' and "
-                            f"'caption', found an entry without {error}; is this a captions file?") from None
+            raise UserError(f"{path}: expected images with 'id' and 'file_name', found an entry without {error}; "
+                            "is this a captions file?") from None
+        for image_id, texts in captions_of(record, path, cleaner).items():
+            captions.setdefault(image_id, []).extend(texts)
     unknown = [image_id for image_id in captions if image_id not in names]
     if unknown:
         raise UserError(f"{annotation_files[0]}: annotation of image {unknown[0]}, which is not in 'images' "

@@ -5,12 +5,11 @@ merging puts them in the order of the file, keeps one per row and refuses gaps.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ofa.atomic import replacing
 from ofa.errors import UserError
 
 Entry = dict[str, Any]  # one entry of the result file, e.g. {"image_id": "img0", "caption": "a cat"}
@@ -58,19 +57,8 @@ def write_predictions(folder: str | Path, subset: str, entries: list[Entry]) -> 
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write a JSON file in one step. The folder is made; a failure leaves no partial file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, ensure_ascii=False)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(part, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
-        os.replace(part, path)
-    except BaseException:
-        os.unlink(part)
-        raise
+    with replacing(path) as file:
+        json.dump(content, file, ensure_ascii=False)
 
 
 def read_predictions(path: str | Path) -> list[Entry]:

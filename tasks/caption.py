@@ -10,7 +10,7 @@ from typing import Any, Callable, Mapping, Optional
 
 import sacrebleu
 
-from ofa.caption_scores import caption_scores
+from ofa.caption_scores import caption_scores, caption_words
 from ofa.errors import UserError
 from ofa.metrics import CiderD
 from ofa.metrics.document_frequency import count_document_frequencies
@@ -62,7 +62,7 @@ def caption_example(row: Mapping[str, str], context: RowContext) -> Example:
         needed = True
     else:
         captions = caption_references(row["caption"])
-        needed = context.training or options.eval_cider or options.eval_bleu
+        needed = context.training or options.eval_cider or options.eval_bleu or options.scst
     if needed and not any(captions):
         raise UserError(
             f"{context.where}: task 'caption' expects a caption with at least one word, "
@@ -110,7 +110,7 @@ class CaptionScorer:
         self.options = options
         if options.eval_cider:
             cached = options.eval_cider_cached_tokens
-            self.cider = CiderD(df=cached or count_document_frequencies(all_references()))
+            self.cider = CiderD(df=cached or count_document_frequencies(map(cider_words, all_references())))
 
     def __call__(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
         counts: dict[str, float] = {}
@@ -122,9 +122,13 @@ class CaptionScorer:
 
     def cider_counts(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
         """Sum of the images' scores and number of images."""
-        found = [{"image_id": image, "caption": [text]} for image, text in enumerate(predictions)]
-        _, scores = self.cider.compute_score(dict(enumerate(references)), found)
+        found = [{"image_id": image, "caption": [caption_words(text)]} for image, text in enumerate(predictions)]
+        _, scores = self.cider.compute_score(dict(enumerate(map(cider_words, references))), found)
         return {"_cider_score_sum": float(scores.sum()), "_cider_cnt": len(scores)}
+
+
+def cider_words(references: list[str]) -> list[str]:
+    return list(map(caption_words, references))
 
 
 def bleu_counts(predictions: list[str], references: list[list[str]]) -> dict[str, float]:

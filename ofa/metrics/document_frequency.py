@@ -3,6 +3,8 @@
 The captioning community passes them around as pickles (``coco-train-words.p``, ``coco-valid-words.p``)::
 
     {"ref_len": number of images, "document_frequency": {("a",): 112000.0, ("a", "cat"): 2300.0, ...}}
+
+Those for CIDEr optimisation count the word ``<eos>`` at the end of every caption.
 """
 
 import pickle
@@ -13,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ofa.atomic import replacing
 from ofa.errors import UserError
 from ofa.metrics.ngrams import MAX_ORDER, SHIFT, WordIds, dense_ranks
 
-EXPECTED = "expected a pickle {'ref_len': number of images, 'document_frequency': {word tuple: images}}, or df='corpus'"
+EOS = "<eos>"
+EXPECTED = "expected a pickle {'ref_len': number of images, 'document_frequency': {word tuple: images}}, or df='corpus'; make one: ofa cider-df build"
 
 
 class DocumentFrequencies:
@@ -100,6 +104,13 @@ def count_document_frequencies(references: Iterable[list[str]]) -> dict:
             }
         )
     return {"ref_len": num_images, "document_frequency": dict(frequencies)}
+
+
+def write_document_frequencies(path: str | Path, content: dict) -> None:
+    """Write what ``count_document_frequencies`` returns as others' programs read it, whole or not at all."""
+    frequencies = defaultdict(float, {ngram: float(count) for ngram, count in content["document_frequency"].items()})
+    with replacing(path, "wb") as file:
+        pickle.dump({"ref_len": content["ref_len"], "document_frequency": frequencies}, file, protocol=2)
 
 
 class FrequencyUnpickler(pickle.Unpickler):
