@@ -65,19 +65,25 @@ class Decoder(Stack):
     ) -> tuple[Tensor, dict]:
         """Args:
 
-        prev_output_tokens: int64[B, T], the target shifted right, padded on the right.
+        prev_output_tokens: int64[N, T], the target shifted right, padded on the right. N is B, or B * K: then
+            each sample has K targets, one after the other, which look at its one encoding.
         code_masks: bool[B], True where the target is image codes.
-        features_only: return the last states (B, T, C) instead of logits (B, T, V).
+        features_only: return the last states (N, T, C) instead of logits (N, T, V).
         return_hidden: ``extra["inner_states"]`` holds the first layer's input and each layer's output.
-        return_attention: ``extra["attn"]`` holds the last layer's attention to the input, (B, T, S).
+        return_attention: ``extra["attn"]`` holds the last layer's attention to the input, (N, T, S).
         """
-        length = prev_output_tokens.size(1)
-        is_code = kind_of_target(code_masks)
+        targets, length = prev_output_tokens.shape
+        per_sample, rest = divmod(targets, encoder_output.states.size(0))
+        assert rest == 0, "prev_output_tokens needs the same number of targets for each sample"
+        of_samples = kind_of_target(code_masks)
+        is_code = of_samples if isinstance(of_samples, bool) else of_samples.repeat_interleave(per_sample)
         self.check_length(length, is_code)
         padding_mask = prev_output_tokens.eq(self.pad)
         padding_mask = padding_mask if bool(padding_mask.any()) else None
         biases = self.self_biases(is_code, 0, length, padding_mask)
-        source_bias = self.source_bias(is_code, 0, length, encoder_output)
+        source_bias = self.source_bias(of_samples, 0, length, encoder_output)
+        if per_sample > 1:  # the targets of a sample stand side by side, as beams do
+            source_bias = source_bias.repeat(1, 1, per_sample, 1)
         prompts = self.prompts()
         x = self.embed(prev_output_tokens, 0, is_code)
         extra: dict = {"attn": [None], "inner_states": [x] if return_hidden else []}
@@ -91,7 +97,7 @@ class Decoder(Stack):
             if return_hidden:
                 extra["inner_states"].append(x)
         if looking is not None:
-            extra["attn"] = looking()
+            extra["attn"] = [weights.view(targets, length, -1) for weights in looking()]
         return self.finish(x, features_only), extra
 
     def watch_last_attention(self) -> Callable[[], list[Tensor]]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa.errors import UserError
+from ofa.models.encoder import EncoderOutput
 from ofa.models.generation_batch import GenerationBatch
 from ofa.models.generation_options import GenerationOptions
 from ofa.models.inference_weights import inference_weights
@@ -63,6 +64,7 @@ class SequenceGenerator:
         prefix_tokens: Tensor | None = None,
         constraints: None = None,
         bos_token: int | None = None,
+        encoded: Sequence[EncoderOutput] | None = None,
     ) -> list[list[dict[str, Tensor]]]:
         """Hypotheses of every row of a batch, best first.
 
@@ -72,15 +74,29 @@ class SequenceGenerator:
             prefix_tokens: int64[B, P], each hypothesis begins with its row; padded at the end.
             constraints: fairseq's lexical constraints; not offered.
             bos_token: what the decoder begins with; default <s>.
+            encoded: what ``encode`` returned for this batch, to generate several times from one encoding.
 
         Returns: see `FinishedHypotheses.as_lists`. An image has fewer than ``beam`` hypotheses only where
             constraints leave fewer.
         """
         if constraints is not None:
             raise UserError("constraints of fairseq are not offered; use constraint_trie")
+        with self.ready(models) as models:
+            encoded = encoded or encode_all(models, sample)
+            return GenerationBatch(self, models, sample, encoded, prefix_tokens, bos_token).run()
+
+    @torch.no_grad()
+    def encode(self, models: Sequence[nn.Module] | None, sample: dict[str, Any]) -> list[EncoderOutput]:
+        """The encoder's output of every model for a batch, for ``generate``."""
+        with self.ready(models) as models:
+            return encode_all(models, sample)
+
+    @contextmanager
+    def ready(self, models: Sequence[nn.Module] | None) -> Iterator[list[nn.Module]]:
+        """The networks themselves, as fast as they can be while nothing trains."""
         models = [unwrapped(model) for model in (models or self.models)]
         with evaluating(models), inference_weights(models):
-            return GenerationBatch(self, models, sample, prefix_tokens, bos_token).run()
+            yield models
 
     def longest(self, models: Sequence[nn.Module], source_width: int, source_lengths: Tensor) -> int:
         """Most tokens of a hypothesis in a batch, </s> not counted. Args: source_lengths: int64[B]."""
@@ -108,6 +124,10 @@ class SequenceGenerator:
             "min_len": options.min_len > 0,
         }
         return ", ".join(name for name, on in active.items() if on) or "no option"
+
+
+def encode_all(models: Sequence[nn.Module], sample: dict[str, Any]) -> list[EncoderOutput]:
+    return [model.encode(**sample["net_input"]) for model in models]
 
 
 def longest_input(decoder: nn.Module, code: bool) -> int:

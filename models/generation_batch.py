@@ -40,6 +40,7 @@ class GenerationBatch:
         generator: "SequenceGenerator",
         models: Sequence[nn.Module],
         sample: dict[str, Any],
+        encoded: Sequence[Any],
         prefix_tokens: Tensor | None,
         bos_token: int | None,
     ):
@@ -65,10 +66,8 @@ class GenerationBatch:
         codes = torch.full((batch,), self.options.gen_code, dtype=torch.bool, device=device)
         self.decoders = [model.decoder for model in models]
         self.caches = [
-            model.decoder.start(
-                model.encode(**net_input), beam=self.beam, max_len=self.max_len + 1, code_masks=codes
-            )
-            for model in models
+            decoder.start(output, beam=self.beam, max_len=self.max_len + 1, code_masks=codes)
+            for decoder, output in zip(self.decoders, encoded)
         ]
 
     def run(self) -> list[list[dict[str, Tensor]]]:

@@ -25,7 +25,12 @@ class OFA(nn.Module):
     Args:
         vocab_size: entries of the vocabulary (text, image codes, location bins).
         pad: id of the padding symbol.
+
+    Attributes:
+        shares_encoding: ``forward`` takes several targets per sample, see ``prev_output_tokens``.
     """
+
+    shares_encoding = True
 
     def __init__(self, config: ModelConfig, vocab_size: int, pad: int = 1) -> None:
         super().__init__()
@@ -59,7 +64,8 @@ class OFA(nn.Module):
         """Args:
 
             src_tokens: int64[B, S], padded on the right; src_lengths is not needed.
-            prev_output_tokens: int64[B, T], the target shifted right.
+            prev_output_tokens: int64[B, T], the target shifted right; or int64[B * K, T], K targets of each
+                sample, one after the other: the sample is encoded once.
             patch_images, patch_images_2: float[B, 3, height, width], normalised pixels.
             patch_masks: bool[B], False for samples without image.
             code_masks: bool[B], True for targets of image codes.
@@ -67,7 +73,7 @@ class OFA(nn.Module):
             features_only: return states (B, T, C) instead of logits.
             classification_head_name: return that head's (B, classes) instead of logits.
 
-        Returns: logits (B, T, V), and what else there is: ``encoder_output``, ``inner_states``, ``attn``.
+        Returns: logits (B or B * K, T, V), and what else there is: ``encoder_output``, ``inner_states``, ``attn``.
         """
         encoder_output = self.encoder(
             src_tokens,
