@@ -1,4 +1,4 @@
-"""CIDEr-D with cached document frequencies: captions per second beside the pure-Python scorer of pycocoevalcap.
+"""CIDEr-D: captions per second beside pycocoevalcap's scorer in pure Python, with the frequencies of a file and of the call.
 
     python benchmarks/cider.py [--captions 500] [--rounds 10]
 
@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.cider.cider_scorer import CiderScorer, precook
 
 from ofa.metrics import CiderD
@@ -90,19 +91,29 @@ def main() -> None:
         for step in steps:
             scorer.compute_score(gts, step)
 
+    def pure_corpus():
+        found["pure corpus"] = Cider().compute_score(gts, {row["image_id"]: row["caption"] for row in res})[1]
+
+    def corpus():
+        found["corpus"] = CiderD(df="corpus").compute_score(gts, res)[1]
+
     work = {
         "pure Python": (pure, len(res)),
         "new references": (fresh, len(res)),
         "known references": (lambda: scorer.compute_score(gts, res), len(res)),
         "CIDEr optimisation": (reward, SAMPLES * len(res)),
+        "pure Python, corpus": (pure_corpus, len(res)),
+        "corpus": (corpus, len(res)),
     }
     best = {name: 0.0 for name in work}
     for _ in range(args.rounds):
         for name, (function, captions) in work.items():
             best[name] = max(best[name], captions / seconds(function))
     np.testing.assert_allclose(found["ours"], found["pure"], atol=1e-9)
+    np.testing.assert_allclose(found["corpus"], found["pure corpus"], atol=1e-9)
     for name, rate in best.items():
-        print(f"{name:20s} {rate:9.0f} captions/s {rate / best['pure Python']:6.1f} x")
+        base = best["pure Python, corpus" if "corpus" in name else "pure Python"]
+        print(f"{name:20s} {rate:9.0f} captions/s {rate / base:6.1f} x")
 
 
 if __name__ == "__main__":

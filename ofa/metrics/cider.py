@@ -8,7 +8,7 @@ Source: Vedantam, Zitnick and Parikh, CIDEr: Consensus-based Image Description E
 appendix ("-D" = clipped counts and a penalty on different lengths).
 """
 
-from array import array
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from ofa.errors import UserError
 from ofa.metrics.document_frequency import DocumentFrequencies
-from ofa.metrics.ngrams import MAX_ORDER, WordIds, is_new, number_ngrams, ranges, sorted_counts
+from ofa.metrics.ngrams import MAX_ORDER, WordIds, gaps, is_new, number_ngrams, ranges
 
 CHUNK = 128  # results that are scored together
 KEPT_IMAGES = 2**17  # references kept between calls: about half a kB per image
@@ -38,7 +38,7 @@ class CiderD:
         self.words = WordIds()
         self.frequencies = None if df == "corpus" else DocumentFrequencies(df, self.words)
         self.num_fixed_words = len(self.words)
-        self.references: dict[tuple[str, ...], array] = {}
+        self.references: dict[tuple[str, ...], np.ndarray] = {}
         # glibc gives freed memory back to the system above a threshold that follows the largest block freed so far. In a
         # process that never freed a large one, page faults would take a third of the time of compute_score.
         np.empty(2**24, np.uint8)
@@ -61,28 +61,23 @@ class CiderD:
         return float(scores.mean()) if len(scores) else 0.0, scores
 
     def _score(self, gts: dict, res: list[dict]) -> np.ndarray:
-        images: dict = {}  # image id -> its number and how many sentences it has so far
-        stream, image_of, place_of = array("q"), [], []
-        for result in res:
-            if result["image_id"] not in images:
-                refs = tuple(gts[result["image_id"]])
-                images[result["image_id"]] = [len(images), len(refs)]
-                stream += self._stream(refs)
-            number, place = images[result["image_id"]]
-            images[result["image_id"]][1] += 1
-            image_of.append(number)
-            place_of.append(place)
-        num_refs = np.array([len(gts[image_id]) for image_id in images])
-        stream += self.words.stream(result["caption"][0] for result in res)
-        layout = Layout(num_refs, np.array(image_of), np.array(place_of))
-        return layout.compare(tabulate(np.frombuffer(stream, np.int64), layout), self.frequencies, self.sigma)
+        numbers: dict = {}  # image id -> number
+        image_of = np.array([numbers.setdefault(result["image_id"], len(numbers)) for result in res])
+        references = [tuple(gts[image_id]) for image_id in numbers]
+        layout = Layout(np.array(list(map(len, references))), image_of)
+        stream = self._streams(references) + [self.words.stream([result["caption"][0] for result in res])]
+        return layout.compare(tabulate(np.concatenate(stream), layout), self.frequencies, self.sigma)
 
-    def _stream(self, refs: tuple[str, ...]) -> array:
-        """Word numbers of the references of an image."""
-        stream = self.references.get(refs)
-        if stream is None:
-            stream = self.references[refs] = self.words.stream(refs)
-        return stream
+    def _streams(self, references: list[tuple[str, ...]]) -> list[np.ndarray]:
+        """Word numbers of the references of each image."""
+        new = [refs for refs in references if refs not in self.references]
+        stream = self.words.stream(list(chain.from_iterable(new)))
+        ends = np.flatnonzero(stream == 0)[np.cumsum(list(map(len, new)), dtype=int) - 1] + 1
+        start = 0
+        for refs, end in zip(new, ends.tolist()):
+            self.references[refs] = stream[start:end]
+            start = end
+        return [self.references[refs] for refs in references]
 
     def _forget_if_large(self) -> None:
         if len(self.references) > KEPT_IMAGES:
@@ -100,11 +95,14 @@ class Layout:
 
     Args:
         num_refs: int64[images].
-        image_of, place_of: int64[H], of the hypotheses.
+        image_of: int64[H], of the hypotheses.
     """
 
-    def __init__(self, num_refs: np.ndarray, image_of: np.ndarray, place_of: np.ndarray):
-        self.num_refs, self.image_of, self.place_of = num_refs, image_of, place_of
+    def __init__(self, num_refs: np.ndarray, image_of: np.ndarray):
+        self.num_refs, self.image_of = num_refs, image_of
+        self.hyps_per_image = np.bincount(image_of)
+        place_of = np.empty_like(image_of)
+        place_of[np.argsort(image_of, kind="stable")] = ranges(num_refs, self.hyps_per_image)
         self.place_bits = int(place_of.max()).bit_length()
         self.num_cells = len(num_refs) << self.place_bits
         self.hyp_cells = (image_of << self.place_bits) + place_of
@@ -148,13 +146,13 @@ class Layout:
     def corpus_idf(self, table: "Table") -> np.ndarray:
         """Inverse document frequencies by n-gram: each result brings the references of its image as one document."""
         image = table.cells[table.group_starts] >> self.place_bits
-        documents = np.bincount(self.image_of)[image] * (table.refs_in_group > 0)
+        documents = self.hyps_per_image[image] * (table.refs_in_group > 0)
         frequency = np.bincount(table.ngrams[table.group_starts], documents, MAX_ORDER * max(map(len, table.keys)))
         return np.log(len(self.image_of)) - np.log(np.maximum(frequency, 1))
 
 
 class Table(NamedTuple):
-    """The n-grams of all sentences, sorted by image, n-gram and place; a group is an n-gram of an image."""
+    """The n-grams of all sentences, sorted by n-gram, image and place; a group is an n-gram of an image."""
 
     ngrams: np.ndarray  # int64[E], numbers of ngrams.Numbered
     orders: np.ndarray  # int64[E], number of words - 1
@@ -171,33 +169,33 @@ class Table(NamedTuple):
 
 def tabulate(stream: np.ndarray, layout: Layout) -> Table:
     """``stream``: words of the references, image by image, then those of the hypotheses."""
-    found = number_ngrams(stream)
-    ngram_bits = (MAX_ORDER * max(map(len, found.keys))).bit_length()
-    place_bits = layout.place_bits
-    lengths = np.diff(np.flatnonzero(stream == 0), prepend=-1)
-    places = layout.cells & ((1 << place_bits) - 1)
-    base = np.repeat(((layout.cells - places) << ngram_bits) + places, lengths)
-    keys, counts = sorted_counts(base[found.starts] + (found.numbers << place_bits))
-
-    groups = keys >> place_bits
-    places = keys - (groups << place_bits)
-    images = groups >> ngram_bits
-    ngrams = groups - (images << ngram_bits)
-    new_group = is_new(groups)
-    group_starts = np.flatnonzero(new_group)
-    is_ref = places < layout.num_refs[images]
+    starts = np.flatnonzero(np.concatenate([[0], stream]) == 0)[:-1]
+    lengths = gaps(starts, len(stream))
     num_bigrams = np.zeros(layout.num_cells)
     num_bigrams[layout.cells] = np.maximum(lengths - 2, 0)
+    by_cell = np.argsort(layout.cells)
+    found = number_ngrams(stream[ranges(starts[by_cell], lengths[by_cell])])
+    cells = np.repeat(layout.cells[by_cell], lengths[by_cell])[found.starts]
+
+    first = np.flatnonzero(is_new(found.numbers) | is_new(cells))
+    ngrams, cells = found.numbers[first], cells[first]
+    images = cells >> layout.place_bits
+    places = cells - (images << layout.place_bits)
+    is_ref = places < layout.num_refs[images]
+    new_group = is_new(ngrams) | is_new(images)
+    group_starts = np.flatnonzero(new_group)
+    refs = np.cumsum(is_ref)
+    refs_before = refs[group_starts] - is_ref[group_starts]
     return Table(
         ngrams=ngrams,
         orders=ngrams & (MAX_ORDER - 1),
-        cells=(images << place_bits) + places,
+        cells=cells,
         places=places,
-        counts=counts,
+        counts=gaps(first, len(found.starts)).astype(float),
         is_ref=is_ref,
         group_of=np.cumsum(new_group) - 1,
         group_starts=group_starts,
-        refs_in_group=np.add.reduceat(is_ref, group_starts, dtype=np.int64) if len(keys) else group_starts,
+        refs_in_group=gaps(refs_before, is_ref.sum()),
         keys=found.keys,
         num_bigrams=num_bigrams,
     )

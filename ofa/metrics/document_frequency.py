@@ -48,7 +48,7 @@ class DocumentFrequencies:
         for order, (ngrams, counts) in enumerate(rows):
             if order:
                 place = self._find(order - 1, ngrams[:, :-1])
-            keys, ranks = dense_ranks((place << SHIFT) + ngrams[:, -1])
+            keys, ranks, _ = dense_ranks((place << SHIFT) + ngrams[:, -1])
             frequency = np.zeros(len(keys))
             np.maximum.at(frequency, ranks, counts)
             self.keys.append(keys)

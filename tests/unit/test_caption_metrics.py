@@ -140,12 +140,28 @@ def test_the_benchmark_runs_and_agrees_with_pycocoevalcap(monkeypatch, capsys):
     script = Path(__file__).parents[2] / "benchmarks" / "cider.py"
     monkeypatch.setattr(sys, "argv", [str(script), "--captions", "8", "--rounds", "1"])
     runpy.run_path(str(script), run_name="__main__")
-    assert capsys.readouterr().out.count("captions/s") == 4
+    assert capsys.readouterr().out.count("captions/s") == 6
+
+
+@pytest.mark.parametrize("df", ["corpus", {"ref_len": 9, "document_frequency": {("a",): 3, ("a", "cat"): 2}}])
+def test_the_sign_for_the_end_of_a_sentence_is_a_word_like_any_other_in_a_caption(df):
+    gts = {0: ["a cat x sleeps on it", "a cat x is here"], 1: ["x x", "a dog"]}
+    res = [{"image_id": 0, "caption": ["a cat x on it x"]}, {"image_id": 1, "caption": ["x"]}]
+
+    def with_ends(text):
+        return text.replace("x", "\0")
+
+    odd = [{**row, "caption": [with_ends(row["caption"][0])]} for row in res]
+    expected = CiderD(df=df).compute_score(gts, res)[1]
+    assert expected.max() > 0
+    found = CiderD(df=df).compute_score({k: [*map(with_ends, refs)] for k, refs in gts.items()}, odd)[1]
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("largest", [50, 2**61])
 def test_dense_ranks_number_small_and_large_keys_alike(largest):
     keys = np.random.default_rng(0).integers(0, 50, 200) * (largest // 50)
-    different, ranks = dense_ranks(keys)
+    different, ranks, order = dense_ranks(keys)
     np.testing.assert_array_equal(different, np.unique(keys))
     np.testing.assert_array_equal(different[ranks], keys)
+    np.testing.assert_array_equal(order, np.argsort(keys, kind="stable"))
