@@ -92,6 +92,24 @@ def encouragement(lprobs: Tensor, target: Tensor, epsilon: float, log_end: float
     return (1 - epsilon) * at_target + epsilon * bonus.mean(-1)
 
 
+def rewarded(lprobs: Tensor, target: Tensor, reward: Tensor) -> Tensor:
+    """Policy gradient: minus the log-probability of a sampled token times what its sentence earned.
+
+    Args: lprobs: float[N, V]. target: int64[N]. reward: float[N]. Returns: float[N].
+    Source: Rennie et al., Self-critical Sequence Training for Image Captioning, CVPR 2017.
+    """
+    return -lprobs.gather(-1, target[..., None])[..., 0] * reward
+
+
+def divergence_from(lprobs: Tensor, other: Tensor) -> Tensor:
+    """KL(p, q) of predictions p and ``other`` predictions q of the same tokens; forbidden tokens count nothing.
+
+    Args: lprobs, other: float[N, V]. Returns: float[N].
+    """
+    p, q = (x.masked_fill(lprobs == -math.inf, 0) for x in (lprobs, other))
+    return (lprobs.exp() * (p - q)).sum(-1)
+
+
 def symmetric_divergence(lprobs: Tensor) -> Tensor:
     """Half of KL(p, q) + KL(q, p) of two predictions of the same tokens; forbidden tokens count nothing.
 

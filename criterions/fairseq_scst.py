@@ -1,0 +1,249 @@
+"""CIDEr optimisation (self-critical sequence training) as a fairseq criterion.
+
+Captions are sampled from the model in evaluation mode, each earns a reward, and those that earn more than a baseline
+become more probable. An image is encoded once to sample and once to learn, whatever the number of samples.
+"""
+
+import copy
+import logging
+from argparse import Namespace
+from dataclasses import dataclass, replace
+from typing import Optional
+
+import numpy as np
+import torch
+from fairseq.criterions import register_criterion
+from fairseq.dataclass import ChoiceEnum, FairseqDataclass
+from fairseq.utils import strip_pad
+from omegaconf import II
+from torch import Tensor, nn
+
+from ofa.checkpoint import load_checkpoint, official_state_dict
+from ofa.criterions import losses, scst
+from ofa.criterions.caption_reward import CaptionReward, RewardWatch
+from ofa.criterions.fairseq_criterion import OFACriterion, option, parse_range
+from ofa.errors import UserError
+from ofa.models.generate import unwrapped
+from ofa.text import JOIN
+
+logger = logging.getLogger(__name__)
+
+BASELINES = ("leave-one-out", "greedy")
+
+
+@dataclass
+class ScstConfig(FairseqDataclass):
+    scst_cider_cached_tokens: str = option(
+        "coco-train-words.p", "file of document frequencies for the CIDEr-D reward; 'ofa cider-df build' makes one"
+    )
+    ignore_prefix_size: int = option(0, "number of first target tokens without loss")
+    sentence_avg: bool = II("optimization.sentence_avg")
+    constraint_range: Optional[str] = option(None, "START,END: captions have only these token ids (without END) and 0 to 3")
+    scst_baseline: ChoiceEnum(BASELINES) = option(
+        "leave-one-out", "what a sample has to beat: the mean of the other samples of its image, or the greedy caption"
+    )
+    scst_cider_weight: float = option(1.0, "weight of CIDEr-D (0 to 10) in the reward")
+    scst_bleu_weight: float = option(0.0, "weight of BLEU-4 (0 to 1) in the reward")
+    scst_kl_weight: float = option(0.0, "weight of the divergence from --scst-kl-model per token; 0 = none")
+    scst_kl_model: Optional[str] = option(None, "checkpoint that the model should stay close to: that of stage 1")
+    scst_patience: int = option(
+        50, "stop when so many batches in a row earn nothing, or no finite reward; 0 = never"
+    )
+
+
+@register_criterion("scst_reward_criterion", dataclass=ScstConfig)
+class ScstRewardCriterion(OFACriterion):
+    """Works with any model that returns (logits float[B, T, V], extra) and any generator in ``task.scst_generator``.
+
+    BatchNorm follows --freeze-resnet alone: the loss is computed in the mode the model is in.
+    """
+
+    config = ScstConfig
+    averages = {**OFACriterion.averages, "score": ("nsentences", "nsentences"), "kl": ("ntokens", "ntokens")}
+    optional = ("kl",)
+
+    def __init__(
+        self,
+        task,
+        scst_cider_cached_tokens,
+        sentence_avg,
+        ignore_prefix_size=0,
+        constraint_range=None,
+        scst_baseline="leave-one-out",
+        scst_cider_weight=1.0,
+        scst_bleu_weight=0.0,
+        scst_kl_weight=0.0,
+        scst_kl_model=None,
+        scst_patience=50,
+    ):
+        super().__init__(task)
+        self.reward = CaptionReward(scst_cider_cached_tokens, scst_cider_weight, scst_bleu_weight)
+        self.watch = RewardWatch(scst_patience)
+        self.sentence_avg = sentence_avg
+        self.ignore_prefix_size = ignore_prefix_size
+        self.span = parse_range(constraint_range)
+        self.baseline = str(scst_baseline)
+        self.kl_weight = scst_kl_weight
+        self.start = StartingPoint(scst_kl_model) if scst_kl_weight else None
+        self.greedy_generator = None
+        self.announced = False
+
+    def forward(self, model, sample, update_num=0, reduce=True):
+        """Loss of sampled captions.
+
+        Args:
+            sample: the batch dict of ``ofa.data.collate``; ``target`` holds the references, joined by ``&&``.
+            update_num, reduce: part of the interface; the loss is always a sum.
+
+        Returns: summed loss float64, sample size to divide the gradient by, values for the log.
+        Raises: UserError if rewards stay useless while training.
+        """
+        if model.training and not self.announced:
+            self.announce(model)
+        captions, greedy = self.sample_captions(model, sample)
+        scores, advantage = self.evaluate(captions, greedy, sample, model.training)
+        loss, counts = self.compute_loss(model, sample, captions, advantage)
+        nsentences = sum(map(len, captions))
+        sample_size = nsentences if self.sentence_avg else counts["ntokens"]
+        log = {"loss": loss.detach(), "score": float(scores.sum()), "nsentences": nsentences, "sample_size": sample_size}
+        return loss, sample_size, {**log, **counts}
+
+    # ---------------------------------------------------------------- what is sampled, and what it earns
+
+    def sample_captions(self, model, sample) -> tuple[list[list[Tensor]], list[Tensor] | None]:
+        """Tokens of the sampled captions of each image, and those of its greedy caption if that is the baseline."""
+        generator = getattr(self.task, "scst_generator", None)
+        if generator is None:
+            raise UserError(
+                "scst_reward_criterion samples captions: expected --scst, and --scst-args such as "
+                '\'{"beam":5,"max_len_b":16,"no_repeat_ngram_size":3}\''
+            )
+        if self.baseline == "leave-one-out":
+            found, greedy = generator.generate([model], sample), None
+        else:
+            self.greedy_generator = self.greedy_generator or greedy_version(generator, self.task, model)
+            encoded = generator.encode([model], sample)
+            found = generator.generate([model], sample, encoded=encoded)
+            best = self.greedy_generator.generate([model], sample, encoded=encoded)
+            greedy = [hypotheses[0]["tokens"] for hypotheses in best]
+        captions = [[hypothesis["tokens"] for hypothesis in hypotheses] for hypotheses in found]
+        if greedy is None and max(map(len, captions)) < 2:
+            raise UserError(
+                "--scst-args: expected at least two samples per image to compare with each other, found one; give "
+                '"beam":5, or compare with the greedy caption (--scst-baseline=greedy)'
+            )
+        return captions, greedy
+
+    def evaluate(self, captions, greedy, sample, training: bool) -> tuple[np.ndarray, Tensor]:
+        """Rewards float64[all captions], and how much they are above the baseline, float64[B, K] on the CPU."""
+        images = [image for image, some in enumerate(captions) for _ in some]
+        texts = [self.decode(tokens) for some in captions for tokens in some]
+        references = [self.references(target) for target in sample["target"]]
+        first_greedy = len(texts)
+        if greedy is not None:
+            images = [*images, *range(len(greedy))]
+            texts = [*texts, *map(self.decode, greedy)]
+        rewards = self.reward(texts, references, images)
+        scores, best = rewards[:first_greedy], torch.from_numpy(rewards[first_greedy:])
+        if training and self.watch.gives_up(scores):
+            raise UserError(
+                f"CIDEr optimisation: {self.watch.patience} batches in a row earned no reward, or none that is finite; "
+                + self.reward.diagnosis(texts, references, images)
+            )
+        table = torch.full((len(captions), max(map(len, captions))), float("nan"), dtype=torch.float64)
+        places = torch.tensor([len(some) for some in captions])[:, None] > torch.arange(table.size(1))
+        table[places] = torch.from_numpy(scores)
+        return scores, scst.leave_one_out(table) if greedy is None else scst.better_than(table, best)
+
+    def decode(self, tokens: Tensor) -> str:
+        return self.task.bpe.decode(self.task.target_dictionary.string(tokens.int().cpu())).strip()
+
+    def references(self, target: Tensor) -> list[str]:
+        """Captions of a target, at least one; an empty one (``a cat&&``) is no reference."""
+        texts = self.decode(strip_pad(target, self.padding_idx)).split(JOIN)
+        return [text for text in texts if text.strip()] or [""]
+
+    # ---------------------------------------------------------------- the loss
+
+    def compute_loss(self, model, sample, captions: list[list[Tensor]], advantage: Tensor) -> tuple[Tensor, dict]:
+        """Summed loss of the sampled tokens, and counts: ntokens, and kl if it is part of the loss."""
+        device, bos = sample["target"].device, self.task.target_dictionary.bos()
+        target, previous = scst.batch_of_samples(captions, bos, self.padding_idx)
+        target, previous = target.to(device), previous.to(device)
+        net_input = self.net_input(model, sample, previous)
+        logits = model(**net_input)[0]
+        vocab_size = logits.size(-1)
+        scored = target != self.padding_idx
+        scored[:, :, : self.ignore_prefix_size] = False
+        rows = scored.view(-1).nonzero()[:, 0]
+        earned = advantage.to(device)[:, :, None].expand(target.shape).reshape(-1)
+        target, logits = target.view(-1), logits.reshape(-1, vocab_size)
+        allowed = losses.allowed_tokens(logits.shape, None, self.span, device)
+        start = self.start and self.start.logits(model, net_input).reshape(-1, vocab_size)
+
+        def log_probabilities(some, at):
+            return losses.log_probabilities(some, None if allowed is None else allowed[at])
+
+        def token_losses(some, at):
+            lprobs = log_probabilities(some, at)
+            columns = [losses.rewarded(lprobs, target[at], earned[at])]
+            if start is not None:
+                columns.append(losses.divergence_from(lprobs, log_probabilities(start[at], at)).to(columns[0]))
+            return torch.stack(columns, -1)
+
+        sums = losses.by_rows(token_losses, logits, rows).sum(0)
+        counts = {"ntokens": len(rows)}
+        if start is not None:
+            counts["kl"] = sums[1].detach()
+        return sums[0] + self.kl_weight * sums[1:].sum(), counts
+
+    @staticmethod
+    def net_input(model, sample, previous: Tensor) -> dict:
+        """Arguments of the model for K captions per image. Args: previous: int64[B, K, T]."""
+        net_input = dict(sample["net_input"])
+        if not getattr(unwrapped(model), "shares_encoding", False):
+            net_input.pop("prev_output_tokens", None)
+            net_input = scst.repeat_rows(net_input, previous.size(1))
+        return {**net_input, "prev_output_tokens": previous.flatten(0, 1)}
+
+    def announce(self, model) -> None:
+        """Say once how this run optimises, and what happens to batch norm."""
+        self.announced = True
+        logger.info("CIDEr optimisation: baseline %s, reward %g CIDEr-D + %g BLEU-4, divergence from stage 1 weighs %g",
+                    self.baseline, self.reward.cider_weight, self.reward.bleu_weight, self.kl_weight)  # fmt: skip
+        moving = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+        if moving:
+            logger.warning(
+                "batch norm: the statistics of %d layers move with batches of few images, which has ruined runs of CIDEr "
+                "optimisation; --freeze-resnet keeps them", len(moving),
+            )  # fmt: skip
+        else:
+            logger.info("batch norm: no statistics move (--freeze-resnet)")
+
+
+class StartingPoint:
+    """The model that CIDEr optimisation started from. Not a module: it is neither trained nor saved.
+
+    Args: path: its checkpoint. Raises: UserError if there is none.
+    """
+
+    def __init__(self, path: str | None):
+        if not path:
+            raise UserError("--scst-kl-weight: expected --scst-kl-model, the checkpoint of stage 1 to stay close to")
+        self.path, self.state, self.model = path, official_state_dict(load_checkpoint(path)), None
+
+    @torch.no_grad()
+    def logits(self, model: nn.Module, net_input: dict) -> Tensor:
+        """Its logits; it has the shape, device and precision of the model that trains."""
+        if self.model is None:
+            self.model = copy.deepcopy(unwrapped(model)).requires_grad_(False).eval()
+            self.model.load_state_dict(self.state)
+            self.state = None
+            logger.info("%s: the model stays close to this one", self.path)
+        return self.model(**net_input)[0]
+
+
+def greedy_version(generator, task, model):
+    """A generator with the options of another that says the likeliest token at each step."""
+    off = dict(beam=1, sampling=False, sampling_topk=-1, sampling_topp=-1.0, diverse_beam_groups=-1)
+    return task.build_generator([model], Namespace(**vars(replace(generator.options, **off))))
