@@ -9,7 +9,8 @@
 #   RESTORE          checkpoint to start from; "none" = from random weights    [none]
 #   BATCH            sentences per process and step                            [8]
 #   EFFECTIVE_BATCH  sentences per update over all processes; --update-freq is raised to keep it [BATCH]
-#   PRECISION        fp16 | bf16 | amp | memory-efficient-fp16 | fp32          [fp16 on GPUs, fp32 on CPU]
+#   PRECISION        fp16 | bf16 | amp | memory-efficient-fp16 | fp32          [GPU_PRECISION on GPUs, fp32 on CPU]
+#   GPU_PRECISION    what an experiment prefers on GPUs                        [fp16]
 #   NPROC            processes on this node                                    [number of GPUs, or 1]
 #   NNODES NODE_RANK MASTER_ADDR MASTER_PORT   several nodes (SLURM's variables are read as well)
 #   FRESH=1          start over although SAVE_DIR holds a run: it is moved aside, never deleted
@@ -87,7 +88,7 @@ run_module() {  # run_module MODULE ARGS...: in this process, or under torchrun 
 
 precision_flags() {
     local precision=${PRECISION:-}
-    [ -n "$precision" ] || { [ "$GPUS" -gt 0 ] && precision=fp16 || precision=fp32; }
+    [ -n "$precision" ] || { [ "$GPUS" -gt 0 ] && precision=${GPU_PRECISION:-fp16} || precision=fp32; }
     case $precision in
         fp32) ;;
         fp16 | memory-efficient-fp16) printf '%s\n' "--$precision" --fp16-scale-window=512 ;;

@@ -1,7 +1,9 @@
 """Every run script: short, runnable from anywhere, and made of flags that fairseq and our commands know."""
 
+import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
@@ -70,6 +72,43 @@ def test_caption_stage_1_has_the_released_numbers(size, epochs, drop_worst_after
     assert args.freeze_encoder_embedding and args.freeze_decoder_embedding and args.eval_cider
     assert args.best_checkpoint_metric == "cider" and args.maximize_best_checkpoint_metric
     assert args.batch_size * 4 * args.update_freq[0] == 128
+
+
+STAGE2 = ROOT / "run_scripts/caption/train_stage2.sh"
+
+
+@pytest.mark.parametrize("size", ["base", "large"])
+def test_caption_stage_2_has_the_released_numbers(size, parse_training):
+    words = dry_run(STAGE2, SIZE=size, NPROC="8", CUDA_VISIBLE_DEVICES="0,1,2,3,4,5,6,7")
+    args = parse_training(after(words, "fairseq_cli.train"))
+    assert (args.criterion, args.scst, args.selected_cols, args.max_epoch) == ("scst_reward_criterion", True, "1,4,2", 3)
+    assert (args.lr, args.end_learning_rate, args.warmup_ratio) == ([1e-5], 2e-7, 0.06)
+    assert (args.dropout, args.encoder_drop_path_rate, args.decoder_drop_path_rate) == (0.0, 0.0, 0.0)
+    assert (args.batch_size, args.update_freq, args.distributed_world_size) == (2, [4], 8)
+    assert json.loads(args.scst_args) == {"beam": 5, "max_len_b": 16, "no_repeat_ngram_size": 3}
+    assert args.memory_efficient_fp16 and "--fp16" not in words
+    assert args.freeze_resnet and args.freeze_encoder_embedding and args.freeze_decoder_embedding
+    assert args.scst_cider_cached_tokens.endswith("dataset/caption_data/cider_cached_tokens/coco-train-words.p")
+    assert (args.patch_image_size, args.max_src_length, args.max_tgt_length) == (480, 80, 20)
+
+
+def test_stage_2_finds_the_best_checkpoint_of_stage_1(tmp_path):
+    """In a copy of the scripts, beside a run of stage 1 and beside the released archive."""
+    shutil.copytree(ROOT / "run_scripts", tmp_path / "run_scripts")
+    script = tmp_path / "run_scripts/caption/train_stage2.sh"
+
+    def restored(**settings) -> str:
+        (found,) = (word for word in dry_run(script, **settings) if word.startswith("--finetune-from-model="))
+        return found.partition("=")[2]
+
+    own, released = tmp_path / "runs/caption_stage1_large/checkpoint_best.pt", tmp_path / "checkpoints/caption_stage1_best.pt"
+    assert restored(SIZE="large") == str(own), "named in the message that it is missing"
+    for path in (released, own):
+        path.parent.mkdir(parents=True)
+        path.touch()
+        assert restored(SIZE="large") == str(path)
+    assert restored(SIZE="base") == str(tmp_path / "runs/caption_stage1_base/checkpoint_best.pt")
+    assert restored(SIZE="large", RESTORE="/mine.pt") == "/mine.pt"
 
 
 def test_embeddings_are_frozen_only_when_they_were_pretrained():
