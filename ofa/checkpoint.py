@@ -11,6 +11,7 @@ import collections
 import pathlib
 import pickle
 import types
+import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from typing import Any, Mapping, Union
 
@@ -78,6 +79,7 @@ def load_checkpoint(path: Union[str, pathlib.Path], trust: bool = False) -> dict
         with open(path, "rb") as file:
             if trust:
                 return torch.load(file, map_location="cpu", weights_only=False)
+            refuse_programs(path)
             content = torch.load(
                 file, map_location="cpu", weights_only=False, pickle_module=restricted_pickle(path)
             )
@@ -99,7 +101,8 @@ def load_checkpoint(path: Union[str, pathlib.Path], trust: bool = False) -> dict
         IndexError,
         AttributeError,
         TypeError,
-        UnicodeDecodeError,
+        MemoryError,
+        zipfile.BadZipFile,
     ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -109,10 +112,47 @@ def load_checkpoint(path: Union[str, pathlib.Path], trust: bool = False) -> dict
     return plain(content)
 
 
+def refuse_programs(path: str) -> None:
+    """``torch.load`` hands TorchScript, which is a program, to its own interpreter, whatever the pickle module is."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                raise UserError(
+                    f"{path}: expected tensors and settings only, found a TorchScript program; "
+                    "use the checkpoint that it was made from"
+                )
+
+
 def restricted_pickle(path: str) -> types.SimpleNamespace:
     """What ``torch.load`` takes in place of the pickle module."""
 
-    class Unpickler(pickle.Unpickler):
+    def refuse(what: str):
+        raise UserError(
+            f"{path}: expected tensors and settings only, found {what}, "
+            "which could run code; get the file from its authors, or, if you trust them, make a plain one of it: "
+            f"ofa checkpoint strip --trust-checkpoint {path} --out FILE"
+        )
+
+    class Unpickler(pickle._Unpickler):  # the one in Python, so that BUILD can be watched as well
+        dispatch = dict(pickle._Unpickler.dispatch)
+
+        def __init__(self, file, **kwargs):
+            def readline() -> bytes:
+                line = file.readline()
+                if not line.endswith(b"\n"):
+                    raise EOFError("ends in the middle of a line")
+                return line
+
+            super().__init__(types.SimpleNamespace(read=file.read, readline=readline), **kwargs)
+
+        def load_build(self) -> None:
+            """BUILD sets attributes: of objects, but in a forged file also of classes and functions in use."""
+            if callable(self.stack[-2]):
+                refuse(f"changes of {getattr(self.stack[-2], '__qualname__', self.stack[-2])}")
+            super().load_build()
+
+        dispatch[pickle.BUILD[0]] = load_build
+
         def find_class(self, module: str, name: str) -> Any:
             # torch writes Python 2's names (__builtin__.long, copy_reg, ...), which the protocol asks for
             module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
@@ -122,12 +162,7 @@ def restricted_pickle(path: str) -> types.SimpleNamespace:
                 return super().find_class(module, name)
             if module.partition(".")[0] in SETTINGS and not hasattr(builtins, name):
                 return type(name, (Settings,), {"class_name": f"{module}.{name}"})
-            raise UserError(
-                f"{path}: expected tensors and settings only, found the class {module}.{name}, "
-                "which could run code; get the file from its authors, or, if you trust them, load it with "
-                "trust=True "
-                "(command line: --trust-checkpoint)"
-            )
+            refuse(f"the class {module}.{name}")
 
     def load(file, **kwargs):
         return Unpickler(file, **kwargs).load()

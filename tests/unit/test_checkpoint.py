@@ -2,15 +2,17 @@
 
 import argparse
 import enum
+import io
 import os
 import pickle
 import sys
 import types
+import zipfile
 
 import pytest
 import torch
 
-from ofa.checkpoint import arguments, load_checkpoint, official_state_dict
+from ofa.checkpoint import arguments, load_checkpoint, official_state_dict, plain, restricted_pickle
 from ofa.errors import UserError
 
 
@@ -132,12 +134,55 @@ def test_a_checkpoint_that_would_run_code_is_refused_by_name(tmp_path, new_forma
 def test_functions_by_any_name_are_refused(tmp_path, module, name):
     (tmp_path / "a.pt").write_bytes(pickle.dumps({}))
     attack = b"\x80\x02c" + f"{module}\n{name}\n".encode() + b"."
-    from ofa.checkpoint import restricted_pickle
-
     with pytest.raises(UserError, match=f"{module}.{name}"):
-        import io
-
         restricted_pickle("a.pt").load(io.BytesIO(attack))
+
+
+@pytest.mark.parametrize("changed", ["argparse Namespace", "torch._utils _rebuild_tensor_v2", "torch FloatStorage"])
+def test_a_file_that_would_change_our_own_classes_is_refused(tmp_path, changed):
+    """BUILD may set any attribute of anything that a file may name; ``__eq__`` would stay changed after loading."""
+    module, name = changed.split()
+    attack = pickle.PROTO + b"\x02" + f"c{module}\n{name}\n".encode() + b"N}X\x06\0\0\0__eq__K\x01s\x86b."
+    with pytest.raises(UserError, match=f"changes of .*{name}"):
+        restricted_pickle("a.pt").load(io.BytesIO(attack))
+    assert argparse.Namespace(a=1) == argparse.Namespace(a=1)
+
+
+def test_a_function_hidden_behind_a_harmless_module_is_refused():
+    """Protocol 4 finds ``serialization.os.system`` by attributes of the module ``torch``."""
+    for module, name in (("torch", "serialization.os.system"), ("torch._utils", "sys.modules"), ("argparse", "_os.system")):
+        names = b"".join(pickle.SHORT_BINUNICODE + bytes([len(x)]) + x.encode() for x in (module, name))
+        attack = pickle.PROTO + b"\x04" + names + pickle.STACK_GLOBAL + b"."
+        with pytest.raises(UserError, match=f"the class {module}.{name}"):
+            restricted_pickle("a.pt").load(io.BytesIO(attack))
+
+
+def test_settings_of_other_programs_are_never_imported(tmp_path):
+    """A class of fairseq's name may lie anywhere on the path of the user's own programs."""
+    (tmp_path / "fairseq_trap.py").write_text("raise SystemExit('imported')")
+    attack = b"\x80\x02cfairseq.fairseq_trap\nConfig\n)R}X\x01\0\0\0aK\x01sb."
+    found = restricted_pickle("a.pt").load(io.BytesIO(attack))
+    assert plain(found) == {"a": 1} and "fairseq.fairseq_trap" not in sys.modules
+
+
+def test_a_program_of_torchscript_is_refused(tmp_path):
+    """``torch.load`` would hand it to the interpreter of TorchScript."""
+    torch.jit.save(torch.jit.script(torch.nn.ReLU()), tmp_path / "a.pt")
+    with pytest.raises(UserError, match="found a TorchScript program"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_an_attack_inside_the_zip_of_a_good_checkpoint_is_refused(tmp_path):
+    """Tensors and names are those of a true checkpoint; only the pickle was exchanged."""
+    path = save(tmp_path, {"model": weights()})
+    with zipfile.ZipFile(path) as good:
+        parts = {name: good.read(name) for name in good.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as bad:
+        for name, data in parts.items():
+            bad.writestr(name, pickle.dumps(Malicious()) if name.endswith("data.pkl") else data)
+    with pytest.raises(UserError, match=r"posix\.system"):
+        load_checkpoint(path)
+    assert not os.path.exists("/tmp/ofa-was-here")
 
 
 @pytest.mark.parametrize("keep", [0, 10, 300, 0.5, 0.99])
