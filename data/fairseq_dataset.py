@@ -1,8 +1,12 @@
 """A TSV file as a fairseq dataset: rows by number, shuffled per epoch, the same for any number of workers."""
 
+import functools
 import logging
+import os
+import signal
 
 import numpy as np
+import torch
 from fairseq.data import FairseqDataset
 
 from ofa.data.collate import collate
@@ -44,6 +48,7 @@ class OFADataset(FairseqDataset):
 
     def __getitem__(self, index: int) -> Sample:
         """Raises: UserError naming file and row if the row cannot become a sample."""
+        let_parent_decide_when_to_stop(os.getpid())
         return self.builder(self.row(index), int(index), self.epoch, self.file.where(int(index)))
 
     def target(self, index: int) -> list[int]:
@@ -101,3 +106,14 @@ class OFADataset(FairseqDataset):
             )
         size = min(limits)
         return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+@functools.lru_cache(maxsize=1)
+def let_parent_decide_when_to_stop(process: int) -> None:
+    """Data workers outlive Ctrl-C and the first SIGTERM: both often go to all processes of a run.
+
+    The training still needs samples for the update that it saves after. A second SIGTERM is the parent's own.
+    """
+    if torch.utils.data.get_worker_info() is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))

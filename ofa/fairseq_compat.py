@@ -96,10 +96,10 @@ def broadcast_objects_of_any_class() -> None:
     def receive(buffer, map_location=None):
         return torch.load(buffer, map_location=map_location, weights_only=False)
 
-    distributed_utils.torch = _ModuleWith(torch, load=receive)
+    distributed_utils.torch = ModuleWith(torch, load=receive)
 
 
-class _ModuleWith:
+class ModuleWith:
     """A module in which some names are replaced, for one importing module only."""
 
     def __init__(self, module, **replaced):

@@ -1,12 +1,20 @@
 """Everything that ``--user-dir ofa`` adds to fairseq, in the order in which it has to come."""
 
+import functools
 import importlib
 import pkgutil
 
 import ofa.criterions
 import ofa.models
 import ofa.tasks
-from ofa import fairseq_compat, fairseq_scheduler
+from ofa import fairseq_compat, fairseq_interrupt, fairseq_resume, fairseq_saving, fairseq_scheduler
+
+
+@functools.cache
+def install_once() -> None:
+    """How runs are saved, continued and interrupted."""
+    for part in (fairseq_saving, fairseq_resume, fairseq_interrupt):
+        part.install()
 
 
 def register() -> None:
@@ -16,6 +24,7 @@ def register() -> None:
     """
     fairseq_compat.install()
     fairseq_scheduler.install()
+    install_once()
     for package in (ofa.models, ofa.criterions, ofa.tasks):
         for info in pkgutil.iter_modules(package.__path__):
             if info.name.startswith("fairseq_"):

@@ -1,0 +1,89 @@
+"""Checkpoints are written whole or not at all: a kill or a full disk never costs the one before."""
+
+import errno
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.file_io import PathManager
+
+from ofa.atomic import replacing
+from ofa.errors import UserError
+from ofa.fairseq_compat import ModuleWith
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoint*.pt"  # every file that fairseq saves in the course of a training
+
+
+def install() -> None:
+    """Replace how fairseq writes and copies checkpoints."""
+    checkpoint_utils.torch_persistent_save = save_whole
+    checkpoint_utils.PathManager = ModuleWith(PathManager, copy=copy_whole)
+
+
+def save_whole(content: Any, filename: str, async_write: bool = False) -> None:
+    """``torch.save`` to a file of another name that takes its place at the end.
+
+    Stock fairseq tries three times to write into the same file, each time behind what is there already, and
+    leaves the last attempt lying.
+
+    Raises: UserError if the disk is full or cannot be written.
+    """
+    file = None
+    try:
+        with replacing(filename, "wb") as opened:
+            file = RememberingFile(opened)
+            torch.save(content, file)
+    except Exception as error:
+        cause = error if isinstance(error, OSError) else file and file.error
+        if cause is None:
+            raise
+        raise not_written(filename, cause) from error
+
+
+def copy_whole(source: str, target: str, overwrite: bool = True) -> str:
+    """Copy a checkpoint (to ``checkpoint_last.pt``, ...) in one step; fairseq asks whether the result is true."""
+    try:
+        with open(source, "rb") as file, replacing(target, "wb") as copy:
+            shutil.copyfileobj(file, copy, 1 << 22)
+    except OSError as error:
+        raise not_written(target, error) from error
+    return target
+
+
+class RememberingFile:
+    """A file that keeps the error of a failed write: torch reports it as a bug of its own."""
+
+    def __init__(self, file):
+        self.file, self.error = file, None
+
+    def write(self, data) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def __getattr__(self, name: str):
+        return getattr(self.file, name)
+
+
+def not_written(path: str, error: OSError) -> UserError:
+    """What to tell the user when a checkpoint cannot be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "Free some space" if full else "Mend that"
+    return UserError(
+        f"{path}: expected to write a checkpoint, found {error.strerror or error}; the checkpoints before it are "
+        f"whole. {remedy} and run the same command again: it goes on from the newest one"
+    )
+
+
+def remove_leftovers(folder: str) -> None:
+    """Delete what a killed process had not finished writing."""
+    for part in Path(folder).glob(f".{CHECKPOINTS}.*"):
+        logger.info("removing %s, which was not finished", part)
+        part.unlink(missing_ok=True)

@@ -1,0 +1,136 @@
+"""Real trainings of seconds for tests: ``fairseq_cli.train`` in processes of its own, which may be killed on the way.
+
+fairseq is imported once, by a server that forks a fresh process for every run.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import resource
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from caption_files import caption, make_vocabulary, write_tsv
+
+ROOT = Path(__file__).resolve().parents[1]
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["training_runs_server"])
+SMALL = (
+    "--encoder-layers=1", "--decoder-layers=1", "--encoder-embed-dim=32", "--decoder-embed-dim=32",
+    "--encoder-ffn-embed-dim=32", "--decoder-ffn-embed-dim=32", "--encoder-attention-heads=2",
+    "--decoder-attention-heads=2", "--max-source-positions=64", "--max-target-positions=64",
+)  # fmt: skip
+
+
+def make_files(folder: Path, rows: int = 21) -> SimpleNamespace:
+    """Training and validation file and a vocabulary."""
+    return SimpleNamespace(
+        folder=folder,
+        vocabulary=make_vocabulary(folder / "vocabulary"),
+        train=write_tsv(folder / "train.tsv", [caption(number) for number in range(rows)]),
+        valid=write_tsv(folder / "valid.tsv", [caption(number) for number in range(7)], joined=True),
+    )
+
+
+def flags(files: SimpleNamespace, save_dir: Path, *more: str) -> list[str]:
+    """A recipe with dropout, stochastic depth, clipping and a schedule; a smaller network than ``ofa_nano``."""
+    return [
+        f"{files.train},{files.valid}", f"--user-dir={ROOT / 'ofa'}", f"--bpe-dir={files.vocabulary}", "--task=caption",
+        "--arch=ofa_nano", "--selected-cols=0,4,2", "--criterion=adjust_label_smoothed_cross_entropy",
+        "--label-smoothing=0.1", "--encoder-normalize-before", "--decoder-normalize-before",
+        "--share-decoder-input-output-embed", "--share-all-embeddings", "--layernorm-embedding",
+        "--patch-layernorm-embedding", "--code-layernorm-embedding", "--encoder-drop-path-rate=0.1",
+        "--decoder-drop-path-rate=0.1", "--dropout=0.1", "--optimizer=adam", "--adam-betas=(0.9,0.999)", "--clip-norm=1.0",
+        "--lr-scheduler=polynomial_decay", "--lr=1e-3", "--warmup-ratio=0.1", "--log-format=simple", "--log-interval=5",
+        "--fixed-validation-seed=7", "--no-epoch-checkpoints", "--max-src-length=20", "--max-tgt-length=20",
+        "--find-unused-parameters", "--add-type-embedding", "--scale-attn", "--scale-fc", "--scale-heads",
+        "--disable-entangle", "--num-bins=20", "--code-dict-size=16", "--code-image-size=64", "--image-bucket-size=8",
+        "--token-bucket-size=32", "--patch-image-size=32", "--cpu", "--num-workers=0", "--batch-size=4",
+        f"--save-dir={save_dir}", *SMALL, *more,
+    ]  # fmt: skip
+
+
+def train(arguments: list[str], stop_in: int | None = None, number: int = signal.SIGKILL, record: Path | None = None,
+          largest_file: int | None = None):  # fmt: skip
+    """One training from start to end.
+
+    Args:
+        stop_in: the process sends itself the signal ``number`` in the middle of this update (the first is 1).
+        record: file that gets a line for every update: see ``Recorder``.
+        largest_file: bytes; writing more to one file fails, as on a full disk.
+    Returns: namespace with code (exit status, negative: killed by that signal) and log (what the run printed).
+    """
+    save_dir = next(Path(word.split("=", 1)[1]) for word in arguments if word.startswith("--save-dir="))
+    log = save_dir.parent / f"{save_dir.name}.log"
+    start = log.stat().st_size if log.exists() else 0
+    process = SERVER.Process(target=run, args=(arguments, str(log), stop_in, number, record and str(record), largest_file))
+    process.start()
+    process.join()
+    return SimpleNamespace(code=process.exitcode, log=log.read_bytes()[start:].decode())
+
+
+def run(arguments: list[str], log: str, stop_in: int | None, number: int, record: str | None, largest_file: int | None):
+    """What the process of a training does."""
+    os.setsid()
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    from fairseq_cli.train import cli_main
+
+    import ofa
+
+    ofa.register_fairseq_plugin()
+    Recorder(stop_in, number, record).install()
+    sys.argv = ["fairseq-train", *arguments]
+    cli_main()
+
+
+class Recorder:
+    """Writes the number of every update, what its batches were and their exact losses."""
+
+    def __init__(self, stop_in: int | None, number: int, path: str | None):
+        self.stop_in, self.number, self.path = stop_in, number, path
+
+    def install(self) -> None:
+        from ofa.tasks.fairseq_task import OFATask
+
+        stock = OFATask.train_step
+
+        def train_step(task, sample, model, criterion, optimizer, update_num, *args, **kwargs):
+            result = stock(task, sample, model, criterion, optimizer, update_num, *args, **kwargs)
+            if self.path:
+                inputs = sample["net_input"]
+                digest = hashlib.sha256(inputs["patch_images"].float().numpy().tobytes() + sample["target"].numpy().tobytes())
+                loss = float(result[0]).hex()
+                line = [[os.getpid(), update_num + 1], [str(name) for name in sample["id"]], digest.hexdigest()[:16], loss]
+                with open(self.path, "a") as file:
+                    file.write(json.dumps(line) + "\n")
+            if update_num + 1 == self.stop_in:
+                os.killpg(0, self.number)  # as a terminal or a batch system does: data workers get it as well
+            return result
+
+        OFATask.train_step = train_step
+
+
+def curve(record: Path) -> dict[int, list]:
+    """Update -> its batches. An update that was made again after a kill has to be the same; it is kept once."""
+    updates: dict[int, list] = {}
+    before = None
+    for line in record.read_text().splitlines():
+        made, *batch = json.loads(line)  # made: the process, and the number of the update
+        if made != before:
+            updates[made[1]], before = [], made
+        updates[made[1]].append(batch)
+    return updates
+
+
+def log_lines(log: str, tag: str = "train_inner") -> list[str]:
+    """Figures that a run logged under a tag, without those that tell the time."""
+    lines = [line.split(f"| {tag} | ")[1] for line in log.splitlines() if f"| {tag} | " in line]
+    return [re.sub(r"(,| \|) (wps|ups|train_wall|wall)[ =][^ ,]*", "", line) for line in lines]

@@ -1,0 +1,7 @@
+"""Imported once by the server of ``training_runs``: what every training needs."""
+
+import fairseq_cli.train  # noqa: F401
+
+import ofa
+
+ofa.register_fairseq_plugin()
