@@ -138,7 +138,9 @@ def test_functions_by_any_name_are_refused(tmp_path, module, name):
         restricted_pickle("a.pt").load(io.BytesIO(attack))
 
 
-@pytest.mark.parametrize("changed", ["argparse Namespace", "torch._utils _rebuild_tensor_v2", "torch FloatStorage"])
+@pytest.mark.parametrize(
+    "changed", ["argparse Namespace", "torch._utils _rebuild_tensor_v2", "torch FloatStorage"]
+)
 def test_a_file_that_would_change_our_own_classes_is_refused(tmp_path, changed):
     """BUILD may set any attribute of anything that a file may name; ``__eq__`` would stay changed after loading."""
     module, name = changed.split()
@@ -150,7 +152,11 @@ def test_a_file_that_would_change_our_own_classes_is_refused(tmp_path, changed):
 
 def test_a_function_hidden_behind_a_harmless_module_is_refused():
     """Protocol 4 finds ``serialization.os.system`` by attributes of the module ``torch``."""
-    for module, name in (("torch", "serialization.os.system"), ("torch._utils", "sys.modules"), ("argparse", "_os.system")):
+    for module, name in (
+        ("torch", "serialization.os.system"),
+        ("torch._utils", "sys.modules"),
+        ("argparse", "_os.system"),
+    ):
         names = b"".join(pickle.SHORT_BINUNICODE + bytes([len(x)]) + x.encode() for x in (module, name))
         attack = pickle.PROTO + b"\x04" + names + pickle.STACK_GLOBAL + b"."
         with pytest.raises(UserError, match=f"the class {module}.{name}"):
