@@ -136,6 +136,19 @@ def test_drop_best_leaves_out_the_tokens_of_smallest_cross_entropy():
     assert later[1] == 17
 
 
+@pytest.mark.parametrize("name", sorted(CLASSES))
+def test_two_equal_passes_of_rdrop_drop_the_same_tokens_and_cost_twice_as_much(name):
+    """Without dropout nothing diverges: R-Drop is the plain loss of a doubled batch, whatever is dropped."""
+    case = next(case for case in RIGHT if case["criterion"] == name)
+    options = {"drop_worst_ratio": 0.2} | ({"drop_best_ratio": 0.3} if name.endswith("encouraging_loss") else {})
+    options |= {"sentence_avg": False, "label_smoothing": 0.1}
+    logits, sample = array("logits"), batch(case, "target")
+    single = CLASSES[name](TASK, **options)(Stub(logits), sample, update_num=10)
+    double = CLASSES[name](TASK, **options, use_rdrop=True)(Stub(torch.cat([logits, logits])), sample, update_num=10)
+    assert double[0].item() == pytest.approx(2 * single[0].item(), rel=1e-5)
+    assert double[1] == 2 * single[1] == 2 * int(int(17 * 0.8) * (0.7 if "drop_best_ratio" in options else 1))
+
+
 @pytest.mark.parametrize("name", sorted(load_json("metrics_reduce")["tasks"]))
 def test_reduced_metrics_equal_the_release(name):
     recorded = load_json("metrics_reduce")["tasks"][name]
