@@ -1,0 +1,73 @@
+"""A loss that is not finite names update, rank and samples, and ends the run unless a loss scaler skips the update."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ofa.errors import UserError
+from ofa.fairseq_nonfinite import SHOWN, check_loss, report_non_finite
+
+SCALED, PLAIN = SimpleNamespace(scaler=object()), SimpleNamespace(scaler=None)
+
+
+def batch(*ids) -> dict:
+    return {"id": list(ids)}
+
+
+def trainer(folder, updates: int = 6, rank: int = 1):
+    """What the report asks of fairseq's trainer."""
+    cfg = SimpleNamespace(checkpoint=SimpleNamespace(save_dir=str(folder)))
+    return SimpleNamespace(get_num_updates=lambda: updates, data_parallel_rank=rank, cfg=cfg)
+
+
+def step(losses, optimizer=PLAIN):
+    """A ``train_step`` of the trainer that sees one loss per batch."""
+
+    def train_step(self, samples, raise_oom=False):
+        for loss, sample in zip(losses, samples):
+            check_loss(torch.tensor(loss), sample, optimizer)
+        return "done"
+
+    return report_non_finite(train_step)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_batch_with_such_a_loss_is_named_and_written_to_a_file(tmp_path, value):
+    with pytest.raises(UserError) as error:
+        step([1.0, value, 1.0])(trainer(tmp_path), [batch("a", "b"), batch("c", "d"), batch("e")])
+    path = tmp_path / "nonfinite_update7_rank1.json"
+    assert f"update 7, rank 1: expected finite numbers, found the loss {value}, in samples c, d" in str(error.value)
+    assert str(path) in str(error.value) and "Lower --lr" in str(error.value)
+    assert json.loads(path.read_text()) == {
+        "update": 7, "rank": 1, "problem": f"found the loss {value}", "samples": ["c", "d"],
+    }  # fmt: skip
+
+
+def test_gradients_that_are_not_finite_name_all_batches_of_the_update(tmp_path):
+    def train_step(self, samples, raise_oom=False):
+        raise FloatingPointError("gradients are Nan/Inf")
+
+    samples = [batch(torch.tensor(5)), (batch("pair"), batch("text"))]
+    with pytest.raises(UserError, match="gradients are Nan/Inf, in samples 5, pair, text"):
+        report_non_finite(train_step)(trainer(tmp_path), samples)
+
+
+def test_a_loss_scaler_goes_on_and_the_report_is_a_warning(tmp_path, caplog):
+    assert step([float("inf")], SCALED)(trainer(tmp_path), [batch("a")]) == "done"
+    assert "update 7, rank 1" in caplog.text and (tmp_path / "nonfinite_update7_rank1.json").is_file()
+    caplog.clear()
+    assert step([1.0], SCALED)(trainer(tmp_path), [batch("a")]) == "done" and not caplog.text
+
+
+def test_a_large_batch_is_shown_in_part_and_written_whole(tmp_path):
+    names = [f"row{number}" for number in range(30)]
+    with pytest.raises(UserError, match=f"row{SHOWN - 1} and {30 - SHOWN} more "):
+        step([float("nan")])(trainer(tmp_path), [batch(*names)])
+    assert json.loads(next(tmp_path.iterdir()).read_text())["samples"] == names
+
+
+def test_a_folder_that_cannot_be_written_does_not_hide_the_report(tmp_path):
+    with pytest.raises(UserError, match="in samples a .written to nowhere: "):
+        step([float("nan")])(trainer(tmp_path / "missing"), [batch("a")])
