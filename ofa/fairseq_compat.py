@@ -8,15 +8,14 @@ import logging
 import os
 import re
 import sys
-import types
 import warnings
 
 import torch
 from fairseq import checkpoint_utils, options
+from fairseq import trainer as fairseq_trainer
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY, distributed_fairseq_model
-from fairseq.models.ema.ema import EMA
 from fairseq.tasks import TASK_REGISTRY
 from fairseq.trainer import Trainer
 from omegaconf import OmegaConf, open_dict
@@ -40,7 +39,7 @@ def install() -> None:
     keep_bf16_off_tpu()
     name_unknown_architectures()
     drop_device_ids_on_cpu()
-    average_every_tensor_once()
+    survive_overflows_on_cpu()
     check_metric_before_training()
     prepare_every_run()
 
@@ -166,25 +165,19 @@ def drop_device_ids_on_cpu() -> None:
     distributed_fairseq_model.DistributedDataParallel = distributed_data_parallel
 
 
-def average_every_tensor_once() -> None:
-    """EMA fails on integer tables, and decays a shared embedding once for each of its names."""
-    step = EMA._step_internal
+def survive_overflows_on_cpu() -> None:
+    """When a gradient of ``--fp16`` overflows, the trainer makes a zero on the GPU, whether there is one or not."""
+    if torch.cuda.is_available():
+        return
 
-    @functools.wraps(step)
-    def step_internal(self, new_model, updates=None):
-        names: dict[int, list[str]] = {}
-        state = {}
-        for name, tensor in new_model.state_dict().items():
-            same = names.setdefault(tensor.data_ptr(), [])
-            same.append(name)
-            if tensor.is_floating_point() and len(same) == 1:
-                state[name] = tensor
-        step(self, types.SimpleNamespace(state_dict=lambda: state), updates)
-        for first, *others in names.values():
-            for other in others if first in self.fp32_params else ():
-                self.fp32_params[other].copy_(self.fp32_params[first])
+    class StaysHere(torch.Tensor):
+        def cuda(self, *args, **kwargs):
+            return self
 
-    EMA._step_internal = step_internal
+    def tensor(*args, **kwargs):
+        return torch.tensor(*args, **kwargs).as_subclass(StaysHere)
+
+    fairseq_trainer.torch = ModuleWith(torch, tensor=tensor)
 
 
 def check_metric_before_training() -> None:
@@ -215,6 +208,7 @@ def prepare_every_run() -> None:
             refuse_missing_restore_file(cfg)
             ignore_unused_valid_subsets(cfg)
             use_fp16_without_flat_gradients_on_cpu(cfg)
+            refuse_asynchronous_checkpoints(cfg)
             follow_torchrun(cfg)
             call_main(cfg, main, **kwargs)
 
@@ -234,6 +228,12 @@ def refuse_missing_restore_file(cfg) -> None:
 def ignore_unused_valid_subsets(cfg) -> None:
     """fairseq lists the directory of ``data`` to find forgotten subsets; ours is a list of TSV files."""
     cfg.dataset.ignore_unused_valid_subsets = True
+
+
+def refuse_asynchronous_checkpoints(cfg) -> None:
+    """Without iopath fairseq ends such a run at once with status 0; with it checkpoints are not written in one step."""
+    if cfg.checkpoint.write_checkpoints_asynchronously:
+        raise UserError("--write-checkpoints-asynchronously: is not offered, a kill could tear a checkpoint; leave it out")
 
 
 def use_fp16_without_flat_gradients_on_cpu(cfg) -> None:

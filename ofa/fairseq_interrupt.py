@@ -18,6 +18,8 @@ from fairseq.distributed import utils as distributed_utils
 from fairseq.trainer import Trainer
 from omegaconf import open_dict
 
+from ofa.fairseq_ema import check_ema_options
+from ofa.fairseq_ranks import end_after_other_rank, end_with_launcher
 from ofa.fairseq_resume import ExactState, RunFinished
 from ofa.fairseq_saving import remove_leftovers
 
@@ -84,6 +86,7 @@ class GuardedTraining:
         self.main = main
 
     def __call__(self, cfg, **kwargs) -> None:
+        check_ema_options(cfg)
         scope = self.main.__globals__  # of fairseq_cli.train, which is __main__ in most runs
         stock = scope["validate_and_save"]
         scope["validate_and_save"] = stop_when_asked(stock)
@@ -96,6 +99,7 @@ class GuardedTraining:
             if first:
                 remove_leftovers(cfg.checkpoint.save_dir)
                 marker.unlink(missing_ok=True)
+            end_with_launcher()
             self.main(cfg, **kwargs)
         except RunFinished as finished:
             logger.info("nothing left to do: %s", finished)
@@ -104,6 +108,9 @@ class GuardedTraining:
             if first:
                 marker.write_text(f"{stopped}\n", encoding="utf-8")
             end_data_workers()
+        except RuntimeError as error:
+            end_after_other_rank(error, cfg.distributed_training.distributed_world_size)
+            raise
         finally:
             scope["validate_and_save"] = stock
             for number, handler in handlers.items():

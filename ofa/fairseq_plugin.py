@@ -7,13 +7,22 @@ import pkgutil
 import ofa.criterions
 import ofa.models
 import ofa.tasks
-from ofa import fairseq_compat, fairseq_interrupt, fairseq_resume, fairseq_saving, fairseq_scheduler
+from ofa import (
+    fairseq_compat,
+    fairseq_ema,
+    fairseq_interrupt,
+    fairseq_nonfinite,
+    fairseq_ranks,
+    fairseq_resume,
+    fairseq_saving,
+    fairseq_scheduler,
+)
 
 
 @functools.cache
 def install_once() -> None:
-    """How runs are saved, continued and interrupted."""
-    for part in (fairseq_saving, fairseq_resume, fairseq_interrupt):
+    """How runs are saved, continued, interrupted and spread over processes."""
+    for part in (fairseq_saving, fairseq_resume, fairseq_ema, fairseq_interrupt, fairseq_ranks, fairseq_nonfinite):
         part.install()
 
 

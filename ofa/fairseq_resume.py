@@ -28,6 +28,7 @@ from ofa.fairseq_saving import CHECKPOINTS
 logger = logging.getLogger(__name__)
 
 RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
+INITIAL_WEIGHTS = ("use_ema_weights_to_init_param", "use_latest_weights_to_init_ema")
 STATE_KEY = "exact_state"
 
 
@@ -56,6 +57,7 @@ def go_on_with_own_run(load: Callable) -> Callable:
         if choice is None:
             return load(cfg, trainer, **kwargs)
         path, same_command = choice
+        trainer.goes_on = same_command
         chosen = copy.deepcopy(cfg)  # the trainer's own configuration is saved and compared at the next start
         with open_dict(chosen):
             chosen.update(restore_file=path, finetune_from_model=None)
@@ -95,7 +97,8 @@ def choose(cfg) -> tuple[str, bool] | None:
     if not paths:
         return None
     path, stored = first_readable(paths)
-    same = all(getattr(stored, name, None) == getattr(cfg, name) for name in ("restore_file", *RESETS))
+    first_start = ("restore_file", *RESETS, *INITIAL_WEIGHTS)
+    same = all((getattr(stored, name, None) or False) == (getattr(cfg, name, None) or False) for name in first_start)
     if cfg.restore_file != DEFAULT_RESTORE_FILE and not same:
         hand_over.held = None
         logger.warning(

@@ -62,6 +62,9 @@ class TaskOptions:
         default=None,
         metadata={"help": "START,END (end excluded): besides the specials only these tokens are generated"},
     )
+    uses_ema: bool = field(
+        default=False, metadata={"help": "validate with the averaged weights that --store-ema keeps"}
+    )
     shuffle: bool = field(
         default=True,
         metadata={"help": "read the training rows in a new order every epoch; --no-shuffle: as in the file"},

@@ -24,11 +24,13 @@ from fairseq.tasks import TASK_REGISTRY, FairseqTask, register_task
 from fairseq.utils import strip_pad
 
 import ofa.tasks
+from ofa import fairseq_ranks
 from ofa.bpe import load_language
 from ofa.data.fairseq_dataset import OFADataset
 from ofa.data.sample import SampleBuilder
 from ofa.data.tsv import TsvFile, data_files
 from ofa.errors import UserError
+from ofa.fairseq_nonfinite import check_loss
 from ofa.models.generate import GenerationOptions, SequenceGenerator
 from ofa.spec import TaskOptions, TaskSpec
 from ofa.vocabulary import Vocabulary
@@ -37,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 CRITERION_METRICS = ("loss", "nll_loss", "ppl", "accuracy")  # what the criterions report while validating
 UNKNOWN = "<unk>"
+AMP_TYPES = {"cuda": torch.float16, "cpu": torch.bfloat16}  # what --amp computes in; a CPU has no fast fp16
 
 
 class OFATask(FairseqTask):
@@ -187,25 +190,37 @@ class OFATask(FairseqTask):
 
     # --- training and validation ----------------------------------------------------------------------------
 
-    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False):
+    @property
+    def uses_ema(self) -> bool:
+        """Asked by fairseq, which then hands over the model with averaged weights."""
+        return self.cfg.uses_ema
+
+    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False, ema_model=None):
         """Forward and backward; the criterion learns the number of updates (``--drop-worst-after``)."""
+        sample, is_filler = fairseq_ranks.take_mark(sample)
         model.train()
         model.set_num_updates(update_num)
-        mixed = torch.autocast("cuda", enabled=isinstance(optimizer, AMPOptimizer))
+        device = next(model.parameters()).device.type
+        mixed = torch.autocast(device, AMP_TYPES.get(device), enabled=isinstance(optimizer, AMPOptimizer))
         with torch.autograd.profiler.record_function("forward"), mixed:
             loss, sample_size, logging_output = criterion(model, sample, update_num=update_num)
-        if ignore_grad:
+        check_loss(loss, sample, optimizer)
+        if ignore_grad or is_filler:
             loss *= 0
         with torch.autograd.profiler.record_function("backward"):
             optimizer.backward(loss)
+        if is_filler:
+            return loss, sample_size * 0, fairseq_ranks.count_nothing(logging_output)
         return loss, sample_size, logging_output
 
-    def valid_step(self, sample, model, criterion):
-        """Loss of a batch, and the counts of the enabled metrics.
+    def valid_step(self, sample, model, criterion, ema_model=None):
+        """Loss of a batch, and the counts of the enabled metrics; by the averaged weights if there are any.
 
         Only sums go into the logging output. fairseq adds them up over the ranks (a rank without a batch of
         its own adds nothing), ``reduce_metrics`` divides at the end.
         """
+        if ema_model is not None:
+            model = ema_model.eval()
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
         if self.spec.enabled_metrics(self.cfg):
             predictions, references = self.predict(sample, model)

@@ -76,6 +76,7 @@ def train(arguments: list[str], stop_in: int | None = None, number: int = signal
 def run(arguments: list[str], log: str, stop_in: int | None, number: int, record: str | None, largest_file: int | None):
     """What the process of a training does."""
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # for data workers, as outside of this server
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

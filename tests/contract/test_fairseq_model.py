@@ -187,9 +187,9 @@ def test_probabilities_and_targets_are_where_criterions_look(build):
 def test_fairseqs_moving_average_follows_the_model(build, fp32):
     from fairseq.models.ema.ema import EMA
 
-    from ofa.fairseq_compat import install
+    import ofa
 
-    install()
+    ofa.register_fairseq_plugin()
     model = build()
     config = SimpleNamespace(
         ema_decay=0.5, ema_fp32=fp32, ema_seed_model=None, ema_start_update=0, ema_update_freq=1

@@ -1,0 +1,73 @@
+"""Several processes that train one model: the same result as one process, and an end when one of them fails."""
+
+import functools
+import logging
+import os
+import sys
+import threading
+import time
+from typing import Any, Callable
+
+from fairseq.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+FILLER = "filler"  # key of a batch that only keeps a rank in step with the others
+LOST_RANK = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
+
+
+def install() -> None:
+    """Called once, when the plugin registers."""
+    Trainer._prepare_sample = mark_fillers(Trainer._prepare_sample)
+
+
+def mark_fillers(prepare: Callable) -> Callable:
+    """Ranks that have run out of batches train on a filler, which must not count.
+
+    Stock fairseq takes all batches of an update for fillers when the last one is (``--update-freq 2`` and a rank
+    with one batch left): their gradients count and their tokens do not. Here a filler carries a mark, and the
+    task's ``train_step`` counts it as nothing.
+    """
+
+    @functools.wraps(prepare)
+    def _prepare_sample(self, sample, is_dummy=False):
+        prepared, is_filler = prepare(self, sample, is_dummy)
+        if is_filler and self.model.training and isinstance(prepared, dict) and hasattr(self.task, "spec"):
+            return {**prepared, FILLER: True}, False
+        return prepared, is_filler
+
+    return _prepare_sample
+
+
+def take_mark(sample: Any) -> tuple[Any, bool]:
+    """(the batch as the model knows it, whether it is a filler)."""
+    if not isinstance(sample, dict) or FILLER not in sample:
+        return sample, False
+    return {key: value for key, value in sample.items() if key != FILLER}, True
+
+
+def count_nothing(logging_output: dict[str, Any]) -> dict[str, Any]:
+    """Figures of a filler: the same keys, all zero."""
+    return {key: value * 0 for key, value in logging_output.items()}
+
+
+def end_with_launcher() -> None:
+    """Leave when torchrun was killed: nobody would end this process, and the next start would meet it."""
+    parent = os.getppid()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.write(2, b"error: the launcher is gone; the same command again goes on from the last checkpoint\n")
+    os._exit(1)
+
+
+def end_after_other_rank(error: BaseException, world_size: int) -> None:
+    """One line instead of a traceback when this rank only lost another one, whose own message matters."""
+    if world_size > 1 and isinstance(error, RuntimeError) and any(words in str(error) for words in LOST_RANK):
+        time.sleep(1)  # the failed rank's traceback comes first
+        print("error: another process of this run has ended; its own message tells why", file=sys.stderr, flush=True)
+        os._exit(1)
