@@ -3,9 +3,11 @@
 import functools
 import logging
 import os
+import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any, Callable
 
 from fairseq.trainer import Trainer
@@ -52,14 +54,16 @@ def count_nothing(logging_output: dict[str, Any]) -> dict[str, Any]:
 
 
 def end_with_launcher() -> None:
-    """Leave when torchrun was killed: nobody would end this process, and the next start would meet it."""
-    parent = os.getppid()
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    """Leave when torchrun or the run script was killed: nobody would end this process, and the next start would meet it."""
+    launchers = [os.getppid()] if "TORCHELASTIC_RUN_ID" in os.environ else []
+    if os.environ.get("OFA_LAUNCHER_PID", "").isdigit():
+        launchers.append(int(os.environ["OFA_LAUNCHER_PID"]))
+    if launchers:
+        threading.Thread(target=_watch, args=(launchers,), daemon=True).start()
 
 
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
+def _watch(launchers: list[int]) -> None:
+    while all(Path(f"/proc/{process}").exists() for process in launchers) or not Path("/proc").exists():
         time.sleep(1)
     os.write(2, b"error: the launcher is gone; the same command again goes on from the last checkpoint\n")
     os._exit(1)
@@ -68,6 +72,8 @@ def _watch(parent: int) -> None:
 def end_after_other_rank(error: BaseException, world_size: int) -> None:
     """One line instead of a traceback when this rank only lost another one, whose own message matters."""
     if world_size > 1 and isinstance(error, RuntimeError) and any(words in str(error) for words in LOST_RANK):
-        time.sleep(1)  # the failed rank's traceback comes first
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(2)  # the failed rank's traceback comes first
         print("error: another process of this run has ended; its own message tells why", file=sys.stderr, flush=True)
+        time.sleep(15)  # torchrun names the process that ended first, and ends this one when it has
         os._exit(1)

@@ -13,10 +13,11 @@
 #   GPU_PRECISION    what an experiment prefers on GPUs                        [fp16]
 #   NPROC            processes on this node                                    [number of GPUs, or 1]
 #   NNODES NODE_RANK MASTER_ADDR MASTER_PORT   several nodes (SLURM's variables are read as well)
-#   FRESH=1          start over although SAVE_DIR holds a run: it is moved aside, never deleted
+#   FRESH=1          (or --fresh) start over although SAVE_DIR holds a run: it is moved aside, never deleted
 #   DRY_RUN=1        print the command and stop
 #
-# Running the same command again resumes from SAVE_DIR/checkpoint_last.pt.
+# Running the same command again resumes from SAVE_DIR/checkpoint_last.pt, or from the newest checkpoint that can be
+# read. Ctrl-C and SIGTERM save after the update that is being made; then SAVE_DIR/interrupted exists.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON=${OFA_VENV:-$ROOT/.venv}/bin/python
@@ -66,12 +67,17 @@ find_processes() {
             MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
         fi
     fi
-    MASTER_PORT=${MASTER_PORT:-$((10000 + $$ % 50000))}
+    # all nodes have to choose the same port; on one node two runs must not
+    if [ "$NNODES" -gt 1 ]; then
+        MASTER_PORT=${MASTER_PORT:-$((10000 + ${SLURM_JOB_ID:-0} % 20000))}
+    fi
+    MASTER_PORT=${MASTER_PORT:-$((10000 + $$ % 20000))}
     PROCESSES=$((NPROC * NNODES))
 }
 
-run_module() {  # run_module MODULE ARGS...: in this process, or under torchrun when there are several
-    local command=("$PYTHON" -m)
+run_module() {  # run_module LOG MODULE ARGS...: in this process, or under torchrun when there are several; LOG may be ""
+    local log=$1 command=("$PYTHON" -m)
+    shift
     if [ "$PROCESSES" -gt 1 ]; then
         command+=(torch.distributed.run --nnodes "$NNODES" --node_rank "$NODE_RANK" --nproc_per_node "$NPROC"
             --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT" -m)
@@ -83,7 +89,24 @@ run_module() {  # run_module MODULE ARGS...: in this process, or under torchrun 
         return
     fi
     bash "$ROOT/run_scripts/setup.sh"
-    PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" "${command[@]}"
+    export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+    [ -z "$log" ] || exec > >(exec tee -ai "$log") 2>&1
+    [ "$PROCESSES" -gt 1 ] || exec "${command[@]}"  # signals reach the training itself
+    run_torchrun
+}
+
+# torchrun answers a signal by ending all processes within 30 seconds and failing. Here it never sees one: the processes
+# themselves are asked to stop, and torchrun ends when they have.
+run_torchrun() {
+    local status
+    trap 'pkill -TERM -P "$torchrun" || true' INT TERM
+    OFA_LAUNCHER_PID=$$ setsid "${command[@]}" &
+    torchrun=$!
+    while true; do  # a signal ends "wait" early
+        status=0
+        wait "$torchrun" || status=$?
+        kill -0 "$torchrun" 2>/dev/null || return "$status"
+    done
 }
 
 precision_flags() {
@@ -125,25 +148,32 @@ train() {
     mapfile -t precision < <(precision_flags)
     flags+=("${precision[@]}" --save-dir="$SAVE_DIR" --tensorboard-logdir="$SAVE_DIR/tensorboard")
     if [ -n "${DRY_RUN:-}" ]; then
-        run_module fairseq_cli.train "$data" "${COMMON[@]}" "${flags[@]}" "$@"
+        run_module "" fairseq_cli.train "$data" "${COMMON[@]}" "${flags[@]}" "$@"
         return
     fi
     if [ -n "${FRESH:-}" ] && [ -e "$SAVE_DIR" ]; then
         mv "$SAVE_DIR" "$SAVE_DIR.$(date +%Y%m%d-%H%M%S)"
     fi
     mkdir -p "$SAVE_DIR"
-    run_module fairseq_cli.train "$data" "${COMMON[@]}" "${flags[@]}" "$@" 2>&1 | tee -a "$SAVE_DIR/train.log"
+    run_module "$SAVE_DIR/train.log" fairseq_cli.train "$data" "${COMMON[@]}" "${flags[@]}" "$@"
 }
 
 evaluate() {
     local flags=()
     [ "$GPUS" -gt 0 ] || given --cpu "$@" || flags+=(--cpu)
-    run_module ofa evaluate "$@" "${flags[@]}"
+    run_module "" ofa evaluate "$@" "${flags[@]}"
 }
 
 [ $# -ge 2 ] || fail "usage: launch.sh train|evaluate DATA [flags]"
 COMMAND=$1
 shift
+if given --fresh "$@"; then
+    FRESH=1
+    for argument in "$@"; do
+        shift
+        [ "$argument" = --fresh ] || set -- "$@" "$argument"
+    done
+fi
 find_processes "$@"
 case $COMMAND in
     train) train "$@" ;;

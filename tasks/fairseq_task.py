@@ -109,7 +109,11 @@ class OFATask(FairseqTask):
     def get_batch_iterator(
         self, dataset, seed: int = 1, num_workers: int = 0, data_buffer_size: int = 0, **kwargs
     ):
-        """fairseq's iterator over the dataset; ``--no-shuffle`` keeps the order of the batches, too.
+        """fairseq's iterator over the dataset.
+
+        The rows are in their order for the epoch before batches are cut from them; fairseq would shuffle the
+        batches once more. Left as they are, an update sees the same rows whether a large batch is one process's,
+        spread over ``--update-freq``, or over several processes.
 
         Every pass has its own workers, which end with it. Workers that outlive it would be stopped by the
         garbage collector, after the queues they listen to: each waits 5 seconds then. The thread that fills
@@ -121,7 +125,7 @@ class OFATask(FairseqTask):
         iterator = super().get_batch_iterator(
             dataset, seed=seed, num_workers=num_workers, data_buffer_size=data_buffer_size, **kwargs
         )
-        iterator.disable_shuffling = not dataset.shuffle
+        iterator.disable_shuffling = True
         iterator.persistent_workers = False
         return iterator
 
