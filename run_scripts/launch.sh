@@ -64,7 +64,8 @@ find_processes() {
         MASTER_ADDR=127.0.0.1
         if [ "$NNODES" -gt 1 ]; then
             command -v scontrol >/dev/null || fail "NNODES=$NNODES expects MASTER_ADDR (the first node's address); set MASTER_ADDR and NODE_RANK"
-            MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+            mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+            MASTER_ADDR=${hosts[0]}
         fi
     fi
     # all nodes have to choose the same port; on one node two runs must not
