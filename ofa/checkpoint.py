@@ -10,10 +10,12 @@ import builtins
 import collections
 import pathlib
 import pickle
+import struct
 import types
 import zipfile
+import zlib
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from typing import Any, Mapping, Union
+from typing import IO, Any, Mapping, Union
 
 import torch
 
@@ -42,6 +44,7 @@ HARMLESS = {
 SETTINGS = set(
     "omegaconf hydra fairseq ofa ofa_module enum typing pathlib utils tasks criterions models data".split()
 )
+ARCHIVE = b"PK\x03\x04"  # how files of torch 1.6 and later begin
 STORAGES = {name for name in dir(torch) if name.endswith("Storage")} | {"UntypedStorage", "TypedStorage"}
 
 
@@ -79,7 +82,7 @@ def load_checkpoint(path: Union[str, pathlib.Path], trust: bool = False) -> dict
         with open(path, "rb") as file:
             if trust:
                 return torch.load(file, map_location="cpu", weights_only=False)
-            refuse_programs(path)
+            check_archive(path, file)
             content = torch.load(
                 file, map_location="cpu", weights_only=False, pickle_module=restricted_pickle(path)
             )
@@ -102,7 +105,10 @@ def load_checkpoint(path: Union[str, pathlib.Path], trust: bool = False) -> dict
         AttributeError,
         TypeError,
         MemoryError,
+        NotImplementedError,
         zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
     ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
@@ -112,15 +118,26 @@ def load_checkpoint(path: Union[str, pathlib.Path], trust: bool = False) -> dict
     return plain(content)
 
 
-def refuse_programs(path: str) -> None:
-    """``torch.load`` hands TorchScript, which is a program, to its own interpreter, whatever the pickle module is."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                raise UserError(
-                    f"{path}: expected tensors and settings only, found a TorchScript program; "
-                    "use the checkpoint that it was made from"
-                )
+def check_archive(path: str, file: IO[bytes]) -> None:
+    """What ``torch.load`` leaves unchecked: that every byte is as it was written, and that it is no program.
+
+    TorchScript would go to its own interpreter, whatever the pickle module is. Files older than torch 1.6 are no
+    archives and have no check sums.
+    """
+    start = file.read(len(ARCHIVE))
+    file.seek(0)
+    if start != ARCHIVE:
+        return
+    if "constants.pkl" in torch._C.PyTorchFileReader(path).get_all_records():
+        raise UserError(
+            f"{path}: expected tensors and settings only, found a TorchScript program; "
+            "use the checkpoint that it was made from"
+        )
+    with zipfile.ZipFile(file) as archive:
+        damaged = archive.testzip()
+    if damaged:
+        raise zipfile.BadZipFile(f"{damaged} has not the bytes that were written")
+    file.seek(0)
 
 
 def restricted_pickle(path: str) -> types.SimpleNamespace:

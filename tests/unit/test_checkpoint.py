@@ -5,6 +5,7 @@ import enum
 import io
 import os
 import pickle
+import random
 import sys
 import types
 import zipfile
@@ -201,6 +202,33 @@ def test_a_truncated_checkpoint_is_refused(tmp_path, keep, new_format):
     (tmp_path / "a.pt").write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
     with pytest.raises(UserError, match=r"a\.pt: expected a checkpoint, found a damaged"):
         load_checkpoint(path)
+
+
+def test_a_single_wrong_bit_of_a_tensor_is_noticed(tmp_path):
+    """torch reads the check sums of the archive, but does not compare them."""
+    path = save(tmp_path, {"model": {"encoder.a": torch.randn(2000)}})
+    content = bytearray((tmp_path / "a.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "a.pt").write_bytes(content)
+    assert torch.load(path)["model"]["encoder.a"].shape == (2000,)
+    with pytest.raises(UserError, match="a damaged or incomplete file .*data/0 has not the bytes that were written"):
+        load_checkpoint(path)
+
+
+def test_whatever_byte_is_damaged_the_message_is_ours_or_nothing_changed(tmp_path):
+    path = save(tmp_path, {"model": {"encoder.a": torch.arange(9.0)}, "cfg": {"model": {"arch": "ofa_tiny"}}})
+    whole = (tmp_path / "a.pt").read_bytes()
+    draw = random.Random(0)
+    for _ in range(400):
+        content = bytearray(whole)
+        content[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
+        (tmp_path / "a.pt").write_bytes(content)
+        try:
+            found = load_checkpoint(path)
+        except UserError:
+            continue
+        assert found["cfg"] == {"model": {"arch": "ofa_tiny"}}  # a time stamp or padding
+        assert torch.equal(found["model"]["encoder.a"], torch.arange(9.0))
 
 
 def test_a_missing_checkpoint_and_a_directory_are_named(tmp_path):
