@@ -22,7 +22,7 @@ done
 SCENES=${QUICKSTART_SCENES:-$SCENES} UPDATES=${QUICKSTART_UPDATES:-$UPDATES} MINUTES=${QUICKSTART_MINUTES:-$MINUTES} TEST=${QUICKSTART_TEST_SCENES:-300}
 RUN=${QUICKSTART_DIR:-$ROOT/runs/$NAME}
 WORLD=$RUN/world VOCAB=$RUN/vocab CHECKPOINTS=$RUN/checkpoints REPORT=$RUN/report.html
-SETTINGS="scenes $SCENES, test $TEST, updates $UPDATES, $PIXELS px, version 5"
+SETTINGS="scenes $SCENES, test $TEST, updates $UPDATES, $PIXELS px, version 6"
 
 say() { printf '\n\033[1m[quickstart] %s\033[0m\n' "$*"; }
 

@@ -64,6 +64,17 @@ def test_the_box_is_where_the_shape_is_drawn(shape):
     assert np.abs(np.array(found) - np.array(thing.box_px(64, 64))).max() <= 1  # at most a pixel of rounding
 
 
+@pytest.mark.parametrize("shape", world.SHAPES)
+def test_every_shape_is_its_colour_within_a_dark_outline(shape):
+    thing = world.Thing(shape, "red", "large", (0.25, 0.25, 0.75, 0.75), (255, 0, 0))
+    picture = np.asarray(world.render(world.Scene("one", (thing,), "paper", "grey", 0.15, 3), 96)).astype(int)
+    ink, red = picture.max(axis=2) < 60, (picture == (255, 0, 0)).all(axis=2)
+    assert ink.sum() > 100 and red.sum() > 200
+    ys, xs = np.nonzero(red)
+    around = [picture[y + dy, x + dx] for y, x in zip(ys, xs) for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))]
+    assert all(colour[1] < 60 for colour in around)  # beside the colour lies more of it or the outline, never the ground
+
+
 def test_a_scene_survives_json(scenes):
     for scene in scenes[:20]:
         again = world.Scene.from_json(scene.to_json(64, 64))
