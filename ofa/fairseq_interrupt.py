@@ -21,6 +21,7 @@ from omegaconf import open_dict
 from ofa.fairseq_ema import check_ema_options
 from ofa.fairseq_ranks import end_after_other_rank, end_with_launcher
 from ofa.fairseq_resume import ExactState, RunFinished
+from ofa.fairseq_samples import begin_to_show
 from ofa.fairseq_saving import remove_leftovers
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class GuardedTraining:
         here = threading.current_thread() is threading.main_thread()  # Python allows handlers nowhere else
         handlers = {number: signal.signal(number, Request.receive) for number in SIGNALS if here}
         try:
+            begin_to_show(cfg, first)
             if first:
                 remove_leftovers(cfg.checkpoint.save_dir)
                 marker.unlink(missing_ok=True)

@@ -30,6 +30,7 @@ from ofa.data.fairseq_dataset import OFADataset
 from ofa.data.sample import SampleBuilder
 from ofa.data.tsv import TsvFile, data_files
 from ofa.errors import UserError
+from ofa.fairseq_samples import Gallery
 from ofa.fairseq_nonfinite import check_loss
 from ofa.models.generate import GenerationOptions, SequenceGenerator
 from ofa.spec import TaskOptions, TaskSpec
@@ -61,6 +62,7 @@ class OFATask(FairseqTask):
         self.bpe = bpe
         self.dictionary = fairseq_dictionary(vocabulary)
         self.scorer = None
+        self.gallery = Gallery(cfg.imagenet_default_mean_and_std)
 
     @classmethod
     def add_args(cls, parser: argparse.ArgumentParser) -> None:
@@ -232,8 +234,13 @@ class OFATask(FairseqTask):
                 logger.info(
                     "example hypothesis: %s | references: %s", predictions[0], " | ".join(references[0])
                 )
+            self.gallery.add(sample, predictions, references)
             logging_output.update(self.counts(predictions, references))
         return loss, sample_size, logging_output
+
+    def post_validate(self, model, stats: Mapping[str, Any], aggregator) -> None:
+        """Called by fairseq after a validation."""
+        self.gallery.show(stats["num_updates"])
 
     def predict(self, sample: Mapping[str, Any], model) -> tuple[list[str], list[list[str]]]:
         """Predictions of a batch and the references that its targets hold."""

@@ -1,9 +1,11 @@
 """Averages, precisions and memory savers in real trainings of seconds."""
 
+import io
 import re
 
 import pytest
 import torch
+from PIL import Image
 from training_runs import flags, log_lines, make_files, train
 
 from ofa.checkpoint import load_checkpoint, official_state_dict
@@ -99,3 +101,28 @@ def test_frozen_embeddings_stay(files, averaged):
     frozen, _ = weights_after_start(files, "embedding", "--lr=1e-2", "--freeze-encoder-embedding", "--freeze-decoder-embedding")
     for key in ("encoder.embed_tokens.weight", "decoder.output_projection.weight"):
         assert torch.equal(frozen[key], averaged["model"][key])
+
+
+def test_tensorboard_shows_figures_and_sample_captions_with_their_images(files):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board, log_file = files.folder / "board", files.folder / "shown.txt"
+    done = train(flags(files, files.folder / "shown", "--max-update=8", "--log-interval=1", "--eval-cider",
+                       '--eval-args={"beam":2,"max_len_b":8}', f"--tensorboard-logdir={board}", f"--log-file={log_file}"))  # fmt: skip
+    assert done.code == 0, done.log[-3000:]
+    events = {folder.name: EventAccumulator(str(folder)) for folder in board.iterdir()}
+    for accumulator in events.values():
+        accumulator.Reload()
+    assert {"loss", "lr"} <= set(events["train_inner"].Tags()["scalars"])
+    assert {"loss", "cider"} <= set(events["valid"].Tags()["scalars"])
+    assert [value.step for value in events["train_inner"].Scalars("loss")] == list(range(1, 9))
+    assert events["samples"].Tags()["images"] == [f"sample {number}" for number in (1, 2, 3, 4)]
+    assert [image.step for image in events["samples"].Images("sample 2")] == [6, 8]
+    image = events["samples"].Images("sample 2")[0]
+    assert (image.width, image.height) == (32, 32)
+    (green,) = {pixel for pixel in Image.open(io.BytesIO(image.encoded_image_string)).getdata()}
+    assert green == (0, 128, 0)  # the second row's picture
+    texts = events["samples"].Tensors("sample 2/text_summary")
+    assert "There is a green cube" in texts[0].tensor_proto.string_val[0].decode()
+    for tag in ("train_inner", "train", "valid"):
+        assert log_lines(log_file.read_text(), tag) == log_lines(done.log, tag) != []

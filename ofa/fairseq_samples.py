@@ -1,0 +1,67 @@
+"""What a run shows while it trains: sample predictions with their images in TensorBoard, and a log file."""
+
+import logging
+import os
+from typing import Any
+
+import torch
+from fairseq.logging import progress_bar
+
+from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, OFA_MEAN, OFA_STD
+
+SHOWN = 4  # rows of the first validation batch, so that the same images come every time
+LOG_FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
+
+
+class Gallery:
+    """The first rows of a validation: images, predictions and references.
+
+    Args: imagenet: images are normalised by ImageNet's mean and std (``--imagenet-default-mean-and-std``).
+    """
+
+    logdir: str | None = None  # of TensorBoard; set on the first rank of a training
+
+    def __init__(self, imagenet: bool = False):
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (OFA_MEAN, OFA_STD)
+        self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+        self.rows: list[tuple[torch.Tensor | None, str, list[str]]] = []
+
+    def add(self, sample: dict[str, Any], predictions: list[str], references: list[list[str]]) -> None:
+        """Keep rows of a batch until there are enough; without TensorBoard none are kept."""
+        images = sample["net_input"].get("patch_images")
+        for row in range(min(SHOWN - len(self.rows), len(predictions)) if self.logdir else 0):
+            image = None if images is None else self.picture(images[row])
+            self.rows.append((image, predictions[row], references[row]))
+
+    def picture(self, image: torch.Tensor) -> torch.Tensor:
+        """float[3, H, W], normalised -> uint8[3, H, W]."""
+        pixels = image.detach().float().cpu() * self.std + self.mean
+        return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
+
+    def show(self, step: int) -> None:
+        """Write the kept rows to TensorBoard and begin anew."""
+        rows, self.rows = self.rows, []
+        if not rows or progress_bar.SummaryWriter is None:
+            return
+        writers = progress_bar._tensorboard_writers  # which fairseq closes at the end
+        if "samples" not in writers:
+            writers["samples"] = progress_bar.SummaryWriter(os.path.join(self.logdir, "samples"))
+        for number, (image, prediction, references) in enumerate(rows, 1):
+            if image is not None:
+                writers["samples"].add_image(f"sample {number}", image, step)
+            text = f"**{prediction}**\n\n" + "\n".join(f"* {reference}" for reference in references)
+            writers["samples"].add_text(f"sample {number}", text, step)
+        writers["samples"].flush()
+
+
+def begin_to_show(cfg, first_rank: bool) -> None:
+    """Point the gallery to TensorBoard's folder, and every log line to ``--log-file`` as well.
+
+    Stock fairseq opens the file anew in every epoch, writes each line once more, and leaves out most loggers.
+    """
+    Gallery.logdir = cfg.common.tensorboard_logdir if first_rank else None
+    if cfg.common.log_file is not None:
+        handler = logging.FileHandler(cfg.common.log_file, encoding="utf-8")
+        handler.setFormatter(logging.Formatter(LOG_FORMAT, "%Y-%m-%d %H:%M:%S"))
+        logging.getLogger().addHandler(handler)
+        cfg.common.log_file = None
