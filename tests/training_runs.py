@@ -11,6 +11,8 @@ import re
 import resource
 import signal
 import sys
+from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +21,7 @@ from caption_files import caption, make_vocabulary, write_tsv
 ROOT = Path(__file__).resolve().parents[1]
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["training_runs_server"])
+TESTS = Path(__file__).resolve().parent
 SMALL = (
     "--encoder-layers=1", "--decoder-layers=1", "--encoder-embed-dim=32", "--decoder-embed-dim=32",
     "--encoder-ffn-embed-dim=32", "--decoder-ffn-embed-dim=32", "--encoder-attention-heads=2",
@@ -54,26 +57,43 @@ def flags(files: SimpleNamespace, save_dir: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
+def start_server() -> None:
+    """Python 3.12's server does not know the tests' folders by itself, and silently preloads nothing then."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(ROOT), *filter(None, [before])])
+    try:
+        forkserver.ensure_running()
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+
+
 def train(arguments: list[str], stop_in: int | None = None, number: int = signal.SIGKILL, record: Path | None = None,
-          largest_file: int | None = None):  # fmt: skip
+          largest_file: int | None = None, prepare: Callable[[], None] | None = None):  # fmt: skip
     """One training from start to end.
 
     Args:
         stop_in: the process sends itself the signal ``number`` in the middle of this update (the first is 1).
         record: file that gets a line for every update: see ``Recorder``.
         largest_file: bytes; writing more to one file fails, as on a full disk.
+        prepare: called in the process before it trains; has to be picklable.
     Returns: namespace with code (exit status, negative: killed by that signal) and log (what the run printed).
     """
     save_dir = next(Path(word.split("=", 1)[1]) for word in arguments if word.startswith("--save-dir="))
     log = save_dir.parent / f"{save_dir.name}.log"
     start = log.stat().st_size if log.exists() else 0
-    process = SERVER.Process(target=run, args=(arguments, str(log), stop_in, number, record and str(record), largest_file))
+    start_server()
+    process = SERVER.Process(
+        target=run, args=(arguments, str(log), stop_in, number, record and str(record), largest_file, prepare)
+    )
     process.start()
     process.join()
     return SimpleNamespace(code=process.exitcode, log=log.read_bytes()[start:].decode())
 
 
-def run(arguments: list[str], log: str, stop_in: int | None, number: int, record: str | None, largest_file: int | None):
+def run(arguments: list[str], log: str, stop_in: int | None, number: int, record: str | None, largest_file: int | None,
+        prepare: Callable[[], None] | None = None):  # fmt: skip
     """What the process of a training does."""
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)  # for data workers, as outside of this server
@@ -82,11 +102,15 @@ def run(arguments: list[str], log: str, stop_in: int | None, number: int, record
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(output, stream)
+    import torch
     from fairseq_cli.train import cli_main
 
     import ofa
 
+    torch.set_num_threads(1)  # waiting for a second thread costs more than it gives in a network as small as this
     ofa.register_fairseq_plugin()
+    if prepare is not None:
+        prepare()
     Recorder(stop_in, number, record).install()
     sys.argv = ["fairseq-train", *arguments]
     cli_main()
