@@ -9,18 +9,20 @@ from ofa.report import Curve, Item, Report, Table, Tile, choose_rows, training_c
 from ofa.spec import Scores
 
 Constant = tuple[str, dict[str, float]]
+Column = tuple[str, dict[str, float]]
 
 
-def write_page(args: argparse.Namespace, evaluation, scores: Scores | None, constant: Constant | None,
+def write_page(args: argparse.Namespace, evaluation, scores: Scores | None, constant: Constant | None, others: list[Column],
                seconds: float) -> None:
-    """Args: args: of ``ofa evaluate``; evaluation: its outcome; constant: the best constant caption and its scores."""
+    """Args: args: of ``ofa evaluate``; evaluation: its outcome; constant: the best constant caption and its scores;
+    others: name and scores of each further column of the table of scores."""
     items = _items(evaluation, scores, args.report_images)
     shown = f", {len(items)} of them on this page" if len(items) < len(evaluation.texts) else ""
     write_report(args.report, Report(
         title=args.report_title or f"{evaluation.task.spec.name}: {args.gen_subset}",
         subtitle=f"{len(evaluation.texts)} pictures{shown} · {Path(args.path).name} · {time.strftime('%d %B %Y, %H:%M')}",
         tiles=_tiles(scores, constant), curves=_curves(args.training_log),
-        tables=_tables(scores, constant, args.timings, seconds), score_names=list(scores.by_row) if scores else [],
+        tables=_tables(scores, others, args.timings, seconds), score_names=list(scores.by_row) if scores else [],
         items=items, footer=f"{args.path} · {args.data or args.images} · {platform.machine()}, Python "
                             f"{platform.python_version()} · made by ofa evaluate"))
 
@@ -54,11 +56,11 @@ def _curves(training_log: str | None) -> list[Curve]:
     return training_curves(Path(training_log).read_text(encoding="utf-8", errors="replace")) if training_log else []
 
 
-def _tables(scores: Scores | None, constant: Constant | None, timings: str | None, seconds: float) -> list[Table]:
+def _tables(scores: Scores | None, others: list[Column], timings: str | None, seconds: float) -> list[Table]:
     tables = []
     if scores is not None:
-        head = ["score", "model"] + (["best constant caption"] if constant else [])
-        rows = [[name, f"{value:.4f}"] + ([f"{constant[1][name]:.4f}" if name in constant[1] else ""] if constant else [])
+        head = ["score", "model", *(name for name, _ in others)]
+        rows = [[name, f"{value:.4f}", *(f"{other[name]:.4f}" if name in other else "" for _, other in others)]
                 for name, value in scores.overall.items()]
         tables.append(Table("all scores", head, rows))
     if timings:

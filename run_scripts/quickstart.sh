@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Purpose:  watch OFA learn to caption pictures, from nothing to a scored page, on an ordinary computer.
 # Needs:    two processor cores, 4 GB of memory, 1 GB of disk (and once 6 GB for the Python environment).
-# Command:  bash run_scripts/quickstart.sh            at most 6 minutes on 2 cores after the set-up
+# Command:  bash run_scripts/quickstart.sh            about 6 minutes on 2 cores after the set-up
 #           bash run_scripts/quickstart.sh --long     at most 20 minutes, better captions
 #           --fresh starts over. The same call again continues an interrupted run, or finishes at once.
 # Makes:    runs/quickstart/report.html (--long: runs/quickstart_long/...); QUICKSTART_DIR chooses another folder.
@@ -10,26 +10,28 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/.." && pwd)
 PYTHON=${OFA_VENV:-$ROOT/.venv}/bin/python
 
-NAME=quickstart SCENES=10000 UPDATES=560 MINUTES=4.7 PIXELS=96 FRESH_RUN=
+SEARCH='{"beam":3,"max_len_b":30}'
+NAME=quickstart SCENES=10000 UPDATES=480 MINUTES=3.9 UPDATES2=40 MINUTES2=0.9 PIXELS=96 FRESH_RUN=
 for argument in "$@"; do
     case $argument in
-        --long) NAME=quickstart_long SCENES=20000 UPDATES=2400 MINUTES=16 ;;
+        --long) NAME=quickstart_long SCENES=20000 UPDATES=1800 MINUTES=13 UPDATES2=150 MINUTES2=3 ;;
         --fresh) FRESH_RUN=1 ;;
         -h | --help) sed -n '2,7s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *) echo "quickstart: error: expects --long or --fresh, found '$argument'" >&2; exit 2 ;;
     esac
 done
-SCENES=${QUICKSTART_SCENES:-$SCENES} UPDATES=${QUICKSTART_UPDATES:-$UPDATES} MINUTES=${QUICKSTART_MINUTES:-$MINUTES} TEST=${QUICKSTART_TEST_SCENES:-300}
+SCENES=${QUICKSTART_SCENES:-$SCENES} UPDATES=${QUICKSTART_UPDATES:-$UPDATES} MINUTES=${QUICKSTART_MINUTES:-$MINUTES}
+UPDATES2=${QUICKSTART_UPDATES2:-$UPDATES2} TEST=${QUICKSTART_TEST_SCENES:-300}
 RUN=${QUICKSTART_DIR:-$ROOT/runs/$NAME}
-WORLD=$RUN/world VOCAB=$RUN/vocab CHECKPOINTS=$RUN/checkpoints REPORT=$RUN/report.html
-SETTINGS="scenes $SCENES, test $TEST, updates $UPDATES, $PIXELS px, version 6"
+WORLD=$RUN/world VOCAB=$RUN/vocab STAGE1=$RUN/stage1 STAGE2=$RUN/stage2 RESULTS=$RUN/results REPORT=$RUN/report.html
+SETTINGS="scenes $SCENES, test $TEST, updates $UPDATES and $UPDATES2, $PIXELS px, version 7"
 
 say() { printf '\n\033[1m[quickstart] %s\033[0m\n' "$*"; }
 
 start_over_if_asked() {  # what an earlier call with other settings made does not fit; our own folder only is removed
     if [ -e "$RUN/settings" ] && { [ -n "$FRESH_RUN" ] || [ "$(cat "$RUN/settings")" != "$SETTINGS" ]; }; then
         say "starting over: removing $RUN"
-        rm -rf "$WORLD" "$VOCAB" "$CHECKPOINTS" "$RUN/results" "$RUN/done" "$RUN/timings.tsv" "$RUN/summary.txt" "$REPORT" "$RUN/settings"
+        rm -rf "$WORLD" "$VOCAB" "$STAGE1" "$STAGE2" "$RESULTS" "$RUN/done" "$RUN/timings.tsv" "$RUN/summary.txt" "$REPORT" "$RUN/settings"
     fi
     mkdir -p "$RUN/done"
     printf '%s' "$SETTINGS" >"$RUN/settings"
@@ -54,31 +56,53 @@ make_vocabulary() {  # the question is learned as well as the captions, so that 
     ofa vocab build --text "$WORLD/captions.txt" "$RUN/questions.txt" --size 600 --out "$VOCAB" --force
 }
 
-# The small vocabulary of codes and bins (a released model has 8192 and 1000) keeps the softmax cheap on a CPU.
-train_model() {
-    local cores
+train() {  # train FOLDER IMAGES FLAGS...: ofa_nano with that many images per process and update
+    local folder=$1 batch=$2 cores
+    shift 2
     cores=$(nproc)
     # Two processes of one thread each beat two threads of one process when the machine has other work to do.
-    export OMP_NUM_THREADS=1 NPROC=$((cores < 2 ? 1 : 2)) BATCH=${QUICKSTART_BATCH:-32}
-    SAVE_DIR=$CHECKPOINTS EFFECTIVE_BATCH=$((2 * BATCH)) NUM_WORKERS=0 \
-        bash "$HERE/launch.sh" train "$WORLD/caption_stage1_train.tsv,$WORLD/caption_val.tsv" \
-        --task=caption --arch=ofa_nano --bpe-dir="$VOCAB" --selected-cols=0,4,2 --cpu \
-        --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.0 \
+    export OMP_NUM_THREADS=1 NPROC=$((cores < 2 ? 1 : 2)) BATCH=$batch
+    # The small vocabulary of codes and bins (a released model has 8192 and 1000) keeps the softmax cheap on a CPU.
+    SAVE_DIR=$folder EFFECTIVE_BATCH=$((2 * BATCH)) NUM_WORKERS=0 bash "$HERE/launch.sh" train "$@" \
+        --task=caption --arch=ofa_nano --bpe-dir="$VOCAB" --cpu --dropout=0.0 --adam-betas='(0.9,0.98)' \
         --code-dict-size=64 --num-bins=100 --code-image-size=64 --image-bucket-size=8 --token-bucket-size=32 \
-        --patch-image-size="$PIXELS" --max-src-length=20 --max-tgt-length=20 --dropout=0.0 \
-        --lr=1e-3 --adam-betas='(0.9,0.98)' --max-update="$UPDATES" --total-num-update="$UPDATES" --warmup-ratio=0.05 \
-        --stop-time-hours="$(awk "BEGIN { print $MINUTES / 60 }")" \
-        --eval-cider --eval-args='{"beam":3,"max_len_b":30}' \
-        --best-checkpoint-metric=cider --maximize-best-checkpoint-metric --no-epoch-checkpoints --keep-best-checkpoints=1 \
-        --save-interval-updates=$((UPDATES / 4 + 1)) --validate-interval-updates=$((UPDATES / 4 + 1)) \
-        --batch-size-valid=50 --seed=1
+        --patch-image-size="$PIXELS" --max-src-length=20 --max-tgt-length=20 \
+        --eval-cider --eval-args="$SEARCH" --best-checkpoint-metric=cider --maximize-best-checkpoint-metric \
+        --no-epoch-checkpoints --keep-best-checkpoints=1 --batch-size-valid=50 --seed=1
 }
 
-evaluate_model() {
-    ofa evaluate "$WORLD/caption_test.tsv" --path "$CHECKPOINTS/checkpoint_last.pt" --bpe-dir "$VOCAB" --cpu \
-        --beam 3 --max-len-b 30 --batch-size 50 --results-path "$RUN/results" --scores CIDEr,BLEU-1,BLEU-2,BLEU-3,BLEU-4,ROUGE-L --constant-from "$WORLD/captions.txt" \
+hours() { awk "BEGIN { print $1 / 60 }"; }
+
+train_stage1() {  # cross-entropy: each caption of each scene is a sample
+    train "$STAGE1" "${QUICKSTART_BATCH:-32}" "$WORLD/caption_stage1_train.tsv,$WORLD/caption_val.tsv" --selected-cols=0,4,2 \
+        --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.0 --lr=1e-3 --warmup-ratio=0.05 \
+        --max-update="$UPDATES" --total-num-update="$UPDATES" --stop-time-hours="$(hours "$MINUTES")" \
+        --save-interval-updates=$((UPDATES / 3 + 1)) --validate-interval-updates=$((UPDATES / 3 + 1))
+}
+
+train_stage2() {  # CIDEr optimisation: the model's own captions, those that score better than the others are reinforced
+    ofa cider-df build --tsv "$WORLD/caption_stage2_train.tsv" --out "$RUN/cider_df.p"
+    RESTORE=$STAGE1/checkpoint_last.pt train "$STAGE2" "${QUICKSTART_BATCH:-16}" \
+        "$WORLD/caption_stage2_train.tsv,$WORLD/caption_val.tsv" --selected-cols=1,4,2 \
+        --criterion=scst_reward_criterion --scst --scst-args="$SEARCH" --scst-cider-cached-tokens="$RUN/cider_df.p" \
+        --freeze-resnet --lr=5e-5 --warmup-ratio=0.1 \
+        --max-update="$UPDATES2" --total-num-update="$UPDATES2" --stop-time-hours="$(hours "$MINUTES2")" \
+        --save-interval-updates="$UPDATES2" --validate-interval-updates="$UPDATES2"
+}
+
+evaluate() {  # evaluate NAME FOLDER FLAGS...: caption the unseen scenes
+    local name=$1 folder=$2
+    shift 2
+    ofa evaluate "$WORLD/caption_test.tsv" --path "$folder/checkpoint_last.pt" --bpe-dir "$VOCAB" --cpu --gen-subset "$name" \
+        --beam 3 --max-len-b 30 --batch-size 50 --results-path "$RESULTS" --scores CIDEr,BLEU-1,BLEU-2,BLEU-3,BLEU-4,ROUGE-L "$@"
+}
+
+evaluate_stage1() { evaluate stage1 "$STAGE1"; }
+
+evaluate_stage2() {
+    evaluate test "$STAGE2" --compare "stage 1=$RESULTS/stage1_scores.json" --constant-from "$WORLD/captions.txt" \
         --report "$REPORT" --report-title "OFA has learned to describe pictures it never saw" --report-images 300 \
-        --training-log "$CHECKPOINTS/train.log" --timings "$RUN/timings.tsv" | tee "$RUN/summary.txt"
+        --training-log "$STAGE1/train.log" --timings "$RUN/timings.tsv" | tee "$RUN/summary.txt"
 }
 
 summary() {
@@ -93,6 +117,8 @@ bash "$HERE/setup.sh"
 start_over_if_asked
 stage "1 draw the picture world" make_world
 stage "2 learn a vocabulary" make_vocabulary
-stage "3 train ofa_nano" train_model
-stage "4 caption unseen scenes and score" evaluate_model
+stage "3 train ofa_nano on captions" train_stage1
+stage "4 caption unseen scenes" evaluate_stage1
+stage "5 train it for CIDEr" train_stage2
+stage "6 caption them again and score" evaluate_stage2
 summary

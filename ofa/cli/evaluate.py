@@ -57,6 +57,8 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--report-title", metavar="TEXT", help="heading of the page")
     group.add_argument("--training-log", metavar="FILE", help="train.log whose curves the page shows")
     group.add_argument("--timings", metavar="FILE", help="lines of 'stage TAB seconds' that the page shows as a table")
+    group.add_argument("--compare", metavar="NAME=FILE", type=_named_scores, action="append", default=[],
+                       help="the SUBSET_scores.json of another evaluation, shown beside this one's scores; may be repeated")
     group.add_argument("--constant-from", metavar="FILE", help="captions, one per line: also score the one that does best "
                                                                "as the answer to every picture")
 
@@ -104,6 +106,18 @@ def _positive(text: str) -> int:
     return value
 
 
+def _named_scores(text: str) -> tuple[str, dict[str, float]]:
+    """``NAME=FILE`` -> the name and the scores that an earlier evaluation wrote there."""
+    name, _, path = text.rpartition("=")
+    try:
+        scores = json.loads(Path(path).read_text(encoding="utf-8"))["scores"]
+        return name or Path(path).stem.removesuffix("_scores"), {key: float(value) for key, value in scores.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise argparse.ArgumentTypeError(
+            f"expected the SUBSET_scores.json of an evaluation at {path} ({type(error).__name__}: {error}); "
+            "ofa evaluate --results-path writes it") from None
+
+
 def _dictionary(text: str) -> dict:
     """A Python or JSON dictionary of plain values."""
     for read in (ast.literal_eval, json.loads):
@@ -139,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         from ofa.evaluation_page import write_page
 
-        write_page(args, evaluation, scores, constant, time.monotonic() - started)
+        write_page(args, evaluation, scores, constant, other_scores(args, constant), time.monotonic() - started)
         print(f"page: {args.report}")
     return 0
 
@@ -173,7 +187,9 @@ def _score(args: argparse.Namespace, evaluation):
 
         captions = Path(args.constant_from).read_text(encoding="utf-8").splitlines()
         constant = best_constant(captions, evaluation.references)
-    _print_table(scores, constant)
+    _print_table(other_scores(args, constant), scores)
+    if constant:
+        print(f"best constant caption: {constant[0]}")
     if args.results_path:
         content = {"scores": scores.overall, "rows": len(evaluation.texts), "by_row": scores.by_row}
         if constant:
@@ -182,10 +198,14 @@ def _score(args: argparse.Namespace, evaluation):
     return scores, constant
 
 
-def _print_table(scores, constant) -> None:
-    print(f"{'':10}{'model':>10}" + (f"{'best constant caption':>24}" if constant else ""))
+def other_scores(args: argparse.Namespace, constant) -> list[tuple[str, dict[str, float]]]:
+    """Columns to set beside the model's scores: those of ``--compare``, and of the best constant caption."""
+    return args.compare + ([("best constant caption", constant[1])] if constant else [])
+
+
+def _print_table(others: list[tuple[str, dict[str, float]]], scores) -> None:
+    widths = [max(10, len(name) + 3) for name, _ in others]
+    print(f"{'':10}{'model':>10}" + "".join(f"{name:>{width}}" for (name, _), width in zip(others, widths)))
     for name, value in scores.overall.items():
-        other = constant[1].get(name) if constant else None
-        print(f"{name:10}{value:10.4f}" + (f"{other:24.4f}" if other is not None else ""))
-    if constant:
-        print(f"best constant caption: {constant[0]}")
+        cells = [f"{other[name]:.4f}" if name in other else "" for _, other in others]
+        print((f"{name:10}{value:10.4f}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths))).rstrip())

@@ -16,7 +16,7 @@ NO_METEOR = ["--scores", "CIDEr,BLEU-1,BLEU-2,BLEU-3,BLEU-4,ROUGE-L"]
 
 def quickstart(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     # This interpreter's environment may be another than .venv: the script is told where it is and asked not to make one.
-    settings = {"QUICKSTART_DIR": str(folder), "QUICKSTART_SCENES": "40", "QUICKSTART_UPDATES": "4", "QUICKSTART_BATCH": "4",
+    settings = {"QUICKSTART_DIR": str(folder), "QUICKSTART_SCENES": "40", "QUICKSTART_UPDATES": "4", "QUICKSTART_UPDATES2": "2", "QUICKSTART_BATCH": "4",
                 "QUICKSTART_TEST_SCENES": "11", "OFA_VENV": sys.prefix, "OMP_NUM_THREADS": "1"}
     return subprocess.run(["bash", str(ROOT / "run_scripts/quickstart.sh"), *arguments], env={**os.environ, **settings},
                           capture_output=True, text=True, cwd="/")
@@ -35,19 +35,19 @@ def evaluate(run: Path, *options: str) -> int:
     """``ofa evaluate`` in this process."""
     from ofa.cli.main import main
 
-    return main(["evaluate", "--path", str(run / "checkpoints/checkpoint_last.pt"), "--cpu", *options])
+    return main(["evaluate", "--path", str(run / "stage2/checkpoint_last.pt"), "--cpu", *options])
 
 
 def test_quickstart_prints_a_table_and_writes_the_page(run):
     printed = (run / "stdout.txt").read_text()
-    for words in ("CIDEr", "BLEU-4", "best constant caption", "3 train ofa_nano", "together", str(run / "report.html")):
+    for words in ("CIDEr", "BLEU-4", "best constant caption", "3 train ofa_nano on captions", "stage 1", "together", str(run / "report.html")):
         assert words in printed
     page = (run / "report.html").read_text()
     assert page.count('<article class="card"') == 11 and "validation CIDEr-D" in page and "time per stage" in page
 
 
 def test_a_second_call_of_quickstart_finishes_at_once(run):
-    stamps = {path: path.stat().st_mtime_ns for path in (run / "report.html", run / "checkpoints/checkpoint_last.pt")}
+    stamps = {path: path.stat().st_mtime_ns for path in (run / "report.html", run / "stage2/checkpoint_last.pt")}
     again = quickstart(run)
     assert again.returncode == 0 and "CIDEr" in again.stdout
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
@@ -69,7 +69,7 @@ def test_one_and_two_processes_write_the_same_file(run, tmp_path):
     data = str(run / "world/caption_test.tsv")
     common = [data, "--batch-size", "2", "--beam", "2", "--max-len-b", "8", *NO_METEOR, "--results-path"]
     assert evaluate(run, *common, str(tmp_path / "one")) == 0
-    command = [sys.executable, "-m", "ofa", "evaluate", "--path", str(run / "checkpoints/checkpoint_last.pt"), "--cpu",
+    command = [sys.executable, "-m", "ofa", "evaluate", "--path", str(run / "stage2/checkpoint_last.pt"), "--cpu",
                *common, str(tmp_path / "two"), "--nproc", "2", "--num-workers", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -158,7 +158,7 @@ def other_vocabulary(folder: Path) -> str:
     return str(folder / "other")
 
 
-@pytest.mark.parametrize("option", [["--model-overrides", "[1"], ["--model-overrides", "__import__('os')"], ["--beams", "5"]])
+@pytest.mark.parametrize("option", [["--model-overrides", "[1"], ["--model-overrides", "__import__('os')"], ["--beams", "5"], ["--compare", "old=missing.json"]])
 def test_a_wrong_option_is_refused_by_name(run, capsys, option):
     with pytest.raises(SystemExit) as error:
         evaluate(run, "x.tsv", *option)
