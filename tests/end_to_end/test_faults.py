@@ -28,8 +28,8 @@ MB = 1_000_000
 
 KILLS_BETWEEN_SAVES = (1, 3, 4, 6)  # in the middle of these updates
 WRITE_FAULTS = [
-    (KILL, 1, "open"), (KILL, 1, "write", 9 * MB), (KILL, 1, "renamed"), (KILL, 3, "write", 9 * MB), (KILL, 4, "write", 23 * MB),
-    (KILL, 4, "sync"), (KILL, 4, "rename"), (KILL, 5, "rename"), (KILL, 8, "write", 1 * MB),
+    (KILL, 1, "open"), (KILL, 1, "write", 9 * MB), (KILL, 1, "renamed"), (KILL, 3, "write", 9 * MB),
+    (KILL, 4, "write", 23 * MB), (KILL, 4, "sync"), (KILL, 4, "rename"), (KILL, 5, "rename"), (KILL, 8, "write", 1 * MB),
     (FULL, 1, "open"), (FULL, 1, "write", 9 * MB), (FULL, 3, "write", 9 * MB), (FULL, 4, "write", 0), (FULL, 4, "sync"),
     (FULL, 5, "rename"), (FULL, 8, "write", 20 * MB),
 ]  # fmt: skip
@@ -154,7 +154,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_samples_it_came_from(ru
     assert failed.code == 2 and len(errors) == 1 and "Traceback" not in failed.log, failed.log[-3000:]
     update = len(curve(run.record)) + 1
     ids = undisturbed.curve[update][0][0]
-    assert f"update {update}, rank 0: expected finite numbers, found the loss nan, in samples {', '.join(ids)} (" in errors[0]
+    found = f"update {update}, rank 0: expected finite numbers, found the loss nan, in samples {', '.join(ids)} ("
+    assert found in errors[0]
     written = json.loads((run.folder / f"nonfinite_update{update}_rank0.json").read_text())
     assert (written["update"], written["rank"], written["samples"]) == (update, 0, ids)
 
