@@ -47,6 +47,6 @@ setup(
         "tensorboard>=2.15",
         "tensorboardX>=2.6",
     ],
-    extras_require={"test": ["pytest>=8"]},
+    extras_require={"test": ["pytest>=8", "pytest-xdist>=3.5"]},
     entry_points={"console_scripts": ["ofa = ofa.cli.main:main"]},
 )

@@ -248,6 +248,8 @@ def load_exact_state(load: Callable) -> Callable:
     def load_checkpoint(self, filename, reset_optimizer=False, reset_lr_scheduler=False, optimizer_overrides=None,
                         reset_meters=False):  # fmt: skip
         extra_state = load(self, filename, reset_optimizer, reset_lr_scheduler, optimizer_overrides, reset_meters)
+        if reset_meters:  # another run's weights: its hours do not count for --stop-time-hours
+            self._previous_training_time = 0
         if extra_state is None:
             return None
         if not reset_optimizer:

@@ -37,7 +37,7 @@ SYNONYMS = {"large": ("large", "large", "big"), "small": ("small", "small", "lit
 NUMBERS = ("no", "one", "two", "three", "four")
 CAPTIONS_PER_SCENE = 5
 INK = (0, 0, 0)  # every shape has an outline: without it a network learns the colours and then, for long, nothing else
-OUTLINE = 0.022  # its width, as a part of the picture's side
+OUTLINE = 0.03  # its width, as a part of the picture's side
 MARGIN = 0.03  # free space around each shape
 OVERSAMPLING = 4  # shapes are drawn this much larger and reduced, which smooths their edges
 
@@ -201,7 +201,7 @@ def _draw(pen: ImageDraw.ImageDraw, thing: Thing, box: tuple, width: int) -> Non
     else:
         pen.polygon(_stretch(OUTLINES[thing.shape], box), fill=thing.rgb, outline=INK, width=width)
     if thing.shape == "ring":
-        hole = 0.27 * (x1 - x0)
+        hole = 0.25 * (x1 - x0)
         inner = (x0 + hole, y0 + hole, x1 - hole, y1 - hole)
         pen.ellipse(inner, fill=(0, 0, 0, 0), outline=INK, width=width)
 

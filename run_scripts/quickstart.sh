@@ -11,10 +11,10 @@ ROOT=$(cd "$HERE/.." && pwd)
 PYTHON=${OFA_VENV:-$ROOT/.venv}/bin/python
 
 SEARCH='{"beam":3,"max_len_b":30}'
-NAME=quickstart SCENES=10000 UPDATES=480 MINUTES=3.9 UPDATES2=40 MINUTES2=0.9 PIXELS=96 FRESH_RUN=
+NAME=quickstart SCENES=10000 UPDATES=720 MINUTES=3.9 UPDATES2=60 MINUTES2=0.9 PIXELS=64 FRESH_RUN=
 for argument in "$@"; do
     case $argument in
-        --long) NAME=quickstart_long SCENES=20000 UPDATES=1800 MINUTES=13 UPDATES2=150 MINUTES2=3 ;;
+        --long) NAME=quickstart_long SCENES=20000 UPDATES=2400 MINUTES=13 UPDATES2=150 MINUTES2=3 ;;
         --fresh) FRESH_RUN=1 ;;
         -h | --help) sed -n '2,7s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;;
         *) echo "quickstart: error: expects --long or --fresh, found '$argument'" >&2; exit 2 ;;
@@ -24,7 +24,7 @@ SCENES=${QUICKSTART_SCENES:-$SCENES} UPDATES=${QUICKSTART_UPDATES:-$UPDATES} MIN
 UPDATES2=${QUICKSTART_UPDATES2:-$UPDATES2} TEST=${QUICKSTART_TEST_SCENES:-300}
 RUN=${QUICKSTART_DIR:-$ROOT/runs/$NAME}
 WORLD=$RUN/world VOCAB=$RUN/vocab STAGE1=$RUN/stage1 STAGE2=$RUN/stage2 RESULTS=$RUN/results REPORT=$RUN/report.html
-SETTINGS="scenes $SCENES, test $TEST, updates $UPDATES and $UPDATES2, $PIXELS px, version 7"
+SETTINGS="scenes $SCENES, test $TEST, updates $UPDATES and $UPDATES2, $PIXELS px, version 8"
 
 say() { printf '\n\033[1m[quickstart] %s\033[0m\n' "$*"; }
 
@@ -69,6 +69,10 @@ train() {  # train FOLDER IMAGES FLAGS...: ofa_nano with that many images per pr
         --patch-image-size="$PIXELS" --max-src-length=20 --max-tgt-length=20 \
         --eval-cider --eval-args="$SEARCH" --best-checkpoint-metric=cider --maximize-best-checkpoint-metric \
         --no-epoch-checkpoints --keep-best-checkpoints=1 --batch-size-valid=50 --seed=1
+    if [ -e "$folder/interrupted" ]; then  # saved, but not at its end: this stage is not done
+        say "interrupted; the same call again goes on from here"
+        exit 130
+    fi
 }
 
 hours() { awk "BEGIN { print $1 / 60 }"; }

@@ -8,4 +8,6 @@ set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bash "$ROOT/run_scripts/setup.sh"
 cd "$ROOT"
-exec "${OFA_VENV:-$ROOT/.venv}/bin/python" -m pytest tests "$@"
+cores=$(nproc)
+# Whole files go to a process each: the tests of a file share what they have trained.
+exec "${OFA_VENV:-$ROOT/.venv}/bin/python" -m pytest tests -n $((cores < 8 ? cores : 8)) --dist loadfile "$@"

@@ -22,13 +22,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command. Returns its exit status: 0 done, 2 input that the user can mend."""
+    """Run one command. Returns its exit status: 0 done, 2 what the user can mend, 130 interrupted."""
     logging.basicConfig(format="%(asctime)s | %(levelname)s | %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     namespace = build_parser().parse_args(arguments)
     try:
         return namespace.run(namespace) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a folder without permission, ...
+        print(f"error: {error.filename or 'reading or writing'}: {error.strerror or error}. Nothing half-written is left; "
+              "the same command goes on when the cause is mended", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -256,3 +256,17 @@ def test_released_checksums_are_those_of_the_released_files():
     assert {name: vocabulary_fetch.sha256(folder / name) for name in vocabulary_fetch.GPT2_SHA256} == (
         vocabulary_fetch.GPT2_SHA256
     )
+
+
+# any command
+
+
+def test_a_full_disk_is_one_line(corpus, tmp_path, monkeypatch, capsys):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device", str(tmp_path / "out"))
+
+    monkeypatch.setattr("ofa.vocabulary_build.build_vocabulary", full)
+    monkeypatch.setattr("ofa.cli.vocab.build_vocabulary", full, raising=False)
+    assert main(["vocab", "build", "--text", str(corpus), "--size", "400", "--out", str(tmp_path / "out")]) == 2
+    message = capsys.readouterr().err
+    assert "No space left on device" in message and str(tmp_path / "out") in message and "Traceback" not in message

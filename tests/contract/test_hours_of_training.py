@@ -1,0 +1,18 @@
+"""``--stop-time-hours`` counts the hours of this run."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from ofa.fairseq_resume import load_exact_state
+
+
+@pytest.mark.parametrize("finetuning, hours", [(True, 0), (False, 7)])
+def test_hours_count_when_a_run_goes_on_and_not_when_another_takes_its_weights(finetuning, hours):
+    def load(trainer, *arguments):
+        trainer._previous_training_time = 7
+        return {}
+
+    trainer = SimpleNamespace(cfg=SimpleNamespace(ema=SimpleNamespace(store_ema=False)))
+    load_exact_state(load)(trainer, "checkpoint.pt", reset_optimizer=True, reset_meters=finetuning)
+    assert trainer._previous_training_time == hours
