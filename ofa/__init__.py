@@ -10,17 +10,28 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-_root = Path(__file__).resolve().parent.parent
-if (_root / "setup.py").is_file() and str(_root) not in __path__:
-    __path__.append(str(_root))
-
-
 def register_fairseq_plugin() -> None:
     """Register tasks, architectures, criterions and the scheduler with fairseq, and mend fairseq."""
     from ofa import fairseq_plugin
 
     fairseq_plugin.register()
 
+
+class _Folders(list):
+    """The package's folders. fairseq asks whether ``--user-dir`` is among them when the package had been imported
+    before fairseq was, and imports nothing then: the last moment to register."""
+
+    def __contains__(self, folder: object) -> bool:
+        found = super().__contains__(folder)
+        if found and "fairseq.utils" in sys.modules:
+            register_fairseq_plugin()
+        return found
+
+
+__path__ = _Folders(__path__)
+_root = Path(__file__).resolve().parent.parent
+if (_root / "setup.py").is_file():
+    __path__.append(str(_root))
 
 # ``fairseq_cli.* --user-dir ofa`` imports this package after fairseq itself; plain users of the
 # network or of the commands do not pay for importing fairseq.

@@ -58,3 +58,13 @@ def test_the_command_works_from_any_folder(tmp_path):
     command = [sys.executable, "-m", "ofa", "--help"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
     assert "evaluate" in result.stdout and "prepare" in result.stdout
+
+
+def test_user_dir_registers_also_when_the_package_was_imported_before_fairseq():
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import ofa.metrics; from argparse import Namespace; import fairseq.utils\n"
+        f"fairseq.utils.import_user_module(Namespace(user_dir={str(ROOT / 'ofa')!r}))\n"
+        "from fairseq.tasks import TASK_REGISTRY; print('caption' in TASK_REGISTRY)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=True)
+    assert result.stdout.strip() == "True"
