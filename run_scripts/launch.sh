@@ -152,7 +152,7 @@ train() {
         run_module "" fairseq_cli.train "$data" "${COMMON[@]}" "${flags[@]}" "$@"
         return
     fi
-    if [ -n "${FRESH:-}" ] && [ -e "$SAVE_DIR" ]; then
+    if [ -n "${FRESH:-}" ] && [ -e "$SAVE_DIR" ] && [ "$NODE_RANK" -eq 0 ]; then  # nodes share the disk: one of them moves
         mv "$SAVE_DIR" "$SAVE_DIR.$(date +%Y%m%d-%H%M%S)"
     fi
     mkdir -p "$SAVE_DIR"

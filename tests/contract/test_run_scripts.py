@@ -160,3 +160,14 @@ def test_our_command_parses_every_evaluation_script(script, size):
     words = dry_run(script, SIZE=size)
     namespace = build_parser().parse_args(words[words.index("evaluate") :])
     assert namespace.beam == (10 if size == "huge" else 5) and namespace.cpu
+
+
+def test_starting_over_moves_the_old_run_aside(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/checkpoint_last.pt").write_text("weeks of work")
+    environment = os.environ | {"OFA_VENV": sys.prefix, "CUDA_VISIBLE_DEVICES": "", "SAVE_DIR": str(tmp_path / "run")}
+    command = ["bash", ROOT / "run_scripts/launch.sh", "train", tmp_path / "missing.tsv", "--task=caption", "--arch=ofa_nano", "--fresh"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", env=environment)
+    assert done.returncode != 0, "there is no such TSV"
+    (aside,) = tmp_path.glob("run.*")
+    assert (aside / "checkpoint_last.pt").read_text() == "weeks of work" and not (tmp_path / "run/checkpoint_last.pt").exists()
