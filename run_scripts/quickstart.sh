@@ -21,10 +21,11 @@ for argument in "$@"; do
     esac
 done
 SCENES=${QUICKSTART_SCENES:-$SCENES} UPDATES=${QUICKSTART_UPDATES:-$UPDATES} MINUTES=${QUICKSTART_MINUTES:-$MINUTES}
-UPDATES2=${QUICKSTART_UPDATES2:-$UPDATES2} TEST=${QUICKSTART_TEST_SCENES:-300}
+UPDATES2=${QUICKSTART_UPDATES2:-$UPDATES2} MINUTES2=${QUICKSTART_MINUTES2:-$MINUTES2} TEST=${QUICKSTART_TEST_SCENES:-300}
+SEED=${QUICKSTART_SEED:-1}  # of the weights and the order of the training rows
 RUN=${QUICKSTART_DIR:-$ROOT/runs/$NAME}
 WORLD=$RUN/world VOCAB=$RUN/vocab STAGE1=$RUN/stage1 STAGE2=$RUN/stage2 RESULTS=$RUN/results REPORT=$RUN/report.html
-SETTINGS="scenes $SCENES, test $TEST, updates $UPDATES and $UPDATES2, $PIXELS px, version 8"
+SETTINGS="scenes $SCENES, test $TEST, updates $UPDATES and $UPDATES2, $PIXELS px, seed $SEED, version 8"
 
 say() { printf '\n\033[1m[quickstart] %s\033[0m\n' "$*"; }
 
@@ -68,7 +69,7 @@ train() {  # train FOLDER IMAGES FLAGS...: ofa_nano with that many images per pr
         --code-dict-size=64 --num-bins=100 --code-image-size=64 --image-bucket-size=8 --token-bucket-size=32 \
         --patch-image-size="$PIXELS" --max-src-length=20 --max-tgt-length=20 \
         --eval-cider --eval-args="$SEARCH" --best-checkpoint-metric=cider --maximize-best-checkpoint-metric \
-        --no-epoch-checkpoints --keep-best-checkpoints=1 --batch-size-valid=50 --seed=1
+        --no-epoch-checkpoints --keep-best-checkpoints=1 --batch-size-valid=50 --seed="$SEED"
     if [ -e "$folder/interrupted" ]; then  # saved, but not at its end: this stage is not done
         say "interrupted; the same call again goes on from here"
         exit 130
