@@ -22,7 +22,7 @@ from ofa.fairseq_ema import check_ema_options
 from ofa.fairseq_ranks import end_after_other_rank, end_with_launcher
 from ofa.fairseq_resume import ExactState, RunFinished
 from ofa.fairseq_samples import begin_to_show
-from ofa.fairseq_saving import remove_leftovers
+from ofa.fairseq_saving import remove_leftovers, save_after_last_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class GuardedTraining:
         check_ema_options(cfg)
         scope = self.main.__globals__  # of fairseq_cli.train, which is __main__ in most runs
         stock = scope["validate_and_save"]
-        scope["validate_and_save"] = stop_when_asked(stock)
+        scope["validate_and_save"] = stop_when_asked(save_after_last_epoch(stock))
         self.forget_earlier_run(scope)
         first = cfg.distributed_training.distributed_rank == 0
         marker = Path(cfg.checkpoint.save_dir) / MARKER

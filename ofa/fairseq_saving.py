@@ -1,14 +1,18 @@
 """Checkpoints are written whole or not at all: a kill or a full disk never costs the one before."""
 
+import copy
 import errno
+import functools
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
+from omegaconf import open_dict
 
 from ofa.atomic import replacing
 from ofa.errors import UserError
@@ -23,6 +27,25 @@ def install() -> None:
     """Replace how fairseq writes and copies checkpoints."""
     checkpoint_utils.torch_persistent_save = save_whole
     checkpoint_utils.PathManager = ModuleWith(PathManager, copy=copy_whole)
+
+
+def save_after_last_epoch(validate_and_save: Callable) -> Callable:
+    """The end of an update, where the end of ``--max-epoch`` validates and saves as that of ``--max-update`` does.
+
+    Stock fairseq asks the intervals alone then: with ``--save-interval 5 --max-epoch 3`` it would save nothing.
+    """
+
+    @functools.wraps(validate_and_save)
+    def wrapped(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch):
+        if end_of_epoch and epoch_itr.epoch == cfg.optimization.max_epoch:
+            listed = epoch_itr.epoch % cfg.checkpoint.save_interval == 0  # one of those that keep their number
+            cfg = copy.deepcopy(cfg)
+            with open_dict(cfg):
+                cfg.checkpoint.update(save_interval=1, no_epoch_checkpoints=cfg.checkpoint.no_epoch_checkpoints or not listed)
+                cfg.dataset.validate_interval = 1
+        return validate_and_save(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch)
+
+    return wrapped
 
 
 def save_whole(content: Any, filename: str, async_write: bool = False) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from faults import NOISE
 from training_runs import curve, flags, log_lines, make_files, train
 
 from ofa.checkpoint import load_checkpoint
@@ -90,6 +91,16 @@ def test_a_finished_run_is_left_as_it_is(files, undisturbed):
     assert stamps == {path: path.stat().st_mtime_ns for path in run.folder.glob("*.pt")}
 
 
+def test_the_last_epoch_is_saved_and_scored_whatever_the_intervals_say(files, tmp_path):
+    folder = tmp_path / "run"
+    intervals = ("--save-interval=2", "--validate-interval=5", "--max-epoch=3")
+    done = train([*(word for word in flags(files, folder) if word != "--no-epoch-checkpoints"), *intervals])
+    assert done.code == 0, done.log[-3000:]
+    assert load_checkpoint(folder / "checkpoint_last.pt")["optimizer_history"][-1]["num_updates"] == UPDATES[1]
+    assert {path.name for path in folder.glob("*.pt")} == {"checkpoint_last.pt", "checkpoint_best.pt", "checkpoint2.pt"}
+    assert len(log_lines(done.log, "valid")) == 1
+
+
 @pytest.mark.parametrize("damage", ["truncated", "empty", "overwritten"])
 def test_a_damaged_last_checkpoint_falls_back_to_the_newest_readable_one(files, undisturbed, tmp_path, damage):
     folder, record = tmp_path / "run", tmp_path / "run.txt"
@@ -97,7 +108,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_newest_readable_one(files, 
     assert train(command, 18).code == -signal.SIGKILL
     last = folder / "checkpoint_last.pt"
     content = bytearray(last.read_bytes())
-    content[len(content) // 2 : len(content) // 2 + 4096] = bytes(4096)
+    content[len(content) // 2 : len(content) // 2 + len(NOISE)] = NOISE
     last.write_bytes({"truncated": content[: len(content) // 3], "empty": b"", "overwritten": bytes(content)}[damage])
     done = train(command, record=record)
     assert done.code == 0, done.log[-3000:]
