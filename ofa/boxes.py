@@ -12,6 +12,7 @@ tensors. ``image_size`` is (width, height) of the image in pixels.
 """
 
 import re
+from collections.abc import Sequence
 
 import torch
 
@@ -71,10 +72,7 @@ def bins_to_boxes(
     """
     squashed = torch.as_tensor(bins, dtype=torch.float32) / (num_bins - 1) * max_image_size
     boxes = squashed / _factors(image_size, patch_image_size)
-    if clip:
-        width, height = image_size
-        boxes = boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
-    return boxes
+    return clip_boxes(boxes, image_size) if clip else boxes
 
 
 def bins_to_text(bins) -> str:
@@ -91,14 +89,59 @@ def parse_box(field: str, where: str = "") -> list[float]:
     """Box column ``x0,y0,x1,y1`` of a TSV, in pixels. Raises: UserError with ``where`` (``file:row``)."""
     try:
         x0, y0, x1, y1 = box = [float(number) for number in field.split(",")]
-        if x0 <= x1 and y0 <= y1 and all(abs(number) < float("inf") for number in box):
-            return box
+        if not all(abs(number) < float("inf") for number in box):
+            raise ValueError("not finite")
     except ValueError:
-        pass
+        raise UserError(
+            f"{place(where)}expects a box 'left,top,right,bottom' in pixels, found {field[:80]!r}; write four numbers "
+            "with commas between them, and let --selected-cols name the box column"
+        ) from None
+    if x0 < x1 and y0 < y1:
+        return box
     raise UserError(
-        f"{place(where)}expects a box 'left,top,right,bottom' in pixels, found {field[:80]!r}; "
-        "width and height are not corners, and --selected-cols has to name the box column"
+        f"{place(where)}expects a box 'left,top,right,bottom' with left < right and top < bottom, found {field[:80]!r}: "
+        "it is turned round or has no area; width and height are not corners"
     )
+
+
+def check_inside(box: Sequence[float], image_size: tuple[int, int], where: str = "") -> bool:
+    """Refuse a box of which half or more lies outside its picture.
+
+    As in the release an edge beyond the border is allowed, and quantised like any other.
+
+    Args: box: xyxy, pixels. Returns: whether all of it is inside, give or take a pixel or a hundredth of the picture.
+    Raises: UserError with ``where`` (``file:row``).
+    """
+    width, height = image_size
+    x0, y0, x1, y1 = box
+    inside = max(0.0, min(x1, width) - max(x0, 0.0)) * max(0.0, min(y1, height) - max(y0, 0.0))
+    if 2 * inside <= (x1 - x0) * (y1 - y0):
+        raise UserError(
+            f"{place(where)}expects a box inside the picture of {width} x {height} pixels, found "
+            f"{','.join(f'{number:g}' for number in box)}; are these pixels of this picture, as left,top,right,bottom?"
+        )
+    slack_x, slack_y = max(1.0, 0.01 * width), max(1.0, 0.01 * height)
+    return x0 >= -slack_x and y0 >= -slack_y and x1 <= width + slack_x and y1 <= height + slack_y
+
+
+def clip_boxes(boxes, image_size: tuple[int, int]) -> torch.Tensor:
+    """Boxes whose corners beyond the image are moved onto its border. Args: boxes: float[..., 4], xyxy, pixels."""
+    width, height = image_size
+    boxes = torch.as_tensor(boxes, dtype=torch.float32)
+    return boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
+
+
+def box_overlap(found, expected) -> torch.Tensor:
+    """Intersection over union of boxes, pair by pair; 0 where they do not meet or one of them is turned round.
+
+    Args: found, expected: float[..., 4], xyxy, in the same pixels. Returns: float32[...], 0 to 1.
+    """
+    found = torch.as_tensor(found, dtype=torch.float32)
+    expected = torch.as_tensor(expected, dtype=torch.float32)
+    low, high = torch.maximum(found[..., :2], expected[..., :2]), torch.minimum(found[..., 2:], expected[..., 2:])
+    shared = (high - low).clamp(min=0).prod(-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(-1) for boxes in (found, expected)]
+    return shared / (areas[0] + areas[1] - shared + 1e-6)  # the addend is the release's
 
 
 def _factors(image_size: tuple[int, int], patch_image_size: int) -> torch.Tensor:

@@ -7,7 +7,10 @@ import torch
 from ofa.boxes import (
     bins_to_boxes,
     bins_to_text,
+    box_overlap,
     boxes_to_bins,
+    check_inside,
+    clip_boxes,
     parse_box,
     resize_ratios,
     squashed_to_bins,
@@ -69,8 +72,52 @@ def test_impossible_boxes_are_refused(box):
         boxes_to_bins(box, (50, 50))
 
 
-def test_box_column_is_read_or_refused_with_its_row():
+def test_box_column_is_read():
     assert parse_box("10.5,20.25,80.0,95.5") == [10.5, 20.25, 80.0, 95.5]
-    for field in ("1,2,3", "a dog", "10,0,5,5", "nan,0,1,1", "0,0,inf,1", ""):
-        with pytest.raises(UserError, match="a.tsv:3: expects a box"):
-            parse_box(field, "a.tsv:3")
+
+
+@pytest.mark.parametrize("field", ["1,2,3", "1,2,3,4,5", "a dog", "nan,0,1,1", "0,0,inf,1", ""])
+def test_a_box_that_is_not_four_numbers_is_refused_with_its_row(field):
+    with pytest.raises(UserError, match="a.tsv:3: expects a box .* write four numbers"):
+        parse_box(field, "a.tsv:3")
+
+
+@pytest.mark.parametrize("field", ["10,0,5,5", "0,10,5,5", "4,0,4,9"])
+def test_a_box_that_is_turned_round_or_empty_is_refused_with_its_row(field):
+    with pytest.raises(UserError, match="a.tsv:3: expects a box .* turned round"):
+        parse_box(field, "a.tsv:3")
+
+
+@pytest.mark.parametrize(
+    "box, all_inside", [([0, 0, 50, 40], True), ([-0.5, 0, 50.9, 40], True), ([30, 10, 60, 40], False), ([-9, -9, 50, 40], False)]
+)
+def test_a_box_may_reach_beyond_its_picture(box, all_inside):
+    assert check_inside(box, (50, 40), "a.tsv:3") == all_inside
+
+
+@pytest.mark.parametrize("box", [[60, 0, 90, 20], [30, 30, 80, 60], [-30, 0, -10, 20], [0, 0, 100, 40]])
+def test_a_box_that_is_not_in_its_picture_is_refused_with_its_row(box):
+    with pytest.raises(UserError, match="a.tsv:3: expects a box inside the picture of 50 x 40 pixels"):
+        check_inside(box, (50, 40), "a.tsv:3")
+
+
+def test_boxes_are_clipped_to_the_image():
+    assert clip_boxes([[-3, 2, 700, 481], [1, 2, 3, 4]], (640, 480)).tolist() == [[0, 2, 640, 480], [1, 2, 3, 4]]
+
+
+def test_overlap_is_the_shared_area_over_the_covered_one():
+    same, half, apart, around = box_overlap(
+        [[0, 0, 10, 10], [0, 0, 10, 5], [20, 0, 30, 10], [10, 0, 0, 10]], [[0, 0, 10, 10]] * 4
+    ).tolist()
+    assert same == pytest.approx(1) and half == pytest.approx(0.5) and apart == 0 and around == 0
+
+
+def test_overlap_counts_grid_cells():
+    """Against counting the unit squares that whole-number boxes cover."""
+    corners = np.random.default_rng(3).integers(0, 12, (50, 2, 2, 2)).astype(float)
+    boxes = np.sort(corners, axis=2)
+    boxes[:, :, 1] += 1
+    found, expected = boxes.reshape(50, 2, 4).transpose(1, 0, 2)
+    for one, other, value in zip(found, expected, box_overlap(found, expected).tolist()):
+        cells = [{(x, y) for x in range(int(b[0]), int(b[2])) for y in range(int(b[1]), int(b[3]))} for b in (one, other)]
+        assert value == pytest.approx(len(cells[0] & cells[1]) / len(cells[0] | cells[1]), abs=1e-6)
