@@ -66,6 +66,9 @@ class OFADataset(FairseqDataset):
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
+    def set_seed(self, seed: int) -> None:
+        self.builder.seed = seed
+
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
         """Batches are made anew for every pass: workers see the new epoch, order and shard."""

@@ -121,7 +121,7 @@ class OFATask(FairseqTask):
         garbage collector, after the queues they listen to: each waits 5 seconds then. The thread that fills
         fairseq's buffer ends them in time, so workers always come with a buffer.
         """
-        dataset.builder.seed = seed
+        dataset.set_seed(seed)
         if num_workers > 0:
             data_buffer_size = max(data_buffer_size, 1)
         iterator = super().get_batch_iterator(
@@ -149,13 +149,17 @@ class OFATask(FairseqTask):
     # --- model and generation -------------------------------------------------------------------------------
 
     def build_model(self, cfg, from_checkpoint: bool = False):
-        """A model for this vocabulary, and the generators that validation and CIDEr optimisation need."""
+        """A model for this vocabulary, and what generates with it."""
         model = super().build_model(cfg, from_checkpoint)
+        self.make_generators(model)
+        return model
+
+    def make_generators(self, model) -> None:
+        """The generators that validation and CIDEr optimisation need."""
         if self.spec.enabled_metrics(self.cfg):
             self.sequence_generator = self.generator_from_json(model, "eval_args")
         if getattr(self.cfg, "scst", False):
             self.scst_generator = self.generator_from_json(model, "scst_args")
-        return model
 
     def generator_from_json(self, model, option: str):
         """Generator with the options of a JSON flag such as ``--eval-args '{"beam":5}'``."""
