@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,10 +10,20 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
+from ofa.atomic import replacing
+
 SMALL = 160  # pictures below this side are enlarged with hard edges, so that their pixels stay visible
 LARGEST = 360  # pictures above this side are reduced: a page of photos stays loadable
-GOOD, MIDDLING = 1.0, 0.4  # CIDEr from which a picture's badge is green, or yellow
-STYLES = {True: " lead good", False: " lead middling", None: " lead poor"}
+OUTLINES = ("predicted", "true", "asked about")  # kinds of boxes, each with a colour of its own
+GRADES = ("good", "middling", "poor")
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A box on a picture. Args: kind: one of ``OUTLINES``; box: xyxy, pixels of the picture."""
+
+    kind: str
+    box: Sequence[float]
 
 
 @dataclass
@@ -23,15 +32,37 @@ class Item:
 
     Args:
         image: the image column (base64 of an image file).
+        prediction: what the model answered; of a box what it says about it, or nothing.
+        references: accepted answers.
         scores: one number per score name; empty if there are no references.
+        question: what was asked, if that differs from row to row.
+        outlines: boxes to draw.
     """
 
     row: int
     image_id: str
     image: str
-    caption: str
+    prediction: str
     references: Sequence[str] = ()
     scores: Sequence[float] = ()
+    question: str = ""
+    outlines: Sequence[Outline] = ()
+
+
+@dataclass(frozen=True)
+class Grading:
+    """How the first score is judged. Args: good, middling: from which score on; names: of good, middling and poor."""
+
+    good: float
+    middling: float
+    names: tuple[str, str, str]
+
+    def __call__(self, score: float) -> str:
+        return GRADES[0] if score >= self.good else GRADES[1] if score >= self.middling else GRADES[2]
+
+
+CAPTIONS = Grading(1.0, 0.4, ("good", "middling", "poor"))  # by CIDEr
+ANSWERS = Grading(1.0, 1e-9, ("right", "partly right", "wrong"))  # by a score from 0 to 1
 
 
 @dataclass
@@ -71,23 +102,21 @@ class Report:
     score_names: list[str] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
     footer: str = ""
+    grading: Grading = CAPTIONS
 
 
 def write_report(path: str | Path, report: Report) -> None:
     """Write the page in one step; a failure leaves no partial file."""
     environment = Environment(loader=PackageLoader("ofa"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    cards = [_card(item, report) for item in report.items]
+    kinds = [kind for kind in OUTLINES if any(shape["kind"] == kind for card in cards for shape in card["shapes"])]
+    grades = [(grade, name, sum(card["grade"] == grade for card in cards)) for grade, name in zip(GRADES, report.grading.names)]
     text = environment.get_template("report.html").render(
         title=report.title, subtitle=report.subtitle, tiles=report.tiles, tables=report.tables, footer=report.footer,
         curves=[_plot(curve) for curve in report.curves if len(curve.values) > 1], score_names=report.score_names,
-        items=[_card(item, report.score_names) for item in report.items])
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        items=cards, kinds=kinds, grades=[entry for entry in reversed(grades) if entry[2]])
+    with replacing(path) as file:
+        file.write(text)
 
 
 def choose_rows(scores: Sequence[float], limit: int) -> list[int]:
@@ -101,34 +130,41 @@ def choose_rows(scores: Sequence[float], limit: int) -> list[int]:
 # ------------------------------------------------------------------------------------------- pictures
 
 
-def _card(item: Item, score_names: Sequence[str]) -> dict:
-    badges = [{"name": name, "value": f"{value:.2f}", "style": STYLES[_grade(value)] if i == 0 else ""}
-              for i, (name, value) in enumerate(zip(score_names, item.scores))]
-    image, small = _data_uri(item.image)
-    return {"row": item.row, "image_id": item.image_id, "caption": item.caption, "references": item.references,
-            "badges": badges, "sort_keys": ",".join(f"{value:.6f}" for value in item.scores),
-            "image": image, "small": small}
+def _card(item: Item, report: Report) -> dict:
+    """What the template shows of an item."""
+    grade = report.grading(item.scores[0]) if item.scores else ""
+    badges = [{"name": name, "value": f"{value:.2f}", "style": f" lead {grade}" if i == 0 else ""}
+              for i, (name, value) in enumerate(zip(report.score_names, item.scores))]
+    image, size = _data_uri(item.image)
+    small = max(size) < SMALL
+    return {"row": item.row, "image_id": item.image_id, "question": item.question, "prediction": item.prediction,
+            "references": item.references, "badges": badges, "sort_keys": ",".join(f"{value:.6f}" for value in item.scores),
+            "grade": grade, "image": image, "small": small, "size": size, "shapes": [_shape(outline) for outline in item.outlines],
+            "words": bool(item.prediction or not item.outlines)}
 
 
-def _grade(value: float) -> bool | None:
-    return True if value >= GOOD else False if value >= MIDDLING else None
+def _shape(outline: Outline) -> dict:
+    """A box as attributes of an SVG rectangle."""
+    x0, y0, x1, y1 = (round(float(number), 2) for number in outline.box)
+    return {"kind": outline.kind, "style": outline.kind.split()[0], "x": x0, "y": y0, "width": max(0.0, round(x1 - x0, 2)),
+            "height": max(0.0, round(y1 - y0, 2))}
 
 
-def _data_uri(text: str) -> tuple[str, bool]:
-    """A picture for ``<img src>``, reduced if it is large, and whether it is to be enlarged."""
+def _data_uri(text: str) -> tuple[str, tuple[int, int]]:
+    """A picture for ``<img src>``, reduced if it is large, and the size it had."""
     try:
         data = base64.b64decode(text.replace("-", "+").replace("_", "/"))
         with Image.open(io.BytesIO(data)) as image:
-            kind, side = image.format, max(image.size)
-            if side > LARGEST or kind not in ("JPEG", "PNG", "WEBP", "GIF"):
+            kind, size = image.format, image.size
+            if max(size) > LARGEST or kind not in ("JPEG", "PNG", "WEBP", "GIF"):
                 image = image.convert("RGB")
                 image.thumbnail((LARGEST, LARGEST))
                 file = io.BytesIO()
                 image.save(file, format="JPEG", quality=85)
                 data, kind = file.getvalue(), "JPEG"
     except (OSError, ValueError):
-        return "", False  # the model has seen it, so this does not happen; a page without it is still a page
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode('ascii')}", side < SMALL
+        return "", (1, 1)  # the model has seen it, so this does not happen; a page without it is still a page
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode('ascii')}", size
 
 
 # --------------------------------------------------------------------------------------------- curves

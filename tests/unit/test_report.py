@@ -7,7 +7,7 @@ import re
 import pytest
 from PIL import Image
 
-from ofa.report import Curve, Item, Report, Table, Tile, choose_rows, training_curves, write_report
+from ofa.report import ANSWERS, Curve, Item, Outline, Report, Table, Tile, choose_rows, training_curves, write_report
 
 
 def picture(side: int, kind: str = "PNG") -> str:
@@ -33,6 +33,26 @@ def test_text_of_captions_and_ids_cannot_become_markup(tmp_path):
     nasty = "<script>alert(1)</script>"
     text = page(tmp_path, items=[Item(0, nasty, picture(8), nasty, [nasty], [])])
     assert nasty not in text and "&lt;script&gt;alert(1)" in text
+
+
+def test_boxes_lie_over_the_picture_in_its_own_pixels(tmp_path):
+    outlines = [Outline("predicted", [1, 2, 30.5, 20]), Outline("true", [0, 0, 40, 40])]
+    text = page(tmp_path, items=[Item(0, "a", picture(1000), "", outlines=outlines)])
+    assert 'viewBox="0 0 1000 1000"' in text, "reduced, but boxes keep the pixels they are given in"
+    assert '<rect class="predicted" x="1.0" y="2.0" width="29.5" height="18.0"/>' in text and '<rect class="true"' in text
+    assert "(no words)" not in text and text.count("</i>predicted</span>") == 1 and "</i>asked about" not in text
+
+
+def test_wrong_and_partly_right_answers_can_be_filtered(tmp_path):
+    items = [Item(row, str(row), picture(8), "yes", ["no"], [score], question="is it?") for row, score in enumerate((0, 0.3, 1, 0))]
+    text = page(tmp_path, items=items, score_names=["score"], grading=ANSWERS)
+    assert re.findall(r'data-grade="(\w+)"', text) == ["poor", "middling", "good", "poor"]
+    assert "only wrong (2)" in text and "only partly right (1)" in text and "only right (1)" in text
+    assert text.count('<p class="question">is it?</p>') == 4
+
+
+def test_without_scores_there_is_nothing_to_filter_by(tmp_path):
+    assert 'id="grade"' not in page(tmp_path, items=[Item(0, "a", picture(8), "x")])
 
 
 def test_large_pictures_are_reduced(tmp_path):
