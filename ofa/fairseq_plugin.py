@@ -8,6 +8,7 @@ import ofa.criterions
 import ofa.models
 import ofa.tasks
 from ofa import (
+    fairseq_adam,
     fairseq_compat,
     fairseq_ema,
     fairseq_interrupt,
@@ -22,7 +23,9 @@ from ofa import (
 @functools.cache
 def install_once() -> None:
     """How runs are saved, continued, interrupted and spread over processes."""
-    for part in (fairseq_saving, fairseq_resume, fairseq_ema, fairseq_interrupt, fairseq_ranks, fairseq_nonfinite):
+    for part in (
+        fairseq_saving, fairseq_resume, fairseq_ema, fairseq_interrupt, fairseq_ranks, fairseq_nonfinite, fairseq_adam,
+    ):
         part.install()
 
 
