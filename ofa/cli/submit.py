@@ -1,0 +1,65 @@
+"""``ofa submit``: result files -> the file that a leaderboard takes."""
+
+import argparse
+import logging
+
+from ofa.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+COCO_SIZES = {"val2014": 40504, "test2014": 40775}  # pictures of the splits that the server scores
+EXAMPLE = """\
+examples:
+  ofa submit coco --val2014 results/val_predict.json --test2014 results/test_predict.json --name ofa-large --out upload.zip
+  ofa submit vqa results/test_predict.json --questions v2_OpenEnded_mscoco_test2015_questions.json --out answers.json"""
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser("submit", help="turn result files into a leaderboard upload", epilog=EXAMPLE,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(title="leaderboards", metavar="LEADERBOARD", required=True)
+    coco = kinds.add_parser("coco", help="COCO captions: a zip with one file per split")
+    for split, size in COCO_SIZES.items():
+        coco.add_argument(f"--{split}", metavar="RESULTS", help=f"result file of the {size:,} pictures of {split}")
+        coco.add_argument(f"--{split}-images", metavar="JSON",
+                          help=f"the data set's list of pictures (captions_{split}.json or image_info_{split}.json): checks that "
+                               "each has one caption")
+    coco.add_argument("--name", default="ofa", help="of the method, part of the file names (%(default)s)")
+    coco.add_argument("--out", required=True, metavar="FILE.zip")
+    coco.set_defaults(run=run_coco)
+    vqa = kinds.add_parser("vqa", help="VQA challenge: one JSON of answers")
+    vqa.add_argument("results", nargs="+", metavar="RESULTS", help="result file; several make up a split together")
+    vqa.add_argument("--questions", metavar="JSON", help="the data set's questions of the split: checks that each has one answer")
+    vqa.add_argument("--out", required=True, metavar="FILE.json")
+    vqa.set_defaults(run=run_vqa)
+
+
+def run_coco(args: argparse.Namespace) -> int:
+    from ofa.submission import coco_upload, listed_ids
+
+    results = {split: getattr(args, split) for split in COCO_SIZES if getattr(args, split)}
+    lists = {split: getattr(args, f"{split}_images") for split in COCO_SIZES if getattr(args, f"{split}_images")}
+    if not results:
+        raise UserError("expects --val2014 RESULTS, --test2014 RESULTS or both, found neither; give the result files")
+    for split in lists.keys() - results.keys():
+        raise UserError(f"--{split}-images: expects --{split} RESULTS beside it, found none; give both or neither")
+    counts = coco_upload(results, args.name, args.out, {split: listed_ids(path, "images", "id") for split, path in lists.items()})
+    for split, count in counts.items():
+        print(f"{split}: {count} captions")
+        if split not in lists and count != COCO_SIZES[split]:
+            logger.warning("%s has %d pictures, these are captions of %d; the server refuses an incomplete split", split,
+                           COCO_SIZES[split], count)
+    for split in COCO_SIZES.keys() - counts.keys():
+        logger.warning("the server wants both splits; --%s is not given", split)
+    print(f"upload: {args.out}")
+    return 0
+
+
+def run_vqa(args: argparse.Namespace) -> int:
+    from ofa.submission import listed_ids, vqa_upload
+
+    expected = listed_ids(args.questions, "questions", "question_id") if args.questions else None
+    count = vqa_upload(args.results, args.out, expected)
+    print(f"{count} answers" + ("" if expected is None else ", one for every question of the split"))
+    print(f"upload: {args.out}")
+    return 0
