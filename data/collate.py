@@ -24,7 +24,8 @@ The batch has the keys of the release::
     w_resize_ratios, h_resize_ratios  float32[B]
     region_coords     float32[B, 4]
 
-A key is there if the samples have it, and None if their value is None.
+A key is there if the samples have it, and None if their value is None. Samples of different tasks may lie in one
+batch; for a key that only some of them have the others get a value that changes nothing (``NEUTRAL``).
 """
 
 from typing import Any, Callable
@@ -36,7 +37,7 @@ from ofa.data.sample import Sample
 
 
 def collate(samples: list[Sample], pad: int = 1) -> dict[str, Any]:
-    """Batch of samples of one kind; padding is on the right. No samples give an empty dict.
+    """Batch of samples; padding is on the right. No samples give an empty dict.
 
     Args:
         pad: token id that fills short rows of tokens.
@@ -45,15 +46,29 @@ def collate(samples: list[Sample], pad: int = 1) -> dict[str, Any]:
         return {}
     joins = {**JOINS, **{key: (name, TokenPadding(pad)) for key, name in TOKEN_KEYS.items()}}
     joined = {}
-    for key in samples[0]:
+    for key in dict.fromkeys(key for sample in samples for key in sample):
         name, join = joins[key]
-        values = [sample[key] for sample in samples]
+        values = values_of(key, samples)
         joined[name] = None if values[0] is None else join(values)
     joined["nsentences"] = len(samples)
     joined["ntokens"] = int(joined["target"].ne(pad).sum())
     joined["src_lengths"] = joined["src_tokens"].ne(pad).sum(dim=1)
     joined["net_input"] = {name: joined[name] for name in NET_INPUT if name in joined}
     return {name: joined[name] for name in ORDER if name in joined}
+
+
+def values_of(key: str, samples: list[Sample]) -> list:
+    """The value of every sample, neutral ones where a sample has none; None throughout if no sample has one.
+
+    Raises: ValueError if nothing is neutral for the key.
+    """
+    values = [sample.get(key) for sample in samples]
+    present = next((value for value in values if value is not None), None)
+    if present is None:
+        return values
+    if key not in NEUTRAL and any(value is None for value in values):
+        raise ValueError(f"samples with and without '{key}' cannot lie in one batch")
+    return [NEUTRAL[key](sample, present) if value is None else value for value, sample in zip(values, samples)]
 
 
 class TokenPadding:
@@ -107,6 +122,22 @@ JOINS: dict[str, tuple[str, Callable]] = {
     "w_resize_ratio": ("w_resize_ratios", torch.stack),
     "h_resize_ratio": ("h_resize_ratios", torch.stack),
     "region_coord": ("region_coords", torch.stack),
+}
+# What stands for a value that a sample does not have: (the sample, the value of another one) -> value.
+NEUTRAL: dict[str, Callable[[Sample, Any], Any]] = {
+    "id": lambda sample, other: "",
+    "patch_image": lambda sample, other: torch.zeros_like(other),
+    "patch_mask": lambda sample, other: torch.tensor([False]),
+    "code_mask": lambda sample, other: torch.tensor([False]),
+    "conf": lambda sample, other: torch.tensor([1.0]),
+    "ref_dict": lambda sample, other: {},
+    "constraint_mask": lambda sample, other: other.new_ones(0, other.shape[1]),  # padding allows every token
+    "decoder_prompt": lambda sample, other: sample["prev_output_tokens"][:1].numpy(),
+    "prefix_tokens": lambda sample, other: other.new_empty(0),
+    "target_str": lambda sample, other: "",
+    "w_resize_ratio": lambda sample, other: torch.tensor(1.0),
+    "h_resize_ratio": lambda sample, other: torch.tensor(1.0),
+    "region_coord": lambda sample, other: torch.zeros(4),
 }
 NET_INPUT = (
     "src_tokens", "src_lengths", "patch_images", "patch_images_2", "patch_masks", "code_masks",

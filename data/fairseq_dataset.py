@@ -17,73 +17,19 @@ from ofa.errors import UserError
 logger = logging.getLogger(__name__)
 
 
-class OFADataset(FairseqDataset):
-    """Rows of one file as samples.
+class RowsDataset(FairseqDataset):
+    """What datasets of rows have in common: batches of so many rows, made anew in every epoch."""
 
-    ``dataset[i]`` is row i of the file, in every split; shuffling only changes the order in which fairseq
-    asks for rows. Batches are cut from that order before they are dealt out to the ranks, so every row is
-    read once per epoch, by one rank.
-
-    Args:
-        file: rows with the selected columns, in the order of the task's ``columns``.
-        builder: row -> sample.
-        shuffle: ask for the rows in a new order in every epoch, decided by (seed, epoch).
-    """
-
-    def __init__(self, file: TsvFile, builder: SampleBuilder, shuffle: bool = False):
-        columns = builder.spec.columns
-        if len(file.selected_cols) != len(columns):
-            raise UserError(
-                f"{file.path}: --selected-cols: task '{builder.spec.name}' expects {len(columns)} columns "
-                f"({', '.join(columns)}), found {len(file.selected_cols)}; the usual choice is "
-                f"--selected-cols={builder.spec.default_cols}"
-            )
-        self.file = file
-        self.builder = builder
-        self.shuffle = shuffle
+    def __init__(self):
         self.epoch = 1
-
-    def __len__(self) -> int:
-        return len(self.file)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Raises: UserError naming file and row if the row cannot become a sample."""
-        let_parent_decide_when_to_stop(os.getpid())
-        return self.builder(self.row(index), int(index), self.epoch, self.file.where(int(index)))
-
-    def target(self, index: int) -> list[int]:
-        """Target tokens of a row, without decoding its image."""
-        return self.builder.target(self.row(index), int(index), self.file.where(int(index)))
-
-    def row(self, index: int) -> dict[str, str]:
-        """Columns of a row by name."""
-        return dict(zip(self.builder.spec.columns, self.file[int(index)]))
-
-    def collater(self, samples: list[Sample]) -> dict:
-        """The batch of some samples, see ``ofa.data.collate``."""
-        return collate(samples, pad=self.builder.vocabulary.pad)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
-
-    def set_seed(self, seed: int) -> None:
-        self.builder.seed = seed
 
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
         """Batches are made anew for every pass: workers see the new epoch, order and shard."""
         return False
-
-    def ordered_indices(self) -> np.ndarray:
-        """Row numbers in the order of this epoch."""
-        if not self.shuffle:
-            return np.arange(len(self), dtype=np.int64)
-        return np.random.default_rng((self.builder.seed, self.epoch)).permutation(len(self))
-
-    def num_tokens(self, index: int) -> int:
-        """An upper bound, the same for all rows: the true length is only known once a row is read."""
-        options = self.builder.options
-        return max(options.max_src_length, options.max_tgt_length) + 2
 
     def size(self, index: int) -> int:
         return self.num_tokens(index)
@@ -109,6 +55,67 @@ class OFADataset(FairseqDataset):
             )
         size = min(limits)
         return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+class OFADataset(RowsDataset):
+    """Rows of one file as samples.
+
+    ``dataset[i]`` is row i of the file, in every split; shuffling only changes the order in which fairseq
+    asks for rows. Batches are cut from that order before they are dealt out to the ranks, so every row is
+    read once per epoch, by one rank.
+
+    Args:
+        file: rows with the selected columns, in the order of the task's ``columns``.
+        builder: row -> sample.
+        shuffle: ask for the rows in a new order in every epoch, decided by (seed, epoch).
+    """
+
+    def __init__(self, file: TsvFile, builder: SampleBuilder, shuffle: bool = False):
+        super().__init__()
+        columns = builder.spec.columns
+        if len(file.selected_cols) != len(columns):
+            raise UserError(
+                f"{file.path}: --selected-cols: task '{builder.spec.name}' expects {len(columns)} columns "
+                f"({', '.join(columns)}), found {len(file.selected_cols)}; the usual choice is "
+                f"--selected-cols={builder.spec.default_cols}"
+            )
+        self.file = file
+        self.builder = builder
+        self.shuffle = shuffle
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Raises: UserError naming file and row if the row cannot become a sample."""
+        let_parent_decide_when_to_stop(os.getpid())
+        return self.builder(self.row(index), int(index), self.epoch, self.file.where(int(index)))
+
+    def target(self, index: int) -> list[int]:
+        """Target tokens of a row, without decoding its image."""
+        return self.builder.target(self.row(index), int(index), self.file.where(int(index)))
+
+    def row(self, index: int) -> dict[str, str]:
+        """Columns of a row by name."""
+        return dict(zip(self.builder.spec.columns, self.file[int(index)]))
+
+    def collater(self, samples: list[Sample]) -> dict:
+        """The batch of some samples, see ``ofa.data.collate``."""
+        return collate(samples, pad=self.builder.vocabulary.pad)
+
+    def set_seed(self, seed: int) -> None:
+        self.builder.seed = seed
+
+    def ordered_indices(self) -> np.ndarray:
+        """Row numbers in the order of this epoch."""
+        if not self.shuffle:
+            return np.arange(len(self), dtype=np.int64)
+        return np.random.default_rng((self.builder.seed, self.epoch)).permutation(len(self))
+
+    def num_tokens(self, index: int) -> int:
+        """An upper bound, the same for all rows: the true length is only known once a row is read."""
+        options = self.builder.options
+        return max(options.max_src_length, options.max_tgt_length) + 2
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,0 +1,82 @@
+"""Rows of several tasks as one: every row in its turn, by numbers alone; and batches of samples of different tasks."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from ofa.data.collate import collate
+from ofa.data.mixture import Mixture
+
+
+def rows_of(mixture: Mixture, epochs: range) -> list[Counter]:
+    """How often each row of each task is shown in some epochs."""
+    shown: list[Counter] = [Counter() for _ in mixture.rows]
+    for epoch in epochs:
+        for index in mixture.order(epoch):
+            task, row = mixture.locate(index, epoch)
+            shown[task][row] += 1
+    return shown
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_weights_say_how_often_the_rows_of_a_task_are_shown(shuffle):
+    first, second, third = rows_of(Mixture([10, 4, 7], [0.5, 2.0, 1.0], shuffle), range(1, 5))
+    assert first == Counter({row: 2 for row in range(10)})  # in two epochs of four
+    assert second == Counter({row: 8 for row in range(4)})
+    assert third == Counter({row: 4 for row in range(7)})
+
+
+def test_half_of_the_rows_are_shown_in_one_epoch_and_the_others_in_the_next():
+    mixture = Mixture([10], [0.5])
+    one, two = (set(rows_of(mixture, range(epoch, epoch + 1))[0]) for epoch in (1, 2))
+    assert len(one) == len(two) == 5 and one | two == set(range(10))
+
+
+def test_the_row_of_a_sample_depends_on_seed_epoch_and_index_alone():
+    mixture = Mixture([9, 5], [1.0, 1.0], seed=3)
+    found = {index: mixture.locate(index, 2) for index in reversed(range(14))}
+    assert found == {index: Mixture([9, 5], [1.0, 1.0], seed=3).locate(index, 2) for index in range(14)}
+    assert found != {index: mixture.locate(index, 3) for index in range(14)}
+    assert found != {index: Mixture([9, 5], [1.0, 1.0], seed=4).locate(index, 2) for index in range(14)}
+    assert not np.array_equal(mixture.order(1), mixture.order(2))
+
+
+def test_without_shuffling_tasks_are_evenly_spread_and_rows_stay_in_their_order():
+    mixture = Mixture([6, 3], [1.0, 1.0], shuffle=False)
+    located = [mixture.locate(index, 1) for index in mixture.order(1)]
+    assert [task for task, _ in located] == [0, 1, 0, 0, 1, 0, 0, 1, 0]
+    assert [row for task, row in located if task == 0] == list(range(6))
+
+
+def test_a_small_weight_shows_a_row_at_least():
+    assert Mixture([10, 3], [1.0, 0.01]).counts == (10, 1)
+
+
+def sample(tokens: list[int], **more) -> dict:
+    target = torch.tensor(tokens)
+    return {"source": torch.tensor([0, 2]), "target": target, "prev_output_tokens": torch.tensor([0, *tokens[:-1]]), **more}
+
+
+def test_what_only_some_samples_of_a_batch_have_changes_nothing_for_the_others():
+    image = torch.ones(3, 2, 2)
+    mask = torch.eye(4, dtype=torch.bool)[:2]
+    question = sample([3, 2], id=7, patch_image=image, patch_mask=torch.tensor([True]), conf=torch.tensor([0.6]),
+                      ref_dict={"yes": 0.6}, constraint_mask=mask, decoder_prompt=np.array([0, 5]),
+                      prefix_tokens=torch.tensor([5]), w_resize_ratio=torch.tensor(2.0), region_coord=torch.ones(4))
+    text = sample([3, 3, 2])
+    batch = collate([text, question])
+    assert batch["conf"].tolist() == pytest.approx([1.0, 0.6])
+    assert batch["constraint_masks"][0].all() and batch["constraint_masks"][1, :2].equal(mask)
+    assert batch["net_input"]["patch_masks"].tolist() == [False, True]
+    assert not batch["net_input"]["patch_images"][0].any() and batch["net_input"]["patch_images"][1].equal(image)
+    assert batch["decoder_prompts"].tolist() == [[0], [0, 5]] and batch["prefix_tokens"].tolist() == [[1], [5]]
+    assert batch["ref_dict"].tolist() == [{}, {"yes": 0.6}]
+    assert batch["w_resize_ratios"].tolist() == [1.0, 2.0]
+
+
+def test_one_and_two_pictures_cannot_lie_in_one_batch():
+    image = torch.ones(3, 2, 2)
+    with pytest.raises(ValueError, match="patch_image_2"):
+        collate([sample([2], patch_image=image), sample([2], patch_image=image, patch_image_2=image)])
