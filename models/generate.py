@@ -119,6 +119,7 @@ class SequenceGenerator:
         active = {
             "constraint_trie": self.constraint_trie is not None,
             "constraint_range": options.constraint_range is not None,
+            "only_range": options.only_range is not None,
             "prefix_allowed_tokens_fn": options.prefix_allowed_tokens_fn is not None,
             "no_repeat_ngram_size": options.no_repeat_ngram_size > 0,
             "min_len": options.min_len > 0,

@@ -148,6 +148,8 @@ class GenerationBatch:
         log_probs[..., generator.pad] = -math.inf
         if options.gen_code:
             log_probs[..., : self.columns.specials] = -math.inf
+        if options.only_range is not None:
+            self.columns.keep_span(log_probs, *options.only_range)
         # as in the release: the longest prefix of the batch switches the minimum length off
         if self.prefix.size(1) <= step < options.min_len:
             log_probs[..., generator.eos] = -math.inf

@@ -50,6 +50,11 @@ class GenerationOptions:
     )
     match_source_len: bool = option(False, "hypotheses are as long as the source")
     constraint_range: Any = option(None, "'start,end': only <s>, <pad>, </s>, <unk> and start <= id < end")
+    only_range: Any = option(
+        None,
+        "'start,end': every token but the last </s> is one of start <= id < end; probabilities stay as they are, and so "
+        "do the scores of hypotheses that are so anyway",
+    )
     zero_shot: bool = option(False, "constraints act on probabilities, without renormalising")
     gen_code: bool = option(False, "image codes: code positions, no special token before the longest length")
     ignore_eos: bool = option(False, "the final </s> counts as a log-probability of 1")
@@ -59,6 +64,7 @@ class GenerationOptions:
 
     def __post_init__(self):
         self.constraint_range = parse_range(self.constraint_range)
+        self.only_range = parse_range(self.only_range, "only_range")
         self.check()
 
     @classmethod
@@ -110,7 +116,7 @@ class GenerationOptions:
             )
 
 
-def parse_range(value: Any) -> tuple[int, int] | None:
+def parse_range(value: Any, name: str = "constraint_range") -> tuple[int, int] | None:
     """``"50265,58457"``, ``"(50265,58457)"`` or a pair -> (start, end), end excluded; None and "" -> None."""
     if value is None or value == "":
         return None
@@ -118,7 +124,7 @@ def parse_range(value: Any) -> tuple[int, int] | None:
         pair = json.loads(f"[{value.strip(' ()[]')}]") if isinstance(value, str) else list(value)
         start, end = (int(x) for x in pair)
     except (ValueError, TypeError) as error:
-        raise UserError(f"constraint_range: expected 'start,end', found {value!r}") from error
+        raise UserError(f"{name}: expected 'start,end', found {value!r}") from error
     if not 0 <= start < end:
-        raise UserError(f"constraint_range: expected 0 <= start < end, found {value!r}")
+        raise UserError(f"{name}: expected 0 <= start < end, found {value!r}")
     return start, end

@@ -41,6 +41,13 @@ class Columns:
             return logits
         return torch.cat([logits[..., : self.specials], logits[..., self.start : self.end]], -1)
 
+    def keep_span(self, scores: Tensor, start: int, end: int) -> None:
+        """In place on (..., M): -inf for every token but ``start <= id < end``."""
+        shift = 0 if self.whole else self.specials - self.start
+        first, last = max(start, self.start) + shift, min(end, self.end) + shift
+        scores[..., :first] = -math.inf
+        scores[..., max(first, last) :] = -math.inf
+
     def of_tokens(self, tokens: Tensor, absent: int) -> Tensor:
         """Column of each token; ``absent`` for tokens that are not scored."""
         if self.whole:

@@ -75,6 +75,29 @@ def test_constraint_range_keeps_special_tokens_and_the_range(zero_shot):
         assert_same(hypotheses, expected)
 
 
+@pytest.mark.parametrize("constraint_range", [None, "18,40"])
+def test_only_a_range_for_exactly_so_many_tokens(constraint_range):
+    models = [StubModel(3)]
+    options = {"beam": 4, "max_len_b": 4, "min_len": 4, "zero_shot": True}
+    found = generate(models, IMAGES, only_range="20,31", constraint_range=constraint_range, **options)
+    for image, hypotheses in zip(IMAGES, found):
+        assert_same(hypotheses, naive_beam_search(
+            models, image, beam=4, max_len=4, min_len=4, zero_shot=True,
+            allowed=lambda tokens: range(20, 31) if len(tokens) < 4 else [EOS],
+        ))  # fmt: skip
+        assert all(len(h["tokens"]) == 5 and h["tokens"][:4].min() >= 20 and h["tokens"][:4].max() < 31 for h in hypotheses)
+
+
+def test_only_a_range_changes_nothing_where_all_is_in_it_already():
+    models = [StubModel(5)]
+    models[0].decoder.last[:, :20] -= 60
+    models[0].decoder.last[:, 31:] -= 60
+    options = {"beam": 4, "max_len_b": 4, "min_len": 4}
+    free, bound = generate(models, IMAGES, **options), generate(models, IMAGES, only_range="20,31", **options)
+    for one, other in zip(free, bound):
+        assert_same(one, [(h["score"].item(), h["tokens"].tolist(), h["positional_scores"].tolist()) for h in other])
+
+
 @pytest.mark.parametrize("zero_shot", [False, True])
 def test_a_trie_allows_its_answers_only(zero_shot):
     models, trie = [StubModel(4)], Trie(EOS, [[BOS, *answer, EOS] for answer in ANSWERS])
