@@ -6,12 +6,13 @@ order, by any number of workers, and a run resumes exactly.
 
 import random
 from dataclasses import dataclass
-from typing import Any, Mapping, Protocol, TypedDict
+from typing import Any, Mapping, Optional, Protocol, TypedDict
 
 import numpy as np
 import torch
 from PIL import Image
 
+from ofa.answers import AnswerSet
 from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, decode_image, image_transform
 from ofa.spec import Example, RowContext, Symbols, TaskOptions, TaskSpec, Text
 from ofa.vocabulary import Vocabulary
@@ -67,6 +68,7 @@ class SampleBuilder:
         options: the task's command-line options.
         split: ``train`` or the name of an evaluation split.
         seed: of the run.
+        answers: the set of the task, if it has one; made here when left out.
     """
 
     spec: TaskSpec
@@ -75,8 +77,11 @@ class SampleBuilder:
     bpe: Bpe
     split: str
     seed: int = 1
+    answers: Optional[AnswerSet] = None
 
     def __post_init__(self):
+        if self.answers is None:
+            self.answers = answer_set(self.spec, self.options, self.vocabulary, self.bpe)
         statistics = (IMAGENET_MEAN, IMAGENET_STD) if self.options.imagenet_default_mean_and_std else ()
         self.transform = image_transform(self.options.patch_image_size, *statistics)
 
@@ -116,17 +121,51 @@ class SampleBuilder:
         vocabulary = self.vocabulary
         source = text_ids(example.source, vocabulary, self.bpe)[: example.max_source_tokens]
         target = text_ids(example.target, vocabulary, self.bpe)[: example.max_target_tokens]
-        sample: Sample = {"source": torch.tensor([vocabulary.bos, *source, vocabulary.eos])}
+        source = [vocabulary.bos, *source, vocabulary.eos]
+        prompt = decoder_prompt(example.prompt_type, source)
+        sample: Sample = {"source": torch.tensor(source)}
         if example.id is not None:
             sample["id"] = example.id
         if example.image is not None:
             is_picture = isinstance(example.image, Image.Image)
             sample["patch_image"] = self.transform(example.image) if is_picture else example.image
             sample["patch_mask"] = torch.tensor([True])
-        sample["target"] = torch.tensor([*target, vocabulary.eos])
-        sample["prev_output_tokens"] = torch.tensor([vocabulary.bos, *target])
+        given = len(prompt) - 1  # not predicted: no target there
+        sample["target"] = torch.tensor([vocabulary.pad] * given + target + [vocabulary.eos])
+        sample["prev_output_tokens"] = torch.tensor(prompt + target)
+        if example.prompt_type is not None:
+            sample["decoder_prompt"] = np.array(prompt)
+        if example.prefix_tokens:
+            sample["prefix_tokens"] = torch.tensor(prompt[1:], dtype=torch.int64)
+        if self.spec.answers is not None:
+            sample["constraint_mask"] = None if self.answers is None else self.constraint_mask(target, given)
         sample.update(example.extra)
         return sample
+
+    def constraint_mask(self, target: list[int], given: int) -> torch.Tensor:
+        """What an answer of the set may go on with at each position: bool[given + T + 1, V].
+
+        Args: target: token ids, T of them. given: positions of the decoder's prompt, where nothing is allowed.
+        """
+        mask = torch.zeros(given + len(target) + 1, len(self.vocabulary), dtype=torch.bool)
+        for position in range(len(target) + 1):
+            mask[given + position, self.answers.allowed_after(target[:position])] = True
+        return mask
+
+
+def answer_set(spec: TaskSpec, options: TaskOptions, vocabulary: Vocabulary, bpe: Bpe) -> Optional[AnswerSet]:
+    """The answers that a task may give in this run; None: anything may be answered."""
+    texts = spec.answers(options) if spec.answers is not None else None
+    if texts is None:
+        return None
+    return AnswerSet(texts, lambda text: text_ids(text, vocabulary, bpe), vocabulary.bos, vocabulary.eos)
+
+
+def decoder_prompt(prompt_type: Optional[str], source: list[int]) -> list[int]:
+    """What the decoder is given before it answers, see ``ofa.spec.Example.prompt_type``. Args: source: <s> ... </s>."""
+    if prompt_type == "src":
+        return source
+    return source[:-1] if prompt_type == "prev_output" else source[:1]
 
 
 @dataclass

@@ -24,6 +24,7 @@ import ofa
 from ofa.errors import UserError
 from ofa.preparation import base64_of_file
 from ofa.results import merge_predictions, write_predictions
+from ofa.spec import Decoding, Prediction
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,9 @@ class EvaluationOptions:
         overrides: stored options to replace, by name.
         generation: options of the generator, by name.
         device: ``cpu``, ``cuda`` or None for a GPU if there is one.
+        ema: take the averaged weights.
+        zero_shot: as a model answers that was never finetuned on the task, see ``TaskSpec.decoding``.
+        best: hypotheses per row that become predictions (``Prediction.others``).
         processes: processes to start; under torchrun leave it at 1.
     """
 
@@ -59,6 +63,8 @@ class EvaluationOptions:
     precision: str = "fp32"
     device: str | None = None
     ema: bool = False
+    zero_shot: bool = False
+    best: int = 1
     workers: int = 0
     processes: int = 1
     seed: int = 7
@@ -70,18 +76,23 @@ class Evaluation:
 
     Args:
         entries: what the result file holds.
-        texts: the predictions as they are scored.
-        references: reference texts per row; None if the rows have none.
+        predictions: the best one per row, with the others that were asked for.
+        references: what the file holds per row (``TaskSpec.row_references``); None if the rows have none.
         task, dataset: for those who want to look at rows and images again.
     """
 
     entries: list[dict[str, Any]]
-    texts: list[str]
-    references: list[list[str]] | None
+    predictions: list[Prediction]
+    references: list[Any] | None
     task: Any
     dataset: Any
     seconds: float
     result_path: Path | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """The predictions in words."""
+        return [prediction.text for prediction in self.predictions]
 
 
 def evaluate(options: EvaluationOptions) -> Evaluation | None:
@@ -159,13 +170,14 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
     task, models, stored = load(options, device)
     dataset = open_rows(task, options)
     batch_size = options.batch_size or stored.get("dataset", {}).get("batch_size_valid") or DEFAULT_BATCH_SIZE
-    generator = task.build_generator(models, Namespace(**generation_options(options, stored)))
+    decoding = task.spec.decoding(task.options(), options.zero_shot)
+    generator = task.generator_for(models, Namespace(**generation_options(options, stored)), decoding)
     torch.manual_seed(options.seed)
     started = time.monotonic()
     batches = [range(start, min(start + batch_size, len(dataset))) for start in range(0, len(dataset), batch_size)]
     found = []
     with tqdm(total=len(dataset), desc=options.subset, unit="row", disable=rank > 0) as bar:
-        for rows, hypotheses in predict(task, models, generator, dataset, batches[rank::world], options):
+        for rows, hypotheses in predict(task, models, generator, decoding, dataset, batches[rank::world], options):
             found += hypotheses
             bar.update(min(len(rows) * world, bar.total - bar.n))
         bar.update(bar.total - bar.n)
@@ -174,7 +186,7 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
         return None
     merged = merge_predictions(parts, len(dataset))
     entries = [one["entry"] for one in merged]
-    evaluation = Evaluation(entries, [one["text"] for one in merged], references_of(task, dataset), task, dataset,
+    evaluation = Evaluation(entries, [one["prediction"] for one in merged], references_of(task, dataset), task, dataset,
                             time.monotonic() - started)
     if options.results:
         evaluation.result_path = write_predictions(options.results, options.subset, entries)
@@ -259,20 +271,19 @@ class ImageFolder:
         return str(self.files[index])
 
 
-def predict(task, models, generator, dataset, batches: list[range], options: EvaluationOptions
+def predict(task, models, generator, decoding: Decoding, dataset, batches: list[range], options: EvaluationOptions
             ) -> Iterator[tuple[range, list[tuple[int, dict]]]]:
-    """Per batch: its rows, and ``(row, {"entry": ..., "text": ...})`` of each."""
+    """Per batch: its rows, and ``(row, {"entry": ..., "prediction": ...})`` of each."""
     loader = torch.utils.data.DataLoader(dataset, batch_sampler=batches, collate_fn=dataset.collater,
                                          num_workers=options.workers)
     device = next(models[0].parameters()).device
     for rows, batch in zip(batches, loader):
         batch = _to_device(batch, device, PRECISIONS[options.precision])
         with torch.inference_mode():
-            hypotheses = task.inference_step(generator, models, batch, batch.get("prefix_tokens"))
-        found = []
-        for row, row_id, beams in zip(rows, batch["id"], hypotheses):
-            text = task.prediction(beams[0]["tokens"])
-            found.append((row, {"entry": task.spec.result(row_id, text), "text": text}))
+            predictions = task.predict(batch, models, generator, decoding, options.best)
+        ids = batch.get("id", rows)
+        found = [(row, {"entry": task.spec.result(row_id, prediction), "prediction": prediction})
+                 for row, row_id, prediction in zip(rows, ids, predictions)]
         yield rows, found
 
 
@@ -294,8 +305,8 @@ def _gather(found: list, rank: int, world: int) -> list[list]:
     return parts
 
 
-def references_of(task, dataset) -> list[list[str]] | None:
-    """Reference texts of each row as they stand in the file; None if a row has none."""
+def references_of(task, dataset) -> list[Any] | None:
+    """References of each row as they stand in the file; None if a row has none."""
     if task.spec.row_references is None:
         return None
     references = [task.spec.row_references(dataset.row(row)) for row in range(len(dataset))]

@@ -6,9 +6,14 @@ losses, generation, sharding, files - is the same for all tasks and knows none o
 
     SPEC = TaskSpec(name="caption", columns=("id", "image", "caption"), example=caption_example, ...)
 
+From a row to a figure: ``example`` (what is asked) -> the network -> ``Hypothesis`` (what it said) -> ``prediction``
+-> ``Prediction`` (what that means: an answer, a box) -> ``make_scorer`` and ``result``. What a row's references and
+sizes are comes along as a ``BatchRow``.
+
 A spec travels to worker processes, so it holds plain functions of a module, no lambdas.
 """
 
+import math
 import random
 from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, Optional, Sequence, Union
@@ -106,6 +111,10 @@ class Example:
             taken as it is.
         max_source_tokens: cut the encoded source (start and end symbol not counted).
         max_target_tokens: cut the encoded target (end symbol not counted).
+        prompt_type: what the decoder is given before it answers: ``none`` (the start symbol), ``src`` (the whole
+            source), ``prev_output`` (the source without its end symbol). None: the task does not ask that way;
+            as ``none``, but the batch has no ``decoder_prompts``.
+        prefix_tokens: the batch also has the decoder's prompt as ``prefix_tokens``.
         extra: further keys of the sample (``conf``, ``ref_dict``, ...), see ``ofa.data.sample.Sample``.
     """
 
@@ -115,6 +124,8 @@ class Example:
     image: Union[Image.Image, torch.Tensor, None] = None
     max_source_tokens: Optional[int] = None
     max_target_tokens: Optional[int] = None
+    prompt_type: Optional[str] = None
+    prefix_tokens: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -137,8 +148,83 @@ class Metric:
     enabled: Callable[[TaskOptions], bool]
 
 
-# (predictions, their references) -> counts by name
-Scorer = Callable[[list[str], list[list[str]]], dict[str, float]]
+@dataclass
+class BatchRow:
+    """What predictions and metrics may know of a row of a batch, besides what the network said.
+
+    Args:
+        id: as in the file. target: the decoded target text.
+        ref_dict: accepted answer -> score, for tasks that have several.
+        w_resize_ratio, h_resize_ratio: model pixels per original pixel.
+        region_coord: xyxy in original pixels, the true box.
+    """
+
+    id: Any = None
+    target: str = ""
+    ref_dict: Optional[Mapping[str, float]] = None
+    w_resize_ratio: Optional[float] = None
+    h_resize_ratio: Optional[float] = None
+    region_coord: Optional[tuple[float, ...]] = None
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What the network said to a row.
+
+    Args:
+        text: in words; symbols such as ``<bin_12>`` stand as they are.
+        score: as hypotheses are compared by: mean (or summed, ``--unnormalized``) log-probability of the tokens;
+            of a ranked answer the log-probability among all answers.
+        symbols: entries of the vocabulary separated by blanks, e.g. ``<bin_12> <bin_40>``.
+    """
+
+    text: str
+    score: float = math.nan
+    symbols: str = ""
+
+
+@dataclass
+class Prediction:
+    """What a hypothesis means.
+
+    Args:
+        text: the answer, as it is scored and written.
+        score: of the hypothesis.
+        box: xyxy in pixels of the original picture. bins: the same as the network says it.
+        others: the predictions of the other hypotheses, best first; only of the best one.
+    """
+
+    text: str
+    score: float = math.nan
+    box: Optional[tuple[float, float, float, float]] = None
+    bins: Optional[tuple[int, ...]] = None
+    others: list["Prediction"] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a run gets answers from the network.
+
+    Args:
+        rank: score every answer of the set and take the best; else generate.
+        constrained: what is generated is an answer of the set (if the task has one).
+        bins_only: only location bins are generated.
+        zero_shot: constraints act on probabilities, without renormalising.
+    """
+
+    rank: bool = False
+    constrained: bool = True
+    bins_only: bool = False
+    zero_shot: bool = False
+
+
+def generates(options: TaskOptions, zero_shot: bool) -> Decoding:
+    """How most tasks decode."""
+    return Decoding(zero_shot=zero_shot)
+
+
+# (predictions of a batch, its rows) -> counts by name
+Scorer = Callable[[list[Prediction], list[BatchRow]], dict[str, float]]
 
 
 @dataclass
@@ -159,13 +245,18 @@ class TaskSpec:
         default_cols: ``--selected-cols`` when the flag is left out.
         example: a row by column name -> what is asked and expected.
         options: the command-line options, a dataclass derived from ``TaskOptions``.
-        prediction: generated text -> the answer that is scored and written.
-        references: decoded target text -> the accepted answers.
+        prediction: (hypothesis, its row, options) -> what it means.
+        references: a row of a batch -> the accepted answers in words.
         result: (id, prediction) -> one entry of ``<subset>_predict.json``.
+        answers: options -> the texts that may be answered; None: anything may. Targets are then learned among
+            the answers (``constraint_masks``), generation follows their trie, and they can be ranked.
+        decoding: (options, zero-shot?) -> how answers are decoded.
+        augment: training images are cropped, flipped, changed in colour and partly erased at random.
         metrics: the figures that validation may report.
-        make_scorer: (options, function that gives all references of the validation file) -> what counts for
+        make_scorer: (options, function that gives the references of every validation row) -> what counts for
             ``metrics``.
-        row_references: a row by column name -> its reference texts as they stand in the file.
+        row_references: a row by column name -> its references as they stand in the file: a list of texts, or what
+            else the task's ``final_scores`` takes.
         final_scores: (predictions, their ``row_references``, names of scores or None for the usual ones) -> the scores
             that ``ofa evaluate`` reports.
     """
@@ -174,14 +265,17 @@ class TaskSpec:
     columns: tuple[str, ...]
     default_cols: str
     example: Callable[[Mapping[str, str], RowContext], Example]
-    prediction: Callable[[str], str]
-    references: Callable[[str], list[str]]
-    result: Callable[[Any, str], dict[str, Any]]
+    prediction: Callable[[Hypothesis, BatchRow, TaskOptions], Prediction]
+    references: Callable[[BatchRow], list[str]]
+    result: Callable[[Any, Prediction], dict[str, Any]]
     options: type[TaskOptions] = TaskOptions
+    answers: Optional[Callable[[TaskOptions], Optional[Sequence[str]]]] = None
+    decoding: Callable[[TaskOptions, bool], Decoding] = generates
+    augment: bool = False
     metrics: tuple[Metric, ...] = ()
     make_scorer: Optional[Callable[[TaskOptions, Callable[[], list[list[str]]]], Scorer]] = None
-    row_references: Optional[Callable[[Mapping[str, str]], list[str]]] = None
-    final_scores: Optional[Callable[[Sequence[str], Sequence[Sequence[str]], Optional[Sequence[str]]], Scores]] = None
+    row_references: Optional[Callable[[Mapping[str, str]], Any]] = None
+    final_scores: Optional[Callable[[Sequence[Prediction], Sequence[Any], Optional[Sequence[str]]], Scores]] = None
 
     def enabled_metrics(self, options: TaskOptions) -> list[Metric]:
         """The metrics that this run computes while validating."""

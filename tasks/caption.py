@@ -6,7 +6,7 @@ image, joined by ``&&`` (``--selected-cols 1,4,2``).
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional, Sequence
 
 import sacrebleu
 
@@ -14,7 +14,7 @@ from ofa.caption_scores import caption_scores, caption_words
 from ofa.errors import UserError
 from ofa.metrics import CiderD
 from ofa.metrics.document_frequency import count_document_frequencies
-from ofa.spec import Example, Metric, RowContext, TaskOptions, TaskSpec
+from ofa.spec import BatchRow, Example, Hypothesis, Metric, Prediction, RowContext, Scores, TaskOptions, TaskSpec
 from ofa.text import JOIN, caption_references, caption_target, remove_punctuation
 
 PROMPTS = {"en": " what does the image describe?", "zh": "图片描述了什么内容?"}
@@ -77,14 +77,14 @@ def caption_example(row: Mapping[str, str], context: RowContext) -> Example:
     )
 
 
-def clean_prediction(text: str) -> str:
+def clean_prediction(hypothesis: Hypothesis, row: BatchRow, options: TaskOptions) -> Prediction:
     """A generated caption as it is scored and written."""
-    return remove_punctuation(text)
+    return Prediction(remove_punctuation(hypothesis.text), hypothesis.score)
 
 
-def split_references(target: str) -> list[str]:
-    """The captions of a decoded target; an empty one (``a cat&&``) is no reference."""
-    return [caption for caption in caption_references(target) if caption] or [""]
+def split_references(row: BatchRow) -> list[str]:
+    """The captions of a row; an empty one (``a cat&&``) is no reference."""
+    return [caption for caption in caption_references(row.target) if caption] or [""]
 
 
 def row_references(row: Mapping[str, str]) -> list[str]:
@@ -92,9 +92,15 @@ def row_references(row: Mapping[str, str]) -> list[str]:
     return [caption.strip() for caption in row["caption"].split(JOIN) if caption.strip()]
 
 
-def result_row(image_id: Any, caption: str) -> dict[str, str]:
+def result_row(image_id: Any, caption: Prediction) -> dict[str, str]:
     """One entry of the result file, as the COCO caption tools read it."""
-    return {"image_id": str(image_id), "caption": caption}
+    return {"image_id": str(image_id), "caption": caption.text}
+
+
+def final_scores(predictions: Sequence[Prediction], references: Sequence[Sequence[str]],
+                 names: Optional[Sequence[str]] = None) -> Scores:
+    """The scores that ``ofa evaluate`` reports, see ``ofa.caption_scores``."""
+    return caption_scores([prediction.text for prediction in predictions], references, names)
 
 
 class CaptionScorer:
@@ -112,7 +118,8 @@ class CaptionScorer:
             cached = options.eval_cider_cached_tokens
             self.cider = CiderD(df=cached or count_document_frequencies(map(cider_words, all_references())))
 
-    def __call__(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
+    def __call__(self, found: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
+        predictions, references = [prediction.text for prediction in found], list(map(split_references, rows))
         counts: dict[str, float] = {}
         if self.options.eval_cider:
             counts |= self.cider_counts(predictions, references)
@@ -186,5 +193,5 @@ SPEC = TaskSpec(
     ),
     make_scorer=CaptionScorer,
     row_references=row_references,
-    final_scores=caption_scores,
+    final_scores=final_scores,
 )

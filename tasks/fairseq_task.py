@@ -8,6 +8,7 @@ import argparse
 import importlib
 import json
 import logging
+import math
 import pkgutil
 import sys
 from argparse import Namespace
@@ -27,13 +28,13 @@ import ofa.tasks
 from ofa import fairseq_ranks
 from ofa.bpe import load_language
 from ofa.data.fairseq_dataset import OFADataset
-from ofa.data.sample import SampleBuilder
+from ofa.data.sample import SampleBuilder, answer_set
 from ofa.data.tsv import TsvFile, data_files
 from ofa.errors import UserError
 from ofa.fairseq_samples import Gallery
 from ofa.fairseq_nonfinite import check_loss
 from ofa.models.generate import GenerationOptions, SequenceGenerator
-from ofa.spec import TaskOptions, TaskSpec
+from ofa.spec import BatchRow, Decoding, Hypothesis, Prediction, TaskOptions, TaskSpec
 from ofa.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -48,11 +49,14 @@ class OFATask(FairseqTask):
 
     Attributes:
         spec: the declaration of the task.
+        decoding: how validation gets answers.
         vocabulary, bpe: tokens of the folder ``--bpe-dir``.
+        answers: what may be answered (``ofa.answers.AnswerSet``); None: anything.
         sequence_generator, scst_generator: made by ``build_model`` if this run generates.
     """
 
     spec: TaskSpec
+    decoding = Decoding()
     sequence_generator = None
     scst_generator = None
 
@@ -61,6 +65,7 @@ class OFATask(FairseqTask):
         self.vocabulary = vocabulary
         self.bpe = bpe
         self.dictionary = fairseq_dictionary(vocabulary)
+        self.answers = answer_set(self.spec, self.options(), vocabulary, bpe)
         self.scorer = None
         self.gallery = Gallery(cfg.imagenet_default_mean_and_std)
 
@@ -98,7 +103,7 @@ class OFATask(FairseqTask):
         file = TsvFile(
             data_files(self.cfg.data or "", split, epoch), self.cfg.selected_cols or self.spec.default_cols
         )
-        builder = SampleBuilder(self.spec, self.options(), self.vocabulary, self.bpe, split)
+        builder = SampleBuilder(self.spec, self.options(), self.vocabulary, self.bpe, split, answers=self.answers)
         self.datasets[split] = OFADataset(file, builder, shuffle=split == "train" and self.cfg.shuffle)
         logger.info("%s: %s, %d rows", split, file.path, len(file))
 
@@ -157,12 +162,13 @@ class OFATask(FairseqTask):
     def make_generators(self, model) -> None:
         """The generators that validation and CIDEr optimisation need."""
         if self.spec.enabled_metrics(self.cfg):
-            self.sequence_generator = self.generator_from_json(model, "eval_args")
+            self.decoding = self.spec.decoding(self.options(), False)
+            self.sequence_generator = self.generator_for([model], self.arguments("eval_args"), self.decoding)
         if getattr(self.cfg, "scst", False):
-            self.scst_generator = self.generator_from_json(model, "scst_args")
+            self.scst_generator = self.build_generator([model], self.arguments("scst_args"))
 
-    def generator_from_json(self, model, option: str):
-        """Generator with the options of a JSON flag such as ``--eval-args '{"beam":5}'``."""
+    def arguments(self, option: str) -> Namespace:
+        """The generation options of a JSON flag such as ``--eval-args '{"beam":5}'``."""
         text = getattr(self.cfg, option, None) or "{}"
         flag = "--" + option.replace("_", "-")
         try:
@@ -173,12 +179,15 @@ class OFATask(FairseqTask):
             ) from error
         if not isinstance(given, dict):
             raise UserError(f"{flag}: expects a JSON object such as '{{\"beam\":5}}', found {text!r}")
-        return self.build_generator([model], Namespace(**given))
+        return Namespace(**given)
 
     def build_generator(
         self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, prefix_allowed_tokens_fn=None
     ) -> SequenceGenerator:
-        """A generator for the options of a namespace, where ``--constraint-range`` is the task's by default."""
+        """A generator for the options of a namespace.
+
+        ``--constraint-range`` is the task's by default; generation follows the trie of the task's answers.
+        """
         options = GenerationOptions.from_namespace(
             args,
             constraint_range=getattr(self.cfg, "constraint_range", None),
@@ -187,7 +196,20 @@ class OFATask(FairseqTask):
         vocabulary = self.vocabulary
         symbols = {"bos": vocabulary.bos, "pad": vocabulary.pad, "eos": vocabulary.eos, "unk": vocabulary.unk}
         make = seq_gen_cls or SequenceGenerator
-        return make(models, options, vocab_size=len(vocabulary), **symbols, **(extra_gen_cls_kwargs or {}))
+        generator = make(models, options, vocab_size=len(vocabulary), **symbols, **(extra_gen_cls_kwargs or {}))
+        generator.constraint_trie = self.answers and self.answers.trie
+        return generator
+
+    def generator_for(self, models, args: Namespace, decoding: Decoding) -> SequenceGenerator:
+        """A generator that decodes as a task declares it."""
+        bins = self.vocabulary.bins
+        if decoding.bins_only:
+            args = Namespace(**{"only_range": (bins.start, bins.stop), **vars(args)})
+        generator = self.build_generator(models, args)
+        generator.zero_shot = generator.zero_shot or decoding.zero_shot
+        if not decoding.constrained:
+            generator.constraint_trie = None
+        return generator
 
     def decode(self, tokens: Iterable[int], unknown: str = UNKNOWN) -> str:
         """Text of token ids; start, end and padding are left out.
@@ -233,45 +255,92 @@ class OFATask(FairseqTask):
             model = ema_model.eval()
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
         if self.spec.enabled_metrics(self.cfg):
-            predictions, references = self.predict(sample, model)
+            rows = self.rows(sample)
+            predictions = self.predict(sample, [model], self.sequence_generator, self.decoding)
+            texts = [prediction.text for prediction in predictions]
+            references = list(map(self.spec.references, rows))
             if getattr(self.cfg, "eval_print_samples", False):
-                logger.info(
-                    "example hypothesis: %s | references: %s", predictions[0], " | ".join(references[0])
-                )
-            self.gallery.add(sample, predictions, references)
-            logging_output.update(self.counts(predictions, references))
+                logger.info("example hypothesis: %s | references: %s", texts[0], " | ".join(references[0]))
+            self.gallery.add(sample, texts, references)
+            logging_output.update(self.counts(predictions, rows))
         return loss, sample_size, logging_output
 
     def post_validate(self, model, stats: Mapping[str, Any], aggregator) -> None:
         """Called by fairseq after a validation."""
         self.gallery.show(stats["num_updates"])
 
-    def predict(self, sample: Mapping[str, Any], model) -> tuple[list[str], list[list[str]]]:
-        """Predictions of a batch and the references that its targets hold."""
-        found = self.inference_step(self.sequence_generator, [model], sample, sample.get("prefix_tokens"))
-        predictions = [self.prediction(hypotheses[0]["tokens"]) for hypotheses in found]
-        references = [self.references(strip_pad(target, self.vocabulary.pad)) for target in sample["target"]]
-        return predictions, references
+    def predict(
+        self, sample: Mapping[str, Any], models, generator: SequenceGenerator, decoding: Decoding, count: int = 1
+    ) -> list[Prediction]:
+        """What the models answer to each row of a batch.
+
+        Args: count: hypotheses of a row that become predictions; all but the best are its ``others``.
+        """
+        found = self.hypotheses(sample, models, generator, decoding, count)
+        predictions = []
+        for row, best in zip(self.rows(sample), found):
+            first, *others = (self.spec.prediction(one, row, self.cfg) for one in best)
+            first.others = others
+            predictions.append(first)
+        return predictions
+
+    def hypotheses(self, sample, models, generator, decoding: Decoding, count: int) -> list[list[Hypothesis]]:
+        """The best ``count`` hypotheses of each row of a batch, best first."""
+        prefix = self.prefix_tokens(sample)
+        given = [0] * sample["nsentences"] if prefix is None else prefix.ne(self.vocabulary.pad).sum(1).tolist()
+        generated = self.inference_step(generator, models, sample, prefix)
+        return [
+            [self.hypothesis(one["tokens"][length:], one.get("score", math.nan)) for one in best[:count]]
+            for best, length in zip(generated, given)
+        ]
+
+    def hypothesis(self, tokens: Iterable[int], score: float = math.nan) -> Hypothesis:
+        """Generated tokens in words."""
+        symbols = self.vocabulary.pieces(tokens)
+        return Hypothesis(self.decode(tokens, unknown="UNKNOWNTOKENINHYP").strip(), float(score), symbols)
+
+    def prefix_tokens(self, sample: Mapping[str, Any]) -> torch.Tensor | None:
+        """What every hypothesis begins with, the decoder's prompt without <s>: int64[B, P], padded on the right."""
+        if sample.get("decoder_prompts") is None or sample.get("prefix_tokens") is not None:
+            return sample.get("prefix_tokens")
+        device = sample["net_input"]["src_tokens"].device
+        given = [torch.tensor(list(prompt[1:]), dtype=torch.int64, device=device) for prompt in sample["decoder_prompts"]]
+        return torch.nn.utils.rnn.pad_sequence(given, batch_first=True, padding_value=self.vocabulary.pad)
+
+    def rows(self, sample: Mapping[str, Any]) -> list[BatchRow]:
+        """What the rows of a batch are, besides what the network sees."""
+        columns = {
+            "id": sample.get("id"),
+            "target": [self.target_text(strip_pad(row, self.vocabulary.pad)) for row in sample["target"]],
+            "ref_dict": sample.get("ref_dict"),
+            "w_resize_ratio": sample.get("w_resize_ratios"),
+            "h_resize_ratio": sample.get("h_resize_ratios"),
+            "region_coord": sample.get("region_coords"),
+        }
+        present = {name: as_list(values) for name, values in columns.items() if values is not None}
+        return [BatchRow(**dict(zip(present, values))) for values in zip(*present.values())]
+
+    def target_text(self, tokens: Iterable[int]) -> str:
+        return self.decode(tokens, unknown="UNKNOWNTOKENINREF")
 
     def prediction(self, tokens: Iterable[int]) -> str:
-        """The answer that generated tokens stand for."""
-        return self.spec.prediction(self.decode(tokens, unknown="UNKNOWNTOKENINHYP"))
+        """The answer in words that generated tokens stand for."""
+        return self.spec.prediction(self.hypothesis(tokens), BatchRow(), self.cfg).text
 
-    def references(self, tokens: Iterable[int]) -> list[str]:
-        """The accepted answers in a target."""
-        return self.spec.references(self.decode(tokens, unknown="UNKNOWNTOKENINREF"))
-
-    def counts(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
+    def counts(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
         """What the enabled metrics are computed from, summed over a batch."""
         if self.scorer is None:
-            self.scorer = self.spec.make_scorer(self.cfg, lambda: self.all_references() or references)
-        return self.scorer(predictions, references)
+            of_batch = list(map(self.spec.references, rows))
+            self.scorer = self.spec.make_scorer(self.cfg, lambda: self.all_references() or of_batch)
+        return self.scorer(predictions, rows)
 
     def all_references(self) -> list[list[str]]:
         """The references of every validation row; none if no validation file is loaded. Reads no image."""
         evaluated = [dataset for split, dataset in self.datasets.items() if split != "train"]
         return [
-            self.references(dataset.target(row)) for dataset in evaluated[:1] for row in range(len(dataset))
+            self.spec.references(BatchRow(target=self.target_text(dataset.target(row))))
+            for dataset in evaluated[:1]
+            for row in range(len(dataset))
         ]
 
     def metric_names(self) -> list[str]:
@@ -298,6 +367,13 @@ class MetricOfSums:
 
     def __call__(self, meters) -> float:
         return self.metric.value({count: float(meters[count].sum) for count in self.metric.counts})
+
+
+def as_list(values: Any) -> list:
+    """One value per row, as plain numbers and tuples where they are tensors or arrays."""
+    if isinstance(values, list):
+        return values
+    return [tuple(value) if isinstance(value, list) else value for value in values.tolist()]
 
 
 def fairseq_dictionary(vocabulary: Vocabulary) -> Dictionary:

@@ -180,7 +180,7 @@ def _score(args: argparse.Namespace, evaluation):
         logger.info("no scores: %s", "the rows have no references" if spec.final_scores else "the task defines none")
         return None, None
     names = args.scores.split(",") if args.scores else None
-    scores = spec.final_scores(evaluation.texts, evaluation.references, names)
+    scores = spec.final_scores(evaluation.predictions, evaluation.references, names)
     constant = None
     if args.constant_from:
         from ofa.caption_scores import best_constant
