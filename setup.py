@@ -12,7 +12,9 @@ VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "ofa/__init__.py").read_
 PACKAGES = {
     "ofa": "ofa",
     "ofa.cli": "ofa/cli",
+    "ofa.doctor": "ofa/doctor",
     "ofa.metrics": "ofa/metrics",
+    "ofa.sources": "ofa/sources",
     "ofa.models": "models",
     "ofa.data": "data",
     "ofa.criterions": "criterions",

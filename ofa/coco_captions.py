@@ -5,13 +5,10 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from PIL import Image
-
 from ofa.errors import UserError
 from ofa.preparation import CaptionCleaner, Picture
 
 KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
-NAMED_AT_MOST = 10  # offending files listed in one message
 
 
 def read_json(path: str | Path, needs: tuple[str, ...]) -> dict:
@@ -109,25 +106,6 @@ def _locate(images: str, folder: str, name: str) -> str:
     nested = Path(images) / folder / name
     flat = Path(images) / name
     return str(flat if not nested.is_file() and flat.is_file() else nested)
-
-
-def check_picture(path: str) -> str:
-    """Why the file cannot be used, or an empty string. Decodes all of it: a truncated file opens well."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except FileNotFoundError:
-        return "missing"
-    except Exception as error:  # PIL raises a dozen kinds for damaged files
-        return f"not a readable image ({type(error).__name__}: {str(error).replace(path, 'the file')})"
-    return ""
-
-
-def name_broken(broken: dict[str, str]) -> str:
-    """``3 files ... a.jpg: missing; b.jpg: ...`` for a message."""
-    listed = "; ".join(f"{path}: {reason}" for path, reason in list(broken.items())[:NAMED_AT_MOST])
-    more = f"; and {len(broken) - NAMED_AT_MOST} more" if len(broken) > NAMED_AT_MOST else ""
-    return listed + more
 
 
 def check_unique(splits: dict[str, list[Picture]]) -> None:

@@ -1,14 +1,14 @@
-"""Writing the training files: caption rows with their pictures embedded, in files that appear whole or not at all.
+"""Writing the training files: rows with their pictures embedded, in files that appear whole or not at all.
 
-A row of a caption file has five columns::
+A row of a caption file, for example, has five columns::
 
     391895_0 <tab> 391895 <tab> a man on a red motorcycle <tab> <tab> /9j/4AAQSkZJRgABAQ...
     uniq-id        image-id     caption, or captions joined by &&   objects (empty)   the picture file in base64
 
 A file is written under the name ``NAME.part`` and renamed when it is complete. ``manifest.json`` in the same
-folder lists the complete files with rows, bytes and SHA-256, and the *plan*, a fingerprint of all that decides their
-content. A second call with the same plan keeps complete files and continues an incomplete one after its
-last whole picture; with another plan it starts over.
+folder lists the complete files with rows, bytes and SHA-256, what they were made from, and the *plan*, a fingerprint of
+all that decides their content. A second call with the same plan keeps complete files and continues an incomplete one
+after its last whole picture; with another plan it starts over.
 """
 
 import base64
@@ -23,9 +23,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ofa.errors import UserError
+from ofa.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +32,23 @@ JOINED_BY = "&&"
 STAGE1, STAGE2 = "caption_stage1_train.tsv", "caption_stage2_train.tsv"
 VAL, TEST = "caption_val.tsv", "caption_test.tsv"
 WINDOW = 256  # pictures handed to the worker processes at a time
+IMAGE = "\0image"  # stands in a row where the picture's base64 goes
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows, one after the other, that show the same picture.
+
+    Args: source: what ``encode`` needs to make the base64 text. rows: their columns, ``IMAGE`` for the picture.
+    """
+
+    source: object
+    rows: tuple[tuple[str, ...], ...]
+
+    def block(self, image: str) -> bytes:
+        """The rows as they stand in the file."""
+        lines = ("\t".join(image if cell == IMAGE else cell for cell in row) for row in self.rows)
+        return "".join(f"{line}\n" for line in lines).encode("utf-8")
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,10 @@ class Picture:
 
     def one_row(self) -> list[tuple[str, str]]:
         return [(self.image_id, JOINED_BY.join(self.captions))]
+
+    def group(self, rows: list[tuple[str, str]]) -> Group:
+        """The rows ``(uniq_id, caption)`` with all columns of a caption file."""
+        return Group(self.source, tuple((uniq_id, self.image_id, caption, "", IMAGE) for uniq_id, caption in rows))
 
 
 @dataclass
@@ -92,22 +112,31 @@ class PreparedFolder:
         folder: made if need be.
         plan: digest of everything that decides the content (``fingerprint``).
         made_by: the command, for the manifest.
-    Raises: UserError if the folder cannot be made.
+        make: at once; otherwise nothing is touched before ``make()``.
+    Raises: UserError if the folder cannot be made or written to.
     """
 
-    def __init__(self, folder: str | Path, plan: str, made_by: str):
+    def __init__(self, folder: str | Path, plan: str, made_by: str, make: bool = True):
         self.folder = Path(folder)
+        self.manifest_path = self.folder / "manifest.json"
+        self.manifest = {"made_by": made_by, "plan": plan, "finished": False, "counts": {}, "files": {}}
+        self._previous = self._read_manifest()
+        if self._previous.get("plan") == plan:
+            self.manifest = self._previous
+        if make:
+            self.make()
+
+    def make(self) -> None:
+        """Make the folder; what another plan left there goes."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{folder}: the output folder cannot be made ({error.strerror}); choose another --out") from None
-        self.manifest_path = self.folder / "manifest.json"
-        self.manifest = {"made_by": made_by, "plan": plan, "finished": False, "counts": {}, "files": {}}
-        previous = self._read_manifest()
-        if previous.get("plan") == plan:
-            self.manifest = previous
-        else:
-            self._discard(previous)
+            raise UserError(f"{self.folder}: the output folder cannot be made ({error.strerror}); choose another --out") from None
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise UserError(f"{self.folder}: the output folder cannot be written to; choose another --out, "
+                            "or mend its permissions")
+        if self._previous is not self.manifest:
+            self._discard(self._previous)
 
     def _read_manifest(self) -> dict:
         try:
@@ -123,6 +152,11 @@ class PreparedFolder:
     def is_finished(self) -> bool:
         """Whether an earlier call with this plan has written everything, and it is still there."""
         return self.manifest["finished"] and all(map(self.is_complete, self.manifest["files"]))
+
+    def note(self, **facts: object) -> None:
+        """Keep facts in the manifest: ``inputs``, ``settings``, ..."""
+        self.manifest.update(facts)
+        self.save_manifest(self.manifest["finished"])
 
     def save_manifest(self, finished: bool = False, **counts: int) -> None:
         """Args: finished: nothing more is to be written; counts: figures to keep beside the files."""
@@ -153,29 +187,35 @@ class PreparedFolder:
 
     def write_rows(self, name: str, pictures: Sequence[Picture], rows_of: Callable[[Picture], list],
                    images: Callable[[int], Iterator[str]]) -> None:
-        """A caption file; continues ``NAME.part`` after its last whole picture.
+        """A caption file.
 
         Args:
             rows_of: ``Picture.one_row`` or ``Picture.one_row_per_caption``.
             images: base64 texts of the pictures from the given one on.
         """
+        self.write_groups(name, [picture.group(rows_of(picture)) for picture in pictures], images)
+
+    def write_groups(self, name: str, groups: Sequence[Group], images: Callable[[int], Iterator[str]]) -> None:
+        """A file of rows; continues ``NAME.part`` after its last whole group.
+
+        Args: images: base64 texts of the groups' pictures from the given group on.
+        """
         if self.is_complete(name):
             logger.info("%s: already complete", self.folder / name)
             return
         part = self.folder / f"{name}.part"
-        done, digest = _resume(part, [len(rows_of(picture)) for picture in pictures])
+        done, digest = _resume(part, [len(group.rows) for group in groups])
         if done:
-            logger.info("%s: continuing after %d of %d pictures", part, done, len(pictures))
-        with open(part, "ab") as file, tqdm(total=len(pictures), initial=done, desc=name, unit="img") as bar:
-            for picture, image in zip(pictures[done:], images(done)):
-                block = "".join(f"{uniq_id}\t{picture.image_id}\t{caption}\t\t{image}\n"
-                                for uniq_id, caption in rows_of(picture)).encode("utf-8")
+            logger.info("%s: continuing after %d of %d pictures", part, done, len(groups))
+        with open(part, "ab") as file, Progress(len(groups), name, "img", initial=done) as progress:
+            for group, image in zip(groups[done:], images(done)):
+                block = group.block(image)
                 file.write(block)
                 digest.update(block)
-                bar.update()
+                progress.update()
             file.flush()
             os.fsync(file.fileno())
-        self.complete(name, sum(len(rows_of(picture)) for picture in pictures), digest.hexdigest())
+        self.complete(name, sum(len(group.rows) for group in groups), digest.hexdigest())
 
 
 def encoded(sources: list, encode: Callable[[object], str], jobs: int) -> Iterator[str]:

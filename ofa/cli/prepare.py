@@ -1,4 +1,4 @@
-"""``ofa prepare``: training files from a data set as one downloads it, or from the picture world."""
+"""``ofa prepare``: training files from a data set as one downloads it, from people's own tables, or from the picture world."""
 
 import argparse
 import functools
@@ -14,14 +14,30 @@ def add_parser(subparsers) -> None:
                                    description="Write training files. An interrupted call is continued by the same call.")
     kinds = parser.add_subparsers(title="what to prepare", metavar="KIND", required=True)
     _add_coco_captions(kinds)
+    _add_vqa2(kinds)
+    for kind, title in (("refcoco", "RefCOCO"), ("refcocoplus", "RefCOCO+"), ("refcocog", "RefCOCOg")):
+        _add_refer(kinds, kind, title)
+    _add_snli_ve(kinds)
+    _add_imagenet(kinds)
+    for kind in ("csv", "jsonl"):
+        _add_own_table(kinds, kind)
     _add_picture_world(kinds)
 
 
+def _new(kinds, kind: str, help: str, writes: str, example: str, run) -> argparse.ArgumentParser:
+    """Parser of one kind. Args: writes: the files it makes, and anything worth knowing. example: a command."""
+    parser = kinds.add_parser(kind, help=help, description=f"Writes {writes} and manifest.json. Image files are embedded as "
+                              "they are.", epilog=f"example: {example}")
+    parser.set_defaults(run=run)
+    return parser
+
+
 def _add_coco_captions(kinds) -> None:
-    parser = kinds.add_parser(
-        "coco-captions", help="captions in COCO's format and a folder of pictures",
-        description="Writes caption_stage1_train.tsv, caption_stage2_train.tsv, caption_val.tsv, caption_test.tsv, "
-                    "*_caption_coco_format.json, captions.txt and manifest.json. Image files are embedded as they are.")
+    parser = _new(
+        kinds, "coco-captions", "captions in COCO's format and a folder of pictures",
+        "caption_stage1_train.tsv, caption_stage2_train.tsv, caption_val.tsv, caption_test.tsv, "
+        "*_caption_coco_format.json, captions.txt",
+        "ofa prepare coco-captions --split dataset_coco.json --images coco --out dataset/caption_data", prepare_coco_captions)
     parser.add_argument("--annotations", nargs="+", default=[], metavar="JSON",
                         help="captions_train2014.json and the like; may be left out with --split")
     parser.add_argument("--images", required=True, metavar="DIR", help="folder of the image files")
@@ -29,9 +45,101 @@ def _add_coco_captions(kinds) -> None:
     split.add_argument("--split", metavar="JSON", help="Karpathy's dataset_coco.json (restval counts as training)")
     split.add_argument("--val-fraction", type=float, metavar="F", help="part of the pictures kept for validation")
     parser.add_argument("--test-fraction", type=float, default=0.0, metavar="F", help="with --val-fraction: for testing")
-    parser.add_argument("--skip-broken", action="store_true", help="leave unreadable pictures out instead of stopping")
+    _add_skip_broken(parser)
     _add_common(parser)
-    parser.set_defaults(run=prepare_coco_captions)
+
+
+def _add_vqa2(kinds) -> None:
+    parser = _new(
+        kinds, "vqa2", "questions and answers in the format of VQA v2",
+        "vqa_train.tsv, vqa_val.tsv, vqa_test.tsv (as far as there are such questions)",
+        "ofa prepare vqa2 --questions v2_OpenEnded_mscoco_*_questions.json --annotations v2_mscoco_*_annotations.json "
+        "--images train2014 val2014 test2015 --out dataset/vqa_data", prepare_vqa2)
+    parser.add_argument("--questions", nargs="+", required=True, metavar="JSON", help="question files, of any splits")
+    parser.add_argument("--annotations", nargs="+", default=[], metavar="JSON", help="annotation files; none for test questions")
+    _add_images(parser)
+    split = parser.add_mutually_exclusive_group()
+    split.add_argument("--split", choices=("train", "val", "test"), help="of all questions; else as 'data_subtype' says")
+    _add_val_fraction(split)
+    parser.add_argument("--answers-as-written", action="store_true",
+                        help="keep answers as people typed them; else lower case, without articles and punctuation")
+    parser.add_argument("--ans2label-file", metavar="FILE",
+                        help="answer set (.pkl or .json): training keeps only answers that are in it")
+    _add_skip_broken(parser)
+    _add_common(parser)
+
+
+def _add_refer(kinds, kind: str, title: str) -> None:
+    from ofa.sources.refer import SPLIT_BY
+
+    parser = _new(
+        kinds, kind, f"{title} as the REFER toolkit ships it", f"{kind}_SPLIT.tsv for every split",
+        f"ofa prepare {kind} --data refer/data --images train2014 --out dataset/{kind}_data", prepare_refer)
+    parser.add_argument("--data", required=True, metavar="DIR", help="folder with refs(...).p and instances.json")
+    parser.add_argument("--split-by", choices=SPLIT_BY[kind], default=SPLIT_BY[kind][0],
+                        help="whose split: the name in refs(...).p (%(default)s)")
+    parser.add_argument("--sentences", choices=("raw", "sent"), default="raw",
+                        help="expressions as people wrote them, or as the toolkit's authors cleaned them (%(default)s)")
+    _add_images(parser)
+    _add_skip_broken(parser)
+    _add_common(parser)
+    parser.set_defaults(kind=kind)
+
+
+def _add_snli_ve(kinds) -> None:
+    parser = _new(
+        kinds, "snli-ve", "SNLI-VE and the pictures of Flickr30k", "snli_ve_train.tsv, snli_ve_dev.tsv, snli_ve_test.tsv",
+        "ofa prepare snli-ve --train snli_ve_train.jsonl --dev snli_ve_dev.jsonl --test snli_ve_test.jsonl "
+        "--images flickr30k_images --out dataset/snli_ve_data", prepare_snli_ve)
+    for split in ("train", "dev", "test"):
+        parser.add_argument(f"--{split}", metavar="JSONL", help=f"snli_ve_{split}.jsonl")
+    _add_images(parser)
+    _add_skip_broken(parser)
+    _add_common(parser)
+
+
+def _add_imagenet(kinds) -> None:
+    parser = _new(
+        kinds, "imagenet", "ImageNet, or any folders named by class", "imagenet_1k_train.tsv, imagenet_1k_val.tsv, "
+        "class2label.json",
+        "ofa prepare imagenet --train ILSVRC/train --val LOC_val_solution.csv --images ILSVRC/val "
+        "--synsets LOC_synset_mapping.txt --out dataset/imagenet_1k_data", prepare_imagenet)
+    for split in ("train", "val", "test"):
+        parser.add_argument(f"--{split}", metavar="DIR|LIST",
+                            help="a folder with one sub-folder per synset, or a list of lines 'file synset' or 'file label'")
+    parser.add_argument("--synsets", required=True, metavar="FILE", help="lines 'synset words', in the order of the labels")
+    parser.add_argument("--images", nargs="+", metavar="DIR", help="where the files of a list lie")
+    parser.add_argument("--first-label", type=int, choices=(0, 1), default=0, help="of the numbers in a list (%(default)s)")
+    parser.add_argument("--first-words-only", action="store_true", help="only the words before the first comma")
+    _add_skip_broken(parser)
+    _add_common(parser)
+
+
+def _add_own_table(kinds, kind: str) -> None:
+    from ofa.sources.own_table import FIELDS
+
+    needs = "; ".join(f"{task}: {', '.join(fields.needs)}" for task, fields in FIELDS.items())
+    parser = _new(
+        kinds, kind, f"your own data: a {kind.upper()} file that names pictures",
+        "the files of the task: caption_*.tsv, vqa_*.tsv, refcoco_*.tsv, snli_ve_*.tsv or image_classify_*.tsv",
+        f"ofa prepare {kind} photos.{kind} --task vqa_gen --images photos --columns image=file answer=reply "
+        f"--val-fraction 0.1 --out data/photos. Columns that a task needs - {needs}", prepare_own_table)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="one entry per row" if kind == "csv" else "one object per line")
+    parser.add_argument("--task", required=True, choices=tuple(FIELDS), help="what the data are for")
+    _add_images(parser)
+    parser.add_argument("--columns", nargs="+", default=[], type=_column, metavar="NAME=COLUMN",
+                        help="columns of the file that are not called as the task calls them")
+    split = parser.add_mutually_exclusive_group()
+    split.add_argument("--split", choices=("train", "val", "test"), default="train",
+                       help="of entries that have no column 'split' (%(default)s)")
+    _add_val_fraction(split)
+    parser.add_argument("--box-format", choices=("xyxy", "xywh"), default="xyxy",
+                        help="corners, or corner, width and height; pixels (%(default)s)")
+    if kind == "csv":
+        parser.add_argument("--delimiter", metavar="C", help="between columns (a tab in .tsv files, else a comma)")
+    _add_skip_broken(parser)
+    _add_common(parser)
+    parser.set_defaults(kind=kind)
 
 
 def _add_picture_world(kinds) -> None:
@@ -46,10 +154,23 @@ def _add_picture_world(kinds) -> None:
     parser.set_defaults(run=prepare_picture_world)
 
 
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", nargs="+", required=True, metavar="DIR", help="folders of the image files, at any depth")
+
+
+def _add_val_fraction(group) -> None:
+    group.add_argument("--val-fraction", type=float, metavar="F", help="part of the pictures, drawn at random, for validation")
+
+
+def _add_skip_broken(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--skip-broken", action="store_true",
+                        help="leave unreadable pictures and wrong entries out instead of stopping")
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="output folder")
     parser.add_argument("--seed", type=int, default=1, help="of everything drawn at random (%(default)s)")
-    parser.add_argument("--jobs", type=_count, default=min(8, os.cpu_count() or 1), metavar="N",
+    parser.add_argument("--jobs", "--processes", type=_count, default=min(8, os.cpu_count() or 1), metavar="N",
                         help="processes that read or draw pictures (%(default)s)")
 
 
@@ -60,20 +181,28 @@ def _count(text: str) -> int:
     return value
 
 
-# --------------------------------------------------------------------------------------- coco-captions
+def _column(text: str) -> tuple[str, str]:
+    name, equals, column = text.partition("=")
+    if not (name and equals and column):
+        raise argparse.ArgumentTypeError(f"{text} is not of the form NAME=COLUMN, such as image=file_name")
+    return name, column
+
+
+# ---------------------------------------------------------------------------------- data sets and tables
 
 
 def prepare_coco_captions(args: argparse.Namespace) -> int:
     """Read annotations, look at every picture, write the files. Nothing is written if a picture is broken."""
     from ofa import coco_captions as coco
-    from ofa import preparation
     from ofa.errors import UserError
+    from ofa.preparation import CaptionCleaner
+    from ofa.sources.found import Found
 
     if not args.split and not args.annotations:
         raise UserError("--annotations: expected a captions file with --val-fraction; found none; give one")
     if not os.path.isdir(args.images):
         raise UserError(f"{args.images}: expected the folder of the image files; check --images")
-    cleaner = preparation.CaptionCleaner()
+    cleaner = CaptionCleaner()
     pictures = coco.pictures_from_coco(args.annotations, args.images, cleaner)
     if args.split:
         splits = coco.split_by_karpathy(args.split, args.images, cleaner, pictures)
@@ -82,47 +211,79 @@ def prepare_coco_captions(args: argparse.Namespace) -> int:
     coco.check_unique(splits)
     if not splits["train"]:
         raise UserError(f"{args.split or args.annotations[0]}: no picture with a caption for training")
-    plan = preparation.fingerprint("coco-captions 1", args.skip_broken, {
-        split: [(p.image_id, p.captions, _file_state(p.source)) for p in group] for split, group in splits.items()})
-    broken = _check_all([p.source for group in splits.values() for p in group], args.jobs)
-    if broken and not args.skip_broken:
-        raise UserError(f"{len(broken)} of the pictures cannot be used: {coco.name_broken(broken)}. "
-                        "Mend them, or leave them out with --skip-broken")
-    if broken:
-        logger.warning("%d pictures left out: %s", len(broken), coco.name_broken(broken))
-        splits = {split: [p for p in group if p.source not in broken] for split, group in splits.items()}
     logger.info("captions: %s", cleaner.report())
-    out = preparation.PreparedFolder(args.out, plan, "ofa prepare coco-captions")
-    preparation.write_caption_files(out, splits, preparation.base64_of_file, args.jobs)
-    out.save_manifest(finished=True, captions_cleaned=cleaner.whitespace + cleaner.joined, captions_empty=cleaner.empty,
-                      images_left_out=len(broken))
-    _summary(out)
+    inputs = [*args.annotations, *([args.split] if args.split else [])]
+    settings = {} if args.split else {name: getattr(args, name) for name in ("val_fraction", "test_fraction", "seed")}
+    counts = {"captions_cleaned": cleaner.whitespace + cleaner.joined, "captions_empty": cleaner.empty}
+    return _prepare(Found("coco-captions", inputs=inputs, settings=settings, counts=counts, pictures_of=splits), args)
+
+
+def prepare_vqa2(args: argparse.Namespace) -> int:
+    """VQA v2: ten answers become confidences."""
+    from ofa.label_file import read_label_file
+    from ofa.sources.vqa2 import read_vqa2
+
+    known = read_label_file(args.ans2label_file) if args.ans2label_file else None
+    found = read_vqa2(args.questions, args.annotations, *_images_and_problems(args), split=args.split,
+                      val_fraction=args.val_fraction, seed=args.seed, as_written=args.answers_as_written, known=known)
+    return _prepare(found, args)
+
+
+def prepare_refer(args: argparse.Namespace) -> int:
+    """RefCOCO, RefCOCO+, RefCOCOg."""
+    from ofa.sources.refer import locate, read_refer
+
+    refs, instances = locate(args.kind, args.data, args.split_by)
+    return _prepare(read_refer(args.kind, refs, instances, *_images_and_problems(args), sentences=args.sentences), args)
+
+
+def prepare_snli_ve(args: argparse.Namespace) -> int:
+    """SNLI-VE: the splits that are given."""
+    from ofa.sources.snli_ve import read_snli_ve
+
+    return _prepare(read_snli_ve(_given_splits(args, "train", "dev", "test"), *_images_and_problems(args)), args)
+
+
+def prepare_imagenet(args: argparse.Namespace) -> int:
+    """ImageNet: the splits that are given."""
+    from ofa.sources.imagenet import read_imagenet
+
+    found = read_imagenet(_given_splits(args, "train", "val", "test"), args.synsets, *_images_and_problems(args),
+                          first_label=args.first_label, first_only=args.first_words_only)
+    return _prepare(found, args)
+
+
+def prepare_own_table(args: argparse.Namespace) -> int:
+    """A CSV or JSONL file of people's own."""
+    from ofa.sources.own_table import read_own_table
+
+    found = read_own_table(args.kind, args.files, args.task, *_images_and_problems(args), columns=dict(args.columns),
+                           split=args.split, val_fraction=args.val_fraction, seed=args.seed, box_format=args.box_format,
+                           delimiter=getattr(args, "delimiter", None))
+    return _prepare(found, args)
+
+
+def _given_splits(args: argparse.Namespace, *names: str) -> dict[str, str]:
+    from ofa.errors import UserError
+
+    given = {name: getattr(args, name) for name in names if getattr(args, name)}
+    if not given:
+        raise UserError(f"expected one of {', '.join(f'--{name}' for name in names)}, found none; give at least one")
+    return given
+
+
+def _images_and_problems(args: argparse.Namespace):
+    from ofa.pictures import PictureFolders
+    from ofa.sources.found import Problems
+
+    return PictureFolders(args.images) if args.images else None, Problems(args.skip_broken)
+
+
+def _prepare(found, args: argparse.Namespace) -> int:
+    from ofa.sources.writing import prepare
+
+    _summary(prepare(found, args.out, args.jobs, args.skip_broken))
     return 0
-
-
-def _file_state(path: str) -> tuple:
-    try:
-        state = os.stat(path)
-        return path, state.st_size, state.st_mtime_ns
-    except OSError:
-        return path, None, None
-
-
-def _check_all(paths: list[str], jobs: int) -> dict[str, str]:
-    """Path -> reason, of the pictures that cannot be decoded."""
-    import multiprocessing
-
-    from tqdm import tqdm
-
-    from ofa.coco_captions import check_picture
-
-    bar = functools.partial(tqdm, total=len(paths), desc="looking at the pictures", unit="img")
-    if jobs <= 1 or len(paths) < 256:
-        reasons = [check_picture(path) for path in bar(paths)]
-    else:
-        with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-            reasons = list(bar(pool.imap(check_picture, paths, chunksize=32)))
-    return {path: reason for path, reason in zip(paths, reasons) if reason}
 
 
 # --------------------------------------------------------------------------------------- picture world

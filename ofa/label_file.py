@@ -1,0 +1,31 @@
+"""Label files: ``trainval_ans2label.pkl``, ``class2label_new.pkl`` and the like, ``{text: number}``, as pickle or JSON."""
+
+import json
+from pathlib import Path
+
+from ofa.errors import UserError
+from ofa.plain_pickle import read_plain_pickle
+
+EXPECTED = "a label file {text: number}"
+
+
+def read_label_file(path: str | Path) -> dict[str, int]:
+    """The texts and their numbers. JSON is recognised by its first character; a pickle runs no code.
+
+    Raises: UserError if the file is missing, damaged or holds anything else.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(1)
+        content = json.loads(Path(path).read_bytes()) if start in b"{[" and start else read_plain_pickle(path, EXPECTED)
+    except OSError as error:
+        raise UserError(f"{path}: expected {EXPECTED}, it cannot be read ({error.strerror}); check the path") from None
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: expected {EXPECTED}, found damaged JSON ({error}); is the file complete?") from None
+    if not isinstance(content, dict) or not content or not all(
+        isinstance(text, str) and isinstance(number, int) for text, number in content.items()
+    ):
+        raise UserError(f"{path}: expected {EXPECTED}, found {type(content).__name__} of something else; is it the right file?")
+    return content

@@ -1,0 +1,118 @@
+"""Picture files before they are embedded: found by name, looked at once, checked whole."""
+
+import functools
+import hashlib
+import io
+import multiprocessing
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from ofa.errors import UserError
+from ofa.progress import counted
+
+FEW = 256  # files below which starting further processes costs more than it brings
+NAMED_AT_MOST = 10  # offending files listed in one message
+
+
+class PictureFolders:
+    """The files below some folders, found by path relative to a folder or by bare name.
+
+    Data sets name pictures ``val2014/a.jpg`` or ``a.jpg`` and people unpack them either way.
+
+    Raises: UserError if a folder is missing, or if a bare name stands for several files.
+    """
+
+    def __init__(self, folders: Sequence[str | Path]):
+        self.folders = [Path(folder) for folder in folders]
+        for folder in self.folders:
+            if not folder.is_dir():
+                raise UserError(f"{folder}: expected the folder of the image files, found none; check --images")
+
+    @functools.cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for top in self.folders:
+            for folder, _, names in os.walk(top, followlinks=True):
+                for name in names:
+                    found.setdefault(name, []).append(os.path.join(folder, name))
+        return found
+
+    def find(self, *names: str) -> str | None:
+        """Path of the first of the names that is there."""
+        for name in names:
+            for folder in self.folders:
+                if os.path.dirname(name) and (folder / name).is_file():
+                    return str(folder / name)
+            paths = self._by_name.get(os.path.basename(name), [])
+            if len(paths) > 1:
+                raise UserError(f"{paths[0]}: expected one file called {os.path.basename(name)!r}, found {len(paths)}, also "
+                                f"{paths[1]}; give a folder of --images that holds one of them only")
+            if paths:
+                return paths[0]
+        return None
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.folders))
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """What looking at a picture file found. ``broken``: why it cannot be used, or an empty text."""
+
+    broken: str = ""
+    size: tuple[int, int] = (0, 0)  # width, height in pixels
+    num_bytes: int = 0
+    sha256: str = ""
+
+
+def look_at(path: str) -> PictureFile:
+    """Decodes all of the file: a truncated one opens well."""
+    try:
+        data = Path(path).read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return PictureFile("", image.size, len(data), hashlib.sha256(data).hexdigest())
+    except FileNotFoundError:
+        return PictureFile("missing")
+    except Image.UnidentifiedImageError:
+        return PictureFile("not a readable image (of no known format)")
+    except Exception as error:  # PIL raises a dozen kinds for damaged files
+        return PictureFile(f"not a readable image ({type(error).__name__}: {error})")
+
+
+def look_at_all(paths: Sequence[str], jobs: int) -> dict[str, PictureFile]:
+    """``look_at`` of each path, by several processes when it pays."""
+    show = functools.partial(counted, total=len(paths), what="looking at the pictures", unit="img")
+    if jobs <= 1 or len(paths) < FEW:
+        return dict(zip(paths, show(map(look_at, paths))))
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        return dict(zip(paths, show(pool.imap(look_at, paths, chunksize=32))))
+
+
+def picture_size(path: str) -> tuple[int, int]:
+    """Width and height in pixels from the head of the file; (0, 0) if it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except Exception:  # said properly when the whole file is looked at
+        return 0, 0
+
+
+def name_broken(broken: dict[str, str]) -> str:
+    """``a.jpg: missing; b.jpg: ...; and 3 more`` for a message."""
+    listed = "; ".join(f"{path}: {reason}" for path, reason in list(broken.items())[:NAMED_AT_MOST])
+    more = f"; and {len(broken) - NAMED_AT_MOST} more" if len(broken) > NAMED_AT_MOST else ""
+    return listed + more
+
+
+def file_state(path: str) -> tuple:
+    """Path, bytes and time of the last change: enough to see that a file is another one."""
+    try:
+        state = os.stat(path)
+        return path, state.st_size, state.st_mtime_ns
+    except OSError:
+        return path, None, None

@@ -1,0 +1,117 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg as the REFER toolkit ships them -> rows of the grounding files.
+
+``refs(unc).p`` is a pickled list of references, ``instances.json`` has pictures and boxes ``[x, y, width, height]``::
+
+    {"ref_id": 79, "ann_id": 1, "image_id": 60623, "split": "val", "sentences": [{"sent": ..., "raw": ...}], ...}
+
+    79_0 <tab> 60623 <tab> the bowl with a lit candle <tab> 409.0,237.0,545.0,353.0 <tab> /9j/4AAQ...
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ofa.coco_captions import read_json
+from ofa.errors import UserError
+from ofa.pictures import PictureFolders
+from ofa.plain_pickle import read_plain_pickle
+from ofa.sources.found import IMAGE, Found, Problems, checked_box, grouped, one_line
+
+SPLITS = ("train", "val", "testA", "testB", "test")
+SPLIT_BY = {"refcoco": ("unc", "google"), "refcocoplus": ("unc",), "refcocog": ("umd", "google")}
+FOLDERS = {"refcoco": "refcoco", "refcocoplus": "refcoco+", "refcocog": "refcocog"}  # as the toolkit calls them
+
+
+def locate(kind: str, data: str, split_by: str) -> tuple[str, str]:
+    """``refs(unc).p`` and ``instances.json`` in a folder, or in its sub-folder ``refcoco+``.
+
+    Raises: UserError that says what lies there instead.
+    """
+    for folder in (Path(data), Path(data) / FOLDERS[kind]):
+        refs = folder / f"refs({split_by}).p"
+        if refs.is_file():
+            return str(refs), str(folder / "instances.json")
+    there = ", ".join(sorted(path.name for path in Path(data).glob("**/refs(*).p"))) or "none"
+    raise UserError(f"{data}: expected refs({split_by}).p and instances.json, found of such files: {there}; give the folder "
+                    f"of {FOLDERS[kind]} as --data, and --split-by {' or '.join(SPLIT_BY[kind])}")
+
+
+def read_refer(kind: str, refs: str, instances: str, images: PictureFolders, problems: Problems,
+               sentences: str = "raw") -> Found:
+    """One file per split, ``refcoco_train.tsv`` and so on, one row per sentence.
+
+    Args: kind: ``refcoco``, ``refcocoplus`` or ``refcocog``. sentences: ``raw`` as written, or ``sent`` as cleaned by
+        the toolkit's authors.
+    """
+    boxes, pictures = _read_instances(instances)
+    found = Found(kind, inputs=[refs, instances], settings={"sentences": sentences})
+    rows: dict[str, list] = {}
+    for reference in _read_refs(refs):
+        where = f"{refs}: reference {reference['ref_id']}"
+        split, image_id = reference["split"], reference["image_id"]
+        if split not in SPLITS:
+            raise UserError(f"{where}: expected a split ({', '.join(SPLITS)}), found {split!r}; "
+                            "is it the file of another data set?")
+        box, finding = _box(reference, boxes, pictures, instances)
+        path = images.find(pictures[image_id]["file_name"]) if image_id in pictures else None
+        if not finding and path is None:
+            finding = f"a picture {pictures[image_id]['file_name']} below {images}, found none"
+        texts = [one_line(sentence.get(sentences) or sentence["sent"]) for sentence in reference["sentences"]]
+        if not finding and not all(texts):
+            finding = "sentences with words, found an empty one"
+        if finding:
+            problems.add(f"{where}: expected {finding}")
+            continue
+        found.sizes[path] = _size(pictures[image_id])
+        rows.setdefault(split, []).extend(
+            (path, (f"{reference['ref_id']}_{i}", str(image_id), text, box, IMAGE)) for i, text in enumerate(texts)
+        )
+    problems.settle()
+    for split in (split for split in SPLITS if split in rows):
+        found.files[f"{kind}_{split}.tsv"] = grouped(rows[split])
+        found.counts[f"{split}_sentences"] = len(rows[split])
+    return found
+
+
+def _read_refs(path: str) -> Sequence[dict[str, Any]]:
+    """The references, each with the entries that are used. The pickle runs no code."""
+    refs = read_plain_pickle(path, "the REFER toolkit's pickled list of references")
+    needed = ("ref_id", "ann_id", "image_id", "split", "sentences")
+    for number, reference in enumerate(refs if isinstance(refs, list) else [None]):
+        missing = [key for key in needed if not isinstance(reference, dict) or key not in reference]
+        sentences = [] if missing else reference["sentences"]
+        if missing or not all(isinstance(sentence, dict) and "sent" in sentence for sentence in sentences):
+            raise UserError(f"{path}: expected a list of references with {', '.join(needed)}, found entry {number} without "
+                            f"{missing[0] if missing else 'sent in its sentences'!r}; is it refs(...).p of the REFER toolkit?")
+    return refs
+
+
+def _read_instances(path: str) -> tuple[dict, dict]:
+    """Annotation id -> annotation with ``bbox``, image id -> image with ``file_name`` and size."""
+    record = read_json(path, ("images", "annotations"))
+    try:
+        boxes = {entry["id"]: (entry["image_id"], [float(number) for number in entry["bbox"]]) for entry in record["annotations"]}
+        pictures = {entry["id"]: entry for entry in record["images"]}
+        for entry in record["images"]:
+            entry["file_name"], _size(entry)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: expected 'annotations' with id, image_id and bbox, 'images' with id, file_name, width and "
+                        f"height, found a problem with {error}; is it instances.json of the REFER toolkit?") from None
+    return boxes, pictures
+
+
+def _size(picture: dict) -> tuple[int, int]:
+    return int(picture["width"]), int(picture["height"])
+
+
+def _box(reference: dict, boxes: dict, pictures: dict, instances: str) -> tuple[str, str]:
+    """The box column of a reference, or what was expected of it and found."""
+    ann_id, image_id = reference["ann_id"], reference["image_id"]
+    if image_id not in pictures:
+        return "", f"its image {image_id} in {instances}, found none; is that the file of another data set?"
+    if ann_id not in boxes or boxes[ann_id][0] != image_id:
+        return "", f"its annotation {ann_id} of image {image_id} in {instances}, found none; is that the file of another data set?"
+    if len(boxes[ann_id][1]) != 4:
+        return "", f"a box of four numbers, found {boxes[ann_id][1]}"
+    x, y, width, height = boxes[ann_id][1]
+    return checked_box((x, y, x + width, y + height), _size(pictures[image_id]))

@@ -1,0 +1,114 @@
+"""``ofa prepare csv|jsonl``: people's own tables become the training files of five tasks."""
+
+import json
+
+import pytest
+from original_data import write_json_lines, write_pictures
+
+from ofa.cli.main import main
+
+NAMES = {1: "a.jpg", 2: "b.jpg", 3: "sub/c.jpg"}  # 40 x 30, 64 x 48, 30 x 50 pixels
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_pictures(tmp_path / "photos", NAMES)
+    return tmp_path
+
+
+def run(folder, file: str, task: str, *options) -> int:
+    return main(["prepare", file.rsplit(".", 1)[1].replace("tsv", "csv"), str(folder / file), "--task", task, "--images",
+                 str(folder / "photos"), "--out", str(folder / "out"), *options])
+
+
+def texts(folder, name: str) -> list[list[str]]:
+    """Rows without the long field, the picture."""
+    lines = (folder / "out" / name).read_text().split("\n")[:-1]
+    return [[field for field in line.split("\t") if len(field) < 300] for line in lines]
+
+
+def test_questions_of_a_csv_with_other_column_names(folder):
+    (folder / "t.csv").write_text('file,q,reply\na.jpg,"what, and where?",a dog\nsub/c.jpg,how many?,2&&2&&3\n')
+    assert run(folder, "t.csv", "vqa_gen", "--columns", "image=file", "question=q", "answer=reply") == 0
+    assert texts(folder, "vqa_train.tsv") == [["0", "a", "what, and where?", "1.0|!+a dog", ""],
+                                              ["1", "c", "how many?", "0.4444|!+2&&0.2222|!+3", ""]]
+
+
+def test_answers_of_json_lines_in_every_form(folder):
+    answers = ["yes", ["no"] * 10, {"red": 1, "dark red": 0.3}, "0.6|!+two&&1|!+three"]
+    write_json_lines(folder / "t.jsonl", [{"image": "a.jpg", "question": "what?", "answer": answer} for answer in answers])
+    assert run(folder, "t.jsonl", "vqa_gen") == 0
+    assert [row[3] for row in texts(folder, "vqa_train.tsv")] == [
+        "1.0|!+yes", "1.0|!+no", "1.0|!+red&&0.3|!+dark red", "0.6|!+two&&1.0|!+three"]
+
+
+def test_boxes_as_list_text_four_columns_and_with_a_size(folder):
+    write_json_lines(folder / "t.jsonl", [{"image": "b.jpg", "text": "it", "box": [1, 2, 30, 40.5], "split": "train"},
+                                          {"image": "b.jpg", "text": "it", "box": "1,2,30,40.5", "split": "valid"}])
+    assert run(folder, "t.jsonl", "refcoco") == 0
+    assert texts(folder, "refcoco_train.tsv") == [["0", "b", "it", "1.0,2.0,30.0,40.5"]]
+    assert texts(folder, "refcoco_val.tsv") == [["1", "b", "it", "1.0,2.0,30.0,40.5"]]
+    (folder / "t.csv").write_text("image,text,x0,y0,x1,y1,id\nb.jpg,it,1,2,29,38.5,k7\n")
+    assert run(folder, "t.csv", "refcoco", "--box-format", "xywh") == 0
+    assert texts(folder, "refcoco_train.tsv") == [["k7", "b", "it", "1.0,2.0,30.0,40.5"]]
+
+
+def test_captions_of_one_picture_are_put_together(folder):
+    (folder / "t.csv").write_text("image,caption,split\na.jpg,A dog.,train\nb.jpg,A cat.,val\na.jpg,Dogs && more,train\n")
+    assert run(folder, "t.csv", "caption") == 0
+    assert texts(folder, "caption_stage2_train.tsv") == [["a", "a", "A dog.&&Dogs&&more", ""]]
+    assert len(texts(folder, "caption_stage1_train.tsv")) == 3 and texts(folder, "caption_val.tsv")[0][2] == "A cat."
+
+
+def test_entailment_and_tabs_as_delimiter(folder):
+    (folder / "t.tsv").write_text("image\thypothesis\tlabel\na.jpg\tA man.\tEntailment\nb.jpg\tA dog.\tmaybe\n")
+    assert run(folder, "t.tsv", "snli_ve") == 0
+    assert [row[-1] for row in texts(folder, "snli_ve_train.tsv")] == ["entailment", "neutral"]
+
+
+def test_classes_are_numbered_over_all_splits(folder):
+    (folder / "t.csv").write_text("image,label,split\na.jpg,zebra,train\nb.jpg,ape,train\nc.jpg,cow,val\n")
+    assert run(folder, "t.csv", "image_classify") == 0
+    assert texts(folder, "image_classify_train.tsv") == [["3", "zebra"], ["1", "ape"]]
+    assert texts(folder, "image_classify_val.tsv") == [["2", "cow"]]
+    assert json.loads((folder / "out/class2label.json").read_text()) == {"ape": 1, "cow": 2, "zebra": 3}
+
+
+def test_a_fraction_of_the_pictures_goes_to_validation(folder):
+    (folder / "t.csv").write_text("image,label\n" + "".join(f"{name},x\n" for name in ("a.jpg", "b.jpg", "c.jpg", "a.jpg")))
+    assert run(folder, "t.csv", "image_classify", "--val-fraction", "0.3") == 0
+    assert len(texts(folder, "image_classify_train.tsv")) + len(texts(folder, "image_classify_val.tsv")) == 4
+
+
+BAD = {
+    "a missing column": ("image,question\na.jpg,x\n", "vqa_gen", (), "expected a column 'answer' for the task's 'answer'"),
+    "a missing picture": ("image,label\nz.jpg,x\n", "image_classify", (), "t.csv:2: expected a picture 'z.jpg' below"),
+    "an unknown split": ("image,label,split\na.jpg,x,dev2\n", "image_classify", (), "expected a split (train"),
+    "a row with more cells": ("image,label\na.jpg,x,y\n", "image_classify", (), "t.csv:2: expected 2 columns"),
+    "no row": ("image,label\n", "image_classify", (), "found no row"),
+    "a turned box": ('image,text,box\na.jpg,x,"9,9,3,3"\n', "refcoco", (), "expected a box with x0 < x1"),
+    "a box outside": ('image,text,box\na.jpg,x,"9,9,50,20"\n', "refcoco", (), "inside the picture of 40 x 30"),
+    "no box": ('image,text,box\na.jpg,x,9\n', "refcoco", (), "expected a box of four numbers, found '9'"),
+    "an unknown label": ("image,hypothesis,label\na.jpg,x,perhaps\n", "snli_ve", (), "expected a label (entailment"),
+    "an empty caption": ("image,caption\na.jpg,\n", "caption", (), "expected a caption, found an empty text"),
+    "a confidence beyond 1": ("image,question,answer\na.jpg,x,3|!+yes\n", "vqa_gen", (), "confidences from 0 to 1"),
+    "a confidence that is none": ("image,question,answer\na.jpg,x,much|!+yes\n", "vqa_gen", (), "the confidence is a number"),
+    "an unknown name": ("image,label\na.jpg,x\n", "image_classify", ("--columns", "words=label"), "knows the columns image, label"),
+    "all for validation": ("image,label\na.jpg,x\n", "image_classify", ("--val-fraction", "0.5"), "leaves pictures for training"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_bad_tables_are_one_message_and_nothing_is_written(folder, capsys, fault):
+    content, task, options, words = BAD[fault]
+    (folder / "t.csv").write_text(content)
+    assert run(folder, "t.csv", task, *options) == 2
+    message = capsys.readouterr().err
+    assert words in message and message.count("\n") == 1
+    assert not (folder / "out").exists()
+
+
+def test_a_line_that_is_no_json_is_named(folder, capsys):
+    (folder / "t.jsonl").write_text('{"image": "a.jpg", "label": "x"}\n\n{"image"\n')
+    assert run(folder, "t.jsonl", "image_classify") == 2
+    assert "t.jsonl:3: expected one JSON object per line" in capsys.readouterr().err
