@@ -47,7 +47,7 @@ class EvaluationOptions:
         device: ``cpu``, ``cuda`` or None for a GPU if there is one.
         ema: take the averaged weights.
         zero_shot: as a model answers that was never finetuned on the task, see ``TaskSpec.decoding``.
-        best: hypotheses per row that become predictions (``Prediction.others``).
+        best: hypotheses per row that become predictions (``Prediction.others``). None: as the task decodes.
         processes: processes to start; under torchrun leave it at 1.
     """
 
@@ -64,7 +64,7 @@ class EvaluationOptions:
     device: str | None = None
     ema: bool = False
     zero_shot: bool = False
-    best: int = 1
+    best: int | None = None
     workers: int = 0
     processes: int = 1
     seed: int = 7
@@ -280,7 +280,7 @@ def predict(task, models, generator, decoding: Decoding, dataset, batches: list[
     for rows, batch in zip(batches, loader):
         batch = _to_device(batch, device, PRECISIONS[options.precision])
         with torch.inference_mode():
-            predictions = task.predict(batch, models, generator, decoding, options.best)
+            predictions = task.predict(batch, models, generator, decoding, options.best or decoding.best)
         ids = batch.get("id", rows)
         found = [(row, {"entry": task.spec.result(row_id, prediction), "prediction": prediction})
                  for row, row_id, prediction in zip(rows, ids, predictions)]

@@ -208,14 +208,16 @@ class Decoding:
     Args:
         rank: score every answer of the set and take the best; else generate.
         constrained: what is generated is an answer of the set (if the task has one).
-        bins_only: only location bins are generated.
+        bins_only: four location bins are generated; their probabilities are what they are among all tokens.
         zero_shot: constraints act on probabilities, without renormalising.
+        best: hypotheses of a row that an evaluation keeps (``Prediction.others``) if it is not told how many.
     """
 
     rank: bool = False
     constrained: bool = True
     bins_only: bool = False
     zero_shot: bool = False
+    best: int = 1
 
 
 def generates(options: TaskOptions, zero_shot: bool) -> Decoding:

@@ -202,9 +202,9 @@ class OFATask(FairseqTask):
 
     def generator_for(self, models, args: Namespace, decoding: Decoding) -> SequenceGenerator:
         """A generator that decodes as a task declares it."""
-        bins = self.vocabulary.bins
         if decoding.bins_only:
-            args = Namespace(**{"only_range": (bins.start, bins.stop), **vars(args)})
+            bins, corners = self.vocabulary.bins, {"min_len": 4, "max_len_a": 0, "max_len_b": 4}
+            args = Namespace(**{"only_range": (bins.start, bins.stop), **vars(args), **corners})
         generator = self.build_generator(models, args)
         generator.zero_shot = generator.zero_shot or decoding.zero_shot
         if not decoding.constrained:

@@ -1,0 +1,214 @@
+"""Visual grounding: `` which region does the text " the red car " describe?`` -> ``<bin_12> <bin_40> <bin_300> <bin_812>``.
+
+Columns ``id, image, text, box``: RefCOCO, RefCOCO+ and RefCOCOg have them as ``--selected-cols 0,4,2,3``, the Chinese
+files as ``0,3,1,2``. A box is ``left,top,right,bottom`` in pixels of the picture. The picture is squashed to a square of
+``patch_image_size``, its aspect not kept, and a corner there is the bin ``round(corner / max_image_size * (num_bins - 1))``.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Callable, Mapping, Optional, Sequence
+
+import torch
+
+from ofa.boxes import (
+    bins_to_boxes,
+    bins_to_text,
+    box_overlap,
+    boxes_to_bins,
+    check_inside,
+    clip_boxes,
+    parse_box,
+    resize_ratios,
+    text_to_bins,
+)
+from ofa.errors import UserError, place
+from ofa.spec import (
+    BatchRow,
+    Decoding,
+    Example,
+    Hypothesis,
+    Metric,
+    Prediction,
+    RowContext,
+    Scores,
+    Symbols,
+    TaskOptions,
+    TaskSpec,
+)
+from ofa.text import clean_phrase
+
+logger = logging.getLogger(__name__)
+
+PROMPTS = {"en": ' which region does the text " {} " describe?', "zh": '这段文字" {} "描述的是哪个区域？'}
+BEST = 5  # boxes per text in the result file, where the beam is that wide
+HIT = 0.5  # overlap from which a box counts as found
+Box = tuple[float, float, float, float]
+
+
+@dataclass
+class GroundingOptions(TaskOptions):
+    """Options of the grounding task."""
+
+    eval_acc: bool = field(default=False, metadata={"help": "validate with the accuracy at an overlap (IoU) of 0.5"})
+    eval_args: Optional[str] = field(
+        default="{}",
+        metadata={"help": 'generation options for validation, e.g. \'{"beam":5,"min_len":4,"max_len_a":0,"max_len_b":4}\''},
+    )
+    eval_print_samples: bool = field(default=False, metadata={"help": "log one box per validation batch"})
+    max_image_size: int = field(
+        default=512, metadata={"help": "side of a square, pixels, whose far edge is the last location bin"}
+    )
+
+
+@dataclass
+class BoxPrediction(Prediction):
+    """A predicted box. ``box`` is clipped to the picture. Args: decoded: the box as the bins say it, not clipped."""
+
+    decoded: Optional[Box] = None
+
+
+def box_example(row: Mapping[str, str], context: RowContext) -> Example:
+    """A row of the grounding files. Only what is neither learned nor scored may have an empty box."""
+    options = context.options
+    text = clean_phrase(row["text"], options.max_src_length)
+    if not text:
+        raise UserError(f"{place(context.where)}task 'refcoco' expects a text that describes a region, found "
+                        f"{row['text']!r}; fill it in or remove the row")
+    picture = context.open_image(row["image"])
+    target: Any = ""
+    ratios = resize_ratios(picture.size, options.patch_image_size)
+    extra = {"w_resize_ratio": torch.tensor(ratios[0]), "h_resize_ratio": torch.tensor(ratios[1])}
+    if row["box"].strip() or context.training or options.eval_acc:
+        box = parse_box(row["box"], context.where)
+        target = box_symbols(box, picture.size, options, context.where)
+        extra["region_coord"] = torch.tensor(box)
+    else:
+        extra["region_coord"] = torch.zeros(4)
+    return Example(
+        id=row["id"], source=PROMPTS[context.language].format(text), target=target, image=picture, extra=extra
+    )
+
+
+def box_symbols(box: Sequence[float], image_size: tuple[int, int], options: GroundingOptions, where: str = "") -> Symbols:
+    """Four location bins of a box in pixels. Raises: UserError with ``where`` if it is not in its picture."""
+    if options.patch_image_size > options.max_image_size:
+        raise UserError(
+            f"--patch-image-size {options.patch_image_size}: expects at most --max-image-size "
+            f"({options.max_image_size}), or the last bins would stand for many places; raise --max-image-size"
+        )
+    if not check_inside(box, image_size, where):
+        warn_of_overhang(where.rpartition(":")[0])
+    bins = boxes_to_bins(box, image_size, options.patch_image_size, options.max_image_size, options.num_bins)
+    return Symbols(bins_to_text(bins))
+
+
+@lru_cache(maxsize=None)
+def warn_of_overhang(file: str) -> None:
+    """Once per file and process."""
+    logger.warning("%sboxes reach beyond their pictures; 'ofa doctor' names the rows", place(file))
+
+
+def box_prediction(hypothesis: Hypothesis, row: BatchRow, options: GroundingOptions) -> BoxPrediction:
+    """The box of four bins; anything else is an empty box at the upper left corner."""
+    bins = text_to_bins(hypothesis.symbols)
+    if len(bins) != 4:
+        return BoxPrediction(hypothesis.text.strip(), hypothesis.score, box=(0.0, 0.0, 0.0, 0.0))
+    side = options.patch_image_size
+    image_size = round(side / row.w_resize_ratio), round(side / row.h_resize_ratio)
+    decoded = bins_to_boxes(bins, image_size, side, options.max_image_size, options.num_bins)
+    return BoxPrediction(
+        bins_to_text(bins), hypothesis.score, box=as_box(clip_boxes(decoded, image_size)), bins=tuple(bins), decoded=as_box(decoded)
+    )
+
+
+def as_box(box: torch.Tensor) -> Box:
+    """float[4] -> numbers, to a thousandth of a pixel."""
+    x0, y0, x1, y1 = (round(number, 3) for number in box.tolist())
+    return x0, y0, x1, y1
+
+
+def true_box(row: BatchRow) -> list[str]:
+    """The expected box in words, for samples that a training shows."""
+    return [",".join(f"{number:g}" for number in row.region_coord)]
+
+
+def overlap(prediction: Prediction, expected: Sequence[float]) -> float:
+    """As in the release the box is taken as decoded, before it is clipped: with a patch_image_size below max_image_size the
+    last bins lie outside of the picture."""
+    return float(box_overlap(getattr(prediction, "decoded", None) or prediction.box, expected))
+
+
+class GroundingScorer:
+    """Found boxes and all boxes, counted."""
+
+    def __init__(self, options: GroundingOptions, all_references: Callable[[], list]):
+        pass
+
+    def __call__(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
+        overlaps = [overlap(prediction, row.region_coord) for prediction, row in zip(predictions, rows, strict=True)]
+        return {"_score_sum": float(sum(value >= HIT for value in overlaps)), "_score_cnt": len(overlaps)}
+
+
+def accuracy(counts: Mapping[str, float]) -> float:
+    """Part of the boxes that were found, rounded as in the release."""
+    return round(counts["_score_sum"] / max(counts["_score_cnt"], 1), 4)
+
+
+def evaluates_accuracy(options: GroundingOptions) -> bool:
+    return options.eval_acc
+
+
+def result_row(row_id: Any, prediction: Prediction) -> dict[str, Any]:
+    """One entry of the result file: the official ``uniq_id`` and ``box``, and what is known besides.
+
+    ``decoded_box`` is there where clipping changed the box.
+    """
+    entry = {"uniq_id": row_id, **described(prediction)}
+    decoded = getattr(prediction, "decoded", None)
+    if decoded is not None and decoded != prediction.box:
+        entry["decoded_box"] = list(decoded)
+    if prediction.others:
+        entry["others"] = [described(other) for other in prediction.others]
+    return entry
+
+
+def described(prediction: Prediction) -> dict[str, Any]:
+    return {"box": list(prediction.box), "score": round(prediction.score, 6), "bins": prediction.bins and list(prediction.bins)}
+
+
+def row_references(row: Mapping[str, str]) -> list[float]:
+    """The true box in pixels; nothing if the column is empty."""
+    return parse_box(row["box"]) if row["box"].strip() else []
+
+
+def grounding_scores(predictions: Sequence[Prediction], references: Sequence[Sequence[float]],
+                     names: Optional[Sequence[str]] = None) -> Scores:
+    """Accuracy at an overlap of 0.5, and the mean overlap."""
+    overlaps = [overlap(prediction, expected) for prediction, expected in zip(predictions, references, strict=True)]
+    hits = [float(value >= HIT) for value in overlaps]
+    by_row = {"score": hits, "IoU": overlaps}
+    return Scores({name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row)
+
+
+def boxes_only(options: GroundingOptions, zero_shot: bool) -> Decoding:
+    """Four bins, whatever the network would rather say; their probabilities stay as they are."""
+    return Decoding(bins_only=True, zero_shot=zero_shot, best=BEST)
+
+
+SPEC = TaskSpec(
+    name="refcoco",
+    columns=("id", "image", "text", "box"),
+    default_cols="0,4,2,3",
+    options=GroundingOptions,
+    example=box_example,
+    prediction=box_prediction,
+    references=true_box,
+    result=result_row,
+    decoding=boxes_only,
+    metrics=(Metric("score", ("_score_sum", "_score_cnt"), accuracy, evaluates_accuracy),),
+    make_scorer=GroundingScorer,
+    row_references=row_references,
+    final_scores=grounding_scores,
+)
