@@ -1,0 +1,40 @@
+"""Grounding rows for tests: a square of one colour on a grey picture, and where it is."""
+
+import base64
+import io
+import random
+from pathlib import Path
+
+from PIL import Image
+
+COLOURS = ("red", "green", "blue", "white", "black", "yellow", "purple")
+SIZE = (48, 36)
+
+
+def scene(number: int) -> tuple[Image.Image, str, tuple[int, int, int, int]]:
+    """Picture, text and box of a row, decided by its number."""
+    draw = random.Random(number)
+    side = draw.randint(12, 20)
+    x, y = draw.randint(0, SIZE[0] - side), draw.randint(0, SIZE[1] - side)
+    colour = COLOURS[number % len(COLOURS)]
+    picture = Image.new("RGB", SIZE, "grey")
+    picture.paste(Image.new("RGB", (side, side), colour), (x, y))
+    return picture, f"the {colour} square", (x, y, x + side, y + side)
+
+
+def encoded(picture: Image.Image) -> str:
+    """Base64 of a PNG."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def write_rows(path: Path, numbers: range, **changes: str) -> Path:
+    """Columns ``uniq-id, image-id, text, box, image``. Args: changes: a value for a column of every row (``box``, ``text``)."""
+    lines = []
+    for number in numbers:
+        picture, text, box = scene(number)
+        row = {"id": f"{number}_1", "image_id": f"img{number}", "text": text, "box": ",".join(map(str, box)), "image": encoded(picture)}
+        lines.append("\t".join((row | changes).values()))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
