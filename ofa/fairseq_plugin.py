@@ -13,6 +13,7 @@ from ofa import (
     fairseq_ema,
     fairseq_interrupt,
     fairseq_nonfinite,
+    fairseq_position,
     fairseq_ranks,
     fairseq_resume,
     fairseq_saving,
@@ -24,7 +25,8 @@ from ofa import (
 def install_once() -> None:
     """How runs are saved, continued, interrupted and spread over processes."""
     for part in (
-        fairseq_saving, fairseq_resume, fairseq_ema, fairseq_interrupt, fairseq_ranks, fairseq_nonfinite, fairseq_adam,
+        fairseq_saving, fairseq_resume, fairseq_position, fairseq_ema, fairseq_interrupt, fairseq_ranks,
+        fairseq_nonfinite, fairseq_adam,
     ):
         part.install()
 

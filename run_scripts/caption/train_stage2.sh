@@ -18,7 +18,13 @@ esac
 STAGE1=("$ROOT/runs/caption_stage1_$SIZE/checkpoint_best.pt" "$ROOT/checkpoints/caption_stage1_${SIZE}_best.pt")
 [ "$SIZE" != large ] || STAGE1+=("$ROOT/checkpoints/caption_stage1_best.pt")  # the released name
 for checkpoint in "${STAGE1[@]}"; do
-    [ -n "${RESTORE:-}" ] || [ ! -f "$checkpoint" ] || RESTORE=$checkpoint
+    [ -n "${RESTORE:-}" ] || [ ! -f "$checkpoint" ] || {
+        RESTORE=$checkpoint
+        [ ! -e "$(dirname "$checkpoint")/interrupted" ] || {
+            echo "error: stage 1 was interrupted ($(dirname "$checkpoint")/interrupted): finish it by its own command, or start from $checkpoint all the same by RESTORE=$checkpoint" >&2
+            exit 2
+        }
+    }
 done
 export RESTORE=${RESTORE:-${STAGE1[0]}} SAVE_DIR=${SAVE_DIR:-$ROOT/runs/caption_stage2_$SIZE}
 export BATCH=${BATCH:-2} EFFECTIVE_BATCH=${EFFECTIVE_BATCH:-64} GPU_PRECISION=${GPU_PRECISION:-memory-efficient-fp16}

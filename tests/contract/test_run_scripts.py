@@ -109,6 +109,10 @@ def test_stage_2_finds_the_best_checkpoint_of_stage_1(tmp_path):
         assert restored(SIZE="large") == str(path)
     assert restored(SIZE="base") == str(tmp_path / "runs/caption_stage1_base/checkpoint_best.pt")
     assert restored(SIZE="large", RESTORE="/mine.pt") == "/mine.pt"
+    (own.parent / "interrupted").touch()
+    with pytest.raises(AssertionError, match="stage 1 was interrupted.*finish it"):
+        restored(SIZE="large")
+    assert restored(SIZE="large", RESTORE=str(own)) == str(own)
 
 
 def test_embeddings_are_frozen_only_when_they_were_pretrained():

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import flags, log_lines, make_files
+from training_runs import flags, log_lines, make_files, train
 
 from ofa.checkpoint import load_checkpoint
+from ofa.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +26,8 @@ def files(tmp_path_factory):
 def start(files, name: str, processes: int, *more: str, **settings: str) -> subprocess.Popen:
     """``launch.sh train`` with its log in ``<name>.log``."""
     data, *words = flags(files, files.folder / name, "--dropout=0", "--encoder-drop-path-rate=0", "--decoder-drop-path-rate=0", *more)
-    given = [word for word in words if not word.startswith(("--user-dir", "--save-dir"))]
+    left_out = ("--user-dir", "--save-dir") + ("--label-smoothing",) * any("scst_reward" in word for word in more)
+    given = [word for word in words if not word.startswith(left_out)]
     environment = {**os.environ, "NPROC": str(processes), "OFA_VENV": sys.prefix, "OMP_NUM_THREADS": "1", **settings,
                    "SAVE_DIR": str(files.folder / name)}  # fmt: skip
     command = ["bash", str(ROOT / "run_scripts/launch.sh"), "train", data, *given]
@@ -69,6 +71,27 @@ def test_two_processes_make_the_gradient_of_one_with_the_doubled_batch(pair):
     lines = [log_lines(log)[0] for log, _ in pair]
     names = ("loss", "nll_loss", "ntokens", "nsentences", "sample_size", "gnorm")
     assert figures(lines[0], *names) == figures(lines[1], *names) and "nsentences=6" in lines[0]
+
+
+def test_cider_optimisation_on_two_processes_makes_the_gradient_of_one(files):
+    """Both sample the same captions for the same pictures, earn the same rewards and share one loss."""
+    words = files.folder / "words.p"
+    assert main(["cider-df", "build", "--tsv", str(files.valid), "--out", str(words)]) == 0
+    assert train(flags(files, files.folder / "stage1", "--max-update=40", "--lr=3e-3", "--disable-validation")).code == 0
+    step = ("--criterion=scst_reward_criterion", "--scst", '--scst-args={"beam":3,"max_len_b":6}', "--freeze-resnet",
+            f"--scst-cider-cached-tokens={words}", f"--finetune-from-model={files.folder / 'stage1/checkpoint_last.pt'}",
+            "--clip-norm=0", "--max-update=1", "--log-interval=1", "--disable-validation")  # fmt: skip
+    moments, lines = [], []
+    for processes in (1, 2):
+        name = f"reward{processes}"
+        lines += log_lines(finish(files, name, processes, *step, f"--batch-size={6 // processes}"))
+        state = load_checkpoint(files.folder / name / "checkpoint_last.pt")["last_optimizer_state"]["state"]
+        moments.append({parameter: values["exp_avg"] for parameter, values in state.items()})
+    assert any(moment.abs().max() > 0 for moment in moments[0].values())
+    for parameter, moment in moments[0].items():
+        torch.testing.assert_close(moments[1][parameter], moment, rtol=1e-3, atol=1e-7)
+    names = ("loss", "score", "ntokens", "nsentences", "sample_size", "gnorm")
+    assert figures(lines[0], *names) == figures(lines[1], *names) and "nsentences=18" in lines[0]
 
 
 def test_validation_is_the_same_when_one_rank_runs_out_of_batches(pair):
@@ -132,8 +155,9 @@ if os.environ.get("RANK") == "1":
 """
 
 
-def test_every_row_is_read_once_by_one_of_the_ranks(files):
-    """The batches of 1, 2 and 3 ranks together are the same, in the order in which one process reads them."""
+@pytest.fixture(scope="module")
+def iterator(files):
+    """Function: ranks, rank, rows per batch -> fairseq's iterator over the second epoch of 18 rows."""
     import ofa
 
     ofa.register_fairseq_plugin()
@@ -145,13 +169,35 @@ def test_every_row_is_read_once_by_one_of_the_ranks(files):
     task = tasks.setup_task(cfg.task)
     task.load_dataset("train")
 
-    def batches(ranks: int, rank: int) -> list[list[str]]:
-        iterator = task.get_batch_iterator(task.datasets["train"], max_sentences=4, seed=1, num_shards=ranks, shard_id=rank, epoch=2)
-        return [[str(name) for name in batch["id"]] if batch else [] for batch in iterator.next_epoch_itr()]
+    def of(ranks: int, rank: int, rows: int = 4):
+        return task.get_batch_iterator(task.datasets["train"], max_sentences=rows, seed=1, num_shards=ranks, shard_id=rank, epoch=2)
 
-    alone = batches(1, 0)
+    return of
+
+
+def batches(iterator) -> list[list[str]]:
+    return [[str(name) for name in batch["id"]] if batch else [] for batch in iterator.next_epoch_itr()]
+
+
+def test_every_row_is_read_once_by_one_of_the_ranks(iterator):
+    """The batches of 1, 2 and 3 ranks together are the same, in the order in which one process reads them."""
+    alone = batches(iterator(1, 0))
     assert sorted(name for batch in alone for name in batch) == sorted(f"{row}_0" for row in range(18))
     for ranks in (2, 3):
-        dealt = [batches(ranks, rank) for rank in range(ranks)]
+        dealt = [batches(iterator(ranks, rank)) for rank in range(ranks)]
         assert len({len(own) for own in dealt}) == 1
         assert [batch for together in zip(*dealt) for batch in together if batch] == alone
+
+
+@pytest.mark.parametrize("ranks, rows, again", [(2, 4, 0), (1, 4, 0), (4, 2, 0), (1, 3, 2), (3, 4, 8)])
+def test_a_run_goes_on_at_the_same_row_with_other_ranks_and_batches(iterator, ranks, rows, again):
+    """Two ranks have read one batch of four rows each; at most one step of the new kind is read again."""
+    before = iterator(2, 0)
+    order = [name for batch in batches(iterator(1, 0)) for name in batch]
+    next(before.next_epoch_itr())
+    rest = []
+    for rank in range(ranks):
+        after = iterator(ranks, rank, rows)
+        after.load_state_dict(before.state_dict())
+        rest.append(batches(after))
+    assert [name for together in zip(*rest) for batch in together for name in batch] == order[8 - again :]
