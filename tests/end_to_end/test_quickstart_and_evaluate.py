@@ -14,12 +14,14 @@ ROOT = Path(__file__).resolve().parents[2]
 NO_METEOR = ["--scores", "CIDEr,BLEU-1,BLEU-2,BLEU-3,BLEU-4,ROUGE-L"]
 
 
+# This interpreter's environment may be another than .venv: the script is told where it is and asked not to make one.
+TOY = {"QUICKSTART_SCENES": "40", "QUICKSTART_UPDATES": "4", "QUICKSTART_UPDATES2": "2", "QUICKSTART_BATCH": "4",
+       "QUICKSTART_TEST_SCENES": "11", "OFA_VENV": sys.prefix, "OMP_NUM_THREADS": "1"}
+
+
 def quickstart(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    # This interpreter's environment may be another than .venv: the script is told where it is and asked not to make one.
-    settings = {"QUICKSTART_DIR": str(folder), "QUICKSTART_SCENES": "40", "QUICKSTART_UPDATES": "4", "QUICKSTART_UPDATES2": "2", "QUICKSTART_BATCH": "4",
-                "QUICKSTART_TEST_SCENES": "11", "OFA_VENV": sys.prefix, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(["bash", str(ROOT / "run_scripts/quickstart.sh"), *arguments], env={**os.environ, **settings},
-                          capture_output=True, text=True, cwd="/")
+    return subprocess.run(["bash", str(ROOT / "run_scripts/quickstart.sh"), *arguments], capture_output=True, text=True, cwd="/",
+                          env={**os.environ, **TOY, "QUICKSTART_DIR": str(folder)})
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,20 @@ def test_a_second_call_of_quickstart_finishes_at_once(run):
     again = quickstart(run)
     assert again.returncode == 0 and "CIDEr" in again.stdout
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+
+
+def test_learning_curves_are_those_of_the_runs(run, monkeypatch):
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("learning_curves", ROOT / "benchmarks/learning_curves.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, value in TOY.items():
+        monkeypatch.setenv(name, value)
+    found = module.run(1, run, [])
+    assert [update for update, _ in found["stage1"]] == [2, 4] and [update for update, _ in found["stage2"]] == [2]
+    scores = json.loads((run / "results/test_scores.json").read_text())["scores"]
+    assert found["test_cider"] == scores["CIDEr"] and not found["diverged"]
 
 
 def test_quickstart_refuses_unknown_words(run):
