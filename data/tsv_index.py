@@ -10,12 +10,12 @@ import hashlib
 import logging
 import os
 import pickle
-import uuid
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from ofa.atomic import replacing
 from ofa.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -88,20 +88,13 @@ def _first_valid(places: list[Path], status: os.stat_result) -> np.ndarray | Non
 
 
 def _store(offsets: np.ndarray, status: os.stat_result, places: list[Path]) -> np.ndarray:
-    """Write the index to the first writable place: under another name first, then renamed in one step."""
+    """Write the index to the first writable place, in one step."""
     header = np.array([MAGIC, status.st_size, status.st_mtime_ns, len(offsets) - 1], dtype="<u8")
     for place in places:
-        # not the process id: another host may use the same one on a shared disk
-        part = place.with_name(f"{place.name}.tmp{uuid.uuid4().hex}")
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with open(part, "wb") as file:
-                    file.write(header.tobytes())
-                    file.write(offsets.astype("<u8").tobytes())
-                os.replace(part, place)
-            finally:
-                part.unlink(missing_ok=True)
+            with replacing(place, "wb") as file:
+                file.write(header.tobytes())
+                file.write(offsets.astype("<u8").tobytes())
         except OSError as error:
             logger.debug("index %s: %s", place, error)
             continue

@@ -6,11 +6,12 @@ text is unknown. The same text and size give the same files, byte for byte.
 """
 
 import io
-import os
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
+from ofa.atomic import replacing
 from ofa.bpe import FILES
 from ofa.errors import UserError
 from ofa.vocabulary import DICTIONARY
@@ -141,18 +142,11 @@ def _pieces(model: bytes) -> list[str]:
 
 
 def _write(folder: Path, files: dict[str, bytes]) -> None:
-    """Write all files under other names, then rename them: no half-written folder is left behind."""
-    parts = {folder / f"{name}.tmp{os.getpid()}": folder / name for name in files}
+    """Write all files; none appears before all are written."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            for (part, _), data in zip(parts.items(), files.values(), strict=True):
-                part.write_bytes(data)
-            for part, whole in parts.items():
-                os.replace(part, whole)
-        finally:
-            for part in parts:
-                part.unlink(missing_ok=True)
+        with ExitStack() as stack:
+            for name, data in files.items():
+                stack.enter_context(replacing(folder / name, "wb")).write(data)
     except OSError as error:
         raise UserError(
             f"{folder}: expected a folder to write to, {error.strerror}; choose another --out"
