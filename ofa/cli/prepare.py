@@ -1,8 +1,6 @@
 """``ofa prepare``: training files from a data set as one downloads it, from people's own tables, or from the picture world."""
 
 import argparse
-import functools
-import json
 import logging
 import os
 
@@ -143,8 +141,9 @@ def _add_own_table(kinds, kind: str) -> None:
 
 
 def _add_picture_world(kinds) -> None:
-    parser = kinds.add_parser("picture-world", help="made-up scenes of coloured shapes, with captions",
-                              description="Writes the files of coco-captions and scenes.jsonl (shapes, colours, boxes).")
+    parser = kinds.add_parser("picture-world", help="made-up scenes of coloured shapes: captions, questions, boxes",
+                              description="Writes the files of coco-captions, vqa_*.tsv with ans2label.json, refcoco_*.tsv, "
+                                          "the texts of both, and scenes.jsonl (shapes, colours, boxes).")
     parser.add_argument("--train", type=_count, default=10000, metavar="N", help="training scenes (%(default)s)")
     parser.add_argument("--val", type=_count, default=100, metavar="N", help="validation scenes (%(default)s)")
     parser.add_argument("--test", type=_count, default=300, metavar="N", help="test scenes (%(default)s)")
@@ -290,28 +289,11 @@ def _prepare(found, args: argparse.Namespace) -> int:
 
 
 def prepare_picture_world(args: argparse.Namespace) -> int:
-    """Draw the scenes of three splits; no description of a test or validation scene occurs in training."""
-    from ofa import picture_world, preparation
+    """Draw the scenes of three splits and write what is said and asked of them."""
+    from ofa.picture_world_files import write_world
 
-    plan = preparation.fingerprint("picture-world 1", args.train, args.val, args.test, args.size, args.seed,
-                                   args.image_format)
-    out = preparation.PreparedFolder(args.out, plan, "ofa prepare picture-world")
-    if out.is_finished():
-        logger.info("%s: already complete", out.folder)
-        return 0
-    seen: set[tuple] = set()
-    scenes = {}
-    for split in ("test", "val", "train"):
-        scenes[split] = list(picture_world.make_split(args.seed, split, getattr(args, split), seen))
-        seen.update(scene.description() for scene in scenes[split])
-    splits = {split: [preparation.Picture(scene.scene_id, tuple(picture_world.captions(scene)), scene)
-                      for scene in scenes[split]] for split in ("train", "val", "test")}
-    encode = functools.partial(picture_world.encode, size=args.size, image_format=args.image_format)
-    preparation.write_caption_files(out, splits, encode, args.jobs)
-    lines = [json.dumps(picture_world.as_json(scene, args.size)) for split in splits for scene in scenes[split]]
-    out.write_text("scenes.jsonl", "".join(f"{line}\n" for line in lines), len(lines))
-    out.save_manifest(finished=True)
-    _summary(out)
+    counts = {split: getattr(args, split) for split in ("train", "val", "test")}
+    _summary(write_world(args.out, counts, args.size, args.seed, args.image_format, args.jobs))
     return 0
 
 

@@ -163,3 +163,28 @@ def test_the_picture_world_is_written_the_same_by_one_or_two_processes(tmp_path)
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert len(rows(tmp_path / "one/caption_stage1_train.tsv")) == 1500
     assert len(rows(tmp_path / "one/caption_test.tsv")[0][2].split("&&")) == 5
+    questions, boxes = rows(tmp_path / "one/vqa_train.tsv"), rows(tmp_path / "one/refcoco_train.tsv")
+    assert len(questions) == 900 and {len(row) for row in questions} == {6} and {len(row) for row in boxes} == {5}
+    labels = json.loads((tmp_path / "one/ans2label.json").read_text())
+    assert {row[3].removeprefix("1.0|!+") for row in questions} <= set(labels)
+    pictures = {row[1]: row[4] for row in rows(tmp_path / "one/caption_stage2_train.tsv")}
+    assert all(pictures[row[1]] == row[5] for row in questions) and all(pictures[row[1]] == row[4] for row in boxes)
+    for row in boxes:
+        x0, y0, x1, y1 = map(float, row[3].split(","))
+        assert 0 <= x0 < x1 <= 32 and 0 <= y0 < y1 <= 32
+    assert len({row[0] for row in questions}) == 900 and len({row[0] for row in boxes}) == len(boxes)
+
+
+def test_an_interrupted_picture_world_is_continued(tmp_path):
+    world = ["prepare", "picture-world", "--train", "30", "--val", "3", "--test", "4", "--size", "32", "--out"]
+    assert main([*world, str(tmp_path / "whole")]) == 0
+    assert main([*world, str(tmp_path / "again")]) == 0
+    manifest = json.loads((tmp_path / "again/manifest.json").read_text())
+    whole = (tmp_path / "again/vqa_train.tsv").read_bytes()
+    (tmp_path / "again/vqa_train.tsv").unlink()
+    (tmp_path / "again/vqa_train.tsv.part").write_bytes(whole[: len(whole) // 2])
+    del manifest["files"]["vqa_train.tsv"]
+    (tmp_path / "again/manifest.json").write_text(json.dumps({**manifest, "finished": False}))
+    assert main([*world, str(tmp_path / "again")]) == 0
+    for path in (tmp_path / "whole").glob("*.tsv"):
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()

@@ -1,0 +1,93 @@
+"""The picture world as training files: captions, questions and boxes of the same scenes, in the official columns.
+
+    caption_*.tsv   as of every captioning data set (``ofa.preparation``)
+    vqa_*.tsv       question-id, image-id, question, 1.0|!+answer, objects, image
+    refcoco_*.tsv   uniq-id, image-id, text, x0,y0,x1,y1, image     pixels of the picture
+    ans2label.json  every answer and its number
+    questions.txt, expressions.txt   the texts of the training questions and boxes, one per line
+    scenes.jsonl    the scenes themselves
+"""
+
+import functools
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+
+from ofa import preparation
+from ofa.picture_world import Scene, as_json, captions, encode, make_split
+from ofa.picture_world_phrases import expressions
+from ofa.picture_world_questions import answers, questions
+from ofa.preparation import IMAGE, Group, Picture, PreparedFolder
+from ofa.text import CONFIDENCE, JOIN
+
+VERSION = 2
+CAPTIONS = {"train": preparation.STAGE2, "val": preparation.VAL, "test": preparation.TEST}
+
+
+def write_world(folder: str, counts: dict[str, int], size: int, seed: int, image_format: str, jobs: int) -> PreparedFolder:
+    """All files of a world; no description of a test or validation scene occurs in training.
+
+    Args: counts: scenes of ``train``, ``val`` and ``test``. size: side of the pictures, pixels.
+    """
+    plan = preparation.fingerprint(f"picture-world {VERSION}", counts["train"], counts["val"], counts["test"], size, seed,
+                                   image_format)
+    out = PreparedFolder(folder, plan, "ofa prepare picture-world")
+    if out.is_finished():
+        return out
+    scenes = make_scenes(seed, counts)
+    pictures = {split: [Picture(scene.scene_id, tuple(captions(scene)), scene) for scene in found]
+                for split, found in scenes.items()}
+    preparation.write_caption_files(out, pictures, functools.partial(encode, size=size, image_format=image_format), jobs)
+    for split, found in scenes.items():
+        write_once_more(out, f"vqa_{split}.tsv", split, found, question_rows)
+        write_once_more(out, f"refcoco_{split}.tsv", split, found, functools.partial(box_rows, size=size))
+    labels = {answer: label for label, answer in enumerate(answers())}
+    out.write_text("ans2label.json", json.dumps(labels, indent=1) + "\n", len(labels))
+    write_lines(out, "questions.txt", [question.text for scene in scenes["train"] for question in questions(scene)])
+    write_lines(out, "expressions.txt", [text for scene in scenes["train"] for text, _ in expressions(scene)])
+    write_lines(out, "scenes.jsonl", [json.dumps(as_json(scene, size)) for found in scenes.values() for scene in found])
+    out.save_manifest(finished=True)
+    return out
+
+
+def make_scenes(seed: int, counts: dict[str, int]) -> dict[str, list[Scene]]:
+    """The scenes of each split, training first."""
+    seen: set[tuple] = set()
+    scenes = {}
+    for split in ("test", "val", "train"):
+        scenes[split] = list(make_split(seed, split, counts[split], seen))
+        seen.update(scene.description() for scene in scenes[split])
+    return {split: scenes[split] for split in ("train", "val", "test")}
+
+
+def question_rows(scene: Scene, first: int) -> list[tuple[str, ...]]:
+    """The questions of a scene; they are numbered, as in VQA, from ``first`` on."""
+    objects = JOIN.join(thing.shape for thing in scene.things)
+    return [(str(number), scene.scene_id, question.text, f"1.0{CONFIDENCE}{question.answer}", objects, IMAGE)
+            for number, question in enumerate(questions(scene), first)]
+
+
+def box_rows(scene: Scene, first: int, size: int) -> list[tuple[str, ...]]:
+    """The referring expressions of a scene and the boxes of what they mean."""
+    return [(f"{scene.scene_id}_{number}", scene.scene_id, text, ",".join(f"{v:g}" for v in thing.box_px(size, size)), IMAGE)
+            for number, (text, thing) in enumerate(expressions(scene))]
+
+
+def write_once_more(out: PreparedFolder, name: str, split: str, scenes: Sequence[Scene],
+                    rows_of: Callable[[Scene, int], list[tuple[str, ...]]]) -> None:
+    """A file of other rows of the scenes; the pictures are those of the caption file."""
+    groups, first = [], 1
+    for scene in scenes:
+        groups.append(Group(scene, tuple(rows_of(scene, first))))
+        first += len(groups[-1].rows)
+    shown = [bool(group.rows) for group in groups]  # of two twins one above the other none can be pointed at
+
+    def pictures(skip: int) -> Iterator[str]:
+        images = preparation.images_of(out.folder / CAPTIONS[split], [1] * len(scenes))
+        return itertools.islice(itertools.compress(images, shown), skip, None)
+
+    out.write_groups(name, list(itertools.compress(groups, shown)), pictures)
+
+
+def write_lines(out: PreparedFolder, name: str, lines: Sequence[str]) -> None:
+    out.write_text(name, "".join(f"{line}\n" for line in lines), len(lines))
