@@ -88,6 +88,11 @@ class DecoderCache:
             found.append(buffer[:, :, :, :end].flatten(0, 1))
         return found[0], found[1]
 
+    def followed_by(self, layer: int, new: KeyValue) -> KeyValue:
+        """All keys and values so far and new ones (B, H, N, D) behind them, which are not stored; for one beam."""
+        end = self.prompt_length + self.length
+        return tuple(torch.cat([self.buffer[kind, layer, :, 0, :, :end], new[kind]], 2) for kind in range(2))
+
     def advance(self, num_tokens: int) -> None:
         self.length += num_tokens
 

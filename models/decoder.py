@@ -134,6 +134,10 @@ class Decoder(Stack):
 
         Returns: logits (B, K, V) after the last token fed.
         """
+        return self.output_projection(self.states(tokens, cache))
+
+    def states(self, tokens: Tensor, cache: DecoderCache) -> Tensor:
+        """As ``step``, but the states (B, K, C) that the logits are made of."""
         images, beams = tokens.shape[:2]
         tokens = tokens.reshape(images * beams, -1)
         num_tokens = tokens.size(1)
@@ -144,15 +148,42 @@ class Decoder(Stack):
         for index, layer in enumerate(self.layers):
             x = layer(x, partial(cache.extend, index), biases[index], cache.sources[index], source_bias)
         cache.advance(num_tokens)
-        return self.finish(x[:, -1:]).view(images, beams, -1)
+        return self.finish(x[:, -1:], features_only=True).view(images, beams, -1)
+
+    def branches(self, tokens: Tensor, depths: Tensor, sees: Tensor, cache: DecoderCache) -> Tensor:
+        """Many continuations of a text at once, as nodes of a tree. The cache, with one beam per image, stays as it is.
+
+        Args:
+            tokens: int64[N]. depths: int64[N], 1 directly behind what the cache holds.
+            sees: bool[N, N]: node i looks at node j, its ancestor or itself.
+
+        Returns: states (B, N, C).
+        """
+        depth = int(depths.max())
+        self.check_length(cache.length + depth, False)
+        biases, source_bias = cache.begin(depth, 1)  # of one path of that depth
+        rows, before = depths - 1, cache.prompt_length + cache.length
+        x = self.embed(tokens[None], cache.length, False, rows).expand(cache.images, -1, -1)
+        source_bias = source_bias[:, :, rows]
+        for index, layer in enumerate(self.layers):
+            bias = biases[index][:, :, rows]  # (1, H, N, before + depth)
+            among = bias[..., before + rows].masked_fill(~sees, torch.finfo(bias.dtype).min)
+            bias = torch.cat([bias[..., :before], among], -1)
+            x = layer(x, partial(cache.followed_by, index), bias, cache.sources[index], source_bias)
+        return self.finish(x, features_only=True)
 
     # ------------------------------------------------------------------ parts of both
 
-    def embed(self, tokens: Tensor, first: int, is_code: Kind) -> Tensor:
-        """Input of the first layer (N, T, C) for tokens at positions first, first + 1, ..."""
+    def embed(self, tokens: Tensor, first: int, is_code: Kind, offsets: Optional[Tensor] = None) -> Tensor:
+        """Input of the first layer (N, T, C) for tokens at positions first, first + 1, ...
+
+        Args: offsets: int64[T], the tokens are at positions first + offsets instead.
+        """
         x = self.embed_tokens(tokens) * self.embed_scale
         if not self.config.disable_entangle:
-            x = x + self.positions(is_code, first, first + tokens.size(1))
+            length = tokens.size(1) if offsets is None else int(offsets.max()) + 1
+            positions = self.positions(is_code, first, first + length)
+            x = x + (positions if offsets is None else positions[:, offsets])
 
         def norm(code: bool) -> Tensor:
             layer_norm = self.code_layernorm_embedding if code else None

@@ -81,22 +81,15 @@ class SequenceGenerator:
         """
         if constraints is not None:
             raise UserError("constraints of fairseq are not offered; use constraint_trie")
-        with self.ready(models) as models:
+        with ready(models or self.models) as models:
             encoded = encoded or encode_all(models, sample)
             return GenerationBatch(self, models, sample, encoded, prefix_tokens, bos_token).run()
 
     @torch.no_grad()
     def encode(self, models: Sequence[nn.Module] | None, sample: dict[str, Any]) -> list[EncoderOutput]:
         """The encoder's output of every model for a batch, for ``generate``."""
-        with self.ready(models) as models:
+        with ready(models or self.models) as models:
             return encode_all(models, sample)
-
-    @contextmanager
-    def ready(self, models: Sequence[nn.Module] | None) -> Iterator[list[nn.Module]]:
-        """The networks themselves, as fast as they can be while nothing trains."""
-        models = [unwrapped(model) for model in (models or self.models)]
-        with evaluating(models), inference_weights(models):
-            yield models
 
     def longest(self, models: Sequence[nn.Module], source_width: int, source_lengths: Tensor) -> int:
         """Most tokens of a hypothesis in a batch, </s> not counted. Args: source_lengths: int64[B]."""
@@ -125,6 +118,14 @@ class SequenceGenerator:
             "min_len": options.min_len > 0,
         }
         return ", ".join(name for name, on in active.items() if on) or "no option"
+
+
+@contextmanager
+def ready(models: Sequence[nn.Module]) -> Iterator[list[nn.Module]]:
+    """The networks themselves, as fast as they can be while nothing trains."""
+    models = [unwrapped(model) for model in models]
+    with evaluating(models), inference_weights(models):
+        yield models
 
 
 def encode_all(models: Sequence[nn.Module], sample: dict[str, Any]) -> list[EncoderOutput]:
