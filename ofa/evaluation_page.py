@@ -3,49 +3,71 @@
 import argparse
 import platform
 import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ofa.report import Curve, Item, Report, Table, Tile, choose_rows, training_curves, write_report
-from ofa.spec import Scores
+from ofa.report import ANSWERS, CAPTIONS, Curve, Item, Outline, Report, Table, Tile, choose_rows, training_curves, write_report
+from ofa.spec import Prediction, Scores, TaskSpec
 
 Constant = tuple[str, dict[str, float]]
 Column = tuple[str, dict[str, float]]
+LEADING = ("CIDEr", "BLEU-4", "ROUGE-L", "METEOR")  # of the scores of captions; other tasks show all they have
 
 
-def write_page(args: argparse.Namespace, evaluation, scores: Scores | None, constant: Constant | None, others: list[Column],
-               seconds: float) -> None:
-    """Args: args: of ``ofa evaluate``; evaluation: its outcome; constant: the best constant caption and its scores;
-    others: name and scores of each further column of the table of scores."""
-    items = _items(evaluation, scores, args.report_images)
-    shown = f", {len(items)} of them on this page" if len(items) < len(evaluation.texts) else ""
+@dataclass
+class Outcome:
+    """What a page is made of.
+
+    Args:
+        predictions, references: one per row; references None if the rows have none.
+        row: number of a row -> its columns by name.
+    """
+
+    spec: TaskSpec
+    predictions: Sequence[Prediction]
+    references: Sequence[Any] | None
+    row: Callable[[int], Mapping[str, str]]
+
+
+def write_page(args: argparse.Namespace, outcome: Outcome, scores: Scores | None, constant: Constant | None,
+               others: list[Column], seconds: float | None = None) -> None:
+    """Args: args: with the flags of ``ofa.cli.report.add_page_flags``, path (checkpoint or result file), data or images; constant: the
+    best constant caption and its scores; others: name and scores of each further column of the table of scores."""
+    items = _items(outcome, scores, args.report_images)
+    shown = f", {len(items)} of them on this page" if len(items) < len(outcome.predictions) else ""
+    names = list(scores.by_row) if scores else []
     write_report(args.report, Report(
-        title=args.report_title or f"{evaluation.task.spec.name}: {args.gen_subset}",
-        subtitle=f"{len(evaluation.texts)} pictures{shown} · {Path(args.path).name} · {time.strftime('%d %B %Y, %H:%M')}",
+        title=args.report_title or f"{outcome.spec.name}: {args.gen_subset}",
+        subtitle=f"{len(outcome.predictions)} rows{shown} · {Path(args.path).name} · {time.strftime('%d %B %Y, %H:%M')}",
         tiles=_tiles(scores, constant), curves=_curves(args.training_log),
-        tables=_tables(scores, others, args.timings, seconds), score_names=list(scores.by_row) if scores else [],
-        items=items, footer=f"{args.path} · {args.data or args.images} · {platform.machine()}, Python "
-                            f"{platform.python_version()} · made by ofa evaluate"))
+        tables=_tables(scores, others, args.timings, seconds), score_names=names,
+        items=items, grading=CAPTIONS if "CIDEr" in names else ANSWERS,
+        footer=f"{args.path} · {args.data or args.images} · {platform.machine()}, Python {platform.python_version()}"))
 
 
-def _items(evaluation, scores: Scores | None, limit: int) -> list[Item]:
+def _items(outcome: Outcome, scores: Scores | None, limit: int) -> list[Item]:
     """The pictures to show; without scores in the order of the file."""
     columns = scores.by_row if scores else {}
-    ranking = next(iter(columns.values())) if columns else list(range(len(evaluation.texts)))
+    ranking = next(iter(columns.values())) if columns else list(range(len(outcome.predictions)))
     items = []
     for row in choose_rows(ranking, limit):
-        fields = evaluation.dataset.row(row)
-        items.append(Item(row, str(fields.get("id", row)), fields.get("image", ""), evaluation.texts[row],
-                          evaluation.references[row] if evaluation.references else (),
-                          [values[row] for values in columns.values()]))
+        fields = outcome.row(row)
+        shown = outcome.spec.shown(fields, outcome.predictions[row], outcome.references[row] if outcome.references else None)
+        items.append(Item(row, str(fields.get("id", row)), fields.get("image", ""), shown.answer, shown.references,
+                          [values[row] for values in columns.values()], shown.question,
+                          [Outline(kind, box) for kind, box in shown.boxes]))
     return items
 
 
 def _tiles(scores: Scores | None, constant: Constant | None) -> list[Tile]:
     if scores is None:
         return []
+    names = [name for name in LEADING if name in scores.overall] or list(scores.overall)
     tiles = [Tile(name, f"{scores.overall[name]:.3f}",
                   f"best constant caption: {constant[1][name]:.3f}" if constant and name in constant[1] else "")
-             for name in ("CIDEr", "BLEU-4", "ROUGE-L", "METEOR") if name in scores.overall]
+             for name in names]
     if constant and constant[1]["CIDEr"] > 0:
         tiles.insert(1, Tile("times the constant caption", f"{scores.overall['CIDEr'] / constant[1]['CIDEr']:.1f} ×",
                              f"“{constant[0]}”"))
@@ -56,7 +78,7 @@ def _curves(training_log: str | None) -> list[Curve]:
     return training_curves(Path(training_log).read_text(encoding="utf-8", errors="replace")) if training_log else []
 
 
-def _tables(scores: Scores | None, others: list[Column], timings: str | None, seconds: float) -> list[Table]:
+def _tables(scores: Scores | None, others: list[Column], timings: str | None, seconds: float | None) -> list[Table]:
     tables = []
     if scores is not None:
         head = ["score", "model", *(name for name, _ in others)]
@@ -65,7 +87,7 @@ def _tables(scores: Scores | None, others: list[Column], timings: str | None, se
         tables.append(Table("all scores", head, rows))
     if timings:
         lines = [line.split("\t") for line in Path(timings).read_text(encoding="utf-8").splitlines() if "\t" in line]
-        lines.append(["evaluation", f"{seconds:.0f}"])
+        lines += [["evaluation", f"{seconds:.0f}"]] if seconds is not None else []
         total = sum(float(time_) for _, time_ in lines)
         tables.append(Table("time per stage", ["stage", "seconds"], [*lines, ["together", f"{total:.0f}"]]))
     return tables

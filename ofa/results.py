@@ -5,15 +5,19 @@ merging puts them in the order of the file, keeps one per row and refuses gaps.
 """
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ofa.atomic import replacing
-from ofa.errors import UserError
+from ofa.errors import UserError, place
+from ofa.spec import Prediction
 
 Entry = dict[str, Any]  # one entry of the result file, e.g. {"image_id": "img0", "caption": "a cat"}
 Numbered = tuple[int, Entry]  # (row number, entry)
+IDS = ("image_id", "question_id", "uniq_id")  # what entries call the id of their row
+TEXTS = ("caption", "answer")  # and their answer in words
 
 
 def merge_predictions(parts: Iterable[Iterable[Numbered]], num_rows: int) -> list[Entry]:
@@ -72,3 +76,28 @@ def read_predictions(path: str | Path) -> list[Entry]:
     if not isinstance(entries, list):
         raise UserError(f"{path}: expects a JSON list of predictions, found {type(entries).__name__}")
     return entries
+
+
+def prediction_of(entry: Entry, where: str = "") -> Prediction:
+    """The prediction that an entry of any task's result file was made of.
+
+    Raises: UserError with ``where`` if it has neither words nor a box.
+    """
+    text = next((entry[key] for key in TEXTS if isinstance(entry.get(key), str)), "")
+    box = entry.get("box")
+    if not text and not _is_box(box) and not any(key in entry for key in TEXTS):
+        raise UserError(f"{place(where)}expects {', '.join(TEXTS)} or a box of four numbers, found {', '.join(map(str, entry))}")
+    corners = {key: tuple(entry[key]) for key in ("box", "decoded_box") if _is_box(entry.get(key))}
+    bins = tuple(entry["bins"]) if entry.get("bins") else None
+    score = entry.get("score")
+    return Prediction(text, math.nan if score is None else float(score), bins=bins, **corners,
+                      others=[prediction_of(other, where) for other in entry.get("others", [])])
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(isinstance(number, (int, float)) for number in value)
+
+
+def id_of(entry: Entry) -> str | None:
+    """The id of an entry's row in words; None if it has none."""
+    return next((str(entry[key]) for key in IDS if key in entry), None)

@@ -190,7 +190,8 @@ class Prediction:
     Args:
         text: the answer, as it is scored and written.
         score: of the hypothesis.
-        box: xyxy in pixels of the original picture. bins: the same as the network says it.
+        box: xyxy in pixels of the original picture, inside of it. bins: the same as the network says it.
+        decoded_box: what the bins say before it is clipped to the picture; None: the same as ``box``.
         others: the predictions of the other hypotheses, best first; only of the best one.
     """
 
@@ -198,7 +199,29 @@ class Prediction:
     score: float = math.nan
     box: Optional[tuple[float, float, float, float]] = None
     bins: Optional[tuple[int, ...]] = None
+    decoded_box: Optional[tuple[float, float, float, float]] = None
     others: list["Prediction"] = field(default_factory=list)
+
+
+@dataclass
+class Shown:
+    """How a row and what was predicted for it look on a page.
+
+    Args:
+        question: what was asked, if it differs from row to row. answer: the prediction in words; of a box nothing.
+        references: accepted answers in words.
+        boxes: (one of ``ofa.report.OUTLINES``, xyxy in pixels) of each box to draw.
+    """
+
+    question: str = ""
+    answer: str = ""
+    references: Sequence[str] = ()
+    boxes: Sequence[tuple[str, Sequence[float]]] = ()
+
+
+def shown_as_text(row: Mapping[str, str], prediction: Prediction, references: Any) -> Shown:
+    """A prediction in words and its references, as they are."""
+    return Shown(answer=prediction.text, references=references or ())
 
 
 @dataclass(frozen=True)
@@ -261,6 +284,7 @@ class TaskSpec:
             else the task's ``final_scores`` takes.
         final_scores: (predictions, their ``row_references``, names of scores or None for the usual ones) -> the scores
             that ``ofa evaluate`` reports.
+        shown: (row by column name, prediction, ``row_references`` or None) -> what a page shows.
     """
 
     name: str
@@ -278,6 +302,7 @@ class TaskSpec:
     make_scorer: Optional[Callable[[TaskOptions, Callable[[], list[list[str]]]], Scorer]] = None
     row_references: Optional[Callable[[Mapping[str, str]], Any]] = None
     final_scores: Optional[Callable[[Sequence[Prediction], Sequence[Any], Optional[Sequence[str]]], Scores]] = None
+    shown: Callable[[Mapping[str, str], Prediction, Any], Shown] = shown_as_text
 
     def enabled_metrics(self, options: TaskOptions) -> list[Metric]:
         """The metrics that this run computes while validating."""

@@ -33,6 +33,7 @@ from ofa.spec import (
     Prediction,
     RowContext,
     Scores,
+    Shown,
     Symbols,
     TaskOptions,
     TaskSpec,
@@ -60,13 +61,6 @@ class GroundingOptions(TaskOptions):
     max_image_size: int = field(
         default=512, metadata={"help": "side of a square, pixels, whose far edge is the last location bin"}
     )
-
-
-@dataclass
-class BoxPrediction(Prediction):
-    """A predicted box. ``box`` is clipped to the picture. Args: decoded: the box as the bins say it, not clipped."""
-
-    decoded: Optional[Box] = None
 
 
 def box_example(row: Mapping[str, str], context: RowContext) -> Example:
@@ -110,17 +104,16 @@ def warn_of_overhang(file: str) -> None:
     logger.warning("%sboxes reach beyond their pictures; 'ofa doctor' names the rows", place(file))
 
 
-def box_prediction(hypothesis: Hypothesis, row: BatchRow, options: GroundingOptions) -> BoxPrediction:
+def box_prediction(hypothesis: Hypothesis, row: BatchRow, options: GroundingOptions) -> Prediction:
     """The box of four bins; anything else is an empty box at the upper left corner."""
     bins = text_to_bins(hypothesis.symbols)
     if len(bins) != 4:
-        return BoxPrediction(hypothesis.text.strip(), hypothesis.score, box=(0.0, 0.0, 0.0, 0.0))
+        return Prediction(hypothesis.text.strip(), hypothesis.score, box=(0.0, 0.0, 0.0, 0.0))
     side = options.patch_image_size
     image_size = round(side / row.w_resize_ratio), round(side / row.h_resize_ratio)
     decoded = bins_to_boxes(bins, image_size, side, options.max_image_size, options.num_bins)
-    return BoxPrediction(
-        bins_to_text(bins), hypothesis.score, box=as_box(clip_boxes(decoded, image_size)), bins=tuple(bins), decoded=as_box(decoded)
-    )
+    box, decoded_box = as_box(clip_boxes(decoded, image_size)), as_box(decoded)
+    return Prediction(bins_to_text(bins), hypothesis.score, box, tuple(bins), None if decoded_box == box else decoded_box)
 
 
 def as_box(box: torch.Tensor) -> Box:
@@ -137,7 +130,7 @@ def true_box(row: BatchRow) -> list[str]:
 def overlap(prediction: Prediction, expected: Sequence[float]) -> float:
     """As in the release the box is taken as decoded, before it is clipped: with a patch_image_size below max_image_size the
     last bins lie outside of the picture."""
-    return float(box_overlap(getattr(prediction, "decoded", None) or prediction.box, expected))
+    return float(box_overlap(prediction.decoded_box or prediction.box, expected))
 
 
 class GroundingScorer:
@@ -166,9 +159,8 @@ def result_row(row_id: Any, prediction: Prediction) -> dict[str, Any]:
     ``decoded_box`` is there where clipping changed the box.
     """
     entry = {"uniq_id": row_id, **described(prediction)}
-    decoded = getattr(prediction, "decoded", None)
-    if decoded is not None and decoded != prediction.box:
-        entry["decoded_box"] = list(decoded)
+    if prediction.decoded_box is not None:
+        entry["decoded_box"] = list(prediction.decoded_box)
     if prediction.others:
         entry["others"] = [described(other) for other in prediction.others]
     return entry
@@ -192,6 +184,12 @@ def grounding_scores(predictions: Sequence[Prediction], references: Sequence[Seq
     return Scores({name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row)
 
 
+def shown(row: Mapping[str, str], prediction: Prediction, expected: Optional[Sequence[float]]) -> Shown:
+    """The text, the predicted box and the true one."""
+    true = [("true", expected)] if expected else []
+    return Shown(question=row["text"], boxes=[*true, ("predicted", prediction.box)])
+
+
 def boxes_only(options: GroundingOptions, zero_shot: bool) -> Decoding:
     """Four bins, whatever the network would rather say; their probabilities stay as they are."""
     return Decoding(bins_only=True, zero_shot=zero_shot, best=BEST)
@@ -211,4 +209,5 @@ SPEC = TaskSpec(
     make_scorer=GroundingScorer,
     row_references=row_references,
     final_scores=grounding_scores,
+    shown=shown,
 )

@@ -7,6 +7,7 @@ import logging
 import time
 from pathlib import Path
 
+from ofa.cli.report import add_page_flags, check_files, print_table
 from ofa.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -52,13 +53,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--scores", metavar="NAME,...", help="captions: some of CIDEr, BLEU-1 to BLEU-4, ROUGE-L, METEOR, SPICE "
                                                              "(the last two need Java; default: all but SPICE)")
     group.add_argument("--report", metavar="FILE.html", help="a page with pictures, captions, references and scores")
-    group.add_argument("--report-images", type=int, default=500, metavar="N",
-                       help="pictures on the page, evenly spread from the worst to the best (%(default)s)")
-    group.add_argument("--report-title", metavar="TEXT", help="heading of the page")
-    group.add_argument("--training-log", metavar="FILE", help="train.log whose curves the page shows")
-    group.add_argument("--timings", metavar="FILE", help="lines of 'stage TAB seconds' that the page shows as a table")
-    group.add_argument("--compare", metavar="NAME=FILE", type=_named_scores, action="append", default=[],
-                       help="the SUBSET_scores.json of another evaluation, shown beside this one's scores; may be repeated")
+    add_page_flags(group)
     group.add_argument("--constant-from", metavar="FILE", help="captions, one per line: also score the one that does best "
                                                                "as the answer to every picture")
 
@@ -106,18 +101,6 @@ def _positive(text: str) -> int:
     return value
 
 
-def _named_scores(text: str) -> tuple[str, dict[str, float]]:
-    """``NAME=FILE`` -> the name and the scores that an earlier evaluation wrote there."""
-    name, _, path = text.rpartition("=")
-    try:
-        scores = json.loads(Path(path).read_text(encoding="utf-8"))["scores"]
-        return name or Path(path).stem.removesuffix("_scores"), {key: float(value) for key, value in scores.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise argparse.ArgumentTypeError(
-            f"expected the SUBSET_scores.json of an evaluation at {path} ({type(error).__name__}: {error}); "
-            "ofa evaluate --results-path writes it") from None
-
-
 def _dictionary(text: str) -> dict:
     """A Python or JSON dictionary of plain values."""
     for read in (ast.literal_eval, json.loads):
@@ -151,9 +134,10 @@ def run(args: argparse.Namespace) -> int:
     if evaluation.result_path:
         print(f"predictions: {evaluation.result_path}")
     if args.report:
-        from ofa.evaluation_page import write_page
+        from ofa.evaluation_page import Outcome, write_page
 
-        write_page(args, evaluation, scores, constant, other_scores(args, constant), time.monotonic() - started)
+        outcome = Outcome(evaluation.task.spec, evaluation.predictions, evaluation.references, evaluation.dataset.row)
+        write_page(args, outcome, scores, constant, other_scores(args, constant), time.monotonic() - started)
         print(f"page: {args.report}")
     return 0
 
@@ -162,10 +146,7 @@ def _check(args: argparse.Namespace) -> None:
     """What can be said before the checkpoint is loaded."""
     if bool(args.data) == bool(args.images) and "data" not in args.overrides:
         raise UserError("expected a TSV file or --images DIR, found " + ("both" if args.data else "neither"))
-    for flag, path in (("--training-log", args.training_log), ("--timings", args.timings),
-                       ("--constant-from", args.constant_from)):
-        if path and not Path(path).is_file():
-            raise UserError(f"{flag}: expected a file, found none at {path}")
+    check_files(args, "training_log", "timings", "constant_from")
     for flag in WITHOUT_MEANING:
         if getattr(args, flag[2:].replace("-", "_")) is not None:
             logger.warning("%s has no meaning here and is passed over", flag)
@@ -187,7 +168,7 @@ def _score(args: argparse.Namespace, evaluation):
 
         captions = Path(args.constant_from).read_text(encoding="utf-8").splitlines()
         constant = best_constant(captions, evaluation.references)
-    _print_table(other_scores(args, constant), scores)
+    print_table(other_scores(args, constant), scores)
     if constant:
         print(f"best constant caption: {constant[0]}")
     if args.results_path:
@@ -201,11 +182,3 @@ def _score(args: argparse.Namespace, evaluation):
 def other_scores(args: argparse.Namespace, constant) -> list[tuple[str, dict[str, float]]]:
     """Columns to set beside the model's scores: those of ``--compare``, and of the best constant caption."""
     return args.compare + ([("best constant caption", constant[1])] if constant else [])
-
-
-def _print_table(others: list[tuple[str, dict[str, float]]], scores) -> None:
-    widths = [max(10, len(name) + 3) for name, _ in others]
-    print(f"{'':10}{'model':>10}" + "".join(f"{name:>{width}}" for (name, _), width in zip(others, widths)))
-    for name, value in scores.overall.items():
-        cells = [f"{other[name]:.4f}" if name in other else "" for _, other in others]
-        print((f"{name:10}{value:10.4f}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths))).rstrip())

@@ -118,13 +118,14 @@ def predicted(*bins: int, score: float = -0.5) -> Prediction:
 def test_bins_become_pixels_of_the_picture():
     prediction = predicted(0, 10, 25, 49)
     assert prediction.bins == (0, 10, 25, 49) and prediction.score == -0.5
+    assert prediction.decoded_box is None
     assert prediction.box == pytest.approx((0, 10 / 99 * 128 * 36 / 64, 25 / 99 * 128 * 48 / 64, 49 / 99 * 128 * 36 / 64), abs=1e-3)
 
 
 def test_boxes_are_clipped_in_the_result_and_scored_as_the_release_scores_them():
     """Bin 99 is 128 pixels of a square of 64: twice the picture."""
     prediction = predicted(0, 0, 99, 99)
-    assert prediction.box == (0, 0, 48, 36) and prediction.decoded == pytest.approx((0, 0, 96, 72))
+    assert prediction.box == (0, 0, 48, 36) and prediction.decoded_box == pytest.approx((0, 0, 96, 72))
     scores = SPEC.final_scores([prediction], [[0.0, 0.0, 48.0, 36.0]], None)
     assert scores.overall["IoU"] == pytest.approx(0.25) and scores.overall["score"] == 0
 

@@ -1,0 +1,82 @@
+"""``ofa report``: a result file and its rows become a page, whichever task they are of."""
+
+import json
+import re
+
+import pytest
+from caption_files import caption
+from caption_files import write_tsv as write_captions
+from grounding_files import scene, write_rows
+
+from ofa.cli.main import main
+from ofa.results import write_json
+
+NO_METEOR = ["--scores", "CIDEr,BLEU-4"]
+
+
+@pytest.fixture
+def boxes(tmp_path):
+    """Rows and a result file: the first box is right, the second one is not, the third reaches beyond the picture."""
+    data = write_rows(tmp_path / "rows.tsv", range(3))
+    found = [list(scene(0)[2]), [0, 0, 3, 3], [0, 0, 48, 36]]
+    entries = [{"uniq_id": f"{row}_1", "box": box, "score": -1.0, "bins": [1, 2, 3, 4]} for row, box in enumerate(found)]
+    write_json(tmp_path / "val_predict.json", entries)
+    return data, tmp_path / "val_predict.json", entries
+
+
+def report(results, data, task: str, out, *options: str) -> int:
+    return main(["report", str(results), "--data", str(data), "--task", task, "--out", str(out), *options])
+
+
+def test_boxes_are_scored_and_drawn(tmp_path, boxes, capsys):
+    data, results, _ = boxes
+    assert report(results, data, "refcoco", tmp_path / "page.html") == 0
+    assert re.search(r"score +0\.3333", capsys.readouterr().out)
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('<rect class="predicted"') == page.count('<rect class="true"') == 3
+    assert "refcoco: val" in page and "the red square" in page and "only wrong (2)" in page
+
+
+def test_a_result_file_of_the_release_has_boxes_only_and_any_order(tmp_path, boxes):
+    data, results, entries = boxes
+    write_json(results, [{"uniq_id": entry["uniq_id"], "box": entry["box"]} for entry in reversed(entries)])
+    assert report(results, data, "refcoco", tmp_path / "page.html") == 0
+    assert "only right (1)" in (tmp_path / "page.html").read_text()
+
+
+def test_captions_are_scored_and_shown_with_their_references(tmp_path, capsys):
+    data = write_captions(tmp_path / "rows.tsv", [caption(row) for row in range(4)], joined=True)
+    write_json(tmp_path / "test_predict.json", [{"image_id": f"img{row}", "caption": caption(row)} for row in range(4)])
+    options = ["--selected-cols", "1,4,2", *NO_METEOR, "--report-title", "four cubes", "--report-images", "2"]
+    assert report(tmp_path / "test_predict.json", data, "caption", tmp_path / "page.html", *options) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<article") == 2 and "four cubes" in page and "There is a" in page and "CIDEr" in capsys.readouterr().out
+
+
+def test_unlabelled_rows_are_shown_without_scores(tmp_path, boxes):
+    _, results, _ = boxes
+    data = write_rows(tmp_path / "unlabelled.tsv", range(3), box="")
+    assert report(results, data, "refcoco", tmp_path / "page.html") == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('<rect class="predicted"') == 3 and '<rect class="true"' not in page and "all scores" not in page
+
+
+@pytest.mark.parametrize(
+    ("change", "task", "words"),
+    [
+        (lambda entries: entries[:2], "refcoco", r"rows\.tsv:3: expects a prediction with the id '2_1'"),
+        (lambda entries: [*entries, entries[0]], "refcoco", r"one entry for each of the 3 rows .* found 4 with 3 different ids"),
+        (lambda entries: [{"uniq_id": "0_1"}], "refcoco", r"val_predict\.json: entry 1: expects caption, answer or a box"),
+        (lambda entries: ["x"], "refcoco", r"val_predict\.json: entry 1: expects a prediction"),
+        (lambda entries: entries, "refcocoo", r"unknown task 'refcocoo'; known: .*refcoco"),
+        (lambda entries: entries, "caption", r"asks for column|expects|found"),
+    ],
+    ids=["missing", "twice", "no-answer", "no-entry", "task", "other-task"],
+)
+def test_what_does_not_fit_is_one_message(tmp_path, boxes, capsys, change, task, words):
+    data, results, entries = boxes
+    results.write_text(json.dumps(change(entries)))
+    status = report(results, data, task, tmp_path / "page.html", "--selected-cols", "0,4,2,3")
+    message = capsys.readouterr().err
+    assert status == 2 and len(message.splitlines()) == 1 and re.search(words, message), message
+    assert not (tmp_path / "page.html").exists()
