@@ -73,7 +73,8 @@ class OFADataset(RowsDataset):
     def __init__(self, file: TsvFile, builder: SampleBuilder, shuffle: bool = False):
         super().__init__()
         columns = builder.spec.columns
-        if len(file.selected_cols) != len(columns):
+        self.columns = (*columns, *builder.spec.optional_columns)
+        if not len(columns) <= len(file.selected_cols) <= len(self.columns):
             raise UserError(
                 f"{file.path}: --selected-cols: task '{builder.spec.name}' expects {len(columns)} columns "
                 f"({', '.join(columns)}), found {len(file.selected_cols)}; the usual choice is "
@@ -97,7 +98,7 @@ class OFADataset(RowsDataset):
 
     def row(self, index: int) -> dict[str, str]:
         """Columns of a row by name."""
-        return dict(zip(self.builder.spec.columns, self.file[int(index)]))
+        return dict(zip(self.columns, self.file[int(index)]))
 
     def collater(self, samples: list[Sample]) -> dict:
         """The batch of some samples, see ``ofa.data.collate``."""

@@ -6,14 +6,15 @@ order, by any number of workers, and a run resumes exactly.
 
 import random
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional, Protocol, TypedDict
+from typing import Any, Mapping, Optional, Protocol, TypedDict, Union
 
 import numpy as np
 import torch
 from PIL import Image
 
 from ofa.answers import AnswerSet
-from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, decode_image, image_transform
+from ofa.data.augmentation import TrainingTransform
+from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, OFA_MEAN, OFA_STD, decode_image, image_transform
 from ofa.spec import Example, RowContext, Symbols, TaskOptions, TaskSpec, Text
 from ofa.vocabulary import Vocabulary
 
@@ -82,8 +83,12 @@ class SampleBuilder:
     def __post_init__(self):
         if self.answers is None:
             self.answers = answer_set(self.spec, self.options, self.vocabulary, self.bpe)
-        statistics = (IMAGENET_MEAN, IMAGENET_STD) if self.options.imagenet_default_mean_and_std else ()
+        imagenet = self.options.imagenet_default_mean_and_std
+        statistics = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (OFA_MEAN, OFA_STD)
         self.transform = image_transform(self.options.patch_image_size, *statistics)
+        self.augmenting = None
+        if self.spec.augment and self.split == "train":
+            self.augmenting = TrainingTransform(self.options.patch_image_size, *statistics)
 
     def __call__(self, row: Mapping[str, str], index: int, epoch: int = 1, where: str = "") -> Sample:
         """The sample of ``row``.
@@ -95,7 +100,11 @@ class SampleBuilder:
         Raises:
             UserError: naming ``where``, if the row breaks a rule of the task or its image cannot be read.
         """
-        return self.encode(self.example(row, index, epoch, where))
+        return self.encode(self.example(row, index, epoch, where), self.rng(epoch, index, "-image"))
+
+    def rng(self, epoch: int, index: int, purpose: str = "") -> random.Random:
+        """Random numbers of a row, the same whenever and wherever it is read."""
+        return random.Random(f"{self.seed}-{epoch}-{index}{purpose}")
 
     def target(self, row: Mapping[str, str], index: int, where: str = "") -> list[int]:
         """Token ids of the row's target alone; its image is not decoded."""
@@ -112,12 +121,13 @@ class SampleBuilder:
             language="zh" if self.bpe.kind == "bert" else "en",
             open_image=open_image or ImageOpener(where),
             where=where,
-            rng=random.Random(f"{self.seed}-{epoch}-{index}"),
+            index=index,
+            rng=self.rng(epoch, index),
         )
         return self.spec.example(row, context)
 
-    def encode(self, example: Example) -> Sample:
-        """Token ids and pixels of an example."""
+    def encode(self, example: Example, rng: random.Random) -> Sample:
+        """Token ids and pixels of an example. Args: rng: for random changes of the picture."""
         vocabulary = self.vocabulary
         source = text_ids(example.source, vocabulary, self.bpe)[: example.max_source_tokens]
         target = text_ids(example.target, vocabulary, self.bpe)[: example.max_target_tokens]
@@ -127,8 +137,7 @@ class SampleBuilder:
         if example.id is not None:
             sample["id"] = example.id
         if example.image is not None:
-            is_picture = isinstance(example.image, Image.Image)
-            sample["patch_image"] = self.transform(example.image) if is_picture else example.image
+            sample["patch_image"] = self.pixels(example.image, rng)
             sample["patch_mask"] = torch.tensor([True])
         given = len(prompt) - 1  # not predicted: no target there
         sample["target"] = torch.tensor([vocabulary.pad] * given + target + [vocabulary.eos])
@@ -141,6 +150,12 @@ class SampleBuilder:
             sample["constraint_mask"] = None if self.answers is None else self.constraint_mask(target, given)
         sample.update(example.extra)
         return sample
+
+    def pixels(self, image: Union[Image.Image, torch.Tensor], rng: random.Random) -> torch.Tensor:
+        """float32[3, S, S] of a picture; a tensor is taken as it is."""
+        if isinstance(image, torch.Tensor):
+            return image
+        return self.transform(image) if self.augmenting is None else self.augmenting(image, rng)
 
     def constraint_mask(self, target: list[int], given: int) -> torch.Tensor:
         """What an answer of the set may go on with at each position: bool[given + T + 1, V].

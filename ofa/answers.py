@@ -1,4 +1,4 @@
-"""The answers a task may give: a set of texts, their tokens, and the trie of them.
+"""The answers a task may give: where a run finds them, their tokens, and the trie of them.
 
     answers = AnswerSet(["yes", "no", "on the table"], encode=lambda text: vocabulary.ids(bpe.encode(text)))
     answers.trie.get_next_layer([0])      # tokens that an answer may begin with; every path begins with <s>
@@ -6,10 +6,106 @@
 Answers have a leading blank when they are encoded, as targets have: ``" on the table"``.
 """
 
-from collections.abc import Callable, Sequence
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Optional
 
 from ofa.errors import UserError
+from ofa.label_file import read_label_file
+from ofa.spec import BatchRow, Hypothesis, Prediction, TaskOptions
 from ofa.trie import Trie
+
+LISTED = 30  # missing answers that a message names
+INFERENCE_TYPES = ("allcand", "beamsearch")
+PROMPT_TYPES = ("none", "src", "prev_output")
+
+
+@dataclass
+class AnswerOptions(TaskOptions):
+    """Options of a task whose answers come from a set."""
+
+    ans2label_dict: Optional[str] = field(
+        default=None, metadata={"help": 'the answers as JSON, e.g. \'{"no":0,"yes":1}\'; --ans2label-file goes before it'}
+    )
+    ans2label_file: Optional[str] = field(
+        default=None, metadata={"help": "file of the answers, {text: number} as pickle or JSON (ofa answers build makes one)"}
+    )
+    valid_batch_size: int = field(
+        default=20,
+        metadata={"help": "how many of all answers are scored together: fewer need less memory, the scores stay the same"},
+    )
+    val_inference_type: str = field(
+        default="allcand",
+        metadata={"help": "allcand: score every answer of the set; beamsearch: generate, along the trie of the answers"},
+    )
+    eval_args: Optional[str] = field(
+        default='{"beam":5,"unnormalized":true,"temperature":1.0}',
+        metadata={"help": "generation options for --val-inference-type=beamsearch, as JSON"},
+    )
+    eval_print_samples: bool = field(default=False, metadata={"help": "log one answer per validation batch"})
+
+    def __post_init__(self):
+        one_of("--val-inference-type", self.val_inference_type, INFERENCE_TYPES)
+        if self.valid_batch_size < 1:
+            raise UserError(f"--valid-batch-size: expected at least 1, found {self.valid_batch_size}")
+
+
+@dataclass
+class PromptedAnswerOptions(AnswerOptions):
+    """The same for a task whose decoder may be given the question before it answers."""
+
+    prompt_type: str = field(
+        default="prev_output",
+        metadata={"help": "what the decoder is given: none, src (the source), prev_output (the source without its end)"},
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        one_of("--prompt-type", self.prompt_type, PROMPT_TYPES)
+
+
+def one_of(flag: str, value: Optional[str], known: Sequence[str]) -> None:
+    """Raises: UserError that lists the known values."""
+    if value not in known:
+        raise UserError(f"{flag}: expected one of {', '.join(known)}, found {value!r}")
+
+
+def answer_texts(options: AnswerOptions) -> list[str]:
+    """The answers that the options name, in the order of the file or dictionary.
+
+    Raises: UserError if there are none, or the file or JSON cannot be read.
+    """
+    if options.ans2label_file:
+        return list(read_label_file(options.ans2label_file))
+    text = options.ans2label_dict or "{}"
+    try:
+        labels = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"--ans2label-dict: expected JSON such as '{{\"no\":0,\"yes\":1}}', found {text!r} ({error})") from None
+    if not isinstance(labels, dict) or not labels:
+        raise UserError(
+            f"--ans2label-dict: expected JSON such as '{{\"no\":0,\"yes\":1}}', found {text!r}; give the answers by "
+            "--ans2label-file (ofa answers build makes one)"
+        )
+    return list(labels)
+
+
+def source_of(options: AnswerOptions) -> str:
+    """Where the answers of a run come from, for messages."""
+    return options.ans2label_file or "--ans2label-dict"
+
+
+def answer_prediction(hypothesis: Hypothesis, row: BatchRow, options: TaskOptions) -> Prediction:
+    """An answer as it is scored and written."""
+    return Prediction(hypothesis.text.strip(), hypothesis.score)
+
+
+def accepted_answers(row: BatchRow) -> list[str]:
+    """Accepted answers, the best first."""
+    accepted = row.ref_dict or {}
+    return sorted(accepted, key=accepted.get, reverse=True) or [row.target.strip()]
 
 
 class AnswerSet:
@@ -38,10 +134,78 @@ class AnswerSet:
                     "same tokens; remove one of them"
                 )
         self.trie = Trie(eos, ([bos, *tokens, eos] for tokens in self.tokens))
+        self._known = set(self.texts)
 
     def __len__(self) -> int:
         return len(self.texts)
 
+    def __contains__(self, text: str) -> bool:
+        return text in self._known
+
     def allowed_after(self, tokens: Sequence[int]) -> list[int]:
         """Tokens that may follow the beginning of an answer; the end alone after what begins no answer."""
         return self.trie.get_next_layer([self.bos, *tokens])
+
+    def longer_than(self, length: Optional[int]) -> set[str]:
+        """Answers of more tokens than a target may have."""
+        return {text for text, tokens in zip(self.texts, self.tokens) if length is not None and len(tokens) > length}
+
+
+class MissingAnswers:
+    """Answers of rows that cannot be learned, counted.
+
+    Args: answers: the set. longest: most tokens of a target; longer answers of the set are cut, and lead nowhere.
+    """
+
+    def __init__(self, answers: AnswerSet, longest: Optional[int]):
+        self.answers, self.cut = answers, answers.longer_than(longest)
+        self.counts: Counter[str] = Counter()
+        self.places: dict[str, str] = {}
+        self.rows = 0
+
+    def look_at(self, answer: str, where: str) -> None:
+        """Args: answer: of a row. where: ``file:row``."""
+        self.rows += 1
+        if answer not in self.answers or answer in self.cut:
+            self.counts[answer] += 1
+            self.places.setdefault(answer, where)
+
+    def merge(self, others: Iterable["MissingAnswers"]) -> None:
+        """Add what other processes found in other rows."""
+        for other in others:
+            self.rows += other.rows
+            self.counts.update(other.counts)
+            for answer, where in other.places.items():
+                self.places[answer] = min(where, self.places.get(answer, where), key=row_number)
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+    def lines(self, limit: Optional[int] = None) -> list[str]:
+        """``'a blue car' (too long): 3 rows, first data.tsv:17``, the most frequent first."""
+        found = sorted(self.counts.items(), key=lambda item: (-item[1], row_number(self.places[item[0]])))[:limit]
+        return [
+            f"{answer!r}{' (too long)' if answer in self.cut else ''}: {count} row{'s' * (count > 1)}, first {self.places[answer]}"
+            for answer, count in found
+        ]
+
+    def message(self, path: str, source: str) -> str:
+        """What is wrong and how to mend it."""
+        total = sum(self.counts.values())
+        if total == self.rows and not self.cut:
+            hint = "; no row has one of its answers: is it the label file of another dataset?"
+        else:
+            hint = ""
+        more = f"\n  and {len(self.counts) - LISTED} more (ofa answers check lists all)" if len(self.counts) > LISTED else ""
+        too_long = "raise --max-tgt-length for those that are too long, " if self.cut & set(self.counts) else ""
+        return (
+            f"{path}: expected the {len(self.answers)} answers of {source}, found {total} of {self.rows} rows with others"
+            f"{hint}\n  " + "\n  ".join(self.lines(LISTED)) + more + f"\nmake a set that has them (ofa answers build {path} "
+            f"--out FILE), {too_long}remove these rows, or train without a set (--unconstrained-training)"
+        )
+
+
+def row_number(where: str) -> tuple[str, int]:
+    """Sorts ``file:row`` by the number."""
+    path, _, row = where.rpartition(":")
+    return path, int(row)

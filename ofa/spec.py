@@ -92,6 +92,7 @@ class RowContext:
     language: str  # "zh" with a BERT vocabulary, else "en", as in the release
     open_image: Callable[[str], Image.Image]  # image column -> RGB image
     where: str  # "caption_train.tsv:17", the beginning of an error message
+    index: int  # number of the row, from 0
     rng: random.Random  # decided by (seed, epoch, row) alone
 
     @property
@@ -233,7 +234,8 @@ class Decoding:
         constrained: what is generated is an answer of the set (if the task has one).
         bins_only: four location bins are generated; their probabilities are what they are among all tokens.
         zero_shot: constraints act on probabilities, without renormalising.
-        best: hypotheses of a row that an evaluation keeps (``Prediction.others``) if it is not told how many.
+        best: hypotheses of a row that metrics look at, and that an evaluation keeps (``Prediction.others``) if it is not
+            told how many.
     """
 
     rank: bool = False
@@ -266,7 +268,7 @@ class TaskSpec:
 
     Args:
         name: ``--task NAME``.
-        columns: names of the selected columns, in order.
+        columns: names of the selected columns, in order. optional_columns: those that may follow.
         default_cols: ``--selected-cols`` when the flag is left out.
         example: a row by column name -> what is asked and expected.
         options: the command-line options, a dataclass derived from ``TaskOptions``.
@@ -275,6 +277,7 @@ class TaskSpec:
         result: (id, prediction) -> one entry of ``<subset>_predict.json``.
         answers: options -> the texts that may be answered; None: anything may. Targets are then learned among
             the answers (``constraint_masks``), generation follows their trie, and they can be ranked.
+        closed: rows of evaluation files have answers of the set as well.
         decoding: (options, zero-shot?) -> how answers are decoded.
         augment: training images are cropped, flipped, changed in colour and partly erased at random.
         metrics: the figures that validation may report.
@@ -295,7 +298,9 @@ class TaskSpec:
     references: Callable[[BatchRow], list[str]]
     result: Callable[[Any, Prediction], dict[str, Any]]
     options: type[TaskOptions] = TaskOptions
+    optional_columns: tuple[str, ...] = ()
     answers: Optional[Callable[[TaskOptions], Optional[Sequence[str]]]] = None
+    closed: bool = False
     decoding: Callable[[TaskOptions, bool], Decoding] = generates
     augment: bool = False
     metrics: tuple[Metric, ...] = ()
@@ -307,3 +312,8 @@ class TaskSpec:
     def enabled_metrics(self, options: TaskOptions) -> list[Metric]:
         """The metrics that this run computes while validating."""
         return [metric for metric in self.metrics if metric.enabled(options)]
+
+
+def always(options: TaskOptions) -> bool:
+    """For metrics that every run computes."""
+    return True

@@ -4,6 +4,7 @@ Pure functions on strings; the rules are those of the release, on characters (ne
 script is safe: only ASCII punctuation is ever removed. Prompts themselves are in ``tasks/``.
 """
 
+import math
 import re
 import string
 from collections.abc import Iterable
@@ -76,16 +77,20 @@ def join_references(texts: Iterable[str]) -> str:
 def parse_answers(field: str, where: str = "") -> dict[str, float]:
     """Answers and their confidences: ``"0.6|!+yes&&1.0|!+no"`` -> ``{"yes": 0.6, "no": 1.0}``.
 
-    An answer without a confidence counts 1.0. Raises: UserError with ``where`` (``file:row``).
+    An answer without a confidence counts 1.0.
+    Raises: UserError with ``where`` (``file:row``) if a confidence is no number from 0 on, or an answer is empty.
     """
     answers = {}
     for part in field.strip().split(JOIN):
         confidence, separator, answer = part.rpartition(CONFIDENCE)
         try:
-            answers[answer] = float(confidence) if separator else 1.0
-        except ValueError as error:
+            score = float(confidence) if separator else 1.0
+        except ValueError:
+            score = math.nan
+        if not (0 <= score < math.inf and answer.strip()) or CONFIDENCE in confidence:
             raise UserError(
                 f"{place(where)}expects answers 'confidence{CONFIDENCE}answer' joined by {JOIN}, "
-                f"found {part[:80]!r}; the confidence is a number such as 0.6"
-            ) from error
+                f"found {part[:80]!r}; the confidence is a number such as 0.6, the answer a text"
+            )
+        answers[answer] = score
     return answers

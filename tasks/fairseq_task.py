@@ -6,13 +6,10 @@ differs between tasks is in their declarations (``ofa.spec``) alone.
 
 import argparse
 import importlib
-import json
 import logging
-import math
 import pkgutil
 import sys
-from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +18,7 @@ from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from fairseq.optim.amp_optimizer import AMPOptimizer
-from fairseq.tasks import TASK_REGISTRY, FairseqTask, register_task
-from fairseq.utils import strip_pad
+from fairseq.tasks import TASK_REGISTRY, register_task
 
 import ofa.tasks
 from ofa import fairseq_ranks
@@ -33,18 +29,17 @@ from ofa.data.tsv import TsvFile, data_files
 from ofa.errors import UserError
 from ofa.fairseq_samples import Gallery
 from ofa.fairseq_nonfinite import check_loss
-from ofa.models.generate import GenerationOptions, SequenceGenerator
-from ofa.spec import BatchRow, Decoding, Hypothesis, Prediction, TaskOptions, TaskSpec
+from ofa.spec import BatchRow, Decoding, Prediction, TaskOptions, TaskSpec
+from ofa.tasks.fairseq_answering import AnsweringTask
 from ofa.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
 CRITERION_METRICS = ("loss", "nll_loss", "ppl", "accuracy")  # what the criterions report while validating
-UNKNOWN = "<unk>"
 AMP_TYPES = {"cuda": torch.float16, "cpu": torch.bfloat16}  # what --amp computes in; a CPU has no fast fp16
 
 
-class OFATask(FairseqTask):
+class OFATask(AnsweringTask):
     """A task of OFA: one row of a TSV file in, one sentence out.
 
     Attributes:
@@ -167,59 +162,6 @@ class OFATask(FairseqTask):
         if getattr(self.cfg, "scst", False):
             self.scst_generator = self.build_generator([model], self.arguments("scst_args"))
 
-    def arguments(self, option: str) -> Namespace:
-        """The generation options of a JSON flag such as ``--eval-args '{"beam":5}'``."""
-        text = getattr(self.cfg, option, None) or "{}"
-        flag = "--" + option.replace("_", "-")
-        try:
-            given = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{flag}: expects JSON such as '{{\"beam\":5}}', found {text!r} ({error})"
-            ) from error
-        if not isinstance(given, dict):
-            raise UserError(f"{flag}: expects a JSON object such as '{{\"beam\":5}}', found {text!r}")
-        return Namespace(**given)
-
-    def build_generator(
-        self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, prefix_allowed_tokens_fn=None
-    ) -> SequenceGenerator:
-        """A generator for the options of a namespace.
-
-        ``--constraint-range`` is the task's by default; generation follows the trie of the task's answers.
-        """
-        options = GenerationOptions.from_namespace(
-            args,
-            constraint_range=getattr(self.cfg, "constraint_range", None),
-            prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
-        )
-        vocabulary = self.vocabulary
-        symbols = {"bos": vocabulary.bos, "pad": vocabulary.pad, "eos": vocabulary.eos, "unk": vocabulary.unk}
-        make = seq_gen_cls or SequenceGenerator
-        generator = make(models, options, vocab_size=len(vocabulary), **symbols, **(extra_gen_cls_kwargs or {}))
-        generator.constraint_trie = self.answers and self.answers.trie
-        return generator
-
-    def generator_for(self, models, args: Namespace, decoding: Decoding) -> SequenceGenerator:
-        """A generator that decodes as a task declares it."""
-        if decoding.bins_only:
-            bins, corners = self.vocabulary.bins, {"min_len": 4, "max_len_a": 0, "max_len_b": 4}
-            args = Namespace(**{"only_range": (bins.start, bins.stop), **vars(args), **corners})
-        generator = self.build_generator(models, args)
-        generator.zero_shot = generator.zero_shot or decoding.zero_shot
-        if not decoding.constrained:
-            generator.constraint_trie = None
-        return generator
-
-    def decode(self, tokens: Iterable[int], unknown: str = UNKNOWN) -> str:
-        """Text of token ids; start, end and padding are left out.
-
-        Args:
-            unknown: stands for unknown tokens. Hypotheses and references use different words, so that
-                they never match.
-        """
-        return self.bpe.decode(self.vocabulary.pieces(tokens)).replace(UNKNOWN, unknown)
-
     # --- training and validation ----------------------------------------------------------------------------
 
     @property
@@ -256,7 +198,7 @@ class OFATask(FairseqTask):
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
         if self.spec.enabled_metrics(self.cfg):
             rows = self.rows(sample)
-            predictions = self.predict(sample, [model], self.sequence_generator, self.decoding)
+            predictions = self.predict(sample, [model], self.sequence_generator, self.decoding, self.decoding.best)
             texts = [prediction.text for prediction in predictions]
             references = list(map(self.spec.references, rows))
             if getattr(self.cfg, "eval_print_samples", False):
@@ -268,64 +210,6 @@ class OFATask(FairseqTask):
     def post_validate(self, model, stats: Mapping[str, Any], aggregator) -> None:
         """Called by fairseq after a validation."""
         self.gallery.show(stats["num_updates"])
-
-    def predict(
-        self, sample: Mapping[str, Any], models, generator: SequenceGenerator, decoding: Decoding, count: int = 1
-    ) -> list[Prediction]:
-        """What the models answer to each row of a batch.
-
-        Args: count: hypotheses of a row that become predictions; all but the best are its ``others``.
-        """
-        found = self.hypotheses(sample, models, generator, decoding, count)
-        predictions = []
-        for row, best in zip(self.rows(sample), found):
-            first, *others = (self.spec.prediction(one, row, self.cfg) for one in best)
-            first.others = others
-            predictions.append(first)
-        return predictions
-
-    def hypotheses(self, sample, models, generator, decoding: Decoding, count: int) -> list[list[Hypothesis]]:
-        """The best ``count`` hypotheses of each row of a batch, best first."""
-        prefix = self.prefix_tokens(sample)
-        given = [0] * sample["nsentences"] if prefix is None else prefix.ne(self.vocabulary.pad).sum(1).tolist()
-        generated = self.inference_step(generator, models, sample, prefix)
-        return [
-            [self.hypothesis(one["tokens"][length:], one.get("score", math.nan)) for one in best[:count]]
-            for best, length in zip(generated, given)
-        ]
-
-    def hypothesis(self, tokens: Iterable[int], score: float = math.nan) -> Hypothesis:
-        """Generated tokens in words."""
-        symbols = self.vocabulary.pieces(tokens)
-        return Hypothesis(self.decode(tokens, unknown="UNKNOWNTOKENINHYP").strip(), float(score), symbols)
-
-    def prefix_tokens(self, sample: Mapping[str, Any]) -> torch.Tensor | None:
-        """What every hypothesis begins with, the decoder's prompt without <s>: int64[B, P], padded on the right."""
-        if sample.get("decoder_prompts") is None or sample.get("prefix_tokens") is not None:
-            return sample.get("prefix_tokens")
-        device = sample["net_input"]["src_tokens"].device
-        given = [torch.tensor(list(prompt[1:]), dtype=torch.int64, device=device) for prompt in sample["decoder_prompts"]]
-        return torch.nn.utils.rnn.pad_sequence(given, batch_first=True, padding_value=self.vocabulary.pad)
-
-    def rows(self, sample: Mapping[str, Any]) -> list[BatchRow]:
-        """What the rows of a batch are, besides what the network sees."""
-        columns = {
-            "id": sample.get("id"),
-            "target": [self.target_text(strip_pad(row, self.vocabulary.pad)) for row in sample["target"]],
-            "ref_dict": sample.get("ref_dict"),
-            "w_resize_ratio": sample.get("w_resize_ratios"),
-            "h_resize_ratio": sample.get("h_resize_ratios"),
-            "region_coord": sample.get("region_coords"),
-        }
-        present = {name: as_list(values) for name, values in columns.items() if values is not None}
-        return [BatchRow(**dict(zip(present, values))) for values in zip(*present.values())]
-
-    def target_text(self, tokens: Iterable[int]) -> str:
-        return self.decode(tokens, unknown="UNKNOWNTOKENINREF")
-
-    def prediction(self, tokens: Iterable[int]) -> str:
-        """The answer in words that generated tokens stand for."""
-        return self.spec.prediction(self.hypothesis(tokens), BatchRow(), self.cfg).text
 
     def counts(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
         """What the enabled metrics are computed from, summed over a batch."""
@@ -367,13 +251,6 @@ class MetricOfSums:
 
     def __call__(self, meters) -> float:
         return self.metric.value({count: float(meters[count].sum) for count in self.metric.counts})
-
-
-def as_list(values: Any) -> list:
-    """One value per row, as plain numbers and tuples where they are tensors or arrays."""
-    if isinstance(values, list):
-        return values
-    return [tuple(value) if isinstance(value, list) else value for value in values.tolist()]
 
 
 def fairseq_dictionary(vocabulary: Vocabulary) -> Dictionary:

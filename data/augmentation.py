@@ -1,0 +1,122 @@
+"""Random changes of training pictures, for classifying them: crop, flip, RandAugment twice, random erasing.
+
+As in the release for ``image_classify``: the recipe of many ImageNet trainings (``rand-m9-mstd0.5-inc1``), then two milder
+operations of fixed strength. Everything is decided by the generator that is handed over.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torchvision import transforms
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F
+
+MAX_STRENGTH = 10
+BICUBIC = InterpolationMode.BICUBIC
+Colour = tuple[int, int, int]
+
+
+def sign(value: float, rng: random.Random) -> float:
+    return value if rng.random() < 0.5 else -value
+
+
+def factor(share: float, rng: random.Random) -> float:
+    """Of an enhancement: 1 changes nothing, 0.1 takes nearly all away, 1.9 nearly doubles."""
+    return max(0.1, 1 + sign(0.9 * share, rng))
+
+
+def solarize_add(image: Image.Image, amount: int) -> Image.Image:
+    """Dark pixels become lighter by ``amount``."""
+    return image.point([min(255, value + amount) if value < 128 else value for value in range(256)] * 3)
+
+
+def moved(image: Image.Image, fill: Colour, degrees: float = 0.0, right: float = 0.0, down: float = 0.0,
+          shear_x: float = 0.0, shear_y: float = 0.0) -> Image.Image:
+    """Turned, moved by pixels, or sheared by pixels per pixel; ``fill`` appears at the borders."""
+    if degrees:
+        return F.rotate(image, degrees, BICUBIC, fill=list(fill))
+    matrix = (1, shear_x, -right, shear_y, 1, -down)  # place in the result -> place in the picture
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BICUBIC, fillcolor=fill)
+
+
+# name -> (picture, strength as a share of the largest, generator, fill) -> picture
+OPERATIONS: dict[str, Callable[[Image.Image, float, random.Random, Colour], Image.Image]] = {
+    "identity": lambda image, s, rng, fill: image,
+    "autocontrast": lambda image, s, rng, fill: F.autocontrast(image),
+    "equalize": lambda image, s, rng, fill: F.equalize(image),
+    "invert": lambda image, s, rng, fill: F.invert(image),
+    "posterize": lambda image, s, rng, fill: F.posterize(image, max(1, 4 - int(s * 4))),
+    "solarize": lambda image, s, rng, fill: F.solarize(image, 256 - min(256, int(s * 256))),
+    "solarize add": lambda image, s, rng, fill: solarize_add(image, min(128, int(s * 110))),
+    "colour": lambda image, s, rng, fill: F.adjust_saturation(image, factor(s, rng)),
+    "contrast": lambda image, s, rng, fill: F.adjust_contrast(image, factor(s, rng)),
+    "brightness": lambda image, s, rng, fill: F.adjust_brightness(image, factor(s, rng)),
+    "sharpness": lambda image, s, rng, fill: F.adjust_sharpness(image, factor(s, rng)),
+    "brighter": lambda image, s, rng, fill: F.adjust_brightness(image, 0.1 + 1.8 * s),
+    "sharper": lambda image, s, rng, fill: F.adjust_sharpness(image, 0.1 + 1.8 * s),
+    "rotate": lambda image, s, rng, fill: moved(image, fill, degrees=sign(30 * s, rng)),
+    "shear x": lambda image, s, rng, fill: moved(image, fill, shear_x=sign(0.3 * s, rng)),
+    "shear y": lambda image, s, rng, fill: moved(image, fill, shear_y=sign(0.3 * s, rng)),
+    "move x": lambda image, s, rng, fill: moved(image, fill, right=sign(0.45 * s * image.width, rng)),
+    "move y": lambda image, s, rng, fill: moved(image, fill, down=sign(0.45 * s * image.height, rng)),
+    "nudge x": lambda image, s, rng, fill: moved(image, fill, right=sign(10 * s, rng)),
+    "nudge y": lambda image, s, rng, fill: moved(image, fill, down=sign(10 * s, rng)),
+}
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """Applies ``count`` random operations, each with a chance of one half (Cubuk et al. 2020).
+
+    Args: strength: mean, 0 to 10. spread: standard deviation. fill: colour beyond the picture's borders.
+    """
+
+    operations: Sequence[str]
+    strength: float
+    spread: float
+    fill: Colour
+    count: int = 2
+
+    def __call__(self, image: Image.Image, rng: random.Random) -> Image.Image:
+        for name in rng.choices(self.operations, k=self.count):
+            if rng.random() < 0.5:
+                strength = min(MAX_STRENGTH, max(0.0, rng.gauss(self.strength, self.spread)))
+                image = OPERATIONS[name](image, strength / MAX_STRENGTH, rng, self.fill)
+        return image
+
+
+STRONG = ("autocontrast", "equalize", "invert", "rotate", "posterize", "solarize", "solarize add", "colour", "contrast",
+          "brightness", "sharpness", "shear x", "shear y", "move x", "move y")  # fmt: skip
+MILD = ("identity", "autocontrast", "equalize", "brighter", "sharper", "shear x", "shear y", "nudge x", "nudge y", "rotate")
+
+
+class TrainingTransform:
+    """PIL image in RGB and a generator -> float32[3, size, size], normalised.
+
+    A crop of 8 to 100 % of the picture and its mirror image with a chance of one half, ``RandAugment`` twice, and with a
+    chance of a quarter noise in place of 2 to 33 % of the pixels.
+    """
+
+    def __init__(self, size: int, mean: Sequence[float], std: Sequence[float]):
+        self.frame = transforms.Compose([
+            transforms.RandomResizedCrop(size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation=BICUBIC),
+            transforms.RandomHorizontalFlip(0.5),
+        ])  # fmt: skip
+        average = tuple(min(255, round(255 * value)) for value in mean)
+        self.augment = (RandAugment(STRONG, 9, 0.5, average), RandAugment(MILD, 7, 0.0, (128, 128, 128)))
+        self.pixels = transforms.Compose([
+            transforms.ToTensor(),
+            transforms.Normalize(mean, std),
+            transforms.RandomErasing(0.25, scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), value="random"),
+        ])  # fmt: skip
+
+    def __call__(self, image: Image.Image, rng: random.Random) -> torch.Tensor:
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's generator
+            torch.manual_seed(rng.getrandbits(63))
+            image = self.frame(image)
+            for augment in self.augment:
+                image = augment(image, rng)
+            return self.pixels(image)

@@ -1,0 +1,62 @@
+"""How often answers are right, where an answer may be worth less than one: soft accuracy of question answering."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ofa.spec import BatchRow, Metric, Prediction, Scorer, Scores, always
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The figures of a task whose rows have accepted answers (``ref_dict``).
+
+    Args:
+        name: of the figure. total, count: names of the counts, the summed credit and the number of rows.
+        top: (name, k): another figure, what the best of the k best predictions earns.
+    """
+
+    name: str
+    total: str
+    count: str
+    top: tuple[str, int] | None = None
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """The figures of validation; each row counts the same, whatever the batches."""
+        names = {self.name: (self.total, self.count), **({self.top[0]: self.top_counts()} if self.top else {})}
+        return tuple(
+            Metric(name, counts, partial(mean_of, total=counts[0], count=counts[1]), always) for name, counts in names.items()
+        )
+
+    def top_counts(self) -> tuple[str, str]:
+        return f"_{self.top[0]}_sum", f"_{self.top[0]}_cnt"
+
+    def make_scorer(self, options, all_references) -> Scorer:
+        return self.counts
+
+    def counts(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
+        """Credit and rows of a batch."""
+        accepted = [row.ref_dict or {} for row in rows]
+        found = {self.total: sum(map(best_credit, predictions, accepted)), self.count: len(rows)}
+        if self.top:
+            total, count = self.top_counts()
+            credits = map(partial(best_credit, k=self.top[1]), predictions, accepted)
+            found = {total: sum(credits), count: len(rows), **found}
+        return found
+
+    def final_scores(self, predictions: Sequence[Prediction], accepted: Sequence[Mapping[str, float]],
+                     names: Sequence[str] | None = None) -> Scores:
+        """The figures over all rows, and of each."""
+        wanted = {self.name: 1, **({self.top[0]: self.top[1]} if self.top else {})}
+        by_row = {name: list(map(partial(best_credit, k=k), predictions, accepted)) for name, k in wanted.items()}
+        return Scores({name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row)
+
+
+def best_credit(prediction: Prediction, accepted: Mapping[str, float], k: int = 1) -> float:
+    """What the best of a row's k best predictions earns: the score of an answer with the same letters and blanks, or 0."""
+    return max(float(accepted.get(one.text, 0.0)) for one in [prediction, *prediction.others][:k])
+
+
+def mean_of(counts: Mapping[str, float], total: str, count: str) -> float:
+    """Mean credit, rounded as in the release."""
+    return round(counts[total] / max(counts[count], 1), 4)

@@ -1,0 +1,176 @@
+"""From a batch to predictions: generators with a task's constraints, ranking of all answers, words for tokens.
+
+What ``OFATask`` inherits; validation and ``ofa evaluate`` both predict with it.
+"""
+
+import json
+import math
+from argparse import Namespace
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from fairseq.tasks import FairseqTask
+from fairseq.utils import strip_pad
+
+from ofa.answers import AnswerOptions, AnswerSet
+from ofa.errors import UserError
+from ofa.models.generate import GenerationOptions, SequenceGenerator
+from ofa.models.ranking import AnswerRanker
+from ofa.spec import BatchRow, Decoding, Hypothesis, Prediction, TaskSpec
+from ofa.vocabulary import Vocabulary
+
+UNKNOWN = "<unk>"
+NODES_PER_ANSWER = 16  # of the answers' trie, which need less memory than the release's pass of one answer
+
+
+class AnsweringTask(FairseqTask):
+    """A task that can answer.
+
+    Attributes:
+        spec: the declaration of the task. vocabulary, bpe: its tokens.
+        answers: what may be answered; None: anything.
+    """
+
+    spec: TaskSpec
+    vocabulary: Vocabulary
+    bpe: Any
+    answers: AnswerSet | None = None
+    ranker: AnswerRanker | None = None
+
+    # --- generators -----------------------------------------------------------------------------------------
+
+    def arguments(self, option: str) -> Namespace:
+        """The generation options of a JSON flag such as ``--eval-args '{"beam":5}'``."""
+        text = getattr(self.cfg, option, None) or "{}"
+        flag = "--" + option.replace("_", "-")
+        try:
+            given = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{flag}: expects JSON such as '{{\"beam\":5}}', found {text!r} ({error})"
+            ) from error
+        if not isinstance(given, dict):
+            raise UserError(f"{flag}: expects a JSON object such as '{{\"beam\":5}}', found {text!r}")
+        return Namespace(**given)
+
+    def build_generator(
+        self, models, args, seq_gen_cls=None, extra_gen_cls_kwargs=None, prefix_allowed_tokens_fn=None
+    ) -> SequenceGenerator:
+        """A generator for the options of a namespace.
+
+        ``--constraint-range`` is the task's by default; generation follows the trie of the task's answers.
+        """
+        options = GenerationOptions.from_namespace(
+            args,
+            constraint_range=getattr(self.cfg, "constraint_range", None),
+            prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
+        )
+        vocabulary = self.vocabulary
+        symbols = {"bos": vocabulary.bos, "pad": vocabulary.pad, "eos": vocabulary.eos, "unk": vocabulary.unk}
+        make = seq_gen_cls or SequenceGenerator
+        generator = make(models, options, vocab_size=len(vocabulary), **symbols, **(extra_gen_cls_kwargs or {}))
+        generator.constraint_trie = self.answers and self.answers.trie
+        return generator
+
+    def generator_for(self, models, args: Namespace, decoding: Decoding) -> SequenceGenerator:
+        """A generator that decodes as a task declares it."""
+        if decoding.bins_only:
+            bins, corners = self.vocabulary.bins, {"min_len": 4, "max_len_a": 0, "max_len_b": 4}
+            args = Namespace(**{"only_range": (bins.start, bins.stop), **vars(args), **corners})
+        generator = self.build_generator(models, args)
+        generator.zero_shot = generator.zero_shot or decoding.zero_shot
+        if not decoding.constrained:
+            generator.constraint_trie = None
+        return generator
+
+    def decode(self, tokens: Iterable[int], unknown: str = UNKNOWN) -> str:
+        """Text of token ids; start, end and padding are left out.
+
+        Args:
+            unknown: stands for unknown tokens. Hypotheses and references use different words, so that
+                they never match.
+        """
+        return self.bpe.decode(self.vocabulary.pieces(tokens)).replace(UNKNOWN, unknown)
+
+    # --- predictions ----------------------------------------------------------------------------------------
+
+    def predict(
+        self, sample: Mapping[str, Any], models, generator: SequenceGenerator, decoding: Decoding, count: int = 1
+    ) -> list[Prediction]:
+        """What the models answer to each row of a batch.
+
+        Args: count: hypotheses of a row that become predictions; all but the best are its ``others``.
+        """
+        found = self.hypotheses(sample, models, generator, decoding, count)
+        predictions = []
+        for row, best in zip(self.rows(sample), found):
+            first, *others = (self.spec.prediction(one, row, self.cfg) for one in best)
+            first.others = others
+            predictions.append(first)
+        return predictions
+
+    def hypotheses(self, sample, models, generator, decoding: Decoding, count: int) -> list[list[Hypothesis]]:
+        """The best ``count`` hypotheses of each row of a batch, best first."""
+        if decoding.rank:
+            return self.ranked(sample, models, count)
+        prefix = self.prefix_tokens(sample)
+        given = [0] * sample["nsentences"] if prefix is None else prefix.ne(self.vocabulary.pad).sum(1).tolist()
+        generated = self.inference_step(generator, models, sample, prefix)
+        return [
+            [self.hypothesis(one["tokens"][length:], one.get("score", math.nan)) for one in best[:count]]
+            for best, length in zip(generated, given)
+        ]
+
+    def ranked(self, sample, models, count: int) -> list[list[Hypothesis]]:
+        """The best ``count`` of all answers for each row of a batch."""
+        if self.ranker is None:
+            nodes_at_once = NODES_PER_ANSWER * getattr(self.cfg, "valid_batch_size", AnswerOptions.valid_batch_size)
+            self.ranker = AnswerRanker(self.answers.trie, self.vocabulary.bos, nodes_at_once)
+        prompts = sample.get("decoder_prompts")
+        prompts = [[self.vocabulary.bos]] * sample["nsentences"] if prompts is None else prompts
+        scores, order = self.ranker.scores(models, sample, prompts).topk(min(count, len(self.answers)))
+        return [
+            [Hypothesis(self.answers.texts[answer], score) for score, answer in zip(*best)]
+            for best in zip(scores.tolist(), order.tolist())
+        ]
+
+    def hypothesis(self, tokens: Iterable[int], score: float = math.nan) -> Hypothesis:
+        """Generated tokens in words."""
+        symbols = self.vocabulary.pieces(tokens)
+        return Hypothesis(self.decode(tokens, unknown="UNKNOWNTOKENINHYP").strip(), float(score), symbols)
+
+    def prefix_tokens(self, sample: Mapping[str, Any]) -> torch.Tensor | None:
+        """What every hypothesis begins with, the decoder's prompt without <s>: int64[B, P], padded on the right."""
+        if sample.get("decoder_prompts") is None or sample.get("prefix_tokens") is not None:
+            return sample.get("prefix_tokens")
+        device = sample["net_input"]["src_tokens"].device
+        given = [torch.tensor(list(prompt[1:]), dtype=torch.int64, device=device) for prompt in sample["decoder_prompts"]]
+        return torch.nn.utils.rnn.pad_sequence(given, batch_first=True, padding_value=self.vocabulary.pad)
+
+    def rows(self, sample: Mapping[str, Any]) -> list[BatchRow]:
+        """What the rows of a batch are, besides what the network sees."""
+        columns = {
+            "id": sample.get("id"),
+            "target": [self.target_text(strip_pad(row, self.vocabulary.pad)) for row in sample["target"]],
+            "ref_dict": sample.get("ref_dict"),
+            "w_resize_ratio": sample.get("w_resize_ratios"),
+            "h_resize_ratio": sample.get("h_resize_ratios"),
+            "region_coord": sample.get("region_coords"),
+        }
+        present = {name: as_list(values) for name, values in columns.items() if values is not None}
+        return [BatchRow(**dict(zip(present, values))) for values in zip(*present.values())]
+
+    def target_text(self, tokens: Iterable[int]) -> str:
+        return self.decode(tokens, unknown="UNKNOWNTOKENINREF")
+
+    def prediction(self, tokens: Iterable[int]) -> str:
+        """The answer in words that generated tokens stand for."""
+        return self.spec.prediction(self.hypothesis(tokens), BatchRow(), self.cfg).text
+
+
+def as_list(values: Any) -> list:
+    """One value per row, as plain numbers and tuples where they are tensors or arrays."""
+    if isinstance(values, list):
+        return values
+    return [tuple(value) if isinstance(value, list) else value for value in values.tolist()]

@@ -1,0 +1,72 @@
+"""Classes of pictures in words: `` what does the image describe?`` -> `` golden retriever``.
+
+Columns ``image, label`` (``--selected-cols 0,2``). ``--ans2label-file`` names the words of every class.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from ofa.answers import AnswerOptions, accepted_answers, answer_prediction, answer_texts
+from ofa.metrics.accuracy import Accuracy
+from ofa.spec import Decoding, Example, Prediction, RowContext, TaskSpec
+
+PROMPT = " what does the image describe?"
+TOP = 5
+ACCURACY = Accuracy("score", "_score_sum", "_score_cnt", top=("top5", TOP))
+
+
+@dataclass
+class ImageClassifyOptions(AnswerOptions):
+    """Options of image classification."""
+
+    ans2label_dict: Optional[str] = field(
+        default='{"no":0,"yes":1}', metadata={"help": "the classes as JSON; --ans2label-file goes before it"}
+    )
+
+
+def image_classify_example(row: Mapping[str, str], context: RowContext) -> Example:
+    """A row: the picture and the words of its class. Rows of evaluation splits may have no label."""
+    label = row["label"].strip()
+    return Example(
+        id=context.index,
+        source=PROMPT,
+        target=f" {label}" if label else "",
+        image=context.open_image(row["image"]),
+        extra={"ref_dict": row_references(row), "conf": None},
+    )
+
+
+def decoding(options: ImageClassifyOptions, zero_shot: bool) -> Decoding:
+    return Decoding(rank=options.val_inference_type == "allcand", zero_shot=zero_shot, best=TOP)
+
+
+def result_row(row_id: Any, answer: Prediction) -> dict[str, Any]:
+    """One entry of the result file."""
+    return {"uniq_id": int(row_id), "answer": answer.text}
+
+
+def row_references(row: Mapping[str, str]) -> dict[str, float]:
+    """The right class; none if the row has no label."""
+    label = row["label"].strip()
+    return {label: 1.0} if label else {}
+
+
+SPEC = TaskSpec(
+    name="image_classify",
+    columns=("image", "label"),
+    default_cols="0,2",
+    options=ImageClassifyOptions,
+    example=image_classify_example,
+    answers=answer_texts,
+    closed=True,
+    augment=True,
+    decoding=decoding,
+    prediction=answer_prediction,
+    references=accepted_answers,
+    result=result_row,
+    metrics=ACCURACY.metrics(),
+    make_scorer=ACCURACY.make_scorer,
+    row_references=row_references,
+    final_scores=ACCURACY.final_scores,
+)

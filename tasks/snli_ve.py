@@ -1,0 +1,97 @@
+"""Visual entailment: `` does the image describe " a man is riding a bike "?`` -> `` yes``, `` no`` or `` maybe``.
+
+Columns ``id, image, hypothesis, caption, label`` (``--selected-cols 0,2,3,4,5``). With ``--add-caption`` the caption, which
+somebody wrote for the picture, is part of the question.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from ofa.answers import PromptedAnswerOptions, accepted_answers, answer_prediction, answer_texts
+from ofa.errors import UserError
+from ofa.metrics.accuracy import Accuracy
+from ofa.spec import Decoding, Example, Prediction, RowContext, Shown, TaskSpec
+from ofa.text import clean_phrase
+
+ACCURACY = Accuracy("snli_score", "_snli_score_sum", "_snli_cnt")
+ANSWERS = {"entailment": "yes", "contradiction": "no", "neutral": "maybe"}
+
+
+@dataclass
+class SnliVeOptions(PromptedAnswerOptions):
+    """Options of visual entailment."""
+
+    ans2label_dict: Optional[str] = field(
+        default='{"no":0,"yes":1,"maybe":2}', metadata={"help": "the answers as JSON; --ans2label-file goes before it"}
+    )
+    add_caption: bool = field(default=False, metadata={"help": "the picture's caption is part of the question"})
+
+
+def question(row: Mapping[str, str], options: SnliVeOptions) -> str:
+    hypothesis = clean_phrase(row["hypothesis"], options.max_src_length)
+    if not options.add_caption:
+        return f' does the image describe " {hypothesis} "?'
+    return f' can image and text1 " {clean_phrase(row["caption"], options.max_src_length)} " imply text2 " {hypothesis} "?'
+
+
+def snli_ve_example(row: Mapping[str, str], context: RowContext) -> Example:
+    """A row: ``A man is riding a bike.``, ``entailment`` -> `` does the image describe " a man is riding a bike. "?``, `` yes``.
+
+    Rows of evaluation splits may have no label.
+    """
+    label = row["label"].strip()
+    if label not in ANSWERS and (label or context.training):
+        raise UserError(
+            f"{context.where}: task 'snli_ve' expects one of the labels {', '.join(ANSWERS)}, found {label!r}; "
+            "is --selected-cols right, or is it a file of another task?"
+        )
+    answer = ANSWERS.get(label, "")
+    return Example(
+        id=row["id"],
+        source=question(row, context.options),
+        target=f" {answer}" if answer else "",
+        image=context.open_image(row["image"]),
+        prompt_type=context.options.prompt_type,
+        extra={"ref_dict": {answer: 1.0} if answer else {}},
+    )
+
+
+def decoding(options: SnliVeOptions, zero_shot: bool) -> Decoding:
+    """The three answers are single words: which of them is likeliest does not depend on what else might be said."""
+    return Decoding(rank=options.val_inference_type == "allcand", zero_shot=zero_shot)
+
+
+def result_row(row_id: Any, answer: Prediction) -> dict[str, str]:
+    """One entry of the result file."""
+    return {"uniq_id": str(row_id), "answer": answer.text}
+
+
+def row_references(row: Mapping[str, str]) -> dict[str, float]:
+    """The right answer; none if the row has no label."""
+    answer = ANSWERS.get(row["label"].strip())
+    return {answer: 1.0} if answer else {}
+
+
+def shown(row: Mapping[str, str], answer: Prediction, accepted: Optional[Mapping[str, float]]) -> Shown:
+    return Shown(row["hypothesis"], answer.text, list(accepted or ()))
+
+
+SPEC = TaskSpec(
+    name="snli_ve",
+    columns=("id", "image", "hypothesis", "caption", "label"),
+    default_cols="0,2,3,4,5",
+    options=SnliVeOptions,
+    example=snli_ve_example,
+    answers=answer_texts,
+    closed=True,
+    decoding=decoding,
+    prediction=answer_prediction,
+    references=accepted_answers,
+    result=result_row,
+    metrics=ACCURACY.metrics(),
+    make_scorer=ACCURACY.make_scorer,
+    row_references=row_references,
+    final_scores=ACCURACY.final_scores,
+    shown=shown,
+)

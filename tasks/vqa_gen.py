@@ -1,0 +1,123 @@
+"""Visual question answering: `` what color is the man's shirt?`` -> `` red and white``.
+
+Columns ``id, image, question, answers, objects`` (``--selected-cols 0,5,2,3,4``; a sixth is passed over). The answers of a
+row are those of several people with what each earns, ``0.6|!+yes&&1.0|!+no``: the highest is learned, weighed by its
+confidence; all of them count in the soft accuracy.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Optional, Union
+
+import torch
+
+from ofa.answers import PromptedAnswerOptions, accepted_answers, answer_prediction, answer_texts
+from ofa.errors import UserError
+from ofa.metrics.accuracy import Accuracy
+from ofa.spec import Decoding, Example, Prediction, RowContext, Shown, TaskSpec
+from ofa.text import JOIN, clean_question, parse_answers
+
+logger = logging.getLogger(__name__)
+
+ACCURACY = Accuracy("vqa_score", "_vqa_score_sum", "_vqa_cnt")
+
+
+@dataclass
+class VqaOptions(PromptedAnswerOptions):
+    """Options of question answering."""
+
+    ans2label_dict: Optional[str] = field(
+        default='{"no":0,"yes":1}', metadata={"help": "the answers as JSON; --ans2label-file goes before it"}
+    )
+    max_object_length: int = field(default=30, metadata={"help": "most objects of a picture that --add-object names"})
+    add_object: bool = field(default=False, metadata={"help": "name the objects of the picture behind the question"})
+    unconstrained_training: bool = field(
+        default=False, metadata={"help": "no set of answers: learn and generate any text"}
+    )
+
+
+def vqa_example(row: Mapping[str, str], context: RowContext) -> Example:
+    """A row of the question files.
+
+    ::
+
+        "Is it well-lit", "0.9|!+yes&&0.3|!+no", "table&&lamp"  ->  " is it well lit?" or, with --add-object,
+        " is it well lit? object: table lamp"; " yes"; weight 0.9
+
+    Rows of evaluation splits may have no answers.
+    """
+    options = context.options
+    if not row["image"].strip():
+        raise UserError(
+            f"{context.where}: task 'vqa_gen' expects an image with every question, found an empty image column; "
+            "add the image, or remove the row"
+        )
+    question = clean_question(row["question"], options.max_src_length)
+    source: list[str] = [f" {question}" if question.endswith("?") else f" {question}?"]
+    if options.add_object:
+        objects = row["objects"].strip().split(JOIN)[: options.max_object_length]
+        source.append(f" object: {' '.join(objects)}")
+    answers = answers_of(row, context.where)
+    if context.training and not answers:
+        raise UserError(f"{context.where}: task 'vqa_gen' expects answers such as '1.0|!+yes', found none; remove the row")
+    answer = max(answers, key=answers.get) if answers else ""
+    return Example(
+        id=row["id"],
+        source=source,
+        target=f" {answer}" if answer else "",
+        image=context.open_image(row["image"]),
+        max_target_tokens=options.max_tgt_length,
+        prompt_type=options.prompt_type,
+        prefix_tokens=True,
+        extra={"ref_dict": answers, "conf": torch.tensor([answers.get(answer, 1.0)])},
+    )
+
+
+def answers_of(row: Mapping[str, str], where: str = "") -> dict[str, float]:
+    """Accepted answers and what each earns; none if the column is empty."""
+    return parse_answers(row["answers"], where) if row["answers"].strip() else {}
+
+
+def answers(options: VqaOptions) -> Optional[list[str]]:
+    return None if options.unconstrained_training else answer_texts(options)
+
+
+def decoding(options: VqaOptions, zero_shot: bool) -> Decoding:
+    """A model that never saw the set of answers generates freely; else as ``--val-inference-type`` says."""
+    if zero_shot:
+        return Decoding(constrained=False, zero_shot=True)
+    if options.unconstrained_training and options.val_inference_type == "allcand":
+        logger.warning("--unconstrained-training: there are no answers to score all of; validation generates (beamsearch)")
+    return Decoding(rank=options.val_inference_type == "allcand" and not options.unconstrained_training)
+
+
+def result_row(question_id: Any, answer: Prediction) -> dict[str, Union[str, int]]:
+    """One entry of the result file, as the evaluation server reads it."""
+    number = str(question_id)
+    return {"question_id": int(number) if number.isdecimal() else number, "answer": answer.text}
+
+
+def shown(row: Mapping[str, str], answer: Prediction, accepted: Optional[Mapping[str, float]]) -> Shown:
+    accepted = accepted or {}
+    return Shown(row["question"], answer.text, sorted(accepted, key=accepted.get, reverse=True))
+
+
+SPEC = TaskSpec(
+    name="vqa_gen",
+    columns=("id", "image", "question", "answers", "objects"),
+    optional_columns=("caption",),
+    default_cols="0,5,2,3,4",
+    options=VqaOptions,
+    example=vqa_example,
+    answers=answers,
+    decoding=decoding,
+    prediction=answer_prediction,
+    references=accepted_answers,
+    result=result_row,
+    metrics=ACCURACY.metrics(),
+    make_scorer=ACCURACY.make_scorer,
+    row_references=answers_of,
+    final_scores=ACCURACY.final_scores,
+    shown=shown,
+)

@@ -1,0 +1,60 @@
+"""Batches of question answering, entailment and classes equal those of the release: ids, masks and prompts exactly."""
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from conftest import bpe_folder
+from golden import load, load_json, names
+from recorded_batches import assert_equals_recording, assert_images_equal_recording, recorded_batch
+
+from ofa.bpe import load_language
+from ofa.tasks import image_classify, snli_ve, vqa_gen
+
+SPECS = {"vqa": vqa_gen.SPEC, "snli": snli_ve.SPEC, "image": image_classify.SPEC}
+NAMES = [*names("dataset_vqa_gen*"), *names("dataset_snli_ve*"), "dataset_image_classify"]
+
+
+@lru_cache(maxsize=1)
+def language():
+    return load_language(bpe_folder("gpt2"))
+
+
+@lru_cache(maxsize=2)
+def batch_of(name: str) -> dict:
+    return recorded_batch(SPECS[name.split("_")[1]], name, language())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_batch_equals_the_released_one(name):
+    batch = batch_of(name)
+    assert_equals_recording(batch, name)
+    assert_images_equal_recording(batch["net_input.patch_images"], name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_answers_prompts_and_masks_equal_the_released_ones(name):
+    batch, recorded, arrays = batch_of(name), load_json(name)["batch"], load(name)
+    assert batch["ref_dict"].tolist() == recorded["ref_dict"]["value"] and batch["ref_dict"].dtype == object
+    if "decoder_prompts" in recorded:
+        prompts = batch["decoder_prompts"]
+        assert str(prompts.dtype) == recorded["decoder_prompts"]["numpy_dtype"]
+        assert prompts.tolist() == recorded["decoder_prompts"]["value"]
+    if recorded.get("constraint_masks") is None:
+        assert batch["constraint_masks"] is None
+        return
+    masks = batch["constraint_masks"]
+    assert list(masks.shape) == recorded["constraint_masks"]["shape"]
+    free = masks.all(2).nonzero().tolist()
+    assert free == recorded["constraint_masks"]["all_true_rows"]
+    allowed = [place for place in masks.nonzero().tolist() if place[:2] not in free]
+    np.testing.assert_array_equal(allowed, arrays["constraint_masks.true_indices"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_texts_are_those_of_the_release(name):
+    batch, recorded = batch_of(name), load_json(name)["batch"]
+    bpe, vocabulary = language()
+    for key in ("net_input.src_tokens", "target"):
+        assert [bpe.decode(vocabulary.pieces(row)) for row in batch[key]] == recorded[f"{key}.text"], key
+    assert batch.get("conf", "absent") is None if "conf" in recorded and recorded["conf"] is None else True
