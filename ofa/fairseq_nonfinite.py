@@ -1,6 +1,7 @@
 """A loss or gradient that is not finite ends the run with the update, the rank and the samples, also in a file.
 
 With a loss scaler (``--fp16``, ``--amp``) such an update is skipped, as ever; it is reported without ending the run.
+So is such a loss of a validation, which spoils a figure and not the weights.
 """
 
 import functools
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fairseq.tasks import FairseqTask
 from fairseq.trainer import Trainer
 from torch import Tensor
 
@@ -24,12 +26,14 @@ SHOWN = 8  # sample ids in a message; the file has all
 def install() -> None:
     """Called once, when the plugin registers."""
     Trainer.train_step = report_non_finite(Trainer.train_step)
+    FairseqTask.valid_step = remember_non_finite(FairseqTask.valid_step)
+    Trainer.valid_step = warn_of_non_finite(Trainer.valid_step)
 
 
 class NonFiniteLoss(FloatingPointError):
     """Raised by ``check_loss``; ``report_non_finite`` makes a ``UserError`` of it."""
 
-    skipped: list["NonFiniteLoss"] = []  # of this update, under a loss scaler
+    skipped: list["NonFiniteLoss"] = []  # of this update under a loss scaler, or of this batch of a validation
 
     def __init__(self, value: float, sample: Any):
         super().__init__(f"found the loss {value}")
@@ -71,10 +75,38 @@ def report_non_finite(train_step: Callable) -> Callable:
     return wrapped
 
 
-def describe(error: FloatingPointError, update: int, rank: int, samples: Iterable, folder: str) -> str:
+def remember_non_finite(valid_step: Callable) -> Callable:
+    """``FairseqTask.valid_step``, which sees the loss of this rank's batch."""
+
+    @functools.wraps(valid_step)
+    def wrapped(self, sample, model, criterion):
+        found = valid_step(self, sample, model, criterion)
+        if not bool(torch.isfinite(torch.as_tensor(found[0])).all()):
+            NonFiniteLoss.skipped.append(NonFiniteLoss(float(torch.as_tensor(found[0]).sum()), sample))
+        return found
+
+    return wrapped
+
+
+def warn_of_non_finite(valid_step: Callable) -> Callable:
+    """``Trainer.valid_step``, which knows the update and the rank."""
+
+    @functools.wraps(valid_step)
+    def wrapped(self, sample, raise_oom=False):
+        NonFiniteLoss.skipped.clear()
+        result = valid_step(self, sample, raise_oom)
+        for error in NonFiniteLoss.skipped:
+            text = describe(error, self.get_num_updates(), self.data_parallel_rank, [], self.cfg.checkpoint.save_dir, "validation_")
+            logger.warning("validation after %s The loss of this validation is no number; look at these rows", text)
+        return result
+
+    return wrapped
+
+
+def describe(error: FloatingPointError, update: int, rank: int, samples: Iterable, folder: str, kind: str = "") -> str:
     """What happened, in one sentence; all of it goes into a file of the run's folder."""
     ids = [str(name) for sample in getattr(error, "samples", samples) for name in sample_ids(sample)]
-    path = Path(folder) / f"nonfinite_update{update}_rank{rank}.json"
+    path = Path(folder) / f"nonfinite_{kind}update{update}_rank{rank}.json"
     facts = {"update": update, "rank": rank, "problem": str(error), "samples": ids}
     try:
         path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

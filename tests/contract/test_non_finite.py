@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ofa.errors import UserError
-from ofa.fairseq_nonfinite import SHOWN, check_loss, report_non_finite
+from ofa.fairseq_nonfinite import SHOWN, check_loss, remember_non_finite, report_non_finite, warn_of_non_finite
 
 SCALED, PLAIN = SimpleNamespace(scaler=object()), SimpleNamespace(scaler=None)
 
@@ -59,6 +59,16 @@ def test_a_loss_scaler_goes_on_and_the_report_is_a_warning(tmp_path, caplog):
     assert "update 7, rank 1" in caplog.text and (tmp_path / "nonfinite_update7_rank1.json").is_file()
     caplog.clear()
     assert step([1.0], SCALED)(trainer(tmp_path), [batch("a")]) == "done" and not caplog.text
+
+
+@pytest.mark.parametrize("value, warned", [(float("inf"), True), (2.0, False)])
+def test_a_validation_with_such_a_loss_goes_on_with_a_warning(tmp_path, caplog, value, warned):
+    def validate(self, sample, raise_oom=False):
+        return remember_non_finite(lambda task, sample, model, criterion: (torch.tensor(value), 1, "log"))(None, sample, None, None)[2]
+
+    assert warn_of_non_finite(validate)(trainer(tmp_path), batch("a", "b")) == "log"
+    assert ("update 6, rank 1: expected finite numbers, found the loss inf, in samples a, b" in caplog.text) == warned
+    assert (tmp_path / "nonfinite_validation_update6_rank1.json").is_file() == warned
 
 
 def test_a_large_batch_is_shown_in_part_and_written_whole(tmp_path):
