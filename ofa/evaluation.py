@@ -32,7 +32,7 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 DEFAULT_BATCH_SIZE = 16
 # What validation would compute while training; evaluation scores the whole file at the end instead.
-NOT_WHILE_EVALUATING = {"eval_cider": False, "eval_bleu": False, "scst": False}
+NOT_WHILE_EVALUATING = {"eval_cider": False, "eval_bleu": False, "eval_acc": False, "scst": False}
 
 
 @dataclass
@@ -278,7 +278,7 @@ def predict(task, models, generator, decoding: Decoding, dataset, batches: list[
                                          num_workers=options.workers)
     device = next(models[0].parameters()).device
     for rows, batch in zip(batches, loader):
-        batch = _to_device(batch, device, PRECISIONS[options.precision])
+        batch = to_device(batch, device, PRECISIONS[options.precision])
         with torch.inference_mode():
             predictions = task.predict(batch, models, generator, decoding, options.best or decoding.best)
         ids = batch.get("id", rows)
@@ -287,12 +287,12 @@ def predict(task, models, generator, decoding: Decoding, dataset, batches: list[
         yield rows, found
 
 
-def _to_device(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
+def to_device(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """Tensors of a batch on the device; numbers with a fraction in the model's precision."""
     if isinstance(value, torch.Tensor):
         return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
     if isinstance(value, dict):
-        return {key: _to_device(item, device, dtype) for key, item in value.items()}
+        return {key: to_device(item, device, dtype) for key, item in value.items()}
     return value
 
 
