@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
-from ofa.preparation import IMAGE, Group
+from ofa.preparation import Group
 
 logger = logging.getLogger(__name__)
 
@@ -150,5 +150,3 @@ def split_at_random(items: Sequence[Any], key: Callable[[Any], str], fraction: f
     return {"train": [item for item in items if key(item) not in val], "val": [item for item in items if key(item) in val]}
 
 
-__all__ = ["IMAGE", "Found", "Group", "Problems", "box_text", "checked_box", "grouped", "one_line", "read_json_lines",
-           "split_at_random"]

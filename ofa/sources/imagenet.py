@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ofa.errors import UserError
 from ofa.pictures import PictureFolders
-from ofa.sources.found import IMAGE, Found, Problems, grouped, one_line
+from ofa.preparation import IMAGE
+from ofa.sources.found import Found, Problems, grouped, one_line
 
 logger = logging.getLogger(__name__)
 

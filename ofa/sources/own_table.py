@@ -16,10 +16,8 @@ from typing import Any
 
 from ofa.errors import UserError
 from ofa.pictures import PictureFolders, picture_size
-from ofa.preparation import Picture
-from ofa.sources.found import (
-    IMAGE, Found, Problems, checked_box, grouped, one_line, read_json_lines, split_at_random,
-)  # fmt: skip
+from ofa.preparation import IMAGE, Picture
+from ofa.sources.found import Found, Problems, checked_box, grouped, one_line, read_json_lines, split_at_random
 from ofa.sources.snli_ve import LABELS
 from ofa.sources.vqa2 import answer_column, clean_answer, confidences
 from ofa.text import CONFIDENCE, JOIN, parse_answers

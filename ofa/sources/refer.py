@@ -15,7 +15,8 @@ from ofa.coco_captions import read_json
 from ofa.errors import UserError
 from ofa.pictures import PictureFolders
 from ofa.plain_pickle import read_plain_pickle
-from ofa.sources.found import IMAGE, Found, Problems, checked_box, grouped, one_line
+from ofa.preparation import IMAGE
+from ofa.sources.found import Found, Problems, checked_box, grouped, one_line
 
 SPLITS = ("train", "val", "testA", "testB", "test")
 SPLIT_BY = {"refcoco": ("unc", "google"), "refcocoplus": ("unc",), "refcocog": ("umd", "google")}

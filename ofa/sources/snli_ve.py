@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from ofa.errors import UserError
 from ofa.pictures import PictureFolders
-from ofa.sources.found import IMAGE, Found, Problems, grouped, one_line, read_json_lines
+from ofa.preparation import IMAGE
+from ofa.sources.found import Found, Problems, grouped, one_line, read_json_lines
 
 LABELS = ("entailment", "neutral", "contradiction")
 UNDECIDED = "-"  # the annotators did not agree; such pairs are left out

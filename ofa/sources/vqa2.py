@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from ofa.coco_captions import read_json
 from ofa.errors import UserError
 from ofa.pictures import PictureFolders
-from ofa.sources.found import IMAGE, Found, Problems, grouped, one_line, split_at_random
+from ofa.preparation import IMAGE
+from ofa.sources.found import Found, Problems, grouped, one_line, split_at_random
 from ofa.text import CONFIDENCE, JOIN
 
 SPLITS = ("train", "val", "test")

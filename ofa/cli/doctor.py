@@ -1,0 +1,159 @@
+"""``ofa doctor``: looks over environment, vocabulary, checkpoint and data before a training does."""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+from ofa.errors import UserError
+
+LISTED = 20  # findings printed per rule
+
+
+def add_parser(subparsers) -> None:
+    from ofa.doctor.layouts import LAYOUTS, UNIFY
+
+    parser = subparsers.add_parser(
+        "doctor", help="check environment, vocabulary folders, checkpoints and every row of TSV files",
+        description="Without paths: checks the environment. Prints one line per finding, FILE:ROW:COLUMN rule - found - fix "
+        "(rows from 1, columns from 0 as in --selected-cols, * is the whole row). Exit status: 0 all well, 1 faults; "
+        "notes, such as texts that will be cut, are no faults.",
+        epilog="example: ofa doctor dataset/vqa_data/vqa_train.tsv --task vqa_gen --ans2label-file trainval_ans2label.pkl "
+        "--bpe-dir bpe/gpt2 --fix vqa_train_fixed.tsv")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="TSV files, vocabulary folders, checkpoints (.pt)")
+    parser.add_argument("--task", choices=(*LAYOUTS, UNIFY), help="what the TSVs are for; else guessed from their names")
+    parser.add_argument("--selected-cols", metavar="COLS", help="columns as given to the training; else the official ones")
+    parser.add_argument("--bpe-dir", metavar="DIR", help="vocabulary folder: checked, and used on texts and checkpoints")
+    parser.add_argument("--ans2label-file", metavar="FILE", help="answers or class words must be in this label file")
+    parser.add_argument("--max-src-length", type=int, metavar="N", help="words of a source that are kept (as in the recipes)")
+    parser.add_argument("--max-tgt-length", type=int, metavar="N", help="words of a target that are kept (as in the recipes)")
+    parser.add_argument("--code-dict-size", type=int, default=8192, metavar="N", help="image codes (%(default)s)")
+    parser.add_argument("--code-image-size", type=int, metavar="PX", help="side of pictures that the codes are of (256)")
+    parser.add_argument("--no-images", action="store_true", help="do not decode pictures: much faster")
+    parser.add_argument("--jobs", "--processes", type=int, default=min(8, os.cpu_count() or 1), metavar="N",
+                        help="processes (%(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write a report")
+    parser.add_argument("--fix", metavar="TSV", help="write a repaired copy of the one TSV given; what cannot be repaired is left out")
+    parser.add_argument("--max-findings", type=int, default=LISTED, metavar="N", help="printed per file and rule (%(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check all that is named. Returns 1 if anything has faults."""
+    from ofa.doctor.parts import check_checkpoint, check_vocabulary, is_checkpoint, is_vocabulary
+
+    tables = [path for path in arguments.paths if not is_checkpoint(path) and not is_vocabulary(path)]
+    if arguments.fix and len(tables) != 1:
+        raise UserError(f"--fix {arguments.fix}: expected one TSV to repair, found {len(tables)}")
+    if arguments.fix and os.path.exists(arguments.fix) and os.path.samefile(arguments.fix, tables[0]):
+        raise UserError(f"--fix {arguments.fix}: expected another file than the one to repair; choose a new name")
+    environment = [] if arguments.paths else _environment()
+    reports, repaired = [], None
+    for folder in dict.fromkeys([*filter(is_vocabulary, arguments.paths), *filter(None, [arguments.bpe_dir])]):
+        reports.append(check_vocabulary(folder))
+        _show(reports[-1], arguments, f"{reports[-1].rows} text entries")
+    for path in filter(is_checkpoint, arguments.paths):
+        reports.append(check_checkpoint(path, arguments.bpe_dir))
+        _show(reports[-1], arguments, f"{reports[-1].rows} tensors")
+    for path in tables:
+        report, layout = _scan(path, arguments)
+        reports.append(report)
+        _show(report, arguments, f"{report.rows} rows" + (f", task {report.task}" if report.task else ""))
+        if arguments.fix:
+            repaired = _repair(report, layout, arguments)
+    if arguments.json:
+        _write_json(arguments.json, environment, reports, repaired)
+    faults = sum(report.faults for report in reports) + sum(check.state == "fault" for check in environment)
+    return 1 if faults else 0
+
+
+def _environment() -> list:
+    from ofa.doctor.environment import check_environment
+
+    checks = check_environment()
+    for check in checks:
+        print(check.line())
+    return checks
+
+
+def _scan(path: str, arguments: argparse.Namespace):
+    """The report on a TSV, and its layout."""
+    from ofa.doctor.layouts import LAYOUTS, guess_task, selected_columns
+    from ofa.doctor.rules import Settings
+    from ofa.doctor.scan import scan
+    from ofa.label_file import read_label_file
+
+    task = guess_task(Path(path).name, arguments.task)
+    if task is None:
+        print(f"{path}: without --task only what holds for every TSV is checked", file=sys.stderr)
+        return scan(path, Settings(images=False), None, arguments.jobs), None
+    layout = LAYOUTS[task]
+    codes = layout.codes
+    if arguments.code_image_size and codes:
+        codes = (arguments.code_image_size // 8) ** 2  # one code for 8 x 8 pixels
+    settings = Settings(
+        task=task, columns=tuple(selected_columns(layout, arguments.selected_cols).items()),
+        max_src=arguments.max_src_length or layout.max_src, max_tgt=arguments.max_tgt_length or layout.max_tgt,
+        labels=frozenset(layout.labels), num_codes=arguments.code_dict_size, codes=codes, picture_side=layout.picture_side,
+        answers=frozenset(read_label_file(arguments.ans2label_file)) if arguments.ans2label_file else None,
+        bpe_dir=_usable(arguments.bpe_dir), images=not arguments.no_images,
+    )  # fmt: skip
+    return scan(path, settings, layout, arguments.jobs), layout
+
+
+def _usable(bpe_dir: str | None) -> str:
+    """The vocabulary folder, unless it is broken: that is said once, not for every text."""
+    from ofa.doctor.rules import language
+
+    try:
+        if bpe_dir:
+            language(bpe_dir)
+    except UserError:
+        return ""
+    return bpe_dir or ""
+
+
+def _show(report, arguments: argparse.Namespace, size: str) -> None:
+    """Findings, at most so many per rule, and a last line with the counts."""
+    printed: Counter = Counter()
+    for finding in report.findings:
+        printed[finding.rule] += 1
+        if printed[finding.rule] <= arguments.max_findings:
+            print(finding.line(report.path))
+    more = {rule: count for rule, count in sorted(report.counts.items()) if count > arguments.max_findings}
+    for rule, count in more.items():
+        print(f"{report.path}: {rule}: {count} in all")
+    print(f"{report.path}: {size}: {_count(report.faults, 'fault')}, {_count(report.num_notes, 'note')}")
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number or 'no'} {name}{'' if number == 1 else 's'}"
+
+
+def _repair(report, layout, arguments: argparse.Namespace):
+    from ofa.doctor.repair import repair
+
+    done = repair(report, layout, arguments.fix, arguments.jobs)
+    for finding in done.left_out:
+        print(f"left out: {finding.line(report.path)}")
+    print(f"{done.path}: {done.rows} rows, {done.mended} of them mended, {done.renamed} with a new id; "
+          f"{done.num_left_out} left out")
+    return done
+
+
+def _write_json(path: str, environment: list, reports: list, repaired) -> None:
+    from ofa.atomic import replacing
+
+    files = [{"path": report.path, "task": report.task, "rows": report.rows, "faults": report.faults, "notes": report.num_notes,
+              "by_rule": dict(sorted(report.counts.items())), "findings": [dataclasses.asdict(f) for f in report.findings]}
+             for report in reports]
+    content = {"ok": not any(report.faults for report in reports) and all(check.state != "fault" for check in environment),
+               "environment": [dataclasses.asdict(check) for check in environment], "files": files}
+    if repaired is not None:
+        content["repaired"] = dataclasses.asdict(repaired)
+    with replacing(path) as file:
+        json.dump(content, file, ensure_ascii=False, indent=1)
+        file.write("\n")

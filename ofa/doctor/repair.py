@@ -1,0 +1,148 @@
+"""A repaired copy of a TSV: what can be mended is mended, rows that cannot are left out and listed.
+
+Mended are: byte-order mark, line ends, NUL and carriage returns, rows broken in several lines, quotes, ``b'...'`` and data
+URLs around base64, its padding, turned boxes, boxes beyond the border (clipped), answers without a confidence (1.0), labels
+in other letters, ids read as decimals. An id that comes again: an equal row is left out, another row gets a new id - the next
+free number, or ``_2`` behind a text. Everything else - damaged pictures, unknown labels, empty texts, ... - is the
+user's to decide: such rows are left out.
+"""
+
+from dataclasses import dataclass, field
+
+from ofa.atomic import replacing
+from ofa.data.tsv_index import open_index
+from ofa.doctor.layouts import Layout
+from ofa.doctor.rows import Finding, RowChecker
+from ofa.doctor.scan import DUPLICATE, FILE, LISTED, SELECTED, FileReport, chunk_results
+from ofa.errors import UserError
+
+
+@dataclass
+class RepairReport:
+    """What the copy holds. ``left_out`` lists the findings of the rows that are not in it."""
+
+    path: str
+    rows: int = 0
+    mended: int = 0
+    num_left_out: int = 0
+    left_out: list[Finding] = field(default_factory=list)
+    renamed: int = 0
+
+    def leave_out(self, findings: list[Finding]) -> None:
+        self.num_left_out += 1
+        if len(self.left_out) < LISTED:
+            self.left_out += findings
+
+
+@dataclass
+class MendedRow:
+    """A row of the copy. Args: row: bytes, or None if it is left out, for ``findings``. number: of its first line."""
+
+    number: int
+    row: bytes | None
+    changed: bool = False
+    findings: list[Finding] = field(default_factory=list)
+
+
+def mend_chunk(rows: list[bytes], first: int, checker: RowChecker) -> list[MendedRow]:
+    """The rows of a chunk, mended. Args: rows: without line feeds. first: number of the first one, from 1."""
+    rows = [row.removesuffix(b"\r") for row in rows]
+    mended, place = [], 0
+    while place < len(rows):
+        row, lines = _whole_row(rows, place, checker)
+        number, place = first + place, place + lines
+        findings = [finding for finding in checker.check(row) if not finding.note]
+        if findings:
+            better = checker.mend(row)
+            findings = [finding for finding in checker.check(better) if not finding.note]
+            changed, row = better != row, better
+        else:
+            changed = False
+        if findings:
+            mended.append(MendedRow(number, None, findings=[_in_row(finding, number) for finding in findings]))
+        else:
+            mended.append(MendedRow(number, row, changed or lines > 1))
+    return mended
+
+
+def _in_row(finding: Finding, number: int) -> Finding:
+    return Finding(number, finding.column, finding.rule, finding.found, finding.fix)
+
+
+def _whole_row(rows: list[bytes], place: int, checker: RowChecker) -> tuple[bytes, int]:
+    """The row that begins at ``place``, and how many lines it takes: more than one where a field has line breaks."""
+    row, tabs, width = rows[place], rows[place].count(b"\t"), checker.settings.width
+    if width == 1 or not row.strip():
+        return row, 1
+    stop = place + 1
+    while stop < len(rows) and rows[stop].strip() and tabs + rows[stop].count(b"\t") < width:
+        more = rows[stop].count(b"\t")
+        if more == width - 1:  # a row of its own
+            break
+        glue = b"" if tabs == checker.columns.get("image") else b" "  # base64 in lines of 76 characters
+        row, tabs, stop = row + glue + rows[stop], tabs + more, stop + 1
+    return (row, stop - place) if tabs == width - 1 else (rows[place], 1)
+
+
+def repair(report: FileReport, layout: Layout | None, out: str, jobs: int = 1) -> RepairReport:
+    """Write the repaired copy of a file that was scanned.
+
+    Raises: UserError if the file as a whole cannot be read, or the copy would take its place.
+    """
+    if report.settings is None or any(finding.rule in (FILE.name, SELECTED.name) for finding in report.findings):
+        raise UserError(f"{report.path}: cannot be repaired: {report.findings[0].found}; {report.findings[0].fix}")
+    done = RepairReport(out)
+    unique = _UniqueIds(report, done)
+    if report.settings.columns == ():
+        layout = None
+    with replacing(out, "wb") as file:
+        work = chunk_results(mend_chunk, report.path, open_index(report.path), report.settings, layout, jobs, "repairing")
+        with work as chunks:
+            for mended in (row for chunk in chunks for row in chunk):
+                row = mended.row
+                if row is None:
+                    done.leave_out(mended.findings)
+                    continue
+                row = unique(row, mended.number)
+                if row is not None:
+                    done.rows += 1
+                    done.mended += mended.changed
+                    file.write(row + b"\n")
+    return done
+
+
+class _UniqueIds:
+    """Gives rows whose id came before a new one, and drops those that came before altogether."""
+
+    def __init__(self, report: FileReport, done: RepairReport):
+        self.column = dict(report.settings.columns).get("id") if report.settings.columns else None
+        self.done, self.next_number = done, report.largest_id + 1
+        self.seen: dict[bytes, list[int]] = {}  # id -> hashes of the rows that had it in the file
+
+    def __call__(self, row: bytes, number: int) -> bytes | None:
+        if self.column is None:
+            return row
+        cells = row.split(b"\t")
+        name, content = cells[self.column], hash(row)
+        if name not in self.seen:
+            self.seen[name] = [content]
+            return row
+        if content in self.seen[name]:
+            self.done.leave_out([Finding.of(DUPLICATE, f"{name.decode()!r} again, the same row", self.column, number)])
+            return None
+        self.seen[name].append(content)
+        cells[self.column] = self._new_name(name)
+        self.done.renamed += 1
+        self.seen[cells[self.column]] = [content]
+        return b"\t".join(cells)
+
+    def _new_name(self, name: bytes) -> bytes:
+        if name.isdigit():
+            self.next_number += 1
+            return str(self.next_number - 1).encode()
+        count = 2
+        while (new := name + b"_%d" % count) in self.seen:
+            count += 1
+        return new
+
+
