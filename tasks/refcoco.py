@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Callable, Mapping, Optional, Sequence
 
 import torch
+from PIL import Image
 
 from ofa.boxes import (
     bins_to_boxes,
@@ -43,6 +44,7 @@ from ofa.text import clean_phrase
 logger = logging.getLogger(__name__)
 
 PROMPTS = {"en": ' which region does the text " {} " describe?', "zh": '这段文字" {} "描述的是哪个区域？'}
+UNSEEN = (1, 1)  # size of what stands for a picture that is not decoded, when only the words of a row are wanted
 BEST = 5  # boxes per text in the result file, where the beam is that wide
 HIT = 0.5  # overlap from which a box counts as found
 Box = tuple[float, float, float, float]
@@ -72,8 +74,7 @@ def box_example(row: Mapping[str, str], context: RowContext) -> Example:
                         f"{row['text']!r}; fill it in or remove the row")
     picture = context.open_image(row["image"])
     target: Any = ""
-    ratios = resize_ratios(picture.size, options.patch_image_size)
-    extra = {"w_resize_ratio": torch.tensor(ratios[0]), "h_resize_ratio": torch.tensor(ratios[1])}
+    extra = ratios_of(picture, options)
     if row["box"].strip() or context.training or options.eval_acc:
         box = parse_box(row["box"], context.where)
         target = box_symbols(box, picture.size, options, context.where)
@@ -85,6 +86,12 @@ def box_example(row: Mapping[str, str], context: RowContext) -> Example:
     )
 
 
+def ratios_of(picture: Image.Image, options: TaskOptions) -> dict[str, torch.Tensor]:
+    """Model pixels per pixel of the picture, as entries of a sample."""
+    x, y = resize_ratios(picture.size, options.patch_image_size)
+    return {"w_resize_ratio": torch.tensor(x), "h_resize_ratio": torch.tensor(y)}
+
+
 def box_symbols(box: Sequence[float], image_size: tuple[int, int], options: GroundingOptions, where: str = "") -> Symbols:
     """Four location bins of a box in pixels. Raises: UserError with ``where`` if it is not in its picture."""
     if options.patch_image_size > options.max_image_size:
@@ -92,6 +99,8 @@ def box_symbols(box: Sequence[float], image_size: tuple[int, int], options: Grou
             f"--patch-image-size {options.patch_image_size}: expects at most --max-image-size "
             f"({options.max_image_size}), or the last bins would stand for many places; raise --max-image-size"
         )
+    if image_size == UNSEEN:
+        return Symbols("")
     if not check_inside(box, image_size, where):
         warn_of_overhang(where.rpartition(":")[0])
     bins = boxes_to_bins(box, image_size, options.patch_image_size, options.max_image_size, options.num_bins)
