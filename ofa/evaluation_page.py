@@ -34,7 +34,7 @@ class Outcome:
 def write_page(args: argparse.Namespace, outcome: Outcome, scores: Scores | None, constant: Constant | None,
                others: list[Column], seconds: float | None = None) -> None:
     """Args: args: with the flags of ``ofa.cli.report.add_page_flags``, path (checkpoint or result file), data or images; constant: the
-    best constant caption and its scores; others: name and scores of each further column of the table of scores."""
+    best constant answer and its scores; others: name and scores of each further column of the table of scores."""
     items = _items(outcome, scores, args.report_images)
     shown = f", {len(items)} of them on this page" if len(items) < len(outcome.predictions) else ""
     names = list(scores.by_row) if scores else []
@@ -66,10 +66,10 @@ def _tiles(scores: Scores | None, constant: Constant | None) -> list[Tile]:
         return []
     names = [name for name in LEADING if name in scores.overall] or list(scores.overall)
     tiles = [Tile(name, f"{scores.overall[name]:.3f}",
-                  f"best constant caption: {constant[1][name]:.3f}" if constant and name in constant[1] else "")
+                  f"best constant answer: {constant[1][name]:.3f}" if constant and name in constant[1] else "")
              for name in names]
-    if constant and constant[1]["CIDEr"] > 0:
-        tiles.insert(1, Tile("times the constant caption", f"{scores.overall['CIDEr'] / constant[1]['CIDEr']:.1f} ×",
+    if constant and constant[1].get(names[0], 0) > 0:
+        tiles.insert(1, Tile("times the constant answer", f"{scores.overall[names[0]] / constant[1][names[0]]:.1f} ×",
                              f"“{constant[0]}”"))
     return tiles
 

@@ -4,7 +4,7 @@
     vqa_*.tsv       question-id, image-id, question, 1.0|!+answer, objects, image
     refcoco_*.tsv   uniq-id, image-id, text, x0,y0,x1,y1, image     pixels of the picture
     ans2label.json  every answer and its number
-    questions.txt, expressions.txt   the texts of the training questions and boxes, one per line
+    questions.txt, answers.txt, expressions.txt, boxes.txt   those columns of the training files, one value per line
     scenes.jsonl    the scenes themselves
 """
 
@@ -14,13 +14,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 
 from ofa import preparation
-from ofa.picture_world import Scene, as_json, captions, encode, make_split
+from ofa.picture_world import Scene, Thing, as_json, captions, encode, make_split
 from ofa.picture_world_phrases import expressions
 from ofa.picture_world_questions import answers, questions
 from ofa.preparation import IMAGE, Group, Picture, PreparedFolder
 from ofa.text import CONFIDENCE, JOIN
 
-VERSION = 2
+VERSION = 3
 CAPTIONS = {"train": preparation.STAGE2, "val": preparation.VAL, "test": preparation.TEST}
 
 
@@ -43,8 +43,12 @@ def write_world(folder: str, counts: dict[str, int], size: int, seed: int, image
         write_once_more(out, f"refcoco_{split}.tsv", split, found, functools.partial(box_rows, size=size))
     labels = {answer: label for label, answer in enumerate(answers())}
     out.write_text("ans2label.json", json.dumps(labels, indent=1) + "\n", len(labels))
-    write_lines(out, "questions.txt", [question.text for scene in scenes["train"] for question in questions(scene)])
-    write_lines(out, "expressions.txt", [text for scene in scenes["train"] for text, _ in expressions(scene)])
+    asked = [question for scene in scenes["train"] for question in questions(scene)]
+    write_lines(out, "questions.txt", [question.text for question in asked])
+    write_lines(out, "answers.txt", [question.answer for question in asked])
+    pointed = [(text, box_column(thing, size)) for scene in scenes["train"] for text, thing in expressions(scene)]
+    write_lines(out, "expressions.txt", [text for text, _ in pointed])
+    write_lines(out, "boxes.txt", [box for _, box in pointed])
     write_lines(out, "scenes.jsonl", [json.dumps(as_json(scene, size)) for found in scenes.values() for scene in found])
     out.save_manifest(finished=True)
     return out
@@ -69,8 +73,13 @@ def question_rows(scene: Scene, first: int) -> list[tuple[str, ...]]:
 
 def box_rows(scene: Scene, first: int, size: int) -> list[tuple[str, ...]]:
     """The referring expressions of a scene and the boxes of what they mean."""
-    return [(f"{scene.scene_id}_{number}", scene.scene_id, text, ",".join(f"{v:g}" for v in thing.box_px(size, size)), IMAGE)
+    return [(f"{scene.scene_id}_{number}", scene.scene_id, text, box_column(thing, size), IMAGE)
             for number, (text, thing) in enumerate(expressions(scene))]
+
+
+def box_column(thing: Thing, size: int) -> str:
+    """``x0,y0,x1,y1`` in pixels."""
+    return ",".join(f"{v:g}" for v in thing.box_px(size, size))
 
 
 def write_once_more(out: PreparedFolder, name: str, split: str, scenes: Sequence[Scene],

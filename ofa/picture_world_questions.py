@@ -95,11 +95,8 @@ def _about_numbers(scene: Scene) -> Iterator[Question]:
 def _about_existence(scene: Scene) -> Iterator[Question]:
     """``is there a red star?``: what is there, and what differs from something that is there in one word."""
     for thing in scene.things:
-        for phrase in true_phrases(thing):
-            if phrase.side is None and phrase.shape is not None:
-                yield Question("existence", _is_there(phrase), "yes")
-    for thing in scene.things:
-        for phrase in (full_phrase(thing).without("size"), Phrase(shape=thing.shape), full_phrase(thing)):
+        for phrase in (Phrase(colour=thing.colour), Phrase(shape=thing.shape), full_phrase(thing).without("size")):
+            yield Question("existence", _is_there(phrase), "yes")
             for other in _one_word_off(phrase):
                 if count(scene, other) == 0:
                     yield Question("existence", _is_there(other), "no")
@@ -111,6 +108,6 @@ def _is_there(phrase: Phrase) -> str:
 
 
 def _one_word_off(phrase: Phrase) -> Iterable[Phrase]:
-    for attribute, words in (("size", SIZES), ("colour", COLOURS), ("shape", SHAPES)):
+    for attribute, words in (("colour", COLOURS), ("shape", SHAPES)):
         if getattr(phrase, attribute) is not None:
             yield from (replace(phrase, **{attribute: word}) for word in words if word != getattr(phrase, attribute))

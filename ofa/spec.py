@@ -225,6 +225,10 @@ def shown_as_text(row: Mapping[str, str], prediction: Prediction, references: An
     return Shown(answer=prediction.text, references=references or ())
 
 
+def constant_text(line: str) -> Prediction:
+    return Prediction(line)
+
+
 @dataclass(frozen=True)
 class Decoding:
     """How a run gets answers from the network.
@@ -288,6 +292,9 @@ class TaskSpec:
         final_scores: (predictions, their ``row_references``, names of scores or None for the usual ones) -> the scores
             that ``ofa evaluate`` reports.
         shown: (row by column name, prediction, ``row_references`` or None) -> what a page shows.
+        constant: a line of text -> the prediction that it is when every row is answered so (``ofa.constants``).
+        best_constant: (lines, ``row_references`` of each row) -> the line that answers all rows best, and its scores;
+            for tasks where ``final_scores`` would take too long for that.
     """
 
     name: str
@@ -308,6 +315,8 @@ class TaskSpec:
     row_references: Optional[Callable[[Mapping[str, str]], Any]] = None
     final_scores: Optional[Callable[[Sequence[Prediction], Sequence[Any], Optional[Sequence[str]]], Scores]] = None
     shown: Callable[[Mapping[str, str], Prediction, Any], Shown] = shown_as_text
+    constant: Callable[[str], Prediction] = constant_text
+    best_constant: Optional[Callable[[Sequence[str], Sequence[Any]], tuple[str, dict[str, float]]]] = None
 
     def enabled_metrics(self, options: TaskOptions) -> list[Metric]:
         """The metrics that this run computes while validating."""

@@ -10,7 +10,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 
 import sacrebleu
 
-from ofa.caption_scores import caption_scores, caption_words
+from ofa.caption_scores import best_constant, caption_scores, caption_words
 from ofa.errors import UserError
 from ofa.metrics import CiderD
 from ofa.metrics.document_frequency import count_document_frequencies
@@ -192,6 +192,7 @@ SPEC = TaskSpec(
         Metric("bleu", BLEU_COUNTS, bleu_value, evaluates_bleu),
     ),
     make_scorer=CaptionScorer,
+    best_constant=best_constant,
     row_references=row_references,
     final_scores=final_scores,
 )

@@ -54,8 +54,8 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
                                                              "(the last two need Java; default: all but SPICE)")
     group.add_argument("--report", metavar="FILE.html", help="a page with pictures, captions, references and scores")
     add_page_flags(group)
-    group.add_argument("--constant-from", metavar="FILE", help="captions, one per line: also score the one that does best "
-                                                               "as the answer to every picture")
+    group.add_argument("--constant-from", metavar="FILE", help="answers, one per line (boxes as x0,y0,x1,y1): also score the "
+                                                               "one that does best as the answer to every row")
 
 
 def _add_generation(parser: argparse.ArgumentParser) -> None:
@@ -153,7 +153,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _score(args: argparse.Namespace, evaluation):
-    """Scores of the predictions, and of the best constant caption if that is asked for; printed and written."""
+    """Scores of the predictions, and of the best constant answer if that is asked for; printed and written."""
     from ofa.results import write_json
 
     spec = evaluation.task.spec
@@ -164,21 +164,21 @@ def _score(args: argparse.Namespace, evaluation):
     scores = spec.final_scores(evaluation.predictions, evaluation.references, names)
     constant = None
     if args.constant_from:
-        from ofa.caption_scores import best_constant
+        from ofa.constants import best_constant
 
-        captions = Path(args.constant_from).read_text(encoding="utf-8").splitlines()
-        constant = best_constant(captions, evaluation.references)
+        lines = Path(args.constant_from).read_text(encoding="utf-8").splitlines()
+        constant = best_constant(spec, lines, evaluation.references)
     print_table(other_scores(args, constant), scores)
     if constant:
-        print(f"best constant caption: {constant[0]}")
+        print(f"best constant answer: {constant[0]}")
     if args.results_path:
         content = {"scores": scores.overall, "rows": len(evaluation.texts), "by_row": scores.by_row}
         if constant:
-            content["best_constant"] = {"caption": constant[0], "scores": constant[1]}
+            content["best_constant"] = {"answer": constant[0], "scores": constant[1]}
         write_json(Path(args.results_path) / f"{args.gen_subset}_scores.json", content)
     return scores, constant
 
 
 def other_scores(args: argparse.Namespace, constant) -> list[tuple[str, dict[str, float]]]:
-    """Columns to set beside the model's scores: those of ``--compare``, and of the best constant caption."""
-    return args.compare + ([("best constant caption", constant[1])] if constant else [])
+    """Columns to set beside the model's scores: those of ``--compare``, and of the best constant answer."""
+    return args.compare + ([("best constant", constant[1])] if constant else [])
