@@ -37,30 +37,35 @@ def load_task_and_models(paths: list[str], task_name: str | None, overrides: Map
 
     Args:
         paths: checkpoints of one vocabulary; several make an ensemble.
-        task_name: another task than the checkpoint's; options that both have keep their stored values.
+        task_name: another task than the checkpoint's; options that both have keep their stored values. Of a model
+            that was trained on several tasks one has to be named.
         overrides: values of options that replace the stored ones (``data``, ``bpe_dir``, ...).
         ema: take the averaged weights.
     Returns: task, models in evaluation mode, and the stored configuration by group as plain data.
     """
+    from ofa.tasks.fairseq_joint import options_of
+
     task, models, stored = None, [], {}
     for path in paths:
         state = read_checkpoint(path, overrides)
         if task is None:
-            stored = {group: _plain(state["cfg"][group]) for group in ("task", "dataset", "common", "generation")
+            stored = {group: plain_group(state["cfg"][group]) for group in ("task", "dataset", "common", "generation")
                       if state["cfg"].get(group) is not None}
-            task = setup_task(_task_config(path, task_name, stored["task"], overrides))
-        models.append(_build(path, state, task, ema))
+            if stored["task"].get("_name") == "joint":  # trained on several tasks: the options of the one that is asked for
+                stored["task"].update(options_of(task_name, path, state))
+            task = setup_task(task_config(path, task_name, stored["task"], overrides))
+        models.append(build_network(path, state, task, ema))
     return task, models, stored
 
 
-def _plain(group: Any) -> dict[str, Any]:
+def plain_group(group: Any) -> dict[str, Any]:
     """A group of the configuration as a dict of its values."""
     if OmegaConf.is_config(group):
         return dict(OmegaConf.to_container(group, resolve=True, enum_to_str=True))
     return dict(vars(group)) if hasattr(group, "__dict__") else dict(group)
 
 
-def _task_config(path: str, name: str | None, stored: Mapping[str, Any], overrides: Mapping[str, Any]):
+def task_config(path: str, name: str | None, stored: Mapping[str, Any], overrides: Mapping[str, Any]):
     """Configuration of the task: its defaults, what the checkpoint stores, what the caller overrides."""
     name = name or stored.get("_name") or stored.get("task")
     if name not in TASK_REGISTRY or name not in TASK_DATACLASS_REGISTRY:
@@ -71,7 +76,7 @@ def _task_config(path: str, name: str | None, stored: Mapping[str, Any], overrid
     return OmegaConf.create({**values, "_name": name})
 
 
-def _build(path: str, state: dict, task, ema: bool) -> torch.nn.Module:
+def build_network(path: str, state: dict, task, ema: bool) -> torch.nn.Module:
     """The network of a checkpoint with its weights."""
     weights = official_state_dict(state, ema=ema)
     rows = next((tensor.shape[0] for key, tensor in weights.items() if key.endswith("encoder.embed_tokens.weight")), None)
@@ -86,6 +91,6 @@ def _build(path: str, state: dict, task, ema: bool) -> torch.nn.Module:
         model.load_state_dict(weights, strict=True, model_cfg=model_config)
     except (RuntimeError, KeyError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UserError(f"{path}: the weights do not fit architecture '{_plain(model_config).get('arch')}' of its "
+        raise UserError(f"{path}: the weights do not fit architecture '{plain_group(model_config).get('arch')}' of its "
                         f"configuration ({' '.join(lines[1:3])[:300]}); is it a checkpoint of another size or program?") from None
     return model.eval()

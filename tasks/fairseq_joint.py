@@ -166,13 +166,13 @@ class OwnCounts:
         return self.value({count.removeprefix(prefix): number for count, number in counts.items()})
 
 
-def options_of(task: str, path: str, state: Mapping[str, Any]) -> dict[str, Any]:
+def options_of(task: str | None, path: str, state: Mapping[str, Any]) -> dict[str, Any]:
     """The options with which a joint training trained one of its tasks, from its checkpoint.
 
     Raises: UserError if it did not train that task.
     """
     members = (state.get("task_state") or {}).get(MEMBERS, {})
     if task not in members:
-        raise UserError(f"{path}: one model for {', '.join(members) or 'several tasks'}, and not for '{task}'; choose "
-                        "one by --task")
+        found = f"and not for '{task}'" if task else "and no task is chosen"
+        raise UserError(f"{path}: one model for {', '.join(members) or 'several tasks'}, {found}; choose one by --task")
     return dict(members[task])
