@@ -107,14 +107,22 @@ class Report:
 
 def write_report(path: str | Path, report: Report) -> None:
     """Write the page in one step; a failure leaves no partial file."""
-    environment = Environment(loader=PackageLoader("ofa"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     cards = [_card(item, report) for item in report.items]
     kinds = [kind for kind in OUTLINES if any(shape["kind"] == kind for card in cards for shape in card["shapes"])]
     grades = [(grade, name, sum(card["grade"] == grade for card in cards)) for grade, name in zip(GRADES, report.grading.names)]
-    text = environment.get_template("report.html").render(
-        title=report.title, subtitle=report.subtitle, tiles=report.tiles, tables=report.tables, footer=report.footer,
-        curves=[_plot(curve) for curve in report.curves if len(curve.values) > 1], score_names=report.score_names,
-        items=cards, kinds=kinds, grades=[entry for entry in reversed(grades) if entry[2]])
+    _write(path, "report.html", title=report.title, subtitle=report.subtitle, tiles=report.tiles, tables=report.tables,
+           curves=[_plot(curve) for curve in report.curves if len(curve.values) > 1], score_names=report.score_names,
+           items=cards, kinds=kinds, grades=[entry for entry in reversed(grades) if entry[2]], footer=report.footer)
+
+
+def write_book(path: str | Path, title: str, pages: Sequence[tuple[str, str]]) -> None:
+    """Join pages in one file with a tab for each. Args: pages: name and HTML of each."""
+    _write(path, "book.html", title=title, pages=[{"name": name, "html": html} for name, html in pages])
+
+
+def _write(path: str | Path, template: str, **values: object) -> None:
+    environment = Environment(loader=PackageLoader("ofa"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    text = environment.get_template(template).render(**values)
     with replacing(path) as file:
         file.write(text)
 

@@ -1,6 +1,7 @@
 """The page of an evaluation, and what it is made of."""
 
 import base64
+import html
 import io
 import re
 
@@ -92,3 +93,23 @@ def test_any_curve_can_be_drawn_inside_its_frame(tmp_path, values):
     text = page(tmp_path, curves=[Curve("c", values)])
     points = re.search(r'points="([^"]+)"', text)[1].split()
     assert all(0 <= float(x) <= 560 and 0 <= float(y) <= 230 for x, y in (point.split(",") for point in points))
+
+
+def test_a_book_holds_whole_pages_behind_tabs(tmp_path, capsys):
+    from ofa.cli.main import main
+
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.html").write_text(f'<html><p class="x">page {name} &amp; more</p></html>')
+    assert main(["book", f"captions={tmp_path / 'a.html'}", f"A & B={tmp_path / 'b.html'}", "--out", str(tmp_path / "book.html"),
+                 "--title", "Both"]) == 0
+    book = (tmp_path / "book.html").read_text()
+    found = [html.unescape(page) for page in re.findall(r'srcdoc="([^"]*)"', book)]
+    assert found == [(tmp_path / f"{name}.html").read_text() for name in ("a", "b")]
+    assert "A &amp; B</a>" in book and "<title>Both</title>" in book
+
+
+def test_a_book_without_one_of_its_pages_is_one_message(tmp_path, capsys):
+    from ofa.cli.main import main
+
+    assert main(["book", f"a={tmp_path / 'none.html'}", "--out", str(tmp_path / "book.html")]) == 2
+    assert "none.html: expected a page" in capsys.readouterr().err and not (tmp_path / "book.html").exists()
