@@ -90,17 +90,20 @@ class SampleBuilder:
         if self.spec.augment and self.split == "train":
             self.augmenting = TrainingTransform(self.options.patch_image_size, *statistics)
 
-    def __call__(self, row: Mapping[str, str], index: int, epoch: int = 1, where: str = "") -> Sample:
+    def __call__(
+        self, row: Mapping[str, str], index: int, epoch: int = 1, where: str = "", open_image=None
+    ) -> Sample:
         """The sample of ``row``.
 
         Args:
             index: number of the row in its file.
             where: place of the row, ``file:line``, for error messages.
+            open_image: image column -> RGB image; by default the column is base64.
 
         Raises:
             UserError: naming ``where``, if the row breaks a rule of the task or its image cannot be read.
         """
-        return self.encode(self.example(row, index, epoch, where), self.rng(epoch, index, "-image"))
+        return self.encode(self.example(row, index, epoch, where, open_image), self.rng(epoch, index, "-image"))
 
     def rng(self, epoch: int, index: int, purpose: str = "") -> random.Random:
         """Random numbers of a row, the same whenever and wherever it is read."""

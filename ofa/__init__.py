@@ -10,6 +10,16 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
+
+def __getattr__(name: str):
+    """``from ofa import OFA``: the Python API, imported when it is asked for; ``import ofa`` stays light."""
+    if name == "OFA":
+        from ofa.predictor import OFA
+
+        return OFA
+    raise AttributeError(f"module 'ofa' has no attribute '{name}'")
+
+
 def register_fairseq_plugin() -> None:
     """Register tasks, architectures, criterions and the scheduler with fairseq, and mend fairseq."""
     from ofa import fairseq_plugin

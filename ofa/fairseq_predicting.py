@@ -1,0 +1,58 @@
+"""A checkpoint that answers for any task: one network, and the tasks that share its vocabulary."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fairseq.dataclass.utils import merge_with_parent
+from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, setup_task
+
+from ofa.errors import UserError
+from ofa.fairseq_loading import build_network, plain_group, read_checkpoint, task_config
+from ofa.spec import TaskOptions
+from ofa.tasks.fairseq_joint import MEMBERS
+
+NOT_SHARED = ("data", "selected_cols", "constraint_range")  # options of every task that are of one task's files
+SHARED = {field.name for field in dataclasses.fields(TaskOptions)} - set(NOT_SHARED) | {"max_image_size"}
+
+
+class LoadedCheckpoint:
+    """The network of a checkpoint, and tasks by name.
+
+    Args:
+        overrides: values of options that replace the stored ones, for every task.
+        ema: take the averaged weights.
+    Attributes:
+        trained: task that the checkpoint was trained on -> its stored options.
+        network: on the CPU, in evaluation mode.
+    Raises: UserError if the file is no checkpoint, or its vocabulary folder is missing or another one.
+    """
+
+    def __init__(self, path: str, overrides: Mapping[str, Any], ema: bool = False):
+        self.path, self.overrides = path, dict(overrides)
+        state = read_checkpoint(path, overrides)
+        stored = plain_group(state["cfg"]["task"])
+        name = stored.get("_name") or stored.get("task")
+        members = (state.get("task_state") or {}).get(MEMBERS) or {name: stored}
+        self.trained = {name: {**stored, **options} for name, options in members.items() if name in TASK_REGISTRY}
+        self.shared = {key: value for key, value in next(iter(members.values()), stored).items() if key in SHARED}
+        first = setup_task(self.config(next(iter(self.trained), "caption")))
+        self.vocabulary, self.bpe = first.vocabulary, first.bpe
+        self.network = build_network(path, state, first, ema)
+
+    def config(self, name: str, **changes: Any):
+        """The stored options of a task, or of a task that was not trained those that all tasks share."""
+        return task_config(self.path, name, self.trained.get(name, self.shared), {**self.overrides, **changes})
+
+    def task(self, name: str, **changes: Any):
+        """A task with the checkpoint's vocabulary. Args: changes: of its options."""
+        config = merge_with_parent(TASK_DATACLASS_REGISTRY[name](), self.config(name, **changes))
+        return TASK_REGISTRY[name](config, self.vocabulary, self.bpe)
+
+    def generation(self, name: str) -> dict[str, Any]:
+        """The generation options with which a task was validated; none if it was not trained."""
+        try:
+            return json.loads(self.trained.get(name, {}).get("eval_args") or "{}")
+        except ValueError as error:
+            raise UserError(f"{self.path}: expected JSON in the stored --eval-args, found {error}") from None

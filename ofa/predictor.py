@@ -1,0 +1,199 @@
+"""Ask a model about pictures, from Python.
+
+    from ofa import OFA
+
+    model = OFA.load("checkpoint_best.pt")
+    model.caption("dog.jpg")                                  # 'a dog lying on a sofa'
+    model.answer("dog.jpg", "what color is the sofa?")        # 'red'
+    model.answer("dog.jpg", "what is it?", region=(30, 40, 200, 180))
+    model.ground("dog.jpg", "the cushion on the left").box    # (31.2, 40.6, 204.9, 180.0), pixels
+    model.entails("dog.jpg", "an animal is outdoors")         # 'no'
+    model.generate("dog.jpg", "what does the image describe?")
+
+A picture is a path, a PIL image, an array or a tensor (``ofa.data.pictures``). Every argument may be a list: several
+pictures, several texts for one picture, or as many texts as pictures; the replies are a list then, computed in batches.
+Options of the generator (``beam=3, max_len_b=20``, see ``ofa.models.generation_options``) may be given to each call.
+"""
+
+import json
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+import ofa
+from ofa.data.collate import collate
+from ofa.data.pictures import as_picture
+from ofa.data.sample import SampleBuilder
+from ofa.errors import UserError
+from ofa.evaluation import NOT_WHILE_EVALUATING, PRECISIONS, choose_device, to_device
+from ofa.replies import Answer, Region, answer_of, region_of
+
+CAPTION, ANSWER, REGION_ANSWER, GROUND, ENTAIL, INSTRUCT = "caption", "vqa_gen", "grounded_qa", "refcoco", "snli_ve", "instruction"
+# For tasks that a checkpoint was not trained on; else the --eval-args of its training.
+GENERATION = {CAPTION: {"beam": 5, "max_len_b": 16, "no_repeat_ngram_size": 3}}
+OTHERWISE = {"beam": 5, "max_len_b": 30}
+
+Picture = Any  # see ofa.data.pictures.as_picture
+Row = dict[str, str]
+
+
+class OFA:
+    """A model that captions, answers, grounds, judges and follows instructions. Made by ``OFA.load``.
+
+    Attributes:
+        checkpoint: network, vocabulary and stored options (``ofa.fairseq_predicting.LoadedCheckpoint``).
+        batch_size: pictures that go through the network together.
+    """
+
+    def __init__(self, checkpoint, device: torch.device, dtype: torch.dtype, batch_size: int = 16):
+        self.checkpoint, self.batch_size = checkpoint, batch_size
+        self.device, self.dtype = device, dtype
+        self.network = checkpoint.network.to(device=device, dtype=dtype)
+        self._tasks: dict[tuple, Any] = {}
+
+    @classmethod
+    def load(cls, checkpoint: str | Path, bpe_dir: str | Path | None = None, *, device: str | None = None, precision: str = "fp32",
+             ema: bool = False, batch_size: int = 16, **overrides: Any) -> "OFA":
+        """A model from a checkpoint file of this project or of the release.
+
+        Args:
+            bpe_dir: vocabulary folder; default: the one of the training, as the checkpoint names it.
+            device: ``cpu``, ``cuda`` or None for a GPU if there is one. precision: fp32, fp16 or bf16.
+            ema: take the averaged weights.
+            overrides: other stored options to replace, e.g. ``patch_image_size=384, ans2label_file="answers.json"``.
+        Raises: UserError if the checkpoint or the folder cannot be read or do not fit together.
+        """
+        if precision not in PRECISIONS:
+            raise UserError(f"precision: expects one of {', '.join(PRECISIONS)}, found {precision!r}")
+        ofa.register_fairseq_plugin()
+        from ofa.fairseq_predicting import LoadedCheckpoint
+
+        given = {**NOT_WHILE_EVALUATING, **overrides}
+        if bpe_dir is not None:
+            given |= {"bpe_dir": str(bpe_dir), "bpe": None}
+        return cls(LoadedCheckpoint(str(checkpoint), given, ema), choose_device(device), PRECISIONS[precision], batch_size)
+
+    # --- what can be asked ------------------------------------------------------------------------------------
+
+    def caption(self, image: Picture | Sequence[Picture], *, best: int = 1, **generation: Any) -> Answer | list[Answer]:
+        """What the image shows. Args: best: captions per image; all but the first are its ``others``."""
+        return self._answers(CAPTION, image, {}, best, generation)
+
+    def answer(self, image: Picture | Sequence[Picture], question: str | Sequence[str], region: Any = None, *,
+               answers: Sequence[str] | None = None, best: int = 1, **generation: Any) -> Answer | list[Answer]:
+        """The answer to a question.
+
+        Args:
+            region: the box that the question is about: left, top, right, bottom in pixels; or one per question.
+            answers: choose among these. Default: the set of answers that the checkpoint was trained with, if it was;
+                else any words.
+        """
+        changes: dict[str, Any] = {}
+        if answers is not None:
+            if isinstance(answers, str) or not answers:
+                raise UserError(f"answers: expects a list of texts to choose from, found {answers!r}")
+            labels = json.dumps({text: number for number, text in enumerate(answers)})
+            changes = {"ans2label_dict": labels, "ans2label_file": None, "unconstrained_training": False, "val_inference_type": "allcand"}
+        columns: dict[str, Any] = {"question": question}
+        if region is not None:
+            columns["box"] = _boxes_in_words(region)
+        return self._answers(ANSWER if region is None else REGION_ANSWER, image, columns, best, generation, **changes)
+
+    def ground(self, image: Picture | Sequence[Picture], text: str | Sequence[str], *, best: int = 1, **generation: Any
+               ) -> Region | list[Region]:
+        """The region that a text describes. Args: best: regions per text; all but the first are its ``others``."""
+        single, pictures, rows = self._rows(image, {"text": text})
+        replies = [region_of(one, picture.size) for one, picture in zip(self._predict(GROUND, pictures, rows, best, generation), pictures)]
+        return replies[0] if single else replies
+
+    def entails(self, image: Picture | Sequence[Picture], hypothesis: str | Sequence[str], premise: Any = None, *, best: int = 1,
+                **generation: Any) -> Answer | list[Answer]:
+        """``yes``, ``no`` or ``maybe``: does the image show what the hypothesis says?
+
+        Args: premise: a text that belongs to the image; then image and premise together have to say it.
+        """
+        columns = {"hypothesis": hypothesis, **({} if premise is None else {"caption": premise})}
+        return self._answers(ENTAIL, image, columns, best, generation, add_caption=premise is not None)
+
+    def generate(self, image: Picture | Sequence[Picture], instruction: str | Sequence[str], *, best: int = 1, **generation: Any
+                 ) -> Answer | list[Answer]:
+        """What the model says to any instruction; symbols such as ``<bin_12>`` in it stand for themselves."""
+        return self._answers(INSTRUCT, image, {"instruction": instruction}, best, generation)
+
+    # --- how it is done ---------------------------------------------------------------------------------------
+
+    def _answers(self, name: str, image: Any, columns: dict[str, Any], best: int, generation: dict[str, Any], **changes: Any):
+        single, pictures, rows = self._rows(image, columns)
+        predictions = self._predict(name, pictures, rows, best, generation, **changes)
+        replies = [answer_of(one, picture.size) for one, picture in zip(predictions, pictures)]
+        return replies[0] if single else replies
+
+    def _rows(self, image: Any, columns: dict[str, Any]) -> tuple[bool, list[Image.Image], list[Row]]:
+        """Whether one reply is wanted, and the picture and the columns of every row."""
+        given = {"image": image, **columns}
+        lengths = {name: len(value) for name, value in given.items() if isinstance(value, (list, tuple))}
+        count = next(iter(lengths.values()), 1)
+        if set(lengths.values()) - {count}:
+            found = ", ".join(f"{length} of '{name}'" for name, length in lengths.items())
+            raise UserError(f"expects lists of one length, found {found}")
+        images = image if "image" in lengths else [image]
+        pictures = [as_picture(one, "" if isinstance(one, (str, Path)) else f"image {number}") for number, one in enumerate(images, 1)]
+        pictures = pictures if "image" in lengths else pictures * count
+        rows = [{name: value[row] if name in lengths else value for name, value in columns.items()} for row in range(count)]
+        for number, row in enumerate(rows, 1):
+            for name, value in row.items():
+                if not isinstance(value, str) or not value.strip():
+                    raise UserError(f"{name} {number}: expects a text, found {value!r}")
+        return not lengths, pictures, rows
+
+    def _predict(self, name: str, pictures: list[Image.Image], rows: list[Row], best: int, generation: dict[str, Any], **changes: Any):
+        return [one for part in self.predict_batches(name, pictures, rows, best, generation, **changes) for one in part]
+
+    def predict_batches(self, name: str, pictures: Sequence[Image.Image], rows: Sequence[Row], best: int = 1,
+                        generation: dict[str, Any] | None = None, **changes: Any) -> Iterator[list]:
+        """The predictions of a task, batch by batch.
+
+        Args:
+            name: of the task. rows: columns of each picture by name; those left out are empty.
+            changes: options of the task to replace.
+        """
+        task, builder, decoding, generator = self._prepared(name, best, generation or {}, changes)
+        for start in range(0, len(rows), self.batch_size):
+            samples = []
+            for row in range(start, min(start + self.batch_size, len(rows))):
+                columns = {**dict.fromkeys(task.spec.columns, ""), "id": str(row), "image": "given", **rows[row]}
+                samples.append(builder(columns, row, where=f"image {row + 1}", open_image=lambda _, picture=pictures[row]: picture))
+            batch = to_device(collate(samples, self.checkpoint.vocabulary.pad), self.device, self.dtype)
+            with torch.inference_mode():
+                yield task.predict(batch, [self.network], generator, decoding, best)
+
+    def _prepared(self, name: str, best: int, generation: dict[str, Any], changes: dict[str, Any]):
+        """Task, sample builder, decoding and generator of a call."""
+        key = (name, json.dumps(changes, sort_keys=True))
+        if key not in self._tasks:
+            task = self.checkpoint.task(name, **changes)
+            self._tasks[key] = task, SampleBuilder(task.spec, task.options(), task.vocabulary, task.bpe, "predict", answers=task.answers)
+        task, builder = self._tasks[key]
+        untrained = name not in self.checkpoint.trained and not changes.get("ans2label_dict")
+        decoding = task.spec.decoding(task.options(), untrained)
+        usual = self.checkpoint.generation(name) or GENERATION.get(name, OTHERWISE)
+        options = {**usual, **generation}
+        options["beam"] = max(options.get("beam", 5), best)
+        return task, builder, decoding, task.generator_for([self.network], Namespace(**options), decoding)
+
+
+def _boxes_in_words(region: Any) -> str | list[str]:
+    """A box, or a list of boxes, as a TSV has them."""
+    boxes = region.tolist() if hasattr(region, "tolist") else region
+    if isinstance(boxes, Region):
+        boxes = boxes.box
+    if isinstance(boxes, (list, tuple)) and boxes and isinstance(boxes[0], (list, tuple, Region)):
+        return [_boxes_in_words(box) for box in boxes]
+    try:
+        return ",".join(str(float(corner)) for corner in boxes)
+    except (TypeError, ValueError):
+        raise UserError(f"region: expects left, top, right, bottom in pixels, found {region!r}") from None
