@@ -149,9 +149,13 @@ class LabelSmoothedCriterion(OFACriterion):
             return losses.symmetric_divergence(log_probabilities(some, at))[:, None]
 
         columns = losses.by_rows(token_losses, logits, rows)
+        if allowed is not None:
+            impossible = columns[:, 1].isinf()
+            if training:
+                check_targets(impossible, target[rows], rows, sample)
+            else:  # a rare answer of a validation file, which no training has to know
+                rows, columns = rows[~impossible], columns[~impossible]
         loss, nll, rank = columns.unbind(-1)[:3]
-        if training and allowed is not None:
-            check_targets(nll, target[rows], rows, sample)
         kept = self.kept_tokens(rank, update_num)
         total_loss = loss[kept].sum()
         if self.use_rdrop:
@@ -225,9 +229,9 @@ def repeat_batch(sample: dict) -> dict:
     return {**doubled, "ntokens": 2 * sample["ntokens"], "nsentences": 2 * sample["nsentences"]}
 
 
-def check_targets(nll: Tensor, target: Tensor, rows: Tensor, sample: dict) -> None:
+def check_targets(impossible: Tensor, target: Tensor, rows: Tensor, sample: dict) -> None:
     """A target outside its allowed tokens has an infinite loss: stop with the sample's name instead of training on."""
-    wrong = nll.isinf().nonzero()[:, 0]
+    wrong = impossible.nonzero()[:, 0]
     if len(wrong) == 0:
         return
     first = wrong[0]

@@ -10,9 +10,10 @@ import torch
 from fairseq.data import FairseqDataset
 
 from ofa.data.collate import collate
-from ofa.data.sample import Sample, SampleBuilder
+from ofa.data.sample import Sample, SampleBuilder, blank_image
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
+from ofa.spec import Example
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +100,13 @@ class OFADataset(RowsDataset):
     def row(self, index: int) -> dict[str, str]:
         """Columns of a row by name."""
         return dict(zip(self.columns, self.file[int(index)]))
+
+    def example(self, index: int) -> Example:
+        """What a row asks and expects, without reading its image."""
+        numbers = [(name, number) for name, number in zip(self.columns, self.file.selected_cols) if name != "image"]
+        texts = self.file.texts(index, [number for _, number in numbers])
+        row = {"image": "(not read)", **{name: text for (name, _), text in zip(numbers, texts)}}
+        return self.builder.example(row, index, where=self.file.where(index), open_image=blank_image)
 
     def collater(self, samples: list[Sample]) -> dict:
         """The batch of some samples, see ``ofa.data.collate``."""

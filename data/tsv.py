@@ -14,6 +14,8 @@ import numpy as np
 from ofa.data.tsv_index import BOM, open_index
 from ofa.errors import UserError
 
+BLOCK = 1 << 14  # bytes at either end of a long row that ``TsvFile.texts`` looks at
+
 
 class TsvFile:
     """The rows of one TSV file as lists of strings, in any order, from any number of processes.
@@ -47,6 +49,11 @@ class TsvFile:
         """
         if index < 0:
             index += len(self)
+        fields = self._fields(index)
+        return [fields[column] for column in self.selected_cols]
+
+    def _fields(self, index: int) -> list[str]:
+        """All columns of a row."""
         row = self._row_bytes(index)
         try:
             fields = row.decode("utf-8").split("\t")
@@ -62,7 +69,25 @@ class TsvFile:
                 f"{self.where(index)}: expects {self.num_columns} tab-separated columns as row 1 has, "
                 f"found {len(fields)}; is there a {culprit} inside a field?"
             )
-        return [fields[column] for column in self.selected_cols]
+        return fields
+
+    def texts(self, index: int, columns: Sequence[int]) -> list[str]:
+        """Some columns of a row, read without what lies between: pictures are long, and mostly at one end of a row.
+
+        Args: columns: numbers in the file (not among ``selected_cols``).
+        Raises: as ``[]``, but other columns than these are not checked.
+        """
+        start, end = int(self.offsets[index]), int(self.offsets[index + 1])
+        if end - start > 2 * BLOCK:
+            if self._file is None:
+                self._row_bytes(index)
+            first = os.pread(self._file.fileno(), BLOCK, start).split(b"\t")[:-1]
+            last = os.pread(self._file.fileno(), BLOCK, end - BLOCK).rstrip(b"\r\n").split(b"\t")[1:]
+            if all(column < len(first) or self.num_columns - column <= len(last) for column in columns):
+                found = (first[column] if column < len(first) else last[column - self.num_columns] for column in columns)
+                return [field.decode("utf-8", "replace") for field in found]
+        fields = self._fields(index)
+        return [fields[column] for column in columns]
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_file": None, "_offsets": None}

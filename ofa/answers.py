@@ -112,61 +112,56 @@ class AnswerSet:
     """Answers in their order, encoded.
 
     Args:
-        texts: at least one, none twice.
+        texts: at least one, none twice. Those with the same tokens have the same score.
         encode: text -> token ids. bos, eos: around every path of the trie.
 
     Attributes: texts; tokens: ids of each answer, without start and end; trie.
-    Raises: UserError if two answers have the same tokens, or one has none.
+    Raises: UserError if there is none, or one without tokens.
     """
 
     def __init__(self, texts: Sequence[str], encode: Callable[[str], list[int]], bos: int = 0, eos: int = 2):
         self.texts = list(texts)
         self.tokens = [encode(" " + text) for text in self.texts]
         self.bos, self.eos = bos, eos
-        first: dict[tuple[int, ...], str] = {}
-        for text, tokens in zip(self.texts, self.tokens):
-            if not tokens:
-                raise UserError(f"answer set: expected answers with at least one token, found {text!r}; remove it")
-            other = first.setdefault(tuple(tokens), text)
-            if other is not text:
-                raise UserError(
-                    f"answer set: expected answers that the vocabulary tells apart, found {other!r} and {text!r} with the "
-                    "same tokens; remove one of them"
-                )
+        empty = [text for text, tokens in zip(self.texts, self.tokens) if not tokens]
+        if empty or not self.texts:
+            finding = f"{empty[0]!r}; remove it" if empty else "no answer at all"
+            raise UserError(f"answer set: expected answers with at least one token, found {finding}")
         self.trie = Trie(eos, ([bos, *tokens, eos] for tokens in self.tokens))
-        self._known = set(self.texts)
+        self._lengths = {text: len(tokens) for text, tokens in zip(self.texts, self.tokens)}
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def __contains__(self, text: str) -> bool:
-        return text in self._known
+    def length_of(self, text: str) -> Optional[int]:
+        """Tokens of an answer; None if it is not in the set."""
+        return self._lengths.get(text)
 
     def allowed_after(self, tokens: Sequence[int]) -> list[int]:
         """Tokens that may follow the beginning of an answer; the end alone after what begins no answer."""
         return self.trie.get_next_layer([self.bos, *tokens])
 
-    def longer_than(self, length: Optional[int]) -> set[str]:
-        """Answers of more tokens than a target may have."""
-        return {text for text, tokens in zip(self.texts, self.tokens) if length is not None and len(tokens) > length}
-
 
 class MissingAnswers:
-    """Answers of rows that cannot be learned, counted.
+    """Answers of rows that cannot be learned, counted: those outside a set, and those that would be cut.
 
-    Args: answers: the set. longest: most tokens of a target; longer answers of the set are cut, and lead nowhere.
+    Args: length_of: answer -> its tokens; None: it is not in the set.
     """
 
-    def __init__(self, answers: AnswerSet, longest: Optional[int]):
-        self.answers, self.cut = answers, answers.longer_than(longest)
+    def __init__(self, length_of: Callable[[str], Optional[int]]):
+        self.length_of = length_of
+        self.cut: set[str] = set()  # in the set, but too long
         self.counts: Counter[str] = Counter()
         self.places: dict[str, str] = {}
         self.rows = 0
 
-    def look_at(self, answer: str, where: str) -> None:
-        """Args: answer: of a row. where: ``file:row``."""
+    def look_at(self, answer: str, where: str, longest: Optional[int] = None) -> None:
+        """Args: answer: of a row. where: ``file:row``. longest: tokens to which targets are cut; beginnings lead nowhere."""
         self.rows += 1
-        if answer not in self.answers or answer in self.cut:
+        length = self.length_of(answer)
+        if length is None or (longest is not None and length > longest):
+            if length is not None:
+                self.cut.add(answer)
             self.counts[answer] += 1
             self.places.setdefault(answer, where)
 
@@ -174,6 +169,7 @@ class MissingAnswers:
         """Add what other processes found in other rows."""
         for other in others:
             self.rows += other.rows
+            self.cut |= other.cut
             self.counts.update(other.counts)
             for answer, where in other.places.items():
                 self.places[answer] = min(where, self.places.get(answer, where), key=row_number)
@@ -189,19 +185,26 @@ class MissingAnswers:
             for answer, count in found
         ]
 
-    def message(self, path: str, source: str) -> str:
-        """What is wrong and how to mend it."""
+    def message(self, path: str, size: int, source: str, may_be_free: bool = False) -> str:
+        """What is wrong and how to mend it.
+
+        Args: size, source: of the set. may_be_free: the task can be trained without one.
+        """
         total = sum(self.counts.values())
-        if total == self.rows and not self.cut:
-            hint = "; no row has one of its answers: is it the label file of another dataset?"
-        else:
-            hint = ""
-        more = f"\n  and {len(self.counts) - LISTED} more (ofa answers check lists all)" if len(self.counts) > LISTED else ""
-        too_long = "raise --max-tgt-length for those that are too long, " if self.cut & set(self.counts) else ""
+        listed = "\n  ".join(self.lines(LISTED))
+        if len(self.counts) > LISTED:
+            listed += f"\n  and {len(self.counts) - LISTED} other answers (ofa answers check lists all)"
+        if total == self.rows:
+            return (
+                f"{path}: expected the {size} answers of {source}, found none of them in {total} rows, but\n  "
+                f"{listed}\nis it the label file of another dataset? Give the one of this file by --ans2label-file"
+            )
+        remedies = [f"make a set that has them (ofa answers build {path} --out FILE)", "remove these rows"]
+        remedies += ["raise --max-tgt-length for those that are too long"] if self.cut else []
+        remedies += ["train without a set (--unconstrained-training)"] if may_be_free else []
         return (
-            f"{path}: expected the {len(self.answers)} answers of {source}, found {total} of {self.rows} rows with others"
-            f"{hint}\n  " + "\n  ".join(self.lines(LISTED)) + more + f"\nmake a set that has them (ofa answers build {path} "
-            f"--out FILE), {too_long}remove these rows, or train without a set (--unconstrained-training)"
+            f"{path}: expected the {size} answers of {source}, found {total} of {self.rows} rows with others\n  "
+            f"{listed}\n{', or '.join(remedies)}"
         )
 
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 import ofa
 from ofa.errors import UserError
 from ofa.preparation import base64_of_file
-from ofa.results import merge_predictions, write_predictions
+from ofa.results import check_folder, merge_predictions, write_predictions
 from ofa.spec import Decoding, Prediction
 
 logger = logging.getLogger(__name__)
@@ -166,6 +166,8 @@ def _in_one_line(function, *args):
 
 def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluation | None:
     """The share of one process; the first one gathers and writes."""
+    if options.results and rank == 0:
+        check_folder(options.results)
     device = choose_device(options.device, rank)
     task, models, stored = load(options, device)
     dataset = open_rows(task, options)

@@ -1,8 +1,11 @@
 """Label files: ``trainval_ans2label.pkl``, ``class2label_new.pkl`` and the like, ``{text: number}``, as pickle or JSON."""
 
 import json
+import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
+from ofa.atomic import replacing
 from ofa.errors import UserError
 from ofa.plain_pickle import read_plain_pickle
 
@@ -29,3 +32,10 @@ def read_label_file(path: str | Path) -> dict[str, int]:
     ):
         raise UserError(f"{path}: expected {EXPECTED}, found {type(content).__name__} of something else; is it the right file?")
     return content
+
+
+def write_label_file(path: str | Path, texts: Sequence[str]) -> None:
+    """Number the texts from 0 and write them: a pickle if the name ends so, else JSON. The file appears whole."""
+    labels = {text: number for number, text in enumerate(texts)}
+    with replacing(path, "wb") as file:
+        file.write(pickle.dumps(labels) if Path(path).suffix in (".pkl", ".p") else json.dumps(labels, ensure_ascii=False).encode())

@@ -6,6 +6,7 @@ merging puts them in the order of the file, keeps one per row and refuses gaps.
 
 import json
 import math
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,19 @@ def merge_predictions(parts: Iterable[Iterable[Numbered]], num_rows: int) -> lis
 def result_path(folder: str | Path, subset: str) -> Path:
     """``<folder>/<subset>_predict.json``."""
     return Path(folder) / f"{subset}_predict.json"
+
+
+def check_folder(folder: str | Path) -> None:
+    """Make the folder of results. Raises: UserError if it cannot be written, before hours of work are spent."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder}: expected a folder for results that can be written, found none ({error.strerror}); give another "
+            "--results-path, or change its permissions"
+        ) from None
 
 
 def write_predictions(folder: str | Path, subset: str, entries: list[Entry]) -> Path:

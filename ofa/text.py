@@ -94,3 +94,9 @@ def parse_answers(field: str, where: str = "") -> dict[str, float]:
             )
         answers[answer] = score
     return answers
+
+
+def learned_answer(field: str, where: str = "") -> str:
+    """The answer of highest confidence, the first of several: ``"0.6|!+yes&&1.0|!+no"`` -> ``"no"``."""
+    answers = parse_answers(field, where)
+    return max(answers, key=answers.get)

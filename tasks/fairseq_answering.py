@@ -118,7 +118,7 @@ class AnsweringTask(FairseqTask):
         given = [0] * sample["nsentences"] if prefix is None else prefix.ne(self.vocabulary.pad).sum(1).tolist()
         generated = self.inference_step(generator, models, sample, prefix)
         return [
-            [self.hypothesis(one["tokens"][length:], one.get("score", math.nan)) for one in best[:count]]
+            [self.hypothesis(one["tokens"][length:], score_behind(one, length, generator)) for one in best[:count]]
             for best, length in zip(generated, given)
         ]
 
@@ -167,6 +167,15 @@ class AnsweringTask(FairseqTask):
     def prediction(self, tokens: Iterable[int]) -> str:
         """The answer in words that generated tokens stand for."""
         return self.spec.prediction(self.hypothesis(tokens), BatchRow(), self.cfg).text
+
+
+def score_behind(hypothesis: Mapping[str, Any], given: int, generator: SequenceGenerator) -> float:
+    """Score of what was generated behind the first ``given`` tokens, which were not the network's choice."""
+    if not given or "positional_scores" not in hypothesis:
+        return float(hypothesis.get("score", math.nan))
+    tokens = hypothesis["positional_scores"][given:]
+    options = generator.options
+    return float(tokens.sum()) / (1.0 if options.unnormalized else max(len(tokens), 1) ** options.lenpen)
 
 
 def as_list(values: Any) -> list:

@@ -22,6 +22,7 @@ from fairseq.tasks import TASK_REGISTRY, register_task
 
 import ofa.tasks
 from ofa import fairseq_ranks
+from ofa.answers import source_of
 from ofa.bpe import load_language
 from ofa.data.fairseq_dataset import OFADataset
 from ofa.data.sample import SampleBuilder, answer_set
@@ -30,6 +31,7 @@ from ofa.errors import UserError
 from ofa.fairseq_samples import Gallery
 from ofa.fairseq_nonfinite import check_loss
 from ofa.spec import BatchRow, Decoding, Prediction, TaskOptions, TaskSpec
+from ofa.tasks.fairseq_answer_check import check_evaluation, check_training
 from ofa.tasks.fairseq_answering import AnsweringTask
 from ofa.vocabulary import Vocabulary
 
@@ -61,6 +63,7 @@ class OFATask(AnsweringTask):
         self.bpe = bpe
         self.dictionary = fairseq_dictionary(vocabulary)
         self.answers = answer_set(self.spec, self.options(), vocabulary, bpe)
+        self.checked_files: set[str] = set()  # training files change with the epoch
         self.scorer = None
         self.gallery = Gallery(cfg.imagenet_default_mean_and_std)
 
@@ -99,8 +102,19 @@ class OFATask(AnsweringTask):
             data_files(self.cfg.data or "", split, epoch), self.cfg.selected_cols or self.spec.default_cols
         )
         builder = SampleBuilder(self.spec, self.options(), self.vocabulary, self.bpe, split, answers=self.answers)
-        self.datasets[split] = OFADataset(file, builder, shuffle=split == "train" and self.cfg.shuffle)
+        dataset = OFADataset(file, builder, shuffle=split == "train" and self.cfg.shuffle)
         logger.info("%s: %s, %d rows", split, file.path, len(file))
+        if self.answers is not None and file.path not in self.checked_files:
+            self.check_answers(dataset)
+        self.datasets[split] = dataset
+
+    def check_answers(self, dataset: OFADataset) -> None:
+        """Raises: UserError if the rows cannot be answered with this run's set of answers."""
+        if dataset.builder.split == "train":
+            check_training(dataset, self.answers, source_of(self.cfg))
+        elif self.spec.closed:
+            check_evaluation(dataset, self.answers, source_of(self.cfg))
+        self.checked_files.add(dataset.file.path)
 
     def options(self) -> TaskOptions:
         """The task's part of the configuration as plain values: small to send to workers."""

@@ -13,7 +13,7 @@ from ofa.spec import Decoding, Example, Prediction, RowContext, TaskSpec
 
 PROMPT = " what does the image describe?"
 TOP = 5
-ACCURACY = Accuracy("score", "_score_sum", "_score_cnt", top=("top5", TOP))
+ACCURACY = Accuracy("score", "_score_sum", "_score_cnt", top=("top5", TOP), digits=3)
 
 
 @dataclass

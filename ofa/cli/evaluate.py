@@ -37,6 +37,10 @@ def add_parser(subparsers) -> None:
     what.add_argument("--model-overrides", "--overrides", type=_dictionary, default={}, metavar="DICT", dest="overrides",
                       help="stored options to replace, e.g. \"{'patch_image_size': 384}\"")
     what.add_argument("--ema-eval", action="store_true", help="take the averaged weights (EMA) of the checkpoint")
+    what.add_argument("--zero-shot", action="store_true",
+                      help="as a model answers that was never finetuned on the task: constraints act on probabilities, "
+                           "without renormalising; questions are answered freely")
+    _add_task(parser)
     _add_outputs(parser)
     _add_generation(parser)
     _add_machine(parser)
@@ -44,6 +48,35 @@ def add_parser(subparsers) -> None:
         parser.add_argument(flag, help=argparse.SUPPRESS)
     parser.add_argument("--user-dir", help=argparse.SUPPRESS)  # we are the plugin
     parser.set_defaults(run=run)
+
+
+# Options of tasks that are often given anew for an evaluation.
+TASK_OPTIONS = ("selected_cols", "bpe_dir", "bpe", "patch_image_size", "max_src_length", "max_tgt_length", "prompt_type",
+                "ans2label_file", "ans2label_dict", "valid_batch_size", "max_object_length", "val_inference_type", "add_object",
+                "add_caption", "unconstrained_training", "imagenet_default_mean_and_std")
+
+
+def _add_task(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the task, where the checkpoint's training does not say it", "(any other option of it: "
+                                      "--model-overrides)")
+    for flag, kind, text in (
+        ("--patch-image-size", int, "side of the square image, pixels"), ("--max-src-length", int, "longest source"),
+        ("--max-tgt-length", int, "longest target"), ("--max-object-length", int, "most objects that --add-object names"),
+        ("--valid-batch-size", int, "how many of all answers are scored together"),
+    ):
+        group.add_argument(flag, type=kind, help=text)
+    group.add_argument("--prompt-type", choices=("none", "src", "prev_output"), help="what the decoder is given")
+    group.add_argument("--ans2label-file", metavar="FILE", help="the answers, {text: number} as pickle or JSON")
+    group.add_argument("--ans2label-dict", metavar="JSON", help="the answers as JSON")
+    group.add_argument("--val-inference-type", choices=("allcand", "beamsearch"), help="score all answers, or search along them")
+    group.add_argument("--beam-search-vqa-eval", action="store_const", const="beamsearch", dest="val_inference_type",
+                       help="the same as --val-inference-type beamsearch")
+    for flag, text in (
+        ("--add-object", "name the picture's objects in the question"), ("--add-caption", "give the picture's caption"),
+        ("--unconstrained-training", "the model was trained without a set of answers"),
+        ("--imagenet-default-mean-and-std", "normalise images by ImageNet's mean and std"),
+    ):
+        group.add_argument(flag, action="store_true", default=None, help=text)
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -119,13 +152,13 @@ def run(args: argparse.Namespace) -> int:
 
     started = time.monotonic()
     _check(args)
-    given = {name: getattr(args, name) for name in ("selected_cols", "bpe_dir", "bpe") if getattr(args, name)}
+    given = {name: getattr(args, name) for name in TASK_OPTIONS if getattr(args, name) is not None}
     evaluation = evaluate(EvaluationOptions(
         paths=args.path.split(":"), data=args.data, images=args.images, task=args.task, subset=args.gen_subset,
         results=args.results_path, overrides={**args.overrides, **given},
         generation={name: getattr(args, name) for name in GENERATION}, batch_size=args.batch_size,
-        precision=args.precision, device="cpu" if args.cpu else None, ema=args.ema_eval, workers=args.num_workers,
-        processes=args.nproc, seed=args.seed))
+        precision=args.precision, device="cpu" if args.cpu else None, ema=args.ema_eval, zero_shot=args.zero_shot,
+        workers=args.num_workers, processes=args.nproc, seed=args.seed))
     if evaluation is None:
         return 0  # another process of torchrun reports
     rows = len(evaluation.texts)

@@ -14,18 +14,21 @@ class Accuracy:
     Args:
         name: of the figure. total, count: names of the counts, the summed credit and the number of rows.
         top: (name, k): another figure, what the best of the k best predictions earns.
+        digits: figures of validation are rounded to, as in the release.
     """
 
     name: str
     total: str
     count: str
     top: tuple[str, int] | None = None
+    digits: int = 4
 
     def metrics(self) -> tuple[Metric, ...]:
         """The figures of validation; each row counts the same, whatever the batches."""
         names = {self.name: (self.total, self.count), **({self.top[0]: self.top_counts()} if self.top else {})}
         return tuple(
-            Metric(name, counts, partial(mean_of, total=counts[0], count=counts[1]), always) for name, counts in names.items()
+            Metric(name, counts, partial(mean_of, total=counts[0], count=counts[1], digits=self.digits), always)
+            for name, counts in names.items()
         )
 
     def top_counts(self) -> tuple[str, str]:
@@ -57,6 +60,6 @@ def best_credit(prediction: Prediction, accepted: Mapping[str, float], k: int = 
     return max(float(accepted.get(one.text, 0.0)) for one in [prediction, *prediction.others][:k])
 
 
-def mean_of(counts: Mapping[str, float], total: str, count: str) -> float:
-    """Mean credit, rounded as in the release."""
-    return round(counts[total] / max(counts[count], 1), 4)
+def mean_of(counts: Mapping[str, float], total: str, count: str, digits: int) -> float:
+    """Mean credit."""
+    return round(counts[total] / max(counts[count], 1), digits)
