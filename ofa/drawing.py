@@ -17,7 +17,7 @@ from ofa.boxes import clip_boxes
 PREDICTED, TRUE, GIVEN = "#ff6a2b", "#18b4d8", "#f2c53d"  # what a model found, what was expected, what was asked about
 RIM = "#101418"
 SMALLEST, LARGEST = 320, 2000  # a shorter side below SMALLEST is enlarged by a whole factor, never beyond LARGEST
-LINE, LETTER = 0.006, 0.042  # line width and letter size as parts of the shorter side
+LINE, LETTER = 0.008, 0.042  # line width and letter size as parts of the shorter side
 MAX_LINES = 2
 WIDE_FONTS = ("NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc", "NotoSansSC-Regular.otf", "msyh.ttc", "PingFang.ttc", "DejaVuSans.ttf")
 
@@ -69,7 +69,7 @@ class _Pen:
         self.size = canvas.size
         self.draw = ImageDraw.Draw(canvas)
         shorter = min(canvas.size)
-        self.line = max(2, round(LINE * shorter))
+        self.line = max(3, round(LINE * shorter))
         self.letter = max(12, round(LETTER * shorter))
         self.margin = max(2, self.letter // 4)
         self.taken: list[Rectangle] = []

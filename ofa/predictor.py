@@ -161,18 +161,19 @@ class OFA:
             name: of the task. rows: columns of each picture by name; those left out are empty.
             changes: options of the task to replace.
         """
-        task, builder, decoding, generator = self._prepared(name, best, generation or {}, changes)
+        task, builder, decoding, options = self._prepared(name, best, generation or {}, changes)
         for start in range(0, len(rows), self.batch_size):
             samples = []
             for row in range(start, min(start + self.batch_size, len(rows))):
                 columns = {**dict.fromkeys(task.spec.columns, ""), "id": str(row), "image": "given", **rows[row]}
                 samples.append(builder(columns, row, where=f"image {row + 1}", open_image=lambda _, picture=pictures[row]: picture))
             batch = to_device(collate(samples, self.checkpoint.vocabulary.pad), self.device, self.dtype)
+            generator = task.generator_for([self.network], Namespace(**_behind_prompt(options, task.prefix_tokens(batch))), decoding)
             with torch.inference_mode():
                 yield task.predict(batch, [self.network], generator, decoding, best)
 
     def _prepared(self, name: str, best: int, generation: dict[str, Any], changes: dict[str, Any]):
-        """Task, sample builder, decoding and generator of a call."""
+        """Task, sample builder, decoding and generation options of a call."""
         key = (name, json.dumps(changes, sort_keys=True))
         if key not in self._tasks:
             task = self.checkpoint.task(name, **changes)
@@ -183,7 +184,14 @@ class OFA:
         usual = self.checkpoint.generation(name) or GENERATION.get(name, OTHERWISE)
         options = {**usual, **generation}
         options["beam"] = max(options.get("beam", 5), best)
-        return task, builder, decoding, task.generator_for([self.network], Namespace(**options), decoding)
+        return task, builder, decoding, options
+
+
+def _behind_prompt(options: dict[str, Any], prefix: torch.Tensor | None) -> dict[str, Any]:
+    """The options for hypotheses that begin with a prompt: callers mean the length of what comes behind it."""
+    if prefix is None or "max_len_b" not in options:
+        return options
+    return {**options, "max_len_b": options["max_len_b"] + prefix.size(1)}
 
 
 def _boxes_in_words(region: Any) -> str | list[str]:

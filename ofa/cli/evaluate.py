@@ -51,8 +51,8 @@ def add_parser(subparsers) -> None:
 
 
 # Options of tasks that are often given anew for an evaluation.
-TASK_OPTIONS = ("selected_cols", "bpe_dir", "bpe", "patch_image_size", "max_src_length", "max_tgt_length", "prompt_type",
-                "ans2label_file", "ans2label_dict", "valid_batch_size", "max_object_length", "val_inference_type", "add_object",
+TASK_OPTIONS = ("selected_cols", "bpe_dir", "bpe", "patch_image_size", "num_bins", "max_image_size", "max_src_length",
+                "max_tgt_length", "prompt_type", "ans2label_file", "ans2label_dict", "valid_batch_size", "max_object_length", "val_inference_type", "add_object",
                 "add_caption", "unconstrained_training", "imagenet_default_mean_and_std")
 
 
@@ -60,8 +60,10 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the task, where the checkpoint's training does not say it", "(any other option of it: "
                                       "--model-overrides)")
     for flag, kind, text in (
-        ("--patch-image-size", int, "side of the square image, pixels"), ("--max-src-length", int, "longest source"),
-        ("--max-tgt-length", int, "longest target"), ("--max-object-length", int, "most objects that --add-object names"),
+        ("--patch-image-size", int, "side of the square image, pixels"), ("--num-bins", int, "location bins per image side"),
+        ("--max-image-size", int, "side of a square, pixels, whose far edge is the last bin"),
+        ("--max-src-length", int, "longest source"), ("--max-tgt-length", int, "longest target"),
+        ("--max-object-length", int, "most objects that --add-object names"),
         ("--valid-batch-size", int, "how many of all answers are scored together"),
     ):
         group.add_argument(flag, type=kind, help=text)

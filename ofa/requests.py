@@ -1,0 +1,138 @@
+"""What to ask about which picture: one image, a folder of them, or a file of JSON lines.
+
+    {"image": "a.jpg"}                                                      a caption
+    {"image": "a.jpg", "question": "what color is it?"}                     an answer
+    {"image": "a.jpg", "question": "what is it?", "region": [3, 4, 90, 80]} an answer about a region, in pixels
+    {"image": "a.jpg", "text": "the red car"}                               the region of a text
+    {"image": "a.jpg", "hypothesis": "a car drives", "premise": "a road"}   yes, no or maybe; the premise may be left out
+    {"image": "a.jpg", "instruction": "what does the image describe?"}      any instruction
+
+Paths are as seen from the folder of the file. Other keys are kept and come out again.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ofa.errors import UserError
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+NEEDED = {"caption": None, "answer": "question", "ground": "text", "entails": "hypothesis", "generate": "instruction"}
+OPTIONAL = {"answer": "region", "entails": "premise"}
+# Tasks under their training names.
+TASKS = {"caption": "caption", "vqa_gen": "answer", "grounded_qa": "answer", "refcoco": "ground", "snli_ve": "entails",
+         "instruction": "generate"}  # fmt: skip
+
+
+@dataclass
+class Request:
+    """One thing to ask.
+
+    Args:
+        image: path of the picture. name: the same as it was given.
+        verb: one of ``NEEDED``. words: what the verb needs, by name; a region is a list of four numbers.
+        kept: further keys of the line.
+        where: ``file:row`` or the path, for messages.
+    """
+
+    image: Path
+    name: str
+    verb: str
+    words: dict[str, Any] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
+    where: str = ""
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """Requests of one kind can be asked together."""
+        return self.verb, *sorted(self.words)
+
+
+def verb_of(task: str) -> str:
+    """``refcoco`` or ``ground`` -> ``ground``. Raises: UserError that lists the known names."""
+    verb = TASKS.get(task, task)
+    if verb not in NEEDED:
+        raise UserError(f"--task: expects one of {', '.join(NEEDED)} or {', '.join(TASKS)}, found {task!r}")
+    return verb
+
+
+def read_requests(source: str, verb: str | None, words: Mapping[str, Any]) -> list[Request]:
+    """What an input asks.
+
+    Args:
+        source: an image file, a folder of image files, or a file of JSON lines (``.jsonl`` or ``.json``).
+        verb: what to ask where a line does not say it; None: what its words are for, or a caption.
+        words: for every request that does not have them itself, by name.
+    Raises: UserError if there is nothing to read or a line is wrong.
+    """
+    path = Path(source)
+    refuse_url(source, "")
+    if path.is_dir():
+        images = sorted(one for one in path.iterdir() if one.suffix.lower() in IMAGE_ENDINGS)
+        if not images:
+            raise UserError(f"{source}: expects image files ({', '.join(IMAGE_ENDINGS)}), found none in this folder")
+        return [_request({}, image, image.name, verb, words, str(image)) for image in images]
+    if not path.is_file():
+        raise UserError(f"{source}: expects an image, a folder of images or a .jsonl file, found nothing there")
+    if path.suffix.lower() in (".jsonl", ".json"):
+        return _lines(path, verb, words)
+    return [_request({}, path, source, verb, words, source)]
+
+
+def _lines(path: Path, verb: str | None, words: Mapping[str, Any]) -> list[Request]:
+    requests = []
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: expects UTF-8 text, found other bytes ({error.reason}); save it as UTF-8") from None
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{where}: expects one JSON object per line, found {line[:60]!r} ({error})") from None
+        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or not entry["image"].strip():
+            raise UserError(f"{where}: expects an object with \"image\": \"path\", found {line[:60]!r}")
+        refuse_url(entry["image"], f"{where}: ")
+        requests.append(_request(entry, path.parent / entry["image"], entry["image"], verb, words, where))
+    if not requests:
+        raise UserError(f"{path}: expects lines such as {{\"image\": \"a.jpg\"}}, found an empty file")
+    return requests
+
+
+def refuse_url(name: str, where: str) -> None:
+    """Raises: UserError for ``https://...`` and the like: nothing is read from the network."""
+    if "://" in name:
+        raise UserError(f"{where}expects a picture on this machine, found the URL {name!r}; download it and give its path")
+
+
+def _request(entry: dict, image: Path, name: str, verb: str | None, words: Mapping[str, Any], where: str) -> Request:
+    said = {key: value for key, value in {**words, **entry}.items() if value is not None}
+    if "task" in entry:
+        verb = verb_of(str(entry["task"]))
+    if verb is None:
+        verb = next((verb for verb, needed in NEEDED.items() if needed in said), "caption")
+    needed, optional = NEEDED[verb], OPTIONAL.get(verb)
+    chosen = {key: said[key] for key in (needed, optional) if key in said}
+    if needed is not None and not (isinstance(chosen.get(needed), str) and chosen[needed].strip()):
+        raise UserError(f"{where}: '{verb}' expects \"{needed}\": a text, found {chosen.get(needed)!r}; give it in the line or by "
+                        f"--{needed}")
+    if not isinstance(chosen.get("premise", ""), str):
+        raise UserError(f"{where}: expects \"premise\": a text, found {chosen['premise']!r}")
+    if "region" in chosen:
+        chosen["region"] = _region(chosen["region"], where)
+    kept = {key: value for key, value in entry.items() if key not in ("image", "task", *chosen)}
+    return Request(image, name, verb, chosen, kept, where)
+
+
+def _region(value: Any, where: str) -> list[float]:
+    numbers = value.split(",") if isinstance(value, str) else value
+    try:
+        x0, y0, x1, y1 = region = [float(number) for number in numbers]
+    except (TypeError, ValueError):
+        raise UserError(f"{where}: expects \"region\": [left, top, right, bottom] in pixels, found {value!r}") from None
+    return region

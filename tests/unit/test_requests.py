@@ -1,0 +1,97 @@
+"""What ``ofa predict`` is asked: images, folders and JSON lines become requests, or one message with file and row."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from ofa.errors import UserError
+from ofa.replies import Answer, Region
+from ofa.requests import read_requests, verb_of
+
+
+def jsonl(folder, *entries) -> str:
+    text = "\n".join(entry if isinstance(entry, str) else json.dumps(entry) for entry in entries)
+    (folder / "ask.jsonl").write_text(text + "\n\n", encoding="utf-8")
+    return str(folder / "ask.jsonl")
+
+
+def test_words_say_what_is_asked(tmp_path):
+    source = jsonl(
+        tmp_path,
+        {"image": "a.jpg"},
+        {"image": "sub/b.jpg", "question": "what?", "id": 7},
+        {"image": "a.jpg", "question": "what?", "region": [1, 2, 3.5, 4]},
+        {"image": "a.jpg", "text": "the car"},
+        {"image": "a.jpg", "hypothesis": "a car", "premise": "a road"},
+        {"image": "/tmp/a.jpg", "instruction": "look", "question": "not asked", "task": "generate"},
+    )
+    requests = read_requests(source, None, {})
+    assert [request.verb for request in requests] == ["caption", "answer", "answer", "ground", "entails", "generate"]
+    assert requests[1].image == tmp_path / "sub/b.jpg" and requests[1].kept == {"id": 7} and requests[1].name == "sub/b.jpg"
+    assert requests[2].words == {"question": "what?", "region": [1, 2, 3.5, 4]} and requests[2].kind != requests[1].kind
+    assert requests[4].words == {"hypothesis": "a car", "premise": "a road"}
+    assert str(requests[5].image) == "/tmp/a.jpg" and requests[5].kept == {"question": "not asked"}
+
+
+def test_the_command_line_speaks_for_lines_that_do_not(tmp_path):
+    source = jsonl(tmp_path, {"image": "a.jpg"}, {"image": "b.jpg", "question": "and this?"})
+    requests = read_requests(source, None, {"question": "what is it?", "text": None})
+    assert [request.words["question"] for request in requests] == ["what is it?", "and this?"]
+
+
+def test_a_folder_is_its_images_in_order(tmp_path):
+    for name in ("b.PNG", "a.jpg", "notes.txt"):
+        (tmp_path / name).write_text("")
+    requests = read_requests(str(tmp_path), "ground", {"text": "the car"})
+    assert [request.name for request in requests] == ["a.jpg", "b.PNG"] and {request.verb for request in requests} == {"ground"}
+
+
+def test_one_image_is_one_request(tmp_path):
+    (tmp_path / "a.jpg").write_text("")
+    (request,) = read_requests(str(tmp_path / "a.jpg"), None, {})
+    assert request.verb == "caption" and request.words == {}
+
+
+@pytest.mark.parametrize(("task", "verb"), [("refcoco", "ground"), ("vqa_gen", "answer"), ("caption", "caption"), ("entails", "entails")])
+def test_tasks_have_two_names(task, verb):
+    assert verb_of(task) == verb
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", r"ask\.jsonl:2: expects one JSON object per line"),
+        ("[1]", r'ask\.jsonl:2: expects an object with "image"'),
+        ({"question": "x"}, r'ask\.jsonl:2: expects an object with "image"'),
+        ({"image": "https://a.b/c.jpg"}, r"ask\.jsonl:2: expects a picture on this machine, found the URL"),
+        ({"image": "a.jpg", "task": "ground"}, r"""ask\.jsonl:2: 'ground' expects "text": a text, found None"""),
+        ({"image": "a.jpg", "question": 7}, r"""ask\.jsonl:2: 'answer' expects "question": a text, found 7"""),
+        ({"image": "a.jpg", "question": "x", "region": [1, 2]}, r'ask\.jsonl:2: expects "region"'),
+        ({"image": "a.jpg", "hypothesis": "x", "premise": 3}, r'ask\.jsonl:2: expects "premise"'),
+        ({"image": "a.jpg", "task": "guess"}, "--task: expects one of caption, answer"),
+    ],
+)
+def test_a_wrong_line_is_one_message(tmp_path, line, words):
+    with pytest.raises(UserError, match=words):
+        read_requests(jsonl(tmp_path, {"image": "a.jpg"}, line), None, {})
+
+
+@pytest.mark.parametrize("name", ["nowhere", "http://a.b/c.jpg", "empty", "empty.jsonl"])
+def test_an_input_without_anything_to_ask_is_one_message(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(UserError, match="expects|expected"):
+        read_requests(name if ":" in name else str(tmp_path / name), None, {})
+
+
+def test_annotated_pictures_of_one_name_do_not_replace_each_other(tmp_path):
+    from ofa.drawn_replies import Drawer
+
+    requests = read_requests(jsonl(tmp_path, {"image": "x/a.jpg", "text": "car"}, {"image": "y/a.png", "question": "what?"}), None, {})
+    drawer, picture = Drawer(str(tmp_path / "drawn")), Image.new("RGB", (400, 330), "grey")
+    region = Region((10, 10, 90, 90), (0.025, 0.03, 0.225, 0.27), (1, 2, 3, 4), -0.1)
+    paths = [drawer.draw(request, picture, reply) for request, reply in zip(requests, (region, Answer("a car", -0.2)))]
+    assert [path.rpartition("/")[2] for path in paths] == ["a.jpg", "a_2.jpg"]
+    sizes = [Image.open(path).size for path in paths]
+    assert sizes[0] == (400, 330) and sizes[1][1] > 330, "an answer stands above the picture, a box in it"
