@@ -92,6 +92,65 @@ def test_caption_stage_2_has_the_released_numbers(size, parse_training):
     assert (args.patch_image_size, args.max_src_length, args.max_tgt_length) == (480, 80, 20)
 
 
+@pytest.mark.parametrize("size, length, drop", [("base", (15, 0.04, 0), 0.1), ("large", (0, 0, 1000), 0.2)])
+def test_question_answering_has_the_released_numbers(size, length, drop, parse_training):
+    words = dry_run(ROOT / "run_scripts/vqa/train.sh", SIZE=size, NPROC="32")
+    args = parse_training(after(words, "fairseq_cli.train"))
+    assert (args.max_epoch or 0, args.warmup_ratio or 0, args.warmup_updates or 0) == length
+    assert args.max_update == (40000 if size == "large" else 0) and args.encoder_drop_path_rate == drop
+    assert (args.lr, args.label_smoothing, args.patch_image_size, args.selected_cols) == ([5e-5], 0.1, 480, "0,5,2,3,4")
+    assert (args.max_src_length, args.max_tgt_length, args.max_object_length, args.valid_batch_size) == (80, 30, 30, 20)
+    assert args.add_object and args.freeze_encoder_embedding and args.freeze_decoder_embedding and not args.unconstrained_training
+    assert (args.prompt_type, args.val_inference_type) == ("prev_output", "allcand")
+    assert args.ans2label_file.endswith("dataset/vqa_data/trainval_ans2label.pkl")
+    assert args.store_ema and args.uses_ema and args.ema_fp32 and args.ema_decay == 0.9999
+    assert args.batch_size * 32 * args.update_freq[0] == 512 and args.best_checkpoint_metric == "vqa_score"
+
+
+@pytest.mark.parametrize("size, lr, epochs, drop", [("base", 5e-5, 5, 0.1), ("large", 2e-5, 6, 0.2)])
+def test_entailment_has_the_released_numbers(size, lr, epochs, drop, parse_training):
+    words = dry_run(ROOT / "run_scripts/snli_ve/train.sh", SIZE=size, NPROC="8")
+    args = parse_training(after(words, "fairseq_cli.train"))
+    assert (args.lr, args.max_epoch, args.warmup_ratio, args.label_smoothing) == ([lr], epochs, 0.06, 0.0)
+    assert (args.encoder_drop_path_rate, args.patch_image_size, args.max_src_length, args.max_tgt_length) == (drop, 480, 80, 20)
+    assert args.add_caption and args.prompt_type == "prev_output" and not args.freeze_encoder_embedding
+    assert args.batch_size * 8 * args.update_freq[0] == 256 and args.best_checkpoint_metric == "snli_score"
+
+
+def test_image_classification_has_the_released_numbers(parse_training):
+    words = dry_run(ROOT / "run_scripts/image_classify/train.sh", NPROC="16")
+    args = parse_training(after(words, "fairseq_cli.train"))
+    assert (args.lr, args.max_update, args.warmup_updates, args.label_smoothing) == ([5e-5], 160000, 1000, 0.1)
+    assert (args.max_src_length, args.max_tgt_length, args.selected_cols, args.patch_image_size) == (128, 30, "0,2", 480)
+    assert args.imagenet_default_mean_and_std and args.ans2label_file.endswith("imagenet_1k_data/class2label_new.pkl")
+    assert args.batch_size * 16 * args.update_freq[0] == 256 and args.best_checkpoint_metric == "score"
+
+
+@pytest.mark.parametrize("mode, expected", [
+    ("allcand", ("allcand", None)), ("beam", ("beamsearch", None)), ("unconstrained", (None, True)),
+])  # fmt: skip
+def test_questions_are_answered_in_three_ways(mode, expected):
+    from ofa.cli.main import build_parser
+
+    words = dry_run(ROOT / "run_scripts/vqa/evaluate.sh", MODE=mode, SPLIT="test")
+    args = build_parser().parse_args(words[words.index("evaluate") :])
+    assert (args.val_inference_type, args.unconstrained_training) == expected and args.ema_eval
+    assert args.data.endswith("vqa_test.tsv") and args.gen_subset == "test"
+    assert not build_parser().parse_args(dry_run(ROOT / "run_scripts/vqa/evaluate.sh", NO_EMA="1")[3:]).ema_eval
+
+
+@pytest.mark.parametrize("script, setting", [
+    *((f"{task}/{script}.sh", {"SPLIT": "tset"}) for task, script in (
+        ("vqa", "evaluate"), ("vqa", "evaluate_zeroshot"), ("snli_ve", "evaluate"), ("image_classify", "evaluate_zeroshot"))),
+    ("vqa/evaluate.sh", {"MODE": "guess"}), ("snli_ve/train.sh", {"SIZE": "giant"}),
+], ids=str)  # fmt: skip
+def test_an_unknown_split_mode_or_size_lists_the_known_ones(script, setting):
+    (name, value), = setting.items()
+    environment = os.environ | {"DRY_RUN": "1", "OFA_VENV": sys.prefix} | setting
+    done = subprocess.run(["bash", ROOT / "run_scripts" / script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and f"{name} expects" in done.stderr and f"found '{value}'" in done.stderr
+
+
 def test_stage_2_finds_the_best_checkpoint_of_stage_1(tmp_path):
     """In a copy of the scripts, beside a run of stage 1 and beside the released archive."""
     shutil.copytree(ROOT / "run_scripts", tmp_path / "run_scripts")
@@ -163,7 +222,9 @@ def test_our_command_parses_every_evaluation_script(script, size):
 
     words = dry_run(script, SIZE=size)
     namespace = build_parser().parse_args(words[words.index("evaluate") :])
-    assert namespace.beam == (10 if size == "huge" else 5) and namespace.cpu
+    assert namespace.cpu and namespace.task == script.parent.name.replace("vqa", "vqa_gen")
+    if script.parent.name == "caption":
+        assert namespace.beam == (10 if size == "huge" else 5)
 
 
 def test_starting_over_moves_the_old_run_aside(tmp_path):
