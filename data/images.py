@@ -11,13 +11,15 @@ import base64
 import binascii
 import io
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps
-from torchvision import transforms
-from torchvision.transforms import InterpolationMode
 
 from ofa.errors import UserError, place
+
+if TYPE_CHECKING:
+    from torchvision import transforms
 
 OFA_MEAN = OFA_STD = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -106,12 +108,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def image_transform(
     size: int, mean: tuple[float, ...] = OFA_MEAN, std: tuple[float, ...] = OFA_STD
-) -> transforms.Compose:
+) -> "transforms.Compose":
     """PIL image in RGB -> float32[3, size, size], normalised; picklable.
 
     Squashed to a square by PIL's bicubic filter: matches the released checkpoints
     (tests/parity/test_images.py). ``--imagenet-default-mean-and-std`` takes IMAGENET_MEAN and IMAGENET_STD.
     """
+    from torchvision import transforms  # seconds to import, and decoding needs none of it
+    from torchvision.transforms import InterpolationMode
+
     return transforms.Compose(
         [
             transforms.Resize((size, size), interpolation=InterpolationMode.BICUBIC),

@@ -40,6 +40,7 @@ def _one_text(selected: str) -> Layout:
 LAYOUTS = {
     "caption": Layout({"id": "id", "image": "image", "caption": "caption"}, "0,4,2", max_tgt=20),
     "vqa_gen": Layout({"id": "id", "image": "image", "question": "question", "answers": "answers", "objects": "any"}, "0,5,2,3,4"),
+    "grounded_qa": Layout({"id": "id", "image": "image", "question": "question", "box": "box", "answers": "answers"}, "0,5,2,3,4"),
     "refcoco": Layout({"id": "id", "image": "image", "text": "phrase", "box": "box"}, "0,4,2,3"),
     "snli_ve": Layout({"id": "id", "image": "image", "hypothesis": "phrase", "caption": "any", "label": "label"}, "0,2,3,4,5",
                       labels=NLI),
@@ -65,7 +66,7 @@ LAYOUTS = {
     "detection": Layout({"id": "id", "image": "image", "objects": "detections"}, "0,1,2"),
 }  # fmt: skip
 FILE_NAMES = {  # how official files begin -> task
-    "caption": "caption", "vqa": "vqa_gen", "trainval": "vqa_gen", "refcoco": "refcoco", "snli_ve": "snli_ve",
+    "caption": "caption", "vqa": "vqa_gen", "trainval": "vqa_gen", "grounded_qa": "grounded_qa", "refcoco": "refcoco", "snli_ve": "snli_ve",
     "imagenet": "image_classify", "image_classify": "image_classify", "coco_vqgan": "image_gen", "image_gen": "image_gen",
     "ocr": "ocr", "gigaword": "gigaword", "vision_language": "vision_language", "text": "text", "image": "image",
     "detection": "detection", "cola": "cola", "sst2": "sst2", "mnli": "mnli", "mrpc": "mrpc", "qnli": "qnli", "qqp": "qqp",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ofa.data.images import decode_image
 from ofa.doctor.boxes import boxes_of, clipped, outside
 from ofa.doctor.layouts import Layout
 from ofa.doctor.rules import CELL_RULES, ROW_RULES, Rule, Settings
@@ -141,6 +142,4 @@ class RowChecker:
 
 def picture_size(cell: str) -> tuple[int, int]:
     """Width and height of a picture that decodes to its end. Raises: UserError."""
-    from ofa.data.images import decode_image  # brings torch: only where pictures are looked at
-
     return decode_image(cell).size

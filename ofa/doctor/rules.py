@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from ofa.doctor.boxes import boxes_of, turned, upright
 from ofa.text import CONFIDENCE, JOIN, clean_phrase, clean_question, remove_punctuation
 
@@ -185,14 +187,14 @@ def _class_words(cell: str, settings: Settings) -> str:
     return "" if settings.answers is None or cell in settings.answers else shown(cell)
 
 
-CODES: dict[int, frozenset[str]] = {}  # number of codes -> their numbers as texts
-
-
 def _code_numbers(cell: str, settings: Settings) -> str:
-    if settings.num_codes not in CODES:
-        CODES[settings.num_codes] = frozenset(map(str, range(settings.num_codes)))
-    others = set(cell.split(" ")) - CODES[settings.num_codes]
-    return shown(min(others)) if others else ""
+    other = cell.encode().translate(None, b"0123456789 ").decode("utf-8", "replace")
+    if other or not cell:
+        return f"the character {other[:1]!r}" if other else "an empty field"
+    numbers = np.fromstring(cell, np.int64, sep=" ")  # a third of the time of int() on each
+    if len(numbers) != cell.count(" ") + 1:
+        return "two blanks in a row, or one at an end"
+    return str(numbers.max()) if numbers.max() >= settings.num_codes else ""
 
 
 def _plain_codes(cell: str, settings: Settings) -> str:

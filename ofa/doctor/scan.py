@@ -22,8 +22,8 @@ from ofa.progress import Progress
 LISTED = 1000  # findings kept per rule; all are counted
 CHUNK = 8 << 20  # bytes handed to a process at a time, ...
 CHUNK_OF_PICTURES = 1 << 20  # ... where it has to decode their pictures
-WORTH_PROCESSES = 64 << 20  # bytes from which starting processes pays, ...
-WORTH_PROCESSES_FOR_PICTURES = 8 << 20  # ... where pictures are decoded
+WORTH_PROCESSES = 256 << 20  # bytes from which starting processes pays, ...
+WORTH_PROCESSES_FOR_PICTURES = 32 << 20  # ... where pictures are decoded
 PROBED = 1000  # rows that decide how many columns the file has
 
 

@@ -65,6 +65,10 @@ def _question_row(entry: Entry, box_format: str) -> tuple[str, ...]:
     return entry.uniq_id, entry.image_id, question, _answers(entry), JOIN.join(entry.texts("objects")), IMAGE
 
 
+def _region_row(entry: Entry, box_format: str) -> tuple[str, ...]:
+    return entry.uniq_id, entry.image_id, _needed(entry, "question"), _box(entry, box_format), _answers(entry), IMAGE
+
+
 def _grounding_row(entry: Entry, box_format: str) -> tuple[str, ...]:
     return entry.uniq_id, entry.image_id, _needed(entry, "text"), _box(entry, box_format), IMAGE
 
@@ -94,6 +98,7 @@ class OwnTask:
 FIELDS = {
     "caption": OwnTask(("image", "caption"), (), "caption_{}.tsv", None),
     "vqa_gen": OwnTask(("image", "question", "answer"), ("objects",), "vqa_{}.tsv", _question_row),
+    "grounded_qa": OwnTask(("image", "question", "box", "answer"), CORNERS, "grounded_qa_{}.tsv", _region_row),
     "refcoco": OwnTask(("image", "text", "box"), CORNERS, "refcoco_{}.tsv", _grounding_row),
     "snli_ve": OwnTask(("image", "hypothesis", "label"), ("caption",), "snli_ve_{}.tsv", _entailment_row),
     "image_classify": OwnTask(("image", "label"), (), "image_classify_{}.tsv", _class_row),

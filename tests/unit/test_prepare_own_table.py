@@ -6,6 +6,7 @@ import pytest
 from original_data import write_json_lines, write_pictures
 
 from ofa.cli.main import main
+from ofa.sources.own_table import FIELDS
 
 NAMES = {1: "a.jpg", 2: "b.jpg", 3: "sub/c.jpg"}  # 40 x 30, 64 x 48, 30 x 50 pixels
 
@@ -51,6 +52,12 @@ def test_boxes_as_list_text_four_columns_and_with_a_size(folder):
     (folder / "t.csv").write_text("image,text,x0,y0,x1,y1,id\nb.jpg,it,1,2,29,38.5,k7\n")
     assert run(folder, "t.csv", "refcoco", "--box-format", "xywh") == 0
     assert texts(folder, "refcoco_train.tsv") == [["k7", "b", "it", "1.0,2.0,30.0,40.5"]]
+
+
+def test_questions_about_a_region_have_both_columns(folder):
+    write_json_lines(folder / "t.jsonl", [{"image": "b.jpg", "question": "what?", "box": [1, 2, 30, 40], "answer": "a cat"}])
+    assert run(folder, "t.jsonl", "grounded_qa") == 0
+    assert texts(folder, "grounded_qa_train.tsv") == [["0", "b", "what?", "1.0,2.0,30.0,40.0", "1.0|!+a cat"]]
 
 
 def test_captions_of_one_picture_are_put_together(folder):
@@ -106,6 +113,20 @@ def test_bad_tables_are_one_message_and_nothing_is_written(folder, capsys, fault
     message = capsys.readouterr().err
     assert words in message and message.count("\n") == 1
     assert not (folder / "out").exists()
+
+
+ENTRY = {"image": "a.jpg", "caption": "A dog.", "question": "what is it?", "answer": "a dog", "text": "the dog", "box": [1, 2, 20, 20],
+         "hypothesis": "A dog runs.", "label": "neutral"}
+
+
+@pytest.mark.parametrize("task", FIELDS)
+def test_the_doctor_finds_nothing_in_what_was_prepared(folder, capsys, task):
+    write_json_lines(folder / "t.jsonl", [ENTRY | {"split": split} for split in ("train", "val", "test")])
+    assert run(folder, "t.jsonl", task) == 0
+    files = [str(path) for path in sorted((folder / "out").glob("*.tsv"))]
+    assert len(files) >= 3
+    assert main(["doctor", *files]) == 0
+    assert capsys.readouterr().out.count(f"task {task}: no faults") == len(files)
 
 
 def test_a_line_that_is_no_json_is_named(folder, capsys):

@@ -1,0 +1,19 @@
+"""The doctor knows the columns of every task as the task itself declares them."""
+
+import pytest
+
+from ofa.doctor.layouts import LAYOUTS
+from ofa.tasks import declared_specs
+
+SPECS = [spec for spec in declared_specs() if spec.name in LAYOUTS]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=[spec.name for spec in SPECS])
+def test_columns_are_those_of_the_task(spec):
+    layout = LAYOUTS[spec.name]
+    assert layout.selected == spec.default_cols
+    assert tuple(layout.columns) == tuple(spec.columns)
+
+
+def test_tasks_with_files_of_their_own_are_known():
+    assert {"caption", "vqa_gen", "grounded_qa", "refcoco", "snli_ve", "image_classify"} <= {spec.name for spec in SPECS}
