@@ -2,6 +2,9 @@
 
 import math
 import random
+import runpy
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -97,3 +100,11 @@ def test_words_without_an_alternative_are_not_fed_to_the_decoder():
     answers = [[4], [5, 6, 7], [8, 9, 10], [8, 9, 11, 12]]
     ranker = AnswerRanker(Trie(EOS, [[BOS, *answer, EOS] for answer in answers]), BOS)
     assert [part.tokens.tolist() for part in ranker.parts] == [[0], [8, 9]]
+
+
+def test_the_benchmark_finds_equal_scores(monkeypatch, capsys):
+    words = ["all_candidates.py", "--arch=ofa_nano", "--answers=60", "--images=1", "--pixels=32", "--prompt=3", "--part=20"]
+    monkeypatch.setattr(sys, "argv", words)
+    runpy.run_path(str(Path(__file__).resolve().parents[2] / "benchmarks/all_candidates.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert float(printed.split("difference of a score")[1]) < 1e-4 and "ratio" in printed
