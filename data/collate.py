@@ -131,7 +131,7 @@ NEUTRAL: dict[str, Callable[[Sample, Any], Any]] = {
     "code_mask": lambda sample, other: torch.tensor([False]),
     "conf": lambda sample, other: torch.tensor([1.0]),
     "ref_dict": lambda sample, other: {},
-    "constraint_mask": lambda sample, other: other.new_ones(0, other.shape[1]),  # padding allows every token
+    "constraint_mask": lambda sample, other: other.new_ones(len(sample["target"]), other.shape[1]),
     "decoder_prompt": lambda sample, other: sample["prev_output_tokens"][:1].numpy(),
     "prefix_tokens": lambda sample, other: other.new_empty(0),
     "target_str": lambda sample, other: "",

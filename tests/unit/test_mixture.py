@@ -68,6 +68,7 @@ def test_what_only_some_samples_of_a_batch_have_changes_nothing_for_the_others()
     text = sample([3, 3, 2])
     batch = collate([text, question])
     assert batch["conf"].tolist() == pytest.approx([1.0, 0.6])
+    assert batch["constraint_masks"].shape == (2, 3, 4)  # as the targets
     assert batch["constraint_masks"][0].all() and batch["constraint_masks"][1, :2].equal(mask)
     assert batch["net_input"]["patch_masks"].tolist() == [False, True]
     assert not batch["net_input"]["patch_images"][0].any() and batch["net_input"]["patch_images"][1].equal(image)
