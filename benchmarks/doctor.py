@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ofa.doctor.layouts import LAYOUTS, selected_columns
-from ofa.doctor.rules import Settings
+from ofa.doctor.rule import Settings
 from ofa.doctor.scan import scan
 
 SMALL = base64.b64encode(random.Random(0).randbytes(3000)).decode()

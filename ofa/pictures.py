@@ -1,11 +1,14 @@
 """Picture files before they are embedded: found by name, looked at once, checked whole."""
 
+import dataclasses
 import functools
 import hashlib
 import io
+import json
 import multiprocessing
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,13 +87,36 @@ def look_at(path: str) -> PictureFile:
         return PictureFile(f"not a readable image ({type(error).__name__}: {error})")
 
 
-def look_at_all(paths: Sequence[str], jobs: int) -> dict[str, PictureFile]:
-    """``look_at`` of each path, by several processes when it pays."""
-    show = functools.partial(counted, total=len(paths), what="looking at the pictures", unit="img")
-    if jobs <= 1 or len(paths) < FEW:
-        return dict(zip(paths, show(map(look_at, paths))))
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        return dict(zip(paths, show(pool.imap(look_at, paths, chunksize=32))))
+def look_at_all(paths: Sequence[str], jobs: int, notes: Path) -> dict[str, PictureFile]:
+    """``look_at`` of each path, by several processes when it pays.
+
+    Args: notes: file that keeps what was seen, so that an interrupted call goes on; removed at the end.
+    """
+    seen = _read_notes(notes)
+    left = [path for path in paths if path not in seen]
+    show = functools.partial(counted, total=len(left), what="looking at the pictures", unit="img")
+    several = jobs > 1 and len(left) >= FEW
+    notes.parent.mkdir(parents=True, exist_ok=True)
+    with multiprocessing.get_context("spawn").Pool(jobs) if several else nullcontext() as pool, open(notes, "a") as file:
+        pictures = pool.imap(look_at, left, chunksize=32) if several else map(look_at, left)
+        for path, picture in zip(left, show(pictures)):
+            seen[path] = picture
+            file.write(json.dumps([file_state(path), dataclasses.astuple(picture)]) + "\n")
+    notes.unlink()
+    return {path: seen[path] for path in paths}
+
+
+def _read_notes(notes: Path) -> dict[str, PictureFile]:
+    """Pictures seen by an interrupted call and unchanged since; a line that was cut off ends the notes."""
+    seen = {}
+    try:
+        for line in notes.read_text().splitlines():
+            (path, *state), (broken, size, *others) = json.loads(line)
+            if (path, *state) == file_state(path):
+                seen[path] = PictureFile(broken, tuple(size), *others)
+    except (OSError, ValueError):
+        pass
+    return seen
 
 
 def picture_size(path: str) -> tuple[int, int]:

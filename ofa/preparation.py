@@ -125,6 +125,19 @@ class PreparedFolder:
             self.manifest = self._previous
         if make:
             self.make()
+        else:
+            self._check_place()
+
+    def _check_place(self) -> None:
+        """Say at once, not after hours of work, that the folder cannot be made. Raises: UserError."""
+        place = self.folder
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        if not place.is_dir():
+            raise UserError(f"{self.folder}: the output folder cannot be made ({place} is a file); choose another --out")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise UserError(f"{self.folder}: the output folder cannot be made or written to ({place} is not yours to write "
+                            "to); choose another --out, or mend the permissions")
 
     def make(self) -> None:
         """Make the folder; what another plan left there goes."""
@@ -132,9 +145,7 @@ class PreparedFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{self.folder}: the output folder cannot be made ({error.strerror}); choose another --out") from None
-        if not os.access(self.folder, os.W_OK | os.X_OK):
-            raise UserError(f"{self.folder}: the output folder cannot be written to; choose another --out, "
-                            "or mend its permissions")
+        self._check_place()
         if self._previous is not self.manifest:
             self._discard(self._previous)
 

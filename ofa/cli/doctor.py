@@ -32,6 +32,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--max-tgt-length", type=int, metavar="N", help="words of a target that are kept (as in the recipes)")
     parser.add_argument("--code-dict-size", type=int, default=8192, metavar="N", help="image codes (%(default)s)")
     parser.add_argument("--code-image-size", type=int, metavar="PX", help="side of pictures that the codes are of (256)")
+    parser.add_argument("--evaluation", action="store_true", help="rows may be without answers, labels and captions")
     parser.add_argument("--no-images", action="store_true", help="do not decode pictures: much faster")
     parser.add_argument("--jobs", "--processes", type=int, default=min(8, os.cpu_count() or 1), metavar="N",
                         help="processes (%(default)s)")
@@ -82,7 +83,7 @@ def _environment() -> list:
 def _scan(path: str, arguments: argparse.Namespace):
     """The report on a TSV, and its layout."""
     from ofa.doctor.layouts import LAYOUTS, guess_task, selected_columns
-    from ofa.doctor.rules import Settings
+    from ofa.doctor.rule import Settings
     from ofa.doctor.scan import scan
     from ofa.label_file import read_label_file
 
@@ -99,14 +100,14 @@ def _scan(path: str, arguments: argparse.Namespace):
         max_src=arguments.max_src_length or layout.max_src, max_tgt=arguments.max_tgt_length or layout.max_tgt,
         labels=frozenset(layout.labels), num_codes=arguments.code_dict_size, codes=codes, picture_side=layout.picture_side,
         answers=frozenset(read_label_file(arguments.ans2label_file)) if arguments.ans2label_file else None,
-        bpe_dir=_usable(arguments.bpe_dir), images=not arguments.no_images,
+        bpe_dir=_usable(arguments.bpe_dir), images=not arguments.no_images, evaluation=arguments.evaluation,
     )  # fmt: skip
     return scan(path, settings, layout, arguments.jobs), layout
 
 
 def _usable(bpe_dir: str | None) -> str:
     """The vocabulary folder, unless it is broken: that is said once, not for every text."""
-    from ofa.doctor.rules import language
+    from ofa.doctor.text_rules import language
 
     try:
         if bpe_dir:

@@ -50,7 +50,7 @@ def _add_coco_captions(kinds) -> None:
 def _add_vqa2(kinds) -> None:
     parser = _new(
         kinds, "vqa2", "questions and answers in the format of VQA v2",
-        "vqa_train.tsv, vqa_val.tsv, vqa_test.tsv (as far as there are such questions)",
+        "vqa_train.tsv, vqa_val.tsv, vqa_test.tsv (as far as there are such questions), trainval_ans2label.json",
         "ofa prepare vqa2 --questions v2_OpenEnded_mscoco_*_questions.json --annotations v2_mscoco_*_annotations.json "
         "--images train2014 val2014 test2015 --out dataset/vqa_data", prepare_vqa2)
     parser.add_argument("--questions", nargs="+", required=True, metavar="JSON", help="question files, of any splits")
@@ -61,8 +61,11 @@ def _add_vqa2(kinds) -> None:
     _add_val_fraction(split)
     parser.add_argument("--answers-as-written", action="store_true",
                         help="keep answers as people typed them; else lower case, without articles and punctuation")
-    parser.add_argument("--ans2label-file", metavar="FILE",
-                        help="answer set (.pkl or .json): training keeps only answers that are in it")
+    answers = parser.add_mutually_exclusive_group()
+    answers.add_argument("--ans2label-file", metavar="FILE",
+                         help="answer set (.pkl or .json): training keeps only answers that are in it")
+    answers.add_argument("--min-answer-count", type=_count, default=1, metavar="N",
+                         help="the answer set is what N training questions teach (%(default)s; 9 is usual for VQA v2)")
     _add_skip_broken(parser)
     _add_common(parser)
 
@@ -219,12 +222,11 @@ def prepare_coco_captions(args: argparse.Namespace) -> int:
 
 def prepare_vqa2(args: argparse.Namespace) -> int:
     """VQA v2: ten answers become confidences."""
-    from ofa.label_file import read_label_file
     from ofa.sources.vqa2 import read_vqa2
 
-    known = read_label_file(args.ans2label_file) if args.ans2label_file else None
     found = read_vqa2(args.questions, args.annotations, *_images_and_problems(args), split=args.split,
-                      val_fraction=args.val_fraction, seed=args.seed, as_written=args.answers_as_written, known=known)
+                      val_fraction=args.val_fraction, seed=args.seed, as_written=args.answers_as_written,
+                      answer_set=args.ans2label_file, min_count=args.min_answer_count)
     return _prepare(found, args)
 
 

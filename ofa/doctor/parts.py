@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa.doctor.rows import Finding
-from ofa.doctor.rules import Rule
+from ofa.doctor.rule import Rule
 from ofa.doctor.scan import FileReport
 from ofa.errors import UserError
 

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from ofa.data.images import decode_image
 from ofa.doctor.boxes import boxes_of, clipped, outside
 from ofa.doctor.layouts import Layout
-from ofa.doctor.rules import CELL_RULES, ROW_RULES, Rule, Settings
+from ofa.doctor.rule import Rule, Settings
+from ofa.doctor.rules import CELL_RULES, ROW_RULES
 from ofa.errors import UserError
 
 WHOLE_ROW = -1
 BOX_KINDS = ("box", "detections")
+PREDICTED = ("answers", "caption", "class", "label", "target")  # kinds of columns that evaluation can do without
 
 PICTURE = Rule("picture", "a whole picture", None, "export it again, or remove the row")
 PICTURE_SIDE = Rule("picture-size", "a square picture of the right size", None,
@@ -106,9 +108,13 @@ class RowChecker:
 
     def _kinds_of(self, cells: list[str]) -> dict[str, str]:
         """Kind of every column in this row."""
-        if not self.layout.by_type or "type" not in self.columns:
-            return self.kinds
-        return self.kinds | self.layout.by_type.get(cells[self.columns["type"]], {})
+        kinds = self.kinds
+        if self.layout.by_type and "type" in self.columns:
+            kinds = kinds | self.layout.by_type.get(cells[self.columns["type"]], {})
+        if self.settings.evaluation:
+            absent = [name for name, kind in kinds.items() if kind in PREDICTED and not cells[self.columns[name]].strip()]
+            kinds = kinds | dict.fromkeys(absent, "any")
+        return kinds
 
     def _look(self, cells: list[str], kinds: dict[str, str]) -> list[Finding]:
         """Findings that need the picture."""

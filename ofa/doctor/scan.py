@@ -15,7 +15,7 @@ import numpy as np
 from ofa.data.tsv_index import BOM, open_index
 from ofa.doctor.layouts import Layout
 from ofa.doctor.rows import Finding, RowChecker
-from ofa.doctor.rules import Rule, Settings
+from ofa.doctor.rule import Rule, Settings
 from ofa.errors import UserError
 from ofa.progress import Progress
 

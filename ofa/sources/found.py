@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,11 @@ def checked_box(box: Sequence[float], size: tuple[int, int]) -> tuple[str, str]:
     if inside[2] <= inside[0] or inside[3] <= inside[1]:
         return "", f"a box inside the picture of {width} x {height} pixels, found {found}"
     return box_text(inside), ""
+
+
+def label_text(labels: Mapping[str, int]) -> tuple[str, int]:
+    """A label file as JSON, and its number of entries."""
+    return json.dumps(labels, ensure_ascii=False, indent=0) + "\n", len(labels)
 
 
 def read_json_lines(path: str | Path) -> list[tuple[int, dict]]:

@@ -4,7 +4,6 @@
     picture     label, counted from 1 in the order of the synset file
 """
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from pathlib import Path
 from ofa.errors import UserError
 from ofa.pictures import PictureFolders
 from ofa.preparation import IMAGE
-from ofa.sources.found import Found, Problems, grouped, one_line
+from ofa.sources.found import Found, Problems, grouped, label_text, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ def read_imagenet(splits: Mapping[str, str], synset_file: str, images: PictureFo
     class2label: dict[str, int] = {}
     for label, text in enumerate(words, start=1):
         class2label.setdefault(text, label)
-    found.texts["class2label.json"] = json.dumps(class2label, ensure_ascii=False, indent=0) + "\n", len(class2label)
+    found.texts["class2label.json"] = label_text(class2label)
     return found
 
 

@@ -7,7 +7,6 @@ A column of another name is named with ``--columns image=photo``. Which columns 
 """
 
 import csv
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from typing import Any
 from ofa.errors import UserError
 from ofa.pictures import PictureFolders, picture_size
 from ofa.preparation import IMAGE, Picture
-from ofa.sources.found import Found, Problems, checked_box, grouped, one_line, read_json_lines, split_at_random
+from ofa.sources.found import Found, Problems, checked_box, grouped, label_text, one_line, read_json_lines, split_at_random
 from ofa.sources.snli_ve import LABELS
-from ofa.sources.vqa2 import answer_column, clean_answer, confidences
-from ofa.text import CONFIDENCE, JOIN, parse_answers
+from ofa.sources.vqa2 import ANSWER_SET, answer_column, clean_answer, confidences, number_answers
+from ofa.text import CONFIDENCE, JOIN, learned_answer, parse_answers
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 CORNERS = ("x0", "y0", "x1", "y1")
@@ -87,18 +86,19 @@ def _class_row(entry: Entry, box_format: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class OwnTask:
-    """Columns that a task needs and may have, the file it makes, and an entry's row."""
+    """Columns that a task needs and may have, the file it makes, an entry's row, and which column has answers."""
 
     needs: tuple[str, ...]
     may_have: tuple[str, ...]
     file_name: str
     row: Callable[[Entry, str], tuple[str, ...]] | None
+    answers: int | None = None
 
 
 FIELDS = {
     "caption": OwnTask(("image", "caption"), (), "caption_{}.tsv", None),
-    "vqa_gen": OwnTask(("image", "question", "answer"), ("objects",), "vqa_{}.tsv", _question_row),
-    "grounded_qa": OwnTask(("image", "question", "box", "answer"), CORNERS, "grounded_qa_{}.tsv", _region_row),
+    "vqa_gen": OwnTask(("image", "question", "answer"), ("objects",), "vqa_{}.tsv", _question_row, 3),
+    "grounded_qa": OwnTask(("image", "question", "box", "answer"), CORNERS, "grounded_qa_{}.tsv", _region_row, 4),
     "refcoco": OwnTask(("image", "text", "box"), CORNERS, "refcoco_{}.tsv", _grounding_row),
     "snli_ve": OwnTask(("image", "hypothesis", "label"), ("caption",), "snli_ve_{}.tsv", _entailment_row),
     "image_classify": OwnTask(("image", "label"), (), "image_classify_{}.tsv", _class_row),
@@ -137,6 +137,8 @@ def read_own_table(kind: str, files: Sequence[str], task: str, images: PictureFo
     problems.settle()
     if task == "image_classify":
         _number_labels(found)
+    elif own.answers is not None:
+        _number_answers(found, own)
     return found
 
 
@@ -263,4 +265,12 @@ def _number_labels(found: Found) -> None:
     for name, groups in found.files.items():
         found.files[name] = [type(group)(group.source, tuple((IMAGE, str(labels[row[2]]), row[2]) for row in group.rows))
                              for group in groups]
-    found.texts["class2label.json"] = json.dumps(labels, ensure_ascii=False, indent=0) + "\n", len(labels)
+    found.texts["class2label.json"] = label_text(labels)
+
+
+def _number_answers(found: Found, own: OwnTask) -> None:
+    """The answer set of what training rows teach."""
+    groups = found.files.get(own.file_name.format("train"), [])
+    if groups:
+        taught = (learned_answer(row[own.answers]) for group in groups for row in group.rows)
+        found.texts[ANSWER_SET] = label_text(number_answers(taught))

@@ -6,16 +6,19 @@
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ofa.coco_captions import read_json
 from ofa.errors import UserError
+from ofa.label_file import read_label_file
 from ofa.pictures import PictureFolders
 from ofa.preparation import IMAGE
-from ofa.sources.found import Found, Problems, grouped, one_line, split_at_random
+from ofa.sources.found import Found, Problems, grouped, label_text, one_line, split_at_random
 from ofa.text import CONFIDENCE, JOIN
 
 SPLITS = ("train", "val", "test")
+ANSWER_SET = "trainval_ans2label.json"
 NO_ANSWER = f"0.0{CONFIDENCE}no"  # of a test question: the column may not be empty, and the figure 0 scores nothing
 
 NUMBERS = {word: str(number) for number, word in enumerate("zero one two three four five six seven eight nine ten".split())}
@@ -77,40 +80,83 @@ def clean_answer(answer: str) -> str:
     return text.strip()
 
 
+@dataclass
+class Question:
+    """A question on its way to a row. Args: scores: answer -> confidence, highest first."""
+
+    split: str
+    picture: str
+    columns: tuple[str, str, str]  # question id, image id, text
+    scores: dict[str, float]
+
+    def row(self) -> tuple[str, ...]:
+        return (*self.columns, answer_column(self.scores) or NO_ANSWER, "", IMAGE)
+
+
 def read_vqa2(questions: Sequence[str], annotations: Sequence[str], images: PictureFolders, problems: Problems,
               split: str | None = None, val_fraction: float | None = None, seed: int = 1, as_written: bool = False,
-              known: Iterable[str] | None = None) -> Found:
-    """The files ``vqa_train.tsv``, ``vqa_val.tsv``, ``vqa_test.tsv``.
+              answer_set: str | None = None, min_count: int = 1) -> Found:
+    """The files ``vqa_train.tsv``, ``vqa_val.tsv``, ``vqa_test.tsv`` and the answer set ``trainval_ans2label.json``.
 
     Args:
         questions, annotations: files in any order; they are matched by question id.
         split: of all questions; None: as ``data_subtype`` of each question file says (``train2014``).
         val_fraction: divide all questions by picture instead.
         as_written: keep the answers as people typed them instead of ``normal_answer``.
-        known: the answer set; in training other answers are left out, and questions that have no other.
+        answer_set: label file; None: the set is the answers that ``min_count`` training questions teach.
+            With a set, or a count above 1, training keeps only its answers, and questions that have one.
     """
-    known = None if known is None else set(known)
     answers = _read_answers(annotations, as_written)
-    settings = {"split": split, "val_fraction": val_fraction, "seed": seed, "as_written": as_written,
-                "answers": None if known is None else len(known)}
-    found = Found("vqa2", inputs=[*questions, *annotations], settings=settings)
-    rows: list[tuple[str, str, tuple[str, ...]]] = []  # split, picture, columns
+    known = read_label_file(answer_set) if answer_set else None
+    settings = {"split": split, "val_fraction": val_fraction, "seed": seed, "as_written": as_written, "min_count": min_count}
+    found = Found("vqa2", inputs=[*questions, *annotations, *filter(None, [answer_set])], settings=settings)
+    read: list[Question] = []
     for path in questions:
         record = read_json(path, ("questions",))
         part = split or ("train" if val_fraction else _split_of(path, record))
-        rows += _rows_of(path, record, part, answers, images, problems, known, found.counts)
+        read += _questions_of(path, record, part, answers, images, problems)
     if answers:
         path, _, _ = next(iter(answers.values()))
         problems.add(f"{path}: expected answers to the questions given, found {len(answers)} of other questions (first: "
                      f"question {next(iter(answers))}); is it the annotation file of another data set or split?")
     problems.settle()
-    parts = {name: [row for row in rows if row[0] == name] for name in SPLITS}
+    parts = {name: [question for question in read if question.split == name] for name in SPLITS}
     if val_fraction:
-        parts = split_at_random(rows, lambda row: row[1], val_fraction, seed)
-    for name in (name for name in SPLITS if parts.get(name)):
-        found.files[f"vqa_{name}.tsv"] = grouped((path, columns) for _, path, columns in parts[name])
+        parts |= split_at_random(read, lambda question: question.picture, val_fraction, seed)
+    if parts["train"]:
+        labels = known or number_answers((next(iter(question.scores)) for question in parts["train"]), min_count)
+        if known or min_count > 1:
+            parts["train"] = _with_known_answers(parts["train"], labels, found.counts)
+        if not parts["train"]:
+            raise UserError(f"{', '.join(annotations)}: no training question has an answer "
+                            + (f"of {answer_set}; is it the label file of another data set?" if known
+                               else f"that {min_count} questions have; lower --min-answer-count"))
+        found.texts[ANSWER_SET] = label_text(labels)
+    for name in (name for name in SPLITS if parts[name]):
+        found.files[f"vqa_{name}.tsv"] = grouped((question.picture, question.row()) for question in parts[name])
         found.counts[f"{name}_questions"] = len(parts[name])
     return found
+
+
+def number_answers(taught: Iterable[str], min_count: int = 1) -> dict[str, int]:
+    """The answers that come often enough, numbered: frequent ones first, then in the order of the alphabet."""
+    counts = Counter(taught)
+    frequent = sorted((-count, answer) for answer, count in counts.items() if count >= min_count)
+    return {answer: number for number, (_, answer) in enumerate(frequent)}
+
+
+def _with_known_answers(questions: Sequence[Question], labels: Mapping[str, int], counts: dict[str, int]) -> list[Question]:
+    """The questions that have an answer of the set, without their other answers; counts what is left out."""
+    kept = []
+    counts |= {"answers_left_out": 0, "questions_left_out": 0}
+    for question in questions:
+        scores = {answer: score for answer, score in question.scores.items() if answer in labels}
+        counts["answers_left_out"] += len(question.scores) - len(scores)
+        if scores:
+            kept.append(replace(question, scores=scores))
+        else:
+            counts["questions_left_out"] += 1
+    return kept
 
 
 def _split_of(path: str, record: dict) -> str:
@@ -137,13 +183,13 @@ def _read_answers(paths: Sequence[str], as_written: bool) -> dict[int | str, tup
     return answers
 
 
-def _rows_of(path: str, record: dict, part: str, answers: dict, images: PictureFolders, problems: Problems,
-             known: set[str] | None, counts: dict[str, int]) -> list[tuple[str, str, tuple[str, ...]]]:
-    """Rows of one question file; takes the answers that it uses out of ``answers``."""
-    rows = []
+def _questions_of(path: str, record: dict, part: str, answers: dict, images: PictureFolders,
+                  problems: Problems) -> list[Question]:
+    """Questions of one file; takes the answers that it uses out of ``answers``."""
+    questions = []
     for entry in record["questions"]:
         try:
-            number, image_id, question = entry["question_id"], entry["image_id"], one_line(entry["question"])
+            number, image_id, text = entry["question_id"], entry["image_id"], one_line(entry["question"])
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: expected questions with 'question_id', 'image_id' and 'question', found an entry "
                             f"without {error}; is it a VQA question file?") from None
@@ -152,7 +198,7 @@ def _rows_of(path: str, record: dict, part: str, answers: dict, images: PictureF
         picture = images.find(*_names(entry, record, image_id))
         if picture is None:
             problems.add(f"{where}: expected a file of image {image_id} below {images}, found none")
-        elif not question:
+        elif not text:
             problems.add(f"{where}: expected a question, found an empty text")
         elif answered_image != image_id:
             problems.add(f"{where}: shows image {image_id}, but its answers in {file} image {answered_image}; "
@@ -160,13 +206,8 @@ def _rows_of(path: str, record: dict, part: str, answers: dict, images: PictureF
         elif not scores and part != "test":
             problems.add(f"{where}: expected answers in --annotations, found none")
         else:
-            kept = scores if known is None or part != "train" else {text: scores[text] for text in scores if text in known}
-            counts["answers_left_out"] = counts.get("answers_left_out", 0) + len(scores) - len(kept)
-            if scores and not kept:
-                counts["questions_left_out"] = counts.get("questions_left_out", 0) + 1
-                continue
-            rows.append((part, picture, (str(number), str(image_id), question, answer_column(kept) or NO_ANSWER, "", IMAGE)))
-    return rows
+            questions.append(Question(part, picture, (str(number), str(image_id), text), scores))
+    return questions
 
 
 def _names(entry: dict, record: dict, image_id: int | str) -> list[str]:

@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from ofa.errors import UserError
 from ofa.pictures import PictureFile, file_state, look_at_all, name_broken
@@ -36,7 +37,7 @@ def prepare(found: Found, out: str, jobs: int, skip_broken: bool = False) -> Pre
         logger.info("%s: already complete", folder.folder)
         return folder
     if "left_out" not in folder.manifest:  # otherwise an interrupted call has looked at them already
-        looked = look_at_all(paths, jobs)
+        looked = look_at_all(paths, jobs, Path(f"{folder.folder}.looking"))
         broken = broken_ones(looked, found.sizes)
         if broken and not skip_broken:
             raise UserError(f"{len(broken)} of the pictures cannot be used: {name_broken(broken)}. "

@@ -225,6 +225,13 @@ def test_columns_may_be_selected_otherwise(tmp_path):
     assert doctor(path, "caption", "--selected-cols", "0,5,2") == 0
 
 
+@pytest.mark.parametrize("task, column", [("vqa_gen", 3), ("snli_ve", 5), ("caption", 2), ("image_classify", 2)])
+def test_rows_for_evaluation_may_be_without_what_is_predicted(tmp_path, task, column):
+    (tmp_path / "x.tsv").write_bytes(cell(2, column, "")(sound_bytes(task)))
+    assert doctor(tmp_path / "x.tsv", task) == 1
+    assert doctor(tmp_path / "x.tsv", task, "--evaluation") == 0
+
+
 def test_text_to_image_rows_may_have_text_alone(tmp_path):
     (tmp_path / "x.tsv").write_text("1\ta house\n2\ta tree\n")
     assert doctor(tmp_path / "x.tsv", "image_gen", "--selected-cols", "0,1") == 0

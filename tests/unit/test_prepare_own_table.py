@@ -33,6 +33,7 @@ def test_questions_of_a_csv_with_other_column_names(folder):
     assert run(folder, "t.csv", "vqa_gen", "--columns", "image=file", "question=q", "answer=reply") == 0
     assert texts(folder, "vqa_train.tsv") == [["0", "a", "what, and where?", "1.0|!+a dog", ""],
                                               ["1", "c", "how many?", "0.4444|!+2&&0.2222|!+3", ""]]
+    assert json.loads((folder / "out/trainval_ans2label.json").read_text()) == {"2": 0, "a dog": 1}
 
 
 def test_answers_of_json_lines_in_every_form(folder):

@@ -76,8 +76,25 @@ def test_training_keeps_the_answers_of_the_set_and_counts_the_others(tmp_path, n
     assert (counts["answers_left_out"], counts["questions_left_out"]) == (4, 1)
 
 
+def test_the_answer_set_holds_what_training_teaches_the_frequent_first(tmp_path):
+    write_vqa2(tmp_path)
+    assert vqa2(tmp_path) == 0
+    assert json.loads((tmp_path / "out/trainval_ans2label.json").read_text()) == {"3": 0, "dog": 1, "red white": 2, "yes": 3}
+
+
+def test_rare_answers_leave_the_set_and_the_training(tmp_path, capsys):
+    write_vqa2(tmp_path, annotations=[annotation(10, 1, "yes"), annotation(11, 1, "rare"), annotation(20, 2, "yes", "yes", "x"),
+                                      annotation(30, 3, "yes")])
+    assert vqa2(tmp_path, "--min-answer-count", "2") == 0
+    assert json.loads((tmp_path / "out/trainval_ans2label.json").read_text()) == {"yes": 0}
+    assert [row[0] for row in rows(tmp_path / "out/vqa_train.tsv")] == ["10", "20", "30"]
+    assert vqa2(tmp_path, "--min-answer-count", "9") == 2
+    assert "lower --min-answer-count" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content, words", [(b"[1]", "found list"), (b"{", "damaged JSON"), (pickle.dumps({"a": "b"}), "found dict"),
-                                            (pickle.dumps(print), "could run code"), (b"", "found something else")])
+                                            (pickle.dumps(print), "could run code"), (b"", "found something else"),
+                                            (b'{"zebra": 0}', "label file of another data set")])
 def test_a_file_that_is_no_answer_set_is_refused(tmp_path, capsys, content, words):
     (tmp_path / "set").write_bytes(content)
     assert vqa2(write_vqa2(tmp_path), "--ans2label-file", str(tmp_path / "set")) == 2
@@ -212,6 +229,24 @@ def test_an_interrupted_call_is_continued_to_the_same_bytes_without_looking_agai
     assert json.loads((out / "manifest.json").read_bytes()) == json.loads(manifest)
 
 
+def test_looking_at_the_pictures_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
+    write_vqa2(tmp_path)
+    looked, look_at = [], pictures.look_at
+
+    def interrupted(path):
+        if len(looked) == 2:
+            raise KeyboardInterrupt
+        looked.append(path)
+        return look_at(path)
+
+    monkeypatch.setattr(pictures, "look_at", interrupted)
+    assert vqa2(tmp_path) == 130 and not (tmp_path / "out").exists()
+    monkeypatch.setattr(pictures, "look_at", lambda path: looked.append(path) or look_at(path))
+    assert vqa2(tmp_path) == 0
+    assert len(looked) == len(set(looked)) == 3  # none twice
+    assert not list(tmp_path.glob("*.looking"))
+
+
 def test_a_finished_call_does_nothing_and_another_answer_starts_over(tmp_path, monkeypatch):
     vqa2(write_vqa2(tmp_path))
     stamp = (tmp_path / "out/vqa_train.tsv").stat().st_mtime_ns
@@ -231,7 +266,7 @@ def test_the_manifest_has_checksums_of_inputs_and_outputs_rows_and_settings(tmp_
         assert entry["sha256"] == hashlib.sha256(open(path, "rb").read()).hexdigest()
     for name, entry in manifest["files"].items():
         assert entry["sha256"] == hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest()
-    assert sum(entry["rows"] for entry in manifest["files"].values()) == 4
+    assert sum(entry["rows"] for name, entry in manifest["files"].items() if name.endswith(".tsv")) == 4
     assert manifest["pictures"]["files"] == 3  # picture 4 is in no question
 
 
@@ -305,6 +340,13 @@ def test_wrong_imagenet_files_are_one_message(tmp_path, capsys, monkeypatch, opt
 def test_a_result_folder_that_cannot_be_made_is_one_message(tmp_path, capsys):
     (write_vqa2(tmp_path) / "out").write_text("in the way")
     assert vqa2(tmp_path) == 2
+    assert "out: the output folder cannot be made" in capsys.readouterr().err
+
+
+def test_a_result_folder_below_a_file_is_one_message_before_any_picture_is_looked_at(tmp_path, capsys, monkeypatch):
+    (write_vqa2(tmp_path) / "file").write_text("in the way")
+    monkeypatch.setattr(pictures, "look_at", lambda path: pytest.fail("looks at a picture"))
+    assert vqa2(tmp_path, "--out", str(tmp_path / "file/out")) == 2
     assert "out: the output folder cannot be made" in capsys.readouterr().err
 
 
