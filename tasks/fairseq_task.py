@@ -5,9 +5,7 @@ differs between tasks is in their declarations (``ofa.spec``) alone.
 """
 
 import argparse
-import importlib
 import logging
-import pkgutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +18,6 @@ from fairseq.logging import metrics
 from fairseq.optim.amp_optimizer import AMPOptimizer
 from fairseq.tasks import TASK_REGISTRY, register_task
 
-import ofa.tasks
 from ofa import fairseq_ranks
 from ofa.answers import source_of
 from ofa.bpe import load_language
@@ -31,6 +28,7 @@ from ofa.errors import UserError
 from ofa.fairseq_samples import Gallery
 from ofa.fairseq_nonfinite import check_loss
 from ofa.spec import BatchRow, Decoding, Prediction, TaskOptions, TaskSpec
+from ofa.tasks import declared_specs
 from ofa.tasks.fairseq_answer_check import check_evaluation, check_training
 from ofa.tasks.fairseq_answering import AnsweringTask
 from ofa.vocabulary import Vocabulary
@@ -274,28 +272,6 @@ def fairseq_dictionary(vocabulary: Vocabulary) -> Dictionary:
     dictionary.indices = {symbol: index for index, symbol in enumerate(vocabulary.symbols)}
     dictionary.count = [1] * len(vocabulary)
     return dictionary
-
-
-def declared_specs() -> list[TaskSpec]:
-    """``SPEC`` (or the list ``SPECS``) of every file of this folder.
-
-    Raises: UserError if two files declare the same name.
-    """
-    owners: dict[str, str] = {}
-    specs = []
-    for module_info in sorted(pkgutil.iter_modules(ofa.tasks.__path__), key=lambda info: info.name):
-        if module_info.name.startswith(("fairseq_", "_")):
-            continue
-        module = importlib.import_module(f"ofa.tasks.{module_info.name}")
-        for spec in getattr(module, "SPECS", None) or filter(None, [getattr(module, "SPEC", None)]):
-            if spec.name in owners:
-                raise UserError(
-                    f"tasks/{module_info.name}.py: task '{spec.name}' is already declared by "
-                    f"tasks/{owners[spec.name]}.py; give one of them another name"
-                )
-            owners[spec.name] = module_info.name
-            specs.append(spec)
-    return specs
 
 
 def register_spec(spec: TaskSpec) -> type[OFATask]:

@@ -63,7 +63,7 @@ def references(row: BatchRow) -> list[str]:
 def result_row(row_id: Any, answer: Prediction) -> dict[str, Any]:
     """One entry of the result file."""
     box = {} if answer.box is None else {"box": list(answer.box)}
-    return {"uniq_id": str(row_id), "answer": answer.text, **box, "score": round(answer.score, 6)}
+    return {"uniq_id": str(row_id), "answer": answer.text, **box, "score": round(answer.score, 3)}
 
 
 SPEC = TaskSpec(

@@ -176,7 +176,8 @@ def result_row(row_id: Any, prediction: Prediction) -> dict[str, Any]:
 
 
 def described(prediction: Prediction) -> dict[str, Any]:
-    return {"box": list(prediction.box), "score": round(prediction.score, 6), "bins": prediction.bins and list(prediction.bins)}
+    """Scores to a thousandth: what lies behind depends on the number of threads."""
+    return {"box": list(prediction.box), "score": round(prediction.score, 3), "bins": prediction.bins and list(prediction.bins)}
 
 
 def row_references(row: Mapping[str, str]) -> list[float]:

@@ -297,16 +297,17 @@ def test_a_new_declaration_is_a_new_task(files, ready):
 
 def test_two_files_with_one_task_name_are_refused(files, monkeypatch):
     configure(files)
+    from ofa import tasks as declarations
     from ofa.errors import UserError
     from ofa.tasks import fairseq_task
 
     twins = [SimpleNamespace(name=name) for name in ("caption", "captions_again")]
     again = SimpleNamespace(SPEC=fairseq_task.CaptionTask.spec)
-    monkeypatch.setattr(fairseq_task.pkgutil, "iter_modules", lambda path: twins)
-    monkeypatch.setattr(fairseq_task.importlib, "import_module", lambda name: again)
+    monkeypatch.setattr(declarations.pkgutil, "iter_modules", lambda path: twins)
+    monkeypatch.setattr(declarations.importlib, "import_module", lambda name: again)
     with pytest.raises(
         UserError, match="tasks/captions_again.py: task 'caption' is already declared by tasks/caption.py"
     ):
-        fairseq_task.declared_specs()
+        declarations.declared_specs()
     with pytest.raises(UserError, match="fairseq has a task of this name"):
         fairseq_task.register_spec(again.SPEC)
