@@ -61,13 +61,13 @@ class TsvFile:
             column = row[: error.start].count(b"\t")
             raise UserError(
                 f"{self.where(index)}: expects UTF-8 text, found the byte 0x{row[error.start]:02x} "
-                f"in column {column}; save the file as UTF-8"
+                f"in column {column}; save the file as UTF-8. Run: ofa doctor {self.path}"
             ) from error
         if len(fields) != self.num_columns:
             culprit = "line break" if len(fields) < self.num_columns else "tab"
             raise UserError(
                 f"{self.where(index)}: expects {self.num_columns} tab-separated columns as row 1 has, "
-                f"found {len(fields)}; is there a {culprit} inside a field?"
+                f"found {len(fields)}; is there a {culprit} inside a field? Run: ofa doctor {self.path}"
             )
         return fields
 

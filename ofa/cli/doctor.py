@@ -39,11 +39,14 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--json", metavar="FILE", help="write a report")
     parser.add_argument("--fix", metavar="TSV", help="write a repaired copy of the one TSV given; what cannot be repaired is left out")
     parser.add_argument("--max-findings", type=int, default=LISTED, metavar="N", help="printed per file and rule (%(default)s)")
+    parser.add_argument("--rules", action="store_true", help="list the rules and what --fix does about each")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check all that is named. Returns 1 if anything has faults."""
+    if arguments.rules:
+        return _list_rules()
     from ofa.doctor.parts import check_checkpoint, check_vocabulary, is_checkpoint, is_vocabulary
 
     tables = [path for path in arguments.paths if not is_checkpoint(path) and not is_vocabulary(path)]
@@ -69,6 +72,26 @@ def run(arguments: argparse.Namespace) -> int:
         _write_json(arguments.json, environment, reports, repaired)
     faults = sum(report.faults for report in reports) + sum(check.state == "fault" for check in environment)
     return 1 if faults else 0
+
+
+def _list_rules() -> int:
+    """Every rule of data files once, by name."""
+    from ofa.doctor.repair import MENDED_IN_FILES
+    from ofa.doctor.rows import PICTURE_RULES
+    from ofa.doctor.rules import CELL_RULES, ROW_RULES
+    from ofa.doctor.scan import FILE_RULES
+
+    cells = (rule for rules in CELL_RULES.values() for rule in rules)
+    rules = {(rule.name, rule.expects): rule for rule in (*FILE_RULES, *ROW_RULES, *cells, *PICTURE_RULES)}
+    for (name, expects), rule in sorted(rules.items()):
+        if rule.note:
+            fate = "a note"
+        elif rule.repair is not None or name in MENDED_IN_FILES:
+            fate = "--fix mends it, where it can"
+        else:
+            fate = "for you to mend" if rule in FILE_RULES else "--fix leaves the row out"
+        print(f"{name:<18} expects {expects}; {fate}")
+    return 0
 
 
 def _environment() -> list:

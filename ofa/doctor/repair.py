@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from ofa.atomic import replacing
 from ofa.data.tsv_index import open_index
 from ofa.doctor.layouts import Layout
-from ofa.doctor.rows import Finding, RowChecker
-from ofa.doctor.scan import DUPLICATE, FILE, LISTED, SELECTED, FileReport, chunk_results
+from ofa.doctor.rows import BOX_INSIDE, Finding, RowChecker
+from ofa.doctor.scan import BYTE_ORDER, CRLF, DUPLICATE, FILE, LISTED, SELECTED, FileReport, chunk_results
 from ofa.errors import UserError
+
+MENDED_IN_FILES = {BYTE_ORDER.name, CRLF.name, DUPLICATE.name, BOX_INSIDE.name, "columns"}  # without a repair of one cell
 
 
 @dataclass

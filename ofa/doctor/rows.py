@@ -18,6 +18,7 @@ PICTURE_SIDE = Rule("picture-size", "a square picture of the right size", None,
                     "resize it before it is written: pre-training does not")  # fmt: skip
 BOX_INSIDE = Rule("box-inside", "a box inside the picture", None,
                   "are these pixels of this picture, as left,top,right,bottom?")  # fmt: skip
+PICTURE_RULES = (PICTURE, PICTURE_SIDE, BOX_INSIDE)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ class Settings:
         max_src, max_tgt: words kept of a source and a target. labels: the words a label may be.
         answers: texts of the answer set, or None. num_codes: image codes in the vocabulary. codes: of a row.
         picture_side: pixels that every picture must have, or 0. bpe_dir: vocabulary folder, or "".
-        images: decode pictures. evaluation: rows may be without what is to be predicted.
+        images: decode pictures. evaluation: rows may be without what is to be predicted, and have
+            answers that no model can give.
     """
 
     task: str = ""

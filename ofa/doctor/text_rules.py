@@ -48,7 +48,7 @@ def best_answer(cell: str) -> str:
 
 
 def _answer_known(cell: str, settings: Settings) -> str:
-    if settings.answers is None or (answer := best_answer(cell)) in settings.answers:
+    if settings.evaluation or settings.answers is None or (answer := best_answer(cell)) in settings.answers:
         return ""
     return shown(answer)
 

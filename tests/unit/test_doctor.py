@@ -11,6 +11,7 @@ from PIL import Image
 
 from ofa.cli.main import main
 from ofa.doctor.layouts import LAYOUTS, selected_columns
+from ofa.doctor.rows import PICTURE_RULES
 from ofa.doctor.rules import CELL_RULES, ROW_RULES
 from ofa.doctor.scan import FILE_RULES
 
@@ -189,8 +190,21 @@ def test_damage_is_found_named_and_mended_or_left_out(tmp_path, capsys, labels, 
     assert doctor(copy, task, "--ans2label-file", labels) == 0  # the copy is sound
 
 
+def test_the_list_of_rules_says_what_is_mended(capsys):
+    assert main(["doctor", "--rules"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    fates = {line.split()[0]: line.rsplit("; ", 1)[1] for line in lines}
+    assert {fate.split(",")[0] for fate in fates.values()} == {
+        "a note", "--fix mends it", "--fix leaves the row out", "for you to mend"}
+    for _, _, _, names, _, fixed in DAMAGE:
+        if fixed == MENDED:
+            assert any(fates[name].startswith("--fix mends") for name in names.split("|")), names
+        if fixed == NOTE:
+            assert fates[names] == "a note"
+
+
 def test_every_rule_has_a_damaged_file():
-    rules = {rule.name for rule in (*ROW_RULES, *FILE_RULES, *(rule for group in CELL_RULES.values() for rule in group))}
+    rules = {rule.name for rule in (*ROW_RULES, *FILE_RULES, *PICTURE_RULES, *(rule for group in CELL_RULES.values() for rule in group))}
     tested = {name for damage in DAMAGE for name in damage[3].split("|")}
     assert rules - tested == {"file", "selected-cols", "answer-file", "unknown-pieces"}  # have tests of their own
 
