@@ -101,12 +101,16 @@ class OFADataset(RowsDataset):
         """Columns of a row by name."""
         return dict(zip(self.columns, self.file[int(index)]))
 
+    def texts(self, index: int) -> dict[str, str]:
+        """Columns of a row by name, without reading its image."""
+        numbers = {name: number for name, number in zip(self.columns, self.file.selected_cols) if name != "image"}
+        texts = self.file.texts(int(index), list(numbers.values()))
+        return {"image": "(not read)", **dict(zip(numbers, texts))}
+
     def example(self, index: int) -> Example:
         """What a row asks and expects, without reading its image."""
-        numbers = [(name, number) for name, number in zip(self.columns, self.file.selected_cols) if name != "image"]
-        texts = self.file.texts(index, [number for _, number in numbers])
-        row = {"image": "(not read)", **{name: text for (name, _), text in zip(numbers, texts)}}
-        return self.builder.example(row, index, where=self.file.where(index), open_image=blank_image)
+        where = self.file.where(int(index))
+        return self.builder.example(self.texts(index), int(index), where=where, open_image=blank_image)
 
     def collater(self, samples: list[Sample]) -> dict:
         """The batch of some samples, see ``ofa.data.collate``."""

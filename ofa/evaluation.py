@@ -269,6 +269,10 @@ class ImageFolder:
         values = {"id": path.name, "image": base64_of_file(str(path))}
         return [values.get(column, "") for column in self.columns]
 
+    def texts(self, index: int, columns: Sequence[int]) -> list[str]:
+        """As ``ofa.data.tsv.TsvFile.texts``."""
+        return [self.files[index].name if self.columns[column] == "id" else "" for column in columns]
+
     def where(self, index: int) -> str:
         return str(self.files[index])
 
@@ -311,5 +315,5 @@ def references_of(task, dataset) -> list[Any] | None:
     """References of each row as they stand in the file; None if a row has none."""
     if task.spec.row_references is None:
         return None
-    references = [task.spec.row_references(dataset.row(row)) for row in range(len(dataset))]
+    references = [task.spec.row_references(dataset.texts(row)) for row in range(len(dataset))]
     return references if all(references) else None

@@ -137,6 +137,7 @@ class AnsweringTask(FairseqTask):
 
     def hypothesis(self, tokens: Iterable[int], score: float = math.nan) -> Hypothesis:
         """Generated tokens in words."""
+        tokens = tokens.tolist() if isinstance(tokens, torch.Tensor) else list(tokens)  # a GPU is asked once, not per token
         symbols = self.vocabulary.pieces(tokens)
         return Hypothesis(self.decode(tokens, unknown="UNKNOWNTOKENINHYP").strip(), float(score), symbols)
 
@@ -152,7 +153,7 @@ class AnsweringTask(FairseqTask):
         """What the rows of a batch are, besides what the network sees."""
         columns = {
             "id": sample.get("id"),
-            "target": [self.target_text(strip_pad(row, self.vocabulary.pad)) for row in sample["target"]],
+            "target": [self.target_text(strip_pad(row, self.vocabulary.pad)) for row in sample["target"].cpu()],
             "ref_dict": sample.get("ref_dict"),
             "w_resize_ratio": sample.get("w_resize_ratios"),
             "h_resize_ratio": sample.get("h_resize_ratios"),

@@ -51,7 +51,9 @@ def test_validation_names_the_best_checkpoint_by_the_tasks_metric(run):
 
 def test_every_row_has_an_answer_of_the_set_by_ranking_and_by_search(run):
     key, metric = NAMES[run.task]
-    ranked, scores = evaluate(run, "ranked", *(["--ema-eval"] if run.task == "vqa_gen" else []))
+    page = run.folder / "page.html"
+    ranked, scores = evaluate(run, "ranked", f"--report={page}", *(["--ema-eval"] if run.task == "vqa_gen" else []))
+    assert {"vqa_gen": "What colour is the cube", "snli_ve": "The cube is heavy."}.get(run.task, "red") in page.read_text()
     searched, other = evaluate(run, "searched", "--val-inference-type=beamsearch", "--beam=3")
     allowed = {"snli_ve": {"yes", "no", "maybe"}}.get(run.task, {*ANSWERS, *map(colour_of, range(5)), "yellow", "purple"})
     for entries, found in ((ranked, scores), (searched, other)):

@@ -9,6 +9,7 @@ from golden import load, load_json, names
 from recorded_batches import assert_equals_recording, assert_images_equal_recording, recorded_batch
 
 from ofa.bpe import load_language
+from ofa.spec import Prediction
 from ofa.tasks import image_classify, snli_ve, vqa_gen
 
 SPECS = {"vqa": vqa_gen.SPEC, "snli": snli_ve.SPEC, "image": image_classify.SPEC}
@@ -58,3 +59,11 @@ def test_texts_are_those_of_the_release(name):
     for key in ("net_input.src_tokens", "target"):
         assert [bpe.decode(vocabulary.pieces(row)) for row in batch[key]] == recorded[f"{key}.text"], key
     assert batch.get("conf", "absent") is None if "conf" in recorded and recorded["conf"] is None else True
+
+
+def test_soft_accuracy_gives_the_recorded_scores():
+    recorded = load_json("metrics_captions")["results"]["vqa_score"]
+    predictions = [Prediction(text) for text in recorded["hyps"]]
+    found = vqa_gen.SPEC.final_scores(predictions, recorded["ref_dicts"], None)
+    assert found.by_row["vqa_score"] == recorded["scores"]
+    assert found.overall["vqa_score"] == pytest.approx(sum(recorded["scores"]) / len(recorded["scores"]))
