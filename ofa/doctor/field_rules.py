@@ -48,6 +48,13 @@ def _pad(cell: str, settings: Settings) -> str:
     return text + "=" * (-len(text) % 4) if len(text) % 4 != 1 else cell
 
 
+def plain_base64(cell: str) -> bool:
+    """Whether ``IMAGE_RULES`` hold at a glance."""
+    return len(cell) > 3 and len(cell) % 4 == 0 and cell.isascii() and not cell.encode().translate(None, BASE64 + b"=") and (
+        "=" not in cell[:-2]
+    )
+
+
 IMAGE_RULES = (
     Rule("image-empty", "a picture in base64", empty, "leave the row out, or give a grey picture"),
     Rule("bytes-literal", "base64 alone", _bytes_literal, "write base64.b64encode(data).decode(), not str()", _unwrap_literal),

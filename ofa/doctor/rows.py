@@ -6,7 +6,7 @@ from ofa.data.images import decode_image
 from ofa.doctor.boxes import boxes_of, clipped, outside
 from ofa.doctor.layouts import Layout
 from ofa.doctor.rule import Rule, Settings
-from ofa.doctor.rules import CELL_RULES, ROW_RULES
+from ofa.doctor.rules import CELL_RULES, GLANCES, ROW_RULES, plain_row
 from ofa.errors import UserError
 
 WHOLE_ROW = -1
@@ -60,15 +60,18 @@ class RowChecker:
         """All findings of a row (without its line end), by column."""
         settings = self.settings
         self.cells = []
-        for rule in ROW_RULES:
-            if found := rule.check(row, settings):
-                return [Finding.of(rule, found)]
+        if not plain_row(row, settings):
+            for rule in ROW_RULES:
+                if found := rule.check(row, settings):
+                    return [Finding.of(rule, found)]
         self.cells = cells = row.decode("utf-8").split("\t")
         findings, sound = [], True
         kinds = self._kinds_of(cells)
         for name, column in self.columns.items():
-            cell = cells[column]
-            for rule in CELL_RULES[kinds[name]]:
+            cell, kind = cells[column], kinds[name]
+            if kind in GLANCES and GLANCES[kind](cell):
+                continue
+            for rule in CELL_RULES[kind]:
                 if found := rule.check(cell, settings):
                     findings.append(Finding.of(rule, found, column))
                     if not rule.note:

@@ -1,6 +1,6 @@
 """The table of rules: those of the bytes of a row, and those of every kind of column."""
 
-from ofa.doctor.field_rules import CLASS_RULES, CODE_RULES, ID_RULES, IMAGE_RULES, LABEL_RULES, box_rules
+from ofa.doctor.field_rules import CLASS_RULES, CODE_RULES, ID_RULES, IMAGE_RULES, LABEL_RULES, box_rules, plain_base64
 from ofa.doctor.rule import Rule, Settings, shown
 from ofa.doctor.text_rules import ANSWER_RULES, TEXT_RULES
 from ofa.text import JOIN
@@ -43,6 +43,12 @@ ROW_RULES = (
          "write blanks instead of tabs and line breaks inside a field"),
 )  # fmt: skip
 
+
+def plain_row(row: bytes, settings: Settings) -> bool:
+    """Whether ``ROW_RULES`` hold at a glance: most rows need no more."""
+    return row.isascii() and row.count(b"\t") == settings.width - 1 and not (b"\r" in row or b"\0" in row) and row != b""
+
+
 # kind of column -> its rules, in order; after a fault the later rules of a cell are not asked
 CELL_RULES: dict[str, tuple[Rule, ...]] = {
     "any": (),
@@ -56,3 +62,4 @@ CELL_RULES: dict[str, tuple[Rule, ...]] = {
     "detections": box_rules("detections", f"objects x0,y0,x1,y1,category,name joined by {JOIN}"),
     **TEXT_RULES,
 }
+GLANCES = {"image": plain_base64}  # kind of column -> whether its rules hold at a glance

@@ -54,7 +54,7 @@ def _answer_known(cell: str, settings: Settings) -> str:
 
 
 def _long_answer(cell: str, settings: Settings) -> str:
-    return too_long(best_answer(cell), settings.max_tgt)
+    return too_long(best_answer(cell), settings.max_tgt) if len(cell) >= 2 * settings.max_tgt else ""
 
 
 ANSWER_RULES = (
@@ -71,7 +71,7 @@ ANSWER_RULES = (
 
 
 def _long_caption(cell: str, settings: Settings) -> str:
-    if len(cell) < 2 * settings.max_tgt or JOIN in cell:  # several captions are references, which are never cut
+    if not too_long(cell, settings.max_tgt) or JOIN in cell:  # several captions are references, which are never cut
         return ""
     return too_long(remove_punctuation(cell), settings.max_tgt)
 
@@ -85,9 +85,8 @@ def _long_target(cell: str, settings: Settings) -> str:
 
 
 def _no_words(cell: str, settings: Settings) -> str:
-    for caption in cell.split(JOIN):
-        if remove_punctuation(caption):
-            return ""
+    if cell[:1].isalnum() or any(remove_punctuation(caption) for caption in cell.split(JOIN)):
+        return ""
     return f"{shown(cell)}: nothing but punctuation" if cell.strip() else "an empty field"
 
 
