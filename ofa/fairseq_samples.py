@@ -16,10 +16,12 @@ LOG_FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
 class Gallery:
     """The first rows of a validation: images, predictions and references.
 
+    Attributes: name: before the numbers of the samples, where several tasks show theirs.
     Args: imagenet: images are normalised by ImageNet's mean and std (``--imagenet-default-mean-and-std``).
     """
 
     logdir: str | None = None  # of TensorBoard; set on the first rank of a training
+    name = "sample"
 
     def __init__(self, imagenet: bool = False):
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (OFA_MEAN, OFA_STD)
@@ -48,9 +50,9 @@ class Gallery:
             writers["samples"] = progress_bar.SummaryWriter(os.path.join(self.logdir, "samples"))
         for number, (image, prediction, references) in enumerate(rows, 1):
             if image is not None:
-                writers["samples"].add_image(f"sample {number}", image, step)
+                writers["samples"].add_image(f"{self.name} {number}", image, step)
             text = f"**{prediction}**\n\n" + "\n".join(f"* {reference}" for reference in references)
-            writers["samples"].add_text(f"sample {number}", text, step)
+            writers["samples"].add_text(f"{self.name} {number}", text, step)
         writers["samples"].flush()
 
 

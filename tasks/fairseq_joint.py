@@ -69,7 +69,9 @@ class JointTask(OFATask):
 
     def make(self, member: Member) -> OFATask:
         """A task with the options of the command line, replaced by those of the file."""
-        return setup_task(OmegaConf.create({**given(self.cfg), **member.options, "_name": member.name}))
+        task = setup_task(OmegaConf.create({**given(self.cfg), **member.options, "_name": member.name}))
+        task.gallery.name = f"{member.name} sample"
+        return task
 
     def state_dict(self) -> dict[str, Any]:
         """What checkpoints keep: the options of every task as plain values, for an evaluation of one of them."""

@@ -187,6 +187,10 @@ def test_options_of_the_command_line_hold_for_every_task_unless_the_file_says_ot
     assert all(one.cfg.num_bins == 20 and one.cfg.patch_image_size == 32 for one in task.tasks.values())
 
 
+def test_each_task_shows_its_samples_under_its_own_name(ready):
+    assert [task.gallery.name for task in ready[1].tasks.values()] == ["caption sample", "caption_again sample"]
+
+
 def test_several_training_files_take_turns_by_epoch(files):
     _, task = set_up(files, {"caption": task_entry(data="train.tsv,second.tsv,valid.tsv")})
     assert task.has_sharded_data("train") and not task.has_sharded_data("valid")
