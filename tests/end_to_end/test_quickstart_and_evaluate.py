@@ -1,6 +1,7 @@
 """The whole way once, on a toy scale: world, vocabulary, training, evaluation, page; then what ``ofa evaluate`` promises."""
 
 import base64
+import html
 import json
 import os
 import re
@@ -15,8 +16,8 @@ NO_METEOR = ["--scores", "CIDEr,BLEU-1,BLEU-2,BLEU-3,BLEU-4,ROUGE-L"]
 
 
 # This interpreter's environment may be another than .venv: the script is told where it is and asked not to make one.
-TOY = {"QUICKSTART_SCENES": "40", "QUICKSTART_UPDATES": "4", "QUICKSTART_UPDATES2": "2", "QUICKSTART_BATCH": "4",
-       "QUICKSTART_TEST_SCENES": "11", "OFA_VENV": sys.prefix, "OMP_NUM_THREADS": "1"}
+TOY = {"QUICKSTART_SCENES": "40", "QUICKSTART_UPDATES": "4", "QUICKSTART_UPDATES2": "2", "QUICKSTART_UPDATES3": "4",
+       "QUICKSTART_BATCH": "4", "QUICKSTART_TEST_SCENES": "11", "OFA_VENV": sys.prefix, "OMP_NUM_THREADS": "1"}
 
 
 def quickstart(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -42,14 +43,38 @@ def evaluate(run: Path, *options: str) -> int:
 
 def test_quickstart_prints_a_table_and_writes_the_page(run):
     printed = (run / "stdout.txt").read_text()
-    for words in ("CIDEr", "BLEU-4", "best constant", "3 train ofa_nano on captions", "stage 1", "together", str(run / "report.html")):
+    for words in ("CIDEr", "BLEU-4", "best constant", "3 train ofa_nano on captions", "stage 1", "vqa_score", "IoU", "together",
+                  str(run / "report.html")):
         assert words in printed
     page = (run / "report.html").read_text()
-    assert page.count('<article class="card"') == 11 and "validation CIDEr-D" in page and "time per stage" in page
+    captions, questions, boxes = map(html.unescape, re.findall(r'srcdoc="([^"]*)"', page))
+    assert captions.count('<article class="card"') == 11 and "validation CIDEr-D" in captions
+    assert questions.count('<article class="card"') == 33 and "?" in questions and "time per stage" in boxes
+    assert boxes.count('<article class="card"') == len((run / "world/refcoco_test.tsv").read_text().splitlines())
+    assert boxes.count('class="predicted"') >= 11 and boxes.count('class="true"') >= 11
+
+
+def test_one_model_answers_questions_and_points_with_the_options_it_was_trained_with(run):
+    answers = json.loads((run / "results/questions_predict.json").read_text())
+    known = json.loads((run / "world/ans2label.json").read_text())
+    assert len(answers) == 33 and all(entry["answer"] in known for entry in answers)  # of the set that training named
+    boxes = json.loads((run / "results/boxes_predict.json").read_text())
+    assert all(0 <= number <= 64 for entry in boxes for number in entry["box"])
+    log = (run / "joint/train.log").read_text()
+    assert all(re.search(rf"\| valid .*\| {name} [0-9.]+", log) for name in ("cider", "vqa_score", "score"))
+
+
+def test_a_model_of_several_tasks_is_evaluated_on_one_that_is_named(run, capsys):
+    from ofa.cli.main import main
+
+    path = ["--path", str(run / "joint/checkpoint_last.pt"), "--cpu"]
+    for task, found in (([], "no task is chosen"), (["--task", "snli_ve"], "not for 'snli_ve'")):
+        assert main(["evaluate", str(run / "world/vqa_test.tsv"), *path, *task]) == 2
+        assert re.search(f"one model for caption, vqa_gen, refcoco, and {found}; choose one by --task", capsys.readouterr().err)
 
 
 def test_a_second_call_of_quickstart_finishes_at_once(run):
-    stamps = {path: path.stat().st_mtime_ns for path in (run / "report.html", run / "stage2/checkpoint_last.pt")}
+    stamps = {path: path.stat().st_mtime_ns for path in (run / "report.html", run / "joint/checkpoint_last.pt")}
     again = quickstart(run)
     assert again.returncode == 0 and "CIDEr" in again.stdout
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
