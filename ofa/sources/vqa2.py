@@ -111,14 +111,20 @@ def read_vqa2(questions: Sequence[str], annotations: Sequence[str], images: Pict
     settings = {"split": split, "val_fraction": val_fraction, "seed": seed, "as_written": as_written, "min_count": min_count}
     found = Found("vqa2", inputs=[*questions, *annotations, *filter(None, [answer_set])], settings=settings)
     read: list[Question] = []
+    asked: set[int | str] = set()
     for path in questions:
         record = read_json(path, ("questions",))
         part = split or ("train" if val_fraction else _split_of(path, record))
         read += _questions_of(path, record, part, answers, images, problems)
-    if answers:
-        path, _, _ = next(iter(answers.values()))
-        problems.add(f"{path}: expected answers to the questions given, found {len(answers)} of other questions (first: "
-                     f"question {next(iter(answers))}); is it the annotation file of another data set or split?")
+        asked.update(entry["question_id"] for entry in record["questions"])
+    twice = [number for number, count in Counter(question.columns[0] for question in read).items() if count > 1]
+    if twice:
+        raise UserError(f"{', '.join(questions)}: expected every question once, found question {twice[0]} again "
+                        f"({len(twice)} such questions); is a file given twice?")
+    others = [number for number in answers if number not in asked]
+    if others:
+        problems.add(f"{answers[others[0]][0]}: expected answers to the questions given, found {len(others)} of other questions "
+                     f"(first: question {others[0]}); is it the annotation file of another data set or split?")
     problems.settle()
     parts = {name: [question for question in read if question.split == name] for name in SPLITS}
     if val_fraction:
@@ -185,7 +191,7 @@ def _read_answers(paths: Sequence[str], as_written: bool) -> dict[int | str, tup
 
 def _questions_of(path: str, record: dict, part: str, answers: dict, images: PictureFolders,
                   problems: Problems) -> list[Question]:
-    """Questions of one file; takes the answers that it uses out of ``answers``."""
+    """Questions of one file."""
     questions = []
     for entry in record["questions"]:
         try:
@@ -194,7 +200,7 @@ def _questions_of(path: str, record: dict, part: str, answers: dict, images: Pic
             raise UserError(f"{path}: expected questions with 'question_id', 'image_id' and 'question', found an entry "
                             f"without {error}; is it a VQA question file?") from None
         where = f"{path}: question {number}"
-        file, answered_image, scores = answers.pop(number, (None, image_id, {}))
+        file, answered_image, scores = answers.get(number, (None, image_id, {}))
         picture = images.find(*_names(entry, record, image_id))
         if picture is None:
             problems.add(f"{where}: expected a file of image {image_id} below {images}, found none")

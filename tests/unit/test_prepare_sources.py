@@ -11,7 +11,7 @@ from original_data import (
 )  # fmt: skip
 
 from ofa import pictures, preparation
-from ofa.cli.main import main
+from ofa.cli.main import build_parser, main
 from ofa.sources.vqa2 import confidences, normal_answer
 
 
@@ -286,6 +286,8 @@ BAD = {
     "a question without a picture": (vqa2, lambda f: write_vqa2(f, questions=[question(10, 99)]),
                                      "question 10: expected a file of image 99"),
     "a question without answers": (vqa2, lambda f: write_vqa2(f, annotations=[]), "question 10: expected answers"),
+    "a question that comes twice": (vqa2, lambda f: write_vqa2(f, questions=[question(10, 1)] * 2,
+                                                               annotations=[annotation(10, 1, "yes")]), "question 10 again"),
     "an empty question": (vqa2, lambda f: write_vqa2(f, questions=[question(10, 1, " ")]), "expected a question"),
     "answers of another data set": (vqa2, lambda f: write_vqa2(f, questions=[question(10, 1)]), "another data set"),
     "answers about another picture": (vqa2, lambda f: write_vqa2(f, questions=[question(10, 2)],
@@ -348,6 +350,18 @@ def test_a_result_folder_below_a_file_is_one_message_before_any_picture_is_looke
     monkeypatch.setattr(pictures, "look_at", lambda path: pytest.fail("looks at a picture"))
     assert vqa2(tmp_path, "--out", str(tmp_path / "file/out")) == 2
     assert "out: the output folder cannot be made" in capsys.readouterr().err
+
+
+KINDS = ("coco-captions", "vqa2", "refcoco", "refcocoplus", "refcocog", "snli-ve", "imagenet", "csv", "jsonl")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_example_in_the_help_is_a_command(kind, capsys):
+    with pytest.raises(SystemExit):
+        main(["prepare", kind, "--help"])
+    words = " ".join(capsys.readouterr().out.split()).replace("- ", "-")
+    command = words.split("example: ofa ")[1].split(". Columns")[0]
+    assert build_parser().parse_args(command.split()).out
 
 
 def test_two_pictures_of_one_name_are_not_confused(tmp_path, capsys):
