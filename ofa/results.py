@@ -54,10 +54,10 @@ def result_path(folder: str | Path, subset: str) -> Path:
 
 
 def check_folder(folder: str | Path) -> None:
-    """Make the folder of results. Raises: UserError if it cannot be written, before hours of work are spent."""
+    """Raises: UserError if the folder of results cannot be made or written, before hours of work are spent. Makes nothing."""
+    parents = (Path(folder), *Path(folder).absolute().parents)
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=next(parent for parent in parents if parent.exists())):
             pass
     except OSError as error:
         raise UserError(
