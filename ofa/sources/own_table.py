@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ofa.coco_captions import check_unique
 from ofa.errors import UserError
 from ofa.pictures import PictureFolders, picture_size
 from ofa.preparation import IMAGE, Picture
@@ -124,6 +125,8 @@ def read_own_table(kind: str, files: Sequence[str], task: str, images: PictureFo
                for entry in (_csv_entries(path, delimiter) if kind == "csv" else _jsonl_entries(path))]
     entries = [_placed(entry, number, own, columns, split, images, problems) for number, entry in enumerate(entries)]
     entries = [entry for entry in entries if entry is not None]
+    if own.row is not None and own.row is not _class_row:
+        _check_ids(entries)
     parts = {name: [entry for entry in entries if entry.split == name] for name in ("train", "val", "test")}
     if val_fraction is not None:
         parts = {"test": []} | split_at_random(entries, lambda entry: entry.picture, val_fraction, seed)
@@ -132,6 +135,7 @@ def read_own_table(kind: str, files: Sequence[str], task: str, images: PictureFo
         "box_format": box_format, "delimiter": delimiter})
     if task == "caption":
         found.pictures_of = {name: _captioned(group, problems) for name, group in parts.items()}
+        check_unique(found.pictures_of)
     else:
         _fill(found, own, parts, box_format, problems)
     problems.settle()
@@ -178,6 +182,16 @@ def _placed(entry: Entry, number: int, own: OwnTask, columns: Mapping[str, str],
         problems.add(f"{entry.where}: expected a picture {image!r} below {images}, found none")
         return None
     return Entry(entry.where, values, SPLITS[stated], picture, number)
+
+
+def _check_ids(entries: Sequence[Entry]) -> None:
+    """Result files name rows by their id."""
+    first: dict[str, str] = {}
+    for entry in entries:
+        if entry.uniq_id in first:
+            raise UserError(f"{entry.where}: expected every id once, found {entry.uniq_id!r} again, as in {first[entry.uniq_id]}; "
+                            "make them unique, or leave the column out: rows are numbered then")
+        first[entry.uniq_id] = entry.where
 
 
 def _csv_entries(path: str, delimiter: str | None) -> list[Entry]:

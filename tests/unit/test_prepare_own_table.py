@@ -101,6 +101,8 @@ BAD = {
     "an empty caption": ("image,caption\na.jpg,\n", "caption", (), "expected a caption, found an empty text"),
     "a confidence beyond 1": ("image,question,answer\na.jpg,x,3|!+yes\n", "vqa_gen", (), "confidences from 0 to 1"),
     "a confidence that is none": ("image,question,answer\na.jpg,x,much|!+yes\n", "vqa_gen", (), "the confidence is a number"),
+    "an id that comes twice": ("image,question,answer,id\na.jpg,x,y,5\nb.jpg,x,y,5\n", "vqa_gen", (), "found '5' again, as in"),
+    "a picture in two splits": ("image,caption,split\na.jpg,x,train\na.jpg,y,val\n", "caption", (), "one split only"),
     "an unknown name": ("image,label\na.jpg,x\n", "image_classify", ("--columns", "words=label"), "knows the columns image, label"),
     "all for validation": ("image,label\na.jpg,x\n", "image_classify", ("--val-fraction", "0.5"), "leaves pictures for training"),
 }  # fmt: skip
@@ -122,7 +124,7 @@ ENTRY = {"image": "a.jpg", "caption": "A dog.", "question": "what is it?", "answ
 
 @pytest.mark.parametrize("task", FIELDS)
 def test_the_doctor_finds_nothing_in_what_was_prepared(folder, capsys, task):
-    write_json_lines(folder / "t.jsonl", [ENTRY | {"split": split} for split in ("train", "val", "test")])
+    write_json_lines(folder / "t.jsonl", [ENTRY | {"split": split, "image": image} for split, image in zip(("train", "val", "test"), NAMES.values())])
     assert run(folder, "t.jsonl", task) == 0
     files = [str(path) for path in sorted((folder / "out").glob("*.tsv"))]
     assert len(files) >= 3
