@@ -7,6 +7,7 @@ become more probable. An image is encoded once to sample and once to learn, what
 import copy
 import logging
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Optional
 
@@ -55,6 +56,7 @@ class ScstConfig(FairseqDataclass):
 class ScstRewardCriterion(OFACriterion):
     """Works with any model that returns (logits float[B, T, V], extra) and any generator in ``task.scst_generator``.
 
+    A task whose declaration has a ``reward`` of its own is optimised for that; it needs no document frequencies.
     BatchNorm follows --freeze-resnet alone: the loss is computed in the mode the model is in.
     """
 
@@ -77,7 +79,10 @@ class ScstRewardCriterion(OFACriterion):
         scst_patience=50,
     ):
         super().__init__(task)
-        self.reward = CaptionReward(scst_cider_cached_tokens, scst_cider_weight, scst_bleu_weight)
+        self.rewarded_by_task = getattr(getattr(task, "spec", None), "reward", None) is not None
+        self.reward = None
+        if not self.rewarded_by_task:
+            self.reward = CaptionReward(scst_cider_cached_tokens, scst_cider_weight, scst_bleu_weight)
         self.watch = RewardWatch(scst_patience)
         self.sentence_avg = sentence_avg
         self.ignore_prefix_size = ignore_prefix_size
@@ -137,23 +142,30 @@ class ScstRewardCriterion(OFACriterion):
     def evaluate(self, captions, greedy, sample, training: bool) -> tuple[np.ndarray, Tensor]:
         """Rewards float64[all captions], and how much they are above the baseline, float64[B, K] on the CPU."""
         images = [image for image, some in enumerate(captions) for _ in some]
-        texts = [self.decode(tokens) for some in captions for tokens in some]
-        references = [self.references(target) for target in sample["target"]]
-        first_greedy = len(texts)
+        answers = [tokens for some in captions for tokens in some]
+        first_greedy = len(answers)
         if greedy is not None:
-            images = [*images, *range(len(greedy))]
-            texts = [*texts, *map(self.decode, greedy)]
-        rewards = self.reward(texts, references, images)
+            images, answers = [*images, *range(len(greedy))], [*answers, *greedy]
+        rewards, diagnosis = self.rewards(answers, images, sample)
         scores, best = rewards[:first_greedy], torch.from_numpy(rewards[first_greedy:])
         if training and self.watch.gives_up(scores):
             raise UserError(
-                f"CIDEr optimisation: {self.watch.patience} batches in a row earned no reward, or none that is finite; "
-                + self.reward.diagnosis(texts, references, images)
+                f"optimisation of samples: {self.watch.patience} batches in a row earned no reward, or none that is finite; "
+                + diagnosis()
             )
         table = torch.full((len(captions), max(map(len, captions))), float("nan"), dtype=torch.float64)
         places = torch.tensor([len(some) for some in captions])[:, None] > torch.arange(table.size(1))
         table[places] = torch.from_numpy(scores)
         return scores, scst.leave_one_out(table) if greedy is None else scst.better_than(table, best)
+
+    def rewards(self, answers: list[Tensor], images: list[int], sample) -> tuple[np.ndarray, Callable[[], str]]:
+        """Rewards float64[answers], and a function that says why they may be useless. Args: images: row of each answer."""
+        if self.rewarded_by_task:
+            hint = "does training start from a checkpoint that was finetuned for this task (--finetune-from-model)?"
+            return self.task.rewards(answers, images, sample), lambda: hint
+        texts = list(map(self.decode, answers))
+        references = [self.references(target) for target in sample["target"]]
+        return self.reward(texts, references, images), lambda: self.reward.diagnosis(texts, references, images)
 
     def decode(self, tokens: Tensor) -> str:
         return self.task.bpe.decode(self.task.target_dictionary.string(tokens.int().cpu())).strip()
@@ -209,8 +221,10 @@ class ScstRewardCriterion(OFACriterion):
     def announce(self, model) -> None:
         """Say once how this run optimises, and what happens to batch norm."""
         self.announced = True
-        logger.info("CIDEr optimisation: baseline %s, reward %g CIDEr-D + %g BLEU-4, divergence from stage 1 weighs %g",
-                    self.baseline, self.reward.cider_weight, self.reward.bleu_weight, self.kl_weight)  # fmt: skip
+        reward = "the task's own"
+        if self.reward is not None:
+            reward = f"{self.reward.cider_weight:g} CIDEr-D + {self.reward.bleu_weight:g} BLEU-4"
+        logger.info("CIDEr optimisation: baseline %s, reward %s, divergence from stage 1 weighs %g", self.baseline, reward, self.kl_weight)
         moving = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
         if moving:
             logger.warning(

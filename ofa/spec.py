@@ -292,6 +292,8 @@ class TaskSpec:
         final_scores: (predictions, their ``row_references``, names of scores or None for the usual ones) -> the scores
             that ``ofa evaluate`` reports.
         shown: (row by column name, prediction, ``row_references`` or None) -> what a page shows.
+        reward: (sampled predictions, the row of each) -> what each earns when samples are optimised (``--scst``); None:
+            CIDEr-D, as captions.
         constant: a line of text -> the prediction that it is when every row is answered so (``ofa.constants``).
         best_constant: (lines, ``row_references`` of each row) -> the line that answers all rows best, and its scores;
             for tasks where ``final_scores`` would take too long for that.
@@ -315,6 +317,7 @@ class TaskSpec:
     row_references: Optional[Callable[[Mapping[str, str]], Any]] = None
     final_scores: Optional[Callable[[Sequence[Prediction], Sequence[Any], Optional[Sequence[str]]], Scores]] = None
     shown: Callable[[Mapping[str, str], Prediction, Any], Shown] = shown_as_text
+    reward: Optional[Callable[[Sequence[Prediction], Sequence[BatchRow]], list[float]]] = None
     constant: Callable[[str], Prediction] = constant_text
     best_constant: Optional[Callable[[Sequence[str], Sequence[Any]], tuple[str, dict[str, float]]]] = None
 

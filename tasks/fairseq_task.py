@@ -7,10 +7,11 @@ differs between tasks is in their declarations (``ofa.spec``) alone.
 import argparse
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from fairseq.data import Dictionary
 from fairseq.dataclass import FairseqDataclass
@@ -61,7 +62,7 @@ class OFATask(AnsweringTask):
         self.bpe = bpe
         self.dictionary = fairseq_dictionary(vocabulary)
         self.answers = answer_set(self.spec, self.options(), vocabulary, bpe)
-        self.checked_files: set[str] = set()  # training files change with the epoch
+        self.answers_checked = (False, False)  # of evaluation, of training files
         self.scorer = None
         self.gallery = Gallery(cfg.imagenet_default_mean_and_std)
 
@@ -96,23 +97,31 @@ class OFATask(AnsweringTask):
 
         Raises: UserError if the file is missing or its columns do not fit.
         """
-        file = TsvFile(
-            data_files(self.cfg.data or "", split, epoch), self.cfg.selected_cols or self.spec.default_cols
-        )
-        builder = SampleBuilder(self.spec, self.options(), self.vocabulary, self.bpe, split, answers=self.answers)
-        dataset = OFADataset(file, builder, shuffle=split == "train" and self.cfg.shuffle)
-        logger.info("%s: %s, %d rows", split, file.path, len(file))
-        if self.answers is not None and file.path not in self.checked_files:
+        dataset = self.open_file(data_files(self.cfg.data or "", split, epoch), split)
+        logger.info("%s: %s, %d rows", split, dataset.file.path, len(dataset))
+        if self.answers is not None and not self.answers_checked[split == "train"]:
             self.check_answers(dataset)
         self.datasets[split] = dataset
 
+    def open_file(self, path: str, split: str) -> OFADataset:
+        """The rows of a file as those of a split."""
+        file = TsvFile(path, self.cfg.selected_cols or self.spec.default_cols)
+        builder = SampleBuilder(self.spec, self.options(), self.vocabulary, self.bpe, split, answers=self.answers)
+        return OFADataset(file, builder, shuffle=split == "train" and self.cfg.shuffle)
+
     def check_answers(self, dataset: OFADataset) -> None:
-        """Raises: UserError if the rows cannot be answered with this run's set of answers."""
+        """Before the first epoch also the training files of later ones.
+
+        Raises: UserError if the rows cannot be answered with this run's set of answers.
+        """
         if dataset.builder.split == "train":
-            check_training(dataset, self.answers, source_of(self.cfg))
-        elif self.spec.closed:
-            check_evaluation(dataset, self.answers, source_of(self.cfg))
-        self.checked_files.add(dataset.file.path)
+            paths = dict.fromkeys(data_files(self.cfg.data, "train", epoch + 1) for epoch in range(self.cfg.data.count(",") + 1))
+            check_training([self.open_file(path, "train") for path in paths], self.answers, source_of(self.cfg))
+            self.answers_checked = (self.answers_checked[0], True)
+        else:
+            if self.spec.closed:
+                check_evaluation(dataset, self.answers, source_of(self.cfg))
+            self.answers_checked = (True, self.answers_checked[1])
 
     def options(self) -> TaskOptions:
         """The task's part of the configuration as plain values: small to send to workers."""
@@ -172,7 +181,8 @@ class OFATask(AnsweringTask):
             self.decoding = self.spec.decoding(self.options(), False)
             self.sequence_generator = self.generator_for([model], self.arguments("eval_args"), self.decoding)
         if getattr(self.cfg, "scst", False):
-            self.scst_generator = self.build_generator([model], self.arguments("scst_args"))
+            decoding = self.spec.decoding(self.options(), False)
+            self.scst_generator = self.generator_for([model], self.arguments("scst_args"), decoding)
 
     # --- training and validation ----------------------------------------------------------------------------
 
@@ -238,6 +248,15 @@ class OFATask(AnsweringTask):
             for dataset in evaluated[:1]
             for row in range(len(dataset))
         ]
+
+    def rewards(self, answers: Sequence[torch.Tensor], rows: Sequence[int], sample: Mapping[str, Any]) -> np.ndarray:
+        """What sampled answers earn by the task's own ``reward``.
+
+        Args: answers: token ids of each. rows: of each, its row in the batch ``sample``. Returns: float64[answers].
+        """
+        known = self.rows(sample)
+        predictions = [self.spec.prediction(self.hypothesis(tokens), known[row], self.cfg) for tokens, row in zip(answers, rows)]
+        return np.array(self.spec.reward(predictions, [known[row] for row in rows]), dtype=np.float64)
 
     def metric_names(self) -> list[str]:
         """What ``--best-checkpoint-metric`` may name in this run."""

@@ -63,6 +63,8 @@ class GroundingOptions(TaskOptions):
     max_image_size: int = field(
         default=512, metadata={"help": "side of a square, pixels, whose far edge is the last location bin"}
     )
+    scst: bool = field(default=False, metadata={"help": "optimise the overlap of sampled boxes (scst_reward_criterion)"})
+    scst_args: str = field(default="{}", metadata={"help": "generation options for the samples, as --eval-args"})
 
 
 def box_example(row: Mapping[str, str], context: RowContext) -> Example:
@@ -149,8 +151,13 @@ class GroundingScorer:
         pass
 
     def __call__(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
-        overlaps = [overlap(prediction, row.region_coord) for prediction, row in zip(predictions, rows, strict=True)]
+        overlaps = overlap_rewards(predictions, rows)
         return {"_score_sum": float(sum(value >= HIT for value in overlaps)), "_score_cnt": len(overlaps)}
+
+
+def overlap_rewards(predictions: Sequence[Prediction], rows: Sequence[BatchRow]) -> list[float]:
+    """What sampled boxes earn: their overlap with the true one, 0 to 1."""
+    return [overlap(prediction, row.region_coord) for prediction, row in zip(predictions, rows, strict=True)]
 
 
 def accuracy(counts: Mapping[str, float]) -> float:
@@ -226,4 +233,5 @@ SPEC = TaskSpec(
     final_scores=grounding_scores,
     constant=constant_box,
     shown=shown,
+    reward=overlap_rewards,
 )

@@ -31,7 +31,8 @@ def set_up(files, *more: str):
     import ofa
 
     ofa.register_fairseq_plugin()
-    flags = [flag for flag in caption_flags(f"{files.train},{files.valid}", files.vocabulary) if not flag.startswith("--eval-")]
+    left_out = ("--eval-", "--label-smoothing", "--drop-worst")
+    flags = [flag for flag in caption_flags(f"{files.train},{files.valid}", files.vocabulary) if not flag.startswith(left_out)]
     flags += [
         "--task=refcoco", "--selected-cols=0,4,2,3", "--max-image-size=64", "--patch-image-size=64", "--num-bins=50", "--eval-acc",
         '--eval-args={"beam":5,"min_len":4,"max_len_a":0,"max_len_b":4}', "--best-checkpoint-metric=score", *more,
@@ -75,11 +76,14 @@ def test_every_prediction_of_a_validation_is_four_bins(ready, network):
 
 
 def test_generation_is_only_restricted_where_the_task_answers(ready, network):
-    """A generator that is built by hand follows its own options alone, as in the release."""
+    """A generator that is built by hand follows its own options alone, as in the release; so may validation."""
     task, (model, _) = ready[1], network
-    free = task.build_generator([model], Namespace(beam=5, min_len=4, max_len_a=0, max_len_b=4))
-    tokens = torch.cat([best[0]["tokens"][:4] for best in free.generate([model], batch_of(task, ROWS))])
-    assert not ((tokens >= task.vocabulary.bins.start) & (tokens < task.vocabulary.bins.stop)).all()
+    bins = task.vocabulary.bins
+    assert task.sequence_generator.options.only_range == (bins.start, bins.stop)
+    by_hand = task.build_generator([model], Namespace(beam=5, min_len=4, max_len_a=0, max_len_b=4))
+    assert by_hand.options.only_range is None and by_hand.options.constraint_range is None
+    switched_off = task.generator_for([model], Namespace(only_range=""), task.decoding)
+    assert switched_off.options.only_range is None and switched_off.options.max_len_b == 4
 
 
 def test_restriction_to_bins_leaves_scores_of_boxes_as_they_are(ready, network):
@@ -131,3 +135,20 @@ def test_without_eval_acc_nothing_is_generated(files):
     task.cfg.eval_acc = False
     task.build_model(cfg.model)
     assert task.sequence_generator is None and "score" not in task.metric_names()
+
+
+def test_sampled_boxes_earn_their_overlap(files):
+    """Self-critical training: no document frequencies are needed, the reward is the mean overlap of the samples."""
+    from ofa.boxes import box_overlap
+
+    cfg, task = set_up(files, "--criterion=scst_reward_criterion", "--scst", '--scst-args={"beam":3}')
+    model = task.build_model(cfg.model)
+    criterion, batch = task.build_criterion(cfg.criterion), batch_of(task, 2)
+    loss, sample_size, log = criterion(model, batch)
+    rows = task.rows(batch)
+    with torch.no_grad():
+        found = task.scst_generator.generate([model], batch)
+    boxes = [task.spec.prediction(task.hypothesis(one["tokens"]), row, task.cfg) for row, best in zip(rows, found) for one in best]
+    expected = box_overlap([box.decoded_box or box.box for box in boxes], [row.region_coord for row in rows for _ in range(3)])
+    assert all(len(box.bins) == 4 for box in boxes) and torch.isfinite(loss) and sample_size == 30
+    assert log["score"] == pytest.approx(expected.sum().item(), abs=1e-5) and log["nsentences"] == 6
