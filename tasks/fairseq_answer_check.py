@@ -1,6 +1,7 @@
 """Before a training starts: can every row be learned with the answers that the run allows?"""
 
 import logging
+from collections.abc import Sequence
 
 from torch import distributed
 
@@ -13,26 +14,28 @@ logger = logging.getLogger(__name__)
 LOOKED_AT = 1000  # rows of an evaluation file that are looked at
 
 
-def check_training(dataset: OFADataset, answers: AnswerSet, source: str) -> None:
-    """Every row of a training file; several processes share the work.
+def check_training(datasets: Sequence[OFADataset], answers: AnswerSet, source: str) -> None:
+    """Every row of all training files; several processes share the work.
 
     An answer outside the set would have an infinite loss.
     Args: source: where the answers come from, for the message.
     Raises: UserError with every kind of answer that is missing and where it first occurs.
     """
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
-    found = look(dataset, answers, range(rank, len(dataset), world), learned=True)
+    found = MissingAnswers(answers.length_of)
+    found.merge(look(dataset, answers, range(rank, len(dataset), world), learned=True) for dataset in datasets)
     if world > 1:
         parts: list = [None] * world
         distributed.all_gather_object(parts, found)
         found = parts[0]
         found.merge(parts[1:])
+    paths = " ".join(dataset.file.path for dataset in datasets)
     if found:
         for line in found.lines():
             logger.error("missing answer %s", line)
-        may_be_free = hasattr(dataset.builder.options, "unconstrained_training")
-        raise UserError(found.message(dataset.file.path, len(answers), source, may_be_free))
-    logger.info("%s: all %d answers are among the %d of %s", dataset.file.path, len(dataset), len(answers), source)
+        may_be_free = hasattr(datasets[0].builder.options, "unconstrained_training")
+        raise UserError(found.message(paths, len(answers), source, may_be_free))
+    logger.info("%s: the answers of all %d rows are among the %d of %s", paths, found.rows, len(answers), source)
 
 
 def check_evaluation(dataset: OFADataset, answers: AnswerSet, source: str) -> None:

@@ -87,6 +87,8 @@ def decoding(options: VqaOptions, zero_shot: bool) -> Decoding:
     """A model that never saw the set of answers generates freely; else as ``--val-inference-type`` says."""
     if zero_shot:
         return Decoding(constrained=False, zero_shot=True)
+    if options.unconstrained_training and options.ans2label_file:
+        logger.warning("--unconstrained-training: the answers of --ans2label-file are not used")
     if options.unconstrained_training and options.val_inference_type == "allcand":
         logger.warning("--unconstrained-training: there are no answers to score all of; validation generates (beamsearch)")
     return Decoding(rank=options.val_inference_type == "allcand" and not options.unconstrained_training)

@@ -191,6 +191,15 @@ def test_every_training_answer_outside_the_set_is_listed_with_its_place(files):
     assert "--unconstrained-training" in message
 
 
+def test_the_training_files_of_later_epochs_are_looked_at_before_the_first(files):
+    from ofa.errors import UserError
+
+    first = write_rows(files.folder / "first.tsv", [vqa_row(0)])
+    second = write_rows(files.folder / "second.tsv", [vqa_row(0), vqa_row(1, "1.0|!+a giraffe")])
+    with pytest.raises(UserError, match="1 of 3 rows.*\n.*'a giraffe': 1 row, first .*second.tsv:2"):
+        set_up(files, "vqa_gen", data=f"{first},{second},{files.folder}/vqa_gen.tsv", splits=["train"])
+
+
 def test_an_answer_longer_than_targets_is_missing_too(files):
     message = refused(files, "vqa_gen", [vqa_row(0), vqa_row(1, "1.0|!+dark red")], "--max-tgt-length=1")
     assert "'dark red' (too long): 1 row" in message and "--max-tgt-length" in message
