@@ -87,6 +87,8 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--gen-subset", default="test", metavar="SUBSET", help="name for the result files (%(default)s)")
     group.add_argument("--scores", metavar="NAME,...", help="captions: some of CIDEr, BLEU-1 to BLEU-4, ROUGE-L, METEOR, SPICE "
                                                              "(the last two need Java; default: all but SPICE)")
+    group.add_argument("--n-best", type=_positive, metavar="N",
+                       help="hypotheses per row; boxes have all of them in the result file (default: as many as the task needs)")
     group.add_argument("--report", metavar="FILE.html", help="a page with pictures, captions, references and scores")
     add_page_flags(group)
     group.add_argument("--constant-from", metavar="FILE", help="answers, one per line (boxes as x0,y0,x1,y1): also score the "
@@ -160,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
         results=args.results_path, overrides={**args.overrides, **given},
         generation={name: getattr(args, name) for name in GENERATION}, batch_size=args.batch_size,
         precision=args.precision, device="cpu" if args.cpu else None, ema=args.ema_eval, zero_shot=args.zero_shot,
-        workers=args.num_workers, processes=args.nproc, seed=args.seed))
+        best=args.n_best, workers=args.num_workers, processes=args.nproc, seed=args.seed))
     if evaluation is None:
         return 0  # another process of torchrun reports
     rows = len(evaluation.texts)

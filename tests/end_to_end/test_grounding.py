@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import training_runs
-from grounding_files import COLOURS, SIZE, scene, write_rows
+from grounding_files import COLOURS, SIZE, scene, write_questions, write_rows
 
 from ofa.boxes import box_overlap
 from ofa.vocabulary_build import build_vocabulary
@@ -224,3 +224,25 @@ def test_a_broken_image_may_end_the_command(run, tmp_path, capsys):
     (tmp_path / "broken.png").write_text("x")
     assert ofa("predict", run.checkpoint, tmp_path / "broken.png", "--cpu", "--stop-on-broken", "--out", tmp_path / "out.jsonl") == 2
     assert "broken.png" in capsys.readouterr().err and not (tmp_path / "out.jsonl").exists()
+
+
+def test_questions_about_a_region_are_learned_and_answered(run, tmp_path):
+    files = SimpleNamespace(vocabulary=run.vocabulary, train=write_questions(tmp_path / "train.tsv", range(100, 148)),
+                            valid=write_questions(tmp_path / "valid.tsv", range(ROWS)))  # fmt: skip
+    answers = json.dumps({answer: number for number, answer in enumerate([*COLOURS, "grey"])})
+    recipe = ("--task=grounded_qa", "--selected-cols=0,5,2,3,4", f"--ans2label-dict={answers}", "--max-image-size=32", "--num-bins=32",
+              "--prompt-type=none", "--max-epoch=2", "--batch-size=8", "--best-checkpoint-metric=vqa_score",
+              "--maximize-best-checkpoint-metric")  # fmt: skip
+    done = training_runs.train(training_runs.flags(files, tmp_path / "run", *recipe))
+    assert done.code == 0 and len(re.findall(r"\| vqa_score [\d.]+ ", done.log)) == 2, done.log[-3000:]
+    checkpoint = str(tmp_path / "run/checkpoint_last.pt")
+    assert ofa("evaluate", files.valid, "--path", checkpoint, "--cpu", "--results-path", tmp_path, "--report", tmp_path / "page.html") == 0
+    entries = json.loads((tmp_path / "test_predict.json").read_text())
+    assert [entry["question_id"] for entry in entries] == list(range(ROWS))
+    assert (tmp_path / "page.html").read_text().count('<rect class="asked"') == ROWS
+    from ofa import OFA
+
+    model = OFA.load(checkpoint, device="cpu")
+    regions = [scene(row)[2] if row % 2 else (0, 0, *SIZE) for row in range(ROWS)]
+    replies = model.answer([scene(row)[0] for row in range(ROWS)], "What color is it?", region=regions)
+    assert replies == [entry["answer"] for entry in entries] and set(replies) <= {*COLOURS, "grey"}
