@@ -11,12 +11,12 @@
 import functools
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ofa import preparation
-from ofa.picture_world import Scene, Thing, as_json, captions, encode, make_split
+from ofa.picture_world import Scene, as_json, captions, encode, make_split
 from ofa.picture_world_phrases import expressions
-from ofa.picture_world_questions import answers, questions
+from ofa.picture_world_questions import Question, answers, questions
 from ofa.preparation import IMAGE, Group, Picture, PreparedFolder
 from ofa.text import CONFIDENCE, JOIN
 
@@ -38,17 +38,18 @@ def write_world(folder: str, counts: dict[str, int], size: int, seed: int, image
     pictures = {split: [Picture(scene.scene_id, tuple(captions(scene)), scene) for scene in found]
                 for split, found in scenes.items()}
     preparation.write_caption_files(out, pictures, functools.partial(encode, size=size, image_format=image_format), jobs)
+    asked = {split: [questions(scene) for scene in found] for split, found in scenes.items()}
+    pointed = {split: [boxes_of(scene, size) for scene in found] for split, found in scenes.items()}
     for split, found in scenes.items():
-        write_once_more(out, f"vqa_{split}.tsv", split, found, question_rows)
-        write_once_more(out, f"refcoco_{split}.tsv", split, found, functools.partial(box_rows, size=size))
+        write_once_more(out, f"vqa_{split}.tsv", split, found, question_rows(found, asked[split]))
+        write_once_more(out, f"refcoco_{split}.tsv", split, found, box_rows(found, pointed[split]))
     labels = {answer: label for label, answer in enumerate(answers())}
     out.write_text("ans2label.json", json.dumps(labels, indent=1) + "\n", len(labels))
-    asked = [question for scene in scenes["train"] for question in questions(scene)]
-    write_lines(out, "questions.txt", [question.text for question in asked])
-    write_lines(out, "answers.txt", [question.answer for question in asked])
-    pointed = [(text, box_column(thing, size)) for scene in scenes["train"] for text, thing in expressions(scene)]
-    write_lines(out, "expressions.txt", [text for text, _ in pointed])
-    write_lines(out, "boxes.txt", [box for _, box in pointed])
+    for name, values in (("questions", [question.text for found in asked["train"] for question in found]),
+                         ("answers", [question.answer for found in asked["train"] for question in found]),
+                         ("expressions", [text for found in pointed["train"] for text, _ in found]),
+                         ("boxes", [box for found in pointed["train"] for _, box in found])):
+        write_lines(out, f"{name}.txt", values)
     write_lines(out, "scenes.jsonl", [json.dumps(as_json(scene, size)) for found in scenes.values() for scene in found])
     out.save_manifest(finished=True)
     return out
@@ -64,31 +65,30 @@ def make_scenes(seed: int, counts: dict[str, int]) -> dict[str, list[Scene]]:
     return {split: scenes[split] for split in ("train", "val", "test")}
 
 
-def question_rows(scene: Scene, first: int) -> list[tuple[str, ...]]:
-    """The questions of a scene; they are numbered, as in VQA, from ``first`` on."""
-    objects = JOIN.join(thing.shape for thing in scene.things)
-    return [(str(number), scene.scene_id, question.text, f"1.0{CONFIDENCE}{question.answer}", objects, IMAGE)
-            for number, question in enumerate(questions(scene), first)]
+def boxes_of(scene: Scene, size: int) -> list[tuple[str, str]]:
+    """Expressions and the boxes of what they mean, ``x0,y0,x1,y1`` in pixels."""
+    return [(text, ",".join(f"{v:g}" for v in thing.box_px(size, size))) for text, thing in expressions(scene)]
 
 
-def box_rows(scene: Scene, first: int, size: int) -> list[tuple[str, ...]]:
-    """The referring expressions of a scene and the boxes of what they mean."""
-    return [(f"{scene.scene_id}_{number}", scene.scene_id, text, box_column(thing, size), IMAGE)
-            for number, (text, thing) in enumerate(expressions(scene))]
+def question_rows(scenes: Sequence[Scene], asked: Sequence[list[Question]]) -> Iterator[list[tuple[str, ...]]]:
+    """The rows of each scene; questions are numbered, as in VQA, from 1 on."""
+    number = itertools.count(1)
+    for scene, found in zip(scenes, asked):
+        objects = JOIN.join(thing.shape for thing in scene.things)
+        yield [(str(next(number)), scene.scene_id, question.text, f"1.0{CONFIDENCE}{question.answer}", objects, IMAGE)
+               for question in found]
 
 
-def box_column(thing: Thing, size: int) -> str:
-    """``x0,y0,x1,y1`` in pixels."""
-    return ",".join(f"{v:g}" for v in thing.box_px(size, size))
+def box_rows(scenes: Sequence[Scene], pointed: Sequence[list[tuple[str, str]]]) -> Iterator[list[tuple[str, ...]]]:
+    """The rows of each scene."""
+    for scene, found in zip(scenes, pointed):
+        yield [(f"{scene.scene_id}_{number}", scene.scene_id, text, box, IMAGE) for number, (text, box) in enumerate(found)]
 
 
 def write_once_more(out: PreparedFolder, name: str, split: str, scenes: Sequence[Scene],
-                    rows_of: Callable[[Scene, int], list[tuple[str, ...]]]) -> None:
+                    rows: Iterable[list[tuple[str, ...]]]) -> None:
     """A file of other rows of the scenes; the pictures are those of the caption file."""
-    groups, first = [], 1
-    for scene in scenes:
-        groups.append(Group(scene, tuple(rows_of(scene, first))))
-        first += len(groups[-1].rows)
+    groups = [Group(scene, tuple(found)) for scene, found in zip(scenes, rows)]
     shown = [bool(group.rows) for group in groups]  # of two twins one above the other none can be pointed at
 
     def pictures(skip: int) -> Iterator[str]:

@@ -31,9 +31,8 @@ class Phrase:
 
     def fits(self, thing: Thing) -> bool | None:
         """Whether the thing is meant; None if one may think so or not."""
-        for said, true in ((self.size, thing.size), (self.colour, thing.colour), (self.shape, thing.shape)):
-            if said is not None and said != true:
-                return False
+        if self.shape not in (None, thing.shape) or self.colour not in (None, thing.colour) or self.size not in (None, thing.size):
+            return False
         return True if self.side is None else is_on_side(thing, self.side)
 
     def text(self, plural: bool = False) -> str:
@@ -45,7 +44,7 @@ class Phrase:
     @property
     def words(self) -> int:
         """How much is said."""
-        return sum(word is not None for word in (self.size, self.colour, self.shape, self.side))
+        return 4 - (self.size, self.colour, self.shape, self.side).count(None)
 
     def without(self, *attributes: str) -> "Phrase":
         return replace(self, **dict.fromkeys(attributes))
@@ -66,7 +65,8 @@ def full_phrase(thing: Thing) -> Phrase:
 def true_phrases(thing: Thing) -> Iterator[Phrase]:
     """Everything that can be said of the thing in one to three words, with and without a side."""
     sides = [None, *(side for side in SIDES if is_on_side(thing, side))]
-    for size, colour, shape, side in itertools.product((None, thing.size), (None, thing.colour), (None, thing.shape), sides):
+    names = itertools.product((None, thing.size), (None, thing.colour), (None, thing.shape))
+    for (size, colour, shape), side in itertools.product(names, sides):
         phrase = Phrase(size, colour, shape, side)
         if 1 <= phrase.words <= 3:
             yield phrase
