@@ -8,7 +8,7 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
-from golden import load
+from golden import FULL, load
 from test_generate import VOCAB_SIZE, batch_of, generator_of, models_of
 
 from ofa.models.generate import SequenceGenerator
@@ -52,7 +52,7 @@ def test_the_best_box_is_the_released_one_or_a_likelier_one(boxes):
         if first in released:  # the released answer is a box: then it is ours
             same += 1
             assert next(iter(ours)) == first
-    assert same == 3, "the recording holds boxes to compare with"
+    assert same == 3 or FULL, "the recording beside these tests holds boxes to compare with"
 
 
 def test_a_restriction_on_top_of_a_range_is_the_same_as_alone(boxes):
