@@ -42,8 +42,9 @@ def decoding(options: ImageClassifyOptions, zero_shot: bool) -> Decoding:
 
 
 def result_row(row_id: Any, answer: Prediction) -> dict[str, Any]:
-    """One entry of the result file."""
-    return {"uniq_id": int(row_id), "answer": answer.text}
+    """One entry of the result file; the next best classes beside it, so that the file alone can be scored."""
+    others = {"others": [{"answer": other.text} for other in answer.others]} if answer.others else {}
+    return {"uniq_id": int(row_id), "answer": answer.text, **others}
 
 
 def row_references(row: Mapping[str, str]) -> dict[str, float]:

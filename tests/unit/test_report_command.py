@@ -3,7 +3,9 @@
 import json
 import re
 
+import answer_files
 import pytest
+from answer_files import colour_of
 from caption_files import caption
 from caption_files import write_tsv as write_captions
 from grounding_files import scene, write_rows
@@ -51,6 +53,24 @@ def test_captions_are_scored_and_shown_with_their_references(tmp_path, capsys):
     assert report(tmp_path / "test_predict.json", data, "caption", tmp_path / "page.html", *options) == 0
     page = (tmp_path / "page.html").read_text()
     assert page.count("<article") == 2 and "four cubes" in page and "There is a" in page and "CIDEr" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("task", "entry", "words"),
+    [
+        ("vqa_gen", lambda row: {"question_id": 7000 + row, "answer": "red"}, "What colour is the cube"),
+        ("snli_ve", lambda row: {"uniq_id": f"{row}#0", "answer": "yes"}, "The cube is heavy."),
+        ("image_classify", lambda row: {"uniq_id": row, "answer": "no class", "others": [{"answer": colour_of(row)}]}, "no class"),
+    ],
+)
+def test_answers_are_scored_and_shown_with_their_questions(tmp_path, capsys, task, entry, words):
+    data = answer_files.write_rows(tmp_path / "rows.tsv", map(answer_files.ROWS[task], range(6)))
+    write_json(tmp_path / "test_predict.json", [entry(row) for row in range(6)])
+    assert report(tmp_path / "test_predict.json", data, task, tmp_path / "page.html") == 0
+    page, printed = (tmp_path / "page.html").read_text(), capsys.readouterr().out
+    assert page.count("<article") == 6 and words in page and ("only wrong" in page) and "page.html" in printed
+    if task == "image_classify":
+        assert re.search(r"score +0\.0000", printed) and re.search(r"top5 +1\.0000", printed)
 
 
 def test_unlabelled_rows_are_shown_without_scores(tmp_path, boxes):
