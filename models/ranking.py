@@ -123,19 +123,21 @@ class AnswerRanker:
     # ------------------------------------------------------------------ scores
 
     @torch.no_grad()
-    def scores(self, models: Sequence[nn.Module], sample: dict[str, Any], prompts: Sequence[Sequence[int]]) -> Tensor:
+    def scores(self, models: Sequence[nn.Module], sample: dict[str, Any], prompts: Sequence[Sequence[int]],
+               encoded: Sequence[EncoderOutput] | None = None) -> Tensor:
         """Log-probability of every answer for every row of a batch.
 
         Args:
             models: an ensemble; the probabilities of each token are averaged.
             sample: a collated batch. prompts: what the decoder is given in each row, from <s> on.
+            encoded: the encoder's output of every model, if it is known already.
 
         Returns: float[B, answers], in the order in which the answers were inserted.
         """
         device = sample["net_input"]["src_tokens"].device
         steps = torch.zeros(len(prompts), len(self.table.parent), device=device)  # of each node after its parent
         with ready(models) as models:
-            encoded = encode_all(models, sample)
+            encoded = encoded or encode_all(models, sample)
             for rows in self._groups(prompts):
                 given = torch.tensor([list(prompts[row]) for row in rows], device=device)
                 index = torch.tensor(rows, device=device)
