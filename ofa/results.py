@@ -9,11 +9,13 @@ import math
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ofa.atomic import replacing
 from ofa.errors import UserError, place
-from ofa.spec import Prediction
+
+if TYPE_CHECKING:
+    from ofa.spec import Prediction
 
 Entry = dict[str, Any]  # one entry of the result file, e.g. {"image_id": "img0", "caption": "a cat"}
 Numbered = tuple[int, Entry]  # (row number, entry)
@@ -92,11 +94,13 @@ def read_predictions(path: str | Path) -> list[Entry]:
     return entries
 
 
-def prediction_of(entry: Entry, where: str = "") -> Prediction:
+def prediction_of(entry: Entry, where: str = "") -> "Prediction":
     """The prediction that an entry of any task's result file was made of.
 
     Raises: UserError with ``where`` if it has neither words nor a box.
     """
+    from ofa.spec import Prediction  # imports torch: what only reads and writes files starts without it
+
     text = next((entry[key] for key in TEXTS if isinstance(entry.get(key), str)), "")
     box = entry.get("box")
     if not text and not _is_box(box) and not any(key in entry for key in TEXTS):
