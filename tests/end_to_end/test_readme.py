@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def block(name: str) -> str:
-    """The bash block after ``<!-- name -->``."""
-    return re.search(rf"<!-- {name} -->\n```bash\n(.*?)```", README, re.S)[1]
+def block(name: str, language: str = "bash") -> str:
+    """The block of commands after ``<!-- name -->``."""
+    return re.search(rf"<!-- {name} -->\n```{language}\n(.*?)```", README, re.S)[1]
 
 
 def run(commands: str, folder: Path, **settings: str) -> subprocess.CompletedProcess:
@@ -27,9 +27,10 @@ def run(commands: str, folder: Path, **settings: str) -> subprocess.CompletedPro
     return subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=folder, env=environment, capture_output=True, text=True)
 
 
-@pytest.fixture
-def photos(tmp_path) -> Path:
-    """Twelve small pictures with captions, as a user might bring them."""
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    """Twelve small pictures with captions and questions, as a user might bring them."""
+    tmp_path = tmp_path_factory.mktemp("readme")
     images = tmp_path / "photos" / "images"
     images.mkdir(parents=True)
     colours = ["red", "green", "blue", "white"]
@@ -41,16 +42,43 @@ def photos(tmp_path) -> Path:
         "images": [{"id": n, "file_name": f"{n}.jpg"} for n in range(12)],
         "annotations": [{"image_id": n, "caption": f"A {colours[n % 4]} ball{end}"} for n in range(12) for end in (".", " on grey")],
     }))
+    rows = [f"{n}.jpg,What color is the ball?,{colours[n % 4]}" for n in range(12)]
+    (tmp_path / "photos/questions.csv").write_text("\n".join(["image,question,answer", *rows]))
     return tmp_path
 
 
-def test_own_pictures_from_annotations_to_a_page(photos):
-    commands = block("own pictures").replace("--lr=5e-4", "--lr=5e-4 --max-update=2 --patch-image-size=32 --code-dict-size=16 --cpu")
+SMALL = "--lr=5e-4 --max-update=2 --patch-image-size=32 --code-dict-size=16 --cpu"
+
+
+@pytest.fixture(scope="module")
+def own_pictures(photos) -> str:
+    """What the commands for one's own pictures print."""
+    commands = block("own pictures").replace("--lr=5e-4", SMALL)
     commands = commands.replace("ofa evaluate", "ofa evaluate --cpu --scores CIDEr --max-len-b 6")
     done = run(commands, photos, BATCH="4", EFFECTIVE_BATCH="4", NUM_WORKERS="0")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "CIDEr" in done.stdout and (photos / "runs/photos/report.html").is_file()
+    return done.stdout
+
+
+def test_own_pictures_from_annotations_to_a_page(photos, own_pictures):
+    assert "CIDEr" in own_pictures and (photos / "runs/photos/report.html").is_file()
     assert len(json.loads((photos / "runs/photos/captions/test_predict.json").read_text())) == 12
+
+
+def test_own_questions_from_a_table_to_drawn_answers(photos, own_pictures):
+    commands = f"source .venv/bin/activate\n{block('own questions')}".replace("--lr=5e-4", f"{SMALL} --max-epoch=1")
+    commands = commands.replace("ofa evaluate", "ofa evaluate --cpu").replace("ofa predict", "ofa predict --cpu --max-len-b 6")
+    done = run(commands, photos, BATCH="4", EFFECTIVE_BATCH="4", NUM_WORKERS="0")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "no faults" in done.stdout and "vqa_score" in done.stdout and (photos / "runs/questions/report.html").is_file()
+    assert len(list((photos / "runs/questions/drawn").iterdir())) == 12
+
+
+def test_the_python_lines_say_something_about_a_picture(photos, own_pictures):
+    done = subprocess.run([sys.executable, "-c", block("python", "python")], cwd=photos, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stdout.splitlines()) == 5 and done.stdout.splitlines()[3] in ("yes", "no", "maybe")
 
 
 def test_the_commands_for_released_files_are_well_formed(tmp_path):
@@ -58,7 +86,7 @@ def test_the_commands_for_released_files_are_well_formed(tmp_path):
     done = run(commands, tmp_path, DRY_RUN="1", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
     assert "--arch=ofa_base" in done.stdout and "checkpoints/ofa_base.pt" in done.stdout
-    assert "--path=checkpoints/caption_base_best.pt" in done.stdout
+    assert "--path=checkpoints/caption_base_best.pt" in done.stdout and "refcocog_train.tsv" in done.stdout
 
 
 def test_every_command_and_folder_of_the_tables_exists():
