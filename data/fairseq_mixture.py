@@ -61,4 +61,5 @@ class JointDataset(RowsDataset):
     def batch_by_size(self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1):
         """As for one task; batches for evaluation end where a task ends."""
         parts = [indices] if self.training else np.split(indices, np.searchsorted(indices, self.mixture.starts[1:-1]))
-        return [batch for part in parts for batch in super(JointDataset, self).batch_by_size(part, max_tokens, max_sentences)]
+        cut = super().batch_by_size
+        return [batch for part in parts for batch in cut(part, max_tokens, max_sentences)]

@@ -21,7 +21,8 @@ def best_constant(spec: TaskSpec, lines: Sequence[str], references: Sequence[Any
     candidates = commonest_and_others(lines, CANDIDATES)
     if spec.best_constant is not None:
         return spec.best_constant(candidates, references)
-    found = {line: spec.final_scores([spec.constant(line)] * len(references), references, None).overall for line in candidates}
+    rows = len(references)
+    found = {line: spec.final_scores([spec.constant(line)] * rows, references, None).overall for line in candidates}
     leading = next(iter(found[candidates[0]]))
     best = max(candidates, key=lambda line: found[line][leading])
     return best, found[best]

@@ -24,6 +24,7 @@ WEIGHT = "weight"
 # One model has one vocabulary and one image size: these are options of the whole training.
 SHARED = ("bpe", "bpe_dir", "code_dict_size", "num_bins", "patch_image_size", "orig_patch_image_size",
           "max_source_positions", "max_target_positions", "uses_ema", "shuffle")
+NAMES = {NoneType: "null", str: "text", bool: "true or false"}  # of types, in JSON's words
 EXAMPLE = '{"caption": {"data": "train.tsv,val.tsv", "weight": 0.5}}'
 
 
@@ -70,7 +71,8 @@ def _member(path: str, name: str, entry: dict[str, Any], specs: Mapping[str, Tas
     options = {}
     for option, value in entry.items():
         if option in SHARED:
-            raise UserError(f"{where}: '{option}' is the same for all tasks; give it as --{option.replace('_', '-')} instead")
+            flag = "--" + option.replace("_", "-")
+            raise UserError(f"{where}: '{option}' is the same for all tasks; give it as {flag} instead")
         if option != WEIGHT and option not in known:
             raise UserError(f"{where}: unknown option '{option}'; known: {', '.join(sorted([*known, WEIGHT]))}")
         if option != WEIGHT:
@@ -93,8 +95,7 @@ def _typed(where: str, value: Any, annotation: Any) -> Any:
         return value
     if float in kinds and type(value) is int:
         return float(value)
-    names = " or ".join(sorted({NoneType: "null", str: "text", bool: "true or false"}.get(kind, getattr(kind, "__name__", str(kind)))
-                               for kind in kinds))
+    names = " or ".join(sorted(NAMES.get(kind) or getattr(kind, "__name__", str(kind)) for kind in kinds))
     raise UserError(f"{where} expects {names}, found {json.dumps(value)}")
 
 

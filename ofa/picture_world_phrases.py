@@ -31,7 +31,9 @@ class Phrase:
 
     def fits(self, thing: Thing) -> bool | None:
         """Whether the thing is meant; None if one may think so or not."""
-        if self.shape not in (None, thing.shape) or self.colour not in (None, thing.colour) or self.size not in (None, thing.size):
+        if self.shape not in (None, thing.shape) or self.colour not in (None, thing.colour):
+            return False
+        if self.size not in (None, thing.size):
             return False
         return True if self.side is None else is_on_side(thing, self.side)
 

@@ -129,8 +129,11 @@ class JointTask(OFATask):
         """The metrics of a task with names and counts of their own among all tasks."""
         enabled = self.enabled()
         names = metric_names({task: [metric.name for metric in found] for task, found in enabled.items()})
-        return [replace(metric, name=names[name, metric.name], counts=tuple(count_name(name, count) for count in metric.counts),
-                        value=OwnCounts(name, metric.value)) for metric in enabled[name]]
+        return [
+            replace(metric, name=names[name, metric.name], value=OwnCounts(name, metric.value),
+                    counts=tuple(count_name(name, count) for count in metric.counts))
+            for metric in enabled[name]
+        ]
 
     def metric_names(self) -> list[str]:
         return [*CRITERION_METRICS, *(metric.name for name in self.tasks for metric in self.renamed(name))]

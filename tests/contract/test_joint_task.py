@@ -142,8 +142,9 @@ def validate(task, model, criterion, ranks: int, size: int) -> dict:
     from fairseq.logging import metrics
 
     batches = [
-        [batch for batch in task.get_batch_iterator(task.dataset("valid"), max_sentences=size, num_shards=ranks, shard_id=rank)
-         .next_epoch_itr(shuffle=False) if batch]
+        [batch for batch in task.get_batch_iterator(
+            task.dataset("valid"), max_sentences=size, num_shards=ranks, shard_id=rank
+        ).next_epoch_itr(shuffle=False) if batch]
         for rank in range(ranks)
     ]
     with metrics.aggregate(new_root=True) as aggregator, torch.no_grad():
