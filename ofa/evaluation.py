@@ -293,13 +293,15 @@ def predict(task, models, generator, decoding: Decoding, dataset, batches: list[
         yield rows, found
 
 
-def to_device(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """Tensors of a batch on the device; numbers with a fraction in the model's precision."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
-    if isinstance(value, dict):
-        return {key: to_device(item, device, dtype) for key, item in value.items()}
-    return value
+def to_device(batch: dict[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """A batch on the device. What the network sees has its precision; boxes and confidences keep theirs: in half precision a
+    corner would be off by a pixel or more."""
+    moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+    moved["net_input"] = {
+        key: value.to(device=device, dtype=dtype if value.is_floating_point() else None) if isinstance(value, torch.Tensor) else value
+        for key, value in batch["net_input"].items()
+    }
+    return moved
 
 
 def _gather(found: list, rank: int, world: int) -> list[list]:

@@ -40,6 +40,7 @@ def install() -> None:
     name_unknown_architectures()
     drop_device_ids_on_cpu()
     survive_overflows_on_cpu()
+    keep_boxes_exact()
     check_metric_before_training()
     prepare_every_run()
 
@@ -178,6 +179,23 @@ def survive_overflows_on_cpu() -> None:
         return torch.tensor(*args, **kwargs).as_subclass(StaysHere)
 
     fairseq_trainer.torch = ModuleWith(torch, tensor=tensor)
+
+
+BOXES = ("w_resize_ratios", "h_resize_ratios", "region_coords")  # keys of a batch that are measures, not input
+
+
+def keep_boxes_exact() -> None:
+    """With --fp16 and --bf16 fairseq rounds every float of a batch; a corner of a box would be off by a pixel or more."""
+    stock = Trainer._fp_convert_sample
+
+    @functools.wraps(stock)
+    def convert(self, sample):
+        converted = stock(self, sample)
+        if isinstance(sample, dict):
+            converted.update({key: sample[key] for key in BOXES if key in sample})
+        return converted
+
+    Trainer._fp_convert_sample = convert
 
 
 def check_metric_before_training() -> None:

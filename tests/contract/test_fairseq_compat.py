@@ -111,6 +111,16 @@ def test_ddp_on_the_cpu_gets_no_device_ids(monkeypatch):
     assert seen == {"device_ids": None, "output_device": None}
 
 
+@pytest.mark.parametrize(("flag", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16), (None, torch.float32)])
+def test_boxes_stay_exact_where_the_model_computes_in_half_precision(flag, dtype):
+    common = SimpleNamespace(fp16=flag == "fp16", bf16=flag == "bf16")
+    trainer = SimpleNamespace(cfg=SimpleNamespace(common=common))
+    sample = {"net_input": {"patch_images": torch.ones(1, 3, 2, 2)}, "region_coords": torch.tensor([[100.25, 7.0, 639.9, 427.3]])}
+    converted = fairseq_compat.Trainer._fp_convert_sample(trainer, sample)
+    assert converted["net_input"]["patch_images"].dtype == dtype
+    assert torch.equal(converted["region_coords"], torch.tensor([[100.25, 7.0, 639.9, 427.3]]))
+
+
 def test_a_typo_in_the_best_metric_is_named_before_training():
     from fairseq.trainer import Trainer
 
