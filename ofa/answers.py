@@ -30,7 +30,7 @@ class AnswerOptions(TaskOptions):
         default=None, metadata={"help": 'the answers as JSON, e.g. \'{"no":0,"yes":1}\'; --ans2label-file goes before it'}
     )
     ans2label_file: Optional[str] = field(
-        default=None, metadata={"help": "file of the answers, {text: number} as pickle or JSON (ofa answers build makes one)"}
+        default=None, metadata={"help": "file of the answers, {text: number} as pickle or JSON; see ofa answers build"}
     )
     valid_batch_size: int = field(
         default=20,
@@ -80,15 +80,13 @@ def answer_texts(options: AnswerOptions) -> list[str]:
     if options.ans2label_file:
         return list(read_label_file(options.ans2label_file))
     text = options.ans2label_dict or "{}"
+    expected = f"--ans2label-dict: expected JSON such as '{{\"no\":0,\"yes\":1}}', found {text!r}"
     try:
         labels = json.loads(text)
     except ValueError as error:
-        raise UserError(f"--ans2label-dict: expected JSON such as '{{\"no\":0,\"yes\":1}}', found {text!r} ({error})") from None
+        raise UserError(f"{expected} ({error})") from None
     if not isinstance(labels, dict) or not labels:
-        raise UserError(
-            f"--ans2label-dict: expected JSON such as '{{\"no\":0,\"yes\":1}}', found {text!r}; give the answers by "
-            "--ans2label-file (ofa answers build makes one)"
-        )
+        raise UserError(f"{expected}; give the answers by --ans2label-file (ofa answers build makes one)")
     return list(labels)
 
 
@@ -180,8 +178,9 @@ class MissingAnswers:
     def lines(self, limit: Optional[int] = None) -> list[str]:
         """``'a blue car' (too long): 3 rows, first data.tsv:17``, the most frequent first."""
         found = sorted(self.counts.items(), key=lambda item: (-item[1], row_number(self.places[item[0]])))[:limit]
+        notes = {answer: " (too long)" for answer in self.cut}
         return [
-            f"{answer!r}{' (too long)' if answer in self.cut else ''}: {count} row{'s' * (count > 1)}, first {self.places[answer]}"
+            f"{answer!r}{notes.get(answer, '')}: {count} row{'s' * (count > 1)}, first {self.places[answer]}"
             for answer, count in found
         ]
 

@@ -115,7 +115,8 @@ class OFATask(AnsweringTask):
         Raises: UserError if the rows cannot be answered with this run's set of answers.
         """
         if dataset.builder.split == "train":
-            paths = dict.fromkeys(data_files(self.cfg.data, "train", epoch + 1) for epoch in range(self.cfg.data.count(",") + 1))
+            epochs = range(1, self.cfg.data.count(",") + 2)
+            paths = dict.fromkeys(data_files(self.cfg.data, "train", epoch) for epoch in epochs)
             check_training([self.open_file(path, "train") for path in paths], self.answers, source_of(self.cfg))
             self.answers_checked = (self.answers_checked[0], True)
         else:

@@ -36,7 +36,7 @@ def question(row: Mapping[str, str], options: SnliVeOptions) -> str:
 
 
 def snli_ve_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row: ``A man is riding a bike.``, ``entailment`` -> `` does the image describe " a man is riding a bike. "?``, `` yes``.
+    """A row: ``A man rides.``, ``entailment`` -> `` does the image describe " a man rides. "?``, `` yes``.
 
     Rows of evaluation splits may have no label.
     """

@@ -57,8 +57,9 @@ def run_build(args: argparse.Namespace) -> int:
     counts = Counter(answer for answer, _ in answers_of(args))
     frequent = sorted((-count, answer) for answer, count in counts.items() if count >= args.min_count)[: args.most]
     if not frequent:
-        raise UserError(f"{', '.join(args.tsv)}: expected answers in column {args.column}, found "
-                        f"{f'{len(counts)}, none of {args.min_count} rows' if counts else 'none'}; see --column, --min-count")
+        finding = f"{len(counts)}, none of {args.min_count} rows" if counts else "none"
+        raise UserError(f"{', '.join(args.tsv)}: expected answers in column {args.column}, found {finding}; "
+                        "see --column, --min-count")
     write_label_file(args.out, [answer for _, answer in frequent])
     rows, covered = sum(counts.values()), -sum(count for count, _ in frequent)
     print(f"{args.out}: {len(frequent)} of {len(counts)} answers, those of {covered} of {rows} rows ({covered / rows:.1%})")

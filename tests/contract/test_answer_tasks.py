@@ -72,7 +72,8 @@ def test_validation_figures_do_not_depend_on_ranks_or_batch_size(ready):
                 ready.task.dataset("valid"), max_sentences=size, num_shards=ranks, shard_id=rank
             ).next_epoch_itr(shuffle=False) if batch] for rank in range(ranks)]  # fmt: skip
             for step in range(max(map(len, shards))):
-                logs = [ready.task.valid_step(own[step], ready.model, ready.criterion)[2] for own in shards if step < len(own)]
+                batches = [own[step] for own in shards if step < len(own)]
+                logs = [ready.task.valid_step(batch, ready.model, ready.criterion)[2] for batch in batches]
                 ready.task.reduce_metrics([{key: sum(log[key] for log in logs) for key in logs[0]}], ready.criterion)
         return aggregator.get_smoothed_values()
 
@@ -207,7 +208,8 @@ def test_an_answer_longer_than_targets_is_missing_too(files):
 
 def test_without_a_set_every_answer_is_learned(files):
     path = write_rows(files.folder / "free.tsv", [vqa_row(0, "1.0|!+a giraffe")])
-    assert set_up(files, "vqa_gen", "--unconstrained-training", data=str(path))[1].datasets["train"][0]["constraint_mask"] is None
+    _, task = set_up(files, "vqa_gen", "--unconstrained-training", data=str(path))
+    assert task.datasets["train"][0]["constraint_mask"] is None
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])
