@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from caption_files import caption, caption_flags, make_vocabulary, write_tsv
+from fairseq_setup import configuration, task_with_data
 from golden import load_json
 
 ROWS = 7
@@ -28,14 +29,7 @@ def files(tmp_path_factory):
 
 def configure(files, *more: str, data: str = ""):
     """Configuration of the released stage-1 flags as fairseq parses them."""
-    from fairseq import options
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-
-    import ofa
-
-    ofa.register_fairseq_plugin()
-    flags = caption_flags(data or f"{files.train},{files.valid}", files.vocabulary, *more)
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), flags))
+    return configuration(caption_flags(data or f"{files.train},{files.valid}", files.vocabulary, *more))
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +47,8 @@ def network(ready):
 
 def set_up(files, *more: str, data: str = ""):
     """Task with both files loaded."""
-    from fairseq import tasks
-
     cfg = configure(files, *more, data=data)
-    task = tasks.setup_task(cfg.task)
-    task.load_dataset("train")
-    task.load_dataset("valid")
-    return cfg, task
+    return cfg, task_with_data(cfg)
 
 
 def rows_of(task, split: str, epoch: int = 1, **options) -> list[list[str]]:

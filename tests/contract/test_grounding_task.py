@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from caption_files import caption_flags, make_vocabulary
+from fairseq_setup import configuration, task_with_data
 from golden import load_json
 from grounding_files import scene, write_rows
 from test_caption_task import validate
@@ -25,23 +26,14 @@ def files(tmp_path_factory):
 
 def set_up(files, *more: str):
     """Configuration and task of the released grounding flags, both files loaded."""
-    from fairseq import options, tasks
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-
-    import ofa
-
-    ofa.register_fairseq_plugin()
     left_out = ("--eval-", "--label-smoothing", "--drop-worst")
     flags = [flag for flag in caption_flags(f"{files.train},{files.valid}", files.vocabulary) if not flag.startswith(left_out)]
     flags += [
         "--task=refcoco", "--selected-cols=0,4,2,3", "--max-image-size=64", "--patch-image-size=64", "--num-bins=50", "--eval-acc",
         '--eval-args={"beam":5,"min_len":4,"max_len_a":0,"max_len_b":4}', "--best-checkpoint-metric=score", *more,
     ]  # fmt: skip
-    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), flags))
-    task = tasks.setup_task(cfg.task)
-    task.load_dataset("train")
-    task.load_dataset("valid")
-    return cfg, task
+    cfg = configuration(flags)
+    return cfg, task_with_data(cfg)
 
 
 @pytest.fixture(scope="module")
