@@ -16,6 +16,7 @@ Options of the generator (``beam=3, max_len_b=20``, see ``ofa.models.generation_
 """
 
 import json
+import logging
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ from ofa.data.sample import SampleBuilder
 from ofa.errors import UserError
 from ofa.evaluation import NOT_WHILE_EVALUATING, PRECISIONS, choose_device, to_device
 from ofa.replies import Answer, Region, answer_of, region_of
+
+logger = logging.getLogger(__name__)
 
 CAPTION, ANSWER, REGION_ANSWER, GROUND, ENTAIL, INSTRUCT = "caption", "vqa_gen", "grounded_qa", "refcoco", "snli_ve", "instruction"
 # For tasks that a checkpoint was not trained on; else the --eval-args of its training.
@@ -176,6 +179,9 @@ class OFA:
         """Task, sample builder, decoding and generation options of a call."""
         key = (name, json.dumps(changes, sort_keys=True))
         if key not in self._tasks:
+            if self.checkpoint.trained and name not in (*self.checkpoint.trained, INSTRUCT):
+                logger.warning("'%s' is asked of a checkpoint that was trained for %s: it may not know what to say", name,
+                               ", ".join(self.checkpoint.trained))
             task = self.checkpoint.task(name, **changes)
             self._tasks[key] = task, SampleBuilder(task.spec, task.options(), task.vocabulary, task.bpe, "predict", answers=task.answers)
         task, builder = self._tasks[key]
