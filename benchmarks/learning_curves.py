@@ -33,7 +33,7 @@ def run(seed: int, folder: Path, flags: list[str]) -> dict:
                    stdout=sys.stderr)
     found: dict = {}
     for stage in ("stage1", "stage2"):
-        loss, score = training_curves((folder / stage / "train.log").read_text())
+        loss, score, *_ = training_curves((folder / stage / "train.log").read_text())
         found[stage] = score.values
         found["diverged"] = found.get("diverged", False) or not all(
             math.isfinite(value) for _, value in [*loss.values, *score.values])

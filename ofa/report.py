@@ -218,13 +218,17 @@ def _ticks(low: float, high: float, step: float) -> list[float]:
 NUMBER = r"(-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"
 
 
+VALIDATED = {"cider": "validation CIDEr-D", "vqa_score": "validation accuracy of answers", "snli_score": "validation accuracy",
+             "acc": "validation accuracy", "score": "validation accuracy of boxes"}  # metric -> what a curve is called
+
+
 def training_curves(log: str) -> list[Curve]:
-    """Loss and validation score from a ``train.log`` of ``--log-format simple``.
+    """Loss, CIDEr-D and whatever else was validated, from a ``train.log`` of ``--log-format simple``.
 
     A resumed run writes on into the same file; of updates that were done twice the later value counts.
     """
     train: dict[float, float] = {}
-    valid: dict[float, float] = {}
+    valid: dict[str, dict[float, float]] = {"cider": {}}
     for line in log.splitlines():
         update = re.search(rf"num_updates[\s=]+{NUMBER}", line)
         if update is None:
@@ -232,7 +236,8 @@ def training_curves(log: str) -> list[Curve]:
         step = float(update[1])
         if "train_inner" in line and (loss := re.search(rf"[ ,]nll_loss={NUMBER}", line)):
             train = {x: y for x, y in train.items() if x < step} | {step: float(loss[1])}
-        elif "| valid" in line and (score := re.search(rf"\| cider {NUMBER}", line)):
-            valid = {x: y for x, y in valid.items() if x < step} | {step: float(score[1])}
+        elif "| valid" in line:
+            for name, value in re.findall(rf"\| ({'|'.join(VALIDATED)}) {NUMBER}", line):
+                valid[name] = {x: y for x, y in valid.get(name, {}).items() if x < step} | {step: float(value)}
     return [Curve("loss per token (bits) over updates", sorted(train.items()), from_zero=True),
-            Curve("validation CIDEr-D over updates", sorted(valid.items()), from_zero=True)]
+            *(Curve(f"{VALIDATED[name]} over updates", sorted(found.items()), from_zero=True) for name, found in valid.items())]

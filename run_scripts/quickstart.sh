@@ -22,11 +22,13 @@ for argument in "$@"; do
     esac
 done
 SCENES=${QUICKSTART_SCENES:-$SCENES} UPDATES=${QUICKSTART_UPDATES:-$UPDATES} MINUTES=${QUICKSTART_MINUTES:-$MINUTES}
-UPDATES2=${QUICKSTART_UPDATES2:-$UPDATES2} MINUTES2=${QUICKSTART_MINUTES2:-$MINUTES2} 
+UPDATES2=${QUICKSTART_UPDATES2:-$UPDATES2} MINUTES2=${QUICKSTART_MINUTES2:-$MINUTES2}
 UPDATES3=${QUICKSTART_UPDATES3:-$UPDATES3} MINUTES3=${QUICKSTART_MINUTES3:-$MINUTES3} TEST=${QUICKSTART_TEST_SCENES:-300}
-SEED=${QUICKSTART_SEED:-1}  # of the weights and the order of the training rows (QUICKSTART_ACTS=2 leaves questions and boxes out)
+SEED=${QUICKSTART_SEED:-1}  # of the weights and the order of the training rows
+ACTS=${QUICKSTART_ACTS:-3}  # 2: captions alone
 RUN=${QUICKSTART_DIR:-$ROOT/runs/$NAME}
-WORLD=$RUN/world VOCAB=$RUN/vocab STAGE1=$RUN/stage1 STAGE2=$RUN/stage2 JOINT=$RUN/joint RESULTS=$RUN/results PAGES=$RUN/pages REPORT=$RUN/report.html
+WORLD=$RUN/world VOCAB=$RUN/vocab STAGE1=$RUN/stage1 STAGE2=$RUN/stage2 JOINT=$RUN/joint
+RESULTS=$RUN/results PAGES=$RUN/pages REPORT=$RUN/report.html
 TITLE="OFA from nothing, in minutes"
 CORES=$(nproc)  # asked for once: nproc obeys OMP_NUM_THREADS, which trainings set
 SETTINGS="scenes $SCENES, test $TEST, updates $UPDATES, $UPDATES2 and $UPDATES3, $PIXELS px, seed $SEED, version 9"
@@ -173,7 +175,7 @@ stage "3 train ofa_nano on captions" train_stage1
 stage "4 caption unseen scenes" evaluate_stage1
 stage "5 train it for CIDEr" train_stage2
 stage "6 caption them again and score" evaluate_stage2
-if [ "${QUICKSTART_ACTS:-3}" -ge 3 ]; then
+if [ "$ACTS" -ge 3 ]; then
     stage "7 train it for questions and boxes too" train_joint
     stage "8 answer, point, caption and score" evaluate_joint
 fi

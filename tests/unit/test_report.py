@@ -113,3 +113,11 @@ def test_a_book_without_one_of_its_pages_is_one_message(tmp_path, capsys):
 
     assert main(["book", f"a={tmp_path / 'none.html'}", "--out", str(tmp_path / "book.html")]) == 2
     assert "none.html: expected a page" in capsys.readouterr().err and not (tmp_path / "book.html").exists()
+
+
+def test_every_task_of_a_joint_training_has_its_curve():
+    lines = [f"| valid | epoch 001 | loss 1 | cider 0.{n} | vqa_score 0.5{n} | score 0.6{n} | num_updates {n}0" for n in (1, 2)]
+    curves = {curve.name: curve.values for curve in training_curves("\n".join(lines))}
+    assert curves["validation CIDEr-D over updates"] == [(10, 0.1), (20, 0.2)]
+    assert curves["validation accuracy of answers over updates"] == [(10, 0.51), (20, 0.52)]
+    assert curves["validation accuracy of boxes over updates"] == [(10, 0.61), (20, 0.62)]
