@@ -208,6 +208,7 @@ def _boxes_in_words(region: Any) -> str | list[str]:
     if isinstance(boxes, (list, tuple)) and boxes and isinstance(boxes[0], (list, tuple, Region)):
         return [_boxes_in_words(box) for box in boxes]
     try:
-        return ",".join(str(float(corner)) for corner in boxes)
+        x0, y0, x1, y1 = map(float, boxes)
     except (TypeError, ValueError):
         raise UserError(f"region: expects left, top, right, bottom in pixels, found {region!r}") from None
+    return f"{x0},{y0},{x1},{y1}"

@@ -178,7 +178,7 @@ def test_any_task_can_be_asked_of_any_checkpoint(model, caplog):
     [
         (lambda model, picture: model.ground(picture, " "), "text 1: expects a text"),
         (lambda model, picture: model.ground([picture] * 2, ["a"] * 3), "expects lists of one length, found 2 of 'image', 3 of 'text'"),
-        (lambda model, picture: model.answer(picture, "what?", region=(1, 2, 3)), "write four numbers"),
+        (lambda model, picture: model.answer(picture, "what?", region=(1, 2, 3)), "region: expects left, top, right, bottom"),
         (lambda model, picture: model.answer(picture, "what?", region=(100, 100, 200, 200)), "inside the picture of 48 x 36"),
         (lambda model, picture: model.answer(picture, "what?", answers=[]), "answers: expects a list of texts"),
         (lambda model, picture: model.caption("nowhere.jpg"), "nowhere.jpg: expects an image file"),
