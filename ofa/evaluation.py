@@ -23,13 +23,13 @@ from tqdm import tqdm
 import ofa
 from ofa.errors import UserError
 from ofa.preparation import base64_of_file
+from ofa.requests import image_files
 from ofa.results import check_folder, merge_predictions, write_predictions
 from ofa.spec import Decoding, Prediction
 
 logger = logging.getLogger(__name__)
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 DEFAULT_BATCH_SIZE = 16
 # What validation would compute while training; evaluation scores the whole file at the end instead.
 NOT_WHILE_EVALUATING = {"eval_cider": False, "eval_bleu": False, "eval_acc": False, "scst": False}
@@ -257,9 +257,7 @@ class ImageFolder:
                             f"{', '.join(columns)}: give it a TSV file")
         self.path, self.columns = str(folder), tuple(columns)
         self.selected_cols = list(range(len(columns)))
-        self.files = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_ENDINGS)
-        if not self.files:
-            raise UserError(f"{folder}: expected image files ({', '.join(IMAGE_ENDINGS)}), found none")
+        self.files = image_files(folder)
 
     def __len__(self) -> int:
         return len(self.files)

@@ -70,15 +70,20 @@ def read_requests(source: str, verb: str | None, words: Mapping[str, Any]) -> li
     path = Path(source)
     refuse_url(source, "")
     if path.is_dir():
-        images = sorted(one for one in path.iterdir() if one.suffix.lower() in IMAGE_ENDINGS)
-        if not images:
-            raise UserError(f"{source}: expects image files ({', '.join(IMAGE_ENDINGS)}), found none in this folder")
-        return [_request({}, image, image.name, verb, words, str(image)) for image in images]
+        return [_request({}, image, image.name, verb, words, str(image)) for image in image_files(path)]
     if not path.is_file():
         raise UserError(f"{source}: expects an image, a folder of images or a .jsonl file, found nothing there")
     if path.suffix.lower() in (".jsonl", ".json"):
         return _lines(path, verb, words)
     return [_request({}, path, source, verb, words, source)]
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """The images of a folder by name. Raises: UserError if there are none."""
+    images = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_ENDINGS)
+    if not images:
+        raise UserError(f"{folder}: expected image files ({', '.join(IMAGE_ENDINGS)}), found none in this folder")
+    return images
 
 
 def _lines(path: Path, verb: str | None, words: Mapping[str, Any]) -> list[Request]:
