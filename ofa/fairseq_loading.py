@@ -13,8 +13,12 @@ from omegaconf import OmegaConf
 
 from ofa.checkpoint import official_state_dict
 from ofa.errors import UserError
+from ofa.spec import TaskOptions
 
 logger = logging.getLogger(__name__)
+
+NOT_SHARED = ("data", "selected_cols", "constraint_range")  # options of every task that are of one task's files
+SHARED = {field.name for field in dataclasses.fields(TaskOptions)} - set(NOT_SHARED) | {"max_image_size"}
 
 
 def read_checkpoint(path: str, overrides: Mapping[str, Any]) -> dict:
@@ -37,8 +41,8 @@ def load_task_and_models(paths: list[str], task_name: str | None, overrides: Map
 
     Args:
         paths: checkpoints of one vocabulary; several make an ensemble.
-        task_name: another task than the checkpoint's; options that both have keep their stored values. Of a model
-            that was trained on several tasks one has to be named.
+        task_name: another task than the checkpoint's; the options that all tasks share keep their stored values. Of a
+            model that was trained on several tasks one has to be named.
         overrides: values of options that replace the stored ones (``data``, ``bpe_dir``, ...).
         ema: take the averaged weights.
     Returns: task, models in evaluation mode, and the stored configuration by group as plain data.
@@ -53,9 +57,23 @@ def load_task_and_models(paths: list[str], task_name: str | None, overrides: Map
                       if state["cfg"].get(group) is not None}
             if stored["task"].get("_name") == "joint":  # trained on several tasks: the options of the one that is asked for
                 stored["task"].update(options_of(task_name, path, state))
+            else:
+                stored["task"] = options_for(task_name, stored["task"])
             task = setup_task(task_config(path, task_name, stored["task"], overrides))
         models.append(build_network(path, state, task, ema))
     return task, models, stored
+
+
+def options_for(name: str | None, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint's task options mean for a task: all for the task it was trained on, and for one whose options are
+    derived from that one's; else those that all tasks share. The answers of one task are not those of another."""
+    trained = stored.get("_name") or stored.get("task")
+    if name in (None, trained):
+        return dict(stored)
+    kinds = [task.spec.options for task in map(TASK_REGISTRY.get, (name, trained)) if hasattr(task, "spec")]
+    if len(kinds) == 2 and issubclass(*kinds):
+        return {key: value for key, value in stored.items() if key not in NOT_SHARED}
+    return {key: value for key, value in stored.items() if key in SHARED}
 
 
 def plain_group(group: Any) -> dict[str, Any]:

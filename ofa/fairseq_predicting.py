@@ -1,6 +1,5 @@
 """A checkpoint that answers for any task: one network, and the tasks that share its vocabulary."""
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -9,12 +8,8 @@ from fairseq.dataclass.utils import merge_with_parent
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, setup_task
 
 from ofa.errors import UserError
-from ofa.fairseq_loading import build_network, plain_group, read_checkpoint, task_config
-from ofa.spec import TaskOptions
+from ofa.fairseq_loading import SHARED, build_network, plain_group, read_checkpoint, task_config
 from ofa.tasks.fairseq_joint import MEMBERS
-
-NOT_SHARED = ("data", "selected_cols", "constraint_range")  # options of every task that are of one task's files
-SHARED = {field.name for field in dataclasses.fields(TaskOptions)} - set(NOT_SHARED) | {"max_image_size"}
 
 
 class LoadedCheckpoint:
