@@ -20,7 +20,7 @@ from ofa.picture_world_questions import Question, answers, questions
 from ofa.preparation import IMAGE, Group, Picture, PreparedFolder
 from ofa.text import CONFIDENCE, JOIN
 
-VERSION = 3
+VERSION = 4
 CAPTIONS = {"train": preparation.STAGE2, "val": preparation.VAL, "test": preparation.TEST}
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from ofa.picture_world import COLOURS, NUMBERS, SHAPES, SIZES, Scene, Thing, place
 from ofa.picture_world_phrases import Phrase, count, full_phrase, pointing_at, true_phrases
 
-KINDS = {"colour": 28, "shape": 26, "number": 16, "place": 12, "size": 10, "existence": 8}  # how often, in percent
+KINDS = {"colour": 28, "shape": 28, "number": 16, "place": 10, "size": 12, "existence": 6}  # how often, in percent
 QUESTIONS_PER_SCENE = 3
 PLAIN = 4  # a question without a place is so much likelier than one with it
 CLEARLY = 0.04  # a centre so close to the border of a ninth of the picture is not asked for
