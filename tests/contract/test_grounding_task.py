@@ -133,7 +133,8 @@ def test_sampled_boxes_earn_their_overlap(files):
     """Self-critical training: no document frequencies are needed, the reward is the mean overlap of the samples."""
     from ofa.boxes import box_overlap
 
-    cfg, task = set_up(files, "--criterion=scst_reward_criterion", "--scst", '--scst-args={"beam":3}')
+    cfg, task = set_up(files, "--criterion=scst_reward_criterion", "--scst", '--scst-args={"beam":3}', "--freeze-resnet")
+    torch.manual_seed(1)
     model = task.build_model(cfg.model)
     criterion, batch = task.build_criterion(cfg.criterion), batch_of(task, 2)
     loss, sample_size, log = criterion(model, batch)
