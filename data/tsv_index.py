@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from ofa.atomic import replacing
 from ofa.errors import UserError
+from ofa.plain_pickle import PlainUnpickler
 
 logger = logging.getLogger(__name__)
 
@@ -147,13 +147,6 @@ def _without_empty_end(path: str | Path, tsv, offsets: np.ndarray) -> np.ndarray
     raise UserError(f"{path}: expected rows of tab-separated columns, found an empty file; make it again")
 
 
-class _NumbersOnly(pickle.Unpickler):
-    """Reads tuples, lists and numbers; whatever names a class or function is refused."""
-
-    def find_class(self, module: str, name: str):
-        raise pickle.UnpicklingError(f"refused {module}.{name}")
-
-
 def _official_index(path: str | Path, tsv, size: int) -> np.ndarray | None:
     """Row starts from ``<tsv>.index``, a pickle of ``(row_count, [offsets])``, if it is there and right.
 
@@ -163,7 +156,7 @@ def _official_index(path: str | Path, tsv, size: int) -> np.ndarray | None:
     index = Path(f"{path}.index")
     try:
         with open(index, "rb") as file:
-            count, starts = _NumbersOnly(file).load()
+            count, starts = PlainUnpickler(file).load()
         offsets = np.append(np.asarray(starts, dtype=np.int64), size).astype(np.uint64)
     except FileNotFoundError:
         return None

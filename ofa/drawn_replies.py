@@ -7,8 +7,8 @@ from PIL import Image
 
 from ofa.atomic import replacing
 from ofa.drawing import GIVEN, PREDICTED, Mark, draw_boxes
+from ofa.prediction_requests import Request
 from ofa.replies import Answer, Region
-from ofa.requests import Request
 
 
 class Drawer:

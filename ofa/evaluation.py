@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 import ofa
 from ofa.errors import UserError
+from ofa.prediction_requests import image_files
 from ofa.preparation import base64_of_file
-from ofa.requests import image_files
 from ofa.results import check_folder, merge_predictions, write_predictions
 from ofa.spec import Decoding, Prediction
 

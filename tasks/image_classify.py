@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from ofa.answers import AnswerOptions, accepted_answers, answer_prediction, answer_texts
+from ofa.answers import AnswerOptions, answer_texts
 from ofa.metrics.accuracy import Accuracy
 from ofa.spec import Decoding, Example, Prediction, RowContext, TaskSpec
 
@@ -63,11 +63,7 @@ SPEC = TaskSpec(
     closed=True,
     augment=True,
     decoding=decoding,
-    prediction=answer_prediction,
-    references=accepted_answers,
     result=result_row,
-    metrics=ACCURACY.metrics(),
-    make_scorer=ACCURACY.make_scorer,
     row_references=row_references,
-    final_scores=ACCURACY.final_scores,
+    **ACCURACY.declared(),
 )

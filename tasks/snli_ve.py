@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from ofa.answers import PromptedAnswerOptions, accepted_answers, answer_prediction, answer_texts
+from ofa.answers import PromptedAnswerOptions, answer_texts
 from ofa.errors import UserError
 from ofa.metrics.accuracy import Accuracy
 from ofa.spec import Decoding, Example, Prediction, RowContext, Shown, TaskSpec
@@ -86,12 +86,8 @@ SPEC = TaskSpec(
     answers=answer_texts,
     closed=True,
     decoding=decoding,
-    prediction=answer_prediction,
-    references=accepted_answers,
     result=result_row,
-    metrics=ACCURACY.metrics(),
-    make_scorer=ACCURACY.make_scorer,
     row_references=row_references,
-    final_scores=ACCURACY.final_scores,
     shown=shown,
+    **ACCURACY.declared(),
 )

@@ -12,7 +12,7 @@ from typing import Any, Optional, Union
 
 import torch
 
-from ofa.answers import PromptedAnswerOptions, accepted_answers, answer_prediction, answer_texts
+from ofa.answers import PromptedAnswerOptions, answer_texts
 from ofa.errors import UserError
 from ofa.metrics.accuracy import Accuracy
 from ofa.spec import Decoding, Example, Prediction, RowContext, Shown, TaskSpec
@@ -114,12 +114,8 @@ SPEC = TaskSpec(
     example=vqa_example,
     answers=answers,
     decoding=decoding,
-    prediction=answer_prediction,
-    references=accepted_answers,
     result=result_row,
-    metrics=ACCURACY.metrics(),
-    make_scorer=ACCURACY.make_scorer,
     row_references=answers_of,
-    final_scores=ACCURACY.final_scores,
     shown=shown,
+    **ACCURACY.declared(),
 )

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ofa.atomic import replacing
-    from ofa.requests import NEEDED, OPTIONAL, read_requests, verb_of
+    from ofa.prediction_requests import NEEDED, OPTIONAL, read_requests, verb_of
 
     if args.best < 1 or args.batch_size < 1:
         raise UserError("--best and --batch-size expect at least 1")

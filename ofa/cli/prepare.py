@@ -274,7 +274,7 @@ def _given_splits(args: argparse.Namespace, *names: str) -> dict[str, str]:
 
 
 def _images_and_problems(args: argparse.Namespace):
-    from ofa.pictures import PictureFolders
+    from ofa.picture_files import PictureFolders
     from ofa.sources.found import Problems
 
     return PictureFolders(args.images) if args.images else None, Problems(args.skip_broken)

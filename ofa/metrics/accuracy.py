@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+from ofa.answers import accepted_answers, answer_prediction
 from ofa.spec import BatchRow, Metric, Prediction, Scorer, Scores, always
 
 
@@ -22,6 +24,13 @@ class Accuracy:
     count: str
     top: tuple[str, int] | None = None
     digits: int = 4
+
+    def declared(self) -> dict[str, Any]:
+        """What the declaration of such a task says about its answers and figures: ``TaskSpec(..., **ACCURACY.declared())``."""
+        return {
+            "prediction": answer_prediction, "references": accepted_answers, "metrics": self.metrics(),
+            "make_scorer": self.make_scorer, "final_scores": self.final_scores,
+        }  # fmt: skip
 
     def metrics(self) -> tuple[Metric, ...]:
         """The figures of validation; each row counts the same, whatever the batches."""

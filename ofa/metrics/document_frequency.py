@@ -18,6 +18,7 @@ import numpy as np
 from ofa.atomic import replacing
 from ofa.errors import UserError
 from ofa.metrics.ngrams import MAX_ORDER, SHIFT, WordIds, dense_ranks
+from ofa.plain_pickle import PlainUnpickler
 
 EOS = "<eos>"
 EXPECTED = "expected a pickle {'ref_len': number of images, 'document_frequency': {word tuple: images}}, or df='corpus'; make one: ofa cider-df build"
@@ -113,30 +114,13 @@ def write_document_frequencies(path: str | Path, content: dict) -> None:
         pickle.dump({"ref_len": content["ref_len"], "document_frequency": frequencies}, file, protocol=2)
 
 
-class FrequencyUnpickler(pickle.Unpickler):
-    """Builds containers and numbers only; a file cannot make it run code."""
-
-    SAFE = {
-        ("collections", "defaultdict"): defaultdict,
-        ("__builtin__", "float"): float,
-        ("builtins", "float"): float,
-        ("__builtin__", "int"): int,
-        ("builtins", "int"): int,
-    }
-
-    def find_class(self, module, name):
-        if (module, name) not in self.SAFE:
-            raise pickle.UnpicklingError(f"it holds a '{module}.{name}'")
-        return self.SAFE[module, name]
-
-
 def read_document_frequencies(path: str | Path) -> tuple[float, dict[tuple[str, ...], float]]:
     """Number of images, and images per n-gram."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file of document frequencies; {EXPECTED}")
     try:
         with open(path, "rb") as file:
-            content = FrequencyUnpickler(file, encoding="latin1").load()
+            content = PlainUnpickler(file, encoding="latin1").load()
         num_images, frequencies = float(content["ref_len"]), dict(content["document_frequency"])
     except Exception as error:  # a damaged pickle raises nearly anything
         raise UserError(f"{path}: not a file of document frequencies ({error}); {EXPECTED}") from error

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ofa.errors import UserError
-from ofa.pictures import PictureFolders
+from ofa.picture_files import PictureFolders
 from ofa.preparation import IMAGE
 from ofa.sources.found import Found, Problems, grouped, label_text, one_line
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ofa.coco_captions import check_unique
 from ofa.errors import UserError
-from ofa.pictures import PictureFolders, picture_size
+from ofa.picture_files import PictureFolders, picture_size
 from ofa.preparation import IMAGE, Picture
 from ofa.sources.found import Found, Problems, checked_box, grouped, label_text, one_line, read_json_lines, split_at_random
 from ofa.sources.snli_ve import LABELS

@@ -13,7 +13,7 @@ from typing import Any
 
 from ofa.coco_captions import read_json
 from ofa.errors import UserError
-from ofa.pictures import PictureFolders
+from ofa.picture_files import PictureFolders
 from ofa.plain_pickle import read_plain_pickle
 from ofa.preparation import IMAGE
 from ofa.sources.found import Found, Problems, checked_box, grouped, one_line

@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 
 from ofa.errors import UserError
-from ofa.pictures import PictureFolders
+from ofa.picture_files import PictureFolders
 from ofa.preparation import IMAGE
 from ofa.sources.found import Found, Problems, grouped, one_line, read_json_lines
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ofa.coco_captions import read_json
 from ofa.errors import UserError
 from ofa.label_file import read_label_file
-from ofa.pictures import PictureFolders
+from ofa.picture_files import PictureFolders
 from ofa.preparation import IMAGE
 from ofa.sources.found import Found, Problems, grouped, label_text, one_line, split_at_random
 from ofa.text import CONFIDENCE, JOIN

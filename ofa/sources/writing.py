@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ofa.errors import UserError
-from ofa.pictures import PictureFile, file_state, look_at_all, name_broken
+from ofa.picture_files import PictureFile, file_state, look_at_all, name_broken
 from ofa.preparation import (
     Group, PreparedFolder, base64_of_file, encoded, fingerprint, write_caption_files,
 )  # fmt: skip

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from caption_files import caption, caption_flags, make_vocabulary, write_tsv
+from fairseq_setup import configuration, task_with_data
 
 ROWS = 7
 OWN = ("--selected-cols", "--eval-cider", "--eval-args", "--task")  # options of one task are in the file
@@ -40,24 +41,16 @@ TWO = {"caption": task_entry(), "caption_again": task_entry(data="second.tsv,sho
 
 
 def configure(files, members: dict, *more: str):
-    from fairseq import options
-    from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-
     path = files.folder / "tasks.json"
     path.write_text(json.dumps(members))
     flags = [flag for flag in caption_flags(str(path), files.vocabulary) if not flag.startswith(OWN)]
     flags = [*flags, "--task=joint", *more]
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), flags))
+    return configuration(flags)
 
 
 def set_up(files, members: dict = TWO, *more: str):
-    from fairseq import tasks
-
     cfg = configure(files, members, *more)
-    task = tasks.setup_task(cfg.task)
-    task.load_dataset("train")
-    task.load_dataset("valid")
-    return cfg, task
+    return cfg, task_with_data(cfg)
 
 
 @pytest.fixture(scope="module")

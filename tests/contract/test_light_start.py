@@ -13,7 +13,7 @@ def test_importing_the_package_and_parsing_commands_loads_no_heavy_library():
     run("import sys, ofa\n"
         "from ofa.cli.main import build_parser\n"
         "build_parser()\n"
-        "import ofa.submission, ofa.requests\n"
+        "import ofa.submission, ofa.prediction_requests\n"
         "heavy = {'torch', 'fairseq', 'torchvision', 'jinja2'} & set(sys.modules)\n"
         "assert not heavy, heavy")  # fmt: skip
 

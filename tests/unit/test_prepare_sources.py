@@ -10,7 +10,7 @@ from original_data import (
     annotation, coco_name, pair, question, reference, write_imagenet, write_refer, write_snli_ve, write_vqa2,
 )  # fmt: skip
 
-from ofa import pictures, preparation
+from ofa import picture_files, preparation
 from ofa.cli.main import build_parser, main
 from ofa.sources.vqa2 import confidences, normal_answer
 
@@ -206,7 +206,7 @@ def test_kaggles_list_and_first_words(tmp_path):
 
 def test_one_and_two_processes_write_the_same_bytes(tmp_path, monkeypatch):
     write_vqa2(tmp_path)
-    monkeypatch.setattr(pictures, "FEW", 1)
+    monkeypatch.setattr(picture_files, "FEW", 1)
     monkeypatch.setattr(preparation, "WINDOW", 2)
     for jobs in ("1", "2"):
         assert vqa2(tmp_path, "--processes", jobs, "--out", str(tmp_path / jobs)) == 0
@@ -223,7 +223,7 @@ def test_an_interrupted_call_is_continued_to_the_same_bytes_without_looking_agai
     (out / "manifest.json").write_text(json.dumps(unfinished))
     (out / "vqa_train.tsv").rename(out / "vqa_train.tsv.part")
     (out / "vqa_train.tsv.part").write_bytes(whole[:cut])
-    monkeypatch.setattr(pictures, "look_at", lambda path: pytest.fail("looks at a picture again"))
+    monkeypatch.setattr(picture_files, "look_at", lambda path: pytest.fail("looks at a picture again"))
     assert vqa2(tmp_path) == 0
     assert (out / "vqa_train.tsv").read_bytes() == whole
     assert json.loads((out / "manifest.json").read_bytes()) == json.loads(manifest)
@@ -231,7 +231,7 @@ def test_an_interrupted_call_is_continued_to_the_same_bytes_without_looking_agai
 
 def test_looking_at_the_pictures_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     write_vqa2(tmp_path)
-    looked, look_at = [], pictures.look_at
+    looked, look_at = [], picture_files.look_at
 
     def interrupted(path):
         if len(looked) == 2:
@@ -239,9 +239,9 @@ def test_looking_at_the_pictures_goes_on_where_it_was_interrupted(tmp_path, monk
         looked.append(path)
         return look_at(path)
 
-    monkeypatch.setattr(pictures, "look_at", interrupted)
+    monkeypatch.setattr(picture_files, "look_at", interrupted)
     assert vqa2(tmp_path) == 130 and not (tmp_path / "out").exists()
-    monkeypatch.setattr(pictures, "look_at", lambda path: looked.append(path) or look_at(path))
+    monkeypatch.setattr(picture_files, "look_at", lambda path: looked.append(path) or look_at(path))
     assert vqa2(tmp_path) == 0
     assert len(looked) == len(set(looked)) == 3  # none twice
     assert not list(tmp_path.glob("*.looking"))
@@ -347,7 +347,7 @@ def test_a_result_folder_that_cannot_be_made_is_one_message(tmp_path, capsys):
 
 def test_a_result_folder_below_a_file_is_one_message_before_any_picture_is_looked_at(tmp_path, capsys, monkeypatch):
     (write_vqa2(tmp_path) / "file").write_text("in the way")
-    monkeypatch.setattr(pictures, "look_at", lambda path: pytest.fail("looks at a picture"))
+    monkeypatch.setattr(picture_files, "look_at", lambda path: pytest.fail("looks at a picture"))
     assert vqa2(tmp_path, "--out", str(tmp_path / "file/out")) == 2
     assert "out: the output folder cannot be made" in capsys.readouterr().err
 

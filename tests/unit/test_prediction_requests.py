@@ -7,7 +7,7 @@ from PIL import Image
 
 from ofa.errors import UserError
 from ofa.replies import Answer, Region
-from ofa.requests import read_requests, verb_of
+from ofa.prediction_requests import read_requests, verb_of
 
 
 def jsonl(folder, *entries) -> str:
