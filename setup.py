@@ -21,6 +21,9 @@ PACKAGES = {
     "ofa.tasks": "tasks",
 }
 
+# For text-to-image: ranking pictures by CLIP, FID and Inception score.
+IMAGES = ["open_clip_torch>=2.24", "torchmetrics>=1.4", "torch-fidelity>=0.3"]
+
 setup(
     name="ofa-fairseq",
     version=VERSION,
@@ -48,7 +51,9 @@ setup(
         "safetensors>=0.4",
         "tensorboard>=2.15",
         "tensorboardX>=2.6",
+        "pyyaml>=6",
+        "webdataset>=0.2.100",
     ],
-    extras_require={"test": ["pytest>=8", "pytest-xdist>=3.5"]},
+    extras_require={"images": IMAGES, "test": [*IMAGES, "pytest>=8", "pytest-xdist>=3.5"]},
     entry_points={"console_scripts": ["ofa = ofa.cli.main:main"]},
 )
