@@ -96,7 +96,7 @@ def measure_photos(folder: Path, photos: int, jobs: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, default=60_000, help="rows of each file without decoding")
-    parser.add_argument("--photos", type=int, default=400, help="photos decoded")
+    parser.add_argument("--photos", type=int, default=2000, help="photos decoded; fewer are not worth several processes")
     parser.add_argument("--jobs", type=int, default=2, help="processes of the second measurement")
     parser.add_argument("--folder", help="where to write the files, removed afterwards")
     parser.add_argument("--json", help="also write the figures to this file")
