@@ -1,0 +1,90 @@
+"""``ofa negatives build``: the files that wrong examples of pre-training are drawn from, made from the training rows."""
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ofa.errors import UserError
+
+PAIR_COLUMNS = ("id", "image", "caption", "question", "answers", "objects", "dataset", "type")
+DONE = "negative_samples.json"  # what the files were made from
+
+
+def add_parser(subparsers) -> None:
+    """Add ``negatives`` to the commands of ``ofa``."""
+    parser = subparsers.add_parser("negatives", help="make the files that wrong examples of pre-training are drawn from")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    build = actions.add_parser(
+        "build", help="collect captions, objects and answers of training rows",
+        description="Reads the training rows once, without their pictures, and writes all_captions.txt, object.txt and "
+                    "type2ans.json, for --neg-sample-dir. The same rows make the same files. Files that are there already and "
+                    "were made from the same rows are kept.",
+        epilog="example: ofa negatives build --data vision_language_examples.tsv --detection detection_examples.tsv "
+               "--out negative_sample")  # fmt: skip
+    build.add_argument("--data", nargs="+", required=True, metavar="ROWS", help="rows of pictures and texts (vision_language_examples.tsv)")
+    build.add_argument("--detection", nargs="+", metavar="ROWS", default=[], help="rows of pictures and objects (detection_examples.tsv)")
+    build.add_argument("--selected-cols", default="0,1,2,3,4,5,6,7", metavar="COLS", help="columns of --data (%(default)s)")
+    build.add_argument("--detection-selected-cols", default="0,1,2", metavar="COLS", help="columns of --detection (%(default)s)")
+    build.add_argument("--out", required=True, metavar="DIR", help="folder to write to")
+    build.set_defaults(run=run_build)
+
+
+def run_build(args: argparse.Namespace) -> int:
+    from ofa.atomic import replacing
+    from ofa.negative_samples import ANSWERS, CAPTIONS, OBJECTS, NegativeSamples
+
+    pairs = [_open(path, args.selected_cols, len(PAIR_COLUMNS), "--selected-cols") for path in args.data]
+    objects = [_open(path, args.detection_selected_cols, 3, "--detection-selected-cols") for path in args.detection]
+    made_from = {"data": list(map(_state, pairs)), "detection": list(map(_state, objects))}
+    out = Path(args.out)
+    if all((out / name).is_file() for name in (ANSWERS, CAPTIONS, OBJECTS)) and _read(out / DONE).get("made_from") == made_from:
+        print(f"{out}: already complete")
+        return 0
+    out.mkdir(parents=True, exist_ok=True)
+    (out / DONE).unlink(missing_ok=True)
+    with NegativeSamples(out) as found:
+        for file in pairs:
+            columns = dict(zip(PAIR_COLUMNS[2:], file.selected_cols[2:]))
+            for texts, where in _rows(file, list(columns.values())):
+                found.add_pair(dict(zip(columns, texts)), where)
+        for file in objects:
+            for (text,), where in _rows(file, file.selected_cols[2:3]):
+                found.add_detections(text, where)
+        counts = found.write(out)
+    with replacing(out / DONE) as file:
+        json.dump({"made_from": made_from, "entries": counts}, file, indent=1)
+    print(f"{out}: {counts[CAPTIONS]} captions, {counts[OBJECTS]} objects, {counts[ANSWERS]} answers")
+    return 0
+
+
+def _open(path: str, columns: str, expected: int, flag: str):
+    from ofa.data.tsv import TsvFile
+
+    file = TsvFile(path, columns)
+    if len(file.selected_cols) != expected:
+        raise UserError(f"{flag}={columns}: expects {expected} columns, found {len(file.selected_cols)}")
+    return file
+
+
+def _rows(file, columns: list[int]) -> Iterator[tuple[list[str], str]]:
+    """(texts of some columns, ``file:row``) of every row, with progress."""
+    from ofa.progress import counted
+
+    for row in counted(range(len(file)), len(file), file.path, "rows"):
+        yield file.texts(row, columns), file.where(row)
+
+
+def _state(file) -> list:
+    """What tells whether a file is another one than before."""
+    status = os.stat(file.path)
+    return [os.path.realpath(file.path), status.st_size, status.st_mtime_ns, file.selected_cols]
+
+
+def _read(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
