@@ -198,9 +198,14 @@ class Decoder(Stack):
 
     def _positions(self, code: bool, first: int, last: int) -> Tensor:
         if code:
-            return self.embed_image_positions(self.image_position_idx[None, first:last])
+            return self.embed_image_positions(self.code_cells(first, last)[None])
         rows = torch.arange(first, last, device=self.version.device)
         return self.embed_positions(rows.clamp(max=self.embed_positions.num_embeddings - 1))[None]
+
+    def code_cells(self, first: int, last: int) -> Tensor:
+        """Grid cells of positions first..last-1 of image codes; behind the last code (padding) any cell, in grids below 32 x 32
+        the last one, as they do not have the cell that the release writes there."""
+        return self.image_position_idx[first:last].clamp(max=self.image_rp_bucket.size(0) - 1)
 
     def normed_positions(self, code: bool, first: int, last: int) -> Tensor:
         norm = self.image_pos_ln if code else self.pos_ln
@@ -225,7 +230,7 @@ class Decoder(Stack):
         def buckets(code: bool) -> Tensor:
             if not code:
                 return token_bucket_rows(self.token_rp_bucket, first, last)
-            cells = self.image_position_idx[:last]
+            cells = self.code_cells(0, last)
             return self.image_rp_bucket[cells[first:, None], cells[None, :]]
 
         tables = {False: self.token_rel_pos_table_list, True: self.image_rel_pos_table_list}

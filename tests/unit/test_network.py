@@ -189,3 +189,16 @@ def test_nano_is_small_and_every_preset_is_a_valid_configuration():
         ModelConfig.from_namespace({}, name)
     nano = OFA(ModelConfig.from_namespace({}, "ofa_nano"), 1000)
     assert sum(p.numel() for p in nano.parameters()) < 4e6
+
+
+def test_padding_behind_image_codes_may_lie_outside_of_a_small_grid():
+    """Cell 1024, which the release writes there, does not exist in a grid of 8 x 8; nor does it matter what stands there."""
+    model = build_small(50).eval()
+    assert model.decoder.image_position_idx.max() == 1024 > model.decoder.image_rp_bucket.size(0)
+    source = torch.randint(4, 50, (2, 5))
+    codes = torch.randint(4, 50, (2, 17 + 9))
+    codes[0, 17:] = model.pad
+    both = {"src_tokens": source, "prev_output_tokens": codes, "code_masks": torch.tensor([True, False])}
+    alone = {name: value[:1, :17] if name == "prev_output_tokens" else value[:1] for name, value in both.items()}
+    with torch.no_grad():
+        torch.testing.assert_close(model(**both)[0][:1, :17], model(**alone)[0], atol=1e-5, rtol=0)
