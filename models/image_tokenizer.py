@@ -1,0 +1,109 @@
+"""Pictures as codes and back: one interface for the VQGAN of the release and the small VQ-VAE.
+
+    >>> tokenizer = load_image_tokenizer("runs/tokenizer")
+    >>> codes = encode_pictures(tokenizer, [picture])  # int64[1, 8, 8] of 64 x 64 pixels and 8 pixels per code
+    >>> decode_pictures(tokenizer, codes)[0].size
+    (64, 64)
+
+Images are float, -1 (black) to 1 (white). Letters: B pictures, H and W pixels, h = H / factor, w = W / factor.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ofa.errors import UserError
+
+TOKENIZER = "tokenizer.pt"  # ours
+CONFIG, WEIGHTS = "model.yaml", "last.ckpt"  # a VQGAN as its authors ship it
+
+
+class ImageTokenizer(nn.Module):
+    """What every tokenizer offers. ``num_codes``: codes of its codebook. ``factor``: pixels per code and side."""
+
+    num_codes: int
+    factor: int
+
+    def encode(self, images: Tensor) -> Tensor:
+        """float[B, 3, H, W] in [-1, 1] -> int64[B, h, w]; the same picture gives the same codes."""
+        raise NotImplementedError
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """int64[B, h, w] -> float[B, 3, H, W], clamped to [-1, 1]."""
+        raise NotImplementedError
+
+
+def load_image_tokenizer(path: str | Path, device: str | torch.device = "cpu") -> ImageTokenizer:
+    """A tokenizer for inference.
+
+    Args: path: ``tokenizer.pt`` as ``ofa tokenizer train`` writes it, the folder that holds it, or a folder with
+        ``model.yaml`` and ``last.ckpt`` of a VQGAN.
+    Raises: UserError if there is none, or it is of another kind.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / CONFIG).is_file():
+        from ofa.models.vqgan import load_vqgan
+
+        tokenizer = load_vqgan(path / CONFIG, path / WEIGHTS)
+    else:
+        from ofa.models.vq_vae import load_vq_vae
+
+        file = path / TOKENIZER if path.is_dir() else path
+        if not file.is_file():
+            raise UserError(f"{path}: expected an image tokenizer, found none; give {TOKENIZER} (made by ofa tokenizer train), "
+                            f"its folder, or a folder with {CONFIG} and {WEIGHTS} of a VQGAN")
+        tokenizer = load_vq_vae(file)
+    return tokenizer.to(device).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def encode_pictures(tokenizer: ImageTokenizer, pictures: Sequence[Image.Image]) -> Tensor:
+    """Pictures of one size -> int64[B, h, w] on the CPU. Nothing is resized or cropped.
+
+    Raises: UserError if their sizes differ or are no multiple of the tokenizer's factor.
+    """
+    sizes = {picture.size for picture in pictures}
+    if len(sizes) != 1:
+        raise UserError(f"expected pictures of one size to encode together, found {len(sizes)} sizes: "
+                        f"{', '.join(f'{width} x {height}' for width, height in sorted(sizes)[:5])}; resize them first")
+    width, height = sizes.pop()
+    if width % tokenizer.factor or height % tokenizer.factor:
+        raise UserError(f"expected a picture whose sides are multiples of {tokenizer.factor} pixels (one code each), found "
+                        f"{width} x {height}; resize it first")
+    return tokenizer.encode(as_images(pictures).to(device_of(tokenizer))).cpu()
+
+
+@torch.no_grad()
+def decode_pictures(tokenizer: ImageTokenizer, codes: Tensor | np.ndarray) -> list[Image.Image]:
+    """int64[B, h, w] -> pictures in RGB.
+
+    Raises: UserError for a code that the tokenizer does not have.
+    """
+    codes = torch.as_tensor(codes)
+    if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < tokenizer.num_codes:
+        wrong = int(codes.max()) if int(codes.max()) >= tokenizer.num_codes else int(codes.min())
+        raise UserError(f"expected image codes from 0 to {tokenizer.num_codes - 1}, found {wrong}; the codes are of another "
+                        "tokenizer")
+    images = tokenizer.decode(codes.to(device_of(tokenizer))).float().cpu()
+    # as in the release: truncated to whole grey levels, not rounded
+    pixels = ((images.clamp(-1, 1) + 1) / 2 * 255).to(torch.uint8)
+    return [Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).contiguous().numpy()]
+
+
+def as_images(pictures: Sequence[Image.Image]) -> Tensor:
+    """Pictures of one size -> float[B, 3, H, W] in [-1, 1]."""
+    pixels = torch.from_numpy(np.stack([np.asarray(picture.convert("RGB")) for picture in pictures]))
+    return to_unit(pixels.permute(0, 3, 1, 2))
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """Grey levels uint8 0..255 -> float -1..1."""
+    return pixels.float() / 255 * 2 - 1
+
+
+def device_of(tokenizer: nn.Module) -> torch.device:
+    return next(tokenizer.parameters()).device

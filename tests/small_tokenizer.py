@@ -1,0 +1,42 @@
+"""Pictures and a tokenizer that are made in a moment."""
+
+import base64
+import io
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from ofa.checkpoint_edit import write_checkpoint
+from ofa.models.vq_vae import VQVAE, VQVAEConfig, vq_vae_content
+from ofa.picture_world import make_scene, render
+
+
+def small_tokenizer(num_codes: int = 32) -> VQVAE:
+    """A network that has learned nothing, with codes that differ from each other."""
+    torch.manual_seed(3)
+    return VQVAE(VQVAEConfig(num_codes=num_codes, width=8, depth=1)).eval()
+
+
+def save_tokenizer(folder: Path, num_codes: int = 32) -> Path:
+    path = folder / "tokenizer.pt"
+    write_checkpoint(vq_vae_content(small_tokenizer(num_codes)), path)
+    return path
+
+
+def drawn(number: int, size: int = 64) -> Image.Image:
+    """A picture of the picture world."""
+    return render(make_scene(1, "train", number), size)
+
+
+def field(picture: Image.Image) -> str:
+    """The picture as a TSV holds it."""
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    return base64.b64encode(data.getvalue()).decode()
+
+
+def picture_tsv(path: Path, pictures: list[Image.Image]) -> Path:
+    """Columns: id, image, caption."""
+    path.write_text("".join(f"{i}\t{field(picture)}\tcaption {i}\n" for i, picture in enumerate(pictures)))
+    return path
