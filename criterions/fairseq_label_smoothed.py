@@ -81,7 +81,8 @@ class LabelSmoothedCriterion(OFACriterion):
         """Loss of a batch, or of a pretraining step when ``sample`` is a pair of batches.
 
         Args:
-            sample: the batch dict of ``ofa.data.collate``; ``conf`` and ``constraint_masks`` are optional.
+            sample: the batch dict of ``ofa.data.collate``; ``conf`` and ``constraint_masks`` are optional. ``tasks``
+                (int64[B], numbers of ``task.parts``): the log also has loss and accuracy of each.
             update_num: number of updates so far, for ``--drop-worst-after``.
             reduce: part of fairseq's interface; the loss is always a sum.
 
@@ -103,28 +104,34 @@ class LabelSmoothedCriterion(OFACriterion):
         }
         if self.report_accuracy:
             log.update(n_correct=counts["n_correct"], total=counts["total"])
-        return loss, sample_size, log
+        return loss, sample_size, log | counts.get("by_task", {})
 
     def pretraining_step(self, model, samples, update_num):
-        """Batches of different kinds (image-text pairs; text, images, detection) count the same: each is averaged."""
+        """Batches of different kinds (image-text pairs; text, images, detection) count the same: each is averaged.
+
+        An empty batch has no part in it. In a validation all tokens count the same, however they are spread over batches.
+        """
+        training = getattr(model, "training", True)
         first = samples[0]
-        if self.sample_patch_num > 0:
+        if first and self.sample_patch_num > 0 and training:
             first = {**first, "net_input": {**first["net_input"], "sample_patch_num": self.sample_patch_num}}
-        parts = [self(model, sample, update_num) for sample in (first, *samples[1:])]
-        sizes = [max(size, 1) for _, size, _ in parts]
-        logs = [log for *_, log in parts]
-        loss = sum(part[0] / size for part, size in zip(parts, sizes))
+        numbered = enumerate((first, *samples[1:]), 1)
+        parts = {number: self(model, sample, update_num) for number, sample in numbered if sample}
+        logs = {number: log for number, (_, _, log) in parts.items()}
+        sizes = {number: max(size, 1) if training else 1 for number, (_, size, _) in parts.items()}
+        loss = sum(parts[number][0] / sizes[number] for number in parts)
+        sample_size = 1 if training else sum(size for _, size, _ in parts.values())
+        groups = range(1, max(len(samples), 2) + 1)
         averaged = ("loss", "nll_loss", "sample_size")
-        summed = {key: sum(log[key] for log in logs) for key in logs[0] if key not in averaged}
-        log = {
+        names = dict.fromkeys(key for log in logs.values() for key in log if key not in averaged)
+        return loss, sample_size, {
             "loss": loss.detach(),
-            "nll_loss": sum(log["nll_loss"] / size for log, size in zip(logs, sizes)),
-            "sample_size": 1,
-            **{f"loss_v{i}": log["loss"] for i, log in enumerate(logs, 1)},
-            **{f"sample_size_v{i}": log["sample_size"] for i, log in enumerate(logs, 1)},
-            **summed,
+            "nll_loss": sum(log["nll_loss"] / sizes[number] for number, log in logs.items()),
+            "sample_size": sample_size,
+            **{f"loss_v{i}": logs[i]["loss"] if i in logs else loss.new_zeros(()) for i in groups},
+            **{f"sample_size_v{i}": logs[i]["sample_size"] if i in logs else 0 for i in groups},
+            **{name: sum(log[name] for log in logs.values()) for name in names},
         }
-        return loss, 1, log
 
     def compute_loss(self, logits, sample, update_num, training):
         """Summed loss of the scored tokens, and counts: nll_loss, kept, n_correct, total."""
@@ -135,13 +142,15 @@ class LabelSmoothedCriterion(OFACriterion):
         conf = sample.get("conf")
         conf = None if conf is None else conf.repeat_interleave(len(target) // len(conf))
 
+        tasks = sample.get("tasks")
+
         def log_probabilities(some, at):
             return losses.log_probabilities(some, at_rows(allowed, at), at_rows(conf, at))
 
         def token_losses(some, at):
             lprobs = log_probabilities(some, at)
             columns = self.token_losses(lprobs, target[at], at_rows(allowed, at))
-            if self.report_accuracy:
+            if self.report_accuracy or tasks is not None:
                 columns += (lprobs.argmax(-1).eq(target[at]).to(lprobs),)
             return torch.stack(columns, -1)
 
@@ -164,7 +173,19 @@ class LabelSmoothedCriterion(OFACriterion):
         counts = {"nll_loss": nll[kept].sum().detach(), "kept": len(kept)}
         if self.report_accuracy:
             counts.update(n_correct=columns[:, 3].sum().detach(), total=len(rows))
+        if tasks is not None:
+            weights = at_rows(conf, rows)  # which the log-probabilities were multiplied by
+            plain = nll if weights is None else nll / weights.clamp(min=1e-6)
+            counts["by_task"] = self.by_task(tasks[rows // sample["target"].size(1)], plain, columns[:, 3])
         return total_loss, counts
+
+    def by_task(self, tasks: Tensor, nll: Tensor, correct: Tensor) -> dict[str, Tensor]:
+        """Sums for the log: ``_NAME_nll``, ``_NAME_correct`` and ``_NAME_tokens`` of every task. Args: tasks: int64[tokens]."""
+        names = self.task.parts
+        counts = torch.stack([nll, correct, torch.ones_like(nll)]).detach()
+        sums = counts.new_zeros(3, len(names)).index_add_(1, tasks, counts)
+        return {f"_{name}_{count}": sums[row, column] for column, name in enumerate(names)
+                for row, count in enumerate(("nll", "correct", "tokens"))}  # fmt: skip
 
     def scored_rows(self, target: Tensor) -> Tensor:
         """int64[N]: positions of ``target.view(-1)`` that have a loss."""

@@ -143,7 +143,8 @@ class SampleBuilder:
             sample["patch_image"] = self.pixels(example.image, rng)
             sample["patch_mask"] = torch.tensor([True])
         given = len(prompt) - 1  # not predicted: no target there
-        sample["target"] = torch.tensor([vocabulary.pad] * given + target + [vocabulary.eos])
+        scored = [vocabulary.pad] * min(example.unscored, len(target)) + target[example.unscored :]
+        sample["target"] = torch.tensor([vocabulary.pad] * given + scored + [vocabulary.eos])
         sample["prev_output_tokens"] = torch.tensor(prompt + target)
         if example.prompt_type is not None:
             sample["decoder_prompt"] = np.array(prompt)

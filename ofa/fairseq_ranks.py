@@ -34,15 +34,23 @@ def mark_fillers(prepare: Callable) -> Callable:
     @functools.wraps(prepare)
     def _prepare_sample(self, sample, is_dummy=False):
         prepared, is_filler = prepare(self, sample, is_dummy)
-        if is_filler and self.model.training and isinstance(prepared, dict) and hasattr(self.task, "spec"):
-            return {**prepared, FILLER: True}, False
+        if is_filler and self.model.training and hasattr(self.task, "spec"):
+            return mark(prepared), False
         return prepared, is_filler
 
     return _prepare_sample
 
 
+def mark(sample: Any) -> Any:
+    """A batch, or all batches of a step, marked as fillers."""
+    return {**sample, FILLER: True} if isinstance(sample, dict) else tuple(map(mark, sample))
+
+
 def take_mark(sample: Any) -> tuple[Any, bool]:
     """(the batch as the model knows it, whether it is a filler)."""
+    if isinstance(sample, tuple):
+        parts = list(map(take_mark, sample))
+        return tuple(part for part, _ in parts), any(marked for _, marked in parts)
     if not isinstance(sample, dict) or FILLER not in sample:
         return sample, False
     return {key: value for key, value in sample.items() if key != FILLER}, True

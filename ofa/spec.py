@@ -116,6 +116,7 @@ class Example:
             source), ``prev_output`` (the source without its end symbol). None: the task does not ask that way;
             as ``none``, but the batch has no ``decoder_prompts``.
         prefix_tokens: the batch also has the decoder's prompt as ``prefix_tokens``.
+        unscored: so many first target tokens are given and not learned; the end symbol always is.
         extra: further keys of the sample (``conf``, ``ref_dict``, ...), see ``ofa.data.sample.Sample``.
     """
 
@@ -127,6 +128,7 @@ class Example:
     max_target_tokens: Optional[int] = None
     prompt_type: Optional[str] = None
     prefix_tokens: bool = False
+    unscored: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
 
 

@@ -26,11 +26,11 @@ IMAGE_SEED = 1234
 LONG = ("encoder_out", "encoder_padding_mask", "position_embeddings", "encoder_state_")
 PACKED_NPZ = ("forward_*", "grad_*", "generate_*", "bucket_tables*", "criterion_inputs*", "criterion_scst*", "dataset_*", "whole_word_mask*")
 PACKED_JSON = ("state_dict_*", "grad_*", "criterion_*", "dataset_*", "bpe_*", "metrics_*", "lr_schedule*", "cider_cached_df*")
-COPIED = ("dataset_*.tsv", "cider_cached_df.p", "fill.py")
+COPIED = ("dataset_*.tsv", "cider_cached_df.p", "fill.py", "unify_negative_sample/*")
 
 
 def path(name: str) -> Path:
-    """Path of a recorded file that both folders hold unchanged (tsv, pickle)."""
+    """Path of a recorded file or folder that both places hold unchanged (tsv, pickle)."""
     full = FULL and FULL / name
     return full if full and full.exists() else COPY / name
 
@@ -103,7 +103,9 @@ def pack(full: Path) -> None:
         text = json.dumps(json.loads(source.read_text()), separators=(",", ":"), ensure_ascii=False)
         (COPY / (source.name + ".gz")).write_bytes(gzip.compress(text.encode(), mtime=0))
     for source in sorted({p for pattern in COPIED for p in full.glob(pattern)}):
-        (COPY / source.name).write_bytes(source.read_bytes())
+        copy = COPY / source.relative_to(full)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(source.read_bytes())
 
 
 if __name__ == "__main__":

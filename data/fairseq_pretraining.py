@@ -1,0 +1,185 @@
+"""The files of a pretraining as one fairseq dataset: pairs of picture and text, and groups of extra rows among them."""
+
+import math
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from ofa.data.bad_rows import BadRows
+from ofa.data.collate import collate
+from ofa.data.fairseq_dataset import RowsDataset, let_parent_decide_when_to_stop
+from ofa.data.permutation import shuffled
+from ofa.data.pretraining import TASK, Draws, PretrainingBuilder
+from ofa.data.sample import Sample
+from ofa.data.tsv import TsvFile
+from ofa.errors import UserError
+from ofa.pretraining import GROUP, PAIRS_PER_GROUP, TASKS, RowKind, whole_times
+
+TASK_IDS = "tasks"  # key of a batch: int64[B], the task of each sample as its number in ofa.pretraining.TASKS
+TRIES = 100  # rows that are looked at for one with a sample
+Samples = tuple[list[Sample], list[Sample]]  # of pairs, of extra rows
+
+
+class KindRows:
+    """Rows of one file of a kind. Raises: UserError if the columns do not fit."""
+
+    def __init__(self, file: TsvFile, kind: RowKind, flag: str):
+        if len(file.selected_cols) != len(kind.columns):
+            raise UserError(
+                f"{file.path}: {flag}: task 'unify_task' expects {len(kind.columns)} columns ({', '.join(kind.columns)}), found "
+                f"{len(file.selected_cols)}; the usual choice is {flag}={kind.default_cols}"
+            )
+        self.file, self.kind = file, kind
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def __getitem__(self, index: int) -> dict[str, str]:
+        return dict(zip(self.kind.columns, self.file[int(index)], strict=True))
+
+
+class PretrainingDataset(RowsDataset):
+    """Training: ``dataset[i]`` is row i of the pairs; every eighth row in the order of the epoch brings a group of extra rows.
+
+    Extra rows come in turn, in a new order each time their file has been gone through, and go on in the next epoch where they
+    stopped. Without pairs an index is the number of a group. Evaluation: all rows, file after file, each once.
+
+    Args:
+        pairs: rows with picture and text. extras: task -> rows of its file.
+        weights: how often each task is trained; 0 is not at all.
+    """
+
+    def __init__(self, pairs: KindRows | None, extras: Mapping[str, KindRows], builder: PretrainingBuilder,
+                 weights: Mapping[str, float], shuffle: bool, bad_rows: BadRows):  # fmt: skip
+        super().__init__()
+        self.pairs, self.extras, self.builder, self.weights = pairs, dict(extras), builder, dict(weights)
+        self.training = builder.split == "train"
+        self.shuffle, self.bad_rows = shuffle and self.training, bad_rows
+        self.files = ([pairs] if pairs else []) + list(self.extras.values())
+        self.rates = {task: GROUP[task] * weights[task] for task in self.extras}  # samples per group
+        if self.training:
+            self.length = len(pairs) if pairs else max(math.ceil(len(rows) / self.rates[task]) for task, rows in self.extras.items())
+        else:
+            self.ends = np.cumsum([len(file) for file in self.files])
+            self.length = int(self.ends[-1])
+        self.kept_positions: tuple = (None, None)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Samples:
+        """Raises: UserError naming file and row if a row is broken and may not be passed over."""
+        let_parent_decide_when_to_stop(os.getpid())
+        if not self.training:
+            return self.evaluated(int(index))
+        if self.pairs is None:
+            return [], self.group((self.epoch - 1) * self.length + int(index))
+        draws = self.builder.draws(self.epoch, int(index), "pair")
+        position = self.position(int(index))
+        extras = self.numbered_group(position) if position % PAIRS_PER_GROUP == PAIRS_PER_GROUP - 1 else []
+        found, row = [], int(index)
+        for _ in range(TRIES):
+            found = self.samples(0, row, draws)
+            if found:
+                return found, extras
+            row = draws.rng.randrange(len(self.pairs))  # in place of a row of tasks that are left out; one in eight brings a group
+            extras += self.group(draws.rng.getrandbits(40)) if draws.rng.random() < 1 / PAIRS_PER_GROUP else []
+        raise UserError(f"{self.pairs.file.path}: expects rows of the tasks that --task-weights trains, found none among {TRIES}; leave out "
+                        "tasks that the file has no rows of, or give a file without the others")
+
+    def evaluated(self, index: int) -> Samples:
+        number = int(np.searchsorted(self.ends, index, side="right"))
+        row = index - (int(self.ends[number - 1]) if number else 0)
+        found = self.samples(number, row, self.builder.draws(1, index, "evaluation"))
+        return (found, []) if self.files[number] is self.pairs else ([], found)
+
+    def samples(self, number: int, row: int, draws: Draws) -> list[Sample]:
+        """Samples of a row, or of another one where it is broken and may be passed over. Args: number: of the file."""
+        rows = self.files[number]
+        while True:
+            try:
+                return self.samples_of(rows, row, draws)
+            except UserError as error:
+                self.bad_rows.pass_over(number, row, error)
+            row = draws.rng.randrange(len(rows))
+
+    def samples_of(self, rows: KindRows, row: int, draws: Draws) -> list[Sample]:
+        content, where = rows[row], rows.file.where(row)
+        times = [self.times(task, rows is self.pairs, draws) for task in rows.kind.tasks(content, where)]
+        found = []
+        for repeat in range(max(times)):
+            made = self.builder(rows.kind.read, content, draws, where, row)
+            found += [sample for sample, count in zip(made, times) if repeat < count]
+        return found
+
+    def times(self, task: str, pair: bool, draws: Draws) -> int:
+        if self.training and pair:
+            return whole_times(self.weights[task], draws.rng)
+        return int(self.weights[task] > 0)
+
+    def numbered_group(self, position: int) -> list[Sample]:
+        """The group that belongs to a place in the order of the epoch."""
+        return self.group((self.epoch - 1) * (self.length // PAIRS_PER_GROUP) + position // PAIRS_PER_GROUP)
+
+    def group(self, number: int) -> list[Sample]:
+        """Extra samples: two texts, a picture without its middle, a picture with objects, as often as their weights say."""
+        found = []
+        for task, rows in self.extras.items():
+            rate = self.rates[task]
+            for count in range(math.floor(number * rate), math.floor((number + 1) * rate)):
+                time, place = divmod(count, len(rows))
+                row = shuffled(place, len(rows), f"{self.builder.seed}-{task}-{time}") if self.shuffle else place
+                found += self.samples(self.files.index(rows), row, self.builder.draws(0, count, task))
+        return found
+
+    def collater(self, samples: list[Samples]) -> dict | tuple[dict, dict]:
+        """Batches of pairs and of extra rows; of pairs alone where there are no others. An empty dict stands for no pairs."""
+        pairs, extras = (self.batch([sample for both in samples for sample in both[part]]) for part in (0, 1))
+        return (pairs, extras) if extras else pairs
+
+    def batch(self, samples: list[Sample]) -> dict:
+        if not samples:
+            return {}
+        plain = [{key: value for key, value in sample.items() if key != TASK} for sample in samples]
+        tasks = torch.tensor([TASKS.index(sample[TASK]) for sample in samples])
+        return {**collate(plain, self.builder.encoder.vocabulary.pad), TASK_IDS: tasks}
+
+    # --- order ----------------------------------------------------------------------------------------------
+
+    def set_seed(self, seed: int) -> None:
+        self.builder.seed = seed
+
+    def ordered_indices(self) -> np.ndarray:
+        """Indices in the order of this epoch."""
+        if not self.shuffle:
+            return np.arange(len(self), dtype=np.int64)
+        self.positions()  # here, so that data workers find them made
+        return self.order()
+
+    def order(self) -> np.ndarray:
+        return np.random.default_rng((self.builder.seed, self.builder.options.pretrain_seed, self.epoch)).permutation(len(self))
+
+    def positions(self) -> np.ndarray:
+        """Place of every index in the order of this epoch."""
+        key = self.builder.seed, self.epoch
+        if self.kept_positions[0] != key:
+            places = np.empty(len(self), dtype=np.uint32 if len(self) < 2**32 else np.int64)
+            places[self.order()] = np.arange(len(self))
+            self.kept_positions = key, places
+        return self.kept_positions[1]
+
+    def position(self, index: int) -> int:
+        return int(self.positions()[index]) if self.shuffle else index
+
+    def num_tokens(self, index: int) -> int:
+        """An upper bound, as for other tasks."""
+        options = self.builder.options
+        return max(options.max_src_length, options.max_tgt_length) + 2
+
+    def batch_by_size(self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1):
+        """As for other tasks; batches for evaluation end where a file ends."""
+        parts = [indices] if self.training else np.split(indices, np.searchsorted(indices, self.ends[:-1]))
+        cut = super().batch_by_size
+        return [batch for part in parts if len(part) for batch in cut(part, max_tokens, max_sentences)]

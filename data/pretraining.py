@@ -1,0 +1,162 @@
+"""Rows of the pretraining files -> samples: what the tasks ask, and pictures cut at random."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from ofa.boxes import bins_to_text, resize_ratios, squashed_to_bins
+from ofa.data.augmentation import MILD, RandAugment
+from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, OFA_MEAN, OFA_STD, image_transform
+from ofa.data.region_transforms import enlarged, flipped, jittered, scaled, square_around, visible
+from ofa.data.sample import Bpe, ImageOpener, Sample, SampleBuilder
+from ofa.data.span_mask import SpanMask
+from ofa.pretraining import Negatives, PretrainingContext, PretrainingExample, PretrainingOptions
+from ofa.spec import Symbols, TaskSpec
+from ofa.vocabulary import Vocabulary
+
+READ_TOKENS, KEPT_TOKENS = 512, 256  # of a text: so many are read, the last of them are learned
+PROMPT_TOKENS = 20  # room for the prompt round a text
+FILL = (128, 128, 128)
+TASK = "task"  # key of a sample: name of its task
+
+Reader = Callable[[Mapping[str, str], PretrainingContext], list[PretrainingExample]]
+
+
+@dataclass
+class Draws:
+    """Random numbers of a row, the same whenever and wherever it is read: three independent streams."""
+
+    rng: random.Random
+    generator: torch.Generator
+    colours: random.Random
+
+    @classmethod
+    def of(cls, name: str) -> "Draws":
+        generator = torch.Generator().manual_seed(random.Random(f"{name}-torch").getrandbits(63))
+        return cls(random.Random(name), generator, random.Random(f"{name}-colours"))
+
+
+class PretrainingBuilder:
+    """Turns rows into samples, each the same whenever and wherever it is read.
+
+    Args:
+        spec: declares no set of answers and no augmentation; texts become tokens as in the other tasks.
+        split: ``train`` or the name of an evaluation split, where nothing is cut at random.
+        negatives: what does not fit, if image-text matching is trained.
+
+    Attributes: seed: of the run.
+    """
+
+    def __init__(self, spec: TaskSpec, options: PretrainingOptions, vocabulary: Vocabulary, bpe: Bpe, split: str,
+                 negatives: Negatives | None = None):  # fmt: skip
+        self.options, self.split, self.negatives, self.seed = options, split, negatives, 1
+        self.encoder = SampleBuilder(spec, options, vocabulary, bpe, split)
+        starts = [bpe.is_beginning_of_word(symbol) or number in vocabulary.specials for number, symbol in enumerate(vocabulary.symbols)]
+        self.mask = SpanMask(
+            vocabulary.mask, range(vocabulary.text.start, vocabulary.text.stop),
+            None if options.mask_length == "subword" else torch.tensor(starts),
+            options.mask_ratio, options.mask_length, options.poisson_lambda, options.replace_length,
+            options.random_ratio, options.keep_ratio,
+        )  # fmt: skip
+        imagenet = options.imagenet_default_mean_and_std
+        self.statistics = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (OFA_MEAN, OFA_STD)
+        self.square = image_transform(options.patch_image_size, *self.statistics)
+        self.code_square = image_transform(2 * options.code_image_size, *self.statistics)
+
+    def draws(self, epoch: int, index: int, purpose: str) -> Draws:
+        return Draws.of(f"{self.seed}-{self.options.pretrain_seed}-{epoch}-{index}-{purpose}")
+
+    def __call__(self, reader: Reader, row: Mapping[str, str], draws: Draws, where: str = "", index: int = 0) -> list[Sample]:
+        """The samples that ``reader`` makes of a row. Raises: UserError naming ``where``."""
+        pictures = (TrainingPictures if self.split == "train" else EvaluationPictures)(self, draws)
+        context = PretrainingContext(
+            options=self.options, split=self.split, language="en", open_image=ImageOpener(where), where=where, index=index,
+            rng=draws.rng, pictures=pictures, negatives=self.negatives,
+        )  # fmt: skip
+        return [self.encode(example) for example in reader(row, context)]
+
+    def encode(self, found: PretrainingExample) -> Sample:
+        """Token ids and pixels; ``task`` is its name. What the model has no positions for is cut off."""
+        example, options = found.example, self.options
+        example.max_source_tokens = options.max_source_positions - 2
+        if not bool(example.extra["code_mask"]):
+            example.max_target_tokens = options.max_target_positions - 1
+        return {**self.encoder.encode(example, None), TASK: found.task}
+
+
+class EvaluationPictures:
+    """Pictures squashed to a square, with all of their boxes."""
+
+    def __init__(self, builder: PretrainingBuilder, draws: Draws):
+        self.builder, self.options, self.draws = builder, builder.options, draws
+
+    def whole(self, image: Image.Image) -> torch.Tensor:
+        return self.builder.square(image)
+
+    def around(self, image: Image.Image, box: Sequence[float]) -> tuple[torch.Tensor, Symbols]:
+        return self.builder.square(image), self.bins(self.squashed(image, [box], self.options.patch_image_size)[0])
+
+    def objects(self, image: Image.Image, boxes: Sequence[Sequence[float]]) -> tuple[torch.Tensor, list[tuple[int, Symbols]]]:
+        squashed = self.squashed(image, boxes, 2 * self.options.code_image_size)
+        return self.builder.code_square(image), [(number, self.bins(box)) for number, box in enumerate(squashed)]
+
+    def without_middle(self, image: Image.Image) -> torch.Tensor:
+        pixels = self.builder.code_square(image)
+        side = self.options.code_image_size
+        pixels[:, side // 2 : side // 2 + side, side // 2 : side // 2 + side] = 0
+        return pixels
+
+    def none(self) -> torch.Tensor:
+        return torch.zeros(3, 2 * self.options.code_image_size, 2 * self.options.code_image_size)
+
+    def masked(self, text: str) -> tuple[Symbols, Symbols]:
+        vocabulary = self.builder.encoder.vocabulary
+        room = (min(self.options.max_source_positions, self.options.max_target_positions) - PROMPT_TOKENS) * 3 // 4
+        tokens = vocabulary.ids(self.builder.encoder.bpe.encode(text))[:READ_TOKENS][-max(1, min(KEPT_TOKENS, room)) :]
+        masked = self.builder.mask(torch.tensor([vocabulary.bos, *tokens, vocabulary.eos]), self.draws.generator)[1:-1].tolist()
+        return Symbols(vocabulary.pieces(masked, drop=())), Symbols(vocabulary.pieces(tokens, drop=()))
+
+    def bins(self, box: torch.Tensor) -> Symbols:
+        """Location bins of a box in pixels of what the model sees."""
+        return Symbols(bins_to_text(squashed_to_bins(box, self.options.max_image_size, self.options.num_bins)))
+
+    def squashed(self, image: Image.Image, boxes: Sequence[Sequence[float]], side: int) -> torch.Tensor:
+        x, y = resize_ratios(image.size, side)
+        return torch.tensor(boxes, dtype=torch.float32) * torch.tensor([x, y, x, y])
+
+
+class TrainingPictures(EvaluationPictures):
+    """Pictures cut at random: enlarged, then a square from the middle, round an object, or from anywhere."""
+
+    augment = RandAugment(MILD, 7, 0.0, FILL)
+
+    def whole(self, image: Image.Image) -> torch.Tensor:
+        from torchvision.transforms import functional as F
+
+        square = F.center_crop(self.enlarge(image), [self.options.patch_image_size] * 2)
+        return self.pixels(self.augment(square, self.draws.colours))
+
+    def around(self, image: Image.Image, box: Sequence[float]) -> tuple[torch.Tensor, Symbols]:
+        larger = self.enlarge(image)
+        moved = scaled(torch.tensor([box], dtype=torch.float32), image.size, larger.size)[0]
+        square, moved = square_around(larger, moved, self.options.patch_image_size)
+        return self.pixels(square), self.bins(moved)
+
+    def objects(self, image: Image.Image, boxes: Sequence[Sequence[float]]) -> tuple[torch.Tensor, list[tuple[int, Symbols]]]:
+        corners = torch.tensor(boxes, dtype=torch.float32)
+        if self.draws.rng.random() < 0.5:
+            image, corners = flipped(image, corners)
+        square, corners = jittered(image, corners, 2 * self.options.code_image_size, self.draws.generator)
+        return self.pixels(square), [(number, self.bins(corners[number])) for number in visible(corners)]
+
+    def enlarge(self, image: Image.Image) -> Image.Image:
+        largest, longest = self.options.enlargement
+        return enlarged(image, range(self.options.patch_image_size, largest + 1), longest, self.draws.rng)
+
+    def pixels(self, square: Image.Image) -> torch.Tensor:
+        from torchvision.transforms import functional as F
+
+        return F.normalize(F.to_tensor(square), *self.builder.statistics)

@@ -1,0 +1,135 @@
+"""Text infilling: some spans of whole words give way to ``<mask>``, the rest of the text stays.
+
+    the little boat sailed across the wide bay  ->  the little <mask> across the wide <mask>
+
+Draws are those of the release, so that a seed gives its masks (tests/parity/test_span_mask.py). Source: Lewis et al., BART,
+ACL 2020: spans of 0, 1, 2, ... words by a Poisson distribution; a span of no words inserts a mask.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ofa.errors import UserError
+
+LENGTHS = ("span-poisson", "word", "subword")
+REPLACEMENTS = (-1, 0, 1)
+RAREST = 1e-7  # spans that are less probable are not drawn
+LONGEST = 127  # words
+
+
+@dataclass(frozen=True)
+class SpanMask:
+    """Masks token ids.
+
+    Args:
+        mask: id of ``<mask>``. ordinary: ids that a random token may have.
+        starts: bool[V], whether a token begins a word; None: every token is a word of its own (``subword``).
+        ratio: share of the words that is masked.
+        length: ``span-poisson`` or, every span one word, ``word`` or ``subword``.
+        poisson: mean length of a span in words.
+        replace: a masked span becomes one ``<mask>`` (1), a ``<mask>`` per token (-1), or nothing (0).
+        random_ratio: share of the masks that become a random token instead. keep_ratio: that stay what they were.
+    """
+
+    mask: int
+    ordinary: range
+    starts: Tensor | None
+    ratio: float = 0.3
+    length: str = "span-poisson"
+    poisson: float = 3.0
+    replace: int = 1
+    random_ratio: float = 0.0
+    keep_ratio: float = 0.0
+
+    def __post_init__(self):
+        for flag, value, known in (("--mask-length", self.length, LENGTHS), ("--replace-length", self.replace, REPLACEMENTS)):
+            if value not in known:
+                raise UserError(f"{flag} expects one of {', '.join(map(str, known))}; found {value}")
+        for flag, share in (("--mask-ratio", self.ratio), ("--random-ratio", self.random_ratio), ("--keep-ratio", self.keep_ratio)):
+            if not 0 <= share <= 1:
+                raise UserError(f"{flag} is a share from 0 to 1, found {share}")
+        if self.random_ratio + self.keep_ratio > 1:
+            raise UserError(f"--random-ratio {self.random_ratio} --keep-ratio {self.keep_ratio}: expects at most 1 together")
+        if not self.poisson > 0:
+            raise UserError(f"--poisson-lambda is the mean number of words of a span, above 0; found {self.poisson}")
+
+    def __call__(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
+        """Args: tokens: int64[N], begin and end symbol included; both stay. Returns: int64[M]."""
+        begins = torch.ones(len(tokens), dtype=torch.bool) if self.starts is None else self.starts[tokens]
+        begins[0] = begins[-1] = False
+        count = math.ceil(begins.sum().float() * self.ratio)
+        if count == 0:
+            return tokens
+        lengths = self.span_lengths(count, generator)
+        inserts, lengths = int((lengths == 0).sum()), lengths[lengths > 0]
+        if len(lengths):
+            tokens = self.cover(tokens, begins, lengths, generator)
+        return self.insert(tokens, inserts / len(tokens), generator) if inserts else tokens
+
+    def span_lengths(self, count: int, generator: torch.Generator) -> Tensor:
+        """Words of each span, ``count`` words in all: int64[spans]."""
+        if self.length != "span-poisson":
+            return torch.ones(count, dtype=torch.int64)
+        probabilities = poisson_probabilities(self.poisson)
+        lengths = torch.empty(0, dtype=torch.int64)
+        while lengths.sum() < count:
+            lengths = torch.cat([lengths, torch.multinomial(probabilities, count, replacement=True, generator=generator)])
+        total = lengths.cumsum(0)
+        last = int((total >= count).nonzero()[0, 0])
+        lengths[last] -= total[last] - count
+        return lengths[: last + 1]
+
+    def cover(self, tokens: Tensor, begins: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
+        """Mask spans of 1, 2, ... words that begin at random words; they may overlap. Args: lengths: int64[spans], in words."""
+        words = begins.nonzero()[:, 0]
+        chosen = words[torch.randperm(len(words), generator=generator)[: len(lengths)]]
+        chance = torch.empty(len(chosen)).uniform_(generator=generator)
+        masked, remains = tokens.clone(), torch.ones(len(tokens), dtype=torch.bool)
+        if self.replace == 0:
+            remains[chosen] = False
+        else:
+            self.hide(masked, tokens, chosen, chance, generator)
+        while len(chosen):  # one token further in every span that has words left
+            after = chosen + 1
+            lengths = lengths - begins[chosen].long()
+            goes_on = ((lengths > 0) | ~begins[after]) & (after < len(tokens) - 1)
+            chosen, chance, lengths = after[goes_on], chance[goes_on], lengths[goes_on]
+            if self.replace == -1:
+                self.hide(masked, tokens, chosen, chance, generator)
+            else:
+                remains[chosen] = False
+        return masked[remains]
+
+    def hide(self, masked: Tensor, tokens: Tensor, places: Tensor, chance: Tensor, generator: torch.Generator) -> None:
+        """Put masks, random tokens or the tokens themselves at some places of ``masked``. Args: chance: float[places]."""
+        masked[places] = self.mask
+        random = places[chance < self.random_ratio]
+        masked[random] = torch.randint(self.ordinary.start, self.ordinary.stop, (len(random),), generator=generator)
+        kept = places[chance >= 1 - self.keep_ratio]
+        masked[kept] = tokens[kept]
+
+    def insert(self, tokens: Tensor, share: float, generator: torch.Generator) -> Tensor:
+        """Add masks between the tokens, so many per token."""
+        count = math.ceil(len(tokens) * share)  # as in the release: one more where the product is rounded up
+        total = len(tokens) + count
+        places = torch.randperm(total - 2, generator=generator)[:count] + 1
+        result = torch.full((total,), self.mask)
+        random = math.ceil(count * self.random_ratio)
+        result[places[:random]] = torch.randint(self.ordinary.start, self.ordinary.stop, (random,), generator=generator)
+        old = torch.ones(total, dtype=torch.bool)
+        old[places] = False
+        result[old] = tokens
+        return result
+
+
+def poisson_probabilities(mean: float) -> Tensor:
+    """Probability of 0, 1, 2, ... words: float32[lengths], sum 1."""
+    found = [math.exp(-mean)]
+    while len(found) <= LONGEST and (found[-1] >= RAREST or len(found) <= mean):
+        found.append(found[-1] * mean / len(found))
+    probabilities = torch.tensor(found)
+    return probabilities / probabilities.sum()
