@@ -63,6 +63,8 @@ class ScstRewardCriterion(OFACriterion):
     config = ScstConfig
     averages = {**OFACriterion.averages, "score": ("nsentences", "nsentences"), "kl": ("ntokens", "ntokens")}
     optional = ("kl",)
+    purpose = "CIDEr optimisation"
+    reward_name = "the task's own"  # unless captions are rewarded
 
     def __init__(
         self,
@@ -80,9 +82,7 @@ class ScstRewardCriterion(OFACriterion):
     ):
         super().__init__(task)
         self.rewarded_by_task = getattr(getattr(task, "spec", None), "reward", None) is not None
-        self.reward = None
-        if not self.rewarded_by_task:
-            self.reward = CaptionReward(scst_cider_cached_tokens, scst_cider_weight, scst_bleu_weight)
+        self.reward = self.make_reward(scst_cider_cached_tokens, scst_cider_weight, scst_bleu_weight)
         self.watch = RewardWatch(scst_patience)
         self.sentence_avg = sentence_avg
         self.ignore_prefix_size = ignore_prefix_size
@@ -92,6 +92,10 @@ class ScstRewardCriterion(OFACriterion):
         self.start = StartingPoint(scst_kl_model) if scst_kl_weight else None
         self.greedy_generator = None
         self.announced = False
+
+    def make_reward(self, cached_tokens, cider_weight: float, bleu_weight: float) -> CaptionReward | None:
+        """What captions earn; None if the task has a reward of its own."""
+        return None if self.rewarded_by_task else CaptionReward(cached_tokens, cider_weight, bleu_weight)
 
     def forward(self, model, sample, update_num=0, reduce=True):
         """Loss of sampled captions.
@@ -104,7 +108,7 @@ class ScstRewardCriterion(OFACriterion):
         Raises: UserError if rewards stay useless while training.
         """
         if model.training and not self.announced:
-            self.announce(model)
+            self.announce(model, sample)
         captions, greedy = self.sample_captions(model, sample)
         scores, advantage = self.evaluate(captions, greedy, sample, model.training)
         loss, counts = self.compute_loss(model, sample, captions, advantage)
@@ -218,13 +222,15 @@ class ScstRewardCriterion(OFACriterion):
             net_input = scst.repeat_rows(net_input, previous.size(1))
         return {**net_input, "prev_output_tokens": previous.flatten(0, 1)}
 
-    def announce(self, model) -> None:
+    def announce(self, model, sample) -> None:
         """Say once how this run optimises, and what happens to batch norm."""
         self.announced = True
-        reward = "the task's own"
+        reward = self.reward_name
         if self.reward is not None:
             reward = f"{self.reward.cider_weight:g} CIDEr-D + {self.reward.bleu_weight:g} BLEU-4"
-        logger.info("CIDEr optimisation: baseline %s, reward %s, divergence from stage 1 weighs %g", self.baseline, reward, self.kl_weight)
+        logger.info("%s: baseline %s, reward %s, divergence from stage 1 weighs %g", self.purpose, self.baseline, reward, self.kl_weight)
+        if sample["net_input"].get("patch_images") is None:
+            return  # nothing goes through it
         moving = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
         if moving:
             logger.warning(

@@ -73,14 +73,7 @@ class OFADataset(RowsDataset):
 
     def __init__(self, file: TsvFile, builder: SampleBuilder, shuffle: bool = False):
         super().__init__()
-        columns = builder.spec.columns
-        self.columns = (*columns, *builder.spec.optional_columns)
-        if not len(columns) <= len(file.selected_cols) <= len(self.columns):
-            raise UserError(
-                f"{file.path}: --selected-cols: task '{builder.spec.name}' expects {len(columns)} columns "
-                f"({', '.join(columns)}), found {len(file.selected_cols)}; the usual choice is "
-                f"--selected-cols={builder.spec.default_cols}"
-            )
+        self.columns = builder.spec.names_of(len(file.selected_cols), str(file.path))
         self.file = file
         self.builder = builder
         self.shuffle = shuffle

@@ -70,7 +70,8 @@ class SequenceGenerator:
 
         Args:
             models: the ensemble; None: the one given when the generator was made.
-            sample: a collated batch; ``sample["net_input"]`` goes to the encoder.
+            sample: a collated batch; ``sample["net_input"]`` goes to the encoder. ``sample["seeds"]``, an int per row, makes
+                what is sampled depend on the row's own seed alone; without it torch's random numbers are used.
             prefix_tokens: int64[B, P], each hypothesis begins with its row; padded at the end.
             constraints: fairseq's lexical constraints; not offered.
             bos_token: what the decoder begins with; default <s>.

@@ -58,6 +58,9 @@ class GenerationBatch:
         self.tokens = source.new_full((batch, 1, 1), generator.bos if bos_token is None else bos_token)
         self.totals = torch.zeros(batch, 1, 1, device=device)
         self.finished = FinishedHypotheses(batch, self.beam, self.max_len + 1, device)
+        self.search = generator.search
+        if sample.get("seeds") is not None and self.options.sampling:
+            self.search = generator.search.seeded(sample["seeds"], self.max_len + 1, self.beam, device)
         self.cut_short = 0  # images whose hypotheses all came to a point where nothing may follow
         self.trie = None
         if generator.constraint_trie is not None:
@@ -106,7 +109,7 @@ class GenerationBatch:
             if not bool(free.any()):
                 return forced
         self.forbid(log_probs, step)
-        found = self.generator.search(log_probs, self.totals[..., -1], self.beam)
+        found = self.search(log_probs, self.totals[..., -1], self.beam)
         if forced is not None:
             found = Candidates(*(torch.where(free, a, b) for a, b in zip(found, forced)))
         return found
@@ -170,7 +173,7 @@ class GenerationBatch:
         columns = self.columns.of_tokens(tokens, absent=self.generator.pad)[:, None]
         values = log_probs.gather(2, columns[..., None].expand(-1, log_probs.size(1), 1))
         values = values.masked_fill(columns.eq(self.generator.pad)[..., None], -math.inf)
-        found = self.generator.search(values, self.totals[..., -1], self.beam)
+        found = self.search(values, self.totals[..., -1], self.beam)
         return found._replace(columns=columns.expand_as(found.scores))
 
     def copy_first(self, found: Candidates, rows: Tensor) -> Candidates:
@@ -235,8 +238,9 @@ class GenerationBatch:
         """Only these images remain."""
         self.images, self.tokens, self.totals = self.images[rows], self.tokens[rows], self.totals[rows]
         self.prefix, self.source_lengths = self.prefix[rows], self.source_lengths[rows]
-        if self.trie is not None:
-            self.trie.select(rows)
+        for part in (self.trie, self.search):
+            if hasattr(part, "select"):
+                part.select(rows)
         if rows.numel():
             for cache in self.caches:
                 cache.select(rows)

@@ -7,6 +7,7 @@ out: they are needed only where one of the best may lie.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -121,10 +122,7 @@ class Sampling:
         weights = (values - values.amax(-1, keepdim=True)).exp()
         weights = torch.where(weights.isnan(), 1.0, weights)  # a beam without any continuation
         drawn = torch.multinomial(weights, beam // beams, replacement=True)  # (B * K, beam / K)
-        scores = values.gather(1, drawn) + so_far.reshape(-1, 1)
-        chosen = drawn if columns is None else columns.gather(1, drawn)
-        parents = torch.arange(beam, device=chosen.device) % beams
-        return Candidates(scores.view(batch, beam), chosen.view(batch, beam), parents.expand(batch, beam))
+        return continued(drawn, values, columns, so_far, beam)
 
     def likeliest(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         """(R, M) -> those that may be drawn, the others -inf or left out, and their columns (None: all)."""
@@ -140,9 +138,49 @@ class Sampling:
             count *= 16
         return values.masked_fill(mass - probabilities >= self.topp, -math.inf), columns
 
+    def seeded(self, seeds: Sequence[int], steps: int, beam: int, device: torch.device) -> "SeededSampling":
+        """The same with random numbers of its own for every image. Args: seeds: one per image. steps: tokens to draw."""
+        return SeededSampling(self, seeds, steps, beam, device)
+
     @staticmethod
     def top(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
         return largest(rows[:, None], rows.new_zeros(rows.size(0), 1), count)
+
+
+class SeededSampling:
+    """Draws that depend on the seed of an image alone, not on what else is in the batch.
+
+    Args: sampling: which tokens may be drawn. seeds: one per image.
+    """
+
+    def __init__(self, sampling: Sampling, seeds: Sequence[int], steps: int, beam: int, device: torch.device):
+        self.likeliest = sampling.likeliest
+        tables = [torch.rand(steps, beam, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        self.numbers = torch.stack(tables).to(device)  # (B, steps, K) in [0, 1)
+        self.step = 0
+
+    def select(self, rows: Tensor) -> None:
+        """Only these images remain."""
+        self.numbers = self.numbers[rows]
+
+    def __call__(self, log_probs: Tensor, so_far: Tensor, beam: int) -> Candidates:
+        batch, beams, _ = log_probs.shape
+        values, columns = self.likeliest(log_probs.flatten(0, 1))
+        cumulative = (values - values.amax(-1, keepdim=True)).exp().nan_to_num(1.0).cumsum(-1)  # nan: no continuation
+        numbers = self.numbers[:, self.step].reshape(batch * beams, -1) * cumulative[:, -1:]
+        self.step += 1
+        last = cumulative.lt(cumulative[:, -1:]).sum(-1, keepdim=True)  # beyond it nothing may be drawn
+        drawn = torch.searchsorted(cumulative, numbers, right=True).minimum(last)  # (B * K, beam / K)
+        return continued(drawn, values, columns, so_far, beam)
+
+
+def continued(drawn: Tensor, values: Tensor, columns: Tensor | None, so_far: Tensor, beam: int) -> Candidates:
+    """Candidates of drawn places. Args: drawn: int64[B * K, beam / K] into ``values`` float[B * K, n], which are of ``columns``."""
+    batch, beams = so_far.shape
+    scores = values.gather(1, drawn) + so_far.reshape(-1, 1)
+    chosen = drawn if columns is None else columns.gather(1, drawn)
+    parents = torch.arange(beam, device=chosen.device) % beams
+    return Candidates(scores.view(batch, beam), chosen.view(batch, beam), parents.expand(batch, beam))
 
 
 def make_search(options: GenerationOptions) -> Search:

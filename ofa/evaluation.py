@@ -21,11 +21,12 @@ from torch import distributed
 from tqdm import tqdm
 
 import ofa
+from ofa.album import Album
 from ofa.errors import UserError
 from ofa.prediction_requests import image_files
 from ofa.preparation import base64_of_file
 from ofa.results import check_folder, merge_predictions, write_predictions
-from ofa.spec import Decoding, Prediction
+from ofa.spec import Decoding, Prediction, seed_of
 
 logger = logging.getLogger(__name__)
 
@@ -174,12 +175,13 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
     batch_size = options.batch_size or stored.get("dataset", {}).get("batch_size_valid") or DEFAULT_BATCH_SIZE
     decoding = task.spec.decoding(task.options(), options.zero_shot)
     generator = task.generator_for(models, Namespace(**generation_options(options, stored)), decoding)
+    album = album_of(task, options)
     torch.manual_seed(options.seed)
     started = time.monotonic()
     batches = [range(start, min(start + batch_size, len(dataset))) for start in range(0, len(dataset), batch_size)]
     found = []
     with tqdm(total=len(dataset), desc=options.subset, unit="row", disable=rank > 0) as bar:
-        for rows, hypotheses in predict(task, models, generator, decoding, dataset, batches[rank::world], options):
+        for rows, hypotheses in predict(task, models, generator, decoding, dataset, batches[rank::world], options, album):
             found += hypotheses
             bar.update(min(len(rows) * world, bar.total - bar.n))
         bar.update(bar.total - bar.n)
@@ -275,20 +277,52 @@ class ImageFolder:
         return str(self.files[index])
 
 
-def predict(task, models, generator, decoding: Decoding, dataset, batches: list[range], options: EvaluationOptions
-            ) -> Iterator[tuple[range, list[tuple[int, dict]]]]:
+def album_of(task, options: EvaluationOptions) -> Album | None:
+    """Where drawn pictures go; results without a folder of their own go there too. None if no pictures are made.
+
+    Raises: UserError if pictures are asked for, but nothing makes them of codes, or the folder cannot be written.
+    """
+    if not task.draws:
+        return None
+    folder = getattr(task.cfg, "gen_images_path", None)
+    if task.image_tokenizer is None and not folder and not task.names_scorer:
+        logger.warning("no pictures are made: give --image-tokenizer; the results hold codes")
+        return None
+    task.check_tokenizer()
+    folder = folder or (Path(options.results) / "pictures" if options.results else None)
+    options.results = options.results or folder and str(folder)
+    return Album(folder) if folder else None
+
+
+def predict(task, models, generator, decoding: Decoding, dataset, batches: list[range], options: EvaluationOptions,
+            album: Album | None = None) -> Iterator[tuple[range, list[tuple[int, dict]]]]:
     """Per batch: its rows, and ``(row, {"entry": ..., "prediction": ...})`` of each."""
     loader = torch.utils.data.DataLoader(dataset, batch_sampler=batches, collate_fn=dataset.collater,
                                          num_workers=options.workers)
     device = next(models[0].parameters()).device
     for rows, batch in zip(batches, loader):
-        batch = to_device(batch, device, PRECISIONS[options.precision])
+        batch = {**to_device(batch, device, PRECISIONS[options.precision]), "seeds": [seed_of(options.seed, row) for row in rows]}
         with torch.inference_mode():
             predictions = task.predict(batch, models, generator, decoding, options.best or decoding.best)
+            keep_pictures(task, batch, rows, predictions, album)
         ids = batch.get("id", rows)
         found = [(row, {"entry": task.spec.result(row_id, prediction), "prediction": prediction})
                  for row, row_id, prediction in zip(rows, ids, predictions)]
+        if album is not None:
+            for _, one in found:
+                one["entry"]["files"] = [os.path.relpath(file, options.results) for file in one["entry"]["files"]]
         yield rows, found
+
+
+def keep_pictures(task, batch: dict[str, Any], rows: range, predictions: list[Prediction], album: Album | None) -> None:
+    """Drawn pictures, and the true ones beside them, become files."""
+    if not task.draws:
+        return
+    for row, known, column, prediction in zip(rows, task.rows(batch), batch["code_images"], predictions):
+        if album is not None:
+            album.keep(row, prediction, task.true_picture(known, column, needed=False))
+        for one in (prediction, *prediction.others):
+            one.picture = None
 
 
 def to_device(batch: dict[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def write_page(args: argparse.Namespace, outcome: Outcome, scores: Scores | None
         subtitle=f"{len(outcome.predictions)} rows{shown} · {Path(args.path).name} · {time.strftime('%d %B %Y, %H:%M')}",
         tiles=_tiles(scores, constant), curves=_curves(args.training_log),
         tables=_tables(scores, others, args.timings, seconds), score_names=names,
-        items=items, grading=CAPTIONS if "CIDEr" in names else ANSWERS,
+        items=items, grading=CAPTIONS if "CIDEr" in names else None if outcome.spec.draws else ANSWERS, wide=outcome.spec.draws,
         footer=f"{args.path} · {args.data or args.images} · {platform.machine()}, Python {platform.python_version()}"))
 
 
@@ -55,7 +55,7 @@ def _items(outcome: Outcome, scores: Scores | None, limit: int) -> list[Item]:
     for row in choose_rows(ranking, limit):
         fields = outcome.row(row)
         shown = outcome.spec.shown(fields, outcome.predictions[row], outcome.references[row] if outcome.references else None)
-        items.append(Item(row, str(fields.get("id", row)), fields.get("image", ""), shown.answer, shown.references,
+        items.append(Item(row, str(fields.get("id", row)), shown.image or fields.get("image", ""), shown.answer, shown.references,
                           [values[row] for values in columns.values()], shown.question,
                           [Outline(kind, box) for kind, box in shown.boxes]))
     return items

@@ -59,6 +59,7 @@ def load_task_and_models(paths: list[str], task_name: str | None, overrides: Map
                 stored["task"].update(options_of(task_name, path, state))
             else:
                 stored["task"] = options_for(task_name, stored["task"])
+            stored["task"] = drawn_by(state) | stored["task"]
             task = setup_task(task_config(path, task_name, stored["task"], overrides))
         models.append(build_network(path, state, task, ema))
     return task, models, stored
@@ -74,6 +75,12 @@ def options_for(name: str | None, stored: Mapping[str, Any]) -> dict[str, Any]:
     if len(kinds) == 2 and issubclass(*kinds):
         return {key: value for key, value in stored.items() if key not in NOT_SHARED}
     return {key: value for key, value in stored.items() if key in SHARED}
+
+
+def drawn_by(state: Mapping[str, Any]) -> dict[str, int]:
+    """Of a network that was trained on other tasks: the size of the pictures that its decoder can draw."""
+    model = plain_group(state["cfg"]["model"])
+    return {"code_image_size": model["code_image_size"]} if model.get("code_image_size") else {}
 
 
 def plain_group(group: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from fairseq.dataclass.utils import merge_with_parent
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, setup_task
 
 from ofa.errors import UserError
-from ofa.fairseq_loading import SHARED, build_network, plain_group, read_checkpoint, task_config
+from ofa.fairseq_loading import SHARED, build_network, drawn_by, plain_group, read_checkpoint, task_config
 from ofa.tasks.fairseq_joint import MEMBERS
 
 
@@ -32,6 +32,7 @@ class LoadedCheckpoint:
         members = (state.get("task_state") or {}).get(MEMBERS) or {name: stored}
         self.trained = {name: {**stored, **options} for name, options in members.items() if name in TASK_REGISTRY}
         self.shared = {key: value for key, value in next(iter(members.values()), stored).items() if key in SHARED}
+        self.shared |= drawn_by(state)
         first = setup_task(self.config(next(iter(self.trained), "caption")))
         self.vocabulary, self.bpe = first.vocabulary, first.bpe
         self.network = build_network(path, state, first, ema)

@@ -9,6 +9,7 @@
     model.ground("dog.jpg", "the cushion on the left").box    # (31.2, 40.6, 204.9, 180.0), pixels
     model.entails("dog.jpg", "an animal is outdoors")         # 'no'
     model.generate("dog.jpg", "what does the image describe?")
+    model.draw("a red circle", tokenizer="tokenizer.pt")[0].save("circle.png")
 
 A picture is a path, a PIL image, an array or a tensor (``ofa.data.pictures``). Every argument may be a list: several
 pictures, several texts for one picture, or as many texts as pictures; the replies are a list then, computed in batches.
@@ -32,12 +33,14 @@ from ofa.data.sample import SampleBuilder
 from ofa.errors import UserError
 from ofa.evaluation import NOT_WHILE_EVALUATING, PRECISIONS, choose_device, to_device
 from ofa.replies import Answer, Region, answer_of, region_of
+from ofa.spec import seed_of
 
 logger = logging.getLogger(__name__)
 
 CAPTION, ANSWER, REGION_ANSWER, GROUND, ENTAIL, INSTRUCT = "caption", "vqa_gen", "grounded_qa", "refcoco", "snli_ve", "instruction"
+DRAW = "image_gen"
 # For tasks that a checkpoint was not trained on; else the --eval-args of its training.
-GENERATION = {CAPTION: {"beam": 5, "max_len_b": 16, "no_repeat_ngram_size": 3}}
+GENERATION = {CAPTION: {"beam": 5, "max_len_b": 16, "no_repeat_ngram_size": 3}, DRAW: {"beam": 16, "sampling_topk": 256}}
 OTHERWISE = {"beam": 5, "max_len_b": 30}
 
 Picture = Any  # see ofa.data.pictures.as_picture
@@ -127,6 +130,45 @@ class OFA:
         """What the model says to any instruction; symbols such as ``<bin_12>`` in it stand for themselves."""
         return self._answers(INSTRUCT, image, {"instruction": instruction}, best, generation)
 
+    def draw(self, text: str | Sequence[str], samples: int = 16, seed: int = 7, *, tokenizer: Any = None, scorer: Any = None,
+             **generation: Any) -> list[Image.Image] | list[list[Image.Image]]:
+        """Pictures of a caption, those first that fit it best (of several captions a list for each).
+
+        Args:
+            samples: pictures per caption. seed: the same seed draws the same pictures.
+            tokenizer: what makes pictures of codes, an object or its path; default: as ``OFA.load(..., image_tokenizer=path)``
+                or the checkpoint names it.
+            scorer: an object with ``score(pictures, texts)``, which decides what comes first; default: CLIP if ``OFA.load`` was
+                given a ``clip_model_path``; without either the likeliest picture comes first.
+        Returns: pictures; ``info`` of each has its ``codes``, ``score`` (mean log-probability), ``fit`` (by the scorer) and ``seed``.
+        """
+        captions = [text] if isinstance(text, str) else list(text)
+        replies = []
+        for best in self.drawings(captions, samples, seed, generation, tokenizer, scorer):
+            replies.append([one.picture for one in (best, *best.others)])
+            for one in (best, *best.others):
+                one.picture.info = {"codes": one.codes, "score": one.score, "fit": one.fit, "seed": one.seed}
+        return replies[0] if isinstance(text, str) else replies
+
+    def drawings(self, captions: Sequence[str], samples: int, seed: int, generation: dict[str, Any], tokenizer: Any = None,
+                 scorer: Any = None) -> Iterator[Any]:
+        """Of each caption the prediction of its best picture, with the others. Arguments as of ``draw``."""
+        for number, caption in enumerate(captions, 1):
+            if not isinstance(caption, str) or not caption.strip():
+                raise UserError(f"text {number}: expects a caption, found {caption!r}")
+        changes = {"image_tokenizer": str(tokenizer)} if isinstance(tokenizer, (str, Path)) else {}
+        generation = {**generation, "beam": samples}
+        task = self._prepared(DRAW, samples, generation, changes)[0]
+        if tokenizer is not None and not changes:
+            task.image_tokenizer = tokenizer
+        if scorer is not None:
+            task.image_text_scorer = scorer
+        task.check_tokenizer()
+        rows = [{"text": caption} for caption in captions]
+        seeds = [seed if number == 0 else seed_of(seed, number) for number in range(len(rows))]
+        for part in self.predict_batches(DRAW, [None] * len(rows), rows, samples, generation, seeds, **changes):
+            yield from part
+
     # --- how it is done ---------------------------------------------------------------------------------------
 
     def _answers(self, name: str, image: Any, columns: dict[str, Any], best: int, generation: dict[str, Any], **changes: Any):
@@ -157,11 +199,13 @@ class OFA:
         return [one for part in self.predict_batches(name, pictures, rows, best, generation, **changes) for one in part]
 
     def predict_batches(self, name: str, pictures: Sequence[Image.Image], rows: Sequence[Row], best: int = 1,
-                        generation: dict[str, Any] | None = None, **changes: Any) -> Iterator[list]:
+                        generation: dict[str, Any] | None = None, seeds: Sequence[int] | None = None, **changes: Any
+                        ) -> Iterator[list]:
         """The predictions of a task, batch by batch.
 
         Args:
             name: of the task. rows: columns of each picture by name; those left out are empty.
+            seeds: of each row, for what is drawn by chance.
             changes: options of the task to replace.
         """
         task, builder, decoding, options = self._prepared(name, best, generation or {}, changes)
@@ -171,6 +215,8 @@ class OFA:
                 columns = {**dict.fromkeys(task.spec.columns, ""), "id": str(row), "image": "given", **rows[row]}
                 samples.append(builder(columns, row, where=f"image {row + 1}", open_image=lambda _, picture=pictures[row]: picture))
             batch = to_device(collate(samples, self.checkpoint.vocabulary.pad), self.device, self.dtype)
+            if seeds is not None:
+                batch["seeds"] = list(seeds[start : start + self.batch_size])
             generator = task.generator_for([self.network], Namespace(**_behind_prompt(options, task.prefix_tokens(batch))), decoding)
             with torch.inference_mode():
                 yield task.predict(batch, [self.network], generator, decoding, best)

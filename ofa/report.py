@@ -92,7 +92,7 @@ class Curve:
 
 @dataclass
 class Report:
-    """What a page shows, from top to bottom."""
+    """What a page shows, from top to bottom. Args: grading: None: scores are not judged. wide: pictures are sheets of several."""
 
     title: str
     subtitle: str
@@ -102,17 +102,18 @@ class Report:
     score_names: list[str] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
     footer: str = ""
-    grading: Grading = CAPTIONS
+    grading: Grading | None = CAPTIONS
+    wide: bool = False
 
 
 def write_report(path: str | Path, report: Report) -> None:
     """Write the page in one step; a failure leaves no partial file."""
     cards = [_card(item, report) for item in report.items]
     kinds = [kind for kind in OUTLINES if any(shape["kind"] == kind for card in cards for shape in card["shapes"])]
-    grades = [(grade, name, sum(card["grade"] == grade for card in cards)) for grade, name in zip(GRADES, report.grading.names)]
+    grades = [(grade, name, sum(card["grade"] == grade for card in cards)) for grade, name in zip(GRADES, report.grading.names if report.grading else ())]
     _write(path, "report.html", title=report.title, subtitle=report.subtitle, tiles=report.tiles, tables=report.tables,
            curves=[_plot(curve) for curve in report.curves if len(curve.values) > 1], score_names=report.score_names,
-           items=cards, kinds=kinds, grades=[entry for entry in reversed(grades) if entry[2]], footer=report.footer)
+           items=cards, wide=report.wide, kinds=kinds, grades=[entry for entry in reversed(grades) if entry[2]], footer=report.footer)
 
 
 def write_book(path: str | Path, title: str, pages: Sequence[tuple[str, str]]) -> None:
@@ -140,10 +141,10 @@ def choose_rows(scores: Sequence[float], limit: int) -> list[int]:
 
 def _card(item: Item, report: Report) -> dict:
     """What the template shows of an item."""
-    grade = report.grading(item.scores[0]) if item.scores else ""
-    badges = [{"name": name, "value": f"{value:.2f}", "style": f" lead {grade}" if i == 0 else ""}
+    grade = report.grading(item.scores[0]) if item.scores and report.grading else ""
+    badges = [{"name": name, "value": f"{value:.2f}", "style": f" lead {grade}" if i == 0 and grade else ""}
               for i, (name, value) in enumerate(zip(report.score_names, item.scores))]
-    image, size = _data_uri(item.image)
+    image, size = _data_uri(item.image, 2 * LARGEST if report.wide else LARGEST)
     small = max(size) < SMALL
     return {"row": item.row, "image_id": item.image_id, "question": item.question, "prediction": item.prediction,
             "references": item.references, "badges": badges, "sort_keys": ",".join(f"{value:.6f}" for value in item.scores),
@@ -158,15 +159,15 @@ def _shape(outline: Outline) -> dict:
             "height": max(0.0, round(y1 - y0, 2))}
 
 
-def _data_uri(text: str) -> tuple[str, tuple[int, int]]:
+def _data_uri(text: str, largest: int) -> tuple[str, tuple[int, int]]:
     """A picture for ``<img src>``, reduced if it is large, and the size it had."""
     try:
         data = base64.b64decode(text.replace("-", "+").replace("_", "/"))
         with Image.open(io.BytesIO(data)) as image:
             kind, size = image.format, image.size
-            if max(size) > LARGEST or kind not in ("JPEG", "PNG", "WEBP", "GIF"):
+            if max(size) > largest or kind not in ("JPEG", "PNG", "WEBP", "GIF"):
                 image = image.convert("RGB")
-                image.thumbnail((LARGEST, LARGEST))
+                image.thumbnail((largest, largest))
                 file = io.BytesIO()
                 image.save(file, format="JPEG", quality=85)
                 data, kind = file.getvalue(), "JPEG"

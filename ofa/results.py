@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Entry = dict[str, Any]  # one entry of the result file, e.g. {"image_id": "img0", "caption": "a cat"}
 Numbered = tuple[int, Entry]  # (row number, entry)
-IDS = ("image_id", "question_id", "uniq_id")  # what entries call the id of their row
+IDS = ("image_id", "question_id", "uniq_id", "id")  # what entries call the id of their row
 TEXTS = ("caption", "answer")  # and their answer in words
 
 
@@ -94,9 +94,10 @@ def read_predictions(path: str | Path) -> list[Entry]:
     return entries
 
 
-def prediction_of(entry: Entry, where: str = "") -> "Prediction":
+def prediction_of(entry: Entry, where: str = "", folder: str | Path = "") -> "Prediction":
     """The prediction that an entry of any task's result file was made of.
 
+    Args: folder: of the result file, from which drawn pictures are named.
     Raises: UserError with ``where`` if it has neither words nor a box.
     """
     from ofa.spec import Prediction  # imports torch: what only reads and writes files starts without it
@@ -105,11 +106,27 @@ def prediction_of(entry: Entry, where: str = "") -> "Prediction":
     box = entry.get("box")
     if not text and not _is_box(box) and not any(key in entry for key in TEXTS):
         raise UserError(f"{place(where)}expects {', '.join(TEXTS)} or a box of four numbers, found {', '.join(map(str, entry))}")
+    if isinstance(entry.get("files"), list):
+        return _drawn(text, entry, Path(folder))
     corners = {key: tuple(entry[key]) for key in ("box", "decoded_box") if _is_box(entry.get(key))}
     bins = tuple(entry["bins"]) if entry.get("bins") else None
     score = entry.get("score")
     return Prediction(text, math.nan if score is None else float(score), bins=bins, **corners,
                       others=[prediction_of(other, where) for other in entry.get("others", [])])
+
+
+def _drawn(caption: str, entry: Entry, folder: Path) -> "Prediction":
+    """The best picture of an entry of text to image, with the others."""
+    from ofa.spec import Prediction
+
+    def column(name: str) -> list[float]:
+        values = entry.get(name) or [None] * len(entry["files"])
+        return [math.nan if value is None else float(value) for value in values]
+
+    best, *others = [Prediction(caption, score, file=str(folder / file), fit=fit, seed=entry.get("seed"))
+                     for file, fit, score in zip(entry["files"], column("scores"), column("log_probabilities"))] or [Prediction(caption)]
+    best.others = others
+    return best
 
 
 def _is_box(value: Any) -> bool:

@@ -15,11 +15,14 @@ A spec travels to worker processes, so it holds plain functions of a module, no 
 
 import math
 import random
+import zlib
 from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
 import torch
 from PIL import Image
+
+from ofa.errors import UserError
 
 
 @dataclass
@@ -160,6 +163,7 @@ class BatchRow:
         ref_dict: accepted answer -> score, for tasks that have several.
         w_resize_ratio, h_resize_ratio: model pixels per original pixel.
         region_coord: xyxy in original pixels, the true box.
+        source: the decoded source text, for tasks that draw.
     """
 
     id: Any = None
@@ -168,6 +172,7 @@ class BatchRow:
     w_resize_ratio: Optional[float] = None
     h_resize_ratio: Optional[float] = None
     region_coord: Optional[tuple[float, ...]] = None
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -195,6 +200,9 @@ class Prediction:
         score: of the hypothesis.
         box: xyxy in pixels of the original picture, inside of it. bins: the same as the network says it.
         decoded_box: what the bins say before it is clipped to the picture; None: the same as ``box``.
+        codes: of a drawn picture, row by row from the top. picture: the picture itself, as long as it is not in a file.
+        file: where it lies. fit: how well it fits what was asked (``--clip-model-path``, ``--image-text-scorer``).
+        seed: what its random numbers came from.
         others: the predictions of the other hypotheses, best first; only of the best one.
     """
 
@@ -203,6 +211,11 @@ class Prediction:
     box: Optional[tuple[float, float, float, float]] = None
     bins: Optional[tuple[int, ...]] = None
     decoded_box: Optional[tuple[float, float, float, float]] = None
+    codes: Optional[tuple[int, ...]] = None
+    picture: Optional[Image.Image] = None
+    file: Optional[str] = None
+    fit: float = math.nan
+    seed: Optional[int] = None
     others: list["Prediction"] = field(default_factory=list)
 
 
@@ -214,12 +227,14 @@ class Shown:
         question: what was asked, if it differs from row to row. answer: the prediction in words; of a box nothing.
         references: accepted answers in words.
         boxes: (one of ``ofa.report.OUTLINES``, xyxy in pixels) of each box to draw.
+        image: base64 of a picture to show instead of the row's.
     """
 
     question: str = ""
     answer: str = ""
     references: Sequence[str] = ()
     boxes: Sequence[tuple[str, Sequence[float]]] = ()
+    image: str = ""
 
 
 def shown_as_text(row: Mapping[str, str], prediction: Prediction, references: Any) -> Shown:
@@ -239,6 +254,7 @@ class Decoding:
         rank: score every answer of the set and take the best; else generate.
         constrained: what is generated is an answer of the set (if the task has one).
         bins_only: four location bins are generated; their probabilities are what they are among all tokens.
+        codes_only: the codes of a picture are drawn by chance, as many as a picture has.
         zero_shot: constraints act on probabilities, without renormalising.
         best: hypotheses of a row that metrics look at, and that an evaluation keeps (``Prediction.others``) if it is not
             told how many.
@@ -247,6 +263,7 @@ class Decoding:
     rank: bool = False
     constrained: bool = True
     bins_only: bool = False
+    codes_only: bool = False
     zero_shot: bool = False
     best: int = 1
 
@@ -274,7 +291,8 @@ class TaskSpec:
 
     Args:
         name: ``--task NAME``.
-        columns: names of the selected columns, in order. optional_columns: those that may follow.
+        columns: names of the selected columns, in order. optional_columns: those that may follow. other_columns: another
+            order, for files that have as many columns as it names.
         default_cols: ``--selected-cols`` when the flag is left out.
         example: a row by column name -> what is asked and expected.
         options: the command-line options, a dataclass derived from ``TaskOptions``.
@@ -297,6 +315,7 @@ class TaskSpec:
         reward: (sampled predictions, the row of each) -> what each earns when samples are optimised (``--scst``); None:
             CIDEr-D, as captions.
         constant: a line of text -> the prediction that it is when every row is answered so (``ofa.constants``).
+        draws: predictions are pictures (``Prediction.codes``), see ``ofa.tasks.fairseq_drawing``.
         best_constant: (lines, ``row_references`` of each row) -> the line that answers all rows best, and its scores;
             for tasks where ``final_scores`` would take too long for that.
     """
@@ -310,6 +329,7 @@ class TaskSpec:
     result: Callable[[Any, Prediction], dict[str, Any]]
     options: type[TaskOptions] = TaskOptions
     optional_columns: tuple[str, ...] = ()
+    other_columns: tuple[str, ...] = ()
     answers: Optional[Callable[[TaskOptions], Optional[Sequence[str]]]] = None
     closed: bool = False
     decoding: Callable[[TaskOptions, bool], Decoding] = generates
@@ -322,6 +342,19 @@ class TaskSpec:
     reward: Optional[Callable[[Sequence[Prediction], Sequence[BatchRow]], list[float]]] = None
     constant: Callable[[str], Prediction] = constant_text
     best_constant: Optional[Callable[[Sequence[str], Sequence[Any]], tuple[str, dict[str, float]]]] = None
+    draws: bool = False
+
+    def names_of(self, count: int, where: str) -> tuple[str, ...]:
+        """Names of so many selected columns. Raises: UserError beginning with ``where`` if the task knows no such rows."""
+        every = (*self.columns, *self.optional_columns)
+        if self.other_columns and count == len(self.other_columns):
+            return self.other_columns
+        if not len(self.columns) <= count <= len(every):
+            raise UserError(
+                f"{where}: --selected-cols: task '{self.name}' expects {len(self.columns)} columns "
+                f"({', '.join(self.columns)}), found {count}; the usual choice is --selected-cols={self.default_cols}"
+            )
+        return every[:count]
 
     def enabled_metrics(self, options: TaskOptions) -> list[Metric]:
         """The metrics that this run computes while validating."""
@@ -331,3 +364,8 @@ class TaskSpec:
 def always(options: TaskOptions) -> bool:
     """For metrics that every run computes."""
     return True
+
+
+def seed_of(seed: int, row: Any) -> int:
+    """A number for what is drawn by chance for a row, the same in every batch and process."""
+    return zlib.crc32(f"{seed}-{row}".encode())

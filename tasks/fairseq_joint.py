@@ -123,7 +123,7 @@ class JointTask(OFATask):
 
     def enabled(self) -> dict[str, list[Metric]]:
         """Task -> the metrics that it validates with."""
-        return {name: task.spec.enabled_metrics(task.cfg) for name, task in self.tasks.items()}
+        return {name: task.enabled_metrics() for name, task in self.tasks.items()}
 
     def renamed(self, name: str) -> list[Metric]:
         """The metrics of a task with names and counts of their own among all tasks."""

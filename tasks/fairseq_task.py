@@ -5,6 +5,7 @@ differs between tasks is in their declarations (``ofa.spec``) alone.
 """
 
 import argparse
+import dataclasses
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ from ofa.fairseq_nonfinite import check_loss
 from ofa.spec import BatchRow, Decoding, Prediction, TaskOptions, TaskSpec
 from ofa.tasks import declared_specs
 from ofa.tasks.fairseq_answer_check import check_evaluation, check_training
-from ofa.tasks.fairseq_answering import AnsweringTask
+from ofa.tasks.fairseq_drawing import DrawingTask
 from ofa.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ CRITERION_METRICS = ("loss", "nll_loss", "ppl", "accuracy")  # what the criterio
 AMP_TYPES = {"cuda": torch.float16, "cpu": torch.bfloat16}  # what --amp computes in; a CPU has no fast fp16
 
 
-class OFATask(AnsweringTask):
+class OFATask(DrawingTask):
     """A task of OFA: one row of a TSV file in, one sentence out.
 
     Attributes:
@@ -73,6 +74,9 @@ class OFATask(AnsweringTask):
         text = cls.spec.options.__dataclass_fields__["shuffle"].metadata["help"]
         parser.add_argument("--shuffle", action=argparse.BooleanOptionalAction, default=default, help=text)
         super().add_args(parser)
+        for option in dataclasses.fields(cls.spec.options):  # a flag that the model has too: its default is the task's
+            if parser.get_default(option.name) in (None, argparse.SUPPRESS) and option.default not in (None, dataclasses.MISSING):
+                parser.set_defaults(**{option.name: option.default})
 
     @classmethod
     def setup_task(cls, cfg, **kwargs) -> "OFATask":
@@ -178,7 +182,7 @@ class OFATask(AnsweringTask):
 
     def make_generators(self, model) -> None:
         """The generators that validation and CIDEr optimisation need."""
-        if self.spec.enabled_metrics(self.cfg):
+        if self.enabled_metrics() or self.draws:
             self.decoding = self.spec.decoding(self.options(), False)
             self.sequence_generator = self.generator_for([model], self.arguments("eval_args"), self.decoding)
         if getattr(self.cfg, "scst", False):
@@ -219,7 +223,7 @@ class OFATask(AnsweringTask):
         if ema_model is not None:
             model = ema_model.eval()
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
-        if self.spec.enabled_metrics(self.cfg):
+        if self.enabled_metrics():
             rows = self.rows(sample)
             predictions = self.predict(sample, [model], self.sequence_generator, self.decoding, self.decoding.best)
             texts = [prediction.text for prediction in predictions]
@@ -262,7 +266,7 @@ class OFATask(AnsweringTask):
     def metric_names(self) -> list[str]:
         """What ``--best-checkpoint-metric`` may name in this run."""
         reward = ["score"] if getattr(self.cfg, "scst", False) else []
-        return [*CRITERION_METRICS, *reward, *(metric.name for metric in self.spec.enabled_metrics(self.cfg))]
+        return [*CRITERION_METRICS, *reward, *(metric.name for metric in self.enabled_metrics())]
 
     def reduce_metrics(self, logging_outputs, criterion) -> None:
         """Log the criterion's values and those metrics whose counts are there."""

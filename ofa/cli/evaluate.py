@@ -7,6 +7,7 @@ import logging
 import time
 from pathlib import Path
 
+from ofa.cli.draw import DRAWING_OPTIONS, add_drawing_flags
 from ofa.cli.report import add_page_flags, check_files, print_table
 from ofa.errors import UserError
 
@@ -41,6 +42,7 @@ def add_parser(subparsers) -> None:
                       help="as a model answers that was never finetuned on the task: constraints act on probabilities, "
                            "without renormalising; questions are answered freely")
     _add_task(parser)
+    add_drawing_flags(parser.add_argument_group("text to image"))
     _add_outputs(parser)
     _add_generation(parser)
     _add_machine(parser)
@@ -53,7 +55,7 @@ def add_parser(subparsers) -> None:
 # Options of tasks that are often given anew for an evaluation.
 TASK_OPTIONS = ("selected_cols", "bpe_dir", "bpe", "patch_image_size", "num_bins", "max_image_size", "max_src_length",
                 "max_tgt_length", "prompt_type", "ans2label_file", "ans2label_dict", "valid_batch_size", "max_object_length", "val_inference_type", "add_object",
-                "add_caption", "unconstrained_training", "imagenet_default_mean_and_std")
+                "add_caption", "unconstrained_training", "imagenet_default_mean_and_std", *DRAWING_OPTIONS)
 
 
 def _add_task(parser: argparse.ArgumentParser) -> None:
@@ -199,6 +201,9 @@ def _score(args: argparse.Namespace, evaluation):
         return None, None
     names = args.scores.split(",") if args.scores else None
     scores = spec.final_scores(evaluation.predictions, evaluation.references, names)
+    if not scores.overall:
+        logger.info("no scores: nothing here knows how good the pictures are (--clip-model-path, --image-text-scorer)")
+        return None, None
     constant = None
     if args.constant_from:
         from ofa.constants import best_constant

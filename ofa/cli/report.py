@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_files(args, "training_log", "timings")
     spec = spec_of(args.task)
-    rows = open_rows(args.data, args.selected_cols or spec.default_cols, spec.columns)
+    rows = open_rows(args.data, args.selected_cols or spec.default_cols, spec)
     predictions = predictions_by_row(args.path, rows)
     references = None
     if spec.row_references is not None:
@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     scores = None
     if references is not None and spec.final_scores is not None:
         scores = spec.final_scores(predictions, references, args.scores.split(",") if args.scores else None)
+        scores = scores if scores.overall else None
+    if scores is not None:
         print_table(args.compare, scores)
     args.gen_subset = Path(args.path).stem.removesuffix("_predict")
     write_page(args, Outcome(spec, predictions, references, rows.row), scores, None, args.compare)
@@ -102,15 +104,12 @@ class Rows:
         return dict(zip(self.columns, self.file[index]))
 
 
-def open_rows(path: str, selected_cols: str, columns: tuple[str, ...]) -> Rows:
-    """Raises: UserError if the file is missing or its columns do not fit."""
+def open_rows(path: str, selected_cols: str, spec) -> Rows:
+    """Raises: UserError if the file is missing or its columns do not fit the task."""
     from ofa.data.tsv import TsvFile
 
     file = TsvFile(path, selected_cols)
-    if len(file.selected_cols) != len(columns):
-        raise UserError(f"{path}: --selected-cols: expects {len(columns)} columns ({', '.join(columns)}), found "
-                        f"{len(file.selected_cols)}")
-    return Rows(file, columns)
+    return Rows(file, spec.names_of(len(file.selected_cols), path))
 
 
 def predictions_by_row(path: str, rows: Rows) -> list:
@@ -125,10 +124,10 @@ def predictions_by_row(path: str, rows: Rows) -> list:
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict):
             raise UserError(f"{path}: entry {number}: expects a prediction, found {str(entry)[:80]}; is it a result file?")
-        found[id_of(entry)] = prediction_of(entry, f"{path}: entry {number}")
+        found[id_of(entry)] = prediction_of(entry, f"{path}: entry {number}", Path(path).parent)
     ids = [rows.row(index)["id"] for index in range(len(rows))] if "id" in rows.columns else None
     if len(entries) == len(rows) and (ids is None or ids == list(map(id_of, entries))):
-        return [prediction_of(entry) for entry in entries]
+        return [prediction_of(entry, folder=Path(path).parent) for entry in entries]
     if ids is None or len(found) < len(entries):
         raise UserError(f"{path}: expects one entry for each of the {len(rows)} rows of {rows.file.path}, found {len(entries)} with "
                         f"{len(found)} different ids; is it the file that was evaluated?")

@@ -1,0 +1,39 @@
+"""How well a picture and a text fit: CLIP from a file on this machine, or any class with the same method.
+
+    scorer = load_scorer("ViT-B-16.pt")
+    scorer.score([picture, picture], ["a red circle", "two dogs"])        # cosine of CLIP's features, -1 to 1, pair by pair
+    scorer.compare([picture], [other])                                    # the same for two pictures
+"""
+
+import importlib
+from typing import Any, Protocol, Sequence
+
+from PIL import Image
+
+from ofa.errors import UserError
+
+
+class ImageTextScorer(Protocol):
+    """Anything that knows how well pictures and texts fit."""
+
+    def score(self, pictures: Sequence[Image.Image], texts: Sequence[str]) -> Sequence[float]:
+        """Pair by pair; higher fits better."""
+
+
+def load_scorer(clip_path: str | None = None, class_name: str | None = None) -> ImageTextScorer:
+    """A scorer that flags name. Args: class_name: ``MODULE:CLASS``, goes before CLIP.
+
+    Raises: UserError if the class is not there or has no ``score``, or CLIP cannot be loaded.
+    """
+    if not class_name:
+        from ofa.open_clip_scorer import ClipScorer
+
+        return ClipScorer(clip_path)
+    module, _, name = class_name.partition(":")
+    try:
+        found: Any = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"--image-text-scorer: expects MODULE:CLASS that Python can import, found {class_name!r} ({error})") from None
+    if not callable(getattr(found, "score", None)):
+        raise UserError(f"--image-text-scorer {class_name}: expects a class with a method score(pictures, texts), found none")
+    return found()

@@ -1,0 +1,55 @@
+"""Several pictures as one: all samples of a caption, best first, beside the picture that the caption was written for."""
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+GAP, EDGE = 4, 3  # pixels between pictures, and of the line around the true one
+GROUND, TRUE = (255, 255, 255), (24, 180, 216)
+LARGEST = 128  # pictures are reduced to this side where there are many
+REFERENCE = "reference"  # folder of the true pictures, beside those of the drawn ones
+
+
+def grid(pictures: Sequence[Image.Image], reference: Image.Image | None = None, columns: int | None = None) -> Image.Image:
+    """The pictures in rows; in front of them, with a line around it, the true one.
+
+    Args: columns: default: about twice as many as rows.
+    """
+    columns = columns or max(1, math.ceil(math.sqrt(2 * len(pictures))))
+    side = max(picture.width for picture in pictures)
+    if len(pictures) > 1:
+        side = min(side, LARGEST)
+    tiles = [picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS if picture.width > side else Image.Resampling.NEAREST)
+             for picture in (*([] if reference is None else [reference]), *pictures)]
+    columns = min(columns + (reference is not None), len(tiles))
+    rows = math.ceil(len(tiles) / columns)
+    step = side + GAP
+    sheet = Image.new("RGB", (columns * step + GAP, rows * step + GAP), GROUND)
+    for number, tile in enumerate(tiles):
+        place = (GAP + number % columns * step, GAP + number // columns * step)
+        if number == 0 and reference is not None:
+            x, y = place
+            ImageDraw.Draw(sheet).rectangle((x - EDGE, y - EDGE, x + side + EDGE - 1, y + side + EDGE - 1), fill=TRUE)
+        sheet.paste(tile, place)
+    return sheet
+
+
+def grid_of_files(files: Sequence[str]) -> str:
+    """Base64 of the grid of some picture files, with the true picture if it was written beside them; ``""`` if they are gone."""
+    found = [path for path in map(Path, files) if path.is_file()]
+    if not found:
+        return ""
+    true = reference_file(found[0])
+    with_reference = Image.open(true) if true.is_file() else None
+    file = io.BytesIO()
+    grid([Image.open(path) for path in found], with_reference).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def reference_file(picture: Path) -> Path:
+    """Where the true picture of a caption lies, of whose samples one is ``picture``: ``.../all_results/7_a_cat_0.png``."""
+    return picture.parent.parent / REFERENCE / f"{picture.stem.rpartition('_')[0]}.png"

@@ -1,0 +1,222 @@
+"""Text to image: `` what is the complete image? caption: a red circle`` -> ``<code_17> <code_4> ...``, a picture row by row.
+
+Columns ``id, text, code`` (``--selected-cols 0,2,1`` of the released files), ``id, text`` for captions that have no picture, or
+``id, image, text, code``. ``code`` has one number for 8 x 8 pixels of a square of ``--code-image-size``, from the top left
+corner on: 1024 for 256 pixels. Pictures are drawn by chance, ``beam`` x ``--sampling-times`` of each caption; a scorer that
+knows how well picture and text fit puts the best first (``ofa.tasks.fairseq_drawing``).
+"""
+
+import base64
+import io
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Callable, Mapping, Optional, Sequence
+
+import torch
+from PIL import Image
+
+from ofa.errors import UserError, place
+from ofa.image_codes import text_to_codes
+from ofa.picture_grid import grid_of_files
+from ofa.spec import (
+    BatchRow,
+    Decoding,
+    Example,
+    Hypothesis,
+    Metric,
+    Prediction,
+    RowContext,
+    Scores,
+    Shown,
+    Symbols,
+    TaskOptions,
+    TaskSpec,
+)
+from ofa.vocabulary import code_symbol
+
+PROMPT = " what is the complete image? caption:"
+PIXELS_PER_CODE = 8
+CODE = re.compile(re.escape(code_symbol(0)).replace("0", r"(\d+)"))
+ALL = 1 << 20  # every sample of a caption is kept
+CLIP_METHODS = ("ti_sim", "ii_sim")
+
+
+@dataclass
+class DrawingOptions(TaskOptions):
+    """Options of text to image."""
+
+    code_image_size: int = field(default=256, metadata={"help": "side of a picture, pixels; 8 x 8 pixels have one code"})
+    sampling_times: int = field(default=1, metadata={"help": "pictures of a caption: beam x this"})
+    eval_args: Optional[str] = field(
+        default="{}", metadata={"help": 'generation options for validation, e.g. \'{"beam":24,"sampling_topk":256}\''}
+    )
+    eval_clip_method: str = field(
+        default="ti_sim",
+        metadata={"help": "pictures are compared with their caption (ti_sim) or with the true picture (ii_sim)"},
+    )
+    image_tokenizer: Optional[str] = field(
+        default=None, metadata={"help": "what makes pictures of codes: a tokenizer.pt, or a folder with model.yaml and last.ckpt"}
+    )
+    vqgan_model_path: Optional[str] = field(
+        default=None, metadata={"help": "last.ckpt of a VQGAN, another way to name --image-tokenizer"}
+    )
+    vqgan_config_path: Optional[str] = field(default=None, metadata={"help": "model.yaml of --vqgan-model-path"})
+    clip_model_path: Optional[str] = field(
+        default=None, metadata={"help": "weights of CLIP (ViT-B-16.pt), which says how well picture and text fit"}
+    )
+    image_text_scorer: Optional[str] = field(
+        default=None, metadata={"help": "MODULE:CLASS with a method score(pictures, texts), instead of CLIP"}
+    )
+    gen_images_path: Optional[str] = field(
+        default=None, metadata={"help": "folder for the pictures of 'ofa evaluate' (all_results, top1)"}
+    )
+    scst: bool = field(default=False, metadata={"help": "optimise how well samples fit their caption (clip_scst_reward_criterion)"})
+    scst_args: str = field(default="{}", metadata={"help": "generation options for the samples, as --eval-args"})
+
+
+def num_codes(options: TaskOptions) -> int:
+    """Codes of a picture."""
+    return (options.code_image_size // PIXELS_PER_CODE) ** 2
+
+
+def drawing_example(row: Mapping[str, str], context: RowContext) -> Example:
+    """A row of the files of text to image. Rows without codes cannot be learned; elsewhere zeros stand for them."""
+    options = context.options
+    words = row["text"].split()[: options.max_src_length]
+    if not words:
+        raise UserError(f"{place(context.where)}task 'image_gen' expects a caption, found {row['text']!r}; fill it in or remove the row")
+    codes = parse_codes(row.get("code", ""), options, context.where)
+    if codes is None and context.training and not options.scst:
+        raise UserError(f"{place(context.where)}task 'image_gen' learns from rows with {num_codes(options)} codes, found none; make "
+                        "them by 'ofa tokenizer encode', and name their column in --selected-cols")
+    picture = row.get("image", "").encode("ascii", "replace") or blank_picture(options.code_image_size)
+    codes = codes or [0] * num_codes(options)  # as in the release
+    return Example(
+        id=row["id"],
+        source=f"{PROMPT} {' '.join(words)}",
+        target=Symbols(" ".join(map(code_symbol, codes))),
+        extra={"code_mask": torch.tensor([True]), "code_image": picture},
+    )
+
+
+def parse_codes(text: str, options: TaskOptions, where: str = "") -> Optional[list[int]]:
+    """The codes of a picture; None if there are none. Raises: UserError with ``where`` for a wrong number or a code out of range."""
+    if not text.strip():
+        return None
+    return text_to_codes(text, options.code_dict_size, num_codes(options), where).tolist()
+
+
+@lru_cache(maxsize=None)
+def blank_picture(side: int) -> bytes:
+    """Base64 of a black picture, which stands for one that is not in the file."""
+    file = io.BytesIO()
+    Image.new("RGB", (side, side)).save(file, "PNG")
+    return base64.urlsafe_b64encode(file.getvalue())
+
+
+def drawing(hypothesis: Hypothesis, row: BatchRow, options: DrawingOptions) -> Prediction:
+    """The codes of a picture, under its caption."""
+    codes = tuple(int(code) for code in CODE.findall(hypothesis.symbols))
+    return Prediction(caption_of(row.source), hypothesis.score, codes=codes)
+
+
+def caption_of(source: str) -> str:
+    """What is asked without the prompt in front; ``/`` is left out, as in the release."""
+    return source[source.find(PROMPT.strip()) + len(PROMPT.strip()) :].replace("/", "").strip()
+
+
+def true_codes(row: BatchRow) -> Optional[tuple[int, ...]]:
+    """The codes of a row's own picture; None where zeros stand for it."""
+    codes = tuple(int(code) for code in CODE.findall(row.target))
+    return codes if any(codes) else None
+
+
+def references(row: BatchRow) -> list[str]:
+    return [caption_of(row.source)]
+
+
+def row_references(row: Mapping[str, str]) -> list[str]:
+    return [row["text"].strip()] if row["text"].strip() else []
+
+
+def result_row(row_id: Any, prediction: Prediction) -> dict[str, Any]:
+    """One entry of the result file: the pictures of a caption, best first."""
+    pictures = [prediction, *prediction.others]
+    entry = {
+        "id": str(row_id),
+        "caption": prediction.text,
+        "files": [one.file for one in pictures if one.file is not None],
+        "scores": [rounded(one.fit) for one in pictures],
+        "log_probabilities": [rounded(one.score) for one in pictures],
+        "seed": prediction.seed,
+    }
+    return {**entry, "codes": " ".join(map(str, prediction.codes or ()))}
+
+
+def rounded(value: float) -> Optional[float]:
+    """To a thousandth: what lies behind depends on the number of threads. None: not known."""
+    return None if value != value else round(float(value), 3)
+
+
+class DrawingScorer:
+    """How well the best pictures fit, added up. Args: as ``TaskSpec.make_scorer`` has them."""
+
+    def __init__(self, options: DrawingOptions, all_references: Callable[[], list[list[str]]]):
+        del options, all_references
+
+    def __call__(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
+        known = [prediction.fit for prediction in predictions if prediction.fit == prediction.fit]
+        return {"_score_sum": float(sum(known)), "_score_cnt": len(known)}
+
+
+def mean_score(counts: Mapping[str, float]) -> float:
+    """Mean over the captions, rounded."""
+    return round(counts["_score_sum"] / max(counts["_score_cnt"], 1), 4)
+
+
+def final_scores(predictions: Sequence[Prediction], references: Sequence[Any], names: Optional[Sequence[str]] = None) -> Scores:
+    """How well the best picture of each caption fits, if a scorer was there; and all its pictures on average."""
+    if any(prediction.fit != prediction.fit for prediction in predictions):
+        return Scores()
+    every = [[one.fit for one in (best, *best.others)] for best in predictions]
+    by_row = {"score": [fits[0] for fits in every], "mean of all": [sum(fits) / len(fits) for fits in every]}
+    return Scores({name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row)
+
+
+def shown(row: Mapping[str, str], prediction: Prediction, expected: Any) -> Shown:
+    """All pictures of a caption, best first, beside the true one; below them the caption."""
+    files = [one.file for one in (prediction, *prediction.others) if one.file is not None]
+    return Shown(answer=row["text"], image=grid_of_files(files) or row.get("image", ""))
+
+
+def makes_and_scores_pictures(options: DrawingOptions) -> bool:
+    """Whether this run knows what to make pictures with, and how good they are."""
+    scorer = options.clip_model_path or options.image_text_scorer
+    return bool((options.image_tokenizer or options.vqgan_model_path) and scorer)
+
+
+def by_chance(options: TaskOptions, zero_shot: bool) -> Decoding:
+    """Codes are drawn, and all samples are kept."""
+    return Decoding(codes_only=True, zero_shot=zero_shot, best=ALL)
+
+
+SPEC = TaskSpec(
+    name="image_gen",
+    columns=("id", "text"),
+    optional_columns=("code",),
+    other_columns=("id", "image", "text", "code"),
+    default_cols="0,2,1",
+    options=DrawingOptions,
+    example=drawing_example,
+    prediction=drawing,
+    references=references,
+    result=result_row,
+    decoding=by_chance,
+    metrics=(Metric("score", ("_score_sum", "_score_cnt"), mean_score, makes_and_scores_pictures),),
+    make_scorer=DrawingScorer,
+    row_references=row_references,
+    final_scores=final_scores,
+    shown=shown,
+    draws=True,
+)
