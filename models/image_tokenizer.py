@@ -105,5 +105,7 @@ def to_unit(pixels: Tensor) -> Tensor:
     return pixels.float() / 255 * 2 - 1
 
 
-def device_of(tokenizer: nn.Module) -> torch.device:
-    return next(tokenizer.parameters()).device
+def device_of(tokenizer) -> torch.device:
+    """Of its weights; an object that has none, such as a stand-in of a test, works on the CPU."""
+    weight = next(tokenizer.parameters(), None) if isinstance(tokenizer, nn.Module) else None
+    return torch.device("cpu") if weight is None else weight.device

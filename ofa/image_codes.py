@@ -11,6 +11,8 @@ import numpy as np
 
 from ofa.errors import UserError, place
 
+CODE_SIDE = 8  # pixels per code and side, of every picture that a model knows as codes
+
 
 def codes_to_text(codes: Iterable) -> str:
     """``[[17, 3], [3, 250]]`` (an array, a tensor or lists, of any shape) -> ``"17 3 3 250"``, row by row."""

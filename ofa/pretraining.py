@@ -22,7 +22,6 @@ EXTRA_TASKS = ("text_infilling", "image_infilling", "detection")
 TASKS = PAIR_TASKS + EXTRA_TASKS
 GROUP = {"text_infilling": 2, "image_infilling": 1, "detection": 1}  # samples of a group, as in the release
 PAIRS_PER_GROUP = 8  # rows of pairs
-CODE_SIDE = 8  # pixels per image code and side
 WEIGHTS = ",".join(f"{task}=1" for task in TASKS)
 RELEASED_SIDES = range(256, 385)  # --patch-image-size of the released pretrainings
 RELEASED_LARGEST, LARGER, LONGEST = 480, 1.25, 1.4

@@ -15,7 +15,8 @@ from ofa.data.negative_draws import NegativeDraws
 from ofa.data.pretraining import PretrainingBuilder
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
-from ofa.pretraining import CODE_SIDE, EXTRA_TASKS, PAIR_TASKS, TASKS, PretrainingOptions, RowKind, parse_weights
+from ofa.image_codes import CODE_SIDE
+from ofa.pretraining import EXTRA_TASKS, PAIR_TASKS, TASKS, PretrainingOptions, RowKind, parse_weights
 from ofa.spec import Metric, TaskOptions
 from ofa.tasks.fairseq_task import CRITERION_METRICS, OFATask
 from ofa.tasks.unify_task import EXTRAS, MATCHING, PAIRS

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from ofa.errors import UserError, place
-from ofa.image_codes import text_to_codes
+from ofa.image_codes import CODE_SIDE, text_to_codes
 from ofa.picture_grid import grid_of_files
 from ofa.spec import (
     BatchRow,
@@ -36,7 +36,6 @@ from ofa.spec import (
 from ofa.vocabulary import code_symbol
 
 PROMPT = " what is the complete image? caption:"
-PIXELS_PER_CODE = 8
 CODE = re.compile(re.escape(code_symbol(0)).replace("0", r"(\d+)"))
 ALL = 1 << 20  # every sample of a caption is kept
 CLIP_METHODS = ("ti_sim", "ii_sim")
@@ -77,7 +76,7 @@ class DrawingOptions(TaskOptions):
 
 def num_codes(options: TaskOptions) -> int:
     """Codes of a picture."""
-    return (options.code_image_size // PIXELS_PER_CODE) ** 2
+    return (options.code_image_size // CODE_SIDE) ** 2
 
 
 def drawing_example(row: Mapping[str, str], context: RowContext) -> Example:

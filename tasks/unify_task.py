@@ -22,8 +22,8 @@ from PIL import Image
 
 from ofa.boxes import check_inside, parse_box
 from ofa.errors import UserError, place
-from ofa.image_codes import text_to_codes
-from ofa.pretraining import CODE_SIDE, PretrainingContext, PretrainingExample, Row, RowKind
+from ofa.image_codes import CODE_SIDE, text_to_codes
+from ofa.pretraining import PretrainingContext, PretrainingExample, Row, RowKind
 from ofa.spec import Example, Symbols, Text
 from ofa.text import JOIN, clean_phrase, clean_question, parse_answers, split_objects
 from ofa.vocabulary import code_symbol
