@@ -1,8 +1,8 @@
 """Reading checkpoints as data: no class of the file is ever imported, no code of the file is ever run.
 
 A checkpoint is a pickle, and a pickle may name any function to call. Here only tensors, containers and
-``argparse.Namespace`` come to life; configuration objects (omegaconf, fairseq's dataclasses and enums) become
-plain dicts and values; anything else is refused by name.
+``argparse.Namespace`` come to life; configuration objects (omegaconf, fairseq's dataclasses and enums, Lightning's callbacks)
+become plain dicts and values; anything else is refused by name.
 """
 
 import argparse
@@ -42,7 +42,7 @@ HARMLESS = {
 }
 # Classes that only carry settings. Their objects become plain data, the classes are not imported.
 SETTINGS = set(
-    "omegaconf hydra fairseq ofa ofa_module enum typing pathlib utils tasks criterions models data".split()
+    "omegaconf hydra fairseq ofa ofa_module enum typing pathlib utils tasks criterions models data pytorch_lightning".split()
 )
 ARCHIVE = b"PK\x03\x04"  # how files of torch 1.6 and later begin
 STORAGES = {name for name in dir(torch) if name.endswith("Storage")} | {"UntypedStorage", "TypedStorage"}

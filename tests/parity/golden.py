@@ -24,8 +24,9 @@ FULL = Path(os.environ["OFA_PARITY_DIR"]) if os.environ.get("OFA_PARITY_DIR") el
 STRIDE = 3
 IMAGE_SEED = 1234
 LONG = ("encoder_out", "encoder_padding_mask", "position_embeddings", "encoder_state_")
-PACKED_NPZ = ("forward_*", "grad_*", "generate_*", "bucket_tables*", "criterion_inputs*", "criterion_scst*", "dataset_*", "whole_word_mask*")
-PACKED_JSON = ("state_dict_*", "grad_*", "criterion_*", "dataset_*", "bpe_*", "metrics_*", "lr_schedule*", "cider_cached_df*")
+PACKED_NPZ = ("forward_*", "grad_*", "generate_*", "bucket_tables*", "criterion_inputs*", "criterion_scst*", "dataset_*", "whole_word_mask*", "vqgan_*")
+PACKED_JSON = ("state_dict_*", "grad_*", "criterion_*", "dataset_*", "bpe_*", "metrics_*", "lr_schedule*", "cider_cached_df*", "vqgan_*")
+LEFT_OUT = ("/quant", "/gap", "sq/decoded_u8", "wide/decoded_u8")  # ends of keys: what others that are kept imply
 COPIED = ("dataset_*.tsv", "cider_cached_df.p", "fill.py", "unify_negative_sample/*")
 
 
@@ -92,7 +93,7 @@ def pack(full: Path) -> None:
     for source in sorted({p for pattern in PACKED_NPZ for p in full.glob(pattern + ".npz")}):
         arrays = {}
         with np.load(source) as file:
-            for key in file.files:
+            for key in [key for key in file.files if not key.endswith(LEFT_OUT)]:
                 value = file[key]
                 if value.dtype == np.uint8 and value.ndim == 4:
                     arrays[key + "@"] = np.array(store_image(value, source.stem))
