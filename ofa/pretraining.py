@@ -31,6 +31,11 @@ RELEASED_LARGEST, LARGER, LONGEST = 480, 1.25, 1.4
 class PretrainingOptions(TaskOptions):
     """Options of ``unify_task``."""
 
+    data: Optional[str] = field(
+        default=None,
+        metadata={"help": "comma separated TSV files of pairs of picture and text, for training in turn, one per epoch, the last one for "
+                  "validation; with --disable-validation all are for training; 'none': no pairs"},  # fmt: skip
+    )
     text_data: Optional[str] = field(default=None, metadata={"help": "TSV files of texts, as the positional DATA; none: no text infilling"})
     image_data: Optional[str] = field(default=None, metadata={"help": "TSV files of pictures and their codes; none: no image infilling"})
     detection_data: Optional[str] = field(default=None, metadata={"help": "TSV files of pictures and their objects; none: no detection"})

@@ -79,7 +79,9 @@ class UnifyTask(OFATask):
 
     def given(self, name: str) -> Optional[str]:
         """The files of a task, as the option names them."""
-        return self.cfg.data if name in PAIR_TASKS else getattr(self.cfg, f"{DATA[name]}_data")
+        if name in PAIR_TASKS:
+            return None if self.cfg.data == "none" else self.cfg.data
+        return getattr(self.cfg, f"{DATA[name]}_data")
 
     # --- data -----------------------------------------------------------------------------------------------
 
@@ -92,14 +94,14 @@ class UnifyTask(OFATask):
 
     def has_sharded_data(self, split: str) -> bool:
         """Whether a file changes with the epoch."""
-        given = [(self.cfg.data, True), *((self.given(name), False) for name in EXTRA_TASKS)]
+        given = [(self.given(name), name in PAIR_TASKS) for name in TASKS]
         return split == "train" and any(len(self.paths(files, split, pairs)) > 1 for files, pairs in given)
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
         """Open the files of a split: of several training files the one whose turn it is in ``epoch``."""
         pairs = None
         if any(self.weights[name] for name in PAIR_TASKS):
-            pairs = self.open_rows(self.paths(self.cfg.data, split, True), epoch, PAIRS, "--selected-cols", self.cfg.selected_cols)
+            pairs = self.open_rows(self.paths(self.given("caption"), split, True), epoch, PAIRS, "--selected-cols", self.cfg.selected_cols)
         extras = {}
         for name in filter(self.weights.get, EXTRA_TASKS):
             option = f"{DATA[name]}_selected_cols"

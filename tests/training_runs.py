@@ -130,10 +130,10 @@ class Recorder:
         def train_step(task, sample, model, criterion, optimizer, update_num, *args, **kwargs):
             result = stock(task, sample, model, criterion, optimizer, update_num, *args, **kwargs)
             if self.path:
-                inputs = sample["net_input"]
-                digest = hashlib.sha256(inputs["patch_images"].float().numpy().tobytes() + sample["target"].numpy().tobytes())
-                loss = float(result[0]).hex()
-                line = [[os.getpid(), update_num + 1], [str(name) for name in sample["id"]], digest.hexdigest()[:16], loss]
+                parts = [part for part in (sample if isinstance(sample, tuple) else (sample,)) if part]
+                content = [part["net_input"]["patch_images"].float().numpy().tobytes() + part["target"].numpy().tobytes() for part in parts]
+                digest, names = hashlib.sha256(b"".join(content)), [str(name) for part in parts for name in part["id"]]
+                line = [[os.getpid(), update_num + 1], names, digest.hexdigest()[:16], float(result[0]).hex()]
                 with open(self.path, "a") as file:
                     file.write(json.dumps(line) + "\n")
             if update_num + 1 == self.stop_in:
