@@ -5,12 +5,13 @@
     scorer.compare([picture], [other])                                    # the same for two pictures
 """
 
-import importlib
-from typing import Any, Protocol, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from PIL import Image
 
 from ofa.errors import UserError
+from ofa.named_class import class_of
 
 
 class ImageTextScorer(Protocol):
@@ -29,11 +30,7 @@ def load_scorer(clip_path: str | None = None, class_name: str | None = None) -> 
         from ofa.open_clip_scorer import ClipScorer
 
         return ClipScorer(clip_path)
-    module, _, name = class_name.partition(":")
-    try:
-        found: Any = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"--image-text-scorer: expects MODULE:CLASS that Python can import, found {class_name!r} ({error})") from None
+    found = class_of("--image-text-scorer", class_name)
     if not callable(getattr(found, "score", None)):
         raise UserError(f"--image-text-scorer {class_name}: expects a class with a method score(pictures, texts), found none")
     return found()

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from ofa.cli.draw import DRAWING_OPTIONS, add_drawing_flags
+from ofa.cli.image_scores import add_quality_flags
 from ofa.cli.report import add_page_flags, check_files, print_table
 from ofa.errors import UserError
 
@@ -42,7 +43,9 @@ def add_parser(subparsers) -> None:
                       help="as a model answers that was never finetuned on the task: constraints act on probabilities, "
                            "without renormalising; questions are answered freely")
     _add_task(parser)
-    add_drawing_flags(parser.add_argument_group("text to image"))
+    drawing = parser.add_argument_group("text to image")
+    add_drawing_flags(drawing)
+    add_quality_flags(drawing, "--real-images")
     _add_outputs(parser)
     _add_generation(parser)
     _add_machine(parser)
@@ -201,6 +204,7 @@ def _score(args: argparse.Namespace, evaluation):
         return None, None
     names = args.scores.split(",") if args.scores else None
     scores = spec.final_scores(evaluation.predictions, evaluation.references, names)
+    scores.overall.update(_quality(args, evaluation))
     if not scores.overall:
         logger.info("no scores: nothing here knows how good the pictures are (--clip-model-path, --image-text-scorer)")
         return None, None
@@ -219,6 +223,23 @@ def _score(args: argparse.Namespace, evaluation):
             content["best_constant"] = {"answer": constant[0], "scores": constant[1]}
         write_json(Path(args.results_path) / f"{args.gen_subset}_scores.json", content)
     return scores, constant
+
+
+def _quality(args: argparse.Namespace, evaluation) -> dict[str, float]:
+    """FID and Inception score of the best pictures, if they are asked for; real pictures are by default those of the rows."""
+    if not args.inception_model_path and not args.feature_extractor:
+        return {}
+    from ofa.image_quality import image_scores, load_extractor, real_pictures
+    from ofa.picture_grid import reference_file
+
+    pictures = [Path(prediction.file) for prediction in evaluation.predictions if prediction.file is not None]
+    if not pictures:
+        raise UserError("--inception-model-path: expects pictures to score, found none; give --image-tokenizer")
+    if args.real_images:
+        real = real_pictures(args.real_images)
+    else:
+        real = [path for path in map(reference_file, pictures) if path.is_file()] or None
+    return image_scores(pictures, load_extractor(args.inception_model_path, args.feature_extractor), real)
 
 
 def other_scores(args: argparse.Namespace, constant) -> list[tuple[str, dict[str, float]]]:

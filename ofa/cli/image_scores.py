@@ -1,0 +1,41 @@
+"""``ofa image-scores``: how good the pictures of a folder are together, by FID and Inception score."""
+
+import argparse
+
+EXAMPLE = """\
+examples:
+  ofa image-scores results/pictures/top1 --real results/pictures/reference --inception-model-path pt_inception-2015-12-05-6726825d.pth
+  ofa image-scores results/pictures/top1 --real gt_stat.npz --inception-model-path pt_inception-2015-12-05-6726825d.pth"""
+
+
+def add_parser(subparsers) -> None:
+    parser = subparsers.add_parser("image-scores", help="FID and Inception score of a folder of pictures", epilog=EXAMPLE,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", help="of pictures (ofa evaluate: .../top1)")
+    add_quality_flags(parser, "--real")
+    parser.add_argument("--out", metavar="FILE.json", help="write the scores")
+    parser.set_defaults(run=run)
+
+
+def add_quality_flags(parser, real: str) -> None:
+    """Args: parser: or a group of one. real: the flag that names real pictures."""
+    parser.add_argument(real, dest="real_images", metavar="DIR_OR_NPZ", help="real pictures, or gt_stat.npz with mu and sigma of their features")
+    parser.add_argument("--inception-model-path", metavar="FILE", help="weights of Inception: compute FID and Inception score")
+    parser.add_argument("--feature-extractor", metavar="MODULE:CLASS",
+                        help="instead of Inception: called with uint8[B, 3, H, W], returns features and logits")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compute, print, write."""
+    from ofa.image_quality import image_scores, load_extractor, real_pictures
+    from ofa.prediction_requests import image_files
+    from ofa.results import write_json
+
+    pictures = image_files(args.folder)
+    real = real_pictures(args.real_images) if args.real_images else None
+    scores = image_scores(pictures, load_extractor(args.inception_model_path, args.feature_extractor), real)
+    for name, value in scores.items():
+        print(f"{name:14}{value:10.4f}")
+    if args.out:
+        write_json(args.out, {"scores": scores, "pictures": len(pictures)})
+    return 0
