@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ofa.data.images import decode_image, open_image
+from ofa.data.images import decode_base64, decode_image, open_image
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
 from ofa.prediction_requests import image_files
+from ofa.progress import counted
 
 NON_SQUARE = ("crop", "squash", "refuse")
 
@@ -37,6 +38,10 @@ class TsvPictures:
     def __getitem__(self, index: int) -> Image.Image:
         """Raises: UserError naming file and row if the field holds no whole image."""
         return decode_image(self.rows[index][self.column], self.where(index))
+
+    def data(self, index: int) -> bytes:
+        """The image file as it lies in the field. Raises: UserError if it is no base64."""
+        return decode_base64(self.rows[index][self.column], self.where(index))
 
 
 class FolderPictures:
@@ -90,11 +95,27 @@ def make_square(picture: Image.Image, size: int, non_square: str = "crop", where
     return picture if picture.size == (size, size) else picture.resize((size, size), Image.Resampling.LANCZOS)
 
 
+def square_pixels(pictures: TsvPictures | FolderPictures, chosen: Sequence[int], size: int, skip_broken: bool, what: str
+                  ) -> tuple[np.ndarray, int]:
+    """The chosen pictures, made square.
+
+    Args: skip_broken: leave out those that cannot be read. what: named by the progress.
+    Returns: uint8[N, 3, size, size], and how many were left out.
+    Raises: UserError if one cannot be read, or fewer than two can.
+    """
+    squares, skipped = [], 0
+    for index in counted(chosen, len(chosen), what, "img"):
+        try:
+            squares.append(np.asarray(make_square(pictures[index], size)))
+        except UserError:
+            if not skip_broken:
+                raise
+            skipped += 1
+    if len(squares) < 2:
+        raise UserError(f"{what}: expected at least 2 readable pictures, found {len(squares)}; give more")
+    return np.stack(squares).transpose(0, 3, 1, 2).copy(), skipped
+
+
 def spread(count: int, limit: int) -> Sequence[int]:
     """At most ``limit`` of the numbers below ``count``, evenly spread."""
     return range(count) if count <= limit else [round(i * count / limit) for i in range(limit)]
-
-
-def square_pixels(pictures: Sequence[Image.Image]) -> np.ndarray:
-    """Pictures of one size -> uint8[N, 3, H, W]."""
-    return np.stack([np.asarray(picture) for picture in pictures]).transpose(0, 3, 1, 2).copy()

@@ -8,7 +8,7 @@
 Images are float, -1 (black) to 1 (white). Letters: B pictures, H and W pixels, h = H / factor, w = W / factor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +75,25 @@ def encode_pictures(tokenizer: ImageTokenizer, pictures: Sequence[Image.Image]) 
         raise UserError(f"expected a picture whose sides are multiples of {tokenizer.factor} pixels (one code each), found "
                         f"{width} x {height}; resize it first")
     return tokenizer.encode(as_images(pictures).to(device_of(tokenizer))).cpu()
+
+
+def picture_encoder(tokenizer: ImageTokenizer, seed: int | None = None) -> Callable[[Sequence[Image.Image], int], Tensor]:
+    """``encode_pictures`` with the number of the first picture as a second argument.
+
+    Args: seed: draw the codes as the release did (GumbelVQ); what is drawn depends on the seed and that number.
+    Raises: UserError for a seed and a tokenizer that does not draw.
+    """
+    if seed is None:
+        return lambda pictures, number: encode_pictures(tokenizer, pictures)
+    if not getattr(tokenizer, "draws_codes", False):
+        raise UserError(f"--sample {seed}: expected a GumbelVQ, whose codes have probabilities, found {type(tokenizer).__name__} of another "
+                        "kind; leave the option out")
+
+    def encode(pictures: Sequence[Image.Image], number: int) -> Tensor:
+        tokenizer.generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        return encode_pictures(tokenizer, pictures)
+
+    return encode
 
 
 @torch.no_grad()

@@ -9,14 +9,17 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ofa.checkpoint import load_checkpoint
 from ofa.errors import UserError
-from ofa.models.image_tokenizer import device_of, to_unit
-from ofa.models.vq_vae import VQVAE
+from ofa.models.image_tokenizer import decode_pictures, device_of, encode_pictures, to_unit
+from ofa.models.vq_vae import VQVAE, VQVAEConfig
 from ofa.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -24,6 +27,7 @@ logger = logging.getLogger(__name__)
 WARMUP = 50  # updates
 SECONDS_BETWEEN_SAVES = 30.0
 COMMITMENT = 0.25  # weight of the distance between vectors and their codes, as in the paper
+REGION, REGION_WEIGHT = 4, 2.0  # pixels per side
 SMALL = 0.4  # differences (of a range of 2) up to which the loss is quadratic: grain and faint textures cost little
 
 
@@ -130,12 +134,13 @@ def draw_batch(pixels: Tensor, batch_size: int, number: int, factor: int, genera
 
 
 def picture_loss(output: Tensor, images: Tensor) -> Tensor:
-    """Error of the pixels and of the steps between neighbours, which keeps edges where they are.
+    """Error of the pixels, of the steps between neighbours (which keeps edges where they are) and of small regions (colours).
 
     Large errors count by their size, small ones by their square: a codebook this small must not spend codes on grain.
     """
-    steps = zip((output.diff(dim=2), output.diff(dim=3)), (images.diff(dim=2), images.diff(dim=3)))
-    return F.smooth_l1_loss(output, images, beta=SMALL) + sum(F.smooth_l1_loss(a, b, beta=SMALL) for a, b in steps)
+    pairs = [(output, images), (output.diff(dim=2), images.diff(dim=2)), (output.diff(dim=3), images.diff(dim=3))]
+    regions = F.smooth_l1_loss(F.avg_pool2d(output, REGION), F.avg_pool2d(images, REGION), beta=SMALL)
+    return sum(F.smooth_l1_loss(a, b, beta=SMALL) for a, b in pairs) + REGION_WEIGHT * regions
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,19 @@ class Quality:
     def line(self, num_codes: int) -> str:
         return (f"reconstruction of {self.pictures} pictures kept apart: mean error {self.error:.1f} of 255, "
                 f"PSNR {self.psnr:.1f} dB; {self.codes_used} of {num_codes} codes used, perplexity {self.perplexity:.0f}")
+
+
+@torch.no_grad()
+def samples(tokenizer: VQVAE, pixels: Tensor) -> Image.Image:
+    """Rows of eight pictures, and below each row what their codes give back. Args: pixels: uint8[N, 3, S, S]."""
+    originals = [Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).contiguous().numpy()]
+    found = decode_pictures(tokenizer, encode_pictures(tokenizer, originals))
+    size = pixels.size(2)
+    sheet = Image.new("RGB", (8 * size, 2 * size * -(-len(originals) // 8)), "white")
+    for number, pair in enumerate(zip(originals, found)):
+        for below, picture in enumerate(pair):
+            sheet.paste(picture, (number % 8 * size, (2 * (number // 8) + below) * size))
+    return sheet
 
 
 @torch.no_grad()
@@ -176,3 +194,11 @@ def has_bf16(device: str) -> bool:
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported()
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+
+
+def training_of(path: Path, config: VQVAEConfig, settings: Mapping) -> dict | None:
+    """Content of a tokenizer file, complete or not, if it is of this very training."""
+    if not path.is_file():
+        return None
+    content = load_checkpoint(path)
+    return content if (content.get("config"), content.get("settings")) == (vars(config), settings) else None

@@ -107,6 +107,10 @@ class VQGAN(ImageTokenizer):
         self.quant_conv = nn.Conv2d(config.z_channels, config.embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1)
 
+    @property
+    def draws_codes(self) -> bool:
+        return self.config.kind == "GumbelVQ"
+
     def encode(self, images: Tensor) -> Tensor:
         return self.quantize.codes(self.quant_conv(self.encoder(images)), self.generator)
 

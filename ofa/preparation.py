@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 JOINED_BY = "&&"
 STAGE1, STAGE2 = "caption_stage1_train.tsv", "caption_stage2_train.tsv"
 VAL, TEST = "caption_val.tsv", "caption_test.tsv"
+MANIFEST = "manifest.json"
 WINDOW = 256  # pictures handed to the worker processes at a time
 IMAGE = "\0image"  # stands in a row where the picture's base64 goes
 
@@ -113,12 +114,13 @@ class PreparedFolder:
         plan: digest of everything that decides the content (``fingerprint``).
         made_by: the command, for the manifest.
         make: at once; otherwise nothing is touched before ``make()``.
+        manifest: its name; files of several plans may lie in one folder, each with a manifest of its own.
     Raises: UserError if the folder cannot be made or written to.
     """
 
-    def __init__(self, folder: str | Path, plan: str, made_by: str, make: bool = True):
+    def __init__(self, folder: str | Path, plan: str, made_by: str, make: bool = True, manifest: str = MANIFEST):
         self.folder = Path(folder)
-        self.manifest_path = self.folder / "manifest.json"
+        self.manifest_path = self.folder / manifest
         self.manifest = {"made_by": made_by, "plan": plan, "finished": False, "counts": {}, "files": {}}
         self._previous = self._read_manifest()
         if self._previous.get("plan") == plan:
@@ -156,9 +158,21 @@ class PreparedFolder:
             return {}
 
     def _discard(self, previous: dict) -> None:
-        """Files of another plan must not be mistaken for this plan's."""
-        for path in [*self.folder.glob("*.part"), *(self.folder / name for name in previous.get("files", {}))]:
+        """Files of another plan must not be mistaken for this plan's. What other manifests of the folder list stays."""
+        begun = [self.folder / f"{name}.part" for name in previous.get("begun", [])]
+        if self.manifest_path.name == MANIFEST:
+            begun = self.folder.glob("*.part")
+        for path in [*begun, *(self.folder / name for name in previous.get("files", {}))]:
             path.unlink(missing_ok=True)
+
+    def _begin(self, name: str) -> Path:
+        """The file ``NAME.part`` to continue; one that this plan has not begun goes."""
+        part = self.folder / f"{name}.part"
+        if self.manifest_path.name != MANIFEST and name not in self.manifest.setdefault("begun", []):
+            part.unlink(missing_ok=True)
+            self.manifest["begun"].append(name)
+            self.save_manifest()
+        return part
 
     def is_finished(self) -> bool:
         """Whether an earlier call with this plan has written everything, and it is still there."""
@@ -173,7 +187,7 @@ class PreparedFolder:
         """Args: finished: nothing more is to be written; counts: figures to keep beside the files."""
         self.manifest["finished"] = finished
         self.manifest["counts"].update(counts)
-        partial = self.folder / "manifest.json.tmp"
+        partial = self.manifest_path.with_suffix(".json.tmp")
         partial.write_text(json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         os.replace(partial, self.manifest_path)
 
@@ -214,7 +228,7 @@ class PreparedFolder:
         if self.is_complete(name):
             logger.info("%s: already complete", self.folder / name)
             return
-        part = self.folder / f"{name}.part"
+        part = self._begin(name)
         done, digest = _resume(part, [len(group.rows) for group in groups])
         if done:
             logger.info("%s: continuing after %d of %d pictures", part, done, len(groups))

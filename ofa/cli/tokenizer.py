@@ -1,4 +1,4 @@
-"""``ofa tokenizer train | show``: the network that turns pictures into codes and back."""
+"""``ofa tokenizer train | encode | decode | show``: pictures as codes and back."""
 
 import argparse
 from pathlib import Path
@@ -7,6 +7,7 @@ from ofa.errors import UserError
 
 UNFINISHED = "training.pt"  # beside tokenizer.pt, as long as a training goes on
 SAMPLES = "reconstructions.png"
+KINDS = "tokenizer.pt, its folder, or a folder with model.yaml and last.ckpt (VQGAN)"
 
 
 def add_parser(subparsers) -> None:
@@ -14,8 +15,10 @@ def add_parser(subparsers) -> None:
     parser = subparsers.add_parser("tokenizer", help="pictures as codes: train, encode, decode, show")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     add_train(actions)
+    add_encode(actions)
+    add_decode(actions)
     show = actions.add_parser("show", help="kind, codes and sizes of a tokenizer")
-    show.add_argument("tokenizer", metavar="PATH", help="tokenizer.pt, its folder, or a folder with model.yaml and last.ckpt (VQGAN)")
+    show.add_argument("tokenizer", metavar="PATH", help=KINDS)
     show.set_defaults(run=run_show)
 
 
@@ -24,7 +27,7 @@ def add_train(actions) -> None:
         "train", help="train a small tokenizer (VQ-VAE) on your pictures, in minutes on a CPU",
         description="Writes tokenizer.pt and reconstructions.png (pictures that were kept apart, and below each what its codes give "
                     "back) to --out. An interrupted call is continued by the same call. With --minutes the learning rate follows the "
-                    "clock; with --updates and --minutes 0 the same call gives the same tokenizer.",
+                    "clock; with --updates N --minutes 0 the same call gives the same tokenizer.",
         epilog="example: ofa tokenizer train --images data/world/caption_stage2_train.tsv --out runs/tokenizer --minutes 3")  # fmt: skip
     add_pictures(train)
     train.add_argument("--out", required=True, metavar="DIR", help="folder to write")
@@ -41,9 +44,55 @@ def add_train(actions) -> None:
     train.add_argument("--seed", type=int, default=1, help="of everything drawn at random (%(default)s)")
     train.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=None,
                        help="compute in bfloat16 (where the processor has instructions for it)")
-    train.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
+    add_device(train)
     train.add_argument("--force", action="store_true", help="replace a tokenizer of other settings that is in --out")
     train.set_defaults(run=run_train)
+
+
+def add_encode(actions) -> None:
+    from ofa.data.picture_rows import NON_SQUARE
+
+    encode = actions.add_parser(
+        "encode", help="make the files with image codes that text to image and pretraining learn from",
+        description="--for generation writes the columns uniq-id, codes, caption: the whole picture of --code-image-size pixels (256: "
+                    "1024 codes), a row per caption. --for pretraining writes image-id, picture, codes: the picture with twice that side "
+                    "(128: 256 pixels) and the codes of its middle (256 codes). Pictures are resized by PIL's Lanczos filter as in the "
+                    "release. Beside the file lies OUT.manifest.json. An interrupted call is continued by the same call.",
+        epilog="example: ofa tokenizer encode --images caption_stage1_train.tsv --tokenizer vqgan --for generation --out coco_gen.tsv")  # fmt: skip
+    add_pictures(encode)
+    encode.add_argument("--tokenizer", required=True, metavar="PATH", help=KINDS)
+    encode.add_argument("--for", dest="purpose", required=True, choices=("generation", "pretraining"), help="which file to write")
+    encode.add_argument("--out", required=True, metavar="TSV", help="file to write")
+    encode.add_argument("--code-image-size", type=int, metavar="PX", help="side of the square that is encoded (256; for pretraining 128)")
+    encode.add_argument("--id-column", type=int, default=0, metavar="N", help="of the TSV (%(default)s)")
+    encode.add_argument("--text-column", type=int, default=2, metavar="N", help="of the captions, for generation (%(default)s)")
+    encode.add_argument("--non-square", choices=NON_SQUARE, default="crop",
+                        help="pictures that are not square: keep the middle, give up the aspect, or stop (%(default)s)")
+    encode.add_argument("--image-format", choices=("jpeg", "png"), default="jpeg",
+                        help="of pictures that are resized for pretraining; codes are those of the stored pixels (%(default)s)")
+    encode.add_argument("--sample", type=int, metavar="SEED",
+                        help="draw the codes of a GumbelVQ by their probabilities, as the release did, instead of taking the likeliest")
+    encode.add_argument("--batch-size", type=int, default=16, metavar="N", help="pictures at a time (%(default)s)")
+    add_device(encode)
+    encode.set_defaults(run=run_encode)
+
+
+def add_decode(actions) -> None:
+    decode = actions.add_parser(
+        "decode", help="make pictures of image codes",
+        description="Writes a PNG file per row, called by the row's number and id, and manifest.json that names them.",
+        epilog="example: ofa tokenizer decode coco_gen.tsv --tokenizer vqgan --out pictures --rows 100")  # fmt: skip
+    decode.add_argument("file", metavar="TSV|JSON", help="a TSV with a code column, or a result file of ofa evaluate or ofa draw")
+    decode.add_argument("--tokenizer", required=True, metavar="PATH", help=KINDS)
+    decode.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    decode.add_argument("--code-column", type=int, metavar="N", help="of the TSV, from 0 (the first that holds codes)")
+    decode.add_argument("--id-column", type=int, default=0, metavar="N", help="of the TSV (%(default)s)")
+    decode.add_argument("--text-column", type=int, metavar="N", help="of the TSV, for the manifest (none)")
+    decode.add_argument("--grid", metavar="ROWSxCOLUMNS", type=grid, help="of codes, such as 32x48 (a square)")
+    decode.add_argument("--rows", type=int, metavar="N", help="only the first N")
+    decode.add_argument("--batch-size", type=int, default=16, metavar="N", help="pictures at a time (%(default)s)")
+    add_device(decode)
+    decode.set_defaults(run=run_decode)
 
 
 def add_pictures(parser: argparse.ArgumentParser) -> None:
@@ -52,113 +101,176 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-broken", action="store_true", help="leave out pictures that cannot be read instead of stopping")
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
+
+
+def grid(text: str) -> tuple[int, int]:
+    rows, _, columns = text.lower().partition("x")
+    if not (rows.isdecimal() and columns.isdecimal() and int(rows) and int(columns)):
+        raise argparse.ArgumentTypeError(f"{text} is not of the form ROWSxCOLUMNS, such as 32x48")
+    return int(rows), int(columns)
+
+
 def run_train(arguments: argparse.Namespace) -> int:
     import torch
 
+    from ofa.atomic import replacing
     from ofa.checkpoint_edit import write_checkpoint
-    from ofa.data.picture_rows import open_pictures
+    from ofa.data.picture_rows import open_pictures, spread, square_pixels
     from ofa.models.image_tokenizer import TOKENIZER
     from ofa.models.vq_vae import VQVAE, VQVAEConfig, vq_vae_content
-    from ofa.models.vq_vae_training import TrainingOptions, has_bf16, quality, train
+    from ofa.models.vq_vae_training import TrainingOptions, has_bf16, quality, samples, train, training_of
 
+    check_device(arguments.device)
     if arguments.size < 16 or arguments.size % VQVAE.factor:
         raise UserError(f"--size {arguments.size}: expected a multiple of {VQVAE.factor} from 16 on; choose one such as 64")
+    check_positive(arguments, "max_pictures")
     bf16 = has_bf16(arguments.device) if arguments.bf16 is None else arguments.bf16
     options = TrainingOptions(arguments.updates, arguments.minutes or None, arguments.batch_size, arguments.lr, arguments.seed, bf16)
     config = VQVAEConfig(num_codes=arguments.codes, width=arguments.width)
     out = Path(arguments.out)
     settings = {"size": arguments.size, "max_pictures": arguments.max_pictures, "images": arguments.images, **vars(options)}
-    if is_done(out / TOKENIZER, config, settings, arguments.force):
+    if training_of(out / TOKENIZER, config, settings):
         print(f"{out / TOKENIZER}: already complete")
         return 0
-    pixels, held_out = training_pixels(open_pictures(arguments.images, arguments.image_column), arguments)
+    if (out / TOKENIZER).is_file() and not arguments.force:
+        raise UserError(f"{out / TOKENIZER}: expected no tokenizer or one of these settings, found another one; choose another --out, or "
+                        "replace it by --force")
+    pictures = open_pictures(arguments.images, arguments.image_column)
+    chosen = spread(len(pictures), arguments.max_pictures)
+    found, skipped = square_pixels(pictures, chosen, arguments.size, arguments.skip_broken, arguments.images)
+    if skipped:
+        print(f"{arguments.images}: {skipped} pictures cannot be read and are left out")
+    apart = torch.zeros(len(found), dtype=torch.bool)
+    apart[:: max(20, len(found) // 256)] = True
+    learned, held_out = torch.from_numpy(found)[~apart], torch.from_numpy(found)[apart][:256]
     torch.manual_seed(arguments.seed)
     tokenizer = VQVAE(config).to(arguments.device)
 
     def save(state: dict) -> None:
         write_checkpoint(vq_vae_content(tokenizer, settings=settings, state=state), out / UNFINISHED)
 
-    state = train(tokenizer, pixels, options, unfinished(out / UNFINISHED, config, settings), save)
-    found = quality(tokenizer, held_out)
-    write_checkpoint(vq_vae_content(tokenizer, settings=settings, updates=state.update, seconds=state.seconds, quality=vars(found)),
+    resumed = training_of(out / UNFINISHED, config, settings)
+    state = train(tokenizer, learned, options, resumed and resumed["state"], save)
+    reached = quality(tokenizer, held_out)
+    write_checkpoint(vq_vae_content(tokenizer, settings=settings, updates=state.update, seconds=state.seconds, quality=vars(reached)),
                      out / TOKENIZER)  # fmt: skip
     (out / UNFINISHED).unlink(missing_ok=True)
-    draw_samples(tokenizer, held_out[:32], out / SAMPLES)
-    print(f"{out / TOKENIZER}: {state.update} updates in {state.seconds:.0f} s; {found.line(config.num_codes)}")
+    with replacing(out / SAMPLES, "wb") as file:
+        samples(tokenizer, held_out[:32]).save(file, "PNG")
+    print(f"{out / TOKENIZER}: {state.update} updates in {state.seconds:.0f} s; {reached.line(config.num_codes)}")
     print(f"{out / SAMPLES}: pictures that were kept apart, and below each what its codes give back")
     return 0
 
 
-def is_done(path: Path, config, settings: dict, force: bool) -> bool:
-    """Whether this very training is complete. Raises: UserError if the file is another tokenizer and ``force`` is not given."""
-    from ofa.checkpoint import load_checkpoint
-
-    if not path.is_file():
-        return False
-    content = load_checkpoint(path)
-    if (content.get("config"), content.get("settings")) == (vars(config), settings):
-        return True
-    if not force:
-        raise UserError(f"{path}: expected no tokenizer or one of these settings, found another one; choose another --out, or "
-                        "replace it by --force")
-    return False
-
-
-def unfinished(path: Path, config, settings: dict) -> dict | None:
-    """State of an interrupted training with these settings."""
-    from ofa.checkpoint import load_checkpoint
-
-    if not path.is_file():
-        return None
-    content = load_checkpoint(path)
-    same = (content.get("config"), content.get("settings")) == (vars(config), settings)
-    return content["state"] if same else None
-
-
-def training_pixels(pictures, arguments: argparse.Namespace):
-    """Tensors uint8[N, 3, S, S]: to learn from; kept apart (every twentieth, at most 256)."""
+def check_device(device: str) -> None:
     import torch
 
-    from ofa.data.picture_rows import make_square, spread, square_pixels
-    from ofa.progress import counted
-
-    squares, skipped = [], 0
-    chosen = spread(len(pictures), arguments.max_pictures)
-    for index in counted(chosen, len(chosen), arguments.images, "img"):
-        try:
-            squares.append(make_square(pictures[index], arguments.size))
-        except UserError:
-            if not arguments.skip_broken:
-                raise
-            skipped += 1
-    if len(squares) < 2:
-        raise UserError(f"{arguments.images}: expected at least 2 readable pictures, found {len(squares)}; give more")
-    if skipped:
-        print(f"{arguments.images}: {skipped} pictures cannot be read and are left out")
-    pixels = torch.from_numpy(square_pixels(squares))
-    apart = torch.zeros(len(pixels), dtype=torch.bool)
-    apart[:: max(20, len(pixels) // 256)] = True
-    return pixels[~apart], pixels[apart][:256]
+    if not (device == "cpu" or device.startswith("cuda") and torch.cuda.is_available()):
+        raise UserError(f"--device {device}: expected cpu, or cuda where there is a GPU; found no such device: leave the option out")
 
 
-def draw_samples(tokenizer, pixels, path: Path) -> None:
-    """Rows of eight pictures, and below each row what the codes give back."""
-    import torch
-    from PIL import Image
+def check_positive(arguments: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} {value}: expected a positive number; choose one")
 
+
+def run_encode(arguments: argparse.Namespace) -> int:
+    from ofa.data import code_columns as columns
+    from ofa.data.picture_rows import open_pictures
+    from ofa.models.image_tokenizer import load_image_tokenizer, picture_encoder
+    from ofa.picture_files import file_state, name_broken
+    from ofa.preparation import PreparedFolder, fingerprint
+
+    check_device(arguments.device)
+    check_positive(arguments, "batch_size")
+    tokenizer = load_image_tokenizer(arguments.tokenizer, arguments.device)
+    size = columns.SIZES[arguments.purpose] if arguments.code_image_size is None else arguments.code_image_size
+    if size < tokenizer.factor or size % tokenizer.factor:
+        raise UserError(f"--code-image-size {size}: expected a multiple of {tokenizer.factor} pixels, which have one code each; choose "
+                        f"another, such as {columns.SIZES[arguments.purpose]}")
+    encode = picture_encoder(tokenizer, arguments.sample)
+    pictures = open_pictures(arguments.images, arguments.image_column)
+    broken: list[str] = []
+    chosen = range(len(pictures))
+    if arguments.skip_broken:
+        chosen, broken = columns.readable(pictures, arguments.images)
+    if not chosen:
+        raise UserError(f"{arguments.images}: expected pictures, found none that can be read ({broken[0]})")
+    options = {name: getattr(arguments, name) for name in
+               ("purpose", "id_column", "text_column", "non_square", "image_format", "sample", "skip_broken")}  # fmt: skip
+    files = [pictures.paths if Path(arguments.images).is_dir() else [arguments.images], tokenizer_files(arguments.tokenizer)]
+    plan = fingerprint("image codes 1", size, options, [[file_state(str(path)) for path in some] for some in files])
+    path = Path(arguments.out)
+    out = PreparedFolder(path.parent, plan, "ofa tokenizer encode", manifest=f"{path.name}.manifest.json")
+    if out.is_finished():
+        print(f"{path}: already complete")
+        return 0
+    side = size // tokenizer.factor
+    out.note(images=arguments.images, tokenizer=str(arguments.tokenizer), num_codes=tokenizer.num_codes, code_image_size=size,
+             codes_per_picture=side * side, settings=options, left_out=broken)  # fmt: skip
+    how = {"size": size, "non_square": arguments.non_square, "encode": encode,
+           "batch_size": arguments.batch_size if arguments.sample is None else 1}  # fmt: skip
+    if arguments.purpose == columns.GENERATION:
+        groups, make = columns.caption_groups(pictures, chosen, arguments.id_column, arguments.text_column), columns.whole_pictures
+    else:
+        groups, make = columns.picture_groups(pictures, chosen, arguments.id_column), columns.pictures_with_middles
+        how["image_format"] = arguments.image_format
+    out.write_groups(path.name, groups, lambda first: make(pictures, chosen[first:], **how))
+    out.save_manifest(finished=True, left_out=len(broken))
+    if broken:
+        print(f"{arguments.images}: {len(broken)} pictures are left out: {name_broken(dict(text.split(': ', 1) for text in broken))}")
+    entry = out.manifest["files"][path.name]
+    print(f"{path}: {entry['rows']} rows, {side * side} codes each ({side} x {side}), {entry['bytes'] / 1e6:.1f} MB")
+    return 0
+
+
+def tokenizer_files(path: str) -> list[Path]:
+    """What decides the codes."""
+    from ofa.models.image_tokenizer import CONFIG, TOKENIZER, WEIGHTS
+
+    folder = Path(path)
+    return [folder / name for name in (TOKENIZER, CONFIG, WEIGHTS) if (folder / name).is_file()] if folder.is_dir() else [folder]
+
+
+def run_decode(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from ofa.album import png, safe_words
     from ofa.atomic import replacing
-    from ofa.models.image_tokenizer import decode_pictures, device_of, to_unit
+    from ofa.data.coded_rows import grid_of, open_coded
+    from ofa.models.image_tokenizer import decode_pictures, load_image_tokenizer
+    from ofa.progress import Progress
+    from ofa.results import write_json
 
-    with torch.no_grad():
-        codes = tokenizer.encode(to_unit(pixels).to(device_of(tokenizer)))
-    originals = [Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).contiguous().numpy()]
-    size = pixels.size(2)
-    sheet = Image.new("RGB", (8 * size, 2 * size * -(-len(originals) // 8)), "white")
-    for number, pair in enumerate(zip(originals, decode_pictures(tokenizer, codes))):
-        for below, picture in enumerate(pair):
-            sheet.paste(picture, (number % 8 * size, (2 * (number // 8) + below) * size))
-    with replacing(path, "wb") as file:
-        sheet.save(file, "PNG")
+    check_device(arguments.device)
+    check_positive(arguments, "batch_size", "rows")
+    tokenizer = load_image_tokenizer(arguments.tokenizer, arguments.device)
+    rows = open_coded(arguments.file, arguments.code_column, arguments.id_column, arguments.text_column)[: arguments.rows]
+    out, entries = Path(arguments.out), []
+    by_shape: dict[tuple[int, int], list] = {}
+    codes = [grid_of(row, tokenizer.num_codes, arguments.grid) for row in rows]  # all, before anything is written
+    for number, found in enumerate(codes):
+        by_shape.setdefault(found.shape, []).append(number)
+    with Progress(len(rows), f"decoding {arguments.file}", "img") as progress:
+        for numbers in by_shape.values():
+            for start in range(0, len(numbers), arguments.batch_size):
+                some = numbers[start : start + arguments.batch_size]
+                for number, picture in zip(some, decode_pictures(tokenizer, np.stack([codes[i] for i in some]))):
+                    row = rows[number]
+                    name = f"{number:06d}_{safe_words(row.name)}".rstrip("_") + ".png"
+                    with replacing(out / name, "wb") as file:
+                        file.write(png(picture))
+                    entries.append({"row": number + 1, "id": row.name, "text": row.text, "file": name, "size": list(picture.size)})
+                progress.update(len(some))
+    entries.sort(key=lambda entry: entry["row"])
+    write_json(out / "manifest.json", {"made_by": "ofa tokenizer decode", "codes": arguments.file, "tokenizer": arguments.tokenizer,
+                                       "pictures": entries})  # fmt: skip
+    print(f"{out}: {len(entries)} pictures, and manifest.json that names them")
+    return 0
 
 
 def run_show(arguments: argparse.Namespace) -> int:
@@ -166,7 +278,10 @@ def run_show(arguments: argparse.Namespace) -> int:
 
     tokenizer = load_image_tokenizer(arguments.tokenizer)
     weights = sum(parameter.numel() for parameter in tokenizer.parameters())
-    print(f"{arguments.tokenizer}: {type(tokenizer).__name__}, {weights:,} parameters")
-    print(f"  {tokenizer.num_codes} codes, {tokenizer.factor} x {tokenizer.factor} pixels per code "
-          f"(256 x 256 pixels: {(256 // tokenizer.factor) ** 2} codes)")
+    kind = getattr(tokenizer.config, "kind", type(tokenizer).__name__)
+    print(f"{arguments.tokenizer}: {kind}, {weights:,} parameters")
+    sides = " or ".join(f"{side} x {side} pixels: {(side // tokenizer.factor) ** 2} codes" for side in (64, 128, 256))
+    print(f"  {tokenizer.num_codes} codes (--code-dict-size), {tokenizer.factor} x {tokenizer.factor} pixels per code; {sides}")
+    for name, value in vars(tokenizer.config).items():
+        print(f"  {name} = {value}")
     return 0

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from ofa.errors import UserError
-from ofa.models.image_tokenizer import encode_pictures, load_image_tokenizer
+from ofa.models.image_tokenizer import encode_pictures, load_image_tokenizer, picture_encoder
 from ofa.models.vqgan import VQGAN, config_of
 from small_tokenizer import drawn
 
@@ -52,6 +52,14 @@ def test_drawn_codes_depend_on_the_seed_alone(tmp_path):
         tokenizer.generator = torch.Generator().manual_seed(seed)
         found.append(encode_pictures(tokenizer, [drawn(0, 32)]))
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_what_is_drawn_for_a_picture_does_not_depend_on_those_before_it(tmp_path):
+    encode = picture_encoder(load_image_tokenizer(write(tmp_path)), seed=1)
+    picture = drawn(0, 32)
+    first = encode([picture], 5)
+    encode([picture], 6)
+    assert torch.equal(encode([picture], 5), first) and not torch.equal(encode([picture], 6), first)
 
 
 def codebook(weights):
