@@ -1,4 +1,4 @@
-"""A TSV file as a fairseq dataset: rows by number, shuffled per epoch, the same for any number of workers."""
+"""A file of rows as a fairseq dataset: rows by number, shuffled per epoch, the same for any number of workers."""
 
 import functools
 import logging
@@ -10,8 +10,9 @@ import torch
 from fairseq.data import FairseqDataset
 
 from ofa.data.collate import collate
+from ofa.data.rows import Rows
 from ofa.data.sample import Sample, SampleBuilder, blank_image
-from ofa.data.tsv import TsvFile
+from ofa.data.shard_order import row_order
 from ofa.errors import UserError
 from ofa.spec import Example
 
@@ -68,15 +69,17 @@ class OFADataset(RowsDataset):
     Args:
         file: rows with the selected columns, in the order of the task's ``columns``.
         builder: row -> sample.
-        shuffle: ask for the rows in a new order in every epoch, decided by (seed, epoch).
+        shuffle: ask for the rows in a new order in every epoch, decided by (seed, epoch). shuffle_buffer: as
+            ``ofa.data.shard_order.row_order`` takes it.
     """
 
-    def __init__(self, file: TsvFile, builder: SampleBuilder, shuffle: bool = False):
+    def __init__(self, file: Rows, builder: SampleBuilder, shuffle: bool = False, shuffle_buffer: int | None = None):
         super().__init__()
         self.columns = builder.spec.names_of(len(file.selected_cols), str(file.path))
         self.file = file
         self.builder = builder
         self.shuffle = shuffle
+        self.shuffle_buffer = shuffle_buffer
 
     def __len__(self) -> int:
         return len(self.file)
@@ -116,7 +119,7 @@ class OFADataset(RowsDataset):
         """Row numbers in the order of this epoch."""
         if not self.shuffle:
             return np.arange(len(self), dtype=np.int64)
-        return np.random.default_rng((self.builder.seed, self.epoch)).permutation(len(self))
+        return row_order(self.file, self.builder.seed, self.epoch, self.shuffle_buffer)
 
     def num_tokens(self, index: int) -> int:
         """An upper bound, the same for all rows: the true length is only known once a row is read."""

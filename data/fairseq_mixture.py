@@ -20,12 +20,14 @@ class JointDataset(RowsDataset):
             task, and each batch holds rows of one task, so that it can be scored by that task's metric.
     """
 
-    def __init__(self, members: Mapping[str, OFADataset], weights: Mapping[str, float] | None = None, shuffle: bool = True):
+    def __init__(self, members: Mapping[str, OFADataset], weights: Mapping[str, float] | None = None, shuffle: bool = True,
+                 shuffle_buffer: int | None = None):  # fmt: skip
         super().__init__()
         self.members = dict(members)
         self.training = weights is not None
         shares = [weights[name] for name in self.members] if weights else [1.0] * len(self.members)
-        self.mixture = Mixture([len(member) for member in self.members.values()], shares, shuffle and self.training)
+        files = [member.file for member in self.members.values()]
+        self.mixture = Mixture(files, shares, shuffle and self.training, buffer=shuffle_buffer)
 
     def __len__(self) -> int:
         return len(self.mixture)

@@ -12,8 +12,9 @@ from ofa.data.collate import collate
 from ofa.data.fairseq_dataset import RowsDataset, let_parent_decide_when_to_stop
 from ofa.data.permutation import shuffled
 from ofa.data.pretraining import TASK, Draws, PretrainingBuilder
+from ofa.data.rows import Rows
 from ofa.data.sample import Sample
-from ofa.data.tsv import TsvFile
+from ofa.data.shard_order import kept_order, reads_locally, row_order
 from ofa.errors import UserError
 from ofa.pretraining import GROUP, PAIRS_PER_GROUP, TASKS, RowKind, whole_times
 
@@ -25,7 +26,7 @@ Samples = tuple[list[Sample], list[Sample]]  # of pairs, of extra rows
 class KindRows:
     """Rows of one file of a kind. Raises: UserError if the columns do not fit."""
 
-    def __init__(self, file: TsvFile, kind: RowKind, flag: str):
+    def __init__(self, file: Rows, kind: RowKind, flag: str):
         if len(file.selected_cols) != len(kind.columns):
             raise UserError(
                 f"{file.path}: {flag}: task 'unify_task' expects {len(kind.columns)} columns ({', '.join(kind.columns)}), found "
@@ -49,11 +50,13 @@ class PretrainingDataset(RowsDataset):
     Args:
         pairs: rows with picture and text. extras: task -> rows of its file.
         weights: how often each task is trained; 0 is not at all.
+        shuffle_buffer: as ``ofa.data.shard_order.row_order`` takes it.
     """
 
     def __init__(self, pairs: KindRows | None, extras: Mapping[str, KindRows], builder: PretrainingBuilder,
-                 weights: Mapping[str, float], shuffle: bool, bad_rows: BadRows):  # fmt: skip
+                 weights: Mapping[str, float], shuffle: bool, bad_rows: BadRows, shuffle_buffer: int | None = None):  # fmt: skip
         super().__init__()
+        self.shuffle_buffer = shuffle_buffer
         self.pairs, self.extras, self.builder, self.weights = pairs, dict(extras), builder, dict(weights)
         self.training = builder.split == "train"
         self.shuffle, self.bad_rows = shuffle and self.training, bad_rows
@@ -130,9 +133,17 @@ class PretrainingDataset(RowsDataset):
             rate = self.rates[task]
             for count in range(math.floor(number * rate), math.floor((number + 1) * rate)):
                 time, place = divmod(count, len(rows))
-                row = shuffled(place, len(rows), f"{self.builder.seed}-{task}-{time}") if self.shuffle else place
-                found += self.samples(self.files.index(rows), row, self.builder.draws(0, count, task))
+                found += self.samples(self.files.index(rows), self.row_at(task, time, place), self.builder.draws(0, count, task))
         return found
+
+    def row_at(self, task: str, time: int, place: int) -> int:
+        """The row of an extra task that comes at a place when its file is gone through for the given time."""
+        rows = self.extras[task]
+        if not self.shuffle:
+            return place
+        if reads_locally(rows.file, self.shuffle_buffer):
+            return int(kept_order(rows.file, (self.builder.seed, TASKS.index(task)), time, self.shuffle_buffer)[place])
+        return shuffled(place, len(rows), f"{self.builder.seed}-{task}-{time}")
 
     def collater(self, samples: list[Samples]) -> dict | tuple[dict, dict]:
         """Batches of pairs and of extra rows; of pairs alone where there are no others. An empty dict stands for no pairs."""
@@ -159,7 +170,10 @@ class PretrainingDataset(RowsDataset):
         return self.order()
 
     def order(self) -> np.ndarray:
-        return np.random.default_rng((self.builder.seed, self.builder.options.pretrain_seed, self.epoch)).permutation(len(self))
+        if self.pairs is None and any(reads_locally(rows.file, self.shuffle_buffer) for rows in self.extras.values()):
+            return np.arange(len(self))  # groups; their rows are shuffled
+        rows = range(len(self)) if self.pairs is None else self.pairs.file
+        return row_order(rows, (self.builder.seed, self.builder.options.pretrain_seed), self.epoch, self.shuffle_buffer)
 
     def positions(self) -> np.ndarray:
         """Place of every index in the order of this epoch."""

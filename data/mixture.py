@@ -4,10 +4,11 @@ Every task goes through its own rows, in a new order each time, and goes on in t
 this one. With a weight of 0.5 an epoch shows half of its rows, and the next epoch the other half.
 """
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import numpy as np
+
+from ofa.data.shard_order import kept_order, reads_locally
 
 
 class Mixture:
@@ -17,14 +18,16 @@ class Mixture:
     first, 2 to 4 to the second. The order in which they are asked for is ``order``.
 
     Args:
-        rows: number of rows of each task.
+        files: the rows of each task.
         weights: how often a task's rows are shown in an epoch, on average; above 0.
         shuffle: rows and tasks in a new order in every epoch; otherwise rows as in their files, tasks evenly spread.
+        buffer: as ``ofa.data.shard_order.row_order`` takes it.
     """
 
-    def __init__(self, rows: Sequence[int], weights: Sequence[float], shuffle: bool = True, seed: int = 1):
-        self.rows = tuple(rows)
-        self.counts = tuple(max(1, round(weight * number)) for weight, number in zip(weights, rows))
+    def __init__(self, files: Sequence[Sized], weights: Sequence[float], shuffle: bool = True, seed: int = 1, buffer: int | None = None):
+        self.files, self.buffer = tuple(files), buffer
+        self.rows = tuple(map(len, files))
+        self.counts = tuple(max(1, round(weight * number)) for weight, number in zip(weights, self.rows))
         self.starts = np.cumsum([0, *self.counts])  # index of each task's first sample, and their total
         self.shuffle = shuffle
         self.seed = seed
@@ -38,17 +41,16 @@ class Mixture:
         task = int(np.searchsorted(self.starts, index, side="right")) - 1
         shown_before = (epoch - 1) * self.counts[task] + int(index - self.starts[task])
         time, place = divmod(shown_before, self.rows[task])
-        return task, int(permutation(self.seed, task, time, self.rows[task])[place]) if self.shuffle else place
+        return task, int(kept_order(self.files[task], (self.seed, task), time, self.buffer)[place]) if self.shuffle else place
 
     def order(self, epoch: int) -> np.ndarray:
         """int64[samples]: every index once, in the order of the epoch."""
         if self.shuffle:
-            return np.random.default_rng((self.seed, epoch)).permutation(len(self))
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(self))
+            for task, file in enumerate(self.files):  # rows that are read near one another stay so
+                if reads_locally(file, self.buffer):
+                    start, stop = self.starts[task : task + 2]
+                    order[(order >= start) & (order < stop)] = np.arange(start, stop)
+            return order
         progress = np.concatenate([(np.arange(count) + 0.5) / count for count in self.counts])
         return np.argsort(progress, kind="stable")
-
-
-@functools.lru_cache(maxsize=16)  # a few tasks, the pass through the rows that ends and the one that begins
-def permutation(seed: int, task: int, time: int, rows: int) -> np.ndarray:
-    """The order of a task's rows when they are shown for the given time."""
-    return np.random.default_rng((seed, task, time)).permutation(rows)

@@ -36,7 +36,7 @@ class TsvFile:
         self.path = str(path)
         self._file = self._offsets = None
         self.num_columns = self._row_bytes(0).count(b"\t") + 1
-        self.selected_cols = self._selected(selected_cols)
+        self.selected_cols = column_numbers(self.path, selected_cols, self.num_columns)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -126,25 +126,30 @@ class TsvFile:
             )
         return row[before:].removesuffix(b"\n").removesuffix(b"\r")
 
-    def _selected(self, columns: str | Sequence[int] | None) -> list[int]:
-        if columns is None:
-            return list(range(self.num_columns))
-        names = columns.split(",") if isinstance(columns, str) else columns
-        given = columns if isinstance(columns, str) else ",".join(map(str, columns))
-        try:
-            numbers = [int(name) for name in names]
-        except ValueError as error:
+
+def column_numbers(path: str, columns: str | Sequence[int] | None, count: int, names: Sequence[str] = ()) -> list[int]:
+    """Numbers of selected columns of a file that has ``count`` of them; all when None.
+
+    Args: columns: ``"0,4,2"`` or numbers; ``"key,txt"`` where columns have ``names``.
+    Raises: UserError for a column that is not there.
+    """
+    if columns is None:
+        return list(range(count))
+    given = columns if isinstance(columns, str) else ",".join(map(str, columns))
+    known = {name: number for number, name in enumerate(names)}
+    try:
+        numbers = [known[name] if name in known else int(name) for name in (part.strip() for part in given.split(","))]
+    except ValueError as error:
+        expected = f"names ({', '.join(names)})" if names else "numbers such as 0,4,2 (counted from 0)"
+        raise UserError(f"{path}: --selected-cols={given}: expects {expected}") from error
+    for number in numbers:
+        if not 0 <= number < count:
             raise UserError(
-                f"--selected-cols={given}: expects numbers such as 0,4,2 (counted from 0)"
-            ) from error
-        for number in numbers:
-            if not 0 <= number < self.num_columns:
-                raise UserError(
-                    f"{self.path}:1: --selected-cols={given} asks for column {number}, "
-                    f"found {self.num_columns} columns (0 to {self.num_columns - 1}); "
-                    "correct the option or the file"
-                )
-        return numbers
+                f"{path}:1: --selected-cols={given} asks for column {number}, "
+                f"found {count} columns ({', '.join(names) or f'0 to {count - 1}'}); "
+                "correct the option or the file"
+            )
+    return numbers
 
 
 def data_files(data: str, split: str, epoch: int = 1) -> str:

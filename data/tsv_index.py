@@ -5,8 +5,6 @@ Layout of ``<tsv>.idx`` (little endian, 64-bit words):
     "OFA-TSV1"   size of the TSV   its mtime in ns   number of rows N   N row starts   end of the last row
 """
 
-import fcntl
-import hashlib
 import logging
 import os
 from pathlib import Path
@@ -14,14 +12,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ofa.atomic import replacing
+from ofa.data.index_files import HEADER, open_words
 from ofa.errors import UserError
 from ofa.plain_pickle import PlainUnpickler
 
 logger = logging.getLogger(__name__)
 
 MAGIC = int.from_bytes(b"OFA-TSV1", "little")
-HEADER = 4  # words before the row starts
 CHUNK = 8 << 20  # bytes scanned at a time: large enough to keep a disk busy, small enough for a CPU cache
 BOM = b"\xef\xbb\xbf"
 PROGRESS_FROM = 2 << 30  # bytes from which indexing shows a progress bar
@@ -37,72 +34,18 @@ def open_index(path: str | Path) -> np.ndarray:
 
     Returns: uint64[N + 1], read-only. Raises: UserError if the file is missing, unreadable or empty.
     """
-    try:
-        with open(path, "rb", buffering=0) as tsv:
-            places = _index_places(path)
-            found = _first_valid(places, os.fstat(tsv.fileno()))
-            if found is not None:
-                return found
-            _lock(tsv)
-            status = os.fstat(tsv.fileno())
-            found = _first_valid(places, status)
-            if found is not None:
-                return found
-            offsets = _official_index(path, tsv, status.st_size)
-            if offsets is None:
-                offsets = _scan(path, tsv, status)
-            return _store(offsets, status, places)
-    except OSError as error:
-        raise UserError(f"{path}: expected a TSV file, {error.strerror or error}; check the path") from error
+
+    def make(tsv, status: os.stat_result) -> tuple[np.ndarray, int]:
+        offsets = _official_index(path, tsv, status.st_size)
+        if offsets is None:
+            offsets = _scan(path, tsv, status)
+        return offsets, len(offsets) - 1
+
+    return open_words(path, "a TSV file", MAGIC, _is_whole, make)[HEADER:]
 
 
-def _lock(tsv) -> None:
-    """Wait for other builders. The TSV itself is locked: no lock file stays, a killed owner lets go."""
-    try:
-        fcntl.flock(tsv, fcntl.LOCK_EX)
-    except OSError:  # some network file systems refuse it; then several processes scan, each for itself
-        logger.debug("%s cannot be locked", tsv.name)
-
-
-def _index_places(path: str | Path) -> list[Path]:
-    real = os.path.realpath(path)
-    name = (
-        f"{Path(real).stem[:80]}-{hashlib.sha256(real.encode(errors='surrogateescape')).hexdigest()[:16]}.idx"
-    )
-    if os.environ.get("OFA_INDEX_DIR"):
-        return [Path(os.environ["OFA_INDEX_DIR"]) / name]
-    return [Path(f"{path}.idx"), Path.home() / ".cache" / "ofa" / "index" / name]
-
-
-def _first_valid(places: list[Path], status: os.stat_result) -> np.ndarray | None:
-    """The memory-mapped row starts of the first index that is whole and fits size and mtime of the TSV."""
-    for place in places:
-        try:
-            words = np.memmap(place, dtype="<u8", mode="r")
-        except (OSError, ValueError):  # no index, or an empty file
-            continue
-        if len(words) > HEADER and words[:3].tolist() == [MAGIC, status.st_size, status.st_mtime_ns]:
-            if len(words) == HEADER + int(words[3]) + 1:
-                return words[HEADER:]
-    return None
-
-
-def _store(offsets: np.ndarray, status: os.stat_result, places: list[Path]) -> np.ndarray:
-    """Write the index to the first writable place, in one step."""
-    header = np.array([MAGIC, status.st_size, status.st_mtime_ns, len(offsets) - 1], dtype="<u8")
-    for place in places:
-        try:
-            with replacing(place, "wb") as file:
-                file.write(header.tobytes())
-                file.write(offsets.astype("<u8").tobytes())
-        except OSError as error:
-            logger.debug("index %s: %s", place, error)
-            continue
-        stored = _first_valid([place], status)
-        if stored is not None:
-            return stored
-    logger.warning("no writable folder for the index (%s): set OFA_INDEX_DIR", ", ".join(map(str, places)))
-    return offsets
+def _is_whole(words: np.ndarray) -> bool:
+    return len(words) == HEADER + int(words[3]) + 1
 
 
 def _scan(path: str | Path, tsv, status: os.stat_result) -> np.ndarray:

@@ -32,7 +32,7 @@ class TaskOptions:
     data: Optional[str] = field(
         default=None,
         metadata={
-            "help": "comma separated TSV files: one or several for training (used in turn, one per epoch), "
+            "help": "comma separated TSV files, or shards (a folder, x-{000000..000009}.tar, 'x-*.tar'): one or several for training (used in turn, one per epoch), "
             "the last one for validation and evaluation"
         },
     )
@@ -76,6 +76,13 @@ class TaskOptions:
     shuffle: bool = field(
         default=True,
         metadata={"help": "read the training rows in a new order every epoch; --no-shuffle: as in the file"},
+    )
+    shuffle_buffer: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": "read the training rows as a shuffle buffer of so many samples would, shard after shard in a new order; 0: any row "
+            "may follow any other. When left out: 10000 for shards, 0 for TSV files"
+        },
     )
 
 

@@ -92,7 +92,7 @@ class JointTask(OFATask):
             task.load_dataset(split, epoch, combine, **kwargs)
         members = {name: task.datasets[split] for name, task in self.tasks.items()}
         weights = self.weights if split == "train" else None
-        joint = self.datasets[split] = JointDataset(members, weights, self.cfg.shuffle)
+        joint = self.datasets[split] = JointDataset(members, weights, self.cfg.shuffle, self.cfg.shuffle_buffer)
         for name, count in zip(members, joint.mixture.counts):
             logger.info("%s: %s, %d samples an epoch (%.1f %%)", split, name, count, 100 * count / len(joint))
 

@@ -24,8 +24,9 @@ from ofa import fairseq_ranks
 from ofa.answers import source_of
 from ofa.bpe import load_language
 from ofa.data.fairseq_dataset import OFADataset
+from ofa.data.rows import open_rows
 from ofa.data.sample import SampleBuilder, answer_set
-from ofa.data.tsv import TsvFile, data_files
+from ofa.data.tsv import data_files
 from ofa.errors import UserError
 from ofa.fairseq_samples import Gallery
 from ofa.fairseq_nonfinite import check_loss
@@ -109,9 +110,9 @@ class OFATask(DrawingTask):
 
     def open_file(self, path: str, split: str) -> OFADataset:
         """The rows of a file as those of a split."""
-        file = TsvFile(path, self.cfg.selected_cols or self.spec.default_cols)
+        file = open_rows(path, self.cfg.selected_cols or self.spec.default_cols)
         builder = SampleBuilder(self.spec, self.options(), self.vocabulary, self.bpe, split, answers=self.answers)
-        return OFADataset(file, builder, shuffle=split == "train" and self.cfg.shuffle)
+        return OFADataset(file, builder, split == "train" and self.cfg.shuffle, self.cfg.shuffle_buffer)
 
     def check_answers(self, dataset: OFADataset) -> None:
         """Before the first epoch also the training files of later ones.

@@ -13,7 +13,7 @@ from ofa.data.bad_rows import BadRows
 from ofa.data.fairseq_pretraining import KindRows, PretrainingDataset
 from ofa.data.negative_draws import NegativeDraws
 from ofa.data.pretraining import PretrainingBuilder
-from ofa.data.tsv import TsvFile
+from ofa.data.rows import open_rows
 from ofa.errors import UserError
 from ofa.image_codes import CODE_SIDE
 from ofa.pretraining import EXTRA_TASKS, PAIR_TASKS, TASKS, PretrainingOptions, RowKind, parse_weights
@@ -113,7 +113,7 @@ class UnifyTask(OFATask):
             raise UserError(f"{split}: task 'unify_task' expects a file to evaluate, found none; give it as the last of DATA or of --text-data, "
                             "--image-data, --detection-data, or train with --disable-validation")
         builder = PretrainingBuilder(self.spec, self.options(), self.vocabulary, self.bpe, split, self.negatives)
-        dataset = PretrainingDataset(pairs, extras, builder, self.weights, self.cfg.shuffle, self.bad_rows)
+        dataset = PretrainingDataset(pairs, extras, builder, self.weights, self.cfg.shuffle, self.bad_rows, self.cfg.shuffle_buffer)
         for name, rows in {"pairs": pairs, **extras}.items():
             if rows is not None:
                 logger.info("%s: %s: %s, %d rows", split, name, rows.file.path, len(rows))
@@ -122,7 +122,7 @@ class UnifyTask(OFATask):
     def open_rows(self, paths: list[str], epoch: int, kind: RowKind, flag: str, columns: Optional[str]) -> Optional[KindRows]:
         if not paths:
             return None
-        return KindRows(TsvFile(paths[(epoch - 1) % len(paths)], columns or kind.default_cols), kind, flag)
+        return KindRows(open_rows(paths[(epoch - 1) % len(paths)], columns or kind.default_cols), kind, flag)
 
     # --- training and validation ----------------------------------------------------------------------------
 

@@ -38,11 +38,11 @@ def _add_rows(parser: argparse.ArgumentParser) -> None:
 
 def answers_of(args: argparse.Namespace):
     """(answer that a row teaches, its place), row by row; rows without answers are passed over."""
-    from ofa.data.tsv import TsvFile
+    from ofa.data.rows import open_rows
     from ofa.text import learned_answer
 
     for path in args.tsv:
-        file = TsvFile(path, [args.column])
+        file = open_rows(path, [args.column])
         for row in range(len(file)):
             field = file.texts(row, [args.column])[0]
             if field.strip():

@@ -35,7 +35,7 @@ def add_parser(subparsers) -> None:
 def run_build(arguments: argparse.Namespace) -> int:
     from itertools import chain
 
-    from ofa.data.tsv import TsvFile
+    from ofa.data.rows import open_rows
     from ofa.document_frequencies import captions_of_coco, captions_of_tsv, count_captions
     from ofa.metrics.document_frequency import write_document_frequencies
 
@@ -43,7 +43,7 @@ def run_build(arguments: argparse.Namespace) -> int:
         raise UserError("ofa cider-df build: expected --tsv FILE... or --coco JSON..., found neither")
     columns = [arguments.id_column, arguments.column]
     captions = chain(
-        *(captions_of_tsv(TsvFile(path, columns), path) for path in arguments.tsv), *map(captions_of_coco, arguments.coco)
+        *(captions_of_tsv(open_rows(path, columns), path) for path in arguments.tsv), *map(captions_of_coco, arguments.coco)
     )
     content = count_captions(captions, arguments.eos)
     write_document_frequencies(arguments.out, content)

@@ -23,8 +23,8 @@ def add_parser(subparsers) -> None:
                     "were made from the same rows are kept.",
         epilog="example: ofa negatives build --data vision_language_examples.tsv --detection detection_examples.tsv "
                "--out negative_sample")  # fmt: skip
-    build.add_argument("--data", nargs="+", required=True, metavar="ROWS", help="rows of pictures and texts (vision_language_examples.tsv)")
-    build.add_argument("--detection", nargs="+", metavar="ROWS", default=[], help="rows of pictures and objects (detection_examples.tsv)")
+    build.add_argument("--data", nargs="+", required=True, metavar="ROWS", help="rows of pictures and texts: vision_language_examples.tsv, or shards")
+    build.add_argument("--detection", nargs="+", metavar="ROWS", default=[], help="rows of pictures and objects: detection_examples.tsv, or shards")
     build.add_argument("--selected-cols", default="0,1,2,3,4,5,6,7", metavar="COLS", help="columns of --data (%(default)s)")
     build.add_argument("--detection-selected-cols", default="0,1,2", metavar="COLS", help="columns of --detection (%(default)s)")
     build.add_argument("--out", required=True, metavar="DIR", help="folder to write to")
@@ -60,9 +60,9 @@ def run_build(args: argparse.Namespace) -> int:
 
 
 def _open(path: str, columns: str, expected: int, flag: str):
-    from ofa.data.tsv import TsvFile
+    from ofa.data.rows import open_rows
 
-    file = TsvFile(path, columns)
+    file = open_rows(path, columns)
     if len(file.selected_cols) != expected:
         raise UserError(f"{flag}={columns}: expects {expected} columns, found {len(file.selected_cols)}")
     return file
@@ -77,9 +77,9 @@ def _rows(file, columns: list[int]) -> Iterator[tuple[list[str], str]]:
 
 
 def _state(file) -> list:
-    """What tells whether a file is another one than before."""
-    status = os.stat(file.path)
-    return [os.path.realpath(file.path), status.st_size, status.st_mtime_ns, file.selected_cols]
+    """What tells whether the rows are others than before."""
+    paths = getattr(file, "shards", [file.path])
+    return [file.selected_cols, *([os.path.realpath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns] for path in paths)]
 
 
 def _read(path: Path) -> dict:

@@ -106,9 +106,9 @@ class Rows:
 
 def open_rows(path: str, selected_cols: str, spec) -> Rows:
     """Raises: UserError if the file is missing or its columns do not fit the task."""
-    from ofa.data.tsv import TsvFile
+    from ofa.data import rows
 
-    file = TsvFile(path, selected_cols)
+    file = rows.open_rows(path, selected_cols)
     return Rows(file, spec.names_of(len(file.selected_cols), path))
 
 

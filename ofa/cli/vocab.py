@@ -64,7 +64,7 @@ def run_build(arguments: argparse.Namespace) -> int:
 
 def _texts(arguments: argparse.Namespace) -> Iterator[str]:
     """Lines of the text files, then the captions (parts between ``&&``) of the TSV column."""
-    from ofa.data.tsv import TsvFile
+    from ofa.data.rows import open_rows
     from ofa.text import JOIN
 
     for path in arguments.text:
@@ -78,7 +78,7 @@ def _texts(arguments: argparse.Namespace) -> Iterator[str]:
         except OSError as error:
             raise UserError(f"{path}: expected a text file, {error.strerror}; check --text") from error
     for path in arguments.tsv:
-        for (field,) in TsvFile(path, [arguments.column]):
+        for (field,) in open_rows(path, [arguments.column]):
             yield from field.split(JOIN)
 
 

@@ -10,6 +10,11 @@ from ofa.data.collate import collate
 from ofa.data.mixture import Mixture
 
 
+def files_of(*rows: int) -> list[range]:
+    """Stand for files of so many rows."""
+    return list(map(range, rows))
+
+
 def rows_of(mixture: Mixture, epochs: range) -> list[Counter]:
     """How often each row of each task is shown in some epochs."""
     shown: list[Counter] = [Counter() for _ in mixture.rows]
@@ -22,36 +27,46 @@ def rows_of(mixture: Mixture, epochs: range) -> list[Counter]:
 
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_weights_say_how_often_the_rows_of_a_task_are_shown(shuffle):
-    first, second, third = rows_of(Mixture([10, 4, 7], [0.5, 2.0, 1.0], shuffle), range(1, 5))
+    first, second, third = rows_of(Mixture(files_of(10, 4, 7), [0.5, 2.0, 1.0], shuffle), range(1, 5))
     assert first == Counter({row: 2 for row in range(10)})  # in two epochs of four
     assert second == Counter({row: 8 for row in range(4)})
     assert third == Counter({row: 4 for row in range(7)})
 
 
 def test_half_of_the_rows_are_shown_in_one_epoch_and_the_others_in_the_next():
-    mixture = Mixture([10], [0.5])
+    mixture = Mixture(files_of(10), [0.5])
     one, two = (set(rows_of(mixture, range(epoch, epoch + 1))[0]) for epoch in (1, 2))
     assert len(one) == len(two) == 5 and one | two == set(range(10))
 
 
 def test_the_row_of_a_sample_depends_on_seed_epoch_and_index_alone():
-    mixture = Mixture([9, 5], [1.0, 1.0], seed=3)
+    mixture = Mixture(files_of(9, 5), [1.0, 1.0], seed=3)
     found = {index: mixture.locate(index, 2) for index in reversed(range(14))}
-    assert found == {index: Mixture([9, 5], [1.0, 1.0], seed=3).locate(index, 2) for index in range(14)}
+    assert found == {index: Mixture(files_of(9, 5), [1.0, 1.0], seed=3).locate(index, 2) for index in range(14)}
     assert found != {index: mixture.locate(index, 3) for index in range(14)}
-    assert found != {index: Mixture([9, 5], [1.0, 1.0], seed=4).locate(index, 2) for index in range(14)}
+    assert found != {index: Mixture(files_of(9, 5), [1.0, 1.0], seed=4).locate(index, 2) for index in range(14)}
     assert not np.array_equal(mixture.order(1), mixture.order(2))
 
 
 def test_without_shuffling_tasks_are_evenly_spread_and_rows_stay_in_their_order():
-    mixture = Mixture([6, 3], [1.0, 1.0], shuffle=False)
+    mixture = Mixture(files_of(6, 3), [1.0, 1.0], shuffle=False)
     located = [mixture.locate(index, 1) for index in mixture.order(1)]
     assert [task for task, _ in located] == [0, 1, 0, 0, 1, 0, 0, 1, 0]
     assert [row for task, row in located if task == 0] == list(range(6))
 
 
 def test_a_small_weight_shows_a_row_at_least():
-    assert Mixture([10, 3], [1.0, 0.01]).counts == (10, 1)
+    assert Mixture(files_of(10, 3), [1.0, 0.01]).counts == (10, 1)
+
+
+def test_rows_of_a_shuffle_buffer_are_read_near_one_another():
+    mixture = Mixture(files_of(400, 100), [1.0, 2.0], buffer=10)
+    assert rows_of(mixture, range(1, 3)) == [Counter({row: 2 for row in range(400)}), Counter({row: 4 for row in range(100)})]
+    found = [mixture.locate(index, 1) for index in mixture.order(1)]
+    first = [row for task, row in found if task == 0]
+    blocks = [len({row // 10 for row in first[start : start + 40]}) for start in range(0, 400, 40)]
+    assert np.mean(blocks) < 15  # of 40; rows in any order are of 25
+    assert {task for task, _ in found[:20]} == {0, 1}
 
 
 def sample(tokens: list[int], **more) -> dict:

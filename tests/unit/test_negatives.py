@@ -72,6 +72,17 @@ def test_the_same_rows_make_the_same_files_and_are_not_read_again(tmp_path, buil
     assert json.loads((tmp_path / "out" / "type2ans.json").read_text()) == {"other": ["2"]}
 
 
+def test_shards_make_the_same_files_as_their_tsv(tmp_path, build):
+    build()
+    expected = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.name != "negative_samples.json"}
+    for name in ("vl", "d"):
+        assert main(["pack", str(tmp_path / f"{name}.tsv"), "--out", str(tmp_path / name), "--shard-rows", "4", "--jobs", "1"]) == 0
+    for _ in range(2):
+        assert main(["negatives", "build", "--data", str(tmp_path / "vl"), "--detection", str(tmp_path / "d" / "d-*.tar"), "--out",
+                     str(tmp_path / "other")]) == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "other").iterdir() if path.name in expected} == expected
+
+
 def test_a_build_that_stops_leaves_the_old_files_whole_and_nothing_that_says_it_is_done(tmp_path, build, capsys):
     build()
     old = (tmp_path / "out" / "object.txt").read_text()

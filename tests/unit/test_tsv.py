@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa.data import tsv_index
+from ofa.data import index_files, tsv_index
 from ofa.data.tsv import TsvFile, data_files
 from ofa.data.tsv_index import open_index
 from ofa.errors import UserError
@@ -93,7 +93,8 @@ def test_rows_beyond_four_gigabytes_are_found(write):
         file.seek(0, os.SEEK_END)
         file.write(b"\n3\tlast\n")
     size = path.stat().st_size
-    tsv_index._store(np.array([0, 8, size - 7, size], dtype=np.uint64), path.stat(), [Path(f"{path}.idx")])
+    starts = np.array([0, 8, size - 7, size], dtype=np.uint64)
+    index_files.store(starts, 3, path.stat(), [Path(f"{path}.idx")], tsv_index.MAGIC, tsv_index._is_whole)
     file = TsvFile(path)
     assert len(file) == 3 and file[2] == ["3", "last"]
 

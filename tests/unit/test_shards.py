@@ -1,0 +1,376 @@
+"""WebDataset shards: rows by number as from a TSV, written and read by the webdataset library as well."""
+
+import base64
+import hashlib
+import io
+import json
+import logging
+import multiprocessing
+import os
+import pickle
+import random
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from ofa.cli.main import main
+from ofa.data import index_files, tsv_index
+from ofa.data.rows import open_rows
+from ofa.data.shards import ShardFile
+from ofa.data.tsv import TsvFile
+from ofa.errors import UserError
+
+
+def picture(number: int, kind: str = "JPEG") -> bytes:
+    file = io.BytesIO()
+    Image.frombytes("RGB", (20, 10), random.Random(number).randbytes(600)).save(file, kind)
+    return file.getvalue()
+
+
+def text_of(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+ROWS = [[f"{i}_0", f"caption {i} mit Ümlaut", ["", "dog&&cat"][i % 2], text_of(picture(i, ["JPEG", "PNG"][i % 2]))] for i in range(7)]
+
+
+def write_rows(path, rows=ROWS) -> str:
+    path.write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def tsv(tmp_path):
+    return write_rows(tmp_path / "rows.tsv")
+
+
+@pytest.fixture
+def folder(tmp_path, tsv):
+    """Shards of three rows."""
+    assert pack(tsv, tmp_path / "shards", "--shard-rows", "3") == 0
+    return tmp_path / "shards"
+
+
+def pack(rows, out, *options: str) -> int:
+    return main(["pack", str(rows), "--out", str(out), "--jobs", "1", *options])
+
+
+def write_tar(path, samples: list[dict], **more) -> str:
+    with webdataset.TarWriter(str(path), encoder=False, **more) as tar:
+        for sample in samples:
+            tar.write(sample)
+    return str(path)
+
+
+# rows
+
+
+def test_shards_have_the_rows_of_the_tsv_in_any_order_and_selection(folder, tsv):
+    assert sorted(path.name for path in folder.glob("*.tar")) == [f"rows-00000{i}.tar" for i in range(3)]
+    shards, rows = open_rows(folder), open_rows(tsv)
+    assert isinstance(shards, ShardFile) and isinstance(rows, TsvFile) and shards.num_columns == rows.num_columns == 4
+    assert [shards[i] for i in (6, 0, 3, 2, 2, -1)] == [ROWS[i] for i in (6, 0, 3, 2, 2, -1)] and len(shards) == 7
+    for columns in ("3,0", [1], "0,1,2,3"):
+        assert [open_rows(folder, columns)[i] for i in range(7)] == [open_rows(tsv, columns)[i] for i in range(7)]
+    assert shards.texts(4, [1, 0]) == [ROWS[4][1], "4_0"]
+    with pytest.raises(IndexError):
+        shards[7]
+
+
+@pytest.mark.parametrize("pattern", ["", "/rows-{000000..000002}.tar", "/rows-*.tar", "/rows-00000[0-2].tar", "/{rows,none*}-*.tar"])
+def test_a_folder_and_patterns_name_shards(folder, pattern):
+    rows = open_rows(f"{folder}{pattern}", "0")
+    assert [row[0] for row in (rows[i] for i in range(len(rows)))] == [row[0] for row in ROWS]
+    assert rows.where(4) == f"{folder}/rows-000001.tar:2"
+
+
+def test_the_webdataset_library_reads_what_was_packed(folder):
+    samples = list(webdataset.WebDataset(str(folder / "rows-{000000..000002}.tar"), shardshuffle=False))
+    assert [sample["__key__"] for sample in samples] == [f"{i:09d}" for i in range(7)]
+    assert [json.loads(sample["json"]) for sample in samples] == [[*row[:3], None] for row in ROWS]
+    assert [sample[["jpg", "png"][i % 2]] for i, sample in enumerate(samples)] == [base64.b64decode(row[3]) for row in ROWS]
+
+
+def test_shards_become_the_same_tsv_again(folder, tsv, tmp_path, capsys):
+    assert pack(folder, tmp_path / "back.tsv") == 0
+    assert (tmp_path / "back.tsv").read_bytes() == (tmp_path / "rows.tsv").read_bytes()
+    assert "back.tsv: 7 rows" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir() if "back" in path.name) == ["back.tsv"]
+
+
+def test_base64_is_normalised_and_what_is_no_picture_stays_as_it_is(tmp_path):
+    data = next(data for data in map(picture, range(99)) if {"+", "/"} <= set(text_of(data)) and text_of(data).endswith("="))
+    url_safe = base64.urlsafe_b64encode(data).decode().rstrip("=")
+    cells = ["/9j/ is how a JPEG begins but this is a text", text_of(data)[:101], "b'" + text_of(data) + "'", "QUJD" * 20, " ", "\\N", "é\r"]
+    rows = [["a", url_safe], *([f"{i}", cell] for i, cell in enumerate(cells))]
+    assert pack(write_rows(tmp_path / "x.tsv", rows), tmp_path / "s") == 0
+    shards = open_rows(tmp_path / "s")
+    assert shards[0][1] == text_of(data)
+    # a carriage return before the line end is none of the row's, in a TSV as in shards
+    assert [shards[i + 1][1] for i in range(len(cells))] == [*cells[:-1], "é"]
+
+
+def test_rows_without_pictures_and_with_several_keep_them_apart(tmp_path):
+    rows = [["1", text_of(picture(1)), "text", text_of(picture(2, "PNG"))], ["2", "none", text_of(picture(3)), ""]]
+    assert pack(write_rows(tmp_path / "x.tsv", rows), tmp_path / "s") == 0
+    assert [open_rows(tmp_path / "s")[i] for i in range(2)] == rows
+    assert pack(write_rows(tmp_path / "text.tsv", [["t0", "plain"], ["t1", "words"]]), tmp_path / "t") == 0
+    assert open_rows(tmp_path / "t")[1] == ["t1", "words"]
+
+
+def test_rows_travel_to_workers_and_are_opened_there(folder):
+    file = open_rows(folder, "0")
+    file[0]
+    copy = pickle.loads(pickle.dumps(file))
+    assert not copy._open and copy[5] == ["5_0"]
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        assert pool.map(file.__getitem__, [0, 5] * 50) == [["0_0"], ["5_0"]] * 50
+
+
+def test_only_so_many_shards_stay_open(folder, monkeypatch):
+    monkeypatch.setattr("ofa.data.shards.OPEN_SHARDS", 1)
+    file = open_rows(folder, "0")
+    assert [file[i] for i in (0, 6, 3, 0)] == [["0_0"], ["6_0"], ["3_0"], ["0_0"]] and len(file._open) == 1
+
+
+# packing
+
+
+def test_the_manifest_tells_rows_and_checksums(folder):
+    manifest = json.loads((folder / "rows.shards.json").read_text())
+    assert (manifest["rows"], manifest["columns"], manifest["finished"]) == (7, 4, True)
+    assert [shard["rows"] for shard in manifest["shards"]] == [3, 3, 1]
+    for shard in manifest["shards"]:
+        data = (folder / shard["name"]).read_bytes()
+        assert (shard["bytes"], shard["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_packing_goes_on_where_it_was_stopped(tmp_path, tsv, folder, monkeypatch):
+    from ofa.data import shard_writing
+
+    whole = {path.name: path.read_bytes() for path in folder.glob("*.tar")}
+    stock, again = shard_writing.write_shard, tmp_path / "again"
+
+    def stops(path, out, name, part):
+        if part[0] == 1:
+            raise KeyboardInterrupt
+        return stock(path, out, name, part)
+
+    assert pack(tsv, again, "--shard-rows", "7") == 0  # another plan first: its shard goes
+    monkeypatch.setattr(shard_writing, "write_shard", stops)
+    assert pack(tsv, again, "--shard-rows", "3") == 130
+    assert [path.name for path in again.glob("*.tar")] == ["rows-000000.tar"]
+    stamp = (again / "rows-000000.tar").stat().st_mtime_ns
+    monkeypatch.setattr(shard_writing, "write_shard", stock)
+    assert pack(tsv, again, "--shard-rows", "3") == 0
+    assert {path.name: path.read_bytes() for path in again.glob("*.tar")} == whole
+    assert (again / "rows-000000.tar").stat().st_mtime_ns == stamp
+
+
+def test_unpacking_goes_on_where_it_was_stopped(folder, tmp_path, monkeypatch):
+    stock = ShardFile.texts
+
+    def stops(self, index, columns):
+        if index == 5:
+            raise KeyboardInterrupt
+        return stock(self, index, columns)
+
+    monkeypatch.setattr(ShardFile, "texts", stops)
+    assert pack(folder, tmp_path / "back.tsv") == 130
+    part = tmp_path / "back.tsv.part"
+    part.write_bytes(part.read_bytes()[:-9])  # as after a crash: half a row
+    read = []
+    monkeypatch.setattr(ShardFile, "texts", lambda self, index, columns: read.append(index) or stock(self, index, columns))
+    assert pack(folder, tmp_path / "back.tsv") == 0
+    assert read == [4, 5, 6] and (tmp_path / "back.tsv").read_bytes() == (tmp_path / "rows.tsv").read_bytes()
+
+
+def test_shards_are_about_as_large_as_asked_and_the_same_from_several_processes(tmp_path):
+    rows = [[str(i), text_of(picture(i))] for i in range(60)]
+    tsv = write_rows(tmp_path / "x.tsv", rows)
+    assert pack(tsv, tmp_path / "one", "--shard-size", "0.05") == 0
+    assert main(["pack", tsv, "--out", str(tmp_path / "two"), "--shard-size", "0.05", "--jobs", "2"]) == 0
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / out).glob("*.tar")} for out in ("one", "two"))
+    assert one == two and len(one) > 1 and all(20_000 < len(data) < 75_000 for data in list(one.values())[:-1])
+
+
+@pytest.mark.parametrize("options, words", [
+    (["x.tsv", "--out", "y.tsv"], "expected a name ending in .tsv for rows of shards"),
+    (["x.tsv", "--out", "s", "--shard-rows", "0"], "expect numbers above 0"),
+    (["x.tsv", "y.tsv", "--out", "s"], "expected one file or pattern, found 2"),
+])  # fmt: skip
+def test_wrong_options_of_pack_are_one_message(tmp_path, capsys, monkeypatch, options, words):
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "x.tsv")
+    assert main(["pack", *options]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_shards_of_others_are_not_overwritten(tmp_path, tsv, capsys):
+    (tmp_path / "s").mkdir()
+    write_tar(tmp_path / "s" / "rows-000000.tar", [{"__key__": "a", "txt": b"x"}])
+    assert pack(tsv, tmp_path / "s") == 2
+    assert "expected no shards of the name rows, found rows-000000.tar" in capsys.readouterr().err
+
+
+# shards that others made
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    fields = [{"caption": "a\tdog\n", "boxes": [1, 2.5], "tags": ["x", "y"], "score": 0.5, "none": None}, {"caption": "a cat"}]
+    return write_tar(tmp_path / "laion.tar", [
+        {"__key__": f"part/00{i}", "jpg": picture(i), "txt": f"text {i}\n".encode(), "json": json.dumps(fields[i]).encode()} for i in range(2)])
+
+
+def test_shards_of_others_have_columns_by_name(foreign):
+    file = open_rows(foreign)
+    assert file.names == ["key", "image", "txt", "json.boxes", "json.caption", "json.none", "json.score", "json.tags"]
+    assert file[0] == ["part/000", text_of(picture(0)), "text 0", "1,2.5", "a dog", "", "0.5", "x&&y"]
+    assert open_rows(foreign, "key,image,json.caption")[1] == ["part/001", text_of(picture(1)), "a cat"]
+    assert open_rows(foreign, "2")[1] == ["text 1"]
+    with pytest.raises(UserError, match=r"laion.tar: --selected-cols=text: expects names \(key, image, txt, json.boxes"):
+        open_rows(foreign, "text")
+
+
+def test_shards_of_other_tar_programs_are_read(tmp_path):
+    for style in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT):
+        path = tmp_path / f"{style}.tar"
+        with tarfile.open(path, "w", format=style) as tar:
+            folder = tarfile.TarInfo("data")
+            folder.type = tarfile.DIRTYPE
+            tar.addfile(folder)
+            for name, data in (("data/a.PNG", picture(1, "PNG")), ("data/a.txt", b"hello"), ("data/._a.txt", b"junk"), ("data/b.png", b"x"),
+                               ("data/b.txt", b""), ("README", b"no sample")):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        rows = open_rows(path, "key,image,txt")
+        assert [rows[i] for i in range(2)] == [["data/a", text_of(picture(1, "PNG")), "hello"], ["data/b", text_of(b"x"), ""]]
+
+
+# bad input
+
+
+def error_of(path, columns=None) -> str:
+    with pytest.raises(UserError) as error:
+        rows = open_rows(path, columns)
+        for index in range(len(rows)):
+            rows[index]
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("keep, words", [(0.5, "found one that is cut off after"), (0.999, "found one that is cut off after")])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_shard_that_is_cut_off_is_named(folder, keep, words, known):
+    shard = folder / "rows-000001.tar"
+    data = shard.read_bytes().rstrip(b"\0")
+    shard.write_bytes(data[: int(len(data) * keep)])
+    if known:
+        assert f"{shard}: expected " in error_of(folder) and "found " in error_of(folder) and "a shard that is cut off" in error_of(folder)
+    else:
+        (folder / "rows.shards.json").unlink()
+        message = error_of(folder)
+        assert message.startswith(f"{shard}: expected a tar file of samples, ") and words in message and "copy or make it again" in message
+
+
+def test_a_shard_that_ends_between_two_members_is_cut_off_too(tmp_path):
+    path = tmp_path / "x.tar"
+    write_tar(path, [{"__key__": "a", "txt": b"x" * 512}, {"__key__": "b", "txt": b"y" * 512}])
+    path.write_bytes(path.read_bytes()[:1024])
+    assert "found one that is cut off after 1024 bytes" in error_of(path)
+    path.write_bytes(b"text" * 500)
+    assert "expected a tar file of samples" in error_of(path)
+    path.write_bytes(b"\x1f\x8b" + bytes(500))
+    assert "found a compressed one" in error_of(path)
+
+
+def test_a_missing_member_is_named_with_its_sample(tmp_path, folder):
+    path = write_tar(tmp_path / "x.tar", [{"__key__": "a", "jpg": picture(0), "txt": b"x"}, {"__key__": "b", "jpg": picture(1)}])
+    assert error_of(path, "image,txt").startswith(f"{path}:2: expects a member .txt, found .jpg of the sample b; ")
+    path = write_tar(tmp_path / "y.tar", [{"__key__": "a", "jpg": picture(0), "json": b'["0",null]'}, {"__key__": "b", "json": b'["1",null]'}])
+    assert "y.tar:2: expects a member with a picture: .jpg or .png, found .json of the sample b" in error_of(path)
+    path = write_tar(tmp_path / "z.tar", [{"__key__": "a", "json": b'["0","x"]'}, {"__key__": "b", "json": b'["1"]'}])
+    assert "z.tar:2: expects a member .json with 2 columns as row 1 has, found 1 columns" in error_of(path)
+    path = write_tar(tmp_path / "w.tar", [{"__key__": "a", "json": b'["0","x"]'}, {"__key__": "b", "json": b"["}])
+    assert "w.tar:2: expects JSON in the member .json, found damage" in error_of(path)
+
+
+def test_a_missing_shard_and_a_pattern_without_shards_are_named(tmp_path, folder):
+    (folder / "rows-000001.tar").unlink()
+    for path in (folder, folder / "rows-{000000..000002}.tar"):
+        assert error_of(path).startswith(f"{folder}/rows-000001.tar: expected a shard, found no such file")
+    assert error_of(folder / "x-*.tar").startswith(f"{folder}/x-*.tar: expected WebDataset shards (.tar), found none")
+    assert "expected a shard, found no such file" in error_of(tmp_path / "none.tar")
+    (tmp_path / "empty").mkdir()
+    assert "expected WebDataset shards (.tar), found none" in error_of(tmp_path / "empty")
+
+
+def test_a_folder_with_two_names_asks_for_a_pattern(folder, tmp_path):
+    pack(write_rows(tmp_path / "other.tsv"), folder)
+    assert "expected a folder with shards of one name, found other, rows; give a pattern" in error_of(folder)
+    assert len(open_rows(folder / "other-*.tar")) == 7
+
+
+def test_an_index_that_is_older_than_its_shard_is_made_again(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    path = write_tar(tmp_path / "x.tar", [{"__key__": "a", "txt": b"x"}])
+    assert open_rows(path, "txt")[0] == ["x"]
+    write_tar(path, [{"__key__": "a", "txt": b"other"}, {"__key__": "b", "txt": b"y"}])
+    os.utime(path, ns=(1, 1))
+    assert [open_rows(path, "txt")[i] for i in range(2)] == [["other"], ["y"]]
+    assert caplog.text.count(f"x.tar.idx: older than {path}, made again") == 1
+
+
+def test_a_shard_that_is_rewritten_while_it_is_read_is_noticed(tmp_path):
+    path = write_tar(tmp_path / "x.tar", [{"__key__": "a", "txt": b"x" * 600}, {"__key__": "b", "txt": b"y"}])
+    file = open_rows(path, "txt")
+    file[0]
+    with open(path, "r+b") as tar:
+        tar.seek(1536)  # of the first sample
+        tar.write(b"z" * 2560)
+    with pytest.raises(UserError, match="x.tar:2: expects a member of 1 bytes at byte .*, found something else; the shard changed"):
+        file[1]
+
+
+# data larger than memory
+
+
+def test_files_larger_than_memory_are_opened_and_read_within_a_little_of_it(tmp_path):
+    """A TSV of 20 GB and a shard of 10, both sparse."""
+    tsv, tar = tmp_path / "large.tsv", tmp_path / "large.tar"
+    tsv.write_bytes(b"1\tfirst\n")
+    with open(tsv, "r+b") as file:
+        file.truncate(20 << 30)
+        file.seek(0, os.SEEK_END)
+        file.write(b"\n3\tlast\n")
+    starts = np.array([0, 8, (20 << 30) + 1, (20 << 30) + 8], dtype=np.uint64)
+    index_files.store(starts, 3, tsv.stat(), [tmp_path / "large.tsv.idx"], tsv_index.MAGIC, tsv_index._is_whole)
+    with open(tar, "wb") as file:
+        for number in range(5):  # members of 2 GB that hold nothing
+            for name, size in ((f"{number}.bin", 2 << 30), (f"{number}.json", 6)):
+                info = tarfile.TarInfo(name)
+                info.size = size
+                file.write(info.tobuf())
+                data = b"" if name.endswith("bin") else f'["{number}x"]'.encode()
+                file.write(data)
+                file.seek(-(-size // 512) * 512 - len(data), os.SEEK_CUR)
+        file.truncate(file.tell() + 1024)
+    code = (
+        "import resource\n"
+        "from ofa.data.rows import open_rows\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"rows, shards = open_rows({str(tsv)!r}), open_rows({str(tar)!r})\n"
+        "assert rows[2] == ['3', 'last'] and rows[0] == ['1', 'first'] and len(rows) == 3\n"
+        "assert [shards[i] for i in (4, 0)] == [['4x'], ['0x']] and len(shards) == 5\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 100_000, done.stdout  # KB
