@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa.models.hypotheses import FinishedHypotheses
+from ofa.models.inference_weights import narrowed
 from ofa.models.logits_rules import TrieRule, apply_hook, repeated_ngrams
 from ofa.models.search import Candidates
 from ofa.trie import as_trie
@@ -68,6 +69,7 @@ class GenerationBatch:
             self.trie = TrieRule(trie, generator.bos, self.prefix.ne(generator.pad).sum(1))
         codes = torch.full((batch,), self.options.gen_code, dtype=torch.bool, device=device)
         self.decoders = [model.decoder for model in models]
+        self.projections = [self.projection(decoder) for decoder in self.decoders]
         self.caches = [
             decoder.start(output, beam=self.beam, max_len=self.max_len + 1, code_masks=codes)
             for decoder, output in zip(self.decoders, encoded)
@@ -88,6 +90,13 @@ class GenerationBatch:
                 self.generator.constraint_names(),
             )
         return self.finished.as_lists()
+
+    def projection(self, decoder: nn.Module) -> nn.Module | None:
+        """What makes the logits of the constraint range alone; None where all of them are needed."""
+        layer = getattr(decoder, "output_projection", None)  # a decoder that is not ours may have none
+        if layer is None or self.columns.whole or self.generator.zero_shot:
+            return None
+        return narrowed(layer, self.columns.rows(layer.weight))
 
     # ---------------------------------------------------------------- what may follow, and how likely it is
 
@@ -117,12 +126,15 @@ class GenerationBatch:
     def score(self, step: int) -> Tensor:
         """Log-probability of every next token, (B, K, M); -inf where a constraint does not allow it."""
         every = []
-        for decoder, cache in zip(self.decoders, self.caches):
-            logits = decoder.step(self.tokens[..., -1], cache).float()
+        for decoder, cache, projection in zip(self.decoders, self.caches, self.projections):
+            if projection is None:
+                logits = decoder.step(self.tokens[..., -1], cache).float()
+            else:
+                logits = projection(decoder.states(self.tokens[..., -1], cache)).float()
             if self.options.temperature != 1:
                 logits = logits / self.options.temperature
             if not self.generator.zero_shot:
-                logits = self.constrain(logits, step)
+                logits = self.constrain(logits, step, selected=projection is not None)
             every.append(logits.log_softmax(-1))  # one fused pass; logsumexp alone takes longer
         log_probs = every[0] if len(every) == 1 else torch.stack(every).logsumexp(0) - math.log(len(every))
         # nothing is allowed, or the model returned NaN; either makes the whole row NaN
@@ -138,9 +150,9 @@ class GenerationBatch:
             log_probs[..., self.generator.unk] -= self.options.unkpen
         return log_probs
 
-    def constrain(self, scores: Tensor, step: int) -> Tensor:
-        """(B, K, V) -> (B, K, M): the constraint range, -inf where the trie does not allow a token."""
-        scores = self.columns.select(scores)
+    def constrain(self, scores: Tensor, step: int, selected: bool = False) -> Tensor:
+        """(B, K, V) -> (B, K, M): the constraint range, -inf where the trie does not allow a token. Args: selected: M are there."""
+        scores = scores if selected else self.columns.select(scores)
         if self.trie is not None:
             self.trie.apply(scores, step, self.columns)
         return scores

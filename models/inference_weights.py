@@ -59,6 +59,13 @@ class PackedLinear:
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
 
+def narrowed(layer: nn.Linear, weight: Tensor) -> nn.Linear | PackedLinear:
+    """A linear layer of some rows of another one's weight; as fast as ``inference_weights`` makes that one."""
+    narrow = nn.utils.skip_init(nn.Linear, weight.size(1), weight.size(0), bias=False, device=weight.device, dtype=weight.dtype)
+    narrow.weight = nn.Parameter(weight, requires_grad=False)
+    return PackedLinear(narrow) if can_pack(narrow) and "forward" in vars(layer) else narrow
+
+
 def can_pack(layer: nn.Module) -> bool:
     """Plain linear layers, where torch has oneDNN's operators."""
     return (

@@ -41,6 +41,10 @@ class Columns:
             return logits
         return torch.cat([logits[..., : self.specials], logits[..., self.start : self.end]], -1)
 
+    def rows(self, weight: Tensor) -> Tensor:
+        """(V, C) -> (M, C): what makes the logits of these columns alone."""
+        return torch.cat([weight[: self.specials], weight[self.start : self.end]])
+
     def keep_span(self, scores: Tensor, start: int, end: int) -> None:
         """In place on (..., M): -inf for every token but ``start <= id < end``."""
         shift = 0 if self.whole else self.specials - self.start

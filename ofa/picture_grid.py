@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 GAP, EDGE = 4, 3  # pixels between pictures, and of the line around the true one
-GROUND, TRUE = (255, 255, 255), (24, 180, 216)
+GROUND, TRUE = (205, 205, 200), (24, 180, 216)
 LARGEST = 128  # pictures are reduced to this side where there are many
 REFERENCE = "reference"  # folder of the true pictures, beside those of the drawn ones
 
