@@ -110,8 +110,9 @@ class GuardedTraining:
             if first:
                 marker.write_text(f"{stopped}\n", encoding="utf-8")
             end_data_workers()
-        except RuntimeError as error:
+        except BaseException as error:
             end_after_other_rank(error, cfg.distributed_training.distributed_world_size)
+            end_data_workers()
             raise
         finally:
             scope["validate_and_save"] = stock
@@ -186,7 +187,10 @@ def note_that_training_began(begin_epoch: Callable) -> Callable:
 
 
 def end_data_workers() -> None:
-    """Data workers are waited for 5 seconds each when the interpreter ends; the run is saved, so they may go now."""
+    """Data workers are waited for when the interpreter ends, after an error for ever: it asks once, and they ignore that.
+
+    The run is saved, or failed; they may go now.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes a missing worker for an accident
     for child in multiprocessing.active_children():
         child.kill()

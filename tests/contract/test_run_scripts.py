@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted((ROOT / "run_scripts").glob("*/*.sh"))
 SIZES = ("nano", "tiny", "medium", "base", "large", "huge")
-TRAINING = [path for path in EXPERIMENTS if path.name.startswith("train")]
+TRAINING = [path for path in EXPERIMENTS if path.name.startswith(("train", "pretrain"))]
 EVALUATION = [path for path in EXPERIMENTS if path.name.startswith("evaluate")]
 
 
@@ -124,6 +124,42 @@ def test_image_classification_has_the_released_numbers(parse_training):
     assert (args.max_src_length, args.max_tgt_length, args.selected_cols, args.patch_image_size) == (128, 30, "0,2", 480)
     assert args.imagenet_default_mean_and_std and args.ans2label_file.endswith("imagenet_1k_data/class2label_new.pkl")
     assert args.batch_size * 16 * args.update_freq[0] == 256 and args.best_checkpoint_metric == "score"
+
+
+PRETRAINING = ROOT / "run_scripts/pretraining/pretrain.sh"
+
+
+@pytest.mark.parametrize("size, pixels, patches", [("tiny", 256, 87), ("base", 384, 196), ("large", 384, 196), ("huge", 384, 196)])
+def test_pretraining_has_the_released_numbers(size, pixels, patches, parse_training):
+    words = dry_run(PRETRAINING, SIZE=size, NPROC="8", NNODES="4", MASTER_ADDR="node0", CUDA_VISIBLE_DEVICES="0,1,2,3,4,5,6,7")
+    args = parse_training(after(words, "fairseq_cli.train"))
+    assert (args.lr, args.max_epoch, args.warmup_ratio, args.label_smoothing, args.clip_norm) == ([1e-4], 50, 0.01, 0.0, 5.0)
+    assert (args.encoder_drop_path_rate, args.decoder_drop_path_rate, args.dropout) == (0.1, 0.1, 0.1)
+    assert (args.batch_size, args.update_freq, args.distributed_world_size) == (4, [1], 32)
+    assert (args.max_src_length, args.max_tgt_length, args.max_image_size) == (80, 30, 512)
+    assert (args.patch_image_size, args.sample_patch_num) == (pixels, patches)
+    assert args.disable_validation and args.fp16 and args.fp16_scale_window == 128
+    assert (args.keep_last_epochs, args.save_interval_updates) == (15, 6000) and not args.freeze_encoder_embedding
+    assert args.data.endswith("pretrain_data/vision_language_examples.tsv") and args.neg_sample_dir.endswith("negative_sample")
+    assert args.text_data and args.image_data and args.detection_data and args.task_weights is None
+
+
+def test_pretraining_takes_what_data_there_are(tmp_path, parse_training):
+    """In a real start, which ends at the missing checkpoint, only files that exist are asked for."""
+    (tmp_path / "text_examples.tsv").touch()
+    words = dry_run(PRETRAINING, DATA="a.tsv,b.tsv", VALID="v.tsv", TEXT="t.tsv,tv.tsv", WEIGHTS="qa=2", NEGATIVES="/negatives")
+    args = parse_training(after(words, "fairseq_cli.train"))
+    assert (args.data, args.text_data, args.task_weights) == ("a.tsv,b.tsv,v.tsv", "t.tsv,tv.tsv", "qa=2")
+    assert args.best_checkpoint_metric == "loss" and not args.disable_validation and args.neg_sample_dir == "/negatives"
+    launcher = tmp_path / "run_scripts/launch.sh"
+    shutil.copytree(ROOT / "run_scripts", tmp_path / "run_scripts")
+    launcher.write_text('printf "%s\\n" "$@"\n')
+    environment = {**os.environ, "DATA_DIR": str(tmp_path), "WEIGHTS": "qa=2"}
+    environment.pop("DRY_RUN", None)
+    script = tmp_path / "run_scripts/pretraining/pretrain.sh"
+    words = subprocess.run(["bash", script], capture_output=True, text=True, env=environment, check=True).stdout.splitlines()
+    assert f"--text-data={tmp_path}/text_examples.tsv" in words and "--task-weights=qa=2,image_text_matching=0" in words
+    assert not any(word.startswith(("--image-data", "--detection-data", "--neg-sample-dir")) for word in words)
 
 
 @pytest.mark.parametrize("mode, expected", [
