@@ -23,7 +23,7 @@ def add_parser(subparsers) -> None:
         "notes, such as texts that will be cut, are no faults.",
         epilog="example: ofa doctor dataset/vqa_data/vqa_train.tsv --task vqa_gen --ans2label-file trainval_ans2label.pkl "
         "--bpe-dir bpe/gpt2 --fix vqa_train_fixed.tsv")
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="TSV files, vocabulary folders, checkpoints (.pt)")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="TSV files, shards, folders of vocabularies or of negative samples, checkpoints (.pt)")
     parser.add_argument("--task", choices=(*LAYOUTS, UNIFY), help="what the TSVs are for; else guessed from their names")
     parser.add_argument("--selected-cols", metavar="COLS", help="columns as given to the training; else the official ones")
     parser.add_argument("--bpe-dir", metavar="DIR", help="vocabulary folder: checked, and used on texts and checkpoints")
@@ -31,13 +31,14 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--max-src-length", type=int, metavar="N", help="words of a source that are kept (as in the recipes)")
     parser.add_argument("--max-tgt-length", type=int, metavar="N", help="words of a target that are kept (as in the recipes)")
     parser.add_argument("--code-dict-size", type=int, default=8192, metavar="N", help="image codes (%(default)s)")
-    parser.add_argument("--code-image-size", type=int, metavar="PX", help="side of pictures that the codes are of (256)")
+    parser.add_argument("--code-image-size", type=int, metavar="PX", help="side of the square that the codes are of (256; in pre-training 128, the middle of 256)")
     parser.add_argument("--evaluation", action="store_true", help="rows may be without answers, labels and captions")
     parser.add_argument("--no-images", action="store_true", help="do not decode pictures: much faster")
     parser.add_argument("--jobs", "--processes", type=int, default=min(8, os.cpu_count() or 1), metavar="N",
                         help="processes (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write a report")
-    parser.add_argument("--fix", metavar="TSV", help="write a repaired copy of the one TSV given; what cannot be repaired is left out")
+    parser.add_argument("--fix", metavar="PATH", help="write a repaired copy of the one TSV given (of shards as a TSV, of negative samples as a folder); what "
+                        "cannot be repaired is left out")
     parser.add_argument("--max-findings", type=int, default=LISTED, metavar="N", help="printed per file and rule (%(default)s)")
     parser.add_argument("--rules", action="store_true", help="list the rules and what --fix does about each")
     parser.set_defaults(run=run)
@@ -47,12 +48,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Check all that is named. Returns 1 if anything has faults."""
     if arguments.rules:
         return _list_rules()
+    from ofa.doctor.negatives import check_negatives, is_negatives, mend_negatives
     from ofa.doctor.parts import check_checkpoint, check_vocabulary, is_checkpoint, is_vocabulary
 
-    tables = [path for path in arguments.paths if not is_checkpoint(path) and not is_vocabulary(path)]
-    if arguments.fix and len(tables) != 1:
-        raise UserError(f"--fix {arguments.fix}: expected one TSV to repair, found {len(tables)}")
-    if arguments.fix and os.path.exists(arguments.fix) and os.path.samefile(arguments.fix, tables[0]):
+    negatives = list(filter(is_negatives, arguments.paths))
+    tables = [path for path in arguments.paths if not (is_checkpoint(path) or is_vocabulary(path) or path in negatives)]
+    if arguments.fix and len(tables) + len(negatives) != 1:
+        raise UserError(f"--fix {arguments.fix}: expected one TSV to repair, found {len(tables) + len(negatives)}")
+    if arguments.fix and os.path.exists(arguments.fix) and os.path.samefile(arguments.fix, *tables, *negatives):
         raise UserError(f"--fix {arguments.fix}: expected another file than the one to repair; choose a new name")
     environment = [] if arguments.paths else _environment()
     reports, repaired = [], None
@@ -62,6 +65,13 @@ def run(arguments: argparse.Namespace) -> int:
     for path in filter(is_checkpoint, arguments.paths):
         reports.append(check_checkpoint(path, arguments.bpe_dir))
         _show(reports[-1], arguments, f"{reports[-1].rows} tensors")
+    for folder in negatives:
+        for report in check_negatives(folder):
+            reports.append(report)
+            _show(report, arguments, f"{report.rows} entries")
+        if arguments.fix:
+            repaired = mend_negatives(folder, arguments.fix)
+            print(f"{arguments.fix}: " + ", ".join(f"{name} of {count} entries" for name, count in repaired.items()))
     for path in tables:
         report, layout = _scan(path, arguments)
         reports.append(report)
@@ -76,20 +86,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _list_rules() -> int:
     """Every rule of data files once, by name."""
+    from ofa.doctor.negatives import MENDED, NEGATIVE_RULES
     from ofa.doctor.repair import MENDED_IN_FILES
     from ofa.doctor.rows import PICTURE_RULES
     from ofa.doctor.rules import CELL_RULES, ROW_RULES
-    from ofa.doctor.scan import FILE_RULES
+    from ofa.doctor.scan import FILE_RULES, SAMPLE
 
     cells = (rule for rules in CELL_RULES.values() for rule in rules)
-    rules = {(rule.name, rule.expects): rule for rule in (*FILE_RULES, *ROW_RULES, *cells, *PICTURE_RULES)}
+    rules = {(rule.name, rule.expects): rule for rule in (*FILE_RULES, *ROW_RULES, *cells, *PICTURE_RULES, SAMPLE, *NEGATIVE_RULES)}
     for (name, expects), rule in sorted(rules.items()):
         if rule.note:
             fate = "a note"
-        elif rule.repair is not None or name in MENDED_IN_FILES:
+        elif rule.repair is not None or name in MENDED_IN_FILES | MENDED:
             fate = "--fix mends it, where it can"
         else:
-            fate = "for you to mend" if rule in FILE_RULES else "--fix leaves the row out"
+            fate = "for you to mend" if rule in (*FILE_RULES, *NEGATIVE_RULES) else "--fix leaves the row out"
         print(f"{name:<18} expects {expects}; {fate}")
     return 0
 
@@ -108,24 +119,36 @@ def _scan(path: str, arguments: argparse.Namespace):
     from ofa.doctor.layouts import LAYOUTS, guess_task, selected_columns
     from ofa.doctor.rule import Settings
     from ofa.doctor.scan import scan
+    from ofa.doctor.row_source import name_for_guessing
     from ofa.label_file import read_label_file
 
-    task = guess_task(Path(path).name, arguments.task)
+    task = guess_task(name_for_guessing(path), arguments.task)
     if task is None:
         print(f"{path}: without --task only what holds for every TSV is checked", file=sys.stderr)
         return scan(path, Settings(images=False), None, arguments.jobs), None
     layout = LAYOUTS[task]
-    codes = layout.codes
+    codes, side = layout.codes, layout.picture_side
     if arguments.code_image_size and codes:
         codes = (arguments.code_image_size // 8) ** 2  # one code for 8 x 8 pixels
+        side = side and 2 * arguments.code_image_size  # codes of the middle: half of the picture's side
     settings = Settings(
-        task=task, columns=tuple(selected_columns(layout, arguments.selected_cols).items()),
+        task=task, columns=tuple(selected_columns(layout, _numbers(path, arguments.selected_cols)).items()),
         max_src=arguments.max_src_length or layout.max_src, max_tgt=arguments.max_tgt_length or layout.max_tgt,
-        labels=frozenset(layout.labels), num_codes=arguments.code_dict_size, codes=codes, picture_side=layout.picture_side,
+        labels=frozenset(layout.labels), num_codes=arguments.code_dict_size, codes=codes, picture_side=side,
         answers=frozenset(read_label_file(arguments.ans2label_file)) if arguments.ans2label_file else None,
         bpe_dir=_usable(arguments.bpe_dir), images=not arguments.no_images, evaluation=arguments.evaluation,
     )  # fmt: skip
     return scan(path, settings, layout, arguments.jobs), layout
+
+
+def _numbers(path: str, selected_cols: str | None) -> str | None:
+    """``--selected-cols`` as numbers: shards of others have names for their columns."""
+    from ofa.data.rows import open_rows
+    from ofa.data.shards import names_shards
+
+    if not selected_cols or not names_shards(path):
+        return selected_cols
+    return ",".join(map(str, open_rows(path, selected_cols).selected_cols))
 
 
 def _usable(bpe_dir: str | None) -> str:
@@ -177,7 +200,7 @@ def _write_json(path: str, environment: list, reports: list, repaired) -> None:
     content = {"ok": not any(report.faults for report in reports) and all(check.state != "fault" for check in environment),
                "environment": [dataclasses.asdict(check) for check in environment], "files": files}
     if repaired is not None:
-        content["repaired"] = dataclasses.asdict(repaired)
+        content["repaired"] = repaired if isinstance(repaired, dict) else dataclasses.asdict(repaired)
     with replacing(path) as file:
         json.dump(content, file, ensure_ascii=False, indent=1)
         file.write("\n")

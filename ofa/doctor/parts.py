@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ofa.doctor.negatives import is_negatives
 from ofa.doctor.rows import Finding
 from ofa.doctor.rule import Rule
 from ofa.doctor.scan import FileReport
@@ -91,4 +92,5 @@ def is_checkpoint(path: str) -> bool:
 
 
 def is_vocabulary(path: str) -> bool:
-    return Path(path).is_dir()
+    folder = Path(path)
+    return folder.is_dir() and not any(folder.glob("*.tar")) and not is_negatives(path)

@@ -1,4 +1,4 @@
-"""A repaired copy of a TSV: what can be mended is mended, rows that cannot are left out and listed.
+"""A repaired copy of a TSV, or of shards as a TSV: what can be mended is mended, rows that cannot are left out and listed.
 
 Mended are: byte-order mark, line ends, NUL and carriage returns, rows broken in several lines, quotes, ``b'...'`` and data
 URLs around base64, its padding, turned boxes, boxes beyond the border (clipped), answers without a confidence (1.0), labels
@@ -10,10 +10,10 @@ user's to decide: such rows are left out.
 from dataclasses import dataclass, field
 
 from ofa.atomic import replacing
-from ofa.data.tsv_index import open_index
 from ofa.doctor.layouts import Layout
+from ofa.doctor.row_source import open_source
 from ofa.doctor.rows import BOX_INSIDE, Finding, RowChecker
-from ofa.doctor.scan import BYTE_ORDER, CRLF, DUPLICATE, FILE, LISTED, SELECTED, FileReport, chunk_results
+from ofa.doctor.scan import BYTE_ORDER, CRLF, DUPLICATE, FILE, LISTED, SELECTED, FileReport, broken_sample, chunk_results
 from ofa.errors import UserError
 
 MENDED_IN_FILES = {BYTE_ORDER.name, CRLF.name, DUPLICATE.name, BOX_INSIDE.name, "columns"}  # without a repair of one cell
@@ -46,11 +46,15 @@ class MendedRow:
     findings: list[Finding] = field(default_factory=list)
 
 
-def mend_chunk(rows: list[bytes], first: int, checker: RowChecker) -> list[MendedRow]:
+def mend_chunk(rows: list[bytes | UserError], first: int, checker: RowChecker) -> list[MendedRow]:
     """The rows of a chunk, mended. Args: rows: without line feeds. first: number of the first one, from 1."""
-    rows = [row.removesuffix(b"\r") for row in rows]
+    rows = [row if isinstance(row, UserError) else row.removesuffix(b"\r") for row in rows]
     mended, place = [], 0
     while place < len(rows):
+        if isinstance(rows[place], UserError):
+            mended.append(MendedRow(first + place, None, findings=[broken_sample(rows[place], first + place)]))
+            place += 1
+            continue
         row, lines = _whole_row(rows, place, checker)
         number, place = first + place, place + lines
         findings = [finding for finding in checker.check(row) if not finding.note]
@@ -77,7 +81,7 @@ def _whole_row(rows: list[bytes], place: int, checker: RowChecker) -> tuple[byte
     if width == 1 or not row.strip():
         return row, 1
     stop = place + 1
-    while stop < len(rows) and rows[stop].strip() and tabs + rows[stop].count(b"\t") < width:
+    while stop < len(rows) and isinstance(rows[stop], bytes) and rows[stop].strip() and tabs + rows[stop].count(b"\t") < width:
         more = rows[stop].count(b"\t")
         if more == width - 1:  # a row of its own
             break
@@ -98,7 +102,7 @@ def repair(report: FileReport, layout: Layout | None, out: str, jobs: int = 1) -
     if report.settings.columns == ():
         layout = None
     with replacing(out, "wb") as file:
-        work = chunk_results(mend_chunk, report.path, open_index(report.path), report.settings, layout, jobs, "repairing")
+        work = chunk_results(mend_chunk, report.path, open_source(report.path), report.settings, layout, jobs, "repairing")
         with work as chunks:
             for mended in (row for chunk in chunks for row in chunk):
                 row = mended.row

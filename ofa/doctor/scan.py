@@ -12,8 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ofa.data.tsv_index import BOM, open_index
+from ofa.data.shards import ShardFile
+from ofa.data.tsv_index import BOM
 from ofa.doctor.layouts import Layout
+from ofa.doctor.row_source import (
+    Chunk, Source, chunks_of_shards, id_of_row, num_bytes, num_rows, open_source, other_checksums, rows_of_shards,
+)  # fmt: skip
 from ofa.doctor.rows import Finding, RowChecker
 from ofa.doctor.rule import Rule, Settings
 from ofa.errors import UserError
@@ -33,7 +37,9 @@ BYTE_ORDER = Rule("bom", "a file that begins with its first row", None, "save th
 SELECTED = Rule("selected-cols", "columns that the file has", None, "correct --selected-cols or --task")
 DUPLICATE = Rule("duplicate-id", "every id once", None, "make ids unique; is it the file of another stage?")
 ANSWER_FILE = Rule("answer-file", "answers of this answer set", None, "give the label file that belongs to these data")
-FILE_RULES = (FILE, CRLF, BYTE_ORDER, SELECTED, DUPLICATE, ANSWER_FILE)
+CHECKSUM = Rule("checksum", "shards as ofa pack wrote them", None, "copy or make the shard again")
+FILE_RULES = (FILE, CRLF, BYTE_ORDER, SELECTED, DUPLICATE, ANSWER_FILE, CHECKSUM)
+SAMPLE = Rule("sample", "a whole sample", None, "make the shard again, or leave the sample out")  # of a shard
 
 
 @dataclass
@@ -86,12 +92,17 @@ def scan(path: str, settings: Settings, layout: Layout | None, jobs: int = 1) ->
     """
     report = FileReport(path, settings.task)
     try:
-        offsets = open_index(path)
-        report.rows = len(offsets) - 1
-        with open(path, "rb") as file:
-            if file.read(len(BOM)) == BOM:
-                report.add(Finding.of(BYTE_ORDER, "a byte-order mark", row=1))
-        settings = replace(settings, width=usual_width(path, offsets))
+        source = open_source(path)
+        report.rows = num_rows(source)
+        if isinstance(source, ShardFile):
+            for row, found in other_checksums(source):
+                report.add(Finding.of(CHECKSUM, found, row=row))
+            settings = replace(settings, width=source.num_columns)
+        else:
+            with open(path, "rb") as file:
+                if file.read(len(BOM)) == BOM:
+                    report.add(Finding.of(BYTE_ORDER, "a byte-order mark", row=1))
+            settings = replace(settings, width=usual_width(path, source))
     except UserError as error:
         report.add(Finding.of(FILE, str(error).removeprefix(f"{path}: ")))
         return report.finish()
@@ -102,7 +113,7 @@ def scan(path: str, settings: Settings, layout: Layout | None, jobs: int = 1) ->
     report.settings = settings
     ids = [np.empty(0, np.uint64)]
     crlf_rows, crlf_first = 0, 0
-    with chunk_results(check_chunk, path, offsets, settings, layout, jobs, f"checking {Path(path).name}") as results:
+    with chunk_results(check_chunk, path, source, settings, layout, jobs, f"checking {Path(path).name}") as results:
         for chunk in results:
             kept = Counter(finding.rule for finding in report.findings)
             for finding in chunk.findings:
@@ -116,7 +127,7 @@ def scan(path: str, settings: Settings, layout: Layout | None, jobs: int = 1) ->
                 ids.append(chunk.ids)
     if crlf_rows:
         report.add(Finding.of(CRLF, f"\\r\\n at the end of {crlf_rows} of {report.rows} rows", row=crlf_first), crlf_rows)
-    _find_duplicates(report, np.concatenate(ids), offsets, dict(settings.columns).get("id"))
+    _find_duplicates(report, np.concatenate(ids), source, dict(settings.columns).get("id"))
     wrong = report.counts["answer-known"] + report.counts["class-known"]
     if wrong > report.rows / 2:
         report.add(Finding.of(ANSWER_FILE, f"{wrong} of {report.rows} rows with another answer"))
@@ -131,12 +142,17 @@ def usual_width(path: str, offsets: np.ndarray) -> int:
     return max(widths, key=lambda width: (widths[width], width))
 
 
-def check_chunk(rows: list[bytes], first: int, checker: RowChecker) -> ChunkReport:
+def check_chunk(rows: list[bytes | UserError], first: int, checker: RowChecker) -> ChunkReport:
     """Args: rows: without line feeds. first: number of the first row, from 1."""
     report = ChunkReport(rows=len(rows))
     id_column = checker.columns.get("id")
     digests = [0] * len(rows) if id_column is not None else None
     for number, row in enumerate(rows, start=first):
+        if isinstance(row, UserError):
+            report.counts[SAMPLE.name] += 1
+            if report.counts[SAMPLE.name] <= LISTED:
+                report.findings.append(broken_sample(row, number))
+            continue
         if row.endswith(b"\r"):
             row = row[:-1]
             report.crlf = [report.crlf[0] + 1, report.crlf[1] or number]
@@ -153,40 +169,45 @@ def check_chunk(rows: list[bytes], first: int, checker: RowChecker) -> ChunkRepo
     return report
 
 
+def broken_sample(error: UserError, number: int) -> Finding:
+    """Args: error: why the row cannot be read."""
+    return Finding.of(SAMPLE, str(error).partition("found ")[2].rpartition("; ")[0] or str(error), row=number)
+
+
 def digest(text: str) -> int:
     """64 bits that tell ids apart, never 0."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1
 
 
-def _find_duplicates(report: FileReport, ids: np.ndarray, offsets: np.ndarray, column: int | None) -> None:
+def _find_duplicates(report: FileReport, ids: np.ndarray, source: Source, column: int | None) -> None:
     """Ids that come again; the first row of each is right."""
     present = np.flatnonzero(ids)
     _, first, inverse, counts = np.unique(ids[present], return_index=True, return_inverse=True, return_counts=True)
     if len(counts) == len(present):
         return
     again = np.flatnonzero(first[inverse] != np.arange(len(present)))
-    with open(report.path, "rb") as file:
-        for place in again[:LISTED]:
-            row, earlier = int(present[place]), int(present[first[inverse[place]]])
-            file.seek(int(offsets[row]))
-            text = file.readline().split(b"\t")[column].decode("utf-8", "replace")
-            report.findings.append(Finding.of(DUPLICATE, f"{text!r} again, as in row {earlier + 1}", column, row + 1))
+    for place in again[:LISTED]:
+        row, earlier = int(present[place]), int(present[first[inverse[place]]])
+        text = id_of_row(report.path, source, row, column)
+        report.findings.append(Finding.of(DUPLICATE, f"{text!r} again, as in row {earlier + 1}", column, row + 1))
     report.counts[DUPLICATE.name] += len(again)
 
 
 # ------------------------------------------------------------------------------------ chunks and processes
 
-Work = Callable[[list[bytes], int, RowChecker], Any]
+Work = Callable[[list[bytes | UserError], int, RowChecker], Any]
 
 
 @contextmanager
-def chunk_results(work: Work, path: str, offsets: np.ndarray, settings: Settings, layout: Layout | None, jobs: int,
+def chunk_results(work: Work, path: str, source: Source, settings: Settings, layout: Layout | None, jobs: int,
                   what: str) -> Iterator[Iterable[Any]]:
     """``work`` of every chunk of rows, in order, with progress; by several processes when it pays."""
     pictures = settings.images and "image" in dict(settings.columns)
-    chunks = list(chunks_of(path, offsets, settings.width, CHUNK_OF_PICTURES if pictures else CHUNK))
-    enough = os.path.getsize(path) >= (WORTH_PROCESSES_FOR_PICTURES if pictures else WORTH_PROCESSES)
-    start = (work, path, settings, layout)
+    size = CHUNK_OF_PICTURES if pictures else CHUNK
+    shards = isinstance(source, ShardFile)
+    chunks = list(chunks_of_shards(source, size) if shards else chunks_of(path, source, settings.width, size))
+    enough = num_bytes(path, source) >= (WORTH_PROCESSES_FOR_PICTURES if pictures else WORTH_PROCESSES)
+    start = (work, path, source if shards else None, settings, layout)
     if jobs > 1 and enough and len(chunks) > 1:
         with multiprocessing.get_context("spawn").Pool(min(jobs, len(chunks)), _start_worker, start) as pool:
             yield _with_progress(pool.imap(_work, chunks), chunks, what)
@@ -202,7 +223,7 @@ def _with_progress(results: Iterable[Any], chunks: list[tuple], what: str) -> It
             progress.update(count)
 
 
-def chunks_of(path: str, offsets: np.ndarray, width: int, size: int) -> Iterator[tuple[int, int, int, int]]:
+def chunks_of(path: str, offsets: np.ndarray, width: int, size: int) -> Iterator[Chunk]:
     """(first byte, bytes, first row from 0, rows). No row that is broken in two lines goes into two chunks."""
     total, start = len(offsets) - 1, 0
     with open(path, "rb") as file:
@@ -223,14 +244,16 @@ def _is_sound(file, offsets: np.ndarray, row: int, width: int) -> bool:
 _worker: tuple | None = None
 
 
-def _start_worker(work: Work, path: str, settings: Settings, layout: Layout | None) -> None:
+def _start_worker(work: Work, path: str, shards: ShardFile | None, settings: Settings, layout: Layout | None) -> None:
     global _worker
-    _worker = work, path, RowChecker(settings, layout)
+    _worker = work, path, shards, RowChecker(settings, layout)
 
 
-def _work(chunk: tuple[int, int, int, int]) -> Any:
-    work, path, checker = _worker
+def _work(chunk: Chunk) -> Any:
+    work, path, shards, checker = _worker
     start, size, first, count = chunk
+    if shards is not None:
+        return work(rows_of_shards(shards, first, count), first + 1, checker)
     with open(path, "rb", buffering=0) as file:
         file.seek(start)
         data = b""
