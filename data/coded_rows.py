@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ofa.data.tsv import TsvFile
+from ofa.data.rows import Rows, open_rows
 from ofa.errors import UserError
 from ofa.image_codes import text_to_codes
 from ofa.results import IDS, TEXTS
@@ -30,7 +30,7 @@ def open_coded(path: str | Path, code_column: int | None = None, id_column: int 
     """
     if Path(path).suffix.lower() in (".json", ".jsonl"):
         return list(rows_of_results(Path(path)))
-    rows = TsvFile(path)
+    rows = open_rows(path)
     column = code_column_of(rows) if code_column is None else code_column
     columns = [id_column, column, *([] if text_column is None else [text_column])]
     for number in columns:
@@ -44,7 +44,7 @@ def open_coded(path: str | Path, code_column: int | None = None, id_column: int 
     return found
 
 
-def code_column_of(rows: TsvFile) -> int:
+def code_column_of(rows: Rows) -> int:
     """The first column of row 1 with two codes or more. Raises: UserError if there is none."""
     for column, field in enumerate(rows[0]):
         words = field.split()

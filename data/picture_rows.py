@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from ofa.data.images import decode_base64, decode_image, open_image
-from ofa.data.tsv import TsvFile
+from ofa.data.rows import Rows, open_rows
 from ofa.errors import UserError
 from ofa.prediction_requests import image_files
 from ofa.progress import counted
@@ -16,14 +16,14 @@ NON_SQUARE = ("crop", "squash", "refuse")
 
 
 class TsvPictures:
-    """The pictures of a TSV, in RGB.
+    """The pictures of a TSV or of shards, in RGB.
 
     Args: column: of the images, from 0; None finds the first that holds one in row 1.
-    Raises: UserError as ``TsvFile``; if no column holds an image.
+    Raises: UserError as ``open_rows``; if no column holds an image.
     """
 
     def __init__(self, path: str | Path, column: int | None = None):
-        self.rows = TsvFile(path)
+        self.rows = open_rows(path)
         if column is not None and not 0 <= column < self.rows.num_columns:
             raise UserError(f"{path}:1: --image-column={column} asks for a column that is not there, found "
                             f"{self.rows.num_columns} columns (0 to {self.rows.num_columns - 1}); correct the option")
@@ -34,6 +34,10 @@ class TsvPictures:
 
     def where(self, index: int) -> str:
         return self.rows.where(index)
+
+    def files(self) -> list[str]:
+        """What they are read from."""
+        return getattr(self.rows, "shards", [self.rows.path])
 
     def __getitem__(self, index: int) -> Image.Image:
         """Raises: UserError naming file and row if the field holds no whole image."""
@@ -56,17 +60,22 @@ class FolderPictures:
     def where(self, index: int) -> str:
         return str(self.paths[index])
 
+    def files(self) -> list[str]:
+        """What they are read from."""
+        return list(map(str, self.paths))
+
     def __getitem__(self, index: int) -> Image.Image:
         """Raises: UserError naming the file if it holds no whole image."""
         return open_image(self.paths[index].read_bytes(), self.where(index), upright=True)
 
 
 def open_pictures(path: str | Path, column: int | None = None) -> TsvPictures | FolderPictures:
-    """A TSV or a folder. Raises: UserError as the classes."""
-    return FolderPictures(path) if Path(path).is_dir() else TsvPictures(path, column)
+    """A TSV, shards or a folder of image files. Raises: UserError as the classes."""
+    of_files = Path(path).is_dir() and not any(Path(path).glob("*.tar"))
+    return FolderPictures(path) if of_files else TsvPictures(path, column)
 
 
-def image_column(rows: TsvFile) -> int:
+def image_column(rows: Rows) -> int:
     """The first column of row 1 that holds an image. Raises: UserError if none does."""
     for column, field in enumerate(rows[0]):
         try:

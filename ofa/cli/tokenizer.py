@@ -202,7 +202,7 @@ def run_encode(arguments: argparse.Namespace) -> int:
         raise UserError(f"{arguments.images}: expected pictures, found none that can be read ({broken[0]})")
     options = {name: getattr(arguments, name) for name in
                ("purpose", "id_column", "text_column", "non_square", "image_format", "sample", "skip_broken")}  # fmt: skip
-    files = [pictures.paths if Path(arguments.images).is_dir() else [arguments.images], tokenizer_files(arguments.tokenizer)]
+    files = [pictures.files(), tokenizer_files(arguments.tokenizer)]
     plan = fingerprint("image codes 1", size, options, [[file_state(str(path)) for path in some] for some in files])
     path = Path(arguments.out)
     out = PreparedFolder(path.parent, plan, "ofa tokenizer encode", manifest=f"{path.name}.manifest.json")

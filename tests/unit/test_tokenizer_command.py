@@ -139,6 +139,14 @@ def test_generation_gets_the_codes_of_whole_pictures_and_a_row_per_caption(tmp_p
     assert (manifest["num_codes"], manifest["code_image_size"], manifest["codes_per_picture"]) == (32, 64, 64)
 
 
+def test_pictures_and_codes_are_read_from_shards_as_from_the_tsv(tmp_path, tsv, tokenizer):
+    assert main(["pack", str(tsv), "--out", str(tmp_path / "shards"), "--jobs", "1"]) == 0
+    for name, images in (("a.tsv", tsv), ("b.tsv", tmp_path / "shards")):
+        assert run("encode", "--images", images, "--tokenizer", tokenizer, "--for", "pretraining", "--code-image-size", 32,
+                   "--out", tmp_path / name) == 0  # fmt: skip
+    assert columns(tmp_path / "a.tsv") == columns(tmp_path / "b.tsv")
+
+
 def test_pretraining_gets_the_picture_and_the_codes_of_its_middle_pixels(tmp_path, tsv, tokenizer):
     assert run("encode", "--images", tsv, "--tokenizer", tokenizer, "--for", "pretraining", "--code-image-size", 32,
                "--out", tmp_path / "image.tsv") == 0  # fmt: skip
