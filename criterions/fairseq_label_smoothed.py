@@ -41,6 +41,7 @@ class LabelSmoothedCriterion(OFACriterion):
     """Works with any model that returns (logits float[B, T, V], extra) and any vocabulary."""
 
     config = LabelSmoothedConfig
+    linear = True  # a loss is proportional to the log-probabilities, so that a confidence can weigh either
     averages = {
         "loss": ("sample_size", "sample_size"),
         "loss_v1": ("sample_size_v1", "sample_size_v1"),
@@ -143,16 +144,21 @@ class LabelSmoothedCriterion(OFACriterion):
         conf = None if conf is None else conf.repeat_interleave(len(target) // len(conf))
 
         tasks = sample.get("tasks")
+        counts_right = self.report_accuracy or tasks is not None
 
-        def log_probabilities(some, at):
+        def log_probabilities(some, at, conf=conf):
             return losses.log_probabilities(some, at_rows(allowed, at), at_rows(conf, at))
 
         def token_losses(some, at):
-            lprobs = log_probabilities(some, at)
-            columns = self.token_losses(lprobs, target[at], at_rows(allowed, at))
-            if self.report_accuracy or tasks is not None:
-                columns += (lprobs.argmax(-1).eq(target[at]).to(lprobs),)
-            return torch.stack(columns, -1)
+            lprobs = log_probabilities(some, at, None if self.linear else conf)
+            columns = torch.stack(self.token_losses(lprobs, target[at], at_rows(allowed, at)), -1)
+            if self.linear and conf is not None:  # a pass over the vocabulary less
+                columns = columns * conf[at, None]
+            if not counts_right:
+                return columns
+            # Made again for the gradient, which does not look at it.
+            right = torch.zeros_like(target[at]) if torch.is_grad_enabled() else lprobs.argmax(-1).eq(target[at])
+            return torch.cat([columns, right[:, None].to(columns)], -1)
 
         def divergence(some, at):
             return losses.symmetric_divergence(log_probabilities(some, at))[:, None]
@@ -212,6 +218,7 @@ class EncouragingCriterion(LabelSmoothedCriterion):
     """Cross-entropy plus a bonus for tokens that are predicted well already."""
 
     config = EncouragingConfig
+    linear = False
 
     def __init__(self, *args, log_end=0.75, drop_best_ratio=0.0, drop_best_after=0, **kwargs):
         super().__init__(*args, **kwargs)
