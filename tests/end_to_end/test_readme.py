@@ -74,6 +74,22 @@ def test_own_questions_from_a_table_to_drawn_answers(photos, own_pictures):
     assert len(list((photos / "runs/questions/drawn").iterdir())) == 12
 
 
+def test_own_drawings_from_captions_to_pictures(photos, own_pictures):
+    commands = f"source .venv/bin/activate\n{block('own drawings')}".replace("--minutes 10", "--updates 2 --minutes 0 --batch-size 2")
+    commands = commands.replace("512", "16").replace("train_stage1.sh", "train_stage1.sh --max-update=2 --patch-image-size=32 --cpu")
+    commands = commands.replace("ofa draw", "ofa draw --cpu --samples 2")
+    done = run(commands, photos, BATCH="4", EFFECTIVE_BATCH="4", NUM_WORKERS="0")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert len(list((photos / "drawn").rglob("*.png"))) >= 2
+
+
+def test_the_commands_for_pretraining_are_well_formed(tmp_path):
+    commands = "ofa() { shift 2; }\n" + block("pretraining")
+    done = run(commands, tmp_path, DRY_RUN="1", CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 0, done.stderr
+    assert "--task=unify_task" in done.stdout and "--task=image_gen" in done.stdout
+
+
 def test_the_python_lines_say_something_about_a_picture(photos, own_pictures):
     done = subprocess.run([sys.executable, "-c", block("python", "python")], cwd=photos, capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})
