@@ -187,13 +187,13 @@ def render(scene: Scene, size: int = 64) -> Image.Image:
         left, top = math.floor(x0), math.floor(y0)
         tile = Image.new("RGBA", tuple(OVERSAMPLING * math.ceil(side) for side in (x1 - left, y1 - top)))
         box = tuple(OVERSAMPLING * side for side in (x0 - left, y0 - top, x1 - left, y1 - top))
-        _draw(ImageDraw.Draw(tile), thing, box, round(OVERSAMPLING * OUTLINE * size))
+        draw_thing(ImageDraw.Draw(tile), thing, box, round(OVERSAMPLING * OUTLINE * size))
         tile = tile.reduce(OVERSAMPLING)
         picture.paste(tile, (left, top), tile)
     return picture
 
 
-def _draw(pen: ImageDraw.ImageDraw, thing: Thing, box: tuple, width: int) -> None:
+def draw_thing(pen: ImageDraw.ImageDraw, thing: Thing, box: tuple, width: int) -> None:
     """The thing in its box; the outline, ``width`` pixels wide, lies inside."""
     x0, y0, x1, y1 = box
     if thing.shape in ("circle", "ring"):

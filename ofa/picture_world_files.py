@@ -92,10 +92,14 @@ def write_once_more(out: PreparedFolder, name: str, split: str, scenes: Sequence
     shown = [bool(group.rows) for group in groups]  # of two twins one above the other none can be pointed at
 
     def pictures(skip: int) -> Iterator[str]:
-        images = preparation.images_of(out.folder / CAPTIONS[split], [1] * len(scenes))
-        return itertools.islice(itertools.compress(images, shown), skip, None)
+        return itertools.islice(itertools.compress(pictures_again(out, split, len(scenes)), shown), skip, None)
 
     out.write_groups(name, list(itertools.compress(groups, shown)), pictures)
+
+
+def pictures_again(out: PreparedFolder, split: str, count: int, first: int = 0) -> Iterator[str]:
+    """Base64 of the pictures of a split from the given scene on, as the caption file has them. Args: count: scenes."""
+    return itertools.islice(preparation.images_of(out.folder / CAPTIONS[split], [1] * count), first, None)
 
 
 def write_lines(out: PreparedFolder, name: str, lines: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """``ofa prepare``: training files from a data set as one downloads it, from people's own tables, or from the picture world."""
 
 import argparse
+import functools
 import logging
 import os
 
@@ -152,6 +153,10 @@ def _add_picture_world(kinds) -> None:
     parser.add_argument("--test", type=_count, default=300, metavar="N", help="test scenes (%(default)s)")
     parser.add_argument("--size", type=_count, default=64, metavar="PX", help="side of the square pictures (%(default)s)")
     parser.add_argument("--image-format", choices=("jpeg", "png"), default="jpeg", help="(%(default)s)")
+    parser.add_argument("--pretrain", action="store_true", help="also the files of pretraining: vision_language_, text_ and "
+                        "detection_examples.tsv and negative_sample/, for validation and test as well")
+    parser.add_argument("--tokenizer", metavar="PATH", help="image tokenizer (ofa tokenizer train), with --pretrain: also "
+                        "image_examples.tsv with the codes of the middle, and image_gen_*.tsv with those of the whole picture")
     _add_common(parser)
     parser.set_defaults(run=prepare_picture_world)
 
@@ -292,11 +297,52 @@ def _prepare(found, args: argparse.Namespace) -> int:
 
 def prepare_picture_world(args: argparse.Namespace) -> int:
     """Draw the scenes of three splits and write what is said and asked of them."""
+    from ofa.errors import UserError
     from ofa.picture_world_files import write_world
 
+    if args.tokenizer and not args.pretrain:
+        raise UserError("--tokenizer: codes of pictures are for pretraining; add --pretrain, or leave it out")
+    tokenizer = _world_tokenizer(args) if args.tokenizer else None
     counts = {split: getattr(args, split) for split in ("train", "val", "test")}
     _summary(write_world(args.out, counts, args.size, args.seed, args.image_format, args.jobs))
+    if args.pretrain:
+        from ofa.picture_world_pretraining import write_pretraining
+
+        _summary(write_pretraining(args.out, counts, args.size, args.seed, args.image_format))
+        _build_negatives(args.out)
+    if tokenizer is not None:
+        _write_codes(tokenizer, counts, args)
     return 0
+
+
+def _world_tokenizer(args: argparse.Namespace):
+    """Raises: UserError if it is none, or does not fit the pictures."""
+    from ofa.errors import UserError
+    from ofa.models.image_tokenizer import load_image_tokenizer
+
+    tokenizer = load_image_tokenizer(args.tokenizer)
+    if args.size % (2 * tokenizer.factor):
+        raise UserError(f"--size {args.size}: a tokenizer of {tokenizer.factor} pixels per code expects a multiple of "
+                        f"{2 * tokenizer.factor} (codes of the picture and of its middle); choose another size")
+    return tokenizer
+
+
+def _build_negatives(folder: str) -> None:
+    from ofa.cli.main import main
+    from ofa.errors import UserError
+
+    examples = os.path.join(folder, "vision_language_examples.tsv"), os.path.join(folder, "detection_examples.tsv")
+    command = ["negatives", "build", "--data", examples[0], "--detection", examples[1], "--out", os.path.join(folder, "negative_sample")]
+    if main(command) != 0:
+        raise UserError(f"{folder}: the negative samples could not be made; see above")
+
+
+def _write_codes(tokenizer, counts: dict[str, int], args: argparse.Namespace) -> None:
+    from ofa.models.image_tokenizer import encode_pictures
+    from ofa.picture_world_pretraining import digest_of, write_codes
+
+    _summary(write_codes(args.out, counts, args.size, args.seed, args.image_format, functools.partial(encode_pictures, tokenizer),
+                         digest_of(args.tokenizer)))
 
 
 def _summary(out) -> None:

@@ -1,0 +1,145 @@
+"""The picture world as files for pretraining and for drawing, in the columns of the release.
+
+    vision_language_examples.tsv  id, image, caption, question, answers, objects, dataset, type: captions, questions, boxes
+    detection_examples.tsv        id, image, x0,y0,x1,y1,number,name&&...: every shape of a picture from left to right
+    text_examples.tsv             id, text: sentences about these scenes and about others that are never shown
+    image_examples.tsv            id, image, codes of the middle, half the side
+    image_gen_train.tsv           id, codes of the whole picture, caption that names all things
+
+``..._val.tsv`` and ``..._test.tsv`` hold the scenes of those splits. The last two need an image tokenizer and have a
+manifest of their own (``manifest_codes.json``), for they are made later: the tokenizer learns from these pictures.
+"""
+
+import functools
+import itertools
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from ofa import preparation
+from ofa.image_codes import codes_to_text
+from ofa.picture_world import COLOURS, SHAPES, Scene, captions, make_split, names, render
+from ofa.picture_world_files import VERSION as WORLD
+from ofa.picture_world_files import boxes_of, make_scenes, pictures_again
+from ofa.picture_world_questions import questions
+from ofa.picture_world_texts import texts
+from ofa.preparation import IMAGE, Group, PreparedFolder
+from ofa.text import CONFIDENCE, JOIN
+
+VERSION = 1
+MANIFEST, CODES_MANIFEST = "manifest_pretraining.json", "manifest_codes.json"
+DATASET = "picture_world"
+CAPTIONS_SHOWN = 2  # of a scene; the files for finetuning have five
+ENCODED = 64  # pictures that are encoded together
+NAMES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)  # of objects, in the order of their numbers
+
+Encode = Callable[[Sequence[Image.Image]], Sequence]  # pictures of one size -> the codes of each, in rows
+
+
+def file_name(kind: str, split: str) -> str:
+    """``text``, ``train`` -> ``text_examples.tsv``; ``text``, ``val`` -> ``text_val.tsv``."""
+    return f"{kind}_{'examples' if split == 'train' else split}.tsv"
+
+
+def write_pretraining(folder: str, counts: dict[str, int], size: int, seed: int, image_format: str) -> PreparedFolder:
+    """The files without codes, beside those of ``write_world``, whose pictures they take.
+
+    Args: counts: scenes of ``train``, ``val`` and ``test``. size: side of the pictures, pixels.
+    """
+    plan = preparation.fingerprint(f"picture-world pretraining {WORLD}.{VERSION}", counts, size, seed, image_format)
+    out = PreparedFolder(folder, plan, "ofa prepare picture-world --pretrain", manifest=MANIFEST)
+    if out.is_finished():
+        return out
+    for split, scenes in make_scenes(seed, counts).items():
+        for kind, rows in (("vision_language", functools.partial(pair_rows, size=size)), ("detection", functools.partial(object_rows, size=size))):
+            groups = [Group(scene, tuple(rows(scene))) for scene in scenes]
+            out.write_groups(file_name(kind, split), groups, functools.partial(pictures_again, out, split, len(scenes)))
+        unseen = make_split(seed, f"{split} texts", len(scenes))  # told, never shown
+        lines = [f"{scene.scene_id}_{number}\t{text}\n" for scene in [*scenes, *unseen] for number, text in enumerate(texts(scene))]
+        random.Random(f"texts/{seed}/{split}").shuffle(lines)  # an evaluation may take the first ones
+        out.write_text(file_name("text", split), "".join(lines), len(lines))
+    out.save_manifest(finished=True)
+    return out
+
+
+def pair_rows(scene: Scene, size: int) -> Iterator[tuple[str, ...]]:
+    """Rows of captions, questions and boxes."""
+    objects = JOIN.join(dict.fromkeys(f"{thing.colour} {thing.shape}" for thing in scene.things))
+    for number, caption in enumerate(captions(scene)[:CAPTIONS_SHOWN]):
+        yield f"{scene.scene_id}_c{number}", IMAGE, caption, "", "", objects, DATASET, "caption"
+    for number, question in enumerate(questions(scene)):
+        yield (f"{scene.scene_id}_q{number}", IMAGE, "", question.text, f"1.0{CONFIDENCE}{question.answer}", objects, DATASET, "qa")
+    for number, (text, box) in enumerate(boxes_of(scene, size)):
+        yield f"{scene.scene_id}_b{number}", IMAGE, text, "", box, "", DATASET, "visual_grounding"
+
+
+def object_rows(scene: Scene, size: int) -> Iterator[tuple[str, ...]]:
+    """The row of a scene's objects."""
+    found = []
+    for thing in scene.things:
+        label = f"{thing.colour} {thing.shape}"
+        found.append(",".join([*(f"{v:g}" for v in thing.box_px(size, size)), str(NAMES.index(label)), label]))
+    yield scene.scene_id, IMAGE, JOIN.join(found)
+
+
+# ------------------------------------------------------------------------------------------------- codes
+
+
+def write_codes(folder: str, counts: dict[str, int], size: int, seed: int, image_format: str, encode: Encode, tokenizer: str) -> PreparedFolder:
+    """The files with codes.
+
+    Args: encode: the tokenizer. tokenizer: a digest of its weights; other weights make other files.
+    """
+    plan = preparation.fingerprint(f"picture-world codes {WORLD}.{VERSION}", counts, size, seed, image_format, tokenizer)
+    out = PreparedFolder(folder, plan, "ofa prepare picture-world --pretrain --tokenizer", manifest=CODES_MANIFEST)
+    if out.is_finished():
+        return out
+    for split, scenes in make_scenes(seed, counts).items():
+        out.write_groups(file_name("image", split), [Group(scene, ((scene.scene_id, IMAGE),)) for scene in scenes],
+                         functools.partial(pictures_and_middles, out, split, scenes, size, encode))
+        out.write_groups(f"image_gen_{split}.tsv", [Group(scene, tuple(drawing_rows(scene))) for scene in scenes],
+                         functools.partial(wholes, scenes, size, encode))
+    out.save_manifest(finished=True)
+    return out
+
+
+def drawing_rows(scene: Scene) -> Iterator[tuple[str, ...]]:
+    """Captions to draw by: all things by colour and shape, with and without the ground. The codes stand in place of a picture."""
+    yield f"{scene.scene_id}_0", IMAGE, drawing_caption(scene)
+
+
+def drawing_caption(scene: Scene) -> str:
+    """``a red circle and two blue stars on grey dots``"""
+    things = names(scene)
+    listed = things[0] if len(things) == 1 else f"{', '.join(things[:-1])} and {things[-1]}"
+    return f"{listed} on {scene.backdrop} {scene.texture}"
+
+
+def wholes(scenes: Sequence[Scene], size: int, encode: Encode, first: int) -> Iterator[str]:
+    """Codes of whole pictures from the given one on."""
+    return coded((render(scene, size) for scene in scenes[first:]), encode)
+
+
+def pictures_and_middles(out: PreparedFolder, split: str, scenes: Sequence[Scene], size: int, encode: Encode, first: int) -> Iterator[str]:
+    """Base64 of each picture and, as one more column, the codes of its middle."""
+    middle = (size // 4, size // 4, size // 4 + size // 2, size // 4 + size // 2)
+    codes = coded((render(scene, size).crop(middle) for scene in scenes[first:]), encode)
+    yield from map("\t".join, zip(pictures_again(out, split, len(scenes), first), codes))
+
+
+def coded(pictures: Iterator[Image.Image], encode: Encode) -> Iterator[str]:
+    """The codes of each picture as text."""
+    while batch := list(itertools.islice(pictures, ENCODED)):
+        yield from map(codes_to_text, encode(batch))
+
+
+def digest_of(path: str | Path) -> str:
+    """What tells one tokenizer from another: its files."""
+    import hashlib
+
+    path = Path(path)
+    files = sorted(file for file in path.iterdir() if file.suffix in (".pt", ".ckpt", ".yaml")) if path.is_dir() else [path]
+    return json.dumps([hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.name != "training.pt"])
