@@ -137,7 +137,7 @@ class TrainingPictures(EvaluationPictures):
         from torchvision.transforms import functional as F
 
         square = F.center_crop(self.enlarge(image), [self.options.patch_image_size] * 2)
-        return self.pixels(self.augment(square, self.draws.colours))
+        return self.pixels(square if self.options.plain_pictures else self.augment(square, self.draws.colours))
 
     def around(self, image: Image.Image, box: Sequence[float]) -> tuple[torch.Tensor, Symbols]:
         larger = self.enlarge(image)

@@ -46,6 +46,10 @@ class LoadedCheckpoint:
         config = merge_with_parent(TASK_DATACLASS_REGISTRY[name](), self.config(name, **changes))
         return TASK_REGISTRY[name](config, self.vocabulary, self.bpe)
 
+    def set_up(self, name: str, **changes: Any):
+        """As ``task``, with all that a training of it prepares (files, negative samples). Args: changes: of its options."""
+        return setup_task(self.config(name, **changes))
+
     def generation(self, name: str) -> dict[str, Any]:
         """The generation options with which a task was validated; none if it was not trained."""
         try:

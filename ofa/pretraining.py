@@ -61,6 +61,11 @@ class PretrainingOptions(TaskOptions):
         metadata={"help": "training pictures are enlarged at random, from --patch-image-size to so many pixels (shorter side), before a "
                   "square is cut out; default: 480 as in the release where --patch-image-size is 256 to 384, else 1.25 times"},  # fmt: skip
     )
+    plain_pictures: bool = field(
+        default=False,
+        metadata={"help": "training pictures of captions and questions are cut, but not changed otherwise (turned, brightened, ...): for "
+                  "small pictures and short trainings"},  # fmt: skip
+    )
     code_image_size: int = field(default=128, metadata={"help": "side in pixels of what is written as image codes: the middle of the picture"})
     pretrain_seed: int = field(default=7, metadata={"help": "changes what is drawn at random, like --seed"})
     mask_ratio: float = field(default=0.3, metadata={"help": "share of the words of a text that are masked"})

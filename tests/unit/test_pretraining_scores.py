@@ -1,0 +1,53 @@
+"""Figures of the eight tasks: right answers count, and the best constant answer stands beside them."""
+
+import pytest
+
+from ofa.pretraining_scores import MEASURES, Reply, masked_places, objects, score
+
+
+def reply(target: str, said: str, source: str = "", references: tuple[str, ...] = ()) -> Reply:
+    return Reply(source, target, said, references or (target,))
+
+
+def test_answers_are_right_or_wrong():
+    found = score("qa", [reply("red", "red"), reply("two", "red"), reply("red", "blue"), reply("red", "red")], ["red", "two", "two"])
+    assert (found.model, found.constant, found.answer, found.rows) == (0.5, 0.75, "red", 4)
+
+
+def test_boxes_count_when_they_overlap_by_half():
+    true = "<bin_0> <bin_0> <bin_10> <bin_10>"
+    said = ["<bin_0> <bin_0> <bin_10> <bin_6>", "<bin_0> <bin_0> <bin_10> <bin_4>", "a star", true]  # 0.6, 0.4, none, 1
+    assert score("visual_grounding", [reply(true, one) for one in said], [said[1], true]).model == 0.5
+
+
+def test_objects_count_by_box_and_name_each_once():
+    first, second = "<bin_0> <bin_0> <bin_10> <bin_10> red star", "<bin_20> <bin_20> <bin_30> <bin_30> blue ring"
+    assert objects(f"{first} {second}") == [([0, 0, 10, 10], "red star"), ([20, 20, 30, 30], "blue ring")]
+    found = score("detection", [reply(f"{first} {second}", f"{first} {first} {second.replace('blue', 'red')}")], [first])
+    assert found.model == pytest.approx(2 * 1 / (3 + 2)) and found.constant == pytest.approx(2 * 1 / (1 + 2))
+
+
+def test_codes_count_by_their_place_and_the_constant_may_mix_pictures():
+    rows = [reply("<code_1> <code_2>", "<code_1> <code_3>"), reply("<code_1> <code_4>", "<code_4> <code_1>")]
+    found = score("image_infilling", rows, ["<code_1> <code_9>", "<code_1> <code_2>", "<code_8> <code_2>"])
+    assert (found.model, found.constant) == (0.25, 0.75) and found.answer == "<code_1> <code_2>"
+
+
+def test_of_a_text_only_the_masked_tokens_count():
+    row = reply("5 6 7 8 9", "5 6 1 8 9", source="5 <mask> 8 9")
+    assert masked_places(row) == {1, 2}
+    found = score("text_infilling", [row], ["7 7 7 6", "8"])
+    assert (found.model, found.constant) == (0.5, 0.5)  # 6 of 6 7; the commonest word alone
+
+
+def test_captions_are_scored_by_all_their_references():
+    rows = [reply("", "a red star on tan paper", references=("a red star on tan paper", "a red star")),
+            reply("", "a blue ring at the top", references=("a blue ring at the top", "just a blue ring"))]
+    found = score("caption", rows, ["a red star", "a green cross in the middle"])
+    assert found.model > found.constant > 0 and found.answer == "a red star"
+
+
+def test_every_task_has_a_measure():
+    from ofa.pretraining import TASKS
+
+    assert list(MEASURES) == list(TASKS) or set(MEASURES) == set(TASKS)
