@@ -32,30 +32,8 @@ RESULTS=$RUN/results PAGES=$RUN/pages REPORT=$RUN/report.html
 TITLE="OFA from nothing, in minutes"
 CORES=$(nproc)  # asked for once: nproc obeys OMP_NUM_THREADS, which trainings set
 SETTINGS="scenes $SCENES, test $TEST, updates $UPDATES, $UPDATES2 and $UPDATES3, $PIXELS px, seed $SEED, version 9"
-
-say() { printf '\n\033[1m[quickstart] %s\033[0m\n' "$*"; }
-
-start_over_if_asked() {  # what an earlier call with other settings made does not fit; our own folder only is removed
-    if [ -e "$RUN/settings" ] && { [ -n "$FRESH_RUN" ] || [ "$(cat "$RUN/settings")" != "$SETTINGS" ]; }; then
-        say "starting over: removing $RUN"
-        rm -rf "$WORLD" "$VOCAB" "$STAGE1" "$STAGE2" "$JOINT" "$RESULTS" "$RUN/done" "$PAGES" "$RUN/timings.tsv" \
-            "$RUN"/summary*.txt "$REPORT" "$RUN/settings"
-    fi
-    mkdir -p "$RUN/done"
-    printf '%s' "$SETTINGS" >"$RUN/settings"
-}
-
-stage() {  # stage NAME COMMAND...: run a stage that has not been finished before, and note its time
-    local name=$1 started=$SECONDS
-    shift
-    [ ! -e "$RUN/done/$name" ] || return 0
-    say "$name"
-    "$@"
-    printf '%s\t%s\n' "$name" $((SECONDS - started)) >>"$RUN/timings.tsv"
-    touch "$RUN/done/$name"
-}
-
-ofa() { (cd "$ROOT" && "$PYTHON" -m ofa "$@"); }
+LABEL=quickstart
+. "$HERE/stages.sh"
 
 make_world() { ofa prepare picture-world --out "$WORLD" --train "$SCENES" --val 100 --test "$TEST" --size "$PIXELS"; }
 
@@ -76,15 +54,10 @@ train() {  # train FOLDER IMAGES FLAGS...: ofa_nano with that many images per pr
         --code-dict-size=64 --num-bins=32 --code-image-size=64 --image-bucket-size=8 --token-bucket-size=32 \
         --patch-image-size="$PIXELS" --max-src-length=20 --max-tgt-length=20 \
         --maximize-best-checkpoint-metric --no-epoch-checkpoints --keep-best-checkpoints=1 --batch-size-valid=50 --seed="$SEED"
-    if [ -e "$folder/interrupted" ]; then  # saved, but not at its end: this stage is not done
-        say "interrupted; the same call again goes on from here"
-        exit 130
-    fi
+    stop_if_interrupted "$folder"
 }
 
 CAPTIONS=(--task=caption --eval-cider --eval-args="$SEARCH" --best-checkpoint-metric=cider)
-
-hours() { awk "BEGIN { print $1 / 60 }"; }
 
 train_stage1() {  # cross-entropy: each caption of each scene is a sample
     train "$STAGE1" "${QUICKSTART_BATCH:-32}" "$WORLD/caption_stage1_train.tsv,$WORLD/caption_val.tsv" --selected-cols=0,4,2 \
@@ -162,13 +135,12 @@ summary() {
     say "done"
     cat "$RUN/summary.txt"
     [ ! -e "$RUN/summary_joint.txt" ] || { echo && cat "$RUN/summary_joint.txt"; }
-    printf '\ntime per stage\n'
-    awk -F'\t' '{ printf "  %-38s %5d s\n", $1, $2; sum += $2 } END { printf "  %-38s %5d s\n", "together", sum }' "$RUN/timings.tsv"
+    print_timings
     printf '\nOpen %s in a browser.\n' "$REPORT"
 }
 
 bash "$HERE/setup.sh"
-start_over_if_asked
+start_over_if_asked "$SETTINGS" "$FRESH_RUN" "$WORLD" "$VOCAB" "$STAGE1" "$STAGE2" "$JOINT" "$RESULTS" "$PAGES" "$REPORT"
 stage "1 draw the picture world" make_world
 stage "2 learn a vocabulary" make_vocabulary
 stage "3 train ofa_nano on captions" train_stage1

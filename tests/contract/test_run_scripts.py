@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-EXPERIMENTS = sorted((ROOT / "run_scripts").glob("*/*.sh"))
+# A demo is a series of stages, tested in tests/end_to_end; everything else is one experiment.
+EXPERIMENTS = sorted(path for path in (ROOT / "run_scripts").glob("*/*.sh") if path.name != "demo.sh")
 SIZES = ("nano", "tiny", "medium", "base", "large", "huge")
 TRAINING = [path for path in EXPERIMENTS if path.name.startswith(("train", "pretrain"))]
 EVALUATION = [path for path in EXPERIMENTS if path.name.startswith("evaluate")]
