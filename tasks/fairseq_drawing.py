@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ofa.data.images import decode_image
 from ofa.errors import UserError
+from ofa.image_codes import CODE_SIDE
 from ofa.image_text_scorer import load_scorer
 from ofa.models.generate import SequenceGenerator
 from ofa.spec import BatchRow, Decoding, Prediction, seed_of
@@ -100,6 +101,8 @@ class DrawingTask(AnsweringTask):
                                 "the flag out to train without pictures")
         if getattr(self.cfg, "gen_images_path", None):
             logger.warning("--gen-images-path has no effect in training: 'ofa evaluate' writes pictures")
+        if self.image_tokenizer is not None and (self.names_scorer or self._image_text_scorer is not None):
+            self.check_tokenizer()
 
     # --- generating codes ------------------------------------------------------------------------------------------
 
@@ -156,7 +159,7 @@ class DrawingTask(AnsweringTask):
             one.fit = float(fit)
 
     def check_tokenizer(self) -> Any:
-        """The tokenizer. Raises: UserError if there is none, or its codebook is not the model's."""
+        """The tokenizer. Raises: UserError if there is none, or its codebook or its pixels per code are not the model's."""
         tokenizer, codebook = self.image_tokenizer, len(self.vocabulary.codes)
         if tokenizer is None:
             raise UserError("pictures need what makes them of codes: expected --image-tokenizer (tokenizer.pt, or a folder with model.yaml "
@@ -164,6 +167,9 @@ class DrawingTask(AnsweringTask):
         if getattr(tokenizer, "num_codes", codebook) != codebook:
             raise UserError(f"--image-tokenizer {self.tokenizer_path or ''}: expects a codebook of {codebook} codes, as the model has "
                             f"(--code-dict-size), found {tokenizer.num_codes}; take the tokenizer that the training rows were made with")
+        if getattr(tokenizer, "factor", CODE_SIDE) != CODE_SIDE:
+            raise UserError(f"--image-tokenizer {self.tokenizer_path or ''}: expects {CODE_SIDE} x {CODE_SIDE} pixels per code, as the model has, "
+                            f"found {tokenizer.factor} x {tokenizer.factor}; take the tokenizer that the training rows were made with")
         return tokenizer
 
     def pictures(self, codes: Sequence[Sequence[int]], device: torch.device | None = None) -> list[Image.Image]:

@@ -5,11 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from caption_files import picture
 from drawing_files import CODES, SIDE, Colours, ColourScorer, drawing_flags, make_drawing_vocabulary, write_drawings
 from fairseq_setup import configuration, task_with_data
 from test_caption_task import validate
 
 from ofa.errors import UserError
+from ofa.evaluation import EvaluationOptions, album_of
 
 ROWS = 6
 
@@ -129,6 +131,24 @@ def test_pictures_are_compared_with_the_true_ones_where_that_is_wanted(files, ne
     assert best.fit == best.codes.count(3) / CODES
 
 
+def test_rows_of_four_columns_have_codes_and_the_picture_itself(files, network):
+    """``id, image, text, code``: the picture goes along as it stands, and is what drawn ones are compared with."""
+    blue = picture("blue", (SIDE, SIDE))
+    path = files.folder / "four.tsv"
+    path.write_text(f"d0\t{blue}\ta red square\t1 1 1 1\n")
+    cfg = configuration(drawing_flags(f"{path},{path}", files.vocabulary, "--selected-cols=0,1,2,3", "--eval-clip-method=ii_sim"))
+    task = task_with_data(cfg)
+    three = set_up(files)[1].datasets["train"][0]
+    four = task.datasets["train"][0]
+    assert four["source"].tolist() == three["source"].tolist() and four["target"].tolist() == three["target"].tolist()
+    batch = batch_of(task, [0])
+    assert batch["code_images"].tolist() == [blue.encode()]
+    task.image_tokenizer, task.image_text_scorer = Colours(), ColourScorer()
+    task.build_model(cfg.model)
+    best = task.predict(batch, [network[0]], task.sequence_generator, task.decoding, 1)[0]
+    assert best.fit == best.codes.count(3) / CODES  # blue, although its codes say red
+
+
 def test_without_files_of_weights_validation_reports_the_loss_alone(ready, network):
     task, (model, criterion) = ready[1], network
     assert "score" not in task.metric_names()
@@ -161,6 +181,21 @@ def test_a_tokenizer_of_another_codebook_is_one_message(drawing):
     drawing.image_tokenizer.num_codes = 8
     with pytest.raises(UserError, match="expects a codebook of 5 codes.*found 8"):
         drawing.pictures([[0, 1, 2, 3]])
+
+
+def test_a_tokenizer_of_other_pixels_per_code_is_one_message_wherever_pictures_are_made(drawing, network, monkeypatch):
+    monkeypatch.setattr(drawing.image_tokenizer, "factor", 16, raising=False)
+    batch = batch_of(drawing, [0])
+    answer = torch.tensor([drawing.vocabulary.codes.start] * CODES)
+    for use in (
+        lambda: drawing.begin_epoch(1, network[0]),  # training, before its first update
+        lambda: drawing.valid_step(batch, *network),
+        lambda: drawing.rewards_of_fit([answer], [0], batch),
+        lambda: album_of(drawing, EvaluationOptions(paths=[])),
+        drawing.check_tokenizer,  # ofa draw
+    ):
+        with pytest.raises(UserError, match="--image-tokenizer .*: expects 8 x 8 pixels per code, as the model has, found 16 x 16"):
+            use()
 
 
 def test_pictures_without_a_tokenizer_are_one_message(ready):
