@@ -1,5 +1,6 @@
 """``--skip-bad-rows N``: broken rows of a training are replaced, counted over all of a process's workers, and named in the log."""
 
+import hashlib
 import logging
 import multiprocessing
 
@@ -20,19 +21,33 @@ class BadRows:
         self.limit = limit
         self.seen = multiprocessing.Array("q", limit + 1) if limit else None  # in memory that data workers share
 
-    def pass_over(self, file: int, row: int, error: UserError) -> None:
-        """Args: file: number of the file. row: number in it. Raises: UserError, the given one if no row may be broken."""
+    def pass_over(self, where: str, error: UserError) -> None:
+        """Args: where: ``file:row``. Raises: UserError, the given one if no row may be broken."""
         if self.seen is None:
             raise error
-        name = (file << 48 | row) + 1  # 0 stands for a free place
+        name = number_of(where)
         with self.seen.get_lock():
-            known = self.seen[:]
-            count = known.index(0) if 0 in known else len(known)
+            known = self.names()
             if name in known:
                 return
-            if count < len(known):
-                self.seen[count] = name
-        if count >= self.limit:
-            raise UserError(f"{error}; this is broken row {count + 1}, and --skip-bad-rows {self.limit} passes over {self.limit}: mend the "
+            if len(known) < len(self.seen):
+                self.seen[len(known)] = name
+        count = len(known) + 1
+        if count > self.limit:
+            raise UserError(f"{error}; this is broken row {count}, and --skip-bad-rows {self.limit} passes over {self.limit}: mend the "
                             "files (ofa doctor names every row), or allow more")
-        logger.warning("skipped broken row %d of at most %d: %s", count + 1, self.limit, error)
+        logger.warning("skipped broken row %d of at most %d: %s", count, self.limit, error)
+
+    def names(self) -> list[int]:
+        """Numbers of the rows so far, for checkpoints: a run that goes on does not count and name them again."""
+        return [name for name in self.seen or () if name]
+
+    def restore(self, names: list[int]) -> None:
+        """Args: names: of ``names``, perhaps of a run that allowed more."""
+        for place, name in enumerate(names[: self.limit]):
+            self.seen[place] = name
+
+
+def number_of(where: str) -> int:
+    """Of a row, the same in every process; 0 stands for a free place."""
+    return 1 + int.from_bytes(hashlib.blake2b(where.encode(), digest_size=7).digest(), "little")

@@ -105,7 +105,7 @@ class PretrainingDataset(RowsDataset):
             try:
                 return self.samples_of(rows, row, draws)
             except UserError as error:
-                self.bad_rows.pass_over(number, row, error)
+                self.bad_rows.pass_over(rows.file.where(row), error)
             row = draws.rng.randrange(len(rows))
 
     def samples_of(self, rows: KindRows, row: int, draws: Draws) -> list[Sample]:

@@ -199,6 +199,7 @@ class ExactState:
     early_stopping            best value and count of ``--patience``
     loss_scaler               counters of the fp16 loss scaler, which decide when the scale grows
     fp32_params               master weights of fp16 and bf16 training; their 16-bit copies are not enough
+    task                      what the task counts (``OFATask.state_of_run``)
     ========================  ====================================================================================
     """
 
@@ -212,6 +213,8 @@ class ExactState:
             state["loss_scaler"] = dict(vars(optimizer.scaler))
         if getattr(optimizer, "fp32_params", None) is not None:
             state["fp32_params"] = [param.data.cpu() for param in master_weights(optimizer)]
+        if hasattr(trainer.task, "state_of_run"):
+            state["task"] = trainer.task.state_of_run()
         return state
 
     @classmethod
@@ -221,6 +224,8 @@ class ExactState:
             vars(cls.early_stopping).update(state.get("early_stopping", {}))
         if "loss_scaler" in state and getattr(optimizer, "scaler", None) is not None:
             vars(optimizer.scaler).update(state["loss_scaler"])
+        if "task" in state and hasattr(trainer.task, "go_on"):
+            trainer.task.go_on(state["task"])
         stored, params = state.get("fp32_params", []), master_weights(optimizer)
         if [param.shape for param in params] == [param.shape for param in stored]:
             for param, value in zip(params, stored):

@@ -53,7 +53,8 @@ class PretrainingOptions(TaskOptions):
     )
     skip_bad_rows: int = field(
         default=0,
-        metadata={"help": "so many broken rows are replaced by others and logged; one more ends the run"},
+        metadata={"help": "so many broken rows are replaced by others and named in the log; one more ends the run. Each process counts "
+                  "those that it reads; a run that goes on remembers those of its first process"},  # fmt: skip
     )
     max_image_size: int = field(default=512, metadata={"help": "side of a square, pixels, whose far edge is the last location bin"})
     max_resize: Optional[int] = field(

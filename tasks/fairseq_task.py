@@ -190,6 +190,13 @@ class OFATask(DrawingTask):
             decoding = self.spec.decoding(self.options(), False)
             self.scst_generator = self.generator_for([model], self.arguments("scst_args"), decoding)
 
+    def state_of_run(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the task for a run that goes on."""
+        return {}
+
+    def go_on(self, state: Mapping[str, Any]) -> None:
+        """Args: state: of the checkpoint that this run goes on from."""
+
     # --- training and validation ----------------------------------------------------------------------------
 
     @property

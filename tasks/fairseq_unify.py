@@ -124,6 +124,12 @@ class UnifyTask(OFATask):
             return None
         return KindRows(open_rows(paths[(epoch - 1) % len(paths)], columns or kind.default_cols), kind, flag)
 
+    def state_of_run(self) -> dict:
+        return {"bad_rows": self.bad_rows.names()}
+
+    def go_on(self, state: dict) -> None:
+        self.bad_rows.restore(state.get("bad_rows", []))
+
     # --- training and validation ----------------------------------------------------------------------------
 
     def train_step(self, sample, *args, **kwargs):

@@ -374,6 +374,32 @@ def test_broken_rows_are_passed_over_as_often_as_allowed_and_named(files, tmp_pa
         read_all(set_up(wrong, "--skip-bad-rows=1")[1].datasets["train"])
 
 
+def test_equal_rows_of_two_files_are_two_broken_rows(files, tmp_path, caplog):
+    names = []
+    for part in ("one", "two"):
+        (tmp_path / part).mkdir()
+        names.append(broken(files, tmp_path / part, "pairs", ["x", "????", *PAIR[2:]]).pairs.split(",")[0])
+    both = SimpleNamespace(**{**vars(files), "pairs": ",".join(names)})
+    from fairseq import tasks
+
+    task = tasks.setup_task(configuration(pretraining_flags(both, "--disable-validation", "--skip-bad-rows=2")).task)
+    for epoch in (1, 2):
+        task.load_dataset("train", epoch)
+        read_all(task.datasets["train"])
+    named = [record.message for record in caplog.records if "skipped broken row" in record.message]
+    assert len(named) == 2 and f"{names[0]}:2: " in named[0] and f"{names[1]}:2: " in named[1]
+
+
+def test_a_run_that_goes_on_takes_its_broken_rows_along(files, tmp_path, caplog):
+    wrong = broken(files, tmp_path, "pairs", ["x", "????", *PAIR[2:]])
+    first, resumed = (set_up(wrong, "--skip-bad-rows=1")[1] for _ in range(2))
+    read_all(first.datasets["train"])
+    resumed.go_on(first.state_of_run())
+    caplog.clear()
+    read_all(resumed.datasets["train"])
+    assert not [record for record in caplog.records if "skipped broken row" in record.message]
+
+
 @pytest.mark.parametrize("more, without, message", [
     ((), ("--neg-sample-dir",), "--neg-sample-dir: expects the folder of all_captions.txt.*ofa negatives build.*image_text_matching=0"),
     (("--neg-sample-dir=FOLDER",), (), "all_captions.txt and object.txt and type2ans.json is missing"),

@@ -99,8 +99,23 @@ def test_an_enlarged_picture_keeps_its_form_up_to_the_longest_side():
 def test_broken_rows_count_once_and_no_more_than_allowed():
     rows, error = BadRows(2), UserError("a.tsv:1: broken")
     for row in (5, 5, 7, 5):
-        rows.pass_over(0, row, error)
+        rows.pass_over(f"a.tsv:{row}", error)
     with pytest.raises(UserError, match="a.tsv:1: broken; this is broken row 3, and --skip-bad-rows 2 passes over 2"):
-        rows.pass_over(1, 5, error)
+        rows.pass_over("b.tsv:5", error)
     with pytest.raises(UserError, match="^a.tsv:1: broken$"):
-        BadRows(0).pass_over(0, 1, error)
+        BadRows(0).pass_over("a.tsv:1", error)
+
+
+def test_a_run_that_goes_on_remembers_its_broken_rows():
+    first, error = BadRows(2), UserError("a.tsv:5: broken")
+    first.pass_over("a.tsv:5", error)
+    for limit in (1, 2):
+        resumed = BadRows(limit)
+        resumed.restore(first.names())
+        resumed.pass_over("a.tsv:5", error)
+        assert resumed.names() == first.names()
+    with pytest.raises(UserError, match="broken row 2, and --skip-bad-rows 1"):
+        another = BadRows(1)
+        another.restore(first.names())
+        another.pass_over("a.tsv:6", error)
+    BadRows(0).restore(first.names())  # the files were mended: no row may be broken any more
