@@ -94,7 +94,7 @@ class LabelSmoothedCriterion(OFACriterion):
         if self.use_rdrop:
             sample = repeat_batch(sample)
         logits = model(**sample["net_input"])[0]
-        loss, counts = self.compute_loss(logits, sample, update_num, model.training)
+        loss, counts = self.compute_loss(logits, sample, update_num, is_training(model))
         sample_size = sample["target"].size(0) if self.sentence_avg else counts.pop("kept")
         log = {
             "loss": loss.detach(),
@@ -112,7 +112,7 @@ class LabelSmoothedCriterion(OFACriterion):
 
         An empty batch has no part in it. In a validation all tokens count the same, however they are spread over batches.
         """
-        training = getattr(model, "training", True)
+        training = is_training(model)
         first = samples[0]
         if first and self.sample_patch_num > 0 and training:
             first = {**first, "net_input": {**first["net_input"], "sample_patch_num": self.sample_patch_num}}
@@ -240,6 +240,11 @@ class EncouragingCriterion(LabelSmoothedCriterion):
         # that R-Drop compares different tokens (tests/parity/test_criterion.py, el_rdrop).
         paired = self.use_rdrop and self.drop_best_ratio > 0
         return kept[losses.keep_tokens(rank[kept], self.drop_best_ratio, paired, drop_worst=False)]
+
+
+def is_training(model) -> bool:
+    """Any function that returns logits may stand for a model; then it is being trained."""
+    return getattr(model, "training", True)
 
 
 def at_rows(values: Tensor | None, rows: Tensor) -> Tensor | None:

@@ -124,11 +124,12 @@ class Rows:
         """What the model says to each row."""
         from ofa.data.collate import collate
         from ofa.evaluation import to_device
+        from ofa.image_codes import CODE_SIDE
         from ofa.progress import counted
         from ofa.spec import Decoding
 
         codes = self.task.vocabulary.codes
-        count = (self.task.cfg.code_image_size // 8) ** 2
+        count = (self.task.cfg.code_image_size // CODE_SIDE) ** 2
         options = {"beam": self.args.beam, "max_len_a": 0, "max_len_b": LENGTHS.get(task, count)}
         if task == "image_infilling":
             options |= {"beam": 1, "gen_code": True, "min_len": count, "constraint_range": (codes.start, codes.stop)}
