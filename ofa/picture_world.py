@@ -279,7 +279,7 @@ def captions(scene: Scene) -> list[str]:
     return found
 
 
-def _listing(parts: list[str]) -> str:
+def listing(parts: list[str]) -> str:
     """``a``, ``a and b``, ``a, b and c``."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
@@ -309,13 +309,13 @@ def _about_many(scene: Scene, rng: random.Random) -> list[str]:
     full, short = names(scene, rng), names(scene)
     back = f" on {scene.backdrop} {scene.texture}" if len(scene.things) < 4 else ""
     sentences = [
-        _listing(full),
-        _listing(full[::-1]),
-        f"{_listing(list(dict.fromkeys(thing.colour for thing in scene.things)))} shapes",
-        _listing(names(scene, rng)),
-        _listing(short) + back,
-        f"{_listing(short[::-1])}{back}",
-        f"{NUMBERS[len(scene.things)]} shapes{back}: {_listing(short)}",
+        listing(full),
+        listing(full[::-1]),
+        f"{listing(list(dict.fromkeys(thing.colour for thing in scene.things)))} shapes",
+        listing(names(scene, rng)),
+        listing(short) + back,
+        f"{listing(short[::-1])}{back}",
+        f"{NUMBERS[len(scene.things)]} shapes{back}: {listing(short)}",
     ]
     first, last = scene.things[0], scene.things[-1]
     kinds = [thing.kind for thing in scene.things]

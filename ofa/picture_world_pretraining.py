@@ -4,7 +4,8 @@
     detection_examples.tsv        id, image, x0,y0,x1,y1,number,name&&...: every shape of a picture from left to right
     text_examples.tsv             id, text: sentences about these scenes and about others that are never shown
     image_examples.tsv            id, image, codes of the middle, half the side
-    image_gen_train.tsv           id, codes of the whole picture, caption that names all things
+    image_gen_train.tsv           id, codes of the whole picture, caption that tells all things and where they lie; also of
+                                  scenes that no other file has
 
 ``..._val.tsv`` and ``..._test.tsv`` hold the scenes of those splits. The last two need an image tokenizer and have a
 manifest of their own (``manifest_codes.json``), for they are made later: the tokenizer learns from these pictures.
@@ -21,15 +22,15 @@ from PIL import Image
 
 from ofa import preparation
 from ofa.image_codes import codes_to_text
-from ofa.picture_world import COLOURS, SHAPES, Scene, captions, make_split, names, render
+from ofa.picture_world import COLOURS, SHAPES, Scene, captions, listing, make_split, name, render
 from ofa.picture_world_files import VERSION as WORLD
 from ofa.picture_world_files import boxes_of, make_scenes, pictures_again
 from ofa.picture_world_questions import questions
-from ofa.picture_world_texts import texts
+from ofa.picture_world_texts import texts, where
 from ofa.preparation import IMAGE, Group, PreparedFolder
 from ofa.text import CONFIDENCE, JOIN
 
-VERSION = 1
+VERSION = 2
 MANIFEST, CODES_MANIFEST = "manifest_pretraining.json", "manifest_codes.json"
 DATASET = "picture_world"
 CAPTIONS_SHOWN = 2  # of a scene; the files for finetuning have five
@@ -88,34 +89,38 @@ def object_rows(scene: Scene, size: int) -> Iterator[tuple[str, ...]]:
 # ------------------------------------------------------------------------------------------------- codes
 
 
-def write_codes(folder: str, counts: dict[str, int], size: int, seed: int, image_format: str, encode: Encode, tokenizer: str) -> PreparedFolder:
+def write_codes(folder: str, counts: dict[str, int], size: int, seed: int, image_format: str, encode: Encode, tokenizer: str,
+                drawings: int = 0) -> PreparedFolder:
     """The files with codes.
 
-    Args: encode: the tokenizer. tokenizer: a digest of its weights; other weights make other files.
+    Args: encode: the tokenizer. tokenizer: a digest of its weights; other weights make other files. drawings: further scenes to
+        learn drawing from: their codes take little room, and with few pictures a model learns their grain by heart.
     """
-    plan = preparation.fingerprint(f"picture-world codes {WORLD}.{VERSION}", counts, size, seed, image_format, tokenizer)
+    plan = preparation.fingerprint(f"picture-world codes {WORLD}.{VERSION}", counts, size, seed, image_format, tokenizer, drawings)
     out = PreparedFolder(folder, plan, "ofa prepare picture-world --pretrain --tokenizer", manifest=CODES_MANIFEST)
     if out.is_finished():
         return out
-    for split, scenes in make_scenes(seed, counts).items():
+    splits = make_scenes(seed, counts)
+    unseen = {scene.description() for split in ("val", "test") for scene in splits[split]}
+    for split, scenes in splits.items():
         out.write_groups(file_name("image", split), [Group(scene, ((scene.scene_id, IMAGE),)) for scene in scenes],
                          functools.partial(pictures_and_middles, out, split, scenes, size, encode))
-        out.write_groups(f"image_gen_{split}.tsv", [Group(scene, tuple(drawing_rows(scene))) for scene in scenes],
-                         functools.partial(wholes, scenes, size, encode))
+        drawn = [*scenes, *make_split(seed, "drawings", drawings, unseen)] if split == "train" else scenes
+        out.write_groups(f"image_gen_{split}.tsv", [Group(scene, tuple(drawing_rows(scene))) for scene in drawn],
+                         functools.partial(wholes, drawn, size, encode))
     out.save_manifest(finished=True)
     return out
 
 
 def drawing_rows(scene: Scene) -> Iterator[tuple[str, ...]]:
-    """Captions to draw by: all things by colour and shape, with and without the ground. The codes stand in place of a picture."""
+    """The caption to draw by. The codes stand in place of a picture."""
     yield f"{scene.scene_id}_0", IMAGE, drawing_caption(scene)
 
 
 def drawing_caption(scene: Scene) -> str:
-    """``a red circle and two blue stars on grey dots``"""
-    things = names(scene)
-    listed = things[0] if len(things) == 1 else f"{', '.join(things[:-1])} and {things[-1]}"
-    return f"{listed} on {scene.backdrop} {scene.texture}"
+    """``a small red circle at the top left and a large blue star in the middle on grey dots``"""
+    things = [f"{name(thing, size=thing.size)} {where(thing)}" for thing in scene.things]
+    return f"{listing(things)} on {scene.backdrop} {scene.texture}"
 
 
 def wholes(scenes: Sequence[Scene], size: int, encode: Encode, first: int) -> Iterator[str]:

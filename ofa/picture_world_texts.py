@@ -19,7 +19,7 @@ def texts(scene: Scene) -> list[str]:
     rng = random.Random(f"texts/{scene.scene_id}/{scene.noise_seed}")
     said = _about_all(scene)
     a = rng.choice(scene.things)
-    said += [f"{name(a)} is {_where(a)}, the {a.shape} is {a.colour} and lies {_where(a)}",
+    said += [f"{name(a)} is {where(a)}, the {a.shape} is {a.colour} and lies {where(a)}",
              f"the {a.colour} {a.shape} is {a.size}: it is {name(a, size=a.size)}"]
     pairs = [(a, b) for a in scene.things for b in scene.things if a.kind[1:] != b.kind[1:]]
     if pairs:
@@ -42,7 +42,8 @@ def _about_all(scene: Scene) -> list[str]:
     return found
 
 
-def _where(thing: Thing) -> str:
+def where(thing: Thing) -> str:
+    """``at the top left``, ``on the right``, ``in the middle``"""
     spot = place(thing)
     if spot in ("left", "right"):
         return f"on the {spot}"

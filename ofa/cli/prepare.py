@@ -157,6 +157,8 @@ def _add_picture_world(kinds) -> None:
                         "detection_examples.tsv and negative_sample/, for validation and test as well")
     parser.add_argument("--tokenizer", metavar="PATH", help="image tokenizer (ofa tokenizer train), with --pretrain: also "
                         "image_examples.tsv with the codes of the middle, and image_gen_*.tsv with those of the whole picture")
+    parser.add_argument("--drawings", type=_count, default=0, metavar="N",
+                        help="with --tokenizer: further scenes, in image_gen_train.tsv alone (%(default)s)")
     _add_common(parser)
     parser.set_defaults(run=prepare_picture_world)
 
@@ -302,6 +304,8 @@ def prepare_picture_world(args: argparse.Namespace) -> int:
 
     if args.tokenizer and not args.pretrain:
         raise UserError("--tokenizer: codes of pictures are for pretraining; add --pretrain, or leave it out")
+    if args.drawings and not args.tokenizer:
+        raise UserError("--drawings: scenes to learn drawing from are files of codes; give a --tokenizer, or leave it out")
     tokenizer = _world_tokenizer(args) if args.tokenizer else None
     counts = {split: getattr(args, split) for split in ("train", "val", "test")}
     _summary(write_world(args.out, counts, args.size, args.seed, args.image_format, args.jobs))
@@ -342,7 +346,7 @@ def _write_codes(tokenizer, counts: dict[str, int], args: argparse.Namespace) ->
     from ofa.picture_world_pretraining import digest_of, write_codes
 
     _summary(write_codes(args.out, counts, args.size, args.seed, args.image_format, functools.partial(encode_pictures, tokenizer),
-                         digest_of(args.tokenizer)))
+                         digest_of(args.tokenizer), args.drawings))
 
 
 def _summary(out) -> None:

@@ -121,6 +121,16 @@ def test_codes_are_those_of_the_middle_and_of_the_whole_picture(world):
             assert sorted(things_named(whole[2])) == sorted((thing.colour, thing.shape) for thing in scene.things)
 
 
+def test_further_scenes_to_draw_are_in_no_other_file_and_unlike_those_of_the_tests(world, tmp_path):
+    for path in world.glob("caption_*.tsv"):  # the pictures of the splits
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    write_codes(str(tmp_path), COUNTS, 64, 1, "jpeg", brightness, "brightness", drawings=40)
+    drawn, tested = rows(tmp_path / "image_gen_train.tsv"), rows(tmp_path / "image_gen_test.tsv")
+    assert len(drawn) == COUNTS["train"] + 40 and len({row[0] for row in drawn}) == len(drawn)
+    assert not {row[2] for row in drawn} & {row[2] for row in tested}
+    assert len(rows(tmp_path / "image_examples.tsv")) == COUNTS["train"]
+
+
 def test_another_tokenizer_makes_the_codes_anew_and_nothing_else(world):
     write_codes(str(world), COUNTS, 64, 1, "jpeg", brightness, "brightness")
     digests = {path.name: hashlib.sha256(path.read_bytes()).digest() for path in world.glob("*.tsv")}
@@ -132,6 +142,8 @@ def test_another_tokenizer_makes_the_codes_anew_and_nothing_else(world):
 def test_a_tokenizer_without_pretraining_and_a_size_that_does_not_fit_are_refused(tmp_path, capsys):
     assert main([*WORLD[:-1], "--tokenizer", "nowhere", "--out", str(tmp_path)]) == 2
     assert "add --pretrain" in capsys.readouterr().err
+    assert main([*WORLD, "--drawings", "9", "--out", str(tmp_path)]) == 2
+    assert "give a --tokenizer" in capsys.readouterr().err
     assert main([*WORLD, "--tokenizer", "nowhere", "--out", str(tmp_path)]) == 2
     assert "nowhere: expected an image tokenizer" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
