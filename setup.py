@@ -23,6 +23,10 @@ PACKAGES = {
 
 # For text-to-image: ranking pictures by CLIP, FID and Inception score.
 IMAGES = ["open_clip_torch>=2.24", "torchmetrics>=1.4", "torch-fidelity>=0.3"]
+# For ``ofa prepare glue`` from folders of Hugging Face datasets.
+LANGUAGE = ["datasets>=3"]
+# For ``ofa demo``.
+DEMO = ["gradio>=5"]
 
 setup(
     name="ofa-fairseq",
@@ -53,7 +57,15 @@ setup(
         "tensorboardX>=2.6",
         "pyyaml>=6",
         "webdataset>=0.2.100",
+        "scikit-learn>=1.4",
+        "rapidfuzz>=3.6",
+        "zhconv>=1.4.3",
     ],
-    extras_require={"images": IMAGES, "test": [*IMAGES, "pytest>=8", "pytest-xdist>=3.5"]},
+    extras_require={
+        "images": IMAGES,
+        "language": LANGUAGE,
+        "demo": DEMO,
+        "test": [*IMAGES, *LANGUAGE, *DEMO, "pytest>=8", "pytest-xdist>=3.5", "playwright>=1.50"],
+    },
     entry_points={"console_scripts": ["ofa = ofa.cli.main:main"]},
 )
