@@ -8,10 +8,9 @@ exactly once and in the same batch however many processes there are.
 
 import logging
 import os
-import socket
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ from tqdm import tqdm
 import ofa
 from ofa.album import Album
 from ofa.errors import UserError
-from ofa.prediction_requests import image_files
-from ofa.preparation import base64_of_file
+from ofa.image_folder import ImageFolder
+from ofa.processes import gathered, in_one_line, in_processes
 from ofa.results import check_folder, merge_predictions, write_predictions
 from ofa.spec import Decoding, Prediction, seed_of
 
@@ -103,63 +102,11 @@ def evaluate(options: EvaluationOptions) -> Evaluation | None:
     Raises: UserError for anything the user can mend; nothing is written then.
     """
     if options.processes > 1:
-        return _spawn(options)
+        return in_processes(options.processes, _evaluate_rank, options)
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     if world > 1 and not distributed.is_initialized():
         distributed.init_process_group("gloo")
-    return _in_one_line(_evaluate_rank, options, rank, world)
-
-
-def _spawn(options: EvaluationOptions) -> Evaluation:
-    """Start the other processes and be the first one; if one fails, all end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
-    context = torch.multiprocessing.spawn(_other_process, (options, address), nprocs=options.processes - 1, join=False)
-    try:
-        _join_group(options, address, 0)
-        evaluation = _in_one_line(_evaluate_rank, options, 0, options.processes)
-    except BaseException as error:
-        failed = [p for p in context.processes if p.exitcode not in (None, 0)]
-        for process in context.processes:
-            process.terminate()
-        if failed and not isinstance(error, UserError):
-            _in_one_line(context.join)  # raises what the other process raised
-        raise
-    finally:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
-    while not context.join():
-        pass
-    return evaluation
-
-
-def _other_process(index: int, options: EvaluationOptions, address: str) -> None:
-    logging.basicConfig(level=logging.WARNING)
-    _join_group(options, address, index + 1)
-    _evaluate_rank(options, index + 1, options.processes)
-    distributed.destroy_process_group()
-
-
-def _join_group(options: EvaluationOptions, address: str, rank: int) -> None:
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.processes))
-    distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=options.processes)
-
-
-def _in_one_line(function, *args):
-    """Call; a UserError that comes wrapped in a worker's traceback is raised as itself."""
-    try:
-        return function(*args)
-    except UserError as error:
-        wrapped: BaseException = error
-    except (RuntimeError, torch.multiprocessing.ProcessRaisedException) as error:
-        wrapped = error
-    from ofa.fairseq_compat import user_message
-
-    message = user_message(wrapped)
-    if message is None:
-        raise wrapped
-    raise UserError(message) from None
+    return in_one_line(_evaluate_rank, options, rank, world)
 
 
 # ---------------------------------------------------------------------------------------- one process
@@ -185,7 +132,7 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
             found += hypotheses
             bar.update(min(len(rows) * world, bar.total - bar.n))
         bar.update(bar.total - bar.n)
-    parts = _gather(found, rank, world)
+    parts = gathered(found, rank, world)
     if rank > 0:
         return None
     merged = merge_predictions(parts, len(dataset))
@@ -245,38 +192,6 @@ def open_rows(task, options: EvaluationOptions):
     return OFADataset(rows, SampleBuilder(task.spec, task.cfg, task.vocabulary, task.bpe, options.subset, options.seed))
 
 
-class ImageFolder:
-    """The image files of a folder as rows: the file's name is the id, the other columns are empty.
-
-    Raises: UserError if there is no image or the task needs more than an image.
-    """
-
-    def __init__(self, folder: str, columns: Sequence[str]):
-        if not Path(folder).is_dir():
-            raise UserError(f"{folder}: expected a folder of image files, found none; check --images")
-        if not {"id", "image"} <= set(columns):
-            raise UserError(f"{folder}: a folder of images is enough for captioning only; this task needs the columns "
-                            f"{', '.join(columns)}: give it a TSV file")
-        self.path, self.columns = str(folder), tuple(columns)
-        self.selected_cols = list(range(len(columns)))
-        self.files = image_files(folder)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> list[str]:
-        path = self.files[index]
-        values = {"id": path.name, "image": base64_of_file(str(path))}
-        return [values.get(column, "") for column in self.columns]
-
-    def texts(self, index: int, columns: Sequence[int]) -> list[str]:
-        """As ``ofa.data.tsv.TsvFile.texts``."""
-        return [self.files[index].name if self.columns[column] == "id" else "" for column in columns]
-
-    def where(self, index: int) -> str:
-        return str(self.files[index])
-
-
 def album_of(task, options: EvaluationOptions) -> Album | None:
     """Where drawn pictures go; results without a folder of their own go there too. None if no pictures are made.
 
@@ -334,15 +249,6 @@ def to_device(batch: dict[str, Any], device: torch.device, dtype: torch.dtype) -
         for key, value in batch["net_input"].items()
     }
     return moved
-
-
-def _gather(found: list, rank: int, world: int) -> list[list]:
-    """What each process found, on the first one."""
-    if world == 1:
-        return [found]
-    parts: list = [None] * world if rank == 0 else None
-    distributed.gather_object(found, parts)
-    return parts
 
 
 def references_of(task, dataset) -> list[Any] | None:

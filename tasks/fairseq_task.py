@@ -1,6 +1,6 @@
 """Every ``SPEC`` of this folder as a fairseq task, for ``--task NAME``.
 
-One class serves all tasks: it reads files, builds model and generator and sums what validation counted. What
+One class serves all tasks: it builds model and generator and sums what validation counted. What
 differs between tasks is in their declarations (``ofa.spec``) alone.
 """
 
@@ -21,19 +21,15 @@ from fairseq.optim.amp_optimizer import AMPOptimizer
 from fairseq.tasks import TASK_REGISTRY, register_task
 
 from ofa import fairseq_ranks
-from ofa.answers import source_of
 from ofa.bpe import load_language
-from ofa.data.fairseq_dataset import OFADataset
-from ofa.data.rows import open_rows
-from ofa.data.sample import SampleBuilder, answer_set
-from ofa.data.tsv import data_files
+from ofa.data.sample import answer_set
 from ofa.errors import UserError
 from ofa.fairseq_samples import Gallery
 from ofa.fairseq_nonfinite import check_loss
-from ofa.spec import BatchRow, Decoding, Prediction, TaskOptions, TaskSpec
+from ofa.spec import BatchRow, Decoding, Prediction, TaskSpec
 from ofa.tasks import declared_specs
-from ofa.tasks.fairseq_answer_check import check_evaluation, check_training
 from ofa.tasks.fairseq_drawing import DrawingTask
+from ofa.tasks.fairseq_reading import ReadingTask
 from ofa.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -42,7 +38,7 @@ CRITERION_METRICS = ("loss", "nll_loss", "ppl", "accuracy")  # what the criterio
 AMP_TYPES = {"cuda": torch.float16, "cpu": torch.bfloat16}  # what --amp computes in; a CPU has no fast fp16
 
 
-class OFATask(DrawingTask):
+class OFATask(ReadingTask, DrawingTask):
     """A task of OFA: one row of a TSV file in, one sentence out.
 
     Attributes:
@@ -64,7 +60,6 @@ class OFATask(DrawingTask):
         self.bpe = bpe
         self.dictionary = fairseq_dictionary(vocabulary)
         self.answers = answer_set(self.spec, self.options(), vocabulary, bpe)
-        self.answers_checked = (False, False)  # of evaluation, of training files
         self.scorer = None
         self.gallery = Gallery(cfg.imagenet_default_mean_and_std)
 
@@ -90,88 +85,6 @@ class OFATask(DrawingTask):
         bpe, vocabulary = load_language(cfg.bpe_dir, cfg.bpe, cfg.code_dict_size, cfg.num_bins)
         logger.info("%s vocabulary with %d entries: %s", bpe.kind, len(vocabulary), cfg.bpe_dir)
         return cls(cfg, vocabulary, bpe)
-
-    # --- data -----------------------------------------------------------------------------------------------
-
-    def has_sharded_data(self, split: str) -> bool:
-        """Whether the file of a split changes with the epoch."""
-        return split == "train" and len((self.cfg.data or "").split(",")) > 2
-
-    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
-        """Open the file of a split: of several training files the one whose turn it is in ``epoch``.
-
-        Raises: UserError if the file is missing or its columns do not fit.
-        """
-        dataset = self.open_file(data_files(self.cfg.data or "", split, epoch), split)
-        logger.info("%s: %s, %d rows", split, dataset.file.path, len(dataset))
-        if self.answers is not None and not self.answers_checked[split == "train"]:
-            self.check_answers(dataset)
-        self.datasets[split] = dataset
-
-    def open_file(self, path: str, split: str) -> OFADataset:
-        """The rows of a file as those of a split."""
-        file = open_rows(path, self.cfg.selected_cols or self.spec.default_cols)
-        builder = SampleBuilder(self.spec, self.options(), self.vocabulary, self.bpe, split, answers=self.answers)
-        return OFADataset(file, builder, split == "train" and self.cfg.shuffle, self.cfg.shuffle_buffer)
-
-    def check_answers(self, dataset: OFADataset) -> None:
-        """Before the first epoch also the training files of later ones.
-
-        Raises: UserError if the rows cannot be answered with this run's set of answers.
-        """
-        if dataset.builder.split == "train":
-            epochs = range(1, self.cfg.data.count(",") + 2)
-            paths = dict.fromkeys(data_files(self.cfg.data, "train", epoch) for epoch in epochs)
-            check_training([self.open_file(path, "train") for path in paths], self.answers, source_of(self.cfg))
-            self.answers_checked = (self.answers_checked[0], True)
-        else:
-            if self.spec.closed:
-                check_evaluation(dataset, self.answers, source_of(self.cfg))
-            self.answers_checked = (True, self.answers_checked[1])
-
-    def options(self) -> TaskOptions:
-        """The task's part of the configuration as plain values: small to send to workers."""
-        return self.spec.options(
-            **{name: getattr(self.cfg, name) for name in self.spec.options.__dataclass_fields__}
-        )
-
-    def get_batch_iterator(
-        self, dataset, seed: int = 1, num_workers: int = 0, data_buffer_size: int = 0, **kwargs
-    ):
-        """fairseq's iterator over the dataset.
-
-        The rows are in their order for the epoch before batches are cut from them; fairseq would shuffle the
-        batches once more. Left as they are, an update sees the same rows whether a large batch is one process's,
-        spread over ``--update-freq``, or over several processes.
-
-        Every pass has its own workers, which end with it. Workers that outlive it would be stopped by the
-        garbage collector, after the queues they listen to: each waits 5 seconds then. The thread that fills
-        fairseq's buffer ends them in time, so workers always come with a buffer.
-        """
-        dataset.set_seed(seed)
-        if num_workers > 0:
-            data_buffer_size = max(data_buffer_size, 1)
-        iterator = super().get_batch_iterator(
-            dataset, seed=seed, num_workers=num_workers, data_buffer_size=data_buffer_size, **kwargs
-        )
-        iterator.disable_shuffling = True
-        iterator.persistent_workers = False
-        return iterator
-
-    def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
-        """All rows: the declaration cuts long texts, and lengths are unknown before a row is read."""
-        return indices
-
-    def max_positions(self) -> tuple[int, int]:
-        return self.cfg.max_source_positions, self.cfg.max_target_positions
-
-    @property
-    def source_dictionary(self) -> Dictionary:
-        return self.dictionary
-
-    @property
-    def target_dictionary(self) -> Dictionary:
-        return self.dictionary
 
     # --- model and generation -------------------------------------------------------------------------------
 

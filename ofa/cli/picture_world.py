@@ -1,9 +1,12 @@
-"""``ofa picture-world check``: whether drawings show what their captions name."""
+"""The picture world: ``ofa prepare picture-world`` makes it, ``ofa picture-world check`` looks at drawings."""
 
 import argparse
+import functools
 import json
+import os
 from pathlib import Path
 
+from ofa.cli.prepare import add_common, count, summary
 from ofa.errors import UserError
 
 
@@ -51,3 +54,75 @@ def run_check(args: argparse.Namespace) -> int:
             json.dump(found, file, indent=1)
             file.write("\n")
     return 0
+
+
+# ---------------------------------------------------------------------------------------------- making it
+
+
+def add_picture_world(kinds) -> None:
+    """Add ``picture-world`` to what ``ofa prepare`` prepares."""
+    parser = kinds.add_parser("picture-world", help="made-up scenes of coloured shapes: captions, questions, boxes",
+                              description="Writes the files of coco-captions, vqa_*.tsv with ans2label.json, refcoco_*.tsv, "
+                                          "the texts of both, and scenes.jsonl (shapes, colours, boxes).")
+    parser.add_argument("--train", type=count, default=10000, metavar="N", help="training scenes (%(default)s)")
+    parser.add_argument("--val", type=count, default=100, metavar="N", help="validation scenes (%(default)s)")
+    parser.add_argument("--test", type=count, default=300, metavar="N", help="test scenes (%(default)s)")
+    parser.add_argument("--size", type=count, default=64, metavar="PX", help="side of the square pictures (%(default)s)")
+    parser.add_argument("--image-format", choices=("jpeg", "png"), default="jpeg", help="(%(default)s)")
+    parser.add_argument("--pretrain", action="store_true", help="also the files of pretraining: vision_language_, text_ and "
+                        "detection_examples.tsv and negative_sample/, for validation and test as well")
+    parser.add_argument("--tokenizer", metavar="PATH", help="image tokenizer (ofa tokenizer train), with --pretrain: also "
+                        "image_examples.tsv with the codes of the middle, and image_gen_*.tsv with those of the whole picture")
+    parser.add_argument("--drawings", type=count, default=0, metavar="N",
+                        help="with --tokenizer: further scenes, in image_gen_train.tsv alone (%(default)s)")
+    add_common(parser)
+    parser.set_defaults(run=prepare_picture_world)
+
+
+def prepare_picture_world(args: argparse.Namespace) -> int:
+    """Draw the scenes of three splits and write what is said and asked of them."""
+    from ofa.picture_world_files import write_world
+
+    if args.tokenizer and not args.pretrain:
+        raise UserError("--tokenizer: codes of pictures are for pretraining; add --pretrain, or leave it out")
+    if args.drawings and not args.tokenizer:
+        raise UserError("--drawings: scenes to learn drawing from are files of codes; give a --tokenizer, or leave it out")
+    tokenizer = _world_tokenizer(args) if args.tokenizer else None
+    counts = {split: getattr(args, split) for split in ("train", "val", "test")}
+    summary(write_world(args.out, counts, args.size, args.seed, args.image_format, args.jobs))
+    if args.pretrain:
+        from ofa.picture_world_pretraining import write_pretraining
+
+        summary(write_pretraining(args.out, counts, args.size, args.seed, args.image_format))
+        _build_negatives(args.out)
+    if tokenizer is not None:
+        _write_codes(tokenizer, counts, args)
+    return 0
+
+
+def _world_tokenizer(args: argparse.Namespace):
+    """Raises: UserError if it is none, or does not fit the pictures."""
+    from ofa.models.image_tokenizer import load_image_tokenizer
+
+    tokenizer = load_image_tokenizer(args.tokenizer)
+    if args.size % (2 * tokenizer.factor):
+        raise UserError(f"--size {args.size}: a tokenizer of {tokenizer.factor} pixels per code expects a multiple of "
+                        f"{2 * tokenizer.factor} (codes of the picture and of its middle); choose another size")
+    return tokenizer
+
+
+def _build_negatives(folder: str) -> None:
+    from ofa.cli.main import main
+
+    examples = os.path.join(folder, "vision_language_examples.tsv"), os.path.join(folder, "detection_examples.tsv")
+    command = ["negatives", "build", "--data", examples[0], "--detection", examples[1], "--out", os.path.join(folder, "negative_sample")]
+    if main(command) != 0:
+        raise UserError(f"{folder}: the negative samples could not be made; see above")
+
+
+def _write_codes(tokenizer, counts: dict[str, int], args: argparse.Namespace) -> None:
+    from ofa.models.image_tokenizer import encode_pictures
+    from ofa.picture_world_pretraining import digest_of, write_codes
+
+    summary(write_codes(args.out, counts, args.size, args.seed, args.image_format, functools.partial(encode_pictures, tokenizer),
+                        digest_of(args.tokenizer), args.drawings))

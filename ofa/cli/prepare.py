@@ -1,7 +1,6 @@
 """``ofa prepare``: training files from a data set as one downloads it, from people's own tables, or from the picture world."""
 
 import argparse
-import functools
 import logging
 import os
 
@@ -9,6 +8,8 @@ logger = logging.getLogger(__name__)
 
 
 def add_parser(subparsers) -> None:
+    from ofa.cli.picture_world import add_picture_world
+
     parser = subparsers.add_parser("prepare", help="write training files (TSV with embedded pictures)",
                                    description="Write training files. An interrupted call is continued by the same call.")
     kinds = parser.add_subparsers(title="what to prepare", metavar="KIND", required=True)
@@ -20,7 +21,7 @@ def add_parser(subparsers) -> None:
     _add_imagenet(kinds)
     for kind in ("csv", "jsonl"):
         _add_own_table(kinds, kind)
-    _add_picture_world(kinds)
+    add_picture_world(kinds)
 
 
 def _new(kinds, kind: str, help: str, writes: str, example: str, run) -> argparse.ArgumentParser:
@@ -45,7 +46,7 @@ def _add_coco_captions(kinds) -> None:
     split.add_argument("--val-fraction", type=float, metavar="F", help="part of the pictures kept for validation")
     parser.add_argument("--test-fraction", type=float, default=0.0, metavar="F", help="with --val-fraction: for testing")
     _add_skip_broken(parser)
-    _add_common(parser)
+    add_common(parser)
 
 
 def _add_vqa2(kinds) -> None:
@@ -65,10 +66,10 @@ def _add_vqa2(kinds) -> None:
     answers = parser.add_mutually_exclusive_group()
     answers.add_argument("--ans2label-file", metavar="FILE",
                          help="answer set (.pkl or .json): training keeps only answers that are in it")
-    answers.add_argument("--min-answer-count", type=_count, default=1, metavar="N",
+    answers.add_argument("--min-answer-count", type=count, default=1, metavar="N",
                          help="the answer set is what N training questions teach (%(default)s; 9 is usual for VQA v2)")
     _add_skip_broken(parser)
-    _add_common(parser)
+    add_common(parser)
 
 
 def _add_refer(kinds, kind: str, title: str) -> None:
@@ -84,7 +85,7 @@ def _add_refer(kinds, kind: str, title: str) -> None:
                         help="expressions as people wrote them, or as the toolkit's authors cleaned them (%(default)s)")
     _add_images(parser)
     _add_skip_broken(parser)
-    _add_common(parser)
+    add_common(parser)
     parser.set_defaults(kind=kind)
 
 
@@ -97,7 +98,7 @@ def _add_snli_ve(kinds) -> None:
         parser.add_argument(f"--{split}", metavar="JSONL", help=f"snli_ve_{split}.jsonl")
     _add_images(parser)
     _add_skip_broken(parser)
-    _add_common(parser)
+    add_common(parser)
 
 
 def _add_imagenet(kinds) -> None:
@@ -114,7 +115,7 @@ def _add_imagenet(kinds) -> None:
     parser.add_argument("--first-label", type=int, choices=(0, 1), default=0, help="of the numbers in a list (%(default)s)")
     parser.add_argument("--first-words-only", action="store_true", help="only the words before the first comma")
     _add_skip_broken(parser)
-    _add_common(parser)
+    add_common(parser)
 
 
 def _add_own_table(kinds, kind: str) -> None:
@@ -140,27 +141,8 @@ def _add_own_table(kinds, kind: str) -> None:
     if kind == "csv":
         parser.add_argument("--delimiter", metavar="C", help="between columns (a tab in .tsv files, else a comma)")
     _add_skip_broken(parser)
-    _add_common(parser)
+    add_common(parser)
     parser.set_defaults(kind=kind)
-
-
-def _add_picture_world(kinds) -> None:
-    parser = kinds.add_parser("picture-world", help="made-up scenes of coloured shapes: captions, questions, boxes",
-                              description="Writes the files of coco-captions, vqa_*.tsv with ans2label.json, refcoco_*.tsv, "
-                                          "the texts of both, and scenes.jsonl (shapes, colours, boxes).")
-    parser.add_argument("--train", type=_count, default=10000, metavar="N", help="training scenes (%(default)s)")
-    parser.add_argument("--val", type=_count, default=100, metavar="N", help="validation scenes (%(default)s)")
-    parser.add_argument("--test", type=_count, default=300, metavar="N", help="test scenes (%(default)s)")
-    parser.add_argument("--size", type=_count, default=64, metavar="PX", help="side of the square pictures (%(default)s)")
-    parser.add_argument("--image-format", choices=("jpeg", "png"), default="jpeg", help="(%(default)s)")
-    parser.add_argument("--pretrain", action="store_true", help="also the files of pretraining: vision_language_, text_ and "
-                        "detection_examples.tsv and negative_sample/, for validation and test as well")
-    parser.add_argument("--tokenizer", metavar="PATH", help="image tokenizer (ofa tokenizer train), with --pretrain: also "
-                        "image_examples.tsv with the codes of the middle, and image_gen_*.tsv with those of the whole picture")
-    parser.add_argument("--drawings", type=_count, default=0, metavar="N",
-                        help="with --tokenizer: further scenes, in image_gen_train.tsv alone (%(default)s)")
-    _add_common(parser)
-    parser.set_defaults(run=prepare_picture_world)
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
@@ -176,14 +158,15 @@ def _add_skip_broken(parser: argparse.ArgumentParser) -> None:
                         help="leave unreadable pictures and wrong entries out instead of stopping")
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="output folder")
     parser.add_argument("--seed", type=int, default=1, help="of everything drawn at random (%(default)s)")
-    parser.add_argument("--jobs", "--processes", type=_count, default=min(8, os.cpu_count() or 1), metavar="N",
+    parser.add_argument("--jobs", "--processes", type=count, default=min(8, os.cpu_count() or 1), metavar="N",
                         help="processes that read or draw pictures (%(default)s)")
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A number that has to be positive, of a command line."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
@@ -290,65 +273,11 @@ def _images_and_problems(args: argparse.Namespace):
 def _prepare(found, args: argparse.Namespace) -> int:
     from ofa.sources.writing import prepare
 
-    _summary(prepare(found, args.out, args.jobs, args.skip_broken))
+    summary(prepare(found, args.out, args.jobs, args.skip_broken))
     return 0
 
 
-# --------------------------------------------------------------------------------------- picture world
-
-
-def prepare_picture_world(args: argparse.Namespace) -> int:
-    """Draw the scenes of three splits and write what is said and asked of them."""
-    from ofa.errors import UserError
-    from ofa.picture_world_files import write_world
-
-    if args.tokenizer and not args.pretrain:
-        raise UserError("--tokenizer: codes of pictures are for pretraining; add --pretrain, or leave it out")
-    if args.drawings and not args.tokenizer:
-        raise UserError("--drawings: scenes to learn drawing from are files of codes; give a --tokenizer, or leave it out")
-    tokenizer = _world_tokenizer(args) if args.tokenizer else None
-    counts = {split: getattr(args, split) for split in ("train", "val", "test")}
-    _summary(write_world(args.out, counts, args.size, args.seed, args.image_format, args.jobs))
-    if args.pretrain:
-        from ofa.picture_world_pretraining import write_pretraining
-
-        _summary(write_pretraining(args.out, counts, args.size, args.seed, args.image_format))
-        _build_negatives(args.out)
-    if tokenizer is not None:
-        _write_codes(tokenizer, counts, args)
-    return 0
-
-
-def _world_tokenizer(args: argparse.Namespace):
-    """Raises: UserError if it is none, or does not fit the pictures."""
-    from ofa.errors import UserError
-    from ofa.models.image_tokenizer import load_image_tokenizer
-
-    tokenizer = load_image_tokenizer(args.tokenizer)
-    if args.size % (2 * tokenizer.factor):
-        raise UserError(f"--size {args.size}: a tokenizer of {tokenizer.factor} pixels per code expects a multiple of "
-                        f"{2 * tokenizer.factor} (codes of the picture and of its middle); choose another size")
-    return tokenizer
-
-
-def _build_negatives(folder: str) -> None:
-    from ofa.cli.main import main
-    from ofa.errors import UserError
-
-    examples = os.path.join(folder, "vision_language_examples.tsv"), os.path.join(folder, "detection_examples.tsv")
-    command = ["negatives", "build", "--data", examples[0], "--detection", examples[1], "--out", os.path.join(folder, "negative_sample")]
-    if main(command) != 0:
-        raise UserError(f"{folder}: the negative samples could not be made; see above")
-
-
-def _write_codes(tokenizer, counts: dict[str, int], args: argparse.Namespace) -> None:
-    from ofa.models.image_tokenizer import encode_pictures
-    from ofa.picture_world_pretraining import digest_of, write_codes
-
-    _summary(write_codes(args.out, counts, args.size, args.seed, args.image_format, functools.partial(encode_pictures, tokenizer),
-                         digest_of(args.tokenizer), args.drawings))
-
-
-def _summary(out) -> None:
+def summary(out) -> None:
+    """Say which files were written."""
     for name, entry in out.manifest["files"].items():
         print(f"{out.folder / name}: {entry['rows']} rows, {entry['bytes'] / 1e6:.1f} MB")

@@ -1,0 +1,40 @@
+"""The image files of a folder as rows of a task."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ofa.errors import UserError
+from ofa.prediction_requests import image_files
+from ofa.preparation import base64_of_file
+
+
+class ImageFolder:
+    """The image files of a folder as rows: the file's name is the id, the other columns are empty.
+
+    Raises: UserError if there is no image or the task needs more than an image.
+    """
+
+    def __init__(self, folder: str, columns: Sequence[str]):
+        if not Path(folder).is_dir():
+            raise UserError(f"{folder}: expected a folder of image files, found none; check --images")
+        if not {"id", "image"} <= set(columns):
+            raise UserError(f"{folder}: a folder of images is enough for captioning only; this task needs the columns "
+                            f"{', '.join(columns)}: give it a TSV file")
+        self.path, self.columns = str(folder), tuple(columns)
+        self.selected_cols = list(range(len(columns)))
+        self.files = image_files(folder)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> list[str]:
+        path = self.files[index]
+        values = {"id": path.name, "image": base64_of_file(str(path))}
+        return [values.get(column, "") for column in self.columns]
+
+    def texts(self, index: int, columns: Sequence[int]) -> list[str]:
+        """As ``ofa.data.tsv.TsvFile.texts``."""
+        return [self.files[index].name if self.columns[column] == "id" else "" for column in columns]
+
+    def where(self, index: int) -> str:
+        return str(self.files[index])
