@@ -5,6 +5,7 @@
     {"image": "a.jpg", "question": "what is it?", "region": [3, 4, 90, 80]} an answer about a region, in pixels
     {"image": "a.jpg", "text": "the red car"}                               the region of a text
     {"image": "a.jpg", "hypothesis": "a car drives", "premise": "a road"}   yes, no or maybe; the premise may be left out
+    {"image": "a.jpg", "task": "read"}                                      the text on it
     {"image": "a.jpg", "instruction": "what does the image describe?"}      any instruction
 
 Paths are as seen from the folder of the file. Other keys are kept and come out again.
@@ -19,11 +20,11 @@ from typing import Any
 from ofa.errors import UserError
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-NEEDED = {"caption": None, "answer": "question", "ground": "text", "entails": "hypothesis", "generate": "instruction"}
+NEEDED = {"caption": None, "answer": "question", "ground": "text", "entails": "hypothesis", "read": None, "generate": "instruction"}
 OPTIONAL = {"answer": "region", "entails": "premise"}
 # Tasks under their training names.
 TASKS = {"caption": "caption", "vqa_gen": "answer", "grounded_qa": "answer", "refcoco": "ground", "snli_ve": "entails",
-         "instruction": "generate"}  # fmt: skip
+         "ocr": "read", "instruction": "generate"}  # fmt: skip
 
 
 @dataclass

@@ -8,6 +8,7 @@
     model.answer("dog.jpg", "what is it?", region=(30, 40, 200, 180))
     model.ground("dog.jpg", "the cushion on the left").box    # (31.2, 40.6, 204.9, 180.0), pixels
     model.entails("dog.jpg", "an animal is outdoors")         # 'no'
+    model.read("sign.jpg")                                    # 'open daily'
     model.generate("dog.jpg", "what does the image describe?")
     model.draw("a red circle", tokenizer="tokenizer.pt")[0].save("circle.png")
 
@@ -38,9 +39,10 @@ from ofa.spec import seed_of
 logger = logging.getLogger(__name__)
 
 CAPTION, ANSWER, REGION_ANSWER, GROUND, ENTAIL, INSTRUCT = "caption", "vqa_gen", "grounded_qa", "refcoco", "snli_ve", "instruction"
-DRAW = "image_gen"
+DRAW, READ = "image_gen", "ocr"
 # For tasks that a checkpoint was not trained on; else the --eval-args of its training.
-GENERATION = {CAPTION: {"beam": 5, "max_len_b": 16, "no_repeat_ngram_size": 3}, DRAW: {"beam": 16, "sampling_topk": 256}}
+GENERATION = {CAPTION: {"beam": 5, "max_len_b": 16, "no_repeat_ngram_size": 3}, DRAW: {"beam": 16, "sampling_topk": 256},
+              READ: {"beam": 5, "max_len_b": 64}}
 OTHERWISE = {"beam": 5, "max_len_b": 30}
 
 Picture = Any  # see ofa.data.pictures.as_picture
@@ -48,7 +50,7 @@ Row = dict[str, str]
 
 
 class OFA:
-    """A model that captions, answers, grounds, judges and follows instructions. Made by ``OFA.load``.
+    """A model that captions, answers, grounds, judges, reads and follows instructions. Made by ``OFA.load``.
 
     Attributes:
         checkpoint: network, vocabulary and stored options (``ofa.fairseq_predicting.LoadedCheckpoint``).
@@ -124,6 +126,10 @@ class OFA:
         """
         columns = {"hypothesis": hypothesis, **({} if premise is None else {"caption": premise})}
         return self._answers(ENTAIL, image, columns, best, generation, add_caption=premise is not None)
+
+    def read(self, image: Picture | Sequence[Picture], *, best: int = 1, **generation: Any) -> Answer | list[Answer]:
+        """The text on the image. Args: best: readings per image; all but the first are its ``others``."""
+        return self._answers(READ, image, {}, best, generation)
 
     def generate(self, image: Picture | Sequence[Picture], instruction: str | Sequence[str], *, best: int = 1, **generation: Any
                  ) -> Answer | list[Answer]:

@@ -58,7 +58,7 @@ def add_parser(subparsers) -> None:
 # Options of tasks that are often given anew for an evaluation.
 TASK_OPTIONS = ("selected_cols", "bpe_dir", "bpe", "patch_image_size", "num_bins", "max_image_size", "max_src_length",
                 "max_tgt_length", "prompt_type", "ans2label_file", "ans2label_dict", "valid_batch_size", "max_object_length", "val_inference_type", "add_object",
-                "add_caption", "unconstrained_training", "imagenet_default_mean_and_std", *DRAWING_OPTIONS)
+                "add_caption", "is_document", "unconstrained_training", "imagenet_default_mean_and_std", *DRAWING_OPTIONS)
 
 
 def _add_task(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +80,7 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
                        help="the same as --val-inference-type beamsearch")
     for flag, text in (
         ("--add-object", "name the picture's objects in the question"), ("--add-caption", "give the picture's caption"),
+        ("--is-document", "text recognition: pictures are long lines of a document"),
         ("--unconstrained-training", "the model was trained without a set of answers"),
         ("--imagenet-default-mean-and-std", "normalise images by ImageNet's mean and std"),
     ):

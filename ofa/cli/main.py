@@ -1,4 +1,4 @@
-"""``ofa``: the command a person types. Each module of ``ofa.cli`` adds its own sub-command."""
+"""``ofa``: the command a person types. Each module of ``ofa.cli`` with an ``add_parser`` adds its own sub-command."""
 
 import argparse
 import importlib
@@ -17,7 +17,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ofa-fairseq {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for module in sorted(info.name for info in pkgutil.iter_modules(ofa.cli.__path__) if info.name != "main"):
-        importlib.import_module(f"ofa.cli.{module}").add_parser(subparsers)
+        command = importlib.import_module(f"ofa.cli.{module}")
+        if hasattr(command, "add_parser"):
+            command.add_parser(subparsers)
     return parser
 
 

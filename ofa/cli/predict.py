@@ -18,6 +18,7 @@ examples:
   ofa predict checkpoint_best.pt photos/                                     captions of every image
   ofa predict checkpoint_best.pt dog.jpg --question "what color is the sofa?"
   ofa predict checkpoint_best.pt dog.jpg --text "the left cushion" --draw drawn/
+  ofa predict checkpoint_best.pt signs/ --task read                          the text on every image
   ofa predict checkpoint_best.pt requests.jsonl --out replies.jsonl
 
 A line of a .jsonl file: {"image": "a.jpg", "question": "what is it?", "region": [3, 4, 90, 80]}; paths are as seen from
@@ -32,7 +33,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument("input", help="an image, a folder of images, or a .jsonl file")
     ask = parser.add_argument_group("what to ask (a line of a .jsonl file goes before it)")
-    ask.add_argument("--task", help="caption, answer, ground, entails or generate; default: what the words below are for, or caption")
+    ask.add_argument("--task", help="caption, answer, ground, entails, read or generate; default: what the words below are for, or caption")
     ask.add_argument("--question", metavar="TEXT", help="answer it")
     ask.add_argument("--region", metavar="X0,Y0,X1,Y1", help="the question is about this box, pixels")
     ask.add_argument("--text", metavar="TEXT", help="find the region that it describes")

@@ -9,6 +9,7 @@ logger = logging.getLogger(__name__)
 
 def add_parser(subparsers) -> None:
     from ofa.cli.picture_world import add_picture_world
+    from ofa.cli.prepare_ocr import add_ocr, add_sign_world
 
     parser = subparsers.add_parser("prepare", help="write training files (TSV with embedded pictures)",
                                    description="Write training files. An interrupted call is continued by the same call.")
@@ -19,9 +20,11 @@ def add_parser(subparsers) -> None:
         _add_refer(kinds, kind, title)
     _add_snli_ve(kinds)
     _add_imagenet(kinds)
+    add_ocr(kinds)
     for kind in ("csv", "jsonl"):
         _add_own_table(kinds, kind)
     add_picture_world(kinds)
+    add_sign_world(kinds)
 
 
 def _new(kinds, kind: str, help: str, writes: str, example: str, run) -> argparse.ArgumentParser:
@@ -124,7 +127,7 @@ def _add_own_table(kinds, kind: str) -> None:
     needs = "; ".join(f"{task}: {', '.join(fields.needs)}" for task, fields in FIELDS.items())
     parser = _new(
         kinds, kind, f"your own data: a {kind.upper()} file that names pictures",
-        "the files of the task: caption_*.tsv, vqa_*.tsv, refcoco_*.tsv, snli_ve_*.tsv or image_classify_*.tsv",
+        "the files of the task: caption_*.tsv, vqa_*.tsv, refcoco_*.tsv, snli_ve_*.tsv, image_classify_*.tsv or ocr_*.tsv",
         f"ofa prepare {kind} photos.{kind} --task vqa_gen --images photos --columns image=file answer=reply "
         f"--val-fraction 0.1 --out data/photos. Columns that a task needs - {needs}", prepare_own_table)
     parser.add_argument("files", nargs="+", metavar="FILE", help="one entry per row" if kind == "csv" else "one object per line")

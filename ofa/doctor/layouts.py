@@ -46,7 +46,7 @@ LAYOUTS = {
                       labels=NLI),
     "image_classify": Layout({"image": "image", "label": "class"}, "0,2", 128),
     "image_gen": Layout({"id": "id", "text": "source", "code": "codes"}, "0,2,1", 64, 1024, codes=1024),
-    "ocr": Layout({"id": "id", "image": "image", "text": "target"}, "0,1,2", max_tgt=64),
+    "ocr": Layout({"id": "id", "image": "image", "text": "reading"}, "0,1,2", max_tgt=64),
     "gigaword": Layout({"source": "source", "target": "target"}, "0,1", 512, 64),
     "cola": _one_text("1,2"),
     "sst2": _one_text("0,1"),

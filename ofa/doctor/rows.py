@@ -11,7 +11,7 @@ from ofa.errors import UserError
 
 WHOLE_ROW = -1
 BOX_KINDS = ("box", "detections")
-PREDICTED = ("answers", "caption", "class", "label", "target")  # kinds of columns that evaluation can do without
+PREDICTED = ("answers", "caption", "class", "label", "reading", "target")  # kinds of columns that evaluation can do without
 
 PICTURE = Rule("picture", "a whole picture", None, "export it again, or remove the row")
 PICTURE_SIDE = Rule("picture-size", "a square picture of the right size", None,

@@ -1,9 +1,11 @@
 """Rules of answers and of texts: sources, targets, captions, questions, phrases."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
-from ofa.doctor.rule import QUOTED, Rule, Settings, shown, too_long, unquote
+from ofa.doctor.rule import QUOTED, Rule, Settings, empty, shown, too_long, unquote
+from ofa.recognised_text import CHINESE, plain_text
 from ofa.text import CONFIDENCE, JOIN, clean_phrase, clean_question, remove_punctuation
 
 # -------------------------------------------------------------------------------------------- answers
@@ -84,6 +86,18 @@ def _long_target(cell: str, settings: Settings) -> str:
     return too_long(cell, settings.max_tgt)
 
 
+def _long_reading(cell: str, settings: Settings) -> str:
+    """Of Chinese texts characters are counted."""
+    if not CHINESE.search(cell):
+        return too_long(cell, settings.max_tgt)
+    count = len(plain_text(cell))
+    return f"{count} characters, of which {settings.max_tgt} are kept" if count > settings.max_tgt else ""
+
+
+def _unknown_reading(cell: str, settings: Settings) -> str:
+    return _unknown_pieces(plain_text(cell), settings) if settings.bpe_dir else ""
+
+
 def _no_words(cell: str, settings: Settings) -> str:
     if cell[:1].isalnum() or any(remove_punctuation(caption) for caption in cell.split(JOIN)):
         return ""
@@ -140,4 +154,6 @@ TEXT_RULES: dict[str, tuple[Rule, ...]] = {
     "phrase": _text(_cut(partial(_long_source, clean=clean_phrase), "src")),
     "source": _text(_cut(_long_source, "src")),
     "target": _text(_cut(_long_target, "tgt")),
+    "reading": (TEXT_QUOTED, Rule("text-empty", "the text on the picture", empty, EMPTY_TEXT.fix), _cut(_long_reading, "tgt"),
+                replace(UNKNOWN, check=_unknown_reading)),
 }

@@ -85,6 +85,10 @@ def _class_row(entry: Entry, box_format: str) -> tuple[str, ...]:
     return IMAGE, words, words  # the number of the label is filled in when all are known
 
 
+def _reading_row(entry: Entry, box_format: str) -> tuple[str, ...]:
+    return entry.uniq_id, IMAGE, _needed(entry, "text")
+
+
 @dataclass(frozen=True)
 class OwnTask:
     """Columns that a task needs and may have, the file it makes, an entry's row, and which column has answers."""
@@ -103,6 +107,7 @@ FIELDS = {
     "refcoco": OwnTask(("image", "text", "box"), CORNERS, "refcoco_{}.tsv", _grounding_row),
     "snli_ve": OwnTask(("image", "hypothesis", "label"), ("caption",), "snli_ve_{}.tsv", _entailment_row),
     "image_classify": OwnTask(("image", "label"), (), "image_classify_{}.tsv", _class_row),
+    "ocr": OwnTask(("image", "text"), (), "ocr_{}.tsv", _reading_row),
 }
 
 

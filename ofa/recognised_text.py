@@ -1,0 +1,57 @@
+"""Texts that are read off pictures: what is learned, what is compared, what is written.
+
+    "ＳＴＯＰ  Sign"  -> "stop  sign"       compatibility characters, full-width letters and digits become plain ones (NFKC)
+    "開門時間ABC"     -> "开门时间abc"      traditional Chinese becomes simplified
+"""
+
+import functools
+import re
+import unicodedata
+import warnings
+
+from ofa.errors import UserError
+
+CHINESE = re.compile("[\u2e80-\u303f\u3100-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
+
+
+def plain_text(text: str) -> str:
+    """Simplified characters, NFKC, lower case; blanks stay as they are."""
+    return unicodedata.normalize("NFKC", simplified(text)).lower()
+
+
+def simplified(text: str) -> str:
+    """Traditional Chinese characters and words in simplified ones."""
+    return text if text.isascii() else converter()(text, "zh-hans")
+
+
+@functools.cache
+def converter():
+    """``zhconv.convert``; read when the first text needs it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on how zhconv finds its table
+            from zhconv import convert
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"texts that are not plain ASCII need zhconv, found no module {error.name}; run: pip install zhconv 'setuptools<81'"
+        ) from None
+    return convert
+
+
+def learned_text(text: str, length: int, language: str) -> str:
+    """The text as a target, cut to ``length``: words, one blank between them; of Chinese characters.
+
+    Args: language: "zh" counts characters, everything else words, as in the release.
+    """
+    plain = plain_text(text)
+    return plain[:length].strip() if language == "zh" else " ".join(plain.split()[:length])
+
+
+def without_blanks(text: str) -> str:
+    """What is compared, as in the release: a Chinese vocabulary does not know where blanks were."""
+    return "".join(text.split())
+
+
+def written_text(text: str) -> str:
+    """A prediction as it is written: blanks go where there are Chinese characters, ``"你 好"`` -> ``"你好"``."""
+    return without_blanks(text) if CHINESE.search(text) else text

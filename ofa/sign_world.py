@@ -1,0 +1,162 @@
+"""The sign world: small synthetic pictures of made-up words, from which OFA learns to read in minutes.
+
+A word is a row of letters drawn by chance, so nothing but the picture tells what comes next. Words of validation and test occur in
+no training picture. Everything about a picture is a function of ``(seed, split, index)`` and the world's settings; the letters
+are those of the font that Pillow brings along, so no file is needed.
+
+    >>> sign = make_sign(World(), "train", 0)
+    >>> sign.text, render(sign, World()).size
+    ('i8fv', (96, 32))
+"""
+
+import base64
+import functools
+import io
+import random
+import string
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ofa.errors import UserError
+
+TENTHS = {"test": (0,), "val": (1,), "train": tuple(range(2, 10))}  # of all words, by a number made of the word
+TRIES = 10000  # words drawn before a split is called empty
+OVERSAMPLING = 4  # letters are drawn this much larger and reduced, which smooths their edges
+FONT_SIZE = 100  # pixels, before a word is brought to its size
+MARGIN = 0.06  # free space on each side, as a part of the picture's height
+TURN = 3.0  # degrees by which a word may be turned
+CONTRAST = 90  # grey levels between letters and background at least
+
+
+@dataclass(frozen=True)
+class World:
+    """Settings of a world.
+
+    Args: width, height: of the pictures, pixels. letters: that words are made of. shortest, longest: letters of a word.
+        plain: black on white, as large as it fits, in the middle, not turned: learned much sooner.
+    """
+
+    seed: int = 1
+    width: int = 96
+    height: int = 32
+    letters: str = string.ascii_lowercase + string.digits
+    shortest: int = 3
+    longest: int = 6
+    plain: bool = False
+
+    def __post_init__(self):
+        if not set(self.letters) <= set(string.ascii_lowercase + string.digits):
+            raise UserError(f"--letters {self.letters}: expects small letters a to z and digits, which is what the texts are learned in")
+        if not 1 <= self.shortest <= self.longest:
+            raise UserError(f"--shortest {self.shortest}, --longest {self.longest}: expects 1 <= shortest <= longest")
+        if min(self.width, self.height) < 8:
+            raise UserError(f"{self.width} x {self.height} pixels: expects pictures of 8 pixels at least, smaller letters cannot be read")
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A word and how it looks.
+
+    Args:
+        ink, paper: RGB of letters and background. size: of the word, as a part of the largest that fits (0 to 1).
+        place: of the word in the free space, from left and from top (0 to 1). turn: degrees, to the left.
+        noise_seed: of the background's grain.
+    """
+
+    sign_id: str
+    text: str
+    ink: tuple[int, int, int]
+    paper: tuple[int, int, int]
+    size: float
+    place: tuple[float, float]
+    turn: float
+    noise_seed: int
+
+
+def make_sign(world: World, split: str, index: int) -> Sign:
+    """Sign ``index`` of an endless split. Raises: UserError if the letters make no word for the split."""
+    rng = random.Random(f"sign world/{world.seed}/{split}/{index}")
+    text = _word(world, split, rng)
+    noise_seed = rng.randrange(2**31)
+    if world.plain:
+        return Sign(f"{split}_{index}", text, (0, 0, 0), (255, 255, 255), 1.0, (0.5, 0.5), 0.0, noise_seed)
+    paper, ink = _colours(rng)
+    return Sign(f"{split}_{index}", text, ink, paper, round(rng.uniform(0.8, 1.0), 3), (round(rng.random(), 3), round(rng.random(), 3)),
+                round(rng.uniform(-TURN, TURN), 2), noise_seed)  # fmt: skip
+
+
+def split_of(word: str) -> str:
+    """The split that a word belongs to, whatever the seed."""
+    tenth = zlib.crc32(word.encode()) % 10
+    return next(split for split, tenths in TENTHS.items() if tenth in tenths)
+
+
+def _word(world: World, split: str, rng: random.Random) -> str:
+    for _ in range(TRIES):
+        word = "".join(rng.choices(world.letters, k=rng.randint(world.shortest, world.longest)))
+        if split_of(word) == split:
+            return word
+    raise UserError(f"--letters {world.letters}: expects letters enough for words of {world.shortest} to {world.longest} letters in every "
+                    f"split, found none for {split}; give more letters, or longer words")
+
+
+def _colours(rng: random.Random) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Paper and ink, one of them dark and one light."""
+    while True:
+        paper, ink = (tuple(rng.randrange(256) for _ in "rgb") for _ in range(2))
+        if abs(_grey(paper) - _grey(ink)) >= CONTRAST:
+            return paper, ink
+
+
+def _grey(rgb: tuple[int, ...]) -> float:
+    return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
+
+
+def make_split(world: World, split: str, count: int) -> Iterator[Sign]:
+    """The first ``count`` signs of a split."""
+    return (make_sign(world, split, index) for index in range(count))
+
+
+# ------------------------------------------------------------------------------------------- rendering
+
+
+def render(sign: Sign, world: World) -> Image.Image:
+    """The sign as an RGB picture."""
+    margin = round(MARGIN * world.height)
+    room = world.width - 2 * margin, world.height - 2 * margin
+    mask = letters(sign.text).rotate(sign.turn, Image.Resampling.BICUBIC, expand=True)
+    scale = sign.size * min(room[0] / mask.width, room[1] / mask.height)
+    width, height = (max(1, round(side * scale)) for side in mask.size)
+    mask = mask.resize((OVERSAMPLING * width, OVERSAMPLING * height), Image.Resampling.BICUBIC).reduce(OVERSAMPLING)
+    left, top = (margin + round(part * (free - side)) for part, free, side in zip(sign.place, room, (width, height)))
+    picture = Image.fromarray(_paper(sign, world))
+    picture.paste(sign.ink, (left, top), mask)
+    return picture
+
+
+@functools.lru_cache(maxsize=4096)
+def letters(text: str) -> Image.Image:
+    """Grey picture of a text, large, white on black, without any border."""
+    font = ImageFont.load_default(FONT_SIZE)
+    left, top, right, bottom = font.getbbox(text)
+    mask = Image.new("L", (right - left, bottom - top))
+    ImageDraw.Draw(mask).text((-left, -top), text, fill=255, font=font)
+    return mask
+
+
+def _paper(sign: Sign, world: World) -> np.ndarray:
+    """uint8[height, width, 3]: the background with a little grain."""
+    noise = np.random.RandomState(sign.noise_seed)  # the legacy generator's stream never changes
+    grain = noise.randint(-6, 7, size=(world.height, world.width, 1))
+    return (np.asarray(sign.paper) + grain).clip(0, 255).astype(np.uint8)
+
+
+def encode(sign: Sign, world: World) -> str:
+    """The picture as a PNG file in base64: small, and without the blur that JPEG gives to letters."""
+    buffer = io.BytesIO()
+    render(sign, world).save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
