@@ -16,6 +16,17 @@ def option(default, help: str, **metadata):
     """A field that describes itself. ``belongs_to="task"``: the task, not the model, declares the flag."""
     return field(default=default, metadata={"help": help, **metadata})
 
+# --lora-targets -> last part of the layer's name. "image" is the projection of image patches.
+LORA_TARGETS = {
+    "q": "q_proj",
+    "k": "k_proj",
+    "v": "v_proj",
+    "out": "out_proj",
+    "fc1": "fc1",
+    "fc2": "fc2",
+    "image": "image_proj",
+}
+
 
 @dataclass
 class ModelConfig:
@@ -123,6 +134,10 @@ class ModelConfig:
     adapter_dim: int = option(200, "width of the adapters' bottleneck")
     adapter_train_backbone: bool = option(False, "with --adapter, train everything but the token embedding")
     bitfit: bool = option(False, "train only the biases of layer norms and feed-forward layers")
+    lora_rank: int = option(0, "rank of what linear layers learn beside their weight; trains alone (0: no LoRA)")
+    lora_alpha: float = option(16.0, "what LoRA adds is scaled by this / rank")
+    lora_targets: str = option("q,v", "linear layers with LoRA: some of q,k,v,out,fc1,fc2,image")
+    lora_dropout: float = option(0.0, "dropout of the input of LoRA")
     freeze_encoder_embedding: bool = option(False, "do not train the encoder's token embedding")
     freeze_decoder_embedding: bool = option(False, "do not train the decoder's token embedding")
 
@@ -157,12 +172,43 @@ class ModelConfig:
                 f"--decoder-embed-dim {self.decoder_embed_dim} must equal --encoder-embed-dim {width}: "
                 "both sides share the position vectors"
             )
+        self.check_lora()
         for side, heads in (
             ("encoder", self.encoder_attention_heads),
             ("decoder", self.decoder_attention_heads),
         ):
             if width % heads:
                 raise UserError(f"--{side}-attention-heads {heads} must divide --{side}-embed-dim {width}")
+
+    def check_lora(self) -> None:
+        """Raises: UserError if there is no such rank or target."""
+        unknown = [name for name in self.lora_target_names if name not in LORA_TARGETS]
+        if unknown or not self.lora_target_names:
+            raise UserError(
+                f"--lora-targets expects some of {','.join(LORA_TARGETS)}, found '{self.lora_targets}'"
+            )
+        if self.lora_rank < 0 or not 0 <= self.lora_dropout < 1:
+            raise UserError(
+                "--lora-rank expects at least 0 and --lora-dropout at least 0 and below 1, found "
+                f"{self.lora_rank} and {self.lora_dropout}"
+            )
+
+    @property
+    def lora_target_names(self) -> list[str]:
+        return [name.strip() for name in self.lora_targets.split(",") if name.strip()]
+
+    @property
+    def light_methods(self) -> list[str]:
+        """By which methods few parameters train and all others stay as they are; none in ordinary training."""
+        chosen = {
+            "prefix": self.encoder_prompt or self.decoder_prompt,
+            "bitfit": self.bitfit,
+            "lora": self.lora_rank > 0,
+        }
+        methods = [name for name, used in chosen.items() if used]
+        if self.adapter and (methods or not self.adapter_train_backbone):
+            methods.append("adapter")
+        return methods
 
     @classmethod
     def from_namespace(cls, namespace: Any, arch: Optional[str] = None) -> "ModelConfig":

@@ -5,6 +5,7 @@ Flags come from the fields of ``ModelConfig``; nothing about a flag is written t
 
 import argparse
 import logging
+from dataclasses import fields
 from typing import Any
 
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
@@ -90,6 +91,11 @@ def warn_of_flags_without_effect(args: Any) -> None:
         if value not in (None, default) and name not in warn_of_flags_without_effect.said:
             warn_of_flags_without_effect.said.add(name)
             logger.warning("--%s has no effect: %s", name.replace("_", "-"), reason)
+    lora = [field.name for field in fields(ModelConfig) if field.name.startswith("lora_")]
+    given = any(getattr(args, name, None) not in (None, getattr(ModelConfig, name)) for name in lora)
+    if given and not getattr(args, "lora_rank", None) and "lora" not in warn_of_flags_without_effect.said:
+        warn_of_flags_without_effect.said.add("lora")
+        logger.warning("--lora-alpha, --lora-targets and --lora-dropout have no effect without --lora-rank")
 
 
 warn_of_flags_without_effect.said = set()

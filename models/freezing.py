@@ -7,23 +7,32 @@ from torch import nn
 from ofa.models.ofa import OFA
 
 
+OF_METHOD: dict[str, Callable[[str], bool]] = {  # which parameters a method trains, by their names
+    "prefix": lambda name: "prompt_encoder" in name,
+    "adapter": lambda name: ".adapter." in name,
+    "bitfit": lambda name: name.endswith("bias") and ("layer_norm" in name or "fc" in name),
+    "lora": lambda name: ".lora_" in name,
+}
+HEADS = "classification_heads."
+
+
 def freeze(model: OFA) -> None:
-    """Prefix prompts and adapters train alone, BitFit trains biases alone, embeddings may be frozen.
+    """Prefix prompts, adapters, LoRA and the biases of BitFit train alone (or with each other); embeddings may be frozen.
 
     Call it before classification heads are registered: these always train.
     """
     config = model.config
-    prompts = config.encoder_prompt or config.decoder_prompt
-    if prompts or (config.adapter and not config.adapter_train_backbone):
-        train_only(model, lambda name: "prompt_encoder" in name or ".adapter." in name)
-    if config.bitfit:
-        train_only(model, lambda name: name.endswith("bias") and ("layer_norm" in name or "fc" in name))
+    if config.light_methods:
+        wanted = [OF_METHOD[method] for method in config.light_methods]
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(any(trains(name) for trains in wanted))
     if config.freeze_encoder_embedding or config.adapter:
         model.encoder.embed_tokens.weight.requires_grad_(False)
     if config.freeze_decoder_embedding or config.adapter:
         model.decoder.embed_tokens.weight.requires_grad_(False)
 
 
-def train_only(model: nn.Module, wanted: Callable[[str], bool]) -> None:
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(wanted(name))
+def tuned_names(model: nn.Module) -> set[str]:
+    """Names in the state dict of what a training changes when few parameters train: those and the heads."""
+    names = {name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter.requires_grad}
+    return names | {name for name in nn.Module.state_dict(model) if name.startswith(HEADS)}

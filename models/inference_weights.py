@@ -7,7 +7,9 @@ twice as long for the many rows of the encoder (benchmarks/README.md).
 Convolutions: a batch norm that no longer learns is a factor and a shift per channel, which the convolution
 before it takes over.
 
-Both are made anew for each batch, so changed weights are always seen, and are gone afterwards.
+LoRA: the two thin matrices are multiplied and added to the weight.
+
+All are made anew for each batch, so changed weights are always seen, and are gone afterwards.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ofa.models.lora import LoraLinear
 from ofa.models.resnet import FrozenBatchNorm
 
 MIN_ROWS = 4  # fewer rows gain nothing from another order
@@ -35,8 +38,9 @@ def inference_weights(models: Sequence[nn.Module]) -> Iterator[None]:
 
         if not torch.is_autocast_enabled("cpu"):
             for module in (module for model in models for module in model.modules()):
-                if can_pack(module):
-                    replace(module, PackedLinear(module))
+                plain = module.merged() if isinstance(module, LoraLinear) and on_cpu(module.weight) else module
+                if can_pack(plain):
+                    replace(module, PackedLinear(plain))
                 for convolution, norm in norms_behind_convolutions(module):
                     replace(convolution, folded(convolution, norm))
                     replace(norm, identity)

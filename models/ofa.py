@@ -14,6 +14,7 @@ from ofa.models.config import ModelConfig
 from ofa.models.decoder import Decoder
 from ofa.models.encoder import Encoder, EncoderOutput
 from ofa.models.heads import ClassificationHead
+from ofa.models.lora import add_lora
 from ofa.models.vit import VisionTransformer
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,17 @@ class OFA(nn.Module):
         self.decoder = Decoder(config, decoder_embed_tokens, pad)
         self.classification_heads = nn.ModuleDict()
         self.apply(partial(initialise, std=config.init_std))
+        if config.lora_rank:  # after all starting weights are drawn: they are those of a model without LoRA
+            add_lora(self, config)
+
+    def train(self, mode: bool = True) -> "OFA":
+        """As torch's; the statistics of a frozen image stem stay as they are."""
+        super().train(mode)
+        if self.config.light_methods:
+            for module in self.encoder.embed_images.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
 
     def forward(
         self,

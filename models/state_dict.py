@@ -27,6 +27,7 @@ POSITIONS = ("encoder.embed_positions.weight", "decoder.embed_positions.weight")
 ADDED = (
     ".adapter.",
     "_prompt_encoder.",
+    ".lora_",
     "num_batches_tracked",
 )  # may be absent: what fine-tuning adds, counters
 SWITCHES = {
@@ -35,6 +36,7 @@ SWITCHES = {
     ".ffn_layernorm.": "--scale-fc",
     ".w_resid": "--scale-resids",
     ".adapter.": "--adapter",
+    ".lora_": "--lora-rank and --lora-targets of its training (or merge it first: ofa checkpoint merge)",
     "encoder_prompt_encoder.": "--encoder-prompt",
     "decoder_prompt_encoder.": "--decoder-prompt",
 }

@@ -242,7 +242,8 @@ def official_state_dict(checkpoint: Mapping[str, Any], ema: bool = False) -> dic
     weights = {
         key.removeprefix("module."): value for key, value in state.items() if isinstance(value, torch.Tensor)
     }
-    if not any(key.startswith("encoder.") for key in weights):
+    light = "light_tuning" in checkpoint  # some weights only: of the decoder alone, perhaps
+    if not any(key.startswith(("encoder.", "decoder.", "classification_heads.") if light else "encoder.") for key in weights):
         raise UserError(
             "the checkpoint holds no OFA model: expected tensors named encoder.* under 'model', found "
             + (", ".join(list(map(str, state))[:5]) or "nothing")

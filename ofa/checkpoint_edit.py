@@ -1,4 +1,4 @@
-"""What one does with checkpoint files: describe them, average several, strip one down to its weights."""
+"""What one does with checkpoint files: describe them, average several, strip one to its weights, merge one with its base."""
 
 import argparse
 import re
@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ofa.atomic import replacing
-from ofa.checkpoint import load_checkpoint, official_state_dict
+from ofa.checkpoint import arguments, load_checkpoint, official_state_dict
 from ofa.errors import UserError
+from ofa.light_checkpoint import DOWN, ENTRY, base_of, complete, merge_lora
 
 EPOCH_OR_UPDATE = re.compile(r"checkpoint_?(\d+)(?:_(\d+))?\.pt")  # checkpoint3.pt, checkpoint_3_1500.pt
-CONFIGURATION = ("args", "cfg", "task_state")
+CONFIGURATION = ("args", "cfg", "task_state", ENTRY)
 
 
 def describe(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,6 +100,8 @@ def average(paths: Iterable[str | Path], ema: bool = False) -> dict[str, Any]:
         checkpoint = load_checkpoint(path)
         weights = weights_of(path, checkpoint, ema)
         check_same_model(names[0], sums, path, weights)
+        if last is not None and base_of(last).get("sha256") != base_of(checkpoint).get("sha256"):
+            raise UserError(f"{path}: expected the base of {names[0]}, found another; average checkpoints of one run")
         for name, tensor in weights.items():
             value = tensor.double() if tensor.is_floating_point() else tensor
             sums[name] = (
@@ -152,6 +155,27 @@ def strip(path: str | Path, ema: bool = False, trust: bool = False) -> dict[str,
     """
     checkpoint = load_checkpoint(path, trust=trust)
     return stripped(checkpoint, weights_of(str(path), checkpoint, ema))
+
+
+def merge(path: str | Path, base: str | Path | None = None, ema: bool = False) -> dict[str, Any]:
+    """A checkpoint that needs no base, of one of light tuning: as ``strip`` makes it, with the weights of the base.
+
+    What LoRA learned goes into the weights beside it, for a plain architecture; prompts and adapters stay modules.
+
+    Args: base: where the base is now; default: as recorded. ema: take the moving averages.
+    Raises: UserError if there is nothing to merge, or no such base.
+    """
+    checkpoint = complete(path, load_checkpoint(path), base)
+    weights = weights_of(str(path), checkpoint, ema)
+    if not base_of(checkpoint) and not any(name.endswith(DOWN) for name in weights):
+        raise UserError(f"{path}: expected tuned weights to merge with their base, found a checkpoint that holds all weights already")
+    kind = weights["encoder.embed_tokens.weight"].dtype
+    weights = {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    content = stripped(checkpoint, merge_lora(weights, float(arguments(checkpoint).get("lora_alpha", 0))))
+    content.pop(ENTRY, None)
+    model = content["cfg"]["model"]
+    (model if isinstance(model, dict) else vars(model))["lora_rank"] = 0
+    return content
 
 
 def stripped(checkpoint: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:

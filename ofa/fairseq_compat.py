@@ -20,8 +20,8 @@ from fairseq.tasks import TASK_REGISTRY
 from fairseq.trainer import Trainer
 from omegaconf import OmegaConf, open_dict
 
-from ofa.checkpoint import load_checkpoint
 from ofa.errors import UserError
+from ofa.light_checkpoint import load_complete
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +58,13 @@ def silence_known_warnings() -> None:
 def load_checkpoints_as_data() -> None:
     """Since torch 2.6 fairseq cannot read its own checkpoints (they hold an argparse.Namespace).
 
-    They are read by ``ofa.checkpoint`` instead, which rebuilds plain data and runs no code of the file.
+    They are read by ``ofa.checkpoint`` instead, which rebuilds plain data and runs no code of the file. Those that hold
+    tuned weights only are completed from their base; ``arg_overrides["base"]`` tells where it is.
     """
 
     def load_checkpoint_to_cpu(path, arg_overrides=None, load_on_all_ranks=False):
-        state = load_checkpoint(PathManager.get_local_path(path))
-        overrides = arg_overrides or {}
+        overrides = dict(arg_overrides or {})
+        state = load_complete(PathManager.get_local_path(path), overrides.pop("base", None))
         if state.get("args") is not None:
             for name, value in overrides.items():
                 setattr(state["args"], name, value)

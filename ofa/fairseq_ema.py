@@ -8,7 +8,9 @@ import dataclasses
 import functools
 import logging
 import types
-from typing import Callable
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Callable
 
 from fairseq import checkpoint_utils
 from fairseq.dataclass.configs import CheckpointConfig
@@ -39,12 +41,15 @@ def install() -> None:
     Trainer.load_checkpoint = start_as_flags_say(Trainer.load_checkpoint)
 
 
-def add_checkpoint_flags() -> None:
-    """Two more fields of fairseq's checkpoint options: on the command line and in every configuration."""
+def add_checkpoint_flags(added: Mapping[str, str] = FLAGS, kind: Any = bool, default: Any = False) -> None:
+    """More fields of fairseq's checkpoint options: on the command line and in every configuration.
+
+    Args: added: name -> help. kind, default: of their values.
+    """
     options = {field.name: field for field in dataclasses.fields(CheckpointConfig)}
-    for name, text in FLAGS.items():
-        options[name] = dataclasses.field(default=False, metadata={"help": text})
-        CheckpointConfig.__annotations__[name] = bool
+    for name, text in added.items():
+        options[name] = dataclasses.field(default=default, metadata={"help": text})
+        CheckpointConfig.__annotations__[name] = kind
     for name, field in options.items():
         if name in CheckpointConfig.__annotations__:
             setattr(CheckpointConfig, name, dataclasses.field(default=field.default, metadata=field.metadata))
@@ -60,18 +65,28 @@ def start_as_flags_say(load: Callable) -> Callable:
 
     @functools.wraps(load)
     def load_checkpoint(self, filename, *args, **kwargs):
-        read = checkpoint_utils.load_checkpoint_to_cpu
+        def arrange(state: dict) -> dict:
+            return arrange_weights(state, self.cfg, filename, getattr(self, "goes_on", False))
 
-        def load_checkpoint_to_cpu(*args, **kwargs):
-            return arrange_weights(read(*args, **kwargs), self.cfg, filename, getattr(self, "goes_on", False))
-
-        checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
-        try:
+        with changed_on_reading(arrange):
             return load(self, filename, *args, **kwargs)
-        finally:
-            checkpoint_utils.load_checkpoint_to_cpu = read
 
     return load_checkpoint
+
+
+@contextmanager
+def changed_on_reading(change: Callable[[dict], dict], **overrides: Any) -> Iterator[None]:
+    """Inside, checkpoints that fairseq reads are changed. Args: overrides: as of ``load_checkpoint_to_cpu``."""
+    read = checkpoint_utils.load_checkpoint_to_cpu
+
+    def load_checkpoint_to_cpu(path, arg_overrides=None, **kwargs):
+        return change(read(path, {**(arg_overrides or {}), **overrides}, **kwargs))
+
+    checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
+    try:
+        yield
+    finally:
+        checkpoint_utils.load_checkpoint_to_cpu = read
 
 
 def arrange_weights(state: dict, cfg, filename: str, goes_on: bool = False) -> dict:
@@ -98,7 +113,10 @@ def arrange_weights(state: dict, cfg, filename: str, goes_on: bool = False) -> d
 
 
 def average_every_tensor_once(step: Callable) -> Callable:
-    """EMA fails on integer tables, and decays a shared embedding once for each of its names."""
+    """EMA fails on integer tables, and decays a shared embedding once for each of its names.
+
+    What is frozen in light tuning (``ofa.fairseq_light``) is not averaged.
+    """
 
     @functools.wraps(step)
     def step_internal(self, new_model, updates=None):
@@ -107,7 +125,7 @@ def average_every_tensor_once(step: Callable) -> Callable:
         for name, tensor in new_model.state_dict().items():
             same = names.setdefault(tensor.data_ptr(), [])
             same.append(name)
-            if tensor.is_floating_point() and len(same) == 1:
+            if tensor.is_floating_point() and len(same) == 1 and (self.tuned is None or name in self.tuned):
                 state[name] = tensor
         step(self, types.SimpleNamespace(state_dict=lambda: state), updates)
         for first, *others in names.values():

@@ -12,6 +12,7 @@ from ofa import (
     fairseq_compat,
     fairseq_ema,
     fairseq_interrupt,
+    fairseq_light,
     fairseq_nonfinite,
     fairseq_position,
     fairseq_ranks,
@@ -25,7 +26,7 @@ from ofa import (
 def install_once() -> None:
     """How runs are saved, continued, interrupted and spread over processes."""
     for part in (
-        fairseq_saving, fairseq_resume, fairseq_position, fairseq_ema, fairseq_interrupt, fairseq_ranks,
+        fairseq_saving, fairseq_resume, fairseq_position, fairseq_light, fairseq_ema, fairseq_interrupt, fairseq_ranks,
         fairseq_nonfinite, fairseq_adam,
     ):
         part.install()

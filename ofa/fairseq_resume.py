@@ -24,6 +24,7 @@ from omegaconf import open_dict
 from ofa.errors import UserError
 from ofa.fairseq_compat import DEFAULT_RESTORE_FILE
 from ofa.fairseq_saving import CHECKPOINTS
+from ofa.light_checkpoint import BaseNotFound
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ def choose(cfg) -> tuple[str, bool] | None:
     paths = candidates(cfg.save_dir)
     if not paths:
         return None
-    path, stored = first_readable(paths)
+    path, stored = first_readable(paths, getattr(cfg, "base", None))
     first_start = ("restore_file", *RESETS, *INITIAL_WEIGHTS)
     same = all((getattr(stored, name, None) or False) == (getattr(cfg, name, None) or False) for name in first_start)
     if cfg.restore_file != DEFAULT_RESTORE_FILE and not same:
@@ -122,13 +123,18 @@ def candidates(folder: str) -> list[str]:
     return [str(path) for path in ([last] if last.is_file() else []) + others]
 
 
-def first_readable(paths: list[str]) -> tuple[str, Any]:
-    """The first checkpoint that can be read whole, and the checkpoint options stored in it."""
+def first_readable(paths: list[str], base: str | None = None) -> tuple[str, Any]:
+    """The first checkpoint that can be read whole, and the checkpoint options stored in it.
+
+    Args: base: where the base of checkpoints of light tuning is now.
+    """
     damages = []
     for path in paths:
         try:
             check_sums(path)
-            state = checkpoint_utils.load_checkpoint_to_cpu(path)
+            state = checkpoint_utils.load_checkpoint_to_cpu(path, {"base": base})
+        except BaseNotFound:
+            raise  # no damage: an older checkpoint needs the same file
         except UserError as error:
             damages.append(str(error))
             logger.warning("skipping a damaged checkpoint: %s", error)

@@ -65,13 +65,14 @@ class OFA:
 
     @classmethod
     def load(cls, checkpoint: str | Path, bpe_dir: str | Path | None = None, *, device: str | None = None, precision: str = "fp32",
-             ema: bool = False, batch_size: int = 16, **overrides: Any) -> "OFA":
+             ema: bool = False, base: str | Path | None = None, batch_size: int = 16, **overrides: Any) -> "OFA":
         """A model from a checkpoint file of this project or of the release.
 
         Args:
             bpe_dir: vocabulary folder; default: the one of the training, as the checkpoint names it.
             device: ``cpu``, ``cuda`` or None for a GPU if there is one. precision: fp32, fp16 or bf16.
             ema: take the averaged weights.
+            base: of a checkpoint that holds tuned weights only: where its base is now; default: as it names it.
             overrides: other stored options to replace, e.g. ``patch_image_size=384, ans2label_file="answers.json"``.
         Raises: UserError if the checkpoint or the folder cannot be read or do not fit together.
         """
@@ -80,7 +81,7 @@ class OFA:
         ofa.register_fairseq_plugin()
         from ofa.fairseq_predicting import LoadedCheckpoint
 
-        given = {**NOT_WHILE_EVALUATING, **overrides}
+        given = {**NOT_WHILE_EVALUATING, **overrides, "base": base and str(base)}
         if bpe_dir is not None:
             given |= {"bpe_dir": str(bpe_dir), "bpe": None}
         return cls(LoadedCheckpoint(str(checkpoint), given, ema), choose_device(device), PRECISIONS[precision], batch_size)

@@ -21,7 +21,7 @@ GROUPS = {
 }
 # Where a run lies, what it prints and what it runs on; nothing of that is learned.
 SURROUNDINGS = frozenset(
-    "data save_dir restore_file finetune_from_model bpe_dir user_dir tensorboard_logdir wandb_project azureml_logging "
+    "data save_dir base restore_file finetune_from_model bpe_dir user_dir tensorboard_logdir wandb_project azureml_logging "
     "aim_repo aim_run_hash log_interval log_format log_file no_progress_bar device_id local_rank cpu tpu num_workers "
     "num_workers_valid data_buffer_size resnet_model_path keep_last_epochs keep_interval_updates "
     "keep_best_checkpoints no_epoch_checkpoints no_last_checkpoints no_save save_interval save_interval_updates "

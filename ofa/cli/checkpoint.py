@@ -1,4 +1,4 @@
-"""``ofa checkpoint show | average | strip | diff``: look into checkpoint files and make smaller or better ones."""
+"""``ofa checkpoint show | average | strip | merge | diff``: look into checkpoint files and make smaller or better ones."""
 
 import argparse
 import json
@@ -10,13 +10,14 @@ from ofa.errors import UserError
 
 def add_parser(subparsers) -> None:
     """Add ``checkpoint`` to the commands of ``ofa``."""
-    parser = subparsers.add_parser("checkpoint", help="show, average, strip or compare checkpoints")
+    parser = subparsers.add_parser("checkpoint", help="show, average, strip, merge or compare checkpoints")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
 
     show = actions.add_parser("show", help="model, training state, sizes and settings of a checkpoint")
     show.add_argument("file", metavar="FILE")
     show.add_argument("--config", action="store_true", help="also every setting it was trained with")
     show.add_argument("--tensors", action="store_true", help="also name, shape and type of every tensor")
+    add_base(show)
     show.set_defaults(run=run_show)
 
     average = actions.add_parser("average", help="one checkpoint with the mean weights of several")
@@ -38,6 +39,15 @@ def add_parser(subparsers) -> None:
     add_output(strip)
     strip.set_defaults(run=run_strip)
 
+    merge = actions.add_parser(
+        "merge", help="one file of tuned weights and their base (prompts, adapters, BitFit, LoRA)",
+        description="LoRA is added to plain weights; prompts and adapters stay modules of the model.",
+    )  # fmt: skip
+    merge.add_argument("file", metavar="LIGHT", help="checkpoint that holds tuned weights only")
+    add_base(merge)
+    add_output(merge)
+    merge.set_defaults(run=run_merge)
+
     diff = actions.add_parser(
         "diff", help="compare the settings stored in a checkpoint with a recipe, or with another checkpoint",
         description="Prints the options that differ. Exit status: 0 none, 1 some.",
@@ -55,6 +65,10 @@ def add_parser(subparsers) -> None:
     diff.set_defaults(run=run_diff)
 
 
+def add_base(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base", metavar="FILE", help="of tuned weights: where their base is now, if it has moved")
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ema", action="store_true", help="take the moving averages as the weights")
     parser.add_argument("--out", required=True, metavar="FILE", help="checkpoint to write")
@@ -66,12 +80,14 @@ def run_show(arguments: argparse.Namespace) -> int:
     from ofa.checkpoint_edit import describe
     from ofa.training_settings import training_settings
 
+    from ofa.light_checkpoint import ENTRY, base_of, find_base
+
     checkpoint = load_checkpoint(arguments.file)
     facts, settings = describe(checkpoint), training_settings(checkpoint)
     print(f"{arguments.file}: {megabytes(Path(arguments.file).stat().st_size)}")
     rows = {
         "model": f"{settings.get('arch', 'unknown architecture')}, {facts['parameters']:,} parameters and buffers in "
-                 f"{facts['tensors']} tensors ({', '.join(facts['dtypes'])}), {facts['vocabulary']} vocabulary entries",
+                 f"{facts['tensors']} tensors ({', '.join(facts['dtypes'])}), {facts['vocabulary'] or 'no'} vocabulary entries",
         "task": settings.get("task", "not stored"),
         "training": training_line(facts, settings),
         "EMA": f"present, decay {settings.get('ema_decay')} ({', '.join(facts['ema'])})" if facts["ema"] else "none",
@@ -80,6 +96,11 @@ def run_show(arguments: argparse.Namespace) -> int:
             for part, key in (("model", "model_bytes"), ("EMA", "ema_bytes"), ("optimizer", "optimizer_bytes"))
         ),
     }  # fmt: skip
+    base = base_of(checkpoint)
+    if base:
+        averaged = ", its averaged weights" if base.get("ema") else ""
+        rows["tuned by"] = ", ".join(checkpoint[ENTRY].get("methods") or ["?"]) + "; all other weights are those of its base"
+        rows["base"] = f"{base['path']}, sha256 {base['sha256']}{averaged}"
     for title, text in rows.items():
         print(f"  {title:<10}{text}")
     if arguments.config:
@@ -87,6 +108,8 @@ def run_show(arguments: argparse.Namespace) -> int:
     if arguments.tensors:
         for name, tensor in official_state_dict(checkpoint).items():
             print(f"  {name}  {list(tensor.shape)}  {str(tensor.dtype).removeprefix('torch.')}")
+    if base:
+        print(f"  base found: {find_base(arguments.file, checkpoint, arguments.base)}")
     return 0
 
 
@@ -133,6 +156,15 @@ def run_strip(arguments: argparse.Namespace) -> int:
     write_checkpoint(content, arguments.out)
     after = Path(arguments.out).stat().st_size
     print(f"{arguments.out}: {megabytes(after)}, {arguments.file} was {megabytes(before)}")
+    return 0
+
+
+def run_merge(arguments: argparse.Namespace) -> int:
+    from ofa.checkpoint_edit import merge, write_checkpoint
+
+    refuse_existing(arguments)
+    write_checkpoint(merge(arguments.file, arguments.base, arguments.ema), arguments.out)
+    print(f"{arguments.out}: {megabytes(Path(arguments.out).stat().st_size)}, needs no base")
     return 0
 
 

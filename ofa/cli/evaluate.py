@@ -32,6 +32,8 @@ def add_parser(subparsers) -> None:
     what.add_argument("data", nargs="?", help="TSV file; of a comma separated list the last one is evaluated")
     what.add_argument("--images", metavar="DIR", help="instead of a TSV: caption every image file of a folder")
     what.add_argument("--path", required=True, metavar="FILE", help="checkpoint; several separated by : are an ensemble")
+    what.add_argument("--base", metavar="FILE", help="of a checkpoint that holds tuned weights only: where its base is now, if it "
+                                                     "has moved")
     what.add_argument("--task", help="default: the checkpoint's")
     what.add_argument("--selected-cols", metavar="N,N,...", help="columns in the order the task names them")
     what.add_argument("--bpe-dir", metavar="DIR", help="vocabulary folder, if it has moved since training")
@@ -162,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
 
     started = time.monotonic()
     _check(args)
-    given = {name: getattr(args, name) for name in TASK_OPTIONS if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in ("base", *TASK_OPTIONS) if getattr(args, name) is not None}
     evaluation = evaluate(EvaluationOptions(
         paths=args.path.split(":"), data=args.data, images=args.images, task=args.task, subset=args.gen_subset,
         results=args.results_path, overrides={**args.overrides, **given},

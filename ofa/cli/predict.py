@@ -52,6 +52,7 @@ def add_parser(subparsers) -> None:
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model and machine")
+    group.add_argument("--base", metavar="FILE", help="of a checkpoint that holds tuned weights only: its base, if it has moved")
     group.add_argument("--bpe-dir", metavar="DIR", help="vocabulary folder, if it has moved since training")
     group.add_argument("--ans2label-file", metavar="FILE", help="set of answers, if it has moved since training")
     group.add_argument("--ema-eval", action="store_true", help="take the averaged weights (EMA) of the checkpoint")
@@ -97,7 +98,7 @@ def load(args: argparse.Namespace):
 
     overrides = {"ans2label_file": args.ans2label_file} if args.ans2label_file else {}
     return OFA.load(args.checkpoint, args.bpe_dir, device="cpu" if args.cpu else None, precision=args.precision, ema=args.ema_eval,
-                    batch_size=args.batch_size, **overrides)
+                    base=args.base, batch_size=args.batch_size, **overrides)
 
 
 def lines(model, requests: Sequence[Any], args: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -52,11 +52,12 @@ def check_vocabulary(folder: str) -> FileReport:
 
 def check_checkpoint(path: str, bpe_dir: str | None = None) -> FileReport:
     """A checkpoint: whole, harmless, finite, and as large as the vocabulary."""
-    from ofa.checkpoint import arguments, load_checkpoint, official_state_dict
+    from ofa.checkpoint import arguments, official_state_dict
+    from ofa.light_checkpoint import load_complete
 
     report = FileReport(path, "checkpoint")
     try:
-        checkpoint = load_checkpoint(path)
+        checkpoint = load_complete(path)
         weights = official_state_dict(checkpoint)
     except UserError as error:
         report.add(Finding.of(CHECKPOINT, str(error).removeprefix(f"{path}: ")))
