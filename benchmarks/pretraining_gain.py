@@ -29,29 +29,43 @@ TASKS = {
 }  # fmt: skip
 
 
+def training(args: argparse.Namespace, name: str, seed: int, lr: str) -> list[str]:
+    """What ``launch.sh train`` is told for finetuning on a task."""
+    task, train, _, columns, flags, _, _ = TASKS[name]
+    return [str(args.demo / "world" / train), f"--task={task}", "--disable-validation", f"--selected-cols={columns}",
+            *(flag.format(world=args.demo / "world") for flag in flags), "--arch=ofa_nano", f"--bpe-dir={args.demo / 'vocab'}", "--cpu",
+            "--criterion=adjust_label_smoothed_cross_entropy", "--label-smoothing=0.0", "--dropout=0.0", "--adam-betas=(0.9,0.98)",
+            f"--lr={lr}", "--warmup-ratio=0.1", f"--max-update={args.updates}", f"--total-num-update={args.updates}",
+            f"--code-dict-size={args.codes}", "--num-bins=32", "--image-bucket-size=8", "--token-bucket-size=32", "--patch-image-size=64",
+            "--code-image-size=32", "--max-src-length=40", "--max-tgt-length=20", "--no-epoch-checkpoints", f"--seed={seed}"]  # fmt: skip
+
+
+def evaluation(args: argparse.Namespace, name: str, checkpoint: Path, results: Path) -> list[str]:
+    """What ``ofa`` is told for scoring a checkpoint on unseen scenes."""
+    _, _, test, _, _, asked, _ = TASKS[name]
+    return ["evaluate", str(args.demo / "world" / test), "--path", str(checkpoint), "--bpe-dir", str(args.demo / "vocab"), "--cpu",
+            "--batch-size", "50", "--results-path", str(results), *asked]  # fmt: skip
+
+
+def score_of(name: str, results: Path) -> float:
+    return json.loads((results / "test_scores.json").read_text())["scores"][TASKS[name][-1]]
+
+
 def finetune(args: argparse.Namespace, name: str, start: str, seed: int) -> float:
     """The score of one finetuning. Args: start: a checkpoint, or ``none``."""
-    task, train, test, columns, flags, asked, score = TASKS[name]
-    world, vocabulary = args.demo / "world", args.demo / "vocab"
     folder = args.folder / f"{name}_{'scratch' if start == 'none' else 'pretrained'}_seed{seed}"
-    scores = folder / "results" / "test_scores.json"
-    if not scores.is_file():
+    results = folder / "results"
+    if not (results / "test_scores.json").is_file():
         processes = 1 if (os.cpu_count() or 1) < 2 else 2
         environment = {**os.environ, "SAVE_DIR": str(folder), "RESTORE": start, "OMP_NUM_THREADS": "1", "NPROC": str(processes),
                        "BATCH": str(args.batch), "EFFECTIVE_BATCH": str(2 * args.batch), "NUM_WORKERS": "0"}
-        command = ["bash", str(ROOT / "run_scripts" / "launch.sh"), "train", str(world / train), f"--task={task}", "--disable-validation",
-                   f"--selected-cols={columns}", *(flag.format(world=world) for flag in flags), "--arch=ofa_nano", f"--bpe-dir={vocabulary}", "--cpu",
-                   "--criterion=adjust_label_smoothed_cross_entropy", "--label-smoothing=0.0", "--dropout=0.0", "--adam-betas=(0.9,0.98)",
-                   f"--lr={args.lr}", "--warmup-ratio=0.1", f"--max-update={args.updates}", f"--total-num-update={args.updates}",
-                   f"--code-dict-size={args.codes}", "--num-bins=32", "--image-bucket-size=8", "--token-bucket-size=32", "--patch-image-size=64",
-                   "--code-image-size=32", "--max-src-length=40", "--max-tgt-length=20", "--no-epoch-checkpoints", f"--seed={seed}"]  # fmt: skip
+        command = ["bash", str(ROOT / "run_scripts" / "launch.sh"), "train", *training(args, name, seed, args.lr)]
         subprocess.run(command, env=environment, check=True, stdout=sys.stderr)
-        evaluate = [sys.executable, "-m", "ofa", "evaluate", str(world / test), "--path", str(folder / "checkpoint_last.pt"), "--bpe-dir",
-                    str(vocabulary), "--cpu", "--batch-size", "50", "--results-path", str(folder / "results"), *asked]
-        subprocess.run(evaluate, check=True, stdout=sys.stderr, cwd=ROOT)
+        asked = evaluation(args, name, folder / "checkpoint_last.pt", results)
+        subprocess.run([sys.executable, "-m", "ofa", *asked], check=True, stdout=sys.stderr, cwd=ROOT)
         for file in folder.glob("checkpoint*.pt"):  # some 20 MB each
             file.unlink()
-    return json.loads(scores.read_text())["scores"][score]
+    return score_of(name, results)
 
 
 def spread(values: list[float]) -> str:

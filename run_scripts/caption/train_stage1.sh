@@ -3,7 +3,8 @@
 # Needs:     DATA_DIR with caption_stage1_train.tsv and caption_val.tsv, the BPE folder, the pretrained checkpoint.
 # Command:   SIZE=base bash run_scripts/caption/train_stage1.sh [any fairseq flag]
 # Batch:     128 captions per update (8 per process; --update-freq follows the number of processes).
-# Settings:  SIZE [large] DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of launch.sh
+# Settings:  SIZE [large]; TUNING=prefix, adapter, bitfit or lora to train few parameters (tuning.sh; 1024 captions per
+#            update); DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of launch.sh
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
@@ -15,7 +16,8 @@ case $SIZE in  # epochs and start of --drop-worst-ratio: the released scripts fo
     nano) EPOCHS=20 DROP_WORST_AFTER=6000 ;;
     *) echo "SIZE expects nano, tiny, medium, base, large or huge; found '$SIZE'" >&2; exit 2 ;;
 esac
-export RESTORE=${RESTORE:-$ROOT/checkpoints/ofa_$SIZE.pt} SAVE_DIR=${SAVE_DIR:-$ROOT/runs/caption_stage1_$SIZE}
+source "$HERE/../tuning.sh"
+export RESTORE=${RESTORE:-$ROOT/checkpoints/ofa_$SIZE.pt} SAVE_DIR=${SAVE_DIR:-$ROOT/runs/caption_stage1_$SIZE$KIND}
 FREEZE=(--freeze-encoder-embedding --freeze-decoder-embedding)
 [ "$RESTORE" != none ] || FREEZE=()  # random embeddings have to learn
 export BATCH=${BATCH:-8} EFFECTIVE_BATCH=${EFFECTIVE_BATCH:-128}
@@ -27,7 +29,7 @@ exec bash "$HERE/../launch.sh" train \
     --lr=1e-5 --max-epoch=$EPOCHS --warmup-ratio=0.06 \
     --encoder-drop-path-rate=0.1 --decoder-drop-path-rate=0.1 \
     "${FREEZE[@]}" \
-    --patch-image-size=480 --max-src-length=80 --max-tgt-length=20 \
+    --patch-image-size=480 "${FEW[@]}" "${LONG[@]}" --max-src-length=80 --max-tgt-length=20 \
     --eval-cider --eval-args='{"beam":5,"max_len_b":16,"no_repeat_ngram_size":3}' \
     --best-checkpoint-metric=cider --maximize-best-checkpoint-metric \
     --no-epoch-checkpoints --keep-best-checkpoints=1 \

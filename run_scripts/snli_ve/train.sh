@@ -3,7 +3,8 @@
 # Needs:     DATA_DIR with snli_ve_train.tsv and snli_ve_dev.tsv, the BPE folder, the pretrained checkpoint.
 # Command:   SIZE=base bash run_scripts/snli_ve/train.sh [any fairseq flag]
 # Batch:     256 sentences per update (4 per process; --update-freq follows the number of processes).
-# Settings:  SIZE [large] DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of launch.sh
+# Settings:  SIZE [large]; TUNING=prefix, adapter, bitfit or lora to train few parameters (tuning.sh; 1024 sentences per
+#            update); DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of launch.sh
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
@@ -13,12 +14,13 @@ case $SIZE in  # the released scripts for base and large; their neighbours follo
     large | huge) LR=2e-5 EPOCHS=6 DROP=0.2 ;;
     *) echo "SIZE expects nano, tiny, medium, base, large or huge; found '$SIZE'" >&2; exit 2 ;;
 esac
-export RESTORE=${RESTORE:-$ROOT/checkpoints/ofa_$SIZE.pt} SAVE_DIR=${SAVE_DIR:-$ROOT/runs/snli_ve_$SIZE}
+source "$HERE/../tuning.sh"
+export RESTORE=${RESTORE:-$ROOT/checkpoints/ofa_$SIZE.pt} SAVE_DIR=${SAVE_DIR:-$ROOT/runs/snli_ve_$SIZE$KIND}
 export BATCH=${BATCH:-4} EFFECTIVE_BATCH=${EFFECTIVE_BATCH:-256}
 exec bash "$HERE/../launch.sh" train "${DATA:-$DATA_DIR/snli_ve_train.tsv,$DATA_DIR/snli_ve_dev.tsv}" \
     --task=snli_ve --arch="ofa_$SIZE" --bpe-dir="${BPE_DIR:-$ROOT/bpe/gpt2}" --selected-cols=0,2,3,4,5 \
     --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.0 --lr=$LR --max-epoch=$EPOCHS --warmup-ratio=0.06 \
     --encoder-drop-path-rate=$DROP --decoder-drop-path-rate=$DROP \
-    --patch-image-size=480 --max-src-length=80 --max-tgt-length=20 --add-caption --prompt-type=prev_output \
+    --patch-image-size=480 "${FEW[@]}" "${LONG[@]}" --max-src-length=80 --max-tgt-length=20 --add-caption --prompt-type=prev_output \
     --best-checkpoint-metric=snli_score --maximize-best-checkpoint-metric --keep-best-checkpoints=1 \
     --save-interval=1 --validate-interval=1 --save-interval-updates=500 --validate-interval-updates=500 "$@"

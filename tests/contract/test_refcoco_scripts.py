@@ -66,7 +66,7 @@ def test_zero_shot_takes_the_pretrained_checkpoint_at_its_size():
 
 @pytest.mark.parametrize(
     ("script", "setting", "value"),
-    [(TRAIN, "DATASET", "flickr"), (TRAIN, "SIZE", "giant"), (TRAIN, "LOSS", "focal"), (TRAIN, "TUNING", "lora"),
+    [(TRAIN, "DATASET", "flickr"), (TRAIN, "SIZE", "giant"), (TRAIN, "LOSS", "focal"), (TRAIN, "TUNING", "some"),
      (EVALUATE, "DATASET", "flickr"), (EVALUATE, "SPLIT", "testC"), (ZERO_SHOT, "SPLIT", "train")],
 )  # fmt: skip
 def test_an_unknown_dataset_size_or_split_is_one_message(script, setting, value):
