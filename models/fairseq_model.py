@@ -15,29 +15,11 @@ from ofa.errors import UserError
 from ofa.models.config import PRESETS, ModelConfig, add_flag, add_flags
 from ofa.models.freezing import freeze
 from ofa.models.ofa import OFA
+from ofa.models.released_options import ALWAYS_ON, SAME_WIDTH, WITHOUT_EFFECT
 from ofa.models.resnet import load_imagenet_weights
 from ofa.models.state_dict import adapt_state_dict, load_into
 
 logger = logging.getLogger(__name__)
-
-# Flags of the release that change nothing here: (name, default, type, why). Another value warns once.
-WITHOUT_EFFECT = (
-    ("encoder_embed_path", None, str, "embeddings are learned or come with the checkpoint"),
-    ("decoder_embed_path", None, str, "embeddings are learned or come with the checkpoint"),
-    ("no_token_positional_embeddings", False, bool, "positions are part of the attention"),
-    ("adaptive_input", False, bool, "the vocabulary has one table"),
-    ("adaptive_softmax_cutoff", None, str, "the vocabulary has one table"),
-    ("adaptive_softmax_dropout", 0.0, float, "the vocabulary has one table"),
-    ("tie_adaptive_weights", False, bool, "the vocabulary has one table"),
-    ("no_cross_attention", False, bool, "the decoder always attends to the encoder"),
-    ("cross_self_attention", False, bool, "the decoder attends to itself and to the encoder separately"),
-    ("quant_noise_pq", 0.0, float, "quantisation noise is not offered"),
-    ("quant_noise_pq_block_size", 8, int, "quantisation noise is not offered"),
-    ("quant_noise_scalar", 0.0, float, "quantisation noise is not offered"),
-    ("min_params_to_wrap", 100_000_000, int, "fully sharded training is not offered"),
-)
-ALWAYS_ON = ("encoder_learned_pos", "decoder_learned_pos")  # accepted; there are no other positions
-SAME_WIDTH = ("decoder_input_dim", "decoder_output_dim")  # accepted when equal to the width
 
 
 @register_model("ofa")

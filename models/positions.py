@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ofa.errors import UserError
 
 TOKEN_POSITIONS = 1024  # rows of the token bucket table, as in the released checkpoints
+CODE_PADDING = 769  # cells behind those of a target written as image codes; other projects have one less
 
 
 def token_buckets(bucket_size: int, num_positions: int = TOKEN_POSITIONS) -> Tensor:
@@ -95,7 +96,7 @@ def code_positions(code_image_size: int, bucket_size: int) -> Tensor:
     """
     side = code_image_size // 8
     return torch.cat(
-        [torch.zeros(1, dtype=torch.long), grid_positions(side, side, bucket_size), torch.full((769,), 1024)]
+        [torch.zeros(1, dtype=torch.long), grid_positions(side, side, bucket_size), torch.full((CODE_PADDING,), 1024)]
     )
 
 

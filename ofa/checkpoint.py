@@ -19,6 +19,7 @@ from typing import IO, Any, Mapping, Union
 
 import torch
 
+from ofa import safetensors_file
 from ofa.errors import UserError
 
 HARMLESS = {
@@ -71,20 +72,33 @@ class Settings:
         return id(self)
 
 
-def load_checkpoint(path: Union[str, pathlib.Path], trust: bool = False) -> dict[str, Any]:
-    """Read a ``.pt`` file onto the CPU.
+def load_checkpoint(
+    path: Union[str, pathlib.Path], trust: bool = False, mapped: bool = False
+) -> dict[str, Any]:
+    """Read a ``.pt`` file, or a safetensors file, onto the CPU.
 
-    Args: trust: unpickle without restrictions - this runs whatever code the file contains.
+    Args:
+        trust: unpickle without restrictions - this runs whatever code the file contains.
+        mapped: tensors stay in the file and come into memory as they are used (in safetensors files they always do).
     Raises: UserError if the file is missing, damaged, or names a class that is not plain data.
     """
     path = str(path)
     try:
         with open(path, "rb") as file:
+            start = file.read(9)
+            file.seek(0)
+            if safetensors_file.is_safetensors(start):
+                return safetensors_file.read_checkpoint(path)
             if trust:
                 return torch.load(file, map_location="cpu", weights_only=False)
             check_archive(path, file)
+            mapped = mapped and start.startswith(ARCHIVE)
             content = torch.load(
-                file, map_location="cpu", weights_only=False, pickle_module=restricted_pickle(path)
+                path if mapped else file,
+                map_location="cpu",
+                weights_only=False,
+                pickle_module=restricted_pickle(path),
+                mmap=mapped,
             )
     except FileNotFoundError:
         raise UserError(f"{path}: expected a checkpoint, found no such file; check the path") from None

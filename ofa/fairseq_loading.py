@@ -17,6 +17,7 @@ from ofa.spec import TaskOptions
 
 logger = logging.getLogger(__name__)
 
+CONVERT = "Models of Hugging Face and mmpretrain become checkpoints by: ofa convert --to ofa"
 NOT_SHARED = ("data", "selected_cols", "constraint_range")  # options of every task that are of one task's files
 SHARED = {field.name for field in dataclasses.fields(TaskOptions)} - set(NOT_SHARED) | {"max_image_size"}
 
@@ -27,11 +28,12 @@ def read_checkpoint(path: str, overrides: Mapping[str, Any]) -> dict:
     Raises: UserError if the file is missing, damaged or no checkpoint of this project or of the release.
     """
     if not Path(path).is_file():
-        raise UserError(f"{path}: expected a checkpoint file, found none; check --path")
+        found = f"a folder; {CONVERT}" if Path(path).is_dir() else "none; check --path"
+        raise UserError(f"{path}: expected a checkpoint file, found {found}")
     state = checkpoint_utils.load_checkpoint_to_cpu(path, dict(overrides))
     if state.get("cfg") is None or "model" not in state:
         raise UserError(f"{path}: expected a checkpoint with 'cfg' (or 'args') and 'model', found "
-                        f"{', '.join(sorted(map(str, state))) or 'nothing'}; is it a file that training wrote?")
+                        f"{', '.join(sorted(map(str, state))) or 'nothing'}; is it a file that training wrote? {CONVERT}")
     return state
 
 

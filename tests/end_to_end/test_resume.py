@@ -12,6 +12,7 @@ from faults import NOISE
 from training_runs import curve, flags, log_lines, make_files, train
 
 from ofa.checkpoint import load_checkpoint
+from ofa.cli.main import main
 
 RECIPE = ("--max-epoch=3", "--save-interval-updates=4", "--keep-interval-updates=1", "--store-ema", "--ema-fp32",
           "--ema-decay=0.9", "--ema-update-freq=2")  # fmt: skip
@@ -156,6 +157,18 @@ def test_the_released_reset_flags_apply_to_the_first_start_only(files, undisturb
     assert curve(again)[6] == curve(first)[6]
     other = train([word for word in command if not word.startswith("--reset")], 3, record=tmp_path / "other.txt")
     assert "holds another run" in other.log
+
+
+def test_a_run_starts_from_a_safetensors_file_as_from_the_checkpoint_it_was_made_of(files, undisturbed, tmp_path):
+    start = undisturbed(1).folder / "checkpoint_last.pt"
+    assert main(["convert", str(start), "--to", "ofa", "--out", str(tmp_path / "start.safetensors")]) == 0
+    resets = ("--reset-optimizer", "--reset-dataloader", "--reset-meters", "--reset-lr-scheduler")
+    curves = []
+    for path in (start, tmp_path / "start.safetensors"):
+        name = f"from{path.suffix}"
+        train(flags(files, tmp_path / name, *RECIPE, f"--restore-file={path}", *resets), 3, record=tmp_path / f"{name}.txt")
+        curves.append(curve(tmp_path / f"{name}.txt"))
+    assert curves[0] == curves[1] and curves[0].keys() == {1, 2, 3}
 
 
 @pytest.mark.parametrize("precision", ["--fp16", "--bf16", "--memory-efficient-fp16"])

@@ -25,7 +25,7 @@ STRIDE = 3
 IMAGE_SEED = 1234
 LONG = ("encoder_out", "encoder_padding_mask", "position_embeddings", "encoder_state_")
 PACKED_NPZ = ("forward_*", "grad_*", "generate_*", "bucket_tables*", "criterion_inputs*", "criterion_scst*", "dataset_*", "whole_word_mask*", "vqgan_*")
-PACKED_JSON = ("state_dict_*", "grad_*", "criterion_*", "dataset_*", "bpe_*", "metrics_*", "lr_schedule*", "cider_cached_df*", "vqgan_*")
+PACKED_JSON = ("state_dict_*", "grad_*", "criterion_*", "dataset_*", "bpe_*", "metrics_*", "lr_schedule*", "cider_cached_df*", "vqgan_*", "layout_*")
 LEFT_OUT = ("/quant", "/gap", "sq/decoded_u8", "wide/decoded_u8")  # ends of keys: what others that are kept imply
 COPIED = ("dataset_*.tsv", "cider_cached_df.p", "fill.py", "unify_negative_sample/*")
 

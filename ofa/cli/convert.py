@@ -1,0 +1,187 @@
+"""``ofa convert``: checkpoints of the release, of this project, of Hugging Face and of mmpretrain into each other, with proof."""
+
+import argparse
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ofa.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+ALLOWED = 1e-4  # difference of two logits
+TARGETS = ("fairseq", "ofa", "huggingface", "mmpretrain")
+DESCRIPTION = """
+The layout of SOURCE is recognised from its tensors, sizes from its configuration or their shapes. Afterwards the result is read
+back, and both models compute the logits of a fixed batch (images with text, and image codes); a difference above 1e-4 is an error,
+and nothing is left at --out then. Only weights are converted, no optimizer and no moving averages.
+
+  fairseq      *.pt for the release's own programs
+  ofa          *.safetensors (or *.pt) for this project: ofa evaluate, ofa predict, --restore-file, ...
+  huggingface  a folder: config.json, model.safetensors, and with --bpe-dir vocab.json and merges.txt
+  mmpretrain   *.pth: state_dict, and under meta.model what its configuration has to say
+"""
+
+
+def add_parser(subparsers) -> None:
+    """Add ``convert`` to the commands of ``ofa``."""
+    parser = subparsers.add_parser("convert", help="convert checkpoints between projects, with proof", description=DESCRIPTION,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("source", metavar="SOURCE", help="a file, or a folder with config.json")
+    parser.add_argument("--to", required=True, choices=TARGETS, help="what to write")
+    parser.add_argument("--out", required=True, metavar="DEST", help="file to write; for huggingface a folder")
+    parser.add_argument("--force", action="store_true", help="replace what is there")
+    parser.add_argument("--ema", action="store_true", help="take the moving averages of a training's checkpoint as the weights")
+    parser.add_argument("--bin", action="store_true", help="huggingface: pytorch_model.bin, for programs that read no safetensors")
+    parser.add_argument("--bpe-dir", metavar="DIR", help="vocabulary folder of the model: stored in a checkpoint, and turned into "
+                                                         "the tokenizer's files of huggingface (default: the one that SOURCE names)")
+    parser.add_argument("--task", metavar="NAME", help="task to store in a checkpoint when SOURCE names none (default: caption)")
+    parser.add_argument("--code-dict-size", type=int, metavar="N", help="image codes of the vocabulary (default: as SOURCE says, or 8192)")
+    parser.add_argument("--num-bins", type=int, metavar="N", help="location bins of the vocabulary (default: as SOURCE says, or 1000)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ofa.models.layout_read import read_source
+    from ofa.models.layout_write import check_output, check_room
+    from ofa.models.layouts import LAYOUTS
+    from ofa.models.same_logits import logits, network_of
+
+    layout = LAYOUTS[args.to]
+    if args.bin and args.to != "huggingface":
+        raise UserError(f"--bin: expected with --to huggingface, found --to {args.to}; leave it out")
+    check_output(layout, args.out, args.force)
+    source = read_source(args.source, args.ema)
+    model = network_of(source)
+    print(f"{args.source}: {source.layout.title} layout, {sizes(model.config, source)}, {len(source.weights)} tensors")
+    if not args.ema and (source.content.get("extra_state") or {}).get("ema"):
+        print("  it has moving averages as well; --ema takes these")
+    check_room(layout, source, model)
+    task = task_of(source.task, args)
+    with finished_whole(Path(args.out)) as part:
+        written = write_all(args, source, model, task, part)
+        before = logits(model, source.num_entries)
+        del model
+        differences = prove(args.out, source, before, part)
+    print(f"{args.out}: {layout.title} layout, {', '.join(written)}")
+    print("largest difference of the logits: " + ", ".join(f"{name} {value:.3g}" for name, value in differences.items())
+          + f" (allowed: {ALLOWED:g}); all {len(source.weights)} tensors are equal")
+    return 0
+
+
+def sizes(config, source) -> str:
+    layers = f"{config.encoder_layers} + {config.decoder_layers} layers of width {config.encoder_embed_dim}, {config.resnet_type}"
+    return f"{layers}, {source.num_entries} vocabulary entries"
+
+
+def task_of(stored: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """Options of the task that a checkpoint gets: what the source stores, and what the command line says."""
+    name = stored.get("_name") or stored.get("task")
+    if args.task and name not in (None, args.task):
+        raise UserError(f"--task {args.task}: {args.source} is of task '{name}' and keeps it; leave --task out")
+    given = {"bpe_dir": args.bpe_dir and str(Path(args.bpe_dir).resolve()), "code_dict_size": args.code_dict_size, "num_bins": args.num_bins}
+    given = {key: value for key, value in given.items() if value is not None}
+    return {"_name": name or args.task or "caption", "code_dict_size": 8192, "num_bins": 1000, **stored, **given}
+
+
+def write_all(args: argparse.Namespace, source, model, task: dict[str, Any], part: Path) -> list[str]:
+    """Write the result as ``part``. Returns: what was written, for the user."""
+    from ofa.models.layout_write import write
+    from ofa.models.layouts import LAYOUTS
+
+    try:
+        write(source, model, task, LAYOUTS[args.to], part, args.bin)
+        names = tokenizer_files(args, source, task, part) if args.to == "huggingface" else []
+    except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        if cause is None:
+            raise
+        raise UserError(f"{args.out}: expected to write, found {cause.strerror or cause}; nothing was changed. "
+                        "Free some space, or choose another --out") from error
+    files = sorted(part.iterdir()) if part.is_dir() else [part]
+    return [f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in files if path.name not in names] + names
+
+
+def tokenizer_files(args: argparse.Namespace, source, task: dict[str, Any], folder: Path) -> list[str]:
+    """The files of the tokenizer in a Hugging Face folder; a folder that only SOURCE names may be elsewhere by now."""
+    from ofa.huggingface_vocabulary import BINS, CODES, write_vocabulary
+
+    counts = int(task["code_dict_size"]), int(task["num_bins"])
+    if counts != (CODES, BINS):
+        logger.warning("the vocabulary has %d codes and %d bins; tokenizers of this layout append %d and %d", *counts, CODES, BINS)
+    bpe_dir = args.bpe_dir or task.get("bpe_dir")
+    if not bpe_dir or (not args.bpe_dir and not Path(bpe_dir).is_dir()):
+        logger.warning("no files of the tokenizer are written: name the vocabulary folder by --bpe-dir")
+        return []
+    names = write_vocabulary(bpe_dir, source.num_entries, *counts, folder)
+    if not names:
+        logger.warning("%s: no tokenizer of this layout reads a sentencepiece folder; no files of one are written", bpe_dir)
+    return names
+
+
+def prove(out: str, source, before, part: Path) -> dict[str, float]:
+    """Read the result as if nothing else were known of it, and compare.
+
+    Args: before: logits of the source. Returns: largest difference of the logits of each batch.
+    Raises: UserError if it is not the same model.
+    """
+    from ofa.models.layout_read import read_source
+    from ofa.models.same_logits import largest_differences, logits, network_of
+
+    remedy = "nothing is left there. Please report this, with the configuration of the source"
+    result = read_source(part)
+    changed = [name for name, tensor in source.weights.items() if not same(tensor, result.weights.get(name))]
+    differences = largest_differences(before, logits(network_of(result), result.num_entries))
+    for name, value in differences.items():
+        if math.isnan(value):
+            raise UserError(f"{source.path}: expected numbers, its logits of {name} are none (NaN); it cannot be proved that {out} "
+                            "is the same model, and nothing is left there. Use an earlier checkpoint")
+        if value > ALLOWED:
+            raise UserError(f"{out}: expected the logits of {source.path}, those of {name} differ by up to {value:.3g} "
+                            f"(allowed: {ALLOWED:g}); {remedy}")
+    if changed:
+        raise UserError(f"{out}: expected the tensors of {source.path}, {len(changed)} differ ({', '.join(changed[:3])}); {remedy}")
+    return differences
+
+
+def same(one, other) -> bool:
+    """Whether two tensors are alike in type, shape and every value."""
+    return other is not None and one.dtype == other.dtype and one.equal(other)
+
+
+@contextmanager
+def finished_whole(out: Path) -> Iterator[Path]:
+    """A path of the same name to write; its content takes the place of ``out`` at the end, and after a failure nothing does."""
+    from ofa.models.layout_read import WEIGHTS
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        part = Path(folder) / out.name
+        yield part
+        for path in part.iterdir() if part.is_dir() else [part]:
+            settle(path)
+        if not part.is_dir():
+            os.replace(part, out)
+            return
+        out.mkdir(exist_ok=True)
+        for name in WEIGHTS:  # of an earlier conversion; a reader would take them for these
+            for path in out.glob(f"{name}*"):
+                path.unlink()
+        for path in part.iterdir():
+            os.replace(path, out / path.name)
+
+
+def settle(path: Path) -> None:
+    """Bring a file to the disk, and let others read it (safetensors writes files for their owner alone)."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
