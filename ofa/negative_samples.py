@@ -25,7 +25,7 @@ import numpy as np
 
 from ofa.atomic import replacing
 from ofa.errors import UserError
-from ofa.text import JOIN, clean_question, learned_answer, split_objects
+from ofa.text import JOIN, clean_question, kind_of_pair, learned_answer, split_objects
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +68,9 @@ class NegativeSamples:
         Args: row: ``caption question answers objects type``. where: ``file:row`` for messages.
         Raises: UserError for an unknown type, and for answers that break the grammar.
         """
-        kind = row["type"]
+        kind = kind_of_pair(row["type"])
         if kind not in PAIR_TYPES:
-            raise UserError(f"{where}: expected one of the types {', '.join(PAIR_TYPES)}, found {kind[:40]!r}; check the order of "
+            raise UserError(f"{where}: expected one of the types {', '.join(PAIR_TYPES)}, found {row['type'][:40]!r}; check the order of "
                             "the columns (--selected-cols), or run: ofa doctor FILE --task vision_language")
         self.objects.update(split_objects(row["objects"]))
         if kind == "caption":

@@ -13,6 +13,7 @@ from ofa.errors import UserError, place
 
 JOIN = "&&"  # between the captions, objects or answers of one field
 CONFIDENCE = "|!+"  # between the confidence and the text of an answer
+MISSPELLED = ("visual gronunding", "visual grounding")
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _TO_BLANK = str.maketrans("-/", "  ")
@@ -67,6 +68,12 @@ def _cut_at_blanks(text: str, max_words: int | None) -> str:
 def split_objects(field: str, max_objects: int | None = None) -> list[str]:
     """Objects of a column: ``"person&&shirt&&car"`` -> ``["person", "shirt", "car"]``."""
     return [name.strip() for name in field.strip().split(JOIN) if name.strip()][:max_objects]
+
+
+def kind_of_pair(field: str) -> str:
+    """Type of a row of pretraining, also as the release's README spells it: ``"visual gronunding"`` -> ``"visual_grounding"``."""
+    kind = field.strip()
+    return "visual_grounding" if kind in MISSPELLED else kind
 
 
 def join_references(texts: Iterable[str]) -> str:

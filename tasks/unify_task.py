@@ -25,7 +25,7 @@ from ofa.errors import UserError, place
 from ofa.image_codes import CODE_SIDE, text_to_codes
 from ofa.pretraining import PretrainingContext, PretrainingExample, Row, RowKind
 from ofa.spec import Example, Symbols, Text
-from ofa.text import JOIN, clean_phrase, clean_question, parse_answers, split_objects
+from ofa.text import JOIN, clean_phrase, clean_question, kind_of_pair, parse_answers, split_objects
 from ofa.vocabulary import code_symbol
 
 CAPTION = " what does the image describe?"
@@ -40,7 +40,6 @@ YES, NO = " yes", " no"
 MATCHING = "image_text_matching"
 CC12M = "cc12m"
 EXTRA_WEIGHT = 2.0  # confidence of the extra rows, as in the release
-MISSPELLED = {"visual gronunding": "visual_grounding", "visual grounding": "visual_grounding"}  # as the release's README has it
 
 
 def pair_examples(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
@@ -55,7 +54,7 @@ def tasks_of_pair(row: Row, where: str = "") -> tuple[str, str]:
 
 
 def pair_type(row: Row, where: str = "") -> str:
-    kind = MISSPELLED.get(row["type"].strip(), row["type"].strip())
+    kind = kind_of_pair(row["type"])
     if kind not in PAIR_TYPES:
         raise UserError(
             f"{place(where)}task 'unify_task' expects a type of row, one of {', '.join(PAIR_TYPES)}; found {row['type'][:40]!r}; does "

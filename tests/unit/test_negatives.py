@@ -86,8 +86,8 @@ def test_shards_make_the_same_files_as_their_tsv(tmp_path, build):
 def test_a_build_that_stops_leaves_the_old_files_whole_and_nothing_that_says_it_is_done(tmp_path, build, capsys):
     build()
     old = (tmp_path / "out" / "object.txt").read_text()
-    assert build(pairs=[*PAIRS, pair(15, "x", kind="visual gronunding")]) == 2
-    assert "vl.tsv:16: expected one of the types caption, qa, visual_grounding, found 'visual gronunding'" in capsys.readouterr().err
+    assert build(pairs=[*PAIRS, pair(15, "x", kind="speech")]) == 2
+    assert "vl.tsv:16: expected one of the types caption, qa, visual_grounding, found 'speech'" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"all_captions.txt", "object.txt", "type2ans.json"}
     assert (tmp_path / "out" / "object.txt").read_text() == old
 
@@ -97,6 +97,13 @@ def test_broken_objects_and_answers_are_named(tmp_path, build, capsys):
     assert "vl.tsv:1: expects answers 'confidence" in capsys.readouterr().err
     with NegativeSamples() as found, pytest.raises(ValueError, match="d.tsv:3: expected objects x0,y0,x1,y1,category,name"):
         found.add_detections("1,2,3,4,17", "d.tsv:3")
+
+
+def test_types_are_understood_as_in_training(tmp_path, build, capsys):
+    assert build(pairs=[*PAIRS[:6], pair(6, "the left dog", answers="1,2,3,4", objects="cow", kind="visual gronunding")]) == 0
+    assert "cow\n" in (tmp_path / "out" / "object.txt").read_text()
+    assert build(pairs=[pair(0, kind="speech")]) == 2
+    assert "vl.tsv:1: expected one of the types caption, qa, visual_grounding, found 'speech'" in capsys.readouterr().err
 
 
 def test_columns_may_stand_elsewhere(tmp_path, capsys):
