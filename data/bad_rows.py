@@ -1,8 +1,12 @@
-"""``--skip-bad-rows N``: broken rows of a training are replaced, counted over all of a process's workers, and named in the log."""
+"""``--skip-bad-rows N``: broken rows of a training are replaced, counted, and named in the log.
+
+All workers of a process count together at once; processes tell one another at the beginning of each epoch.
+"""
 
 import hashlib
 import logging
 import multiprocessing
+from collections.abc import Iterable
 
 from ofa.errors import UserError
 
@@ -41,6 +45,16 @@ class BadRows:
     def names(self) -> list[int]:
         """Numbers of the rows so far, for checkpoints: a run that goes on does not count and name them again."""
         return [name for name in self.seen or () if name]
+
+    def add(self, names: Iterable[int]) -> None:
+        """Rows that other processes met. Raises: UserError if all of them together are too many."""
+        with self.seen.get_lock():
+            known = self.names()
+            every = [*known, *sorted(set(names) - set(known))]
+            self.restore(every)
+        if len(every) > self.limit:
+            raise UserError(f"all processes together met {len(every)} broken rows, named above, and --skip-bad-rows {self.limit} passes over "
+                            f"{self.limit}: mend the files (ofa doctor names every row), or allow more")
 
     def restore(self, names: list[int]) -> None:
         """Args: names: of ``names``, perhaps of a run that allowed more."""

@@ -16,10 +16,12 @@ from ofa.data.rows import Rows
 from ofa.data.sample import Sample
 from ofa.data.shard_order import kept_order, reads_locally, row_order
 from ofa.errors import UserError
-from ofa.pretraining import GROUP, PAIRS_PER_GROUP, TASKS, RowKind, whole_times
+from ofa.pretraining import GROUP, PAIR_TASKS, PAIRS_PER_GROUP, TASKS, RowKind, whole_times
 
 TASK_IDS = "tasks"  # key of a batch: int64[B], the task of each sample as its number in ofa.pretraining.TASKS
-TRIES = 100  # rows that are looked at for one with a sample
+TRIES = 10_000  # rows that are looked at for one of a task that is trained
+BROKEN_TRIES = 100  # rows in turn that may be broken
+MOST_GROUPS = 12  # of a row: a batch has to fit into memory
 Samples = tuple[list[Sample], list[Sample]]  # of pairs, of extra rows
 
 
@@ -40,12 +42,19 @@ class KindRows:
     def __getitem__(self, index: int) -> dict[str, str]:
         return dict(zip(self.kind.columns, self.file[int(index)], strict=True))
 
+    def tasks(self, index: int) -> tuple[str, ...]:
+        """Tasks that a row has samples for, without reading its picture. Raises: UserError if it does not tell."""
+        columns = {name: column for name, column in zip(self.kind.columns, self.file.selected_cols) if name != "image"}
+        row = dict(zip(columns, self.file.texts(int(index), list(columns.values()))))
+        return self.kind.tasks(row, self.file.where(int(index)))
+
 
 class PretrainingDataset(RowsDataset):
     """Training: ``dataset[i]`` is row i of the pairs; every eighth row in the order of the epoch brings a group of extra rows.
 
     Extra rows come in turn, in a new order each time their file has been gone through, and go on in the next epoch where they
-    stopped. Without pairs an index is the number of a group. Evaluation: all rows, file after file, each once.
+    stopped. Without pairs an index is the number of a group. Evaluation: rows of the tasks that are trained, file after file,
+    each once.
 
     Args:
         pairs: rows with picture and text. extras: task -> rows of its file.
@@ -68,6 +77,7 @@ class PretrainingDataset(RowsDataset):
             self.ends = np.cumsum([len(file) for file in self.files])
             self.length = int(self.ends[-1])
         self.kept_positions: tuple = (None, None)
+        self.kept_rows: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return self.length
@@ -79,16 +89,22 @@ class PretrainingDataset(RowsDataset):
             return self.evaluated(int(index))
         if self.pairs is None:
             return [], self.group((self.epoch - 1) * self.length + int(index))
-        draws = self.builder.draws(self.epoch, int(index), "pair")
-        position = self.position(int(index))
+        return self.pair(int(index))
+
+    def pair(self, index: int) -> Samples:
+        """A row of pairs, or of the rows in place of it the first of a task that is trained."""
+        draws, position = self.builder.draws(self.epoch, index, "pair"), self.position(index)
         extras = self.numbered_group(position) if position % PAIRS_PER_GROUP == PAIRS_PER_GROUP - 1 else []
-        found, row = [], int(index)
-        for _ in range(TRIES):
+        row, left_out, groups = index, 0, 0
+        while left_out < TRIES:
             found = self.samples(0, row, draws)
             if found:
                 return found, extras
-            row = draws.rng.randrange(len(self.pairs))  # in place of a row of tasks that are left out; one in eight brings a group
-            extras += self.group(draws.rng.getrandbits(40)) if draws.rng.random() < 1 / PAIRS_PER_GROUP else []
+            left_out += not self.is_trained(0, row)
+            row = draws.rng.randrange(len(self.pairs))
+            if draws.rng.random() < 1 / PAIRS_PER_GROUP and groups < MOST_GROUPS:  # as for every row that is read
+                extras += self.group(draws.rng.getrandbits(40))
+                groups += 1
         raise UserError(f"{self.pairs.file.path}: expects rows of the tasks that --task-weights trains, found none among {TRIES}; leave out "
                         "tasks that the file has no rows of, or give a file without the others")
 
@@ -101,12 +117,15 @@ class PretrainingDataset(RowsDataset):
     def samples(self, number: int, row: int, draws: Draws) -> list[Sample]:
         """Samples of a row, or of another one where it is broken and may be passed over. Args: number: of the file."""
         rows = self.files[number]
-        while True:
+        for _ in range(BROKEN_TRIES):
             try:
                 return self.samples_of(rows, row, draws)
             except UserError as error:
                 self.bad_rows.pass_over(rows.file.where(row), error)
-            row = draws.rng.randrange(len(rows))
+                last = error
+            others = range(len(rows)) if self.training else self.trained_rows(number)
+            row = int(draws.rng.choice(others)) if len(others) else row
+        raise UserError(f"{last}; {BROKEN_TRIES} rows in turn were broken, few can be whole: mend the file (ofa doctor names every row)")
 
     def samples_of(self, rows: KindRows, row: int, draws: Draws) -> list[Sample]:
         content, where = rows[row], rows.file.where(row)
@@ -121,6 +140,22 @@ class PretrainingDataset(RowsDataset):
         if self.training and pair:
             return whole_times(self.weights[task], draws.rng)
         return int(self.weights[task] > 0)
+
+    def is_trained(self, number: int, row: int) -> bool:
+        """Whether a row of a file has a task that is trained; a row that does not tell will say so when it is read."""
+        try:
+            return any(self.weights[task] for task in self.files[number].tasks(row))
+        except UserError:
+            return True
+
+    def trained_rows(self, number: int) -> np.ndarray:
+        """The rows of a file that have a task that is trained."""
+        if number not in self.kept_rows:
+            rows = self.files[number]
+            all_trained = rows is not self.pairs or all(self.weights[task] for task in PAIR_TASKS)
+            found = range(len(rows)) if all_trained else [row for row in range(len(rows)) if self.is_trained(number, row)]
+            self.kept_rows[number] = np.array(found, dtype=np.int64)
+        return self.kept_rows[number]
 
     def numbered_group(self, position: int) -> list[Sample]:
         """The group that belongs to a place in the order of the epoch."""
@@ -163,11 +198,21 @@ class PretrainingDataset(RowsDataset):
         self.builder.seed = seed
 
     def ordered_indices(self) -> np.ndarray:
-        """Indices in the order of this epoch."""
+        """Indices in the order of this epoch. Raises: UserError if nothing is left to evaluate."""
+        if not self.training:
+            return self.evaluated_indices()
         if not self.shuffle:
             return np.arange(len(self), dtype=np.int64)
         self.positions()  # here, so that data workers find them made
         return self.order()
+
+    def evaluated_indices(self) -> np.ndarray:
+        starts = np.append(0, self.ends[:-1])
+        found = np.concatenate([start + self.trained_rows(number) for number, start in enumerate(starts)])
+        if not len(found):
+            raise UserError(f"{self.pairs.file.path}: expects rows of the tasks that --task-weights trains, found none to evaluate; give "
+                            "another file, or train with --disable-validation")
+        return found
 
     def order(self) -> np.ndarray:
         if self.pairs is None and any(reads_locally(rows.file, self.shuffle_buffer) for rows in self.extras.values()):

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
+import torch
 from fairseq.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,15 @@ def take_mark(sample: Any) -> tuple[Any, bool]:
 def count_nothing(logging_output: dict[str, Any]) -> dict[str, Any]:
     """Figures of a filler: the same keys, all zero."""
     return {key: value * 0 for key, value in logging_output.items()}
+
+
+def of_all_ranks(value: Any) -> list[Any]:
+    """The values that all processes give, in their order; each of them has to ask."""
+    if not torch.distributed.is_initialized():
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def end_with_launcher() -> None:

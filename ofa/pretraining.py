@@ -22,7 +22,7 @@ EXTRA_TASKS = ("text_infilling", "image_infilling", "detection")
 TASKS = PAIR_TASKS + EXTRA_TASKS
 GROUP = {"text_infilling": 2, "image_infilling": 1, "detection": 1}  # samples of a group, as in the release
 PAIRS_PER_GROUP = 8  # rows of pairs
-WEIGHTS = ",".join(f"{task}=1" for task in TASKS)
+LEAST_WEIGHT = 0.001  # besides 0
 RELEASED_SIDES = range(256, 385)  # --patch-image-size of the released pretrainings
 RELEASED_LARGEST, LARGER, LONGEST = 480, 1.25, 1.4
 
@@ -53,8 +53,8 @@ class PretrainingOptions(TaskOptions):
     )
     skip_bad_rows: int = field(
         default=0,
-        metadata={"help": "so many broken rows are replaced by others and named in the log; one more ends the run. Each process counts "
-                  "those that it reads; a run that goes on remembers those of its first process"},  # fmt: skip
+        metadata={"help": "so many broken rows are replaced by others and named in the log; one more ends the run. Of several processes "
+                  "each counts those that it reads, and from one epoch to the next all those that any has read"},  # fmt: skip
     )
     max_image_size: int = field(default=512, metadata={"help": "side of a square, pixels, whose far edge is the last location bin"})
     max_resize: Optional[int] = field(
@@ -155,6 +155,9 @@ def parse_weights(text: Optional[str]) -> dict[str, float]:
             weights[task] = math.nan
         if not 0 <= weights[task] < math.inf:
             raise UserError(f"{usage}: a weight is a number from 0 on, found {task}={value}")
+        if 0 < weights[task] < LEAST_WEIGHT:
+            raise UserError(f"{usage}: a weight is 0 or {LEAST_WEIGHT} and more, found {task}={value}: nearly all rows would be read in vain; "
+                            "leave the task out, or raise the weights of the others")
     return weights
 
 

@@ -8,6 +8,7 @@ from torch import distributed
 from ofa.answers import AnswerSet, MissingAnswers
 from ofa.data.fairseq_dataset import OFADataset
 from ofa.errors import UserError
+from ofa.fairseq_ranks import of_all_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -24,11 +25,8 @@ def check_training(datasets: Sequence[OFADataset], answers: AnswerSet, source: s
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
     found = MissingAnswers(answers.length_of)
     found.merge(look(dataset, answers, range(rank, len(dataset), world), learned=True) for dataset in datasets)
-    if world > 1:
-        parts: list = [None] * world
-        distributed.all_gather_object(parts, found)
-        found = parts[0]
-        found.merge(parts[1:])
+    found, *others = of_all_ranks(found)
+    found.merge(others)
     paths = " ".join(dataset.file.path for dataset in datasets)
     if found:
         for line in found.lines():

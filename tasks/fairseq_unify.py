@@ -15,6 +15,7 @@ from ofa.data.negative_draws import NegativeDraws
 from ofa.data.pretraining import PretrainingBuilder
 from ofa.data.rows import open_rows
 from ofa.errors import UserError
+from ofa.fairseq_ranks import of_all_ranks
 from ofa.image_codes import CODE_SIDE
 from ofa.pretraining import EXTRA_TASKS, PAIR_TASKS, TASKS, PretrainingOptions, RowKind, parse_weights
 from ofa.spec import Metric, TaskOptions
@@ -129,6 +130,12 @@ class UnifyTask(OFATask):
 
     def go_on(self, state: dict) -> None:
         self.bad_rows.restore(state.get("bad_rows", []))
+
+    def begin_epoch(self, epoch: int, model) -> None:
+        """Called by fairseq before each epoch. Raises: UserError if all processes together met too many broken rows."""
+        super().begin_epoch(epoch, model)
+        if self.bad_rows.limit:
+            self.bad_rows.add(name for names in of_all_ranks(self.bad_rows.names()) for name in names)
 
     # --- training and validation ----------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import torch
 from fairseq_setup import configuration, task_with_data
 from pretraining_files import ROWS, make_files, pretraining_flags, write_rows
 from pretraining_files import objects as objects_row
+from pretraining_files import pair
 
 from ofa.errors import UserError
 from ofa.pretraining import EXTRA_TASKS, PAIR_TASKS, TASKS
@@ -159,6 +160,33 @@ def test_rows_of_tasks_that_are_left_out_give_way_to_others(files):
     task = set_up(files, "--task-weights=" + ",".join(f"{name}=0" for name in TASKS if name != "qa"), without=("--neg-sample-dir",))[1]
     batches = epoch_of(task)
     assert counts_of(batches) == {"qa": ROWS} and {batch["nsentences"] for batch in batches} == {4}
+
+
+@pytest.mark.parametrize("share, kept", [(40, 1), (1, 0.02)])
+def test_rare_rows_and_small_weights_end_no_run_and_bring_few_groups(files, tmp_path, share, kept):
+    """One row in ``share`` has a task that is trained, ``kept`` times on average."""
+    rows = [line.split("\t") for line in (files.folder / "pairs.tsv").read_text().splitlines()]
+    mixed = write_rows(tmp_path / "mixed.tsv", rows[:1] + [rows[1 if share > 1 else 0]] * 399)
+    rare = SimpleNamespace(**{**vars(files), "pairs": f"{mixed},{files.pairs.split(',')[1]}"})
+    others = ",".join(f"{name}=0" for name in PAIR_TASKS if name != "caption")
+    task = set_up(rare, f"--task-weights=caption={kept},{others}", without=("--neg-sample-dir", "--image-data", "--detection-data"))[1]
+    dataset = task.datasets["train"]
+    dataset.ordered_indices()
+    found = [dataset[index] for index in range(0, 400, 50)]
+    assert {sample["task"] for pairs, _ in found for sample in pairs} == {"caption"}
+    assert max(len(extras) for _, extras in found) <= 2 * (12 + 1)
+
+
+def test_a_validation_leaves_out_rows_of_tasks_that_are_not_trained(files, network):
+    weights = "--task-weights=" + ",".join(f"{name}=0" for name in TASKS if name not in ("qa", "detection"))
+    task = set_up(files, weights, without=("--neg-sample-dir",))[1]
+    batches = list(task.get_batch_iterator(task.dataset("valid"), max_sentences=1).next_epoch_itr(shuffle=False))
+    assert all(batches) and counts_of(batches) == {"qa": 2, "detection": 2}  # fairseq puts a training batch in place of an empty one
+    none = SimpleNamespace(**{**vars(files), "pairs": f"{files.folder / 'pairs.tsv'},{write_rows(files.folder / 'box.tsv', [pair(2)])}"})
+    task = set_up(none, weights.replace("detection", "qa"), "--task-weights=qa=1,detection=0," + weights.split("=", 1)[1],
+                  without=("--neg-sample-dir",))[1]  # fmt: skip
+    with pytest.raises(UserError, match="box.tsv: expects rows of the tasks .*, found none to evaluate"):
+        task.dataset("valid").ordered_indices()
 
 
 @pytest.mark.parametrize("name", EXTRA_TASKS)
@@ -374,6 +402,13 @@ def test_broken_rows_are_passed_over_as_often_as_allowed_and_named(files, tmp_pa
         read_all(set_up(wrong, "--skip-bad-rows=1")[1].datasets["train"])
 
 
+def test_a_file_of_broken_rows_ends_the_run_however_many_are_allowed(files, tmp_path):
+    nothing = write_rows(tmp_path / "nothing.tsv", [["t", " "]] * 3)
+    wrong = SimpleNamespace(**{**vars(files), "texts": f"{nothing},{files.texts.split(',')[1]}"})
+    with pytest.raises(UserError, match=r"nothing.tsv:\d: text infilling expects a text.*; 100 rows in turn were broken"):
+        read_all(set_up(wrong, "--skip-bad-rows=10")[1].datasets["train"])
+
+
 def test_equal_rows_of_two_files_are_two_broken_rows(files, tmp_path, caplog):
     names = []
     for part in ("one", "two"):
@@ -398,6 +433,15 @@ def test_a_run_that_goes_on_takes_its_broken_rows_along(files, tmp_path, caplog)
     caplog.clear()
     read_all(resumed.datasets["train"])
     assert not [record for record in caplog.records if "skipped broken row" in record.message]
+
+
+def test_processes_tell_one_another_of_broken_rows_at_the_beginning_of_an_epoch(files, tmp_path, monkeypatch):
+    task = set_up(broken(files, tmp_path, "pairs", ["x", "????", *PAIR[2:]]), "--skip-bad-rows=1")[1]
+    read_all(task.datasets["train"])
+    task.begin_epoch(2, None)
+    monkeypatch.setattr("ofa.tasks.fairseq_unify.of_all_ranks", lambda names: [names, [17]])
+    with pytest.raises(UserError, match="all processes together met 2 broken rows"):
+        task.begin_epoch(3, None)
 
 
 @pytest.mark.parametrize("more, without, message", [

@@ -28,6 +28,12 @@ def test_weights_are_understood_as_text_and_as_json():
     assert parse_weights(None) == dict.fromkeys(TASKS, 1.0)
 
 
+def test_a_weight_so_small_that_rows_are_read_in_vain_is_refused():
+    assert parse_weights("qa=0.001")["qa"] == 0.001
+    with pytest.raises(UserError, match="a weight is 0 or 0.001 and more, found qa=1e-9"):
+        parse_weights("qa=1e-9")
+
+
 def test_a_weight_is_its_mean_number_of_samples():
     rng = random.Random(1)
     assert sum(whole_times(1.3, rng) for _ in range(4000)) / 4000 == pytest.approx(1.3, abs=0.03)
@@ -104,6 +110,21 @@ def test_broken_rows_count_once_and_no_more_than_allowed():
         rows.pass_over("b.tsv:5", error)
     with pytest.raises(UserError, match="^a.tsv:1: broken$"):
         BadRows(0).pass_over("a.tsv:1", error)
+
+
+def test_broken_rows_of_all_processes_count_together():
+    ranks, error = [BadRows(2), BadRows(2)], UserError("broken")
+    for rank, row in ((0, 1), (0, 2), (1, 2)):
+        ranks[rank].pass_over(f"a.tsv:{row}", error)
+    for rows in ranks:
+        rows.add(name for other in ranks for name in other.names())
+    assert sorted(ranks[0].names()) == sorted(ranks[1].names()) and len(ranks[0].names()) == 2
+    with pytest.raises(UserError, match="broken row 3, and --skip-bad-rows 2"):
+        ranks[1].pass_over("a.tsv:3", error)
+    other = BadRows(2)
+    other.pass_over("b.tsv:1", error)
+    with pytest.raises(UserError, match="together met 3 broken rows, named above, and --skip-bad-rows 2"):
+        other.add(ranks[0].names())
 
 
 def test_a_run_that_goes_on_remembers_its_broken_rows():
