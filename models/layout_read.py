@@ -85,6 +85,9 @@ def read_source(path: str | Path, ema: bool = False) -> Source:
             raise UserError(f"its configuration says vocab_size {given['vocab_size']}, its tensors have "
                             f"{len(weights[EMBEDDINGS[0]])} entries; take both from one model")
         config = config_of(weights, given, layout)
+        if config.share_all_embeddings:
+            check_tables(weights)
+            weights |= dict.fromkeys(EMBEDDINGS, weights[EMBEDDINGS[0]])  # averages have a copy for each name
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     rest = {key: value for key, value in content.items() if value is not state and not isinstance(value, Tensor)}
@@ -153,7 +156,6 @@ def config_of(weights: Mapping[str, Tensor], given: Mapping[str, Any], layout: L
         logger.warning("the file stores no options: those that no shape tells are taken as in the released scripts (%s)",
                        ", ".join(f"--{name.replace('_', '-')}" for name in RELEASED_SWITCHES))  # fmt: skip
     if layout is not FAIRSEQ or not given:
-        check_tables(weights)
         given = {**RELEASED_SWITCHES, **given}
     for name, value in shapes.items():
         stored = given.get(name, value)
@@ -164,11 +166,11 @@ def config_of(weights: Mapping[str, Tensor], given: Mapping[str, Any], layout: L
 
 
 def check_tables(weights: Mapping[str, Tensor]) -> None:
-    """Other layouts share one table of token embeddings. Raises: UserError if the names hold different ones."""
+    """Raises: UserError if the three names of one table of token embeddings hold different ones."""
     first = weights[EMBEDDINGS[0]]
     for key in EMBEDDINGS[1:]:
         if weights[key].data_ptr() != first.data_ptr() and not weights[key].equal(first):
-            raise UserError(f"{EMBEDDINGS[0]} and {key} are one table in this layout, found different values; "
+            raise UserError(f"{EMBEDDINGS[0]} and {key} are one table in this network, found different values; "
                             "which of them is right cannot be told: make the file again")
 
 

@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
     source = read_source(args.source, args.ema)
     model = network_of(source)
     print(f"{args.source}: {source.layout.title} layout, {sizes(model.config, source)}, {len(source.weights)} tensors")
-    if not args.ema and (source.content.get("extra_state") or {}).get("ema"):
+    extra = source.content.get("extra_state") or {}
+    if not args.ema and (extra.get("ema") or extra.get("ema_fp32_params")):
         print("  it has moving averages as well; --ema takes these")
     check_room(layout, source, model)
     task = task_of(source.task, args)

@@ -193,10 +193,12 @@ def test_frozen_batch_norms_get_the_counters_that_other_layouts_have(folder, tmp
 def test_moving_averages_are_taken_when_asked_for(small, tmp_path, capsys):
     content = load_checkpoint(small)
     name = "encoder.layers.0.fc1.bias"
-    content["extra_state"] = {"ema": {**content["model"], name: content["model"][name] + 1}}
+    content["extra_state"] = {"ema": {**{key: value.clone() for key, value in content["model"].items()}, name: content["model"][name] + 1}}
     torch.save(content, tmp_path / "source.pt")
     assert convert(tmp_path / "source.pt", "ofa", tmp_path / "a.safetensors", "--ema") == 0
-    assert load_checkpoint(tmp_path / "a.safetensors")["model"][name].equal(content["model"][name] + 1)
+    averages = load_checkpoint(tmp_path / "a.safetensors")["model"]
+    assert averages[name].equal(content["model"][name] + 1)
+    assert len({averages[key].data_ptr() for key in EMBEDDINGS}) == 1  # in the source each name has a copy
     capsys.readouterr()
     assert convert(tmp_path / "source.pt", "huggingface", tmp_path / "b") == 0
     assert "--ema takes these" in capsys.readouterr().out
@@ -329,7 +331,7 @@ def test_configurations_and_tensors_of_different_models_are_told_apart(small, tm
     (tmp_path / "a/config.json").write_text(json.dumps(config))
     tensors = load_file(tmp_path / "a/model.safetensors")
     save_file({**tensors, EMBEDDINGS[2]: tensors[EMBEDDINGS[0]] + 1}, tmp_path / "a/model.safetensors")
-    assert "one table in this layout" in refused(capsys, tmp_path / "a", "ofa", tmp_path / "a.pt")
+    assert "one table in this network" in refused(capsys, tmp_path / "a", "ofa", tmp_path / "a.pt")
     save_file({name: value for name, value in tensors.items() if name not in EMBEDDINGS}, tmp_path / "a/model.safetensors")
     assert "table of token embeddings" in refused(capsys, tmp_path / "a", "ofa", tmp_path / "a.pt")
     mixed = {**tensors, "encoder.layers.0.attn_ln.weight": torch.ones(16)}
