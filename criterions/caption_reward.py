@@ -1,5 +1,6 @@
 """What a sampled caption earns: CIDEr-D with document frequencies counted beforehand, and BLEU-4 if wanted."""
 
+import functools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,18 +8,23 @@ from pathlib import Path
 import numpy as np
 
 from ofa.caption_scores import caption_words
+from ofa.chinese import is_chinese
 from ofa.errors import UserError
 from ofa.metrics import Bleu, CiderD
 from ofa.metrics.document_frequency import EOS, read_document_frequencies
+from ofa.text import has_words
 
 logger = logging.getLogger(__name__)
+
+UNREADABLE = "[UNK]"  # of a BERT vocabulary: saying it earns nothing, also where the reference has unknown characters
 
 
 class CaptionReward:
     """``cider_weight * CIDEr-D + bleu_weight * BLEU-4`` of captions, CIDEr-D in 0 to 10, BLEU-4 in 0 to 1.
 
     CIDEr-D sees the word ``<eos>`` at the end of every caption, as in the release: else a caption that stops in the
-    middle of a phrase would lose nothing.
+    middle of a phrase would lose nothing. Words are those of the file: characters if it was counted on Chinese captions, and
+    marks of punctuation are words if it counted them (``ofa cider-df build --keep-punctuation``).
 
     Args: frequencies: file of document frequencies (``coco-train-words.p``, or made by ``ofa cider-df build``).
     Raises: UserError if the file is missing or holds anything else.
@@ -35,6 +41,9 @@ class CaptionReward:
         self.known_words = {ngram[0] for ngram in counts if len(ngram) == 1}
         self.cider = CiderD(df={"ref_len": self.num_images, "document_frequency": counts})
         self.has_eos = EOS in self.known_words
+        self.counts_marks = not all(map(has_words, self.known_words))
+        chinese = any(map(is_chinese, self.known_words)) or None
+        self.words_of = functools.partial(caption_words, chinese=chinese, marks=self.counts_marks)
         logger.info("reward: document frequencies of %d images, %d words: %s", self.num_images, len(self.known_words), self.path)
         if not self.has_eos:
             logger.warning("%s: has no %s, so the ends of captions count as rare phrases; %s", self.path, EOS, self.remedy())
@@ -49,8 +58,8 @@ class CaptionReward:
         Returns: float64[captions].
         """
         rewards = np.zeros(len(captions))
-        hypotheses = list(map(caption_words, captions))
-        gts = {image: list(map(caption_words, texts)) for image, texts in enumerate(references)}
+        hypotheses = [self.words_of(text.replace(UNREADABLE, "")) for text in captions]
+        gts = {image: list(map(self.words_of, texts)) for image, texts in enumerate(references)}
         if self.cider_weight:
             ended = {image: [f"{text} {EOS}" for text in texts] for image, texts in gts.items()}
             rewards += self.cider_weight * self.cider.compute_score(ended, results(hypotheses, images, f" {EOS}"))[1]
@@ -60,8 +69,8 @@ class CaptionReward:
 
     def diagnosis(self, captions: Sequence[str], references: Sequence[Sequence[str]], images: Sequence[int]) -> str:
         """Why these captions earn nothing, as far as words can tell, and what to do."""
-        words = [set(caption_words(text).split()) for text in captions]
-        expected = [{word for text in texts for word in caption_words(text).split()} for texts in references]
+        words = [set(self.words_of(text).split()) for text in captions]
+        expected = [{word for text in texts for word in self.words_of(text).split()} for texts in references]
         known = [len(found & self.known_words) / max(len(found), 1) for found in expected]
         example = f"for example {captions[0]!r} where {references[images[0]][0]!r} is expected"
         if np.mean(known) < 0.5:

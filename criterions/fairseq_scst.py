@@ -229,6 +229,10 @@ class ScstRewardCriterion(OFACriterion):
         if self.reward is not None:
             reward = f"{self.reward.cider_weight:g} CIDEr-D + {self.reward.bleu_weight:g} BLEU-4"
         logger.info("%s: baseline %s, reward %s, divergence from stage 1 weighs %g", self.purpose, self.baseline, reward, self.kl_weight)
+        cfg = getattr(self.task, "cfg", None)
+        if self.reward is not None and getattr(cfg, "keep_punctuation", False) and not self.reward.counts_marks:
+            logger.warning("--keep-punctuation: the reward does not see punctuation, for %s has none; count it by: ofa cider-df build "
+                           "--keep-punctuation", self.reward.path)
         if sample["net_input"].get("patch_images") is None:
             return  # nothing goes through it
         moving = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]

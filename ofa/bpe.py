@@ -17,7 +17,8 @@ from ofa.errors import UserError
 from ofa.vocabulary import DICTIONARY, Vocabulary
 
 FILES = {"gpt2": ("encoder.json", "vocab.bpe"), "bert": ("vocab.txt",), "sentencepiece": ("*.model",)}
-REMEDY = "ofa vocab fetch gpt2, or ofa vocab build"
+REMEDY = "ofa vocab fetch gpt2 (Chinese: bert_cn), or ofa vocab build"
+PUBLIC = {"gpt2": "ofa vocab fetch gpt2", "bert": "ofa vocab fetch bert_cn"}
 
 
 class Bpe(Protocol):
@@ -98,7 +99,7 @@ def recognise(folder: Path, kind: str | None = None) -> str:
                 f"{folder}: a {name} folder needs {' and '.join(FILES[name])}, "
                 f"{' and '.join(missing)} is missing; "
                 "copy it from where the others came from"
-                + ("; or: ofa vocab fetch gpt2" if name == "gpt2" else "")
+                + (f"; or: {PUBLIC[name]}" if name in PUBLIC else "")
             )
     expected = "; ".join(
         f"{name}: {', '.join(files)}" for name, files in FILES.items() if kind in (None, name)

@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 
+from ofa.chinese import is_chinese
 from ofa.errors import UserError
 from ofa.metrics import Bleu, CiderD, character_tokenize, coco_caption_scores, ptb_tokenize
 from ofa.spec import Scores
@@ -13,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 NAMES = ("CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L")
 BY_ROW = ("CIDEr", "BLEU-4", "ROUGE-L")
-CHINESE = re.compile("[\u4e00-\u9fff]")
+MARKED = re.compile(r"(\W*)(.*?)(\W*)")  # marks before a word, the word, marks behind it
 SCREENED_ON = 100  # pictures on which all constant captions are tried; the best few are tried on all pictures
 
 
@@ -47,25 +48,36 @@ def numbered(captions: Sequence[str]) -> list[dict]:
 
 
 def tokenizer_of(references: Sequence[Sequence[str]]) -> Callable[[list[str]], list[str]]:
-    chinese = any(CHINESE.search(text) for texts in references for text in texts)
-    return character_tokenize if chinese else ptb_tokenize
+    """By character if any caption of the data set is Chinese, else PTB."""
+    return character_tokenize if any(is_chinese(text) for texts in references for text in texts) else ptb_tokenize
 
 
-def caption_words(text: str) -> str:
+def caption_words(text: str, chinese: bool | None = None, marks: bool = False) -> str:
     """Words of a caption as CIDEr-D counts them in training, separated by blanks.
 
     ASCII punctuation is removed, letters keep their case: ``"Two dogs, playing."`` -> ``"Two dogs playing"``. Chinese
-    is taken character by character: ``"两只狗"`` -> ``"两 只 狗"``.
+    is taken character by character, without any punctuation: ``"两只狗，T恤"`` -> ``"两 只 狗 t 恤"``.
+
+    Args:
+        chinese: of a Chinese data set, where captions in Latin letters are taken as Chinese ones are; None: look at the text.
+        marks: marks of punctuation around words are words of their own: ``"Two dogs , playing ."``.
     """
-    if CHINESE.search(text):
-        return character_tokenize([text])[0]
-    return " ".join(remove_punctuation(text).split())
+    if is_chinese(text) if chinese is None else chinese:
+        return character_tokenize([text], marks)[0]
+    if not marks:
+        return " ".join(remove_punctuation(text).split())
+    found: list[str] = []
+    for before, word, behind in (MARKED.fullmatch(chunk).groups() for chunk in text.split()):
+        found += [*before, remove_punctuation(word), *behind]
+    return " ".join(filter(None, found))
 
 
 def validation_cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """CIDEr-D as validation during training computes it, see ``caption_words``."""
-    cleaned = {row: list(map(caption_words, texts)) for row, texts in enumerate(references)}
-    return float(CiderD(df="corpus").compute_score(cleaned, numbered(list(map(caption_words, predictions))))[0])
+    chinese = tokenizer_of(references) is character_tokenize
+    cleaned = {row: [caption_words(text, chinese) for text in texts] for row, texts in enumerate(references)}
+    found = numbered([caption_words(text, chinese) for text in predictions])
+    return float(CiderD(df="corpus").compute_score(cleaned, found)[0])
 
 
 def best_constant(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[str, dict[str, float]]:

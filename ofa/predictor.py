@@ -43,6 +43,7 @@ DRAW, READ = "image_gen", "ocr"
 # For tasks that a checkpoint was not trained on; else the --eval-args of its training.
 GENERATION = {CAPTION: {"beam": 5, "max_len_b": 16, "no_repeat_ngram_size": 3}, DRAW: {"beam": 16, "sampling_topk": 256},
               READ: {"beam": 5, "max_len_b": 64}}
+CHINESE_CAPTION = {"beam": 8, "max_len_b": 128, "no_repeat_ngram_size": 3}  # with a BERT vocabulary: a token is a character
 OTHERWISE = {"beam": 5, "max_len_b": 30}
 
 Picture = Any  # see ofa.data.pictures.as_picture
@@ -241,6 +242,8 @@ class OFA:
         untrained = name not in self.checkpoint.trained and not changes.get("ans2label_dict")
         decoding = task.spec.decoding(task.options(), untrained)
         usual = self.checkpoint.generation(name) or GENERATION.get(name, OTHERWISE)
+        if name == CAPTION and task.bpe.kind == "bert" and not self.checkpoint.generation(name):
+            usual = CHINESE_CAPTION
         options = {**usual, **generation}
         options["beam"] = max(options.get("beam", 5), best)
         return task, builder, decoding, options

@@ -7,6 +7,7 @@ script is safe: only ASCII punctuation is ever removed. Prompts themselves are i
 import math
 import re
 import string
+import unicodedata
 from collections.abc import Iterable
 
 from ofa.errors import UserError, place
@@ -26,6 +27,11 @@ def remove_punctuation(text: str) -> str:
     return text.translate(_NO_PUNCTUATION).strip()
 
 
+def has_words(text: str) -> bool:
+    """Whether anything but blanks and punctuation is there, of any script: ``"。……"`` has no words, ``"🔥"`` has."""
+    return any(c not in string.punctuation and unicodedata.category(c)[0] not in "PZC" for c in text)
+
+
 def truncate_words(text: str, max_words: int | None) -> str:
     """The first ``max_words`` words, one blank between them; all words when None."""
     return " ".join(text.split()[:max_words])
@@ -34,9 +40,10 @@ def truncate_words(text: str, max_words: int | None) -> str:
 def caption_target(caption: str, max_words: int | None = None, keep_punctuation: bool = False) -> str:
     """Caption to be learned: punctuation removed, then cut. ``"A dog, a cat."`` -> ``"A dog a cat"``.
 
-    A field of several captions becomes one, as in the release: ``&&`` is punctuation here.
+    A field of several captions becomes one, as in the release: ``&&`` is punctuation here. Words end at blanks, so Chinese
+    captions are never cut, as in the release.
     """
-    return truncate_words(caption if keep_punctuation else remove_punctuation(caption), max_words)
+    return truncate_words(caption.replace(JOIN, " ") if keep_punctuation else remove_punctuation(caption), max_words)
 
 
 def caption_references(field: str, keep_punctuation: bool = False) -> list[str]:

@@ -109,7 +109,7 @@ def read_dictionary(path: str | Path) -> list[str]:
         raise UserError(
             f"{path}: expected the vocabulary of a BPE folder, found no readable file ({error.strerror}); "
             f"give the folder that holds {DICTIONARY} as --bpe-dir, "
-            "or make one: ofa vocab fetch gpt2, or ofa vocab build"
+            "or make one: ofa vocab fetch gpt2 (Chinese: bert_cn), or ofa vocab build"
         ) from error
     except UnicodeDecodeError as error:
         raise UserError(

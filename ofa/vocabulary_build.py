@@ -49,14 +49,7 @@ def build_vocabulary(
     Raises: UserError if there is no text, size is too small, or the folder holds a vocabulary already.
     """
     folder = Path(folder)
-    names = [DICTIONARY, MODEL, *(name for files in FILES.values() for name in files)]
-    present = [path.name for name in names for path in folder.glob(name)]
-    foreign = [name for name in present if name not in (DICTIONARY, MODEL)]
-    if present and (foreign or not force):
-        raise UserError(
-            f"{folder}: expected a new folder, found {present[0]} in it; choose another --out"
-            + ("" if foreign else ", or replace it with --force")
-        )
+    check_folder(folder, (DICTIONARY, MODEL), force)
     if not SMALLEST <= size <= LARGEST:
         raise UserError(
             f"--size {size}: expected {SMALLEST} to {LARGEST} entries ({NUM_BYTES} of them are bytes); try "
@@ -81,7 +74,7 @@ def build_vocabulary(
         dictionary=DICTIONARY,
     )
     dictionary = "".join(f"{piece} 1\n" for piece in pieces)
-    _write(folder, {MODEL: model, README: readme.encode(), DICTIONARY: dictionary.encode()})
+    write_folder(folder, {MODEL: model, README: readme.encode(), DICTIONARY: dictionary.encode()})
     return len(pieces)
 
 
@@ -141,7 +134,19 @@ def _pieces(model: bytes) -> list[str]:
     return [processor.id_to_piece(i) for i in ids if not (processor.is_control(i) or processor.is_unknown(i))]
 
 
-def _write(folder: Path, files: dict[str, bytes]) -> None:
+def check_folder(folder: Path, own: tuple[str, ...], force: bool) -> None:
+    """Args: own: files of the vocabulary that is to be made. force: they may be there. Raises: UserError if another one is."""
+    names = dict.fromkeys([*own, *(name for files in FILES.values() for name in files)])
+    present = [path.name for name in names for path in folder.glob(name)]
+    foreign = [name for name in present if name not in own]
+    if present and (foreign or not force):
+        raise UserError(
+            f"{folder}: expected a new folder, found {present[0]} in it; choose another --out"
+            + ("" if foreign else ", or replace it with --force")
+        )
+
+
+def write_folder(folder: Path, files: dict[str, bytes]) -> None:
     """Write all files; none appears before all are written."""
     try:
         with ExitStack() as stack:

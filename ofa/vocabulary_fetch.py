@@ -1,4 +1,4 @@
-"""Get fairseq's public GPT-2 files, the text part of the released English vocabulary.
+"""Get the public files that are the text part of a released vocabulary: fairseq's GPT-2 BPE (English), BERT's (Chinese).
 
 Each file is downloaded to ``NAME.part`` (continued where an interruption left it), compared with its
 sha256 sum, and only then renamed.
@@ -11,6 +11,7 @@ import os
 import shutil
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -19,42 +20,69 @@ from ofa.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-GPT2_URL = "https://dl.fbaipublicfiles.com/fairseq/gpt2_bpe"
-GPT2_SHA256 = {
-    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-    "dict.txt": "2c31c5b236661067fe8626775eb995ef5fe808ac87d2ad4a6ddbef68550f5cc6",
-}
+
+@dataclass(frozen=True)
+class PublicFiles:
+    """A vocabulary that others publish.
+
+    Args: title: for messages. url: where its files lie. sums: file name -> sha256. kept_in: folder of a checkout of the release.
+    """
+
+    title: str
+    url: str
+    sums: dict[str, str]
+    kept_in: str
+
+
+GPT2 = PublicFiles(
+    "the GPT-2 file of fairseq",
+    "https://dl.fbaipublicfiles.com/fairseq/gpt2_bpe",
+    {
+        "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+        "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+        "dict.txt": "2c31c5b236661067fe8626775eb995ef5fe808ac87d2ad4a6ddbef68550f5cc6",
+    },
+    "utils/BPE",
+)
+BERT_CN = PublicFiles(
+    "the Chinese BERT file of the release",
+    "https://raw.githubusercontent.com/OFA-Sys/OFA/main/utils/BERT_CN_dict",
+    {
+        "vocab.txt": "45bbac6b341c319adc98a532532882e91a9cefc0329aa57bac9ae761c27b291c",
+        "dict.txt": "77254f85a4aac36919b2ebbaa27a4305ef4dd2a25bf1c428b595dea05e73df25",
+    },
+    "utils/BERT_CN_dict",
+)
+PUBLIC = {"gpt2": GPT2, "bert_cn": BERT_CN}
 TIMEOUT = 30  # seconds without an answer
 BLOCK = 1 << 16
 
 
-def fetch_gpt2(folder: str | Path, source: str = GPT2_URL, sums: dict[str, str] | None = None) -> list[str]:
-    """Put the GPT-2 files into a folder.
+def fetch(name: str, folder: str | Path, source: str | None = None) -> list[str]:
+    """Put the files of a public vocabulary into a folder.
 
-    Args: source: address of a mirror, or a local folder that has the files. sums: file name -> sha256, by
-    default those of the released files.
+    Args: name: of ``PUBLIC``. source: address of a mirror, or a local folder that has the files.
     Returns: names of the files that were missing; the others were there already, and right.
     Raises: UserError if a file of another content is there, the source cannot be reached (with what to
     copy where), or what came is damaged.
     """
-    folder = Path(folder)
-    sums, is_new = sums or GPT2_SHA256, not folder.exists()
-    for name, expected in sums.items():
-        if (folder / name).exists() and sha256(folder / name) != expected:
+    folder, public = Path(folder), PUBLIC[name]
+    is_new, source = not folder.exists(), source or public.url
+    for file, expected in public.sums.items():
+        if (folder / file).exists() and sha256(folder / file) != expected:
             raise UserError(
-                f"{folder / name}: expected the GPT-2 file of fairseq (sha256 {expected[:12]}...), "
+                f"{folder / file}: expected {public.title} (sha256 {expected[:12]}...), "
                 "found another one; remove it, or choose another --out"
             )
-    missing = [name for name in sums if not (folder / name).exists()]
-    for name in missing:
-        part = folder / f"{name}.part"
+    missing = [file for file in public.sums if not (folder / file).exists()]
+    for file in missing:
+        part = folder / f"{file}.part"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if Path(source).is_dir():
-                shutil.copyfile(Path(source) / name, part)
+                shutil.copyfile(Path(source) / file, part)
             else:
-                download(f"{source.rstrip('/')}/{name}", part)
+                download(f"{source.rstrip('/')}/{file}", part)
         except (
             OSError,
             ValueError,
@@ -62,26 +90,27 @@ def fetch_gpt2(folder: str | Path, source: str = GPT2_URL, sums: dict[str, str] 
         ) as error:  # URLError and time-outs are OSErrors
             if is_new and folder.exists() and not any(folder.iterdir()):
                 folder.rmdir()
-            raise UserError(_offline(folder, source, missing, error)) from error
-        if sha256(part) != sums[name]:
+            raise UserError(_offline(name, folder, source, missing, error)) from error
+        if sha256(part) != public.sums[file]:
             part.unlink()
             raise UserError(
-                f"{source}/{name}: expected sha256 {sums[name]}, found a file with another one (removed); "
+                f"{source}/{file}: expected sha256 {public.sums[file]}, found a file with another one (removed); "
                 "start again, or take a mirror with --source"
             )
-        os.replace(part, folder / name)
-        logger.info("%s: complete", folder / name)
+        os.replace(part, folder / file)
+        logger.info("%s: complete", folder / file)
     return missing
 
 
-def _offline(folder: Path, source: str, missing: list[str], error: Exception) -> str:
-    addresses = ", ".join(f"{GPT2_URL}/{name}" for name in missing)
+def _offline(name: str, folder: Path, source: str, missing: list[str], error: Exception) -> str:
+    public = PUBLIC[name]
+    addresses = ", ".join(f"{public.url}/{file}" for file in missing)
     return (
         f"{source}: cannot be read ({getattr(error, 'reason', None) or error}). Without a connection: copy "
         f"{', '.join(missing)} to {folder.resolve()} from a machine that has them (an OFA checkout keeps "
-        f"them in utils/BPE; elsewhere download {addresses}), then run this again: it checks the copies. "
-        "Or name a folder that has them: ofa vocab fetch gpt2 --source FOLDER --out DIR. "
-        "Or learn a vocabulary from your own text: ofa vocab build"
+        f"them in {public.kept_in}; elsewhere download {addresses}), then run this again: it checks the copies. "
+        f"Or name a folder that has them: ofa vocab fetch {name} --source FOLDER --out DIR. "
+        f"Or learn a vocabulary from your own text: ofa vocab build{' --bert' if name == 'bert_cn' else ''}"
     )
 
 

@@ -2,7 +2,8 @@
 
 Columns ``id, image, caption``. In stage 1 a row has one caption and is trained by cross-entropy
 (``--selected-cols 0,4,2``); for validation, evaluation and CIDEr optimisation a row has all captions of an
-image, joined by ``&&`` (``--selected-cols 1,4,2``).
+image, joined by ``&&`` (``--selected-cols 1,4,2``). With ``--keep-punctuation`` captions are learned and generated as they
+are written: `` A dog, playing.``; scores do not count punctuation either way.
 """
 
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ from ofa.errors import UserError
 from ofa.metrics import CiderD
 from ofa.metrics.document_frequency import count_document_frequencies
 from ofa.spec import BatchRow, Example, Hypothesis, Metric, Prediction, RowContext, Scores, TaskOptions, TaskSpec
-from ofa.text import JOIN, caption_references, caption_target, remove_punctuation
+from ofa.text import JOIN, caption_references, caption_target, has_words, remove_punctuation
 
 PROMPTS = {"en": " what does the image describe?", "zh": "图片描述了什么内容?"}
 BLEU_ORDER = 4
+UNKNOWN = "[UNK]"  # what a BERT vocabulary writes for characters that it does not know
 
 
 @dataclass
@@ -39,6 +41,10 @@ class CaptionOptions(TaskOptions):
             "left out: those of the references of the validation file"
         },
     )
+    keep_punctuation: bool = field(
+        default=False,
+        metadata={"help": "learn and generate captions with their punctuation; as in the release ASCII punctuation is removed otherwise"},
+    )
     scst: bool = field(
         default=False, metadata={"help": "keep all captions of a training row, for CIDEr optimisation"}
     )
@@ -55,15 +61,16 @@ def caption_example(row: Mapping[str, str], context: RowContext) -> Example:
 
         "Two dogs, playing."         -> " Two dogs playing"
         "A car.&&A red  car, there"  -> " A car&&A red car there"
+        "两只狗，在玩。"               -> " 两只狗，在玩。"                only ASCII punctuation is ever removed
     """
     options = context.options
     if context.training and not options.scst:
-        captions = [caption_target(row["caption"], options.max_tgt_length)]
+        captions = [caption_target(row["caption"], options.max_tgt_length, options.keep_punctuation)]
         needed = True
     else:
-        captions = caption_references(row["caption"])
+        captions = caption_references(row["caption"], options.keep_punctuation)
         needed = context.training or options.eval_cider or options.eval_bleu or options.scst
-    if needed and not any(captions):
+    if needed and not any(map(has_words, captions)):
         raise UserError(
             f"{context.where}: task 'caption' expects a caption with at least one word, "
             f"found {row['caption']!r}; fill it in or remove the row"
@@ -78,13 +85,14 @@ def caption_example(row: Mapping[str, str], context: RowContext) -> Example:
 
 
 def clean_prediction(hypothesis: Hypothesis, row: BatchRow, options: TaskOptions) -> Prediction:
-    """A generated caption as it is scored and written."""
-    return Prediction(remove_punctuation(hypothesis.text), hypothesis.score)
+    """A generated caption as it is scored and written. Characters that the vocabulary does not know cannot be written."""
+    text = hypothesis.text.replace(UNKNOWN, "")
+    return Prediction(text.strip() if options.keep_punctuation else remove_punctuation(text), hypothesis.score)
 
 
 def split_references(row: BatchRow) -> list[str]:
-    """The captions of a row; an empty one (``a cat&&``) is no reference."""
-    return [caption for caption in caption_references(row.target) if caption] or [""]
+    """The captions of a row, cleaned already; an empty one (``a cat&&``) is no reference."""
+    return [caption for caption in caption_references(row.target, keep_punctuation=True) if caption] or [""]
 
 
 def row_references(row: Mapping[str, str]) -> list[str]:
@@ -139,7 +147,8 @@ def cider_words(references: list[str]) -> list[str]:
 
 
 def bleu_counts(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
-    """Matching and possible n-grams, and the lengths, as sacrebleu counts them; words are split at blanks."""
+    """Matching and possible n-grams, and the lengths, as sacrebleu counts them, of ``caption_words``."""
+    predictions, references = list(map(caption_words, predictions)), list(map(cider_words, references))
     longest = max(map(len, references))
     streams = [[refs[i] if i < len(refs) else None for refs in references] for i in range(longest)]
     bleu = sacrebleu.corpus_bleu(predictions, streams, tokenize="none")

@@ -14,6 +14,7 @@ from fairseq.tasks import FairseqTask
 from fairseq.utils import strip_pad
 
 from ofa.answers import AnswerOptions, AnswerSet
+from ofa.chinese import without_blanks
 from ofa.errors import UserError
 from ofa.models.generate import GenerationOptions, SequenceGenerator
 from ofa.models.ranking import AnswerRanker
@@ -85,13 +86,14 @@ class AnsweringTask(FairseqTask):
         return generator
 
     def decode(self, tokens: Iterable[int], unknown: str = UNKNOWN) -> str:
-        """Text of token ids; start, end and padding are left out.
+        """Text of token ids; start, end and padding are left out. Chinese has no blanks between its characters.
 
         Args:
             unknown: stands for unknown tokens. Hypotheses and references use different words, so that
                 they never match.
         """
-        return self.bpe.decode(self.vocabulary.pieces(tokens)).replace(UNKNOWN, unknown)
+        text = self.bpe.decode(self.vocabulary.pieces(tokens)).replace(UNKNOWN, unknown)
+        return without_blanks(text) if self.bpe.kind == "bert" else text
 
     # --- predictions ----------------------------------------------------------------------------------------
 

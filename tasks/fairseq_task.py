@@ -80,7 +80,7 @@ class OFATask(ReadingTask, DrawingTask):
         if not cfg.bpe_dir:
             raise UserError(
                 f"task '{cls.spec.name}': --bpe-dir expects a vocabulary folder (dict.txt, BPE files), found "
-                "none; make one by 'ofa vocab build' or 'ofa vocab fetch gpt2'"
+                "none; make one by 'ofa vocab build' or 'ofa vocab fetch gpt2' (Chinese: bert_cn)"
             )
         bpe, vocabulary = load_language(cfg.bpe_dir, cfg.bpe, cfg.code_dict_size, cfg.num_bins)
         logger.info("%s vocabulary with %d entries: %s", bpe.kind, len(vocabulary), cfg.bpe_dir)

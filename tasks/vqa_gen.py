@@ -13,6 +13,7 @@ from typing import Any, Optional, Union
 import torch
 
 from ofa.answers import PromptedAnswerOptions, answer_texts
+from ofa.chinese import QUESTION_MARKS
 from ofa.errors import UserError
 from ofa.metrics.accuracy import Accuracy
 from ofa.spec import Decoding, Example, Prediction, RowContext, Shown, TaskSpec
@@ -54,7 +55,8 @@ def vqa_example(row: Mapping[str, str], context: RowContext) -> Example:
             "add the image, or remove the row"
         )
     question = clean_question(row["question"], options.max_src_length)
-    source: list[str] = [f" {question}" if question.endswith("?") else f" {question}?"]
+    ended = question.endswith(QUESTION_MARKS if context.language == "zh" else "?")
+    source: list[str] = [f" {question}" if ended else f" {question}?"]
     if options.add_object:
         objects = row["objects"].strip().split(JOIN)[: options.max_object_length]
         source.append(f" object: {' '.join(objects)}")

@@ -24,6 +24,10 @@ def add_parser(subparsers) -> None:
         help="count the word <eos> after every caption: for CIDEr optimisation, which rewards proper endings. "
              "--no-eos: for validation",
     )  # fmt: skip
+    build.add_argument(
+        "--keep-punctuation", action="store_true",
+        help="count marks of punctuation as words: for CIDEr optimisation of captions with punctuation (--keep-punctuation there too)",
+    )  # fmt: skip
     build.add_argument("--out", required=True, metavar="FILE", help="file to write, e.g. coco-train-words.p")
     build.set_defaults(run=run_build)
 
@@ -42,10 +46,11 @@ def run_build(arguments: argparse.Namespace) -> int:
     if not arguments.tsv and not arguments.coco:
         raise UserError("ofa cider-df build: expected --tsv FILE... or --coco JSON..., found neither")
     columns = [arguments.id_column, arguments.column]
+    marks = arguments.keep_punctuation
     captions = chain(
-        *(captions_of_tsv(open_rows(path, columns), path) for path in arguments.tsv), *map(captions_of_coco, arguments.coco)
+        *(captions_of_tsv(open_rows(path, columns), path, marks) for path in arguments.tsv), *map(captions_of_coco, arguments.coco)
     )
-    content = count_captions(captions, arguments.eos)
+    content = count_captions(captions, arguments.eos, marks)
     write_document_frequencies(arguments.out, content)
     print(
         f"{arguments.out}: {len(content['document_frequency'])} n-grams of {content['ref_len']} images, "

@@ -14,7 +14,11 @@ def add_parser(subparsers) -> None:
     vocab = subparsers.add_parser("vocab", help="make, fetch or show a vocabulary folder (--bpe-dir)")
     actions = vocab.add_subparsers(title="actions", metavar="ACTION", required=True)
 
-    build = actions.add_parser("build", help="learn a sentencepiece BPE from your own text")
+    build = actions.add_parser("build", help="learn a sentencepiece BPE, or a BERT vocabulary, from your own text")
+    build.add_argument(
+        "--bert", action="store_true",
+        help="a BERT vocabulary as the Chinese models have one: characters, and words in Latin letters; prompts are Chinese then",
+    )  # fmt: skip
     build.add_argument(
         "--text", nargs="+", metavar="FILE", default=[], help="UTF-8 files, one sentence per line"
     )
@@ -30,7 +34,8 @@ def add_parser(subparsers) -> None:
     build.set_defaults(run=run_build)
 
     fetch = actions.add_parser("fetch", help="download a public vocabulary and check it")
-    fetch.add_argument("name", choices=["gpt2"], help="gpt2: fairseq's GPT-2 files (English OFA)")
+    fetch.add_argument("name", choices=["gpt2", "bert_cn"],
+                       help="gpt2: fairseq's GPT-2 files (English OFA); bert_cn: BERT's files (Chinese OFA)")  # fmt: skip
     fetch.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     fetch.add_argument("--source", metavar="URL|FOLDER", help="a mirror, or a folder that has the files")
     fetch.set_defaults(run=run_fetch)
@@ -47,7 +52,10 @@ def add_parser(subparsers) -> None:
 
 
 def run_build(arguments: argparse.Namespace) -> int:
-    from ofa.vocabulary_build import build_vocabulary
+    if arguments.bert:
+        from ofa.wordpiece_build import build_wordpieces as build_vocabulary
+    else:
+        from ofa.vocabulary_build import build_vocabulary
 
     if not arguments.text and not arguments.tsv:
         raise UserError("ofa vocab build: expected --text FILE... or --tsv FILE... --column N, found neither")
@@ -83,9 +91,9 @@ def _texts(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def run_fetch(arguments: argparse.Namespace) -> int:
-    from ofa.vocabulary_fetch import GPT2_URL, fetch_gpt2
+    from ofa.vocabulary_fetch import fetch
 
-    fetched = fetch_gpt2(arguments.out, arguments.source or GPT2_URL)
+    fetched = fetch(arguments.name, arguments.out, arguments.source)
     done = f"fetched {', '.join(fetched)}" if fetched else "complete already"
     print(f"{arguments.out}: {done}, checksums right")
     return 0

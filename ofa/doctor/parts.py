@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ofa.bpe import REMEDY
 from ofa.doctor.negatives import is_negatives
 from ofa.doctor.rows import Finding
 from ofa.doctor.rule import Rule
@@ -14,7 +15,7 @@ SAMPLES = (" what does the image describe?", " a man's red-white shirt, 3 of 10!
 EMBEDDINGS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 
-VOCABULARY = Rule("vocabulary", "a folder with dict.txt and the files of its BPE", None, "ofa vocab fetch gpt2, or ofa vocab build")
+VOCABULARY = Rule("vocabulary", "a folder with dict.txt and the files of its BPE", None, REMEDY)
 PIECES = Rule("vocabulary-pieces", "every piece of the BPE in dict.txt", None, "take dict.txt and the BPE files from the same source")
 ROUND_TRIP = Rule("vocabulary-text", "decoding to give back the text", None, "is the folder meant for this language?", note=True)
 CHECKPOINT = Rule("checkpoint", "a checkpoint of tensors and settings", None, "download or copy it again")

@@ -6,7 +6,7 @@ from functools import partial
 
 from ofa.doctor.rule import QUOTED, Rule, Settings, empty, shown, too_long, unquote
 from ofa.recognised_text import CHINESE, plain_text
-from ofa.text import CONFIDENCE, JOIN, clean_phrase, clean_question, remove_punctuation
+from ofa.text import CONFIDENCE, JOIN, clean_phrase, clean_question, has_words, remove_punctuation
 
 # -------------------------------------------------------------------------------------------- answers
 
@@ -99,7 +99,7 @@ def _unknown_reading(cell: str, settings: Settings) -> str:
 
 
 def _no_words(cell: str, settings: Settings) -> str:
-    if cell[:1].isalnum() or any(remove_punctuation(caption) for caption in cell.split(JOIN)):
+    if cell[:1].isalnum() or any(map(has_words, cell.split(JOIN))):
         return ""
     return f"{shown(cell)}: nothing but punctuation" if cell.strip() else "an empty field"
 

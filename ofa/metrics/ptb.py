@@ -119,6 +119,10 @@ def java_tokenize(texts: list[str]) -> list[str]:
     return [" ".join(token for token in line.rstrip().split(" ") if token not in PUNCTUATION) for line in lines[: len(texts)]]
 
 
-def character_tokenize(texts: list[str]) -> list[str]:
-    """Chinese captions character by character, as is customary; words in Latin letters and numbers stay whole."""
-    return [" ".join(re.findall(r"[A-Za-z0-9]+|[^\s\W]", text.lower())) for text in texts]
+def character_tokenize(texts: list[str], marks: bool = False) -> list[str]:
+    """Chinese captions character by character, as is customary; words in Latin letters and numbers stay whole.
+
+    Args: marks: marks of punctuation are characters too; else they are left out.
+    """
+    character = r"\S" if marks else r"[^\s\W]"
+    return [" ".join(re.findall(rf"[A-Za-z0-9]+|{character}", text.lower())) for text in texts]

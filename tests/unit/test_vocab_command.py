@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import random
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -184,7 +185,7 @@ def mirror(monkeypatch):
     server.files, server.requests, server.stop_after = dict(FILES), [], None
     server.url = f"http://127.0.0.1:{server.server_port}"
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
-    monkeypatch.setattr(vocabulary_fetch, "GPT2_SHA256", sums)
+    monkeypatch.setitem(vocabulary_fetch.PUBLIC, "gpt2", replace(vocabulary_fetch.GPT2, sums=sums))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
@@ -249,13 +250,23 @@ def test_without_a_connection_the_message_says_what_to_copy_where(mirror, tmp_pa
     assert not (tmp_path / "g").exists()
 
 
-def test_released_checksums_are_those_of_the_released_files():
+@pytest.mark.parametrize("name", ["gpt2", "bert_cn"])
+def test_released_checksums_are_those_of_the_released_files(name):
     from conftest import bpe_folder
 
-    folder = bpe_folder("gpt2")
-    assert {name: vocabulary_fetch.sha256(folder / name) for name in vocabulary_fetch.GPT2_SHA256} == (
-        vocabulary_fetch.GPT2_SHA256
-    )
+    folder, sums = bpe_folder(name), vocabulary_fetch.PUBLIC[name].sums
+    assert {file: vocabulary_fetch.sha256(folder / file) for file in sums} == sums
+
+
+def test_the_chinese_files_are_fetched_the_same_way(tmp_path, capsys):
+    from conftest import bpe_folder
+
+    for _ in range(2):
+        arguments = ["vocab", "fetch", "bert_cn", "--source", str(bpe_folder("bert_cn")), "--out", str(tmp_path / "cn")]
+        assert main(arguments) == 0
+    assert "complete already" in capsys.readouterr().out
+    assert main(["vocab", "show", str(tmp_path / "cn")]) == 0
+    assert "bert, 30325 entries" in capsys.readouterr().out
 
 
 # any command
