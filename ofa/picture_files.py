@@ -1,5 +1,10 @@
-"""Picture files before they are embedded: found by name, looked at once, checked whole."""
+"""Picture files before they are embedded: found by name, looked at once, checked whole.
 
+A picture may also stand in a TSV file of lines ``image-id <tab> base64``; it is called ``FILE.tsv:ROW@OFFSET+LENGTH`` then,
+row from 1, offset and length of the base64 text in bytes.
+"""
+
+import base64
 import dataclasses
 import functools
 import hashlib
@@ -7,7 +12,8 @@ import io
 import json
 import multiprocessing
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +25,37 @@ from ofa.progress import counted
 
 FEW = 256  # files below which starting further processes costs more than it brings
 NAMED_AT_MOST = 10  # offending files listed in one message
+TABLE = ".tsv"
+IN_TABLE = re.compile(rf"(?P<file>.+{re.escape(TABLE)}):\d+@(?P<offset>\d+)\+(?P<length>\d+)", re.DOTALL)
 
 
 class PictureFolders:
-    """The files below some folders, found by path relative to a folder or by bare name.
+    """The files below some folders, found by path relative to a folder or by bare name; and pictures of TSV files, by id.
 
     Data sets name pictures ``val2014/a.jpg`` or ``a.jpg`` and people unpack them either way.
 
-    Raises: UserError if a folder is missing, or if a bare name stands for several files.
+    Raises: UserError if a folder or file is missing, or if a bare name stands for several files.
     """
 
     def __init__(self, folders: Sequence[str | Path]):
-        self.folders = [Path(folder) for folder in folders]
+        self.tables = [Path(path) for path in folders if str(path).endswith(TABLE) and Path(path).is_file()]
+        self.folders = [Path(path) for path in folders if Path(path) not in self.tables]
         for folder in self.folders:
             if not folder.is_dir():
-                raise UserError(f"{folder}: expected the folder of the image files, found none; check --images")
+                raise UserError(f"{folder}: expected the folder of the image files, or a TSV file of image ids and pictures in base64, "
+                                "found none; check --images")
+
+    @functools.cached_property
+    def in_tables(self) -> dict[str, str]:
+        """Image id -> picture of a TSV file."""
+        found: dict[str, str] = {}
+        for table in self.tables:
+            for image_id, picture in table_pictures(table):
+                if image_id in found:
+                    raise UserError(f"{picture.split('@')[0]}: expected every picture once, found {image_id!r} again, as in "
+                                    f"{found[image_id].split('@')[0]}; remove one of the rows")
+                found[image_id] = picture
+        return found
 
     @functools.cached_property
     def _by_name(self) -> dict[str, list[str]]:
@@ -47,6 +69,8 @@ class PictureFolders:
     def find(self, *names: str) -> str | None:
         """Path of the first of the names that is there."""
         for name in names:
+            if self.tables and (name in self.in_tables or Path(name).stem in self.in_tables):
+                return self.in_tables.get(name) or self.in_tables[Path(name).stem]
             for folder in self.folders:
                 if os.path.dirname(name) and (folder / name).is_file():
                     return str(folder / name)
@@ -59,7 +83,36 @@ class PictureFolders:
         return None
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self.folders))
+        return ", ".join(map(str, [*self.folders, *self.tables]))
+
+
+def table_pictures(path: str | Path, column: int = 1) -> Iterator[tuple[str, str]]:
+    """First column and picture of each row of a TSV file. Args: column: of the base64 text. Raises: UserError naming the row."""
+    try:
+        with open(path, "rb") as file:
+            start = 0
+            for row, line in enumerate(file, 1):
+                cells = line.rstrip(b"\r\n").split(b"\t")
+                if len(cells) <= column:
+                    raise UserError(f"{path}:{row}: expected a picture in base64 in column {column} (from 0), found {len(cells)} columns; "
+                                    "is it a file of rows 'image-id <tab> base64'?")
+                offset = start + sum(len(cell) + 1 for cell in cells[:column])
+                yield cells[0].decode("utf-8"), f"{path}:{row}@{offset}+{len(cells[column])}"
+                start += len(line)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: expected ids in UTF-8, found other bytes ({error}); save it as UTF-8") from None
+
+
+def read_picture(path: str) -> bytes:
+    """Bytes of a picture file, or of a picture in a TSV file, in either alphabet of base64. Raises: OSError, ValueError."""
+    place = IN_TABLE.fullmatch(str(path))
+    if place is None:
+        return Path(path).read_bytes()
+    with open(place["file"], "rb") as file:
+        file.seek(int(place["offset"]))
+        return base64.b64decode(file.read(int(place["length"])).translate(bytes.maketrans(b"-_", b"+/")), validate=True)
 
 
 @dataclass(frozen=True)
@@ -75,7 +128,7 @@ class PictureFile:
 def look_at(path: str) -> PictureFile:
     """Decodes all of the file: a truncated one opens well."""
     try:
-        data = Path(path).read_bytes()
+        data = read_picture(path)
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             return PictureFile("", image.size, len(data), hashlib.sha256(data).hexdigest())
@@ -122,7 +175,7 @@ def _read_notes(notes: Path) -> dict[str, PictureFile]:
 def picture_size(path: str) -> tuple[int, int]:
     """Width and height in pixels from the head of the file; (0, 0) if it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(read_picture(path)) if IN_TABLE.fullmatch(path) else path) as image:
             return image.size
     except Exception:  # said properly when the whole file is looked at
         return 0, 0
@@ -137,8 +190,9 @@ def name_broken(broken: dict[str, str]) -> str:
 
 def file_state(path: str) -> tuple:
     """Path, bytes and time of the last change: enough to see that a file is another one."""
+    place = IN_TABLE.fullmatch(path)
     try:
-        state = os.stat(path)
+        state = os.stat(place["file"] if place else path)
         return path, state.st_size, state.st_mtime_ns
     except OSError:
         return path, None, None

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.errors import UserError
+from ofa.picture_files import read_picture
 from ofa.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ def fingerprint(*parts: object) -> str:
 
 def base64_of_file(path: str) -> str:
     """The file's bytes as they are, in standard base64."""
-    return base64.b64encode(Path(path).read_bytes()).decode("ascii")
+    return base64.b64encode(read_picture(path)).decode("ascii")
 
 
 class PreparedFolder:
@@ -311,6 +312,7 @@ def write_caption_files(out: PreparedFolder, splits: dict[str, Sequence[Picture]
     for split, name in (("val", VAL), ("test", TEST)):
         if splits[split]:
             out.write_rows(name, splits[split], Picture.one_row, functools.partial(encode_from, splits[split]))
+        if any(picture.captions for picture in splits[split]):
             out.write_text(f"{split}_caption_coco_format.json", coco_reference(splits[split]), len(splits[split]))
     lines = [caption for picture in splits["train"] for caption in picture.captions]
     out.write_text("captions.txt", "".join(f"{line}\n" for line in lines), len(lines))

@@ -6,6 +6,8 @@ import os
 
 logger = logging.getLogger(__name__)
 
+REFCOCO_CN = ("train", "val", "testA", "testB")  # its splits
+
 
 def add_parser(subparsers) -> None:
     from ofa.cli.picture_world import add_picture_world
@@ -21,6 +23,8 @@ def add_parser(subparsers) -> None:
     _add_snli_ve(kinds)
     _add_imagenet(kinds)
     add_ocr(kinds)
+    _add_muge(kinds)
+    _add_refcoco_cn(kinds)
     for kind in ("csv", "jsonl"):
         _add_own_table(kinds, kind)
     add_picture_world(kinds)
@@ -121,6 +125,36 @@ def _add_imagenet(kinds) -> None:
     add_common(parser)
 
 
+def _add_muge(kinds) -> None:
+    parser = _new(
+        kinds, "muge", "MUGE's Chinese captions of goods (ECommerce-IC)", "the files of coco-captions, as far as there are such texts",
+        "ofa prepare muge --train IC_train.jsonl --val IC_valid.jsonl --test IC_test.tsv --images IC_train.tsv IC_valid.tsv "
+        "--out dataset/muge_data", prepare_muge)
+    parser.add_argument("--train", required=True, metavar="JSONL", help="lines with image_id and text (one, or a list)")
+    for split in ("val", "test"):
+        parser.add_argument(f"--{split}", metavar="JSONL|TSV", help="the same; or pictures without texts, as MUGE's test set")
+    _add_images(parser)
+    _add_skip_broken(parser)
+    _add_common(parser)
+
+
+def _add_refcoco_cn(kinds) -> None:
+    parser = _new(
+        kinds, "refcoco-cn", "RefCOCO-CN, grounding in Chinese", "refcoco_cn_SPLIT.tsv for every split",
+        "ofa prepare refcoco-cn --train refcoco_cn_train.jsonl --val refcoco_cn_val.jsonl --images train2014 --out dataset/refcoco_cn_data",
+        prepare_refcoco_cn)
+    for split in REFCOCO_CN:
+        parser.add_argument(f"--{split}", metavar="JSONL|TSV",
+                            help="lines with id, image, text and box; or a published file: id, text, box, picture in base64")
+    parser.add_argument("--images", nargs="+", metavar="DIR|TSV", help="pictures of JSONL files: folders, or image ids with base64")
+    parser.add_argument("--columns", nargs="+", default=[], type=_column, metavar="NAME=KEY",
+                        help="keys of JSONL files that are not called id, image, text, box")
+    parser.add_argument("--box-format", choices=("xyxy", "xywh"), default="xyxy",
+                        help="of JSONL files: corners, or corner, width and height; pixels (%(default)s)")
+    _add_skip_broken(parser)
+    _add_common(parser)
+
+
 def _add_own_table(kinds, kind: str) -> None:
     from ofa.sources.own_table import FIELDS
 
@@ -149,7 +183,8 @@ def _add_own_table(kinds, kind: str) -> None:
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", nargs="+", required=True, metavar="DIR", help="folders of the image files, at any depth")
+    parser.add_argument("--images", nargs="+", required=True, metavar="DIR|TSV",
+                        help="folders of the image files, at any depth; or TSV files of image ids and pictures in base64")
 
 
 def _add_val_fraction(group) -> None:
@@ -244,6 +279,22 @@ def prepare_imagenet(args: argparse.Namespace) -> int:
 
     found = read_imagenet(_given_splits(args, "train", "val", "test"), args.synsets, *_images_and_problems(args),
                           first_label=args.first_label, first_only=args.first_words_only)
+    return _prepare(found, args)
+
+
+def prepare_muge(args: argparse.Namespace) -> int:
+    """MUGE: the splits that are given."""
+    from ofa.sources.muge import read_muge
+
+    return _prepare(read_muge(_given_splits(args, "train", "val", "test"), *_images_and_problems(args)), args)
+
+
+def prepare_refcoco_cn(args: argparse.Namespace) -> int:
+    """RefCOCO-CN: the splits that are given."""
+    from ofa.sources.refcoco_cn import read_refcoco_cn
+
+    found = read_refcoco_cn(_given_splits(args, *REFCOCO_CN), *_images_and_problems(args), columns=dict(args.columns),
+                            box_format=args.box_format)
     return _prepare(found, args)
 
 
