@@ -12,45 +12,53 @@ import functools
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from types import SimpleNamespace
 
-from ofa import preparation
-from ofa.picture_world import Scene, as_json, captions, encode, make_split
-from ofa.picture_world_phrases import expressions
-from ofa.picture_world_questions import Question, answers, questions
+from ofa import picture_world, picture_world_chinese, picture_world_phrases, picture_world_questions, preparation
+from ofa.picture_world import Scene, Thing, as_json, encode, make_split
+from ofa.picture_world_questions import Question
 from ofa.preparation import IMAGE, Group, Picture, PreparedFolder
 from ofa.text import CONFIDENCE, JOIN
 
 VERSION = 4
+WORDS = {  # language -> who says what: captions, questions and their answers, expressions
+    "en": SimpleNamespace(captions=picture_world.captions, questions=picture_world_questions.questions,
+                          answers=picture_world_questions.answers, expressions=picture_world_phrases.expressions),
+    "zh": picture_world_chinese,
+}
 CAPTIONS = {"train": preparation.STAGE2, "val": preparation.VAL, "test": preparation.TEST}
 
 
-def write_world(folder: str, counts: dict[str, int], size: int, seed: int, image_format: str, jobs: int) -> PreparedFolder:
+def write_world(folder: str, counts: dict[str, int], size: int, seed: int, image_format: str, jobs: int,
+                language: str = "en") -> PreparedFolder:
     """All files of a world; no description of a test or validation scene occurs in training.
 
-    Args: counts: scenes of ``train``, ``val`` and ``test``. size: side of the pictures, pixels.
+    Args: counts: scenes of ``train``, ``val`` and ``test``. size: side of the pictures, pixels. language: ``en`` or ``zh``.
     """
+    words = WORDS[language]
     plan = preparation.fingerprint(f"picture-world {VERSION}", counts["train"], counts["val"], counts["test"], size, seed,
-                                   image_format)
+                                   image_format, *([] if language == "en" else [language]))
     out = PreparedFolder(folder, plan, "ofa prepare picture-world")
     if out.is_finished():
         return out
     scenes = make_scenes(seed, counts)
-    pictures = {split: [Picture(scene.scene_id, tuple(captions(scene)), scene) for scene in found]
+    pictures = {split: [Picture(scene.scene_id, tuple(words.captions(scene)), scene) for scene in found]
                 for split, found in scenes.items()}
     preparation.write_caption_files(out, pictures, functools.partial(encode, size=size, image_format=image_format), jobs)
-    asked = {split: [questions(scene) for scene in found] for split, found in scenes.items()}
-    pointed = {split: [boxes_of(scene, size) for scene in found] for split, found in scenes.items()}
+    asked = {split: [words.questions(scene) for scene in found] for split, found in scenes.items()}
+    pointed = {split: [boxes_of(words.expressions(scene), size) for scene in found] for split, found in scenes.items()}
     for split, found in scenes.items():
         write_once_more(out, f"vqa_{split}.tsv", split, found, question_rows(found, asked[split]))
         write_once_more(out, f"refcoco_{split}.tsv", split, found, box_rows(found, pointed[split]))
-    labels = {answer: label for label, answer in enumerate(answers())}
-    out.write_text("ans2label.json", json.dumps(labels, indent=1) + "\n", len(labels))
+    labels = {answer: label for label, answer in enumerate(words.answers())}
+    out.write_text("ans2label.json", json.dumps(labels, indent=1, ensure_ascii=False) + "\n", len(labels))
     for name, values in (("questions", [question.text for found in asked["train"] for question in found]),
                          ("answers", [question.answer for found in asked["train"] for question in found]),
                          ("expressions", [text for found in pointed["train"] for text, _ in found]),
                          ("boxes", [box for found in pointed["train"] for _, box in found])):
         write_lines(out, f"{name}.txt", values)
-    write_lines(out, "scenes.jsonl", [json.dumps(as_json(scene, size)) for found in scenes.values() for scene in found])
+    write_lines(out, "scenes.jsonl", [json.dumps({**as_json(scene, size), "captions": words.captions(scene)}, ensure_ascii=False)
+                                       for found in scenes.values() for scene in found])
     out.save_manifest(finished=True)
     return out
 
@@ -65,9 +73,9 @@ def make_scenes(seed: int, counts: dict[str, int]) -> dict[str, list[Scene]]:
     return {split: scenes[split] for split in ("train", "val", "test")}
 
 
-def boxes_of(scene: Scene, size: int) -> list[tuple[str, str]]:
+def boxes_of(expressions: list[tuple[str, Thing]], size: int) -> list[tuple[str, str]]:
     """Expressions and the boxes of what they mean, ``x0,y0,x1,y1`` in pixels."""
-    return [(text, ",".join(f"{v:g}" for v in thing.box_px(size, size))) for text, thing in expressions(scene)]
+    return [(text, ",".join(f"{v:g}" for v in thing.box_px(size, size))) for text, thing in expressions]
 
 
 def question_rows(scenes: Sequence[Scene], asked: Sequence[list[Question]]) -> Iterator[list[tuple[str, ...]]]:

@@ -85,8 +85,8 @@ def pointing_at(scene: Scene, thing: Thing) -> list[Phrase]:
     return sorted((phrase for phrase in true_phrases(thing) if count(scene, phrase) == 1), key=lambda phrase: phrase.words)
 
 
-def expressions(scene: Scene) -> list[tuple[str, Thing]]:
-    """One referring expression for each thing that can be told from the others, from left to right."""
+def pointed_at(scene: Scene) -> list[tuple[Phrase, Thing]]:
+    """One phrase for each thing that can be told from the others, from left to right."""
     rng = random.Random(f"expressions/{scene.scene_id}/{scene.noise_seed}")
     found = []
     for thing in scene.things:
@@ -95,6 +95,10 @@ def expressions(scene: Scene) -> list[tuple[str, Thing]]:
             # A place is said in a third of the expressions, or if nothing else tells the thing from its twin.
             plain = [phrase for phrase in phrases if phrase.side is None]
             placed = [phrase for phrase in phrases if phrase.side is not None]
-            chosen = rng.choice(plain if plain and (not placed or rng.random() < 2 / 3) else placed)
-            found.append((f"the {chosen.text()}", thing))
+            found.append((rng.choice(plain if plain and (not placed or rng.random() < 2 / 3) else placed), thing))
     return found
+
+
+def expressions(scene: Scene) -> list[tuple[str, Thing]]:
+    """The same as referring expressions, ``the large red circle``."""
+    return [(f"the {phrase.text()}", thing) for phrase, thing in pointed_at(scene)]

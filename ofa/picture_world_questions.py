@@ -11,7 +11,7 @@ possible there, then a question with that answer.
 
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ofa.picture_world import COLOURS, NUMBERS, SHAPES, SIZES, Scene, Thing, place
 from ofa.picture_world_phrases import Phrase, count, full_phrase, pointing_at, true_phrases
@@ -24,12 +24,16 @@ CLEARLY = 0.04  # a centre so close to the border of a ninth of the picture is n
 
 @dataclass(frozen=True)
 class Question:
-    """A question of one of the ``KINDS`` and its only right answer. Args: placed: a thing is told by its place."""
+    """A question of one of the ``KINDS`` and its only right answer.
+
+    Args: placed: a thing is told by its place. about: what is asked about; None: all that is there.
+    """
 
     kind: str
     text: str
     answer: str
     placed: bool = False
+    about: Phrase | None = field(default=None, compare=False, repr=False)
 
 
 def questions(scene: Scene) -> list[Question]:
@@ -69,13 +73,13 @@ def _about_thing(scene: Scene, thing: Thing, kind: str) -> Iterator[Question]:
     for phrase in pointing_at(scene, thing):
         text, placed = phrase.text(), phrase.side is not None
         if kind == "colour" and phrase.colour is None:
-            yield Question(kind, f"what colour is the {text}?", thing.colour, placed)
+            yield Question(kind, f"what colour is the {text}?", thing.colour, placed, phrase)
         if kind == "shape" and phrase.shape is None:
-            yield Question(kind, f"what is the {text}?", thing.shape, placed)
+            yield Question(kind, f"what is the {text}?", thing.shape, placed, phrase)
         if kind == "size" and phrase.size is None:
-            yield Question(kind, f"is the {text} large or small?", thing.size, placed)
+            yield Question(kind, f"is the {text} large or small?", thing.size, placed, phrase)
         if kind == "place" and not placed and _is_clearly_placed(thing):
-            yield Question(kind, f"where is the {text}?", place(thing))
+            yield Question(kind, f"where is the {text}?", place(thing), about=phrase)
 
 
 def _is_clearly_placed(thing: Thing) -> bool:
@@ -89,17 +93,17 @@ def _about_numbers(scene: Scene) -> Iterator[Question]:
         number = count(scene, phrase)
         if number is not None:
             text = f"how many {phrase.text(plural=True)} are there?"
-            yield Question("number", text, NUMBERS[number], phrase.side is not None)
+            yield Question("number", text, NUMBERS[number], phrase.side is not None, phrase)
 
 
 def _about_existence(scene: Scene) -> Iterator[Question]:
     """``is there a red star?``: what is there, and what differs from something that is there in one word."""
     for thing in scene.things:
         for phrase in (Phrase(colour=thing.colour), Phrase(shape=thing.shape), full_phrase(thing).without("size")):
-            yield Question("existence", _is_there(phrase), "yes")
+            yield Question("existence", _is_there(phrase), "yes", about=phrase)
             for other in _one_word_off(phrase):
                 if count(scene, other) == 0:
-                    yield Question("existence", _is_there(other), "no")
+                    yield Question("existence", _is_there(other), "no", about=other)
 
 
 def _is_there(phrase: Phrase) -> str:

@@ -1,10 +1,11 @@
-"""Result files -> what the leaderboards take: COCO captions as a zip, VQA answers as one JSON.
+"""Result files -> what the leaderboards take: COCO captions as a zip, VQA answers as one JSON, MUGE captions as JSON lines.
 
     coco   zip with captions_val2014_NAME_results.json and captions_test2014_NAME_results.json,
            each [{"image_id": 391895, "caption": "a man on a motorcycle"}, ...]
     vqa    [{"question_id": 393225000, "answer": "red"}, ...]
+    muge   {"image_id": "007c72", "text": "蕾丝元素，时尚气质"} in each line
 
-Ids are whole numbers there; every picture or question of the split is answered exactly once. What our result files
+Ids are whole numbers there, but for MUGE; every picture or question of the split is answered exactly once. What our result files
 hold besides (scores, further answers) is left out.
 """
 
@@ -28,15 +29,20 @@ SHOWN = 5  # ids named in a message
 
 @dataclass(frozen=True)
 class Form:
-    """What an upload is made of. Args: key, text: names of its two fields; one: what an id stands for."""
+    """What an upload is made of.
+
+    Args: key, text: names of the two fields in a result file; one: what an id stands for; numbered: ids are whole numbers.
+    """
 
     key: str
     text: str
     one: str
+    numbered: bool = True
 
 
 COCO = Form("image_id", "caption", "picture")
 VQA = Form("question_id", "answer", "question")
+MUGE = Form("image_id", "caption", "picture", numbered=False)
 
 
 def coco_upload(results: dict[str, str | Path], name: str, out: str | Path, expected: dict[str, set[int]]) -> dict[str, int]:
@@ -72,8 +78,18 @@ def vqa_upload(results: Sequence[str | Path], out: str | Path, expected: set[int
     return len(entries)
 
 
-def upload_entries(paths: Iterable[str | Path], form: Form, expected: set[int] | None = None) -> list[Entry]:
-    """The entries of result files with nothing but a number and a text.
+def muge_upload(results: Sequence[str | Path], out: str | Path, expected: set[str] | None) -> int:
+    """Write the JSON lines for MUGE's captions. Args and returns as ``vqa_upload``; ids are texts."""
+    entries = upload_entries(results, MUGE, expected)
+    with replacing(out) as file:
+        for entry in entries:
+            line = {"image_id": entry["image_id"], "text": entry["caption"]}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return len(entries)
+
+
+def upload_entries(paths: Iterable[str | Path], form: Form, expected: set | None = None) -> list[Entry]:
+    """The entries of result files with nothing but an id and a text.
 
     Raises: UserError if an entry has another form, or an id is no number, comes twice, is missing or is foreign.
     """
@@ -101,7 +117,8 @@ def _converted(path: str | Path, form: Form) -> list[Entry]:
             found = ", ".join(map(str, entry)) if isinstance(entry, dict) else repr(entry)[:60]
             raise UserError(f"{path}: entry {number}: expects '{form.key}' and '{form.text}', found {found}; is it the "
                             "result file of another task?")
-        converted.append({form.key: _number(entry[form.key], f"{path}: entry {number}", form), form.text: entry[form.text]})
+        row_id = _number(entry[form.key], f"{path}: entry {number}", form) if form.numbered else str(entry[form.key])
+        converted.append({form.key: row_id, form.text: entry[form.text]})
     return converted
 
 
@@ -114,7 +131,7 @@ def _number(value: Any, where: str, form: Form) -> int:
     return int(match[1])
 
 
-def _some(numbers: Iterable[int]) -> str:
+def _some(numbers: Iterable) -> str:
     first = sorted(numbers)[: SHOWN + 1]
     return ", ".join(map(str, first[:SHOWN])) + (", ..." if len(first) > SHOWN else "")
 

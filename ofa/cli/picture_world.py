@@ -69,6 +69,7 @@ def add_picture_world(kinds) -> None:
     parser.add_argument("--test", type=count, default=300, metavar="N", help="test scenes (%(default)s)")
     parser.add_argument("--size", type=count, default=64, metavar="PX", help="side of the square pictures (%(default)s)")
     parser.add_argument("--image-format", choices=("jpeg", "png"), default="jpeg", help="(%(default)s)")
+    parser.add_argument("--language", choices=("en", "zh"), default="en", help="of captions, questions and expressions (%(default)s)")
     parser.add_argument("--pretrain", action="store_true", help="also the files of pretraining: vision_language_, text_ and "
                         "detection_examples.tsv and negative_sample/, for validation and test as well")
     parser.add_argument("--tokenizer", metavar="PATH", help="image tokenizer (ofa tokenizer train), with --pretrain: also "
@@ -87,9 +88,11 @@ def prepare_picture_world(args: argparse.Namespace) -> int:
         raise UserError("--tokenizer: codes of pictures are for pretraining; add --pretrain, or leave it out")
     if args.drawings and not args.tokenizer:
         raise UserError("--drawings: scenes to learn drawing from are files of codes; give a --tokenizer, or leave it out")
+    if args.pretrain and args.language != "en":
+        raise UserError("--pretrain: the texts of pretraining are English; leave it out, or make them with --language en")
     tokenizer = _world_tokenizer(args) if args.tokenizer else None
     counts = {split: getattr(args, split) for split in ("train", "val", "test")}
-    summary(write_world(args.out, counts, args.size, args.seed, args.image_format, args.jobs))
+    summary(write_world(args.out, counts, args.size, args.seed, args.image_format, args.jobs, args.language))
     if args.pretrain:
         from ofa.picture_world_pretraining import write_pretraining
 

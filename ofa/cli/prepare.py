@@ -6,11 +6,10 @@ import os
 
 logger = logging.getLogger(__name__)
 
-REFCOCO_CN = ("train", "val", "testA", "testB")  # its splits
-
 
 def add_parser(subparsers) -> None:
     from ofa.cli.picture_world import add_picture_world
+    from ofa.cli.prepare_chinese import add_muge, add_refcoco_cn
     from ofa.cli.prepare_ocr import add_ocr, add_sign_world
 
     parser = subparsers.add_parser("prepare", help="write training files (TSV with embedded pictures)",
@@ -23,15 +22,15 @@ def add_parser(subparsers) -> None:
     _add_snli_ve(kinds)
     _add_imagenet(kinds)
     add_ocr(kinds)
-    _add_muge(kinds)
-    _add_refcoco_cn(kinds)
+    add_muge(kinds)
+    add_refcoco_cn(kinds)
     for kind in ("csv", "jsonl"):
         _add_own_table(kinds, kind)
     add_picture_world(kinds)
     add_sign_world(kinds)
 
 
-def _new(kinds, kind: str, help: str, writes: str, example: str, run) -> argparse.ArgumentParser:
+def new_kind(kinds, kind: str, help: str, writes: str, example: str, run) -> argparse.ArgumentParser:
     """Parser of one kind. Args: writes: the files it makes, and anything worth knowing. example: a command."""
     parser = kinds.add_parser(kind, help=help, description=f"Writes {writes} and manifest.json. Image files are embedded as "
                               "they are.", epilog=f"example: {example}")
@@ -40,7 +39,7 @@ def _new(kinds, kind: str, help: str, writes: str, example: str, run) -> argpars
 
 
 def _add_coco_captions(kinds) -> None:
-    parser = _new(
+    parser = new_kind(
         kinds, "coco-captions", "captions in COCO's format and a folder of pictures",
         "caption_stage1_train.tsv, caption_stage2_train.tsv, caption_val.tsv, caption_test.tsv, "
         "*_caption_coco_format.json, captions.txt",
@@ -52,19 +51,19 @@ def _add_coco_captions(kinds) -> None:
     split.add_argument("--split", metavar="JSON", help="Karpathy's dataset_coco.json (restval counts as training)")
     split.add_argument("--val-fraction", type=float, metavar="F", help="part of the pictures kept for validation")
     parser.add_argument("--test-fraction", type=float, default=0.0, metavar="F", help="with --val-fraction: for testing")
-    _add_skip_broken(parser)
+    add_skip_broken(parser)
     add_common(parser)
 
 
 def _add_vqa2(kinds) -> None:
-    parser = _new(
+    parser = new_kind(
         kinds, "vqa2", "questions and answers in the format of VQA v2",
         "vqa_train.tsv, vqa_val.tsv, vqa_test.tsv (as far as there are such questions), trainval_ans2label.json",
         "ofa prepare vqa2 --questions v2_OpenEnded_mscoco_*_questions.json --annotations v2_mscoco_*_annotations.json "
         "--images train2014 val2014 test2015 --out dataset/vqa_data", prepare_vqa2)
     parser.add_argument("--questions", nargs="+", required=True, metavar="JSON", help="question files, of any splits")
     parser.add_argument("--annotations", nargs="+", default=[], metavar="JSON", help="annotation files; none for test questions")
-    _add_images(parser)
+    add_images(parser)
     split = parser.add_mutually_exclusive_group()
     split.add_argument("--split", choices=("train", "val", "test"), help="of all questions; else as 'data_subtype' says")
     _add_val_fraction(split)
@@ -75,14 +74,14 @@ def _add_vqa2(kinds) -> None:
                          help="answer set (.pkl or .json): training keeps only answers that are in it")
     answers.add_argument("--min-answer-count", type=count, default=1, metavar="N",
                          help="the answer set is what N training questions teach (%(default)s; 9 is usual for VQA v2)")
-    _add_skip_broken(parser)
+    add_skip_broken(parser)
     add_common(parser)
 
 
 def _add_refer(kinds, kind: str, title: str) -> None:
     from ofa.sources.refer import SPLIT_BY
 
-    parser = _new(
+    parser = new_kind(
         kinds, kind, f"{title} as the REFER toolkit ships it", f"{kind}_SPLIT.tsv for every split",
         f"ofa prepare {kind} --data refer/data --images train2014 --out dataset/{kind}_data", prepare_refer)
     parser.add_argument("--data", required=True, metavar="DIR", help="folder with refs(...).p and instances.json")
@@ -90,26 +89,26 @@ def _add_refer(kinds, kind: str, title: str) -> None:
                         help="whose split: the name in refs(...).p (%(default)s)")
     parser.add_argument("--sentences", choices=("raw", "sent"), default="raw",
                         help="expressions as people wrote them, or as the toolkit's authors cleaned them (%(default)s)")
-    _add_images(parser)
-    _add_skip_broken(parser)
+    add_images(parser)
+    add_skip_broken(parser)
     add_common(parser)
     parser.set_defaults(kind=kind)
 
 
 def _add_snli_ve(kinds) -> None:
-    parser = _new(
+    parser = new_kind(
         kinds, "snli-ve", "SNLI-VE and the pictures of Flickr30k", "snli_ve_train.tsv, snli_ve_dev.tsv, snli_ve_test.tsv",
         "ofa prepare snli-ve --train snli_ve_train.jsonl --dev snli_ve_dev.jsonl --test snli_ve_test.jsonl "
         "--images flickr30k_images --out dataset/snli_ve_data", prepare_snli_ve)
     for split in ("train", "dev", "test"):
         parser.add_argument(f"--{split}", metavar="JSONL", help=f"snli_ve_{split}.jsonl")
-    _add_images(parser)
-    _add_skip_broken(parser)
+    add_images(parser)
+    add_skip_broken(parser)
     add_common(parser)
 
 
 def _add_imagenet(kinds) -> None:
-    parser = _new(
+    parser = new_kind(
         kinds, "imagenet", "ImageNet, or any folders named by class", "imagenet_1k_train.tsv, imagenet_1k_val.tsv, "
         "class2label.json",
         "ofa prepare imagenet --train ILSVRC/train --val LOC_val_solution.csv --images ILSVRC/val "
@@ -121,53 +120,23 @@ def _add_imagenet(kinds) -> None:
     parser.add_argument("--images", nargs="+", metavar="DIR", help="where the files of a list lie")
     parser.add_argument("--first-label", type=int, choices=(0, 1), default=0, help="of the numbers in a list (%(default)s)")
     parser.add_argument("--first-words-only", action="store_true", help="only the words before the first comma")
-    _add_skip_broken(parser)
+    add_skip_broken(parser)
     add_common(parser)
-
-
-def _add_muge(kinds) -> None:
-    parser = _new(
-        kinds, "muge", "MUGE's Chinese captions of goods (ECommerce-IC)", "the files of coco-captions, as far as there are such texts",
-        "ofa prepare muge --train IC_train.jsonl --val IC_valid.jsonl --test IC_test.tsv --images IC_train.tsv IC_valid.tsv "
-        "--out dataset/muge_data", prepare_muge)
-    parser.add_argument("--train", required=True, metavar="JSONL", help="lines with image_id and text (one, or a list)")
-    for split in ("val", "test"):
-        parser.add_argument(f"--{split}", metavar="JSONL|TSV", help="the same; or pictures without texts, as MUGE's test set")
-    _add_images(parser)
-    _add_skip_broken(parser)
-    _add_common(parser)
-
-
-def _add_refcoco_cn(kinds) -> None:
-    parser = _new(
-        kinds, "refcoco-cn", "RefCOCO-CN, grounding in Chinese", "refcoco_cn_SPLIT.tsv for every split",
-        "ofa prepare refcoco-cn --train refcoco_cn_train.jsonl --val refcoco_cn_val.jsonl --images train2014 --out dataset/refcoco_cn_data",
-        prepare_refcoco_cn)
-    for split in REFCOCO_CN:
-        parser.add_argument(f"--{split}", metavar="JSONL|TSV",
-                            help="lines with id, image, text and box; or a published file: id, text, box, picture in base64")
-    parser.add_argument("--images", nargs="+", metavar="DIR|TSV", help="pictures of JSONL files: folders, or image ids with base64")
-    parser.add_argument("--columns", nargs="+", default=[], type=_column, metavar="NAME=KEY",
-                        help="keys of JSONL files that are not called id, image, text, box")
-    parser.add_argument("--box-format", choices=("xyxy", "xywh"), default="xyxy",
-                        help="of JSONL files: corners, or corner, width and height; pixels (%(default)s)")
-    _add_skip_broken(parser)
-    _add_common(parser)
 
 
 def _add_own_table(kinds, kind: str) -> None:
     from ofa.sources.own_table import FIELDS
 
     needs = "; ".join(f"{task}: {', '.join(fields.needs)}" for task, fields in FIELDS.items())
-    parser = _new(
+    parser = new_kind(
         kinds, kind, f"your own data: a {kind.upper()} file that names pictures",
         "the files of the task: caption_*.tsv, vqa_*.tsv, refcoco_*.tsv, snli_ve_*.tsv, image_classify_*.tsv or ocr_*.tsv",
         f"ofa prepare {kind} photos.{kind} --task vqa_gen --images photos --columns image=file answer=reply "
         f"--val-fraction 0.1 --out data/photos. Columns that a task needs - {needs}", prepare_own_table)
     parser.add_argument("files", nargs="+", metavar="FILE", help="one entry per row" if kind == "csv" else "one object per line")
     parser.add_argument("--task", required=True, choices=tuple(FIELDS), help="what the data are for")
-    _add_images(parser)
-    parser.add_argument("--columns", nargs="+", default=[], type=_column, metavar="NAME=COLUMN",
+    add_images(parser)
+    parser.add_argument("--columns", nargs="+", default=[], type=column, metavar="NAME=COLUMN",
                         help="columns of the file that are not called as the task calls them")
     split = parser.add_mutually_exclusive_group()
     split.add_argument("--split", choices=("train", "val", "test"), default="train",
@@ -177,12 +146,12 @@ def _add_own_table(kinds, kind: str) -> None:
                         help="corners, or corner, width and height; pixels (%(default)s)")
     if kind == "csv":
         parser.add_argument("--delimiter", metavar="C", help="between columns (a tab in .tsv files, else a comma)")
-    _add_skip_broken(parser)
+    add_skip_broken(parser)
     add_common(parser)
     parser.set_defaults(kind=kind)
 
 
-def _add_images(parser: argparse.ArgumentParser) -> None:
+def add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", nargs="+", required=True, metavar="DIR|TSV",
                         help="folders of the image files, at any depth; or TSV files of image ids and pictures in base64")
 
@@ -191,7 +160,7 @@ def _add_val_fraction(group) -> None:
     group.add_argument("--val-fraction", type=float, metavar="F", help="part of the pictures, drawn at random, for validation")
 
 
-def _add_skip_broken(parser: argparse.ArgumentParser) -> None:
+def add_skip_broken(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-broken", action="store_true",
                         help="leave unreadable pictures and wrong entries out instead of stopping")
 
@@ -211,7 +180,7 @@ def count(text: str) -> int:
     return value
 
 
-def _column(text: str) -> tuple[str, str]:
+def column(text: str) -> tuple[str, str]:
     name, equals, column = text.partition("=")
     if not (name and equals and column):
         raise argparse.ArgumentTypeError(f"{text} is not of the form NAME=COLUMN, such as image=file_name")
@@ -245,17 +214,17 @@ def prepare_coco_captions(args: argparse.Namespace) -> int:
     inputs = [*args.annotations, *([args.split] if args.split else [])]
     settings = {} if args.split else {name: getattr(args, name) for name in ("val_fraction", "test_fraction", "seed")}
     counts = {"captions_cleaned": cleaner.whitespace + cleaner.joined, "captions_empty": cleaner.empty}
-    return _prepare(Found("coco-captions", inputs=inputs, settings=settings, counts=counts, pictures_of=splits), args)
+    return write_found(Found("coco-captions", inputs=inputs, settings=settings, counts=counts, pictures_of=splits), args)
 
 
 def prepare_vqa2(args: argparse.Namespace) -> int:
     """VQA v2: ten answers become confidences."""
     from ofa.sources.vqa2 import read_vqa2
 
-    found = read_vqa2(args.questions, args.annotations, *_images_and_problems(args), split=args.split,
+    found = read_vqa2(args.questions, args.annotations, *images_and_problems(args), split=args.split,
                       val_fraction=args.val_fraction, seed=args.seed, as_written=args.answers_as_written,
                       answer_set=args.ans2label_file, min_count=args.min_answer_count)
-    return _prepare(found, args)
+    return write_found(found, args)
 
 
 def prepare_refer(args: argparse.Namespace) -> int:
@@ -263,52 +232,36 @@ def prepare_refer(args: argparse.Namespace) -> int:
     from ofa.sources.refer import locate, read_refer
 
     refs, instances = locate(args.kind, args.data, args.split_by)
-    return _prepare(read_refer(args.kind, refs, instances, *_images_and_problems(args), sentences=args.sentences), args)
+    return write_found(read_refer(args.kind, refs, instances, *images_and_problems(args), sentences=args.sentences), args)
 
 
 def prepare_snli_ve(args: argparse.Namespace) -> int:
     """SNLI-VE: the splits that are given."""
     from ofa.sources.snli_ve import read_snli_ve
 
-    return _prepare(read_snli_ve(_given_splits(args, "train", "dev", "test"), *_images_and_problems(args)), args)
+    return write_found(read_snli_ve(given_splits(args, "train", "dev", "test"), *images_and_problems(args)), args)
 
 
 def prepare_imagenet(args: argparse.Namespace) -> int:
     """ImageNet: the splits that are given."""
     from ofa.sources.imagenet import read_imagenet
 
-    found = read_imagenet(_given_splits(args, "train", "val", "test"), args.synsets, *_images_and_problems(args),
+    found = read_imagenet(given_splits(args, "train", "val", "test"), args.synsets, *images_and_problems(args),
                           first_label=args.first_label, first_only=args.first_words_only)
-    return _prepare(found, args)
-
-
-def prepare_muge(args: argparse.Namespace) -> int:
-    """MUGE: the splits that are given."""
-    from ofa.sources.muge import read_muge
-
-    return _prepare(read_muge(_given_splits(args, "train", "val", "test"), *_images_and_problems(args)), args)
-
-
-def prepare_refcoco_cn(args: argparse.Namespace) -> int:
-    """RefCOCO-CN: the splits that are given."""
-    from ofa.sources.refcoco_cn import read_refcoco_cn
-
-    found = read_refcoco_cn(_given_splits(args, *REFCOCO_CN), *_images_and_problems(args), columns=dict(args.columns),
-                            box_format=args.box_format)
-    return _prepare(found, args)
+    return write_found(found, args)
 
 
 def prepare_own_table(args: argparse.Namespace) -> int:
     """A CSV or JSONL file of people's own."""
     from ofa.sources.own_table import read_own_table
 
-    found = read_own_table(args.kind, args.files, args.task, *_images_and_problems(args), columns=dict(args.columns),
+    found = read_own_table(args.kind, args.files, args.task, *images_and_problems(args), columns=dict(args.columns),
                            split=args.split, val_fraction=args.val_fraction, seed=args.seed, box_format=args.box_format,
                            delimiter=getattr(args, "delimiter", None))
-    return _prepare(found, args)
+    return write_found(found, args)
 
 
-def _given_splits(args: argparse.Namespace, *names: str) -> dict[str, str]:
+def given_splits(args: argparse.Namespace, *names: str) -> dict[str, str]:
     from ofa.errors import UserError
 
     given = {name: getattr(args, name) for name in names if getattr(args, name)}
@@ -317,14 +270,14 @@ def _given_splits(args: argparse.Namespace, *names: str) -> dict[str, str]:
     return given
 
 
-def _images_and_problems(args: argparse.Namespace):
+def images_and_problems(args: argparse.Namespace):
     from ofa.picture_files import PictureFolders
     from ofa.sources.found import Problems
 
     return PictureFolders(args.images) if args.images else None, Problems(args.skip_broken)
 
 
-def _prepare(found, args: argparse.Namespace) -> int:
+def write_found(found, args: argparse.Namespace) -> int:
     from ofa.sources.writing import prepare
 
     summary(prepare(found, args.out, args.jobs, args.skip_broken))

@@ -11,7 +11,8 @@ COCO_SIZES = {"val2014": 40504, "test2014": 40775}  # pictures of the splits tha
 EXAMPLE = """\
 examples:
   ofa submit coco --val2014 results/val_predict.json --test2014 results/test_predict.json --name ofa-large --out upload.zip
-  ofa submit vqa results/test_predict.json --questions v2_OpenEnded_mscoco_test2015_questions.json --out answers.json"""
+  ofa submit vqa results/test_predict.json --questions v2_OpenEnded_mscoco_test2015_questions.json --out answers.json
+  ofa submit muge results/test_predict.json --images IC_test.tsv --out IC_test.jsonl"""
 
 
 def add_parser(subparsers) -> None:
@@ -32,6 +33,11 @@ def add_parser(subparsers) -> None:
     vqa.add_argument("--questions", metavar="JSON", help="the data set's questions of the split: checks that each has one answer")
     vqa.add_argument("--out", required=True, metavar="FILE.json")
     vqa.set_defaults(run=run_vqa)
+    muge = kinds.add_parser("muge", help="MUGE's Chinese captions: one JSON object per line")
+    muge.add_argument("results", nargs="+", metavar="RESULTS", help="result file; several make up a split together")
+    muge.add_argument("--images", metavar="TSV", help="the data set's pictures of the split: checks that each has one caption")
+    muge.add_argument("--out", required=True, metavar="FILE.jsonl")
+    muge.set_defaults(run=run_muge)
 
 
 def run_coco(args: argparse.Namespace) -> int:
@@ -61,5 +67,16 @@ def run_vqa(args: argparse.Namespace) -> int:
     expected = listed_ids(args.questions, "questions", "question_id") if args.questions else None
     count = vqa_upload(args.results, args.out, expected)
     print(f"{count} answers" + ("" if expected is None else ", one for every question of the split"))
+    print(f"upload: {args.out}")
+    return 0
+
+
+def run_muge(args: argparse.Namespace) -> int:
+    from ofa.picture_files import table_pictures
+    from ofa.submission import muge_upload
+
+    expected = {image_id for image_id, _ in table_pictures(args.images)} if args.images else None
+    count = muge_upload(args.results, args.out, expected)
+    print(f"{count} captions" + ("" if expected is None else ", one for every picture of the split"))
     print(f"upload: {args.out}")
     return 0
