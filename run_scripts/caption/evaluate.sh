@@ -3,21 +3,24 @@
 # Needs:     a finetuned checkpoint (default: the best of stage 2, else of stage 1), the BPE folder, DATA_DIR with
 #            caption_test.tsv (captions of one image joined by &&).
 # Command:   SIZE=base bash run_scripts/caption/evaluate.sh [any ofa evaluate flag]
-# Settings:  SIZE [large] SPLIT [test] CHECKPOINT DATA_DIR BPE_DIR RESULTS, and those of launch.sh
+# Settings:  SIZE [large]; DATASET [coco] or muge (Chinese); SPLIT [test] CHECKPOINT DATA_DIR BPE_DIR
+#            RESULTS, and those of launch.sh
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 SIZE=${SIZE:-large}
 SPLIT=${SPLIT:-test}
-RESULTS=${RESULTS:-$ROOT/results/caption_$SIZE}
-BEST=$ROOT/runs/caption_stage2_$SIZE/checkpoint_best.pt
-[ -f "$BEST" ] || BEST=$ROOT/runs/caption_stage1_$SIZE/checkpoint_best.pt
-case $SIZE in
-    huge) SEARCH=(--beam=10 --max-len-b=16 --temperature=0.98 --lenpen=0.98 --no-repeat-ngram-size=3) ;;
+. "$HERE/../captions.sh"
+RESULTS=${RESULTS:-$ROOT/results/${NAME}_$SIZE}
+BEST=$ROOT/runs/${NAME}_stage2_$SIZE/checkpoint_best.pt
+[ -f "$BEST" ] || BEST=$ROOT/runs/${NAME}_stage1_$SIZE/checkpoint_best.pt
+case $DATASET,$SIZE in
+    muge,*) SEARCH=(--beam=8 --max-len-b=128 --no-repeat-ngram-size=3) ;;
+    *,huge) SEARCH=(--beam=10 --max-len-b=16 --temperature=0.98 --lenpen=0.98 --no-repeat-ngram-size=3) ;;
     *) SEARCH=(--beam=5 --max-len-b=16 --no-repeat-ngram-size=3) ;;
 esac
-exec bash "$HERE/../launch.sh" evaluate "${DATA:-${DATA_DIR:-$ROOT/dataset/caption_data}/caption_$SPLIT.tsv}" \
+exec bash "$HERE/../launch.sh" evaluate "${DATA:-$DATA_DIR/caption_$SPLIT.tsv}" \
     --path="${CHECKPOINT:-$BEST}" \
-    --task=caption --bpe-dir="${BPE_DIR:-$ROOT/bpe/gpt2}" --selected-cols=1,4,2 \
+    --task=caption --bpe-dir="$BPE_DIR" --selected-cols=1,4,2 \
     --gen-subset="$SPLIT" --results-path="$RESULTS" --report="$RESULTS/$SPLIT.html" \
     --batch-size=16 --seed=7 "${SEARCH[@]}" "$@"

@@ -5,18 +5,18 @@
 #            frequencies CIDER_DF (ofa cider-df build --tsv DATA_DIR/caption_stage2_train.tsv --out CIDER_DF).
 # Command:   SIZE=base bash run_scripts/caption/train_stage2.sh [any fairseq flag]
 # Batch:     64 images x 5 samples per update (2 images per process; --update-freq follows the number of processes).
-# Settings:  SIZE [large] DATA_DIR BPE_DIR CIDER_DF RESTORE SAVE_DIR, and those of launch.sh
+# Settings:  SIZE [large]; DATASET [coco] or muge (Chinese); DATA_DIR BPE_DIR CIDER_DF RESTORE SAVE_DIR, and those of launch.sh
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 SIZE=${SIZE:-large}
-DATA_DIR=${DATA_DIR:-$ROOT/dataset/caption_data}
+. "$HERE/../captions.sh"
 case $SIZE in
     nano | tiny | medium | base | large | huge) ;;  # the released scripts for base and large have the same numbers
     *) echo "SIZE expects nano, tiny, medium, base, large or huge; found '$SIZE'" >&2; exit 2 ;;
 esac
-STAGE1=("$ROOT/runs/caption_stage1_$SIZE/checkpoint_best.pt" "$ROOT/checkpoints/caption_stage1_${SIZE}_best.pt")
-[ "$SIZE" != large ] || STAGE1+=("$ROOT/checkpoints/caption_stage1_best.pt")  # the released name
+STAGE1=("$ROOT/runs/${NAME}_stage1_$SIZE/checkpoint_best.pt" "$ROOT/checkpoints/${NAME}_stage1_${SIZE}_best.pt")
+[ "$NAME $SIZE" != "caption large" ] || STAGE1+=("$ROOT/checkpoints/caption_stage1_best.pt")  # the released name
 for checkpoint in "${STAGE1[@]}"; do
     [ -n "${RESTORE:-}" ] || [ ! -f "$checkpoint" ] || {
         RESTORE=$checkpoint
@@ -26,13 +26,12 @@ for checkpoint in "${STAGE1[@]}"; do
         }
     }
 done
-export RESTORE=${RESTORE:-${STAGE1[0]}} SAVE_DIR=${SAVE_DIR:-$ROOT/runs/caption_stage2_$SIZE}
+export RESTORE=${RESTORE:-${STAGE1[0]}} SAVE_DIR=${SAVE_DIR:-$ROOT/runs/${NAME}_stage2_$SIZE}
 export BATCH=${BATCH:-2} EFFECTIVE_BATCH=${EFFECTIVE_BATCH:-64} GPU_PRECISION=${GPU_PRECISION:-memory-efficient-fp16}
-SEARCH='{"beam":5,"max_len_b":16,"no_repeat_ngram_size":3}'
 echo "stage 2 starts from $RESTORE; batch norm statistics stay as they are (--freeze-resnet)" >&2
 exec bash "$HERE/../launch.sh" train \
     "${DATA:-$DATA_DIR/caption_stage2_train.tsv,$DATA_DIR/caption_val.tsv}" \
-    --task=caption --arch="ofa_$SIZE" --bpe-dir="${BPE_DIR:-$ROOT/bpe/gpt2}" --selected-cols=1,4,2 \
+    --task=caption --arch="ofa_$SIZE" --bpe-dir="$BPE_DIR" --selected-cols=1,4,2 \
     --criterion=scst_reward_criterion --scst --scst-args="$SEARCH" \
     --scst-cider-cached-tokens="${CIDER_DF:-$DATA_DIR/cider_cached_tokens/coco-train-words.p}" \
     --lr=1e-5 --end-learning-rate=2e-7 --max-epoch=3 --warmup-ratio=0.06 \

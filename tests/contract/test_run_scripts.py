@@ -273,3 +273,17 @@ def test_starting_over_moves_the_old_run_aside(tmp_path):
     assert done.returncode != 0, "there is no such TSV"
     (aside,) = tmp_path.glob("run.*")
     assert (aside / "checkpoint_last.pt").read_text() == "weeks of work" and not (tmp_path / "run/checkpoint_last.pt").exists()
+
+
+def test_chinese_captions_are_a_setting_of_the_caption_scripts(parse_training):
+    captions = ROOT / "run_scripts/caption"
+    for name, columns in (("train_stage1", "0,4,2"), ("train_stage2", "1,4,2")):
+        args = parse_training(after(dry_run(captions / f"{name}.sh", DATASET="muge", SIZE="base"), "fairseq_cli.train"))
+        assert args.data.endswith("dataset/muge_data/caption_val.tsv") and args.bpe_dir.endswith("bpe/bert_cn") and args.selected_cols == columns
+        assert json.loads(args.eval_args) == {"beam": 5, "max_len_b": 128, "no_repeat_ngram_size": 3}
+        assert args.finetune_from_model.endswith({"train_stage1": "ofa_cn_base.pt", "train_stage2": "runs/muge_stage1_base/checkpoint_best.pt"}[name])
+    words = dry_run(captions / "evaluate.sh", DATASET="muge")
+    assert {"--beam=8", "--max-len-b=128", "--no-repeat-ngram-size=3"} <= set(words)  # as in the release
+    assert any(word.endswith("results/muge_large") for word in words)
+    failed = subprocess.run(["bash", captions / "evaluate.sh"], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "DATASET": "flickr"})
+    assert failed.returncode == 2 and "DATASET expects coco or muge; found 'flickr'" in failed.stderr

@@ -47,6 +47,27 @@ def test_symbols_in_texts_equal_the_recorded_ones(language):
         assert bpe.decode(row["string"]) == row["decoded"]
 
 
+def test_chinese_prompts_have_the_recorded_ids():
+    from ofa.data.sample import SampleBuilder, blank_image
+    from ofa.tasks import caption, refcoco
+
+    recorded = {row["text"]: row["ids"] for row in load_json("bpe_chinese")["rows"]}
+    bpe, vocabulary = load_language(bpe_folder("bert_cn"))
+    rows = {caption: {"caption": "一只猫坐在桌子上。"}, refcoco: {"text": "红色的车", "box": ""}}
+    prompts = {caption: "图片描述了什么内容?", refcoco: '这段文字" 红色的车 "描述的是哪个区域？'}
+    for task, row in rows.items():
+        builder = SampleBuilder(task.SPEC, task.SPEC.options(patch_image_size=16), vocabulary, bpe, "test")
+        sample = builder({"id": "1", "image": "", **row}, 0, open_image=blank_image)
+        assert sample["source"].tolist() == [vocabulary.bos, *recorded[prompts[task]], vocabulary.eos]
+        if task is caption:
+            assert sample["target"].tolist() == [*recorded["一只猫坐在桌子上。"], vocabulary.eos]
+
+
+def test_what_the_chinese_vocabulary_does_not_know_is_one_entry():
+    bpe, vocabulary = load_language(bpe_folder("bert_cn"))
+    assert vocabulary.ids(bpe.encode("狗😀")) == [vocabulary.index("狗"), 104] and vocabulary.index("[UNK]") == 104
+
+
 def test_beginnings_of_words_equal_the_recorded_mask():
     bpe, vocabulary = load_language(bpe_folder("gpt2"))
     found = [

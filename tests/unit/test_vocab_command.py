@@ -118,6 +118,32 @@ def test_vocabulary_of_another_kind_is_never_replaced(corpus, tmp_path, capsys):
     assert main(arguments) == 2 and "found vocab.txt" in capsys.readouterr().err
 
 
+def test_a_bert_vocabulary_has_characters_and_words_in_latin_letters(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("一只红色的狗，T恤\n两只狗 open source\nOpen the 书。\n", encoding="utf-8")
+    build = ["vocab", "build", "--bert", "--text", str(tmp_path / "text.txt"), "--size"]
+    for name in ("one", "two"):
+        assert main([*build, "60", "--out", str(tmp_path / name)]) == 0
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+    assert "text pieces (60 asked for: the text has no more)" in capsys.readouterr().out
+    bpe, vocabulary = load_language(tmp_path / "one")
+    assert bpe.kind == "bert" and vocabulary.unk not in vocabulary.ids(bpe.encode("两只红狗 龘"))
+    assert bpe.encode("两只红狗，Open the 龘 sour").split() == "两 只 红 狗 ， open t ##h ##e [UNK] s ##o ##u ##r".split()
+    assert "lines; 0 of their" in (tmp_path / "one/README.md").read_text()
+    assert main([*build, "60", "--out", str(tmp_path / "one")]) == 2 and main([*build, "60", "--force", "--out", str(tmp_path / "one")]) == 0
+    assert main([*build, "12", "--out", str(tmp_path / "three")]) == 2
+    assert "--size 12: expected 37 to" in capsys.readouterr().err and not (tmp_path / "three").exists()
+
+
+def test_the_frequent_characters_have_the_entries(tmp_path):
+    common = "".join(chr(0x4E00 + number) for number in range(32))
+    (tmp_path / "text.txt").write_text(f"{common}\n{common}\n龘\n", encoding="utf-8")
+    assert main(["vocab", "build", "--bert", "--text", str(tmp_path / "text.txt"), "--size", "37", "--out", str(tmp_path / "v")]) == 0
+    bpe, vocabulary = load_language(tmp_path / "v")
+    assert len(vocabulary.text) == 37 and bpe.encode(common[0] + "龘") == f"{common[0]} [UNK]"
+    assert "1 of their 65 words" in " ".join((tmp_path / "v/README.md").read_text().split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
