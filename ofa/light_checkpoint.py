@@ -34,9 +34,10 @@ def base_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises: UserError if the entry is damaged.
     """
-    base = (checkpoint.get(ENTRY) or {}).get("base") or {}
-    if base and not all(isinstance(base.get(name), str) for name in ("path", "sha256")):
-        raise UserError(f"expected path and sha256 of the base in the checkpoint's '{ENTRY}', found {base}")
+    entry = checkpoint.get(ENTRY) or {}
+    base = (entry.get("base") or {}) if isinstance(entry, Mapping) else entry
+    if base and not (isinstance(base, Mapping) and all(isinstance(base.get(name), str) for name in ("path", "sha256"))):
+        raise UserError(f"expected path and sha256 of the base in the checkpoint's '{ENTRY}', found {base!r}")
     return base
 
 
