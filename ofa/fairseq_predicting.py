@@ -33,6 +33,8 @@ class LoadedCheckpoint:
         self.trained = {name: {**stored, **options} for name, options in members.items() if name in TASK_REGISTRY}
         self.shared = {key: value for key, value in next(iter(members.values()), stored).items() if key in SHARED}
         self.shared |= drawn_by(state)
+        if "unify_task" in self.trained:
+            self.shared["prompt_type"] = "none"  # pretraining never tells the decoder the question
         first = setup_task(self.config(next(iter(self.trained), "caption")))
         self.vocabulary, self.bpe = first.vocabulary, first.bpe
         self.network = build_network(path, state, first, ema)

@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 CAPTION, ANSWER, REGION_ANSWER, GROUND, ENTAIL, INSTRUCT = "caption", "vqa_gen", "grounded_qa", "refcoco", "snli_ve", "instruction"
 DRAW, READ = "image_gen", "ocr"
+PRETRAINED = {"unify_task": (CAPTION, ANSWER, GROUND, ENTAIL)}  # what pretraining asks in the same words
 # For tasks that a checkpoint was not trained on; else the --eval-args of its training.
 GENERATION = {CAPTION: {"beam": 5, "max_len_b": 16, "no_repeat_ngram_size": 3}, DRAW: {"beam": 16, "sampling_topk": 256},
               READ: {"beam": 5, "max_len_b": 64}}
@@ -177,6 +178,11 @@ class OFA:
         for part in self.predict_batches(DRAW, [None] * len(rows), rows, samples, generation, seeds, **changes):
             yield from part
 
+    def knows(self, name: str) -> bool:
+        """Whether the checkpoint was trained for what a task asks, as far as it says; instructions are never foreign."""
+        trained = self.checkpoint.trained
+        return not trained or name in (*trained, INSTRUCT) or any(name in PRETRAINED.get(one, ()) for one in trained)
+
     # --- how it is done ---------------------------------------------------------------------------------------
 
     def _answers(self, name: str, image: Any, columns: dict[str, Any], best: int, generation: dict[str, Any], **changes: Any):
@@ -233,7 +239,7 @@ class OFA:
         """Task, sample builder, decoding and generation options of a call."""
         key = (name, json.dumps(changes, sort_keys=True))
         if key not in self._tasks:
-            if self.checkpoint.trained and name not in (*self.checkpoint.trained, INSTRUCT):
+            if not self.knows(name):
                 logger.warning("'%s' is asked of a checkpoint that was trained for %s: it may not know what to say", name,
                                ", ".join(self.checkpoint.trained))
             task = self.checkpoint.task(name, **changes)

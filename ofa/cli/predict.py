@@ -50,17 +50,22 @@ def add_parser(subparsers) -> None:
     parser.set_defaults(run=run)
 
 
-def _add_machine(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("model and machine")
+def add_model_flags(group) -> None:
+    """Which model, on what. Args: group: of a parser."""
     group.add_argument("--base", metavar="FILE", help="of a checkpoint that holds tuned weights only: its base, if it has moved")
     group.add_argument("--bpe-dir", metavar="DIR", help="vocabulary folder, if it has moved since training")
     group.add_argument("--ans2label-file", metavar="FILE", help="set of answers, if it has moved since training")
     group.add_argument("--ema-eval", action="store_true", help="take the averaged weights (EMA) of the checkpoint")
-    group.add_argument("--batch-size", type=int, default=16, help="pictures at a time (%(default)s)")
     group.add_argument("--cpu", action="store_true", help="do not use a GPU")
     precision = group.add_mutually_exclusive_group()
     precision.add_argument("--fp16", action="store_const", const="fp16", dest="precision", default="fp32")
     precision.add_argument("--bf16", action="store_const", const="bf16", dest="precision")
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model and machine")
+    add_model_flags(group)
+    group.add_argument("--batch-size", type=int, default=16, help="pictures at a time (%(default)s)")
     for name in GENERATION:
         kind = float if name in ("lenpen", "temperature") else int
         group.add_argument("--" + name.replace("_", "-"), type=kind, help="of the search; default: as in training")
@@ -79,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     requests = read_requests(args.input, args.task and verb_of(args.task), words)
     if args.draw:
         Path(args.draw).mkdir(parents=True, exist_ok=True)
-    model = load(args)
+    model = load(args, batch_size=args.batch_size)
     broken = 0
     with replacing(args.out) if args.out else nullcontext(sys.stdout) as file:
         with tqdm(total=len(requests), unit="image", disable=None) as bar:
@@ -92,13 +97,14 @@ def run(args: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
-def load(args: argparse.Namespace):
-    """The model that the options name."""
+def load(args: argparse.Namespace, **overrides: Any):
+    """The model that the options of ``add_model_flags`` name. Args: overrides: as of ``OFA.load``."""
     from ofa import OFA
 
-    overrides = {"ans2label_file": args.ans2label_file} if args.ans2label_file else {}
+    if args.ans2label_file:
+        overrides["ans2label_file"] = args.ans2label_file
     return OFA.load(args.checkpoint, args.bpe_dir, device="cpu" if args.cpu else None, precision=args.precision, ema=args.ema_eval,
-                    base=args.base, batch_size=args.batch_size, **overrides)
+                    base=args.base, **overrides)
 
 
 def lines(model, requests: Sequence[Any], args: argparse.Namespace) -> Iterator[dict[str, Any]]:

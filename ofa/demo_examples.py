@@ -1,0 +1,48 @@
+"""Pictures to try a model with when none is at hand: scenes of the picture world, and what to ask about them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from PIL import Image
+
+from ofa.picture_world import Scene, captions, make_scene, render
+from ofa.picture_world_phrases import expressions
+from ofa.picture_world_pretraining import drawing_caption
+from ofa.picture_world_questions import questions
+
+SEED, SPLIT = 5, "demo"
+SIDE = 256  # pixels
+
+
+@dataclass(frozen=True)
+class Example:
+    """Args: texts: what to ask, by method of ``ofa.predictor.OFA``; statements are true of every other example alone."""
+
+    picture: Image.Image
+    texts: Mapping[str, str]
+
+
+def example(number: int) -> Example:
+    """Args: number: from 0, without an end. The same number is always the same example."""
+    scene = scene_of(number)
+    stated = scene if number % 2 == 0 else scene_of(number + 1)
+    return Example(render(scene, SIDE), {
+        "answer": questions(scene)[0].text, "ground": expressions(scene)[0][0], "entails": captions(stated)[0], "draw": drawing_caption(scene),
+    })  # fmt: skip
+
+
+@cache
+def scene_of(number: int) -> Scene:
+    """The scene of an example: those in which there is something to tell apart."""
+    found = _telling()
+    return next(scene for place, scene in enumerate(found) if place == number)
+
+
+def _telling() -> Iterator[Scene]:
+    index = 0
+    while True:
+        scene = make_scene(SEED, SPLIT, index)
+        index += 1
+        if len(scene.things) > 1 and expressions(scene):
+            yield scene
