@@ -68,6 +68,22 @@ def test_every_task_has_its_figures_in_the_log_and_in_tensorboard(files, undistu
     assert "best_loss" in undisturbed[1]
 
 
+def test_a_pretrained_model_is_asked_as_pretraining_asked(files, undisturbed, caplog):
+    """Its decoder was never given a question before it answered; what pretraining taught warns of nothing."""
+    from PIL import Image
+
+    from ofa import OFA
+
+    model = OFA.load(files.folder / "undisturbed" / "checkpoint_last.pt", device="cpu")
+    caplog.clear()
+    task, builder, *_ = model._prepared("vqa_gen", 1, {}, {})
+    sample = builder({**dict.fromkeys(task.spec.columns, ""), "id": "1", "image": "given", "question": "what is it?"}, 0,
+                     open_image=lambda _: Image.new("RGB", (8, 8)))  # fmt: skip
+    assert list(sample["decoder_prompt"]) == [model.checkpoint.vocabulary.bos]
+    assert all(map(model.knows, ("caption", "vqa_gen", "refcoco", "snli_ve", "instruction"))) and not model.knows("image_gen")
+    assert "may not know what to say" not in caplog.text
+
+
 def test_two_ranks_train_what_one_trains(files):
     """Two batches are one update: of one process that takes both, or of two that take one each."""
     logs = []
