@@ -1,6 +1,7 @@
 """Pictures to try a model with when none is at hand: scenes of the picture world, and what to ask about them."""
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -34,15 +35,7 @@ def example(number: int) -> Example:
 
 @cache
 def scene_of(number: int) -> Scene:
-    """The scene of an example: those in which there is something to tell apart."""
-    found = _telling()
-    return next(scene for place, scene in enumerate(found) if place == number)
-
-
-def _telling() -> Iterator[Scene]:
-    index = 0
-    while True:
-        scene = make_scene(SEED, SPLIT, index)
-        index += 1
-        if len(scene.things) > 1 and expressions(scene):
-            yield scene
+    """The scene of an example: of all scenes those in which there is something to tell apart."""
+    scenes = (make_scene(SEED, SPLIT, index) for index in itertools.count())
+    telling = (scene for scene in scenes if len(scene.things) > 1 and expressions(scene))
+    return next(itertools.islice(telling, number, None))

@@ -4,6 +4,7 @@ The page works without a network and asks nothing of other machines: no shared l
 a content security policy makes the browser refuse whatever a library might want from elsewhere.
 """
 
+import logging
 import os
 import socket
 import sys
@@ -69,6 +70,7 @@ def serve(demo: Demo, host: str = "127.0.0.1", port: int | None = None) -> gr.Bl
         css=CSS.read_text(encoding="utf-8"), theme=theme(), app_kwargs={"middleware": [Middleware(NothingFromElsewhere)]},
     )  # fmt: skip
     _past_proxies(host)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # tells of every request of the page to itself
     page = build(demo)
     page.queue(max_size=32, api_open=False)
     known = signature(page.launch).parameters
