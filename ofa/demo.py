@@ -25,7 +25,7 @@ from ofa.drawing import PREDICTED, Mark, draw_boxes
 from ofa.drawn_replies import annotated
 from ofa.errors import UserError
 from ofa.prediction_requests import Request
-from ofa.predictor import ANSWER, CAPTION, DRAW, ENTAIL, GROUND, INSTRUCT, OFA
+from ofa.predictor import ANSWER, CAPTION, DRAW, ENTAIL, GROUND, INSTRUCT, READ, OFA
 from ofa.replies import Answer, Region
 from ofa.tasks import caption as caption_task
 from ofa.tasks import refcoco
@@ -66,6 +66,7 @@ TASKS = {task.key: task for task in (
              "the circle on the left"),
     DemoTask("entails", ENTAIL, "Check", "checking statements", "Does the picture show what a statement says: yes, no or maybe?", "Check it",
              "Statement", "a red circle is above a blue star"),
+    DemoTask("read", READ, "Read", "reading", "The text on the picture.", "Read it"),
     DemoTask("generate", INSTRUCT, "Instruction", "instructions", "Any instruction, as in training. Symbols such as <bin_12> stand for themselves.",
              "Run", "Instruction", "what does the image describe?"),
     DemoTask("draw", DRAW, "Draw", "drawing", "Pictures of a text, drawn by chance; those first that fit it best.", "Draw", "Text",
@@ -115,7 +116,8 @@ class Demo:
     """The tasks of a page, asked of one model.
 
     Args:
-        wanted: keys of tasks; default: all about pictures, and drawing if a tokenizer is at hand.
+        wanted: keys of tasks; default: all about pictures (reading if the model was trained for it), and drawing if a tokenizer
+            is at hand.
     Attributes: tasks: those of the page. first: the key of the one to begin with.
     Raises: UserError if drawing is wanted and cannot be done, or a task is unknown.
     """
@@ -127,10 +129,10 @@ class Demo:
             raise UserError(f"--tasks: expects some of {', '.join(TASKS)}, found {unknown[0]!r}")
         tokenizer = model.checkpoint.config(DRAW).get("image_tokenizer")
         given = bool(model.checkpoint.overrides.get("image_tokenizer"))
-        draws = "draw" in wanted or (not wanted and bool(tokenizer) and (given or Path(tokenizer).exists()))
-        if draws:
+        usual = {"draw": bool(tokenizer) and (given or Path(tokenizer).exists()), "read": model.knows(READ)}
+        self.tasks = [task for task in TASKS.values() if (task.key in wanted if wanted else usual.get(task.key, True))]
+        if TASKS["draw"] in self.tasks:
             model.checkpoint.task(DRAW).check_tokenizer()
-        self.tasks = [task for task in TASKS.values() if (task.key in wanted if wanted else draws or task.key != "draw")]
         self.first = next((task.key for task in self.tasks if model.knows(task.name)), self.tasks[0].key)
 
     # --- what is said of the model ----------------------------------------------------------------------------

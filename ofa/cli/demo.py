@@ -24,7 +24,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--image-tokenizer", metavar="PATH", help="what makes pictures of codes, to draw: tokenizer.pt, or a folder with "
                         "model.yaml and last.ckpt")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=(), metavar="TASK",
-                        help=f"what the page offers: {', '.join(TASKS)}; default: all, and draw if there is a tokenizer")
+                        help=f"what the page offers: {', '.join(TASKS)}; default: all; read if it was trained, draw if there is a tokenizer")
     parser.add_argument("--port", type=int, metavar="N", help="of the page; default: the first free one from 7860")
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="%(default)s: this machine alone; 0.0.0.0: whoever reaches it")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")

@@ -53,6 +53,9 @@ class Model:
         whole.others = [Region((0.0, 0.0, 0.0, 0.0), (0, 0, 0, 0), None, -2.0)]
         return whole if text != "nothing" else whole.others[0]
 
+    def read(self, picture, best):
+        return Answer("EXIT", -0.1)
+
     def entails(self, picture, statement, best):
         return Answer("maybe", -0.7, others=[Answer("yes", -1.1), Answer("no", -1.6)])
 
@@ -96,6 +99,10 @@ def test_a_region_is_drawn_on_the_picture(photo):
     assert Demo(Model()).reply("generate", photo, "where?").picture is not None
     nothing = Demo(Model()).reply("ground", photo, "nothing")
     assert nothing.picture is None and nothing.heading == "The model named no region."
+
+
+def test_text_on_pictures_is_read(photo):
+    assert Demo(Model()).reply("read", photo).heading == "EXIT"
 
 
 def test_statements_get_all_three_answers(photo):
@@ -159,7 +166,8 @@ def test_tasks_that_the_checkpoint_was_not_trained_for_say_so():
 
 
 def test_the_page_offers_what_the_model_can_do():
-    assert [task.key for task in Demo(Model()).tasks] == [key for key in TASKS if key != "draw"]
+    assert [task.key for task in Demo(Model()).tasks] == [key for key in TASKS if key not in ("draw", "read")]
+    assert "read" in [task.key for task in Demo(Model(trained=("ocr",))).tasks] and Demo(Model(trained=("ocr",))).first == "read"
     assert Demo(Model(trained=("refcoco",))).first == "ground" and Demo(Model(trained=())).first == "caption"
     assert [task.key for task in Demo(Model(tokenizer="t.pt"), ["draw", "caption"]).tasks] == ["caption", "draw"]
     with pytest.raises(UserError, match="--image-tokenizer"):
