@@ -15,6 +15,7 @@ from PIL import Image
 from ofa.answers import AnswerSet
 from ofa.data.augmentation import TrainingTransform
 from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, OFA_MEAN, OFA_STD, decode_image, image_transform
+from ofa.data.noise import noised
 from ofa.spec import Example, RowContext, Symbols, TaskOptions, TaskSpec, Text
 from ofa.vocabulary import Vocabulary
 
@@ -130,7 +131,7 @@ class SampleBuilder:
         return self.spec.example(row, context)
 
     def encode(self, example: Example, rng: random.Random) -> Sample:
-        """Token ids and pixels of an example. Args: rng: for random changes of the picture."""
+        """Token ids and pixels of an example. Args: rng: for random changes of the picture and of what the decoder reads."""
         vocabulary = self.vocabulary
         source = text_ids(example.source, vocabulary, self.bpe)[: example.max_source_tokens]
         target = text_ids(example.target, vocabulary, self.bpe)[: example.max_target_tokens]
@@ -144,14 +145,17 @@ class SampleBuilder:
             sample["patch_mask"] = torch.tensor([True])
         given = len(prompt) - 1  # not predicted: no target there
         scored = [vocabulary.pad] * min(example.unscored, len(target)) + target[example.unscored :]
-        sample["target"] = torch.tensor([vocabulary.pad] * given + scored + [vocabulary.eos])
-        sample["prev_output_tokens"] = torch.tensor(prompt + target)
-        if example.prompt_type is not None:
+        scored = [*scored, vocabulary.eos] if example.ends else scored or [vocabulary.pad]
+        length = given + len(scored)
+        sample["target"] = torch.tensor([vocabulary.pad] * given + scored)
+        read = noised(target, example.noise_ratio, vocabulary.specials.stop, vocabulary.codes.start, rng)
+        sample["prev_output_tokens"] = torch.tensor((prompt + read)[:length])
+        if example.prompt_type is not None and example.ends:
             sample["decoder_prompt"] = np.array(prompt)
         if example.prefix_tokens:
             sample["prefix_tokens"] = torch.tensor(prompt[1:], dtype=torch.int64)
         if self.spec.answers is not None:
-            sample["constraint_mask"] = None if self.answers is None else self.constraint_mask(target, given)
+            sample["constraint_mask"] = None if self.answers is None else self.constraint_mask(target, given)[:length]
         sample.update(example.extra)
         return sample
 

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 DEFAULT_BATCH_SIZE = 16
 # What validation would compute while training; evaluation scores the whole file at the end instead.
-NOT_WHILE_EVALUATING = {"eval_cider": False, "eval_bleu": False, "eval_acc": False, "scst": False}
+NOT_WHILE_EVALUATING = {"eval_cider": False, "eval_bleu": False, "eval_acc": False, "eval_rouge": False, "scst": False}
 
 
 @dataclass

@@ -12,7 +12,7 @@ class BatchRow:
     """What predictions and metrics may know of a row of a batch, besides what the network said.
 
     Args:
-        id: as in the file. target: the decoded target text.
+        id: as in the file. target: the decoded target text. target_str: the target as in the file, for tasks that keep it.
         ref_dict: accepted answer -> score, for tasks that have several.
         w_resize_ratio, h_resize_ratio: model pixels per original pixel.
         region_coord: xyxy in original pixels, the true box.
@@ -26,6 +26,7 @@ class BatchRow:
     h_resize_ratio: Optional[float] = None
     region_coord: Optional[tuple[float, ...]] = None
     source: str = ""
+    target_str: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Prediction:
         codes: of a drawn picture, row by row from the top. picture: the picture itself, as long as it is not in a file.
         file: where it lies. fit: how well it fits what was asked (``--clip-model-path``, ``--image-text-scorer``).
         seed: what its random numbers came from.
+        reference: the row's accepted answer, for tasks whose result file holds it.
         others: the predictions of the other hypotheses, best first; only of the best one.
     """
 
@@ -69,6 +71,7 @@ class Prediction:
     file: Optional[str] = None
     fit: float = math.nan
     seed: Optional[int] = None
+    reference: str = ""
     others: list["Prediction"] = field(default_factory=list)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Entry = dict[str, Any]  # one entry of the result file, e.g. {"image_id": "img0", "caption": "a cat"}
 Numbered = tuple[int, Entry]  # (row number, entry)
 IDS = ("image_id", "question_id", "uniq_id", "id")  # what entries call the id of their row
-TEXTS = ("caption", "answer", "ocr")  # and their answer in words
+TEXTS = ("caption", "answer", "hyp", "ocr")  # and their answer in words
 
 
 def merge_predictions(parts: Iterable[Iterable[Numbered]], num_rows: int) -> list[Entry]:

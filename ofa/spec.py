@@ -127,6 +127,9 @@ class Example:
             as ``none``, but the batch has no ``decoder_prompts``.
         prefix_tokens: the batch also has the decoder's prompt as ``prefix_tokens``.
         unscored: so many first target tokens are given and not learned; the end symbol always is.
+        ends: the end symbol is learned behind the target. False: the target alone, and the batch has no
+            ``decoder_prompts``, as in the release's GLUE.
+        noise_ratio: so many of the target tokens that the decoder reads, drawn by chance, are others of the vocabulary's text.
         extra: further keys of the sample (``conf``, ``ref_dict``, ...), see ``ofa.data.sample.Sample``.
     """
 
@@ -139,6 +142,8 @@ class Example:
     prompt_type: Optional[str] = None
     prefix_tokens: bool = False
     unscored: int = 0
+    ends: bool = True
+    noise_ratio: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
 
 

@@ -6,7 +6,7 @@ What ``OFATask`` inherits; validation and ``ofa evaluate`` both predict with it.
 import json
 import math
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -129,9 +129,7 @@ class AnsweringTask(FairseqTask):
         if self.ranker is None:
             nodes_at_once = NODES_PER_ANSWER * getattr(self.cfg, "valid_batch_size", AnswerOptions.valid_batch_size)
             self.ranker = AnswerRanker(self.answers.trie, self.vocabulary.bos, nodes_at_once)
-        prompts = sample.get("decoder_prompts")
-        prompts = [[self.vocabulary.bos]] * sample["nsentences"] if prompts is None else prompts
-        scores, order = self.ranker.scores(models, sample, prompts).topk(min(count, len(self.answers)))
+        scores, order = self.ranker.scores(models, sample, self.prompts(sample)).topk(min(count, len(self.answers)))
         return [
             [Hypothesis(self.answers.texts[answer], score) for score, answer in zip(*best)]
             for best in zip(scores.tolist(), order.tolist())
@@ -151,11 +149,21 @@ class AnsweringTask(FairseqTask):
         given = [torch.tensor(list(prompt[1:]), dtype=torch.int64, device=device) for prompt in sample["decoder_prompts"]]
         return torch.nn.utils.rnn.pad_sequence(given, batch_first=True, padding_value=self.vocabulary.pad)
 
+    def prompts(self, sample: Mapping[str, Any]) -> Sequence[Sequence[int]]:
+        """What the decoder of each row is given before it answers, from <s> on; where the batch does not say it, all that
+        lies before the first learned token (of a row without one, everything)."""
+        if sample.get("decoder_prompts") is not None:
+            return sample["decoder_prompts"]
+        given, learned = (tokens.ne(self.vocabulary.pad) for tokens in (sample["net_input"]["prev_output_tokens"], sample["target"]))
+        lengths = torch.where(learned.any(1), learned.int().argmax(1) + 1, given.sum(1)).tolist()
+        return [row[:length] for row, length in zip(sample["net_input"]["prev_output_tokens"].tolist(), lengths)]
+
     def rows(self, sample: Mapping[str, Any]) -> list[BatchRow]:
         """What the rows of a batch are, besides what the network sees."""
         columns = {
             "id": sample.get("id"),
             "target": [self.target_text(strip_pad(row, self.vocabulary.pad)) for row in sample["target"].cpu()],
+            "target_str": sample.get("target_strs"),
             "ref_dict": sample.get("ref_dict"),
             "w_resize_ratio": sample.get("w_resize_ratios"),
             "h_resize_ratio": sample.get("h_resize_ratios"),

@@ -40,11 +40,34 @@ def assert_equals_recording(batch: dict, name: str) -> None:
     """Keys, ids, and every array that the recording holds; floats to a millionth."""
     recorded, arrays = load_json(name)["batch"], load(name)
     assert set(batch) == {key for key in recorded if not key.endswith(DESCRIBED)}
-    assert batch["id"].tolist() == recorded["id"]["value"] and batch["id"].dtype == recorded["id"]["numpy_dtype"]
+    if "id" in recorded:
+        assert batch["id"].tolist() == recorded["id"]["value"] and batch["id"].dtype == recorded["id"]["numpy_dtype"]
     assert (batch["nsentences"], batch["ntokens"]) == (recorded["nsentences"], recorded["ntokens"])
     for key in set(arrays) & set(batch):
         assert str(batch[key].dtype) == recorded[key]["dtype"], key
         np.testing.assert_allclose(batch[key].numpy(), arrays[key], rtol=1e-6, atol=0, err_msg=key)
+
+
+def assert_texts_equal_recording(batch: dict, name: str, language) -> None:
+    """The words of source and target. Args: language: BPE and vocabulary."""
+    bpe, vocabulary = language
+    for key in ("net_input.src_tokens", "target"):
+        assert [bpe.decode(vocabulary.pieces(row)) for row in batch[key]] == load_json(name)["batch"][f"{key}.text"], key
+
+
+def assert_answers_equal_recording(batch: dict, name: str) -> None:
+    """Accepted answers, and what may be answered at each position."""
+    recorded, arrays = load_json(name)["batch"], load(name)
+    assert batch["ref_dict"].tolist() == recorded["ref_dict"]["value"] and batch["ref_dict"].dtype == object
+    if recorded.get("constraint_masks") is None:
+        assert batch["constraint_masks"] is None
+        return
+    masks = batch["constraint_masks"]
+    assert list(masks.shape) == recorded["constraint_masks"]["shape"]
+    free = masks.all(2).nonzero().tolist()
+    assert free == recorded["constraint_masks"]["all_true_rows"]
+    allowed = [place for place in masks.nonzero().tolist() if place[:2] not in free]
+    np.testing.assert_array_equal(allowed, arrays["constraint_masks.true_indices"])
 
 
 def assert_images_equal_recording(images: torch.Tensor, name: str) -> None:

@@ -1,0 +1,148 @@
+"""ROUGE-1, ROUGE-2 and ROUGE-L of summaries by rouge-score, after the token form in which Gigaword's references are written."""
+
+import re
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+from ofa.metrics.ptb import character_tokenize
+from ofa.spec import BatchRow, Metric, Prediction, Scorer, Scores, TaskOptions
+
+NAMES = ("rouge1", "rouge2", "rougeL")
+COUNT = "_rouge_cnt"
+DIGITS = 4
+CHINESE = re.compile("[\u4e00-\u9fff]")
+BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-", "&": "&amp;", "<": "&lt;",
+            ">": "&gt;", "[UNK]": "UNK"}  # fmt: skip
+QUOTES = {'"': ("``", "''"), "'": ("`", "'")}  # opening, closing
+ENDINGS = ("s", "d", "ll")  # what follows an apostrophe of its own: it ' s
+MARKS = string.punctuation
+
+
+def fix_tokens(text: str) -> str:
+    """Tokens that a BPE or a word piece has torn apart, joined as in the Penn Treebank.
+
+    ::
+
+        the u.s. - led " war " ( tuesday )   ->   the u.s.-led `` war '' -lrb- tuesday -rrb-
+        he didn ' t pay $ 3 , 000 or 3 . 5   ->   he did n't pay $ 3,000 or 3.5
+    """
+    tokens, done, at = text.split(), [], 0
+    opened = dict.fromkeys(QUOTES, False)
+    sticks = False  # to the hyphen before it
+    while at < len(tokens):
+        token, after = tokens[at], tokens[at + 1 : at + 3]
+        last, following = done[-1] if done else "", after[0] if after else ""
+        stuck, sticks, used = sticks, False, 1
+        if token in BRACKETS:
+            done.append(BRACKETS[token])
+        elif token == "'" and last.endswith("n") and following == "t":
+            done[-1:], used = [last[:-1], "n't"], 2
+        elif token == "'" and following in ENDINGS:
+            done, used = [*done, "'" + following], 2
+        elif token in QUOTES:
+            done.append(QUOTES[token][opened[token]])
+            opened[token] = not opened[token]
+        elif token == "." and after == [".", "."]:
+            done, used = [*done, "..."], 3
+        elif (token == "," and _number(last) and _number(following)) or (token == "." and last.isdigit() and following.isdigit()):
+            done[-1], used = last + token + following, 2
+        elif token == "." and _initial(last) and _initial(following) and after[1:] == ["."]:
+            done[-1], used = f"{last}.{following}.", 2  # as in the release: the second full stop stays behind as well
+        elif token == "-" and following == "-":
+            done, used = [*done, "--"], 2
+        elif token == "-" and last and following and last not in MARKS and following[0] not in MARKS:
+            done[-1], sticks = last + "-", True
+        elif stuck and token[0] not in MARKS:
+            done[-1] = last + token
+        else:
+            done.append(token)
+        at += used
+    return " ".join(done)
+
+
+def _number(token: str) -> bool:
+    return bool(token) and token.replace(",", "0").isdigit()
+
+
+def _initial(token: str) -> bool:
+    return len(token) == 1 and token.isupper()
+
+
+def summary_form(text: str) -> str:
+    """A generated summary as it is scored and written: lower case, joined tokens, and ``#`` for the digit 1.
+
+    Gigaword's references have ``#`` for every digit, and the usual training files 1 in its place.
+    """
+    return fix_tokens(text.lower().strip()).replace("1", "#")
+
+
+class CharacterTokenizer:
+    """Chinese in rouge-score, which knows Latin letters alone: every character is a word."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return character_tokenize([text])[0].split()
+
+
+@lru_cache(maxsize=2)
+def scorer(chinese: bool):
+    from rouge_score.rouge_scorer import RougeScorer
+
+    if chinese:
+        return RougeScorer(NAMES, tokenizer=CharacterTokenizer())
+    return RougeScorer(NAMES, use_stemmer=True)
+
+
+def rouge(summary: str, reference: str) -> dict[str, float]:
+    """F1 of each of ``NAMES``, 0 to 1, words stemmed; Chinese character by character."""
+    found = scorer(bool(CHINESE.search(reference))).score(reference, summary)
+    return {name: float(found[name].fmeasure) for name in NAMES}
+
+
+def summary_rouge(summary: str, reference: str) -> dict[str, float]:
+    """``rouge`` of a generated summary in the form of the references, digits treated alike in both."""
+    return rouge(summary_form(summary), reference.lower().replace("1", "#"))
+
+
+# ------------------------------------------------------------------------------------- for declarations
+
+
+@dataclass(frozen=True)
+class SummaryScorer:
+    """Sums of F1 over a batch, and its rows, if the run asks for them."""
+
+    enabled: bool
+
+    def __call__(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
+        if not self.enabled:
+            return {}
+        found = [summary_rouge(one.text, row.target_str or "") for one, row in zip(predictions, rows)]
+        return {f"_{name}_f1_sum": sum(row[name] for row in found) for name in NAMES} | {COUNT: len(rows)}
+
+
+def make_scorer(options: TaskOptions, all_references) -> Scorer:
+    return SummaryScorer(options.eval_rouge)
+
+
+def metrics() -> tuple[Metric, ...]:
+    """``rouge1_f1``, ``rouge2_f1`` and ``rougeL_f1``, means over the rows."""
+    return tuple(Metric(f"{name}_f1", (f"_{name}_f1_sum", COUNT), partial(mean_f1, total=f"_{name}_f1_sum"), evaluates_rouge)
+                 for name in NAMES)  # fmt: skip
+
+
+def evaluates_rouge(options: TaskOptions) -> bool:
+    return options.eval_rouge
+
+
+def mean_f1(counts: Mapping[str, float], total: str) -> float:
+    return round(counts[total] / max(counts[COUNT], 1), DIGITS)
+
+
+def summary_scores(predictions: Sequence[Prediction], references: Sequence[Sequence[str]],
+                   names: Sequence[str] | None = None) -> Scores:
+    """The figures over all rows, ROUGE-L first, and of each; of several references the best counts."""
+    found = [max((summary_rouge(one.text, text) for text in texts), key=lambda row: row["rougeL"])
+             for one, texts in zip(predictions, references)]  # fmt: skip
+    by_row = {f"{name}_f1": [row[name] for row in found] for name in ("rougeL", "rouge1", "rouge2")}
+    return Scores({name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row)

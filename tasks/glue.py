@@ -1,0 +1,149 @@
+"""The seven GLUE tasks: `` is the text " the book was read " grammatically correct?`` -> `` yes``.
+
+One table; a row of it says which columns, what is asked, and which answer stands for which label of the file. The answer
+is a single token of the large vocabularies, and only that is learned: no end symbol behind it. MNLI's numbers are OFA's own
+(0 neutral, 1 entailment, 2 contradiction), not those of other distributions: ``ofa prepare glue`` converts by name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Optional
+
+from ofa.answers import PROMPT_TYPES, answer_texts, one_of
+from ofa.errors import UserError
+from ofa.metrics.classification import ClassFigures
+from ofa.spec import Decoding, Example, Prediction, RowContext, Shown, TaskOptions, TaskSpec
+from ofa.text import truncate_words
+
+
+@dataclass
+class GlueOptions(TaskOptions):
+    """Options of a GLUE task."""
+
+    ans2label_dict: Optional[str] = field(
+        default='{"no": 0, "yes": 1}', metadata={"help": "the answers as JSON; --ans2label-file goes before it"}
+    )
+    ans2label_file: Optional[str] = field(default=None, metadata={"help": "file of the answers, {text: number} as pickle or JSON"})
+    prompt_type: str = field(
+        default="src", metadata={"help": "what the decoder is given: none, src (the source), prev_output (the source without its end)"}
+    )
+
+    def __post_init__(self):
+        one_of("--prompt-type", self.prompt_type, PROMPT_TYPES)
+
+
+@dataclass
+class MnliOptions(GlueOptions):
+    """With a third answer."""
+
+    ans2label_dict: Optional[str] = field(
+        default='{"no": 0, "yes": 1, "maybe": 2}', metadata={"help": "the answers as JSON; --ans2label-file goes before it"}
+    )
+
+
+@dataclass
+class Sst2Options(GlueOptions):
+    """With the answers of sentiment."""
+
+    ans2label_dict: Optional[str] = field(
+        default='{"negative": 0, "positive": 1}', metadata={"help": "the answers as JSON; --ans2label-file goes before it"}
+    )
+
+
+@dataclass(frozen=True)
+class Glue:
+    """A row of the table.
+
+    Args:
+        cols: ``--selected-cols`` of the texts and the label. prompt: with the names of the text columns.
+        answers: label in the file -> answer. figure: F1 or mcc beside the accuracy.
+    """
+
+    name: str
+    cols: str
+    prompt: str
+    answers: Mapping[str, str]
+    figure: str = ""
+    options: type[GlueOptions] = GlueOptions
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return ("text",) if "{text}" in self.prompt else ("text1", "text2")
+
+
+NO_YES = {"0": "no", "1": "yes"}
+IMPLIED = {"not_entailment": "no", "entailment": "yes"}
+IMPLIES = ' can text1 " {text1} " imply text2 " {text2} "?'
+TABLE = (
+    Glue("cola", "1,2", ' is the text " {text} " grammatically correct?', NO_YES, "mcc"),
+    Glue("mnli", "0,1,2", IMPLIES, {"0": "maybe", "1": "yes", "2": "no"}, options=MnliOptions),
+    Glue("mrpc", "0,1,2", ' does text1 " {text1} " and text2 " {text2} " have the same semantics?', NO_YES, "F1"),
+    Glue("qnli", "1,2,3", ' does " {text2} " contain the answer to question " {text1} "?', {**NO_YES, **IMPLIED}),
+    Glue("qqp", "3,4,5", ' is question " {text1} " and question " {text2} " equivalent?', NO_YES, "F1"),
+    Glue("rte", "1,2,3", IMPLIES, IMPLIED),
+    Glue("sst2", "0,1", ' is the sentiment of text " {text} " positive or negative?', {"0": "negative", "1": "positive"},
+         options=Sst2Options),
+)  # fmt: skip
+
+
+def glue_example(row: Mapping[str, str], context: RowContext, glue: Glue) -> Example:
+    """A row; of evaluation splits it may have no label, and then the texts are as they are: a test row needs an answer."""
+    label, options = row["label"].strip(), context.options
+    if label not in glue.answers and (label or context.training):
+        raise UserError(
+            f"{context.where}: task '{glue.name}' expects one of the labels {', '.join(glue.answers)}, found {label!r}; "
+            "is --selected-cols right, or is it a file of another task? (ofa prepare glue makes the files)"
+        )
+    empty = [name for name in glue.texts if not row[name].strip()]
+    if empty and label:
+        raise UserError(f"{context.where}: task '{glue.name}' expects words in the column '{empty[0]}', found an empty text; "
+                        "fill it in or remove the row")  # fmt: skip
+    texts = {name: truncate_words(row[name].lower(), options.max_src_length) for name in glue.texts}
+    answer = glue.answers.get(label, "")
+    return Example(
+        source=glue.prompt.format(**texts),
+        target=f" {answer}" if answer else "",
+        prompt_type=options.prompt_type,
+        ends=False,
+        extra={"ref_dict": {answer: 1.0} if answer else {}},
+    )
+
+
+def row_references(row: Mapping[str, str], glue: Glue) -> dict[str, float]:
+    """The right answer; none if the row has no label."""
+    answer = glue.answers.get(row["label"].strip())
+    return {answer: 1.0} if answer else {}
+
+
+def decoding(options: GlueOptions, zero_shot: bool) -> Decoding:
+    return Decoding(rank=True, zero_shot=zero_shot)
+
+
+def result_row(row_id: Any, answer: Prediction) -> dict[str, Any]:
+    """One entry of the result file; the files have no ids, so it is the number of the row."""
+    return {"uniq_id": int(row_id), "answer": answer.text}
+
+
+def shown(row: Mapping[str, str], answer: Prediction, accepted: Optional[Mapping[str, float]], glue: Glue) -> Shown:
+    return Shown(glue.prompt.format(**{name: row[name] for name in glue.texts}).strip(), answer.text, list(accepted or ()))
+
+
+def declaration(glue: Glue) -> TaskSpec:
+    return TaskSpec(
+        name=glue.name,
+        columns=(*glue.texts, "label"),
+        default_cols=glue.cols,
+        options=glue.options,
+        example=partial(glue_example, glue=glue),
+        answers=answer_texts,
+        closed=True,
+        decoding=decoding,
+        result=result_row,
+        row_references=partial(row_references, glue=glue),
+        shown=partial(shown, glue=glue),
+        **ClassFigures(glue.figure).declared(),
+    )
+
+
+SPECS = [declaration(glue) for glue in TABLE]
