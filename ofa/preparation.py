@@ -19,7 +19,7 @@ import json
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -210,6 +210,21 @@ class PreparedFolder:
             data = text.encode("utf-8")
             (self.folder / f"{name}.part").write_bytes(data)
             self.complete(name, rows, hashlib.sha256(data).hexdigest())
+
+    def write_lines(self, name: str, lines: Iterable[str]) -> None:
+        """A text file of any length, line by line; an incomplete one is written anew."""
+        if self.is_complete(name):
+            return
+        digest, count = hashlib.sha256(), 0
+        with open(self._begin(name), "wb") as file:
+            for line in lines:
+                data = f"{line}\n".encode()
+                file.write(data)
+                digest.update(data)
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        self.complete(name, count, digest.hexdigest())
 
     def write_rows(self, name: str, pictures: Sequence[Picture], rows_of: Callable[[Picture], list],
                    images: Callable[[int], Iterator[str]]) -> None:

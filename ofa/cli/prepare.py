@@ -11,6 +11,7 @@ def add_parser(subparsers) -> None:
     from ofa.cli.picture_world import add_picture_world
     from ofa.cli.prepare_chinese import add_muge, add_refcoco_cn
     from ofa.cli.prepare_ocr import add_ocr, add_sign_world
+    from ofa.cli.prepare_texts import add_texts
 
     parser = subparsers.add_parser("prepare", help="write training files (TSV with embedded pictures)",
                                    description="Write training files. An interrupted call is continued by the same call.")
@@ -28,6 +29,7 @@ def add_parser(subparsers) -> None:
         _add_own_table(kinds, kind)
     add_picture_world(kinds)
     add_sign_world(kinds)
+    add_texts(kinds)
 
 
 def new_kind(kinds, kind: str, help: str, writes: str, example: str, run) -> argparse.ArgumentParser:

@@ -64,6 +64,8 @@ def cells(pairs) -> dict[str, int]:
 
 def figure(counts: Mapping[str, float], name: str) -> float:
     """F1 (``F1``) or Matthews' correlation (``mcc``) from the four cells; 0 where it is not defined."""
+    if not any(counts[cell] for cell in CELLS):
+        return 0.0
     from sklearn.metrics import f1_score, matthews_corrcoef
 
     truth, said, weight = [1, 0, 0, 1], [1, 1, 0, 0], [counts[cell] for cell in CELLS]
