@@ -61,13 +61,18 @@ def coco_upload(results: dict[str, str | Path], name: str, out: str | Path, expe
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for split, path in results.items():
             entries = upload_entries([path], COCO, expected.get(split))
-            member = zipfile.ZipInfo(f"captions_{split}_{name}_results.json")  # its date is 1980: equal files, equal zips
-            member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-            archive.writestr(member, json.dumps(entries))
+            add_member(archive, f"captions_{split}_{name}_results.json", json.dumps(entries))
             counts[split] = len(entries)
     with replacing(out, "wb") as file:
         file.write(content.getvalue())
     return counts
+
+
+def add_member(archive: zipfile.ZipFile, name: str, content: str | bytes) -> None:
+    """A file of a zip, dated 1980: equal files, equal zips."""
+    member = zipfile.ZipInfo(name)
+    member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+    archive.writestr(member, content)
 
 
 def vqa_upload(results: Sequence[str | Path], out: str | Path, expected: set[int] | None) -> int:

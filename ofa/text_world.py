@@ -160,7 +160,7 @@ def all_texts(seed: int, count: int) -> Iterator[str]:
     """The training texts of all tasks, and the words of their prompts and answers as often as each row asks for them."""
     for number in range(count):
         for task in TASKS:
-            yield from row(task, seed, "train", number)[WITHOUT_NUMBER.get(task, 0) :]
+            yield from row(task, seed, "train", number)[WITHOUT_NUMBER.get(task, 0) : None if task == "gigaword" else -1]
         yield PROMPTS
 
 

@@ -12,7 +12,8 @@ EXAMPLE = """\
 examples:
   ofa submit coco --val2014 results/val_predict.json --test2014 results/test_predict.json --name ofa-large --out upload.zip
   ofa submit vqa results/test_predict.json --questions v2_OpenEnded_mscoco_test2015_questions.json --out answers.json
-  ofa submit muge results/test_predict.json --images IC_test.tsv --out IC_test.jsonl"""
+  ofa submit muge results/test_predict.json --images IC_test.tsv --out IC_test.jsonl
+  ofa submit glue --cola results/cola/test_predict.json --rte results/rte/test_predict.json --also sample/STS-B.tsv --out glue.zip"""
 
 
 def add_parser(subparsers) -> None:
@@ -38,6 +39,18 @@ def add_parser(subparsers) -> None:
     muge.add_argument("--images", metavar="TSV", help="the data set's pictures of the split: checks that each has one caption")
     muge.add_argument("--out", required=True, metavar="FILE.jsonl")
     muge.set_defaults(run=run_muge)
+    add_glue(kinds)
+
+
+def add_glue(kinds) -> None:
+    from ofa.glue_submission import OTHERS, TEST_SETS
+
+    glue = kinds.add_parser("glue", help="GLUE: a zip with one TSV per test set")
+    for name, test_set in TEST_SETS.items():
+        glue.add_argument(f"--{name}", metavar="RESULTS", help=f"result file of the {test_set.rows:,} test rows of {test_set.file[:-4]}")
+    glue.add_argument("--also", nargs="+", default=[], metavar="TSV", help=f"{', '.join(OTHERS)}: they go in as they are")
+    glue.add_argument("--out", required=True, metavar="FILE.zip")
+    glue.set_defaults(run=run_glue)
 
 
 def run_coco(args: argparse.Namespace) -> int:
@@ -78,5 +91,26 @@ def run_muge(args: argparse.Namespace) -> int:
     expected = {image_id for image_id, _ in table_pictures(args.images)} if args.images else None
     count = muge_upload(args.results, args.out, expected)
     print(f"{count} captions" + ("" if expected is None else ", one for every picture of the split"))
+    print(f"upload: {args.out}")
+    return 0
+
+
+def run_glue(args: argparse.Namespace) -> int:
+    from ofa.glue_submission import OTHERS, TEST_SETS, glue_upload
+
+    results = {name: getattr(args, name.replace("-", "_")) for name in TEST_SETS if getattr(args, name.replace("-", "_"))}
+    if not results:
+        raise UserError(f"expects result files, such as --cola RESULTS, found none; known are {', '.join(f'--{name}' for name in TEST_SETS)}")
+    counts = glue_upload(results, args.also, args.out)
+    for name, count in counts.items():
+        print(f"{name}: {count} predictions")
+    for name in results:
+        test_set = TEST_SETS[name]
+        if counts[test_set.file] != test_set.rows:
+            logger.warning("%s: the test set has %d rows, these are predictions for %d; the site refuses an incomplete file", test_set.file,
+                           test_set.rows, counts[test_set.file])
+    missing = [name for name in [one.file for one in TEST_SETS.values()] + list(OTHERS[:2]) if name not in counts]
+    if missing:
+        logger.warning("the site wants a file for every task; not there: %s (--also takes those of its sample submission)", ", ".join(missing))
     print(f"upload: {args.out}")
     return 0
