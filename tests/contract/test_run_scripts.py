@@ -127,6 +127,51 @@ def test_image_classification_has_the_released_numbers(parse_training):
     assert args.batch_size * 16 * args.update_freq[0] == 256 and args.best_checkpoint_metric == "score"
 
 
+GLUE = {  # processes and rows of each, selected columns, updates between validations, figure; rows per update of the sweep
+    "cola": (2, 16, "1,2", 10, "mcc", {32, 64, 128}), "mnli": (8, 8, "0,1,2", 1000, "acc", {128, 256}),
+    "mrpc": (2, 16, "0,1,2", 10, "acc", {32, 64, 128}), "qnli": (8, 8, "1,2,3", 500, "acc", {128, 256}),
+    "qqp": (8, 8, "3,4,5", 1000, "acc", {128, 256}), "rte": (2, 8, "1,2,3", 10, "acc", {32, 64, 128}),
+    "sst2": (4, 16, "0,1", 50, "acc", {64, 128}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", GLUE)
+def test_glue_has_the_released_numbers(task, parse_training):
+    processes, rows, columns, updates, figure, batches = GLUE[task]
+    words = dry_run(ROOT / "run_scripts/glue/train.sh", DATASET=task, NPROC=str(processes))
+    args = parse_training(after(words, "fairseq_cli.train"))
+    assert (args.task, args.selected_cols, args.best_checkpoint_metric, args.prompt_type) == (task, columns, figure, "src")
+    assert (args.batch_size, args.label_smoothing, args.warmup_ratio, args.encoder_drop_path_rate) == (rows, 0.0, 0.06, 0.1)
+    assert (args.max_src_length, args.max_tgt_length, args.validate_interval_updates) == (512, 30, updates)
+    assert args.max_epoch in (5, 7, 10) and args.lr[0] in (1e-4, 7e-5, 6e-5, 5e-5, 3e-5)
+    assert args.batch_size * processes * args.update_freq[0] in batches and args.maximize_best_checkpoint_metric
+    assert args.data.endswith(f"glue_data/{task}_train.tsv,{ROOT}/dataset/glue_data/{task}_dev{'_matched' * (task == 'mnli')}.tsv")
+
+
+def test_the_sweep_of_a_glue_task_is_the_released_one(tmp_path):
+    shutil.copytree(ROOT / "run_scripts", tmp_path / "run_scripts")
+    (tmp_path / "run_scripts/launch.sh").write_text('echo "$SAVE_DIR $EFFECTIVE_BATCH $*"\n')
+    command = ["bash", tmp_path / "run_scripts/glue/train.sh", "--seed=2"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "SWEEP": "1", "DATASET": "rte"}, check=True)
+    runs = done.stdout.splitlines()
+    assert len(runs) == 45 and len({run.split()[0] for run in runs}) == 45 and all("--seed=2" in run for run in runs)
+    assert sum("--lr=7e-5" in run and "--max-epoch=10" in run and " 128 " in run for run in runs) == 1
+
+
+def test_summaries_have_the_released_numbers(parse_training):
+    from ofa.cli.main import build_parser
+
+    args = parse_training(after(dry_run(ROOT / "run_scripts/gigaword/train.sh", NPROC="4"), "fairseq_cli.train"))
+    assert (args.lr, args.max_epoch, args.warmup_ratio, args.label_smoothing, args.noise_ratio) == ([1e-4], 6, 0.06, 0.1, 0.2)
+    assert (args.batch_size, args.update_freq, args.max_src_length, args.max_tgt_length) == (64, [2], 512, 64)
+    assert json.loads(args.eval_args) == {"beam": 6, "lenpen": 0.7, "max_len_b": 32, "no_repeat_ngram_size": 3}
+    assert args.eval_rouge and args.eval_print_samples and args.best_checkpoint_metric == "rougeL_f1"
+    assert args.validate_interval_updates == args.save_interval_updates == 2500 and args.encoder_drop_path_rate == 0.1
+    words = dry_run(ROOT / "run_scripts/gigaword/evaluate.sh")
+    found = build_parser().parse_args(words[words.index("evaluate") :])
+    assert (found.beam, found.lenpen, found.max_len_b, found.no_repeat_ngram_size, found.batch_size) == (6, 0.7, 32, 3, 32)
+
+
 PRETRAINING = ROOT / "run_scripts/pretraining/pretrain.sh"
 
 
@@ -179,6 +224,7 @@ def test_questions_are_answered_in_three_ways(mode, expected):
 @pytest.mark.parametrize("script, setting", [
     *((f"{task}/{script}.sh", {"SPLIT": "tset"}) for task, script in (
         ("vqa", "evaluate"), ("vqa", "evaluate_zeroshot"), ("snli_ve", "evaluate"), ("image_classify", "evaluate_zeroshot"))),
+    ("glue/evaluate.sh", {"SPLIT": "dev_matched"}), ("glue/train.sh", {"DATASET": "wnli"}), ("gigaword/evaluate.sh", {"SPLIT": "valid"}),
     ("vqa/evaluate.sh", {"MODE": "guess"}), ("snli_ve/train.sh", {"SIZE": "giant"}),
 ], ids=str)  # fmt: skip
 def test_an_unknown_split_mode_or_size_lists_the_known_ones(script, setting):
@@ -259,7 +305,7 @@ def test_our_command_parses_every_evaluation_script(script, size):
 
     words = dry_run(script, SIZE=size)
     namespace = build_parser().parse_args(words[words.index("evaluate") :])
-    assert namespace.cpu and namespace.task == script.parent.name.replace("vqa", "vqa_gen")
+    assert namespace.cpu and namespace.task == {"vqa": "vqa_gen", "glue": "cola"}.get(script.parent.name, script.parent.name)
     if script.parent.name == "caption":
         assert namespace.beam == (10 if size == "huge" else 5)
 
