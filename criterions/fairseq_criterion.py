@@ -1,5 +1,6 @@
 """What all criterions share: their options, how they are built, and what they report over processes and batches."""
 
+import math
 from dataclasses import field
 
 from fairseq import utils
@@ -7,6 +8,8 @@ from fairseq.criterions import FairseqCriterion
 from fairseq.logging import metrics
 
 from ofa.errors import UserError
+
+TOKEN_NLL = "_token_nll"  # a task logs it whose nll_loss is not that of a token (a sum of means, weighted rows)
 
 
 def option(default, help_text: str):
@@ -50,7 +53,7 @@ class OFACriterion(FairseqCriterion):
         for name in filter(reported, cls.counts):
             metrics.log_scalar(name, total(name), 1, round=3)
         if "nll_loss" in cls.averages:
-            metrics.log_derived("ppl", lambda meters: utils.get_perplexity(meters["nll_loss"].avg))
+            metrics.log_derived("ppl", perplexity)
         if total("total") > 0:
             metrics.log_scalar("total", total("total"))
             metrics.log_scalar("n_correct", total("n_correct"))
@@ -59,6 +62,14 @@ class OFACriterion(FairseqCriterion):
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         return True
+
+
+def perplexity(meters) -> float:
+    """Of a token, where a task logs what that is."""
+    if TOKEN_NLL in meters:
+        return utils.get_perplexity(meters[TOKEN_NLL].avg, base=math.e)
+    # as in the release: losses are natural logarithms, and yet the base is 2 (recorded figures of tests/parity).
+    return utils.get_perplexity(meters["nll_loss"].avg)
 
 
 def share_of_correct_tokens(meters) -> float:

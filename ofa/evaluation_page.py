@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ofa.report import ANSWERS, CAPTIONS, Curve, Item, Outline, Report, Table, Tile, choose_rows, training_curves, write_report
+from ofa.report import ANSWERS, CAPTIONS, Curve, Item, Outline, Report, Table, Tile, choose_rows, stage_times, training_curves, write_report
 from ofa.spec import Prediction, Scores, TaskSpec
 
 Constant = tuple[str, dict[str, float]]
@@ -86,8 +86,5 @@ def _tables(scores: Scores | None, others: list[Column], timings: str | None, se
                 for name, value in scores.overall.items()]
         tables.append(Table("all scores", head, rows))
     if timings:
-        lines = [line.split("\t") for line in Path(timings).read_text(encoding="utf-8").splitlines() if "\t" in line]
-        lines += [["evaluation", f"{seconds:.0f}"]] if seconds is not None else []
-        total = sum(float(time_) for _, time_ in lines)
-        tables.append(Table("time per stage", ["stage", "seconds"], [*lines, ["together", f"{total:.0f}"]]))
+        tables.append(stage_times(timings, *([] if seconds is None else [("evaluation", seconds)])))
     return tables

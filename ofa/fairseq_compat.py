@@ -15,6 +15,7 @@ from fairseq import checkpoint_utils, options
 from fairseq import trainer as fairseq_trainer
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
+from fairseq.logging.meters import MetersDict
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY, distributed_fairseq_model
 from fairseq.tasks import TASK_REGISTRY
 from fairseq.trainer import Trainer
@@ -42,6 +43,7 @@ def install() -> None:
     survive_overflows_on_cpu()
     keep_boxes_exact()
     check_metric_before_training()
+    leave_out_figures_without_value()
     prepare_every_run()
 
 
@@ -215,6 +217,18 @@ def check_metric_before_training() -> None:
         init(self, cfg, task, *args, **kwargs)
 
     Trainer.__init__ = checked_init
+
+
+def leave_out_figures_without_value() -> None:
+    """A figure that none of the updates since the last line of the log had is printed as None: that of a task without a row."""
+    stock = MetersDict.get_smoothed_values
+
+    @functools.wraps(stock)
+    def get_smoothed_values(self):
+        values = stock(self)
+        return type(values)((name, value) for name, value in values.items() if value is not None)
+
+    MetersDict.get_smoothed_values = get_smoothed_values
 
 
 def prepare_every_run() -> None:

@@ -1,4 +1,4 @@
-"""Several pictures as one: all samples of a caption, best first, beside the picture that the caption was written for."""
+"""Several pictures as one: all samples of a caption, best first, beside the picture that the caption was written for; or a strip."""
 
 import base64
 import io
@@ -45,9 +45,26 @@ def grid_of_files(files: Sequence[str]) -> str:
         return ""
     true = reference_file(found[0])
     with_reference = Image.open(true) if true.is_file() else None
+    return as_field(grid([Image.open(path) for path in found], with_reference))
+
+
+def strip(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of one size beside each other; small ones are enlarged, so that their pixels stay visible."""
+    times = max(1, LARGEST // pictures[0].width)
+    return grid([picture.resize((times * picture.width, times * picture.height), Image.Resampling.NEAREST) for picture in pictures],
+                columns=len(pictures))  # fmt: skip
+
+
+def as_field(picture: Image.Image) -> str:
+    """Base64 of a PNG file, as an image column holds it."""
     file = io.BytesIO()
-    grid([Image.open(path) for path in found], with_reference).save(file, "PNG")
+    picture.save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def of_field(text: str) -> Image.Image:
+    """The RGB picture of an image column."""
+    return Image.open(io.BytesIO(base64.b64decode(text.replace("-", "+").replace("_", "/")))).convert("RGB")
 
 
 def reference_file(picture: Path) -> Path:

@@ -1,6 +1,7 @@
 """The picture world as files for pretraining and for drawing, in the columns of the release.
 
-    vision_language_examples.tsv  id, image, caption, question, answers, objects, dataset, type: captions, questions, boxes
+    vision_language_examples.tsv  id, image, caption, question, answers, objects, dataset, type: captions, questions, boxes;
+                                  that of the tests ends with all other phrases that mean the same regions
     detection_examples.tsv        id, image, x0,y0,x1,y1,number,name&&...: every shape of a picture from left to right
     text_examples.tsv             id, text: sentences about these scenes and about others that are never shown
     image_examples.tsv            id, image, codes of the middle, half the side
@@ -25,12 +26,13 @@ from ofa.image_codes import codes_to_text
 from ofa.picture_world import COLOURS, SHAPES, Scene, captions, listing, make_split, name, render
 from ofa.picture_world_files import VERSION as WORLD
 from ofa.picture_world_files import boxes_of, make_scenes, pictures_again
+from ofa.picture_world_phrases import expressions, pointing_at
 from ofa.picture_world_questions import questions
 from ofa.picture_world_texts import texts, where
 from ofa.preparation import IMAGE, Group, PreparedFolder
 from ofa.text import CONFIDENCE, JOIN
 
-VERSION = 2
+VERSION, CODES_VERSION = 3, 2
 MANIFEST, CODES_MANIFEST = "manifest_pretraining.json", "manifest_codes.json"
 DATASET = "picture_world"
 CAPTIONS_SHOWN = 2  # of a scene; the files for finetuning have five
@@ -57,13 +59,26 @@ def write_pretraining(folder: str, counts: dict[str, int], size: int, seed: int,
     for split, scenes in make_scenes(seed, counts).items():
         for kind, rows in (("vision_language", functools.partial(pair_rows, size=size)), ("detection", functools.partial(object_rows, size=size))):
             groups = [Group(scene, tuple(rows(scene))) for scene in scenes]
-            out.write_groups(file_name(kind, split), groups, functools.partial(pictures_again, out, split, len(scenes)))
+            if (kind, split) == ("vision_language", "test"):
+                groups += [Group(scene, tuple(phrase_rows(scene, size))) for scene in scenes]
+            shown = [bool(group.rows) for group in groups]
+            out.write_groups(file_name(kind, split), list(itertools.compress(groups, shown)), functools.partial(pictures_of, out, split, scenes, shown))
         unseen = make_split(seed, f"{split} texts", len(scenes))  # told, never shown
         lines = [f"{scene.scene_id}_{number}\t{text}\n" for scene in [*scenes, *unseen] for number, text in enumerate(texts(scene))]
         random.Random(f"texts/{seed}/{split}").shuffle(lines)  # an evaluation may take the first ones
         out.write_text(file_name("text", split), "".join(lines), len(lines))
     out.save_manifest(finished=True)
     return out
+
+
+def pictures_of(out: PreparedFolder, split: str, scenes: Sequence[Scene], shown: Sequence[bool], first: int) -> Iterator[str]:
+    """Base64 of the pictures of a file that goes through the scenes of a split once or twice, from the given group on.
+
+    Args: shown: whether a scene has rows, one per scene and time.
+    """
+    times = range(len(shown) // len(scenes))
+    every = itertools.chain.from_iterable(pictures_again(out, split, len(scenes)) for _ in times)
+    return itertools.islice(itertools.compress(every, shown), first, None)
 
 
 def pair_rows(scene: Scene, size: int) -> Iterator[tuple[str, ...]]:
@@ -73,8 +88,16 @@ def pair_rows(scene: Scene, size: int) -> Iterator[tuple[str, ...]]:
         yield f"{scene.scene_id}_c{number}", IMAGE, caption, "", "", objects, DATASET, "caption"
     for number, question in enumerate(questions(scene)):
         yield (f"{scene.scene_id}_q{number}", IMAGE, "", question.text, f"1.0{CONFIDENCE}{question.answer}", objects, DATASET, "qa")
-    for number, (text, box) in enumerate(boxes_of(scene, size)):
+    for number, (text, box) in enumerate(boxes_of(expressions(scene), size)):
         yield f"{scene.scene_id}_b{number}", IMAGE, text, "", box, "", DATASET, "visual_grounding"
+
+
+def phrase_rows(scene: Scene, size: int) -> Iterator[tuple[str, ...]]:
+    """Rows of the other phrases that mean the regions of ``pair_rows``: an answer is right if it is any of them."""
+    known = dict(expressions(scene))
+    every = ((f"the {phrase.text()}", thing) for thing in scene.things for phrase in pointing_at(scene, thing))
+    for number, (text, box) in enumerate(boxes_of([(text, thing) for text, thing in every if text not in known], size)):
+        yield f"{scene.scene_id}_p{number}", IMAGE, text, "", box, "", DATASET, "visual_grounding"
 
 
 def object_rows(scene: Scene, size: int) -> Iterator[tuple[str, ...]]:
@@ -96,7 +119,7 @@ def write_codes(folder: str, counts: dict[str, int], size: int, seed: int, image
     Args: encode: the tokenizer. tokenizer: a digest of its weights; other weights make other files. drawings: further scenes to
         learn drawing from: their codes take little room, and with few pictures a model learns their grain by heart.
     """
-    plan = preparation.fingerprint(f"picture-world codes {WORLD}.{VERSION}", counts, size, seed, image_format, tokenizer, drawings)
+    plan = preparation.fingerprint(f"picture-world codes {WORLD}.{CODES_VERSION}", counts, size, seed, image_format, tokenizer, drawings)
     out = PreparedFolder(folder, plan, "ofa prepare picture-world --pretrain --tokenizer", manifest=CODES_MANIFEST)
     if out.is_finished():
         return out

@@ -1,11 +1,12 @@
 """How good a pretrained model is at each of the eight tasks, beside the best constant answer.
 
-    caption, grounded_captioning   CIDEr: 1.0 and more is good
-    qa, image_text_matching        share of right answers
-    visual_grounding               share of boxes that overlap the true one by half
-    detection                      F1 of boxes that overlap a true one by half and have its name
-    image_infilling                share of right codes
-    text_infilling                 share of the masked tokens that are right
+    caption                   CIDEr: 1.0 and more is good
+    grounded_captioning       CIDEr against all phrases that fit the region; share of answers that are one of them
+    qa, image_text_matching   share of right answers
+    visual_grounding          share of boxes that overlap the true one by half
+    detection                 F1 of boxes that overlap a true one by half and have its name
+    image_infilling           share of right codes; where they are made a picture of, how far its pixels are from the true ones
+    text_infilling            share of the masked tokens that are right
 
 A constant answer is the same for every row; the best of many training targets is taken, chosen on the rows it is scored on,
 which flatters it.
@@ -14,10 +15,12 @@ which flatters it.
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from PIL import Image
 
 from ofa.boxes import box_overlap, text_to_bins
 from ofa.caption_scores import caption_scores
@@ -34,8 +37,11 @@ HALF = 0.5
 class Reply:
     """What the model said to a row.
 
-    Args: source, target, said: texts; symbols stand as they are, and of text infilling tokens are separated by blanks.
+    Args:
+        source, target, said: texts; symbols stand as they are, and of text infilling tokens are separated by blanks.
         references: accepted texts, where there may be several. image: base64 of the picture, or empty.
+        readable: source, target and what was said in words, where tokens are none.
+        filled: the picture that the codes that were said stand for.
     """
 
     source: str
@@ -43,17 +49,28 @@ class Reply:
     said: str
     references: tuple[str, ...] = ()
     image: str = ""
+    readable: tuple[str, str, str] | None = None
+    filled: Image.Image | None = None
 
 
 @dataclass(frozen=True)
 class Score:
-    """A figure of a task. Args: measure: its name. model, constant: from 0 up, higher is better. answer: the constant one."""
+    """A figure of a task.
+
+    Args:
+        measure: its name. model, constant: from 0 up. answer: the constant one. lower_is_better: of errors.
+        reachable: what perfect answers get, if a measure knows perfect ones only roughly.
+        further: other figures of the same rows.
+    """
 
     measure: str
     model: float
     constant: float
     answer: str
     rows: int
+    lower_is_better: bool = False
+    reachable: float | None = None
+    further: tuple["Score", ...] = ()
 
 
 Said = Callable[[Sequence[str], Sequence[Reply]], float]  # what was said to each row, the rows -> figure
@@ -65,6 +82,10 @@ def cider(said: Sequence[str], rows: Sequence[Reply]) -> float:
 
 def exact(said: Sequence[str], rows: Sequence[Reply]) -> float:
     return sum(text.strip() == row.target.strip() for text, row in zip(said, rows)) / len(rows)
+
+
+def fitting(said: Sequence[str], rows: Sequence[Reply]) -> float:
+    return sum(text.strip() in row.references for text, row in zip(said, rows)) / len(rows)
 
 
 def overlapping(said: Sequence[str], rows: Sequence[Reply]) -> float:
@@ -132,20 +153,25 @@ class Measure:
 
 
 MEASURES = {
-    "caption": Measure("CIDEr", cider, CAPTION_CANDIDATES),
-    "qa": Measure("accuracy", exact),
-    "visual_grounding": Measure("accuracy@0.5", overlapping),
-    "grounded_captioning": Measure("CIDEr", cider, CAPTION_CANDIDATES),
-    "image_text_matching": Measure("accuracy", exact),
-    "detection": Measure("F1@0.5", detection_f1),
-    "image_infilling": Measure("right codes", right_codes),
-    "text_infilling": Measure("masked tokens", right_masked),
+    "caption": (Measure("CIDEr", cider, CAPTION_CANDIDATES),),
+    "qa": (Measure("accuracy", exact),),
+    "visual_grounding": (Measure("accuracy@0.5", overlapping),),
+    "grounded_captioning": (Measure("CIDEr", cider, CAPTION_CANDIDATES), Measure("fitting phrases", fitting)),
+    "image_text_matching": (Measure("accuracy", exact),),
+    "detection": (Measure("F1@0.5", detection_f1),),
+    "image_infilling": (Measure("right codes", right_codes),),
+    "text_infilling": (Measure("masked tokens", right_masked),),
 }
 
 
 def score(task: str, replies: Sequence[Reply], training_targets: Sequence[str]) -> Score:
-    """The figure of a task and of the best constant answer. Args: training_targets: of training rows."""
-    measure = MEASURES[task]
+    """The figures of a task and of the best constant answers. Args: training_targets: of training rows."""
+    first, *further = (score_by(measure, task, replies, training_targets) for measure in MEASURES[task])
+    return replace(first, further=tuple(further))
+
+
+def score_by(measure: Measure, task: str, replies: Sequence[Reply], training_targets: Sequence[str]) -> Score:
+    """The figure by one measure."""
 
     def of(answer: str) -> float:
         said = [row.source.replace(MASK, answer) if task == "text_infilling" else answer for row in replies]
@@ -154,9 +180,49 @@ def score(task: str, replies: Sequence[Reply], training_targets: Sequence[str]) 
     if task == "text_infilling":  # the same word at every mask
         training_targets = [word for text in training_targets for word in text.split()]
     candidates = commonest_and_others(training_targets, measure.tried)
-    if task == "image_infilling":  # the commonest code at each place need not be those of one picture
-        columns = zip(*(codes_of(text) for text in training_targets))
-        candidates = [" ".join(f"<code_{Counter(column).most_common(1)[0][0]}>" for column in columns), *candidates]
+    if task == "image_infilling":
+        candidates = [commonest_codes(training_targets), *candidates]
     constants = {answer: of(answer) for answer in candidates}
     best = max(constants, key=lambda answer: constants[answer]) if constants else ""
     return Score(measure.name, measure.score([row.said for row in replies], replies), constants.get(best, 0.0), best, len(replies))
+
+
+def commonest_codes(targets: Sequence[str]) -> str:
+    """The commonest code at each place, which need not be those of one picture."""
+    columns = zip(*map(codes_of, targets))
+    return " ".join(f"<code_{Counter(column).most_common(1)[0][0]}>" for column in columns)
+
+
+# ------------------------------------------------------------------------------------------- filled pictures
+
+
+def middle_of(picture: Image.Image) -> Image.Image:
+    """What image infilling has to fill: half the side."""
+    width, height = picture.size
+    return picture.crop((width // 4, height // 4, width // 4 + width // 2, height // 4 + height // 2))
+
+
+def average_pictures(pictures: Sequence[Image.Image]) -> dict[str, Image.Image]:
+    """The picture of each pixel's mean, and that of its median."""
+    stack = np.stack([np.asarray(one) for one in pictures])
+    return {"mean picture": Image.fromarray(stack.mean(0).round().astype(np.uint8)),
+            "median picture": Image.fromarray(np.median(stack, axis=0).round().astype(np.uint8))}  # fmt: skip
+
+
+def pixel_errors(found: Sequence[Image.Image], true: Sequence[Image.Image]) -> dict[str, float]:
+    """Mean, and root of the mean squared, difference of pixels, in levels from 0 to 255."""
+    off = np.stack([np.asarray(a, dtype=np.float32) - np.asarray(b, dtype=np.float32) for a, b in zip(found, true, strict=True)])
+    return {"mean pixel error": float(np.abs(off).mean()), "RMS pixel error": float(np.sqrt((off**2).mean()))}
+
+
+def score_pixels(filled: Sequence[Image.Image], true: Sequence[Image.Image], of_true_codes: Sequence[Image.Image],
+                 constants: Mapping[str, Image.Image]) -> tuple[Score, ...]:  # fmt: skip
+    """How far filled middles are from the true ones: two figures, for which mean and median picture are the best guesses.
+
+    Args: of_true_codes: pictures of the true codes; a tokenizer cannot do better. constants: name -> a picture that fills every middle.
+    """
+    model, perfect = pixel_errors(filled, true), pixel_errors(of_true_codes, true)
+    errors = {name: pixel_errors([picture] * len(true), true) for name, picture in constants.items()}
+    best = {measure: min(errors, key=lambda name: errors[name][measure]) for measure in model}
+    return tuple(Score(measure, model[measure], errors[best[measure]][measure], best[measure], len(true), lower_is_better=True,
+                       reachable=perfect[measure]) for measure in model)  # fmt: skip

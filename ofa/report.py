@@ -37,6 +37,7 @@ class Item:
         scores: one number per score name; empty if there are no references.
         question: what was asked, if that differs from row to row.
         outlines: boxes to draw.
+        group: what kind of row it is, where a page has several kinds.
     """
 
     row: int
@@ -47,6 +48,7 @@ class Item:
     scores: Sequence[float] = ()
     question: str = ""
     outlines: Sequence[Outline] = ()
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,13 @@ class Tile:
 
 @dataclass
 class Table:
+    """Args: words: the last column holds words, not numbers. note: a sentence under it."""
+
     name: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    words: bool = False
+    note: str = ""
 
 
 @dataclass
@@ -92,7 +98,8 @@ class Curve:
 
 @dataclass
 class Report:
-    """What a page shows, from top to bottom. Args: grading: None: scores are not judged. wide: pictures are sheets of several."""
+    """What a page shows, from top to bottom. Args: grading: None: scores are not judged. wide: pictures are sheets of several.
+    pictures: heading above the items."""
 
     title: str
     subtitle: str
@@ -104,6 +111,7 @@ class Report:
     footer: str = ""
     grading: Grading | None = CAPTIONS
     wide: bool = False
+    pictures: str = "Pictures"
 
 
 def write_report(path: str | Path, report: Report) -> None:
@@ -113,7 +121,8 @@ def write_report(path: str | Path, report: Report) -> None:
     grades = [(grade, name, sum(card["grade"] == grade for card in cards)) for grade, name in zip(GRADES, report.grading.names if report.grading else ())]
     _write(path, "report.html", title=report.title, subtitle=report.subtitle, tiles=report.tiles, tables=report.tables,
            curves=[_plot(curve) for curve in report.curves if len(curve.values) > 1], score_names=report.score_names,
-           items=cards, wide=report.wide, kinds=kinds, grades=[entry for entry in reversed(grades) if entry[2]], footer=report.footer)
+           items=cards, wide=report.wide, pictures=report.pictures, groups=list(dict.fromkeys(filter(None, (item.group for item in report.items)))),
+           kinds=kinds, grades=[entry for entry in reversed(grades) if entry[2]], footer=report.footer)
 
 
 def write_book(path: str | Path, title: str, pages: Sequence[tuple[str, str]]) -> None:
@@ -144,12 +153,12 @@ def _card(item: Item, report: Report) -> dict:
     grade = report.grading(item.scores[0]) if item.scores and report.grading else ""
     badges = [{"name": name, "value": f"{value:.2f}", "style": f" lead {grade}" if i == 0 and grade else ""}
               for i, (name, value) in enumerate(zip(report.score_names, item.scores))]
-    image, size = _data_uri(item.image, 2 * LARGEST if report.wide else LARGEST)
+    image, size = _data_uri(item.image, 2 * LARGEST if report.wide else LARGEST) if item.image != "" else ("", (1, 1))
     small = max(size) < SMALL
     return {"row": item.row, "image_id": item.image_id, "question": item.question, "prediction": item.prediction,
             "references": item.references, "badges": badges, "sort_keys": ",".join(f"{value:.6f}" for value in item.scores),
-            "grade": grade, "image": image, "small": small, "size": size, "shapes": [_shape(outline) for outline in item.outlines],
-            "words": bool(item.prediction or not item.outlines)}
+            "grade": grade, "image": image, "small": small, "size": size, "long": size[0] >= 2 * size[1],
+            "shapes": [_shape(outline) for outline in item.outlines], "words": bool(item.prediction or not item.outlines), "group": item.group}
 
 
 def _shape(outline: Outline) -> dict:
@@ -217,28 +226,36 @@ def _ticks(low: float, high: float, step: float) -> list[float]:
 
 
 NUMBER = r"(-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"
-
-
 VALIDATED = {"cider": "validation CIDEr-D", "vqa_score": "validation accuracy of answers", "snli_score": "validation accuracy",
              "acc": "validation accuracy", "score": "validation accuracy of boxes"}  # metric -> what a curve is called
 
 
 def training_curves(log: str) -> list[Curve]:
-    """Loss, CIDEr-D and whatever else was validated, from a ``train.log`` of ``--log-format simple``.
+    """Loss, CIDEr-D and whatever else was validated, from a ``train.log`` of ``--log-format simple``."""
+    train = series(log, "train_inner", rf"[ ,](nll_loss)={NUMBER}")
+    valid = {"cider": [], **series(log, "| valid", rf"\| ({'|'.join(VALIDATED)}) {NUMBER}")}
+    return [Curve("loss per token (nats) over updates", train.get("nll_loss", []), from_zero=True),
+            *(Curve(f"{VALIDATED[name]} over updates", found, from_zero=True) for name, found in valid.items())]
 
-    A resumed run writes on into the same file; of updates that were done twice the later value counts.
+
+def series(log: str, marker: str, pattern: str) -> dict[str, list[tuple[float, float]]]:
+    """Figures by name, (update, value) each. A resumed run writes on into the same log; of updates that were done twice the later counts.
+
+    Args: marker: what the lines have. pattern: of name and number.
     """
-    train: dict[float, float] = {}
-    valid: dict[str, dict[float, float]] = {"cider": {}}
+    found: dict[str, list[tuple[float, float]]] = {}
     for line in log.splitlines():
-        update = re.search(rf"num_updates[\s=]+{NUMBER}", line)
-        if update is None:
-            continue
-        step = float(update[1])
-        if "train_inner" in line and (loss := re.search(rf"[ ,]nll_loss={NUMBER}", line)):
-            train = {x: y for x, y in train.items() if x < step} | {step: float(loss[1])}
-        elif "| valid" in line:
-            for name, value in re.findall(rf"\| ({'|'.join(VALIDATED)}) {NUMBER}", line):
-                valid[name] = {x: y for x, y in valid.get(name, {}).items() if x < step} | {step: float(value)}
-    return [Curve("loss per token (bits) over updates", sorted(train.items()), from_zero=True),
-            *(Curve(f"{VALIDATED[name]} over updates", sorted(found.items()), from_zero=True) for name, found in valid.items())]
+        update = re.search(rf"num_updates[\s=]+{NUMBER}", line) if marker in line else None
+        for name, value in re.findall(pattern, line) if update else ():
+            points, step = found.setdefault(name, []), float(update[1])
+            while points and points[-1][0] >= step:
+                points.pop()
+            points.append((step, float(value)))
+    return found
+
+
+def stage_times(path: str | Path, *more: tuple[str, float]) -> Table:
+    """A file of lines ``stage TAB seconds`` as a table, with their sum. Args: more: further stages."""
+    lines = [line.split("\t") for line in Path(path).read_text(encoding="utf-8").splitlines() if "\t" in line]
+    lines += [[name, f"{seconds:.0f}"] for name, seconds in more]
+    return Table("time per stage", ["stage", "seconds"], [*lines, ["together", f"{sum(float(seconds) for _, seconds in lines):.0f}"]])

@@ -9,6 +9,7 @@ from fairseq.logging import metrics
 from fairseq.tasks import FairseqTask, register_task
 from omegaconf import II
 
+from ofa.criterions.fairseq_criterion import TOKEN_NLL
 from ofa.data.bad_rows import BadRows
 from ofa.data.fairseq_pretraining import KindRows, PretrainingDataset
 from ofa.data.negative_draws import NegativeDraws
@@ -162,6 +163,7 @@ class UnifyTask(OFATask):
         for name in self.trained():
             nll, correct, tokens = (float(sum(log.get(f"_{name}_{count}", 0) for log in logging_outputs)) for count in ("nll", "correct", "tokens"))
             if tokens:
+                metrics.log_scalar(TOKEN_NLL, nll / tokens, tokens)
                 metrics.log_scalar(f"{name}_loss", nll / tokens, tokens, round=3)
                 metrics.log_scalar(f"{name}_acc", 100 * correct / tokens, tokens, round=2)
 

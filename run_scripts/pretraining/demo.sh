@@ -84,7 +84,7 @@ pretrain() {
 score_pretrained() {  # on unseen scenes, beside the best answer that looks at nothing
     ofa pretraining score "$PRETRAINED/checkpoint_last.pt" --data "$WORLD/vision_language_test.tsv" --text-data "$WORLD/text_test.tsv" \
         --image-data "$WORLD/image_test.tsv" --detection-data "$WORLD/detection_test.tsv" --neg-sample-dir "$WORLD/negative_sample" \
-        --bpe-dir "$VOCAB" --cpu --out "$RESULTS/pretraining_scores.json" --report "$PAGES/tasks.html" \
+        --bpe-dir "$VOCAB" --cpu --image-tokenizer "$TOKENIZER/tokenizer.pt" --out "$RESULTS/pretraining_scores.json" --report "$PAGES/tasks.html" \
         --report-title "Eight tasks on pictures it never saw" --training-log "$PRETRAINED/train.log" | tee "$RUN/summary_tasks.txt"
 }
 
@@ -125,7 +125,11 @@ measure_gain() {  # one seed; benchmarks/pretraining_gain.py alone takes three
 }
 
 summary() {
-    ofa book "eight tasks=$PAGES/tasks.html" "drawings=$PAGES/drawings.html" --title "OFA, pretrained in half an hour" --out "$REPORT"
+    ofa pretraining summary --scores "$RESULTS/pretraining_scores.json" --timings "$RUN/timings.tsv" --drawings \
+        "one of each caption=$RESULTS/drawings_1.json" "best of eight, chosen by the checker=$RESULTS/drawings_8.json" \
+        --pictures "$RESULTS/drawings_8/draw_predict.json" ${GAIN_FILE:+--gain "$GAIN_FILE"} \
+        --title "OFA, pretrained in half an hour" --out "$PAGES/summary.html"
+    ofa book "summary=$PAGES/summary.html" "eight tasks=$PAGES/tasks.html" "drawings=$PAGES/drawings.html" --title "OFA, pretrained in half an hour" --out "$REPORT"
     say "done"
     cat "$RUN"/summary_*.txt
     print_timings
@@ -144,5 +148,9 @@ stage "6 pretrain ofa_nano on eight tasks" pretrain
 stage "7 score each task on unseen scenes" score_pretrained
 stage "8 learn to draw" train_drawing
 stage "9 draw unseen captions and check them" draw
-[ "$GAIN_UPDATES" -eq 0 ] || stage "10 finetune from it and from scratch" measure_gain
+GAIN_FILE=
+if [ "$GAIN_UPDATES" -ne 0 ]; then
+    GAIN_FILE=$RESULTS/gain.json
+    stage "10 finetune from it and from scratch" measure_gain
+fi
 summary

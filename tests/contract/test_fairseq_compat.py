@@ -12,6 +12,7 @@ import torch
 from fairseq import checkpoint_utils, options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import utils as distributed_utils
+from fairseq.logging import metrics
 from fairseq.models import distributed_fairseq_model
 
 import ofa
@@ -184,3 +185,13 @@ def test_other_errors_keep_their_traceback():
     with pytest.raises(KeyError), fairseq_compat.errors_in_one_line():
         raise KeyError("a bug of ours")
     assert pickle.loads(pickle.dumps(UserError("travels"))).args == ("travels",)
+
+
+def test_figures_without_a_value_are_left_out_of_the_log():
+    with metrics.aggregate(new_root=True) as figures:
+        for name in ("loss", "qa_loss", "loss"):
+            metrics.log_scalar(name, 2.0)
+        metrics.log_derived("ppl", lambda meters: 2 ** meters["loss"].avg)
+        figures.reset()  # as after every line of the log
+        metrics.log_scalar("loss", 3.0)
+    assert dict(figures.get_smoothed_values()) == {"loss": 3.0, "ppl": 8.0}

@@ -286,6 +286,14 @@ def reduced(task, criterion, logs: list[dict]) -> dict:
     return aggregator.get_smoothed_values()
 
 
+def test_perplexity_is_that_of_a_token(ready, network):
+    both = next(batch for batch in epoch_of(ready[1]) if isinstance(batch, tuple))
+    log = network[1](network[0].train(), both)[2]
+    tokens, nll = (sum(float(log[f"_{name}_{count}"]) for name in TASKS) for count in ("tokens", "nll"))
+    found = reduced(ready[1], network[1], [log, log])
+    assert found["ppl"] == pytest.approx(np.exp(nll / tokens), rel=1e-3) and found["nll_loss"] > 1.5 * nll / tokens
+
+
 def validate(task, network, ranks: int, size: int) -> dict:
     model, criterion = network
     batches = [

@@ -42,6 +42,12 @@ def test_every_task_stands_beside_its_best_constant_answer(run):
     assert all(re.search(rf"^{task} .* best constant", printed, re.M) for task in TASKS) and "together" in printed
 
 
+def test_filled_pictures_are_scored_by_their_pixels(run):
+    found = json.loads((run / "results/pretraining_scores.json").read_text())["image_infilling"]["further"]
+    assert [one["measure"] for one in found] == ["mean pixel error", "RMS pixel error"] and all(one["lower_is_better"] for one in found)
+    assert all(0 < one["model"] < 256 and 0 < one["constant"] < 256 and 0 < one["reachable"] < 256 for one in found)
+
+
 def test_the_training_reports_every_task(run):
     log = (run / "pretrained/train.log").read_text()
     assert all(f"{task}_loss" in log and f"{task}_acc" in log for task in TASKS)
@@ -56,9 +62,13 @@ def test_captions_are_drawn_and_checked(run):
         assert figures["drawings"] == 6 and 0 <= figures["exact"] <= figures["all_things_there"] <= figures["things_right"] <= 1
 
 
-def test_one_page_shows_tasks_and_drawings(run):
-    tasks, drawings = map(html.unescape, re.findall(r'srcdoc="([^"]*)"', (run / "report.html").read_text()))
-    assert all(task.replace("_", " ") in tasks for task in TASKS) and "best constant" in tasks
+def test_one_page_shows_a_summary_tasks_and_drawings(run):
+    summary, tasks, drawings = map(html.unescape, re.findall(r'srcdoc="([^"]*)"', (run / "report.html").read_text()))
+    for page in (summary, tasks):
+        assert all(f"<td>{task.replace('_', ' ')}</td>" in page for task in TASKS) and "best constant" in page
+    assert "things right" in summary and "6 pretrain ofa_nano on eight tasks" in summary and "together" in summary
+    assert summary.count('<article class="card"') == 6 and "finetuning" not in summary
+    assert all(f'<i class="{kind}">' in tasks for kind in ("true", "asked")) and "seen, filled, true" in tasks
     assert drawings.count('<article class="card"') == 6
 
 

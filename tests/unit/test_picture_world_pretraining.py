@@ -15,6 +15,7 @@ from ofa.image_codes import text_to_codes
 from ofa.picture_world import make_split
 from ofa.picture_world_checker import things_named
 from ofa.picture_world_files import make_scenes
+from ofa.picture_world_phrases import pointing_at
 from ofa.picture_world_pretraining import NAMES, write_codes
 from ofa.picture_world_texts import texts
 
@@ -43,6 +44,8 @@ def test_pairs_have_the_eight_columns_and_three_types_of_the_release(world):
         found = rows(world / f"vision_language_{split}.tsv")
         assert {len(row) for row in found} == {8} and {row[7] for row in found} == {"caption", "qa", "visual_grounding"}
         assert len({row[0] for row in found}) == len(found)
+        further = [row[0] for row in found if "_p" in row[0]]
+        assert (split == "test") == bool(further) and [row[0] for row in found[len(found) - len(further) :]] == further
         assert sum(row[7] == "caption" for row in found) == 2 * scenes and sum(row[7] == "qa" for row in found) == 3 * scenes
         for row in found:
             assert decode_image(row[1]).size == (64, 64)
@@ -51,6 +54,16 @@ def test_pairs_have_the_eight_columns_and_three_types_of_the_release(world):
             elif row[7] == "visual_grounding":
                 x0, y0, x1, y1 = parse_box(row[4])
                 assert row[2].startswith("the ") and 0 <= x0 < x1 <= 64 and 0 <= y0 < y1 <= 64
+
+
+def test_the_tests_name_every_phrase_that_means_a_region(world):
+    told: dict[tuple[str, str], list[str]] = {}
+    for row in rows(world / "vision_language_test.tsv"):
+        if row[7] == "visual_grounding":
+            told.setdefault((row[1], row[4]), []).append(row[2])
+    scenes = make_scenes(1, COUNTS)["test"]
+    expected = [sorted(f"the {phrase.text()}" for phrase in pointing_at(scene, thing)) for scene in scenes for thing in scene.things]
+    assert sorted(map(sorted, told.values())) == sorted(filter(None, expected))
 
 
 def test_objects_are_all_things_with_their_boxes_and_numbers(world):

@@ -2,17 +2,20 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
 from ofa.data.bad_rows import BadRows
+from ofa.data.images import OFA_MEAN, OFA_STD
 from ofa.data.negative_draws import NegativeDraws
 from ofa.data.permutation import shuffled
+from ofa.data.pretraining import Draws, TrainingPictures
 from ofa.data.region_transforms import enlarged, flipped, jittered, square_around, visible
 from ofa.errors import UserError
-from ofa.pretraining import TASKS, parse_weights, whole_times
+from ofa.pretraining import TASKS, PretrainingOptions, parse_weights, whole_times
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1000])
@@ -140,3 +143,19 @@ def test_a_run_that_goes_on_remembers_its_broken_rows():
         another.restore(first.names())
         another.pass_over("a.tsv:6", error)
     BadRows(0).restore(first.names())  # the files were mended: no row may be broken any more
+
+
+def test_plain_pictures_are_cut_but_not_changed_otherwise():
+    colours = torch.randint(0, 256, (32, 32, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8).numpy()
+    whole, box = Image.fromarray(colours), [4.0, 4.0, 20.0, 20.0]
+    expected = torch.from_numpy(colours).permute(2, 0, 1) / 127.5 - 1
+    unchanged = {}
+    for plain in (True, False):
+        options = PretrainingOptions(patch_image_size=32, max_resize=32, max_image_size=32, plain_pictures=plain)
+        builder = SimpleNamespace(options=options, statistics=(OFA_MEAN, OFA_STD))
+        readers = [TrainingPictures(builder, Draws.of(f"row {number}")) for number in range(8)]
+        unchanged[plain] = [torch.allclose(reader.whole(whole), expected, atol=1e-5) for reader in readers]
+        assert all(torch.allclose(reader.around(whole, box)[0], expected, atol=1e-5) for reader in readers), "those of boxes always are"
+    assert all(unchanged[True]) and not all(unchanged[False])
+    larger = SimpleNamespace(options=PretrainingOptions(patch_image_size=16, max_resize=32, plain_pictures=True), statistics=(OFA_MEAN, OFA_STD))
+    assert TrainingPictures(larger, Draws.of("a row")).whole(whole).shape == (3, 16, 16)

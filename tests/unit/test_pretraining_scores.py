@@ -1,8 +1,9 @@
 """Figures of the eight tasks: right answers count, and the best constant answer stands beside them."""
 
 import pytest
+from PIL import Image
 
-from ofa.pretraining_scores import MEASURES, Reply, masked_places, objects, score
+from ofa.pretraining_scores import MEASURES, Reply, average_pictures, masked_places, middle_of, objects, score, score_pixels
 
 
 def reply(target: str, said: str, source: str = "", references: tuple[str, ...] = ()) -> Reply:
@@ -45,6 +46,30 @@ def test_captions_are_scored_by_all_their_references():
             reply("", "a blue ring at the top", references=("a blue ring at the top", "just a blue ring"))]
     found = score("caption", rows, ["a red star", "a green cross in the middle"])
     assert found.model > found.constant > 0 and found.answer == "a red star"
+
+
+def test_of_a_region_every_phrase_that_fits_is_right():
+    rows = [reply("the star", "the red shape", references=("the star", "the red shape", "the shape on the left")),
+            reply("the ring", "the red shape", references=("the ring", "the blue shape", "the shape on the right"))]
+    found = score("grounded_captioning", rows, ["the ring", "the shape on the left", "the large thing"])
+    (phrases,) = found.further
+    assert (phrases.measure, phrases.model, phrases.constant) == ("fitting phrases", 0.5, 0.5)
+    assert found.constant > 0 and found.further[0].answer in ("the ring", "the shape on the left")
+
+
+def test_pixels_of_filled_pictures_are_compared_with_the_true_ones():
+    grey = {level: Image.new("RGB", (4, 4), (level, level, level)) for level in (0, 10, 20, 40, 90)}
+    averages = average_pictures([grey[0], grey[0], grey[90]])
+    assert [picture.getpixel((1, 1)) for picture in averages.values()] == [(30, 30, 30), (0, 0, 0)]
+    mean, rms = score_pixels([grey[10], grey[20]], [grey[0], grey[40]], [grey[0], grey[20]], {"dark": grey[0], "light": grey[20]})
+    assert (mean.model, mean.reachable, mean.constant, mean.answer) == (15, 10, 20, "dark") and mean.lower_is_better
+    assert rms.model == pytest.approx(250**0.5) and (rms.constant, rms.answer) == (20, "light") and rms.rows == 2
+
+
+def test_the_middle_is_half_the_side():
+    picture = Image.new("RGB", (16, 16))
+    picture.paste((255, 255, 255), (4, 4, 12, 12))
+    assert middle_of(picture).size == (8, 8) and middle_of(picture).getextrema() == ((255, 255),) * 3
 
 
 def test_every_task_has_a_measure():
