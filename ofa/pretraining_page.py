@@ -177,13 +177,13 @@ def gain_table(gain: Mapping[str, Any]) -> Table:
     rows = []
     for task, runs in gain["tasks"].items():
         higher = sum(b > a for a, b in zip(runs["scratch"], runs["pretrained"]))
-        rows.append((task, runs["measure"], spread(runs["scratch"]), spread(runs["pretrained"]), f"{higher} of {len(runs['scratch'])}"))
+        rows.append((task, runs["measure"], spread(runs["scratch"]), spread(runs["pretrained"]), f"{higher}\u00a0of\u00a0{len(runs['scratch'])}"))
     return Table(f"after {gain['updates']} updates of finetuning", ("task", "measure", "from scratch", "from the pretrained model", "higher in seeds"),
                  rows, note="Same rows, order and settings; unseen scenes.")  # fmt: skip
 
 
 def per_cent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}\u00a0%"
 
 
 def mean_of(values: Sequence[float]) -> str:

@@ -95,8 +95,8 @@ def test_the_summary_has_all_that_is_given(results):
              "--timings", f"{results}/timings.tsv", "--pictures", f"{results}/draw_predict.json"]  # fmt: skip
     assert main(["pretraining", "summary", *given, "--title", "All of it", "--out", f"{results}/page.html"]) == 0
     page = (results / "page.html").read_text()
-    assert "2 of 3" in page and "65.0 %" in page and "20 min" in page and "All of it" in page
-    assert "<td>0.200 ± 0.100</td><td>0.500 ± 0.300</td><td>2 of 3</td>" in page
+    assert "2 of 3" in page and "65.0\u00a0%" in page and "20 min" in page and "All of it" in page
+    assert "<td>0.200 ± 0.100</td><td>0.500 ± 0.300</td><td>2\u00a0of\u00a03</td>" in page
     assert "a red star" in page and page.count("<img") == 1 and "<td>2 learn</td><td>1140</td>" in page
     assert main(["pretraining", "summary", *given[:2], "--out", f"{results}/small.html"]) == 0
     assert "finetuning" not in (results / "small.html").read_text() and "<script>" not in (results / "small.html").read_text()
