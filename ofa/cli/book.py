@@ -14,16 +14,17 @@ example:
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser("book", help="join several pages in one file", epilog=EXAMPLE,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pages", nargs="+", metavar="NAME=FILE.html", type=_page, help="the pages in the order of their tabs")
+    parser.add_argument("pages", nargs="+", metavar="NAME=FILE.html", type=named_file, help="the pages in the order of their tabs")
     parser.add_argument("--out", required=True, metavar="FILE.html", help="the file to write")
     parser.add_argument("--title", default="OFA", metavar="TEXT", help="heading above the pages (%(default)s)")
     parser.set_defaults(run=run)
 
 
-def _page(text: str) -> tuple[str, str]:
+def named_file(text: str) -> tuple[str, str]:
+    """``NAME=FILE`` of a command line."""
     name, found, path = text.partition("=")
     if not (found and name and path):
-        raise argparse.ArgumentTypeError(f"expected NAME=FILE.html, found {text!r}")
+        raise argparse.ArgumentTypeError(f"expected NAME=FILE, found {text!r}")
     return name, path
 
 

@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from ofa.cli.book import named_file
 from ofa.errors import UserError
 
 EXTRAS = {"text_data": "text_infilling", "image_data": "image_infilling", "detection_data": "detection"}
@@ -46,20 +47,13 @@ def add_summary(actions) -> None:
         epilog="example: ofa pretraining summary --scores scores.json --drawings 'one of each caption=drawings.json' --gain gain.json "
                "--timings timings.tsv --out summary.html")  # fmt: skip
     summary.add_argument("--scores", metavar="FILE.json", help="of ofa pretraining score")
-    summary.add_argument("--drawings", nargs="+", default=[], type=_named_file, metavar="NAME=FILE.json", help="of ofa picture-world check")
+    summary.add_argument("--drawings", nargs="+", default=[], type=named_file, metavar="NAME=FILE.json", help="of ofa picture-world check")
     summary.add_argument("--pictures", metavar="FILE.json", help="of ofa draw: the first drawings are shown")
     summary.add_argument("--gain", metavar="FILE.json", help="of benchmarks/pretraining_gain.py")
     summary.add_argument("--timings", metavar="FILE", help="lines of 'stage TAB seconds'")
     summary.add_argument("--title", default="Pretraining", metavar="TEXT", help="(%(default)s)")
     summary.add_argument("--out", required=True, metavar="FILE.html", help="the page")
     summary.set_defaults(run=run_summary)
-
-
-def _named_file(text: str) -> tuple[str, str]:
-    name, found, path = text.rpartition("=")
-    if not (found and name and path):
-        raise argparse.ArgumentTypeError(f"expected NAME=FILE.json, found {text!r}")
-    return name, path
 
 
 def run_summary(args: argparse.Namespace) -> int:
