@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 # This interpreter's environment may be another than .venv: the script is told where it is and asked not to make one.
 TOY = {"DEMO_SCENES": "40", "DEMO_TEST_SCENES": "6", "DEMO_CODES": "16", "DEMO_TOKENIZER_MINUTES": "0", "DEMO_TOKENIZER_UPDATES": "3",
-       "DEMO_UPDATES": "3", "DEMO_BATCH": "4", "DEMO_DRAW_UPDATES": "2", "DEMO_DRAW_BATCH": "4", "DEMO_GAIN_UPDATES": "0",
+       "DEMO_UPDATES": "3", "DEMO_BATCH": "4", "DEMO_DRAWINGS": "8", "DEMO_DRAW_UPDATES": "2", "DEMO_DRAW_BATCH": "4", "DEMO_GAIN_UPDATES": "0",
        "OFA_VENV": sys.prefix, "OMP_NUM_THREADS": "1"}  # fmt: skip
 TASKS = ("caption", "qa", "visual_grounding", "grounded_captioning", "image_text_matching", "detection", "image_infilling", "text_infilling")
 
