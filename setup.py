@@ -26,7 +26,7 @@ IMAGES = ["open_clip_torch>=2.24", "torchmetrics>=1.4", "torch-fidelity>=0.3"]
 # For ``ofa prepare glue`` from folders of Hugging Face datasets.
 LANGUAGE = ["datasets>=3"]
 # For ``ofa demo``.
-DEMO = ["gradio>=5"]
+DEMO = ["gradio>=6"]
 
 setup(
     name="ofa-fairseq",
@@ -60,6 +60,7 @@ setup(
         "scikit-learn>=1.4",
         "rapidfuzz>=3.6",
         "zhconv>=1.4.3",
+        "setuptools<81",  # zhconv imports pkg_resources, which newer ones no longer bring
     ],
     extras_require={
         "images": IMAGES,
