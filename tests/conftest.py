@@ -7,6 +7,8 @@ from pathlib import Path
 # Convolutions round as on the machine that recorded the golden numbers: one more bit decides on which side of a
 # ReLU a value falls, and with it a few gradients in the third digit. Read by torch when it first convolves.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+# A test process per core: further threads would only wait for each other, which takes tiny models many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest  # noqa: E402
 
