@@ -18,7 +18,7 @@ WORLD = ("--letters=abdhkosx", "--shortest=3", "--longest=3", "--plain", "--widt
 RECIPE = (
     "--task=ocr", "--selected-cols=0,1,2", "--patch-image-size=48", "--eval-args={\"beam\":1,\"max_len_b\":6}", "--dropout=0",
     "--encoder-drop-path-rate=0", "--decoder-drop-path-rate=0", "--label-smoothing=0", "--batch-size=16", "--batch-size-valid=24",
-    "--lr=2e-3", "--warmup-ratio=0.05", "--adam-betas=(0.9,0.98)", "--max-epoch=4", "--validate-interval=2", "--save-interval=2",
+    "--lr=2e-3", "--warmup-ratio=0.05", "--adam-betas=(0.9,0.98)", "--max-epoch=8", "--validate-interval=4", "--save-interval=4",
     "--best-checkpoint-metric=acc", "--maximize-best-checkpoint-metric", "--eval-print-samples", "--resnet-width=16",
     "--encoder-embed-dim=64", "--decoder-embed-dim=64", "--encoder-ffn-embed-dim=128", "--decoder-ffn-embed-dim=128",
 )  # fmt: skip
@@ -26,7 +26,7 @@ RECIPE = (
 
 @pytest.fixture(scope="module", params=(1, 2))
 def run(request, tmp_path_factory) -> SimpleNamespace:
-    """A world, and a model after 150 updates on it; one seed for both."""
+    """A world, and a model after 300 updates on it; one seed for both."""
     folder = tmp_path_factory.mktemp("signs")
     assert main(["prepare", "sign-world", "--out", str(folder / "world"), "--seed", str(request.param), *WORLD]) == 0
     texts = (folder / "world/texts.txt").read_text().splitlines()
