@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Purpose:  run all tests (sets up .venv first when it is missing).
 # Command:  bash run_scripts/test.sh [pytest arguments]
-# Takes:    about 8 minutes on 2 cores after the set-up; no network, no GPU.
+# Takes:    about 10 minutes on 2 cores after the set-up; no network, no GPU.
 # Settings: OFA_BPE_DIR     folder with gpt2/ and bert_cn/ BPE files: tests with the released vocabularies run too
 #           OFA_PARITY_DIR  folder with the full golden recordings, read instead of the compact copy
 set -euo pipefail

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,15 @@ def test_the_commands_for_pretraining_are_well_formed(tmp_path):
     assert "--task=unify_task" in done.stdout and "--task=image_gen" in done.stdout
 
 
+def test_the_commands_for_other_tasks_and_few_parameters_are_well_formed(tmp_path):
+    commands = "ofa() { :; }\n" + block("other tasks") + block("few parameters")
+    done = run(commands, tmp_path, DRY_RUN="1", CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 0, done.stderr
+    for task in ("rte", "gigaword", "caption", "refcoco", "ocr"):
+        assert f"--task={task}" in done.stdout, task
+    assert "--lora-rank=16" in done.stdout and "ofa_cn_base.pt" in done.stdout
+
+
 def test_the_python_lines_say_something_about_a_picture(photos, own_pictures):
     done = subprocess.run([sys.executable, "-c", block("python", "python")], cwd=photos, capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})
@@ -116,6 +126,17 @@ def test_every_command_and_folder_of_the_tables_exists():
         with pytest.raises(SystemExit) as ended:
             build_parser().parse_args([*command.split(), "--help"])
         assert ended.value.code == 0, command
+
+
+def test_every_ofa_command_of_the_blocks_is_understood():
+    from ofa.cli.main import build_parser
+
+    blocks = "".join(re.findall(r"```bash\n(.*?)```", README, re.S))
+    commands = [shlex.split(line, comments=True)[1:] for line in blocks.splitlines() if line.startswith("ofa ")]
+    assert len(commands) > 15
+    for command in commands:
+        known, unknown = build_parser().parse_known_args(command)
+        assert not unknown and callable(known.run), command
 
 
 def test_the_two_first_commands_are_set_up_and_quickstart():
