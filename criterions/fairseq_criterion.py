@@ -6,8 +6,10 @@ from dataclasses import field
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion
 from fairseq.logging import metrics
+from torch import Tensor
 
 from ofa.errors import UserError
+from ofa.models.generate import unwrapped
 
 TOKEN_NLL = "_token_nll"  # a task logs it whose nll_loss is not that of a token (a sum of means, weighted rows)
 
@@ -62,6 +64,21 @@ class OFACriterion(FairseqCriterion):
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         return True
+
+
+def scored_logits(model, net_input: dict, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Logits of the positions that have a loss, in their order, without a copy where the model can choose.
+
+    Args:
+        model: returns (logits float[B, T, V], extra) or, with ``chooses_outputs``, only the logits asked for.
+        positions: int64[N], among all B * T.
+
+    Returns: logits float[M, V], and the rows int64[N] of them that were asked for; None means all, in order.
+    """
+    if getattr(unwrapped(model), "chooses_outputs", False):
+        return model(**net_input, output_positions=positions)[0], None
+    logits = model(**net_input)[0]
+    return logits.reshape(-1, logits.size(-1)), positions
 
 
 def perplexity(meters) -> float:

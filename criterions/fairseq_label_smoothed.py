@@ -10,7 +10,7 @@ from omegaconf import II
 from torch import Tensor
 
 from ofa.criterions import losses
-from ofa.criterions.fairseq_criterion import OFACriterion, check_share, option, parse_range
+from ofa.criterions.fairseq_criterion import OFACriterion, check_share, option, parse_range, scored_logits
 from ofa.errors import UserError
 
 
@@ -93,8 +93,9 @@ class LabelSmoothedCriterion(OFACriterion):
             return self.pretraining_step(model, sample, update_num)
         if self.use_rdrop:
             sample = repeat_batch(sample)
-        logits = model(**sample["net_input"])[0]
-        loss, counts = self.compute_loss(logits, sample, update_num, is_training(model))
+        positions = self.scored_positions(sample["target"])
+        logits, rows = scored_logits(model, sample["net_input"], positions)
+        loss, counts = self.compute_loss(logits, rows, positions, sample, update_num, is_training(model))
         sample_size = sample["target"].size(0) if self.sentence_avg else counts.pop("kept")
         log = {
             "loss": loss.detach(),
@@ -134,14 +135,18 @@ class LabelSmoothedCriterion(OFACriterion):
             **{name: sum(log[name] for log in logs.values()) for name in names},
         }
 
-    def compute_loss(self, logits, sample, update_num, training):
-        """Summed loss of the scored tokens, and counts: nll_loss, kept, n_correct, total."""
-        target = sample["target"]
-        rows = self.scored_rows(target)
-        logits, target = logits.reshape(-1, logits.size(-1)), target.reshape(-1)
-        allowed = losses.allowed_tokens(logits.shape, sample.get("constraint_masks"), self.span, logits.device)
+    def compute_loss(self, logits, rows, positions, sample, update_num, training):
+        """Summed loss of the scored tokens, and counts: nll_loss, kept, n_correct, total.
+
+        Args: logits, rows: see ``scored_logits``. positions: int64[N], those with a loss; all else here is about these N.
+        """
+        length, vocab_size = sample["target"].size(1), logits.size(-1)
+        target = sample["target"].reshape(-1)[positions]
+        masks = sample.get("constraint_masks")
+        masks = None if masks is None else masks.reshape(-1, vocab_size)[positions]
+        allowed = losses.allowed_tokens((len(target), vocab_size), masks, self.span, logits.device)
         conf = sample.get("conf")
-        conf = None if conf is None else conf.repeat_interleave(len(target) // len(conf))
+        conf = None if conf is None else conf.repeat_interleave(sample["target"].numel() // len(conf))[positions]
 
         tasks = sample.get("tasks")
         counts_right = self.report_accuracy or tasks is not None
@@ -160,29 +165,33 @@ class LabelSmoothedCriterion(OFACriterion):
             right = torch.zeros_like(target[at]) if torch.is_grad_enabled() else lprobs.argmax(-1).eq(target[at])
             return torch.cat([columns, right[:, None].to(columns)], -1)
 
-        def divergence(some, at):
-            return losses.symmetric_divergence(log_probabilities(some, at))[:, None]
-
         columns = losses.by_rows(token_losses, logits, rows)
+        known = torch.arange(len(target), device=target.device)
         if allowed is not None:
             impossible = columns[:, 1].isinf()
             if training:
-                check_targets(impossible, target[rows], rows, sample)
+                check_targets(impossible, target, positions, sample)
             else:  # a rare answer of a validation file, which no training has to know
-                rows, columns = rows[~impossible], columns[~impossible]
+                known = known[~impossible]
+                columns = columns[known]
         loss, nll, rank = columns.unbind(-1)[:3]
         kept = self.kept_tokens(rank, update_num)
         total_loss = loss[kept].sum()
         if self.use_rdrop:
-            pairs = rows[kept].view(2, -1).T
-            total_loss = total_loss + self.reg_alpha * losses.by_rows(divergence, logits, pairs).sum()
+            pairs = known[kept].view(2, -1).T
+
+            def divergence(some, at):
+                return losses.symmetric_divergence(log_probabilities(some, pairs[at]))[:, None]
+
+            of_pairs = losses.by_rows(divergence, logits, pairs if rows is None else rows[pairs])
+            total_loss = total_loss + self.reg_alpha * of_pairs.sum()
         counts = {"nll_loss": nll[kept].sum().detach(), "kept": len(kept)}
         if self.report_accuracy:
-            counts.update(n_correct=columns[:, 3].sum().detach(), total=len(rows))
+            counts.update(n_correct=columns[:, 3].sum().detach(), total=len(known))
         if tasks is not None:
-            weights = at_rows(conf, rows)  # which the log-probabilities were multiplied by
+            weights = at_rows(conf, known)  # which the log-probabilities were multiplied by
             plain = nll if weights is None else nll / weights.clamp(min=1e-6)
-            counts["by_task"] = self.by_task(tasks[rows // sample["target"].size(1)], plain, columns[:, 3])
+            counts["by_task"] = self.by_task(tasks[positions[known] // length], plain, columns[:, 3])
         return total_loss, counts
 
     def by_task(self, tasks: Tensor, nll: Tensor, correct: Tensor) -> dict[str, Tensor]:
@@ -193,7 +202,7 @@ class LabelSmoothedCriterion(OFACriterion):
         return {f"_{name}_{count}": sums[row, column] for column, name in enumerate(names)
                 for row, count in enumerate(("nll", "correct", "tokens"))}  # fmt: skip
 
-    def scored_rows(self, target: Tensor) -> Tensor:
+    def scored_positions(self, target: Tensor) -> Tensor:
         """int64[N]: positions of ``target.view(-1)`` that have a loss."""
         scored = target != self.padding_idx
         scored[:, : self.ignore_prefix_size] = False
@@ -247,7 +256,7 @@ def is_training(model) -> bool:
     return getattr(model, "training", True)
 
 
-def at_rows(values: Tensor | None, rows: Tensor) -> Tensor | None:
+def at_rows(values: Tensor | None, rows: Tensor | slice) -> Tensor | None:
     return None if values is None else values[rows]
 
 
@@ -262,13 +271,13 @@ def repeat_batch(sample: dict) -> dict:
     return {**doubled, "ntokens": 2 * sample["ntokens"], "nsentences": 2 * sample["nsentences"]}
 
 
-def check_targets(impossible: Tensor, target: Tensor, rows: Tensor, sample: dict) -> None:
+def check_targets(impossible: Tensor, target: Tensor, positions: Tensor, sample: dict) -> None:
     """A target outside its allowed tokens has an infinite loss: stop with the sample's name instead of training on."""
     wrong = impossible.nonzero()[:, 0]
     if len(wrong) == 0:
         return
     first = wrong[0]
-    row = int(rows[first]) // sample["target"].size(1)
+    row = int(positions[first]) // sample["target"].size(1)
     name = sample["id"][row % len(sample["id"])] if sample.get("id") is not None else f"row {row} of the batch"
     raise UserError(
         f"sample {name}: target token {int(target[first])} is not among the tokens that its answers may use; "

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ofa.checkpoint import load_checkpoint, official_state_dict
 from ofa.criterions import losses, scst
 from ofa.criterions.caption_reward import CaptionReward, RewardWatch
-from ofa.criterions.fairseq_criterion import OFACriterion, option, parse_range
+from ofa.criterions.fairseq_criterion import OFACriterion, option, parse_range, scored_logits
 from ofa.errors import UserError
 from ofa.models.generate import unwrapped
 from ofa.text import JOIN
@@ -187,15 +187,14 @@ class ScstRewardCriterion(OFACriterion):
         target, previous = scst.batch_of_samples(captions, bos, self.padding_idx)
         target, previous = target.to(device), previous.to(device)
         net_input = self.net_input(model, sample, previous)
-        logits = model(**net_input)[0]
-        vocab_size = logits.size(-1)
         scored = target != self.padding_idx
         scored[:, :, : self.ignore_prefix_size] = False
-        rows = scored.view(-1).nonzero()[:, 0]
-        earned = advantage.to(device)[:, :, None].expand(target.shape).reshape(-1)
-        target, logits = target.view(-1), logits.reshape(-1, vocab_size)
-        allowed = losses.allowed_tokens(logits.shape, None, self.span, device)
-        start = self.start and self.start.logits(model, net_input).reshape(-1, vocab_size)
+        positions = scored.view(-1).nonzero()[:, 0]
+        logits, rows = scored_logits(model, net_input, positions)
+        earned = advantage.to(device)[:, :, None].expand(target.shape).reshape(-1)[positions]
+        target = target.view(-1)[positions]
+        allowed = losses.allowed_tokens((len(target), logits.size(-1)), None, self.span, device)
+        start = self.start and self.start.logits(model, net_input, positions)
 
         def log_probabilities(some, at):
             return losses.log_probabilities(some, None if allowed is None else allowed[at])
@@ -208,7 +207,7 @@ class ScstRewardCriterion(OFACriterion):
             return torch.stack(columns, -1)
 
         sums = losses.by_rows(token_losses, logits, rows).sum(0)
-        counts = {"ntokens": len(rows)}
+        counts = {"ntokens": len(target)}
         if start is not None:
             counts["kl"] = sums[1].detach()
         return sums[0] + self.kl_weight * sums[1:].sum(), counts
@@ -257,14 +256,15 @@ class StartingPoint:
         self.path, self.state, self.model = path, official_state_dict(load_checkpoint(path)), None
 
     @torch.no_grad()
-    def logits(self, model: nn.Module, net_input: dict) -> Tensor:
-        """Its logits; it has the shape, device and precision of the model that trains."""
+    def logits(self, model: nn.Module, net_input: dict, positions: Tensor) -> Tensor:
+        """Its logits float[N, V] at those positions; it has the shape, device and precision of the model that trains."""
         if self.model is None:
             self.model = copy.deepcopy(unwrapped(model)).requires_grad_(False).eval()
             self.model.load_state_dict(self.state)
             self.state = None
             logger.info("%s: the model stays close to this one", self.path)
-        return self.model(**net_input)[0]
+        logits, rows = scored_logits(self.model, net_input, positions)
+        return logits if rows is None else logits[rows]
 
 
 def greedy_version(generator, task, model):

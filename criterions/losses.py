@@ -135,13 +135,13 @@ def keep_tokens(loss: Tensor, drop_ratio: float, paired: bool = False, drop_wors
     return torch.cat([kept, kept + count]) if paired else kept
 
 
-def by_rows(function: Callable[[Tensor, Tensor], Tensor], logits: Tensor, rows: Tensor) -> Tensor:
-    """``function(logits[rows], rows)``, some rows at a time, in the forward and in the backward pass.
+def by_rows(function: Callable[[Tensor, slice], Tensor], logits: Tensor, rows: Tensor | None = None) -> Tensor:
+    """``function(logits[rows], slice(N))``, some rows at a time, in the forward and in the backward pass.
 
     Args:
-        function: (float[n, ..., V], int64[n, ...]) -> float[n, C]; treats its rows independently.
+        function: (float[n, ..., V], the places of these n among all N) -> float[n, C]; treats its rows independently.
         logits: float[M, V].
-        rows: int64[N] or int64[N, k], no row twice.
+        rows: int64[N] or int64[N, k], no row twice; None: all M, in their order and without a copy.
 
     Returns: float[N, C].
     """
@@ -153,22 +153,25 @@ class _ByRows(torch.autograd.Function):
     def forward(ctx, function, logits, rows):
         ctx.function = function
         ctx.save_for_backward(logits, rows)
-        return torch.cat([function(logits[part], part) for part in _chunks(rows, logits.size(-1))])
+        parts = _parts(logits, rows)
+        return torch.cat([function(logits[part if rows is None else rows[part]], part) for part in parts])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_output):
         logits, rows = ctx.saved_tensors
-        grad = torch.zeros_like(logits)
-        parts = _chunks(rows, logits.size(-1))
-        for part, grad_part in zip(parts, grad_output.split([len(part) for part in parts])):
+        grad = torch.empty_like(logits) if rows is None else torch.zeros_like(logits)
+        for part in _parts(logits, rows):
+            which = part if rows is None else rows[part]
             with torch.enable_grad():
-                some = logits[part].detach().requires_grad_()
+                some = logits[which].detach().requires_grad_()
                 output = ctx.function(some, part)
-            (grad[part],) = torch.autograd.grad(output, some, grad_part)
+            (grad[which],) = torch.autograd.grad(output, some, grad_output[part])
         return None, grad, None
 
 
-def _chunks(rows: Tensor, vocab_size: int) -> tuple[Tensor, ...]:
-    width = vocab_size * rows[0].numel() if len(rows) else 1
-    return rows.split(max(1, CHUNK_ELEMENTS // width))
+def _parts(logits: Tensor, rows: Tensor | None) -> list[slice]:
+    """At least one, so that there is a function to tell the number of columns."""
+    count, together = (len(logits), 1) if rows is None else (len(rows), rows[:1].numel())
+    size = max(1, CHUNK_ELEMENTS // max(1, logits.size(-1) * together))
+    return [slice(first, min(first + size, count)) for first in range(0, max(count, 1), size)]

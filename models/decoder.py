@@ -62,6 +62,7 @@ class Decoder(Stack):
         features_only: bool = False,
         return_hidden: bool = False,
         return_attention: bool = False,
+        output_positions: Optional[Tensor] = None,
     ) -> tuple[Tensor, dict]:
         """Args:
 
@@ -71,6 +72,7 @@ class Decoder(Stack):
         features_only: return the last states (N, T, C) instead of logits (N, T, V).
         return_hidden: ``extra["inner_states"]`` holds the first layer's input and each layer's output.
         return_attention: ``extra["attn"]`` holds the last layer's attention to the input, (N, T, S).
+        output_positions: int64[M] among all N * T; return the logits (M, V), or states (M, C), of these alone.
         """
         targets, length = prev_output_tokens.shape
         per_sample, rest = divmod(targets, encoder_output.states.size(0))
@@ -98,6 +100,8 @@ class Decoder(Stack):
                 extra["inner_states"].append(x)
         if looking is not None:
             extra["attn"] = [weights.view(targets, length, -1) for weights in looking()]
+        if output_positions is not None:  # a vocabulary is wide, and padding and prompts have no loss
+            x = x.flatten(0, 1)[output_positions]
         return self.finish(x, features_only), extra
 
     def watch_last_attention(self) -> Callable[[], list[Tensor]]:

@@ -29,9 +29,11 @@ class OFA(nn.Module):
 
     Attributes:
         shares_encoding: ``forward`` takes several targets per sample, see ``prev_output_tokens``.
+        chooses_outputs: ``forward`` makes the logits of some positions only, see ``output_positions``.
     """
 
     shares_encoding = True
+    chooses_outputs = True
 
     def __init__(self, config: ModelConfig, vocab_size: int, pad: int = 1) -> None:
         super().__init__()
@@ -71,6 +73,7 @@ class OFA(nn.Module):
         classification_head_name: Optional[str] = None,
         return_all_hiddens: bool = False,
         return_attention: bool = False,
+        output_positions: Optional[Tensor] = None,
         **unused: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
         """Args:
@@ -84,6 +87,8 @@ class OFA(nn.Module):
             sample_patch_num: look at that many random patches of each image only.
             features_only: return states (B, T, C) instead of logits.
             classification_head_name: return that head's (B, classes) instead of logits.
+            output_positions: int64[N], positions of ``prev_output_tokens.view(-1)``; return the logits (N, V) or
+                states (N, C) of these alone. Not for a classification head, which reads whole targets.
 
         Returns: logits (B or B * K, T, V), and what else there is: ``encoder_output``, ``inner_states``, ``attn``.
         """
@@ -103,6 +108,7 @@ class OFA(nn.Module):
             features_only,
             return_hidden=return_all_hiddens,
             return_attention=return_attention,
+            output_positions=output_positions,
         )
         if classification_head_name is not None:
             head = self.classification_head(classification_head_name)

@@ -66,25 +66,39 @@ def test_both_passes_drop_the_same_tokens():
 def test_by_rows_equals_the_function_on_all_rows(monkeypatch, chunk_elements):
     monkeypatch.setattr(losses, "CHUNK_ELEMENTS", chunk_elements)
     rows = torch.tensor([7, 2, 0, 5, 4])
-    weights = torch.rand(5, 2, dtype=torch.float64)
+    weights = torch.rand(9, 2, dtype=torch.float64)
 
-    def function(logits, at):
-        return torch.stack(losses.label_smoothed(logits.log_softmax(-1), TARGET[at], 0.1), -1)
+    def function(logits, at, target=TARGET):
+        return torch.stack(losses.label_smoothed(logits.log_softmax(-1), target[at], 0.1), -1)
+
+    def of_rows(logits, at):
+        return function(logits, at, TARGET[rows])
 
     def grad(apply):
         logits = LOGITS.clone().requires_grad_()
         values = apply(logits)
-        (values * weights).sum().backward()
+        (values * weights[: len(values)]).sum().backward()
         return values.detach(), logits.grad
 
-    for found, expected in zip(grad(lambda x: losses.by_rows(function, x, rows)), grad(lambda x: function(x[rows], rows))):
+    for found, expected in zip(grad(lambda x: losses.by_rows(of_rows, x, rows)), grad(lambda x: function(x[rows], rows))):
         torch.testing.assert_close(found, expected)
+    for found, expected in zip(grad(lambda x: losses.by_rows(function, x)), grad(lambda x: function(x, slice(9)))):
+        torch.testing.assert_close(found, expected)
+
+
+def test_by_rows_of_pairs_gives_the_function_both_rows_and_the_number_of_the_pair(monkeypatch):
+    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", 2 * 31)  # one pair at a time
+    pairs = torch.tensor([[7, 2], [0, 5], [4, 8]])
+    numbers = torch.arange(3, dtype=torch.float64)[:, None]
+    found = losses.by_rows(lambda some, at: some[:, 0, :1] - some[:, 1, :1] + numbers[at], LOGITS, pairs)
+    torch.testing.assert_close(found, LOGITS[pairs[:, 0], :1] - LOGITS[pairs[:, 1], :1] + numbers)
 
 
 def test_by_rows_of_no_rows_is_empty_and_has_a_zero_gradient():
     logits = LOGITS.clone().requires_grad_()
     losses.by_rows(lambda some, at: some[:, :2], logits, torch.zeros(0, dtype=torch.long)).sum().backward()
     assert logits.grad.abs().max() == 0
+    assert losses.by_rows(lambda some, at: some[:, :2], LOGITS[:0]).shape == (0, 2)
 
 
 def test_half_precision_logits_are_widened_and_get_a_half_precision_gradient():

@@ -165,6 +165,15 @@ def test_unknown_names_list_the_known_ones():
         build()(**batch(), classification_head_name="a")
 
 
+def test_logits_of_chosen_positions_are_those_among_all():
+    model, positions = build().eval(), torch.tensor([6, 0, 3])
+    everything, _ = model(**batch())
+    chosen, _ = model(**batch(), output_positions=positions)
+    torch.testing.assert_close(chosen, everything.flatten(0, 1)[positions], atol=1e-6, rtol=1e-5)
+    states, _ = model(**batch(), output_positions=positions, features_only=True)
+    assert states.shape == (3, model.config.decoder_embed_dim)
+
+
 @pytest.mark.parametrize("classifier", ["mlp", "linear"])
 def test_classification_heads_read_the_last_real_position(classifier):
     model = build(pooler_classifier=classifier).eval()
