@@ -290,6 +290,22 @@ def test_gpus_train_in_half_precision_and_the_cpu_does_not():
     assert "--fp16" in words and "--cpu" not in words and "--distributed-world-size=2" in words
 
 
+@pytest.mark.parametrize("gpus, given, expected", [("", "", "4294967296"), ("", "1000000", "1000000"), ("0", "", "")])
+def test_training_on_a_cpu_keeps_the_memory_that_it_frees(tmp_path, gpus, given, expected):
+    """Seen by a program in the place of Python: the settings are not part of the command."""
+    shutil.copytree(ROOT / "run_scripts", tmp_path / "run_scripts")
+    (tmp_path / "run_scripts/setup.sh").write_text("true\n")
+    python = tmp_path / "venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/usr/bin/env bash\necho "found $MALLOC_TRIM_THRESHOLD_ $MALLOC_MMAP_THRESHOLD_."\n')
+    python.chmod(0o755)
+    environment = {"PATH": os.environ["PATH"], "CUDA_VISIBLE_DEVICES": gpus, "OFA_VENV": str(python.parents[1])}
+    environment |= {"MALLOC_TRIM_THRESHOLD_": given, "MALLOC_MMAP_THRESHOLD_": given, "SAVE_DIR": str(tmp_path / "run")}
+    launch = ["bash", tmp_path / "run_scripts/launch.sh", "train", "data.tsv"]
+    done = subprocess.run(launch, capture_output=True, text=True, env=environment, check=True)
+    assert f"found {expected} {expected}.\n" in done.stdout
+
+
 def test_a_missing_pretrained_checkpoint_stops_before_training(tmp_path):
     script = ROOT / "run_scripts/caption/train_stage1.sh"
     environment = os.environ | {"OFA_VENV": sys.prefix, "RESTORE": str(tmp_path / "none.pt"), "SAVE_DIR": str(tmp_path / "run")}
