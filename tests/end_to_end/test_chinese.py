@@ -15,7 +15,7 @@ from ofa.cli.main import main
 from ofa.metrics.document_frequency import read_document_frequencies
 from ofa.picture_world import make_scene, render
 
-UPDATES = {"caption": 80, "refcoco": 50}
+UPDATES = {"caption": 200, "refcoco": 50}
 OWN = {
     "caption": ("--task=caption", "--selected-cols=0,4,2", "--eval-cider", '--eval-args={"beam":2,"max_len_b":24}', "--validate-interval=99"),
     "refcoco": ("--task=refcoco", "--selected-cols=0,3,1,2", f"--max-image-size={SIDE}", "--disable-validation"),
