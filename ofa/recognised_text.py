@@ -47,11 +47,11 @@ def learned_text(text: str, length: int, language: str) -> str:
     return plain[:length].strip() if language == "zh" else " ".join(plain.split()[:length])
 
 
-def without_blanks(text: str) -> str:
+def compared_text(text: str) -> str:
     """What is compared, as in the release: a Chinese vocabulary does not know where blanks were."""
     return "".join(text.split())
 
 
 def written_text(text: str) -> str:
     """A prediction as it is written: blanks go where there are Chinese characters, ``"你 好"`` -> ``"你好"``."""
-    return without_blanks(text) if CHINESE.search(text) else text
+    return compared_text(text) if CHINESE.search(text) else text

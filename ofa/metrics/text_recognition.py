@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from rapidfuzz.distance import Levenshtein
 
-from ofa.recognised_text import without_blanks
+from ofa.recognised_text import compared_text
 from ofa.spec import BatchRow, Metric, Prediction, Scorer, Scores, always
 
 ACC, NED = "acc", "ned"
@@ -12,12 +12,12 @@ ACC, NED = "acc", "ned"
 
 def is_right(found: str, text: str) -> bool:
     """Whether a text is read without a fault; blanks do not count."""
-    return without_blanks(found) == without_blanks(text)
+    return compared_text(found) == compared_text(text)
 
 
 def edit_distance(found: str, text: str) -> float:
     """Characters to insert, delete or replace, as a part of the longer text's characters: 0 (equal) to 1; blanks do not count."""
-    return Levenshtein.normalized_distance(without_blanks(found), without_blanks(text))
+    return Levenshtein.normalized_distance(compared_text(found), compared_text(text))
 
 
 def counts(found: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
