@@ -122,7 +122,7 @@ precision_flags() {
 }
 
 # On a CPU, memory that one step frees is kept for the next instead of going back to the system, which has to clear every
-# page before it gives it out again: that takes up to a quarter of a training step (benchmarks/README.md).
+# page before it gives it out again: that takes a fifth of a pretraining step (benchmarks/README.md).
 keep_freed_memory() {
     export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-4294967296} MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-4294967296}
 }
