@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from training_step import SWITCHES, VOCAB_SIZE, matmul_rate
 
 import ofa
+from ofa.data.collate import IMAGE_ROWS
 from ofa.models.config import ModelConfig
 from ofa.models.ofa import OFA
 from ofa.pretraining import TASKS
@@ -42,10 +43,15 @@ def batch(sources: list[int], targets: list[int], side: int, tasks: list[int], c
         "patch_images": torch.randn(len(sources), 3, side, side),
         "patch_masks": torch.tensor([code_row is None or row >= 2 for row in range(len(sources))]),
     }
-    if code_row is not None:
-        net_input["code_masks"] = torch.tensor([row == code_row for row in range(len(sources))])
     counts = {"nsentences": len(sources), "ntokens": sum(targets), "tasks": torch.tensor(tasks)}
-    return {"net_input": net_input, "target": target, "conf": torch.ones(len(sources)), **counts}
+    rows = torch.arange(len(sources))
+    if code_row is None:  # the two samples of a row show one picture
+        rows = rows // 2 * 2
+        net_input["patch_images"] = net_input["patch_images"][rows]
+    else:  # and the two texts none
+        rows[:2] = 2
+        net_input["code_masks"] = torch.tensor([row == code_row for row in range(len(sources))])
+    return {"net_input": net_input, "target": target, "conf": torch.ones(len(sources)), IMAGE_ROWS: rows, **counts}
 
 
 def pretraining_batches(side: int) -> tuple[dict, dict]:

@@ -8,6 +8,7 @@ from fairseq.criterions import FairseqCriterion
 from fairseq.logging import metrics
 from torch import Tensor
 
+from ofa.data.collate import IMAGE_ROWS
 from ofa.errors import UserError
 from ofa.models.generate import unwrapped
 
@@ -64,6 +65,14 @@ class OFACriterion(FairseqCriterion):
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
         return True
+
+
+def model_inputs(model, sample: dict) -> dict:
+    """``net_input`` of a batch, and for a model with ``shares_images`` which samples have the same images."""
+    rows = sample.get(IMAGE_ROWS)
+    if rows is None or not getattr(unwrapped(model), "shares_images", False):
+        return sample["net_input"]
+    return {**sample["net_input"], IMAGE_ROWS: rows}
 
 
 def scored_logits(model, net_input: dict, positions: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -10,7 +10,8 @@ from omegaconf import II
 from torch import Tensor
 
 from ofa.criterions import losses
-from ofa.criterions.fairseq_criterion import OFACriterion, check_share, option, parse_range, scored_logits
+from ofa.criterions.fairseq_criterion import OFACriterion, check_share, model_inputs, option, parse_range, scored_logits
+from ofa.data.collate import IMAGE_ROWS
 from ofa.errors import UserError
 
 
@@ -94,7 +95,7 @@ class LabelSmoothedCriterion(OFACriterion):
         if self.use_rdrop:
             sample = repeat_batch(sample)
         positions = self.scored_positions(sample["target"])
-        logits, rows = scored_logits(model, sample["net_input"], positions)
+        logits, rows = scored_logits(model, model_inputs(model, sample), positions)
         loss, counts = self.compute_loss(logits, rows, positions, sample, update_num, is_training(model))
         sample_size = sample["target"].size(0) if self.sentence_avg else counts.pop("kept")
         log = {
@@ -268,6 +269,8 @@ def repeat_batch(sample: dict) -> dict:
 
     doubled = {key: twice(value) for key, value in sample.items()}
     doubled["net_input"] = {key: twice(value) for key, value in sample["net_input"].items()}
+    target = sample["target"]
+    doubled[IMAGE_ROWS] = twice(sample.get(IMAGE_ROWS, torch.arange(len(target), device=target.device)))
     return {**doubled, "ntokens": 2 * sample["ntokens"], "nsentences": 2 * sample["nsentences"]}
 
 

@@ -24,7 +24,7 @@ The batch has the keys of the release::
     w_resize_ratios, h_resize_ratios  float32[B]
     region_coords     float32[B, 4]
 
-A key is there if the samples have it, and None if their value is None. Samples of different tasks may lie in one
+A batch of pretraining has ``image_rows`` int64[B], too (``rows_of_images``). A key is there if the samples have it, and None if their value is None. Samples of different tasks may lie in one
 batch; for a key that only some of them have the others get a value that changes nothing (``NEUTRAL``).
 """
 
@@ -34,6 +34,8 @@ import numpy as np
 import torch
 
 from ofa.data.sample import Sample
+
+IMAGE_ROWS = "image_rows"  # int64[B]: see ``rows_of_images``
 
 
 def collate(samples: list[Sample], pad: int = 1) -> dict[str, Any]:
@@ -69,6 +71,17 @@ def values_of(key: str, samples: list[Sample]) -> list:
     if key not in NEUTRAL and any(value is None for value in values):
         raise ValueError(f"samples with and without '{key}' cannot lie in one batch")
     return [NEUTRAL[key](sample, present) if value is None else value for value, sample in zip(values, samples)]
+
+
+def rows_of_images(samples: list[Sample]) -> torch.Tensor:
+    """int64[B]: for each sample the first with the very same image (one tensor, not an equal one).
+
+    Nobody looks at the image of a sample without one; its row is that of another sample's image where there is one.
+    """
+    first: dict[int, int] = {}
+    rows = [first.setdefault(id(sample["patch_image"]), row) for row, sample in enumerate(samples)]
+    shown = next((row for row, sample in zip(rows, samples) if sample["patch_mask"]), 0)
+    return torch.tensor([row if sample["patch_mask"] else shown for row, sample in zip(rows, samples)])
 
 
 class TokenPadding:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ofa.data.bad_rows import BadRows
-from ofa.data.collate import collate
+from ofa.data.collate import IMAGE_ROWS, collate, rows_of_images
 from ofa.data.fairseq_dataset import RowsDataset, let_parent_decide_when_to_stop
 from ofa.data.permutation import shuffled
 from ofa.data.pretraining import TASK, Draws, PretrainingBuilder
@@ -190,7 +190,8 @@ class PretrainingDataset(RowsDataset):
             return {}
         plain = [{key: value for key, value in sample.items() if key != TASK} for sample in samples]
         tasks = torch.tensor([TASKS.index(sample[TASK]) for sample in samples])
-        return {**collate(plain, self.builder.encoder.vocabulary.pad), TASK_IDS: tasks}
+        together = collate(plain, self.builder.encoder.vocabulary.pad)
+        return {**together, TASK_IDS: tasks, IMAGE_ROWS: rows_of_images(plain)}
 
     # --- order ----------------------------------------------------------------------------------------------
 

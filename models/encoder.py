@@ -80,6 +80,7 @@ class Encoder(Stack):
         patch_images_2: Optional[Tensor] = None,
         patch_masks: Optional[Tensor] = None,
         sample_patch_num: Optional[int] = None,
+        image_rows: Optional[Tensor] = None,
         return_hidden: bool = False,
     ) -> EncoderOutput:
         """Args:
@@ -88,9 +89,10 @@ class Encoder(Stack):
         patch_images, patch_images_2: float[B, 3, height, width], any size the image grid has room for.
         patch_masks: bool[B], False for samples without an image (theirs is masked).
         sample_patch_num: keep that many random patches of each image (training).
+        image_rows: int64[B], for each sample the row with its images: one for all that have the same.
         """
         images = [
-            self.cut(image, patch_masks, sample_patch_num)
+            self.cut(image, patch_masks, sample_patch_num, image_rows)
             for image in (patch_images, patch_images_2)
             if image is not None
         ]
@@ -119,9 +121,10 @@ class Encoder(Stack):
             x = self.layer_norm(x)
         return EncoderOutput(x, padding_mask, positions, hidden)
 
-    def cut(self, images: Tensor, patch_masks: Optional[Tensor], sample_patch_num: Optional[int]) -> Patches:
+    def cut(self, images: Tensor, patch_masks: Optional[Tensor], sample_patch_num: Optional[int],
+            image_rows: Optional[Tensor]) -> Patches:  # fmt: skip
         """Stem features and grid positions of one image per sample."""
-        features = self.embed_images(images)
+        features = self.stem_features(images, image_rows)
         batch, _, height, width = features.shape
         features = features.flatten(2).transpose(1, 2)  # (B, P, channels)
         cells = grid_positions(height, width, self.config.image_bucket_size, images.device)[None]
@@ -136,6 +139,18 @@ class Encoder(Stack):
         if patch_masks is not None:
             padding_mask = padding_mask | ~patch_masks[:, None]
         return Patches(features, cells, positions, padding_mask)
+
+    def stem_features(self, images: Tensor, image_rows: Optional[Tensor]) -> Tensor:
+        """(B, channels, height / 16, width / 16); an image of several samples goes through the stem once.
+
+        BatchNorm's statistics count it once, too. Paths are dropped per sample, so with them each sample has its own.
+        """
+        if image_rows is None or (self.training and self.config.resnet_drop_path_rate > 0):
+            return self.embed_images(images)
+        shown, places = image_rows.unique(return_inverse=True)
+        if len(shown) == len(images):
+            return self.embed_images(images)
+        return self.embed_images(images[shown])[places]
 
     def image_positions(self, height: int, width: int, cells: Tensor) -> Tensor:
         """Position vectors (1, P, C); with --interpolate-position those of the original grid, stretched."""

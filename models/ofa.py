@@ -29,10 +29,12 @@ class OFA(nn.Module):
 
     Attributes:
         shares_encoding: ``forward`` takes several targets per sample, see ``prev_output_tokens``.
+        shares_images: ``forward`` looks at an image of several samples once, see ``image_rows``.
         chooses_outputs: ``forward`` makes the logits of some positions only, see ``output_positions``.
     """
 
     shares_encoding = True
+    shares_images = True
     chooses_outputs = True
 
     def __init__(self, config: ModelConfig, vocab_size: int, pad: int = 1) -> None:
@@ -73,6 +75,7 @@ class OFA(nn.Module):
         classification_head_name: Optional[str] = None,
         return_all_hiddens: bool = False,
         return_attention: bool = False,
+        image_rows: Optional[Tensor] = None,
         output_positions: Optional[Tensor] = None,
         **unused: Any,
     ) -> tuple[Tensor, dict[str, Any]]:
@@ -85,6 +88,7 @@ class OFA(nn.Module):
             patch_masks: bool[B], False for samples without image.
             code_masks: bool[B], True for targets of image codes.
             sample_patch_num: look at that many random patches of each image only.
+            image_rows: int64[B], for each sample the row with its images: one for all that have the same.
             features_only: return states (B, T, C) instead of logits.
             classification_head_name: return that head's (B, classes) instead of logits.
             output_positions: int64[N], positions of ``prev_output_tokens.view(-1)``; return the logits (N, V) or
@@ -98,6 +102,7 @@ class OFA(nn.Module):
             patch_images_2,
             patch_masks,
             sample_patch_num,
+            image_rows,
             return_hidden=return_all_hiddens,
         )
         features_only = features_only or classification_head_name is not None

@@ -91,6 +91,17 @@ def test_a_group_of_pairs_has_no_code_mask_and_one_of_extra_rows_has(ready):
     assert extras["net_input"]["patch_masks"].tolist() == [False, False, True, True] and extras["conf"].tolist() == [2.0] * 4
 
 
+def test_a_batch_says_which_samples_show_the_same_picture(ready):
+    for pairs, extras in (batch for batch in epoch_of(ready[1]) if isinstance(batch, tuple)):
+        for part in (pairs, extras):
+            shown = part["net_input"]["patch_masks"]
+            images, rows = part["net_input"]["patch_images"][shown], part["image_rows"]
+            assert shown[rows].all() or not shown.any()
+            torch.testing.assert_close(part["net_input"]["patch_images"][rows][shown], images, rtol=0, atol=0)
+        assert set(Counter(pairs["image_rows"].tolist()).values()) == {2}
+        assert len(extras["image_rows"].unique()) == max(1, int(extras["net_input"]["patch_masks"].sum()))
+
+
 def test_a_row_is_the_same_sample_whenever_it_is_read(files, ready):
     one, other = ready[1].datasets["train"], set_up(files)[1].datasets["train"]
     for dataset in (one, other):
