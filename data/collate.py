@@ -24,8 +24,9 @@ The batch has the keys of the release::
     w_resize_ratios, h_resize_ratios  float32[B]
     region_coords     float32[B, 4]
 
-A batch of pretraining has ``image_rows`` int64[B], too (``rows_of_images``). A key is there if the samples have it, and None if their value is None. Samples of different tasks may lie in one
-batch; for a key that only some of them have the others get a value that changes nothing (``NEUTRAL``).
+A key is there if the samples have it, and None if their value is None. Samples of different tasks may lie in one
+batch; for a key that only some of them have the others get a value that changes nothing (``NEUTRAL``). A batch of
+pretraining has ``image_rows`` int64[B], too (``rows_of_images``).
 """
 
 from typing import Any, Callable
