@@ -85,7 +85,6 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     model = OFA(ModelConfig.from_namespace(SWITCHES, "ofa_tiny"), VOCAB_SIZE).train()
     batches, loss_of = pretraining_batches(arguments.side), criterion()
-
     pictures = [part["net_input"]["patch_images"][part[IMAGE_ROWS].unique()] for part in batches]
 
     def step() -> None:

@@ -262,7 +262,10 @@ def at_rows(values: Tensor | None, rows: Tensor | slice) -> Tensor | None:
 
 
 def repeat_batch(sample: dict) -> dict:
-    """The batch twice, one copy after the other, for two passes with different dropout; ``sample`` stays as it is."""
+    """The batch twice, one copy after the other, for two passes with different dropout; ``sample`` stays as it is.
+
+    Both copies say that they have the same images.
+    """
 
     def twice(value):
         return value.repeat(2, *[1] * (value.dim() - 1)) if isinstance(value, Tensor) else value
