@@ -163,7 +163,7 @@ class LabelSmoothedCriterion(OFACriterion):
             if not counts_right:
                 return columns
             # Made again for the gradient, which does not look at it.
-            right = torch.zeros_like(target[at]) if torch.is_grad_enabled() else lprobs.argmax(-1).eq(target[at])
+            right = torch.zeros_like(target[at]) if torch.is_grad_enabled() else losses.most_probable(lprobs, target[at])
             return torch.cat([columns, right[:, None].to(columns)], -1)
 
         columns = losses.by_rows(token_losses, logits, rows)

@@ -74,6 +74,17 @@ def label_smoothed(
     return (1 - epsilon - share) * nll + share * spread, nll
 
 
+def most_probable(lprobs: Tensor, target: Tensor) -> Tensor:
+    """Whether ``argmax`` finds the target. Args: lprobs: float[N, V]; target: int64[N]. Returns: bool[N]."""
+    if lprobs.device.type != "cpu":
+        return lprobs.argmax(-1) == target
+    # argmax is slow on CPU: it looks only at rows whose target has the largest number, where others may have it too.
+    right = lprobs.gather(-1, target[:, None])[:, 0] == lprobs.amax(-1)
+    rows = right.nonzero()[:, 0]
+    right[rows] = lprobs[rows].argmax(-1) == target[rows]
+    return right
+
+
 def encouragement(lprobs: Tensor, target: Tensor, epsilon: float, log_end: float = 1.0) -> Tensor:
     """Bonus ``log(1 - p)`` (negative) that keeps rewarding tokens which are already well predicted.
 

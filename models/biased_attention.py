@@ -2,7 +2,7 @@
 
 torch's fused kernel does not differentiate its mask, so with a trained bias ``scaled_dot_product_attention``
 falls back to storing every attention weight. Here the forward pass is the fused kernel, and the backward pass
-makes the weights again, a few samples at a time, from the logarithms of their sums: less memory, and faster.
+makes the weights again, a few samples at a time: less memory, and faster.
 
 Letters: B batch, H heads, T query positions, S key positions, D width of a head.
 """
@@ -62,16 +62,16 @@ class BiasedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, query, keys, values, bias, padding_mask, scale):
-        output, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        output, _ = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, keys, values, 0.0, False, attn_mask=mask_bias(bias, padding_mask), scale=scale
         )
-        ctx.save_for_backward(query, keys, values, bias, padding_mask, output, log_sums)
+        ctx.save_for_backward(query, keys, values, bias, padding_mask, output)
         ctx.scale = scale
         return output
 
     @staticmethod
     def backward(ctx, grad_output):
-        query, keys, values, bias, padding_mask, output, log_sums = ctx.saved_tensors
+        query, keys, values, bias, padding_mask, output = ctx.saved_tensors
         rows_at_a_time = max(1, LARGEST_WEIGHTS // (query.size(1) * query.size(2) * keys.size(2)))
         grad_query, grad_keys, grad_values = map(torch.empty_like, (query, keys, values))
         grad_bias = torch.zeros_like(bias)
@@ -81,10 +81,8 @@ class BiasedAttention(torch.autograd.Function):
             of_bias = rows if bias.size(0) > 1 else slice(0, 1)
             q, k, v, grad = (x[rows].flatten(0, 1) for x in (query, keys, values, grad_output))  # (n H, T or S, D)
             shape = (*query[rows].shape[:3], keys.size(2))  # (n, H, T, S)
-            weights = torch.baddbmm(bias[of_bias].expand(shape).flatten(0, 1), q, k.mT, alpha=ctx.scale)
-            weights = weights.view(shape).sub_(log_sums[rows].unsqueeze(-1)).exp_()
-            if padding_mask is not None:
-                weights.masked_fill_(padding_mask[rows, None, None, :], 0.0)
+            mask = mask_bias(bias[of_bias], None if padding_mask is None else padding_mask[rows]).expand(shape)
+            weights = torch.baddbmm(mask.flatten(0, 1), q, k.mT, alpha=ctx.scale).view(shape).softmax(-1)
             grad_values[rows] = torch.bmm(weights.flatten(0, 1).mT, grad).view_as(values[rows])
             grad_scores = torch.bmm(grad, v.mT).view(shape).sub_(expected[rows]).mul_(weights)
             grad_bias[of_bias] += grad_scores.sum_to_size(bias[of_bias].shape)

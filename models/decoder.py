@@ -20,12 +20,7 @@ from ofa.models.cache import DecoderCache
 from ofa.models.config import ModelConfig
 from ofa.models.encoder import EncoderOutput
 from ofa.models.layers import DecoderLayer
-from ofa.models.positions import (
-    bias_product,
-    code_positions,
-    split_heads,
-    token_bucket_rows,
-)
+from ofa.models.positions import bias_product, code_positions, split_heads
 from ofa.models.stack import Stack, run_layer, skip_layer
 
 Kind = Union[bool, Tensor]  # are the targets image codes? bool[B] when some are
@@ -233,12 +228,11 @@ class Decoder(Stack):
 
         def buckets(code: bool) -> Tensor:
             if not code:
-                return token_bucket_rows(self.token_rp_bucket, first, last)
+                return self.text_buckets(first, last)[None]
             cells = self.code_cells(0, last)
-            return self.image_rp_bucket[cells[first:, None], cells[None, :]]
+            return self.image_buckets(cells[first:], cells)[None]
 
-        tables = {False: self.token_rel_pos_table_list, True: self.image_rel_pos_table_list}
-        found = {code: buckets(code) for code in ([is_code] if isinstance(is_code, bool) else [False, True])}
+        found = choose(is_code, buckets)
         rows = torch.arange(first, last, device=self.version.device)
         forbidden = rows[:, None] < torch.arange(last, device=rows.device)
         if padding_mask is not None:
@@ -247,8 +241,7 @@ class Decoder(Stack):
         base = base.masked_fill(forbidden, torch.finfo(base.dtype).min)
         prompt_length = self.config.decoder_prompt_length if self.config.decoder_prompt else 0
         for index in range(len(self.layers)):
-            relative = choose(is_code, lambda code: tables[code].layer(index, found[code])[None])
-            yield pad_for_prompt(base + relative, prompt_length)
+            yield pad_for_prompt(base + self.relative_bias(index, found), prompt_length)
 
     def source_bias(self, is_code: Kind, first: int, last: int, encoder_output: EncoderOutput) -> Tensor:
         """Bias of positions first..last-1 against the input, padding masked: (1 or B, H, last - first, S).

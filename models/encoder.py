@@ -16,12 +16,7 @@ from ofa.errors import UserError
 from ofa.models.attention import pad_for_prompt
 from ofa.models.config import ModelConfig
 from ofa.models.layers import EncoderLayer
-from ofa.models.positions import (
-    bias_product,
-    grid_positions,
-    split_heads,
-    token_bucket_rows,
-)
+from ofa.models.positions import bias_product, grid_positions, split_heads
 from ofa.models.resnet import ResNet
 from ofa.models.stack import Stack, run_layer, skip_layer
 from ofa.models.vit import VITS, VisionTransformer
@@ -102,10 +97,7 @@ class Encoder(Stack):
         x = x * ~padding_mask.unsqueeze(-1)
         positions = self.join_positions(text_positions, images)
         absolute_bias = self.absolute_bias(positions)
-        text_buckets = token_bucket_rows(self.token_rp_bucket, 0, src_tokens.size(1))
-        blocks = [
-            (p.cells.size(1), self.image_rp_bucket[p.cells[:, :, None], p.cells[:, None, :]]) for p in images
-        ]
+        buckets = self.buckets(src_tokens.size(1), images)
         prompts = self.prompts()
         prompt_length = self.config.encoder_prompt_length if self.config.encoder_prompt else 0
         key_padding = pad_for_prompt(padding_mask, prompt_length) if bool(padding_mask.any()) else None
@@ -113,7 +105,7 @@ class Encoder(Stack):
         for index, layer in enumerate(self.layers):
             if skip_layer(self.training, self.config.encoder_layerdrop):
                 continue
-            bias = pad_for_prompt(self.layer_bias(index, absolute_bias, text_buckets, blocks), prompt_length)
+            bias = pad_for_prompt(absolute_bias + self.relative_bias(index, buckets), prompt_length)
             x = run_layer(self.config, layer, x, bias, key_padding, prompts[index])
             if return_hidden:
                 hidden.append(x)
@@ -150,7 +142,7 @@ class Encoder(Stack):
         shown, places = image_rows.unique(return_inverse=True)
         if len(shown) == len(images):
             return self.embed_images(images)
-        return self.embed_images(images[shown])[places]
+        return self.embed_images(images[shown]).index_select(0, places)
 
     def image_positions(self, height: int, width: int, cells: Tensor) -> Tensor:
         """Position vectors (1, P, C); with --interpolate-position those of the original grid, stretched."""
@@ -210,15 +202,17 @@ class Encoder(Stack):
         queries = split_heads(self.pos_q_linear(positions), self.num_heads) * self.position_scale
         return bias_product(queries, split_heads(self.pos_k_linear(positions), self.num_heads))
 
-    def layer_bias(self, index: int, absolute_bias: Tensor, text_buckets: Tensor, blocks: list) -> Tensor:
-        """Adds a layer's relative biases: inside each image, and inside the text."""
-        bias = absolute_bias.clone()
-        start = bias.size(-1) - text_buckets.size(0)
-        bias[:, :, start:, start:] += self.token_rel_pos_table_list.layer(index, text_buckets)
-        for length, buckets in blocks:  # image 1 stands right before the text, image 2 before image 1
-            end, start = start, start - length
-            bias[:, :, start:end, start:end] += self.image_rel_pos_table_list.layer(index, buckets)
-        return bias
+    def buckets(self, length: int, images: list[Patches]) -> Tensor:
+        """Rows of ``relative_bias``: inside each image, inside the text, and none between them: int64[1 or B, S, S]."""
+        blocks = [self.image_buckets(p.cells, p.cells) for p in images[::-1]] + [self.text_buckets(0, length)[None]]
+        size = sum(block.size(-1) for block in blocks)
+        buckets = blocks[0].new_zeros(max(block.size(0) for block in blocks), size, size)
+        start = 0
+        for block in blocks:
+            end = start + block.size(-1)
+            buckets[:, start:end, start:end] = block
+            start = end
+        return buckets
 
 
 def build_stem(config: ModelConfig) -> nn.Module:

@@ -10,7 +10,7 @@ Letters: B batch, H heads, T positions, D width of a head, P patches.
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ofa.errors import UserError
@@ -100,15 +100,13 @@ def code_positions(code_image_size: int, bucket_size: int) -> Tensor:
     )
 
 
-class RelativeBias(nn.ModuleList):
-    """One table of learned biases per layer: (buckets, heads). The caller looks up bucket numbers once."""
-
-    def __init__(self, num_layers: int, num_buckets: int, num_heads: int) -> None:
-        super().__init__(nn.Embedding(num_buckets, num_heads) for _ in range(num_layers))
-
-    def layer(self, index: int, buckets: Tensor) -> Tensor:
-        """Args: buckets: int64[..., T, T']. Returns: float[..., H, T, T']."""
-        return F.embedding(buckets, self[index].weight).movedim(-1, -3)
+def bucket_bias(table: Tensor, buckets: Tensor) -> Tensor:
+    """Learned bias of every pair of positions. Args: table: (buckets, H); buckets: int64[B, T, T']. Returns: (B, H, T, T')."""
+    if table.device.type != "cpu":
+        return F.embedding(buckets, table).movedim(-1, 1)
+    # The same numbers. On CPU the gradient of an embedding adds row by row, that of a gather in one go.
+    bias = table.T.gather(1, buckets.flatten().expand(table.size(1), -1))  # (H, B * T * T')
+    return bias.unflatten(1, buckets.shape).transpose(0, 1)
 
 
 def bias_product(queries: Tensor, keys: Tensor) -> Tensor:

@@ -49,6 +49,15 @@ def test_divergence_is_zero_for_equal_and_finite_for_restricted_predictions():
     assert losses.symmetric_divergence(p[:, :1].expand(4, 2, 31)).abs().max() == 0
 
 
+def test_the_most_probable_token_is_the_one_argmax_finds_among_equals_too():
+    lprobs = torch.tensor([[0.0, -1.0, -2.0], [-1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [-9.0, -9.0, -9.0], [-2.0, 0.0, -1.0]])
+    target = torch.tensor([0, 1, 2, 2, 0])
+    assert losses.most_probable(lprobs, target).tolist() == [True, True, False, False, False]
+    found = [losses.most_probable(LOGITS, torch.full((9,), token)) for token in range(31)]
+    assert torch.equal(torch.stack(found).int().argmax(0), LOGITS.argmax(-1)) and torch.stack(found).sum() == 9
+    assert losses.most_probable(LOGITS[:0], TARGET[:0]).shape == (0,)
+
+
 @pytest.mark.parametrize("ratio, kept", [(0.0, 9), (0.2, 7), (0.5, 4), (0.99, 0)])
 def test_the_worst_share_is_dropped(ratio, kept):
     loss = torch.rand(9)
