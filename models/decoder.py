@@ -228,9 +228,9 @@ class Decoder(Stack):
 
         def buckets(code: bool) -> Tensor:
             if not code:
-                return self.text_buckets(first, last)[None]
+                return self.text_pair_buckets(first, last)[None]
             cells = self.code_cells(0, last)
-            return self.image_buckets(cells[first:], cells)[None]
+            return self.image_pair_buckets(cells[first:], cells)[None]
 
         found = choose(is_code, buckets)
         rows = torch.arange(first, last, device=self.version.device)

@@ -97,7 +97,7 @@ class Encoder(Stack):
         x = x * ~padding_mask.unsqueeze(-1)
         positions = self.join_positions(text_positions, images)
         absolute_bias = self.absolute_bias(positions)
-        buckets = self.buckets(src_tokens.size(1), images)
+        buckets = self.pair_buckets(src_tokens.size(1), images)
         prompts = self.prompts()
         prompt_length = self.config.encoder_prompt_length if self.config.encoder_prompt else 0
         key_padding = pad_for_prompt(padding_mask, prompt_length) if bool(padding_mask.any()) else None
@@ -202,9 +202,9 @@ class Encoder(Stack):
         queries = split_heads(self.pos_q_linear(positions), self.num_heads) * self.position_scale
         return bias_product(queries, split_heads(self.pos_k_linear(positions), self.num_heads))
 
-    def buckets(self, length: int, images: list[Patches]) -> Tensor:
-        """Rows of ``relative_bias``: inside each image, inside the text, and none between them: int64[1 or B, S, S]."""
-        blocks = [self.image_buckets(p.cells, p.cells) for p in images[::-1]] + [self.text_buckets(0, length)[None]]
+    def pair_buckets(self, length: int, images: list[Patches]) -> Tensor:
+        """Buckets of ``relative_bias``: inside each image, inside the text, and none between them: int64[1 or B, S, S]."""
+        blocks = [self.image_pair_buckets(p.cells, p.cells) for p in images[::-1]] + [self.text_pair_buckets(0, length)[None]]
         size = sum(block.size(-1) for block in blocks)
         buckets = blocks[0].new_zeros(max(block.size(0) for block in blocks), size, size)
         start = 0

@@ -59,7 +59,7 @@ class Stack(nn.Module):
 
     def make_biases(self) -> None:
         text, image = 2 * self.config.token_bucket_size - 1, num_image_buckets(self.config.image_bucket_size)
-        self.first_image_row = 1 + text
+        self.first_image_bucket = 1 + text
 
         def tables(num_buckets: int) -> nn.ModuleList:
             return nn.ModuleList(nn.Embedding(num_buckets, self.num_heads) for _ in range(self.num_layers))
@@ -67,21 +67,21 @@ class Stack(nn.Module):
         self.token_rel_pos_table_list, self.image_rel_pos_table_list = tables(text), tables(image)
         self.dropout = nn.Dropout(self.config.dropout)
 
-    def text_buckets(self, first: int, last: int) -> Tensor:
-        """Rows of ``relative_bias`` for text positions first..last-1 against 0..last-1: int64[last - first, last]."""
+    def text_pair_buckets(self, first: int, last: int) -> Tensor:
+        """Buckets of ``relative_bias`` for text positions first..last-1 against 0..last-1: int64[last - first, last]."""
         return token_bucket_rows(self.token_rp_bucket, first, last) + 1
 
-    def image_buckets(self, cells: Tensor, other: Tensor) -> Tensor:
-        """Rows of ``relative_bias`` for grid cells (..., T) against others (..., T'): int64[..., T, T']."""
-        return self.image_rp_bucket[cells[..., :, None], other[..., None, :]] + self.first_image_row
+    def image_pair_buckets(self, cells: Tensor, other: Tensor) -> Tensor:
+        """Buckets of ``relative_bias`` for grid cells (..., T) against others (..., T'): int64[..., T, T']."""
+        return self.image_rp_bucket[cells[..., :, None], other[..., None, :]] + self.first_image_bucket
 
-    def relative_bias(self, index: int, rows: Tensor) -> Tensor:
-        """A layer's learned biases, from one table: none (row 0), those of texts, those of images.
+    def relative_bias(self, index: int, buckets: Tensor) -> Tensor:
+        """A layer's learned biases, from one table: none (bucket 0), those of texts, those of images.
 
-        Args: rows: int64[1 or B, T, T']. Returns: (1 or B, H, T, T').
+        Args: buckets: int64[1 or B, T, T']. Returns: (1 or B, H, T, T').
         """
         text, image = self.token_rel_pos_table_list[index].weight, self.image_rel_pos_table_list[index].weight
-        return bucket_bias(torch.cat([text.new_zeros(1, self.num_heads), text, image]), rows)
+        return bucket_bias(torch.cat([text.new_zeros(1, self.num_heads), text, image]), buckets)
 
     def prompts(self) -> list:
         """Keys and values that each layer sees before its own; None for every layer without a prompt."""

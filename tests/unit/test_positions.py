@@ -27,7 +27,7 @@ def test_pairs_inside_an_image_and_inside_the_text_have_biases_and_no_others():
     cells = torch.tensor([[1, 2, 9], [4, 5, 6]])
     empty = torch.zeros(2, patches, 1)
     image = Patches(features=empty, cells=cells, positions=empty, padding_mask=empty[..., 0].bool())
-    bias = encoder.relative_bias(0, encoder.buckets(length, [image]))
+    bias = encoder.relative_bias(0, encoder.pair_buckets(length, [image]))
     expected = torch.zeros(2, encoder.num_heads, patches + length, patches + length)
     of_image, of_text = encoder.image_rel_pos_table_list[0].weight, encoder.token_rel_pos_table_list[0].weight
     for row in range(2):
