@@ -13,6 +13,7 @@ PACKAGES = {
     "ofa": "ofa",
     "ofa.cli": "ofa/cli",
     "ofa.doctor": "ofa/doctor",
+    "ofa.io": "ofa/io",
     "ofa.metrics": "ofa/metrics",
     "ofa.sources": "ofa/sources",
     "ofa.models": "models",
@@ -26,7 +27,7 @@ IMAGES = ["open_clip_torch>=2.24", "torchmetrics>=1.4", "torch-fidelity>=0.3"]
 # For ``ofa prepare glue`` from folders of Hugging Face datasets.
 LANGUAGE = ["datasets>=3"]
 # For ``ofa demo``.
-DEMO = ["gradio>=6"]
+DEMO = ["gradio>=6.7"]
 
 setup(
     name="ofa-fairseq",
@@ -35,16 +36,16 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11",
+    python_requires=">=3.11,<3.13",
     packages=list(PACKAGES),
     package_dir=PACKAGES,
     package_data={"ofa": ["templates/*"]},
     install_requires=[
-        "torch>=2.6",
-        "torchvision>=0.21",
+        "torch>=2.10,<2.12",
+        "torchvision>=0.25,<0.27",
         "fairseq-fixed==0.12.3.1",
         "numpy>=1.26",
-        "pillow>=10",
+        "pillow>=12.1.1",
         "sentencepiece>=0.2",
         "tokenizers>=0.20",
         "tqdm>=4.60",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa.atomic import replacing
+from ofa.io.atomic import replacing
 from ofa.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa.atomic import replacing
+from ofa.io.atomic import replacing
 from ofa.data.rows import open_rows
 from ofa.data.shard_index import open_shard_index
 from ofa.data.shards import MANIFEST, NUMBERED

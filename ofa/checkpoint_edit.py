@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ofa.atomic import replacing
+from ofa.io.atomic import replacing
 from ofa.checkpoint import arguments, load_checkpoint, official_state_dict
 from ofa.errors import UserError
 from ofa.light_checkpoint import DOWN, ENTRY, base_of, complete, merge_lora

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ofa.atomic import replacing
+from ofa.io.atomic import replacing
 from ofa.drawing import GIVEN, PREDICTED, Mark, draw_boxes
 from ofa.prediction_requests import Request
 from ofa.replies import Answer, Region

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofa.atomic import replacing
+from ofa.io.atomic import replacing
 from ofa.errors import UserError
 from ofa.results import read_predictions
 from ofa.submission import add_member

@@ -5,7 +5,7 @@ import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
-from ofa.atomic import replacing
+from ofa.io.atomic import replacing
 from ofa.errors import UserError
 from ofa.plain_pickle import read_plain_pickle
 

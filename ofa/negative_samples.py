@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa.atomic import replacing
+from ofa.io.atomic import replacing
 from ofa.errors import UserError
 from ofa.text import JOIN, clean_question, kind_of_pair, learned_answer, split_objects
 

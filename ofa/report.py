@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
-from ofa.atomic import replacing
+from ofa.io.atomic import replacing
 
 SMALL = 160  # pictures below this side are enlarged with hard edges, so that their pixels stay visible
 LARGEST = 360  # pictures above this side are reduced: a page of photos stays loadable

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa.atomic import replacing
+from ofa.io.atomic import replacing
 from ofa.errors import UserError, place
 
 if TYPE_CHECKING:

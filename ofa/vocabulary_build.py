@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from ofa.atomic import replacing
+from ofa.io.atomic import replacing
 from ofa.bpe import FILES
 from ofa.errors import UserError
 from ofa.vocabulary import DICTIONARY

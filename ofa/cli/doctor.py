@@ -192,7 +192,7 @@ def _repair(report, layout, arguments: argparse.Namespace):
 
 
 def _write_json(path: str, environment: list, reports: list, repaired) -> None:
-    from ofa.atomic import replacing
+    from ofa.io.atomic import replacing
 
     files = [{"path": report.path, "task": report.task, "rows": report.rows, "faults": report.faults, "notes": report.num_notes,
               "by_rule": dict(sorted(report.counts.items())), "findings": [dataclasses.asdict(f) for f in report.findings]}

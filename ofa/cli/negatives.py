@@ -32,7 +32,7 @@ def add_parser(subparsers) -> None:
 
 
 def run_build(args: argparse.Namespace) -> int:
-    from ofa.atomic import replacing
+    from ofa.io.atomic import replacing
     from ofa.negative_samples import ANSWERS, CAPTIONS, OBJECTS, NegativeSamples
 
     pairs = [_open(path, args.selected_cols, len(PAIR_COLUMNS), "--selected-cols") for path in args.data]

@@ -27,7 +27,7 @@ def run_check(args: argparse.Namespace) -> int:
     """Print and write the figures. Raises: UserError if the file has no pictures."""
     from PIL import Image
 
-    from ofa.atomic import replacing
+    from ofa.io.atomic import replacing
     from ofa.picture_world_checker import check
 
     path = Path(args.result)

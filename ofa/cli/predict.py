@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     """Ask, write, draw. Returns: 0, or 1 if images could not be read."""
     from tqdm import tqdm
 
-    from ofa.atomic import replacing
+    from ofa.io.atomic import replacing
     from ofa.prediction_requests import NEEDED, OPTIONAL, read_requests, verb_of
 
     if args.best < 1 or args.batch_size < 1:

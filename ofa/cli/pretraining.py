@@ -83,7 +83,7 @@ def run_score(args: argparse.Namespace) -> int:
     import torch
 
     from ofa import OFA
-    from ofa.atomic import replacing
+    from ofa.io.atomic import replacing
     from ofa.pretraining import TASKS
     from ofa.pretraining_page import write_tasks_page
     from ofa.pretraining_rows import AskedRows

@@ -115,7 +115,7 @@ def grid(text: str) -> tuple[int, int]:
 def run_train(arguments: argparse.Namespace) -> int:
     import torch
 
-    from ofa.atomic import replacing
+    from ofa.io.atomic import replacing
     from ofa.checkpoint_edit import write_checkpoint
     from ofa.data.picture_rows import open_pictures, spread, square_pixels
     from ofa.models.image_tokenizer import TOKENIZER
@@ -240,7 +240,7 @@ def run_decode(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from ofa.album import png, safe_words
-    from ofa.atomic import replacing
+    from ofa.io.atomic import replacing
     from ofa.data.coded_rows import grid_of, open_coded
     from ofa.models.image_tokenizer import decode_pictures, load_image_tokenizer
     from ofa.progress import Progress

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from ofa.atomic import replacing
+from ofa.io.atomic import replacing
 from ofa.doctor.rows import Finding
 from ofa.doctor.rule import Rule, shown
 from ofa.doctor.scan import LISTED, FileReport, digest

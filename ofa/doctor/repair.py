@@ -9,7 +9,7 @@ user's to decide: such rows are left out.
 
 from dataclasses import dataclass, field
 
-from ofa.atomic import replacing
+from ofa.io.atomic import replacing
 from ofa.doctor.layouts import Layout
 from ofa.doctor.row_source import open_source
 from ofa.doctor.rows import BOX_INSIDE, Finding, RowChecker

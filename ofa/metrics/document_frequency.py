@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa.atomic import replacing
+from ofa.io.atomic import replacing
 from ofa.errors import UserError
 from ofa.metrics.ngrams import MAX_ORDER, SHIFT, WordIds, dense_ranks
 from ofa.plain_pickle import PlainUnpickler
