@@ -1,5 +1,8 @@
 """Where the index of a data file lies: found by one scan, kept in a memory-mapped file for all processes.
 
+An index is a file like others: it may be of another data file, damaged or made up. It is believed if size and mtime of the
+data file are as it says and a sample of its content fits; else it is made again. What it says is checked again at every read.
+
 Layout (little endian, 64-bit words); what follows the header is the business of each kind of index::
 
     8 letters naming the kind   size of the data file   its mtime in ns   number of rows   ...
@@ -9,8 +12,10 @@ import fcntl
 import hashlib
 import logging
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -20,11 +25,13 @@ from ofa.errors import UserError
 logger = logging.getLogger(__name__)
 
 HEADER = 4  # words before the content
+PROBES = 32  # places of the data file that are compared with an index before it is believed
 
 IsWhole = Callable[[np.ndarray], bool]  # all words of an index of the right kind -> whether nothing is missing
+Fits = Callable[[np.ndarray, IO], bool]  # all words of a whole index, the open data file -> whether a sample agrees
 
 
-def open_words(path: str | Path, expected: str, magic: int, is_whole: IsWhole, make: Callable) -> np.ndarray:
+def open_words(path: str | Path, expected: str, magic: int, is_whole: IsWhole, fits: Fits, make: Callable) -> np.ndarray:
     """The words of a file's index; makes the index if it is missing or outdated.
 
     Safe when many processes call it at once: one scans while the others wait, and the index appears whole.
@@ -33,20 +40,26 @@ def open_words(path: str | Path, expected: str, magic: int, is_whole: IsWhole, m
     Returns: uint64[words], read-only. Raises: UserError if the file is missing or unreadable.
     """
     try:
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait, reading a device not end
+            raise UserError(f"{path}: expected {expected}, found a pipe or a device; copy what it gives to a file")
         with open(path, "rb", buffering=0) as file:
+            def is_right(words: np.ndarray) -> bool:
+                return is_whole(words) and fits(words, file)
+
             places = index_places(path)
-            found = first_valid(places, os.fstat(file.fileno()), magic, is_whole)
+            found = first_valid(places, os.fstat(file.fileno()), magic, is_right)
             if found is not None:
                 return found
             lock(file)
             status = os.fstat(file.fileno())
-            found = first_valid(places, status, magic, is_whole)
+            found = first_valid(places, status, magic, is_right)
             if found is not None:
                 return found
             for place in filter(os.path.exists, places):
                 logger.info("%s: older than %s, made again", place, path)
             content, rows = make(file, status)
-            return store(content, rows, status, places, magic, is_whole)
+            return store(content, rows, status, places, magic, is_right)
     except OSError as error:
         raise UserError(f"{path}: expected {expected}, {error.strerror or error}; check the path") from error
 
@@ -82,6 +95,11 @@ def first_valid(places: list[Path], status: os.stat_result, magic: int, is_whole
         if words[1:3].tolist() == [status.st_size, status.st_mtime_ns] and is_whole(words):
             return words
     return None
+
+
+def sampled(count: int) -> list[int]:
+    """At most ``PROBES`` of the numbers below ``count``, evenly spread, with the first and the last."""
+    return np.unique(np.linspace(0, count - 1, min(count, PROBES)).astype(int)).tolist()
 
 
 def store(content: np.ndarray, rows: int, status: os.stat_result, places: list[Path], magic: int, is_whole: IsWhole) -> np.ndarray:

@@ -11,18 +11,21 @@ Layout of ``<tar>.idx`` (little endian, 64-bit words; see ``ofa.data.index_files
 """
 
 import json
+import os
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ofa.data.index_files import HEADER, open_words
+from ofa.data.index_files import HEADER, open_words, sampled
 from ofa.errors import UserError
 
 MAGIC = int.from_bytes(b"OFA-TAR1", "little")
 NAMES = HEADER + 2  # word at which the names begin
 MOST_SUFFIXES = 64  # more are no suffixes but part of the keys
 BLOCK = 512
+MOST_HEADER = 1 << 20  # bytes of a header with long names, at most
 CUT = ("unexpected end of data", "empty header", "truncated header")  # what tarfile says where the next member should be
 EXPECTED = "a tar file of samples"
 
@@ -32,18 +35,57 @@ def open_shard_index(path: str | Path) -> tuple[list[str], np.ndarray]:
 
     Returns: suffixes; int64[N, S, 2], memory-mapped. Raises: UserError if the shard is missing, cut off or no tar.
     """
-    words = open_words(path, EXPECTED, MAGIC, _is_whole, lambda tar, status: _walk(path, tar, status.st_size))
-    samples, suffixes, length = map(int, words[3:NAMES])
-    table = NAMES + (length + 7) // 8
-    names = json.loads(words[NAMES:table].tobytes()[:length])
-    return names, words[table:].view("<i8").reshape(samples, suffixes, 2)
+    words = open_words(path, EXPECTED, MAGIC, _is_whole, _fits, lambda tar, status: _walk(path, tar, status.st_size))
+    return _names(words), _table(words)
 
 
 def _is_whole(words: np.ndarray) -> bool:
     if len(words) < NAMES:
         return False
     samples, suffixes, length = map(int, words[3:NAMES])
-    return len(words) == NAMES + (length + 7) // 8 + 2 * samples * suffixes
+    if not samples or not 0 < suffixes <= MOST_SUFFIXES or len(words) != NAMES + (length + 7) // 8 + 2 * samples * suffixes:
+        return False
+    try:
+        names = _names(words)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(names, list) and len(names) == suffixes and all(isinstance(name, str) for name in names)
+
+
+def _names(words: np.ndarray) -> list[str]:
+    length = int(words[HEADER + 1])
+    return json.loads(words[NAMES : NAMES + (length + 7) // 8].tobytes()[:length])
+
+
+def _table(words: np.ndarray) -> np.ndarray:
+    samples, suffixes, length = map(int, words[3:NAMES])
+    return words[NAMES + (length + 7) // 8 :].view("<i8").reshape(samples, suffixes, 2)
+
+
+def _fits(words: np.ndarray, tar) -> bool:
+    """Whether samples spread over the shard have their members where the index says."""
+    table, size = _table(words), int(words[1])
+    for row in sampled(len(table)):
+        places = [place for place in table[row].tolist() if place != [0, 0]]
+        if not places or not all(is_member(tar, place, size) for place in places):
+            return False
+    return True
+
+
+def is_member(tar, place: Sequence[int], size: int) -> bool:
+    """Whether a regular member of so many bytes lies there. Args: tar: the open file. place: first byte and bytes. size: of it."""
+    start, length = place
+    if not (BLOCK <= start and 0 <= length and start + length <= size):
+        return False
+    return states_size(os.pread(tar.fileno(), BLOCK, start - BLOCK), length)
+
+
+def states_size(header: bytes, length: int) -> bool:
+    """Whether a header says that so many bytes follow it."""
+    stated = header[124:136]
+    if stated[:1] == b"\x80":  # of 8 GB and more: a binary number
+        return int.from_bytes(stated[1:], "big") == length
+    return len(header) == BLOCK and stated.strip(b"\0 ").lstrip(b"0") == (b"%o" % length if length else b"")
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -61,19 +103,24 @@ def _walk(path: str | Path, tar, size: int) -> tuple[np.ndarray, int]:
     samples: list[dict[int, tuple[int, int]]] = []
     key, end = None, 0
     for member in _members(path, tar, size):
+        if member.size < 0 or member.issparse():
+            found = f"{member.size} bytes" if member.size < 0 else "a sparse file"
+            raise UserError(f"{path}: expected {EXPECTED}, found {found} as {member.name!r}; make the shard again")
         end = member.offset_data + -(-member.size // BLOCK) * BLOCK
         if end > size:
-            raise UserError(f"{path}: expected {EXPECTED}, found one that is cut off after {size} bytes in the middle of {member.name}; "
+            raise UserError(f"{path}: expected {EXPECTED}, found one that is cut off after {size} bytes in the middle of {member.name!r}; "
                             "copy or make it again")
         parts = split_name(member.name) if member.isreg() else None
         if parts is None:
             continue
+        if not is_member(tar, (member.offset_data, member.size), size):
+            raise UserError(f"{path}: expected {EXPECTED}, found {member.name!r} with two sizes; make the shard again")
         if parts[0] != key:
             key = parts[0]
             samples.append({})
         column = suffixes.setdefault(parts[1], len(suffixes))
         if column in samples[-1] or len(suffixes) > MOST_SUFFIXES:
-            found = f"{member.name} twice" if column in samples[-1] else f"more than {MOST_SUFFIXES} suffixes, the last {parts[1]!r}"
+            found = f"{member.name!r} twice" if column in samples[-1] else f"more than {MOST_SUFFIXES} suffixes, the last {parts[1]!r}"
             raise UserError(f"{path}: expected members KEY.SUFFIX, those of a sample together and each once, found {found}")
         samples[-1][column] = member.offset_data, member.size
     tar.seek(end)
@@ -99,10 +146,22 @@ def _members(path: str | Path, file, size: int):
     if start[:2] == b"\x1f\x8b" or start[:4] in (b"\x28\xb5\x2f\xfd", b"\xfd7zX") or start[:3] == b"BZh":
         raise UserError(f"{path}: expected {EXPECTED}, found a compressed one, in which no sample can be looked up; unpack it: gunzip")
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
+        with tarfile.open(fileobj=Headers(file), mode="r:") as tar:
             while (member := tar.next()) is not None:
                 yield member
                 tar.members = []
-    except tarfile.TarError as error:
-        found = f"one that is cut off after {size} bytes" if str(error) in CUT else str(error)
+    except Exception as error:  # tarfile raises nearly anything for headers that were made up, RecursionError among them
+        found = f"one that is cut off after {size} bytes" if str(error) in CUT else f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"{path}: expected {EXPECTED}, found {found}; copy or make it again") from None
+
+
+class Headers:
+    """A tar file of which headers are read, no contents: their stated sizes are not believed. Args: file: open for reading."""
+
+    def __init__(self, file):
+        self.file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= MOST_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self.file.read(size)

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from ofa.io.atomic import replacing
+from ofa.io.paths import LONGEST, delete_below, path_below
 from ofa.data.rows import open_rows
 from ofa.data.shard_index import open_shard_index
-from ofa.data.shards import MANIFEST, NUMBERED
+from ofa.data.shards import MANIFEST, NUMBERED, read_manifest
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
 from ofa.progress import Progress
@@ -117,6 +118,7 @@ def pack(path: str, out: str, name: str, megabytes: float = 256.0, most_rows: in
 
     Returns: the manifest. Raises: UserError if the folder holds other shards of this name.
     """
+    check_name(out, name)
     rows, folder = TsvFile(path), Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     status = os.stat(path)
@@ -148,25 +150,29 @@ def _written(write, parts: list, jobs: int) -> Iterator[Shard]:
 
 def begin(manifest_path: Path, plan: dict, folder: Path, name: str) -> dict[str, Any]:
     """The manifest to go on with: that of an interrupted call of the same plan, without shards that are gone; else a new one."""
-    try:
-        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        manifest = {}
+    manifest = read_manifest(manifest_path, name)
     noted = manifest.get("shards", [])
     if manifest.get("plan") == plan:
-        kept = [entry for entry in noted if _is_there(folder / entry["name"], entry["bytes"])]
+        kept = [entry for entry in noted if _is_there(path_below(folder, entry["name"], str(manifest_path)), entry["bytes"])]
         return manifest | {"shards": kept, "finished": False}
     known = {entry["name"] for entry in noted}
-    others = [file.name for file in folder.glob("*.tar") if file.name not in known and (match := NUMBERED.match(file.name)) and match[1] == name]
+    others = [file.name for file in folder.glob("*.tar") if file.name not in known and (match := NUMBERED.fullmatch(file.name)) and match[1] == name]
     if others and not manifest.get("plan"):
         raise UserError(f"{folder}: expected no shards of the name {name}, found {min(others)} and {MANIFEST.format(name)} does not tell what it is; "
                         "choose another --out or --name, or remove them")
-    for file in [*known, *others]:
-        for gone in (folder / file, folder / f"{file}.idx"):
-            gone.unlink(missing_ok=True)
+    delete_below(folder, (f"{file}{ending}" for file in [*known, *others] for ending in ("", ".idx")), (".tar", ".tar.idx"), str(manifest_path))
     manifest = {"made_by": "ofa pack", "plan": plan, "finished": False, "shards": []}
     save(manifest_path, manifest)
     return manifest
+
+
+def check_name(folder: str | Path, name: str) -> None:
+    """Raises: UserError if shards cannot be called so."""
+    longest = f"{name}-000000.tar.idx"
+    if "/" in name or len(longest.encode(errors="surrogateescape")) > LONGEST:
+        raise UserError(f"--name {name[:60]}: expected a file name of at most {LONGEST - len(longest) + len(name)} bytes, found "
+                        f"{'a path' if '/' in name else 'a longer one'}; give another")
+    path_below(folder, longest, "--name")
 
 
 def _is_there(path: Path, size: int) -> bool:
@@ -181,11 +187,14 @@ def save(path: Path, manifest: dict[str, Any]) -> None:
 def unpack(path: str, out: str) -> int:
     """Write the rows of shards as a TSV, or what is missing of it after an interruption. Returns: number of rows."""
     rows = open_rows(path)
-    part, plan_path = Path(f"{out}.part"), Path(f"{out}.part.json")
+    part, plan_path = (path_below(Path(out).parent, f"{Path(out).name}{ending}", "--out") for ending in (".part", ".part.json"))
     plan = [[shard, os.path.getsize(shard), os.stat(shard).st_mtime_ns] for shard in getattr(rows, "shards", [path])]
     part.parent.mkdir(parents=True, exist_ok=True)
-    if not (plan_path.is_file() and plan_path.read_text(encoding="utf-8") == json.dumps(plan)):
-        part.unlink(missing_ok=True)
+    if part.exists() and not plan_path.is_file():
+        raise UserError(f"{part}: expected no file or one that an interrupted ofa pack left, found another; move it away, or choose "
+                        "another --out")
+    if not (plan_path.is_file() and plan_path.read_bytes() == json.dumps(plan).encode()):
+        delete_below(part.parent, [part.name], (".tsv.part",), "ofa pack")
         with replacing(plan_path) as file:
             json.dump(plan, file)
     done = _whole_lines(part)
@@ -193,7 +202,7 @@ def unpack(path: str, out: str) -> int:
         logger.info("%s: going on after %d of %d rows", part, done, len(rows))
     with open(part, "ab") as file, Progress(len(rows), f"writing {Path(out).name}", "rows", initial=done) as progress:
         for row in range(done, len(rows)):
-            file.write("\t".join(rows[row]).encode("utf-8") + b"\n")
+            file.write("\t".join(rows[row]).encode("utf-8") + b"\n")  # cells have no tabs and line breaks
             progress.update()
         file.flush()
         os.fsync(file.fileno())

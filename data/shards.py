@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa.data.shard_index import BLOCK, open_shard_index, split_name
+from ofa.data.shard_index import BLOCK, open_shard_index, split_name, states_size
 from ofa.data.tsv import column_numbers
 from ofa.errors import UserError
 from ofa.progress import counted
@@ -32,16 +32,20 @@ from ofa.text import JOIN
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "jp2")  # suffixes of image files
 KEY, IMAGE, JSON = "key", "image", "json"
 MANIFEST = "{}.shards.json"  # of the shards NAME-000000.tar, by NAME
-NUMBERED = re.compile(r"(.+)-\d+\.tar$")
+NUMBERED = re.compile(r"(.+)-[0-9]+\.tar", re.DOTALL)
+RANGE = re.compile(r"\{(-?[0-9]+)\.\.(-?[0-9]+)")
+MOST_SHARDS = 1_000_000  # that a pattern stands for
 OPEN_SHARDS = 64  # files and indexes that a process keeps open
 BREAKS = re.compile(r"[\t\r\n]+")
+NO_CELL = re.compile(r"[\t\n\ud800-\udfff]")  # a half of a pair is no character
 
 
 @dataclass
 class OpenShard:
-    """A shard in this process. Args: places: int64[N, S, 2], first byte and size of each member, memory-mapped."""
+    """A shard in this process. Args: size: bytes. places: int64[N, S, 2], first byte and size of each member, memory-mapped."""
 
     file: Any
+    size: int
     suffixes: list[str]
     places: np.ndarray
 
@@ -50,8 +54,9 @@ class OpenShard:
         start, size = map(int, self.places[row, self.suffixes.index(suffix)]) if suffix in self.suffixes else (0, 0)
         if not start:
             return None
-        data = os.pread(self.file.fileno(), size + BLOCK, start - BLOCK)
-        if len(data) != size + BLOCK or data[124:136].strip(b"\0 ").lstrip(b"0") != (b"%o" % size if size else b""):
+        there = BLOCK <= start and 0 <= size and start + size <= self.size  # an index that was made up may ask for any memory
+        data = os.pread(self.file.fileno(), size + BLOCK, start - BLOCK) if there else b""
+        if len(data) != size + BLOCK or not states_size(data[:BLOCK], size):
             raise UserError(f"{where}: expects a member of {size} bytes at byte {start}, found something else; the shard changed after it "
                             f"was indexed: start again (if it happens again, remove {self.file.name}.idx)")
         return data[BLOCK:]
@@ -105,8 +110,15 @@ class ShardFile:
             raise UserError(f"{self.where(index)}: expects a member .json with {self.num_columns} columns as row 1 has, found {found}; "
                             "were shards of different data mixed?")
         pictures = [number for number, cell in enumerate(content) if cell is None]
-        return [self._picture(index, column if len(pictures) > 1 else None) if content[column] is None else str(content[column])
-                for column in columns]
+        return [self._picture(index, column if len(pictures) > 1 else None) if content[column] is None
+                else self._text(index, column, content[column]) for column in columns]
+
+    def _text(self, index: int, column: int, cell: Any) -> str:
+        """A cell of a row of ``ofa pack``. Raises: UserError if it is no text that a TSV could hold."""
+        if not isinstance(cell, str) or NO_CELL.search(cell):
+            raise UserError(f"{self.where(index)}: expects a text without tabs and line breaks in column {column}, found "
+                            f"{str(cell)[:60]!r}; make the shard again")
+        return cell
 
     def where(self, index: int) -> str:
         """``shard:row`` for messages; rows of the shard, from 1."""
@@ -117,11 +129,11 @@ class ShardFile:
         """The name that the members of a row have in common."""
         shard, row = self._place(index)
         opened = self._opened(shard)
-        start = int(opened.places[row, :, 0][opened.places[row, :, 0] > 0].min())
+        start = min((place[0] for place in opened.places[row].tolist() if place[0] >= BLOCK), default=BLOCK)
         name = os.pread(opened.file.fileno(), BLOCK, start - BLOCK)
         prefix, stem = (name[part].split(b"\0")[0].decode("utf-8", "replace") for part in (slice(345, 500), slice(0, 100)))
         parts = split_name(f"{prefix}/{stem}" if prefix else stem)
-        return parts[0] if parts else stem
+        return BREAKS.sub(" ", parts[0] if parts else stem)
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_open": OrderedDict()}
@@ -146,7 +158,7 @@ class ShardFile:
             if len(places) != self.shard_starts[shard + 1] - self.shard_starts[shard]:
                 raise UserError(f"{path}: expects {self.shard_starts[shard + 1] - self.shard_starts[shard]} samples as when it was opened, found "
                                 f"{len(places)}; the shard changed: start again")
-            self._open[shard] = OpenShard(open(path, "rb", buffering=0), suffixes, places)
+            self._open[shard] = OpenShard(open(path, "rb", buffering=0), os.path.getsize(path), suffixes, places)
         self._open.move_to_end(shard)
         return self._open[shard]
 
@@ -165,7 +177,7 @@ class ShardFile:
         data = self.member(index, JSON)
         try:
             return None if data is None else json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{self.where(index)}: expects JSON in the member .json, found damage ({error}); make the shard again") from None
 
     def _names(self, first: dict | None) -> list[str]:
@@ -174,7 +186,7 @@ class ShardFile:
         pictures = [suffix for suffix in present if suffix.rpartition(".")[2] in IMAGES]
         others = sorted(suffix for suffix in present if suffix not in pictures and suffix != JSON)
         named = pictures if len(pictures) > 1 else []
-        return [KEY, *([IMAGE] if pictures else []), *named, *others, *(f"{JSON}.{name}" for name in sorted(first or {}))]
+        return [KEY, *([IMAGE] if pictures else []), *named, *others, *(f"{JSON}.{name}" for name in sorted(first if isinstance(first, dict) else {}))]
 
     def _named(self, index: int, name: str, content: Any) -> str:
         """A column of shards that others made."""
@@ -210,7 +222,7 @@ def as_cell(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         return as_cell(JOIN.join(value))
     if value is None or isinstance(value, str):
-        return BREAKS.sub(" ", value or "").strip()
+        return BREAKS.sub(" ", value or "").strip().encode("utf-8", "replace").decode("utf-8")
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -252,6 +264,9 @@ def alternatives(path: str) -> list[str]:
     """Paths that a pattern with braces stands for."""
     from braceexpand import UnbalancedBracesError, braceexpand
 
+    for start, end in RANGE.findall(path):
+        if max(len(start), len(end)) > 18 or abs(int(end) - int(start)) >= MOST_SHARDS:
+            raise UserError(f"{path}: expected a pattern of at most {MOST_SHARDS:,} shards, found {start[:20]}..{end[:20]}; correct the range")
     try:
         return list(braceexpand(path))
     except UnbalancedBracesError as error:
@@ -271,17 +286,45 @@ def check_shard(path: str, noted: dict | None) -> None:
 
 def name_of(shard: str) -> str:
     """``NAME`` of ``NAME-000000.tar``; other names as they are."""
-    match = NUMBERED.match(os.path.basename(shard))
+    match = NUMBERED.fullmatch(os.path.basename(shard))
     return match[1] if match else os.path.basename(shard)
 
 
 def manifest_of(shard: str) -> dict[str, dict]:
     """File name -> its entry in the manifest that ``ofa pack`` writes beside the shards; none for shards of others."""
-    path = os.path.join(os.path.dirname(shard), MANIFEST.format(name_of(shard)))
+    manifest = read_manifest(Path(shard).parent / MANIFEST.format(name_of(shard)), name_of(shard))
+    return {entry["name"]: entry for entry in manifest.get("shards", [])}
+
+
+def read_manifest(path: Path, name: str) -> dict[str, Any]:
+    """The manifest that ``ofa pack`` wrote for shards ``NAME-000000.tar``; an empty one if there is none.
+
+    Shards come from others, and so does this file: it may name nothing but shards of its own name in its own folder.
+    Raises: UserError if it is no such manifest.
+    """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {entry["name"]: entry for entry in content["shards"]}
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        finding = _foreign(manifest, name)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: expected the manifest of ofa pack, found something else ({error}); make the shards again") from None
+    except (OSError, ValueError, RecursionError) as error:
+        finding = f"{type(error).__name__}: {error}"
+    if finding:
+        raise UserError(f"{path}: expected the manifest of ofa pack, found something else ({finding}); remove it, or make the shards again")
+    return manifest
+
+
+def _foreign(manifest: Any, name: str) -> str:
+    """Why the content is no manifest of shards of this name, or an empty text."""
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), list):
+        return "no list of shards"
+    for number, entry in enumerate(manifest["shards"]):
+        shard = entry.get("name") if isinstance(entry, dict) else None
+        match = NUMBERED.fullmatch(shard) if isinstance(shard, str) else None
+        if match is None or match[1] != name or "/" in name:
+            return f"shard {number}: expected the name {name}-000000.tar or another number, found {str(shard)[:60]!r}"
+        if not all(type(entry.get(key)) is int and 0 <= entry[key] < 1 << 63 for key in ("rows", "bytes")):
+            return f"shard {number}: expected numbers of rows and bytes"
+        if not isinstance(entry.get("sha256"), str):
+            return f"shard {number}: expected a SHA-256"
+    return ""

@@ -25,7 +25,8 @@ class TsvFile:
         selected_cols: columns that ``[]`` returns, in this order: ``"0,4,2"`` or numbers; all when None.
 
     Picklable; the file is opened when the first row is read, once per process. ``pread`` has no file
-    position, so a forked worker may share the descriptor.
+    position, so a forked worker may share the descriptor. A file that grows or shrinks after it was opened is refused,
+    in every process: its rows may be others by now.
     Raises: UserError for a missing or empty file and for a selected column that the first row lacks.
 
     >>> rows = TsvFile("caption_val.tsv", "1,4,2")
@@ -35,6 +36,7 @@ class TsvFile:
     def __init__(self, path: str | Path, selected_cols: str | Sequence[int] | None = None):
         self.path = str(path)
         self._file = self._offsets = None
+        self._size = self._rows = None  # bytes and rows of the file as it was first opened
         self.num_columns = self._row_bytes(0).count(b"\t") + 1
         self.selected_cols = column_numbers(self.path, selected_cols, self.num_columns)
 
@@ -77,12 +79,14 @@ class TsvFile:
         Args: columns: numbers in the file (not among ``selected_cols``).
         Raises: as ``[]``, but other columns than these are not checked.
         """
-        start, end = int(self.offsets[index]), int(self.offsets[index + 1])
+        start, end = self._place(index)
         if end - start > 2 * BLOCK:
-            if self._file is None:
-                self._row_bytes(index)
-            first = os.pread(self._file.fileno(), BLOCK, start).split(b"\t")[:-1]
-            last = os.pread(self._file.fileno(), BLOCK, end - BLOCK).rstrip(b"\r\n").split(b"\t")[1:]
+            before = min(start, 1)
+            head = os.pread(self._file.fileno(), BLOCK + before, start - before)
+            tail = os.pread(self._file.fileno(), BLOCK, end - BLOCK)
+            if head.find(b"\n", before) != -1 or tail.find(b"\n", 0, -1) != -1 or not self._is_row(index, head, tail):
+                raise self._changed(index)
+            first, last = head[before:].split(b"\t")[:-1], tail.rstrip(b"\r\n").split(b"\t")[1:]
             if all(column < len(first) or self.num_columns - column <= len(last) for column in columns):
                 found = (first[column] if column < len(first) else last[column - self.num_columns] for column in columns)
                 return [field.decode("utf-8", "replace") for field in found]
@@ -100,17 +104,45 @@ class TsvFile:
     def offsets(self) -> np.ndarray:
         """Row starts and the end of the last row: uint64[N + 1], memory-mapped."""
         if self._offsets is None:
-            self._offsets = open_index(self.path)
+            offsets = open_index(self.path)
+            if self._rows not in (None, len(offsets) - 1):
+                raise UserError(f"{self.path}: expects {self._rows} rows as when it was opened, found {len(offsets) - 1}; the file "
+                                "changed: start again")
+            self._offsets, self._rows = offsets, len(offsets) - 1
         return self._offsets
 
-    def _row_bytes(self, index: int) -> bytes:
-        """Bytes of a row without its line end. The byte in front is read too: a row has to start here."""
+    def _place(self, index: int) -> tuple[int, int]:
+        """First byte of a row and the one after its last, in the open file. Raises: IndexError, UserError."""
         offsets = self.offsets
         if not 0 <= index < len(offsets) - 1:
             raise IndexError(f"{self.path}: row {index} of {len(offsets) - 1}")
         if self._file is None:
-            self._file = open(self.path, "rb", buffering=0)
+            try:
+                self._file = open(self.path, "rb", buffering=0)
+            except OSError as error:
+                raise UserError(f"{self.path}: expected a TSV file, {error.strerror}; the file changed: start again") from None
+        size = os.lseek(self._file.fileno(), 0, os.SEEK_END)  # a third of the time of fstat; pread needs no position
+        if self._size is None:
+            self._size = size
         start, end = int(offsets[index]), int(offsets[index + 1])
+        if size != self._size or not start < end <= size:  # the last: an index that was made up may ask for any memory
+            raise self._changed(index)
+        return start, end
+
+    def _changed(self, index: int) -> UserError:
+        return UserError(
+            f"{self.where(index)}: expects a row at byte {self.offsets[index]}, found something else; the file changed "
+            f"after it was indexed: start again (if it happens again, remove {self.path}.idx and .index)"
+        )
+
+    def _is_row(self, index: int, head: bytes, tail: bytes) -> bool:
+        """Whether a row starts and ends here. Args: head: from the byte in front of it on, if there is one. tail: up to its end."""
+        starts = head.startswith(b"\n") if index else self.offsets[0] in (0, len(BOM))
+        return starts and (tail.endswith(b"\n") or index == len(self) - 1)
+
+    def _row_bytes(self, index: int) -> bytes:
+        """Bytes of a row without its line end. The byte in front is read too: a row has to start here."""
+        start, end = self._place(index)
         before = min(start, 1)
         row = os.pread(self._file.fileno(), end - start + before, start - before)
         while 0 < len(row) < end - start + before:  # one pread gives 2 GiB at most
@@ -118,12 +150,8 @@ class TsvFile:
             if not more:
                 break
             row += more
-        row_starts_here = not before or row.startswith(b"\n") or (index == 0 and start == len(BOM))
-        if not row_starts_here or len(row) != end - start + before or row.find(b"\n", before, -1) != -1:
-            raise UserError(
-                f"{self.where(index)}: expects a row at byte {start}, found something else; the file changed "
-                f"after it was indexed: start again (if it happens again, remove {self.path}.idx and .index)"
-            )
+        if len(row) != end - start + before or row.find(b"\n", before, -1) != -1 or not self._is_row(index, row, row):
+            raise self._changed(index)
         return row[before:].removesuffix(b"\n").removesuffix(b"\r")
 
 

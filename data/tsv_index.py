@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ofa.data.index_files import HEADER, open_words
+from ofa.data.index_files import HEADER, open_words, sampled
 from ofa.errors import UserError
 from ofa.plain_pickle import PlainUnpickler
 
@@ -41,11 +41,21 @@ def open_index(path: str | Path) -> np.ndarray:
             offsets = _scan(path, tsv, status)
         return offsets, len(offsets) - 1
 
-    return open_words(path, "a TSV file", MAGIC, _is_whole, make)[HEADER:]
+    return open_words(path, "a TSV file", MAGIC, _is_whole, _fits, make)[HEADER:]
 
 
 def _is_whole(words: np.ndarray) -> bool:
-    return len(words) == HEADER + int(words[3]) + 1
+    return len(words) == HEADER + int(words[3]) + 1 > HEADER + 1
+
+
+def _fits(words: np.ndarray, tsv) -> bool:
+    """Whether rows spread over the file start where the index says."""
+    offsets, size = words[HEADER:], int(words[1])
+    for row in sampled(len(offsets) - 1):
+        start, end = int(offsets[row]), int(offsets[row + 1])
+        if not start < end <= size or (os.pread(tsv.fileno(), 1, start - 1) != b"\n" if row else start not in (0, len(BOM))):
+            return False
+    return True
 
 
 def _scan(path: str | Path, tsv, status: os.stat_result) -> np.ndarray:
@@ -68,6 +78,8 @@ def _scan(path: str | Path, tsv, status: os.stat_result) -> np.ndarray:
             found.append(breaks.astype(np.uint64) + np.uint64(done + 1))
             done += size
             bar.update(size)
+            if done > status.st_size:  # somebody writes faster than this reads
+                break
     after = os.fstat(tsv.fileno())
     if (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns) or done != status.st_size:
         raise UserError(

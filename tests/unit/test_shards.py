@@ -339,6 +339,148 @@ def test_a_shard_that_is_rewritten_while_it_is_read_is_noticed(tmp_path):
         file[1]
 
 
+# manifests and indexes that come with shards of others
+
+
+def manifest_with(folder, *shards, **more) -> None:
+    entries = [{"rows": 1, "bytes": 4, "sha256": "", **shard} for shard in shards]
+    (folder / "rows.shards.json").write_text(json.dumps({"made_by": "ofa pack", "plan": {"source": "x"}, "finished": True, "shards": entries, **more}))
+
+
+@pytest.mark.parametrize("name", ["../home/essay.tar", "{home}/essay.tar", "link/essay.tar", "essay.tar", "other-000000.tar", "../rows-000000.tar", "rows-000000.tar\n", "", None, 3])
+def test_a_manifest_that_names_other_files_deletes_none_and_reads_none(tmp_path, tsv, capsys, name):
+    home, folder = tmp_path / "home", tmp_path / "s"
+    home.mkdir()
+    folder.mkdir()
+    (folder / "link").symlink_to(home)
+    kept = [home / "essay.tar", tmp_path / "rows-000000.tar", folder / "other-000000.tar", folder / "essay.tar"]
+    for path in kept:
+        path.write_text("text")
+    manifest_with(folder, {"name": name.format(home=home) if isinstance(name, str) else name})
+    assert pack(tsv, folder) == 2
+    assert "rows.shards.json: expected the manifest of ofa pack, found something else (shard 0: expected the name rows-000000.tar" in capsys.readouterr().err
+    assert all(path.read_text() == "text" for path in kept)
+    write_tar(folder / "rows-000000.tar", [{"__key__": "a", "txt": b"x"}])
+    assert "expected the manifest of ofa pack" in error_of(folder / "rows-000000.tar")
+
+
+@pytest.mark.parametrize("content", ["[", "[]", "3", '{"shards": {}}', '{"shards": [[]]}', "[" * 100_000, '{"shards": [{"name": "rows-000000.tar", "rows": 1e400, "bytes": 1, "sha256": ""}]}',
+                                     '{"shards": [{"name": "rows-000000.tar", "rows": 1, "bytes": -1, "sha256": ""}]}'])  # fmt: skip
+def test_a_manifest_of_another_kind_is_named_and_stays(tmp_path, tsv, capsys, content):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/rows.shards.json").write_text(content)
+    assert pack(tsv, tmp_path / "s") == 2
+    assert "rows.shards.json: expected the manifest of ofa pack" in capsys.readouterr().err
+    assert (tmp_path / "s/rows.shards.json").read_text() == content
+
+
+def test_shards_that_are_links_are_not_deleted(tmp_path, tsv, folder, capsys):
+    shard = folder / "rows-000000.tar"
+    shard.rename(tmp_path / "elsewhere.tar")
+    shard.symlink_to(tmp_path / "elsewhere.tar")
+    assert pack(tsv, folder, "--shard-rows", "2") == 2
+    assert "a symbolic link that leads out" in capsys.readouterr().err and len(list(folder.glob("*.tar"))) == 3
+
+
+@pytest.mark.parametrize("name", ["../rows", "a/b", "x" * 250, "a\nb", "C:\\a"])
+def test_a_name_that_is_no_file_name_is_refused(tmp_path, tsv, capsys, name):
+    assert pack(tsv, tmp_path / "s", "--name", name) == 2
+    assert "--name" in capsys.readouterr().err
+
+
+def test_a_file_of_others_in_place_of_a_half_written_tsv_stays(tmp_path, folder, capsys):
+    (tmp_path / "back.tsv.part").write_text("a download")
+    assert pack(folder, tmp_path / "back.tsv") == 2
+    assert "back.tsv.part: expected no file or one that an interrupted ofa pack left" in capsys.readouterr().err
+    assert (tmp_path / "back.tsv.part").read_text() == "a download"
+
+
+def index_words(path, change) -> None:
+    """Change the words of a shard's index in place."""
+    words = np.fromfile(f"{path}.idx", dtype="<i8")
+    words = change(words)
+    words.astype("<i8").tofile(f"{path}.idx")
+
+
+def changed(number: int, value: int):
+    def change(words):
+        words[number] = value
+        return words
+
+    return change
+
+
+@pytest.mark.parametrize("change", [
+    *(changed(3, value) for value in (0, 10**18, -1, 4)), *(changed(4, value) for value in (0, 65, 10**9, -1)), *(changed(5, value) for value in (-8, 2**62, 10**6)),
+    *(changed(-2, value) for value in (-512, 1, 10**18, 600)), *(changed(-1, value) for value in (-1, 10**18, 2**62, 2)), changed(6, 0x5B5B5B5B5B5B5B5B),
+], ids=lambda change: "")  # fmt: skip
+def test_an_index_that_does_not_fit_its_shard_is_made_again(tmp_path, change):
+    path = write_tar(tmp_path / "x.tar", [{"__key__": str(i), "txt": b"%d" % i} for i in range(3)])
+    assert open_rows(path, "txt")[2] == ["2"]
+    index_words(path, change)
+    assert [open_rows(path, "txt")[i] for i in range(3)] == [["0"], ["1"], ["2"]]
+
+
+def test_the_index_of_another_shard_of_the_same_size_and_time_is_made_again(tmp_path):
+    one = write_tar(tmp_path / "one.tar", [{"__key__": "a", "txt": b"x" * 512}, {"__key__": "b", "txt": b"y" * 1024}])
+    other = write_tar(tmp_path / "other.tar", [{"__key__": "a", "txt": b"x" * 1024}, {"__key__": "b", "txt": b"y" * 512}])
+    for path in (one, other):
+        os.utime(path, ns=(5, 5))
+        assert len(open_rows(path)) == 2
+    os.replace(f"{one}.idx", f"{other}.idx")
+    assert open_rows(other, "txt")[1] == ["y" * 512]
+
+
+def test_a_place_that_was_made_up_asks_for_no_memory(tmp_path):
+    path = write_tar(tmp_path / "x.tar", [{"__key__": str(i), "txt": b"%d" % i} for i in range(99)])
+    open_rows(path)
+    row = next(row for row in range(99) if row not in index_files.sampled(99))
+    for value in (10**18, 2**62, -1):
+        index_words(path, changed(6 + 1 + 2 * row + 1, value))
+        with pytest.raises(UserError, match=rf"x.tar:{row + 1}: expects a member of .*, found something else"):
+            open_rows(path, "txt")[row]
+
+
+def header(name: str, size: bytes, kind: bytes = b"0") -> bytes:
+    """A ustar header with any text as the size."""
+    block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
+    block[124:136], block[156:157], block[148:156] = size.ljust(12, b"\0"), kind, b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize("head", [
+    header("a.txt", b"\xff" * 12), header("a.txt", b"\x80" + b"\xff" * 11), header("a.txt", b"77777777777"), header("a.txt", b"x"), header("a.txt", b"-10"),
+    *(header("a", size, kind) for kind in (b"x", b"g", b"L", b"K") for size in (b"\xff" * 12, b"77777777777", b"\x80" + b"\x7f" * 11)),
+    header("a", b"%o" % 14, b"x") + b"14 size=-1024\n".ljust(512, b"\0") + header("a.txt", b"1"),
+    header("a", b"%o" % 11, b"x") + b"11 size=99\n".ljust(512, b"\0") + header("a.txt", b"1"), header("a", b"0", b"L") * 3000, header("a.txt", b"1", b"S"),
+], ids=lambda head: "")  # fmt: skip
+def test_headers_that_were_made_up_are_one_message(tmp_path, head):
+    (tmp_path / "x.tar").write_bytes(head + bytes(2048))
+    assert error_of(tmp_path / "x.tar").startswith(f"{tmp_path}/x.tar: expected a tar file of samples")
+
+
+@pytest.mark.parametrize("cell", ['"a\\tb"', '"a\\nb"', '"\\ud800"', "5", "NaN", "true", '{"a": 1}', "[1]"])
+def test_a_cell_that_no_tsv_could_hold_is_named(tmp_path, cell):
+    path = write_tar(tmp_path / "x.tar", [{"__key__": "a", "json": b'["0", "x"]'}, {"__key__": "b", "json": b'["1", %s]' % cell.encode()}])
+    assert "x.tar:2: expects a text without tabs and line breaks in column 1, found" in error_of(path)
+
+
+@pytest.mark.parametrize("content", ['"text"', "5", "null", "[" * 100_000, "1" * 5000])
+def test_json_of_another_kind_in_shards_of_others_is_no_traceback(tmp_path, content):
+    path = write_tar(tmp_path / "x.tar", [{"__key__": "a\tb", "txt": b"x", "json": b"{}"}, {"__key__": "b", "txt": b"x", "json": content.encode()}])
+    rows = open_rows(path, "key,txt")
+    assert rows[0] == ["a b", "x"]
+    try:
+        assert rows[1] == ["b", "x"]
+    except UserError as error:
+        assert "x.tar:2: expects JSON" in str(error)
+
+
+def test_a_pattern_of_endless_shards_is_refused(tmp_path):
+    assert "expected a pattern of at most 1,000,000 shards" in error_of(tmp_path / "x-{0..99999999999}.tar")
+
+
 # data larger than memory
 
 

@@ -319,6 +319,87 @@ def test_file_growing_while_indexed_is_refused(write, monkeypatch):
     assert [file.name for file in path.parent.iterdir()] == ["a.tsv"]
 
 
+@pytest.mark.parametrize("change", ["grows", "shrinks"])
+@pytest.mark.parametrize("way", ["row", "texts of a short row", "texts of a long row"])
+def test_a_file_that_grows_or_shrinks_while_it_is_read_is_one_message(write, change, way):
+    content = b"1\tx\n2\t" + (b"y" * 100_000 if "long" in way else b"y") + b"\n3\tz\n"
+    path = write(content)
+    file = TsvFile(path)
+    read = (lambda: file[1]) if way == "row" else lambda: file.texts(1, [0])
+    read()
+    with open(path, "r+b") as out:
+        out.truncate(len(content) - 2) if change == "shrinks" else out.seek(0, os.SEEK_END) and out.write(b"4\tnew\n")
+    with pytest.raises(UserError, match=r"^[^\n]*a.tsv:2: expects a row at byte 4, found something else; the file changed") as found:
+        read()
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("change", ["grows", "shrinks", "vanishes"])
+def test_a_worker_that_opens_another_file_than_the_first_process_is_one_message(write, change):
+    path = write(b"1\tx\n2\ty\n")
+    travelled = pickle.dumps(TsvFile(path))
+    path.unlink() if change == "vanishes" else write(b"1\tx\n2\ty\n3\tz\n" if change == "grows" else b"1\tx\n")
+    with pytest.raises(UserError, match="a.tsv.* (expects 2 rows as when it was opened|No such file)"):
+        pickle.loads(travelled)[0]
+
+
+def test_a_long_row_of_a_file_that_was_rewritten_is_noticed_where_texts_are_read(write):
+    path = write(b"1\t" + b"x" * 100_000 + b"\n2\t" + b"y" * 100_000 + b"\n")
+    file = TsvFile(path)
+    write(b"1\t" + b"x" * 99_999 + b"\n2\t" + b"y" * 100_001 + b"\n")
+    with pytest.raises(UserError, match="a.tsv:1: .*changed after"):
+        file.texts(0, [0])
+    with pytest.raises(UserError, match="a.tsv:2: .*changed after"):
+        file.texts(1, [0])
+
+
+def put_index(path: Path, *words: int) -> None:
+    """An index of the file as it is now, with any content."""
+    status = path.stat()
+    head = [tsv_index.MAGIC, status.st_size, status.st_mtime_ns]
+    Path(f"{path}.idx").write_bytes(np.array([word % (1 << 64) for word in (*head, *words)], dtype="<u8").tobytes())
+
+
+@pytest.mark.parametrize("words", [
+    (0, 0), (10**18,), (-1, 0, 4, 8), (2**64 - 2,), (2, 0, 5, 8), (2, 0, 4, 9), (2, 0, 4, 10**18), (2, 0, 8, 4), (2, -4, 4, 8), (2, 4, 4, 8), (1, 1, 8), (3, 0, 4, 4, 8), (1, 0),
+])  # fmt: skip
+def test_an_index_that_does_not_fit_the_file_is_made_again(write, words):
+    path = write(b"1\tx\n2\ty\n")
+    put_index(path, *words)
+    assert [*TsvFile(path)] == [["1", "x"], ["2", "y"]]
+    assert np.fromfile(f"{path}.idx", dtype="<u8")[tsv_index.HEADER :].tolist() == [0, 4, 8]
+
+
+def test_the_index_of_another_file_of_the_same_size_and_time_is_made_again(write):
+    one, other = write(b"1\tlong\n2\tx\n", "one.tsv"), write(b"1\tx\n2\tlong\n", "other.tsv")
+    for path in (one, other):
+        os.utime(path, ns=(5, 5))
+        TsvFile(path)
+    os.replace(f"{one}.idx", f"{other}.idx")
+    assert [*TsvFile(other)] == [["1", "x"], ["2", "long"]]
+
+
+@pytest.mark.parametrize("offset", [10**18, 2**63, 2**64 - 1, 0, 5])
+def test_an_offset_that_was_made_up_asks_for_no_memory(write, offset):
+    path = write(b"1\tx\n" * 100)
+    row = next(row for row in range(1, 100) if not {row, row - 1} & set(index_files.sampled(100)))
+    offsets = [4 * number for number in range(101)]
+    offsets[row] = offset
+    put_index(path, 100, *offsets)
+    file = TsvFile(path)
+    with pytest.raises(UserError, match=f"a.tsv:{row + 1}: expects a row at byte {offset}, found something else"):
+        file[row]
+    with pytest.raises(UserError, match="changed after"):
+        file[row - 1]
+
+
+def test_a_pipe_and_a_device_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(UserError, match="expected a TSV file, found a pipe or a device"):
+            TsvFile(path)
+
+
 # several files
 
 
