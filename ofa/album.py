@@ -10,10 +10,11 @@ from pathlib import Path
 from PIL import Image
 
 from ofa.errors import UserError
-from ofa.picture_grid import REFERENCE
+from ofa.io.paths import path_below
+from ofa.picture_grid import EVERY, REFERENCE
 from ofa.spec import Prediction
 
-EVERY, BEST = "all_results", "top1"
+BEST = "top1"
 LONGEST = 80  # bytes of the caption in a name: file systems allow 255 in all
 
 
@@ -44,12 +45,13 @@ class Album:
         stem = f"{row:06d}_{safe_words(prediction.text)}".rstrip("_")
         for number, one in enumerate((prediction, *prediction.others)):
             data = png(one.picture)
-            one.file, one.picture = str(self.folder / EVERY / f"{stem}_{number}.png"), None
-            write(Path(one.file), data)
+            path = path_below(self.folder, f"{EVERY}/{stem}_{number}.png")
+            one.file, one.picture = str(path), None
+            write(path, data)
             if number == 0:
-                write(self.folder / BEST / f"{stem}.png", data)
+                write(path_below(self.folder, f"{BEST}/{stem}.png"), data)
         if reference is not None:
-            write(self.folder / REFERENCE / f"{stem}.png", png(reference))
+            write(path_below(self.folder, f"{REFERENCE}/{stem}.png"), png(reference))
         return stem
 
 

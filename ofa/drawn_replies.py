@@ -1,11 +1,14 @@
 """Pictures with a model's replies drawn on them."""
 
-from collections import Counter
+import itertools
+import os
 from pathlib import Path
 
 from PIL import Image
 
+from ofa.errors import UserError
 from ofa.io.atomic import replacing
+from ofa.io.paths import path_below
 from ofa.drawing import GIVEN, PREDICTED, Mark, draw_boxes
 from ofa.prediction_requests import Request
 from ofa.replies import Answer, Region
@@ -16,13 +19,18 @@ class Drawer:
 
     def __init__(self, folder: str):
         self.folder = Path(folder)
-        self.used: Counter[str] = Counter()
+        self.used: set[str] = set()
 
     def draw(self, request: Request, picture: Image.Image, reply: Answer | Region) -> str:
-        """Returns: path of the file."""
+        """Returns: path of the file. Raises: UserError if it would lie among the images themselves."""
+        if os.path.realpath(request.image.parent) == os.path.realpath(self.folder):
+            raise UserError(f"--draw {self.folder}: expects another folder than that of the image {request.image}, which could be overwritten; "
+                            "choose another")
         stem = request.image.stem
-        self.used[stem] += 1
-        path = self.folder / f"{stem}{'' if self.used[stem] == 1 else f'_{self.used[stem]}'}.jpg"
+        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+        name = next(name for name in names if name not in self.used)
+        self.used.add(name)
+        path = path_below(self.folder, f"{name}.jpg", request.where)
         with replacing(path, "wb") as file:
             annotated(request, picture, reply).save(file, format="JPEG", quality=92)
         return str(path)

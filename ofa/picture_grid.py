@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 GAP, EDGE = 4, 3  # pixels between pictures, and of the line around the true one
 GROUND, TRUE = (205, 205, 200), (24, 180, 216)
 LARGEST = 128  # pictures are reduced to this side where there are many
+EVERY = "all_results"  # folder of all samples
 REFERENCE = "reference"  # folder of the true pictures, beside those of the drawn ones
 
 
@@ -44,7 +45,7 @@ def grid_of_files(files: Sequence[str]) -> str:
     if not found:
         return ""
     true = reference_file(found[0])
-    with_reference = Image.open(true) if true.is_file() else None
+    with_reference = Image.open(true) if found[0].parent.name == EVERY and true.is_file() else None
     return as_field(grid([Image.open(path) for path in found], with_reference))
 
 

@@ -8,7 +8,7 @@ A row of a caption file, for example, has five columns::
 A file is written under the name ``NAME.part`` and renamed when it is complete. ``manifest.json`` in the same
 folder lists the complete files with rows, bytes and SHA-256, what they were made from, and the *plan*, a fingerprint of
 all that decides their content. A second call with the same plan keeps complete files and continues an incomplete one
-after its last whole picture; with another plan it starts over.
+after its last whole picture; with another plan it starts over. Files of others are neither overwritten nor deleted.
 """
 
 import base64
@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.errors import UserError
+from ofa.io.atomic import replacing
+from ofa.io.paths import delete_below, path_below
 from ofa.picture_files import read_picture
 from ofa.progress import Progress
 
@@ -33,6 +35,8 @@ JOINED_BY = "&&"
 STAGE1, STAGE2 = "caption_stage1_train.tsv", "caption_stage2_train.tsv"
 VAL, TEST = "caption_val.tsv", "caption_test.tsv"
 MANIFEST = "manifest.json"
+PART = ".part"
+ENDINGS = (".tsv", ".txt", ".json", ".jsonl")  # of what preparations write
 WINDOW = 256  # pictures handed to the worker processes at a time
 IMAGE = "\0image"  # stands in a row where the picture's base64 goes
 
@@ -122,8 +126,8 @@ class PreparedFolder:
     def __init__(self, folder: str | Path, plan: str, made_by: str, make: bool = True, manifest: str = MANIFEST):
         self.folder = Path(folder)
         self.manifest_path = self.folder / manifest
-        self.manifest = {"made_by": made_by, "plan": plan, "finished": False, "counts": {}, "files": {}}
-        self._previous = self._read_manifest()
+        self.manifest = {"made_by": made_by, "plan": plan, "finished": False, "counts": {}, "files": {}, "begun": []}
+        self._previous = read_manifest(self.manifest_path)
         if self._previous.get("plan") == plan:
             self.manifest = self._previous
         if make:
@@ -152,26 +156,35 @@ class PreparedFolder:
         if self._previous is not self.manifest:
             self._discard(self._previous)
 
-    def _read_manifest(self) -> dict:
-        try:
-            return json.loads(self.manifest_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
+    def path(self, name: str) -> Path:
+        """The file of this name. Raises: UserError if it would lie elsewhere."""
+        return path_below(self.folder, name, str(self.manifest_path))
 
     def _discard(self, previous: dict) -> None:
-        """Files of another plan must not be mistaken for this plan's. What other manifests of the folder list stays."""
-        begun = [self.folder / f"{name}.part" for name in previous.get("begun", [])]
-        if self.manifest_path.name == MANIFEST:
-            begun = self.folder.glob("*.part")
-        for path in [*begun, *(self.folder / name for name in previous.get("files", {}))]:
-            path.unlink(missing_ok=True)
+        """Files of another plan must not be mistaken for this plan's. What the manifest does not list stays.
+
+        Raises: UserError, before anything is deleted, if it lists what no preparation has written.
+        """
+        files, where = previous.get("files", {}), str(self.manifest_path)
+        for name, entry in files.items():
+            path = self.path(name)
+            if path.is_file() and path.stat().st_size != entry["bytes"]:
+                raise UserError(f"{path}: expected {entry['bytes']} bytes as {self.manifest_path.name} says, found {path.stat().st_size}: it was "
+                                "changed, and another preparation would delete it; move it away, or choose another --out")
+        own = self.manifest_path.name.removesuffix(f".{MANIFEST}")  # the one file of a manifest NAME.manifest.json
+        parts = [f"{name}{PART}" for name in previous.get("begun", [])]
+        delete_below(self.folder, [*files, *parts], tuple(f"{ending}{part}" for ending in (*ENDINGS, own) for part in ("", PART)), where)
 
     def _begin(self, name: str) -> Path:
-        """The file ``NAME.part`` to continue; one that this plan has not begun goes."""
-        part = self.folder / f"{name}.part"
-        if self.manifest_path.name != MANIFEST and name not in self.manifest.setdefault("begun", []):
-            part.unlink(missing_ok=True)
-            self.manifest["begun"].append(name)
+        """The file ``NAME.part`` to write or to continue. Raises: UserError if there is one of others."""
+        path, part = self.path(name), self.path(f"{name}{PART}")
+        begun = self.manifest.setdefault("begun", [])
+        if name not in begun:
+            foreign = next((file for file in (path, part) if file.exists()), None)
+            if foreign is not None and name not in self.manifest["files"]:
+                raise UserError(f"{foreign}: expected no such file, found one that {self.manifest_path.name} does not list; move it away, or "
+                                "choose another --out")
+            begun.append(name)
             self.save_manifest()
         return part
 
@@ -188,19 +201,18 @@ class PreparedFolder:
         """Args: finished: nothing more is to be written; counts: figures to keep beside the files."""
         self.manifest["finished"] = finished
         self.manifest["counts"].update(counts)
-        partial = self.manifest_path.with_suffix(".json.tmp")
-        partial.write_text(json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, self.manifest_path)
+        with replacing(self.manifest_path) as file:
+            file.write(json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n")
 
     def is_complete(self, name: str) -> bool:
-        entry, path = self.manifest["files"].get(name), self.folder / name
+        entry, path = self.manifest["files"].get(name), self.path(name)
         return entry is not None and path.is_file() and path.stat().st_size == entry["bytes"]
 
     def complete(self, name: str, rows: int, sha256: str) -> None:
         """Give ``NAME.part`` its final name and list it."""
-        part = self.folder / f"{name}.part"
-        os.replace(part, self.folder / name)
-        size = (self.folder / name).stat().st_size
+        path = self.path(name)
+        os.replace(self.path(f"{name}{PART}"), path)
+        size = path.stat().st_size
         self.manifest["files"][name] = {"rows": rows, "bytes": size, "sha256": sha256}
         self.save_manifest()
 
@@ -208,7 +220,7 @@ class PreparedFolder:
         """A small text file, written at once."""
         if not self.is_complete(name):
             data = text.encode("utf-8")
-            (self.folder / f"{name}.part").write_bytes(data)
+            self._begin(name).write_bytes(data)
             self.complete(name, rows, hashlib.sha256(data).hexdigest())
 
     def write_lines(self, name: str, lines: Iterable[str]) -> None:
@@ -257,6 +269,36 @@ class PreparedFolder:
             file.flush()
             os.fsync(file.fileno())
         self.complete(name, sum(len(group.rows) for group in groups), digest.hexdigest())
+
+
+def read_manifest(path: Path) -> dict:
+    """The manifest of a preparation; an empty one if there is none. Raises: UserError if the file is something else."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        finding = f"{type(error).__name__}: {error}"
+    else:
+        finding = _foreign(manifest)
+    if finding:
+        raise UserError(f"{path}: expected the manifest of an earlier call, found something else ({finding}); choose another --out, or move "
+                        "it away")
+    return manifest
+
+
+def _foreign(manifest: object) -> str:
+    """Why the content is no manifest of a preparation, or an empty text."""
+    if not isinstance(manifest, dict) or not str(manifest.get("made_by", "")).startswith("ofa "):
+        return "not made by ofa"
+    kinds = {"plan": str, "finished": bool, "counts": dict, "files": dict}
+    wrong = next((key for key, kind in kinds.items() if not isinstance(manifest.get(key), kind)), None)
+    if wrong is not None or not isinstance(manifest.get("begun", []), list):
+        return f"no '{wrong or 'begun'}'"
+    for name, entry in manifest["files"].items():
+        if not isinstance(entry, dict) or not all(type(entry.get(key)) is int and 0 <= entry[key] < 1 << 63 for key in ("rows", "bytes")):
+            return f"no rows and bytes of {name[:60]!r}"
+    return ""
 
 
 def encoded(sources: list, encode: Callable[[object], str], jobs: int) -> Iterator[str]:

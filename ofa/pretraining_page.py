@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa.boxes import BIN, bins_to_boxes, text_to_bins
+from ofa.io.paths import path_below
 from ofa.picture_grid import as_field, of_field, strip
 from ofa.pretraining import TASKS, PretrainingOptions
 from ofa.pretraining_scores import Reply, codes_of, middle_of, objects, pixel_errors, right_codes
@@ -197,7 +198,6 @@ def spread(values: Sequence[float]) -> str:
 
 def drawing(number: int, entry: Mapping[str, Any], folder: Path | None) -> Item:
     """The first picture of a caption."""
-    file = Path(entry["files"][0])
-    file = file if file.is_file() or folder is None else folder / file
+    file = path_below(folder or "", entry["files"][0], f"--pictures: entry {number + 1}", follow_links=True)
     image = base64.b64encode(file.read_bytes()).decode("ascii") if file.is_file() else ""
     return Item(number, str(entry.get("id", number)), image, entry["caption"], ())

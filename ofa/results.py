@@ -6,12 +6,15 @@ merging puts them in the order of the file, keeps one per row and refuses gaps.
 
 import json
 import math
+import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa.io.atomic import replacing
+from ofa.io.numbers import read_decimal, read_integer
+from ofa.io.paths import path_below
 from ofa.errors import UserError, place
 
 if TYPE_CHECKING:
@@ -51,8 +54,8 @@ def merge_predictions(parts: Iterable[Iterable[Numbered]], num_rows: int) -> lis
 
 
 def result_path(folder: str | Path, subset: str) -> Path:
-    """``<folder>/<subset>_predict.json``."""
-    return Path(folder) / f"{subset}_predict.json"
+    """``<folder>/<subset>_predict.json``. Raises: UserError if the subset is no name of a file."""
+    return path_below(folder, f"{subset}_predict.json", "--gen-subset")
 
 
 def check_folder(folder: str | Path) -> None:
@@ -85,7 +88,7 @@ def read_predictions(path: str | Path) -> list[Entry]:
     """Entries of a result file. Raises: UserError if it is missing or no list in JSON."""
     try:
         entries = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: expects a result file in JSON, found {error}; run the evaluation again"
         ) from error
@@ -94,11 +97,11 @@ def read_predictions(path: str | Path) -> list[Entry]:
     return entries
 
 
-def prediction_of(entry: Entry, where: str = "", folder: str | Path = "") -> "Prediction":
+def prediction_of(entry: Entry, where: str = "", folder: str | Path = "", images: str | Path | None = None) -> "Prediction":
     """The prediction that an entry of any task's result file was made of.
 
-    Args: folder: of the result file, from which drawn pictures are named.
-    Raises: UserError with ``where`` if it has neither words nor a box.
+    Args: folder: of the result file, from which generated images are named. images: another folder that they may lie in.
+    Raises: UserError with ``where`` if it has neither words nor a box, its numbers are none, or an image lies elsewhere.
     """
     from ofa.spec import Prediction  # imports torch: what only reads and writes files starts without it
 
@@ -107,30 +110,65 @@ def prediction_of(entry: Entry, where: str = "", folder: str | Path = "") -> "Pr
     if not text and not _is_box(box) and not any(key in entry for key in TEXTS):
         raise UserError(f"{place(where)}expects {', '.join(TEXTS)} or a box of four numbers, found {', '.join(map(str, entry))}")
     if isinstance(entry.get("files"), list):
-        return _drawn(text, entry, Path(folder))
+        return _drawn(text, entry, where, Path(folder), images)
     corners = {key: tuple(entry[key]) for key in ("box", "decoded_box") if _is_box(entry.get(key))}
-    bins = tuple(entry["bins"]) if entry.get("bins") else None
-    score = entry.get("score")
-    return Prediction(text, math.nan if score is None else float(score), bins=bins, **corners,
-                      others=[prediction_of(other, where) for other in entry.get("others", [])])
+    others = _list(entry, "others", where)
+    if not all(isinstance(other, dict) for other in others):
+        raise UserError(f"{place(where)}expects predictions as 'others', found {str(others)[:60]}")
+    try:
+        bins = tuple(map(read_integer, _list(entry, "bins", where))) or None
+    except ValueError:
+        raise UserError(f"{place(where)}expects integers as 'bins', found {str(entry['bins'])[:60]}") from None
+    return Prediction(text, _number(entry.get("score"), where), bins=bins, **corners, others=[prediction_of(other, where) for other in others])
 
 
-def _drawn(caption: str, entry: Entry, folder: Path) -> "Prediction":
-    """The best picture of an entry of text to image, with the others."""
+def _list(entry: Entry, name: str, where: str) -> list:
+    """A list of an entry; an empty one if it has none. Raises: UserError for anything else."""
+    values = entry.get(name) or []
+    if not isinstance(values, list):
+        raise UserError(f"{place(where)}expects a list as '{name}', found {str(values)[:60]}")
+    return values
+
+
+def _number(value: Any, where: str) -> float:
+    """NaN for None and NaN. Raises: UserError if the value is no number."""
+    try:
+        return math.nan if value is None or value != value else read_decimal(value)
+    except ValueError:
+        raise UserError(f"{place(where)}expects a number as a score, found {str(value)[:60]!r}") from None
+
+
+def _drawn(caption: str, entry: Entry, where: str, folder: Path, images: str | Path | None) -> "Prediction":
+    """The best image of an entry of text to image, with the others."""
     from ofa.spec import Prediction
 
     def column(name: str) -> list[float]:
-        values = entry.get(name) or [None] * len(entry["files"])
-        return [math.nan if value is None else float(value) for value in values]
+        return [_number(value, where) for value in _list(entry, name, where) or [None] * len(entry["files"])]
 
-    best, *others = [Prediction(caption, score, file=str(folder / file), fit=fit, seed=entry.get("seed"))
+    best, *others = [Prediction(caption, score, file=str(image_file(folder, file, where, images)), fit=fit, seed=entry.get("seed"))
                      for file, fit, score in zip(entry["files"], column("scores"), column("log_probabilities"))] or [Prediction(caption)]
     best.others = others
     return best
 
 
+def image_file(folder: Path, name: Any, where: str, images: str | Path | None = None) -> Path:
+    """An image that a result file names. Raises: UserError if it is neither below its folder nor below ``images``."""
+    if images is not None and isinstance(name, str) and "\0" not in name:
+        path = os.path.realpath(folder / name)
+        if path.startswith(os.path.join(os.path.realpath(images), "")):
+            return Path(path)
+    return path_below(folder, name, where, follow_links=True)
+
+
 def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(isinstance(number, (int, float)) for number in value)
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return not isinstance(value, str) and math.isfinite(read_decimal(value))
+    except ValueError:
+        return False
 
 
 def id_of(entry: Entry) -> str | None:

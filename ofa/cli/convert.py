@@ -160,10 +160,11 @@ def same(one, other) -> bool:
 @contextmanager
 def finished_whole(out: Path) -> Iterator[Path]:
     """A path of the same name to write; its content takes the place of ``out`` at the end, and after a failure nothing does."""
+    from ofa.io.atomic import NAMED
     from ofa.models.layout_read import WEIGHTS
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name[:NAMED]}.") as folder:
         part = Path(folder) / out.name
         yield part
         for path in part.iterdir() if part.is_dir() else [part]:
@@ -173,8 +174,8 @@ def finished_whole(out: Path) -> Iterator[Path]:
             return
         out.mkdir(exist_ok=True)
         for name in WEIGHTS:  # of an earlier conversion; a reader would take them for these
-            for path in out.glob(f"{name}*"):
-                path.unlink()
+            for ending in ("", ".index.json"):
+                (out / f"{name}{ending}").unlink(missing_ok=True)
         for path in part.iterdir():
             os.replace(path, out / path.name)
 

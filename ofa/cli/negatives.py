@@ -2,11 +2,15 @@
 
 import argparse
 import json
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ofa.errors import UserError
+from ofa.io.paths import path_below
+
+logger = logging.getLogger(__name__)
 
 PAIR_COLUMNS = ("id", "image", "caption", "question", "answers", "objects", "dataset", "type")
 DONE = "negative_samples.json"  # what the files were made from
@@ -39,10 +43,13 @@ def run_build(args: argparse.Namespace) -> int:
     objects = [_open(path, args.detection_selected_cols, 3, "--detection-selected-cols") for path in args.detection]
     made_from = {"data": list(map(_state, pairs)), "detection": list(map(_state, objects))}
     out = Path(args.out)
-    if all((out / name).is_file() for name in (ANSWERS, CAPTIONS, OBJECTS)) and _read(out / DONE).get("made_from") == made_from:
+    ours = _read(out / DONE)
+    if all((out / name).is_file() for name in (ANSWERS, CAPTIONS, OBJECTS)) and ours.get("made_from") == made_from:
         print(f"{out}: already complete")
         return 0
     out.mkdir(parents=True, exist_ok=True)
+    if not ours:
+        keep_files_of_others(out, (ANSWERS, CAPTIONS, OBJECTS))
     (out / DONE).unlink(missing_ok=True)
     with NegativeSamples(out) as found:
         for file in pairs:
@@ -57,6 +64,15 @@ def run_build(args: argparse.Namespace) -> int:
         json.dump({"made_from": made_from, "entries": counts}, file, indent=1)
     print(f"{out}: {counts[CAPTIONS]} captions, {counts[OBJECTS]} objects, {counts[ANSWERS]} answers")
     return 0
+
+
+def keep_files_of_others(folder: Path, names: Sequence[str]) -> None:
+    """Rename files that are not known to be ours to ``NAME.old``, such as those that upstream provides."""
+    for name in names:
+        path, old = path_below(folder, name), path_below(folder, f"{name}.old")
+        if path.exists() and not old.exists():
+            logger.warning("%s: not made by ofa negatives build, kept as %s", path, old.name)
+            os.replace(path, old)
 
 
 def _open(path: str, columns: str, expected: int, flag: str):
@@ -85,6 +101,6 @@ def _state(file) -> list:
 def _read(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -23,6 +23,7 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--selected-cols", metavar="N,N,...", help="columns in the order the task names them")
     parser.add_argument("--out", required=True, metavar="FILE.html", dest="report", help="the page")
     parser.add_argument("--scores", metavar="NAME,...", help="captions: which scores, as in ofa evaluate")
+    parser.add_argument("--gen-images-path", metavar="DIR", help="folder of generated images that lie outside that of RESULTS")
     add_page_flags(parser)
     parser.set_defaults(run=run)
 
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     check_files(args, "training_log", "timings")
     spec = spec_of(args.task)
     rows = open_rows(args.data, args.selected_cols or spec.default_cols, spec)
-    predictions = predictions_by_row(args.path, rows)
+    predictions = predictions_by_row(args.path, rows, args.gen_images_path)
     references = None
     if spec.row_references is not None:
         references = [spec.row_references(rows.row(index)) for index in range(len(rows))]
@@ -112,8 +113,8 @@ def open_rows(path: str, selected_cols: str, spec) -> Rows:
     return Rows(file, spec.names_of(len(file.selected_cols), path))
 
 
-def predictions_by_row(path: str, rows: Rows) -> list:
-    """The prediction of each row, found by its id; by its place where rows have no ids.
+def predictions_by_row(path: str, rows: Rows, images: str | None = None) -> list:
+    """The prediction of each row, found by its id; by its place where rows have no ids. Args: images: as of ``prediction_of``.
 
     Raises: UserError if a row has none, or several, or the file answers other rows.
     """
@@ -124,10 +125,10 @@ def predictions_by_row(path: str, rows: Rows) -> list:
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict):
             raise UserError(f"{path}: entry {number}: expects a prediction, found {str(entry)[:80]}; is it a result file?")
-        found[id_of(entry)] = prediction_of(entry, f"{path}: entry {number}", Path(path).parent)
+        found[id_of(entry)] = prediction_of(entry, f"{path}: entry {number}", Path(path).parent, images)
     ids = [rows.row(index)["id"] for index in range(len(rows))] if "id" in rows.columns else None
     if len(entries) == len(rows) and (ids is None or ids == list(map(id_of, entries))):
-        return [prediction_of(entry, folder=Path(path).parent) for entry in entries]
+        return [prediction_of(entry, folder=Path(path).parent, images=images) for entry in entries]
     if ids is None or len(found) < len(entries):
         raise UserError(f"{path}: expects one entry for each of the {len(rows)} rows of {rows.file.path}, found {len(entries)} with "
                         f"{len(found)} different ids; is it the file that was evaluated?")

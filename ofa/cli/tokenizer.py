@@ -7,6 +7,7 @@ from ofa.errors import UserError
 
 UNFINISHED = "training.pt"  # beside tokenizer.pt, as long as a training goes on
 SAMPLES = "reconstructions.png"
+DECODED = "manifest.json"  # of decoded images
 KINDS = "tokenizer.pt, its folder, or a folder with model.yaml and last.ckpt (VQGAN)"
 
 
@@ -137,6 +138,10 @@ def run_train(arguments: argparse.Namespace) -> int:
     if (out / TOKENIZER).is_file() and not arguments.force:
         raise UserError(f"{out / TOKENIZER}: expected no tokenizer or one of these settings, found another one; choose another --out, or "
                         "replace it by --force")
+    resumed = training_of(out / UNFINISHED, config, settings)
+    if (out / UNFINISHED).is_file() and resumed is None and not arguments.force:
+        raise UserError(f"{out / UNFINISHED}: expected no training or one of these settings, found another one; choose another --out, or "
+                        "replace it by --force")
     pictures = open_pictures(arguments.images, arguments.image_column)
     chosen = spread(len(pictures), arguments.max_pictures)
     found, skipped = square_pixels(pictures, chosen, arguments.size, arguments.skip_broken, arguments.images)
@@ -151,7 +156,6 @@ def run_train(arguments: argparse.Namespace) -> int:
     def save(state: dict) -> None:
         write_checkpoint(vq_vae_content(tokenizer, settings=settings, state=state), out / UNFINISHED)
 
-    resumed = training_of(out / UNFINISHED, config, settings)
     state = train(tokenizer, learned, options, resumed and resumed["state"], save)
     reached = quality(tokenizer, held_out)
     write_checkpoint(vq_vae_content(tokenizer, settings=settings, updates=state.update, seconds=state.seconds, quality=vars(reached)),
@@ -241,6 +245,7 @@ def run_decode(arguments: argparse.Namespace) -> int:
 
     from ofa.album import png, safe_words
     from ofa.io.atomic import replacing
+    from ofa.io.paths import path_below
     from ofa.data.coded_rows import grid_of, open_coded
     from ofa.models.image_tokenizer import decode_pictures, load_image_tokenizer
     from ofa.progress import Progress
@@ -251,6 +256,9 @@ def run_decode(arguments: argparse.Namespace) -> int:
     tokenizer = load_image_tokenizer(arguments.tokenizer, arguments.device)
     rows = open_coded(arguments.file, arguments.code_column, arguments.id_column, arguments.text_column)[: arguments.rows]
     out, entries = Path(arguments.out), []
+    made_by = "ofa tokenizer decode"
+    if (out / DECODED).exists() and made_by.encode() not in (out / DECODED).read_bytes():
+        raise UserError(f"{out / DECODED}: expected no manifest or one of {made_by}, found another; choose another --out")
     by_shape: dict[tuple[int, int], list] = {}
     codes = [grid_of(row, tokenizer.num_codes, arguments.grid) for row in rows]  # all, before anything is written
     for number, found in enumerate(codes):
@@ -262,12 +270,12 @@ def run_decode(arguments: argparse.Namespace) -> int:
                 for number, picture in zip(some, decode_pictures(tokenizer, np.stack([codes[i] for i in some]))):
                     row = rows[number]
                     name = f"{number:06d}_{safe_words(row.name)}".rstrip("_") + ".png"
-                    with replacing(out / name, "wb") as file:
+                    with replacing(path_below(out, name, row.where), "wb") as file:
                         file.write(png(picture))
                     entries.append({"row": number + 1, "id": row.name, "text": row.text, "file": name, "size": list(picture.size)})
                 progress.update(len(some))
     entries.sort(key=lambda entry: entry["row"])
-    write_json(out / "manifest.json", {"made_by": "ofa tokenizer decode", "codes": arguments.file, "tokenizer": arguments.tokenizer,
+    write_json(out / DECODED, {"made_by": made_by, "codes": arguments.file, "tokenizer": arguments.tokenizer,
                                        "pictures": entries})  # fmt: skip
     print(f"{out}: {len(entries)} pictures, and manifest.json that names them")
     return 0
