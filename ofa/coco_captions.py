@@ -1,11 +1,13 @@
 """Reading caption annotations: COCO's own files and Karpathy's split of them."""
 
 import json
+import os
 import random
 from collections import Counter
 from pathlib import Path
 
 from ofa.errors import UserError
+from ofa.io.paths import path_within
 from ofa.preparation import CaptionCleaner, Picture
 
 KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
@@ -61,7 +63,7 @@ def pictures_from_coco(annotation_files: list[str], images: str, cleaner: Captio
         raise UserError(f"{annotation_files[0]}: annotation of image {unknown[0]}, which is not in 'images' "
                         f"({len(unknown)} such images); the file is incomplete")
     known = sorted(captions, key=lambda image_id: (len(image_id), image_id))
-    return [Picture(image_id, tuple(captions[image_id]), str(Path(images) / names[image_id])) for image_id in known]
+    return [Picture(image_id, tuple(captions[image_id]), str(path_within(images, names[image_id], annotation_files[0]))) for image_id in known]
 
 
 def split_by_fraction(pictures: list[Picture], val: float, test: float, seed: int) -> dict[str, list[Picture]]:
@@ -91,7 +93,7 @@ def split_by_karpathy(path: str, images: str, cleaner: CaptionCleaner,
             image_id = str(image.get("cocoid", image.get("imgid", i)))
             split = KARPATHY_SPLITS[image["split"]]
             raw = [sentence["raw"] for sentence in image["sentences"]]
-            file = _locate(images, image.get("filepath", ""), image["filename"])
+            file = _locate(images, image.get("filepath", ""), image["filename"], f"{path}: image {i}")
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: image {i}: expected 'filename', 'split' (one of {', '.join(KARPATHY_SPLITS)}) and "
                             f"'sentences' with 'raw', found a problem with {error}; is this dataset_coco.json?") from None
@@ -101,10 +103,10 @@ def split_by_karpathy(path: str, images: str, cleaner: CaptionCleaner,
     return splits
 
 
-def _locate(images: str, folder: str, name: str) -> str:
-    """``images/val2014/NAME`` as in COCO's archives, or ``images/NAME`` when all lie in one folder."""
-    nested = Path(images) / folder / name
-    flat = Path(images) / name
+def _locate(images: str, folder: str, name: str, where: str) -> str:
+    """``images/val2014/NAME`` as in COCO's archives, or ``images/NAME`` when all lie in one folder. Raises: UserError if it leads out."""
+    nested = path_within(images, os.path.join(folder, name), where)
+    flat = path_within(images, name, where)
     return str(flat if not nested.is_file() and flat.is_file() else nested)
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from PIL import Image
 
 from ofa.errors import UserError
+from ofa.io.paths import path_within
 from ofa.progress import counted
 
 FEW = 256  # files below which starting further processes costs more than it brings
@@ -72,8 +73,9 @@ class PictureFolders:
             if self.tables and (name in self.in_tables or Path(name).stem in self.in_tables):
                 return self.in_tables.get(name) or self.in_tables[Path(name).stem]
             for folder in self.folders:
-                if os.path.dirname(name) and (folder / name).is_file():
-                    return str(folder / name)
+                path = _inside(folder, name) if os.path.dirname(name) else None
+                if path is not None and path.is_file():
+                    return str(path)
             paths = self._by_name.get(os.path.basename(name), [])
             if len(paths) > 1:
                 raise UserError(f"{paths[0]}: expected one file called {os.path.basename(name)!r}, found {len(paths)}, also "
@@ -84,6 +86,14 @@ class PictureFolders:
 
     def __str__(self) -> str:
         return ", ".join(map(str, [*self.folders, *self.tables]))
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    """The file of this name; None if it lies elsewhere, from where annotations may not read."""
+    try:
+        return path_within(folder, name)
+    except UserError:
+        return None
 
 
 def table_pictures(path: str | Path, column: int = 1) -> Iterator[tuple[str, str]]:

@@ -8,16 +8,18 @@
     {"image": "a.jpg", "task": "read"}                                      the text on it
     {"image": "a.jpg", "instruction": "what does the image describe?"}      any instruction
 
-Paths are as seen from the folder of the file. Other keys are kept and come out again.
+Paths are as seen from the folder of the file, and lie below it or below --images DIR. Other keys are kept and come out again.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
+from ofa.io.numbers import read_decimal
+from ofa.io.paths import path_within
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 NEEDED = {"caption": None, "answer": "question", "ground": "text", "entails": "hypothesis", "read": None, "generate": "instruction"}
@@ -59,13 +61,14 @@ def verb_of(task: str) -> str:
     return verb
 
 
-def read_requests(source: str, verb: str | None, words: Mapping[str, Any]) -> list[Request]:
+def read_requests(source: str, verb: str | None, words: Mapping[str, Any], images: Sequence[str] = ()) -> list[Request]:
     """What an input asks.
 
     Args:
         source: an image file, a folder of image files, or a file of JSON lines (``.jsonl`` or ``.json``).
         verb: what to ask where a line does not say it; None: what its words are for, or a caption.
         words: for every request that does not have them itself, by name.
+        images: folders besides that of the file that its lines may name images of.
     Raises: UserError if there is nothing to read or a line is wrong.
     """
     path = Path(source)
@@ -75,7 +78,7 @@ def read_requests(source: str, verb: str | None, words: Mapping[str, Any]) -> li
     if not path.is_file():
         raise UserError(f"{source}: expects an image, a folder of images or a .jsonl file, found nothing there")
     if path.suffix.lower() in (".jsonl", ".json"):
-        return _lines(path, verb, words)
+        return _lines(path, verb, words, images)
     return [_request({}, path, source, verb, words, source)]
 
 
@@ -87,7 +90,7 @@ def image_files(folder: str | Path) -> list[Path]:
     return images
 
 
-def _lines(path: Path, verb: str | None, words: Mapping[str, Any]) -> list[Request]:
+def _lines(path: Path, verb: str | None, words: Mapping[str, Any], images: Sequence[str]) -> list[Request]:
     requests = []
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -99,12 +102,16 @@ def _lines(path: Path, verb: str | None, words: Mapping[str, Any]) -> list[Reque
         where = f"{path}:{number}"
         try:
             entry = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{where}: expects one JSON object per line, found {line[:60]!r} ({error})") from None
         if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or not entry["image"].strip():
             raise UserError(f"{where}: expects an object with \"image\": \"path\", found {line[:60]!r}")
         refuse_url(entry["image"], f"{where}: ")
-        requests.append(_request(entry, path.parent / entry["image"], entry["image"], verb, words, where))
+        try:
+            image = path_within(path.parent, entry["image"], where, images)
+        except UserError as error:
+            raise UserError(f"{error}, or name its folder by --images") from None
+        requests.append(_request(entry, image, entry["image"], verb, words, where))
     if not requests:
         raise UserError(f"{path}: expects lines such as {{\"image\": \"a.jpg\"}}, found an empty file")
     return requests
@@ -138,7 +145,7 @@ def _request(entry: dict, image: Path, name: str, verb: str | None, words: Mappi
 def _region(value: Any, where: str) -> list[float]:
     numbers = value.split(",") if isinstance(value, str) else value
     try:
-        x0, y0, x1, y1 = region = [float(number) for number in numbers]
+        x0, y0, x1, y1 = region = [read_decimal(number) for number in numbers]
     except (TypeError, ValueError):
         raise UserError(f"{where}: expects \"region\": [left, top, right, bottom] in pixels, found {value!r}") from None
     return region

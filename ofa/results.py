@@ -6,7 +6,6 @@ merging puts them in the order of the file, keeps one per row and refuses gaps.
 
 import json
 import math
-import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ofa.io.atomic import replacing
 from ofa.io.numbers import read_decimal, read_integer
-from ofa.io.paths import path_below
+from ofa.io.paths import path_below, path_within
 from ofa.errors import UserError, place
 
 if TYPE_CHECKING:
@@ -145,19 +144,10 @@ def _drawn(caption: str, entry: Entry, where: str, folder: Path, images: str | P
     def column(name: str) -> list[float]:
         return [_number(value, where) for value in _list(entry, name, where) or [None] * len(entry["files"])]
 
-    best, *others = [Prediction(caption, score, file=str(image_file(folder, file, where, images)), fit=fit, seed=entry.get("seed"))
+    best, *others = [Prediction(caption, score, file=str(path_within(folder, file, where, [images] if images else [])), fit=fit, seed=entry.get("seed"))
                      for file, fit, score in zip(entry["files"], column("scores"), column("log_probabilities"))] or [Prediction(caption)]
     best.others = others
     return best
-
-
-def image_file(folder: Path, name: Any, where: str, images: str | Path | None = None) -> Path:
-    """An image that a result file names. Raises: UserError if it is neither below its folder nor below ``images``."""
-    if images is not None and isinstance(name, str) and "\0" not in name:
-        path = os.path.realpath(folder / name)
-        if path.startswith(os.path.join(os.path.realpath(images), "")):
-            return Path(path)
-    return path_below(folder, name, where, follow_links=True)
 
 
 def _is_box(value: Any) -> bool:

@@ -32,6 +32,8 @@ def add_parser(subparsers) -> None:
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument("input", help="an image, a folder of images, or a .jsonl file")
+    parser.add_argument("--images", metavar="DIR", action="append", default=[],
+                        help="further folder that lines of a .jsonl file may name images of; may be repeated")
     ask = parser.add_argument_group("what to ask (a line of a .jsonl file goes before it)")
     ask.add_argument("--task", help="caption, answer, ground, entails, read or generate; default: what the words below are for, or caption")
     ask.add_argument("--question", metavar="TEXT", help="answer it")
@@ -81,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     if args.best < 1 or args.batch_size < 1:
         raise UserError("--best and --batch-size expect at least 1")
     words = {name: getattr(args, name) for name in (*filter(None, NEEDED.values()), *OPTIONAL.values())}
-    requests = read_requests(args.input, args.task and verb_of(args.task), words)
+    requests = read_requests(args.input, args.task and verb_of(args.task), words, args.images)
     if args.draw:
         Path(args.draw).mkdir(parents=True, exist_ok=True)
     model = load(args, batch_size=args.batch_size)

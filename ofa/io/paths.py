@@ -50,6 +50,21 @@ def path_below(folder: str | Path, name: object, where: str = "", follow_links: 
     return path
 
 
+def path_within(folder: str | Path, name: object, where: str = "", roots: Iterable[str | Path] = ()) -> Path:
+    """The path of a file to read that data names as seen from ``folder``: below it, or below one of ``roots``.
+
+    ``../a.jpg`` and ``/data/a.jpg`` are fine if they end up there, and links that the user has put there may lead on.
+    Raises: UserError if the file lies elsewhere.
+    """
+    if isinstance(name, str) and name.strip() and not CONTROL.search(name):
+        path = os.path.join(os.path.abspath(folder), name)
+        for top in (folder, *roots):
+            from_top = os.path.relpath(path, os.path.abspath(top))
+            if from_top.split(os.sep)[0] not in ("..", "."):
+                return path_below(top, from_top, where, follow_links=True)
+    return path_below(folder, name, where, follow_links=True)
+
+
 def shortened(component: str) -> str:
     """The component itself, or what stands for one that no file system takes: ``aaaa-3f5b2c8d9e0f1a2b.png``."""
     data = component.encode()

@@ -26,7 +26,7 @@ def test_words_say_what_is_asked(tmp_path):
         {"image": "a.jpg", "hypothesis": "a car", "premise": "a road"},
         {"image": "/tmp/a.jpg", "instruction": "look", "question": "not asked", "task": "generate"},
     )
-    requests = read_requests(source, None, {})
+    requests = read_requests(source, None, {}, images=["/tmp"])
     assert [request.verb for request in requests] == ["caption", "answer", "answer", "ground", "entails", "generate"]
     assert requests[1].image == tmp_path / "sub/b.jpg" and requests[1].kept == {"id": 7} and requests[1].name == "sub/b.jpg"
     assert requests[2].words == {"question": "what?", "region": [1, 2, 3.5, 4]} and requests[2].kind != requests[1].kind
