@@ -60,13 +60,13 @@ def rows_of_results(path: Path) -> Iterator[CodedRow]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: expected a result file, found no readable file ({error.strerror}); check the path") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: expected JSON, found something else ({error}); was it cut off?") from None
     if not isinstance(content, list) or not content:
         raise UserError(f"{path}: expected a list of results, found none; give NAME_predict.json of ofa evaluate or ofa draw")
     for number, entry in enumerate(content):
         where = f"{path}: entry {number + 1}"
-        if not isinstance(entry, dict) or "codes" not in entry:
+        if not isinstance(entry, dict) or not isinstance(entry.get("codes"), (str, list)):
             raise UserError(f"{where}: expects 'codes', found none; are the results of --task image_gen?")
         yield CodedRow(first_of(entry, IDS) or str(number), first_of(entry, TEXTS), as_text(entry["codes"]), where)
 

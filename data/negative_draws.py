@@ -63,7 +63,7 @@ class NegativeDraws:
         """An answer of the same kind where the answer is sure and its kind is known; else any other answer."""
         chance = rng.random()
         kind = self.kinds.get(answer) if confidence > chance + 0.1 else None
-        if kind == COUNTS and answer.isdecimal() and chance > 0.5:
+        if kind == COUNTS and answer.isdecimal() and len(answer) < 19 and chance > 0.5:
             return str(int(answer) + rng.choice((-1, 1))) if int(answer) else "1"
         answers = self.answers.get(kind or OTHER)
         if not answers:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ofa.io.numbers import read_integer
 from ofa.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -122,8 +123,8 @@ def parse_range(value: Any, name: str = "constraint_range") -> tuple[int, int] |
         return None
     try:
         pair = json.loads(f"[{value.strip(' ()[]')}]") if isinstance(value, str) else list(value)
-        start, end = (int(x) for x in pair)
-    except (ValueError, TypeError) as error:
+        start, end = map(read_integer, pair)
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{name}: expected 'start,end', found {value!r}") from error
     if not 0 <= start < end:
         raise UserError(f"{name}: expected 0 <= start < end, found {value!r}")

@@ -17,9 +17,11 @@ from collections.abc import Sequence
 import torch
 
 from ofa.errors import UserError, place
+from ofa.io.numbers import read_decimal
 from ofa.vocabulary import bin_symbol
 
-BIN = re.compile(re.escape(bin_symbol(0)).replace("0", r"(\d+)"))
+LARGEST = 1e9  # pixels: of larger boxes, products are infinite in float32
+BIN = re.compile(re.escape(bin_symbol(0)).replace("0", "([0-9]{1,9})"))
 
 
 def resize_ratios(image_size: tuple[int, int], patch_image_size: int) -> tuple[float, float]:
@@ -43,6 +45,7 @@ def boxes_to_bins(
     boxes = torch.as_tensor(boxes_px, dtype=torch.float32)
     if not torch.isfinite(boxes).all():
         raise ValueError(f"expected finite box coordinates, found {boxes.tolist()}")
+    boxes = boxes.clamp(-LARGEST, LARGEST)
     if (boxes[..., 2:] < boxes[..., :2]).any():
         raise ValueError(f"expected boxes x0,y0,x1,y1 with x0 <= x1 and y0 <= y1, found {boxes.tolist()}")
     return squashed_to_bins(boxes * _factors(image_size, patch_image_size), max_image_size, num_bins)
@@ -51,10 +54,8 @@ def boxes_to_bins(
 def squashed_to_bins(boxes, max_image_size: int = 512, num_bins: int = 1000) -> torch.Tensor:
     """Bins of boxes that are already in pixels of the square. Returns: int64[..., 4] in [0, num_bins)."""
     boxes = torch.as_tensor(boxes, dtype=torch.float32)
-    bins = (
-        (boxes / max_image_size * (num_bins - 1)).round().long()
-    )  # float32 and this order: as in the release
-    return bins.clamp(0, num_bins - 1)
+    bins = (boxes / max_image_size * (num_bins - 1)).round()  # float32 and this order: as in the release
+    return bins.clamp(0, num_bins - 1).long()  # in this order: the integer of a large float is any
 
 
 def bins_to_boxes(
@@ -88,9 +89,7 @@ def text_to_bins(text: str) -> list[int]:
 def parse_box(field: str, where: str = "") -> list[float]:
     """Box column ``x0,y0,x1,y1`` of a TSV, in pixels. Raises: UserError with ``where`` (``file:row``)."""
     try:
-        x0, y0, x1, y1 = box = [float(number) for number in field.split(",")]
-        if not all(abs(number) < float("inf") for number in box):
-            raise ValueError("not finite")
+        x0, y0, x1, y1 = box = [read_decimal(number) for number in field.split(",")]
     except ValueError:
         raise UserError(
             f"{place(where)}expects a box 'left,top,right,bottom' in pixels, found {field[:80]!r}; write four numbers "

@@ -29,9 +29,11 @@ def text_to_codes(text: str, num_codes: int | None = None, count: int | None = N
     """
     words = text.split()
     try:
+        if text.encode("utf-8", "replace").translate(None, b"+-0123456789 \t\r\n"):  # int() takes "1_000" and "１" as well
+            raise ValueError
         codes = np.array([int(word) for word in words], dtype=np.int64)
     except (ValueError, OverflowError):
-        wrong = next(word for word in words if not word.isdecimal() or len(word) > 18)
+        wrong = next((word for word in words if not word.isascii() or not word.isdigit() or len(word) > 18), text)
         raise UserError(f"{place(where)}expects image codes, whole numbers with blanks between them, found {wrong[:40]!r}; "
                         "is the column right (columns count from 0)?") from None
     if not len(codes):

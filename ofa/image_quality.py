@@ -9,7 +9,10 @@ Real pictures are a folder, or statistics that were computed once: ``gt_stat.npz
 """
 
 import io
+import math
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ from ofa.errors import UserError
 from ofa.named_class import class_of
 
 AT_ONCE = 32
+MOST_NUMBERS = 1 << 24  # of an array of statistics: features of 4096 numbers
 SPLITS = 10  # parts over which the Inception score is averaged
 LAYERS = ("2048", "logits_unbiased")
 Extractor = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -78,14 +82,28 @@ def add_real(distance: Any, real: Path | Sequence[Path], extractor: Extractor) -
 def read_statistics(path: Path, width: int) -> tuple[Tensor, Tensor]:
     """``mu`` float64[D] and ``sigma`` float64[D, D]. Raises: UserError if the file has others, or of another width."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            mu, sigma = (torch.from_numpy(np.asarray(file[name], dtype=np.float64)) for name in ("mu", "sigma"))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: expects statistics of real pictures (mu and sigma in an npz), found {error}") from None
+        with zipfile.ZipFile(path) as archive:
+            mu, sigma = (read_array(archive, name) for name in ("mu", "sigma"))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{path}: expects statistics of real images (mu and sigma in an npz), found {error}") from None
     if mu.shape != (width,) or sigma.shape != (width, width):
         raise UserError(f"{path}: expects mu of {width} numbers and sigma of {width} x {width}, as the features have, found {tuple(mu.shape)} "
                         f"and {tuple(sigma.shape)}; were they computed with another extractor?")
+    if not (mu.isfinite().all() and sigma.isfinite().all()):
+        raise UserError(f"{path}: expects finite statistics, found NaN or inf; compute them again")
     return mu, sigma
+
+
+def read_array(archive: zipfile.ZipFile, name: str) -> Tensor:
+    """float64 of an array of numbers in an npz. Raises: ValueError, before memory is taken, for one of too many numbers."""
+    with archive.open(f"{name}.npy") as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{name} of another version than 1.0")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype.kind not in "fiu" or math.prod(shape) > MOST_NUMBERS or min(shape, default=0) < 0:
+            raise ValueError(f"{name} of {dtype} {shape}")
+    with archive.open(f"{name}.npy") as file:
+        return torch.from_numpy(np.asarray(np.lib.format.read_array(file, allow_pickle=False), dtype=np.float64))
 
 
 class Given(nn.Module):

@@ -11,6 +11,7 @@ its command-line name with underscores. Files are looked for beside this file.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,9 +19,11 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from ofa.errors import UserError
+from ofa.io.numbers import read_decimal
 from ofa.spec import TaskOptions, TaskSpec
 
 WEIGHT = "weight"
+MOST_WEIGHT = 1e6
 # One model has one vocabulary and one image size: these are options of the whole training.
 SHARED = ("bpe", "bpe_dir", "code_dict_size", "num_bins", "patch_image_size", "orig_patch_image_size",
           "max_source_positions", "max_target_positions", "uses_ema", "shuffle")
@@ -48,7 +51,7 @@ def read_members(path: str, specs: Mapping[str, TaskSpec]) -> list[Member]:
     except OSError as error:
         raise UserError(f"{path}: task 'joint' expects a JSON file such as {EXAMPLE}, found none "
                         f"({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: task 'joint' expects JSON such as {EXAMPLE}, found something else ({error})") from None
     if not isinstance(content, dict) or not content or not all(isinstance(entry, dict) for entry in content.values()):
         raise UserError(f"{path}: expects one entry of options per task such as {EXAMPLE}, found {json.dumps(content)[:80]}")
@@ -80,9 +83,9 @@ def _member(path: str, name: str, entry: dict[str, Any], specs: Mapping[str, Tas
     if not options.get("data"):
         raise UserError(f"{where}: expects \"data\": \"train.tsv,val.tsv\", found none")
     weight = entry.get(WEIGHT, 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
-        raise UserError(f"{where}: 'weight' expects a number above 0, how often each row is shown in an epoch; "
-                        f"found {json.dumps(weight)}")
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight <= MOST_WEIGHT:
+        raise UserError(f"{where}: 'weight' expects a number above 0 and up to {MOST_WEIGHT:g}, how often each row is shown in an epoch; "
+                        f"found {json.dumps(weight)[:60]}")
     return Member(name, float(weight), options)
 
 
@@ -91,10 +94,13 @@ def _typed(where: str, value: Any, annotation: Any) -> Any:
     kinds = set(get_args(annotation) or (annotation,))
     if isinstance(value, (dict, list)) and str in kinds:
         return json.dumps(value)
+    if type(value) in (int, float) and float in kinds:
+        try:
+            return value if int in kinds and type(value) is int else read_decimal(value)
+        except ValueError:
+            raise UserError(f"{where} expects a finite number, found {json.dumps(value)[:60]}") from None
     if value is None and NoneType in kinds or type(value) in kinds:
         return value
-    if float in kinds and type(value) is int:
-        return float(value)
     names = " or ".join(sorted(NAMES.get(kind) or getattr(kind, "__name__", str(kind)) for kind in kinds))
     raise UserError(f"{where} expects {names}, found {json.dumps(value)}")
 
@@ -104,7 +110,7 @@ def beside(path: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     found = [Path(path).parent / part for part in value.split(",")]
-    return ",".join(map(str, found)) if all(part.is_file() for part in found) else value
+    return ",".join(map(str, found)) if all(map(os.path.isfile, found)) else value
 
 
 def given(options: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from ofa.errors import UserError
+from ofa.io.numbers import read_decimal
 from ofa.spec import Example, RowContext, Symbols, TaskOptions
 
 PAIR_TASKS = ("caption", "qa", "visual_grounding", "grounded_captioning", "image_text_matching")
@@ -22,6 +23,7 @@ EXTRA_TASKS = ("text_infilling", "image_infilling", "detection")
 TASKS = PAIR_TASKS + EXTRA_TASKS
 GROUP = {"text_infilling": 2, "image_infilling": 1, "detection": 1}  # samples of a group, as in the release
 PAIRS_PER_GROUP = 8  # rows of pairs
+MOST_WEIGHT = 1e6  # samples of a task per row
 LEAST_WEIGHT = 0.001  # besides 0
 RELEASED_SIDES = range(256, 385)  # --patch-image-size of the released pretrainings
 RELEASED_LARGEST, LARGER, LONGEST = 480, 1.25, 1.4
@@ -143,18 +145,18 @@ def parse_weights(text: Optional[str]) -> dict[str, float]:
             given = json.loads(text)
         else:
             given = dict(part.strip().split("=") for part in (text or "").split(",") if part.strip())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{usage}, found {text!r} ({error})") from None
     weights = dict.fromkeys(TASKS, 1.0)
     for task, value in given.items():
         if task not in weights:
             raise UserError(f"{usage}, found the unknown task {task!r}; known: {', '.join(TASKS)}")
         try:
-            weights[task] = float(value)
-        except (TypeError, ValueError):
+            weights[task] = read_decimal(value)
+        except ValueError:
             weights[task] = math.nan
-        if not 0 <= weights[task] < math.inf:
-            raise UserError(f"{usage}: a weight is a number from 0 on, found {task}={value}")
+        if not 0 <= weights[task] <= MOST_WEIGHT:
+            raise UserError(f"{usage}: a weight is a number from 0 to {MOST_WEIGHT:g}, found {task}={value}")
         if 0 < weights[task] < LEAST_WEIGHT:
             raise UserError(f"{usage}: a weight is 0 or {LEAST_WEIGHT} and more, found {task}={value}: nearly all rows would be read in vain; "
                             "leave the task out, or raise the weights of the others")

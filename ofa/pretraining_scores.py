@@ -27,7 +27,7 @@ from ofa.caption_scores import caption_scores
 from ofa.constants import commonest_and_others
 
 OBJECT = re.compile(r"((?:<bin_\d+>\s*){4})([^<]*)")
-CODE = re.compile(r"<code_(\d+)>")
+CODE = re.compile("<code_([0-9]{1,9})>")
 MASK = "<mask>"
 CANDIDATES, CAPTION_CANDIDATES = 200, 40  # constant answers that are tried
 HALF = 0.5

@@ -10,6 +10,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
+from ofa.errors import UserError
+from ofa.io.numbers import read_decimal
 from ofa.io.atomic import replacing
 
 SMALL = 160  # pictures below this side are enlarged with hard edges, so that their pixels stay visible
@@ -257,5 +259,10 @@ def series(log: str, marker: str, pattern: str) -> dict[str, list[tuple[float, f
 def stage_times(path: str | Path, *more: tuple[str, float]) -> Table:
     """A file of lines ``stage TAB seconds`` as a table, with their sum. Args: more: further stages."""
     lines = [line.split("\t") for line in Path(path).read_text(encoding="utf-8").splitlines() if "\t" in line]
+    for number, (_, *seconds) in enumerate(lines, 1):
+        try:
+            (_,) = map(read_decimal, seconds)
+        except ValueError:
+            raise UserError(f"{path}:{number}: expects 'stage TAB seconds', found {str(seconds)[:60]}; correct the line") from None
     lines += [[name, f"{seconds:.0f}"] for name, seconds in more]
     return Table("time per stage", ["stage", "seconds"], [*lines, ["together", f"{sum(float(seconds) for _, seconds in lines):.0f}"]])

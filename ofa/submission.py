@@ -21,9 +21,10 @@ from typing import Any
 
 from ofa.io.atomic import replacing
 from ofa.errors import UserError
+from ofa.io.numbers import read_integer
 from ofa.results import Entry, read_predictions, write_json
 
-COCO_ID = re.compile(r"(?:COCO_(?:train|val|test)20\d\d_)?0*(\d+)(?:\.jpg)?")
+COCO_ID = re.compile(r"(?:COCO_(?:train|val|test)20\d\d_)?0*([0-9]{1,18})(?:\.jpg)?")
 SHOWN = 5  # ids named in a message
 
 
@@ -149,10 +150,10 @@ def listed_ids(path: str | Path, group: str, key: str) -> set[int]:
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {int(entry[key]) for entry in content[group]}
+        return {read_integer(entry[key]) for entry in content[group]}
     except OSError as error:
         finding = error.strerror
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         finding = f"{type(error).__name__}: {error}"
     raise UserError(f"{path}: expects a file of the data set with '{group}' that have a '{key}' each, found {finding}; give the "
                     "original JSON")

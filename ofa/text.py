@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from ofa.errors import UserError, place
+from ofa.io.numbers import read_decimal
 
 JOIN = "&&"  # between the captions, objects or answers of one field
 CONFIDENCE = "|!+"  # between the confidence and the text of an answer
@@ -92,16 +93,16 @@ def parse_answers(field: str, where: str = "") -> dict[str, float]:
     """Answers and their confidences: ``"0.6|!+yes&&1.0|!+no"`` -> ``{"yes": 0.6, "no": 1.0}``.
 
     An answer without a confidence counts 1.0.
-    Raises: UserError with ``where`` (``file:row``) if a confidence is no number from 0 on, or an answer is empty.
+    Raises: UserError with ``where`` (``file:row``) if a confidence is no finite non-negative number, or an answer is empty.
     """
     answers = {}
     for part in field.strip().split(JOIN):
         confidence, separator, answer = part.rpartition(CONFIDENCE)
         try:
-            score = float(confidence) if separator else 1.0
+            score = read_decimal(confidence) if separator else 1.0
         except ValueError:
             score = math.nan
-        if not (0 <= score < math.inf and answer.strip()) or CONFIDENCE in confidence:
+        if not (score >= 0 and answer.strip()) or CONFIDENCE in confidence:
             raise UserError(
                 f"{place(where)}expects answers 'confidence{CONFIDENCE}answer' joined by {JOIN}, "
                 f"found {part[:80]!r}; the confidence is a number such as 0.6, the answer a text"

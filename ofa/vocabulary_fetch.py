@@ -17,6 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ofa.errors import UserError
+from ofa.io.paths import path_below
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ BERT_CN = PublicFiles(
 )
 PUBLIC = {"gpt2": GPT2, "bert_cn": BERT_CN}
 TIMEOUT = 30  # seconds without an answer
+LARGEST = 16 << 20  # bytes of a file, several times those of the files above: no server fills the disk
 BLOCK = 1 << 16
 
 
@@ -76,7 +78,7 @@ def fetch(name: str, folder: str | Path, source: str | None = None) -> list[str]
             )
     missing = [file for file in public.sums if not (folder / file).exists()]
     for file in missing:
-        part = folder / f"{file}.part"
+        part = path_below(folder, f"{file}.part", "--out")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if Path(source).is_dir():
@@ -136,6 +138,9 @@ def download(url: str, part: Path) -> None:
             ) as bar,
         ):
             while block := answer.read(BLOCK):
+                have += len(block)
+                if have > LARGEST:
+                    raise OSError(f"more than {LARGEST} bytes; it is not the file that was asked for")
                 file.write(block)
                 bar.update(len(block))
     if total is not None and part.stat().st_size < total:

@@ -36,7 +36,7 @@ from ofa.spec import (
 from ofa.vocabulary import code_symbol
 
 PROMPT = " what is the complete image? caption:"
-CODE = re.compile(re.escape(code_symbol(0)).replace("0", r"(\d+)"))
+CODE = re.compile(re.escape(code_symbol(0)).replace("0", "([0-9]{1,9})"))
 ALL = 1 << 20  # every sample of a caption is kept
 CLIP_METHODS = ("ti_sim", "ii_sim")
 

@@ -99,7 +99,7 @@ def decoding(options: VqaOptions, zero_shot: bool) -> Decoding:
 def result_row(question_id: Any, answer: Prediction) -> dict[str, Union[str, int]]:
     """One entry of the result file, as the evaluation server reads it."""
     number = str(question_id)
-    return {"question_id": int(number) if number.isdecimal() else number, "answer": answer.text}
+    return {"question_id": int(number) if number.isascii() and number.isdecimal() and len(number) < 19 else number, "answer": answer.text}
 
 
 def shown(row: Mapping[str, str], answer: Prediction, accepted: Optional[Mapping[str, float]]) -> Shown:

@@ -45,7 +45,7 @@ def named_scores(text: str) -> tuple[str, dict[str, float]]:
     try:
         scores = json.loads(Path(path).read_text(encoding="utf-8"))["scores"]
         return name or Path(path).stem.removesuffix("_scores"), {key: float(value) for key, value in scores.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise argparse.ArgumentTypeError(
             f"expected the SUBSET_scores.json of an evaluation at {path} ({type(error).__name__}: {error}); "
             "ofa evaluate --results-path writes it") from None

@@ -1,7 +1,6 @@
 """Box columns of both kinds as numbers and back: ``x0,y0,x1,y1`` and ``x0,y0,x1,y1,category,name&&...``."""
 
-import math
-
+from ofa.io.numbers import read_decimal
 from ofa.text import JOIN
 
 Box = tuple[float, float, float, float]
@@ -16,10 +15,8 @@ def boxes_of(cell: str, kind: str) -> list[Box] | None:
         if len(fields) != (4 if kind == "box" else 6) or (kind != "box" and not fields[5].strip()):
             return None
         try:
-            box = tuple(float(field) for field in fields[:4])
+            box = tuple(map(read_decimal, fields[:4]))
         except ValueError:
-            return None
-        if not all(map(math.isfinite, box)):
             return None
         boxes.append(box)
     return boxes

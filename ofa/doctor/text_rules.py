@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from ofa.doctor.rule import QUOTED, Rule, Settings, empty, shown, too_long, unquote
+from ofa.io.numbers import read_decimal
 from ofa.recognised_text import CHINESE, plain_text
 from ofa.text import CONFIDENCE, JOIN, clean_phrase, clean_question, has_words, remove_punctuation
 
@@ -36,7 +37,7 @@ def _complete_answers(cell: str, settings: Settings) -> str:
 def _confidence(cell: str, settings: Settings) -> str:
     for confidence, _ in _answer_parts(cell):
         try:
-            if 0 <= float(confidence) <= 1:
+            if 0 <= read_decimal(confidence) <= 1:
                 continue
         except ValueError:
             pass

@@ -17,6 +17,7 @@ import numpy as np
 
 from ofa.io.atomic import replacing
 from ofa.errors import UserError
+from ofa.io.numbers import read_decimal
 from ofa.metrics.ngrams import MAX_ORDER, SHIFT, WordIds, dense_ranks
 from ofa.plain_pickle import PlainUnpickler
 
@@ -121,10 +122,11 @@ def read_document_frequencies(path: str | Path) -> tuple[float, dict[tuple[str, 
     try:
         with open(path, "rb") as file:
             content = PlainUnpickler(file, encoding="latin1").load()
-        num_images, frequencies = float(content["ref_len"]), dict(content["document_frequency"])
+        num_images, frequencies = read_decimal(content["ref_len"]), dict(content["document_frequency"])
+        counts = np.fromiter(frequencies.values(), float, len(frequencies))
     except Exception as error:  # a damaged pickle raises nearly anything
         raise UserError(f"{path}: not a file of document frequencies ({error}); {EXPECTED}") from error
     wrong = next((ngram for ngram in frequencies if not isinstance(ngram, tuple) or len(ngram) > MAX_ORDER), None)
-    if wrong is not None or num_images <= 0:
+    if wrong is not None or num_images <= 0 or not np.isfinite(counts).all() or counts.min(initial=0) < 0:
         raise UserError(f"{path}: not document frequencies (n-gram {wrong!r}, {num_images:g} images); {EXPECTED}")
     return num_images, frequencies

@@ -122,5 +122,5 @@ def _label(text: str, labels: Mapping[str, int], first_label: int) -> int | None
     """Label counted from 1, of a synset or a number counted from ``first_label``."""
     if text in labels:
         return labels[text]
-    number = int(text) - first_label + 1 if text.isdecimal() else 0
+    number = int(text) - first_label + 1 if text.isdecimal() and len(text) < 19 else 0
     return number if 1 <= number <= len(labels) else None

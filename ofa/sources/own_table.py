@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ofa.io.numbers import read_decimal
 from ofa.coco_captions import check_unique
 from ofa.errors import UserError
 from ofa.picture_files import PictureFolders, picture_size
@@ -234,7 +235,10 @@ def _answers(entry: Entry) -> str:
     """The answer column: of one answer, of several people's, or of answers with confidences (a JSON object)."""
     value = entry.values["answer"]
     if isinstance(value, dict):
-        scores = {clean_answer(answer): float(score) for answer, score in value.items() if isinstance(score, (int, float))}
+        try:
+            scores = {clean_answer(answer): read_decimal(score) for answer, score in value.items()}
+        except ValueError:
+            scores = {}
     elif CONFIDENCE in str(value):
         scores = parse_answers(str(value), entry.where)
     else:
@@ -252,8 +256,8 @@ def _box(entry: Entry, box_format: str) -> str:
             numbers = [entry.values[name] for name in CORNERS]
         else:
             numbers = value if isinstance(value, list) else str(value).strip("[] ").split(",")
-        box = [float(number) for number in numbers]
-    except (ValueError, TypeError):
+        box = [read_decimal(number) for number in numbers]
+    except (ValueError, KeyError):
         box = []
     if len(box) != 4:
         raise Wrong(f"a box of four numbers, found {str(value)[:60]!r}")

@@ -8,6 +8,7 @@ As published (TSV), or a JSONL file with the pictures beside it; both become the
 
 from collections.abc import Mapping
 
+from ofa.io.numbers import read_decimal
 from ofa.errors import UserError
 from ofa.picture_files import TABLE, PictureFolders, picture_size, table_pictures
 from ofa.preparation import IMAGE, Group
@@ -49,7 +50,7 @@ def published_rows(path: str, problems: Problems) -> list[Group]:
             _, text, box, *_ = line.split("\t", PICTURE)
             size = picture_size(picture)
             try:
-                corners = [float(corner) for corner in box.split(",")]
+                corners = [read_decimal(corner) for corner in box.split(",")]
             except ValueError:
                 corners = []
             if len(corners) != 4:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ofa.coco_captions import read_json
 from ofa.errors import UserError
+from ofa.io.numbers import read_decimal, read_integer
 from ofa.picture_files import PictureFolders
 from ofa.plain_pickle import read_plain_pickle
 from ofa.preparation import IMAGE
@@ -91,7 +92,7 @@ def _read_instances(path: str) -> tuple[dict, dict]:
     """Annotation id -> annotation with ``bbox``, image id -> image with ``file_name`` and size."""
     record = read_json(path, ("images", "annotations"))
     try:
-        boxes = {entry["id"]: (entry["image_id"], [float(number) for number in entry["bbox"]]) for entry in record["annotations"]}
+        boxes = {entry["id"]: (entry["image_id"], [read_decimal(number) for number in entry["bbox"]]) for entry in record["annotations"]}
         pictures = {entry["id"]: entry for entry in record["images"]}
         for entry in record["images"]:
             entry["file_name"], _size(entry)
@@ -102,7 +103,7 @@ def _read_instances(path: str) -> tuple[dict, dict]:
 
 
 def _size(picture: dict) -> tuple[int, int]:
-    return int(picture["width"]), int(picture["height"])
+    return read_integer(picture["width"]), read_integer(picture["height"])
 
 
 def _box(reference: dict, boxes: dict, pictures: dict, instances: str) -> tuple[str, str]:

@@ -221,7 +221,7 @@ def _names(entry: dict, record: dict, image_id: int | str) -> list[str]:
     subtype = str(entry.get("data_subtype", record.get("data_subtype", "")))
     subtype = "test2015" if subtype.startswith("test") else subtype
     stated = [entry["file_name"]] if "file_name" in entry else []
-    if not str(image_id).isdecimal():
+    if not (str(image_id).isascii() and str(image_id).isdecimal() and len(str(image_id)) < 19):
         return [*stated, f"{image_id}.jpg", str(image_id)]
     number = f"{int(image_id):012d}.jpg"
     return [*stated, f"{subtype}/COCO_{subtype}_{number}", f"COCO_{subtype}_{number}", number]

@@ -54,6 +54,15 @@ def test_boxes_beyond_the_image_land_on_the_last_bin():
     assert boxes_to_bins([-5, -5, 700, 500], (640, 480)).tolist() == [0, 0, 999, 999]
 
 
+@pytest.mark.parametrize("box, bins", [([0, 0, 3e38, 3e38], [0, 0, 999, 999]), ([-3e38, -3e38, 3e38, 40], [0, 0, 999, 799]), ([1e30, 1e30, 1e31, 1e31], [999] * 4)])
+def test_boxes_of_any_size_land_on_a_bin(box, bins):
+    assert boxes_to_bins(box, (50, 50)).tolist() == bins
+
+
+def test_bins_in_a_text_are_plain_numbers():
+    assert text_to_bins(f"<bin_{'9' * 5000}> <bin_１> <bin_-1> <bin_1e3> <bin_7>") == [7]
+
+
 def test_decoded_boxes_leave_the_image_unless_clipped():
     bins = [0, 0, 999, 999]
     assert bins_to_boxes(bins, (640, 480), 480, 512)[2] > 640
@@ -76,7 +85,8 @@ def test_box_column_is_read():
     assert parse_box("10.5,20.25,80.0,95.5") == [10.5, 20.25, 80.0, 95.5]
 
 
-@pytest.mark.parametrize("field", ["1,2,3", "1,2,3,4,5", "a dog", "nan,0,1,1", "0,0,inf,1", ""])
+@pytest.mark.parametrize("field", ["1,2,3", "1,2,3,4,5", "a dog", "nan,0,1,1", "0,0,inf,1", "", "0,0,1e39,1e39", "0,0,1e400,9", "1_0,0,20,20", "１,2,3,4",
+                                   "0,0," + "9" * 5000 + ",1"])
 def test_a_box_that_is_not_four_numbers_is_refused_with_its_row(field):
     with pytest.raises(UserError, match="a.tsv:3: expects a box .* write four numbers"):
         parse_box(field, "a.tsv:3")

@@ -1,6 +1,7 @@
 """FID and Inception score of pictures: by formulas of our own, from folders and from statistics, one message for what is wrong."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from ofa.cli.main import main
 from ofa.errors import UserError
-from ofa.image_quality import image_scores, load_extractor
+from ofa.image_quality import image_scores, load_extractor, read_statistics
 
 
 class MeanColours:
@@ -103,3 +104,35 @@ def test_wrong_files_are_one_message(pictures, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             call()
+
+
+def npz(path, **arrays) -> str:
+    """A file with any bytes as its arrays."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in arrays.items():
+            archive.writestr(f"{name}.npy", data)
+    return path
+
+
+def npy(shape: str, descr: str = "'<f8'", version: bytes = b"\x01\x00") -> bytes:
+    head = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY" + version + len(head).to_bytes(2, "little") + head + bytes(64)
+
+
+@pytest.mark.parametrize("data", [
+    npy("(1000000000000000000,)"), npy("(-1,)"), npy("(9, -9)"), npy("(1000000, 1000000)"), npy("(3,)", "'|O'"), npy("(3,)", "'<U99999999'"), npy("(3,)", version=b"\x02\x00"),
+    npy("(3,)", "[('a', '<f8')]"), npy("('a',)"), npy("(9,)"), b"words", b"",
+], ids=lambda data: "")  # fmt: skip
+def test_statistics_with_headers_that_were_made_up_are_one_message(tmp_path, data):
+    with pytest.raises(UserError, match="x.npz: expects (statistics|mu of 3)"):
+        read_statistics(npz(tmp_path / "x.npz", mu=data, sigma=npy("(2, 2)")), 3)
+
+
+def test_a_damaged_npz_and_statistics_that_are_not_finite_are_one_message(tmp_path):
+    np.savez(tmp_path / "x.npz", mu=np.array([0.0, np.nan, 1.0]), sigma=np.eye(3))
+    with pytest.raises(UserError, match="x.npz: expects finite statistics"):
+        read_statistics(tmp_path / "x.npz", 3)
+    for cut in (10, 60, 300):
+        (tmp_path / "y.npz").write_bytes((tmp_path / "x.npz").read_bytes()[:-cut])
+        with pytest.raises(UserError, match="y.npz: expects statistics"):
+            read_statistics(tmp_path / "y.npz", 3)

@@ -65,6 +65,9 @@ def test_files_are_looked_for_beside_the_file_and_other_words_stay(tmp_path):
         ({"count": {"data": 7}}, r"option 'data' expects null or text, found 7"),
         ({"count": {"data": "x", "weight": 0}}, r"'weight' expects a number above 0.*found 0"),
         ({"count": {"data": "x", "weight": "2"}}, r"'weight' expects a number above 0.*found \"2\""),
+        *(('{"count": {"data": "x", "weight": %s}}' % weight, r"'weight' expects a number above 0") for weight in ("1e400", "NaN", "1e30", "1" * 400, "-1", "true")),
+        ("[" * 100_000, r"tasks\.json: .*expects JSON"),
+        ('{"count": {"data": "x", "weight": %s}}' % ("1" * 5000), r"tasks\.json: .*expects JSON"),
     ],
 )
 def test_anything_else_is_one_message_with_file_task_and_option(tmp_path, content, words):

@@ -1,6 +1,7 @@
 """String rules of captions, questions, objects and answers."""
 
 import pytest
+import torch
 
 from ofa.errors import UserError
 from ofa.text import (
@@ -67,3 +68,16 @@ def test_answers_carry_confidences():
 def test_broken_confidence_is_named_with_its_row():
     with pytest.raises(UserError, match="a.tsv:4: expects answers"):
         parse_answers("high|!+yes", "a.tsv:4")
+
+
+@pytest.mark.parametrize(
+    "confidence", ["1e39", "1e400", "inf", "Infinity", "nan", "-nan", "-0.1", "1_0", "１", "٣", "0x1", "9" * 5000, "1e", "", " ", "high", "0.6|!+yes"]
+)
+def test_a_confidence_that_is_no_finite_number_is_refused_with_its_row(confidence):
+    with pytest.raises(UserError, match=r"^vqa.tsv:7: expects answers 'confidence\|!\+answer' joined by &&, found "):
+        parse_answers(f"0.5|!+no&&{confidence}|!+yes", "vqa.tsv:7")
+
+
+@pytest.mark.parametrize("confidence", ["3.4e38", "0", "1e-99", "7", ".5", " 0.6 "])
+def test_a_finite_confidence_stays_finite_in_a_batch(confidence):
+    assert torch.tensor(list(parse_answers(f"{confidence}|!+yes").values())).isfinite().all()
