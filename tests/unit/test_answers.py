@@ -117,3 +117,11 @@ def test_texts_of_a_long_row_are_read_without_its_picture(tmp_path, columns):
     file = TsvFile(write_rows(tmp_path / "rows.tsv", rows), "0,1")
     for number, row in enumerate(rows):
         assert file.texts(number, columns) == [row[column] for column in columns]
+
+
+@pytest.mark.parametrize("name, written", [("17", 17), ("007", 7), ("a7", "a7"), ("１２", "１２"), ("9" * 5000, "9" * 5000), ("1.0", "1.0"), ("-3", "-3")])
+def test_a_question_id_is_a_number_in_the_result_file_if_it_is_a_plain_one(name, written):
+    from ofa.spec import Prediction
+    from ofa.tasks.vqa_gen import result_row
+
+    assert result_row(name, Prediction("yes")) == {"question_id": written, "answer": "yes"}

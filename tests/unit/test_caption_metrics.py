@@ -99,6 +99,8 @@ class Dangerous:
     (pickle.dumps({"ref_len": 3}), "document_frequency"),
     (pickle.dumps({"ref_len": 3, "document_frequency": {"word": 1}}), "n-gram 'word'"),
     (pickle.dumps(Dangerous()), "builtins.print"),
+    *((pickle.dumps({"ref_len": count, "document_frequency": {("a",): 1.0}}), "document frequencies") for count in (0, -1, float("nan"), 1e400, 10**400, True, None)),
+    *((pickle.dumps({"ref_len": 3, "document_frequency": {("a",): count}}), "document frequencies") for count in (-1.0, float("nan"), 1e400, 10**400, None)),
 ])  # fmt: skip
 def test_a_wrong_file_of_document_frequencies_is_refused_with_its_name(tmp_path, capsys, content, finding):
     file = tmp_path / "words.p"

@@ -431,9 +431,11 @@ def test_a_bert_vocabulary_is_written_line_by_line_and_sentencepiece_not_at_all(
 
 def test_a_conversion_replaces_the_weights_of_the_one_before(small, tmp_path):
     assert convert(small, "huggingface", tmp_path / "a", "--bin") == 0
-    (tmp_path / "a/README.md").write_text("mine")
+    kept = ["README.md", "model.safetensors.orig", "pytorch_model.bin.backup"]
+    for name in [*kept, "pytorch_model.bin.index.json"]:
+        (tmp_path / "a" / name).write_text("mine")
     assert convert(small, "huggingface", tmp_path / "a", "--force") == 0
-    assert sorted(os.listdir(tmp_path / "a")) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(os.listdir(tmp_path / "a")) == sorted(["config.json", "model.safetensors", *kept])
 
 
 def test_the_fixed_batch_has_padding_a_missing_image_and_codes():

@@ -326,3 +326,20 @@ def test_two_files_are_checked_but_not_repaired_into_one(tmp_path, capsys):
 def test_official_columns_fit_their_own_selection():
     for task, layout in LAYOUTS.items():
         assert list(selected_columns(layout, None)) == list(layout.columns), task
+
+
+@pytest.mark.parametrize("confidence", ["1e-400x", "nan", "inf", "1_0e-1", "０.5", "1e39", "9" * 5000])
+def test_a_confidence_that_training_refuses_is_found(confidence):
+    from ofa.doctor.rule import Settings
+    from ofa.doctor.text_rules import ANSWER_RULES
+
+    (rule,) = (rule for rule in ANSWER_RULES if rule.name == "answer-confidence")
+    assert rule.check(f"1.0|!+no&&{confidence}|!+yes", Settings()) != "" and rule.check("1.0|!+no&&0|!+yes", Settings()) == ""
+
+
+@pytest.mark.parametrize("number", ["1e39", "nan", "1_0", "１", "9" * 5000, ""])
+def test_a_box_that_training_refuses_is_none(number):
+    from ofa.doctor.boxes import boxes_of
+
+    assert boxes_of(f"0,0,{number},9", "box") is None and boxes_of(f"0,0,{number},9,3,dog", "detections") is None
+    assert boxes_of("0,0,1e1,9", "box") == [(0.0, 0.0, 10.0, 9.0)]

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
+from ofa.album import Album
 from ofa.drawing import PREDICTED, TRUE, Mark, draw_boxes
+from ofa.errors import UserError
+from ofa.spec import Prediction
 
 
 def grey(width: int, height: int) -> Image.Image:
@@ -69,3 +72,23 @@ def test_the_given_picture_stays_as_it_is():
     picture = Image.new("L", (400, 330), 7)
     draw_boxes(picture, [Mark([10, 10, 300, 300], "x")], heading="y")
     assert picture.mode == "L" and set(picture.getdata()) == {7}
+
+
+@pytest.mark.parametrize("caption", ["../../a red circle", "/etc/passwd", "a\0b\n", "x" * 300, "...", "", "図" * 300])
+def test_files_of_generated_images_lie_in_their_folder_whatever_the_caption_is(tmp_path, caption):
+    album, image = Album(tmp_path / "in/out"), Image.new("RGB", (8, 8))
+    prediction = Prediction(caption, picture=image, others=[Prediction(caption, picture=image)])
+    album.keep(7, prediction, image)
+    files = [path for path in (tmp_path / "in").rglob("*") if path.is_file()]
+    assert len(files) == 4 and all(path.name.startswith("000007") and path.is_relative_to(tmp_path / "in/out") for path in files)
+    assert prediction.file in map(str, files)
+
+
+def test_generated_images_do_not_follow_links_out_of_their_folder(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    album = Album(tmp_path / "out")
+    (tmp_path / "out/top1").rmdir()
+    (tmp_path / "out/top1").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="a symbolic link that leads out"):
+        album.keep(0, Prediction("a", picture=Image.new("RGB", (8, 8))))
+    assert not list((tmp_path / "elsewhere").iterdir())

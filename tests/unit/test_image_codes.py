@@ -38,3 +38,9 @@ def test_only_a_square_grid_has_a_side():
     assert square_side(1024) == 32
     with pytest.raises(UserError, match="a.tsv:3: expects the codes of a square picture .* found 1000"):
         square_side(1000, "a.tsv:3")
+
+
+@pytest.mark.parametrize("text", ["1 1_000", "1 １２", "1 ٣", "1 " + "9" * 5000, "1 nan", "1 1e3", "1 +-2", "1 \u2003 2", "1\x002"])
+def test_codes_are_plain_numbers(text):
+    with pytest.raises(UserError, match="^a.tsv:3: expects image codes, whole numbers"):
+        text_to_codes(text, where="a.tsv:3")

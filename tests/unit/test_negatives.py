@@ -130,3 +130,14 @@ def test_other_always_has_a_wrong_answer_to_offer():
                                             ("Why?", "why"), ("?", "other"), ("", "other")])  # fmt: skip
 def test_a_question_is_of_the_kind_that_it_begins_with(question, kind):
     assert question_kind(question) == kind
+
+
+def test_files_of_others_are_kept_and_a_manifest_of_another_kind_changes_nothing(tmp_path, build, caplog):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("all_captions.txt", "object.txt", "type2ans.json"):
+        (out / name).write_text("of upstream")
+    (out / "negative_samples.json").write_text('["../vl.tsv"]')
+    assert build() == 0 and build(pairs=PAIRS[:3]) == 0
+    assert [(out / f"{name}.old").read_text() for name in ("all_captions.txt", "object.txt", "type2ans.json")] == ["of upstream"] * 3
+    assert (out / "object.txt").read_text() != "of upstream" and "object.txt: not made by ofa negatives build, kept as object.txt.old" in caplog.text

@@ -95,3 +95,49 @@ def test_annotated_pictures_of_one_name_do_not_replace_each_other(tmp_path):
     assert [path.rpartition("/")[2] for path in paths] == ["a.jpg", "a_2.jpg"]
     sizes = [Image.open(path).size for path in paths]
     assert sizes[0] == (400, 330) and sizes[1][1] > 330, "an answer stands above the picture, a box in it"
+
+
+@pytest.mark.parametrize("name", ["../b.jpg", "{root}/b.jpg", "sub/../../b.jpg", "/etc/passwd", "a\0.jpg"])
+def test_a_line_names_images_below_its_folder_or_below_one_that_is_given(tmp_path, name):
+    folder = tmp_path / "asked"
+    folder.mkdir()
+    name = name.format(root=tmp_path)
+    source = jsonl(folder, {"image": "a.jpg"}, {"image": name})
+    with pytest.raises(UserError, match=r"ask.jsonl:2: expects the name of a file below .* or name its folder by --images") as error:
+        read_requests(source, None, {})
+    assert "\n" not in str(error.value)
+    if name.endswith("b.jpg"):
+        (_, request) = read_requests(source, None, {}, images=[str(tmp_path / "none"), str(tmp_path)])
+        assert request.image == tmp_path / "b.jpg" and request.name == name
+
+
+def test_links_below_the_folder_may_lead_elsewhere(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "asked").mkdir()
+    (tmp_path / "asked/link").symlink_to(tmp_path / "photos")
+    (request,) = read_requests(jsonl(tmp_path / "asked", {"image": "link/a.jpg"}), None, {})
+    assert request.image == tmp_path / "asked/link/a.jpg"
+
+
+@pytest.mark.parametrize("region", [[0, 0, 1e400, 1], ["1_0", 0, 20, 20], "0,0,nan,1", [10**400, 0, 1, 1], [True, False, 2, 2], [None] * 4, 5])
+def test_a_region_of_other_than_finite_numbers_is_one_message(tmp_path, region):
+    with pytest.raises(UserError, match=r'ask.jsonl:1: expects "region"'):
+        read_requests(jsonl(tmp_path, {"image": "a.jpg", "question": "what?", "region": region}), None, {})
+
+
+def test_a_line_that_is_nested_without_end_is_one_message(tmp_path):
+    (tmp_path / "ask.jsonl").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="ask.jsonl:1: expects one JSON object"):
+        read_requests(str(tmp_path / "ask.jsonl"), None, {})
+
+
+def test_annotated_images_replace_neither_each_other_nor_the_images_themselves(tmp_path):
+    from ofa.drawn_replies import Drawer
+
+    picture, answer = Image.new("RGB", (40, 30)), Answer("a car", -0.2)
+    requests = read_requests(jsonl(tmp_path, {"image": "x/a.jpg"}, {"image": "y/a.jpg"}, {"image": "x/a_2.jpg"}, {"image": f"x/{'a' * 251}.png"}), None, {})
+    drawer = Drawer(str(tmp_path / "drawn"))
+    names = [drawer.draw(request, picture, answer).rpartition("/")[2] for request in requests]
+    assert names == ["a.jpg", "a_2.jpg", "a_2_2.jpg", "a" * 251 + ".jpg"] == sorted(names, key=names.index) and len(list((tmp_path / "drawn").iterdir())) == 4
+    with pytest.raises(UserError, match="--draw .*: expects another folder than that of the image"):
+        Drawer(str(tmp_path / "x")).draw(requests[0], picture, answer)

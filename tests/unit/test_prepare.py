@@ -188,3 +188,91 @@ def test_an_interrupted_picture_world_is_continued(tmp_path):
     assert main([*world, str(tmp_path / "again")]) == 0
     for path in (tmp_path / "whole").glob("*.tsv"):
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+# ----------------------------------------------------------------- files of others
+
+
+def manifest(folder, **more) -> str:
+    """A manifest of another plan, as it might lie in a folder that somebody downloaded."""
+    folder.mkdir(exist_ok=True)
+    content = json.dumps({"made_by": "ofa prepare x", "plan": "other", "finished": True, "counts": {}, "files": {}} | more)
+    (folder / "manifest.json").write_text(content)
+    return content
+
+
+@pytest.mark.parametrize("key", ["files", "begun"])
+@pytest.mark.parametrize("name", ["../thesis.txt", "{home}/thesis.txt", "link/thesis.txt", "linked.txt", "thesis.tex", "folder.txt", "", "a\0.txt"])
+def test_a_manifest_that_names_files_of_others_deletes_none(coco, capsys, key, name):
+    out = coco / "out"
+    (coco / "home").mkdir()
+    kept = [coco / "thesis.txt", coco / "home/thesis.txt", coco / "thesis.txt.part", coco / "home/thesis.txt.part"]
+    name = name.format(home=coco / "home")
+    content = manifest(out, **{key: {name: {"rows": 1, "bytes": 4, "sha256": ""}} if key == "files" else [name]})
+    for path in [*kept, out / "thesis.tex", out / "thesis.tex.part"]:
+        path.write_text("text")
+    (out / "link").symlink_to(coco / "home")
+    for ending in ("", ".part"):
+        (out / f"linked.txt{ending}").symlink_to(coco / "thesis.txt")
+        (out / f"folder.txt{ending}").mkdir()
+    before = sorted(path.name for path in out.iterdir())
+    assert karpathy(coco) == 2
+    message = capsys.readouterr().err
+    assert len(message.splitlines()) == 1 and "manifest.json: expects the name of a file below" in message
+    assert all(path.read_text() == "text" for path in kept) and sorted(path.name for path in out.iterdir()) == before
+    assert (out / "manifest.json").read_text() == content
+
+
+@pytest.mark.parametrize("content", [
+    "", "[", "[]", "7", "[" * 100_000, '{"manifest_version": 3, "name": "an extension"}', '{"made_by": "ofa tokenizer decode", "pictures": []}',
+    '{"made_by": "ofa prepare x", "plan": "p", "finished": true, "counts": {}, "files": ["a"]}',
+    '{"made_by": "ofa prepare x", "plan": "p", "finished": true, "counts": {}, "files": {"a.txt": {"rows": 1, "bytes": 1e400}}}',
+    '{"made_by": "ofa prepare x", "plan": "p", "finished": true, "counts": {}, "files": {"a.txt": {"rows": 1, "bytes": -1}}}',
+], ids=lambda content: "")  # fmt: skip
+def test_a_manifest_of_another_kind_stays_and_is_named(coco, capsys, content):
+    (coco / "out").mkdir()
+    (coco / "out/manifest.json").write_text(content)
+    assert karpathy(coco) == 2
+    assert "manifest.json: expected the manifest of an earlier call, found something else" in capsys.readouterr().err
+    assert (coco / "out/manifest.json").read_text() == content
+
+
+@pytest.mark.parametrize("name", ["caption_val.tsv", "caption_stage1_train.tsv.part", "captions.txt"])
+def test_a_file_of_others_is_not_overwritten(coco, capsys, name):
+    (coco / "out").mkdir()
+    (coco / "out" / name).write_text("by hand")
+    assert karpathy(coco) == 2
+    assert f"{name}: expected no such file, found one that manifest.json does not list" in capsys.readouterr().err
+    assert (coco / "out" / name).read_text() == "by hand"
+
+
+def test_parts_of_others_stay_when_another_plan_begins(coco):
+    karpathy(coco)
+    (coco / "out/film.mp4.part").write_text("a download")
+    (coco / "karpathy.json").write_text((coco / "karpathy.json").read_text().replace("Trees", "Three trees"))
+    assert karpathy(coco) == 0 and (coco / "out/film.mp4.part").read_text() == "a download"
+
+
+def test_a_file_that_was_changed_by_hand_is_not_deleted_by_another_plan(coco, capsys):
+    karpathy(coco)
+    with open(coco / "out/captions.txt", "a") as file:
+        file.write("one more\n")
+    (coco / "karpathy.json").write_text((coco / "karpathy.json").read_text().replace("Trees", "Three trees"))
+    assert karpathy(coco) == 2
+    assert "captions.txt: expected" in (message := capsys.readouterr().err) and "it was changed" in message
+    assert (coco / "out/captions.txt").read_text().endswith("one more\n") and (coco / "out/caption_val.tsv").exists()
+
+
+@pytest.mark.parametrize("name", ["../other/a.jpg", "{root}/other/a.jpg", "val2014/../../other/a.jpg", "", 7, None, ["a.jpg"]])
+@pytest.mark.parametrize("way", ["annotations", "split"])
+def test_annotations_name_no_images_outside_of_their_folder(coco, capsys, name, way):
+    (coco / "other").mkdir()
+    (coco / "images/val2014/a.jpg").rename(coco / "other/a.jpg")
+    name = name.format(root=coco) if isinstance(name, str) else name
+    path, key = (coco / "captions.json", "file_name") if way == "annotations" else (coco / "karpathy.json", "filename")
+    content = json.loads(path.read_text())
+    content["images"][0] |= {key: name} | ({"filepath": ""} if way == "split" else {})
+    path.write_text(json.dumps(content))
+    options = ("--annotations", str(coco / "captions.json"), "--val-fraction", "0.25", "--test-fraction", "0.25") if way == "annotations" else ("--split", str(path))
+    assert prepare(coco, *options) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1 and not (coco / "out").exists()

@@ -136,3 +136,34 @@ def test_a_line_that_is_no_json_is_named(folder, capsys):
     (folder / "t.jsonl").write_text('{"image": "a.jpg", "label": "x"}\n\n{"image"\n')
     assert run(folder, "t.jsonl", "image_classify") == 2
     assert "t.jsonl:3: expected one JSON object per line" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["../secret/d.jpg", "{root}/secret/d.jpg", "sub/../../secret/d.jpg", "x" * 300 + "/d.jpg", "sub/" * 2000 + "d.jpg"])
+def test_a_table_names_no_images_outside_of_their_folder(folder, capsys, name):
+    (folder / "secret").mkdir()
+    (folder / "photos/a.jpg").rename(folder / "secret/d.jpg")
+    (folder / "t.csv").write_text(f"image,caption\n{name.format(root=folder)},a dog\n")
+    assert run(folder, "t.csv", "caption") == 2
+    assert "t.csv:2: expected a picture" in capsys.readouterr().err and not (folder / "out").exists()
+
+
+def test_a_table_may_name_images_from_the_root_on_and_through_links(folder):
+    (folder / "elsewhere").mkdir()
+    (folder / "photos/b.jpg").rename(folder / "elsewhere/b.jpg")
+    (folder / "photos/link").symlink_to(folder / "elsewhere")
+    (folder / "t.csv").write_text(f"image,caption\n{folder}/photos/a.jpg,a dog\nlink/b.jpg,a cat\n")
+    assert run(folder, "t.csv", "caption") == 0
+
+
+@pytest.mark.parametrize("box", ["0,0,1e39,9", "0,0,nan,9", "1_0,0,20,9", [0, 0, True, 9], "[0,0,1e400,9]", [0, 0, None, 9], "0,0,１,9"])
+def test_a_box_of_other_than_finite_numbers_is_named_with_its_row(folder, capsys, box):
+    write_json_lines(folder / "t.jsonl", [{"image": "b.jpg", "text": "it", "box": box}])
+    assert run(folder, "t.jsonl", "refcoco") == 2
+    assert "t.jsonl:1: expected a box of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("score", ["1e400", "NaN", "true", '"high"', "null", "[1]", "1" * 400])
+def test_a_confidence_of_other_than_a_finite_number_is_named_with_its_row(folder, capsys, score):
+    (folder / "t.jsonl").write_text('{"image": "a.jpg", "question": "what?", "answer": {"yes": %s}}\n' % score)
+    assert run(folder, "t.jsonl", "vqa_gen") == 2
+    assert "t.jsonl:1: expected answers with confidences" in capsys.readouterr().err

@@ -67,8 +67,10 @@ def test_vqa_answers_become_one_list_without_our_own_keys(tmp_path, capsys):
         (captions(1), None, r"entry 1: expects 'question_id' and 'answer', found image_id, caption"),
         ([7], None, r"entry 1: expects 'question_id' and 'answer', found 7"),
         ({"a": 1}, None, r"expects a JSON list of predictions, found dict"),
+        *((answers(number), None, r"entry 1: expects the number of a question") for number in ("１２", "9" * 5000, 10**30, 1.5, True, None)),
+        *((answers(1), [number], r"q\.json: expects a file of the data set") for number in (1.5, "1_0", True, 10**30, None, "１")),
     ],
-    ids=["twice", "missing", "foreign", "no-number", "other-task", "no-entry", "no-list"],
+    ids=["twice", "missing", "foreign", "no-number", "other-task", "no-entry", "no-list", *(f"number{number}" for number in range(6)), *(f"listed{number}" for number in range(6))],
 )
 def test_what_is_wrong_with_vqa_results_is_one_message(tmp_path, capsys, entries, listed, words):
     results = result_file(tmp_path, "r.json", entries)

@@ -339,3 +339,44 @@ def test_broken_pictures_are_named_or_left_out_of_training(tmp_path, tsv, capsys
     assert run("train", "--images", tsv, "--out", tmp_path / "out", *SHORT, "--skip-broken") == 0
     assert "1 pictures cannot be read and are left out" in capsys.readouterr().out
     assert len(TsvFile(tsv)) == 6
+
+
+# ------------------------------------------------------------------------------------- files of others
+
+
+def test_a_training_of_others_is_not_overwritten_without_force(tsv, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "a"
+    monkeypatch.setattr(vq_vae_training, "SECONDS_BETWEEN_SAVES", -1.0)
+    real = vq_vae_training.update
+    monkeypatch.setattr(vq_vae_training, "update", lambda *given: real(*given) if given[4] < 3 else (_ for _ in ()).throw(KeyboardInterrupt))
+    assert run("train", "--images", tsv, "--out", out, *SHORT) == 130
+    monkeypatch.setattr(vq_vae_training, "update", real)
+    before = (out / "training.pt").read_bytes()
+    assert run("train", "--images", tsv, "--out", out, *SHORT, "--seed", 5) == 2
+    assert "training.pt: expected no training or one of these settings" in capsys.readouterr().err
+    assert (out / "training.pt").read_bytes() == before
+    assert run("train", "--images", tsv, "--out", out, *SHORT, "--seed", 5, "--force") == 0 and not (out / "training.pt").exists()
+
+
+def test_decode_does_not_overwrite_the_manifest_of_another_command(tmp_path, tokenizer, capsys):
+    path = coded_tsv(tmp_path / "gen.tsv", encode_pictures(small_tokenizer(), PICTURES[:1]))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/manifest.json").write_text('{"made_by": "ofa prepare vqa2"}')
+    assert run("decode", path, "--tokenizer", tokenizer, "--out", tmp_path / "out") == 2
+    assert "expected no manifest or one of ofa tokenizer decode" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["manifest.json"]
+
+
+def test_decode_writes_below_its_folder_whatever_the_ids_are(tmp_path, tokenizer):
+    codes = codes_to_text(encode_pictures(small_tokenizer(), PICTURES[:1])[0])
+    ids = ["../../x", "/etc/passwd", "a\0b", "..", "CON", "x" * 300, "\u202eabc", "x" * 300]
+    (tmp_path / "r.json").write_text(json.dumps([{"id": name, "caption": "x", "codes": codes} for name in ids]))
+    assert run("decode", tmp_path / "r.json", "--tokenizer", tokenizer, "--out", tmp_path / "in/out") == 0
+    assert len(list((tmp_path / "in/out").glob("*.png"))) == len(ids) and [path.name for path in (tmp_path / "in").iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("codes", [5, None, {"a": 1}, [[1], [2]], [1.5, 2], [1e400], ["x"], [True]])
+def test_codes_of_a_result_file_that_are_none_are_one_message(tmp_path, tokenizer, capsys, codes):
+    (tmp_path / "r.json").write_text(json.dumps([{"id": 1, "codes": codes}]))
+    assert run("decode", tmp_path / "r.json", "--tokenizer", tokenizer, "--out", tmp_path / "out") == 2
+    assert "r.json: entry 1: expects" in capsys.readouterr().err and not (tmp_path / "out").exists()

@@ -307,3 +307,19 @@ def test_a_full_disk_is_one_line(corpus, tmp_path, monkeypatch, capsys):
     assert main(["vocab", "build", "--text", str(corpus), "--size", "400", "--out", str(tmp_path / "out")]) == 2
     message = capsys.readouterr().err
     assert "No space left on device" in message and str(tmp_path / "out") in message and "Traceback" not in message
+
+
+def test_a_server_that_sends_too_much_does_not_fill_the_disk(mirror, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(vocabulary_fetch, "LARGEST", 1000)
+    assert fetch(mirror, tmp_path / "g") == 2
+    assert "more than 1000 bytes" in capsys.readouterr().err
+    assert all(path.stat().st_size <= 1000 for path in (tmp_path / "g").iterdir())
+
+
+def test_a_link_in_place_of_a_download_is_not_followed(mirror, tmp_path, capsys):
+    (tmp_path / "g").mkdir()
+    (tmp_path / "profile").write_text("mine")
+    for name in FILES:
+        (tmp_path / "g" / f"{name}.part").symlink_to(tmp_path / "profile")
+    assert fetch(mirror, tmp_path / "g") == 2
+    assert "a symbolic link that leads out" in capsys.readouterr().err and (tmp_path / "profile").read_text() == "mine"
