@@ -81,7 +81,7 @@ def read_answers(path: Path) -> dict[str, list[str]]:
     """Raises: UserError if the file is no JSON of lists."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f'{path}: expects JSON such as {{"color": ["red", "blue"], "{OTHER}": ["yes"]}}, found none ({error}); {REMEDY}') from None
     if not isinstance(content, dict) or not all(isinstance(part, list) for part in content.values()):
         raise UserError(f'{path}: expects lists of answers by kind, one of them "{OTHER}", found {str(content)[:80]}; {REMEDY}')

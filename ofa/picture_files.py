@@ -21,13 +21,13 @@ from pathlib import Path
 from PIL import Image
 
 from ofa.errors import UserError
-from ofa.io.paths import path_within
+from ofa.io.paths import path_below, path_within
 from ofa.progress import counted
 
 FEW = 256  # files below which starting further processes costs more than it brings
 NAMED_AT_MOST = 10  # offending files listed in one message
 TABLE = ".tsv"
-IN_TABLE = re.compile(rf"(?P<file>.+{re.escape(TABLE)}):\d+@(?P<offset>\d+)\+(?P<length>\d+)", re.DOTALL)
+IN_TABLE = re.compile(rf"(?P<file>.+{re.escape(TABLE)}):[0-9]+@(?P<offset>[0-9]{{1,18}})\+(?P<length>[0-9]{{1,18}})", re.DOTALL)
 
 
 class PictureFolders:
@@ -122,7 +122,8 @@ def read_picture(path: str) -> bytes:
         return Path(path).read_bytes()
     with open(place["file"], "rb") as file:
         file.seek(int(place["offset"]))
-        return base64.b64decode(file.read(int(place["length"])).translate(bytes.maketrans(b"-_", b"+/")), validate=True)
+        length = min(int(place["length"]), os.fstat(file.fileno()).st_size)  # a name may be made up: read() takes the memory first
+        return base64.b64decode(file.read(length).translate(bytes.maketrans(b"-_", b"+/")), validate=True)
 
 
 @dataclass(frozen=True)
@@ -154,13 +155,15 @@ def look_at_all(paths: Sequence[str], jobs: int, notes: Path) -> dict[str, Pictu
     """``look_at`` of each path, by several processes when it pays.
 
     Args: notes: file that keeps what was seen, so that an interrupted call goes on; removed at the end.
+    Raises: UserError if a file of others lies there.
     """
+    notes = path_below(notes.parent, notes.name)
     seen = _read_notes(notes)
     left = [path for path in paths if path not in seen]
     show = functools.partial(counted, total=len(left), what="looking at the pictures", unit="img")
     several = jobs > 1 and len(left) >= FEW
     notes.parent.mkdir(parents=True, exist_ok=True)
-    with multiprocessing.get_context("spawn").Pool(jobs) if several else nullcontext() as pool, open(notes, "a") as file:
+    with multiprocessing.get_context("spawn").Pool(jobs) if several else nullcontext() as pool, open(notes, "a", encoding="utf-8") as file:
         pictures = pool.imap(look_at, left, chunksize=32) if several else map(look_at, left)
         for path, picture in zip(left, show(pictures)):
             seen[path] = picture
@@ -171,13 +174,16 @@ def look_at_all(paths: Sequence[str], jobs: int, notes: Path) -> dict[str, Pictu
 
 def _read_notes(notes: Path) -> dict[str, PictureFile]:
     """Pictures seen by an interrupted call and unchanged since; a line that was cut off ends the notes."""
-    seen = {}
+    seen: dict[str, PictureFile] = {}
+    text = notes.read_bytes() if notes.is_file() else b""
+    if text and not text.startswith(b'[["'):
+        raise UserError(f"{notes}: expected notes of an interrupted call, found another file; move it away, or choose another --out")
     try:
-        for line in notes.read_text().splitlines():
+        for line in text.decode("utf-8").splitlines():
             (path, *state), (broken, size, *others) = json.loads(line)
             if (path, *state) == file_state(path):
                 seen[path] = PictureFile(broken, tuple(size), *others)
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, RecursionError):
         pass
     return seen
 

@@ -20,6 +20,8 @@ def add_parser(subparsers) -> None:
         epilog="example: ofa picture-world check results/test_predict.json --out results/drawings.json")  # fmt: skip
     check.add_argument("result", metavar="RESULT.json", help="entries with caption and files")
     check.add_argument("--out", metavar="FILE.json", help="figures to write")
+    check.add_argument("--gen-images-path", dest="images", metavar="DIR", action="append", default=[],
+                       help="folder of generated images that lie outside that of the result file")
     check.set_defaults(run=run_check)
 
 
@@ -28,14 +30,18 @@ def run_check(args: argparse.Namespace) -> int:
     from PIL import Image
 
     from ofa.io.atomic import replacing
+    from ofa.io.paths import path_within
     from ofa.picture_world_checker import check
 
     path = Path(args.result)
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         captions, files = [entry["caption"] for entry in entries], [entry["files"][0] for entry in entries]
-        pictures = [Image.open(file if Path(file).is_file() else path.parent / file).convert("RGB") for file in files]
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        files = [path_within(path.parent, file, f"{path}: entry {number}", args.images) for number, file in enumerate(files, 1)]
+        pictures = [Image.open(file).convert("RGB") for file in files]
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: expects entries with a caption and files of pictures, as 'ofa draw' writes them, found something else "
                         f"({type(error).__name__}: {error}); draw them again") from None
     checks = check(pictures, captions)

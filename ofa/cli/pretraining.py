@@ -63,7 +63,7 @@ def run_summary(args: argparse.Namespace) -> int:
     def read(path: str | None):
         try:
             return json.loads(Path(path).read_text(encoding="utf-8")) if path else None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{path}: expected a JSON file of figures, found none ({error}); make it, or leave its flag out") from None
 
     if args.timings and not Path(args.timings).is_file():

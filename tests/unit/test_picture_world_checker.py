@@ -1,11 +1,13 @@
 """The checker sees what is drawn, says no to what is not, and reads captions."""
 
+import json
 from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ofa.cli.main import main
 from ofa.picture_world import COLOURS, SHAPES, Scene, Thing, captions, make_split, names, render
 from ofa.picture_world_checker import PictureWorldScorer, check, look_at, things_named
 from ofa.picture_world_pretraining import drawing_caption
@@ -78,3 +80,17 @@ def test_scores_put_the_picture_first_that_fits(scenes, pictures):
     other = scorer.score(pictures[1:7], list(map(drawing_caption, scenes[:6])))
     assert fitting.dtype == np.float64 and (fitting > other).all() and fitting.min() > 0.5
     assert scorer.score(pictures[:1], ["hello"]).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "{root}/secret.png", "a\0.png", 7, None])
+def test_a_result_file_names_no_images_elsewhere(tmp_path, capsys, name):
+    folder = tmp_path / "drawn"
+    folder.mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "secret.png")
+    Image.new("RGB", (64, 64)).save(folder / "a.png")
+    entries = [{"caption": "a small red circle", "files": ["a.png"]}, {"caption": "a small red circle", "files": [name.format(root=tmp_path) if isinstance(name, str) else name]}]
+    (folder / "draw_predict.json").write_text(json.dumps(entries))
+    assert main(["picture-world", "check", str(folder / "draw_predict.json")]) == 2
+    assert "draw_predict.json: entry 2: expects the name of a file below" in capsys.readouterr().err
+    if isinstance(name, str) and name.endswith("secret.png"):
+        assert main(["picture-world", "check", str(folder / "draw_predict.json"), "--gen-images-path", str(tmp_path)]) == 0

@@ -373,3 +373,27 @@ def test_two_pictures_of_one_name_are_not_confused(tmp_path, capsys):
     (tmp_path / "images/more/000000000001.jpg").write_bytes(b"")
     assert vqa2(tmp_path) == 2
     assert "expected one file called '000000000001.jpg', found 2" in capsys.readouterr().err
+
+
+def test_a_file_of_others_in_place_of_the_notes_stays(tmp_path, capsys):
+    write_vqa2(tmp_path)
+    for content in ("by hand", '{"a": 1}', "é" * 10):
+        (tmp_path / "out.looking").write_text(content)
+        assert vqa2(tmp_path) == 2
+        assert "out.looking: expected notes of an interrupted call, found another file" in capsys.readouterr().err
+        assert (tmp_path / "out.looking").read_text() == content
+
+
+@pytest.mark.parametrize("line", ['[["a.jpg", 1, 2], 5]', '[["a.jpg"]]', '[["a.jpg", 1, 2], ["", 7, 8, ""]]', '[["' + "[" * 100_000, '[["a.jpg", 1e400, NaN], ["", [1, 2], 3, ""]]'])
+def test_notes_that_were_made_up_are_no_traceback(tmp_path, line):
+    write_vqa2(tmp_path)
+    (tmp_path / "out.looking").write_text(f"{line}\n")
+    assert vqa2(tmp_path) == 0 and not (tmp_path / "out.looking").exists()
+
+
+def test_a_name_that_stands_for_a_picture_of_a_table_asks_for_no_memory(tmp_path):
+    (tmp_path / "a.tsv").write_text("1\tQUJD\n")
+    for length in (10**17, 10**18, 10**30):
+        with pytest.raises((OSError, ValueError)):
+            picture_files.read_picture(f"{tmp_path}/a.tsv:1@2+{length}")
+    assert picture_files.read_picture(f"{tmp_path}/a.tsv:1@2+4") == b"ABC"
