@@ -10,6 +10,7 @@ Layout of ``<tar>.idx`` (little endian, 64-bit words; see ``ofa.data.index_files
     int64[N, S, 2]: first byte and size of each member; first byte 0 where a sample has none
 """
 
+import itertools
 import json
 import os
 import tarfile
@@ -25,6 +26,7 @@ MAGIC = int.from_bytes(b"OFA-TAR1", "little")
 NAMES = HEADER + 2  # word at which the names begin
 MOST_SUFFIXES = 64  # more are no suffixes but part of the keys
 BLOCK = 512
+LOOKED_AT_BEHIND = 8  # members behind the last sample of an index that may be none
 MOST_HEADER = 1 << 20  # bytes of a header with long names, at most
 CUT = ("unexpected end of data", "empty header", "truncated header")  # what tarfile says where the next member should be
 EXPECTED = "a tar file of samples"
@@ -69,7 +71,12 @@ def _fits(words: np.ndarray, tar) -> bool:
         places = [place for place in table[row].tolist() if place != [0, 0]]
         if not places or not all(is_member(tar, place, size) for place in places):
             return False
-    return True
+    last = max(start + -(-length // BLOCK) * BLOCK for start, length in table[-1].tolist())
+    try:
+        following = itertools.islice(_members("", tar, size, last), LOOKED_AT_BEHIND)
+        return not any(member.isreg() and split_name(member.name) for member in following)
+    except UserError:  # said properly when all of it is read
+        return False
 
 
 def is_member(tar, place: Sequence[int], size: int) -> bool:
@@ -139,10 +146,10 @@ def _walk(path: str | Path, tar, size: int) -> tuple[np.ndarray, int]:
     return np.concatenate([np.array([len(suffixes), len(names)], dtype="<u8"), padded, table.ravel().view("<u8")]), len(samples)
 
 
-def _members(path: str | Path, file, size: int):
-    """The members of an uncompressed tar one after the other, without keeping them."""
-    start = file.read(BLOCK)
-    file.seek(0)
+def _members(path: str | Path, file, size: int, first: int = 0):
+    """The members of an uncompressed tar one after the other, without keeping them. Args: first: byte to begin at."""
+    start = os.pread(file.fileno(), BLOCK, 0)
+    file.seek(first)
     if start[:2] == b"\x1f\x8b" or start[:4] in (b"\x28\xb5\x2f\xfd", b"\xfd7zX") or start[:3] == b"BZh":
         raise UserError(f"{path}: expected {EXPECTED}, found a compressed one, in which no sample can be looked up; unpack it: gunzip")
     try:

@@ -86,7 +86,7 @@ class TsvFile:
             tail = os.pread(self._file.fileno(), BLOCK, end - BLOCK)
             if head.find(b"\n", before) != -1 or tail.find(b"\n", 0, -1) != -1 or not self._is_row(index, head, tail):
                 raise self._changed(index)
-            first, last = head[before:].split(b"\t")[:-1], tail.rstrip(b"\r\n").split(b"\t")[1:]
+            first, last = head.removeprefix(b"\n").split(b"\t")[:-1], tail.rstrip(b"\r\n").split(b"\t")[1:]
             if all(column < len(first) or self.num_columns - column <= len(last) for column in columns):
                 found = (first[column] if column < len(first) else last[column - self.num_columns] for column in columns)
                 return [field.decode("utf-8", "replace") for field in found]

@@ -49,13 +49,16 @@ def _is_whole(words: np.ndarray) -> bool:
 
 
 def _fits(words: np.ndarray, tsv) -> bool:
-    """Whether rows spread over the file start where the index says."""
+    """Whether rows spread over the file start and end where the index says."""
     offsets, size = words[HEADER:], int(words[1])
-    for row in sampled(len(offsets) - 1):
+    last = len(offsets) - 2
+    for row in sampled(last + 1):
         start, end = int(offsets[row]), int(offsets[row + 1])
-        if not start < end <= size or (os.pread(tsv.fileno(), 1, start - 1) != b"\n" if row else start not in (0, len(BOM))):
+        if not start < end <= size or (row != last and os.pread(tsv.fileno(), 1, end - 1) != b"\n"):
             return False
-    return True
+        if os.pread(tsv.fileno(), 1, start - 1) != b"\n" if row and start else row or start not in (0, len(BOM)):
+            return False
+    return not os.pread(tsv.fileno(), CHUNK, int(offsets[-1])).strip(b"\r\n")  # empty lines alone follow the last row
 
 
 def _scan(path: str | Path, tsv, status: os.stat_result) -> np.ndarray:
