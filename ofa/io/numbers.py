@@ -1,7 +1,7 @@
-"""Numbers that come as text or from JSON: plain decimal notation, small enough to compute with, or an error.
+"""Numbers that come as text or from JSON: plain decimal notation, finite, or an error.
 
-Python's own ``int`` and ``float`` also read ``1_000``, ``１２`` and ``nan``, and ``1e39`` becomes infinite as soon as it is a
-float32 on its way into a batch.
+Python's own ``int`` and ``float`` also read ``1_000``, ``１２`` and ``nan``, and ``1e39`` becomes
+infinite as soon as it is a float32 on its way into a batch.
 """
 
 import re
@@ -14,7 +14,10 @@ LONGEST = 400  # characters of a number
 
 
 def read_decimal(value: Any) -> float:
-    """``"0.6"``, ``" -1e3 "`` or a number of JSON, finite also as float32. Raises: ValueError for anything else."""
+    """``"0.6"``, ``" -1e3 "`` or a number of JSON, finite also as float32.
+
+    Raises: ValueError for anything else.
+    """
     if isinstance(value, str):
         if len(value) > LONGEST or not DECIMAL.fullmatch(value):
             raise ValueError("no decimal number")

@@ -1,10 +1,11 @@
-"""File names that come from data: made or refused, always below a folder; and the deletion of what we wrote there.
+"""File names that come from data: made or refused, always below a folder; deletion of our files.
 
-A manifest, an annotation file or a row names files; none of them may lead out of the folder that the user named::
+A manifest, an annotation file or a row names files; none of them may lead out of the folder that
+the user named::
 
     path_below("out", "val2014/a.jpg")       out/val2014/a.jpg
-    path_below("out", "../notes.txt")        UserError: leads out; so do /etc/passwd, C:\\x and a link to elsewhere
-    path_below("out", 300 * "a" + ".png")    out/aaaa...aaaa-3f5b2c....png: shortened, the same each time
+    path_below("out", "../notes.txt")        UserError; so do /etc/x, C:\\x, links to elsewhere
+    path_below("out", 300 * "a" + ".png")    out/aaaa...aaaa-3f5b2c....png, the same each time
 """
 
 import hashlib
@@ -27,14 +28,16 @@ DRIVE = re.compile(r"[A-Za-z]:")
 DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])\s*(\..*)?", re.IGNORECASE)
 
 
-def path_below(folder: str | Path, name: object, where: str = "", follow_links: bool = False) -> Path:
+def path_below(
+    folder: str | Path, name: object, where: str = "", follow_links: bool = False
+) -> Path:
     """The path of a file that data names, below a folder.
 
     Args:
-        name: ``a.jpg`` or ``train/a.jpg``; a component above 255 bytes is shortened, with a digest of all of it.
+        name: ``a.jpg`` or ``train/a.jpg``; of a long component the beginning and a digest.
         where: ``file:row`` or file, for messages.
-        follow_links: symbolic links may lead elsewhere: for reading below a folder that the user has filled.
-    Raises: UserError if the name is none, is absolute, or leads out of the folder, by ``..`` or by a link.
+        follow_links: symbolic links may lead elsewhere: for reading what the user has put there.
+    Raises: UserError if the name is none, is absolute, or leads out by ``..`` or a link.
     """
     finding = _finding(name)
     if finding:
@@ -50,10 +53,13 @@ def path_below(folder: str | Path, name: object, where: str = "", follow_links: 
     return path
 
 
-def path_within(folder: str | Path, name: object, where: str = "", roots: Iterable[str | Path] = ()) -> Path:
-    """The path of a file to read that data names as seen from ``folder``: below it, or below one of ``roots``.
+def path_within(
+    folder: str | Path, name: object, where: str = "", roots: Iterable[str | Path] = ()
+) -> Path:
+    """The path of a file to read that data names as seen from ``folder``.
 
-    ``../a.jpg`` and ``/data/a.jpg`` are fine if they end up there, and links that the user has put there may lead on.
+    ``../a.jpg`` and ``/data/a.jpg`` are fine if they end up below ``folder`` or one of ``roots``;
+    links that the user has put there may lead on.
     Raises: UserError if the file lies elsewhere.
     """
     if isinstance(name, str) and name.strip() and not CONTROL.search(name):
@@ -66,7 +72,7 @@ def path_within(folder: str | Path, name: object, where: str = "", roots: Iterab
 
 
 def shortened(component: str) -> str:
-    """The component itself, or what stands for one that no file system takes: ``aaaa-3f5b2c8d9e0f1a2b.png``."""
+    """The component, or what stands for one that is too long: ``aaaa-3f5b2c8d9e0f1a2b.png``."""
     data = component.encode()
     if len(data) <= LONGEST:
         return component
@@ -76,11 +82,14 @@ def shortened(component: str) -> str:
     return data[: SHORTENED - len(end.encode())].decode("utf-8", "ignore") + end
 
 
-def delete_below(folder: str | Path, names: Iterable[object], endings: tuple[str, ...], where: str) -> None:
-    """Delete files that a manifest lists, all or (if one of them cannot be ours) none; those that are gone are no error.
+def delete_below(
+    folder: str | Path, names: Iterable[object], endings: tuple[str, ...], where: str
+) -> None:
+    """Delete files that a manifest lists: all, or none if one of them cannot be ours.
 
+    Files that are gone already are no error.
     Args: endings: of the names that we write. where: the manifest, for messages.
-    Raises: UserError as ``path_below``, and for a name with another ending or one that is no regular file.
+    Raises: UserError as ``path_below``, for another ending, and for what is no regular file.
     """
     paths = []
     for name in names:
@@ -108,7 +117,8 @@ def _finding(name: object) -> str:
     parts = name.split("/")
     if ".." in parts:
         return "'..'"
-    if not all(part.strip(". ") for part in parts if part != "." or len(parts) == 1) or parts[-1] == ".":
+    empty = (not part.strip(". ") for part in parts if part != "." or len(parts) == 1)
+    if any(empty) or parts[-1] == ".":
         return "an empty component"
     if len(parts) > DEEPEST:
         return f"more than {DEEPEST} components"
@@ -119,5 +129,7 @@ def _finding(name: object) -> str:
 
 def _refused(folder: str | Path, name: object, where: str, finding: str) -> UserError:
     shown = name if len(str(name)) <= SHOWN else f"{str(name)[:SHOWN]}..."
-    return UserError(f"{place(where)}expects the name of a file below {folder}, found {shown!r}: {finding}; correct the name, or "
-                     "take the file from a source that you trust")
+    return UserError(
+        f"{place(where)}expects the name of a file below {folder}, found {shown!r}: {finding}; "
+        "correct the name, or take the file from a source that you trust"
+    )

@@ -7,21 +7,28 @@ import pytest
 
 from ofa.errors import UserError
 from ofa.io.atomic import replacing
-from ofa.io.paths import LONGEST, delete_below, path_below
+from ofa.io.paths import LONGEST, delete_below, path_below, path_within
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "val2014/a.jpg", "./a.jpg", "a..b", ".hidden", "図 1.png", "COCO:17", "console.txt", "..a"])
+@pytest.mark.parametrize(
+    "name",
+    ["a.jpg", "val2014/a.jpg", "./a.jpg", "a..b", ".hidden", "図 1.png", "COCO:17",
+     "console.txt", "..a"],
+)
 def test_names_below_the_folder_are_joined_to_it(tmp_path, name):
     assert path_below(tmp_path, name) == tmp_path / name
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", ".", "..", "../a", "a/../../b", "a/..", "/etc/passwd", "//host/a", "\\\\host\\a", "..\\a", "C:\\a", "c:a", "~/a", "a\0b", "a\nb",
-     "a\x85b", "a\u2028b", "\ud800", "a//b", "a/", "a/ /b", "...", "NUL", "con.txt", "x/COM1.tar", "lpt9", "a/" * 20 + "a", None, 7, True, b"a", ["a"]],
+    ["", " ", ".", "..", "../a", "a/../../b", "a/..", "/etc/passwd", "//host/a", "\\\\host\\a",
+     "..\\a",
+     "C:\\a", "c:a", "~/a", "a\0b", "a\nb", "a\x85b", "a\u2028b", "\ud800", "a//b", "a/", "a/ /b",
+     "...", "NUL", "con.txt", "x/COM1.tar", "lpt9", "a/" * 20 + "a", None, 7, True, b"a", ["a"]],
 )  # fmt: skip
 def test_other_names_are_refused_in_one_line_with_the_place(tmp_path, name):
-    with pytest.raises(UserError, match=r"^rows.json:3: expects the name of a file below .*, found ") as found:
+    expected = r"^rows.json:3: expects the name of a file below .*, found "
+    with pytest.raises(UserError, match=expected) as found:
         path_below(tmp_path, name, "rows.json:3")
     assert "\n" not in str(found.value) and str(found.value).isprintable()
 
@@ -70,7 +77,8 @@ def test_names_that_are_too_long_become_short_ones_that_differ_and_stay_the_same
     names = [f"{letter * 300}{number}.png" for number in range(20)]
     paths = [path_below(tmp_path, f"x/{name}") for name in names]
     assert paths == [path_below(tmp_path, f"x/{name}") for name in names] and len(set(paths)) == 20
-    assert all(len(path.name.encode()) <= LONGEST and path.suffix == ".png" and path.name.startswith(letter) for path in paths)
+    assert all(len(path.name.encode()) <= LONGEST for path in paths)
+    assert all(path.name.startswith(letter) and path.suffix == ".png" for path in paths)
     for path in paths:
         with replacing(path, "wb") as file:
             file.write(b"x")
@@ -102,4 +110,23 @@ def test_nothing_is_deleted_if_one_of_the_files_cannot_be_ours(tmp_path, name):
     (folder / "folder.tar").mkdir()
     with pytest.raises(UserError, match="^m.json: expects the name of a file below"):
         delete_below(folder, ["a.tar", name], (".tar",), "m.json")
-    assert (folder / "a.tar").exists() and (tmp_path / "thesis.tar").exists() and (folder / "thesis.tex").exists()
+    kept = (folder / "a.tar", tmp_path / "thesis.tar", folder / "thesis.tex")
+    assert all(path.exists() for path in kept)
+
+
+def test_names_that_end_up_below_a_named_folder_may_come_by_any_way(tmp_path):
+    folder, other = tmp_path / "in", tmp_path / "other"
+    for name, roots, expected in [
+        ("a/b.jpg", [], folder / "a/b.jpg"), ("a/../b.jpg", [], folder / "b.jpg"),
+        (str(folder / "b.jpg"), [], folder / "b.jpg"),
+        ("../in/b.jpg", [], folder / "b.jpg"),
+        ("../other/b.jpg", [other], other / "b.jpg"),
+        (f"{other}/x/b.jpg", [other], other / "x/b.jpg"),
+    ]:  # fmt: skip
+        assert path_within(folder, name, "", roots) == expected
+
+
+@pytest.mark.parametrize("name", ["..", "../other2/a", "/etc/passwd", ".", "", "a\0b", None])
+def test_names_that_end_up_elsewhere_are_refused(tmp_path, name):
+    with pytest.raises(UserError, match="^r.json:1: expects the name of a file below"):
+        path_within(tmp_path / "in", name, "r.json:1", [tmp_path / "other"])
