@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ofa.data.index_files import HEADER, open_words, sampled
 from ofa.errors import UserError
-from ofa.plain_pickle import PlainUnpickler
+from ofa.io.pickles import DAMAGED, load_plain
 
 logger = logging.getLogger(__name__)
 
@@ -113,12 +113,11 @@ def _official_index(path: str | Path, tsv, size: int) -> np.ndarray | None:
     """
     index = Path(f"{path}.index")
     try:
-        with open(index, "rb") as file:
-            count, starts = PlainUnpickler(file).load()
+        count, starts = load_plain(index)
         offsets = np.append(np.asarray(starts, dtype=np.int64), size).astype(np.uint64)
     except FileNotFoundError:
         return None
-    except Exception as error:  # a damaged pickle can raise nearly anything; the TSV is scanned instead
+    except DAMAGED as error:  # the TSV is scanned instead
         logger.warning("%s: not a readable index of the official format (%s), making a new one", index, error)
         return None
     rows, start_of_text = len(offsets) - 1, len(BOM) if os.pread(tsv.fileno(), len(BOM), 0) == BOM else 0

@@ -1,75 +1,137 @@
 """Reading checkpoints as data: no class of the file is ever imported, no code of the file is ever run.
 
-A checkpoint is a pickle, and a pickle may name any function to call. Here only tensors, containers and
+A checkpoint is a pickle, and a pickle may name any function to call. ``ofa.io.pickles`` reads it: only tensors, containers and
 ``argparse.Namespace`` come to life; configuration objects (omegaconf, fairseq's dataclasses and enums, Lightning's callbacks)
-become plain dicts and values; anything else is refused by name.
+become plain dicts and values; anything else is refused by name. ``torch.load`` does the rest: it maps or reads the storages.
 """
 
 import argparse
 import builtins
-import collections
+import math
 import pathlib
 import pickle
-import struct
+import re
+import tarfile
 import types
 import zipfile
 import zlib
-from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections import OrderedDict
 from typing import IO, Any, Mapping, Union
 
+import numpy as np
 import torch
 
 from ofa import safetensors_file
 from ofa.errors import UserError
+from ofa.io.pickles import DAMAGED, MAX_DEPTH, PLAIN, Name, Settings, Unpickler, check_nesting, is_shaped
 
-HARMLESS = {
-    module: set(names.split())
-    for module, names in {
-        "argparse": "Namespace",
-        "collections": "OrderedDict defaultdict Counter deque",
-        "builtins": "dict list tuple set frozenset int float bool str bytes bytearray complex "
-        "slice range object",
-        "copyreg": "_reconstructor",
-        "_codecs": "encode",
-        "torch": "Size device Tensor dtype float16 float32 float64 bfloat16 uint8 "
-        "int8 int16 int32 int64 bool",
-        "torch._utils": "_rebuild_tensor _rebuild_tensor_v2 _rebuild_parameter",
-        "torch.nn.parameter": "Parameter",
-        "torch.serialization": "_get_layout",
-        "numpy": "dtype ndarray float64 float32 int64 int32 bool_",
-        "numpy.core.multiarray": "scalar _reconstruct",
-        "numpy._core.multiarray": "scalar _reconstruct",
-    }.items()
-}
+ARCHIVE = b"PK\x03\x04"  # how files of torch 1.6 and later begin
+STORAGES = {name for name in dir(torch) if name.endswith("Storage")} | {"UntypedStorage", "TypedStorage"}
 # Classes that only carry settings. Their objects become plain data, the classes are not imported.
 SETTINGS = set(
     "omegaconf hydra fairseq ofa ofa_module enum typing pathlib utils tasks criterions models data pytorch_lightning".split()
 )
-ARCHIVE = b"PK\x03\x04"  # how files of torch 1.6 and later begin
-STORAGES = {name for name in dir(torch) if name.endswith("Storage")} | {"UntypedStorage", "TypedStorage"}
+# What a file may name besides what it may call; the name becomes a text, or one of these.
+MENTIONED = {f"builtins.{name}" for name in "object type".split()} | {
+    f"numpy.{name}" for name in "ndarray float64 float32 int64 int32 bool_".split()
+} | {"torch.Tensor", "torch.dtype"}  # fmt: skip
+CONSTANTS = {f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)} | {
+    "torch.storage.UntypedStorage": torch.UntypedStorage
+}
+EXPANDED = 1 << 20  # elements of a tensor that may repeat those of its storage
 
 
-class Settings:
-    """Stands for an object of a settings class while a file is read; ``plain`` turns it into data."""
+# --- tensors and arrays -------------------------------------------------------------------------------------------------
 
-    class_name = "settings"
 
-    def __new__(cls, *args, **kwargs):
-        self = super().__new__(cls)
-        self.args, self.state, self.items = args, None, {}
-        return self
+def _tensor(*args: Any) -> torch.Tensor:
+    """``torch._utils._rebuild_tensor`` and ``_v2``: a view of a storage, which has to lie inside of it."""
+    storage, offset, size, stride, requires_grad = (*args, False)[:5]
+    size, stride = tuple(size), tuple(stride)
+    numbers = (offset, *size, *stride)
+    if len(args) < 4 or not isinstance(storage, torch.storage.TypedStorage) or not all(type(one) is int and one >= 0 for one in numbers):
+        raise pickle.UnpicklingError("a tensor of strange sizes")
+    room, count = storage._untyped_storage.nbytes() // storage._element_size(), math.prod(size)
+    last = offset + sum((one - 1) * step for one, step in zip(size, stride, strict=True))
+    if count and (last >= room or count > max(room, EXPANDED)):
+        raise pickle.UnpicklingError(f"a tensor of {count} elements in {room}")
+    tensor = torch._utils._rebuild_tensor(storage, offset, size, stride)
+    return tensor.requires_grad_() if requires_grad is True else tensor
 
-    def __init__(self, *args, **kwargs) -> None:
+
+def _parameter(data: Any, requires_grad: Any = True, *_: Any) -> torch.Tensor:
+    if not isinstance(data, torch.Tensor):
+        raise pickle.UnpicklingError("a parameter without a tensor")
+    return torch.nn.Parameter(data.detach(), requires_grad is True)
+
+
+def _size(*args: Any) -> torch.Size:
+    if not is_shaped(args, (tuple, list)) or not all(type(one) is int for one in args[0]):
+        raise pickle.UnpicklingError("a size that is not made of integers")
+    return torch.Size(args[0])
+
+
+def _device(*args: Any) -> torch.device:
+    if not is_shaped(args, str, int):
+        raise pickle.UnpicklingError("a device without a name")
+    return torch.device(*args)
+
+
+class NumpyType:
+    """A type of numpy's: of numbers only, since arrays of others hold addresses. Args: code: such as ``f8``."""
+
+    def __init__(self, code: Any, *_: Any):
+        if type(code) is not str or not re.fullmatch(r"[<>=|]?([biufc]\d{1,2}|\?)", code):
+            raise pickle.UnpicklingError("an array of something else than numbers")
+        self.value = np.dtype(code)
+
+    def build(self, state: Any) -> None:
+        if type(state) is not tuple or len(state) < 2 or state[1] not in ("<", ">", "=", "|"):
+            raise pickle.UnpicklingError("numbers in an unknown order of bytes")
+        self.value = self.value.newbyteorder(state[1])
+
+
+class NumpyArray:
+    """An array before it gets its content."""
+
+    value: Any = None
+
+    def __init__(self, *_: Any):
         pass
 
-    def __setstate__(self, state) -> None:
-        self.state = state[1] or state[0] if isinstance(state, tuple) and len(state) == 2 else state
+    def build(self, state: Any) -> None:
+        _, shape, kind, by_columns, data = state
+        self.value = _array(data, kind, shape, "F" if by_columns else "C")
 
-    def __setitem__(self, key, value) -> None:
-        self.items[key] = value
 
-    def __hash__(self) -> int:
-        return id(self)
+def _array(data: Any, kind: Any, shape: Any, order: Any = "C") -> np.ndarray:
+    if not isinstance(kind, NumpyType) or type(data) not in (bytes, bytearray) or order not in ("C", "F"):
+        raise pickle.UnpicklingError("an array without its numbers")
+    return np.frombuffer(data, kind.value).reshape(shape, order=order).copy()
+
+
+def _scalar(kind: Any, data: Any) -> Any:
+    return _array(data, kind, (1,))[0]
+
+
+CALLS = {
+    **PLAIN,
+    "argparse.Namespace": lambda *_: argparse.Namespace(),
+    "torch.Size": _size,
+    "torch.device": _device,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.nn.parameter.Parameter": _parameter,
+    "torch.serialization._get_layout": lambda *_: torch.strided,
+    "numpy.dtype": NumpyType,
+    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray._reconstruct": NumpyArray for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _array for core in ("core", "_core")},
+}
+
+
+# --- files --------------------------------------------------------------------------------------------------------------
 
 
 def load_checkpoint(
@@ -91,15 +153,18 @@ def load_checkpoint(
                 return safetensors_file.read_checkpoint(path)
             if trust:
                 return torch.load(file, map_location="cpu", weights_only=False)
-            check_archive(path, file)
-            mapped = mapped and start.startswith(ARCHIVE)
+            sizes = record_sizes(path, file) if start.startswith(ARCHIVE) else refuse_tar(path, file)
+            mapped = mapped and sizes is not None
             content = torch.load(
                 path if mapped else file,
                 map_location="cpu",
                 weights_only=False,
-                pickle_module=restricted_pickle(path),
+                pickle_module=restricted_pickle(path, sizes),
                 mmap=mapped,
             )
+            content = plain(content)
+            check_nesting(content, file.seek(0, 2))
+            return content
     except FileNotFoundError:
         raise UserError(f"{path}: expected a checkpoint, found no such file; check the path") from None
     except IsADirectoryError:
@@ -108,134 +173,182 @@ def load_checkpoint(
         ) from None
     except UserError:
         raise
-    except (
-        RuntimeError,
-        EOFError,
-        pickle.UnpicklingError,
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        TypeError,
-        MemoryError,
-        NotImplementedError,
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-    ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except (*DAMAGED, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{path}: expected a checkpoint, found a damaged or incomplete file ({reason}); "
             "download or copy it again, or use an older checkpoint of the run"
         ) from error
-    return plain(content)
 
 
-def check_archive(path: str, file: IO[bytes]) -> None:
-    """What ``torch.load`` leaves unchecked: that every byte is as it was written, and that it is no program.
+def record_sizes(path: str, file: IO[bytes]) -> dict[str, int]:
+    """Name in the archive -> bytes. Checks what ``torch.load`` does not: that every byte is as it was written, that the archive
+    is as large as it says (records neither compressed nor shared), and that it is no program.
 
-    TorchScript would go to its own interpreter, whatever the pickle module is. Files older than torch 1.6 are no
-    archives and have no check sums.
+    TorchScript would go to its own interpreter, whatever the pickle module is.
     """
-    start = file.read(len(ARCHIVE))
-    file.seek(0)
-    if start != ARCHIVE:
-        return
     if "constants.pkl" in torch._C.PyTorchFileReader(path).get_all_records():
         raise UserError(
             f"{path}: expected tensors and settings only, found a TorchScript program; "
             "use the checkpoint that it was made from"
         )
     with zipfile.ZipFile(file) as archive:
+        records = sorted(archive.infolist(), key=lambda record: record.header_offset)
+        end, sizes = 0, {}
+        for record in records:
+            if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
+                raise zipfile.BadZipFile(f"{record.filename[:80]} is compressed")
+            if record.header_offset < end:
+                raise zipfile.BadZipFile(f"{record.filename[:80]} lies inside of another record")
+            end = record.header_offset + zipfile.sizeFileHeader + len(record.filename) + record.file_size
+            sizes[record.filename.partition("/")[2]] = record.file_size
         damaged = archive.testzip()
-    if damaged:
-        raise zipfile.BadZipFile(f"{damaged} has not the bytes that were written")
+    if damaged or len(sizes) < len(records):
+        raise zipfile.BadZipFile(f"{damaged} has not the bytes that were written" if damaged else "a record is there twice")
     file.seek(0)
+    return sizes
 
 
-def restricted_pickle(path: str) -> types.SimpleNamespace:
-    """What ``torch.load`` takes in place of the pickle module."""
+def refuse_tar(path: str, file: IO[bytes]) -> None:
+    """Files older than torch 1.6 are no archives and have no check sums. Those of torch 0.1 are, which torch unpacks to the disk."""
+    try:
+        with tarfile.open(fileobj=file, mode="r:"):
+            raise UserError(f"{path}: expected a checkpoint, found a tar archive; save it again by torch 0.4 or later")
+    except tarfile.TarError:
+        file.seek(0)
 
-    def refuse(what: str):
-        raise UserError(
-            f"{path}: expected tensors and settings only, found {what}, "
-            "which could run code; get the file from its authors, or, if you trust them, make a plain one of it: "
-            f"ofa checkpoint strip --trust-checkpoint {path} --out FILE"
-        )
 
-    class Unpickler(pickle._Unpickler):  # the one in Python, so that BUILD can be watched as well
-        dispatch = dict(pickle._Unpickler.dispatch)
+def restricted_pickle(path: str, sizes: Mapping[str, int] | None = None) -> types.SimpleNamespace:
+    """What ``torch.load`` takes in place of the pickle module. Args: sizes: of the archive's records, of an archive."""
 
-        def __init__(self, file, **kwargs):
-            def readline() -> bytes:
-                line = file.readline()
-                if not line.endswith(b"\n"):
-                    raise EOFError("ends in the middle of a line")
-                return line
+    claimed: dict[str, int] = {}  # bytes of each storage
 
-            super().__init__(types.SimpleNamespace(read=file.read, readline=readline), **kwargs)
+    class CheckpointUnpickler(Unpickler):
+        calls = CALLS
 
-        def load_build(self) -> None:
-            """BUILD sets attributes: of objects, but in a forged file also of classes and functions in use."""
-            if callable(self.stack[-2]):
-                refuse(f"changes of {getattr(self.stack[-2], '__qualname__', self.stack[-2])}")
-            super().load_build()
-
-        dispatch[pickle.BUILD[0]] = load_build
+        def refuse(self, what: str) -> Any:
+            raise UserError(
+                f"{path}: expected tensors and settings only, found {what}, "
+                "which could run code; get the file from its authors, or, if you trust them, make a plain one of it: "
+                f"ofa checkpoint strip --trust-checkpoint {path} --out FILE"
+            )
 
         def find_class(self, module: str, name: str) -> Any:
-            # torch writes Python 2's names (__builtin__.long, copy_reg, ...), which the protocol asks for
-            module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-            if name in HARMLESS.get(module, ()) or (
-                module in ("torch", "torch.storage") and name in STORAGES
-            ):
-                return super().find_class(module, name)
-            if module.partition(".")[0] in SETTINGS and not hasattr(builtins, name):
-                return type(name, (Settings,), {"class_name": f"{module}.{name}"})
-            refuse(f"the class {module}.{name}")
+            text = f"{module}.{name}"
+            if text in CONSTANTS:
+                return CONSTANTS[text]
+            if text in CALLS or text in MENTIONED or module in ("torch", "torch.storage") and name in STORAGES:
+                return Name(text)
+            if is_settings(text):
+                return Name(text)
+            return self.refuse(f"the class {text[:200]}")
 
-    def load(file, **kwargs):
-        return Unpickler(file, **kwargs).load()
+        def construct(self, name: Name, args: tuple) -> Any:
+            if name.text == "copyreg._reconstructor":  # how protocols 0 and 1 write objects
+                kind, _, state = args
+                return self.call(kind, () if state is None else (state,))
+            if is_settings(name.text):
+                return Settings(name.text, args)
+            return super().construct(name, args)
 
-    return types.SimpleNamespace(Unpickler=Unpickler, load=load, __name__="restricted_pickle")
+        def build(self, value: Any, state: Any) -> None:
+            if isinstance(value, (NumpyType, NumpyArray)):
+                value.build(state)
+            elif type(value) is argparse.Namespace and type(state) is dict and all(type(key) is str for key in state):
+                vars(value).update(state)
+            else:
+                super().build(value, state)
+
+        def resolve(self, reference: Any) -> Any:
+            key, size = check_storage(reference, sizes, self.end)
+            claimed[key] = size
+            if sizes is None and sum(claimed.values()) > self.end:
+                raise pickle.UnpicklingError("storages of more bytes than the file has")
+            return self.persistent_load(reference)  # torch's
+
+    def load(file: Any, **options: Any) -> Any:
+        return CheckpointUnpickler(file, **options).load()
+
+    return types.SimpleNamespace(Unpickler=CheckpointUnpickler, load=load, __name__="restricted_pickle")
+
+
+def is_settings(text: str) -> bool:
+    """Whether a class is of those that only carry settings."""
+    return text.partition(".")[0] in SETTINGS and not hasattr(builtins, text.rpartition(".")[2])
+
+
+def check_storage(reference: Any, sizes: Mapping[str, int] | None, whole: int) -> tuple[str, int]:
+    """Key and bytes of a storage: ``("storage", type, key, device, elements[, view])``.
+
+    Args: sizes: of the records of an archive. whole: bytes of the file, if it is no archive.
+    Raises: UnpicklingError if it claims more bytes than the file has for it.
+    """
+    if type(reference) is not tuple or not 5 <= len(reference) <= 6 or reference[0] != "storage":
+        raise pickle.UnpicklingError("a reference to something else than a storage")
+    _, kind, key, device, count, *view = reference
+    numbers = [count, *(view[0][1:] if view and type(view[0]) is tuple and len(view[0]) == 3 else ())]
+    if type(key) is not str or type(device) is not str or not all(type(one) is int and one >= 0 for one in numbers):
+        raise pickle.UnpicklingError("a storage of strange sizes")
+    itemsize = 1 if kind is torch.UntypedStorage else torch._utils._element_size(kind.dtype)
+    room = whole if sizes is None else sizes[f"data/{key}"]
+    if max(numbers) * itemsize > room:
+        raise pickle.UnpicklingError(f"a storage of {count * itemsize} bytes in {room}")
+    return key, count * itemsize
+
+
+# --- settings become data -----------------------------------------------------------------------------------------------
 
 
 def plain(value: Any) -> Any:
-    """Settings objects as dicts and values, at any depth; everything else as it is."""
+    """Settings objects as dicts and values, at any depth; everything else as it is. What is shared stays shared.
+
+    Raises: ValueError if it contains itself or is nested too deeply.
+    """
+    known: dict[int, Any] = {}
+
+    def convert(item: Any, depth: int) -> Any:
+        if isinstance(item, Name):
+            return item.text
+        if isinstance(item, (NumpyType, NumpyArray)):
+            return item.value
+        if not isinstance(item, (Settings, argparse.Namespace, Mapping, list, tuple, set)) or isinstance(item, torch.Size):
+            return item
+        if id(item) not in known:
+            if depth > MAX_DEPTH:
+                raise ValueError(f"values that contain themselves, or are nested more than {MAX_DEPTH} deep")
+            known[id(item)] = converted(item, lambda inner: convert(inner, depth + 1))
+        return known[id(item)]
+
+    return convert(value, 1)
+
+
+def converted(value: Any, convert: Any) -> Any:
+    """One container or object of settings, its content by ``convert``."""
     if isinstance(value, Settings):
-        return plain_settings(value)
-    if isinstance(value, type) and issubclass(value, Settings):
-        return value.class_name
+        return plain_settings(value, convert)
     if isinstance(value, argparse.Namespace):
-        return argparse.Namespace(**{key: plain(item) for key, item in vars(value).items()})
-    if isinstance(value, torch.Tensor):
-        return value
-    if isinstance(value, collections.OrderedDict) and all(
-        isinstance(item, torch.Tensor) for item in value.values()
-    ):
+        return argparse.Namespace(**{key: convert(item) for key, item in vars(value).items()})
+    if isinstance(value, OrderedDict) and all(isinstance(item, torch.Tensor) for item in value.values()):
         return value  # a state dict, with its metadata
     if isinstance(value, Mapping):
-        return {plain(key): plain(item) for key, item in value.items()}
-    if type(value) in (list, tuple, set):
-        return type(value)(plain(item) for item in value)
-    return value
+        return {convert(key): convert(item) for key, item in value.items()}
+    return type(value)(convert(item) for item in value)
 
 
-def plain_settings(value: Settings) -> Any:
+def plain_settings(value: Settings, convert: Any) -> Any:
     """A node gives its content, an enum its value, a path its text, a dataclass a dict of its fields."""
     state = value.state
     if isinstance(state, Mapping):
         if "_content" in state:
-            return plain(state["_content"])
+            return convert(state["_content"])
         if "_val" in state:
-            return plain(state["_val"])
-        return {key: plain(item) for key, item in state.items()}
+            return convert(state["_val"])
+        return {key: convert(item) for key, item in state.items()}
     if value.items:
-        return plain(value.items)
+        return convert(value.items)
     if value.class_name.startswith("pathlib"):
-        return str(pathlib.PurePosixPath(*value.args))
-    return plain(value.args[0]) if len(value.args) == 1 else [plain(item) for item in value.args]
+        return str(pathlib.PurePosixPath(*map(str, value.args)))
+    return convert(value.args[0]) if len(value.args) == 1 else [convert(item) for item in value.args]
 
 
 def official_state_dict(checkpoint: Mapping[str, Any], ema: bool = False) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ofa.io.atomic import replacing
 from ofa.errors import UserError
-from ofa.plain_pickle import read_plain_pickle
+from ofa.io.pickles import read_plain_pickle
 
 EXPECTED = "a label file {text: number}"
 

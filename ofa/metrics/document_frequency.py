@@ -18,8 +18,8 @@ import numpy as np
 from ofa.io.atomic import replacing
 from ofa.errors import UserError
 from ofa.io.numbers import read_decimal
+from ofa.io.pickles import DAMAGED, load_plain
 from ofa.metrics.ngrams import MAX_ORDER, SHIFT, WordIds, dense_ranks
-from ofa.plain_pickle import PlainUnpickler
 
 EOS = "<eos>"
 EXPECTED = "expected a pickle {'ref_len': number of images, 'document_frequency': {word tuple: images}}, or df='corpus'; make one: ofa cider-df build"
@@ -120,12 +120,11 @@ def read_document_frequencies(path: str | Path) -> tuple[float, dict[tuple[str, 
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file of document frequencies; {EXPECTED}")
     try:
-        with open(path, "rb") as file:
-            content = PlainUnpickler(file, encoding="latin1").load()
+        content = load_plain(path, "latin-1")
         num_images, frequencies = read_decimal(content["ref_len"]), dict(content["document_frequency"])
         counts = np.fromiter(frequencies.values(), float, len(frequencies))
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise UserError(f"{path}: not a file of document frequencies ({error}); {EXPECTED}") from error
+    except DAMAGED as error:
+        raise UserError(f"{path}: not a file of document frequencies ({str(error)[:200]}); {EXPECTED}") from error
     wrong = next((ngram for ngram in frequencies if not isinstance(ngram, tuple) or len(ngram) > MAX_ORDER), None)
     if wrong is not None or num_images <= 0 or not np.isfinite(counts).all() or counts.min(initial=0) < 0:
         raise UserError(f"{path}: not document frequencies (n-gram {wrong!r}, {num_images:g} images); {EXPECTED}")

@@ -15,7 +15,7 @@ from ofa.coco_captions import read_json
 from ofa.errors import UserError
 from ofa.io.numbers import read_decimal, read_integer
 from ofa.picture_files import PictureFolders
-from ofa.plain_pickle import read_plain_pickle
+from ofa.io.pickles import read_plain_pickle
 from ofa.preparation import IMAGE
 from ofa.sources.found import Found, Problems, checked_box, grouped, one_line
 
