@@ -1,6 +1,5 @@
 """Image codes by row, from a TSV or from a result file (``*_predict.json``)."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from ofa.data.rows import Rows, open_rows
 from ofa.errors import UserError
 from ofa.image_codes import text_to_codes
+from ofa.io.json_files import load_json
 from ofa.results import IDS, TEXTS
 
 
@@ -57,10 +57,10 @@ def code_column_of(rows: Rows) -> int:
 def rows_of_results(path: Path) -> Iterator[CodedRow]:
     """Entries of a result file in their order: ``{"id": ..., "caption": ..., "codes": "17 3 ..."}``."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: expected a result file, found no readable file ({error.strerror}); check the path") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: expected JSON, found something else ({error}); was it cut off?") from None
     if not isinstance(content, list) or not content:
         raise UserError(f"{path}: expected a list of results, found none; give NAME_predict.json of ofa evaluate or ofa draw")

@@ -8,13 +8,13 @@ Three files of one folder (``ofa negatives build`` makes them)::
 """
 
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 from ofa.negative_samples import ANSWERS, CAPTIONS, OBJECTS, OTHER
 
 COUNTS = "how many"  # kind of answers whose neighbours are wrong answers too
@@ -80,8 +80,8 @@ def drawn(names: Sequence[str], besides: str, rng: Random) -> str:
 def read_answers(path: Path) -> dict[str, list[str]]:
     """Raises: UserError if the file is no JSON of lists."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = load_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise UserError(f'{path}: expects JSON such as {{"color": ["red", "blue"], "{OTHER}": ["yes"]}}, found none ({error}); {REMEDY}') from None
     if not isinstance(content, dict) or not all(isinstance(part, list) for part in content.values()):
         raise UserError(f'{path}: expects lists of answers by kind, one of them "{OTHER}", found {str(content)[:80]}; {REMEDY}')

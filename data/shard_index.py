@@ -21,6 +21,7 @@ import numpy as np
 
 from ofa.data.index_files import HEADER, open_words, sampled
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 
 MAGIC = int.from_bytes(b"OFA-TAR1", "little")
 NAMES = HEADER + 2  # word at which the names begin
@@ -49,14 +50,14 @@ def _is_whole(words: np.ndarray) -> bool:
         return False
     try:
         names = _names(words)
-    except (ValueError, RecursionError):
+    except ValueError:
         return False
     return isinstance(names, list) and len(names) == suffixes and all(isinstance(name, str) for name in names)
 
 
 def _names(words: np.ndarray) -> list[str]:
     length = int(words[HEADER + 1])
-    return json.loads(words[NAMES : NAMES + (length + 7) // 8].tobytes()[:length])
+    return load_json(words[NAMES : NAMES + (length + 7) // 8].tobytes()[:length])
 
 
 def _table(words: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ import numpy as np
 from ofa.data.shard_index import BLOCK, open_shard_index, split_name, states_size
 from ofa.data.tsv import column_numbers
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 from ofa.progress import counted
 from ofa.text import JOIN
 
@@ -176,8 +177,8 @@ class ShardFile:
         """What the member ``json`` says; None without one."""
         data = self.member(index, JSON)
         try:
-            return None if data is None else json.loads(data)
-        except (ValueError, RecursionError) as error:
+            return None if data is None else load_json(data)
+        except ValueError as error:
             raise UserError(f"{self.where(index)}: expects JSON in the member .json, found damage ({error}); make the shard again") from None
 
     def _names(self, first: dict | None) -> list[str]:
@@ -303,11 +304,11 @@ def read_manifest(path: Path, name: str) -> dict[str, Any]:
     Raises: UserError if it is no such manifest.
     """
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = load_json(path.read_text(encoding="utf-8"))
         finding = _foreign(manifest, name)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         finding = f"{type(error).__name__}: {error}"
     if finding:
         raise UserError(f"{path}: expected the manifest of ofa pack, found something else ({finding}); remove it, or make the shards again")

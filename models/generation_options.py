@@ -1,6 +1,5 @@
 """How to generate: the options of a generator, under fairseq's and the release's names."""
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ofa.io.json_files import load_json
 from ofa.io.numbers import read_integer
 from ofa.errors import UserError
 
@@ -122,9 +122,9 @@ def parse_range(value: Any, name: str = "constraint_range") -> tuple[int, int] |
     if value is None or value == "":
         return None
     try:
-        pair = json.loads(f"[{value.strip(' ()[]')}]") if isinstance(value, str) else list(value)
+        pair = load_json(f"[{value.strip(' ()[]')}]") if isinstance(value, str) else list(value)
         start, end = map(read_integer, pair)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise UserError(f"{name}: expected 'start,end', found {value!r}") from error
     if not 0 <= start < end:
         raise UserError(f"{name}: expected 0 <= start < end, found {value!r}")

@@ -1,6 +1,5 @@
 """A model from a file of any layout: weights under the official names, and the configuration that they belong to."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ofa.checkpoint import arguments, load_checkpoint, official_state_dict
 from ofa.errors import UserError
+from ofa.io.json_files import read_json
 from ofa.models.config import ModelConfig
 from ofa.models.layout_config import RELEASED_SWITCHES, from_huggingface, from_mmpretrain
 from ofa.models.layouts import FAIRSEQ, HUGGINGFACE, MMPRETRAIN, Layout, recognise
@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # of a folder; the first that is there
 TASK = "ofa_task"  # in the configuration of other layouts: the options of this project's task, as this project wrote them
+JSON_OBJECT = "a JSON object"
 FIELDS = {field.name for field in fields(ModelConfig)}
 
 
@@ -108,22 +109,12 @@ def read_folder(folder: Path) -> dict[str, Any]:
         index = folder / f"{name}.index.json"
         if index.is_file():
             state: dict[str, Any] = {}
-            for part in sorted(set(read_json(index).get("weight_map", {}).values())):
+            for part in sorted(set(read_json(index, JSON_OBJECT, kind=dict).get("weight_map", {}).values())):
                 content = load_checkpoint(folder / Path(part).name, mapped=True)
                 state |= content.get("model") or content
             return {"state_dict": state}
     raise UserError(f"{folder}: expected a Hugging Face folder with {CONFIG} and {' or '.join(WEIGHTS)}, found "
                     f"{describe(dict.fromkeys(sorted(entry.name for entry in folder.iterdir())))}; name the file, or download it all")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: expected a JSON object, it cannot be read ({error}); download or copy it again") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a JSON object, found {type(content).__name__}; download or copy it again")
-    return content
 
 
 def foreign_config(layout: Layout, content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -132,7 +123,7 @@ def foreign_config(layout: Layout, content: Mapping[str, Any], folder: Path) -> 
         return from_mmpretrain((content.get("meta") or {}).get("model") or {})
     if not (folder / CONFIG).is_file():
         raise UserError(f"expected {CONFIG} beside the weights, found none in {folder}; download or copy it as well")
-    return from_huggingface(read_json(folder / CONFIG))
+    return from_huggingface(read_json(folder / CONFIG, JSON_OBJECT, kind=dict))
 
 
 def complete_tables(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -177,7 +168,7 @@ def check_tables(weights: Mapping[str, Tensor]) -> None:
 def task_options(content: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
     """Options of the task as the file stores them."""
     if folder is not None:
-        return dict(read_json(folder / CONFIG).get(TASK) or {})
+        return dict(read_json(folder / CONFIG, JSON_OBJECT, kind=dict).get(TASK) or {})
     if content.get("meta"):
         return dict(content["meta"].get(TASK) or {})
     group = (content.get("cfg") or {}).get("task") or content.get("args")

@@ -37,9 +37,11 @@ class VQVAEConfig:
     code_dim: int = field(default=16, metadata={"help": "length of a code's vector"})
 
     def __post_init__(self) -> None:
-        for option, least in (("num_codes", 2), ("width", 4), ("depth", 1), ("code_dim", 1)):
+        for option, least, most in (("num_codes", 2, 1 << 20), ("width", 4, 1 << 14), ("depth", 1, 64), ("code_dim", 1, 1 << 14)):
             if getattr(self, option) < least:
                 raise UserError(f"{option} {getattr(self, option)}: expected at least {least}; choose a larger one")
+            if getattr(self, option) > most:
+                raise UserError(f"{option} {getattr(self, option)}: expected at most {most}; choose a smaller one")
 
 
 class Block(nn.Module):
@@ -166,8 +168,9 @@ def load_vq_vae(path: str | Path) -> VQVAE:
         raise UserError(f"{path}: expected an image tokenizer ({FORMAT!r}), found {found}; make one by ofa tokenizer train, or give "
                         "the folder of a VQGAN (model.yaml and last.ckpt)")
     try:
-        tokenizer = VQVAE(VQVAEConfig(**content["config"]))
-        tokenizer.load_state_dict(content["model"])
+        with torch.device("meta"):  # sizes are compared before memory is taken
+            tokenizer = VQVAE(VQVAEConfig(**content["config"]))
+        tokenizer.load_state_dict(content["model"], assign=True)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path}: expected the weights of the tokenizer that its settings describe, found others "
                         f"({str(error).strip().splitlines()[0]}); train it again") from None

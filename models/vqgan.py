@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa.checkpoint import load_checkpoint
 from ofa.errors import UserError
+from ofa.io.json_files import read_yaml
 from ofa.models.image_tokenizer import ImageTokenizer
 from ofa.models.vqgan_layers import GROUPS, Decoder, Encoder
 
+MOST, MOST_BLOCKS = 1 << 20, 64  # of any count of a description, and of its layers: a larger network is a damaged file
 KINDS = ("GumbelVQ", "VQModel")
 REMEDY = "use the model.yaml and last.ckpt of a VQGAN such as vqgan_gumbel_f8"
 
@@ -156,14 +157,7 @@ def load_vqgan(config_path: str | Path, weights_path: str | Path) -> VQGAN:
 
 def read_config(path: str | Path) -> VQGANConfig:
     """Raises: UserError if it is no description of such a network."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: expected the description of a VQGAN, found no readable file ({error.strerror}); check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: expected YAML with plain values only, found something else ({reason}); copy it again") from None
-    return config_of(content, str(path))
+    return config_of(read_yaml(path, "YAML with plain values only, the description of a VQGAN"), str(path))
 
 
 def config_of(content: Any, path: str) -> VQGANConfig:
@@ -183,9 +177,10 @@ def config_of(content: Any, path: str) -> VQGANConfig:
     for field in dataclasses.fields(VQGANConfig):
         value = given.get(field.name)
         many = field.name in ("ch_mult", "attn_resolutions")
-        if field.name != "kind" and not (isinstance(value, list) and all(map(is_count, value)) if many else is_count(value)):
-            raise UserError(f"{path}: expected {field.name} as {'a list of whole numbers' if many else 'a whole number'}, found {value!r}; "
-                            "use the model.yaml that came with the weights")
+        if field.name != "kind" and not (isinstance(value, list) and len(value) <= MOST_BLOCKS and all(map(is_count, value)) if many
+                                         else is_count(value)):
+            raise UserError(f"{path}: expected {field.name} as {'a list of whole numbers' if many else 'a whole number'}, found "
+                            f"{str(value)[:80]}; use the model.yaml that came with the weights")
         values[field.name] = tuple(value) if many else value
     config = VQGANConfig(**values)
     check(config, ddconfig, path)
@@ -193,7 +188,7 @@ def config_of(content: Any, path: str) -> VQGANConfig:
 
 
 def is_count(value: Any) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and 0 < value <= MOST
 
 
 def kind_of(model: Mapping) -> str:
@@ -210,6 +205,8 @@ def check(config: VQGANConfig, ddconfig: Mapping, path: str) -> None:
 
     if config.kind == "GumbelVQ" and config.embed_dim != config.z_channels:
         refuse(f"embed_dim equal to z_channels ({config.z_channels}), as GumbelVQ needs", config.embed_dim)
+    if config.num_res_blocks > MOST_BLOCKS:
+        refuse(f"at most {MOST_BLOCKS} num_res_blocks", config.num_res_blocks)
     if not config.ch_mult:
         refuse("at least one number in ch_mult", "none")
     if config.in_channels != 3 or config.out_ch != 3:

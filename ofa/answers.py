@@ -6,13 +6,13 @@
 Answers have a leading blank when they are encoded, as targets have: ``" on the table"``.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Optional
 
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 from ofa.label_file import read_label_file
 from ofa.spec import BatchRow, Hypothesis, Prediction, TaskOptions
 from ofa.trie import Trie
@@ -82,7 +82,7 @@ def answer_texts(options: AnswerOptions) -> list[str]:
     text = options.ans2label_dict or "{}"
     expected = f"--ans2label-dict: expected JSON such as '{{\"no\":0,\"yes\":1}}', found {text!r}"
     try:
-        labels = json.loads(text)
+        labels = load_json(text)
     except ValueError as error:
         raise UserError(f"{expected} ({error})") from None
     if not isinstance(labels, dict) or not labels:

@@ -1,12 +1,12 @@
 """Reading caption annotations: COCO's own files and Karpathy's split of them."""
 
-import json
 import os
 import random
 from collections import Counter
 from pathlib import Path
 
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 from ofa.io.paths import path_within
 from ofa.preparation import CaptionCleaner, Picture
 
@@ -16,7 +16,7 @@ KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "
 def read_json(path: str | Path, needs: tuple[str, ...]) -> dict:
     """A JSON object with the given keys. Raises: UserError naming the file and what is wrong."""
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = load_json(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except ValueError as error:

@@ -19,6 +19,7 @@ import torch
 from torch import distributed
 from tqdm import tqdm
 
+from ofa.io.json_files import load_json
 import ofa
 from ofa.album import Album
 from ofa.errors import UserError
@@ -169,10 +170,8 @@ def load(options: EvaluationOptions, device: torch.device) -> tuple[Any, list[to
 
 def generation_options(options: EvaluationOptions, stored: dict) -> dict[str, Any]:
     """The stored ``--eval-args`` of training, then what the caller gives."""
-    import json
-
     try:
-        trained_with = json.loads(stored.get("task", {}).get("eval_args") or "{}")
+        trained_with = load_json(stored.get("task", {}).get("eval_args") or "{}")
     except ValueError:
         trained_with = {}
     return {**trained_with, **{name: value for name, value in options.generation.items() if value is not None}}

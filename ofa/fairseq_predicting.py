@@ -1,6 +1,5 @@
 """A checkpoint that answers for any task: one network, and the tasks that share its vocabulary."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, setup_task
 
 from ofa.errors import UserError
 from ofa.fairseq_loading import SHARED, build_network, drawn_by, plain_group, read_checkpoint, task_config
+from ofa.io.json_files import load_json
 from ofa.tasks.fairseq_joint import MEMBERS
 
 
@@ -55,6 +55,6 @@ class LoadedCheckpoint:
     def generation(self, name: str) -> dict[str, Any]:
         """The generation options with which a task was validated; none if it was not trained."""
         try:
-            return json.loads(self.trained.get(name, {}).get("eval_args") or "{}")
+            return load_json(self.trained.get(name, {}).get("eval_args") or "{}")
         except ValueError as error:
             raise UserError(f"{self.path}: expected JSON in the stored --eval-args, found {error}") from None

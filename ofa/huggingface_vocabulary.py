@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ofa.bpe import FILES, load_bpe
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 from ofa.vocabulary import DICTIONARY, Vocabulary, read_dictionary
 
 CODES, BINS = 8192, 1000  # what loaders of that layout append
@@ -28,7 +29,7 @@ def write_vocabulary(bpe_dir: str, num_entries: int, num_codes: int, num_bins: i
     entries = symbols.symbols[: symbols.mask + 1]
     if bpe.kind == "gpt2":
         encoder, merges = FILES["gpt2"]
-        pieces = {str(number): piece for piece, number in json.loads((bpe.folder / encoder).read_text(encoding="utf-8")).items()}
+        pieces = {str(number): piece for piece, number in load_json((bpe.folder / encoder).read_text(encoding="utf-8")).items()}
         content = {pieces.get(entry, entry): number for number, entry in enumerate(entries)}
         (folder / "vocab.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         shutil.copyfile(bpe.folder / merges, folder / "merges.txt")

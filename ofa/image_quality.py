@@ -10,6 +10,7 @@ Real pictures are a folder, or statistics that were computed once: ``gt_stat.npz
 
 import io
 import math
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from ofa.checkpoint import load_checkpoint
 from ofa.errors import UserError
+from ofa.io.pickles import DAMAGED
 from ofa.named_class import class_of
 
 AT_ONCE = 32
@@ -84,8 +86,9 @@ def read_statistics(path: Path, width: int) -> tuple[Tensor, Tensor]:
     try:
         with zipfile.ZipFile(path) as archive:
             mu, sigma = (read_array(archive, name) for name in ("mu", "sigma"))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{path}: expects statistics of real images (mu and sigma in an npz), found {error}") from None
+    except (*DAMAGED, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{path}: expects statistics of real images (mu and sigma in an npz), found {reason[0][:200]}") from None
     if mu.shape != (width,) or sigma.shape != (width, width):
         raise UserError(f"{path}: expects mu of {width} numbers and sigma of {width} x {width}, as the features have, found {tuple(mu.shape)} "
                         f"and {tuple(sigma.shape)}; were they computed with another extractor?")

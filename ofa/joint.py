@@ -19,6 +19,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 from ofa.io.numbers import read_decimal
 from ofa.spec import TaskOptions, TaskSpec
 
@@ -47,11 +48,11 @@ def read_members(path: str, specs: Mapping[str, TaskSpec]) -> list[Member]:
     Raises: UserError naming file, task and option if the file is no such file.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_no_name_twice)
+        content = load_json(Path(path).read_text(encoding="utf-8"), pairs_hook=_no_name_twice)
     except OSError as error:
         raise UserError(f"{path}: task 'joint' expects a JSON file such as {EXAMPLE}, found none "
                         f"({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: task 'joint' expects JSON such as {EXAMPLE}, found something else ({error})") from None
     if not isinstance(content, dict) or not content or not all(isinstance(entry, dict) for entry in content.values()):
         raise UserError(f"{path}: expects one entry of options per task such as {EXAMPLE}, found {json.dumps(content)[:80]}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ofa.io.atomic import replacing
 from ofa.errors import UserError
+from ofa.io.json_files import read_json
 from ofa.io.pickles import read_plain_pickle
 
 EXPECTED = "a label file {text: number}"
@@ -20,13 +21,9 @@ def read_label_file(path: str | Path) -> dict[str, int]:
     try:
         with open(path, "rb") as file:
             start = file.read(1)
-        content = json.loads(Path(path).read_bytes()) if start in b"{[" and start else read_plain_pickle(path, EXPECTED)
     except OSError as error:
         raise UserError(f"{path}: expected {EXPECTED}, it cannot be read ({error.strerror}); check the path") from None
-    except ValueError as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path}: expected {EXPECTED}, found damaged JSON ({error}); is the file complete?") from None
+    content = read_json(path, EXPECTED) if start in (b"{", b"[") else read_plain_pickle(path, EXPECTED)
     if not isinstance(content, dict) or not content or not all(
         isinstance(text, str) and isinstance(number, int) for text, number in content.items()
     ):

@@ -1,9 +1,12 @@
 """CLIP from a file on this machine: how well pictures and texts, or pictures and pictures, fit.
 
-The network is open_clip's; its sizes are read from the weights. Files: the TorchScript archives that OpenAI published
-(``ViT-B-16.pt``), and state dicts of open_clip's vision transformers (``.pt``, ``.bin``, ``.safetensors``).
+The network is open_clip's; its sizes are read from the weights. Files: state dicts of OpenAI's networks and of open_clip's
+vision transformers (``.pt``, ``.bin``, ``.safetensors``). The archives that OpenAI published (``ViT-B-16.pt``) are programs in
+TorchScript, which loading would run: they are refused, with the command that makes a state dict of them.
 """
 
+import json
+import shlex
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,30 +73,35 @@ def import_open_clip() -> Any:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
-    """The state dict of a file, and whether it is one of OpenAI's networks. Nothing in the file is executed but TorchScript."""
+    """The state dict of a file, and whether it is one of OpenAI's networks. Nothing in the file is executed. Raises: UserError."""
     if not path.is_file():
         raise UserError(f"--clip-model-path: expects the weights of CLIP (ViT-B-16.pt), found no file at {path}; put them there")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            weights = load_file(path)
-        elif is_torchscript(path):
-            return dict(torch.jit.load(path, map_location="cpu").state_dict()), True
-        else:
-            weights = load_checkpoint(str(path))
-    except (RuntimeError, OSError, ValueError) as error:
-        raise UserError(f"--clip-model-path {path}: expects the weights of CLIP, found {str(error).splitlines()[0][:200]}") from None
-    weights = weights.get("state_dict", weights)
-    weights = {name.removeprefix("module."): value for name, value in weights.items()}
+        if is_torchscript(path):
+            raise UserError("a TorchScript program, which loading would run; if you trust where it is from, make weights of it once and "
+                            f"name those: {conversion(path)}")
+        weights = load_checkpoint(path)
+        if not isinstance(weights, dict):
+            raise UserError("no state dict")
+    except UserError as error:
+        raise UserError(f"--clip-model-path {path}: expects the weights of CLIP, found {str(error).splitlines()[0][:1000]}") from None
+    weights = next((weights[name] for name in ("state_dict", "model") if isinstance(weights.get(name), dict)), weights)
+    weights = {str(name).removeprefix("module."): value for name, value in weights.items() if isinstance(value, Tensor)}
     return weights, "input_resolution" in weights
 
 
 def is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def conversion(path: Path) -> str:
+    """The command that makes a state dict of a TorchScript archive. It runs the archive."""
+    code = f"import torch; torch.save(torch.jit.load({json.dumps(str(path))}, \"cpu\").state_dict(), {json.dumps(str(path.with_suffix('.weights.pt')))})"
+    return f"python -c {shlex.quote(code)}"
 
 
 def build(open_clip: Any, weights: dict[str, Tensor], openai: bool, path: str | Path) -> torch.nn.Module:

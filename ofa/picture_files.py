@@ -21,6 +21,7 @@ from pathlib import Path
 from PIL import Image
 
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 from ofa.io.paths import path_below, path_within
 from ofa.progress import counted
 
@@ -180,10 +181,10 @@ def _read_notes(notes: Path) -> dict[str, PictureFile]:
         raise UserError(f"{notes}: expected notes of an interrupted call, found another file; move it away, or choose another --out")
     try:
         for line in text.decode("utf-8").splitlines():
-            (path, *state), (broken, size, *others) = json.loads(line)
+            (path, *state), (broken, size, *others) = load_json(line)
             if (path, *state) == file_state(path):
                 seen[path] = PictureFile(broken, tuple(size), *others)
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError):
         pass
     return seen
 

@@ -11,13 +11,13 @@
 Paths are as seen from the folder of the file, and lie below it or below --images DIR. Other keys are kept and come out again.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 from ofa.io.numbers import read_decimal
 from ofa.io.paths import path_within
 
@@ -101,8 +101,8 @@ def _lines(path: Path, verb: str | None, words: Mapping[str, Any], images: Seque
             continue
         where = f"{path}:{number}"
         try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            entry = load_json(line)
+        except ValueError as error:
             raise UserError(f"{where}: expects one JSON object per line, found {line[:60]!r} ({error})") from None
         if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or not entry["image"].strip():
             raise UserError(f"{where}: expects an object with \"image\": \"path\", found {line[:60]!r}")

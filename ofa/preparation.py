@@ -25,6 +25,7 @@ from pathlib import Path
 
 from ofa.errors import UserError
 from ofa.io.atomic import replacing
+from ofa.io.json_files import load_json
 from ofa.io.paths import delete_below, path_below
 from ofa.picture_files import read_picture
 from ofa.progress import Progress
@@ -274,10 +275,10 @@ class PreparedFolder:
 def read_manifest(path: Path) -> dict:
     """The manifest of a preparation; an empty one if there is none. Raises: UserError if the file is something else."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = load_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         finding = f"{type(error).__name__}: {error}"
     else:
         finding = _foreign(manifest)

@@ -5,7 +5,6 @@
     extra rows                  text_infilling, image_infilling, detection: every eighth pair brings a group of them
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import torch
 from PIL import Image
 
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 from ofa.io.numbers import read_decimal
 from ofa.spec import Example, RowContext, Symbols, TaskOptions
 
@@ -142,10 +142,10 @@ def parse_weights(text: Optional[str]) -> dict[str, float]:
     given: Mapping[str, Any]
     try:
         if (text or "").lstrip().startswith("{"):
-            given = json.loads(text)
+            given = load_json(text)
         else:
             given = dict(part.strip().split("=") for part in (text or "").split(",") if part.strip())
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{usage}, found {text!r} ({error})") from None
     weights = dict.fromkeys(TASKS, 1.0)
     for task, value in given.items():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa.io.atomic import replacing
+from ofa.io.json_files import load_json
 from ofa.io.numbers import read_decimal, read_integer
 from ofa.io.paths import path_below, path_within
 from ofa.errors import UserError, place
@@ -86,8 +87,8 @@ def write_json(path: str | Path, content: Any) -> None:
 def read_predictions(path: str | Path) -> list[Entry]:
     """Entries of a result file. Raises: UserError if it is missing or no list in JSON."""
     try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        entries = load_json(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: expects a result file in JSON, found {error}; run the evaluation again"
         ) from error

@@ -14,10 +14,12 @@ from typing import Any
 from torch import Tensor
 
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 
 KEY = "ofa"  # of the metadata; its value is JSON
 SHARED = "shared"  # name -> the name under which its tensor is stored
 MAX_HEADER = 100_000_000  # bytes, as in the format's own reader
+MAX_TENSORS_HEADER = 32_000_000  # bytes of a header that is read: some 200 000 tensors
 
 
 def is_safetensors(start: bytes) -> bool:
@@ -33,6 +35,10 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        if length > MAX_TENSORS_HEADER:
+            raise ValueError(f"a header of {length} bytes, more than {MAX_TENSORS_HEADER}")
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
     except FileNotFoundError:
@@ -80,15 +86,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     tensors, metadata = read_tensors(path)
     try:
-        content = json.loads(metadata.get(KEY, "{}"))
+        content = load_json(metadata.get(KEY, "{}"))
         for name, first in content.pop(SHARED, {}).items():
             tensors[name] = tensors[first]
-    except (ValueError, KeyError, AttributeError) as error:
+        if isinstance(content.get("args"), dict):
+            content["args"] = argparse.Namespace(**content["args"])
+        config = content.get("cfg") or {}
+        if isinstance(config.get("model"), dict):  # as in files that training writes
+            config["model"] = argparse.Namespace(**config["model"])
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: expected settings of a checkpoint in the file's metadata, found others ({error}); "
                         "convert the file anew") from error
-    if isinstance(content.get("args"), dict):
-        content["args"] = argparse.Namespace(**content["args"])
-    config = content.get("cfg") or {}
-    if isinstance(config.get("model"), dict):  # as in files that training writes
-        config["model"] = argparse.Namespace(**config["model"])
     return {**content, "model": tensors}

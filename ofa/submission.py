@@ -21,6 +21,7 @@ from typing import Any
 
 from ofa.io.atomic import replacing
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 from ofa.io.numbers import read_integer
 from ofa.results import Entry, read_predictions, write_json
 
@@ -149,11 +150,11 @@ def listed_ids(path: str | Path, group: str, key: str) -> set[int]:
     Raises: UserError if the file is missing or of another kind.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = load_json(Path(path).read_text(encoding="utf-8"))
         return {read_integer(entry[key]) for entry in content[group]}
     except OSError as error:
         finding = error.strerror
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         finding = f"{type(error).__name__}: {error}"
     raise UserError(f"{path}: expects a file of the data set with '{group}' that have a '{key}' each, found {finding}; give the "
                     "original JSON")

@@ -29,6 +29,7 @@ SURROUNDINGS = frozenset(
     "ignore_unused_valid_subsets".split()
 )
 NOT_GIVEN = "-"
+MAX_LIST = 1000  # characters of a text that may be a list
 
 
 def training_settings(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,10 +59,10 @@ def is_plumbing(name: str, value: Any) -> bool:
 
 def comparable(value: Any) -> Any:
     """One form of what is written in several: "(0.9, 0.99)", (0.9, 0.99), [0.9, 0.99]; [1e-5], 1e-5; None, ""."""
-    if isinstance(value, str) and value[:1] in ("(", "["):
+    if isinstance(value, str) and value[:1] in ("(", "[") and len(value) <= MAX_LIST:
         try:
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
             return value
     if isinstance(value, (list, tuple)):
         value = [comparable(item) for item in value]

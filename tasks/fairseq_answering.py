@@ -3,7 +3,6 @@
 What ``OFATask`` inherits; validation and ``ofa evaluate`` both predict with it.
 """
 
-import json
 import math
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from fairseq.utils import strip_pad
 from ofa.answers import AnswerOptions, AnswerSet
 from ofa.chinese import without_blanks
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 from ofa.models.generate import GenerationOptions, SequenceGenerator
 from ofa.models.ranking import AnswerRanker
 from ofa.spec import BatchRow, Decoding, Hypothesis, Prediction, TaskSpec
@@ -46,8 +46,8 @@ class AnsweringTask(FairseqTask):
         text = getattr(self.cfg, option, None) or "{}"
         flag = "--" + option.replace("_", "-")
         try:
-            given = json.loads(text)
-        except json.JSONDecodeError as error:
+            given = load_json(text)
+        except ValueError as error:
             raise UserError(
                 f"{flag}: expects JSON such as '{{\"beam\":5}}', found {text!r} ({error})"
             ) from error

@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import json
 import logging
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from ofa.cli.draw import DRAWING_OPTIONS, add_drawing_flags
 from ofa.cli.image_scores import add_quality_flags
 from ofa.cli.report import add_page_flags, check_files, print_table
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ def _positive(text: str) -> int:
 
 def _dictionary(text: str) -> dict:
     """A Python or JSON dictionary of plain values."""
-    for read in (ast.literal_eval, json.loads):
+    for read in (ast.literal_eval, load_json):
         try:
             value = read(text)
         except (ValueError, SyntaxError):

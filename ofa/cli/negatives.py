@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 from ofa.io.paths import path_below
 
 logger = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ def _state(file) -> list:
 
 def _read(path: Path) -> dict:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = load_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

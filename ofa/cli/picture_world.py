@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ofa.cli.prepare import add_common, count, summary
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 
 
 def add_parser(subparsers) -> None:
@@ -35,13 +36,13 @@ def run_check(args: argparse.Namespace) -> int:
 
     path = Path(args.result)
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = load_json(path.read_text(encoding="utf-8"))
         captions, files = [entry["caption"] for entry in entries], [entry["files"][0] for entry in entries]
         files = [path_within(path.parent, file, f"{path}: entry {number}", args.images) for number, file in enumerate(files, 1)]
         pictures = [Image.open(file).convert("RGB") for file in files]
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(f"{path}: expects entries with a caption and files of pictures, as 'ofa draw' writes them, found something else "
                         f"({type(error).__name__}: {error}); draw them again") from None
     checks = check(pictures, captions)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ofa.cli.book import named_file
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 
 EXTRAS = {"text_data": "text_infilling", "image_data": "image_infilling", "detection_data": "detection"}
 
@@ -62,8 +63,8 @@ def run_summary(args: argparse.Namespace) -> int:
 
     def read(path: str | None):
         try:
-            return json.loads(Path(path).read_text(encoding="utf-8")) if path else None
-        except (OSError, ValueError, RecursionError) as error:
+            return load_json(Path(path).read_text(encoding="utf-8")) if path else None
+        except (OSError, ValueError) as error:
             raise UserError(f"{path}: expected a JSON file of figures, found none ({error}); make it, or leave its flag out") from None
 
     if args.timings and not Path(args.timings).is_file():

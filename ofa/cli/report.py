@@ -1,11 +1,11 @@
 """``ofa report``: a result file and the rows it answers -> a page with pictures, answers, boxes and scores."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 
 EXAMPLE = """\
 example:
@@ -43,9 +43,9 @@ def named_scores(text: str) -> tuple[str, dict[str, float]]:
     """``NAME=FILE`` -> the name and the scores that an earlier evaluation wrote there."""
     name, _, path = text.rpartition("=")
     try:
-        scores = json.loads(Path(path).read_text(encoding="utf-8"))["scores"]
+        scores = load_json(Path(path).read_text(encoding="utf-8"))["scores"]
         return name or Path(path).stem.removesuffix("_scores"), {key: float(value) for key, value in scores.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise argparse.ArgumentTypeError(
             f"expected the SUBSET_scores.json of an evaluation at {path} ({type(error).__name__}: {error}); "
             "ofa evaluate --results-path writes it") from None

@@ -8,6 +8,7 @@ from ofa.io.atomic import replacing
 from ofa.doctor.rows import Finding
 from ofa.doctor.rule import Rule, shown
 from ofa.doctor.scan import LISTED, FileReport, digest
+from ofa.io.json_files import load_json
 from ofa.negative_samples import ANSWERS, CAPTIONS, OBJECTS, OTHER
 
 BUILD = "make it again: ofa negatives build"
@@ -92,7 +93,7 @@ def _look_at_answers(path: Path, report: FileReport) -> None:
 def read_kinds(path: Path) -> dict[str, list[str]] | None:
     """Answers by kind; None if the file holds something else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = load_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         if isinstance(error, UnicodeDecodeError):
             raise

@@ -201,7 +201,7 @@ class Unpickler:
                 self.position = place
                 handler = handlers.get(opcode)
                 if handler is None:
-                    self.refuse(f"the opcode {bytes([opcode])!r}")
+                    raise pickle.UnpicklingError(f"invalid load key {bytes([opcode])!r}")
                 handler(self)
                 place = self.position
         raise EOFError("it ends too early")
@@ -504,6 +504,11 @@ def _instance(self: Unpickler) -> None:
 def _object(self: Unpickler) -> None:
     name, *args = self.since_mark()
     self.push(self.call(name, tuple(args)))
+
+
+@_on(pickle.EXT1, pickle.EXT2, pickle.EXT4)
+def _extension(self: Unpickler) -> None:
+    self.refuse("a number that stands for a class")
 
 
 @_on(pickle.BUILD)

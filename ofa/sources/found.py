@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 from ofa.preparation import Group
 
 logger = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ def read_json_lines(path: str | Path) -> list[tuple[int, dict]]:
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    entry = json.loads(line)
+                    entry = load_json(line)
                     if not isinstance(entry, dict):
                         raise UserError(f"{path}:{number}: expected one JSON object per line, found {line[:60]!r}")
                     entries.append((number, entry))

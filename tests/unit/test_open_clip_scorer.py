@@ -1,6 +1,9 @@
 """CLIP from local files: features as open_clip computes them, weights read without executing them, one message for what is wrong."""
 
 import builtins
+import shlex
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ from PIL import Image
 
 from ofa.errors import UserError
 from ofa.image_text_scorer import load_scorer
-from ofa.open_clip_scorer import ClipScorer
+from ofa.open_clip_scorer import ClipScorer, conversion
 
 open_clip = pytest.importorskip("open_clip")
 VISION = {"layers": 1, "width": 64, "patch_size": 16, "image_size": 32}
@@ -48,7 +51,10 @@ def saved(request, tmp_path_factory):
     if request.param == "openai":
         weights = {name: value.half().float() if value.is_floating_point() else value for name, value in model.state_dict().items()}
         model.load_state_dict(weights)
-        torch.jit.script(Archive(weights)).save(str(path))
+        archive = path.with_name("ViT-B-16.pt")
+        torch.jit.script(Archive(weights)).save(str(archive))
+        subprocess.run(shlex.split(conversion(archive).replace("python", sys.executable, 1)), check=True)
+        path = path.with_name("ViT-B-16.weights.pt")
     else:
         torch.save({"state_dict": {f"module.{name}": value for name, value in model.state_dict().items()}}, path)
     return path, model
@@ -64,6 +70,12 @@ def test_scores_are_those_of_open_clip(saved):
     scorer = load_scorer(str(path))
     torch.testing.assert_close(scorer.score(PICTURES, texts), (images * words).sum(-1), atol=1e-5, rtol=0)
     torch.testing.assert_close(scorer.compare(PICTURES, PICTURES[::-1]), (images * images.flip(0)).sum(-1), atol=1e-5, rtol=0)
+
+
+def test_a_torchscript_archive_is_refused_with_the_command_that_makes_weights_of_it(tmp_path):
+    torch.jit.script(torch.nn.ReLU()).save(str(tmp_path / "ViT-B-16.pt"))
+    with pytest.raises(UserError, match=r"TorchScript program, .* python -c 'import torch; .*ViT-B-16\.weights\.pt"):
+        load_scorer(str(tmp_path / "ViT-B-16.pt"))
 
 
 def test_texts_are_cut_into_the_tokens_of_the_release(saved):
