@@ -80,6 +80,9 @@ class GenerationOptions:
         for name, off in UNSUPPORTED.items():
             if given.get(name, off) not in (off, None):
                 raise UserError(f"generation option {name}={given[name]!r}: not offered; leave it out")
+        hook = given.get("prefix_allowed_tokens_fn")
+        if hook is not None and not callable(hook):
+            raise UserError("generation option prefix_allowed_tokens_fn: expects a function of the caller's, found a value; leave it out")
         if given.get("no_early_stop"):
             logger.warning("generation option no_early_stop has no effect, as in fairseq")
         names = {f.name for f in fields(cls)}

@@ -17,6 +17,7 @@ from ofa.models.layouts import FAIRSEQ, HUGGINGFACE, MMPRETRAIN, Layout, recogni
 from ofa.models.resnet import DEPTHS
 from ofa.models.shapes import fields_of
 from ofa.models.state_dict import CONSTANTS, EMBEDDINGS, architecture
+from ofa.stored_options import drop_from_checkpoint, drop_unfollowed
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def read_source(path: str | Path, ema: bool = False) -> Source:
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     content = read_folder(path) if path.is_dir() else load_checkpoint(path, mapped=True)
+    drop_from_checkpoint(content, path)
     state = content.get("model") or content.get("state_dict") or content
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     if (content.get("light_tuning") or {}).get("base"):
@@ -167,9 +169,10 @@ def check_tables(weights: Mapping[str, Tensor]) -> None:
 
 def task_options(content: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
     """Options of the task as the file stores them."""
-    if folder is not None:
-        return dict(read_json(folder / CONFIG, JSON_OBJECT, kind=dict).get(TASK) or {})
-    if content.get("meta"):
-        return dict(content["meta"].get(TASK) or {})
+    elsewhere = read_json(folder / CONFIG, JSON_OBJECT, kind=dict) if folder is not None else content.get("meta")
+    if elsewhere:
+        options = dict(elsewhere.get(TASK) or {})
+        drop_unfollowed(options, folder or CONFIG)
+        return options
     group = (content.get("cfg") or {}).get("task") or content.get("args")
     return {} if group is None else dict(group if isinstance(group, Mapping) else vars(group))

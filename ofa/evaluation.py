@@ -162,7 +162,7 @@ def load(options: EvaluationOptions, device: torch.device) -> tuple[Any, list[to
     from ofa.fairseq_loading import load_task_and_models
 
     overrides = {**NOT_WHILE_EVALUATING, **options.overrides}
-    if options.data:
+    if options.data or "data" not in overrides:  # never the files that a checkpoint names
         overrides["data"] = options.data
     task, models, stored = load_task_and_models(options.paths, options.task, overrides, options.ema)
     return task, [model.to(device=device, dtype=PRECISIONS[options.precision]) for model in models], stored

@@ -23,6 +23,7 @@ from omegaconf import OmegaConf, open_dict
 
 from ofa.errors import UserError
 from ofa.light_checkpoint import load_complete
+from ofa.stored_options import drop_from_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ def load_checkpoints_as_data() -> None:
     def load_checkpoint_to_cpu(path, arg_overrides=None, load_on_all_ranks=False):
         overrides = dict(arg_overrides or {})
         state = load_complete(PathManager.get_local_path(path), overrides.pop("base", None))
+        drop_from_checkpoint(state, path)
         if state.get("args") is not None:
             for name, value in overrides.items():
                 setattr(state["args"], name, value)

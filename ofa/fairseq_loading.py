@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from fairseq import checkpoint_utils
+from fairseq.models import ARCH_MODEL_NAME_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, setup_task
 from omegaconf import OmegaConf
 
@@ -95,8 +96,8 @@ def plain_group(group: Any) -> dict[str, Any]:
 def task_config(path: str, name: str | None, stored: Mapping[str, Any], overrides: Mapping[str, Any]):
     """Configuration of the task: its defaults, what the checkpoint stores, what the caller overrides."""
     name = name or stored.get("_name") or stored.get("task")
-    if name not in TASK_REGISTRY or name not in TASK_DATACLASS_REGISTRY:
-        ours = sorted(n for n, task in TASK_REGISTRY.items() if hasattr(task, "spec"))
+    ours = sorted(name for name, task in TASK_REGISTRY.items() if hasattr(task, "spec"))
+    if name not in ours:
         raise UserError(f"{path}: unknown task '{name}'; known: {', '.join(ours)}. Give one by --task")
     known = {field.name for field in dataclasses.fields(TASK_DATACLASS_REGISTRY[name])}
     values = {key: value for key, value in {**stored, **overrides}.items() if key in known}
@@ -111,8 +112,9 @@ def build_network(path: str, state: dict, task, ema: bool) -> torch.nn.Module:
         raise UserError(f"{path}: has {rows} vocabulary entries, the folder {task.cfg.bpe_dir} makes "
                         f"{len(task.vocabulary)}; give the folder of its training by --bpe-dir")
     model_config = state["cfg"]["model"]
-    if getattr(model_config, "resnet_model_path", None):
-        model_config.resnet_model_path = None  # where training found ImageNet weights; the checkpoint has its own
+    arch = plain_group(model_config).get("_name") or plain_group(model_config).get("arch")
+    if ARCH_MODEL_NAME_REGISTRY.get(arch, arch) != "ofa":
+        raise UserError(f"{path}: expected a model of this project, found the architecture {arch!r}; is it a checkpoint of another program?")
     model = task.build_model(model_config, from_checkpoint=True)
     try:
         model.load_state_dict(weights, strict=True, model_cfg=model_config)

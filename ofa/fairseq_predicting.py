@@ -9,7 +9,7 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, setup_task
 from ofa.errors import UserError
 from ofa.fairseq_loading import SHARED, build_network, drawn_by, plain_group, read_checkpoint, task_config
 from ofa.io.json_files import load_json
-from ofa.tasks.fairseq_joint import MEMBERS
+from ofa.stored_options import MEMBERS
 
 
 class LoadedCheckpoint:

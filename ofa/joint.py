@@ -22,6 +22,7 @@ from ofa.errors import UserError
 from ofa.io.json_files import load_json
 from ofa.io.numbers import read_decimal
 from ofa.spec import TaskOptions, TaskSpec
+from ofa.stored_options import CODE, STORED, warn_once
 
 WEIGHT = "weight"
 MOST_WEIGHT = 1e6
@@ -79,7 +80,9 @@ def _member(path: str, name: str, entry: dict[str, Any], specs: Mapping[str, Tas
             raise UserError(f"{where}: '{option}' is the same for all tasks; give it as {flag} instead")
         if option != WEIGHT and option not in known:
             raise UserError(f"{where}: unknown option '{option}'; known: {', '.join(sorted([*known, WEIGHT]))}")
-        if option != WEIGHT:
+        if option != WEIGHT and STORED.get(option) == CODE:
+            warn_once(path, option, str(value)[:100])
+        elif option != WEIGHT:
             options[option] = beside(path, _typed(f"{where}: option '{option}'", value, types[option]))
     if not options.get("data"):
         raise UserError(f"{where}: expects \"data\": \"train.tsv,val.tsv\", found none")

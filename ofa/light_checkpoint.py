@@ -17,6 +17,7 @@ import torch
 
 from ofa.checkpoint import load_checkpoint, official_state_dict
 from ofa.errors import UserError
+from ofa.stored_options import is_readable_path
 
 ENTRY = "light_tuning"
 TUNED = "tuned"  # in the entry of a checkpoint that was completed: the names that the file itself holds
@@ -67,6 +68,7 @@ def find_base(path: Paths, checkpoint: Mapping[str, Any], given: Optional[Paths]
     recorded = Path(base["path"])
     beside = Path(path).absolute().parent / recorded.name
     places = [Path(given)] if given else list(dict.fromkeys([recorded, beside]))
+    places = [place for place in places if given or is_readable_path(str(place))]
     found = [place for place in places if place.is_file()]
     for place in found:
         if sha256_of(place) == base["sha256"]:

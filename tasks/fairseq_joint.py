@@ -18,11 +18,10 @@ from ofa.data.fairseq_mixture import TASK, JointDataset
 from ofa.errors import UserError
 from ofa.joint import Member, given, metric_names, read_members
 from ofa.spec import Metric, TaskOptions, TaskSpec
+from ofa.stored_options import MEMBERS
 from ofa.tasks.fairseq_task import CRITERION_METRICS, MetricOfSums, OFATask
 
 logger = logging.getLogger(__name__)
-
-MEMBERS = "members"  # key in a checkpoint: task -> its options
 
 
 @dataclass

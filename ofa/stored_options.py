@@ -1,0 +1,107 @@
+"""Which options that a file stores are followed: those of a checkpoint's training, and of a mixture file.
+
+A file is data of others. It never names code to import nor a place to write to; both are said on the command line of this call (or
+as an argument in Python). It may name files to read as data where a model needs them to work at all: only regular files and
+folders of this machine, no devices, no network.
+"""
+
+import functools
+import logging
+import os
+import re
+import stat
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+MEMBERS = "members"  # in the task state of a joint training's checkpoint: task -> its options
+CODE, WRITTEN, NEEDLESS, READ = "code", "written", "needless", "read"
+# Option -> what its value names. Options that are not here name no code and no file.
+STORED = {
+    # imported and called: dropped with a warning
+    "image_text_scorer": CODE, "feature_extractor": CODE, "_target_": CODE, "prefix_allowed_tokens_fn": CODE,
+    # every training imports its plugin by it, and no reading does; dropped
+    "user_dir": NEEDLESS,
+    # written to by commands that read checkpoints: dropped with a warning
+    "gen_images_path": WRITTEN, "results_path": WRITTEN,
+    # read by training alone; the weights are in the checkpoint: dropped
+    "resnet_model_path": NEEDLESS, "eval_cider_cached_tokens": NEEDLESS, "scst_cider_cached_tokens": NEEDLESS,
+    # read as data
+    "bpe_dir": READ, "ans2label_file": READ, "neg_sample_dir": READ, "image_tokenizer": READ, "vqgan_model_path": READ,
+    "vqgan_config_path": READ, "clip_model_path": READ,
+}  # fmt: skip
+RESOLVER = re.compile(r"\$\{[^}]*:")  # omegaconf's functions, such as ${oc.env:NAME}; plain references have no colon
+DEVICES = ("/dev", "/proc", "/sys")
+
+
+def is_readable_path(value: Any) -> bool:
+    """Whether a text names a regular file or folder of this machine, or nothing yet. It is not opened."""
+    if not isinstance(value, str) or "\0" in value or "://" in value or value.startswith(("\\\\", "//")):
+        return False
+    try:
+        path = os.path.realpath(value)
+        if path in DEVICES or path.startswith(tuple(f"{device}/" for device in DEVICES)):
+            return False
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+
+def is_followed(name: str, value: Any) -> bool:
+    """Whether a stored value of an option counts."""
+    if not value:
+        return True
+    return STORED.get(name, READ) == READ and (name not in STORED or is_readable_path(value)) and not _has_resolver(value)
+
+
+def drop_unfollowed(options: MutableMapping[str, Any], where: str | Path) -> None:
+    """Set what is not followed to None, in place; what somebody may miss is said once, with the flag that does it.
+
+    Args: options: option -> value, of one group. where: the file that stores them.
+    """
+    for name, value in options.items():
+        if isinstance(value, (MutableMapping, Namespace)):
+            drop_unfollowed(_mapping(value), where)
+        elif not is_followed(name, value):
+            options[name] = None
+            if STORED.get(name) != NEEDLESS:
+                warn_once(str(where), name, str(value)[:100])
+
+
+def drop_from_checkpoint(checkpoint: Mapping[str, Any], where: str | Path) -> None:
+    """As ``drop_unfollowed``, for all places of a checkpoint that hold options. Args: checkpoint: as ``load_checkpoint`` gives it."""
+    for options in option_groups(checkpoint):
+        drop_unfollowed(options, where)
+
+
+def option_groups(checkpoint: Mapping[str, Any]) -> Iterator[MutableMapping[str, Any]]:
+    """The groups of options of a checkpoint: ``args`` of old files, those of ``cfg``, those of the tasks of a joint training."""
+    state = checkpoint.get("task_state")
+    members = state.get(MEMBERS) if isinstance(state, Mapping) else None
+    for parts in ({"args": checkpoint.get("args")}, checkpoint.get("cfg"), members):
+        for group in parts.values() if isinstance(parts, Mapping) else ():
+            if isinstance(group, (MutableMapping, Namespace)):
+                yield _mapping(group)
+
+
+@functools.lru_cache(maxsize=1000)
+def warn_once(where: str, name: str, value: str) -> None:
+    flag = "--" + name.strip("_").replace("_", "-")
+    logger.warning("%s: stores %s %r, which is ignored: a file does not choose code, or where to read or write; "
+                   "if you want it, give %s in this call", where, name, value, flag)  # fmt: skip
+
+
+def _mapping(group: Any) -> MutableMapping[str, Any]:
+    return vars(group) if isinstance(group, Namespace) else group
+
+
+def _has_resolver(value: Any) -> bool:
+    if isinstance(value, str):
+        return bool(RESOLVER.search(value))
+    return isinstance(value, (list, tuple)) and any(map(_has_resolver, value))
