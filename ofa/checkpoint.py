@@ -16,7 +16,8 @@ import types
 import zipfile
 import zlib
 from collections import OrderedDict
-from typing import IO, Any, Mapping, Union
+from collections.abc import Iterable, Mapping
+from typing import IO, Any, Union
 
 import numpy as np
 import torch
@@ -32,9 +33,9 @@ SETTINGS = set(
     "omegaconf hydra fairseq ofa ofa_module enum typing pathlib utils tasks criterions models data pytorch_lightning".split()
 )
 # What a file may name besides what it may call; the name becomes a text, or one of these.
-MENTIONED = {f"builtins.{name}" for name in "object type".split()} | {
-    f"numpy.{name}" for name in "ndarray float64 float32 int64 int32 bool_".split()
-} | {"torch.Tensor", "torch.dtype"}  # fmt: skip
+MENTIONED = {f"numpy.{name}" for name in "ndarray float64 float32 int64 int32 bool_".split()} | {
+    "builtins.object", "copyreg._reconstructor", "torch.Tensor", "torch.dtype"
+}  # fmt: skip
 CONSTANTS = {f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)} | {
     "torch.storage.UntypedStorage": torch.UntypedStorage
 }
@@ -164,6 +165,7 @@ def load_checkpoint(
             )
             content = plain(content)
             check_nesting(content, file.seek(0, 2))
+            check_kinds(content)
             return content
     except FileNotFoundError:
         raise UserError(f"{path}: expected a checkpoint, found no such file; check the path") from None
@@ -181,18 +183,33 @@ def load_checkpoint(
         ) from error
 
 
+def check_kinds(content: Any) -> None:
+    """Refuse a checkpoint whose parts are not what everybody takes them for. Raises: ValueError."""
+    options = (Mapping, argparse.Namespace, type(None))
+    parts = {"model": Mapping, "state_dict": Mapping, "extra_state": Mapping, "task_state": Mapping, "cfg": Mapping, "meta": Mapping,
+             "optimizer_history": (list, tuple), "args": options}  # fmt: skip
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{type(content).__name__} instead of a dict")
+    for name, kind in parts.items():
+        if not isinstance(content.get(name), (kind, type(None)) if isinstance(kind, type) else (*kind, type(None))):
+            raise ValueError(f"'{name}' is {type(content[name]).__name__}")
+    for name in ("model", "state_dict"):
+        odd = next((key for key in content.get(name) or () if not isinstance(key, str)), None)
+        if odd is not None:
+            raise ValueError(f"'{name}' has an entry whose name is {type(odd).__name__}")
+    for name in ("task", "model", "common"):
+        if not isinstance((content.get("cfg") or {}).get(name), options):
+            raise ValueError(f"'cfg.{name}' is {type(content['cfg'][name]).__name__}")
+
+
 def record_sizes(path: str, file: IO[bytes]) -> dict[str, int]:
     """Name in the archive -> bytes. Checks what ``torch.load`` does not: that every byte is as it was written, that the archive
     is as large as it says (records neither compressed nor shared), and that it is no program.
 
     TorchScript would go to its own interpreter, whatever the pickle module is.
     """
-    if "constants.pkl" in torch._C.PyTorchFileReader(path).get_all_records():
-        raise UserError(
-            f"{path}: expected tensors and settings only, found a TorchScript program; "
-            "use the checkpoint that it was made from"
-        )
     with zipfile.ZipFile(file) as archive:
+        refuse_torchscript(path, [name.partition("/")[2] for name in archive.namelist()])
         records = sorted(archive.infolist(), key=lambda record: record.header_offset)
         end, sizes = 0, {}
         for record in records:
@@ -202,11 +219,20 @@ def record_sizes(path: str, file: IO[bytes]) -> dict[str, int]:
                 raise zipfile.BadZipFile(f"{record.filename[:80]} lies inside of another record")
             end = record.header_offset + zipfile.sizeFileHeader + len(record.filename) + record.file_size
             sizes[record.filename.partition("/")[2]] = record.file_size
+        refuse_torchscript(path, torch._C.PyTorchFileReader(path).get_all_records())  # torch's view of the same archive
         damaged = archive.testzip()
     if damaged or len(sizes) < len(records):
         raise zipfile.BadZipFile(f"{damaged} has not the bytes that were written" if damaged else "a record is there twice")
     file.seek(0)
     return sizes
+
+
+def refuse_torchscript(path: str, records: Iterable[str]) -> None:
+    if "constants.pkl" in records:
+        raise UserError(
+            f"{path}: expected tensors and settings only, found a TorchScript program; "
+            "use the checkpoint that it was made from"
+        )
 
 
 def refuse_tar(path: str, file: IO[bytes]) -> None:
