@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import warnings
+from typing import Any
 
 import torch
 from fairseq import checkpoint_utils, options
@@ -20,8 +21,10 @@ from fairseq.models import ARCH_MODEL_NAME_REGISTRY, distributed_fairseq_model
 from fairseq.tasks import TASK_REGISTRY
 from fairseq.trainer import Trainer
 from omegaconf import OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from ofa.errors import UserError
+from ofa.io.pickles import DAMAGED
 from ofa.light_checkpoint import load_complete
 from ofa.stored_options import drop_from_checkpoint
 
@@ -69,16 +72,26 @@ def load_checkpoints_as_data() -> None:
         overrides = dict(arg_overrides or {})
         state = load_complete(PathManager.get_local_path(path), overrides.pop("base", None))
         drop_from_checkpoint(state, path)
-        if state.get("args") is not None:
-            for name, value in overrides.items():
-                setattr(state["args"], name, value)
-        if state.get("cfg") is not None:
-            state["cfg"] = OmegaConf.create(state["cfg"], flags={"allow_objects": True})
-            checkpoint_utils.overwrite_args_by_name(state["cfg"], overrides)
-        complete_history(state)
-        return checkpoint_utils._upgrade_state_dict(state)
+        try:
+            return as_fairseq_reads(state, overrides)
+        except (*DAMAGED, SyntaxError, OmegaConfBaseException) as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(f"{path}: expected the options of a training in 'cfg' or 'args', found others ({reason[0][:200]}); is it a checkpoint "
+                            "that training wrote?") from error
 
     checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
+
+
+def as_fairseq_reads(state: dict, overrides: dict[str, Any]) -> dict:
+    """The checkpoint as fairseq's own function returns it. Args: overrides: values of options that replace the stored ones."""
+    if state.get("args") is not None:
+        for name, value in overrides.items():
+            setattr(state["args"], name, value)
+    if state.get("cfg") is not None:
+        state["cfg"] = OmegaConf.create(state["cfg"], flags={"allow_objects": True})
+        checkpoint_utils.overwrite_args_by_name(state["cfg"], overrides)
+    complete_history(state)
+    return checkpoint_utils._upgrade_state_dict(state)
 
 
 def complete_history(state: dict) -> None:

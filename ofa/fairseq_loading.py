@@ -32,8 +32,9 @@ def read_checkpoint(path: str, overrides: Mapping[str, Any]) -> dict:
         found = f"a folder; {CONVERT}" if Path(path).is_dir() else "none; check --path"
         raise UserError(f"{path}: expected a checkpoint file, found {found}")
     state = checkpoint_utils.load_checkpoint_to_cpu(path, dict(overrides))
-    if state.get("cfg") is None or "model" not in state:
-        raise UserError(f"{path}: expected a checkpoint with 'cfg' (or 'args') and 'model', found "
+    config = state.get("cfg")
+    if config is None or config.get("task") is None or config.get("model") is None or "model" not in state:
+        raise UserError(f"{path}: expected a checkpoint with 'cfg' of 'task' and 'model' (or 'args') and 'model', found "
                         f"{', '.join(sorted(map(str, state))) or 'nothing'}; is it a file that training wrote? {CONVERT}")
     return state
 
@@ -113,7 +114,7 @@ def build_network(path: str, state: dict, task, ema: bool) -> torch.nn.Module:
                         f"{len(task.vocabulary)}; give the folder of its training by --bpe-dir")
     model_config = state["cfg"]["model"]
     arch = plain_group(model_config).get("_name") or plain_group(model_config).get("arch")
-    if ARCH_MODEL_NAME_REGISTRY.get(arch, arch) != "ofa":
+    if ARCH_MODEL_NAME_REGISTRY.get(arch, arch) != "ofa":  # fairseq's own networks give some of their options to eval()
         raise UserError(f"{path}: expected a model of this project, found the architecture {arch!r}; is it a checkpoint of another program?")
     model = task.build_model(model_config, from_checkpoint=True)
     try:

@@ -23,6 +23,8 @@ CODE, WRITTEN, NEEDLESS, READ = "code", "written", "needless", "read"
 STORED = {
     # imported and called: dropped with a warning
     "image_text_scorer": CODE, "feature_extractor": CODE, "_target_": CODE, "prefix_allowed_tokens_fn": CODE,
+    # given to eval() by networks of fairseq's own: dropped with a warning
+    "xformers_att_config": CODE, "adaptive_softmax_cutoff": CODE, "wer_args": CODE,
     # every training imports its plugin by it, and no reading does; dropped
     "user_dir": NEEDLESS,
     # written to by commands that read checkpoints: dropped with a warning

@@ -143,3 +143,26 @@ def test_options_that_would_read_the_environment_are_dropped(monkeypatch):
     content = {"cfg": {"task": {"bpe_dir": "${oc.env:HOME}", "tpu": "${common.tpu}", "names": ["${oc.env:HOME}"]}}}
     drop_from_checkpoint(content, "a.pt")
     assert content["cfg"]["task"] == {"bpe_dir": None, "tpu": "${common.tpu}", "names": None}
+
+
+def test_options_that_networks_of_fairseq_evaluate_are_dropped(made, tmp_path, caution):
+    """Its attention gives a text of the model's options to eval()."""
+    from fairseq import checkpoint_utils
+
+    content = load_checkpoint(made.checkpoint)
+    content["cfg"]["model"].xformers_att_config = f"open({str(tmp_path / 'ran')!r}, 'w')"
+    content["cfg"]["model"].adaptive_softmax_cutoff = f"[open({str(tmp_path / 'ran')!r}, 'w')]"
+    torch.save(content, tmp_path / "a.pt")
+    model = checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "a.pt"))["cfg"]["model"]
+    assert model.xformers_att_config is None and model.adaptive_softmax_cutoff is None and "xformers_att_config" in caution.text
+
+
+@pytest.mark.parametrize("changed", [{"cfg": {"task": {1.5: {}}}}, {"cfg": {"task": {"_name": "${"}}}, {"cfg": {"task": {"a": torch.zeros(1)}}, "args": None},
+                                     {"cfg": None, "args": Namespace(task="caption", arch="(" * 500)}, {"cfg": None, "args": Namespace(lr="[" * 5000)}])
+def test_options_of_another_kind_are_one_message(made, tmp_path, changed):
+    from ofa.fairseq_loading import load_task_and_models
+
+    torch.save({**load_checkpoint(made.checkpoint), **changed}, tmp_path / "a.pt")
+    with pytest.raises(UserError) as error:
+        load_task_and_models([str(tmp_path / "a.pt")], None, {})
+    assert "\n" not in str(error.value)
