@@ -74,12 +74,8 @@ def import_open_clip() -> Any:
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
     """The state dict of a file, and whether it is one of OpenAI's networks. Nothing in the file is executed. Raises: UserError."""
-    if not path.is_file():
-        raise UserError(f"--clip-model-path: expects the weights of CLIP (ViT-B-16.pt), found no file at {path}; put them there")
+    check_weights(path)
     try:
-        if is_torchscript(path):
-            raise UserError("a TorchScript program, which loading would run; if you trust where it is from, make weights of it once and "
-                            f"name those: {conversion(path)}")
         weights = load_checkpoint(path)
         if not isinstance(weights, dict):
             raise UserError("no state dict")
@@ -88,6 +84,15 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
     weights = next((weights[name] for name in ("state_dict", "model") if isinstance(weights.get(name), dict)), weights)
     weights = {str(name).removeprefix("module."): value for name, value in weights.items() if isinstance(value, Tensor)}
     return weights, "input_resolution" in weights
+
+
+def check_weights(path: Path) -> None:
+    """What can be said before anything is loaded. Raises: UserError if the file is missing or is a program."""
+    if not path.is_file():
+        raise UserError(f"--clip-model-path: expects the weights of CLIP (ViT-B-16.pt), found no file at {path}; put them there")
+    if is_torchscript(path):
+        raise UserError(f"--clip-model-path {path}: expects the weights of CLIP, found a TorchScript program, which loading would run; "
+                        f"if you trust where it is from, make weights of it once and name those: {conversion(path)}")
 
 
 def is_torchscript(path: Path) -> bool:

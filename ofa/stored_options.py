@@ -1,8 +1,8 @@
-"""Which options that a file stores are followed: those of a checkpoint's training, and of a mixture file.
+"""Which options that a file stores are followed: those of a checkpoint, and of a mixture file.
 
-A file is data of others. It never names code to import nor a place to write to; both are said on the command line of this call (or
-as an argument in Python). It may name files to read as data where a model needs them to work at all: only regular files and
-folders of this machine, no devices, no network.
+A file is data of others. It never names code to import nor a place to write to; both are said on
+the command line of this call, or as an argument in Python. It may name files to read as data where
+a model needs them to work at all: regular files and folders of this machine, no devices, no network.
 """
 
 import functools
@@ -22,26 +22,49 @@ CODE, WRITTEN, NEEDLESS, READ = "code", "written", "needless", "read"
 # Option -> what its value names. Options that are not here name no code and no file.
 STORED = {
     # imported and called: dropped with a warning
-    "image_text_scorer": CODE, "feature_extractor": CODE, "_target_": CODE, "prefix_allowed_tokens_fn": CODE,
+    "image_text_scorer": CODE,
+    "feature_extractor": CODE,
+    "_target_": CODE,
+    "prefix_allowed_tokens_fn": CODE,
     # given to eval() by networks of fairseq's own: dropped with a warning
-    "xformers_att_config": CODE, "adaptive_softmax_cutoff": CODE, "wer_args": CODE,
+    "xformers_att_config": CODE,
+    "adaptive_softmax_cutoff": CODE,
+    "wer_args": CODE,
     # every training imports its plugin by it, and no reading does; dropped
     "user_dir": NEEDLESS,
     # written to by commands that read checkpoints: dropped with a warning
-    "gen_images_path": WRITTEN, "results_path": WRITTEN,
+    "gen_images_path": WRITTEN,
+    "results_path": WRITTEN,
     # read by training alone; the weights are in the checkpoint: dropped
-    "resnet_model_path": NEEDLESS, "eval_cider_cached_tokens": NEEDLESS, "scst_cider_cached_tokens": NEEDLESS,
+    "resnet_model_path": NEEDLESS,
+    "eval_cider_cached_tokens": NEEDLESS,
+    "scst_cider_cached_tokens": NEEDLESS,
     # read as data
-    "bpe_dir": READ, "ans2label_file": READ, "neg_sample_dir": READ, "image_tokenizer": READ, "vqgan_model_path": READ,
-    "vqgan_config_path": READ, "clip_model_path": READ,
-}  # fmt: skip
-RESOLVER = re.compile(r"\$\{[^}]*:")  # omegaconf's functions, such as ${oc.env:NAME}; plain references have no colon
+    "bpe_dir": READ,
+    "ans2label_file": READ,
+    "neg_sample_dir": READ,
+    "image_tokenizer": READ,
+    "vqgan_model_path": READ,
+    "vqgan_config_path": READ,
+    "clip_model_path": READ,
+}
+RESOLVER = re.compile(
+    r"\$\{[^}]*:"
+)  # omegaconf's functions, such as ${oc.env:NAME}; plain references have no colon
 DEVICES = ("/dev", "/proc", "/sys")
 
 
 def is_readable_path(value: Any) -> bool:
-    """Whether a text names a regular file or folder of this machine, or nothing yet. It is not opened."""
-    if not isinstance(value, str) or "\0" in value or "://" in value or value.startswith(("\\\\", "//")):
+    """Whether a text names a regular file or folder of this machine, or nothing yet.
+
+    It is not opened.
+    """
+    if (
+        not isinstance(value, str)
+        or "\0" in value
+        or "://" in value
+        or value.startswith(("\\\\", "//"))
+    ):
         return False
     try:
         path = os.path.realpath(value)
@@ -59,11 +82,15 @@ def is_followed(name: str, value: Any) -> bool:
     """Whether a stored value of an option counts."""
     if not value:
         return True
-    return STORED.get(name, READ) == READ and (name not in STORED or is_readable_path(value)) and not _has_resolver(value)
+    return (
+        STORED.get(name, READ) == READ
+        and (name not in STORED or is_readable_path(value))
+        and not _has_resolver(value)
+    )
 
 
 def drop_unfollowed(options: MutableMapping[str, Any], where: str | Path) -> None:
-    """Set what is not followed to None, in place; what somebody may miss is said once, with the flag that does it.
+    """Set what is not followed to None, in place; what somebody may miss is warned of once.
 
     Args: options: option -> value, of one group. where: the file that stores them.
     """
@@ -77,13 +104,16 @@ def drop_unfollowed(options: MutableMapping[str, Any], where: str | Path) -> Non
 
 
 def drop_from_checkpoint(checkpoint: Mapping[str, Any], where: str | Path) -> None:
-    """As ``drop_unfollowed``, for all places of a checkpoint that hold options. Args: checkpoint: as ``load_checkpoint`` gives it."""
+    """As ``drop_unfollowed``, for all places of a checkpoint that hold options.
+
+    Args: checkpoint: as ``load_checkpoint`` gives it.
+    """
     for options in option_groups(checkpoint):
         drop_unfollowed(options, where)
 
 
 def option_groups(checkpoint: Mapping[str, Any]) -> Iterator[MutableMapping[str, Any]]:
-    """The groups of options of a checkpoint: ``args`` of old files, those of ``cfg``, those of the tasks of a joint training."""
+    """The groups of options of a checkpoint: ``args``, those of ``cfg``, those of joint tasks."""
     state = checkpoint.get("task_state")
     members = state.get(MEMBERS) if isinstance(state, Mapping) else None
     for parts in ({"args": checkpoint.get("args")}, checkpoint.get("cfg"), members):
@@ -95,8 +125,14 @@ def option_groups(checkpoint: Mapping[str, Any]) -> Iterator[MutableMapping[str,
 @functools.lru_cache(maxsize=1000)
 def warn_once(where: str, name: str, value: str) -> None:
     flag = "--" + name.strip("_").replace("_", "-")
-    logger.warning("%s: stores %s %r, which is ignored: a file does not choose code, or where to read or write; "
-                   "if you want it, give %s in this call", where, name, value, flag)  # fmt: skip
+    logger.warning(
+        "%s: stores %s %r, which is ignored: a file does not choose code, or where to read or "
+        "write; if you want it, give %s in this call",
+        where,
+        name,
+        value,
+        flag,
+    )
 
 
 def _mapping(group: Any) -> MutableMapping[str, Any]:

@@ -22,6 +22,7 @@ from ofa.errors import UserError
 from ofa.image_codes import CODE_SIDE
 from ofa.image_text_scorer import load_scorer
 from ofa.models.generate import SequenceGenerator
+from ofa.open_clip_scorer import check_weights
 from ofa.spec import BatchRow, Decoding, Prediction, seed_of
 from ofa.tasks.fairseq_answering import AnsweringTask
 from ofa.tasks.image_gen import CLIP_METHODS, blank_picture, caption_of, num_codes, true_codes
@@ -99,6 +100,8 @@ class DrawingTask(AnsweringTask):
             if path and not Path(path).exists():
                 raise UserError(f"--{flag.replace('_', '-')}: expects a file or folder, found nothing at {path}; put it there, or leave "
                                 "the flag out to train without pictures")
+        if getattr(self.cfg, "clip_model_path", None):
+            check_weights(Path(self.cfg.clip_model_path))
         if getattr(self.cfg, "gen_images_path", None):
             logger.warning("--gen-images-path has no effect in training: 'ofa evaluate' writes pictures")
         if self.image_tokenizer is not None and (self.names_scorer or self._image_text_scorer is not None):

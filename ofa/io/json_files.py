@@ -1,4 +1,4 @@
-"""JSON and YAML of others: read within bounds of bytes, depth and number of values, with the file in every message."""
+"""JSON and YAML of others: bounded in bytes, depth and number of values; messages name the file."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
-from ofa.io.pickles import MAX_DEPTH, check_nesting
+from ofa.io.nesting import MAX_DEPTH, check_nesting
 
 MAX_BYTES = 4 << 30  # of annotation files; those of Visual Genome have 1 GB
 MAX_YAML_BYTES = 1 << 20
@@ -15,7 +15,9 @@ MAX_YAML_NODES = 100_000  # what an alias stands for counts each time
 REMEDY = "is it the right file, and is it complete?"
 
 
-def load_json(text: str | bytes, *, pairs_hook: Callable | None = None, finite: bool = False) -> Any:
+def load_json(
+    text: str | bytes, *, pairs_hook: Callable | None = None, finite: bool = False
+) -> Any:
     """``json.loads`` within bounds, for callers that have words of their own for what is wrong.
 
     Args:
@@ -24,7 +26,9 @@ def load_json(text: str | bytes, *, pairs_hook: Callable | None = None, finite: 
     Raises: ValueError if it is no JSON, or nested too deeply.
     """
     try:
-        value = json.loads(text, object_pairs_hook=pairs_hook, parse_constant=_refuse_constant if finite else None)
+        value = json.loads(
+            text, object_pairs_hook=pairs_hook, parse_constant=_refuse_constant if finite else None
+        )
     except RecursionError:
         raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
     check_nesting(value, len(text))
@@ -34,16 +38,21 @@ def load_json(text: str | bytes, *, pairs_hook: Callable | None = None, finite: 
 def parse_json(text: str | bytes, where: str, expected: str = "JSON", **options: Any) -> Any:
     """The value of a JSON text.
 
-    Args: where: file and line, for messages. expected: what the text should be. options: as of ``load_json``.
+    Args: where: file and line, for messages. expected: what the text should be. options: as of
+        ``load_json``.
     Raises: UserError if it is anything else, or nested too deeply.
     """
     try:
         return load_json(text, **options)
     except ValueError as error:
-        raise UserError(f"{where}: expected {expected}, found damaged JSON ({str(error)[:200]}); {REMEDY}") from None
+        raise UserError(
+            f"{where}: expected {expected}, found damaged JSON ({str(error)[:200]}); {REMEDY}"
+        ) from None
 
 
-def read_json(path: str | Path, expected: str = "JSON", *, kind: type | None = None, **options: Any) -> Any:
+def read_json(
+    path: str | Path, expected: str = "JSON", *, kind: type | None = None, **options: Any
+) -> Any:
     """The value of a JSON file in UTF-8.
 
     Args: kind: dict or list, if it has to be one. options: as of ``load_json``.
@@ -58,7 +67,8 @@ def read_json(path: str | Path, expected: str = "JSON", *, kind: type | None = N
 def read_yaml(path: str | Path, expected: str = "YAML with plain values only") -> Any:
     """The value of a YAML file: plain values, no objects of any language.
 
-    Raises: UserError if the file cannot be read, holds anything else, or more values than a description needs.
+    Raises: UserError if the file cannot be read, holds anything else, or more values than a
+        description needs.
     """
     import yaml
 
@@ -66,16 +76,30 @@ def read_yaml(path: str | Path, expected: str = "YAML with plain values only") -
         text = _content(path, expected, MAX_YAML_BYTES).decode("utf-8")
         _check_yaml(yaml, text)
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError, KeyError, AttributeError, OverflowError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+    ) as error:
         if isinstance(error, UserError):
             raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{path}: expected {expected}, found something else ({reason[0][:200]}); copy it again") from None
+        raise UserError(
+            f"{path}: expected {expected}, found something else ({reason[0][:200]}); copy it again"
+        ) from None
 
 
 def _check_yaml(yaml: Any, text: str) -> None:
-    """Raises: ValueError if containers are nested too deeply, or aliases stand for too many values."""
-    total, sizes, open_ = 0, {}, []  # open_: anchor of each container that is not finished, and where it began to count
+    """Raises: ValueError if containers are nested too deeply, or aliases stand for too much."""
+    total, sizes, open_ = (
+        0,
+        {},
+        [],
+    )  # open_: anchor of each container that is not finished, and where it began to count
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
             open_.append((event.anchor, total))
@@ -83,7 +107,9 @@ def _check_yaml(yaml: Any, text: str) -> None:
             anchor, before = open_.pop()
             sizes[anchor] = total - before + 1
         elif isinstance(event, yaml.AliasEvent):
-            total += sizes.get(event.anchor, 1)  # of a container inside of itself yaml says so itself, or it is counted as 1
+            total += sizes.get(
+                event.anchor, 1
+            )  # of a container inside of itself yaml says so itself, or it is counted as 1
             if any(anchor == event.anchor for anchor, _ in open_):
                 raise ValueError("a container that contains itself")
         elif isinstance(event, yaml.ScalarEvent):
@@ -103,10 +129,15 @@ def _content(path: str | Path, expected: str, most: int) -> bytes:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > most:
-                raise UserError(f"{path}: expected {expected}, found a file of {size} bytes, more than {most}; is it the right file?")
+                raise UserError(
+                    f"{path}: expected {expected}, found a file of {size} bytes, more than {most}; "
+                    "is it the right file?"
+                )
             return file.read(most + 1)
     except OSError as error:
-        raise UserError(f"{path}: expected {expected}, it cannot be read ({error.strerror}); check the path") from None
+        raise UserError(
+            f"{path}: expected {expected}, it cannot be read ({error.strerror}); check the path"
+        ) from None
 
 
 def _refuse_constant(name: str) -> Any:
@@ -115,5 +146,11 @@ def _refuse_constant(name: str) -> Any:
 
 def _json_name(value: Any) -> str:
     """The kind of a value in JSON's words."""
-    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "true or false",
+        type(None): "null",
+    }
     return names.get(type(value), "a number")

@@ -207,3 +207,10 @@ def test_a_missing_file_is_found_before_the_first_epoch(files, network):
     task = set_up(files, "--clip-model-path=/nowhere/ViT-B-16.pt", "--vqgan-model-path=/nowhere/last.ckpt")[1]
     with pytest.raises(UserError, match="--vqgan-model-path: expects a file or folder, found nothing at /nowhere/last.ckpt"):
         task.begin_epoch(1, network[0])
+
+
+def test_clip_weights_that_are_a_program_are_refused_before_the_first_epoch(files, network):
+    torch.jit.script(torch.nn.ReLU()).save(str(files.folder / "ViT-B-16.pt"))
+    task = set_up(files, f"--clip-model-path={files.folder / 'ViT-B-16.pt'}")[1]
+    with pytest.raises(UserError, match="--clip-model-path .*a TorchScript program, .*python -c"):
+        task.begin_epoch(1, network[0])

@@ -4,9 +4,11 @@ import pickle
 import struct
 from collections.abc import Callable, Iterator
 
-# What is called: module, name. Each gets one text, a shell command or Python statement that leaves a file behind.
+# What is called: module, name. Each gets one text, a shell command or Python statement that
+# leaves a file behind.
 TARGETS = [
-    tuple(line.split()) for line in """
+    tuple(line.split())
+    for line in """
     os system
     posix system
     nt system
@@ -104,7 +106,7 @@ TARGETS = [
     gc get_objects
     inspect getattr_static
     """.strip().splitlines()
-]  # fmt: skip
+]
 
 
 def text(value: str) -> bytes:
@@ -167,7 +169,13 @@ def build_2(module: str, attribute: str, argument: str) -> bytes:
 
 
 def build_slots_4(module: str, attribute: str, argument: str) -> bytes:
-    return stack_name(module, attribute) + b"N}" + short_text("__setstate__") + short_text(argument) + b"s\x86b"
+    return (
+        stack_name(module, attribute)
+        + b"N}"
+        + short_text("__setstate__")
+        + short_text(argument)
+        + b"s\x86b"
+    )
 
 
 def default_2(module: str, attribute: str, argument: str) -> bytes:
@@ -176,17 +184,44 @@ def default_2(module: str, attribute: str, argument: str) -> bytes:
 
 
 def reconstruct_1(module: str, attribute: str, argument: str) -> bytes:
-    return name("copy_reg", "_reconstructor") + b"(" + name(module, attribute) + name(module, attribute) + text(argument) + b"tR"
+    return (
+        name("copy_reg", "_reconstructor")
+        + b"("
+        + name(module, attribute)
+        + name(module, attribute)
+        + text(argument)
+        + b"tR"
+    )
 
 
 def mapped_4(module: str, attribute: str, argument: str) -> bytes:
     """The call by way of ``map`` and ``list``, which runs when items are taken."""
-    return stack_name("builtins", "list") + stack_name("builtins", "map") + stack_name(module, attribute) + b"]" + short_text(argument) + b"a\x86R\x85R"
+    return (
+        stack_name("builtins", "list")
+        + stack_name("builtins", "map")
+        + stack_name(module, attribute)
+        + b"]"
+        + short_text(argument)
+        + b"a\x86R\x85R"
+    )
 
 
 FORMS: dict[str, tuple[int, Callable[[str, str, str], bytes]]] = {
     form.__name__: (int(form.__name__.rpartition("_")[2]), form)
-    for form in (reduce_0, reduce_2, reduce_4, inst_0, obj_1, newobj_2, newobj_ex_4, build_2, build_slots_4, default_2, reconstruct_1, mapped_4)
+    for form in (
+        reduce_0,
+        reduce_2,
+        reduce_4,
+        inst_0,
+        obj_1,
+        newobj_2,
+        newobj_ex_4,
+        build_2,
+        build_slots_4,
+        default_2,
+        reconstruct_1,
+        mapped_4,
+    )
 }
 
 
@@ -194,8 +229,14 @@ def calls(argument: str) -> Iterator[tuple[str, bytes]]:
     """(name, pickle) of every target in every form. Args: argument: of the call."""
     for module, attribute in TARGETS:
         for form, (number, make) in FORMS.items():
-            yield f"{form}-{module}.{attribute}", proto(number) + make(module, attribute, argument) + b"."
-        yield f"reduce_5-{module}.{attribute}", proto(5) + reduce_4(module, attribute, argument) + b"."
+            yield (
+                f"{form}-{module}.{attribute}",
+                proto(number) + make(module, attribute, argument) + b".",
+            )
+        yield (
+            f"reduce_5-{module}.{attribute}",
+            proto(5) + reduce_4(module, attribute, argument) + b".",
+        )
 
 
 def references() -> Iterator[tuple[str, bytes]]:
@@ -204,9 +245,16 @@ def references() -> Iterator[tuple[str, bytes]]:
         yield f"ext{len(extension)}", proto(2) + extension + b")R."
     yield "persid", b"Pos.system\n."
     for number, reference in {
-        "text": text("x"), "number": b"K\x01", "module": text("module") + name("os", "system") + text("a.py") + text("x") + b"(1tt",
-        "storage": b"(" + text("storage") + name("os", "system") + text("0") + text("cpu") + b"K\x01t",
-    }.items():  # fmt: skip
+        "text": text("x"),
+        "number": b"K\x01",
+        "module": text("module") + name("os", "system") + text("a.py") + text("x") + b"(1tt",
+        "storage": b"("
+        + text("storage")
+        + name("os", "system")
+        + text("0")
+        + text("cpu")
+        + b"K\x01t",
+    }.items():
         yield f"binpersid-{number}", proto(2) + reference + b"Q."
 
 
@@ -214,13 +262,27 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     """Small files that would take all memory, all time or the stack."""
     quadrillion = struct.pack("<Q", 10**15)
     yield "laughing-tuple", proto(2) + b"]" + b"2\x86" * 60 + b"."
-    yield "laughing-list", proto(2) + b"]q\x00" + b"".join(b"]h%bah%baq%b" % (bytes([i]), bytes([i]), bytes([i + 1])) for i in range(60)) + b"."
+    yield (
+        "laughing-list",
+        proto(2)
+        + b"]q\x00"
+        + b"".join(b"]h%bah%baq%b" % (bytes([i]), bytes([i]), bytes([i + 1])) for i in range(60))
+        + b".",
+    )
     yield "laughing-key", proto(2) + b"})" + b"2\x86" * 60 + b"K\x01s."
     yield "deep-list", proto(2) + b"]" * 100_000 + b"a" * 99_999 + b"."
     yield "deep-dict", proto(2) + (b"}" + text("a")) * 50_000 + b"}" + b"s" * 50_000 + b"."
     yield "deep-key", proto(2) + b"})" + b"\x85" * 200_000 + b"K\x01s."
     yield "deep-frozenset", proto(4) + b"}(" + b"(" * 50_000 + b"\x91" * 50_001 + b"K\x01s."
-    yield "deep-call", proto(2) + b"}" + name("__builtin__", "tuple") * 5000 + b"(t" + b"\x85\x85R" * 5000 + b"K\x01s."
+    yield (
+        "deep-call",
+        proto(2)
+        + b"}"
+        + name("__builtin__", "tuple") * 5000
+        + b"(t"
+        + b"\x85\x85R" * 5000
+        + b"K\x01s.",
+    )
     yield "itself", proto(2) + b"}q\x00" + text("model") + b"h\x00s."
     yield "itself-list", proto(2) + b"]q\x00h\x00a."
     yield "marks", b"(" * 300_000 + b"."
@@ -230,20 +292,70 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "long4-negative", proto(2) + b"\x8b\xff\xff\xff\xff."
     yield "long-text", b"L" + b"9" * 1_000_000 + b"L\n."
     yield "long-wide", proto(2) + b"\x8b" + struct.pack("<i", 1 << 20) + b"\x7f" * (1 << 20) + b"."
-    for number, opcode in {"unicode8": b"\x8d", "bytes8": b"\x8e", "bytearray8": b"\x96", "frame": b"\x95"}.items():
+    for number, opcode in {
+        "unicode8": b"\x8d",
+        "bytes8": b"\x8e",
+        "bytearray8": b"\x96",
+        "frame": b"\x95",
+    }.items():
         yield number, proto(5) + opcode + quadrillion + b"."
-    yield "bytes-of-a-number", proto(2) + name("__builtin__", "bytes") + b"\x8a\x06" + (10**13).to_bytes(6, "little") + b"\x85R."
-    yield "list-of-a-range", proto(2) + name("__builtin__", "list") + name("__builtin__", "xrange") + b"\x8a\x06" + (10**13).to_bytes(6, "little") + b"\x85R\x85R."
+    yield (
+        "bytes-of-a-number",
+        proto(2)
+        + name("__builtin__", "bytes")
+        + b"\x8a\x06"
+        + (10**13).to_bytes(6, "little")
+        + b"\x85R.",
+    )
+    yield (
+        "list-of-a-range",
+        proto(2)
+        + name("__builtin__", "list")
+        + name("__builtin__", "xrange")
+        + b"\x8a\x06"
+        + (10**13).to_bytes(6, "little")
+        + b"\x85R\x85R.",
+    )
     copies = name("__builtin__", "list") + b"h\x00\x85R0"
     yield "copies", proto(2) + b"]q\x00(" + b"N" * 200_000 + b"e" + copies * 20_000 + b"."
-    colliding = b"".join(b"\x8a\x0a" + ((2**61 - 1) * i).to_bytes(10, "little") + b"N" for i in range(1, 60_000))
+    colliding = b"".join(
+        b"\x8a\x0a" + ((2**61 - 1) * i).to_bytes(10, "little") + b"N" for i in range(1, 60_000)
+    )
     yield "colliding-keys", proto(2) + b"}(" + colliding + b"u."
-    yield "counter", proto(4) + stack_name("collections", "Counter") + b"(N}" + short_text("update") + stack_name("builtins", "list") + b"stb0}."
+    yield (
+        "counter",
+        proto(4)
+        + stack_name("collections", "Counter")
+        + b"(N}"
+        + short_text("update")
+        + stack_name("builtins", "list")
+        + b"stb0}.",
+    )
     for kind in ("O8", "V1000000000", "U1000000000", "f8,O", "O", "M8", "S100000000"):
-        yield f"dtype-{kind}", proto(2) + name("numpy.core.multiarray", "scalar") + name("numpy", "dtype") + text(kind) + b"K\x00K\x01\x87R" + \
-            name("_codecs", "encode") + text("\x00" * 8) + text("latin1") + b"\x86R\x86R."  # fmt: skip
-    yield "array-of-objects", proto(2) + name("numpy.core.multiarray", "_reconstruct") + name("numpy", "ndarray") + b"K\x00\x85" + text("b") + b"\x87R(K\x01K\x04\x85" + \
-        name("numpy", "dtype") + text("O8") + b"K\x00K\x01\x87R\x89]tb."  # fmt: skip
+        yield (
+            f"dtype-{kind}",
+            proto(2)
+            + name("numpy.core.multiarray", "scalar")
+            + name("numpy", "dtype")
+            + text(kind)
+            + b"K\x00K\x01\x87R"
+            + name("_codecs", "encode")
+            + text("\x00" * 8)
+            + text("latin1")
+            + b"\x86R\x86R.",
+        )
+    yield (
+        "array-of-objects",
+        proto(2)
+        + name("numpy.core.multiarray", "_reconstruct")
+        + name("numpy", "ndarray")
+        + b"K\x00\x85"
+        + text("b")
+        + b"\x87R(K\x01K\x04\x85"
+        + name("numpy", "dtype")
+        + text("O8")
+        + b"K\x00K\x01\x87R\x89]tb.",
+    )
     yield "codec", proto(2) + name("_codecs", "encode") + text("abc") + text("rot13") + b"\x86R."
 
 

@@ -1,6 +1,7 @@
-"""Reads every malicious file with the reader that it is for, and reports what happened: run in a process of its own.
+"""Reads every malicious file with the reader that it is for, and reports what happened.
 
-An audit hook notes whatever a reader of data has no business with. Usage: read_malicious_files.py FOLDER REPORT.json
+Run in a process of its own, since an audit hook notes whatever a reader has no business with.
+Usage: read_malicious_files.py FOLDER REPORT.json
 """
 
 import codecs
@@ -34,11 +35,43 @@ from ofa.open_clip_scorer import read_weights
 from ofa.results import read_predictions
 from ofa.safetensors_file import write_tensors
 
-FORBIDDEN = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.startfile", "pty.", "socket.", "ctypes.", "shutil.",
-             "webbrowser.", "urllib.", "ftplib.", "smtplib.", "http.", "pickle.find_class", "marshal.", "code.", "exec", "import", "os.remove",
-             "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate", "os.kill", "tempfile.", "sqlite3.")  # fmt: skip
+FORBIDDEN = (
+    "subprocess.",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.fork",
+    "os.startfile",
+    "pty.",
+    "socket.",
+    "ctypes.",
+    "shutil.",
+    "webbrowser.",
+    "urllib.",
+    "ftplib.",
+    "smtplib.",
+    "http.",
+    "pickle.find_class",
+    "marshal.",
+    "code.",
+    "exec",
+    "import",
+    "os.remove",
+    "os.rename",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.chmod",
+    "os.truncate",
+    "os.kill",
+    "tempfile.",
+    "sqlite3.",
+)
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-LIMIT = 8 << 30  # bytes of address space beyond that of the start: protects the machine, the report has the true peak
+# Bytes of address space beyond that of the start. Protects the computer; the report has the peak.
+LIMIT = 8 << 30
 
 
 def readers(folder: Path) -> dict:
@@ -62,13 +95,25 @@ def readers(folder: Path) -> dict:
         return in_place
 
     return {
-        "checkpoint": load_checkpoint, "mapped": lambda path: load_checkpoint(path, mapped=True), "clip": read_weights,
-        "vqgan": lambda path: load_vqgan(yaml, path), "vq_vae": load_vq_vae, "source": read_source, "complete": load_complete,
-        "folder": in_folder("pytorch_model.bin", read_source), "label": read_label_file, "label_json": read_label_file,
-        "frequencies": read_document_frequencies, "index": index, "plain": lambda path: read_plain_pickle(path, "a list"),
-        "yaml": read_config, "mixture": lambda path: read_members(str(path), {}), "results": read_predictions,
-        "config": in_folder("pytorch_model.bin.index.json", read_source), "statistics": lambda path: read_statistics(path, 4),
-    }  # fmt: skip
+        "checkpoint": load_checkpoint,
+        "mapped": lambda path: load_checkpoint(path, mapped=True),
+        "clip": read_weights,
+        "vqgan": lambda path: load_vqgan(yaml, path),
+        "vq_vae": load_vq_vae,
+        "source": read_source,
+        "complete": load_complete,
+        "folder": in_folder("pytorch_model.bin", read_source),
+        "label": read_label_file,
+        "label_json": read_label_file,
+        "frequencies": read_document_frequencies,
+        "index": index,
+        "plain": lambda path: read_plain_pickle(path, "a list"),
+        "yaml": read_config,
+        "mixture": lambda path: read_members(str(path), {}),
+        "results": read_predictions,
+        "config": in_folder("pytorch_model.bin.index.json", read_source),
+        "statistics": lambda path: read_statistics(path, 4),
+    }
 
 
 def put(path: Path, place: Path) -> None:
@@ -89,7 +134,7 @@ def warm_up(folder: Path, reading: dict) -> None:
     (folder / "good.json").write_text("{")
     codecs.lookup("cp437")  # of the names in archives
     (folder / "bad.npz").write_bytes(b"")
-    for name, read in reading.items():
+    for read in reading.values():
         for path in folder.glob("good*"):
             try:
                 read(path)
@@ -100,14 +145,24 @@ def warm_up(folder: Path, reading: dict) -> None:
 def watch(happened: list, folder: str) -> None:
     """Note forbidden events. The hook stays to the end of the process.
 
-    One file is written by a reader: the index of a TSV, ``rows.tsv.idx``, made from the TSV when its ``.index`` is no good.
+    One file is written by a reader: the index of a TSV, ``rows.tsv.idx``, made from the TSV when
+    its ``.index`` is no good.
     """
 
     def hook(event: str, args: tuple) -> None:
         if not watch.on:
             return
-        writes = event == "open" and (isinstance(args[1], str) and set(args[1]) & set("wax+") or isinstance(args[2], int) and args[2] & WRITING)
-        own = watch.case.startswith("index") and (event.startswith("tempfile.") or isinstance(args[0], int) or str(args[0]).startswith(folder))
+        writes = event == "open" and (
+            isinstance(args[1], str)
+            and set(args[1]) & set("wax+")
+            or isinstance(args[2], int)
+            and args[2] & WRITING
+        )
+        own = watch.case.startswith("index") and (
+            event.startswith("tempfile.")
+            or isinstance(args[0], int)
+            or str(args[0]).startswith(folder)
+        )
         if (writes or event.startswith(FORBIDDEN)) and not own:
             happened.append((watch.case, event, repr(args)[:200]))
 
@@ -141,8 +196,18 @@ def main(folder: Path, report: Path) -> None:
     pickle.loads(dict(calls(f"touch {marker} #"))["reduce_2-posix.system"])
     watch.on = False
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    report.write_text(json.dumps({"files": sum(outcomes.values()), "outcomes": outcomes, "slowest": slowest, "peak_mb": peak / 1024,
-                                  "control": [event for _, event, _ in happened] + [marker.exists()], **found}))  # fmt: skip
+    report.write_text(
+        json.dumps(
+            {
+                "files": sum(outcomes.values()),
+                "outcomes": outcomes,
+                "slowest": slowest,
+                "peak_mb": peak / 1024,
+                "control": [event for _, event, _ in happened] + [marker.exists()],
+                **found,
+            }
+        )
+    )
 
 
 def attempt(case: Case, read) -> tuple[str, float]:
@@ -153,7 +218,11 @@ def attempt(case: Case, read) -> tuple[str, float]:
         value = read(case.path)
         outcome = f"value:{type(value).__name__}"
     except UserError as error:
-        outcome = f"refused:{error}" if "\n" not in str(error) and len(str(error)) < 2000 else "FAULT: several lines, or a page"
+        outcome = (
+            f"refused:{error}"
+            if "\n" not in str(error) and len(str(error)) < 2000
+            else "FAULT: several lines, or a page"
+        )
     except BaseException as error:
         outcome = f"FAULT: {type(error).__name__} {str(error)[:200]}"
     watch.on = False

@@ -1,4 +1,4 @@
-"""A checkpoint or a mixture file chooses no code and no place to write to; the command line of this call does."""
+"""A checkpoint or a mixture file chooses no code and no place to write to; this call does."""
 
 import json
 import logging
@@ -42,10 +42,24 @@ def made(tmp_path_factory):
     from omegaconf import OmegaConf
 
     model = tasks.setup_task(cfg.task).build_model(cfg.model)
-    stored = {name: OmegaConf.to_container(group) if OmegaConf.is_config(group) else group for name, group in cfg.items()}
-    stored["task"] |= {"image_text_scorer": "stored_trap:Scorer", "gen_images_path": str(folder / "elsewhere")}
-    torch.save({"args": None, "cfg": stored, "model": model.state_dict(), "task_state": {}}, folder / "checkpoint.pt")
-    return SimpleNamespace(folder=folder, checkpoint=folder / "checkpoint.pt", vocabulary=vocabulary, ran=folder / "stored_trap.ran")
+    stored = {
+        name: OmegaConf.to_container(group) if OmegaConf.is_config(group) else group
+        for name, group in cfg.items()
+    }
+    stored["task"] |= {
+        "image_text_scorer": "stored_trap:Scorer",
+        "gen_images_path": str(folder / "elsewhere"),
+    }
+    torch.save(
+        {"args": None, "cfg": stored, "model": model.state_dict(), "task_state": {}},
+        folder / "checkpoint.pt",
+    )
+    return SimpleNamespace(
+        folder=folder,
+        checkpoint=folder / "checkpoint.pt",
+        vocabulary=vocabulary,
+        ran=folder / "stored_trap.ran",
+    )
 
 
 @pytest.fixture
@@ -62,7 +76,10 @@ def test_a_class_that_only_the_checkpoint_names_is_not_imported(made, importable
     model = OFA.load(made.checkpoint, device="cpu")
     assert len(model.draw("a red square", samples=2, tokenizer=Colours())) == 2
     assert not made.ran.exists() and "stored_trap" not in sys.modules
-    assert sum("--image-text-scorer in this call" in record.getMessage() for record in caution.records) == 1
+    assert (
+        sum("--image-text-scorer in this call" in record.getMessage() for record in caution.records)
+        == 1
+    )
 
 
 def test_a_class_that_this_call_names_is_called(made, importable):
@@ -87,7 +104,9 @@ def test_converting_a_checkpoint_does_not_pass_names_of_code_on(made):
     from ofa.models.layout_read import read_source
 
     source = read_source(made.checkpoint)
-    assert source.task["image_text_scorer"] is None and source.task["bpe_dir"] == str(made.vocabulary)
+    assert source.task["image_text_scorer"] is None and source.task["bpe_dir"] == str(
+        made.vocabulary
+    )
 
 
 @pytest.mark.parametrize("name", ["audio_pretraining", "translation"])
@@ -102,15 +121,20 @@ def test_tasks_and_networks_of_other_programs_are_not_set_up(made, tmp_path, nam
     content = load_checkpoint(made.checkpoint)
     content["cfg"]["model"]._name = content["cfg"]["model"].arch = "transformer"
     torch.save(content, tmp_path / "a.pt")
-    with pytest.raises(UserError, match="a model of this project, found the architecture 'transformer'"):
+    with pytest.raises(
+        UserError, match="a model of this project, found the architecture 'transformer'"
+    ):
         load_task_and_models([str(tmp_path / "a.pt")], None, {})
 
 
 @pytest.mark.parametrize("where", ["cfg", "args", "joint"])
 def test_code_is_dropped_wherever_options_are_stored(where, caution):
     options = {"image_text_scorer": "posix:system", "patch_image_size": 384}
-    content = {"cfg": {"cfg": {"task": options}}, "args": {"args": Namespace(**options)},
-               "joint": {"task_state": {"members": {"image_gen": options}}}}[where]  # fmt: skip
+    content = {
+        "cfg": {"cfg": {"task": options}},
+        "args": {"args": Namespace(**options)},
+        "joint": {"task_state": {"members": {"image_gen": options}}},
+    }[where]
     drop_from_checkpoint(content, f"{where}.pt")
     found = vars(content["args"]) if where == "args" else options
     assert found == {"image_text_scorer": None, "patch_image_size": 384}
@@ -121,16 +145,34 @@ def test_a_mixture_file_names_no_code(tmp_path, caution):
     from ofa.tasks.image_gen import SPEC
 
     (tmp_path / "train.tsv").write_text("")
-    (tmp_path / "joint.json").write_text(json.dumps({"image_gen": {"data": "train.tsv,train.tsv", "image_text_scorer": "posix:system"}}))
+    (tmp_path / "joint.json").write_text(
+        json.dumps(
+            {"image_gen": {"data": "train.tsv,train.tsv", "image_text_scorer": "posix:system"}}
+        )
+    )
     (member,) = read_members(str(tmp_path / "joint.json"), {"image_gen": SPEC})
     assert "image_text_scorer" not in member.options and "--image-text-scorer" in caution.text
 
 
-@pytest.mark.parametrize("value", ["/dev/zero", "/proc/self/environ", "https://example.org/x", "//host/share", "\\\\host\\share", "a\0b", "s3://x"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/dev/zero",
+        "/proc/self/environ",
+        "https://example.org/x",
+        "//host/share",
+        "\\\\host\\share",
+        "a\0b",
+        "s3://x",
+    ],
+)
 def test_devices_and_networks_are_no_paths_to_read(value, caution):
     content = {"cfg": {"task": {"clip_model_path": value, "bpe_dir": "vocabulary"}}}
     drop_from_checkpoint(content, "a.pt")
-    assert content["cfg"]["task"] == {"clip_model_path": None, "bpe_dir": "vocabulary"} and not is_readable_path(value)
+    assert content["cfg"]["task"] == {
+        "clip_model_path": None,
+        "bpe_dir": "vocabulary",
+    } and not is_readable_path(value)
 
 
 def test_a_link_to_a_device_is_no_path_to_read(tmp_path):
@@ -139,8 +181,16 @@ def test_a_link_to_a_device_is_no_path_to_read(tmp_path):
 
 
 def test_options_that_would_read_the_environment_are_dropped(monkeypatch):
-    """omegaconf resolves ${oc.env:NAME} when the options are used, which would show it in a message."""
-    content = {"cfg": {"task": {"bpe_dir": "${oc.env:HOME}", "tpu": "${common.tpu}", "names": ["${oc.env:HOME}"]}}}
+    """omegaconf would resolve ${oc.env:NAME}, and a message could show it."""
+    content = {
+        "cfg": {
+            "task": {
+                "bpe_dir": "${oc.env:HOME}",
+                "tpu": "${common.tpu}",
+                "names": ["${oc.env:HOME}"],
+            }
+        }
+    }
     drop_from_checkpoint(content, "a.pt")
     assert content["cfg"]["task"] == {"bpe_dir": None, "tpu": "${common.tpu}", "names": None}
 
@@ -154,11 +204,23 @@ def test_options_that_networks_of_fairseq_evaluate_are_dropped(made, tmp_path, c
     content["cfg"]["model"].adaptive_softmax_cutoff = f"[open({str(tmp_path / 'ran')!r}, 'w')]"
     torch.save(content, tmp_path / "a.pt")
     model = checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "a.pt"))["cfg"]["model"]
-    assert model.xformers_att_config is None and model.adaptive_softmax_cutoff is None and "xformers_att_config" in caution.text
+    assert (
+        model.xformers_att_config is None
+        and model.adaptive_softmax_cutoff is None
+        and "xformers_att_config" in caution.text
+    )
 
 
-@pytest.mark.parametrize("changed", [{"cfg": {"task": {1.5: {}}}}, {"cfg": {"task": {"_name": "${"}}}, {"cfg": {"task": {"a": torch.zeros(1)}}, "args": None},
-                                     {"cfg": None, "args": Namespace(task="caption", arch="(" * 500)}, {"cfg": None, "args": Namespace(lr="[" * 5000)}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"cfg": {"task": {1.5: {}}}},
+        {"cfg": {"task": {"_name": "${"}}},
+        {"cfg": {"task": {"a": torch.zeros(1)}}, "args": None},
+        {"cfg": None, "args": Namespace(task="caption", arch="(" * 500)},
+        {"cfg": None, "args": Namespace(lr="[" * 5000)},
+    ],
+)
 def test_options_of_another_kind_are_one_message(made, tmp_path, changed):
     from ofa.fairseq_loading import load_task_and_models
 

@@ -1,4 +1,6 @@
-"""The one reader of pickles: what Python and torch write comes back as it was, whatever the protocol."""
+"""The one reader of pickles: what Python and torch write comes back as it was, whatever the
+protocol.
+"""
 
 import argparse
 import io
@@ -13,13 +15,48 @@ import torch
 
 from ofa.checkpoint import load_checkpoint, plain, restricted_pickle
 from ofa.errors import UserError
-from ofa.io.pickles import Unpickler, check_nesting, load_plain, read_plain_pickle
+from ofa.io.nesting import check_nesting
+from ofa.io.pickles import Unpickler, load_plain, read_plain_pickle
 
 SHARED = ["shared"]
 VALUES = {
-    "scalars": [None, True, False, 0, -1, 255, 256, 70_000, -(2**31), 2**40, -(2**63), 0.1, -1e300, float("inf"), 1 + 2j],
-    "texts": ["", "a", "ä\n\\'\"", "x" * 300, "\ud800", "中文" * 100, b"", b"a\xff\n", bytes(range(256)) * 2, bytearray(b"ab")],
-    "containers": {"l": [1, [2, []]], "t": ((), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)), "s": {1, 2}, "f": frozenset("ab"), "d": {(1, "a"): {}}, 3: 4},
+    "scalars": [
+        None,
+        True,
+        False,
+        0,
+        -1,
+        255,
+        256,
+        70_000,
+        -(2**31),
+        2**40,
+        -(2**63),
+        0.1,
+        -1e300,
+        float("inf"),
+        1 + 2j,
+    ],
+    "texts": [
+        "",
+        "a",
+        "ä\n\\'\"",
+        "x" * 300,
+        "\ud800",
+        "中文" * 100,
+        b"",
+        b"a\xff\n",
+        bytes(range(256)) * 2,
+        bytearray(b"ab"),
+    ],
+    "containers": {
+        "l": [1, [2, []]],
+        "t": ((), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)),
+        "s": {1, 2},
+        "f": frozenset("ab"),
+        "d": {(1, "a"): {}},
+        3: 4,
+    },
     "shared": [SHARED, SHARED, {"again": SHARED}],
     "collections": [OrderedDict([("a", 1), ("b", [2])]), deque([1, 2]), range(3), slice(1, None)],
     "many": [{f"word {i}": (i, str(i)) for i in range(2000)}, list(range(3000))],
@@ -41,7 +78,10 @@ def test_plain_values_come_back_equal_from_every_protocol(name, protocol):
 
 
 def test_dicts_with_a_default_come_back_as_dicts():
-    assert read(pickle.dumps([defaultdict(float, {("a",): 1.0}), Counter("aab")], 2)) == [{("a",): 1.0}, {"a": 2, "b": 1}]
+    assert read(pickle.dumps([defaultdict(float, {("a",): 1.0}), Counter("aab")], 2)) == [
+        {("a",): 1.0},
+        {"a": 2, "b": 1},
+    ]
 
 
 def test_a_shared_list_stays_one_list():
@@ -52,7 +92,11 @@ def test_a_shared_list_stays_one_list():
 def test_texts_of_python_2_are_read(tmp_path):
     (tmp_path / "utf8.pkl").write_bytes(b"\x80\x02U\x02\xc3\xa4.")
     (tmp_path / "latin1.pkl").write_bytes(b"S'\\xe4'\n.")
-    assert read_plain_pickle(tmp_path / "utf8.pkl", "a text") == read_plain_pickle(tmp_path / "latin1.pkl", "a text") == "ä"
+    assert (
+        read_plain_pickle(tmp_path / "utf8.pkl", "a text")
+        == read_plain_pickle(tmp_path / "latin1.pkl", "a text")
+        == "ä"
+    )
 
 
 def test_random_changes_of_a_pickle_are_a_value_or_one_of_the_errors_of_a_damaged_file(tmp_path):
@@ -74,17 +118,50 @@ def test_random_changes_of_a_pickle_are_a_value_or_one_of_the_errors_of_a_damage
 def test_tensors_and_arrays_of_a_checkpoint_come_back_equal(tmp_path, protocol, new_format):
     base = torch.arange(12.0).view(3, 4)
     content = {
-        "model": OrderedDict(a=base, b=base[1:, ::2], c=base.t(), d=torch.tensor(3, dtype=torch.int64), e=torch.zeros(0, 3), f=base.bfloat16(), g=base > 3,
-                             h=torch.nn.Parameter(base.clone()), i=torch.tensor([1]).expand(1000, 5)),
-        "cfg": {"model": argparse.Namespace(lr=np.float32(0.5), size=torch.Size([1, 2]), dtype=torch.float16, device=torch.device("cpu"))},
-        "extra_state": {"rng": np.arange(6, dtype=np.uint32).reshape(2, 3), "big": np.arange(3, dtype=">i4"), "columns": np.asfortranarray(np.eye(3)),
-                        "yes": np.bool_(True), "none": np.zeros((0, 2))},
-    }  # fmt: skip
-    torch.save(content, tmp_path / "a.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=new_format)
+        "model": OrderedDict(
+            a=base,
+            b=base[1:, ::2],
+            c=base.t(),
+            d=torch.tensor(3, dtype=torch.int64),
+            e=torch.zeros(0, 3),
+            f=base.bfloat16(),
+            g=base > 3,
+            h=torch.nn.Parameter(base.clone()),
+            i=torch.tensor([1]).expand(1000, 5),
+        ),
+        "cfg": {
+            "model": argparse.Namespace(
+                lr=np.float32(0.5),
+                size=torch.Size([1, 2]),
+                dtype=torch.float16,
+                device=torch.device("cpu"),
+            )
+        },
+        "extra_state": {
+            "rng": np.arange(6, dtype=np.uint32).reshape(2, 3),
+            "big": np.arange(3, dtype=">i4"),
+            "columns": np.asfortranarray(np.eye(3)),
+            "yes": np.bool_(True),
+            "none": np.zeros((0, 2)),
+        },
+    }
+    torch.save(
+        content,
+        tmp_path / "a.pt",
+        pickle_protocol=protocol,
+        _use_new_zipfile_serialization=new_format,
+    )
     found = load_checkpoint(tmp_path / "a.pt")
     for name, tensor in content["model"].items():
-        assert found["model"][name].equal(tensor) and found["model"][name].dtype == tensor.dtype and found["model"][name].stride() == tensor.stride(), name
-    assert found["model"]["a"].untyped_storage().data_ptr() == found["model"]["b"].untyped_storage().data_ptr()
+        assert (
+            found["model"][name].equal(tensor)
+            and found["model"][name].dtype == tensor.dtype
+            and found["model"][name].stride() == tensor.stride()
+        ), name
+    assert (
+        found["model"]["a"].untyped_storage().data_ptr()
+        == found["model"]["b"].untyped_storage().data_ptr()
+    )
     assert found["cfg"] == content["cfg"]
     for name, array in content["extra_state"].items():
         np.testing.assert_array_equal(found["extra_state"][name], array)
@@ -93,7 +170,9 @@ def test_tensors_and_arrays_of_a_checkpoint_come_back_equal(tmp_path, protocol, 
 
 def test_arrays_of_numpy_1_are_read(tmp_path, monkeypatch):
     """Their functions had another module."""
-    old = pickle.dumps(np.arange(3.0), 2).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    old = pickle.dumps(np.arange(3.0), 2).replace(
+        b"numpy._core.multiarray", b"numpy.core.multiarray"
+    )
     assert plain(restricted_pickle("a.pt").load(io.BytesIO(old))).tolist() == [0, 1, 2]
 
 
@@ -134,4 +213,6 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_namespace_comes_back_from_every_protocol(tmp_path, protocol):
     content = argparse.Namespace(arch="ofa_tiny", kind=int, inner=argparse.Namespace(a=1))
     found = plain(restricted_pickle("a.pt").load(io.BytesIO(pickle.dumps(content, protocol))))
-    assert found == argparse.Namespace(arch="ofa_tiny", kind="builtins.int", inner=argparse.Namespace(a=1))
+    assert found == argparse.Namespace(
+        arch="ofa_tiny", kind="builtins.int", inner=argparse.Namespace(a=1)
+    )
