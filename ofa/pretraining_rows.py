@@ -17,6 +17,7 @@ from ofa.pretraining import PAIR_TASKS, TASKS
 from ofa.pretraining_scores import MASK, Reply, Score, average_pictures, codes_of, commonest_codes, middle_of, score_pixels
 from ofa.progress import counted
 from ofa.spec import Decoding
+from ofa.stored_options import is_readable_path
 from ofa.tasks.unify_task import MATCHING, TEXT_INFILLING
 from ofa.text import clean_phrase
 
@@ -69,8 +70,8 @@ class AskedRows:
 
     def of_training(self) -> "AskedRows":
         """Rows that the model was trained on, of the tasks that it is asked about."""
-        first = {name: (self.stored.get(name) or "").split(",")[0] or None for name in FILES}
-        files = {name: path if self.files.get(name) else None for name, path in first.items()}
+        first = {name: str(self.stored.get(name) or "").split(",")[0] for name in FILES}
+        files = {name: path if path and self.files.get(name) and is_readable_path(path) else None for name, path in first.items()}
         return AskedRows(self.model, files, TRAINING_ROWS, self.negatives, repeated=True)
 
     def targets(self, task: str) -> list[str]:

@@ -19,7 +19,9 @@ logger = logging.getLogger(__name__)
 
 MEMBERS = "members"  # in the task state of a joint training's checkpoint: task -> its options
 CODE, WRITTEN, NEEDLESS, READ = "code", "written", "needless", "read"
-# Option -> what its value names. Options that are not here name no code and no file.
+# Option -> what its value names. Options that are not here are plain values, or name files that are
+# opened only if this call names them (save_dir, restore_file, tensorboard_logdir, ...). The files of
+# data are this call's, too; only the scores of pretraining look at rows that the model was trained on.
 STORED = {
     # imported and called: dropped with a warning
     "image_text_scorer": CODE,
@@ -35,11 +37,11 @@ STORED = {
     # written to by commands that read checkpoints: dropped with a warning
     "gen_images_path": WRITTEN,
     "results_path": WRITTEN,
-    # read by training alone; the weights are in the checkpoint: dropped
+    # read by the first start of a training alone; later the weights are in the checkpoint; dropped
     "resnet_model_path": NEEDLESS,
-    "eval_cider_cached_tokens": NEEDLESS,
-    "scst_cider_cached_tokens": NEEDLESS,
     # read as data
+    "eval_cider_cached_tokens": READ,
+    "scst_cider_cached_tokens": READ,
     "bpe_dir": READ,
     "ans2label_file": READ,
     "neg_sample_dir": READ,
@@ -48,9 +50,8 @@ STORED = {
     "vqgan_config_path": READ,
     "clip_model_path": READ,
 }
-RESOLVER = re.compile(
-    r"\$\{[^}]*:"
-)  # omegaconf's functions, such as ${oc.env:NAME}; plain references have no colon
+# omegaconf's functions, such as ${oc.env:NAME}; plain references have no colon.
+RESOLVER = re.compile(r"\$\{[^}]*:")
 DEVICES = ("/dev", "/proc", "/sys")
 
 
