@@ -6,13 +6,12 @@
 A picture is made square and resized (``make_square``) to the side that is encoded, or to twice that side for pretraining.
 """
 
-import base64
 import io
 from collections.abc import Callable, Iterator, Sequence
 
 from PIL import Image
 
-from ofa.data.images import open_image
+from ofa.io.images import encode_image, open_image
 from ofa.data.picture_rows import FolderPictures, TsvPictures, make_square
 from ofa.errors import UserError
 from ofa.image_codes import codes_to_text
@@ -80,7 +79,7 @@ def pictures_with_middles(pictures: Pictures, chosen: Sequence[int], size: int, 
         stored = [stored_picture(pictures, index, 2 * size, non_square, image_format) for index in some]
         middles = [open_image(data).crop((start, start, stop, stop)) for data in stored]
         for data, codes in zip(stored, encode(middles, some[0])):
-            yield f"{base64.b64encode(data).decode('ascii')}\t{codes_to_text(codes)}"
+            yield f"{encode_image(data)}\t{codes_to_text(codes)}"
 
 
 def stored_picture(pictures: Pictures, index: int, side: int, non_square: str, image_format: str) -> bytes:

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ofa.data.images import decode_base64, decode_image, open_image
 from ofa.data.rows import Rows, open_rows
 from ofa.errors import UserError
-from ofa.prediction_requests import image_files
+from ofa.io.image_paths import list_images
+from ofa.io.images import decode_base64, decode_image, open_image
 from ofa.progress import counted
 
 NON_SQUARE = ("crop", "squash", "refuse")
@@ -52,7 +52,7 @@ class FolderPictures:
     """The image files of a folder by name, in RGB. Raises: UserError if there are none."""
 
     def __init__(self, folder: str | Path):
-        self.paths = image_files(folder)
+        self.paths = list_images(folder)
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ofa.data.images import open_image, to_rgb
 from ofa.errors import UserError
+from ofa.io.images import open_image, to_rgb, upright_image
 
 
 def as_picture(image: Any, where: str = "") -> Image.Image:
     """A picture in RGB, the right way up.
 
     Args:
-        image: the path of an image file (turned as its EXIF orientation says: what a viewer shows); a PIL image; an
+        image: the path of an image file or a PIL image (turned as its EXIF orientation says: what a viewer shows); an
             array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]; a tensor [H, W] or, channels first, [3, H, W]. Whole numbers count from
             0 to 255, others from 0 to 1.
         where: the beginning of messages; default: the path.
@@ -24,7 +24,7 @@ def as_picture(image: Any, where: str = "") -> Image.Image:
     if isinstance(image, (str, Path)):
         return from_file(Path(image), where or str(image))
     if isinstance(image, Image.Image):
-        return to_rgb(image)
+        return upright_image(image)
     if isinstance(image, torch.Tensor):
         pixels = image.detach().cpu()
         pixels = pixels.float() if pixels.is_floating_point() else pixels  # numpy has no bfloat16

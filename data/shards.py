@@ -10,7 +10,6 @@ suffixes of all other members (``txt``, ``cls``, ...); ``json.NAME`` for each fi
 takes these names: ``--selected-cols=key,image,txt``.
 """
 
-import base64
 import glob
 import json
 import os
@@ -26,11 +25,13 @@ import numpy as np
 from ofa.data.shard_index import BLOCK, open_shard_index, split_name, states_size
 from ofa.data.tsv import column_numbers
 from ofa.errors import UserError
+from ofa.io.image_paths import IMAGE_SUFFIXES
+from ofa.io.images import encode_image
 from ofa.io.json_files import load_json
 from ofa.progress import counted
 from ofa.text import JOIN
 
-IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "jp2")  # suffixes of image files
+IMAGES = tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)
 KEY, IMAGE, JSON = "key", "image", "json"
 MANIFEST = "{}.shards.json"  # of the shards NAME-000000.tar, by NAME
 NUMBERED = re.compile(r"(.+)-[0-9]+\.tar", re.DOTALL)
@@ -200,14 +201,14 @@ class ShardFile:
         data = self.member(index, name)
         if data is None:
             raise self._missing(index, f".{name}")
-        return base64.b64encode(data).decode("ascii") if name.rpartition(".")[2] in IMAGES else as_cell(data.decode("utf-8", "replace"))
+        return encode_image(data) if name.rpartition(".")[2] in IMAGES else as_cell(data.decode("utf-8", "replace"))
 
     def _picture(self, index: int, column: int | None) -> str:
         """Base64 of the picture of a row. Args: column: None where there is but one."""
         for suffix in self.members(index):
             head, _, kind = suffix.rpartition(".")
             if kind in IMAGES and (column is None or head == str(column)):
-                return base64.b64encode(self.member(index, suffix)).decode("ascii")
+                return encode_image(self.member(index, suffix))
         raise self._missing(index, " or .".join([" with a picture: .jpg", "png"]) + (f" for column {column}" if column is not None else ""))
 
     def _missing(self, index: int, what: str) -> UserError:

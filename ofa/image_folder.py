@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ofa.errors import UserError
-from ofa.prediction_requests import image_files
-from ofa.preparation import base64_of_file
+from ofa.io.image_paths import list_images
+from ofa.io.images import encode_image, upright_file
+from ofa.picture_files import readable
 
 
 class ImageFolder:
-    """The image files of a folder as rows: the file's name is the id, the other columns are empty.
+    """The image files of a folder as rows, upright: the file's name is the id, the other columns are empty.
 
+    Attributes: broken: path -> why it cannot be read, of the files that are skipped.
     Raises: UserError if there is no image or the task needs more than an image.
     """
 
@@ -22,14 +24,14 @@ class ImageFolder:
                             f"{', '.join(columns)}: give it a TSV file")
         self.path, self.columns = str(folder), tuple(columns)
         self.selected_cols = list(range(len(columns)))
-        self.files = image_files(folder)
+        self.files, self.broken = readable(list_images(folder))
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> list[str]:
         path = self.files[index]
-        values = {"id": path.name, "image": base64_of_file(str(path))}
+        values = {"id": path.name, "image": encode_image(upright_file(path.read_bytes(), str(path), lossless=True))}
         return [values.get(column, "") for column in self.columns]
 
     def texts(self, index: int, columns: Sequence[int]) -> list[str]:

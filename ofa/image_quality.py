@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from ofa.checkpoint import load_checkpoint
 from ofa.errors import UserError
+from ofa.io.image_paths import list_images
+from ofa.io.images import open_image
 from ofa.io.pickles import DAMAGED
 from ofa.named_class import class_of
 
@@ -134,10 +135,10 @@ def extracted(pictures: Iterable[Path], extractor: Extractor) -> Iterator[tuple[
 def pixels(path: Path) -> Tensor:
     """uint8[3, H, W]. Raises: UserError if it is no picture."""
     try:
-        with Image.open(path) as image:
-            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: expects a picture, found {error}; remove it or make it anew") from None
+        raise UserError(f"{path}: expects a picture, found {error.strerror}; remove it or make it anew") from None
+    return torch.from_numpy(np.array(open_image(data, str(path), upright=True))).permute(2, 0, 1)
 
 
 class Inception:
@@ -183,11 +184,9 @@ def load_extractor(inception_path: str | None, class_name: str | None) -> Extrac
 
 def real_pictures(path: str | Path) -> Path | list[Path]:
     """An npz of statistics as it is, a folder as its pictures. Raises: UserError if it is neither."""
-    from ofa.prediction_requests import image_files
-
     path = Path(path)
     if path.is_dir():
-        return image_files(path)
+        return list_images(path)
     if path.suffix == ".npz" and path.is_file():
         return path
     raise UserError(f"--real-images: expects a folder of pictures or statistics (gt_stat.npz), found neither at {path}")

@@ -4,12 +4,11 @@ A picture may also stand in a TSV file of lines ``image-id <tab> base64``; it is
 row from 1, offset and length of the base64 text in bytes.
 """
 
-import base64
 import dataclasses
 import functools
 import hashlib
-import io
 import json
+import logging
 import multiprocessing
 import os
 import re
@@ -18,12 +17,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from ofa.errors import UserError
+from ofa.io.images import decode_base64, image_header, open_image, upright_box, upright_size
 from ofa.io.json_files import load_json
 from ofa.io.paths import path_below, path_within
 from ofa.progress import counted
+
+logger = logging.getLogger(__name__)
 
 FEW = 256  # files below which starting further processes costs more than it brings
 NAMED_AT_MOST = 10  # offending files listed in one message
@@ -124,32 +124,41 @@ def read_picture(path: str) -> bytes:
     with open(place["file"], "rb") as file:
         file.seek(int(place["offset"]))
         length = min(int(place["length"]), os.fstat(file.fileno()).st_size)  # a name may be made up: read() takes the memory first
-        return base64.b64decode(file.read(length).translate(bytes.maketrans(b"-_", b"+/")), validate=True)
+        return decode_base64(file.read(length))
 
 
 @dataclass(frozen=True)
 class PictureFile:
-    """What looking at a picture file found. ``broken``: why it cannot be used, or an empty text."""
+    """What looking at a picture file found.
+
+    Args: broken: why it cannot be used, or an empty text. size: width, height in pixels, upright. orientation: of its EXIF
+        data, 1 for stored upright.
+    """
 
     broken: str = ""
-    size: tuple[int, int] = (0, 0)  # width, height in pixels
+    size: tuple[int, int] = (0, 0)
     num_bytes: int = 0
     sha256: str = ""
+    orientation: int = 1
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        return upright_size(self.size, self.orientation)
 
 
 def look_at(path: str) -> PictureFile:
     """Decodes all of the file: a truncated one opens well."""
     try:
         data = read_picture(path)
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return PictureFile("", image.size, len(data), hashlib.sha256(data).hexdigest())
+        size, orientation = image_header(data)
+        open_image(data)
+        return PictureFile("", upright_size(size, orientation), len(data), hashlib.sha256(data).hexdigest(), orientation)
     except FileNotFoundError:
         return PictureFile("missing")
-    except Image.UnidentifiedImageError:
-        return PictureFile("not a readable image (of no known format)")
-    except Exception as error:  # PIL raises a dozen kinds for damaged files
-        return PictureFile(f"not a readable image ({type(error).__name__}: {error})")
+    except OSError as error:
+        return PictureFile(f"not a readable image ({error.strerror})")
+    except UserError as error:
+        return PictureFile(f"not a readable image ({str(error).partition('found ')[2]})")
 
 
 def look_at_all(paths: Sequence[str], jobs: int, notes: Path) -> dict[str, PictureFile]:
@@ -181,21 +190,51 @@ def _read_notes(notes: Path) -> dict[str, PictureFile]:
         raise UserError(f"{notes}: expected notes of an interrupted call, found another file; move it away, or choose another --out")
     try:
         for line in text.decode("utf-8").splitlines():
-            (path, *state), (broken, size, *others) = load_json(line)
+            (path, *state), (broken, size, num_bytes, sha256, orientation) = load_json(line)
             if (path, *state) == file_state(path):
-                seen[path] = PictureFile(broken, tuple(size), *others)
+                seen[path] = PictureFile(broken, tuple(size), num_bytes, sha256, orientation)
     except (OSError, ValueError, TypeError):
         pass
     return seen
 
 
 def picture_size(path: str) -> tuple[int, int]:
-    """Width and height in pixels from the head of the file; (0, 0) if it cannot be read."""
+    """Width and height in pixels, upright, from the head of the file; (0, 0) if it cannot be read."""
+    return upright_size(*stored_form(path))
+
+
+def stored_form(path: str) -> tuple[tuple[int, int], int]:
+    """Width and height of the pixels as they are stored, and the EXIF orientation; (0, 0) and 1 if it cannot be read."""
     try:
-        with Image.open(io.BytesIO(read_picture(path)) if IN_TABLE.fullmatch(path) else path) as image:
-            return image.size
-    except Exception:  # said properly when the whole file is looked at
-        return 0, 0
+        return image_header(read_picture(path))
+    except (OSError, UserError):  # said properly when the whole file is looked at
+        return (0, 0), 1
+
+
+def turned_box(box: tuple[float, ...], stated: tuple[int, int], form: tuple[tuple[int, int], int]) -> tuple[tuple[float, ...], tuple[int, int]]:
+    """A box of annotations that state the size of their image, in pixels of the upright image; and that image's size.
+
+    COCO and what is built on it count in the pixels as they are stored: its tools never applied an EXIF orientation. So the box is
+    turned with the image, unless the stated size is that of the upright image alone.
+    Args: form: of ``stored_form``.
+    """
+    size, orientation = form
+    if orientation == 1 or stated != size:
+        return box, stated
+    return upright_box(box, size, orientation), upright_size(size, orientation)
+
+
+def readable(paths: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
+    """The files that are whole images, and why the others are not; those are named in one warning.
+
+    Raises: UserError if none is left.
+    """
+    broken = {str(path): found for path in paths if (found := look_at(str(path)).broken)}
+    if len(broken) == len(paths):
+        raise UserError(f"expected images that can be read, found none: {name_broken(broken)}; export them again")
+    if broken:
+        logger.warning("%d of %d images cannot be read and are skipped: %s", len(broken), len(paths), name_broken(broken))
+    return [path for path in paths if str(path) not in broken], broken
 
 
 def name_broken(broken: dict[str, str]) -> str:

@@ -1,12 +1,13 @@
 """Several pictures as one: all samples of a caption, best first, beside the picture that the caption was written for; or a strip."""
 
-import base64
 import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
+
+from ofa.io.images import encode_image, open_image
 
 GAP, EDGE = 4, 3  # pixels between pictures, and of the line around the true one
 GROUND, TRUE = (205, 205, 200), (24, 180, 216)
@@ -45,8 +46,10 @@ def grid_of_files(files: Sequence[str]) -> str:
     if not found:
         return ""
     true = reference_file(found[0])
-    with_reference = Image.open(true) if found[0].parent.name == EVERY and true.is_file() else None
-    return as_field(grid([Image.open(path) for path in found], with_reference))
+    has_reference = found[0].parent.name == EVERY and true.is_file()
+    files = [*([true] if has_reference else []), *found]
+    images = [open_image(path.read_bytes(), str(path), upright=True) for path in files]
+    return as_field(grid(images[has_reference:], images[0] if has_reference else None))
 
 
 def strip(pictures: Sequence[Image.Image]) -> Image.Image:
@@ -60,12 +63,7 @@ def as_field(picture: Image.Image) -> str:
     """Base64 of a PNG file, as an image column holds it."""
     file = io.BytesIO()
     picture.save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode("ascii")
-
-
-def of_field(text: str) -> Image.Image:
-    """The RGB picture of an image column."""
-    return Image.open(io.BytesIO(base64.b64decode(text.replace("-", "+").replace("_", "/")))).convert("RGB")
+    return encode_image(file.getvalue())
 
 
 def reference_file(picture: Path) -> Path:

@@ -13,7 +13,6 @@ is plain data (``Scene.to_json``): questions, boxes or entailment pairs can be a
 Coordinates: a scene is a unit square, x to the right and y down; boxes are ``(x0, y0, x1, y1)``.
 """
 
-import base64
 import io
 import math
 import random
@@ -22,6 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from ofa.io.images import encode_image
 
 COLOURS = {
     "red": (208, 30, 38), "orange": (246, 126, 20), "yellow": (248, 222, 40), "lime": (160, 226, 40),
@@ -335,4 +336,4 @@ def encode(scene: Scene, size: int, image_format: str) -> str:
     """The picture as a file (``jpeg`` or ``png``) in base64."""
     file = io.BytesIO()
     render(scene, size).save(file, format=image_format, **{"jpeg": {"quality": 92, "subsampling": 0}}.get(image_format, {}))
-    return base64.b64encode(file.getvalue()).decode("ascii")
+    return encode_image(file.getvalue())

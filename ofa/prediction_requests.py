@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
+from ofa.io.image_paths import list_images
 from ofa.io.json_files import load_json
 from ofa.io.numbers import read_decimal
 from ofa.io.paths import path_within
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 NEEDED = {"caption": None, "answer": "question", "ground": "text", "entails": "hypothesis", "read": None, "generate": "instruction"}
 OPTIONAL = {"answer": "region", "entails": "premise"}
 # Tasks under their training names.
@@ -74,20 +74,12 @@ def read_requests(source: str, verb: str | None, words: Mapping[str, Any], image
     path = Path(source)
     refuse_url(source, "")
     if path.is_dir():
-        return [_request({}, image, image.name, verb, words, str(image)) for image in image_files(path)]
+        return [_request({}, image, image.name, verb, words, str(image)) for image in list_images(path)]
     if not path.is_file():
         raise UserError(f"{source}: expects an image, a folder of images or a .jsonl file, found nothing there")
     if path.suffix.lower() in (".jsonl", ".json"):
         return _lines(path, verb, words, images)
     return [_request({}, path, source, verb, words, source)]
-
-
-def image_files(folder: str | Path) -> list[Path]:
-    """The images of a folder by name. Raises: UserError if there are none."""
-    images = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_ENDINGS)
-    if not images:
-        raise UserError(f"{folder}: expected image files ({', '.join(IMAGE_ENDINGS)}), found none in this folder")
-    return images
 
 
 def _lines(path: Path, verb: str | None, words: Mapping[str, Any], images: Sequence[str]) -> list[Request]:

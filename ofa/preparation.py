@@ -11,7 +11,6 @@ all that decides their content. A second call with the same plan keeps complete 
 after its last whole picture; with another plan it starts over. Files of others are neither overwritten nor deleted.
 """
 
-import base64
 import functools
 import hashlib
 import itertools
@@ -25,6 +24,7 @@ from pathlib import Path
 
 from ofa.errors import UserError
 from ofa.io.atomic import replacing
+from ofa.io.images import encode_image, upright_file
 from ofa.io.json_files import load_json
 from ofa.io.paths import delete_below, path_below
 from ofa.picture_files import read_picture
@@ -108,8 +108,8 @@ def fingerprint(*parts: object) -> str:
 
 
 def base64_of_file(path: str) -> str:
-    """The file's bytes as they are, in standard base64."""
-    return base64.b64encode(read_picture(path)).decode("ascii")
+    """The file in standard base64: its bytes as they are, or turned where its EXIF orientation says so (``upright_file``)."""
+    return encode_image(upright_file(read_picture(path), path))
 
 
 class PreparedFolder:

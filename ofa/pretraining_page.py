@@ -1,6 +1,5 @@
 """Pages of a pretraining: the eight tasks with some of their rows, and a summary of all that came of it."""
 
-import base64
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ofa.boxes import BIN, bins_to_boxes, text_to_bins
+from ofa.io.images import decode_image, encode_image
 from ofa.io.paths import path_below
-from ofa.picture_grid import as_field, of_field, strip
+from ofa.picture_grid import as_field, strip
 from ofa.pretraining import TASKS, PretrainingOptions
 from ofa.pretraining_scores import Reply, codes_of, middle_of, objects, pixel_errors, right_codes
 from ofa.report import NUMBER, Curve, Item, Outline, Report, Table, Tile, series, stage_times, write_report
@@ -101,7 +101,7 @@ def outlines(reply: Reply, side: int, options: PretrainingOptions) -> list[Outli
 
 def boxes_in(text: str, reply: Reply, side: int, options: PretrainingOptions) -> list[list[float]]:
     """The boxes of a text, xyxy in pixels of the row's picture. Args: side: of the square that the model sees, pixels."""
-    bins, size = text_to_bins(text), of_field(reply.image).size
+    bins, size = text_to_bins(text), decode_image(reply.image).size
     whole = [bins[start : start + 4] for start in range(0, len(bins) - 3, 4)]
     return [bins_to_boxes(one, size, side, options.max_image_size, options.num_bins, clip=True).tolist() for one in whole]
 
@@ -112,7 +112,7 @@ def show_filled(item: Item, reply: Reply) -> None:
     item.prediction, item.references = codes, ()
     if reply.filled is None:
         return
-    true = of_field(reply.image)
+    true = decode_image(reply.image)
     place = (true.width // 4, true.height // 4)
     seen, filled = true.copy(), true.copy()
     seen.paste((128, 128, 128), (*place, place[0] + reply.filled.width, place[1] + reply.filled.height))
@@ -199,5 +199,5 @@ def spread(values: Sequence[float]) -> str:
 def drawing(number: int, entry: Mapping[str, Any], folder: Path | None) -> Item:
     """The first picture of a caption."""
     file = path_below(folder or "", entry["files"][0], f"--pictures: entry {number + 1}", follow_links=True)
-    image = base64.b64encode(file.read_bytes()).decode("ascii") if file.is_file() else ""
+    image = encode_image(file.read_bytes()) if file.is_file() else ""
     return Item(number, str(entry.get("id", number)), image, entry["caption"], ())

@@ -1,6 +1,5 @@
 """A page that shows how well a model does: one HTML file with everything in it, pictures included."""
 
-import base64
 import io
 import re
 from collections.abc import Sequence
@@ -8,16 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
-from PIL import Image
 
 from ofa.errors import UserError
-from ofa.io.numbers import read_decimal
 from ofa.io.atomic import replacing
+from ofa.io.images import decode_base64, encode_image, image_header, open_image
+from ofa.io.numbers import read_decimal
 
 SMALL = 160  # pictures below this side are enlarged with hard edges, so that their pixels stay visible
 LARGEST = 360  # pictures above this side are reduced: a page of photos stays loadable
 OUTLINES = ("predicted", "true", "asked about")  # kinds of boxes, each with a colour of its own
 GRADES = ("good", "middling", "poor")
+SHOWN_AS_THEY_ARE = {b"\xff\xd8": "jpeg", b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif"}  # by every browser
 
 
 @dataclass(frozen=True)
@@ -171,20 +171,20 @@ def _shape(outline: Outline) -> dict:
 
 
 def _data_uri(text: str, largest: int) -> tuple[str, tuple[int, int]]:
-    """A picture for ``<img src>``, reduced if it is large, and the size it had."""
+    """A picture for ``<img src>`` as the model has seen it, reduced if it is large, and the size it had."""
     try:
-        data = base64.b64decode(text.replace("-", "+").replace("_", "/"))
-        with Image.open(io.BytesIO(data)) as image:
-            kind, size = image.format, image.size
-            if max(size) > largest or kind not in ("JPEG", "PNG", "WEBP", "GIF"):
-                image = image.convert("RGB")
-                image.thumbnail((largest, largest))
-                file = io.BytesIO()
-                image.save(file, format="JPEG", quality=85)
-                data, kind = file.getvalue(), "JPEG"
-    except (OSError, ValueError):
+        data = decode_base64(text)
+        size, orientation = image_header(data)
+        kind = next((kind for start, kind in SHOWN_AS_THEY_ARE.items() if data.startswith(start)), "")
+        if max(size) > largest or not kind or orientation != 1:  # a browser would turn it, and its boxes not
+            image = open_image(data)
+            image.thumbnail((largest, largest))
+            file = io.BytesIO()
+            image.save(file, format="JPEG", quality=85)
+            data, kind = file.getvalue(), "jpeg"
+    except UserError:
         return "", (1, 1)  # the model has seen it, so this does not happen; a page without it is still a page
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode('ascii')}", size
+    return f"data:image/{kind};base64,{encode_image(data)}", size
 
 
 # --------------------------------------------------------------------------------------------- curves

@@ -9,7 +9,6 @@ are those of the font that Pillow brings along, so no file is needed.
     ('i8fv', (96, 32))
 """
 
-import base64
 import functools
 import io
 import random
@@ -22,6 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ofa.errors import UserError
+from ofa.io.images import encode_image
 
 TENTHS = {"test": (0,), "val": (1,), "train": tuple(range(2, 10))}  # of all words, by a number made of the word
 TRIES = 10000  # words drawn before a split is called empty
@@ -159,4 +159,4 @@ def encode(sign: Sign, world: World) -> str:
     """The picture as a PNG file in base64: small, and without the blur that JPEG gives to letters."""
     buffer = io.BytesIO()
     render(sign, world).save(buffer, format="PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    return encode_image(buffer.getvalue())

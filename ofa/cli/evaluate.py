@@ -30,7 +30,7 @@ def add_parser(subparsers) -> None:
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_argument_group("what to evaluate")
     what.add_argument("data", nargs="?", help="TSV file; of a comma separated list the last one is evaluated")
-    what.add_argument("--images", metavar="DIR", help="instead of a TSV: caption every image file of a folder")
+    what.add_argument("--images", metavar="DIR", help="instead of a TSV: caption every image file of a folder (status 1 if some cannot be read)")
     what.add_argument("--path", required=True, metavar="FILE", help="checkpoint; several separated by : are an ensemble")
     what.add_argument("--base", metavar="FILE", help="of a checkpoint that holds tuned weights only: where its base is now, if it "
                                                      "has moved")
@@ -159,7 +159,7 @@ def _dictionary(text: str) -> dict:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, print the scores, write the page."""
+    """Evaluate, print the scores, write the page. Returns: 0, or 1 if images of a folder could not be read."""
     from ofa.evaluation import EvaluationOptions, evaluate
 
     started = time.monotonic()
@@ -184,7 +184,7 @@ def run(args: argparse.Namespace) -> int:
         outcome = Outcome(evaluation.task.spec, evaluation.predictions, evaluation.references, evaluation.dataset.row)
         write_page(args, outcome, scores, constant, other_scores(args, constant), time.monotonic() - started)
         print(f"page: {args.report}")
-    return 0
+    return 1 if getattr(evaluation.dataset.file, "broken", None) else 0  # image files of a folder
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -26,16 +26,20 @@ def add_quality_flags(parser, real: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compute, print, write."""
+    """Compute, print, write. Returns: 0, or 1 if images could not be read."""
     from ofa.image_quality import image_scores, load_extractor, real_pictures
-    from ofa.prediction_requests import image_files
+    from ofa.io.image_paths import list_images
+    from ofa.picture_files import readable
     from ofa.results import write_json
 
-    pictures = image_files(args.folder)
+    pictures, broken = readable(list_images(args.folder))
     real = real_pictures(args.real_images) if args.real_images else None
+    if isinstance(real, list):
+        real, broken_real = readable(real)
+        broken |= broken_real
     scores = image_scores(pictures, load_extractor(args.inception_model_path, args.feature_extractor), real)
     for name, value in scores.items():
         print(f"{name:14}{value:10.4f}")
     if args.out:
         write_json(args.out, {"scores": scores, "pictures": len(pictures)})
-    return 0
+    return 1 if broken else 0

@@ -287,6 +287,10 @@ def write_found(found, args: argparse.Namespace) -> int:
 
 
 def summary(out) -> None:
-    """Say which files were written."""
+    """Say which files were written, and how many images are not byte for byte those of the data set."""
+    turned = out.manifest.get("pictures", {}).get("turned_upright")
+    if turned:
+        print(f"{turned} images are turned upright, as their EXIF orientation says: PNG, WebP and TIFF lose nothing, JPEG is encoded "
+              "again with its own quantization tables")
     for name, entry in out.manifest["files"].items():
         print(f"{out.folder / name}: {entry['rows']} rows, {entry['bytes'] / 1e6:.1f} MB")

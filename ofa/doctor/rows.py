@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from ofa.data.images import decode_image
 from ofa.doctor.boxes import boxes_of, clipped, outside
 from ofa.doctor.layouts import Layout
 from ofa.doctor.rule import Rule, Settings
 from ofa.doctor.rules import CELL_RULES, GLANCES, ROW_RULES, plain_row
 from ofa.errors import UserError
+from ofa.io.images import decode_base64, image_header, open_image
 
 WHOLE_ROW = -1
 BOX_KINDS = ("box", "detections")
@@ -18,7 +18,9 @@ PICTURE_SIDE = Rule("picture-size", "a square picture of the right size", None,
                     "resize it before it is written: pre-training does not")  # fmt: skip
 BOX_INSIDE = Rule("box-inside", "a box inside the picture", None,
                   "are these pixels of this picture, as left,top,right,bottom?")  # fmt: skip
-PICTURE_RULES = (PICTURE, PICTURE_SIDE, BOX_INSIDE)
+ORIENTATION = Rule("exif-orientation", "pixels that are stored upright", None,
+                   "viewers turn the image, training does not; ofa prepare writes upright pixels", note=True)  # fmt: skip
+PICTURE_RULES = (PICTURE, PICTURE_SIDE, BOX_INSIDE, ORIENTATION)
 
 
 @dataclass(frozen=True)
@@ -124,10 +126,12 @@ class RowChecker:
         """Findings that need the picture."""
         column = next(self.columns[name] for name, kind in kinds.items() if kind == "image")
         try:
-            size = picture_size(cells[column])
+            size, orientation = stored_form(cells[column])
         except UserError as error:
             return [Finding.of(PICTURE, str(error).partition("found ")[2], column)]
         findings, side = [], self.settings.picture_side
+        if orientation != 1:
+            findings.append(Finding.of(ORIENTATION, f"the EXIF orientation {orientation}", column))
         if side and size != (side, side):
             findings.append(Finding.of(PICTURE_SIDE, f"{size[0]} x {size[1]} pixels instead of {side} x {side}", column))
         for name, kind in kinds.items():
@@ -143,13 +147,16 @@ class RowChecker:
         kinds = self._kinds_of(cells)
         if not any(finding.rule == BOX_INSIDE.name for finding in self._look(cells, kinds)):
             return
-        size = picture_size(cells[next(self.columns[name] for name, kind in kinds.items() if kind == "image")])
+        size, _ = stored_form(cells[next(self.columns[name] for name, kind in kinds.items() if kind == "image")])
         for name, kind in kinds.items():
             if kind in BOX_KINDS:
                 column = self.columns[name]
                 cells[column] = clipped(cells[column], kind, size) or cells[column]
 
 
-def picture_size(cell: str) -> tuple[int, int]:
-    """Width and height of a picture that decodes to its end. Raises: UserError."""
-    return decode_image(cell).size
+def stored_form(cell: str) -> tuple[tuple[int, int], int]:
+    """Width and height of a picture that decodes to its end, as training sees it, and its EXIF orientation. Raises: UserError."""
+    data = decode_base64(cell)
+    form = image_header(data)
+    open_image(data)
+    return form

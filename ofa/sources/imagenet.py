@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ofa.errors import UserError
+from ofa.io.image_paths import is_hidden, list_images
 from ofa.picture_files import PictureFolders
 from ofa.preparation import IMAGE
 from ofa.sources.found import Found, Problems, grouped, label_text, one_line
 
 logger = logging.getLogger(__name__)
 
-PICTURES = {".jpeg", ".jpg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
 KAGGLE_HEADER = "ImageId,"
 
 
@@ -81,14 +81,14 @@ def read_imagenet(splits: Mapping[str, str], synset_file: str, images: PictureFo
 
 def _from_folders(top: str, labels: Mapping[str, int]) -> list[tuple[str, int]]:
     """(file, label) in the order of labels and names."""
-    folders = sorted((path for path in Path(top).iterdir() if path.is_dir()), key=lambda path: path.name)
+    folders = sorted((path for path in Path(top).iterdir() if path.is_dir() and not is_hidden(path.name)), key=lambda path: path.name)
     unknown = [path.name for path in folders if path.name not in labels]
     if unknown or not folders:
         what = f"{unknown[0]!r} ({len(unknown)} such folders)" if unknown else "no sub-folder"
         raise UserError(f"{top}: expected one sub-folder per synset of --synsets, found {what}; "
                         "is it the right folder, and the right list?")
     return [(str(file), labels[folder.name]) for folder in sorted(folders, key=lambda path: labels[path.name])
-            for file in sorted(folder.iterdir()) if file.suffix.lower() in PICTURES]
+            for file in list_images(folder, may_be_empty=True)]
 
 
 def _from_list(path: str, labels: Mapping[str, int], images: PictureFolders | None, problems: Problems,

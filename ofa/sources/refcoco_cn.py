@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ofa.io.numbers import read_decimal
 from ofa.errors import UserError
-from ofa.picture_files import TABLE, PictureFolders, picture_size, table_pictures
+from ofa.picture_files import TABLE, PictureFolders, stored_form, table_pictures, turned_box
 from ofa.preparation import IMAGE, Group
 from ofa.sources.found import Found, Problems, checked_box, grouped, one_line
 from ofa.sources.own_table import read_own_table
@@ -48,7 +48,7 @@ def published_rows(path: str, problems: Problems) -> list[Group]:
     with open(path, encoding="utf-8") as file:
         for number, (line, (uniq_id, picture)) in enumerate(zip(file, table_pictures(path, PICTURE)), 1):
             _, text, box, *_ = line.split("\t", PICTURE)
-            size = picture_size(picture)
+            size, orientation = stored_form(picture)
             try:
                 corners = [read_decimal(corner) for corner in box.split(",")]
             except ValueError:
@@ -56,7 +56,8 @@ def published_rows(path: str, problems: Problems) -> list[Group]:
             if len(corners) != 4:
                 finding = f"a box x0,y0,x1,y1 in column 2, found {box[:40]!r}"
             else:
-                box, finding = checked_box(corners, size) if all(size) else (box, "")  # broken pictures are named later
+                turned = turned_box(tuple(corners), size, (size, orientation))  # as published: of the pixels as they are stored
+                box, finding = checked_box(*turned) if all(size) else (box, "")  # broken pictures are named later
             if finding or not one_line(text):
                 problems.add(f"{path}:{number}: expected {finding or 'a text in column 1, found none'}")
                 continue

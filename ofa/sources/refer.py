@@ -14,8 +14,8 @@ from typing import Any
 from ofa.coco_captions import read_json
 from ofa.errors import UserError
 from ofa.io.numbers import read_decimal, read_integer
-from ofa.picture_files import PictureFolders
 from ofa.io.pickles import read_plain_pickle
+from ofa.picture_files import PictureFolders, stored_form, turned_box
 from ofa.preparation import IMAGE
 from ofa.sources.found import Found, Problems, checked_box, grouped, one_line
 
@@ -42,20 +42,25 @@ def read_refer(kind: str, refs: str, instances: str, images: PictureFolders, pro
                sentences: str = "raw") -> Found:
     """One file per split, ``refcoco_train.tsv`` and so on, one row per sentence.
 
+    Boxes are in upright pixels, as the images are written (``turned_box``).
+
     Args: kind: ``refcoco``, ``refcocoplus`` or ``refcocog``. sentences: ``raw`` as written, or ``sent`` as cleaned by
         the toolkit's authors.
     """
     boxes, pictures = _read_instances(instances)
     found = Found(kind, inputs=[refs, instances], settings={"sentences": sentences})
     rows: dict[str, list] = {}
+    forms: dict[str | None, tuple] = {None: ((0, 0), 1)}
     for reference in _read_refs(refs):
         where = f"{refs}: reference {reference['ref_id']}"
         split, image_id = reference["split"], reference["image_id"]
         if split not in SPLITS:
             raise UserError(f"{where}: expected a split ({', '.join(SPLITS)}), found {split!r}; "
                             "is it the file of another data set?")
-        box, finding = _box(reference, boxes, pictures, instances)
         path = images.find(pictures[image_id]["file_name"]) if image_id in pictures else None
+        if path not in forms:
+            forms[path] = stored_form(path)
+        box, finding = _box(reference, boxes, pictures, instances, forms[path])
         if not finding and path is None:
             finding = f"a picture {pictures[image_id]['file_name']} below {images}, found none"
         texts = [one_line(sentence.get(sentences) or sentence["sent"]) for sentence in reference["sentences"]]
@@ -106,8 +111,8 @@ def _size(picture: dict) -> tuple[int, int]:
     return read_integer(picture["width"]), read_integer(picture["height"])
 
 
-def _box(reference: dict, boxes: dict, pictures: dict, instances: str) -> tuple[str, str]:
-    """The box column of a reference, or what was expected of it and found."""
+def _box(reference: dict, boxes: dict, pictures: dict, instances: str, form: tuple) -> tuple[str, str]:
+    """The box column of a reference, or what was expected of it and found. Args: form: of its image, see ``stored_form``."""
     ann_id, image_id = reference["ann_id"], reference["image_id"]
     if image_id not in pictures:
         return "", f"its image {image_id} in {instances}, found none; is that the file of another data set?"
@@ -116,4 +121,4 @@ def _box(reference: dict, boxes: dict, pictures: dict, instances: str) -> tuple[
     if len(boxes[ann_id][1]) != 4:
         return "", f"a box of four numbers, found {boxes[ann_id][1]}"
     x, y, width, height = boxes[ann_id][1]
-    return checked_box((x, y, x + width, y + height), _size(pictures[image_id]))
+    return checked_box(*turned_box((x, y, x + width, y + height), _size(pictures[image_id]), form))

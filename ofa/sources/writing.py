@@ -28,7 +28,7 @@ def prepare(found: Found, out: str, jobs: int, skip_broken: bool = False) -> Pre
         raise UserError(f"{', '.join(found.inputs)}: no row to write; are these the right files?")
     inputs = {path: {"bytes": os.path.getsize(path), "sha256": sha256_of(path)} for path in found.inputs}
     plan = fingerprint(
-        found.kind, inputs, found.settings, found.texts, [file_state(path) for path in paths], skip_broken,
+        found.kind, "upright", inputs, found.settings, found.texts, [file_state(path) for path in paths], skip_broken,
         {name: [(group.source, group.rows) for group in groups] for name, groups in found.files.items()},
         {split: [(p.image_id, p.captions, p.source) for p in pictures] for split, pictures in found.pictures_of.items()},
     )  # fmt: skip
@@ -77,17 +77,18 @@ def broken_ones(looked: dict[str, PictureFile], sizes: dict[str, tuple[int, int]
     for path, picture in looked.items():
         if picture.broken:
             broken[path] = picture.broken
-        elif sizes.get(path, picture.size) != picture.size:
+        elif sizes.get(path, picture.size) not in (picture.size, picture.stored_size):
             wide, high = sizes[path]
             broken[path] = f"{picture.size[0]} x {picture.size[1]} pixels, but the annotations say {wide} x {high}: was it resized?"
     return broken
 
 
 def summary(looked: dict[str, PictureFile], broken: dict[str, str]) -> dict:
-    """Number, bytes and one SHA-256 (over the pictures' own, in order of the path) of the pictures used."""
+    """Number, bytes and one SHA-256 (over the pictures' own, in order of the path) of the pictures used; how many are turned."""
     used = [picture for path, picture in looked.items() if path not in broken]
     digest = hashlib.sha256("".join(picture.sha256 for picture in used).encode()).hexdigest()
-    return {"files": len(used), "bytes": sum(picture.num_bytes for picture in used), "sha256": digest}
+    return {"files": len(used), "bytes": sum(picture.num_bytes for picture in used), "sha256": digest,
+            "turned_upright": sum(picture.orientation != 1 for picture in used)}  # fmt: skip
 
 
 def sha256_of(path: str) -> str:

@@ -18,14 +18,15 @@ from ofa.doctor.scan import FILE_RULES
 ROWS = 4
 
 
-def picture(size: tuple[int, int], kind: str) -> str:
+def picture(size: tuple[int, int], kind: str, **options) -> str:
     """Noise, the same each time; its base64 needs padding, for bytes after the end of a picture do no harm."""
     file = io.BytesIO()
-    Image.frombytes("RGB", size, random.Random(0).randbytes(3 * size[0] * size[1])).save(file, kind)
+    Image.frombytes("RGB", size, random.Random(0).randbytes(3 * size[0] * size[1])).save(file, kind, **options)
     return base64.b64encode(file.getvalue() + bytes((1 - len(file.getvalue())) % 3)).decode()
 
 
 PICTURE, SQUARE = picture((40, 30), "PNG"), picture((256, 256), "JPEG")
+TURNED = picture((40, 30), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
 ANSWERS = "1.0|!+yes&&0.3|!+on the left"
 SOUND = {  # task -> cells of the row i
     "caption": lambda i: [f"9_{i}", "9", f"A dog, number {i}.", "dog&&grass", PICTURE],
@@ -144,6 +145,7 @@ DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does w
     ("vision_language", cell(2, 4, "yes"), "2:4", "answer-grammar", "without a confidence", MENDED),
     ("vision_language", cell(3, 4, "30,20,1,2"), "3:4", "box-order", "turned round", MENDED),
     ("vision_language", cell(3, 4, "1,2,30,90"), "3:4", "box-inside", "in 40 x 30 pixels", MENDED),
+    ("caption", cell(2, 4, TURNED), "2:4", "exif-orientation", "the EXIF orientation 6", NOTE),
     ("text", cell(2, 1, ""), "2:1", "text-empty", "an empty field", LEFT_OUT),
     ("text", cell(2, 1, "w " * 513), "2:1", "cut-source", "513 words, of which 512 are kept", NOTE),
     ("image", cell(2, 1, PICTURE), "2:1", "picture-size", "40 x 30 pixels instead of 256 x 256", LEFT_OUT),

@@ -95,7 +95,7 @@ def test_wrong_files_are_one_message(pictures, tmp_path):
     for call, message in (
         (lambda: image_scores(drawn, MeanColours(), tmp_path / "narrow.npz"), "narrow.npz: expects mu of 3 numbers"),
         (lambda: image_scores(drawn, MeanColours(), tmp_path / "words.npz"), "words.npz: expects statistics"),
-        (lambda: image_scores([*drawn, tmp_path / "words.png"], MeanColours()), "words.png: expects a picture"),
+        (lambda: image_scores([*drawn, tmp_path / "words.png"], MeanColours()), "words.png: expects a whole image"),
         (lambda: image_scores(drawn[:1], MeanColours()), "expected at least 2 pictures, found 1"),
         (lambda: load_extractor(None, None), "--inception-model-path"),
         (lambda: load_extractor("/nowhere/inception.pth", None), "found no file at /nowhere"),

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from ofa.cli.main import main
-from ofa.picture_grid import as_field, of_field
+from ofa.io.images import decode_image
+from ofa.picture_grid import as_field
 from ofa.pretraining import PretrainingOptions
 from ofa.pretraining_page import item_of, write_tasks_page
 from ofa.pretraining_scores import Reply, Score
@@ -49,7 +50,7 @@ def test_filled_pictures_stand_between_what_was_seen_and_what_is_true():
     asked = Reply("what is the image in the middle part?", codes, codes.replace("<code_3>", "<code_9>"), image=SQUARE)
     assert item_of("image_infilling", asked, OPTIONS).prediction == "94 % of 16 codes right"
     item = item_of("image_infilling", replace(asked, filled=Image.new("RGB", (32, 32), (200, 40, 60))), OPTIONS)
-    strip = of_field(item.image)
+    strip = decode_image(item.image)
     assert strip.size == (3 * 132 + 4, 132 + 4)
     middles = [strip.getpixel((4 + 132 * number + 64, 68)) for number in range(3)]
     assert middles == [(128, 128, 128), (200, 40, 60), (200, 30, 60)] and strip.getpixel((10, 10)) == (200, 30, 60)

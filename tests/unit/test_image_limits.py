@@ -1,0 +1,54 @@
+"""The worst file of each format: read or refused within bounds of time and memory, no process
+started, nothing written.
+
+Files are opened in another process, which says what each took. The bounds are those of any file: 1
+GB and 5 s; what is refused is refused in its header, within a second.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from image_bombs import LARGEST, REFUSED
+
+PROCESS_MB, REFUSAL_MB, SECONDS = 1000, 100, 5
+
+
+def opened(*names: str) -> dict[str, dict]:
+    """What ``image_bombs.report`` says of each file."""
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(root / "tests/image_bombs.py"), *names]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def refused() -> dict[str, dict]:
+    return opened(*(f"refused: {name}" for name in REFUSED))
+
+
+@pytest.mark.parametrize("name", LARGEST)
+def test_the_largest_files_that_are_read_stay_within_the_bounds(name):
+    report = opened(name)[name]
+    assert (
+        not report["acts"]
+        and report["found"].startswith("(")
+        and report["mb"] < PROCESS_MB
+        and report["seconds"] < SECONDS
+    ), report
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_worse_files_are_refused_before_they_cost_anything(refused, name):
+    report = refused[f"refused: {name}"]
+    assert not report["acts"]
+    assert (
+        report["found"].startswith("UserError: a.tsv:7: expects a whole image, found")
+        and REFUSED[name][1] in report["found"]
+    ), report
+    assert report["mb"] < REFUSAL_MB and report["seconds"] < 1, report
