@@ -52,6 +52,7 @@ def _add_coco_captions(kinds) -> None:
     split = parser.add_mutually_exclusive_group(required=True)
     split.add_argument("--split", metavar="JSON", help="Karpathy's dataset_coco.json (restval counts as training)")
     split.add_argument("--val-fraction", type=float, metavar="F", help="part of the pictures kept for validation")
+    _add_id_prefix(parser, "the images of each file of --annotations")
     parser.add_argument("--test-fraction", type=float, default=0.0, metavar="F", help="with --val-fraction: for testing")
     add_skip_broken(parser)
     add_common(parser)
@@ -66,6 +67,7 @@ def _add_vqa2(kinds) -> None:
     parser.add_argument("--questions", nargs="+", required=True, metavar="JSON", help="question files, of any splits")
     parser.add_argument("--annotations", nargs="+", default=[], metavar="JSON", help="annotation files; none for test questions")
     add_images(parser)
+    _add_id_prefix(parser, "each file of --questions, and the file of --annotations at its place")
     split = parser.add_mutually_exclusive_group()
     split.add_argument("--split", choices=("train", "val", "test"), help="of all questions; else as 'data_subtype' says")
     _add_val_fraction(split)
@@ -144,8 +146,9 @@ def _add_own_table(kinds, kind: str) -> None:
     split.add_argument("--split", choices=("train", "val", "test"), default="train",
                        help="of entries that have no column 'split' (%(default)s)")
     _add_val_fraction(split)
-    parser.add_argument("--box-format", choices=("xyxy", "xywh"), default="xyxy",
-                        help="corners, or corner, width and height; pixels (%(default)s)")
+    add_box_format(parser)
+    _add_id_prefix(parser, "each file")
+    parser.add_argument("--keep-case", action="store_true", help="answers with capitals as they are; else in lower case")
     if kind == "csv":
         parser.add_argument("--delimiter", metavar="C", help="between columns (a tab in .tsv files, else a comma)")
     add_skip_broken(parser)
@@ -158,8 +161,20 @@ def add_images(parser: argparse.ArgumentParser) -> None:
                         help="folders of the image files, at any depth; or TSV files of image ids and pictures in base64")
 
 
+def _add_id_prefix(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--id-prefix", nargs="*", metavar="TEXT",
+                        help=f"before the ids of {what}, one per file (without a value: the files' names)")
+
+
 def _add_val_fraction(group) -> None:
     group.add_argument("--val-fraction", type=float, metavar="F", help="part of the pictures, drawn at random, for validation")
+
+
+def add_box_format(parser: argparse.ArgumentParser) -> None:
+    from ofa.sources.own_table import BOX_FORMATS
+
+    parser.add_argument("--box-format", choices=BOX_FORMATS, default=BOX_FORMATS[0],
+                        help="corners, or corner, width and height; in pixels, or norm: fractions of the image (%(default)s)")
 
 
 def add_skip_broken(parser: argparse.ArgumentParser) -> None:
@@ -197,25 +212,28 @@ def prepare_coco_captions(args: argparse.Namespace) -> int:
     from ofa import coco_captions as coco
     from ofa.errors import UserError
     from ofa.preparation import CaptionCleaner
-    from ofa.sources.found import Found
+    from ofa.sources.found import Found, Problems
 
     if not args.split and not args.annotations:
         raise UserError("--annotations: expected a captions file with --val-fraction; found none; give one")
     if not os.path.isdir(args.images):
         raise UserError(f"{args.images}: expected the folder of the image files; check --images")
-    cleaner = CaptionCleaner()
-    pictures = coco.pictures_from_coco(args.annotations, args.images, cleaner)
+    if args.split and args.id_prefix is not None:
+        raise UserError("--id-prefix: expected --val-fraction, found --split, whose ids are those of --annotations; leave it out")
+    cleaner, problems = CaptionCleaner(), Problems(args.skip_broken)
+    pictures = coco.pictures_from_coco(args.annotations, args.images, cleaner, problems, args.id_prefix)
     if args.split:
-        splits = coco.split_by_karpathy(args.split, args.images, cleaner, pictures)
+        splits = coco.split_by_karpathy(args.split, args.images, cleaner, pictures, problems)
     else:
         splits = coco.split_by_fraction(pictures, args.val_fraction, args.test_fraction, args.seed)
+    problems.settle()
     coco.check_unique(splits)
     if not splits["train"]:
         raise UserError(f"{args.split or args.annotations[0]}: no picture with a caption for training")
     logger.info("captions: %s", cleaner.report())
     inputs = [*args.annotations, *([args.split] if args.split else [])]
     settings = {} if args.split else {name: getattr(args, name) for name in ("val_fraction", "test_fraction", "seed")}
-    counts = {"captions_cleaned": cleaner.whitespace + cleaner.joined, "captions_empty": cleaner.empty}
+    counts = {"captions_cleaned": cleaner.whitespace + cleaner.joined, "captions_empty": cleaner.empty, **problems.counts()}
     return write_found(Found("coco-captions", inputs=inputs, settings=settings, counts=counts, pictures_of=splits), args)
 
 
@@ -225,7 +243,7 @@ def prepare_vqa2(args: argparse.Namespace) -> int:
 
     found = read_vqa2(args.questions, args.annotations, *images_and_problems(args), split=args.split,
                       val_fraction=args.val_fraction, seed=args.seed, as_written=args.answers_as_written,
-                      answer_set=args.ans2label_file, min_count=args.min_answer_count)
+                      answer_set=args.ans2label_file, min_count=args.min_answer_count, id_prefix=args.id_prefix)
     return write_found(found, args)
 
 
@@ -259,7 +277,7 @@ def prepare_own_table(args: argparse.Namespace) -> int:
 
     found = read_own_table(args.kind, args.files, args.task, *images_and_problems(args), columns=dict(args.columns),
                            split=args.split, val_fraction=args.val_fraction, seed=args.seed, box_format=args.box_format,
-                           delimiter=getattr(args, "delimiter", None))
+                           delimiter=getattr(args, "delimiter", None), id_prefix=args.id_prefix, keep_case=args.keep_case)
     return write_found(found, args)
 
 

@@ -2,7 +2,9 @@
 
 import argparse
 
-from ofa.cli.prepare import add_common, add_images, add_skip_broken, column, given_splits, images_and_problems, new_kind, write_found
+from ofa.cli.prepare import (
+    add_box_format, add_common, add_images, add_skip_broken, column, given_splits, images_and_problems, new_kind, write_found,
+)  # fmt: skip
 
 REFCOCO_CN = ("train", "val", "testA", "testB")  # its splits
 
@@ -31,8 +33,7 @@ def add_refcoco_cn(kinds) -> None:
     parser.add_argument("--images", nargs="+", metavar="DIR|TSV", help="pictures of JSONL files: folders, or image ids with base64")
     parser.add_argument("--columns", nargs="+", default=[], type=column, metavar="NAME=KEY",
                         help="keys of JSONL files that are not called id, image, text, box")
-    parser.add_argument("--box-format", choices=("xyxy", "xywh"), default="xyxy",
-                        help="of JSONL files: corners, or corner, width and height; pixels (%(default)s)")
+    add_box_format(parser)
     add_skip_broken(parser)
     add_common(parser)
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
-from ofa.io.json_files import load_json
+from ofa.io.values import finding, one_line, parse_json
 from ofa.preparation import Group
 
 logger = logging.getLogger(__name__)
 
 NAMED_AT_MOST = 5
+IN_FRACTIONS = "a box in pixels, found {}: less than one pixel; are these fractions of the image? --box-format of csv and jsonl takes them"
 BEYOND = 1.0  # pixels by which annotated boxes may leave the picture (COCO's do, by rounding): they are clipped
 
 
@@ -42,6 +43,10 @@ class Problems:
         if not self.skip:
             raise UserError(f"{text}. {self.remedy[0].upper()}{self.remedy[1:]}")
         logger.warning("%d entries left out: %s", len(self.messages), text)
+
+    def counts(self) -> dict[str, int]:
+        """For the manifest: nothing where nothing was skipped."""
+        return {"entries_left_out": len(self.messages)} if self.messages else {}
 
 
 @dataclass
@@ -73,11 +78,6 @@ class Found:
         return sorted(paths)
 
 
-def one_line(text: object) -> str:
-    """Text without tabs, line breaks and NUL, so that it is one field of one row."""
-    return " ".join(str(text).replace("\0", "").split())
-
-
 def grouped(rows: Iterable[tuple[str, tuple[str, ...]]]) -> list[Group]:
     """(picture path, columns) in order -> groups of neighbours with the same picture."""
     groups: list[tuple[str, list]] = []
@@ -105,6 +105,8 @@ def checked_box(box: Sequence[float], size: tuple[int, int]) -> tuple[str, str]:
     x0, y0, x1, y1 = box
     if x1 <= x0 or y1 <= y0:
         return "", f"a box with x0 < x1 and y0 < y1, found {found} (turned round or empty)"
+    if in_fractions(box) and max(size) > 1:
+        return "", IN_FRACTIONS.format(found)
     width, height = size
     if x0 < -BEYOND or y0 < -BEYOND or x1 > width + BEYOND or y1 > height + BEYOND:
         return "", f"a box inside the picture of {width} x {height} pixels, found {found}"
@@ -112,6 +114,11 @@ def checked_box(box: Sequence[float], size: tuple[int, int]) -> tuple[str, str]:
     if inside[2] <= inside[0] or inside[3] <= inside[1]:
         return "", f"a box inside the picture of {width} x {height} pixels, found {found}"
     return box_text(inside), ""
+
+
+def in_fractions(box: Sequence[float]) -> bool:
+    """Whether numbers of a box that should be pixels are fractions of the image: none is above 1."""
+    return all(0 <= number <= 1 for number in box)
 
 
 def label_text(labels: Mapping[str, int]) -> tuple[str, int]:
@@ -126,7 +133,7 @@ def read_json_lines(path: str | Path) -> list[tuple[int, dict]]:
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    entry = load_json(line)
+                    entry = parse_json(line)
                     if not isinstance(entry, dict):
                         raise UserError(f"{path}:{number}: expected one JSON object per line, found {line[:60]!r}")
                     entries.append((number, entry))
@@ -139,6 +146,33 @@ def read_json_lines(path: str | Path) -> list[tuple[int, dict]]:
     if not entries:
         raise UserError(f"{path}: expected one JSON object per line, found an empty file")
     return entries
+
+
+def entries_of(record: Mapping[str, Any], key: str, path: str | Path) -> list[dict]:
+    """A list of objects in a JSON file. Raises: UserError naming the file if it is anything else."""
+    entries = record[key]
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        wrong = [f"{finding(entry)} in entry {i}" for i, entry in enumerate(entries)
+                 if not isinstance(entry, dict)][0] if isinstance(entries, list) else finding(entries)
+        raise UserError(f"{path}: expected a list of objects as {key!r}, found {wrong}; is this the right annotation file?")
+    return entries
+
+
+def read_prefixes(given: Sequence[str] | None, files: Sequence[str]) -> list[str]:
+    """``--id-prefix`` -> the prefix of the ids of each file.
+
+    Args: given: one per file; empty: the files' names without ending; None: no prefix.
+    Raises: UserError if there is another number of them, or one twice.
+    """
+    if given is None:
+        return [""] * len(files)
+    prefixes = list(given) or [f"{Path(path).stem}_" for path in files]
+    if len(prefixes) != len(files) or len(set(prefixes)) != len(files):
+        raise UserError(f"--id-prefix: expected one for each of {len(files)} files, all different, found {' '.join(prefixes)}; "
+                        "give as many as there are files, in their order")
+    if any(not one_line(prefix) == prefix for prefix in prefixes):
+        raise UserError(f"--id-prefix: expected texts of one line, found {prefixes!r}; write letters and digits")
+    return prefixes
 
 
 def split_at_random(items: Sequence[Any], key: Callable[[Any], str], fraction: float, seed: int) -> dict[str, list]:
@@ -154,5 +188,3 @@ def split_at_random(items: Sequence[Any], key: Callable[[Any], str], fraction: f
     random.Random(seed).shuffle(keys)
     val = set(keys[:count])
     return {"train": [item for item in items if key(item) not in val], "val": [item for item in items if key(item) in val]}
-
-

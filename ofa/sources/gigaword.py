@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
-from ofa.sources.found import Problems, one_line
+from ofa.io.values import RowError, one_line, text_of
+from ofa.sources.found import Problems
 from ofa.sources.texts import Reader, files_below, is_hugging_face, open_hugging_face, read_lines
 
 SPLITS = ("train", "dev", "test")
@@ -78,7 +79,14 @@ def saved_rows(where: str, rows: Any, problems: Problems) -> Iterator[tuple[str,
     if missing:
         raise UserError(f"{where}: expected the columns {' and '.join(COLUMNS)}, found {', '.join(rows.column_names)}")
     for number, row in enumerate(rows):
-        yield from checked(row["document"] or "", row["summary"] or "", f"{where}: row {number}", Path(where).name, problems)
+        split = Path(where).name
+        try:
+            text = text_of(row["document"], "a text")
+            summary = "" if split == "test" and row["summary"] is None else text_of(row["summary"], "a summary")
+        except RowError as error:
+            problems.add(f"{where}: row {number}: expected {error}")
+            continue
+        yield from checked(text, summary, f"{where}: row {number}", split, problems)
 
 
 def checked(text: str, summary: str, where: str, split: str, problems: Problems) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
-from ofa.sources.found import Problems, one_line
+from ofa.io.values import RowError, one_line, text_of
+from ofa.sources.found import Problems
 from ofa.sources.texts import Reader, files_below, is_hugging_face, open_hugging_face, read_lines
 
 UNDECIDED = "-"  # the annotators did not agree; such rows are left out
@@ -163,11 +164,15 @@ def saved_rows(name: str, where: str, rows: Any, test: bool, problems: Problems)
                         f"the data set of task '{name}'?")  # fmt: skip
     names = label_names(where, rows) if "label" in rows.column_names else None
     for number, row in enumerate(rows):
-        label = row.get("label")
+        here, label = f"{where}: row {number}", row.get("label")
         if names is not None and label is not None:
             label = "" if label == -1 else names[label] if 0 <= label < len(names) else str(label)
-        found = row_of(source, f"{where}: row {number}", number, [row[text] or "" for text in texts], label or "", source.labels, problems,
-                       test)  # fmt: skip
+        try:
+            words = [text_of(row[text], f"a text as {text!r}") for text in texts]
+        except RowError as error:
+            report(problems, test, f"{here}: expected {error}")
+            continue
+        found = row_of(source, here, number, words, label or "", source.labels, problems, test)
         if found is not None:
             yield found
 

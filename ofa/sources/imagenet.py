@@ -11,9 +11,10 @@ from pathlib import Path
 
 from ofa.errors import UserError
 from ofa.io.image_paths import is_hidden, list_images
+from ofa.io.values import one_line
 from ofa.picture_files import PictureFolders
 from ofa.preparation import IMAGE
-from ofa.sources.found import Found, Problems, grouped, label_text, one_line
+from ofa.sources.found import Found, Problems, grouped, label_text
 
 logger = logging.getLogger(__name__)
 

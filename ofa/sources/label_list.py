@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ofa.errors import UserError
+from ofa.io.values import one_line
 from ofa.picture_files import PictureFolders
 from ofa.preparation import IMAGE
-from ofa.sources.found import Found, Problems, grouped, one_line
+from ofa.sources.found import Found, Problems, grouped
 
 QUOTED = re.compile(r'(?P<path>[^,]+?)\s*,\s*"(?P<text>.*)"')
 ILLEGIBLE = "###"

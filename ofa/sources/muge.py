@@ -13,6 +13,7 @@ from typing import Any
 
 from ofa.coco_captions import check_unique
 from ofa.errors import UserError
+from ofa.io.values import Ids, RowError, text_of, words_of
 from ofa.picture_files import TABLE, PictureFolders, table_pictures
 from ofa.preparation import CaptionCleaner, Picture
 from ofa.sources.found import Found, Problems, read_json_lines
@@ -39,23 +40,30 @@ def read_muge(splits: Mapping[str, str], images: PictureFolders, problems: Probl
                              else f"{where}: expected a text, found none")
                 continue
             found.pictures_of[split].append(Picture(image_id, tuple(texts), picture))
+    found.counts = {"captions_cleaned": cleaner.whitespace + cleaner.joined, "captions_empty": cleaner.empty, **problems.counts()}
     problems.settle()
     check_unique(found.pictures_of)
-    found.counts = {"captions_cleaned": cleaner.whitespace + cleaner.joined, "captions_empty": cleaner.empty}
     return found
 
 
 def captions_by_image(path: str | Path, cleaner: CaptionCleaner, problems: Problems) -> dict[str, tuple[str, list[str]]]:
     """Image id -> place of its first line, and its texts. An image may come on several lines; of a test set texts may be missing."""
     found: dict[str, tuple[str, list[str]]] = {}
+    ids = Ids("image", "write the id of an image the same way everywhere")
     for number, entry in read_json_lines(path):
         where = f"{path}:{number}"
         image_id, texts = first_of(entry, IDS), first_of(entry, TEXTS)
         texts = [] if texts is None else texts if isinstance(texts, list) else [texts]
-        if isinstance(image_id, (dict, list, bool, type(None))) or not all(isinstance(text, str) for text in texts):
-            problems.add(f'{where}: expected {{"image_id": ..., "text": "..." or ["...", ...]}}, found {str(entry)[:80]}')
+        try:
+            image_id = words_of(image_id, '{"image_id": an id}')
+            texts = [text_of(text, '{"text": "..." or ["...", ...]}', *TEXTS) for text in texts]
+        except RowError as error:
+            problems.add(f"{where}: expected {error}")
             continue
-        found.setdefault(str(image_id), (where, []))[1].extend(text for text in map(cleaner, texts) if text)
+        if image_id not in found:
+            ids.add(image_id, where)
+            found[image_id] = where, []
+        found[image_id][1].extend(text for text in map(cleaner, texts) if text)
     return found
 
 

@@ -7,87 +7,103 @@ A column of another name is named with ``--columns image=photo``. Which columns 
 """
 
 import csv
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ofa.io.numbers import read_decimal
 from ofa.coco_captions import check_unique
 from ofa.errors import UserError
+from ofa.io.numbers import read_decimal
+from ofa.io.values import MISSING, Ids, RowError, finding, one_line, text_of, words_of
 from ofa.picture_files import PictureFolders, picture_size
 from ofa.preparation import IMAGE, Picture
-from ofa.sources.found import Found, Problems, checked_box, grouped, label_text, one_line, read_json_lines, split_at_random
+from ofa.sources.answers import answer_column, answer_of, confidences, number_answers
+from ofa.sources.found import (
+    IN_FRACTIONS, Found, Problems, checked_box, grouped, in_fractions, label_text, read_json_lines, read_prefixes, split_at_random,
+)  # fmt: skip
 from ofa.sources.snli_ve import LABELS
-from ofa.sources.vqa2 import ANSWER_SET, answer_column, clean_answer, confidences, number_answers
+from ofa.sources.vqa2 import ANSWER_SET
 from ofa.text import CONFIDENCE, JOIN, learned_answer, parse_answers
+
+logger = logging.getLogger(__name__)
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 CORNERS = ("x0", "y0", "x1", "y1")
 YES_MAYBE_NO = dict(zip(("yes", "maybe", "no"), LABELS))
+BOX_FORMATS = ("xyxy", "xywh", "xyxy_norm", "xywh_norm")
 OPTIONAL = ("id", "image_id")  # of every task; else the entry's number, and the picture's name without its ending
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of the table. ``where``: ``photos.csv:17``."""
+    """One row of the table.
+
+    Args: where: ``photos.csv:17``. prefix: of ids. keep_case: answers stay as they are typed.
+    """
 
     where: str
     values: Mapping[str, Any]
     split: str = "train"
     picture: str = ""
     number: int = 0
+    prefix: str = ""
+    keep_case: bool = False
 
     def text(self, name: str) -> str:
-        return one_line("" if self.values.get(name) is None else self.values[name])
+        """Of a column that may be missing or null. Raises: RowError for what is no text."""
+        value = self.values.get(name)
+        return "" if value is None else one_line(text_of(value, f"a text as {name!r}", name))
+
+    def needed(self, name: str) -> str:
+        """Raises: RowError if there is no text."""
+        return words_of(self.values.get(name), f"a {name}", name)
 
     def texts(self, name: str) -> list[str]:
-        """A list, or a text of parts joined by ``&&``."""
-        value = self.values.get(name)
-        parts = value if isinstance(value, list) else str("" if value is None else value).split(JOIN)
-        return [text for text in map(one_line, parts) if text]
+        """A list of texts, or a text of parts joined by ``&&``; empty ones are left out. Raises: RowError for what is no text."""
+        value = self.values[name]
+        parts = value if isinstance(value, list) else text_of(value, f"a {name}", name).split(JOIN)
+        return [text for text in (one_line(text_of(part, f"a {name}", name, "raw")) for part in parts) if text]
 
     @property
     def image_id(self) -> str:
-        return self.text("image_id") or Path(self.picture).stem
+        return self.prefix + (self.text("image_id") or Path(self.picture).stem)
 
     @property
     def uniq_id(self) -> str:
-        return self.text("id") or str(self.number)
-
-
-class Wrong(Exception):
-    """Why an entry cannot become a row: ``a question, found an empty text``."""
+        return self.prefix + (self.text("id") or str(self.number))
 
 
 def _question_row(entry: Entry, box_format: str) -> tuple[str, ...]:
-    question = _needed(entry, "question")
-    return entry.uniq_id, entry.image_id, question, _answers(entry), JOIN.join(entry.texts("objects")), IMAGE
+    objects = entry.texts("objects") if entry.values.get("objects") is not None else []
+    return entry.uniq_id, entry.image_id, entry.needed("question"), _answers(entry), JOIN.join(objects), IMAGE
 
 
 def _region_row(entry: Entry, box_format: str) -> tuple[str, ...]:
-    return entry.uniq_id, entry.image_id, _needed(entry, "question"), _box(entry, box_format), _answers(entry), IMAGE
+    return entry.uniq_id, entry.image_id, entry.needed("question"), _box(entry, box_format), _answers(entry), IMAGE
 
 
 def _grounding_row(entry: Entry, box_format: str) -> tuple[str, ...]:
-    return entry.uniq_id, entry.image_id, _needed(entry, "text"), _box(entry, box_format), IMAGE
+    return entry.uniq_id, entry.image_id, entry.needed("text"), _box(entry, box_format), IMAGE
 
 
 def _entailment_row(entry: Entry, box_format: str) -> tuple[str, ...]:
-    label = YES_MAYBE_NO.get(entry.text("label").lower(), entry.text("label").lower())
+    written = entry.needed("label")
+    label = YES_MAYBE_NO.get(written.lower(), written.lower())
     if label not in LABELS:
-        raise Wrong(f"a label ({', '.join(LABELS)}), found {entry.text('label')!r}")
-    return entry.uniq_id, entry.image_id, IMAGE, _needed(entry, "hypothesis"), entry.text("caption"), label
+        raise RowError(f"a label ({', '.join(LABELS)}), found {written!r}")
+    return entry.uniq_id, entry.image_id, IMAGE, entry.needed("hypothesis"), entry.text("caption"), label
 
 
 def _class_row(entry: Entry, box_format: str) -> tuple[str, ...]:
-    words = _needed(entry, "label")
+    words = entry.needed("label")
     return IMAGE, words, words  # the number of the label is filled in when all are known
 
 
 def _reading_row(entry: Entry, box_format: str) -> tuple[str, ...]:
-    return entry.uniq_id, IMAGE, _needed(entry, "text")
+    return entry.uniq_id, IMAGE, entry.needed("text")
 
 
 @dataclass(frozen=True)
@@ -114,23 +130,27 @@ FIELDS = {
 
 def read_own_table(kind: str, files: Sequence[str], task: str, images: PictureFolders, problems: Problems,
                    columns: Mapping[str, str], split: str = "train", val_fraction: float | None = None, seed: int = 1,
-                   box_format: str = "xyxy", delimiter: str | None = None) -> Found:
+                   box_format: str = "xyxy", delimiter: str | None = None, id_prefix: Sequence[str] | None = None,
+                   keep_case: bool = False) -> Found:
     """The files of a task.
 
     Args:
         kind: ``csv`` or ``jsonl``. columns: the task's name of a column -> its name in the file.
         split: of all entries that have no column ``split``. val_fraction: divide all by picture instead.
-        box_format: ``xyxy`` corners or ``xywh`` corner and size, pixels. delimiter: None: a tab for ``.tsv``, else a comma.
+        box_format: ``xyxy`` corners or ``xywh`` corner and size, pixels, or ``xyxy_norm``, ``xywh_norm``: fractions of the image.
+        delimiter: None: a tab for ``.tsv``, else a comma. id_prefix: before the ids of each file, see ``read_prefixes``.
+        keep_case: answers stay as they are typed; else they are lowered, as those of VQA v2 are.
     """
     own = FIELDS[task]
     unknown = [name for name in columns if name not in (*own.needs, *own.may_have, *OPTIONAL, "split")]
     if unknown:
         raise UserError(f"--columns {unknown[0]}={columns[unknown[0]]}: task {task!r} knows the columns "
                         f"{', '.join((*own.needs, *own.may_have, *OPTIONAL, 'split'))}; correct the name before '='")
-    entries = [entry for path in files
+    entries = [replace(entry, prefix=prefix, keep_case=keep_case) for path, prefix in zip(files, read_prefixes(id_prefix, files))
                for entry in (_csv_entries(path, delimiter) if kind == "csv" else _jsonl_entries(path))]
     entries = [_placed(entry, number, own, columns, split, images, problems) for number, entry in enumerate(entries)]
     entries = [entry for entry in entries if entry is not None]
+    _warn_of_missing(entries, own)
     if own.row is not None and own.row is not _class_row:
         _check_ids(entries)
     parts = {name: [entry for entry in entries if entry.split == name] for name in ("train", "val", "test")}
@@ -138,12 +158,13 @@ def read_own_table(kind: str, files: Sequence[str], task: str, images: PictureFo
         parts = {"test": []} | split_at_random(entries, lambda entry: entry.picture, val_fraction, seed)
     found = Found(kind, inputs=list(files), settings={
         "task": task, "columns": dict(columns), "split": split, "val_fraction": val_fraction, "seed": seed,
-        "box_format": box_format, "delimiter": delimiter})
+        "box_format": box_format, "delimiter": delimiter, **({"keep_case": True} if keep_case else {})})
     if task == "caption":
         found.pictures_of = {name: _captioned(group, problems) for name, group in parts.items()}
         check_unique(found.pictures_of)
     else:
         _fill(found, own, parts, box_format, problems)
+    found.counts |= problems.counts()
     problems.settle()
     if task == "image_classify":
         _number_labels(found)
@@ -159,8 +180,8 @@ def _fill(found: Found, own: OwnTask, parts: Mapping[str, list[Entry]], box_form
         for entry in group:
             try:
                 rows.append((entry.picture, own.row(entry, box_format)))
-            except Wrong as finding:
-                problems.add(f"{entry.where}: expected {finding}")
+            except RowError as error:
+                problems.add(f"{entry.where}: expected {error}")
             except UserError as error:  # of parse_answers, which names the place
                 problems.add(str(error))
         if rows:
@@ -179,25 +200,42 @@ def _placed(entry: Entry, number: int, own: OwnTask, columns: Mapping[str, str],
         if column not in entry.values and not (name == "box" and corners):
             raise UserError(f"{entry.where}: expected a column {column!r} for the task's {name!r}, found "
                             f"{', '.join(map(str, entry.values))}; name it with --columns {name}=...")
-    stated = str(values.get("split") or split)
+    entry = replace(entry, values=values, number=number)
+    try:
+        stated = entry.text("split") or split
+        image = entry.text("image")
+        _ = entry.uniq_id, entry.image_id  # both are texts
+    except RowError as error:
+        problems.add(f"{entry.where}: expected {error}")
+        return None
     if stated not in SPLITS:
         raise UserError(f"{entry.where}: expected a split ({', '.join(SPLITS)}), found {stated!r}")
-    image = one_line(values.get("image") or "")
     picture = images.find(image) if image else None
     if picture is None:
         problems.add(f"{entry.where}: expected a picture {image!r} below {images}, found none")
         return None
-    return Entry(entry.where, values, SPLITS[stated], picture, number)
+    return replace(entry, split=SPLITS[stated], picture=picture)
 
 
 def _check_ids(entries: Sequence[Entry]) -> None:
     """Result files name rows by their id."""
-    first: dict[str, str] = {}
+    ids = Ids("id", "make them unique, give each file an --id-prefix of its own, or leave the column out: rows are numbered then")
     for entry in entries:
-        if entry.uniq_id in first:
-            raise UserError(f"{entry.where}: expected every id once, found {entry.uniq_id!r} again, as in {first[entry.uniq_id]}; "
-                            "make them unique, or leave the column out: rows are numbered then")
-        first[entry.uniq_id] = entry.where
+        ids.add(entry.uniq_id.removeprefix(entry.prefix), entry.where, entry.prefix)
+
+
+def _warn_of_missing(entries: Sequence[Entry], own: OwnTask) -> None:
+    """Words that programs write for a missing value may be meant: they stay, but nobody is left in the dark."""
+    names = [name for name in (*own.needs, *own.may_have) if name != "image"]
+    found = [(entry.where, name) for entry in entries for name in names if _is_missing(entry.values.get(name))]
+    if found:
+        where, name = found[0]
+        logger.warning("%d texts are words such as 'nan' or 'NULL', which programs write for a missing value, the first as %r in %s; "
+                       "they are taken as they are: remove these rows if nobody wrote them", len(found), name, where)
+
+
+def _is_missing(value: Any) -> bool:
+    return isinstance(value, str) and value.strip() in MISSING
 
 
 def _csv_entries(path: str, delimiter: str | None) -> list[Entry]:
@@ -224,29 +262,33 @@ def _jsonl_entries(path: str) -> list[Entry]:
     return [Entry(f"{path}:{number}", values) for number, values in read_json_lines(path)]
 
 
-def _needed(entry: Entry, name: str) -> str:
-    text = entry.text(name)
-    if not text:
-        raise Wrong(f"a {name}, found an empty text")
-    return text
-
-
 def _answers(entry: Entry) -> str:
     """The answer column: of one answer, of several people's, or of answers with confidences (a JSON object)."""
-    value = entry.values["answer"]
-    if isinstance(value, dict):
-        try:
-            scores = {clean_answer(answer): read_decimal(score) for answer, score in value.items()}
-        except ValueError:
-            scores = {}
-    elif CONFIDENCE in str(value):
-        scores = parse_answers(str(value), entry.where)
+    value = entry.values.get("answer")
+    same = str if entry.keep_case else str.lower
+    if isinstance(value, dict) and "answer" not in value:
+        scored = [(answer_of(answer), _confidence(score)) for answer, score in value.items()]
+    elif isinstance(value, str) and CONFIDENCE in value:
+        scored = list(parse_answers(value, entry.where).items())
     else:
-        answers = [clean_answer(answer) for answer in entry.texts("answer")]
-        scores = confidences([answer for answer in answers if answer]) if any(answers) else {}
-    if not scores or not all(scores) or not all(0 <= score <= 1 for score in scores.values()):
-        raise Wrong(f"answers with confidences from 0 to 1, found {str(value)[:60]!r}")
+        parts = value if isinstance(value, list) else text_of(value, "an answer", "answer").split(JOIN)
+        answers = [same(answer_of(part)) for part in parts if not (isinstance(part, str) and not part.strip())]
+        scored = list(confidences(answers).items()) if answers else []
+    scores: dict[str, float] = {}
+    for answer, score in scored:
+        scores[same(answer)] = max(score, scores.get(same(answer), score))
+    if not scores:
+        raise RowError("an answer, found an empty text")
+    if not all(0 <= score <= 1 for score in scores.values()):
+        raise RowError(f"answers with confidences from 0 to 1, found {finding(value)}")
     return answer_column(scores)
+
+
+def _confidence(value: Any) -> float:
+    try:
+        return read_decimal(value)
+    except ValueError:
+        raise RowError(f"a number as the confidence of an answer, found {finding(value)}") from None
 
 
 def _box(entry: Entry, box_format: str) -> str:
@@ -255,18 +297,32 @@ def _box(entry: Entry, box_format: str) -> str:
         if value is None:
             numbers = [entry.values[name] for name in CORNERS]
         else:
-            numbers = value if isinstance(value, list) else str(value).strip("[] ").split(",")
+            numbers = value if isinstance(value, list) else text_of(value, "a box", "box", "bbox").strip("[] ").split(",")
         box = [read_decimal(number) for number in numbers]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, RowError):
         box = []
     if len(box) != 4:
-        raise Wrong(f"a box of four numbers, found {str(value)[:60]!r}")
-    if box_format == "xywh":
-        box = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+        raise RowError(f"a box of four numbers, found {repr(value[:60]) if isinstance(value, str) else finding(value)}")
     size = picture_size(entry.picture)
-    text, finding = checked_box(box, size) if all(size) else ("0,0,0,0", "")  # broken pictures are named later
-    if finding:
-        raise Wrong(finding)
+    if not all(size):
+        return "0,0,0,0"  # broken pictures are named later
+    return _in_pixels(box, box_format, size)
+
+
+def _in_pixels(box: Sequence[float], box_format: str, size: tuple[int, int]) -> str:
+    """Box column of four numbers of ``BOX_FORMATS``. Args: size: width and height of the image. Raises: RowError."""
+    corners, _, norm = box_format.partition("_")
+    if norm and not in_fractions(box):
+        raise RowError(f"a box of fractions from 0 to 1, as --box-format {box_format} says, found {','.join(f'{number:g}' for number in box)}")
+    if not norm and corners == "xywh" and in_fractions(box):
+        raise RowError(IN_FRACTIONS.format(",".join(f"{number:g}" for number in box)))
+    if corners == "xywh":
+        box = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+    if norm:
+        box = [number * side for number, side in zip(box, (*size, *size))]
+    text, wrong = checked_box(box, size)
+    if wrong:
+        raise RowError(wrong)
     return text
 
 
@@ -274,10 +330,15 @@ def _captioned(entries: Sequence[Entry], problems: Problems) -> list[Picture]:
     """One picture with all its captions, in the order of the file."""
     captions: dict[tuple[str, str], list[str]] = {}
     for entry in entries:
-        if not entry.texts("caption"):
+        try:
+            texts = entry.texts("caption")
+        except RowError as error:
+            problems.add(f"{entry.where}: expected {error}")
+            continue
+        if not texts:
             problems.add(f"{entry.where}: expected a caption, found an empty text")
             continue
-        captions.setdefault((entry.image_id, entry.picture), []).extend(entry.texts("caption"))
+        captions.setdefault((entry.image_id, entry.picture), []).extend(texts)
     return [Picture(image_id, tuple(texts), path) for (image_id, path), texts in captions.items()]
 
 

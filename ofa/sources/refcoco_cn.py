@@ -10,9 +10,10 @@ from collections.abc import Mapping
 
 from ofa.io.numbers import read_decimal
 from ofa.errors import UserError
+from ofa.io.values import Ids, one_line
 from ofa.picture_files import TABLE, PictureFolders, stored_form, table_pictures, turned_box
 from ofa.preparation import IMAGE, Group
-from ofa.sources.found import Found, Problems, checked_box, grouped, one_line
+from ofa.sources.found import Found, Problems, checked_box, grouped
 from ofa.sources.own_table import read_own_table
 
 PICTURE = 3  # column of the published files
@@ -44,7 +45,7 @@ def chinese_order(row: tuple[str, ...]) -> tuple[str, ...]:
 
 def published_rows(path: str, problems: Problems) -> list[Group]:
     """The rows of a published file, each checked: a text, and a box inside its picture."""
-    rows = []
+    rows, ids = [], Ids("id", "make the ids unique; is the file put together of two?")
     with open(path, encoding="utf-8") as file:
         for number, (line, (uniq_id, picture)) in enumerate(zip(file, table_pictures(path, PICTURE)), 1):
             _, text, box, *_ = line.split("\t", PICTURE)
@@ -61,5 +62,6 @@ def published_rows(path: str, problems: Problems) -> list[Group]:
             if finding or not one_line(text):
                 problems.add(f"{path}:{number}: expected {finding or 'a text in column 1, found none'}")
                 continue
+            ids.add(uniq_id, f"{path}:{number}")
             rows.append((picture, (uniq_id, one_line(text), box, IMAGE)))
     return grouped(rows)

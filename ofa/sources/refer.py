@@ -15,9 +15,10 @@ from ofa.coco_captions import read_json
 from ofa.errors import UserError
 from ofa.io.numbers import read_decimal, read_integer
 from ofa.io.pickles import read_plain_pickle
+from ofa.io.values import Ids, RowError, id_key, words_of
 from ofa.picture_files import PictureFolders, stored_form, turned_box
 from ofa.preparation import IMAGE
-from ofa.sources.found import Found, Problems, checked_box, grouped, one_line
+from ofa.sources.found import Found, Problems, checked_box, entries_of, grouped
 
 SPLITS = ("train", "val", "testA", "testB", "test")
 SPLIT_BY = {"refcoco": ("unc", "google"), "refcocoplus": ("unc",), "refcocog": ("umd", "google")}
@@ -51,28 +52,29 @@ def read_refer(kind: str, refs: str, instances: str, images: PictureFolders, pro
     found = Found(kind, inputs=[refs, instances], settings={"sentences": sentences})
     rows: dict[str, list] = {}
     forms: dict[str | None, tuple] = {None: ((0, 0), 1)}
-    for reference in _read_refs(refs):
+    ids = Ids("reference", "is the list put together of two?")
+    for number, reference in enumerate(_read_refs(refs)):
         where = f"{refs}: reference {reference['ref_id']}"
-        split, image_id = reference["split"], reference["image_id"]
+        split = reference["split"]
         if split not in SPLITS:
             raise UserError(f"{where}: expected a split ({', '.join(SPLITS)}), found {split!r}; "
                             "is it the file of another data set?")
-        path = images.find(pictures[image_id]["file_name"]) if image_id in pictures else None
-        if path not in forms:
-            forms[path] = stored_form(path)
-        box, finding = _box(reference, boxes, pictures, instances, forms[path])
-        if not finding and path is None:
-            finding = f"a picture {pictures[image_id]['file_name']} below {images}, found none"
-        texts = [one_line(sentence.get(sentences) or sentence["sent"]) for sentence in reference["sentences"]]
-        if not finding and not all(texts):
-            finding = "sentences with words, found an empty one"
-        if finding:
-            problems.add(f"{where}: expected {finding}")
+        try:
+            ref_id, image_id = words_of(reference["ref_id"], "a ref_id"), words_of(reference["image_id"], "an image_id")
+            ids.add(ref_id, f"{refs}: entry {number}")
+            path = images.find(pictures[id_key(image_id)]["file_name"]) if id_key(image_id) in pictures else None
+            if path not in forms:
+                forms[path] = stored_form(path)
+            box = _box(reference, boxes, pictures, instances, forms[path])
+            if path is None:
+                raise RowError(f"a picture {pictures[id_key(image_id)]['file_name']} below {images}, found none")
+            texts = [words_of(sentence.get(sentences) or sentence["sent"], "sentences with words") for sentence in reference["sentences"]]
+        except RowError as error:
+            problems.add(f"{where}: expected {error}")
             continue
-        found.sizes[path] = _size(pictures[image_id])
-        rows.setdefault(split, []).extend(
-            (path, (f"{reference['ref_id']}_{i}", str(image_id), text, box, IMAGE)) for i, text in enumerate(texts)
-        )
+        found.sizes[path] = pictures[id_key(image_id)]["size"]
+        rows.setdefault(split, []).extend((path, (f"{ref_id}_{i}", image_id, text, box, IMAGE)) for i, text in enumerate(texts))
+    found.counts |= problems.counts()
     problems.settle()
     for split in (split for split in SPLITS if split in rows):
         found.files[f"{kind}_{split}.tsv"] = grouped(rows[split])
@@ -94,31 +96,47 @@ def _read_refs(path: str) -> Sequence[dict[str, Any]]:
 
 
 def _read_instances(path: str) -> tuple[dict, dict]:
-    """Annotation id -> annotation with ``bbox``, image id -> image with ``file_name`` and size."""
+    """Annotation id -> image id and ``bbox``, image id -> image with ``file_name`` and size; ids as ``id_key``."""
     record = read_json(path, ("images", "annotations"))
+    boxes: dict[str, tuple[str, list[float]]] = {}
+    pictures: dict[str, dict] = {}
     try:
-        boxes = {entry["id"]: (entry["image_id"], [read_decimal(number) for number in entry["bbox"]]) for entry in record["annotations"]}
-        pictures = {entry["id"]: entry for entry in record["images"]}
-        for entry in record["images"]:
-            entry["file_name"], _size(entry)
-    except (KeyError, TypeError, ValueError) as error:
+        for entries, what, kept in (("annotations", "annotation", boxes), ("images", "image", pictures)):
+            ids = Ids(what, "is the file put together of two?")
+            for number, entry in enumerate(entries_of(record, entries, path)):
+                entry_id = words_of(entry["id"], "an id")
+                ids.add(entry_id, f"{path}: {what} {number}")
+                kept[id_key(entry_id)] = _boxed(entry) if kept is boxes else {
+                    "file_name": words_of(entry["file_name"], "a file_name"), "size": _size_of(entry)}
+    except (KeyError, TypeError, ValueError, RowError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{path}: expected 'annotations' with id, image_id and bbox, 'images' with id, file_name, width and "
                         f"height, found a problem with {error}; is it instances.json of the REFER toolkit?") from None
     return boxes, pictures
 
 
-def _size(picture: dict) -> tuple[int, int]:
-    return read_integer(picture["width"]), read_integer(picture["height"])
+def _boxed(entry: dict) -> tuple[str, list[float]]:
+    return id_key(words_of(entry["image_id"], "an image_id")), [read_decimal(number) for number in entry["bbox"]]
 
 
-def _box(reference: dict, boxes: dict, pictures: dict, instances: str, form: tuple) -> tuple[str, str]:
-    """The box column of a reference, or what was expected of it and found. Args: form: of its image, see ``stored_form``."""
-    ann_id, image_id = reference["ann_id"], reference["image_id"]
-    if image_id not in pictures:
-        return "", f"its image {image_id} in {instances}, found none; is that the file of another data set?"
-    if ann_id not in boxes or boxes[ann_id][0] != image_id:
-        return "", f"its annotation {ann_id} of image {image_id} in {instances}, found none; is that the file of another data set?"
-    if len(boxes[ann_id][1]) != 4:
-        return "", f"a box of four numbers, found {boxes[ann_id][1]}"
-    x, y, width, height = boxes[ann_id][1]
-    return checked_box(*turned_box((x, y, x + width, y + height), _size(pictures[image_id]), form))
+def _size_of(entry: dict) -> tuple[int, int]:
+    return read_integer(entry["width"]), read_integer(entry["height"])
+
+
+def _box(reference: dict, boxes: dict, pictures: dict, instances: str, form: tuple) -> str:
+    """The box column of a reference. Args: form: of its image, see ``stored_form``. Raises: RowError that says what was expected."""
+    ann_id, image_id = words_of(reference["ann_id"], "an ann_id"), words_of(reference["image_id"], "an image_id")
+    hint = "is that the file of another data set?"
+    if id_key(image_id) not in pictures:
+        raise RowError(f"its image {image_id} in {instances}, found none; {hint}")
+    of_image, box = boxes.get(id_key(ann_id), ("", []))
+    if of_image != id_key(image_id):
+        raise RowError(f"its annotation {ann_id} of image {image_id} in {instances}, found none; {hint}")
+    if len(box) != 4:
+        raise RowError(f"a box of four numbers, found {box}")
+    x, y, width, height = box
+    column, wrong = checked_box(*turned_box((x, y, x + width, y + height), pictures[id_key(image_id)]["size"], form))
+    if wrong:
+        raise RowError(wrong)
+    return column

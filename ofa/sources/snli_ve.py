@@ -4,11 +4,13 @@
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from ofa.errors import UserError
+from ofa.io.values import Ids, RowError, one_line, text_of, words_of
 from ofa.picture_files import PictureFolders
 from ofa.preparation import IMAGE
-from ofa.sources.found import Found, Problems, grouped, one_line, read_json_lines
+from ofa.sources.found import Found, Problems, grouped, read_json_lines
 
 LABELS = ("entailment", "neutral", "contradiction")
 UNDECIDED = "-"  # the annotators did not agree; such pairs are left out
@@ -22,30 +24,39 @@ def read_snli_ve(files: Mapping[str, str], images: PictureFolders, problems: Pro
     """
     found = Found("snli-ve", inputs=list(files.values()), settings={"splits": list(files)})
     for split, path in files.items():
-        rows, undecided = [], 0
+        rows, undecided, ids = [], 0, Ids("pair", "is the file put together of two?")
         for number, pair in read_json_lines(path):
             where = f"{path}:{number}"
             missing = [key for key in KEYS.values() if key not in pair]
             if missing:
                 raise UserError(f"{where}: expected a pair with {', '.join(KEYS.values())}, found none called {missing[0]!r}; "
                                 "is it a file of SNLI-VE?")
-            label, image_id = pair[KEYS["label"]], str(pair[KEYS["image"]])
-            if label == UNDECIDED:
+            if pair[KEYS["label"]] == UNDECIDED:
                 undecided += 1
                 continue
-            hypothesis = one_line(pair[KEYS["hypothesis"]])
-            picture = images.find(f"{image_id}.jpg", image_id)
-            if label not in LABELS:
-                problems.add(f"{where}: expected a label ({', '.join(LABELS)}), found {label!r}")
-            elif not hypothesis:
-                problems.add(f"{where}: expected a sentence, found an empty text")
-            elif picture is None:
-                problems.add(f"{where}: expected a picture {image_id}.jpg below {images}, found none")
+            try:
+                row = _row(pair, f"{split}_{number}")
+            except RowError as error:
+                problems.add(f"{where}: expected {error}")
+                continue
+            ids.add(row[0], where)
+            picture = images.find(f"{row[1]}.jpg", row[1])
+            if picture is None:
+                problems.add(f"{where}: expected a picture {row[1]}.jpg below {images}, found none")
             else:
-                uniq_id = one_line(pair.get("pairID") or f"{split}_{number}")
-                caption = one_line(pair[KEYS["caption"]])
-                rows.append((picture, (uniq_id, image_id, IMAGE, hypothesis, caption, label)))
+                rows.append((picture, row))
         found.files[f"snli_ve_{split}.tsv"] = grouped(rows)
         found.counts |= {f"{split}_pairs": len(rows), f"{split}_undecided": undecided}
+    found.counts |= problems.counts()
     problems.settle()
     return found
+
+
+def _row(pair: Mapping[str, Any], default_id: str) -> tuple[str, ...]:
+    """The columns of a pair. Raises: RowError if a value is no text, or the label is unknown."""
+    label = pair[KEYS["label"]]
+    if label not in LABELS:
+        raise RowError(f"a label ({', '.join(LABELS)}), found {label!r}")
+    uniq_id = words_of(pair["pairID"], "a pairID") if pair.get("pairID") is not None else default_id
+    image_id, hypothesis = words_of(pair[KEYS["image"]], "a Flickr30K_ID"), words_of(pair[KEYS["hypothesis"]], "a sentence")
+    return uniq_id, image_id, IMAGE, hypothesis, one_line(text_of(pair[KEYS["caption"]], "a caption")), label

@@ -114,10 +114,17 @@ def test_a_fraction_keeps_the_questions_of_a_picture_together(tmp_path):
 
 @pytest.mark.parametrize("given, normal", [
     ("The  Dogs.", "dogs"), ("two", "2"), ("none", "0"), ("1,000", "1000"), ("3.5", "3.5"), ("dont know", "don't know"),
-    ("red/white", "red white"), ("red / white", "red white"), ("man's", "man's"), ("yes!", "yes"), ("a", ""),
+    ("red/white", "red white"), ("red / white", "red white"), ("man's", "man's"), ("yes!", "yes"), ("A", "a"), ("The", "the"), ("an a", "an a"), ("?", "?"),
+    ("wouldn'tve", "wouldn't've"), ("somebody'd", "somebodyd"), ("hes", "he's"), ("50%", "50%"), ("$5.00", "$5.00"), ("a-/ b", "b"),
+    ("1,000-2,000", "10002000"),
 ])  # fmt: skip
 def test_answers_are_compared_as_the_evaluation_does(given, normal):
     assert normal_answer(given) == normal
+
+
+def test_words_that_only_look_like_contractions_stay():
+    words = "shed lets im ive id well hell were ill shell wed shes its lets whore cans wonts".split()
+    assert [normal_answer(word) for word in words] == words
 
 
 @pytest.mark.parametrize("said, of, score", [(1, 10, 0.3), (2, 10, 0.6), (3, 10, 0.9), (4, 10, 1.0), (10, 10, 1.0), (1, 1, 1.0)])

@@ -1,0 +1,123 @@
+"""What a value of JSON or of a table says as text: one rule for captions, questions, answers, labels and ids.
+
+::
+
+    "a dog" -> "a dog"        3 -> "3"        1.50 -> "1.50" (as written)        {"answer": "yes"} -> "yes" where an answer is due
+    null, NaN, Infinity, true, [...], {...} -> RowError: "a caption, found null"
+
+``str(value)`` would make the words ``None``, ``nan`` and ``{'answer': 'yes'}`` of them, which a model then learns.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+from ofa.errors import UserError
+
+SHOWN = 60  # characters of a value in a message
+NUMBER = re.compile(r"0*([0-9]+?)(?:\.0+)?")
+MISSING = frozenset(("nan", "NaN", "NAN", "null", "NULL", "None", "NA", "N/A", "#N/A", "<NA>"))  # as programs write a missing value
+
+
+class RowError(Exception):
+    """Why a row cannot be used, without its place: ``a caption, found null``."""
+
+
+class WrittenFloat(float):
+    """A number of JSON that knows how it is written: ``str(1.50)`` would be ``1.5``, another version, price or answer.
+
+    Attributes: text.
+    """
+
+    def __new__(cls, text: str | float):
+        number = super().__new__(cls, text)
+        number.text = str(text)
+        return number
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Plain data of JSON, whose fractions are ``WrittenFloat``. Raises: ValueError as ``json.loads``."""
+    return json.loads(text, parse_float=WrittenFloat)
+
+
+def text_of(value: Any, what: str, *keys: str) -> str:
+    """The text of a value.
+
+    Args:
+        what: was expected, for the message: ``a caption``.
+        keys: of an annotation object that stands for its text: ``{"answer": "yes", "answer_confidence": "maybe"}``.
+    Raises: RowError if it is no text and no finite number.
+    """
+    if isinstance(value, Mapping):
+        value = next((value[key] for key in keys if key in value), value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
+        return str(int(value)) if isinstance(value, Integral) else getattr(value, "text", repr(float(value)))
+    raise RowError(f"{what}, found {finding(value)}")
+
+
+def words_of(value: Any, what: str, *keys: str) -> str:
+    """As ``text_of``, in one line. Raises: RowError also if nothing but spaces is there."""
+    text = one_line(text_of(value, what, *keys))
+    if not text:
+        raise RowError(f"{what}, found an empty text")
+    return text
+
+
+def one_line(text: str) -> str:
+    """Text without tabs, line breaks and NUL, so that it is one field of one row."""
+    return " ".join(text.replace("\0", "").split())
+
+
+def finding(value: Any) -> str:
+    """A value that is no text, for a message: ``null``, ``NaN``, ``the list [1, 2]``, ``the object {"a": 1}``."""
+    if isinstance(value, (float, bool)) or value is None:
+        return json.dumps(value)
+    kind = "object" if isinstance(value, Mapping) else "list" if isinstance(value, (list, tuple)) else type(value).__name__
+    try:
+        shown = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        shown = repr(value)
+    return f"the {kind} {shown if len(shown) <= SHOWN else shown[:SHOWN] + '...'}"
+
+
+def id_key(text: str) -> str:
+    """The same for ids that are one number: ``1``, ``01`` and ``1.0``, of which programs that count make one."""
+    number = NUMBER.fullmatch(text)
+    return number[1] if number else text
+
+
+class Ids:
+    """Ids, each of which may come once.
+
+    Args: what: is named by them: ``question``. remedy: end of the message.
+    """
+
+    def __init__(self, what: str, remedy: str = "make the ids unique, or give each file an --id-prefix of its own"):
+        self.what, self.remedy = what, remedy
+        self.first: dict[str, tuple[str, str]] = {}  # key -> id and place
+
+    def add(self, text: str, where: str, prefix: str = "") -> None:
+        """Args: prefix: of the ids of this file. Raises: UserError that names both places if the id was there already."""
+        key = prefix + id_key(text)
+        if key in self.first:
+            known, place = self.first[key]
+            same = "" if known == text else f", the same number as {known}"
+            name = repr(text) if self.what == "id" else f"{self.what} {text}"
+            raise UserError(f"{where}: expected every {self.what} once, found {name} again{same}, as in {place}; {self.remedy}")
+        self.first[key] = text, where
+
+
+def finite(content: Any) -> Any:
+    """Plain data for JSON, in which NaN and inf are null: ``json.dump`` would write words that are not JSON."""
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [finite(value) for value in content]
+    return content
