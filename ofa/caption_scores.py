@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 NAMES = ("CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L")
 BY_ROW = ("CIDEr", "BLEU-4", "ROUGE-L")
 MARKED = re.compile(r"(\W*)(.*?)(\W*)")  # marks before a word, the word, marks behind it
+SINGLE_IMAGE = ("CIDEr and CIDEr-D of a single image are 0 whatever is predicted: each n-gram occurs in all documents and weighs nothing; "
+                "score at least two images, or validate with document frequencies (--eval-cider-cached-tokens, made by ofa cider-df)")
 SCREENED_ON = 100  # pictures on which all constant captions are tried; the best few are tried on all pictures
 
 

@@ -26,6 +26,7 @@ from ofa.errors import UserError
 from ofa.image_folder import ImageFolder
 from ofa.processes import gathered, in_one_line, in_processes
 from ofa.results import check_folder, merge_predictions, write_predictions
+from ofa.scoring import references_of
 from ofa.spec import Decoding, Prediction, seed_of
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class Evaluation:
     Args:
         entries: what the result file holds.
         predictions: the best one per row, with the others that were asked for.
-        references: what the file holds per row (``TaskSpec.row_references``); None if the rows have none.
+        references: what the file holds per row (``TaskSpec.row_references``), empty for rows without; None if no row has any.
         task, dataset: for those who want to look at rows and images again.
     """
 
@@ -120,6 +121,7 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
     device = choose_device(options.device, rank)
     task, models, stored = load(options, device)
     dataset = open_rows(task, options)
+    references = references_of(task.spec, dataset.texts, len(dataset), dataset.file.where) if rank == 0 else None
     batch_size = options.batch_size or stored.get("dataset", {}).get("batch_size_valid") or DEFAULT_BATCH_SIZE
     decoding = task.spec.decoding(task.options(), options.zero_shot)
     generator = task.generator_for(models, Namespace(**generation_options(options, stored)), decoding)
@@ -138,7 +140,7 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
         return None
     merged = merge_predictions(parts, len(dataset))
     entries = [one["entry"] for one in merged]
-    evaluation = Evaluation(entries, [one["prediction"] for one in merged], references_of(task, dataset), task, dataset,
+    evaluation = Evaluation(entries, [one["prediction"] for one in merged], references, task, dataset,
                             time.monotonic() - started)
     if options.results:
         evaluation.result_path = write_predictions(options.results, options.subset, entries)
@@ -248,11 +250,3 @@ def to_device(batch: dict[str, Any], device: torch.device, dtype: torch.dtype) -
         for key, value in batch["net_input"].items()
     }
     return moved
-
-
-def references_of(task, dataset) -> list[Any] | None:
-    """References of each row as they stand in the file; None if a row has none."""
-    if task.spec.row_references is None:
-        return None
-    references = [task.spec.row_references(dataset.texts(row)) for row in range(len(dataset))]
-    return references if all(references) else None

@@ -1,6 +1,7 @@
 """The page of an evaluation: which figures, curves, tables and pictures it shows."""
 
 import argparse
+import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -51,12 +52,13 @@ def _items(outcome: Outcome, scores: Scores | None, limit: int) -> list[Item]:
     """The pictures to show; without scores in the order of the file."""
     columns = scores.by_row if scores else {}
     ranking = next(iter(columns.values())) if columns else list(range(len(outcome.predictions)))
+    ranking = [-math.inf if math.isnan(value) else value for value in ranking]  # rows without a reference come first
     items = []
     for row in choose_rows(ranking, limit):
         fields = outcome.row(row)
         shown = outcome.spec.shown(fields, outcome.predictions[row], outcome.references[row] if outcome.references else None)
         items.append(Item(row, str(fields.get("id", row)), shown.image or fields.get("image", ""), shown.answer, shown.references,
-                          [values[row] for values in columns.values()], shown.question,
+                          [values[row] for values in columns.values() if not math.isnan(values[row])], shown.question,
                           [Outline(kind, box) for kind, box in shown.boxes]))
     return items
 

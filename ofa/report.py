@@ -158,7 +158,7 @@ def _card(item: Item, report: Report) -> dict:
     image, size = _data_uri(item.image, 2 * LARGEST if report.wide else LARGEST) if item.image != "" else ("", (1, 1))
     small = max(size) < SMALL
     return {"row": item.row, "image_id": item.image_id, "question": item.question, "prediction": item.prediction,
-            "references": item.references, "badges": badges, "sort_keys": ",".join(f"{value:.6f}" for value in item.scores),
+            "references": item.references, "badges": badges, "sort_keys": ",".join(f"{value:.6f}" for value in item.scores or [-1.0] * len(report.score_names)),
             "grade": grade, "image": image, "small": small, "size": size, "long": size[0] >= 2 * size[1],
             "shapes": [_shape(outline) for outline in item.outlines], "words": bool(item.prediction or not item.outlines), "group": item.group}
 

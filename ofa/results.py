@@ -16,6 +16,7 @@ from ofa.io.json_files import load_json
 from ofa.io.numbers import read_decimal, read_integer
 from ofa.io.paths import path_below, path_within
 from ofa.errors import UserError, place
+from ofa.io.values import finite
 
 if TYPE_CHECKING:
     from ofa.spec import Prediction
@@ -79,9 +80,9 @@ def write_predictions(folder: str | Path, subset: str, entries: list[Entry]) -> 
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write a JSON file in one step. The folder is made; a failure leaves no partial file."""
+    """Write a JSON file in one step, NaN and inf as null. The folder is made; a failure leaves no partial file."""
     with replacing(path) as file:
-        json.dump(content, file, ensure_ascii=False)
+        json.dump(finite(content), file, ensure_ascii=False)
 
 
 def read_predictions(path: str | Path) -> list[Entry]:

@@ -6,17 +6,20 @@ image, joined by ``&&`` (``--selected-cols 1,4,2``). With ``--keep-punctuation``
 are written: `` A dog, playing.``; scores do not count punctuation either way.
 """
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, Optional, Sequence
 
 import sacrebleu
 
-from ofa.caption_scores import best_constant, caption_scores, caption_words
+from ofa.caption_scores import SINGLE_IMAGE, best_constant, caption_scores, caption_words
 from ofa.errors import UserError
 from ofa.metrics import CiderD
 from ofa.metrics.document_frequency import count_document_frequencies
 from ofa.spec import BatchRow, Example, Hypothesis, Metric, Prediction, RowContext, Scores, TaskOptions, TaskSpec
 from ofa.text import JOIN, caption_references, caption_target, has_words, remove_punctuation
+
+logger = logging.getLogger(__name__)
 
 PROMPTS = {"en": " what does the image describe?", "zh": "图片描述了什么内容?"}
 BLEU_ORDER = 4
@@ -57,7 +60,7 @@ def caption_example(row: Mapping[str, str], context: RowContext) -> Example:
     """A row of the caption files.
 
     For training by cross-entropy the punctuation goes first and then all words after ``max_tgt_length``; for
-    all other uses each caption keeps its whole length::
+    all other uses each caption keeps its whole length, and rows of evaluation splits may have none::
 
         "Two dogs, playing."         -> " Two dogs playing"
         "A car.&&A red  car, there"  -> " A car&&A red car there"
@@ -69,7 +72,7 @@ def caption_example(row: Mapping[str, str], context: RowContext) -> Example:
         needed = True
     else:
         captions = caption_references(row["caption"], options.keep_punctuation)
-        needed = context.training or options.eval_cider or options.eval_bleu or options.scst
+        needed = context.training or options.scst
     if needed and not any(map(has_words, captions)):
         raise UserError(
             f"{context.where}: task 'caption' expects a caption with at least one word, "
@@ -108,6 +111,8 @@ def result_row(image_id: Any, caption: Prediction) -> dict[str, str]:
 def final_scores(predictions: Sequence[Prediction], references: Sequence[Sequence[str]],
                  names: Optional[Sequence[str]] = None) -> Scores:
     """The scores that ``ofa evaluate`` reports, see ``ofa.caption_scores``."""
+    if len(references) == 1:
+        logger.warning(SINGLE_IMAGE)
     return caption_scores([prediction.text for prediction in predictions], references, names)
 
 
@@ -124,7 +129,10 @@ class CaptionScorer:
         self.options = options
         if options.eval_cider:
             cached = options.eval_cider_cached_tokens
-            self.cider = CiderD(df=cached or count_document_frequencies(map(cider_words, all_references())))
+            references = [] if cached else list(filter(any, all_references()))
+            if len(references) == 1:
+                logger.warning(SINGLE_IMAGE)
+            self.cider = CiderD(df=cached or count_document_frequencies(map(cider_words, references)))
 
     def __call__(self, found: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
         predictions, references = [prediction.text for prediction in found], list(map(split_references, rows))

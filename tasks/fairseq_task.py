@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ class OFATask(ReadingTask, DrawingTask):
     decoding = Decoding()
     sequence_generator = None
     scst_generator = None
+    rows_validated = rows_without_reference = 0  # since the last validation ended
 
     def __init__(self, cfg, vocabulary: Vocabulary, bpe):
         super().__init__(cfg)
@@ -157,6 +159,10 @@ class OFATask(ReadingTask, DrawingTask):
 
     def post_validate(self, model, stats: Mapping[str, Any], aggregator) -> None:
         """Called by fairseq after a validation."""
+        if self.rows_without_reference:
+            logger.warning("validation: %d of %d rows of this process have no reference and are not scored",
+                           self.rows_without_reference, self.rows_validated)
+        self.rows_validated = self.rows_without_reference = 0
         self.gallery.show(stats["num_updates"])
 
     def counts(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
@@ -164,7 +170,12 @@ class OFATask(ReadingTask, DrawingTask):
         if self.scorer is None:
             of_batch = list(map(self.spec.references, rows))
             self.scorer = self.spec.make_scorer(self.cfg, lambda: self.all_references() or of_batch)
-        return self.scorer(predictions, rows)
+        known = [any(map(str.strip, self.spec.references(row))) for row in rows]
+        self.rows_validated += len(rows)
+        self.rows_without_reference += known.count(False)
+        if not any(known):
+            return {count: 0.0 for metric in self.enabled_metrics() for count in metric.counts}
+        return self.scorer(list(compress(predictions, known)), list(compress(rows, known)))
 
     def all_references(self) -> list[list[str]]:
         """The references of every validation row; none if no validation file is loaded. Reads no image."""

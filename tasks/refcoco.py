@@ -68,7 +68,7 @@ class GroundingOptions(TaskOptions):
 
 
 def box_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row of the grounding files. Only what is neither learned nor scored may have an empty box."""
+    """A row of the grounding files. Only what is not learned may have an empty box; it is not scored."""
     options = context.options
     text = clean_phrase(row["text"], options.max_src_length)
     if not text:
@@ -77,7 +77,7 @@ def box_example(row: Mapping[str, str], context: RowContext) -> Example:
     picture = context.open_image(row["image"])
     target: Any = ""
     extra = ratios_of(picture, options)
-    if row["box"].strip() or context.training or options.eval_acc:
+    if row["box"].strip() or context.training:
         box = parse_box(row["box"], context.where)
         target = box_symbols(box, picture.size, options, context.where)
         extra["region_coord"] = torch.tensor(box)
@@ -134,8 +134,9 @@ def as_box(box: torch.Tensor) -> Box:
 
 
 def true_box(row: BatchRow) -> list[str]:
-    """The expected box in words, for samples that a training shows."""
-    return [",".join(f"{number:g}" for number in row.region_coord)]
+    """The expected box in words; none if the row has no box, for which zeros stand."""
+    box = row.region_coord or ()
+    return [",".join(f"{number:g}" for number in box)] if any(box) else []
 
 
 def overlap(prediction: Prediction, expected: Sequence[float]) -> float:

@@ -200,13 +200,14 @@ def _check(args: argparse.Namespace) -> None:
 def _score(args: argparse.Namespace, evaluation):
     """Scores of the predictions, and of the best constant answer if that is asked for; printed and written."""
     from ofa.results import write_json
+    from ofa.scoring import score_rows
 
     spec = evaluation.task.spec
     if evaluation.references is None or spec.final_scores is None:
         logger.info("no scores: %s", "the rows have no references" if spec.final_scores else "the task defines none")
         return None, None
     names = args.scores.split(",") if args.scores else None
-    scores = spec.final_scores(evaluation.predictions, evaluation.references, names)
+    scores = score_rows(spec, evaluation.predictions, evaluation.references, names)
     scores.overall.update(_quality(args, evaluation))
     if not scores.overall:
         logger.info("no scores: nothing here knows how good the pictures are (--clip-model-path, --image-text-scorer)")
@@ -216,12 +217,15 @@ def _score(args: argparse.Namespace, evaluation):
         from ofa.constants import best_constant
 
         lines = Path(args.constant_from).read_text(encoding="utf-8").splitlines()
-        constant = best_constant(spec, lines, evaluation.references)
+        constant = best_constant(spec, lines, list(filter(None, evaluation.references)))
     print_table(other_scores(args, constant), scores)
     if constant:
         print(f"best constant answer: {constant[0]}")
     if args.results_path:
         content = {"scores": scores.overall, "rows": len(evaluation.texts), "by_row": scores.by_row}
+        scored = sum(map(bool, evaluation.references))
+        if scored < len(evaluation.references):
+            content["rows_scored"] = scored
         if constant:
             content["best_constant"] = {"answer": constant[0], "scores": constant[1]}
         write_json(Path(args.results_path) / f"{args.gen_subset}_scores.json", content)

@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ofa.io.atomic import replacing
+    from ofa.io.values import finite
     from ofa.prediction_requests import NEEDED, OPTIONAL, read_requests, verb_of
 
     if args.best < 1 or args.batch_size < 1:
@@ -92,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         with tqdm(total=len(requests), unit="image", disable=None) as bar:
             for line in lines(model, requests, args):
                 broken += "error" in line
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write(json.dumps(finite(line), ensure_ascii=False) + "\n")
                 bar.update()
     if broken:
         logger.warning("%d of %d images could not be read; their lines hold the reason", broken, len(requests))

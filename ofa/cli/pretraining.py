@@ -85,6 +85,7 @@ def run_score(args: argparse.Namespace) -> int:
 
     from ofa import OFA
     from ofa.io.atomic import replacing
+    from ofa.io.values import finite
     from ofa.pretraining import TASKS
     from ofa.pretraining_page import write_tasks_page
     from ofa.pretraining_rows import AskedRows
@@ -112,7 +113,7 @@ def run_score(args: argparse.Namespace) -> int:
     figures = {task: asdict(one) for task, one in found.items()}
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     with replacing(args.out) as file:
-        json.dump(figures, file, indent=1)
+        json.dump(finite(figures), file, indent=1)
         file.write("\n")
     if args.report:
         log = Path(args.training_log).read_text(encoding="utf-8") if args.training_log else ""

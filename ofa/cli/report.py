@@ -54,19 +54,17 @@ def named_scores(text: str) -> tuple[str, dict[str, float]]:
 def run(args: argparse.Namespace) -> int:
     """Score the predictions of the file and write the page."""
     from ofa.evaluation_page import Outcome, write_page
+    from ofa.scoring import references_of, score_rows
     from ofa.tasks import spec_of
 
     check_files(args, "training_log", "timings")
     spec = spec_of(args.task)
     rows = open_rows(args.data, args.selected_cols or spec.default_cols, spec)
     predictions = predictions_by_row(args.path, rows, args.gen_images_path)
-    references = None
-    if spec.row_references is not None:
-        references = [spec.row_references(rows.row(index)) for index in range(len(rows))]
-        references = references if all(references) else None
+    references = references_of(spec, rows.row, len(rows), rows.file.where)
     scores = None
     if references is not None and spec.final_scores is not None:
-        scores = spec.final_scores(predictions, references, args.scores.split(",") if args.scores else None)
+        scores = score_rows(spec, predictions, references, args.scores.split(",") if args.scores else None)
         scores = scores if scores.overall else None
     if scores is not None:
         print_table(args.compare, scores)

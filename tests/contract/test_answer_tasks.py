@@ -159,13 +159,14 @@ def test_a_sixth_column_is_passed_over(files):
     assert torch.equal(plain.datasets["valid"][2]["target"], more.datasets["valid"][2]["target"])
 
 
-def test_rows_without_answers_can_be_predicted(files):
+def test_rows_without_answers_can_be_predicted_and_are_not_scored(files):
     path = write_rows(files.folder / "test.tsv", [vqa_row(number, answers="") for number in range(3)])
     cfg, task = set_up(files, "vqa_gen", data=str(path), splits=["test"])
     model = task.build_model(cfg.model).eval()
     batch = batch_of(task, "test")
     _, _, log = task.valid_step(batch, model, task.build_criterion(cfg.criterion))
-    assert log["_vqa_cnt"] == 3 and log["_vqa_score_sum"] == 0 and np.isfinite(float(log["loss"]))
+    assert log["_vqa_cnt"] == 0 and log["_vqa_score_sum"] == 0 and np.isfinite(float(log["loss"]))
+    assert (task.rows_validated, task.rows_without_reference) == (3, 3)
 
 
 # --- bad input: one message each ---------------------------------------------------------------------------

@@ -81,10 +81,11 @@ def test_an_empty_training_caption_is_refused_with_file_and_row(make_sample, tex
         make_sample(text)
 
 
-def test_an_evaluated_row_needs_a_caption_only_if_it_is_scored(make_sample):
+def test_an_evaluated_row_may_have_no_caption_unless_a_reward_needs_it(make_sample):
     assert target_text(make_sample("", split="test")) == ""
+    assert target_text(make_sample("", split="valid", eval_cider=True)) == ""
     with pytest.raises(UserError, match="rows.tsv:1"):
-        make_sample("", split="valid", eval_cider=True)
+        make_sample("", split="valid", scst=True)
 
 
 def test_an_empty_reference_beside_others_does_not_count():

@@ -74,12 +74,11 @@ def test_long_texts_are_cut_to_so_many_words(make_sample):
         ({"text": "  "}, "expects a text that describes a region, found '  '"),
         ({"box": "1,2,3"}, "expects a box .* write four numbers"),
         ({"box": "a,2,3,4"}, "expects a box .* write four numbers"),
-        ({"box": ""}, "expects a box .* write four numbers"),
         ({"box": "20,5,10,15"}, "expects a box .* turned round"),
         ({"box": "100,100,120,120"}, "expects a box inside the picture of 48 x 36 pixels, found 100,100,120,120"),
         ({"image": "abc"}, "expects "),
     ],
-    ids=["no-text", "three-numbers", "a-word", "no-box", "turned-round", "outside", "no-image"],
+    ids=["no-text", "three-numbers", "a-word", "turned-round", "outside", "no-image"],
 )
 @pytest.mark.parametrize(("split", "scored"), [("train", False), ("valid", True)])
 def test_a_wrong_row_is_one_message_with_file_and_row(make_sample, split, scored, columns, words):
@@ -88,8 +87,14 @@ def test_a_wrong_row_is_one_message_with_file_and_row(make_sample, split, scored
         make_sample(split, options, **columns)
 
 
-def test_a_box_is_not_needed_where_it_is_neither_learned_nor_scored(make_sample, language):
-    sample = make_sample("test", box="")
+def test_a_row_without_a_box_is_refused_in_training(make_sample):
+    with pytest.raises(UserError, match=r"^rows\.tsv:5: .*expects a box .* write four numbers"):
+        make_sample("train", GroundingOptions(patch_image_size=64), box="")
+
+
+@pytest.mark.parametrize("split, scored", [("test", False), ("valid", True)])
+def test_a_box_is_not_needed_where_it_is_not_learned(make_sample, language, split, scored):
+    sample = make_sample(split, GroundingOptions(patch_image_size=64, eval_acc=scored), box="")
     assert sample["target"].tolist() == [language[1].eos] and sample["region_coord"].tolist() == [0] * 4
     assert SPEC.row_references(ROW | {"box": ""}) == []
 

@@ -1,0 +1,40 @@
+"""Scores of the rows of a file, some of which may have no reference: these are counted, named and not scored."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ofa.spec import Prediction, Scores, TaskSpec
+
+logger = logging.getLogger(__name__)
+
+
+def references_of(spec: TaskSpec, texts: Callable[[int], Any], count: int, where: Callable[[int], str]) -> list[Any] | None:
+    """References of each row as they stand in the file (``TaskSpec.row_references``), empty where a row has none.
+
+    Args: texts: number of a row -> its columns by name. where: number of a row -> ``file:row``.
+    Returns: None if no row has one, or the task has no scores; a warning names the rows of a file that lacks some.
+    """
+    if spec.row_references is None:
+        return None
+    references = [spec.row_references(texts(row)) for row in range(count)]
+    lacking = [row for row, reference in enumerate(references) if not reference]
+    if len(lacking) == count:
+        return None
+    if lacking:
+        logger.warning("%d of %d rows have no reference and are not scored, the first is %s", len(lacking), count, where(lacking[0]))
+    return references
+
+
+def score_rows(spec: TaskSpec, predictions: Sequence[Prediction], references: Sequence[Any],
+               names: Sequence[str] | None = None) -> Scores:
+    """``TaskSpec.final_scores`` over the rows that have a reference; ``by_row`` is NaN for the others."""
+    known = [row for row, reference in enumerate(references) if reference]
+    scores = spec.final_scores([predictions[row] for row in known], [references[row] for row in known], names)
+    for name, values in scores.by_row.items():
+        every = [math.nan] * len(references)
+        for row, value in zip(known, values, strict=True):
+            every[row] = value
+        scores.by_row[name] = every
+    return scores

@@ -1,0 +1,70 @@
+"""Rows without a reference are counted and not scored."""
+
+import json
+import math
+
+import pytest
+
+from ofa.io.values import finite
+from ofa.results import write_json
+from ofa.scoring import references_of, score_rows
+from ofa.spec import Prediction
+from ofa.tasks import spec_of
+
+# task -> columns of a row with a reference, the prediction that is right, the columns that make it a row without
+ROWS = {
+    "caption": ({"caption": "a dog runs"}, Prediction("a dog runs"), {"caption": " "}),
+    "vqa_gen": ({"answers": "1.0|!+yes"}, Prediction("yes"), {"answers": ""}),
+    "grounded_qa": ({"answers": "1.0|!+yes"}, Prediction("yes"), {"answers": ""}),
+    "refcoco": ({"box": "1,2,30,40"}, Prediction("", box=(1.0, 2.0, 30.0, 40.0)), {"box": ""}),
+    "snli_ve": ({"label": "entailment"}, Prediction("yes"), {"label": ""}),
+    "image_classify": ({"label": "zebra"}, Prediction("zebra"), {"label": ""}),
+    "gigaword": ({"target": "stocks fall"}, Prediction("stocks fall"), {"target": ""}),
+    "ocr": ({"text": "open"}, Prediction("open"), {"text": " "}),
+    "cola": ({"label": "1"}, Prediction("yes"), {"label": ""}),
+    "mnli": ({"label": "1"}, Prediction("yes"), {"label": ""}),
+}  # fmt: skip
+
+
+def where(row: int) -> str:
+    return f"val.tsv:{row + 1}"
+
+
+@pytest.mark.parametrize("task", ROWS)
+def test_one_row_without_a_reference_leaves_the_scores_of_the_others_as_they_are(task, caplog):
+    row, right, lacking = ROWS[task]
+    spec, rows = spec_of(task), [row, lacking, row]
+    references = references_of(spec, rows.__getitem__, 3, where)
+    assert "1 of 3 rows have no reference and are not scored, the first is val.tsv:2" in caplog.text
+    scores = score_rows(spec, [right] * 3, references)
+    assert scores.overall == spec.final_scores([right] * 2, [references[0], references[2]], None).overall
+    for values in scores.by_row.values():
+        assert len(values) == 3 and math.isnan(values[1]) and not math.isnan(values[0])
+
+
+def test_a_file_without_any_reference_has_no_scores_and_no_warning(caplog):
+    assert references_of(spec_of("caption"), lambda row: {"caption": ""}, 3, where) is None
+    assert not caplog.text
+
+
+def test_cider_of_a_single_image_says_why_it_is_zero(caplog):
+    spec = spec_of("caption")
+    assert spec.final_scores([Prediction("a dog")], [["a dog"]], None).overall["CIDEr"] == 0
+    assert "single image" in caplog.text
+    caplog.clear()
+    assert spec.final_scores([Prediction("a dog"), Prediction("a cat")], [["a dog"], ["a cat"]], None).overall["CIDEr"] > 9
+    assert "single image" not in caplog.text
+
+
+def test_validation_with_a_single_image_says_why_cider_is_zero(caplog):
+    from ofa.tasks.caption import CaptionOptions, CaptionScorer
+
+    CaptionScorer(CaptionOptions(eval_cider=True), lambda: [["a dog"], [""]])
+    assert "single image" in caplog.text
+
+
+def test_numbers_that_are_not_finite_are_null_in_json_files(tmp_path):
+    write_json(tmp_path / "a.json", {"score": math.nan, "rows": [(1.5, math.inf)], "text": "nan"})
+    content = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
+    assert content == {"score": None, "rows": [[1.5, None]], "text": "nan"}
+    assert finite(3) == 3 and finite(True) is True
