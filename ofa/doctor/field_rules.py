@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from ofa.doctor.boxes import boxes_of, turned, upright
+from ofa.io.values import in_fractions
 from ofa.doctor.rule import QUOTED, Rule, Settings, empty, shown
 
 # ------------------------------------------------------------------------------------------- pictures
@@ -138,10 +139,17 @@ def _upright_boxes(cell: str, settings: Settings, kind: str) -> str:
     return upright(cell, kind)
 
 
+def _fractions(cell: str, settings: Settings, kind: str) -> str:
+    boxes = boxes_of(cell, kind)
+    return f"{cell[:40]}: less than one pixel" if boxes and all(map(in_fractions, boxes)) else ""
+
+
 def box_rules(kind: str, grammar: str) -> tuple[Rule, ...]:
     return (
         QUOTED,
         Rule("box-grammar", grammar, partial(_box_grammar, kind=kind), "write pixels of the picture, separated by commas"),
         Rule("box-order", "x0 < x1 and y0 < y1", partial(_turned_boxes, kind=kind),
              "write left,top,right,bottom; width and height are no corners", partial(_upright_boxes, kind=kind)),
+        Rule("box-fraction", "a box in pixels", partial(_fractions, kind=kind),
+             "if these are fractions of the image, multiply them by its width and height", note=True),
     )  # fmt: skip

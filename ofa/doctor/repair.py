@@ -15,6 +15,7 @@ from ofa.doctor.row_source import open_source
 from ofa.doctor.rows import BOX_INSIDE, Finding, RowChecker
 from ofa.doctor.scan import BYTE_ORDER, CRLF, DUPLICATE, FILE, LISTED, SELECTED, FileReport, broken_sample, chunk_results
 from ofa.errors import UserError
+from ofa.io.values import id_key
 
 MENDED_IN_FILES = {BYTE_ORDER.name, CRLF.name, DUPLICATE.name, BOX_INSIDE.name, "columns"}  # without a repair of one cell
 
@@ -123,23 +124,24 @@ class _UniqueIds:
     def __init__(self, report: FileReport, done: RepairReport):
         self.column = dict(report.settings.columns).get("id") if report.settings.columns else None
         self.done, self.next_number = done, report.largest_id + 1
-        self.seen: dict[bytes, list[int]] = {}  # id -> hashes of the rows that had it in the file
+        self.seen: dict[str, list[int]] = {}  # id_key -> hashes of the rows that had it in the file
 
     def __call__(self, row: bytes, number: int) -> bytes | None:
         if self.column is None:
             return row
         cells = row.split(b"\t")
         name, content = cells[self.column], hash(row)
-        if name not in self.seen:
-            self.seen[name] = [content]
+        known = self.seen.setdefault(id_key(name.decode()), [])
+        if not known:
+            known.append(content)
             return row
-        if content in self.seen[name]:
+        if content in known:
             self.done.leave_out([Finding.of(DUPLICATE, f"{name.decode()!r} again, the same row", self.column, number)])
             return None
-        self.seen[name].append(content)
+        known.append(content)
         cells[self.column] = self._new_name(name)
         self.done.renamed += 1
-        self.seen[cells[self.column]] = [content]
+        self.seen[id_key(cells[self.column].decode())] = [content]
         return b"\t".join(cells)
 
     def _new_name(self, name: bytes) -> bytes:
@@ -147,7 +149,7 @@ class _UniqueIds:
             self.next_number += 1
             return str(self.next_number - 1).encode()
         count = 2
-        while (new := name + b"_%d" % count) in self.seen:
+        while (new := name + b"_%d" % count).decode() in self.seen:
             count += 1
         return new
 

@@ -6,6 +6,7 @@ from ofa.doctor.boxes import boxes_of, clipped, outside
 from ofa.doctor.layouts import Layout
 from ofa.doctor.rule import Rule, Settings
 from ofa.doctor.rules import CELL_RULES, GLANCES, ROW_RULES, plain_row
+from ofa.doctor.text_rules import best_answer
 from ofa.errors import UserError
 from ofa.io.images import decode_base64, image_header, open_image
 
@@ -56,6 +57,8 @@ class RowChecker:
         self.layout = layout or Layout({}, "")
         self.columns = dict(settings.columns)
         self.cells: list[str] = []
+        self.teaches = not {"answers", "class"}.isdisjoint(
+            kind for kinds in (self.layout.columns, *self.layout.by_type.values()) for kind in kinds.values())
         self.kinds = {name: self.layout.columns.get(name, name if name in CELL_RULES else "any") for name in self.columns}
 
     def check(self, row: bytes) -> list[Finding]:
@@ -82,6 +85,14 @@ class RowChecker:
         if sound and settings.images and "image" in kinds.values():
             findings += self._look(cells, kinds)
         return sorted(findings, key=lambda finding: finding.column)
+
+    def taught(self) -> str | None:
+        """The answer, or the words of the class, that the row checked last teaches; None for tasks without."""
+        for name, kind in self._kinds_of(self.cells).items() if self.teaches else ():
+            cell = self.cells[self.columns[name]]
+            if kind in ("answers", "class") and cell.strip():
+                return best_answer(cell) if kind == "answers" else cell.strip()
+        return None
 
     def mend(self, row: bytes) -> bytes:
         """The row after every repair that its faults ask for; faults without a repair stay."""

@@ -4,7 +4,7 @@ import hashlib
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,8 +19,9 @@ from ofa.doctor.row_source import (
     Chunk, Source, chunks_of_shards, id_of_row, num_bytes, num_rows, open_source, other_checksums, rows_of_shards,
 )  # fmt: skip
 from ofa.doctor.rows import Finding, RowChecker
-from ofa.doctor.rule import Rule, Settings
+from ofa.doctor.rule import Rule, Settings, shown
 from ofa.errors import UserError
+from ofa.io.values import id_key
 from ofa.progress import Progress
 
 LISTED = 1000  # findings kept per rule; all are counted
@@ -38,13 +39,15 @@ SELECTED = Rule("selected-cols", "columns that the file has", None, "correct --s
 DUPLICATE = Rule("duplicate-id", "every id once", None, "make ids unique; is it the file of another stage?")
 ANSWER_FILE = Rule("answer-file", "answers of this answer set", None, "give the label file that belongs to these data")
 CHECKSUM = Rule("checksum", "shards as ofa pack wrote them", None, "copy or make the shard again")
-FILE_RULES = (FILE, CRLF, BYTE_ORDER, SELECTED, DUPLICATE, ANSWER_FILE, CHECKSUM)
+ANSWER_CASE = Rule("answer-case", "answers that differ in more than case", None,
+                   "write them alike; ofa prepare lowers answers, unless it is told --keep-case", note=True)  # fmt: skip
+FILE_RULES = (FILE, CRLF, BYTE_ORDER, SELECTED, DUPLICATE, ANSWER_FILE, ANSWER_CASE, CHECKSUM)
 SAMPLE = Rule("sample", "a whole sample", None, "make the shard again, or leave the sample out")  # of a shard
 
 
 @dataclass
 class ChunkReport:
-    """What one chunk of rows shows. Args: largest_id: of the ids that are numbers, or -1."""
+    """What one chunk of rows shows. Args: largest_id: of the ids that are numbers, or -1. taught: answer -> its first row."""
 
     rows: int = 0
     findings: list[Finding] = field(default_factory=list)
@@ -52,6 +55,7 @@ class ChunkReport:
     crlf: list[int] = field(default_factory=lambda: [0, 0])  # number of rows, the first one
     ids: np.ndarray | None = None  # uint64[rows]: digests of the ids; 0 where there is none
     largest_id: int = -1
+    taught: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -111,7 +115,7 @@ def scan(path: str, settings: Settings, layout: Layout | None, jobs: int = 1) ->
         report.add(Finding.of(SELECTED, f"{settings.width} columns, none for {', '.join(beyond)}"))
         settings, layout = replace(settings, columns=()), None
     report.settings = settings
-    ids = [np.empty(0, np.uint64)]
+    ids, taught = [np.empty(0, np.uint64)], {}
     crlf_rows, crlf_first = 0, 0
     with chunk_results(check_chunk, path, source, settings, layout, jobs, f"checking {Path(path).name}") as results:
         for chunk in results:
@@ -123,11 +127,13 @@ def scan(path: str, settings: Settings, layout: Layout | None, jobs: int = 1) ->
             report.counts.update(chunk.counts)
             report.largest_id = max(report.largest_id, chunk.largest_id)
             crlf_rows, crlf_first = crlf_rows + chunk.crlf[0], crlf_first or chunk.crlf[1]
+            taught = chunk.taught | taught
             if chunk.ids is not None:
                 ids.append(chunk.ids)
     if crlf_rows:
         report.add(Finding.of(CRLF, f"\\r\\n at the end of {crlf_rows} of {report.rows} rows", row=crlf_first), crlf_rows)
     _find_duplicates(report, np.concatenate(ids), source, dict(settings.columns).get("id"))
+    _find_cases(report, taught)
     wrong = report.counts["answer-known"] + report.counts["class-known"]
     if wrong > report.rows / 2:
         report.add(Finding.of(ANSWER_FILE, f"{wrong} of {report.rows} rows with another answer"))
@@ -156,10 +162,13 @@ def check_chunk(rows: list[bytes | UserError], first: int, checker: RowChecker) 
         if row.endswith(b"\r"):
             row = row[:-1]
             report.crlf = [report.crlf[0] + 1, report.crlf[1] or number]
-        for finding in checker.check(row):
+        found = checker.check(row)
+        for finding in found:
             report.counts[finding.rule] += 1
             if report.counts[finding.rule] <= LISTED:
                 report.findings.append(replace(finding, row=number))
+        if checker.cells and all(finding.note for finding in found) and (answer := checker.taught()) is not None:
+            report.taught.setdefault(answer, number)
         if digests is not None and checker.cells:
             text = checker.cells[id_column]
             digests[number - first] = digest(text)
@@ -175,8 +184,8 @@ def broken_sample(error: UserError, number: int) -> Finding:
 
 
 def digest(text: str) -> int:
-    """64 bits that tell ids apart, never 0."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1
+    """64 bits that tell ids apart, never 0; 1 and 1.0 are one id."""
+    return int.from_bytes(hashlib.blake2b(id_key(text).encode(), digest_size=8).digest(), "little") or 1
 
 
 def _find_duplicates(report: FileReport, ids: np.ndarray, source: Source, column: int | None) -> None:
@@ -191,6 +200,17 @@ def _find_duplicates(report: FileReport, ids: np.ndarray, source: Source, column
         text = id_of_row(report.path, source, row, column)
         report.findings.append(Finding.of(DUPLICATE, f"{text!r} again, as in row {earlier + 1}", column, row + 1))
     report.counts[DUPLICATE.name] += len(again)
+
+
+def _find_cases(report: FileReport, taught: Mapping[str, int]) -> None:
+    """Answers that rows teach as several, for people typed them with and without capitals."""
+    alike: dict[str, list[str]] = {}
+    for answer in sorted(taught, key=taught.get):
+        alike.setdefault(answer.lower(), []).append(answer)
+    groups = [answers for answers in alike.values() if len(answers) > 1]
+    if groups:
+        first = ", ".join(f"{shown(answer)} in row {taught[answer]}" for answer in groups[0][:3])
+        report.add(Finding.of(ANSWER_CASE, f"{sum(map(len, groups))} that differ in case alone: {first}", row=taught[groups[0][0]]))
 
 
 # ------------------------------------------------------------------------------------ chunks and processes

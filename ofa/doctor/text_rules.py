@@ -6,6 +6,7 @@ from functools import partial
 
 from ofa.doctor.rule import QUOTED, Rule, Settings, empty, shown, too_long, unquote
 from ofa.io.numbers import read_decimal
+from ofa.io.values import MISSING
 from ofa.recognised_text import CHINESE, plain_text
 from ofa.text import CONFIDENCE, JOIN, clean_phrase, clean_question, has_words, remove_punctuation
 
@@ -60,6 +61,19 @@ def _long_answer(cell: str, settings: Settings) -> str:
     return too_long(best_answer(cell), settings.max_tgt) if len(cell) >= 2 * settings.max_tgt else ""
 
 
+def _missing_answer(cell: str, settings: Settings) -> str:
+    return _missing(best_answer(cell), settings)
+
+
+def _missing(cell: str, settings: Settings) -> str:
+    text = cell.strip()
+    if text in MISSING:
+        return f"{shown(text)}, as programs write a missing value"
+    return f"{shown(text)}, as Python writes data" if text[:2] in ("{'", "['", "b'") and text[-1:] in ("}", "]", "'") else ""
+
+
+NOT_MEANT = Rule("text-missing", "words that somebody wrote", _missing, "fill them in, or remove the row, if nobody wrote them", note=True)
+
 ANSWER_RULES = (
     QUOTED,
     Rule("answer-grammar", f"confidence{CONFIDENCE}answer, several joined by {JOIN}", _answer_grammar,
@@ -67,6 +81,7 @@ ANSWER_RULES = (
     Rule("answer-confidence", "a confidence from 0 to 1", _confidence, "correct the number"),
     Rule("answer-known", "a best answer that is in the answer set", _answer_known,
          "add it to the answer set, or leave the row out; is it the answer file of another data set?"),
+    replace(NOT_MEANT, check=_missing_answer),
     Rule("cut-answer", "an answer that is not cut", _long_answer, "raise --max-tgt-length", note=True),
 )  # fmt: skip
 
@@ -141,7 +156,7 @@ EMPTY_TEXT = Rule("text-empty", "words", _no_words, "fill it in, or remove the r
 
 
 def _text(*more: Rule) -> tuple[Rule, ...]:
-    return (TEXT_QUOTED, EMPTY_TEXT, *more, UNKNOWN)
+    return (TEXT_QUOTED, EMPTY_TEXT, NOT_MEANT, *more, UNKNOWN)
 
 
 def _cut(check: Callable[[str, Settings], str], option: str) -> Rule:
@@ -155,6 +170,6 @@ TEXT_RULES: dict[str, tuple[Rule, ...]] = {
     "phrase": _text(_cut(partial(_long_source, clean=clean_phrase), "src")),
     "source": _text(_cut(_long_source, "src")),
     "target": _text(_cut(_long_target, "tgt")),
-    "reading": (TEXT_QUOTED, Rule("text-empty", "the text on the picture", empty, EMPTY_TEXT.fix), _cut(_long_reading, "tgt"),
+    "reading": (TEXT_QUOTED, Rule("text-empty", "the text on the picture", empty, EMPTY_TEXT.fix), NOT_MEANT, _cut(_long_reading, "tgt"),
                 replace(UNKNOWN, check=_unknown_reading)),
 }

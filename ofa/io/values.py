@@ -11,7 +11,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -83,6 +83,11 @@ def finding(value: Any) -> str:
     except (TypeError, ValueError, RecursionError):
         shown = repr(value)
     return f"the {kind} {shown if len(shown) <= SHOWN else shown[:SHOWN] + '...'}"
+
+
+def in_fractions(box: Sequence[float]) -> bool:
+    """Whether numbers of a box that should be pixels are fractions of the image: none is above 1, the box smaller than a pixel."""
+    return all(0 <= number <= 1 for number in box)
 
 
 def id_key(text: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
-from ofa.io.values import finding, one_line, parse_json
+from ofa.io.values import finding, in_fractions, one_line, parse_json
 from ofa.preparation import Group
 
 logger = logging.getLogger(__name__)
@@ -114,11 +114,6 @@ def checked_box(box: Sequence[float], size: tuple[int, int]) -> tuple[str, str]:
     if inside[2] <= inside[0] or inside[3] <= inside[1]:
         return "", f"a box inside the picture of {width} x {height} pixels, found {found}"
     return box_text(inside), ""
-
-
-def in_fractions(box: Sequence[float]) -> bool:
-    """Whether numbers of a box that should be pixels are fractions of the image: none is above 1."""
-    return all(0 <= number <= 1 for number in box)
 
 
 def label_text(labels: Mapping[str, int]) -> tuple[str, int]:

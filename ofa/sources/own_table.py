@@ -17,12 +17,12 @@ from typing import Any
 from ofa.coco_captions import check_unique
 from ofa.errors import UserError
 from ofa.io.numbers import read_decimal
-from ofa.io.values import MISSING, Ids, RowError, finding, one_line, text_of, words_of
+from ofa.io.values import MISSING, Ids, RowError, finding, in_fractions, one_line, text_of, words_of
 from ofa.picture_files import PictureFolders, picture_size
 from ofa.preparation import IMAGE, Picture
 from ofa.sources.answers import answer_column, answer_of, confidences, number_answers
 from ofa.sources.found import (
-    IN_FRACTIONS, Found, Problems, checked_box, grouped, in_fractions, label_text, read_json_lines, read_prefixes, split_at_random,
+    IN_FRACTIONS, Found, Problems, checked_box, grouped, label_text, read_json_lines, read_prefixes, split_at_random,
 )  # fmt: skip
 from ofa.sources.snli_ve import LABELS
 from ofa.sources.vqa2 import ANSWER_SET

@@ -118,6 +118,11 @@ DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does w
     ("refcoco", cell(2, 3, "5,2,5,20"), "2:3", "box-order", "without area", LEFT_OUT),
     ("refcoco", cell(2, 3, "1,2,30,50"), "2:3", "box-inside", "1,2,30,50 in 40 x 30 pixels", MENDED),
     ("refcoco", cell(2, 3, "50,2,60,20"), "2:3", "box-inside", "50,2,60,20 in 40 x 30 pixels", LEFT_OUT),
+    ("refcoco", cell(2, 3, "0.1,0.2,0.5,0.75"), "2:3", "box-fraction", "less than one pixel", NOTE),
+    ("detection", cell(2, 2, "0,0,0.5,0.75,17,cat"), "2:2", "box-fraction", "less than one pixel", NOTE),
+    ("caption", cell(2, 2, "nan"), "2:2", "text-missing", "'nan', as programs write a missing value", NOTE),
+    ("caption", cell(2, 2, "{'caption': 'a dog'}"), "2:2", "text-missing", "as Python writes data", NOTE),
+    ("ocr", cell(2, 2, "NULL"), "2:2", "text-missing", "'NULL'", NOTE),
     ("refcoco", cell(2, 2, "the " * 81), "2:2", "cut-source", "81 words", NOTE),
     ("grounded_qa", cell(2, 3, "30,20,1,2"), "2:3", "box-order", "turned round", MENDED),
     ("snli_ve", cell(2, 5, "perhaps"), "2:5", "label", "'perhaps'", LEFT_OUT),
@@ -211,7 +216,7 @@ def test_the_list_of_rules_says_what_is_mended(capsys):
 def test_every_rule_has_a_damaged_file():
     rules = {rule.name for rule in (*ROW_RULES, *FILE_RULES, *PICTURE_RULES, *(rule for group in CELL_RULES.values() for rule in group))}
     tested = {name for damage in DAMAGE for name in damage[3].split("|")}
-    assert rules - tested == {"file", "selected-cols", "answer-file", "unknown-pieces", "checksum"}  # have tests of their own
+    assert rules - tested == {"file", "selected-cols", "answer-file", "answer-case", "unknown-pieces", "checksum"}  # have tests of their own
 
 
 @pytest.mark.parametrize("content, words", [(None, "No such file"), (b"", "an empty file"), (b"\xff\xfea\0", "UTF-16")])
@@ -236,6 +241,22 @@ def test_a_label_file_of_another_data_set_is_said_so(tmp_path, capsys):
     labels.write_text('{"zebra": 0}')
     assert doctor(path, "vqa_gen", "--no-images", "--ans2label-file", labels) == 1
     assert "answer-file - expected answers of this answer set, found 4 of 4 rows with another answer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task, column, typed", [("vqa_gen", 3, "1.0|!+YES"), ("image_classify", 2, "Yes")])
+def test_answers_that_differ_in_case_alone_are_noted(tmp_path, capsys, task, column, typed):
+    path = tmp_path / "x.tsv"
+    path.write_bytes(cell(3, column, typed)(sound_bytes(task)))
+    assert doctor(path, task, "--no-images") == 0
+    assert "answer-case - expected answers that differ in more than case, found 2 that differ in case alone" in capsys.readouterr().out
+
+
+def test_ids_that_are_one_number_are_one_id(tmp_path, capsys):
+    path = tmp_path / "x.tsv"
+    path.write_bytes(cell(4, 0, "02")(sound_bytes("vqa_gen")))
+    assert doctor(path, "vqa_gen", "--no-images", "--fix", tmp_path / "y.tsv") == 1
+    assert "duplicate-id - expected every id once, found '02' again, as in row 3" in capsys.readouterr().out
+    assert doctor(tmp_path / "y.tsv", "vqa_gen", "--no-images") == 0
 
 
 def test_columns_may_be_selected_otherwise(tmp_path):

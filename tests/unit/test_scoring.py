@@ -52,7 +52,7 @@ def test_cider_of_a_single_image_says_why_it_is_zero(caplog):
     assert spec.final_scores([Prediction("a dog")], [["a dog"]], None).overall["CIDEr"] == 0
     assert "single image" in caplog.text
     caplog.clear()
-    assert spec.final_scores([Prediction("a dog"), Prediction("a cat")], [["a dog"], ["a cat"]], None).overall["CIDEr"] > 9
+    assert spec.final_scores([Prediction("a dog"), Prediction("a cat")], [["a dog"], ["a cat"]], None).overall["CIDEr"] > 0
     assert "single image" not in caplog.text
 
 
