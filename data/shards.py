@@ -28,6 +28,7 @@ from ofa.errors import UserError
 from ofa.io.image_paths import IMAGE_SUFFIXES
 from ofa.io.images import encode_image
 from ofa.io.json_files import load_json
+from ofa.io.values import RowError, parse_json, text_of
 from ofa.progress import counted
 from ofa.text import JOIN
 
@@ -178,8 +179,8 @@ class ShardFile:
         """What the member ``json`` says; None without one."""
         data = self.member(index, JSON)
         try:
-            return None if data is None else load_json(data)
-        except ValueError as error:
+            return None if data is None else parse_json(data)
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{self.where(index)}: expects JSON in the member .json, found damage ({error}); make the shard again") from None
 
     def _names(self, first: dict | None) -> list[str]:
@@ -218,14 +219,18 @@ class ShardFile:
 
 
 def as_cell(value: Any) -> str:
-    """A value of JSON as a column: texts of a list joined by ``&&``, numbers by commas; line breaks and tabs become blanks."""
-    if isinstance(value, list) and all(isinstance(part, (int, float)) for part in value):
-        return ",".join(map(str, value))
-    if isinstance(value, list) and all(isinstance(part, str) for part in value):
-        return as_cell(JOIN.join(value))
-    if value is None or isinstance(value, str):
-        return BREAKS.sub(" ", value or "").strip().encode("utf-8", "replace").decode("utf-8")
-    return json.dumps(value, ensure_ascii=False)
+    """A value of JSON as a column: texts of a list joined by ``&&``, numbers by commas; line breaks and tabs become blanks.
+
+    An object of an annotation stands for its text, ``{"answer": "yes"}``. What is no text (``ofa.io.values``) is empty, as null is:
+    tasks refuse a row without words, and the metadata in columns that nobody selects do not matter.
+    """
+    parts = value if isinstance(value, list) else [value]
+    try:
+        texts = [text_of(part, "a text", "answer", "caption", "raw", "text") for part in parts]
+    except RowError:
+        return ""
+    numbers = not any(isinstance(part, (str, dict)) for part in parts)
+    return BREAKS.sub(" ", ("," if numbers else JOIN).join(texts)).strip().encode("utf-8", "replace").decode("utf-8")
 
 
 # --- which shards ---------------------------------------------------------------------------------------------

@@ -18,9 +18,9 @@ from typing import Any
 
 from ofa.errors import UserError
 from ofa.io.image_paths import list_images
-from ofa.io.json_files import load_json
 from ofa.io.numbers import read_decimal
 from ofa.io.paths import path_within
+from ofa.io.values import RowError, finding, in_fractions, parse_json, text_of
 
 NEEDED = {"caption": None, "answer": "question", "ground": "text", "entails": "hypothesis", "read": None, "generate": "instruction"}
 OPTIONAL = {"answer": "region", "entails": "premise"}
@@ -93,7 +93,7 @@ def _lines(path: Path, verb: str | None, words: Mapping[str, Any], images: Seque
             continue
         where = f"{path}:{number}"
         try:
-            entry = load_json(line)
+            entry = parse_json(line)
         except ValueError as error:
             raise UserError(f"{where}: expects one JSON object per line, found {line[:60]!r} ({error})") from None
         if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or not entry["image"].strip():
@@ -118,16 +118,24 @@ def refuse_url(name: str, where: str) -> None:
 def _request(entry: dict, image: Path, name: str, verb: str | None, words: Mapping[str, Any], where: str) -> Request:
     said = {key: value for key, value in {**words, **entry}.items() if value is not None}
     if "task" in entry:
-        verb = verb_of(str(entry["task"]))
+        try:
+            verb = verb_of(str(entry["task"]))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
     if verb is None:
         verb = next((verb for verb, needed in NEEDED.items() if needed in said), "caption")
+        if verb == "caption" and (nulls := [needed for needed in NEEDED.values() if needed in entry]):
+            raise UserError(f"{where}: expects \"{nulls[0]}\": a text, found null; fill it in, or leave it out for a caption")
     needed, optional = NEEDED[verb], OPTIONAL.get(verb)
     chosen = {key: said[key] for key in (needed, optional) if key in said}
-    if needed is not None and not (isinstance(chosen.get(needed), str) and chosen[needed].strip()):
+    for key in filter(chosen.__contains__, (needed, "premise")):
+        try:
+            chosen[key] = text_of(chosen[key], f'"{key}": a text')
+        except RowError as error:
+            raise UserError(f"{where}: '{verb}' expects {error}; write it in quotes") from None
+    if needed is not None and not chosen.get(needed, "").strip():
         raise UserError(f"{where}: '{verb}' expects \"{needed}\": a text, found {chosen.get(needed)!r}; give it in the line or by "
                         f"--{needed}")
-    if not isinstance(chosen.get("premise", ""), str):
-        raise UserError(f"{where}: expects \"premise\": a text, found {chosen['premise']!r}")
     if "region" in chosen:
         chosen["region"] = _region(chosen["region"], where)
     kept = {key: value for key, value in entry.items() if key not in ("image", "task", *chosen)}
@@ -139,5 +147,9 @@ def _region(value: Any, where: str) -> list[float]:
     try:
         x0, y0, x1, y1 = region = [read_decimal(number) for number in numbers]
     except (TypeError, ValueError):
-        raise UserError(f"{where}: expects \"region\": [left, top, right, bottom] in pixels, found {value!r}") from None
+        region = []
+    if not region or in_fractions(region):
+        hint = "; are these fractions of the image?" if region and in_fractions(region) else ""
+        raise UserError(f"{where}: expects \"region\": [left, top, right, bottom] in pixels, found "
+                        f"{repr(value) if isinstance(value, str) else finding(value)}{hint}")
     return region

@@ -23,6 +23,7 @@ from ofa.io.atomic import replacing
 from ofa.errors import UserError
 from ofa.io.json_files import load_json
 from ofa.io.numbers import read_integer
+from ofa.io.values import RowError, words_of
 from ofa.results import Entry, read_predictions, write_json
 
 COCO_ID = re.compile(r"(?:COCO_(?:train|val|test)20\d\d_)?0*([0-9]{1,18})(?:\.jpg)?")
@@ -124,9 +125,17 @@ def _converted(path: str | Path, form: Form) -> list[Entry]:
             found = ", ".join(map(str, entry)) if isinstance(entry, dict) else repr(entry)[:60]
             raise UserError(f"{path}: entry {number}: expects '{form.key}' and '{form.text}', found {found}; is it the "
                             "result file of another task?")
-        row_id = _number(entry[form.key], f"{path}: entry {number}", form) if form.numbered else str(entry[form.key])
+        where = f"{path}: entry {number}"
+        row_id = _number(entry[form.key], where, form) if form.numbered else _text(entry[form.key], where, form)
         converted.append({form.key: row_id, form.text: entry[form.text]})
     return converted
+
+
+def _text(value: Any, where: str, form: Form) -> str:
+    try:
+        return words_of(value, f"the id of a {form.one} as '{form.key}'")
+    except RowError as error:
+        raise UserError(f"{where}: expects {error}; evaluate a TSV with an id in every row") from None
 
 
 def _number(value: Any, where: str, form: Form) -> int:

@@ -54,7 +54,7 @@ def read_snli_ve(files: Mapping[str, str], images: PictureFolders, problems: Pro
 
 def _row(pair: Mapping[str, Any], default_id: str) -> tuple[str, ...]:
     """The columns of a pair. Raises: RowError if a value is no text, or the label is unknown."""
-    label = pair[KEYS["label"]]
+    label = text_of(pair[KEYS["label"]], f"a label ({', '.join(LABELS)})")
     if label not in LABELS:
         raise RowError(f"a label ({', '.join(LABELS)}), found {label!r}")
     uniq_id = words_of(pair["pairID"], "a pairID") if pair.get("pairID") is not None else default_id

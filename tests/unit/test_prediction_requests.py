@@ -1,6 +1,7 @@
 """What ``ofa predict`` is asked: images, folders and JSON lines become requests, or one message with file and row."""
 
 import json
+import math
 
 import pytest
 from PIL import Image
@@ -40,6 +41,13 @@ def test_the_command_line_speaks_for_lines_that_do_not(tmp_path):
     assert [request.words["question"] for request in requests] == ["what is it?", "and this?"]
 
 
+def test_a_number_is_its_text_as_it_is_written(tmp_path):
+    (tmp_path / "ask.jsonl").write_text('{"image": "a.jpg", "question": 1.50}\n{"image": "a.jpg", "hypothesis": "x", "premise": 3}\n'
+                                        '{"image": "a.jpg", "question": null, "text": 7}\n')
+    requests = read_requests(str(tmp_path / "ask.jsonl"), None, {})
+    assert [request.words for request in requests] == [{"question": "1.50"}, {"hypothesis": "x", "premise": "3"}, {"text": "7"}]
+
+
 def test_a_folder_is_its_images_in_order(tmp_path):
     for name in ("b.PNG", "a.jpg", "notes.txt"):
         (tmp_path / name).write_text("")
@@ -66,10 +74,18 @@ def test_tasks_have_two_names(task, verb):
         ({"question": "x"}, r'ask\.jsonl:2: expects an object with "image"'),
         ({"image": "https://a.b/c.jpg"}, r"ask\.jsonl:2: expects a picture on this machine, found the URL"),
         ({"image": "a.jpg", "task": "ground"}, r"""ask\.jsonl:2: 'ground' expects "text": a text, found None"""),
-        ({"image": "a.jpg", "question": 7}, r"""ask\.jsonl:2: 'answer' expects "question": a text, found 7"""),
+        ({"image": "a.jpg", "question": ["x"]}, r"""ask\.jsonl:2: 'answer' expects "question": a text, found the list"""),
+        ({"image": "a.jpg", "question": math.nan}, r"""ask\.jsonl:2: 'answer' expects "question": a text, found NaN"""),
+        ({"image": "a.jpg", "text": True}, r"""ask\.jsonl:2: 'ground' expects "text": a text, found true"""),
+        ({"image": "a.jpg", "question": None}, r"""ask\.jsonl:2: expects "question": a text, found null"""),
+        ({"image": "a.jpg", "question": " "}, r"""ask\.jsonl:2: 'answer' expects "question": a text, found ' '"""),
         ({"image": "a.jpg", "question": "x", "region": [1, 2]}, r'ask\.jsonl:2: expects "region"'),
-        ({"image": "a.jpg", "hypothesis": "x", "premise": 3}, r'ask\.jsonl:2: expects "premise"'),
-        ({"image": "a.jpg", "task": "guess"}, "--task: expects one of caption, answer"),
+        ({"image": "a.jpg", "question": "x", "region": [0.1, 0.2, 0.5, 0.7]}, r'ask\.jsonl:2: expects "region".*fractions of the image'),
+        ({"image": "a.jpg", "question": "x", "region": [1, 2, 3, math.nan]}, r'ask\.jsonl:2: expects "region"'),
+        ({"image": "a.jpg", "question": "x", "region": [1, 2, 3, True]}, r'ask\.jsonl:2: expects "region"'),
+        ({"image": "a.jpg", "hypothesis": "x", "premise": {}}, r"""ask\.jsonl:2: 'entails' expects "premise": a text, found the object"""),
+        ({"image": "a.jpg", "task": "guess"}, r"ask\.jsonl:2: --task: expects one of caption, answer"),
+        ({"image": "a.jpg", "task": None}, r"ask\.jsonl:2: --task: expects one of caption, answer"),
     ],
 )
 def test_a_wrong_line_is_one_message(tmp_path, line, words):

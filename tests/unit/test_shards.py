@@ -21,9 +21,10 @@ from PIL import Image
 from ofa.cli.main import main
 from ofa.data import index_files, tsv_index
 from ofa.data.rows import open_rows
-from ofa.data.shards import ShardFile
+from ofa.data.shards import ShardFile, as_cell
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
+from ofa.io.values import parse_json
 
 
 def picture(number: int, kind: str = "JPEG") -> bytes:
@@ -219,6 +220,15 @@ def test_shards_of_others_are_not_overwritten(tmp_path, tsv, capsys):
 
 
 # shards that others made
+
+
+@pytest.mark.parametrize("value, cell", [
+    ('"a\\tdog"', "a dog"), ("7", "7"), ("1.50", "1.50"), ('["x", "y"]', "x&&y"), ("[1, 2.5]", "1,2.5"), ('{"answer": "yes"}', "yes"),
+    ('[{"answer": "yes"}, {"answer": "no"}]', "yes&&no"), ("null", ""), ("NaN", ""), ("true", ""), ("[null]", ""), ('{"a": 1}', ""),
+    ("[[1, 2]]", ""), ("[]", ""),
+])  # fmt: skip
+def test_what_is_no_text_is_an_empty_cell_and_never_words(value, cell):
+    assert as_cell(parse_json(value)) == cell
 
 
 @pytest.fixture
