@@ -1,6 +1,7 @@
 """Rows of files of pretraining, as a pretrained model is asked about them."""
 
 import json
+import logging
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 from ofa.data.collate import collate
 from ofa.data.images import decode_image
 from ofa.data.pretraining import TASK
+from ofa.errors import UserError
 from ofa.evaluation import to_device
 from ofa.image_codes import CODE_SIDE
 from ofa.models.image_tokenizer import load_image_tokenizer
@@ -20,6 +22,8 @@ from ofa.spec import Decoding
 from ofa.stored_options import is_readable_path
 from ofa.tasks.unify_task import MATCHING, TEXT_INFILLING
 from ofa.text import clean_phrase
+
+logger = logging.getLogger(__name__)
 
 LENGTHS = {"caption": 30, "qa": 10, "visual_grounding": 4, "grounded_captioning": 30, "image_text_matching": 4, "detection": 80,
            "text_infilling": 100}  # tokens of an answer; image infilling has as many as there are codes
@@ -53,20 +57,30 @@ class AskedRows:
         self.collect()
 
     def collect(self) -> None:
-        seen, start = set(), 0
+        """Fill ``samples``. Rows that cannot be asked about are counted. Raises: UserError if there are no others."""
+        seen, start, broken = set(), 0, []
         for file, end in zip(self.dataset.files, map(int, self.dataset.ends)):
             tasks = PAIR_TASKS if file is self.dataset.pairs else [name for name, rows in self.dataset.extras.items() if rows is file]
             for index in range(start, end):
                 lacking = [task for task in tasks if self.task.weights[task] and len(self.samples[task]) < self.rows]
                 if not lacking:
                     break
-                row, where = file[index - start], file.file.where(index - start)
-                wanted = {task for task in file.kind.tasks(row, where) if task in lacking and question_of(task, row) not in seen}
-                for sample in (one for part in (self.dataset[index] if wanted else ()) for one in part if one[TASK] in wanted):
+                try:
+                    row, where = file[index - start], file.file.where(index - start)
+                    wanted = {task for task in file.kind.tasks(row, where) if task in lacking and question_of(task, row) not in seen}
+                    parts = self.dataset[index] if wanted else ()
+                except UserError as error:
+                    broken.append(error)
+                    continue
+                for sample in (one for part in parts for one in part if one[TASK] in wanted):
                     self.samples[sample[TASK]].append((sample, row))
                     if sample[TASK] in SEVERAL and not self.repeated:
                         seen.add(question_of(sample[TASK], row))
             start = end
+        if broken and not any(self.samples.values()):
+            raise broken[0]
+        if broken:
+            logger.warning("%d rows cannot be asked about and are not scored, the first: %s", len(broken), broken[0])
 
     def of_training(self) -> "AskedRows":
         """Rows that the model was trained on, of the tasks that it is asked about."""
@@ -96,8 +110,11 @@ class AskedRows:
         pairs, limit = self.dataset.pairs, self.task.cfg.max_tgt_length
         for index in range(len(pairs)):
             row = pairs[index]
-            if task in pairs.kind.tasks(row, pairs.file.where(index)) and question_of(task, row) in found:
-                text = clean_phrase(row["caption"], limit)
+            try:
+                tasks = pairs.kind.tasks(row, pairs.file.where(index))
+            except UserError:  # a row of unknown type says nothing
+                continue
+            if task in tasks and question_of(task, row) in found and (text := clean_phrase(row["caption"], limit)):
                 found[question_of(task, row)].append(self.task.bpe.decode(self.task.bpe.encode(f" {text}")).strip())
         return found
 

@@ -13,6 +13,7 @@ which flatters it.
 """
 
 import difflib
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +24,10 @@ import torch
 from PIL import Image
 
 from ofa.boxes import box_overlap, text_to_bins
-from ofa.caption_scores import caption_scores
+from ofa.caption_scores import SINGLE_IMAGE, caption_scores
 from ofa.constants import commonest_and_others
+
+logger = logging.getLogger(__name__)
 
 OBJECT = re.compile(r"((?:<bin_\d+>\s*){4})([^<]*)")
 CODE = re.compile("<code_([0-9]{1,9})>")
@@ -166,6 +169,8 @@ MEASURES = {
 
 def score(task: str, replies: Sequence[Reply], training_targets: Sequence[str]) -> Score:
     """The figures of a task and of the best constant answers. Args: training_targets: of training rows."""
+    if len(replies) == 1 and MEASURES[task][0].score is cider:
+        logger.warning(SINGLE_IMAGE)
     first, *further = (score_by(measure, task, replies, training_targets) for measure in MEASURES[task])
     return replace(first, further=tuple(further))
 

@@ -141,6 +141,19 @@ def test_saved_labels_are_converted_by_name_and_test_rows_have_none(tmp_path):
     assert [row[3] for row in rows(tmp_path / "out/qnli_test.tsv")] == ["", ""]
 
 
+def test_saved_texts_that_are_null_are_named_or_left_out(tmp_path, capsys):
+    broken = {**MNLI, "premise": ["A b.", None, "D."]}
+    save(tmp_path / "glue/mnli", {"train": broken, "validation_matched": MNLI}, ["entailment", "neutral", "contradiction"])
+    assert glue(tmp_path) == 2
+    assert "mnli/train: row 1: expected a text as 'premise', found null" in capsys.readouterr().err
+    assert glue(tmp_path, "--skip-broken") == 0 and len(rows(tmp_path / "out/mnli_train.tsv")) == 2
+    save(tmp_path / "sums", {"train": {"document": ["A long text.", "B", "C"], "summary": ["a", None, "c"]}}, None)
+    command = ["prepare", "gigaword", "--data", str(tmp_path / "sums"), "--out", str(tmp_path / "short")]
+    assert main(command) == 2
+    assert "sums/train: row 1: expected a summary, found null" in capsys.readouterr().err
+    assert main([*command, "--skip-broken"]) == 0 and len(rows(tmp_path / "short/gigaword_train.tsv")) == 2
+
+
 def test_another_numbering_gives_the_same_rows_and_numbers_without_names_are_refused(tmp_path, capsys):
     turned = {**MNLI, "label": [2, 0, 1]}
     save(tmp_path / "glue/mnli", {"train": turned, "validation_matched": turned}, ["neutral", "contradiction", "entailment"])

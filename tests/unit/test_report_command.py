@@ -39,6 +39,19 @@ def test_boxes_are_scored_and_drawn(tmp_path, boxes, capsys):
     assert "refcoco: val" in page and "the red square" in page and "only wrong (2)" in page
 
 
+def test_a_row_without_a_box_is_counted_and_the_others_are_scored(tmp_path, boxes, capsys, caplog):
+    data, results, _ = boxes
+    lines = [line.split("\t") for line in open(data).read().split("\n")[:-1]]
+    column = next(i for i, cell in enumerate(lines[1]) if cell.count(",") == 3)
+    lines[1][column] = ""
+    (tmp_path / "rows.tsv").write_text("".join("\t".join(cells) + "\n" for cells in lines))
+    assert report(results, data, "refcoco", tmp_path / "page.html") == 0
+    assert re.search(r"score +0\.5000", capsys.readouterr().out)
+    assert "1 of 3 rows have no reference and are not scored, the first is" in caplog.text and "rows.tsv:2" in caplog.text
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('<rect class="predicted"') == 3 and page.count('<rect class="true"') == 2 and "nan" not in page.split("<script>")[0]
+
+
 def test_a_result_file_of_the_release_has_boxes_only_and_any_order(tmp_path, boxes):
     data, results, entries = boxes
     write_json(results, [{"uniq_id": entry["uniq_id"], "box": entry["box"]} for entry in reversed(entries)])

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from ofa.errors import UserError
 from ofa.io.values import finite
 from ofa.results import write_json
 from ofa.scoring import references_of, score_rows
@@ -68,3 +69,49 @@ def test_numbers_that_are_not_finite_are_null_in_json_files(tmp_path):
     content = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
     assert content == {"score": None, "rows": [[1.5, None]], "text": "nan"}
     assert finite(3) == 3 and finite(True) is True
+
+
+class PairsStub:
+    """Rows of pretraining that say nothing but captions; the second has none."""
+
+    rows = [{"image": str(row), "caption": "" if row == 1 else "a dog", "answers": ""} for row in range(3)]
+    ends, extras = [3], {}
+
+    def __init__(self):
+        self.pairs, self.files, self.file, self.kind = self, [self], self, self
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+    def where(self, index):
+        return f"pairs.tsv:{index + 1}"
+
+    def tasks(self, row, where):
+        if not row["caption"]:
+            raise UserError(f"{where}: expects a caption")
+        return ("caption",)
+
+
+def test_rows_of_pretraining_that_cannot_be_asked_about_are_counted(caplog):
+    from ofa.data.pretraining import TASK
+    from ofa.pretraining import PAIR_TASKS, TASKS
+    from ofa.pretraining_rows import AskedRows
+
+    class Dataset(PairsStub):
+        def __getitem__(self, index):
+            return [[{TASK: "caption", "id": index}]] if Dataset.asks else self.rows[index]
+
+    assert "caption" in PAIR_TASKS
+    asked = AskedRows.__new__(AskedRows)
+    asked.rows, asked.repeated, asked.samples = 5, False, {task: [] for task in TASKS}
+    asked.task = type("Task", (), {"weights": {task: 1.0 for task in TASKS}})
+    asked.dataset = Dataset()
+    asked.dataset.files = [file := PairsStub()]
+    asked.dataset.pairs, Dataset.asks = file, True
+    asked.collect()
+    assert [row["image"] for _, row in asked.samples["caption"]] == ["0", "2"]
+    assert "1 rows cannot be asked about and are not scored, the first: pairs.tsv:2: expects a caption" in caplog.text
+    asked.samples = {task: [] for task in TASKS}
+    PairsStub.rows = PairsStub.rows[1:2] * 3
+    with pytest.raises(UserError, match="pairs.tsv:1"):
+        asked.collect()
