@@ -15,6 +15,7 @@ from random import Random
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
 from ofa.io.json_files import load_json
+from ofa.io.values import RowError, text_of
 from ofa.negative_samples import ANSWERS, CAPTIONS, OBJECTS, OTHER
 
 COUNTS = "how many"  # kind of answers whose neighbours are wrong answers too
@@ -85,7 +86,10 @@ def read_answers(path: Path) -> dict[str, list[str]]:
         raise UserError(f'{path}: expects JSON such as {{"color": ["red", "blue"], "{OTHER}": ["yes"]}}, found none ({error}); {REMEDY}') from None
     if not isinstance(content, dict) or not all(isinstance(part, list) for part in content.values()):
         raise UserError(f'{path}: expects lists of answers by kind, one of them "{OTHER}", found {str(content)[:80]}; {REMEDY}')
-    return {kind: list(map(str, answers)) for kind, answers in content.items() if answers}
+    try:
+        return {kind: [text_of(answer, "an answer", "answer") for answer in answers] for kind, answers in content.items() if answers}
+    except RowError as error:
+        raise UserError(f"{path}: expects {error}; {REMEDY}") from None
 
 
 class Lines:

@@ -1,4 +1,4 @@
-"""Scores of the rows of a file, some of which may have no reference: these are counted, named and not scored."""
+"""Scores of the rows of a file: rows without a reference are counted, named and not scored."""
 
 import logging
 import math
@@ -10,11 +10,15 @@ from ofa.spec import Prediction, Scores, TaskSpec
 logger = logging.getLogger(__name__)
 
 
-def references_of(spec: TaskSpec, texts: Callable[[int], Any], count: int, where: Callable[[int], str]) -> list[Any] | None:
-    """References of each row as they stand in the file (``TaskSpec.row_references``), empty where a row has none.
+def references_of(
+    spec: TaskSpec, texts: Callable[[int], Any], count: int, where: Callable[[int], str]
+) -> list[Any] | None:
+    """References of each row as they stand in the file (``TaskSpec.row_references``).
 
-    Args: texts: number of a row -> its columns by name. where: number of a row -> ``file:row``.
-    Returns: None if no row has one, or the task has no scores; a warning names the rows of a file that lacks some.
+    Args:
+        texts: number of a row -> its columns by name.
+        where: number of a row -> ``file:row``.
+    Returns: empty where a row has none, which is warned of; None if no row has one.
     """
     if spec.row_references is None:
         return None
@@ -23,15 +27,23 @@ def references_of(spec: TaskSpec, texts: Callable[[int], Any], count: int, where
     if len(lacking) == count:
         return None
     if lacking:
-        logger.warning("%d of %d rows have no reference and are not scored, the first is %s", len(lacking), count, where(lacking[0]))
+        logger.warning(
+            "%d of %d rows have no reference and are not scored, the first is %s",
+            len(lacking), count, where(lacking[0]),
+        )  # fmt: skip
     return references
 
 
-def score_rows(spec: TaskSpec, predictions: Sequence[Prediction], references: Sequence[Any],
-               names: Sequence[str] | None = None) -> Scores:
-    """``TaskSpec.final_scores`` over the rows that have a reference; ``by_row`` is NaN for the others."""
+def score_rows(
+    spec: TaskSpec,
+    predictions: Sequence[Prediction],
+    references: Sequence[Any],
+    names: Sequence[str] | None = None,
+) -> Scores:
+    """``TaskSpec.final_scores`` over the rows with a reference; ``by_row`` is NaN for the others."""
     known = [row for row, reference in enumerate(references) if reference]
-    scores = spec.final_scores([predictions[row] for row in known], [references[row] for row in known], names)
+    of_known = [predictions[row] for row in known], [references[row] for row in known]
+    scores = spec.final_scores(*of_known, names)
     for name, values in scores.by_row.items():
         every = [math.nan] * len(references)
         for row, value in zip(known, values, strict=True):

@@ -9,6 +9,7 @@ from ofa.doctor.rows import Finding
 from ofa.doctor.rule import Rule, shown
 from ofa.doctor.scan import LISTED, FileReport, digest
 from ofa.io.json_files import load_json
+from ofa.io.values import RowError, text_of
 from ofa.negative_samples import ANSWERS, CAPTIONS, OBJECTS, OTHER
 
 BUILD = "make it again: ofa negatives build"
@@ -99,7 +100,10 @@ def read_kinds(path: Path) -> dict[str, list[str]] | None:
             raise
         return None
     lists = isinstance(content, dict) and all(isinstance(part, list) for part in content.values())
-    return {kind: list(map(str, answers)) for kind, answers in content.items()} if lists else None
+    try:
+        return {kind: [text_of(answer, "an answer", "answer") for answer in answers] for kind, answers in content.items()} if lists else None
+    except RowError:
+        return None
 
 
 def mend_negatives(folder: str, out: str) -> dict[str, int]:

@@ -171,7 +171,7 @@ def check_chunk(rows: list[bytes | UserError], first: int, checker: RowChecker) 
             report.taught.setdefault(answer, number)
         if digests is not None and checker.cells:
             text = checker.cells[id_column]
-            digests[number - first] = digest(text)
+            digests[number - first] = digest(id_key(text))  # 1 and 1.0 are one id
             if text.isdecimal() and len(text) < 19:
                 report.largest_id = max(report.largest_id, int(text))
     report.ids = None if digests is None else np.array(digests, np.uint64)
@@ -184,8 +184,8 @@ def broken_sample(error: UserError, number: int) -> Finding:
 
 
 def digest(text: str) -> int:
-    """64 bits that tell ids apart, never 0; 1 and 1.0 are one id."""
-    return int.from_bytes(hashlib.blake2b(id_key(text).encode(), digest_size=8).digest(), "little") or 1
+    """64 bits that tell ids apart, never 0."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1
 
 
 def _find_duplicates(report: FileReport, ids: np.ndarray, source: Source, column: int | None) -> None:

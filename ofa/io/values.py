@@ -1,11 +1,13 @@
-"""What a value of JSON or of a table says as text: one rule for captions, questions, answers, labels and ids.
+"""What a value of JSON or of a table says as text: one rule for captions, answers, labels and ids.
 
 ::
 
-    "a dog" -> "a dog"        3 -> "3"        1.50 -> "1.50" (as written)        {"answer": "yes"} -> "yes" where an answer is due
+    "a dog" -> "a dog"     3 -> "3"     1.50 -> "1.50", as it is written
+    {"answer": "yes"} -> "yes", where an answer is expected
     null, NaN, Infinity, true, [...], {...} -> RowError: "a caption, found null"
 
-``str(value)`` would make the words ``None``, ``nan`` and ``{'answer': 'yes'}`` of them, which a model then learns.
+``str(value)`` would make the words ``None``, ``nan`` and ``{'answer': 'yes'}`` of them, which a
+model then learns.
 """
 
 import json
@@ -19,7 +21,8 @@ from ofa.errors import UserError
 
 SHOWN = 60  # characters of a value in a message
 NUMBER = re.compile(r"0*([0-9]+?)(?:\.0+)?")
-MISSING = frozenset(("nan", "NaN", "NAN", "null", "NULL", "None", "NA", "N/A", "#N/A", "<NA>"))  # as programs write a missing value
+# As programs write a missing value.
+MISSING = frozenset(("nan", "NaN", "NAN", "null", "NULL", "None", "NA", "N/A", "#N/A", "<NA>"))
 
 
 class RowError(Exception):
@@ -27,7 +30,7 @@ class RowError(Exception):
 
 
 class WrittenFloat(float):
-    """A number of JSON that knows how it is written: ``str(1.50)`` would be ``1.5``, another version, price or answer.
+    """A number of JSON that knows how it is written: ``str`` would make ``1.5`` of ``1.50``.
 
     Attributes: text.
     """
@@ -39,7 +42,7 @@ class WrittenFloat(float):
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Plain data of JSON, whose fractions are ``WrittenFloat``. Raises: ValueError as ``json.loads``."""
+    """Plain data of JSON, fractions as ``WrittenFloat``. Raises: ValueError as ``json.loads``."""
     return json.loads(text, parse_float=WrittenFloat)
 
 
@@ -48,7 +51,7 @@ def text_of(value: Any, what: str, *keys: str) -> str:
 
     Args:
         what: was expected, for the message: ``a caption``.
-        keys: of an annotation object that stands for its text: ``{"answer": "yes", "answer_confidence": "maybe"}``.
+        keys: of an annotation object that stands for its text: ``{"answer": "yes", "answer_id": 1}``.
     Raises: RowError if it is no text and no finite number.
     """
     if isinstance(value, Mapping):
@@ -56,7 +59,9 @@ def text_of(value: Any, what: str, *keys: str) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
-        return str(int(value)) if isinstance(value, Integral) else getattr(value, "text", repr(float(value)))
+        if isinstance(value, Integral):
+            return str(int(value))
+        return getattr(value, "text", repr(float(value)))
     raise RowError(f"{what}, found {finding(value)}")
 
 
@@ -74,24 +79,25 @@ def one_line(text: str) -> str:
 
 
 def finding(value: Any) -> str:
-    """A value that is no text, for a message: ``null``, ``NaN``, ``the list [1, 2]``, ``the object {"a": 1}``."""
+    """A value that is no text, for a message: ``null``, ``NaN``, ``the list [1, 2]``."""
     if isinstance(value, (float, bool)) or value is None:
         return json.dumps(value)
-    kind = "object" if isinstance(value, Mapping) else "list" if isinstance(value, (list, tuple)) else type(value).__name__
+    names = {dict: "object", list: "list", tuple: "list"}
     try:
         shown = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
         shown = repr(value)
-    return f"the {kind} {shown if len(shown) <= SHOWN else shown[:SHOWN] + '...'}"
+    shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
+    return f"the {names.get(type(value), type(value).__name__)} {shown}"
 
 
 def in_fractions(box: Sequence[float]) -> bool:
-    """Whether numbers of a box that should be pixels are fractions of the image: none is above 1, the box smaller than a pixel."""
+    """Whether numbers of a box that should be pixels are fractions of the image: none is above 1."""
     return all(0 <= number <= 1 for number in box)
 
 
 def id_key(text: str) -> str:
-    """The same for ids that are one number: ``1``, ``01`` and ``1.0``, of which programs that count make one."""
+    """The same for ids that are one number, ``1``, ``01`` and ``1.0``, which programs take for one id."""
     number = NUMBER.fullmatch(text)
     return number[1] if number else text
 
@@ -102,23 +108,28 @@ class Ids:
     Args: what: is named by them: ``question``. remedy: end of the message.
     """
 
-    def __init__(self, what: str, remedy: str = "make the ids unique, or give each file an --id-prefix of its own"):
+    REMEDY = "make the ids unique, or give each file an --id-prefix of its own"
+
+    def __init__(self, what: str, remedy: str = REMEDY):
         self.what, self.remedy = what, remedy
         self.first: dict[str, tuple[str, str]] = {}  # key -> id and place
 
     def add(self, text: str, where: str, prefix: str = "") -> None:
-        """Args: prefix: of the ids of this file. Raises: UserError that names both places if the id was there already."""
+        """Args: prefix: of the ids of this file. Raises: UserError that names both places."""
         key = prefix + id_key(text)
         if key in self.first:
             known, place = self.first[key]
             same = "" if known == text else f", the same number as {known}"
             name = repr(text) if self.what == "id" else f"{self.what} {text}"
-            raise UserError(f"{where}: expected every {self.what} once, found {name} again{same}, as in {place}; {self.remedy}")
+            raise UserError(
+                f"{where}: expected every {self.what} once, found {name} again{same}, as in {place}; "
+                f"{self.remedy}"
+            )
         self.first[key] = text, where
 
 
 def finite(content: Any) -> Any:
-    """Plain data for JSON, in which NaN and inf are null: ``json.dump`` would write words that are not JSON."""
+    """Plain data in which NaN and inf are null: ``json.dump`` would write words that are not JSON."""
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, dict):

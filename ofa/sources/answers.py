@@ -8,20 +8,26 @@ from typing import Any
 from ofa.io.values import RowError, one_line, words_of
 from ofa.text import CONFIDENCE, JOIN
 
-NUMBERS = {word: str(number) for number, word in enumerate("zero one two three four five six seven eight nine ten".split())}
-NUMBERS["none"] = "0"
+DIGITS = "zero one two three four five six seven eight nine ten".split()
+NUMBERS = {"none": "0", **{word: str(number) for number, word in enumerate(DIGITS)}}
 ARTICLES = {"a", "an", "the"}
-# Contractions that the evaluation completes, * for the apostrophe that it adds: "dont" -> "don't". Words that are missing on
-# purpose are words of their own: shed, lets, im, id, well, hell, were, ill. Source: vqaEval.py of the VQA challenge; its entries
-# with capitals (Im, Ive, Id've) never match, as answers are in lower case by then.
-CONTRACTIONS = """ain*t aren*t can*t could*ve couldn*t couldn'*tve couldn't*ve couldn*t've didn*t doesn*t don*t hadn*t hadn*t've
-hadn't*ve hasn*t haven*t he*d he*d've he'd*ve he*s how*d how*ll how*s isn*t it*d it*d've it'd*ve it*ll ma*am mightn*t mightn*t've
-mightn't*ve might*ve mustn*t must*ve needn*t not*ve o*clock oughtn*t *ow's'at 'ow*s'at 'ow's*at shan*t she*d've she'd*ve should*ve
-shouldn*t shouldn*t've shouldn't*ve somebody*d've somebody'd*ve somebody*ll somebody*s someone*d someone*d've someone'd*ve someone*ll
-someone*s something*d something*d've something'd*ve something*ll that*s there*d there*d've there'd*ve there*re there*s they*d they*d've
-they'd*ve they*ll they*re they*ve *twas wasn*t we*d've we'd*ve we*ve weren*t what*ll what*re what*s what*ve when*s where*d where*s
-where*ve who*d who*d've who'd*ve who*ll who*s who*ve why*ll why*re why*s won*t would*ve wouldn*t wouldn*t've wouldn't*ve y*all y*all'll
-y'all*ll y*all'd've y'all*d've y'all'd*ve you*d you*d've you'd*ve you*ll you*re you*ve""".split()
+# Contractions that the evaluation completes, * for the apostrophe that it adds: "dont" -> "don't".
+# Words that are missing on purpose are words of their own: shed, lets, im, id, well, hell, were, ill.
+# Source: vqaEval.py of the VQA challenge; its entries with capitals (Im, Ive, Id've) never match,
+# as answers are in lower case by then.
+CONTRACTIONS = """
+ain*t aren*t can*t could*ve couldn*t couldn'*tve couldn't*ve couldn*t've didn*t doesn*t don*t
+hadn*t hadn*t've hadn't*ve hasn*t haven*t he*d he*d've he'd*ve he*s how*d how*ll how*s isn*t it*d
+it*d've it'd*ve it*ll ma*am mightn*t mightn*t've mightn't*ve might*ve mustn*t must*ve needn*t
+not*ve o*clock oughtn*t *ow's'at 'ow*s'at 'ow's*at shan*t she*d've she'd*ve should*ve shouldn*t
+shouldn*t've shouldn't*ve somebody*d've somebody'd*ve somebody*ll somebody*s someone*d
+someone*d've someone'd*ve someone*ll someone*s something*d something*d've something'd*ve
+something*ll that*s there*d there*d've there'd*ve there*re there*s they*d they*d've they'd*ve
+they*ll they*re they*ve *twas wasn*t we*d've we'd*ve we*ve weren*t what*ll what*re what*s what*ve
+when*s where*d where*s where*ve who*d who*d've who'd*ve who*ll who*s who*ve why*ll why*re why*s
+won*t would*ve wouldn*t wouldn*t've wouldn't*ve y*all y*all'll y'all*ll y*all'd've y'all*d've
+y'all'd*ve you*d you*d've you'd*ve you*ll you*re you*ve
+""".split()
 COMPLETED = {word.replace("*", ""): word.replace("*", "'") for word in CONTRACTIONS}
 COMPLETED["somebody'd"] = "somebodyd"  # as published
 MARKS = ";/[]\"{}()=+\\_-><@`,?!"
@@ -32,14 +38,16 @@ FULL_STOP = re.compile(r"\.(?!\d)")
 def normal_answer(answer: str) -> str:
     """An answer as the VQA evaluation compares it: ``"The  two dogs."`` -> ``"2 dogs"``.
 
-    Lower case, without articles and punctuation, numbers up to ten as digits, apostrophes where they belong. An answer of which
-    nothing would be left stays: ``"A"`` -> ``"a"``, the letter. Source: vqaEval.py of the VQA challenge.
+    Lower case, without articles and punctuation, numbers up to ten as digits, apostrophes where they
+    belong. An answer of which nothing would be left stays: ``"A"`` -> ``"a"``, the letter.
+    Source: vqaEval.py of the VQA challenge.
     """
     whole = " ".join(answer.lower().split())
     thousands = DIGITS_COMMA.search(whole) is not None
     text = whole
-    for mark in MARKS:  # whether a mark stands beside a space is asked of the answer as it was, as there
-        text = text.replace(mark, "" if thousands or f"{mark} " in whole or f" {mark}" in whole else " ")
+    for mark in MARKS:
+        beside_space = f"{mark} " in whole or f" {mark}" in whole  # of the answer as it was, as there
+        text = text.replace(mark, "" if thousands or beside_space else " ")
     words = (NUMBERS.get(word, word) for word in FULL_STOP.sub("", text).split())
     return " ".join(COMPLETED.get(word, word) for word in words if word not in ARTICLES) or whole
 
@@ -47,15 +55,17 @@ def normal_answer(answer: str) -> str:
 def confidences(answers: Sequence[str]) -> dict[str, float]:
     """Share of people's answers -> the score that answering so earns, highest first.
 
-    An answer counts min(1, others who said it / 3), averaged over leaving each person out once; with ten people
-    1, 2, 3 and 4 of a kind earn 0.3, 0.6, 0.9 and 1.0. Source: VQA challenge.
+    An answer counts min(1, others who said it / 3), averaged over leaving each person out once;
+    with ten people 1, 2, 3 and 4 of a kind earn 0.3, 0.6, 0.9 and 1.0. Source: VQA challenge.
     """
     people = len(answers)
     if people == 1:
         return {answers[0]: 1.0}
     counts = Counter(answers)
     scores = {
-        answer: round((count * min(1, (count - 1) / 3) + (people - count) * min(1, count / 3)) / people, 4)
+        answer: round(
+            (count * min(1, (count - 1) / 3) + (people - count) * min(1, count / 3)) / people, 4
+        )
         for answer, count in counts.items()
     }
     return dict(sorted(scores.items(), key=lambda item: (-item[1], -counts[item[0]])))
@@ -75,7 +85,7 @@ def clean_answer(answer: str) -> str:
 
 
 def answer_of(value: Any) -> str:
-    """The answer of one person: a text, a number, or an object ``{"answer": ...}``. Raises: RowError if there is none."""
+    """The answer of one person: a text, a number, or ``{"answer": ...}``. Raises: RowError for none."""
     text = clean_answer(words_of(value, "an answer", "answer"))
     if not text:
         raise RowError("an answer, found nothing but marks that separate answers")
@@ -83,7 +93,7 @@ def answer_of(value: Any) -> str:
 
 
 def number_answers(taught: Iterable[str], min_count: int = 1) -> dict[str, int]:
-    """The answers that come often enough, numbered: frequent ones first, then in the order of the alphabet."""
+    """The answers that come often enough, numbered: frequent ones first, then by the alphabet."""
     counts = Counter(taught)
     frequent = sorted((-count, answer) for answer, count in counts.items() if count >= min_count)
     return {answer: number for number, (_, answer) in enumerate(frequent)}

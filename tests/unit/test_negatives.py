@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ofa.cli.main import main
+from ofa.errors import UserError
 from ofa.negative_samples import NegativeSamples, question_kind
 
 PICTURE = "iVBORw0KGgo" * 6000  # longer than what is read at either end of a row
@@ -141,3 +142,17 @@ def test_files_of_others_are_kept_and_a_manifest_of_another_kind_changes_nothing
     assert build() == 0 and build(pairs=PAIRS[:3]) == 0
     assert [(out / f"{name}.old").read_text() for name in ("all_captions.txt", "object.txt", "type2ans.json")] == ["of upstream"] * 3
     assert (out / "object.txt").read_text() != "of upstream" and "object.txt: not made by ofa negatives build, kept as object.txt.old" in caplog.text
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), True, ["red"], {"a": 1}])
+def test_an_answer_that_is_no_text_is_named_by_training_and_doctor(tmp_path, value):
+    from ofa.data.negative_draws import read_answers
+    from ofa.doctor.negatives import read_kinds
+
+    path = tmp_path / "type2ans.json"
+    path.write_text(json.dumps({"other": ["yes", 2, value]}))
+    with pytest.raises(UserError, match=r"type2ans\.json: expects an answer, found"):
+        read_answers(path)
+    assert read_kinds(path) is None
+    path.write_text('{"other": ["yes", 2, {"answer": "no"}]}')
+    assert read_answers(path) == {"other": ["yes", "2", "no"]}
