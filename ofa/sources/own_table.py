@@ -288,7 +288,7 @@ def _confidence(value: Any) -> float:
     try:
         return read_decimal(value)
     except ValueError:
-        raise RowError(f"a number as the confidence of an answer, found {finding(value)}") from None
+        raise RowError(f"answers with confidences from 0 to 1, found {finding(value)}") from None
 
 
 def _box(entry: Entry, box_format: str) -> str:
