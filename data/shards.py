@@ -11,7 +11,6 @@ takes these names: ``--selected-cols=key,image,txt``.
 """
 
 import glob
-import json
 import os
 import re
 from collections import OrderedDict
@@ -28,7 +27,7 @@ from ofa.errors import UserError
 from ofa.io.image_paths import IMAGE_SUFFIXES
 from ofa.io.images import encode_image
 from ofa.io.json_files import load_json
-from ofa.io.values import RowError, parse_json, text_of
+from ofa.io.values import RowError, load_values, text_of
 from ofa.progress import counted
 from ofa.text import JOIN
 
@@ -179,7 +178,7 @@ class ShardFile:
         """What the member ``json`` says; None without one."""
         data = self.member(index, JSON)
         try:
-            return None if data is None else parse_json(data)
+            return None if data is None else load_values(data)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{self.where(index)}: expects JSON in the member .json, found damage ({error}); make the shard again") from None
 

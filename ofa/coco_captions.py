@@ -8,7 +8,7 @@ from typing import Any
 
 from ofa.errors import UserError
 from ofa.io.paths import path_within
-from ofa.io.values import Ids, RowError, id_key, parse_json, text_of, words_of
+from ofa.io.values import Ids, RowError, id_key, load_values, text_of, words_of
 from ofa.preparation import CaptionCleaner, Picture
 from ofa.sources.found import Problems, entries_of, read_prefixes
 
@@ -19,7 +19,7 @@ CAPTIONS_FILE = "is this a captions file?"
 def read_json(path: str | Path, needs: tuple[str, ...]) -> dict:
     """A JSON object with the given keys. Raises: UserError naming the file and what is wrong."""
     try:
-        record = parse_json(Path(path).read_text(encoding="utf-8"))
+        record = load_values(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except ValueError as error:

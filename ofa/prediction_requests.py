@@ -20,7 +20,7 @@ from ofa.errors import UserError
 from ofa.io.image_paths import list_images
 from ofa.io.numbers import read_decimal
 from ofa.io.paths import path_within
-from ofa.io.values import RowError, finding, in_fractions, parse_json, text_of
+from ofa.io.values import RowError, finding, in_fractions, load_values, text_of
 
 NEEDED = {"caption": None, "answer": "question", "ground": "text", "entails": "hypothesis", "read": None, "generate": "instruction"}
 OPTIONAL = {"answer": "region", "entails": "premise"}
@@ -93,7 +93,7 @@ def _lines(path: Path, verb: str | None, words: Mapping[str, Any], images: Seque
             continue
         where = f"{path}:{number}"
         try:
-            entry = parse_json(line)
+            entry = load_values(line)
         except ValueError as error:
             raise UserError(f"{where}: expects one JSON object per line, found {line[:60]!r} ({error})") from None
         if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or not entry["image"].strip():

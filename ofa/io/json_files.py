@@ -16,18 +16,26 @@ REMEDY = "is it the right file, and is it complete?"
 
 
 def load_json(
-    text: str | bytes, *, pairs_hook: Callable | None = None, finite: bool = False
+    text: str | bytes,
+    *,
+    pairs_hook: Callable | None = None,
+    finite: bool = False,
+    fraction: Callable[[str], float] | None = None,
 ) -> Any:
     """``json.loads`` within bounds, for callers that have words of their own for what is wrong.
 
     Args:
         pairs_hook: makes an object of its pairs; may raise ValueError.
         finite: refuse NaN and Infinity, which are Python's own and not JSON's.
+        fraction: makes a number with a point or an exponent of its text.
     Raises: ValueError if it is no JSON, or nested too deeply.
     """
     try:
         value = json.loads(
-            text, object_pairs_hook=pairs_hook, parse_constant=_refuse_constant if finite else None
+            text,
+            object_pairs_hook=pairs_hook,
+            parse_constant=_refuse_constant if finite else None,
+            parse_float=fraction,
         )
     except RecursionError:
         raise ValueError(f"nested more than {MAX_DEPTH} deep") from None

@@ -18,6 +18,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from ofa.errors import UserError
+from ofa.io.json_files import load_json
 
 SHOWN = 60  # characters of a value in a message
 NUMBER = re.compile(r"0*([0-9]+?)(?:\.0+)?")
@@ -41,9 +42,9 @@ class WrittenFloat(float):
         return number
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Plain data of JSON, fractions as ``WrittenFloat``. Raises: ValueError as ``json.loads``."""
-    return json.loads(text, parse_float=WrittenFloat)
+def load_values(text: str | bytes) -> Any:
+    """Plain data of JSON, fractions as ``WrittenFloat``. Raises: ValueError as ``load_json``."""
+    return load_json(text, fraction=WrittenFloat)
 
 
 def text_of(value: Any, what: str, *keys: str) -> str:

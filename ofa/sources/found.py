@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
-from ofa.io.values import finding, in_fractions, one_line, parse_json
+from ofa.io.values import finding, in_fractions, one_line, load_values
 from ofa.preparation import Group
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def read_json_lines(path: str | Path) -> list[tuple[int, dict]]:
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    entry = parse_json(line)
+                    entry = load_values(line)
                     if not isinstance(entry, dict):
                         raise UserError(f"{path}:{number}: expected one JSON object per line, found {line[:60]!r}")
                     entries.append((number, entry))
@@ -136,7 +136,9 @@ def read_json_lines(path: str | Path) -> list[tuple[int, dict]]:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: expected UTF-8 text, found other bytes ({error}); save it as UTF-8") from None
-    except json.JSONDecodeError as error:
+    except UserError:
+        raise
+    except ValueError as error:
         raise UserError(f"{path}:{number}: expected one JSON object per line, found {error}; is the file complete?") from None
     if not entries:
         raise UserError(f"{path}: expected one JSON object per line, found an empty file")

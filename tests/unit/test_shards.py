@@ -24,7 +24,7 @@ from ofa.data.rows import open_rows
 from ofa.data.shards import ShardFile, as_cell
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
-from ofa.io.values import parse_json
+from ofa.io.values import load_values
 
 
 def picture(number: int, kind: str = "JPEG") -> bytes:
@@ -228,7 +228,7 @@ def test_shards_of_others_are_not_overwritten(tmp_path, tsv, capsys):
     ("[[1, 2]]", ""), ("[]", ""),
 ])  # fmt: skip
 def test_what_is_no_text_is_an_empty_cell_and_never_words(value, cell):
-    assert as_cell(parse_json(value)) == cell
+    assert as_cell(load_values(value)) == cell
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ from original_data import SIZES, coco_name, write_json, write_json_lines, write_
 
 from ofa.cli.main import main
 from ofa.errors import UserError
-from ofa.io.values import Ids, RowError, WrittenFloat, id_key, in_fractions, parse_json, text_of, words_of
+from ofa.io.values import Ids, RowError, WrittenFloat, id_key, in_fractions, load_values, text_of, words_of
 
 WRONG = {"null": None, "NaN": math.nan, "Infinity": math.inf, "true": True, "the list": [["a"]], "the object": {"a": 1}}
 
 
 @pytest.mark.parametrize("written, text", [('"a"', "a"), ("3", "3"), ("-0.10", "-0.10"), ("1.0", "1.0"), ("1e2", "1e2"), ('"nan"', "nan")])
 def test_a_number_is_its_text_as_it_is_written(written, text):
-    assert text_of(parse_json(written), "a text") == text
+    assert text_of(load_values(written), "a text") == text
 
 
 @pytest.mark.parametrize("found, value", WRONG.items())
@@ -35,7 +35,7 @@ def test_an_annotation_object_stands_for_its_text_alone():
 
 
 def test_written_numbers_are_numbers_and_survive_pickling():
-    number = pickle.loads(pickle.dumps(parse_json("1.50")))
+    number = pickle.loads(pickle.dumps(load_values("1.50")))
     assert isinstance(number, WrittenFloat) and number == 1.5 and number.text == "1.50" and json.dumps(number) == "1.5"
 
 
