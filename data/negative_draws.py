@@ -15,6 +15,7 @@ from random import Random
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
 from ofa.io.json_files import load_json
+from ofa.io.text_files import read_lines
 from ofa.io.values import RowError, text_of
 from ofa.negative_samples import ANSWERS, CAPTIONS, OBJECTS, OTHER
 
@@ -38,7 +39,7 @@ class NegativeDraws:
         if missing:
             raise UserError(f"{folder}: expects {CAPTIONS}, {OBJECTS} and {ANSWERS}, {' and '.join(missing)} is missing; {REMEDY}")
         self.captions = Lines(folder / CAPTIONS)
-        self.objects = [line.strip() for line in (folder / OBJECTS).read_text(encoding="utf-8").splitlines() if line.strip()]
+        self.objects = [line.strip() for line in read_lines(folder / OBJECTS) if line.strip()]
         self.path, self.answers = folder / ANSWERS, read_answers(folder / ANSWERS)
         self.kinds = {answer: kind for kind, answers in self.answers.items() if kind != OTHER for answer in answers}
 

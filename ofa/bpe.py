@@ -226,7 +226,8 @@ class SentencePieceBpe:
             )
         try:
             self._processor = SentencePieceProcessor(model_file=str(models[0]))
-        except (OSError, RuntimeError) as error:
+            self._processor.id_to_piece(list(range(self._processor.get_piece_size())))  # pieces that are not UTF-8 show only so
+        except (OSError, RuntimeError, ValueError) as error:
             raise _broken(folder, self.kind, error) from error
 
     def __reduce__(self):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ofa.io.atomic import replacing
 from ofa.errors import UserError
+from ofa.io.text_files import read_text
 from ofa.results import read_predictions
 from ofa.submission import add_member
 
@@ -83,10 +84,7 @@ def other_text(path: str | Path) -> str:
     """A file that goes in as it is. Raises: UserError if it has another name or header."""
     if Path(path).name not in OTHERS:
         raise UserError(f"{path}: expects one of {', '.join(OTHERS)}; the other files are made of results")
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); check the path") from None
+    text = read_text(path)
     found = text.partition("\n")[0].rstrip("\r")
     if found != HEADER:
         raise UserError(f"{path}:1: expects the header 'index<tab>prediction', found {found[:60]!r}; take it from the site's sample submission")

@@ -12,6 +12,7 @@ from ofa.errors import UserError
 from ofa.io.atomic import replacing
 from ofa.io.images import decode_base64, encode_image, image_header, open_image
 from ofa.io.numbers import read_decimal
+from ofa.io.text_files import read_lines
 
 SMALL = 160  # pictures below this side are enlarged with hard edges, so that their pixels stay visible
 LARGEST = 360  # pictures above this side are reduced: a page of photos stays loadable
@@ -258,7 +259,7 @@ def series(log: str, marker: str, pattern: str) -> dict[str, list[tuple[float, f
 
 def stage_times(path: str | Path, *more: tuple[str, float]) -> Table:
     """A file of lines ``stage TAB seconds`` as a table, with their sum. Args: more: further stages."""
-    lines = [line.split("\t") for line in Path(path).read_text(encoding="utf-8").splitlines() if "\t" in line]
+    lines = [line.split("\t") for line in read_lines(path) if "\t" in line]
     for number, (_, *seconds) in enumerate(lines, 1):
         try:
             (_,) = map(read_decimal, seconds)

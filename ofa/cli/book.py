@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ofa.errors import UserError
+from ofa.io.text_files import read_text
 
 EXAMPLE = """\
 example:
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     for name, path in args.pages:
         if not Path(path).is_file():
             raise UserError(f"{path}: expected a page of ofa evaluate --report, found none; check the path of '{name}'")
-        pages.append((name, Path(path).read_text(encoding="utf-8")))
+        pages.append((name, read_text(path)))
     write_book(args.out, args.title, pages)
     print(f"book: {args.out}")
     return 0

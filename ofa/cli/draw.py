@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 from ofa.errors import UserError
+from ofa.io.text_files import read_lines
 
 logger = logging.getLogger(__name__)
 
@@ -91,10 +92,7 @@ def captions_of(args: argparse.Namespace) -> list[str]:
     """What to draw. Raises: UserError if there is nothing."""
     captions = list(args.text)
     if args.texts:
-        try:
-            captions += Path(args.texts).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--texts {args.texts}: expects a text file with a caption per line, found {error}") from None
+        captions += read_lines(args.texts)
     captions = [text.strip() for text in captions if text.strip()]
     if not captions:
         raise UserError("expected captions to draw, found none; give them as arguments, or in a file by --texts")

@@ -11,6 +11,7 @@ from ofa.cli.image_scores import add_quality_flags
 from ofa.cli.report import add_page_flags, check_files, print_table
 from ofa.errors import UserError
 from ofa.io.json_files import load_json
+from ofa.io.text_files import read_lines
 
 logger = logging.getLogger(__name__)
 
@@ -216,8 +217,7 @@ def _score(args: argparse.Namespace, evaluation):
     if args.constant_from:
         from ofa.constants import best_constant
 
-        lines = Path(args.constant_from).read_text(encoding="utf-8").splitlines()
-        constant = best_constant(spec, lines, list(filter(None, evaluation.references)))
+        constant = best_constant(spec, list(read_lines(args.constant_from)), list(filter(None, evaluation.references)))
     print_table(other_scores(args, constant), scores)
     if constant:
         print(f"best constant answer: {constant[0]}")

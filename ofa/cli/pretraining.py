@@ -8,6 +8,7 @@ from pathlib import Path
 from ofa.cli.book import named_file
 from ofa.errors import UserError
 from ofa.io.json_files import load_json
+from ofa.io.text_files import read_text
 
 EXTRAS = {"text_data": "text_infilling", "image_data": "image_infilling", "detection_data": "detection"}
 
@@ -116,6 +117,6 @@ def run_score(args: argparse.Namespace) -> int:
         json.dump(finite(figures), file, indent=1)
         file.write("\n")
     if args.report:
-        log = Path(args.training_log).read_text(encoding="utf-8") if args.training_log else ""
+        log = read_text(args.training_log) if args.training_log else ""
         write_tasks_page(args.report, args.report_title, figures, replies, test.task.options(), log)
     return 0

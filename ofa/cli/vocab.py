@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ofa.errors import UserError
+from ofa.io.text_files import read_lines
 
 EXAMPLE = " What does the image describe? A café, 2 dogs & 你好 🔥"
 
@@ -76,15 +77,7 @@ def _texts(arguments: argparse.Namespace) -> Iterator[str]:
     from ofa.text import JOIN
 
     for path in arguments.text:
-        try:
-            with open(path, encoding="utf-8-sig") as file:
-                yield from file
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{path}: expected UTF-8 text, found other bytes ({error}); save it as UTF-8"
-            ) from error
-        except OSError as error:
-            raise UserError(f"{path}: expected a text file, {error.strerror}; check --text") from error
+        yield from read_lines(path)
     for path in arguments.tsv:
         for (field,) in open_rows(path, [arguments.column]):
             yield from field.split(JOIN)

@@ -354,11 +354,11 @@ def _eight_bits(image: Image.Image) -> np.ndarray:
     whole = image.mode.startswith("I")
     largest = 0
     if not whole:
-        largest = np.max([np.asarray(image.crop(strip)).max() for strip in strips], initial=0)
+        largest = np.nanmax([np.nanmax(np.asarray(image.crop(strip)), initial=0) for strip in strips])
     divisor = 257 if whole or largest > 255 else 1  # 65535 -> 255
     factor = 255 if not whole and largest <= 1 else 1
     out = np.empty((height, width), np.uint8)
     for strip in strips:
         gray = np.asarray(image.crop(strip)).astype(np.float64) * factor / divisor
-        out[strip[1] : strip[3]] = np.clip(np.rint(gray), 0, 255)
+        out[strip[1] : strip[3]] = np.clip(np.rint(np.nan_to_num(gray)), 0, 255)
     return out

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
+from ofa.io.text_files import read_lines
 from ofa.io.values import RowError, one_line, text_of
 from ofa.sources.found import Problems
-from ofa.sources.texts import Reader, files_below, is_hugging_face, open_hugging_face, read_lines
+from ofa.sources.texts import Reader, files_below, is_hugging_face, open_hugging_face
 
 SPLITS = ("train", "dev", "test")
 KNOWN = {

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ofa.errors import UserError
+from ofa.io.text_files import read_lines
 from ofa.io.image_paths import is_hidden, list_images
 from ofa.io.values import one_line
 from ofa.picture_files import PictureFolders
@@ -26,12 +27,8 @@ def read_synsets(path: str, first_only: bool = False) -> dict[str, str]:
 
     Args: first_only: keep what stands before the first comma.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected the synsets and their words, cannot be read ({error}); check the path") from None
     synsets: dict[str, str] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
         synset, _, words = line.strip().partition(" " if "\t" not in line else "\t")
@@ -97,12 +94,8 @@ def _from_list(path: str, labels: Mapping[str, int], images: PictureFolders | No
     """(file, label) of a list file, in its order."""
     if images is None:
         raise UserError(f"{path}: a list of files needs --images, the folder they lie in; found none")
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected a folder or a list of files, cannot be read ({error}); check the path") from None
     pairs = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if not line.strip() or (number == 1 and line.startswith(KAGGLE_HEADER)):
             continue
         name, _, rest = line.strip().partition("," if "," in line else " ")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ofa.errors import UserError
+from ofa.io.text_files import read_lines
 from ofa.io.values import one_line
 from ofa.picture_files import PictureFolders
 from ofa.preparation import IMAGE
@@ -27,7 +28,7 @@ def read_label_lists(files: Mapping[str, str], images: PictureFolders | None, pr
     found = Found("ocr", inputs=list(files.values()), settings={"splits": list(files)})
     for split, path in files.items():
         folders, rows, illegible = images or PictureFolders([Path(path).parent]), [], 0
-        for number, line in read_lines(path):
+        for number, line in numbered_lines(path):
             where = f"{path}:{number}"
             name, text = parted(line)
             picture = folders.find(name) if text else None
@@ -45,15 +46,9 @@ def read_label_lists(files: Mapping[str, str], images: PictureFolders | None, pr
     return found
 
 
-def read_lines(path: str) -> list[tuple[int, str]]:
+def numbered_lines(path: str) -> list[tuple[int, str]]:
     """Numbers, from 1, and content of the lines that hold something. Raises: UserError if there are none."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: expected UTF-8 text, found other bytes ({error}); save it as UTF-8") from None
-    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    numbered = [(number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip()]
     if not numbered:
         raise UserError(f"{path}: expected lines 'picture <tab> text', found an empty file")
     return numbered

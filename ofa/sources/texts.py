@@ -46,19 +46,6 @@ def prepare_texts(kind: str, out: str, inputs: Sequence[str], settings: Mapping[
     return folder
 
 
-def read_lines(path: str | Path) -> Iterator[str]:
-    """Lines of a UTF-8 file, without their ends. Raises: UserError naming the file and, for other bytes, the line."""
-    number = 0
-    try:
-        with open(path, encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                yield line.rstrip("\r\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}:{number + 1}: expected UTF-8 text, found other bytes ({error}); save it as UTF-8") from None
-
-
 # --------------------------------------------------------------------------- datasets of Hugging Face, as saved on disk
 
 

@@ -153,7 +153,7 @@ def test_the_frequent_characters_have_the_entries(tmp_path):
         (["--text", "missing.txt"], "missing.txt: expected a text file"),
         (["--tsv", "missing.tsv", "--column", "1"], "missing.tsv: expected a TSV file"),
         (["--text", "empty.txt"], "expected text to learn a vocabulary from, found none"),
-        (["--text", "latin.txt"], "latin.txt: expected UTF-8"),
+        (["--text", "latin.txt"], "latin.txt:1: expected UTF-8"),
         (["--text", "good.txt", "--size", "200"], "--size 200: expected 288 to"),
         (["--text", "good.txt", "--size", "9999999999"], "--size 9999999999: expected 288 to"),
     ],
