@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ofa.models.config import ModelConfig
 from ofa.models.encoder import EncoderOutput
-from ofa.models.generate import encode_all, ready
+from ofa.models.generate import encode_all, inference_networks
 from ofa.models.ofa import OFA
 from ofa.models.ranking import AnswerRanker
 from ofa.trie import Trie
@@ -55,23 +55,23 @@ def one_pass_per_answer(model: OFA, encoded: EncoderOutput, prompt: list[int], a
     """float[B, answers], as the release computes them."""
     images = len(encoded.states)
     found = []
-    with ready([model]):
-        for start in range(0, len(answers), TOGETHER):
-            some = answers[start : start + TOGETHER]
-            longest = max(map(len, some))
-            previous = torch.tensor([[*prompt, *answer] + [PAD] * (longest - len(answer)) for answer in some])
-            target = torch.tensor([[*answer, EOS] + [PAD] * (longest - len(answer)) for answer in some])
-            masks = torch.zeros(len(some), longest + 1, VOCAB_SIZE, dtype=torch.bool)
-            for row, answer in enumerate(some):
-                for position in range(len(answer) + 1):
-                    masks[row, position, trie.get_next_layer([BOS, *answer[:position]])] = True
-                masks[row, len(answer) + 1 :] = True
-            rows = torch.arange(images).repeat_interleave(len(some))
-            logits = model.decoder(previous.repeat(images, 1), encoded.select(rows))[0][:, len(prompt) - 1 :]
-            log_probs = logits.masked_fill(~masks.repeat(images, 1, 1), -math.inf).log_softmax(-1)
-            target = target.repeat(images, 1)
-            scores = log_probs.gather(2, target[..., None])[..., 0].masked_fill(target.eq(PAD), 0)
-            found.append(scores.sum(1).view(images, len(some)))
+    decoder = inference_networks([model])[0].decoder
+    for start in range(0, len(answers), TOGETHER):
+        some = answers[start : start + TOGETHER]
+        longest = max(map(len, some))
+        previous = torch.tensor([[*prompt, *answer] + [PAD] * (longest - len(answer)) for answer in some])
+        target = torch.tensor([[*answer, EOS] + [PAD] * (longest - len(answer)) for answer in some])
+        masks = torch.zeros(len(some), longest + 1, VOCAB_SIZE, dtype=torch.bool)
+        for row, answer in enumerate(some):
+            for position in range(len(answer) + 1):
+                masks[row, position, trie.get_next_layer([BOS, *answer[:position]])] = True
+            masks[row, len(answer) + 1 :] = True
+        rows = torch.arange(images).repeat_interleave(len(some))
+        logits = decoder(previous.repeat(images, 1), encoded.select(rows))[0][:, len(prompt) - 1 :]
+        log_probs = logits.masked_fill(~masks.repeat(images, 1, 1), -math.inf).log_softmax(-1)
+        target = target.repeat(images, 1)
+        scores = log_probs.gather(2, target[..., None])[..., 0].masked_fill(target.eq(PAD), 0)
+        found.append(scores.sum(1).view(images, len(some)))
     return torch.cat(found, 1)
 
 
@@ -131,8 +131,7 @@ def main() -> None:
 
 @torch.no_grad()
 def encode(model: OFA, sample: dict) -> EncoderOutput:
-    with ready([model]):
-        return encode_all([model], sample)[0]
+    return encode_all(inference_networks([model]), sample)[0]
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@
 `SequenceGenerator` holds the settings, `ofa.models.generation_batch` the search over one batch.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from ofa.errors import UserError
 from ofa.models.encoder import EncoderOutput
 from ofa.models.generation_batch import GenerationBatch
 from ofa.models.generation_options import GenerationOptions
-from ofa.models.inference_weights import inference_weights
+from ofa.models.inference_weights import inference_network
 from ofa.models.logits_rules import Columns
 from ofa.models.search import make_search
 
@@ -82,15 +81,14 @@ class SequenceGenerator:
         """
         if constraints is not None:
             raise UserError("constraints of fairseq are not offered; use constraint_trie")
-        with ready(models or self.models) as models:
-            encoded = encoded or encode_all(models, sample)
-            return GenerationBatch(self, models, sample, encoded, prefix_tokens, bos_token).run()
+        models = inference_networks(models or self.models)
+        encoded = encoded or encode_all(models, sample)
+        return GenerationBatch(self, models, sample, encoded, prefix_tokens, bos_token).run()
 
     @torch.no_grad()
     def encode(self, models: Sequence[nn.Module] | None, sample: dict[str, Any]) -> list[EncoderOutput]:
         """The encoder's output of every model for a batch, for ``generate``."""
-        with ready(models or self.models) as models:
-            return encode_all(models, sample)
+        return encode_all(inference_networks(models or self.models), sample)
 
     def longest(self, models: Sequence[nn.Module], source_width: int, source_lengths: Tensor) -> int:
         """Most tokens of a hypothesis in a batch, </s> not counted. Args: source_lengths: int64[B]."""
@@ -121,12 +119,9 @@ class SequenceGenerator:
         return ", ".join(name for name, on in active.items() if on) or "no option"
 
 
-@contextmanager
-def ready(models: Sequence[nn.Module]) -> Iterator[list[nn.Module]]:
-    """The networks themselves, as fast as they can be while nothing trains."""
-    models = [unwrapped(model) for model in models]
-    with evaluating(models), inference_weights(models):
-        yield models
+def inference_networks(models: Sequence[nn.Module]) -> list[nn.Module]:
+    """The networks themselves, in evaluation mode and as fast as they can be; ``models`` stay as they are."""
+    return [inference_network(unwrapped(model)) for model in models]
 
 
 def encode_all(models: Sequence[nn.Module], sample: dict[str, Any]) -> list[EncoderOutput]:
@@ -143,16 +138,3 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while hasattr(model, "module"):
         model = model.module
     return model
-
-
-@contextmanager
-def evaluating(models: Sequence[nn.Module]) -> Iterator[None]:
-    """Evaluation mode; afterwards every module is in the mode it was in."""
-    training = [module for model in models for module in model.modules() if module.training]
-    for model in models:
-        model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

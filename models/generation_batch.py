@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa.models.hypotheses import FinishedHypotheses
-from ofa.models.inference_weights import narrowed
+from ofa.models.inference_weights import slice_linear
 from ofa.models.logits_rules import TrieRule, apply_hook, repeated_ngrams
 from ofa.models.search import Candidates
 from ofa.trie import as_trie
@@ -96,7 +96,7 @@ class GenerationBatch:
         layer = getattr(decoder, "output_projection", None)  # a decoder that is not ours may have none
         if layer is None or self.columns.whole or self.generator.zero_shot:
             return None
-        return narrowed(layer, self.columns.rows(layer.weight))
+        return slice_linear(layer, self.columns.rows(layer.weight))
 
     # ---------------------------------------------------------------- what may follow, and how likely it is
 

@@ -3,6 +3,7 @@
 Letters: B batch, T positions, C width.
 """
 
+from functools import partial
 from typing import Callable, Optional
 
 import torch
@@ -15,11 +16,11 @@ from ofa.models.config import ModelConfig
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
-    "gelu_accurate": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_fast": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_accurate": partial(F.gelu, approximate="tanh"),  # no lambdas: networks are copied and pickled
+    "gelu_fast": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
     "tanh": torch.tanh,
-    "linear": lambda x: x,
+    "linear": torch.positive,
 }
 
 

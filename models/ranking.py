@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from ofa.models.decoder import Decoder
 from ofa.models.encoder import EncoderOutput
-from ofa.models.generate import encode_all, ready
+from ofa.models.generate import encode_all, inference_networks
 from ofa.trie import ROOT, Trie
 
 STATES_AT_ONCE = 2048  # images x nodes in one pass of the decoder
@@ -136,14 +136,14 @@ class AnswerRanker:
         """
         device = sample["net_input"]["src_tokens"].device
         steps = torch.zeros(len(prompts), len(self.table.parent), device=device)  # of each node after its parent
-        with ready(models) as models:
-            encoded = encoded or encode_all(models, sample)
-            for rows in self._groups(prompts):
-                given = torch.tensor([list(prompts[row]) for row in rows], device=device)
-                index = torch.tensor(rows, device=device)
-                found = [self._edges(model.decoder, output.select(index), given) for model, output in zip(models, encoded)]
-                mean = torch.stack(found).logsumexp(0) - torch.tensor(float(len(found))).log().to(device)
-                steps[index[:, None], self.decided.to(device)] = mean
+        models = inference_networks(models)
+        encoded = encoded or encode_all(models, sample)
+        for rows in self._groups(prompts):
+            given = torch.tensor([list(prompts[row]) for row in rows], device=device)
+            index = torch.tensor(rows, device=device)
+            found = [self._edges(model.decoder, output.select(index), given) for model, output in zip(models, encoded)]
+            mean = torch.stack(found).logsumexp(0) - torch.tensor(float(len(found))).log().to(device)
+            steps[index[:, None], self.decided.to(device)] = mean
         return self._along_paths(steps)
 
     def _groups(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:

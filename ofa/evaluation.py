@@ -24,6 +24,7 @@ import ofa
 from ofa.album import Album
 from ofa.errors import UserError
 from ofa.image_folder import ImageFolder
+from ofa.models.inference_weights import inference_network
 from ofa.processes import gathered, in_one_line, in_processes
 from ofa.results import check_folder, merge_predictions, write_predictions
 from ofa.scoring import references_of
@@ -159,7 +160,7 @@ def choose_device(name: str | None, rank: int = 0) -> torch.device:
 
 
 def load(options: EvaluationOptions, device: torch.device) -> tuple[Any, list[torch.nn.Module], dict]:
-    """Task, models on their device in the chosen precision, and the stored configuration."""
+    """Task, models for inference on their device in the chosen precision, and the stored configuration."""
     ofa.register_fairseq_plugin()
     from ofa.fairseq_loading import load_task_and_models
 
@@ -167,7 +168,7 @@ def load(options: EvaluationOptions, device: torch.device) -> tuple[Any, list[to
     if options.data or "data" not in overrides:  # never the files that a checkpoint names
         overrides["data"] = options.data
     task, models, stored = load_task_and_models(options.paths, options.task, overrides, options.ema)
-    return task, [model.to(device=device, dtype=PRECISIONS[options.precision]) for model in models], stored
+    return task, [inference_network(model.to(device=device, dtype=PRECISIONS[options.precision])) for model in models], stored
 
 
 def generation_options(options: EvaluationOptions, stored: dict) -> dict[str, Any]:

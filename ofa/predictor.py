@@ -15,10 +15,15 @@
 A picture is a path, a PIL image, an array or a tensor (``ofa.data.pictures``). Every argument may be a list: several
 pictures, several texts for one picture, or as many texts as pictures; the replies are a list then, computed in batches.
 Options of the generator (``beam=3, max_len_b=20``, see ``ofa.models.generation_options``) may be given to each call.
+
+A model may be used by several threads, which get what they would get alone; it may be copied and pickled. On a CPU it keeps
+a second form of its weights for speed (``ofa.models.inference_weights``), and makes another one after they have changed.
 """
 
+import copy
 import json
 import logging
+import threading
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,6 +38,7 @@ from ofa.data.pictures import as_picture
 from ofa.data.sample import SampleBuilder
 from ofa.errors import UserError
 from ofa.evaluation import NOT_WHILE_EVALUATING, PRECISIONS, choose_device, to_device
+from ofa.models.inference_weights import inference_network, version_of_weights
 from ofa.replies import Answer, Region, answer_of, region_of
 from ofa.spec import seed_of
 
@@ -46,6 +52,7 @@ GENERATION = {CAPTION: {"beam": 5, "max_len_b": 16, "no_repeat_ngram_size": 3}, 
               READ: {"beam": 5, "max_len_b": 64}}
 CHINESE_CAPTION = {"beam": 8, "max_len_b": 128, "no_repeat_ngram_size": 3}  # with a BERT vocabulary: a token is a character
 OTHERWISE = {"beam": 5, "max_len_b": 30}
+KEPT_TASKS = 32  # a service may be given other ``answers`` in every call
 
 Picture = Any  # see ofa.data.pictures.as_picture
 Row = dict[str, str]
@@ -63,7 +70,22 @@ class OFA:
         self.checkpoint, self.batch_size = checkpoint, batch_size
         self.device, self.dtype = device, dtype
         self.network = checkpoint.network.to(device=device, dtype=dtype)
+        self._forget_made()
+
+    def _forget_made(self) -> None:
+        """What calls make and share begins empty."""
+        self._lock = threading.RLock()  # around the making; using needs none
         self._tasks: dict[tuple, Any] = {}
+        self._inference: tuple[Any, torch.nn.Module | None] = (None, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs; what calls have made, the copy makes again."""
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_tasks", "_inference")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        ofa.register_fairseq_plugin()  # a process of its own may have loaded nothing yet
+        vars(self).update(state)
+        self._forget_made()
 
     @classmethod
     def load(cls, checkpoint: str | Path, bpe_dir: str | Path | None = None, *, device: str | None = None, precision: str = "fp32",
@@ -166,16 +188,17 @@ class OFA:
             if not isinstance(caption, str) or not caption.strip():
                 raise UserError(f"text {number}: expects a caption, found {caption!r}")
         changes = {"image_tokenizer": str(tokenizer)} if isinstance(tokenizer, (str, Path)) else {}
-        generation = {**generation, "beam": samples}
-        task = self._prepared(DRAW, samples, generation, changes)[0]
-        if tokenizer is not None and not changes:
-            task.image_tokenizer = tokenizer
-        if scorer is not None:
-            task.image_text_scorer = scorer
+        shared, *prepared = self._prepared(DRAW, samples, {**generation, "beam": samples}, changes)
+        task = copy.copy(shared)  # what is given for this call stays with it
+        with self._lock:  # what the options name is loaded once
+            task.image_tokenizer = shared.image_tokenizer if tokenizer is None or changes else tokenizer
+            task.image_text_scorer = shared.image_text_scorer if scorer is None else scorer
+            if isinstance(task.image_tokenizer, torch.nn.Module):
+                task.image_tokenizer.to(self.device)
         task.check_tokenizer()
         rows = [{"text": caption} for caption in captions]
         seeds = [seed if number == 0 else seed_of(seed, number) for number in range(len(rows))]
-        for part in self.predict_batches(DRAW, [None] * len(rows), rows, samples, generation, seeds, **changes):
+        for part in self._batches(task, *prepared, [None] * len(rows), rows, samples, seeds):
             yield from part
 
     def knows(self, name: str) -> bool:
@@ -222,7 +245,12 @@ class OFA:
             seeds: of each row, for what is drawn by chance.
             changes: options of the task to replace.
         """
-        task, builder, decoding, options = self._prepared(name, best, generation or {}, changes)
+        yield from self._batches(*self._prepared(name, best, generation or {}, changes), pictures, rows, best, seeds)
+
+    def _batches(self, task: Any, builder: SampleBuilder, decoding: Any, options: dict[str, Any], pictures: Sequence[Image.Image],
+                 rows: Sequence[Row], best: int, seeds: Sequence[int] | None) -> Iterator[list]:
+        """As ``predict_batches``, with what ``_prepared`` returned."""
+        network = self._inference_network()
         for start in range(0, len(rows), self.batch_size):
             samples = []
             for row in range(start, min(start + self.batch_size, len(rows))):
@@ -231,20 +259,22 @@ class OFA:
             batch = to_device(collate(samples, self.checkpoint.vocabulary.pad), self.device, self.dtype)
             if seeds is not None:
                 batch["seeds"] = list(seeds[start : start + self.batch_size])
-            generator = task.generator_for([self.network], Namespace(**_behind_prompt(options, task.prefix_tokens(batch))), decoding)
+            generator = task.generator_for([network], Namespace(**_behind_prompt(options, task.prefix_tokens(batch))), decoding)
             with torch.inference_mode():
-                yield task.predict(batch, [self.network], generator, decoding, best)
+                predictions = task.predict(batch, [network], generator, decoding, best)
+            yield predictions  # outside: what the caller does in between is not ours
+
+    def _inference_network(self) -> torch.nn.Module:
+        """The network as it predicts fastest, made once for all calls; again after the weights have changed."""
+        with self._lock:
+            version = version_of_weights(self.network)
+            if version != self._inference[0]:
+                self._inference = version, inference_network(self.network)
+            return self._inference[1]
 
     def _prepared(self, name: str, best: int, generation: dict[str, Any], changes: dict[str, Any]):
         """Task, sample builder, decoding and generation options of a call."""
-        key = (name, json.dumps(changes, sort_keys=True))
-        if key not in self._tasks:
-            if not self.knows(name):
-                logger.warning("'%s' is asked of a checkpoint that was trained for %s: it may not know what to say", name,
-                               ", ".join(self.checkpoint.trained))
-            task = self.checkpoint.task(name, **changes)
-            self._tasks[key] = task, SampleBuilder(task.spec, task.options(), task.vocabulary, task.bpe, "predict", answers=task.answers)
-        task, builder = self._tasks[key]
+        task, builder = self._task_and_builder(name, changes)
         untrained = name not in self.checkpoint.trained and not changes.get("ans2label_dict")
         decoding = task.spec.decoding(task.options(), untrained)
         usual = self.checkpoint.generation(name) or GENERATION.get(name, OTHERWISE)
@@ -253,6 +283,21 @@ class OFA:
         options = {**usual, **generation}
         options["beam"] = max(options.get("beam", 5), best)
         return task, builder, decoding, options
+
+    def _task_and_builder(self, name: str, changes: dict[str, Any]) -> tuple[Any, SampleBuilder]:
+        """Made once for all calls that ask the same; those asked last are kept."""
+        key = (name, json.dumps(changes, sort_keys=True))
+        with self._lock:
+            if key not in self._tasks:
+                if not self.knows(name):
+                    logger.warning("'%s' is asked of a checkpoint that was trained for %s: it may not know what to say", name,
+                                   ", ".join(self.checkpoint.trained))
+                task = self.checkpoint.task(name, **changes)
+                self._tasks[key] = task, SampleBuilder(task.spec, task.options(), task.vocabulary, task.bpe, "predict", answers=task.answers)
+            self._tasks[key] = self._tasks.pop(key)  # the last one now
+            while len(self._tasks) > KEPT_TASKS:
+                self._tasks.pop(next(iter(self._tasks)))
+            return self._tasks[key]
 
 
 def _behind_prompt(options: dict[str, Any], prefix: torch.Tensor | None) -> dict[str, Any]:

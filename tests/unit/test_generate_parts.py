@@ -11,7 +11,7 @@ from torch import nn
 
 from ofa.errors import UserError
 from ofa.models.generation_options import GenerationOptions, parse_range
-from ofa.models.inference_weights import can_pack, inference_weights
+from ofa.models.inference_weights import PackedLinear, can_pack, inference_network, version_of_weights
 from ofa.models.logits_rules import Columns, repeated_ngrams
 from ofa.models.resnet import ResNet
 from ofa.models.search import Sampling, largest
@@ -191,12 +191,12 @@ def test_reordered_weights_give_the_same_products_and_see_changes():
         x = torch.randn(2, rows, 33)
         expected = layers(x)
         for _ in range(2):
-            with inference_weights([layers]):
-                for _ in range(3):
-                    torch.testing.assert_close(layers(x), expected)
+            fast = inference_network(layers)
+            assert all(type(layer) is PackedLinear for layer in fast)
+            for _ in range(3):
+                torch.testing.assert_close(fast(x), expected)
             layers[0].weight.data.mul_(2)
             expected = layers(x)
-    assert all("forward" not in vars(layer) for layer in layers)
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -210,11 +210,39 @@ def test_folded_batch_norms_give_the_same_image_features(frozen):
     images = torch.randn(2, 3, 64, 48)
     expected = stem(images)
     assert not torch.equal(expected, ResNet("resnet18", width=8).eval()(images))
-    with inference_weights([stem]):
-        torch.testing.assert_close(stem(images), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(inference_network(stem)(images), expected, atol=1e-5, rtol=1e-4)
     assert torch.equal(stem(images), expected)
-    with inference_weights([stem.train()]):  # batch statistics are not known before
-        assert (
-            all("forward" not in vars(module) for module in stem.modules() if "Norm" in type(module).__name__)
-            or frozen
-        )
+    torch.testing.assert_close(inference_network(stem.train())(images), expected, atol=1e-5, rtol=1e-4)
+    assert all(module.training for module in stem.modules())
+
+
+@torch.no_grad()
+def test_the_same_input_gives_the_same_bits_whatever_came_before_it():
+    torch.manual_seed(0)
+    layer = nn.Linear(96, 384)
+    inputs = [torch.randn(rows, 96) for rows in (1, 2, 5, 80, 300)]
+    alone = [inference_network(nn.Sequential(layer))(x) for x in inputs]
+    for order in (inputs, inputs[::-1]):
+        fast = inference_network(nn.Sequential(layer))
+        found = {len(x): fast(x) for x in order}
+        assert all(torch.equal(found[len(x)], y) for x, y in zip(inputs, alone))
+
+
+def test_a_network_for_inference_leaves_its_model_alone_and_keeps_shared_modules_shared():
+    shared = nn.Embedding(5, 4)
+    model = nn.ModuleDict({"first": shared, "second": shared, "norm": nn.BatchNorm1d(4)}).train()
+    fast = inference_network(model)
+    assert fast["first"] is fast["second"] is not shared and fast["first"].weight is shared.weight
+    assert not any(module.training for module in fast.modules()) and all(module.training for module in model.modules())
+    assert inference_network(fast) is fast and not hasattr(model, "is_inference_network")
+
+
+@torch.no_grad()
+def test_changed_weights_have_another_version():
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    before = version_of_weights(model)
+    assert version_of_weights(model) == before
+    model[0].weight.mul_(2)
+    changed = version_of_weights(model)
+    model[1].running_mean = torch.zeros(3)
+    assert len({before, changed, version_of_weights(model)}) == 3

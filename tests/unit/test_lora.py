@@ -8,7 +8,7 @@ from ofa.errors import UserError
 from ofa.light_checkpoint import merge_lora
 from ofa.models.config import ModelConfig
 from ofa.models.freezing import freeze, tuned_names
-from ofa.models.inference_weights import inference_weights
+from ofa.models.inference_weights import PackedLinear, inference_network
 from ofa.models.lora import LoraLinear
 from ofa.models.state_dict import load_into
 
@@ -69,13 +69,13 @@ def test_merged_lora_is_the_plain_architecture_and_computes_the_same():
 
 
 @torch.no_grad()
-def test_generation_merges_lora_for_its_time():
+def test_networks_for_inference_have_lora_merged():
     model = learned_lora()
     expected = model(**inputs())[0]
-    with inference_weights([model]):
-        assert type(model.encoder.layers[0].self_attn.q_proj.forward).__name__ == "PackedLinear"
-        torch.testing.assert_close(model(**inputs())[0], expected, atol=2e-5, rtol=0)
-    assert "forward" not in vars(model.encoder.layers[0].self_attn.q_proj)
+    fast = inference_network(model)
+    assert type(fast.encoder.layers[0].self_attn.q_proj) is PackedLinear
+    torch.testing.assert_close(fast(**inputs())[0], expected, atol=2e-5, rtol=0)
+    assert type(model.encoder.layers[0].self_attn.q_proj) is LoraLinear
 
 
 def test_targets_choose_the_layers():
