@@ -25,6 +25,7 @@ from ofa.album import Album
 from ofa.errors import UserError
 from ofa.image_folder import ImageFolder
 from ofa.models.inference_weights import inference_network
+from ofa.process_state import kept_process_state
 from ofa.processes import gathered, in_one_line, in_processes
 from ofa.results import check_folder, merge_predictions, write_predictions
 from ofa.scoring import references_of
@@ -120,6 +121,8 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
     if options.results and rank == 0:
         check_folder(options.results)
     device = choose_device(options.device, rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     task, models, stored = load(options, device)
     dataset = open_rows(task, options)
     references = references_of(task.spec, dataset.texts, len(dataset), dataset.file.where) if rank == 0 else None
@@ -154,20 +157,19 @@ def choose_device(name: str | None, rank: int = 0) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError(f"device '{name}': expected a GPU, found none; leave the option out or use --cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
-    torch.cuda.set_device(device)
-    return device
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
 
 
 def load(options: EvaluationOptions, device: torch.device) -> tuple[Any, list[torch.nn.Module], dict]:
     """Task, models for inference on their device in the chosen precision, and the stored configuration."""
-    ofa.register_fairseq_plugin()
-    from ofa.fairseq_loading import load_task_and_models
-
     overrides = {**NOT_WHILE_EVALUATING, **options.overrides}
     if options.data or "data" not in overrides:  # never the files that a checkpoint names
         overrides["data"] = options.data
-    task, models, stored = load_task_and_models(options.paths, options.task, overrides, options.ema)
+    with kept_process_state():
+        ofa.register_fairseq_plugin()
+        from ofa.fairseq_loading import load_task_and_models
+    with kept_process_state():
+        task, models, stored = load_task_and_models(options.paths, options.task, overrides, options.ema)
     return task, [inference_network(model.to(device=device, dtype=PRECISIONS[options.precision])) for model in models], stored
 
 

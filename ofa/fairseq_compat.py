@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import sys
-import warnings
 from typing import Any
 
 import torch
@@ -26,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ofa.errors import UserError
 from ofa.io.pickles import DAMAGED
 from ofa.light_checkpoint import load_complete
+from ofa.process_state import silence_known_warnings
 from ofa.stored_options import drop_from_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -49,16 +49,6 @@ def install() -> None:
     check_metric_before_training()
     leave_out_figures_without_value()
     prepare_every_run()
-
-
-def silence_known_warnings() -> None:
-    """Hydra and ``torch.cuda.amp`` warn on every command about calls inside fairseq."""
-    warnings.filterwarnings("ignore", message=r".*pin_memory.* no accelerator.*", category=UserWarning)
-    warnings.filterwarnings("ignore", message=r".*torch\.cuda\.amp\..*is deprecated.*", category=FutureWarning)
-    warnings.filterwarnings("ignore", module=r"hydra\..*", category=UserWarning)
-    # This one of hydra's names a place outside of hydra: only the message tells.
-    warnings.filterwarnings("ignore", message=r"\s*'\w+' is validated against ConfigStore schema", category=UserWarning)
-    warnings.filterwarnings("ignore", message=r".*torch\.nn\.utils\.weight_norm.*", category=FutureWarning)
 
 
 def load_checkpoints_as_data() -> None:

@@ -39,6 +39,7 @@ from ofa.data.sample import SampleBuilder
 from ofa.errors import UserError
 from ofa.evaluation import NOT_WHILE_EVALUATING, PRECISIONS, choose_device, to_device
 from ofa.models.inference_weights import inference_network, version_of_weights
+from ofa.process_state import kept_process_state
 from ofa.replies import Answer, Region, answer_of, region_of
 from ofa.spec import seed_of
 
@@ -83,7 +84,8 @@ class OFA:
         return {name: value for name, value in vars(self).items() if name not in ("_lock", "_tasks", "_inference")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        ofa.register_fairseq_plugin()  # a process of its own may have loaded nothing yet
+        with kept_process_state():
+            ofa.register_fairseq_plugin()  # a process of its own may have loaded nothing yet
         vars(self).update(state)
         self._forget_made()
 
@@ -102,13 +104,15 @@ class OFA:
         """
         if precision not in PRECISIONS:
             raise UserError(f"precision: expects one of {', '.join(PRECISIONS)}, found {precision!r}")
-        ofa.register_fairseq_plugin()
-        from ofa.fairseq_predicting import LoadedCheckpoint
-
         given = {**NOT_WHILE_EVALUATING, **overrides, "base": base and str(base)}
         if bpe_dir is not None:
             given |= {"bpe_dir": str(bpe_dir), "bpe": None}
-        return cls(LoadedCheckpoint(str(checkpoint), given, ema), choose_device(device), PRECISIONS[precision], batch_size)
+        with kept_process_state():
+            ofa.register_fairseq_plugin()
+            from ofa.fairseq_predicting import LoadedCheckpoint
+        with kept_process_state():  # the weights that the network begins with are random numbers
+            loaded = LoadedCheckpoint(str(checkpoint), given, ema)
+        return cls(loaded, choose_device(device), PRECISIONS[precision], batch_size)
 
     # --- what can be asked ------------------------------------------------------------------------------------
 

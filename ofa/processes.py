@@ -17,6 +17,7 @@ def in_processes(count: int, function: Callable[..., Any], *args: Any) -> Any:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    threads = torch.get_num_threads()
     context = torch.multiprocessing.spawn(_other, (count, address, function, args), nprocs=count - 1, join=False)
     try:
         _join_group(address, 0, count)
@@ -31,6 +32,7 @@ def in_processes(count: int, function: Callable[..., Any], *args: Any) -> Any:
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
+        torch.set_num_threads(threads)
     while not context.join():
         pass
     return result

@@ -9,6 +9,7 @@ import sys
 import ofa.cli
 from ofa import __version__
 from ofa.errors import UserError
+from ofa.process_state import silence_known_warnings
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command. Returns its exit status: 0 done, 2 what the user can mend, 130 interrupted."""
     logging.basicConfig(format="%(asctime)s | %(levelname)s | %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
+    silence_known_warnings()
     namespace = build_parser().parse_args(arguments)
     try:
         return namespace.run(namespace) or 0

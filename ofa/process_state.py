@@ -1,0 +1,61 @@
+"""What a process has once for all its code: logging, warnings, environment, random numbers, how processes start.
+
+Loading fairseq changes all of it: of its modules one sets the root logger to DEBUG, its libraries set variables, one asks for
+the start method and so fixes it. A command may live with that. Code that imports this project as a library may not.
+"""
+
+import logging
+import multiprocessing
+import os
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def kept_process_state() -> Iterator[None]:
+    """Afterwards the process is as it was, whatever was loaded inside.
+
+    What stays: imported modules, and an entry that absl puts into ``sys.meta_path``.
+    """
+    import numpy as np  # here, as commands that load neither import this module
+    import torch
+
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    filters, environment = list(warnings.filters), dict(os.environ)
+    start_method = multiprocessing.get_start_method(allow_none=True)
+    generators = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
+        warnings.resetwarnings()
+        warnings.filters.extend(filters)
+        restore_environment(environment)
+        multiprocessing.set_start_method(start_method, force=True)  # None: nobody has chosen yet
+        random.setstate(generators[0])
+        np.random.set_state(generators[1])
+        torch.set_rng_state(generators[2])
+
+
+def restore_environment(variables: dict[str, str]) -> None:
+    """Change what differs alone: other threads may be reading."""
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+    for name, value in variables.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+
+
+def silence_known_warnings() -> None:
+    """For commands: what hydra, ``torch.cuda.amp`` and Pillow remark on calls inside of libraries on every start."""
+    warnings.filterwarnings("ignore", message=r".*pin_memory.* no accelerator.*", category=UserWarning)
+    warnings.filterwarnings("ignore", message=r".*torch\.cuda\.amp\..*is deprecated.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", module=r"hydra\..*", category=UserWarning)
+    # This one of hydra's names a place outside of hydra: only the message tells.
+    warnings.filterwarnings("ignore", message=r"\s*'\w+' is validated against ConfigStore schema", category=UserWarning)
+    warnings.filterwarnings("ignore", message=r".*torch\.nn\.utils\.weight_norm.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", module=r"PIL\..*")  # on palettes, EXIF and size; errors still raise

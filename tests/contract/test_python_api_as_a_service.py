@@ -1,0 +1,201 @@
+"""``OFA`` inside of a service: threads, copies, processes, and a process that stays as it was."""
+
+import copy
+import multiprocessing
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_checkpoint import save_checkpoint
+from small_tokenizer import small_tokenizer
+
+from ofa import OFA
+
+COLORS = ["red", "green", "blue"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("service"))
+
+
+@pytest.fixture
+def model(checkpoint):
+    return OFA.load(checkpoint, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def images():
+    random = np.random.default_rng(0)
+    return [Image.fromarray(random.integers(0, 255, (40, 30, 3), dtype=np.uint8)) for _ in range(3)]
+
+
+def calls(model, images):
+    """Calls of every kind; each returns texts, boxes, codes and scores to the last bit."""
+
+    def told(found):
+        return [(str(one), one.score.hex()) for one in (found, *found.others)]
+
+    def drawn(seed):
+        return [(image.tobytes(), image.info["score"].hex()) for image in
+                model.draw("a red cube", 2, seed, tokenizer=small_tokenizer(16))]
+
+    for image in images:
+        yield lambda image=image: told(model.caption(image, best=3, max_len_b=6))
+        yield lambda image=image: told(model.answer(image, "what is it?", best=2, max_len_b=3, beam=2))
+        yield lambda image=image: told(model.answer(image, "what color?", answers=COLORS, best=3))
+        yield lambda image=image: model.ground(image, "a cube").box
+        yield lambda image=image: told(model.entails(image, "a cube", best=3))
+        yield lambda image=image: [told(one) for one in model.generate([image] * 2, "what does the image describe?", max_len_b=4)]
+    for seed in (7, 8):
+        yield lambda seed=seed: drawn(seed)
+
+
+def test_calls_from_threads_give_what_they_give_alone(model, images):
+    work = list(calls(model, images))
+    alone = [call() for call in work]
+    fresh = OFA.load(model.checkpoint.path, device="cpu")  # whose threads make all that is made once
+    for used in (model, fresh):
+        work = list(calls(used, images))
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda call: call(), work * 3))
+        assert found == alone * 3
+
+
+def test_calls_give_the_same_in_any_order(model, images):
+    work = list(calls(model, images))
+    forward = [call() for call in work]
+    assert [call() for call in work[::-1]][::-1] == forward
+
+
+def test_calls_leave_the_network_as_it_was(model, images):
+    before = {name: (value.data_ptr(), value.clone()) for name, value in model.network.state_dict().items()}
+    attributes = {name: set(vars(module)) for name, module in model.network.named_modules()}
+    for call in calls(model, images[:1]):
+        call()
+    after = model.network.state_dict()
+    assert all(after[name].data_ptr() == place and torch.equal(after[name], value) for name, (place, value) in before.items())
+    assert {name: set(vars(module)) for name, module in model.network.named_modules()} == attributes
+    assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"])
+def test_copies_of_a_used_model_predict_the_same(model, images, copied):
+    work = list(calls(model, images[:1]))
+    expected = [call() for call in work]
+    other = copied(model)
+    assert other.network is other.checkpoint.network is not model.network
+    assert [call() for call in calls(other, images[:1])] == expected
+
+
+def ask_in_process(model, image, answers) -> None:
+    answers.put(str(model.caption(image, max_len_b=6)))
+
+
+def test_a_used_model_goes_to_a_spawned_process(model, images):
+    context = multiprocessing.get_context("spawn")
+    expected = str(model.caption(images[0], max_len_b=6))
+    answers = context.Queue()
+    process = context.Process(target=ask_in_process, args=(model, images[0], answers))
+    process.start()
+    try:
+        assert answers.get(timeout=120) == expected
+    finally:
+        process.join(60)
+    assert process.exitcode == 0
+
+
+def test_changed_weights_are_seen(model, images):
+    before = model.caption(images[0], max_len_b=6)
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter.mul_(1.5)
+    after = model.caption(images[0], max_len_b=6)
+    assert after.score != before.score
+    assert after.score == pickle.loads(pickle.dumps(model)).caption(images[0], max_len_b=6).score
+
+
+def test_what_is_given_to_draw_stays_with_the_call(model):
+    from ofa.errors import UserError
+
+    model.draw("a red cube", 1, tokenizer=small_tokenizer(16))
+    with pytest.raises(UserError, match="--image-tokenizer"):
+        model.draw("a red cube", 1)
+
+
+def test_tasks_with_ever_new_answers_do_not_pile_up(model, images, monkeypatch):
+    monkeypatch.setattr("ofa.predictor.KEPT_TASKS", 3)
+    for number in range(6):
+        model.answer(images[0], "what color?", answers=[*COLORS, f"color {number}"])
+    assert len(model._tasks) == 3
+
+
+def test_between_batches_the_caller_is_not_in_inference_mode(model, images):
+    model.batch_size = 1
+    modes = [torch.is_inference_mode_enabled() for _ in model.predict_batches("caption", images, [{}] * len(images))]
+    assert modes == [False] * len(images)
+
+
+STATE = """
+    import csv, logging, multiprocessing, os, random, signal, sys, threading, warnings
+    import numpy, PIL.Image, PIL.ImageFile, tokenizers, torch, torchvision
+
+    def state():
+        root, backends = logging.getLogger(), torch.backends
+        return {
+            "filters": list(map(str, warnings.filters)), "showwarning": warnings.showwarning,
+            "logging": (root.level, list(root.handlers), list(root.filters), root.manager.disable),
+            "environment": dict(os.environ), "folder": os.getcwd(), "path": list(sys.path),
+            "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
+            "start method": multiprocessing.get_start_method(allow_none=True),
+            "hooks": (sys.excepthook, threading.excepthook, sys.unraisablehook), "recursion": sys.getrecursionlimit(),
+            "csv": csv.field_size_limit(), "threads": [thread.name for thread in threading.enumerate()],
+            "PIL": (PIL.Image.MAX_IMAGE_PIXELS, PIL.ImageFile.LOAD_TRUNCATED_IMAGES),
+            "random": (random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().tolist()),
+            "numpy": (str(numpy.geterr()), str(numpy.get_printoptions())),
+            "torch": (torch.get_num_threads(), torch.get_num_interop_threads(), torch.get_default_dtype(),
+                      str(torch.get_default_device()), torch.is_grad_enabled(), torch.is_inference_mode_enabled(),
+                      torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision(),
+                      backends.cudnn.enabled, backends.cudnn.benchmark, backends.cudnn.deterministic, backends.cudnn.allow_tf32,
+                      backends.cuda.matmul.allow_tf32, torch.multiprocessing.get_sharing_strategy()),
+        }
+
+    def expect_the_same(when):
+        now = state()
+        changed = {name: (before[name], now[name]) for name in now if now[name] != before[name]}
+        assert not changed, f"{when}: {str(changed)[:3000]}"
+
+    before = state()
+    import ofa
+    expect_the_same("import ofa")
+    from ofa import OFA
+    expect_the_same("from ofa import OFA")
+    model = OFA.load(sys.argv[1], device="cpu")
+    expect_the_same("OFA.load")
+    image = PIL.Image.effect_mandelbrot((40, 30), (-2, -1, 1, 1), 50).convert("RGB")
+    model.caption(image)
+    model.answer(image, "what is it?", answers=["a cube", "a ball"])
+    model.ground(image, "a cube")
+    expect_the_same("predictions")
+"""
+
+
+def test_importing_loading_and_predicting_leave_the_process_as_it_was(checkpoint, tmp_path):
+    # What is set already would hide that it is set.
+    environment = {name: value for name, value in os.environ.items() if name not in ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")}
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(STATE), str(checkpoint)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout and "INFO" not in done.stderr and "Warning" not in done.stderr, done.stderr  # nobody asked for a log
+
+
+def test_locks_are_not_shared_by_copies(model):
+    other = copy.copy(model)
+    assert other._lock is not model._lock and isinstance(other._lock, type(threading.RLock()))
