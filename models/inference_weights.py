@@ -1,17 +1,19 @@
-"""A network for inference: the weights of another one, in the form the processor likes best (float32 on a CPU only).
+"""A network for inference: the weights of another one, in the form that suits the processor.
 
-Linear layers: a generation step multiplies a few rows (images x beams) by every decoder weight. torch's
-ordinary kernel takes about four times as long for that as oneDNN's with weights that were reordered once, and
-twice as long for the many rows of the encoder (benchmarks/README.md).
+Only float32 on a CPU has another form.
 
-Convolutions: a batch norm that no longer learns is a factor and a shift per channel, which the convolution
-before it takes over.
+Linear layers: a generation step multiplies a few rows (images x beams) by every decoder weight.
+torch's ordinary kernel takes about four times as long for that as oneDNN's with weights that were
+reordered once, and twice as long for the many rows of the encoder (benchmarks/README.md).
+
+Convolutions: a batch norm that no longer learns is a factor and a shift per channel, which the
+convolution before it takes over.
 
 LoRA: the two thin matrices are multiplied and added to the weight.
 
-The network itself stays as it is, so several threads may generate with it, and training goes on with it. While it
-trains, a network for inference is made for each batch, so that changed weights are always seen; whoever knows that the
-weights stay as they are makes one and keeps it (``ofa.predictor``).
+The network itself stays as it is: several threads may generate with it, and training resumes with
+it. While it trains, a network for inference is made for each batch, so that changed weights are
+always seen; whoever knows that the weights stay makes one and keeps it (``ofa.predictor``).
 """
 
 from collections.abc import Iterable
@@ -25,15 +27,16 @@ from ofa.models.lora import LoraLinear
 from ofa.models.resnet import FrozenBatchNorm
 
 MIN_ROWS = 4  # fewer rows gain nothing from another order
-# Rows that weights are reordered for. One figure for all calls: sums round in the order of the weights, and the same
-# input must give the same output whatever came before it. From about 80 rows on oneDNN chooses one order, which is at
-# least as fast for 5 rows as their own (AVX-512: 768 x 3072 in 0.39 ms instead of 0.72 ms).
+# Rows that weights are reordered for. One figure for all calls: sums round in the order of the
+# weights, and the same input must give the same output whatever came before it. From about 80 rows
+# on oneDNN chooses one order, which is at least as fast for 5 rows as their own (one thread of a
+# Xeon with AVX-512: 768 -> 3072 features in 0.39 ms instead of 0.72 ms).
 PACKED_FOR_ROWS = 256
 
 
 @torch.no_grad()
 def inference_network(model: nn.Module) -> nn.Module:
-    """A network in evaluation mode that computes what ``model`` computes, faster; for use without gradients.
+    """A network in evaluation mode that computes what ``model`` does, faster and without gradients.
 
     It shares the weights that it does not reorder. Of a network that is one already, itself.
     """
@@ -44,10 +47,14 @@ def inference_network(model: nn.Module) -> nn.Module:
     return found
 
 
-def copy_for_inference(module: nn.Module, copies: dict[int, nn.Module], replaces: bool) -> nn.Module:
+def copy_for_inference(
+    module: nn.Module, copies: dict[int, nn.Module], replaces: bool
+) -> nn.Module:
     """Copy a tree of modules, not its tensors.
 
-    Args: copies: by the id of the module, as modules may have several places; grows. replaces: put faster layers in.
+    Args:
+        copies: by the id of the module, as modules may have several places; grows.
+        replaces: put faster layers in.
     """
     if id(module) in copies:
         return copies[id(module)]
@@ -95,8 +102,15 @@ class PackedLinear(nn.Module):
 
 
 def slice_linear(layer: nn.Module, weight: Tensor) -> nn.Module:
-    """A linear layer of some rows of another one's weight; as fast as ``inference_network`` makes that one."""
-    narrow = nn.utils.skip_init(nn.Linear, weight.size(1), weight.size(0), bias=False, device=weight.device, dtype=weight.dtype)
+    """A linear layer of some rows of another one's weight, as fast as that one is."""
+    narrow = nn.utils.skip_init(
+        nn.Linear,
+        weight.size(1),
+        weight.size(0),
+        bias=False,
+        device=weight.device,
+        dtype=weight.dtype,
+    )
     narrow.weight = nn.Parameter(weight, requires_grad=False)
     return PackedLinear(narrow) if isinstance(layer, PackedLinear) else narrow
 
@@ -113,7 +127,10 @@ def can_pack(layer: nn.Module) -> bool:
 
 
 def fold_batch_norms(module: nn.Module) -> None:
-    """In place among the children of a copy: ``conv1`` and ``bn1``, or neighbors in a Sequential, become the convolution alone."""
+    """In place among the children of a copy: a convolution and its norm become one convolution.
+
+    They are ``conv1`` and ``bn1``, or neighbors in a Sequential.
+    """
     children = module._modules
     if isinstance(module, nn.Sequential):
         pairs: Iterable[tuple[str, str]] = list(pairwise(children))
@@ -121,7 +138,11 @@ def fold_batch_norms(module: nn.Module) -> None:
         pairs = [(name, name.replace("conv", "bn")) for name in children]
     for name, following in pairs:
         convolution, norm = children[name], children.get(following)
-        if type(convolution) is nn.Conv2d and on_cpu(convolution.weight) and isinstance(norm, (nn.modules.batchnorm._BatchNorm, FrozenBatchNorm)):
+        if (
+            type(convolution) is nn.Conv2d
+            and on_cpu(convolution.weight)
+            and isinstance(norm, (nn.modules.batchnorm._BatchNorm, FrozenBatchNorm))
+        ):
             children[name] = fold_batch_norm(convolution, norm)
             children[following] = nn.Identity()
 
@@ -134,14 +155,19 @@ def fold_batch_norm(convolution: nn.Conv2d, norm: nn.Module) -> nn.Conv2d:
         shift = shift + convolution.bias * scale
     folded = shallow_copy(convolution)
     folded._parameters = {
-        "weight": nn.Parameter(convolution.weight * scale[:, None, None, None], requires_grad=False),
+        "weight": nn.Parameter(
+            convolution.weight * scale[:, None, None, None], requires_grad=False
+        ),
         "bias": nn.Parameter(shift, requires_grad=False),
     }
     return folded
 
 
 def version_of_weights(model: nn.Module) -> tuple[tuple[int, int], ...]:
-    """Differs after a tensor of the network was replaced or changed in place (but not through ``.data``, which torch does not count)."""
+    """Differs after a tensor of the network was replaced or changed in place.
+
+    Changes through ``.data`` are not seen: torch does not count them.
+    """
     return tuple(
         (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
         for tensor in (*model.parameters(), *model.buffers())

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader
 from PIL import Image
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 LARGEST, SMALLEST = 1200, 224  # sides of shown pictures, pixels; smaller ones are enlarged with hard edges
 LETTERS = 20_000  # longer texts are refused before they are cut into tokens
+MOST_ANSWERS, MOST_PICTURES, MOST_SEED = 10, 16, 2**63 - 1
 ENVIRONMENT = Environment(loader=PackageLoader("ofa"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 
@@ -192,6 +194,9 @@ class Demo:
             path: of the picture's file, for tasks about pictures. best: answers. samples, seed: of drawn pictures.
         Raises: UserError with what is missing or wrong.
         """
+        best = whole_number("number of answers", best, 1, MOST_ANSWERS)
+        samples = whole_number("number of pictures", samples, 1, MOST_PICTURES)
+        seed = whole_number("seed", seed or 0, 0, MOST_SEED)
         task = TASKS[key]
         if task.picture and path is None:
             raise UserError("There is no picture yet. Upload one, paste one, or choose one of the examples.")
@@ -220,6 +225,13 @@ class Demo:
         if len(text) > LETTERS or len(self.model.checkpoint.bpe.encode(f" {text}").split()) > room:
             raise UserError(f"The text is too long: this checkpoint reads at most {room} pieces of words. Shorten it.")
         return text
+
+
+def whole_number(name: str, value: Any, least: int, most: int) -> int:
+    """Raises: UserError if it is no integer from ``least`` to ``most``: a request may hold what the page does not offer."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or not least <= value <= most:
+        raise UserError(f"The {name} has to be a number from {least} to {most}.")
+    return int(value)
 
 
 def picture_of(path: str) -> Image.Image:

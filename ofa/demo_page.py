@@ -1,7 +1,8 @@
 """The page of ``ofa demo``: one column, made by Gradio. What it says and shows is ``ofa.demo``'s.
 
 The page works without a network and asks nothing of other machines: no shared link, no analytics, the machine's own fonts;
-a content security policy makes the browser refuse whatever a library might want from elsewhere.
+a content security policy makes the browser refuse whatever a library might want from elsewhere. What may be asked of the page
+is ``ofa.demo_gate``'s; the only files that it opens are those of one folder, which is made for this process: uploads and examples.
 """
 
 import logging
@@ -10,14 +11,15 @@ import socket
 import sys
 import tempfile
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Collection
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from markupsafe import escape
 
-from ofa.demo import TASKS, Demo, DemoTask
+from ofa.demo import LETTERS, MOST_ANSWERS, MOST_PICTURES, TASKS, Demo, DemoTask
+from ofa.demo_gate import FOREIGN_FILE, LARGEST_UPLOAD, Gate, is_below
 from ofa.errors import UserError
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
@@ -26,39 +28,25 @@ try:
     import gradio as gr
 except ImportError as error:
     raise UserError(f"ofa demo: expects the package gradio, found none ({error}); run: pip install 'ofa-fairseq[demo]', or pip install "
-                    "'gradio>=6'") from None
+                    "'gradio>=6.7'") from None
 
+FILES = tempfile.TemporaryDirectory(prefix="ofa_demo_")  # goes with the process
+os.environ["GRADIO_TEMP_DIR"] = FILES.name  # read whenever gradio looks for its folder
 FIRST_PORT, PORTS = 7860, 100
 EXAMPLES = 6  # shown at a time
-LARGEST_FILE = "64mb"
+EXAMPLES_IN_ALL = 120
+WAITING = 32  # requests at most
+THREADS = 8  # for what is done at once, such as looking whether an upload is an image
+SESSIONS = 1000  # whose place among the examples is remembered
 MODEL = "model"  # requests of this name wait for each other
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "sans-serif")
-POLICY = ("default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; img-src 'self' data: blob:; connect-src 'self'; "
-          "object-src 'none'; form-action 'self'; base-uri 'self'")
 CSS = Path(__file__).parent / "templates" / "demo.css"
 
 
-class NothingFromElsewhere:
-    """ASGI middleware: the browser may load nothing from other machines.
-
-    Args: app: what answers the requests.
-    """
-
-    def __init__(self, app: Callable):
-        self.app = app
-
-    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
-        async def send_with_policy(event: dict) -> None:
-            if event["type"] == "http.response.start":
-                event = {**event, "headers": [*event.get("headers", []), (b"content-security-policy", POLICY.encode())]}
-            await send(event)
-
-        await self.app(scope, receive, send_with_policy)
-
-
-def serve(demo: Demo, host: str = "127.0.0.1", port: int | None = None) -> gr.Blocks:
+def serve(demo: Demo, host: str = "127.0.0.1", port: int | None = None, names: Collection[str] = ()) -> gr.Blocks:
     """The page, answering in a thread of its own; ``local_url`` is its address, ``close()`` ends it.
 
+    Args: names: host names under which it is reached, besides those of this machine.
     Raises: UserError if the port is taken.
     """
     from starlette.middleware import Middleware
@@ -66,13 +54,15 @@ def serve(demo: Demo, host: str = "127.0.0.1", port: int | None = None) -> gr.Bl
     port = check_address(host, port)
     settings = dict(
         server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, ssr_mode=False, mcp_server=False, pwa=False,
-        inbrowser=False, enable_monitoring=False, show_error=True, max_file_size=LARGEST_FILE, footer_links=[], run_history=False,
-        css=CSS.read_text(encoding="utf-8"), theme=theme(), app_kwargs={"middleware": [Middleware(NothingFromElsewhere)]},
+        inbrowser=False, enable_monitoring=False, show_error=False, max_file_size=LARGEST_UPLOAD, max_threads=THREADS,
+        state_session_capacity=SESSIONS, footer_links=[], run_history=False, css=CSS.read_text(encoding="utf-8"), theme=theme(), allowed_paths=[],
+        app_kwargs={"middleware": [Middleware(Gate, folder=Path(FILES.name), host=host, names=names)], "docs_url": None, "redoc_url": None,
+                    "openapi_url": None},
     )  # fmt: skip
     _past_proxies(host)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # tells of every request of the page to itself
     page = build(demo)
-    page.queue(max_size=32, api_open=False)
+    page.queue(max_size=WAITING, api_open=False)
     known = signature(page.launch).parameters
     page.launch(**{name: value for name, value in settings.items() if name in known})
     return page
@@ -140,8 +130,8 @@ def build(demo: Demo) -> gr.Blocks:
                                  allow_preview=False, object_fit="cover", container=False, elem_id="examples", buttons=[])  # fmt: skip
         panels = {task.key: Panel(demo, task, task.key == demo.first) for task in demo.tasks}
         with gr.Accordion("Settings", open=False, elem_id="settings"):
-            best = gr.Slider(1, 10, 5, step=1, label="Answers in the table")
-            samples = gr.Slider(1, 16, 4, step=1, label="Pictures to draw", visible="draw" in panels)
+            best = gr.Slider(1, MOST_ANSWERS, 5, step=1, label="Answers in the table")
+            samples = gr.Slider(1, MOST_PICTURES, 4, step=1, label="Pictures to draw", visible="draw" in panels)
             seed = gr.Number(7, precision=0, label="Seed: the same number draws the same pictures", visible="draw" in panels)
         for panel in panels.values():
             panel.connect(picture, best, samples, seed)
@@ -154,7 +144,7 @@ def build(demo: Demo) -> gr.Blocks:
                       chosen, [picture_column, *shown], **light)  # fmt: skip
         picture.change(lambda path: [demo.check(path), *[""] * len(results)], picture, [notice, *results], **light)
         first = gr.State(0)
-        more.click(lambda number: [number + EXAMPLES, examples.files(number + EXAMPLES)], first, [first, gallery], **light)
+        more.click(examples.following, first, [first, gallery], **light)
         gallery.select(examples.chosen, first, [picture, *texts], **light)
     return page
 
@@ -169,7 +159,7 @@ class Panel:
             note = f'<p class="ofa-note">{escape(demo.note(task.key))}</p>' if demo.note(task.key) else ""
             gr.HTML(f"<p>{escape(task.about)}</p>{note}", elem_classes="ofa-about")
             if task.text:
-                self.text = gr.Textbox(label=task.text, placeholder=task.hint, lines=1, max_lines=4, elem_id=f"text-{task.key}")
+                self.text = gr.Textbox(label=task.text, placeholder=task.hint, lines=1, max_lines=4, max_length=LETTERS, elem_id=f"text-{task.key}")
             self.button = gr.Button(task.button, variant="primary", elem_id=f"ask-{task.key}")
             self.result = gr.HTML(elem_id=f"result-{task.key}", min_height=24)
 
@@ -183,7 +173,7 @@ class Panel:
 
     def ask(self, path: str | None, *settings: Any) -> str:
         text, best, samples, seed = settings if self.text is not None else ("", *settings)
-        return self.demo.ask(self.task.key, path, text, int(best), int(samples), int(seed or 0))
+        return self.demo.ask(self.task.key, path, text, best, samples, seed)
 
 
 class ExampleFiles:
@@ -191,7 +181,7 @@ class ExampleFiles:
 
     def __init__(self, demo: Demo):
         self.demo = demo
-        self.folder = tempfile.TemporaryDirectory(prefix="ofa_demo_")
+        self.folder = tempfile.TemporaryDirectory(prefix="examples_", dir=FILES.name)
 
     def files(self, first: int) -> list[str]:
         """Paths of the examples from ``first`` on."""
@@ -203,13 +193,24 @@ class ExampleFiles:
             self.demo.example(number).picture.save(path)
         return path
 
+    def following(self, first: int) -> list[Any]:
+        """The first of the next examples, and their paths; after the last ones the first ones come again."""
+        following = (first + EXAMPLES) % EXAMPLES_IN_ALL
+        return [following, self.files(following)]
+
     def chosen(self, first: int, event: gr.SelectData) -> list[str]:
         """The picture that was clicked, and a text for each of the page's tasks that has one."""
+        if event.index not in range(EXAMPLES):
+            raise gr.Error(FOREIGN_FILE)
         number = first + int(event.index)
         texts = self.demo.example(number).texts
         return [str(self.file(number)), *(texts[task.key] for task in self.demo.tasks if task.text)]
 
 
 def path_of(payload: Any) -> str | None:
-    """Gradio's picture component hands over the file as it was chosen."""
-    return None if payload is None else payload.path
+    """Gradio's picture component hands over the file as it was chosen. Raises: gr.Error if it is no upload and no example."""
+    if payload is None or payload.path is None:
+        return None
+    if not is_below(payload.path, Path(FILES.name)):
+        raise gr.Error(FOREIGN_FILE)
+    return payload.path

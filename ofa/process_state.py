@@ -1,7 +1,8 @@
-"""What a process has once for all its code: logging, warnings, environment, random numbers, how processes start.
+"""What a process has once: logging, warnings, environment, random numbers, how processes start.
 
-Loading fairseq changes all of it: of its modules one sets the root logger to DEBUG, its libraries set variables, one asks for
-the start method and so fixes it. A command may live with that. Code that imports this project as a library may not.
+Loading fairseq changes all of it: one of its modules sets the root logger to DEBUG, its libraries
+set variables, one asks for the start method and so fixes it. Commands may live with that; programs
+that use this project as a library may not.
 """
 
 import logging
@@ -51,11 +52,21 @@ def restore_environment(variables: dict[str, str]) -> None:
 
 
 def silence_known_warnings() -> None:
-    """For commands: what hydra, ``torch.cuda.amp`` and Pillow remark on calls inside of libraries on every start."""
-    warnings.filterwarnings("ignore", message=r".*pin_memory.* no accelerator.*", category=UserWarning)
-    warnings.filterwarnings("ignore", message=r".*torch\.cuda\.amp\..*is deprecated.*", category=FutureWarning)
+    """For commands: remarks of hydra, ``torch.cuda.amp`` and Pillow on calls inside libraries."""
+    warnings.filterwarnings(
+        "ignore", message=r".*pin_memory.* no accelerator.*", category=UserWarning
+    )
+    warnings.filterwarnings(
+        "ignore", message=r".*torch\.cuda\.amp\..*is deprecated.*", category=FutureWarning
+    )
     warnings.filterwarnings("ignore", module=r"hydra\..*", category=UserWarning)
     # This one of hydra's names a place outside of hydra: only the message tells.
-    warnings.filterwarnings("ignore", message=r"\s*'\w+' is validated against ConfigStore schema", category=UserWarning)
-    warnings.filterwarnings("ignore", message=r".*torch\.nn\.utils\.weight_norm.*", category=FutureWarning)
-    warnings.filterwarnings("ignore", module=r"PIL\..*")  # on palettes, EXIF and size; errors still raise
+    warnings.filterwarnings(
+        "ignore", message=r"\s*'\w+' is validated against ConfigStore schema", category=UserWarning
+    )
+    warnings.filterwarnings(
+        "ignore", message=r".*torch\.nn\.utils\.weight_norm.*", category=FutureWarning
+    )
+    warnings.filterwarnings(
+        "ignore", module=r"PIL\..*"
+    )  # on palettes, EXIF and size; errors still raise

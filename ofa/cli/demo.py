@@ -27,6 +27,8 @@ def add_parser(subparsers) -> None:
                         help=f"what the page offers: {', '.join(TASKS)}; default: all; read if it was trained, draw if there is a tokenizer")
     parser.add_argument("--port", type=int, metavar="N", help="of the page; default: the first free one from 7860")
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="%(default)s: this machine alone; 0.0.0.0: whoever reaches it")
+    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME",
+                        help="host name under which the page is reached, besides this machine's own; may be repeated")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     add_model_flags(parser.add_argument_group("model and machine"))
     parser.set_defaults(run=run)
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     given = {"image_tokenizer": args.image_tokenizer} if args.image_tokenizer else {}
     demo = Demo(load(args, **given), args.tasks)
-    page = serve(demo, args.host, args.port)
+    page = serve(demo, args.host, args.port, args.allow_host)
     print(f"{demo.subtitle()}\nopen {page.local_url} in a browser; Ctrl-C ends it", flush=True)
     if args.host not in ("127.0.0.1", "localhost", "::1"):
         logger.warning("--host %s: everyone who reaches this machine can use the page", args.host)

@@ -45,16 +45,23 @@ def calls(model, images):
         return [(str(one), one.score.hex()) for one in (found, *found.others)]
 
     def drawn(seed):
-        return [(image.tobytes(), image.info["score"].hex()) for image in
-                model.draw("a red cube", 2, seed, tokenizer=small_tokenizer(16))]
+        return [
+            (image.tobytes(), image.info["score"].hex())
+            for image in model.draw("a red cube", 2, seed, tokenizer=small_tokenizer(16))
+        ]
 
     for image in images:
         yield lambda image=image: told(model.caption(image, best=3, max_len_b=6))
-        yield lambda image=image: told(model.answer(image, "what is it?", best=2, max_len_b=3, beam=2))
+        yield lambda image=image: told(
+            model.answer(image, "what is it?", best=2, max_len_b=3, beam=2)
+        )
         yield lambda image=image: told(model.answer(image, "what color?", answers=COLORS, best=3))
         yield lambda image=image: model.ground(image, "a cube").box
         yield lambda image=image: told(model.entails(image, "a cube", best=3))
-        yield lambda image=image: [told(one) for one in model.generate([image] * 2, "what does the image describe?", max_len_b=4)]
+        yield lambda image=image: [
+            told(one)
+            for one in model.generate([image] * 2, "what does the image describe?", max_len_b=4)
+        ]
     for seed in (7, 8):
         yield lambda seed=seed: drawn(seed)
 
@@ -62,7 +69,9 @@ def calls(model, images):
 def test_calls_from_threads_give_what_they_give_alone(model, images):
     work = list(calls(model, images))
     alone = [call() for call in work]
-    fresh = OFA.load(model.checkpoint.path, device="cpu")  # whose threads make all that is made once
+    fresh = OFA.load(
+        model.checkpoint.path, device="cpu"
+    )  # whose threads make all that is made once
     for used in (model, fresh):
         work = list(calls(used, images))
         with ThreadPoolExecutor(8) as pool:
@@ -77,17 +86,27 @@ def test_calls_give_the_same_in_any_order(model, images):
 
 
 def test_calls_leave_the_network_as_it_was(model, images):
-    before = {name: (value.data_ptr(), value.clone()) for name, value in model.network.state_dict().items()}
+    before = {
+        name: (value.data_ptr(), value.clone())
+        for name, value in model.network.state_dict().items()
+    }
     attributes = {name: set(vars(module)) for name, module in model.network.named_modules()}
     for call in calls(model, images[:1]):
         call()
     after = model.network.state_dict()
-    assert all(after[name].data_ptr() == place and torch.equal(after[name], value) for name, (place, value) in before.items())
+    assert all(
+        after[name].data_ptr() == place and torch.equal(after[name], value)
+        for name, (place, value) in before.items()
+    )
     assert {name: set(vars(module)) for name, module in model.network.named_modules()} == attributes
     assert not torch.is_inference_mode_enabled()
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
+    ids=["deepcopy", "pickle"],
+)
 def test_copies_of_a_used_model_predict_the_same(model, images, copied):
     work = list(calls(model, images[:1]))
     expected = [call() for call in work]
@@ -140,7 +159,10 @@ def test_tasks_with_ever_new_answers_do_not_pile_up(model, images, monkeypatch):
 
 def test_between_batches_the_caller_is_not_in_inference_mode(model, images):
     model.batch_size = 1
-    modes = [torch.is_inference_mode_enabled() for _ in model.predict_batches("caption", images, [{}] * len(images))]
+    modes = [
+        torch.is_inference_mode_enabled()
+        for _ in model.predict_batches("caption", images, [{}] * len(images))
+    ]
     assert modes == [False] * len(images)
 
 
@@ -156,16 +178,22 @@ STATE = """
             "environment": dict(os.environ), "folder": os.getcwd(), "path": list(sys.path),
             "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
             "start method": multiprocessing.get_start_method(allow_none=True),
-            "hooks": (sys.excepthook, threading.excepthook, sys.unraisablehook), "recursion": sys.getrecursionlimit(),
-            "csv": csv.field_size_limit(), "threads": [thread.name for thread in threading.enumerate()],
+            "hooks": (sys.excepthook, threading.excepthook, sys.unraisablehook),
+            "recursion": sys.getrecursionlimit(), "csv": csv.field_size_limit(),
+            "threads": [thread.name for thread in threading.enumerate()],
             "PIL": (PIL.Image.MAX_IMAGE_PIXELS, PIL.ImageFile.LOAD_TRUNCATED_IMAGES),
-            "random": (random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().tolist()),
+            "random": (random.getstate(), str(numpy.random.get_state())),
+            "torch random": torch.get_rng_state().tolist(),
             "numpy": (str(numpy.geterr()), str(numpy.get_printoptions())),
-            "torch": (torch.get_num_threads(), torch.get_num_interop_threads(), torch.get_default_dtype(),
-                      str(torch.get_default_device()), torch.is_grad_enabled(), torch.is_inference_mode_enabled(),
-                      torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision(),
-                      backends.cudnn.enabled, backends.cudnn.benchmark, backends.cudnn.deterministic, backends.cudnn.allow_tf32,
-                      backends.cuda.matmul.allow_tf32, torch.multiprocessing.get_sharing_strategy()),
+            "torch": (torch.get_num_threads(), torch.get_num_interop_threads(),
+                      torch.get_default_dtype(), str(torch.get_default_device()),
+                      torch.is_grad_enabled(), torch.is_inference_mode_enabled(),
+                      torch.are_deterministic_algorithms_enabled(),
+                      torch.get_float32_matmul_precision(),
+                      torch.multiprocessing.get_sharing_strategy()),
+            "backends": (backends.cudnn.enabled, backends.cudnn.benchmark,
+                         backends.cudnn.deterministic, backends.cudnn.allow_tf32,
+                         backends.cuda.matmul.allow_tf32),
         }
 
     def expect_the_same(when):
@@ -190,10 +218,21 @@ STATE = """
 
 def test_importing_loading_and_predicting_leave_the_process_as_it_was(checkpoint, tmp_path):
     # What is set already would hide that it is set.
-    environment = {name: value for name, value in os.environ.items() if name not in ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")}
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(STATE), str(checkpoint)], capture_output=True, text=True, env=environment)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(STATE), str(checkpoint)],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     assert done.returncode == 0, done.stderr
-    assert not done.stdout and "INFO" not in done.stderr and "Warning" not in done.stderr, done.stderr  # nobody asked for a log
+    assert not done.stdout and "INFO" not in done.stderr and "Warning" not in done.stderr, (
+        done.stderr
+    )  # nobody asked for a log
 
 
 def test_locks_are_not_shared_by_copies(model):

@@ -140,6 +140,18 @@ def test_what_is_missing_or_wrong_is_said(photo, caplog, key, text, words):
     assert ("no memory left" in caplog.text) == (text == "why?")
 
 
+@pytest.mark.parametrize("name, value", [
+    ("best", 0), ("best", 11), ("best", 10**9), ("best", math.nan), ("best", "5"), ("best", None), ("best", True), ("samples", 17), ("samples", []),
+    ("seed", -1), ("seed", 2**70), ("seed", math.inf),
+])  # fmt: skip
+def test_numbers_that_the_page_does_not_offer_are_refused(photo, name, value):
+    assert "has to be a number from" in said(Demo(Model()).ask("caption", photo, **{name: value}))
+
+
+def test_texts_of_any_length_are_refused_before_they_are_read(photo):
+    assert "too long" in said(Demo(Model()).ask("answer", photo, "x" * 20_001))
+
+
 def test_broken_pictures_are_said_at_once_and_when_asked(tmp_path):
     path = tmp_path / "broken <i>.jpg"
     path.write_bytes(b"\xff\xd8 no picture")
@@ -189,7 +201,9 @@ def test_examples_are_always_the_same_and_ask_something_for_every_task():
 def test_the_command_takes_its_options(capsys):
     parsed = build_parser().parse_args(["demo", "a.pt", "--bpe-dir=b", "--image-tokenizer=t.pt", "--port=8000", "--cpu", "--tasks", "caption", "draw"])
     assert (parsed.checkpoint, parsed.bpe_dir, parsed.image_tokenizer, parsed.port, parsed.cpu) == ("a.pt", "b", "t.pt", 8000, True)
-    assert parsed.tasks == ["caption", "draw"] and parsed.host == "127.0.0.1"
+    assert parsed.tasks == ["caption", "draw"] and parsed.host == "127.0.0.1" and parsed.allow_host == []
+    parsed = build_parser().parse_args(["demo", "a.pt", "--allow-host", "a.example.org", "--allow-host", "b.example.org"])
+    assert parsed.allow_host == ["a.example.org", "b.example.org"]
     with pytest.raises(SystemExit):
         build_parser().parse_args(["demo", "a.pt", "--tasks", "dance"])
     assert "invalid choice: 'dance'" in capsys.readouterr().err
