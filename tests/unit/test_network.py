@@ -1,5 +1,7 @@
 """Switches of the network that no recording covers, and what it refuses."""
 
+import copy
+import pickle
 import random
 
 import pytest
@@ -9,7 +11,7 @@ from small_network import build_small
 from ofa.errors import UserError
 from ofa.models.config import PRESETS, ModelConfig, preset
 from ofa.models.encoder import EncoderOutput
-from ofa.models.layers import DropPath
+from ofa.models.layers import ACTIVATIONS, DropPath
 from ofa.models.ofa import OFA
 
 
@@ -211,3 +213,12 @@ def test_padding_behind_image_codes_may_lie_outside_of_a_small_grid():
     alone = {name: value[:1, :17] if name == "prev_output_tokens" else value[:1] for name, value in both.items()}
     with torch.no_grad():
         torch.testing.assert_close(model(**both)[0][:1, :17], model(**alone)[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@torch.no_grad()
+def test_networks_with_any_activation_are_copied_and_pickled(name):
+    model = build(activation_fn=name).eval()
+    expected = model(**batch())[0]
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other(**batch())[0], expected)
