@@ -11,8 +11,10 @@ other servers, take any path that a client names. Here only what the page asks f
 
 import ipaddress
 import json
+import os
 import socket
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -86,8 +88,8 @@ class Gate:
     def __init__(self, app: Callable, folder: Path, host: str, names: Collection[str] = ()):
         self.app, self.folder = app, folder
         self.any_address = host in WILDCARDS
-        own = (socket.gethostname(), socket.getfqdn()) if self.any_address else (host,)
-        self.hosts = {name.lower() for name in (*LOCAL, *own, *names)}
+        own = socket.gethostname() if self.any_address else host
+        self.hosts = {name.lower() for name in (*LOCAL, own, *names)}
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
         if scope["type"] == "lifespan":
@@ -217,8 +219,13 @@ def is_below(path: str, folder: Path) -> bool:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of all files; some may go meanwhile."""
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                size += os.lstat(os.path.join(place, name)).st_size
+    return size
 
 
 # --- HTTP -----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from markupsafe import escape
 from ofa.demo import LETTERS, MOST_ANSWERS, MOST_PICTURES, TASKS, Demo, DemoTask
 from ofa.demo_gate import FOREIGN_FILE, LARGEST_UPLOAD, Gate, is_below
 from ofa.errors import UserError
+from ofa.io.atomic import replacing
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -190,7 +191,8 @@ class ExampleFiles:
     def file(self, number: int) -> Path:
         path = Path(self.folder.name) / f"example_{number}.png"
         if not path.exists():
-            self.demo.example(number).picture.save(path)
+            with replacing(path, "wb") as file:  # several sessions may look at once
+                self.demo.example(number).picture.save(file, "PNG")
         return path
 
     def following(self, first: int) -> list[Any]:

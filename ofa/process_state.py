@@ -18,7 +18,8 @@ from contextlib import contextmanager
 def kept_process_state() -> Iterator[None]:
     """Afterwards the process is as it was, whatever was loaded inside.
 
-    What stays: imported modules, and an entry that absl puts into ``sys.meta_path``.
+    What stays: imported modules, and an entry that absl puts into ``sys.meta_path``. Threads that
+    change the same meanwhile lose their change: load models before a service starts its threads.
     """
     import numpy as np  # here, as commands that load neither import this module
     import torch

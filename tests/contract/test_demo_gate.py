@@ -65,8 +65,10 @@ class StubDemo:
 def page():
     from ofa.demo_page import serve
 
+    watched.clear()
     demo = StubDemo()
     page = serve(demo, names=["demo.example.org"])
+    assert set(watched) <= LOCAL, watched
     yield SimpleNamespace(demo=demo, port=page.server_port, own=f"127.0.0.1:{page.server_port}")
     page.close()
 
