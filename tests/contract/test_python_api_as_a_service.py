@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 from small_checkpoint import save_checkpoint
 from small_tokenizer import small_tokenizer
 
+import ofa
 from ofa import OFA
 
 COLORS = ["red", "green", "blue"]
@@ -40,6 +42,7 @@ def images():
 
 def calls(model, images):
     """Calls of every kind; each returns texts, boxes, codes and scores to the last bit."""
+    tokenizer = small_tokenizer(16)  # one for all: its weights come from torch's own generator
 
     def told(found):
         return [(str(one), one.score.hex()) for one in (found, *found.others)]
@@ -47,7 +50,7 @@ def calls(model, images):
     def drawn(seed):
         return [
             (image.tobytes(), image.info["score"].hex())
-            for image in model.draw("a red cube", 2, seed, tokenizer=small_tokenizer(16))
+            for image in model.draw("a red cube", 2, seed, tokenizer=tokenizer)
         ]
 
     for image in images:
@@ -228,6 +231,7 @@ def test_importing_loading_and_predicting_leave_the_process_as_it_was(checkpoint
         capture_output=True,
         text=True,
         env=environment,
+        cwd=Path(ofa.__file__).parents[1],
     )
     assert done.returncode == 0, done.stderr
     assert not done.stdout and "INFO" not in done.stderr and "Warning" not in done.stderr, (
