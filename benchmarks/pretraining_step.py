@@ -69,11 +69,11 @@ def pretraining_batches(side: int) -> tuple[dict, dict]:
 def criterion():
     """The criterion of the training, which weighs both groups the same."""
     ofa.register_fairseq_plugin()
-    from ofa.criterions.fairseq_label_smoothed import LabelSmoothedCriterion
+    from ofa.criterions.fairseq_label_smoothed import AdjustLabelSmoothedCrossEntropyCriterion
 
     dictionary = SimpleNamespace(pad=lambda: 1, eos=lambda: 2)
     task = SimpleNamespace(target_dictionary=dictionary, parts=TASKS)
-    return LabelSmoothedCriterion(task, sentence_avg=False, label_smoothing=0.0, sample_patch_num=PATCHES)
+    return AdjustLabelSmoothedCrossEntropyCriterion(task, sentence_avg=False, label_smoothing=0.0, sample_patch_num=PATCHES)
 
 
 def main() -> None:

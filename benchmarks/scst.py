@@ -47,7 +47,7 @@ def criterions(folder: Path, generator) -> tuple:
     """Stage 1's and stage 2's criterion, with document frequencies of 2000 made-up images."""
     import fairseq.benchmark.dummy_lm  # noqa: F401  completes fairseq's own imports
 
-    from ofa.criterions.fairseq_label_smoothed import LabelSmoothedCriterion
+    from ofa.criterions.fairseq_label_smoothed import AdjustLabelSmoothedCrossEntropyCriterion
     from ofa.criterions.fairseq_scst import ScstRewardCriterion
 
     draw = random.Random(0)
@@ -55,7 +55,7 @@ def criterions(folder: Path, generator) -> tuple:
     write_document_frequencies(folder / "words.p", count_document_frequencies([text] for text in captions))
     words = Words()
     task = SimpleNamespace(target_dictionary=words, bpe=words, scst_generator=generator)
-    stage1 = LabelSmoothedCriterion(task, sentence_avg=False, label_smoothing=0.1)
+    stage1 = AdjustLabelSmoothedCrossEntropyCriterion(task, sentence_avg=False, label_smoothing=0.1)
     return stage1, ScstRewardCriterion(task, str(folder / "words.p"), sentence_avg=False, scst_patience=0)
 
 

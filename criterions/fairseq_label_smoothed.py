@@ -38,7 +38,7 @@ class EncouragingConfig(LabelSmoothedConfig):
 
 
 @register_criterion("adjust_label_smoothed_cross_entropy", dataclass=LabelSmoothedConfig)
-class LabelSmoothedCriterion(OFACriterion):
+class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
     """Works with any model that returns (logits float[B, T, V], extra) and any vocabulary."""
 
     config = LabelSmoothedConfig
@@ -224,7 +224,7 @@ class LabelSmoothedCriterion(OFACriterion):
 
 
 @register_criterion("adjust_label_smoothed_encouraging_loss", dataclass=EncouragingConfig)
-class EncouragingCriterion(LabelSmoothedCriterion):
+class AdjustLabelSmoothedEncouragingLossCriterion(AdjustLabelSmoothedCrossEntropyCriterion):
     """Cross-entropy plus a bonus for tokens that are predicted well already."""
 
     config = EncouragingConfig

@@ -1,6 +1,5 @@
 """A model into a file of any layout."""
 
-import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,7 +10,9 @@ import torch
 from torch import Tensor
 
 from ofa import safetensors_file
+from ofa.checkpoint_edit import grouped
 from ofa.errors import UserError
+from ofa.io import torch_file
 from ofa.models.config import ModelConfig
 from ofa.models.layout_config import cannot_hold, huggingface_config, mmpretrain_config
 from ofa.models.layout_read import CONFIG, TASK, WEIGHTS, Source
@@ -82,13 +83,18 @@ def write(source: Source, model: Network, task: dict[str, Any], layout: Layout, 
         (out / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     elif layout is MMPRETRAIN:
         meta = {"model": mmpretrain_config(config, source.num_entries), TASK: travelling(task)}
-        torch.save({"state_dict": tensors, "meta": meta}, out)
+        write_pickle({"state_dict": tensors, "meta": meta}, out)
     else:
         content = {**checkpoint_content(source, config, task, layout), "model": tensors}
         if out.suffix == SAFETENSORS:
             safetensors_file.write_checkpoint(content, out)
         else:
-            torch.save(content, out)
+            write_pickle(content, out)
+
+
+def write_pickle(content: Mapping[str, Any], path: Path) -> None:
+    with open(path, "wb") as file:
+        torch_file.save(content, file)
 
 
 def write_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -96,7 +102,7 @@ def write_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
     if path.suffix == SAFETENSORS:
         safetensors_file.write_tensors(tensors, path)
     else:
-        torch.save(dict(tensors), path)
+        write_pickle(dict(tensors), path)
 
 
 def checkpoint_content(source: Source, config: ModelConfig, task: dict[str, Any], layout: Layout) -> dict[str, Any]:
@@ -111,7 +117,7 @@ def checkpoint_content(source: Source, config: ModelConfig, task: dict[str, Any]
     elif trained:
         content |= {"args": None, **with_task(trained, task)}
     else:
-        model = argparse.Namespace(**asdict(config), arch=source.arch, _name=source.arch)
+        model = {**asdict(config), "arch": source.arch, "_name": source.arch}
         content |= {"args": None, "cfg": {"task": {"_name": "caption", **task}, "model": model}}
     return content
 
@@ -119,15 +125,11 @@ def checkpoint_content(source: Source, config: ModelConfig, task: dict[str, Any]
 def with_task(trained: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
     """How a checkpoint was trained, with the options of its task as they are now."""
     if (trained.get("cfg") or {}).get("task"):
-        return {**trained, "cfg": {**trained["cfg"], "task": {**plain_dict(trained["cfg"]["task"]), **task}}}
+        return {**trained, "cfg": {**trained["cfg"], "task": {**torch_file.to_builtins(trained["cfg"]["task"]), **task}}}
     if trained.get("args"):
-        options = {**plain_dict(trained["args"]), "task": task["_name"], **task}
-        return {**trained, "args": argparse.Namespace(**{key: value for key, value in options.items() if key != "_name"})}
+        options = {**torch_file.to_builtins(trained["args"]), "task": task["_name"], **task}
+        return {"cfg": grouped({key: value for key, value in options.items() if key != "_name"})}
     return dict(trained)
-
-
-def plain_dict(options: Any) -> dict[str, Any]:
-    return dict(options if isinstance(options, Mapping) else vars(options))
 
 
 def travelling(options: Mapping[str, Any]) -> dict[str, Any]:

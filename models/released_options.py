@@ -1,6 +1,5 @@
 """What the release's own programs know of a checkpoint's options: flags that change nothing here, and the options of its tasks."""
 
-import argparse
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,8 +54,8 @@ def released_task(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"_name": name, **{key: value for key, value in options.items() if key in known}}
 
 
-def released_model(config: ModelConfig, arch: str) -> argparse.Namespace:
+def released_model(config: ModelConfig, arch: str) -> dict[str, Any]:
     """Options of a network, complete, as the release's programs look them up."""
     unused = {name: default for name, default, _, _ in WITHOUT_EFFECT}
     fixed = {**dict.fromkeys(ALWAYS_ON, True), **dict.fromkeys(SAME_WIDTH, config.decoder_embed_dim)}
-    return argparse.Namespace(**unused, **fixed, **vars(config), arch=arch, _name=arch)
+    return {**unused, **fixed, **vars(config), "arch": arch, "_name": arch}

@@ -1,22 +1,21 @@
 """What one does with checkpoint files: describe them, average several, strip one to its weights, merge one with its base."""
 
-import argparse
 import re
 from collections.abc import Iterable, Mapping
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ofa.io.atomic import replacing
 from ofa.checkpoint import arguments, load_checkpoint, official_state_dict
 from ofa.errors import UserError
+from ofa.io import torch_file
+from ofa.io.atomic import replacing
 from ofa.light_checkpoint import DOWN, ENTRY, base_of, complete, merge_lora
 
 EPOCH_OR_UPDATE = re.compile(r"checkpoint_?(\d+)(?:_(\d+))?\.pt")  # checkpoint3.pt, checkpoint_3_1500.pt
-CONFIGURATION = ("args", "cfg", "task_state", ENTRY)
+CONFIGURATION = ("cfg", "task_state", ENTRY)
+FLAT_GROUPS = {"task": "task", "model": "arch", "common": None, "dataset": None, "generation": None}  # group -> option of its name
 
 
 def describe(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,16 +172,16 @@ def merge(path: str | Path, base: str | Path | None = None, ema: bool = False) -
     weights = {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
     content = stripped(checkpoint, merge_lora(weights, float(arguments(checkpoint).get("lora_alpha", 0))))
     content.pop(ENTRY, None)
-    model = content["cfg"]["model"]
-    (model if isinstance(model, dict) else vars(model))["lora_rank"] = 0
+    content["cfg"]["model"]["lora_rank"] = 0
     return content
 
 
 def stripped(checkpoint: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        name: without_code(checkpoint[name]) for name in CONFIGURATION if name in checkpoint
-    }
+    content = {name: torch_file.to_builtins(checkpoint[name]) for name in CONFIGURATION if name in checkpoint}
+    if checkpoint.get("args") is not None:
+        content["cfg"] = grouped(torch_file.to_builtins(checkpoint["args"]))
     return {
+        "args": None,
         **content,
         "model": dict(weights),
         "optimizer_history": [{"num_updates": num_updates(checkpoint) or 0}],
@@ -190,26 +189,18 @@ def stripped(checkpoint: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
     }
 
 
-def without_code(value: Any) -> Any:
-    """Settings as containers, numbers and texts alone; objects become the dict of their attributes."""
-    if value is None or isinstance(value, Tensor) or type(value) in (bool, int, float, str, bytes):
-        return value
-    if isinstance(value, argparse.Namespace):
-        return argparse.Namespace(**{name: without_code(item) for name, item in vars(value).items()})
-    if isinstance(value, Enum):
-        return without_code(value.value)
-    if isinstance(value, Mapping):
-        return {without_code(key): without_code(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [without_code(item) for item in value]
-    return without_code(vars(value)) if hasattr(value, "__dict__") else str(value)
+def grouped(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The flat options of old files (``args``, a Namespace) as ``cfg``: each group that a reader looks up has them all."""
+    return {
+        group: {**options, **({"_name": options[name]} if name in options else {})} for group, name in FLAT_GROUPS.items()
+    }
 
 
 def write_checkpoint(content: Mapping[str, Any], path: str | Path) -> None:
     """Write a file that appears whole or not at all. Raises: UserError if it cannot be written."""
     try:
         with replacing(path, "wb") as file:
-            torch.save(dict(content), file)
+            torch_file.save(content, file)
     except (OSError, RuntimeError) as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError):

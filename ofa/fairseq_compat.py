@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import sys
+from argparse import Namespace
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def install() -> None:
 
 
 def load_checkpoints_as_data() -> None:
-    """Since torch 2.6 fairseq cannot read its own checkpoints (they hold an argparse.Namespace).
+    """Since torch 2.6 fairseq cannot read its own checkpoints (its own files hold an argparse.Namespace).
 
     They are read by ``ofa.checkpoint`` instead, which rebuilds plain data and runs no code of the file. Those that hold
     tuned weights only are completed from their base; ``arg_overrides["base"]`` tells where it is.
@@ -78,6 +79,8 @@ def as_fairseq_reads(state: dict, overrides: dict[str, Any]) -> dict:
         for name, value in overrides.items():
             setattr(state["args"], name, value)
     if state.get("cfg") is not None:
+        if isinstance(state["cfg"].get("model"), dict):  # overrides may name options that an older file lacks
+            state["cfg"]["model"] = Namespace(**state["cfg"]["model"])
         state["cfg"] = OmegaConf.create(state["cfg"], flags={"allow_objects": True})
         checkpoint_utils.overwrite_args_by_name(state["cfg"], overrides)
     complete_history(state)

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from fairseq import checkpoint_utils
 from fairseq.file_io import PathManager
 from omegaconf import open_dict
 
-from ofa.io.atomic import replacing
 from ofa.errors import UserError
 from ofa.fairseq_compat import ModuleWith
+from ofa.io import torch_file
+from ofa.io.atomic import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def save_whole(content: Any, filename: str, async_write: bool = False) -> None:
     try:
         with replacing(filename, "wb") as opened:
             file = RememberingFile(opened)
-            torch.save(content, file)
+            torch_file.save(content, file)
     except Exception as error:
         cause = error if isinstance(error, OSError) else file and file.error
         if cause is None:

@@ -91,9 +91,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             tensors[name] = tensors[first]
         if isinstance(content.get("args"), dict):
             content["args"] = argparse.Namespace(**content["args"])
-        config = content.get("cfg") or {}
-        if isinstance(config.get("model"), dict):  # as in files that training writes
-            config["model"] = argparse.Namespace(**config["model"])
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(f"{path}: expected settings of a checkpoint in the file's metadata, found others ({error}); "
                         "convert the file anew") from error

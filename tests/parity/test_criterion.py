@@ -12,13 +12,13 @@ from fairseq.logging import metrics  # noqa: E402
 
 import fairseq.benchmark.dummy_lm  # noqa: E402, F401
 
-from ofa.criterions.fairseq_label_smoothed import EncouragingCriterion, LabelSmoothedCriterion  # noqa: E402
+from ofa.criterions.fairseq_label_smoothed import AdjustLabelSmoothedEncouragingLossCriterion, AdjustLabelSmoothedCrossEntropyCriterion  # noqa: E402
 from ofa.errors import UserError  # noqa: E402
 
 INPUTS = load("criterion_inputs")
 CLASSES = {
-    "adjust_label_smoothed_cross_entropy": LabelSmoothedCriterion,
-    "adjust_label_smoothed_encouraging_loss": EncouragingCriterion,
+    "adjust_label_smoothed_cross_entropy": AdjustLabelSmoothedCrossEntropyCriterion,
+    "adjust_label_smoothed_encouraging_loss": AdjustLabelSmoothedEncouragingLossCriterion,
 }
 CASES = [case for case in load_json("criterion_cases")["cases"] if case["criterion"] in CLASSES]
 IGNORED_OPTION = "el_drop_best_ignored"  # the release parses --drop-best-ratio and does not use it
@@ -112,10 +112,10 @@ def test_rdrop_with_masks_equals_rdrop_over_a_smaller_vocabulary():
     logits = array("logits_rdrop").clone().requires_grad_()
     target = array("target_constrained")
     sample = {**batch(case, "target_constrained"), "constraint_masks": allowed.expand(*target.shape, 97)}
-    loss = LabelSmoothedCriterion(TASK, **case["args"])(Stub(logits), sample)[0]
+    loss = AdjustLabelSmoothedCrossEntropyCriterion(TASK, **case["args"])(Stub(logits), sample)[0]
     loss.backward()
     small = logits.detach()[..., :60].clone().requires_grad_()
-    expected = LabelSmoothedCriterion(TASK, **case["args"])(Stub(small), {**sample, "constraint_masks": None})[0]
+    expected = AdjustLabelSmoothedCrossEntropyCriterion(TASK, **case["args"])(Stub(small), {**sample, "constraint_masks": None})[0]
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     torch.testing.assert_close(logits.grad[..., :60], small.grad, atol=1e-6, rtol=1e-4)
@@ -153,7 +153,7 @@ def test_two_equal_passes_of_rdrop_drop_the_same_tokens_and_cost_twice_as_much(n
 def test_reduced_metrics_equal_the_release(name):
     recorded = load_json("metrics_reduce")["tasks"][name]
     with metrics.aggregate(new_root=True) as seen:
-        LabelSmoothedCriterion.reduce_metrics(recorded["logging_outputs"])
+        AdjustLabelSmoothedCrossEntropyCriterion.reduce_metrics(recorded["logging_outputs"])
     values = seen.get_smoothed_values()
     assert values == pytest.approx({key: recorded["reduced"][key] for key in values})
     assert {"loss", "loss_v1", "loss_v2", "nll_loss", "ppl", "ntokens", "nsentences", "sample_size"} <= values.keys()
@@ -164,7 +164,7 @@ def test_a_target_that_is_not_allowed_names_the_sample_in_training_and_is_left_o
     sample = batch(case, case["target"])
     sample["constraint_masks"] = sample["constraint_masks"].clone()
     sample["constraint_masks"][2, 0, sample["target"][2, 0]] = False
-    criterion, model = LabelSmoothedCriterion(TASK, **case["args"]), Stub(*[array("logits")] * 3)
+    criterion, model = AdjustLabelSmoothedCrossEntropyCriterion(TASK, **case["args"]), Stub(*[array("logits")] * 3)
     with pytest.raises(UserError, match=f"sample 2: target token {int(sample['target'][2, 0])} is not among"):
         criterion(model, sample)
     loss, size, _ = criterion(model.eval(), sample)
@@ -178,7 +178,7 @@ def test_masks_work_with_a_tensor_that_needs_a_gradient_and_leave_batch_and_logi
     case = next(case for case in RIGHT if case["name"] == "ce_masks_drop_worst")
     sample, logits = batch(case, case["target"]), array("logits").clone()
     before = {key: value.clone() for key, value in sample.items() if isinstance(value, torch.Tensor)}
-    LabelSmoothedCriterion(TASK, **case["args"], use_rdrop=True)(Stub(torch.cat([logits, logits])), sample)
+    AdjustLabelSmoothedCrossEntropyCriterion(TASK, **case["args"], use_rdrop=True)(Stub(torch.cat([logits, logits])), sample)
     assert torch.equal(logits, array("logits"))
     assert all(torch.equal(sample[key], value) for key, value in before.items())
 
@@ -190,9 +190,9 @@ def test_masks_work_with_a_tensor_that_needs_a_gradient_and_leave_batch_and_logi
 ])  # fmt: skip
 def test_impossible_options_are_named(change, flag):
     with pytest.raises(UserError, match=flag):
-        LabelSmoothedCriterion(TASK, sentence_avg=False, label_smoothing=0.1, **change)
+        AdjustLabelSmoothedCrossEntropyCriterion(TASK, sentence_avg=False, label_smoothing=0.1, **change)
     with pytest.raises(UserError, match="--log-end"):
-        EncouragingCriterion(TASK, sentence_avg=False, label_smoothing=0.1, log_end=1.5)
+        AdjustLabelSmoothedEncouragingLossCriterion(TASK, sentence_avg=False, label_smoothing=0.1, log_end=1.5)
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES))
@@ -203,7 +203,7 @@ def test_a_criterion_is_built_from_the_official_flags(name):
     flags = ["--label-smoothing", "0.1", "--report-accuracy", "--ignore-prefix-size", "1", "--ignore-eos", "--sentence-avg",
              "--drop-worst-ratio", "0.2", "--drop-worst-after", "2500", "--use-rdrop", "--reg-alpha", "0.5",
              "--sample-patch-num", "100", "--constraint-range", "58457,59457"]  # fmt: skip
-    if CLASSES[name] is EncouragingCriterion:
+    if CLASSES[name] is AdjustLabelSmoothedEncouragingLossCriterion:
         flags += ["--log-end", "0.5", "--drop-best-ratio", "0.05", "--drop-best-after", "7"]
     parser = options.get_training_parser()
     args = options.parse_args_and_arch(parser, ["--task", "dummy_lm", "--arch", "transformer_lm", "--criterion", name, *flags])
@@ -213,5 +213,5 @@ def test_a_criterion_is_built_from_the_official_flags(name):
     assert (criterion.eos_idx, criterion.sentence_avg, criterion.use_rdrop, criterion.reg_alpha) == (2, True, True, 0.5)
     assert (criterion.drop_worst_ratio, criterion.drop_worst_after, criterion.sample_patch_num) == (0.2, 2500, 100)
     assert criterion.span == (58457, 59457)
-    if CLASSES[name] is EncouragingCriterion:
+    if CLASSES[name] is AdjustLabelSmoothedEncouragingLossCriterion:
         assert (criterion.log_end, criterion.drop_best_ratio, criterion.drop_best_after) == (0.5, 0.05, 7)

@@ -154,7 +154,7 @@ def test_a_trusted_file_becomes_plain_data(tmp_path, capsys):
     assert run("strip", path, "--out", tmp_path / "plain.pt") == 2
     assert "ofa checkpoint strip --trust-checkpoint" in capsys.readouterr().err
     assert run("strip", path, "--trust-checkpoint", "--out", tmp_path / "plain.pt") == 0
-    assert load_checkpoint(tmp_path / "plain.pt")["cfg"] == {"model": {"arch": "ofa_tiny", "sizes": [1, 2]}}
+    assert load_checkpoint(tmp_path / "plain.pt")["cfg"] == {"model": {"arch": "ofa_tiny", "sizes": (1, 2)}}
 
 
 def test_diff_of_two_checkpoints_lists_what_was_learned_from_differently(tmp_path, capsys):

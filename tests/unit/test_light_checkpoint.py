@@ -37,7 +37,7 @@ def test_merging_adds_the_base_and_makes_lora_plain(tmp_path, base, make):
     out = tmp_path / "full.pt"
     assert run("merge", make("light.pt"), "--base", base, "--out", out) == 0
     full, before = load_checkpoint(out), load_checkpoint(base)["model"]
-    assert ENTRY not in full and vars(full["cfg"]["model"])["lora_rank"] == 0
+    assert ENTRY not in full and full["cfg"]["model"]["lora_rank"] == 0
     assert full["model"].keys() == before.keys() | {PROMPT}
     added = full["model"][f"{LAYER}.weight"] - before[f"{LAYER}.weight"]
     torch.testing.assert_close(added, torch.full((16, 16), 6.0), atol=1e-5, rtol=0)  # 1 * 1 * rank * alpha / rank

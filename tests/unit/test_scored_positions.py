@@ -9,7 +9,7 @@ pytest.importorskip("fairseq")
 import fairseq.benchmark.dummy_lm  # noqa: E402, F401
 
 from ofa.criterions.fairseq_criterion import scored_logits  # noqa: E402
-from ofa.criterions.fairseq_label_smoothed import EncouragingCriterion, LabelSmoothedCriterion  # noqa: E402
+from ofa.criterions.fairseq_label_smoothed import AdjustLabelSmoothedEncouragingLossCriterion, AdjustLabelSmoothedCrossEntropyCriterion  # noqa: E402
 
 B, T, V, PAD, EOS = 4, 6, 23, 1, 2
 TASK = Namespace(target_dictionary=Namespace(pad=lambda: PAD, eos=lambda: EOS))
@@ -60,7 +60,7 @@ def batch() -> dict:
             "conf": conf, "constraint_masks": masks}  # fmt: skip
 
 
-@pytest.mark.parametrize("criterion", [LabelSmoothedCriterion, EncouragingCriterion])
+@pytest.mark.parametrize("criterion", [AdjustLabelSmoothedCrossEntropyCriterion, AdjustLabelSmoothedEncouragingLossCriterion])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_loss_log_and_gradient_are_the_same(criterion, name):
     found = []
@@ -77,7 +77,7 @@ def test_loss_log_and_gradient_are_the_same(criterion, name):
 
 def test_no_logits_of_padding_and_prefix_are_made():
     model, sample = ChosenLogits(), batch()
-    LabelSmoothedCriterion(TASK, False, 0.1, ignore_prefix_size=1)(model, sample)
+    AdjustLabelSmoothedCrossEntropyCriterion(TASK, False, 0.1, ignore_prefix_size=1)(model, sample)
     assert model.made == [sample["ntokens"] - B]
 
 

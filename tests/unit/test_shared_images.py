@@ -9,7 +9,7 @@ from small_network import build_awake, build_small
 pytest.importorskip("fairseq")
 import fairseq.benchmark.dummy_lm  # noqa: E402, F401
 
-from ofa.criterions.fairseq_label_smoothed import LabelSmoothedCriterion  # noqa: E402
+from ofa.criterions.fairseq_label_smoothed import AdjustLabelSmoothedCrossEntropyCriterion  # noqa: E402
 from ofa.data.collate import IMAGE_ROWS, rows_of_images  # noqa: E402
 
 VOCAB, B, T = 60, 5, 4
@@ -81,7 +81,7 @@ def test_both_passes_of_r_drop_look_at_an_image_once(rows):
               "nsentences": B, "conf": torch.ones(B)}  # fmt: skip
     if rows is not None:
         sample[IMAGE_ROWS] = rows
-    LabelSmoothedCriterion(TASK, False, label_smoothing=0.1, use_rdrop=True)(model, sample)
+    AdjustLabelSmoothedCrossEntropyCriterion(TASK, False, label_smoothing=0.1, use_rdrop=True)(model, sample)
     assert seen == [B if rows is None else 2]
 
 
