@@ -23,6 +23,7 @@ from fairseq.trainer import Trainer
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from ofa import fairseq_upstream
 from ofa.errors import UserError
 from ofa.io.pickles import DAMAGED
 from ofa.light_checkpoint import load_complete
@@ -75,6 +76,8 @@ def load_checkpoints_as_data() -> None:
 
 def as_fairseq_reads(state: dict, overrides: dict[str, Any]) -> dict:
     """The checkpoint as fairseq's own function returns it. Args: overrides: values of options that replace the stored ones."""
+    complete_history(state)
+    fairseq_upstream.adapt(state)
     if state.get("args") is not None:
         for name, value in overrides.items():
             setattr(state["args"], name, value)
@@ -83,7 +86,6 @@ def as_fairseq_reads(state: dict, overrides: dict[str, Any]) -> dict:
             state["cfg"]["model"] = Namespace(**state["cfg"]["model"])
         state["cfg"] = OmegaConf.create(state["cfg"], flags={"allow_objects": True})
         checkpoint_utils.overwrite_args_by_name(state["cfg"], overrides)
-    complete_history(state)
     return checkpoint_utils._upgrade_state_dict(state)
 
 

@@ -19,6 +19,7 @@ from ofa import (
     fairseq_resume,
     fairseq_saving,
     fairseq_scheduler,
+    fairseq_upstream,
 )
 
 
@@ -27,7 +28,7 @@ def install_once() -> None:
     """How runs are saved, continued, interrupted and spread over processes."""
     for part in (
         fairseq_saving, fairseq_resume, fairseq_position, fairseq_light, fairseq_ema, fairseq_interrupt, fairseq_ranks,
-        fairseq_nonfinite, fairseq_adam,
+        fairseq_nonfinite, fairseq_adam, fairseq_upstream,
     ):
         part.install()
 

@@ -16,7 +16,7 @@ from fairseq.logging import metrics
 from fairseq.models import distributed_fairseq_model
 
 import ofa
-from ofa import fairseq_compat
+from ofa import fairseq_compat, fairseq_upstream
 from ofa.errors import UserError
 
 
@@ -195,3 +195,35 @@ def test_figures_without_a_value_are_left_out_of_the_log():
         figures.reset()  # as after every line of the log
         metrics.log_scalar("loss", 3.0)
     assert dict(figures.get_smoothed_values()) == {"loss": 3.0, "ppl": 8.0}
+
+
+def separate_states(params) -> dict:
+    """State of Adam for all parameters but the last, which never had a gradient."""
+    return {number: {"step": 7, "exp_avg": torch.full_like(param, 1.0 + number), "exp_avg_sq": torch.full_like(param, 0.5)}
+            for number, param in enumerate(params[:-1])}  # fmt: skip
+
+
+def test_moments_of_one_flat_tensor_and_of_each_parameter_become_each_other():
+    params = [torch.zeros(2, 3), torch.zeros(4), torch.zeros(1, 2)]
+    flat = {"state": separate_states(params), "param_groups": [{"lr": 0.1, "params": [0, 1, 2]}]}
+    fairseq_upstream.fit_state(flat, [torch.zeros(12)], params)
+    assert flat["param_groups"] == [{"lr": 0.1, "params": [0]}] and flat["state"][0]["step"] == 7
+    assert flat["state"][0]["exp_avg"].tolist() == [1.0] * 6 + [2.0] * 4 + [0.0] * 2
+    fairseq_upstream.fit_state(flat, params, params)
+    for number, before in separate_states(params).items():
+        assert all(torch.equal(torch.as_tensor(before[name]), torch.as_tensor(flat["state"][number][name])) for name in before)
+
+
+def test_updates_that_apex_counts_per_group_count_for_each_parameter():
+    params = [torch.zeros(2), torch.zeros(3)]
+    state = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"step": 9, "params": [0, 1]}]}
+    fairseq_upstream.fit_state(state, params, params)
+    assert state["state"][0]["step"] == 9
+
+
+@pytest.mark.parametrize("shapes", [[(2, 3), (4,)], [(2, 3), (4,), (2, 1)], [(3, 2), (4,), (1, 2)], [(13,)]])
+def test_moments_of_other_parameters_are_refused(shapes):
+    params = [torch.zeros(2, 3), torch.zeros(4), torch.zeros(1, 2)]
+    state = {"state": separate_states([*params, None]), "param_groups": [{"params": [0, 1, 2]}]}
+    with pytest.raises(UserError, match="--reset-optimizer"):
+        fairseq_upstream.fit_state(state, [torch.zeros(shape) for shape in shapes], params)
