@@ -9,17 +9,20 @@ import os
 import re
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from fairseq import checkpoint_utils, options
 from fairseq import trainer as fairseq_trainer
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import utils as distributed_utils
 from fairseq.file_io import PathManager
 from fairseq.logging.meters import MetersDict
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY, distributed_fairseq_model
 from fairseq.tasks import TASK_REGISTRY
 from fairseq.trainer import Trainer
+from fairseq.utils import split_paths
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -242,13 +245,15 @@ def leave_out_figures_without_value() -> None:
 
 
 def prepare_every_run() -> None:
-    """Every fairseq command ends in ``call_main``: the configuration is put right there."""
+    """Every fairseq command but one ends in ``call_main``: the configuration is put right there."""
     call_main = distributed_utils.call_main
+    prepare_generation()
 
     @functools.wraps(call_main)
     def prepared_call_main(cfg, main, **kwargs):
         with errors_in_one_line(), open_dict(cfg):
             refuse_missing_restore_file(cfg)
+            refuse_missing_path(cfg)
             ignore_unused_valid_subsets(cfg)
             use_fp16_without_flat_gradients_on_cpu(cfg)
             refuse_asynchronous_checkpoints(cfg)
@@ -256,6 +261,39 @@ def prepare_every_run() -> None:
             call_main(cfg, main, **kwargs)
 
     distributed_utils.call_main = prepared_call_main
+
+
+def prepare_generation() -> None:
+    """``fairseq-generate`` calls its ``main`` itself. It is running when the plugin is loaded: under its name, or as a script."""
+    for module in filter(None, map(sys.modules.get, ("fairseq_cli.generate", "__main__"))):
+        if getattr(module.__spec__, "name", None) == "fairseq_cli.generate" and hasattr(module, "main"):
+            module.main = prepared_generation(module.main)
+
+
+def prepared_generation(main: Callable) -> Callable:
+    """``main`` of ``fairseq-generate`` whose errors are one line, and whose log leaves out what is for developers."""
+
+    @functools.wraps(main)
+    def prepared_main(args: Namespace):
+        with errors_in_one_line():
+            # An import inside fairseq sets this to DEBUG for every library.
+            logging.getLogger().setLevel(os.environ.get("LOGLEVEL", "INFO").upper())
+            cfg = convert_namespace_to_omegaconf(args)
+            refuse_missing_path(cfg)
+            if cfg.generation.lm_path:
+                raise UserError("--lm-path: a language model beside the network is not offered; leave it out")
+            return main(cfg)
+
+    return prepared_main
+
+
+def refuse_missing_path(cfg) -> None:
+    """What ``--path`` names is looked for after minutes of reading data, and is a traceback then."""
+    named = split_paths(cfg.common_eval.path or "")
+    whole = not cfg.checkpoint.checkpoint_suffix and cfg.checkpoint.checkpoint_shard_count == 1
+    missing = [path for path in named if path and not PathManager.isfile(path)]
+    if whole and missing:
+        raise UserError(f"--path: expects a checkpoint, found no file {missing[0]}; check the path")
 
 
 def refuse_missing_restore_file(cfg) -> None:

@@ -69,10 +69,16 @@ class AnsweringTask(FairseqTask):
         )
         vocabulary = self.vocabulary
         symbols = {"bos": vocabulary.bos, "pad": vocabulary.pad, "eos": vocabulary.eos, "unk": vocabulary.unk}
-        make = seq_gen_cls or SequenceGenerator
-        generator = make(models, options, vocab_size=len(vocabulary), **symbols, **(extra_gen_cls_kwargs or {}))
+        make, more = seq_gen_cls or SequenceGenerator, dict(extra_gen_cls_kwargs or {})
+        for name in ("lm_model", "lm_weight"):  # of fairseq-generate, which names both without --lm-path as well
+            more.pop(name, None)
+        generator = make(models, options, vocab_size=len(vocabulary), **symbols, **more)
         generator.constraint_trie = self.answers and self.answers.trie
         return generator
+
+    def build_bpe(self, args) -> Any:
+        """Asked by fairseq's commands, which print words with it. Args: args: fairseq's own choice; ours is --bpe-dir's."""
+        return self.bpe
 
     def generator_for(self, models, args: Namespace, decoding: Decoding) -> SequenceGenerator:
         """A generator that decodes as a task declares it."""

@@ -14,6 +14,7 @@ from ofa.data.fairseq_dataset import OFADataset
 from ofa.data.rows import open_rows
 from ofa.data.sample import SampleBuilder
 from ofa.data.tsv import data_files
+from ofa.errors import UserError
 from ofa.spec import TaskOptions, TaskSpec
 from ofa.tasks.fairseq_answer_check import check_evaluation, check_training
 from ofa.vocabulary import Vocabulary
@@ -101,6 +102,14 @@ class ReadingTask(FairseqTask):
         iterator.disable_shuffling = True
         iterator.persistent_workers = False
         return iterator
+
+    def build_dataset_for_inference(self, src_tokens, src_lengths, **kwargs):
+        """Asked by ``fairseq-interactive``, whose lines have no images. Raises: UserError."""
+        raise UserError("fairseq-interactive: asks about text alone, a task of OFA about images; use: ofa predict")
+
+    def eval_lm_dataloader(self, dataset, **kwargs):
+        """Asked by ``fairseq-eval-lm``. Raises: UserError."""
+        raise UserError("fairseq-eval-lm: scores language models, found an encoder-decoder; use: fairseq-validate")
 
     def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
         """All rows: the declaration cuts long texts, and lengths are unknown before a row is read."""

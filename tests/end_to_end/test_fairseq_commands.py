@@ -1,0 +1,81 @@
+"""Every command of fairseq that README names works with ``--user-dir ofa``; those that cannot work say so in one line."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from training_runs import ROOT, flags, make_files
+
+COMMANDS = ("train", "validate", "generate")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Data, and a checkpoint that the first of the commands makes."""
+    files = make_files(tmp_path_factory.mktemp("commands"))
+    done = run([script("train")], flags(files, files.folder / "run", "--max-update=1", "--disable-validation"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    files.checkpoint = files.folder / "run/checkpoint_last.pt"
+    return files
+
+
+def script(name: str) -> str:
+    return str(Path(sys.executable).parent / f"fairseq-{name}")
+
+
+def run(command: list[str], arguments: list[str]) -> subprocess.CompletedProcess:
+    """The command from a folder where no code lies."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*command, *arguments], cwd=os.path.sep, env=environment, capture_output=True, text=True,
+                          input="a red cube\n")  # fmt: skip
+
+
+def of_checkpoint(files, *more: str) -> list[str]:
+    return [
+        f"{files.train},{files.valid}", f"--user-dir={ROOT / 'ofa'}", "--task=caption", f"--bpe-dir={files.vocabulary}",
+        "--selected-cols=0,4,2", "--num-bins=20", "--code-dict-size=16", "--patch-image-size=32", "--cpu",
+        f"--path={files.checkpoint}", *more,
+    ]  # fmt: skip
+
+
+def test_readme_names_the_commands_that_are_run_here_and_no_other():
+    named = set(re.findall(r"fairseq-([a-z]+(?:-[a-z]+)*)", (ROOT / "README.md").read_text())) - {"fixed"}
+    named |= set(re.findall(r"fairseq_cli\.(\w+)", (ROOT / "README.md").read_text()))
+    assert named == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", [[script("generate")], [sys.executable, "-m", "fairseq_cli.generate"]])
+def test_generate_prints_each_row_in_words_and_a_line_of_bleu(files, command):
+    done = run(command, of_checkpoint(files, "--gen-subset=valid", "--batch-size=4", "--beam=2", "--max-len-b=5"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    for kind in "STHDP":
+        assert len(re.findall(rf"^{kind}-\d+_0\t", done.stdout, re.M)) == 7
+    assert "T-0_0\t A red cube on a table&&There is a red cube" in done.stdout
+    assert re.search(r"^Generate valid with beam=2: BLEU4 = ", done.stdout, re.M)
+    assert "DEBUG" not in done.stderr
+
+
+def test_validate_prints_the_figures_of_the_file(files):
+    done = run([script("validate")], of_checkpoint(files, "--valid-subset=valid", "--batch-size=4"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(r"valid on 'valid' subset \| loss [\d.]+ .* ntokens 173 \| nsentences 7", done.stdout)
+
+
+@pytest.mark.parametrize(
+    "name, more, message",
+    [
+        ("generate", ("--path=nowhere.pt",), "--path: expects a checkpoint, found no file nowhere.pt"),
+        ("generate", ("--lm-path=nowhere.pt", "--lm-weight=0.5"), "not offered"),
+        ("validate", ("--path=nowhere.pt", "--batch-size=4"), "--path: expects a checkpoint, found no file nowhere.pt"),
+        ("interactive", (), "use: ofa predict"),
+        ("eval-lm", (), "use: fairseq-validate"),
+    ],
+)
+def test_what_cannot_work_is_one_line(files, name, more, message):
+    done = run([script(name)], of_checkpoint(files, *more))
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.returncode == 2 and len(errors) == 1 and "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert message in errors[0]
