@@ -259,6 +259,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 PRESETS["m6_unify_large"] = PRESETS["ofa_large"]  # the name of ofa_large inside some released checkpoints
 
+# Side of the square image, in pixels, that upstream pretrained each size with.
+IMAGE_SIZES = {"ofa_tiny": 256, "ofa_medium": 256, "ofa_base": 384, "ofa_large": 480, "ofa_huge": 480}
+
 
 def preset(arch: str) -> dict[str, Any]:
     """The fields an architecture name sets. Raises: UserError that lists the known names."""

@@ -7,8 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from ofa.errors import UserError
+from ofa.models.config import IMAGE_SIZES, PRESETS
 from ofa.models.positions import CODE_PADDING
 from ofa.models.resnet import DEPTHS
+from ofa.models.state_dict import architecture
 
 # Switches that show in the names: field of ``ModelConfig`` -> end of a name in layer 0, or a whole name.
 SWITCHES = {
@@ -53,6 +55,22 @@ def fields_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         # 1 + side * side + padding, which is one shorter in other projects
         found["code_image_size"] = 8 * math.isqrt(max(rows("decoder.image_position_idx") - CODE_PADDING, 0))
     return found | stem_of(weights)
+
+
+def image_size(weights: Mapping[str, Tensor]) -> tuple[int, str, bool]:
+    """The image size that a network of these widths was pretrained with; no tensor tells it.
+
+    Args: weights: official names.
+    Returns: pixels, the architecture that they are of, and whether the network is of exactly that architecture;
+        otherwise it is the largest one that is no wider (the smallest, if all are).
+    """
+    exact = architecture(weights)
+    if exact in IMAGE_SIZES:
+        return IMAGE_SIZES[exact], exact, True
+    width = weights[EMBEDDING].size(1) if EMBEDDING in weights else 0
+    narrower = [arch for arch in IMAGE_SIZES if PRESETS[arch]["encoder_embed_dim"] <= width]
+    nearest = (narrower or list(IMAGE_SIZES)[:1])[-1]
+    return IMAGE_SIZES[nearest], nearest, False
 
 
 def stem_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from ofa.checkpoint import official_state_dict
 from ofa.errors import UserError
+from ofa.models.shapes import image_size
 from ofa.spec import TaskOptions
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def load_task_and_models(paths: list[str], task_name: str | None, overrides: Map
                 stored["task"].update(options_of(task_name, path, state))
             else:
                 stored["task"] = options_for(task_name, stored["task"])
-            stored["task"] = drawn_by(state) | stored["task"]
+            stored["task"] = drawn_by(state) | image_size_unless_known(path, state, {**stored["task"], **overrides}) | stored["task"]
             task = setup_task(task_config(path, task_name, stored["task"], overrides))
         models.append(build_network(path, state, task, ema))
     return task, models, stored
@@ -85,6 +86,19 @@ def drawn_by(state: Mapping[str, Any]) -> dict[str, int]:
     """Of a network that was trained on other tasks: the size of the pictures that its decoder can draw."""
     model = plain_group(state["cfg"]["model"])
     return {"code_image_size": model["code_image_size"]} if model.get("code_image_size") else {}
+
+
+def image_size_unless_known(path: str, state: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, int]:
+    """Of a converted network whose file stores no image size: that of its architecture, said in a warning.
+
+    Args: known: options that are stored or given.
+    """
+    if known.get("patch_image_size"):
+        return {}
+    size, arch, _ = image_size(official_state_dict(state))
+    logger.warning("%s: stores no image size; %d pixels are taken, as %s was pretrained. Convert it again, or give another size by "
+                   "--overrides \"{'patch_image_size': N}\"", path, size, arch)  # fmt: skip
+    return {"patch_image_size": size}
 
 
 def plain_group(group: Any) -> dict[str, Any]:

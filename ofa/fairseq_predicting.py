@@ -7,7 +7,7 @@ from fairseq.dataclass.utils import merge_with_parent
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, setup_task
 
 from ofa.errors import UserError
-from ofa.fairseq_loading import SHARED, build_network, drawn_by, plain_group, read_checkpoint, task_config
+from ofa.fairseq_loading import SHARED, build_network, drawn_by, image_size_unless_known, plain_group, read_checkpoint, task_config
 from ofa.io.json_files import load_json
 from ofa.stored_options import MEMBERS
 
@@ -33,6 +33,9 @@ class LoadedCheckpoint:
         self.trained = {name: {**stored, **options} for name, options in members.items() if name in TASK_REGISTRY}
         self.shared = {key: value for key, value in next(iter(members.values()), stored).items() if key in SHARED}
         self.shared |= drawn_by(state)
+        size = image_size_unless_known(path, state, {**self.shared, **overrides})
+        self.shared |= size
+        self.trained = {name: {**size, **options} for name, options in self.trained.items()}
         if "unify_task" in self.trained:
             self.shared["prompt_type"] = "none"  # pretraining never tells the decoder the question
         first = setup_task(self.config(next(iter(self.trained), "caption")))

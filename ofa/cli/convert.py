@@ -43,6 +43,8 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--task", metavar="NAME", help="task to store in a checkpoint when SOURCE names none (default: caption)")
     parser.add_argument("--code-dict-size", type=int, metavar="N", help="image codes of the vocabulary (default: as SOURCE says, or 8192)")
     parser.add_argument("--num-bins", type=int, metavar="N", help="location bins of the vocabulary (default: as SOURCE says, or 1000)")
+    parser.add_argument("--patch-image-size", type=int, metavar="N", help="image size in pixels to store (default: as SOURCE says, or 256 "
+                                                                          "for tiny and medium, 384 for base, 480 for large and huge)")
     parser.set_defaults(run=run)
 
 
@@ -64,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         print("  it has moving averages as well; --ema takes these")
     check_room(layout, source, model)
     task = task_of(source.task, args)
+    task["patch_image_size"] = image_size_of(source, args)
     with finished_whole(Path(args.out)) as part:
         written = write_all(args, source, model, task, part)
         before = logits(model, source.num_entries)
@@ -88,6 +91,26 @@ def task_of(stored: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     given = {"bpe_dir": args.bpe_dir and str(Path(args.bpe_dir).resolve()), "code_dict_size": args.code_dict_size, "num_bins": args.num_bins}
     given = {key: value for key, value in given.items() if value is not None}
     return {"_name": name or args.task or "caption", "code_dict_size": 8192, "num_bins": 1000, **stored, **given}
+
+
+def image_size_of(source, args: argparse.Namespace) -> int:
+    """The image size that a checkpoint gets, in pixels; printed with where it comes from. Raises: UserError if it is no size."""
+    from ofa.models.shapes import image_size
+
+    stored, reason = source.task.get("patch_image_size"), f"as {args.source} says"
+    size = stored if args.patch_image_size is None else args.patch_image_size
+    if size is None:
+        size, arch, exact = image_size(source.weights)
+        reason = f"as {arch} was pretrained; {args.source} stores no size, --patch-image-size N sets another"
+        if not exact:
+            logger.warning("%s: stores no image size and is of no known architecture; %d pixels are taken, as of %s. Give the size of its "
+                           "training by --patch-image-size N", args.source, size, arch)  # fmt: skip
+    elif args.patch_image_size is not None:
+        reason = "as --patch-image-size says"
+    if not isinstance(size, int) or size < 16:
+        raise UserError(f"--patch-image-size: expected an integer from 16 on, found {size}; give the image size of the training")
+    print(f"  images of {size} x {size} pixels, {reason}")
+    return size
 
 
 def write_all(args: argparse.Namespace, source, model, task: dict[str, Any], part: Path) -> list[str]:

@@ -34,3 +34,13 @@ def test_a_folder_of_another_project_is_not_taken_for_a_checkpoint(checkpoint, t
     for path in (tmp_path / "there", tmp_path / "there/model.safetensors"):
         with pytest.raises(UserError, match="ofa convert --to ofa"):
             OFA.load(path)
+
+
+@pytest.mark.parametrize("given, size", [({}, 256), ({"patch_image_size": 64}, 64)])
+def test_a_file_that_stores_no_image_size_is_used_at_that_of_its_architecture_with_a_warning(checkpoint, tmp_path, caplog, given, size):
+    content = torch.load(checkpoint, weights_only=False)
+    del content["cfg"]["task"]["patch_image_size"]  # as converted by earlier versions
+    torch.save(content, tmp_path / "old.pt")
+    model = OFA.load(tmp_path / "old.pt", device="cpu", **given)
+    assert {model.checkpoint.config(name)["patch_image_size"] for name in ("caption", "refcoco")} == {size}
+    assert ("stores no image size; 256 pixels are taken" in caplog.text) == (not given)

@@ -113,7 +113,7 @@ def test_an_upstream_run_in_its_folder_is_resumed_with_moments_averages_and_plac
 @pytest.mark.parametrize("form", ["Namespace", "DictConfig"])
 def test_an_upstream_file_is_resumed_by_restore_file_whatever_its_settings_are(files, form):
     cfg = {"task": {"_name": "caption"}, "model": {"_name": "ofa_tiny"}, "checkpoint": {"restore_file": "x.pt"}}
-    cfg = Namespace(**cfg) if form == "Namespace" else OmegaConf.create(cfg)
+    cfg = {group: Namespace(**part) for group, part in cfg.items()} if form == "Namespace" else OmegaConf.create(cfg)
     path = upstream_file(files.folder / f"elsewhere_{form}" / "run.pt", files.weights, cfg=cfg)
     content = torch.load(path, weights_only=False)
     content["extra_state"]["metrics"] = {"default": METERS} if form == "Namespace" else METERS

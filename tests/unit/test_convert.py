@@ -22,7 +22,7 @@ from ofa.models.layout_read import read_source
 from ofa.models.layouts import LAYOUTS
 from ofa.models.ofa import OFA
 from ofa.models.same_logits import fixed_batches, largest_differences, logits, network_of
-from ofa.models.shapes import fields_of
+from ofa.models.shapes import fields_of, image_size
 from ofa.models.state_dict import CONSTANTS, EMBEDDINGS
 
 ENTRIES = 300
@@ -179,7 +179,8 @@ def test_an_official_file_without_options_is_read_by_its_shapes(small, tmp_path,
     assert convert(tmp_path / "bare.pt", "ofa", tmp_path / "a.safetensors") == 0
     assert "--disable-entangle" in caplog.text
     assert_same(small, tmp_path / "a.safetensors")
-    assert load_checkpoint(tmp_path / "a.safetensors")["cfg"]["task"] == {"_name": "caption", "code_dict_size": 8192, "num_bins": 1000}
+    assert load_checkpoint(tmp_path / "a.safetensors")["cfg"]["task"] == {
+        "_name": "caption", "code_dict_size": 8192, "num_bins": 1000, "patch_image_size": 256}  # fmt: skip
 
 
 def test_frozen_batch_norms_get_the_counters_that_other_layouts_have(folder, tmp_path):
@@ -394,7 +395,7 @@ def test_a_task_is_for_files_that_name_none(small, tmp_path, capsys):
     options = ["--task", "vqa_gen", "--num-bins", "8", "--code-dict-size", "16", "--bpe-dir", str(tmp_path)]
     assert convert(tmp_path / "bare.pt", "ofa", tmp_path / "a.pt", *options) == 0
     assert load_checkpoint(tmp_path / "a.pt")["cfg"]["task"] == {
-        "_name": "vqa_gen", "num_bins": 8, "code_dict_size": 16, "bpe_dir": str(tmp_path)}  # fmt: skip
+        "_name": "vqa_gen", "num_bins": 8, "code_dict_size": 16, "bpe_dir": str(tmp_path), "patch_image_size": 256}  # fmt: skip
 
 
 # --- the vocabulary of a Hugging Face folder ----------------------------------------------------------------------
@@ -464,3 +465,46 @@ def test_every_part_of_the_network_shows_in_the_logits(small):
         tensor.add_(added)
         assert max(largest_differences(expected, logits(model, ENTRIES)).values()) > 1e-3, name
         tensor.sub_(added)
+
+
+# ------------------------------------------------------------------------------------------------ image size
+
+
+@pytest.mark.parametrize("arch, size", [("ofa_tiny", 256), ("ofa_medium", 256), ("ofa_base", 384), ("ofa_large", 480), ("ofa_huge", 480)])
+def test_every_architecture_has_the_image_size_of_its_pretraining(arch, size):
+    with torch.device("meta"):
+        weights = OFA(ModelConfig.from_namespace({}, arch), 10).state_dict()
+    assert image_size(weights) == (size, arch, True)
+
+
+@pytest.mark.parametrize("width, size", [(16, 256), (640, 256), (800, 384), (2048, 480)])
+def test_a_network_of_other_sizes_takes_the_one_of_the_next_narrower_architecture(width, size):
+    found = image_size({EMBEDDINGS[0]: torch.zeros(1, width, device="meta")})
+    assert found[0] == size and not found[2]
+
+
+@pytest.fixture(scope="module")
+def sizeless(folder):
+    """A network whose file stores no image size."""
+    return save(folder / "sizeless.pt", task={key: value for key, value in TASK.items() if key != "patch_image_size"}, resnet_type="resnet50")
+
+
+@pytest.mark.parametrize("to", ["fairseq", "ofa", "huggingface", "mmpretrain"])
+def test_an_image_size_that_is_not_stored_is_inferred_stored_and_printed(sizeless, to, tmp_path, capsys):
+    assert convert(sizeless, to, tmp_path / OUT[to]) == 0
+    printed = capsys.readouterr()
+    assert "images of 256 x 256 pixels, as ofa_tiny was pretrained" in printed.out and "--patch-image-size" in printed.out
+    assert read_source(tmp_path / OUT[to]).task["patch_image_size"] == 256
+
+
+def test_a_given_image_size_is_stored(sizeless, checkpoint, tmp_path, capsys):
+    for source in (sizeless, checkpoint):
+        assert convert(source, "ofa", tmp_path / "a.safetensors", "--patch-image-size", "320", "--force") == 0
+        assert "images of 320 x 320 pixels, as --patch-image-size says" in capsys.readouterr().out
+        assert read_source(tmp_path / "a.safetensors").task["patch_image_size"] == 320
+    assert convert(checkpoint, "ofa", tmp_path / "b.safetensors") == 0
+    assert f"images of 64 x 64 pixels, as {checkpoint} says" in capsys.readouterr().out
+
+
+def test_no_image_size_below_a_patch_is_stored(sizeless, tmp_path, capsys):
+    assert "from 16 on, found 0" in refused(capsys, sizeless, "ofa", tmp_path / "a.pt", "--patch-image-size", "0")
