@@ -1,5 +1,7 @@
 """A checkpoint as upstream's trainer writes it is resumed: updates, learning rate, Adam's moments, averages, place in the data."""
 
+import subprocess
+import sys
 from argparse import Namespace
 from collections import OrderedDict
 
@@ -154,3 +156,29 @@ def test_our_checkpoint_has_the_names_and_forms_that_upstream_compares(files):
     state = content["last_optimizer_state"]
     assert [len(group["params"]) for group in state["param_groups"]] == [len(trained_names(content["model"]))]
     assert all(one.keys() == {"step", "exp_avg", "exp_avg_sq"} and type(one["step"]) is int for one in state["state"].values())
+
+
+READ_BY_STOCK_FAIRSEQ = """
+import sys
+from fairseq import checkpoint_utils
+state = checkpoint_utils.load_checkpoint_to_cpu(sys.argv[1], {"data": "elsewhere.tsv", "patch_image_size": 64})
+assert "ofa" not in sys.modules
+print(state["cfg"].model.arch, state["cfg"].model._name, state["cfg"].task.data, state["cfg"].task.patch_image_size, len(state["model"]))
+"""
+
+
+def test_stock_fairseq_reads_our_checkpoint_without_the_plugin_and_overrides_its_options(files):
+    path = files.folder / "start/checkpoint_last.pt"
+    done = subprocess.run([sys.executable, "-c", READ_BY_STOCK_FAIRSEQ, str(path)], capture_output=True, text=True, cwd=files.folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == ["ofa_nano", "ofa_nano", "elsewhere.tsv", "64", str(len(files.weights))]
+
+
+@pytest.mark.parametrize("more", [(*EMA, "--fp16", "--eval-cider", "--patience=3"), ("--lora-rank=2", "--encoder-prompt", *EMA), ("--bf16",)])
+def test_every_kind_of_training_checkpoint_opens_without_running_code(files, more, tmp_path):
+    start = f"--finetune-from-model={files.folder / 'start/checkpoint_last.pt'}"
+    done = train(flags(files, tmp_path / "run", "--max-update=2", start, *more))
+    assert done.code == 0, done.log[-3000:]
+    content = torch.load(tmp_path / "run/checkpoint_best.pt", weights_only=True)
+    assert content["cfg"]["model"]["arch"] == "ofa_nano" and content["args"] is None
+    assert ("ema" in content["extra_state"]) == ("--store-ema" in more) and ("light_tuning" in content) == ("--lora-rank=2" in more)
