@@ -189,13 +189,6 @@ def quality(tokenizer: VQVAE, pixels: Tensor, batch_size: int = 64) -> Quality:
                    torch.exp(-(shares * shares.log()).sum()).item())
 
 
-def has_bf16(device: str) -> bool:
-    """Whether bfloat16 is faster there: a GPU, or a CPU with matrix instructions (AMX)."""
-    if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported()
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
-
-
 def training_of(path: Path, config: VQVAEConfig, settings: Mapping) -> dict | None:
     """Content of a tokenizer file, complete or not, if it is of this very training."""
     if not path.is_file():

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from ofa.io.json_files import load_json
 import ofa
 from ofa.album import Album
+from ofa.devices import require_bf16, usable_gpus
 from ofa.errors import UserError
 from ofa.image_folder import ImageFolder
 from ofa.models.inference_weights import inference_network
@@ -120,7 +121,7 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
     """The share of one process; the first one gathers and writes."""
     if options.results and rank == 0:
         check_folder(options.results)
-    device = choose_device(options.device, rank)
+    device = choose_device(options.device, rank, options.precision)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     task, models, stored = load(options, device)
@@ -151,13 +152,21 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
     return evaluation
 
 
-def choose_device(name: str | None, rank: int = 0) -> torch.device:
-    """A GPU if there is one and the name does not say otherwise; processes take turns on several."""
+def choose_device(name: str | None, rank: int = 0, precision: str = "fp32") -> torch.device:
+    """A GPU if there is one and the name does not say otherwise; processes take turns on several.
+
+    Raises: UserError if this build of torch cannot use a GPU that is there, or the GPU not this precision.
+    """
+    if name != "cpu":
+        usable_gpus()
     if name == "cpu" or (name is None and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError(f"device '{name}': expected a GPU, found none; leave the option out or use --cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
+    if precision == "bf16":
+        require_bf16(device)
+    return device
 
 
 def load(options: EvaluationOptions, device: torch.device) -> tuple[Any, list[torch.nn.Module], dict]:

@@ -27,6 +27,7 @@ from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ofa import fairseq_upstream
+from ofa.devices import require_bf16, usable_gpus
 from ofa.errors import UserError
 from ofa.io.pickles import DAMAGED
 from ofa.light_checkpoint import load_complete
@@ -252,6 +253,7 @@ def prepare_every_run() -> None:
     @functools.wraps(call_main)
     def prepared_call_main(cfg, main, **kwargs):
         with errors_in_one_line(), open_dict(cfg):
+            refuse_unusable_gpus(cfg)
             refuse_missing_restore_file(cfg)
             refuse_missing_path(cfg)
             ignore_unused_valid_subsets(cfg)
@@ -294,6 +296,12 @@ def refuse_missing_path(cfg) -> None:
     missing = [path for path in named if path and not PathManager.isfile(path)]
     if whole and missing:
         raise UserError(f"--path: expects a checkpoint, found no file {missing[0]}; check the path")
+
+
+def refuse_unusable_gpus(cfg) -> None:
+    """"no kernel image is available" comes after the data is read; an old driver means training on the CPU in silence."""
+    if not cfg.common.cpu and usable_gpus()[0] and cfg.common.bf16:
+        require_bf16("cuda")
 
 
 def refuse_missing_restore_file(cfg) -> None:

@@ -112,7 +112,7 @@ class OFA:
             from ofa.fairseq_predicting import LoadedCheckpoint
         with kept_process_state():  # the weights that the network begins with are random numbers
             loaded = LoadedCheckpoint(str(checkpoint), given, ema)
-        return cls(loaded, choose_device(device), PRECISIONS[precision], batch_size)
+        return cls(loaded, choose_device(device, precision=precision), PRECISIONS[precision], batch_size)
 
     # --- what can be asked ------------------------------------------------------------------------------------
 

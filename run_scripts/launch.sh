@@ -20,18 +20,20 @@
 # read. Ctrl-C and SIGTERM save after the update that is being made; then SAVE_DIR/interrupted exists.
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$ROOT/run_scripts/errors.sh"
 PYTHON=${OFA_VENV:-$ROOT/.venv}/bin/python
 
 fail() { printf 'launch: error: %s\n' "$*" >&2; exit 2; }
 
+# A dry run asks nvidia-smi, which is quick. A real one asks torch (2 s) unless nothing speaks of a GPU, and ends here with
+# one line where this build of torch cannot use one.
 count_gpus() {
-    if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
-        [ -z "$CUDA_VISIBLE_DEVICES" ] && echo 0 || tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | wc -l
-    elif command -v nvidia-smi >/dev/null; then
-        nvidia-smi -L 2>/dev/null | wc -l
-    else
-        echo 0
-    fi
+    local python=$PYTHON question=check
+    GPUS=0
+    ! given --cpu "$@" || return 0
+    [ -z "${DRY_RUN:-}" ] || question=count
+    [ -x "$python" ] || python=python3  # a dry run before the set-up
+    GPUS=$(PYTHONSAFEPATH=1 PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" "$python" -m ofa.cli.devices "$question") || exit 2
 }
 
 given() {  # given FLAG ARGS...: is --flag (or --flag=...) among the arguments?
@@ -55,8 +57,7 @@ value_of() {  # value_of FLAG ARGS...: the last value given for --flag
 }
 
 find_processes() {
-    GPUS=$(count_gpus)
-    given --cpu "$@" && GPUS=0
+    count_gpus "$@"
     NPROC=${NPROC:-$((GPUS > 0 ? GPUS : 1))}
     NNODES=${NNODES:-${SLURM_NNODES:-1}}
     NODE_RANK=${NODE_RANK:-${SLURM_NODEID:-0}}
@@ -64,8 +65,8 @@ find_processes() {
         MASTER_ADDR=127.0.0.1
         if [ "$NNODES" -gt 1 ]; then
             command -v scontrol >/dev/null || fail "NNODES=$NNODES expects MASTER_ADDR (the first node's address); set MASTER_ADDR and NODE_RANK"
-            mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-            MASTER_ADDR=${hosts[0]}
+            MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+            MASTER_ADDR=${MASTER_ADDR%%$'\n'*}
         fi
     fi
     # all nodes have to choose the same port; on one node two runs must not
@@ -89,7 +90,6 @@ run_module() {  # run_module LOG MODULE ARGS...: in this process, or under torch
         echo
         return
     fi
-    bash "$ROOT/run_scripts/setup.sh"
     export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
     [ -z "$log" ] || exec > >(exec tee -ai "$log") 2>&1
     [ "$PROCESSES" -gt 1 ] || exec "${command[@]}"  # signals reach the training itself
@@ -106,18 +106,27 @@ run_torchrun() {
     while true; do  # a signal ends "wait" early
         status=0
         wait "$torchrun" || status=$?
-        kill -0 "$torchrun" 2>/dev/null || return "$status"
+        kill -0 "$torchrun" 2>/dev/null || exit "$status"  # torchrun has said why
     done
 }
 
-precision_flags() {
+# What can be refused is refused before the set-up, and before anything is moved or written.
+check_settings() {
+    case ${PRECISION:-${GPU_PRECISION:-fp32}} in
+        fp32 | fp16 | memory-efficient-fp16 | bf16 | amp) ;;
+        *) fail "PRECISION expects fp32, fp16, memory-efficient-fp16, bf16 or amp; found '${PRECISION:-$GPU_PRECISION}'" ;;
+    esac
+    [ "$COMMAND" = train ] && [ "${RESTORE:-none}" != none ] && ! given --restore-file "$@" || return 0
+    [ -n "${DRY_RUN:-}" ] || [ -f "$RESTORE" ] || fail "RESTORE expects a checkpoint, found no file $RESTORE. Put it there, name another (RESTORE=path), or train from random weights (RESTORE=none)"
+}
+
+precision_flags() {  # sets PRECISION_FLAGS
     local precision=${PRECISION:-}
     [ -n "$precision" ] || { [ "$GPUS" -gt 0 ] && precision=${GPU_PRECISION:-fp16} || precision=fp32; }
     case $precision in
-        fp32) ;;
-        fp16 | memory-efficient-fp16) printf '%s\n' "--$precision" --fp16-scale-window=512 ;;
-        bf16 | amp) printf '%s\n' "--$precision" ;;
-        *) fail "PRECISION expects fp32, fp16, memory-efficient-fp16, bf16 or amp; found '$precision'" ;;
+        fp32) PRECISION_FLAGS=() ;;
+        *fp16) PRECISION_FLAGS=("--$precision" --fp16-scale-window=512) ;;
+        *) PRECISION_FLAGS=("--$precision") ;;
     esac
 }
 
@@ -146,14 +155,13 @@ train() {
         flags+=(--update-freq=$(((${EFFECTIVE_BATCH:-$batch} + step - 1) / step)))
     fi
     if [ "${RESTORE:-none}" != none ] && ! given --restore-file "$@"; then
-        [ -n "${DRY_RUN:-}" ] || [ -f "$RESTORE" ] || fail "RESTORE expects a checkpoint, found no file $RESTORE. Put it there, name another (RESTORE=path), or train from random weights (RESTORE=none)"
         flags+=(--finetune-from-model="$RESTORE")
     fi
     [ "$GPUS" -gt 0 ] || given --cpu "$@" || flags+=(--cpu)
     [ "$PROCESSES" -eq 1 ] || flags+=(--distributed-world-size="$PROCESSES")
     given --num-workers "$@" || flags+=(--num-workers="${NUM_WORKERS:-2}")
-    mapfile -t precision < <(precision_flags)
-    flags+=("${precision[@]}" --save-dir="$SAVE_DIR" --tensorboard-logdir="$SAVE_DIR/tensorboard")
+    precision_flags
+    flags+=("${PRECISION_FLAGS[@]}" --save-dir="$SAVE_DIR" --tensorboard-logdir="$SAVE_DIR/tensorboard")
     if [ -n "${DRY_RUN:-}" ]; then
         run_module "" fairseq_cli.train "$data" "${COMMON[@]}" "${flags[@]}" "$@"
         return
@@ -182,9 +190,11 @@ if given --fresh "$@"; then
         [ "$argument" = --fresh ] || set -- "$@" "$argument"
     done
 fi
-find_processes "$@"
 case $COMMAND in
-    train) train "$@" ;;
-    evaluate) evaluate "$@" ;;
+    train | evaluate) ;;
     *) fail "expects 'train' or 'evaluate', found '$COMMAND'" ;;
 esac
+check_settings "$@"
+[ -n "${DRY_RUN:-}" ] || bash "$ROOT/run_scripts/setup.sh" || exit  # it has said why
+find_processes "$@"
+"$COMMAND" "$@"

@@ -9,6 +9,7 @@
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/.." && pwd)
+. "$HERE/errors.sh"
 PYTHON=${OFA_VENV:-$ROOT/.venv}/bin/python
 
 SEARCH='{"beam":3,"max_len_b":30}'
@@ -139,7 +140,7 @@ summary() {
     printf '\nOpen %s in a browser.\n' "$REPORT"
 }
 
-bash "$HERE/setup.sh"
+bash "$HERE/setup.sh" || exit  # it has said why
 start_over_if_asked "$SETTINGS" "$FRESH_RUN" "$WORLD" "$VOCAB" "$STAGE1" "$STAGE2" "$JOINT" "$RESULTS" "$PAGES" "$REPORT"
 stage "1 draw the picture world" make_world
 stage "2 learn a vocabulary" make_vocabulary

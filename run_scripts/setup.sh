@@ -6,17 +6,28 @@
 # Settings: OFA_VENV    folder of the environment                        [.venv]
 #           OFA_PYTHON  interpreter to use: its torch is respected when it has one; without it,
 #                       python3.12, then python3.11, are looked for (also pyenv's).
+#           OFA_TORCH   2.11.0 or 2.10.0; without it, 2.10.0 where nvidia-smi finds a GPU below sm_75 or a
+#                       driver of CUDA 12, else 2.11.0 (torch_versions.txt).
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$ROOT/run_scripts/errors.sh"
 VENV=${OFA_VENV:-$ROOT/.venv}
 STAMP="$VENV/.ofa-setup"
-CONSTRAINTS=$ROOT/run_scripts/constraints.txt
+CONSTRAINTS=$VENV/torch-constraints.txt
+VERSIONS=$ROOT/run_scripts/torch_versions.txt
 
 say() { printf '[setup %s] %s\n' "$(date +%H:%M:%S)" "$*"; }
 fail() { printf '[setup] error: %s\n' "$*" >&2; exit 2; }
-fingerprint() { cat "$ROOT/setup.py" "$CONSTRAINTS" | sha256sum | cut -d' ' -f1; }
-ready() { [ -x "$VENV/bin/python" ] && [ "$(cat "$STAMP" 2>/dev/null)" = "$(fingerprint)" ]; }
+fingerprint() { cat "$ROOT/setup.py" "$VERSIONS" | sha256sum | cut -d' ' -f1; }
+# The stamp is the fingerprint and the torch that is there. GPUs are not asked for again: every training comes by here.
+ready() {
+    local print= torch=
+    [ -x "$VENV/bin/python" ] && [ -r "$STAMP" ] || return 1
+    { read -r print && read -r torch; } <"$STAMP" || true
+    [ "$print" = "$(fingerprint)" ] && [ "${OFA_TORCH:-$torch}" = "$torch" ]
+}
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
+module_version() { "$1" -c "import $2; print($2.__version__)" 2>/dev/null || true; }  # module_version PYTHON MODULE
 
 find_python() {  # prints the interpreter to build on: 3.12 first, then 3.11
     local want candidate
@@ -50,16 +61,32 @@ choose_python() {
     [ -n "$PYTHON" ] || fail "expects Python 3.12 or 3.11 with venv, found neither. On Debian or Ubuntu: apt-get install python3-venv python3-dev g++ (or name an interpreter: OFA_PYTHON=/path/to/python bash run_scripts/setup.sh)"
 }
 
+# An environment that is continued and an OFA_PYTHON with torch keep it; else torch_versions.txt and the GPUs decide.
+choose_torch() {
+    local answer owner=$VENV/bin/python remedy="remove $VENV and run this script again, or choose another folder (OFA_VENV)"
+    [ -x "$owner" ] || owner=$PYTHON remedy="change it there, or use an interpreter without torch (OFA_PYTHON)"
+    TORCH=$(module_version "$owner" torch) REASON="is there: $owner"
+    if [ -n "$TORCH" ]; then
+        # 2.11.0 and 2.11.0+cu130 are fine, a preview such as 2.11.0a0 is none of them
+        [[ $TORCH =~ ^([0-9]+\.[0-9]+)\.[0-9]+(\+.*)?$ ]] && grep -q "^${BASH_REMATCH[1]//./\\.}\." "$VERSIONS" ||
+            fail "torch: expects one of $(awk '/^[0-9]/ { printf "%s ", $1 }' "$VERSIONS")or a later fix of it, found $TORCH of $owner: $remedy"
+        [ "${OFA_TORCH:-${TORCH%%+*}}" = "${TORCH%%+*}" ] || fail "OFA_TORCH=$OFA_TORCH, but $owner has torch $TORCH: $remedy"
+        TORCHVISION=$(module_version "$owner" torchvision)
+        [ "$owner" = "$PYTHON" ] || TORCHVISION=${TORCHVISION:-$(awk -v torch="${TORCH%%+*}" '$1 == torch { print $2 }' "$VERSIONS")}
+        [ -n "$TORCHVISION" ] || fail "torch $TORCH of $owner has no torchvision beside it that can be imported: $remedy"
+        return
+    fi
+    answer=$(cd / && PYTHONPATH=$ROOT "$PYTHON" -m ofa.cli.devices torch "$VERSIONS") || exit 2
+    IFS=$'\t' read -r TORCH TORCHVISION REASON <<<"$answer"
+}
+
 make_venv() {
     if [ -x "$VENV/bin/python" ] && "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
         say "continuing with the environment in $VENV (Python $(version_of "$VENV/bin/python"))"
         return
     fi
     local flags=()
-    if [ -n "${OFA_PYTHON:-}" ] && "$PYTHON" -c 'import torch' 2>/dev/null; then
-        flags=(--system-site-packages)
-        say "OFA_PYTHON has torch $("$PYTHON" -c 'import torch; print(torch.__version__)'): it is used as it is"
-    fi
+    [ -z "$(module_version "$PYTHON" torch)" ] || flags=(--system-site-packages)
     say "making $VENV with $PYTHON (Python $(version_of "$PYTHON"))"
     "$PYTHON" -m venv --clear "${flags[@]}" "$VENV"
 }
@@ -75,13 +102,9 @@ pip_install() {  # on a terminal pip draws its own bars; in a log, one line per 
 
 install_packages() {
     local constraints=(-c "$CONSTRAINTS")
-    if "$VENV/bin/python" -c 'import torch' 2>/dev/null && ! "$VENV/bin/python" -c 'import torch,sys; sys.exit(not torch.__version__.startswith("2.11.0"))'; then
-        constraints=()  # a torch that was there before: keep it
-        "$VENV/bin/python" -c 'import torchvision' 2>/dev/null || fail "torch of OFA_PYTHON has no torchvision beside it: install the torchvision that belongs to this torch, or use an interpreter without torch"
-    else
-        say "1/3 torch 2.11.0 and torchvision 0.26.0 (the largest part: 1 to 3 minutes)"
-        pip_install "${constraints[@]}" torch torchvision
-    fi
+    printf '%s\n' "torch==$TORCH" "torchvision==$TORCHVISION" >"$CONSTRAINTS"
+    say "1/3 torch $TORCH, torchvision $TORCHVISION (the largest part: 1 to 3 minutes)"
+    pip_install "${constraints[@]}" torch torchvision
     if [ "$(version_of "$VENV/bin/python")" = 3.12 ]; then
         say "2/3 fairseq (ready wheel)"
         pip_install "${constraints[@]}" fairseq-fixed==0.12.3.1
@@ -116,8 +139,10 @@ if ready; then exit 0; fi
 START=$(date +%s)
 say "setting up the Python environment; this is done once and takes 2 to 12 minutes"
 choose_python
+choose_torch
+say "torch $TORCH $REASON"
 make_venv
 install_packages
 check
-fingerprint >"$STAMP"
+{ fingerprint && echo "${TORCH%%+*}"; } >"$STAMP"
 say "done in $(($(date +%s) - START)) s: $VENV"

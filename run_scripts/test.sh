@@ -6,7 +6,8 @@
 #           OFA_PARITY_DIR  folder with the full golden recordings, read instead of the compact copy
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-bash "$ROOT/run_scripts/setup.sh"
+. "$ROOT/run_scripts/errors.sh"
+bash "$ROOT/run_scripts/setup.sh" || exit  # it has said why
 cd "$ROOT"
 cores=$(nproc)
 # Whole files go to a process each: the tests of a file share what they have trained.

@@ -118,16 +118,19 @@ def run_train(arguments: argparse.Namespace) -> int:
 
     from ofa.io.atomic import replacing
     from ofa.checkpoint_edit import write_checkpoint
+    from ofa.devices import has_bf16, require_bf16
     from ofa.data.picture_rows import open_pictures, spread, square_pixels
     from ofa.models.image_tokenizer import TOKENIZER
     from ofa.models.vq_vae import VQVAE, VQVAEConfig, vq_vae_content
-    from ofa.models.vq_vae_training import TrainingOptions, has_bf16, quality, samples, train, training_of
+    from ofa.models.vq_vae_training import TrainingOptions, quality, samples, train, training_of
 
     check_device(arguments.device)
     if arguments.size < 16 or arguments.size % VQVAE.factor:
         raise UserError(f"--size {arguments.size}: expected a multiple of {VQVAE.factor} from 16 on; choose one such as 64")
     check_positive(arguments, "max_pictures")
     bf16 = has_bf16(arguments.device) if arguments.bf16 is None else arguments.bf16
+    if bf16:
+        require_bf16(arguments.device)
     options = TrainingOptions(arguments.updates, arguments.minutes or None, arguments.batch_size, arguments.lr, arguments.seed, bf16)
     config = VQVAEConfig(num_codes=arguments.codes, width=arguments.width)
     out = Path(arguments.out)

@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from ofa import devices
+
 OK, NOTE, FAULT = "ok", "note", "fault"
 PYTHON = (3, 11)
 FREE_DISK = 5e9  # bytes: a checkpoint of ofa_large with its optimiser takes as much
@@ -130,18 +132,20 @@ def _gpu(folder: str) -> Iterator[Check]:
         import torch
     except Exception:  # said by _torch
         return
-    if torch.cuda.is_available():
-        for number in range(torch.cuda.device_count()):
-            facts = torch.cuda.get_device_properties(number)
-            yield Check(f"gpu{number}", OK, f"{facts.name}, {facts.total_memory / 1e9:.0f} GB, "
-                        f"bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}")
-    elif shutil.which("nvidia-smi") and torch.version.cuda is None:
-        yield Check("gpu", FAULT, f"an NVIDIA driver, but torch {torch.__version__} is built without CUDA",
-                    "install a CUDA build of torch and torchvision")
-    elif shutil.which("nvidia-smi"):
-        yield Check("gpu", FAULT, "an NVIDIA driver, but torch sees no device",
-                    "check nvidia-smi, CUDA_VISIBLE_DEVICES and that the driver is new enough for torch")
-    else:
+    count, problem = devices.gpus_of_torch()
+    for number in range(count):
+        facts = torch.cuda.get_device_properties(number)
+        yield Check(f"gpu{number}", OK, f"{facts.name}, sm_{facts.major}{facts.minor}, {facts.total_memory / 1e9:.0f} GB, "
+                    f"bf16 {'yes' if devices.has_bf16(f'cuda:{number}') else 'no'}")
+    if problem:
+        found, _, fix = problem.partition("; ")
+        yield Check("gpu", FAULT, found, fix)
+    elif count == 0 and devices.hidden():
+        yield Check("gpu", NOTE, "hidden by CUDA_VISIBLE_DEVICES", "unset it to train and evaluate on a GPU")
+    elif count == 0 and shutil.which("nvidia-smi"):
+        yield Check("gpu", FAULT, devices.count_without_torch()[1] or "an NVIDIA driver, but torch sees no device",
+                    "check nvidia-smi and that the driver is loaded; without a GPU, all works on the CPU")
+    elif count == 0:
         yield Check("gpu", NOTE, "none", "trains and evaluates on the processor: fit for ofa_nano and ofa_tiny")
 
 

@@ -7,6 +7,7 @@
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
+. "$HERE/../errors.sh"
 PYTHON=${OFA_VENV:-$ROOT/.venv}/bin/python
 
 FRESH_RUN=
@@ -136,7 +137,7 @@ summary() {
     printf '\nOpen %s in a browser.\n' "$REPORT"
 }
 
-bash "$HERE/../setup.sh"
+bash "$HERE/../setup.sh" || exit  # it has said why
 start_over_if_asked "$SETTINGS" "$FRESH_RUN" "$WORLD" "$VOCAB" "$TOKENIZER" "$PRETRAINED" "$DRAWING" "$GAIN" "$RESULTS" "$PAGES" "$REPORT"
 mkdir -p "$RESULTS" "$PAGES"
 stage "1 draw the picture world" world

@@ -1,0 +1,332 @@
+"""NVIDIA GPUs: how many this process sees, and whether a build of torch can use them.
+
+Two sources. ``nvidia-smi`` answers in a tenth of a second and without torch: enough for a dry run and for choosing a
+build. torch itself is asked before a run starts, for it alone knows what CUDA will find.
+"""
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ofa.errors import UserError
+
+if TYPE_CHECKING:  # imported only where it is needed: that takes seconds
+    import torch
+
+# Major version of CUDA -> smallest major version of the driver (CUDA's release notes, "minor version compatibility").
+OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
+BF16_CAPABILITY = (8, 0)  # older GPUs have no instructions for it
+SMI_SECONDS = 20  # it may hang for good where a driver has crashed
+# The build for older GPUs and drivers, as in run_scripts/torch_versions.txt, which an installed copy does not have.
+BUILD_OF_CUDA_12, ITS_OLDEST_GPU = "2.10.0", (7, 0)
+# One of them is there where a GPU is, also in a container without nvidia-smi (Linux, Tegra, WSL).
+DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/dxg")
+USE_CPU = "or use the CPU: --cpu"
+
+Capability = tuple[int, int]  # (7, 0) is sm_70
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU as torch or nvidia-smi reports it. None: not reported."""
+
+    name: str
+    capability: Capability | None = None
+    driver: int | None = None  # major version
+
+
+# --- by nvidia-smi ------------------------------------------------------------------------------------------------
+
+
+def ask_nvidia_smi(*arguments: str) -> tuple[list[str] | None, str]:
+    """Run it. Returns: (its lines, or None without an answer; one line that says why there is none, if it is installed)."""
+    if shutil.which("nvidia-smi") is None:
+        return None, ""
+    try:
+        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, errors="replace",
+                              timeout=SMI_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None, f"nvidia-smi gives no answer within {SMI_SECONDS} s"
+    except OSError as error:
+        return None, f"nvidia-smi cannot be run: {error.strerror or error}"
+    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    if done.returncode == 0:
+        return lines, "" if lines else "nvidia-smi lists no GPU"
+    reason = next(iter(lines), done.stderr.strip().split("\n")[0]) or "no output"
+    return None, f"nvidia-smi finds no GPU: {reason} (exit status {done.returncode})"
+
+
+def listed_gpus() -> tuple[list[str] | None, str]:
+    """UUIDs of the GPUs and their MIG slices, in the driver's order.
+
+    Returns: (UUIDs, or None where nvidia-smi is not installed; a line that says why there are none, or "").
+    """
+    lines, note = ask_nvidia_smi("-L")
+    if lines is None:
+        return ([] if note else None), note
+    # "GPU 0: NVIDIA A100 (UUID: GPU-5d5b)", "MIG 1g.5gb Device 0: (UUID: MIG-c7d1)"
+    found = [line.split("UUID:")[-1].strip(" )") for line in lines if line.startswith(("GPU", "MIG"))]
+    return found, note or ("" if found else f"nvidia-smi lists no GPU: {lines[0]}")
+
+
+def count_visible(visible: str | None, uuids: Sequence[str] | None) -> int:
+    """Number of GPUs that CUDA shows to a process.
+
+    Args:
+        visible: CUDA_VISIBLE_DEVICES, or None if it is not set. Numbers or beginnings of UUIDs, read up to the first
+            entry that names no GPU (-1, none, NoDevFiles, a number too large); a repeated entry hides all GPUs.
+        uuids: the GPUs there are; None: unknown, every number and UUID is believed.
+    """
+    chosen = list(uuids or []) if visible is None else _chosen(visible, uuids)
+    # "CUDA can only enumerate a single compute instance" (NVIDIA's MIG user guide): one slice, and then nothing else.
+    has_slices = any(name.startswith("MIG") for name in [*chosen, *(uuids or [])])
+    return min(len(chosen), 1) if has_slices else len(chosen)
+
+
+def _chosen(visible: str, uuids: Sequence[str] | None) -> list[str]:
+    entries = [entry.strip() for entry in visible.split(",")]
+    chosen: list[str] = []
+    for entry in itertools.takewhile(lambda entry: _kind(entry) == _kind(entries[0]), entries):
+        name = _resolve(entry, uuids)
+        if name is None:
+            break
+        if name in chosen:
+            return []
+        chosen.append(name)
+    return chosen
+
+
+def _kind(entry: str) -> str:
+    return entry[:4] if entry.startswith(("GPU-", "MIG-")) else "number"
+
+
+def _resolve(entry: str, uuids: Sequence[str] | None) -> str | None:
+    """The GPU that an entry of CUDA_VISIBLE_DEVICES names. Returns: its UUID (the entry where none is known) or None."""
+    if _kind(entry) == "number":
+        number = re.match(r"\d+", entry)
+        if number is None or uuids is None:
+            return number and str(int(number[0]))
+        gpus = [uuid for uuid in uuids if not uuid.startswith("MIG")]
+        return gpus[int(number[0])] if int(number[0]) < len(gpus) else None
+    matches = [entry] if uuids is None else [uuid for uuid in uuids if uuid.startswith(entry)]
+    return matches[0] if len(matches) == 1 else None
+
+
+def hidden() -> bool:
+    """Whether CUDA_VISIBLE_DEVICES hides every GPU there could be: empty, -1, none, ..."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible is not None and count_visible(visible, None) == 0
+
+
+def count_without_torch() -> tuple[int, str]:
+    """Number of GPUs by nvidia-smi and CUDA_VISIBLE_DEVICES. Returns: (number, a line that says why it is 0, or "")."""
+    if hidden():
+        return 0, ""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    uuids, note = listed_gpus()
+    count = count_visible(visible, uuids)
+    if count == 0 and uuids:
+        note = f"CUDA_VISIBLE_DEVICES='{visible}' shows none of the {len(uuids)} GPUs of nvidia-smi -L"
+    return count, note if count == 0 else ""
+
+
+def described_gpus() -> tuple[list[Gpu], str]:
+    """Every GPU with compute capability and driver, by nvidia-smi. Returns: (GPUs, a line that says why none, or "")."""
+    lines, note = ask_nvidia_smi("--query-gpu=compute_cap,driver_version", "--format=csv,noheader")
+    if lines is None and "compute_cap" in note:  # drivers before 510 do not know this field
+        lines, note = ask_nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader")
+        lines = lines and [f"[N/A], {line}" for line in lines]
+    found = []
+    for line in lines or []:  # "7.0, 535.104.05"; what the driver does not tell is "[N/A]"
+        capability, _, driver = line.partition(",")
+        parts, number = re.fullmatch(r"(\d+)\.(\d+)", capability.strip()), re.match(r"\s*(\d+)\.", driver)
+        if parts or number:
+            found.append(Gpu("GPU", parts and (int(parts[1]), int(parts[2])), number and int(number[1])))
+    return found, note or ("" if found or not lines else f"nvidia-smi describes no GPU: {lines[0]}")
+
+
+# --- the build of torch -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Build:
+    """A row of ``run_scripts/torch_versions.txt``."""
+
+    torch: str
+    torchvision: str
+    cuda: str
+    oldest: Capability
+
+    def misses(self, gpus: Sequence[Gpu]) -> str:
+        """What keeps this build from one of the GPUs, in a few words, or ""."""
+        for gpu in gpus:
+            if gpu.capability and gpu.capability < self.oldest:
+                return f"a GPU of {_sm(gpu.capability)} (torch {self.torch} starts at {_sm(self.oldest)})"
+            if gpu.driver and gpu.driver < oldest_driver(self.cuda):
+                return f"driver {gpu.driver} (torch {self.torch} of CUDA {self.cuda} needs {oldest_driver(self.cuda)})"
+        return ""
+
+
+def read_builds(path: str | Path) -> list[Build]:
+    """The builds that are offered, the preferred one first."""
+    rows = [line.split() for line in Path(path).read_text().splitlines() if line.strip() and line[0] != "#"]
+    return [Build(*row[:3], oldest=tuple(map(int, row[3].split(".")))) for row in rows]
+
+
+def choose_build(builds: Sequence[Build], gpus: Sequence[Gpu], wanted: str = "", note: str = "") -> tuple[Build, str]:
+    """The first build that every GPU can be used with; the last one if none is.
+
+    Args: wanted: OFA_TORCH. note: why no GPU was found. Returns: (build, the reason in a few words).
+    Raises: UserError if no build has the version wanted.
+    """
+    if wanted:
+        for build in builds:
+            if build.torch == wanted:
+                return build, f"OFA_TORCH={wanted}"
+        raise UserError(f"OFA_TORCH: expects {' or '.join(build.torch for build in builds)}, found '{wanted}'")
+    if not gpus:
+        return builds[0], note or "no NVIDIA GPU found"
+    for build in builds:
+        if not build.misses(gpus):
+            return build, f"found {builds[0].misses(gpus)}" if build != builds[0] else "it has kernels for every GPU found"
+    return builds[-1], f"the nearest; found {builds[-1].misses(gpus)}"
+
+
+def oldest_driver(cuda: str) -> int:
+    """Smallest major version of the driver for a version of CUDA, e.g. 580 for "13.0"."""
+    major = int(cuda.split(".")[0])
+    return OLDEST_DRIVER.get(major, max(OLDEST_DRIVER.values()) if major > max(OLDEST_DRIVER) else 0)
+
+
+def has_kernels(capability: Capability, architectures: Sequence[str]) -> bool:
+    """Whether a build runs on a GPU. Args: architectures: as ``torch.cuda.get_arch_list()``: sm_75, sm_90a, compute_120.
+
+    Machine code (sm) runs on its own major version from its minor version on, PTX (compute) on everything newer, and
+    code with a letter on one GPU alone (a) or within its major version (f).
+    """
+    for architecture in architectures:
+        kind, major, minor, letter = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", architecture).groups()
+        built = int(major), int(minor)
+        if letter == "a":
+            fits = capability == built
+        elif kind == "compute" and not letter:
+            fits = capability >= built
+        else:
+            fits = capability[0] == built[0] and capability >= built
+        if fits:
+            return True
+    return False
+
+
+def kernel_problem(gpus: Sequence[Gpu], torch_version: str, cuda: str, architectures: Sequence[str]) -> str:
+    """One line about the first GPU that a build of torch has no kernels for, or ""."""
+    for number, gpu in enumerate(gpus):
+        if gpu.capability and not has_kernels(gpu.capability, architectures):
+            remedy = _another_build(cuda) if gpu.capability >= ITS_OLDEST_GPU else ""
+            return (f"GPU {number} ({gpu.name}): torch {torch_version} has kernels for {', '.join(architectures)}, found "
+                    f"{_sm(gpu.capability)}; {remedy}hide this GPU by CUDA_VISIBLE_DEVICES, {USE_CPU}")
+    return ""
+
+
+def driver_problem(gpus: Sequence[Gpu], torch_version: str, cuda: str) -> str:
+    """One line about a driver that is too old for a build of torch, or ""."""
+    needed = oldest_driver(cuda)
+    old = min((gpu.driver for gpu in gpus if gpu.driver), default=needed)
+    if old >= needed:
+        return ""
+    remedy = _another_build(cuda) if old >= OLDEST_DRIVER[12] else ""
+    return (f"GPU driver: torch {torch_version} (CUDA {cuda}) needs version {needed} or newer, found {old}; "
+            f"{remedy}update the driver, {USE_CPU}")
+
+
+def _another_build(cuda: str) -> str:
+    """A remedy for a build of CUDA 13 or newer."""
+    if int(cuda.split(".")[0]) <= 12:
+        return ""
+    return f"remove .venv and run OFA_TORCH={BUILD_OF_CUDA_12} bash run_scripts/setup.sh (a build of CUDA 12), "
+
+
+def _sm(capability: Capability) -> str:
+    return "sm_{}{}".format(*capability)
+
+
+# --- by torch -----------------------------------------------------------------------------------------------------
+
+
+def usable_gpus() -> tuple[int, str]:
+    """Number of GPUs that torch will use; torch is not imported where nothing speaks of a GPU.
+
+    Returns: (number, a line that says why it is 0, or "").
+    Raises: UserError if there is a GPU that this build of torch cannot use.
+    """
+    if hidden():
+        return 0, ""
+    if not any(Path(path).exists() for path in DEVICE_FILES):
+        expected, note = count_without_torch()
+        if expected == 0 or shutil.which("nvidia-smi") is None:
+            return 0, note
+    count, problem = gpus_of_torch()
+    if problem:
+        raise UserError(problem)
+    return count, "" if count else "torch finds no GPU"
+
+
+def gpus_of_torch() -> tuple[int, str]:
+    """Returns: (number of GPUs that CUDA shows to torch, one line about what keeps torch from using them, or "")."""
+    import torch
+
+    with warnings.catch_warnings():  # torch warns of what is said here in one line
+        warnings.simplefilter("ignore")
+        if torch.cuda.is_available():
+            # With MIG, device_count() may count GPUs that CUDA does not show (it asks the driver's library).
+            count = torch._C._cuda_getDeviceCount()
+            gpus = [Gpu(torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i)) for i in range(count)]
+            if torch.version.cuda is None:  # a build for AMD's GPUs
+                return count, ""
+            return count, kernel_problem(gpus, torch.__version__, torch.version.cuda, torch.cuda.get_arch_list())
+        expected, _ = count_without_torch() if shutil.which("nvidia-smi") else (0, "")
+        if expected == 0:
+            return 0, ""
+        if torch.version.cuda is None:
+            return 0, f"torch {torch.__version__} is built without CUDA, found {expected} GPUs; install a CUDA build, {USE_CPU}"
+        return 0, driver_problem(described_gpus()[0], torch.__version__, torch.version.cuda) or _cuda_problem(expected)
+
+
+def _cuda_problem(expected: int) -> str:
+    """Why CUDA does not start, in its own words."""
+    import torch
+
+    try:
+        torch.cuda.init()
+        reason = "no reason given"
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().split("\n")[0]
+    return f"torch {torch.__version__} finds none of the {expected} GPUs of nvidia-smi -L: {reason}; check the driver, {USE_CPU}"
+
+
+def has_bf16(device: "str | torch.device") -> bool:
+    """Whether bfloat16 has instructions there: a GPU from sm_80 on, or a CPU with matrix instructions (AMX).
+
+    ``torch.cuda.is_bf16_supported()`` is true on older GPUs as well, which emulate it slowly.
+    """
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+
+
+def require_bf16(device: "str | torch.device") -> None:
+    """Raises: UserError if ``device`` is a GPU without bfloat16."""
+    import torch
+
+    if torch.device(device).type == "cuda" and not has_bf16(device):
+        raise UserError(f"bf16: expects a GPU of sm_80 or newer, found {torch.cuda.get_device_name(device)} "
+                        f"({_sm(torch.cuda.get_device_capability(device))}); use fp16 (--fp16, PRECISION=fp16)")
