@@ -27,7 +27,7 @@ ready() {
     [ "$print" = "$(fingerprint)" ] && [ "${OFA_TORCH:-$torch}" = "$torch" ]
 }
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
-module_version() { "$1" -c "import $2; print($2.__version__)" 2>/dev/null || true; }  # module_version PYTHON MODULE
+package_version() { "$1" -c "import importlib.metadata as m; print(m.version('$2'))" 2>/dev/null || true; }  # PYTHON NAME
 
 find_python() {  # prints the interpreter to build on: 3.12 first, then 3.11
     local want candidate
@@ -65,15 +65,15 @@ choose_python() {
 choose_torch() {
     local answer owner=$VENV/bin/python remedy="remove $VENV and run this script again, or choose another folder (OFA_VENV)"
     [ -x "$owner" ] || owner=$PYTHON remedy="change it there, or use an interpreter without torch (OFA_PYTHON)"
-    TORCH=$(module_version "$owner" torch) REASON="is there: $owner"
+    TORCH=$(package_version "$owner" torch) REASON="is there: $owner"
     if [ -n "$TORCH" ]; then
-        # 2.11.0 and 2.11.0+cu130 are fine, a preview such as 2.11.0a0 is none of them
+        # 2.11.0 and 2.11.1+cu130 are fine, a preview such as 2.11.0a0 is not
         [[ $TORCH =~ ^([0-9]+\.[0-9]+)\.[0-9]+(\+.*)?$ ]] && grep -q "^${BASH_REMATCH[1]//./\\.}\." "$VERSIONS" ||
             fail "torch: expects one of $(awk '/^[0-9]/ { printf "%s ", $1 }' "$VERSIONS")or a later fix of it, found $TORCH of $owner: $remedy"
         [ "${OFA_TORCH:-${TORCH%%+*}}" = "${TORCH%%+*}" ] || fail "OFA_TORCH=$OFA_TORCH, but $owner has torch $TORCH: $remedy"
-        TORCHVISION=$(module_version "$owner" torchvision)
+        TORCHVISION=$(package_version "$owner" torchvision)
         [ "$owner" = "$PYTHON" ] || TORCHVISION=${TORCHVISION:-$(awk -v torch="${TORCH%%+*}" '$1 == torch { print $2 }' "$VERSIONS")}
-        [ -n "$TORCHVISION" ] || fail "torch $TORCH of $owner has no torchvision beside it that can be imported: $remedy"
+        [ -n "$TORCHVISION" ] || fail "torch $TORCH of $owner has no torchvision beside it: $remedy"
         return
     fi
     answer=$(cd / && PYTHONPATH=$ROOT "$PYTHON" -m ofa.cli.devices torch "$VERSIONS") || exit 2
@@ -86,7 +86,7 @@ make_venv() {
         return
     fi
     local flags=()
-    [ -z "$(module_version "$PYTHON" torch)" ] || flags=(--system-site-packages)
+    [ -z "$(package_version "$PYTHON" torch)" ] || flags=(--system-site-packages)
     say "making $VENV with $PYTHON (Python $(version_of "$PYTHON"))"
     "$PYTHON" -m venv --clear "${flags[@]}" "$VENV"
 }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -35,6 +36,14 @@ def parse_training():
 
     utils.import_user_module(Namespace(user_dir=str(ROOT / "ofa")))
     return lambda words: options.parse_args_and_arch(options.get_training_parser(), words)
+
+
+def program(path: Path, commands: str) -> Path:
+    """Write an executable that takes the place of another."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/usr/bin/env bash\n{commands}\n")
+    path.chmod(0o755)
+    return path
 
 
 def after(words: list[str], module: str) -> list[str]:
@@ -290,15 +299,85 @@ def test_gpus_train_in_half_precision_and_the_cpu_does_not():
     assert "--fp16" in words and "--cpu" not in words and "--distributed-world-size=2" in words
 
 
+@pytest.mark.parametrize("visible", ["-1", "-1,0", "none", "NoDevFiles", "0,0"])
+def test_hidden_gpus_are_not_trained_on(visible):
+    words = dry_run(ROOT / "run_scripts/caption/train_stage1.sh", CUDA_VISIBLE_DEVICES=visible)
+    assert "--cpu" in words and "--fp16" not in words and "torch.distributed.run" not in words
+
+
+@pytest.mark.parametrize("commands, processes, note", [
+    ("echo 'GPU 0: NVIDIA V100 (UUID: GPU-a)'; echo 'GPU 1: NVIDIA V100 (UUID: GPU-b)'", 2, ""),
+    ("echo 'GPU 0: NVIDIA A100 (UUID: GPU-a)'; echo '  MIG 1g.5gb Device 0: (UUID: MIG-a)'; echo '  MIG 1g.5gb Device 1: (UUID: MIG-b)'", 1, ""),
+    ("echo 'failed because there is no driver'; exit 9", 0, "failed because there is no driver"),
+    ("exit 6", 0, "exit status 6"), ("exit 0", 0, "lists no GPU"),
+])  # fmt: skip
+def test_nvidia_smi_decides_a_dry_run_and_may_fail(tmp_path, monkeypatch, commands, processes, note):
+    program(tmp_path / "nvidia-smi", commands)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "DRY_RUN": "1", "OFA_VENV": sys.prefix}
+    command = ["bash", ROOT / "run_scripts/launch.sh", "train", "a.tsv", "--arch=ofa_nano"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert ("--fp16" in done.stdout, "--cpu" in done.stdout) == (processes > 0, processes == 0)
+    assert ("--nproc_per_node 2" in done.stdout) == (processes == 2)
+    assert note in done.stderr and len(done.stderr.splitlines()) == bool(note)
+
+
+def test_a_gpu_that_torch_cannot_use_ends_the_launcher_in_one_line(tmp_path):
+    """Before anything is moved or written; what torch says is tested in tests/unit/test_devices.py."""
+    shutil.copytree(ROOT / "run_scripts", tmp_path / "run_scripts")
+    (tmp_path / "run_scripts/setup.sh").write_text("true\n")
+    python = program(tmp_path / "venv/bin/python", '[ "$*" = "-m ofa.cli.devices check" ] || exit 0; echo "error: GPU 0: no kernels" >&2; exit 2')
+    (tmp_path / "run").mkdir()
+    environment = {"PATH": os.environ["PATH"], "OFA_VENV": str(python.parents[1]), "SAVE_DIR": str(tmp_path / "run"), "FRESH": "1"}
+    for command in ("train", "evaluate"):
+        launch = ["bash", tmp_path / "run_scripts/launch.sh", command, "data.tsv"]
+        done = subprocess.run(launch, capture_output=True, text=True, env=environment)
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: GPU 0: no kernels\n")
+        assert list(tmp_path.glob("run*/*.log")) == [] and len(list(tmp_path.glob("run.*"))) == 0
+        subprocess.run([*launch, "--cpu"], capture_output=True, text=True, env=environment | {"FRESH": ""}, check=True)
+        shutil.rmtree(tmp_path / "run")
+        (tmp_path / "run").mkdir()
+
+
+def test_an_unknown_precision_stops_before_the_start(tmp_path):
+    environment = os.environ | {"OFA_VENV": sys.prefix, "PRECISION": "fp8", "DRY_RUN": "1"}
+    done = subprocess.run(["bash", ROOT / "run_scripts/launch.sh", "train", "a.tsv"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and done.stdout == "" and "PRECISION expects fp32" in done.stderr and "'fp8'" in done.stderr
+
+
+def test_a_command_that_fails_in_silence_is_named_once(tmp_path):
+    """Inside of functions, pipes and command substitutions as well; a script that says why it ends adds nothing."""
+    quiet = {"false || true; [ -n '' ] && true; if false; then :; fi": 0, "echo reason >&2; exit 3": 3}
+    silent = ("false", "x=$(false)", "broken() { x=$(false); }; broken", "true | false | true", "x=$(true | $(echo false))")
+    for commands in (*quiet, *silent):
+        script = program(tmp_path / "script.sh", f". {ROOT}/run_scripts/errors.sh\n{commands}")
+        done = subprocess.run(["bash", script], capture_output=True, text=True)
+        lines = done.stderr.replace("reason\n", "").splitlines()
+        if commands in quiet:
+            assert done.returncode == quiet[commands] and not lines, commands
+        else:
+            assert done.returncode == 1 and len(lines) == 1 and lines[0].startswith("script.sh:3: error: ended with status 1"), commands
+
+
+def test_every_script_that_can_fail_in_silence_names_what_failed():
+    """Experiments hold settings and one exec; all others run commands."""
+    scripts = [*(ROOT / "run_scripts").glob("*.sh"), *(ROOT / "run_scripts").glob("*/*.s*")]
+    runs_commands = [path for path in scripts if path not in EXPERIMENTS and path.read_text().startswith("#!")]
+    assert {path.name for path in runs_commands} == {"launch.sh", "setup.sh", "test.sh", "quickstart.sh", "demo.sh", "train.sbatch"}
+    for path in runs_commands:
+        assert re.search(r'^\. "\$\w+(/run_scripts|/\.\.)?/errors\.sh"$', path.read_text(), re.M), path
+    for path in EXPERIMENTS:
+        text = re.sub(r'\$\(cd "\S+( \S+)?" && pwd\)|\$\(dirname "\$checkpoint"\)|\$\(\([^)]*\)\)', "", path.read_text())
+        assert "$(" not in text and "<(" not in text and not re.search(r"^[^#]*\w \| \w+ [^)]*$", text, re.M), path
+
+
 @pytest.mark.parametrize("gpus, given, expected", [("", "", "4294967296"), ("", "1000000", "1000000"), ("0", "", "")])
 def test_training_on_a_cpu_keeps_the_memory_that_it_frees(tmp_path, gpus, given, expected):
     """Seen by a program in the place of Python: the settings are not part of the command."""
     shutil.copytree(ROOT / "run_scripts", tmp_path / "run_scripts")
     (tmp_path / "run_scripts/setup.sh").write_text("true\n")
-    python = tmp_path / "venv/bin/python"
-    python.parent.mkdir(parents=True)
-    python.write_text('#!/usr/bin/env bash\necho "found $MALLOC_TRIM_THRESHOLD_ $MALLOC_MMAP_THRESHOLD_."\n')
-    python.chmod(0o755)
+    python = program(tmp_path / "venv/bin/python", '[ "$2" != ofa.cli.devices ] || { [ -n "$CUDA_VISIBLE_DEVICES" ]; echo $((! $?)); exit; }\n'
+                     'echo "found $MALLOC_TRIM_THRESHOLD_ $MALLOC_MMAP_THRESHOLD_."')
     environment = {"PATH": os.environ["PATH"], "CUDA_VISIBLE_DEVICES": gpus, "OFA_VENV": str(python.parents[1])}
     environment |= {"MALLOC_TRIM_THRESHOLD_": given, "MALLOC_MMAP_THRESHOLD_": given, "SAVE_DIR": str(tmp_path / "run")}
     launch = ["bash", tmp_path / "run_scripts/launch.sh", "train", "data.tsv"]
