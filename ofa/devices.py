@@ -28,7 +28,7 @@ SMI_SECONDS = 20  # it may hang for good where a driver has crashed
 BUILD_OF_CUDA_12, ITS_OLDEST_GPU = "2.10.0", (7, 0)
 # One of them is there where a GPU is, also in a container without nvidia-smi (Linux, Tegra, WSL).
 DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/dxg")
-USE_CPU = "or use the CPU: --cpu"
+USE_CPU = "or use the CPU: --cpu or CUDA_VISIBLE_DEVICES=-1"
 
 Capability = tuple[int, int]  # (7, 0) is sm_70
 
@@ -276,6 +276,14 @@ def usable_gpus() -> tuple[int, str]:
     if problem:
         raise UserError(problem)
     return count, "" if count else "torch finds no GPU"
+
+
+def default_device() -> str:
+    """``cuda`` if there is a GPU, else ``cpu``. Raises: UserError if this build of torch cannot use the GPU."""
+    import torch
+
+    usable_gpus()
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def gpus_of_torch() -> tuple[int, str]:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ofa.io.json_files import load_json
 import ofa
 from ofa.album import Album
-from ofa.devices import require_bf16, usable_gpus
+from ofa.devices import default_device, require_bf16
 from ofa.errors import UserError
 from ofa.image_folder import ImageFolder
 from ofa.models.inference_weights import inference_network
@@ -157,9 +157,7 @@ def choose_device(name: str | None, rank: int = 0, precision: str = "fp32") -> t
 
     Raises: UserError if this build of torch cannot use a GPU that is there, or the GPU not this precision.
     """
-    if name != "cpu":
-        usable_gpus()
-    if name == "cpu" or (name is None and not torch.cuda.is_available()):
+    if name == "cpu" or (default_device() == "cpu" and name is None):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError(f"device '{name}': expected a GPU, found none; leave the option out or use --cpu")

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa.checkpoint import load_checkpoint
+from ofa.devices import default_device
 from ofa.errors import UserError
 from ofa.io.image_paths import list_images
 from ofa.io.images import open_image
@@ -161,7 +162,7 @@ class Inception:
         except (RuntimeError, TypeError, AttributeError) as error:
             raise UserError(f"--inception-model-path {path}: expects the weights of Inception (pt_inception-2015-12-05-6726825d.pth), found "
                             f"others ({str(error).splitlines()[0][:150]})") from None
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device(default_device())
         self.network.to(self.device)
 
     @torch.inference_mode()

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ofa.checkpoint import load_checkpoint
+from ofa.devices import default_device
 from ofa.errors import UserError
 
 AT_ONCE = 64
@@ -35,7 +36,7 @@ class ClipScorer:
     def __init__(self, path: str | Path, device: str | torch.device | None = None):
         open_clip = import_open_clip()
         weights, openai = read_weights(Path(path))
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(device or default_device())
         self.network = build(open_clip, weights, openai, path).to(self.device)
         self.tokenize = open_clip.SimpleTokenizer(context_length=self.network.context_length)
         self.transform = open_clip.image_transform(self.network.visual.image_size, is_train=False)

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ofa.devices import default_device, has_bf16, require_bf16
 from ofa.errors import UserError
 
 UNFINISHED = "training.pt"  # beside tokenizer.pt, as long as a training goes on
@@ -118,7 +119,6 @@ def run_train(arguments: argparse.Namespace) -> int:
 
     from ofa.io.atomic import replacing
     from ofa.checkpoint_edit import write_checkpoint
-    from ofa.devices import has_bf16, require_bf16
     from ofa.data.picture_rows import open_pictures, spread, square_pixels
     from ofa.models.image_tokenizer import TOKENIZER
     from ofa.models.vq_vae import VQVAE, VQVAEConfig, vq_vae_content
@@ -172,9 +172,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 
 def check_device(device: str) -> None:
-    import torch
-
-    if not (device == "cpu" or device.startswith("cuda") and torch.cuda.is_available()):
+    if not (device == "cpu" or device.startswith("cuda") and default_device() == "cuda"):
         raise UserError(f"--device {device}: expected cpu, or cuda where there is a GPU; found no such device: leave the option out")
 
 
