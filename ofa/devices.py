@@ -212,7 +212,10 @@ def has_kernels(capability: Capability, architectures: Sequence[str]) -> bool:
     code with a letter on one GPU alone (a) or within its major version (f).
     """
     for architecture in architectures:
-        kind, major, minor, letter = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", architecture).groups()
+        parts = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", architecture)
+        if parts is None:
+            continue
+        kind, major, minor, letter = parts.groups()
         built = int(major), int(minor)
         if letter == "a":
             fits = capability == built
@@ -226,9 +229,9 @@ def has_kernels(capability: Capability, architectures: Sequence[str]) -> bool:
 
 
 def kernel_problem(gpus: Sequence[Gpu], torch_version: str, cuda: str, architectures: Sequence[str]) -> str:
-    """One line about the first GPU that a build of torch has no kernels for, or ""."""
+    """One line about the first GPU that a build of torch has no kernels for, or "" (also if they are not known)."""
     for number, gpu in enumerate(gpus):
-        if gpu.capability and not has_kernels(gpu.capability, architectures):
+        if gpu.capability and architectures and not has_kernels(gpu.capability, architectures):
             remedy = _another_build(cuda) if gpu.capability >= ITS_OLDEST_GPU else ""
             return (f"GPU {number} ({gpu.name}): torch {torch_version} has kernels for {', '.join(architectures)}, found "
                     f"{_sm(gpu.capability)}; {remedy}hide this GPU by CUDA_VISIBLE_DEVICES, {USE_CPU}")
@@ -299,24 +302,24 @@ def gpus_of_torch() -> tuple[int, str]:
             if torch.version.cuda is None:  # a build for AMD's GPUs
                 return count, ""
             return count, kernel_problem(gpus, torch.__version__, torch.version.cuda, torch.cuda.get_arch_list())
-        expected, _ = count_without_torch() if shutil.which("nvidia-smi") else (0, "")
-        if expected == 0:
-            return 0, ""
-        if torch.version.cuda is None:
+        expected = count_without_torch()[0] if shutil.which("nvidia-smi") else 0
+        if torch.version.cuda is None and expected:
             return 0, f"torch {torch.__version__} is built without CUDA, found {expected} GPUs; install a CUDA build, {USE_CPU}"
-        return 0, driver_problem(described_gpus()[0], torch.__version__, torch.version.cuda) or _cuda_problem(expected)
+        reason = "" if torch.version.cuda is None or hidden() else _why_cuda_does_not_start()
+        if expected == 0 and "driver on your system is too old" not in reason:
+            return 0, ""
+        problem = driver_problem(described_gpus()[0], torch.__version__, torch.version.cuda)
+        return 0, problem or f"torch {torch.__version__} finds no GPU: {reason}; check the driver, {USE_CPU}"
 
 
-def _cuda_problem(expected: int) -> str:
-    """Why CUDA does not start, in its own words."""
+def _why_cuda_does_not_start() -> str:
     import torch
 
     try:
         torch.cuda.init()
-        reason = "no reason given"
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().split("\n")[0]
-    return f"torch {torch.__version__} finds none of the {expected} GPUs of nvidia-smi -L: {reason}; check the driver, {USE_CPU}"
+        return str(error).strip().split("\n")[0].rstrip(".")
+    return "no reason given"
 
 
 def has_bf16(device: "str | torch.device") -> bool:

@@ -6,5 +6,5 @@ set -eEuo pipefail
 trap 'ended_by $? "$BASH_COMMAND" "${BASH_SOURCE[0]##*/}:$LINENO"' ERR
 
 ended_by() {  # ended_by STATUS COMMAND PLACE
-    [ "$BASH_SUBSHELL" -gt 0 ] || printf '%s: error: ended with status %s at: %s\n' "$3" "$1" "${2:0:200}" >&2
+    [ "$BASH_SUBSHELL" -gt 0 ] || printf '%s: error: ended with status %s at: %s\n' "$3" "$1" "${2//$'\n'/ }" >&2
 }

@@ -137,6 +137,21 @@ def test_a_missing_restore_file_is_refused_but_the_default_is_not(tmp_path):
     fairseq_compat.refuse_missing_restore_file(config())
 
 
+def test_a_gpu_that_torch_cannot_use_is_refused_before_training_and_cpu_runs_ask_for_none(monkeypatch):
+    def refuse(*_):
+        raise UserError("no kernels")
+
+    monkeypatch.setattr(fairseq_compat, "usable_gpus", refuse)
+    fairseq_compat.refuse_unusable_gpus(config("--cpu", "--bf16"))
+    with pytest.raises(UserError, match="no kernels"):
+        fairseq_compat.refuse_unusable_gpus(config())
+    monkeypatch.setattr(fairseq_compat, "usable_gpus", lambda: (1, ""))
+    monkeypatch.setattr(fairseq_compat, "require_bf16", refuse)
+    fairseq_compat.refuse_unusable_gpus(config("--fp16"))
+    with pytest.raises(UserError, match="no kernels"):
+        fairseq_compat.refuse_unusable_gpus(config("--bf16"))
+
+
 def test_a_list_of_tsv_files_is_not_searched_for_forgotten_subsets():
     cfg = config()
     fairseq_compat.ignore_unused_valid_subsets(cfg)

@@ -123,7 +123,8 @@ def test_a_v100_is_refused_with_the_build_that_serves_it():
 
 def test_gpus_with_kernels_are_not_refused():
     assert kernel_problem([V100, H100], "2.10.0", "12.8", ARCHITECTURES["2.10.0"]) == ""
-    assert kernel_problem([T4, H100], "2.11.0", "13.0", ARCHITECTURES["2.11.0"]) == kernel_problem([], "2.11.0", "13.0", []) == ""
+    assert kernel_problem([T4, H100], "2.11.0", "13.0", ARCHITECTURES["2.11.0"]) == ""
+    assert kernel_problem([V100], "2.11.0", "13.0", []) == kernel_problem([], "2.11.0", "13.0", ["sm_75"]) == ""
 
 
 def test_no_build_is_recommended_to_a_gpu_that_none_serves():
@@ -146,6 +147,21 @@ def test_torch_that_finds_no_gpu_behind_an_old_driver_is_refused(nvidia_smi, mon
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     with pytest.raises(UserError, match=r"needs version 580 or newer, found 470"):
+        devices.usable_gpus()
+
+
+def test_an_old_driver_is_refused_without_nvidia_smi_too(monkeypatch):
+    """As in a container: the device files are there, the program is not."""
+    def init():
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update.\nmore")
+
+    monkeypatch.setattr(devices, "DEVICE_FILES", ("/",))
+    monkeypatch.setattr(devices.shutil, "which", lambda name: None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "init", init)
+    with pytest.raises(UserError, match=r"finds no GPU: The NVIDIA driver on your system is too old \(found version 11040\)"):
         devices.usable_gpus()
 
 
