@@ -101,22 +101,21 @@ pip_install() {  # on a terminal pip draws its own bars; in a log, one line per 
 }
 
 install_packages() {
-    local constraints=(-c "$CONSTRAINTS")
     printf '%s\n' "torch==$TORCH" "torchvision==$TORCHVISION" >"$CONSTRAINTS"
     say "1/3 torch $TORCH, torchvision $TORCHVISION (the largest part: 1 to 3 minutes)"
-    pip_install "${constraints[@]}" torch torchvision
+    pip_install -c "$CONSTRAINTS" torch torchvision
     if [ "$(version_of "$VENV/bin/python")" = 3.12 ]; then
         say "2/3 fairseq (ready wheel)"
-        pip_install "${constraints[@]}" fairseq-fixed==0.12.3.1
+        pip_install -c "$CONSTRAINTS" fairseq-fixed==0.12.3.1
     elif ! "$VENV/bin/python" -c 'import fairseq' 2>/dev/null; then
         say "2/3 fairseq is compiled for this Python: 4 to 6 minutes"
         command -v g++ >/dev/null || fail "compiling fairseq expects g++, found none. Run: apt-get install g++ python3-dev (or use Python 3.12, which needs no compiler)"
         pip_install "setuptools<81" wheel cython numpy ninja
-        (unset CUDA_HOME && pip_install --no-build-isolation "${constraints[@]}" fairseq-fixed==0.12.3.1)
+        (unset CUDA_HOME && pip_install --no-build-isolation -c "$CONSTRAINTS" fairseq-fixed==0.12.3.1)
     fi
     say "3/3 this project and what it needs"
     pip_install "setuptools<81" wheel
-    pip_install "${constraints[@]}" --no-build-isolation -e "$ROOT[test]"
+    pip_install -c "$CONSTRAINTS" --no-build-isolation -e "$ROOT[test]"
     # gradio asks for a Pillow below 13, as a precaution (ofa demo is tested with 13). The JPEG decoder of older ones
     # makes pixels that differ by a grey level here and there from those the golden numbers were recorded with.
     pip_install --no-deps --upgrade "pillow>=13"
