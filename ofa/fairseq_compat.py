@@ -29,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ofa import fairseq_upstream
 from ofa.devices import require_bf16, usable_gpus
 from ofa.errors import UserError
+from ofa.failures import message_of
 from ofa.io.pickles import DAMAGED
 from ofa.light_checkpoint import load_complete
 from ofa.process_state import silence_known_warnings
@@ -352,31 +353,14 @@ def follow_torchrun(cfg) -> None:
 
 
 class errors_in_one_line:
-    """Context in which a ``UserError`` ends the process with one line and status 2, not a traceback.
-
-    Errors of data workers and spawned ranks arrive as text around the original message.
-    """
+    """Context in which an error that a user can correct ends the process with one line and status 2, not a traceback."""
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, traceback):
-        message = user_message(error) if error is not None else None
+        message = message_of(error)
         if message is not None:
             sys.stdout.flush()
             print(f"error: {message}", file=sys.stderr, flush=True)
             sys.exit(2)
-
-
-def user_message(error: BaseException) -> str | None:
-    """The message of a ``UserError``; None for other errors.
-
-    A worker process sends it as text inside its traceback, and fairseq raises a vaguer error while handling
-    one that comes from loading a checkpoint.
-    """
-    marker = f"{UserError.__module__}.{UserError.__qualname__}: "
-    if marker in str(error):
-        return str(error).rsplit(marker, 1)[1].strip()
-    while error is not None and not isinstance(error, UserError):
-        error = error.__cause__ or error.__context__
-    return None if error is None else str(error)

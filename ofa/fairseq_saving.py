@@ -1,12 +1,10 @@
 """Checkpoints are written whole or not at all: a kill or a full disk never costs the one before."""
 
 import copy
-import errno
 import functools
 import logging
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from fairseq import checkpoint_utils
@@ -16,7 +14,7 @@ from omegaconf import open_dict
 from ofa.errors import UserError
 from ofa.fairseq_compat import ModuleWith
 from ofa.io import torch_file
-from ofa.io.atomic import replacing
+from ofa.io.atomic import FULL, remove_abandoned, replacing
 
 logger = logging.getLogger(__name__)
 
@@ -56,16 +54,11 @@ def save_whole(content: Any, filename: str, async_write: bool = False) -> None:
 
     Raises: UserError if the disk is full or cannot be written.
     """
-    file = None
     try:
-        with replacing(filename, "wb") as opened:
-            file = RememberingFile(opened)
+        with replacing(filename, "wb") as file:
             torch_file.save(content, file)
-    except Exception as error:
-        cause = error if isinstance(error, OSError) else file and file.error
-        if cause is None:
-            raise
-        raise not_written(filename, cause) from error
+    except OSError as error:
+        raise not_written(filename, error) from error
 
 
 def copy_whole(source: str, target: str, overwrite: bool = True) -> str:
@@ -78,35 +71,17 @@ def copy_whole(source: str, target: str, overwrite: bool = True) -> str:
     return target
 
 
-class RememberingFile:
-    """A file that keeps the error of a failed write: torch reports it as a bug of its own."""
-
-    def __init__(self, file):
-        self.file, self.error = file, None
-
-    def write(self, data) -> int:
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def __getattr__(self, name: str):
-        return getattr(self.file, name)
-
-
 def not_written(path: str, error: OSError) -> UserError:
     """What to tell the user when a checkpoint cannot be written."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    remedy = "Free some space" if full else "Mend that"
+    full = error.errno in FULL
+    remedy = "Free some space" if full else "Correct that"
     return UserError(
         f"{path}: expected to write a checkpoint, found {error.strerror or error}; the checkpoints before it are "
-        f"whole. {remedy} and run the same command again: it goes on from the newest one"
+        f"whole. {remedy} and run the same command again: it resumes from the newest one"
     )
 
 
 def remove_leftovers(folder: str) -> None:
-    """Delete what a killed process had not finished writing."""
-    for part in Path(folder).glob(f".{CHECKPOINTS}.*"):
-        logger.info("removing %s, which was not finished", part)
-        part.unlink(missing_ok=True)
+    """Delete what a killed process had not finished writing; what a live one is writing stays."""
+    for part in remove_abandoned(folder, CHECKPOINTS):
+        logger.info("removed %s, which was not finished", part)

@@ -10,6 +10,7 @@ import torch
 from torch import distributed
 
 from ofa.errors import UserError
+from ofa.failures import message_of
 
 
 def in_processes(count: int, function: Callable[..., Any], *args: Any) -> Any:
@@ -58,9 +59,7 @@ def in_one_line(function: Callable[..., Any], *args: Any) -> Any:
         wrapped: BaseException = error
     except (RuntimeError, torch.multiprocessing.ProcessRaisedException) as error:
         wrapped = error
-    from ofa.fairseq_compat import user_message
-
-    message = user_message(wrapped)
+    message = message_of(wrapped)
     if message is None:
         raise wrapped
     raise UserError(message) from None

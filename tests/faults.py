@@ -35,7 +35,7 @@ class WriteFault:
         self.opened = 0
 
     def __call__(self) -> None:
-        from ofa import atomic
+        from ofa.io import atomic
 
         atomic.tempfile = Instead(tempfile, mkstemp=self.mkstemp)
         atomic.os = Instead(os, fdopen=self.fdopen, fsync=self.fsync, replace=self.replace)

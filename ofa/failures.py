@@ -1,0 +1,86 @@
+"""What a person reads in place of a traceback: one line for every failure that is no bug of this project.
+
+Failures of other processes (data workers, ranks) arrive as text around the original message.
+"""
+
+import errno
+import re
+
+from ofa.errors import UserError
+
+USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}: "
+DATA_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is )?([^.\n]+)")
+NO_MEMORY = re.compile(
+    r"CUDA out of memory[^\n]*|[^\n]*can't allocate memory[^\n]*|[^\n]*Cannot allocate memory[^\n]*|^MemoryError\b[^\n]*", re.M
+)
+ERROR_OF_WORKER = re.compile(r"Caught \w+ in DataLoader worker.*^\w*Error: \[Errno (\d+)\] ([^\n]+)", re.M | re.S)
+AGAIN = "Then run the same command again"
+
+
+def message_of(error: BaseException | None) -> str | None:
+    """One line: what was found, and the remedy. None for an error that needs its traceback."""
+    if error is not None and USER_ERROR in str(error):
+        return str(error).rsplit(USER_ERROR, 1)[1].strip()
+    chain = list(_chain(error))
+    for cause in chain:
+        if isinstance(cause, UserError):
+            return str(cause)
+    return next(filter(None, map(_of_the_machine, chain)), None)
+
+
+def _chain(error: BaseException | None):
+    """An error and what it was raised from or met while it was handled."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _of_the_machine(error: BaseException) -> str | None:
+    """A killed process, short memory, a disk that is full or gone."""
+    text = str(error)
+    worker = DATA_WORKER.search(text)
+    if worker:
+        return (
+            f"data worker (process {worker[1]}): expected batches of it, found that it {_past(worker[2])}. Memory is usually short: lower "
+            f"--num-workers or --batch-size, or give a container more shared memory (--shm-size). {AGAIN}"
+        )
+    if _is_memory(error, text):
+        found = NO_MEMORY.search(text)
+        return (
+            f"memory: expected enough for this command, found {_shorten(found[0]) if found else 'none left'}. Lower --batch-size "
+            f"(a higher --update-freq makes up for it), --num-workers or the image size, or free memory. {AGAIN}"
+        )
+    if type(error).__name__ == "ProcessExitedException":
+        how = getattr(error, "signal_name", None) or f"status {error.exit_code}"
+        return f"rank {error.error_index} (process {error.error_pid}): ended by {how}; its own message is above. {AGAIN}"
+    remote = ERROR_OF_WORKER.search(text)
+    if remote:
+        return f"data worker: expected to read the data, found {remote[2]}. Correct that. {AGAIN}"
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+        return of_file(error)
+    return None
+
+
+def of_file(error: OSError) -> str:
+    """One line about a file or folder that cannot be read or written."""
+    place = f"{error.filename or 'reading or writing'}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{place}. Nothing half-written is left. Free some space. {AGAIN}"
+    return f"{place}. Nothing half-written is left. Correct that. {AGAIN}"
+
+
+def _is_memory(error: BaseException, text: str) -> bool:
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or isinstance(error, (RuntimeError, OSError)) and NO_MEMORY.search(text) is not None
+
+
+def _past(words: str) -> str:
+    return f"was {words}" if words.startswith("killed") else words
+
+
+def _shorten(text: str) -> str:
+    """Without the addresses and advice that torch puts behind the first sentences."""
+    text = text[text.index("DefaultCPUAllocator") :] if "DefaultCPUAllocator" in text else text
+    return ". ".join(text.split(". ")[:2]).strip().rstrip(".")
