@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from ofa.io.atomic import replacing
-from ofa.io.paths import LONGEST, delete_below, path_below
-from ofa.data.rows import open_rows
+from ofa.data.rows import Rows, open_rows
 from ofa.data.shard_index import open_shard_index
 from ofa.data.shards import MANIFEST, NUMBERED, read_manifest
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
+from ofa.io.atomic import names_file, replacing
+from ofa.io.folder_lock import lock_folder
+from ofa.io.paths import LONGEST, delete_below, path_below
 from ofa.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -116,11 +117,15 @@ def parts_of(rows: TsvFile, megabytes: float, most_rows: int | None) -> list[tup
 def pack(path: str, out: str, name: str, megabytes: float = 256.0, most_rows: int | None = None, jobs: int = 1) -> dict[str, Any]:
     """Write the rows of a TSV as shards ``out/NAME-000000.tar``, or the ones that are still missing.
 
-    Returns: the manifest. Raises: UserError if the folder holds other shards of this name.
+    Returns: the manifest. Raises: UserError if the folder holds other shards of this name, or another process writes them.
     """
     check_name(out, name)
-    rows, folder = TsvFile(path), Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    rows = TsvFile(path)
+    with lock_folder(out, f"{MANIFEST.format(name)}.lock"):
+        return _pack(path, rows, Path(out), name, megabytes, most_rows, jobs)
+
+
+def _pack(path: str, rows: TsvFile, folder: Path, name: str, megabytes: float, most_rows: int | None, jobs: int) -> dict[str, Any]:
     status = os.stat(path)
     parts = parts_of(rows, megabytes, most_rows)
     plan = {"source": os.path.basename(path), "source_bytes": status.st_size, "source_mtime_ns": status.st_mtime_ns,
@@ -187,9 +192,13 @@ def save(path: Path, manifest: dict[str, Any]) -> None:
 def unpack(path: str, out: str) -> int:
     """Write the rows of shards as a TSV, or what is missing of it after an interruption. Returns: number of rows."""
     rows = open_rows(path)
+    with lock_folder(Path(out).parent, f"{Path(out).name}.lock"):
+        return _unpack(path, rows, out)
+
+
+def _unpack(path: str, rows: Rows, out: str) -> int:
     part, plan_path = (path_below(Path(out).parent, f"{Path(out).name}{ending}", "--out") for ending in (".part", ".part.json"))
     plan = [[shard, os.path.getsize(shard), os.stat(shard).st_mtime_ns] for shard in getattr(rows, "shards", [path])]
-    part.parent.mkdir(parents=True, exist_ok=True)
     if part.exists() and not plan_path.is_file():
         raise UserError(f"{part}: expected no file or one that an interrupted ofa pack left, found another; move it away, or choose "
                         "another --out")
@@ -200,7 +209,7 @@ def unpack(path: str, out: str) -> int:
     done = _whole_lines(part)
     if done:
         logger.info("%s: going on after %d of %d rows", part, done, len(rows))
-    with open(part, "ab") as file, Progress(len(rows), f"writing {Path(out).name}", "rows", initial=done) as progress:
+    with names_file(part), open(part, "ab") as file, Progress(len(rows), f"writing {Path(out).name}", "rows", initial=done) as progress:
         for row in range(done, len(rows)):
             file.write("\t".join(rows[row]).encode("utf-8") + b"\n")  # cells have no tabs and line breaks
             progress.update()

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from ofa.errors import UserError
+from ofa.io.atomic import replacing
 from ofa.io.paths import path_below
 from ofa.picture_grid import EVERY, REFERENCE
 from ofa.spec import Prediction
@@ -68,5 +69,5 @@ def png(picture: Image.Image) -> bytes:
 
 
 def write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    with replacing(path, "wb") as file:
+        file.write(data)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.errors import UserError
+from ofa.io.atomic import names_file
 from ofa.io.images import decode_base64, image_header, open_image, upright_box, upright_size
 from ofa.io.json_files import load_json
 from ofa.io.paths import path_below, path_within
@@ -173,12 +174,12 @@ def look_at_all(paths: Sequence[str], jobs: int, notes: Path) -> dict[str, Pictu
     show = functools.partial(counted, total=len(left), what="looking at the pictures", unit="img")
     several = jobs > 1 and len(left) >= FEW
     notes.parent.mkdir(parents=True, exist_ok=True)
-    with multiprocessing.get_context("spawn").Pool(jobs) if several else nullcontext() as pool, open(notes, "a", encoding="utf-8") as file:
+    with multiprocessing.get_context("spawn").Pool(jobs) if several else nullcontext() as pool, names_file(notes), open(notes, "a", encoding="utf-8") as file:
         pictures = pool.imap(look_at, left, chunksize=32) if several else map(look_at, left)
         for path, picture in zip(left, show(pictures)):
             seen[path] = picture
             file.write(json.dumps([file_state(path), dataclasses.astuple(picture)]) + "\n")
-    notes.unlink()
+    notes.unlink(missing_ok=True)
     return {path: seen[path] for path in paths}
 
 

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.errors import UserError
-from ofa.io.atomic import replacing
+from ofa.io.atomic import names_file, replacing
+from ofa.io.folder_lock import FolderLock, lock_folder
 from ofa.io.images import encode_image, upright_file
 from ofa.io.json_files import load_json
 from ofa.io.paths import delete_below, path_below
@@ -121,7 +122,7 @@ class PreparedFolder:
         made_by: the command, for the manifest.
         make: at once; otherwise nothing is touched before ``make()``.
         manifest: its name; files of several plans may lie in one folder, each with a manifest of its own.
-    Raises: UserError if the folder cannot be made or written to.
+    Raises: UserError if the folder cannot be made or written to, or another process writes these files.
     """
 
     def __init__(self, folder: str | Path, plan: str, made_by: str, make: bool = True, manifest: str = MANIFEST):
@@ -131,10 +132,16 @@ class PreparedFolder:
         self._previous = read_manifest(self.manifest_path)
         if self._previous.get("plan") == plan:
             self.manifest = self._previous
+        self.lock: FolderLock | None = None
         if make:
             self.make()
         else:
             self._check_place()
+
+    def _own(self) -> None:
+        """From the first write on, until this object goes, no other process may write these files."""
+        if self.lock is None:
+            self.lock = lock_folder(self.folder, f"{self.manifest_path.name}.lock")
 
     def _check_place(self) -> None:
         """Say at once, not after hours of work, that the folder cannot be made. Raises: UserError."""
@@ -154,6 +161,7 @@ class PreparedFolder:
         except OSError as error:
             raise UserError(f"{self.folder}: the output folder cannot be made ({error.strerror}); choose another --out") from None
         self._check_place()
+        self._own()
         if self._previous is not self.manifest:
             self._discard(self._previous)
 
@@ -178,6 +186,7 @@ class PreparedFolder:
 
     def _begin(self, name: str) -> Path:
         """The file ``NAME.part`` to write or to continue. Raises: UserError if there is one of others."""
+        self._own()
         path, part = self.path(name), self.path(f"{name}{PART}")
         begun = self.manifest.setdefault("begun", [])
         if name not in begun:
@@ -200,6 +209,7 @@ class PreparedFolder:
 
     def save_manifest(self, finished: bool = False, **counts: int) -> None:
         """Args: finished: nothing more is to be written; counts: figures to keep beside the files."""
+        self._own()
         self.manifest["finished"] = finished
         self.manifest["counts"].update(counts)
         with replacing(self.manifest_path) as file:
@@ -221,7 +231,8 @@ class PreparedFolder:
         """A small text file, written at once."""
         if not self.is_complete(name):
             data = text.encode("utf-8")
-            self._begin(name).write_bytes(data)
+            with replacing(self._begin(name), "wb") as file:
+                file.write(data)
             self.complete(name, rows, hashlib.sha256(data).hexdigest())
 
     def write_lines(self, name: str, lines: Iterable[str]) -> None:
@@ -229,7 +240,8 @@ class PreparedFolder:
         if self.is_complete(name):
             return
         digest, count = hashlib.sha256(), 0
-        with open(self._begin(name), "wb") as file:
+        part = self._begin(name)
+        with names_file(part), open(part, "wb") as file:
             for line in lines:
                 data = f"{line}\n".encode()
                 file.write(data)
@@ -261,7 +273,7 @@ class PreparedFolder:
         done, digest = _resume(part, [len(group.rows) for group in groups])
         if done:
             logger.info("%s: continuing after %d of %d pictures", part, done, len(groups))
-        with open(part, "ab") as file, Progress(len(groups), name, "img", initial=done) as progress:
+        with names_file(part), open(part, "ab") as file, Progress(len(groups), name, "img", initial=done) as progress:
             for group, image in zip(groups[done:], images(done)):
                 block = group.block(image)
                 file.write(block)

@@ -37,7 +37,8 @@ def add_parser(subparsers) -> None:
 
 
 def run_build(args: argparse.Namespace) -> int:
-    from ofa.io.atomic import replacing
+    from ofa.io.atomic import names_file, replacing
+    from ofa.io.folder_lock import lock_folder
     from ofa.negative_samples import ANSWERS, CAPTIONS, OBJECTS, NegativeSamples
 
     pairs = [_open(path, args.selected_cols, len(PAIR_COLUMNS), "--selected-cols") for path in args.data]
@@ -48,11 +49,10 @@ def run_build(args: argparse.Namespace) -> int:
     if all((out / name).is_file() for name in (ANSWERS, CAPTIONS, OBJECTS)) and ours.get("made_from") == made_from:
         print(f"{out}: already complete")
         return 0
-    out.mkdir(parents=True, exist_ok=True)
-    if not ours:
-        keep_files_of_others(out, (ANSWERS, CAPTIONS, OBJECTS))
-    (out / DONE).unlink(missing_ok=True)
-    with NegativeSamples(out) as found:
+    with lock_folder(out), names_file(out), NegativeSamples(out) as found:
+        if not ours:
+            keep_files_of_others(out, (ANSWERS, CAPTIONS, OBJECTS))
+        (out / DONE).unlink(missing_ok=True)
         for file in pairs:
             columns = dict(zip(PAIR_COLUMNS[2:], file.selected_cols[2:]))
             for texts, where in _rows(file, list(columns.values())):
@@ -61,8 +61,8 @@ def run_build(args: argparse.Namespace) -> int:
             for (text,), where in _rows(file, file.selected_cols[2:3]):
                 found.add_detections(text, where)
         counts = found.write(out)
-    with replacing(out / DONE) as file:
-        json.dump({"made_from": made_from, "entries": counts}, file, indent=1)
+        with replacing(out / DONE) as file:
+            json.dump({"made_from": made_from, "entries": counts}, file, indent=1)
     print(f"{out}: {counts[CAPTIONS]} captions, {counts[OBJECTS]} objects, {counts[ANSWERS]} answers")
     return 0
 

@@ -117,8 +117,9 @@ def grid(text: str) -> tuple[int, int]:
 def run_train(arguments: argparse.Namespace) -> int:
     import torch
 
-    from ofa.io.atomic import replacing
     from ofa.checkpoint_edit import write_checkpoint
+    from ofa.io.atomic import replacing
+    from ofa.io.folder_lock import lock_folder
     from ofa.data.picture_rows import open_pictures, spread, square_pixels
     from ofa.models.image_tokenizer import TOKENIZER
     from ofa.models.vq_vae import VQVAE, VQVAEConfig, vq_vae_content
@@ -146,6 +147,7 @@ def run_train(arguments: argparse.Namespace) -> int:
         raise UserError(f"{out / UNFINISHED}: expected no training or one of these settings, found another one; choose another --out, or "
                         "replace it by --force")
     pictures = open_pictures(arguments.images, arguments.image_column)
+    lock = lock_folder(out)
     chosen = spread(len(pictures), arguments.max_pictures)
     found, skipped = square_pixels(pictures, chosen, arguments.size, arguments.skip_broken, arguments.images)
     if skipped:
@@ -166,6 +168,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     (out / UNFINISHED).unlink(missing_ok=True)
     with replacing(out / SAMPLES, "wb") as file:
         samples(tokenizer, held_out[:32]).save(file, "PNG")
+    lock.release()
     print(f"{out / TOKENIZER}: {state.update} updates in {state.seconds:.0f} s; {reached.line(config.num_codes)}")
     print(f"{out / SAMPLES}: pictures that were kept apart, and below each what its codes give back")
     return 0
