@@ -28,6 +28,10 @@ class RowsDataset(FairseqDataset):
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
+    def row_files(self) -> dict[str, Rows]:
+        """The rows of this epoch, by the task's names for its files (``training_files``)."""
+        return {}
+
     @property
     def can_reuse_epoch_itr_across_epochs(self) -> bool:
         """Batches are made anew for every pass: workers see the new epoch, order and shard."""
@@ -83,6 +87,9 @@ class OFADataset(RowsDataset):
 
     def __len__(self) -> int:
         return len(self.file)
+
+    def row_files(self) -> dict[str, Rows]:
+        return {"train": self.file}
 
     def __getitem__(self, index: int) -> Sample:
         """Raises: UserError naming file and row if the row cannot become a sample."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from ofa.data.fairseq_dataset import OFADataset, RowsDataset
 from ofa.data.mixture import Mixture
+from ofa.data.rows import Rows
 from ofa.data.sample import Sample
 
 TASK = "task"  # key of a sample, and of a batch whose samples are all of one task: the task's name
@@ -31,6 +32,9 @@ class JointDataset(RowsDataset):
 
     def __len__(self) -> int:
         return len(self.mixture)
+
+    def row_files(self) -> dict[str, Rows]:
+        return {name: member.file for name, member in self.members.items()}
 
     def __getitem__(self, index: int) -> Sample:
         task, row = self.mixture.locate(index, self.epoch if self.training else 1)

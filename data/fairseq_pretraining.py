@@ -82,6 +82,10 @@ class PretrainingDataset(RowsDataset):
     def __len__(self) -> int:
         return self.length
 
+    def row_files(self) -> dict[str, Rows]:
+        pairs = {} if self.pairs is None else {"pairs": self.pairs}
+        return {name: rows.file for name, rows in {**pairs, **self.extras}.items()}
+
     def __getitem__(self, index: int) -> Samples:
         """Raises: UserError naming file and row if a row is broken and may not be passed over."""
         let_parent_decide_when_to_stop(os.getpid())

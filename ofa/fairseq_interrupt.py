@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Callable
 
@@ -23,6 +24,7 @@ from ofa.fairseq_ranks import end_after_other_rank, end_with_launcher
 from ofa.fairseq_resume import ExactState, RunFinished
 from ofa.fairseq_samples import begin_to_show
 from ofa.fairseq_saving import remove_leftovers, save_after_last_epoch
+from ofa.io.folder_lock import lock_folder
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +90,16 @@ class GuardedTraining:
 
     def __call__(self, cfg, **kwargs) -> None:
         check_ema_options(cfg)
+        first = cfg.distributed_training.distributed_rank == 0
+        with lock_folder(cfg.checkpoint.save_dir) if first else nullcontext():  # before anything is written there
+            self.train(cfg, first, **kwargs)
+
+    def train(self, cfg, first: bool, **kwargs) -> None:
+        """Args: first: whether this is the first rank."""
         scope = self.main.__globals__  # of fairseq_cli.train, which is __main__ in most runs
         stock = scope["validate_and_save"]
         scope["validate_and_save"] = stop_when_asked(save_after_last_epoch(stock))
         self.forget_earlier_run(scope)
-        first = cfg.distributed_training.distributed_rank == 0
         marker = Path(cfg.checkpoint.save_dir) / MARKER
         here = threading.current_thread() is threading.main_thread()  # Python allows handlers nowhere else
         handlers = {number: signal.signal(number, Request.receive) for number in SIGNALS if here}
@@ -123,6 +130,7 @@ class GuardedTraining:
     def forget_earlier_run(scope: dict) -> None:
         """fairseq keeps the best score and the patience in attributes of functions."""
         Request.reset()
+        ExactState.epoch_loss = None
         ExactState.early_stopping = scope["should_stop_early"]
         for function in (ExactState.early_stopping, checkpoint_utils.save_checkpoint):
             for name in ("best", "num_runs"):
@@ -140,6 +148,7 @@ def stop_when_asked(validate_and_save: Callable) -> Callable:
         if should_stop or not (Request.signal_number is not None if alone else Request.agreed):
             return valid_losses, should_stop
         if Request.saves == saves:
+            ExactState.epoch_loss = valid_losses[0] if end_of_epoch else None
             save_last(cfg.checkpoint, trainer, epoch_itr)
         raise Stopped(f"stopped as asked after update {trainer.get_num_updates()}; the same command goes on from there")
 

@@ -9,6 +9,7 @@ import ofa.models
 import ofa.tasks
 from ofa import (
     fairseq_adam,
+    fairseq_changed_data,
     fairseq_compat,
     fairseq_ema,
     fairseq_interrupt,
@@ -28,7 +29,7 @@ def install_once() -> None:
     """How runs are saved, continued, interrupted and spread over processes."""
     for part in (
         fairseq_saving, fairseq_resume, fairseq_position, fairseq_light, fairseq_ema, fairseq_interrupt, fairseq_ranks,
-        fairseq_nonfinite, fairseq_adam, fairseq_upstream,
+        fairseq_nonfinite, fairseq_adam, fairseq_upstream, fairseq_changed_data,
     ):
         part.install()
 

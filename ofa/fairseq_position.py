@@ -47,6 +47,7 @@ def load_rows(load_state_dict: Callable) -> Callable:
         if self.disable_shuffling and ROWS in state:
             read = rows_read(self)
             batches = max(number for number, rows in enumerate(read) if rows <= state[ROWS])
+            batches = min(batches, len(read) - 2)  # of shorter data than before the last batch is left
             if batches != state["iterations_in_epoch"]:
                 logger.info("%d rows of epoch %d are read: going on with batch %d of each process, %d rows again",
                             state[ROWS], state["epoch"], batches + 1, state[ROWS] - read[batches])  # fmt: skip

@@ -23,7 +23,7 @@ from omegaconf import open_dict
 
 from ofa.errors import UserError
 from ofa.fairseq_compat import DEFAULT_RESTORE_FILE
-from ofa.fairseq_saving import CHECKPOINTS
+from ofa.fairseq_saving import CHECKPOINTS, check_space
 from ofa.light_checkpoint import BaseNotFound
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,8 @@ def go_on_with_own_run(load: Callable) -> Callable:
 
     @functools.wraps(load)
     def load_checkpoint(cfg, trainer, **kwargs):
+        if not cfg.no_save:
+            decided_by_first_rank(lambda: check_space(trainer.cfg, trainer.get_model(), cfg.save_dir), trainer)
         choice = None if trainer.checkpoint_suffix else decided_by_first_rank(lambda: choose(cfg), trainer)
         if choice is None:
             return load(cfg, trainer, **kwargs)
@@ -65,12 +67,22 @@ def go_on_with_own_run(load: Callable) -> Callable:
             if same_command:
                 chosen.update(dict.fromkeys(RESETS, False))
         extra_state, epoch_itr = load(chosen, trainer, **kwargs)
+        if extra_state is not None and not chosen.reset_lr_scheduler:
+            step_after_epoch(trainer, extra_state)
         reason = end_of_run(trainer, epoch_itr)
         if reason:
             raise RunFinished(f"{path}: {reason}")
         return extra_state, epoch_itr
 
     return load_checkpoint
+
+
+def step_after_epoch(trainer, extra_state: dict[str, Any]) -> None:
+    """What the learning rate does at the end of an epoch, which comes after the checkpoint of that end was saved."""
+    position = extra_state["train_iterator"]
+    if position.get("iterations_in_epoch") == 0 and position["epoch"] > 1:
+        loss = extra_state.get(STATE_KEY, {}).get("epoch_loss", extra_state.get("val_loss"))
+        trainer.lr_step(position["epoch"] - 1, loss)
 
 
 def decided_by_first_rank(decide: Callable[[], Any], trainer) -> Any:
@@ -205,16 +217,20 @@ class ExactState:
     early_stopping            best value and count of ``--patience``
     loss_scaler               counters of the fp16 loss scaler, which decide when the scale grows
     fp32_params               master weights of fp16 and bf16 training; their 16-bit copies are not enough
+    epoch_loss                at the end of an epoch: what its validation gives to ``--lr-scheduler`` after the save
     task                      what the task counts (``OFATask.state_of_run``)
     ========================  ====================================================================================
     """
 
+    epoch_loss: float | None = None  # of the validation that a save on request follows, which does not get it
     early_stopping: Any = None  # the function ``should_stop_early`` of the running command keeps its state in itself
 
     @classmethod
     def collect(cls, trainer) -> dict[str, Any]:
         optimizer = trainer.optimizer
         state = {"early_stopping": dict(vars(cls.early_stopping)) if cls.early_stopping else {}}
+        if cls.epoch_loss is not None:
+            state["epoch_loss"] = cls.epoch_loss
         if trainer.cfg.common.fp16 and getattr(optimizer, "scaler", None) is not None:
             state["loss_scaler"] = dict(vars(optimizer.scaler))
         if getattr(optimizer, "fp32_params", None) is not None:

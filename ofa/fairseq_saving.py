@@ -81,6 +81,38 @@ def not_written(path: str, error: OSError) -> UserError:
     )
 
 
+def check_space(cfg, model, save_dir: str) -> None:
+    """Raises: UserError if not even one checkpoint fits on the disk. Args: cfg: fairseq's configuration. model: in training."""
+    needed = checkpoint_bytes(cfg, model)
+    free = shutil.disk_usage(save_dir).free
+    if free < needed:
+        raise UserError(
+            f"{save_dir}: expected {in_units(needed)} of free space for a checkpoint, found {in_units(free)}; free some, or "
+            "use another --save-dir (--no-save-optimizer-state makes checkpoints smaller, but a run cannot resume from them)"
+        )
+
+
+def checkpoint_bytes(cfg, model) -> int:
+    """What a checkpoint takes at least: weights, Adam's moments, fp32 copies, averages."""
+    tuned = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    some = bool(getattr(getattr(model, "config", None), "light_methods", []))  # the others stay in their base
+    kept = {name: weight for name, weight in model.named_parameters() if name in tuned or not some}
+    weights = sum(weight.numel() * weight.element_size() for weight in kept.values())
+    trained = sum(kept[name].numel() for name in tuned)
+    is_half = (cfg.common.fp16 or cfg.common.bf16) and not (cfg.common.memory_efficient_fp16 or cfg.common.memory_efficient_bf16)
+    total = weights + 4 * trained * is_half
+    if getattr(cfg.optimizer, "_name", None) == "adam" and not cfg.checkpoint.no_save_optimizer_state:
+        total += (4 if getattr(cfg.optimizer, "fp16_adam_stats", False) else 8) * trained
+    if cfg.ema.store_ema:
+        total += weights + 4 * sum(weight.numel() for weight in kept.values()) * cfg.ema.ema_fp32
+    return total
+
+
+def in_units(size: int) -> str:
+    """``5.2 GB``, ``310 MB``."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
 def remove_leftovers(folder: str) -> None:
     """Delete what a killed process had not finished writing; what a live one is writing stays."""
     for part in remove_abandoned(folder, CHECKPOINTS):

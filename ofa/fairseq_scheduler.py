@@ -19,12 +19,14 @@ from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
     PolynomialDecayLRSchedule,
     PolynomialDecayLRScheduleConfig,
 )
+from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRSchedule
 from fairseq.trainer import Trainer
 
 from ofa.errors import UserError
 
 logger = logging.getLogger(__name__)
 NAME = "polynomial_decay"
+PLATEAU_COUNTS = ("best", "last_epoch", "num_bad_epochs", "cooldown_counter")
 
 
 @dataclass
@@ -49,6 +51,26 @@ class WarmupRatioSchedule(PolynomialDecayLRSchedule):
             raise UserError(f"--total-num-update has to be positive, found {cfg.total_num_update}")
         super().__init__(copy.copy(cfg), optimizer)  # reinit changes warmup_updates; the caller's config stays
         self.knows_total = False
+        self.annealed: dict | None = None  # epoch after --force-anneal, and the rate that it began with
+
+    def step_begin_epoch(self, epoch: int) -> float:
+        """From ``--force-anneal`` on an epoch decays from the rate at its beginning, which a resumed one cannot see."""
+        if self.annealed and self.annealed["epoch"] == epoch:
+            self.lr = self.annealed["lr"]
+            return self.optimizer.get_lr()
+        lr = super().step_begin_epoch(epoch)
+        if self.cfg.force_anneal is not None and epoch >= self.cfg.force_anneal:
+            self.annealed = {"epoch": epoch, "lr": self.lr}
+        return lr
+
+    def state_dict(self) -> dict:
+        return {**super().state_dict(), "annealed": self.annealed, "lr": self.lr}
+
+    def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state)
+        self.annealed = state.get("annealed")
+        if self.cfg.force_anneal is not None:  # otherwise --lr alone decides
+            self.lr = state.get("lr", self.lr)
 
     def reinit(self, total_num_update: int, num_updates: int) -> None:
         """Take the number of updates of the whole training, and how many are done, from the trainer."""
@@ -96,8 +118,19 @@ def install() -> None:
     if LR_SCHEDULER_REGISTRY[NAME] is not WarmupRatioSchedule:
         del LR_SCHEDULER_REGISTRY[NAME], LR_SCHEDULER_DATACLASS_REGISTRY[NAME]
         register_lr_scheduler(NAME, dataclass=WarmupRatioConfig)(WarmupRatioSchedule)
+        ReduceLROnPlateauLRSchedule.state_dict = plateau_state_dict
+        ReduceLROnPlateauLRSchedule.load_state_dict = plateau_load_state_dict
     if not getattr(Trainer.get_train_iterator, "reports_total_updates", False):
         Trainer.get_train_iterator = report_total_updates(Trainer.get_train_iterator)
+
+
+def plateau_state_dict(self: ReduceLROnPlateauLRSchedule) -> dict:
+    """All that ``--lr-scheduler reduce_lr_on_plateau`` counts; fairseq saves ``best`` and ``last_epoch`` alone."""
+    return {name: getattr(self.lr_scheduler, name) for name in PLATEAU_COUNTS}
+
+
+def plateau_load_state_dict(self: ReduceLROnPlateauLRSchedule, state: dict) -> None:
+    vars(self.lr_scheduler).update({name: state[name] for name in PLATEAU_COUNTS if name in state})
 
 
 def report_total_updates(get_train_iterator):

@@ -13,7 +13,7 @@
 #   GPU_PRECISION    what an experiment prefers on GPUs                        [fp16]
 #   NPROC            processes on this node                                    [number of GPUs, or 1]
 #   NNODES NODE_RANK MASTER_ADDR MASTER_PORT   several nodes (SLURM's variables are read as well)
-#   FRESH=1          (or --fresh) start over although SAVE_DIR holds a run: it is moved aside, never deleted
+#   FRESH=1          (or --fresh) start over although SAVE_DIR holds a run: it is moved aside, never deleted, and not while it runs
 #   DRY_RUN=1        print the command and stop
 #
 # Running the same command again resumes from SAVE_DIR/checkpoint_last.pt, or from the newest checkpoint that can be
@@ -101,13 +101,15 @@ run_module() {  # run_module LOG MODULE ARGS...: in this process, or under torch
 run_torchrun() {
     local status
     trap 'pkill -TERM -P "$torchrun" || true' INT TERM
-    OFA_LAUNCHER_PID=$$ setsid "${command[@]}" &
+    OFA_LAUNCHER_PID=$$ setsid "${command[@]/#torch.distributed.run/ofa.cli.torchrun}" &  # the same, with failures in one line
     torchrun=$!
     while true; do  # a signal ends "wait" early
         status=0
         wait "$torchrun" || status=$?
-        kill -0 "$torchrun" 2>/dev/null || exit "$status"  # torchrun has said why
+        kill -0 "$torchrun" 2>/dev/null || break
     done
+    [ "${OFA_FOLDER_OWNER:-}" != $$ ] || rm -f "$SAVE_DIR/run.lock"
+    exit "$status"  # torchrun has said why
 }
 
 # What can be refused is refused before the set-up, and before anything is moved or written.
@@ -166,8 +168,10 @@ train() {
         run_module "" fairseq_cli.train "$data" "${COMMON[@]}" "${flags[@]}" "$@"
         return
     fi
-    if [ -n "${FRESH:-}" ] && [ -e "$SAVE_DIR" ] && [ "$NODE_RANK" -eq 0 ]; then  # nodes share the disk: one of them moves
-        mv "$SAVE_DIR" "$SAVE_DIR.$(date +%Y%m%d-%H%M%S)"
+    if [ "$NODE_RANK" -eq 0 ] && [ "${OFA_FOLDER_OWNER:-}" != $$ ]; then  # nodes share the disk: one of them owns the folder
+        bash "$ROOT/run_scripts/setup.sh"
+        export OFA_FOLDER_OWNER=$$ PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+        exec "$PYTHON" -m ofa.cli.own_folder ${FRESH:+--fresh} "$SAVE_DIR" bash "${BASH_SOURCE[0]}" train "$data" "$@"
     fi
     mkdir -p "$SAVE_DIR"
     [ "$GPUS" -gt 0 ] || keep_freed_memory

@@ -85,6 +85,9 @@ class JointTask(OFATask):
     def has_sharded_data(self, split: str) -> bool:
         return any(task.has_sharded_data(split) for task in self.tasks.values())
 
+    def training_files(self) -> dict[str, list[str]]:
+        return {name: task.training_files()["train"] for name, task in self.tasks.items()}
+
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
         """Open the files of all tasks."""
         for task in self.tasks.values():

@@ -42,6 +42,11 @@ class ReadingTask(FairseqTask):
         """Whether the file of a split changes with the epoch."""
         return split == "train" and len((self.cfg.data or "").split(",")) > 2
 
+    def training_files(self) -> dict[str, list[str]]:
+        """Name of a kind of rows -> the files with such rows that training takes in turn, one per epoch."""
+        number = max((self.cfg.data or "").count(","), 1)
+        return {"train": [data_files(self.cfg.data or "", "train", epoch) for epoch in range(1, number + 1)]}
+
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
         """Open the file of a split: of several training files the one whose turn it is in ``epoch``.
 
@@ -65,9 +70,8 @@ class ReadingTask(FairseqTask):
         Raises: UserError if the rows cannot be answered with this run's set of answers.
         """
         if dataset.builder.split == "train":
-            epochs = range(1, self.cfg.data.count(",") + 2)
-            paths = dict.fromkeys(data_files(self.cfg.data, "train", epoch) for epoch in epochs)
-            check_training([self.open_file(path, "train") for path in paths], self.answers, source_of(self.cfg))
+            paths = self.training_files()["train"]
+            check_training([self.open_file(path, "train") for path in dict.fromkeys(paths)], self.answers, source_of(self.cfg))
             self.answers_checked = (self.answers_checked[0], True)
         else:
             if self.spec.closed:

@@ -99,6 +99,12 @@ class UnifyTask(OFATask):
         given = [(self.given(name), name in PAIR_TASKS) for name in TASKS]
         return split == "train" and any(len(self.paths(files, split, pairs)) > 1 for files, pairs in given)
 
+    def training_files(self) -> dict[str, list[str]]:
+        """Pairs and extra rows of the tasks that are trained."""
+        pairs = self.paths(self.given("caption"), "train", True) if any(self.weights[name] for name in PAIR_TASKS) else []
+        extras = {name: self.paths(self.given(name), "train", False) for name in filter(self.weights.get, EXTRA_TASKS)}
+        return {name: paths for name, paths in {"pairs": pairs, **extras}.items() if paths}
+
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
         """Open the files of a split: of several training files the one whose turn it is in ``epoch``."""
         pairs = None

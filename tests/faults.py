@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable
@@ -126,3 +127,70 @@ def rewrite(path: Path, content: bytes) -> None:
 
 
 NOISE = random.Random(0).randbytes(300)
+
+
+class KilledWorker:
+    """The first data worker is killed while it makes a sample, as the kernel does when memory is short."""
+
+    def __call__(self) -> None:
+        import torch
+
+        from ofa.data.fairseq_dataset import OFADataset
+
+        stock = OFADataset.__getitem__
+
+        def get(dataset, index: int):
+            if torch.utils.data.get_worker_info() is not None and dataset.builder.split == "train":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return stock(dataset, index)
+
+        OFADataset.__getitem__ = get
+
+
+class InUpdate:
+    """Something happens at the beginning of an update. Args: happen: called with the trainer."""
+
+    def __init__(self, update: int, happen: Callable):
+        self.update, self.happen = update, happen
+
+    def __call__(self) -> None:
+        from fairseq.trainer import Trainer
+
+        stock = Trainer.train_step
+
+        def train_step(trainer, *args, **kwargs):
+            if trainer.get_num_updates() + 1 == self.update:
+                self.happen(trainer)
+            return stock(trainer, *args, **kwargs)
+
+        Trainer.train_step = train_step
+
+
+def lose_folder(trainer) -> None:
+    """The save folder vanishes, and cannot be made again."""
+    folder = Path(trainer.cfg.checkpoint.save_dir)
+    shutil.rmtree(folder)
+    folder.write_text("")
+
+
+def lose_memory(trainer) -> None:
+    raise MemoryError
+
+
+def lose_gpu_memory(trainer) -> None:
+    import torch
+
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 15.77 GiB of which ...")
+
+
+class LittleSpace:
+    """A disk with so many free bytes."""
+
+    def __init__(self, free: int):
+        self.free = free
+
+    def __call__(self) -> None:
+        from ofa import fairseq_saving
+
+        usage = shutil.disk_usage("/")._replace(free=self.free)
+        fairseq_saving.shutil = Instead(shutil, disk_usage=lambda path: usage)

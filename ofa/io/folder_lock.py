@@ -6,6 +6,7 @@ on to the server, so they hold between machines (with ``nolock`` or ``local_lock
 Closing any descriptor of a file gives up this process's locks on it, so lock files are opened here alone.
 """
 
+import contextlib
 import errno
 import fcntl
 import logging
@@ -39,7 +40,13 @@ class FolderLock:
     """The right to write to a folder: until ``release``, the end of a ``with`` block, or of the process."""
 
     def __init__(self, held: _Held):
+        self._held = held
         self.release: Callable[[], None] = weakref.finalize(self, _release, held)
+
+    def keep_through_exec(self) -> None:
+        """The program that takes the place of this process (``os.exec*``) owns the folder as well."""
+        if self._held.handle is not None:
+            os.set_inheritable(self._held.handle, True)
 
     def __enter__(self) -> "FolderLock":
         return self
@@ -112,8 +119,10 @@ def _release(held: _Held) -> None:
     if held.users or held.process != os.getpid():
         return
     _held.pop(str(held.path), None)
-    held.path.unlink(missing_ok=True)  # while it is locked: nobody else can have taken it
     if held.handle is not None:
+        with contextlib.suppress(OSError):  # the folder may be gone or read-only by now
+            if is_at(held.handle, held.path):
+                held.path.unlink()  # while it is locked: nobody else can have taken it
         os.close(held.handle)
 
 

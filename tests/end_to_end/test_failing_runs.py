@@ -1,0 +1,111 @@
+"""Runs that cannot begin or that the machine ends: one line that says what to do, and nothing of another run is touched."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from faults import InUpdate, KilledWorker, LittleSpace, lose_folder, lose_gpu_memory, lose_memory
+from training_runs import ROOT, flags, make_files, train
+
+from ofa.io.folder_lock import lock_folder
+
+RECIPE = ("--max-epoch=1", "--save-interval-updates=2", "--keep-interval-updates=1", "--disable-validation")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return make_files(tmp_path_factory.mktemp("failing"))
+
+
+@pytest.fixture(scope="module")
+def finished(files):
+    """The folder of a finished run."""
+    folder = files.folder / "finished"
+    done = train(flags(files, folder, *RECIPE))
+    assert done.code == 0, done.log[-3000:]
+    return folder
+
+
+def state_of(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
+
+
+def the_error(done) -> str:
+    """The one line of a run that ended with status 2."""
+    errors = [line for line in done.log.splitlines() if line.startswith("error: ")]
+    assert done.code == 2 and len(errors) == 1 and "Traceback" not in done.log, done.log[-3000:]
+    return errors[0]
+
+
+def test_a_second_run_ends_before_it_touches_the_folder_of_the_first(files, finished):
+    assert not list(finished.glob("*.lock")), "a run that ended holds nothing"
+    with lock_folder(finished):
+        before = state_of(finished)
+        error = the_error(train(flags(files, finished, *RECIPE, "--max-epoch=2", f"--tensorboard-logdir={finished / 'tensorboard'}",
+                                      f"--log-file={finished / 'log.txt'}")))  # fmt: skip
+        assert state_of(finished) == before
+    assert f"in use by process {os.getpid()} on {socket.gethostname()} since" in error
+
+
+def launch(files, folder: Path, *more: str, **settings: str) -> subprocess.CompletedProcess:
+    """``launch.sh train``."""
+    data, *words = flags(files, folder, *RECIPE, *more)
+    given = [word for word in words if not word.startswith(("--user-dir", "--save-dir"))]
+    environment = {**os.environ, "NPROC": "1", "OFA_VENV": sys.prefix, "OMP_NUM_THREADS": "1", "SAVE_DIR": str(folder), **settings}
+    return subprocess.run(["bash", str(ROOT / "run_scripts/launch.sh"), "train", data, *given], env=environment, capture_output=True,
+                          text=True, cwd="/")  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [{}, {"FRESH": "1"}, {"NPROC": "2"}])
+def test_the_launcher_neither_logs_into_nor_moves_the_folder_of_a_run(files, tmp_path, settings):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/train.log").write_text("of the first run\n")
+    with lock_folder(tmp_path / "run"):
+        before = state_of(tmp_path)
+        done = launch(files, tmp_path / "run", **settings)
+        assert state_of(tmp_path) == before
+    assert done.returncode == 2 and f"in use by process {os.getpid()}" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_launched_run_owns_its_folder_logs_and_begins_anew_when_asked(files, tmp_path):
+    folder = tmp_path / "run"
+    looks = tmp_path / "sitecustomize.py"
+    looks.write_text(f"import sys, os, pathlib\nif 'fairseq_cli.train' in sys.orig_argv:\n"
+                     f"    print('owner:', pathlib.Path({str(folder)!r}, 'run.lock').read_text().split()[1] == str(os.getpid()))\n")  # fmt: skip
+    done = launch(files, folder, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0 and "owner: True" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
+    assert (folder / "checkpoint_last.pt").exists() and not (folder / "run.lock").exists()
+    for _ in range(100):  # tee may be a moment behind
+        if "done training" in (folder / "train.log").read_text():
+            break
+    again = launch(files, folder, FRESH="1")
+    assert again.returncode == 0, again.stdout[-3000:]
+    moved = [path for path in tmp_path.iterdir() if re.fullmatch(r"run\.\d{8}-\d{6}", path.name)]
+    assert len(moved) == 1 and (moved[0] / "checkpoint_last.pt").exists() and not (moved[0] / "run.lock").exists()
+    assert (folder / "checkpoint_last.pt").exists()
+
+
+@pytest.mark.parametrize(
+    "fault, found",
+    [
+        (InUpdate(2, lose_memory), "memory: expected enough for this command, found none left. Lower --batch-size"),
+        (InUpdate(2, lose_gpu_memory), "found CUDA out of memory. Tried to allocate 20.00 MiB. Lower --batch-size"),
+        (InUpdate(2, lose_folder), "run: File exists"),
+        (KilledWorker(), r"data worker \(process \d+\): expected batches of it, found that it (was killed by signal: Killed|exited unexpectedly)"),
+    ],
+)
+def test_what_the_machine_does_to_a_run_is_told_in_one_line(files, tmp_path, fault, found):
+    workers = ("--num-workers=1",) if isinstance(fault, KilledWorker) else ()
+    error = the_error(train(flags(files, tmp_path / "run", *RECIPE, *workers), prepare=fault))
+    assert re.search(found, error) and "run the same command again" in error, error
+
+
+def test_a_run_whose_checkpoints_cannot_fit_does_not_begin(files, tmp_path, finished):
+    size = (finished / "checkpoint_last.pt").stat().st_size
+    error = the_error(train(flags(files, tmp_path / "small", *RECIPE), prepare=LittleSpace(int(0.9 * size))))
+    assert "free space for a checkpoint, found" in error and not list((tmp_path / "small").glob("*.pt"))
+    assert train(flags(files, tmp_path / "large", *RECIPE), prepare=LittleSpace(size)).code == 0
