@@ -98,13 +98,14 @@ def checkpoint_bytes(cfg, model) -> int:
     some = bool(getattr(getattr(model, "config", None), "light_methods", []))  # the others stay in their base
     kept = {name: weight for name, weight in model.named_parameters() if name in tuned or not some}
     weights = sum(weight.numel() * weight.element_size() for weight in kept.values())
+    buffers = 0 if some else sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
     trained = sum(kept[name].numel() for name in tuned)
     is_half = (cfg.common.fp16 or cfg.common.bf16) and not (cfg.common.memory_efficient_fp16 or cfg.common.memory_efficient_bf16)
-    total = weights + 4 * trained * is_half
+    total = weights + buffers + 4 * trained * is_half
     if getattr(cfg.optimizer, "_name", None) == "adam" and not cfg.checkpoint.no_save_optimizer_state:
         total += (4 if getattr(cfg.optimizer, "fp16_adam_stats", False) else 8) * trained
     if cfg.ema.store_ema:
-        total += weights + 4 * sum(weight.numel() for weight in kept.values()) * cfg.ema.ema_fp32
+        total += weights + buffers + 4 * sum(weight.numel() for weight in kept.values()) * cfg.ema.ema_fp32
     return total
 
 
