@@ -116,5 +116,5 @@ def in_units(size: int) -> str:
 
 def remove_leftovers(folder: str) -> None:
     """Delete what a killed process had not finished writing; what a live one is writing stays."""
-    for part in remove_abandoned(folder, CHECKPOINTS):
+    for part in remove_abandoned(folder, "checkpoint*"):
         logger.info("removed %s, which was not finished", part)
