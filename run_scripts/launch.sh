@@ -170,7 +170,6 @@ train() {
     fi
     [ "$GPUS" -gt 0 ] || keep_freed_memory
     if [ "$NODE_RANK" -eq 0 ] && [ "${OFA_FOLDER_OWNER:-}" != $$ ]; then  # nodes share the disk: one of them owns the folder
-        bash "$ROOT/run_scripts/setup.sh"
         export OFA_FOLDER_OWNER=$$ PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
         exec "$PYTHON" -m ofa.cli.own_folder ${FRESH:+--fresh} "$SAVE_DIR" bash "${BASH_SOURCE[0]}" train "$data" "$@"
     fi
