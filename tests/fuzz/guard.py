@@ -8,6 +8,7 @@ from pathlib import Path
 
 STARTS = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.startfile", "pty.", "ctypes.dlopen", "webbrowser.")
 SENDS = ("socket.", "urllib.", "ftplib.", "smtplib.", "http.client")
+ASKS = ("socket.gethostname",)  # the kernel for the name that a lock file shows; no socket opens
 CHANGES = {"os.remove": 1, "os.rename": 2, "os.link": 2, "os.symlink": 2, "os.mkdir": 1, "os.rmdir": 1, "os.truncate": 1, "os.chmod": 1, "os.chown": 1,
            "shutil.rmtree": 1, "shutil.move": 2, "shutil.copyfile": 2}  # fmt: skip
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -31,7 +32,7 @@ class Guard:
             self.folder = None
 
     def _note(self, event: str, arguments: tuple) -> None:
-        if self.folder is None:
+        if self.folder is None or event in ASKS:
             return
         if event.startswith(STARTS) or event.startswith(SENDS):
             self.seen.append(f"{event} {arguments!r}"[:200])
