@@ -40,7 +40,7 @@ def prepare(found: Found, out: str, jobs: int, skip_broken: bool = False) -> Pre
         looked = look_at_all(paths, jobs, Path(f"{folder.folder}.looking"))
         broken = broken_ones(looked, found.sizes)
         if broken and not skip_broken:
-            raise UserError(f"{len(broken)} of the pictures cannot be used: {name_broken(broken)}. "
+            raise UserError(f"{', '.join(found.inputs)}: {len(broken)} of the pictures cannot be used: {name_broken(broken)}. "
                             "Mend them, or leave them out with --skip-broken")
         folder.make()
         folder.note(settings=found.settings, inputs=inputs, pictures=summary(looked, broken), left_out=broken)
