@@ -1,0 +1,55 @@
+"""Links of the documents lead somewhere, and what docs/security.md names exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ofa.stored_options import STORED
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("docs", "benchmarks", "tests", "run_scripts", ".github")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.md"))])
+SECURITY = ROOT / "docs" / "security.md"
+LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
+ELSEWHERE = ("http://", "https://", "mailto:", "#")
+PATH = re.compile(r"(?<![\w./-])(?:ofa|data|models|tasks|criterions|tests|run_scripts|benchmarks|docs)/[\w./*-]*[\w*/]")
+
+
+def broken_links(document: Path) -> list[str]:
+    """Links within the repository to files that are not there."""
+    links = LINK.findall(document.read_text(encoding="utf-8"))
+    local = [link.partition("#")[0] for link in links if not link.startswith(ELSEWHERE)]
+    return [link for link in local if not (document.parent / link).exists()]
+
+
+def named_paths(text: str) -> list[str]:
+    """Paths below the folders of the repository."""
+    return list(dict.fromkeys(PATH.findall(text)))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_within_the_repository_leads_to_a_file(document):
+    assert broken_links(document) == []
+
+
+def test_a_link_to_a_missing_file_is_found(tmp_path):
+    (tmp_path / "a.md").write_text("[b](b.md#part), [a](a.md), [c](https://example.org/c)")
+    assert broken_links(tmp_path / "a.md") == ["b.md"]
+
+
+@pytest.mark.parametrize("name", ["docs/security.md", "CONTRIBUTING.md"])
+def test_every_path_that_a_document_names_exists(name):
+    paths = named_paths((ROOT / name).read_text(encoding="utf-8"))
+    assert len(paths) > 5
+    assert [path for path in paths if not any(ROOT.glob(path))] == []
+
+
+def test_paths_are_found_in_commands_and_tables():
+    text = "`python tests/fuzz/run.py --rows 4` | `ofa/io/paths.py`, `data/shard_*.py`, and/or x/data/y"
+    assert named_paths(text) == ["tests/fuzz/run.py", "ofa/io/paths.py", "data/shard_*.py"]
+
+
+def test_the_security_page_names_every_stored_option_that_is_treated_specially():
+    text = SECURITY.read_text(encoding="utf-8")
+    assert [name for name in STORED if f"`{name}`" not in text] == []
