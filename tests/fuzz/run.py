@@ -35,7 +35,7 @@ from tqdm import tqdm  # noqa: E402
 
 from ofa.errors import UserError  # noqa: E402
 
-SLOW = 5.0  # seconds that one read may take
+SLOW = 5.0  # seconds of processor time that one read may take
 SHOWN = 20  # faults that are printed
 WHERE = "fuzzed.tsv:17"
 
@@ -54,7 +54,7 @@ class Report:
 
     def try_reading(self, kind: str, repeat: str, read: Callable[[], list[str]], named: Sequence[str]) -> None:
         """Args: read: what is called; returns what is wrong with its value. named: what an error has to contain."""
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             wrong = read()
             if wrong:
@@ -70,7 +70,7 @@ class Report:
         except (Exception, RecursionError, SystemExit) as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             self.fault(kind, repeat, f"{type(error).__name__}: {str(error)[:160]} ({last.filename.rpartition('/')[2]}:{last.lineno})")
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         self.slowest = max(self.slowest, (seconds, repeat))
         if seconds > SLOW:
             self.fault(kind, repeat, f"took {seconds:.1f} s")
