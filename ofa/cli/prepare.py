@@ -35,7 +35,7 @@ def add_parser(subparsers) -> None:
 def new_kind(kinds, kind: str, help: str, writes: str, example: str, run) -> argparse.ArgumentParser:
     """Parser of one kind. Args: writes: the files it makes, and anything worth knowing. example: a command."""
     parser = kinds.add_parser(kind, help=help, description=f"Writes {writes} and manifest.json. Image files are embedded as "
-                              "they are.", epilog=f"example: {example}")
+                              "they are; those with an EXIF orientation are turned upright.", epilog=f"example: {example}")
     parser.set_defaults(run=run)
     return parser
 

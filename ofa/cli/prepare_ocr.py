@@ -13,7 +13,7 @@ def add_ocr(kinds) -> None:
     parser = kinds.add_parser(
         "ocr", help="pictures of text and lists of what is written on them",
         description="Writes ocr_train.tsv, ocr_val.tsv, ocr_test.tsv (of the lists that are given) and manifest.json. Image files are embedded "
-                    "as they are. A list has lines 'picture TAB text', as PaddleOCR's, or 'picture, \"text\"', as those of ICDAR.",
+                    "as they are; those with an EXIF orientation are turned upright. A list has lines 'picture TAB text', as PaddleOCR's, or 'picture, \"text\"', as those of ICDAR.",
         epilog="example: ofa prepare ocr --train rec_gt_train.txt --val rec_gt_val.txt --images words --out dataset/ocr_data")  # fmt: skip
     for split in SPLITS:
         parser.add_argument(f"--{split}", metavar="LIST", help=f"pictures and texts of ocr_{split}.tsv")
