@@ -24,6 +24,7 @@ from ofa.fairseq_ranks import end_after_other_rank, end_with_launcher
 from ofa.fairseq_resume import ExactState, RunFinished
 from ofa.fairseq_samples import begin_to_show
 from ofa.fairseq_saving import remove_leftovers, save_after_last_epoch
+from ofa.io.atomic import replacing
 from ofa.io.folder_lock import lock_folder
 
 logger = logging.getLogger(__name__)
@@ -115,7 +116,8 @@ class GuardedTraining:
         except Stopped as stopped:
             logger.info("%s", stopped)
             if first:
-                marker.write_text(f"{stopped}\n", encoding="utf-8")
+                with replacing(marker) as file:
+                    file.write(f"{stopped}\n")
             end_data_workers()
         except BaseException as error:
             end_after_other_rank(error, cfg.distributed_training.distributed_world_size)

@@ -17,6 +17,7 @@ from fairseq.trainer import Trainer
 from torch import Tensor
 
 from ofa.errors import UserError
+from ofa.io.atomic import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,8 @@ def describe(error: FloatingPointError, update: int, rank: int, samples: Iterabl
     path = Path(folder) / f"nonfinite_{kind}update{update}_rank{rank}.json"
     facts = {"update": update, "rank": rank, "problem": str(error), "samples": ids}
     try:
-        path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with replacing(path) as file:
+            json.dump(facts, file, indent=1, ensure_ascii=False)
         place = str(path)
     except OSError as failure:
         place = f"nowhere: {failure}"

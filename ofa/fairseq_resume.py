@@ -58,7 +58,10 @@ def go_on_with_own_run(load: Callable) -> Callable:
             decided_by_first_rank(lambda: check_space(trainer.cfg, trainer.get_model(), cfg.save_dir), trainer)
         choice = None if trainer.checkpoint_suffix else decided_by_first_rank(lambda: choose(cfg), trainer)
         if choice is None:
-            return load(cfg, trainer, **kwargs)
+            extra_state, epoch_itr = load(cfg, trainer, **kwargs)
+            if cfg.finetune_from_model is None:  # which takes weights alone
+                step_after_epoch(trainer, extra_state, cfg)
+            return extra_state, epoch_itr
         path, same_command = choice
         trainer.goes_on = same_command
         chosen = copy.deepcopy(cfg)  # the trainer's own configuration is saved and compared at the next start
@@ -67,8 +70,7 @@ def go_on_with_own_run(load: Callable) -> Callable:
             if same_command:
                 chosen.update(dict.fromkeys(RESETS, False))
         extra_state, epoch_itr = load(chosen, trainer, **kwargs)
-        if extra_state is not None and not chosen.reset_lr_scheduler:
-            step_after_epoch(trainer, extra_state)
+        step_after_epoch(trainer, extra_state, chosen)
         reason = end_of_run(trainer, epoch_itr)
         if reason:
             raise RunFinished(f"{path}: {reason}")
@@ -77,8 +79,10 @@ def go_on_with_own_run(load: Callable) -> Callable:
     return load_checkpoint
 
 
-def step_after_epoch(trainer, extra_state: dict[str, Any]) -> None:
+def step_after_epoch(trainer, extra_state: dict[str, Any] | None, cfg) -> None:
     """What the learning rate does at the end of an epoch, which comes after the checkpoint of that end was saved."""
+    if extra_state is None or cfg.reset_lr_scheduler:
+        return
     position = extra_state["train_iterator"]
     if position.get("iterations_in_epoch") == 0 and position["epoch"] > 1:
         loss = extra_state.get(STATE_KEY, {}).get("epoch_loss", extra_state.get("val_loss"))

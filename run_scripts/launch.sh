@@ -5,7 +5,7 @@
 #   bash launch.sh evaluate DATA [ofa evaluate flags]
 #
 # Settings (environment):
-#   SAVE_DIR         where checkpoints and train.log go                        [runs/last]
+#   SAVE_DIR         where checkpoints and the first node's train.log go       [runs/last]
 #   RESTORE          checkpoint to start from; "none" = from random weights    [none]
 #   BATCH            sentences per process and step                            [8]
 #   EFFECTIVE_BATCH  sentences per update over all processes; --update-freq is raised to keep it [BATCH]
@@ -101,14 +101,17 @@ run_module() {  # run_module LOG MODULE ARGS...: in this process, or under torch
 run_torchrun() {
     local status
     trap 'pkill -TERM -P "$torchrun" || true' INT TERM
-    OFA_LAUNCHER_PID=$$ setsid "${command[@]/#torch.distributed.run/ofa.cli.torchrun}" &  # the same, with failures in one line
+    OFA_RUN_LOG=$log OFA_LAUNCHER_PID=$$ setsid "${command[@]/#torch.distributed.run/ofa.cli.torchrun}" &  # the same, with failures in one line
     torchrun=$!
     while true; do  # a signal ends "wait" early
         status=0
         wait "$torchrun" || status=$?
         kill -0 "$torchrun" 2>/dev/null || break
     done
-    [ "${OFA_FOLDER_OWNER:-}" != $$ ] || rm -f "$SAVE_DIR/run.lock"
+    # By programs: if this shell opened its own lock file, closing it would give up the lock.
+    if [ "${OFA_FOLDER_OWNER:-}" = $$ ] && [ "$(cut -d ' ' -f 2 "$SAVE_DIR/run.lock" 2>/dev/null)" = $$ ]; then
+        rm -f "$SAVE_DIR/run.lock"
+    fi
     exit "$status"  # torchrun has said why
 }
 
@@ -164,16 +167,15 @@ train() {
     given --num-workers "$@" || flags+=(--num-workers="${NUM_WORKERS:-2}")
     precision_flags
     flags+=("${PRECISION_FLAGS[@]}" --save-dir="$SAVE_DIR" --tensorboard-logdir="$SAVE_DIR/tensorboard")
-    if [ -n "${DRY_RUN:-}" ]; then
+    [ -n "${DRY_RUN:-}" ] || [ "$GPUS" -gt 0 ] || keep_freed_memory
+    if [ -n "${DRY_RUN:-}" ] || [ "$NODE_RANK" -gt 0 ]; then  # nodes share the disk: the first one owns the folder and logs
         run_module "" fairseq_cli.train "$data" "${COMMON[@]}" "${flags[@]}" "$@"
         return
     fi
-    [ "$GPUS" -gt 0 ] || keep_freed_memory
-    if [ "$NODE_RANK" -eq 0 ] && [ "${OFA_FOLDER_OWNER:-}" != $$ ]; then  # nodes share the disk: one of them owns the folder
+    if [ "${OFA_FOLDER_OWNER:-}" != $$ ]; then
         export OFA_FOLDER_OWNER=$$ PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
         exec "$PYTHON" -m ofa.cli.own_folder ${FRESH:+--fresh} "$SAVE_DIR" bash "${BASH_SOURCE[0]}" train "$data" "$@"
     fi
-    mkdir -p "$SAVE_DIR"
     run_module "$SAVE_DIR/train.log" fairseq_cli.train "$data" "${COMMON[@]}" "${flags[@]}" "$@"
 }
 
@@ -198,6 +200,6 @@ case $COMMAND in
     *) fail "expects 'train' or 'evaluate', found '$COMMAND'" ;;
 esac
 check_settings "$@"
-[ -n "${DRY_RUN:-}" ] || bash "$ROOT/run_scripts/setup.sh" || exit  # it has said why
+[ -n "${DRY_RUN:-}" ] || [ "${OFA_FOLDER_OWNER:-}" = $$ ] || bash "$ROOT/run_scripts/setup.sh" || exit  # it has said why
 find_processes "$@"
 "$COMMAND" "$@"

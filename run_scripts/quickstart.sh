@@ -141,6 +141,7 @@ summary() {
 }
 
 bash "$HERE/setup.sh" || exit  # it has said why
+own_folder "${BASH_SOURCE[0]}" "$@"
 start_over_if_asked "$SETTINGS" "$FRESH_RUN" "$WORLD" "$VOCAB" "$STAGE1" "$STAGE2" "$JOINT" "$RESULTS" "$PAGES" "$REPORT"
 stage "1 draw the picture world" make_world
 stage "2 learn a vocabulary" make_vocabulary

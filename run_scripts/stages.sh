@@ -15,6 +15,14 @@ start_over_if_asked() {  # start_over_if_asked SETTINGS FRESH PATHS...: what was
     printf '%s' "$settings" >"$RUN/settings"
 }
 
+own_folder() {  # own_folder SCRIPT ARGS...: the script anew, as owner of RUN: two calls would remove each other's stages
+    if [ "${OFA_STAGES_OWNER:-}" != $$ ]; then
+        export OFA_STAGES_OWNER=$$
+        PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" exec "$PYTHON" -m ofa.cli.own_folder "$RUN" bash "$@"
+    fi
+    trap 'rm -f "$RUN/run.lock"' EXIT
+}
+
 stage() {  # stage NAME COMMAND...: run a stage that has not been finished before, and note its time
     local name=$1 started=$SECONDS
     shift

@@ -1,7 +1,7 @@
 """``python -m ofa.cli.own_folder [--fresh] FOLDER COMMAND ...``: the command, in this very process, as owner of a folder.
 
-What ``run_scripts/launch.sh`` starts itself by, so that a run that is refused has moved and logged nothing. --fresh: what
-the folder holds is moved aside.
+What scripts such as ``run_scripts/launch.sh`` start themselves by (``bash SCRIPT ...``), so that a run that is refused has
+moved and logged nothing. --fresh: what the folder holds is moved aside.
 """
 
 import os
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
             signal.signal(number, signal.SIG_DFL)
         os.execvp(command[0], command)
     except (ValueError, OSError) as error:
-        print(f"launch: error: {message_of(error) or error}", file=sys.stderr)
+        print(f"{Path(command[1]).stem}: error: {message_of(error) or error}", file=sys.stderr)
         return 2
 
 

@@ -1,21 +1,33 @@
-"""``python -m ofa.cli.torchrun ...``: torchrun, which tells in one line which process of a run died, and how."""
+"""``python -m ofa.cli.torchrun ...``: torchrun, which tells in one line which process of a run died, and how.
 
+Environment: OFA_RUN_LOG names the file that what the processes print goes to as well.
+"""
+
+import os
 import socket
 import sys
-from pathlib import Path
+
+AGAIN = "Run the same command again: it resumes from the newest checkpoint"
 
 
 def main() -> int:
     """Arguments are torchrun's. Returns: its exit status."""
+    # Each attempt to reach the first node would print a C++ stack. Read by the import; not for the ranks.
+    os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"
+    from torch.distributed import DistNetworkError, DistStoreError
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
+    del os.environ["TORCH_CPP_LOG_LEVEL"]
     try:
         torchrun()
     except ChildFailedError as failed:
         rank, failure = failed.get_first_failure()
         print(f"error: {in_words(rank, failure)}", file=sys.stderr)
         return max(failure.exitcode, 1)
+    except (DistNetworkError, DistStoreError) as error:
+        print(f"error: {of_network(error)}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -25,12 +37,16 @@ def in_words(rank: int, failure) -> str:
     if failure.exitcode < 0:
         how = f"was ended by signal {-failure.exitcode} ({failure.signal_name()})"
         how += ", as the kernel does when memory is short" * (failure.exitcode == -9)
-    folder = next((word.removeprefix("--save-dir=") for word in sys.argv if word.startswith("--save-dir=")), None)
-    log = f" and in {folder}/train.log" if folder and (Path(folder) / "train.log").exists() else ""
-    return (
-        f"rank {rank} (process {failure.pid} on {socket.gethostname()}) {how}; what it printed is above{log}. Run the same "
-        "command again: it resumes from the newest checkpoint"
-    )
+    log = os.environ.get("OFA_RUN_LOG")
+    where = f"above and in {log}" if log else "above"
+    return f"rank {rank} (process {failure.pid} on {socket.gethostname()}) {how}; what it printed is {where}. {AGAIN}"
+
+
+def of_network(error: Exception) -> str:
+    """The nodes do not find each other, or the port is taken."""
+    reason = str(error).splitlines()[0].rstrip(".")
+    return (f"nodes: expected the first one to answer on a free port, found: {reason}. Correct MASTER_ADDR and "
+            f"MASTER_PORT, or look at why the first node ended. {AGAIN}")  # fmt: skip
 
 
 if __name__ == "__main__":

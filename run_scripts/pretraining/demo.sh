@@ -138,6 +138,7 @@ summary() {
 }
 
 bash "$HERE/../setup.sh" || exit  # it has said why
+own_folder "${BASH_SOURCE[0]}" "$@"
 start_over_if_asked "$SETTINGS" "$FRESH_RUN" "$WORLD" "$VOCAB" "$TOKENIZER" "$PRETRAINED" "$DRAWING" "$GAIN" "$RESULTS" "$PAGES" "$REPORT"
 mkdir -p "$RESULTS" "$PAGES"
 stage "1 draw the picture world" world

@@ -1,18 +1,22 @@
 """The last line of a run over several processes names the one that died."""
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_ranks(tmp_path: Path, code: str) -> subprocess.CompletedProcess:
     (tmp_path / "job.py").write_text(f"import os, signal, sys, time\nrank = int(os.environ['RANK'])\n{code}\n")
-    (tmp_path / "train.log").touch()
     return subprocess.run(
         [sys.executable, "-m", "ofa.cli.torchrun", "--nproc_per_node=2", "--master_addr=127.0.0.1", "--master_port=0",
-         str(tmp_path / "job.py"), f"--save-dir={tmp_path}"], capture_output=True, text=True, cwd=ROOT,
+         str(tmp_path / "job.py")], capture_output=True, text=True, cwd=ROOT,
+        env=os.environ | {"OFA_RUN_LOG": f"{tmp_path}/train.log"},
     )  # fmt: skip
 
 
@@ -33,3 +37,20 @@ def test_the_status_of_a_rank_that_gave_up_is_that_of_the_run(tmp_path):
 def test_a_run_that_ends_well_ends_silently(tmp_path):
     done = run_ranks(tmp_path, "")
     assert done.returncode == 0 and "error" not in done.stderr
+
+
+@pytest.mark.parametrize("rank, found", [(0, "1/2 clients joined"), (1, "timed out after")])
+def test_a_node_that_stays_alone_says_so_in_one_line(rank, found):
+    done = subprocess.run(
+        [sys.executable, "-m", "ofa.cli.torchrun", "--nnodes=2", f"--node_rank={rank}", "--nproc_per_node=1",
+         "--master_addr=127.0.0.1", f"--master_port={free_port()}", "--rdzv_conf=timeout=1", "-m", "this"],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("error: nodes: expected the first one") and found in done.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
