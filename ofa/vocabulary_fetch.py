@@ -11,12 +11,14 @@ import os
 import shutil
 import urllib.error
 import urllib.request
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ofa.errors import UserError
+from ofa.io.folder_lock import lock_folder
 from ofa.io.paths import path_below
 
 logger = logging.getLogger(__name__)
@@ -77,10 +79,21 @@ def fetch(name: str, folder: str | Path, source: str | None = None) -> list[str]
                 "found another one; remove it, or choose another --out"
             )
     missing = [file for file in public.sums if not (folder / file).exists()]
+    try:
+        with lock_folder(folder) if missing else nullcontext():  # another process would append to the same part
+            _fetch_missing(name, folder, source, missing)
+    finally:
+        if is_new and folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
+    return missing
+
+
+def _fetch_missing(name: str, folder: Path, source: str, missing: list[str]) -> None:
+    """Raises: UserError, see ``fetch``."""
+    public = PUBLIC[name]
     for file in missing:
         part = path_below(folder, f"{file}.part", "--out")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             if Path(source).is_dir():
                 shutil.copyfile(Path(source) / file, part)
             else:
@@ -90,8 +103,6 @@ def fetch(name: str, folder: str | Path, source: str | None = None) -> list[str]
             ValueError,
             http.client.HTTPException,
         ) as error:  # URLError and time-outs are OSErrors
-            if is_new and folder.exists() and not any(folder.iterdir()):
-                folder.rmdir()
             raise UserError(_offline(name, folder, source, missing, error)) from error
         if sha256(part) != public.sums[file]:
             part.unlink()
@@ -101,7 +112,6 @@ def fetch(name: str, folder: str | Path, source: str | None = None) -> list[str]
             )
         os.replace(part, folder / file)
         logger.info("%s: complete", folder / file)
-    return missing
 
 
 def _offline(name: str, folder: Path, source: str, missing: list[str], error: Exception) -> str:

@@ -184,10 +184,11 @@ def same(one, other) -> bool:
 def finished_whole(out: Path) -> Iterator[Path]:
     """A path of the same name to write; its content takes the place of ``out`` at the end, and after a failure nothing does."""
     from ofa.io.atomic import NAMED
+    from ofa.io.folder_lock import lock_folder
     from ofa.models.layout_read import WEIGHTS
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name[:NAMED]}.") as folder:
+    prefix = f".{out.name[:NAMED]}."
+    with lock_folder(out.parent, f"{prefix}lock"), tempfile.TemporaryDirectory(dir=out.parent, prefix=prefix) as folder:
         part = Path(folder) / out.name
         yield part
         for path in part.iterdir() if part.is_dir() else [part]:

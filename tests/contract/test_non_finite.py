@@ -79,5 +79,6 @@ def test_a_large_batch_is_shown_in_part_and_written_whole(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_does_not_hide_the_report(tmp_path):
+    (tmp_path / "file").touch()
     with pytest.raises(UserError, match="in samples a .written to nowhere: "):
-        step([float("nan")])(trainer(tmp_path / "missing"), [batch("a")])
+        step([float("nan")])(trainer(tmp_path / "file"), [batch("a")])

@@ -139,10 +139,13 @@ def configuration(scheduler: str) -> DictConfig:
 
 @pytest.fixture
 def rates(tmp_path, monkeypatch):
-    """Function (scheduler, name of the run, update after whose save it is killed) -> update -> learning rate of it."""
+    """Function (scheduler, name of the run, update after whose save it is killed, run whose checkpoint it restores)
+
+    -> update -> learning rate of it.
+    """
     stock_step, stock_save = Trainer.train_step, fairseq_train.validate_and_save
 
-    def run(scheduler: str, name: str, killed_after: int | None = None) -> dict[int, float]:
+    def run(scheduler: str, name: str, killed_after: int | None = None, restored: str | None = None) -> dict[int, float]:
         seen: dict[int, float] = {}
 
         def train_step(trainer, *args, **kwargs):
@@ -160,6 +163,8 @@ def rates(tmp_path, monkeypatch):
         cfg = configuration(scheduler)
         with open_dict(cfg):
             cfg.checkpoint.save_dir = str(tmp_path / name)
+            if restored:
+                cfg.checkpoint.restore_file = str(tmp_path / restored / "checkpoint_last.pt")
         try:
             distributed_utils.call_main(cfg, fairseq_train.main)
         except Killed:
@@ -177,6 +182,13 @@ def test_a_resumed_run_has_the_learning_rates_of_an_undisturbed_one(scheduler, r
     for killed_after in (6, 9, 11, None):  # two ends of epochs, the middle of one
         found |= rates(scheduler, "killed", killed_after)
     assert found == expected
+
+
+@pytest.mark.parametrize("scheduler", ["reduce_lr_on_plateau", "fixed"])
+def test_a_run_restored_in_another_folder_has_them_too(scheduler, rates):
+    expected = rates(scheduler, "undisturbed")
+    found = rates(scheduler, "killed", killed_after=9)  # at the end of an epoch
+    assert found | rates(scheduler, "elsewhere", restored="killed") == expected
 
 
 def test_a_run_that_is_stopped_at_the_end_of_an_epoch_that_is_not_saved_has_them_too(rates, monkeypatch):

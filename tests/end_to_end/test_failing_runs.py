@@ -52,12 +52,18 @@ def test_a_second_run_ends_before_it_touches_the_folder_of_the_first(files, fini
 
 
 def launch(files, folder: Path, *more: str, **settings: str) -> subprocess.CompletedProcess:
-    """``launch.sh train``."""
+    """``launch.sh train`` to its end."""
+    with start(files, folder, *more, **settings) as run:
+        output, errors = run.communicate()
+    return subprocess.CompletedProcess(run.args, run.returncode, output, errors)
+
+
+def start(files, folder: Path, *more: str, **settings: str) -> subprocess.Popen:
     data, *words = flags(files, folder, *RECIPE, *more)
     given = [word for word in words if not word.startswith(("--user-dir", "--save-dir"))]
     environment = {**os.environ, "NPROC": "1", "OFA_VENV": sys.prefix, "OMP_NUM_THREADS": "1", "SAVE_DIR": str(folder), **settings}
-    return subprocess.run(["bash", str(ROOT / "run_scripts/launch.sh"), "train", data, *given], env=environment, capture_output=True,
-                          text=True, cwd="/")  # fmt: skip
+    return subprocess.Popen(["bash", str(ROOT / "run_scripts/launch.sh"), "train", data, *given], env=environment, cwd="/",
+                            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
 
 
 @pytest.mark.parametrize("settings", [{}, {"FRESH": "1"}, {"NPROC": "2"}])
@@ -87,6 +93,55 @@ def test_a_launched_run_owns_its_folder_logs_and_begins_anew_when_asked(files, t
     moved = [path for path in tmp_path.iterdir() if re.fullmatch(r"run\.\d{8}-\d{6}", path.name)]
     assert len(moved) == 1 and (moved[0] / "checkpoint_last.pt").exists() and not (moved[0] / "run.lock").exists()
     assert (folder / "checkpoint_last.pt").exists()
+
+
+KILL_RANK_1 = """
+import os, signal, sys, threading, time
+
+def kill_when_trained(log):
+    while "train_inner" not in open(log).read():
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if "fairseq_cli.train" in sys.orig_argv and os.environ.get("RANK") == "1":
+    threading.Thread(target=kill_when_trained, args=[os.environ["SAVE_DIR"] + "/train.log"], daemon=True).start()
+"""
+
+
+def test_a_killed_rank_of_a_launched_run_is_one_line_with_signal_and_log(files, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(KILL_RANK_1)
+    done = launch(files, tmp_path / "run", "--max-epoch=1000", "--log-interval=1", NPROC="2", PYTHONPATH=str(tmp_path))
+    said = [line for line in done.stdout.splitlines() if line.startswith("error: rank ")]
+    assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr, done.stdout[-3000:] + done.stderr
+    assert len(said) == 1 and re.match(rf"error: rank 1 \(process \d+ on {socket.gethostname()}\) was ended by signal 9 \(SIGKILL\)", said[0])
+    assert f"above and in {tmp_path}/run/train.log" in said[0] and not (tmp_path / "run/run.lock").exists()
+
+
+def test_the_first_node_alone_owns_and_logs_a_run_of_several(files, tmp_path):
+    """Another node of a run that is refused has nothing to touch then, and two hosts never append to one file."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    nodes = {"NNODES": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    with start(files, tmp_path / "run", NODE_RANK="1", FRESH="1", **nodes) as other:
+        first = launch(files, tmp_path / "run", NODE_RANK="0", **nodes)
+        output, errors = other.communicate()
+    assert (first.returncode, other.returncode) == (0, 0), first.stdout[-3000:] + output[-3000:] + errors
+    assert "as rank 0" in first.stdout and "as rank 1" in output
+    assert "as rank 1" not in (tmp_path / "run/train.log").read_text() and not list(tmp_path.glob("run.2*"))
+    assert (tmp_path / "run/checkpoint_last.pt").exists() and not (tmp_path / "run/run.lock").exists()
+
+
+@pytest.mark.parametrize("script", ["quickstart.sh", "pretraining/demo.sh"])
+def test_a_second_call_of_a_script_in_stages_removes_nothing_of_the_first(tmp_path, script):
+    (tmp_path / "settings").write_text("of the first call")
+    (tmp_path / "world").mkdir()
+    environment = os.environ | {"QUICKSTART_DIR": str(tmp_path), "DEMO_DIR": str(tmp_path), "OFA_VENV": sys.prefix}
+    with lock_folder(tmp_path):
+        before = state_of(tmp_path)
+        done = subprocess.run(["bash", str(ROOT / "run_scripts" / script), "--fresh"], env=environment, capture_output=True, text=True)
+        assert state_of(tmp_path) == before
+    assert done.returncode == 2 and f"{Path(script).stem}: error: {tmp_path}: expected a folder that no other" in done.stderr
 
 
 @pytest.mark.parametrize(

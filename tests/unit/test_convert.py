@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from argparse import Namespace
 from dataclasses import asdict
 from types import SimpleNamespace
@@ -271,6 +273,16 @@ def test_what_one_layout_does_not_hold_is_named(to, switches, words, tmp_path, c
     source = save(tmp_path / "source.pt", **switches)
     assert words in refused(capsys, source, to, tmp_path / OUT[to])
     assert sorted(os.listdir(tmp_path)) == ["source.pt"]
+
+
+def test_two_processes_do_not_write_the_same_result_at_once(small, tmp_path, capsys):
+    hold = "import sys; from ofa.io.folder_lock import lock_folder; lock = lock_folder(*sys.argv[1:]); print('held', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path), ".a.lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        assert f"in use by process {holder.pid}" in refused(capsys, small, "huggingface", tmp_path / "a")
+        assert [path.name for path in tmp_path.iterdir()] == [".a.lock"]
+        holder.communicate(b"\n")
+    assert convert(small, "huggingface", tmp_path / "a") == 0 and [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 @pytest.mark.parametrize("to", OUT)

@@ -126,18 +126,18 @@ def test_a_process_does_not_delete_what_it_is_writing_itself(tmp_path):
     assert (tmp_path / "checkpoint_last.pt").read_text() == "whole"
 
 
-def commands(tmp_path: Path) -> dict[str, list[str]]:
-    """Commands that write a folder, and the lock file of each."""
+COMMANDS = [  # that write a folder, and the lock file of each
+    ("manifest.json.lock", ["prepare", "text-world", "--out", "out"]),
+    ("rows.shards.json.lock", ["pack", "rows.tsv", "--out", "out"]),
+    (LOCK, ["negatives", "build", "--data", "rows.tsv", "--out", "out"]),
+    (LOCK, ["vocab", "fetch", "gpt2", "--source", ".", "--out", "out"]),
+]
+
+
+@pytest.mark.parametrize("name, command", COMMANDS)
+def test_two_commands_do_not_write_into_the_same_folder_at_once(tmp_path, monkeypatch, name, command, started, capsys):
     (tmp_path / "rows.tsv").write_text("".join(f"{row}\t{row}\ta cat {row}\twhat?\tcat\t\t\tcaption\n" for row in range(3)))
-    return {
-        "manifest.json.lock": ["prepare", "text-world", "--out", str(tmp_path / "out")],
-        "rows.shards.json.lock": ["pack", str(tmp_path / "rows.tsv"), "--out", str(tmp_path / "out")],
-        LOCK: ["negatives", "build", "--data", str(tmp_path / "rows.tsv"), "--out", str(tmp_path / "out")],
-    }
-
-
-@pytest.mark.parametrize("name", ["manifest.json.lock", "rows.shards.json.lock", LOCK])
-def test_two_commands_do_not_write_into_the_same_folder_at_once(tmp_path, name, started, capsys):
+    monkeypatch.chdir(tmp_path)
     started(HOLD.replace("lock_folder(sys.argv[1])", f"lock_folder(sys.argv[1], {name!r})"), tmp_path / "out")
-    assert main(commands(tmp_path)[name]) == 2
+    assert main(command) == 2
     assert "in use by process" in capsys.readouterr().err and [path.name for path in (tmp_path / "out").iterdir()] == [name]
