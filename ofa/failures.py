@@ -3,8 +3,13 @@
 Failures of other processes (data workers, ranks) arrive as text around the original message.
 """
 
+import contextlib
 import errno
+import os
 import re
+import select
+import sys
+from typing import TextIO
 
 from ofa.errors import UserError
 
@@ -15,6 +20,7 @@ NO_MEMORY = re.compile(
 )
 ERROR_OF_WORKER = re.compile(r"Caught \w+ in DataLoader worker.*^\w*Error: \[Errno (\d+)\] ([^\n]+)", re.M | re.S)
 AGAIN = "Then run the same command again"
+PIPE_CLOSED = 141  # status of a command that SIGPIPE ended, as a shell reports it
 
 
 def message_of(error: BaseException | None) -> str | None:
@@ -84,3 +90,23 @@ def _shorten(text: str) -> str:
     """Without the addresses and advice that torch puts behind the first sentences."""
     text = text[text.index("DefaultCPUAllocator") :] if "DefaultCPUAllocator" in text else text
     return ". ".join(text.split(". ")[:2]).strip().rstrip(".")
+
+
+def reader_is_gone() -> bool:
+    """Whether nobody reads what this process prints, as after ``| head``; what it has still to print is dropped then."""
+    if not without_reader(sys.stdout) and not without_reader(sys.stderr):
+        return False
+    for stream in (sys.stdout, sys.stderr):  # what is left in them would be written at the end of the interpreter
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return True
+
+
+def without_reader(stream: TextIO) -> bool:
+    """Whether a stream is a pipe whose other end is closed, as that of ``ofa ... | head`` is."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # closed, or no file: a test that captures it
+        return False

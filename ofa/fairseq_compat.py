@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ofa import fairseq_upstream
 from ofa.devices import require_bf16, usable_gpus
 from ofa.errors import UserError
-from ofa.failures import message_of
+from ofa.failures import PIPE_CLOSED, message_of, reader_is_gone
 from ofa.io.pickles import DAMAGED
 from ofa.light_checkpoint import load_complete
 from ofa.process_state import silence_known_warnings
@@ -359,8 +359,13 @@ class errors_in_one_line:
         return self
 
     def __exit__(self, kind, error, traceback):
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError as closed:
+            error = closed
+        if isinstance(error, BrokenPipeError) and reader_is_gone():
+            sys.exit(PIPE_CLOSED)
         message = message_of(error)
         if message is not None:
-            sys.stdout.flush()
             print(f"error: {message}", file=sys.stderr, flush=True)
             sys.exit(2)

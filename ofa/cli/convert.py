@@ -121,6 +121,8 @@ def write_all(args: argparse.Namespace, source, model, task: dict[str, Any], par
     try:
         write(source, model, task, LAYOUTS[args.to], part, args.bin)
         names = tokenizer_files(args, source, task, part) if args.to == "huggingface" else []
+    except UserError as error:
+        raise UserError(str(error).replace(str(part), args.out)) from error
     except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, OSError):

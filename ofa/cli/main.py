@@ -1,21 +1,15 @@
 """``ofa``: the command a person types. Each module of ``ofa.cli`` with an ``add_parser`` adds its own sub-command."""
 
 import argparse
-import contextlib
 import importlib
 import logging
-import os
 import pkgutil
-import select
 import sys
-from typing import TextIO
 
 import ofa.cli
 from ofa import __version__
-from ofa.failures import message_of
+from ofa.failures import PIPE_CLOSED, message_of, reader_is_gone
 from ofa.process_state import silence_known_warnings
-
-PIPE_CLOSED = 141  # as a shell reports a command that SIGPIPE ended
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,13 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return run(arguments)
     except BrokenPipeError as error:
-        if not without_reader(sys.stdout) and not without_reader(sys.stderr):  # another pipe: the error is worth a line
-            print(f"error: {message_of(error) or error}", file=sys.stderr)
-            return 2
-        for stream in (sys.stdout, sys.stderr):  # what is left in them would be written at the end of the interpreter
-            with contextlib.suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return PIPE_CLOSED
+        if reader_is_gone():
+            return PIPE_CLOSED
+        print(f"error: {message_of(error) or error}", file=sys.stderr)  # another pipe
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -70,16 +61,6 @@ def run(arguments: list[str] | None) -> int:
         status = 2
     sys.stdout.flush()
     return status
-
-
-def without_reader(stream: TextIO) -> bool:
-    """Whether a stream is a pipe whose other end is closed, as that of ``ofa ... | head`` is."""
-    try:
-        poll = select.poll()
-        poll.register(stream.fileno(), select.POLLOUT)
-        return any(event & select.POLLERR for _, event in poll.poll(0))
-    except (OSError, ValueError):  # closed, or no file: a test that captures it
-        return False
 
 
 if __name__ == "__main__":

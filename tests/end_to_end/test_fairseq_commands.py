@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,12 @@ def test_readme_names_the_commands_that_are_run_here_and_no_other():
     named = set(re.findall(r"fairseq-([a-z]+(?:-[a-z]+)*)", (ROOT / "README.md").read_text())) - {"fixed"}
     named |= set(re.findall(r"fairseq_cli\.(\w+)", (ROOT / "README.md").read_text()))
     assert named == set(COMMANDS)
+
+
+def test_generate_ends_quietly_when_nobody_reads_its_output(files):
+    arguments = " ".join(map(shlex.quote, [script("generate"), *of_checkpoint(files, "--gen-subset=valid", "--batch-size=2")]))
+    done = run(["bash", "-c", f"{arguments} | true; exit ${{PIPESTATUS[0]}}"], [])
+    assert done.returncode == 141 and "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize("command", [[script("generate")], [sys.executable, "-m", "fairseq_cli.generate"]])
