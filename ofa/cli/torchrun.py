@@ -1,4 +1,4 @@
-"""``python -m ofa.cli.torchrun ...``: torchrun, which tells in one line which process of a run died, and how.
+"""``python -m ofa.cli.torchrun ...``: torchrun, which tells in one line which process died, and how.
 
 Environment: OFA_RUN_LOG names the file that what the processes print goes to as well.
 """
@@ -12,7 +12,7 @@ AGAIN = "Run the same command again: it resumes from the newest checkpoint"
 
 def main() -> int:
     """Arguments are torchrun's. Returns: its exit status."""
-    # Each attempt to reach the first node would print a C++ stack. Read by the import; not for the ranks.
+    # Each attempt to reach the first node would print a C++ stack. Read by the import, not by ranks.
     os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"
     from torch.distributed import DistNetworkError, DistStoreError
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -39,14 +39,17 @@ def in_words(rank: int, failure) -> str:
         how += ", as the kernel does when memory is short" * (failure.exitcode == -9)
     log = os.environ.get("OFA_RUN_LOG")
     where = f"above and in {log}" if log else "above"
-    return f"rank {rank} (process {failure.pid} on {socket.gethostname()}) {how}; what it printed is {where}. {AGAIN}"
+    process = f"process {failure.pid} on {socket.gethostname()}"
+    return f"rank {rank} ({process}) {how}; what it printed is {where}. {AGAIN}"
 
 
 def of_network(error: Exception) -> str:
     """The nodes do not find each other, or the port is taken."""
     reason = str(error).splitlines()[0].rstrip(".")
-    return (f"nodes: expected the first one to answer on a free port, found: {reason}. Correct MASTER_ADDR and "
-            f"MASTER_PORT, or look at why the first node ended. {AGAIN}")  # fmt: skip
+    return (
+        f"nodes: expected the first one to answer on a free port, found: {reason}. Correct "
+        f"MASTER_ADDR and MASTER_PORT, or look at why the first node ended. {AGAIN}"
+    )
 
 
 if __name__ == "__main__":

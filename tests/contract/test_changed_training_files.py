@@ -12,7 +12,8 @@ from pretraining_files import make_files, pretraining_flags
 
 from ofa.data.shard_writing import pack
 
-JOINT_OWN = ("--selected-cols", "--eval-cider", "--eval-args", "--task")  # options of one task are in the file
+# Options of one task are in the file of the mixture.
+JOINT_OWN = ("--selected-cols", "--eval-cider", "--eval-args", "--task")
 
 
 def noted(flags: list[str]) -> Callable[[], list[str]]:
@@ -57,7 +58,9 @@ def test_another_content_of_one_shard_is_found(shards, tmp_path):
     found = noted(shards)
     assert found() == []
     change_a_byte(tmp_path / "shards/rows-000001.tar", caption(2).encode())
-    assert len(found()) == 1 and "expected the 6 rows (" in found()[0] and "found other content of the same size: 6 rows" in found()[0]
+    (change,) = found()
+    assert "expected the 6 rows (" in change
+    assert "found other content of the same size: 6 rows" in change
 
 
 def test_a_shard_that_was_added_is_found(shards, tmp_path):
@@ -76,11 +79,13 @@ def test_a_changed_file_of_one_task_of_a_mixture_is_found_and_named(tmp_path, vo
     members = {"caption": {"data": "one.tsv,valid.tsv", "selected_cols": "0,4,2"},
                "refcoco": {"data": "other.tsv,valid.tsv", "selected_cols": "0,4,2,3"}}  # fmt: skip
     (tmp_path / "tasks.json").write_text(json.dumps(members))
-    flags = [flag for flag in caption_flags(f"{tmp_path}/tasks.json", vocabulary) if not flag.startswith(JOINT_OWN)]
-    found = noted([*flags, "--task=joint"])
+    flags = caption_flags(f"{tmp_path}/tasks.json", vocabulary)
+    found = noted([*(flag for flag in flags if not flag.startswith(JOINT_OWN)), "--task=joint"])
     assert found() == []
     append_first_row(tmp_path / "other.tsv")
-    assert len(found()) == 1 and "other.tsv: expected the 4 rows" in found()[0] and "found more of them at its end: 5 rows" in found()[0]
+    (change,) = found()
+    assert "other.tsv: expected the 4 rows" in change
+    assert "found more of them at its end: 5 rows" in change
 
 
 @pytest.mark.parametrize("kind", ["pairs", "texts", "images", "objects"])
@@ -89,4 +94,5 @@ def test_a_changed_file_of_a_pretraining_is_found_and_named(tmp_path, kind):
     found = noted(pretraining_flags(files))
     assert found() == []
     append_first_row(files.folder / f"{kind}.tsv")
-    assert len(found()) == 1 and f"{kind}.tsv: expected the " in found()[0] and "found more of them at its end" in found()[0]
+    (change,) = found()
+    assert f"{kind}.tsv: expected the " in change and "found more of them at its end" in change
