@@ -129,7 +129,7 @@ def split_by_karpathy(path: str, images: str, cleaner: CaptionCleaner, annotated
     Captions come from the annotation files where they have the picture, otherwise from the split file itself.
     Args: problems: takes the images one of whose captions is no text; None: they are an error.
     """
-    known = {picture.image_id: picture for picture in annotated}
+    known = {id_key(picture.image_id): picture for picture in annotated}
     splits: dict[str, list[Picture]] = {"train": [], "val": [], "test": []}
     broken = Problems(skip=False) if problems is None else problems
     for i, image in enumerate(entries_of(read_json(path, ("images",)), "images", path)):
@@ -139,7 +139,8 @@ def split_by_karpathy(path: str, images: str, cleaner: CaptionCleaner, annotated
             split = KARPATHY_SPLITS[image["split"]]
             raw = [sentence["raw"] for sentence in image["sentences"]]
             file = _locate(images, text_of(image.get("filepath", ""), "a filepath"), words_of(image["filename"], "a filename"), where)
-            name = Path(known[image_id].source).name if image_id in known else Path(file).name
+            picture = known.get(id_key(image_id))
+            name = Path(picture.source).name if picture else Path(file).name
         except (KeyError, TypeError, AttributeError, RowError) as error:
             raise UserError(f"{where}: expected 'filename', 'split' (one of {', '.join(KARPATHY_SPLITS)}) and "
                             f"'sentences' with 'raw', found a problem with {error}; is this dataset_coco.json?") from None
@@ -147,7 +148,7 @@ def split_by_karpathy(path: str, images: str, cleaner: CaptionCleaner, annotated
             raise UserError(f"{where}: expected image {image_id} of --annotations, {name}, found {image['filename']}; "
                             "do both files number the same images?")
         try:
-            texts = known[image_id].captions if image_id in known else tuple(
+            texts = picture.captions if picture else tuple(
                 filter(None, [cleaner(text_of(text, "a sentence", "raw")) for text in raw]))
         except RowError as error:
             broken.add(f"{where}: expected {error}")

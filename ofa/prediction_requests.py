@@ -119,7 +119,7 @@ def _request(entry: dict, image: Path, name: str, verb: str | None, words: Mappi
     said = {key: value for key, value in {**words, **entry}.items() if value is not None}
     if "task" in entry:
         try:
-            verb = verb_of(str(entry["task"]))
+            verb = verb_of(str(entry["task"])[:60])
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
     if verb is None:
@@ -143,13 +143,14 @@ def _request(entry: dict, image: Path, name: str, verb: str | None, words: Mappi
 
 
 def _region(value: Any, where: str) -> list[float]:
-    numbers = value.split(",") if isinstance(value, str) else value
+    numbers = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else None
     try:
         x0, y0, x1, y1 = region = [read_decimal(number) for number in numbers]
     except (TypeError, ValueError):
         region = []
-    if not region or in_fractions(region):
-        hint = "; are these fractions of the image?" if region and in_fractions(region) else ""
+    fractions = bool(region) and in_fractions(region)
+    if not region or fractions or x1 <= x0 or y1 <= y0:
+        hint = "are these fractions of the image?" if fractions else "left is below right, top below bottom"
         raise UserError(f"{where}: expects \"region\": [left, top, right, bottom] in pixels, found "
-                        f"{repr(value) if isinstance(value, str) else finding(value)}{hint}")
+                        f"{repr(value[:60]) if isinstance(value, str) else finding(value)}; {hint}")
     return region

@@ -28,6 +28,7 @@ from ofa.io.folder_lock import FolderLock, lock_folder
 from ofa.io.images import encode_image, upright_file
 from ofa.io.json_files import load_json
 from ofa.io.paths import delete_below, path_below
+from ofa.io.values import one_line
 from ofa.picture_files import read_picture
 from ofa.progress import Progress
 
@@ -88,7 +89,7 @@ class CaptionCleaner:
 
     def __call__(self, caption: str) -> str:
         """One line without tabs and without ``&&``; empty if nothing is left."""
-        text = " ".join(caption.split())
+        text = one_line(caption)
         if any(mark in caption.strip() for mark in "\t\r\n\v\f\x85\u2028\u2029"):
             self.whitespace += 1
         if JOINED_BY in text:

@@ -78,7 +78,6 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ofa.io.atomic import replacing
-    from ofa.io.values import finite
     from ofa.prediction_requests import NEEDED, OPTIONAL, read_requests, verb_of
 
     if args.best < 1 or args.batch_size < 1:
@@ -93,11 +92,19 @@ def run(args: argparse.Namespace) -> int:
         with tqdm(total=len(requests), unit="image", disable=None) as bar:
             for line in lines(model, requests, args):
                 broken += "error" in line
-                file.write(json.dumps(finite(line), ensure_ascii=False) + "\n")
+                file.write(text_of_line(line) + "\n")
                 bar.update()
     if broken:
         logger.warning("%d of %d images could not be read; their lines hold the reason", broken, len(requests))
     return 1 if broken else 0
+
+
+def text_of_line(line: dict[str, Any]) -> str:
+    """A line of the output in JSON. What UTF-8 cannot hold, half of a character, stays as it came: an escape."""
+    from ofa.io.values import SURROGATE, finite
+
+    text = json.dumps(finite(line), ensure_ascii=False)
+    return json.dumps(finite(line)) if SURROGATE.search(text) else text
 
 
 def load(args: argparse.Namespace, **overrides: Any):

@@ -3,6 +3,7 @@
 ::
 
     "a dog" -> "a dog"     3 -> "3"     1.50 -> "1.50", as it is written
+    "\\ud83d", half of a character -> RowError: it has no UTF-8
     {"answer": "yes"} -> "yes", where an answer is expected
     null, NaN, Infinity, true, [...], {...} -> RowError: "a caption, found null"
 
@@ -22,7 +23,9 @@ from ofa.io.json_files import load_json
 
 SHOWN = 60  # characters of a value in a message
 NUMBER = re.compile(r"0*([0-9]+?)(?:\.0+)?")
+SURROGATE = re.compile("[\ud800-\udfff]")  # JSON may have one alone: a pair that was cut in two
 # As programs write a missing value.
+STRUCTURE = re.compile(r"""\s*(?:\{\s*['"].*:.*\}|\[\s*(?:['"{]|None\b|nan\b).*\])\s*""", re.DOTALL)
 MISSING = frozenset(("nan", "NaN", "NAN", "null", "NULL", "None", "NA", "N/A", "#N/A", "<NA>"))
 
 
@@ -53,15 +56,17 @@ def text_of(value: Any, what: str, *keys: str) -> str:
     Args:
         what: was expected, for the message: ``a caption``.
         keys: of an annotation object that stands for its text: ``{"answer": "yes", "answer_id": 1}``.
-    Raises: RowError if it is no text and no finite number.
+    Raises: RowError if it is no text that UTF-8 can hold and no finite number.
     """
     if isinstance(value, Mapping):
         value = next((value[key] for key in keys if key in value), value)
     if isinstance(value, str):
+        if SURROGATE.search(value):
+            raise RowError(f"{what}, found half of a character in {ascii(value[:SHOWN])}")
         return value
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return str(int(value))
     if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
-        if isinstance(value, Integral):
-            return str(int(value))
         return getattr(value, "text", repr(float(value)))
     raise RowError(f"{what}, found {finding(value)}")
 
@@ -89,7 +94,17 @@ def finding(value: Any) -> str:
     except (TypeError, ValueError, RecursionError):
         shown = repr(value)
     shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
+    shown = shown.encode("utf-8", "backslashreplace").decode("utf-8")
     return f"the {names.get(type(value), type(value).__name__)} {shown}"
+
+
+def not_one_text(text: str) -> str:
+    """What a program wrote in a cell of a table that is no text, or an empty text: ``nan``, ``{'answer': 'yes'}``."""
+    if text.strip() in MISSING:
+        return f"{text.strip()!r}, which programs write for a missing value"
+    if STRUCTURE.fullmatch(text):
+        return f"a list or an object, {text.strip()[:SHOWN]!r}"
+    return ""
 
 
 def in_fractions(box: Sequence[float]) -> bool:

@@ -69,6 +69,7 @@ def read_imagenet(splits: Mapping[str, str], synset_file: str, images: PictureFo
         rows = [(picture, (IMAGE, str(label), words[label - 1])) for picture, label in pairs]
         found.files[f"imagenet_1k_{split}.tsv"] = grouped(rows)
         found.counts[f"{split}_pictures"] = len(rows)
+    found.counts |= problems.counts()
     problems.settle()
     class2label: dict[str, int] = {}
     for label, text in enumerate(words, start=1):

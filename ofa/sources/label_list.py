@@ -42,6 +42,7 @@ def read_label_lists(files: Mapping[str, str], images: PictureFolders | None, pr
                 rows.append((picture, (f"{split}_{number}", IMAGE, text)))
         found.files[f"ocr_{split}.tsv"] = grouped(rows)
         found.counts |= {f"{split}_texts": len(rows), f"{split}_illegible": illegible}
+    found.counts |= problems.counts()
     problems.settle()
     return found
 

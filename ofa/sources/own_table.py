@@ -9,7 +9,9 @@ A column of another name is named with ``--columns image=photo``. Which columns 
 import csv
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 from ofa.coco_captions import check_unique
 from ofa.errors import UserError
 from ofa.io.numbers import read_decimal
-from ofa.io.values import MISSING, Ids, RowError, finding, in_fractions, one_line, text_of, words_of
+from ofa.io.values import SHOWN, Ids, RowError, finding, in_fractions, not_one_text, one_line, text_of, words_of
 from ofa.picture_files import PictureFolders, picture_size
 from ofa.preparation import IMAGE, Picture
 from ofa.sources.answers import answer_column, answer_of, confidences, number_answers
@@ -63,7 +65,7 @@ class Entry:
 
     def texts(self, name: str) -> list[str]:
         """A list of texts, or a text of parts joined by ``&&``; empty ones are left out. Raises: RowError for what is no text."""
-        value = self.values[name]
+        value = self.values.get(name)
         parts = value if isinstance(value, list) else text_of(value, f"a {name}", name).split(JOIN)
         return [text for text in (one_line(text_of(part, f"a {name}", name, "raw")) for part in parts) if text]
 
@@ -148,9 +150,13 @@ def read_own_table(kind: str, files: Sequence[str], task: str, images: PictureFo
                         f"{', '.join((*own.needs, *own.may_have, *OPTIONAL, 'split'))}; correct the name before '='")
     entries = [replace(entry, prefix=prefix, keep_case=keep_case) for path, prefix in zip(files, read_prefixes(id_prefix, files))
                for entry in (_csv_entries(path, delimiter) if kind == "csv" else _jsonl_entries(path))]
-    entries = [_placed(entry, number, own, columns, split, images, problems) for number, entry in enumerate(entries)]
-    entries = [entry for entry in entries if entry is not None]
-    _warn_of_missing(entries, own)
+    _check_columns(entries, own, columns)
+    placed = [_placed(entry, number, own, columns, split, images, problems) for number, entry in enumerate(entries)]
+    entries = [entry for entry in placed if entry is not None]
+    if kind == "csv":
+        entries = [entry for entry in entries if _has_texts(entry, own, problems)]
+    else:
+        _warn_of_missing(entries, own)
     if own.row is not None and own.row is not _class_row:
         _check_ids(entries)
     parts = {name: [entry for entry in entries if entry.split == name] for name in ("train", "val", "test")}
@@ -192,58 +198,82 @@ def _fill(found: Found, own: OwnTask, parts: Mapping[str, list[Entry]], box_form
 
 def _placed(entry: Entry, number: int, own: OwnTask, columns: Mapping[str, str], split: str, images: PictureFolders,
             problems: Problems) -> Entry | None:
-    """The entry under the task's column names, with its split and its picture."""
+    """The entry under the task's column names, with its split and its picture; None if it cannot be used."""
     values = entry.values | {name: entry.values.get(column) for name, column in columns.items()}
-    corners = all(name in values for name in CORNERS)
-    for name in own.needs:
-        column = columns.get(name, name)
-        if column not in entry.values and not (name == "box" and corners):
-            raise UserError(f"{entry.where}: expected a column {column!r} for the task's {name!r}, found "
-                            f"{', '.join(map(str, entry.values))}; name it with --columns {name}=...")
     entry = replace(entry, values=values, number=number)
     try:
         stated = entry.text("split") or split
-        image = entry.text("image")
+        if stated not in SPLITS:
+            raise RowError(f"a split ({', '.join(SPLITS)}), found {stated[:SHOWN]!r}")
+        image = words_of(entry.values.get("image"), "the name of an image", "image")
         _ = entry.uniq_id, entry.image_id  # both are texts
     except RowError as error:
         problems.add(f"{entry.where}: expected {error}")
         return None
-    if stated not in SPLITS:
-        raise UserError(f"{entry.where}: expected a split ({', '.join(SPLITS)}), found {stated!r}")
-    picture = images.find(image) if image else None
+    picture = images.find(image)
     if picture is None:
         problems.add(f"{entry.where}: expected a picture {image!r} below {images}, found none")
         return None
     return replace(entry, split=SPLITS[stated], picture=picture)
 
 
+def _check_columns(entries: Sequence[Entry], own: OwnTask, columns: Mapping[str, str]) -> None:
+    """Raises: UserError if no entry has a column of the task. An entry without it has null there."""
+    known = dict.fromkeys(name for entry in entries for name in entry.values)
+    for name in own.needs:
+        column = columns.get(name, name)
+        if column not in known and not (name == "box" and set(CORNERS) <= {*known, *columns}):
+            raise UserError(f"{entries[0].where}: expected a column {column!r} for the task's {name!r}, found "
+                            f"{', '.join(known)}; name it with --columns {name}=...")
+
+
 def _check_ids(entries: Sequence[Entry]) -> None:
-    """Result files name rows by their id."""
+    """Result files name rows by their id, and an image id is of one picture."""
     ids = Ids("id", "make them unique, give each file an --id-prefix of its own, or leave the column out: rows are numbered then")
+    image_ids = Ids("image", "give each picture an id of its own in a column image_id, or each file an --id-prefix")
+    pictures: set[tuple[str, str]] = set()
     for entry in entries:
         ids.add(entry.uniq_id.removeprefix(entry.prefix), entry.where, entry.prefix)
+        if (entry.image_id, entry.picture) not in pictures:
+            pictures.add((entry.image_id, entry.picture))
+            image_ids.add(entry.image_id.removeprefix(entry.prefix), f"{entry.where} ({entry.picture})", entry.prefix)
+
+
+def _text_columns(own: OwnTask) -> list[str]:
+    return [name for name in (*own.needs, *own.may_have) if name not in ("image", "box", *CORNERS)]
+
+
+def _has_texts(entry: Entry, own: OwnTask, problems: Problems) -> bool:
+    """Whether a row of a CSV file holds texts: there, null, lists and objects are words as well."""
+    for name in (*_text_columns(own), *OPTIONAL):
+        wrong = not_one_text(entry.values.get(name) or "")
+        if wrong:
+            problems.add(f"{entry.where}: expected a text as {name!r}, found {wrong}; if somebody means this text, write it in JSONL")
+            return False
+    return True
 
 
 def _warn_of_missing(entries: Sequence[Entry], own: OwnTask) -> None:
     """Words that programs write for a missing value may be meant: they stay, but nobody is left in the dark."""
-    names = [name for name in (*own.needs, *own.may_have) if name != "image"]
-    found = [(entry.where, name) for entry in entries for name in names if _is_missing(entry.values.get(name))]
+    found = [(entry.where, name) for entry in entries for name in _text_columns(own) if _is_missing(entry.values.get(name))]
     if found:
         where, name = found[0]
-        logger.warning("%d texts are words such as 'nan' or 'NULL', which programs write for a missing value, the first as %r in %s; "
+        logger.warning("%d texts are words such as 'nan' or 'NULL', or lists, as programs write values, the first as %r in %s; "
                        "they are taken as they are: remove these rows if nobody wrote them", len(found), name, where)
 
 
 def _is_missing(value: Any) -> bool:
-    return isinstance(value, str) and value.strip() in MISSING
+    return isinstance(value, str) and not_one_text(value) != ""
 
 
 def _csv_entries(path: str, delimiter: str | None) -> list[Entry]:
-    csv.field_size_limit(sys.maxsize)
     entries = []
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with _long_fields(), open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, delimiter=delimiter or ("\t" if path.endswith(".tsv") else ","), strict=True)
+            repeated = [name for name, number in Counter(reader.fieldnames or ()).items() if number > 1]
+            if repeated:
+                raise UserError(f"{path}:1: expected every column once, found {repeated[0]!r} again; rename one of them")
             for values in reader:
                 if None in values or None in values.values():
                     raise UserError(f"{path}:{reader.line_num}: expected {len(reader.fieldnames or ())} columns as the header "
@@ -258,6 +288,16 @@ def _csv_entries(path: str, delimiter: str | None) -> list[Entry]:
     return entries
 
 
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Fields of any length, such as a picture; the limit is the process's."""
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def _jsonl_entries(path: str) -> list[Entry]:
     return [Entry(f"{path}:{number}", values) for number, values in read_json_lines(path)]
 
@@ -269,7 +309,7 @@ def _answers(entry: Entry) -> str:
     if isinstance(value, dict) and "answer" not in value:
         scored = [(answer_of(answer), _confidence(score)) for answer, score in value.items()]
     elif isinstance(value, str) and CONFIDENCE in value:
-        scored = list(parse_answers(value, entry.where).items())
+        scored = [(answer_of(answer), score) for answer, score in parse_answers(value, entry.where).items()]
     else:
         parts = value if isinstance(value, list) else text_of(value, "an answer", "answer").split(JOIN)
         answers = [same(answer_of(part)) for part in parts if not (isinstance(part, str) and not part.strip())]

@@ -34,6 +34,7 @@ def read_refcoco_cn(splits: Mapping[str, str], images: PictureFolders | None, pr
             own = read_own_table("jsonl", [path], "refcoco", images, problems, columns, box_format=box_format).files
             found.files[NAME.format(split)] = [Group(group.source, tuple(map(chinese_order, group.rows)))
                                                for groups in own.values() for group in groups]
+        found.counts |= problems.counts()
         found.counts[f"{split}_sentences"] = sum(len(group.rows) for group in found.files[NAME.format(split)])
     return found
 

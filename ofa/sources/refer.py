@@ -15,7 +15,7 @@ from ofa.coco_captions import read_json
 from ofa.errors import UserError
 from ofa.io.numbers import read_decimal, read_integer
 from ofa.io.pickles import read_plain_pickle
-from ofa.io.values import Ids, RowError, id_key, words_of
+from ofa.io.values import Ids, RowError, finding, id_key, words_of
 from ofa.picture_files import PictureFolders, stored_form, turned_box
 from ofa.preparation import IMAGE
 from ofa.sources.found import Found, Problems, checked_box, entries_of, grouped
@@ -68,7 +68,7 @@ def read_refer(kind: str, refs: str, instances: str, images: PictureFolders, pro
             box = _box(reference, boxes, pictures, instances, forms[path])
             if path is None:
                 raise RowError(f"a picture {pictures[id_key(image_id)]['file_name']} below {images}, found none")
-            texts = [words_of(sentence.get(sentences) or sentence["sent"], "sentences with words") for sentence in reference["sentences"]]
+            texts = [words_of(_written(sentence, sentences), "sentences with words") for sentence in reference["sentences"]]
         except RowError as error:
             problems.add(f"{where}: expected {error}")
             continue
@@ -89,10 +89,15 @@ def _read_refs(path: str) -> Sequence[dict[str, Any]]:
     for number, reference in enumerate(refs if isinstance(refs, list) else [None]):
         missing = [key for key in needed if not isinstance(reference, dict) or key not in reference]
         sentences = [] if missing else reference["sentences"]
-        if missing or not all(isinstance(sentence, dict) and "sent" in sentence for sentence in sentences):
+        if missing or not isinstance(sentences, list) or not all(isinstance(sentence, dict) and "sent" in sentence for sentence in sentences):
             raise UserError(f"{path}: expected a list of references with {', '.join(needed)}, found entry {number} without "
                             f"{missing[0] if missing else 'sent in its sentences'!r}; is it refs(...).p of the REFER toolkit?")
     return refs
+
+
+def _written(sentence: dict[str, Any], key: str) -> Any:
+    """The sentence as ``raw`` or ``sent``; where there is no ``raw`` one, as ``sent``."""
+    return sentence["sent"] if sentence.get(key) in (None, "") else sentence[key]
 
 
 def _read_instances(path: str) -> tuple[dict, dict]:
@@ -117,6 +122,8 @@ def _read_instances(path: str) -> tuple[dict, dict]:
 
 
 def _boxed(entry: dict) -> tuple[str, list[float]]:
+    if not isinstance(entry["bbox"], list):
+        raise RowError(f"a bbox of four numbers, found {finding(entry['bbox'])}")
     return id_key(words_of(entry["image_id"], "an image_id")), [read_decimal(number) for number in entry["bbox"]]
 
 

@@ -6,6 +6,7 @@ import math
 import pytest
 from PIL import Image
 
+from ofa.cli.predict import text_of_line
 from ofa.errors import UserError
 from ofa.replies import Answer, Region
 from ofa.prediction_requests import read_requests, verb_of
@@ -33,6 +34,29 @@ def test_words_say_what_is_asked(tmp_path):
     assert requests[2].words == {"question": "what?", "region": [1, 2, 3.5, 4]} and requests[2].kind != requests[1].kind
     assert requests[4].words == {"hypothesis": "a car", "premise": "a road"}
     assert str(requests[5].image) == "/tmp/a.jpg" and requests[5].kept == {"question": "not asked"}
+
+
+@pytest.mark.parametrize("region", [[9, 9, 1, 20], [1, 2, 1, 20], {"1": 0, "2": 0, "3": 9, "4": 9}, "1,2,x,4", [0, 0, 0.5, 0.5]])
+def test_a_region_is_a_list_of_four_numbers_in_order(tmp_path, region):
+    with pytest.raises(UserError, match=r"ask.jsonl:1: expects \"region\": \[left, top, right, bottom\] in pixels, found"):
+        read_requests(jsonl(tmp_path, {"image": "a.jpg", "question": "what?", "region": region}), None, {})
+
+
+@pytest.mark.parametrize("value", ["null", "NaN", "true", "[]", "{}", '"\\ud83d"'])
+@pytest.mark.parametrize("key", ["question", "text", "hypothesis", "instruction", "task"])
+def test_a_word_that_is_no_text_is_an_error_with_its_line(tmp_path, key, value):
+    with pytest.raises(UserError, match="ask.jsonl:1: "):
+        read_requests(jsonl(tmp_path, f'{{"image": "a.jpg", "{key}": {value}}}'), None, {})
+
+
+def test_a_huge_number_is_a_text(tmp_path):
+    [request] = read_requests(jsonl(tmp_path, {"image": "a.jpg", "question": 10**400}), None, {})
+    assert request.words["question"] == str(10**400)
+
+
+def test_half_of_a_character_that_is_kept_comes_out_as_it_came(tmp_path):
+    [request] = read_requests(jsonl(tmp_path, '{"image": "a.jpg", "note": "\\ud83d"}'), None, {})
+    assert text_of_line(request.kept) == '{"note": "\\ud83d"}' and text_of_line({"a": "é"}) == '{"a": "é"}'
 
 
 def test_the_command_line_speaks_for_lines_that_do_not(tmp_path):

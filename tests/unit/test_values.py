@@ -1,5 +1,6 @@
 """Values of JSON and tables that are no text are never learned as words: by every way in, one message or skipped and counted."""
 
+import csv
 import json
 import math
 import pickle
@@ -7,14 +8,14 @@ import pickle
 import pytest
 from original_data import SIZES, coco_name, write_json, write_json_lines, write_pictures
 
-from ofa.cli.main import main
+from ofa.cli import main as command
 from ofa.errors import UserError
-from ofa.io.values import Ids, RowError, WrittenFloat, id_key, in_fractions, load_values, text_of, words_of
+from ofa.io.values import Ids, RowError, WrittenFloat, id_key, in_fractions, load_values, not_one_text, text_of, words_of
 
-WRONG = {"null": None, "NaN": math.nan, "Infinity": math.inf, "true": True, "the list": [["a"]], "the object": {"a": 1}}
+WRONG = {"null": None, "NaN": math.nan, "Infinity": math.inf, "true": True, "the list": [["a"]], "the object": {"a": 1}, "half of a character": "a\ud83d"}
 
 
-@pytest.mark.parametrize("written, text", [('"a"', "a"), ("3", "3"), ("-0.10", "-0.10"), ("1.0", "1.0"), ("1e2", "1e2"), ('"nan"', "nan")])
+@pytest.mark.parametrize("written, text", [('"a"', "a"), ("3", "3"), ("-0.10", "-0.10"), ("1.0", "1.0"), ("1e2", "1e2"), ("1" * 400, "1" * 400), ('"nan"', "nan")])
 def test_a_number_is_its_text_as_it_is_written(written, text):
     assert text_of(load_values(written), "a text") == text
 
@@ -27,7 +28,7 @@ def test_what_is_no_text_is_an_error_that_shows_it(found, value):
 
 def test_an_annotation_object_stands_for_its_text_alone():
     assert text_of({"answer": "yes", "answer_id": 1}, "an answer", "answer") == "yes"
-    for value in ({"answer": None}, {"answer": {"answer": "yes"}}, {"reply": "yes"}):
+    for value in ({"answer": None}, {"answer": {"answer": "yes"}}, {"reply": "yes"}, {"answer": "\udc00"}):
         with pytest.raises(RowError):
             text_of(value, "an answer", "answer")
     with pytest.raises(RowError, match="an empty text"):
@@ -141,36 +142,51 @@ WAYS = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """One parser for all calls; nobody pulls the plug, so files need not reach the disk."""
+    parser = command.build_parser()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "build_parser", lambda: parser)
+        patch.setattr("os.fsync", lambda handle: None)
+        yield
+
+
 @pytest.fixture
 def folder(tmp_path):
-    write_pictures(tmp_path / "img", {number: f"{number}.jpg" for number in SIZES})
-    write_pictures(tmp_path / "img", {number: coco_name(number) for number in SIZES})
+    for number in SIZES:
+        write_pictures(tmp_path / "img", {number: f"{number}.jpg"})
+        (tmp_path / "img" / coco_name(number)).hardlink_to(tmp_path / "img" / f"{number}.jpg")
     return tmp_path
 
 
-def prepare(folder, command, *options) -> int:
-    return main(["prepare", *map(str, command), "--out", str(folder / "out"), *map(str, options)])
+def prepare(folder, arguments, *options) -> int:
+    return command.main(["prepare", *map(str, arguments), "--out", str(folder / "out"), *map(str, options), "--jobs", "1"])
+
+
+def skipped(folder) -> int:
+    return json.loads((folder / "out/manifest.json").read_text())["counts"]["entries_left_out"]
 
 
 def written(folder) -> str:
     return "\n".join(path.read_text() for path in sorted((folder / "out").glob("*.tsv")))
 
 
-@pytest.mark.parametrize("found", [name for name in WRONG if name != "Infinity"])
-@pytest.mark.parametrize("way", WAYS)
+RIGHT = [("own answer", "the object")]  # {"a": 1} is the answer "a" with its confidence
+
+
+@pytest.mark.parametrize("way, found", [(way, found) for way in WAYS for found in WRONG if found != "Infinity" and (way, found) not in RIGHT])
 def test_no_way_in_learns_what_is_no_text(folder, capsys, way, found):
-    if (way, found) == ("own answer", "the object"):
-        pytest.skip('{"a": 1} is the answer "a" with its confidence')
-    command = WAYS[way](folder, WRONG[found])
-    assert prepare(folder, command) == 2
+    arguments = WAYS[way](folder, WRONG[found])
+    assert prepare(folder, arguments) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1 and "Traceback" not in message and not (folder / "out").exists()
-    whole = {"own corner": "found the list", "own confidence": "found the object"}.get(way, f"found {found}")
-    assert whole in message or f"found {found}" in message or ((way, found) == ("own image", "null") and "a picture ''" in message)
-    assert prepare(folder, command, "--skip-broken") == 0
+    otherwise = {"own corner": "found the list", "own confidence": "found the "}.get(way)
+    assert f"found {found}" in message or otherwise and otherwise in message
+    assert prepare(folder, arguments, "--skip-broken") == 0
     cells = {cell.strip() for line in written(folder).split("\n") for cell in line.split("\t") if len(cell) < 200}
     assert not any(word in cell for cell in cells for word in ("nan", "NaN", "None", "null", "True", "true", "{", "[")), cells
-    assert "entries left out" in capsys.readouterr().err or json.loads((folder / "out/manifest.json").read_text())["counts"]
+    assert skipped(folder) >= 1
 
 
 @pytest.mark.parametrize("way, value, text", [
@@ -183,11 +199,80 @@ def test_numbers_and_annotation_objects_are_texts(folder, way, value, text):
     assert text in [cell for line in written(folder).split("\n") for cell in line.split("\t")]
 
 
-def test_words_for_missing_values_in_a_csv_stay_and_are_counted(folder, caplog):
-    (folder / "t.csv").write_text("image,caption\n1.jpg,nan\n2.jpg,a dog\n3.jpg,NULL\n")
-    assert prepare(folder, ["csv", folder / "t.csv", "--task", "caption", "--images", folder / "img"]) == 0
-    assert "2 texts are words such as 'nan' or 'NULL'" in caplog.text and "t.csv:2" in caplog.text
+@pytest.mark.parametrize("text", ["nan", " None", "NULL", "<NA>", "{'answer': 'yes'}", '{"answer": "yes"}', "['a', 'b']", "[None]", "[{'a': 1}]"])
+def test_what_programs_write_for_values_is_no_text(text):
+    assert not_one_text(text)
+
+
+@pytest.mark.parametrize("text", ["", "none", "Nan bread", "[1]", "{}", "[unclear] what?", "a [dog]", "it's {a: b}"])
+def test_brackets_and_like_words_are_text(text):
+    assert not_one_text(text) == ""
+
+
+@pytest.mark.parametrize("task, row", [("caption", "{}"), ("image_classify", "{}"), ("vqa_gen", "what?,{}"), ("vqa_gen", "{},yes"), ("ocr", "{}")])
+@pytest.mark.parametrize("value, found", [("nan", "found 'nan', which programs write"), ("{'answer': 'yes'}", "found a list or an object")])
+def test_a_csv_file_is_wrong_where_it_has_values_of_a_program(folder, capsys, task, row, value, found):
+    header = {"caption": "caption", "image_classify": "label", "vqa_gen": "question,answer", "ocr": "text"}[task]
+    (folder / "t.csv").write_text(f"image,{header}\n1.jpg,{row.format('x')}\n2.jpg,{row.format(value)}\n")
+    arguments = ["csv", folder / "t.csv", "--task", task, "--images", folder / "img"]
+    assert prepare(folder, arguments) == 2
+    assert "t.csv:3: expected a text as" in (message := capsys.readouterr().err) and found in message and "JSONL" in message
+    assert prepare(folder, arguments, "--skip-broken") == 0
+    assert value not in written(folder) and skipped(folder) == 1
+
+
+def test_words_for_missing_values_in_json_stay_and_are_counted(folder, caplog):
+    assert prepare(folder, own("caption", {"caption": "a dog"})(folder, caption="nan")) == 0
+    assert "1 texts are words such as 'nan' or 'NULL'" in caplog.text and "t.jsonl:2" in caplog.text
     assert "nan" in written(folder)
+
+
+def test_a_column_that_comes_twice_is_an_error(folder, capsys):
+    (folder / "t.csv").write_text("image,caption,caption\n1.jpg,a dog,a cat\n")
+    assert prepare(folder, ["csv", folder / "t.csv", "--task", "caption", "--images", folder / "img"]) == 2
+    assert "t.csv:1: expected every column once, found 'caption' again" in capsys.readouterr().err
+
+
+def test_the_limit_of_csv_fields_is_put_back(folder):
+    before = csv.field_size_limit()
+    (folder / "t.csv").write_text(f"image,caption\n1.jpg,a {'very ' * before}dog\n")
+    assert prepare(folder, ["csv", folder / "t.csv", "--task", "caption", "--images", folder / "img"]) == 0
+    assert csv.field_size_limit() == before
+
+
+def test_entries_without_a_column_or_of_another_split_are_skipped_alone(folder, capsys):
+    lines = [{"image": "1.jpg", "caption": "a dog"}, {"image": "2.jpg"}, {"image": "3.jpg", "caption": "a cat", "split": "dev2"}]
+    arguments = ["jsonl", write_json_lines(folder / "t.jsonl", lines), "--task", "caption", "--images", folder / "img"]
+    assert prepare(folder, arguments) == 2
+    message = capsys.readouterr().err
+    assert "t.jsonl:2: expected a caption, found null" in message and "t.jsonl:3: expected a split (train" in message
+    assert prepare(folder, arguments, "--skip-broken") == 0
+    assert skipped(folder) == 2
+
+
+def test_answers_with_confidences_keep_to_their_column(folder):
+    assert prepare(folder, own("vqa_gen", QUESTION)(folder, answer="0.6|!+a\tb&&1.0|!+ C\nd ")) == 0
+    assert ["0.6|!+a b&&1.0|!+c d"] == [line.split("\t")[3] for line in written(folder).split("\n") if line.startswith("1\t")]
+
+
+@pytest.mark.parametrize("sentences", [None, 3, math.nan, "it", {"sent": "it"}])
+def test_sentences_of_a_reference_are_a_list(folder, capsys, sentences):
+    arguments = refer(folder, "it")
+    refs = pickle.loads((folder / "refs(unc).p").read_bytes())
+    refs[1]["sentences"] = sentences
+    (folder / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol=2))
+    assert prepare(folder, arguments) == 2
+    assert "found entry 1 without" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bbox", ["1234", {"1": 0, "2": 0, "3": 0, "4": 0}, None])
+def test_a_box_is_a_list(folder, capsys, bbox):
+    arguments = refer(folder, "it")
+    content = json.loads((folder / "instances.json").read_text())
+    content["annotations"][1]["bbox"] = bbox
+    write_json(folder / "instances.json", content)
+    assert prepare(folder, arguments) == 2
+    assert "a bbox of four numbers, found" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------ answers by case
@@ -195,10 +280,10 @@ def test_words_for_missing_values_in_a_csv_stay_and_are_counted(folder, caplog):
 
 def test_answers_of_own_tables_are_lowered_unless_their_case_is_kept(folder):
     (folder / "t.csv").write_text("image,question,answer\n1.jpg,x,Yes\n2.jpg,x,yes\n3.jpg,x,1.0|!+YES&&0.3|!+yes\n")
-    command = ["csv", folder / "t.csv", "--task", "vqa_gen", "--images", folder / "img"]
-    assert prepare(folder, command) == 0
+    arguments = ["csv", folder / "t.csv", "--task", "vqa_gen", "--images", folder / "img"]
+    assert prepare(folder, arguments) == 0
     assert {line.split("\t")[3] for line in written(folder).split("\n") if line} == {"1.0|!+yes"}
-    assert prepare(folder, command, "--keep-case") == 0
+    assert prepare(folder, arguments, "--keep-case") == 0
     assert json.loads((folder / "out/trainval_ans2label.json").read_text()) == {"YES": 0, "Yes": 1, "yes": 2}
 
 
@@ -215,11 +300,11 @@ def test_fractions_are_no_pixels(folder, capsys, form, box):
 @pytest.mark.parametrize("form, box", [("xyxy_norm", "0.25,0.25,0.5,0.75"), ("xywh_norm", "0.25,0.25,0.25,0.5")])
 def test_fractions_become_pixels_where_they_are_said_to_be_fractions(folder, capsys, form, box):
     (folder / "t.csv").write_text(f'image,text,box\n2.jpg,it,"{box}"\n')
-    command = ["csv", folder / "t.csv", "--task", "refcoco", "--images", folder / "img", "--box-format", form]
-    assert prepare(folder, command) == 0
+    arguments = ["csv", folder / "t.csv", "--task", "refcoco", "--images", folder / "img", "--box-format", form]
+    assert prepare(folder, arguments) == 0
     assert "\t16.0,12.0,32.0,36.0\t" in written(folder)  # of 64 x 48 pixels
     (folder / "t.csv").write_text('image,text,box\n2.jpg,it,"16,12,32,36"\n')
-    assert prepare(folder, command) == 2
+    assert prepare(folder, arguments) == 2
     assert "fractions from 0 to 1" in capsys.readouterr().err
 
 
@@ -254,11 +339,11 @@ def test_an_image_id_of_two_images_is_an_error_with_both_places(folder, capsys, 
 
 
 def test_files_that_count_from_1_each_get_prefixes(folder, capsys):
-    command = coco(folder, *REPEATED["two files that count from 1"])
-    assert prepare(folder, command, "--id-prefix") == 0
+    arguments = coco(folder, *REPEATED["two files that count from 1"])
+    assert prepare(folder, arguments, "--id-prefix") == 0
     assert {line.split("\t")[1] for line in written(folder).split("\n") if line} == {"part0_1", "part0_2", "part1_1", "part1_2"}
-    assert prepare(folder, command, "--id-prefix", "a", "b") == 0
-    assert prepare(folder, command, "--id-prefix", "a") == 2
+    assert prepare(folder, arguments, "--id-prefix", "a", "b") == 0
+    assert prepare(folder, arguments, "--id-prefix", "a") == 2
     assert "--id-prefix: expected one for each of 2 files" in capsys.readouterr().err
 
 
@@ -268,14 +353,14 @@ def test_several_files_may_caption_one_image(folder):
 
 
 def vqa_files(folder, *ids):
-    command = {"--questions": [], "--annotations": []}
+    arguments = {"--questions": [], "--annotations": []}
     for number, names in enumerate(ids):
         entries = [{"question_id": name, "image_id": i} for i, name in enumerate(names, 1)]
-        command["--questions"].append(write_json(folder / f"q{number}.json", {
+        arguments["--questions"].append(write_json(folder / f"q{number}.json", {
             "data_subtype": "train2014", "questions": [entry | {"question": "what?"} for entry in entries]}))
-        command["--annotations"].append(write_json(folder / f"a{number}.json", {
+        arguments["--annotations"].append(write_json(folder / f"a{number}.json", {
             "annotations": [entry | {"answers": [{"answer": f"of {number}"}]} for entry in entries]}))
-    return ["vqa2", "--questions", *command["--questions"], "--annotations", *command["--annotations"], "--images", folder / "img"]
+    return ["vqa2", "--questions", *arguments["--questions"], "--annotations", *arguments["--annotations"], "--images", folder / "img"]
 
 
 @pytest.mark.parametrize("ids", [[(1, 1)], [(1, 1.0)], [("01", 1)], [(1, 2), (1, 2)]], ids=str)
@@ -292,23 +377,23 @@ def test_question_files_with_prefixes_keep_their_own_answers(folder):
 
 
 def test_a_question_matches_annotations_that_write_its_number_otherwise(folder):
-    command = vqa_files(folder, (1, 2))
+    arguments = vqa_files(folder, (1, 2))
     content = json.loads((folder / "a0.json").read_text())
     for entry in content["annotations"]:
         entry["question_id"] = float(entry["question_id"])
     write_json(folder / "a0.json", content)
-    assert prepare(folder, command) == 0
+    assert prepare(folder, arguments) == 0
 
 
 @pytest.mark.parametrize("task, entry", [("vqa_gen", QUESTION), ("refcoco", BOX), ("snli_ve", LABEL), ("ocr", {"text": "x"})])
 def test_ids_of_own_tables_come_once(folder, capsys, task, entry):
     files = [write_json_lines(folder / f"{name}.jsonl", [{**entry, "image": "2.jpg", "id": name_id} for name_id in ids])
              for name, ids in (("one", [1, 2]), ("two", [1.0, 2.0]))]
-    command = ["jsonl", *files, "--task", task, "--images", folder / "img"]
-    assert prepare(folder, command) == 2
+    arguments = ["jsonl", *files, "--task", task, "--images", folder / "img"]
+    assert prepare(folder, arguments) == 2
     assert "two.jsonl:1: expected every id once, found '1.0' again, the same number as 1, as in" in (message := capsys.readouterr().err)
     assert "one.jsonl:1" in message
-    assert prepare(folder, command, "--id-prefix") == 0
+    assert prepare(folder, arguments, "--id-prefix") == 0
     assert {"one_1", "one_2", "two_1.0", "two_2.0"} <= set(written(folder).replace("\n", "\t").split("\t"))
 
 
@@ -320,11 +405,29 @@ def test_two_pictures_of_one_name_are_two_images(folder, capsys):
     assert "x/a.jpg" in message and "y/a.jpg" in message and "image a again" in message
 
 
+def test_an_image_id_of_a_table_is_of_one_picture(folder, capsys):
+    lines = [{**QUESTION, "image": f"{i}.jpg", "image_id": i if i < 3 else "1.0"} for i in SIZES if i < 4]
+    arguments = ["jsonl", write_json_lines(folder / "t.jsonl", lines), "--task", "vqa_gen", "--images", folder / "img"]
+    assert prepare(folder, arguments) == 2
+    message = capsys.readouterr().err
+    assert "t.jsonl:3 (" in message and "found image 1.0 again, the same number as 1, as in" in message and "t.jsonl:1 (" in message
+
+
+def test_karpathy_split_finds_the_annotations_of_an_id_that_is_written_otherwise(folder):
+    arguments = [*karpathy(folder, "a bird"), "--annotations", *caption(folder, "a horse")[2:3]]
+    content = json.loads((folder / "c.json").read_text())
+    for image in content["images"] + content["annotations"]:
+        image |= {key: float(image[key]) for key in ("id", "image_id") if key in image}
+    write_json(folder / "c.json", content)
+    assert prepare(folder, arguments) == 0
+    assert "a horse" in written(folder) and "a bird" not in written(folder)
+
+
 def test_pairs_and_references_come_once(folder, capsys):
     assert prepare(folder, snli(folder, pairID="p1")) == 2
     assert "s.jsonl:2: expected every pair once, found pair p1 again, as in" in capsys.readouterr().err
-    command = refer(folder, "it")
+    arguments = refer(folder, "it")
     refs = pickle.loads((folder / "refs(unc).p").read_bytes())
     (folder / "refs(unc).p").write_bytes(pickle.dumps([*refs, refs[0]], protocol=2))
-    assert prepare(folder, command) == 2
+    assert prepare(folder, arguments) == 2
     assert "found reference 1 again, as in" in capsys.readouterr().err
