@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ofa.chinese import is_chinese
 from ofa.errors import UserError
@@ -14,19 +15,22 @@ logger = logging.getLogger(__name__)
 
 NAMES = ("CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L")
 BY_ROW = ("CIDEr", "BLEU-4", "ROUGE-L")
+Frequencies = str | Path | dict  # of n-grams, as ``CiderD`` takes them
 MARKED = re.compile(r"(\W*)(.*?)(\W*)")  # marks before a word, the word, marks behind it
 SINGLE_IMAGE = ("CIDEr and CIDEr-D of a single image are 0 whatever is predicted: each n-gram occurs in all documents and weighs nothing; "
-                "score at least two images, or validate with document frequencies (--eval-cider-cached-tokens, made by ofa cider-df)")
+                "score at least two images, or take CIDEr-D with document frequencies, made by ofa cider-df (--cider-df of ofa evaluate "
+                "and report, --eval-cider-cached-tokens of validation)")
 SCREENED_ON = 100  # pictures on which all constant captions are tried; the best few are tried on all pictures
 
 
 def caption_scores(predictions: Sequence[str], references: Sequence[Sequence[str]],
-                   names: Sequence[str] | None = None) -> Scores:
+                   names: Sequence[str] | None = None, cider_df: Frequencies = "corpus") -> Scores:
     """The scores of the COCO evaluation after PTB tokenisation (Chinese: by character), and the CIDEr-D of validation.
 
     Args:
         predictions, references: one prediction and its references per picture.
         names: which of ``ofa.metrics.coco_caption_scores``; default: all but SPICE, METEOR only if it can run.
+        cider_df: document frequencies of CIDEr-D, see ``validation_cider``.
     Returns: overall scores, and those of ``BY_ROW`` for each picture.
     Raises: UserError if a score that was asked for by name cannot be computed.
     """
@@ -40,7 +44,7 @@ def caption_scores(predictions: Sequence[str], references: Sequence[Sequence[str
             logger.warning("left out: %s", error)
     scores = Scores({name: float(mean) for name, (mean, _) in found.items()},
                     {name: [float(value) for value in found[name][1]] for name in BY_ROW if name in found})
-    scores.overall["CIDEr-D"] = validation_cider(predictions, references)
+    scores.overall["CIDEr-D"] = validation_cider(predictions, references, cider_df)
     return scores
 
 
@@ -74,12 +78,15 @@ def caption_words(text: str, chinese: bool | None = None, marks: bool = False) -
     return " ".join(filter(None, found))
 
 
-def validation_cider(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """CIDEr-D as validation during training computes it, see ``caption_words``."""
+def validation_cider(predictions: Sequence[str], references: Sequence[Sequence[str]], df: Frequencies = "corpus") -> float:
+    """CIDEr-D as validation during training computes it, see ``caption_words``.
+
+    Args: df: document frequencies: those of the references, or a file of ``ofa cider-df`` or its content.
+    """
     chinese = tokenizer_of(references) is character_tokenize
     cleaned = {row: [caption_words(text, chinese) for text in texts] for row, texts in enumerate(references)}
     found = numbered([caption_words(text, chinese) for text in predictions])
-    return float(CiderD(df="corpus").compute_score(cleaned, found)[0])
+    return float(CiderD(df=df).compute_score(cleaned, found)[0])
 
 
 def best_constant(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[str, dict[str, float]]:

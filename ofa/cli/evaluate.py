@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ofa.cli.draw import DRAWING_OPTIONS, add_drawing_flags
 from ofa.cli.image_scores import add_quality_flags
-from ofa.cli.report import add_page_flags, check_files, print_table
+from ofa.cli.report import add_cider_df, add_page_flags, check_files, print_table
 from ofa.errors import UserError
 from ofa.io.json_files import load_json
 from ofa.io.text_files import read_lines
@@ -96,6 +96,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--gen-subset", default="test", metavar="SUBSET", help="name for the result files (%(default)s)")
     group.add_argument("--scores", metavar="NAME,...", help="captions: some of CIDEr, BLEU-1 to BLEU-4, ROUGE-L, METEOR, SPICE "
                                                              "(the last two need Java; default: all but SPICE)")
+    add_cider_df(group)
     group.add_argument("--n-best", type=_positive, metavar="N",
                        help="hypotheses per row; boxes have all of them in the result file (default: as many as the task needs)")
     group.add_argument("--report", metavar="FILE.html", help="a page with pictures, captions, references and scores")
@@ -208,7 +209,7 @@ def _score(args: argparse.Namespace, evaluation):
         logger.info("no scores: %s", "the rows have no references" if spec.final_scores else "the task defines none")
         return None, None
     names = args.scores.split(",") if args.scores else None
-    scores = score_rows(spec, evaluation.predictions, evaluation.references, names)
+    scores = score_rows(spec, evaluation.predictions, evaluation.references, names, args.cider_df)
     scores.overall.update(_quality(args, evaluation))
     if not scores.overall:
         logger.info("no scores: nothing here knows how good the pictures are (--clip-model-path, --image-text-scorer)")

@@ -23,9 +23,26 @@ def add_parser(subparsers) -> None:
     parser.add_argument("--selected-cols", metavar="N,N,...", help="columns in the order the task names them")
     parser.add_argument("--out", required=True, metavar="FILE.html", dest="report", help="the page")
     parser.add_argument("--scores", metavar="NAME,...", help="captions: which scores, as in ofa evaluate")
+    add_cider_df(parser)
     parser.add_argument("--gen-images-path", metavar="DIR", help="folder of generated images that lie outside that of RESULTS")
     add_page_flags(parser)
     parser.set_defaults(run=run)
+
+
+def add_cider_df(parser: Any) -> None:
+    parser.add_argument("--cider-df", "--eval-cider-cached-tokens", metavar="FILE", type=frequencies_of,
+                        help="captions: document frequencies for CIDEr-D, made by ofa cider-df (default: of the references)")
+
+
+def frequencies_of(path: str) -> dict:
+    """The content of a file of document frequencies, read before anything is predicted."""
+    from ofa.metrics.document_frequency import read_document_frequencies
+
+    try:
+        num_images, frequencies = read_document_frequencies(path)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return {"ref_len": num_images, "document_frequency": frequencies}
 
 
 def add_page_flags(parser: Any) -> None:
@@ -64,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     references = references_of(spec, rows.row, len(rows), rows.file.where)
     scores = None
     if references is not None and spec.final_scores is not None:
-        scores = score_rows(spec, predictions, references, args.scores.split(",") if args.scores else None)
+        scores = score_rows(spec, predictions, references, args.scores.split(",") if args.scores else None, args.cider_df)
         scores = scores if scores.overall else None
     if scores is not None:
         print_table(args.compare, scores)

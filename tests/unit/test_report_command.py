@@ -94,6 +94,23 @@ def test_unlabelled_rows_are_shown_without_scores(tmp_path, boxes):
     assert page.count('<rect class="predicted"') == 3 and '<rect class="true"' not in page and "all scores" not in page
 
 
+def test_cider_d_takes_document_frequencies_from_a_file(tmp_path, capsys):
+    data = write_captions(tmp_path / "rows.tsv", [caption(0)])
+    write_json(tmp_path / "val_predict.json", [{"image_id": "0_0", "caption": caption(0)}])
+    others = write_captions(tmp_path / "all.tsv", map(caption, range(4)))
+    assert main(["cider-df", "build", "--tsv", str(others), "--no-eos", "--out", str(tmp_path / "df.p")]) == 0
+    for flag, nothing in ((), True), (("--cider-df", str(tmp_path / "df.p")), False):
+        assert report(tmp_path / "val_predict.json", data, "caption", tmp_path / "page.html", *NO_METEOR, *flag) == 0
+        assert (float(re.search(r"CIDEr-D +([\d.]+)", capsys.readouterr().out)[1]) == 0) is nothing
+
+
+def test_a_file_of_other_content_is_refused_before_anything_is_read(tmp_path, capsys):
+    (tmp_path / "df.p").write_text("x")
+    with pytest.raises(SystemExit):
+        report("nowhere.json", "nowhere.tsv", "caption", tmp_path / "page.html", "--cider-df", str(tmp_path / "df.p"))
+    assert "--cider-df" in (message := capsys.readouterr().err) and "document frequencies" in message
+
+
 @pytest.mark.parametrize(
     ("change", "task", "words"),
     [

@@ -7,6 +7,7 @@ import pytest
 
 from ofa.errors import UserError
 from ofa.io.values import finite
+from ofa.metrics.document_frequency import count_document_frequencies
 from ofa.results import write_json
 from ofa.scoring import references_of, score_rows
 from ofa.spec import Prediction
@@ -27,6 +28,12 @@ ROWS = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def no_java(monkeypatch):
+    """METEOR takes ten seconds and more to start; its numbers have tests of their own."""
+    monkeypatch.setattr("shutil.which", lambda name: None)
+
+
 def where(row: int) -> str:
     return f"val.tsv:{row + 1}"
 
@@ -43,6 +50,12 @@ def test_one_row_without_a_reference_leaves_the_scores_of_the_others_as_they_are
         assert len(values) == 3 and math.isnan(values[1]) and not math.isnan(values[0])
 
 
+@pytest.mark.parametrize("task, row", [("refcoco", {"box": "1,2,nan,4"}), ("vqa_gen", {"answers": "nan|!+yes"})])
+def test_a_reference_that_cannot_be_read_is_an_error_with_its_row(task, row):
+    with pytest.raises(UserError, match="^val.tsv:2: expects"):
+        references_of(spec_of(task), [ROWS[task][0], row].__getitem__, 2, where)
+
+
 def test_a_file_without_any_reference_has_no_scores_and_no_warning(caplog):
     assert references_of(spec_of("caption"), lambda row: {"caption": ""}, 3, where) is None
     assert not caplog.text
@@ -55,6 +68,21 @@ def test_cider_of_a_single_image_says_why_it_is_zero(caplog):
     caplog.clear()
     assert spec.final_scores([Prediction("a dog"), Prediction("a cat")], [["a dog"], ["a cat"]], None).overall["CIDEr"] > 0
     assert "single image" not in caplog.text
+
+
+def test_document_frequencies_score_a_single_image(caplog):
+    spec = spec_of("caption")
+    frequencies = count_document_frequencies([["a dog runs"], ["a cat"], ["a red car"]])
+    arguments = spec, [Prediction("a dog runs")], [["a dog runs"]], ["CIDEr"]
+    assert score_rows(*arguments, frequencies).overall["CIDEr-D"] > 1
+    assert "single image" not in caplog.text
+    assert score_rows(*arguments).overall["CIDEr-D"] == 0
+    assert "--cider-df" in caplog.text
+
+
+def test_document_frequencies_are_ignored_with_a_warning_where_nothing_needs_them(caplog):
+    scores = score_rows(spec_of("snli_ve"), [Prediction("yes")], [{"yes": 1.0}], None, {"ref_len": 1, "document_frequency": {}})
+    assert scores.overall == {"snli_score": 1.0} and "--cider-df: task 'snli_ve' is not scored by CIDEr-D" in caplog.text
 
 
 def test_validation_with_a_single_image_says_why_cider_is_zero(caplog):
