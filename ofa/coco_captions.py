@@ -168,8 +168,12 @@ def _locate(images: str, folder: str, name: str, where: str) -> str:
 
 
 def check_unique(splits: Mapping[str, Sequence[Picture]]) -> None:
-    """No id may name two pictures, and no picture may stand in two splits or twice in one."""
+    """No id may name two pictures or come twice, and no picture may stand in two splits, under whatever ids."""
+    split_of: dict[Any, str] = {}
     ids = Ids("image", "each picture may stand in one split only, under an id of its own (--id-prefix, or a column image_id)")
     for split, pictures in splits.items():
         for picture in pictures:
             ids.add(picture.image_id, f"{split} ({picture.source})")
+            if split_of.setdefault(picture.source, split) != split:
+                raise UserError(f"{picture.source}: expected an image in one split, found it in {split_of[picture.source]} and in {split}, "
+                                f"there as image {picture.image_id}; remove it from one of them")

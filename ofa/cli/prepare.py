@@ -150,7 +150,7 @@ def _add_own_table(kinds, kind: str) -> None:
     _add_id_prefix(parser, "each file")
     parser.add_argument("--keep-case", action="store_true", help="answers with capitals as they are; else in lower case")
     if kind == "csv":
-        parser.add_argument("--delimiter", metavar="C", help="between columns (a tab in .tsv files, else a comma)")
+        parser.add_argument("--delimiter", metavar="C", type=character, help="between columns (a tab in .tsv files, else a comma)")
     add_skip_broken(parser)
     add_common(parser)
     parser.set_defaults(kind=kind)
@@ -195,6 +195,14 @@ def count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return value
+
+
+def character(text: str) -> str:
+    """One character, also as ``\\t``."""
+    text = text.replace("\\t", "\t")
+    if len(text) != 1 or text in '"\r\n':
+        raise argparse.ArgumentTypeError(f"{text!r} is not one character such as ; or a tab")
+    return text
 
 
 def column(text: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from functools import partial
 
 from ofa.doctor.rule import QUOTED, Rule, Settings, empty, shown, too_long, unquote
 from ofa.io.numbers import read_decimal
-from ofa.io.values import MISSING
+from ofa.io.values import not_one_text
 from ofa.recognised_text import CHINESE, plain_text
 from ofa.text import CONFIDENCE, JOIN, clean_phrase, clean_question, has_words, remove_punctuation
 
@@ -66,10 +66,8 @@ def _missing_answer(cell: str, settings: Settings) -> str:
 
 
 def _missing(cell: str, settings: Settings) -> str:
-    text = cell.strip()
-    if text in MISSING:
-        return f"{shown(text)}, as programs write a missing value"
-    return f"{shown(text)}, as Python writes data" if text[:2] in ("{'", "['", "b'") and text[-1:] in ("}", "]", "'") else ""
+    kind = not_one_text(cell)
+    return f"{shown(cell.strip())}, {kind}" if kind else ""
 
 
 NOT_MEANT = Rule("text-missing", "words that somebody wrote", _missing, "fill them in, or remove the row, if nobody wrote them", note=True)

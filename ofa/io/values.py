@@ -24,8 +24,8 @@ from ofa.io.json_files import load_json
 SHOWN = 60  # characters of a value in a message
 NUMBER = re.compile(r"0*([0-9]+?)(?:\.0+)?")
 SURROGATE = re.compile("[\ud800-\udfff]")  # JSON may have one alone: a pair that was cut in two
+DATA = re.compile(r"""\{\s*['"].*\}|\[\s*(?:['"{]|None\b|nan\b).*\]|b'.*'|b".*\"""", re.DOTALL)
 # As programs write a missing value.
-STRUCTURE = re.compile(r"""\s*(?:\{\s*['"].*:.*\}|\[\s*(?:['"{]|None\b|nan\b).*\])\s*""", re.DOTALL)
 MISSING = frozenset(("nan", "NaN", "NAN", "null", "NULL", "None", "NA", "N/A", "#N/A", "<NA>"))
 
 
@@ -99,12 +99,11 @@ def finding(value: Any) -> str:
 
 
 def not_one_text(text: str) -> str:
-    """What a program wrote in a cell of a table that is no text, or an empty text: ``nan``, ``{'answer': 'yes'}``."""
-    if text.strip() in MISSING:
-        return f"{text.strip()!r}, which programs write for a missing value"
-    if STRUCTURE.fullmatch(text):
-        return f"a list or an object, {text.strip()[:SHOWN]!r}"
-    return ""
+    """Who wrote what is no text in a cell of a table, such as ``nan`` and ``{'answer': 'yes'}``; empty for a text."""
+    text = text.strip()
+    if text in MISSING:
+        return "as programs write a missing value"
+    return "as Python writes data" if DATA.fullmatch(text) else ""
 
 
 def in_fractions(box: Sequence[float]) -> bool:

@@ -20,7 +20,7 @@ from ofa.coco_captions import check_unique
 from ofa.errors import UserError
 from ofa.io.numbers import read_decimal
 from ofa.io.values import SHOWN, Ids, RowError, finding, in_fractions, not_one_text, one_line, text_of, words_of
-from ofa.picture_files import PictureFolders, picture_size
+from ofa.picture_files import TABLE, PictureFolders, picture_size
 from ofa.preparation import IMAGE, Picture
 from ofa.sources.answers import answer_column, answer_of, confidences, number_answers
 from ofa.sources.found import (
@@ -246,9 +246,9 @@ def _text_columns(own: OwnTask) -> list[str]:
 def _has_texts(entry: Entry, own: OwnTask, problems: Problems) -> bool:
     """Whether a row of a CSV file holds texts: there, null, lists and objects are words as well."""
     for name in (*_text_columns(own), *OPTIONAL):
-        wrong = not_one_text(entry.values.get(name) or "")
-        if wrong:
-            problems.add(f"{entry.where}: expected a text as {name!r}, found {wrong}; if somebody means this text, write it in JSONL")
+        value = entry.values.get(name) or ""
+        if kind := not_one_text(value):
+            problems.add(f"{entry.where}: expected a text as {name!r}, found {value[:SHOWN]!r}, {kind}; if it is meant, write it in JSONL")
             return False
     return True
 
@@ -270,7 +270,7 @@ def _csv_entries(path: str, delimiter: str | None) -> list[Entry]:
     entries = []
     try:
         with _long_fields(), open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter=delimiter or ("\t" if path.endswith(".tsv") else ","), strict=True)
+            reader = csv.DictReader(file, delimiter=delimiter or ("\t" if path.endswith(TABLE) else ","), strict=True)
             repeated = [name for name, number in Counter(reader.fieldnames or ()).items() if number > 1]
             if repeated:
                 raise UserError(f"{path}:1: expected every column once, found {repeated[0]!r} again; rename one of them")

@@ -199,7 +199,7 @@ def test_numbers_and_annotation_objects_are_texts(folder, way, value, text):
     assert text in [cell for line in written(folder).split("\n") for cell in line.split("\t")]
 
 
-@pytest.mark.parametrize("text", ["nan", " None", "NULL", "<NA>", "{'answer': 'yes'}", '{"answer": "yes"}', "['a', 'b']", "[None]", "[{'a': 1}]"])
+@pytest.mark.parametrize("text", ["nan", " None", "NULL", "<NA>", "{'answer': 'yes'}", '{"answer": "yes"}', "['a', 'b']", "[None]", "[{'a': 1}]", "b'yes'"])
 def test_what_programs_write_for_values_is_no_text(text):
     assert not_one_text(text)
 
@@ -210,7 +210,7 @@ def test_brackets_and_like_words_are_text(text):
 
 
 @pytest.mark.parametrize("task, row", [("caption", "{}"), ("image_classify", "{}"), ("vqa_gen", "what?,{}"), ("vqa_gen", "{},yes"), ("ocr", "{}")])
-@pytest.mark.parametrize("value, found", [("nan", "found 'nan', which programs write"), ("{'answer': 'yes'}", "found a list or an object")])
+@pytest.mark.parametrize("value, found", [("nan", "found 'nan', as programs write"), ("{'answer': 'yes'}", "as Python writes data")])
 def test_a_csv_file_is_wrong_where_it_has_values_of_a_program(folder, capsys, task, row, value, found):
     header = {"caption": "caption", "image_classify": "label", "vqa_gen": "question,answer", "ocr": "text"}[task]
     (folder / "t.csv").write_text(f"image,{header}\n1.jpg,{row.format('x')}\n2.jpg,{row.format(value)}\n")
@@ -231,6 +231,25 @@ def test_a_column_that_comes_twice_is_an_error(folder, capsys):
     (folder / "t.csv").write_text("image,caption,caption\n1.jpg,a dog,a cat\n")
     assert prepare(folder, ["csv", folder / "t.csv", "--task", "caption", "--images", folder / "img"]) == 2
     assert "t.csv:1: expected every column once, found 'caption' again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("delimiter, status", [(";", 0), ("\\t", 0), (";;", "exit"), ("", "exit"), ("\n", "exit")])
+def test_a_delimiter_is_one_character(folder, capsys, delimiter, status):
+    (folder / "t.csv").write_text(f"image{';' if delimiter == ';' else chr(9)}caption\n2.jpg{';' if delimiter == ';' else chr(9)}a dog\n")
+    arguments = ["csv", folder / "t.csv", "--task", "caption", "--images", folder / "img", "--delimiter", delimiter]
+    if status == 0:
+        assert prepare(folder, arguments) == 0 and "a dog" in written(folder)
+        return
+    with pytest.raises(SystemExit):
+        prepare(folder, arguments)
+    assert "is not one character" in capsys.readouterr().err
+
+
+def test_an_image_of_two_ids_is_in_one_split(folder, capsys):
+    lines = [{"image": "2.jpg", "caption": "a dog", "image_id": f"i{i}", "split": split} for i, split in enumerate(("train", "val"))]
+    arguments = ["jsonl", write_json_lines(folder / "t.jsonl", lines), "--task", "caption", "--images", folder / "img"]
+    assert prepare(folder, arguments) == 2
+    assert "2.jpg: expected an image in one split, found it in train and in val" in capsys.readouterr().err
 
 
 def test_the_limit_of_csv_fields_is_put_back(folder):
