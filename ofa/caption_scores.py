@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 
 NAMES = ("CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L")
 BY_ROW = ("CIDEr", "BLEU-4", "ROUGE-L")
+ZERO_BUT_CIDER_D = "CIDEr of a single image is 0 whatever is predicted: read CIDEr-D, which has document frequencies of --cider-df"
 Frequencies = str | Path | dict  # of n-grams, as ``CiderD`` takes them
 MARKED = re.compile(r"(\W*)(.*?)(\W*)")  # marks before a word, the word, marks behind it
 SINGLE_IMAGE = ("CIDEr and CIDEr-D of a single image are 0 whatever is predicted: each n-gram occurs in all documents and weighs nothing; "

@@ -12,7 +12,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 
 import sacrebleu
 
-from ofa.caption_scores import SINGLE_IMAGE, Frequencies, best_constant, caption_scores, caption_words
+from ofa.caption_scores import SINGLE_IMAGE, ZERO_BUT_CIDER_D, Frequencies, best_constant, caption_scores, caption_words
 from ofa.errors import UserError
 from ofa.metrics import CiderD
 from ofa.metrics.document_frequency import count_document_frequencies
@@ -111,8 +111,8 @@ def result_row(image_id: Any, caption: Prediction) -> dict[str, str]:
 def final_scores(predictions: Sequence[Prediction], references: Sequence[Sequence[str]],
                  names: Optional[Sequence[str]] = None, cider_df: Frequencies = "corpus") -> Scores:
     """The scores that ``ofa evaluate`` reports, see ``ofa.caption_scores``."""
-    if len(references) == 1 and cider_df == "corpus":
-        logger.warning(SINGLE_IMAGE)
+    if len(references) == 1:
+        logger.warning(SINGLE_IMAGE if cider_df == "corpus" else ZERO_BUT_CIDER_D)
     return caption_scores([prediction.text for prediction in predictions], references, names, cider_df)
 
 

@@ -75,7 +75,7 @@ def test_document_frequencies_score_a_single_image(caplog):
     frequencies = count_document_frequencies([["a dog runs"], ["a cat"], ["a red car"]])
     arguments = spec, [Prediction("a dog runs")], [["a dog runs"]], ["CIDEr"]
     assert score_rows(*arguments, frequencies).overall["CIDEr-D"] > 1
-    assert "single image" not in caplog.text
+    assert "CIDEr of a single image is 0 whatever is predicted: read CIDEr-D" in caplog.text
     assert score_rows(*arguments).overall["CIDEr-D"] == 0
     assert "--cider-df" in caplog.text
 
