@@ -130,6 +130,8 @@ def build_network(path: str, state: dict, task, ema: bool) -> torch.nn.Module:
     arch = plain_group(model_config).get("_name") or plain_group(model_config).get("arch")
     if ARCH_MODEL_NAME_REGISTRY.get(arch, arch) != "ofa":  # fairseq's own networks give some of their options to eval()
         raise UserError(f"{path}: expected a model of this project, found the architecture {arch!r}; is it a checkpoint of another program?")
+    if getattr(model_config, "resnet_model_path", None):
+        model_config.resnet_model_path = None  # an override of evaluation scripts; the checkpoint has its own weights
     model = task.build_model(model_config, from_checkpoint=True)
     try:
         model.load_state_dict(weights, strict=True, model_cfg=model_config)

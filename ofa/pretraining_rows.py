@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ofa.data.collate import collate
 from ofa.data.images import decode_image
 from ofa.data.pretraining import TASK
 from ofa.errors import UserError

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections import Counter
-from pathlib import Path
 
 from ofa.errors import UserError
 

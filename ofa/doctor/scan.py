@@ -2,7 +2,6 @@
 
 import hashlib
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager

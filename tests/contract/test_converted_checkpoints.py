@@ -1,6 +1,7 @@
 """What ``ofa convert`` writes for this project is loaded as a checkpoint of a training is."""
 
 import pytest
+import torch
 from PIL import Image
 from small_checkpoint import save_checkpoint
 

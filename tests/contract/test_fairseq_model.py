@@ -1,6 +1,5 @@
 """The network through fairseq's doors: official flags, architectures, freezing, loading, moving averages."""
 
-import copy
 import logging
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from types import SimpleNamespace

@@ -28,7 +28,7 @@ from fuzz.files import FileTarget, file_targets  # noqa: E402
 from fuzz.guard import Guard  # noqa: E402
 from fuzz.images import damaged_image  # noqa: E402
 from fuzz.mutations import mutated_bytes, mutated_text  # noqa: E402
-from fuzz.rows import COLUMNS, RowTarget, faults_of, row_targets, stand_in  # noqa: E402
+from fuzz.rows import RowTarget, faults_of, row_targets, stand_in  # noqa: E402
 from pretraining_files import make_files  # noqa: E402
 from small_bpe import MAKERS  # noqa: E402
 from tqdm import tqdm  # noqa: E402

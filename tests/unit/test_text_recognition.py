@@ -124,7 +124,7 @@ def test_only_training_places_pictures_by_chance():
 @pytest.mark.parametrize("change, words", [
     ({"text": " \u3000 "}, "expects the text on the image, found ' \\u3000 '"),
     ({"picture": png()[:200]}, "found a truncated or damaged one"),
-    ({"picture": b"%PDF-1.7 a scanned page"}, "that are none (they begin with b'%PDF-1.7'); export the image as JPEG or PNG"),
+    ({"picture": b"%PDF-1.7 a scanned page"}, "found PDF, which is not read; export the image as JPEG or PNG"),
 ], ids=["no text", "truncated", "a PDF"])  # fmt: skip
 def test_a_row_that_cannot_be_used_is_one_message_with_file_and_row(change, words):
     with pytest.raises(UserError, match=re.escape("ocr_train.tsv:5: ") + ".*" + re.escape(words)):
