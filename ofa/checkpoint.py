@@ -52,7 +52,9 @@ def load_checkpoint(
             start = file.read(9)
             file.seek(0)
             if safetensors_file.is_safetensors(start):
-                return safetensors_file.read_checkpoint(path)
+                content = safetensors_file.read_checkpoint(path)
+                check_kinds(content)
+                return content
             if trust:
                 return torch.load(file, map_location="cpu", weights_only=False)
             sizes = record_sizes(path, file) if start.startswith(ARCHIVE) else refuse_tar(path, file)

@@ -1,12 +1,14 @@
 """Bounds on data of others: how deep it is nested, and how often it repeats the same values."""
 
+from argparse import Namespace
 from collections import Counter, OrderedDict, deque
+from collections.abc import Collection
 from typing import Any
 
 MAX_DEPTH = 100  # containers in containers; true files have about 10
 MAX_SHARING = 10  # how many times more values a file may stand for than it spells out
 FEW = 1_000_000  # values that are never too many
-CONTAINERS = (list, tuple, dict, set, frozenset, OrderedDict, deque, Counter)
+CONTAINERS = (list, tuple, dict, set, frozenset, OrderedDict, deque, Counter, Namespace)
 
 
 def check_nesting(value: Any, spelled: int = 0) -> None:
@@ -27,12 +29,8 @@ def check_nesting(value: Any, spelled: int = 0) -> None:
             raise ValueError(
                 f"containers that contain themselves, or are nested more than {MAX_DEPTH} deep"
             )
-        size = 1 + len(node)
-        inner = [
-            item
-            for item in (node.values() if isinstance(node, dict) else node)
-            if type(item) in CONTAINERS
-        ]
+        items = _items(node)
+        size, inner = 1 + len(items), [item for item in items if type(item) in CONTAINERS]
         for item in inner:
             below, more = visit(item, depth + 1)
             height, size = max(height, below + 1), size + more
@@ -46,3 +44,9 @@ def check_nesting(value: Any, spelled: int = 0) -> None:
 
     if type(value) in CONTAINERS:
         visit(value, 1)
+
+
+def _items(node: Any) -> Collection[Any]:
+    """The values of a container."""
+    node = vars(node) if isinstance(node, Namespace) else node
+    return node.values() if isinstance(node, dict) else node

@@ -163,7 +163,9 @@ def _short_tuple(machine: Any) -> None:
 
 @_on(pickle.FROZENSET)
 def _frozenset(machine: Any) -> None:
-    machine.push(frozenset(machine.since_mark()))
+    items = machine.since_mark()
+    machine.check_keys(items)
+    machine.push(frozenset(items))
 
 
 @_on(pickle.LIST)
@@ -174,6 +176,7 @@ def _list(machine: Any) -> None:
 @_on(pickle.DICT)
 def _dict(machine: Any) -> None:
     items = machine.since_mark()
+    machine.check_keys(items[::2])
     machine.stack.append(dict(zip(items[::2], items[1::2], strict=True)))
 
 
@@ -203,6 +206,7 @@ def _set_items(machine: Any) -> None:
     target = machine.stack[-1]
     if not isinstance(target, (dict, Settings)) or len(items) % 2:
         raise pickle.UnpicklingError(f"entries for {type(target).__name__}")
+    machine.check_keys(items[::2])
     for place in range(0, len(items), 2):
         target[items[place]] = items[place + 1]
 
@@ -212,6 +216,7 @@ def _add_items(machine: Any) -> None:
     items = machine.since_mark()
     if type(machine.stack[-1]) is not set:
         raise pickle.UnpicklingError(f"items for {type(machine.stack[-1]).__name__}")
+    machine.check_keys(items)
     machine.stack[-1].update(items)
 
 

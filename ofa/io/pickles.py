@@ -16,8 +16,9 @@ import pickle
 import struct
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from ofa.errors import UserError
@@ -25,6 +26,10 @@ from ofa.io.nesting import FEW, MAX_DEPTH, MAX_SHARING, check_nesting
 from ofa.io.pickle_opcodes import FIXED, GETS, HANDLERS, PUTS, STOP, TEXTS, Name, Settings, small
 
 MAX_KEY = 10_000  # items of a tuple in tuples, those that occur twice counted twice
+# Keys of a file whose hash follows from their value: 30 000 made to collide keep a set busy for 40 s.
+# The hash of a text is another one in every process, and few small numbers share theirs.
+MAX_FORESEEN = 2_000
+UNFORESEEN = (str, bytes, int, float, bool, NoneType)
 MAX_PLAIN_BYTES = 4 << 30
 
 
@@ -65,6 +70,8 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
 
 ITEMS = (list, tuple, set, frozenset, dict)
 NUMBERS = (int, float, bool, str)
+SETS = ("builtins.set", "builtins.frozenset")
+DICTS = ("builtins.dict", "collections.OrderedDict", "collections.defaultdict")
 PLAIN: dict[str, Callable] = {  # what may be called: name -> function
     "collections.OrderedDict": _simple(OrderedDict, (list, tuple, dict)),
     "collections.defaultdict": _defaultdict,
@@ -108,7 +115,7 @@ class Unpickler:
             int, tuple[int, int]
         ] = {}  # id of a tuple with tuples in it -> depth, size
         self.kept: list[Any] = []
-        self.copied = 0
+        self.copied = self.foreseen = 0
         self.protocol = 0
 
     def load(self) -> Any:
@@ -190,9 +197,9 @@ class Unpickler:
         elif (
             type(value) is OrderedDict
             and isinstance(state, dict)
-            and all(isinstance(key, str) for key in state)
-        ):
-            vars(value).update(state)  # torch's state dicts: _metadata
+            and all(name == "_metadata" and type(state[name]) is OrderedDict for name in state)
+        ):  # torch's state dicts; another attribute could hide a method
+            vars(value).update(state)
         else:
             name = getattr(value, "__qualname__", type(value).__name__)
             self.refuse(f"changes of {value.text if isinstance(value, Name) else name}")
@@ -244,6 +251,16 @@ class Unpickler:
             self.kept.append(value)  # as long as its id counts
         self.stack.append(value)
 
+    def check_keys(self, keys: Iterable[Any]) -> None:
+        """Count the keys that could be made to collide; those of sets and dicts before these are made."""
+        for key in keys:
+            if type(key) not in UNFORESEEN and not (
+                type(key) is tuple and all(type(item) is str for item in key)
+            ):
+                self.foreseen += 1
+        if self.foreseen > MAX_FORESEEN:
+            raise pickle.UnpicklingError("too many keys that are neither texts nor numbers")
+
     def call(self, name: Any, args: Any, kwargs: Any = None) -> Any:
         if not isinstance(name, Name) or type(args) is not tuple or kwargs:
             self.refuse(f"a call of {type(name).__name__}")
@@ -252,6 +269,10 @@ class Unpickler:
                 self.copied += len(value)
         if self.copied > MAX_SHARING * self.end + FEW:
             raise pickle.UnpicklingError("the same values copied again and again")
+        if name.text in SETS and args:
+            self.check_keys(args[0])
+        elif name.text in DICTS and args and type(args[-1]) in (list, tuple):
+            self.check_keys(pair[0] for pair in args[-1] if type(pair) in (list, tuple) and pair)
         return self.construct(name, args)
 
     def named(self, module: str, name: str) -> Any:
