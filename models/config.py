@@ -177,7 +177,7 @@ class ModelConfig:
             ("encoder", self.encoder_attention_heads),
             ("decoder", self.decoder_attention_heads),
         ):
-            if width % heads:
+            if heads < 1 or width % heads:
                 raise UserError(f"--{side}-attention-heads {heads} must divide --{side}-embed-dim {width}")
 
     def check_lora(self) -> None:

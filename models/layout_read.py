@@ -11,13 +11,15 @@ from torch import Tensor
 from ofa.checkpoint import arguments, load_checkpoint, official_state_dict
 from ofa.errors import UserError
 from ofa.io.json_files import read_json
+from ofa.io.paths import path_below
 from ofa.models.config import ModelConfig
 from ofa.models.layout_config import RELEASED_SWITCHES, from_huggingface, from_mmpretrain
 from ofa.models.layouts import FAIRSEQ, HUGGINGFACE, MMPRETRAIN, Layout, recognise
 from ofa.models.resnet import DEPTHS
 from ofa.models.shapes import fields_of
 from ofa.models.state_dict import CONSTANTS, EMBEDDINGS, architecture
-from ofa.stored_options import drop_from_checkpoint, drop_unfollowed
+from ofa.models.stored_sizes import check_stored_sizes
+from ofa.stored_options import drop_from_checkpoint, drop_unfollowed, option_groups
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +79,8 @@ def read_source(path: str | Path, ema: bool = False) -> Source:
     try:
         if layout is FAIRSEQ:
             weights = official_state_dict(content, ema)
+            for options in option_groups(content):
+                check_stored_sizes(path, options, weights)
             given = {key: value for key, value in arguments(content).items() if key in FIELDS and value is not None}
         elif ema:
             raise UserError(f"a file of the {layout.title} layout has no moving averages; leave --ema out")
@@ -111,12 +115,20 @@ def read_folder(folder: Path) -> dict[str, Any]:
         index = folder / f"{name}.index.json"
         if index.is_file():
             state: dict[str, Any] = {}
-            for part in sorted(set(read_json(index, JSON_OBJECT, kind=dict).get("weight_map", {}).values())):
-                content = load_checkpoint(folder / Path(part).name, mapped=True)
+            for part in _parts(index):
+                content = load_checkpoint(path_below(folder, part, str(index), follow_links=True), mapped=True)
                 state |= content.get("model") or content
             return {"state_dict": state}
     raise UserError(f"{folder}: expected a Hugging Face folder with {CONFIG} and {' or '.join(WEIGHTS)}, found "
                     f"{describe(dict.fromkeys(sorted(entry.name for entry in folder.iterdir())))}; name the file, or download it all")
+
+
+def _parts(index: Path) -> list[str]:
+    """Names of the files that hold the tensors of a folder. Links may lead on: the Hub's cache is made of them."""
+    names = read_json(index, JSON_OBJECT, kind=dict).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise UserError(f"{index}: expected 'weight_map' with the file of each tensor, found none; download the folder again")
+    return sorted(set(map(str, names.values())))
 
 
 def foreign_config(layout: Layout, content: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def load_checkpoint(
 def check_kinds(content: Any) -> None:
     """Refuse a checkpoint whose parts are not what everybody takes them for. Raises: ValueError."""
     options = (Mapping, argparse.Namespace, type(None))
-    parts = {"model": Mapping, "state_dict": Mapping, "extra_state": Mapping, "task_state": Mapping, "cfg": Mapping, "meta": Mapping,
+    parts = {"model": Mapping, "state_dict": Mapping, "extra_state": Mapping, "task_state": Mapping, "cfg": Mapping, "meta": Mapping, "light_tuning": Mapping,
              "optimizer_history": (list, tuple), "args": options}  # fmt: skip
     if not isinstance(content, Mapping):
         raise ValueError(f"{type(content).__name__} instead of a dict")
@@ -100,6 +100,11 @@ def check_kinds(content: Any) -> None:
         odd = next((key for key in content.get(name) or () if not isinstance(key, str)), None)
         if odd is not None:
             raise ValueError(f"'{name}' has an entry whose name is {type(odd).__name__}")
+    if not all(isinstance(entry, Mapping) for entry in content.get("optimizer_history") or ()):
+        raise ValueError("'optimizer_history' has an entry that is no dict")
+    for part, name in (("extra_state", "ema"), ("extra_state", "ema_fp32_params"), ("meta", "model")):
+        if not isinstance((content.get(part) or {}).get(name), (Mapping, type(None))):
+            raise ValueError(f"'{part}.{name}' is {type(content[part][name]).__name__}")
     for name in ("task", "model", "common"):
         if not isinstance((content.get("cfg") or {}).get(name), options):
             raise ValueError(f"'cfg.{name}' is {type(content['cfg'][name]).__name__}")

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from ofa.checkpoint import official_state_dict
 from ofa.errors import UserError
 from ofa.models.shapes import image_size
+from ofa.models.stored_sizes import check_stored_sizes
 from ofa.spec import TaskOptions
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ def read_checkpoint(path: str, overrides: Mapping[str, Any]) -> dict:
     if config is None or config.get("task") is None or config.get("model") is None or "model" not in state:
         raise UserError(f"{path}: expected a checkpoint with 'cfg' of 'task' and 'model' (or 'args') and 'model', found "
                         f"{', '.join(sorted(map(str, state))) or 'nothing'}; is it a file that training wrote? {CONVERT}")
+    for group in ("task", "model"):
+        check_stored_sizes(path, plain_group(config[group]), official_state_dict(state))
     return state
 
 

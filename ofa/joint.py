@@ -22,7 +22,7 @@ from ofa.errors import UserError
 from ofa.io.json_files import load_json
 from ofa.io.numbers import read_decimal
 from ofa.spec import TaskOptions, TaskSpec
-from ofa.stored_options import CODE, STORED, warn_once
+from ofa.stored_options import is_followed, is_readable_path, warn_once
 
 WEIGHT = "weight"
 MOST_WEIGHT = 1e6
@@ -80,12 +80,18 @@ def _member(path: str, name: str, entry: dict[str, Any], specs: Mapping[str, Tas
             raise UserError(f"{where}: '{option}' is the same for all tasks; give it as {flag} instead")
         if option != WEIGHT and option not in known:
             raise UserError(f"{where}: unknown option '{option}'; known: {', '.join(sorted([*known, WEIGHT]))}")
-        if option != WEIGHT and STORED.get(option) == CODE:
+        if option == WEIGHT:
+            continue
+        value = beside(path, _typed(f"{where}: option '{option}'", value, types[option]))
+        if not is_followed(option, value):
             warn_once(path, option, str(value)[:100])
-        elif option != WEIGHT:
-            options[option] = beside(path, _typed(f"{where}: option '{option}'", value, types[option]))
+        else:
+            options[option] = value
     if not options.get("data"):
         raise UserError(f"{where}: expects \"data\": \"train.tsv,val.tsv\", found none")
+    for part in options["data"].split(","):
+        if not is_readable_path(part.strip()):
+            raise UserError(f"{where}: 'data' expects files and folders of this machine, found {part.strip()[:100]!r}; correct the path")
     weight = entry.get(WEIGHT, 1.0)
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight <= MOST_WEIGHT:
         raise UserError(f"{where}: 'weight' expects a number above 0 and up to {MOST_WEIGHT:g}, how often each row is shown in an epoch; "
@@ -110,7 +116,11 @@ def _typed(where: str, value: Any, annotation: Any) -> Any:
 
 
 def beside(path: str, value: Any) -> Any:
-    """File names, several separated by commas, as seen from the folder of ``path``; other values as they are."""
+    """File names, several separated by commas, as seen from the folder of ``path``; other values as they are.
+
+    Absolute paths and ``../`` are fine: this call names the file, and the data of its tasks may lie anywhere. They are
+    bounded as all stored paths are (``ofa.stored_options``): read as data, no devices, no network, nothing written.
+    """
     if not isinstance(value, str):
         return value
     found = [Path(path).parent / part for part in value.split(",")]

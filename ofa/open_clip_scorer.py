@@ -121,9 +121,11 @@ def build(open_clip: Any, weights: dict[str, Tensor], openai: bool, path: str | 
                   "head_width": min(HEAD_WIDTH, width)}
         text = {"context_length": len(weights["positional_embedding"]), "vocab_size": len(weights["token_embedding.weight"]),
                 "width": text_width, "heads": max(1, text_width // HEAD_WIDTH), "layers": layers(weights, "transformer.")}
-        network = open_clip.CLIP(weights["text_projection"].shape[1], vision, text, quick_gelu=openai)
-        missing, foreign = network.load_state_dict(weights, strict=False)
-    except (KeyError, RuntimeError, AttributeError, ValueError) as error:
+        for device in ("meta", "cpu"):  # shapes are compared before memory is taken
+            with torch.device(device):
+                network = open_clip.CLIP(weights["text_projection"].shape[1], vision, text, quick_gelu=openai)
+            missing, foreign = network.load_state_dict(weights, strict=False, assign=device == "meta")
+    except (KeyError, RuntimeError, AttributeError, ValueError, ArithmeticError, TypeError, IndexError) as error:
         raise UserError(f"--clip-model-path {path}: expects a CLIP with a vision transformer, such as ViT-B-16, found other weights "
                         f"({str(error).splitlines()[0][:200]})") from None
     if foreign or [name for name in missing if name != "attn_mask"]:

@@ -53,6 +53,7 @@ STORED = {
 # omegaconf's functions, such as ${oc.env:NAME}; plain references have no colon.
 RESOLVER = re.compile(r"\$\{[^}]*:")
 DEVICES = ("/dev", "/proc", "/sys")
+MEMORY = "/dev/shm/"  # a disk in memory, where clusters keep data; its files are regular ones
 
 
 def is_readable_path(value: Any) -> bool:
@@ -69,7 +70,7 @@ def is_readable_path(value: Any) -> bool:
         return False
     try:
         path = os.path.realpath(value)
-        if path in DEVICES or path.startswith(tuple(f"{device}/" for device in DEVICES)):
+        if f"{path}/".startswith(tuple(f"{device}/" for device in DEVICES)) and not path.startswith(MEMORY):
             return False
         mode = os.stat(path).st_mode
     except FileNotFoundError:

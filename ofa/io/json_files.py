@@ -12,7 +12,7 @@ from ofa.io.nesting import MAX_DEPTH, check_nesting
 MAX_BYTES = 4 << 30  # of annotation files; those of Visual Genome have 1 GB
 MAX_YAML_BYTES = 1 << 20
 MAX_YAML_SCALAR = 10_000  # characters; integers such as 1:20:30 take the square of them
-MAX_YAML_NODES = 100_000  # what an alias stands for counts each time
+MAX_YAML_NODES = 10_000  # what an alias stands for counts each time
 REMEDY = "is it the right file, and is it complete?"
 
 

@@ -305,6 +305,8 @@ def texts(marker: Path) -> Iterator[tuple[str, str, bytes]]:
         "!!python/module:antigravity",
         f"!!python/object/apply:subprocess.Popen [[touch, {marker}]]",
         "a: !!int " + "9" * 100_000,
+        "a: 1" + ":1" * 400_000,
+        "a: [" + "1," * 100_000 + "]",
         "!!timestamp x",
         "!!binary '=='",
         "x" * (2 << 20),

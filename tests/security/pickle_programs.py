@@ -357,6 +357,56 @@ def bombs() -> Iterator[tuple[str, bytes]]:
         + b"K\x00K\x01\x87R\x89]tb.",
     )
     yield "codec", proto(2) + name("_codecs", "encode") + text("abc") + text("rot13") + b"\x86R."
+    yield from collisions()
+
+
+def collisions() -> Iterator[tuple[str, bytes]]:
+    """Keys of one hash: every one is compared with all that are there."""
+    count = 30_000
+    a_complex = stack_name("builtins", "complex") + b"\x940"
+    # hash(a + bj) = hash(a) + 1000003 * hash(b)
+    numbers = b"".join(
+        b"h\x00G" + struct.pack(">d", -1000003.0 * i) + b"G" + struct.pack(">d", i) + b"\x86R"
+        for i in range(1, count)
+    )
+    pairs = b"".join(
+        b"J" + struct.pack("<i", a) + b"\x8a\x08" + struct.pack("<q", b) + b"\x86"
+        for a, b in colliding_pairs(count)
+    )
+    yield "colliding-complex", proto(4) + a_complex + b"\x8f(" + numbers + b"\x90."
+    yield "colliding-frozenset", proto(4) + a_complex + b"(" + numbers + b"\x91."
+    yield "colliding-pairs", proto(4) + b"\x8f(" + pairs + b"\x90."
+    yield "colliding-dict", proto(4) + b"(" + pairs.replace(b"\x86", b"\x86N") + b"d."
+    yield "colliding-items", proto(4) + b"}(" + pairs.replace(b"\x86", b"\x86N") + b"u."
+    yield "colliding-set", proto(2) + name("__builtin__", "set") + b"](" + pairs + b"e\x85R."
+    yield (
+        "colliding-ordered",
+        proto(2)
+        + name("collections", "OrderedDict")
+        + b"]("
+        + pairs.replace(b"\x86", b"\x86N\x86")
+        + b"e\x85R.",
+    )
+
+
+def colliding_pairs(count: int) -> list[tuple[int, int]]:
+    """Pairs of integers of one hash, by CPython's algorithm (xxHash with fixed constants)."""
+    mask, seed = 2**64 - 1, 2870177450012600261
+    first, second = 11400714785074694791, 14029467366897019727
+
+    def mixed(total: int) -> int:
+        return ((total << 31 | total >> 33) & mask) * first & mask
+
+    found, wanted, a = [], 12345678901234567, 0
+    while len(found) < count:
+        a += 1
+        rest = (wanted - mixed(seed + a * second & mask)) * pow(second, -1, 1 << 64) & mask
+        b = rest if rest < 1 << 63 else rest - (1 << 64)
+        data = struct.pack("<iq", a, b)
+        if abs(b) < 2**61 - 1 and b not in (-1, -2) and b"\x86" not in data:
+            found.append((a, b))
+    assert len({hash(pair) for pair in found}) == 1
+    return found
 
 
 def empty() -> bytes:

@@ -155,6 +155,74 @@ def test_a_mixture_file_names_no_code(tmp_path, caution):
 
 
 @pytest.mark.parametrize(
+    "option, value",
+    [
+        ("gen_images_path", "elsewhere"),
+        ("clip_model_path", "/dev/zero"),
+        ("image_tokenizer", "https://example.org/x"),
+        ("vqgan_model_path", "${oc.env:HOME}"),
+    ],
+)
+def test_a_mixture_file_names_no_place_to_write_to_and_no_device(tmp_path, option, value, caution):
+    from ofa.tasks.image_gen import SPEC
+
+    (tmp_path / "joint.json").write_text(
+        json.dumps({"image_gen": {"data": "a.tsv,b.tsv", option: value}})
+    )
+    (member,) = read_members(str(tmp_path / "joint.json"), {"image_gen": SPEC})
+    assert option not in member.options and f"stores {option}" in caution.text
+
+
+@pytest.mark.parametrize(
+    "group, options",
+    [
+        ("model", {"encoder_ffn_embed_dim": 10**7}),
+        ("model", {"encoder_layers": 10**5}),
+        ("model", {"decoder_layers": -1}),
+        ("model", {"decoder_layers": float("inf")}),
+        ("model", {"encoder_attention_heads": 0}),
+        ("model", {"max_source_positions": 10**9}),
+        ("model", {"image_bucket_size": 10**5}),
+        ("model", {"lora_rank": 10**8}),
+        ("model", {"adapter": True, "adapter_dim": 10**9}),
+        ("model", {"encoder_drop_path_rate": "x"}),
+        ("task", {"code_dict_size": 10**9}),
+        ("task", {"num_bins": "1000"}),
+        ("task", {"patch_image_size": 10**6}),
+    ],
+)
+def test_sizes_far_beyond_the_tensors_are_refused_before_memory_is_taken(
+    made, tmp_path, group, options
+):
+    from ofa import OFA
+    from ofa.models.layout_read import read_source
+
+    content = load_checkpoint(made.checkpoint)
+    stored = content["cfg"][group]
+    (stored if isinstance(stored, dict) else vars(stored)).update(options)
+    torch.save(content, tmp_path / "a.pt")
+    words = list(options)[-1].replace("_", ".")
+    for read in (lambda path: OFA.load(path, device="cpu"), read_source):
+        with pytest.raises(UserError, match=words):
+            read(tmp_path / "a.pt")
+
+
+def test_a_tensor_that_repeats_its_numbers_tells_no_size(made, tmp_path):
+    from ofa import OFA
+
+    content = load_checkpoint(made.checkpoint)
+    content["model"]["encoder.layers.0.fc1.bias"] = torch.zeros(1).expand(1 << 20)
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(UserError, match="fc1.bias, which repeats the numbers of a smaller one"):
+        OFA.load(tmp_path / "a.pt", device="cpu")
+
+
+def test_a_disk_in_memory_is_no_device(monkeypatch):
+    monkeypatch.setattr("os.path.realpath", lambda path: path)
+    assert is_readable_path("/dev/shm/not/there.tsv") and not is_readable_path("/dev/shmem")
+
+
+@pytest.mark.parametrize(
     "value",
     [
         "/dev/zero",

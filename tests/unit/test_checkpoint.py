@@ -3,6 +3,7 @@
 import argparse
 import enum
 import io
+import json
 import os
 import pickle
 import random
@@ -15,6 +16,7 @@ import torch
 
 from ofa.checkpoint import arguments, load_checkpoint, official_state_dict, plain, restricted_pickle
 from ofa.errors import UserError
+from ofa.safetensors_file import KEY, write_tensors
 
 
 class Malicious:
@@ -248,3 +250,22 @@ def test_trusted_files_are_read_without_limits(tmp_path):
     with pytest.raises(UserError, match="types.SimpleNamespace"):
         load_checkpoint(path)
     assert load_checkpoint(path, trust=True)["cfg"].a == 1
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ({"cfg": "abc"}, "'cfg' is str"),
+        ({"args": [1]}, "'args' is list"),
+        ({"extra_state": {"ema": 5}}, "'extra_state.ema' is int"),
+        ({"optimizer_history": [5]}, "'optimizer_history' has an entry that is no dict"),
+        ({"meta": {"model": "x"}}, "'meta.model' is str"),
+        ({"light_tuning": 3}, "'light_tuning' is int"),
+    ],
+)
+def test_parts_of_another_kind_are_named_in_files_of_both_formats(tmp_path, content, words):
+    write_tensors(weights(), tmp_path / "a.safetensors", {KEY: json.dumps(content)})
+    torch.save({"model": weights(), **content}, tmp_path / "a.pt")
+    for name in ("a.safetensors", "a.pt"):
+        with pytest.raises(UserError, match=words):
+            load_checkpoint(tmp_path / name)

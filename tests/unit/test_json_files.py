@@ -68,12 +68,13 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     "text, words",
     [
-        (LAUGHS, "more than 100000 values"),
+        (LAUGHS, "more than 10000 values"),
         ("[" * 5000, "nested more than 100 deep"),
         ("&a [*a]", "contains itself"),
         ("a: [", "while parsing"),
         ("!!python/object/apply:os.system [true]", "could not determine a constructor"),
         ("a: !!int x", ""),
+        ("a: 1" + ":1" * 400_000, "a value of more than 10000 characters"),
         ("\0", ""),
     ],
 )

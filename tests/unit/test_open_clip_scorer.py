@@ -110,3 +110,21 @@ def test_without_open_clip_the_message_says_how_to_get_it(monkeypatch, tmp_path)
 def test_a_class_that_is_no_scorer_is_one_message(name, message):
     with pytest.raises(UserError, match=message):
         load_scorer(None, name)
+
+
+@pytest.mark.parametrize(
+    "name, shape",
+    [
+        ("visual.positional_embedding", (10**9, 0)),
+        ("token_embedding.weight", (10**9, 0)),
+        ("visual.conv1.weight", (10**9, 0, 16, 16)),
+        ("visual.conv1.weight", (0, 3, 16, 16)),
+        ("visual.conv1.weight", (64, 3, 0, 0)),
+        ("text_projection", (3,)),
+        ("ln_final.weight", ()),
+    ],
+)
+def test_weights_that_claim_other_sizes_take_no_memory_and_are_refused(tmp_path, name, shape):
+    torch.save(network().state_dict() | {name: torch.zeros(shape)}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match="expects a CLIP with a vision transformer"):
+        ClipScorer(tmp_path / "a.pt", device="cpu")

@@ -195,6 +195,30 @@ def test_containers_that_no_file_needs_are_refused():
         check_nesting(chain)
 
 
+def test_values_that_repeat_themselves_inside_of_a_namespace_are_refused():
+    value = [1]
+    for _ in range(40):
+        value = [value, value]
+    with pytest.raises(ValueError, match="the same values again and again"):
+        check_nesting({"args": argparse.Namespace(kept=value)})
+
+
+def test_many_keys_of_texts_and_few_of_other_kinds_are_read(tmp_path):
+    content = {
+        "frequencies": {("a", str(number)): 1.0 for number in range(5000)},
+        "few": {(number, number) for number in range(500)},
+    }
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    assert load_plain(tmp_path / "a.pkl") == content
+
+
+def test_an_attribute_that_would_hide_a_method_of_a_state_dict_is_refused():
+    content = b"ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsK\x05sb."
+    assert vars(pickle.loads(content)) == {"items": 5}
+    with pytest.raises(UserError, match="changes of OrderedDict"):
+        restricted_pickle("a.pt").load(io.BytesIO(content))
+
+
 def test_reading_names_imports_nothing():
     before = set(sys.modules)
     for module in ("fairseq.no_such_module", "omegaconf.no_such", "hydra.utils"):
