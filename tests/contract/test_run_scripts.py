@@ -345,6 +345,22 @@ def test_an_unknown_precision_stops_before_the_start(tmp_path):
     assert done.returncode == 2 and done.stdout == "" and "PRECISION expects fp32" in done.stderr and "'fp8'" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["BATCH", "EFFECTIVE_BATCH", "NPROC", "NNODES", "NODE_RANK", "MASTER_PORT"])
+@pytest.mark.parametrize("value", ["x", "-1", "08", "1.5", "a[0]"])
+def test_a_setting_that_is_no_integer_is_named_before_the_start(tmp_path, name, value):
+    environment = os.environ | {"OFA_VENV": sys.prefix, name: value, "DRY_RUN": "1"}
+    done = subprocess.run(["bash", ROOT / "run_scripts/launch.sh", "train", "a.tsv", "--cpu"], capture_output=True, text=True, env=environment)
+    least = 0 if name == "NODE_RANK" else 1
+    assert (done.returncode, done.stderr) == (2, f"launch: error: {name} expects an integer from {least} on, found '{value}'\n")
+
+
+@pytest.mark.parametrize("flags", [["--batch-size"], ["--batch-size=0"], ["--batch-size", "x"]])
+def test_a_batch_size_that_is_no_integer_is_named_before_the_start(flags):
+    environment = os.environ | {"OFA_VENV": sys.prefix, "DRY_RUN": "1"}
+    done = subprocess.run(["bash", ROOT / "run_scripts/launch.sh", "train", "a.tsv", "--cpu", *flags], capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and done.stderr.startswith("launch: error: --batch-size expects an integer from 1 on")
+
+
 def test_a_command_that_fails_in_silence_is_named_once(tmp_path):
     """Inside of functions, pipes and command substitutions as well; a script that says why it ends adds nothing."""
     quiet = {"false || true; [ -n '' ] && true; if false; then :; fi": 0, "echo reason >&2; exit 3": 3}
