@@ -11,6 +11,7 @@ from ofa.checkpoint import arguments, load_checkpoint, official_state_dict
 from ofa.errors import UserError
 from ofa.io import torch_file
 from ofa.io.atomic import replacing
+from ofa.io.numbers import read_decimal
 from ofa.light_checkpoint import DOWN, ENTRY, base_of, complete, merge_lora
 
 EPOCH_OR_UPDATE = re.compile(r"checkpoint_?(\d+)(?:_(\d+))?\.pt")  # checkpoint3.pt, checkpoint_3_1500.pt
@@ -170,7 +171,12 @@ def merge(path: str | Path, base: str | Path | None = None, ema: bool = False) -
         raise UserError(f"{path}: expected tuned weights to merge with their base, found a checkpoint that holds all weights already")
     kind = weights["encoder.embed_tokens.weight"].dtype
     weights = {name: tensor.to(kind) if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
-    content = stripped(checkpoint, merge_lora(weights, float(arguments(checkpoint).get("lora_alpha", 0))))
+    alpha = arguments(checkpoint).get("lora_alpha") or 0
+    try:
+        merged = merge_lora(weights, read_decimal(alpha))
+    except ValueError as error:
+        raise UserError(f"{path}: its options say lora_alpha {str(alpha)[:60]!r}, expected a number ({error}); take another checkpoint") from None
+    content = stripped(checkpoint, merged)
     content.pop(ENTRY, None)
     content["cfg"]["model"]["lora_rank"] = 0
     return content

@@ -111,9 +111,13 @@ def merge_lora(weights: Mapping[str, torch.Tensor], alpha: float) -> dict[str, t
     merged = {name: tensor for name, tensor in weights.items() if not name.endswith((DOWN, UP))}
     for name in (name for name in weights if name.endswith(DOWN)):
         layer = name.removesuffix(DOWN)
-        plain, down, up = f"{layer}.weight", weights[name].float(), weights[layer + UP].float()
-        if plain not in merged:
-            raise UserError(f"expected {plain} beside {name}, found none; is the checkpoint complete?")
+        plain, other = f"{layer}.weight", layer + UP
+        if plain not in merged or other not in weights:
+            raise UserError(f"expected {plain} and {other} beside {name}, found one of them missing; is the checkpoint complete?")
+        down, up = weights[name].float(), weights[other].float()
+        if not down.dim() == up.dim() == 2 or up.size(1) != down.size(0) or (len(up), down.size(1)) != merged[plain].shape or not len(down):
+            raise UserError(f"expected {name} and {other} to make a matrix of the shape of {plain}, found {tuple(down.shape)} and "
+                            f"{tuple(up.shape)}; take weights and base of one training")
         learned = up @ down * (alpha / down.size(0))
         merged[plain] = (merged[plain].float() + learned).to(merged[plain].dtype)
     return merged

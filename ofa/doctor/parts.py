@@ -77,10 +77,15 @@ def check_checkpoint(path: str, bpe_dir: str | None = None) -> FileReport:
 
 def _compare_sizes(report: FileReport, weights: Mapping[str, Any], options: Mapping[str, Any], bpe_dir: str) -> None:
     """A smaller embedding grows when it is loaded; a larger one cannot be used."""
+    from ofa.models.stored_sizes import LARGEST
     from ofa.vocabulary import Vocabulary
 
+    counts = options.get("code_dict_size") or 8192, options.get("num_bins") or 1000
+    if not all(type(count) is int and 0 < count <= LARGEST for count in counts):
+        report.add(Finding.of(SIZE, f"options that say code_dict_size and num_bins {str(counts)[:100]}"))
+        return
     try:
-        size = len(Vocabulary.from_folder(bpe_dir, int(options.get("code_dict_size") or 8192), int(options.get("num_bins") or 1000)))
+        size = len(Vocabulary.from_folder(bpe_dir, *counts))
     except UserError:
         return  # said by check_vocabulary
     for name in EMBEDDINGS:

@@ -80,6 +80,13 @@ def test_a_sound_checkpoint_fits_its_vocabulary(vocabulary, tmp_path, capsys):
     assert "2 tensors: no faults, no notes" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("options", [{"code_dict_size": 10**9}, {"num_bins": "many"}, {"code_dict_size": -1}])
+def test_options_that_no_vocabulary_has_are_a_fault_and_take_no_memory(vocabulary, tmp_path, capsys, options):
+    path = checkpoint(tmp_path / "a.pt", 10, **options)
+    assert main(["doctor", path, "--bpe-dir", str(vocabulary)]) == 1
+    assert "options that say code_dict_size and num_bins" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("make, rule, words", [
     (lambda p: checkpoint(p, 10), "checkpoint-vocabulary", "encoder.embed_tokens.weight of 10 entries"),
     (lambda p: checkpoint(p, 9512, float("nan")), "checkpoint-weights", "1 tensors with NaN"),

@@ -118,3 +118,10 @@ def test_methods_can_be_combined_and_released_adapters_leave_the_backbone_traina
     model = build_small(VOCAB, adapter=True, adapter_train_backbone=True).train()
     assert model.config.light_methods == [] and model.encoder.embed_images.bn1.training
     assert light("adapter", adapter_train_backbone=True).encoder.layers[0].fc1.weight.requires_grad
+
+
+@pytest.mark.parametrize("down, up", [((2, 3), None), ((2, 3), (4, 1)), ((0, 3), (4, 0)), ((2,), (4, 2)), ((2, 9), (4, 2))])
+def test_weights_of_lora_that_do_not_belong_together_are_named(down, up):
+    weights = {"a.weight": torch.zeros(4, 3), "a.lora_down": torch.zeros(down)} | ({} if up is None else {"a.lora_up": torch.zeros(up)})
+    with pytest.raises(UserError, match="expected a.(weight|lora_down) and a.lora_up"):
+        merge_lora(weights, 1.0)
