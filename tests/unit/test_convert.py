@@ -17,6 +17,7 @@ from small_network import build_small
 from ofa.bpe import load_language
 from ofa.checkpoint import load_checkpoint
 from ofa.cli.main import main
+from ofa.errors import UserError
 from ofa.models import layout_write
 from ofa.models.config import ModelConfig
 from ofa.models.layout_config import cannot_hold
@@ -520,3 +521,13 @@ def test_a_given_image_size_is_stored(sizeless, checkpoint, tmp_path, capsys):
 
 def test_no_image_size_below_a_patch_is_stored(sizeless, tmp_path, capsys):
     assert "from 16 on, found 0" in refused(capsys, sizeless, "ofa", tmp_path / "a.pt", "--patch-image-size", "0")
+
+
+@pytest.mark.parametrize("weight_map", [{"a": "../other.bin"}, {"a": "/etc/passwd"}, {"a": 5}, {}, ["a"], None])
+def test_parts_of_a_folder_lie_in_it(tmp_path, weight_map):
+    (tmp_path / "model").mkdir()
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.bin")
+    (tmp_path / "model/pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    words = r"index.json: expect(s the name of a file below|ed 'weight_map')|model/5: expected a checkpoint, found no such file"
+    with pytest.raises(UserError, match=words):
+        read_source(tmp_path / "model")
