@@ -6,6 +6,8 @@ a checkpoint, so that such a file is as good as a ``.pt`` to every command here.
 
 import argparse
 import json
+import os
+import stat
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,7 +57,10 @@ def write_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: Map
 
     kept = {name: tensors[name].contiguous() for name in dict.fromkeys(shared_names(tensors).values())}
     try:
+        with open(path, "ab") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         save_file(kept, path, {"format": "pt", **(metadata or {})})
+        os.chmod(path, mode)  # as of any new file: the library makes one that only its owner can read
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: expected to write a safetensors file, found {error}; free some space, or choose another --out") from error
 

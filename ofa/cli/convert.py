@@ -207,9 +207,6 @@ def finished_whole(out: Path) -> Iterator[Path]:
 
 
 def settle(path: Path) -> None:
-    """Bring a file to the disk, and let others read it (safetensors writes files for their owner alone)."""
+    """Bring a file to the disk."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)

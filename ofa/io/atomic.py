@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +14,7 @@ from ofa.io.folder_lock import is_at, lock_file, remove_if_abandoned
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space left, on the disk, in the quota, for one file
 CANNOT_WRITE = (*FULL, errno.EIO, errno.EROFS, errno.ESTALE)
 
+NEW_FILE = 0o666  # without the bits of the umask, which belongs to the process: only the kernel can apply it safely
 NAMED = 60  # characters of the name in that of its temporary file: with 4 bytes each still below the 255 of file systems
 
 _parts: set[str] = set()  # unfinished files of this process
@@ -43,9 +44,6 @@ def replacing(path: str | Path, mode: str = "w") -> Iterator[IO]:
                     raise file.error from error
                 opened.flush()
                 os.fsync(opened.fileno())
-                umask = os.umask(0)
-                os.umask(umask)
-                os.chmod(part, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
                 os.replace(part, path)  # before it is closed, which unlocks it
         except BaseException:
             with contextlib.suppress(OSError):
@@ -58,7 +56,11 @@ def replacing(path: str | Path, mode: str = "w") -> Iterator[IO]:
 def _begin(path: Path) -> tuple[int, str]:
     """Descriptor and name of a new, locked file beside ``path``."""
     while True:
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path))
+        part = str(path.parent / f"{_prefix(path)}{secrets.token_hex(4)}")
+        try:
+            handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, NEW_FILE)
+        except FileExistsError:
+            continue
         if lock_file(handle) is not False and is_at(handle, part):
             return handle, part
         os.close(handle)  # taken for an abandoned one before it was locked

@@ -87,3 +87,24 @@ def test_the_error_of_a_write_that_a_process_dies_of_is_one_line(tmp_path):
 
 def test_the_reasons_that_a_disk_is_full_are_known_by_number():
     assert {os.strerror(number) for number in atomic.FULL} == {"No space left on device", "Disk quota exceeded", "File too large"}
+
+
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_get_the_mode_of_any_new_file_without_asking_for_the_umask(tmp_path, monkeypatch, umask, mode):
+    """It can be asked for by changing it alone, which other threads would see in the files that they make."""
+    from torch import zeros
+
+    from ofa.safetensors_file import write_tensors
+
+    before = os.umask(umask)
+    try:
+        with monkeypatch.context() as patch:
+            patch.delattr(os, "umask")
+            with replacing(tmp_path / "a.txt") as file:
+                (part,) = tmp_path.iterdir()
+                assert part.stat().st_mode & 0o777 == mode  # never more than that
+                file.write("a")
+            write_tensors({"weight": zeros(2)}, tmp_path / "a.safetensors")
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {"a.txt": mode, "a.safetensors": mode}
