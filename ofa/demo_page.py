@@ -41,6 +41,9 @@ THREADS = 8  # for what is done at once, such as looking whether an upload is an
 SESSIONS = 1000  # whose place among the examples is remembered
 MODEL = "model"  # requests of this name wait for each other
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "sans-serif")
+# By the browser alone. The components of gradio's accordion are made when it is first opened, and then take back what somebody
+# types before all of it is there: on a slow machine half a second later.
+TOGGLE = "() => { document.getElementById('settings').classList.toggle('ofa-closed'); }"
 CSS = Path(__file__).parent / "templates" / "demo.css"
 
 
@@ -130,7 +133,8 @@ def build(demo: Demo) -> gr.Blocks:
             gallery = gr.Gallery(examples.files(0), label="Examples", show_label=False, columns=EXAMPLES, rows=1, height="auto",
                                  allow_preview=False, object_fit="cover", container=False, elem_id="examples", buttons=[])  # fmt: skip
         panels = {task.key: Panel(demo, task, task.key == demo.first) for task in demo.tasks}
-        with gr.Accordion("Settings", open=False, elem_id="settings"):
+        settings = gr.Button("Settings", size="sm", elem_id="settings-button")
+        with gr.Column(elem_id="settings", elem_classes="ofa-closed"):
             best = gr.Slider(1, MOST_ANSWERS, 5, step=1, label="Answers in the table")
             samples = gr.Slider(1, MOST_PICTURES, 4, step=1, label="Pictures to draw", visible="draw" in panels)
             seed = gr.Number(7, precision=0, label="Seed: the same number draws the same pictures", visible="draw" in panels)
@@ -144,6 +148,7 @@ def build(demo: Demo) -> gr.Blocks:
         chosen.change(lambda key: [gr.update(visible=TASKS[key].picture), *(gr.update(visible=key == one) for one in panels)],
                       chosen, [picture_column, *shown], **light)  # fmt: skip
         picture.change(lambda path: [demo.check(path), *[""] * len(results)], picture, [notice, *results], **light)
+        settings.click(None, js=TOGGLE)
         first = gr.State(0)
         more.click(examples.following, first, [first, gallery], **light)
         gallery.select(examples.chosen, first, [picture, *texts], **light)
