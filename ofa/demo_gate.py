@@ -88,6 +88,7 @@ class Gate:
     def __init__(self, app: Callable, folder: Path, host: str, names: Collection[str] = ()):
         self.app, self.folder = app, folder
         self.any_address = host in WILDCARDS
+        self.arriving = 0  # bytes of the uploads under way, which lie elsewhere until they are complete
         own = socket.gethostname() if self.any_address else host
         self.hosts = {name.lower() for name in (*LOCAL, own, *names)}
 
@@ -98,7 +99,9 @@ class Gate:
             return await send({"type": "websocket.close", "code": 1008})  # the page uses none
         try:
             self.check_sender(scope)
-            if self.kind_of_route(scope) == "json":
+            kind = self.kind_of_route(scope)
+            coming = length_of(scope) if kind == "upload" else 0
+            if kind == "json":
                 body = self.checked_body(await read_body(receive))
                 scope, receive = with_length(scope, len(body)), replay(body, receive)
         except Refusal as refusal:
@@ -109,7 +112,11 @@ class Gate:
                 event = {**event, "headers": [*event.get("headers", []), *HEADERS]}
             await send(event)
 
-        await self.app(scope, receive, send_with_headers)
+        self.arriving += coming
+        try:
+            await self.app(scope, receive, send_with_headers)
+        finally:
+            self.arriving -= coming
 
     # --- who asks -------------------------------------------------------------------------------
 
@@ -169,7 +176,7 @@ class Gate:
                 raise Refusal(411, "The request does not tell its length.")
             if size > most:
                 raise Refusal(413, f"This is too large: {most >> 20} MB are the most.")
-            if upload and size + folder_size(self.folder) > ROOM:
+            if upload and size + self.arriving + folder_size(self.folder) > ROOM:
                 raise Refusal(413, "There is no room for further uploads now. Try again later.")
             return "upload" if upload else "json"
         raise Refusal(404, "The page of ofa demo has no such address.")

@@ -1,5 +1,6 @@
 """What the demo page lets in, asked by a plain HTTP client of a running page with a stub model."""
 
+import asyncio
 import http.client
 import json
 import re
@@ -406,6 +407,39 @@ def test_uploads_have_one_room_together(page, photo, monkeypatch):
     monkeypatch.setattr("ofa.demo_gate.ROOM", 10)
     with pytest.raises(AssertionError, match="no room for further uploads"):
         upload(page, photo.read_bytes())
+
+
+def test_uploads_under_way_take_their_room_too(tmp_path, monkeypatch):
+    from ofa import demo_gate
+
+    monkeypatch.setattr(demo_gate, "ROOM", 100)
+    started = []
+
+    async def upload(gate, size):
+        async def send(event):
+            started.append(event["status"]) if "status" in event else None
+
+        headers = [(b"host", b"localhost"), (b"content-length", str(size).encode())]
+        scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": headers}
+        await gate(scope, None, send)
+
+    async def uploads():
+        finish = asyncio.Event()
+
+        async def app(scope, receive, send):
+            started.append("begun")
+            await finish.wait()
+
+        gate = demo_gate.Gate(app, tmp_path, "127.0.0.1")
+        first = asyncio.create_task(upload(gate, 60))
+        await asyncio.sleep(0)
+        await upload(gate, 60)
+        finish.set()
+        await first
+        await upload(gate, 60)
+
+    asyncio.run(uploads())
+    assert started == ["begun", 413, "begun"]
 
 
 @pytest.mark.parametrize(
