@@ -9,7 +9,7 @@ from PIL import Image
 from ofa.data.rows import Rows, open_rows
 from ofa.errors import UserError
 from ofa.io.image_paths import list_images
-from ofa.io.images import decode_base64, decode_image, open_image
+from ofa.io.images import decode_base64, decode_image, open_image, read_image_file
 from ofa.progress import counted
 
 NON_SQUARE = ("crop", "squash", "refuse")
@@ -66,7 +66,7 @@ class FolderPictures:
 
     def __getitem__(self, index: int) -> Image.Image:
         """Raises: UserError naming the file if it holds no whole image."""
-        return open_image(self.paths[index].read_bytes(), self.where(index), upright=True)
+        return open_image(read_image_file(self.paths[index]), self.where(index), upright=True)
 
 
 def open_pictures(path: str | Path, column: int | None = None) -> TsvPictures | FolderPictures:

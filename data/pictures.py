@@ -1,5 +1,6 @@
 """Whatever a caller has as a picture -> PIL image in RGB."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 from ofa.errors import UserError
-from ofa.io.images import open_image, to_rgb, upright_image
+from ofa.io.images import open_image, read_image_file, to_rgb, upright_image
 
 
 def as_picture(image: Any, where: str = "") -> Image.Image:
@@ -37,7 +38,7 @@ def as_picture(image: Any, where: str = "") -> Image.Image:
 def from_file(path: Path, where: str) -> Image.Image:
     """Raises: UserError if it cannot be read or is no image."""
     try:
-        data = path.expanduser().read_bytes()
+        data = read_image_file(os.path.expanduser(path))
     except OSError as error:
         hint = "; pictures are read from this machine only, download it first" if "://" in str(path) or ":/" in str(path) else ""
         raise UserError(f"{where}: expects an image file, found none ({error.strerror}){hint}") from None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ofa.errors import UserError
 from ofa.io.image_paths import list_images
-from ofa.io.images import encode_image, upright_file
+from ofa.io.images import encode_image, read_image_file, upright_file
 from ofa.picture_files import readable
 
 
@@ -31,7 +31,7 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> list[str]:
         path = self.files[index]
-        values = {"id": path.name, "image": encode_image(upright_file(path.read_bytes(), str(path), lossless=True))}
+        values = {"id": path.name, "image": encode_image(upright_file(read_image_file(path), str(path), lossless=True))}
         return [values.get(column, "") for column in self.columns]
 
     def texts(self, index: int, columns: Sequence[int]) -> list[str]:

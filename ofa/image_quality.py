@@ -26,7 +26,7 @@ from ofa.checkpoint import load_checkpoint
 from ofa.devices import default_device
 from ofa.errors import UserError
 from ofa.io.image_paths import list_images
-from ofa.io.images import open_image
+from ofa.io.images import open_image, read_image_file
 from ofa.io.pickles import DAMAGED
 from ofa.named_class import class_of
 
@@ -136,7 +136,7 @@ def extracted(pictures: Iterable[Path], extractor: Extractor) -> Iterator[tuple[
 def pixels(path: Path) -> Tensor:
     """uint8[3, H, W]. Raises: UserError if it is no picture."""
     try:
-        data = path.read_bytes()
+        data = read_image_file(path)
     except OSError as error:
         raise UserError(f"{path}: expects a picture, found {error.strerror}; remove it or make it anew") from None
     return torch.from_numpy(np.array(open_image(data, str(path), upright=True))).permute(2, 0, 1)

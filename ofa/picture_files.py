@@ -19,9 +19,10 @@ from pathlib import Path
 
 from ofa.errors import UserError
 from ofa.io.atomic import names_file
-from ofa.io.images import decode_base64, image_header, open_image, upright_box, upright_size
+from ofa.io.images import decode_base64, image_header, open_image, read_image_file, upright_box, upright_size
 from ofa.io.json_files import load_json
 from ofa.io.paths import path_below, path_within
+from ofa.process_state import silence_known_warnings
 from ofa.progress import counted
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class PictureFolders:
     def _by_name(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         for top in self.folders:
-            for folder, _, names in os.walk(top, followlinks=True):
+            for folder, names in folders_below(top):
                 for name in names:
                     found.setdefault(name, []).append(os.path.join(folder, name))
         return found
@@ -88,6 +89,18 @@ class PictureFolders:
 
     def __str__(self) -> str:
         return ", ".join(map(str, [*self.folders, *self.tables]))
+
+
+def folders_below(top: str | Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder, those behind links too, with the names in it; once, however many links lead to it."""
+    seen = set()
+    for folder, inner, names in os.walk(top, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            inner.clear()
+        else:
+            seen.add(real)
+            yield folder, names
 
 
 def _inside(folder: Path, name: str) -> Path | None:
@@ -121,7 +134,7 @@ def read_picture(path: str) -> bytes:
     """Bytes of a picture file, or of a picture in a TSV file, in either alphabet of base64. Raises: OSError, ValueError."""
     place = IN_TABLE.fullmatch(str(path))
     if place is None:
-        return Path(path).read_bytes()
+        return read_image_file(path)
     with open(place["file"], "rb") as file:
         file.seek(int(place["offset"]))
         length = min(int(place["length"]), os.fstat(file.fileno()).st_size)  # a name may be made up: read() takes the memory first
@@ -174,7 +187,8 @@ def look_at_all(paths: Sequence[str], jobs: int, notes: Path) -> dict[str, Pictu
     show = functools.partial(counted, total=len(left), what="looking at the pictures", unit="img")
     several = jobs > 1 and len(left) >= FEW
     notes.parent.mkdir(parents=True, exist_ok=True)
-    with multiprocessing.get_context("spawn").Pool(jobs) if several else nullcontext() as pool, names_file(notes), open(notes, "a", encoding="utf-8") as file:
+    processes = multiprocessing.get_context("spawn").Pool(jobs, silence_known_warnings) if several else nullcontext()
+    with processes as pool, names_file(notes), open(notes, "a", encoding="utf-8") as file:
         pictures = pool.imap(look_at, left, chunksize=32) if several else map(look_at, left)
         for path, picture in zip(left, show(pictures)):
             seen[path] = picture

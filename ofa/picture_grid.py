@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from ofa.io.images import encode_image, open_image
+from ofa.io.images import encode_image, open_image, read_image_file
 
 GAP, EDGE = 4, 3  # pixels between pictures, and of the line around the true one
 GROUND, TRUE = (205, 205, 200), (24, 180, 216)
@@ -48,7 +48,7 @@ def grid_of_files(files: Sequence[str]) -> str:
     true = reference_file(found[0])
     has_reference = found[0].parent.name == EVERY and true.is_file()
     files = [*([true] if has_reference else []), *found]
-    images = [open_image(path.read_bytes(), str(path), upright=True) for path in files]
+    images = [open_image(read_image_file(path), str(path), upright=True) for path in files]
     return as_field(grid(images[has_reference:], images[0] if has_reference else None))
 
 

@@ -30,6 +30,7 @@ from ofa.io.json_files import load_json
 from ofa.io.paths import delete_below, path_below
 from ofa.io.values import one_line
 from ofa.picture_files import read_picture
+from ofa.process_state import silence_known_warnings
 from ofa.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -320,7 +321,7 @@ def encoded(sources: list, encode: Callable[[object], str], jobs: int) -> Iterat
     if jobs <= 1 or len(sources) < WINDOW:
         yield from map(encode, sources)
         return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, silence_known_warnings) as pool:
         for start in range(0, len(sources), WINDOW):
             yield from pool.map(encode, sources[start:start + WINDOW], chunksize=16)
 

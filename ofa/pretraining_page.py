@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa.boxes import BIN, bins_to_boxes, text_to_bins
-from ofa.io.images import decode_image, encode_image
+from ofa.io.images import decode_image, encode_image, read_image_file
 from ofa.io.paths import path_below
 from ofa.picture_grid import as_field, strip
 from ofa.pretraining import TASKS, PretrainingOptions
@@ -199,5 +199,5 @@ def spread(values: Sequence[float]) -> str:
 def drawing(number: int, entry: Mapping[str, Any], folder: Path | None) -> Item:
     """The first picture of a caption."""
     file = path_below(folder or "", entry["files"][0], f"--pictures: entry {number + 1}", follow_links=True)
-    image = encode_image(file.read_bytes()) if file.is_file() else ""
+    image = encode_image(read_image_file(file)) if file.is_file() else ""
     return Item(number, str(entry.get("id", number)), image, entry["caption"], ())

@@ -29,7 +29,7 @@ def add_parser(subparsers) -> None:
 def run_check(args: argparse.Namespace) -> int:
     """Print and write the figures. Raises: UserError if the file has no pictures."""
     from ofa.io.atomic import replacing
-    from ofa.io.images import open_image
+    from ofa.io.images import open_image, read_image_file
     from ofa.io.paths import path_within
     from ofa.picture_world_checker import check
 
@@ -38,7 +38,7 @@ def run_check(args: argparse.Namespace) -> int:
         entries = load_json(path.read_text(encoding="utf-8"))
         captions, files = [entry["caption"] for entry in entries], [entry["files"][0] for entry in entries]
         files = [path_within(path.parent, file, f"{path}: entry {number}", args.images) for number, file in enumerate(files, 1)]
-        pictures = [open_image(file.read_bytes(), str(file), upright=True) for file in files]
+        pictures = [open_image(read_image_file(file), str(file), upright=True) for file in files]
     except UserError:
         raise
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:

@@ -21,6 +21,7 @@ from ofa.doctor.rows import Finding, RowChecker
 from ofa.doctor.rule import Rule, Settings, shown
 from ofa.errors import UserError
 from ofa.io.values import id_key
+from ofa.process_state import silence_known_warnings
 from ofa.progress import Progress
 
 LISTED = 1000  # findings kept per rule; all are counted
@@ -228,7 +229,7 @@ def chunk_results(work: Work, path: str, source: Source, settings: Settings, lay
     enough = num_bytes(path, source) >= (WORTH_PROCESSES_FOR_PICTURES if pictures else WORTH_PROCESSES)
     start = (work, path, source if shards else None, settings, layout)
     if jobs > 1 and enough and len(chunks) > 1:
-        with multiprocessing.get_context("spawn").Pool(min(jobs, len(chunks)), _start_worker, start) as pool:
+        with multiprocessing.get_context("spawn").Pool(min(jobs, len(chunks)), _start_process, start) as pool:
             yield _with_progress(pool.imap(_work, chunks), chunks, what)
     else:
         _start_worker(*start)
@@ -261,6 +262,11 @@ def _is_sound(file, offsets: np.ndarray, row: int, width: int) -> bool:
 
 
 _worker: tuple | None = None
+
+
+def _start_process(*start: Any) -> None:
+    silence_known_warnings()
+    _start_worker(*start)
 
 
 def _start_worker(work: Work, path: str, shards: ShardFile | None, settings: Settings, layout: Layout | None) -> None:

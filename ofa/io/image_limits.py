@@ -19,6 +19,9 @@ MAX_PYTHON_VALUES = 1 << 22
 MAX_SEGMENTS, MAX_HEAD = 500, 16 << 20
 MAX_SCANS, MAX_SCANNED = 1000, 2_000_000_000  # scans of a JPEG, and their pixels together
 MAX_CHUNKS, MAX_PROFILES = 100_000, 16  # of a PNG
+# Bytes of all tags of a TIFF or of EXIF data, which may share them, and parts of a GIF before its
+# first image: Pillow before 13 copies the first for each tag, and a comment anew for each part.
+MAX_TAG_BYTES, MAX_PARTS = 100_000_000, 50_000
 MAX_PPM_HEAD = 1 << 16  # Pillow reads it byte by byte
 PPM_HEAD = re.compile(
     rb"P(?:[14](?:(?:\s|#[^\r\n]*[\r\n])+\d+){2}|[^14](?:(?:\s|#[^\r\n]*[\r\n])+[\d.+-]+){3})\s"
@@ -30,6 +33,8 @@ MAX_TILES, MAX_PIECES = 4096, 500_000  # of JPEG 2000: tiles, and precincts or c
 DECODER_BYTES = {"WEBP": 12, "AVIF": 14, "JPEG2000": 30, "TIFF": 4, "GIF": 1}
 # ... and of the image in its own mode, with one byte more where gray levels are scaled.
 MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 3, "I;16B": 3, "I;16L": 3, "I;16N": 3, "I": 5, "F": 5}
+MAX_TAGS = 1000  # of a TIFF or of EXIF data: Pillow warns of each that is damaged
+TAG_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
 COMPRESSIONS = tuple(  # of TIFF
     "raw tiff_ccitt group3 group4 tiff_lzw jpeg tiff_adobe_deflate tiff_deflate packbits zstd webp"
     .split()
@@ -56,6 +61,10 @@ def check_header(data: bytes) -> None:
         _check_chunks(data)
     elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         _check_canvas(data)
+    elif data.startswith(b"GIF8"):
+        _check_extensions(data)
+    elif data.startswith((b"II", b"MM")):
+        check_tags(data)
     elif data.startswith((b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")):
         _check_codestream(data)
     elif data.startswith(b"P") and len(data) > MAX_PPM_HEAD:
@@ -143,7 +152,44 @@ def _check_canvas(data: bytes) -> None:
             raise ImageTooLarge(f"{width} x {height} pixels, more than {MAX_PIXELS:,}")
 
 
+# ---------------------------------------------------------------------------------------------- GIF
+
+
+def _check_extensions(data: bytes) -> None:
+    has_palette = len(data) > 10 and data[10] & 0x80
+    at, parts = 13 + (3 << (data[10] & 7) + 1 if has_palette else 0), 0
+    while at < len(data) and data[at] not in b",;" and parts <= MAX_PARTS:
+        parts += 1
+        if data[at : at + 1] != b"!":  # a stray byte
+            at += 1
+            continue
+        at += 2
+        while at < len(data) and data[at] and parts <= MAX_PARTS:
+            at += 1 + data[at]
+            parts += 1
+        at += 1
+    _limit(parts, MAX_PARTS, "parts before the image")
+
+
 # --------------------------------------------------------------------------------------------- TIFF
+
+
+def check_tags(data: bytes) -> None:
+    """Args: data: a TIFF file, or EXIF data without the word in front. Raises: ImageTooLarge."""
+    order, is_big = "<>"[data[:2] == b"MM"], 43 in data[2:4]
+    try:
+        start = struct.unpack_from(order + ("Q" if is_big else "L"), data, 8 if is_big else 4)[0]
+        count = struct.unpack_from(order + ("Q" if is_big else "H"), data, start)[0]
+    except (struct.error, OverflowError):
+        return  # too short for Pillow as well
+    _limit(count, MAX_TAGS, "tags")
+    entries = data[start + (8 if is_big else 2) :][: count * (20 if is_big else 12)]
+    entry = struct.Struct(order + ("HHQ8x" if is_big else "HHL4x"))
+    whole = entries[: len(entries) // entry.size * entry.size]
+    total = 0
+    for _, kind, values in entry.iter_unpack(whole):
+        total += min(values * TAG_BYTES.get(kind, 0), len(data))
+    _limit(total, MAX_TAG_BYTES, "bytes of tags")
 
 
 def _check_tiff(image: Image.Image) -> None:

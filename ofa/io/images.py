@@ -14,18 +14,20 @@ starts another program.
 
 import base64
 import binascii
+import errno
 import io
 import os
+import stat
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError, features  # noqa: F401
 
 from ofa.errors import UserError, place
-from ofa.io.image_limits import ImageTooLarge, check_header, check_image
+from ofa.io.image_limits import ImageTooLarge, check_header, check_image, check_tags
 
 # MPO, which phones write, is read by the plugin of JPEG. The plugins are imported here: a name that
 # is not registered would make Pillow load all of them.
@@ -84,6 +86,7 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 SWAPPED = 5  # from this orientation on, width and height change places
+MAX_FILE = 1 << 30  # bytes
 ROWS = 256  # converted at a time
 
 # ----------------------------------------------------------------------------------------- base64
@@ -126,6 +129,28 @@ def _base64_finding(text: bytes, error: Exception) -> str:
 
 
 # -------------------------------------------------------------------------------- opening a file
+
+
+def read_image_file(path: str | Path) -> bytes:
+    """The bytes of a regular file: a pipe or a device, which links may lead to, need not end.
+
+    Raises: OSError, also for a name that no file can have, and for more than ``MAX_FILE`` bytes.
+    """
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", str(path))
+            if status.st_size > MAX_FILE:
+                raise OSError(errno.EFBIG, f"more than {MAX_FILE:,} bytes", str(path))
+            return file.read()
+    except ValueError:  # a zero byte
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """For an ``open``: of a pipe that nobody writes to."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def decode_image(field: str | bytes, where: str = "", upright: bool = False) -> Image.Image:
@@ -227,7 +252,7 @@ def _one_message(data: bytes, where: str) -> Iterator[None]:
     try:
         yield
         return
-    except (ImageTooLarge, Image.DecompressionBombError) as error:
+    except (ImageTooLarge, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         finding = f"a far too large one ({error}); make it smaller"
     except UnidentifiedImageError:
         read = f"export the image as JPEG or PNG (read are {', '.join(FORMATS)})"
@@ -266,17 +291,6 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Pillow's remarks on EXIF and size.
-
-    The filters belong to the whole process: one thread at a time.
-    """
-    with _lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextmanager
 def _strict() -> Iterator[None]:
     """Truncated files raise, even where another library has told Pillow to fill them with gray."""
     with _lock:
@@ -291,19 +305,17 @@ def _opened(data: bytes, turns: bool) -> tuple[ImageFile.ImageFile, int]:
     """The image of a file, not decoded, within all limits; the orientation, 1 unless ``turns``."""
     global _lenient
     check_header(data)
-    with _quiet():
-        _lenient |= ImageFile.LOAD_TRUNCATED_IMAGES
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        orientation = _orientation(image) if turns else 1
-        check_image(image, data, turned=orientation != 1)
-        return image, orientation
+    _lenient |= ImageFile.LOAD_TRUNCATED_IMAGES
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    orientation = _orientation(image) if turns else 1
+    check_image(image, data, turned=orientation != 1)
+    return image, orientation
 
 
 def _decoded(data: bytes, turns: bool) -> tuple[ImageFile.ImageFile, int]:
     """The same, decoded."""
     image, orientation = _opened(data, turns)
-    reads_tags = image.format == "TIFF"  # once more, with remarks
-    with _quiet() if reads_tags else nullcontext(), _strict() if _lenient else nullcontext():
+    with _strict() if _lenient else nullcontext():
         image.load()
     return image, orientation
 
@@ -315,6 +327,7 @@ def _orientation(image: Image.Image) -> int:
     if not any(name in image.info for name in METADATA):
         return 1
     try:
+        check_tags(image.info.get("exif", b"").removeprefix(b"Exif\0\0"))
         orientation = image.getexif().get(ORIENTATION, 1)
         return orientation if orientation in TURNS else 1
     except Exception:  # broken EXIF data: the orientation is unknown, the pixels are fine
@@ -325,9 +338,12 @@ def _orientation(image: Image.Image) -> int:
 
 
 def upright_image(image: Image.Image) -> Image.Image:
-    """RGB version of an image that somebody has opened, turned if it has an EXIF orientation."""
-    image.load()
-    with _quiet():
+    """RGB version of an image that somebody has opened, turned if it has an EXIF orientation.
+
+    An image that is not decoded yet may be given by several threads at once.
+    """
+    with _lock:
+        image.load()
         orientation = _orientation(image)
     rgb = to_rgb(image)
     for name in METADATA:

@@ -4,13 +4,17 @@ whatever else the process does."""
 import ast
 import io
 import logging
+import os
+import struct
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ofa.data.picture_rows import open_pictures
+from ofa.data.pictures import as_picture
 from PIL import Image, ImageFile, features
 
 from ofa.cli.main import main
@@ -19,6 +23,7 @@ from ofa.image_folder import ImageFolder
 from ofa.image_quality import real_pictures
 from ofa.io.image_paths import IMAGE_SUFFIXES, list_images
 from ofa.io.images import FORMATS, open_image
+from ofa.picture_files import PictureFolders, look_at
 from ofa.prediction_requests import read_requests
 
 ROOT = Path(__file__).parents[2]
@@ -175,6 +180,59 @@ def test_truncated_files_are_refused_even_where_another_library_fills_them(monke
     with pytest.raises(UserError, match="truncated or damaged" if kind != "GIF" else "none"):
         open_image(data[: len(data) * 2 // 3])
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+def test_opening_an_image_touches_no_filters_of_warnings(monkeypatch):
+    """They are the whole process's: what one thread saves and restores undoes what others do."""
+
+    def touched(*_args, **_kwargs):
+        raise AssertionError("the filters of warnings were changed")
+
+    # a description of 99 bytes, which end behind the data: Pillow warns of it
+    damaged = b"II*\0" + struct.pack("<LHHHLLL", 8, 1, 270, 2, 99, 8, 0)
+    images = [*map(image_bytes, FORMATS), image_bytes("PNG", exif=damaged)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with monkeypatch.context() as patch:
+            for name in ("catch_warnings", "simplefilter", "filterwarnings", "resetwarnings"):
+                patch.setattr(warnings, name, touched)
+            found = [open_image(data, upright=True).size for data in images]
+    assert len(found) == len(images) and caught
+
+
+def test_threads_may_give_one_image_that_is_not_decoded_yet(tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    shared = Image.open(tmp_path / "a.png")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(as_picture, [shared] * 32))
+    assert all(np.array_equal(image, pixels) for image in found)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "too large", "zero byte", "nobody's"])
+def test_what_is_no_regular_file_is_one_message_at_once(tmp_path, monkeypatch, kind):
+    path = tmp_path / "a.jpg"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "too large":
+        path.touch()
+        os.truncate(path, (1 << 30) + 1)
+    path = {"zero byte": "a\0.jpg", "nobody's": "~nobody at all/a.jpg"}.get(kind, path)
+    with pytest.raises(UserError, match="expects an image file, found none"):
+        as_picture(path)
+    assert look_at(str(path)).broken
+
+
+def test_folders_that_link_to_each_other_are_looked_through_once(tmp_path):
+    inner = tmp_path / "images" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "a.png").write_bytes(image_bytes("PNG"))
+    (inner / "loop").symlink_to(tmp_path / "images")
+    assert PictureFolders([tmp_path / "images"]).find("a.png") == str(inner / "a.png")
 
 
 def test_threads_leave_the_filters_of_warnings_as_they_were(monkeypatch):

@@ -5,14 +5,19 @@ Files are opened in another process, which says what each took. The bounds are t
 GB and 5 s; what is refused is refused in its header, within a second.
 """
 
+import io
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from image_bombs import LARGEST, REFUSED
+from image_bombs import LARGEST, REFUSED, overlapping_tags, segment
+from PIL import Image
+
+from ofa.io.images import open_image
 
 PROCESS_MB, REFUSAL_MB, SECONDS = 1000, 100, 5
 
@@ -52,3 +57,18 @@ def test_worse_files_are_refused_before_they_cost_anything(refused, name):
         and REFUSED[name][1] in report["found"]
     ), report
     assert report["mb"] < REFUSAL_MB and report["seconds"] < 1, report
+
+
+@pytest.mark.filterwarnings("ignore:Tag data larger than file")
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+def test_tags_of_metadata_that_share_their_bytes_cost_nothing(kind):
+    exif = overlapping_tags(1000, 60_000)
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, kind, **({} if kind == "JPEG" else {"exif": exif}))
+    data = file.getvalue()
+    if kind == "JPEG":  # 64 kB a segment
+        exif = overlapping_tags(1000, 50_000)
+        data = data[:2] + segment(0xE1, b"Exif\0\0" + exif) + data[2:]
+    started = time.monotonic()
+    assert open_image(data, upright=True).size == (8, 8)
+    assert time.monotonic() - started < 1
