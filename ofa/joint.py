@@ -69,7 +69,7 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _member(path: str, name: str, entry: dict[str, Any], specs: Mapping[str, TaskSpec]) -> Member:
     if name not in specs:
-        raise UserError(f"{path}: unknown task '{name}'; known: {', '.join(sorted(specs))}")
+        raise UserError(f"{path}: unknown task {name[:60]!r}; known: {', '.join(sorted(specs))}")
     where = f"{path}: task '{name}'"
     types = get_type_hints(specs[name].options)
     known = [field.name for field in fields(specs[name].options) if field.name not in SHARED]

@@ -92,7 +92,7 @@ def glue_example(row: Mapping[str, str], context: RowContext, glue: Glue) -> Exa
     label, options = row["label"].strip(), context.options
     if label not in glue.answers and (label or context.training):
         raise UserError(
-            f"{context.where}: task '{glue.name}' expects one of the labels {', '.join(glue.answers)}, found {label!r}; "
+            f"{context.where}: task '{glue.name}' expects one of the labels {', '.join(glue.answers)}, found {label[:60]!r}; "
             "is --selected-cols right, or is it a file of another task? (ofa prepare glue makes the files)"
         )
     empty = [name for name in glue.texts if not row[name].strip()]

@@ -43,7 +43,7 @@ def snli_ve_example(row: Mapping[str, str], context: RowContext) -> Example:
     label = row["label"].strip()
     if label not in ANSWERS and (label or context.training):
         raise UserError(
-            f"{context.where}: task 'snli_ve' expects one of the labels {', '.join(ANSWERS)}, found {label!r}; "
+            f"{context.where}: task 'snli_ve' expects one of the labels {', '.join(ANSWERS)}, found {label[:60]!r}; "
             "is --selected-cols right, or is it a file of another task?"
         )
     answer = ANSWERS.get(label, "")
