@@ -64,8 +64,9 @@ choose_python() {
 # An environment that is continued and an OFA_PYTHON with torch keep it; else torch_versions.txt and the GPUs decide.
 choose_torch() {
     local answer owner=$VENV/bin/python remedy="remove $VENV and run this script again, or choose another folder (OFA_VENV)"
-    [ -x "$owner" ] || owner=$PYTHON remedy="change it there, or use an interpreter without torch (OFA_PYTHON)"
-    TORCH=$(package_version "$owner" torch) REASON="is there: $owner"
+    [ -x "$owner" ] || owner=${OFA_PYTHON:-} remedy="change it there, or use an interpreter without torch (OFA_PYTHON)"
+    TORCH= REASON="is there: $owner"
+    [ -z "$owner" ] || TORCH=$(package_version "$owner" torch)  # a Python that was found here keeps its torch to itself
     if [ -n "$TORCH" ]; then
         # 2.11.0 and 2.11.1+cu130 are fine, a preview such as 2.11.0a0 is not
         [[ $TORCH =~ ^([0-9]+\.[0-9]+)\.[0-9]+(\+.*)?$ ]] && grep -q "^${BASH_REMATCH[1]//./\\.}\." "$VERSIONS" ||
@@ -86,7 +87,7 @@ make_venv() {
         return
     fi
     local flags=()
-    [ -z "$(package_version "$PYTHON" torch)" ] || flags=(--system-site-packages)
+    [ -z "${OFA_PYTHON:-}" ] || [ -z "$(package_version "$PYTHON" torch)" ] || flags=(--system-site-packages)
     say "making $VENV with $PYTHON (Python $(version_of "$PYTHON"))"
     "$PYTHON" -m venv --clear "${flags[@]}" "$VENV"
 }

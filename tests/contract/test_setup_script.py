@@ -138,6 +138,15 @@ def test_an_interpreter_with_a_fitting_torch_keeps_it(tmp_path, torch):
     assert f"torch {torch} is there: {tmp_path / 'python'}" in process.communicate(timeout=60)[0] and process.returncode == 7
 
 
+def test_the_torch_of_a_python_that_was_only_found_does_not_count(tmp_path):
+    """Nobody asked for it: the environment is made without it."""
+    asked = python_with(tmp_path, "2.6.0", "0.21.0")
+    program(tmp_path / "bin/python3.12", f'case "$*" in *"print(sys.executable)"*) echo "$0" ;; *"sys.version_info"*) echo 3.12 ;; *) {asked} "$@" ;; esac')
+    process = start(tmp_path / "venv", PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    output, _ = process.communicate(timeout=60)
+    assert "torch 2.11.0 for CUDA" in output and process.returncode == 7
+
+
 def test_every_offered_torch_is_tested_and_within_what_the_package_asks_for():
     rows = [line.split() for line in (ROOT / "run_scripts/torch_versions.txt").read_text().splitlines() if line[:1].isdigit()]
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["tests"]
