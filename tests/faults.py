@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import signal
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,8 +37,7 @@ class WriteFault:
     def __call__(self) -> None:
         from ofa.io import atomic
 
-        atomic.tempfile = Instead(tempfile, mkstemp=self.mkstemp)
-        atomic.os = Instead(os, fdopen=self.fdopen, fsync=self.fsync, replace=self.replace)
+        atomic.os = Instead(os, open=self.open, fdopen=self.fdopen, fsync=self.fsync, replace=self.replace)
 
     def strike(self, moment: str) -> None:
         if (self.opened, moment) != (self.file, self.moment):
@@ -48,10 +46,10 @@ class WriteFault:
             os.kill(os.getpid(), signal.SIGKILL)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def mkstemp(self, **where):
-        self.opened += where["prefix"].startswith(".checkpoint")
+    def open(self, path: str, *arguments) -> int:
+        self.opened += Path(path).name.startswith(".checkpoint")
         self.strike("open")
-        return tempfile.mkstemp(**where)
+        return os.open(path, *arguments)
 
     def fdopen(self, *arguments, **options):
         file = os.fdopen(*arguments, **options)
