@@ -5,7 +5,10 @@ Nothing called ``models`` or ``data`` is ever installed. Everything else stands 
 
 from setuptools import find_packages, setup
 
-FOLDERS = {"ofa": "ofa", **{f"ofa.{name}": name for name in ("models", "data", "criterions", "tasks")}}
+FOLDERS = {
+    "ofa": "ofa",
+    **{f"ofa.{name}": name for name in ("models", "data", "criterions", "tasks")},
+}
 
 setup(
     packages=[

@@ -1,10 +1,13 @@
-"""How much faster all answers are scored together than one decoder pass per answer, and that the scores are equal.
+"""How much faster all answers are scored together than one decoder pass per answer, and that the
+scores are equal.
 
-    python benchmarks/all_candidates.py [--arch ofa_tiny] [--answers 3129] [--images 2] [--pixels 256] [--vocabulary GPT2_FOLDER]
+    python benchmarks/all_candidates.py [--arch ofa_tiny] [--answers 3129] [--images 2] [--pixels
+    256] [--vocabulary GPT2_FOLDER]
 
-The slow way is the release's: for each batch of 20 answers the encoder's output is repeated 20 times and the decoder
-reads the prompt and each whole answer. It is timed on a part of the answers, which are all alike, and scaled up.
-Answers are those of --ans2label-file, or made up: of one to four tokens, the longer ones with shared beginnings.
+The slow way is the release's: for each batch of 20 answers the encoder's output is repeated 20
+times and the decoder reads the prompt and each whole answer. It is timed on a part of the answers,
+which are all alike, and scaled up. Answers are those of --ans2label-file, or made up: of one to
+four tokens, the longer ones with shared beginnings.
 """
 
 import argparse
@@ -51,7 +54,9 @@ def answers_of(path: str, folder: str) -> list[list[int]]:
 
 
 @torch.no_grad()
-def one_pass_per_answer(model: OFA, encoded: EncoderOutput, prompt: list[int], answers: list[list[int]], trie: Trie) -> Tensor:
+def one_pass_per_answer(
+    model: OFA, encoded: EncoderOutput, prompt: list[int], answers: list[list[int]], trie: Trie
+) -> Tensor:
     """float[B, answers], as the release computes them."""
     images = len(encoded.states)
     found = []
@@ -59,7 +64,9 @@ def one_pass_per_answer(model: OFA, encoded: EncoderOutput, prompt: list[int], a
     for start in range(0, len(answers), TOGETHER):
         some = answers[start : start + TOGETHER]
         longest = max(map(len, some))
-        previous = torch.tensor([[*prompt, *answer] + [PAD] * (longest - len(answer)) for answer in some])
+        previous = torch.tensor(
+            [[*prompt, *answer] + [PAD] * (longest - len(answer)) for answer in some]
+        )
         target = torch.tensor([[*answer, EOS] + [PAD] * (longest - len(answer)) for answer in some])
         masks = torch.zeros(len(some), longest + 1, VOCAB_SIZE, dtype=torch.bool)
         for row, answer in enumerate(some):
@@ -93,39 +100,77 @@ def main() -> None:
     parser.add_argument("--vocabulary", help="folder of the GPT-2 BPE")
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--pixels", type=int, default=256)
-    parser.add_argument("--prompt", type=int, default=12, help="tokens of the decoder's prompt, <s> included")
-    parser.add_argument("--part", type=int, default=200, help="answers that the slow way is timed on")
+    parser.add_argument(
+        "--prompt", type=int, default=12, help="tokens of the decoder's prompt, <s> included"
+    )
+    parser.add_argument(
+        "--part", type=int, default=200, help="answers that the slow way is timed on"
+    )
     args = parser.parse_args()
 
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
-    flags = dict(layernorm_embedding=True, patch_layernorm_embedding=True, add_type_embedding=True, scale_attn=True,
-                 scale_fc=True, scale_heads=True, disable_entangle=True)  # fmt: skip
-    model = OFA(ModelConfig.from_namespace(argparse.Namespace(**flags), args.arch), VOCAB_SIZE).eval()
+    flags = dict(
+        layernorm_embedding=True,
+        patch_layernorm_embedding=True,
+        add_type_embedding=True,
+        scale_attn=True,
+        scale_fc=True,
+        scale_heads=True,
+        disable_entangle=True,
+    )
+    model = OFA(
+        ModelConfig.from_namespace(argparse.Namespace(**flags), args.arch), VOCAB_SIZE
+    ).eval()
     with torch.no_grad():  # fresh weights say everything alike
         model.decoder.output_projection.weight.mul_(10)
-    answers = answers_of(args.ans2label_file, args.vocabulary) if args.ans2label_file else made_up_answers(args.answers)
+    answers = (
+        answers_of(args.ans2label_file, args.vocabulary)
+        if args.ans2label_file
+        else made_up_answers(args.answers)
+    )
     trie = Trie(EOS, [[BOS, *answer, EOS] for answer in answers])
     tokens = torch.randint(4, 50000, (args.images, args.prompt), generator=generator)
     images = torch.rand(args.images, 3, args.pixels, args.pixels, generator=generator) * 2 - 1
-    sample = {"net_input": {"src_tokens": tokens, "patch_images": images, "patch_masks": torch.ones(args.images, dtype=torch.bool)}}
+    sample = {
+        "net_input": {
+            "src_tokens": tokens,
+            "patch_images": images,
+            "patch_masks": torch.ones(args.images, dtype=torch.bool),
+        }
+    }
     prompt = [BOS, *torch.randint(4, 50000, (args.prompt - 1,), generator=generator).tolist()]
 
     ranker = AnswerRanker(trie, BOS, nodes_at_once=320)
     states = sum(len(part.tokens) for part in ranker.parts)
     part = random.Random(2).sample(range(len(answers)), min(args.part, len(answers)))
     encoding, encoded = seconds(lambda: encode(model, sample), 2)
-    slow, expected = seconds(lambda: one_pass_per_answer(model, encoded, prompt, [answers[i] for i in part], trie), 1)
+    slow, expected = seconds(
+        lambda: one_pass_per_answer(model, encoded, prompt, [answers[i] for i in part], trie), 1
+    )
     slow *= len(answers) / len(part)
-    fast, scores = seconds(lambda: ranker.scores([model], sample, [prompt] * args.images, [encoded]), 3)
+    fast, scores = seconds(
+        lambda: ranker.scores([model], sample, [prompt] * args.images, [encoded]), 3
+    )
     difference = (scores[:, part] - expected).abs().max().item()
     tokens_fed = sum(map(len, answers)) + len(answers) * args.prompt
-    print(f"{args.arch}, {args.images} images of {args.pixels} px, {len(answers)} answers, prompt of {args.prompt} tokens, "
-          f"{torch.get_num_threads()} threads")  # fmt: skip
+    print(
+        f"{args.arch}, {args.images} images of {args.pixels} px, {len(answers)} answers, prompt of"
+        f" {args.prompt} tokens, {torch.get_num_threads()} threads"
+    )
     print(f"encoder                            {encoding:9.2f} s")
-    print(f"one pass per answer, {TOGETHER} at a time {slow:9.2f} s  {tokens_fed:8d} decoder states an image")
-    print(f"all answers together               {fast:9.2f} s  {states + args.prompt:8d} decoder states an image")
-    print(f"ratio                              {slow / fast:9.0f} x, with the encoder {(slow + encoding) / (fast + encoding):.0f} x")
+    print(
+        f"one pass per answer, {TOGETHER} at a time {slow:9.2f} s  {tokens_fed:8d} decoder states"
+        " an image"
+    )
+    print(
+        f"all answers together               {fast:9.2f} s  {states + args.prompt:8d} decoder"
+        " states an image"
+    )
+    print(
+        f"ratio                              {slow / fast:9.0f} x, with the encoder"
+        f" {(slow + encoding) / (fast + encoding):.0f} x"
+    )
     print(f"largest difference of a score      {difference:9.1e}")
 
 

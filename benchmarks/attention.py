@@ -2,8 +2,9 @@
 
     python benchmarks/attention.py [--threads 2] [--repeats 15] [--json FILE]
 
-Self-attention of ofa_base at 384 px: 4 images x 12 heads x 588 positions x 64, the projections left out.
-``written out`` is the same with the softmax in separate operations, as the released code has it.
+Self-attention of ofa_base at 384 px: 4 images x 12 heads x 588 positions x 64, the projections left
+out. ``written out`` is the same with the softmax in separate operations, as the released code has
+it.
 """
 
 import argparse
@@ -63,7 +64,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     found = measure(args.repeats)
-    print(", ".join(f"{name} {found[name] * 1e3:.1f} ms" for name in ("plain", "ours", "written out")))
+    print(
+        ", ".join(f"{name} {found[name] * 1e3:.1f} ms" for name in ("plain", "ours", "written out"))
+    )
     print(
         f"ours / plain {found['ratio']:.2f} (target 1), "
         f"written out / plain {found['written out'] / found['plain']:.2f}"

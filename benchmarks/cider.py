@@ -1,9 +1,11 @@
-"""CIDEr-D: captions per second beside pycocoevalcap's scorer in pure Python, with the frequencies of a file and of the call.
+"""CIDEr-D: captions per second beside pycocoevalcap's scorer in pure Python, with the frequencies
+of a file and of the call.
 
     python benchmarks/cider.py [--captions 500] [--rounds 10]
 
-Both score the same made-up captions in one process and one thread. Processor time is measured and the best of all rounds
-counts, as other programs only ever slow a round down. The scores have to agree to 1e-9.
+Both score the same made-up captions in one process and one thread. Processor time is measured and
+the best of all rounds counts, as other programs only ever slow a round down. The scores have to
+agree to 1e-9.
 """
 
 import argparse
@@ -21,18 +23,29 @@ from ofa.metrics import CiderD
 REFERENCES = 5
 SAMPLES = 5  # hypotheses per image in CIDEr optimisation
 NOUNS = "man woman child dog cat horse bus train street beach table pizza kite ball bench".split()
-REST = "a the of on in with and two red small large young sitting standing riding holding near wearing white".split()
+REST = (
+    "a the of on in with and two red small large young sitting standing riding holding near wearing"
+    " white".split()
+)
 
 
 def make_captions(images: int, seed: int = 0) -> tuple[dict, list[dict]]:
-    """References that share words with each other, 9 to 13 words as in COCO, and one hypothesis per image."""
+    """References that share words with each other, 9 to 13 words as in COCO, and one hypothesis
+    per image."""
     rng = random.Random(seed)
     gts = {}
     for image in range(images):
         theme = rng.sample(NOUNS, 4)
-        gts[image] = [" ".join(rng.choice(theme if rng.random() < 0.4 else REST) for _ in range(rng.randint(9, 13)))
-                      for _ in range(REFERENCES)]  # fmt: skip
-    res = [{"image_id": i, "caption": [refs[0].rsplit(" ", 3)[0] + " " + refs[1].split(" ", 6)[-1]]} for i, refs in gts.items()]
+        gts[image] = [
+            " ".join(
+                rng.choice(theme if rng.random() < 0.4 else REST) for _ in range(rng.randint(9, 13))
+            )
+            for _ in range(REFERENCES)
+        ]
+    res = [
+        {"image_id": i, "caption": [refs[0].rsplit(" ", 3)[0] + " " + refs[1].split(" ", 6)[-1]]}
+        for i, refs in gts.items()
+    ]
     return gts, res
 
 
@@ -92,7 +105,9 @@ def main() -> None:
             scorer.compute_score(gts, step)
 
     def pure_corpus():
-        found["pure corpus"] = Cider().compute_score(gts, {row["image_id"]: row["caption"] for row in res})[1]
+        found["pure corpus"] = Cider().compute_score(
+            gts, {row["image_id"]: row["caption"] for row in res}
+        )[1]
 
     def corpus():
         found["corpus"] = CiderD(df="corpus").compute_score(gts, res)[1]

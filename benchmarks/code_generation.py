@@ -1,12 +1,15 @@
-"""How long the codes of a picture take to generate, next to reading the decoder's weights once per code.
+"""How long the codes of a picture take to generate, next to reading the decoder's weights once per
+code.
 
-    python benchmarks/code_generation.py [--arch ofa_base] [--pictures 1] [--threads 2] [--repeats 5]
+    python benchmarks/code_generation.py [--arch ofa_base] [--pictures 1] [--threads 2] [--repeats
+    5]
                                          [--json FILE] [--profile]
 
-256 codes are sampled (top-k 256) by a model with random weights, for one caption, the encoder's time included. The floor reads
-the decoder's weights once per code: one row is multiplied with every matrix that is used in a step, 257 times. A second, lower
-floor takes of the output projection the rows of codes alone, as generation does, since nothing else may follow. Times are the
-fastest of ``--repeats`` alternating runs; ratios of processor time are printed as well.
+256 codes are sampled (top-k 256) by a model with random weights, for one caption, the encoder's
+time included. The floor reads the decoder's weights once per code: one row is multiplied with every
+matrix that is used in a step, 257 times. A second, lower floor takes of the output projection the
+rows of codes alone, as generation does, since nothing else may follow. Times are the fastest of
+``--repeats`` alternating runs; ratios of processor time are printed as well.
 """
 
 import argparse
@@ -14,10 +17,10 @@ import json
 from pathlib import Path
 
 import torch
+from generation import RUN_SCRIPT_SWITCHES, VOCAB_SIZE, fastest
 from torch import nn
 from torch.nn import functional as F
 
-from generation import RUN_SCRIPT_SWITCHES, VOCAB_SIZE, fastest
 from ofa.models.config import ModelConfig
 from ofa.models.generate import SequenceGenerator
 from ofa.models.generation_options import GenerationOptions
@@ -25,12 +28,22 @@ from ofa.models.ofa import OFA
 
 CODES, SIDE = 256, 128  # of a picture, pixels a side
 CODE_RANGE = (50265, 58457)
-ONCE = ("encoder_attn.k_proj", "encoder_attn.v_proj", "pos_q_linear", "pos_k_linear", "output_projection")  # not read in every step
+ONCE = (
+    "encoder_attn.k_proj",
+    "encoder_attn.v_proj",
+    "pos_q_linear",
+    "pos_k_linear",
+    "output_projection",
+)  # not read in every step
 
 
 def weights_of_a_step(model: OFA, rows: slice) -> list[torch.Tensor]:
     """The matrices that a step multiplies with. Args: rows: of the output projection."""
-    layers = [module.weight for name, module in model.decoder.named_modules() if isinstance(module, nn.Linear) and not any(part in name for part in ONCE)]
+    layers = [
+        module.weight
+        for name, module in model.decoder.named_modules()
+        if isinstance(module, nn.Linear) and not any(part in name for part in ONCE)
+    ]
     return [*layers, model.decoder.output_projection.weight[rows]]
 
 
@@ -40,11 +53,20 @@ def measure(arch: str, pictures: int, repeats: int, profile: bool) -> dict[str, 
     config = ModelConfig.from_namespace({**RUN_SCRIPT_SWITCHES, "code_image_size": SIDE}, arch)
     model = OFA(config, VOCAB_SIZE).eval()
     options = GenerationOptions(
-        beam=pictures, min_len=CODES, max_len_b=CODES, sampling=True, sampling_topk=256, gen_code=True, constraint_range=CODE_RANGE
+        beam=pictures,
+        min_len=CODES,
+        max_len_b=CODES,
+        sampling=True,
+        sampling_topk=256,
+        gen_code=True,
+        constraint_range=CODE_RANGE,
     )
     generator = SequenceGenerator([model], options, VOCAB_SIZE)
     source = {"src_tokens": torch.randint(4, 50000, (1, 20))}
-    every, needed = weights_of_a_step(model, slice(None)), weights_of_a_step(model, slice(*CODE_RANGE))
+    every, needed = (
+        weights_of_a_step(model, slice(None)),
+        weights_of_a_step(model, slice(*CODE_RANGE)),
+    )
     rows = {width: torch.randn(1, width) for width in {weight.size(1) for weight in every}}
 
     def read(weights: list[torch.Tensor]) -> None:
@@ -60,16 +82,25 @@ def measure(arch: str, pictures: int, repeats: int, profile: bool) -> dict[str, 
     if profile:
         with torch.profiler.profile() as profiler:
             generate()
-        print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=40))
-    ratios = {f"{kind}_over_{floor}": times["generation"] / times[floor] for kind, times in (("ratio", wall), ("cpu_ratio", cpu))
-              for floor in ("floor", "needed")}
+        print(
+            profiler.key_averages().table(
+                sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=40
+            )
+        )
+    ratios = {
+        f"{kind}_over_{floor}": times["generation"] / times[floor]
+        for kind, times in (("ratio", wall), ("cpu_ratio", cpu))
+        for floor in ("floor", "needed")
+    }
     return {**wall, **ratios}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arch", default="ofa_base")
-    parser.add_argument("--pictures", type=int, default=1, help="samples of the caption (%(default)s)")
+    parser.add_argument(
+        "--pictures", type=int, default=1, help="samples of the caption (%(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -77,9 +108,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     found = measure(args.arch, args.pictures, args.repeats, args.profile)
-    print(f"{args.arch}, {CODES} codes of {args.pictures} pictures: {found['generation']:.2f} s, reading the decoder's weights {found['floor']:.2f} s, "
-          f"ratio {found['ratio_over_floor']:.2f} (target 1.5; of processor time {found['cpu_ratio_over_floor']:.2f}); without the rows of other tokens "
-          f"{found['needed']:.2f} s, ratio {found['ratio_over_needed']:.2f} ({found['cpu_ratio_over_needed']:.2f})")
+    print(
+        f"{args.arch}, {CODES} codes of {args.pictures} pictures: {found['generation']:.2f} s,"
+        f" reading the decoder's weights {found['floor']:.2f} s, ratio"
+        f" {found['ratio_over_floor']:.2f} (target 1.5; of processor time"
+        f" {found['cpu_ratio_over_floor']:.2f}); without the rows of other tokens"
+        f" {found['needed']:.2f} s, ratio {found['ratio_over_needed']:.2f}"
+        f" ({found['cpu_ratio_over_needed']:.2f})"
+    )
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n")
 

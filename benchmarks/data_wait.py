@@ -1,10 +1,12 @@
-"""How long a training step waits for its data: pretraining of ofa_tiny on all eight tasks, with two workers.
+"""How long a training step waits for its data: pretraining of ofa_tiny on all eight tasks, with two
+workers.
 
-    python benchmarks/data_wait.py [--updates 15] [--workers 2] [--batch 4] [--arch ofa_tiny] [--pixels 256]
+    python benchmarks/data_wait.py [--updates 15] [--workers 2] [--batch 4] [--arch ofa_tiny]
+    [--pixels 256]
 
-Pictures are 640 x 480 JPEG of about 75 KB. Rows come from TSV files, and from WebDataset shards of the same rows in the order
-of a shuffle buffer. The share of the time between the first update and the last that passed in waiting for the next batch is
-given. Target: below 5 %.
+Pictures are 640 x 480 JPEG of about 75 KB. Rows come from TSV files, and from WebDataset shards of
+the same rows in the order of a shuffle buffer. The share of the time between the first update and
+the last that passed in waiting for the next batch is given. Target: below 5 %.
 """
 
 import argparse
@@ -22,12 +24,22 @@ from tsv import photo_fields
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-SIZES = {"--code-image-size": 128, "--code-dict-size": 8192, "--num-bins": 1000, "--max-image-size": 512, "--max-src-length": 80,
-         "--max-tgt-length": 30, "--sample-patch-num": 87, "--image-bucket-size": 42, "--token-bucket-size": 256}  # fmt: skip
+SIZES = {
+    "--code-image-size": 128,
+    "--code-dict-size": 8192,
+    "--num-bins": 1000,
+    "--max-image-size": 512,
+    "--max-src-length": 80,
+    "--max-tgt-length": 30,
+    "--sample-patch-num": 87,
+    "--image-bucket-size": 42,
+    "--token-bucket-size": 256,
+}
 
 
 def write_files(folder: Path, rows: int):
-    """The four files with real-sized pictures, and each as shards of 16 rows: (names of TSV files, names of shards)."""
+    """The four files with real-sized pictures, and each as shards of 16 rows: (names of TSV
+    files, names of shards)."""
     from pretraining_files import make_files, objects, pair, text, write_rows
 
     from ofa.data.shard_writing import pack
@@ -35,19 +47,29 @@ def write_files(folder: Path, rows: int):
     photos = photo_fields(32)
     files = make_files(folder)
     square = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(photos[0]))).resize((256, 256)).save(square, "JPEG", quality=90)
+    Image.open(io.BytesIO(base64.b64decode(photos[0]))).resize((256, 256)).save(
+        square, "JPEG", quality=90
+    )
     small = base64.b64encode(square.getvalue()).decode()
     made = {
-        "pairs": [[cell if column != 1 else photos[row % 32] for column, cell in enumerate(pair(row))] for row in range(rows)],
+        "pairs": [
+            [cell if column != 1 else photos[row % 32] for column, cell in enumerate(pair(row))]
+            for row in range(rows)
+        ],
         "texts": [text(row) for row in range(rows)],
-        "images": [[f"i{row}", small, " ".join(str((row + place) % 8192) for place in range(256))] for row in range(rows // 4)],
+        "images": [
+            [f"i{row}", small, " ".join(str((row + place) % 8192) for place in range(256))]
+            for row in range(rows // 4)
+        ],
         "objects": [[f"d{row}", photos[row % 32], objects(row)[2]] for row in range(rows // 4)],
     }
     for name, content in made.items():
         path = write_rows(folder / f"{name}.tsv", content)
         pack(str(path), str(folder / "shards"), name, most_rows=16)
         setattr(files, name, str(path))
-    shards = type(files)(**{**vars(files), **{name: str(folder / "shards" / f"{name}-*.tar") for name in made}})
+    shards = type(files)(
+        **{**vars(files), **{name: str(folder / "shards" / f"{name}-*.tar") for name in made}}
+    )
     return files, shards
 
 
@@ -58,10 +80,21 @@ def build(files, arguments, folder: Path):
     from fairseq.trainer import Trainer
     from pretraining_files import pretraining_flags
 
-    words = pretraining_flags(files, *(f"{flag}={value}" for flag, value in SIZES.items()), f"--arch={arguments.arch}",
-                              f"--patch-image-size={arguments.pixels}", f"--batch-size={arguments.batch}", f"--num-workers={arguments.workers}",
-                              "--cpu", "--disable-validation", f"--save-dir={folder / 'run'}", "--max-epoch=1")  # fmt: skip
-    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), words))
+    words = pretraining_flags(
+        files,
+        *(f"{flag}={value}" for flag, value in SIZES.items()),
+        f"--arch={arguments.arch}",
+        f"--patch-image-size={arguments.pixels}",
+        f"--batch-size={arguments.batch}",
+        f"--num-workers={arguments.workers}",
+        "--cpu",
+        "--disable-validation",
+        f"--save-dir={folder / 'run'}",
+        "--max-epoch=1",
+    )
+    cfg = convert_namespace_to_omegaconf(
+        options.parse_args_and_arch(options.get_training_parser(), words)
+    )
     task = tasks.setup_task(cfg.task)
     trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
     task.load_dataset("train")
@@ -87,7 +120,9 @@ def waited(trainer, updates: int, warm_up: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--updates", type=int, default=15, help="that are measured")
     parser.add_argument("--warm-up", type=int, default=3, help="updates before the clock starts")
     parser.add_argument("--workers", type=int, default=2, help="processes that read data")
@@ -101,11 +136,19 @@ def main() -> None:
     ofa.register_fairseq_plugin()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "files"
-        tsv, shards = write_files(folder, arguments.batch * (arguments.updates + arguments.warm_up + 4))
+        tsv, shards = write_files(
+            folder, arguments.batch * (arguments.updates + arguments.warm_up + 4)
+        )
         for source, files in (("TSV", tsv), ("shards", shards)):
-            waiting, total = waited(build(files, arguments, folder), arguments.updates, arguments.warm_up)
-            print(f"{arguments.arch}, {arguments.batch} x {arguments.pixels} px, {arguments.workers} workers, {torch.get_num_threads()} threads, "
-                  f"{source}: waits {waiting / total:.2%} of the time ({total / arguments.updates:.2f} s an update)", flush=True)
+            waiting, total = waited(
+                build(files, arguments, folder), arguments.updates, arguments.warm_up
+            )
+            print(
+                f"{arguments.arch}, {arguments.batch} x {arguments.pixels} px, {arguments.workers}"
+                f" workers, {torch.get_num_threads()} threads, {source}: waits"
+                f" {waiting / total:.2%} of the time ({total / arguments.updates:.2f} s an update)",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

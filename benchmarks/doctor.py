@@ -1,9 +1,11 @@
 """How many rows per second ``ofa doctor`` checks.
 
-    python benchmarks/doctor.py [--rows 60000] [--photos 400] [--jobs 2] [--folder DIR] [--json FILE]
+    python benchmarks/doctor.py [--rows 60000] [--photos 400] [--jobs 2] [--folder DIR] [--json
+    FILE]
 
-1. every rule but decoding pictures, on files of questions, boxes, captions with small pictures (4 KB of base64), of plain text
-   and of image codes, by one process and by ``--jobs``; also per second of processor time, for machines that are not idle
+1. every rule but decoding pictures, on files of questions, boxes, captions with small pictures (4
+   KB of base64), of plain text and of image codes, by one process and by ``--jobs``; also per
+   second of processor time, for machines that are not idle
 2. photo-sized pictures without decoding: MB/s, beside a plain read of the file
 3. photos with decoding: rows/s by one process and by ``--jobs``
 """
@@ -37,11 +39,28 @@ def sentence(i: int, count: int = 8) -> str:
 
 
 ROWS: dict[str, Callable[[int], list[str]]] = {
-    "vqa_gen": lambda i: [str(i), str(i // 3), sentence(i), "0.6|!+no&&1.0|!+yes&&0.3|!+a table", "dog&&table", SMALL],
-    "refcoco": lambda i: [f"{i}_0", str(i), sentence(i, 4), f"{i % 90}.5,2.25,{100 + i % 90},200.75", SMALL],
+    "vqa_gen": lambda i: [
+        str(i),
+        str(i // 3),
+        sentence(i),
+        "0.6|!+no&&1.0|!+yes&&0.3|!+a table",
+        "dog&&table",
+        SMALL,
+    ],
+    "refcoco": lambda i: [
+        f"{i}_0",
+        str(i),
+        sentence(i, 4),
+        f"{i % 90}.5,2.25,{100 + i % 90},200.75",
+        SMALL,
+    ],
     "caption": lambda i: [f"{i}_0", str(i), sentence(i, 11), "", SMALL],
     "text": lambda i: [str(i), sentence(i, 40)],
-    "image_gen": lambda i: [str(i), " ".join(str((i + 37 * k) % 8192) for k in range(1024)), sentence(i)],
+    "image_gen": lambda i: [
+        str(i),
+        " ".join(str((i + 37 * k) % 8192) for k in range(1024)),
+        sentence(i),
+    ],
 }
 
 
@@ -53,8 +72,15 @@ def write(path: Path, count: int, row: Callable[[int], list[str]]) -> Path:
 
 def settings_of(task: str, images: bool) -> Settings:
     layout = LAYOUTS[task]
-    return Settings(task=task, columns=tuple(selected_columns(layout, None).items()), max_src=layout.max_src,
-                    max_tgt=layout.max_tgt, labels=frozenset(layout.labels), codes=layout.codes, images=images)
+    return Settings(
+        task=task,
+        columns=tuple(selected_columns(layout, None).items()),
+        max_src=layout.max_src,
+        max_tgt=layout.max_tgt,
+        labels=frozenset(layout.labels),
+        codes=layout.codes,
+        images=images,
+    )
 
 
 def check(path: Path, task: str, jobs: int, images: bool = False) -> None:
@@ -78,10 +104,17 @@ def measure_rules(folder: Path, rows: int, jobs: int) -> dict[str, float]:
 
 def measure_photos(folder: Path, photos: int, jobs: int) -> dict[str, float]:
     """Photo-sized rows without and with decoding."""
-    from tsv import photo_fields, read_all  # not at the top: processes import this file, and torch would come with it
+    from tsv import (
+        photo_fields,
+        read_all,
+    )  # not at the top: processes import this file, and torch would come with it
 
     fields = photo_fields(16)
-    path = write(folder / "photos.tsv", photos, lambda i: [f"{i}_0", str(i), sentence(i), "", fields[i % len(fields)]])
+    path = write(
+        folder / "photos.tsv",
+        photos,
+        lambda i: [f"{i}_0", str(i), sentence(i), "", fields[i % len(fields)]],
+    )
     size = path.stat().st_size / 1e6
     check(path, "caption", 1)
     one = photos / seconds(check, path, "caption", 1, True)
@@ -89,14 +122,23 @@ def measure_photos(folder: Path, photos: int, jobs: int) -> dict[str, float]:
         "photo_mb_per_s_without_decoding": size / seconds(check, path, "caption", 1),
         "plain_read_mb_per_s": size / seconds(read_all, path),
         "decoded_photos_per_s": one,
-        f"decoded_photos_per_s_{jobs}_processes": photos / seconds(check, path, "caption", jobs, True),
+        f"decoded_photos_per_s_{jobs}_processes": (
+            photos / seconds(check, path, "caption", jobs, True)
+        ),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, default=60_000, help="rows of each file without decoding")
-    parser.add_argument("--photos", type=int, default=2000, help="photos decoded; fewer are not worth several processes")
+    parser.add_argument(
+        "--rows", type=int, default=60_000, help="rows of each file without decoding"
+    )
+    parser.add_argument(
+        "--photos",
+        type=int,
+        default=2000,
+        help="photos decoded; fewer are not worth several processes",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes of the second measurement")
     parser.add_argument("--folder", help="where to write the files, removed afterwards")
     parser.add_argument("--json", help="also write the figures to this file")

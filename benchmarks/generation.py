@@ -2,10 +2,11 @@
 
     python benchmarks/generation.py [--threads 2] [--repeats 7] [--json FILE] [--profile]
 
-Captioning with 5 beams, 16 tokens and no repeated trigram, of synthetic batches with random weights: ofa_tiny
-with 8 images of 256 px, ofa_base with 4 images of 384 px. The figure is (whole generation) / (the encoder's
-forward), each the fastest of ``--repeats`` alternating runs; the floor is what ordinary output projections alone
-would add. The ratio of processor time is printed as well: other work on the machine disturbs it less.
+Captioning with 5 beams, 16 tokens and no repeated trigram, of synthetic batches with random
+weights: ofa_tiny with 8 images of 256 px, ofa_base with 4 images of 384 px. The figure is (whole
+generation) / (the encoder's forward), each the fastest of ``--repeats`` alternating runs; the floor
+is what ordinary output projections alone would add. The ratio of processor time is printed as well:
+other work on the machine disturbs it less.
 """
 
 import argparse
@@ -24,7 +25,12 @@ from ofa.models.ofa import OFA
 VOCAB_SIZE = 59457  # the released English vocabulary
 SOURCE_TOKENS, TARGET_TOKENS, BEAM = 12, 16, 5
 SETTINGS = {"ofa_tiny": (8, 256), "ofa_base": (4, 384)}  # images, pixels a side
-RUN_SCRIPT_SWITCHES = {"scale_attn": True, "scale_fc": True, "scale_heads": True, "disable_entangle": True}
+RUN_SCRIPT_SWITCHES = {
+    "scale_attn": True,
+    "scale_fc": True,
+    "scale_heads": True,
+    "disable_entangle": True,
+}
 
 
 def batch_of(images: int, pixels: int) -> dict:
@@ -43,7 +49,9 @@ def seconds(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def fastest(works: dict[str, Callable[[], object]], repeats: int) -> tuple[dict[str, float], dict[str, float]]:
+def fastest(
+    works: dict[str, Callable[[], object]], repeats: int
+) -> tuple[dict[str, float], dict[str, float]]:
     """Wall time and processor time of each, the fastest of so many alternating runs."""
     wall = dict.fromkeys(works, float("inf"))
     cpu = dict(wall)
@@ -80,7 +88,10 @@ def measure(arch: str, repeats: int, profile: bool) -> dict[str, float]:
             )
         )
     floor = 1 + (TARGET_TOKENS + 1 / BEAM) * best["projection"] / best["encoder"]
-    ratios = {"ratio": best["generation"] / best["encoder"], "cpu_ratio": cpu["generation"] / cpu["encoder"]}
+    ratios = {
+        "ratio": best["generation"] / best["encoder"],
+        "cpu_ratio": cpu["generation"] / cpu["encoder"],
+    }
     return {**best, **ratios, "floor": floor}
 
 
@@ -98,10 +109,9 @@ def main() -> None:
         found = figures[arch] = measure(arch, args.repeats, args.profile)
         images, pixels = SETTINGS[arch]
         print(
-            f"{arch}, {images} x {pixels} px: encoder {found['encoder']:.3f} s, "
-            f"generation {found['generation']:.3f} s, "
-            f"ratio {found['ratio']:.2f} (target 1.4, floor by output projections {found['floor']:.2f}), "
-            f"of processor time {found['cpu_ratio']:.2f}"
+            f"{arch}, {images} x {pixels} px: encoder {found['encoder']:.3f} s, generation"
+            f" {found['generation']:.3f} s, ratio {found['ratio']:.2f} (target 1.4, floor by output"
+            f" projections {found['floor']:.2f}), of processor time {found['cpu_ratio']:.2f}"
         )
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2) + "\n")

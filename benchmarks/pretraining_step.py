@@ -1,11 +1,14 @@
-"""Pretraining step: both groups of ofa_tiny with all eight tasks, forward, loss and backward, against a matrix product.
+"""Pretraining step: both groups of ofa_tiny with all eight tasks, forward, loss and backward,
+against a matrix product.
 
     python benchmarks/pretraining_step.py [--repeats 3] [--threads 2] [--side 256]
 
-A step has 8 rows of pairs with their second samples (16 samples of 8 pictures, 87 patches of each) and a group of extra
-rows: two texts, a picture of 256 x 256 pixels with 256 codes, one with objects. Prints FLOP/s of the step by the criterion
-of the training divided by FLOP/s of a 2048 x 2048 fp32 product (the median of those between the steps) in the same run;
-then the same of the image stem alone, forward and backward, which most of the step's work is.
+A step has 8 rows of pairs with their second samples (16 samples of 8 pictures, 87 patches of each)
+and a group of extra
+rows: two texts, a picture of 256 x 256 pixels with 256 codes, one with objects. Prints FLOP/s of
+the step by the criterion of the training divided by FLOP/s of a 2048 x 2048 fp32 product (the
+median of those between the steps) in the same run; then the same of the image stem alone, forward
+and backward, which most of the step's work is.
 Target: ratio >= 0.7.
 """
 
@@ -23,13 +26,19 @@ from ofa.models.config import ModelConfig
 from ofa.models.ofa import OFA
 from ofa.pretraining import TASKS
 
-CODES, CODE_SIDE = range(50265, 58457), 256  # token ids of image codes, pixels of the pictures of extra rows
+CODES, CODE_SIDE = (
+    range(50265, 58457),
+    256,
+)  # token ids of image codes, pixels of the pictures of extra rows
 PATCHES = 87
 TEXT = 50000
 
 
-def batch(sources: list[int], targets: list[int], side: int, tasks: list[int], code_row: int | None = None) -> dict:
-    """A padded batch of random tokens and pixels. Args: sources, targets: lengths. code_row: whose target is image codes."""
+def batch(
+    sources: list[int], targets: list[int], side: int, tasks: list[int], code_row: int | None = None
+) -> dict:
+    """A padded batch of random tokens and pixels. Args: sources, targets: lengths. code_row:
+    whose target is image codes."""
 
     def tokens(lengths: list[int], ids: range) -> torch.Tensor:
         rows = [torch.randint(ids.start, ids.stop, (length,)) for length in lengths]
@@ -37,7 +46,9 @@ def batch(sources: list[int], targets: list[int], side: int, tasks: list[int], c
 
     target = tokens(targets, range(4, TEXT))
     if code_row is not None:
-        target[code_row, : targets[code_row]] = torch.randint(CODES.start, CODES.stop, (targets[code_row],))
+        target[code_row, : targets[code_row]] = torch.randint(
+            CODES.start, CODES.stop, (targets[code_row],)
+        )
     net_input = {
         "src_tokens": tokens(sources, range(4, TEXT)),
         "prev_output_tokens": target.roll(1, dims=1),
@@ -52,17 +63,38 @@ def batch(sources: list[int], targets: list[int], side: int, tasks: list[int], c
     else:  # and the two texts none
         rows[:2] = 2
         net_input["code_masks"] = torch.tensor([row == code_row for row in range(len(sources))])
-    return {"net_input": net_input, "target": target, "conf": torch.ones(len(sources)), IMAGE_ROWS: rows, **counts}
+    return {
+        "net_input": net_input,
+        "target": target,
+        "conf": torch.ones(len(sources)),
+        IMAGE_ROWS: rows,
+        **counts,
+    }
 
 
 def pretraining_batches(side: int) -> tuple[dict, dict]:
-    """Lengths as in the released data: captions of 12 tokens, questions of 8, boxes of 4, texts of 100 tokens, ten objects."""
+    """Lengths as in the released data: captions of 12 tokens, questions of 8, boxes of 4, texts
+    of 100 tokens, ten objects."""
     torch.manual_seed(0)
-    kinds = [("caption", 8, 13), ("image_text_matching", 20, 2)] * 4 + [("qa", 9, 3), ("image_text_matching", 21, 2)] * 2
+    kinds = [("caption", 8, 13), ("image_text_matching", 20, 2)] * 4 + [
+        ("qa", 9, 3),
+        ("image_text_matching", 21, 2),
+    ] * 2
     kinds += [("visual_grounding", 14, 5), ("grounded_captioning", 15, 8)] * 2
-    pairs = batch([s for _, s, _ in kinds], [t for *_, t in kinds], side, [TASKS.index(name) for name, *_ in kinds])
+    pairs = batch(
+        [s for _, s, _ in kinds],
+        [t for *_, t in kinds],
+        side,
+        [TASKS.index(name) for name, *_ in kinds],
+    )
     names = ("text_infilling", "text_infilling", "image_infilling", "detection")
-    extras = batch([85, 85, 11, 10], [101, 101, 257, 56], CODE_SIDE, [TASKS.index(name) for name in names], code_row=2)
+    extras = batch(
+        [85, 85, 11, 10],
+        [101, 101, 257, 56],
+        CODE_SIDE,
+        [TASKS.index(name) for name in names],
+        code_row=2,
+    )
     return pairs, extras
 
 
@@ -73,11 +105,15 @@ def criterion():
 
     dictionary = SimpleNamespace(pad=lambda: 1, eos=lambda: 2)
     task = SimpleNamespace(target_dictionary=dictionary, parts=TASKS)
-    return AdjustLabelSmoothedCrossEntropyCriterion(task, sentence_avg=False, label_smoothing=0.0, sample_patch_num=PATCHES)
+    return AdjustLabelSmoothedCrossEntropyCriterion(
+        task, sentence_avg=False, label_smoothing=0.0, sample_patch_num=PATCHES
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--side", type=int, default=256, help="pixels of the pictures of pairs")
@@ -105,12 +141,18 @@ def main() -> None:
             work()
             times.append(time.perf_counter() - start)
     rate = sorted(rates)[len(rates) // 2]
-    print(f"ofa_tiny, 16 samples of pairs at {arguments.side} px and 4 of extra rows; matmul {rate / 1e9:.0f} GFLOP/s")
+    print(
+        f"ofa_tiny, 16 samples of pairs at {arguments.side} px and 4 of extra rows; matmul"
+        f" {rate / 1e9:.0f} GFLOP/s"
+    )
     for name, work in (("step", step), ("its image stem", stem)):
         with FlopCounterMode(display=False) as counter:
             work()
         flop, best = counter.get_total_flops(), min(seconds[work])
-        print(f"{name}: {flop / 1e9:.0f} GFLOP in {best:.2f} s, ratio {flop / best / rate:.2f}", flush=True)
+        print(
+            f"{name}: {flop / 1e9:.0f} GFLOP in {best:.2f} s, ratio {flop / best / rate:.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""An update of CIDEr optimisation, next to what it is made of: generating captions and a stage-1 update.
+"""An update of CIDEr optimisation, next to what it is made of: generating captions and a stage-1
+update.
 
-    python benchmarks/scst.py [--threads 2] [--repeats 5] [--arch ofa_tiny] [--images 4] [--pixels 256] [--freeze-resnet]
+    python benchmarks/scst.py [--threads 2] [--repeats 5] [--arch ofa_tiny] [--images 4] [--pixels
+    256] [--freeze-resnet]
 
-A stage-2 update samples 5 captions of 16 tokens per image (beam search, no repeated trigram), scores them by CIDEr-D
-against 5 references and cached document frequencies, and learns from them. The figure is its time divided by (beam
-generation for the same images + forward, loss and backward of a stage-1 update of the same images); each is the fastest
-of ``--repeats`` alternating runs. Random weights, synthetic batches. Target: ratio <= 1.5 (the released code: 4.0).
+A stage-2 update samples 5 captions of 16 tokens per image (beam search, no repeated trigram),
+scores them by CIDEr-D against 5 references and cached document frequencies, and learns from them.
+The figure is its time divided by (beam generation for the same images + forward, loss and backward
+of a stage-1 update of the same images); each is the fastest of ``--repeats`` alternating runs.
+Random weights, synthetic batches. Target: ratio <= 1.5 (the released code: 4.0).
 """
 
 import argparse
@@ -26,7 +29,12 @@ from ofa.models.ofa import OFA
 
 VOCAB_SIZE = 59457  # the released English vocabulary
 SOURCE_TOKENS, TARGET_TOKENS, SAMPLES, REFERENCES = 12, 16, 5, 5
-RUN_SCRIPT_SWITCHES = {"scale_attn": True, "scale_fc": True, "scale_heads": True, "disable_entangle": True}
+RUN_SCRIPT_SWITCHES = {
+    "scale_attn": True,
+    "scale_fc": True,
+    "scale_heads": True,
+    "disable_entangle": True,
+}
 PAD, EOS, JOIN = 1, 2, 4
 
 
@@ -37,7 +45,9 @@ class Words:
         return lambda: {"bos": 0, "pad": PAD, "eos": EOS}[name]
 
     def string(self, tokens) -> str:
-        return " ".join("&&" if token == JOIN else str(token) for token in tokens.tolist() if token > 2)
+        return " ".join(
+            "&&" if token == JOIN else str(token) for token in tokens.tolist() if token > 2
+        )
 
     def decode(self, text: str) -> str:
         return text
@@ -51,12 +61,18 @@ def criterions(folder: Path, generator) -> tuple:
     from ofa.criterions.fairseq_scst import ScstRewardCriterion
 
     draw = random.Random(0)
-    captions = [" ".join(str(draw.randint(5, 3000)) for _ in range(10)) + " <eos>" for _ in range(2000)]
-    write_document_frequencies(folder / "words.p", count_document_frequencies([text] for text in captions))
+    captions = [
+        " ".join(str(draw.randint(5, 3000)) for _ in range(10)) + " <eos>" for _ in range(2000)
+    ]
+    write_document_frequencies(
+        folder / "words.p", count_document_frequencies([text] for text in captions)
+    )
     words = Words()
     task = SimpleNamespace(target_dictionary=words, bpe=words, scst_generator=generator)
     stage1 = AdjustLabelSmoothedCrossEntropyCriterion(task, sentence_avg=False, label_smoothing=0.1)
-    return stage1, ScstRewardCriterion(task, str(folder / "words.p"), sentence_avg=False, scst_patience=0)
+    return stage1, ScstRewardCriterion(
+        task, str(folder / "words.p"), sentence_avg=False, scst_patience=0
+    )
 
 
 def batches(images: int, pixels: int) -> tuple[dict, dict]:
@@ -70,7 +86,12 @@ def batches(images: int, pixels: int) -> tuple[dict, dict]:
         "patch_masks": torch.ones(images, dtype=torch.bool),
         "prev_output_tokens": target.roll(1, dims=1).index_fill(1, torch.tensor([0]), 0),
     }
-    stage1 = {"net_input": net_input, "target": target, "ntokens": target.numel(), "nsentences": images}
+    stage1 = {
+        "net_input": net_input,
+        "target": target,
+        "ntokens": target.numel(),
+        "nsentences": images,
+    }
     references = torch.randint(5, 3000, (images, REFERENCES * 11))
     references[:, 10::11] = JOIN
     references[:, -1] = EOS
@@ -88,7 +109,9 @@ def measure(args: Namespace, folder: Path) -> dict[str, float]:
     torch.manual_seed(0)
     switches = {**RUN_SCRIPT_SWITCHES, "dropout": 0.0, "freeze_resnet": args.freeze_resnet}
     model = OFA(ModelConfig.from_namespace(switches, args.arch), VOCAB_SIZE).train()
-    options = GenerationOptions(beam=SAMPLES, max_len_b=TARGET_TOKENS, min_len=TARGET_TOKENS, no_repeat_ngram_size=3)
+    options = GenerationOptions(
+        beam=SAMPLES, max_len_b=TARGET_TOKENS, min_len=TARGET_TOKENS, no_repeat_ngram_size=3
+    )
     generator = SequenceGenerator([model], options, VOCAB_SIZE)
     stage1, stage2 = criterions(folder, generator)
     stage1_batch, stage2_batch = batches(args.images, args.pixels)
@@ -107,13 +130,19 @@ def measure(args: Namespace, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--arch", default="ofa_tiny")
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--pixels", type=int, default=256, help="side of the images")
-    parser.add_argument("--freeze-resnet", action="store_true", help="batch norm with fixed statistics, as train_stage2.sh has it")
+    parser.add_argument(
+        "--freeze-resnet",
+        action="store_true",
+        help="batch norm with fixed statistics, as train_stage2.sh has it",
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:

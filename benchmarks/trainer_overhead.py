@@ -1,10 +1,12 @@
-"""What the trainer costs: a training through ``fairseq_cli.train`` against a bare loop on the same model and batches.
+"""What the trainer costs: a training through ``fairseq_cli.train`` against a bare loop on the same
+model and batches.
 
     python benchmarks/trainer_overhead.py [--updates 100] [--batch 32] [--pixels 96] [--threads 1]
 
-Both make the same updates - forward, label-smoothed loss, backward, clipping, Adam - on batches that were read
-before; the trainer adds seeds, schedule, meters and log lines. They take turns, update by update, in one process, and
-the median ratio of their processor times is given: other programs on the machine hardly count.
+Both make the same updates - forward, label-smoothed loss, backward, clipping, Adam - on batches
+that were read before; the trainer adds seeds, schedule, meters and log lines. They take turns,
+update by update, in one process, and the median ratio of their processor times is given: other
+programs on the machine hardly count.
 Target: at most 10 % with ofa_nano.
 """
 
@@ -25,7 +27,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 
 def build(folder: Path, batch: int, pixels: int):
-    """fairseq's trainer for ``ofa_nano`` with the quickstart's sizes, its task, and some batches."""
+    """fairseq's trainer for ``ofa_nano`` with the quickstart's sizes, its task, and some
+    batches."""
     from caption_files import caption, make_vocabulary, write_tsv
     from fairseq import options, tasks
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -36,15 +39,40 @@ def build(folder: Path, batch: int, pixels: int):
     ofa.register_fairseq_plugin()
     rows = write_tsv(folder / "train.tsv", [caption(number) for number in range(4 * batch)])
     words = [
-        f"{rows},{rows}", f"--bpe-dir={make_vocabulary(folder / 'vocabulary')}", "--task=caption", "--arch=ofa_nano",
-        "--selected-cols=0,4,2", "--criterion=adjust_label_smoothed_cross_entropy", "--label-smoothing=0.1",
-        "--encoder-normalize-before", "--decoder-normalize-before", "--share-decoder-input-output-embed",
-        "--share-all-embeddings", "--layernorm-embedding", "--patch-layernorm-embedding", "--code-layernorm-embedding",
-        "--add-type-embedding", "--scale-attn", "--scale-fc", "--scale-heads", "--disable-entangle", "--dropout=0.1",
-        "--optimizer=adam", "--lr-scheduler=fixed", "--lr=1e-4", "--clip-norm=1.0", "--code-dict-size=64",
-        "--num-bins=100", f"--patch-image-size={pixels}", f"--batch-size={batch}", "--cpu", "--max-epoch=1",
-    ]  # fmt: skip
-    cfg = convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), words))
+        f"{rows},{rows}",
+        f"--bpe-dir={make_vocabulary(folder / 'vocabulary')}",
+        "--task=caption",
+        "--arch=ofa_nano",
+        "--selected-cols=0,4,2",
+        "--criterion=adjust_label_smoothed_cross_entropy",
+        "--label-smoothing=0.1",
+        "--encoder-normalize-before",
+        "--decoder-normalize-before",
+        "--share-decoder-input-output-embed",
+        "--share-all-embeddings",
+        "--layernorm-embedding",
+        "--patch-layernorm-embedding",
+        "--code-layernorm-embedding",
+        "--add-type-embedding",
+        "--scale-attn",
+        "--scale-fc",
+        "--scale-heads",
+        "--disable-entangle",
+        "--dropout=0.1",
+        "--optimizer=adam",
+        "--lr-scheduler=fixed",
+        "--lr=1e-4",
+        "--clip-norm=1.0",
+        "--code-dict-size=64",
+        "--num-bins=100",
+        f"--patch-image-size={pixels}",
+        f"--batch-size={batch}",
+        "--cpu",
+        "--max-epoch=1",
+    ]
+    cfg = convert_namespace_to_omegaconf(
+        options.parse_args_and_arch(options.get_training_parser(), words)
+    )
     task = tasks.setup_task(cfg.task)
     trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
     batches = list(trainer.get_train_iterator(epoch=1).next_epoch_itr())
@@ -56,7 +84,9 @@ class BareLoop:
 
     def __init__(self, model, criterion):
         self.model, self.criterion = model, criterion
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)  # the fastest there is
+        self.optimizer = torch.optim.Adam(
+            model.parameters(), lr=1e-4, fused=True
+        )  # the fastest there is
 
     def update(self, batch) -> None:
         self.model.train()
@@ -89,7 +119,9 @@ def trainer_update(trainer):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--updates", type=int, default=100, help="of each of the two")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--pixels", type=int, default=96)
@@ -99,15 +131,23 @@ def main() -> None:
     logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as folder:
         trainer, batches = build(Path(folder), arguments.batch, arguments.pixels)
-        bare, trained = BareLoop(trainer.get_model(), trainer.get_criterion()).update, trainer_update(trainer)
+        bare, trained = (
+            BareLoop(trainer.get_model(), trainer.get_criterion()).update,
+            trainer_update(trainer),
+        )
         pairs = [
-            (measure(bare, batches[number % len(batches)]), measure(trained, batches[number % len(batches)]))
+            (
+                measure(bare, batches[number % len(batches)]),
+                measure(trained, batches[number % len(batches)]),
+            )
             for number in range(arguments.updates + WARM_UP)
         ][WARM_UP:]
     loop, whole = (statistics.median(spent) * 1000 for spent in zip(*pairs))
     ratio = statistics.median(whole / loop for loop, whole in pairs)
-    print(f"ofa_nano, {arguments.batch} x {arguments.pixels} px, {arguments.threads} thread(s): bare loop {loop:.1f} ms, "
-          f"trainer {whole:.1f} ms an update, overhead {(ratio - 1) * 100:.1f} %")  # fmt: skip
+    print(
+        f"ofa_nano, {arguments.batch} x {arguments.pixels} px, {arguments.threads} thread(s): bare"
+        f" loop {loop:.1f} ms, trainer {whole:.1f} ms an update, overhead {(ratio - 1) * 100:.1f} %"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Training step: forward, loss and backward of a caption batch, against a matrix product in the same run.
+"""Training step: forward, loss and backward of a caption batch, against a matrix product in the
+same run.
 
     python benchmarks/training_step.py [--repeats 3] [--threads 2] [--case tiny|base]
 
-Prints FLOP/s of the step divided by FLOP/s of a 2048 x 2048 fp32 matrix product, and the peak memory of
-the process.
+Prints FLOP/s of the step divided by FLOP/s of a 2048 x 2048 fp32 matrix product, and the peak
+memory of the process.
 Targets: ratio >= 0.65 (stretch 0.75); ofa_base peak <= 5.5 GB.
 """
 

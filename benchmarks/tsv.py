@@ -1,8 +1,10 @@
 """How fast TSV files open and read, next to what the work costs by itself.
 
-    python benchmarks/tsv.py [--rows 1000000] [--megabytes 1024] [--samples 200] [--folder DIR] [--json FILE]
+    python benchmarks/tsv.py [--rows 1000000] [--megabytes 1024] [--samples 200] [--folder DIR]
+    [--json FILE]
 
-1. first index: MB/s of the first opening of a file of image-sized rows, beside a plain read of the file
+1. first index: MB/s of the first opening of a file of image-sized rows, beside a plain read of the
+file
 2. opening: ms to open a file of many short rows that is indexed already, and to read its last row
 3. reading: time of a sample (row, base64, decode, resize, normalise) over the same without the file
 """
@@ -28,7 +30,8 @@ REPEATS = 5
 
 
 def photo_fields(count: int) -> list[str]:
-    """Fields as COCO has them: 640 x 480 JPEG of smooth shapes and noise, about 100 KB of base64."""
+    """Fields as COCO has them: 640 x 480 JPEG of smooth shapes and noise, about 100 KB of
+    base64."""
     random = np.random.default_rng(0)
     fields = []
     for _ in range(count):
@@ -76,17 +79,24 @@ def measure_opening(folder: Path, rows: int) -> dict[str, float]:
     """Opening a file of ``rows`` short rows, once indexed."""
     path = folder / "short.tsv"
     with open(path, "w") as file:
-        file.writelines(f"{row}\timg{row}\ta dog on a beach with a red ball\n" for row in range(rows))
+        file.writelines(
+            f"{row}\timg{row}\ta dog on a beach with a red ball\n" for row in range(rows)
+        )
     size = path.stat().st_size / 1e6
     first = seconds(TsvFile, path)
     opening = [seconds(lambda: TsvFile(path)[-1]) for _ in range(REPEATS)]
-    return {"short_rows_first_index_mb_per_s": size / first, "opening_ms": 1000 * float(np.median(opening))}
+    return {
+        "short_rows_first_index_mb_per_s": size / first,
+        "opening_ms": 1000 * float(np.median(opening)),
+    }
 
 
 def measure_reading(folder: Path, fields: list[str], samples: int) -> dict[str, float]:
-    """A sample through the TSV over base64 + decode + resize + normalise of the same fields in memory.
+    """A sample through the TSV over base64 + decode + resize + normalise of the same fields in
+    memory.
 
-    ``two_workers_speedup``: the same samples read by one process over two (2 where two cores are free).
+    ``two_workers_speedup``: the same samples read by one process over two (2 where two cores are
+    free).
     """
     rows, transform = TsvFile(folder / "images.tsv", "0,4,2"), image_transform(384)
     order = np.random.default_rng(1).integers(0, len(rows), samples).tolist()
@@ -110,8 +120,12 @@ def measure_reading(folder: Path, fields: list[str], samples: int) -> dict[str, 
     torch.set_num_threads(1)
     fork = multiprocessing.get_context("fork")
     through_file(), in_memory()
-    times = [(seconds(through_file), seconds(in_memory), seconds(with_workers)) for _ in range(REPEATS)]
-    ours, floor, _ = (float(np.median(column)) / samples * 1000 for column in zip(*times, strict=True))
+    times = [
+        (seconds(through_file), seconds(in_memory), seconds(with_workers)) for _ in range(REPEATS)
+    ]
+    ours, floor, _ = (
+        float(np.median(column)) / samples * 1000 for column in zip(*times, strict=True)
+    )
     return {
         "sample_ms": ours,
         "sample_floor_ms": floor,

@@ -1,4 +1,5 @@
-"""What a sampled caption earns: CIDEr-D with document frequencies counted beforehand, and BLEU-4 if wanted."""
+"""What a sampled caption earns: CIDEr-D with document frequencies counted beforehand, and BLEU-4
+if wanted."""
 
 import functools
 import logging
@@ -16,25 +17,31 @@ from ofa.text import has_words
 
 logger = logging.getLogger(__name__)
 
-UNREADABLE = "[UNK]"  # of a BERT vocabulary: saying it earns nothing, also where the reference has unknown characters
+# of a BERT vocabulary: saying it earns nothing, also where the reference has unknown characters
+UNREADABLE = "[UNK]"
 
 
 class CaptionReward:
-    """``cider_weight * CIDEr-D + bleu_weight * BLEU-4`` of captions, CIDEr-D in 0 to 10, BLEU-4 in 0 to 1.
+    """``cider_weight * CIDEr-D + bleu_weight * BLEU-4`` of captions, CIDEr-D in 0 to 10, BLEU-4 in
+    0 to 1.
 
-    CIDEr-D sees the word ``<eos>`` at the end of every caption, as in the release: else a caption that stops in the
-    middle of a phrase would lose nothing. Words are those of the file: characters if it was counted on Chinese captions, and
-    marks of punctuation are words if it counted them (``ofa cider-df build --keep-punctuation``).
+    CIDEr-D sees the word ``<eos>`` at the end of every caption, as in the release: else a caption
+    that stops in the middle of a phrase would lose nothing. Words are those of the file: characters
+    if it was counted on Chinese captions, and marks of punctuation are words if it counted them
+    (``ofa cider-df build --keep-punctuation``).
 
-    Args: frequencies: file of document frequencies (``coco-train-words.p``, or made by ``ofa cider-df build``).
+    Args: frequencies: file of document frequencies (``coco-train-words.p``, or made by ``ofa
+    cider-df build``).
     Raises: UserError if the file is missing or holds anything else.
     """
 
-    def __init__(self, frequencies: str | Path, cider_weight: float = 1.0, bleu_weight: float = 0.0):
+    def __init__(
+        self, frequencies: str | Path, cider_weight: float = 1.0, bleu_weight: float = 0.0
+    ):
         if min(cider_weight, bleu_weight) < 0 or cider_weight + bleu_weight == 0:
             raise UserError(
-                f"--scst-cider-weight {cider_weight} --scst-bleu-weight {bleu_weight}: expects weights from 0 on, at least "
-                "one of them above"
+                f"--scst-cider-weight {cider_weight} --scst-bleu-weight {bleu_weight}: expects"
+                " weights from 0 on, at least one of them above"
             )
         self.path, self.cider_weight, self.bleu_weight = str(frequencies), cider_weight, bleu_weight
         self.num_images, counts = read_document_frequencies(frequencies)
@@ -44,11 +51,23 @@ class CaptionReward:
         self.counts_marks = not all(map(has_words, self.known_words))
         chinese = any(map(is_chinese, self.known_words)) or None
         self.words_of = functools.partial(caption_words, chinese=chinese, marks=self.counts_marks)
-        logger.info("reward: document frequencies of %d images, %d words: %s", self.num_images, len(self.known_words), self.path)
+        logger.info(
+            "reward: document frequencies of %d images, %d words: %s",
+            self.num_images,
+            len(self.known_words),
+            self.path,
+        )
         if not self.has_eos:
-            logger.warning("%s: has no %s, so the ends of captions count as rare phrases; %s", self.path, EOS, self.remedy())
+            logger.warning(
+                "%s: has no %s, so the ends of captions count as rare phrases; %s",
+                self.path,
+                EOS,
+                self.remedy(),
+            )
 
-    def __call__(self, captions: Sequence[str], references: Sequence[Sequence[str]], images: Sequence[int]) -> np.ndarray:
+    def __call__(
+        self, captions: Sequence[str], references: Sequence[Sequence[str]], images: Sequence[int]
+    ) -> np.ndarray:
         """Rewards in the order of the captions.
 
         Args:
@@ -62,39 +81,52 @@ class CaptionReward:
         gts = {image: list(map(self.words_of, texts)) for image, texts in enumerate(references)}
         if self.cider_weight:
             ended = {image: [f"{text} {EOS}" for text in texts] for image, texts in gts.items()}
-            rewards += self.cider_weight * self.cider.compute_score(ended, results(hypotheses, images, f" {EOS}"))[1]
+            rewards += (
+                self.cider_weight
+                * self.cider.compute_score(ended, results(hypotheses, images, f" {EOS}"))[1]
+            )
         if self.bleu_weight:
-            rewards += self.bleu_weight * Bleu().compute_score(gts, results(hypotheses, images))[1][3]
+            rewards += (
+                self.bleu_weight * Bleu().compute_score(gts, results(hypotheses, images))[1][3]
+            )
         return rewards
 
-    def diagnosis(self, captions: Sequence[str], references: Sequence[Sequence[str]], images: Sequence[int]) -> str:
+    def diagnosis(
+        self, captions: Sequence[str], references: Sequence[Sequence[str]], images: Sequence[int]
+    ) -> str:
         """Why these captions earn nothing, as far as words can tell, and what to do."""
         words = [set(self.words_of(text).split()) for text in captions]
-        expected = [{word for text in texts for word in self.words_of(text).split()} for texts in references]
+        expected = [
+            {word for text in texts for word in self.words_of(text).split()} for texts in references
+        ]
         known = [len(found & self.known_words) / max(len(found), 1) for found in expected]
         example = f"for example {captions[0]!r} where {references[images[0]][0]!r} is expected"
         if np.mean(known) < 0.5:
             reason = (
-                f"{self.path} knows {100 * np.mean(known):.0f} % of the words of the references: it was counted on captions "
-                f"of another language, case or tokenisation; {self.remedy()}"
+                f"{self.path} knows {100 * np.mean(known):.0f} % of the words of the references: it"
+                " was counted on captions of another language, case or tokenisation;"
+                f" {self.remedy()}"
             )
         elif not any(found & expected[image] for found, image in zip(words, images)):
             reason = (
-                "the samples share no word with their references: does training start from a checkpoint of stage 1 in "
-                "this language and vocabulary (--finetune-from-model, --bpe-dir)?"
+                "the samples share no word with their references: does training start from a"
+                " checkpoint of stage 1 in this language and vocabulary (--finetune-from-model,"
+                " --bpe-dir)?"
             )
         elif not self.has_eos:
             reason = f"{self.path} has no {EOS}; {self.remedy()}"
         else:
             reason = (
-                f"all n-grams that they share with the references weigh nothing by {self.path} ({self.num_images:g} images): "
-                f"is it the file of this data set? {self.remedy()}"
+                f"all n-grams that they share with the references weigh nothing by {self.path}"
+                f" ({self.num_images:g} images): is it the file of this data set? {self.remedy()}"
             )
         return f"{reason} ({example})"
 
     @staticmethod
     def remedy() -> str:
-        return "make one of your training captions: ofa cider-df build --tsv TRAIN.tsv --out words.p"
+        return (
+            "make one of your training captions: ofa cider-df build --tsv TRAIN.tsv --out words.p"
+        )
 
 
 class RewardWatch:

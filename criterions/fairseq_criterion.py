@@ -1,4 +1,5 @@
-"""What all criterions share: their options, how they are built, and what they report over processes and batches."""
+"""What all criterions share: their options, how they are built, and what they report over
+processes and batches."""
 
 import math
 from dataclasses import field
@@ -12,7 +13,8 @@ from ofa.data.collate import IMAGE_ROWS
 from ofa.errors import UserError
 from ofa.models.generate import unwrapped
 
-TOKEN_NLL = "_token_nll"  # a task logs it whose nll_loss is not that of a token (a sum of means, weighted rows)
+# a task logs it whose nll_loss is not that of a token (a sum of means, weighted rows)
+TOKEN_NLL = "_token_nll"
 
 
 def option(default, help_text: str):
@@ -68,7 +70,8 @@ class OFACriterion(FairseqCriterion):
 
 
 def model_inputs(model, sample: dict) -> dict:
-    """``net_input`` of a batch, and for a model with ``shares_images`` which samples have the same images."""
+    """``net_input`` of a batch, and for a model with ``shares_images`` which samples have the
+    same images."""
     rows = sample.get(IMAGE_ROWS)
     if rows is None or not getattr(unwrapped(model), "shares_images", False):
         return sample["net_input"]
@@ -76,13 +79,16 @@ def model_inputs(model, sample: dict) -> dict:
 
 
 def scored_logits(model, net_input: dict, positions: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Logits of the positions that have a loss, in their order, without a copy where the model can choose.
+    """Logits of the positions that have a loss, in their order, without a copy where the model can
+    choose.
 
     Args:
-        model: returns (logits float[B, T, V], extra) or, with ``chooses_outputs``, only the logits asked for.
+        model: returns (logits float[B, T, V], extra) or, with ``chooses_outputs``, only the logits
+            asked for.
         positions: int64[N], among all B * T.
 
-    Returns: logits float[M, V], and the rows int64[N] of them that were asked for; None means all, in order.
+    Returns: logits float[M, V], and the rows int64[N] of them that were asked for; None means all,
+    in order.
     """
     if getattr(unwrapped(model), "chooses_outputs", False):
         return model(**net_input, output_positions=positions)[0], None
@@ -94,7 +100,8 @@ def perplexity(meters) -> float:
     """Of a token, where a task logs what that is."""
     if TOKEN_NLL in meters:
         return utils.get_perplexity(meters[TOKEN_NLL].avg, base=math.e)
-    # as in the release: losses are natural logarithms, and yet the base is 2 (recorded figures of tests/parity).
+    # as in the release: losses are natural logarithms, and yet the base is 2 (recorded figures of
+    # tests/parity).
     return utils.get_perplexity(meters["nll_loss"].avg)
 
 
@@ -116,7 +123,9 @@ def parse_range(text: str | None) -> tuple[int, int] | None:
     try:
         start, end = map(int, text.split(","))
     except ValueError:
-        raise UserError(f"--constraint-range expects two token ids 'START,END', found '{text}'") from None
+        raise UserError(
+            f"--constraint-range expects two token ids 'START,END', found '{text}'"
+        ) from None
     if not 0 <= start < end:
         raise UserError(f"--constraint-range expects START < END, found '{text}'")
     return start, end

@@ -10,30 +10,53 @@ from omegaconf import II
 from torch import Tensor
 
 from ofa.criterions import losses
-from ofa.criterions.fairseq_criterion import OFACriterion, check_share, model_inputs, option, parse_range, scored_logits
+from ofa.criterions.fairseq_criterion import (
+    OFACriterion,
+    check_share,
+    model_inputs,
+    option,
+    parse_range,
+    scored_logits,
+)
 from ofa.data.collate import IMAGE_ROWS
 from ofa.errors import UserError
 
 
 @dataclass
 class LabelSmoothedConfig(FairseqDataclass):
-    label_smoothing: float = option(0.0, "epsilon: weight that the target shares with all other tokens; 0 = none")
-    report_accuracy: bool = option(False, "log the share of tokens whose most probable prediction is right")
+    label_smoothing: float = option(
+        0.0, "epsilon: weight that the target shares with all other tokens; 0 = none"
+    )
+    report_accuracy: bool = option(
+        False, "log the share of tokens whose most probable prediction is right"
+    )
     ignore_prefix_size: int = option(0, "number of first target tokens without loss")
     ignore_eos: bool = option(False, "no loss for the end of sentence")
     sentence_avg: bool = II("optimization.sentence_avg")
-    drop_worst_ratio: float = option(0.0, "share of tokens of a batch, those of the largest loss, to leave out")
+    drop_worst_ratio: float = option(
+        0.0, "share of tokens of a batch, those of the largest loss, to leave out"
+    )
     drop_worst_after: int = option(0, "leave them out after this many updates")
-    use_rdrop: bool = option(False, "R-Drop: two passes with different dropout, and their divergence as a loss")
+    use_rdrop: bool = option(
+        False, "R-Drop: two passes with different dropout, and their divergence as a loss"
+    )
     reg_alpha: float = option(1.0, "weight of the R-Drop divergence")
-    sample_patch_num: int = option(196, "image patches drawn per sample of the first batch of a pretraining pair; 0 = all")
-    constraint_range: Optional[str] = option(None, "START,END: answers have only these token ids (without END) and 0 to 3")
+    sample_patch_num: int = option(
+        196, "image patches drawn per sample of the first batch of a pretraining pair; 0 = all"
+    )
+    constraint_range: Optional[str] = option(
+        None, "START,END: answers have only these token ids (without END) and 0 to 3"
+    )
 
 
 @dataclass
 class EncouragingConfig(LabelSmoothedConfig):
-    log_end: float = option(0.75, "probability from which the bonus log(1-p) goes on as a straight line; 1 = never")
-    drop_best_ratio: float = option(0.0, "share of tokens of a batch, those of the smallest loss, to leave out")
+    log_end: float = option(
+        0.75, "probability from which the bonus log(1-p) goes on as a straight line; 1 = never"
+    )
+    drop_best_ratio: float = option(
+        0.0, "share of tokens of a batch, those of the smallest loss, to leave out"
+    )
     drop_best_after: int = option(0, "leave them out after this many updates")
 
 
@@ -42,7 +65,8 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
     """Works with any model that returns (logits float[B, T, V], extra) and any vocabulary."""
 
     config = LabelSmoothedConfig
-    linear = True  # a loss is proportional to the log-probabilities, so that a confidence can weigh either
+    # a loss is proportional to the log-probabilities, so that a confidence can weigh either
+    linear = True
     averages = {
         "loss": ("sample_size", "sample_size"),
         "loss_v1": ("sample_size_v1", "sample_size_v1"),
@@ -83,8 +107,9 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
         """Loss of a batch, or of a pretraining step when ``sample`` is a pair of batches.
 
         Args:
-            sample: the batch dict of ``ofa.data.collate``; ``conf`` and ``constraint_masks`` are optional. ``tasks``
-                (int64[B], numbers of ``task.parts``): the log also has loss and accuracy of each.
+            sample: the batch dict of ``ofa.data.collate``; ``conf`` and ``constraint_masks`` are
+                optional. ``tasks`` (int64[B], numbers of ``task.parts``): the log also has loss and
+                accuracy of each.
             update_num: number of updates so far, for ``--drop-worst-after``.
             reduce: part of fairseq's interface; the loss is always a sum.
 
@@ -96,7 +121,9 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
             sample = repeat_batch(sample)
         positions = self.scored_positions(sample["target"])
         logits, rows = scored_logits(model, model_inputs(model, sample), positions)
-        loss, counts = self.compute_loss(logits, rows, positions, sample, update_num, is_training(model))
+        loss, counts = self.compute_loss(
+            logits, rows, positions, sample, update_num, is_training(model)
+        )
         sample_size = sample["target"].size(0) if self.sentence_avg else counts.pop("kept")
         log = {
             "loss": loss.detach(),
@@ -110,14 +137,19 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
         return loss, sample_size, log | counts.get("by_task", {})
 
     def pretraining_step(self, model, samples, update_num):
-        """Batches of different kinds (image-text pairs; text, images, detection) count the same: each is averaged.
+        """Batches of different kinds (image-text pairs; text, images, detection) count the same:
+        each is averaged.
 
-        An empty batch has no part in it. In a validation all tokens count the same, however they are spread over batches.
+        An empty batch has no part in it. In a validation all tokens count the same, however they
+        are spread over batches.
         """
         training = is_training(model)
         first = samples[0]
         if first and self.sample_patch_num > 0 and training:
-            first = {**first, "net_input": {**first["net_input"], "sample_patch_num": self.sample_patch_num}}
+            first = {
+                **first,
+                "net_input": {**first["net_input"], "sample_patch_num": self.sample_patch_num},
+            }
         numbered = enumerate((first, *samples[1:]), 1)
         parts = {number: self(model, sample, update_num) for number, sample in numbered if sample}
         logs = {number: log for number, (_, _, log) in parts.items()}
@@ -127,19 +159,27 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
         groups = range(1, max(len(samples), 2) + 1)
         averaged = ("loss", "nll_loss", "sample_size")
         names = dict.fromkeys(key for log in logs.values() for key in log if key not in averaged)
-        return loss, sample_size, {
-            "loss": loss.detach(),
-            "nll_loss": sum(log["nll_loss"] / sizes[number] for number, log in logs.items()),
-            "sample_size": sample_size,
-            **{f"loss_v{i}": logs[i]["loss"] if i in logs else loss.new_zeros(()) for i in groups},
-            **{f"sample_size_v{i}": logs[i]["sample_size"] if i in logs else 0 for i in groups},
-            **{name: sum(log[name] for log in logs.values()) for name in names},
-        }
+        return (
+            loss,
+            sample_size,
+            {
+                "loss": loss.detach(),
+                "nll_loss": sum(log["nll_loss"] / sizes[number] for number, log in logs.items()),
+                "sample_size": sample_size,
+                **{
+                    f"loss_v{i}": logs[i]["loss"] if i in logs else loss.new_zeros(())
+                    for i in groups
+                },
+                **{f"sample_size_v{i}": logs[i]["sample_size"] if i in logs else 0 for i in groups},
+                **{name: sum(log[name] for log in logs.values()) for name in names},
+            },
+        )
 
     def compute_loss(self, logits, rows, positions, sample, update_num, training):
         """Summed loss of the scored tokens, and counts: nll_loss, kept, n_correct, total.
 
-        Args: logits, rows: see ``scored_logits``. positions: int64[N], those with a loss; all else here is about these N.
+        Args: logits, rows: see ``scored_logits``. positions: int64[N], those with a loss; all else
+        here is about these N.
         """
         length, vocab_size = sample["target"].size(1), logits.size(-1)
         target = sample["target"].reshape(-1)[positions]
@@ -147,7 +187,11 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
         masks = None if masks is None else masks.reshape(-1, vocab_size)[positions]
         allowed = losses.allowed_tokens((len(target), vocab_size), masks, self.span, logits.device)
         conf = sample.get("conf")
-        conf = None if conf is None else conf.repeat_interleave(sample["target"].numel() // len(conf))[positions]
+        conf = (
+            None
+            if conf is None
+            else conf.repeat_interleave(sample["target"].numel() // len(conf))[positions]
+        )
 
         tasks = sample.get("tasks")
         counts_right = self.report_accuracy or tasks is not None
@@ -163,7 +207,11 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
             if not counts_right:
                 return columns
             # Made again for the gradient, which does not look at it.
-            right = torch.zeros_like(target[at]) if torch.is_grad_enabled() else losses.most_probable(lprobs, target[at])
+            right = (
+                torch.zeros_like(target[at])
+                if torch.is_grad_enabled()
+                else losses.most_probable(lprobs, target[at])
+            )
             return torch.cat([columns, right[:, None].to(columns)], -1)
 
         columns = losses.by_rows(token_losses, logits, rows)
@@ -192,16 +240,22 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
         if tasks is not None:
             weights = at_rows(conf, known)  # which the log-probabilities were multiplied by
             plain = nll if weights is None else nll / weights.clamp(min=1e-6)
-            counts["by_task"] = self.by_task(tasks[positions[known] // length], plain, columns[:, 3])
+            counts["by_task"] = self.by_task(
+                tasks[positions[known] // length], plain, columns[:, 3]
+            )
         return total_loss, counts
 
     def by_task(self, tasks: Tensor, nll: Tensor, correct: Tensor) -> dict[str, Tensor]:
-        """Sums for the log: ``_NAME_nll``, ``_NAME_correct`` and ``_NAME_tokens`` of every task. Args: tasks: int64[tokens]."""
+        """Sums for the log: ``_NAME_nll``, ``_NAME_correct`` and ``_NAME_tokens`` of every task.
+        Args: tasks: int64[tokens]."""
         names = self.task.parts
         counts = torch.stack([nll, correct, torch.ones_like(nll)]).detach()
         sums = counts.new_zeros(3, len(names)).index_add_(1, tasks, counts)
-        return {f"_{name}_{count}": sums[row, column] for column, name in enumerate(names)
-                for row, count in enumerate(("nll", "correct", "tokens"))}  # fmt: skip
+        return {
+            f"_{name}_{count}": sums[row, column]
+            for column, name in enumerate(names)
+            for row, count in enumerate(("nll", "correct", "tokens"))
+        }
 
     def scored_positions(self, target: Tensor) -> Tensor:
         """int64[N]: positions of ``target.view(-1)`` that have a loss."""
@@ -212,7 +266,8 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
         return scored.view(-1).nonzero()[:, 0]
 
     def token_losses(self, lprobs, target, allowed) -> tuple[Tensor, ...]:
-        """Loss, negative log-likelihood and the value that tokens are ranked by for dropping; float[N] each."""
+        """Loss, negative log-likelihood and the value that tokens are ranked by for dropping;
+        float[N] each."""
         loss, nll = losses.label_smoothed(lprobs, target, self.epsilon, allowed)
         return loss, nll, loss
 
@@ -246,8 +301,9 @@ class AdjustLabelSmoothedEncouragingLossCriterion(AdjustLabelSmoothedCrossEntrop
         kept = super().kept_tokens(rank, update_num)
         if update_num <= self.drop_best_after:
             return kept
-        # as in the release: without --drop-best-ratio the tokens are still sorted, both passes of R-Drop together, so
-        # that R-Drop compares different tokens (tests/parity/test_criterion.py, el_rdrop).
+        # as in the release: without --drop-best-ratio the tokens are still sorted, both passes of
+        # R-Drop together, so that R-Drop compares different tokens (tests/parity/test_criterion.py,
+        # el_rdrop).
         paired = self.use_rdrop and self.drop_best_ratio > 0
         return kept[losses.keep_tokens(rank[kept], self.drop_best_ratio, paired, drop_worst=False)]
 
@@ -262,7 +318,8 @@ def at_rows(values: Tensor | None, rows: Tensor | slice) -> Tensor | None:
 
 
 def repeat_batch(sample: dict) -> dict:
-    """The batch twice, one copy after the other, for two passes with different dropout; ``sample`` stays as it is.
+    """The batch twice, one copy after the other, for two passes with different dropout; ``sample``
+    stays as it is.
 
     Both copies say that they have the same images.
     """
@@ -273,19 +330,26 @@ def repeat_batch(sample: dict) -> dict:
     doubled = {key: twice(value) for key, value in sample.items()}
     doubled["net_input"] = {key: twice(value) for key, value in sample["net_input"].items()}
     target = sample["target"]
-    doubled[IMAGE_ROWS] = twice(sample.get(IMAGE_ROWS, torch.arange(len(target), device=target.device)))
+    doubled[IMAGE_ROWS] = twice(
+        sample.get(IMAGE_ROWS, torch.arange(len(target), device=target.device))
+    )
     return {**doubled, "ntokens": 2 * sample["ntokens"], "nsentences": 2 * sample["nsentences"]}
 
 
 def check_targets(impossible: Tensor, target: Tensor, positions: Tensor, sample: dict) -> None:
-    """A target outside its allowed tokens has an infinite loss: stop with the sample's name instead of training on."""
+    """A target outside its allowed tokens has an infinite loss: stop with the sample's name
+    instead of training on."""
     wrong = impossible.nonzero()[:, 0]
     if len(wrong) == 0:
         return
     first = wrong[0]
     row = int(positions[first]) // sample["target"].size(1)
-    name = sample["id"][row % len(sample["id"])] if sample.get("id") is not None else f"row {row} of the batch"
+    name = (
+        sample["id"][row % len(sample["id"])]
+        if sample.get("id") is not None
+        else f"row {row} of the batch"
+    )
     raise UserError(
-        f"sample {name}: target token {int(target[first])} is not among the tokens that its answers may use; "
-        "is the answer missing in the answer file, or --constraint-range too narrow?"
+        f"sample {name}: target token {int(target[first])} is not among the tokens that its answers"
+        " may use; is the answer missing in the answer file, or --constraint-range too narrow?"
     )

@@ -1,7 +1,8 @@
 """CIDEr optimisation (self-critical sequence training) as a fairseq criterion.
 
-Captions are sampled from the model in evaluation mode, each earns a reward, and those that earn more than a baseline
-become more probable. An image is encoded once to sample and once to learn, whatever the number of samples.
+Captions are sampled from the model in evaluation mode, each earns a reward, and those that earn
+more than a baseline become more probable. An image is encoded once to sample and once to learn,
+whatever the number of samples.
 """
 
 import copy
@@ -35,18 +36,27 @@ BASELINES = ("leave-one-out", "greedy")
 @dataclass
 class ScstConfig(FairseqDataclass):
     scst_cider_cached_tokens: str = option(
-        "coco-train-words.p", "file of document frequencies for the CIDEr-D reward; 'ofa cider-df build' makes one"
+        "coco-train-words.p",
+        "file of document frequencies for the CIDEr-D reward; 'ofa cider-df build' makes one",
     )
     ignore_prefix_size: int = option(0, "number of first target tokens without loss")
     sentence_avg: bool = II("optimization.sentence_avg")
-    constraint_range: Optional[str] = option(None, "START,END: captions have only these token ids (without END) and 0 to 3")
+    constraint_range: Optional[str] = option(
+        None, "START,END: captions have only these token ids (without END) and 0 to 3"
+    )
     scst_baseline: ChoiceEnum(BASELINES) = option(
-        "leave-one-out", "what a sample has to beat: the mean of the other samples of its image, or the greedy caption"
+        "leave-one-out",
+        "what a sample has to beat: the mean of the other samples of its image, or the greedy"
+        " caption",
     )
     scst_cider_weight: float = option(1.0, "weight of CIDEr-D (0 to 10) in the reward")
     scst_bleu_weight: float = option(0.0, "weight of BLEU-4 (0 to 1) in the reward")
-    scst_kl_weight: float = option(0.0, "weight of the divergence from --scst-kl-model per token; 0 = none")
-    scst_kl_model: Optional[str] = option(None, "checkpoint that the model should stay close to: that of stage 1")
+    scst_kl_weight: float = option(
+        0.0, "weight of the divergence from --scst-kl-model per token; 0 = none"
+    )
+    scst_kl_model: Optional[str] = option(
+        None, "checkpoint that the model should stay close to: that of stage 1"
+    )
     scst_patience: int = option(
         50, "stop when so many batches in a row earn nothing, or no finite reward; 0 = never"
     )
@@ -54,14 +64,20 @@ class ScstConfig(FairseqDataclass):
 
 @register_criterion("scst_reward_criterion", dataclass=ScstConfig)
 class ScstRewardCriterion(OFACriterion):
-    """Works with any model that returns (logits float[B, T, V], extra) and any generator in ``task.scst_generator``.
+    """Works with any model that returns (logits float[B, T, V], extra) and any generator in
+    ``task.scst_generator``.
 
-    A task whose declaration has a ``reward`` of its own is optimised for that; it needs no document frequencies.
-    BatchNorm follows --freeze-resnet alone: the loss is computed in the mode the model is in.
+    A task whose declaration has a ``reward`` of its own is optimised for that; it needs no document
+    frequencies. BatchNorm follows --freeze-resnet alone: the loss is computed in the mode the model
+    is in.
     """
 
     config = ScstConfig
-    averages = {**OFACriterion.averages, "score": ("nsentences", "nsentences"), "kl": ("ntokens", "ntokens")}
+    averages = {
+        **OFACriterion.averages,
+        "score": ("nsentences", "nsentences"),
+        "kl": ("ntokens", "ntokens"),
+    }
     optional = ("kl",)
     purpose = "CIDEr optimisation"
     reward_name = "the task's own"  # unless captions are rewarded
@@ -82,7 +98,9 @@ class ScstRewardCriterion(OFACriterion):
     ):
         super().__init__(task)
         self.rewarded_by_task = getattr(getattr(task, "spec", None), "reward", None) is not None
-        self.reward = self.make_reward(scst_cider_cached_tokens, scst_cider_weight, scst_bleu_weight)
+        self.reward = self.make_reward(
+            scst_cider_cached_tokens, scst_cider_weight, scst_bleu_weight
+        )
         self.watch = RewardWatch(scst_patience)
         self.sentence_avg = sentence_avg
         self.ignore_prefix_size = ignore_prefix_size
@@ -93,15 +111,22 @@ class ScstRewardCriterion(OFACriterion):
         self.greedy_generator = None
         self.announced = False
 
-    def make_reward(self, cached_tokens, cider_weight: float, bleu_weight: float) -> CaptionReward | None:
+    def make_reward(
+        self, cached_tokens, cider_weight: float, bleu_weight: float
+    ) -> CaptionReward | None:
         """What captions earn; None if the task has a reward of its own."""
-        return None if self.rewarded_by_task else CaptionReward(cached_tokens, cider_weight, bleu_weight)
+        return (
+            None
+            if self.rewarded_by_task
+            else CaptionReward(cached_tokens, cider_weight, bleu_weight)
+        )
 
     def forward(self, model, sample, update_num=0, reduce=True):
         """Loss of sampled captions.
 
         Args:
-            sample: the batch dict of ``ofa.data.collate``; ``target`` holds the references, joined by ``&&``.
+            sample: the batch dict of ``ofa.data.collate``; ``target`` holds the references, joined
+                by ``&&``.
             update_num, reduce: part of the interface; the loss is always a sum.
 
         Returns: summed loss float64, sample size to divide the gradient by, values for the log.
@@ -114,13 +139,20 @@ class ScstRewardCriterion(OFACriterion):
         loss, counts = self.compute_loss(model, sample, captions, advantage)
         nsentences = sum(map(len, captions))
         sample_size = nsentences if self.sentence_avg else counts["ntokens"]
-        log = {"loss": loss.detach(), "score": float(scores.sum()), "nsentences": nsentences, "sample_size": sample_size}
+        log = {
+            "loss": loss.detach(),
+            "score": float(scores.sum()),
+            "nsentences": nsentences,
+            "sample_size": sample_size,
+        }
         return loss, sample_size, {**log, **counts}
 
-    # ---------------------------------------------------------------- what is sampled, and what it earns
+    # ---------------------------------------------------------------- what is sampled, and what it
+    # earns
 
     def sample_captions(self, model, sample) -> tuple[list[list[Tensor]], list[Tensor] | None]:
-        """Tokens of the sampled captions of each image, and those of its greedy caption if that is the baseline."""
+        """Tokens of the sampled captions of each image, and those of its greedy caption if that
+        is the baseline."""
         generator = getattr(self.task, "scst_generator", None)
         if generator is None:
             raise UserError(
@@ -130,7 +162,9 @@ class ScstRewardCriterion(OFACriterion):
         if self.baseline == "leave-one-out":
             found, greedy = generator.generate([model], sample), None
         else:
-            self.greedy_generator = self.greedy_generator or greedy_version(generator, self.task, model)
+            self.greedy_generator = self.greedy_generator or greedy_version(
+                generator, self.task, model
+            )
             encoded = generator.encode([model], sample)
             found = generator.generate([model], sample, encoded=encoded)
             best = self.greedy_generator.generate([model], sample, encoded=encoded)
@@ -138,13 +172,15 @@ class ScstRewardCriterion(OFACriterion):
         captions = [[hypothesis["tokens"] for hypothesis in hypotheses] for hypotheses in found]
         if greedy is None and max(map(len, captions)) < 2:
             raise UserError(
-                "--scst-args: expected at least two samples per image to compare with each other, found one; give "
-                '"beam":5, or compare with the greedy caption (--scst-baseline=greedy)'
+                "--scst-args: expected at least two samples per image to compare with each other,"
+                ' found one; give "beam":5, or compare with the greedy caption'
+                " (--scst-baseline=greedy)"
             )
         return captions, greedy
 
     def evaluate(self, captions, greedy, sample, training: bool) -> tuple[np.ndarray, Tensor]:
-        """Rewards float64[all captions], and how much they are above the baseline, float64[B, K] on the CPU."""
+        """Rewards float64[all captions], and how much they are above the baseline, float64[B, K]
+        on the CPU."""
         images = [image for image, some in enumerate(captions) for _ in some]
         answers = [tokens for some in captions for tokens in some]
         first_greedy = len(answers)
@@ -154,22 +190,36 @@ class ScstRewardCriterion(OFACriterion):
         scores, best = rewards[:first_greedy], torch.from_numpy(rewards[first_greedy:])
         if training and self.watch.gives_up(scores):
             raise UserError(
-                f"optimisation of samples: {self.watch.patience} batches in a row earned no reward, or none that is finite; "
-                + diagnosis()
+                f"optimisation of samples: {self.watch.patience} batches in a row earned no reward,"
+                " or none that is finite; " + diagnosis()
             )
-        table = torch.full((len(captions), max(map(len, captions))), float("nan"), dtype=torch.float64)
-        places = torch.tensor([len(some) for some in captions])[:, None] > torch.arange(table.size(1))
+        table = torch.full(
+            (len(captions), max(map(len, captions))), float("nan"), dtype=torch.float64
+        )
+        places = torch.tensor([len(some) for some in captions])[:, None] > torch.arange(
+            table.size(1)
+        )
         table[places] = torch.from_numpy(scores)
-        return scores, scst.leave_one_out(table) if greedy is None else scst.better_than(table, best)
+        return scores, (
+            scst.leave_one_out(table) if greedy is None else scst.better_than(table, best)
+        )
 
-    def rewards(self, answers: list[Tensor], images: list[int], sample) -> tuple[np.ndarray, Callable[[], str]]:
-        """Rewards float64[answers], and a function that says why they may be useless. Args: images: row of each answer."""
+    def rewards(
+        self, answers: list[Tensor], images: list[int], sample
+    ) -> tuple[np.ndarray, Callable[[], str]]:
+        """Rewards float64[answers], and a function that says why they may be useless. Args:
+        images: row of each answer."""
         if self.rewarded_by_task:
-            hint = "does training start from a checkpoint that was finetuned for this task (--finetune-from-model)?"
+            hint = (
+                "does training start from a checkpoint that was finetuned for this task"
+                " (--finetune-from-model)?"
+            )
             return self.task.rewards(answers, images, sample), lambda: hint
         texts = list(map(self.decode, answers))
         references = [self.references(target) for target in sample["target"]]
-        return self.reward(texts, references, images), lambda: self.reward.diagnosis(texts, references, images)
+        return self.reward(texts, references, images), lambda: self.reward.diagnosis(
+            texts, references, images
+        )
 
     def decode(self, tokens: Tensor) -> str:
         return self.task.bpe.decode(self.task.target_dictionary.string(tokens.int().cpu())).strip()
@@ -181,8 +231,11 @@ class ScstRewardCriterion(OFACriterion):
 
     # ---------------------------------------------------------------- the loss
 
-    def compute_loss(self, model, sample, captions: list[list[Tensor]], advantage: Tensor) -> tuple[Tensor, dict]:
-        """Summed loss of the sampled tokens, and counts: ntokens, and kl if it is part of the loss."""
+    def compute_loss(
+        self, model, sample, captions: list[list[Tensor]], advantage: Tensor
+    ) -> tuple[Tensor, dict]:
+        """Summed loss of the sampled tokens, and counts: ntokens, and kl if it is part of the
+        loss."""
         device, bos = sample["target"].device, self.task.target_dictionary.bos()
         target, previous = scst.batch_of_samples(captions, bos, self.padding_idx)
         target, previous = target.to(device), previous.to(device)
@@ -203,7 +256,9 @@ class ScstRewardCriterion(OFACriterion):
             lprobs = log_probabilities(some, at)
             columns = [losses.rewarded(lprobs, target[at], earned[at])]
             if start is not None:
-                columns.append(losses.divergence_from(lprobs, log_probabilities(start[at], at)).to(columns[0]))
+                columns.append(
+                    losses.divergence_from(lprobs, log_probabilities(start[at], at)).to(columns[0])
+                )
             return torch.stack(columns, -1)
 
         sums = losses.by_rows(token_losses, logits, rows).sum(0)
@@ -227,37 +282,60 @@ class ScstRewardCriterion(OFACriterion):
         reward = self.reward_name
         if self.reward is not None:
             reward = f"{self.reward.cider_weight:g} CIDEr-D + {self.reward.bleu_weight:g} BLEU-4"
-        logger.info("%s: baseline %s, reward %s, divergence from stage 1 weighs %g", self.purpose, self.baseline, reward, self.kl_weight)
+        logger.info(
+            "%s: baseline %s, reward %s, divergence from stage 1 weighs %g",
+            self.purpose,
+            self.baseline,
+            reward,
+            self.kl_weight,
+        )
         cfg = getattr(self.task, "cfg", None)
-        if self.reward is not None and getattr(cfg, "keep_punctuation", False) and not self.reward.counts_marks:
-            logger.warning("--keep-punctuation: the reward does not see punctuation, for %s has none; count it by: ofa cider-df build "
-                           "--keep-punctuation", self.reward.path)
+        if (
+            self.reward is not None
+            and getattr(cfg, "keep_punctuation", False)
+            and not self.reward.counts_marks
+        ):
+            logger.warning(
+                "--keep-punctuation: the reward does not see punctuation, for %s has none; count it"
+                " by: ofa cider-df build --keep-punctuation",
+                self.reward.path,
+            )
         if sample["net_input"].get("patch_images") is None:
             return  # nothing goes through it
-        moving = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+        moving = [
+            m
+            for m in model.modules()
+            if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+        ]
         if moving:
             logger.warning(
-                "batch norm: the statistics of %d layers move with batches of few images, which has ruined runs of CIDEr "
-                "optimisation; --freeze-resnet keeps them", len(moving),
-            )  # fmt: skip
+                "batch norm: the statistics of %d layers move with batches of few images, which has"
+                " ruined runs of CIDEr optimisation; --freeze-resnet keeps them",
+                len(moving),
+            )
         else:
             logger.info("batch norm: no statistics move (--freeze-resnet)")
 
 
 class StartingPoint:
-    """The model that CIDEr optimisation started from. Not a module: it is neither trained nor saved.
+    """The model that CIDEr optimisation started from. Not a module: it is neither trained nor
+    saved.
 
     Args: path: its checkpoint. Raises: UserError if there is none.
     """
 
     def __init__(self, path: str | None):
         if not path:
-            raise UserError("--scst-kl-weight: expected --scst-kl-model, the checkpoint of stage 1 to stay close to")
+            raise UserError(
+                "--scst-kl-weight: expected --scst-kl-model, the checkpoint of stage 1 to stay"
+                " close to"
+            )
         self.path, self.state, self.model = path, official_state_dict(load_checkpoint(path)), None
 
     @torch.no_grad()
     def logits(self, model: nn.Module, net_input: dict, positions: Tensor) -> Tensor:
-        """Its logits float[N, V] at those positions; it has the shape, device and precision of the model that trains."""
+        """Its logits float[N, V] at those positions; it has the shape, device and precision of
+        the model that trains."""
         if self.model is None:
             self.model = copy.deepcopy(unwrapped(model)).requires_grad_(False).eval()
             self.model.load_state_dict(self.state)

@@ -1,12 +1,12 @@
 """The losses of OFA as pure functions on tensors.
 
-Letters: N scored tokens ("rows"), V vocabulary entries. ``lprobs`` are log-probabilities float[..., V],
-``allowed`` is bool[..., V] or None (every token may be an answer); tokens that are not allowed have
-log-probability -inf.
+Letters: N scored tokens ("rows"), V vocabulary entries. ``lprobs`` are log-probabilities float[...,
+V], ``allowed`` is bool[..., V] or None (every token may be an answer); tokens that are not allowed
+have log-probability -inf.
 
-A vocabulary of 60 000 entries makes one copy of the logits larger than the rest of a decoder step, so
-``by_rows`` applies these functions to some rows at a time and recomputes them for the gradient: besides the
-logits only their gradient is ever held.
+A vocabulary of 60 000 entries makes one copy of the logits larger than the rest of a decoder step,
+so ``by_rows`` applies these functions to some rows at a time and recomputes them for the gradient:
+besides the logits only their gradient is ever held.
 """
 
 import math
@@ -25,8 +25,10 @@ def allowed_tokens(
 
     Args:
         shape: (rows, vocabulary).
-        masks: bool[..., V] with as many rows as ``shape`` says, e.g. the allowed next tokens of a trie of answers.
-        span: (start, end), the range of ids of a task's answers; ids 0 to 3 (the specials) stay allowed.
+        masks: bool[..., V] with as many rows as ``shape`` says, e.g. the allowed next tokens of a
+            trie of answers.
+        span: (start, end), the range of ids of a task's answers; ids 0 to 3 (the specials) stay
+            allowed.
 
     Returns: bool[rows, V] (the intersection), or None when nothing is restricted.
     """
@@ -38,11 +40,13 @@ def allowed_tokens(
     return allowed
 
 
-def log_probabilities(logits: Tensor, allowed: Tensor | None = None, conf: Tensor | None = None) -> Tensor:
+def log_probabilities(
+    logits: Tensor, allowed: Tensor | None = None, conf: Tensor | None = None
+) -> Tensor:
     """Log-softmax over the allowed tokens, at least float32, times the confidence of each row.
 
-    ``conf`` (float[N]) weighs log-probabilities and not losses, as in the release: the two differ for R-Drop
-    and for the encouraging loss.
+    ``conf`` (float[N]) weighs log-probabilities and not losses, as in the release: the two differ
+    for R-Drop and for the encouraging loss.
     """
     if allowed is not None:
         logits = logits.masked_fill(~allowed, -math.inf)
@@ -54,10 +58,12 @@ def log_probabilities(logits: Tensor, allowed: Tensor | None = None, conf: Tenso
 def label_smoothed(
     lprobs: Tensor, target: Tensor, epsilon: float, allowed: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy against a target that shares ``epsilon`` of its weight with the other allowed tokens.
+    """Cross-entropy against a target that shares ``epsilon`` of its weight with the other allowed
+    tokens.
 
-    Each of n allowed tokens gets ``eps_i = epsilon / (n - 1)`` and the target ``1 - epsilon`` in all. With a
-    restricted vocabulary the release divides by ``n - 1 + 1e-6``, which also covers n = 1.
+    Each of n allowed tokens gets ``eps_i = epsilon / (n - 1)`` and the target ``1 - epsilon`` in
+    all. With a restricted vocabulary the release divides by ``n - 1 + 1e-6``, which also covers n =
+    1.
 
     Args: lprobs: float[N, V]. target: int64[N].
     Returns: loss float[N], negative log-likelihood float[N].
@@ -75,10 +81,12 @@ def label_smoothed(
 
 
 def most_probable(lprobs: Tensor, target: Tensor) -> Tensor:
-    """Whether ``argmax`` finds the target. Args: lprobs: float[N, V]; target: int64[N]. Returns: bool[N]."""
+    """Whether ``argmax`` finds the target. Args: lprobs: float[N, V]; target: int64[N]. Returns:
+    bool[N]."""
     if lprobs.device.type != "cpu":
         return lprobs.argmax(-1) == target
-    # argmax is slow on CPU: it looks only at rows whose target has the largest number, where others may have it too.
+    # argmax is slow on CPU: it looks only at rows whose target has the largest number, where others
+    # may have it too.
     right = lprobs.gather(-1, target[:, None])[:, 0] == lprobs.amax(-1)
     rows = right.nonzero()[:, 0]
     right[rows] = lprobs[rows].argmax(-1) == target[rows]
@@ -88,11 +96,13 @@ def most_probable(lprobs: Tensor, target: Tensor) -> Tensor:
 def encouragement(lprobs: Tensor, target: Tensor, epsilon: float, log_end: float = 1.0) -> Tensor:
     """Bonus ``log(1 - p)`` (negative) that keeps rewarding tokens which are already well predicted.
 
-    Above ``p = log_end`` the logarithm is continued by its tangent; with ``log_end = 1`` it is the logarithm up to
-    1e-5 before one. Labels are smoothed with ``epsilon / V`` per token, as in the release.
+    Above ``p = log_end`` the logarithm is continued by its tangent; with ``log_end = 1`` it is the
+    logarithm up to 1e-5 before one. Labels are smoothed with ``epsilon / V`` per token, as in the
+    release.
     Source: Zhao et al., Well-classified Examples are Underestimated in Classification, AAAI 2022.
 
-    Args: lprobs: float[N, V]. target: int64[N]. Returns: float[N], to be added to the cross-entropy.
+    Args: lprobs: float[N, V]. target: int64[N]. Returns: float[N], to be added to the
+    cross-entropy.
     """
     probs = lprobs.exp()
     bonus = (1 - probs).clamp(min=1e-5).log()
@@ -113,7 +123,8 @@ def rewarded(lprobs: Tensor, target: Tensor, reward: Tensor) -> Tensor:
 
 
 def divergence_from(lprobs: Tensor, other: Tensor) -> Tensor:
-    """KL(p, q) of predictions p and ``other`` predictions q of the same tokens; forbidden tokens count nothing.
+    """KL(p, q) of predictions p and ``other`` predictions q of the same tokens; forbidden tokens
+    count nothing.
 
     Args: lprobs, other: float[N, V]. Returns: float[N].
     """
@@ -122,7 +133,8 @@ def divergence_from(lprobs: Tensor, other: Tensor) -> Tensor:
 
 
 def symmetric_divergence(lprobs: Tensor) -> Tensor:
-    """Half of KL(p, q) + KL(q, p) of two predictions of the same tokens; forbidden tokens count nothing.
+    """Half of KL(p, q) + KL(q, p) of two predictions of the same tokens; forbidden tokens count
+    nothing.
 
     Args: lprobs: float[N, 2, V]. Returns: float[N].
     Source: Liang et al., R-Drop: Regularized Dropout for Neural Networks, NeurIPS 2021.
@@ -131,26 +143,35 @@ def symmetric_divergence(lprobs: Tensor) -> Tensor:
     return ((q.exp() - p.exp()) * (q - p)).sum(-1) / 2
 
 
-def keep_tokens(loss: Tensor, drop_ratio: float, paired: bool = False, drop_worst: bool = True) -> Tensor:
+def keep_tokens(
+    loss: Tensor, drop_ratio: float, paired: bool = False, drop_worst: bool = True
+) -> Tensor:
     """Rows that remain when a share of the tokens is dropped: ``int(n * (1 - drop_ratio))`` of n.
 
     Args:
         loss: float[N], what the tokens are ranked by.
-        paired: the second half repeats the tokens of the first (R-Drop); the first half decides for both.
+        paired: the second half repeats the tokens of the first (R-Drop); the first half decides for
+            both.
         drop_worst: drop the largest losses; else the smallest.
 
     Returns: int64[kept], rows of ``loss``; halves stay halves, in the same order.
     """
     count = len(loss) // 2 if paired else len(loss)
-    kept = torch.topk(loss[:count].detach(), int(count * (1 - drop_ratio)), largest=not drop_worst).indices
+    kept = torch.topk(
+        loss[:count].detach(), int(count * (1 - drop_ratio)), largest=not drop_worst
+    ).indices
     return torch.cat([kept, kept + count]) if paired else kept
 
 
-def by_rows(function: Callable[[Tensor, slice], Tensor], logits: Tensor, rows: Tensor | None = None) -> Tensor:
-    """``function(logits[rows], slice(N))``, some rows at a time, in the forward and in the backward pass.
+def by_rows(
+    function: Callable[[Tensor, slice], Tensor], logits: Tensor, rows: Tensor | None = None
+) -> Tensor:
+    """``function(logits[rows], slice(N))``, some rows at a time, in the forward and in the backward
+    pass.
 
     Args:
-        function: (float[n, ..., V], the places of these n among all N) -> float[n, C]; treats its rows independently.
+        function: (float[n, ..., V], the places of these n among all N) -> float[n, C]; treats its
+            rows independently.
         logits: float[M, V].
         rows: int64[N] or int64[N, k], no row twice; None: all M, in their order and without a copy.
 
@@ -165,7 +186,9 @@ class _ByRows(torch.autograd.Function):
         ctx.function = function
         ctx.save_for_backward(logits, rows)
         parts = _parts(logits, rows)
-        return torch.cat([function(logits[part if rows is None else rows[part]], part) for part in parts])
+        return torch.cat(
+            [function(logits[part if rows is None else rows[part]], part) for part in parts]
+        )
 
     @staticmethod
     @torch.autograd.function.once_differentiable

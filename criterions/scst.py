@@ -1,22 +1,25 @@
-"""Self-critical sequence training without its framework: sampled captions as a batch, and what each has earned.
+"""Self-critical sequence training without its framework: sampled captions as a batch, and what each
+has earned.
 
 Letters: B images, K samples of an image, T tokens of the longest sample.
 """
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 
-def batch_of_samples(samples: Sequence[Sequence[Tensor]], bos: int, pad: int) -> tuple[Tensor, Tensor]:
+def batch_of_samples(
+    samples: Sequence[Sequence[Tensor]], bos: int, pad: int
+) -> tuple[Tensor, Tensor]:
     """Sampled captions as targets and as the decoder's input.
 
-    Args: samples: per image its captions, int64[length] each, </s> included. An image may have fewer than others: its
-        missing captions are rows of padding.
+    Args: samples: per image its captions, int64[length] each, </s> included. An image may have
+        fewer than others: its missing captions are rows of padding.
 
-    Returns: target int64[B, K, T]; prev_output_tokens int64[B, K, T], the same shifted right behind <s>.
+    Returns: target int64[B, K, T]; prev_output_tokens int64[B, K, T], the same shifted right behind
+    <s>.
     """
     most = max(map(len, samples))
     nothing = samples[0][0].new_empty(0)
@@ -50,7 +53,8 @@ def better_than(scores: Tensor, baseline: Tensor) -> Tensor:
 
 
 def repeat_rows(net_input: dict, times: int) -> dict:
-    """Every row of a batch so many times, one copy after the other row by row: for models that share nothing."""
+    """Every row of a batch so many times, one copy after the other row by row: for models that
+    share nothing."""
     return {
         name: value.repeat_interleave(times, dim=0) if isinstance(value, Tensor) else value
         for name, value in net_input.items()

@@ -1,7 +1,9 @@
-"""Random changes of training pictures, for classifying them: crop, flip, RandAugment twice, random erasing.
+"""Random changes of training pictures, for classifying them: crop, flip, RandAugment twice, random
+erasing.
 
-As in the release for ``image_classify``: the recipe of many ImageNet trainings (``rand-m9-mstd0.5-inc1``), then two milder
-operations of fixed strength. Everything is decided by the generator that is handed over.
+As in the release for ``image_classify``: the recipe of many ImageNet trainings
+(``rand-m9-mstd0.5-inc1``), then two milder operations of fixed strength. Everything is decided by
+the generator that is handed over.
 """
 
 import random
@@ -30,16 +32,31 @@ def factor(share: float, rng: random.Random) -> float:
 
 def solarize_add(image: Image.Image, amount: int) -> Image.Image:
     """Dark pixels become lighter by ``amount``."""
-    return image.point([min(255, value + amount) if value < 128 else value for value in range(256)] * 3)
+    return image.point(
+        [min(255, value + amount) if value < 128 else value for value in range(256)] * 3
+    )
 
 
-def moved(image: Image.Image, fill: Colour, degrees: float = 0.0, right: float = 0.0, down: float = 0.0,
-          shear_x: float = 0.0, shear_y: float = 0.0) -> Image.Image:
+def moved(
+    image: Image.Image,
+    fill: Colour,
+    degrees: float = 0.0,
+    right: float = 0.0,
+    down: float = 0.0,
+    shear_x: float = 0.0,
+    shear_y: float = 0.0,
+) -> Image.Image:
     """Turned, moved by pixels, or sheared by pixels per pixel; ``fill`` appears at the borders."""
     if degrees:
         return F.rotate(image, degrees, BICUBIC, fill=list(fill))
     matrix = (1, shear_x, -right, shear_y, 1, -down)  # place in the result -> place in the picture
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BICUBIC, fillcolor=fill)
+    return image.transform(
+        image.size,
+        Image.Transform.AFFINE,
+        matrix,
+        resample=Image.Resampling.BICUBIC,
+        fillcolor=fill,
+    )
 
 
 # name -> (picture, strength as a share of the largest, generator, fill) -> picture
@@ -60,8 +77,12 @@ OPERATIONS: dict[str, Callable[[Image.Image, float, random.Random, Colour], Imag
     "rotate": lambda image, s, rng, fill: moved(image, fill, degrees=sign(30 * s, rng)),
     "shear x": lambda image, s, rng, fill: moved(image, fill, shear_x=sign(0.3 * s, rng)),
     "shear y": lambda image, s, rng, fill: moved(image, fill, shear_y=sign(0.3 * s, rng)),
-    "move x": lambda image, s, rng, fill: moved(image, fill, right=sign(0.45 * s * image.width, rng)),
-    "move y": lambda image, s, rng, fill: moved(image, fill, down=sign(0.45 * s * image.height, rng)),
+    "move x": lambda image, s, rng, fill: moved(
+        image, fill, right=sign(0.45 * s * image.width, rng)
+    ),
+    "move y": lambda image, s, rng, fill: moved(
+        image, fill, down=sign(0.45 * s * image.height, rng)
+    ),
     "nudge x": lambda image, s, rng, fill: moved(image, fill, right=sign(10 * s, rng)),
     "nudge y": lambda image, s, rng, fill: moved(image, fill, down=sign(10 * s, rng)),
 }
@@ -71,7 +92,8 @@ OPERATIONS: dict[str, Callable[[Image.Image, float, random.Random, Colour], Imag
 class RandAugment:
     """Applies ``count`` random operations, each with a chance of one half (Cubuk et al. 2020).
 
-    Args: strength: mean, 0 to 10. spread: standard deviation. fill: colour beyond the picture's borders.
+    Args: strength: mean, 0 to 10. spread: standard deviation. fill: colour beyond the picture's
+    borders.
     """
 
     operations: Sequence[str]
@@ -88,30 +110,67 @@ class RandAugment:
         return image
 
 
-STRONG = ("autocontrast", "equalize", "invert", "rotate", "posterize", "solarize", "solarize add", "colour", "contrast",
-          "brightness", "sharpness", "shear x", "shear y", "move x", "move y")  # fmt: skip
-MILD = ("identity", "autocontrast", "equalize", "brighter", "sharper", "shear x", "shear y", "nudge x", "nudge y", "rotate")
+STRONG = (
+    "autocontrast",
+    "equalize",
+    "invert",
+    "rotate",
+    "posterize",
+    "solarize",
+    "solarize add",
+    "colour",
+    "contrast",
+    "brightness",
+    "sharpness",
+    "shear x",
+    "shear y",
+    "move x",
+    "move y",
+)
+MILD = (
+    "identity",
+    "autocontrast",
+    "equalize",
+    "brighter",
+    "sharper",
+    "shear x",
+    "shear y",
+    "nudge x",
+    "nudge y",
+    "rotate",
+)
 
 
 class TrainingTransform:
     """PIL image in RGB and a generator -> float32[3, size, size], normalised.
 
-    A crop of 8 to 100 % of the picture and its mirror image with a chance of one half, ``RandAugment`` twice, and with a
-    chance of a quarter noise in place of 2 to 33 % of the pixels.
+    A crop of 8 to 100 % of the picture and its mirror image with a chance of one half,
+    ``RandAugment`` twice, and with a chance of a quarter noise in place of 2 to 33 % of the pixels.
     """
 
     def __init__(self, size: int, mean: Sequence[float], std: Sequence[float]):
-        self.frame = transforms.Compose([
-            transforms.RandomResizedCrop(size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation=BICUBIC),
-            transforms.RandomHorizontalFlip(0.5),
-        ])  # fmt: skip
+        self.frame = transforms.Compose(
+            [
+                transforms.RandomResizedCrop(
+                    size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation=BICUBIC
+                ),
+                transforms.RandomHorizontalFlip(0.5),
+            ]
+        )
         average = tuple(min(255, round(255 * value)) for value in mean)
-        self.augment = (RandAugment(STRONG, 9, 0.5, average), RandAugment(MILD, 7, 0.0, (128, 128, 128)))
-        self.pixels = transforms.Compose([
-            transforms.ToTensor(),
-            transforms.Normalize(mean, std),
-            transforms.RandomErasing(0.25, scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), value="random"),
-        ])  # fmt: skip
+        self.augment = (
+            RandAugment(STRONG, 9, 0.5, average),
+            RandAugment(MILD, 7, 0.0, (128, 128, 128)),
+        )
+        self.pixels = transforms.Compose(
+            [
+                transforms.ToTensor(),
+                transforms.Normalize(mean, std),
+                transforms.RandomErasing(
+                    0.25, scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), value="random"
+                ),
+            ]
+        )
 
     def __call__(self, image: Image.Image, rng: random.Random) -> torch.Tensor:
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's generator

@@ -1,6 +1,7 @@
 """``--skip-bad-rows N``: broken rows of a training are replaced, counted, and named in the log.
 
-All workers of a process count together at once; processes tell one another at the beginning of each epoch.
+All workers of a process count together at once; processes tell one another at the beginning of each
+epoch.
 """
 
 import hashlib
@@ -23,7 +24,9 @@ class BadRows:
         if limit < 0:
             raise UserError(f"--skip-bad-rows expects a number of rows from 0 on, found {limit}")
         self.limit = limit
-        self.seen = multiprocessing.Array("q", limit + 1) if limit else None  # in memory that data workers share
+        self.seen = (
+            multiprocessing.Array("q", limit + 1) if limit else None
+        )  # in memory that data workers share
 
     def pass_over(self, where: str, error: UserError) -> None:
         """Args: where: ``file:row``. Raises: UserError, the given one if no row may be broken."""
@@ -38,12 +41,15 @@ class BadRows:
                 self.seen[len(known)] = name
         count = len(known) + 1
         if count > self.limit:
-            raise UserError(f"{error}; this is broken row {count}, and --skip-bad-rows {self.limit} passes over {self.limit}: mend the "
-                            "files (ofa doctor names every row), or allow more")
+            raise UserError(
+                f"{error}; this is broken row {count}, and --skip-bad-rows {self.limit} passes over"
+                f" {self.limit}: mend the files (ofa doctor names every row), or allow more"
+            )
         logger.warning("skipped broken row %d of at most %d: %s", count, self.limit, error)
 
     def names(self) -> list[int]:
-        """Numbers of the rows so far, for checkpoints: a run that goes on does not count and name them again."""
+        """Numbers of the rows so far, for checkpoints: a run that goes on does not count and
+        name them again."""
         return [name for name in self.seen or () if name]
 
     def add(self, names: Iterable[int]) -> None:
@@ -53,8 +59,11 @@ class BadRows:
             every = [*known, *sorted(set(names) - set(known))]
             self.restore(every)
         if len(every) > self.limit:
-            raise UserError(f"all processes together met {len(every)} broken rows, named above, and --skip-bad-rows {self.limit} passes over "
-                            f"{self.limit}: mend the files (ofa doctor names every row), or allow more")
+            raise UserError(
+                f"all processes together met {len(every)} broken rows, named above, and"
+                f" --skip-bad-rows {self.limit} passes over {self.limit}: mend the files (ofa"
+                " doctor names every row), or allow more"
+            )
 
     def restore(self, names: list[int]) -> None:
         """Args: names: of ``names``, perhaps of a run that allowed more."""

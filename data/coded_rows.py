@@ -22,10 +22,16 @@ class CodedRow:
     where: str
 
 
-def open_coded(path: str | Path, code_column: int | None = None, id_column: int = 0, text_column: int | None = None) -> list[CodedRow]:
+def open_coded(
+    path: str | Path,
+    code_column: int | None = None,
+    id_column: int = 0,
+    text_column: int | None = None,
+) -> list[CodedRow]:
     """All rows of a file.
 
-    Args: code_column: of a TSV; None finds the first that holds codes in row 1. text_column: None: no text.
+    Args: code_column: of a TSV; None finds the first that holds codes in row 1. text_column: None:
+    no text.
     Raises: UserError if the file or a column is missing.
     """
     if Path(path).suffix.lower() in (".json", ".jsonl"):
@@ -35,8 +41,10 @@ def open_coded(path: str | Path, code_column: int | None = None, id_column: int 
     columns = [id_column, column, *([] if text_column is None else [text_column])]
     for number in columns:
         if not 0 <= number < rows.num_columns:
-            raise UserError(f"{path}:1: column {number} is asked for, found {rows.num_columns} columns (0 to {rows.num_columns - 1}); "
-                            "correct --code-column, --id-column or --text-column")
+            raise UserError(
+                f"{path}:1: column {number} is asked for, found {rows.num_columns} columns (0 to"
+                f" {rows.num_columns - 1}); correct --code-column, --id-column or --text-column"
+            )
     found = []
     for index in range(len(rows)):
         name, codes, *text = rows.texts(index, columns)
@@ -50,25 +58,43 @@ def code_column_of(rows: Rows) -> int:
         words = field.split()
         if len(words) > 1 and all(word.isdecimal() for word in words):
             return column
-    raise UserError(f"{rows.where(0)}: expects a column of image codes (whole numbers with blanks between them), found none; name it by "
-                    "--code-column N, or make one by ofa tokenizer encode")
+    raise UserError(
+        f"{rows.where(0)}: expects a column of image codes (whole numbers with blanks between"
+        " them), found none; name it by --code-column N, or make one by ofa tokenizer encode"
+    )
 
 
 def rows_of_results(path: Path) -> Iterator[CodedRow]:
-    """Entries of a result file in their order: ``{"id": ..., "caption": ..., "codes": "17 3 ..."}``."""
+    """Entries of a result file in their order: ``{"id": ..., "caption": ..., "codes": "17 3
+    ..."}``."""
     try:
         content = load_json(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: expected a result file, found no readable file ({error.strerror}); check the path") from None
+        raise UserError(
+            f"{path}: expected a result file, found no readable file ({error.strerror}); check the"
+            " path"
+        ) from None
     except ValueError as error:
-        raise UserError(f"{path}: expected JSON, found something else ({error}); was it cut off?") from None
+        raise UserError(
+            f"{path}: expected JSON, found something else ({error}); was it cut off?"
+        ) from None
     if not isinstance(content, list) or not content:
-        raise UserError(f"{path}: expected a list of results, found none; give NAME_predict.json of ofa evaluate or ofa draw")
+        raise UserError(
+            f"{path}: expected a list of results, found none; give NAME_predict.json of ofa"
+            " evaluate or ofa draw"
+        )
     for number, entry in enumerate(content):
         where = f"{path}: entry {number + 1}"
         if not isinstance(entry, dict) or not isinstance(entry.get("codes"), (str, list)):
-            raise UserError(f"{where}: expects 'codes', found none; are the results of --task image_gen?")
-        yield CodedRow(first_of(entry, IDS) or str(number), first_of(entry, TEXTS), as_text(entry["codes"]), where)
+            raise UserError(
+                f"{where}: expects 'codes', found none; are the results of --task image_gen?"
+            )
+        yield CodedRow(
+            first_of(entry, IDS) or str(number),
+            first_of(entry, TEXTS),
+            as_text(entry["codes"]),
+            where,
+        )
 
 
 def first_of(entry: dict, names: tuple[str, ...]) -> str:

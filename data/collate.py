@@ -24,12 +24,13 @@ The batch has the keys of the release::
     w_resize_ratios, h_resize_ratios  float32[B]
     region_coords     float32[B, 4]
 
-A key is there if the samples have it, and None if their value is None. Samples of different tasks may lie in one
-batch; for a key that only some of them have the others get a value that changes nothing (``NEUTRAL``). A batch of
-pretraining has ``image_rows`` int64[B], too (``rows_of_images``).
+A key is there if the samples have it, and None if their value is None. Samples of different tasks
+may lie in one batch; for a key that only some of them have the others get a value that changes
+nothing (``NEUTRAL``). A batch of pretraining has ``image_rows`` int64[B], too (``rows_of_images``).
 """
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,8 @@ def collate(samples: list[Sample], pad: int = 1) -> dict[str, Any]:
 
 
 def values_of(key: str, samples: list[Sample]) -> list:
-    """The value of every sample, neutral ones where a sample has none; None throughout if no sample has one.
+    """The value of every sample, neutral ones where a sample has none; None throughout if no sample
+    has one.
 
     Raises: ValueError if nothing is neutral for the key.
     """
@@ -71,18 +73,24 @@ def values_of(key: str, samples: list[Sample]) -> list:
         return values
     if key not in NEUTRAL and any(value is None for value in values):
         raise ValueError(f"samples with and without '{key}' cannot lie in one batch")
-    return [NEUTRAL[key](sample, present) if value is None else value for value, sample in zip(values, samples)]
+    return [
+        NEUTRAL[key](sample, present) if value is None else value
+        for value, sample in zip(values, samples)
+    ]
 
 
 def rows_of_images(samples: list[Sample]) -> torch.Tensor:
     """int64[B]: for each sample the first with the very same image (one tensor, not an equal one).
 
-    Nobody looks at the image of a sample without one; its row is that of another sample's image where there is one.
+    Nobody looks at the image of a sample without one; its row is that of another sample's image
+    where there is one.
     """
     first: dict[int, int] = {}
     rows = [first.setdefault(id(sample["patch_image"]), row) for row, sample in enumerate(samples)]
     shown = next((row for row, sample in zip(rows, samples) if sample["patch_mask"]), 0)
-    return torch.tensor([row if sample["patch_mask"] else shown for row, sample in zip(rows, samples)])
+    return torch.tensor(
+        [row if sample["patch_mask"] else shown for row, sample in zip(rows, samples)]
+    )
 
 
 class TokenPadding:
@@ -96,7 +104,8 @@ class TokenPadding:
 
 
 def join_masks(values: list[torch.Tensor]) -> torch.Tensor:
-    """bool[T, V] of different lengths T -> bool[B, longest, V]; a padded position allows every token."""
+    """bool[T, V] of different lengths T -> bool[B, longest, V]; a padded position allows every
+    token."""
     return torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=True)
 
 
@@ -137,7 +146,8 @@ JOINS: dict[str, tuple[str, Callable]] = {
     "h_resize_ratio": ("h_resize_ratios", torch.stack),
     "region_coord": ("region_coords", torch.stack),
 }
-# What stands for a value that a sample does not have: (the sample, the value of another one) -> value.
+# What stands for a value that a sample does not have: (the sample, the value of another one) ->
+# value.
 NEUTRAL: dict[str, Callable[[Sample, Any], Any]] = {
     "id": lambda sample, other: "",
     "patch_image": lambda sample, other: torch.zeros_like(other),
@@ -154,11 +164,28 @@ NEUTRAL: dict[str, Callable[[Sample, Any], Any]] = {
     "region_coord": lambda sample, other: torch.zeros(4),
 }
 NET_INPUT = (
-    "src_tokens", "src_lengths", "patch_images", "patch_images_2", "patch_masks", "code_masks",
+    "src_tokens",
+    "src_lengths",
+    "patch_images",
+    "patch_images_2",
+    "patch_masks",
+    "code_masks",
     "prev_output_tokens",
-)  # fmt: skip
+)
 ORDER = (
-    "id", "nsentences", "ntokens", "net_input", "conf", "ref_dict", "constraint_masks", "decoder_prompts",
-    "code_images", "target_strs", "target", "prefix_tokens", "w_resize_ratios", "h_resize_ratios",
+    "id",
+    "nsentences",
+    "ntokens",
+    "net_input",
+    "conf",
+    "ref_dict",
+    "constraint_masks",
+    "decoder_prompts",
+    "code_images",
+    "target_strs",
+    "target",
+    "prefix_tokens",
+    "w_resize_ratios",
+    "h_resize_ratios",
     "region_coords",
-)  # fmt: skip
+)

@@ -1,4 +1,5 @@
-"""A file of rows as a fairseq dataset: rows by number, shuffled per epoch, the same for any number of workers."""
+"""A file of rows as a fairseq dataset: rows by number, shuffled per epoch, the same for any
+number of workers."""
 
 import functools
 import logging
@@ -43,11 +44,13 @@ class RowsDataset(FairseqDataset):
     def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
         return np.full(len(indices), self.num_tokens(0), dtype=np.int64)
 
-    def batch_by_size(self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1):
+    def batch_by_size(
+        self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1
+    ):
         """Batches of exactly ``max_sentences`` rows, the last one shorter.
 
-        As in the release ``required_batch_size_multiple`` is not applied: fairseq's default of 8 would turn
-        ``--batch-size 12`` into 8.
+        As in the release ``required_batch_size_multiple`` is not applied: fairseq's default of 8
+        would turn ``--batch-size 12`` into 8.
         """
         limits = [
             limit
@@ -56,8 +59,9 @@ class RowsDataset(FairseqDataset):
         ]
         if not limits or min(limits) < 1:
             raise UserError(
-                f"--batch-size {max_sentences}, --max-tokens {max_tokens}: expects at least one row of up to "
-                f"{self.num_tokens(0)} tokens per batch; raise --max-tokens or give --batch-size"
+                f"--batch-size {max_sentences}, --max-tokens {max_tokens}: expects at least one row"
+                f" of up to {self.num_tokens(0)} tokens per batch; raise --max-tokens or give"
+                " --batch-size"
             )
         size = min(limits)
         return [indices[start : start + size] for start in range(0, len(indices), size)]
@@ -66,18 +70,24 @@ class RowsDataset(FairseqDataset):
 class OFADataset(RowsDataset):
     """Rows of one file as samples.
 
-    ``dataset[i]`` is row i of the file, in every split; shuffling only changes the order in which fairseq
-    asks for rows. Batches are cut from that order before they are dealt out to the ranks, so every row is
-    read once per epoch, by one rank.
+    ``dataset[i]`` is row i of the file, in every split; shuffling only changes the order in which
+    fairseq asks for rows. Batches are cut from that order before they are dealt out to the ranks,
+    so every row is read once per epoch, by one rank.
 
     Args:
         file: rows with the selected columns, in the order of the task's ``columns``.
         builder: row -> sample.
-        shuffle: ask for the rows in a new order in every epoch, decided by (seed, epoch). shuffle_buffer: as
-            ``ofa.data.shard_order.row_order`` takes it.
+        shuffle: ask for the rows in a new order in every epoch, decided by (seed, epoch).
+            shuffle_buffer: as ``ofa.data.shard_order.row_order`` takes it.
     """
 
-    def __init__(self, file: Rows, builder: SampleBuilder, shuffle: bool = False, shuffle_buffer: int | None = None):
+    def __init__(
+        self,
+        file: Rows,
+        builder: SampleBuilder,
+        shuffle: bool = False,
+        shuffle_buffer: int | None = None,
+    ):
         super().__init__()
         self.columns = builder.spec.names_of(len(file.selected_cols), str(file.path))
         self.file = file
@@ -106,14 +116,20 @@ class OFADataset(RowsDataset):
 
     def texts(self, index: int) -> dict[str, str]:
         """Columns of a row by name, without reading its image."""
-        numbers = {name: number for name, number in zip(self.columns, self.file.selected_cols) if name != "image"}
+        numbers = {
+            name: number
+            for name, number in zip(self.columns, self.file.selected_cols)
+            if name != "image"
+        }
         texts = self.file.texts(int(index), list(numbers.values()))
         return {"image": "(not read)", **dict(zip(numbers, texts))}
 
     def example(self, index: int) -> Example:
         """What a row asks and expects, without reading its image."""
         where = self.file.where(int(index))
-        return self.builder.example(self.texts(index), int(index), where=where, open_image=blank_image)
+        return self.builder.example(
+            self.texts(index), int(index), where=where, open_image=blank_image
+        )
 
     def collater(self, samples: list[Sample]) -> dict:
         """The batch of some samples, see ``ofa.data.collate``."""
@@ -129,7 +145,8 @@ class OFADataset(RowsDataset):
         return row_order(self.file, self.builder.seed, self.epoch, self.shuffle_buffer)
 
     def num_tokens(self, index: int) -> int:
-        """An upper bound, the same for all rows: the true length is only known once a row is read."""
+        """An upper bound, the same for all rows: the true length is only known once a row is
+        read."""
         options = self.builder.options
         return max(options.max_src_length, options.max_tgt_length) + 2
 
@@ -138,8 +155,11 @@ class OFADataset(RowsDataset):
 def let_parent_decide_when_to_stop(process: int) -> None:
     """Data workers outlive Ctrl-C and the first SIGTERM: both often go to all processes of a run.
 
-    The training still needs samples for the update that it saves after. A second SIGTERM is the parent's own.
+    The training still needs samples for the update that it saves after. A second SIGTERM is the
+    parent's own.
     """
     if torch.utils.data.get_worker_info() is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+        signal.signal(
+            signal.SIGTERM, lambda number, frame: signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        )

@@ -1,4 +1,5 @@
-"""The rows of several tasks as one fairseq dataset, for training and validating one model on all of them."""
+"""The rows of several tasks as one fairseq dataset, for training and validating one model on all
+of them."""
 
 from collections.abc import Mapping
 
@@ -17,12 +18,18 @@ class JointDataset(RowsDataset):
 
     Args:
         members: task name -> its rows.
-        weights: how often each task's rows are shown in an epoch. None: for evaluation. Every row once, task after
-            task, and each batch holds rows of one task, so that it can be scored by that task's metric.
+        weights: how often each task's rows are shown in an epoch. None: for evaluation. Every row
+            once, task after task, and each batch holds rows of one task, so that it can be scored
+            by that task's metric.
     """
 
-    def __init__(self, members: Mapping[str, OFADataset], weights: Mapping[str, float] | None = None, shuffle: bool = True,
-                 shuffle_buffer: int | None = None):  # fmt: skip
+    def __init__(
+        self,
+        members: Mapping[str, OFADataset],
+        weights: Mapping[str, float] | None = None,
+        shuffle: bool = True,
+        shuffle_buffer: int | None = None,
+    ):
         super().__init__()
         self.members = dict(members)
         self.training = weights is not None
@@ -59,13 +66,23 @@ class JointDataset(RowsDataset):
             member.set_seed(seed)
 
     def ordered_indices(self) -> np.ndarray:
-        return self.mixture.order(self.epoch) if self.training else np.arange(len(self), dtype=np.int64)
+        return (
+            self.mixture.order(self.epoch)
+            if self.training
+            else np.arange(len(self), dtype=np.int64)
+        )
 
     def num_tokens(self, index: int) -> int:
         return max(member.num_tokens(0) for member in self.members.values())
 
-    def batch_by_size(self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1):
+    def batch_by_size(
+        self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1
+    ):
         """As for one task; batches for evaluation end where a task ends."""
-        parts = [indices] if self.training else np.split(indices, np.searchsorted(indices, self.mixture.starts[1:-1]))
+        parts = (
+            [indices]
+            if self.training
+            else np.split(indices, np.searchsorted(indices, self.mixture.starts[1:-1]))
+        )
         cut = super().batch_by_size
         return [batch for part in parts for batch in cut(part, max_tokens, max_sentences)]

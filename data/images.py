@@ -20,7 +20,8 @@ def image_transform(
     """PIL image in RGB -> float32[3, size, size], normalised; picklable.
 
     Squashed to a square by PIL's bicubic filter: matches the released checkpoints
-    (tests/parity/test_images.py). ``--imagenet-default-mean-and-std`` takes IMAGENET_MEAN and IMAGENET_STD.
+    (tests/parity/test_images.py). ``--imagenet-default-mean-and-std`` takes IMAGENET_MEAN and
+    IMAGENET_STD.
     """
     from torchvision import transforms  # seconds to import, and decoding needs none of it
     from torchvision.transforms import InterpolationMode

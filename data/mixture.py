@@ -1,7 +1,9 @@
-"""Which row of which task a sample of a joint training is: a function of (seed, epoch, index), nothing else.
+"""Which row of which task a sample of a joint training is: a function of (seed, epoch, index),
+nothing else.
 
-Every task goes through its own rows, in a new order each time, and goes on in the next epoch where it stopped in
-this one. With a weight of 0.5 an epoch shows half of its rows, and the next epoch the other half.
+Every task goes through its own rows, in a new order each time, and goes on in the next epoch where
+it stopped in this one. With a weight of 0.5 an epoch shows half of its rows, and the next epoch the
+other half.
 """
 
 from collections.abc import Sequence, Sized
@@ -14,21 +16,33 @@ from ofa.data.shard_order import kept_order, reads_locally
 class Mixture:
     """Several files of rows as one.
 
-    Samples are numbered task by task: of three tasks with 2, 3 and 1 samples an epoch, index 0 and 1 belong to the
-    first, 2 to 4 to the second. The order in which they are asked for is ``order``.
+    Samples are numbered task by task: of three tasks with 2, 3 and 1 samples an epoch, index 0 and
+    1 belong to the first, 2 to 4 to the second. The order in which they are asked for is ``order``.
 
     Args:
         files: the rows of each task.
         weights: how often a task's rows are shown in an epoch, on average; above 0.
-        shuffle: rows and tasks in a new order in every epoch; otherwise rows as in their files, tasks evenly spread.
+        shuffle: rows and tasks in a new order in every epoch; otherwise rows as in their files,
+            tasks evenly spread.
         buffer: as ``ofa.data.shard_order.row_order`` takes it.
     """
 
-    def __init__(self, files: Sequence[Sized], weights: Sequence[float], shuffle: bool = True, seed: int = 1, buffer: int | None = None):
+    def __init__(
+        self,
+        files: Sequence[Sized],
+        weights: Sequence[float],
+        shuffle: bool = True,
+        seed: int = 1,
+        buffer: int | None = None,
+    ):
         self.files, self.buffer = tuple(files), buffer
         self.rows = tuple(map(len, files))
-        self.counts = tuple(max(1, round(weight * number)) for weight, number in zip(weights, self.rows))
-        self.starts = np.cumsum([0, *self.counts])  # index of each task's first sample, and their total
+        self.counts = tuple(
+            max(1, round(weight * number)) for weight, number in zip(weights, self.rows)
+        )
+        self.starts = np.cumsum(
+            [0, *self.counts]
+        )  # index of each task's first sample, and their total
         self.shuffle = shuffle
         self.seed = seed
 
@@ -41,7 +55,11 @@ class Mixture:
         task = int(np.searchsorted(self.starts, index, side="right")) - 1
         shown_before = (epoch - 1) * self.counts[task] + int(index - self.starts[task])
         time, place = divmod(shown_before, self.rows[task])
-        return task, int(kept_order(self.files[task], (self.seed, task), time, self.buffer)[place]) if self.shuffle else place
+        return task, (
+            int(kept_order(self.files[task], (self.seed, task), time, self.buffer)[place])
+            if self.shuffle
+            else place
+        )
 
     def order(self, epoch: int) -> np.ndarray:
         """int64[samples]: every index once, in the order of the epoch."""

@@ -6,9 +6,11 @@ ROUNDS = 4
 
 
 def shuffled(place: int, size: int, key: str) -> int:
-    """Number in [0, size) that stands at ``place``; every number stands at one place. Another ``key``, another order.
+    """Number in [0, size) that stands at ``place``; every number stands at one place. Another
+    ``key``, another order.
 
-    A Feistel network over the next even power of two; numbers beyond ``size`` are passed through it again.
+    A Feistel network over the next even power of two; numbers beyond ``size`` are passed through it
+    again.
     """
     bits = max(1, ((size - 1).bit_length() + 1) // 2)
     while True:

@@ -1,4 +1,5 @@
-"""Pictures by number, from the image column of a TSV or from a folder, and how they become square."""
+"""Pictures by number, from the image column of a TSV or from a folder, and how they become
+square."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +26,11 @@ class TsvPictures:
     def __init__(self, path: str | Path, column: int | None = None):
         self.rows = open_rows(path)
         if column is not None and not 0 <= column < self.rows.num_columns:
-            raise UserError(f"{path}:1: --image-column={column} asks for a column that is not there, found "
-                            f"{self.rows.num_columns} columns (0 to {self.rows.num_columns - 1}); correct the option")
+            raise UserError(
+                f"{path}:1: --image-column={column} asks for a column that is not there, found"
+                f" {self.rows.num_columns} columns (0 to {self.rows.num_columns - 1}); correct the"
+                " option"
+            )
         self.column = image_column(self.rows) if column is None else column
 
     def __len__(self) -> int:
@@ -83,29 +87,45 @@ def image_column(rows: Rows) -> int:
             return column
         except UserError:
             continue
-    raise UserError(f"{rows.where(0)}: expects a column with an image file in base64, found none among {rows.num_columns} columns; "
-                    "is it the right file? --image-column N names the column when the image of row 1 is broken")
+    raise UserError(
+        f"{rows.where(0)}: expects a column with an image file in base64, found none among"
+        f" {rows.num_columns} columns; is it the right file? --image-column N names the column when"
+        " the image of row 1 is broken"
+    )
 
 
-def make_square(picture: Image.Image, size: int, non_square: str = "crop", where: str = "") -> Image.Image:
+def make_square(
+    picture: Image.Image, size: int, non_square: str = "crop", where: str = ""
+) -> Image.Image:
     """The picture as ``size`` x ``size`` pixels, by PIL's Lanczos filter as in the release.
 
-    Args: non_square: one of ``NON_SQUARE``, for a picture with unequal sides: keep the middle, as much as fits; give up its
-        aspect; or raise UserError, which names ``where``.
+    Args: non_square: one of ``NON_SQUARE``, for a picture with unequal sides: keep the middle, as
+        much as fits; give up its aspect; or raise UserError, which names ``where``.
     """
     width, height = picture.size
     if width != height and non_square == "refuse":
-        raise UserError(f"{where or 'picture'}: expects a square picture, found {width} x {height} pixels; make it square, or choose "
-                        "--non-square crop or squash")
+        raise UserError(
+            f"{where or 'picture'}: expects a square picture, found {width} x {height} pixels; make"
+            " it square, or choose --non-square crop or squash"
+        )
     if width != height and non_square == "crop":
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
         picture = picture.crop((left, top, left + side, top + side))
-    return picture if picture.size == (size, size) else picture.resize((size, size), Image.Resampling.LANCZOS)
+    return (
+        picture
+        if picture.size == (size, size)
+        else picture.resize((size, size), Image.Resampling.LANCZOS)
+    )
 
 
-def square_pixels(pictures: TsvPictures | FolderPictures, chosen: Sequence[int], size: int, skip_broken: bool, what: str
-                  ) -> tuple[np.ndarray, int]:
+def square_pixels(
+    pictures: TsvPictures | FolderPictures,
+    chosen: Sequence[int],
+    size: int,
+    skip_broken: bool,
+    what: str,
+) -> tuple[np.ndarray, int]:
     """The chosen pictures, made square.
 
     Args: skip_broken: leave out those that cannot be read. what: named by the progress.
@@ -121,7 +141,9 @@ def square_pixels(pictures: TsvPictures | FolderPictures, chosen: Sequence[int],
                 raise
             skipped += 1
     if len(squares) < 2:
-        raise UserError(f"{what}: expected at least 2 readable pictures, found {len(squares)}; give more")
+        raise UserError(
+            f"{what}: expected at least 2 readable pictures, found {len(squares)}; give more"
+        )
     return np.stack(squares).transpose(0, 3, 1, 2).copy(), skipped
 
 

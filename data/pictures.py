@@ -16,9 +16,9 @@ def as_picture(image: Any, where: str = "") -> Image.Image:
     """A picture in RGB, the right way up.
 
     Args:
-        image: the path of an image file or a PIL image (turned as its EXIF orientation says: what a viewer shows); an
-            array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]; a tensor [H, W] or, channels first, [3, H, W]. Whole numbers count from
-            0 to 255, others from 0 to 1.
+        image: the path of an image file or a PIL image (turned as its EXIF orientation says: what a
+            viewer shows); an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]; a tensor [H, W] or,
+            channels first, [3, H, W]. Whole numbers count from 0 to 255, others from 0 to 1.
         where: the beginning of messages; default: the path.
     Raises: UserError if there is no such file, it is no image, or the array has another form.
     """
@@ -32,7 +32,10 @@ def as_picture(image: Any, where: str = "") -> Image.Image:
         return from_array((pixels.movedim(0, -1) if pixels.dim() == 3 else pixels).numpy(), where)
     if isinstance(image, np.ndarray):
         return from_array(image, where)
-    raise UserError(f"{where or 'image'}: expects a path, a PIL image, an array or a tensor, found {type(image).__name__}")
+    raise UserError(
+        f"{where or 'image'}: expects a path, a PIL image, an array or a tensor, found"
+        f" {type(image).__name__}"
+    )
 
 
 def from_file(path: Path, where: str) -> Image.Image:
@@ -40,24 +43,41 @@ def from_file(path: Path, where: str) -> Image.Image:
     try:
         data = read_image_file(os.path.expanduser(path))
     except OSError as error:
-        hint = "; pictures are read from this machine only, download it first" if "://" in str(path) or ":/" in str(path) else ""
-        raise UserError(f"{where}: expects an image file, found none ({error.strerror}){hint}") from None
+        hint = (
+            "; pictures are read from this machine only, download it first"
+            if "://" in str(path) or ":/" in str(path)
+            else ""
+        )
+        raise UserError(
+            f"{where}: expects an image file, found none ({error.strerror}){hint}"
+        ) from None
     return open_image(data, where, upright=True)
 
 
 def from_array(array: np.ndarray, where: str) -> Image.Image:
-    """Args: array: [H, W] or [H, W, 1, 3 or 4], whole numbers 0 to 255 or fractions 0 to 1. Raises: UserError."""
+    """Args: array: [H, W] or [H, W, 1, 3 or 4], whole numbers 0 to 255 or fractions 0 to 1.
+    Raises: UserError."""
     name = where or "image"
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
-        raise UserError(f"{name}: expects an array [H, W], [H, W, 3] or [H, W, 4] (a tensor: channels first), found shape "
-                        f"{list(array.shape)}")
+    if (
+        array.ndim not in (2, 3)
+        or (array.ndim == 3 and array.shape[2] not in (3, 4))
+        or 0 in array.shape
+    ):
+        raise UserError(
+            f"{name}: expects an array [H, W], [H, W, 3] or [H, W, 4] (a tensor: channels first),"
+            f" found shape {list(array.shape)}"
+        )
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise UserError(f"{name}: expects fractions from 0 to 1, found {np.nanmin(array):g} to {np.nanmax(array):g}; do not "
-                            "normalise it, or give whole numbers from 0 to 255")
+            raise UserError(
+                f"{name}: expects fractions from 0 to 1, found {np.nanmin(array):g} to"
+                f" {np.nanmax(array):g}; do not normalise it, or give whole numbers from 0 to 255"
+            )
         array = np.rint(array * 255)
     elif array.dtype != np.uint8 and (array.min() < 0 or array.max() > 255):
-        raise UserError(f"{name}: expects whole numbers from 0 to 255, found {array.min()} to {array.max()}")
+        raise UserError(
+            f"{name}: expects whole numbers from 0 to 255, found {array.min()} to {array.max()}"
+        )
     return to_rgb(Image.fromarray(array.astype(np.uint8)))

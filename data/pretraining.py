@@ -27,7 +27,8 @@ Reader = Callable[[Mapping[str, str], PretrainingContext], list[PretrainingExamp
 
 @dataclass
 class Draws:
-    """Random numbers of a row, the same whenever and wherever it is read: three independent streams."""
+    """Random numbers of a row, the same whenever and wherever it is read: three independent
+    streams."""
 
     rng: random.Random
     generator: torch.Generator
@@ -43,24 +44,40 @@ class PretrainingBuilder:
     """Turns rows into samples, each the same whenever and wherever it is read.
 
     Args:
-        spec: declares no set of answers and no augmentation; texts become tokens as in the other tasks.
+        spec: declares no set of answers and no augmentation; texts become tokens as in the other
+            tasks.
         split: ``train`` or the name of an evaluation split, where nothing is cut at random.
         negatives: what does not fit, if image-text matching is trained.
 
     Attributes: seed: of the run.
     """
 
-    def __init__(self, spec: TaskSpec, options: PretrainingOptions, vocabulary: Vocabulary, bpe: Bpe, split: str,
-                 negatives: Negatives | None = None):  # fmt: skip
+    def __init__(
+        self,
+        spec: TaskSpec,
+        options: PretrainingOptions,
+        vocabulary: Vocabulary,
+        bpe: Bpe,
+        split: str,
+        negatives: Negatives | None = None,
+    ):
         self.options, self.split, self.negatives, self.seed = options, split, negatives, 1
         self.encoder = SampleBuilder(spec, options, vocabulary, bpe, split)
-        starts = [bpe.is_beginning_of_word(symbol) or number in vocabulary.specials for number, symbol in enumerate(vocabulary.symbols)]
+        starts = [
+            bpe.is_beginning_of_word(symbol) or number in vocabulary.specials
+            for number, symbol in enumerate(vocabulary.symbols)
+        ]
         self.mask = SpanMask(
-            vocabulary.mask, range(vocabulary.text.start, vocabulary.text.stop),
+            vocabulary.mask,
+            range(vocabulary.text.start, vocabulary.text.stop),
             None if options.mask_length == "subword" else torch.tensor(starts),
-            options.mask_ratio, options.mask_length, options.poisson_lambda, options.replace_length,
-            options.random_ratio, options.keep_ratio,
-        )  # fmt: skip
+            options.mask_ratio,
+            options.mask_length,
+            options.poisson_lambda,
+            options.replace_length,
+            options.random_ratio,
+            options.keep_ratio,
+        )
         imagenet = options.imagenet_default_mean_and_std
         self.statistics = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (OFA_MEAN, OFA_STD)
         self.square = image_transform(options.patch_image_size, *self.statistics)
@@ -69,17 +86,27 @@ class PretrainingBuilder:
     def draws(self, epoch: int, index: int, purpose: str) -> Draws:
         return Draws.of(f"{self.seed}-{self.options.pretrain_seed}-{epoch}-{index}-{purpose}")
 
-    def __call__(self, reader: Reader, row: Mapping[str, str], draws: Draws, where: str = "", index: int = 0) -> list[Sample]:
+    def __call__(
+        self, reader: Reader, row: Mapping[str, str], draws: Draws, where: str = "", index: int = 0
+    ) -> list[Sample]:
         """The samples that ``reader`` makes of a row. Raises: UserError naming ``where``."""
         pictures = (TrainingPictures if self.split == "train" else EvaluationPictures)(self, draws)
         context = PretrainingContext(
-            options=self.options, split=self.split, language="en", open_image=ImageOpener(where), where=where, index=index,
-            rng=draws.rng, pictures=pictures, negatives=self.negatives,
-        )  # fmt: skip
+            options=self.options,
+            split=self.split,
+            language="en",
+            open_image=ImageOpener(where),
+            where=where,
+            index=index,
+            rng=draws.rng,
+            pictures=pictures,
+            negatives=self.negatives,
+        )
         return [self.encode(example) for example in reader(row, context)]
 
     def encode(self, found: PretrainingExample) -> Sample:
-        """Token ids and pixels; ``task`` is its name. What the model has no positions for is cut off."""
+        """Token ids and pixels; ``task`` is its name. What the model has no positions for is cut
+        off."""
         example, options = found.example, self.options
         example.max_source_tokens = options.max_source_positions - 2
         if not bool(example.extra["code_mask"]):
@@ -97,11 +124,17 @@ class EvaluationPictures:
         return self.builder.square(image)
 
     def around(self, image: Image.Image, box: Sequence[float]) -> tuple[torch.Tensor, Symbols]:
-        return self.builder.square(image), self.bins(self.squashed(image, [box], self.options.patch_image_size)[0])
+        return self.builder.square(image), self.bins(
+            self.squashed(image, [box], self.options.patch_image_size)[0]
+        )
 
-    def objects(self, image: Image.Image, boxes: Sequence[Sequence[float]]) -> tuple[torch.Tensor, list[tuple[int, Symbols]]]:
+    def objects(
+        self, image: Image.Image, boxes: Sequence[Sequence[float]]
+    ) -> tuple[torch.Tensor, list[tuple[int, Symbols]]]:
         squashed = self.squashed(image, boxes, 2 * self.options.code_image_size)
-        return self.builder.code_square(image), [(number, self.bins(box)) for number, box in enumerate(squashed)]
+        return self.builder.code_square(image), [
+            (number, self.bins(box)) for number, box in enumerate(squashed)
+        ]
 
     def without_middle(self, image: Image.Image) -> torch.Tensor:
         pixels = self.builder.code_square(image)
@@ -114,22 +147,40 @@ class EvaluationPictures:
 
     def masked(self, text: str) -> tuple[Symbols, Symbols]:
         vocabulary = self.builder.encoder.vocabulary
-        room = (min(self.options.max_source_positions, self.options.max_target_positions) - PROMPT_TOKENS) * 3 // 4
-        tokens = vocabulary.ids(self.builder.encoder.bpe.encode(text))[:READ_TOKENS][-max(1, min(KEPT_TOKENS, room)) :]
-        masked = self.builder.mask(torch.tensor([vocabulary.bos, *tokens, vocabulary.eos]), self.draws.generator)[1:-1].tolist()
-        return Symbols(vocabulary.pieces(masked, drop=())), Symbols(vocabulary.pieces(tokens, drop=()))
+        room = (
+            (
+                min(self.options.max_source_positions, self.options.max_target_positions)
+                - PROMPT_TOKENS
+            )
+            * 3
+            // 4
+        )
+        tokens = vocabulary.ids(self.builder.encoder.bpe.encode(text))[:READ_TOKENS][
+            -max(1, min(KEPT_TOKENS, room)) :
+        ]
+        masked = self.builder.mask(
+            torch.tensor([vocabulary.bos, *tokens, vocabulary.eos]), self.draws.generator
+        )[1:-1].tolist()
+        return Symbols(vocabulary.pieces(masked, drop=())), Symbols(
+            vocabulary.pieces(tokens, drop=())
+        )
 
     def bins(self, box: torch.Tensor) -> Symbols:
         """Location bins of a box in pixels of what the model sees."""
-        return Symbols(bins_to_text(squashed_to_bins(box, self.options.max_image_size, self.options.num_bins)))
+        return Symbols(
+            bins_to_text(squashed_to_bins(box, self.options.max_image_size, self.options.num_bins))
+        )
 
-    def squashed(self, image: Image.Image, boxes: Sequence[Sequence[float]], side: int) -> torch.Tensor:
+    def squashed(
+        self, image: Image.Image, boxes: Sequence[Sequence[float]], side: int
+    ) -> torch.Tensor:
         x, y = resize_ratios(image.size, side)
         return torch.tensor(boxes, dtype=torch.float32) * torch.tensor([x, y, x, y])
 
 
 class TrainingPictures(EvaluationPictures):
-    """Pictures cut at random: enlarged, then a square from the middle, round an object, or from anywhere."""
+    """Pictures cut at random: enlarged, then a square from the middle, round an object, or from
+    anywhere."""
 
     augment = RandAugment(MILD, 7, 0.0, FILL)
 
@@ -137,7 +188,9 @@ class TrainingPictures(EvaluationPictures):
         from torchvision.transforms import functional as F
 
         square = F.center_crop(self.enlarge(image), [self.options.patch_image_size] * 2)
-        return self.pixels(square if self.options.plain_pictures else self.augment(square, self.draws.colours))
+        return self.pixels(
+            square if self.options.plain_pictures else self.augment(square, self.draws.colours)
+        )
 
     def around(self, image: Image.Image, box: Sequence[float]) -> tuple[torch.Tensor, Symbols]:
         larger = self.enlarge(image)
@@ -145,16 +198,24 @@ class TrainingPictures(EvaluationPictures):
         square, moved = square_around(larger, moved, self.options.patch_image_size)
         return self.pixels(square), self.bins(moved)
 
-    def objects(self, image: Image.Image, boxes: Sequence[Sequence[float]]) -> tuple[torch.Tensor, list[tuple[int, Symbols]]]:
+    def objects(
+        self, image: Image.Image, boxes: Sequence[Sequence[float]]
+    ) -> tuple[torch.Tensor, list[tuple[int, Symbols]]]:
         corners = torch.tensor(boxes, dtype=torch.float32)
         if self.draws.rng.random() < 0.5:
             image, corners = flipped(image, corners)
-        square, corners = jittered(image, corners, 2 * self.options.code_image_size, self.draws.generator)
-        return self.pixels(square), [(number, self.bins(corners[number])) for number in visible(corners)]
+        square, corners = jittered(
+            image, corners, 2 * self.options.code_image_size, self.draws.generator
+        )
+        return self.pixels(square), [
+            (number, self.bins(corners[number])) for number in visible(corners)
+        ]
 
     def enlarge(self, image: Image.Image) -> Image.Image:
         largest, longest = self.options.enlargement
-        return enlarged(image, range(self.options.patch_image_size, largest + 1), longest, self.draws.rng)
+        return enlarged(
+            image, range(self.options.patch_image_size, largest + 1), longest, self.draws.rng
+        )
 
     def pixels(self, square: Image.Image) -> torch.Tensor:
         from torchvision.transforms import functional as F

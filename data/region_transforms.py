@@ -1,7 +1,9 @@
-"""Random cuts of pictures that carry their boxes along: zoom, a square round an object, flip and jitter.
+"""Random cuts of pictures that carry their boxes along: zoom, a square round an object, flip and
+jitter.
 
-Boxes are float32[N, 4], xyxy, in pixels of the picture that goes in or comes out. What is random is decided by the
-generator that is handed over; draws and rounding are those of the release (tests/parity/test_unify_samples.py).
+Boxes are float32[N, 4], xyxy, in pixels of the picture that goes in or comes out. What is random is
+decided by the generator that is handed over; draws and rounding are those of the release
+(tests/parity/test_unify_samples.py).
 """
 
 import random
@@ -15,8 +17,11 @@ BICUBIC = Image.Resampling.BICUBIC
 JITTER = (1.0, 1.5)  # smallest and largest scale of ``jittered``
 
 
-def enlarged(image: Image.Image, sides: Sequence[int], longest: int, rng: random.Random) -> Image.Image:
-    """The shorter side becomes one of ``sides``, the longer one follows, but not beyond ``longest`` pixels."""
+def enlarged(
+    image: Image.Image, sides: Sequence[int], longest: int, rng: random.Random
+) -> Image.Image:
+    """The shorter side becomes one of ``sides``, the longer one follows, but not beyond
+    ``longest`` pixels."""
     side = rng.choice(sides)
     width, height = image.size
     if min(width, height) == side:
@@ -35,37 +40,50 @@ def scaled(boxes: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Te
 
 
 def square_around(image: Image.Image, box: Tensor, size: int) -> tuple[Image.Image, Tensor]:
-    """A square of ``size`` pixels with the middle of ``box`` in its middle, as far as the picture allows.
+    """A square of ``size`` pixels with the middle of ``box`` in its middle, as far as the picture
+    allows.
 
     Args: box: float32[4]. Returns: the square, the box in it (what lies outside is cut off).
     """
     x0, y0, x1, y1 = map(float, box)
-    left, top = (first_pixel((low + high) / 2, size, whole)
-                 for low, high, whole in ((x0, x1, image.width), (y0, y1, image.height)))  # fmt: skip
+    left, top = (
+        first_pixel((low + high) / 2, size, whole)
+        for low, high, whole in ((x0, x1, image.width), (y0, y1, image.height))
+    )
     picture = image.crop((round(left), round(top), round(left + size), round(top + size)))
     return picture, cut(box[None], left, top, size, size)[0]
 
 
 def first_pixel(middle: float, size: int, whole: int) -> float:
-    """Where a cut of ``size`` pixels begins so that ``middle`` is in its middle and it ends inside."""
+    """Where a cut of ``size`` pixels begins so that ``middle`` is in its middle and it ends
+    inside."""
     return max(middle - size / 2 + min(whole - middle - size / 2, 0), 0)
 
 
 def cut(boxes: Tensor, left: float, top: float, width: int, height: int) -> Tensor:
     """Boxes in a cut of the picture, clipped to it."""
     moved = (boxes - torch.tensor([left, top, left, top])).view(-1, 2, 2)
-    return torch.minimum(moved, torch.tensor([width, height], dtype=torch.float32)).clamp(min=0).view(-1, 4)
+    return (
+        torch.minimum(moved, torch.tensor([width, height], dtype=torch.float32))
+        .clamp(min=0)
+        .view(-1, 4)
+    )
 
 
 def flipped(image: Image.Image, boxes: Tensor) -> tuple[Image.Image, Tensor]:
     """The mirror image, left and right changed."""
     width = image.width
-    mirrored = boxes[:, [2, 1, 0, 3]] * torch.tensor([-1.0, 1, -1, 1]) + torch.tensor([width, 0.0, width, 0])
+    mirrored = boxes[:, [2, 1, 0, 3]] * torch.tensor([-1.0, 1, -1, 1]) + torch.tensor(
+        [width, 0.0, width, 0]
+    )
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), mirrored
 
 
-def jittered(image: Image.Image, boxes: Tensor, size: int, generator: torch.Generator) -> tuple[Image.Image, Tensor]:
-    """A square of ``size`` pixels from anywhere in the picture, whose shorter side is 1 to 1.5 squares.
+def jittered(
+    image: Image.Image, boxes: Tensor, size: int, generator: torch.Generator
+) -> tuple[Image.Image, Tensor]:
+    """A square of ``size`` pixels from anywhere in the picture, whose shorter side is 1 to 1.5
+    squares.
 
     Returns: the square, the boxes clipped to it (nothing may be left of some: see ``visible``).
     Source: large scale jitter, Ghiasi et al., Simple Copy-Paste, CVPR 2021.

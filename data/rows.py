@@ -10,7 +10,8 @@ Rows = TsvFile | ShardFile
 
 
 def open_rows(path: str | Path, selected_cols: str | Sequence[int] | None = None) -> Rows:
-    """The rows of a TSV, or of shards if the path is a folder, a ``.tar`` or a pattern of them; both are used alike.
+    """The rows of a TSV, or of shards if the path is a folder, a ``.tar`` or a pattern of them;
+    both are used alike.
 
     Raises: UserError as ``TsvFile`` and ``ShardFile``.
     """

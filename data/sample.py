@@ -1,12 +1,13 @@
 """One row of a TSV file -> one sample of token ids and pixels.
 
-The content of a sample depends on the row and on ``(seed, epoch, index)`` alone, so rows may be read in any
-order, by any number of workers, and a run resumes exactly.
+The content of a sample depends on the row and on ``(seed, epoch, index)`` alone, so rows may be
+read in any order, by any number of workers, and a run resumes exactly.
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional, Protocol, TypedDict, Union
+from typing import Any, Optional, Protocol, TypedDict, Union
 
 import numpy as np
 import torch
@@ -14,7 +15,14 @@ from PIL import Image
 
 from ofa.answers import AnswerSet
 from ofa.data.augmentation import TrainingTransform
-from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, OFA_MEAN, OFA_STD, decode_image, image_transform
+from ofa.data.images import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    OFA_MEAN,
+    OFA_STD,
+    decode_image,
+    image_transform,
+)
 from ofa.data.noise import noised
 from ofa.spec import Example, RowContext, Symbols, TaskOptions, TaskSpec, Text
 from ofa.vocabulary import Vocabulary
@@ -38,7 +46,9 @@ class Sample(TypedDict, total=False):
     conf: torch.Tensor  # float32[1], confidence of the answer, weighs the loss
     ref_dict: dict[str, float]  # accepted answer -> score
     constraint_mask: torch.Tensor  # bool[T, V], tokens allowed at each position
-    decoder_prompt: np.ndarray  # int64[P], beginning of prev_output_tokens that is given, not predicted
+    decoder_prompt: (
+        np.ndarray
+    )  # int64[P], beginning of prev_output_tokens that is given, not predicted
     prefix_tokens: torch.Tensor  # int64[P - 1], decoder_prompt without <s>
     target_str: str  # target as in the file
     w_resize_ratio: torch.Tensor  # float32[], model pixels per original pixel
@@ -102,9 +112,12 @@ class SampleBuilder:
             open_image: image column -> RGB image; by default the column is base64.
 
         Raises:
-            UserError: naming ``where``, if the row breaks a rule of the task or its image cannot be read.
+            UserError: naming ``where``, if the row breaks a rule of the task or its image cannot be
+                read.
         """
-        return self.encode(self.example(row, index, epoch, where, open_image), self.rng(epoch, index, "-image"))
+        return self.encode(
+            self.example(row, index, epoch, where, open_image), self.rng(epoch, index, "-image")
+        )
 
     def rng(self, epoch: int, index: int, purpose: str = "") -> random.Random:
         """Random numbers of a row, the same whenever and wherever it is read."""
@@ -131,7 +144,8 @@ class SampleBuilder:
         return self.spec.example(row, context)
 
     def encode(self, example: Example, rng: random.Random) -> Sample:
-        """Token ids and pixels of an example. Args: rng: for random changes of the picture and of what the decoder reads."""
+        """Token ids and pixels of an example. Args: rng: for random changes of the picture and
+        of what the decoder reads."""
         vocabulary = self.vocabulary
         source = text_ids(example.source, vocabulary, self.bpe)[: example.max_source_tokens]
         target = text_ids(example.target, vocabulary, self.bpe)[: example.max_target_tokens]
@@ -148,14 +162,18 @@ class SampleBuilder:
         scored = [*scored, vocabulary.eos] if example.ends else scored or [vocabulary.pad]
         length = given + len(scored)
         sample["target"] = torch.tensor([vocabulary.pad] * given + scored)
-        read = noised(target, example.noise_ratio, vocabulary.specials.stop, vocabulary.codes.start, rng)
+        read = noised(
+            target, example.noise_ratio, vocabulary.specials.stop, vocabulary.codes.start, rng
+        )
         sample["prev_output_tokens"] = torch.tensor((prompt + read)[:length])
         if example.prompt_type is not None and example.ends:
             sample["decoder_prompt"] = np.array(prompt)
         if example.prefix_tokens:
             sample["prefix_tokens"] = torch.tensor(prompt[1:], dtype=torch.int64)
         if self.spec.answers is not None:
-            sample["constraint_mask"] = None if self.answers is None else self.constraint_mask(target, given)[:length]
+            sample["constraint_mask"] = (
+                None if self.answers is None else self.constraint_mask(target, given)[:length]
+            )
         sample.update(example.extra)
         return sample
 
@@ -168,7 +186,8 @@ class SampleBuilder:
     def constraint_mask(self, target: list[int], given: int) -> torch.Tensor:
         """What an answer of the set may go on with at each position: bool[given + T + 1, V].
 
-        Args: target: token ids, T of them. given: positions of the decoder's prompt, where nothing is allowed.
+        Args: target: token ids, T of them. given: positions of the decoder's prompt, where nothing
+        is allowed.
         """
         mask = torch.zeros(given + len(target) + 1, len(self.vocabulary), dtype=torch.bool)
         for position in range(len(target) + 1):
@@ -176,16 +195,21 @@ class SampleBuilder:
         return mask
 
 
-def answer_set(spec: TaskSpec, options: TaskOptions, vocabulary: Vocabulary, bpe: Bpe) -> Optional[AnswerSet]:
+def answer_set(
+    spec: TaskSpec, options: TaskOptions, vocabulary: Vocabulary, bpe: Bpe
+) -> Optional[AnswerSet]:
     """The answers that a task may give in this run; None: anything may be answered."""
     texts = spec.answers(options) if spec.answers is not None else None
     if texts is None:
         return None
-    return AnswerSet(texts, lambda text: text_ids(text, vocabulary, bpe), vocabulary.bos, vocabulary.eos)
+    return AnswerSet(
+        texts, lambda text: text_ids(text, vocabulary, bpe), vocabulary.bos, vocabulary.eos
+    )
 
 
 def decoder_prompt(prompt_type: Optional[str], source: list[int]) -> list[int]:
-    """What the decoder is given before it answers, see ``ofa.spec.Example.prompt_type``. Args: source: <s> ... </s>."""
+    """What the decoder is given before it answers, see ``ofa.spec.Example.prompt_type``. Args:
+    source: <s> ... </s>."""
     if prompt_type == "src":
         return source
     return source[:-1] if prompt_type == "prev_output" else source[:1]

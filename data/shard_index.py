@@ -1,10 +1,13 @@
-"""Where the members of a WebDataset shard lie: found by one walk through the tar's headers, kept in a memory-mapped file.
+"""Where the members of a WebDataset shard lie: found by one walk through the tar's headers, kept in
+a memory-mapped file.
 
-A sample is a run of members with the same key, the name up to the first dot; the rest is the suffix::
+A sample is a run of members with the same key, the name up to the first dot; the rest is the
+suffix::
 
     a/000017.jpg  a/000017.json  a/000018.jpg ...      keys a/000017, a/000018, ...; suffixes jpg, json
 
-Layout of ``<tar>.idx`` (little endian, 64-bit words; see ``ofa.data.index_files`` for the first four)::
+Layout of ``<tar>.idx`` (little endian, 64-bit words; see ``ofa.data.index_files`` for the first
+four)::
 
     "OFA-TAR1"  size  mtime  samples N  suffixes S  bytes of their names L   names as JSON, filled up to words
     int64[N, S, 2]: first byte and size of each member; first byte 0 where a sample has none
@@ -29,16 +32,29 @@ MOST_SUFFIXES = 64  # more are no suffixes but part of the keys
 BLOCK = 512
 LOOKED_AT_BEHIND = 8  # members behind the last sample of an index that may be none
 MOST_HEADER = 1 << 20  # bytes of a header with long names, at most
-CUT = ("unexpected end of data", "empty header", "truncated header")  # what tarfile says where the next member should be
+CUT = (
+    "unexpected end of data",
+    "empty header",
+    "truncated header",
+)  # what tarfile says where the next member should be
 EXPECTED = "a tar file of samples"
 
 
 def open_shard_index(path: str | Path) -> tuple[list[str], np.ndarray]:
-    """Suffixes of a shard, and where the members of each sample lie; makes the index if it is missing or outdated.
+    """Suffixes of a shard, and where the members of each sample lie; makes the index if it is
+    missing or outdated.
 
-    Returns: suffixes; int64[N, S, 2], memory-mapped. Raises: UserError if the shard is missing, cut off or no tar.
+    Returns: suffixes; int64[N, S, 2], memory-mapped. Raises: UserError if the shard is missing, cut
+    off or no tar.
     """
-    words = open_words(path, EXPECTED, MAGIC, _is_whole, _fits, lambda tar, status: _walk(path, tar, status.st_size))
+    words = open_words(
+        path,
+        EXPECTED,
+        MAGIC,
+        _is_whole,
+        _fits,
+        lambda tar, status: _walk(path, tar, status.st_size),
+    )
     return _names(words), _table(words)
 
 
@@ -46,13 +62,21 @@ def _is_whole(words: np.ndarray) -> bool:
     if len(words) < NAMES:
         return False
     samples, suffixes, length = map(int, words[3:NAMES])
-    if not samples or not 0 < suffixes <= MOST_SUFFIXES or len(words) != NAMES + (length + 7) // 8 + 2 * samples * suffixes:
+    if (
+        not samples
+        or not 0 < suffixes <= MOST_SUFFIXES
+        or len(words) != NAMES + (length + 7) // 8 + 2 * samples * suffixes
+    ):
         return False
     try:
         names = _names(words)
     except ValueError:
         return False
-    return isinstance(names, list) and len(names) == suffixes and all(isinstance(name, str) for name in names)
+    return (
+        isinstance(names, list)
+        and len(names) == suffixes
+        and all(isinstance(name, str) for name in names)
+    )
 
 
 def _names(words: np.ndarray) -> list[str]:
@@ -81,7 +105,8 @@ def _fits(words: np.ndarray, tar) -> bool:
 
 
 def is_member(tar, place: Sequence[int], size: int) -> bool:
-    """Whether a regular member of so many bytes lies there. Args: tar: the open file. place: first byte and bytes. size: of it."""
+    """Whether a regular member of so many bytes lies there. Args: tar: the open file. place:
+    first byte and bytes. size: of it."""
     start, length = place
     if not (BLOCK <= start and 0 <= length and start + length <= size):
         return False
@@ -93,11 +118,14 @@ def states_size(header: bytes, length: int) -> bool:
     stated = header[124:136]
     if stated[:1] == b"\x80":  # of 8 GB and more: a binary number
         return int.from_bytes(stated[1:], "big") == length
-    return len(header) == BLOCK and stated.strip(b"\0 ").lstrip(b"0") == (b"%o" % length if length else b"")
+    return len(header) == BLOCK and stated.strip(b"\0 ").lstrip(b"0") == (
+        b"%o" % length if length else b""
+    )
 
 
 def split_name(name: str) -> tuple[str, str] | None:
-    """Key and suffix of a member: ``"a/b.seg.png"`` -> ``("a/b", "seg.png")``. None: no part of a sample."""
+    """Key and suffix of a member: ``"a/b.seg.png"`` -> ``("a/b", "seg.png")``. None: no part of
+    a sample."""
     folder, slash, base = name.rpartition("/")
     stem, dot, suffix = base.partition(".")
     if not (stem and dot and suffix) or stem.startswith("__"):
@@ -113,58 +141,98 @@ def _walk(path: str | Path, tar, size: int) -> tuple[np.ndarray, int]:
     for member in _members(path, tar, size):
         if member.size < 0 or member.issparse():
             found = f"{member.size} bytes" if member.size < 0 else "a sparse file"
-            raise UserError(f"{path}: expected {EXPECTED}, found {found} as {member.name!r}; make the shard again")
+            raise UserError(
+                f"{path}: expected {EXPECTED}, found {found} as {member.name!r}; make the shard"
+                " again"
+            )
         end = member.offset_data + -(-member.size // BLOCK) * BLOCK
         if end > size:
-            raise UserError(f"{path}: expected {EXPECTED}, found one that is cut off after {size} bytes in the middle of {member.name!r}; "
-                            "copy or make it again")
+            raise UserError(
+                f"{path}: expected {EXPECTED}, found one that is cut off after {size} bytes in the"
+                f" middle of {member.name!r}; copy or make it again"
+            )
         parts = split_name(member.name) if member.isreg() else None
         if parts is None:
             continue
         if not is_member(tar, (member.offset_data, member.size), size):
-            raise UserError(f"{path}: expected {EXPECTED}, found {member.name!r} with two sizes; make the shard again")
+            raise UserError(
+                f"{path}: expected {EXPECTED}, found {member.name!r} with two sizes; make the shard"
+                " again"
+            )
         if parts[0] != key:
             key = parts[0]
             samples.append({})
         column = suffixes.setdefault(parts[1], len(suffixes))
         if column in samples[-1] or len(suffixes) > MOST_SUFFIXES:
-            found = f"{member.name!r} twice" if column in samples[-1] else f"more than {MOST_SUFFIXES} suffixes, the last {parts[1]!r}"
-            raise UserError(f"{path}: expected members KEY.SUFFIX, those of a sample together and each once, found {found}")
+            found = (
+                f"{member.name!r} twice"
+                if column in samples[-1]
+                else f"more than {MOST_SUFFIXES} suffixes, the last {parts[1]!r}"
+            )
+            raise UserError(
+                f"{path}: expected members KEY.SUFFIX, those of a sample together and each once,"
+                f" found {found}"
+            )
         samples[-1][column] = member.offset_data, member.size
     tar.seek(end)
     rest = tar.read(2 * BLOCK)
     if len(rest) < BLOCK or rest.strip(b"\0"):  # a whole tar ends in empty blocks
-        found = f"one that is cut off after {size} bytes" if len(rest) < BLOCK else f"a damaged one, no member at byte {end}"
+        found = (
+            f"one that is cut off after {size} bytes"
+            if len(rest) < BLOCK
+            else f"a damaged one, no member at byte {end}"
+        )
         raise UserError(f"{path}: expected {EXPECTED}, found {found}; copy or make it again")
     if not samples:
-        raise UserError(f"{path}: expected {EXPECTED}, found no member KEY.SUFFIX in it; is it a WebDataset shard?")
+        raise UserError(
+            f"{path}: expected {EXPECTED}, found no member KEY.SUFFIX in it; is it a WebDataset"
+            " shard?"
+        )
     table = np.zeros((len(samples), len(suffixes), 2), dtype="<i8")
     for row, sample in enumerate(samples):
         for column, place in sample.items():
             table[row, column] = place
     names = json.dumps(list(suffixes)).encode()
     padded = np.frombuffer(names + bytes(-len(names) % 8), dtype="<u8")
-    return np.concatenate([np.array([len(suffixes), len(names)], dtype="<u8"), padded, table.ravel().view("<u8")]), len(samples)
+    return np.concatenate(
+        [np.array([len(suffixes), len(names)], dtype="<u8"), padded, table.ravel().view("<u8")]
+    ), len(samples)
 
 
 def _members(path: str | Path, file, size: int, first: int = 0):
-    """The members of an uncompressed tar one after the other, without keeping them. Args: first: byte to begin at."""
+    """The members of an uncompressed tar one after the other, without keeping them. Args: first:
+    byte to begin at."""
     start = os.pread(file.fileno(), BLOCK, 0)
     file.seek(first)
-    if start[:2] == b"\x1f\x8b" or start[:4] in (b"\x28\xb5\x2f\xfd", b"\xfd7zX") or start[:3] == b"BZh":
-        raise UserError(f"{path}: expected {EXPECTED}, found a compressed one, in which no sample can be looked up; unpack it: gunzip")
+    if (
+        start[:2] == b"\x1f\x8b"
+        or start[:4] in (b"\x28\xb5\x2f\xfd", b"\xfd7zX")
+        or start[:3] == b"BZh"
+    ):
+        raise UserError(
+            f"{path}: expected {EXPECTED}, found a compressed one, in which no sample can be looked"
+            " up; unpack it: gunzip"
+        )
     try:
         with tarfile.open(fileobj=Headers(file), mode="r:") as tar:
             while (member := tar.next()) is not None:
                 yield member
                 tar.members = []
-    except Exception as error:  # tarfile raises nearly anything for headers that were made up, RecursionError among them
-        found = f"one that is cut off after {size} bytes" if str(error) in CUT else f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"{path}: expected {EXPECTED}, found {found}; copy or make it again") from None
+    except Exception as error:
+        # tarfile raises nearly anything for headers that were made up, RecursionError among them
+        found = (
+            f"one that is cut off after {size} bytes"
+            if str(error) in CUT
+            else f"{type(error).__name__}: {error}".splitlines()[0]
+        )
+        raise UserError(
+            f"{path}: expected {EXPECTED}, found {found}; copy or make it again"
+        ) from None
 
 
 class Headers:
-    """A tar file of which headers are read, no contents: their stated sizes are not believed. Args: file: open for reading."""
+    """A tar file of which headers are read, no contents: their stated sizes are not believed.
+    Args: file: open for reading."""
 
     def __init__(self, file):
         self.file, self.seek, self.tell = file, file.seek, file.tell

@@ -1,9 +1,11 @@
-"""The order in which rows are asked for in an epoch: a permutation, or what a shuffle buffer over shards would give.
+"""The order in which rows are asked for in an epoch: a permutation, or what a shuffle buffer over
+shards would give.
 
-A shuffle buffer reads the shards one after the other, keeps N samples, and gives out one of them at random whenever it has
-read another. So reads stay within a few shards, which large data on disks and network file systems need. Here its order is
-computed beforehand, on row numbers alone, from (seed, epoch): any process can read any place of it, and a run that was
-stopped goes on in the middle of an epoch.
+A shuffle buffer reads the shards one after the other, keeps N samples, and gives out one of them at
+random whenever it has read another. So reads stay within a few shards, which large data on disks
+and network file systems need. Here its order is computed beforehand, on row numbers alone, from
+(seed, epoch): any process can read any place of it, and a run that was stopped goes on in the
+middle of an epoch.
 """
 
 import functools
@@ -15,13 +17,16 @@ import numpy as np
 DEFAULT_BUFFER = 10_000  # samples, for shards
 
 
-def row_order(rows: Any, seed: int | Sequence[int], epoch: int, buffer: int | None = None) -> np.ndarray:
+def row_order(
+    rows: Any, seed: int | Sequence[int], epoch: int, buffer: int | None = None
+) -> np.ndarray:
     """int64[rows]: every row once, in the order of an epoch.
 
     Args:
         rows: a ``TsvFile``, ``ShardFile`` or anything with a length. seed: one number or several.
-        buffer: samples of the shuffle buffer; 0: every order is as likely as any other. None: ``DEFAULT_BUFFER`` for
-            shards, 0 for other rows. A TSV is taken as shards of so many rows.
+        buffer: samples of the shuffle buffer; 0: every order is as likely as any other. None:
+            ``DEFAULT_BUFFER`` for shards, 0 for other rows. A TSV is taken as shards of so many
+            rows.
     """
     starts = getattr(rows, "shard_starts", None)
     if not reads_locally(rows, buffer):
@@ -43,7 +48,9 @@ def reads_locally(rows: Any, buffer: int | None = None) -> bool:
     return buffer > 0 if buffer is not None else getattr(rows, "shard_starts", None) is not None
 
 
-@functools.lru_cache(maxsize=16)  # a few files, the pass through the rows that ends and the one that begins
+@functools.lru_cache(
+    maxsize=16
+)  # a few files, the pass through the rows that ends and the one that begins
 def kept_order(rows: Any, seed: Sequence[int], time: int, buffer: int | None = None) -> np.ndarray:
     """``row_order``, kept for whoever asks for it place by place. Args: seed: a tuple."""
     return row_order(rows, seed, time, buffer)
@@ -52,14 +59,17 @@ def kept_order(rows: Any, seed: Sequence[int], time: int, buffer: int | None = N
 def buffered(stream: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
     """What a shuffle buffer gives of a stream.
 
-    It holds the first ``size`` items; then each item of the stream takes the place of a random one, which is given out; at
-    the end the rest comes in random order. ``[0, 1, 2, 3], size 2`` -> for example ``[1, 0, 3, 2]``.
+    It holds the first ``size`` items; then each item of the stream takes the place of a random one,
+    which is given out; at the end the rest comes in random order. ``[0, 1, 2, 3], size 2`` -> for
+    example ``[1, 0, 3, 2]``.
     """
     rest = len(stream) - size
     if rest <= 0:
         return random.permutation(stream)
     slots = random.integers(0, size, rest, dtype=np.uint16 if size <= 1 << 16 else np.int64)
-    by_slot = np.argsort(slots, kind="stable")  # times at which a slot was given out, slot after slot
+    by_slot = np.argsort(
+        slots, kind="stable"
+    )  # times at which a slot was given out, slot after slot
     first = np.append(True, slots[by_slot[1:]] != slots[by_slot[:-1]])
     given = np.empty(rest, dtype=np.int64)  # place in the stream of what is given out at each time
     given[by_slot] = np.where(first, slots[by_slot], np.append(0, by_slot[:-1]) + size)

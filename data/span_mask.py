@@ -2,12 +2,12 @@
 
     the little boat sailed across the wide bay  ->  the little <mask> across the wide <mask>
 
-Draws are those of the release, so that a seed gives its masks (tests/parity/test_span_mask.py). Source: Lewis et al., BART,
-ACL 2020: spans of 0, 1, 2, ... words by a Poisson distribution; a span of no words inserts a mask.
+Draws are those of the release, so that a seed gives its masks (tests/parity/test_span_mask.py).
+Source: Lewis et al., BART, ACL 2020: spans of 0, 1, 2, ... words by a Poisson distribution; a span
+of no words inserts a mask.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,12 +27,15 @@ class SpanMask:
 
     Args:
         mask: id of ``<mask>``. ordinary: ids that a random token may have.
-        starts: bool[V], whether a token begins a word; None: every token is a word of its own (``subword``).
+        starts: bool[V], whether a token begins a word; None: every token is a word of its own
+            (``subword``).
         ratio: share of the words that is masked.
         length: ``span-poisson`` or, every span one word, ``word`` or ``subword``.
         poisson: mean length of a span in words.
-        replace: a masked span becomes one ``<mask>`` (1), a ``<mask>`` per token (-1), or nothing (0).
-        random_ratio: share of the masks that become a random token instead. keep_ratio: that stay what they were.
+        replace: a masked span becomes one ``<mask>`` (1), a ``<mask>`` per token (-1), or nothing
+            (0).
+        random_ratio: share of the masks that become a random token instead. keep_ratio: that stay
+            what they were.
     """
 
     mask: int
@@ -46,20 +49,39 @@ class SpanMask:
     keep_ratio: float = 0.0
 
     def __post_init__(self):
-        for flag, value, known in (("--mask-length", self.length, LENGTHS), ("--replace-length", self.replace, REPLACEMENTS)):
+        for flag, value, known in (
+            ("--mask-length", self.length, LENGTHS),
+            ("--replace-length", self.replace, REPLACEMENTS),
+        ):
             if value not in known:
-                raise UserError(f"{flag} expects one of {', '.join(map(str, known))}; found {value}")
-        for flag, share in (("--mask-ratio", self.ratio), ("--random-ratio", self.random_ratio), ("--keep-ratio", self.keep_ratio)):
+                raise UserError(
+                    f"{flag} expects one of {', '.join(map(str, known))}; found {value}"
+                )
+        for flag, share in (
+            ("--mask-ratio", self.ratio),
+            ("--random-ratio", self.random_ratio),
+            ("--keep-ratio", self.keep_ratio),
+        ):
             if not 0 <= share <= 1:
                 raise UserError(f"{flag} is a share from 0 to 1, found {share}")
         if self.random_ratio + self.keep_ratio > 1:
-            raise UserError(f"--random-ratio {self.random_ratio} --keep-ratio {self.keep_ratio}: expects at most 1 together")
+            raise UserError(
+                f"--random-ratio {self.random_ratio} --keep-ratio {self.keep_ratio}: expects at"
+                " most 1 together"
+            )
         if not self.poisson > 0:
-            raise UserError(f"--poisson-lambda is the mean number of words of a span, above 0; found {self.poisson}")
+            raise UserError(
+                "--poisson-lambda is the mean number of words of a span, above 0; found"
+                f" {self.poisson}"
+            )
 
     def __call__(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
         """Args: tokens: int64[N], begin and end symbol included; both stay. Returns: int64[M]."""
-        begins = torch.ones(len(tokens), dtype=torch.bool) if self.starts is None else self.starts[tokens]
+        begins = (
+            torch.ones(len(tokens), dtype=torch.bool)
+            if self.starts is None
+            else self.starts[tokens]
+        )
         begins[0] = begins[-1] = False
         count = math.ceil(begins.sum().float() * self.ratio)
         if count == 0:
@@ -77,14 +99,22 @@ class SpanMask:
         probabilities = poisson_probabilities(self.poisson)
         lengths = torch.empty(0, dtype=torch.int64)
         while lengths.sum() < count:
-            lengths = torch.cat([lengths, torch.multinomial(probabilities, count, replacement=True, generator=generator)])
+            lengths = torch.cat(
+                [
+                    lengths,
+                    torch.multinomial(probabilities, count, replacement=True, generator=generator),
+                ]
+            )
         total = lengths.cumsum(0)
         last = int((total >= count).nonzero()[0, 0])
         lengths[last] -= total[last] - count
         return lengths[: last + 1]
 
-    def cover(self, tokens: Tensor, begins: Tensor, lengths: Tensor, generator: torch.Generator) -> Tensor:
-        """Mask spans of 1, 2, ... words that begin at random words; they may overlap. Args: lengths: int64[spans], in words."""
+    def cover(
+        self, tokens: Tensor, begins: Tensor, lengths: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Mask spans of 1, 2, ... words that begin at random words; they may overlap. Args:
+        lengths: int64[spans], in words."""
         words = begins.nonzero()[:, 0]
         chosen = words[torch.randperm(len(words), generator=generator)[: len(lengths)]]
         chance = torch.empty(len(chosen)).uniform_(generator=generator)
@@ -104,22 +134,36 @@ class SpanMask:
                 remains[chosen] = False
         return masked[remains]
 
-    def hide(self, masked: Tensor, tokens: Tensor, places: Tensor, chance: Tensor, generator: torch.Generator) -> None:
-        """Put masks, random tokens or the tokens themselves at some places of ``masked``. Args: chance: float[places]."""
+    def hide(
+        self,
+        masked: Tensor,
+        tokens: Tensor,
+        places: Tensor,
+        chance: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        """Put masks, random tokens or the tokens themselves at some places of ``masked``. Args:
+        chance: float[places]."""
         masked[places] = self.mask
         random = places[chance < self.random_ratio]
-        masked[random] = torch.randint(self.ordinary.start, self.ordinary.stop, (len(random),), generator=generator)
+        masked[random] = torch.randint(
+            self.ordinary.start, self.ordinary.stop, (len(random),), generator=generator
+        )
         kept = places[chance >= 1 - self.keep_ratio]
         masked[kept] = tokens[kept]
 
     def insert(self, tokens: Tensor, share: float, generator: torch.Generator) -> Tensor:
         """Add masks between the tokens, so many per token."""
-        count = math.ceil(len(tokens) * share)  # as in the release: one more where the product is rounded up
+        count = math.ceil(
+            len(tokens) * share
+        )  # as in the release: one more where the product is rounded up
         total = len(tokens) + count
         places = torch.randperm(total - 2, generator=generator)[:count] + 1
         result = torch.full((total,), self.mask)
         random = math.ceil(count * self.random_ratio)
-        result[places[:random]] = torch.randint(self.ordinary.start, self.ordinary.stop, (random,), generator=generator)
+        result[places[:random]] = torch.randint(
+            self.ordinary.start, self.ordinary.stop, (random,), generator=generator
+        )
         old = torch.ones(total, dtype=torch.bool)
         old[places] = False
         result[old] = tokens

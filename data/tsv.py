@@ -1,7 +1,9 @@
-"""Rows of a TSV file by number: one byte-offset index per file, made once, then one ``pread`` per row.
+"""Rows of a TSV file by number: one byte-offset index per file, made once, then one ``pread`` per
+row.
 
-A row ends at ``\\n`` only; ``\\r`` before it is dropped (CRLF), ``\\r`` inside a field is text. A missing
-last newline, empty lines at the end and a UTF-8 byte-order mark are no rows. Nothing is ever opened in text
+A row ends at ``\\n`` only; ``\\r`` before it is dropped (CRLF), ``\\r`` inside a field is text. A
+missing last newline, empty lines at the end and a UTF-8 byte-order mark are no rows. Nothing is
+ever opened in text
 mode: offsets are bytes (``ofa.data.tsv_index``).
 """
 
@@ -22,12 +24,14 @@ class TsvFile:
 
     Args:
         path: the file.
-        selected_cols: columns that ``[]`` returns, in this order: ``"0,4,2"`` or numbers; all when None.
+        selected_cols: columns that ``[]`` returns, in this order: ``"0,4,2"`` or numbers; all when
+            None.
 
-    Picklable; the file is opened when the first row is read, once per process. ``pread`` has no file
-    position, so a forked worker may share the descriptor. A file that grows or shrinks after it was opened is refused,
-    in every process: its rows may be others by now.
-    Raises: UserError for a missing or empty file and for a selected column that the first row lacks.
+    Picklable; the file is opened when the first row is read, once per process. ``pread`` has no
+    file position, so a forked worker may share the descriptor. A file that grows or shrinks after
+    it was opened is refused, in every process: its rows may be others by now.
+    Raises: UserError for a missing or empty file and for a selected column that the first row
+    lacks.
 
     >>> rows = TsvFile("caption_val.tsv", "1,4,2")
     >>> image_id, image, captions = rows[0]
@@ -46,8 +50,8 @@ class TsvFile:
     def __getitem__(self, index: int) -> list[str]:
         """Selected columns of row ``index`` (0-based; messages count from 1, as editors do).
 
-        Raises: IndexError beyond the end; UserError if the row has another number of columns than row 1,
-        is not UTF-8, or if the file changed since it was indexed.
+        Raises: IndexError beyond the end; UserError if the row has another number of columns than
+        row 1, is not UTF-8, or if the file changed since it was indexed.
         """
         if index < 0:
             index += len(self)
@@ -68,13 +72,15 @@ class TsvFile:
         if len(fields) != self.num_columns:
             culprit = "line break" if len(fields) < self.num_columns else "tab"
             raise UserError(
-                f"{self.where(index)}: expects {self.num_columns} tab-separated columns as row 1 has, "
-                f"found {len(fields)}; is there a {culprit} inside a field? Run: ofa doctor {self.path}"
+                f"{self.where(index)}: expects {self.num_columns} tab-separated columns as row 1"
+                f" has, found {len(fields)}; is there a {culprit} inside a field? Run: ofa doctor"
+                f" {self.path}"
             )
         return fields
 
     def texts(self, index: int, columns: Sequence[int]) -> list[str]:
-        """Some columns of a row, read without what lies between: pictures are long, and mostly at one end of a row.
+        """Some columns of a row, read without what lies between: pictures are long, and mostly at
+        one end of a row.
 
         Args: columns: numbers in the file (not among ``selected_cols``).
         Raises: as ``[]``, but other columns than these are not checked.
@@ -84,11 +90,23 @@ class TsvFile:
             before = min(start, 1)
             head = os.pread(self._file.fileno(), BLOCK + before, start - before)
             tail = os.pread(self._file.fileno(), BLOCK, end - BLOCK)
-            if head.find(b"\n", before) != -1 or tail.find(b"\n", 0, -1) != -1 or not self._is_row(index, head, tail):
+            if (
+                head.find(b"\n", before) != -1
+                or tail.find(b"\n", 0, -1) != -1
+                or not self._is_row(index, head, tail)
+            ):
                 raise self._changed(index)
-            first, last = head.removeprefix(b"\n").split(b"\t")[:-1], tail.rstrip(b"\r\n").split(b"\t")[1:]
-            if all(column < len(first) or self.num_columns - column <= len(last) for column in columns):
-                found = (first[column] if column < len(first) else last[column - self.num_columns] for column in columns)
+            first, last = (
+                head.removeprefix(b"\n").split(b"\t")[:-1],
+                tail.rstrip(b"\r\n").split(b"\t")[1:],
+            )
+            if all(
+                column < len(first) or self.num_columns - column <= len(last) for column in columns
+            ):
+                found = (
+                    first[column] if column < len(first) else last[column - self.num_columns]
+                    for column in columns
+                )
                 return [field.decode("utf-8", "replace") for field in found]
         fields = self._fields(index)
         return [fields[column] for column in columns]
@@ -106,13 +124,16 @@ class TsvFile:
         if self._offsets is None:
             offsets = open_index(self.path)
             if self._rows not in (None, len(offsets) - 1):
-                raise UserError(f"{self.path}: expects {self._rows} rows as when it was opened, found {len(offsets) - 1}; the file "
-                                "changed: start again")
+                raise UserError(
+                    f"{self.path}: expects {self._rows} rows as when it was opened, found"
+                    f" {len(offsets) - 1}; the file changed: start again"
+                )
             self._offsets, self._rows = offsets, len(offsets) - 1
         return self._offsets
 
     def _place(self, index: int) -> tuple[int, int]:
-        """First byte of a row and the one after its last, in the open file. Raises: IndexError, UserError."""
+        """First byte of a row and the one after its last, in the open file. Raises: IndexError,
+        UserError."""
         offsets = self.offsets
         if not 0 <= index < len(offsets) - 1:
             raise IndexError(f"{self.path}: row {index} of {len(offsets) - 1}")
@@ -120,42 +141,60 @@ class TsvFile:
             try:
                 self._file = open(self.path, "rb", buffering=0)
             except OSError as error:
-                raise UserError(f"{self.path}: expected a TSV file, {error.strerror}; the file changed: start again") from None
-        size = os.lseek(self._file.fileno(), 0, os.SEEK_END)  # a third of the time of fstat; pread needs no position
+                raise UserError(
+                    f"{self.path}: expected a TSV file, {error.strerror}; the file changed: start"
+                    " again"
+                ) from None
+        size = os.lseek(
+            self._file.fileno(), 0, os.SEEK_END
+        )  # a third of the time of fstat; pread needs no position
         if self._size is None:
             self._size = size
         start, end = int(offsets[index]), int(offsets[index + 1])
-        if size != self._size or not start < end <= size:  # the last: an index that was made up may ask for any memory
+        if (
+            size != self._size or not start < end <= size
+        ):  # the last: an index that was made up may ask for any memory
             raise self._changed(index)
         return start, end
 
     def _changed(self, index: int) -> UserError:
         return UserError(
-            f"{self.where(index)}: expects a row at byte {self.offsets[index]}, found something else; the file changed "
-            f"after it was indexed: start again (if it happens again, remove {self.path}.idx and .index)"
+            f"{self.where(index)}: expects a row at byte {self.offsets[index]}, found something"
+            " else; the file changed after it was indexed: start again (if it happens again,"
+            f" remove {self.path}.idx and .index)"
         )
 
     def _is_row(self, index: int, head: bytes, tail: bytes) -> bool:
-        """Whether a row starts and ends here. Args: head: from the byte in front of it on, if there is one. tail: up to its end."""
+        """Whether a row starts and ends here. Args: head: from the byte in front of it on, if
+        there is one. tail: up to its end."""
         starts = head.startswith(b"\n") if index else self.offsets[0] in (0, len(BOM))
         return starts and (tail.endswith(b"\n") or index == len(self) - 1)
 
     def _row_bytes(self, index: int) -> bytes:
-        """Bytes of a row without its line end. The byte in front is read too: a row has to start here."""
+        """Bytes of a row without its line end. The byte in front is read too: a row has to start
+        here."""
         start, end = self._place(index)
         before = min(start, 1)
         row = os.pread(self._file.fileno(), end - start + before, start - before)
         while 0 < len(row) < end - start + before:  # one pread gives 2 GiB at most
-            more = os.pread(self._file.fileno(), end - start + before - len(row), start - before + len(row))
+            more = os.pread(
+                self._file.fileno(), end - start + before - len(row), start - before + len(row)
+            )
             if not more:
                 break
             row += more
-        if len(row) != end - start + before or row.find(b"\n", before, -1) != -1 or not self._is_row(index, row, row):
+        if (
+            len(row) != end - start + before
+            or row.find(b"\n", before, -1) != -1
+            or not self._is_row(index, row, row)
+        ):
             raise self._changed(index)
         return row[before:].removesuffix(b"\n").removesuffix(b"\r")
 
 
-def column_numbers(path: str, columns: str | Sequence[int] | None, count: int, names: Sequence[str] = ()) -> list[int]:
+def column_numbers(
+    path: str, columns: str | Sequence[int] | None, count: int, names: Sequence[str] = ()
+) -> list[int]:
     """Numbers of selected columns of a file that has ``count`` of them; all when None.
 
     Args: columns: ``"0,4,2"`` or numbers; ``"key,txt"`` where columns have ``names``.
@@ -166,9 +205,14 @@ def column_numbers(path: str, columns: str | Sequence[int] | None, count: int, n
     given = columns if isinstance(columns, str) else ",".join(map(str, columns))
     known = {name: number for number, name in enumerate(names)}
     try:
-        numbers = [known[name] if name in known else int(name) for name in (part.strip() for part in given.split(","))]
+        numbers = [
+            known[name] if name in known else int(name)
+            for name in (part.strip() for part in given.split(","))
+        ]
     except ValueError as error:
-        expected = f"names ({', '.join(names)})" if names else "numbers such as 0,4,2 (counted from 0)"
+        expected = (
+            f"names ({', '.join(names)})" if names else "numbers such as 0,4,2 (counted from 0)"
+        )
         raise UserError(f"{path}: --selected-cols={given}: expects {expected}") from error
     for number in numbers:
         if not 0 <= number < count:
@@ -184,12 +228,14 @@ def data_files(data: str, split: str, epoch: int = 1) -> str:
     """File of a split among the comma-separated paths of the official scripts.
 
     The last path is for validation, the others are taken in turn, one per training epoch:
-    ``"a.tsv,b.tsv,val.tsv"``: ``train`` reads a, b, a, ... in the epochs 1, 2, 3, ...; other splits val.
-    A single path serves all splits.
+    ``"a.tsv,b.tsv,val.tsv"``: ``train`` reads a, b, a, ... in the epochs 1, 2, 3, ...; other splits
+    val. A single path serves all splits.
     """
     paths = [path.strip() for path in data.split(",") if path.strip()]
     if not paths:
-        raise UserError(f"{data!r}: expected the path of a TSV file, found none; give train.tsv,valid.tsv")
+        raise UserError(
+            f"{data!r}: expected the path of a TSV file, found none; give train.tsv,valid.tsv"
+        )
     if split == "train":
         return paths[(epoch - 1) % max(len(paths) - 1, 1)]
     return paths[-1]

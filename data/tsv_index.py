@@ -1,4 +1,5 @@
-"""Where the rows of a TSV file start: found by one scan, kept in a memory-mapped file for all processes.
+"""Where the rows of a TSV file start: found by one scan, kept in a memory-mapped file for all
+processes.
 
 Layout of ``<tsv>.idx`` (little endian, 64-bit words):
 
@@ -19,20 +20,25 @@ from ofa.io.pickles import DAMAGED, load_plain
 logger = logging.getLogger(__name__)
 
 MAGIC = int.from_bytes(b"OFA-TSV1", "little")
-CHUNK = 8 << 20  # bytes scanned at a time: large enough to keep a disk busy, small enough for a CPU cache
+CHUNK = (
+    8 << 20
+)  # bytes scanned at a time: large enough to keep a disk busy, small enough for a CPU cache
 BOM = b"\xef\xbb\xbf"
 PROGRESS_FROM = 2 << 30  # bytes from which indexing shows a progress bar
 PROBES = 256  # rows looked at before a foreign index is believed
 
 
 def open_index(path: str | Path) -> np.ndarray:
-    """Row starts and end of a TSV file, from its index; makes the index if it is missing or outdated.
+    """Row starts and end of a TSV file, from its index; makes the index if it is missing or
+    outdated.
 
-    Safe when many processes call it at once: one scans while the others wait, and the file appears whole.
-    Where: ``$OFA_INDEX_DIR`` if set, else beside the TSV, else ``~/.cache/ofa/index``; in memory (with a
-    warning) where no folder is writable.
+    Safe when many processes call it at once: one scans while the others wait, and the file appears
+    whole.
+    Where: ``$OFA_INDEX_DIR`` if set, else beside the TSV, else ``~/.cache/ofa/index``; in memory
+    (with a warning) where no folder is writable.
 
-    Returns: uint64[N + 1], read-only. Raises: UserError if the file is missing, unreadable or empty.
+    Returns: uint64[N + 1], read-only. Raises: UserError if the file is missing, unreadable or
+    empty.
     """
 
     def make(tsv, status: os.stat_result) -> tuple[np.ndarray, int]:
@@ -56,16 +62,24 @@ def _fits(words: np.ndarray, tsv) -> bool:
         start, end = int(offsets[row]), int(offsets[row + 1])
         if not start < end <= size or (row != last and os.pread(tsv.fileno(), 1, end - 1) != b"\n"):
             return False
-        if os.pread(tsv.fileno(), 1, start - 1) != b"\n" if row and start else row or start not in (0, len(BOM)):
+        if (
+            os.pread(tsv.fileno(), 1, start - 1) != b"\n"
+            if row and start
+            else row or start not in (0, len(BOM))
+        ):
             return False
-    return not os.pread(tsv.fileno(), CHUNK, int(offsets[-1])).strip(b"\r\n")  # empty lines alone follow the last row
+    return not os.pread(tsv.fileno(), CHUNK, int(offsets[-1])).strip(
+        b"\r\n"
+    )  # empty lines alone follow the last row
 
 
 def _scan(path: str | Path, tsv, status: os.stat_result) -> np.ndarray:
     """Find the rows of a TSV by reading it once."""
     head = os.pread(tsv.fileno(), 4, 0)
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise UserError(f"{path}: expects UTF-8, found UTF-16; convert it: iconv -f UTF-16 -t UTF-8")
+        raise UserError(
+            f"{path}: expects UTF-8, found UTF-16; convert it: iconv -f UTF-16 -t UTF-8"
+        )
     found = [np.array([len(BOM) if head.startswith(BOM) else 0], dtype=np.uint64)]
     buffer, done = bytearray(CHUNK), 0
     bar = tqdm(
@@ -84,9 +98,13 @@ def _scan(path: str | Path, tsv, status: os.stat_result) -> np.ndarray:
             if done > status.st_size:  # somebody writes faster than this reads
                 break
     after = os.fstat(tsv.fileno())
-    if (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns) or done != status.st_size:
+    if (after.st_size, after.st_mtime_ns) != (
+        status.st_size,
+        status.st_mtime_ns,
+    ) or done != status.st_size:
         raise UserError(
-            f"{path}: the file changed while it was indexed; wait until it is written, then start again"
+            f"{path}: the file changed while it was indexed; wait until it is written, then start"
+            " again"
         )
     offsets = np.concatenate(found)
     if offsets[-1] < done:  # no newline after the last row
@@ -102,14 +120,17 @@ def _without_empty_end(path: str | Path, tsv, offsets: np.ndarray) -> np.ndarray
         if end - start > 2 or os.pread(tsv.fileno(), end - start, start).strip(b"\r\n"):
             return offsets[: rows + 1]
         rows -= 1
-    raise UserError(f"{path}: expected rows of tab-separated columns, found an empty file; make it again")
+    raise UserError(
+        f"{path}: expected rows of tab-separated columns, found an empty file; make it again"
+    )
 
 
 def _official_index(path: str | Path, tsv, size: int) -> np.ndarray | None:
-    """Row starts from ``<tsv>.index``, a pickle of ``(row_count, [offsets])``, if it is there and right.
+    """Row starts from ``<tsv>.index``, a pickle of ``(row_count, [offsets])``, if it is there and
+    right.
 
-    Official indices were counted in text mode and are wrong for CRLF and ``\\r``, so rows spread over the
-    file are compared with the file itself; each further row is checked when it is read.
+    Official indices were counted in text mode and are wrong for CRLF and ``\\r``, so rows spread
+    over the file are compared with the file itself; each further row is checked when it is read.
     """
     index = Path(f"{path}.index")
     try:
@@ -118,11 +139,18 @@ def _official_index(path: str | Path, tsv, size: int) -> np.ndarray | None:
     except FileNotFoundError:
         return None
     except DAMAGED as error:  # the TSV is scanned instead
-        logger.warning("%s: not a readable index of the official format (%s), making a new one", index, error)
+        logger.warning(
+            "%s: not a readable index of the official format (%s), making a new one", index, error
+        )
         return None
-    rows, start_of_text = len(offsets) - 1, len(BOM) if os.pread(tsv.fileno(), len(BOM), 0) == BOM else 0
+    rows, start_of_text = (
+        len(offsets) - 1,
+        (len(BOM) if os.pread(tsv.fileno(), len(BOM), 0) == BOM else 0),
+    )
     right = (
-        count == rows > 0 and offsets[0] in (0, start_of_text) and bool(np.all(offsets[1:] > offsets[:-1]))
+        count == rows > 0
+        and offsets[0] in (0, start_of_text)
+        and bool(np.all(offsets[1:] > offsets[:-1]))
     )
     offsets[0] = start_of_text
     for row in np.unique(np.linspace(0, rows - 1, min(rows, PROBES)).astype(int)) if right else ():

@@ -41,7 +41,11 @@ class MultiheadAttention(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, source: KeyValue, bias: Optional[Tensor], padding_mask: Optional[Tensor] = None
+        self,
+        x: Tensor,
+        source: KeyValue,
+        bias: Optional[Tensor],
+        padding_mask: Optional[Tensor] = None,
     ) -> Tensor:
         """Args:
 
@@ -59,7 +63,9 @@ class MultiheadAttention(nn.Module):
 
     def weights(self, x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
         """The attention weights themselves, averaged over heads, for looking at: (B, T, S)."""
-        scores = split_heads(self.q_proj(x), self.num_heads) * self.scale @ keys.transpose(-1, -2) + bias
+        scores = (
+            split_heads(self.q_proj(x), self.num_heads) * self.scale @ keys.transpose(-1, -2) + bias
+        )
         return scores.softmax(-1).mean(1)
 
 

@@ -1,8 +1,9 @@
 """Attention with a learned bias, on CPU, in training.
 
-torch's fused kernel does not differentiate its mask, so with a trained bias ``scaled_dot_product_attention``
-falls back to storing every attention weight. Here the forward pass is the fused kernel, and the backward pass
-makes the weights again, a few samples at a time: less memory, and faster.
+torch's fused kernel does not differentiate its mask, so with a trained bias
+``scaled_dot_product_attention`` falls back to storing every attention weight. Here the forward pass
+is the fused kernel, and the backward pass makes the weights again, a few samples at a time: less
+memory, and faster.
 
 Letters: B batch, H heads, T query positions, S key positions, D width of a head.
 """
@@ -19,7 +20,8 @@ LARGEST_WEIGHTS = 1 << 19  # attention weights remade at a time: 2 MB stay in a 
 def mask_bias(bias: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
     """Forbid padded keys. Args: bias: (1 or B, H, T, S); padding_mask: bool[B, S], True is padding.
 
-    The smallest finite number stands for minus infinity, so that a row without any key stays finite.
+    The smallest finite number stands for minus infinity, so that a row without any key stays
+    finite.
     """
     if padding_mask is None:
         return bias
@@ -38,7 +40,8 @@ def attend(
     """Args:
 
         query: (B, H, T, D); keys, values: (B, H, S, D).
-        bias: (1 or B, H or 1, T, S), added to the scaled scores. padding_mask: bool[B, S], True is padding.
+        bias: (1 or B, H or 1, T, S), added to the scaled scores. padding_mask: bool[B, S], True is
+            padding.
 
     Returns: (B, H, T, D).
     """
@@ -54,7 +57,9 @@ def attend(
     ):
         return BiasedAttention.apply(query, keys, values, bias, padding_mask, scale)
     mask = mask_bias(bias, padding_mask).to(query.dtype)
-    return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, dropout_p=dropout, scale=scale)
+    return F.scaled_dot_product_attention(
+        query, keys, values, attn_mask=mask, dropout_p=dropout, scale=scale
+    )
 
 
 class BiasedAttention(torch.autograd.Function):
@@ -79,14 +84,24 @@ class BiasedAttention(torch.autograd.Function):
         for start in range(0, query.size(0), rows_at_a_time):
             rows = slice(start, start + rows_at_a_time)  # n samples
             of_bias = rows if bias.size(0) > 1 else slice(0, 1)
-            q, k, v, grad = (x[rows].flatten(0, 1) for x in (query, keys, values, grad_output))  # (n H, T or S, D)
+            q, k, v, grad = (
+                x[rows].flatten(0, 1) for x in (query, keys, values, grad_output)
+            )  # (n H, T or S, D)
             shape = (*query[rows].shape[:3], keys.size(2))  # (n, H, T, S)
-            mask = mask_bias(bias[of_bias], None if padding_mask is None else padding_mask[rows]).expand(shape)
-            weights = torch.baddbmm(mask.flatten(0, 1), q, k.mT, alpha=ctx.scale).view(shape).softmax(-1)
+            mask = mask_bias(
+                bias[of_bias], None if padding_mask is None else padding_mask[rows]
+            ).expand(shape)
+            weights = (
+                torch.baddbmm(mask.flatten(0, 1), q, k.mT, alpha=ctx.scale).view(shape).softmax(-1)
+            )
             grad_values[rows] = torch.bmm(weights.flatten(0, 1).mT, grad).view_as(values[rows])
             grad_scores = torch.bmm(grad, v.mT).view(shape).sub_(expected[rows]).mul_(weights)
             grad_bias[of_bias] += grad_scores.sum_to_size(bias[of_bias].shape)
             grad_scores = grad_scores.flatten(0, 1)
-            torch.mul(torch.bmm(grad_scores, k).view_as(query[rows]), ctx.scale, out=grad_query[rows])
-            torch.mul(torch.bmm(grad_scores.mT, q).view_as(keys[rows]), ctx.scale, out=grad_keys[rows])
+            torch.mul(
+                torch.bmm(grad_scores, k).view_as(query[rows]), ctx.scale, out=grad_query[rows]
+            )
+            torch.mul(
+                torch.bmm(grad_scores.mT, q).view_as(keys[rows]), ctx.scale, out=grad_keys[rows]
+            )
         return grad_query, grad_keys, grad_values, grad_bias, None, None

@@ -1,12 +1,14 @@
 """What the decoder remembers between the steps of generation.
 
-Keys and values of spoken tokens live in buffers made once; those of the input exist once per image, whatever
-the number of beams. Position biases are computed for blocks of rows.
+Keys and values of spoken tokens live in buffers made once; those of the input exist once per image,
+whatever the number of beams. Position biases are computed for blocks of rows.
 
-Letters: B images, K beams, H heads, T new tokens, S encoder positions, D head width, L prompt length.
+Letters: B images, K beams, H heads, T new tokens, S encoder positions, D head width, L prompt
+length.
 """
 
-from typing import Callable, Optional, Union
+from collections.abc import Callable
+from typing import Optional, Union
 
 import torch
 from torch import Tensor
@@ -22,10 +24,11 @@ class DecoderCache:
     Args:
         sources: cross-attention keys and values of each layer, (B, H, S, D).
         prompts: keys and values of each layer that come before every target, (1, H, L, D), or None.
-        beam, max_len: room for that many beams and tokens; more beams or tokens make the buffers grow.
+        beam, max_len: room for that many beams and tokens; more beams or tokens make the buffers
+            grow.
         is_code: whether targets are image codes; bool[B] when some are.
-        bias_rows: (first, last) -> biases of these positions: [(1 or B, H, rows, L + last) per layer],
-            (1 or B, H, rows, S).
+        bias_rows: (first, last) -> biases of these positions: [(1 or B, H, rows, L + last) per
+            layer], (1 or B, H, rows, S).
     """
 
     def __init__(
@@ -51,7 +54,12 @@ class DecoderCache:
                 self.buffer[kind, layer, :, :, :, : self.prompt_length] = prompt[kind]
         self.rows = torch.arange(images, device=keys.device)  # which of the first images are left
         self._bias_rows = bias_rows
-        self._block = (0, 0, [], keys.new_empty(0))  # first row, last row, biases of each layer, source bias
+        self._block = (
+            0,
+            0,
+            [],
+            keys.new_empty(0),
+        )  # first row, last row, biases of each layer, source bias
 
     @property
     def images(self) -> int:
@@ -60,8 +68,8 @@ class DecoderCache:
     def begin(self, num_tokens: int, beams: int) -> tuple[list[Tensor], Tensor]:
         """Make room for T more tokens of K beams.
 
-        Returns: self-attention bias of each layer (1 or B * K, H, T, L + all tokens), cross-attention bias
-            (B, H, 1 or K * T, S).
+        Returns: self-attention bias of each layer (1 or B * K, H, T, L + all tokens),
+            cross-attention bias (B, H, 1 or K * T, S).
         """
         first, last = self.length, self.length + num_tokens
         self._grow(beams, last)
@@ -78,7 +86,8 @@ class DecoderCache:
         return biases, source_bias
 
     def extend(self, layer: int, new: KeyValue) -> KeyValue:
-        """Store new keys and values (B * K, H, T, D). Returns: all so far, (B * K, H, L + tokens, D)."""
+        """Store new keys and values (B * K, H, T, D). Returns: all so far, (B * K, H, L +
+        tokens, D)."""
         start = self.prompt_length + self.length
         end = start + new[0].size(2)
         found = []
@@ -89,9 +98,12 @@ class DecoderCache:
         return found[0], found[1]
 
     def followed_by(self, layer: int, new: KeyValue) -> KeyValue:
-        """All keys and values so far and new ones (B, H, N, D) behind them, which are not stored; for one beam."""
+        """All keys and values so far and new ones (B, H, N, D) behind them, which are not
+        stored; for one beam."""
         end = self.prompt_length + self.length
-        return tuple(torch.cat([self.buffer[kind, layer, :, 0, :, :end], new[kind]], 2) for kind in range(2))
+        return tuple(
+            torch.cat([self.buffer[kind, layer, :, 0, :, :end], new[kind]], 2) for kind in range(2)
+        )
 
     def advance(self, num_tokens: int) -> None:
         self.length += num_tokens
@@ -106,7 +118,10 @@ class DecoderCache:
         if beams == self.beams and bool((parents == same).all()):
             return
         end = self.prompt_length + self.length
-        rows = torch.arange(self.images, device=parents.device)[:, None] * self.buffer.size(3) + parents
+        rows = (
+            torch.arange(self.images, device=parents.device)[:, None] * self.buffer.size(3)
+            + parents
+        )
         spoken = self.buffer.flatten(2, 3)[
             :, :, :, :, :end
         ]  # (2, layers, B * room for beams, H, L + tokens, D)
@@ -141,7 +156,9 @@ class DecoderCache:
             return
         shape = list(self.buffer.shape)
         shape[3] = max(beams, room_beams)
-        shape[5] = self.prompt_length + max(tokens, room_tokens + ROWS_AT_ONCE * (tokens > room_tokens))
+        shape[5] = self.prompt_length + max(
+            tokens, room_tokens + ROWS_AT_ONCE * (tokens > room_tokens)
+        )
         old, self.buffer = self.buffer, self.buffer.new_empty(shape)
         self.buffer[:, :, :, :room_beams, :, : old.size(5)] = old
         if beams > room_beams and self.prompt_length:  # prompts are the same for every beam

@@ -1,20 +1,23 @@
 """Every number and switch of the network, under the names of the official command line.
 
-``ModelConfig`` is flat: a command-line namespace, a checkpoint's ``args`` and a test's keyword arguments
-all become one through ``ModelConfig.from_namespace``. ``PRESETS`` holds the sizes: what an architecture
-name changes in the defaults.
+``ModelConfig`` is flat: a command-line namespace, a checkpoint's ``args`` and a test's keyword
+arguments all become one through ``ModelConfig.from_namespace``. ``PRESETS`` holds the sizes: what
+an architecture name changes in the defaults.
 """
 
 from argparse import ArgumentParser
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Mapping, Optional
+from typing import Any, Optional
 
 from ofa.errors import UserError
 
 
 def option(default, help: str, **metadata):
-    """A field that describes itself. ``belongs_to="task"``: the task, not the model, declares the flag."""
+    """A field that describes itself. ``belongs_to="task"``: the task, not the model, declares
+    the flag."""
     return field(default=default, metadata={"help": help, **metadata})
+
 
 # --lora-targets -> last part of the layer's name. "image" is the projection of image patches.
 LORA_TARGETS = {
@@ -30,14 +33,19 @@ LORA_TARGETS = {
 
 @dataclass
 class ModelConfig:
-    """The defaults are those of ``ofa_large``; a width left at 0 follows from the encoder's width."""
+    """The defaults are those of ``ofa_large``; a width left at 0 follows from the encoder's
+    width."""
 
     # sizes
     encoder_embed_dim: int = option(1024, "width of the encoder")
-    encoder_ffn_embed_dim: int = option(0, "hidden width of the encoder's feed-forward layers (0: 4 x width)")
+    encoder_ffn_embed_dim: int = option(
+        0, "hidden width of the encoder's feed-forward layers (0: 4 x width)"
+    )
     encoder_layers: int = option(12, "number of encoder layers")
     encoder_attention_heads: int = option(16, "attention heads of each encoder layer")
-    decoder_embed_dim: int = option(0, "width of the decoder; must equal the encoder's (0: the same)")
+    decoder_embed_dim: int = option(
+        0, "width of the decoder; must equal the encoder's (0: the same)"
+    )
     decoder_ffn_embed_dim: int = option(
         0, "hidden width of the decoder's feed-forward layers (0: as the encoder)"
     )
@@ -60,8 +68,12 @@ class ModelConfig:
     resnet_drop_path_rate: float = option(
         0.0, "stochastic depth, rising linearly to this in the last ResNet block"
     )
-    encoder_layerdrop: float = option(0.0, "chance to skip a whole encoder layer in a training step")
-    decoder_layerdrop: float = option(0.0, "chance to skip a whole decoder layer in a training step")
+    encoder_layerdrop: float = option(
+        0.0, "chance to skip a whole encoder layer in a training step"
+    )
+    decoder_layerdrop: float = option(
+        0.0, "chance to skip a whole decoder layer in a training step"
+    )
     encoder_layers_to_keep: Optional[str] = option(
         None, "after layer drop: keep these encoder layers, as in 0,2,4"
     )
@@ -70,14 +82,20 @@ class ModelConfig:
     )
 
     # starting weights
-    init_std: float = option(0.02, "standard deviation of the starting weights; 0.02 as in the release")
+    init_std: float = option(
+        0.02, "standard deviation of the starting weights; 0.02 as in the release"
+    )
 
     # shape of a layer
     activation_fn: str = option(
         "gelu", "activation of feed-forward layers: gelu, relu, tanh, linear, gelu_accurate"
     )
-    encoder_normalize_before: bool = option(True, "LayerNorm before each encoder block instead of after it")
-    decoder_normalize_before: bool = option(True, "LayerNorm before each decoder block instead of after it")
+    encoder_normalize_before: bool = option(
+        True, "LayerNorm before each encoder block instead of after it"
+    )
+    decoder_normalize_before: bool = option(
+        True, "LayerNorm before each decoder block instead of after it"
+    )
     scale_attn: bool = option(False, "LayerNorm after each attention (NormFormer)")
     scale_fc: bool = option(False, "LayerNorm inside each feed-forward layer (NormFormer)")
     scale_heads: bool = option(False, "a learned factor per attention head (NormFormer)")
@@ -86,20 +104,32 @@ class ModelConfig:
     )
 
     # embeddings
-    share_all_embeddings: bool = option(True, "encoder input, decoder input and output share one table")
-    share_decoder_input_output_embed: bool = option(True, "decoder input and output share one table")
+    share_all_embeddings: bool = option(
+        True, "encoder input, decoder input and output share one table"
+    )
+    share_decoder_input_output_embed: bool = option(
+        True, "decoder input and output share one table"
+    )
     no_scale_embedding: bool = option(True, "do not multiply embeddings by sqrt(width)")
     layernorm_embedding: bool = option(True, "LayerNorm on token embeddings")
     patch_layernorm_embedding: bool = option(True, "LayerNorm on image patch embeddings")
-    code_layernorm_embedding: bool = option(True, "a LayerNorm of their own for image code embeddings")
+    code_layernorm_embedding: bool = option(
+        True, "a LayerNorm of their own for image code embeddings"
+    )
     add_type_embedding: bool = option(True, "add a learned vector that tells text from image")
     num_image_types: int = option(1, "kinds of images in one sample; 2 enables patch_images_2")
 
     # positions
-    attn_scale_factor: float = option(2.0, "attention scores are scaled by (head width x this)^-0.5")
-    token_bucket_size: int = option(256, "relative text distances up to half of this have a bucket each")
+    attn_scale_factor: float = option(
+        2.0, "attention scores are scaled by (head width x this)^-0.5"
+    )
+    token_bucket_size: int = option(
+        256, "relative text distances up to half of this have a bucket each"
+    )
     image_bucket_size: int = option(42, "side of the largest grid of image patches or codes")
-    entangle_position_embedding: bool = option(False, "also add position vectors to the encoder's input")
+    entangle_position_embedding: bool = option(
+        False, "also add position vectors to the encoder's input"
+    )
     disable_entangle: bool = option(False, "do not add position vectors to the decoder's input")
     interpolate_position: bool = option(
         False, "stretch the position grid of --orig-patch-image-size to larger images"
@@ -107,14 +137,20 @@ class ModelConfig:
     orig_patch_image_size: int = option(
         256, "image side the position grid was trained for", belongs_to="task"
     )
-    code_image_size: int = option(128, "side in pixels of images written as codes (8 pixels a code)")
+    code_image_size: int = option(
+        128, "side in pixels of images written as codes (8 pixels a code)"
+    )
 
     # image stem
     resnet_type: str = option(
         "resnet152", "image stem: resnet18/34/50/101/152 (first three stages) or ViT-B/16"
     )
-    resnet_width: int = option(64, "channels of the ResNet's first stage; the released models have 64")
-    resnet_model_path: Optional[str] = option(None, "file with ImageNet weights to start the image stem from")
+    resnet_width: int = option(
+        64, "channels of the ResNet's first stage; the released models have 64"
+    )
+    resnet_model_path: Optional[str] = option(
+        None, "file with ImageNet weights to start the image stem from"
+    )
     freeze_resnet: bool = option(False, "BatchNorm keeps its statistics, weight and bias")
     sync_bn: bool = option(False, "BatchNorm statistics over all processes")
 
@@ -122,19 +158,27 @@ class ModelConfig:
     encoder_prompt: bool = option(False, "learn a prefix of keys and values in every encoder layer")
     encoder_prompt_type: str = option("prefix", "kind of encoder prompt", choices=("prefix",))
     encoder_prompt_length: int = option(100, "positions of the encoder prefix")
-    encoder_prompt_projection: bool = option(False, "make the encoder prefix by a two-layer projection")
+    encoder_prompt_projection: bool = option(
+        False, "make the encoder prefix by a two-layer projection"
+    )
     encoder_prompt_dim: int = option(0, "hidden width of that projection (0: 2 x width)")
     decoder_prompt: bool = option(False, "learn a prefix of keys and values in every decoder layer")
     decoder_prompt_type: str = option("prefix", "kind of decoder prompt", choices=("prefix",))
     decoder_prompt_length: int = option(100, "positions of the decoder prefix")
-    decoder_prompt_projection: bool = option(False, "make the decoder prefix by a two-layer projection")
+    decoder_prompt_projection: bool = option(
+        False, "make the decoder prefix by a two-layer projection"
+    )
     decoder_prompt_dim: int = option(0, "hidden width of that projection (0: 2 x width)")
     prompt_dropout: float = option(0.2, "dropout of prefix keys and values; 0.2 as in the release")
     adapter: bool = option(False, "a small bottleneck at the end of every layer; trains alone")
     adapter_dim: int = option(200, "width of the adapters' bottleneck")
-    adapter_train_backbone: bool = option(False, "with --adapter, train everything but the token embedding")
+    adapter_train_backbone: bool = option(
+        False, "with --adapter, train everything but the token embedding"
+    )
     bitfit: bool = option(False, "train only the biases of layer norms and feed-forward layers")
-    lora_rank: int = option(0, "rank of what linear layers learn beside their weight; trains alone (0: no LoRA)")
+    lora_rank: int = option(
+        0, "rank of what linear layers learn beside their weight; trains alone (0: no LoRA)"
+    )
     lora_alpha: float = option(16.0, "what LoRA adds is scaled by this / rank")
     lora_targets: str = option("q,v", "linear layers with LoRA: some of q,k,v,out,fc1,fc2,image")
     lora_dropout: float = option(0.0, "dropout of the input of LoRA")
@@ -144,12 +188,20 @@ class ModelConfig:
     # classification heads
     pooler_activation_fn: str = option("tanh", "activation of a classification head")
     pooler_dropout: float = option(0.0, "dropout of a classification head")
-    pooler_classifier: str = option("mlp", "shape of a classification head", choices=("mlp", "linear"))
-    load_checkpoint_heads: bool = option(False, "add the classification heads that a checkpoint has")
-    spectral_norm_classification_head: bool = option(False, "spectral norm on a classification head's output")
+    pooler_classifier: str = option(
+        "mlp", "shape of a classification head", choices=("mlp", "linear")
+    )
+    load_checkpoint_heads: bool = option(
+        False, "add the classification heads that a checkpoint has"
+    )
+    spectral_norm_classification_head: bool = option(
+        False, "spectral norm on a classification head's output"
+    )
 
     # memory
-    checkpoint_activations: bool = option(False, "recompute each layer in the backward pass to save memory")
+    checkpoint_activations: bool = option(
+        False, "recompute each layer in the backward pass to save memory"
+    )
     offload_activations: bool = option(
         False, "like --checkpoint-activations, keeping the inputs in CPU memory"
     )
@@ -169,8 +221,8 @@ class ModelConfig:
                 setattr(self, f"{side}_layers", len(kept.split(",")))
         if self.decoder_embed_dim != width:
             raise UserError(
-                f"--decoder-embed-dim {self.decoder_embed_dim} must equal --encoder-embed-dim {width}: "
-                "both sides share the position vectors"
+                f"--decoder-embed-dim {self.decoder_embed_dim} must equal --encoder-embed-dim"
+                f" {width}: both sides share the position vectors"
             )
         self.check_lora()
         for side, heads in (
@@ -178,14 +230,17 @@ class ModelConfig:
             ("decoder", self.decoder_attention_heads),
         ):
             if heads < 1 or width % heads:
-                raise UserError(f"--{side}-attention-heads {heads} must divide --{side}-embed-dim {width}")
+                raise UserError(
+                    f"--{side}-attention-heads {heads} must divide --{side}-embed-dim {width}"
+                )
 
     def check_lora(self) -> None:
         """Raises: UserError if there is no such rank or target."""
         unknown = [name for name in self.lora_target_names if name not in LORA_TARGETS]
         if unknown or not self.lora_target_names:
             raise UserError(
-                f"--lora-targets expects some of {','.join(LORA_TARGETS)}, found '{self.lora_targets}'"
+                f"--lora-targets expects some of {','.join(LORA_TARGETS)}, found"
+                f" '{self.lora_targets}'"
             )
         if self.lora_rank < 0 or not 0 <= self.lora_dropout < 1:
             raise UserError(
@@ -199,7 +254,8 @@ class ModelConfig:
 
     @property
     def light_methods(self) -> list[str]:
-        """By which methods few parameters train and all others stay as they are; none in ordinary training."""
+        """By which methods few parameters train and all others stay as they are; none in
+        ordinary training."""
         chosen = {
             "prefix": self.encoder_prompt or self.decoder_prompt,
             "bitfit": self.bitfit,
@@ -214,8 +270,8 @@ class ModelConfig:
     def from_namespace(cls, namespace: Any, arch: Optional[str] = None) -> "ModelConfig":
         """Args: namespace: object or mapping with some of the fields (others are ignored).
 
-        arch: architecture name whose preset fills what is missing; default: the namespace's own ``arch``,
-            ``ofa_large`` when it has none.
+        arch: architecture name whose preset fills what is missing; default: the namespace's own
+            ``arch``, ``ofa_large`` when it has none.
         """
         given = dict(namespace) if isinstance(namespace, Mapping) else dict(vars(namespace))
         values = dict(preset(arch or given.get("arch") or "ofa_large"))
@@ -225,7 +281,9 @@ class ModelConfig:
         return cls(**values)
 
 
-def _size(width: int, heads: int, layers: tuple[int, int], resnet_type: str, **more) -> dict[str, Any]:
+def _size(
+    width: int, heads: int, layers: tuple[int, int], resnet_type: str, **more
+) -> dict[str, Any]:
     return {
         "encoder_embed_dim": width,
         "encoder_attention_heads": heads,
@@ -244,7 +302,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         (1, 3),
         "resnet18",
         resnet_width=24,
-        init_std=0.08,  # about 1 / sqrt(width): a narrow network with BERT's 0.02 needs hundreds of updates to wake up
+        # about 1 / sqrt(width): a narrow network with BERT's 0.02 needs hundreds of updates to wake
+        # up
+        init_std=0.08,
         encoder_ffn_embed_dim=384,
         scale_attn=True,
         scale_fc=True,
@@ -257,10 +317,18 @@ PRESETS: dict[str, dict[str, Any]] = {
     "ofa_large": _size(1024, 16, (12, 12), "resnet152"),
     "ofa_huge": _size(1280, 16, (24, 12), "resnet152"),
 }
-PRESETS["m6_unify_large"] = PRESETS["ofa_large"]  # the name of ofa_large inside some released checkpoints
+PRESETS["m6_unify_large"] = PRESETS[
+    "ofa_large"
+]  # the name of ofa_large inside some released checkpoints
 
 # Side of the square image, in pixels, that upstream pretrained each size with.
-IMAGE_SIZES = {"ofa_tiny": 256, "ofa_medium": 256, "ofa_base": 384, "ofa_large": 480, "ofa_huge": 480}
+IMAGE_SIZES = {
+    "ofa_tiny": 256,
+    "ofa_medium": 256,
+    "ofa_base": 384,
+    "ofa_large": 480,
+    "ofa_huge": 480,
+}
 
 
 def preset(arch: str) -> dict[str, Any]:
@@ -271,10 +339,13 @@ def preset(arch: str) -> dict[str, Any]:
 
 
 def add_flags(parser: ArgumentParser) -> None:
-    """A flag for every field that is the model's own, without defaults: presets supply what is not given."""
+    """A flag for every field that is the model's own, without defaults: presets supply what is
+    not given."""
     for item in fields(ModelConfig):
         if item.metadata.get("belongs_to") != "task":
-            add_flag(parser, item.name, item.default, item.metadata["help"], item.metadata.get("choices"))
+            add_flag(
+                parser, item.name, item.default, item.metadata["help"], item.metadata.get("choices")
+            )
 
 
 def add_flag(parser: ArgumentParser, name: str, default: Any, help: str, choices=None) -> None:
@@ -282,4 +353,6 @@ def add_flag(parser: ArgumentParser, name: str, default: Any, help: str, choices
     if isinstance(default, bool):
         parser.add_argument(flag, action="store_true", help=help)
     else:
-        parser.add_argument(flag, type=str if default is None else type(default), choices=choices, help=help)
+        parser.add_argument(
+            flag, type=str if default is None else type(default), choices=choices, help=help
+        )

@@ -1,14 +1,15 @@
 """The decoder: whole targets at once in training, token by token for all beams in generation.
 
-A target is text (boxes and answers too) or image codes; ``code_masks`` says which samples are codes. Codes
-live in a grid: they have image positions and image relative biases.
+A target is text (boxes and answers too) or image codes; ``code_masks`` says which samples are
+codes. Codes live in a grid: they have image positions and image relative biases.
 
 Letters: B batch (images), K beams, T target positions, S encoder positions, C width, H heads,
 L prompt length.
 """
 
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Callable, Iterator, Optional, Union
+from typing import Optional, Union
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,9 @@ class Decoder(Stack):
         self.self_pos_k_linear = nn.Linear(width, width)
         self.cross_pos_q_linear = nn.Linear(width, width)
         self.cross_pos_k_linear = nn.Linear(width, width)
-        self.code_layernorm_embedding = nn.LayerNorm(width) if config.code_layernorm_embedding else None
+        self.code_layernorm_embedding = (
+            nn.LayerNorm(width) if config.code_layernorm_embedding else None
+        )
         self.make_layers(DecoderLayer)
         self.output_projection = nn.Linear(width, embed_tokens.num_embeddings, bias=False)
         if config.share_decoder_input_output_embed:
@@ -61,19 +64,25 @@ class Decoder(Stack):
     ) -> tuple[Tensor, dict]:
         """Args:
 
-        prev_output_tokens: int64[N, T], the target shifted right, padded on the right. N is B, or B * K: then
-            each sample has K targets, one after the other, which look at its one encoding.
+        prev_output_tokens: int64[N, T], the target shifted right, padded on the right. N is B, or B
+            * K: then each sample has K targets, one after the other, which look at its one
+            encoding.
         code_masks: bool[B], True where the target is image codes.
         features_only: return the last states (N, T, C) instead of logits (N, T, V).
-        return_hidden: ``extra["inner_states"]`` holds the first layer's input and each layer's output.
-        return_attention: ``extra["attn"]`` holds the last layer's attention to the input, (N, T, S).
-        output_positions: int64[M] among all N * T; return the logits (M, V), or states (M, C), of these alone.
+        return_hidden: ``extra["inner_states"]`` holds the first layer's input and each layer's
+        output.
+        return_attention: ``extra["attn"]`` holds the last layer's attention to the input, (N, T,
+        S).
+        output_positions: int64[M] among all N * T; return the logits (M, V), or states (M, C), of
+        these alone.
         """
         targets, length = prev_output_tokens.shape
         per_sample, rest = divmod(targets, encoder_output.states.size(0))
         assert rest == 0, "prev_output_tokens needs the same number of targets for each sample"
         of_samples = kind_of_target(code_masks)
-        is_code = of_samples if isinstance(of_samples, bool) else of_samples.repeat_interleave(per_sample)
+        is_code = (
+            of_samples if isinstance(of_samples, bool) else of_samples.repeat_interleave(per_sample)
+        )
         self.check_length(length, is_code)
         padding_mask = prev_output_tokens.eq(self.pad)
         padding_mask = padding_mask if bool(padding_mask.any()) else None
@@ -95,12 +104,15 @@ class Decoder(Stack):
                 extra["inner_states"].append(x)
         if looking is not None:
             extra["attn"] = [weights.view(targets, length, -1) for weights in looking()]
-        if output_positions is not None:  # a vocabulary is wide, and padding and prompts have no loss
+        if (
+            output_positions is not None
+        ):  # a vocabulary is wide, and padding and prompts have no loss
             x = x.flatten(0, 1)[output_positions]
         return self.finish(x, features_only), extra
 
     def watch_last_attention(self) -> Callable[[], list[Tensor]]:
-        """Notes the call of the last layer's cross-attention. Returns: function that gives its weights."""
+        """Notes the call of the last layer's cross-attention. Returns: function that gives its
+        weights."""
         attention = self.layers[-1].encoder_attn
         calls: list = []
         handle = attention.register_forward_pre_hook(lambda module, inputs: calls.append(inputs))
@@ -114,9 +126,14 @@ class Decoder(Stack):
     # ------------------------------------------------------------------ token by token
 
     def start(
-        self, encoder_output: EncoderOutput, beam: int, max_len: int, code_masks: Optional[Tensor] = None
+        self,
+        encoder_output: EncoderOutput,
+        beam: int,
+        max_len: int,
+        code_masks: Optional[Tensor] = None,
     ) -> DecoderCache:
-        """A cache for generating targets of up to ``max_len`` tokens with up to ``beam`` beams per image."""
+        """A cache for generating targets of up to ``max_len`` tokens with up to ``beam`` beams
+        per image."""
         is_code = kind_of_target(code_masks)
         sources = [layer.encoder_attn.keys_values(encoder_output.states) for layer in self.layers]
         prompts = self.prompts() if self.config.decoder_prompt else None
@@ -142,15 +159,22 @@ class Decoder(Stack):
         num_tokens = tokens.size(1)
         self.check_length(cache.length + num_tokens, cache.is_code)
         biases, source_bias = cache.begin(num_tokens, beams)
-        is_code = cache.is_code if isinstance(cache.is_code, bool) else cache.is_code.repeat_interleave(beams)
+        is_code = (
+            cache.is_code
+            if isinstance(cache.is_code, bool)
+            else cache.is_code.repeat_interleave(beams)
+        )
         x = self.embed(tokens, cache.length, is_code)
         for index, layer in enumerate(self.layers):
-            x = layer(x, partial(cache.extend, index), biases[index], cache.sources[index], source_bias)
+            x = layer(
+                x, partial(cache.extend, index), biases[index], cache.sources[index], source_bias
+            )
         cache.advance(num_tokens)
         return self.finish(x[:, -1:], features_only=True).view(images, beams, -1)
 
     def branches(self, tokens: Tensor, depths: Tensor, sees: Tensor, cache: DecoderCache) -> Tensor:
-        """Many continuations of a text at once, as nodes of a tree. The cache, with one beam per image, stays as it is.
+        """Many continuations of a text at once, as nodes of a tree. The cache, with one beam per
+        image, stays as it is.
 
         Args:
             tokens: int64[N]. depths: int64[N], 1 directly behind what the cache holds.
@@ -173,7 +197,9 @@ class Decoder(Stack):
 
     # ------------------------------------------------------------------ parts of both
 
-    def embed(self, tokens: Tensor, first: int, is_code: Kind, offsets: Optional[Tensor] = None) -> Tensor:
+    def embed(
+        self, tokens: Tensor, first: int, is_code: Kind, offsets: Optional[Tensor] = None
+    ) -> Tensor:
         """Input of the first layer (N, T, C) for tokens at positions first, first + 1, ...
 
         Args: offsets: int64[T], the tokens are at positions first + offsets instead.
@@ -202,8 +228,10 @@ class Decoder(Stack):
         return self.embed_positions(rows.clamp(max=self.embed_positions.num_embeddings - 1))[None]
 
     def code_cells(self, first: int, last: int) -> Tensor:
-        """Grid cells of positions first..last-1 of image codes; behind the last code (padding) any cell, in grids below 32 x 32
-        the last one, as they do not have the cell that the release writes there."""
+        """Grid cells of positions first..last-1 of image codes; behind the last code (padding) any
+        cell, in grids below 32 x 32 the last one, as they do not have the cell that the release
+        writes there.
+        """
         return self.image_position_idx[first:last].clamp(max=self.image_rp_bucket.size(0) - 1)
 
     def normed_positions(self, code: bool, first: int, last: int) -> Tensor:
@@ -213,7 +241,8 @@ class Decoder(Stack):
     def self_biases(
         self, is_code: Kind, first: int, last: int, padding_mask: Optional[Tensor] = None
     ) -> Iterator[Tensor]:
-        """Of each layer: positions first..last-1 against 0..last-1, (1 or B, H, last - first, L + last).
+        """Of each layer: positions first..last-1 against 0..last-1, (1 or B, H, last - first, L +
+        last).
 
         The causal mask and the padding mask are included; prompts are always visible.
         """
@@ -224,7 +253,9 @@ class Decoder(Stack):
                 split_heads(self.self_pos_q_linear(positions[:, first:]), self.num_heads)
                 * self.position_scale
             )
-            return bias_product(queries, split_heads(self.self_pos_k_linear(positions), self.num_heads))
+            return bias_product(
+                queries, split_heads(self.self_pos_k_linear(positions), self.num_heads)
+            )
 
         def buckets(code: bool) -> Tensor:
             if not code:
@@ -243,8 +274,11 @@ class Decoder(Stack):
         for index in range(len(self.layers)):
             yield pad_for_prompt(base + self.relative_bias(index, found), prompt_length)
 
-    def source_bias(self, is_code: Kind, first: int, last: int, encoder_output: EncoderOutput) -> Tensor:
-        """Bias of positions first..last-1 against the input, padding masked: (1 or B, H, last - first, S).
+    def source_bias(
+        self, is_code: Kind, first: int, last: int, encoder_output: EncoderOutput
+    ) -> Tensor:
+        """Bias of positions first..last-1 against the input, padding masked: (1 or B, H, last -
+        first, S).
 
         It is the same for all layers.
         """
@@ -279,7 +313,8 @@ class Decoder(Stack):
 def run_in_full(
     layer: DecoderLayer, x: Tensor, prompt, bias: Tensor, states: Tensor, source_bias: Tensor
 ) -> Tensor:
-    """One layer of a whole target. Keys and values of the input are made here (and remade to save memory)."""
+    """One layer of a whole target. Keys and values of the input are made here (and remade to
+    save memory)."""
     source = layer.encoder_attn.keys_values(states)
     return layer(x, partial(with_prompt, prompt=prompt), bias, source, source_bias)
 

@@ -1,7 +1,7 @@
 """The encoder: patches of up to two images, then text, in one sequence.
 
-Letters: B batch, S positions of the sequence (patches, then text), P patches, T text tokens, C width,
-H heads.
+Letters: B batch, S positions of the sequence (patches, then text), P patches, T text tokens, C
+width, H heads.
 """
 
 import random
@@ -29,7 +29,9 @@ class EncoderOutput:
     states: Tensor  # (B, S, C)
     padding_mask: Tensor  # bool[B, S], True is padding
     positions: Tensor  # (B, S, C), or (1, S, C) when all samples have the same positions
-    hidden: list[Tensor] = field(default_factory=list)  # input of the first layer, then each layer's output
+    hidden: list[Tensor] = field(
+        default_factory=list
+    )  # input of the first layer, then each layer's output
 
     def select(self, rows: Tensor) -> "EncoderOutput":
         """The same for some samples, in any order and number. Args: rows: int64[B']."""
@@ -61,7 +63,9 @@ class Encoder(Stack):
         )
         self.embed_images = build_stem(config)
         self.image_proj = nn.Linear(self.embed_images.channels, width)
-        self.patch_layernorm_embedding = nn.LayerNorm(width) if config.patch_layernorm_embedding else None
+        self.patch_layernorm_embedding = (
+            nn.LayerNorm(width) if config.patch_layernorm_embedding else None
+        )
         self.make_positions(config.max_source_positions)
         self.pos_q_linear = nn.Linear(width, width)
         self.pos_k_linear = nn.Linear(width, width)
@@ -81,17 +85,21 @@ class Encoder(Stack):
         """Args:
 
         src_tokens: int64[B, T], padded on the right.
-        patch_images, patch_images_2: float[B, 3, height, width], any size the image grid has room for.
+        patch_images, patch_images_2: float[B, 3, height, width], any size the image grid has room
+        for.
         patch_masks: bool[B], False for samples without an image (theirs is masked).
         sample_patch_num: keep that many random patches of each image (training).
-        image_rows: int64[B], for each sample the row with its images: one for all that have the same.
+        image_rows: int64[B], for each sample the row with its images: one for all that have the
+        same.
         """
         images = [
             self.cut(image, patch_masks, sample_patch_num, image_rows)
             for image in (patch_images, patch_images_2)
             if image is not None
         ]
-        padding_mask = torch.cat([*(p.padding_mask for p in images[::-1]), src_tokens.eq(self.pad)], dim=1)
+        padding_mask = torch.cat(
+            [*(p.padding_mask for p in images[::-1]), src_tokens.eq(self.pad)], dim=1
+        )
         text_positions = self.text_positions(src_tokens)
         x = self.embed(src_tokens, text_positions, images)
         x = x * ~padding_mask.unsqueeze(-1)
@@ -100,7 +108,9 @@ class Encoder(Stack):
         buckets = self.pair_buckets(src_tokens.size(1), images)
         prompts = self.prompts()
         prompt_length = self.config.encoder_prompt_length if self.config.encoder_prompt else 0
-        key_padding = pad_for_prompt(padding_mask, prompt_length) if bool(padding_mask.any()) else None
+        key_padding = (
+            pad_for_prompt(padding_mask, prompt_length) if bool(padding_mask.any()) else None
+        )
         hidden = [x] if return_hidden else []
         for index, layer in enumerate(self.layers):
             if skip_layer(self.training, self.config.encoder_layerdrop):
@@ -113,8 +123,13 @@ class Encoder(Stack):
             x = self.layer_norm(x)
         return EncoderOutput(x, padding_mask, positions, hidden)
 
-    def cut(self, images: Tensor, patch_masks: Optional[Tensor], sample_patch_num: Optional[int],
-            image_rows: Optional[Tensor]) -> Patches:  # fmt: skip
+    def cut(
+        self,
+        images: Tensor,
+        patch_masks: Optional[Tensor],
+        sample_patch_num: Optional[int],
+        image_rows: Optional[Tensor],
+    ) -> Patches:
         """Stem features and grid positions of one image per sample."""
         features = self.stem_features(images, image_rows)
         batch, _, height, width = features.shape
@@ -123,7 +138,9 @@ class Encoder(Stack):
         positions = self.image_positions(height, width, cells)
         if sample_patch_num is not None and sample_patch_num <= height * width:
             # Python's generator, one draw per row in batch order: as in the release.
-            chosen = [random.sample(range(height * width), k=sample_patch_num) for _ in range(batch)]
+            chosen = [
+                random.sample(range(height * width), k=sample_patch_num) for _ in range(batch)
+            ]
             chosen = torch.tensor(chosen, device=images.device)  # (B, P')
             features = features.gather(1, chosen.unsqueeze(-1).expand(-1, -1, features.size(-1)))
             cells, positions = cells[0][chosen], positions[0][chosen]
@@ -133,9 +150,11 @@ class Encoder(Stack):
         return Patches(features, cells, positions, padding_mask)
 
     def stem_features(self, images: Tensor, image_rows: Optional[Tensor]) -> Tensor:
-        """(B, channels, height / 16, width / 16); an image of several samples goes through the stem once.
+        """(B, channels, height / 16, width / 16); an image of several samples goes through the stem
+        once.
 
-        BatchNorm's statistics count it once, too. Paths are dropped per sample, so with them each sample has its own.
+        BatchNorm's statistics count it once, too. Paths are dropped per sample, so with them each
+        sample has its own.
         """
         if image_rows is None or (self.training and self.config.resnet_drop_path_rate > 0):
             return self.embed_images(images)
@@ -145,7 +164,8 @@ class Encoder(Stack):
         return self.embed_images(images[shown]).index_select(0, places)
 
     def image_positions(self, height: int, width: int, cells: Tensor) -> Tensor:
-        """Position vectors (1, P, C); with --interpolate-position those of the original grid, stretched."""
+        """Position vectors (1, P, C); with --interpolate-position those of the original grid,
+        stretched."""
         side = self.config.orig_patch_image_size // 16
         if not self.config.interpolate_position or height * width <= side * side:
             return self.embed_image_positions(cells)
@@ -170,11 +190,17 @@ class Encoder(Stack):
         """Input of the first layer (B, S, C): image 2, image 1, text."""
         entangle = self.config.entangle_position_embedding
         x = self.embed_tokens(src_tokens) * self.embed_scale
-        parts = [self.finish_embedding(x, text_positions if entangle else None, 0, self.layernorm_embedding)]
+        parts = [
+            self.finish_embedding(
+                x, text_positions if entangle else None, 0, self.layernorm_embedding
+            )
+        ]
         for kind, patches in enumerate(images, start=1):
             y = self.image_proj(patches.features) * self.embed_scale
             positions = patches.positions if entangle else None
-            parts.insert(0, self.finish_embedding(y, positions, kind, self.patch_layernorm_embedding))
+            parts.insert(
+                0, self.finish_embedding(y, positions, kind, self.patch_layernorm_embedding)
+            )
         return torch.cat(parts, dim=1)
 
     def finish_embedding(
@@ -186,14 +212,19 @@ class Encoder(Stack):
         if self.type_embedding is not None:
             if kind >= self.type_embedding.num_embeddings:
                 raise UserError(
-                    "two images per sample need a third row in the type embedding: pass --num-image-types 2"
+                    "two images per sample need a third row in the type embedding: pass"
+                    " --num-image-types 2"
                 )
             x = x + self.type_embedding.weight[kind]
         return self.dropout(norm(x) if norm is not None else x)
 
     def join_positions(self, text_positions: Tensor, images: list[Patches]) -> Tensor:
-        """Normalised positions of the whole sequence: (1, S, C), or (B, S, C) when patches were sampled."""
-        parts = [*(self.image_pos_ln(p.positions) for p in images[::-1]), self.pos_ln(text_positions)]
+        """Normalised positions of the whole sequence: (1, S, C), or (B, S, C) when patches were
+        sampled."""
+        parts = [
+            *(self.image_pos_ln(p.positions) for p in images[::-1]),
+            self.pos_ln(text_positions),
+        ]
         batch = max(part.size(0) for part in parts)
         return torch.cat([part.expand(batch, -1, -1) for part in parts], dim=1)
 
@@ -203,8 +234,11 @@ class Encoder(Stack):
         return bias_product(queries, split_heads(self.pos_k_linear(positions), self.num_heads))
 
     def pair_buckets(self, length: int, images: list[Patches]) -> Tensor:
-        """Buckets of ``relative_bias``: inside each image, inside the text, and none between them: int64[1 or B, S, S]."""
-        blocks = [self.image_pair_buckets(p.cells, p.cells) for p in images[::-1]] + [self.text_pair_buckets(0, length)[None]]
+        """Buckets of ``relative_bias``: inside each image, inside the text, and none between
+        them: int64[1 or B, S, S]."""
+        blocks = [self.image_pair_buckets(p.cells, p.cells) for p in images[::-1]] + [
+            self.text_pair_buckets(0, length)[None]
+        ]
         size = sum(block.size(-1) for block in blocks)
         buckets = blocks[0].new_zeros(max(block.size(0) for block in blocks), size, size)
         start = 0

@@ -39,13 +39,17 @@ class OFAModel(OFA, BaseFairseqModel):
 
     @classmethod
     def build_model(cls, args: Any, task: Any) -> "OFAModel":
-        """The model of a parsed command line (or of a checkpoint's), with frozen what its flags freeze."""
-        config = ModelConfig.from_namespace(args, getattr(args, "arch", None) or getattr(args, "_name", None))
+        """The model of a parsed command line (or of a checkpoint's), with frozen what its flags
+        freeze."""
+        config = ModelConfig.from_namespace(
+            args, getattr(args, "arch", None) or getattr(args, "_name", None)
+        )
         warn_of_flags_without_effect(args)
         for name in SAME_WIDTH:
             if getattr(args, name, None) not in (None, 0, config.decoder_embed_dim):
                 raise UserError(
-                    f"--{name.replace('_', '-')} must equal --decoder-embed-dim {config.decoder_embed_dim}"
+                    f"--{name.replace('_', '-')} must equal --decoder-embed-dim"
+                    f" {config.decoder_embed_dim}"
                 )
         dictionary = task.source_dictionary
         model = cls(config, len(dictionary), dictionary.pad())
@@ -63,7 +67,8 @@ class OFAModel(OFA, BaseFairseqModel):
         adapt_state_dict(self, state_dict)
 
     def load_state_dict(self, state_dict, strict: bool = True, model_cfg=None, args=None, **unused):
-        """Loads checkpoints of older, smaller or plainer models as well; see ``ofa.models.state_dict``."""
+        """Loads checkpoints of older, smaller or plainer models as well; see
+        ``ofa.models.state_dict``."""
         load_into(self, state_dict, strict)
 
 
@@ -74,10 +79,18 @@ def warn_of_flags_without_effect(args: Any) -> None:
             warn_of_flags_without_effect.said.add(name)
             logger.warning("--%s has no effect: %s", name.replace("_", "-"), reason)
     lora = [field.name for field in fields(ModelConfig) if field.name.startswith("lora_")]
-    given = any(getattr(args, name, None) not in (None, getattr(ModelConfig, name)) for name in lora)
-    if given and not getattr(args, "lora_rank", None) and "lora" not in warn_of_flags_without_effect.said:
+    given = any(
+        getattr(args, name, None) not in (None, getattr(ModelConfig, name)) for name in lora
+    )
+    if (
+        given
+        and not getattr(args, "lora_rank", None)
+        and "lora" not in warn_of_flags_without_effect.said
+    ):
         warn_of_flags_without_effect.said.add("lora")
-        logger.warning("--lora-alpha, --lora-targets and --lora-dropout have no effect without --lora-rank")
+        logger.warning(
+            "--lora-alpha, --lora-targets and --lora-dropout have no effect without --lora-rank"
+        )
 
 
 warn_of_flags_without_effect.said = set()

@@ -1,11 +1,10 @@
 """Which parameters train: everything, or what a parameter-efficient method adds."""
 
-from typing import Callable
+from collections.abc import Callable
 
 from torch import nn
 
 from ofa.models.ofa import OFA
-
 
 OF_METHOD: dict[str, Callable[[str], bool]] = {  # which parameters a method trains, by their names
     "prefix": lambda name: "prompt_encoder" in name,
@@ -17,7 +16,8 @@ HEADS = "classification_heads."
 
 
 def freeze(model: OFA) -> None:
-    """Prefix prompts, adapters, LoRA and the biases of BitFit train alone (or with each other); embeddings may be frozen.
+    """Prefix prompts, adapters, LoRA and the biases of BitFit train alone (or with each other);
+    embeddings may be frozen.
 
     Call it before classification heads are registered: these always train.
     """
@@ -33,6 +33,11 @@ def freeze(model: OFA) -> None:
 
 
 def tuned_names(model: nn.Module) -> set[str]:
-    """Names in the state dict of what a training changes when few parameters train: those and the heads."""
-    names = {name for name, parameter in model.named_parameters(remove_duplicate=False) if parameter.requires_grad}
+    """Names in the state dict of what a training changes when few parameters train: those and
+    the heads."""
+    names = {
+        name
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if parameter.requires_grad
+    }
     return names | {name for name in nn.Module.state_dict(model) if name.startswith(HEADS)}

@@ -1,6 +1,7 @@
 """Generation: from encoded images and text to hypotheses with scores.
 
-    generator = SequenceGenerator(models, GenerationOptions(beam=5, max_len_b=16), vocab_size=len(vocabulary))
+    generator = SequenceGenerator(models, GenerationOptions(beam=5, max_len_b=16),
+    vocab_size=len(vocabulary))
     hypotheses = generator.generate(models, batch)      # hypotheses[image][0]["tokens"] is the best
 
 `SequenceGenerator` holds the settings, `ofa.models.generation_batch` the search over one batch.
@@ -28,12 +29,13 @@ class SequenceGenerator:
         models: an ensemble; probabilities are averaged.
         options: see `GenerationOptions`.
         vocab_size: entries of the output vocabulary.
-        bos, pad, eos, unk: ids of the special tokens, which are the first entries of the vocabulary.
+        bos, pad, eos, unk: ids of the special tokens, which are the first entries of the
+            vocabulary.
 
     Attributes:
-        constraint_trie: None, or the answers that may be generated: an `ofa.trie.Trie` whose sequences begin
-            with <s> and end with </s> (or an object with its method ``get_next_layer``). May be set at any
-            time.
+        constraint_trie: None, or the answers that may be generated: an `ofa.trie.Trie` whose
+            sequences begin with <s> and end with </s> (or an object with its method
+            ``get_next_layer``). May be set at any time.
         zero_shot: constraints act on probabilities, without renormalising. May be set at any time.
     """
 
@@ -50,7 +52,9 @@ class SequenceGenerator:
         self.models, self.options = list(models), options
         self.bos, self.pad, self.eos, self.unk = bos, pad, eos, unk
         self.beam = min(options.beam, vocab_size - 1)
-        self.columns = Columns.of_range(options.constraint_range, max(bos, pad, eos, unk) + 1, vocab_size)
+        self.columns = Columns.of_range(
+            options.constraint_range, max(bos, pad, eos, unk) + 1, vocab_size
+        )
         self.search = make_search(options)
         self.constraint_trie: Any = None
         self.zero_shot = options.zero_shot
@@ -69,15 +73,17 @@ class SequenceGenerator:
 
         Args:
             models: the ensemble; None: the one given when the generator was made.
-            sample: a collated batch; ``sample["net_input"]`` goes to the encoder. ``sample["seeds"]``, an int per row, makes
-                what is sampled depend on the row's own seed alone; without it torch's random numbers are used.
+            sample: a collated batch; ``sample["net_input"]`` goes to the encoder.
+                ``sample["seeds"]``, an int per row, makes what is sampled depend on the row's own
+                seed alone; without it torch's random numbers are used.
             prefix_tokens: int64[B, P], each hypothesis begins with its row; padded at the end.
             constraints: fairseq's lexical constraints; not offered.
             bos_token: what the decoder begins with; default <s>.
-            encoded: what ``encode`` returned for this batch, to generate several times from one encoding.
+            encoded: what ``encode`` returned for this batch, to generate several times from one
+                encoding.
 
-        Returns: see `FinishedHypotheses.as_lists`. An image has fewer than ``beam`` hypotheses only where
-            constraints leave fewer.
+        Returns: see `FinishedHypotheses.as_lists`. An image has fewer than ``beam`` hypotheses only
+            where constraints leave fewer.
         """
         if constraints is not None:
             raise UserError("constraints of fairseq are not offered; use constraint_trie")
@@ -86,12 +92,17 @@ class SequenceGenerator:
         return GenerationBatch(self, models, sample, encoded, prefix_tokens, bos_token).run()
 
     @torch.no_grad()
-    def encode(self, models: Sequence[nn.Module] | None, sample: dict[str, Any]) -> list[EncoderOutput]:
+    def encode(
+        self, models: Sequence[nn.Module] | None, sample: dict[str, Any]
+    ) -> list[EncoderOutput]:
         """The encoder's output of every model for a batch, for ``generate``."""
         return encode_all(inference_networks(models or self.models), sample)
 
-    def longest(self, models: Sequence[nn.Module], source_width: int, source_lengths: Tensor) -> int:
-        """Most tokens of a hypothesis in a batch, </s> not counted. Args: source_lengths: int64[B]."""
+    def longest(
+        self, models: Sequence[nn.Module], source_width: int, source_lengths: Tensor
+    ) -> int:
+        """Most tokens of a hypothesis in a batch, </s> not counted. Args: source_lengths:
+        int64[B]."""
         options = self.options
         limit = min(longest_input(model.decoder, options.gen_code) for model in models) - 1
         if options.match_source_len:
@@ -100,8 +111,9 @@ class SequenceGenerator:
             longest = min(int(options.max_len_a * source_width + options.max_len_b), limit)
         if options.min_len > longest:
             raise UserError(
-                f"generation option min_len={options.min_len}: expected at most {longest}, the longest "
-                f"hypothesis here (max_len_a, max_len_b; the decoder knows {limit + 1} positions)"
+                f"generation option min_len={options.min_len}: expected at most {longest}, the"
+                f" longest hypothesis here (max_len_a, max_len_b; the decoder knows {limit + 1}"
+                " positions)"
             )
         return longest
 
@@ -120,7 +132,8 @@ class SequenceGenerator:
 
 
 def inference_networks(models: Sequence[nn.Module]) -> list[nn.Module]:
-    """The networks themselves, in evaluation mode and as fast as they can be; ``models`` stay as they are."""
+    """The networks themselves, in evaluation mode and as fast as they can be; ``models`` stay as
+    they are."""
     return [inference_network(unwrapped(model)) for model in models]
 
 

@@ -1,11 +1,11 @@
 """The hypotheses of one batch while they grow, one token a step.
 
-All hypotheses of all images advance together; nothing loops over images, beams or tokens. An image is encoded
-once, its beams are further query positions of the same image, and it leaves the batch when its hypotheses are
-complete.
+All hypotheses of all images advance together; nothing loops over images, beams or tokens. An image
+is encoded once, its beams are further query positions of the same image, and it leaves the batch
+when its hypotheses are complete.
 
-Letters: B images still searched, K beams (one before the first token, ``beam`` later), V vocabulary, M
-columns that are scored, N candidates, T tokens so far (<s> included).
+Letters: B images still searched, K beams (one before the first token, ``beam`` later), V
+vocabulary, M columns that are scored, N candidates, T tokens so far (<s> included).
 """
 
 import logging
@@ -32,8 +32,9 @@ logger = logging.getLogger(__name__)
 class GenerationBatch:
     """Searches the hypotheses of one batch.
 
-    State: ``images`` int64[B], numbers of the images that remain; ``tokens`` int64[B, K, T]; ``totals``
-    float32[B, K, T], summed log-probability up to each token (0 at <s>; -inf for a beam that cannot go on).
+    State: ``images`` int64[B], numbers of the images that remain; ``tokens`` int64[B, K, T];
+    ``totals`` float32[B, K, T], summed log-probability up to each token (0 at <s>; -inf for a beam
+    that cannot go on).
     """
 
     def __init__(
@@ -51,17 +52,27 @@ class GenerationBatch:
         source = net_input["src_tokens"]
         batch, device = source.size(0), source.device
         lengths = net_input.get("src_lengths")
-        self.source_lengths = source.ne(generator.pad).sum(1) if lengths is None else lengths.to(device)
+        self.source_lengths = (
+            source.ne(generator.pad).sum(1) if lengths is None else lengths.to(device)
+        )
         self.max_len = generator.longest(models, source.size(1), self.source_lengths)
         self.images = torch.arange(batch, device=device)
-        self.ids = sample["id"].tolist() if isinstance(sample.get("id"), Tensor) else list(range(batch))
-        self.prefix = source.new_empty(batch, 0) if prefix_tokens is None else prefix_tokens.to(device)
-        self.tokens = source.new_full((batch, 1, 1), generator.bos if bos_token is None else bos_token)
+        self.ids = (
+            sample["id"].tolist() if isinstance(sample.get("id"), Tensor) else list(range(batch))
+        )
+        self.prefix = (
+            source.new_empty(batch, 0) if prefix_tokens is None else prefix_tokens.to(device)
+        )
+        self.tokens = source.new_full(
+            (batch, 1, 1), generator.bos if bos_token is None else bos_token
+        )
         self.totals = torch.zeros(batch, 1, 1, device=device)
         self.finished = FinishedHypotheses(batch, self.beam, self.max_len + 1, device)
         self.search = generator.search
         if sample.get("seeds") is not None and self.options.sampling:
-            self.search = generator.search.seeded(sample["seeds"], self.max_len + 1, self.beam, device)
+            self.search = generator.search.seeded(
+                sample["seeds"], self.max_len + 1, self.beam, device
+            )
         self.cut_short = 0  # images whose hypotheses all came to a point where nothing may follow
         self.trie = None
         if generator.constraint_trie is not None:
@@ -83,8 +94,8 @@ class GenerationBatch:
                 break
         if self.cut_short:
             logger.warning(
-                "%d of %d rows end early: nothing may follow. In force: %s. Do the constraints allow an "
-                "answer, and are the model's outputs finite?",
+                "%d of %d rows end early: nothing may follow. In force: %s. Do the constraints"
+                " allow an answer, and are the model's outputs finite?",
                 self.cut_short,
                 len(self.ids),
                 self.generator.constraint_names(),
@@ -92,13 +103,17 @@ class GenerationBatch:
         return self.finished.as_lists()
 
     def projection(self, decoder: nn.Module) -> nn.Module | None:
-        """What makes the logits of the constraint range alone; None where all of them are needed."""
-        layer = getattr(decoder, "output_projection", None)  # a decoder that is not ours may have none
+        """What makes the logits of the constraint range alone; None where all of them are
+        needed."""
+        layer = getattr(
+            decoder, "output_projection", None
+        )  # a decoder that is not ours may have none
         if layer is None or self.columns.whole or self.generator.zero_shot:
             return None
         return slice_linear(layer, self.columns.rows(layer.weight))
 
-    # ---------------------------------------------------------------- what may follow, and how likely it is
+    # ---------------------------------------------------------------- what may follow, and how
+    # likely it is
 
     def candidates(self, step: int) -> Candidates:
         """The best continuations by one token."""
@@ -124,7 +139,8 @@ class GenerationBatch:
         return found
 
     def score(self, step: int) -> Tensor:
-        """Log-probability of every next token, (B, K, M); -inf where a constraint does not allow it."""
+        """Log-probability of every next token, (B, K, M); -inf where a constraint does not allow
+        it."""
         every = []
         for decoder, cache, projection in zip(self.decoders, self.caches, self.projections):
             if projection is None:
@@ -136,7 +152,9 @@ class GenerationBatch:
             if not self.generator.zero_shot:
                 logits = self.constrain(logits, step, selected=projection is not None)
             every.append(logits.log_softmax(-1))  # one fused pass; logsumexp alone takes longer
-        log_probs = every[0] if len(every) == 1 else torch.stack(every).logsumexp(0) - math.log(len(every))
+        log_probs = (
+            every[0] if len(every) == 1 else torch.stack(every).logsumexp(0) - math.log(len(every))
+        )
         # nothing is allowed, or the model returned NaN; either makes the whole row NaN
         broken = log_probs[..., self.generator.eos].isnan()
         if bool(broken.any()):
@@ -145,20 +163,24 @@ class GenerationBatch:
             log_probs = self.constrain(log_probs, step)
         if self.options.prefix_allowed_tokens_fn is not None:
             ids = [self.ids[image] for image in self.images.tolist()]
-            apply_hook(log_probs, self.options.prefix_allowed_tokens_fn, ids, self.tokens, self.columns)
+            apply_hook(
+                log_probs, self.options.prefix_allowed_tokens_fn, ids, self.tokens, self.columns
+            )
         if self.options.unkpen:
             log_probs[..., self.generator.unk] -= self.options.unkpen
         return log_probs
 
     def constrain(self, scores: Tensor, step: int, selected: bool = False) -> Tensor:
-        """(B, K, V) -> (B, K, M): the constraint range, -inf where the trie does not allow a token. Args: selected: M are there."""
+        """(B, K, V) -> (B, K, M): the constraint range, -inf where the trie does not allow a
+        token. Args: selected: M are there."""
         scores = scores if selected else self.columns.select(scores)
         if self.trie is not None:
             self.trie.apply(scores, step, self.columns)
         return scores
 
     def forbid(self, log_probs: Tensor, step: int) -> None:
-        """In place on (B, K, M): -inf for what must not be chosen; probabilities are not renormalised."""
+        """In place on (B, K, M): -inf for what must not be chosen; probabilities are not
+        renormalised."""
         generator, options = self.generator, self.options
         log_probs[..., generator.pad] = -math.inf
         if options.gen_code:
@@ -173,15 +195,19 @@ class GenerationBatch:
         if options.no_repeat_ngram_size > 0:
             repeated = repeated_ngrams(self.tokens, options.no_repeat_ngram_size, generator.pad)
             if repeated is not None:
-                log_probs.scatter_(2, self.columns.of_tokens(repeated, absent=generator.pad), -math.inf)
+                log_probs.scatter_(
+                    2, self.columns.of_tokens(repeated, absent=generator.pad), -math.inf
+                )
 
     def match_source(self, step: int) -> Tensor:
-        """Log-probability (B, 1) of </s>: impossible before the length of the source, free from there on."""
+        """Log-probability (B, 1) of </s>: impossible before the length of the source, free from
+        there on."""
         free = self.totals.new_zeros(self.images.shape)
         return free.masked_fill_(step < self.source_lengths, -math.inf)[:, None]
 
     def fixed(self, log_probs: Tensor, tokens: Tensor) -> Candidates:
-        """Candidates where each image has one possible next token. Args: tokens: int64[B]; pad: none."""
+        """Candidates where each image has one possible next token. Args: tokens: int64[B]; pad:
+        none."""
         columns = self.columns.of_tokens(tokens, absent=self.generator.pad)[:, None]
         values = log_probs.gather(2, columns[..., None].expand(-1, log_probs.size(1), 1))
         values = values.masked_fill(columns.eq(self.generator.pad)[..., None], -math.inf)
@@ -189,14 +215,18 @@ class GenerationBatch:
         return found._replace(columns=columns.expand_as(found.scores))
 
     def copy_first(self, found: Candidates, rows: Tensor) -> Candidates:
-        """Where a prefix ends with </s>, all hypotheses of the image are that prefix. Args: rows: bool[B]."""
-        copies = rows[:, None] & (torch.arange(found.scores.size(1), device=rows.device) < self.beam)
+        """Where a prefix ends with </s>, all hypotheses of the image are that prefix. Args:
+        rows: bool[B]."""
+        copies = rows[:, None] & (
+            torch.arange(found.scores.size(1), device=rows.device) < self.beam
+        )
         return Candidates(*(torch.where(copies, part[:, :1], part) for part in found))
 
     # ---------------------------------------------------------------- taking the step
 
     def advance(self, step: int, found: Candidates) -> None:
-        """Finish the candidates that end, go on with the ``beam`` best others, let complete images leave."""
+        """Finish the candidates that end, go on with the ``beam`` best others, let complete
+        images leave."""
         stuck = (found.scores == -math.inf).all(1)
         any_stuck = bool(stuck.any())
         if any_stuck:
@@ -212,7 +242,9 @@ class GenerationBatch:
         scores, tokens, parents = (part.gather(1, going) for part in (scores, tokens, parents))
         if any_ends or any_stuck or step == self.max_len:
             goes_on = (
-                (scores > -math.inf).any(1) & ~self.finished.complete(self.images) & (step < self.max_len)
+                (scores > -math.inf).any(1)
+                & ~self.finished.complete(self.images)
+                & (step < self.max_len)
             )
             if not bool(goes_on.all()):
                 rows = goes_on.nonzero().squeeze(1)
@@ -222,7 +254,8 @@ class GenerationBatch:
             self.extend(step, scores, tokens, parents)
 
     def rescue(self, found: Candidates, stuck: Tensor) -> Candidates:
-        """Where nothing may follow, an image without hypotheses gets its beams as they are, </s> for free."""
+        """Where nothing may follow, an image without hypotheses gets its beams as they are, </s>
+        for free."""
         needy = stuck & self.finished.counts[self.images].eq(0)
         self.cut_short += int(needy.sum())
         scores, order = self.totals[..., -1].sort(1, descending=True)
@@ -248,7 +281,11 @@ class GenerationBatch:
 
     def select(self, rows: Tensor) -> None:
         """Only these images remain."""
-        self.images, self.tokens, self.totals = self.images[rows], self.tokens[rows], self.totals[rows]
+        self.images, self.tokens, self.totals = (
+            self.images[rows],
+            self.tokens[rows],
+            self.totals[rows],
+        )
         self.prefix, self.source_lengths = self.prefix[rows], self.source_lengths[rows]
         for part in (self.trie, self.search):
             if hasattr(part, "select"):

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
+from ofa.errors import UserError
 from ofa.io.json_files import load_json
 from ofa.io.numbers import read_integer
-from ofa.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# Options of fairseq's generator that are offered nowhere here, with the value that switches each off.
+# Options of fairseq's generator that are offered nowhere here, with the value that switches each
+# off.
 UNSUPPORTED = {
     "diversity_rate": -1,
     "constraints": None,
@@ -29,35 +30,48 @@ def option(default: Any, text: str) -> Any:
 
 @dataclass
 class GenerationOptions:
-    """Options of `SequenceGenerator`; lengths are in tokens without </s>, scores are natural logarithms."""
+    """Options of `SequenceGenerator`; lengths are in tokens without </s>, scores are natural
+    logarithms."""
 
     beam: int = option(5, "hypotheses per image")
     max_len_a: float = option(0.0, "longest hypothesis: max_len_a * source length + max_len_b")
     max_len_b: int = option(200, "longest hypothesis: max_len_a * source length + max_len_b")
     min_len: int = option(1, "shortest hypothesis")
-    lenpen: float = option(1.0, "scores are divided by length ** lenpen; above 1 favours long hypotheses")
-    unnormalized: bool = option(False, "compare hypotheses by their summed score, not divided by length")
+    lenpen: float = option(
+        1.0, "scores are divided by length ** lenpen; above 1 favours long hypotheses"
+    )
+    unnormalized: bool = option(
+        False, "compare hypotheses by their summed score, not divided by length"
+    )
     unkpen: float = option(0.0, "subtracted from the score of every <unk>")
     temperature: float = option(1.0, "logits are divided by it; above 1 flattens the distribution")
-    no_repeat_ngram_size: int = option(0, "no n-gram of this size occurs twice in a hypothesis; 0: off")
+    no_repeat_ngram_size: int = option(
+        0, "no n-gram of this size occurs twice in a hypothesis; 0: off"
+    )
     sampling: bool = option(False, "draw tokens instead of searching for the best hypotheses")
     sampling_topk: int = option(-1, "draw among the k likeliest tokens only")
     sampling_topp: float = option(
         -1.0, "draw among the likeliest tokens that together reach this probability"
     )
-    diverse_beam_groups: int = option(-1, "beams form this many groups that avoid each other's tokens")
+    diverse_beam_groups: int = option(
+        -1, "beams form this many groups that avoid each other's tokens"
+    )
     diverse_beam_strength: float = option(
         0.5, "penalty for a token that an earlier group has chosen at this step"
     )
     match_source_len: bool = option(False, "hypotheses are as long as the source")
-    constraint_range: Any = option(None, "'start,end': only <s>, <pad>, </s>, <unk> and start <= id < end")
+    constraint_range: Any = option(
+        None, "'start,end': only <s>, <pad>, </s>, <unk> and start <= id < end"
+    )
     only_range: Any = option(
         None,
-        "'start,end': every token but the last </s> is one of start <= id < end; probabilities stay as they are, and so "
-        "do the scores of hypotheses that are so anyway",
+        "'start,end': every token but the last </s> is one of start <= id < end; probabilities stay"
+        " as they are, and so do the scores of hypotheses that are so anyway",
     )
     zero_shot: bool = option(False, "constraints act on probabilities, without renormalising")
-    gen_code: bool = option(False, "image codes: code positions, no special token before the longest length")
+    gen_code: bool = option(
+        False, "image codes: code positions, no special token before the longest length"
+    )
     ignore_eos: bool = option(False, "the final </s> counts as a log-probability of 1")
     prefix_allowed_tokens_fn: Callable[[int, torch.Tensor], list[int]] | None = option(
         None, "called with (row, tokens so far), returns the ids that may follow"
@@ -74,15 +88,21 @@ class GenerationOptions:
 
         Args:
             namespace: names that are no generation options are passed over; None counts as unset.
-            overrides: take effect where the namespace leaves an option unset (a task's ``constraint_range``).
+            overrides: take effect where the namespace leaves an option unset (a task's
+                ``constraint_range``).
         """
         given = dict(namespace) if hasattr(namespace, "keys") else dict(vars(namespace))
         for name, off in UNSUPPORTED.items():
             if given.get(name, off) not in (off, None):
-                raise UserError(f"generation option {name}={given[name]!r}: not offered; leave it out")
+                raise UserError(
+                    f"generation option {name}={given[name]!r}: not offered; leave it out"
+                )
         hook = given.get("prefix_allowed_tokens_fn")
         if hook is not None and not callable(hook):
-            raise UserError("generation option prefix_allowed_tokens_fn: expects a function of the caller's, found a value; leave it out")
+            raise UserError(
+                "generation option prefix_allowed_tokens_fn: expects a function of the caller's,"
+                " found a value; leave it out"
+            )
         if given.get("no_early_stop"):
             logger.warning("generation option no_early_stop has no effect, as in fairseq")
         names = {f.name for f in fields(cls)}
@@ -92,13 +112,21 @@ class GenerationOptions:
 
     def check(self) -> None:
         """Raises: UserError for a value out of range or options that exclude each other."""
-        for name, least in (("beam", 1), ("min_len", 0), ("no_repeat_ngram_size", 0), ("max_len_b", 0)):
+        for name, least in (
+            ("beam", 1),
+            ("min_len", 0),
+            ("no_repeat_ngram_size", 0),
+            ("max_len_b", 0),
+        ):
             if getattr(self, name) < least:
                 raise UserError(
-                    f"generation option {name}: expected at least {least}, found {getattr(self, name)}"
+                    f"generation option {name}: expected at least {least}, found"
+                    f" {getattr(self, name)}"
                 )
         if not self.temperature > 0:
-            raise UserError(f"generation option temperature: expected above 0, found {self.temperature}")
+            raise UserError(
+                f"generation option temperature: expected above 0, found {self.temperature}"
+            )
         if not self.sampling and (self.sampling_topk > 0 or self.sampling_topp > 0):
             raise UserError("generation options sampling_topk and sampling_topp need sampling=True")
         if self.sampling_topp > 1:
@@ -112,7 +140,9 @@ class GenerationOptions:
         }
         chosen = [name for name, on in modes.items() if on]
         if len(chosen) > 1:
-            raise UserError(f"generation options {' and '.join(chosen)} exclude each other; choose one")
+            raise UserError(
+                f"generation options {' and '.join(chosen)} exclude each other; choose one"
+            )
         if self.diverse_beam_groups > 0 and self.beam % self.diverse_beam_groups:
             raise UserError(
                 f"generation option beam={self.beam}: expected a multiple of "
@@ -121,7 +151,8 @@ class GenerationOptions:
 
 
 def parse_range(value: Any, name: str = "constraint_range") -> tuple[int, int] | None:
-    """``"50265,58457"``, ``"(50265,58457)"`` or a pair -> (start, end), end excluded; None and "" -> None."""
+    """``"50265,58457"``, ``"(50265,58457)"`` or a pair -> (start, end), end excluded; None and
+    "" -> None."""
     if value is None or value == "":
         return None
     try:

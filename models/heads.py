@@ -1,4 +1,5 @@
-"""Classification heads: a label from the decoder's last state, as an alternative to generating its name."""
+"""Classification heads: a label from the decoder's last state, as an alternative to generating
+its name."""
 
 from torch import Tensor, nn
 
@@ -9,7 +10,9 @@ from ofa.models.layers import activation
 class ClassificationHead(nn.Module):
     """Args: use_two_images: a label for a pair of samples, rows 2i and 2i + 1 of the batch."""
 
-    def __init__(self, config: ModelConfig, num_classes: int, inner_dim: int, use_two_images: bool) -> None:
+    def __init__(
+        self, config: ModelConfig, num_classes: int, inner_dim: int, use_two_images: bool
+    ) -> None:
         super().__init__()
         self.use_two_images = use_two_images
         width = config.decoder_embed_dim * (2 if use_two_images else 1)
@@ -17,7 +20,9 @@ class ClassificationHead(nn.Module):
         if config.pooler_classifier == "mlp":
             self.dense = nn.Linear(width, inner_dim)
             self.activation = activation(config.pooler_activation_fn)
-        self.out_proj = nn.Linear(inner_dim if config.pooler_classifier == "mlp" else width, num_classes)
+        self.out_proj = nn.Linear(
+            inner_dim if config.pooler_classifier == "mlp" else width, num_classes
+        )
         if config.spectral_norm_classification_head:
             self.out_proj = nn.utils.spectral_norm(self.out_proj)
 

@@ -9,7 +9,8 @@ from torch import Tensor
 class FinishedHypotheses:
     """Up to ``beam`` finished hypotheses per image, in buffers of fixed size.
 
-    Args: batch: number of images; beam: places per image; length: most tokens of a hypothesis, </s> included.
+    Args: batch: number of images; beam: places per image; length: most tokens of a hypothesis, </s>
+    included.
     """
 
     def __init__(self, batch: int, beam: int, length: int, device: torch.device):
@@ -20,7 +21,9 @@ class FinishedHypotheses:
         self.lengths = torch.zeros(batch, beam, dtype=torch.int64, device=device)
         self.counts = torch.zeros(batch, dtype=torch.int64, device=device)
 
-    def add(self, images: Tensor, ended: Tensor, tokens: Tensor, totals: Tensor, scores: Tensor) -> None:
+    def add(
+        self, images: Tensor, ended: Tensor, tokens: Tensor, totals: Tensor, scores: Tensor
+    ) -> None:
         """Keep the hypotheses that ``ended``, as far as there are places, the leftmost first.
 
         Args:

@@ -5,7 +5,8 @@
     >>> decode_pictures(tokenizer, codes)[0].size
     (64, 64)
 
-Images are float, -1 (black) to 1 (white). Letters: B pictures, H and W pixels, h = H / factor, w = W / factor.
+Images are float, -1 (black) to 1 (white). Letters: B pictures, H and W pixels, h = H / factor, w =
+W / factor.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +24,8 @@ CONFIG, WEIGHTS = "model.yaml", "last.ckpt"  # a VQGAN as its authors ship it
 
 
 class ImageTokenizer(nn.Module):
-    """What every tokenizer offers. ``num_codes``: codes of its codebook. ``factor``: pixels per code and side."""
+    """What every tokenizer offers. ``num_codes``: codes of its codebook. ``factor``: pixels per
+    code and side."""
 
     num_codes: int
     factor: int
@@ -40,8 +42,8 @@ class ImageTokenizer(nn.Module):
 def load_image_tokenizer(path: str | Path, device: str | torch.device = "cpu") -> ImageTokenizer:
     """A tokenizer for inference.
 
-    Args: path: ``tokenizer.pt`` as ``ofa tokenizer train`` writes it, the folder that holds it, or a folder with
-        ``model.yaml`` and ``last.ckpt`` of a VQGAN.
+    Args: path: ``tokenizer.pt`` as ``ofa tokenizer train`` writes it, the folder that holds it, or
+        a folder with ``model.yaml`` and ``last.ckpt`` of a VQGAN.
     Raises: UserError if there is none, or it is of another kind.
     """
     path = Path(path)
@@ -54,8 +56,10 @@ def load_image_tokenizer(path: str | Path, device: str | torch.device = "cpu") -
 
         file = path / TOKENIZER if path.is_dir() else path
         if not file.is_file():
-            raise UserError(f"{path}: expected an image tokenizer, found none; give {TOKENIZER} (made by ofa tokenizer train), "
-                            f"its folder, or a folder with {CONFIG} and {WEIGHTS} of a VQGAN")
+            raise UserError(
+                f"{path}: expected an image tokenizer, found none; give {TOKENIZER} (made by ofa"
+                f" tokenizer train), its folder, or a folder with {CONFIG} and {WEIGHTS} of a VQGAN"
+            )
         tokenizer = load_vq_vae(file)
     return tokenizer.to(device).eval().requires_grad_(False)
 
@@ -68,26 +72,36 @@ def encode_pictures(tokenizer: ImageTokenizer, pictures: Sequence[Image.Image]) 
     """
     sizes = {picture.size for picture in pictures}
     if len(sizes) != 1:
-        raise UserError(f"expected pictures of one size to encode together, found {len(sizes)} sizes: "
-                        f"{', '.join(f'{width} x {height}' for width, height in sorted(sizes)[:5])}; resize them first")
+        raise UserError(
+            f"expected pictures of one size to encode together, found {len(sizes)} sizes:"
+            f" {', '.join(f'{width} x {height}' for width, height in sorted(sizes)[:5])}; resize"
+            " them first"
+        )
     width, height = sizes.pop()
     if width % tokenizer.factor or height % tokenizer.factor:
-        raise UserError(f"expected a picture whose sides are multiples of {tokenizer.factor} pixels (one code each), found "
-                        f"{width} x {height}; resize it first")
+        raise UserError(
+            f"expected a picture whose sides are multiples of {tokenizer.factor} pixels (one code"
+            f" each), found {width} x {height}; resize it first"
+        )
     return tokenizer.encode(as_images(pictures).to(device_of(tokenizer))).cpu()
 
 
-def picture_encoder(tokenizer: ImageTokenizer, seed: int | None = None) -> Callable[[Sequence[Image.Image], int], Tensor]:
+def picture_encoder(
+    tokenizer: ImageTokenizer, seed: int | None = None
+) -> Callable[[Sequence[Image.Image], int], Tensor]:
     """``encode_pictures`` with the number of the first picture as a second argument.
 
-    Args: seed: draw the codes as the release did (GumbelVQ); what is drawn depends on the seed and that number.
+    Args: seed: draw the codes as the release did (GumbelVQ); what is drawn depends on the seed and
+    that number.
     Raises: UserError for a seed and a tokenizer that does not draw.
     """
     if seed is None:
         return lambda pictures, number: encode_pictures(tokenizer, pictures)
     if not getattr(tokenizer, "draws_codes", False):
-        raise UserError(f"--sample {seed}: expected a GumbelVQ, whose codes have probabilities, found {type(tokenizer).__name__} of another "
-                        "kind; leave the option out")
+        raise UserError(
+            f"--sample {seed}: expected a GumbelVQ, whose codes have probabilities, found"
+            f" {type(tokenizer).__name__} of another kind; leave the option out"
+        )
 
     def encode(pictures: Sequence[Image.Image], number: int) -> Tensor:
         tokenizer.generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
@@ -105,8 +119,10 @@ def decode_pictures(tokenizer: ImageTokenizer, codes: Tensor | np.ndarray) -> li
     codes = torch.as_tensor(codes)
     if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < tokenizer.num_codes:
         wrong = int(codes.max()) if int(codes.max()) >= tokenizer.num_codes else int(codes.min())
-        raise UserError(f"expected image codes from 0 to {tokenizer.num_codes - 1}, found {wrong}; the codes are of another "
-                        "tokenizer")
+        raise UserError(
+            f"expected image codes from 0 to {tokenizer.num_codes - 1}, found {wrong}; the codes"
+            " are of another tokenizer"
+        )
     images = tokenizer.decode(codes.to(device_of(tokenizer))).float().cpu()
     # as in the release: truncated to whole grey levels, not rounded
     pixels = ((images.clamp(-1, 1) + 1) / 2 * 255).to(torch.uint8)
@@ -115,7 +131,9 @@ def decode_pictures(tokenizer: ImageTokenizer, codes: Tensor | np.ndarray) -> li
 
 def as_images(pictures: Sequence[Image.Image]) -> Tensor:
     """Pictures of one size -> float[B, 3, H, W] in [-1, 1]."""
-    pixels = torch.from_numpy(np.stack([np.asarray(picture.convert("RGB")) for picture in pictures]))
+    pixels = torch.from_numpy(
+        np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
+    )
     return to_unit(pixels.permute(0, 3, 1, 2))
 
 

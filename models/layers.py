@@ -3,8 +3,9 @@
 Letters: B batch, T positions, C width.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Callable, Optional
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,9 @@ from ofa.models.config import ModelConfig
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
-    "gelu_accurate": partial(F.gelu, approximate="tanh"),  # no lambdas: networks are copied and pickled
+    "gelu_accurate": partial(
+        F.gelu, approximate="tanh"
+    ),  # no lambdas: networks are copied and pickled
     "gelu_fast": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
     "tanh": torch.tanh,
@@ -63,7 +66,9 @@ class Layer(nn.Module):
     The order in which modules are made is the order of the released state dict.
     """
 
-    def __init__(self, config: ModelConfig, width: int, drop_path: float, normalize_before: bool) -> None:
+    def __init__(
+        self, config: ModelConfig, width: int, drop_path: float, normalize_before: bool
+    ) -> None:
         super().__init__()
         self.w_resid = nn.Parameter(torch.ones(width)) if config.scale_resids else None
         if config.adapter:
@@ -74,8 +79,11 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.drop_path = DropPath(drop_path)
 
-    def attention_block(self, x: Tensor, norm: nn.LayerNorm, attend, after: Optional[nn.LayerNorm]) -> Tensor:
-        """Residual around ``attend``: (B, T, C) -> (B, T, C), with norms before (or at the end) and after."""
+    def attention_block(
+        self, x: Tensor, norm: nn.LayerNorm, attend, after: Optional[nn.LayerNorm]
+    ) -> Tensor:
+        """Residual around ``attend``: (B, T, C) -> (B, T, C), with norms before (or at the end)
+        and after."""
         y = attend(norm(x) if self.normalize_before else x)
         if after is not None:
             y = after(y)
@@ -84,7 +92,9 @@ class Layer(nn.Module):
 
     def feed_forward_block(self, x: Tensor) -> Tensor:
         norm = self.final_layer_norm
-        y = self.activation_dropout(self.activation(self.fc1(norm(x) if self.normalize_before else x)))
+        y = self.activation_dropout(
+            self.activation(self.fc1(norm(x) if self.normalize_before else x))
+        )
         if self.ffn_layernorm is not None:
             y = self.ffn_layernorm(y)
         y = self.dropout(self.fc2(y))
@@ -117,7 +127,11 @@ class EncoderLayer(Layer):
         self.final_layer_norm = nn.LayerNorm(width)
 
     def forward(
-        self, x: Tensor, bias: Tensor, padding_mask: Optional[Tensor], prompt: Optional[KeyValue] = None
+        self,
+        x: Tensor,
+        bias: Tensor,
+        padding_mask: Optional[Tensor],
+        prompt: Optional[KeyValue] = None,
     ) -> Tensor:
         """Args:
 
@@ -126,7 +140,9 @@ class EncoderLayer(Layer):
         """
 
         def attend(y: Tensor) -> Tensor:
-            return self.self_attn(y, with_prompt(self.self_attn.keys_values(y), prompt), bias, padding_mask)
+            return self.self_attn(
+                y, with_prompt(self.self_attn.keys_values(y), prompt), bias, padding_mask
+            )
 
         return self.feed_forward_block(
             self.attention_block(x, self.self_attn_layer_norm, attend, self.attn_ln)

@@ -28,46 +28,75 @@ TRAINED_WITH = ("args", "cfg", "task_state")  # parts of a checkpoint that say h
 
 
 def check_output(layout: Layout, out: str, force: bool) -> None:
-    """Raises: UserError if the output is there already, or its name is not that of a file of the layout."""
+    """Raises: UserError if the output is there already, or its name is not that of a file of the
+    layout."""
     path = Path(out)
     if layout is HUGGINGFACE:
         if path.exists() and not path.is_dir():
-            raise UserError(f"--out {out}: expected a folder for the {layout.title} layout, found a file; choose another")
+            raise UserError(
+                f"--out {out}: expected a folder for the {layout.title} layout, found a file;"
+                " choose another"
+            )
     elif path.suffix not in ENDINGS[layout.name]:
-        why = "; programs of that layout read no safetensors, --to ofa writes them" if path.suffix == SAFETENSORS else ""
-        raise UserError(f"--out {out}: expected a file *{' or *'.join(ENDINGS[layout.name])} for --to {layout.name}{why}")
+        why = (
+            "; programs of that layout read no safetensors, --to ofa writes them"
+            if path.suffix == SAFETENSORS
+            else ""
+        )
+        raise UserError(
+            f"--out {out}: expected a file *{' or *'.join(ENDINGS[layout.name])} for --to"
+            f" {layout.name}{why}"
+        )
     elif path.is_dir():
         raise UserError(f"--out {out}: expected a file, found a folder; name a file in it")
     if not force and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"--out {out}: expected a new {'folder' if path.is_dir() else 'file'}, found one that is there; "
-                        "choose another, or replace it by --force")
+        raise UserError(
+            f"--out {out}: expected a new {'folder' if path.is_dir() else 'file'}, found one that"
+            " is there; choose another, or replace it by --force"
+        )
 
 
 def check_room(layout: Layout, source: Source, model: Network) -> None:
     """Raises: UserError that names everything that the layout has no place for."""
     missing = cannot_hold(layout, model.config, source.weights)
     if missing:
-        raise UserError(f"{source.path}: the {layout.title} layout has no place for {'; '.join(missing)}. --to ofa holds "
-                        "everything" + (", --to fairseq everything that the release has" if layout is not FAIRSEQ else ""))
+        raise UserError(
+            f"{source.path}: the {layout.title} layout has no place for {'; '.join(missing)}. --to"
+            " ofa holds everything"
+            + (", --to fairseq everything that the release has" if layout is not FAIRSEQ else "")
+        )
 
 
 def written_tensors(model: Network, layout: Layout) -> dict[str, Tensor]:
-    """The tensors of a network under the names of a layout, none of them copied, in the order of the release."""
+    """The tensors of a network under the names of a layout, none of them copied, in the order of
+    the release."""
     tensors = {}
     for key, tensor in model.state_dict().items():
         name = layout.from_official(key)
-        if name is None or (layout is OFA and key.endswith(CONSTANTS)):  # made anew whenever a file is read
+        if name is None or (
+            layout is OFA and key.endswith(CONSTANTS)
+        ):  # made anew whenever a file is read
             continue
         if key.endswith("image_position_idx") and layout.shorter_by:
             tensor = tensor[: -layout.shorter_by].clone()
         tensors[name] = tensor.detach()
     # A layout without --freeze-resnet counts the batches of every norm.
     norms = [name for name in tensors if name.endswith(".running_var")] if layout.renamed else []
-    counters = {name.removesuffix("running_var") + "num_batches_tracked": torch.zeros((), dtype=torch.long) for name in norms}
+    counters = {
+        name.removesuffix("running_var") + "num_batches_tracked": torch.zeros((), dtype=torch.long)
+        for name in norms
+    }
     return tensors | {name: counter for name, counter in counters.items() if name not in tensors}
 
 
-def write(source: Source, model: Network, task: dict[str, Any], layout: Layout, out: Path, bin_file: bool = False) -> None:
+def write(
+    source: Source,
+    model: Network,
+    task: dict[str, Any],
+    layout: Layout,
+    out: Path,
+    bin_file: bool = False,
+) -> None:
     """Write ``out``; the caller has made sure that there is nothing in its way.
 
     Args:
@@ -105,15 +134,26 @@ def write_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
         write_pickle(dict(tensors), path)
 
 
-def checkpoint_content(source: Source, config: ModelConfig, task: dict[str, Any], layout: Layout) -> dict[str, Any]:
-    """What a checkpoint holds besides its weights: how it was trained if the file says so, and the records that fairseq looks up."""
+def checkpoint_content(
+    source: Source, config: ModelConfig, task: dict[str, Any], layout: Layout
+) -> dict[str, Any]:
+    """What a checkpoint holds besides its weights: how it was trained if the file says so, and
+    the records that fairseq looks up."""
     history = (source.content.get("optimizer_history") or [{}])[-1]
-    records = {"criterion_name": "", "optimizer_name": "", "lr_scheduler_state": {}, "num_updates": history.get("num_updates") or 0}
+    records = {
+        "criterion_name": "",
+        "optimizer_name": "",
+        "lr_scheduler_state": {},
+        "num_updates": history.get("num_updates") or 0,
+    }
     state = {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}} if layout is FAIRSEQ else {}
     content: dict[str, Any] = {"optimizer_history": [records], "extra_state": state}
     trained = {name: source.content[name] for name in TRAINED_WITH if source.content.get(name)}
     if layout is FAIRSEQ:
-        content |= {"args": None, "cfg": {"task": released_task(task), "model": released_model(config, source.arch)}}
+        content |= {
+            "args": None,
+            "cfg": {"task": released_task(task), "model": released_model(config, source.arch)},
+        }
     elif trained:
         content |= {"args": None, **with_task(trained, task)}
     else:
@@ -125,7 +165,13 @@ def checkpoint_content(source: Source, config: ModelConfig, task: dict[str, Any]
 def with_task(trained: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, Any]:
     """How a checkpoint was trained, with the options of its task as they are now."""
     if (trained.get("cfg") or {}).get("task"):
-        return {**trained, "cfg": {**trained["cfg"], "task": {**torch_file.to_builtins(trained["cfg"]["task"]), **task}}}
+        return {
+            **trained,
+            "cfg": {
+                **trained["cfg"],
+                "task": {**torch_file.to_builtins(trained["cfg"]["task"]), **task},
+            },
+        }
     if trained.get("args"):
         options = {**torch_file.to_builtins(trained["args"]), "task": task["_name"], **task}
         return {"cfg": grouped({key: value for key, value in options.items() if key != "_name"})}
@@ -134,5 +180,8 @@ def with_task(trained: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, 
 
 def travelling(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a task that JSON can hold, without the places where files lie on this machine."""
-    return {name: value for name, value in options.items()
-            if name not in OF_THIS_MACHINE and isinstance(value, (str, int, float, bool, type(None)))}  # fmt: skip
+    return {
+        name: value
+        for name, value in options.items()
+        if name not in OF_THIS_MACHINE and isinstance(value, (str, int, float, bool, type(None)))
+    }

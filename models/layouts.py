@@ -1,8 +1,10 @@
-"""How other projects name the tensors of OFA: official name <-> name there, by rules that hold for every size.
+"""How other projects name the tensors of OFA: official name <-> name there, by rules that hold for
+every size.
 
-A name is a place, one segment and the rest: ``encoder.layers.3.`` ``attn_ln`` ``.weight``. Only the segment differs, and no
-tensor is reshaped. mmpretrain gives official names another meaning: ``attn_ln``, ``self_attn_ln`` and ``cross_attn_ln`` are the
-LayerNorms *before* an attention there, and *after* it in the release. The shapes agree, so a mistake would load silently.
+A name is a place, one segment and the rest: ``encoder.layers.3.`` ``attn_ln`` ``.weight``. Only the
+segment differs, and no tensor is reshaped. mmpretrain gives official names another meaning:
+``attn_ln``, ``self_attn_ln`` and ``cross_attn_ln`` are the LayerNorms *before* an attention there,
+and *after* it in the release. The shapes agree, so a mistake would load silently.
 """
 
 import re
@@ -38,10 +40,14 @@ class Layout:
     @cached_property
     def official(self) -> dict[str, dict[str, str]]:
         """``renamed``, read backwards."""
-        return {place: {there: here for here, there in names.items()} for place, names in self.renamed.items()}
+        return {
+            place: {there: here for here, there in names.items()}
+            for place, names in self.renamed.items()
+        }
 
     def from_official(self, key: str) -> str | None:
-        """The name there of an official one; None for what has no place there (the ``version`` of the release's stacks)."""
+        """The name there of an official one; None for what has no place there (the ``version``
+        of the release's stacks)."""
         if self.renamed and key.endswith(".version"):
             return None
         return self.prefix + _replaced(key, self.renamed)
@@ -54,8 +60,10 @@ class Layout:
         key = without_prefix(key)
         place, segment = _place_and_segment(key)
         if segment in self.renamed.get(place, {}) and segment not in self.official[place]:
-            raise UserError(f"{key}: expected a name of the {self.title} layout, found one of the release; "
-                            "is the file mixed of both? Convert the file that it was made from")
+            raise UserError(
+                f"{key}: expected a name of the {self.title} layout, found one of the release; "
+                "is the file mixed of both? Convert the file that it was made from"
+            )
         return _replaced(key, self.official)
 
 
@@ -84,9 +92,15 @@ def without_prefix(key: str) -> str:
 FAIRSEQ = Layout("fairseq", "official fairseq", sign="encoder_attn")
 OFA = Layout("ofa", "this project's", sign="encoder_attn")
 HUGGINGFACE = Layout(
-    "huggingface", "Hugging Face", sign="cross_attn_layer_norm", shorter_by=1,
+    "huggingface",
+    "Hugging Face",
+    sign="cross_attn_layer_norm",
+    shorter_by=1,
     renamed={
-        "encoder.layers.N": {"attn_ln": "self_attn_mid_layer_norm", "ffn_layernorm": "ffn_layer_norm"},
+        "encoder.layers.N": {
+            "attn_ln": "self_attn_mid_layer_norm",
+            "ffn_layernorm": "ffn_layer_norm",
+        },
         "decoder.layers.N": {
             "self_attn_ln": "self_attn_mid_layer_norm",
             "cross_attn_ln": "cross_attn_mid_layer_norm",
@@ -95,9 +109,13 @@ HUGGINGFACE = Layout(
             "ffn_layernorm": "ffn_layer_norm",
         },
     },
-)  # fmt: skip
+)
 MMPRETRAIN = Layout(
-    "mmpretrain", "mmpretrain", sign="ffn_mid_ln", prefix="model.", shorter_by=1,
+    "mmpretrain",
+    "mmpretrain",
+    sign="ffn_mid_ln",
+    prefix="model.",
+    shorter_by=1,
     renamed={
         "encoder": {
             "type_embedding": "embed_type",
@@ -127,11 +145,16 @@ MMPRETRAIN = Layout(
             "final_layer_norm": "ffn_ln",
         },
     },
-)  # fmt: skip
+)
 LAYOUTS = {layout.name: layout for layout in (FAIRSEQ, OFA, HUGGINGFACE, MMPRETRAIN)}
 
 
 def recognise(keys: Iterable[str]) -> Layout | None:
-    """The layout of a file by the names of its tensors; None if it is no OFA model. This project has the release's names."""
-    segments = {segment for place, segment in map(_place_and_segment, map(without_prefix, keys)) if place == "decoder.layers.N"}
+    """The layout of a file by the names of its tensors; None if it is no OFA model. This project
+    has the release's names."""
+    segments = {
+        segment
+        for place, segment in map(_place_and_segment, map(without_prefix, keys))
+        if place == "decoder.layers.N"
+    }
     return next((layout for layout in LAYOUTS.values() if layout.sign in segments), None)

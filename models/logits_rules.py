@@ -1,7 +1,7 @@
 """What may come next: rules that act on the logits of a generation step.
 
-Letters: B images, K beams, V vocabulary, M columns (the part of the vocabulary that may be chosen at all), T
-tokens.
+Letters: B images, K beams, V vocabulary, M columns (the part of the vocabulary that may be chosen
+at all), T tokens.
 """
 
 import math
@@ -27,7 +27,9 @@ class Columns:
     vocab_size: int
 
     @classmethod
-    def of_range(cls, constraint_range: tuple[int, int] | None, specials: int, vocab_size: int) -> "Columns":
+    def of_range(
+        cls, constraint_range: tuple[int, int] | None, specials: int, vocab_size: int
+    ) -> "Columns":
         start, end = constraint_range or (specials, vocab_size)
         return cls(specials, max(start, specials), min(end, vocab_size), vocab_size)
 
@@ -125,9 +127,14 @@ class TrieRule:
 
 
 def apply_hook(
-    logits: Tensor, hook: Callable[[int, Tensor], list[int]], ids: list[int], tokens: Tensor, columns: Columns
+    logits: Tensor,
+    hook: Callable[[int, Tensor], list[int]],
+    ids: list[int],
+    tokens: Tensor,
+    columns: Columns,
 ) -> None:
-    """In place: only what ``hook(id of the image, tokens so far)`` returns may follow; called for every beam.
+    """In place: only what ``hook(id of the image, tokens so far)`` returns may follow; called for
+    every beam.
 
     Args: logits: float[B, K, M]; ids: one per image; tokens: int64[B, K, T].
     """

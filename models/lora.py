@@ -1,4 +1,5 @@
-"""LoRA: a linear layer learns a product of two thin matrices beside its own weight (Hu et al. 2021).
+"""LoRA: a linear layer learns a product of two thin matrices beside its own weight (Hu et al.
+2021).
 
 The names of the layer's own weight and bias stay, so that a checkpoint without LoRA loads as it is.
 """
@@ -11,11 +12,15 @@ from torch.nn import functional as F
 
 from ofa.models.config import LORA_TARGETS, ModelConfig
 
-UNTOUCHED = ("encoder.embed_images", "classification_heads")  # the image stem, and what trains anyway
+UNTOUCHED = (
+    "encoder.embed_images",
+    "classification_heads",
+)  # the image stem, and what trains anyway
 
 
 class LoraLinear(nn.Linear):
-    """``x W^T + b + alpha / rank * dropout(x) A^T B^T`` with A (rank, in) and B (out, rank), which starts at zero.
+    """``x W^T + b + alpha / rank * dropout(x) A^T B^T`` with A (rank, in) and B (out, rank), which
+    starts at zero.
 
     Args: layer: whose weight and bias it takes over.
     """
@@ -36,7 +41,9 @@ class LoraLinear(nn.Linear):
 
     def merged(self) -> nn.Linear:
         """A plain layer that computes the same in evaluation mode."""
-        plain = nn.utils.skip_init(nn.Linear, self.in_features, self.out_features, self.bias is not None, device="meta")
+        plain = nn.utils.skip_init(
+            nn.Linear, self.in_features, self.out_features, self.bias is not None, device="meta"
+        )
         weight = self.weight + self.scale * self.lora_up @ self.lora_down
         plain.weight = nn.Parameter(weight.detach(), requires_grad=False)
         plain.bias = self.bias
@@ -44,10 +51,15 @@ class LoraLinear(nn.Linear):
 
 
 def add_lora(model: nn.Module, config: ModelConfig) -> None:
-    """Replace the linear layers that ``--lora-targets`` names, in every layer of encoder and decoder."""
+    """Replace the linear layers that ``--lora-targets`` names, in every layer of encoder and
+    decoder."""
     endings = {LORA_TARGETS[name] for name in config.lora_target_names}
     for path, module in list(model.named_modules()):
-        if type(module) is nn.Linear and path.split(".")[-1] in endings and not path.startswith(UNTOUCHED):
+        if (
+            type(module) is nn.Linear
+            and path.split(".")[-1] in endings
+            and not path.startswith(UNTOUCHED)
+        ):
             parent = model.get_submodule(path.rpartition(".")[0])
             lora = LoraLinear(module, config.lora_rank, config.lora_alpha, config.lora_dropout)
             setattr(parent, path.split(".")[-1], lora)

@@ -30,7 +30,8 @@ class OFA(nn.Module):
     Attributes:
         shares_encoding: ``forward`` takes several targets per sample, see ``prev_output_tokens``.
         shares_images: ``forward`` looks at an image of several samples once, see ``image_rows``.
-        chooses_outputs: ``forward`` makes the logits of some positions only, see ``output_positions``.
+        chooses_outputs: ``forward`` makes the logits of some positions only, see
+            ``output_positions``.
     """
 
     shares_encoding = True
@@ -49,7 +50,9 @@ class OFA(nn.Module):
         self.decoder = Decoder(config, decoder_embed_tokens, pad)
         self.classification_heads = nn.ModuleDict()
         self.apply(partial(initialise, std=config.init_std))
-        if config.lora_rank:  # after all starting weights are drawn: they are those of a model without LoRA
+        if (
+            config.lora_rank
+        ):  # after all starting weights are drawn: they are those of a model without LoRA
             add_lora(self, config)
 
     def train(self, mode: bool = True) -> "OFA":
@@ -82,19 +85,22 @@ class OFA(nn.Module):
         """Args:
 
             src_tokens: int64[B, S], padded on the right; src_lengths is not needed.
-            prev_output_tokens: int64[B, T], the target shifted right; or int64[B * K, T], K targets of each
-                sample, one after the other: the sample is encoded once.
+            prev_output_tokens: int64[B, T], the target shifted right; or int64[B * K, T], K targets
+                of each sample, one after the other: the sample is encoded once.
             patch_images, patch_images_2: float[B, 3, height, width], normalised pixels.
             patch_masks: bool[B], False for samples without image.
             code_masks: bool[B], True for targets of image codes.
             sample_patch_num: look at that many random patches of each image only.
-            image_rows: int64[B], for each sample the row with its images: one for all that have the same.
+            image_rows: int64[B], for each sample the row with its images: one for all that have the
+                same.
             features_only: return states (B, T, C) instead of logits.
             classification_head_name: return that head's (B, classes) instead of logits.
-            output_positions: int64[N], positions of ``prev_output_tokens.view(-1)``; return the logits (N, V) or
-                states (N, C) of these alone. Not for a classification head, which reads whole targets.
+            output_positions: int64[N], positions of ``prev_output_tokens.view(-1)``; return the
+                logits (N, V) or states (N, C) of these alone. Not for a classification head, which
+                reads whole targets.
 
-        Returns: logits (B or B * K, T, V), and what else there is: ``encoder_output``, ``inner_states``, ``attn``.
+        Returns: logits (B or B * K, T, V), and what else there is: ``encoder_output``,
+        ``inner_states``, ``attn``.
         """
         encoder_output = self.encoder(
             src_tokens,
@@ -174,7 +180,8 @@ class OFA(nn.Module):
 
 @torch.no_grad()
 def initialise(module: nn.Module, std: float = 0.02) -> None:
-    """Starting weights as BERT's: normal with standard deviation ``std``, biases and the padding row zero.
+    """Starting weights as BERT's: normal with standard deviation ``std``, biases and the padding
+    row zero.
 
     Image stems set their own.
     """

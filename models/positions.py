@@ -1,8 +1,9 @@
 """Where things are: absolute positions, and buckets of relative distance.
 
-OFA never relies on position alone being added to an input. Attention scores get a bias: a product of
-absolute position vectors (the same for all layers), plus a learned number per head and *bucket* of
-relative distance (one table per layer), the latter among text positions and inside an image only.
+OFA never relies on position alone being added to an input. Attention scores get a bias: a product
+of absolute position vectors (the same for all layers), plus a learned number per head and *bucket*
+of relative distance (one table per layer), the latter among text positions and inside an image
+only.
 
 Letters: B batch, H heads, T positions, D width of a head, P patches.
 """
@@ -16,14 +17,16 @@ from torch.nn import functional as F
 from ofa.errors import UserError
 
 TOKEN_POSITIONS = 1024  # rows of the token bucket table, as in the released checkpoints
-CODE_PADDING = 769  # cells behind those of a target written as image codes; other projects have one less
+CODE_PADDING = (
+    769  # cells behind those of a target written as image codes; other projects have one less
+)
 
 
 def token_buckets(bucket_size: int, num_positions: int = TOKEN_POSITIONS) -> Tensor:
     """Bucket of the relative position i - j.
 
-    Distances below ``bucket_size / 2`` have a bucket each; beyond, buckets widen with the logarithm.
-    float32 ``log`` and ``ceil`` on purpose: released checkpoints carry this table.
+    Distances below ``bucket_size / 2`` have a bucket each; beyond, buckets widen with the
+    logarithm. float32 ``log`` and ``ceil`` on purpose: released checkpoints carry this table.
 
     Returns: int64[num_positions, num_positions] in [0, 2 * bucket_size - 1).
     """
@@ -33,20 +36,26 @@ def token_buckets(bucket_size: int, num_positions: int = TOKEN_POSITIONS) -> Ten
     far = torch.where(distance.abs() < half, torch.tensor(half - 1), distance.abs()).clamp(
         max=TOKEN_POSITIONS - 1
     )
-    widened = torch.ceil(torch.log(far / half) / math.log((TOKEN_POSITIONS - 1) / half) * (half - 1)) + half
+    widened = (
+        torch.ceil(torch.log(far / half) / math.log((TOKEN_POSITIONS - 1) / half) * (half - 1))
+        + half
+    )
     bucket = torch.where(far <= half, distance, widened.long() * distance.sign())
     return bucket + bucket_size - 1
 
 
 def token_bucket_rows(table: Tensor, first: int, last: int) -> Tensor:
-    """Buckets of text positions first..last-1 against 0..last-1, of any length: int64[last - first, last].
+    """Buckets of text positions first..last-1 against 0..last-1, of any length: int64[last - first,
+    last].
 
     Distances beyond the table share its last bucket.
     """
     if last <= table.size(0):
         return table[first:last, :last]
     positions = torch.arange(last, device=table.device)
-    distance = (positions[first:, None] - positions[None, :]).clamp(1 - table.size(0), table.size(0) - 1)
+    distance = (positions[first:, None] - positions[None, :]).clamp(
+        1 - table.size(0), table.size(0) - 1
+    )
     return table[distance.clamp(min=0), (-distance).clamp(min=0)]
 
 
@@ -56,7 +65,8 @@ def num_image_buckets(bucket_size: int) -> int:
 
 
 def image_buckets(bucket_size: int) -> Tensor:
-    """Bucket of two cells of a grid: row and column offset. Cell 0 (begin of sequence) is before the grid.
+    """Bucket of two cells of a grid: row and column offset. Cell 0 (begin of sequence) is before
+    the grid.
 
     Returns: int64[bucket_size**2 + 1, bucket_size**2 + 1] in [0, num_image_buckets).
     """
@@ -96,21 +106,28 @@ def code_positions(code_image_size: int, bucket_size: int) -> Tensor:
     """
     side = code_image_size // 8
     return torch.cat(
-        [torch.zeros(1, dtype=torch.long), grid_positions(side, side, bucket_size), torch.full((CODE_PADDING,), 1024)]
+        [
+            torch.zeros(1, dtype=torch.long),
+            grid_positions(side, side, bucket_size),
+            torch.full((CODE_PADDING,), 1024),
+        ]
     )
 
 
 def bucket_bias(table: Tensor, buckets: Tensor) -> Tensor:
-    """Learned bias of every pair of positions. Args: table: (buckets, H); buckets: int64[B, T, T']. Returns: (B, H, T, T')."""
+    """Learned bias of every pair of positions. Args: table: (buckets, H); buckets: int64[B, T,
+    T']. Returns: (B, H, T, T')."""
     if table.device.type != "cpu":
         return F.embedding(buckets, table).movedim(-1, 1)
-    # The same numbers. On CPU the gradient of an embedding adds row by row, that of a gather in one go.
+    # The same numbers. On CPU the gradient of an embedding adds row by row, that of a gather in one
+    # go.
     bias = table.T.gather(1, buckets.flatten().expand(table.size(1), -1))  # (H, B * T * T')
     return bias.unflatten(1, buckets.shape).transpose(0, 1)
 
 
 def bias_product(queries: Tensor, keys: Tensor) -> Tensor:
-    """Absolute position bias of (scaled) queries (B, H, T, D) and keys (B, H, T', D): (B, H, T, T')."""
+    """Absolute position bias of (scaled) queries (B, H, T, D) and keys (B, H, T', D): (B, H, T,
+    T')."""
     return queries @ keys.transpose(-1, -2)
 
 

@@ -6,9 +6,11 @@ from ofa.models.attention import KeyValue
 
 
 class PrefixPrompt(nn.Module):
-    """A table (length, layers * 2 * width), or a smaller one (length, width) blown up by a projection.
+    """A table (length, layers * 2 * width), or a smaller one (length, width) blown up by a
+    projection.
 
-    Args: hidden: width inside the projection, 0 for none. Source: P-tuning v2, as used by the release.
+    Args: hidden: width inside the projection, 0 for none. Source: P-tuning v2, as used by the
+    release.
     """
 
     def __init__(
@@ -19,7 +21,9 @@ class PrefixPrompt(nn.Module):
         total = num_layers * 2 * width
         self.embedding = nn.Embedding(length, width if hidden else total)
         if hidden:
-            self.trans = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, total))
+            self.trans = nn.Sequential(
+                nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, total)
+            )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self) -> list[KeyValue]:
@@ -28,5 +32,7 @@ class PrefixPrompt(nn.Module):
         if hasattr(self, "trans"):
             table = self.trans(table)
         table = self.dropout(table).unflatten(1, (self.num_layers, 2, self.num_heads, -1))
-        table = table.permute(1, 2, 3, 0, 4).unsqueeze(2)  # (layers, 2, 1, heads, length, head width)
+        table = table.permute(1, 2, 3, 0, 4).unsqueeze(
+            2
+        )  # (layers, 2, 1, heads, length, head width)
         return [(layer[0], layer[1]) for layer in table]

@@ -1,18 +1,21 @@
 """Scores of all answers of a set at once: each beginning that answers share is computed once.
 
-The score of an answer is the log-probability of its tokens, where at each token only those that continue some answer
-compete, as in training with ``constraint_masks``. A token without a competitor costs nothing and tells nothing. So of
-the trie only the nodes are fed to the decoder where paths part, and those on the way there::
+The score of an answer is the log-probability of its tokens, where at each token only those that
+continue some answer compete, as in training with ``constraint_masks``. A token without a competitor
+costs nothing and tells nothing. So of the trie only the nodes are fed to the decoder where paths
+part, and those on the way there::
 
     <s> -+- red ----- </s>                         nothing is decided behind "red" and "two people": of seven nodes
          +- on -- the -+- table -- </s>            the decoder sees <s>, "on" and "the"
          |             +- left --- </s>
          +- two -- people -- </s>
 
-All these nodes are positions of one pass, each of which sees its own ancestors alone; the input's keys and values
-are made once per image. Large tries are cut into parts of so many nodes: memory does not grow with the answers.
+All these nodes are positions of one pass, each of which sees its own ancestors alone; the input's
+keys and values are made once per image. Large tries are cut into parts of so many nodes: memory
+does not grow with the answers.
 
-Letters: B images, N nodes fed together, E edges that are decided there, U different tokens among them, C width.
+Letters: B images, N nodes fed together, E edges that are decided there, U different tokens among
+them, C width.
 """
 
 from collections.abc import Sequence
@@ -35,9 +38,11 @@ class Part:
     """Nodes that are fed together, and what is decided there.
 
     Args:
-        tokens: int64[N]. depths: int64[N], 1 for the first token of an answer. sees: bool[N, N], node i sees node j.
+        tokens: int64[N]. depths: int64[N], 1 for the first token of an answer. sees: bool[N, N],
+            node i sees node j.
         columns: int64[U], tokens to choose from.
-        row: int64[E], node where an edge begins. column: int64[E], its token. child: int64[E], where it leads in the trie.
+        row: int64[E], node where an edge begins. column: int64[E], its token. child: int64[E],
+            where it leads in the trie.
     """
 
     tokens: Tensor
@@ -49,8 +54,11 @@ class Part:
     child: Tensor
 
     def log_probabilities(self, states: Tensor, weight: Tensor) -> Tensor:
-        """Of each edge among those that begin at its node. Args: states: (B, N, C); weight: (V, C). Returns: float[B, E]."""
-        logits = (states @ weight[self.columns].T).float()[:, self.row, self.column]  # (B, N, U) -> (B, E)
+        """Of each edge among those that begin at its node. Args: states: (B, N, C); weight: (V,
+        C). Returns: float[B, E]."""
+        logits = (states @ weight[self.columns].T).float()[
+            :, self.row, self.column
+        ]  # (B, N, U) -> (B, E)
         row = self.row.expand_as(logits)
         rows = logits.new_zeros(logits.size(0), states.size(1))
         most = rows.scatter_reduce(1, row, logits, "amax", include_self=False)
@@ -71,19 +79,29 @@ class AnswerRanker:
         self.nodes_at_once = max(1, nodes_at_once)
         self.start = int(self.table.advance(torch.tensor(ROOT), torch.tensor(bos)))
         self.parts = self._cut()
-        self.decided = torch.cat([part.child for part in self.parts]) if self.parts else torch.empty(0, dtype=torch.int64)
+        self.decided = (
+            torch.cat([part.child for part in self.parts])
+            if self.parts
+            else torch.empty(0, dtype=torch.int64)
+        )
 
     # ------------------------------------------------------------------ which nodes, in which parts
 
     def _cut(self) -> list[Part]:
-        """The node behind <s> by itself (its state is that of the prompt), then the others in order of their paths."""
+        """The node behind <s> by itself (its state is that of the prompt), then the others in
+        order of their paths."""
         first = self.table.first.tolist()
-        children = [self.table.child[first[node] : first[node + 1]].tolist() for node in range(len(first) - 1)]
+        children = [
+            self.table.child[first[node] : first[node + 1]].tolist()
+            for node in range(len(first) - 1)
+        ]
         needed = [False] * len(children)
         for node in reversed(range(self.start, len(children))):
             needed[node] = len(children[node]) > 1 or any(needed[child] for child in children[node])
         order, stack = [], [self.start]
-        while stack:  # depth first: what is missing of a later part are the ancestors of its first node
+        while (
+            stack
+        ):  # depth first: what is missing of a later part are the ancestors of its first node
             node = stack.pop()
             order.append(node)
             stack += [child for child in reversed(children[node]) if needed[child]]
@@ -123,8 +141,13 @@ class AnswerRanker:
     # ------------------------------------------------------------------ scores
 
     @torch.no_grad()
-    def scores(self, models: Sequence[nn.Module], sample: dict[str, Any], prompts: Sequence[Sequence[int]],
-               encoded: Sequence[EncoderOutput] | None = None) -> Tensor:
+    def scores(
+        self,
+        models: Sequence[nn.Module],
+        sample: dict[str, Any],
+        prompts: Sequence[Sequence[int]],
+        encoded: Sequence[EncoderOutput] | None = None,
+    ) -> Tensor:
         """Log-probability of every answer for every row of a batch.
 
         Args:
@@ -135,14 +158,21 @@ class AnswerRanker:
         Returns: float[B, answers], in the order in which the answers were inserted.
         """
         device = sample["net_input"]["src_tokens"].device
-        steps = torch.zeros(len(prompts), len(self.table.parent), device=device)  # of each node after its parent
+        steps = torch.zeros(
+            len(prompts), len(self.table.parent), device=device
+        )  # of each node after its parent
         models = inference_networks(models)
         encoded = encoded or encode_all(models, sample)
         for rows in self._groups(prompts):
             given = torch.tensor([list(prompts[row]) for row in rows], device=device)
             index = torch.tensor(rows, device=device)
-            found = [self._edges(model.decoder, output.select(index), given) for model, output in zip(models, encoded)]
-            mean = torch.stack(found).logsumexp(0) - torch.tensor(float(len(found))).log().to(device)
+            found = [
+                self._edges(model.decoder, output.select(index), given)
+                for model, output in zip(models, encoded)
+            ]
+            mean = torch.stack(found).logsumexp(0) - torch.tensor(float(len(found))).log().to(
+                device
+            )
             steps[index[:, None], self.decided.to(device)] = mean
         return self._along_paths(steps)
 
@@ -151,8 +181,14 @@ class AnswerRanker:
         by_length: dict[int, list[int]] = {}
         for row, prompt in enumerate(prompts):
             by_length.setdefault(len(prompt), []).append(row)
-        size = max(1, STATES_AT_ONCE // max(len(part.tokens) for part in self.parts)) if self.parts else len(prompts)
-        return [rows[at : at + size] for rows in by_length.values() for at in range(0, len(rows), size)]
+        size = (
+            max(1, STATES_AT_ONCE // max(len(part.tokens) for part in self.parts))
+            if self.parts
+            else len(prompts)
+        )
+        return [
+            rows[at : at + size] for rows in by_length.values() for at in range(0, len(rows), size)
+        ]
 
     def _edges(self, decoder: Decoder, encoded: EncoderOutput, prompts: Tensor) -> Tensor:
         """Log-probability of every decided edge: float[B, all E]. Args: prompts: int64[B, P]."""
@@ -163,7 +199,11 @@ class AnswerRanker:
         for part in self.parts:
             part = on_device(part, prompts.device)
             if int(part.depths[0]) > 0:
-                found.append(part.log_probabilities(decoder.branches(part.tokens, part.depths, part.sees, cache), weight))
+                found.append(
+                    part.log_probabilities(
+                        decoder.branches(part.tokens, part.depths, part.sees, cache), weight
+                    )
+                )
             else:
                 found.append(part.log_probabilities(states, weight))
         return torch.cat(found, 1)

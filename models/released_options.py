@@ -1,11 +1,13 @@
-"""What the release's own programs know of a checkpoint's options: flags that change nothing here, and the options of its tasks."""
+"""What the release's own programs know of a checkpoint's options: flags that change nothing
+here, and the options of its tasks."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from ofa.models.config import ModelConfig
 
-# Flags of the release that change nothing here: (name, default, type, why). Another value warns once.
+# Flags of the release that change nothing here: (name, default, type, why). Another value warns
+# once.
 WITHOUT_EFFECT = (
     ("encoder_embed_path", None, str, "embeddings are learned or come with the checkpoint"),
     ("decoder_embed_path", None, str, "embeddings are learned or come with the checkpoint"),
@@ -15,7 +17,12 @@ WITHOUT_EFFECT = (
     ("adaptive_softmax_dropout", 0.0, float, "the vocabulary has one table"),
     ("tie_adaptive_weights", False, bool, "the vocabulary has one table"),
     ("no_cross_attention", False, bool, "the decoder always attends to the encoder"),
-    ("cross_self_attention", False, bool, "the decoder attends to itself and to the encoder separately"),
+    (
+        "cross_self_attention",
+        False,
+        bool,
+        "the decoder attends to itself and to the encoder separately",
+    ),
     ("quant_noise_pq", 0.0, float, "quantisation noise is not offered"),
     ("quant_noise_pq_block_size", 8, int, "quantisation noise is not offered"),
     ("quant_noise_scalar", 0.0, float, "quantisation noise is not offered"),
@@ -26,28 +33,40 @@ SAME_WIDTH = ("decoder_input_dim", "decoder_output_dim")  # accepted when equal 
 
 # Options of the release's tasks; its programs refuse a checkpoint whose task has others.
 EVERY_TASK = (
-    "data selected_cols bpe bpe_dir max_source_positions max_target_positions max_src_length max_tgt_length code_dict_size "
-    "patch_image_size orig_patch_image_size num_bins imagenet_default_mean_and_std constraint_range"
+    "data selected_cols bpe bpe_dir max_source_positions max_target_positions max_src_length"
+    " max_tgt_length code_dict_size patch_image_size orig_patch_image_size num_bins"
+    " imagenet_default_mean_and_std constraint_range"
 ).split()
 RELEASED_TASKS = {
-    "caption": "eval_bleu eval_cider eval_args eval_print_samples eval_cider_cached_tokens scst scst_args",
+    "caption": (
+        "eval_bleu eval_cider eval_args eval_print_samples eval_cider_cached_tokens scst scst_args"
+    ),
     "refcoco": "eval_acc eval_args eval_print_samples max_image_size scst scst_args",
     "snli_ve": "ans2label_dict add_caption valid_batch_size prompt_type",
-    "vqa_gen": "max_object_length ans2label_dict ans2label_file unconstrained_training add_object valid_batch_size prompt_type "
-    "uses_ema val_inference_type eval_args",
+    "vqa_gen": (
+        "max_object_length ans2label_dict ans2label_file unconstrained_training add_object"
+        " valid_batch_size prompt_type uses_ema val_inference_type eval_args"
+    ),
     "image_classify": "ans2label_dict ans2label_file valid_batch_size uses_ema",
-    "image_gen": "sampling_times code_image_size eval_clip_method vqgan_model_path vqgan_config_path clip_model_path "
-    "gen_images_path eval_args scst scst_args",
-    "unify_task": "max_image_size text_data image_data detection_data text_selected_cols image_selected_cols "
-    "detection_selected_cols neg_sample_dir code_image_size pretrain_seed mask_ratio random_ratio keep_ratio mask_length "
-    "poisson_lambda replace_length",
+    "image_gen": (
+        "sampling_times code_image_size eval_clip_method vqgan_model_path vqgan_config_path"
+        " clip_model_path gen_images_path eval_args scst scst_args"
+    ),
+    "unify_task": (
+        "max_image_size text_data image_data detection_data text_selected_cols image_selected_cols"
+        " detection_selected_cols neg_sample_dir code_image_size pretrain_seed mask_ratio"
+        " random_ratio keep_ratio mask_length poisson_lambda replace_length"
+    ),
     "gigaword": "eval_rouge eval_args eval_print_samples noise_ratio",
-    **dict.fromkeys(("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2"), "ans2label_dict prompt_type"),
+    **dict.fromkeys(
+        ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2"), "ans2label_dict prompt_type"
+    ),
 }
 
 
 def released_task(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a task as the release's programs take them; a task that it does not have becomes captioning."""
+    """Options of a task as the release's programs take them; a task that it does not have
+    becomes captioning."""
     name = options.get("_name") or options.get("task")
     name = name if name in RELEASED_TASKS else "caption"
     known = {*EVERY_TASK, *RELEASED_TASKS[name].split()}
@@ -57,5 +76,8 @@ def released_task(options: Mapping[str, Any]) -> dict[str, Any]:
 def released_model(config: ModelConfig, arch: str) -> dict[str, Any]:
     """Options of a network, complete, as the release's programs look them up."""
     unused = {name: default for name, default, _, _ in WITHOUT_EFFECT}
-    fixed = {**dict.fromkeys(ALWAYS_ON, True), **dict.fromkeys(SAME_WIDTH, config.decoder_embed_dim)}
+    fixed = {
+        **dict.fromkeys(ALWAYS_ON, True),
+        **dict.fromkeys(SAME_WIDTH, config.decoder_embed_dim),
+    }
     return {**unused, **fixed, **vars(config), "arch": arch, "_name": arch}

@@ -3,7 +3,7 @@
 As in the release, every depth (18 and 34 too) is built of bottleneck blocks.
 """
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,8 @@ DEPTHS = {
     "resnet152": (3, 8, 36),
 }
 EXPANSION = 4
-# From this many pixels on, channels_last pays (a fifth of the stem's time on CPU). Smaller images keep the
-# memory order of the release, so that sums round as they did there.
+# From this many pixels on, channels_last pays (a fifth of the stem's time on CPU). Smaller images
+# keep the memory order of the release, so that sums round as they did there.
 LARGE = 192 * 192
 
 
@@ -47,7 +47,8 @@ class FrozenBatchNorm(nn.Module):
 
 
 class SyncedBatchNorm(nn.SyncBatchNorm):
-    """SyncBatchNorm (on CPU: ordinary BatchNorm, which torch does not offer there). eps as in the release."""
+    """SyncBatchNorm (on CPU: ordinary BatchNorm, which torch does not offer there). eps as in
+    the release."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-3)
@@ -61,7 +62,9 @@ class SyncedBatchNorm(nn.SyncBatchNorm):
 class Bottleneck(nn.Module):
     """1x1, 3x3 (strided), 1x1 convolution with a shortcut."""
 
-    def __init__(self, channels_in: int, planes: int, stride: int, norm: Callable, drop_path: float) -> None:
+    def __init__(
+        self, channels_in: int, planes: int, stride: int, norm: Callable, drop_path: float
+    ) -> None:
         super().__init__()
         channels_out = planes * EXPANSION
         self.conv1 = nn.Conv2d(channels_in, planes, 1, bias=False)
@@ -72,7 +75,8 @@ class Bottleneck(nn.Module):
         self.bn3 = norm(channels_out)
         if stride != 1 or channels_in != channels_out:
             self.downsample = nn.Sequential(
-                nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False), norm(channels_out)
+                nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False),
+                norm(channels_out),
             )
         else:
             self.downsample = nn.Identity()
@@ -86,7 +90,8 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Args: kind: a key of DEPTHS; width: channels of the first stage (64 in the released models)."""
+    """Args: kind: a key of DEPTHS; width: channels of the first stage (64 in the released
+    models)."""
 
     def __init__(
         self,
@@ -119,7 +124,8 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Args: images: float[B, 3, height, width]. Returns: float[B, channels, height / 16, width / 16]."""
+        """Args: images: float[B, 3, height, width]. Returns: float[B, channels, height / 16,
+        width / 16]."""
         if images.is_cuda or images.size(2) * images.size(3) >= LARGE:
             images = images.contiguous(memory_format=torch.channels_last)
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
@@ -133,15 +139,25 @@ def load_imagenet_weights(stem: nn.Module, weights: dict[str, Tensor], path: str
     Raises: UserError if the file is of another network.
     """
     weights = weights.get("state_dict", weights)
-    weights = {name: value for name, value in weights.items() if not name.startswith(("layer4.", "fc."))}
+    weights = {
+        name: value for name, value in weights.items() if not name.startswith(("layer4.", "fc."))
+    }
     own = stem.state_dict()
-    wrong = [name for name, value in own.items() if name in weights and weights[name].shape != value.shape]
-    wrong += [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
-    wrong += [name for name in weights if name not in own and not name.endswith("num_batches_tracked")]
+    wrong = [
+        name
+        for name, value in own.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+    wrong += [
+        name for name in own if name not in weights and not name.endswith("num_batches_tracked")
+    ]
+    wrong += [
+        name for name in weights if name not in own and not name.endswith("num_batches_tracked")
+    ]
     if wrong:
         raise UserError(
-            f"--resnet-model-path {path}: expected ImageNet weights of this image stem, {len(wrong)} tensors "
-            "differ "
-            f"({', '.join(wrong[:3])}); choose the file that belongs to --resnet-type (50, 101 or 152)"
+            f"--resnet-model-path {path}: expected ImageNet weights of this image stem,"
+            f" {len(wrong)} tensors differ ({', '.join(wrong[:3])}); choose the file that belongs"
+            " to --resnet-type (50, 101 or 152)"
         )
     stem.load_state_dict(weights, strict=False)

@@ -1,4 +1,5 @@
-"""Proof that two files hold the same model: their logits on a fixed batch of images and text, and of image codes."""
+"""Proof that two files hold the same model: their logits on a fixed batch of images and text,
+and of image codes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +15,20 @@ from ofa.models.positions import code_positions, image_buckets, token_buckets
 from ofa.models.state_dict import CONSTANTS, EMBEDDINGS, adapt_state_dict, check_fit
 
 SEED = 7
-BATCH, WORDS, ANSWER, CODES = 2, 12, 9, 17  # samples, tokens of a source, of a target, of a target of codes
+BATCH, WORDS, ANSWER, CODES = (
+    2,
+    12,
+    9,
+    17,
+)  # samples, tokens of a source, of a target, of a target of codes
 PATCHES = 4, 3  # of an image of the batch, at most
 
 
 def network(config: ModelConfig, weights: Mapping[str, Tensor]) -> OFA:
     """The network around given tensors, which are not copied; its constant tables are made anew.
 
-    Args: weights: official names. Raises: UserError if they are not all of the network's, or do not fit it.
+    Args: weights: official names. Raises: UserError if they are not all of the network's, or do not
+    fit it.
     """
     state = dict(weights)
     config.load_checkpoint_heads = True
@@ -30,16 +37,24 @@ def network(config: ModelConfig, weights: Mapping[str, Tensor]) -> OFA:
         adapt_state_dict(model, state)
     check_fit(model, state)
     state |= constants(config)
-    state |= {key: torch.zeros((), dtype=torch.long) for key in state if key.endswith("num_batches_tracked") and state[key].is_meta}
+    state |= {
+        key: torch.zeros((), dtype=torch.long)
+        for key in state
+        if key.endswith("num_batches_tracked") and state[key].is_meta
+    }
     absent = [key for key, value in state.items() if value.is_meta]
     if absent:
-        raise UserError(f"{len(absent)} tensors missing from the checkpoint ({', '.join(absent[:3])}, ...); is the file complete?")
+        raise UserError(
+            f"{len(absent)} tensors missing from the checkpoint ({', '.join(absent[:3])}, ...); is"
+            " the file complete?"
+        )
     nn.Module.load_state_dict(model, state, assign=True)
     return model.eval()
 
 
 def network_of(source: Source) -> OFA:
-    """The network of a file. Raises: UserError that names the file, if its tensors are not all of the network's."""
+    """The network of a file. Raises: UserError that names the file, if its tensors are not all
+    of the network's."""
     try:
         return network(source.config, source.weights)
     except UserError as error:
@@ -48,7 +63,11 @@ def network_of(source: Source) -> OFA:
 
 def constants(config: ModelConfig) -> dict[str, Tensor]:
     """The tables that follow from the configuration, official names."""
-    tables = {"decoder.image_position_idx": code_positions(config.code_image_size, config.image_bucket_size)}
+    tables = {
+        "decoder.image_position_idx": code_positions(
+            config.code_image_size, config.image_bucket_size
+        )
+    }
     for side in ("encoder", "decoder"):
         tables[f"{side}.version"] = torch.tensor([3.0])
         tables[f"{side}.token_rp_bucket"] = token_buckets(config.token_bucket_size)
@@ -60,12 +79,15 @@ def constants(config: ModelConfig) -> dict[str, Tensor]:
 def fixed_batches(config: ModelConfig, num_entries: int) -> dict[str, dict[str, Any]]:
     """The same for every model of these sizes: name -> ``net_input``.
 
-    ``image and text`` has a padded source, and one sample of two without its image; ``codes`` a target of image codes.
+    ``image and text`` has a padded source, and one sample of two without its image; ``codes`` a
+    target of image codes.
     """
     random = torch.Generator().manual_seed(SEED)
 
     def tokens(length: int, longest: int) -> Tensor:
-        return torch.randint(min(4, num_entries - 1), num_entries, (BATCH, min(length, longest)), generator=random)
+        return torch.randint(
+            min(4, num_entries - 1), num_entries, (BATCH, min(length, longest)), generator=random
+        )
 
     rows, columns = (min(side, config.image_bucket_size) for side in PATCHES)
     source = tokens(WORDS, config.max_source_positions)
@@ -75,18 +97,30 @@ def fixed_batches(config: ModelConfig, num_entries: int) -> dict[str, dict[str, 
     target[:, 0] = 0
     codes = tokens(CODES, min(config.max_target_positions, (config.code_image_size // 8) ** 2 + 1))
     codes[:, 0] = 0
-    text = {"src_tokens": source, "patch_images": images, "patch_masks": torch.tensor([True, False]), "prev_output_tokens": target}
+    text = {
+        "src_tokens": source,
+        "patch_images": images,
+        "patch_masks": torch.tensor([True, False]),
+        "prev_output_tokens": target,
+    }
     return {
         "image and text": text,
-        "codes": {"src_tokens": source, "prev_output_tokens": codes, "code_masks": torch.ones(BATCH, dtype=torch.bool)},
+        "codes": {
+            "src_tokens": source,
+            "prev_output_tokens": codes,
+            "code_masks": torch.ones(BATCH, dtype=torch.bool),
+        },
     }
 
 
 @torch.inference_mode()
 def logits(model: OFA, num_entries: int) -> dict[str, Tensor]:
-    """float32[B, T, V] for every batch of ``fixed_batches``. The weights of the model become float32."""
+    """float32[B, T, V] for every batch of ``fixed_batches``. The weights of the model become
+    float32."""
     model = model.float()
-    return {name: model(**batch)[0] for name, batch in fixed_batches(model.config, num_entries).items()}
+    return {
+        name: model(**batch)[0] for name, batch in fixed_batches(model.config, num_entries).items()
+    }
 
 
 def largest_differences(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, float]:

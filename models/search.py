@@ -1,8 +1,10 @@
 """How the next tokens are chosen: beam search, diverse beam search, sampling.
 
-Letters: B images, K beams that go in (one at the first step, all of them later), M columns, N candidates.
+Letters: B images, K beams that go in (one at the first step, all of them later), M columns, N
+candidates.
 
-The score of a hypothesis is the sum of its log-probabilities. Sums of all beams and columns are never written
+The score of a hypothesis is the sum of its log-probabilities. Sums of all beams and columns are
+never written
 out: they are needed only where one of the best may lie.
 """
 
@@ -32,7 +34,8 @@ class Candidates(NamedTuple):
 
 
 class Search(Protocol):
-    """Chooses candidates from log-probabilities (B, K, M) of the next token and the scores so far (B, K)."""
+    """Chooses candidates from log-probabilities (B, K, M) of the next token and the scores so
+    far (B, K)."""
 
     def __call__(self, log_probs: Tensor, so_far: Tensor, beam: int) -> Candidates: ...
 
@@ -43,8 +46,9 @@ def largest(values: Tensor, base: Tensor, count: int) -> tuple[Tensor, Tensor]:
     Args: values: float[R, K, M]; base: float[R, K].
     Returns: (sums, indices into K * M), both [R, n], descending, n = min(count, K * M).
 
-    Large vocabularies are reduced first: each of the ``count`` largest numbers lies in one of the ``count``
-    chunks with the largest maxima, so one cheap pass of maxima leaves only ``count * CHUNK`` numbers to sort.
+    Large vocabularies are reduced first: each of the ``count`` largest numbers lies in one of the
+    ``count`` chunks with the largest maxima, so one cheap pass of maxima leaves only ``count *
+    CHUNK`` numbers to sort.
     """
     rows, beams, width = values.shape
     whole, rest = divmod(width, CHUNK)
@@ -68,7 +72,8 @@ def largest(values: Tensor, base: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def beam_search(log_probs: Tensor, so_far: Tensor, beam: int) -> Candidates:
-    """The ``2 * beam`` best continuations: at most ``beam`` of them end, so ``beam`` others always remain."""
+    """The ``2 * beam`` best continuations: at most ``beam`` of them end, so ``beam`` others
+    always remain."""
     width = log_probs.size(-1)
     scores, flat = largest(log_probs, so_far, 2 * beam)
     empty = (0, 2 * beam - scores.size(1))
@@ -79,9 +84,9 @@ def beam_search(log_probs: Tensor, so_far: Tensor, beam: int) -> Candidates:
 class DiverseBeamSearch:
     """Beams in groups (Vijayakumar et al. 2018): beam k belongs to group ``k % groups``.
 
-    A group pays ``strength`` for each time that the groups before it have considered a token at this step;
-    the penalty stays in the score. As in the release all ``2 * beam / groups`` candidates of a group count,
-    not only those that live on.
+    A group pays ``strength`` for each time that the groups before it have considered a token at
+    this step; the penalty stays in the score. As in the release all ``2 * beam / groups``
+    candidates of a group count, not only those that live on.
     """
 
     def __init__(self, groups: int, strength: float):
@@ -98,7 +103,8 @@ class DiverseBeamSearch:
         return Candidates(*(torch.stack(parts, 2).flatten(1) for parts in zip(*found)))
 
     def penalise(self, values: Tensor, before: list[Candidates]) -> Tensor:
-        """Log-probabilities (B, K', M) of a group, less for what the groups before it have considered."""
+        """Log-probabilities (B, K', M) of a group, less for what the groups before it have
+        considered."""
         if not before:
             return values.contiguous()
         columns = torch.cat([found.columns for found in before], 1)
@@ -108,7 +114,8 @@ class DiverseBeamSearch:
 
 
 class Sampling:
-    """Every beam draws its next token; ``topk`` and ``topp`` (above 0) leave the likeliest tokens only.
+    """Every beam draws its next token; ``topk`` and ``topp`` (above 0) leave the likeliest tokens
+    only.
 
     Scores are those of the whole distribution, not of the part that was drawn from.
     """
@@ -125,7 +132,8 @@ class Sampling:
         return continued(drawn, values, columns, so_far, beam)
 
     def likeliest(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(R, M) -> those that may be drawn, the others -inf or left out, and their columns (None: all)."""
+        """(R, M) -> those that may be drawn, the others -inf or left out, and their columns
+        (None: all)."""
         if self.topp <= 0:
             return (rows, None) if self.topk <= 0 else self.top(rows, self.topk)
         count = self.topk if self.topk > 0 else NUCLEUS
@@ -138,8 +146,11 @@ class Sampling:
             count *= 16
         return values.masked_fill(mass - probabilities >= self.topp, -math.inf), columns
 
-    def seeded(self, seeds: Sequence[int], steps: int, beam: int, device: torch.device) -> "SeededSampling":
-        """The same with random numbers of its own for every image. Args: seeds: one per image. steps: tokens to draw."""
+    def seeded(
+        self, seeds: Sequence[int], steps: int, beam: int, device: torch.device
+    ) -> "SeededSampling":
+        """The same with random numbers of its own for every image. Args: seeds: one per image.
+        steps: tokens to draw."""
         return SeededSampling(self, seeds, steps, beam, device)
 
     @staticmethod
@@ -153,9 +164,13 @@ class SeededSampling:
     Args: sampling: which tokens may be drawn. seeds: one per image.
     """
 
-    def __init__(self, sampling: Sampling, seeds: Sequence[int], steps: int, beam: int, device: torch.device):
+    def __init__(
+        self, sampling: Sampling, seeds: Sequence[int], steps: int, beam: int, device: torch.device
+    ):
         self.likeliest = sampling.likeliest
-        tables = [torch.rand(steps, beam, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        tables = [
+            torch.rand(steps, beam, generator=torch.Generator().manual_seed(seed)) for seed in seeds
+        ]
         self.numbers = torch.stack(tables).to(device)  # (B, steps, K) in [0, 1)
         self.step = 0
 
@@ -166,21 +181,32 @@ class SeededSampling:
     def __call__(self, log_probs: Tensor, so_far: Tensor, beam: int) -> Candidates:
         batch, beams, _ = log_probs.shape
         values, columns = self.likeliest(log_probs.flatten(0, 1))
-        cumulative = (values - values.amax(-1, keepdim=True)).exp().nan_to_num(1.0).cumsum(-1)  # nan: no continuation
+        cumulative = (
+            (values - values.amax(-1, keepdim=True)).exp().nan_to_num(1.0).cumsum(-1)
+        )  # nan: no continuation
         numbers = self.numbers[:, self.step].reshape(batch * beams, -1) * cumulative[:, -1:]
         self.step += 1
-        last = cumulative.lt(cumulative[:, -1:]).sum(-1, keepdim=True)  # beyond it nothing may be drawn
-        drawn = torch.searchsorted(cumulative, numbers, right=True).minimum(last)  # (B * K, beam / K)
+        last = cumulative.lt(cumulative[:, -1:]).sum(
+            -1, keepdim=True
+        )  # beyond it nothing may be drawn
+        drawn = torch.searchsorted(cumulative, numbers, right=True).minimum(
+            last
+        )  # (B * K, beam / K)
         return continued(drawn, values, columns, so_far, beam)
 
 
-def continued(drawn: Tensor, values: Tensor, columns: Tensor | None, so_far: Tensor, beam: int) -> Candidates:
-    """Candidates of drawn places. Args: drawn: int64[B * K, beam / K] into ``values`` float[B * K, n], which are of ``columns``."""
+def continued(
+    drawn: Tensor, values: Tensor, columns: Tensor | None, so_far: Tensor, beam: int
+) -> Candidates:
+    """Candidates of drawn places. Args: drawn: int64[B * K, beam / K] into ``values`` float[B *
+    K, n], which are of ``columns``."""
     batch, beams = so_far.shape
     scores = values.gather(1, drawn) + so_far.reshape(-1, 1)
     chosen = drawn if columns is None else columns.gather(1, drawn)
     parents = torch.arange(beam, device=chosen.device) % beams
-    return Candidates(scores.view(batch, beam), chosen.view(batch, beam), parents.expand(batch, beam))
+    return Candidates(
+        scores.view(batch, beam), chosen.view(batch, beam), parents.expand(batch, beam)
+    )
 
 
 def make_search(options: GenerationOptions) -> Search:

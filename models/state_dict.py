@@ -1,4 +1,5 @@
-"""Fitting a checkpoint's weights to a model: what may grow, what may be absent, what does not fit at all."""
+"""Fitting a checkpoint's weights to a model: what may grow, what may be absent, what does not
+fit at all."""
 
 import logging
 import math
@@ -36,14 +37,23 @@ SWITCHES = {
     ".ffn_layernorm.": "--scale-fc",
     ".w_resid": "--scale-resids",
     ".adapter.": "--adapter",
-    ".lora_": "--lora-rank and --lora-targets of its training (or merge it first: ofa checkpoint merge)",
+    ".lora_": (
+        "--lora-rank and --lora-targets of its training (or merge it first: ofa checkpoint merge)"
+    ),
     "encoder_prompt_encoder.": "--encoder-prompt",
     "decoder_prompt_encoder.": "--decoder-prompt",
 }
 
-SIZES = {  # tensors whose number of rows follows from a flag: flag -> tensor, rows -> value of the flag
-    "--image-bucket-size": ("encoder.embed_image_positions.weight", lambda rows: math.isqrt(rows - 1)),
-    "--token-bucket-size": ("encoder.token_rel_pos_table_list.0.weight", lambda rows: (rows + 1) // 2),
+# tensors whose number of rows follows from a flag: flag -> tensor, rows -> value of the flag
+SIZES = {
+    "--image-bucket-size": (
+        "encoder.embed_image_positions.weight",
+        lambda rows: math.isqrt(rows - 1),
+    ),
+    "--token-bucket-size": (
+        "encoder.token_rel_pos_table_list.0.weight",
+        lambda rows: (rows + 1) // 2,
+    ),
     "--max-source-positions": ("encoder.embed_positions.weight", lambda rows: rows - 2),
     "--max-target-positions": ("decoder.embed_positions.weight", lambda rows: rows - 2),
     "--num-image-types": ("encoder.type_embedding.weight", lambda rows: rows - 1),
@@ -53,7 +63,8 @@ SIZES = {  # tensors whose number of rows follows from a flag: flag -> tensor, r
 def load_into(model: OFA, state_dict: StateDict, strict: bool = True) -> OFA:
     """Load the weights of any OFA checkpoint of the model's size.
 
-    Args: strict: every tensor of the model must be found; otherwise what is missing keeps its value.
+    Args: strict: every tensor of the model must be found; otherwise what is missing keeps its
+    value.
     Raises: UserError that names the first tensors that do not fit, and the architecture that would.
     """
     state_dict = dict(state_dict)
@@ -66,9 +77,9 @@ def load_into(model: OFA, state_dict: StateDict, strict: bool = True) -> OFA:
 def adapt_state_dict(model: OFA, state_dict: StateDict) -> None:
     """Change ``state_dict`` in place so that older, smaller or plainer checkpoints fit the model.
 
-    Constant tables are the model's own (``image_position_idx`` has 1025 entries in some files, 1026 in
-    others); vocabulary and positions may grow; heads, adapters and prompts that the file lacks keep their
-    starting values.
+    Constant tables are the model's own (``image_position_idx`` has 1025 entries in some files, 1026
+    in others); vocabulary and positions may grow; heads, adapters and prompts that the file lacks
+    keep their starting values.
     """
     own = nn.Module.state_dict(model)
     for side in ("encoder", "decoder"):
@@ -78,13 +89,21 @@ def adapt_state_dict(model: OFA, state_dict: StateDict) -> None:
     share_embeddings(model, state_dict)
     for key in (*EMBEDDINGS, *POSITIONS):
         grow(state_dict, key, own.get(key))
-    grow(state_dict, "encoder.type_embedding.weight", own.get("encoder.type_embedding.weight"), like_row=1)
+    grow(
+        state_dict,
+        "encoder.type_embedding.weight",
+        own.get("encoder.type_embedding.weight"),
+        like_row=1,
+    )
     if state_dict:
         for key, value in own.items():
-            if key.endswith(CONSTANTS) or (key not in state_dict and any(part in key for part in ADDED)):
+            if key.endswith(CONSTANTS) or (
+                key not in state_dict and any(part in key for part in ADDED)
+            ):
                 state_dict[key] = value
     frozen = (
-        "encoder.embed_images.bn1.weight" in own and "encoder.embed_images.bn1.num_batches_tracked" not in own
+        "encoder.embed_images.bn1.weight" in own
+        and "encoder.embed_images.bn1.num_batches_tracked" not in own
     )
     for key in [key for key in state_dict if frozen and key.endswith("num_batches_tracked")]:
         del state_dict[key]
@@ -92,7 +111,8 @@ def adapt_state_dict(model: OFA, state_dict: StateDict) -> None:
 
 
 def keep_layers(state_dict: StateDict, side: str, kept: list[int]) -> None:
-    """--encoder-layers-to-keep: these layers (and their relative biases) become 0, 1, ...; the others go."""
+    """--encoder-layers-to-keep: these layers (and their relative biases) become 0, 1, ...; the
+    others go."""
     pattern = re.compile(
         rf"({side}\.(?:layers|token_rel_pos_table_list|image_rel_pos_table_list)\.)(\d+)(\..*)"
     )
@@ -115,7 +135,9 @@ def share_embeddings(model: OFA, state_dict: StateDict) -> None:
         state_dict.setdefault(EMBEDDINGS[2], state_dict[EMBEDDINGS[1]])
 
 
-def grow(state_dict: StateDict, key: str, own: Optional[Tensor], like_row: Optional[int] = None) -> None:
+def grow(
+    state_dict: StateDict, key: str, own: Optional[Tensor], like_row: Optional[int] = None
+) -> None:
     """Rows that the file lacks: the model's own starting values, or copies of row ``like_row``."""
     old = state_dict.get(key)
     if old is None or own is None or old.shape[1:] != own.shape[1:] or old.size(0) >= own.size(0):
@@ -132,10 +154,12 @@ def grow(state_dict: StateDict, key: str, own: Optional[Tensor], like_row: Optio
 def fit_heads(model: OFA, state_dict: StateDict) -> None:
     """Classification heads may differ between file and model.
 
-    Those that the model lacks are added (--load-checkpoint-heads) or left out with a warning; those that
-    the file lacks, or has in another shape, keep their starting values.
+    Those that the model lacks are added (--load-checkpoint-heads) or left out with a warning; those
+    that the file lacks, or has in another shape, keep their starting values.
     """
-    names = sorted({key.split(".")[1] for key in state_dict if key.startswith("classification_heads.")})
+    names = sorted(
+        {key.split(".")[1] for key in state_dict if key.startswith("classification_heads.")}
+    )
     for name in names:
         prefix = f"classification_heads.{name}."
         tensors = {key: state_dict[key] for key in state_dict if key.startswith(prefix)}
@@ -162,7 +186,9 @@ def fit_heads(model: OFA, state_dict: StateDict) -> None:
             for key in tensors:
                 del state_dict[key]
     if state_dict:
-        for key, value in model.classification_heads.state_dict(prefix="classification_heads.").items():
+        for key, value in model.classification_heads.state_dict(
+            prefix="classification_heads."
+        ).items():
             state_dict.setdefault(key, value)
 
 
@@ -187,7 +213,9 @@ def check_fit(model: OFA, state_dict: StateDict, strict: bool = True) -> None:
         )
         if found
     ]
-    raise UserError(f"the checkpoint does not fit the model: {'; '.join(parts)}. {remedy(own, state_dict)}")
+    raise UserError(
+        f"the checkpoint does not fit the model: {'; '.join(parts)}. {remedy(own, state_dict)}"
+    )
 
 
 def remedy(own: StateDict, state_dict: StateDict) -> str:
@@ -221,7 +249,11 @@ def architecture(state_dict: StateDict) -> Optional[str]:
 
     stages = tuple(
         len(
-            {key.split(".")[3] for key in state_dict if key.startswith(f"encoder.embed_images.layer{stage}.")}
+            {
+                key.split(".")[3]
+                for key in state_dict
+                if key.startswith(f"encoder.embed_images.layer{stage}.")
+            }
         )
         for stage in (1, 2, 3)
     )

@@ -1,8 +1,9 @@
-"""The options of a checkpoint against its tensors, before a network or a vocabulary is made of them.
+"""The options of a checkpoint against its tensors, before a network or a vocabulary is made of
+them.
 
-A file of a few kilobytes may say ``encoder_ffn_embed_dim`` 10 000 000: the weights would not fit, but
-that is found only after all memory is taken. What is a little too large passes: loading says then
-which flag does not fit.
+A file of a few kilobytes may say ``encoder_ffn_embed_dim`` 10 000 000: the weights would not fit,
+but that is found only after all memory is taken. What is a little too large passes: loading says
+then which flag does not fit.
 """
 
 import math
@@ -41,8 +42,8 @@ def check_stored_sizes(
     for name, tensor in weights.items():
         if tensor.nbytes > tensor.untyped_storage().nbytes():
             raise UserError(
-                f"{path}: expected the tensors of a network, found {name}, which repeats the numbers "
-                "of a smaller one; get the file from its authors"
+                f"{path}: expected the tensors of a network, found {name}, which repeats the"
+                " numbers of a smaller one; get the file from its authors"
             )
     try:
         shapes = fields_of(weights)

@@ -1,4 +1,5 @@
-"""The other image stem: the lower layers of a CLIP vision transformer, stride 16, without class token."""
+"""The other image stem: the lower layers of a CLIP vision transformer, stride 16, without class
+token."""
 
 from collections import OrderedDict
 
@@ -8,7 +9,15 @@ from torch.nn import functional as F
 
 from ofa.models.attention import split_heads
 
-VITS = {"ViT-B/16": {"image_size": 224, "patch_size": 16, "width": 768, "num_layers": 9, "num_heads": 12}}
+VITS = {
+    "ViT-B/16": {
+        "image_size": 224,
+        "patch_size": 16,
+        "width": 768,
+        "num_layers": 9,
+        "num_heads": 12,
+    }
+}
 
 
 class QuickGELU(nn.Module):
@@ -19,7 +28,8 @@ class QuickGELU(nn.Module):
 
 
 class PackedAttention(nn.Module):
-    """Self-attention with query, key and value projections in one matrix (CLIP's parameter names)."""
+    """Self-attention with query, key and value projections in one matrix (CLIP's parameter
+    names)."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -42,7 +52,9 @@ class Block(nn.Module):
         self.ln_1 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
             OrderedDict(
-                c_fc=nn.Linear(width, 4 * width), gelu=QuickGELU(), c_proj=nn.Linear(4 * width, width)
+                c_fc=nn.Linear(width, 4 * width),
+                gelu=QuickGELU(),
+                c_proj=nn.Linear(4 * width, width),
             )
         )
         self.ln_2 = nn.LayerNorm(width)
@@ -53,9 +65,12 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Args: image_size: side in pixels the position table is made for; other sizes interpolate it."""
+    """Args: image_size: side in pixels the position table is made for; other sizes interpolate
+    it."""
 
-    def __init__(self, image_size: int, patch_size: int, width: int, num_layers: int, num_heads: int) -> None:
+    def __init__(
+        self, image_size: int, patch_size: int, width: int, num_layers: int, num_heads: int
+    ) -> None:
         super().__init__()
         self.channels = width
         self.grid = image_size // patch_size
@@ -63,19 +78,25 @@ class VisionTransformer(nn.Module):
         self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
         self.ln_pre = nn.LayerNorm(width)
         self.transformer = nn.Module()
-        self.transformer.resblocks = nn.ModuleList(Block(width, num_heads) for _ in range(num_layers))
+        self.transformer.resblocks = nn.ModuleList(
+            Block(width, num_heads) for _ in range(num_layers)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Args: images: float[B, 3, height, width]. Returns: float[B, width, height / 16, width / 16]."""
+        """Args: images: float[B, 3, height, width]. Returns: float[B, width, height / 16, width
+        / 16]."""
         x = self.conv1(images)
         height, width = x.shape[-2:]
-        x = self.ln_pre(x.flatten(2).transpose(1, 2) + self.positions(height, width).to(x.dtype))  # (B, P, C)
+        x = self.ln_pre(
+            x.flatten(2).transpose(1, 2) + self.positions(height, width).to(x.dtype)
+        )  # (B, P, C)
         for block in self.transformer.resblocks:
             x = block(x)
         return x.transpose(1, 2).unflatten(2, (height, width))
 
     def positions(self, height: int, width: int) -> Tensor:
-        """(height * width, C). Row 0 of the table belonged to CLIP's class token, which OFA does not use."""
+        """(height * width, C). Row 0 of the table belonged to CLIP's class token, which OFA does
+        not use."""
         table = self.positional_embedding[1:]
         if (height, width) == (self.grid, self.grid):
             return table

@@ -1,14 +1,17 @@
 """A small VQ-VAE: an image tokenizer that learns on a CPU within minutes.
 
-8 x 8 pixels become one code. Half of the reduction is a rearrangement of pixels to channels, so that all
-convolutions work on a quarter of the side or less::
+8 x 8 pixels become one code. Half of the reduction is a rearrangement of pixels to channels, so
+that all convolutions work on a quarter of the side or less::
 
     [3, 64, 64] -> [48, 16, 16] -> blocks -> [w, 8, 8] -> blocks -> [16, 8, 8] -> nearest of K codes
-    codes -> [16, 8, 8] -> blocks -> [2w, 8, 8] -> [w, 16, 16] -> blocks -> [48, 16, 16] -> [3, 64, 64]
+    codes -> [16, 8, 8] -> blocks -> [2w, 8, 8] -> [w, 16, 16] -> blocks -> [48, 16, 16] -> [3, 64,
+    64]
 
-There is no normalisation: what a code means does not depend on the rest of the picture, and a part of a picture can be
-encoded alone. Letters as in ``image_tokenizer``; N vectors, D their length, K codes.
-Source: VQ-VAE (van den Oord et al., 2017), sec. 3 and appendix A.1; dead codes as in Jukebox (Dhariwal et al., 2020).
+There is no normalisation: what a code means does not depend on the rest of the picture, and a part
+of a picture can be encoded alone. Letters as in ``image_tokenizer``; N vectors, D their length, K
+codes.
+Source: VQ-VAE (van den Oord et al., 2017), sec. 3 and appendix A.1; dead codes as in Jukebox
+(Dhariwal et al., 2020).
 """
 
 import dataclasses
@@ -32,16 +35,30 @@ class VQVAEConfig:
     """What decides the shapes of the weights."""
 
     num_codes: int = field(default=512, metadata={"help": "codes of the codebook"})
-    width: int = field(default=64, metadata={"help": "channels at a quarter of the side; twice as many at an eighth"})
+    width: int = field(
+        default=64,
+        metadata={"help": "channels at a quarter of the side; twice as many at an eighth"},
+    )
     depth: int = field(default=2, metadata={"help": "residual blocks at each size"})
     code_dim: int = field(default=16, metadata={"help": "length of a code's vector"})
 
     def __post_init__(self) -> None:
-        for option, least, most in (("num_codes", 2, 1 << 20), ("width", 4, 1 << 14), ("depth", 1, 64), ("code_dim", 1, 1 << 14)):
+        for option, least, most in (
+            ("num_codes", 2, 1 << 20),
+            ("width", 4, 1 << 14),
+            ("depth", 1, 64),
+            ("code_dim", 1, 1 << 14),
+        ):
             if getattr(self, option) < least:
-                raise UserError(f"{option} {getattr(self, option)}: expected at least {least}; choose a larger one")
+                raise UserError(
+                    f"{option} {getattr(self, option)}: expected at least {least}; choose a"
+                    " larger one"
+                )
             if getattr(self, option) > most:
-                raise UserError(f"{option} {getattr(self, option)}: expected at most {most}; choose a smaller one")
+                raise UserError(
+                    f"{option} {getattr(self, option)}: expected at most {most}; choose a"
+                    " smaller one"
+                )
 
 
 class Block(nn.Module):
@@ -59,7 +76,8 @@ class Block(nn.Module):
 
 
 class Codebook(nn.Module):
-    """K vectors that follow the mean of what was nearest to them; those that nothing is near to move elsewhere."""
+    """K vectors that follow the mean of what was nearest to them; those that nothing is near to
+    move elsewhere."""
 
     DECAY = 0.98
     DEAD = 0.1  # vectors per batch, averaged, below which a code moves
@@ -137,10 +155,13 @@ class VQVAE(ImageTokenizer):
         x = F.embedding(codes, self.codebook.vectors).permute(0, 3, 1, 2)  # (B, D, h, w)
         return self.decoder(x).clamp(-1, 1)
 
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Training: the picture through its codes. Args: generator: of the codes that move.
 
-        Returns: float[B, 3, H, W] not clamped; the mean squared distance of vectors to their codes; int64[B, h, w].
+        Returns: float[B, 3, H, W] not clamped; the mean squared distance of vectors to their codes;
+        int64[B, h, w].
         """
         x = self.encoder(images).float()
         B, D, h, w = x.shape
@@ -151,27 +172,46 @@ class VQVAE(ImageTokenizer):
             codes = self.codebook.nearest(flat.detach())
         found = F.embedding(codes, self.codebook.vectors)
         commitment = F.mse_loss(flat, found)
-        straight = flat + (found - flat).detach()  # gradients pass the codebook as if it were not there
-        return self.decoder(straight.view(B, h, w, D).permute(0, 3, 1, 2)), commitment, codes.view(B, h, w)
+        straight = (
+            flat + (found - flat).detach()
+        )  # gradients pass the codebook as if it were not there
+        return (
+            self.decoder(straight.view(B, h, w, D).permute(0, 3, 1, 2)),
+            commitment,
+            codes.view(B, h, w),
+        )
 
 
 def vq_vae_content(tokenizer: VQVAE, **facts: object) -> dict:
     """What ``tokenizer.pt`` holds: tensors and plain values only."""
-    return {"format": FORMAT, "config": dataclasses.asdict(tokenizer.config), "model": tokenizer.state_dict(), **facts}
+    return {
+        "format": FORMAT,
+        "config": dataclasses.asdict(tokenizer.config),
+        "model": tokenizer.state_dict(),
+        **facts,
+    }
 
 
 def load_vq_vae(path: str | Path) -> VQVAE:
     """Raises: UserError if the file is damaged or no tokenizer of this kind."""
     content = load_checkpoint(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = "an OFA checkpoint" if isinstance(content, dict) and "model" in content else "another file"
-        raise UserError(f"{path}: expected an image tokenizer ({FORMAT!r}), found {found}; make one by ofa tokenizer train, or give "
-                        "the folder of a VQGAN (model.yaml and last.ckpt)")
+        found = (
+            "an OFA checkpoint"
+            if isinstance(content, dict) and "model" in content
+            else "another file"
+        )
+        raise UserError(
+            f"{path}: expected an image tokenizer ({FORMAT!r}), found {found}; make one by ofa"
+            " tokenizer train, or give the folder of a VQGAN (model.yaml and last.ckpt)"
+        )
     try:
         with torch.device("meta"):  # sizes are compared before memory is taken
             tokenizer = VQVAE(VQVAEConfig(**content["config"]))
         tokenizer.load_state_dict(content["model"], assign=True)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise UserError(f"{path}: expected the weights of the tokenizer that its settings describe, found others "
-                        f"({str(error).strip().splitlines()[0]}); train it again") from None
+        raise UserError(
+            f"{path}: expected the weights of the tokenizer that its settings describe, found"
+            f" others ({str(error).strip().splitlines()[0]}); train it again"
+        ) from None
     return tokenizer

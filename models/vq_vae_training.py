@@ -1,7 +1,8 @@
 """Training of the small VQ-VAE: what one update does, how long it goes on, how good the result is.
 
-Content of update ``i`` depends on (seed, i) alone: with a number of updates two runs on one machine are equal to the bit,
-interrupted or not. With a time limit the learning rate follows the clock, and no two runs are quite equal.
+Content of update ``i`` depends on (seed, i) alone: with a number of updates two runs on one machine
+are equal to the bit, interrupted or not. With a time limit the learning rate follows the clock, and
+no two runs are quite equal.
 """
 
 import contextlib
@@ -28,12 +29,15 @@ WARMUP = 50  # updates
 SECONDS_BETWEEN_SAVES = 30.0
 COMMITMENT = 0.25  # weight of the distance between vectors and their codes, as in the paper
 REGION, REGION_WEIGHT = 4, 2.0  # pixels per side
-SMALL = 0.4  # differences (of a range of 2) up to which the loss is quadratic: grain and faint textures cost little
+# differences (of a range of 2) up to which the loss is quadratic: grain and faint textures cost
+# little
+SMALL = 0.4
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How long and how fast. One of ``updates`` and ``minutes`` at least; the first that is reached ends the training."""
+    """How long and how fast. One of ``updates`` and ``minutes`` at least; the first that is
+    reached ends the training."""
 
     updates: int | None = None
     minutes: float | None = 3.0
@@ -43,11 +47,19 @@ class TrainingOptions:
     bf16: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in (("updates", self.updates), ("minutes", self.minutes), ("batch-size", self.batch_size), ("lr", self.lr)):
+        for name, value in (
+            ("updates", self.updates),
+            ("minutes", self.minutes),
+            ("batch-size", self.batch_size),
+            ("lr", self.lr),
+        ):
             if value is not None and not value > 0:
                 raise UserError(f"--{name} {value}: expected a positive number; choose one")
         if self.updates is None and self.minutes is None:
-            raise UserError("expected --updates or --minutes, found neither; give one, or the training never ends")
+            raise UserError(
+                "expected --updates or --minutes, found neither; give one, or the training never"
+                " ends"
+            )
 
 
 @dataclass
@@ -59,18 +71,28 @@ class TrainingState:
 
     def progress(self, options: TrainingOptions) -> float:
         """0 at the beginning, 1 at the end."""
-        parts = [self.update / options.updates if options.updates else 0.0,
-                 self.seconds / (60 * options.minutes) if options.minutes else 0.0]
+        parts = [
+            self.update / options.updates if options.updates else 0.0,
+            self.seconds / (60 * options.minutes) if options.minutes else 0.0,
+        ]
         return min(1.0, max(parts))
 
 
-def train(tokenizer: VQVAE, pixels: Tensor, options: TrainingOptions, resumed: Mapping | None,
-          save: Callable[[dict], None]) -> TrainingState:
+def train(
+    tokenizer: VQVAE,
+    pixels: Tensor,
+    options: TrainingOptions,
+    resumed: Mapping | None,
+    save: Callable[[dict], None],
+) -> TrainingState:
     """Train until the options say that it is enough.
 
-    Args: pixels: uint8[N, 3, S, S]. resumed: what ``save`` was given by an interrupted call. save: called now and then.
+    Args: pixels: uint8[N, 3, S, S]. resumed: what ``save`` was given by an interrupted call. save:
+    called now and then.
     """
-    optimizer = torch.optim.AdamW(tokenizer.parameters(), options.lr, betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        tokenizer.parameters(), options.lr, betas=(0.9, 0.95), weight_decay=0.0
+    )
     state = TrainingState()
     if resumed:
         tokenizer.load_state_dict(resumed["model"])
@@ -90,19 +112,33 @@ def train(tokenizer: VQVAE, pixels: Tensor, options: TrainingOptions, resumed: M
             bar.what = f"training, update {state.update}, error {error:.4f}"
             bar.update(round(1000 * state.progress(options)) - bar.done)
             if now - saved > SECONDS_BETWEEN_SAVES:
-                save({"model": tokenizer.state_dict(), "optimizer": optimizer.state_dict(), **vars(state)})
+                save(
+                    {
+                        "model": tokenizer.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        **vars(state),
+                    }
+                )
                 saved = now
     tokenizer.eval()
     return state
 
 
-def update(tokenizer: VQVAE, optimizer: torch.optim.Optimizer, pixels: Tensor, options: TrainingOptions, number: int,
-           progress: float) -> float:
+def update(
+    tokenizer: VQVAE,
+    optimizer: torch.optim.Optimizer,
+    pixels: Tensor,
+    options: TrainingOptions,
+    number: int,
+    progress: float,
+) -> float:
     """One step of the optimizer. Returns: the mean absolute error of its pictures."""
     generator = torch.Generator().manual_seed(options.seed * 1_000_003 + number)
     for group in optimizer.param_groups:
         group["lr"] = options.lr * min(1.0, (number + 1) / WARMUP) * (1 - progress)
-    images = to_unit(draw_batch(pixels, options.batch_size, number, tokenizer.factor, generator)).to(device_of(tokenizer))
+    images = to_unit(
+        draw_batch(pixels, options.batch_size, number, tokenizer.factor, generator)
+    ).to(device_of(tokenizer))
     with bf16_on(images.device, options.bf16):
         output, commitment, _ = tokenizer(images, generator)
     loss = picture_loss(output.float(), images) + COMMITMENT * commitment
@@ -117,10 +153,14 @@ def bf16_on(device: torch.device, wanted: bool) -> contextlib.AbstractContextMan
     return torch.autocast(device.type, torch.bfloat16) if wanted else contextlib.nullcontext()
 
 
-def draw_batch(pixels: Tensor, batch_size: int, number: int, factor: int, generator: torch.Generator) -> Tensor:
-    """uint8[B, 3, S, S] of whole pictures, or, every second time, three times as many parts of half the side.
+def draw_batch(
+    pixels: Tensor, batch_size: int, number: int, factor: int, generator: torch.Generator
+) -> Tensor:
+    """uint8[B, 3, S, S] of whole pictures, or, every second time, three times as many parts of half
+    the side.
 
-    Parts are as pretraining encodes them (the middle of a picture), cost a quarter, and show shapes at new positions.
+    Parts are as pretraining encodes them (the middle of a picture), cost a quarter, and show shapes
+    at new positions.
     """
     size = pixels.size(2)
     side = size // 2 // factor * factor
@@ -134,19 +174,30 @@ def draw_batch(pixels: Tensor, batch_size: int, number: int, factor: int, genera
 
 
 def picture_loss(output: Tensor, images: Tensor) -> Tensor:
-    """Error of the pixels, of the steps between neighbours (which keeps edges where they are) and of small regions (colours).
+    """Error of the pixels, of the steps between neighbours (which keeps edges where they are) and
+    of small regions (colours).
 
-    Large errors count by their size, small ones by their square: a codebook this small must not spend codes on grain.
+    Large errors count by their size, small ones by their square: a codebook this small must not
+    spend codes on grain.
     """
-    pairs = [(output, images), (output.diff(dim=2), images.diff(dim=2)), (output.diff(dim=3), images.diff(dim=3))]
-    regions = F.smooth_l1_loss(F.avg_pool2d(output, REGION), F.avg_pool2d(images, REGION), beta=SMALL)
+    pairs = [
+        (output, images),
+        (output.diff(dim=2), images.diff(dim=2)),
+        (output.diff(dim=3), images.diff(dim=3)),
+    ]
+    regions = F.smooth_l1_loss(
+        F.avg_pool2d(output, REGION), F.avg_pool2d(images, REGION), beta=SMALL
+    )
     return sum(F.smooth_l1_loss(a, b, beta=SMALL) for a, b in pairs) + REGION_WEIGHT * regions
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Of pictures through their codes. ``error``: mean absolute, in grey levels of 255. ``psnr``: decibels.
-    ``codes_used``: that occur at all; ``perplexity``: codes that would be as varied if they were equally common."""
+    """Of pictures through their codes. ``error``: mean absolute, in grey levels of 255. ``psnr``:
+    decibels.
+    ``codes_used``: that occur at all; ``perplexity``: codes that would be as varied if they were
+    equally common.
+    """
 
     pictures: int
     error: float
@@ -155,14 +206,20 @@ class Quality:
     perplexity: float
 
     def line(self, num_codes: int) -> str:
-        return (f"reconstruction of {self.pictures} pictures kept apart: mean error {self.error:.1f} of 255, "
-                f"PSNR {self.psnr:.1f} dB; {self.codes_used} of {num_codes} codes used, perplexity {self.perplexity:.0f}")
+        return (
+            f"reconstruction of {self.pictures} pictures kept apart: mean error {self.error:.1f} of"
+            f" 255, PSNR {self.psnr:.1f} dB; {self.codes_used} of {num_codes} codes used,"
+            f" perplexity {self.perplexity:.0f}"
+        )
 
 
 @torch.no_grad()
 def samples(tokenizer: VQVAE, pixels: Tensor) -> Image.Image:
-    """Rows of eight pictures, and below each row what their codes give back. Args: pixels: uint8[N, 3, S, S]."""
-    originals = [Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).contiguous().numpy()]
+    """Rows of eight pictures, and below each row what their codes give back. Args: pixels:
+    uint8[N, 3, S, S]."""
+    originals = [
+        Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).contiguous().numpy()
+    ]
     found = decode_pictures(tokenizer, encode_pictures(tokenizer, originals))
     size = pixels.size(2)
     sheet = Image.new("RGB", (8 * size, 2 * size * -(-len(originals) // 8)), "white")
@@ -182,11 +239,19 @@ def quality(tokenizer: VQVAE, pixels: Tensor, batch_size: int = 64) -> Quality:
         codes = tokenizer.encode(images)
         counts += torch.bincount(codes.flatten().cpu(), minlength=len(counts))
         difference = (tokenizer.decode(codes) - images) / 2
-        absolute, squared = absolute + difference.abs().sum().item(), squared + difference.square().sum().item()
+        absolute, squared = (
+            absolute + difference.abs().sum().item(),
+            squared + difference.square().sum().item(),
+        )
     shares = counts[counts > 0] / counts.sum()
     psnr = -10 * torch.log10(torch.tensor(max(squared / pixels.numel(), 1e-10))).item()
-    return Quality(len(pixels), 255 * absolute / pixels.numel(), psnr, len(shares),
-                   torch.exp(-(shares * shares.log()).sum()).item())
+    return Quality(
+        len(pixels),
+        255 * absolute / pixels.numel(),
+        psnr,
+        len(shares),
+        torch.exp(-(shares * shares.log()).sum()).item(),
+    )
 
 
 def training_of(path: Path, config: VQVAEConfig, settings: Mapping) -> dict | None:
@@ -194,4 +259,8 @@ def training_of(path: Path, config: VQVAEConfig, settings: Mapping) -> dict | No
     if not path.is_file():
         return None
     content = load_checkpoint(path)
-    return content if (content.get("config"), content.get("settings")) == (vars(config), settings) else None
+    return (
+        content
+        if (content.get("config"), content.get("settings")) == (vars(config), settings)
+        else None
+    )

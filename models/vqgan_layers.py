@@ -1,4 +1,5 @@
-"""Encoder and decoder of VQGAN: residual blocks on levels of half the side each, attention on the small ones.
+"""Encoder and decoder of VQGAN: residual blocks on levels of half the side each, attention on the
+small ones.
 
 Names of modules are those of the released weights. L levels, level 0 the largest::
 
@@ -52,7 +53,9 @@ class AttnBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(x)
-        q, k, v = (layer(y).flatten(2).transpose(1, 2) for layer in (self.q, self.k, self.v))  # (B, h*w, C)
+        q, k, v = (
+            layer(y).flatten(2).transpose(1, 2) for layer in (self.q, self.k, self.v)
+        )  # (B, h*w, C)
         y = F.scaled_dot_product_attention(q, k, v)  # scale C^-0.5
         return x + self.proj_out(y.transpose(1, 2).reshape(x.shape))
 
@@ -80,11 +83,14 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """Blocks at one size, each followed by attention if this level has it, and the way to the next level."""
+    """Blocks at one size, each followed by attention if this level has it, and the way to the
+    next level."""
 
     def __init__(self, channels_in: int, channels_out: int, depth: int, attention: bool) -> None:
         super().__init__()
-        self.block = nn.ModuleList(ResnetBlock(channels_out if i else channels_in, channels_out) for i in range(depth))
+        self.block = nn.ModuleList(
+            ResnetBlock(channels_out if i else channels_in, channels_out) for i in range(depth)
+        )
         self.attn = nn.ModuleList(AttnBlock(channels_out) for _ in range(depth if attention else 0))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -126,7 +132,9 @@ class Encoder(nn.Module):
         self.down = nn.ModuleList()
         for level, width in enumerate(widths):
             before = widths[level - 1] if level else config.ch
-            self.down.append(Level(before, width, config.num_res_blocks, has_attention(config, level)))
+            self.down.append(
+                Level(before, width, config.num_res_blocks, has_attention(config, level))
+            )
             if level < len(widths) - 1:
                 self.down[-1].downsample = Downsample(width)
         self.mid = Middle(widths[-1])
@@ -150,8 +158,12 @@ class Decoder(nn.Module):
         self.mid = Middle(widths[-1])
         self.up = nn.ModuleList()
         for level, width in enumerate(widths):
-            before = widths[min(level + 1, len(widths) - 1)]  # stored from level 0 on, run from the last on
-            self.up.append(Level(before, width, config.num_res_blocks + 1, has_attention(config, level)))
+            before = widths[
+                min(level + 1, len(widths) - 1)
+            ]  # stored from level 0 on, run from the last on
+            self.up.append(
+                Level(before, width, config.num_res_blocks + 1, has_attention(config, level))
+            )
             if level:
                 self.up[-1].upsample = Upsample(width)
         self.norm_out = norm(widths[0])
@@ -162,4 +174,3 @@ class Decoder(nn.Module):
         for level in reversed(self.up):
             x = level(x)
         return self.conv_out(F.silu(self.norm_out(x)))
-

@@ -12,7 +12,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
-    """``from ofa import OFA``: the Python API, imported when it is asked for; ``import ofa`` stays light."""
+    """``from ofa import OFA``: the Python API, imported when it is asked for; ``import ofa``
+    stays light."""
     if name == "OFA":
         from ofa.predictor import OFA
 
@@ -21,15 +22,17 @@ def __getattr__(name: str):
 
 
 def register_fairseq_plugin() -> None:
-    """Register tasks, architectures, criterions and the scheduler with fairseq, and mend fairseq."""
+    """Register tasks, architectures, criterions and the scheduler with fairseq, and mend
+    fairseq."""
     from ofa import fairseq_plugin
 
     fairseq_plugin.register()
 
 
 class _Folders(list):
-    """The package's folders. fairseq asks whether ``--user-dir`` is among them when the package had been imported
-    before fairseq was, and imports nothing then: the last moment to register."""
+    """The package's folders. fairseq asks whether ``--user-dir`` is among them when the package had
+    been imported before fairseq was, and imports nothing then: the last moment to register.
+    """
 
     def __contains__(self, folder: object) -> bool:
         found = super().__contains__(folder)

@@ -1,6 +1,8 @@
-"""Drawn pictures as files: ``all_results/000012_a_red_circle_0.png`` (every sample, best first), ``top1/000012_a_red_circle.png``.
+"""Drawn pictures as files: ``all_results/000012_a_red_circle_0.png`` (every sample, best first),
+``top1/000012_a_red_circle.png``.
 
-The number is the row of the file, so that equal captions do not overwrite each other; the words are there for the eye.
+The number is the row of the file, so that equal captions do not overwrite each other; the words are
+there for the eye.
 """
 
 import io
@@ -34,11 +36,14 @@ class Album:
                 probe.touch()
                 probe.unlink(missing_ok=True)
         except OSError as error:
-            raise UserError(f"--gen-images-path {folder}: expects a folder for pictures that can be written, found none ({error.strerror}); "
-                            "give another, or change its permissions") from None
+            raise UserError(
+                f"--gen-images-path {folder}: expects a folder for pictures that can be written,"
+                f" found none ({error.strerror}); give another, or change its permissions"
+            ) from None
 
     def keep(self, row: int, prediction: Prediction, reference: Image.Image | None = None) -> str:
-        """Write the pictures of a row; its predictions know their files afterwards, and no longer the pictures.
+        """Write the pictures of a row; its predictions know their files afterwards, and no longer
+        the pictures.
 
         Args: reference: the true picture.
         Returns: what the names of its files begin with.

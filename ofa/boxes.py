@@ -4,11 +4,12 @@ The image is squashed to a square of ``patch_image_size`` pixels; a coordinate t
 
     bin = round(coordinate / max_image_size * (num_bins - 1))
 
-so that one bin means the same place at every image size; with a patch_image_size below max_image_size the
-upper bins are not used. Source: OFA paper, sec. 3.1; divisor and rounding as in the release (999, not 1000).
+so that one bin means the same place at every image size; with a patch_image_size below
+max_image_size the upper bins are not used. Source: OFA paper, sec. 3.1; divisor and rounding as in
+the release (999, not 1000).
 
-All functions take tensors, arrays or nested lists of shape [..., 4] in the order x0, y0, x1, y1 and return
-tensors. ``image_size`` is (width, height) of the image in pixels.
+All functions take tensors, arrays or nested lists of shape [..., 4] in the order x0, y0, x1, y1 and
+return tensors. ``image_size`` is (width, height) of the image in pixels.
 """
 
 import re
@@ -47,14 +48,21 @@ def boxes_to_bins(
         raise ValueError(f"expected finite box coordinates, found {boxes.tolist()}")
     boxes = boxes.clamp(-LARGEST, LARGEST)
     if (boxes[..., 2:] < boxes[..., :2]).any():
-        raise ValueError(f"expected boxes x0,y0,x1,y1 with x0 <= x1 and y0 <= y1, found {boxes.tolist()}")
-    return squashed_to_bins(boxes * _factors(image_size, patch_image_size), max_image_size, num_bins)
+        raise ValueError(
+            f"expected boxes x0,y0,x1,y1 with x0 <= x1 and y0 <= y1, found {boxes.tolist()}"
+        )
+    return squashed_to_bins(
+        boxes * _factors(image_size, patch_image_size), max_image_size, num_bins
+    )
 
 
 def squashed_to_bins(boxes, max_image_size: int = 512, num_bins: int = 1000) -> torch.Tensor:
-    """Bins of boxes that are already in pixels of the square. Returns: int64[..., 4] in [0, num_bins)."""
+    """Bins of boxes that are already in pixels of the square. Returns: int64[..., 4] in [0,
+    num_bins)."""
     boxes = torch.as_tensor(boxes, dtype=torch.float32)
-    bins = (boxes / max_image_size * (num_bins - 1)).round()  # float32 and this order: as in the release
+    bins = (
+        boxes / max_image_size * (num_bins - 1)
+    ).round()  # float32 and this order: as in the release
     return bins.clamp(0, num_bins - 1).long()  # in this order: the integer of a large float is any
 
 
@@ -68,8 +76,10 @@ def bins_to_boxes(
 ) -> torch.Tensor:
     """Boxes of bins.
 
-    Args: bins: int[..., 4]. clip: move corners beyond the image onto its border (the release does not).
-    Returns: float32[..., 4], xyxy, pixels of the original image; each within half a bin of what was encoded.
+    Args: bins: int[..., 4]. clip: move corners beyond the image onto its border (the release does
+    not).
+    Returns: float32[..., 4], xyxy, pixels of the original image; each within half a bin of what was
+    encoded.
     """
     squashed = torch.as_tensor(bins, dtype=torch.float32) / (num_bins - 1) * max_image_size
     boxes = squashed / _factors(image_size, patch_image_size)
@@ -87,19 +97,22 @@ def text_to_bins(text: str) -> list[int]:
 
 
 def parse_box(field: str, where: str = "") -> list[float]:
-    """Box column ``x0,y0,x1,y1`` of a TSV, in pixels. Raises: UserError with ``where`` (``file:row``)."""
+    """Box column ``x0,y0,x1,y1`` of a TSV, in pixels. Raises: UserError with ``where``
+    (``file:row``)."""
     try:
         x0, y0, x1, y1 = box = [read_decimal(number) for number in field.split(",")]
     except ValueError:
         raise UserError(
-            f"{place(where)}expects a box 'left,top,right,bottom' in pixels, found {field[:80]!r}; write four numbers "
-            "with commas between them, and let --selected-cols name the box column"
+            f"{place(where)}expects a box 'left,top,right,bottom' in pixels, found {field[:80]!r};"
+            " write four numbers with commas between them, and let --selected-cols name the box"
+            " column"
         ) from None
     if x0 < x1 and y0 < y1:
         return box
     raise UserError(
-        f"{place(where)}expects a box 'left,top,right,bottom' with left < right and top < bottom, found {field[:80]!r}: "
-        "it is turned round or has no area; width and height are not corners"
+        f"{place(where)}expects a box 'left,top,right,bottom' with left < right and top < bottom,"
+        f" found {field[:80]!r}: it is turned round or has no area; width and height are not"
+        " corners"
     )
 
 
@@ -108,7 +121,8 @@ def check_inside(box: Sequence[float], image_size: tuple[int, int], where: str =
 
     As in the release an edge beyond the border is allowed, and quantised like any other.
 
-    Args: box: xyxy, pixels. Returns: whether all of it is inside, give or take a pixel or a hundredth of the picture.
+    Args: box: xyxy, pixels. Returns: whether all of it is inside, give or take a pixel or a
+    hundredth of the picture.
     Raises: UserError with ``where`` (``file:row``).
     """
     width, height = image_size
@@ -116,28 +130,34 @@ def check_inside(box: Sequence[float], image_size: tuple[int, int], where: str =
     inside = max(0.0, min(x1, width) - max(x0, 0.0)) * max(0.0, min(y1, height) - max(y0, 0.0))
     if 2 * inside <= (x1 - x0) * (y1 - y0):
         raise UserError(
-            f"{place(where)}expects a box inside the picture of {width} x {height} pixels, found "
-            f"{','.join(f'{number:g}' for number in box)}; are these pixels of this picture, as left,top,right,bottom?"
+            f"{place(where)}expects a box inside the picture of {width} x {height} pixels, found"
+            f" {','.join(f'{number:g}' for number in box)}; are these pixels of this picture, as"
+            " left,top,right,bottom?"
         )
     slack_x, slack_y = max(1.0, 0.01 * width), max(1.0, 0.01 * height)
     return x0 >= -slack_x and y0 >= -slack_y and x1 <= width + slack_x and y1 <= height + slack_y
 
 
 def clip_boxes(boxes, image_size: tuple[int, int]) -> torch.Tensor:
-    """Boxes whose corners beyond the image are moved onto its border. Args: boxes: float[..., 4], xyxy, pixels."""
+    """Boxes whose corners beyond the image are moved onto its border. Args: boxes: float[...,
+    4], xyxy, pixels."""
     width, height = image_size
     boxes = torch.as_tensor(boxes, dtype=torch.float32)
     return boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
 
 
 def box_overlap(found, expected) -> torch.Tensor:
-    """Intersection over union of boxes, pair by pair; 0 where they do not meet or one of them is turned round.
+    """Intersection over union of boxes, pair by pair; 0 where they do not meet or one of them is
+    turned round.
 
     Args: found, expected: float[..., 4], xyxy, in the same pixels. Returns: float32[...], 0 to 1.
     """
     found = torch.as_tensor(found, dtype=torch.float32)
     expected = torch.as_tensor(expected, dtype=torch.float32)
-    low, high = torch.maximum(found[..., :2], expected[..., :2]), torch.minimum(found[..., 2:], expected[..., 2:])
+    low, high = (
+        torch.maximum(found[..., :2], expected[..., :2]),
+        torch.minimum(found[..., 2:], expected[..., 2:]),
+    )
     shared = (high - low).clamp(min=0).prod(-1)
     areas = [(boxes[..., 2:] - boxes[..., :2]).prod(-1) for boxes in (found, expected)]
     return shared / (areas[0] + areas[1] - shared + 1e-6)  # the addend is the release's

@@ -5,8 +5,8 @@
     bert            vocab.txt                                  "a red car"   (lower case; "##" inside words)
     sentencepiece   one *.model                                "a ▁red ▁car"
 
-Pieces are joined by blanks and named as in dict.txt, so ``vocabulary.ids(bpe.encode(text))`` are token ids.
-Symbols such as ``<bin_3>`` or ``<mask>`` pass through ``decode`` unchanged.
+Pieces are joined by blanks and named as in dict.txt, so ``vocabulary.ids(bpe.encode(text))`` are
+token ids. Symbols such as ``<bin_3>`` or ``<mask>`` pass through ``decode`` unchanged.
 """
 
 from itertools import groupby
@@ -16,7 +16,11 @@ from typing import Protocol
 from ofa.errors import UserError
 from ofa.vocabulary import DICTIONARY, Vocabulary
 
-FILES = {"gpt2": ("encoder.json", "vocab.bpe"), "bert": ("vocab.txt",), "sentencepiece": ("*.model",)}
+FILES = {
+    "gpt2": ("encoder.json", "vocab.bpe"),
+    "bert": ("vocab.txt",),
+    "sentencepiece": ("*.model",),
+}
 REMEDY = "ofa vocab fetch gpt2 (Chinese: bert_cn), or ofa vocab build"
 PUBLIC = {"gpt2": "ofa vocab fetch gpt2", "bert": "ofa vocab fetch bert_cn"}
 
@@ -40,8 +44,8 @@ class Bpe(Protocol):
 def load_bpe(folder: str | Path, kind: str | None = None) -> Bpe:
     """The BPE of a folder.
 
-    Args: folder: as the table above. kind: ``gpt2``, ``bert`` or ``sentencepiece``; recognised from the
-    files when not given.
+    Args: folder: as the table above. kind: ``gpt2``, ``bert`` or ``sentencepiece``; recognised from
+    the files when not given.
     Raises: UserError if the folder is missing, incomplete, of no known kind or of another kind.
     """
     folder = Path(folder).expanduser().resolve()
@@ -53,8 +57,8 @@ def load_language(
 ) -> tuple[Bpe, Vocabulary]:
     """BPE and vocabulary of a folder, checked to belong together.
 
-    Raises: UserError as ``load_bpe`` and ``Vocabulary.from_folder``, and if dict.txt does not name the
-    pieces that the BPE makes.
+    Raises: UserError as ``load_bpe`` and ``Vocabulary.from_folder``, and if dict.txt does not name
+    the pieces that the BPE makes.
     """
     bpe = load_bpe(folder, kind)
     vocabulary = Vocabulary.from_folder(bpe.folder, num_codes, num_bins)
@@ -72,7 +76,8 @@ def recognise(folder: Path, kind: str | None = None) -> str:
     """Kind of a BPE folder. ``kind`` (if given) has to be among what the folder holds."""
     if kind and kind not in FILES:
         raise UserError(
-            f"--bpe {kind}: expected one of {', '.join(FILES)}; leave it out to use what the folder holds"
+            f"--bpe {kind}: expected one of {', '.join(FILES)}; leave it out to use what the folder"
+            " holds"
         )
     if not folder.is_dir():
         raise UserError(
@@ -90,7 +95,8 @@ def recognise(folder: Path, kind: str | None = None) -> str:
         )
     if whole:
         raise UserError(
-            f"{folder}: holds BPE files of several kinds ({', '.join(whole)}): choose one with --bpe"
+            f"{folder}: holds BPE files of several kinds ({', '.join(whole)}): choose one with"
+            " --bpe"
         )
     for name in [kind] if kind else FILES:
         missing = _missing(folder, FILES[name])
@@ -158,7 +164,8 @@ class Gpt2Bpe:
         if piece.startswith("madeupword"):
             return ""
         raise UserError(
-            f"GPT-2 pieces are numbers or <symbols>, found {piece!r}; is dict.txt of another folder?"
+            f"GPT-2 pieces are numbers or <symbols>, found {piece!r}; is dict.txt of another"
+            " folder?"
         )
 
     def is_beginning_of_word(self, piece: str) -> bool:
@@ -187,10 +194,13 @@ class BertBpe:
         self._tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
         self._tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         special = [self.unknown, "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
-        self._tokenizer.add_special_tokens([s for s in special if self._tokenizer.token_to_id(s) is not None])
+        self._tokenizer.add_special_tokens(
+            [s for s in special if self._tokenizer.token_to_id(s) is not None]
+        )
         if self._tokenizer.token_to_id(self.unknown) is None:
             raise UserError(
-                f"{folder / 'vocab.txt'}: expected an entry {self.unknown}, found none; is it BERT's file?"
+                f"{folder / 'vocab.txt'}: expected an entry {self.unknown}, found none; is it"
+                " BERT's file?"
             )
 
     def __reduce__(self):
@@ -211,7 +221,8 @@ class BertBpe:
 
 
 class SentencePieceBpe:
-    """A sentencepiece model, such as ``ofa vocab build`` makes. ``▁`` in a piece stands for a blank."""
+    """A sentencepiece model, such as ``ofa vocab build`` makes. ``▁`` in a piece stands for a
+    blank."""
 
     kind = "sentencepiece"
 
@@ -222,11 +233,14 @@ class SentencePieceBpe:
         models = sorted(folder.glob("*.model"))
         if len(models) > 1:
             raise UserError(
-                f"{folder}: expected one *.model, found {', '.join(m.name for m in models)}; keep one"
+                f"{folder}: expected one *.model, found {', '.join(m.name for m in models)};"
+                " keep one"
             )
         try:
             self._processor = SentencePieceProcessor(model_file=str(models[0]))
-            self._processor.id_to_piece(list(range(self._processor.get_piece_size())))  # pieces that are not UTF-8 show only so
+            self._processor.id_to_piece(
+                list(range(self._processor.get_piece_size()))
+            )  # pieces that are not UTF-8 show only so
         except (OSError, RuntimeError, ValueError) as error:
             raise _broken(folder, self.kind, error) from error
 
@@ -252,7 +266,8 @@ class SentencePieceBpe:
 
 def _broken(folder: Path, kind: str, error: Exception) -> UserError:
     return UserError(
-        f"{folder}: expected readable {kind} files, found a broken one ({error}); copy the folder again"
+        f"{folder}: expected readable {kind} files, found a broken one ({error}); copy the folder"
+        " again"
     )
 
 

@@ -1,8 +1,10 @@
-"""Reading checkpoints as data: no class of the file is ever imported, no code of the file is ever run.
+"""Reading checkpoints as data: no class of the file is ever imported, no code of the file is ever
+run.
 
-A checkpoint is a pickle, and a pickle may name any function to call. ``ofa.io.pickles`` reads it: only tensors, containers and
-``argparse.Namespace`` come to life; configuration objects (omegaconf, fairseq's dataclasses and enums, Lightning's callbacks)
-become plain dicts and values; anything else is refused by name. ``torch.load`` does the rest: it maps or reads the storages.
+A checkpoint is a pickle, and a pickle may name any function to call. ``ofa.io.pickles`` reads it:
+only tensors, containers and ``argparse.Namespace`` come to life; configuration objects (omegaconf,
+fairseq's dataclasses and enums, Lightning's callbacks) become plain dicts and values; anything else
+is refused by name. ``torch.load`` does the rest: it maps or reads the storages.
 """
 
 import argparse
@@ -26,14 +28,19 @@ from ofa.io.pickle_tensors import CALLS, CONSTANTS, MENTIONED, NumpyArray, Numpy
 from ofa.io.pickles import DAMAGED, Name, Settings, Unpickler
 
 ARCHIVE = b"PK\x03\x04"  # how files of torch 1.6 and later begin
-STORAGES = {name for name in dir(torch) if name.endswith("Storage")} | {"UntypedStorage", "TypedStorage"}
+STORAGES = {name for name in dir(torch) if name.endswith("Storage")} | {
+    "UntypedStorage",
+    "TypedStorage",
+}
 # Classes that only carry settings. Their objects become plain data, the classes are not imported.
 SETTINGS = set(
-    "omegaconf hydra fairseq ofa ofa_module enum typing pathlib utils tasks criterions models data pytorch_lightning".split()
+    "omegaconf hydra fairseq ofa ofa_module enum typing pathlib utils tasks criterions models data"
+    " pytorch_lightning".split()
 )
 
 
-# --- files --------------------------------------------------------------------------------------------------------------
+# --- files
+# --------------------------------------------------------------------------------------------------------------
 
 
 def load_checkpoint(
@@ -43,7 +50,8 @@ def load_checkpoint(
 
     Args:
         trust: unpickle without restrictions - this runs whatever code the file contains.
-        mapped: tensors stay in the file and come into memory as they are used (in safetensors files they always do).
+        mapped: tensors stay in the file and come into memory as they are used (in safetensors files
+            they always do).
     Raises: UserError if the file is missing, damaged, or names a class that is not plain data.
     """
     path = str(path)
@@ -57,7 +65,9 @@ def load_checkpoint(
                 return content
             if trust:
                 return torch.load(file, map_location="cpu", weights_only=False)
-            sizes = record_sizes(path, file) if start.startswith(ARCHIVE) else refuse_tar(path, file)
+            sizes = (
+                record_sizes(path, file) if start.startswith(ARCHIVE) else refuse_tar(path, file)
+            )
             mapped = mapped and sizes is not None
             content = torch.load(
                 path if mapped else file,
@@ -71,7 +81,9 @@ def load_checkpoint(
             check_kinds(content)
             return content
     except FileNotFoundError:
-        raise UserError(f"{path}: expected a checkpoint, found no such file; check the path") from None
+        raise UserError(
+            f"{path}: expected a checkpoint, found no such file; check the path"
+        ) from None
     except IsADirectoryError:
         raise UserError(
             f"{path}: expected a checkpoint file, found a directory; name the .pt file in it"
@@ -79,7 +91,9 @@ def load_checkpoint(
     except UserError:
         raise
     except (*DAMAGED, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        reason = (
+            str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        )
         raise UserError(
             f"{path}: expected a checkpoint, found a damaged or incomplete file ({reason}); "
             "download or copy it again, or use an older checkpoint of the run"
@@ -89,12 +103,23 @@ def load_checkpoint(
 def check_kinds(content: Any) -> None:
     """Refuse a checkpoint whose parts are not what everybody takes them for. Raises: ValueError."""
     options = (Mapping, argparse.Namespace, type(None))
-    parts = {"model": Mapping, "state_dict": Mapping, "extra_state": Mapping, "task_state": Mapping, "cfg": Mapping, "meta": Mapping, "light_tuning": Mapping,
-             "optimizer_history": (list, tuple), "args": options}  # fmt: skip
+    parts = {
+        "model": Mapping,
+        "state_dict": Mapping,
+        "extra_state": Mapping,
+        "task_state": Mapping,
+        "cfg": Mapping,
+        "meta": Mapping,
+        "light_tuning": Mapping,
+        "optimizer_history": (list, tuple),
+        "args": options,
+    }
     if not isinstance(content, Mapping):
         raise ValueError(f"{type(content).__name__} instead of a dict")
     for name, kind in parts.items():
-        if not isinstance(content.get(name), (kind, type(None)) if isinstance(kind, type) else (*kind, type(None))):
+        if not isinstance(
+            content.get(name), (kind, type(None)) if isinstance(kind, type) else (*kind, type(None))
+        ):
             raise ValueError(f"'{name}' is {type(content[name]).__name__}")
     for name in ("model", "state_dict"):
         odd = next((key for key in content.get(name) or () if not isinstance(key, str)), None)
@@ -102,7 +127,11 @@ def check_kinds(content: Any) -> None:
             raise ValueError(f"'{name}' has an entry whose name is {type(odd).__name__}")
     if not all(isinstance(entry, Mapping) for entry in content.get("optimizer_history") or ()):
         raise ValueError("'optimizer_history' has an entry that is no dict")
-    for part, name in (("extra_state", "ema"), ("extra_state", "ema_fp32_params"), ("meta", "model")):
+    for part, name in (
+        ("extra_state", "ema"),
+        ("extra_state", "ema_fp32_params"),
+        ("meta", "model"),
+    ):
         if not isinstance((content.get(part) or {}).get(name), (Mapping, type(None))):
             raise ValueError(f"'{part}.{name}' is {type(content[part][name]).__name__}")
     for name in ("task", "model", "common"):
@@ -111,8 +140,9 @@ def check_kinds(content: Any) -> None:
 
 
 def record_sizes(path: str, file: IO[bytes]) -> dict[str, int]:
-    """Name in the archive -> bytes. Checks what ``torch.load`` does not: that every byte is as it was written, that the archive
-    is as large as it says (records neither compressed nor shared), and that it is no program.
+    """Name in the archive -> bytes. Checks what ``torch.load`` does not: that every byte is as it
+    was written, that the archive is as large as it says (records neither compressed nor shared),
+    and that it is no program.
 
     TorchScript would go to its own interpreter, whatever the pickle module is.
     """
@@ -121,16 +151,30 @@ def record_sizes(path: str, file: IO[bytes]) -> dict[str, int]:
         records = sorted(archive.infolist(), key=lambda record: record.header_offset)
         end, sizes = 0, {}
         for record in records:
-            if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
+            if (
+                record.compress_type != zipfile.ZIP_STORED
+                or record.compress_size != record.file_size
+            ):
                 raise zipfile.BadZipFile(f"{record.filename[:80]} is compressed")
             if record.header_offset < end:
                 raise zipfile.BadZipFile(f"{record.filename[:80]} lies inside of another record")
-            end = record.header_offset + zipfile.sizeFileHeader + len(record.filename) + record.file_size
+            end = (
+                record.header_offset
+                + zipfile.sizeFileHeader
+                + len(record.filename)
+                + record.file_size
+            )
             sizes[record.filename.partition("/")[2]] = record.file_size
-        refuse_torchscript(path, torch._C.PyTorchFileReader(path).get_all_records())  # torch's view of the same archive
+        refuse_torchscript(
+            path, torch._C.PyTorchFileReader(path).get_all_records()
+        )  # torch's view of the same archive
         damaged = archive.testzip()
     if damaged or len(sizes) < len(records):
-        raise zipfile.BadZipFile(f"{damaged} has not the bytes that were written" if damaged else "a record is there twice")
+        raise zipfile.BadZipFile(
+            f"{damaged} has not the bytes that were written"
+            if damaged
+            else "a record is there twice"
+        )
     file.seek(0)
     return sizes
 
@@ -144,16 +188,21 @@ def refuse_torchscript(path: str, records: Iterable[str]) -> None:
 
 
 def refuse_tar(path: str, file: IO[bytes]) -> None:
-    """Files older than torch 1.6 are no archives and have no check sums. Those of torch 0.1 are, which torch unpacks to the disk."""
+    """Files older than torch 1.6 are no archives and have no check sums. Those of torch 0.1 are,
+    which torch unpacks to the disk."""
     try:
         with tarfile.open(fileobj=file, mode="r:"):
-            raise UserError(f"{path}: expected a checkpoint, found a tar archive; save it again by torch 0.4 or later")
+            raise UserError(
+                f"{path}: expected a checkpoint, found a tar archive; save it again by torch 0.4 or"
+                " later"
+            )
     except tarfile.TarError:
         file.seek(0)
 
 
 def restricted_pickle(path: str, sizes: Mapping[str, int] | None = None) -> types.SimpleNamespace:
-    """What ``torch.load`` takes in place of the pickle module. Args: sizes: of the archive's records, of an archive."""
+    """What ``torch.load`` takes in place of the pickle module. Args: sizes: of the archive's
+    records, of an archive."""
 
     claimed: dict[str, int] = {}  # bytes of each storage
 
@@ -162,16 +211,21 @@ def restricted_pickle(path: str, sizes: Mapping[str, int] | None = None) -> type
 
         def refuse(self, what: str) -> Any:
             raise UserError(
-                f"{path}: expected tensors and settings only, found {what}, "
-                "which could run code; get the file from its authors, or, if you trust them, make a plain one of it: "
-                f"ofa checkpoint strip --trust-checkpoint {path} --out FILE"
+                f"{path}: expected tensors and settings only, found {what}, which could run code;"
+                " get the file from its authors, or, if you trust them, make a plain one of it:"
+                f" ofa checkpoint strip --trust-checkpoint {path} --out FILE"
             )
 
         def find_class(self, module: str, name: str) -> Any:
             text = f"{module}.{name}"
             if text in CONSTANTS:
                 return CONSTANTS[text]
-            if text in CALLS or text in MENTIONED or module in ("torch", "torch.storage") and name in STORAGES:
+            if (
+                text in CALLS
+                or text in MENTIONED
+                or module in ("torch", "torch.storage")
+                and name in STORAGES
+            ):
                 return Name(text)
             if is_settings(text):
                 return Name(text)
@@ -188,7 +242,11 @@ def restricted_pickle(path: str, sizes: Mapping[str, int] | None = None) -> type
         def build(self, value: Any, state: Any) -> None:
             if isinstance(value, (NumpyType, NumpyArray)):
                 value.build(state)
-            elif type(value) is argparse.Namespace and type(state) is dict and all(type(key) is str for key in state):
+            elif (
+                type(value) is argparse.Namespace
+                and type(state) is dict
+                and all(type(key) is str for key in state)
+            ):
                 vars(value).update(state)
             else:
                 super().build(value, state)
@@ -203,7 +261,9 @@ def restricted_pickle(path: str, sizes: Mapping[str, int] | None = None) -> type
     def load(file: Any, **options: Any) -> Any:
         return CheckpointUnpickler(file, **options).load()
 
-    return types.SimpleNamespace(Unpickler=CheckpointUnpickler, load=load, __name__="restricted_pickle")
+    return types.SimpleNamespace(
+        Unpickler=CheckpointUnpickler, load=load, __name__="restricted_pickle"
+    )
 
 
 def is_settings(text: str) -> bool:
@@ -211,11 +271,13 @@ def is_settings(text: str) -> bool:
     return text.partition(".")[0] in SETTINGS and not hasattr(builtins, text.rpartition(".")[2])
 
 
-# --- settings become data -----------------------------------------------------------------------------------------------
+# --- settings become data
+# -----------------------------------------------------------------------------------------------
 
 
 def plain(value: Any) -> Any:
-    """Settings objects as dicts and values, at any depth; everything else as it is. What is shared stays shared.
+    """Settings objects as dicts and values, at any depth; everything else as it is. What is shared
+    stays shared.
 
     Raises: ValueError if it contains itself or is nested too deeply.
     """
@@ -226,11 +288,15 @@ def plain(value: Any) -> Any:
             return item.text
         if isinstance(item, (NumpyType, NumpyArray)):
             return item.value
-        if not isinstance(item, (Settings, argparse.Namespace, Mapping, list, tuple, set)) or isinstance(item, torch.Size):
+        if not isinstance(
+            item, (Settings, argparse.Namespace, Mapping, list, tuple, set)
+        ) or isinstance(item, torch.Size):
             return item
         if id(item) not in known:
             if depth > MAX_DEPTH:
-                raise ValueError(f"values that contain themselves, or are nested more than {MAX_DEPTH} deep")
+                raise ValueError(
+                    f"values that contain themselves, or are nested more than {MAX_DEPTH} deep"
+                )
             known[id(item)] = converted(item, lambda inner: convert(inner, depth + 1))
         return known[id(item)]
 
@@ -243,7 +309,9 @@ def converted(value: Any, convert: Any) -> Any:
         return plain_settings(value, convert)
     if isinstance(value, argparse.Namespace):
         return argparse.Namespace(**{key: convert(item) for key, item in vars(value).items()})
-    if isinstance(value, OrderedDict) and all(isinstance(item, torch.Tensor) for item in value.values()):
+    if isinstance(value, OrderedDict) and all(
+        isinstance(item, torch.Tensor) for item in value.values()
+    ):
         return value  # a state dict, with its metadata
     if isinstance(value, Mapping):
         return {convert(key): convert(item) for key, item in value.items()}
@@ -251,7 +319,8 @@ def converted(value: Any, convert: Any) -> Any:
 
 
 def plain_settings(value: Settings, convert: Any) -> Any:
-    """A node gives its content, an enum its value, a path its text, a dataclass a dict of its fields."""
+    """A node gives its content, an enum its value, a path its text, a dataclass a dict of its
+    fields."""
     state = value.state
     if isinstance(state, Mapping):
         if "_content" in state:
@@ -263,10 +332,14 @@ def plain_settings(value: Settings, convert: Any) -> Any:
         return convert(value.items)
     if value.class_name.startswith("pathlib"):
         return str(pathlib.PurePosixPath(*map(str, value.args)))
-    return convert(value.args[0]) if len(value.args) == 1 else [convert(item) for item in value.args]
+    return (
+        convert(value.args[0]) if len(value.args) == 1 else [convert(item) for item in value.args]
+    )
 
 
-def official_state_dict(checkpoint: Mapping[str, Any], ema: bool = False) -> dict[str, torch.Tensor]:
+def official_state_dict(
+    checkpoint: Mapping[str, Any], ema: bool = False
+) -> dict[str, torch.Tensor]:
     """The weights of a checkpoint (or of a bare state dict).
 
     Args: ema: the moving average instead of the last step's.
@@ -282,13 +355,18 @@ def official_state_dict(checkpoint: Mapping[str, Any], ema: bool = False) -> dic
             )
         state = {**state, **(extra.get("ema") or {}), **(extra.get("ema_fp32_params") or {})}
     weights = {
-        key.removeprefix("module."): value for key, value in state.items() if isinstance(value, torch.Tensor)
+        key.removeprefix("module."): value
+        for key, value in state.items()
+        if isinstance(value, torch.Tensor)
     }
     light = "light_tuning" in checkpoint  # some weights only: of the decoder alone, perhaps
-    if not any(key.startswith(("encoder.", "decoder.", "classification_heads.") if light else "encoder.") for key in weights):
+    if not any(
+        key.startswith(("encoder.", "decoder.", "classification_heads.") if light else "encoder.")
+        for key in weights
+    ):
         raise UserError(
-            "the checkpoint holds no OFA model: expected tensors named encoder.* under 'model', found "
-            + (", ".join(list(map(str, state))[:5]) or "nothing")
+            "the checkpoint holds no OFA model: expected tensors named encoder.* under 'model',"
+            " found " + (", ".join(list(map(str, state))[:5]) or "nothing")
         )
     return weights
 
@@ -296,11 +374,17 @@ def official_state_dict(checkpoint: Mapping[str, Any], ema: bool = False) -> dic
 def arguments(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """Task and model options a checkpoint was trained with, whichever way it stores them.
 
-    Old files hold a Namespace ``args``; newer ones ``cfg`` with ``task`` and ``model``, dicts or Namespaces.
+    Old files hold a Namespace ``args``; newer ones ``cfg`` with ``task`` and ``model``, dicts or
+    Namespaces.
     """
     found: dict[str, Any] = {}
     config = checkpoint.get("cfg") or {}
-    for part in (checkpoint.get("args"), config.get("common"), config.get("task"), config.get("model")):
+    for part in (
+        checkpoint.get("args"),
+        config.get("common"),
+        config.get("task"),
+        config.get("model"),
+    ):
         if part is not None:
             found.update(part if isinstance(part, Mapping) else vars(part))
     name = found.pop("_name", None)

@@ -1,6 +1,7 @@
 """Chinese in texts: what is Chinese, and where blanks belong.
 
-A BERT vocabulary has no blanks: its pieces are joined by them, so that a decoded text has one behind every character::
+A BERT vocabulary has no blanks: its pieces are joined by them, so that a decoded text has one
+behind every character::
 
     >>> without_blanks("一 只 猫 看 open source 的 书 ， 4. 5 元")
     '一只猫看open source的书，4.5元'
@@ -8,11 +9,14 @@ A BERT vocabulary has no blanks: its pieces are joined by them, so that a decode
 
 import re
 
-# Characters that are written without blanks around them: ideographs, their punctuation, kana, full-width forms.
+# Characters that are written without blanks around them: ideographs, their punctuation, kana,
+# full-width forms.
 WIDE = "\u2e80-\u2fdf\u3000-\u30ff\u31c0-\u31ef\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
 IDEOGRAPH = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 BLANKS = re.compile(f"(?<=[{WIDE}])[ ]+|[ ]+(?=[{WIDE}])")
-INSIDE_NUMBERS = re.compile(r"(?<=\d[.,:]) (?=\d)")  # BERT's decoding closes up what is before a full stop alone
+INSIDE_NUMBERS = re.compile(
+    r"(?<=\d[.,:]) (?=\d)"
+)  # BERT's decoding closes up what is before a full stop alone
 QUESTION_MARKS = ("?", "？")
 
 
@@ -22,5 +26,6 @@ def is_chinese(text: str) -> bool:
 
 
 def without_blanks(text: str) -> str:
-    """A decoded text as people write it: blanks stay between words in Latin letters alone. A text without Chinese stays as it is."""
+    """A decoded text as people write it: blanks stay between words in Latin letters alone. A
+    text without Chinese stays as it is."""
     return INSIDE_NUMBERS.sub("", BLANKS.sub("", text)) if is_chinese(text) else text

@@ -1,4 +1,5 @@
-"""Pictures to try a model with when none is at hand: scenes of the picture world, and what to ask about them."""
+"""Pictures to try a model with when none is at hand: scenes of the picture world, and what to
+ask about them."""
 
 import itertools
 from collections.abc import Mapping
@@ -18,7 +19,8 @@ SIDE = 256  # pixels
 
 @dataclass(frozen=True)
 class Example:
-    """Args: texts: what to ask, by method of ``ofa.predictor.OFA``; statements are true of every other example alone."""
+    """Args: texts: what to ask, by method of ``ofa.predictor.OFA``; statements are true of every
+    other example alone."""
 
     picture: Image.Image
     texts: Mapping[str, str]
@@ -28,9 +30,15 @@ def example(number: int) -> Example:
     """Args: number: from 0, without an end. The same number is always the same example."""
     scene = scene_of(number)
     stated = scene if number % 2 == 0 else scene_of(number + 1)
-    return Example(render(scene, SIDE), {
-        "answer": questions(scene)[0].text, "ground": expressions(scene)[0][0], "entails": captions(stated)[0], "draw": drawing_caption(scene),
-    })  # fmt: skip
+    return Example(
+        render(scene, SIDE),
+        {
+            "answer": questions(scene)[0].text,
+            "ground": expressions(scene)[0][0],
+            "entails": captions(stated)[0],
+            "draw": drawing_caption(scene),
+        },
+    )
 
 
 @cache

@@ -1,7 +1,8 @@
 """NVIDIA GPUs: how many this process sees, and whether a build of torch can use them.
 
-Two sources. ``nvidia-smi`` answers in a tenth of a second and without torch: enough for a dry run and for choosing a
-build. torch itself is asked before a run starts, for it alone knows what CUDA will find.
+Two sources. ``nvidia-smi`` answers in a tenth of a second and without torch: enough for a dry run
+and for choosing a build. torch itself is asked before a run starts, for it alone knows what CUDA
+will find.
 """
 
 import itertools
@@ -20,11 +21,13 @@ from ofa.errors import UserError
 if TYPE_CHECKING:  # imported only where it is needed: that takes seconds
     import torch
 
-# Major version of CUDA -> smallest major version of the driver (CUDA's release notes, "minor version compatibility").
+# Major version of CUDA -> smallest major version of the driver (CUDA's release notes, "minor
+# version compatibility").
 OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
 BF16_CAPABILITY = (8, 0)  # older GPUs have no instructions for it
 SMI_SECONDS = 20  # it may hang for good where a driver has crashed
-# The build for older GPUs and drivers, as in run_scripts/torch_versions.txt, which an installed copy does not have.
+# The build for older GPUs and drivers, as in run_scripts/torch_versions.txt, which an installed
+# copy does not have.
 BUILD_OF_CUDA_12, ITS_OLDEST_GPU = "2.10.0", (7, 0)
 # One of them is there where a GPU is, also in a container without nvidia-smi (Linux, Tegra, WSL).
 DEVICE_FILES = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/dxg")
@@ -42,16 +45,23 @@ class Gpu:
     driver: int | None = None  # major version
 
 
-# --- by nvidia-smi ------------------------------------------------------------------------------------------------
+# --- by nvidia-smi
+# ------------------------------------------------------------------------------------------------
 
 
 def ask_nvidia_smi(*arguments: str) -> tuple[list[str] | None, str]:
-    """Run it. Returns: (its lines, or None without an answer; one line that says why there is none, if it is installed)."""
+    """Run it. Returns: (its lines, or None without an answer; one line that says why there is
+    none, if it is installed)."""
     if shutil.which("nvidia-smi") is None:
         return None, ""
     try:
-        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, errors="replace",
-                              timeout=SMI_SECONDS)
+        done = subprocess.run(
+            ["nvidia-smi", *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=SMI_SECONDS,
+        )
     except subprocess.TimeoutExpired:
         return None, f"nvidia-smi gives no answer within {SMI_SECONDS} s"
     except OSError as error:
@@ -66,13 +76,16 @@ def ask_nvidia_smi(*arguments: str) -> tuple[list[str] | None, str]:
 def listed_gpus() -> tuple[list[str] | None, str]:
     """UUIDs of the GPUs and their MIG slices, in the driver's order.
 
-    Returns: (UUIDs, or None where nvidia-smi is not installed; a line that says why there are none, or "").
+    Returns: (UUIDs, or None where nvidia-smi is not installed; a line that says why there are none,
+    or "").
     """
     lines, note = ask_nvidia_smi("-L")
     if lines is None:
         return ([] if note else None), note
     # "GPU 0: NVIDIA A100 (UUID: GPU-5d5b)", "MIG 1g.5gb Device 0: (UUID: MIG-c7d1)"
-    found = [line.split("UUID:")[-1].strip(" )") for line in lines if line.startswith(("GPU", "MIG"))]
+    found = [
+        line.split("UUID:")[-1].strip(" )") for line in lines if line.startswith(("GPU", "MIG"))
+    ]
     return found, note or ("" if found else f"nvidia-smi lists no GPU: {lines[0]}")
 
 
@@ -80,12 +93,14 @@ def count_visible(visible: str | None, uuids: Sequence[str] | None) -> int:
     """Number of GPUs that CUDA shows to a process.
 
     Args:
-        visible: CUDA_VISIBLE_DEVICES, or None if it is not set. Numbers or beginnings of UUIDs, read up to the first
-            entry that names no GPU (-1, none, NoDevFiles, a number too large); a repeated entry hides all GPUs.
+        visible: CUDA_VISIBLE_DEVICES, or None if it is not set. Numbers or beginnings of UUIDs,
+            read up to the first entry that names no GPU (-1, none, NoDevFiles, a number too large);
+            a repeated entry hides all GPUs.
         uuids: the GPUs there are; None: unknown, every number and UUID is believed.
     """
     chosen = list(uuids or []) if visible is None else _chosen(visible, uuids)
-    # "CUDA can only enumerate a single compute instance" (NVIDIA's MIG user guide): one slice, and then nothing else.
+    # "CUDA can only enumerate a single compute instance" (NVIDIA's MIG user guide): one slice, and
+    # then nothing else.
     has_slices = any(name.startswith("MIG") for name in [*chosen, *(uuids or [])])
     return min(len(chosen), 1) if has_slices else len(chosen)
 
@@ -108,7 +123,8 @@ def _kind(entry: str) -> str:
 
 
 def _resolve(entry: str, uuids: Sequence[str] | None) -> str | None:
-    """The GPU that an entry of CUDA_VISIBLE_DEVICES names. Returns: its UUID (the entry where none is known) or None."""
+    """The GPU that an entry of CUDA_VISIBLE_DEVICES names. Returns: its UUID (the entry where
+    none is known) or None."""
     if _kind(entry) == "number":
         number = re.match(r"\d+", entry)
         if number is None or uuids is None:
@@ -126,19 +142,23 @@ def hidden() -> bool:
 
 
 def count_without_torch() -> tuple[int, str]:
-    """Number of GPUs by nvidia-smi and CUDA_VISIBLE_DEVICES. Returns: (number, a line that says why it is 0, or "")."""
+    """Number of GPUs by nvidia-smi and CUDA_VISIBLE_DEVICES. Returns: (number, a line that says
+    why it is 0, or "")."""
     if hidden():
         return 0, ""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     uuids, note = listed_gpus()
     count = count_visible(visible, uuids)
     if count == 0 and uuids:
-        note = f"CUDA_VISIBLE_DEVICES='{visible}' shows none of the {len(uuids)} GPUs of nvidia-smi -L"
+        note = (
+            f"CUDA_VISIBLE_DEVICES='{visible}' shows none of the {len(uuids)} GPUs of nvidia-smi -L"
+        )
     return count, note if count == 0 else ""
 
 
 def described_gpus() -> tuple[list[Gpu], str]:
-    """Every GPU with compute capability and driver, by nvidia-smi. Returns: (GPUs, a line that says why none, or "")."""
+    """Every GPU with compute capability and driver, by nvidia-smi. Returns: (GPUs, a line that
+    says why none, or "")."""
     lines, note = ask_nvidia_smi("--query-gpu=compute_cap,driver_version", "--format=csv,noheader")
     if lines is None and "compute_cap" in note:  # drivers before 510 do not know this field
         lines, note = ask_nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader")
@@ -146,13 +166,19 @@ def described_gpus() -> tuple[list[Gpu], str]:
     found = []
     for line in lines or []:  # "7.0, 535.104.05"; what the driver does not tell is "[N/A]"
         capability, _, driver = line.partition(",")
-        parts, number = re.fullmatch(r"(\d+)\.(\d+)", capability.strip()), re.match(r"\s*(\d+)\.", driver)
+        parts, number = (
+            re.fullmatch(r"(\d+)\.(\d+)", capability.strip()),
+            re.match(r"\s*(\d+)\.", driver),
+        )
         if parts or number:
-            found.append(Gpu("GPU", parts and (int(parts[1]), int(parts[2])), number and int(number[1])))
+            found.append(
+                Gpu("GPU", parts and (int(parts[1]), int(parts[2])), number and int(number[1]))
+            )
     return found, note or ("" if found or not lines else f"nvidia-smi describes no GPU: {lines[0]}")
 
 
-# --- the build of torch -------------------------------------------------------------------------------------------
+# --- the build of torch
+# -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -168,48 +194,70 @@ class Build:
         """What keeps this build from one of the GPUs, in a few words, or ""."""
         for gpu in gpus:
             if gpu.capability and gpu.capability < self.oldest:
-                return f"a GPU of {_sm(gpu.capability)} (torch {self.torch} starts at {_sm(self.oldest)})"
+                return (
+                    f"a GPU of {_sm(gpu.capability)} (torch {self.torch} starts at"
+                    f" {_sm(self.oldest)})"
+                )
             if gpu.driver and gpu.driver < oldest_driver(self.cuda):
-                return f"driver {gpu.driver} (torch {self.torch} of CUDA {self.cuda} needs {oldest_driver(self.cuda)})"
+                return (
+                    f"driver {gpu.driver} (torch {self.torch} of CUDA {self.cuda} needs"
+                    f" {oldest_driver(self.cuda)})"
+                )
         return ""
 
 
 def read_builds(path: str | Path) -> list[Build]:
     """The builds that are offered, the preferred one first."""
-    rows = [line.split() for line in Path(path).read_text().splitlines() if line.strip() and line[0] != "#"]
+    rows = [
+        line.split()
+        for line in Path(path).read_text().splitlines()
+        if line.strip() and line[0] != "#"
+    ]
     return [Build(*row[:3], oldest=tuple(map(int, row[3].split(".")))) for row in rows]
 
 
-def choose_build(builds: Sequence[Build], gpus: Sequence[Gpu], wanted: str = "", note: str = "") -> tuple[Build, str]:
+def choose_build(
+    builds: Sequence[Build], gpus: Sequence[Gpu], wanted: str = "", note: str = ""
+) -> tuple[Build, str]:
     """The first build that every GPU can be used with; the last one if none is.
 
-    Args: wanted: OFA_TORCH. note: why no GPU was found. Returns: (build, the reason in a few words).
+    Args: wanted: OFA_TORCH. note: why no GPU was found. Returns: (build, the reason in a few
+    words).
     Raises: UserError if no build has the version wanted.
     """
     if wanted:
         for build in builds:
             if build.torch == wanted:
                 return build, f"OFA_TORCH={wanted}"
-        raise UserError(f"OFA_TORCH: expects {' or '.join(build.torch for build in builds)}, found '{wanted}'")
+        raise UserError(
+            f"OFA_TORCH: expects {' or '.join(build.torch for build in builds)}, found '{wanted}'"
+        )
     if not gpus:
         return builds[0], note or "no NVIDIA GPU found"
     for build in builds:
         if not build.misses(gpus):
-            return build, f"found {builds[0].misses(gpus)}" if build != builds[0] else "it has kernels for every GPU found"
+            return build, (
+                f"found {builds[0].misses(gpus)}"
+                if build != builds[0]
+                else "it has kernels for every GPU found"
+            )
     return builds[-1], f"the nearest; found {builds[-1].misses(gpus)}"
 
 
 def oldest_driver(cuda: str) -> int:
     """Smallest major version of the driver for a version of CUDA, e.g. 580 for "13.0"."""
     major = int(cuda.split(".")[0])
-    return OLDEST_DRIVER.get(major, max(OLDEST_DRIVER.values()) if major > max(OLDEST_DRIVER) else 0)
+    return OLDEST_DRIVER.get(
+        major, max(OLDEST_DRIVER.values()) if major > max(OLDEST_DRIVER) else 0
+    )
 
 
 def has_kernels(capability: Capability, architectures: Sequence[str]) -> bool:
-    """Whether a build runs on a GPU. Args: architectures: as ``torch.cuda.get_arch_list()``: sm_75, sm_90a, compute_120.
+    """Whether a build runs on a GPU. Args: architectures: as ``torch.cuda.get_arch_list()``: sm_75,
+    sm_90a, compute_120.
 
-    Machine code (sm) runs on its own major version from its minor version on, PTX (compute) on everything newer, and
-    code with a letter on one GPU alone (a) or within its major version (f).
+    Machine code (sm) runs on its own major version from its minor version on, PTX (compute) on
+    everything newer, and code with a letter on one GPU alone (a) or within its major version (f).
     """
     for architecture in architectures:
         parts = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", architecture)
@@ -228,13 +276,19 @@ def has_kernels(capability: Capability, architectures: Sequence[str]) -> bool:
     return False
 
 
-def kernel_problem(gpus: Sequence[Gpu], torch_version: str, cuda: str, architectures: Sequence[str]) -> str:
-    """One line about the first GPU that a build of torch has no kernels for, or "" (also if they are not known)."""
+def kernel_problem(
+    gpus: Sequence[Gpu], torch_version: str, cuda: str, architectures: Sequence[str]
+) -> str:
+    """One line about the first GPU that a build of torch has no kernels for, or "" (also if they
+    are not known)."""
     for number, gpu in enumerate(gpus):
         if gpu.capability and architectures and not has_kernels(gpu.capability, architectures):
             remedy = _another_build(cuda) if gpu.capability >= ITS_OLDEST_GPU else ""
-            return (f"GPU {number} ({gpu.name}): torch {torch_version} has kernels for {', '.join(architectures)}, found "
-                    f"{_sm(gpu.capability)}; {remedy}hide this GPU by CUDA_VISIBLE_DEVICES, {USE_CPU}")
+            return (
+                f"GPU {number} ({gpu.name}): torch {torch_version} has kernels for"
+                f" {', '.join(architectures)}, found {_sm(gpu.capability)}; {remedy}hide this GPU"
+                f" by CUDA_VISIBLE_DEVICES, {USE_CPU}"
+            )
     return ""
 
 
@@ -245,22 +299,28 @@ def driver_problem(gpus: Sequence[Gpu], torch_version: str, cuda: str) -> str:
     if old >= needed:
         return ""
     remedy = _another_build(cuda) if old >= OLDEST_DRIVER[12] else ""
-    return (f"GPU driver: torch {torch_version} (CUDA {cuda}) needs version {needed} or newer, found {old}; "
-            f"{remedy}update the driver, {USE_CPU}")
+    return (
+        f"GPU driver: torch {torch_version} (CUDA {cuda}) needs version {needed} or newer, found"
+        f" {old}; {remedy}update the driver, {USE_CPU}"
+    )
 
 
 def _another_build(cuda: str) -> str:
     """A remedy for a build of CUDA 13 or newer."""
     if int(cuda.split(".")[0]) <= 12:
         return ""
-    return f"remove .venv and run OFA_TORCH={BUILD_OF_CUDA_12} bash run_scripts/setup.sh (a build of CUDA 12), "
+    return (
+        f"remove .venv and run OFA_TORCH={BUILD_OF_CUDA_12} bash run_scripts/setup.sh (a build of"
+        " CUDA 12), "
+    )
 
 
 def _sm(capability: Capability) -> str:
     return "sm_{}{}".format(*capability)
 
 
-# --- by torch -----------------------------------------------------------------------------------------------------
+# --- by torch
+# -----------------------------------------------------------------------------------------------------
 
 
 def usable_gpus() -> tuple[int, str]:
@@ -282,7 +342,8 @@ def usable_gpus() -> tuple[int, str]:
 
 
 def default_device() -> str:
-    """``cuda`` if there is a GPU, else ``cpu``. Raises: UserError if this build of torch cannot use the GPU."""
+    """``cuda`` if there is a GPU, else ``cpu``. Raises: UserError if this build of torch cannot
+    use the GPU."""
     import torch
 
     usable_gpus()
@@ -290,26 +351,43 @@ def default_device() -> str:
 
 
 def gpus_of_torch() -> tuple[int, str]:
-    """Returns: (number of GPUs that CUDA shows to torch, one line about what keeps torch from using them, or "")."""
+    """Returns: (number of GPUs that CUDA shows to torch, one line about what keeps torch from
+    using them, or "")."""
     import torch
 
     with warnings.catch_warnings():  # torch warns of what is said here in one line
         warnings.simplefilter("ignore")
         if torch.cuda.is_available():
-            # With MIG, device_count() may count GPUs that CUDA does not show (it asks the driver's library).
+            # With MIG, device_count() may count GPUs that CUDA does not show (it asks the driver's
+            # library).
             count = torch._C._cuda_getDeviceCount()
-            gpus = [Gpu(torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i)) for i in range(count)]
+            gpus = [
+                Gpu(torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i))
+                for i in range(count)
+            ]
             if torch.version.cuda is None:  # a build for AMD's GPUs
                 return count, ""
-            return count, kernel_problem(gpus, torch.__version__, torch.version.cuda, torch.cuda.get_arch_list())
+            return count, kernel_problem(
+                gpus, torch.__version__, torch.version.cuda, torch.cuda.get_arch_list()
+            )
         expected = count_without_torch()[0] if shutil.which("nvidia-smi") else 0
         if torch.version.cuda is None and expected:
-            return 0, f"torch {torch.__version__} is built without CUDA, found {expected} GPUs; install a CUDA build, {USE_CPU}"
+            return (
+                0,
+                (
+                    f"torch {torch.__version__} is built without CUDA, found {expected} GPUs;"
+                    f" install a CUDA build, {USE_CPU}"
+                ),
+            )
         reason = "" if torch.version.cuda is None or hidden() else _why_cuda_does_not_start()
         if expected == 0 and "driver on your system is too old" not in reason:
             return 0, ""
         problem = driver_problem(described_gpus()[0], torch.__version__, torch.version.cuda)
-        return 0, problem or f"torch {torch.__version__} finds no GPU: {reason}; check the driver, {USE_CPU}"
+        return (
+            0,
+            problem
+            or f"torch {torch.__version__} finds no GPU: {reason}; check the driver, {USE_CPU}",
+        )
 
 
 def _why_cuda_does_not_start() -> str:
@@ -323,7 +401,8 @@ def _why_cuda_does_not_start() -> str:
 
 
 def has_bf16(device: "str | torch.device") -> bool:
-    """Whether bfloat16 has instructions there: a GPU from sm_80 on, or a CPU with matrix instructions (AMX).
+    """Whether bfloat16 has instructions there: a GPU from sm_80 on, or a CPU with matrix
+    instructions (AMX).
 
     ``torch.cuda.is_bf16_supported()`` is true on older GPUs as well, which emulate it slowly.
     """
@@ -339,5 +418,7 @@ def require_bf16(device: "str | torch.device") -> None:
     import torch
 
     if torch.device(device).type == "cuda" and not has_bf16(device):
-        raise UserError(f"bf16: expects a GPU of sm_80 or newer, found {torch.cuda.get_device_name(device)} "
-                        f"({_sm(torch.cuda.get_device_capability(device))}); use fp16 (--fp16, PRECISION=fp16)")
+        raise UserError(
+            f"bf16: expects a GPU of sm_80 or newer, found {torch.cuda.get_device_name(device)} "
+            f"({_sm(torch.cuda.get_device_capability(device))}); use fp16 (--fp16, PRECISION=fp16)"
+        )

@@ -1,9 +1,10 @@
 """Checkpoint + rows -> predictions, scores and the result file; by one process or many.
 
-    evaluation = evaluate(EvaluationOptions(paths=["checkpoint_best.pt"], data="caption_test.tsv", results="results"))
+    evaluation = evaluate(EvaluationOptions(paths=["checkpoint_best.pt"], data="caption_test.tsv",
+    results="results"))
 
-The rows are cut into batches first and the batches are dealt out to the processes, so every row is predicted
-exactly once and in the same batch however many processes there are.
+The rows are cut into batches first and the batches are dealt out to the processes, so every row is
+predicted exactly once and in the same batch however many processes there are.
 """
 
 import logging
@@ -19,12 +20,12 @@ import torch
 from torch import distributed
 from tqdm import tqdm
 
-from ofa.io.json_files import load_json
 import ofa
 from ofa.album import Album
 from ofa.devices import default_device, require_bf16
 from ofa.errors import UserError
 from ofa.image_folder import ImageFolder
+from ofa.io.json_files import load_json
 from ofa.models.inference_weights import inference_network
 from ofa.process_state import kept_process_state
 from ofa.processes import gathered, in_one_line, in_processes
@@ -37,7 +38,13 @@ logger = logging.getLogger(__name__)
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 DEFAULT_BATCH_SIZE = 16
 # What validation would compute while training; evaluation scores the whole file at the end instead.
-NOT_WHILE_EVALUATING = {"eval_cider": False, "eval_bleu": False, "eval_acc": False, "eval_rouge": False, "scst": False}
+NOT_WHILE_EVALUATING = {
+    "eval_cider": False,
+    "eval_bleu": False,
+    "eval_acc": False,
+    "eval_rouge": False,
+    "scst": False,
+}
 
 
 @dataclass
@@ -51,8 +58,10 @@ class EvaluationOptions:
         generation: options of the generator, by name.
         device: ``cpu``, ``cuda`` or None for a GPU if there is one.
         ema: take the averaged weights.
-        zero_shot: as a model answers that was never finetuned on the task, see ``TaskSpec.decoding``.
-        best: hypotheses per row that become predictions (``Prediction.others``). None: as the task decodes.
+        zero_shot: as a model answers that was never finetuned on the task, see
+            ``TaskSpec.decoding``.
+        best: hypotheses per row that become predictions (``Prediction.others``). None: as the task
+            decodes.
         processes: processes to start; under torchrun leave it at 1.
     """
 
@@ -82,7 +91,8 @@ class Evaluation:
     Args:
         entries: what the result file holds.
         predictions: the best one per row, with the others that were asked for.
-        references: what the file holds per row (``TaskSpec.row_references``), empty for rows without; None if no row has any.
+        references: what the file holds per row (``TaskSpec.row_references``), empty for rows
+            without; None if no row has any.
         task, dataset: for those who want to look at rows and images again.
     """
 
@@ -114,7 +124,8 @@ def evaluate(options: EvaluationOptions) -> Evaluation | None:
     return in_one_line(_evaluate_rank, options, rank, world)
 
 
-# ---------------------------------------------------------------------------------------- one process
+# ---------------------------------------------------------------------------------------- one
+# process
 
 
 def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluation | None:
@@ -126,17 +137,32 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
         torch.cuda.set_device(device)
     task, models, stored = load(options, device)
     dataset = open_rows(task, options)
-    references = references_of(task.spec, dataset.texts, len(dataset), dataset.file.where) if rank == 0 else None
-    batch_size = options.batch_size or stored.get("dataset", {}).get("batch_size_valid") or DEFAULT_BATCH_SIZE
+    references = (
+        references_of(task.spec, dataset.texts, len(dataset), dataset.file.where)
+        if rank == 0
+        else None
+    )
+    batch_size = (
+        options.batch_size
+        or stored.get("dataset", {}).get("batch_size_valid")
+        or DEFAULT_BATCH_SIZE
+    )
     decoding = task.spec.decoding(task.options(), options.zero_shot)
-    generator = task.generator_for(models, Namespace(**generation_options(options, stored)), decoding)
+    generator = task.generator_for(
+        models, Namespace(**generation_options(options, stored)), decoding
+    )
     album = album_of(task, options)
     torch.manual_seed(options.seed)
     started = time.monotonic()
-    batches = [range(start, min(start + batch_size, len(dataset))) for start in range(0, len(dataset), batch_size)]
+    batches = [
+        range(start, min(start + batch_size, len(dataset)))
+        for start in range(0, len(dataset), batch_size)
+    ]
     found = []
     with tqdm(total=len(dataset), desc=options.subset, unit="row", disable=rank > 0) as bar:
-        for rows, hypotheses in predict(task, models, generator, decoding, dataset, batches[rank::world], options, album):
+        for rows, hypotheses in predict(
+            task, models, generator, decoding, dataset, batches[rank::world], options, album
+        ):
             found += hypotheses
             bar.update(min(len(rows) * world, bar.total - bar.n))
         bar.update(bar.total - bar.n)
@@ -145,8 +171,14 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
         return None
     merged = merge_predictions(parts, len(dataset))
     entries = [one["entry"] for one in merged]
-    evaluation = Evaluation(entries, [one["prediction"] for one in merged], references, task, dataset,
-                            time.monotonic() - started)
+    evaluation = Evaluation(
+        entries,
+        [one["prediction"] for one in merged],
+        references,
+        task,
+        dataset,
+        time.monotonic() - started,
+    )
     if options.results:
         evaluation.result_path = write_predictions(options.results, options.subset, entries)
     return evaluation
@@ -155,20 +187,28 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
 def choose_device(name: str | None, rank: int = 0, precision: str = "fp32") -> torch.device:
     """A GPU if there is one and the name does not say otherwise; processes take turns on several.
 
-    Raises: UserError if this build of torch cannot use a GPU that is there, or the GPU not this precision.
+    Raises: UserError if this build of torch cannot use a GPU that is there, or the GPU not this
+    precision.
     """
     if name == "cpu" or (default_device() == "cpu" and name is None):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise UserError(f"device '{name}': expected a GPU, found none; leave the option out or use --cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count())
+        raise UserError(
+            f"device '{name}': expected a GPU, found none; leave the option out or use --cpu"
+        )
+    device = torch.device(
+        "cuda", int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count()
+    )
     if precision == "bf16":
         require_bf16(device)
     return device
 
 
-def load(options: EvaluationOptions, device: torch.device) -> tuple[Any, list[torch.nn.Module], dict]:
-    """Task, models for inference on their device in the chosen precision, and the stored configuration."""
+def load(
+    options: EvaluationOptions, device: torch.device
+) -> tuple[Any, list[torch.nn.Module], dict]:
+    """Task, models for inference on their device in the chosen precision, and the stored
+    configuration."""
     overrides = {**NOT_WHILE_EVALUATING, **options.overrides}
     if options.data or "data" not in overrides:  # never the files that a checkpoint names
         overrides["data"] = options.data
@@ -176,8 +216,17 @@ def load(options: EvaluationOptions, device: torch.device) -> tuple[Any, list[to
         ofa.register_fairseq_plugin()
         from ofa.fairseq_loading import load_task_and_models
     with kept_process_state():
-        task, models, stored = load_task_and_models(options.paths, options.task, overrides, options.ema)
-    return task, [inference_network(model.to(device=device, dtype=PRECISIONS[options.precision])) for model in models], stored
+        task, models, stored = load_task_and_models(
+            options.paths, options.task, overrides, options.ema
+        )
+    return (
+        task,
+        [
+            inference_network(model.to(device=device, dtype=PRECISIONS[options.precision]))
+            for model in models
+        ],
+        stored,
+    )
 
 
 def generation_options(options: EvaluationOptions, stored: dict) -> dict[str, Any]:
@@ -186,27 +235,37 @@ def generation_options(options: EvaluationOptions, stored: dict) -> dict[str, An
         trained_with = load_json(stored.get("task", {}).get("eval_args") or "{}")
     except ValueError:
         trained_with = {}
-    return {**trained_with, **{name: value for name, value in options.generation.items() if value is not None}}
+    return {
+        **trained_with,
+        **{name: value for name, value in options.generation.items() if value is not None},
+    }
 
 
 def open_rows(task, options: EvaluationOptions):
     """The rows to predict: of the TSV, or one per image file of a folder."""
     if not options.images:
         if not task.cfg.data:
-            raise UserError("expected a TSV file or a folder of images to evaluate, found neither; give one")
+            raise UserError(
+                "expected a TSV file or a folder of images to evaluate, found neither; give one"
+            )
         task.load_dataset(options.subset)
         return task.datasets[options.subset]
     from ofa.data.fairseq_dataset import OFADataset
     from ofa.data.sample import SampleBuilder
 
     rows = ImageFolder(options.images, task.spec.columns)
-    return OFADataset(rows, SampleBuilder(task.spec, task.cfg, task.vocabulary, task.bpe, options.subset, options.seed))
+    return OFADataset(
+        rows,
+        SampleBuilder(task.spec, task.cfg, task.vocabulary, task.bpe, options.subset, options.seed),
+    )
 
 
 def album_of(task, options: EvaluationOptions) -> Album | None:
-    """Where drawn pictures go; results without a folder of their own go there too. None if no pictures are made.
+    """Where drawn pictures go; results without a folder of their own go there too. None if no
+    pictures are made.
 
-    Raises: UserError if pictures are asked for, but nothing makes them of codes, or the folder cannot be written.
+    Raises: UserError if pictures are asked for, but nothing makes them of codes, or the folder
+    cannot be written.
     """
     if not task.draws:
         return None
@@ -220,31 +279,53 @@ def album_of(task, options: EvaluationOptions) -> Album | None:
     return Album(folder) if folder else None
 
 
-def predict(task, models, generator, decoding: Decoding, dataset, batches: list[range], options: EvaluationOptions,
-            album: Album | None = None) -> Iterator[tuple[range, list[tuple[int, dict]]]]:
+def predict(
+    task,
+    models,
+    generator,
+    decoding: Decoding,
+    dataset,
+    batches: list[range],
+    options: EvaluationOptions,
+    album: Album | None = None,
+) -> Iterator[tuple[range, list[tuple[int, dict]]]]:
     """Per batch: its rows, and ``(row, {"entry": ..., "prediction": ...})`` of each."""
-    loader = torch.utils.data.DataLoader(dataset, batch_sampler=batches, collate_fn=dataset.collater,
-                                         num_workers=options.workers)
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_sampler=batches, collate_fn=dataset.collater, num_workers=options.workers
+    )
     device = next(models[0].parameters()).device
     for rows, batch in zip(batches, loader):
-        batch = {**to_device(batch, device, PRECISIONS[options.precision]), "seeds": [seed_of(options.seed, row) for row in rows]}
+        batch = {
+            **to_device(batch, device, PRECISIONS[options.precision]),
+            "seeds": [seed_of(options.seed, row) for row in rows],
+        }
         with torch.inference_mode():
-            predictions = task.predict(batch, models, generator, decoding, options.best or decoding.best)
+            predictions = task.predict(
+                batch, models, generator, decoding, options.best or decoding.best
+            )
             keep_pictures(task, batch, rows, predictions, album)
         ids = batch.get("id", rows)
-        found = [(row, {"entry": task.spec.result(row_id, prediction), "prediction": prediction})
-                 for row, row_id, prediction in zip(rows, ids, predictions)]
+        found = [
+            (row, {"entry": task.spec.result(row_id, prediction), "prediction": prediction})
+            for row, row_id, prediction in zip(rows, ids, predictions)
+        ]
         if album is not None:
             for _, one in found:
-                one["entry"]["files"] = [os.path.relpath(file, options.results) for file in one["entry"]["files"]]
+                one["entry"]["files"] = [
+                    os.path.relpath(file, options.results) for file in one["entry"]["files"]
+                ]
         yield rows, found
 
 
-def keep_pictures(task, batch: dict[str, Any], rows: range, predictions: list[Prediction], album: Album | None) -> None:
+def keep_pictures(
+    task, batch: dict[str, Any], rows: range, predictions: list[Prediction], album: Album | None
+) -> None:
     """Drawn pictures, and the true ones beside them, become files."""
     if not task.draws:
         return
-    for row, known, column, prediction in zip(rows, task.rows(batch), batch["code_images"], predictions):
+    for row, known, column, prediction in zip(
+        rows, task.rows(batch), batch["code_images"], predictions
+    ):
         if album is not None:
             album.keep(row, prediction, task.true_picture(known, column, needed=False))
         for one in (prediction, *prediction.others):
@@ -252,11 +333,19 @@ def keep_pictures(task, batch: dict[str, Any], rows: range, predictions: list[Pr
 
 
 def to_device(batch: dict[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """A batch on the device. What the network sees has its precision; boxes and confidences keep theirs: in half precision a
-    corner would be off by a pixel or more."""
-    moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+    """A batch on the device. What the network sees has its precision; boxes and confidences keep
+    theirs: in half precision a corner would be off by a pixel or more.
+    """
+    moved = {
+        key: value.to(device) if isinstance(value, torch.Tensor) else value
+        for key, value in batch.items()
+    }
     moved["net_input"] = {
-        key: value.to(device=device, dtype=dtype if value.is_floating_point() else None) if isinstance(value, torch.Tensor) else value
+        key: (
+            value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+            if isinstance(value, torch.Tensor)
+            else value
+        )
         for key, value in batch["net_input"].items()
     }
     return moved

@@ -1,4 +1,5 @@
-"""What a person reads in place of a traceback: one line for every failure that is no bug of this project.
+"""What a person reads in place of a traceback: one line for every failure that is no bug of this
+project.
 
 Failures of other processes (data workers, ranks) arrive as text around the original message.
 """
@@ -16,9 +17,13 @@ from ofa.errors import UserError
 USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}: "
 DATA_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is )?([^.\n]+)")
 NO_MEMORY = re.compile(
-    r"CUDA out of memory[^\n]*|[^\n]*can't allocate memory[^\n]*|[^\n]*Cannot allocate memory[^\n]*|^MemoryError\b[^\n]*", re.M
+    r"CUDA out of memory[^\n]*|[^\n]*can't allocate memory[^\n]*|[^\n]*Cannot allocate"
+    r" memory[^\n]*|^MemoryError\b[^\n]*",
+    re.M,
 )
-ERROR_OF_WORKER = re.compile(r"Caught \w+ in DataLoader worker.*^\w*Error: \[Errno (\d+)\] ([^\n]+)", re.M | re.S)
+ERROR_OF_WORKER = re.compile(
+    r"Caught \w+ in DataLoader worker.*^\w*Error: \[Errno (\d+)\] ([^\n]+)", re.M | re.S
+)
 AGAIN = "Then run the same command again"
 PIPE_CLOSED = 141  # status of a command that SIGPIPE ended, as a shell reports it
 
@@ -49,22 +54,32 @@ def _of_the_machine(error: BaseException) -> str | None:
     worker = DATA_WORKER.search(text)
     if worker:
         return (
-            f"data worker (process {worker[1]}): expected batches of it, found that it {_past(worker[2])}. Memory is usually short: lower "
-            f"--num-workers or --batch-size, or give a container more shared memory (--shm-size). {AGAIN}"
+            f"data worker (process {worker[1]}): expected batches of it, found that it"
+            f" {_past(worker[2])}. Memory is usually short: lower --num-workers or --batch-size, or"
+            f" give a container more shared memory (--shm-size). {AGAIN}"
         )
     if _is_memory(error, text):
         found = NO_MEMORY.search(text)
         return (
-            f"memory: expected enough for this command, found {_shorten(found[0]) if found else 'none left'}. Lower --batch-size "
-            f"(a higher --update-freq makes up for it), --num-workers or the image size, or free memory. {AGAIN}"
+            "memory: expected enough for this command, found"
+            f" {_shorten(found[0]) if found else 'none left'}. Lower --batch-size (a higher"
+            " --update-freq makes up for it), --num-workers or the image size, or free memory."
+            f" {AGAIN}"
         )
     if type(error).__name__ == "ProcessExitedException":
         how = getattr(error, "signal_name", None) or f"status {error.exit_code}"
-        return f"rank {error.error_index} (process {error.error_pid}): ended by {how}; its own message is above. {AGAIN}"
+        return (
+            f"rank {error.error_index} (process {error.error_pid}): ended by {how}; its own message"
+            f" is above. {AGAIN}"
+        )
     remote = ERROR_OF_WORKER.search(text)
     if remote:
         return f"data worker: expected to read the data, found {remote[2]}. Correct that. {AGAIN}"
-    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
+    if (
+        isinstance(error, OSError)
+        and error.errno is not None
+        and not isinstance(error, ConnectionError)
+    ):
         return of_file(error)
     return None
 
@@ -79,7 +94,9 @@ def of_file(error: OSError) -> str:
 
 def _is_memory(error: BaseException, text: str) -> bool:
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or isinstance(error, (RuntimeError, OSError)) and NO_MEMORY.search(text) is not None
+    return (
+        named or isinstance(error, (RuntimeError, OSError)) and NO_MEMORY.search(text) is not None
+    )
 
 
 def _past(words: str) -> str:
@@ -93,10 +110,14 @@ def _shorten(text: str) -> str:
 
 
 def reader_is_gone() -> bool:
-    """Whether nobody reads what this process prints, as after ``| head``; what it has still to print is dropped then."""
+    """Whether nobody reads what this process prints, as after ``| head``; what it has still to
+    print is dropped then."""
     if not without_reader(sys.stdout) and not without_reader(sys.stderr):
         return False
-    for stream in (sys.stdout, sys.stderr):  # what is left in them would be written at the end of the interpreter
+    for stream in (
+        sys.stdout,
+        sys.stderr,
+    ):  # what is left in them would be written at the end of the interpreter
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return True

@@ -1,7 +1,8 @@
-"""``--optimizer adam`` in one pass over all parameters; stock fairseq makes eight passes, one parameter after the other.
+"""``--optimizer adam`` in one pass over all parameters; stock fairseq makes eight passes, one
+parameter after the other.
 
-Same update, same state in checkpoints. torch's kernel adds ``eps`` to the corrected second moment and fairseq to the
-uncorrected one, so it gets ``eps / sqrt(1 - beta2^t)``.
+Same update, same state in checkpoints. torch's kernel adds ``eps`` to the corrected second moment
+and fairseq to the uncorrected one, so it gets ``eps / sqrt(1 - beta2^t)``.
 """
 
 import functools
@@ -15,12 +16,14 @@ from torch import Tensor
 
 
 def install() -> None:
-    """Called once, when the plugin registers. On GPUs an installed apex still goes first, as in stock fairseq."""
+    """Called once, when the plugin registers. On GPUs an installed apex still goes first, as in
+    stock fairseq."""
     Adam.step = in_one_pass(Adam.step)
 
 
 def in_one_pass(step: Callable) -> Callable:
-    """``Adam.step`` by torch's kernel; 16-bit parameters and ``amsgrad`` are left to fairseq's own loop."""
+    """``Adam.step`` by torch's kernel; 16-bit parameters and ``amsgrad`` are left to fairseq's
+    own loop."""
 
     @functools.wraps(step)
     def wrapped(self, closure=None):
@@ -36,10 +39,13 @@ def in_one_pass(step: Callable) -> Callable:
 
 
 def is_plain(group: dict) -> bool:
-    """Whether torch's kernel can update a group: dense fp32 gradients, and a torch that has the kernel."""
+    """Whether torch's kernel can update a group: dense fp32 gradients, and a torch that has the
+    kernel."""
     grads = [param.grad for param in group["params"] if param.grad is not None]
-    return hasattr(torch, "_fused_adamw_") and not group["amsgrad"] and all(
-        grad.dtype == torch.float32 and not grad.is_sparse for grad in grads
+    return (
+        hasattr(torch, "_fused_adamw_")
+        and not group["amsgrad"]
+        and all(grad.dtype == torch.float32 and not grad.is_sparse for grad in grads)
     )
 
 
@@ -53,15 +59,25 @@ def update_group(group: dict, state: dict[Tensor, dict]) -> None:
     for (age, device), params in by_age.items():
         states = [state[param] for param in params]
         torch._fused_adamw_(
-            params, [param.grad for param in params], [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states], [], [torch.tensor(float(age), device=device)] * len(params),
-            lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"],
-            eps=group["eps"] / math.sqrt(1 - beta2**age), amsgrad=False, maximize=False,
-        )  # fmt: skip
+            params,
+            [param.grad for param in params],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [torch.tensor(float(age), device=device)] * len(params),
+            lr=group["lr"],
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=group["weight_decay"],
+            eps=group["eps"] / math.sqrt(1 - beta2**age),
+            amsgrad=False,
+            maximize=False,
+        )
 
 
 def advance(param: Tensor, state: dict) -> int:
-    """Count an update of a parameter; its moments are zero before the first. Returns: its number of updates."""
+    """Count an update of a parameter; its moments are zero before the first. Returns: its number
+    of updates."""
     if not state:
         state.update(step=0, exp_avg=torch.zeros_like(param), exp_avg_sq=torch.zeros_like(param))
     for name in ("exp_avg", "exp_avg_sq"):

@@ -59,10 +59,12 @@ def install() -> None:
 
 
 def load_checkpoints_as_data() -> None:
-    """Since torch 2.6 fairseq cannot read its own checkpoints (its own files hold an argparse.Namespace).
+    """Since torch 2.6 fairseq cannot read its own checkpoints (its own files hold an
+    argparse.Namespace).
 
-    They are read by ``ofa.checkpoint`` instead, which rebuilds plain data and runs no code of the file. Those that hold
-    tuned weights only are completed from their base; ``arg_overrides["base"]`` tells where it is.
+    They are read by ``ofa.checkpoint`` instead, which rebuilds plain data and runs no code of the
+    file. Those that hold tuned weights only are completed from their base;
+    ``arg_overrides["base"]`` tells where it is.
     """
 
     def load_checkpoint_to_cpu(path, arg_overrides=None, load_on_all_ranks=False):
@@ -73,21 +75,26 @@ def load_checkpoints_as_data() -> None:
             return as_fairseq_reads(state, overrides)
         except (*DAMAGED, SyntaxError, OmegaConfBaseException) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(f"{path}: expected the options of a training in 'cfg' or 'args', found others ({reason[0][:200]}); is it a checkpoint "
-                            "that training wrote?") from error
+            raise UserError(
+                f"{path}: expected the options of a training in 'cfg' or 'args', found others"
+                f" ({reason[0][:200]}); is it a checkpoint that training wrote?"
+            ) from error
 
     checkpoint_utils.load_checkpoint_to_cpu = load_checkpoint_to_cpu
 
 
 def as_fairseq_reads(state: dict, overrides: dict[str, Any]) -> dict:
-    """The checkpoint as fairseq's own function returns it. Args: overrides: values of options that replace the stored ones."""
+    """The checkpoint as fairseq's own function returns it. Args: overrides: values of options
+    that replace the stored ones."""
     complete_history(state)
     fairseq_upstream.adapt(state)
     if state.get("args") is not None:
         for name, value in overrides.items():
             setattr(state["args"], name, value)
     if state.get("cfg") is not None:
-        if isinstance(state["cfg"].get("model"), dict):  # overrides may name options that an older file lacks
+        if isinstance(
+            state["cfg"].get("model"), dict
+        ):  # overrides may name options that an older file lacks
             state["cfg"]["model"] = Namespace(**state["cfg"]["model"])
         state["cfg"] = OmegaConf.create(state["cfg"], flags={"allow_objects": True})
         checkpoint_utils.overwrite_args_by_name(state["cfg"], overrides)
@@ -95,7 +102,8 @@ def as_fairseq_reads(state: dict, overrides: dict[str, Any]) -> dict:
 
 
 def complete_history(state: dict) -> None:
-    """Checkpoints stripped of their training state lack records that fairseq looks up; the empty ones go in."""
+    """Checkpoints stripped of their training state lack records that fairseq looks up; the empty
+    ones go in."""
     state.setdefault("extra_state", {})
     if state.get("optimizer_history") or "best_loss" not in state:
         history = state["optimizer_history"] = state.get("optimizer_history") or [{}]
@@ -106,7 +114,8 @@ def complete_history(state: dict) -> None:
 
 
 def broadcast_objects_of_any_class() -> None:
-    """Objects sent between the ranks of one run are unpickled with ``weights_only`` since torch 2.6.
+    """Objects sent between the ranks of one run are unpickled with ``weights_only`` since torch
+    2.6.
 
     They come from our own processes, never from a file, so every class is allowed here.
     """
@@ -143,7 +152,8 @@ def keep_bf16_off_tpu() -> None:
 
 
 def name_unknown_architectures() -> None:
-    """A typo in --arch or --task prints pages: all options and all of fairseq's own names. Ours are enough.
+    """A typo in --arch or --task prints pages: all options and all of fairseq's own names. Ours are
+    enough.
 
     The parser exists before the plugin is loaded, so it is changed when it is used.
     """
@@ -152,7 +162,9 @@ def name_unknown_architectures() -> None:
     @functools.wraps(parse)
     def parse_with_short_errors(parser, *args, **kwargs):
         stock_error = parser.error
-        parser.usage = "%(prog)s DATA --user-dir ofa --task NAME --arch NAME [...] (--help lists every option)"
+        parser.usage = (
+            "%(prog)s DATA --user-dir ofa --task NAME --arch NAME [...] (--help lists every option)"
+        )
         parser.error = lambda message: stock_error(with_our_names(message))
         return parse(parser, *args, **kwargs)
 
@@ -160,7 +172,8 @@ def name_unknown_architectures() -> None:
 
 
 def with_our_names(message: str) -> str:
-    """argparse's message about an unknown --arch or --task, listing the names of this plugin alone."""
+    """argparse's message about an unknown --arch or --task, listing the names of this plugin
+    alone."""
     ours = {
         "--arch": [name for name, model in ARCH_MODEL_NAME_REGISTRY.items() if model == "ofa"],
         "--task": [name for name, task in TASK_REGISTRY.items() if hasattr(task, "spec")],
@@ -169,11 +182,15 @@ def with_our_names(message: str) -> str:
     if found is None:
         return message
     flag, name = found.groups()
-    return f"{flag}: expects one of {', '.join(sorted(ours[flag]))} (or a name of fairseq's own), found {name}"
+    return (
+        f"{flag}: expects one of {', '.join(sorted(ours[flag]))} (or a name of fairseq's own),"
+        f" found {name}"
+    )
 
 
 def drop_device_ids_on_cpu() -> None:
-    """``--ddp-backend pytorch_ddp`` passes device_ids, which torch refuses for modules on the CPU."""
+    """``--ddp-backend pytorch_ddp`` passes device_ids, which torch refuses for modules on the
+    CPU."""
     stock = distributed_fairseq_model.DistributedDataParallel
 
     def distributed_data_parallel(module, device_ids=None, output_device=None, **kwargs):
@@ -185,7 +202,8 @@ def drop_device_ids_on_cpu() -> None:
 
 
 def survive_overflows_on_cpu() -> None:
-    """When a gradient of ``--fp16`` overflows, the trainer makes a zero on the GPU, whether there is one or not."""
+    """When a gradient of ``--fp16`` overflows, the trainer makes a zero on the GPU, whether
+    there is one or not."""
     if torch.cuda.is_available():
         return
 
@@ -199,11 +217,16 @@ def survive_overflows_on_cpu() -> None:
     fairseq_trainer.torch = ModuleWith(torch, tensor=tensor)
 
 
-BOXES = ("w_resize_ratios", "h_resize_ratios", "region_coords")  # keys of a batch that are measures, not input
+BOXES = (
+    "w_resize_ratios",
+    "h_resize_ratios",
+    "region_coords",
+)  # keys of a batch that are measures, not input
 
 
 def keep_boxes_exact() -> None:
-    """With --fp16 and --bf16 fairseq rounds every float of a batch; a corner of a box would be off by a pixel or more."""
+    """With --fp16 and --bf16 fairseq rounds every float of a batch; a corner of a box would be
+    off by a pixel or more."""
     stock = Trainer._fp_convert_sample
 
     @functools.wraps(stock)
@@ -217,7 +240,8 @@ def keep_boxes_exact() -> None:
 
 
 def check_metric_before_training() -> None:
-    """A typo in ``--best-checkpoint-metric`` is a KeyError after the first epoch; say it at the start."""
+    """A typo in ``--best-checkpoint-metric`` is a KeyError after the first epoch; say it at the
+    start."""
     init = Trainer.__init__
 
     @functools.wraps(init)
@@ -226,8 +250,9 @@ def check_metric_before_training() -> None:
         known = task.metric_names() if hasattr(task, "metric_names") else None
         if known is not None and not cfg.dataset.disable_validation and metric not in known:
             raise UserError(
-                f"--best-checkpoint-metric: task '{cfg.task._name}' validates {', '.join(sorted(known))}; "
-                f"found '{metric}'. Choose one of these, or switch the metric on (for example --eval-cider)."
+                f"--best-checkpoint-metric: task '{cfg.task._name}' validates"
+                f" {', '.join(sorted(known))}; found '{metric}'. Choose one of these, or switch the"
+                " metric on (for example --eval-cider)."
             )
         init(self, cfg, task, *args, **kwargs)
 
@@ -235,7 +260,8 @@ def check_metric_before_training() -> None:
 
 
 def leave_out_figures_without_value() -> None:
-    """A figure that none of the updates since the last line of the log had is printed as None: that of a task without a row."""
+    """A figure that none of the updates since the last line of the log had is printed as None:
+    that of a task without a row."""
     stock = MetersDict.get_smoothed_values
 
     @functools.wraps(stock)
@@ -267,14 +293,18 @@ def prepare_every_run() -> None:
 
 
 def prepare_generation() -> None:
-    """``fairseq-generate`` calls its ``main`` itself. It is running when the plugin is loaded: under its name, or as a script."""
+    """``fairseq-generate`` calls its ``main`` itself. It is running when the plugin is loaded:
+    under its name, or as a script."""
     for module in filter(None, map(sys.modules.get, ("fairseq_cli.generate", "__main__"))):
-        if getattr(module.__spec__, "name", None) == "fairseq_cli.generate" and hasattr(module, "main"):
+        if getattr(module.__spec__, "name", None) == "fairseq_cli.generate" and hasattr(
+            module, "main"
+        ):
             module.main = prepared_generation(module.main)
 
 
 def prepared_generation(main: Callable) -> Callable:
-    """``main`` of ``fairseq-generate`` whose errors are one line, and whose log leaves out what is for developers."""
+    """``main`` of ``fairseq-generate`` whose errors are one line, and whose log leaves out what
+    is for developers."""
 
     @functools.wraps(main)
     def prepared_main(args: Namespace):
@@ -284,14 +314,17 @@ def prepared_generation(main: Callable) -> Callable:
             cfg = convert_namespace_to_omegaconf(args)
             refuse_missing_path(cfg)
             if cfg.generation.lm_path:
-                raise UserError("--lm-path: a language model beside the network is not offered; leave it out")
+                raise UserError(
+                    "--lm-path: a language model beside the network is not offered; leave it out"
+                )
             return main(cfg)
 
     return prepared_main
 
 
 def refuse_missing_path(cfg) -> None:
-    """What ``--path`` names is looked for after minutes of reading data, and is a traceback then."""
+    """What ``--path`` names is looked for after minutes of reading data, and is a traceback
+    then."""
     named = split_paths(cfg.common_eval.path or "")
     whole = not cfg.checkpoint.checkpoint_suffix and cfg.checkpoint.checkpoint_shard_count == 1
     missing = [path for path in named if path and not PathManager.isfile(path)]
@@ -300,7 +333,8 @@ def refuse_missing_path(cfg) -> None:
 
 
 def refuse_unusable_gpus(cfg) -> None:
-    """"no kernel image is available" comes after the data is read; an old driver means training on the CPU in silence."""
+    """ "no kernel image is available" comes after the data is read; an old driver means training
+    on the CPU in silence."""
     if not cfg.common.cpu and usable_gpus()[0] and cfg.common.bf16:
         require_bf16("cuda")
 
@@ -316,14 +350,19 @@ def refuse_missing_restore_file(cfg) -> None:
 
 
 def ignore_unused_valid_subsets(cfg) -> None:
-    """fairseq lists the directory of ``data`` to find forgotten subsets; ours is a list of TSV files."""
+    """fairseq lists the directory of ``data`` to find forgotten subsets; ours is a list of TSV
+    files."""
     cfg.dataset.ignore_unused_valid_subsets = True
 
 
 def refuse_asynchronous_checkpoints(cfg) -> None:
-    """Without iopath fairseq ends such a run at once with status 0; with it checkpoints are not written in one step."""
+    """Without iopath fairseq ends such a run at once with status 0; with it checkpoints are not
+    written in one step."""
     if cfg.checkpoint.write_checkpoints_asynchronously:
-        raise UserError("--write-checkpoints-asynchronously: is not offered, a kill could tear a checkpoint; leave it out")
+        raise UserError(
+            "--write-checkpoints-asynchronously: is not offered, a kill could tear a checkpoint;"
+            " leave it out"
+        )
 
 
 def use_fp16_without_flat_gradients_on_cpu(cfg) -> None:
@@ -335,11 +374,15 @@ def use_fp16_without_flat_gradients_on_cpu(cfg) -> None:
 def follow_torchrun(cfg) -> None:
     """Take rank, world size and device from torchrun's environment.
 
-    fairseq divides by the number of GPUs there (none on a CPU machine), and with one visible device per
-    process starts independent runs unless the world size is given as well.
+    fairseq divides by the number of GPUs there (none on a CPU machine), and with one visible device
+    per process starts independent runs unless the world size is given as well.
     """
     world_size = int(os.environ.get("WORLD_SIZE", 1))
-    if world_size == 1 or "RANK" not in os.environ or cfg.distributed_training.distributed_init_method:
+    if (
+        world_size == 1
+        or "RANK" not in os.environ
+        or cfg.distributed_training.distributed_init_method
+    ):
         return
     devices = 0 if cfg.common.cpu else torch.cuda.device_count()
     settings = cfg.distributed_training
@@ -353,7 +396,8 @@ def follow_torchrun(cfg) -> None:
 
 
 class errors_in_one_line:
-    """Context in which an error that a user can correct ends the process with one line and status 2, not a traceback."""
+    """Context in which an error that a user can correct ends the process with one line and
+    status 2, not a traceback."""
 
     def __enter__(self):
         return self

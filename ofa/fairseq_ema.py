@@ -8,9 +8,9 @@ import dataclasses
 import functools
 import logging
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Callable
+from typing import Any
 
 from fairseq import checkpoint_utils
 from fairseq.dataclass.configs import CheckpointConfig
@@ -41,7 +41,9 @@ def install() -> None:
     Trainer.load_checkpoint = start_as_flags_say(Trainer.load_checkpoint)
 
 
-def add_checkpoint_flags(added: Mapping[str, str] = FLAGS, kind: Any = bool, default: Any = False) -> None:
+def add_checkpoint_flags(
+    added: Mapping[str, str] = FLAGS, kind: Any = bool, default: Any = False
+) -> None:
     """More fields of fairseq's checkpoint options: on the command line and in every configuration.
 
     Args: added: name -> help. kind, default: of their values.
@@ -52,15 +54,21 @@ def add_checkpoint_flags(added: Mapping[str, str] = FLAGS, kind: Any = bool, def
         CheckpointConfig.__annotations__[name] = kind
     for name, field in options.items():
         if name in CheckpointConfig.__annotations__:
-            setattr(CheckpointConfig, name, dataclasses.field(default=field.default, metadata=field.metadata))
+            setattr(
+                CheckpointConfig,
+                name,
+                dataclasses.field(default=field.default, metadata=field.metadata),
+            )
     dataclasses.dataclass(CheckpointConfig)
     hydra_init()
 
 
 def start_as_flags_say(load: Callable) -> Callable:
-    """``Trainer.load_checkpoint`` that follows the two flags, and starts averages that the checkpoint lacks.
+    """``Trainer.load_checkpoint`` that follows the two flags, and starts averages that the
+    checkpoint lacks.
 
-    Stock fairseq frees the weights before it looks for averages, and fails when it then needs the weights.
+    Stock fairseq frees the weights before it looks for averages, and fails when it then needs the
+    weights.
     """
 
     @functools.wraps(load)
@@ -76,7 +84,8 @@ def start_as_flags_say(load: Callable) -> Callable:
 
 @contextmanager
 def changed_on_reading(change: Callable[[dict], dict], **overrides: Any) -> Iterator[None]:
-    """Inside, checkpoints that fairseq reads are changed. Args: overrides: as of ``load_checkpoint_to_cpu``."""
+    """Inside, checkpoints that fairseq reads are changed. Args: overrides: as of
+    ``load_checkpoint_to_cpu``."""
     read = checkpoint_utils.load_checkpoint_to_cpu
 
     def load_checkpoint_to_cpu(path, arg_overrides=None, **kwargs):
@@ -92,19 +101,27 @@ def changed_on_reading(change: Callable[[dict], dict], **overrides: Any) -> Iter
 def arrange_weights(state: dict, cfg, filename: str, goes_on: bool = False) -> dict:
     """The checkpoint with its weights and averages exchanged as the flags say.
 
-    Args: goes_on: the checkpoint is one of this very run, which has followed the flags at its start.
+    Args: goes_on: the checkpoint is one of this very run, which has followed the flags at its
+    start.
     Returns: ``state``.
     """
     options, extra = cfg.checkpoint, state["extra_state"]
     exchange, renew = (getattr(options, name) and not goes_on for name in FLAGS)
-    latest, averages = state["model"], {**(extra.get("ema") or {}), **(extra.get("ema_fp32_params") or {})}
+    latest, averages = (
+        state["model"],
+        {**(extra.get("ema") or {}), **(extra.get("ema_fp32_params") or {})},
+    )
     if exchange:
         if averages:
             logger.info("%s: starting from its averaged weights", filename)
             state["model"] = {**latest, **averages}
-            extra.get(STATE_KEY, {}).pop("fp32_params", None)  # master weights are those of the last step
+            extra.get(STATE_KEY, {}).pop(
+                "fp32_params", None
+            )  # master weights are those of the last step
         else:
-            logger.warning("%s: has no averaged weights; starting from those of its last step", filename)
+            logger.warning(
+                "%s: has no averaged weights; starting from those of its last step", filename
+            )
     if cfg.ema.store_ema and (renew or not averages):
         logger.info("%s: averages start from the weights of its last step", filename)
         extra["ema"] = latest
@@ -125,7 +142,11 @@ def average_every_tensor_once(step: Callable) -> Callable:
         for name, tensor in new_model.state_dict().items():
             same = names.setdefault(tensor.data_ptr(), [])
             same.append(name)
-            if tensor.is_floating_point() and len(same) == 1 and (self.tuned is None or name in self.tuned):
+            if (
+                tensor.is_floating_point()
+                and len(same) == 1
+                and (self.tuned is None or name in self.tuned)
+            ):
                 state[name] = tensor
         step(self, types.SimpleNamespace(state_dict=lambda: state), updates)
         for first, *others in names.values():
@@ -136,6 +157,10 @@ def average_every_tensor_once(step: Callable) -> Callable:
 
 
 def check_ema_options(cfg) -> None:
-    """``--uses-ema`` validates with averages, which exist with ``--store-ema`` only. Raises: UserError."""
+    """``--uses-ema`` validates with averages, which exist with ``--store-ema`` only. Raises:
+    UserError."""
     if getattr(cfg.task, "uses_ema", False) and not cfg.ema.store_ema:
-        raise UserError("--uses-ema: expects averaged weights to validate with, found no --store-ema; add that flag")
+        raise UserError(
+            "--uses-ema: expects averaged weights to validate with, found no --store-ema; add that"
+            " flag"
+        )

@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM end a training after the update that is being made, with a checkpoint to go on from.
+"""Ctrl-C and SIGTERM end a training after the update that is being made, with a checkpoint to go on
+from.
 
 All ranks stop after the same update: the request travels with the figures that they add up anyway.
 """
@@ -10,9 +11,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Callable
 
 from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
@@ -61,7 +62,11 @@ class Request:
         if not cls.training:
             os.write(2, f"\n{name}: stopping before the first update; nothing to save\n".encode())
             raise SystemExit(0)
-        if number == signal.SIGINT and cls.signal_number is not None and time.monotonic() > cls.time + 1:
+        if (
+            number == signal.SIGINT
+            and cls.signal_number is not None
+            and time.monotonic() > cls.time + 1
+        ):
             raise KeyboardInterrupt
         if cls.signal_number is None:
             os.write(2, f"\n{name}: saving after this update, then stopping\n".encode())
@@ -84,7 +89,8 @@ def guard_trainings(call_main: Callable) -> Callable:
 
 
 class GuardedTraining:
-    """``fairseq_cli.train.main`` that stops cleanly. Picklable: fairseq may run it in processes of its own."""
+    """``fairseq_cli.train.main`` that stops cleanly. Picklable: fairseq may run it in processes
+    of its own."""
 
     def __init__(self, main: Callable):
         self.main = main
@@ -92,7 +98,9 @@ class GuardedTraining:
     def __call__(self, cfg, **kwargs) -> None:
         check_ema_options(cfg)
         first = cfg.distributed_training.distributed_rank == 0
-        with lock_folder(cfg.checkpoint.save_dir) if first else nullcontext():  # before anything is written there
+        with (
+            lock_folder(cfg.checkpoint.save_dir) if first else nullcontext()
+        ):  # before anything is written there
             self.train(cfg, first, **kwargs)
 
     def train(self, cfg, first: bool, **kwargs) -> None:
@@ -102,7 +110,9 @@ class GuardedTraining:
         scope["validate_and_save"] = stop_when_asked(save_after_last_epoch(stock))
         self.forget_earlier_run(scope)
         marker = Path(cfg.checkpoint.save_dir) / MARKER
-        here = threading.current_thread() is threading.main_thread()  # Python allows handlers nowhere else
+        here = (
+            threading.current_thread() is threading.main_thread()
+        )  # Python allows handlers nowhere else
         handlers = {number: signal.signal(number, Request.receive) for number in SIGNALS if here}
         try:
             begin_to_show(cfg, first)
@@ -140,19 +150,25 @@ class GuardedTraining:
 
 
 def stop_when_asked(validate_and_save: Callable) -> Callable:
-    """The end of every update. An update after which fairseq validates or saves anyway does so first."""
+    """The end of every update. An update after which fairseq validates or saves anyway does so
+    first."""
 
     @functools.wraps(validate_and_save)
     def wrapped(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch):
         saves = Request.saves
-        valid_losses, should_stop = validate_and_save(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch)
+        valid_losses, should_stop = validate_and_save(
+            cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch
+        )
         alone = trainer.data_parallel_world_size == 1
         if should_stop or not (Request.signal_number is not None if alone else Request.agreed):
             return valid_losses, should_stop
         if Request.saves == saves:
             ExactState.epoch_loss = valid_losses[0] if end_of_epoch else None
             save_last(cfg.checkpoint, trainer, epoch_itr)
-        raise Stopped(f"stopped as asked after update {trainer.get_num_updates()}; the same command goes on from there")
+        raise Stopped(
+            f"stopped as asked after update {trainer.get_num_updates()}; the same command goes on"
+            " from there"
+        )
 
     return wrapped
 
@@ -161,17 +177,22 @@ def save_last(cfg, trainer, epoch_itr) -> None:
     """Write ``checkpoint_last.pt`` alone."""
     only_last = cfg.copy()
     with open_dict(only_last):
-        only_last.update(no_last_checkpoints=False, no_epoch_checkpoints=True, save_interval_updates=0)
+        only_last.update(
+            no_last_checkpoints=False, no_epoch_checkpoints=True, save_interval_updates=0
+        )
     checkpoint_utils.save_checkpoint(only_last, trainer, epoch_itr, None)
 
 
 def send_request_along(aggregate: Callable) -> Callable:
-    """Ranks add up their log figures after every batch; one more figure says who was asked to stop."""
+    """Ranks add up their log figures after every batch; one more figure says who was asked to
+    stop."""
 
     @functools.wraps(aggregate)
     def _aggregate_logging_outputs(self, logging_outputs, *extra_stats_to_sum, ignore=False):
         asked = float(Request.signal_number is not None)
-        logging_outputs, sums = aggregate(self, logging_outputs, *extra_stats_to_sum, asked, ignore=ignore)
+        logging_outputs, sums = aggregate(
+            self, logging_outputs, *extra_stats_to_sum, asked, ignore=ignore
+        )
         *sums, asked = sums
         Request.agreed = Request.agreed or float(asked) > 0
         return logging_outputs, sums
@@ -198,11 +219,14 @@ def note_that_training_began(begin_epoch: Callable) -> Callable:
 
 
 def end_data_workers() -> None:
-    """Data workers are waited for when the interpreter ends, after an error for ever: it asks once, and they ignore that.
+    """Data workers are waited for when the interpreter ends, after an error for ever: it asks once,
+    and they ignore that.
 
     The run is saved, or failed; they may go now.
     """
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes a missing worker for an accident
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_DFL
+    )  # torch's handler takes a missing worker for an accident
     for child in multiprocessing.active_children():
         child.kill()
         child.join()

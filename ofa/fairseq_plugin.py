@@ -28,14 +28,24 @@ from ofa import (
 def install_once() -> None:
     """How runs are saved, continued, interrupted and spread over processes."""
     for part in (
-        fairseq_saving, fairseq_resume, fairseq_position, fairseq_light, fairseq_ema, fairseq_interrupt, fairseq_ranks,
-        fairseq_nonfinite, fairseq_adam, fairseq_upstream, fairseq_changed_data,
+        fairseq_saving,
+        fairseq_resume,
+        fairseq_position,
+        fairseq_light,
+        fairseq_ema,
+        fairseq_interrupt,
+        fairseq_ranks,
+        fairseq_nonfinite,
+        fairseq_adam,
+        fairseq_upstream,
+        fairseq_changed_data,
     ):
         part.install()
 
 
 def register() -> None:
-    """Mend fairseq, then register scheduler, architectures, criterions and tasks. Safe to call twice.
+    """Mend fairseq, then register scheduler, architectures, criterions and tasks. Safe to call
+    twice.
 
     Importing the files named ``fairseq_*`` of a folder registers what they define.
     """

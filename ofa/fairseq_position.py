@@ -1,7 +1,7 @@
 """A run goes on at the same row of its data with another number of processes or another batch size.
 
-fairseq saves how many batches this process has read. Here the rows that all processes have read are saved as well; a
-resumed run takes up the first batch that has a row not read before.
+fairseq saves how many batches this process has read. Here the rows that all processes have read are
+saved as well; a resumed run takes up the first batch that has a row not read before.
 """
 
 import functools
@@ -26,7 +26,9 @@ def install() -> None:
 def rows_read(iterator: EpochBatchIterator) -> list[int]:
     """Rows that all processes together have read after 0, 1, 2, ... batches each."""
     batches, shards = iterator.frozen_batches, iterator.num_shards
-    steps = [sum(map(len, batches[start : start + shards])) for start in range(0, len(batches), shards)]
+    steps = [
+        sum(map(len, batches[start : start + shards])) for start in range(0, len(batches), shards)
+    ]
     return [0, *accumulate(steps)]
 
 
@@ -34,7 +36,9 @@ def save_rows(state_dict: Callable) -> Callable:
     @functools.wraps(state_dict)
     def wrapped(self) -> dict[str, Any]:
         state = state_dict(self)
-        if self.disable_shuffling and state["iterations_in_epoch"]:  # the order of rows does not depend on batches then
+        if (
+            self.disable_shuffling and state["iterations_in_epoch"]
+        ):  # the order of rows does not depend on batches then
             state[ROWS] = rows_read(self)[state["iterations_in_epoch"]]
         return state
 
@@ -47,10 +51,18 @@ def load_rows(load_state_dict: Callable) -> Callable:
         if self.disable_shuffling and ROWS in state:
             read = rows_read(self)
             batches = max(number for number, rows in enumerate(read) if rows <= state[ROWS])
-            batches = min(batches, len(read) - 2)  # of shorter data than before the last batch is left
+            batches = min(
+                batches, len(read) - 2
+            )  # of shorter data than before the last batch is left
             if batches != state["iterations_in_epoch"]:
-                logger.info("%d rows of epoch %d are read: going on with batch %d of each process, %d rows again",
-                            state[ROWS], state["epoch"], batches + 1, state[ROWS] - read[batches])  # fmt: skip
+                logger.info(
+                    "%d rows of epoch %d are read: going on with batch %d of each process, %d rows"
+                    " again",
+                    state[ROWS],
+                    state["epoch"],
+                    batches + 1,
+                    state[ROWS] - read[batches],
+                )
             state = {**state, "iterations_in_epoch": batches}
         load_state_dict(self, state)
 

@@ -7,7 +7,15 @@ from fairseq.dataclass.utils import merge_with_parent
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, setup_task
 
 from ofa.errors import UserError
-from ofa.fairseq_loading import SHARED, build_network, drawn_by, image_size_unless_known, plain_group, read_checkpoint, task_config
+from ofa.fairseq_loading import (
+    SHARED,
+    build_network,
+    drawn_by,
+    image_size_unless_known,
+    plain_group,
+    read_checkpoint,
+    task_config,
+)
 from ofa.io.json_files import load_json
 from ofa.stored_options import MEMBERS
 
@@ -21,7 +29,8 @@ class LoadedCheckpoint:
     Attributes:
         trained: task that the checkpoint was trained on -> its stored options.
         network: on the CPU, in evaluation mode.
-    Raises: UserError if the file is no checkpoint, or its vocabulary folder is missing or another one.
+    Raises: UserError if the file is no checkpoint, or its vocabulary folder is missing or another
+    one.
     """
 
     def __init__(self, path: str, overrides: Mapping[str, Any], ema: bool = False):
@@ -30,8 +39,16 @@ class LoadedCheckpoint:
         stored = plain_group(state["cfg"]["task"])
         name = stored.get("_name") or stored.get("task")
         members = (state.get("task_state") or {}).get(MEMBERS) or {name: stored}
-        self.trained = {name: {**stored, **options} for name, options in members.items() if name in TASK_REGISTRY}
-        self.shared = {key: value for key, value in next(iter(members.values()), stored).items() if key in SHARED}
+        self.trained = {
+            name: {**stored, **options}
+            for name, options in members.items()
+            if name in TASK_REGISTRY
+        }
+        self.shared = {
+            key: value
+            for key, value in next(iter(members.values()), stored).items()
+            if key in SHARED
+        }
         self.shared |= drawn_by(state)
         size = image_size_unless_known(path, state, {**self.shared, **overrides})
         self.shared |= size
@@ -43,8 +60,11 @@ class LoadedCheckpoint:
         self.network = build_network(path, state, first, ema)
 
     def config(self, name: str, **changes: Any):
-        """The stored options of a task, or of a task that was not trained those that all tasks share."""
-        return task_config(self.path, name, self.trained.get(name, self.shared), {**self.overrides, **changes})
+        """The stored options of a task, or of a task that was not trained those that all tasks
+        share."""
+        return task_config(
+            self.path, name, self.trained.get(name, self.shared), {**self.overrides, **changes}
+        )
 
     def task(self, name: str, **changes: Any):
         """A task with the checkpoint's vocabulary. Args: changes: of its options."""
@@ -52,7 +72,8 @@ class LoadedCheckpoint:
         return TASK_REGISTRY[name](config, self.vocabulary, self.bpe)
 
     def set_up(self, name: str, **changes: Any):
-        """As ``task``, with all that a training of it prepares (files, negative samples). Args: changes: of its options."""
+        """As ``task``, with all that a training of it prepares (files, negative samples). Args:
+        changes: of its options."""
         return setup_task(self.config(name, **changes))
 
     def generation(self, name: str) -> dict[str, Any]:
@@ -60,4 +81,6 @@ class LoadedCheckpoint:
         try:
             return load_json(self.trained.get(name, {}).get("eval_args") or "{}")
         except ValueError as error:
-            raise UserError(f"{self.path}: expected JSON in the stored --eval-args, found {error}") from None
+            raise UserError(
+                f"{self.path}: expected JSON in the stored --eval-args, found {error}"
+            ) from None

@@ -1,4 +1,5 @@
-"""Several processes that train one model: the same result as one process, and an end when one of them fails."""
+"""Several processes that train one model: the same result as one process, and an end when one of
+them fails."""
 
 import functools
 import logging
@@ -7,8 +8,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import torch
 from fairseq.trainer import Trainer
@@ -16,7 +18,12 @@ from fairseq.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 FILLER = "filler"  # key of a batch that only keeps a rank in step with the others
-LOST_RANK = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
+LOST_RANK = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "remote process exited",
+    "Broken pipe",
+)
 
 
 def install() -> None:
@@ -27,9 +34,9 @@ def install() -> None:
 def mark_fillers(prepare: Callable) -> Callable:
     """Ranks that have run out of batches train on a filler, which must not count.
 
-    Stock fairseq takes all batches of an update for fillers when the last one is (``--update-freq 2`` and a rank
-    with one batch left): their gradients count and their tokens do not. Here a filler carries a mark, and the
-    task's ``train_step`` counts it as nothing.
+    Stock fairseq takes all batches of an update for fillers when the last one is (``--update-freq
+    2`` and a rank with one batch left): their gradients count and their tokens do not. Here a
+    filler carries a mark, and the task's ``train_step`` counts it as nothing.
     """
 
     @functools.wraps(prepare)
@@ -72,7 +79,8 @@ def of_all_ranks(value: Any) -> list[Any]:
 
 
 def end_with_launcher() -> None:
-    """Leave when torchrun or the run script was killed: nobody would end this process, and the next start would meet it."""
+    """Leave when torchrun or the run script was killed: nobody would end this process, and the
+    next start would meet it."""
     launchers = [os.getppid()] if "TORCHELASTIC_RUN_ID" in os.environ else []
     if os.environ.get("OFA_LAUNCHER_PID", "").isdigit():
         launchers.append(int(os.environ["OFA_LAUNCHER_PID"]))
@@ -81,17 +89,31 @@ def end_with_launcher() -> None:
 
 
 def _watch(launchers: list[int]) -> None:
-    while all(Path(f"/proc/{process}").exists() for process in launchers) or not Path("/proc").exists():
+    while (
+        all(Path(f"/proc/{process}").exists() for process in launchers)
+        or not Path("/proc").exists()
+    ):
         time.sleep(1)
-    os.write(2, b"error: the launcher is gone; the same command again goes on from the last checkpoint\n")
+    os.write(
+        2, b"error: the launcher is gone; the same command again goes on from the last checkpoint\n"
+    )
     os._exit(1)
 
 
 def end_after_other_rank(error: BaseException, world_size: int) -> None:
-    """One line instead of a traceback when this rank only lost another one, whose own message matters."""
-    if world_size > 1 and isinstance(error, RuntimeError) and any(words in str(error) for words in LOST_RANK):
+    """One line instead of a traceback when this rank only lost another one, whose own message
+    matters."""
+    if (
+        world_size > 1
+        and isinstance(error, RuntimeError)
+        and any(words in str(error) for words in LOST_RANK)
+    ):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(2)  # the failed rank's traceback comes first
-        print("error: another process of this run has ended; its own message tells why", file=sys.stderr, flush=True)
+        print(
+            "error: another process of this run has ended; its own message tells why",
+            file=sys.stderr,
+            flush=True,
+        )
         time.sleep(15)  # torchrun names the process that ended first, and ends this one when it has
         os._exit(1)

@@ -17,7 +17,8 @@ TRAINER = "fairseq_cli.train"
 
 
 def settings_of_command(arguments: list[str]) -> dict[str, Any]:
-    """Args: arguments: what follows ``fairseq-train``. Ends the process with a message if a flag is wrong."""
+    """Args: arguments: what follows ``fairseq-train``. Ends the process with a message if a flag
+    is wrong."""
     parsed = options.parse_args_and_arch(options.get_training_parser(), arguments)
     config = convert_namespace_to_omegaconf(parsed)
     return training_settings({"cfg": {group: as_plain(config[group]) for group in config}})
@@ -25,7 +26,9 @@ def settings_of_command(arguments: list[str]) -> dict[str, Any]:
 
 def as_plain(group: Any) -> Any:
     return (
-        OmegaConf.to_container(group, resolve=True, enum_to_str=True) if OmegaConf.is_config(group) else group
+        OmegaConf.to_container(group, resolve=True, enum_to_str=True)
+        if OmegaConf.is_config(group)
+        else group
     )
 
 
@@ -45,6 +48,7 @@ def command_of_script(script: str | Path, flags: list[str]) -> list[str]:
     if found.returncode or not words:
         reason = (found.stderr.strip().splitlines() or ["it starts no training"])[-1]
         raise UserError(
-            f"{script}: expected a run script that trains, found: {reason}; name one of run_scripts/*/train*.sh"
+            f"{script}: expected a run script that trains, found: {reason}; name one of"
+            " run_scripts/*/train*.sh"
         )
     return words[-1][words[-1].index(TRAINER) + 1 :]

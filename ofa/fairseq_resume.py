@@ -1,8 +1,9 @@
 """The same command again goes on exactly where its run was, whichever way it ended.
 
-fairseq restores weights, optimizer, learning rate and the place in the data. Added here: another checkpoint is
-taken when ``checkpoint_last.pt`` is damaged, flags such as ``--reset-optimizer`` apply to the first start only, a
-finished run stays finished, and the state that fairseq forgets (``ExactState``).
+fairseq restores weights, optimizer, learning rate and the place in the data. Added here: another
+checkpoint is taken when ``checkpoint_last.pt`` is damaged, flags such as ``--reset-optimizer``
+apply to the first start only, a finished run stays finished, and the state that fairseq forgets
+(``ExactState``).
 """
 
 import copy
@@ -11,8 +12,9 @@ import logging
 import math
 import random
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 from fairseq import checkpoint_utils
@@ -46,17 +48,25 @@ def install() -> None:
     Trainer._set_seed = seed_all_generators(Trainer._set_seed)
 
 
-# --- which checkpoint -------------------------------------------------------------------------------------------
+# --- which checkpoint
+# -------------------------------------------------------------------------------------------
 
 
 def go_on_with_own_run(load: Callable) -> Callable:
-    """``checkpoint_utils.load_checkpoint`` that prefers the run of ``--save-dir`` when it was the same command."""
+    """``checkpoint_utils.load_checkpoint`` that prefers the run of ``--save-dir`` when it was
+    the same command."""
 
     @functools.wraps(load)
     def load_checkpoint(cfg, trainer, **kwargs):
         if not cfg.no_save:
-            decided_by_first_rank(lambda: check_space(trainer.cfg, trainer.get_model(), cfg.save_dir), trainer)
-        choice = None if trainer.checkpoint_suffix else decided_by_first_rank(lambda: choose(cfg), trainer)
+            decided_by_first_rank(
+                lambda: check_space(trainer.cfg, trainer.get_model(), cfg.save_dir), trainer
+            )
+        choice = (
+            None
+            if trainer.checkpoint_suffix
+            else decided_by_first_rank(lambda: choose(cfg), trainer)
+        )
         if choice is None:
             extra_state, epoch_itr = load(cfg, trainer, **kwargs)
             if cfg.finetune_from_model is None:  # which takes weights alone
@@ -64,7 +74,9 @@ def go_on_with_own_run(load: Callable) -> Callable:
             return extra_state, epoch_itr
         path, same_command = choice
         trainer.goes_on = same_command
-        chosen = copy.deepcopy(cfg)  # the trainer's own configuration is saved and compared at the next start
+        chosen = copy.deepcopy(
+            cfg
+        )  # the trainer's own configuration is saved and compared at the next start
         with open_dict(chosen):
             chosen.update(restore_file=path, finetune_from_model=None)
             if same_command:
@@ -80,7 +92,8 @@ def go_on_with_own_run(load: Callable) -> Callable:
 
 
 def step_after_epoch(trainer, extra_state: dict[str, Any] | None, cfg) -> None:
-    """What the learning rate does at the end of an epoch, which comes after the checkpoint of that end was saved."""
+    """What the learning rate does at the end of an epoch, which comes after the checkpoint of
+    that end was saved."""
     if extra_state is None or cfg.reset_lr_scheduler:
         return
     position = extra_state["train_iterator"]
@@ -106,7 +119,8 @@ def decided_by_first_rank(decide: Callable[[], Any], trainer) -> Any:
 
 
 def choose(cfg) -> tuple[str, bool] | None:
-    """(checkpoint of ``--save-dir`` to go on from, whether the same command wrote it); None: fairseq's own rules.
+    """(checkpoint of ``--save-dir`` to go on from, whether the same command wrote it); None:
+    fairseq's own rules.
 
     Raises: UserError if there are checkpoints and none can be read.
     """
@@ -115,19 +129,29 @@ def choose(cfg) -> tuple[str, bool] | None:
         return None
     path, stored = first_readable(paths, getattr(cfg, "base", None))
     first_start = ("restore_file", *RESETS, *INITIAL_WEIGHTS)
-    same = all((getattr(stored, name, None) or False) == (getattr(cfg, name, None) or False) for name in first_start)
+    same = all(
+        (getattr(stored, name, None) or False) == (getattr(cfg, name, None) or False)
+        for name in first_start
+    )
     if cfg.restore_file != DEFAULT_RESTORE_FILE and not same:
         hand_over.held = None
         logger.warning(
-            "%s holds another run, whose checkpoints will be replaced: this one starts from %s as --restore-file says",
-            cfg.save_dir, cfg.restore_file,
-        )  # fmt: skip
+            "%s holds another run, whose checkpoints will be replaced: this one starts from %s as"
+            " --restore-file says",
+            cfg.save_dir,
+            cfg.restore_file,
+        )
         return None
     if not same and any(getattr(cfg, name) for name in RESETS):
-        logger.warning("%s: starting from its weights; --reset-... was not part of the command before", path)
+        logger.warning(
+            "%s: starting from its weights; --reset-... was not part of the command before", path
+        )
     else:
-        logger.info("going on with the run of %s from %s; to start over, use another --save-dir or FRESH=1",
-                    cfg.save_dir, path)  # fmt: skip
+        logger.info(
+            "going on with the run of %s from %s; to start over, use another --save-dir or FRESH=1",
+            cfg.save_dir,
+            path,
+        )
     return path, same
 
 
@@ -157,17 +181,20 @@ def first_readable(paths: list[str], base: str | None = None) -> tuple[str, Any]
             continue
         if damages or Path(path).name != DEFAULT_RESTORE_FILE:
             updates = state["optimizer_history"][-1]["num_updates"]
-            logger.warning("falling back to %s, the newest readable checkpoint (update %d)", path, updates)
+            logger.warning(
+                "falling back to %s, the newest readable checkpoint (update %d)", path, updates
+            )
         hand_over.held = path, state
         return path, (state.get("cfg") or {}).get("checkpoint")
     raise UserError(
-        f"{Path(paths[0]).parent}: expected a checkpoint to go on from, found only damaged ones ({damages[0]}); "
-        "copy one back, or start over with FRESH=1 or another --save-dir"
+        f"{Path(paths[0]).parent}: expected a checkpoint to go on from, found only damaged ones"
+        f" ({damages[0]}); copy one back, or start over with FRESH=1 or another --save-dir"
     )
 
 
 def check_sums(path: str) -> None:
-    """Compare the content of a checkpoint with the checksums in it, which torch writes and does not read.
+    """Compare the content of a checkpoint with the checksums in it, which torch writes and does not
+    read.
 
     Raises: UserError if a part differs. Files that are no archives are left to the reader.
     """
@@ -178,7 +205,9 @@ def check_sums(path: str) -> None:
         except (zipfile.BadZipFile, OSError, EOFError) as error:
             damaged = error
         if damaged is not None:
-            raise UserError(f"{path}: expected the content that was saved, found another one in {damaged}")
+            raise UserError(
+                f"{path}: expected the content that was saved, found another one in {damaged}"
+            )
 
 
 def hand_over(read: Callable) -> Callable:
@@ -196,7 +225,8 @@ hand_over.held = None
 
 
 def end_of_run(trainer, epoch_itr) -> str | None:
-    """Why a resumed run has nothing left to do. Stock fairseq would make one more update before it looks."""
+    """Why a resumed run has nothing left to do. Stock fairseq would make one more update before
+    it looks."""
     limits = trainer.cfg.optimization
     updates, hours = trainer.get_num_updates(), trainer._previous_training_time / 3600
     if updates >= (limits.max_update or math.inf):
@@ -211,7 +241,8 @@ def end_of_run(trainer, epoch_itr) -> str | None:
     return None
 
 
-# --- what fairseq forgets ---------------------------------------------------------------------------------------
+# --- what fairseq forgets
+# ---------------------------------------------------------------------------------------
 
 
 class ExactState:
@@ -226,8 +257,12 @@ class ExactState:
     ========================  ====================================================================================
     """
 
-    epoch_loss: float | None = None  # of the validation that a save on request follows, which does not get it
-    early_stopping: Any = None  # the function ``should_stop_early`` of the running command keeps its state in itself
+    epoch_loss: float | None = (
+        None  # of the validation that a save on request follows, which does not get it
+    )
+    early_stopping: Any = (
+        None  # the function ``should_stop_early`` of the running command keeps its state in itself
+    )
 
     @classmethod
     def collect(cls, trainer) -> dict[str, Any]:
@@ -259,7 +294,8 @@ class ExactState:
 
 
 def master_weights(optimizer) -> list:
-    """The fp32 parameters of a 16-bit optimizer: one flat tensor per device, or one per parameter; else none."""
+    """The fp32 parameters of a 16-bit optimizer: one flat tensor per device, or one per
+    parameter; else none."""
     params = getattr(optimizer, "fp32_params", None) or []
     return list(params.values()) if isinstance(params, dict) else list(params)
 
@@ -276,9 +312,17 @@ def save_exact_state(save: Callable) -> Callable:
 
 def load_exact_state(load: Callable) -> Callable:
     @functools.wraps(load)
-    def load_checkpoint(self, filename, reset_optimizer=False, reset_lr_scheduler=False, optimizer_overrides=None,
-                        reset_meters=False):  # fmt: skip
-        extra_state = load(self, filename, reset_optimizer, reset_lr_scheduler, optimizer_overrides, reset_meters)
+    def load_checkpoint(
+        self,
+        filename,
+        reset_optimizer=False,
+        reset_lr_scheduler=False,
+        optimizer_overrides=None,
+        reset_meters=False,
+    ):
+        extra_state = load(
+            self, filename, reset_optimizer, reset_lr_scheduler, optimizer_overrides, reset_meters
+        )
         if reset_meters:  # another run's weights: its hours do not count for --stop-time-hours
             self._previous_training_time = 0
         if extra_state is None:
@@ -286,12 +330,15 @@ def load_exact_state(load: Callable) -> Callable:
         if not reset_optimizer:
             ExactState.restore(self, extra_state.get(STATE_KEY, {}))
         if not reset_meters and "metrics" in extra_state:
-            # At the start of an epoch fairseq drops all averages; those since the last log line go on over it.
+            # At the start of an epoch fairseq drops all averages; those since the last log line go
+            # on over it.
             metrics.load_state_dict(extra_state["metrics"])
             if extra_state["train_iterator"].get("iterations_in_epoch") == 0:
                 metrics.reset_meters("train")
         if self.cfg.ema.store_ema:  # counts updates up to --ema-update-freq and is not saved
-            self.ema.update_freq_counter = self.get_num_updates() % max(self.cfg.ema.ema_update_freq, 1)
+            self.ema.update_freq_counter = self.get_num_updates() % max(
+                self.cfg.ema.ema_update_freq, 1
+            )
         return extra_state
 
     return load_checkpoint

@@ -1,4 +1,5 @@
-"""What a run shows while it trains: sample predictions with their images in TensorBoard, and a log file."""
+"""What a run shows while it trains: sample predictions with their images in TensorBoard, and a
+log file."""
 
 import logging
 import os
@@ -17,7 +18,8 @@ class Gallery:
     """The first rows of a validation: images, predictions and references.
 
     Attributes: name: before the numbers of the samples, where several tasks show theirs.
-    Args: imagenet: images are normalised by ImageNet's mean and std (``--imagenet-default-mean-and-std``).
+    Args: imagenet: images are normalised by ImageNet's mean and std
+    (``--imagenet-default-mean-and-std``).
     """
 
     logdir: str | None = None  # of TensorBoard; set on the first rank of a training
@@ -28,7 +30,9 @@ class Gallery:
         self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
         self.rows: list[tuple[torch.Tensor | None, str, list[str]]] = []
 
-    def add(self, sample: dict[str, Any], predictions: list[str], references: list[list[str]]) -> None:
+    def add(
+        self, sample: dict[str, Any], predictions: list[str], references: list[list[str]]
+    ) -> None:
         """Keep rows of a batch until there are enough; without TensorBoard none are kept."""
         images = sample["net_input"].get("patch_images")
         for row in range(min(SHOWN - len(self.rows), len(predictions)) if self.logdir else 0):
@@ -59,7 +63,8 @@ class Gallery:
 def begin_to_show(cfg, first_rank: bool) -> None:
     """Point the gallery to TensorBoard's folder, and every log line to ``--log-file`` as well.
 
-    Stock fairseq opens the file anew in every epoch, writes each line once more, and leaves out most loggers.
+    Stock fairseq opens the file anew in every epoch, writes each line once more, and leaves out
+    most loggers.
     """
     Gallery.logdir = cfg.common.tensorboard_logdir if first_rank else None
     if cfg.common.log_file is not None:

@@ -28,18 +28,25 @@ def install() -> None:
 
 
 def save_after_last_epoch(validate_and_save: Callable) -> Callable:
-    """The end of an update, where the end of ``--max-epoch`` validates and saves as that of ``--max-update`` does.
+    """The end of an update, where the end of ``--max-epoch`` validates and saves as that of
+    ``--max-update`` does.
 
-    Stock fairseq asks the intervals alone then: with ``--save-interval 5 --max-epoch 3`` it would save nothing.
+    Stock fairseq asks the intervals alone then: with ``--save-interval 5 --max-epoch 3`` it would
+    save nothing.
     """
 
     @functools.wraps(validate_and_save)
     def wrapped(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch):
         if end_of_epoch and epoch_itr.epoch == cfg.optimization.max_epoch:
-            listed = epoch_itr.epoch % cfg.checkpoint.save_interval == 0  # one of those that keep their number
+            listed = (
+                epoch_itr.epoch % cfg.checkpoint.save_interval == 0
+            )  # one of those that keep their number
             cfg = copy.deepcopy(cfg)
             with open_dict(cfg):
-                cfg.checkpoint.update(save_interval=1, no_epoch_checkpoints=cfg.checkpoint.no_epoch_checkpoints or not listed)
+                cfg.checkpoint.update(
+                    save_interval=1,
+                    no_epoch_checkpoints=cfg.checkpoint.no_epoch_checkpoints or not listed,
+                )
                 cfg.dataset.validate_interval = 1
         return validate_and_save(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch)
 
@@ -49,8 +56,8 @@ def save_after_last_epoch(validate_and_save: Callable) -> Callable:
 def save_whole(content: Any, filename: str, async_write: bool = False) -> None:
     """``torch.save`` to a file of another name that takes its place at the end.
 
-    Stock fairseq tries three times to write into the same file, each time behind what is there already, and
-    leaves the last attempt lying.
+    Stock fairseq tries three times to write into the same file, each time behind what is there
+    already, and leaves the last attempt lying.
 
     Raises: UserError if the disk is full or cannot be written.
     """
@@ -62,7 +69,8 @@ def save_whole(content: Any, filename: str, async_write: bool = False) -> None:
 
 
 def copy_whole(source: str, target: str, overwrite: bool = True) -> str:
-    """Copy a checkpoint (to ``checkpoint_last.pt``, ...) in one step; fairseq asks whether the result is true."""
+    """Copy a checkpoint (to ``checkpoint_last.pt``, ...) in one step; fairseq asks whether the
+    result is true."""
     try:
         with open(source, "rb") as file, replacing(target, "wb") as copy:
             shutil.copyfileobj(file, copy, 1 << 22)
@@ -76,36 +84,52 @@ def not_written(path: str, error: OSError) -> UserError:
     full = error.errno in FULL
     remedy = "Free some space" if full else "Correct that"
     return UserError(
-        f"{path}: expected to write a checkpoint, found {error.strerror or error}; the checkpoints before it are "
-        f"whole. {remedy} and run the same command again: it resumes from the newest one"
+        f"{path}: expected to write a checkpoint, found {error.strerror or error}; the checkpoints"
+        f" before it are whole. {remedy} and run the same command again: it resumes from the"
+        " newest one"
     )
 
 
 def check_space(cfg, model, save_dir: str) -> None:
-    """Raises: UserError if not even one checkpoint fits on the disk. Args: cfg: fairseq's configuration. model: in training."""
+    """Raises: UserError if not even one checkpoint fits on the disk. Args: cfg: fairseq's
+    configuration. model: in training."""
     needed = checkpoint_bytes(cfg, model)
     free = shutil.disk_usage(save_dir).free
     if free < needed:
         raise UserError(
-            f"{save_dir}: expected {in_units(needed)} of free space for a checkpoint, found {in_units(free)}; free some, or "
-            "use another --save-dir (--no-save-optimizer-state makes checkpoints smaller, but a run cannot resume from them)"
+            f"{save_dir}: expected {in_units(needed)} of free space for a checkpoint, found"
+            f" {in_units(free)}; free some, or use another --save-dir (--no-save-optimizer-state"
+            " makes checkpoints smaller, but a run cannot resume from them)"
         )
 
 
 def checkpoint_bytes(cfg, model) -> int:
     """What a checkpoint takes at least: weights, Adam's moments, fp32 copies, averages."""
     tuned = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    some = bool(getattr(getattr(model, "config", None), "light_methods", []))  # the others stay in their base
+    some = bool(
+        getattr(getattr(model, "config", None), "light_methods", [])
+    )  # the others stay in their base
     kept = {name: weight for name, weight in model.named_parameters() if name in tuned or not some}
     weights = sum(weight.numel() * weight.element_size() for weight in kept.values())
-    buffers = 0 if some else sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
+    buffers = (
+        0 if some else sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
+    )
     trained = sum(kept[name].numel() for name in tuned)
-    is_half = (cfg.common.fp16 or cfg.common.bf16) and not (cfg.common.memory_efficient_fp16 or cfg.common.memory_efficient_bf16)
+    is_half = (cfg.common.fp16 or cfg.common.bf16) and not (
+        cfg.common.memory_efficient_fp16 or cfg.common.memory_efficient_bf16
+    )
     total = weights + buffers + 4 * trained * is_half
-    if getattr(cfg.optimizer, "_name", None) == "adam" and not cfg.checkpoint.no_save_optimizer_state:
+    if (
+        getattr(cfg.optimizer, "_name", None) == "adam"
+        and not cfg.checkpoint.no_save_optimizer_state
+    ):
         total += (4 if getattr(cfg.optimizer, "fp16_adam_stats", False) else 8) * trained
     if cfg.ema.store_ema:
-        total += weights + buffers + 4 * sum(weight.numel() for weight in kept.values()) * cfg.ema.ema_fp32
+        total += (
+            weights
+            + buffers
+            + 4 * sum(weight.numel() for weight in kept.values()) * cfg.ema.ema_fp32
+        )
     return total
 
 

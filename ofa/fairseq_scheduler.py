@@ -1,7 +1,9 @@
-"""``--lr-scheduler polynomial_decay`` with ``--warmup-ratio``: the length of the warm-up as a share of the training.
+"""``--lr-scheduler polynomial_decay`` with ``--warmup-ratio``: the length of the warm-up as a share
+of the training.
 
-The ratio needs the total number of updates, which only the trainer knows, once it has counted the batches of an
-epoch. ``install`` replaces fairseq's scheduler of the same name and lets the trainer report that number.
+The ratio needs the total number of updates, which only the trainer knows, once it has counted the
+batches of an epoch. ``install`` replaces fairseq's scheduler of the same name and lets the trainer
+report that number.
 """
 
 import copy
@@ -33,11 +35,21 @@ PLATEAU_COUNTS = ("best", "last_epoch", "num_bad_epochs", "cooldown_counter")
 class WarmupRatioConfig(PolynomialDecayLRScheduleConfig):
     warmup_ratio: float = field(
         default=0.0,
-        metadata={"help": "warm up during this share of all updates; overrides --warmup-updates and --total-num-update"},
+        metadata={
+            "help": (
+                "warm up during this share of all updates; overrides --warmup-updates and"
+                " --total-num-update"
+            )
+        },
     )
     total_num_update: float = field(
         default=1_000_000,
-        metadata={"help": "number of updates over which the learning rate decays, unless --warmup-ratio is given"},
+        metadata={
+            "help": (
+                "number of updates over which the learning rate decays, unless --warmup-ratio is"
+                " given"
+            )
+        },
     )
 
 
@@ -49,12 +61,17 @@ class WarmupRatioSchedule(PolynomialDecayLRSchedule):
             raise UserError(f"--warmup-ratio is a share in [0, 1], found {cfg.warmup_ratio}")
         if cfg.total_num_update <= 0:
             raise UserError(f"--total-num-update has to be positive, found {cfg.total_num_update}")
-        super().__init__(copy.copy(cfg), optimizer)  # reinit changes warmup_updates; the caller's config stays
+        super().__init__(
+            copy.copy(cfg), optimizer
+        )  # reinit changes warmup_updates; the caller's config stays
         self.knows_total = False
-        self.annealed: dict | None = None  # epoch after --force-anneal, and the rate that it began with
+        self.annealed: dict | None = (
+            None  # epoch after --force-anneal, and the rate that it began with
+        )
 
     def step_begin_epoch(self, epoch: int) -> float:
-        """From ``--force-anneal`` on an epoch decays from the rate at its beginning, which a resumed one cannot see."""
+        """From ``--force-anneal`` on an epoch decays from the rate at its beginning, which a
+        resumed one cannot see."""
         if self.annealed and self.annealed["epoch"] == epoch:
             self.lr = self.annealed["lr"]
             return self.optimizer.get_lr()
@@ -73,19 +90,26 @@ class WarmupRatioSchedule(PolynomialDecayLRSchedule):
             self.lr = state.get("lr", self.lr)
 
     def reinit(self, total_num_update: int, num_updates: int) -> None:
-        """Take the number of updates of the whole training, and how many are done, from the trainer."""
+        """Take the number of updates of the whole training, and how many are done, from the
+        trainer."""
         self.knows_total = True
         if self.cfg.warmup_ratio == 0:
             if self.total_num_update > 10 * total_num_update:
                 logger.warning(
-                    "the learning rate decays over %d updates but training ends after %d: it stays almost constant. "
-                    "Give --total-num-update %d or --warmup-ratio.",
-                    self.total_num_update, total_num_update, total_num_update,
-                )  # fmt: skip
+                    "the learning rate decays over %d updates but training ends after %d: it stays"
+                    " almost constant. Give --total-num-update %d or --warmup-ratio.",
+                    self.total_num_update,
+                    total_num_update,
+                    total_num_update,
+                )
             return
         self.total_num_update = total_num_update
         self.cfg.warmup_updates = int(total_num_update * self.cfg.warmup_ratio)
-        logger.info("learning rate: %d updates, %d of them warm-up", total_num_update, self.cfg.warmup_updates)
+        logger.info(
+            "learning rate: %d updates, %d of them warm-up",
+            total_num_update,
+            self.cfg.warmup_updates,
+        )
         self.warmup_factor = min(1.0, max(num_updates, 1) / max(self.cfg.warmup_updates, 1))
         if num_updates > 0:
             self.step_update(num_updates)
@@ -98,23 +122,30 @@ def count_updates(batches: int, optimization) -> float:
 
     Args:
         batches: batches of one epoch and one process.
-        optimization: fairseq's options max_epoch, max_update, update_freq (a list, one entry per epoch, the last
-            for all further ones) and skip_remainder_batch.
+        optimization: fairseq's options max_epoch, max_update, update_freq (a list, one entry per
+            epoch, the last for all further ones) and skip_remainder_batch.
 
     Returns: a whole number, or infinity when neither epochs nor updates are limited.
     """
     per_epoch = [
-        batches // frequency if optimization.skip_remainder_batch else math.ceil(batches / frequency)
+        (
+            batches // frequency
+            if optimization.skip_remainder_batch
+            else math.ceil(batches / frequency)
+        )
         for frequency in optimization.update_freq
     ]
     epochs = optimization.max_epoch or math.inf
     listed = min(epochs, len(per_epoch) - 1)
-    by_epochs = sum(per_epoch[:listed]) + (epochs - listed) * per_epoch[-1] if per_epoch[-1] else math.inf
+    by_epochs = (
+        sum(per_epoch[:listed]) + (epochs - listed) * per_epoch[-1] if per_epoch[-1] else math.inf
+    )
     return min(by_epochs, optimization.max_update or math.inf)
 
 
 def install() -> None:
-    """Replace fairseq's scheduler and tell it the total number of updates when training starts. Safe to call twice."""
+    """Replace fairseq's scheduler and tell it the total number of updates when training starts.
+    Safe to call twice."""
     if LR_SCHEDULER_REGISTRY[NAME] is not WarmupRatioSchedule:
         del LR_SCHEDULER_REGISTRY[NAME], LR_SCHEDULER_DATACLASS_REGISTRY[NAME]
         register_lr_scheduler(NAME, dataclass=WarmupRatioConfig)(WarmupRatioSchedule)
@@ -125,7 +156,8 @@ def install() -> None:
 
 
 def plateau_state_dict(self: ReduceLROnPlateauLRSchedule) -> dict:
-    """All that ``--lr-scheduler reduce_lr_on_plateau`` counts; fairseq saves ``best`` and ``last_epoch`` alone."""
+    """All that ``--lr-scheduler reduce_lr_on_plateau`` counts; fairseq saves ``best`` and
+    ``last_epoch`` alone."""
     return {name: getattr(self.lr_scheduler, name) for name in PLATEAU_COUNTS}
 
 
@@ -136,8 +168,8 @@ def plateau_load_state_dict(self: ReduceLROnPlateauLRSchedule, state: dict) -> N
 def report_total_updates(get_train_iterator):
     """``Trainer.get_train_iterator`` that hands the total to the scheduler, once per training.
 
-    It is called after a checkpoint has been read, so the number of updates done is known; the length of an epoch
-    does not depend on how much of it is done.
+    It is called after a checkpoint has been read, so the number of updates done is known; the
+    length of an epoch does not depend on how much of it is done.
     """
 
     @functools.wraps(get_train_iterator)

@@ -1,7 +1,7 @@
 """Image codes as text: the column of a TSV, and codes in a model's answer.
 
-A picture of 64 x 64 pixels and a tokenizer of 8 pixels per code give 8 x 8 codes, written row by row from the top
-left corner: ``"17 3 3 250 ..."``, 64 whole numbers with one blank between them.
+A picture of 64 x 64 pixels and a tokenizer of 8 pixels per code give 8 x 8 codes, written row by
+row from the top left corner: ``"17 3 3 250 ..."``, 64 whole numbers with one blank between them.
 """
 
 import math
@@ -15,46 +15,73 @@ CODE_SIDE = 8  # pixels per code and side, of every picture that a model knows a
 
 
 def codes_to_text(codes: Iterable) -> str:
-    """``[[17, 3], [3, 250]]`` (an array, a tensor or lists, of any shape) -> ``"17 3 3 250"``, row by row."""
-    flat = codes.reshape(-1).tolist() if hasattr(codes, "reshape") else np.asarray(list(codes)).reshape(-1).tolist()
+    """``[[17, 3], [3, 250]]`` (an array, a tensor or lists, of any shape) -> ``"17 3 3 250"``,
+    row by row."""
+    flat = (
+        codes.reshape(-1).tolist()
+        if hasattr(codes, "reshape")
+        else np.asarray(list(codes)).reshape(-1).tolist()
+    )
     return " ".join(map(str, flat))
 
 
-def text_to_codes(text: str, num_codes: int | None = None, count: int | None = None, where: str = "") -> np.ndarray:
+def text_to_codes(
+    text: str, num_codes: int | None = None, count: int | None = None, where: str = ""
+) -> np.ndarray:
     """``"17 3 3 250"`` -> int64[4].
 
-    Args: num_codes: codes of the tokenizer or vocabulary, 0 to ``num_codes - 1``. count: how many there have to be.
+    Args: num_codes: codes of the tokenizer or vocabulary, 0 to ``num_codes - 1``. count: how many
+    there have to be.
         where: ``file:row`` for messages.
-    Raises: UserError if a word is no whole number, a code is out of range, or their number is another one.
+    Raises: UserError if a word is no whole number, a code is out of range, or their number is
+    another one.
     """
     words = text.split()
     try:
-        if text.encode("utf-8", "replace").translate(None, b"+-0123456789 \t\r\n"):  # int() takes "1_000" and "１" as well
+        if text.encode("utf-8", "replace").translate(
+            None, b"+-0123456789 \t\r\n"
+        ):  # int() takes "1_000" and "１" as well
             raise ValueError
         codes = np.array([int(word) for word in words], dtype=np.int64)
     except (ValueError, OverflowError):
-        wrong = next((word for word in words if not word.isascii() or not word.isdigit() or len(word) > 18), text)
-        raise UserError(f"{place(where)}expects image codes, whole numbers with blanks between them, found {wrong[:40]!r}; "
-                        "is the column right (columns count from 0)?") from None
+        wrong = next(
+            (word for word in words if not word.isascii() or not word.isdigit() or len(word) > 18),
+            text,
+        )
+        raise UserError(
+            f"{place(where)}expects image codes, whole numbers with blanks between them, found"
+            f" {wrong[:40]!r}; is the column right (columns count from 0)?"
+        ) from None
     if not len(codes):
-        raise UserError(f"{place(where)}expects image codes, found an empty field; make them by ofa tokenizer encode")
+        raise UserError(
+            f"{place(where)}expects image codes, found an empty field; make them by ofa tokenizer"
+            " encode"
+        )
     if count is not None and len(codes) != count:
         side = math.isqrt(count)
         grid = f" ({side} x {side})" if side * side == count else ""
-        raise UserError(f"{place(where)}expects {count} image codes{grid}, found {len(codes)}; the picture was encoded at another "
-                        "size: encode it again (ofa tokenizer encode), or give the --code-image-size that belongs to the codes")
+        raise UserError(
+            f"{place(where)}expects {count} image codes{grid}, found {len(codes)}; the picture was"
+            " encoded at another size: encode it again (ofa tokenizer encode), or give the"
+            " --code-image-size that belongs to the codes"
+        )
     outside = codes[(codes < 0) | (codes >= (num_codes or codes.max() + 1))]
     if len(outside):
         known = f"0 to {num_codes - 1}" if num_codes else "0 and more"
-        raise UserError(f"{place(where)}expects image codes from {known}, found {outside[0]}; the codes are of another tokenizer, "
-                        "or its number of codes is not that of --code-dict-size")
+        raise UserError(
+            f"{place(where)}expects image codes from {known}, found {outside[0]}; the codes are of"
+            " another tokenizer, or its number of codes is not that of --code-dict-size"
+        )
     return codes
 
 
 def square_side(count: int, where: str = "") -> int:
-    """Side of the square grid that so many codes fill: 1024 -> 32. Raises: UserError if they fill none."""
+    """Side of the square grid that so many codes fill: 1024 -> 32. Raises: UserError if they
+    fill none."""
     side = math.isqrt(count)
     if side * side != count or not count:
-        raise UserError(f"{place(where)}expects the codes of a square picture (such as 64, 256 or 1024), found {count}; "
-                        "were some cut off?")
+        raise UserError(
+            f"{place(where)}expects the codes of a square picture (such as 64, 256 or 1024), found"
+            f" {count}; were some cut off?"
+        )
     return side

@@ -1,11 +1,14 @@
-"""How good many pictures are together: Frechet distance to real ones (FID), and Inception score (IS), by torchmetrics.
+"""How good many pictures are together: Frechet distance to real ones (FID), and Inception score
+(IS), by torchmetrics.
 
-Features come from Inception with weights of a file on this machine (``pt_inception-2015-12-05-6726825d.pth``, the network of
-the published figures), or from any other extractor::
+Features come from Inception with weights of a file on this machine
+(``pt_inception-2015-12-05-6726825d.pth``, the network of the published figures), or from any other
+extractor::
 
     extractor(uint8[B, 3, H, W]) -> features float[B, D], logits float[B, C]
 
-Real pictures are a folder, or statistics that were computed once: ``gt_stat.npz`` with ``mu`` float[D] and ``sigma`` float[D, D].
+Real pictures are a folder, or statistics that were computed once: ``gt_stat.npz`` with ``mu``
+float[D] and ``sigma`` float[D, D].
 """
 
 import io
@@ -37,8 +40,11 @@ LAYERS = ("2048", "logits_unbiased")
 Extractor = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def image_scores(pictures: Sequence[Path], extractor: Extractor, real: Path | Sequence[Path] | None = None) -> dict[str, float]:
-    """FID (if there are real pictures: an npz of statistics, or files), IS and its deviation over the parts.
+def image_scores(
+    pictures: Sequence[Path], extractor: Extractor, real: Path | Sequence[Path] | None = None
+) -> dict[str, float]:
+    """FID (if there are real pictures: an npz of statistics, or files), IS and its deviation over
+    the parts.
 
     Raises: UserError if there are fewer than two pictures, or files do not fit.
     """
@@ -46,7 +52,9 @@ def image_scores(pictures: Sequence[Path], extractor: Extractor, real: Path | Se
     from torchmetrics.image.inception import InceptionScore
 
     if len(pictures) < 2:
-        raise UserError(f"FID and Inception score: expected at least 2 pictures, found {len(pictures)}")
+        raise UserError(
+            f"FID and Inception score: expected at least 2 pictures, found {len(pictures)}"
+        )
     given = Given()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchmetrics says that it keeps the features
@@ -74,7 +82,10 @@ def add_real(distance: Any, real: Path | Sequence[Path], extractor: Extractor) -
     if isinstance(real, Path):
         mu, sigma = read_statistics(real, distance.real_features_sum.numel())
         # as two pictures whose mean and covariance are these
-        distance.real_features_sum, distance.real_features_cov_sum = 2 * mu, sigma + 2 * mu.outer(mu)
+        distance.real_features_sum, distance.real_features_cov_sum = (
+            2 * mu,
+            sigma + 2 * mu.outer(mu),
+        )
         distance.real_features_num_samples = torch.tensor(2)
         return
     if len(real) < 2:
@@ -84,23 +95,31 @@ def add_real(distance: Any, real: Path | Sequence[Path], extractor: Extractor) -
 
 
 def read_statistics(path: Path, width: int) -> tuple[Tensor, Tensor]:
-    """``mu`` float64[D] and ``sigma`` float64[D, D]. Raises: UserError if the file has others, or of another width."""
+    """``mu`` float64[D] and ``sigma`` float64[D, D]. Raises: UserError if the file has others,
+    or of another width."""
     try:
         with zipfile.ZipFile(path) as archive:
             mu, sigma = (read_array(archive, name) for name in ("mu", "sigma"))
     except (*DAMAGED, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{path}: expects statistics of real images (mu and sigma in an npz), found {reason[0][:200]}") from None
+        raise UserError(
+            f"{path}: expects statistics of real images (mu and sigma in an npz), found"
+            f" {reason[0][:200]}"
+        ) from None
     if mu.shape != (width,) or sigma.shape != (width, width):
-        raise UserError(f"{path}: expects mu of {width} numbers and sigma of {width} x {width}, as the features have, found {tuple(mu.shape)} "
-                        f"and {tuple(sigma.shape)}; were they computed with another extractor?")
+        raise UserError(
+            f"{path}: expects mu of {width} numbers and sigma of {width} x {width}, as the features"
+            f" have, found {tuple(mu.shape)} and {tuple(sigma.shape)}; were they computed with"
+            " another extractor?"
+        )
     if not (mu.isfinite().all() and sigma.isfinite().all()):
         raise UserError(f"{path}: expects finite statistics, found NaN or inf; compute them again")
     return mu, sigma
 
 
 def read_array(archive: zipfile.ZipFile, name: str) -> Tensor:
-    """float64 of an array of numbers in an npz. Raises: ValueError, before memory is taken, for one of too many numbers."""
+    """float64 of an array of numbers in an npz. Raises: ValueError, before memory is taken, for
+    one of too many numbers."""
     with archive.open(f"{name}.npy") as file:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError(f"{name} of another version than 1.0")
@@ -108,11 +127,14 @@ def read_array(archive: zipfile.ZipFile, name: str) -> Tensor:
         if dtype.kind not in "fiu" or math.prod(shape) > MOST_NUMBERS or min(shape, default=0) < 0:
             raise ValueError(f"{name} of {dtype} {shape}")
     with archive.open(f"{name}.npy") as file:
-        return torch.from_numpy(np.asarray(np.lib.format.read_array(file, allow_pickle=False), dtype=np.float64))
+        return torch.from_numpy(
+            np.asarray(np.lib.format.read_array(file, allow_pickle=False), dtype=np.float64)
+        )
 
 
 class Given(nn.Module):
-    """Stands for a feature extractor where torchmetrics is handed features. Attributes: num_features: their width."""
+    """Stands for a feature extractor where torchmetrics is handed features. Attributes:
+    num_features: their width."""
 
     num_features = 0
 
@@ -138,30 +160,42 @@ def pixels(path: Path) -> Tensor:
     try:
         data = read_image_file(path)
     except OSError as error:
-        raise UserError(f"{path}: expects a picture, found {error.strerror}; remove it or make it anew") from None
+        raise UserError(
+            f"{path}: expects a picture, found {error.strerror}; remove it or make it anew"
+        ) from None
     return torch.from_numpy(np.array(open_image(data, str(path), upright=True))).permute(2, 0, 1)
 
 
 class Inception:
     """The network of the published figures. Args: path: of its weights.
 
-    Raises: UserError if torch-fidelity is not installed, or the file is missing or holds something else.
+    Raises: UserError if torch-fidelity is not installed, or the file is missing or holds something
+    else.
     """
 
     def __init__(self, path: str | Path):
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError as error:
-            raise UserError(f"FID and Inception score: expected the package torch-fidelity, found none ({error}); install it: "
-                            "pip install torchmetrics torch-fidelity") from None
-        weights = io.BytesIO()  # the file is read here: the package would run whatever code is in it
+            raise UserError(
+                "FID and Inception score: expected the package torch-fidelity, found none"
+                f" ({error}); install it: pip install torchmetrics torch-fidelity"
+            ) from None
+        weights = (
+            io.BytesIO()
+        )  # the file is read here: the package would run whatever code is in it
         torch.save(load_checkpoint(path), weights)
         weights.seek(0)
         try:
-            self.network = FeatureExtractorInceptionV3("inception", list(LAYERS), feature_extractor_weights_path=weights)
+            self.network = FeatureExtractorInceptionV3(
+                "inception", list(LAYERS), feature_extractor_weights_path=weights
+            )
         except (RuntimeError, TypeError, AttributeError) as error:
-            raise UserError(f"--inception-model-path {path}: expects the weights of Inception (pt_inception-2015-12-05-6726825d.pth), found "
-                            f"others ({str(error).splitlines()[0][:150]})") from None
+            raise UserError(
+                f"--inception-model-path {path}: expects the weights of Inception"
+                " (pt_inception-2015-12-05-6726825d.pth), found others"
+                f" ({str(error).splitlines()[0][:150]})"
+            ) from None
         self.device = torch.device(default_device())
         self.network.to(self.device)
 
@@ -172,22 +206,32 @@ class Inception:
 
 
 def load_extractor(inception_path: str | None, class_name: str | None) -> Extractor:
-    """Args: class_name: ``MODULE:CLASS`` of another extractor, goes before Inception. Raises: UserError if neither is there."""
+    """Args: class_name: ``MODULE:CLASS`` of another extractor, goes before Inception. Raises:
+    UserError if neither is there."""
     if class_name:
         return class_of("--feature-extractor", class_name)()
     if not inception_path:
-        raise UserError("FID and Inception score: expected --inception-model-path (pt_inception-2015-12-05-6726825d.pth) or "
-                        "--feature-extractor, found neither")
+        raise UserError(
+            "FID and Inception score: expected --inception-model-path"
+            " (pt_inception-2015-12-05-6726825d.pth) or --feature-extractor, found neither"
+        )
     if not Path(inception_path).is_file():
-        raise UserError(f"--inception-model-path: expects the weights of Inception, found no file at {inception_path}; put them there")
+        raise UserError(
+            "--inception-model-path: expects the weights of Inception, found no file at"
+            f" {inception_path}; put them there"
+        )
     return Inception(inception_path)
 
 
 def real_pictures(path: str | Path) -> Path | list[Path]:
-    """An npz of statistics as it is, a folder as its pictures. Raises: UserError if it is neither."""
+    """An npz of statistics as it is, a folder as its pictures. Raises: UserError if it is
+    neither."""
     path = Path(path)
     if path.is_dir():
         return list_images(path)
     if path.suffix == ".npz" and path.is_file():
         return path
-    raise UserError(f"--real-images: expects a folder of pictures or statistics (gt_stat.npz), found neither at {path}")
+    raise UserError(
+        "--real-images: expects a folder of pictures or statistics (gt_stat.npz), found neither at"
+        f" {path}"
+    )

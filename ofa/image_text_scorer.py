@@ -1,8 +1,9 @@
-"""How well a picture and a text fit: CLIP from a file on this machine, or any class with the same method.
+"""How well a picture and a text fit: CLIP from a file on this machine, or any class with the same
+method.
 
-    scorer = load_scorer("ViT-B-16.pt")
-    scorer.score([picture, picture], ["a red circle", "two dogs"])        # cosine of CLIP's features, -1 to 1, pair by pair
-    scorer.compare([picture], [other])                                    # the same for two pictures
+scorer = load_scorer("ViT-B-16.pt")
+scorer.score([picture, picture], ["a red circle", "two dogs"])        # cosine of CLIP's features, -1 to 1, pair by pair
+scorer.compare([picture], [other])                                    # the same for two pictures
 """
 
 from collections.abc import Sequence
@@ -32,5 +33,8 @@ def load_scorer(clip_path: str | None = None, class_name: str | None = None) -> 
         return ClipScorer(clip_path)
     found = class_of("--image-text-scorer", class_name)
     if not callable(getattr(found, "score", None)):
-        raise UserError(f"--image-text-scorer {class_name}: expects a class with a method score(pictures, texts), found none")
+        raise UserError(
+            f"--image-text-scorer {class_name}: expects a class with a method score(pictures,"
+            " texts), found none"
+        )
     return found()

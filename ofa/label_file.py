@@ -1,12 +1,13 @@
-"""Label files: ``trainval_ans2label.pkl``, ``class2label_new.pkl`` and the like, ``{text: number}``, as pickle or JSON."""
+"""Label files: ``trainval_ans2label.pkl``, ``class2label_new.pkl`` and the like, ``{text:
+number}``, as pickle or JSON."""
 
 import json
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
-from ofa.io.atomic import replacing
 from ofa.errors import UserError
+from ofa.io.atomic import replacing
 from ofa.io.json_files import read_json
 from ofa.io.pickles import read_plain_pickle
 
@@ -14,7 +15,8 @@ EXPECTED = "a label file {text: number}"
 
 
 def read_label_file(path: str | Path) -> dict[str, int]:
-    """The texts and their numbers. JSON is recognised by its first character; a pickle runs no code.
+    """The texts and their numbers. JSON is recognised by its first character; a pickle runs no
+    code.
 
     Raises: UserError if the file is missing, damaged or holds anything else.
     """
@@ -22,17 +24,33 @@ def read_label_file(path: str | Path) -> dict[str, int]:
         with open(path, "rb") as file:
             start = file.read(1)
     except OSError as error:
-        raise UserError(f"{path}: expected {EXPECTED}, it cannot be read ({error.strerror}); check the path") from None
-    content = read_json(path, EXPECTED) if start in (b"{", b"[") else read_plain_pickle(path, EXPECTED)
-    if not isinstance(content, dict) or not content or not all(
-        isinstance(text, str) and isinstance(number, int) for text, number in content.items()
+        raise UserError(
+            f"{path}: expected {EXPECTED}, it cannot be read ({error.strerror}); check the path"
+        ) from None
+    content = (
+        read_json(path, EXPECTED) if start in (b"{", b"[") else read_plain_pickle(path, EXPECTED)
+    )
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(
+            isinstance(text, str) and isinstance(number, int) for text, number in content.items()
+        )
     ):
-        raise UserError(f"{path}: expected {EXPECTED}, found {type(content).__name__} of something else; is it the right file?")
+        raise UserError(
+            f"{path}: expected {EXPECTED}, found {type(content).__name__} of something else; is it"
+            " the right file?"
+        )
     return content
 
 
 def write_label_file(path: str | Path, texts: Sequence[str]) -> None:
-    """Number the texts from 0 and write them: a pickle if the name ends so, else JSON. The file appears whole."""
+    """Number the texts from 0 and write them: a pickle if the name ends so, else JSON. The file
+    appears whole."""
     labels = {text: number for number, text in enumerate(texts)}
     with replacing(path, "wb") as file:
-        file.write(pickle.dumps(labels) if Path(path).suffix in (".pkl", ".p") else json.dumps(labels, ensure_ascii=False).encode())
+        file.write(
+            pickle.dumps(labels)
+            if Path(path).suffix in (".pkl", ".p")
+            else json.dumps(labels, ensure_ascii=False).encode()
+        )

@@ -1,11 +1,13 @@
-"""Checkpoints of light tuning: only the weights that were tuned, and which file (the base) holds all others.
+"""Checkpoints of light tuning: only the weights that were tuned, and which file (the base) holds
+all others.
 
 Such a file has one entry more than an ordinary one, ``light_tuning``::
 
-    {"base": {"path": "/models/ofa_base.pt", "sha256": "3f0c...", "ema": False}, "methods": ["lora"]}
+    {"base": {"path": "/models/ofa_base.pt", "sha256": "3f0c...", "ema": False}, "methods":
+    ["lora"]}
 
-``ema``: the base's averaged weights are meant. The base is looked for where it was given, where it was at training, and
-beside the checkpoint; it is taken only if its bytes are the same.
+``ema``: the base's averaged weights are meant. The base is looked for where it was given, where it
+was at training, and beside the checkpoint; it is taken only if its bytes are the same.
 """
 
 import hashlib
@@ -20,7 +22,9 @@ from ofa.errors import UserError
 from ofa.stored_options import is_readable_path
 
 ENTRY = "light_tuning"
-TUNED = "tuned"  # in the entry of a checkpoint that was completed: the names that the file itself holds
+TUNED = (  # in the entry of a checkpoint that was completed: the names that the file itself holds
+    "tuned"
+)
 DOWN, UP = ".lora_down", ".lora_up"
 
 Paths = Union[str, Path]
@@ -31,14 +35,20 @@ class BaseNotFound(UserError):
 
 
 def base_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """``path``, ``sha256`` and ``ema`` of the file that a checkpoint needs; empty if it is complete by itself.
+    """``path``, ``sha256`` and ``ema`` of the file that a checkpoint needs; empty if it is complete
+    by itself.
 
     Raises: UserError if the entry is damaged.
     """
     entry = checkpoint.get(ENTRY) or {}
     base = (entry.get("base") or {}) if isinstance(entry, Mapping) else entry
-    if base and not (isinstance(base, Mapping) and all(isinstance(base.get(name), str) for name in ("path", "sha256"))):
-        raise UserError(f"expected path and sha256 of the base in the checkpoint's '{ENTRY}', found {base!r}")
+    if base and not (
+        isinstance(base, Mapping)
+        and all(isinstance(base.get(name), str) for name in ("path", "sha256"))
+    ):
+        raise UserError(
+            f"expected path and sha256 of the base in the checkpoint's '{ENTRY}', found {base!r}"
+        )
     return base
 
 
@@ -73,19 +83,29 @@ def find_base(path: Paths, checkpoint: Mapping[str, Any], given: Optional[Paths]
     for place in found:
         if sha256_of(place) == base["sha256"]:
             return place
-    needs = f"{path}: holds only tuned weights and needs its base {recorded.name} (sha256 {base['sha256'][:12]}...)"
+    needs = (
+        f"{path}: holds only tuned weights and needs its base {recorded.name} (sha256"
+        f" {base['sha256'][:12]}...)"
+    )
     if found:
         raise BaseNotFound(
-            f"{needs}, found another file in its place: {found[0]} (sha256 {sha256_of(found[0])[:12]}...); "
-            "give the one that the training started from by --base FILE"
+            f"{needs}, found another file in its place: {found[0]} (sha256"
+            f" {sha256_of(found[0])[:12]}...); give the one that the training started from by"
+            " --base FILE"
         )
-    raise BaseNotFound(f"{needs}, found no file {', nor '.join(map(str, places))}; give it by --base FILE")
+    raise BaseNotFound(
+        f"{needs}, found no file {', nor '.join(map(str, places))}; give it by --base FILE"
+    )
 
 
-def complete(path: Paths, checkpoint: MutableMapping[str, Any], base: Optional[Paths] = None) -> MutableMapping[str, Any]:
-    """Add the weights of the base to a light checkpoint, in place; one that is complete stays as it is.
+def complete(
+    path: Paths, checkpoint: MutableMapping[str, Any], base: Optional[Paths] = None
+) -> MutableMapping[str, Any]:
+    """Add the weights of the base to a light checkpoint, in place; one that is complete stays as it
+    is.
 
-    Args: path: where it was read, for finding the base and for messages. base: where the base is now.
+    Args: path: where it was read, for finding the base and for messages. base: where the base is
+    now.
     Returns: ``checkpoint``. Raises: BaseNotFound.
     """
     if not is_light(checkpoint):
@@ -104,20 +124,32 @@ def load_complete(path: Paths, base: Optional[Paths] = None) -> dict[str, Any]:
 
 
 def merge_lora(weights: Mapping[str, torch.Tensor], alpha: float) -> dict[str, torch.Tensor]:
-    """The weights of the plain architecture: what LoRA learned is added to the weights beside it, in float32.
+    """The weights of the plain architecture: what LoRA learned is added to the weights beside it,
+    in float32.
 
-    Args: alpha: ``--lora-alpha`` of the training. Raises: UserError if a layer's own weight is missing.
+    Args: alpha: ``--lora-alpha`` of the training. Raises: UserError if a layer's own weight is
+    missing.
     """
     merged = {name: tensor for name, tensor in weights.items() if not name.endswith((DOWN, UP))}
     for name in (name for name in weights if name.endswith(DOWN)):
         layer = name.removesuffix(DOWN)
         plain, other = f"{layer}.weight", layer + UP
         if plain not in merged or other not in weights:
-            raise UserError(f"expected {plain} and {other} beside {name}, found one of them missing; is the checkpoint complete?")
+            raise UserError(
+                f"expected {plain} and {other} beside {name}, found one of them missing; is the"
+                " checkpoint complete?"
+            )
         down, up = weights[name].float(), weights[other].float()
-        if not down.dim() == up.dim() == 2 or up.size(1) != down.size(0) or (len(up), down.size(1)) != merged[plain].shape or not len(down):
-            raise UserError(f"expected {name} and {other} to make a matrix of the shape of {plain}, found {tuple(down.shape)} and "
-                            f"{tuple(up.shape)}; take weights and base of one training")
+        if (
+            not down.dim() == up.dim() == 2
+            or up.size(1) != down.size(0)
+            or (len(up), down.size(1)) != merged[plain].shape
+            or not len(down)
+        ):
+            raise UserError(
+                f"expected {name} and {other} to make a matrix of the shape of {plain}, found"
+                f" {tuple(down.shape)} and {tuple(up.shape)}; take weights and base of one training"
+            )
         learned = up @ down * (alpha / down.size(0))
         merged[plain] = (merged[plain].float() + learned).to(merged[plain].dtype)
     return merged

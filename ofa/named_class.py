@@ -12,4 +12,6 @@ def class_of(flag: str, name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{flag}: expects MODULE:CLASS that Python can import, found {name!r} ({error})") from None
+        raise UserError(
+            f"{flag}: expects MODULE:CLASS that Python can import, found {name!r} ({error})"
+        ) from None

@@ -7,9 +7,10 @@
     type2ans.json      {"how many": ["2", "1", ...], "yes or no": ["yes", "no"], ..., "other": [...]}: answers to questions
                        of the same kind
 
-The kind of a question is how it begins: ``is``, ``does``, ``can``, ... ask for yes or no, all others go by their first two
-words (``how many``, ``what color``). An answer belongs to the kind that it answers most often. Kinds of a single answer
-have no wrong one to offer: their answers go to ``other``, from which answers of unknown kind are drawn as well.
+The kind of a question is how it begins: ``is``, ``does``, ``can``, ... ask for yes or no, all
+others go by their first two words (``how many``, ``what color``). An answer belongs to the kind
+that it answers most often. Kinds of a single answer have no wrong one to offer: their answers go to
+``other``, from which answers of unknown kind are drawn as well.
 """
 
 import hashlib
@@ -23,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa.io.atomic import replacing
 from ofa.errors import UserError
+from ofa.io.atomic import replacing
 from ofa.text import JOIN, clean_question, kind_of_pair, learned_answer, split_objects
 
 logger = logging.getLogger(__name__)
@@ -32,12 +33,15 @@ logger = logging.getLogger(__name__)
 CAPTIONS, OBJECTS, ANSWERS = "all_captions.txt", "object.txt", "type2ans.json"
 OTHER, YES_NO = "other", "yes or no"
 PAIR_TYPES = ("caption", "qa", "visual_grounding")  # of rows of pictures and texts
-CLOSED = frozenset("is are was were am do does did has have had can could will would should may must isn't aren't "
-                   "doesn't don't".split())  # fmt: skip
+CLOSED = frozenset(
+    "is are was were am do does did has have had can could will would should may must isn't aren't "
+    "doesn't don't".split()
+)
 
 
 def question_kind(question: str) -> str:
-    """``"How many dogs are there?"`` -> ``"how many"``; ``"Is it red?"`` -> ``"yes or no"``; ``other`` without words."""
+    """``"How many dogs are there?"`` -> ``"how many"``; ``"Is it red?"`` -> ``"yes or no"``;
+    ``other`` without words."""
     words = clean_question(question).rstrip(" ?").split()[:2]
     if words and words[0] in CLOSED:
         return YES_NO
@@ -45,7 +49,8 @@ def question_kind(question: str) -> str:
 
 
 class NegativeSamples:
-    """Collects captions, objects and answers row by row; a context manager, for captions wait in a temporary file.
+    """Collects captions, objects and answers row by row; a context manager, for captions wait in a
+    temporary file.
 
     Args: folder: where the temporary file is; None: where the system has them.
     """
@@ -54,7 +59,9 @@ class NegativeSamples:
         self.objects: set[str] = set()
         self.answers: dict[str, Counter] = {}  # kind -> how often it has which answer
         self._captions = tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=folder)
-        self._digests = array("Q")  # 64 bits of every caption: 8 bytes of memory each, however long it is
+        self._digests = array(
+            "Q"
+        )  # 64 bits of every caption: 8 bytes of memory each, however long it is
 
     def __enter__(self) -> "NegativeSamples":
         return self
@@ -70,8 +77,11 @@ class NegativeSamples:
         """
         kind = kind_of_pair(row["type"])
         if kind not in PAIR_TYPES:
-            raise UserError(f"{where}: expected one of the types {', '.join(PAIR_TYPES)}, found {row['type'][:40]!r}; check the order of "
-                            "the columns (--selected-cols), or run: ofa doctor FILE --task vision_language")
+            raise UserError(
+                f"{where}: expected one of the types {', '.join(PAIR_TYPES)}, found"
+                f" {row['type'][:40]!r}; check the order of the columns (--selected-cols), or run:"
+                " ofa doctor FILE --task vision_language"
+            )
         self.objects.update(split_objects(row["objects"]))
         if kind == "caption":
             self.add_caption(row["caption"])
@@ -80,18 +90,25 @@ class NegativeSamples:
             self.answers.setdefault(question_kind(row["question"]), Counter())[answer] += 1
 
     def add_caption(self, caption: str) -> None:
-        text = " ".join(caption.split())  # a line each, whatever some programs take for a line break
+        text = " ".join(
+            caption.split()
+        )  # a line each, whatever some programs take for a line break
         if text:
-            self._digests.append(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
+            self._digests.append(
+                int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+            )
             self._captions.write(f"{text}\n")
 
     def add_detections(self, objects: str, where: str = "") -> None:
-        """Args: objects: ``x0,y0,x1,y1,category,name&&...``. Raises: UserError for a part without a name."""
+        """Args: objects: ``x0,y0,x1,y1,category,name&&...``. Raises: UserError for a part
+        without a name."""
         for part in filter(None, objects.strip().split(JOIN)):
             fields = part.split(",", 5)
             if len(fields) < 6 or not fields[5].strip():
-                raise UserError(f"{where}: expected objects x0,y0,x1,y1,category,name joined by {JOIN}, found {part[:60]!r}; run: "
-                                "ofa doctor FILE --task detection")
+                raise UserError(
+                    f"{where}: expected objects x0,y0,x1,y1,category,name joined by {JOIN}, found"
+                    f" {part[:60]!r}; run: ofa doctor FILE --task detection"
+                )
             self.objects.add(" ".join(fields[5].split()))
 
     def captions(self) -> Iterator[str]:
@@ -103,16 +120,21 @@ class NegativeSamples:
         yield from (line.removesuffix("\n") for line, new in zip(self._captions, is_first) if new)
 
     def answers_by_kind(self) -> dict[str, list[str]]:
-        """Kinds in the order of the alphabet, ``other`` last; the answers of each by how often they are given."""
+        """Kinds in the order of the alphabet, ``other`` last; the answers of each by how often
+        they are given."""
         kind_of: dict[str, tuple[int, str]] = {}
         for kind in sorted(self.answers, reverse=True):
             for answer, count in self.answers[kind].items():
-                kind_of[answer] = max(kind_of.get(answer, (0, "")), (count, kind), key=lambda found: found[0])
+                kind_of[answer] = max(
+                    kind_of.get(answer, (0, "")), (count, kind), key=lambda found: found[0]
+                )
         total = sum(self.answers.values(), Counter())
         lists: dict[str, list[str]] = {}
         for answer in sorted(total, key=lambda answer: (-total[answer], answer)):
             lists.setdefault(kind_of[answer][1], []).append(answer)
-        known = {kind: lists[kind] for kind in sorted(lists) if kind != OTHER and len(lists[kind]) > 1}
+        known = {
+            kind: lists[kind] for kind in sorted(lists) if kind != OTHER and len(lists[kind]) > 1
+        }
         settled = {answer for answers in known.values() for answer in answers}
         rest = [answer for answer in total if answer not in settled]
         if len(rest) < 2:  # whoever draws from it needs another answer than the right one
@@ -133,7 +155,16 @@ class NegativeSamples:
             json.dump(kinds, file, ensure_ascii=False, indent=1)
             file.write("\n")
         counts[ANSWERS] = len(set().union(*kinds.values()))
-        for name, purpose in ((CAPTIONS, "captions"), (OBJECTS, "objects in captions"), (ANSWERS, "answers")):
+        for name, purpose in (
+            (CAPTIONS, "captions"),
+            (OBJECTS, "objects in captions"),
+            (ANSWERS, "answers"),
+        ):
             if counts[name] < 2:
-                logger.warning("%s: %d entries, too few to draw wrong %s from", Path(folder) / name, counts[name], purpose)
+                logger.warning(
+                    "%s: %d entries, too few to draw wrong %s from",
+                    Path(folder) / name,
+                    counts[name],
+                    purpose,
+                )
         return counts

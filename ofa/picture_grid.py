@@ -1,4 +1,5 @@
-"""Several pictures as one: all samples of a caption, best first, beside the picture that the caption was written for; or a strip."""
+"""Several pictures as one: all samples of a caption, best first, beside the picture that the
+caption was written for; or a strip."""
 
 import io
 import math
@@ -16,7 +17,11 @@ EVERY = "all_results"  # folder of all samples
 REFERENCE = "reference"  # folder of the true pictures, beside those of the drawn ones
 
 
-def grid(pictures: Sequence[Image.Image], reference: Image.Image | None = None, columns: int | None = None) -> Image.Image:
+def grid(
+    pictures: Sequence[Image.Image],
+    reference: Image.Image | None = None,
+    columns: int | None = None,
+) -> Image.Image:
     """The pictures in rows; in front of them, with a line around it, the true one.
 
     Args: columns: default: about twice as many as rows.
@@ -25,8 +30,13 @@ def grid(pictures: Sequence[Image.Image], reference: Image.Image | None = None, 
     side = max(picture.width for picture in pictures)
     if len(pictures) > 1:
         side = min(side, LARGEST)
-    tiles = [picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS if picture.width > side else Image.Resampling.NEAREST)
-             for picture in (*([] if reference is None else [reference]), *pictures)]
+    tiles = [
+        picture.convert("RGB").resize(
+            (side, side),
+            Image.Resampling.LANCZOS if picture.width > side else Image.Resampling.NEAREST,
+        )
+        for picture in (*([] if reference is None else [reference]), *pictures)
+    ]
     columns = min(columns + (reference is not None), len(tiles))
     rows = math.ceil(len(tiles) / columns)
     step = side + GAP
@@ -35,13 +45,16 @@ def grid(pictures: Sequence[Image.Image], reference: Image.Image | None = None, 
         place = (GAP + number % columns * step, GAP + number // columns * step)
         if number == 0 and reference is not None:
             x, y = place
-            ImageDraw.Draw(sheet).rectangle((x - EDGE, y - EDGE, x + side + EDGE - 1, y + side + EDGE - 1), fill=TRUE)
+            ImageDraw.Draw(sheet).rectangle(
+                (x - EDGE, y - EDGE, x + side + EDGE - 1, y + side + EDGE - 1), fill=TRUE
+            )
         sheet.paste(tile, place)
     return sheet
 
 
 def grid_of_files(files: Sequence[str]) -> str:
-    """Base64 of the grid of some picture files, with the true picture if it was written beside them; ``""`` if they are gone."""
+    """Base64 of the grid of some picture files, with the true picture if it was written beside
+    them; ``""`` if they are gone."""
     found = [path for path in map(Path, files) if path.is_file()]
     if not found:
         return ""
@@ -53,10 +66,18 @@ def grid_of_files(files: Sequence[str]) -> str:
 
 
 def strip(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of one size beside each other; small ones are enlarged, so that their pixels stay visible."""
+    """Pictures of one size beside each other; small ones are enlarged, so that their pixels stay
+    visible."""
     times = max(1, LARGEST // pictures[0].width)
-    return grid([picture.resize((times * picture.width, times * picture.height), Image.Resampling.NEAREST) for picture in pictures],
-                columns=len(pictures))  # fmt: skip
+    return grid(
+        [
+            picture.resize(
+                (times * picture.width, times * picture.height), Image.Resampling.NEAREST
+            )
+            for picture in pictures
+        ],
+        columns=len(pictures),
+    )
 
 
 def as_field(picture: Image.Image) -> str:
@@ -67,5 +88,6 @@ def as_field(picture: Image.Image) -> str:
 
 
 def reference_file(picture: Path) -> Path:
-    """Where the true picture of a caption lies, of whose samples one is ``picture``: ``.../all_results/7_a_cat_0.png``."""
+    """Where the true picture of a caption lies, of whose samples one is ``picture``:
+    ``.../all_results/7_a_cat_0.png``."""
     return picture.parent.parent / REFERENCE / f"{picture.stem.rpartition('_')[0]}.png"

@@ -1,8 +1,10 @@
-"""The picture world: small synthetic pictures with captions, from which OFA learns something in minutes.
+"""The picture world: small synthetic pictures with captions, from which OFA learns something in
+minutes.
 
-A scene holds one to four outlined, coloured shapes at free positions on a textured background. Everything about it is a
-function of ``(seed, split, index)``, so pictures, captions and boxes are the same on every machine. A scene
-is plain data (``Scene.to_json``): questions, boxes or entailment pairs can be asked of it as well as captions.
+A scene holds one to four outlined, coloured shapes at free positions on a textured background.
+Everything about it is a function of ``(seed, split, index)``, so pictures, captions and boxes are
+the same on every machine. A scene is plain data (``Scene.to_json``): questions, boxes or entailment
+pairs can be asked of it as well as captions.
 
     >>> scene = make_scene(seed=1, split="train", index=0)
     >>> captions(scene)[0]
@@ -25,19 +27,42 @@ from PIL import Image, ImageDraw
 from ofa.io.images import encode_image
 
 COLOURS = {
-    "red": (208, 30, 38), "orange": (246, 126, 20), "yellow": (248, 222, 40), "lime": (160, 226, 40),
-    "green": (20, 122, 52), "turquoise": (30, 196, 196), "blue": (36, 72, 214), "purple": (112, 36, 150),
-    "magenta": (232, 48, 160), "brown": (112, 66, 30), "black": (22, 22, 26), "white": (250, 250, 250),
+    "red": (208, 30, 38),
+    "orange": (246, 126, 20),
+    "yellow": (248, 222, 40),
+    "lime": (160, 226, 40),
+    "green": (20, 122, 52),
+    "turquoise": (30, 196, 196),
+    "blue": (36, 72, 214),
+    "purple": (112, 36, 150),
+    "magenta": (232, 48, 160),
+    "brown": (112, 66, 30),
+    "black": (22, 22, 26),
+    "white": (250, 250, 250),
 }
-SIZES = {"small": (0.24, 0.28), "large": (0.38, 0.44)}  # width of the shape, as a part of the picture's side
+SIZES = {
+    "small": (0.24, 0.28),
+    "large": (0.38, 0.44),
+}  # width of the shape, as a part of the picture's side
 TEXTURES = ("paper", "stripes", "dots", "checks", "specks")  # paper is plain
-BACKDROPS = {"tan": (186, 168, 132), "grey": (156, 156, 156), "pink": (206, 162, 178), "mint": (146, 186, 164),
-             "lilac": (166, 162, 198)}
+BACKDROPS = {
+    "tan": (186, 168, 132),
+    "grey": (156, 156, 156),
+    "pink": (206, 162, 178),
+    "mint": (146, 186, 164),
+    "lilac": (166, 162, 198),
+}
 PLURALS = {"cross": "crosses"}
 SYNONYMS = {"large": ("large", "large", "big"), "small": ("small", "small", "little")}
 NUMBERS = ("no", "one", "two", "three", "four")
 CAPTIONS_PER_SCENE = 5
-INK = (0, 0, 0)  # every shape has an outline: without it a network learns the colours and then, for long, nothing else
+INK = (
+    0,
+    0,
+    0,
+    # every shape has an outline: without it a network learns the colours and then, for long, nothing
+    # else
+)
 OUTLINE = 0.03  # its width, as a part of the picture's side
 MARGIN = 0.03  # free space around each shape
 OVERSAMPLING = 4  # shapes are drawn this much larger and reduced, which smooths their edges
@@ -57,8 +82,20 @@ OUTLINES = {
     "square": _regular(4, turn=-45.0),
     "triangle": _regular(3),
     "star": _regular(5, inner=0.42),
-    "cross": [(-1, -3), (1, -3), (1, -1), (3, -1), (3, 1), (1, 1), (1, 3), (-1, 3), (-1, 1), (-3, 1), (-3, -1),
-              (-1, -1)],
+    "cross": [
+        (-1, -3),
+        (1, -3),
+        (1, -1),
+        (3, -1),
+        (3, 1),
+        (1, 1),
+        (1, 3),
+        (-1, 3),
+        (-1, 1),
+        (-3, 1),
+        (-3, -1),
+        (-1, -1),
+    ],
     "ring": _regular(48),
     "diamond": _regular(4),
     "arrow": [(-3, -1), (0, -1), (0, -3), (3, 0), (0, 3), (0, 1), (-3, 1)],
@@ -68,7 +105,8 @@ SHAPES = tuple(OUTLINES)
 
 @dataclass(frozen=True)
 class Thing:
-    """One shape: names for the captions, its exact box in the unit square, and its actual colour."""
+    """One shape: names for the captions, its exact box in the unit square, and its actual
+    colour."""
 
     shape: str
     colour: str
@@ -103,29 +141,66 @@ class Scene:
 
     def description(self) -> tuple:
         """What a caption can say of the scene; equal descriptions must not lie in two splits."""
-        return self.texture, self.backdrop, tuple(sorted((*thing.kind, place(thing)) for thing in self.things))
+        return (
+            self.texture,
+            self.backdrop,
+            tuple(sorted((*thing.kind, place(thing)) for thing in self.things)),
+        )
 
     def to_json(self, width: int, height: int) -> dict:
-        """Plain data; ``box`` is in pixels of a picture of the given size, the rest as in the class."""
-        things = [{"shape": t.shape, "colour": t.colour, "size": t.size, "place": place(t),
-                   "box": t.box_px(width, height), "rgb": list(t.rgb)} for t in self.things]
-        background = {"texture": self.texture, "colour": self.backdrop, "period": self.period,
-                      "noise_seed": self.noise_seed}
-        return {"id": self.scene_id, "width": width, "height": height, "background": background,
-                "objects": things}
+        """Plain data; ``box`` is in pixels of a picture of the given size, the rest as in the
+        class."""
+        things = [
+            {
+                "shape": t.shape,
+                "colour": t.colour,
+                "size": t.size,
+                "place": place(t),
+                "box": t.box_px(width, height),
+                "rgb": list(t.rgb),
+            }
+            for t in self.things
+        ]
+        background = {
+            "texture": self.texture,
+            "colour": self.backdrop,
+            "period": self.period,
+            "noise_seed": self.noise_seed,
+        }
+        return {
+            "id": self.scene_id,
+            "width": width,
+            "height": height,
+            "background": background,
+            "objects": things,
+        }
 
     @classmethod
     def from_json(cls, record: dict) -> "Scene":
         sides = (record["width"], record["height"]) * 2
-        things = tuple(Thing(o["shape"], o["colour"], o["size"],
-                             tuple(v / side for v, side in zip(o["box"], sides)), tuple(o["rgb"]))
-                       for o in record["objects"])
+        things = tuple(
+            Thing(
+                o["shape"],
+                o["colour"],
+                o["size"],
+                tuple(v / side for v, side in zip(o["box"], sides)),
+                tuple(o["rgb"]),
+            )
+            for o in record["objects"]
+        )
         background = record["background"]
-        return cls(record["id"], things, background["texture"], background["colour"], background["period"],
-                   background["noise_seed"])
+        return cls(
+            record["id"],
+            things,
+            background["texture"],
+            background["colour"],
+            background["period"],
+            background["noise_seed"],
+        )
 
 
-# ---------------------------------------------------------------------------------------------- scenes
+# ----------------------------------------------------------------------------------------------
+# scenes
 
 
 def make_scene(seed: int, split: str, index: int) -> Scene:
@@ -140,12 +215,19 @@ def make_scene(seed: int, split: str, index: int) -> Scene:
             break
         things.append(thing)
     things.sort(key=lambda thing: thing.centre)
-    return Scene(f"{split}_{index}", tuple(things), texture, backdrop, round(rng.uniform(0.12, 0.2), 3),
-                 rng.randrange(2**31))
+    return Scene(
+        f"{split}_{index}",
+        tuple(things),
+        texture,
+        backdrop,
+        round(rng.uniform(0.12, 0.2), 3),
+        rng.randrange(2**31),
+    )
 
 
 def _place_thing(rng: random.Random, others: list[Thing], twin: Thing | None) -> Thing | None:
-    """A thing that overlaps no other one, None if there is no room; of the kind of ``twin`` if that is given."""
+    """A thing that overlaps no other one, None if there is no room; of the kind of ``twin`` if
+    that is given."""
     shape, colour, size = rng.choice(SHAPES), rng.choice(list(COLOURS)), rng.choice(list(SIZES))
     if twin is not None:
         size, colour, shape = twin.kind
@@ -162,10 +244,17 @@ def _place_thing(rng: random.Random, others: list[Thing], twin: Thing | None) ->
 
 
 def _overlap(a: tuple, b: tuple) -> bool:
-    return a[0] < b[2] + MARGIN and b[0] < a[2] + MARGIN and a[1] < b[3] + MARGIN and b[1] < a[3] + MARGIN
+    return (
+        a[0] < b[2] + MARGIN
+        and b[0] < a[2] + MARGIN
+        and a[1] < b[3] + MARGIN
+        and b[1] < a[3] + MARGIN
+    )
 
 
-def make_split(seed: int, split: str, count: int, avoid: set[tuple] = frozenset()) -> Iterator[Scene]:
+def make_split(
+    seed: int, split: str, count: int, avoid: set[tuple] = frozenset()
+) -> Iterator[Scene]:
     """The first ``count`` scenes of a split whose descriptions are not in ``avoid``."""
     index = 0
     while count > 0:
@@ -176,7 +265,8 @@ def make_split(seed: int, split: str, count: int, avoid: set[tuple] = frozenset(
             yield scene
 
 
-# ------------------------------------------------------------------------------------------- rendering
+# -------------------------------------------------------------------------------------------
+# rendering
 
 
 def render(scene: Scene, size: int = 64) -> Image.Image:
@@ -186,7 +276,9 @@ def render(scene: Scene, size: int = 64) -> Image.Image:
     for thing in scene.things:
         x0, y0, x1, y1 = (side * size for side in thing.box)
         left, top = math.floor(x0), math.floor(y0)
-        tile = Image.new("RGBA", tuple(OVERSAMPLING * math.ceil(side) for side in (x1 - left, y1 - top)))
+        tile = Image.new(
+            "RGBA", tuple(OVERSAMPLING * math.ceil(side) for side in (x1 - left, y1 - top))
+        )
         box = tuple(OVERSAMPLING * side for side in (x0 - left, y0 - top, x1 - left, y1 - top))
         draw_thing(ImageDraw.Draw(tile), thing, box, round(OVERSAMPLING * OUTLINE * size))
         tile = tile.reduce(OVERSAMPLING)
@@ -211,12 +303,18 @@ def _stretch(outline: list[tuple[float, float]], box: tuple) -> list[tuple[float
     """The outline, scaled and moved to touch all four sides of the box."""
     xs, ys = zip(*outline)
     x0, y0, x1, y1 = box
-    return [(x0 + (x - min(xs)) / (max(xs) - min(xs)) * (x1 - x0),
-             y0 + (y - min(ys)) / (max(ys) - min(ys)) * (y1 - y0)) for x, y in outline]
+    return [
+        (
+            x0 + (x - min(xs)) / (max(xs) - min(xs)) * (x1 - x0),
+            y0 + (y - min(ys)) / (max(ys) - min(ys)) * (y1 - y0),
+        )
+        for x, y in outline
+    ]
 
 
 def _background(scene: Scene, size: int) -> np.ndarray:
-    """uint8[size, size, 3]: the texture in two shades of the backdrop colour, with a little grain."""
+    """uint8[size, size, 3]: the texture in two shades of the backdrop colour, with a little
+    grain."""
     noise = np.random.RandomState(scene.noise_seed)  # the legacy generator's stream never changes
     y, x = np.mgrid[0:size, 0:size] / size / scene.period  # in periods of the texture
     shift = noise.uniform(size=2)
@@ -233,7 +331,8 @@ def _background(scene: Scene, size: int) -> np.ndarray:
     return shade.clip(0, 255).astype(np.uint8)
 
 
-# -------------------------------------------------------------------------------------------- captions
+# --------------------------------------------------------------------------------------------
+# captions
 
 
 def place(thing: Thing) -> str:
@@ -252,7 +351,8 @@ def relation(a: Thing, b: Thing) -> str:
 
 
 def name(thing: Thing, count: int = 1, size: str | None = None) -> str:
-    """``a red circle``, with a word for the size ``a large red circle``, with a count ``two red circles``."""
+    """``a red circle``, with a word for the size ``a large red circle``, with a count ``two red
+    circles``."""
     words = ([size] if size else []) + [thing.colour, thing.shape]
     if count > 1:
         words[-1] = PLURALS.get(thing.shape, thing.shape + "s")
@@ -261,20 +361,27 @@ def name(thing: Thing, count: int = 1, size: str | None = None) -> str:
 
 
 def names(scene: Scene, rng: random.Random | None = None) -> list[str]:
-    """All things from left to right, things alike counted together. With ``rng`` sizes are told as well,
-    in one of the usual words; without it things that differ in size alone are alike."""
+    """All things from left to right, things alike counted together. With ``rng`` sizes are told as
+    well, in one of the usual words; without it things that differ in size alone are alike.
+    """
     size_word = {size: rng.choice(words) for size, words in SYNONYMS.items()} if rng else {}
     looks = [(size_word.get(thing.size), thing.colour, thing.shape) for thing in scene.things]
-    return [name(thing, looks.count(look), look[0])
-            for i, (thing, look) in enumerate(zip(scene.things, looks)) if look not in looks[:i]]
+    return [
+        name(thing, looks.count(look), look[0])
+        for i, (thing, look) in enumerate(zip(scene.things, looks))
+        if look not in looks[:i]
+    ]
 
 
 def captions(scene: Scene) -> list[str]:
-    """Five different captions of at most 20 words, the way five people might describe the picture."""
+    """Five different captions of at most 20 words, the way five people might describe the
+    picture."""
     rng = random.Random(f"captions/{scene.scene_id}/{scene.noise_seed}")
     found: list[str] = []
     while len(found) < CAPTIONS_PER_SCENE:
-        sentences = _about_one(scene, rng) if len(names(scene, rng)) == 1 else _about_many(scene, rng)
+        sentences = (
+            _about_one(scene, rng) if len(names(scene, rng)) == 1 else _about_many(scene, rng)
+        )
         new = [sentence for sentence in dict.fromkeys(sentences) if sentence not in found]
         found += rng.sample(new, min(len(new), CAPTIONS_PER_SCENE - len(found)))
     return found
@@ -289,7 +396,9 @@ def _where(thing: Thing) -> str:
     spot = place(thing)
     if " " in spot:
         return f"in the {spot} corner"
-    return {"middle": "in the middle", "left": "on the left", "right": "on the right"}.get(spot, f"at the {spot}")
+    return {"middle": "in the middle", "left": "on the left", "right": "on the right"}.get(
+        spot, f"at the {spot}"
+    )
 
 
 def _about_one(scene: Scene, rng: random.Random) -> list[str]:
@@ -323,7 +432,10 @@ def _about_many(scene: Scene, rng: random.Random) -> list[str]:
     if kinds.count(first.kind) == kinds.count(last.kind) == 1:
         size_word = {size: rng.choice(words) for size, words in SYNONYMS.items()}
         for a, b in ((first, last), (last, first)):
-            sentences.append(f"{name(a, size=size_word[a.size])} {relation(a, b)} {name(b, size=size_word[b.size])}")
+            sentences.append(
+                f"{name(a, size=size_word[a.size])} {relation(a, b)}"
+                f" {name(b, size=size_word[b.size])}"
+            )
     return sentences
 
 
@@ -335,5 +447,9 @@ def as_json(scene: Scene, size: int) -> dict:
 def encode(scene: Scene, size: int, image_format: str) -> str:
     """The picture as a file (``jpeg`` or ``png``) in base64."""
     file = io.BytesIO()
-    render(scene, size).save(file, format=image_format, **{"jpeg": {"quality": 92, "subsampling": 0}}.get(image_format, {}))
+    render(scene, size).save(
+        file,
+        format=image_format,
+        **{"jpeg": {"quality": 92, "subsampling": 0}}.get(image_format, {}),
+    )
     return encode_image(file.getvalue())

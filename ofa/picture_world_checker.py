@@ -1,14 +1,16 @@
-"""What can be seen in a picture of the picture world: coloured, outlined shapes, found without any training.
+"""What can be seen in a picture of the picture world: coloured, outlined shapes, found without any
+training.
 
     >>> from ofa.picture_world import make_scene, render
     >>> picture = render(make_scene(seed=1, split="train", index=0))  # a large brown arrow and a small orange square
     >>> [seen.look for seen in look_at([picture])[0]]
     [('brown', 'arrow'), ('orange', 'square')]
 
-Every pixel is compared with the twelve colours, the black of outlines and the backdrops. A template of each shape, in
-several widths and at every place, adds up how much better it explains the pixels under it than bare background
-would; the best one is taken, then the best of those that do not overlap it, and so on. ``PictureWorldScorer`` compares
-that with the things that a text names, as other scorers compare pictures and texts.
+Every pixel is compared with the twelve colours, the black of outlines and the backdrops. A template
+of each shape, in several widths and at every place, adds up how much better it explains the pixels
+under it than bare background would; the best one is taken, then the best of those that do not
+overlap it, and so on. ``PictureWorldScorer`` compares that with the things that a text names, as
+other scorers compare pictures and texts.
 """
 
 import functools
@@ -23,16 +25,38 @@ import torch
 from PIL import Image, ImageDraw
 
 from ofa.picture_world import (
-    BACKDROPS, COLOURS, INK, NUMBERS, OUTLINE, OVERSAMPLING, PLURALS, SHAPES, SIZES, Thing, draw_thing,
+    BACKDROPS,
+    COLOURS,
+    INK,
+    NUMBERS,
+    OUTLINE,
+    OVERSAMPLING,
+    PLURALS,
+    SHAPES,
+    SIZES,
+    Thing,
+    draw_thing,
 )
 
 Look = tuple[str, str]  # colour and shape
 
-WIDTHS = (0.235, 0.265, 0.295, 0.37, 0.40, 0.43)  # of templates, parts of the side: those of the two ``SIZES``
+WIDTHS = (
+    0.235,
+    0.265,
+    0.295,
+    0.37,
+    0.40,
+    0.43,
+)  # of templates, parts of the side: those of the two ``SIZES``
 DARKER = 12  # by which the dark half of a texture differs from its backdrop
-NOISE = 28.0  # standard deviation of a colour channel: the shades of one name, and what a coder blurs
-WORST = 4.0  # how badly one pixel may speak against an explanation: a few wrong pixels must not outvote a shape
-CERTAIN = 0.2  # part of the highest possible evidence that a shape needs to be seen; what a tokenizer blurs has less
+NOISE = (
+    28.0  # standard deviation of a colour channel: the shades of one name, and what a coder blurs
+)
+# how badly one pixel may speak against an explanation: a few wrong pixels must not outvote a shape
+WORST = 4.0
+# part of the highest possible evidence that a shape needs to be seen; what a tokenizer blurs has
+# less
+CERTAIN = 0.2
 OVERLAP = 0.2  # part of the smaller box that may be shared with a shape that is already seen
 FEWEST = 8  # pixels of a colour below which it is not looked for
 MOST = 6  # shapes that are looked for in a picture
@@ -40,7 +64,8 @@ MOST = 6  # shapes that are looked for in a picture
 
 @dataclass(frozen=True)
 class Seen:
-    """A shape in a picture. Args: box: xyxy, parts of the side. certainty: evidence as a part of the highest possible."""
+    """A shape in a picture. Args: box: xyxy, parts of the side. certainty: evidence as a part of
+    the highest possible."""
 
     colour: str
     shape: str
@@ -52,25 +77,33 @@ class Seen:
         return self.colour, self.shape
 
 
-# ------------------------------------------------------------------------------------------------ looking
+# ------------------------------------------------------------------------------------------------
+# looking
 
 
 @torch.no_grad()
 def look_at(pictures: Sequence[Image.Image], size: int = 64) -> list[list[Seen]]:
-    """The shapes of every picture, from left to right. Args: size: side to which other pictures are reduced or enlarged."""
+    """The shapes of every picture, from left to right. Args: size: side to which other pictures
+    are reduced or enlarged."""
     return [_look(_pixels(picture, size)) for picture in pictures]
 
 
 def _pixels(picture: Image.Image, size: int) -> torch.Tensor:
     """float[size, size, 3]"""
     picture = picture.convert("RGB")
-    picture = picture if picture.size == (size, size) else picture.resize((size, size), Image.Resampling.BICUBIC)
+    picture = (
+        picture
+        if picture.size == (size, size)
+        else picture.resize((size, size), Image.Resampling.BICUBIC)
+    )
     return torch.from_numpy(np.asarray(picture).astype(np.float32))
 
 
 def _look(pixels: torch.Tensor) -> list[Seen]:
     size = pixels.shape[0]
-    evidence, certainty = _evidence(pixels, _templates(size))  # (C, K, S, S): of each colour and template at each place
+    evidence, certainty = _evidence(
+        pixels, _templates(size)
+    )  # (C, K, S, S): of each colour and template at each place
     evidence[certainty < CERTAIN] = 0.0
     seen: list[Seen] = []
     while len(seen) < MOST:
@@ -80,7 +113,9 @@ def _look(pixels: torch.Tensor) -> list[Seen]:
         colour, template, y, x = map(int, np.unravel_index(int(place), evidence.shape))
         shape, width = _kinds()[template]
         box = (x / size, y / size, x / size + width, y / size + width)
-        seen.append(Seen(list(COLOURS)[colour], shape, box, float(certainty[colour, template, y, x])))
+        seen.append(
+            Seen(list(COLOURS)[colour], shape, box, float(certainty[colour, template, y, x]))
+        )
         evidence.masked_fill_(_overlapping(box, size), 0.0)
     return sorted(seen, key=lambda one: one.box[0] + one.box[2])
 
@@ -89,8 +124,10 @@ def _overlapping(box: tuple[float, float, float, float], size: int) -> torch.Ten
     """bool[K, S, S]: the places of each template where it shares too much with the box."""
     corner = torch.arange(size) / size
     widths = torch.tensor([width for _, width in _kinds()])[:, None]
-    x, y = ((torch.minimum(corner + widths, torch.tensor(high)) - corner.clamp(min=low)).clamp(min=0.0)
-            for low, high in (box[::2], box[1::2]))  # (K, S) each
+    x, y = (
+        (torch.minimum(corner + widths, torch.tensor(high)) - corner.clamp(min=low)).clamp(min=0.0)
+        for low, high in (box[::2], box[1::2])
+    )  # (K, S) each
     smaller = torch.minimum(widths, torch.tensor(box[2] - box[0])) ** 2
     return y[:, :, None] * x[:, None, :] > OVERLAP * smaller[:, :, None]
 
@@ -98,8 +135,8 @@ def _overlapping(box: tuple[float, float, float, float], size: int) -> torch.Ten
 def _evidence(pixels: torch.Tensor, templates: "Templates") -> tuple[torch.Tensor, torch.Tensor]:
     """How much better each template in each colour explains the pixels than background does.
 
-    Returns: log-likelihood ratios float[C, K, S, S], the place being the template's upper left corner; and the same as
-        parts of the highest possible ones.
+    Returns: log-likelihood ratios float[C, K, S, S], the place being the template's upper left
+        corner; and the same as parts of the highest possible ones.
     """
     size = pixels.shape[0]
     background = _likelihood(pixels, templates.backdrops).amax(dim=0)
@@ -129,10 +166,12 @@ def _likelihood(pixels: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Templates:
-    """Masks of all shapes in all widths, as spectra of K templates; and the colours that pixels are compared with.
+    """Masks of all shapes in all widths, as spectra of K templates; and the colours that pixels are
+    compared with.
 
     Args:
-        fills, outlines: complex[K, P, P / 2 + 1], conjugate, P the padded side. areas: pixels of both. inside: bool[K, S, S], where a corner may lie.
+        fills, outlines: complex[K, P, P / 2 + 1], conjugate, P the padded side. areas: pixels of
+            both. inside: bool[K, S, S], where a corner may lie.
         colours, ink, backdrops: float[N, 3].
     """
 
@@ -159,28 +198,42 @@ def _templates(size: int) -> Templates:
     inside = (corner[:, None] <= free[:, None, None]) & (corner <= free[:, None, None])
     backdrops = torch.tensor([*BACKDROPS.values()], dtype=torch.float32)
     return Templates(
-        torch.fft.rfft2(fills, s=(side, side)).conj().resolve_conj(), torch.fft.rfft2(outlines, s=(side, side)).conj().resolve_conj(),
-        (fills + outlines).sum(dim=(1, 2)), inside, torch.tensor([*COLOURS.values()], dtype=torch.float32),
-        torch.tensor([INK], dtype=torch.float32), torch.cat([backdrops, backdrops - DARKER]))
+        torch.fft.rfft2(fills, s=(side, side)).conj().resolve_conj(),
+        torch.fft.rfft2(outlines, s=(side, side)).conj().resolve_conj(),
+        (fills + outlines).sum(dim=(1, 2)),
+        inside,
+        torch.tensor([*COLOURS.values()], dtype=torch.float32),
+        torch.tensor([INK], dtype=torch.float32),
+        torch.cat([backdrops, backdrops - DARKER]),
+    )
 
 
 def _masks(shape: str, width: float, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """float[size, size] of the fill and of the outline: the part of each pixel that belongs to it."""
+    """float[size, size] of the fill and of the outline: the part of each pixel that belongs to
+    it."""
     side = width * size
     tile = Image.new("RGBA", (OVERSAMPLING * size,) * 2)
     thing = Thing(shape, "white", "", (0.0, 0.0, width, width), (255, 255, 255))
-    draw_thing(ImageDraw.Draw(tile), thing, (0, 0, OVERSAMPLING * side, OVERSAMPLING * side), round(OVERSAMPLING * OUTLINE * size))
+    draw_thing(
+        ImageDraw.Draw(tile),
+        thing,
+        (0, 0, OVERSAMPLING * side, OVERSAMPLING * side),
+        round(OVERSAMPLING * OUTLINE * size),
+    )
     pixels = np.asarray(tile, dtype=np.float32) / 255
     shown = pixels.reshape(size, OVERSAMPLING, size, OVERSAMPLING, 4).mean(axis=(1, 3))
     fill = shown[..., 0]
     return torch.from_numpy(fill), torch.from_numpy(shown[..., 3] - fill)
 
 
-# ------------------------------------------------------------------------------------------- texts and scores
+# ------------------------------------------------------------------------------------------- texts
+# and scores
 
 _SINGULAR = {PLURALS.get(shape, shape + "s"): shape for shape in SHAPES}
-_THING = re.compile(rf"\b(?:({'|'.join(NUMBERS[1:])}|an?)\s+)?(?:(?:{'|'.join([*SIZES, 'big', 'little'])})\s+)?"
-                    rf"({'|'.join(COLOURS)})\s+({'|'.join([*_SINGULAR, *SHAPES])})\b")
+_THING = re.compile(
+    rf"\b(?:({'|'.join(NUMBERS[1:])}|an?)\s+)?(?:(?:{'|'.join([*SIZES, 'big', 'little'])})\s+)?"
+    rf"({'|'.join(COLOURS)})\s+({'|'.join([*_SINGULAR, *SHAPES])})\b"
+)
 
 
 def things_named(text: str) -> list[Look]:
@@ -198,8 +251,10 @@ def things_named(text: str) -> list[Look]:
 
 @dataclass(frozen=True)
 class Check:
-    """A picture beside its text. Args: named: things that the text names. right: how many of them are there.
-    exact: all of them are there, and nothing else."""
+    """A picture beside its text. Args: named: things that the text names. right: how many of them
+    are there.
+    exact: all of them are there, and nothing else.
+    """
 
     named: int
     right: int
@@ -216,7 +271,8 @@ def check(pictures: Sequence[Image.Image], texts: Sequence[str]) -> list[Check]:
 
 
 class PictureWorldScorer:
-    """How well pictures of the picture world fit texts: the part of what is named or seen that is both, in [0, 1]."""
+    """How well pictures of the picture world fit texts: the part of what is named or seen that
+    is both, in [0, 1]."""
 
     def score(self, pictures: Sequence[Image.Image], texts: Sequence[str]) -> np.ndarray:
         """float64[N], higher = fits better; 0 for a text that names nothing."""

@@ -1,7 +1,9 @@
-"""Phrases that point at shapes of the picture world: ``the large red circle``, ``the star on the left``.
+"""Phrases that point at shapes of the picture world: ``the large red circle``, ``the star on the
+left``.
 
-A phrase is a handful of attributes. Whether a thing has them is decided by the scene, never by how a sentence
-was made, so that questions, boxes (and whatever else is asked of a scene) share one meaning of the words:
+A phrase is a handful of attributes. Whether a thing has them is decided by the scene, never by how
+a sentence was made, so that questions, boxes (and whatever else is asked of a scene) share one
+meaning of the words:
 
     >>> from ofa.picture_world import make_scene
     >>> scene = make_scene(seed=1, split="train", index=0)  # a large brown arrow and a small orange square
@@ -16,8 +18,14 @@ from dataclasses import dataclass, replace
 
 from ofa.picture_world import PLURALS, Scene, Thing
 
-SIDES = {"on the left": (0, -1), "on the right": (0, 1), "at the top": (1, -1), "at the bottom": (1, 1)}  # axis, sign
-CLEARLY = 0.05  # so far from the middle a thing lies on a side beyond doubt, as a part of the picture's side
+SIDES = {
+    "on the left": (0, -1),
+    "on the right": (0, 1),
+    "at the top": (1, -1),
+    "at the bottom": (1, 1),
+}  # axis, sign
+# so far from the middle a thing lies on a side beyond doubt, as a part of the picture's side
+CLEARLY = 0.05
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,10 @@ def count(scene: Scene, phrase: Phrase) -> int | None:
 
 def pointing_at(scene: Scene, thing: Thing) -> list[Phrase]:
     """The phrases that mean this thing of the scene and no other, short ones first."""
-    return sorted((phrase for phrase in true_phrases(thing) if count(scene, phrase) == 1), key=lambda phrase: phrase.words)
+    return sorted(
+        (phrase for phrase in true_phrases(thing) if count(scene, phrase) == 1),
+        key=lambda phrase: phrase.words,
+    )
 
 
 def pointed_at(scene: Scene) -> list[tuple[Phrase, Thing]]:
@@ -92,10 +103,16 @@ def pointed_at(scene: Scene) -> list[tuple[Phrase, Thing]]:
     for thing in scene.things:
         phrases = pointing_at(scene, thing)
         if phrases:
-            # A place is said in a third of the expressions, or if nothing else tells the thing from its twin.
+            # A place is said in a third of the expressions, or if nothing else tells the thing from
+            # its twin.
             plain = [phrase for phrase in phrases if phrase.side is None]
             placed = [phrase for phrase in phrases if phrase.side is not None]
-            found.append((rng.choice(plain if plain and (not placed or rng.random() < 2 / 3) else placed), thing))
+            found.append(
+                (
+                    rng.choice(plain if plain and (not placed or rng.random() < 2 / 3) else placed),
+                    thing,
+                )
+            )
     return found
 
 

@@ -5,8 +5,8 @@
     >>> candidates(scene, "colour")[0].text, candidates(scene, "colour")[0].answer
     ('what colour is the large shape?', 'brown')
 
-Questions are chosen so that no answer is frequent: first what is asked about, then one of the answers that are
-possible there, then a question with that answer.
+Questions are chosen so that no answer is frequent: first what is asked about, then one of the
+answers that are possible there, then a question with that answer.
 """
 
 import random
@@ -16,7 +16,14 @@ from dataclasses import dataclass, field, replace
 from ofa.picture_world import COLOURS, NUMBERS, SHAPES, SIZES, Scene, Thing, place
 from ofa.picture_world_phrases import Phrase, count, full_phrase, pointing_at, true_phrases
 
-KINDS = {"colour": 28, "shape": 28, "number": 16, "place": 10, "size": 12, "existence": 6}  # how often, in percent
+KINDS = {
+    "colour": 28,
+    "shape": 28,
+    "number": 16,
+    "place": 10,
+    "size": 12,
+    "existence": 6,
+}  # how often, in percent
 QUESTIONS_PER_SCENE = 3
 PLAIN = 4  # a question without a place is so much likelier than one with it
 CLEARLY = 0.04  # a centre so close to the border of a ninth of the picture is not asked for
@@ -46,14 +53,19 @@ def questions(scene: Scene) -> list[Question]:
         if possible:  # a number can always be asked for
             answer = rng.choice(sorted({question.answer for question in possible}))
             possible = [question for question in possible if question.answer == answer]
-            found.append(rng.choices(possible, [1 if question.placed else PLAIN for question in possible])[0])
+            found.append(
+                rng.choices(possible, [1 if question.placed else PLAIN for question in possible])[0]
+            )
     return found
 
 
 def answers() -> list[str]:
     """Every answer there is, in a fixed order; its place in the list is its label."""
-    places = [" ".join(filter(None, (row, column))) or "middle"
-              for row in ("top", "", "bottom") for column in ("left", "", "right")]
+    places = [
+        " ".join(filter(None, (row, column))) or "middle"
+        for row in ("top", "", "bottom")
+        for column in ("left", "", "right")
+    ]
     return [*COLOURS, *SHAPES, *NUMBERS[1:], *places, "yes", "no", *SIZES]
 
 
@@ -64,7 +76,9 @@ def candidates(scene: Scene, kind: str) -> list[Question]:
     elif kind == "existence":
         found = _about_existence(scene)
     else:
-        found = (question for thing in scene.things for question in _about_thing(scene, thing, kind))
+        found = (
+            question for thing in scene.things for question in _about_thing(scene, thing, kind)
+        )
     return list(dict.fromkeys(found))
 
 
@@ -97,9 +111,14 @@ def _about_numbers(scene: Scene) -> Iterator[Question]:
 
 
 def _about_existence(scene: Scene) -> Iterator[Question]:
-    """``is there a red star?``: what is there, and what differs from something that is there in one word."""
+    """``is there a red star?``: what is there, and what differs from something that is there in
+    one word."""
     for thing in scene.things:
-        for phrase in (Phrase(colour=thing.colour), Phrase(shape=thing.shape), full_phrase(thing).without("size")):
+        for phrase in (
+            Phrase(colour=thing.colour),
+            Phrase(shape=thing.shape),
+            full_phrase(thing).without("size"),
+        ):
             yield Question("existence", _is_there(phrase), "yes", about=phrase)
             for other in _one_word_off(phrase):
                 if count(scene, other) == 0:
@@ -114,4 +133,8 @@ def _is_there(phrase: Phrase) -> str:
 def _one_word_off(phrase: Phrase) -> Iterable[Phrase]:
     for attribute, words in (("colour", COLOURS), ("shape", SHAPES)):
         if getattr(phrase, attribute) is not None:
-            yield from (replace(phrase, **{attribute: word}) for word in words if word != getattr(phrase, attribute))
+            yield from (
+                replace(phrase, **{attribute: word})
+                for word in words
+                if word != getattr(phrase, attribute)
+            )

@@ -1,8 +1,10 @@
-"""From what the network said to what is scored, written and shown: ``Hypothesis`` -> ``Prediction`` -> ``Shown``."""
+"""From what the network said to what is scored, written and shown: ``Hypothesis`` ->
+``Prediction`` -> ``Shown``."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Optional
 
 from PIL import Image
 
@@ -12,7 +14,8 @@ class BatchRow:
     """What predictions and metrics may know of a row of a batch, besides what the network said.
 
     Args:
-        id: as in the file. target: the decoded target text. target_str: the target as in the file, for tasks that keep it.
+        id: as in the file. target: the decoded target text. target_str: the target as in the file,
+            for tasks that keep it.
         ref_dict: accepted answer -> score, for tasks that have several.
         w_resize_ratio, h_resize_ratio: model pixels per original pixel.
         region_coord: xyxy in original pixels, the true box.
@@ -35,8 +38,8 @@ class Hypothesis:
 
     Args:
         text: in words; symbols such as ``<bin_12>`` stand as they are.
-        score: as hypotheses are compared by: mean (or summed, ``--unnormalized``) log-probability of the tokens;
-            of a ranked answer the log-probability among all answers.
+        score: as hypotheses are compared by: mean (or summed, ``--unnormalized``) log-probability
+            of the tokens; of a ranked answer the log-probability among all answers.
         symbols: entries of the vocabulary separated by blanks, e.g. ``<bin_12> <bin_40>``.
     """
 
@@ -52,10 +55,14 @@ class Prediction:
     Args:
         text: the answer, as it is scored and written.
         score: of the hypothesis.
-        box: xyxy in pixels of the original picture, inside of it. bins: the same as the network says it.
-        decoded_box: what the bins say before it is clipped to the picture; None: the same as ``box``.
-        codes: of a drawn picture, row by row from the top. picture: the picture itself, as long as it is not in a file.
-        file: where it lies. fit: how well it fits what was asked (``--clip-model-path``, ``--image-text-scorer``).
+        box: xyxy in pixels of the original picture, inside of it. bins: the same as the network
+            says it.
+        decoded_box: what the bins say before it is clipped to the picture; None: the same as
+            ``box``.
+        codes: of a drawn picture, row by row from the top. picture: the picture itself, as long as
+            it is not in a file.
+        file: where it lies. fit: how well it fits what was asked (``--clip-model-path``,
+            ``--image-text-scorer``).
         seed: what its random numbers came from.
         reference: the row's accepted answer, for tasks whose result file holds it.
         others: the predictions of the other hypotheses, best first; only of the best one.
@@ -80,7 +87,8 @@ class Shown:
     """How a row and what was predicted for it look on a page.
 
     Args:
-        question: what was asked, if it differs from row to row. answer: the prediction in words; of a box nothing.
+        question: what was asked, if it differs from row to row. answer: the prediction in words; of
+            a box nothing.
         references: accepted answers in words.
         boxes: (one of ``ofa.report.OUTLINES``, xyxy in pixels) of each box to draw.
         image: base64 of a picture to show instead of the row's.

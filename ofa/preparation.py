@@ -1,14 +1,16 @@
-"""Writing the training files: rows with their pictures embedded, in files that appear whole or not at all.
+"""Writing the training files: rows with their pictures embedded, in files that appear whole or not
+at all.
 
 A row of a caption file, for example, has five columns::
 
     391895_0 <tab> 391895 <tab> a man on a red motorcycle <tab> <tab> /9j/4AAQSkZJRgABAQ...
     uniq-id        image-id     caption, or captions joined by &&   objects (empty)   the picture file in base64
 
-A file is written under the name ``NAME.part`` and renamed when it is complete. ``manifest.json`` in the same
-folder lists the complete files with rows, bytes and SHA-256, what they were made from, and the *plan*, a fingerprint of
-all that decides their content. A second call with the same plan keeps complete files and continues an incomplete one
-after its last whole picture; with another plan it starts over. Files of others are neither overwritten nor deleted.
+A file is written under the name ``NAME.part`` and renamed when it is complete. ``manifest.json`` in
+the same folder lists the complete files with rows, bytes and SHA-256, what they were made from, and
+the *plan*, a fingerprint of all that decides their content. A second call with the same plan keeps
+complete files and continues an incomplete one after its last whole picture; with another plan it
+starts over. Files of others are neither overwritten nor deleted.
 """
 
 import functools
@@ -49,7 +51,8 @@ IMAGE = "\0image"  # stands in a row where the picture's base64 goes
 class Group:
     """Rows, one after the other, that show the same picture.
 
-    Args: source: what ``encode`` needs to make the base64 text. rows: their columns, ``IMAGE`` for the picture.
+    Args: source: what ``encode`` needs to make the base64 text. rows: their columns, ``IMAGE`` for
+    the picture.
     """
 
     source: object
@@ -77,7 +80,10 @@ class Picture:
 
     def group(self, rows: list[tuple[str, str]]) -> Group:
         """The rows ``(uniq_id, caption)`` with all columns of a caption file."""
-        return Group(self.source, tuple((uniq_id, self.image_id, caption, "", IMAGE) for uniq_id, caption in rows))
+        return Group(
+            self.source,
+            tuple((uniq_id, self.image_id, caption, "", IMAGE) for uniq_id, caption in rows),
+        )
 
 
 @dataclass
@@ -101,8 +107,10 @@ class CaptionCleaner:
         return text
 
     def report(self) -> str:
-        return (f"{self.whitespace} captions with tabs or line breaks and {self.joined} with '{JOINED_BY}' cleaned, "
-                f"{self.empty} empty ones left out")
+        return (
+            f"{self.whitespace} captions with tabs or line breaks and {self.joined} with"
+            f" '{JOINED_BY}' cleaned, {self.empty} empty ones left out"
+        )
 
 
 def fingerprint(*parts: object) -> str:
@@ -111,7 +119,8 @@ def fingerprint(*parts: object) -> str:
 
 
 def base64_of_file(path: str) -> str:
-    """The file in standard base64: its bytes as they are, or turned where its EXIF orientation says so (``upright_file``)."""
+    """The file in standard base64: its bytes as they are, or turned where its EXIF orientation
+    says so (``upright_file``)."""
     return encode_image(upright_file(read_picture(path), path))
 
 
@@ -123,14 +132,30 @@ class PreparedFolder:
         plan: digest of everything that decides the content (``fingerprint``).
         made_by: the command, for the manifest.
         make: at once; otherwise nothing is touched before ``make()``.
-        manifest: its name; files of several plans may lie in one folder, each with a manifest of its own.
-    Raises: UserError if the folder cannot be made or written to, or another process writes these files.
+        manifest: its name; files of several plans may lie in one folder, each with a manifest of
+            its own.
+    Raises: UserError if the folder cannot be made or written to, or another process writes these
+    files.
     """
 
-    def __init__(self, folder: str | Path, plan: str, made_by: str, make: bool = True, manifest: str = MANIFEST):
+    def __init__(
+        self,
+        folder: str | Path,
+        plan: str,
+        made_by: str,
+        make: bool = True,
+        manifest: str = MANIFEST,
+    ):
         self.folder = Path(folder)
         self.manifest_path = self.folder / manifest
-        self.manifest = {"made_by": made_by, "plan": plan, "finished": False, "counts": {}, "files": {}, "begun": []}
+        self.manifest = {
+            "made_by": made_by,
+            "plan": plan,
+            "finished": False,
+            "counts": {},
+            "files": {},
+            "begun": [],
+        }
         self._previous = read_manifest(self.manifest_path)
         if self._previous.get("plan") == plan:
             self.manifest = self._previous
@@ -141,27 +166,37 @@ class PreparedFolder:
             self._check_place()
 
     def _own(self) -> None:
-        """From the first write on, until this object goes, no other process may write these files."""
+        """From the first write on, until this object goes, no other process may write these
+        files."""
         if self.lock is None:
             self.lock = lock_folder(self.folder, f"{self.manifest_path.name}.lock")
 
     def _check_place(self) -> None:
-        """Say at once, not after hours of work, that the folder cannot be made. Raises: UserError."""
+        """Say at once, not after hours of work, that the folder cannot be made. Raises:
+        UserError."""
         place = self.folder
         while not place.exists() and place != place.parent:
             place = place.parent
         if not place.is_dir():
-            raise UserError(f"{self.folder}: the output folder cannot be made ({place} is a file); choose another --out")
+            raise UserError(
+                f"{self.folder}: the output folder cannot be made ({place} is a file); choose"
+                " another --out"
+            )
         if not os.access(place, os.W_OK | os.X_OK):
-            raise UserError(f"{self.folder}: the output folder cannot be made or written to ({place} is not yours to write "
-                            "to); choose another --out, or mend the permissions")
+            raise UserError(
+                f"{self.folder}: the output folder cannot be made or written to ({place} is not"
+                " yours to write to); choose another --out, or mend the permissions"
+            )
 
     def make(self) -> None:
         """Make the folder; what another plan left there goes."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{self.folder}: the output folder cannot be made ({error.strerror}); choose another --out") from None
+            raise UserError(
+                f"{self.folder}: the output folder cannot be made ({error.strerror}); choose"
+                " another --out"
+            ) from None
         self._check_place()
         self._own()
         if self._previous is not self.manifest:
@@ -172,7 +207,8 @@ class PreparedFolder:
         return path_below(self.folder, name, str(self.manifest_path))
 
     def _discard(self, previous: dict) -> None:
-        """Files of another plan must not be mistaken for this plan's. What the manifest does not list stays.
+        """Files of another plan must not be mistaken for this plan's. What the manifest does not
+        list stays.
 
         Raises: UserError, before anything is deleted, if it lists what no preparation has written.
         """
@@ -180,22 +216,35 @@ class PreparedFolder:
         for name, entry in files.items():
             path = self.path(name)
             if path.is_file() and path.stat().st_size != entry["bytes"]:
-                raise UserError(f"{path}: expected {entry['bytes']} bytes as {self.manifest_path.name} says, found {path.stat().st_size}: it was "
-                                "changed, and another preparation would delete it; move it away, or choose another --out")
-        own = self.manifest_path.name.removesuffix(f".{MANIFEST}")  # the one file of a manifest NAME.manifest.json
+                raise UserError(
+                    f"{path}: expected {entry['bytes']} bytes as {self.manifest_path.name} says,"
+                    f" found {path.stat().st_size}: it was changed, and another preparation would"
+                    " delete it; move it away, or choose another --out"
+                )
+        own = self.manifest_path.name.removesuffix(
+            f".{MANIFEST}"
+        )  # the one file of a manifest NAME.manifest.json
         parts = [f"{name}{PART}" for name in previous.get("begun", [])]
-        delete_below(self.folder, [*files, *parts], tuple(f"{ending}{part}" for ending in (*ENDINGS, own) for part in ("", PART)), where)
+        delete_below(
+            self.folder,
+            [*files, *parts],
+            tuple(f"{ending}{part}" for ending in (*ENDINGS, own) for part in ("", PART)),
+            where,
+        )
 
     def _begin(self, name: str) -> Path:
-        """The file ``NAME.part`` to write or to continue. Raises: UserError if there is one of others."""
+        """The file ``NAME.part`` to write or to continue. Raises: UserError if there is one of
+        others."""
         self._own()
         path, part = self.path(name), self.path(f"{name}{PART}")
         begun = self.manifest.setdefault("begun", [])
         if name not in begun:
             foreign = next((file for file in (path, part) if file.exists()), None)
             if foreign is not None and name not in self.manifest["files"]:
-                raise UserError(f"{foreign}: expected no such file, found one that {self.manifest_path.name} does not list; move it away, or "
-                                "choose another --out")
+                raise UserError(
+                    f"{foreign}: expected no such file, found one that {self.manifest_path.name}"
+                    " does not list; move it away, or choose another --out"
+                )
             begun.append(name)
             self.save_manifest()
         return part
@@ -210,7 +259,8 @@ class PreparedFolder:
         self.save_manifest(self.manifest["finished"])
 
     def save_manifest(self, finished: bool = False, **counts: int) -> None:
-        """Args: finished: nothing more is to be written; counts: figures to keep beside the files."""
+        """Args: finished: nothing more is to be written; counts: figures to keep beside the
+        files."""
         self._own()
         self.manifest["finished"] = finished
         self.manifest["counts"].update(counts)
@@ -253,8 +303,13 @@ class PreparedFolder:
             os.fsync(file.fileno())
         self.complete(name, count, digest.hexdigest())
 
-    def write_rows(self, name: str, pictures: Sequence[Picture], rows_of: Callable[[Picture], list],
-                   images: Callable[[int], Iterator[str]]) -> None:
+    def write_rows(
+        self,
+        name: str,
+        pictures: Sequence[Picture],
+        rows_of: Callable[[Picture], list],
+        images: Callable[[int], Iterator[str]],
+    ) -> None:
         """A caption file.
 
         Args:
@@ -263,7 +318,9 @@ class PreparedFolder:
         """
         self.write_groups(name, [picture.group(rows_of(picture)) for picture in pictures], images)
 
-    def write_groups(self, name: str, groups: Sequence[Group], images: Callable[[int], Iterator[str]]) -> None:
+    def write_groups(
+        self, name: str, groups: Sequence[Group], images: Callable[[int], Iterator[str]]
+    ) -> None:
         """A file of rows; continues ``NAME.part`` after its last whole group.
 
         Args: images: base64 texts of the groups' pictures from the given group on.
@@ -275,7 +332,11 @@ class PreparedFolder:
         done, digest = _resume(part, [len(group.rows) for group in groups])
         if done:
             logger.info("%s: continuing after %d of %d pictures", part, done, len(groups))
-        with names_file(part), open(part, "ab") as file, Progress(len(groups), name, "img", initial=done) as progress:
+        with (
+            names_file(part),
+            open(part, "ab") as file,
+            Progress(len(groups), name, "img", initial=done) as progress,
+        ):
             for group, image in zip(groups[done:], images(done)):
                 block = group.block(image)
                 file.write(block)
@@ -287,7 +348,8 @@ class PreparedFolder:
 
 
 def read_manifest(path: Path) -> dict:
-    """The manifest of a preparation; an empty one if there is none. Raises: UserError if the file is something else."""
+    """The manifest of a preparation; an empty one if there is none. Raises: UserError if the
+    file is something else."""
     try:
         manifest = load_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -297,8 +359,10 @@ def read_manifest(path: Path) -> dict:
     else:
         finding = _foreign(manifest)
     if finding:
-        raise UserError(f"{path}: expected the manifest of an earlier call, found something else ({finding}); choose another --out, or move "
-                        "it away")
+        raise UserError(
+            f"{path}: expected the manifest of an earlier call, found something else ({finding});"
+            " choose another --out, or move it away"
+        )
     return manifest
 
 
@@ -307,11 +371,15 @@ def _foreign(manifest: object) -> str:
     if not isinstance(manifest, dict) or not str(manifest.get("made_by", "")).startswith("ofa "):
         return "not made by ofa"
     kinds = {"plan": str, "finished": bool, "counts": dict, "files": dict}
-    wrong = next((key for key, kind in kinds.items() if not isinstance(manifest.get(key), kind)), None)
+    wrong = next(
+        (key for key, kind in kinds.items() if not isinstance(manifest.get(key), kind)), None
+    )
     if wrong is not None or not isinstance(manifest.get("begun", []), list):
         return f"no '{wrong or 'begun'}'"
     for name, entry in manifest["files"].items():
-        if not isinstance(entry, dict) or not all(type(entry.get(key)) is int and 0 <= entry[key] < 1 << 63 for key in ("rows", "bytes")):
+        if not isinstance(entry, dict) or not all(
+            type(entry.get(key)) is int and 0 <= entry[key] < 1 << 63 for key in ("rows", "bytes")
+        ):
             return f"no rows and bytes of {name[:60]!r}"
     return ""
 
@@ -323,7 +391,7 @@ def encoded(sources: list, encode: Callable[[object], str], jobs: int) -> Iterat
         return
     with multiprocessing.get_context("spawn").Pool(jobs, silence_known_warnings) as pool:
         for start in range(0, len(sources), WINDOW):
-            yield from pool.map(encode, sources[start:start + WINDOW], chunksize=16)
+            yield from pool.map(encode, sources[start : start + WINDOW], chunksize=16)
 
 
 def images_of(path: Path, rows_per_picture: Sequence[int]) -> Iterator[str]:
@@ -358,20 +426,41 @@ def _resume(part: Path, rows_per_picture: list[int]):
 
 
 def coco_reference(pictures: Sequence[Picture]) -> str:
-    """The captions as a COCO annotation file, with the image ids as strings as they stand in the TSV."""
-    annotations = [{"image_id": p.image_id, "caption": caption} for p in pictures for caption in p.captions]
-    return json.dumps({
-        "type": "captions", "info": {}, "licenses": [],
-        "images": [{"id": p.image_id} for p in pictures],
-        "annotations": [{"id": i, **annotation} for i, annotation in enumerate(annotations)],
-    }, ensure_ascii=False) + "\n"
+    """The captions as a COCO annotation file, with the image ids as strings as they stand in the
+    TSV."""
+    annotations = [
+        {"image_id": p.image_id, "caption": caption} for p in pictures for caption in p.captions
+    ]
+    return (
+        json.dumps(
+            {
+                "type": "captions",
+                "info": {},
+                "licenses": [],
+                "images": [{"id": p.image_id} for p in pictures],
+                "annotations": [
+                    {"id": i, **annotation} for i, annotation in enumerate(annotations)
+                ],
+            },
+            ensure_ascii=False,
+        )
+        + "\n"
+    )
 
 
-def write_caption_files(out: PreparedFolder, splits: dict[str, Sequence[Picture]],
-                        encode: Callable[[object], str], jobs: int) -> None:
-    """All files of a captioning data set: both training stages, evaluation splits, references, plain captions."""
-    out.save_manifest(**{f"{split}_images": len(pictures) for split, pictures in splits.items()},
-                      train_captions=sum(len(p.captions) for p in splits["train"]))
+def write_caption_files(
+    out: PreparedFolder,
+    splits: dict[str, Sequence[Picture]],
+    encode: Callable[[object], str],
+    jobs: int,
+) -> None:
+    """All files of a captioning data set: both training stages, evaluation splits, references,
+    plain captions."""
+    out.save_manifest(
+        **{f"{split}_images": len(pictures) for split, pictures in splits.items()},
+        train_captions=sum(len(p.captions) for p in splits["train"]),
+    )
+
     def encode_from(pictures: Sequence[Picture], first: int) -> Iterator[str]:
         return encoded([picture.source for picture in pictures[first:]], encode, jobs)
 
@@ -379,12 +468,23 @@ def write_caption_files(out: PreparedFolder, splits: dict[str, Sequence[Picture]
         rows = [len(picture.captions) for picture in splits["train"]]
         return itertools.islice(images_of(out.folder / STAGE1, rows), first, None)
 
-    out.write_rows(STAGE1, splits["train"], Picture.one_row_per_caption, functools.partial(encode_from, splits["train"]))
+    out.write_rows(
+        STAGE1,
+        splits["train"],
+        Picture.one_row_per_caption,
+        functools.partial(encode_from, splits["train"]),
+    )
     out.write_rows(STAGE2, splits["train"], Picture.one_row, reuse_from)
     for split, name in (("val", VAL), ("test", TEST)):
         if splits[split]:
-            out.write_rows(name, splits[split], Picture.one_row, functools.partial(encode_from, splits[split]))
+            out.write_rows(
+                name, splits[split], Picture.one_row, functools.partial(encode_from, splits[split])
+            )
         if any(picture.captions for picture in splits[split]):
-            out.write_text(f"{split}_caption_coco_format.json", coco_reference(splits[split]), len(splits[split]))
+            out.write_text(
+                f"{split}_caption_coco_format.json",
+                coco_reference(splits[split]),
+                len(splits[split]),
+            )
     lines = [caption for picture in splits["train"] for caption in picture.captions]
     out.write_text("captions.txt", "".join(f"{line}\n" for line in lines), len(lines))

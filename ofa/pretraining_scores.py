@@ -8,8 +8,8 @@
     image_infilling           share of right codes; where they are made a picture of, how far its pixels are from the true ones
     text_infilling            share of the masked tokens that are right
 
-A constant answer is the same for every row; the best of many training targets is taken, chosen on the rows it is scored on,
-which flatters it.
+A constant answer is the same for every row; the best of many training targets is taken, chosen on
+the rows it is scored on, which flatters it.
 """
 
 import difflib
@@ -41,8 +41,10 @@ class Reply:
     """What the model said to a row.
 
     Args:
-        source, target, said: texts; symbols stand as they are, and of text infilling tokens are separated by blanks.
-        references: accepted texts, where there may be several. image: base64 of the picture, or empty.
+        source, target, said: texts; symbols stand as they are, and of text infilling tokens are
+            separated by blanks.
+        references: accepted texts, where there may be several. image: base64 of the picture, or
+            empty.
         readable: source, target and what was said in words, where tokens are none.
         filled: the picture that the codes that were said stand for.
     """
@@ -61,7 +63,8 @@ class Score:
     """A figure of a task.
 
     Args:
-        measure: its name. model, constant: from 0 up. answer: the constant one. lower_is_better: of errors.
+        measure: its name. model, constant: from 0 up. answer: the constant one. lower_is_better: of
+            errors.
         reachable: what perfect answers get, if a measure knows perfect ones only roughly.
         further: other figures of the same rows.
     """
@@ -76,7 +79,9 @@ class Score:
     further: tuple["Score", ...] = ()
 
 
-Said = Callable[[Sequence[str], Sequence[Reply]], float]  # what was said to each row, the rows -> figure
+Said = Callable[
+    [Sequence[str], Sequence[Reply]], float
+]  # what was said to each row, the rows -> figure
 
 
 def cider(said: Sequence[str], rows: Sequence[Reply]) -> float:
@@ -93,12 +98,19 @@ def fitting(said: Sequence[str], rows: Sequence[Reply]) -> float:
 
 def overlapping(said: Sequence[str], rows: Sequence[Reply]) -> float:
     found = [text_to_bins(text) for text in said]
-    return sum(len(bins) == 4 and overlap(bins, text_to_bins(row.target)) >= HALF for bins, row in zip(found, rows)) / len(rows)
+    return sum(
+        len(bins) == 4 and overlap(bins, text_to_bins(row.target)) >= HALF
+        for bins, row in zip(found, rows)
+    ) / len(rows)
 
 
 def overlap(a: Sequence[int], b: Sequence[int]) -> float:
     """Intersection over union of boxes in location bins."""
-    return float(box_overlap(torch.tensor([a], dtype=torch.float32), torch.tensor([b], dtype=torch.float32))[0])
+    return float(
+        box_overlap(torch.tensor([a], dtype=torch.float32), torch.tensor([b], dtype=torch.float32))[
+            0
+        ]
+    )
 
 
 def objects(text: str) -> list[tuple[list[int], str]]:
@@ -125,7 +137,9 @@ def codes_of(text: str) -> list[int]:
 
 def right_codes(said: Sequence[str], rows: Sequence[Reply]) -> float:
     pairs = [(codes_of(text), codes_of(row.target)) for text, row in zip(said, rows)]
-    return sum(a == b for found, true in pairs for a, b in zip(found, true)) / max(1, sum(len(true) for _, true in pairs))
+    return sum(a == b for found, true in pairs for a, b in zip(found, true)) / max(
+        1, sum(len(true) for _, true in pairs)
+    )
 
 
 def masked_places(row: Reply) -> set[int]:
@@ -140,7 +154,9 @@ def right_masked(said: Sequence[str], rows: Sequence[Reply]) -> float:
     right = total = 0
     for text, row in zip(said, rows):
         masked, true = masked_places(row), row.target.split()
-        blocks = difflib.SequenceMatcher(None, true, text.split(), autojunk=False).get_matching_blocks()
+        blocks = difflib.SequenceMatcher(
+            None, true, text.split(), autojunk=False
+        ).get_matching_blocks()
         right += len(masked & {block.a + k for block in blocks for k in range(block.size)})
         total += len(masked)
     return right / max(1, total)
@@ -159,7 +175,10 @@ MEASURES = {
     "caption": (Measure("CIDEr", cider, CAPTION_CANDIDATES),),
     "qa": (Measure("accuracy", exact),),
     "visual_grounding": (Measure("accuracy@0.5", overlapping),),
-    "grounded_captioning": (Measure("CIDEr", cider, CAPTION_CANDIDATES), Measure("fitting phrases", fitting)),
+    "grounded_captioning": (
+        Measure("CIDEr", cider, CAPTION_CANDIDATES),
+        Measure("fitting phrases", fitting),
+    ),
     "image_text_matching": (Measure("accuracy", exact),),
     "detection": (Measure("F1@0.5", detection_f1),),
     "image_infilling": (Measure("right codes", right_codes),),
@@ -168,18 +187,26 @@ MEASURES = {
 
 
 def score(task: str, replies: Sequence[Reply], training_targets: Sequence[str]) -> Score:
-    """The figures of a task and of the best constant answers. Args: training_targets: of training rows."""
+    """The figures of a task and of the best constant answers. Args: training_targets: of
+    training rows."""
     if len(replies) == 1 and MEASURES[task][0].score is cider:
         logger.warning(SINGLE_IMAGE)
-    first, *further = (score_by(measure, task, replies, training_targets) for measure in MEASURES[task])
+    first, *further = (
+        score_by(measure, task, replies, training_targets) for measure in MEASURES[task]
+    )
     return replace(first, further=tuple(further))
 
 
-def score_by(measure: Measure, task: str, replies: Sequence[Reply], training_targets: Sequence[str]) -> Score:
+def score_by(
+    measure: Measure, task: str, replies: Sequence[Reply], training_targets: Sequence[str]
+) -> Score:
     """The figure by one measure."""
 
     def of(answer: str) -> float:
-        said = [row.source.replace(MASK, answer) if task == "text_infilling" else answer for row in replies]
+        said = [
+            row.source.replace(MASK, answer) if task == "text_infilling" else answer
+            for row in replies
+        ]
         return measure.score(said, replies)
 
     if task == "text_infilling":  # the same word at every mask
@@ -189,7 +216,13 @@ def score_by(measure: Measure, task: str, replies: Sequence[Reply], training_tar
         candidates = [commonest_codes(training_targets), *candidates]
     constants = {answer: of(answer) for answer in candidates}
     best = max(constants, key=lambda answer: constants[answer]) if constants else ""
-    return Score(measure.name, measure.score([row.said for row in replies], replies), constants.get(best, 0.0), best, len(replies))
+    return Score(
+        measure.name,
+        measure.score([row.said for row in replies], replies),
+        constants.get(best, 0.0),
+        best,
+        len(replies),
+    )
 
 
 def commonest_codes(targets: Sequence[str]) -> str:
@@ -198,36 +231,67 @@ def commonest_codes(targets: Sequence[str]) -> str:
     return " ".join(f"<code_{Counter(column).most_common(1)[0][0]}>" for column in columns)
 
 
-# ------------------------------------------------------------------------------------------- filled pictures
+# ------------------------------------------------------------------------------------------- filled
+# pictures
 
 
 def middle_of(picture: Image.Image) -> Image.Image:
     """What image infilling has to fill: half the side."""
     width, height = picture.size
-    return picture.crop((width // 4, height // 4, width // 4 + width // 2, height // 4 + height // 2))
+    return picture.crop(
+        (width // 4, height // 4, width // 4 + width // 2, height // 4 + height // 2)
+    )
 
 
 def average_pictures(pictures: Sequence[Image.Image]) -> dict[str, Image.Image]:
     """The picture of each pixel's mean, and that of its median."""
     stack = np.stack([np.asarray(one) for one in pictures])
-    return {"mean picture": Image.fromarray(stack.mean(0).round().astype(np.uint8)),
-            "median picture": Image.fromarray(np.median(stack, axis=0).round().astype(np.uint8))}  # fmt: skip
+    return {
+        "mean picture": Image.fromarray(stack.mean(0).round().astype(np.uint8)),
+        "median picture": Image.fromarray(np.median(stack, axis=0).round().astype(np.uint8)),
+    }
 
 
 def pixel_errors(found: Sequence[Image.Image], true: Sequence[Image.Image]) -> dict[str, float]:
     """Mean, and root of the mean squared, difference of pixels, in levels from 0 to 255."""
-    off = np.stack([np.asarray(a, dtype=np.float32) - np.asarray(b, dtype=np.float32) for a, b in zip(found, true, strict=True)])
-    return {"mean pixel error": float(np.abs(off).mean()), "RMS pixel error": float(np.sqrt((off**2).mean()))}
+    off = np.stack(
+        [
+            np.asarray(a, dtype=np.float32) - np.asarray(b, dtype=np.float32)
+            for a, b in zip(found, true, strict=True)
+        ]
+    )
+    return {
+        "mean pixel error": float(np.abs(off).mean()),
+        "RMS pixel error": float(np.sqrt((off**2).mean())),
+    }
 
 
-def score_pixels(filled: Sequence[Image.Image], true: Sequence[Image.Image], of_true_codes: Sequence[Image.Image],
-                 constants: Mapping[str, Image.Image]) -> tuple[Score, ...]:  # fmt: skip
-    """How far filled middles are from the true ones: two figures, for which mean and median picture are the best guesses.
+def score_pixels(
+    filled: Sequence[Image.Image],
+    true: Sequence[Image.Image],
+    of_true_codes: Sequence[Image.Image],
+    constants: Mapping[str, Image.Image],
+) -> tuple[Score, ...]:
+    """How far filled middles are from the true ones: two figures, for which mean and median picture
+    are the best guesses.
 
-    Args: of_true_codes: pictures of the true codes; a tokenizer cannot do better. constants: name -> a picture that fills every middle.
+    Args: of_true_codes: pictures of the true codes; a tokenizer cannot do better. constants: name
+    -> a picture that fills every middle.
     """
     model, perfect = pixel_errors(filled, true), pixel_errors(of_true_codes, true)
-    errors = {name: pixel_errors([picture] * len(true), true) for name, picture in constants.items()}
+    errors = {
+        name: pixel_errors([picture] * len(true), true) for name, picture in constants.items()
+    }
     best = {measure: min(errors, key=lambda name: errors[name][measure]) for measure in model}
-    return tuple(Score(measure, model[measure], errors[best[measure]][measure], best[measure], len(true), lower_is_better=True,
-                       reachable=perfect[measure]) for measure in model)  # fmt: skip
+    return tuple(
+        Score(
+            measure,
+            model[measure],
+            errors[best[measure]][measure],
+            best[measure],
+            len(true),
+            lower_is_better=True,
+            reachable=perfect[measure],
+        )
+        for measure in model
+    )

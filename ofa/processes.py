@@ -1,4 +1,5 @@
-"""One function in several processes of this machine, the first of which is this one; and what each of them found."""
+"""One function in several processes of this machine, the first of which is this one; and what
+each of them found."""
 
 import logging
 import os
@@ -14,12 +15,15 @@ from ofa.failures import message_of
 
 
 def in_processes(count: int, function: Callable[..., Any], *args: Any) -> Any:
-    """Call ``function(*args, rank, count)`` in every process; if one fails, all end. Returns: what the first one returns."""
+    """Call ``function(*args, rank, count)`` in every process; if one fails, all end. Returns:
+    what the first one returns."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
     threads = torch.get_num_threads()
-    context = torch.multiprocessing.spawn(_other, (count, address, function, args), nprocs=count - 1, join=False)
+    context = torch.multiprocessing.spawn(
+        _other, (count, address, function, args), nprocs=count - 1, join=False
+    )
     try:
         _join_group(address, 0, count)
         result = in_one_line(function, *args, 0, count)

@@ -1,4 +1,5 @@
-"""Progress of long work: a bar on a terminal, a plain line twice a minute in a log file; both with the time left."""
+"""Progress of long work: a bar on a terminal, a plain line twice a minute in a log file; both
+with the time left."""
 
 import logging
 import time
@@ -14,12 +15,21 @@ SECONDS_BETWEEN_LINES = 30.0
 class Progress:
     """Counts work done; a context manager.
 
-    Args: total: units of work, ``initial`` of which are done already. what: named in front. unit: e.g. ``img``.
+    Args: total: units of work, ``initial`` of which are done already. what: named in front. unit:
+    e.g. ``img``.
     """
 
     def __init__(self, total: int, what: str, unit: str, initial: int = 0):
-        self.total, self.what, self.unit, self.initial, self.done = total, what, unit, initial, initial
-        self.bar = tqdm(total=total, initial=initial, desc=what, unit=unit, disable=None)  # None: off without a terminal
+        self.total, self.what, self.unit, self.initial, self.done = (
+            total,
+            what,
+            unit,
+            initial,
+            initial,
+        )
+        self.bar = tqdm(
+            total=total, initial=initial, desc=what, unit=unit, disable=None
+        )  # None: off without a terminal
         self.started = self.reported = time.monotonic()
 
     def __enter__(self) -> "Progress":
@@ -41,7 +51,10 @@ class Progress:
         """``vqa_train.tsv: 1200 of 4000 img, 300 img/s, 9 s left`` after so many seconds."""
         rate = (self.done - self.initial) / max(seconds, 1e-9)
         left = (self.total - self.done) / max(rate, 1e-9)
-        return f"{self.what}: {self.done} of {self.total} {self.unit}, {rate:.0f} {self.unit}/s, {left:.0f} s left"
+        return (
+            f"{self.what}: {self.done} of {self.total} {self.unit}, {rate:.0f} {self.unit}/s,"
+            f" {left:.0f} s left"
+        )
 
 
 def counted(items: Iterable, total: int, what: str, unit: str) -> Iterator:

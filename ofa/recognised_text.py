@@ -1,7 +1,7 @@
 """Texts that are read off pictures: what is learned, what is compared, what is written.
 
-    "ＳＴＯＰ  Sign"  -> "stop  sign"       compatibility characters, full-width letters and digits become plain ones (NFKC)
-    "開門時間ABC"     -> "开门时间abc"      traditional Chinese becomes simplified
+"ＳＴＯＰ  Sign"  -> "stop  sign"       compatibility characters, full-width letters and digits become plain ones (NFKC)
+"開門時間ABC"     -> "开门时间abc"      traditional Chinese becomes simplified
 """
 
 import functools
@@ -11,7 +11,9 @@ import warnings
 
 from ofa.errors import UserError
 
-CHINESE = re.compile("[\u2e80-\u303f\u3100-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
+CHINESE = re.compile(
+    "[\u2e80-\u303f\u3100-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
+)
 
 
 def plain_text(text: str) -> str:
@@ -33,13 +35,15 @@ def converter():
             from zhconv import convert
     except ModuleNotFoundError as error:
         raise UserError(
-            f"texts that are not plain ASCII need zhconv, found no module {error.name}; run: pip install zhconv 'setuptools<81'"
+            f"texts that are not plain ASCII need zhconv, found no module {error.name}; run: pip"
+            " install zhconv 'setuptools<81'"
         ) from None
     return convert
 
 
 def learned_text(text: str, length: int, language: str) -> str:
-    """The text as a target, cut to ``length``: words, one blank between them; of Chinese characters.
+    """The text as a target, cut to ``length``: words, one blank between them; of Chinese
+    characters.
 
     Args: language: "zh" counts characters, everything else words, as in the release.
     """
@@ -53,5 +57,6 @@ def compared_text(text: str) -> str:
 
 
 def written_text(text: str) -> str:
-    """A prediction as it is written: blanks go where there are Chinese characters, ``"你 好"`` -> ``"你好"``."""
+    """A prediction as it is written: blanks go where there are Chinese characters, ``"你 好"`` ->
+    ``"你好"``."""
     return compared_text(text) if CHINESE.search(text) else text

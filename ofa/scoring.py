@@ -32,8 +32,10 @@ def references_of(
     if lacking:
         logger.warning(
             "%d of %d rows have no reference and are not scored, the first is %s",
-            len(lacking), count, where(lacking[0]),
-        )  # fmt: skip
+            len(lacking),
+            count,
+            where(lacking[0]),
+        )
     return references
 
 
@@ -59,7 +61,9 @@ def score_rows(
     if cider_df is not None and "cider_df" in inspect.signature(spec.final_scores).parameters:
         more["cider_df"] = cider_df
     elif cider_df is not None:
-        logger.warning("--cider-df: task '%s' is not scored by CIDEr-D; the file is ignored", spec.name)
+        logger.warning(
+            "--cider-df: task '%s' is not scored by CIDEr-D; the file is ignored", spec.name
+        )
     known = [row for row, reference in enumerate(references) if reference]
     of_known = [predictions[row] for row in known], [references[row] for row in known]
     scores = spec.final_scores(*of_known, names, **more)

@@ -1,8 +1,10 @@
-"""The sign world: small synthetic pictures of made-up words, from which OFA learns to read in minutes.
+"""The sign world: small synthetic pictures of made-up words, from which OFA learns to read in
+minutes.
 
-A word is a row of letters drawn by chance, so nothing but the picture tells what comes next. Words of validation and test occur in
-no training picture. Everything about a picture is a function of ``(seed, split, index)`` and the world's settings; the letters
-are those of the font that Pillow brings along, so no file is needed.
+A word is a row of letters drawn by chance, so nothing but the picture tells what comes next. Words
+of validation and test occur in no training picture. Everything about a picture is a function of
+``(seed, split, index)`` and the world's settings; the letters are those of the font that Pillow
+brings along, so no file is needed.
 
     >>> sign = make_sign(World(), "train", 0)
     >>> sign.text, render(sign, World()).size
@@ -23,7 +25,11 @@ from PIL import Image, ImageDraw, ImageFont
 from ofa.errors import UserError
 from ofa.io.images import encode_image
 
-TENTHS = {"test": (0,), "val": (1,), "train": tuple(range(2, 10))}  # of all words, by a number made of the word
+TENTHS = {
+    "test": (0,),
+    "val": (1,),
+    "train": tuple(range(2, 10)),
+}  # of all words, by a number made of the word
 TRIES = 10000  # words drawn before a split is called empty
 OVERSAMPLING = 4  # letters are drawn this much larger and reduced, which smooths their edges
 FONT_SIZE = 100  # pixels, before a word is brought to its size
@@ -36,7 +42,8 @@ CONTRAST = 90  # grey levels between letters and background at least
 class World:
     """Settings of a world.
 
-    Args: width, height: of the pictures, pixels. letters: that words are made of. shortest, longest: letters of a word.
+    Args: width, height: of the pictures, pixels. letters: that words are made of. shortest,
+    longest: letters of a word.
         plain: black on white, as large as it fits, in the middle, not turned: learned much sooner.
     """
 
@@ -50,11 +57,20 @@ class World:
 
     def __post_init__(self):
         if not set(self.letters) <= set(string.ascii_lowercase + string.digits):
-            raise UserError(f"--letters {self.letters}: expects small letters a to z and digits, which is what the texts are learned in")
+            raise UserError(
+                f"--letters {self.letters}: expects small letters a to z and digits, which is what"
+                " the texts are learned in"
+            )
         if not 1 <= self.shortest <= self.longest:
-            raise UserError(f"--shortest {self.shortest}, --longest {self.longest}: expects 1 <= shortest <= longest")
+            raise UserError(
+                f"--shortest {self.shortest}, --longest {self.longest}: expects 1 <= shortest <="
+                " longest"
+            )
         if min(self.width, self.height) < 8:
-            raise UserError(f"{self.width} x {self.height} pixels: expects pictures of 8 pixels at least, smaller letters cannot be read")
+            raise UserError(
+                f"{self.width} x {self.height} pixels: expects pictures of 8 pixels at least,"
+                " smaller letters cannot be read"
+            )
 
 
 @dataclass(frozen=True)
@@ -62,8 +78,10 @@ class Sign:
     """A word and how it looks.
 
     Args:
-        ink, paper: RGB of letters and background. size: of the word, as a part of the largest that fits (0 to 1).
-        place: of the word in the free space, from left and from top (0 to 1). turn: degrees, to the left.
+        ink, paper: RGB of letters and background. size: of the word, as a part of the largest that
+            fits (0 to 1).
+        place: of the word in the free space, from left and from top (0 to 1). turn: degrees, to the
+            left.
         noise_seed: of the background's grain.
     """
 
@@ -78,15 +96,26 @@ class Sign:
 
 
 def make_sign(world: World, split: str, index: int) -> Sign:
-    """Sign ``index`` of an endless split. Raises: UserError if the letters make no word for the split."""
+    """Sign ``index`` of an endless split. Raises: UserError if the letters make no word for the
+    split."""
     rng = random.Random(f"sign world/{world.seed}/{split}/{index}")
     text = _word(world, split, rng)
     noise_seed = rng.randrange(2**31)
     if world.plain:
-        return Sign(f"{split}_{index}", text, (0, 0, 0), (255, 255, 255), 1.0, (0.5, 0.5), 0.0, noise_seed)
+        return Sign(
+            f"{split}_{index}", text, (0, 0, 0), (255, 255, 255), 1.0, (0.5, 0.5), 0.0, noise_seed
+        )
     paper, ink = _colours(rng)
-    return Sign(f"{split}_{index}", text, ink, paper, round(rng.uniform(0.8, 1.0), 3), (round(rng.random(), 3), round(rng.random(), 3)),
-                round(rng.uniform(-TURN, TURN), 2), noise_seed)  # fmt: skip
+    return Sign(
+        f"{split}_{index}",
+        text,
+        ink,
+        paper,
+        round(rng.uniform(0.8, 1.0), 3),
+        (round(rng.random(), 3), round(rng.random(), 3)),
+        round(rng.uniform(-TURN, TURN), 2),
+        noise_seed,
+    )
 
 
 def split_of(word: str) -> str:
@@ -100,8 +129,11 @@ def _word(world: World, split: str, rng: random.Random) -> str:
         word = "".join(rng.choices(world.letters, k=rng.randint(world.shortest, world.longest)))
         if split_of(word) == split:
             return word
-    raise UserError(f"--letters {world.letters}: expects letters enough for words of {world.shortest} to {world.longest} letters in every "
-                    f"split, found none for {split}; give more letters, or longer words")
+    raise UserError(
+        f"--letters {world.letters}: expects letters enough for words of {world.shortest} to"
+        f" {world.longest} letters in every split, found none for {split}; give more letters, or"
+        " longer words"
+    )
 
 
 def _colours(rng: random.Random) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -121,7 +153,8 @@ def make_split(world: World, split: str, count: int) -> Iterator[Sign]:
     return (make_sign(world, split, index) for index in range(count))
 
 
-# ------------------------------------------------------------------------------------------- rendering
+# -------------------------------------------------------------------------------------------
+# rendering
 
 
 def render(sign: Sign, world: World) -> Image.Image:
@@ -131,8 +164,13 @@ def render(sign: Sign, world: World) -> Image.Image:
     mask = letters(sign.text).rotate(sign.turn, Image.Resampling.BICUBIC, expand=True)
     scale = sign.size * min(room[0] / mask.width, room[1] / mask.height)
     width, height = (max(1, round(side * scale)) for side in mask.size)
-    mask = mask.resize((OVERSAMPLING * width, OVERSAMPLING * height), Image.Resampling.BICUBIC).reduce(OVERSAMPLING)
-    left, top = (margin + round(part * (free - side)) for part, free, side in zip(sign.place, room, (width, height)))
+    mask = mask.resize(
+        (OVERSAMPLING * width, OVERSAMPLING * height), Image.Resampling.BICUBIC
+    ).reduce(OVERSAMPLING)
+    left, top = (
+        margin + round(part * (free - side))
+        for part, free, side in zip(sign.place, room, (width, height))
+    )
     picture = Image.fromarray(_paper(sign, world))
     picture.paste(sign.ink, (left, top), mask)
     return picture
@@ -156,7 +194,8 @@ def _paper(sign: Sign, world: World) -> np.ndarray:
 
 
 def encode(sign: Sign, world: World) -> str:
-    """The picture as a PNG file in base64: small, and without the blur that JPEG gives to letters."""
+    """The picture as a PNG file in base64: small, and without the blur that JPEG gives to
+    letters."""
     buffer = io.BytesIO()
     render(sign, world).save(buffer, format="PNG", optimize=True)
     return encode_image(buffer.getvalue())

@@ -1,7 +1,7 @@
 """The sign world as training files in the official columns of text recognition.
 
-    ocr_train.tsv, ocr_val.tsv, ocr_test.tsv   id, image, text
-    texts.txt                                  the training texts, one per line
+ocr_train.tsv, ocr_val.tsv, ocr_test.tsv   id, image, text
+texts.txt                                  the training texts, one per line
 """
 
 import functools
@@ -19,7 +19,9 @@ def write_signs(folder: str, counts: dict[str, int], world: World, jobs: int) ->
 
     Args: counts: signs of ``train``, ``val`` and ``test``.
     """
-    plan = fingerprint(f"sign-world {VERSION}", counts["train"], counts["val"], counts["test"], vars(world))
+    plan = fingerprint(
+        f"sign-world {VERSION}", counts["train"], counts["val"], counts["test"], vars(world)
+    )
     out = PreparedFolder(folder, plan, "ofa prepare sign-world", make=False)
     signs = {split: list(make_split(world, split, count)) for split, count in counts.items()}
     if out.is_finished():
@@ -27,7 +29,9 @@ def write_signs(folder: str, counts: dict[str, int], world: World, jobs: int) ->
     out.make()
     for split, found in signs.items():
         groups = [Group(sign, ((sign.sign_id, IMAGE, sign.text),)) for sign in found]
-        out.write_groups(f"ocr_{split}.tsv", groups, functools.partial(pictures, found, world, jobs))
+        out.write_groups(
+            f"ocr_{split}.tsv", groups, functools.partial(pictures, found, world, jobs)
+        )
     texts = [sign.text for sign in signs["train"]]
     out.write_text("texts.txt", "".join(f"{text}\n" for text in texts), len(texts))
     out.save_manifest(finished=True)
@@ -36,4 +40,6 @@ def write_signs(folder: str, counts: dict[str, int], world: World, jobs: int) ->
 
 def pictures(signs: list[Sign], world: World, jobs: int, first: int) -> Iterator[str]:
     """Base64 of the pictures from the given sign on."""
-    return encoded(list(itertools.islice(signs, first, None)), functools.partial(encode, world=world), jobs)
+    return encoded(
+        list(itertools.islice(signs, first, None)), functools.partial(encode, world=world), jobs
+    )

@@ -1,22 +1,25 @@
 """What a task is: a declaration that one small file in ``tasks/`` makes.
 
-A task says which columns a row has, what is asked (source), what is expected (target), and how a generated
-text becomes a prediction, a score and a row of the result file. Everything else - encoding, images, batches,
-losses, generation, sharding, files - is the same for all tasks and knows none of them::
+A task says which columns a row has, what is asked (source), what is expected (target), and how a
+generated text becomes a prediction, a score and a row of the result file. Everything else -
+encoding, images, batches, losses, generation, sharding, files - is the same for all tasks and knows
+none of them::
 
-    SPEC = TaskSpec(name="caption", columns=("id", "image", "caption"), example=caption_example, ...)
+    SPEC = TaskSpec(name="caption", columns=("id", "image", "caption"), example=caption_example,
+    ...)
 
-From a row to a figure: ``example`` (what is asked) -> the network -> ``Hypothesis`` (what it said) -> ``prediction``
--> ``Prediction`` (what that means: an answer, a box) -> ``make_scorer`` and ``result``. What a row's references and
-sizes are comes along as a ``BatchRow``.
+From a row to a figure: ``example`` (what is asked) -> the network -> ``Hypothesis`` (what it said)
+-> ``prediction`` -> ``Prediction`` (what that means: an answer, a box) -> ``make_scorer`` and
+``result``. What a row's references and sizes are comes along as a ``BatchRow``.
 
 A spec travels to worker processes, so it holds plain functions of a module, no lambdas.
 """
 
 import random
 import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping, Optional, Sequence, Union
+from typing import Any, Optional, Union
 
 import torch
 from PIL import Image
@@ -32,13 +35,18 @@ class TaskOptions:
     data: Optional[str] = field(
         default=None,
         metadata={
-            "help": "comma separated TSV files, or shards (a folder, x-{000000..000009}.tar, 'x-*.tar'): one or several for training (used in turn, one per epoch), "
-            "the last one for validation and evaluation"
+            "help": (
+                "comma separated TSV files, or shards (a folder, x-{000000..000009}.tar,"
+                " 'x-*.tar'): one or several for training (used in turn, one per epoch), the last"
+                " one for validation and evaluation"
+            )
         },
     )
     selected_cols: Optional[str] = field(
         default=None,
-        metadata={"help": "comma separated column numbers, in the order in which the task names them"},
+        metadata={
+            "help": "comma separated column numbers, in the order in which the task names them"
+        },
     )
     bpe: Optional[str] = field(
         default=None,
@@ -55,7 +63,9 @@ class TaskOptions:
     )
     max_src_length: int = field(default=128, metadata={"help": "longest source text"})
     max_tgt_length: int = field(default=30, metadata={"help": "longest target text"})
-    code_dict_size: int = field(default=8192, metadata={"help": "number of image codes in the vocabulary"})
+    code_dict_size: int = field(
+        default=8192, metadata={"help": "number of image codes in the vocabulary"}
+    )
     patch_image_size: int = field(
         default=480, metadata={"help": "side of the square image given to the model, pixels"}
     )
@@ -64,30 +74,42 @@ class TaskOptions:
     )
     num_bins: int = field(default=1000, metadata={"help": "location bins per image side"})
     imagenet_default_mean_and_std: bool = field(
-        default=False, metadata={"help": "normalise images by ImageNet's mean and std instead of 0.5"}
+        default=False,
+        metadata={"help": "normalise images by ImageNet's mean and std instead of 0.5"},
     )
     constraint_range: Optional[str] = field(
         default=None,
-        metadata={"help": "START,END (end excluded): besides the specials only these tokens are generated"},
+        metadata={
+            "help": "START,END (end excluded): besides the specials only these tokens are generated"
+        },
     )
     uses_ema: bool = field(
-        default=False, metadata={"help": "validate with the averaged weights that --store-ema keeps"}
+        default=False,
+        metadata={"help": "validate with the averaged weights that --store-ema keeps"},
     )
     shuffle: bool = field(
         default=True,
-        metadata={"help": "read the training rows in a new order every epoch; --no-shuffle: as in the file"},
+        metadata={
+            "help": (
+                "read the training rows in a new order every epoch; --no-shuffle: as in the file"
+            )
+        },
     )
     shuffle_buffer: Optional[int] = field(
         default=None,
         metadata={
-            "help": "read the training rows as a shuffle buffer of so many samples would, shard after shard in a new order; 0: any row "
-            "may follow any other. When left out: 10000 for shards, 0 for TSV files"
+            "help": (
+                "read the training rows as a shuffle buffer of so many samples would, shard after"
+                " shard in a new order; 0: any row may follow any other. When left out: 10000 for"
+                " shards, 0 for TSV files"
+            )
         },
     )
 
 
 class Symbols(str):
-    """Symbols of the vocabulary separated by blanks, e.g. ``Symbols("<bin_12> <bin_40>")``; not for the BPE."""
+    """Symbols of the vocabulary separated by blanks, e.g. ``Symbols("<bin_12> <bin_40>")``; not
+    for the BPE."""
 
 
 Text = Union[str, Sequence[str]]  # ordinary text, or a sequence that mixes texts and Symbols
@@ -118,19 +140,21 @@ class Example:
         source: what is asked; the leading blank of the English prompts is part of it.
         target: what is expected, without the end symbol.
         id: written to the result file; tasks without ids leave it out.
-        image: a PIL image is resized to the square that the model sees and normalised; float[3, H, W] is
-            taken as it is.
+        image: a PIL image is resized to the square that the model sees and normalised; float[3, H,
+            W] is taken as it is.
         max_source_tokens: cut the encoded source (start and end symbol not counted).
         max_target_tokens: cut the encoded target (end symbol not counted).
-        prompt_type: what the decoder is given before it answers: ``none`` (the start symbol), ``src`` (the whole
-            source), ``prev_output`` (the source without its end symbol). None: the task does not ask that way;
-            as ``none``, but the batch has no ``decoder_prompts``.
+        prompt_type: what the decoder is given before it answers: ``none`` (the start symbol),
+            ``src`` (the whole source), ``prev_output`` (the source without its end symbol). None:
+            the task does not ask that way; as ``none``, but the batch has no ``decoder_prompts``.
         prefix_tokens: the batch also has the decoder's prompt as ``prefix_tokens``.
         unscored: so many first target tokens are given and not learned; the end symbol always is.
-        ends: the end symbol is learned behind the target. False: the target alone, and the batch has no
-            ``decoder_prompts``, as in the release's GLUE.
-        noise_ratio: so many of the target tokens that the decoder reads, drawn by chance, are others of the vocabulary's text.
-        extra: further keys of the sample (``conf``, ``ref_dict``, ...), see ``ofa.data.sample.Sample``.
+        ends: the end symbol is learned behind the target. False: the target alone, and the batch
+            has no ``decoder_prompts``, as in the release's GLUE.
+        noise_ratio: so many of the target tokens that the decoder reads, drawn by chance, are
+            others of the vocabulary's text.
+        extra: further keys of the sample (``conf``, ``ref_dict``, ...), see
+            ``ofa.data.sample.Sample``.
     """
 
     source: Text
@@ -173,11 +197,12 @@ class Decoding:
     Args:
         rank: score every answer of the set and take the best; else generate.
         constrained: what is generated is an answer of the set (if the task has one).
-        bins_only: four location bins are generated; their probabilities are what they are among all tokens.
+        bins_only: four location bins are generated; their probabilities are what they are among all
+            tokens.
         codes_only: the codes of a picture are drawn by chance, as many as a picture has.
         zero_shot: constraints act on probabilities, without renormalising.
-        best: hypotheses of a row that metrics look at, and that an evaluation keeps (``Prediction.others``) if it is not
-            told how many.
+        best: hypotheses of a row that metrics look at, and that an evaluation keeps
+            (``Prediction.others``) if it is not told how many.
     """
 
     rank: bool = False
@@ -211,33 +236,36 @@ class TaskSpec:
 
     Args:
         name: ``--task NAME``.
-        columns: names of the selected columns, in order. optional_columns: those that may follow. other_columns: another
-            order, for files that have as many columns as it names.
+        columns: names of the selected columns, in order. optional_columns: those that may follow.
+            other_columns: another order, for files that have as many columns as it names.
         default_cols: ``--selected-cols`` when the flag is left out.
         example: a row by column name -> what is asked and expected.
         options: the command-line options, a dataclass derived from ``TaskOptions``.
         prediction: (hypothesis, its row, options) -> what it means.
         references: a row of a batch -> the accepted answers in words.
         result: (id, prediction) -> one entry of ``<subset>_predict.json``.
-        answers: options -> the texts that may be answered; None: anything may. Targets are then learned among
-            the answers (``constraint_masks``), generation follows their trie, and they can be ranked.
+        answers: options -> the texts that may be answered; None: anything may. Targets are then
+            learned among the answers (``constraint_masks``), generation follows their trie, and
+            they can be ranked.
         closed: rows of evaluation files have answers of the set as well.
         decoding: (options, zero-shot?) -> how answers are decoded.
-        augment: training images are cropped, flipped, changed in colour and partly erased at random.
+        augment: training images are cropped, flipped, changed in colour and partly erased at
+            random.
         metrics: the figures that validation may report.
-        make_scorer: (options, function that gives the references of every validation row) -> what counts for
-            ``metrics``.
-        row_references: a row by column name -> its references as they stand in the file: a list of texts, or what
-            else the task's ``final_scores`` takes.
-        final_scores: (predictions, their ``row_references``, names of scores or None for the usual ones) -> the scores
-            that ``ofa evaluate`` reports.
+        make_scorer: (options, function that gives the references of every validation row) -> what
+            counts for ``metrics``.
+        row_references: a row by column name -> its references as they stand in the file: a list of
+            texts, or what else the task's ``final_scores`` takes.
+        final_scores: (predictions, their ``row_references``, names of scores or None for the usual
+            ones) -> the scores that ``ofa evaluate`` reports.
         shown: (row by column name, prediction, ``row_references`` or None) -> what a page shows.
-        reward: (sampled predictions, the row of each) -> what each earns when samples are optimised (``--scst``); None:
-            CIDEr-D, as captions.
-        constant: a line of text -> the prediction that it is when every row is answered so (``ofa.constants``).
+        reward: (sampled predictions, the row of each) -> what each earns when samples are optimised
+            (``--scst``); None: CIDEr-D, as captions.
+        constant: a line of text -> the prediction that it is when every row is answered so
+            (``ofa.constants``).
         draws: predictions are pictures (``Prediction.codes``), see ``ofa.tasks.fairseq_drawing``.
-        best_constant: (lines, ``row_references`` of each row) -> the line that answers all rows best, and its scores;
-            for tasks where ``final_scores`` would take too long for that.
+        best_constant: (lines, ``row_references`` of each row) -> the line that answers all rows
+            best, and its scores; for tasks where ``final_scores`` would take too long for that.
     """
 
     name: str
@@ -257,22 +285,28 @@ class TaskSpec:
     metrics: tuple[Metric, ...] = ()
     make_scorer: Optional[Callable[[TaskOptions, Callable[[], list[list[str]]]], Scorer]] = None
     row_references: Optional[Callable[[Mapping[str, str]], Any]] = None
-    final_scores: Optional[Callable[[Sequence[Prediction], Sequence[Any], Optional[Sequence[str]]], Scores]] = None
+    final_scores: Optional[
+        Callable[[Sequence[Prediction], Sequence[Any], Optional[Sequence[str]]], Scores]
+    ] = None
     shown: Callable[[Mapping[str, str], Prediction, Any], Shown] = shown_as_text
     reward: Optional[Callable[[Sequence[Prediction], Sequence[BatchRow]], list[float]]] = None
     constant: Callable[[str], Prediction] = constant_text
-    best_constant: Optional[Callable[[Sequence[str], Sequence[Any]], tuple[str, dict[str, float]]]] = None
+    best_constant: Optional[
+        Callable[[Sequence[str], Sequence[Any]], tuple[str, dict[str, float]]]
+    ] = None
     draws: bool = False
 
     def names_of(self, count: int, where: str) -> tuple[str, ...]:
-        """Names of so many selected columns. Raises: UserError beginning with ``where`` if the task knows no such rows."""
+        """Names of so many selected columns. Raises: UserError beginning with ``where`` if the
+        task knows no such rows."""
         every = (*self.columns, *self.optional_columns)
         if self.other_columns and count == len(self.other_columns):
             return self.other_columns
         if not len(self.columns) <= count <= len(every):
             raise UserError(
-                f"{where}: --selected-cols: task '{self.name}' expects {len(self.columns)} columns "
-                f"({', '.join(self.columns)}), found {count}; the usual choice is --selected-cols={self.default_cols}"
+                f"{where}: --selected-cols: task '{self.name}' expects {len(self.columns)} columns"
+                f" ({', '.join(self.columns)}), found {count}; the usual choice is"
+                f" --selected-cols={self.default_cols}"
             )
         return every[:count]
 

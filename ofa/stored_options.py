@@ -2,7 +2,8 @@
 
 A file is data of others. It never names code to import nor a place to write to; both are said on
 the command line of this call, or as an argument in Python. It may name files to read as data where
-a model needs them to work at all: regular files and folders of this machine, no devices, no network.
+a model needs them to work at all: regular files and folders of this machine, no devices, no
+network.
 """
 
 import functools
@@ -20,8 +21,9 @@ logger = logging.getLogger(__name__)
 MEMBERS = "members"  # in the task state of a joint training's checkpoint: task -> its options
 CODE, WRITTEN, NEEDLESS, READ = "code", "written", "needless", "read"
 # Option -> what its value names. Options that are not here are plain values, or name files that are
-# opened only if this call names them (save_dir, restore_file, tensorboard_logdir, ...). The files of
-# data are this call's, too; only the scores of pretraining look at rows that the model was trained on.
+# opened only if this call names them (save_dir, restore_file, tensorboard_logdir, ...). The files
+# of data are this call's, too; only the scores of pretraining look at rows that the model was
+# trained on.
 STORED = {
     # imported and called: dropped with a warning
     "image_text_scorer": CODE,
@@ -70,7 +72,9 @@ def is_readable_path(value: Any) -> bool:
         return False
     try:
         path = os.path.realpath(value)
-        if f"{path}/".startswith(tuple(f"{device}/" for device in DEVICES)) and not path.startswith(MEMORY):
+        if f"{path}/".startswith(tuple(f"{device}/" for device in DEVICES)) and not path.startswith(
+            MEMORY
+        ):
             return False
         mode = os.stat(path).st_mode
     except FileNotFoundError:

@@ -1,12 +1,13 @@
-"""Result files -> what the leaderboards take: COCO captions as a zip, VQA answers as one JSON, MUGE captions as JSON lines.
+"""Result files -> what the leaderboards take: COCO captions as a zip, VQA answers as one JSON, MUGE
+captions as JSON lines.
 
     coco   zip with captions_val2014_NAME_results.json and captions_test2014_NAME_results.json,
            each [{"image_id": 391895, "caption": "a man on a motorcycle"}, ...]
     vqa    [{"question_id": 393225000, "answer": "red"}, ...]
     muge   {"image_id": "007c72", "text": "蕾丝元素，时尚气质"} in each line
 
-Ids are whole numbers there, but for MUGE; every picture or question of the split is answered exactly once. What our result files
-hold besides (scores, further answers) is left out.
+Ids are whole numbers there, but for MUGE; every picture or question of the split is answered
+exactly once. What our result files hold besides (scores, further answers) is left out.
 """
 
 import io
@@ -19,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ofa.io.atomic import replacing
 from ofa.errors import UserError
+from ofa.io.atomic import replacing
 from ofa.io.json_files import load_json
 from ofa.io.numbers import read_integer
 from ofa.io.values import RowError, words_of
@@ -34,7 +35,8 @@ SHOWN = 5  # ids named in a message
 class Form:
     """What an upload is made of.
 
-    Args: key, text: names of the two fields in a result file; one: what an id stands for; numbered: ids are whole numbers.
+    Args: key, text: names of the two fields in a result file; one: what an id stands for; numbered:
+    ids are whole numbers.
     """
 
     key: str
@@ -48,7 +50,9 @@ VQA = Form("question_id", "answer", "question")
 MUGE = Form("image_id", "caption", "picture", numbered=False)
 
 
-def coco_upload(results: dict[str, str | Path], name: str, out: str | Path, expected: dict[str, set[int]]) -> dict[str, int]:
+def coco_upload(
+    results: dict[str, str | Path], name: str, out: str | Path, expected: dict[str, set[int]]
+) -> dict[str, int]:
     """Write the zip for the COCO caption server.
 
     Args:
@@ -58,7 +62,10 @@ def coco_upload(results: dict[str, str | Path], name: str, out: str | Path, expe
     Returns: captions by split. Raises: UserError; nothing is written then.
     """
     if not re.fullmatch(r"[A-Za-z0-9.-]+", name):
-        raise UserError(f"--name: expects letters, digits, dots and hyphens, found {name!r}; the server reads file names at '_'")
+        raise UserError(
+            f"--name: expects letters, digits, dots and hyphens, found {name!r}; the server reads"
+            " file names at '_'"
+        )
     content = io.BytesIO()
     counts = {}
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -79,15 +86,18 @@ def add_member(archive: zipfile.ZipFile, name: str, content: str | bytes) -> Non
 
 
 def vqa_upload(results: Sequence[str | Path], out: str | Path, expected: set[int] | None) -> int:
-    """Write the JSON for the VQA challenge. Args: results: files that make up a split together; expected: its question
-    ids, if they are known. Returns: number of answers. Raises: UserError; nothing is written then."""
+    """Write the JSON for the VQA challenge. Args: results: files that make up a split together;
+    expected: its question ids, if they are known. Returns: number of answers. Raises: UserError;
+    nothing is written then.
+    """
     entries = upload_entries(results, VQA, expected)
     write_json(out, entries)
     return len(entries)
 
 
 def muge_upload(results: Sequence[str | Path], out: str | Path, expected: set[str] | None) -> int:
-    """Write the JSON lines for MUGE's captions. Args and returns as ``vqa_upload``; ids are texts."""
+    """Write the JSON lines for MUGE's captions. Args and returns as ``vqa_upload``; ids are
+    texts."""
     entries = upload_entries(results, MUGE, expected)
     with replacing(out) as file:
         for entry in entries:
@@ -96,37 +106,56 @@ def muge_upload(results: Sequence[str | Path], out: str | Path, expected: set[st
     return len(entries)
 
 
-def upload_entries(paths: Iterable[str | Path], form: Form, expected: set | None = None) -> list[Entry]:
+def upload_entries(
+    paths: Iterable[str | Path], form: Form, expected: set | None = None
+) -> list[Entry]:
     """The entries of result files with nothing but an id and a text.
 
-    Raises: UserError if an entry has another form, or an id is no number, comes twice, is missing or is foreign.
+    Raises: UserError if an entry has another form, or an id is no number, comes twice, is missing
+    or is foreign.
     """
     entries = [entry for path in paths for entry in _converted(path, form)]
     ids = [entry[form.key] for entry in entries]
     files = ", ".join(map(str, paths))
     twice = [number for number, times in Counter(ids).items() if times > 1]
     if twice:
-        raise UserError(f"{files}: expects every {form.one} once, found {len(twice)} more than once ({_some(twice)}); were "
-                        "the results of two splits or two runs put together, or has the TSV rows twice?")
+        raise UserError(
+            f"{files}: expects every {form.one} once, found {len(twice)} more than once"
+            f" ({_some(twice)}); were the results of two splits or two runs put together, or has"
+            " the TSV rows twice?"
+        )
     if expected is not None:
         missing, foreign = expected - set(ids), set(ids) - expected
         if missing or foreign:
             findings = [f"{len(missing)} missing ({_some(missing)})"] * bool(missing)
             findings += [f"{len(foreign)} of another split ({_some(foreign)})"] * bool(foreign)
-            raise UserError(f"{files}: expects one {form.text} for each of {len(expected)} {form.one}s, found "
-                            f"{' and '.join(findings)}; evaluate the whole split, and give the list of the same split")
+            raise UserError(
+                f"{files}: expects one {form.text} for each of {len(expected)} {form.one}s, found"
+                f" {' and '.join(findings)}; evaluate the whole split, and give the list of the"
+                " same split"
+            )
     return entries
 
 
 def _converted(path: str | Path, form: Form) -> list[Entry]:
     converted = []
     for number, entry in enumerate(read_predictions(path), start=1):
-        if not isinstance(entry, dict) or form.key not in entry or not isinstance(entry.get(form.text), str):
+        if (
+            not isinstance(entry, dict)
+            or form.key not in entry
+            or not isinstance(entry.get(form.text), str)
+        ):
             found = ", ".join(map(str, entry)) if isinstance(entry, dict) else repr(entry)[:60]
-            raise UserError(f"{path}: entry {number}: expects '{form.key}' and '{form.text}', found {found}; is it the "
-                            "result file of another task?")
+            raise UserError(
+                f"{path}: entry {number}: expects '{form.key}' and '{form.text}', found {found}; is"
+                " it the result file of another task?"
+            )
         where = f"{path}: entry {number}"
-        row_id = _number(entry[form.key], where, form) if form.numbered else _text(entry[form.key], where, form)
+        row_id = (
+            _number(entry[form.key], where, form)
+            if form.numbered
+            else _text(entry[form.key], where, form)
+        )
         converted.append({form.key: row_id, form.text: entry[form.text]})
     return converted
 
@@ -135,15 +164,19 @@ def _text(value: Any, where: str, form: Form) -> str:
     try:
         return words_of(value, f"the id of a {form.one} as '{form.key}'")
     except RowError as error:
-        raise UserError(f"{where}: expects {error}; evaluate a TSV with an id in every row") from None
+        raise UserError(
+            f"{where}: expects {error}; evaluate a TSV with an id in every row"
+        ) from None
 
 
 def _number(value: Any, where: str, form: Form) -> int:
     """``391895``, ``"391895"`` or ``"COCO_val2014_000000391895.jpg"`` -> 391895."""
     match = COCO_ID.fullmatch(str(value))
     if match is None or isinstance(value, bool):
-        raise UserError(f"{where}: expects the number of a {form.one} as '{form.key}', found {value!r}; evaluate a TSV whose "
-                        "id column holds the data set's own numbers")
+        raise UserError(
+            f"{where}: expects the number of a {form.one} as '{form.key}', found {value!r};"
+            " evaluate a TSV whose id column holds the data set's own numbers"
+        )
     return int(match[1])
 
 
@@ -153,7 +186,8 @@ def _some(numbers: Iterable) -> str:
 
 
 def listed_ids(path: str | Path, group: str, key: str) -> set[int]:
-    """Ids of a file of the data set: ``{"questions": [{"question_id": 1}, ...]}`` or ``{"images": [{"id": 1}, ...]}``.
+    """Ids of a file of the data set: ``{"questions": [{"question_id": 1}, ...]}`` or ``{"images":
+    [{"id": 1}, ...]}``.
 
     Args: group, key: ``questions`` and ``question_id``, or ``images`` and ``id``.
     Raises: UserError if the file is missing or of another kind.
@@ -165,5 +199,7 @@ def listed_ids(path: str | Path, group: str, key: str) -> set[int]:
         finding = error.strerror
     except (ValueError, KeyError, TypeError) as error:
         finding = f"{type(error).__name__}: {error}"
-    raise UserError(f"{path}: expects a file of the data set with '{group}' that have a '{key}' each, found {finding}; give the "
-                    "original JSON")
+    raise UserError(
+        f"{path}: expects a file of the data set with '{group}' that have a '{key}' each, found"
+        f" {finding}; give the original JSON"
+    )

@@ -1,7 +1,7 @@
 """What happens to the words of a TSV column before they become a prompt or a target.
 
-Pure functions on strings; the rules are those of the release, on characters (never bytes), so that every
-script is safe: only ASCII punctuation is ever removed. Prompts themselves are in ``tasks/``.
+Pure functions on strings; the rules are those of the release, on characters (never bytes), so that
+every script is safe: only ASCII punctuation is ever removed. Prompts themselves are in ``tasks/``.
 """
 
 import math
@@ -29,8 +29,11 @@ def remove_punctuation(text: str) -> str:
 
 
 def has_words(text: str) -> bool:
-    """Whether anything but blanks and punctuation is there, of any script: ``"。……"`` has no words, ``"🔥"`` has."""
-    return any(c not in string.punctuation and unicodedata.category(c)[0] not in "PZC" for c in text)
+    """Whether anything but blanks and punctuation is there, of any script: ``"。……"`` has no
+    words, ``"🔥"`` has."""
+    return any(
+        c not in string.punctuation and unicodedata.category(c)[0] not in "PZC" for c in text
+    )
 
 
 def truncate_words(text: str, max_words: int | None) -> str:
@@ -38,23 +41,31 @@ def truncate_words(text: str, max_words: int | None) -> str:
     return " ".join(text.split()[:max_words])
 
 
-def caption_target(caption: str, max_words: int | None = None, keep_punctuation: bool = False) -> str:
-    """Caption to be learned: punctuation removed, then cut. ``"A dog, a cat."`` -> ``"A dog a cat"``.
+def caption_target(
+    caption: str, max_words: int | None = None, keep_punctuation: bool = False
+) -> str:
+    """Caption to be learned: punctuation removed, then cut. ``"A dog, a cat."`` -> ``"A dog a
+    cat"``.
 
-    A field of several captions becomes one, as in the release: ``&&`` is punctuation here. Words end at blanks, so Chinese
-    captions are never cut, as in the release.
+    A field of several captions becomes one, as in the release: ``&&`` is punctuation here. Words
+    end at blanks, so Chinese captions are never cut, as in the release.
     """
-    return truncate_words(caption.replace(JOIN, " ") if keep_punctuation else remove_punctuation(caption), max_words)
+    return truncate_words(
+        caption.replace(JOIN, " ") if keep_punctuation else remove_punctuation(caption), max_words
+    )
 
 
 def caption_references(field: str, keep_punctuation: bool = False) -> list[str]:
     """References of an image: ``"A dog.&&Two  dogs!"`` -> ``["A dog", "Two dogs"]``. Never cut."""
     captions = " ".join(field.split()).split(JOIN)
-    return [caption.strip() if keep_punctuation else remove_punctuation(caption) for caption in captions]
+    return [
+        caption.strip() if keep_punctuation else remove_punctuation(caption) for caption in captions
+    ]
 
 
 def clean_question(question: str, max_words: int | None = None) -> str:
-    """Question as the model reads it: ``"Is the   Man's shirt RED"`` -> ``"is the man's shirt red"``.
+    """Question as the model reads it: ``"Is the   Man's shirt RED"`` -> ``"is the man's shirt
+    red"``.
 
     Lower case, no leading punctuation, ``-`` and ``/`` become blanks, runs of blanks one; the first
     ``max_words`` words. The question mark is the prompt's business.
@@ -64,7 +75,8 @@ def clean_question(question: str, max_words: int | None = None) -> str:
 
 
 def clean_phrase(text: str, max_words: int | None = None) -> str:
-    """As ``clean_question``, for captions and phrases in a prompt: ``<person>`` also loses its brackets."""
+    """As ``clean_question``, for captions and phrases in a prompt: ``<person>`` also loses its
+    brackets."""
     text = text.lower().lstrip(_LEADING).translate(_TO_BLANK).replace("<person>", "person")
     return _cut_at_blanks(text, max_words)
 
@@ -79,7 +91,8 @@ def split_objects(field: str, max_objects: int | None = None) -> list[str]:
 
 
 def kind_of_pair(field: str) -> str:
-    """Type of a row of pretraining, also as the release's README spells it: ``"visual gronunding"`` -> ``"visual_grounding"``."""
+    """Type of a row of pretraining, also as the release's README spells it: ``"visual
+    gronunding"`` -> ``"visual_grounding"``."""
     kind = field.strip()
     return "visual_grounding" if kind in MISSPELLED else kind
 
@@ -93,7 +106,8 @@ def parse_answers(field: str, where: str = "") -> dict[str, float]:
     """Answers and their confidences: ``"0.6|!+yes&&1.0|!+no"`` -> ``{"yes": 0.6, "no": 1.0}``.
 
     An answer without a confidence counts 1.0.
-    Raises: UserError with ``where`` (``file:row``) if a confidence is no finite non-negative number, or an answer is empty.
+    Raises: UserError with ``where`` (``file:row``) if a confidence is no finite non-negative
+    number, or an answer is empty.
     """
     answers = {}
     for part in field.strip().split(JOIN):
@@ -112,6 +126,7 @@ def parse_answers(field: str, where: str = "") -> dict[str, float]:
 
 
 def learned_answer(field: str, where: str = "") -> str:
-    """The answer of highest confidence, the first of several: ``"0.6|!+yes&&1.0|!+no"`` -> ``"no"``."""
+    """The answer of highest confidence, the first of several: ``"0.6|!+yes&&1.0|!+no"`` ->
+    ``"no"``."""
     answers = parse_answers(field, where)
     return max(answers, key=answers.get)

@@ -1,13 +1,14 @@
-"""Pictures of text for a network that sees squares: aspect kept, the rest of the square filled with the picture's edge.
+"""Pictures of text for a network that sees squares: aspect kept, the rest of the square filled with
+the picture's edge.
 
-    wide picture, S = 480          tall picture              document: a strip of 4 x S, cut into four lines
-    +----------------+             +----+------+----+        +----------------+
-    | edge, repeated |             |    | tall |    |        | edge, repeated |
-    +----------------+             |edge| pic- |edge|        | first quarter  |
-    |  wide picture  |             |    | ture |    |        | second quarter |
-    +----------------+             |    |      |    |        | third quarter  |
-    | edge, repeated |             |    |      |    |        | last quarter   |
-    +----------------+             +----+------+----+        +----------------+
+wide picture, S = 480          tall picture              document: a strip of 4 x S, cut into four lines
++----------------+             +----+------+----+        +----------------+
+| edge, repeated |             |    | tall |    |        | edge, repeated |
++----------------+             |edge| pic- |edge|        | first quarter  |
+|  wide picture  |             |    | ture |    |        | second quarter |
++----------------+             |    |      |    |        | third quarter  |
+| edge, repeated |             |    |      |    |        | last quarter   |
++----------------+             +----+------+----+        +----------------+
 """
 
 import random
@@ -16,18 +17,25 @@ from typing import Optional
 import numpy as np
 from PIL import Image
 
-SHORTEST = 64  # pixels of the shorter side: thinner pictures are stretched, text of fewer pixels is hard to read
+# pixels of the shorter side: thinner pictures are stretched, text of fewer pixels is hard to read
+SHORTEST = 64
 LINES = 4  # that a document's strip is cut into
-LINE = (64, 480)  # height and width of such a line, pixels; other squares have lines of the same shape
+LINE = (
+    64,
+    480,
+)  # height and width of such a line, pixels; other squares have lines of the same shape
 
 
-def fit_square(image: Image.Image, size: int, document: bool = False, rng: Optional[random.Random] = None) -> Image.Image:
+def fit_square(
+    image: Image.Image, size: int, document: bool = False, rng: Optional[random.Random] = None
+) -> Image.Image:
     """A picture of text as a square of ``size`` pixels.
 
     Args:
         image: RGB. document: a long line, which becomes four short ones, see above.
-        rng: where in the square it lies is drawn by chance; None: in the middle. The release draws it in
-            evaluation as well, so that a model's answer changes from call to call; here only in training.
+        rng: where in the square it lies is drawn by chance; None: in the middle. The release draws
+            it in evaluation as well, so that a model's answer changes from call to call; here only
+            in training.
     """
     width, height = image.size
     if document:
@@ -56,8 +64,10 @@ def padded(picture: np.ndarray, size: int, rng: Optional[random.Random]) -> np.n
 
 
 def resized(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Bicubic, and the same to the last bit with every Pillow: 13 begins with the height where that leaves less to
-    do, earlier ones never do; between the two steps values are rounded, which is up to twenty grey levels."""
+    """Bicubic, and the same to the last bit with every Pillow: 13 begins with the height where that
+    leaves less to do, earlier ones never do; between the two steps values are rounded, which is up
+    to twenty grey levels.
+    """
     if width > image.width and height < image.height:
         image = image.resize((image.width, height), Image.Resampling.BICUBIC)
     return image.resize((width, height), Image.Resampling.BICUBIC)

@@ -3,8 +3,8 @@
     >>> row("rte", seed=1, split="train", number=0)
     ('0', 'a red dog sings in the attic every night .', 'the red dog is inside .', 'entailment')
 
-Every row is decided by (seed, split, number). What a row tells decides whether it can be a training row or one of the
-others, so no test or validation row occurs in training.
+Every row is decided by (seed, split, number). What a row tells decides whether it can be a training
+row or one of the others, so no test or validation row occurs in training.
 """
 
 import random
@@ -24,15 +24,23 @@ THINGS = ("film", "book", "song", "play", "story")
 GOOD = ("lovely", "brilliant", "warm", "clever", "moving")
 BAD = ("dull", "awful", "cold", "clumsy", "boring")
 CITIES = ("paris", "rome", "lagos", "lima", "oslo", "delhi", "quito", "seoul")
-PLANS = {"open": "opens", "close": "closes", "buy": "buys", "sell": "sells", "paint": "paints", "repair": "repairs"}
+PLANS = {
+    "open": "opens",
+    "close": "closes",
+    "buy": "buys",
+    "sell": "sells",
+    "paint": "paints",
+    "repair": "repairs",
+}
 OBJECTS = ("bridge", "school", "station", "harbour", "museum", "library", "tower", "stadium")
 HELD_OUT = 4  # one row of so many is no training row
 
 VERSION = 1
 PROMPTS = (
-    "is the text grammatically correct? can text1 imply text2? does text1 and text2 have the same semantics? does it contain the answer to "
-    "question? is question and question equivalent? is the sentiment of text positive or negative? what is the summary of article yes no maybe"
-)  # fmt: skip
+    "is the text grammatically correct? can text1 imply text2? does text1 and text2 have the same"
+    " semantics? does it contain the answer to question? is question and question equivalent? is"
+    " the sentiment of text positive or negative? what is the summary of article yes no maybe"
+)
 
 Row = tuple[str, ...]
 
@@ -41,7 +49,15 @@ def cola(rng: random.Random, number: int) -> Row:
     """Wrong are the verb's number, the order of two words, or a missing article."""
     several = rng.random() < 0.5
     noun, verb, right = rng.choice(ANIMALS), rng.choice(VERBS), rng.random() < 0.5
-    words = ["the", rng.choice(COLOURS), f"{noun}s" if several else noun, verb if several else f"{verb}s", "in", "the", rng.choice(PLACES)]
+    words = [
+        "the",
+        rng.choice(COLOURS),
+        f"{noun}s" if several else noun,
+        verb if several else f"{verb}s",
+        "in",
+        "the",
+        rng.choice(PLACES),
+    ]
     if not right:
         fault = rng.randrange(3)
         if fault == 0:
@@ -59,7 +75,10 @@ def sst2(rng: random.Random, number: int) -> Row:
     good, negated = rng.random() < 0.5, rng.random() < 0.5
     first, second = rng.sample(GOOD if good != negated else BAD, 2)
     said = f"was not {first} and not {second}" if negated else f"was {first} and {second}"
-    return f"the {rng.choice(COLOURS)} {rng.choice(ANIMALS)} in the {rng.choice(THINGS)} {said} .", str(int(good))
+    return (
+        f"the {rng.choice(COLOURS)} {rng.choice(ANIMALS)} in the {rng.choice(THINGS)} {said} .",
+        str(int(good)),
+    )
 
 
 def where(place: str) -> str:
@@ -72,44 +91,78 @@ def side(place: str, right: bool = True) -> str:
 
 
 def inference(rng: random.Random, verdict: str) -> tuple[str, str]:
-    """A sentence, and one that follows from it, contradicts it, or is about what it does not say."""
+    """A sentence, and one that follows from it, contradicts it, or is about what it does not
+    say."""
     colour, animal, place = rng.choice(COLOURS), rng.choice(ANIMALS), rng.choice(PLACES)
     said = rng.choice(UNSAID) if verdict == "neutral" else side(place, verdict == "entailment")
-    return f"a {colour} {animal} {rng.choice(VERBS)}s {where(place)} .", f"the {colour} {animal} is {said} ."
+    return (
+        f"a {colour} {animal} {rng.choice(VERBS)}s {where(place)} .",
+        f"the {colour} {animal} is {said} .",
+    )
 
 
 def mnli(rng: random.Random, number: int) -> Row:
     verdict = rng.choice(("neutral", "entailment", "contradiction"))
-    return *inference(rng, verdict), {"neutral": "0", "entailment": "1", "contradiction": "2"}[verdict]
+    return (
+        *inference(rng, verdict),
+        {"neutral": "0", "entailment": "1", "contradiction": "2"}[verdict],
+    )
 
 
 def rte(rng: random.Random, number: int) -> Row:
     verdict = rng.choice(("entailment", "neutral", "contradiction"))
     if verdict != "entailment" and rng.random() < 0.25:  # as often true as not
         verdict = "entailment"
-    return str(number), *inference(rng, verdict), "entailment" if verdict == "entailment" else "not_entailment"
+    return (
+        str(number),
+        *inference(rng, verdict),
+        "entailment" if verdict == "entailment" else "not_entailment",
+    )
 
 
 def mrpc(rng: random.Random, number: int) -> Row:
-    animal, place, verb, time = rng.choice(ANIMALS), rng.choice(PLACES), rng.choice(VERBS), rng.choice(TIMES)
+    animal, place, verb, time = (
+        rng.choice(ANIMALS),
+        rng.choice(PLACES),
+        rng.choice(VERBS),
+        rng.choice(TIMES),
+    )
     same, colour = rng.random() < 0.6, rng.choice(COLOURS)
     first = f"every {time} the {colour} {animal} {verb}s {where(place)} ."
-    return first, f"{side(place, same)} , a {colour} {animal} {verb}s every {time} .", str(int(same))
+    return (
+        first,
+        f"{side(place, same)} , a {colour} {animal} {verb}s every {time} .",
+        str(int(same)),
+    )
 
 
 def qqp(rng: random.Random, number: int) -> Row:
     animal, colour, same = rng.choice(ANIMALS), rng.choice(COLOURS), rng.random() < 0.5
-    where, when = f"in which place is the {colour} {animal} ?", f"at what time does the {colour} {animal} come ?"
+    where, when = (
+        f"in which place is the {colour} {animal} ?",
+        f"at what time does the {colour} {animal} come ?",
+    )
     asked = rng.random() < 0.5
-    first = f"where is the {animal} that is {colour} ?" if asked else f"when does the {animal} that is {colour} come ?"
+    first = (
+        f"where is the {animal} that is {colour} ?"
+        if asked
+        else f"when does the {animal} that is {colour} come ?"
+    )
     return str(number), "1", "2", first, where if asked == same else when, str(int(same))
 
 
 def qnli(rng: random.Random, number: int) -> Row:
     animal, verb, kind = rng.choice(ANIMALS), rng.choice(VERBS), rng.randrange(3)
-    said = {0: f"the {animal} {verb}s in the {rng.choice(PLACES)} .", 1: f"the {animal} {verb}s every {rng.choice(TIMES)} .",
-            2: f"the {animal} that {verb}s is {rng.choice(COLOURS)} ."}  # fmt: skip
-    question = (f"where does the {animal} {verb} ?", f"when does the {animal} {verb} ?", f"what colour is the {animal} ?")[kind]
+    said = {
+        0: f"the {animal} {verb}s in the {rng.choice(PLACES)} .",
+        1: f"the {animal} {verb}s every {rng.choice(TIMES)} .",
+        2: f"the {animal} that {verb}s is {rng.choice(COLOURS)} .",
+    }
+    question = (
+        f"where does the {animal} {verb} ?",
+        f"when does the {animal} {verb} ?",
+        f"what colour is the {animal} ?",
+    )[kind]
     contains = rng.random() < 0.5
     sentence = said[kind if contains else rng.choice([one for one in said if one != kind])]
     return str(number), question, sentence, "entailment" if contains else "not_entailment"
@@ -117,20 +170,44 @@ def qnli(rng: random.Random, number: int) -> Row:
 
 def gigaword(rng: random.Random, number: int) -> Row:
     city, plan, thing = rng.choice(CITIES), rng.choice(list(PLANS)), rng.choice(OBJECTS)
-    openings = (f"officials in {city} said on {rng.choice(TIMES)} radio that they will {plan} the old {thing} of the town",
-                f"the {thing} near the {rng.choice(PLACES)} is one that {city} wants to {plan} before the {rng.choice(TIMES)}",
-                f"after long talks the people of {city} have agreed to {plan} a {rng.choice(COLOURS)} {thing}")  # fmt: skip
+    openings = (
+        (
+            f"officials in {city} said on {rng.choice(TIMES)} radio that they will {plan} the old"
+            f" {thing} of the town"
+        ),
+        (
+            f"the {thing} near the {rng.choice(PLACES)} is one that {city} wants to {plan} before"
+            f" the {rng.choice(TIMES)}"
+        ),
+        (
+            f"after long talks the people of {city} have agreed to {plan} a {rng.choice(COLOURS)}"
+            f" {thing}"
+        ),
+    )
     return f"{rng.choice(openings)} .", f"{city} {PLANS[plan]} {thing}"
 
 
 TASKS: dict[str, Callable[[random.Random, int], Row]] = {
-    "cola": cola, "mnli": mnli, "mrpc": mrpc, "qnli": qnli, "qqp": qqp, "rte": rte, "sst2": sst2, "gigaword": gigaword,
-}  # fmt: skip
-WITHOUT_NUMBER = {"cola": 1, "qnli": 1, "qqp": 3, "rte": 1}  # columns in front that do not tell anything
+    "cola": cola,
+    "mnli": mnli,
+    "mrpc": mrpc,
+    "qnli": qnli,
+    "qqp": qqp,
+    "rte": rte,
+    "sst2": sst2,
+    "gigaword": gigaword,
+}
+WITHOUT_NUMBER = {
+    "cola": 1,
+    "qnli": 1,
+    "qqp": 3,
+    "rte": 1,
+}  # columns in front that do not tell anything
 
 
 def row(task: str, seed: int, split: str, number: int) -> Row:
-    """The columns of a row, as the task's files have them; drawn anew until it is one for the split."""
+    """The columns of a row, as the task's files have them; drawn anew until it is one for the
+    split."""
     rng = random.Random(f"text-world/{task}/{seed}/{split}/{number}")
     while True:
         found = TASKS[task](rng, number)
@@ -144,8 +221,11 @@ def rows(task: str, seed: int, split: str, count: int) -> Iterator[Row]:
 
 
 def write_world(folder: str, counts: Mapping[str, int], seed: int) -> PreparedFolder:
-    """``TASK_SPLIT.tsv`` of every task and ``texts.txt``, all words in their order. Args: counts: split -> rows of each task."""
-    out = PreparedFolder(folder, fingerprint(f"text-world {VERSION}", dict(counts), seed), "ofa prepare text-world")
+    """``TASK_SPLIT.tsv`` of every task and ``texts.txt``, all words in their order. Args:
+    counts: split -> rows of each task."""
+    out = PreparedFolder(
+        folder, fingerprint(f"text-world {VERSION}", dict(counts), seed), "ofa prepare text-world"
+    )
     if out.is_finished():
         return out
     for task in TASKS:
@@ -157,10 +237,11 @@ def write_world(folder: str, counts: Mapping[str, int], seed: int) -> PreparedFo
 
 
 def all_texts(seed: int, count: int) -> Iterator[str]:
-    """The training texts of all tasks, and the words of their prompts and answers as often as each row asks for them."""
+    """The training texts of all tasks, and the words of their prompts and answers as often as
+    each row asks for them."""
     for number in range(count):
         for task in TASKS:
-            yield from row(task, seed, "train", number)[WITHOUT_NUMBER.get(task, 0) : None if task == "gigaword" else -1]
+            yield from row(task, seed, "train", number)[
+                WITHOUT_NUMBER.get(task, 0) : None if task == "gigaword" else -1
+            ]
         yield PROMPTS
-
-

@@ -25,7 +25,8 @@ class TrieTable:
     """The edges of a trie, sorted by (node, token); nodes are numbered level by level.
 
     Args:
-        first: int64[N + 1], edges of node n are ``first[n]:first[n + 1]``; lost (0) and root (1) count.
+        first: int64[N + 1], edges of node n are ``first[n]:first[n + 1]``; lost (0) and root (1)
+            count.
         token: int64[E], token of each edge.
         child: int64[E], node that the edge leads to.
         key: int64[E], ``node * span + token``, ascending.
@@ -45,7 +46,8 @@ class TrieTable:
     span: int
 
     def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """Nodes reached from ``states`` by ``tokens`` (int64, broadcastable); lost where no edge leads on."""
+        """Nodes reached from ``states`` by ``tokens`` (int64, broadcastable); lost where no edge
+        leads on."""
         key = states * self.span + tokens
         edge = torch.searchsorted(self.key, key).clamp(max=self.key.numel() - 1)
         found = (self.key[edge] == key) & (tokens < self.span)
@@ -55,7 +57,8 @@ class TrieTable:
         """All tokens that may follow.
 
         Args: states: int64 of any shape, flattened to R rows.
-        Returns: (rows int64[P], tokens int64[P]): token ``tokens[i]`` may follow in row ``rows[i]``.
+        Returns: (rows int64[P], tokens int64[P]): token ``tokens[i]`` may follow in row
+        ``rows[i]``.
         """
         states = states.flatten()
         begin = self.first[states]
@@ -136,13 +139,16 @@ class Trie:
             key=node * span + token,
             parent=torch.tensor([LOST, *(p + 1 for p in parents)], device=device),
             depth=torch.tensor([0, *depths], device=device),
-            ends=torch.tensor([number[end] for end in self._ends], dtype=torch.int64, device=device),
+            ends=torch.tensor(
+                [number[end] for end in self._ends], dtype=torch.int64, device=device
+            ),
             span=span,
         )
 
 
 def as_trie(trie, bos: int, eos: int) -> Trie:
-    """``trie`` itself, or a copy of an object with the ``get_next_layer(prefix)`` of the release's trie."""
+    """``trie`` itself, or a copy of an object with the ``get_next_layer(prefix)`` of the
+    release's trie."""
     if isinstance(trie, Trie):
         return trie
     copy, prefixes = Trie(eos), [[bos]]

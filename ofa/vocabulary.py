@@ -35,8 +35,9 @@ class Vocabulary:
     """Symbols <-> ids, and the named ranges of ids.
 
     Args:
-        text_symbols: the BPE pieces in the order of dict.txt. A piece may come twice: both keep their
-            place, the later one is found by ``index`` (dict.txt marks such lines ``#fairseq:overwrite``).
+        text_symbols: the BPE pieces in the order of dict.txt. A piece may come twice: both keep
+            their place, the later one is found by ``index`` (dict.txt marks such lines
+            ``#fairseq:overwrite``).
         num_codes: entries ``<code_i>``.
         num_bins: entries ``<bin_i>``.
 
@@ -53,12 +54,19 @@ class Vocabulary:
         self.mask = self.text.stop
         self.codes = range(self.mask + 1, self.mask + 1 + num_codes)
         self.bins = range(self.codes.stop, self.codes.stop + num_bins)
-        self.symbols += [MASK, *map(code_symbol, range(num_codes)), *map(bin_symbol, range(num_bins))]
+        self.symbols += [
+            MASK,
+            *map(code_symbol, range(num_codes)),
+            *map(bin_symbol, range(num_bins)),
+        ]
         self._ids = {symbol: position for position, symbol in enumerate(self.symbols)}
 
     @classmethod
-    def from_folder(cls, folder: str | Path, num_codes: int = 8192, num_bins: int = 1000) -> "Vocabulary":
-        """Vocabulary of a BPE folder (its dict.txt). Raises: UserError if that is missing or broken."""
+    def from_folder(
+        cls, folder: str | Path, num_codes: int = 8192, num_bins: int = 1000
+    ) -> "Vocabulary":
+        """Vocabulary of a BPE folder (its dict.txt). Raises: UserError if that is missing or
+        broken."""
         return cls(read_dictionary(Path(folder) / DICTIONARY), num_codes, num_bins)
 
     def __len__(self) -> int:
@@ -70,13 +78,17 @@ class Vocabulary:
     def __eq__(self, other) -> bool:
         if not isinstance(other, Vocabulary):
             return NotImplemented
-        return self.symbols == other.symbols and (self.codes, self.bins) == (other.codes, other.bins)
+        return self.symbols == other.symbols and (self.codes, self.bins) == (
+            other.codes,
+            other.bins,
+        )
 
     __hash__ = None
 
     def __repr__(self) -> str:
         return (
-            f"Vocabulary({len(self)}: {len(self.text)} text, {len(self.codes)} codes, {len(self.bins)} bins)"
+            f"Vocabulary({len(self)}: {len(self.text)} text, {len(self.codes)} codes,"
+            f" {len(self.bins)} bins)"
         )
 
     def index(self, symbol: str) -> int:
@@ -88,28 +100,31 @@ class Vocabulary:
         return self.symbols[token] if 0 <= token < len(self.symbols) else SPECIALS[self.unk]
 
     def ids(self, pieces: str) -> list[int]:
-        """Ids of blank-separated symbols: ``"31373 995 <bin_3>"`` -> ``[42891, 232, 58460]``; no ``</s>``."""
+        """Ids of blank-separated symbols: ``"31373 995 <bin_3>"`` -> ``[42891, 232, 58460]``; no
+        ``</s>``."""
         return [self._ids.get(piece, self.unk) for piece in pieces.split(" ") if piece]
 
     def pieces(self, ids: Iterable[int], drop: Sequence[int] = (bos, pad, eos)) -> str:
-        """Blank-separated symbols of ids, the inverse of ``ids``; what is in ``drop`` is left out."""
+        """Blank-separated symbols of ids, the inverse of ``ids``; what is in ``drop`` is left
+        out."""
         return " ".join(self.symbol(int(token)) for token in ids if int(token) not in drop)
 
 
 def read_dictionary(path: str | Path) -> list[str]:
-    """Symbols of a fairseq dictionary: lines ``symbol count`` or ``symbol count #fairseq:overwrite``.
+    """Symbols of a fairseq dictionary: lines ``symbol count`` or ``symbol count
+    #fairseq:overwrite``.
 
-    Raises: UserError naming file and line if the file is missing, a line has another form, or a symbol
-    comes twice without the mark.
+    Raises: UserError naming file and line if the file is missing, a line has another form, or a
+    symbol comes twice without the mark.
     """
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise UserError(
-            f"{path}: expected the vocabulary of a BPE folder, found no readable file ({error.strerror}); "
-            f"give the folder that holds {DICTIONARY} as --bpe-dir, "
-            "or make one: ofa vocab fetch gpt2 (Chinese: bert_cn), or ofa vocab build"
+            f"{path}: expected the vocabulary of a BPE folder, found no readable file"
+            f" ({error.strerror}); give the folder that holds {DICTIONARY} as --bpe-dir, or make"
+            " one: ofa vocab fetch gpt2 (Chinese: bert_cn), or ofa vocab build"
         ) from error
     except UnicodeDecodeError as error:
         raise UserError(
@@ -123,17 +138,22 @@ def read_dictionary(path: str | Path) -> list[str]:
             break
         overwrite = line.endswith(OVERWRITE)
         symbol, blank, count = line.removesuffix(OVERWRITE).rstrip().rpartition(" ")
-        if not blank or not count.lstrip("-").isdecimal():  # the released Chinese file has one empty symbol
+        if (
+            not blank or not count.lstrip("-").isdecimal()
+        ):  # the released Chinese file has one empty symbol
             raise UserError(
-                f"{path}:{row}: expected 'symbol count', found {line!r}; is it a fairseq dictionary?"
+                f"{path}:{row}: expected 'symbol count', found {line!r}; is it a fairseq"
+                " dictionary?"
             )
         if symbol in seen and not overwrite:
             raise UserError(
-                f"{path}:{row}: expected every symbol once, found {symbol!r} again; "
-                f"remove the line, or end it with '{OVERWRITE.strip()}' if it is meant to replace the first"
+                f"{path}:{row}: expected every symbol once, found {symbol!r} again; remove the"
+                f" line, or end it with '{OVERWRITE.strip()}' if it is meant to replace the first"
             )
         seen.add(symbol)
         symbols.append(symbol)
     if not symbols:
-        raise UserError(f"{path}: expected lines 'symbol count', found an empty file; make the folder again")
+        raise UserError(
+            f"{path}: expected lines 'symbol count', found an empty file; make the folder again"
+        )
     return symbols

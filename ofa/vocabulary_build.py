@@ -1,8 +1,8 @@
 """Make a vocabulary folder from a user's own text: a sentencepiece BPE and its dict.txt.
 
-As with GPT-2's BPE, nothing is lost: upper case, every blank and every character come back from ``decode``.
-Characters too rare for an entry of their own are spelled in bytes (``<0xE4> <0xBD> <0xA0>``), so that no
-text is unknown. The same text and size give the same files, byte for byte.
+As with GPT-2's BPE, nothing is lost: upper case, every blank and every character come back from
+``decode``. Characters too rare for an entry of their own are spelled in bytes (``<0xE4> <0xBD>
+<0xA0>``), so that no text is unknown. The same text and size give the same files, byte for byte.
 """
 
 import io
@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from ofa.io.atomic import replacing
 from ofa.bpe import FILES
 from ofa.errors import UserError
+from ofa.io.atomic import replacing
 from ofa.vocabulary import DICTIONARY
 
 MODEL = "sentencepiece.model"
@@ -37,28 +37,35 @@ Use: `--bpe-dir` with this folder; `ofa vocab show` prints the ranges of ids.
 
 
 def build_vocabulary(
-    texts: Iterable[str], size: int, folder: str | Path, sources: Iterable[str] = (), force: bool = False
+    texts: Iterable[str],
+    size: int,
+    folder: str | Path,
+    sources: Iterable[str] = (),
+    force: bool = False,
 ) -> int:
     """Train a BPE on texts and write its folder.
 
     Args:
         texts: sentences; each is learned with a leading blank, as prompts and targets have it.
         size: entries of dict.txt at most (a small text has fewer different pieces).
-        sources: where the texts came from, for the README. force: replace the files of an older folder.
+        sources: where the texts came from, for the README. force: replace the files of an older
+            folder.
     Returns: entries written.
-    Raises: UserError if there is no text, size is too small, or the folder holds a vocabulary already.
+    Raises: UserError if there is no text, size is too small, or the folder holds a vocabulary
+    already.
     """
     folder = Path(folder)
     check_folder(folder, (DICTIONARY, MODEL), force)
     if not SMALLEST <= size <= LARGEST:
         raise UserError(
-            f"--size {size}: expected {SMALLEST} to {LARGEST} entries ({NUM_BYTES} of them are bytes); try "
-            "1000 for a small task of its own, 32000 for a language"
+            f"--size {size}: expected {SMALLEST} to {LARGEST} entries ({NUM_BYTES} of them are"
+            " bytes); try 1000 for a small task of its own, 32000 for a language"
         )
     lines = [" " + part for text in texts for part in _parts(_plain(text).strip(" "))]
     if not lines:
         raise UserError(
-            "expected text to learn a vocabulary from, found none; check --text or --tsv and --column"
+            "expected text to learn a vocabulary from, found none; check --text or --tsv and"
+            " --column"
         )
     covered = _frequent_characters(lines, size)
     model = _train(["".join(c if c in covered else " " for c in line) for line in lines], size)
@@ -79,7 +86,8 @@ def build_vocabulary(
 
 
 def _plain(text: str) -> str:
-    """Text without what sentencepiece or dict.txt would mistake: other blanks, and its sign for a blank."""
+    """Text without what sentencepiece or dict.txt would mistake: other blanks, and its sign for
+    a blank."""
     return "".join(" " if c.isspace() or c in "▁\0" else c for c in text)
 
 
@@ -89,7 +97,8 @@ def _parts(line: str) -> list[str]:
 
 
 def _frequent_characters(lines: list[str], size: int) -> set[str]:
-    """Characters that get an entry: at most half of what the bytes leave, so that words have room too."""
+    """Characters that get an entry: at most half of what the bytes leave, so that words have
+    room too."""
     room = (size - NUM_BYTES) // 2
     counts: Counter[str] = Counter()
     for line in lines:
@@ -119,8 +128,8 @@ def _train(lines: list[str], size: int) -> bytes:
         )
     except (RuntimeError, OSError, ValueError) as error:
         raise UserError(
-            f"--size {size}: sentencepiece could not learn a vocabulary from {len(lines)} lines ({error}); "
-            "try another size, and look for what is no text in the input"
+            f"--size {size}: sentencepiece could not learn a vocabulary from {len(lines)} lines"
+            f" ({error}); try another size, and look for what is no text in the input"
         ) from error
     return model.getvalue()
 
@@ -131,11 +140,16 @@ def _pieces(model: bytes) -> list[str]:
 
     processor = SentencePieceProcessor(model_proto=model)
     ids = range(processor.get_piece_size())
-    return [processor.id_to_piece(i) for i in ids if not (processor.is_control(i) or processor.is_unknown(i))]
+    return [
+        processor.id_to_piece(i)
+        for i in ids
+        if not (processor.is_control(i) or processor.is_unknown(i))
+    ]
 
 
 def check_folder(folder: Path, own: tuple[str, ...], force: bool) -> None:
-    """Args: own: files of the vocabulary that is to be made. force: they may be there. Raises: UserError if another one is."""
+    """Args: own: files of the vocabulary that is to be made. force: they may be there. Raises:
+    UserError if another one is."""
     names = dict.fromkeys([*own, *(name for files in FILES.values() for name in files)])
     present = [path.name for name in names for path in folder.glob(name)]
     foreign = [name for name in present if name not in own]

@@ -1,7 +1,8 @@
-"""Get the public files that are the text part of a released vocabulary: fairseq's GPT-2 BPE (English), BERT's (Chinese).
+"""Get the public files that are the text part of a released vocabulary: fairseq's GPT-2 BPE
+(English), BERT's (Chinese).
 
-Each file is downloaded to ``NAME.part`` (continued where an interruption left it), compared with its
-sha256 sum, and only then renamed.
+Each file is downloaded to ``NAME.part`` (continued where an interruption left it), compared with
+its sha256 sum, and only then renamed.
 """
 
 import hashlib
@@ -28,7 +29,8 @@ logger = logging.getLogger(__name__)
 class PublicFiles:
     """A vocabulary that others publish.
 
-    Args: title: for messages. url: where its files lie. sums: file name -> sha256. kept_in: folder of a checkout of the release.
+    Args: title: for messages. url: where its files lie. sums: file name -> sha256. kept_in: folder
+    of a checkout of the release.
     """
 
     title: str
@@ -58,7 +60,9 @@ BERT_CN = PublicFiles(
 )
 PUBLIC = {"gpt2": GPT2, "bert_cn": BERT_CN}
 TIMEOUT = 30  # seconds without an answer
-LARGEST = 16 << 20  # bytes of a file, several times those of the files above: no server fills the disk
+LARGEST = (
+    16 << 20
+)  # bytes of a file, several times those of the files above: no server fills the disk
 BLOCK = 1 << 16
 
 
@@ -67,8 +71,8 @@ def fetch(name: str, folder: str | Path, source: str | None = None) -> list[str]
 
     Args: name: of ``PUBLIC``. source: address of a mirror, or a local folder that has the files.
     Returns: names of the files that were missing; the others were there already, and right.
-    Raises: UserError if a file of another content is there, the source cannot be reached (with what to
-    copy where), or what came is damaged.
+    Raises: UserError if a file of another content is there, the source cannot be reached (with what
+    to copy where), or what came is damaged.
     """
     folder, public = Path(folder), PUBLIC[name]
     is_new, source = not folder.exists(), source or public.url
@@ -80,7 +84,9 @@ def fetch(name: str, folder: str | Path, source: str | None = None) -> list[str]
             )
     missing = [file for file in public.sums if not (folder / file).exists()]
     try:
-        with lock_folder(folder) if missing else nullcontext():  # another process would append to the same part
+        with (
+            lock_folder(folder) if missing else nullcontext()
+        ):  # another process would append to the same part
             _fetch_missing(name, folder, source, missing)
     finally:
         if is_new and folder.exists() and not any(folder.iterdir()):
@@ -107,8 +113,8 @@ def _fetch_missing(name: str, folder: Path, source: str, missing: list[str]) -> 
         if sha256(part) != public.sums[file]:
             part.unlink()
             raise UserError(
-                f"{source}/{file}: expected sha256 {public.sums[file]}, found a file with another one (removed); "
-                "start again, or take a mirror with --source"
+                f"{source}/{file}: expected sha256 {public.sums[file]}, found a file with another"
+                " one (removed); start again, or take a mirror with --source"
             )
         os.replace(part, folder / file)
         logger.info("%s: complete", folder / file)
@@ -118,11 +124,12 @@ def _offline(name: str, folder: Path, source: str, missing: list[str], error: Ex
     public = PUBLIC[name]
     addresses = ", ".join(f"{public.url}/{file}" for file in missing)
     return (
-        f"{source}: cannot be read ({getattr(error, 'reason', None) or error}). Without a connection: copy "
-        f"{', '.join(missing)} to {folder.resolve()} from a machine that has them (an OFA checkout keeps "
-        f"them in {public.kept_in}; elsewhere download {addresses}), then run this again: it checks the copies. "
-        f"Or name a folder that has them: ofa vocab fetch {name} --source FOLDER --out DIR. "
-        f"Or learn a vocabulary from your own text: ofa vocab build{' --bert' if name == 'bert_cn' else ''}"
+        f"{source}: cannot be read ({getattr(error, 'reason', None) or error}). Without a"
+        f" connection: copy {', '.join(missing)} to {folder.resolve()} from a machine that has them"
+        f" (an OFA checkout keeps them in {public.kept_in}; elsewhere download {addresses}), then"
+        " run this again: it checks the copies. Or name a folder that has them: ofa vocab fetch"
+        f" {name} --source FOLDER --out DIR. Or learn a vocabulary from your own text: ofa vocab"
+        f" build{' --bert' if name == 'bert_cn' else ''}"
     )
 
 
@@ -144,13 +151,20 @@ def download(url: str, part: Path) -> None:
         with (
             open(part, "ab" if have else "wb") as file,
             tqdm(
-                total=total, initial=have, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[1], disable=None
+                total=total,
+                initial=have,
+                unit="B",
+                unit_scale=True,
+                desc=url.rsplit("/", 1)[1],
+                disable=None,
             ) as bar,
         ):
             while block := answer.read(BLOCK):
                 have += len(block)
                 if have > LARGEST:
-                    raise OSError(f"more than {LARGEST} bytes; it is not the file that was asked for")
+                    raise OSError(
+                        f"more than {LARGEST} bytes; it is not the file that was asked for"
+                    )
                 file.write(block)
                 bar.update(len(block))
     if total is not None and part.stat().st_size < total:

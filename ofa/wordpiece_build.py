@@ -1,8 +1,10 @@
-"""Make a BERT vocabulary folder from a user's own text: characters, and words in Latin letters, with its dict.txt.
+"""Make a BERT vocabulary folder from a user's own text: characters, and words in Latin letters,
+with its dict.txt.
 
-As in the files of the Chinese models a Chinese character or a mark of punctuation is a piece, and a word in other letters is
-one piece or is spelled, ``t`` ``##o`` ``##m``; all is lower case. What has no entry becomes ``[UNK]``, the whole word. The
-same text and size give the same files, byte for byte.
+As in the files of the Chinese models a Chinese character or a mark of punctuation is a piece, and a
+word in other letters is one piece or is spelled, ``t`` ``##o`` ``##m``; all is lower case. What has
+no entry becomes ``[UNK]``, the whole word. The same text and size give the same files, byte for
+byte.
 """
 
 from collections import Counter
@@ -32,40 +34,63 @@ Chinese then. `ofa vocab show` prints the ranges of ids.
 
 
 def build_wordpieces(
-    texts: Iterable[str], size: int, folder: str | Path, sources: Iterable[str] = (), force: bool = False
+    texts: Iterable[str],
+    size: int,
+    folder: str | Path,
+    sources: Iterable[str] = (),
+    force: bool = False,
 ) -> int:
     """Count the characters and words of texts and write the folder.
 
     Args:
         texts: sentences. size: entries of dict.txt at most.
-        sources: where the texts came from, for the README. force: replace the files of an older folder.
+        sources: where the texts came from, for the README. force: replace the files of an older
+            folder.
     Returns: entries written.
-    Raises: UserError if there is no text, size is too small, or the folder holds a vocabulary already.
+    Raises: UserError if there is no text, size is too small, or the folder holds a vocabulary
+    already.
     """
     folder = Path(folder)
     check_folder(folder, (VOCAB, DICTIONARY), force)
     if not SMALLEST <= size <= LARGEST:
-        raise UserError(f"--size {size}: expected {SMALLEST} to {LARGEST} entries; try 1000 for a small task of its own, 21128 "
-                        "are those of the released Chinese models")
+        raise UserError(
+            f"--size {size}: expected {SMALLEST} to {LARGEST} entries; try 1000 for a small task of"
+            " its own, 21128 are those of the released Chinese models"
+        )
     words, lines = count_words(texts)
     if not words:
-        raise UserError("expected text to learn a vocabulary from, found none; check --text or --tsv and --column")
+        raise UserError(
+            "expected text to learn a vocabulary from, found none; check --text or --tsv and"
+            " --column"
+        )
     pieces = [*SPECIALS, *choose(words, size - len(SPECIALS))]
     readme = README_TEXT.format(
-        pieces=len(pieces), size=size, lines=lines, words=words.total(), unknown=count_unknown(words, set(pieces)), vocab=VOCAB,
-        dictionary=DICTIONARY, sources="\n".join(f"* {source}" for source in sources) or "* (not stated)",
-    )  # fmt: skip
+        pieces=len(pieces),
+        size=size,
+        lines=lines,
+        words=words.total(),
+        unknown=count_unknown(words, set(pieces)),
+        vocab=VOCAB,
+        dictionary=DICTIONARY,
+        sources="\n".join(f"* {source}" for source in sources) or "* (not stated)",
+    )
     vocab = "".join(f"{piece}\n" for piece in pieces)
     dictionary = "".join(f"{piece} 1\n" for piece in pieces)
-    write_folder(folder, {VOCAB: vocab.encode(), README: readme.encode(), DICTIONARY: dictionary.encode()})
+    write_folder(
+        folder, {VOCAB: vocab.encode(), README: readme.encode(), DICTIONARY: dictionary.encode()}
+    )
     return len(pieces)
 
 
 def count_words(texts: Iterable[str]) -> tuple[Counter[str], int]:
-    """How often each word and each Chinese character occurs, as BERT takes texts apart; and the number of lines with any."""
+    """How often each word and each Chinese character occurs, as BERT takes texts apart; and the
+    number of lines with any."""
     from tokenizers import normalizers, pre_tokenizers
 
-    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    normalizer, splitter = (
+        normalizers.BertNormalizer(lowercase=True),
+        pre_tokenizers.BertPreTokenizer(),
+    )
     counts: Counter[str] = Counter()
     lines = 0
     for text in texts:
@@ -76,7 +101,8 @@ def count_words(texts: Iterable[str]) -> tuple[Counter[str], int]:
 
 
 def choose(words: Counter[str], room: int) -> list[str]:
-    """The entries: first what every word can be spelled with, then whole words; both the frequent ones first."""
+    """The entries: first what every word can be spelled with, then whole words; both the
+    frequent ones first."""
     letters: Counter[str] = Counter()
     for word, count in words.items():
         letters.update({word[0]: count})
@@ -93,5 +119,8 @@ def by_frequency(counts: dict[str, int]) -> list[str]:
 
 def count_unknown(words: Counter[str], pieces: set[str]) -> int:
     """Occurrences of words that cannot be spelled."""
-    return sum(count for word, count in words.items()
-               if word not in pieces and not {word[0], *(INSIDE + letter for letter in word[1:])} <= pieces)
+    return sum(
+        count
+        for word, count in words.items()
+        if word not in pieces and not {word[0], *(INSIDE + letter for letter in word[1:])} <= pieces
+    )

@@ -1,4 +1,5 @@
-"""One small file per task. Every file that has a ``SPEC`` (or a list ``SPECS``) is a task, see ``ofa.spec.TaskSpec``."""
+"""One small file per task. Every file that has a ``SPEC`` (or a list ``SPECS``) is a task, see
+``ofa.spec.TaskSpec``."""
 
 import importlib
 import pkgutil

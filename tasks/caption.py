@@ -1,22 +1,41 @@
 """Image captioning: `` what does the image describe?`` -> `` a cat on a mat``.
 
 Columns ``id, image, caption``. In stage 1 a row has one caption and is trained by cross-entropy
-(``--selected-cols 0,4,2``); for validation, evaluation and CIDEr optimisation a row has all captions of an
-image, joined by ``&&`` (``--selected-cols 1,4,2``). With ``--keep-punctuation`` captions are learned and generated as they
-are written: `` A dog, playing.``; scores do not count punctuation either way.
+(``--selected-cols 0,4,2``); for validation, evaluation and CIDEr optimisation a row has all
+captions of an image, joined by ``&&`` (``--selected-cols 1,4,2``). With ``--keep-punctuation``
+captions are learned and generated as they are written: `` A dog, playing.``; scores do not count
+punctuation either way.
 """
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Optional
 
 import sacrebleu
 
-from ofa.caption_scores import SINGLE_IMAGE, ZERO_BUT_CIDER_D, Frequencies, best_constant, caption_scores, caption_words
+from ofa.caption_scores import (
+    SINGLE_IMAGE,
+    ZERO_BUT_CIDER_D,
+    Frequencies,
+    best_constant,
+    caption_scores,
+    caption_words,
+)
 from ofa.errors import UserError
 from ofa.metrics import CiderD
 from ofa.metrics.document_frequency import count_document_frequencies
-from ofa.spec import BatchRow, Example, Hypothesis, Metric, Prediction, RowContext, Scores, TaskOptions, TaskSpec
+from ofa.spec import (
+    BatchRow,
+    Example,
+    Hypothesis,
+    Metric,
+    Prediction,
+    RowContext,
+    Scores,
+    TaskOptions,
+    TaskSpec,
+)
 from ofa.text import JOIN, caption_references, caption_target, has_words, remove_punctuation
 
 logger = logging.getLogger(__name__)
@@ -30,26 +49,38 @@ UNKNOWN = "[UNK]"  # what a BERT vocabulary writes for characters that it does n
 class CaptionOptions(TaskOptions):
     """Options of the caption task."""
 
-    eval_bleu: bool = field(default=False, metadata={"help": "validate with corpus BLEU (0 to 100)"})
+    eval_bleu: bool = field(
+        default=False, metadata={"help": "validate with corpus BLEU (0 to 100)"}
+    )
     eval_cider: bool = field(default=False, metadata={"help": "validate with CIDEr-D"})
     eval_args: Optional[str] = field(
         default="{}",
         metadata={"help": 'generation options for validation, e.g. \'{"beam":5,"max_len_b":16}\''},
     )
-    eval_print_samples: bool = field(default=False, metadata={"help": "log one caption per validation batch"})
+    eval_print_samples: bool = field(
+        default=False, metadata={"help": "log one caption per validation batch"}
+    )
     eval_cider_cached_tokens: Optional[str] = field(
         default=None,
         metadata={
-            "help": "file with document frequencies for CIDEr-D (coco-valid-words.p); "
-            "left out: those of the references of the validation file"
+            "help": (
+                "file with document frequencies for CIDEr-D (coco-valid-words.p); "
+                "left out: those of the references of the validation file"
+            )
         },
     )
     keep_punctuation: bool = field(
         default=False,
-        metadata={"help": "learn and generate captions with their punctuation; as in the release ASCII punctuation is removed otherwise"},
+        metadata={
+            "help": (
+                "learn and generate captions with their punctuation; as in the release ASCII"
+                " punctuation is removed otherwise"
+            )
+        },
     )
     scst: bool = field(
-        default=False, metadata={"help": "keep all captions of a training row, for CIDEr optimisation"}
+        default=False,
+        metadata={"help": "keep all captions of a training row, for CIDEr optimisation"},
     )
     scst_args: str = field(
         default="{}", metadata={"help": "generation options for CIDEr optimisation, as --eval-args"}
@@ -59,8 +90,9 @@ class CaptionOptions(TaskOptions):
 def caption_example(row: Mapping[str, str], context: RowContext) -> Example:
     """A row of the caption files.
 
-    For training by cross-entropy the punctuation goes first and then all words after ``max_tgt_length``; for
-    all other uses each caption keeps its whole length, and rows of evaluation splits may have none::
+    For training by cross-entropy the punctuation goes first and then all words after
+    ``max_tgt_length``; for all other uses each caption keeps its whole length, and rows of
+    evaluation splits may have none::
 
         "Two dogs, playing."         -> " Two dogs playing"
         "A car.&&A red  car, there"  -> " A car&&A red car there"
@@ -68,7 +100,9 @@ def caption_example(row: Mapping[str, str], context: RowContext) -> Example:
     """
     options = context.options
     if context.training and not options.scst:
-        captions = [caption_target(row["caption"], options.max_tgt_length, options.keep_punctuation)]
+        captions = [
+            caption_target(row["caption"], options.max_tgt_length, options.keep_punctuation)
+        ]
         needed = True
     else:
         captions = caption_references(row["caption"], options.keep_punctuation)
@@ -88,14 +122,19 @@ def caption_example(row: Mapping[str, str], context: RowContext) -> Example:
 
 
 def clean_prediction(hypothesis: Hypothesis, row: BatchRow, options: TaskOptions) -> Prediction:
-    """A generated caption as it is scored and written. Characters that the vocabulary does not know cannot be written."""
+    """A generated caption as it is scored and written. Characters that the vocabulary does not
+    know cannot be written."""
     text = hypothesis.text.replace(UNKNOWN, "")
-    return Prediction(text.strip() if options.keep_punctuation else remove_punctuation(text), hypothesis.score)
+    return Prediction(
+        text.strip() if options.keep_punctuation else remove_punctuation(text), hypothesis.score
+    )
 
 
 def split_references(row: BatchRow) -> list[str]:
     """The captions of a row, cleaned already; an empty one (``a cat&&``) is no reference."""
-    return [caption for caption in caption_references(row.target, keep_punctuation=True) if caption] or [""]
+    return [
+        caption for caption in caption_references(row.target, keep_punctuation=True) if caption
+    ] or [""]
 
 
 def row_references(row: Mapping[str, str]) -> list[str]:
@@ -108,12 +147,18 @@ def result_row(image_id: Any, caption: Prediction) -> dict[str, str]:
     return {"image_id": str(image_id), "caption": caption.text}
 
 
-def final_scores(predictions: Sequence[Prediction], references: Sequence[Sequence[str]],
-                 names: Optional[Sequence[str]] = None, cider_df: Frequencies = "corpus") -> Scores:
+def final_scores(
+    predictions: Sequence[Prediction],
+    references: Sequence[Sequence[str]],
+    names: Optional[Sequence[str]] = None,
+    cider_df: Frequencies = "corpus",
+) -> Scores:
     """The scores that ``ofa evaluate`` reports, see ``ofa.caption_scores``."""
     if len(references) == 1:
         logger.warning(SINGLE_IMAGE if cider_df == "corpus" else ZERO_BUT_CIDER_D)
-    return caption_scores([prediction.text for prediction in predictions], references, names, cider_df)
+    return caption_scores(
+        [prediction.text for prediction in predictions], references, names, cider_df
+    )
 
 
 class CaptionScorer:
@@ -121,8 +166,9 @@ class CaptionScorer:
 
     Args:
         options: which of them to count.
-        all_references: every reference of the validation file. Without cached document frequencies CIDEr-D
-            takes them from these, not from the batch: a score must not depend on the batch size.
+        all_references: every reference of the validation file. Without cached document frequencies
+            CIDEr-D takes them from these, not from the batch: a score must not depend on the batch
+            size.
     """
 
     def __init__(self, options: CaptionOptions, all_references: Callable[[], list[list[str]]]):
@@ -132,10 +178,15 @@ class CaptionScorer:
             references = [] if cached else list(filter(any, all_references()))
             if len(references) == 1:
                 logger.warning(SINGLE_IMAGE)
-            self.cider = CiderD(df=cached or count_document_frequencies(map(cider_words, references)))
+            self.cider = CiderD(
+                df=cached or count_document_frequencies(map(cider_words, references))
+            )
 
     def __call__(self, found: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
-        predictions, references = [prediction.text for prediction in found], list(map(split_references, rows))
+        predictions, references = (
+            [prediction.text for prediction in found],
+            list(map(split_references, rows)),
+        )
         counts: dict[str, float] = {}
         if self.options.eval_cider:
             counts |= self.cider_counts(predictions, references)
@@ -145,7 +196,10 @@ class CaptionScorer:
 
     def cider_counts(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
         """Sum of the images' scores and number of images."""
-        found = [{"image_id": image, "caption": [caption_words(text)]} for image, text in enumerate(predictions)]
+        found = [
+            {"image_id": image, "caption": [caption_words(text)]}
+            for image, text in enumerate(predictions)
+        ]
         _, scores = self.cider.compute_score(dict(enumerate(map(cider_words, references))), found)
         return {"_cider_score_sum": float(scores.sum()), "_cider_cnt": len(scores)}
 
@@ -155,8 +209,12 @@ def cider_words(references: list[str]) -> list[str]:
 
 
 def bleu_counts(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
-    """Matching and possible n-grams, and the lengths, as sacrebleu counts them, of ``caption_words``."""
-    predictions, references = list(map(caption_words, predictions)), list(map(cider_words, references))
+    """Matching and possible n-grams, and the lengths, as sacrebleu counts them, of
+    ``caption_words``."""
+    predictions, references = (
+        list(map(caption_words, predictions)),
+        list(map(cider_words, references)),
+    )
     longest = max(map(len, references))
     streams = [[refs[i] if i < len(refs) else None for refs in references] for i in range(longest)]
     bleu = sacrebleu.corpus_bleu(predictions, streams, tokenize="none")

@@ -22,9 +22,16 @@ def check_training(datasets: Sequence[OFADataset], answers: AnswerSet, source: s
     Args: source: where the answers come from, for the message.
     Raises: UserError with every kind of answer that is missing and where it first occurs.
     """
-    rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+    rank, world = (
+        (distributed.get_rank(), distributed.get_world_size())
+        if distributed.is_initialized()
+        else (0, 1)
+    )
     found = MissingAnswers(answers.length_of)
-    found.merge(look(dataset, answers, range(rank, len(dataset), world), learned=True) for dataset in datasets)
+    found.merge(
+        look(dataset, answers, range(rank, len(dataset), world), learned=True)
+        for dataset in datasets
+    )
     found, *others = of_all_ranks(found)
     found.merge(others)
     paths = " ".join(dataset.file.path for dataset in datasets)
@@ -33,7 +40,13 @@ def check_training(datasets: Sequence[OFADataset], answers: AnswerSet, source: s
             logger.error("missing answer %s", line)
         may_be_free = hasattr(datasets[0].builder.options, "unconstrained_training")
         raise UserError(found.message(paths, len(answers), source, may_be_free))
-    logger.info("%s: the answers of all %d rows are among the %d of %s", paths, found.rows, len(answers), source)
+    logger.info(
+        "%s: the answers of all %d rows are among the %d of %s",
+        paths,
+        found.rows,
+        len(answers),
+        source,
+    )
 
 
 def check_evaluation(dataset: OFADataset, answers: AnswerSet, source: str) -> None:
@@ -56,5 +69,7 @@ def look(dataset: OFADataset, answers: AnswerSet, rows: range, learned: bool) ->
         example = dataset.example(row)
         answer = "".join(example.target).strip()
         if answer:
-            found.look_at(answer, dataset.file.where(row), example.max_target_tokens if learned else None)
+            found.look_at(
+                answer, dataset.file.where(row), example.max_target_tokens if learned else None
+            )
     return found

@@ -1,13 +1,15 @@
-"""``--task joint FILE.json``: one model trained on several tasks at once, each validated by its own metric.
+"""``--task joint FILE.json``: one model trained on several tasks at once, each validated by its own
+metric.
 
-The tasks are those of this folder, built as they are on their own; what they do together is in ``ofa.joint`` (the
-file) and ``ofa.data.mixture`` (the order). A batch may hold samples of all of them.
+The tasks are those of this folder, built as they are on their own; what they do together is in
+``ofa.joint`` (the file) and ``ofa.data.mixture`` (the order). A batch may hold samples of all of
+them.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
@@ -28,12 +30,15 @@ logger = logging.getLogger(__name__)
 class JointConfig(TaskOptions, FairseqDataclass):
     """The options that every task has; those of one task are in the file."""
 
-    data: Optional[str] = field(default=None, metadata={"help": "JSON file: task -> its data, weight and options"})
+    data: Optional[str] = field(
+        default=None, metadata={"help": "JSON file: task -> its data, weight and options"}
+    )
 
 
 @dataclass(frozen=True)
 class JointSpec:
-    """Takes the place of one task's declaration: nothing is declared here, the tasks of the file count."""
+    """Takes the place of one task's declaration: nothing is declared here, the tasks of the file
+    count."""
 
     name: str = "joint"
     options: type[TaskOptions] = JointConfig
@@ -68,19 +73,32 @@ class JointTask(OFATask):
 
     def make(self, member: Member) -> OFATask:
         """A task with the options of the command line, replaced by those of the file."""
-        task = setup_task(OmegaConf.create({**given(self.cfg), **member.options, "_name": member.name}))
+        task = setup_task(
+            OmegaConf.create({**given(self.cfg), **member.options, "_name": member.name})
+        )
         task.gallery.name = f"{member.name} sample"
         return task
 
     def state_dict(self) -> dict[str, Any]:
-        """What checkpoints keep: the options of every task as plain values, for an evaluation of one of them."""
-        return {MEMBERS: {name: {key: value for key, value in OmegaConf.to_container(task.cfg).items() if key != "_name"}
-                          for name, task in self.tasks.items()}}
+        """What checkpoints keep: the options of every task as plain values, for an evaluation of
+        one of them."""
+        return {
+            MEMBERS: {
+                name: {
+                    key: value
+                    for key, value in OmegaConf.to_container(task.cfg).items()
+                    if key != "_name"
+                }
+                for name, task in self.tasks.items()
+            }
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """A training that goes on takes the options of its file, as it takes those of its command line."""
+        """A training that goes on takes the options of its file, as it takes those of its
+        command line."""
 
-    # --- data -----------------------------------------------------------------------------------------------
+    # --- data
+    # -----------------------------------------------------------------------------------------------
 
     def has_sharded_data(self, split: str) -> bool:
         return any(task.has_sharded_data(split) for task in self.tasks.values())
@@ -94,30 +112,61 @@ class JointTask(OFATask):
             task.load_dataset(split, epoch, combine, **kwargs)
         members = {name: task.datasets[split] for name, task in self.tasks.items()}
         weights = self.weights if split == "train" else None
-        joint = self.datasets[split] = JointDataset(members, weights, self.cfg.shuffle, self.cfg.shuffle_buffer)
+        joint = self.datasets[split] = JointDataset(
+            members, weights, self.cfg.shuffle, self.cfg.shuffle_buffer
+        )
         for name, count in zip(members, joint.mixture.counts):
-            logger.info("%s: %s, %d samples an epoch (%.1f %%)", split, name, count, 100 * count / len(joint))
+            logger.info(
+                "%s: %s, %d samples an epoch (%.1f %%)",
+                split,
+                name,
+                count,
+                100 * count / len(joint),
+            )
 
-    # --- model, training and validation ---------------------------------------------------------------------
+    # --- model, training and validation
+    # ---------------------------------------------------------------------
 
     def make_generators(self, model) -> None:
         for task in self.tasks.values():
             task.make_generators(model)
 
     def valid_step(self, sample, model, criterion, ema_model=None):
-        """As the task of the batch does it. Every batch reports the counts of all tasks, those of others as zero."""
-        counts = {new: 0.0 for name in self.tasks for metric in self.renamed(name) for new in metric.counts}
+        """As the task of the batch does it. Every batch reports the counts of all tasks, those
+        of others as zero."""
+        counts = {
+            new: 0.0
+            for name in self.tasks
+            for metric in self.renamed(name)
+            for new in metric.counts
+        }
         name = sample.get(TASK)
         if name is None:  # a filler, mixed as in training: nothing of it counts
-            loss, sample_size, logging_output = FairseqTask.valid_step(self, sample, model, criterion)
+            loss, sample_size, logging_output = FairseqTask.valid_step(
+                self, sample, model, criterion
+            )
         else:
             task = self.tasks[name]
             plain = {key: value for key, value in sample.items() if key != TASK}
             loss, sample_size, logging_output = task.valid_step(plain, model, criterion, ema_model)
-        own = {count for task in self.tasks.values() for metric in task.spec.metrics for count in metric.counts}
-        counts.update({count_name(name, key): value for key, value in logging_output.items()
-                       if key in own and count_name(name, key) in counts})
-        return loss, sample_size, {**{key: value for key, value in logging_output.items() if key not in own}, **counts}
+        own = {
+            count
+            for task in self.tasks.values()
+            for metric in task.spec.metrics
+            for count in metric.counts
+        }
+        counts.update(
+            {
+                count_name(name, key): value
+                for key, value in logging_output.items()
+                if key in own and count_name(name, key) in counts
+            }
+        )
+        return (
+            loss,
+            sample_size,
+            {**{key: value for key, value in logging_output.items() if key not in own}, **counts},
+        )
 
     def post_validate(self, model, stats: Mapping[str, Any], aggregator) -> None:
         for task in self.tasks.values():
@@ -130,15 +179,24 @@ class JointTask(OFATask):
     def renamed(self, name: str) -> list[Metric]:
         """The metrics of a task with names and counts of their own among all tasks."""
         enabled = self.enabled()
-        names = metric_names({task: [metric.name for metric in found] for task, found in enabled.items()})
+        names = metric_names(
+            {task: [metric.name for metric in found] for task, found in enabled.items()}
+        )
         return [
-            replace(metric, name=names[name, metric.name], value=OwnCounts(name, metric.value),
-                    counts=tuple(count_name(name, count) for count in metric.counts))
+            replace(
+                metric,
+                name=names[name, metric.name],
+                value=OwnCounts(name, metric.value),
+                counts=tuple(count_name(name, count) for count in metric.counts),
+            )
             for metric in enabled[name]
         ]
 
     def metric_names(self) -> list[str]:
-        return [*CRITERION_METRICS, *(metric.name for name in self.tasks for metric in self.renamed(name))]
+        return [
+            *CRITERION_METRICS,
+            *(metric.name for name in self.tasks for metric in self.renamed(name)),
+        ]
 
     def reduce_metrics(self, logging_outputs, criterion) -> None:
         """Log the criterion's values, and in a validation the metrics of all tasks."""
@@ -181,5 +239,8 @@ def options_of(task: str | None, path: str, state: Mapping[str, Any]) -> dict[st
     members = (state.get("task_state") or {}).get(MEMBERS, {})
     if task not in members:
         found = f"and not for '{task}'" if task else "and no task is chosen"
-        raise UserError(f"{path}: one model for {', '.join(members) or 'several tasks'}, {found}; choose one by --task")
+        raise UserError(
+            f"{path}: one model for {', '.join(members) or 'several tasks'}, {found}; choose one by"
+            " --task"
+        )
     return dict(members[task])

@@ -28,7 +28,8 @@ class ReadingTask(FairseqTask):
     Attributes:
         spec: the declaration of the task. vocabulary, dictionary, bpe: its tokens.
         answers: what may be answered; None: anything.
-        answers_checked: whether the files of evaluation, and those of training, were found to be answerable.
+        answers_checked: whether the files of evaluation, and those of training, were found to be
+            answerable.
     """
 
     spec: TaskSpec
@@ -43,12 +44,18 @@ class ReadingTask(FairseqTask):
         return split == "train" and len((self.cfg.data or "").split(",")) > 2
 
     def training_files(self) -> dict[str, list[str]]:
-        """Name of a kind of rows -> the files with such rows that training takes in turn, one per epoch."""
+        """Name of a kind of rows -> the files with such rows that training takes in turn, one
+        per epoch."""
         number = max((self.cfg.data or "").count(","), 1)
-        return {"train": [data_files(self.cfg.data or "", "train", epoch) for epoch in range(1, number + 1)]}
+        return {
+            "train": [
+                data_files(self.cfg.data or "", "train", epoch) for epoch in range(1, number + 1)
+            ]
+        }
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
-        """Open the file of a split: of several training files the one whose turn it is in ``epoch``.
+        """Open the file of a split: of several training files the one whose turn it is in
+        ``epoch``.
 
         Raises: UserError if the file is missing or its columns do not fit.
         """
@@ -61,8 +68,12 @@ class ReadingTask(FairseqTask):
     def open_file(self, path: str, split: str) -> OFADataset:
         """The rows of a file as those of a split."""
         file = open_rows(path, self.cfg.selected_cols or self.spec.default_cols)
-        builder = SampleBuilder(self.spec, self.options(), self.vocabulary, self.bpe, split, answers=self.answers)
-        return OFADataset(file, builder, split == "train" and self.cfg.shuffle, self.cfg.shuffle_buffer)
+        builder = SampleBuilder(
+            self.spec, self.options(), self.vocabulary, self.bpe, split, answers=self.answers
+        )
+        return OFADataset(
+            file, builder, split == "train" and self.cfg.shuffle, self.cfg.shuffle_buffer
+        )
 
     def check_answers(self, dataset: OFADataset) -> None:
         """Before the first epoch also the training files of later ones.
@@ -71,7 +82,11 @@ class ReadingTask(FairseqTask):
         """
         if dataset.builder.split == "train":
             paths = self.training_files()["train"]
-            check_training([self.open_file(path, "train") for path in dict.fromkeys(paths)], self.answers, source_of(self.cfg))
+            check_training(
+                [self.open_file(path, "train") for path in dict.fromkeys(paths)],
+                self.answers,
+                source_of(self.cfg),
+            )
             self.answers_checked = (self.answers_checked[0], True)
         else:
             if self.spec.closed:
@@ -89,13 +104,13 @@ class ReadingTask(FairseqTask):
     ):
         """fairseq's iterator over the dataset.
 
-        The rows are in their order for the epoch before batches are cut from them; fairseq would shuffle the
-        batches once more. Left as they are, an update sees the same rows whether a large batch is one process's,
-        spread over ``--update-freq``, or over several processes.
+        The rows are in their order for the epoch before batches are cut from them; fairseq would
+        shuffle the batches once more. Left as they are, an update sees the same rows whether a
+        large batch is one process's, spread over ``--update-freq``, or over several processes.
 
-        Every pass has its own workers, which end with it. Workers that outlive it would be stopped by the
-        garbage collector, after the queues they listen to: each waits 5 seconds then. The thread that fills
-        fairseq's buffer ends them in time, so workers always come with a buffer.
+        Every pass has its own workers, which end with it. Workers that outlive it would be stopped
+        by the garbage collector, after the queues they listen to: each waits 5 seconds then. The
+        thread that fills fairseq's buffer ends them in time, so workers always come with a buffer.
         """
         dataset.set_seed(seed)
         if num_workers > 0:
@@ -109,14 +124,23 @@ class ReadingTask(FairseqTask):
 
     def build_dataset_for_inference(self, src_tokens, src_lengths, **kwargs):
         """Asked by ``fairseq-interactive``, whose lines have no images. Raises: UserError."""
-        raise UserError("fairseq-interactive: asks about text alone, a task of OFA about images; use: ofa predict")
+        raise UserError(
+            "fairseq-interactive: asks about text alone, a task of OFA about images; use: ofa"
+            " predict"
+        )
 
     def eval_lm_dataloader(self, dataset, **kwargs):
         """Asked by ``fairseq-eval-lm``. Raises: UserError."""
-        raise UserError("fairseq-eval-lm: scores language models, found an encoder-decoder; use: fairseq-validate")
+        raise UserError(
+            "fairseq-eval-lm: scores language models, found an encoder-decoder; use:"
+            " fairseq-validate"
+        )
 
-    def filter_indices_by_size(self, indices, dataset, max_positions=None, ignore_invalid_inputs=False):
-        """All rows: the declaration cuts long texts, and lengths are unknown before a row is read."""
+    def filter_indices_by_size(
+        self, indices, dataset, max_positions=None, ignore_invalid_inputs=False
+    ):
+        """All rows: the declaration cuts long texts, and lengths are unknown before a row is
+        read."""
         return indices
 
     def max_positions(self) -> tuple[int, int]:

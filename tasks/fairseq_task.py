@@ -25,8 +25,8 @@ from ofa import fairseq_ranks
 from ofa.bpe import load_language
 from ofa.data.sample import answer_set
 from ofa.errors import UserError
-from ofa.fairseq_samples import Gallery
 from ofa.fairseq_nonfinite import check_loss
+from ofa.fairseq_samples import Gallery
 from ofa.spec import BatchRow, Decoding, Prediction, TaskSpec
 from ofa.tasks import declared_specs
 from ofa.tasks.fairseq_drawing import DrawingTask
@@ -35,8 +35,16 @@ from ofa.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-CRITERION_METRICS = ("loss", "nll_loss", "ppl", "accuracy")  # what the criterions report while validating
-AMP_TYPES = {"cuda": torch.float16, "cpu": torch.bfloat16}  # what --amp computes in; a CPU has no fast fp16
+CRITERION_METRICS = (
+    "loss",
+    "nll_loss",
+    "ppl",
+    "accuracy",
+)  # what the criterions report while validating
+AMP_TYPES = {
+    "cuda": torch.float16,
+    "cpu": torch.bfloat16,
+}  # what --amp computes in; a CPU has no fast fp16
 
 
 class OFATask(ReadingTask, DrawingTask):
@@ -70,25 +78,35 @@ class OFATask(ReadingTask, DrawingTask):
         """The options of the task; ``--shuffle`` and ``--no-shuffle`` both exist."""
         default = cls.spec.options().shuffle
         text = cls.spec.options.__dataclass_fields__["shuffle"].metadata["help"]
-        parser.add_argument("--shuffle", action=argparse.BooleanOptionalAction, default=default, help=text)
+        parser.add_argument(
+            "--shuffle", action=argparse.BooleanOptionalAction, default=default, help=text
+        )
         super().add_args(parser)
-        for option in dataclasses.fields(cls.spec.options):  # a flag that the model has too: its default is the task's
-            if parser.get_default(option.name) in (None, argparse.SUPPRESS) and option.default not in (None, dataclasses.MISSING):
+        for option in dataclasses.fields(
+            cls.spec.options
+        ):  # a flag that the model has too: its default is the task's
+            if parser.get_default(option.name) in (
+                None,
+                argparse.SUPPRESS,
+            ) and option.default not in (None, dataclasses.MISSING):
                 parser.set_defaults(**{option.name: option.default})
 
     @classmethod
     def setup_task(cls, cfg, **kwargs) -> "OFATask":
-        """Raises: UserError if ``--bpe-dir`` is missing or not a vocabulary folder of the kind ``--bpe``."""
+        """Raises: UserError if ``--bpe-dir`` is missing or not a vocabulary folder of the kind
+        ``--bpe``."""
         if not cfg.bpe_dir:
             raise UserError(
-                f"task '{cls.spec.name}': --bpe-dir expects a vocabulary folder (dict.txt, BPE files), found "
-                "none; make one by 'ofa vocab build' or 'ofa vocab fetch gpt2' (Chinese: bert_cn)"
+                f"task '{cls.spec.name}': --bpe-dir expects a vocabulary folder (dict.txt, BPE"
+                " files), found none; make one by 'ofa vocab build' or 'ofa vocab fetch gpt2'"
+                " (Chinese: bert_cn)"
             )
         bpe, vocabulary = load_language(cfg.bpe_dir, cfg.bpe, cfg.code_dict_size, cfg.num_bins)
         logger.info("%s vocabulary with %d entries: %s", bpe.kind, len(vocabulary), cfg.bpe_dir)
         return cls(cfg, vocabulary, bpe)
 
-    # --- model and generation -------------------------------------------------------------------------------
+    # --- model and generation
+    # -------------------------------------------------------------------------------
 
     def build_model(self, cfg, from_checkpoint: bool = False):
         """A model for this vocabulary, and what generates with it."""
@@ -100,7 +118,9 @@ class OFATask(ReadingTask, DrawingTask):
         """The generators that validation and CIDEr optimisation need."""
         if self.enabled_metrics() or self.draws:
             self.decoding = self.spec.decoding(self.options(), False)
-            self.sequence_generator = self.generator_for([model], self.arguments("eval_args"), self.decoding)
+            self.sequence_generator = self.generator_for(
+                [model], self.arguments("eval_args"), self.decoding
+            )
         if getattr(self.cfg, "scst", False):
             decoding = self.spec.decoding(self.options(), False)
             self.scst_generator = self.generator_for([model], self.arguments("scst_args"), decoding)
@@ -112,20 +132,26 @@ class OFATask(ReadingTask, DrawingTask):
     def go_on(self, state: Mapping[str, Any]) -> None:
         """Args: state: of the checkpoint that this run goes on from."""
 
-    # --- training and validation ----------------------------------------------------------------------------
+    # --- training and validation
+    # ----------------------------------------------------------------------------
 
     @property
     def uses_ema(self) -> bool:
         """Asked by fairseq, which then hands over the model with averaged weights."""
         return self.cfg.uses_ema
 
-    def train_step(self, sample, model, criterion, optimizer, update_num, ignore_grad=False, ema_model=None):
-        """Forward and backward; the criterion learns the number of updates (``--drop-worst-after``)."""
+    def train_step(
+        self, sample, model, criterion, optimizer, update_num, ignore_grad=False, ema_model=None
+    ):
+        """Forward and backward; the criterion learns the number of updates
+        (``--drop-worst-after``)."""
         sample, is_filler = fairseq_ranks.take_mark(sample)
         model.train()
         model.set_num_updates(update_num)
         device = next(model.parameters()).device.type
-        mixed = torch.autocast(device, AMP_TYPES.get(device), enabled=isinstance(optimizer, AMPOptimizer))
+        mixed = torch.autocast(
+            device, AMP_TYPES.get(device), enabled=isinstance(optimizer, AMPOptimizer)
+        )
         with torch.autograd.profiler.record_function("forward"), mixed:
             loss, sample_size, logging_output = criterion(model, sample, update_num=update_num)
         check_loss(loss, sample, optimizer)
@@ -138,21 +164,26 @@ class OFATask(ReadingTask, DrawingTask):
         return loss, sample_size, logging_output
 
     def valid_step(self, sample, model, criterion, ema_model=None):
-        """Loss of a batch, and the counts of the enabled metrics; by the averaged weights if there are any.
+        """Loss of a batch, and the counts of the enabled metrics; by the averaged weights if there
+        are any.
 
-        Only sums go into the logging output. fairseq adds them up over the ranks (a rank without a batch of
-        its own adds nothing), ``reduce_metrics`` divides at the end.
+        Only sums go into the logging output. fairseq adds them up over the ranks (a rank without a
+        batch of its own adds nothing), ``reduce_metrics`` divides at the end.
         """
         if ema_model is not None:
             model = ema_model.eval()
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
         if self.enabled_metrics():
             rows = self.rows(sample)
-            predictions = self.predict(sample, [model], self.sequence_generator, self.decoding, self.decoding.best)
+            predictions = self.predict(
+                sample, [model], self.sequence_generator, self.decoding, self.decoding.best
+            )
             texts = [prediction.text for prediction in predictions]
             references = list(map(self.spec.references, rows))
             if getattr(self.cfg, "eval_print_samples", False):
-                logger.info("example hypothesis: %s | references: %s", texts[0], " | ".join(references[0]))
+                logger.info(
+                    "example hypothesis: %s | references: %s", texts[0], " | ".join(references[0])
+                )
             self.gallery.add(sample, texts, references)
             logging_output.update(self.counts(predictions, rows))
         return loss, sample_size, logging_output
@@ -160,8 +191,11 @@ class OFATask(ReadingTask, DrawingTask):
     def post_validate(self, model, stats: Mapping[str, Any], aggregator) -> None:
         """Called by fairseq after a validation."""
         if self.rows_without_reference:
-            logger.warning("validation: %d of %d rows of this process have no reference and are not scored",
-                           self.rows_without_reference, self.rows_validated)
+            logger.warning(
+                "validation: %d of %d rows of this process have no reference and are not scored",
+                self.rows_without_reference,
+                self.rows_validated,
+            )
         self.rows_validated = self.rows_without_reference = 0
         self.gallery.show(stats["num_updates"])
 
@@ -178,7 +212,8 @@ class OFATask(ReadingTask, DrawingTask):
         return self.scorer(list(compress(predictions, known)), list(compress(rows, known)))
 
     def all_references(self) -> list[list[str]]:
-        """The references of every validation row; none if no validation file is loaded. Reads no image."""
+        """The references of every validation row; none if no validation file is loaded. Reads no
+        image."""
         evaluated = [dataset for split, dataset in self.datasets.items() if split != "train"]
         return [
             self.spec.references(BatchRow(target=self.target_text(dataset.target(row))))
@@ -186,14 +221,22 @@ class OFATask(ReadingTask, DrawingTask):
             for row in range(len(dataset))
         ]
 
-    def rewards(self, answers: Sequence[torch.Tensor], rows: Sequence[int], sample: Mapping[str, Any]) -> np.ndarray:
+    def rewards(
+        self, answers: Sequence[torch.Tensor], rows: Sequence[int], sample: Mapping[str, Any]
+    ) -> np.ndarray:
         """What sampled answers earn by the task's own ``reward``.
 
-        Args: answers: token ids of each. rows: of each, its row in the batch ``sample``. Returns: float64[answers].
+        Args: answers: token ids of each. rows: of each, its row in the batch ``sample``. Returns:
+        float64[answers].
         """
         known = self.rows(sample)
-        predictions = [self.spec.prediction(self.hypothesis(tokens), known[row], self.cfg) for tokens, row in zip(answers, rows)]
-        return np.array(self.spec.reward(predictions, [known[row] for row in rows]), dtype=np.float64)
+        predictions = [
+            self.spec.prediction(self.hypothesis(tokens), known[row], self.cfg)
+            for tokens, row in zip(answers, rows)
+        ]
+        return np.array(
+            self.spec.reward(predictions, [known[row] for row in rows]), dtype=np.float64
+        )
 
     def metric_names(self) -> list[str]:
         """What ``--best-checkpoint-metric`` may name in this run."""
@@ -236,10 +279,14 @@ def register_spec(spec: TaskSpec) -> type[OFATask]:
     Raises: UserError if there is a task of that name: fairseq would silently keep the first.
     """
     if spec.name in TASK_REGISTRY:
-        raise UserError(f"task '{spec.name}': fairseq has a task of this name already; choose another name")
+        raise UserError(
+            f"task '{spec.name}': fairseq has a task of this name already; choose another name"
+        )
     title = spec.name.title().replace("_", "")
     # Both classes live in this module under their own names, so that configurations can be pickled.
-    config = dataclass(type(f"{title}Config", (spec.options, FairseqDataclass), {"__module__": __name__}))
+    config = dataclass(
+        type(f"{title}Config", (spec.options, FairseqDataclass), {"__module__": __name__})
+    )
     task = type(f"{title}Task", (OFATask,), {"__module__": __name__, "spec": spec})
     setattr(sys.modules[__name__], config.__name__, config)
     setattr(sys.modules[__name__], task.__name__, task)

@@ -1,7 +1,8 @@
-"""Summaries: `` what is the summary of article " stocks fell sharply on monday . "?`` -> ``stocks fall``.
+"""Summaries: `` what is the summary of article " stocks fell sharply on monday . "?`` -> ``stocks
+fall``.
 
-Columns ``source, target`` (``--selected-cols 0,1``). With ``--noise-ratio`` some tokens that the decoder reads while it
-learns are replaced by others.
+Columns ``source, target`` (``--selected-cols 0,1``). With ``--noise-ratio`` some tokens that the
+decoder reads while it learns are replaced by others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,24 +11,50 @@ from typing import Any, Optional
 
 from ofa.errors import UserError
 from ofa.metrics.rouge import make_scorer, metrics, summary_form, summary_scores
-from ofa.spec import BatchRow, Example, Hypothesis, Prediction, RowContext, Shown, TaskOptions, TaskSpec
+from ofa.spec import (
+    BatchRow,
+    Example,
+    Hypothesis,
+    Prediction,
+    RowContext,
+    Shown,
+    TaskOptions,
+    TaskSpec,
+)
 from ofa.text import clean_phrase
 
 PROMPTS = {"en": ' what is the summary of article " {} "?', "zh": "{} 请用一个句子简单总结上文："}
-SCREENED_ON = 100  # rows on which all constant summaries are tried; the best few are tried on all rows
+SCREENED_ON = (
+    100  # rows on which all constant summaries are tried; the best few are tried on all rows
+)
 
 
 @dataclass
 class GigawordOptions(TaskOptions):
     """Options of summaries."""
 
-    eval_rouge: bool = field(default=False, metadata={"help": "validate with ROUGE-1, ROUGE-2 and ROUGE-L (F1, 0 to 1)"})
-    eval_args: Optional[str] = field(
-        default="{}", metadata={"help": 'generation options for validation, e.g. \'{"beam":6,"lenpen":0.7,"max_len_b":32}\''}
+    eval_rouge: bool = field(
+        default=False, metadata={"help": "validate with ROUGE-1, ROUGE-2 and ROUGE-L (F1, 0 to 1)"}
     )
-    eval_print_samples: bool = field(default=False, metadata={"help": "log one summary per validation batch"})
+    eval_args: Optional[str] = field(
+        default="{}",
+        metadata={
+            "help": (
+                'generation options for validation, e.g. \'{"beam":6,"lenpen":0.7,"max_len_b":32}\''
+            )
+        },
+    )
+    eval_print_samples: bool = field(
+        default=False, metadata={"help": "log one summary per validation batch"}
+    )
     noise_ratio: float = field(
-        default=0.0, metadata={"help": "part of the tokens that the decoder reads in training, replaced by others by chance"}
+        default=0.0,
+        metadata={
+            "help": (
+                "part of the tokens that the decoder reads in training, replaced by others by"
+                " chance"
+            )
+        },
     )
 
     def __post_init__(self):
@@ -36,17 +63,21 @@ class GigawordOptions(TaskOptions):
 
 
 def gigaword_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row; ``the <unk> budget -- 1,200 million``, ``<unk> budget passed`` -> ``the unk budget 1,200 million``, ``unk budget passed``.
+    """A row; ``the <unk> budget -- 1,200 million``, ``<unk> budget passed`` -> ``the unk budget
+    1,200 million``, ``unk budget passed``.
 
-    As in the release the source is cut to so many words and then, with the prompt around it, to so many tokens; and the
-    target has no leading blank. Rows of evaluation splits may have no target.
+    As in the release the source is cut to so many words and then, with the prompt around it, to so
+    many tokens; and the target has no leading blank. Rows of evaluation splits may have no target.
     """
     options = context.options
     source = summary_text(row["source"], options.max_src_length)
     target = summary_text(row["target"], options.max_tgt_length)
     if not source or (context.training and not target):
         missing = "summary" if source else "text to summarise"
-        raise UserError(f"{context.where}: task 'gigaword' expects a {missing}, found an empty column; fill it in or remove the row")
+        raise UserError(
+            f"{context.where}: task 'gigaword' expects a {missing}, found an empty column; fill it"
+            " in or remove the row"
+        )
     return Example(
         source=PROMPTS[context.language].format(source),
         target=target,
@@ -81,11 +112,16 @@ def shown(row: Mapping[str, str], summary: Prediction, accepted: Optional[Sequen
     return Shown(row["source"], summary.text, accepted or ())
 
 
-def best_constant(lines: Sequence[str], accepted: Sequence[Sequence[str]]) -> tuple[str, dict[str, float]]:
-    """The line that has the best ROUGE-L as the summary of every row, and its scores; see ``ofa.constants``."""
+def best_constant(
+    lines: Sequence[str], accepted: Sequence[Sequence[str]]
+) -> tuple[str, dict[str, float]]:
+    """The line that has the best ROUGE-L as the summary of every row, and its scores; see
+    ``ofa.constants``."""
     found: dict[str, dict[str, float]] = {}
     for rows in (accepted[:SCREENED_ON], accepted):
-        found = {line: summary_scores([Prediction(line)] * len(rows), rows).overall for line in lines}
+        found = {
+            line: summary_scores([Prediction(line)] * len(rows), rows).overall for line in lines
+        }
         lines = sorted(lines, key=lambda line: -found[line]["rougeL_f1"])[:10]
     return lines[0], found[lines[0]]
 

@@ -1,8 +1,9 @@
 """The seven GLUE tasks: `` is the text " the book was read " grammatically correct?`` -> `` yes``.
 
-One table; a row of it says which columns, what is asked, and which answer stands for which label of the file. The answer
-is a single token of the large vocabularies, and only that is learned: no end symbol behind it. MNLI's numbers are OFA's own
-(0 neutral, 1 entailment, 2 contradiction), not those of other distributions: ``ofa prepare glue`` converts by name.
+One table; a row of it says which columns, what is asked, and which answer stands for which label of
+the file. The answer is a single token of the large vocabularies, and only that is learned: no end
+symbol behind it. MNLI's numbers are OFA's own (0 neutral, 1 entailment, 2 contradiction), not those
+of other distributions: ``ofa prepare glue`` converts by name.
 """
 
 from collections.abc import Mapping
@@ -22,11 +23,20 @@ class GlueOptions(TaskOptions):
     """Options of a GLUE task."""
 
     ans2label_dict: Optional[str] = field(
-        default='{"no": 0, "yes": 1}', metadata={"help": "the answers as JSON; --ans2label-file goes before it"}
+        default='{"no": 0, "yes": 1}',
+        metadata={"help": "the answers as JSON; --ans2label-file goes before it"},
     )
-    ans2label_file: Optional[str] = field(default=None, metadata={"help": "file of the answers, {text: number} as pickle or JSON"})
+    ans2label_file: Optional[str] = field(
+        default=None, metadata={"help": "file of the answers, {text: number} as pickle or JSON"}
+    )
     prompt_type: str = field(
-        default="src", metadata={"help": "what the decoder is given: none, src (the source), prev_output (the source without its end)"}
+        default="src",
+        metadata={
+            "help": (
+                "what the decoder is given: none, src (the source), prev_output (the source without"
+                " its end)"
+            )
+        },
     )
 
     def __post_init__(self):
@@ -38,7 +48,8 @@ class MnliOptions(GlueOptions):
     """With a third answer."""
 
     ans2label_dict: Optional[str] = field(
-        default='{"no": 0, "yes": 1, "maybe": 2}', metadata={"help": "the answers as JSON; --ans2label-file goes before it"}
+        default='{"no": 0, "yes": 1, "maybe": 2}',
+        metadata={"help": "the answers as JSON; --ans2label-file goes before it"},
     )
 
 
@@ -47,7 +58,8 @@ class Sst2Options(GlueOptions):
     """With the answers of sentiment."""
 
     ans2label_dict: Optional[str] = field(
-        default='{"negative": 0, "positive": 1}', metadata={"help": "the answers as JSON; --ans2label-file goes before it"}
+        default='{"negative": 0, "positive": 1}',
+        metadata={"help": "the answers as JSON; --ans2label-file goes before it"},
     )
 
 
@@ -56,7 +68,8 @@ class Glue:
     """A row of the table.
 
     Args:
-        cols: ``--selected-cols`` of the texts and the label. prompt: with the names of the text columns.
+        cols: ``--selected-cols`` of the texts and the label. prompt: with the names of the text
+            columns.
         answers: label in the file -> answer. figure: F1 or mcc beside the accuracy.
     """
 
@@ -78,27 +91,53 @@ IMPLIES = ' can text1 " {text1} " imply text2 " {text2} "?'
 TABLE = (
     Glue("cola", "1,2", ' is the text " {text} " grammatically correct?', NO_YES, "mcc"),
     Glue("mnli", "0,1,2", IMPLIES, {"0": "maybe", "1": "yes", "2": "no"}, options=MnliOptions),
-    Glue("mrpc", "0,1,2", ' does text1 " {text1} " and text2 " {text2} " have the same semantics?', NO_YES, "F1"),
-    Glue("qnli", "1,2,3", ' does " {text2} " contain the answer to question " {text1} "?', {**NO_YES, **IMPLIED}),
-    Glue("qqp", "3,4,5", ' is question " {text1} " and question " {text2} " equivalent?', NO_YES, "F1"),
+    Glue(
+        "mrpc",
+        "0,1,2",
+        ' does text1 " {text1} " and text2 " {text2} " have the same semantics?',
+        NO_YES,
+        "F1",
+    ),
+    Glue(
+        "qnli",
+        "1,2,3",
+        ' does " {text2} " contain the answer to question " {text1} "?',
+        {**NO_YES, **IMPLIED},
+    ),
+    Glue(
+        "qqp",
+        "3,4,5",
+        ' is question " {text1} " and question " {text2} " equivalent?',
+        NO_YES,
+        "F1",
+    ),
     Glue("rte", "1,2,3", IMPLIES, IMPLIED),
-    Glue("sst2", "0,1", ' is the sentiment of text " {text} " positive or negative?', {"0": "negative", "1": "positive"},
-         options=Sst2Options),
-)  # fmt: skip
+    Glue(
+        "sst2",
+        "0,1",
+        ' is the sentiment of text " {text} " positive or negative?',
+        {"0": "negative", "1": "positive"},
+        options=Sst2Options,
+    ),
+)
 
 
 def glue_example(row: Mapping[str, str], context: RowContext, glue: Glue) -> Example:
-    """A row; of evaluation splits it may have no label, and then the texts are as they are: a test row needs an answer."""
+    """A row; of evaluation splits it may have no label, and then the texts are as they are: a
+    test row needs an answer."""
     label, options = row["label"].strip(), context.options
     if label not in glue.answers and (label or context.training):
         raise UserError(
-            f"{context.where}: task '{glue.name}' expects one of the labels {', '.join(glue.answers)}, found {label[:60]!r}; "
-            "is --selected-cols right, or is it a file of another task? (ofa prepare glue makes the files)"
+            f"{context.where}: task '{glue.name}' expects one of the labels"
+            f" {', '.join(glue.answers)}, found {label[:60]!r}; is --selected-cols right, or is it"
+            " a file of another task? (ofa prepare glue makes the files)"
         )
     empty = [name for name in glue.texts if not row[name].strip()]
     if empty and label:
-        raise UserError(f"{context.where}: task '{glue.name}' expects words in the column '{empty[0]}', found an empty text; "
-                        "fill it in or remove the row")  # fmt: skip
+        raise UserError(
+            f"{context.where}: task '{glue.name}' expects words in the column '{empty[0]}', found"
+            " an empty text; fill it in or remove the row"
+        )
     texts = {name: truncate_words(row[name].lower(), options.max_src_length) for name in glue.texts}
     answer = glue.answers.get(label, "")
     return Example(
@@ -125,8 +164,14 @@ def result_row(row_id: Any, answer: Prediction) -> dict[str, Any]:
     return {"uniq_id": int(row_id), "answer": answer.text}
 
 
-def shown(row: Mapping[str, str], answer: Prediction, accepted: Optional[Mapping[str, float]], glue: Glue) -> Shown:
-    return Shown(glue.prompt.format(**{name: row[name] for name in glue.texts}).strip(), answer.text, list(accepted or ()))
+def shown(
+    row: Mapping[str, str], answer: Prediction, accepted: Optional[Mapping[str, float]], glue: Glue
+) -> Shown:
+    return Shown(
+        glue.prompt.format(**{name: row[name] for name in glue.texts}).strip(),
+        answer.text,
+        list(accepted or ()),
+    )
 
 
 def declaration(glue: Glue) -> TaskSpec:

@@ -1,7 +1,9 @@
-"""Questions about a region: `` what color is the car? region: <bin_12> <bin_40> <bin_300> <bin_812>`` -> `` red``.
+"""Questions about a region: `` what color is the car? region: <bin_12> <bin_40> <bin_300>
+<bin_812>`` -> `` red``.
 
-Columns ``id, image, question, box, answers`` and perhaps ``objects`` (``--selected-cols 0,5,2,3,4``). A row is one of
-``vqa_gen`` and the box that it asks about, ``left,top,right,bottom`` in pixels of the picture. Source: OFA paper, fig. 10.
+Columns ``id, image, question, box, answers`` and perhaps ``objects`` (``--selected-cols
+0,5,2,3,4``). A row is one of ``vqa_gen`` and the box that it asks about, ``left,top,right,bottom``
+in pixels of the picture. Source: OFA paper, fig. 10.
 """
 
 from collections.abc import Mapping
@@ -13,7 +15,8 @@ from ofa.errors import UserError
 from ofa.spec import Example, Prediction, RowContext, Shown, TaskSpec
 from ofa.tasks.refcoco import box_symbols
 from ofa.tasks.vqa_gen import SPEC as VQA
-from ofa.tasks.vqa_gen import VqaOptions, shown as shown_without_region
+from ofa.tasks.vqa_gen import VqaOptions
+from ofa.tasks.vqa_gen import shown as shown_without_region
 
 REGION = " region:"
 
@@ -23,7 +26,8 @@ class GroundedQaOptions(VqaOptions):
     """Options of questions about a region: those of ``vqa_gen``."""
 
     max_image_size: int = field(
-        default=512, metadata={"help": "side of a square, pixels, whose far edge is the last location bin"}
+        default=512,
+        metadata={"help": "side of a square, pixels, whose far edge is the last location bin"},
     )
 
 
@@ -31,7 +35,8 @@ def grounded_example(row: Mapping[str, str], context: RowContext) -> Example:
     """A row of ``vqa_gen``, its question followed by the region's four bins."""
     if context.options.add_object and "objects" not in row:
         raise UserError(
-            f"{context.where}: --add-object expects a sixth column with objects, found none; give it by --selected-cols"
+            f"{context.where}: --add-object expects a sixth column with objects, found none; give"
+            " it by --selected-cols"
         )
     example = VQA.example({"objects": "", **row}, context)
     box = parse_box(row["box"], context.where)
@@ -39,7 +44,9 @@ def grounded_example(row: Mapping[str, str], context: RowContext) -> Example:
     return replace(example, source=[*example.source, REGION, region])
 
 
-def shown(row: Mapping[str, str], answer: Prediction, accepted: Optional[Mapping[str, float]]) -> Shown:
+def shown(
+    row: Mapping[str, str], answer: Prediction, accepted: Optional[Mapping[str, float]]
+) -> Shown:
     boxes: list[tuple[str, Any]] = [("asked about", parse_box(row["box"]))]
     return replace(shown_without_region(row, answer, accepted), boxes=boxes)
 

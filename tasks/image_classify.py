@@ -1,6 +1,7 @@
 """Classes of pictures in words: `` what does the image describe?`` -> `` golden retriever``.
 
-Columns ``image, label`` (``--selected-cols 0,2``). ``--ans2label-file`` names the words of every class.
+Columns ``image, label`` (``--selected-cols 0,2``). ``--ans2label-file`` names the words of every
+class.
 """
 
 from collections.abc import Mapping
@@ -21,12 +22,14 @@ class ImageClassifyOptions(AnswerOptions):
     """Options of image classification."""
 
     ans2label_dict: Optional[str] = field(
-        default='{"no":0,"yes":1}', metadata={"help": "the classes as JSON; --ans2label-file goes before it"}
+        default='{"no":0,"yes":1}',
+        metadata={"help": "the classes as JSON; --ans2label-file goes before it"},
     )
 
 
 def image_classify_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row: the picture and the words of its class. Rows of evaluation splits may have no label."""
+    """A row: the picture and the words of its class. Rows of evaluation splits may have no
+    label."""
     label = row["label"].strip()
     return Example(
         id=context.index,
@@ -42,8 +45,11 @@ def decoding(options: ImageClassifyOptions, zero_shot: bool) -> Decoding:
 
 
 def result_row(row_id: Any, answer: Prediction) -> dict[str, Any]:
-    """One entry of the result file; the next best classes beside it, so that the file alone can be scored."""
-    others = {"others": [{"answer": other.text} for other in answer.others]} if answer.others else {}
+    """One entry of the result file; the next best classes beside it, so that the file alone can
+    be scored."""
+    others = (
+        {"others": [{"answer": other.text} for other in answer.others]} if answer.others else {}
+    )
     return {"uniq_id": int(row_id), "answer": answer.text, **others}
 
 

@@ -1,17 +1,20 @@
-"""Text to image: `` what is the complete image? caption: a red circle`` -> ``<code_17> <code_4> ...``, a picture row by row.
+"""Text to image: `` what is the complete image? caption: a red circle`` -> ``<code_17> <code_4>
+...``, a picture row by row.
 
-Columns ``id, text, code`` (``--selected-cols 0,2,1`` of the released files), ``id, text`` for captions that have no picture, or
-``id, image, text, code``. ``code`` has one number for 8 x 8 pixels of a square of ``--code-image-size``, from the top left
-corner on: 1024 for 256 pixels. Pictures are drawn by chance, ``beam`` x ``--sampling-times`` of each caption; a scorer that
-knows how well picture and text fit puts the best first (``ofa.tasks.fairseq_drawing``).
+Columns ``id, text, code`` (``--selected-cols 0,2,1`` of the released files), ``id, text`` for
+captions that have no picture, or ``id, image, text, code``. ``code`` has one number for 8 x 8
+pixels of a square of ``--code-image-size``, from the top left corner on: 1024 for 256 pixels.
+Pictures are drawn by chance, ``beam`` x ``--sampling-times`` of each caption; a scorer that knows
+how well picture and text fit puts the best first (``ofa.tasks.fairseq_drawing``).
 """
 
 import base64
 import io
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Callable, Mapping, Optional, Sequence
+from functools import cache
+from typing import Any, Optional
 
 import torch
 from PIL import Image
@@ -45,33 +48,64 @@ CLIP_METHODS = ("ti_sim", "ii_sim")
 class DrawingOptions(TaskOptions):
     """Options of text to image."""
 
-    code_image_size: int = field(default=256, metadata={"help": "side of a picture, pixels; 8 x 8 pixels have one code"})
+    code_image_size: int = field(
+        default=256, metadata={"help": "side of a picture, pixels; 8 x 8 pixels have one code"}
+    )
     sampling_times: int = field(default=1, metadata={"help": "pictures of a caption: beam x this"})
     eval_args: Optional[str] = field(
-        default="{}", metadata={"help": 'generation options for validation, e.g. \'{"beam":24,"sampling_topk":256}\''}
+        default="{}",
+        metadata={
+            "help": 'generation options for validation, e.g. \'{"beam":24,"sampling_topk":256}\''
+        },
     )
     eval_clip_method: str = field(
         default="ti_sim",
-        metadata={"help": "pictures are compared with their caption (ti_sim) or with the true picture (ii_sim)"},
+        metadata={
+            "help": (
+                "pictures are compared with their caption (ti_sim) or with the true picture"
+                " (ii_sim)"
+            )
+        },
     )
     image_tokenizer: Optional[str] = field(
-        default=None, metadata={"help": "what makes pictures of codes: a tokenizer.pt, or a folder with model.yaml and last.ckpt"}
+        default=None,
+        metadata={
+            "help": (
+                "what makes pictures of codes: a tokenizer.pt, or a folder with model.yaml and"
+                " last.ckpt"
+            )
+        },
     )
     vqgan_model_path: Optional[str] = field(
-        default=None, metadata={"help": "last.ckpt of a VQGAN, another way to name --image-tokenizer"}
+        default=None,
+        metadata={"help": "last.ckpt of a VQGAN, another way to name --image-tokenizer"},
     )
-    vqgan_config_path: Optional[str] = field(default=None, metadata={"help": "model.yaml of --vqgan-model-path"})
+    vqgan_config_path: Optional[str] = field(
+        default=None, metadata={"help": "model.yaml of --vqgan-model-path"}
+    )
     clip_model_path: Optional[str] = field(
-        default=None, metadata={"help": "weights of CLIP (ViT-B-16.pt), which says how well picture and text fit"}
+        default=None,
+        metadata={
+            "help": "weights of CLIP (ViT-B-16.pt), which says how well picture and text fit"
+        },
     )
     image_text_scorer: Optional[str] = field(
-        default=None, metadata={"help": "MODULE:CLASS with a method score(pictures, texts), instead of CLIP"}
+        default=None,
+        metadata={"help": "MODULE:CLASS with a method score(pictures, texts), instead of CLIP"},
     )
     gen_images_path: Optional[str] = field(
-        default=None, metadata={"help": "folder for the pictures of 'ofa evaluate' (all_results, top1)"}
+        default=None,
+        metadata={"help": "folder for the pictures of 'ofa evaluate' (all_results, top1)"},
     )
-    scst: bool = field(default=False, metadata={"help": "optimise how well samples fit their caption (clip_scst_reward_criterion)"})
-    scst_args: str = field(default="{}", metadata={"help": "generation options for the samples, as --eval-args"})
+    scst: bool = field(
+        default=False,
+        metadata={
+            "help": "optimise how well samples fit their caption (clip_scst_reward_criterion)"
+        },
+    )
+    scst_args: str = field(
+        default="{}", metadata={"help": "generation options for the samples, as --eval-args"}
+    )
 
 
 def num_codes(options: TaskOptions) -> int:
@@ -80,16 +114,25 @@ def num_codes(options: TaskOptions) -> int:
 
 
 def drawing_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row of the files of text to image. Rows without codes cannot be learned; elsewhere zeros stand for them."""
+    """A row of the files of text to image. Rows without codes cannot be learned; elsewhere zeros
+    stand for them."""
     options = context.options
     words = row["text"].split()[: options.max_src_length]
     if not words:
-        raise UserError(f"{place(context.where)}task 'image_gen' expects a caption, found {row['text']!r}; fill it in or remove the row")
+        raise UserError(
+            f"{place(context.where)}task 'image_gen' expects a caption, found {row['text']!r}; fill"
+            " it in or remove the row"
+        )
     codes = parse_codes(row.get("code", ""), options, context.where)
     if codes is None and context.training and not options.scst:
-        raise UserError(f"{place(context.where)}task 'image_gen' learns from rows with {num_codes(options)} codes, found none; make "
-                        "them by 'ofa tokenizer encode', and name their column in --selected-cols")
-    picture = row.get("image", "").encode("ascii", "replace") or blank_picture(options.code_image_size)
+        raise UserError(
+            f"{place(context.where)}task 'image_gen' learns from rows with {num_codes(options)}"
+            " codes, found none; make them by 'ofa tokenizer encode', and name their column in"
+            " --selected-cols"
+        )
+    picture = row.get("image", "").encode("ascii", "replace") or blank_picture(
+        options.code_image_size
+    )
     codes = codes or [0] * num_codes(options)  # as in the release
     return Example(
         id=row["id"],
@@ -100,13 +143,14 @@ def drawing_example(row: Mapping[str, str], context: RowContext) -> Example:
 
 
 def parse_codes(text: str, options: TaskOptions, where: str = "") -> Optional[list[int]]:
-    """The codes of a picture; None if there are none. Raises: UserError with ``where`` for a wrong number or a code out of range."""
+    """The codes of a picture; None if there are none. Raises: UserError with ``where`` for a
+    wrong number or a code out of range."""
     if not text.strip():
         return None
     return text_to_codes(text, options.code_dict_size, num_codes(options), where).tolist()
 
 
-@lru_cache(maxsize=None)
+@cache
 def blank_picture(side: int) -> bytes:
     """Base64 of a black picture, which stands for one that is not in the file."""
     file = io.BytesIO()
@@ -174,13 +218,23 @@ def mean_score(counts: Mapping[str, float]) -> float:
     return round(counts["_score_sum"] / max(counts["_score_cnt"], 1), 4)
 
 
-def final_scores(predictions: Sequence[Prediction], references: Sequence[Any], names: Optional[Sequence[str]] = None) -> Scores:
-    """How well the best picture of each caption fits, if a scorer was there; and all its pictures on average."""
+def final_scores(
+    predictions: Sequence[Prediction],
+    references: Sequence[Any],
+    names: Optional[Sequence[str]] = None,
+) -> Scores:
+    """How well the best picture of each caption fits, if a scorer was there; and all its
+    pictures on average."""
     if any(prediction.fit != prediction.fit for prediction in predictions):
         return Scores()
     every = [[one.fit for one in (best, *best.others)] for best in predictions]
-    by_row = {"score": [fits[0] for fits in every], "mean of all": [sum(fits) / len(fits) for fits in every]}
-    return Scores({name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row)
+    by_row = {
+        "score": [fits[0] for fits in every],
+        "mean of all": [sum(fits) / len(fits) for fits in every],
+    }
+    return Scores(
+        {name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row
+    )
 
 
 def shown(row: Mapping[str, str], prediction: Prediction, expected: Any) -> Shown:

@@ -1,7 +1,8 @@
-"""Any instruction: `` what does the region describe? region: <bin_12> <bin_40> <bin_300> <bin_812>`` -> `` a red car``.
+"""Any instruction: `` what does the region describe? region: <bin_12> <bin_40> <bin_300>
+<bin_812>`` -> `` a red car``.
 
-Columns ``id, image, instruction, answer``. Symbols such as ``<bin_12>`` stand for themselves in both texts; an answer of
-four location bins is a box.
+Columns ``id, image, instruction, answer``. Symbols such as ``<bin_12>`` stand for themselves in
+both texts; an answer of four location bins is a box.
 """
 
 import re
@@ -11,7 +12,17 @@ from typing import Any, Optional
 
 from ofa.boxes import text_to_bins
 from ofa.errors import UserError
-from ofa.spec import BatchRow, Example, Hypothesis, Prediction, RowContext, Symbols, TaskOptions, TaskSpec, Text
+from ofa.spec import (
+    BatchRow,
+    Example,
+    Hypothesis,
+    Prediction,
+    RowContext,
+    Symbols,
+    TaskOptions,
+    TaskSpec,
+    Text,
+)
 from ofa.tasks.refcoco import box_prediction, ratios_of
 
 SYMBOL = re.compile(r"((?:\s*<(?:bin|code)_\d+>)+)")
@@ -22,22 +33,33 @@ class InstructionOptions(TaskOptions):
     """Options of free instructions."""
 
     max_image_size: int = field(
-        default=512, metadata={"help": "side of a square, pixels, whose far edge is the last location bin"}
+        default=512,
+        metadata={"help": "side of a square, pixels, whose far edge is the last location bin"},
     )
-    eval_args: Optional[str] = field(default="{}", metadata={"help": "generation options for evaluation, as JSON"})
+    eval_args: Optional[str] = field(
+        default="{}", metadata={"help": "generation options for evaluation, as JSON"}
+    )
 
 
 def with_symbols(text: str) -> Text:
-    """``" region: <bin_1><bin_2>"`` -> ``[" region:", Symbols("<bin_1> <bin_2>")]``; the text has a leading blank."""
+    """``" region: <bin_1><bin_2>"`` -> ``[" region:", Symbols("<bin_1> <bin_2>")]``; the text
+    has a leading blank."""
     parts = SYMBOL.split(f" {text.strip()}")
-    return [Symbols(" ".join(re.findall(r"<\w+>", part))) if place % 2 else part for place, part in enumerate(parts) if part.strip()]
+    return [
+        Symbols(" ".join(re.findall(r"<\w+>", part))) if place % 2 else part
+        for place, part in enumerate(parts)
+        if part.strip()
+    ]
 
 
 def instruction_example(row: Mapping[str, str], context: RowContext) -> Example:
     """A row; of rows that are not learned the answer may be empty."""
     if not row["instruction"].strip() or (context.training and not row["answer"].strip()):
         missing = "an answer" if row["instruction"].strip() else "an instruction"
-        raise UserError(f"{context.where}: task 'instruction' expects {missing}, found an empty column; fill it in or remove the row")
+        raise UserError(
+            f"{context.where}: task 'instruction' expects {missing}, found an empty column; fill it"
+            " in or remove the row"
+        )
     picture = context.open_image(row["image"])
     return Example(
         id=row["id"],
@@ -51,7 +73,11 @@ def instruction_example(row: Mapping[str, str], context: RowContext) -> Example:
 
 def prediction(hypothesis: Hypothesis, row: BatchRow, options: InstructionOptions) -> Prediction:
     """The text; and the box, if it is one and the row's picture is known."""
-    if len(text_to_bins(hypothesis.symbols)) == 4 and hypothesis.symbols.count("<") == 4 and row.w_resize_ratio:
+    if (
+        len(text_to_bins(hypothesis.symbols)) == 4
+        and hypothesis.symbols.count("<") == 4
+        and row.w_resize_ratio
+    ):
         return box_prediction(hypothesis, row, options)
     return Prediction(hypothesis.text.strip(), hypothesis.score)
 

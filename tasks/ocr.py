@@ -1,7 +1,8 @@
 """Text recognition: `` what are the texts on the image?`` -> `` open daily``.
 
-Columns ``id, image, text`` (``--selected-cols 0,1,2``). Pictures keep their aspect, see ``ofa.text_pictures``; texts are learned in
-lower case and simplified Chinese, see ``ofa.recognised_text``.
+Columns ``id, image, text`` (``--selected-cols 0,1,2``). Pictures keep their aspect, see
+``ofa.text_pictures``; texts are learned in lower case and simplified Chinese, see
+``ofa.recognised_text``.
 """
 
 from collections.abc import Mapping
@@ -22,12 +23,18 @@ class OcrOptions(TaskOptions):
     """Options of text recognition."""
 
     is_document: bool = field(
-        default=False, metadata={"help": "pictures are long lines of a document, which are shown as four short ones"}
+        default=False,
+        metadata={
+            "help": "pictures are long lines of a document, which are shown as four short ones"
+        },
     )
     eval_args: Optional[str] = field(
-        default="{}", metadata={"help": 'generation options for validation, e.g. \'{"beam":5,"max_len_b":64}\''}
+        default="{}",
+        metadata={"help": 'generation options for validation, e.g. \'{"beam":5,"max_len_b":64}\''},
     )
-    eval_print_samples: bool = field(default=False, metadata={"help": "log one text per validation batch"})
+    eval_print_samples: bool = field(
+        default=False, metadata={"help": "log one text per validation batch"}
+    )
 
 
 def ocr_example(row: Mapping[str, str], context: RowContext) -> Example:
@@ -36,14 +43,20 @@ def ocr_example(row: Mapping[str, str], context: RowContext) -> Example:
     text = learned_text(row["text"], options.max_tgt_length, context.language)
     if context.training and not text:
         raise UserError(
-            f"{context.where}: task 'ocr' expects the text on the image, found {row['text']!r}; fill it in or remove the row"
+            f"{context.where}: task 'ocr' expects the text on the image, found {row['text']!r};"
+            " fill it in or remove the row"
         )
     image = context.open_image(row["image"])
     return Example(
         id=row["id"],
         source=PROMPTS[context.language],
         target=f" {text}" if text else "",
-        image=fit_square(image, options.patch_image_size, options.is_document, context.rng if context.training else None),
+        image=fit_square(
+            image,
+            options.patch_image_size,
+            options.is_document,
+            context.rng if context.training else None,
+        ),
         max_source_tokens=options.max_src_length,
     )
 

@@ -1,14 +1,17 @@
-"""Visual grounding: `` which region does the text " the red car " describe?`` -> ``<bin_12> <bin_40> <bin_300> <bin_812>``.
+"""Visual grounding: `` which region does the text " the red car " describe?`` -> ``<bin_12>
+<bin_40> <bin_300> <bin_812>``.
 
-Columns ``id, image, text, box``: RefCOCO, RefCOCO+ and RefCOCOg have them as ``--selected-cols 0,4,2,3``, the Chinese
-files as ``0,3,1,2``. A box is ``left,top,right,bottom`` in pixels of the picture. The picture is squashed to a square of
-``patch_image_size``, its aspect not kept, and a corner there is the bin ``round(corner / max_image_size * (num_bins - 1))``.
+Columns ``id, image, text, box``: RefCOCO, RefCOCO+ and RefCOCOg have them as ``--selected-cols
+0,4,2,3``, the Chinese files as ``0,3,1,2``. A box is ``left,top,right,bottom`` in pixels of the
+picture. The picture is squashed to a square of ``patch_image_size``, its aspect not kept, and a
+corner there is the bin ``round(corner / max_image_size * (num_bins - 1))``.
 """
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Callable, Mapping, Optional, Sequence
+from functools import cache
+from typing import Any, Optional
 
 import torch
 from PIL import Image
@@ -43,8 +46,14 @@ from ofa.text import clean_phrase
 
 logger = logging.getLogger(__name__)
 
-PROMPTS = {"en": ' which region does the text " {} " describe?', "zh": '这段文字" {} "描述的是哪个区域？'}
-UNSEEN = (1, 1)  # size of what stands for a picture that is not decoded, when only the words of a row are wanted
+PROMPTS = {
+    "en": ' which region does the text " {} " describe?',
+    "zh": '这段文字" {} "描述的是哪个区域？',
+}
+UNSEEN = (
+    1,
+    1,
+)  # size of what stands for a picture that is not decoded, when only the words of a row are wanted
 BEST = 5  # boxes per text in the result file, where the beam is that wide
 HIT = 0.5  # overlap from which a box counts as found
 Box = tuple[float, float, float, float]
@@ -54,26 +63,44 @@ Box = tuple[float, float, float, float]
 class GroundingOptions(TaskOptions):
     """Options of the grounding task."""
 
-    eval_acc: bool = field(default=False, metadata={"help": "validate with the accuracy at an overlap (IoU) of 0.5"})
+    eval_acc: bool = field(
+        default=False, metadata={"help": "validate with the accuracy at an overlap (IoU) of 0.5"}
+    )
     eval_args: Optional[str] = field(
         default="{}",
-        metadata={"help": 'generation options for validation, e.g. \'{"beam":5,"min_len":4,"max_len_a":0,"max_len_b":4}\''},
+        metadata={
+            "help": (
+                "generation options for validation, e.g."
+                ' \'{"beam":5,"min_len":4,"max_len_a":0,"max_len_b":4}\''
+            )
+        },
     )
-    eval_print_samples: bool = field(default=False, metadata={"help": "log one box per validation batch"})
+    eval_print_samples: bool = field(
+        default=False, metadata={"help": "log one box per validation batch"}
+    )
     max_image_size: int = field(
-        default=512, metadata={"help": "side of a square, pixels, whose far edge is the last location bin"}
+        default=512,
+        metadata={"help": "side of a square, pixels, whose far edge is the last location bin"},
     )
-    scst: bool = field(default=False, metadata={"help": "optimise the overlap of sampled boxes (scst_reward_criterion)"})
-    scst_args: str = field(default="{}", metadata={"help": "generation options for the samples, as --eval-args"})
+    scst: bool = field(
+        default=False,
+        metadata={"help": "optimise the overlap of sampled boxes (scst_reward_criterion)"},
+    )
+    scst_args: str = field(
+        default="{}", metadata={"help": "generation options for the samples, as --eval-args"}
+    )
 
 
 def box_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row of the grounding files. Only what is not learned may have an empty box; it is not scored."""
+    """A row of the grounding files. Only what is not learned may have an empty box; it is not
+    scored."""
     options = context.options
     text = clean_phrase(row["text"], options.max_src_length)
     if not text:
-        raise UserError(f"{place(context.where)}task 'refcoco' expects a text that describes a region, found "
-                        f"{row['text']!r}; fill it in or remove the row")
+        raise UserError(
+            f"{place(context.where)}task 'refcoco' expects a text that describes a region, found "
+            f"{row['text']!r}; fill it in or remove the row"
+        )
     picture = context.open_image(row["image"])
     target: Any = ""
     extra = ratios_of(picture, options)
@@ -84,7 +111,11 @@ def box_example(row: Mapping[str, str], context: RowContext) -> Example:
     else:
         extra["region_coord"] = torch.zeros(4)
     return Example(
-        id=row["id"], source=PROMPTS[context.language].format(text), target=target, image=picture, extra=extra
+        id=row["id"],
+        source=PROMPTS[context.language].format(text),
+        target=target,
+        image=picture,
+        extra=extra,
     )
 
 
@@ -94,22 +125,28 @@ def ratios_of(picture: Image.Image, options: TaskOptions) -> dict[str, torch.Ten
     return {"w_resize_ratio": torch.tensor(x), "h_resize_ratio": torch.tensor(y)}
 
 
-def box_symbols(box: Sequence[float], image_size: tuple[int, int], options: GroundingOptions, where: str = "") -> Symbols:
-    """Four location bins of a box in pixels. Raises: UserError with ``where`` if it is not in its picture."""
+def box_symbols(
+    box: Sequence[float], image_size: tuple[int, int], options: GroundingOptions, where: str = ""
+) -> Symbols:
+    """Four location bins of a box in pixels. Raises: UserError with ``where`` if it is not in
+    its picture."""
     if options.patch_image_size > options.max_image_size:
         raise UserError(
-            f"--patch-image-size {options.patch_image_size}: expects at most --max-image-size "
-            f"({options.max_image_size}), or the last bins would stand for many places; raise --max-image-size"
+            f"--patch-image-size {options.patch_image_size}: expects at most --max-image-size"
+            f" ({options.max_image_size}), or the last bins would stand for many places; raise"
+            " --max-image-size"
         )
     if image_size == UNSEEN:
         return Symbols("")
     if not check_inside(box, image_size, where):
         warn_of_overhang(where.rpartition(":")[0])
-    bins = boxes_to_bins(box, image_size, options.patch_image_size, options.max_image_size, options.num_bins)
+    bins = boxes_to_bins(
+        box, image_size, options.patch_image_size, options.max_image_size, options.num_bins
+    )
     return Symbols(bins_to_text(bins))
 
 
-@lru_cache(maxsize=None)
+@cache
 def warn_of_overhang(file: str) -> None:
     """Once per file and process."""
     logger.warning("%sboxes reach beyond their pictures; 'ofa doctor' names the rows", place(file))
@@ -124,7 +161,13 @@ def box_prediction(hypothesis: Hypothesis, row: BatchRow, options: GroundingOpti
     image_size = round(side / row.w_resize_ratio), round(side / row.h_resize_ratio)
     decoded = bins_to_boxes(bins, image_size, side, options.max_image_size, options.num_bins)
     box, decoded_box = as_box(clip_boxes(decoded, image_size)), as_box(decoded)
-    return Prediction(bins_to_text(bins), hypothesis.score, box, tuple(bins), None if decoded_box == box else decoded_box)
+    return Prediction(
+        bins_to_text(bins),
+        hypothesis.score,
+        box,
+        tuple(bins),
+        None if decoded_box == box else decoded_box,
+    )
 
 
 def as_box(box: torch.Tensor) -> Box:
@@ -140,8 +183,9 @@ def true_box(row: BatchRow) -> list[str]:
 
 
 def overlap(prediction: Prediction, expected: Sequence[float]) -> float:
-    """As in the release the box is taken as decoded, before it is clipped: with a patch_image_size below max_image_size the
-    last bins lie outside of the picture."""
+    """As in the release the box is taken as decoded, before it is clipped: with a patch_image_size
+    below max_image_size the last bins lie outside of the picture.
+    """
     return float(box_overlap(prediction.decoded_box or prediction.box, expected))
 
 
@@ -153,12 +197,18 @@ class GroundingScorer:
 
     def __call__(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
         overlaps = overlap_rewards(predictions, rows)
-        return {"_score_sum": float(sum(value >= HIT for value in overlaps)), "_score_cnt": len(overlaps)}
+        return {
+            "_score_sum": float(sum(value >= HIT for value in overlaps)),
+            "_score_cnt": len(overlaps),
+        }
 
 
 def overlap_rewards(predictions: Sequence[Prediction], rows: Sequence[BatchRow]) -> list[float]:
     """What sampled boxes earn: their overlap with the true one, 0 to 1."""
-    return [overlap(prediction, row.region_coord) for prediction, row in zip(predictions, rows, strict=True)]
+    return [
+        overlap(prediction, row.region_coord)
+        for prediction, row in zip(predictions, rows, strict=True)
+    ]
 
 
 def accuracy(counts: Mapping[str, float]) -> float:
@@ -171,7 +221,8 @@ def evaluates_accuracy(options: GroundingOptions) -> bool:
 
 
 def result_row(row_id: Any, prediction: Prediction) -> dict[str, Any]:
-    """One entry of the result file: the official ``uniq_id`` and ``box``, and what is known besides.
+    """One entry of the result file: the official ``uniq_id`` and ``box``, and what is known
+    besides.
 
     ``decoded_box`` is there where clipping changed the box.
     """
@@ -185,7 +236,11 @@ def result_row(row_id: Any, prediction: Prediction) -> dict[str, Any]:
 
 def described(prediction: Prediction) -> dict[str, Any]:
     """Scores to a thousandth: what lies behind depends on the number of threads."""
-    return {"box": list(prediction.box), "score": round(prediction.score, 3), "bins": prediction.bins and list(prediction.bins)}
+    return {
+        "box": list(prediction.box),
+        "score": round(prediction.score, 3),
+        "bins": prediction.bins and list(prediction.bins),
+    }
 
 
 def row_references(row: Mapping[str, str]) -> list[float]:
@@ -193,16 +248,26 @@ def row_references(row: Mapping[str, str]) -> list[float]:
     return parse_box(row["box"]) if row["box"].strip() else []
 
 
-def grounding_scores(predictions: Sequence[Prediction], references: Sequence[Sequence[float]],
-                     names: Optional[Sequence[str]] = None) -> Scores:
+def grounding_scores(
+    predictions: Sequence[Prediction],
+    references: Sequence[Sequence[float]],
+    names: Optional[Sequence[str]] = None,
+) -> Scores:
     """Accuracy at an overlap of 0.5, and the mean overlap."""
-    overlaps = [overlap(prediction, expected) for prediction, expected in zip(predictions, references, strict=True)]
+    overlaps = [
+        overlap(prediction, expected)
+        for prediction, expected in zip(predictions, references, strict=True)
+    ]
     hits = [float(value >= HIT) for value in overlaps]
     by_row = {"score": hits, "IoU": overlaps}
-    return Scores({name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row)
+    return Scores(
+        {name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row
+    )
 
 
-def shown(row: Mapping[str, str], prediction: Prediction, expected: Optional[Sequence[float]]) -> Shown:
+def shown(
+    row: Mapping[str, str], prediction: Prediction, expected: Optional[Sequence[float]]
+) -> Shown:
     """The text, the predicted box and the true one."""
     true = [("true", expected)] if expected else []
     return Shown(question=row["text"], boxes=[*true, ("predicted", prediction.box)])

@@ -1,7 +1,8 @@
-"""Visual entailment: `` does the image describe " a man is riding a bike "?`` -> `` yes``, `` no`` or `` maybe``.
+"""Visual entailment: `` does the image describe " a man is riding a bike "?`` -> `` yes``, `` no``
+or `` maybe``.
 
-Columns ``id, image, hypothesis, caption, label`` (``--selected-cols 0,2,3,4,5``). With ``--add-caption`` the caption, which
-somebody wrote for the picture, is part of the question.
+Columns ``id, image, hypothesis, caption, label`` (``--selected-cols 0,2,3,4,5``). With
+``--add-caption`` the caption, which somebody wrote for the picture, is part of the question.
 """
 
 from collections.abc import Mapping
@@ -23,28 +24,35 @@ class SnliVeOptions(PromptedAnswerOptions):
     """Options of visual entailment."""
 
     ans2label_dict: Optional[str] = field(
-        default='{"no":0,"yes":1,"maybe":2}', metadata={"help": "the answers as JSON; --ans2label-file goes before it"}
+        default='{"no":0,"yes":1,"maybe":2}',
+        metadata={"help": "the answers as JSON; --ans2label-file goes before it"},
     )
-    add_caption: bool = field(default=False, metadata={"help": "the picture's caption is part of the question"})
+    add_caption: bool = field(
+        default=False, metadata={"help": "the picture's caption is part of the question"}
+    )
 
 
 def question(row: Mapping[str, str], options: SnliVeOptions) -> str:
     hypothesis = clean_phrase(row["hypothesis"], options.max_src_length)
     if not options.add_caption:
         return f' does the image describe " {hypothesis} "?'
-    return f' can image and text1 " {clean_phrase(row["caption"], options.max_src_length)} " imply text2 " {hypothesis} "?'
+    return (
+        f' can image and text1 " {clean_phrase(row["caption"], options.max_src_length)} " imply'
+        f' text2 " {hypothesis} "?'
+    )
 
 
 def snli_ve_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row: ``A man rides.``, ``entailment`` -> `` does the image describe " a man rides. "?``, `` yes``.
+    """A row: ``A man rides.``, ``entailment`` -> `` does the image describe " a man rides. "?``, ``
+    yes``.
 
     Rows of evaluation splits may have no label.
     """
     label = row["label"].strip()
     if label not in ANSWERS and (label or context.training):
         raise UserError(
-            f"{context.where}: task 'snli_ve' expects one of the labels {', '.join(ANSWERS)}, found {label[:60]!r}; "
-            "is --selected-cols right, or is it a file of another task?"
+            f"{context.where}: task 'snli_ve' expects one of the labels {', '.join(ANSWERS)}, found"
+            f" {label[:60]!r}; is --selected-cols right, or is it a file of another task?"
         )
     answer = ANSWERS.get(label, "")
     return Example(
@@ -58,7 +66,8 @@ def snli_ve_example(row: Mapping[str, str], context: RowContext) -> Example:
 
 
 def decoding(options: SnliVeOptions, zero_shot: bool) -> Decoding:
-    """The three answers are single words: which of them is likeliest does not depend on what else might be said."""
+    """The three answers are single words: which of them is likeliest does not depend on what
+    else might be said."""
     return Decoding(rank=options.val_inference_type == "allcand", zero_shot=zero_shot)
 
 
@@ -73,7 +82,9 @@ def row_references(row: Mapping[str, str]) -> dict[str, float]:
     return {answer: 1.0} if answer else {}
 
 
-def shown(row: Mapping[str, str], answer: Prediction, accepted: Optional[Mapping[str, float]]) -> Shown:
+def shown(
+    row: Mapping[str, str], answer: Prediction, accepted: Optional[Mapping[str, float]]
+) -> Shown:
     return Shown(row["hypothesis"], answer.text, list(accepted or ()))
 
 

@@ -1,8 +1,9 @@
 """Visual question answering: `` what color is the man's shirt?`` -> `` red and white``.
 
-Columns ``id, image, question, answers, objects`` (``--selected-cols 0,5,2,3,4``; a sixth is passed over). The answers of a
-row are those of several people with what each earns, ``0.6|!+yes&&1.0|!+no``: the highest is learned, weighed by its
-confidence; all of them count in the soft accuracy.
+Columns ``id, image, question, answers, objects`` (``--selected-cols 0,5,2,3,4``; a sixth is passed
+over). The answers of a row are those of several people with what each earns,
+``0.6|!+yes&&1.0|!+no``: the highest is learned, weighed by its confidence; all of them count in the
+soft accuracy.
 """
 
 import logging
@@ -29,10 +30,15 @@ class VqaOptions(PromptedAnswerOptions):
     """Options of question answering."""
 
     ans2label_dict: Optional[str] = field(
-        default='{"no":0,"yes":1}', metadata={"help": "the answers as JSON; --ans2label-file goes before it"}
+        default='{"no":0,"yes":1}',
+        metadata={"help": "the answers as JSON; --ans2label-file goes before it"},
     )
-    max_object_length: int = field(default=30, metadata={"help": "most objects of a picture that --add-object names"})
-    add_object: bool = field(default=False, metadata={"help": "name the objects of the picture behind the question"})
+    max_object_length: int = field(
+        default=30, metadata={"help": "most objects of a picture that --add-object names"}
+    )
+    add_object: bool = field(
+        default=False, metadata={"help": "name the objects of the picture behind the question"}
+    )
     unconstrained_training: bool = field(
         default=False, metadata={"help": "no set of answers: learn and generate any text"}
     )
@@ -51,8 +57,8 @@ def vqa_example(row: Mapping[str, str], context: RowContext) -> Example:
     options = context.options
     if not row["image"].strip():
         raise UserError(
-            f"{context.where}: task 'vqa_gen' expects an image with every question, found an empty image column; "
-            "add the image, or remove the row"
+            f"{context.where}: task 'vqa_gen' expects an image with every question, found an empty"
+            " image column; add the image, or remove the row"
         )
     question = clean_question(row["question"], options.max_src_length)
     ended = question.endswith(QUESTION_MARKS if context.language == "zh" else "?")
@@ -62,7 +68,10 @@ def vqa_example(row: Mapping[str, str], context: RowContext) -> Example:
         source.append(f" object: {' '.join(objects)}")
     answers = answers_of(row, context.where)
     if context.training and not answers:
-        raise UserError(f"{context.where}: task 'vqa_gen' expects answers such as '1.0|!+yes', found none; remove the row")
+        raise UserError(
+            f"{context.where}: task 'vqa_gen' expects answers such as '1.0|!+yes', found none;"
+            " remove the row"
+        )
     answer = max(answers, key=answers.get) if answers else ""
     return Example(
         id=row["id"],
@@ -86,23 +95,36 @@ def answers(options: VqaOptions) -> Optional[list[str]]:
 
 
 def decoding(options: VqaOptions, zero_shot: bool) -> Decoding:
-    """A model that never saw the set of answers generates freely; else as ``--val-inference-type`` says."""
+    """A model that never saw the set of answers generates freely; else as
+    ``--val-inference-type`` says."""
     if zero_shot:
         return Decoding(constrained=False, zero_shot=True)
     if options.unconstrained_training and options.ans2label_file:
         logger.warning("--unconstrained-training: the answers of --ans2label-file are not used")
     if options.unconstrained_training and options.val_inference_type == "allcand":
-        logger.warning("--unconstrained-training: there are no answers to score all of; validation generates (beamsearch)")
-    return Decoding(rank=options.val_inference_type == "allcand" and not options.unconstrained_training)
+        logger.warning(
+            "--unconstrained-training: there are no answers to score all of; validation generates"
+            " (beamsearch)"
+        )
+    return Decoding(
+        rank=options.val_inference_type == "allcand" and not options.unconstrained_training
+    )
 
 
 def result_row(question_id: Any, answer: Prediction) -> dict[str, Union[str, int]]:
     """One entry of the result file, as the evaluation server reads it."""
     number = str(question_id)
-    return {"question_id": int(number) if number.isascii() and number.isdecimal() and len(number) < 19 else number, "answer": answer.text}
+    return {
+        "question_id": (
+            int(number) if number.isascii() and number.isdecimal() and len(number) < 19 else number
+        ),
+        "answer": answer.text,
+    }
 
 
-def shown(row: Mapping[str, str], answer: Prediction, accepted: Optional[Mapping[str, float]]) -> Shown:
+def shown(
+    row: Mapping[str, str], answer: Prediction, accepted: Optional[Mapping[str, float]]
+) -> Shown:
     accepted = accepted or {}
     return Shown(row["question"], answer.text, sorted(accepted, key=accepted.get, reverse=True))
 

@@ -1,4 +1,5 @@
-"""Scenes of the picture world with Chinese captions and expressions, of a kind that a small network learns in seconds."""
+"""Scenes of the picture world with Chinese captions and expressions, of a kind that a small
+network learns in seconds."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,11 @@ def scenes(split: str, count: int) -> Iterator[Scene]:
     while count > 0:
         scene = make_scene(1, split, index)
         index += 1
-        if len(scene.things) == 1 and scene.things[0].size == "large" and scene.things[0].colour in COLOURS:
+        if (
+            len(scene.things) == 1
+            and scene.things[0].size == "large"
+            and scene.things[0].colour in COLOURS
+        ):
             count -= 1
             yield scene
 
@@ -30,8 +35,9 @@ def caption_of(scene: Scene) -> str:
 
 
 def write_scenes(folder: Path) -> SimpleNamespace:
-    """``caption_SPLIT.tsv`` and ``refcoco_cn_SPLIT.tsv`` of both splits in their official columns, captions and boxes of training
-    rows as lines of a text file, and a vocabulary of characters."""
+    """``caption_SPLIT.tsv`` and ``refcoco_cn_SPLIT.tsv`` of both splits in their official columns,
+    captions and boxes of training rows as lines of a text file, and a vocabulary of characters.
+    """
     texts, boxes = [], []
     for split, count in (("train", TRAINED), ("test", UNSEEN)):
         captions, regions = [], []
@@ -39,7 +45,10 @@ def write_scenes(folder: Path) -> SimpleNamespace:
             image, text = encode(scene, SIDE, "png"), caption_of(scene)
             captions.append(f"{scene.scene_id}\t{scene.scene_id}\t{text}\t\t{image}\n")
             box = ",".join(f"{corner:g}" for corner in scene.things[0].box_px(SIDE, SIDE))
-            regions += [f"{scene.scene_id}_0\t{expression}\t{box}\t{image}\n" for expression, _ in chinese.expressions(scene)]
+            regions += [
+                f"{scene.scene_id}_0\t{expression}\t{box}\t{image}\n"
+                for expression, _ in chinese.expressions(scene)
+            ]
             if split == "train":
                 texts.append(text)
                 boxes.append(box)
@@ -47,6 +56,9 @@ def write_scenes(folder: Path) -> SimpleNamespace:
         (folder / f"refcoco_cn_{split}.tsv").write_text("".join(regions), encoding="utf-8")
     (folder / "caption.txt").write_text("\n".join(dict.fromkeys(texts)), encoding="utf-8")
     (folder / "refcoco.txt").write_text("\n".join(boxes[:100]), encoding="utf-8")
-    expressions = [line.split("\t")[1] for line in (folder / "refcoco_cn_train.tsv").read_text(encoding="utf-8").splitlines()]
+    expressions = [
+        line.split("\t")[1]
+        for line in (folder / "refcoco_cn_train.tsv").read_text(encoding="utf-8").splitlines()
+    ]
     build_wordpieces([*texts, *expressions, *PROMPTS], 300, folder / "vocabulary")
     return SimpleNamespace(folder=folder, vocabulary=folder / "vocabulary")

@@ -4,10 +4,12 @@ import os
 import sys
 from pathlib import Path
 
-# Convolutions round as on the machine that recorded the golden numbers: one more bit decides on which side of a
-# ReLU a value falls, and with it a few gradients in the third digit. Read by torch when it first convolves.
+# Convolutions round as on the machine that recorded the golden numbers: one more bit decides on
+# which side of a ReLU a value falls, and with it a few gradients in the third digit. Read by torch
+# when it first convolves.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
-# A test process per core: further threads would only wait for each other, which takes tiny models many times as long.
+# A test process per core: further threads would only wait for each other, which takes tiny models
+# many times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest  # noqa: E402
@@ -19,7 +21,8 @@ for folder in (ROOT / "tests" / "parity", ROOT):
 
 
 def bpe_folder(kind: str) -> Path:
-    """Folder of the released BPE files (``gpt2`` or ``bert_cn``) below ``OFA_BPE_DIR``; skips when unset."""
+    """Folder of the released BPE files (``gpt2`` or ``bert_cn``) below ``OFA_BPE_DIR``; skips
+    when unset."""
     base = os.environ.get("OFA_BPE_DIR")
     if not base or not (Path(base) / kind).is_dir():
         pytest.skip(f"set OFA_BPE_DIR to a folder with {kind}/ to run this test")

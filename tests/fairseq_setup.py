@@ -8,7 +8,9 @@ def configuration(flags: list[str]):
     import ofa
 
     ofa.register_fairseq_plugin()
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), flags))
+    return convert_namespace_to_omegaconf(
+        options.parse_args_and_arch(options.get_training_parser(), flags)
+    )
 
 
 def task_with_data(cfg):

@@ -1,4 +1,5 @@
-"""What can go wrong with the files of a training: a kill or a full disk while one is written, damage afterwards."""
+"""What can go wrong with the files of a training: a kill or a full disk while one is written,
+damage afterwards."""
 
 import errno
 import os
@@ -27,7 +28,8 @@ class WriteFault:
     Args:
         what: KILL (the process ends at once) or FULL (writing fails with ENOSPC).
         file: which checkpoint file, copies included; the first that the run writes is 1.
-        moment: "open", "write" (after ``after`` bytes), "sync", "rename" (before it) or "renamed" (right after it).
+        moment: "open", "write" (after ``after`` bytes), "sync", "rename" (before it) or "renamed"
+            (right after it).
     """
 
     def __init__(self, what: str, file: int, moment: str, after: int = 0):
@@ -37,7 +39,9 @@ class WriteFault:
     def __call__(self) -> None:
         from ofa.io import atomic
 
-        atomic.os = Instead(os, open=self.open, fdopen=self.fdopen, fsync=self.fsync, replace=self.replace)
+        atomic.os = Instead(
+            os, open=self.open, fdopen=self.fdopen, fsync=self.fsync, replace=self.replace
+        )
 
     def strike(self, moment: str) -> None:
         if (self.opened, moment) != (self.file, self.moment):
@@ -128,7 +132,8 @@ NOISE = random.Random(0).randbytes(300)
 
 
 class KilledWorker:
-    """The first data worker is killed while it makes a sample, as the kernel does when memory is short."""
+    """The first data worker is killed while it makes a sample, as the kernel does when memory is
+    short."""
 
     def __call__(self) -> None:
         import torch
@@ -178,7 +183,10 @@ def lose_memory(trainer) -> None:
 def lose_gpu_memory(trainer) -> None:
     import torch
 
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 15.77 GiB of which ...")
+    raise torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 15.77 GiB"
+        " of which ..."
+    )
 
 
 class LittleSpace:

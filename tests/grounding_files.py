@@ -30,22 +30,41 @@ def encoded(picture: Image.Image) -> str:
 
 
 def write_rows(path: Path, numbers: range, **changes: str) -> Path:
-    """Columns ``uniq-id, image-id, text, box, image``. Args: changes: a value for a column of every row (``box``, ``text``)."""
+    """Columns ``uniq-id, image-id, text, box, image``. Args: changes: a value for a column of
+    every row (``box``, ``text``)."""
     lines = []
     for number in numbers:
         picture, text, box = scene(number)
-        row = {"id": f"{number}_1", "image_id": f"img{number}", "text": text, "box": ",".join(map(str, box)), "image": encoded(picture)}
+        row = {
+            "id": f"{number}_1",
+            "image_id": f"img{number}",
+            "text": text,
+            "box": ",".join(map(str, box)),
+            "image": encoded(picture),
+        }
         lines.append("\t".join((row | changes).values()))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
 def write_questions(path: Path, numbers: range) -> Path:
-    """Columns ``uniq-id, image-id, question, box, answers, image``: what colour is the square, or the ground around it?"""
+    """Columns ``uniq-id, image-id, question, box, answers, image``: what colour is the square,
+    or the ground around it?"""
     lines = []
     for number in numbers:
         picture, text, box = scene(number)
         region, answer = (box, text.split()[1]) if number % 2 else ((0, 0, *SIZE), "grey")
-        lines.append("\t".join((f"{number}", f"img{number}", "What color is it?", ",".join(map(str, region)), f"1.0|!+{answer}", encoded(picture))))
+        lines.append(
+            "\t".join(
+                (
+                    f"{number}",
+                    f"img{number}",
+                    "What color is it?",
+                    ",".join(map(str, region)),
+                    f"1.0|!+{answer}",
+                    encoded(picture),
+                )
+            )
+        )
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

@@ -21,13 +21,15 @@ SMALL = dict(
 
 
 def build_small(vocab: int, **switches) -> OFA:
-    """The same weights every time. Args: switches: fields of ``ModelConfig`` that differ from ``SMALL``."""
+    """The same weights every time. Args: switches: fields of ``ModelConfig`` that differ from
+    ``SMALL``."""
     torch.manual_seed(0)
     return OFA(ModelConfig(**{**SMALL, **switches}), vocab)
 
 
 def build_awake(vocab: int, **switches) -> OFA:
-    """A wider one, far from its starting weights, where biases hardly matter and all logits are alike."""
+    """A wider one, far from its starting weights, where biases hardly matter and all logits are
+    alike."""
     sizes = dict(encoder_embed_dim=32, encoder_ffn_embed_dim=48, encoder_layers=1, resnet_width=8)
     heads = dict(encoder_attention_heads=4, decoder_attention_heads=4)
     model = build_small(

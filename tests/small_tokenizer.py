@@ -38,5 +38,7 @@ def field(picture: Image.Image) -> str:
 
 def picture_tsv(path: Path, pictures: list[Image.Image]) -> Path:
     """Columns: id, image, caption."""
-    path.write_text("".join(f"{i}\t{field(picture)}\tcaption {i}\n" for i, picture in enumerate(pictures)))
+    path.write_text(
+        "".join(f"{i}\t{field(picture)}\tcaption {i}\n" for i, picture in enumerate(pictures))
+    )
     return path

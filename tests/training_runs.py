@@ -1,4 +1,5 @@
-"""Real trainings of seconds for tests: ``fairseq_cli.train`` in processes of its own, which may be killed on the way.
+"""Real trainings of seconds for tests: ``fairseq_cli.train`` in processes of its own, which may be
+killed on the way.
 
 fairseq is imported once, by a server that forks a fresh process for every run.
 """
@@ -23,10 +24,17 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["training_runs_server"])
 TESTS = Path(__file__).resolve().parent
 SMALL = (
-    "--encoder-layers=1", "--decoder-layers=1", "--encoder-embed-dim=32", "--decoder-embed-dim=32",
-    "--encoder-ffn-embed-dim=32", "--decoder-ffn-embed-dim=32", "--encoder-attention-heads=2",
-    "--decoder-attention-heads=2", "--max-source-positions=64", "--max-target-positions=64",
-)  # fmt: skip
+    "--encoder-layers=1",
+    "--decoder-layers=1",
+    "--encoder-embed-dim=32",
+    "--decoder-embed-dim=32",
+    "--encoder-ffn-embed-dim=32",
+    "--decoder-ffn-embed-dim=32",
+    "--encoder-attention-heads=2",
+    "--decoder-attention-heads=2",
+    "--max-source-positions=64",
+    "--max-target-positions=64",
+)
 
 
 def make_files(folder: Path, rows: int = 21) -> SimpleNamespace:
@@ -35,30 +43,70 @@ def make_files(folder: Path, rows: int = 21) -> SimpleNamespace:
         folder=folder,
         vocabulary=make_vocabulary(folder / "vocabulary"),
         train=write_tsv(folder / "train.tsv", [caption(number) for number in range(rows)]),
-        valid=write_tsv(folder / "valid.tsv", [caption(number) for number in range(7)], joined=True),
+        valid=write_tsv(
+            folder / "valid.tsv", [caption(number) for number in range(7)], joined=True
+        ),
     )
 
 
 def flags(files: SimpleNamespace, save_dir: Path, *more: str) -> list[str]:
-    """A recipe with dropout, stochastic depth, clipping and a schedule; a smaller network than ``ofa_nano``."""
+    """A recipe with dropout, stochastic depth, clipping and a schedule; a smaller network than
+    ``ofa_nano``."""
     return [
-        f"{files.train},{files.valid}", f"--user-dir={ROOT / 'ofa'}", f"--bpe-dir={files.vocabulary}", "--task=caption",
-        "--arch=ofa_nano", "--selected-cols=0,4,2", "--criterion=adjust_label_smoothed_cross_entropy",
-        "--label-smoothing=0.1", "--encoder-normalize-before", "--decoder-normalize-before",
-        "--share-decoder-input-output-embed", "--share-all-embeddings", "--layernorm-embedding",
-        "--patch-layernorm-embedding", "--code-layernorm-embedding", "--encoder-drop-path-rate=0.1",
-        "--decoder-drop-path-rate=0.1", "--dropout=0.1", "--optimizer=adam", "--adam-betas=(0.9,0.999)", "--clip-norm=1.0",
-        "--lr-scheduler=polynomial_decay", "--lr=1e-3", "--warmup-ratio=0.1", "--log-format=simple", "--log-interval=5",
-        "--fixed-validation-seed=7", "--no-epoch-checkpoints", "--max-src-length=20", "--max-tgt-length=20",
-        "--find-unused-parameters", "--add-type-embedding", "--scale-attn", "--scale-fc", "--scale-heads",
-        "--disable-entangle", "--num-bins=20", "--code-dict-size=16", "--code-image-size=64", "--image-bucket-size=8",
-        "--token-bucket-size=32", "--patch-image-size=32", "--cpu", "--num-workers=0", "--batch-size=4",
-        f"--save-dir={save_dir}", *SMALL, *more,
-    ]  # fmt: skip
+        f"{files.train},{files.valid}",
+        f"--user-dir={ROOT / 'ofa'}",
+        f"--bpe-dir={files.vocabulary}",
+        "--task=caption",
+        "--arch=ofa_nano",
+        "--selected-cols=0,4,2",
+        "--criterion=adjust_label_smoothed_cross_entropy",
+        "--label-smoothing=0.1",
+        "--encoder-normalize-before",
+        "--decoder-normalize-before",
+        "--share-decoder-input-output-embed",
+        "--share-all-embeddings",
+        "--layernorm-embedding",
+        "--patch-layernorm-embedding",
+        "--code-layernorm-embedding",
+        "--encoder-drop-path-rate=0.1",
+        "--decoder-drop-path-rate=0.1",
+        "--dropout=0.1",
+        "--optimizer=adam",
+        "--adam-betas=(0.9,0.999)",
+        "--clip-norm=1.0",
+        "--lr-scheduler=polynomial_decay",
+        "--lr=1e-3",
+        "--warmup-ratio=0.1",
+        "--log-format=simple",
+        "--log-interval=5",
+        "--fixed-validation-seed=7",
+        "--no-epoch-checkpoints",
+        "--max-src-length=20",
+        "--max-tgt-length=20",
+        "--find-unused-parameters",
+        "--add-type-embedding",
+        "--scale-attn",
+        "--scale-fc",
+        "--scale-heads",
+        "--disable-entangle",
+        "--num-bins=20",
+        "--code-dict-size=16",
+        "--code-image-size=64",
+        "--image-bucket-size=8",
+        "--token-bucket-size=32",
+        "--patch-image-size=32",
+        "--cpu",
+        "--num-workers=0",
+        "--batch-size=4",
+        f"--save-dir={save_dir}",
+        *SMALL,
+        *more,
+    ]
 
 
 def start_server() -> None:
-    """Python 3.12's server does not know the tests' folders by itself, and silently preloads nothing then."""
+    """Python 3.12's server does not know the tests' folders by itself, and silently preloads
+    nothing then."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(ROOT), *filter(None, [before])])
     try:
@@ -69,34 +117,54 @@ def start_server() -> None:
             os.environ["PYTHONPATH"] = before
 
 
-def train(arguments: list[str], stop_in: int | None = None, number: int = signal.SIGKILL, record: Path | None = None,
-          largest_file: int | None = None, prepare: Callable[[], None] | None = None):  # fmt: skip
+def train(
+    arguments: list[str],
+    stop_in: int | None = None,
+    number: int = signal.SIGKILL,
+    record: Path | None = None,
+    largest_file: int | None = None,
+    prepare: Callable[[], None] | None = None,
+):
     """One training from start to end.
 
     Args:
-        stop_in: the process sends itself the signal ``number`` in the middle of this update (the first is 1).
+        stop_in: the process sends itself the signal ``number`` in the middle of this update (the
+            first is 1).
         record: file that gets a line for every update: see ``Recorder``.
         largest_file: bytes; writing more to one file fails, as on a full disk.
         prepare: called in the process before it trains; has to be picklable.
-    Returns: namespace with code (exit status, negative: killed by that signal) and log (what the run printed).
+    Returns: namespace with code (exit status, negative: killed by that signal) and log (what the
+    run printed).
     """
-    save_dir = next(Path(word.split("=", 1)[1]) for word in arguments if word.startswith("--save-dir="))
+    save_dir = next(
+        Path(word.split("=", 1)[1]) for word in arguments if word.startswith("--save-dir=")
+    )
     log = save_dir.parent / f"{save_dir.name}.log"
     start = log.stat().st_size if log.exists() else 0
     start_server()
     process = SERVER.Process(
-        target=run, args=(arguments, str(log), stop_in, number, record and str(record), largest_file, prepare)
+        target=run,
+        args=(arguments, str(log), stop_in, number, record and str(record), largest_file, prepare),
     )
     process.start()
     process.join()
     return SimpleNamespace(code=process.exitcode, log=log.read_bytes()[start:].decode())
 
 
-def run(arguments: list[str], log: str, stop_in: int | None, number: int, record: str | None, largest_file: int | None,
-        prepare: Callable[[], None] | None = None):  # fmt: skip
+def run(
+    arguments: list[str],
+    log: str,
+    stop_in: int | None,
+    number: int,
+    record: str | None,
+    largest_file: int | None,
+    prepare: Callable[[], None] | None = None,
+):
     """What the process of a training does."""
     os.setsid()
-    multiprocessing.set_start_method("fork", force=True)  # for data workers, as outside of this server
+    multiprocessing.set_start_method(
+        "fork", force=True
+    )  # for data workers, as outside of this server
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -107,7 +175,9 @@ def run(arguments: list[str], log: str, stop_in: int | None, number: int, record
 
     import ofa
 
-    torch.set_num_threads(1)  # waiting for a second thread costs more than it gives in a network as small as this
+    torch.set_num_threads(
+        1
+    )  # waiting for a second thread costs more than it gives in a network as small as this
     ofa.register_fairseq_plugin()
     if prepare is not None:
         prepare()
@@ -130,21 +200,38 @@ class Recorder:
         def train_step(task, sample, model, criterion, optimizer, update_num, *args, **kwargs):
             result = stock(task, sample, model, criterion, optimizer, update_num, *args, **kwargs)
             if self.path:
-                parts = [part for part in (sample if isinstance(sample, tuple) else (sample,)) if part]
-                content = [part["net_input"]["patch_images"].float().numpy().tobytes() + part["target"].numpy().tobytes() for part in parts]
-                digest, names = hashlib.sha256(b"".join(content)), [str(name) for part in parts for name in part["id"]]
-                line = [[os.getpid(), update_num + 1], names, digest.hexdigest()[:16], float(result[0]).hex()]
+                parts = [
+                    part for part in (sample if isinstance(sample, tuple) else (sample,)) if part
+                ]
+                content = [
+                    part["net_input"]["patch_images"].float().numpy().tobytes()
+                    + part["target"].numpy().tobytes()
+                    for part in parts
+                ]
+                digest, names = (
+                    hashlib.sha256(b"".join(content)),
+                    [str(name) for part in parts for name in part["id"]],
+                )
+                line = [
+                    [os.getpid(), update_num + 1],
+                    names,
+                    digest.hexdigest()[:16],
+                    float(result[0]).hex(),
+                ]
                 with open(self.path, "a") as file:
                     file.write(json.dumps(line) + "\n")
             if update_num + 1 == self.stop_in:
-                os.killpg(0, self.number)  # as a terminal or a batch system does: data workers get it as well
+                os.killpg(
+                    0, self.number
+                )  # as a terminal or a batch system does: data workers get it as well
             return result
 
         OFATask.train_step = train_step
 
 
 def curve(record: Path) -> dict[int, list]:
-    """Update -> its batches. An update that was made again after a kill has to be the same; it is kept once."""
+    """Update -> its batches. An update that was made again after a kill has to be the same; it
+    is kept once."""
     updates: dict[int, list] = {}
     before = None
     for line in record.read_text().splitlines():

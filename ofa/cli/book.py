@@ -1,4 +1,5 @@
-"""``ofa book``: several pages of ``ofa evaluate --report`` or ``ofa report`` in one file, with a tab for each."""
+"""``ofa book``: several pages of ``ofa evaluate --report`` or ``ofa report`` in one file, with a
+tab for each."""
 
 import argparse
 from pathlib import Path
@@ -13,11 +14,23 @@ example:
 
 
 def add_parser(subparsers) -> None:
-    parser = subparsers.add_parser("book", help="join several pages in one file", epilog=EXAMPLE,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pages", nargs="+", metavar="NAME=FILE.html", type=named_file, help="the pages in the order of their tabs")
+    parser = subparsers.add_parser(
+        "book",
+        help="join several pages in one file",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "pages",
+        nargs="+",
+        metavar="NAME=FILE.html",
+        type=named_file,
+        help="the pages in the order of their tabs",
+    )
     parser.add_argument("--out", required=True, metavar="FILE.html", help="the file to write")
-    parser.add_argument("--title", default="OFA", metavar="TEXT", help="heading above the pages (%(default)s)")
+    parser.add_argument(
+        "--title", default="OFA", metavar="TEXT", help="heading above the pages (%(default)s)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -36,7 +49,10 @@ def run(args: argparse.Namespace) -> int:
     pages = []
     for name, path in args.pages:
         if not Path(path).is_file():
-            raise UserError(f"{path}: expected a page of ofa evaluate --report, found none; check the path of '{name}'")
+            raise UserError(
+                f"{path}: expected a page of ofa evaluate --report, found none; check the path of"
+                f" '{name}'"
+            )
         pages.append((name, read_text(path)))
     write_book(args.out, args.title, pages)
     print(f"book: {args.out}")

@@ -1,4 +1,5 @@
-"""``ofa convert``: checkpoints of the release, of this project, of Hugging Face and of mmpretrain into each other, with proof."""
+"""``ofa convert``: checkpoints of the release, of this project, of Hugging Face and of
+mmpretrain into each other, with proof."""
 
 import argparse
 import logging
@@ -30,21 +31,62 @@ and nothing is left at --out then. Only weights are converted, no optimizer and 
 
 def add_parser(subparsers) -> None:
     """Add ``convert`` to the commands of ``ofa``."""
-    parser = subparsers.add_parser("convert", help="convert checkpoints between projects, with proof", description=DESCRIPTION,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = subparsers.add_parser(
+        "convert",
+        help="convert checkpoints between projects, with proof",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("source", metavar="SOURCE", help="a file, or a folder with config.json")
     parser.add_argument("--to", required=True, choices=TARGETS, help="what to write")
-    parser.add_argument("--out", required=True, metavar="DEST", help="file to write; for huggingface a folder")
+    parser.add_argument(
+        "--out", required=True, metavar="DEST", help="file to write; for huggingface a folder"
+    )
     parser.add_argument("--force", action="store_true", help="replace what is there")
-    parser.add_argument("--ema", action="store_true", help="take the moving averages of a training's checkpoint as the weights")
-    parser.add_argument("--bin", action="store_true", help="huggingface: pytorch_model.bin, for programs that read no safetensors")
-    parser.add_argument("--bpe-dir", metavar="DIR", help="vocabulary folder of the model: stored in a checkpoint, and turned into "
-                                                         "the tokenizer's files of huggingface (default: the one that SOURCE names)")
-    parser.add_argument("--task", metavar="NAME", help="task to store in a checkpoint when SOURCE names none (default: caption)")
-    parser.add_argument("--code-dict-size", type=int, metavar="N", help="image codes of the vocabulary (default: as SOURCE says, or 8192)")
-    parser.add_argument("--num-bins", type=int, metavar="N", help="location bins of the vocabulary (default: as SOURCE says, or 1000)")
-    parser.add_argument("--patch-image-size", type=int, metavar="N", help="image size in pixels to store (default: as SOURCE says, or 256 "
-                                                                          "for tiny and medium, 384 for base, 480 for large and huge)")
+    parser.add_argument(
+        "--ema",
+        action="store_true",
+        help="take the moving averages of a training's checkpoint as the weights",
+    )
+    parser.add_argument(
+        "--bin",
+        action="store_true",
+        help="huggingface: pytorch_model.bin, for programs that read no safetensors",
+    )
+    parser.add_argument(
+        "--bpe-dir",
+        metavar="DIR",
+        help=(
+            "vocabulary folder of the model: stored in a checkpoint, and turned into "
+            "the tokenizer's files of huggingface (default: the one that SOURCE names)"
+        ),
+    )
+    parser.add_argument(
+        "--task",
+        metavar="NAME",
+        help="task to store in a checkpoint when SOURCE names none (default: caption)",
+    )
+    parser.add_argument(
+        "--code-dict-size",
+        type=int,
+        metavar="N",
+        help="image codes of the vocabulary (default: as SOURCE says, or 8192)",
+    )
+    parser.add_argument(
+        "--num-bins",
+        type=int,
+        metavar="N",
+        help="location bins of the vocabulary (default: as SOURCE says, or 1000)",
+    )
+    parser.add_argument(
+        "--patch-image-size",
+        type=int,
+        metavar="N",
+        help=(
+            "image size in pixels to store (default: as SOURCE says, or 256 "
+            "for tiny and medium, 384 for base, 480 for large and huge)"
+        ),
+    )
     parser.set_defaults(run=run)
 
 
@@ -56,11 +98,16 @@ def run(args: argparse.Namespace) -> int:
 
     layout = LAYOUTS[args.to]
     if args.bin and args.to != "huggingface":
-        raise UserError(f"--bin: expected with --to huggingface, found --to {args.to}; leave it out")
+        raise UserError(
+            f"--bin: expected with --to huggingface, found --to {args.to}; leave it out"
+        )
     check_output(layout, args.out, args.force)
     source = read_source(args.source, args.ema)
     model = network_of(source)
-    print(f"{args.source}: {source.layout.title} layout, {sizes(model.config, source)}, {len(source.weights)} tensors")
+    print(
+        f"{args.source}: {source.layout.title} layout, {sizes(model.config, source)},"
+        f" {len(source.weights)} tensors"
+    )
     extra = source.content.get("extra_state") or {}
     if not args.ema and (extra.get("ema") or extra.get("ema_fp32_params")):
         print("  it has moving averages as well; --ema takes these")
@@ -73,47 +120,80 @@ def run(args: argparse.Namespace) -> int:
         del model
         differences = prove(args.out, source, before, part)
     print(f"{args.out}: {layout.title} layout, {', '.join(written)}")
-    print("largest difference of the logits: " + ", ".join(f"{name} {value:.3g}" for name, value in differences.items())
-          + f" (allowed: {ALLOWED:g}); all {len(source.weights)} tensors are equal")
+    print(
+        "largest difference of the logits: "
+        + ", ".join(f"{name} {value:.3g}" for name, value in differences.items())
+        + f" (allowed: {ALLOWED:g}); all {len(source.weights)} tensors are equal"
+    )
     return 0
 
 
 def sizes(config, source) -> str:
-    layers = f"{config.encoder_layers} + {config.decoder_layers} layers of width {config.encoder_embed_dim}, {config.resnet_type}"
+    layers = (
+        f"{config.encoder_layers} + {config.decoder_layers} layers of width"
+        f" {config.encoder_embed_dim}, {config.resnet_type}"
+    )
     return f"{layers}, {source.num_entries} vocabulary entries"
 
 
 def task_of(stored: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
-    """Options of the task that a checkpoint gets: what the source stores, and what the command line says."""
+    """Options of the task that a checkpoint gets: what the source stores, and what the command
+    line says."""
     name = stored.get("_name") or stored.get("task")
     if args.task and name not in (None, args.task):
-        raise UserError(f"--task {args.task}: {args.source} is of task '{name}' and keeps it; leave --task out")
-    given = {"bpe_dir": args.bpe_dir and str(Path(args.bpe_dir).resolve()), "code_dict_size": args.code_dict_size, "num_bins": args.num_bins}
+        raise UserError(
+            f"--task {args.task}: {args.source} is of task '{name}' and keeps it; leave --task out"
+        )
+    given = {
+        "bpe_dir": args.bpe_dir and str(Path(args.bpe_dir).resolve()),
+        "code_dict_size": args.code_dict_size,
+        "num_bins": args.num_bins,
+    }
     given = {key: value for key, value in given.items() if value is not None}
-    return {"_name": name or args.task or "caption", "code_dict_size": 8192, "num_bins": 1000, **stored, **given}
+    return {
+        "_name": name or args.task or "caption",
+        "code_dict_size": 8192,
+        "num_bins": 1000,
+        **stored,
+        **given,
+    }
 
 
 def image_size_of(source, args: argparse.Namespace) -> int:
-    """The image size that a checkpoint gets, in pixels; printed with where it comes from. Raises: UserError if it is no size."""
+    """The image size that a checkpoint gets, in pixels; printed with where it comes from.
+    Raises: UserError if it is no size."""
     from ofa.models.shapes import image_size
 
     stored, reason = source.task.get("patch_image_size"), f"as {args.source} says"
     size = stored if args.patch_image_size is None else args.patch_image_size
     if size is None:
         size, arch, exact = image_size(source.weights)
-        reason = f"as {arch} was pretrained; {args.source} stores no size, --patch-image-size N sets another"
+        reason = (
+            f"as {arch} was pretrained; {args.source} stores no size, --patch-image-size N sets"
+            " another"
+        )
         if not exact:
-            logger.warning("%s: stores no image size and is of no known architecture; %d pixels are taken, as of %s. Give the size of its "
-                           "training by --patch-image-size N", args.source, size, arch)  # fmt: skip
+            logger.warning(
+                "%s: stores no image size and is of no known architecture; %d pixels are taken, as"
+                " of %s. Give the size of its training by --patch-image-size N",
+                args.source,
+                size,
+                arch,
+            )
     elif args.patch_image_size is not None:
         reason = "as --patch-image-size says"
     if not isinstance(size, int) or size < 16:
-        raise UserError(f"--patch-image-size: expected an integer from 16 on, found {size}; give the image size of the training")
+        raise UserError(
+            f"--patch-image-size: expected an integer from 16 on, found {size}; give the image size"
+            " of the training"
+        )
     print(f"  images of {size} x {size} pixels, {reason}")
     return size
 
 
-def write_all(args: argparse.Namespace, source, model, task: dict[str, Any], part: Path) -> list[str]:
+def write_all(
+    args: argparse.Namespace, source, model, task: dict[str, Any], part: Path
+) -> list[str]:
     """Write the result as ``part``. Returns: what was written, for the user."""
     from ofa.models.layout_write import write
     from ofa.models.layouts import LAYOUTS
@@ -129,26 +209,46 @@ def write_all(args: argparse.Namespace, source, model, task: dict[str, Any], par
             cause = cause.__context__
         if cause is None:
             raise
-        raise UserError(f"{args.out}: expected to write, found {cause.strerror or cause}; nothing was changed. "
-                        "Free some space, or choose another --out") from error
+        raise UserError(
+            f"{args.out}: expected to write, found {cause.strerror or cause}; nothing was changed. "
+            "Free some space, or choose another --out"
+        ) from error
     files = sorted(part.iterdir()) if part.is_dir() else [part]
-    return [f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in files if path.name not in names] + names
+    return [
+        f"{path.name} {path.stat().st_size / 1e6:.1f} MB"
+        for path in files
+        if path.name not in names
+    ] + names
 
 
-def tokenizer_files(args: argparse.Namespace, source, task: dict[str, Any], folder: Path) -> list[str]:
-    """The files of the tokenizer in a Hugging Face folder; a folder that only SOURCE names may be elsewhere by now."""
+def tokenizer_files(
+    args: argparse.Namespace, source, task: dict[str, Any], folder: Path
+) -> list[str]:
+    """The files of the tokenizer in a Hugging Face folder; a folder that only SOURCE names may
+    be elsewhere by now."""
     from ofa.huggingface_vocabulary import BINS, CODES, write_vocabulary
 
     counts = int(task["code_dict_size"]), int(task["num_bins"])
     if counts != (CODES, BINS):
-        logger.warning("the vocabulary has %d codes and %d bins; tokenizers of this layout append %d and %d", *counts, CODES, BINS)
+        logger.warning(
+            "the vocabulary has %d codes and %d bins; tokenizers of this layout append %d and %d",
+            *counts,
+            CODES,
+            BINS,
+        )
     bpe_dir = args.bpe_dir or task.get("bpe_dir")
     if not bpe_dir or (not args.bpe_dir and not Path(bpe_dir).is_dir()):
-        logger.warning("no files of the tokenizer are written: name the vocabulary folder by --bpe-dir")
+        logger.warning(
+            "no files of the tokenizer are written: name the vocabulary folder by --bpe-dir"
+        )
         return []
     names = write_vocabulary(bpe_dir, source.num_entries, *counts, folder)
     if not names:
-        logger.warning("%s: no tokenizer of this layout reads a sentencepiece folder; no files of one are written", bpe_dir)
+        logger.warning(
+            "%s: no tokenizer of this layout reads a sentencepiece folder; no files of one are"
+            " written",
+            bpe_dir,
+        )
     return names
 
 
@@ -163,17 +263,29 @@ def prove(out: str, source, before, part: Path) -> dict[str, float]:
 
     remedy = "nothing is left there. Please report this, with the configuration of the source"
     result = read_source(part)
-    changed = [name for name, tensor in source.weights.items() if not same(tensor, result.weights.get(name))]
+    changed = [
+        name
+        for name, tensor in source.weights.items()
+        if not same(tensor, result.weights.get(name))
+    ]
     differences = largest_differences(before, logits(network_of(result), result.num_entries))
     for name, value in differences.items():
         if math.isnan(value):
-            raise UserError(f"{source.path}: expected numbers, its logits of {name} are none (NaN); it cannot be proved that {out} "
-                            "is the same model, and nothing is left there. Use an earlier checkpoint")
+            raise UserError(
+                f"{source.path}: expected numbers, its logits of {name} are none (NaN); it cannot"
+                f" be proved that {out} is the same model, and nothing is left there. Use an"
+                " earlier checkpoint"
+            )
         if value > ALLOWED:
-            raise UserError(f"{out}: expected the logits of {source.path}, those of {name} differ by up to {value:.3g} "
-                            f"(allowed: {ALLOWED:g}); {remedy}")
+            raise UserError(
+                f"{out}: expected the logits of {source.path}, those of {name} differ by up to"
+                f" {value:.3g} (allowed: {ALLOWED:g}); {remedy}"
+            )
     if changed:
-        raise UserError(f"{out}: expected the tensors of {source.path}, {len(changed)} differ ({', '.join(changed[:3])}); {remedy}")
+        raise UserError(
+            f"{out}: expected the tensors of {source.path}, {len(changed)} differ"
+            f" ({', '.join(changed[:3])}); {remedy}"
+        )
     return differences
 
 
@@ -184,13 +296,17 @@ def same(one, other) -> bool:
 
 @contextmanager
 def finished_whole(out: Path) -> Iterator[Path]:
-    """A path of the same name to write; its content takes the place of ``out`` at the end, and after a failure nothing does."""
+    """A path of the same name to write; its content takes the place of ``out`` at the end, and
+    after a failure nothing does."""
     from ofa.io.atomic import NAMED
     from ofa.io.folder_lock import lock_folder
     from ofa.models.layout_read import WEIGHTS
 
     prefix = f".{out.name[:NAMED]}."
-    with lock_folder(out.parent, f"{prefix}lock"), tempfile.TemporaryDirectory(dir=out.parent, prefix=prefix) as folder:
+    with (
+        lock_folder(out.parent, f"{prefix}lock"),
+        tempfile.TemporaryDirectory(dir=out.parent, prefix=prefix) as folder,
+    ):
         part = Path(folder) / out.name
         yield part
         for path in part.iterdir() if part.is_dir() else [part]:

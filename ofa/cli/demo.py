@@ -19,16 +19,50 @@ TASKS = (*NEEDED, "draw")
 
 
 def add_parser(subparsers) -> None:
-    parser = subparsers.add_parser("demo", help="try a model in the browser", epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = subparsers.add_parser(
+        "demo",
+        help="try a model in the browser",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("checkpoint", help="checkpoint file")
-    parser.add_argument("--image-tokenizer", metavar="PATH", help="what makes pictures of codes, to draw: tokenizer.pt, or a folder with "
-                        "model.yaml and last.ckpt")
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=(), metavar="TASK",
-                        help=f"what the page offers: {', '.join(TASKS)}; default: all; read if it was trained, draw if there is a tokenizer")
-    parser.add_argument("--port", type=int, metavar="N", help="of the page; default: the first free one from 7860")
-    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="%(default)s: this machine alone; 0.0.0.0: whoever reaches it")
-    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME",
-                        help="host name under which the page is reached, besides this machine's own; may be repeated")
+    parser.add_argument(
+        "--image-tokenizer",
+        metavar="PATH",
+        help=(
+            "what makes pictures of codes, to draw: tokenizer.pt, or a folder with "
+            "model.yaml and last.ckpt"
+        ),
+    )
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        choices=TASKS,
+        default=(),
+        metavar="TASK",
+        help=(
+            f"what the page offers: {', '.join(TASKS)}; default: all; read if it was trained, draw"
+            " if there is a tokenizer"
+        ),
+    )
+    parser.add_argument(
+        "--port", type=int, metavar="N", help="of the page; default: the first free one from 7860"
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="%(default)s: this machine alone; 0.0.0.0: whoever reaches it",
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=(
+            "host name under which the page is reached, besides this machine's own; may be repeated"
+        ),
+    )
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     add_model_flags(parser.add_argument_group("model and machine"))
     parser.set_defaults(run=run)
@@ -36,7 +70,11 @@ def add_parser(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Open the page; until Ctrl-C."""
-    from ofa.demo_page import check_address, open_browser, serve  # says at once if gradio is missing
+    from ofa.demo_page import (
+        check_address,
+        open_browser,
+        serve,
+    )  # says at once if gradio is missing
 
     check_address(args.host, args.port)
     from ofa.demo import Demo

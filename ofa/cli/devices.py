@@ -1,8 +1,9 @@
-"""What ``run_scripts/`` ask about GPUs, one answer on stdout: ``python -m ofa.cli.devices count|check|torch TABLE``.
+"""What ``run_scripts/`` ask about GPUs, one answer on stdout: ``python -m ofa.cli.devices
+count|check|torch TABLE``.
 
-    count         number of GPUs by nvidia-smi, without importing torch
-    check         number of GPUs by torch; status 2 and one line where this build of torch cannot use them
-    torch TABLE   torch, torchvision and the reason, separated by tabs: the build that setup.sh installs
+count         number of GPUs by nvidia-smi, without importing torch
+check         number of GPUs by torch; status 2 and one line where this build of torch cannot use them
+torch TABLE   torch, torchvision and the reason, separated by tabs: the build that setup.sh installs
 """
 
 import os
@@ -15,7 +16,9 @@ from ofa.errors import UserError
 def answer(question: str, *arguments: str) -> str:
     """Answer to one of the questions above. Raises: UserError."""
     if question in ("count", "check"):
-        count, note = devices.count_without_torch() if question == "count" else devices.usable_gpus()
+        count, note = (
+            devices.count_without_torch() if question == "count" else devices.usable_gpus()
+        )
         if note:
             print(f"note: {note}; using the CPU", file=sys.stderr)
         return str(count)

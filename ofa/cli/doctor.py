@@ -1,4 +1,5 @@
-"""``ofa doctor``: looks over environment, vocabulary, checkpoint and data before a training does."""
+"""``ofa doctor``: looks over environment, vocabulary, checkpoint and data before a training
+does."""
 
 import argparse
 import dataclasses
@@ -16,30 +17,99 @@ def add_parser(subparsers) -> None:
     from ofa.doctor.layouts import LAYOUTS, UNIFY
 
     parser = subparsers.add_parser(
-        "doctor", help="check environment, vocabulary folders, checkpoints and every row of TSV files",
-        description="Without paths: checks the environment. Prints one line per finding, FILE:ROW:COLUMN rule - found - fix "
-        "(rows from 1, columns from 0 as in --selected-cols, * is the whole row). Exit status: 0 all well, 1 faults; "
-        "notes, such as texts that will be cut, are no faults.",
-        epilog="example: ofa doctor dataset/vqa_data/vqa_train.tsv --task vqa_gen --ans2label-file trainval_ans2label.pkl "
-        "--bpe-dir bpe/gpt2 --fix vqa_train_fixed.tsv")
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="TSV files, shards, folders of vocabularies or of negative samples, checkpoints (.pt)")
-    parser.add_argument("--task", choices=(*LAYOUTS, UNIFY), help="what the TSVs are for; else guessed from their names")
-    parser.add_argument("--selected-cols", metavar="COLS", help="columns as given to the training; else the official ones")
-    parser.add_argument("--bpe-dir", metavar="DIR", help="vocabulary folder: checked, and used on texts and checkpoints")
-    parser.add_argument("--ans2label-file", metavar="FILE", help="answers or class words must be in this label file")
-    parser.add_argument("--max-src-length", type=int, metavar="N", help="words of a source that are kept (as in the recipes)")
-    parser.add_argument("--max-tgt-length", type=int, metavar="N", help="words of a target that are kept (as in the recipes)")
-    parser.add_argument("--code-dict-size", type=int, default=8192, metavar="N", help="image codes (%(default)s)")
-    parser.add_argument("--code-image-size", type=int, metavar="PX", help="side of the square that the codes are of (256; in pre-training 128, the middle of 256)")
-    parser.add_argument("--evaluation", action="store_true", help="rows may be without answers, labels and captions")
-    parser.add_argument("--no-images", action="store_true", help="do not decode pictures: much faster")
-    parser.add_argument("--jobs", "--processes", type=int, default=min(8, os.cpu_count() or 1), metavar="N",
-                        help="processes (%(default)s)")
+        "doctor",
+        help="check environment, vocabulary folders, checkpoints and every row of TSV files",
+        description=(
+            "Without paths: checks the environment. Prints one line per finding, FILE:ROW:COLUMN"
+            " rule - found - fix (rows from 1, columns from 0 as in --selected-cols, * is the whole"
+            " row). Exit status: 0 all well, 1 faults; notes, such as texts that will be cut, are"
+            " no faults."
+        ),
+        epilog=(
+            "example: ofa doctor dataset/vqa_data/vqa_train.tsv --task vqa_gen --ans2label-file"
+            " trainval_ans2label.pkl --bpe-dir bpe/gpt2 --fix vqa_train_fixed.tsv"
+        ),
+    )
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="TSV files, shards, folders of vocabularies or of negative samples, checkpoints (.pt)",
+    )
+    parser.add_argument(
+        "--task",
+        choices=(*LAYOUTS, UNIFY),
+        help="what the TSVs are for; else guessed from their names",
+    )
+    parser.add_argument(
+        "--selected-cols",
+        metavar="COLS",
+        help="columns as given to the training; else the official ones",
+    )
+    parser.add_argument(
+        "--bpe-dir",
+        metavar="DIR",
+        help="vocabulary folder: checked, and used on texts and checkpoints",
+    )
+    parser.add_argument(
+        "--ans2label-file", metavar="FILE", help="answers or class words must be in this label file"
+    )
+    parser.add_argument(
+        "--max-src-length",
+        type=int,
+        metavar="N",
+        help="words of a source that are kept (as in the recipes)",
+    )
+    parser.add_argument(
+        "--max-tgt-length",
+        type=int,
+        metavar="N",
+        help="words of a target that are kept (as in the recipes)",
+    )
+    parser.add_argument(
+        "--code-dict-size", type=int, default=8192, metavar="N", help="image codes (%(default)s)"
+    )
+    parser.add_argument(
+        "--code-image-size",
+        type=int,
+        metavar="PX",
+        help=(
+            "side of the square that the codes are of (256; in pre-training 128, the middle of 256)"
+        ),
+    )
+    parser.add_argument(
+        "--evaluation", action="store_true", help="rows may be without answers, labels and captions"
+    )
+    parser.add_argument(
+        "--no-images", action="store_true", help="do not decode pictures: much faster"
+    )
+    parser.add_argument(
+        "--jobs",
+        "--processes",
+        type=int,
+        default=min(8, os.cpu_count() or 1),
+        metavar="N",
+        help="processes (%(default)s)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write a report")
-    parser.add_argument("--fix", metavar="PATH", help="write a repaired copy of the one TSV given (of shards as a TSV, of negative samples as a folder); what "
-                        "cannot be repaired is left out")
-    parser.add_argument("--max-findings", type=int, default=LISTED, metavar="N", help="printed per file and rule (%(default)s)")
-    parser.add_argument("--rules", action="store_true", help="list the rules and what --fix does about each")
+    parser.add_argument(
+        "--fix",
+        metavar="PATH",
+        help=(
+            "write a repaired copy of the one TSV given (of shards as a TSV, of negative samples as"
+            " a folder); what cannot be repaired is left out"
+        ),
+    )
+    parser.add_argument(
+        "--max-findings",
+        type=int,
+        default=LISTED,
+        metavar="N",
+        help="printed per file and rule (%(default)s)",
+    )
+    parser.add_argument(
+        "--rules", action="store_true", help="list the rules and what --fix does about each"
+    )
     parser.set_defaults(run=run)
 
 
@@ -51,14 +121,30 @@ def run(arguments: argparse.Namespace) -> int:
     from ofa.doctor.parts import check_checkpoint, check_vocabulary, is_checkpoint, is_vocabulary
 
     negatives = list(filter(is_negatives, arguments.paths))
-    tables = [path for path in arguments.paths if not (is_checkpoint(path) or is_vocabulary(path) or path in negatives)]
+    tables = [
+        path
+        for path in arguments.paths
+        if not (is_checkpoint(path) or is_vocabulary(path) or path in negatives)
+    ]
     if arguments.fix and len(tables) + len(negatives) != 1:
-        raise UserError(f"--fix {arguments.fix}: expected one TSV to repair, found {len(tables) + len(negatives)}")
-    if arguments.fix and os.path.exists(arguments.fix) and os.path.samefile(arguments.fix, *tables, *negatives):
-        raise UserError(f"--fix {arguments.fix}: expected another file than the one to repair; choose a new name")
+        raise UserError(
+            f"--fix {arguments.fix}: expected one TSV to repair, found"
+            f" {len(tables) + len(negatives)}"
+        )
+    if (
+        arguments.fix
+        and os.path.exists(arguments.fix)
+        and os.path.samefile(arguments.fix, *tables, *negatives)
+    ):
+        raise UserError(
+            f"--fix {arguments.fix}: expected another file than the one to repair; choose a new"
+            " name"
+        )
     environment = [] if arguments.paths else _environment()
     reports, repaired = [], None
-    for folder in dict.fromkeys([*filter(is_vocabulary, arguments.paths), *filter(None, [arguments.bpe_dir])]):
+    for folder in dict.fromkeys(
+        [*filter(is_vocabulary, arguments.paths), *filter(None, [arguments.bpe_dir])]
+    ):
         reports.append(check_vocabulary(folder))
         _show(reports[-1], arguments, f"{reports[-1].rows} text entries")
     for path in filter(is_checkpoint, arguments.paths):
@@ -70,16 +156,25 @@ def run(arguments: argparse.Namespace) -> int:
             _show(report, arguments, f"{report.rows} entries")
         if arguments.fix:
             repaired = mend_negatives(folder, arguments.fix)
-            print(f"{arguments.fix}: " + ", ".join(f"{name} of {count} entries" for name, count in repaired.items()))
+            print(
+                f"{arguments.fix}: "
+                + ", ".join(f"{name} of {count} entries" for name, count in repaired.items())
+            )
     for path in tables:
         report, layout = _scan(path, arguments)
         reports.append(report)
-        _show(report, arguments, f"{report.rows} rows" + (f", task {report.task}" if report.task else ""))
+        _show(
+            report,
+            arguments,
+            f"{report.rows} rows" + (f", task {report.task}" if report.task else ""),
+        )
         if arguments.fix:
             repaired = _repair(report, layout, arguments)
     if arguments.json:
         _write_json(arguments.json, environment, reports, repaired)
-    faults = sum(report.faults for report in reports) + sum(check.state == "fault" for check in environment)
+    faults = sum(report.faults for report in reports) + sum(
+        check.state == "fault" for check in environment
+    )
     return 1 if faults else 0
 
 
@@ -92,14 +187,21 @@ def _list_rules() -> int:
     from ofa.doctor.scan import FILE_RULES, SAMPLE
 
     cells = (rule for rules in CELL_RULES.values() for rule in rules)
-    rules = {(rule.name, rule.expects): rule for rule in (*FILE_RULES, *ROW_RULES, *cells, *PICTURE_RULES, SAMPLE, *NEGATIVE_RULES)}
+    rules = {
+        (rule.name, rule.expects): rule
+        for rule in (*FILE_RULES, *ROW_RULES, *cells, *PICTURE_RULES, SAMPLE, *NEGATIVE_RULES)
+    }
     for (name, expects), rule in sorted(rules.items()):
         if rule.note:
             fate = "a note"
         elif rule.repair is not None or name in MENDED_IN_FILES | MENDED:
             fate = "--fix mends it, where it can"
         else:
-            fate = "for you to mend" if rule in (*FILE_RULES, *NEGATIVE_RULES) else "--fix leaves the row out"
+            fate = (
+                "for you to mend"
+                if rule in (*FILE_RULES, *NEGATIVE_RULES)
+                else "--fix leaves the row out"
+            )
         print(f"{name:<18} expects {expects}; {fate}")
     return 0
 
@@ -116,9 +218,9 @@ def _environment() -> list:
 def _scan(path: str, arguments: argparse.Namespace):
     """The report on a TSV, and its layout."""
     from ofa.doctor.layouts import LAYOUTS, guess_task, selected_columns
+    from ofa.doctor.row_source import name_for_guessing
     from ofa.doctor.rule import Settings
     from ofa.doctor.scan import scan
-    from ofa.doctor.row_source import name_for_guessing
     from ofa.label_file import read_label_file
 
     task = guess_task(name_for_guessing(path), arguments.task)
@@ -129,14 +231,27 @@ def _scan(path: str, arguments: argparse.Namespace):
     codes, side = layout.codes, layout.picture_side
     if arguments.code_image_size and codes:
         codes = (arguments.code_image_size // 8) ** 2  # one code for 8 x 8 pixels
-        side = side and 2 * arguments.code_image_size  # codes of the middle: half of the picture's side
+        side = (
+            side and 2 * arguments.code_image_size
+        )  # codes of the middle: half of the picture's side
     settings = Settings(
-        task=task, columns=tuple(selected_columns(layout, _numbers(path, arguments.selected_cols)).items()),
-        max_src=arguments.max_src_length or layout.max_src, max_tgt=arguments.max_tgt_length or layout.max_tgt,
-        labels=frozenset(layout.labels), num_codes=arguments.code_dict_size, codes=codes, picture_side=side,
-        answers=frozenset(read_label_file(arguments.ans2label_file)) if arguments.ans2label_file else None,
-        bpe_dir=_usable(arguments.bpe_dir), images=not arguments.no_images, evaluation=arguments.evaluation,
-    )  # fmt: skip
+        task=task,
+        columns=tuple(selected_columns(layout, _numbers(path, arguments.selected_cols)).items()),
+        max_src=arguments.max_src_length or layout.max_src,
+        max_tgt=arguments.max_tgt_length or layout.max_tgt,
+        labels=frozenset(layout.labels),
+        num_codes=arguments.code_dict_size,
+        codes=codes,
+        picture_side=side,
+        answers=(
+            frozenset(read_label_file(arguments.ans2label_file))
+            if arguments.ans2label_file
+            else None
+        ),
+        bpe_dir=_usable(arguments.bpe_dir),
+        images=not arguments.no_images,
+        evaluation=arguments.evaluation,
+    )
     return scan(path, settings, layout, arguments.jobs), layout
 
 
@@ -169,10 +284,17 @@ def _show(report, arguments: argparse.Namespace, size: str) -> None:
         printed[finding.rule] += 1
         if printed[finding.rule] <= arguments.max_findings:
             print(finding.line(report.path))
-    more = {rule: count for rule, count in sorted(report.counts.items()) if count > arguments.max_findings}
+    more = {
+        rule: count
+        for rule, count in sorted(report.counts.items())
+        if count > arguments.max_findings
+    }
     for rule, count in more.items():
         print(f"{report.path}: {rule}: {count} in all")
-    print(f"{report.path}: {size}: {_count(report.faults, 'fault')}, {_count(report.num_notes, 'note')}")
+    print(
+        f"{report.path}: {size}: {_count(report.faults, 'fault')},"
+        f" {_count(report.num_notes, 'note')}"
+    )
 
 
 def _count(number: int, name: str) -> str:
@@ -185,21 +307,40 @@ def _repair(report, layout, arguments: argparse.Namespace):
     done = repair(report, layout, arguments.fix, arguments.jobs)
     for finding in done.left_out:
         print(f"left out: {finding.line(report.path)}")
-    print(f"{done.path}: {done.rows} rows, {done.mended} of them mended, {done.renamed} with a new id; "
-          f"{done.num_left_out} left out")
+    print(
+        f"{done.path}: {done.rows} rows, {done.mended} of them mended, {done.renamed} with a new"
+        f" id; {done.num_left_out} left out"
+    )
     return done
 
 
 def _write_json(path: str, environment: list, reports: list, repaired) -> None:
     from ofa.io.atomic import replacing
 
-    files = [{"path": report.path, "task": report.task, "rows": report.rows, "faults": report.faults, "notes": report.num_notes,
-              "by_rule": dict(sorted(report.counts.items())), "findings": [dataclasses.asdict(f) for f in report.findings]}
-             for report in reports]
-    content = {"ok": not any(report.faults for report in reports) and all(check.state != "fault" for check in environment),
-               "environment": [dataclasses.asdict(check) for check in environment], "files": files}
+    files = [
+        {
+            "path": report.path,
+            "task": report.task,
+            "rows": report.rows,
+            "faults": report.faults,
+            "notes": report.num_notes,
+            "by_rule": dict(sorted(report.counts.items())),
+            "findings": [dataclasses.asdict(f) for f in report.findings],
+        }
+        for report in reports
+    ]
+    content = {
+        "ok": (
+            not any(report.faults for report in reports)
+            and all(check.state != "fault" for check in environment)
+        ),
+        "environment": [dataclasses.asdict(check) for check in environment],
+        "files": files,
+    }
     if repaired is not None:
-        content["repaired"] = repaired if isinstance(repaired, dict) else dataclasses.asdict(repaired)
+        content["repaired"] = (
+            repaired if isinstance(repaired, dict) else dataclasses.asdict(repaired)
+        )
     with replacing(path) as file:
         json.dump(content, file, ensure_ascii=False, indent=1)
         file.write("\n")

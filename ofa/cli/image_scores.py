@@ -1,4 +1,5 @@
-"""``ofa image-scores``: how good the pictures of a folder are together, by FID and Inception score."""
+"""``ofa image-scores``: how good the pictures of a folder are together, by FID and Inception
+score."""
 
 import argparse
 
@@ -9,8 +10,12 @@ examples:
 
 
 def add_parser(subparsers) -> None:
-    parser = subparsers.add_parser("image-scores", help="FID and Inception score of a folder of pictures", epilog=EXAMPLE,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = subparsers.add_parser(
+        "image-scores",
+        help="FID and Inception score of a folder of pictures",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("folder", help="of pictures (ofa evaluate: .../top1)")
     add_quality_flags(parser, "--real")
     parser.add_argument("--out", metavar="FILE.json", help="write the scores")
@@ -19,10 +24,22 @@ def add_parser(subparsers) -> None:
 
 def add_quality_flags(parser, real: str) -> None:
     """Args: parser: or a group of one. real: the flag that names real pictures."""
-    parser.add_argument(real, dest="real_images", metavar="DIR_OR_NPZ", help="real pictures, or gt_stat.npz with mu and sigma of their features")
-    parser.add_argument("--inception-model-path", metavar="FILE", help="weights of Inception: compute FID and Inception score")
-    parser.add_argument("--feature-extractor", metavar="MODULE:CLASS",
-                        help="instead of Inception: called with uint8[B, 3, H, W], returns features and logits")
+    parser.add_argument(
+        real,
+        dest="real_images",
+        metavar="DIR_OR_NPZ",
+        help="real pictures, or gt_stat.npz with mu and sigma of their features",
+    )
+    parser.add_argument(
+        "--inception-model-path",
+        metavar="FILE",
+        help="weights of Inception: compute FID and Inception score",
+    )
+    parser.add_argument(
+        "--feature-extractor",
+        metavar="MODULE:CLASS",
+        help="instead of Inception: called with uint8[B, 3, H, W], returns features and logits",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(real, list):
         real, broken_real = readable(real)
         broken |= broken_real
-    scores = image_scores(pictures, load_extractor(args.inception_model_path, args.feature_extractor), real)
+    scores = image_scores(
+        pictures, load_extractor(args.inception_model_path, args.feature_extractor), real
+    )
     for name, value in scores.items():
         print(f"{name:14}{value:10.4f}")
     if args.out:

@@ -1,4 +1,5 @@
-"""``ofa negatives build``: the files that wrong examples of pre-training are drawn from, made from the training rows."""
+"""``ofa negatives build``: the files that wrong examples of pre-training are drawn from, made
+from the training rows."""
 
 import argparse
 import json
@@ -19,19 +20,49 @@ DONE = "negative_samples.json"  # what the files were made from
 
 def add_parser(subparsers) -> None:
     """Add ``negatives`` to the commands of ``ofa``."""
-    parser = subparsers.add_parser("negatives", help="make the files that wrong examples of pre-training are drawn from")
+    parser = subparsers.add_parser(
+        "negatives", help="make the files that wrong examples of pre-training are drawn from"
+    )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     build = actions.add_parser(
-        "build", help="collect captions, objects and answers of training rows",
-        description="Reads the training rows once, without their pictures, and writes all_captions.txt, object.txt and "
-                    "type2ans.json, for --neg-sample-dir. The same rows make the same files. Files that are there already and "
-                    "were made from the same rows are kept.",
-        epilog="example: ofa negatives build --data vision_language_examples.tsv --detection detection_examples.tsv "
-               "--out negative_sample")  # fmt: skip
-    build.add_argument("--data", nargs="+", required=True, metavar="ROWS", help="rows of pictures and texts: vision_language_examples.tsv, or shards")
-    build.add_argument("--detection", nargs="+", metavar="ROWS", default=[], help="rows of pictures and objects: detection_examples.tsv, or shards")
-    build.add_argument("--selected-cols", default="0,1,2,3,4,5,6,7", metavar="COLS", help="columns of --data (%(default)s)")
-    build.add_argument("--detection-selected-cols", default="0,1,2", metavar="COLS", help="columns of --detection (%(default)s)")
+        "build",
+        help="collect captions, objects and answers of training rows",
+        description=(
+            "Reads the training rows once, without their pictures, and writes all_captions.txt,"
+            " object.txt and type2ans.json, for --neg-sample-dir. The same rows make the same"
+            " files. Files that are there already and were made from the same rows are kept."
+        ),
+        epilog=(
+            "example: ofa negatives build --data vision_language_examples.tsv --detection"
+            " detection_examples.tsv --out negative_sample"
+        ),
+    )
+    build.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="ROWS",
+        help="rows of pictures and texts: vision_language_examples.tsv, or shards",
+    )
+    build.add_argument(
+        "--detection",
+        nargs="+",
+        metavar="ROWS",
+        default=[],
+        help="rows of pictures and objects: detection_examples.tsv, or shards",
+    )
+    build.add_argument(
+        "--selected-cols",
+        default="0,1,2,3,4,5,6,7",
+        metavar="COLS",
+        help="columns of --data (%(default)s)",
+    )
+    build.add_argument(
+        "--detection-selected-cols",
+        default="0,1,2",
+        metavar="COLS",
+        help="columns of --detection (%(default)s)",
+    )
     build.add_argument("--out", required=True, metavar="DIR", help="folder to write to")
     build.set_defaults(run=run_build)
 
@@ -41,12 +72,20 @@ def run_build(args: argparse.Namespace) -> int:
     from ofa.io.folder_lock import lock_folder
     from ofa.negative_samples import ANSWERS, CAPTIONS, OBJECTS, NegativeSamples
 
-    pairs = [_open(path, args.selected_cols, len(PAIR_COLUMNS), "--selected-cols") for path in args.data]
-    objects = [_open(path, args.detection_selected_cols, 3, "--detection-selected-cols") for path in args.detection]
+    pairs = [
+        _open(path, args.selected_cols, len(PAIR_COLUMNS), "--selected-cols") for path in args.data
+    ]
+    objects = [
+        _open(path, args.detection_selected_cols, 3, "--detection-selected-cols")
+        for path in args.detection
+    ]
     made_from = {"data": list(map(_state, pairs)), "detection": list(map(_state, objects))}
     out = Path(args.out)
     ours = _read(out / DONE)
-    if all((out / name).is_file() for name in (ANSWERS, CAPTIONS, OBJECTS)) and ours.get("made_from") == made_from:
+    if (
+        all((out / name).is_file() for name in (ANSWERS, CAPTIONS, OBJECTS))
+        and ours.get("made_from") == made_from
+    ):
         print(f"{out}: already complete")
         return 0
     with lock_folder(out), names_file(out), NegativeSamples(out) as found:
@@ -63,12 +102,15 @@ def run_build(args: argparse.Namespace) -> int:
         counts = found.write(out)
         with replacing(out / DONE) as file:
             json.dump({"made_from": made_from, "entries": counts}, file, indent=1)
-    print(f"{out}: {counts[CAPTIONS]} captions, {counts[OBJECTS]} objects, {counts[ANSWERS]} answers")
+    print(
+        f"{out}: {counts[CAPTIONS]} captions, {counts[OBJECTS]} objects, {counts[ANSWERS]} answers"
+    )
     return 0
 
 
 def keep_files_of_others(folder: Path, names: Sequence[str]) -> None:
-    """Rename files that are not known to be ours to ``NAME.old``, such as those that upstream provides."""
+    """Rename files that are not known to be ours to ``NAME.old``, such as those that upstream
+    provides."""
     for name in names:
         path, old = path_below(folder, name), path_below(folder, f"{name}.old")
         if path.exists() and not old.exists():
@@ -81,7 +123,9 @@ def _open(path: str, columns: str, expected: int, flag: str):
 
     file = open_rows(path, columns)
     if len(file.selected_cols) != expected:
-        raise UserError(f"{flag}={columns}: expects {expected} columns, found {len(file.selected_cols)}")
+        raise UserError(
+            f"{flag}={columns}: expects {expected} columns, found {len(file.selected_cols)}"
+        )
     return file
 
 
@@ -96,7 +140,13 @@ def _rows(file, columns: list[int]) -> Iterator[tuple[list[str], str]]:
 def _state(file) -> list:
     """What tells whether the rows are others than before."""
     paths = getattr(file, "shards", [file.path])
-    return [file.selected_cols, *([os.path.realpath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns] for path in paths)]
+    return [
+        file.selected_cols,
+        *(
+            [os.path.realpath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns]
+            for path in paths
+        ),
+    ]
 
 
 def _read(path: Path) -> dict:

@@ -1,7 +1,8 @@
-"""``python -m ofa.cli.own_folder [--fresh] FOLDER COMMAND ...``: the command, in this very process, as owner of a folder.
+"""``python -m ofa.cli.own_folder [--fresh] FOLDER COMMAND ...``: the command, in this very process,
+as owner of a folder.
 
-What scripts such as ``run_scripts/launch.sh`` start themselves by (``bash SCRIPT ...``), so that a run that is refused has
-moved and logged nothing. --fresh: what the folder holds is moved aside.
+What scripts such as ``run_scripts/launch.sh`` start themselves by (``bash SCRIPT ...``), so that a
+run that is refused has moved and logged nothing. --fresh: what the folder holds is moved aside.
 """
 
 import os

@@ -1,4 +1,5 @@
-"""``ofa predict``: captions, answers, regions for one image, a folder or a file of requests, as JSON lines."""
+"""``ofa predict``: captions, answers, regions for one image, a folder or a file of requests, as
+JSON lines."""
 
 import argparse
 import json
@@ -28,49 +29,100 @@ WINDOW = 4  # batches of pictures in memory
 
 
 def add_parser(subparsers) -> None:
-    parser = subparsers.add_parser("predict", help="ask a model about pictures", epilog=EXAMPLE,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = subparsers.add_parser(
+        "predict",
+        help="ask a model about pictures",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument("input", help="an image, a folder of images, or a .jsonl file")
-    parser.add_argument("--images", metavar="DIR", action="append", default=[],
-                        help="further folder that lines of a .jsonl file may name images of; may be repeated")
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="further folder that lines of a .jsonl file may name images of; may be repeated",
+    )
     ask = parser.add_argument_group("what to ask (a line of a .jsonl file goes before it)")
-    ask.add_argument("--task", help="caption, answer, ground, entails, read or generate; default: what the words below are for, or caption")
+    ask.add_argument(
+        "--task",
+        help=(
+            "caption, answer, ground, entails, read or generate; default: what the words below are"
+            " for, or caption"
+        ),
+    )
     ask.add_argument("--question", metavar="TEXT", help="answer it")
-    ask.add_argument("--region", metavar="X0,Y0,X1,Y1", help="the question is about this box, pixels")
+    ask.add_argument(
+        "--region", metavar="X0,Y0,X1,Y1", help="the question is about this box, pixels"
+    )
     ask.add_argument("--text", metavar="TEXT", help="find the region that it describes")
     ask.add_argument("--hypothesis", metavar="TEXT", help="does the image show it?")
     ask.add_argument("--premise", metavar="TEXT", help="... given this text as well")
     ask.add_argument("--instruction", metavar="TEXT", help="any instruction")
-    ask.add_argument("--answers", metavar="TEXT,...", help="choose the answer to questions among these")
+    ask.add_argument(
+        "--answers", metavar="TEXT,...", help="choose the answer to questions among these"
+    )
     out = parser.add_argument_group("what comes out")
-    out.add_argument("--out", metavar="FILE", help="JSON lines, written as a whole at the end; default: printed as they come")
-    out.add_argument("--draw", metavar="DIR", help="write every picture with its boxes and texts drawn on it")
-    out.add_argument("--best", type=int, default=1, metavar="N", help="replies per request, with scores (%(default)s)")
-    out.add_argument("--stop-on-broken", action="store_true", help="an image that cannot be read ends the command")
+    out.add_argument(
+        "--out",
+        metavar="FILE",
+        help="JSON lines, written as a whole at the end; default: printed as they come",
+    )
+    out.add_argument(
+        "--draw", metavar="DIR", help="write every picture with its boxes and texts drawn on it"
+    )
+    out.add_argument(
+        "--best",
+        type=int,
+        default=1,
+        metavar="N",
+        help="replies per request, with scores (%(default)s)",
+    )
+    out.add_argument(
+        "--stop-on-broken",
+        action="store_true",
+        help="an image that cannot be read ends the command",
+    )
     _add_machine(parser)
     parser.set_defaults(run=run)
 
 
 def add_model_flags(group) -> None:
     """Which model, on what. Args: group: of a parser."""
-    group.add_argument("--base", metavar="FILE", help="of a checkpoint that holds tuned weights only: its base, if it has moved")
-    group.add_argument("--bpe-dir", metavar="DIR", help="vocabulary folder, if it has moved since training")
-    group.add_argument("--ans2label-file", metavar="FILE", help="set of answers, if it has moved since training")
-    group.add_argument("--ema-eval", action="store_true", help="take the averaged weights (EMA) of the checkpoint")
+    group.add_argument(
+        "--base",
+        metavar="FILE",
+        help="of a checkpoint that holds tuned weights only: its base, if it has moved",
+    )
+    group.add_argument(
+        "--bpe-dir", metavar="DIR", help="vocabulary folder, if it has moved since training"
+    )
+    group.add_argument(
+        "--ans2label-file", metavar="FILE", help="set of answers, if it has moved since training"
+    )
+    group.add_argument(
+        "--ema-eval", action="store_true", help="take the averaged weights (EMA) of the checkpoint"
+    )
     group.add_argument("--cpu", action="store_true", help="do not use a GPU")
     precision = group.add_mutually_exclusive_group()
-    precision.add_argument("--fp16", action="store_const", const="fp16", dest="precision", default="fp32")
+    precision.add_argument(
+        "--fp16", action="store_const", const="fp16", dest="precision", default="fp32"
+    )
     precision.add_argument("--bf16", action="store_const", const="bf16", dest="precision")
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model and machine")
     add_model_flags(group)
-    group.add_argument("--batch-size", type=int, default=16, help="pictures at a time (%(default)s)")
+    group.add_argument(
+        "--batch-size", type=int, default=16, help="pictures at a time (%(default)s)"
+    )
     for name in GENERATION:
         kind = float if name in ("lenpen", "temperature") else int
-        group.add_argument("--" + name.replace("_", "-"), type=kind, help="of the search; default: as in training")
+        group.add_argument(
+            "--" + name.replace("_", "-"), type=kind, help="of the search; default: as in training"
+        )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -82,7 +134,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.best < 1 or args.batch_size < 1:
         raise UserError("--best and --batch-size expect at least 1")
-    words = {name: getattr(args, name) for name in (*filter(None, NEEDED.values()), *OPTIONAL.values())}
+    words = {
+        name: getattr(args, name) for name in (*filter(None, NEEDED.values()), *OPTIONAL.values())
+    }
     requests = read_requests(args.input, args.task and verb_of(args.task), words, args.images)
     if args.draw:
         Path(args.draw).mkdir(parents=True, exist_ok=True)
@@ -95,12 +149,15 @@ def run(args: argparse.Namespace) -> int:
                 file.write(text_of_line(line) + "\n")
                 bar.update()
     if broken:
-        logger.warning("%d of %d images could not be read; their lines hold the reason", broken, len(requests))
+        logger.warning(
+            "%d of %d images could not be read; their lines hold the reason", broken, len(requests)
+        )
     return 1 if broken else 0
 
 
 def text_of_line(line: dict[str, Any]) -> str:
-    """A line of the output in JSON. What UTF-8 cannot hold, half of a character, stays as it came: an escape."""
+    """A line of the output in JSON. What UTF-8 cannot hold, half of a character, stays as it
+    came: an escape."""
     from ofa.io.values import SURROGATE, finite
 
     text = json.dumps(finite(line), ensure_ascii=False)
@@ -108,13 +165,21 @@ def text_of_line(line: dict[str, Any]) -> str:
 
 
 def load(args: argparse.Namespace, **overrides: Any):
-    """The model that the options of ``add_model_flags`` name. Args: overrides: as of ``OFA.load``."""
+    """The model that the options of ``add_model_flags`` name. Args: overrides: as of
+    ``OFA.load``."""
     from ofa import OFA
 
     if args.ans2label_file:
         overrides["ans2label_file"] = args.ans2label_file
-    return OFA.load(args.checkpoint, args.bpe_dir, device="cpu" if args.cpu else None, precision=args.precision, ema=args.ema_eval,
-                    base=args.base, **overrides)
+    return OFA.load(
+        args.checkpoint,
+        args.bpe_dir,
+        device="cpu" if args.cpu else None,
+        precision=args.precision,
+        ema=args.ema_eval,
+        base=args.base,
+        **overrides,
+    )
 
 
 def lines(model, requests: Sequence[Any], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -146,9 +211,13 @@ def lines(model, requests: Sequence[Any], args: argparse.Namespace) -> Iterator[
             yield {**about, **reply.as_json()}
 
 
-def replies_of(model, requests: Sequence[Any], pictures: Sequence[Any], args: argparse.Namespace) -> list[Any]:
+def replies_of(
+    model, requests: Sequence[Any], pictures: Sequence[Any], args: argparse.Namespace
+) -> list[Any]:
     """The model's reply to each request; requests of one kind are asked together."""
-    generation = {name: getattr(args, name) for name in GENERATION if getattr(args, name) is not None}
+    generation = {
+        name: getattr(args, name) for name in GENERATION if getattr(args, name) is not None
+    }
     replies: list[Any] = [None] * len(requests)
     whole = [row for row, picture in enumerate(pictures) if not isinstance(picture, UserError)]
     for kind in dict.fromkeys(requests[row].kind for row in whole):
@@ -156,7 +225,9 @@ def replies_of(model, requests: Sequence[Any], pictures: Sequence[Any], args: ar
         words = {name: [requests[row].words[name] for row in rows] for name in kind[1:]}
         if kind[0] == "answer" and args.answers:
             words["answers"] = [text.strip() for text in args.answers.split(",")]
-        found = getattr(model, kind[0])([pictures[row] for row in rows], **words, best=args.best, **generation)
+        found = getattr(model, kind[0])(
+            [pictures[row] for row in rows], **words, best=args.best, **generation
+        )
         for row, reply in zip(rows, found):
             replies[row] = reply
     return replies

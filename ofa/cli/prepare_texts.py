@@ -16,47 +16,100 @@ def _add_glue(kinds) -> None:
     from ofa.sources.glue import SOURCES
 
     parser = kinds.add_parser(
-        "glue", help="GLUE: the original TSVs, or folders of Hugging Face datasets",
-        description="Writes cola_train.tsv, cola_dev.tsv, cola_test.tsv and so on (MNLI: mnli_dev_matched.tsv, "
-                    "mnli_dev_mismatched.tsv, ...) and a manifest per task. Labels are converted by name.",
-        epilog="example: ofa prepare glue --data glue_data --out dataset/glue_data. The folder holds CoLA, MNLI, MRPC, QNLI, QQP, RTE, "
-               "SST-2 as they are downloaded, or cola, mnli, ... as DatasetDict.save_to_disk writes them.")  # fmt: skip
-    parser.add_argument("--data", required=True, metavar="DIR", help="folder of the tasks' folders; with one --tasks also that task's own")
-    parser.add_argument("--tasks", nargs="+", default=[], choices=tuple(SOURCES), metavar="TASK",
-                        help=f"some of {', '.join(SOURCES)} (default: those that are there)")
+        "glue",
+        help="GLUE: the original TSVs, or folders of Hugging Face datasets",
+        description=(
+            "Writes cola_train.tsv, cola_dev.tsv, cola_test.tsv and so on (MNLI:"
+            " mnli_dev_matched.tsv, mnli_dev_mismatched.tsv, ...) and a manifest per task. Labels"
+            " are converted by name."
+        ),
+        epilog=(
+            "example: ofa prepare glue --data glue_data --out dataset/glue_data. The folder holds"
+            " CoLA, MNLI, MRPC, QNLI, QQP, RTE, SST-2 as they are downloaded, or cola, mnli, ... as"
+            " DatasetDict.save_to_disk writes them."
+        ),
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="folder of the tasks' folders; with one --tasks also that task's own",
+    )
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        default=[],
+        choices=tuple(SOURCES),
+        metavar="TASK",
+        help=f"some of {', '.join(SOURCES)} (default: those that are there)",
+    )
     _add_common(parser)
     parser.set_defaults(run=prepare_glue)
 
 
 def _add_gigaword(kinds) -> None:
     parser = kinds.add_parser(
-        "gigaword", help="texts and their summaries: Gigaword's files, any two files of lines, or a Hugging Face dataset",
-        description="Writes gigaword_train.tsv, gigaword_dev.tsv, gigaword_test.tsv (as far as they are given) and manifest.json.",
-        epilog="example: ofa prepare gigaword --train train.article.txt train.title.txt --dev valid.article.filter.txt "
-               "valid.title.filter.txt --test input.txt task1_ref0.txt --out dataset/gigaword_data")  # fmt: skip
-    parser.add_argument("--data", metavar="DIR", help="folder with such files under their usual names, or of DatasetDict.save_to_disk "
-                                                      "(columns document, summary)")
+        "gigaword",
+        help=(
+            "texts and their summaries: Gigaword's files, any two files of lines, or a Hugging Face"
+            " dataset"
+        ),
+        description=(
+            "Writes gigaword_train.tsv, gigaword_dev.tsv, gigaword_test.tsv (as far as they are"
+            " given) and manifest.json."
+        ),
+        epilog=(
+            "example: ofa prepare gigaword --train train.article.txt train.title.txt --dev"
+            " valid.article.filter.txt valid.title.filter.txt --test input.txt task1_ref0.txt --out"
+            " dataset/gigaword_data"
+        ),
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help=(
+            "folder with such files under their usual names, or of DatasetDict.save_to_disk "
+            "(columns document, summary)"
+        ),
+    )
     for split in ("train", "dev", "test"):
-        parser.add_argument(f"--{split}", nargs=2, metavar=("TEXTS", "SUMMARIES"), help="one per line in both files")
+        parser.add_argument(
+            f"--{split}", nargs=2, metavar=("TEXTS", "SUMMARIES"), help="one per line in both files"
+        )
     _add_common(parser)
     parser.set_defaults(run=prepare_gigaword)
 
 
 def _add_text_world(kinds) -> None:
     parser = kinds.add_parser(
-        "text-world", help="made-up sentences for the language tasks, by a small grammar",
-        description="Writes TASK_train.tsv, TASK_dev.tsv and TASK_test.tsv for cola, mnli, mrpc, qnli, qqp, rte, sst2 and gigaword, and "
-                    "texts.txt for ofa vocab build. No row of the other files occurs in training.",
-        epilog="example: ofa prepare text-world --out dataset/text_world")  # fmt: skip
+        "text-world",
+        help="made-up sentences for the language tasks, by a small grammar",
+        description=(
+            "Writes TASK_train.tsv, TASK_dev.tsv and TASK_test.tsv for cola, mnli, mrpc, qnli, qqp,"
+            " rte, sst2 and gigaword, and texts.txt for ofa vocab build. No row of the other files"
+            " occurs in training."
+        ),
+        epilog="example: ofa prepare text-world --out dataset/text_world",
+    )
     for split, number in (("train", 3000), ("dev", 200), ("test", 300)):
-        parser.add_argument(f"--{split}", type=count, default=number, metavar="N", help="rows of each task (%(default)s)")
+        parser.add_argument(
+            f"--{split}",
+            type=count,
+            default=number,
+            metavar="N",
+            help="rows of each task (%(default)s)",
+        )
     parser.add_argument("--seed", type=int, default=1, help="(%(default)s)")
     parser.add_argument("--out", required=True, metavar="DIR", help="output folder")
     parser.set_defaults(run=prepare_text_world)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--skip-broken", action="store_true", help="leave wrong rows out of training and validation instead of stopping")
+    parser.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="leave wrong rows out of training and validation instead of stopping",
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="output folder")
 
 
@@ -66,7 +119,17 @@ def prepare_glue(args: argparse.Namespace) -> int:
     from ofa.sources.texts import prepare_texts
 
     for task in find_tasks(args.data, args.tasks):
-        summary(prepare_texts("glue", args.out, task.inputs, {"task": task.name}, task.files, args.skip_broken, f"manifest_{task.name}.json"))
+        summary(
+            prepare_texts(
+                "glue",
+                args.out,
+                task.inputs,
+                {"task": task.name},
+                task.files,
+                args.skip_broken,
+                f"manifest_{task.name}.json",
+            )
+        )
     return 0
 
 
@@ -75,7 +138,9 @@ def prepare_gigaword(args: argparse.Namespace) -> int:
     from ofa.sources.gigaword import SPLITS, find_summaries
     from ofa.sources.texts import prepare_texts
 
-    inputs, files = find_summaries(args.data, {split: getattr(args, split) for split in SPLITS if getattr(args, split)})
+    inputs, files = find_summaries(
+        args.data, {split: getattr(args, split) for split in SPLITS if getattr(args, split)}
+    )
     summary(prepare_texts("gigaword", args.out, inputs, {}, files, args.skip_broken))
     return 0
 
@@ -84,5 +149,9 @@ def prepare_text_world(args: argparse.Namespace) -> int:
     """All tasks of the grammar."""
     from ofa.text_world import write_world
 
-    summary(write_world(args.out, {split: getattr(args, split) for split in ("train", "dev", "test")}, args.seed))
+    summary(
+        write_world(
+            args.out, {split: getattr(args, split) for split in ("train", "dev", "test")}, args.seed
+        )
+    )
     return 0

@@ -1,4 +1,5 @@
-"""``python -m ofa.cli.torchrun ...``: torchrun, which tells in one line which process died, and how.
+"""``python -m ofa.cli.torchrun ...``: torchrun, which tells in one line which process died, and
+how.
 
 Environment: OFA_RUN_LOG names the file that what the processes print goes to as well.
 """
@@ -12,7 +13,8 @@ AGAIN = "Run the same command again: it resumes from the newest checkpoint"
 
 def main() -> int:
     """Arguments are torchrun's. Returns: its exit status."""
-    # Each attempt to reach the first node would print a C++ stack. Read by the import, not by ranks.
+    # Each attempt to reach the first node would print a C++ stack. Read by the import, not by
+    # ranks.
     os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"
     from torch.distributed import DistNetworkError, DistStoreError
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -1,4 +1,5 @@
-"""Box columns of both kinds as numbers and back: ``x0,y0,x1,y1`` and ``x0,y0,x1,y1,category,name&&...``."""
+"""Box columns of both kinds as numbers and back: ``x0,y0,x1,y1`` and
+``x0,y0,x1,y1,category,name&&...``."""
 
 from ofa.io.numbers import read_decimal
 from ofa.text import JOIN
@@ -43,7 +44,11 @@ def upright(cell: str, kind: str) -> str:
     boxes = boxes_of(cell, kind) or []
     if not any(map(turned, boxes)):
         return cell
-    return with_boxes(cell, kind, [(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)) for x0, y0, x1, y1 in boxes])
+    return with_boxes(
+        cell,
+        kind,
+        [(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)) for x0, y0, x1, y1 in boxes],
+    )
 
 
 def outside(box: Box, size: tuple[int, int], slack: float = 1.0) -> bool:
@@ -55,6 +60,8 @@ def outside(box: Box, size: tuple[int, int], slack: float = 1.0) -> bool:
 def clipped(cell: str, kind: str, size: tuple[int, int]) -> str:
     """The column with boxes cut off at the border; objects wholly outside are left out."""
     width, height = size
-    cut = [(max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
-           for x0, y0, x1, y1 in boxes_of(cell, kind) or []]
+    cut = [
+        (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
+        for x0, y0, x1, y1 in boxes_of(cell, kind) or []
+    ]
     return with_boxes(cell, kind, [None if turned(box) else box for box in cut])

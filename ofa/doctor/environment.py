@@ -18,13 +18,24 @@ PYTHON = (3, 11)
 FREE_DISK = 5e9  # bytes: a checkpoint of ofa_large with its optimiser takes as much
 FREE_SHARED = 1e9  # bytes of /dev/shm: worker processes hand their batches over through it
 OPEN_FILES = 1024
-LIBRARIES = ("torchvision", "numpy", "PIL", "sentencepiece", "tokenizers", "tqdm", "jinja2", "sacrebleu", "rouge_score",
-             "pycocoevalcap")  # fmt: skip
+LIBRARIES = (
+    "torchvision",
+    "numpy",
+    "PIL",
+    "sentencepiece",
+    "tokenizers",
+    "tqdm",
+    "jinja2",
+    "sacrebleu",
+    "rouge_score",
+    "pycocoevalcap",
+)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. Args: state: OK, NOTE (works, with less) or FAULT. fix: what to do, unless it is fine."""
+    """One thing looked at. Args: state: OK, NOTE (works, with less) or FAULT. fix: what to do,
+    unless it is fine."""
 
     name: str
     state: str
@@ -32,7 +43,9 @@ class Check:
     fix: str = ""
 
     def line(self) -> str:
-        return f"environment:{self.name} {self.state} - {self.found}" + (f" - {self.fix}" if self.fix else "")
+        return f"environment:{self.name} {self.state} - {self.found}" + (
+            f" - {self.fix}" if self.fix else ""
+        )
 
 
 def check_environment(folder: str = ".") -> list[Check]:
@@ -56,10 +69,19 @@ def _torch(folder: str) -> Iterator[Check]:
 
         torch.ones(2) @ torch.ones(2)
     except Exception as error:  # a broken build raises nearly anything
-        yield Check("torch", FAULT, f"{type(error).__name__}: {error}", "install matching torch and torchvision: "
-                    "bash run_scripts/setup.sh")
+        yield Check(
+            "torch",
+            FAULT,
+            f"{type(error).__name__}: {error}",
+            "install matching torch and torchvision: bash run_scripts/setup.sh",
+        )
         return
-    yield Check("torch", OK, f"{torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()} threads")
+    yield Check(
+        "torch",
+        OK,
+        f"{torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()}"
+        " threads",
+    )
 
 
 def _fairseq(folder: str) -> Iterator[Check]:
@@ -71,10 +93,19 @@ def _fairseq(folder: str) -> Iterator[Check]:
             continue
     if importlib.util.find_spec("fairseq") is None or "fairseq-fixed" not in versions:
         found = ", ".join(f"{name} {version}" for name, version in versions.items()) or "no fairseq"
-        yield Check("fairseq", FAULT, found, "pip install fairseq-fixed==0.12.3.1 (fairseq 0.12.2 fails on Python 3.11 and later)")
+        yield Check(
+            "fairseq",
+            FAULT,
+            found,
+            "pip install fairseq-fixed==0.12.3.1 (fairseq 0.12.2 fails on Python 3.11 and later)",
+        )
     elif "fairseq" in versions:
-        yield Check("fairseq", FAULT, "both fairseq and fairseq-fixed, which overwrite each other's files",
-                    "pip uninstall both, then pip install fairseq-fixed==0.12.3.1")
+        yield Check(
+            "fairseq",
+            FAULT,
+            "both fairseq and fairseq-fixed, which overwrite each other's files",
+            "pip uninstall both, then pip install fairseq-fixed==0.12.3.1",
+        )
     else:
         yield Check("fairseq", OK, f"fairseq-fixed {versions['fairseq-fixed']}")
 
@@ -82,7 +113,12 @@ def _fairseq(folder: str) -> Iterator[Check]:
 def _libraries(folder: str) -> Iterator[Check]:
     missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:
-        yield Check("libraries", FAULT, f"without {', '.join(missing)}", "bash run_scripts/setup.sh, or pip install them")
+        yield Check(
+            "libraries",
+            FAULT,
+            f"without {', '.join(missing)}",
+            "bash run_scripts/setup.sh, or pip install them",
+        )
     else:
         yield Check("libraries", OK, f"all {len(LIBRARIES)} of them")
 
@@ -92,26 +128,43 @@ def _java(folder: str) -> Iterator[Check]:
     works = False
     if path:
         try:
-            works = subprocess.run([path, "-version"], capture_output=True, timeout=30).returncode == 0
+            works = (
+                subprocess.run([path, "-version"], capture_output=True, timeout=30).returncode == 0
+            )
         except (OSError, subprocess.TimeoutExpired):
             works = False
     if works:
         yield Check("java", OK, path)
     else:
-        yield Check("java", NOTE, "none" if not path else f"{path}, which does not run",
-                    "only METEOR and SPICE need it: install a Java runtime, version 8 or later")
+        yield Check(
+            "java",
+            NOTE,
+            "none" if not path else f"{path}, which does not run",
+            "only METEOR and SPICE need it: install a Java runtime, version 8 or later",
+        )
 
 
 def _disk(folder: str) -> Iterator[Check]:
-    places = {"disk": (folder, FREE_DISK, "free some, or write elsewhere"),
-              "temporary": (tempfile.gettempdir(), FREE_DISK / 5, "free some, or set TMPDIR")}
+    places = {
+        "disk": (folder, FREE_DISK, "free some, or write elsewhere"),
+        "temporary": (tempfile.gettempdir(), FREE_DISK / 5, "free some, or set TMPDIR"),
+    }
     if os.path.isdir("/dev/shm"):
-        places["shared-memory"] = "/dev/shm", FREE_SHARED, "give the container more (docker run --shm-size=8g), or --num-workers 0"
+        places["shared-memory"] = (
+            "/dev/shm",
+            FREE_SHARED,
+            "give the container more (docker run --shm-size=8g), or --num-workers 0",
+        )
     for name, (place, needed, fix) in places.items():
         free = shutil.disk_usage(place).free
         found = f"{free / 1e9:.1f} GB free in {os.path.abspath(place)}"
         if not os.access(place, os.W_OK):
-            yield Check(name, FAULT, f"{os.path.abspath(place)} cannot be written to", "mend its permissions, or write elsewhere")
+            yield Check(
+                name,
+                FAULT,
+                f"{os.path.abspath(place)} cannot be written to",
+                "mend its permissions, or write elsewhere",
+            )
         elif free < needed:
             yield Check(name, NOTE, f"{found}, less than {needed / 1e9:.0f} GB", fix)
         else:
@@ -124,7 +177,9 @@ def _machine(folder: str) -> Iterator[Check]:
     yield Check("processor", OK, f"{cores} cores, {memory:.0f} GB memory")
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit != resource.RLIM_INFINITY and limit < OPEN_FILES:
-        yield Check("open-files", NOTE, f"{limit} at most", "ulimit -n 4096, for many worker processes")
+        yield Check(
+            "open-files", NOTE, f"{limit} at most", "ulimit -n 4096, for many worker processes"
+        )
 
 
 def _gpu(folder: str) -> Iterator[Check]:
@@ -135,20 +190,42 @@ def _gpu(folder: str) -> Iterator[Check]:
     count, problem = devices.gpus_of_torch()
     for number in range(count):
         facts = torch.cuda.get_device_properties(number)
-        yield Check(f"gpu{number}", OK, f"{facts.name}, sm_{facts.major}{facts.minor}, {facts.total_memory / 1e9:.0f} GB, "
-                    f"bf16 {'yes' if devices.has_bf16(f'cuda:{number}') else 'no'}")
+        yield Check(
+            f"gpu{number}",
+            OK,
+            f"{facts.name}, sm_{facts.major}{facts.minor}, {facts.total_memory / 1e9:.0f} GB, "
+            f"bf16 {'yes' if devices.has_bf16(f'cuda:{number}') else 'no'}",
+        )
     if problem:
         found, _, fix = problem.partition("; ")
         yield Check("gpu", FAULT, found, fix)
     elif count == 0 and devices.hidden():
-        yield Check("gpu", NOTE, "hidden by CUDA_VISIBLE_DEVICES", "unset it to train and evaluate on a GPU")
+        yield Check(
+            "gpu", NOTE, "hidden by CUDA_VISIBLE_DEVICES", "unset it to train and evaluate on a GPU"
+        )
     elif count == 0 and shutil.which("nvidia-smi"):
-        yield Check("gpu", FAULT, devices.count_without_torch()[1] or "an NVIDIA driver, but torch sees no device",
-                    "check nvidia-smi and that the driver is loaded; without a GPU, all works on the CPU")
+        yield Check(
+            "gpu",
+            FAULT,
+            devices.count_without_torch()[1] or "an NVIDIA driver, but torch sees no device",
+            "check nvidia-smi and that the driver is loaded; without a GPU, all works on the CPU",
+        )
     elif count == 0:
-        yield Check("gpu", NOTE, "none", "trains and evaluates on the processor: fit for ofa_nano and ofa_tiny")
+        yield Check(
+            "gpu",
+            NOTE,
+            "none",
+            "trains and evaluates on the processor: fit for ofa_nano and ofa_tiny",
+        )
 
 
 CHECKS: tuple[Callable[[str], Iterator[Check]], ...] = (
-    _python, _torch, _fairseq, _libraries, _java, _disk, _machine, _gpu,
-)  # fmt: skip
+    _python,
+    _torch,
+    _fairseq,
+    _libraries,
+    _java,
+    _disk,
+    _machine,
+    _gpu,
+)

@@ -6,17 +6,20 @@ from functools import partial
 import numpy as np
 
 from ofa.doctor.boxes import boxes_of, turned, upright
-from ofa.io.values import in_fractions
 from ofa.doctor.rule import QUOTED, Rule, Settings, empty, shown
+from ofa.io.values import in_fractions
 
-# ------------------------------------------------------------------------------------------- pictures
+# -------------------------------------------------------------------------------------------
+# pictures
 
 BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
 LITERAL = re.compile(r"""^b(['"])(.*)\1$""", re.DOTALL)
 
 
 def _bytes_literal(cell: str, settings: Settings) -> str:
-    return f"{shown(cell[:14])}: Python's notation of bytes" if cell.startswith(("b'", 'b"')) else ""
+    return (
+        f"{shown(cell[:14])}: Python's notation of bytes" if cell.startswith(("b'", 'b"')) else ""
+    )
 
 
 def _unwrap_literal(cell: str, settings: Settings) -> str:
@@ -41,7 +44,11 @@ def _base64(cell: str, settings: Settings) -> str:
 
 
 def _padding(cell: str, settings: Settings) -> str:
-    return f"{len(cell)} characters: the end is missing" if len(cell) % 4 or cell.endswith("===") else ""
+    return (
+        f"{len(cell)} characters: the end is missing"
+        if len(cell) % 4 or cell.endswith("===")
+        else ""
+    )
 
 
 def _pad(cell: str, settings: Settings) -> str:
@@ -51,23 +58,50 @@ def _pad(cell: str, settings: Settings) -> str:
 
 def plain_base64(cell: str) -> bool:
     """Whether ``IMAGE_RULES`` hold at a glance."""
-    return len(cell) > 3 and len(cell) % 4 == 0 and cell.isascii() and not cell.encode().translate(None, BASE64 + b"=") and (
-        "=" not in cell[:-2]
+    return (
+        len(cell) > 3
+        and len(cell) % 4 == 0
+        and cell.isascii()
+        and not cell.encode().translate(None, BASE64 + b"=")
+        and ("=" not in cell[:-2])
     )
 
 
 IMAGE_RULES = (
     Rule("image-empty", "a picture in base64", empty, "leave the row out, or give a grey picture"),
-    Rule("bytes-literal", "base64 alone", _bytes_literal, "write base64.b64encode(data).decode(), not str()", _unwrap_literal),
+    Rule(
+        "bytes-literal",
+        "base64 alone",
+        _bytes_literal,
+        "write base64.b64encode(data).decode(), not str()",
+        _unwrap_literal,
+    ),
     QUOTED,
-    Rule("data-url", "base64 alone", _data_url, "keep only what follows the comma", lambda cell, _: cell.partition(",")[2]),
-    Rule("base64", "base64, standard or URL-safe", _base64, "check --selected-cols, or encode the picture again",
-         lambda cell, _: re.sub(r"\s+", "", cell) if len(cell) > 300 else cell),
-    Rule("base64-length", "base64 padded with = to groups of four", _padding, "pad it; if it was cut off, encode the picture again",
-         _pad),
-)  # fmt: skip
+    Rule(
+        "data-url",
+        "base64 alone",
+        _data_url,
+        "keep only what follows the comma",
+        lambda cell, _: cell.partition(",")[2],
+    ),
+    Rule(
+        "base64",
+        "base64, standard or URL-safe",
+        _base64,
+        "check --selected-cols, or encode the picture again",
+        lambda cell, _: re.sub(r"\s+", "", cell) if len(cell) > 300 else cell,
+    ),
+    Rule(
+        "base64-length",
+        "base64 padded with = to groups of four",
+        _padding,
+        "pad it; if it was cut off, encode the picture again",
+        _pad,
+    ),
+)
 
-# ---------------------------------------------------------------------------------- ids, labels, codes
+# ---------------------------------------------------------------------------------- ids, labels,
+# codes
 
 
 def _float_id(cell: str, settings: Settings) -> str:
@@ -108,22 +142,53 @@ def _code_count(cell: str, settings: Settings) -> str:
 ID_RULES = (
     Rule("id-empty", "an id", empty, "give every row an id"),
     QUOTED,
-    Rule("id-float", "an id as it is", _float_id, "read ids as text (pandas: dtype=str)", lambda cell, _: cell[:-2]),
+    Rule(
+        "id-float",
+        "an id as it is",
+        _float_id,
+        "read ids as text (pandas: dtype=str)",
+        lambda cell, _: cell[:-2],
+    ),
 )
-LABEL_RULES = (QUOTED, Rule("label", "a label of the task", _label, "correct it; is it the file of another data set?", _known_label))
+LABEL_RULES = (
+    QUOTED,
+    Rule(
+        "label",
+        "a label of the task",
+        _label,
+        "correct it; is it the file of another data set?",
+        _known_label,
+    ),
+)
 CLASS_RULES = (
     Rule("text-empty", "words", empty, "fill it in, or remove the row"),
-    Rule("class-known", "words of the label file", _class_words, "correct them; is it the label file of another data set?"),
+    Rule(
+        "class-known",
+        "words of the label file",
+        _class_words,
+        "correct them; is it the label file of another data set?",
+    ),
 )
 CODE_RULES = (
     QUOTED,
-    Rule("code-range", "numbers from 0 to the number of codes, separated by blanks", _code_numbers,
-         "make the codes again with the tokenizer of this vocabulary", _plain_codes),
-    Rule("code-count", "as many codes as the picture has", _code_count,
-         "make the codes again: 1024 for a picture of 256 x 256 pixels, 256 for the middle of it in pre-training"),
-)  # fmt: skip
+    Rule(
+        "code-range",
+        "numbers from 0 to the number of codes, separated by blanks",
+        _code_numbers,
+        "make the codes again with the tokenizer of this vocabulary",
+        _plain_codes,
+    ),
+    Rule(
+        "code-count",
+        "as many codes as the picture has",
+        _code_count,
+        "make the codes again: 1024 for a picture of 256 x 256 pixels, 256 for the middle of it in"
+        " pre-training",
+    ),
+)
 
-# ---------------------------------------------------------------------------------------------- boxes
+# ----------------------------------------------------------------------------------------------
+# boxes
 
 
 def _box_grammar(cell: str, settings: Settings, kind: str) -> str:
@@ -132,7 +197,11 @@ def _box_grammar(cell: str, settings: Settings, kind: str) -> str:
 
 def _turned_boxes(cell: str, settings: Settings, kind: str) -> str:
     wrong = [box for box in boxes_of(cell, kind) or () if turned(box)]
-    return f"{','.join(f'{number:g}' for number in wrong[0])}: turned round or without area" if wrong else ""
+    return (
+        f"{','.join(f'{number:g}' for number in wrong[0])}: turned round or without area"
+        if wrong
+        else ""
+    )
 
 
 def _upright_boxes(cell: str, settings: Settings, kind: str) -> str:
@@ -147,9 +216,24 @@ def _fractions(cell: str, settings: Settings, kind: str) -> str:
 def box_rules(kind: str, grammar: str) -> tuple[Rule, ...]:
     return (
         QUOTED,
-        Rule("box-grammar", grammar, partial(_box_grammar, kind=kind), "write pixels of the picture, separated by commas"),
-        Rule("box-order", "x0 < x1 and y0 < y1", partial(_turned_boxes, kind=kind),
-             "write left,top,right,bottom; width and height are no corners", partial(_upright_boxes, kind=kind)),
-        Rule("box-fraction", "a box in pixels", partial(_fractions, kind=kind),
-             "if these are fractions of the image, multiply them by its width and height", note=True),
-    )  # fmt: skip
+        Rule(
+            "box-grammar",
+            grammar,
+            partial(_box_grammar, kind=kind),
+            "write pixels of the picture, separated by commas",
+        ),
+        Rule(
+            "box-order",
+            "x0 < x1 and y0 < y1",
+            partial(_turned_boxes, kind=kind),
+            "write left,top,right,bottom; width and height are no corners",
+            partial(_upright_boxes, kind=kind),
+        ),
+        Rule(
+            "box-fraction",
+            "a box in pixels",
+            partial(_fractions, kind=kind),
+            "if these are fractions of the image, multiply them by its width and height",
+            note=True,
+        ),
+    )

@@ -30,7 +30,9 @@ class Layout:
 
 
 def _pair_of_texts(selected: str, *labels: str) -> Layout:
-    return Layout({"text1": "source", "text2": "source", "label": "label"}, selected, 512, 30, labels)
+    return Layout(
+        {"text1": "source", "text2": "source", "label": "label"}, selected, 512, 30, labels
+    )
 
 
 def _one_text(selected: str) -> Layout:
@@ -39,13 +41,30 @@ def _one_text(selected: str) -> Layout:
 
 LAYOUTS = {
     "caption": Layout({"id": "id", "image": "image", "caption": "caption"}, "0,4,2", max_tgt=20),
-    "vqa_gen": Layout({"id": "id", "image": "image", "question": "question", "answers": "answers", "objects": "any"}, "0,5,2,3,4"),
-    "grounded_qa": Layout({"id": "id", "image": "image", "question": "question", "box": "box", "answers": "answers"}, "0,5,2,3,4"),
+    "vqa_gen": Layout(
+        {
+            "id": "id",
+            "image": "image",
+            "question": "question",
+            "answers": "answers",
+            "objects": "any",
+        },
+        "0,5,2,3,4",
+    ),
+    "grounded_qa": Layout(
+        {"id": "id", "image": "image", "question": "question", "box": "box", "answers": "answers"},
+        "0,5,2,3,4",
+    ),
     "refcoco": Layout({"id": "id", "image": "image", "text": "phrase", "box": "box"}, "0,4,2,3"),
-    "snli_ve": Layout({"id": "id", "image": "image", "hypothesis": "phrase", "caption": "any", "label": "label"}, "0,2,3,4,5",
-                      labels=NLI),
+    "snli_ve": Layout(
+        {"id": "id", "image": "image", "hypothesis": "phrase", "caption": "any", "label": "label"},
+        "0,2,3,4,5",
+        labels=NLI,
+    ),
     "image_classify": Layout({"image": "image", "label": "class"}, "0,2", 128),
-    "image_gen": Layout({"id": "id", "text": "source", "code": "codes"}, "0,2,1", 64, 1024, codes=1024),
+    "image_gen": Layout(
+        {"id": "id", "text": "source", "code": "codes"}, "0,2,1", 64, 1024, codes=1024
+    ),
     "ocr": Layout({"id": "id", "image": "image", "text": "reading"}, "0,1,2", max_tgt=64),
     "gigaword": Layout({"source": "source", "target": "target"}, "0,1", 512, 64),
     "cola": _one_text("1,2"),
@@ -56,28 +75,62 @@ LAYOUTS = {
     "qqp": _pair_of_texts("3,4,5", "0", "1"),
     "rte": _pair_of_texts("1,2,3", "entailment", "not_entailment"),
     "vision_language": Layout(
-        {"id": "id", "image": "image", "caption": "any", "question": "any", "answers": "any", "objects": "any",
-         "dataset": "any", "type": "label"},
-        "0,1,2,3,4,5,6,7", labels=("caption", "qa", "visual_grounding"),
-        by_type={"caption": {"caption": "caption"}, "qa": {"question": "question", "answers": "answers"},
-                 "visual_grounding": {"caption": "phrase", "answers": "box"}}),
+        {
+            "id": "id",
+            "image": "image",
+            "caption": "any",
+            "question": "any",
+            "answers": "any",
+            "objects": "any",
+            "dataset": "any",
+            "type": "label",
+        },
+        "0,1,2,3,4,5,6,7",
+        labels=("caption", "qa", "visual_grounding"),
+        by_type={
+            "caption": {"caption": "caption"},
+            "qa": {"question": "question", "answers": "answers"},
+            "visual_grounding": {"caption": "phrase", "answers": "box"},
+        },
+    ),
     "text": Layout({"id": "id", "text": "source"}, "0,1", 512),
-    "image": Layout({"id": "id", "image": "image", "code": "codes"}, "0,1,2", codes=256, picture_side=256),
+    "image": Layout(
+        {"id": "id", "image": "image", "code": "codes"}, "0,1,2", codes=256, picture_side=256
+    ),
     "detection": Layout({"id": "id", "image": "image", "objects": "detections"}, "0,1,2"),
-}  # fmt: skip
+}
 FILE_NAMES = {  # how official files begin -> task
-    "caption": "caption", "vqa": "vqa_gen", "trainval": "vqa_gen", "grounded_qa": "grounded_qa", "refcoco": "refcoco", "snli_ve": "snli_ve",
-    "imagenet": "image_classify", "image_classify": "image_classify", "coco_vqgan": "image_gen", "image_gen": "image_gen",
-    "ocr": "ocr", "gigaword": "gigaword", "vision_language": "vision_language", "text": "text", "image": "image",
-    "detection": "detection", "cola": "cola", "sst2": "sst2", "mnli": "mnli", "mrpc": "mrpc", "qnli": "qnli", "qqp": "qqp",
+    "caption": "caption",
+    "vqa": "vqa_gen",
+    "trainval": "vqa_gen",
+    "grounded_qa": "grounded_qa",
+    "refcoco": "refcoco",
+    "snli_ve": "snli_ve",
+    "imagenet": "image_classify",
+    "image_classify": "image_classify",
+    "coco_vqgan": "image_gen",
+    "image_gen": "image_gen",
+    "ocr": "ocr",
+    "gigaword": "gigaword",
+    "vision_language": "vision_language",
+    "text": "text",
+    "image": "image",
+    "detection": "detection",
+    "cola": "cola",
+    "sst2": "sst2",
+    "mnli": "mnli",
+    "mrpc": "mrpc",
+    "qnli": "qnli",
+    "qqp": "qqp",
     "rte": "rte",
-}  # fmt: skip
+}
 PRETRAINING = ("vision_language", "text", "image", "detection")  # the files of unify_task
 UNIFY = "unify_task"
 
 
 def guess_task(name: str, task: str | None = None) -> str | None:
-    """The layout of a file by its name. Args: task: ``--task``; ``unify_task`` has one layout per file."""
+    """The layout of a file by its name. Args: task: ``--task``; ``unify_task`` has one layout
+    per file."""
     if task and task != UNIFY:
         return task
     known = PRETRAINING if task == UNIFY else FILE_NAMES
@@ -85,8 +138,10 @@ def guess_task(name: str, task: str | None = None) -> str | None:
         if name.startswith(start):
             return FILE_NAMES[start]
     if task == UNIFY:
-        raise UserError(f"{name}: expected a pre-training file whose name begins with {', '.join(PRETRAINING)}; "
-                        "say what it is with --task vision_language, text, image or detection")
+        raise UserError(
+            f"{name}: expected a pre-training file whose name begins with {', '.join(PRETRAINING)};"
+            " say what it is with --task vision_language, text, image or detection"
+        )
     return None
 
 
@@ -98,13 +153,21 @@ def selected_columns(layout: Layout, selected: str | None) -> dict[str, int]:
     except ValueError:
         numbers = []
     if not numbers or min(numbers) < 0:
-        raise UserError(f"--selected-cols={text}: expects numbers such as {layout.selected} (counted from 0)")
+        raise UserError(
+            f"--selected-cols={text}: expects numbers such as {layout.selected} (counted from 0)"
+        )
     names = list(layout.columns)
-    if len(numbers) == 2 and names == ["id", "text", "code"]:  # text alone is enough to generate pictures
+    if len(numbers) == 2 and names == [
+        "id",
+        "text",
+        "code",
+    ]:  # text alone is enough to generate pictures
         names = names[:2]
     elif len(numbers) == 4 and names == ["id", "text", "code"]:
         names = ["id", "image", "text", "code"]
     if len(numbers) < len(names):
-        raise UserError(f"--selected-cols={text}: expects {len(names)} columns ({', '.join(names)}), found {len(numbers)}; "
-                        f"the official files have {layout.selected}")
+        raise UserError(
+            f"--selected-cols={text}: expects {len(names)} columns ({', '.join(names)}), found"
+            f" {len(numbers)}; the official files have {layout.selected}"
+        )
     return dict(zip(names, numbers))

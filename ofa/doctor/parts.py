@@ -11,18 +11,45 @@ from ofa.doctor.rule import Rule
 from ofa.doctor.scan import FileReport
 from ofa.errors import UserError
 
-SAMPLES = (" what does the image describe?", " a man's red-white shirt, 3 of 10!", "图片描述了什么内容?")
+SAMPLES = (
+    " what does the image describe?",
+    " a man's red-white shirt, 3 of 10!",
+    "图片描述了什么内容?",
+)
 EMBEDDINGS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 
 VOCABULARY = Rule("vocabulary", "a folder with dict.txt and the files of its BPE", None, REMEDY)
-PIECES = Rule("vocabulary-pieces", "every piece of the BPE in dict.txt", None, "take dict.txt and the BPE files from the same source")
-ROUND_TRIP = Rule("vocabulary-text", "decoding to give back the text", None, "is the folder meant for this language?", note=True)
-CHECKPOINT = Rule("checkpoint", "a checkpoint of tensors and settings", None, "download or copy it again")
+PIECES = Rule(
+    "vocabulary-pieces",
+    "every piece of the BPE in dict.txt",
+    None,
+    "take dict.txt and the BPE files from the same source",
+)
+ROUND_TRIP = Rule(
+    "vocabulary-text",
+    "decoding to give back the text",
+    None,
+    "is the folder meant for this language?",
+    note=True,
+)
+CHECKPOINT = Rule(
+    "checkpoint", "a checkpoint of tensors and settings", None, "download or copy it again"
+)
 WEIGHTS = Rule("checkpoint-weights", "finite weights", None, "use an older checkpoint of the run")
-SIZE = Rule("checkpoint-vocabulary", "one embedding for every entry of the vocabulary", None,
-            "give the --bpe-dir it was trained with, and --code-dict-size and --num-bins")  # fmt: skip
-ARCHITECTURE = Rule("checkpoint-arch", "the options it was trained with", None, "give --arch and the model's flags yourself", note=True)
+SIZE = Rule(
+    "checkpoint-vocabulary",
+    "one embedding for every entry of the vocabulary",
+    None,
+    "give the --bpe-dir it was trained with, and --code-dict-size and --num-bins",
+)
+ARCHITECTURE = Rule(
+    "checkpoint-arch",
+    "the options it was trained with",
+    None,
+    "give --arch and the model's flags yourself",
+    note=True,
+)
 
 
 def check_vocabulary(folder: str) -> FileReport:
@@ -45,7 +72,13 @@ def check_vocabulary(folder: str) -> FileReport:
         if "".join(bpe.decode(pieces).split()).lower() != "".join(text.split()).lower():
             changed.append(f"{text!r} -> {bpe.decode(pieces)!r}")
     if missing:
-        report.add(Finding.of(PIECES, f"{len(missing)} pieces of ordinary text that are not in it, the first {missing[0]!r}"))
+        report.add(
+            Finding.of(
+                PIECES,
+                f"{len(missing)} pieces of ordinary text that are not in it, the first"
+                f" {missing[0]!r}",
+            )
+        )
     if changed:
         report.add(Finding.of(ROUND_TRIP, changed[0]))
     return report.finish()
@@ -64,9 +97,17 @@ def check_checkpoint(path: str, bpe_dir: str | None = None) -> FileReport:
         report.add(Finding.of(CHECKPOINT, str(error).removeprefix(f"{path}: ")))
         return report.finish()
     report.rows = len(weights)
-    broken = [name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    broken = [
+        name
+        for name, tensor in weights.items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
     if broken:
-        report.add(Finding.of(WEIGHTS, f"{len(broken)} tensors with NaN or infinity, the first {broken[0]}"))
+        report.add(
+            Finding.of(
+                WEIGHTS, f"{len(broken)} tensors with NaN or infinity, the first {broken[0]}"
+            )
+        )
     options = arguments(checkpoint)
     if not options.get("arch"):
         report.add(Finding.of(ARCHITECTURE, "none"))
@@ -75,14 +116,18 @@ def check_checkpoint(path: str, bpe_dir: str | None = None) -> FileReport:
     return report.finish()
 
 
-def _compare_sizes(report: FileReport, weights: Mapping[str, Any], options: Mapping[str, Any], bpe_dir: str) -> None:
+def _compare_sizes(
+    report: FileReport, weights: Mapping[str, Any], options: Mapping[str, Any], bpe_dir: str
+) -> None:
     """A smaller embedding grows when it is loaded; a larger one cannot be used."""
     from ofa.models.stored_sizes import LARGEST
     from ofa.vocabulary import Vocabulary
 
     counts = options.get("code_dict_size") or 8192, options.get("num_bins") or 1000
     if not all(type(count) is int and 0 < count <= LARGEST for count in counts):
-        report.add(Finding.of(SIZE, f"options that say code_dict_size and num_bins {str(counts)[:100]}"))
+        report.add(
+            Finding.of(SIZE, f"options that say code_dict_size and num_bins {str(counts)[:100]}")
+        )
         return
     try:
         size = len(Vocabulary.from_folder(bpe_dir, *counts))
@@ -90,7 +135,9 @@ def _compare_sizes(report: FileReport, weights: Mapping[str, Any], options: Mapp
         return  # said by check_vocabulary
     for name in EMBEDDINGS:
         if name in weights and len(weights[name]) != size:
-            report.add(Finding.of(SIZE, f"{name} of {len(weights[name])} entries, {bpe_dir} of {size}"))
+            report.add(
+                Finding.of(SIZE, f"{name} of {len(weights[name])} entries, {bpe_dir} of {size}")
+            )
             return
 
 

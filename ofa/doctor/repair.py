@@ -1,23 +1,41 @@
-"""A repaired copy of a TSV, or of shards as a TSV: what can be mended is mended, rows that cannot are left out and listed.
+"""A repaired copy of a TSV, or of shards as a TSV: what can be mended is mended, rows that cannot
+are left out and listed.
 
-Mended are: byte-order mark, line ends, NUL and carriage returns, rows broken in several lines, quotes, ``b'...'`` and data
-URLs around base64, its padding, turned boxes, boxes beyond the border (clipped), answers without a confidence (1.0), labels
-in other letters, ids read as decimals. An id that comes again: an equal row is left out, another row gets a new id - the next
-free number, or ``_2`` behind a text. Everything else - damaged pictures, unknown labels, empty texts, ... - is the
+Mended are: byte-order mark, line ends, NUL and carriage returns, rows broken in several lines,
+quotes, ``b'...'`` and data URLs around base64, its padding, turned boxes, boxes beyond the border
+(clipped), answers without a confidence (1.0), labels in other letters, ids read as decimals. An id
+that comes again: an equal row is left out, another row gets a new id - the next free number, or
+``_2`` behind a text. Everything else - damaged pictures, unknown labels, empty texts, ... - is the
 user's to decide: such rows are left out.
 """
 
 from dataclasses import dataclass, field
 
-from ofa.io.atomic import replacing
 from ofa.doctor.layouts import Layout
 from ofa.doctor.row_source import open_source
 from ofa.doctor.rows import BOX_INSIDE, Finding, RowChecker
-from ofa.doctor.scan import BYTE_ORDER, CRLF, DUPLICATE, FILE, LISTED, SELECTED, FileReport, broken_sample, chunk_results
+from ofa.doctor.scan import (
+    BYTE_ORDER,
+    CRLF,
+    DUPLICATE,
+    FILE,
+    LISTED,
+    SELECTED,
+    FileReport,
+    broken_sample,
+    chunk_results,
+)
 from ofa.errors import UserError
+from ofa.io.atomic import replacing
 from ofa.io.values import id_key
 
-MENDED_IN_FILES = {BYTE_ORDER.name, CRLF.name, DUPLICATE.name, BOX_INSIDE.name, "columns"}  # without a repair of one cell
+MENDED_IN_FILES = {
+    BYTE_ORDER.name,
+    CRLF.name,
+    DUPLICATE.name,
+    BOX_INSIDE.name,
+    "columns",
+}  # without a repair of one cell
 
 
 @dataclass
@@ -39,7 +57,8 @@ class RepairReport:
 
 @dataclass
 class MendedRow:
-    """A row of the copy. Args: row: bytes, or None if it is left out, for ``findings``. number: of its first line."""
+    """A row of the copy. Args: row: bytes, or None if it is left out, for ``findings``. number:
+    of its first line."""
 
     number: int
     row: bytes | None
@@ -48,12 +67,15 @@ class MendedRow:
 
 
 def mend_chunk(rows: list[bytes | UserError], first: int, checker: RowChecker) -> list[MendedRow]:
-    """The rows of a chunk, mended. Args: rows: without line feeds. first: number of the first one, from 1."""
+    """The rows of a chunk, mended. Args: rows: without line feeds. first: number of the first
+    one, from 1."""
     rows = [row if isinstance(row, UserError) else row.removesuffix(b"\r") for row in rows]
     mended, place = [], 0
     while place < len(rows):
         if isinstance(rows[place], UserError):
-            mended.append(MendedRow(first + place, None, findings=[broken_sample(rows[place], first + place)]))
+            mended.append(
+                MendedRow(first + place, None, findings=[broken_sample(rows[place], first + place)])
+            )
             place += 1
             continue
         row, lines = _whole_row(rows, place, checker)
@@ -66,7 +88,9 @@ def mend_chunk(rows: list[bytes | UserError], first: int, checker: RowChecker) -
         else:
             changed = False
         if findings:
-            mended.append(MendedRow(number, None, findings=[_in_row(finding, number) for finding in findings]))
+            mended.append(
+                MendedRow(number, None, findings=[_in_row(finding, number) for finding in findings])
+            )
         else:
             mended.append(MendedRow(number, row, changed or lines > 1))
     return mended
@@ -77,16 +101,24 @@ def _in_row(finding: Finding, number: int) -> Finding:
 
 
 def _whole_row(rows: list[bytes], place: int, checker: RowChecker) -> tuple[bytes, int]:
-    """The row that begins at ``place``, and how many lines it takes: more than one where a field has line breaks."""
+    """The row that begins at ``place``, and how many lines it takes: more than one where a field
+    has line breaks."""
     row, tabs, width = rows[place], rows[place].count(b"\t"), checker.settings.width
     if width == 1 or not row.strip():
         return row, 1
     stop = place + 1
-    while stop < len(rows) and isinstance(rows[stop], bytes) and rows[stop].strip() and tabs + rows[stop].count(b"\t") < width:
+    while (
+        stop < len(rows)
+        and isinstance(rows[stop], bytes)
+        and rows[stop].strip()
+        and tabs + rows[stop].count(b"\t") < width
+    ):
         more = rows[stop].count(b"\t")
         if more == width - 1:  # a row of its own
             break
-        glue = b"" if tabs == checker.columns.get("image") else b" "  # base64 in lines of 76 characters
+        glue = (
+            b"" if tabs == checker.columns.get("image") else b" "
+        )  # base64 in lines of 76 characters
         row, tabs, stop = row + glue + rows[stop], tabs + more, stop + 1
     return (row, stop - place) if tabs == width - 1 else (rows[place], 1)
 
@@ -96,14 +128,27 @@ def repair(report: FileReport, layout: Layout | None, out: str, jobs: int = 1) -
 
     Raises: UserError if the file as a whole cannot be read, or the copy would take its place.
     """
-    if report.settings is None or any(finding.rule in (FILE.name, SELECTED.name) for finding in report.findings):
-        raise UserError(f"{report.path}: cannot be repaired: {report.findings[0].found}; {report.findings[0].fix}")
+    if report.settings is None or any(
+        finding.rule in (FILE.name, SELECTED.name) for finding in report.findings
+    ):
+        raise UserError(
+            f"{report.path}: cannot be repaired: {report.findings[0].found};"
+            f" {report.findings[0].fix}"
+        )
     done = RepairReport(out)
     unique = _UniqueIds(report, done)
     if report.settings.columns == ():
         layout = None
     with replacing(out, "wb") as file:
-        work = chunk_results(mend_chunk, report.path, open_source(report.path), report.settings, layout, jobs, "repairing")
+        work = chunk_results(
+            mend_chunk,
+            report.path,
+            open_source(report.path),
+            report.settings,
+            layout,
+            jobs,
+            "repairing",
+        )
         with work as chunks:
             for mended in (row for chunk in chunks for row in chunk):
                 row = mended.row
@@ -136,7 +181,13 @@ class _UniqueIds:
             known.append(content)
             return row
         if content in known:
-            self.done.leave_out([Finding.of(DUPLICATE, f"{name.decode()!r} again, the same row", self.column, number)])
+            self.done.leave_out(
+                [
+                    Finding.of(
+                        DUPLICATE, f"{name.decode()!r} again, the same row", self.column, number
+                    )
+                ]
+            )
             return None
         known.append(content)
         cells[self.column] = self._new_name(name)
@@ -152,5 +203,3 @@ class _UniqueIds:
         while (new := name + b"_%d" % count).decode() in self.seen:
             count += 1
         return new
-
-

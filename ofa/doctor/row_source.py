@@ -28,7 +28,11 @@ def num_rows(source: Source) -> int:
 
 
 def num_bytes(path: str, source: Source) -> int:
-    return sum(map(os.path.getsize, source.shards)) if isinstance(source, ShardFile) else os.path.getsize(path)
+    return (
+        sum(map(os.path.getsize, source.shards))
+        if isinstance(source, ShardFile)
+        else os.path.getsize(path)
+    )
 
 
 def chunks_of_shards(source: ShardFile, size: int) -> Iterator[Chunk]:
@@ -39,13 +43,16 @@ def chunks_of_shards(source: ShardFile, size: int) -> Iterator[Chunk]:
 
 
 def rows_of_shards(source: ShardFile, first: int, count: int) -> list[bytes | UserError]:
-    """Rows as a TSV would have them; what is wrong in place of a row that cannot be read. Args: first: from 0."""
+    """Rows as a TSV would have them; what is wrong in place of a row that cannot be read. Args:
+    first: from 0."""
     return [_row(source, row) for row in range(first, first + count)]
 
 
 def _row(source: ShardFile, row: int) -> bytes | UserError:
     try:
-        return "\t".join(source.texts(row, range(source.num_columns))).encode("utf-8", "surrogatepass")
+        return "\t".join(source.texts(row, range(source.num_columns))).encode(
+            "utf-8", "surrogatepass"
+        )
     except UserError as error:
         return UserError(str(error).removeprefix(f"{source.where(row)}: "))
 
@@ -60,7 +67,8 @@ def id_of_row(path: str, source: Source, row: int, column: int) -> str:
 
 
 def other_checksums(source: ShardFile) -> Iterator[tuple[int, str]]:
-    """(first row from 1, what is wrong) of shards whose content is not what the manifest of ``ofa pack`` says."""
+    """(first row from 1, what is wrong) of shards whose content is not what the manifest of
+    ``ofa pack`` says."""
     noted: dict[str, dict] = {}
     for shard in source.shards:
         noted |= manifest_of(shard) if os.path.basename(shard) not in noted else {}
@@ -73,7 +81,13 @@ def other_checksums(source: ShardFile) -> Iterator[tuple[int, str]]:
                     progress.update(len(data))
             entry = noted.get(os.path.basename(shard))
             if entry is not None and digest.hexdigest() != entry["sha256"]:
-                yield int(first) + 1, f"{os.path.basename(shard)} with {digest.hexdigest()[:12]}... instead of {entry['sha256'][:12]}..."
+                yield (
+                    int(first) + 1,
+                    (
+                        f"{os.path.basename(shard)} with {digest.hexdigest()[:12]}... instead of"
+                        f" {entry['sha256'][:12]}..."
+                    ),
+                )
 
 
 def name_for_guessing(path: str) -> str:

@@ -12,15 +12,35 @@ from ofa.io.images import decode_base64, image_header, open_image
 
 WHOLE_ROW = -1
 BOX_KINDS = ("box", "detections")
-PREDICTED = ("answers", "caption", "class", "label", "reading", "target")  # kinds of columns that evaluation can do without
+PREDICTED = (
+    "answers",
+    "caption",
+    "class",
+    "label",
+    "reading",
+    "target",
+)  # kinds of columns that evaluation can do without
 
 PICTURE = Rule("picture", "a whole picture", None, "export it again, or remove the row")
-PICTURE_SIDE = Rule("picture-size", "a square picture of the right size", None,
-                    "resize it before it is written: pre-training does not")  # fmt: skip
-BOX_INSIDE = Rule("box-inside", "a box inside the picture", None,
-                  "are these pixels of this picture, as left,top,right,bottom?")  # fmt: skip
-ORIENTATION = Rule("exif-orientation", "pixels that are stored upright", None,
-                   "viewers turn the image, training does not; ofa prepare writes upright pixels", note=True)  # fmt: skip
+PICTURE_SIDE = Rule(
+    "picture-size",
+    "a square picture of the right size",
+    None,
+    "resize it before it is written: pre-training does not",
+)
+BOX_INSIDE = Rule(
+    "box-inside",
+    "a box inside the picture",
+    None,
+    "are these pixels of this picture, as left,top,right,bottom?",
+)
+ORIENTATION = Rule(
+    "exif-orientation",
+    "pixels that are stored upright",
+    None,
+    "viewers turn the image, training does not; ofa prepare writes upright pixels",
+    note=True,
+)
 PICTURE_RULES = (PICTURE, PICTURE_SIDE, BOX_INSIDE, ORIENTATION)
 
 
@@ -37,10 +57,13 @@ class Finding:
 
     @classmethod
     def of(cls, rule: Rule, found: str, column: int = WHOLE_ROW, row: int = 0) -> "Finding":
-        return cls(row, column, rule.name, f"expected {rule.expects}, found {found}", rule.fix, rule.note)
+        return cls(
+            row, column, rule.name, f"expected {rule.expects}, found {found}", rule.fix, rule.note
+        )
 
     def line(self, path: str) -> str:
-        """``file:row:column rule - found - fix``; rows from 1, columns from 0, ``*`` is the whole row."""
+        """``file:row:column rule - found - fix``; rows from 1, columns from 0, ``*`` is the
+        whole row."""
         column = "*" if self.column == WHOLE_ROW else self.column
         return f"{path}:{max(self.row, 1)}:{column} {self.rule} - {self.found} - {self.fix}"
 
@@ -58,8 +81,14 @@ class RowChecker:
         self.columns = dict(settings.columns)
         self.cells: list[str] = []
         self.teaches = not {"answers", "class"}.isdisjoint(
-            kind for kinds in (self.layout.columns, *self.layout.by_type.values()) for kind in kinds.values())
-        self.kinds = {name: self.layout.columns.get(name, name if name in CELL_RULES else "any") for name in self.columns}
+            kind
+            for kinds in (self.layout.columns, *self.layout.by_type.values())
+            for kind in kinds.values()
+        )
+        self.kinds = {
+            name: self.layout.columns.get(name, name if name in CELL_RULES else "any")
+            for name in self.columns
+        }
 
     def check(self, row: bytes) -> list[Finding]:
         """All findings of a row (without its line end), by column."""
@@ -87,7 +116,8 @@ class RowChecker:
         return sorted(findings, key=lambda finding: finding.column)
 
     def taught(self) -> str | None:
-        """The answer, or the words of the class, that the row checked last teaches; None for tasks without."""
+        """The answer, or the words of the class, that the row checked last teaches; None for
+        tasks without."""
         for name, kind in self._kinds_of(self.cells).items() if self.teaches else ():
             cell = self.cells[self.columns[name]]
             if kind in ("answers", "class") and cell.strip():
@@ -129,7 +159,11 @@ class RowChecker:
         if self.layout.by_type and "type" in self.columns:
             kinds = kinds | self.layout.by_type.get(cells[self.columns["type"]], {})
         if self.settings.evaluation:
-            absent = [name for name, kind in kinds.items() if kind in PREDICTED and not cells[self.columns[name]].strip()]
+            absent = [
+                name
+                for name, kind in kinds.items()
+                if kind in PREDICTED and not cells[self.columns[name]].strip()
+            ]
             kinds = kinds | dict.fromkeys(absent, "any")
         return kinds
 
@@ -144,12 +178,23 @@ class RowChecker:
         if orientation != 1:
             findings.append(Finding.of(ORIENTATION, f"the EXIF orientation {orientation}", column))
         if side and size != (side, side):
-            findings.append(Finding.of(PICTURE_SIDE, f"{size[0]} x {size[1]} pixels instead of {side} x {side}", column))
+            findings.append(
+                Finding.of(
+                    PICTURE_SIDE, f"{size[0]} x {size[1]} pixels instead of {side} x {side}", column
+                )
+            )
         for name, kind in kinds.items():
             if kind in BOX_KINDS:
-                beyond = [box for box in boxes_of(cells[self.columns[name]], kind) or () if outside(box, size)]
+                beyond = [
+                    box
+                    for box in boxes_of(cells[self.columns[name]], kind) or ()
+                    if outside(box, size)
+                ]
                 if beyond:
-                    found = f"{','.join(f'{number:g}' for number in beyond[0])} in {size[0]} x {size[1]} pixels"
+                    found = (
+                        f"{','.join(f'{number:g}' for number in beyond[0])} in {size[0]} x"
+                        f" {size[1]} pixels"
+                    )
                     findings.append(Finding.of(BOX_INSIDE, found, self.columns[name]))
         return findings
 
@@ -158,7 +203,9 @@ class RowChecker:
         kinds = self._kinds_of(cells)
         if not any(finding.rule == BOX_INSIDE.name for finding in self._look(cells, kinds)):
             return
-        size, _ = stored_form(cells[next(self.columns[name] for name, kind in kinds.items() if kind == "image")])
+        size, _ = stored_form(
+            cells[next(self.columns[name] for name, kind in kinds.items() if kind == "image")]
+        )
         for name, kind in kinds.items():
             if kind in BOX_KINDS:
                 column = self.columns[name]
@@ -166,7 +213,8 @@ class RowChecker:
 
 
 def stored_form(cell: str) -> tuple[tuple[int, int], int]:
-    """Width and height of a picture that decodes to its end, as training sees it, and its EXIF orientation. Raises: UserError."""
+    """Width and height of a picture that decodes to its end, as training sees it, and its EXIF
+    orientation. Raises: UserError."""
     data = decode_base64(cell)
     form = image_header(data)
     open_image(data)

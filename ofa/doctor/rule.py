@@ -1,8 +1,8 @@
 """What a rule of the data files is: what it expects, how it is checked and how it is mended.
 
-A check gets a cell and the settings and returns what it found, or "" when all is well. A repair gets the same and returns
-a better cell. A rule without a repair leaves the row to the user. Notes are no faults: the row works, but differently than
-its author may think.
+A check gets a cell and the settings and returns what it found, or "" when all is well. A repair
+gets the same and returns a better cell. A rule without a repair leaves the row to the user. Notes
+are no faults: the row works, but differently than its author may think.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,8 @@ class Settings:
     Args:
         width: columns of every row. columns: name -> number of the column.
         max_src, max_tgt: words kept of a source and a target. labels: the words a label may be.
-        answers: texts of the answer set, or None. num_codes: image codes in the vocabulary. codes: of a row.
+        answers: texts of the answer set, or None. num_codes: image codes in the vocabulary. codes:
+            of a row.
         picture_side: pixels that every picture must have, or 0. bpe_dir: vocabulary folder, or "".
         images: decode pictures. evaluation: rows may be without what is to be predicted, and have
             answers that no model can give.
@@ -71,11 +72,17 @@ def unquote(cell: str, settings: Settings) -> str:
 
 
 def too_long(text: str, words: int) -> str:
-    """Finding for a text of more words than are kept. A word and its blank take two characters at least."""
+    """Finding for a text of more words than are kept. A word and its blank take two characters
+    at least."""
     if len(text) < 2 * words or (count := len(text.split())) <= words:
         return ""
     return f"{count} words, of which {words} are kept"
 
 
-QUOTED = Rule("quoted", "a field without quotes", quoted, "write the TSV without quoting (pandas: quoting=csv.QUOTE_NONE)",
-              unquote)  # fmt: skip
+QUOTED = Rule(
+    "quoted",
+    "a field without quotes",
+    quoted,
+    "write the TSV without quoting (pandas: quoting=csv.QUOTE_NONE)",
+    unquote,
+)

@@ -1,6 +1,14 @@
 """The table of rules: those of the bytes of a row, and those of every kind of column."""
 
-from ofa.doctor.field_rules import CLASS_RULES, CODE_RULES, ID_RULES, IMAGE_RULES, LABEL_RULES, box_rules, plain_base64
+from ofa.doctor.field_rules import (
+    CLASS_RULES,
+    CODE_RULES,
+    ID_RULES,
+    IMAGE_RULES,
+    LABEL_RULES,
+    box_rules,
+    plain_base64,
+)
 from ofa.doctor.rule import Rule, Settings, shown
 from ofa.doctor.text_rules import ANSWER_RULES, TEXT_RULES
 from ofa.text import JOIN
@@ -30,23 +38,39 @@ def _width(row: bytes, settings: Settings) -> str:
     found = row.count(b"\t") + 1
     if found == settings.width:
         return ""
-    return f"{found}: is there a {'line break' if found < settings.width else 'tab'} inside a field?"
+    return (
+        f"{found}: is there a {'line break' if found < settings.width else 'tab'} inside a field?"
+    )
 
 
 ROW_RULES = (
     Rule("nul", "no NUL bytes", _nul, "remove them", lambda row, _: row.replace(b"\0", b"")),
-    Rule("carriage-return", "no carriage return inside a row", _carriage_return, "replace it by a blank",
-         lambda row, _: row.replace(b"\r", b" ")),
+    Rule(
+        "carriage-return",
+        "no carriage return inside a row",
+        _carriage_return,
+        "replace it by a blank",
+        lambda row, _: row.replace(b"\r", b" "),
+    ),
     Rule("utf-8", "UTF-8 text", _utf8, "save the file as UTF-8"),
     Rule("empty-row", "a row of columns", _empty_row, "remove the line"),
-    Rule("columns", "as many tab-separated columns as the other rows have", _width,
-         "write blanks instead of tabs and line breaks inside a field"),
-)  # fmt: skip
+    Rule(
+        "columns",
+        "as many tab-separated columns as the other rows have",
+        _width,
+        "write blanks instead of tabs and line breaks inside a field",
+    ),
+)
 
 
 def plain_row(row: bytes, settings: Settings) -> bool:
     """Whether ``ROW_RULES`` hold at a glance: most rows need no more."""
-    return row.isascii() and row.count(b"\t") == settings.width - 1 and not (b"\r" in row or b"\0" in row) and row != b""
+    return (
+        row.isascii()
+        and row.count(b"\t") == settings.width - 1
+        and not (b"\r" in row or b"\0" in row)
+        and row != b""
+    )
 
 
 # kind of column -> its rules, in order; after a fault the later rules of a cell are not asked

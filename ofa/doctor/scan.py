@@ -1,4 +1,5 @@
-"""Every row of a TSV under the rules: in chunks, over processes, with progress; and what only the whole file shows."""
+"""Every row of a TSV under the rules: in chunks, over processes, with progress; and what only
+the whole file shows."""
 
 import hashlib
 import multiprocessing
@@ -15,8 +16,16 @@ from ofa.data.shards import ShardFile
 from ofa.data.tsv_index import BOM
 from ofa.doctor.layouts import Layout
 from ofa.doctor.row_source import (
-    Chunk, Source, chunks_of_shards, id_of_row, num_bytes, num_rows, open_source, other_checksums, rows_of_shards,
-)  # fmt: skip
+    Chunk,
+    Source,
+    chunks_of_shards,
+    id_of_row,
+    num_bytes,
+    num_rows,
+    open_source,
+    other_checksums,
+    rows_of_shards,
+)
 from ofa.doctor.rows import Finding, RowChecker
 from ofa.doctor.rule import Rule, Settings, shown
 from ofa.errors import UserError
@@ -34,20 +43,42 @@ PROBED = 1000  # rows that decide how many columns the file has
 
 FILE = Rule("file", "a readable file of rows", None, "check the path, or make the file again")
 CRLF = Rule("crlf", "rows that end in a line feed alone", None, "save the file with Unix line ends")
-BYTE_ORDER = Rule("bom", "a file that begins with its first row", None, "save the file as UTF-8 without a byte-order mark")
-SELECTED = Rule("selected-cols", "columns that the file has", None, "correct --selected-cols or --task")
-DUPLICATE = Rule("duplicate-id", "every id once", None, "make ids unique; is it the file of another stage?")
-ANSWER_FILE = Rule("answer-file", "answers of this answer set", None, "give the label file that belongs to these data")
+BYTE_ORDER = Rule(
+    "bom",
+    "a file that begins with its first row",
+    None,
+    "save the file as UTF-8 without a byte-order mark",
+)
+SELECTED = Rule(
+    "selected-cols", "columns that the file has", None, "correct --selected-cols or --task"
+)
+DUPLICATE = Rule(
+    "duplicate-id", "every id once", None, "make ids unique; is it the file of another stage?"
+)
+ANSWER_FILE = Rule(
+    "answer-file",
+    "answers of this answer set",
+    None,
+    "give the label file that belongs to these data",
+)
 CHECKSUM = Rule("checksum", "shards as ofa pack wrote them", None, "copy or make the shard again")
-ANSWER_CASE = Rule("answer-case", "answers that differ in more than case", None,
-                   "write them alike; ofa prepare lowers answers, unless it is told --keep-case", note=True)  # fmt: skip
+ANSWER_CASE = Rule(
+    "answer-case",
+    "answers that differ in more than case",
+    None,
+    "write them alike; ofa prepare lowers answers, unless it is told --keep-case",
+    note=True,
+)
 FILE_RULES = (FILE, CRLF, BYTE_ORDER, SELECTED, DUPLICATE, ANSWER_FILE, ANSWER_CASE, CHECKSUM)
-SAMPLE = Rule("sample", "a whole sample", None, "make the shard again, or leave the sample out")  # of a shard
+SAMPLE = Rule(
+    "sample", "a whole sample", None, "make the shard again, or leave the sample out"
+)  # of a shard
 
 
 @dataclass
 class ChunkReport:
-    """What one chunk of rows shows. Args: largest_id: of the ids that are numbers, or -1. taught: answer -> its first row."""
+    """What one chunk of rows shows. Args: largest_id: of the ids that are numbers, or -1.
+    taught: answer -> its first row."""
 
     rows: int = 0
     findings: list[Finding] = field(default_factory=list)
@@ -60,7 +91,8 @@ class ChunkReport:
 
 @dataclass
 class FileReport:
-    """What a file shows. ``findings`` lists ``LISTED`` per rule at most, ``counts`` counts all of them."""
+    """What a file shows. ``findings`` lists ``LISTED`` per rule at most, ``counts`` counts all
+    of them."""
 
     path: str
     task: str = ""
@@ -92,7 +124,8 @@ class FileReport:
 def scan(path: str, settings: Settings, layout: Layout | None, jobs: int = 1) -> FileReport:
     """Check every row of a file.
 
-    Args: settings: ``width`` is filled in here. layout: None checks only what holds for every TSV. jobs: processes.
+    Args: settings: ``width`` is filled in here. layout: None checks only what holds for every TSV.
+    jobs: processes.
     """
     report = FileReport(path, settings.task)
     try:
@@ -117,7 +150,9 @@ def scan(path: str, settings: Settings, layout: Layout | None, jobs: int = 1) ->
     report.settings = settings
     ids, taught = [np.empty(0, np.uint64)], {}
     crlf_rows, crlf_first = 0, 0
-    with chunk_results(check_chunk, path, source, settings, layout, jobs, f"checking {Path(path).name}") as results:
+    with chunk_results(
+        check_chunk, path, source, settings, layout, jobs, f"checking {Path(path).name}"
+    ) as results:
         for chunk in results:
             kept = Counter(finding.rule for finding in report.findings)
             for finding in chunk.findings:
@@ -131,7 +166,12 @@ def scan(path: str, settings: Settings, layout: Layout | None, jobs: int = 1) ->
             if chunk.ids is not None:
                 ids.append(chunk.ids)
     if crlf_rows:
-        report.add(Finding.of(CRLF, f"\\r\\n at the end of {crlf_rows} of {report.rows} rows", row=crlf_first), crlf_rows)
+        report.add(
+            Finding.of(
+                CRLF, f"\\r\\n at the end of {crlf_rows} of {report.rows} rows", row=crlf_first
+            ),
+            crlf_rows,
+        )
     _find_duplicates(report, np.concatenate(ids), source, dict(settings.columns).get("id"))
     _find_cases(report, taught)
     wrong = report.counts["answer-known"] + report.counts["class-known"]
@@ -144,7 +184,9 @@ def usual_width(path: str, offsets: np.ndarray) -> int:
     """The number of columns that most of the first rows have."""
     with open(path, "rb") as file:
         file.seek(int(offsets[0]))
-        widths = Counter(file.readline().count(b"\t") + 1 for _ in range(min(PROBED, len(offsets) - 1)))
+        widths = Counter(
+            file.readline().count(b"\t") + 1 for _ in range(min(PROBED, len(offsets) - 1))
+        )
     return max(widths, key=lambda width: (widths[width], width))
 
 
@@ -167,7 +209,11 @@ def check_chunk(rows: list[bytes | UserError], first: int, checker: RowChecker) 
             report.counts[finding.rule] += 1
             if report.counts[finding.rule] <= LISTED:
                 report.findings.append(replace(finding, row=number))
-        if checker.cells and all(finding.note for finding in found) and (answer := checker.taught()) is not None:
+        if (
+            checker.cells
+            and all(finding.note for finding in found)
+            and (answer := checker.taught()) is not None
+        ):
             report.taught.setdefault(answer, number)
         if digests is not None and checker.cells:
             text = checker.cells[id_column]
@@ -180,7 +226,9 @@ def check_chunk(rows: list[bytes | UserError], first: int, checker: RowChecker) 
 
 def broken_sample(error: UserError, number: int) -> Finding:
     """Args: error: why the row cannot be read."""
-    return Finding.of(SAMPLE, str(error).partition("found ")[2].rpartition("; ")[0] or str(error), row=number)
+    return Finding.of(
+        SAMPLE, str(error).partition("found ")[2].rpartition("; ")[0] or str(error), row=number
+    )
 
 
 def digest(text: str) -> int:
@@ -188,17 +236,23 @@ def digest(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1
 
 
-def _find_duplicates(report: FileReport, ids: np.ndarray, source: Source, column: int | None) -> None:
+def _find_duplicates(
+    report: FileReport, ids: np.ndarray, source: Source, column: int | None
+) -> None:
     """Ids that come again; the first row of each is right."""
     present = np.flatnonzero(ids)
-    _, first, inverse, counts = np.unique(ids[present], return_index=True, return_inverse=True, return_counts=True)
+    _, first, inverse, counts = np.unique(
+        ids[present], return_index=True, return_inverse=True, return_counts=True
+    )
     if len(counts) == len(present):
         return
     again = np.flatnonzero(first[inverse] != np.arange(len(present)))
     for place in again[:LISTED]:
         row, earlier = int(present[place]), int(present[first[inverse[place]]])
         text = id_of_row(report.path, source, row, column)
-        report.findings.append(Finding.of(DUPLICATE, f"{text!r} again, as in row {earlier + 1}", column, row + 1))
+        report.findings.append(
+            Finding.of(DUPLICATE, f"{text!r} again, as in row {earlier + 1}", column, row + 1)
+        )
     report.counts[DUPLICATE.name] += len(again)
 
 
@@ -210,26 +264,47 @@ def _find_cases(report: FileReport, taught: Mapping[str, int]) -> None:
     groups = [answers for answers in alike.values() if len(answers) > 1]
     if groups:
         first = ", ".join(f"{shown(answer)} in row {taught[answer]}" for answer in groups[0][:3])
-        report.add(Finding.of(ANSWER_CASE, f"{sum(map(len, groups))} that differ in case alone: {first}", row=taught[groups[0][0]]))
+        report.add(
+            Finding.of(
+                ANSWER_CASE,
+                f"{sum(map(len, groups))} that differ in case alone: {first}",
+                row=taught[groups[0][0]],
+            )
+        )
 
 
-# ------------------------------------------------------------------------------------ chunks and processes
+# ------------------------------------------------------------------------------------ chunks and
+# processes
 
 Work = Callable[[list[bytes | UserError], int, RowChecker], Any]
 
 
 @contextmanager
-def chunk_results(work: Work, path: str, source: Source, settings: Settings, layout: Layout | None, jobs: int,
-                  what: str) -> Iterator[Iterable[Any]]:
-    """``work`` of every chunk of rows, in order, with progress; by several processes when it pays."""
+def chunk_results(
+    work: Work,
+    path: str,
+    source: Source,
+    settings: Settings,
+    layout: Layout | None,
+    jobs: int,
+    what: str,
+) -> Iterator[Iterable[Any]]:
+    """``work`` of every chunk of rows, in order, with progress; by several processes when it
+    pays."""
     pictures = settings.images and "image" in dict(settings.columns)
     size = CHUNK_OF_PICTURES if pictures else CHUNK
     shards = isinstance(source, ShardFile)
-    chunks = list(chunks_of_shards(source, size) if shards else chunks_of(path, source, settings.width, size))
-    enough = num_bytes(path, source) >= (WORTH_PROCESSES_FOR_PICTURES if pictures else WORTH_PROCESSES)
+    chunks = list(
+        chunks_of_shards(source, size) if shards else chunks_of(path, source, settings.width, size)
+    )
+    enough = num_bytes(path, source) >= (
+        WORTH_PROCESSES_FOR_PICTURES if pictures else WORTH_PROCESSES
+    )
     start = (work, path, source if shards else None, settings, layout)
     if jobs > 1 and enough and len(chunks) > 1:
-        with multiprocessing.get_context("spawn").Pool(min(jobs, len(chunks)), _start_process, start) as pool:
+        with multiprocessing.get_context("spawn").Pool(
+            min(jobs, len(chunks)), _start_process, start
+        ) as pool:
             yield _with_progress(pool.imap(_work, chunks), chunks, what)
     else:
         _start_worker(*start)
@@ -244,7 +319,8 @@ def _with_progress(results: Iterable[Any], chunks: list[tuple], what: str) -> It
 
 
 def chunks_of(path: str, offsets: np.ndarray, width: int, size: int) -> Iterator[Chunk]:
-    """(first byte, bytes, first row from 0, rows). No row that is broken in two lines goes into two chunks."""
+    """(first byte, bytes, first row from 0, rows). No row that is broken in two lines goes into
+    two chunks."""
     total, start = len(offsets) - 1, 0
     with open(path, "rb") as file:
         while start < total:
@@ -269,7 +345,9 @@ def _start_process(*start: Any) -> None:
     _start_worker(*start)
 
 
-def _start_worker(work: Work, path: str, shards: ShardFile | None, settings: Settings, layout: Layout | None) -> None:
+def _start_worker(
+    work: Work, path: str, shards: ShardFile | None, settings: Settings, layout: Layout | None
+) -> None:
     global _worker
     _worker = work, path, shards, RowChecker(settings, layout)
 
@@ -286,8 +364,9 @@ def _work(chunk: Chunk) -> Any:
             data += more
     rows = data.removesuffix(b"\n").split(b"\n")
     if len(rows) != count or len(data) != size:
-        raise UserError(f"{path}: expected {count} rows from row {first + 1} on, found {len(rows)}: the file changed, or its "
-                        f"index does not fit; remove {path}.idx and {path}.index and start again")
+        raise UserError(
+            f"{path}: expected {count} rows from row {first + 1} on, found {len(rows)}: the file"
+            f" changed, or its index does not fit; remove {path}.idx and {path}.index and start"
+            " again"
+        )
     return work(rows, first + 1, checker)
-
-

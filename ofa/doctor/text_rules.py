@@ -10,12 +10,16 @@ from ofa.io.values import not_one_text
 from ofa.recognised_text import CHINESE, plain_text
 from ofa.text import CONFIDENCE, JOIN, clean_phrase, clean_question, has_words, remove_punctuation
 
-# -------------------------------------------------------------------------------------------- answers
+# --------------------------------------------------------------------------------------------
+# answers
 
 
 def _answer_parts(cell: str) -> list[tuple[str, str]]:
     """(confidence, answer) as texts; the confidence is empty where there is no separator."""
-    return [(before, after) for before, _, after in (part.rpartition(CONFIDENCE) for part in cell.split(JOIN))]
+    return [
+        (before, after)
+        for before, _, after in (part.rpartition(CONFIDENCE) for part in cell.split(JOIN))
+    ]
 
 
 def _answer_grammar(cell: str, settings: Settings) -> str:
@@ -31,7 +35,11 @@ def _answer_grammar(cell: str, settings: Settings) -> str:
 
 
 def _complete_answers(cell: str, settings: Settings) -> str:
-    parts = [(confidence or "1.0", answer) for confidence, answer in _answer_parts(cell) if answer.strip()]
+    parts = [
+        (confidence or "1.0", answer)
+        for confidence, answer in _answer_parts(cell)
+        if answer.strip()
+    ]
     return JOIN.join(f"{confidence}{CONFIDENCE}{answer}" for confidence, answer in parts)
 
 
@@ -52,13 +60,19 @@ def best_answer(cell: str) -> str:
 
 
 def _answer_known(cell: str, settings: Settings) -> str:
-    if settings.evaluation or settings.answers is None or (answer := best_answer(cell)) in settings.answers:
+    if (
+        settings.evaluation
+        or settings.answers is None
+        or (answer := best_answer(cell)) in settings.answers
+    ):
         return ""
     return shown(answer)
 
 
 def _long_answer(cell: str, settings: Settings) -> str:
-    return too_long(best_answer(cell), settings.max_tgt) if len(cell) >= 2 * settings.max_tgt else ""
+    return (
+        too_long(best_answer(cell), settings.max_tgt) if len(cell) >= 2 * settings.max_tgt else ""
+    )
 
 
 def _missing_answer(cell: str, settings: Settings) -> str:
@@ -70,24 +84,45 @@ def _missing(cell: str, settings: Settings) -> str:
     return f"{shown(cell.strip())}, {kind}" if kind else ""
 
 
-NOT_MEANT = Rule("text-missing", "words that somebody wrote", _missing, "fill them in, or remove the row, if nobody wrote them", note=True)
+NOT_MEANT = Rule(
+    "text-missing",
+    "words that somebody wrote",
+    _missing,
+    "fill them in, or remove the row, if nobody wrote them",
+    note=True,
+)
 
 ANSWER_RULES = (
     QUOTED,
-    Rule("answer-grammar", f"confidence{CONFIDENCE}answer, several joined by {JOIN}", _answer_grammar,
-         f"write for example 1.0{CONFIDENCE}yes{JOIN}0.3{CONFIDENCE}no", _complete_answers),
+    Rule(
+        "answer-grammar",
+        f"confidence{CONFIDENCE}answer, several joined by {JOIN}",
+        _answer_grammar,
+        f"write for example 1.0{CONFIDENCE}yes{JOIN}0.3{CONFIDENCE}no",
+        _complete_answers,
+    ),
     Rule("answer-confidence", "a confidence from 0 to 1", _confidence, "correct the number"),
-    Rule("answer-known", "a best answer that is in the answer set", _answer_known,
-         "add it to the answer set, or leave the row out; is it the answer file of another data set?"),
+    Rule(
+        "answer-known",
+        "a best answer that is in the answer set",
+        _answer_known,
+        "add it to the answer set, or leave the row out; is it the answer file of another data"
+        " set?",
+    ),
     replace(NOT_MEANT, check=_missing_answer),
-    Rule("cut-answer", "an answer that is not cut", _long_answer, "raise --max-tgt-length", note=True),
-)  # fmt: skip
+    Rule(
+        "cut-answer", "an answer that is not cut", _long_answer, "raise --max-tgt-length", note=True
+    ),
+)
 
-# ---------------------------------------------------------------------------------------------- texts
+# ----------------------------------------------------------------------------------------------
+# texts
 
 
 def _long_caption(cell: str, settings: Settings) -> str:
-    if not too_long(cell, settings.max_tgt) or JOIN in cell:  # several captions are references, which are never cut
+    if (
+        not too_long(cell, settings.max_tgt) or JOIN in cell
+    ):  # several captions are references, which are never cut
         return ""
     return too_long(remove_punctuation(cell), settings.max_tgt)
 
@@ -105,7 +140,11 @@ def _long_reading(cell: str, settings: Settings) -> str:
     if not CHINESE.search(cell):
         return too_long(cell, settings.max_tgt)
     count = len(plain_text(cell))
-    return f"{count} characters, of which {settings.max_tgt} are kept" if count > settings.max_tgt else ""
+    return (
+        f"{count} characters, of which {settings.max_tgt} are kept"
+        if count > settings.max_tgt
+        else ""
+    )
 
 
 def _unknown_reading(cell: str, settings: Settings) -> str:
@@ -121,7 +160,12 @@ def _no_words(cell: str, settings: Settings) -> str:
 def _all_quoted(cell: str, settings: Settings) -> str:
     """A text may stand in quotes; that its own quotes are doubled gives a CSV writer away."""
     inner = cell[1:-1]
-    written = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' in inner and '"' not in inner.replace('""', "")
+    written = (
+        len(cell) > 1
+        and cell[0] == cell[-1] == '"'
+        and '"' in inner
+        and '"' not in inner.replace('""', "")
+    )
     return shown(cell) if written else ""
 
 
@@ -129,7 +173,11 @@ def _unknown_pieces(cell: str, settings: Settings) -> str:
     if not settings.bpe_dir:
         return ""
     bpe, vocabulary = language(settings.bpe_dir)
-    unknown = [piece for piece in bpe.encode(" " + cell).split(" ") if piece and (piece in UNK or piece not in vocabulary)]
+    unknown = [
+        piece
+        for piece in bpe.encode(" " + cell).split(" ")
+        if piece and (piece in UNK or piece not in vocabulary)
+    ]
     return f"{len(unknown)} in {shown(cell)}" if unknown else ""
 
 
@@ -148,8 +196,13 @@ def language(folder: str) -> tuple:
 
 
 TEXT_QUOTED = Rule("quoted", "a field without quotes", _all_quoted, QUOTED.fix, unquote)
-UNKNOWN = Rule("unknown-pieces", "text of pieces in dict.txt", _unknown_pieces,
-               "is it the right --bpe-dir for this language?", note=True)  # fmt: skip
+UNKNOWN = Rule(
+    "unknown-pieces",
+    "text of pieces in dict.txt",
+    _unknown_pieces,
+    "is it the right --bpe-dir for this language?",
+    note=True,
+)
 EMPTY_TEXT = Rule("text-empty", "words", _no_words, "fill it in, or remove the row")
 
 
@@ -158,8 +211,13 @@ def _text(*more: Rule) -> tuple[Rule, ...]:
 
 
 def _cut(check: Callable[[str, Settings], str], option: str) -> Rule:
-    return Rule(f"cut-{'source' if option == 'src' else 'target'}", "a text that is not cut", check,
-                f"raise --max-{option}-length", note=True)
+    return Rule(
+        f"cut-{'source' if option == 'src' else 'target'}",
+        "a text that is not cut",
+        check,
+        f"raise --max-{option}-length",
+        note=True,
+    )
 
 
 TEXT_RULES: dict[str, tuple[Rule, ...]] = {
@@ -168,6 +226,11 @@ TEXT_RULES: dict[str, tuple[Rule, ...]] = {
     "phrase": _text(_cut(partial(_long_source, clean=clean_phrase), "src")),
     "source": _text(_cut(_long_source, "src")),
     "target": _text(_cut(_long_target, "tgt")),
-    "reading": (TEXT_QUOTED, Rule("text-empty", "the text on the picture", empty, EMPTY_TEXT.fix), NOT_MEANT, _cut(_long_reading, "tgt"),
-                replace(UNKNOWN, check=_unknown_reading)),
+    "reading": (
+        TEXT_QUOTED,
+        Rule("text-empty", "the text on the picture", empty, EMPTY_TEXT.fix),
+        NOT_MEANT,
+        _cut(_long_reading, "tgt"),
+        replace(UNKNOWN, check=_unknown_reading),
+    ),
 }

@@ -11,22 +11,32 @@ from typing import IO
 
 from ofa.io.folder_lock import is_at, lock_file, remove_if_abandoned
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space left, on the disk, in the quota, for one file
+FULL = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+)  # no space left, on the disk, in the quota, for one file
 CANNOT_WRITE = (*FULL, errno.EIO, errno.EROFS, errno.ESTALE)
 
-NEW_FILE = 0o666  # without the bits of the umask, which belongs to the process: only the kernel can apply it safely
-NAMED = 60  # characters of the name in that of its temporary file: with 4 bytes each still below the 255 of file systems
+# without the bits of the umask, which belongs to the process: only the kernel can apply it safely
+NEW_FILE = 0o666
+# characters of the name in that of its temporary file: with 4 bytes each still below the 255 of
+# file systems
+NAMED = 60
 
 _parts: set[str] = set()  # unfinished files of this process
 
 
 @contextmanager
 def replacing(path: str | Path, mode: str = "w") -> Iterator[IO]:
-    """A file to write that takes the place of ``path`` at the end; until then, and after a failure, the old one stays.
+    """A file to write that takes the place of ``path`` at the end; until then, and after a failure,
+    the old one stays.
 
-    The folder is made. Text is UTF-8. The unfinished file is locked by its process (``ofa.io.folder_lock``).
+    The folder is made. Text is UTF-8. The unfinished file is locked by its process
+    (``ofa.io.folder_lock``).
 
-    Args: mode: "w" or "wb". Raises: OSError that names ``path``, also where a library hides the error of a write.
+    Args: mode: "w" or "wb". Raises: OSError that names ``path``, also where a library hides the
+    error of a write.
     """
     path = Path(path)
     with names_file(path):
@@ -82,7 +92,8 @@ def remove_abandoned(folder: str | Path, pattern: str) -> list[Path]:
 
 @contextmanager
 def names_file(path: str | Path) -> Iterator[None]:
-    """Context in which an ``OSError`` without a file name, such as that of a write to a full disk, gets this one."""
+    """Context in which an ``OSError`` without a file name, such as that of a write to a full
+    disk, gets this one."""
     try:
         yield
     except OSError as error:

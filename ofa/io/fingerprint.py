@@ -15,7 +15,8 @@ def total_bytes(paths: Sequence[str | Path]) -> int:
 
 
 def sample_digest(paths: Sequence[str | Path], size: int | None = None) -> str:
-    """Digest of evenly spaced blocks of some files, taken as one long file; equal content gives equal digests.
+    """Digest of evenly spaced blocks of some files, taken as one long file; equal content gives
+    equal digests.
 
     A copy has the digest of its original. A change that touches none of the blocks is not seen.
 

@@ -1,9 +1,11 @@
-"""Who writes where: one process at a time owns a folder, and an unfinished file belongs to the process that writes it.
+"""Who writes where: one process at a time owns a folder, and an unfinished file belongs to the
+process that writes it.
 
-The locks are POSIX record locks (``fcntl.lockf``). The kernel releases them when their process dies, however it dies;
-children do not inherit them, so an orphaned data worker keeps nothing locked; ``exec`` keeps them; NFS clients pass them
-on to the server, so they hold between machines (with ``nolock`` or ``local_lock=posix`` mounts: on one machine only).
-Closing any descriptor of a file gives up this process's locks on it, so lock files are opened here alone.
+The locks are POSIX record locks (``fcntl.lockf``). The kernel releases them when their process
+dies, however it dies; children do not inherit them, so an orphaned data worker keeps nothing
+locked; ``exec`` keeps them; NFS clients pass them on to the server, so they hold between machines
+(with ``nolock`` or ``local_lock=posix`` mounts: on one machine only). Closing any descriptor of a
+file gives up this process's locks on it, so lock files are opened here alone.
 """
 
 import contextlib
@@ -22,7 +24,9 @@ from ofa.errors import UserError
 logger = logging.getLogger(__name__)
 
 LOCK = "run.lock"  # of a folder that one process at a time writes to
-LAUNCHER = "OFA_LAUNCHER_PID"  # environment variable: a process that holds the lock for its children
+LAUNCHER = (  # environment variable: a process that holds the lock for its children
+    "OFA_LAUNCHER_PID"
+)
 HELD_BY_ANOTHER = (errno.EACCES, errno.EAGAIN)
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
@@ -30,21 +34,24 @@ _held: dict[str, "_Held"] = {}  # lock files of this process
 
 
 class _Held:
-    """A lock of this process. Args: handle: of the locked file; None where nothing could be locked."""
+    """A lock of this process. Args: handle: of the locked file; None where nothing could be
+    locked."""
 
     def __init__(self, path: Path, handle: int | None):
         self.path, self.handle, self.process, self.users = path, handle, os.getpid(), 1
 
 
 class FolderLock:
-    """The right to write to a folder: until ``release``, the end of a ``with`` block, or of the process."""
+    """The right to write to a folder: until ``release``, the end of a ``with`` block, or of the
+    process."""
 
     def __init__(self, held: _Held):
         self._held = held
         self.release: Callable[[], None] = weakref.finalize(self, _release, held)
 
     def keep_through_exec(self) -> None:
-        """The program that takes the place of this process (``os.exec*``) owns the folder as well."""
+        """The program that takes the place of this process (``os.exec*``) owns the folder as
+        well."""
         if self._held.handle is not None:
             os.set_inheritable(self._held.handle, True)
 
@@ -71,8 +78,8 @@ def lock_folder(folder: str | Path, name: str = LOCK) -> FolderLock:
         handle = _open_locked(path)
     except OSError as error:
         raise UserError(
-            f"{folder}: expected a folder that can be written to, found {error.strerror or error} ({path.name}); "
-            "correct its permissions, or choose another folder"
+            f"{folder}: expected a folder that can be written to, found {error.strerror or error}"
+            f" ({path.name}); correct its permissions, or choose another folder"
         ) from error
     if handle is not None:
         os.truncate(handle, 0)
@@ -83,7 +90,8 @@ def lock_folder(folder: str | Path, name: str = LOCK) -> FolderLock:
 
 
 def _open_locked(path: Path) -> int | None:
-    """The locked lock file. None: the launcher of this process holds it, or the file system has no locks."""
+    """The locked lock file. None: the launcher of this process holds it, or the file system has
+    no locks."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         locked = lock_file(handle)
@@ -92,7 +100,10 @@ def _open_locked(path: Path) -> int | None:
         words = os.pread(handle, 200, 0).decode("utf-8", "replace").split()
         os.close(handle)
         if locked is None:
-            logger.warning("%s: this file system has no locks; make sure that no other run writes there", path.parent)
+            logger.warning(
+                "%s: this file system has no locks; make sure that no other run writes there",
+                path.parent,
+            )
             return None
         if not locked and _holds_for_us(words):
             return None
@@ -109,8 +120,8 @@ def _holds_for_us(words: list[str]) -> bool:
 def _in_use(folder: Path, words: list[str]) -> str:
     host, process, since = words if len(words) == 3 else ("this or another host", "unknown", "now")
     return (
-        f"{folder}: expected a folder that no other process writes to, found it in use by process {process} on {host} "
-        f"since {since}; wait for its end or stop it, or choose another folder"
+        f"{folder}: expected a folder that no other process writes to, found it in use by process"
+        f" {process} on {host} since {since}; wait for its end or stop it, or choose another folder"
     )
 
 
@@ -126,11 +137,13 @@ def _release(held: _Held) -> None:
         os.close(held.handle)
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
+# --- files
+# ------------------------------------------------------------------------------------------------------------
 
 
 def lock_file(handle: int) -> bool | None:
-    """Lock an open file for this process. Returns: False if another one holds it; None where there are no locks."""
+    """Lock an open file for this process. Returns: False if another one holds it; None where
+    there are no locks."""
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -151,7 +164,8 @@ def is_at(handle: int, path: str | Path) -> bool:
 
 
 def remove_if_abandoned(path: Path) -> bool:
-    """Delete an unfinished file unless the process that writes it lives. Returns: whether it is gone."""
+    """Delete an unfinished file unless the process that writes it lives. Returns: whether it is
+    gone."""
     try:
         handle = os.open(path, os.O_RDWR)
     except FileNotFoundError:
@@ -161,8 +175,11 @@ def remove_if_abandoned(path: Path) -> bool:
         if locked:
             path.unlink(missing_ok=True)
         elif locked is None:
-            logger.warning("%s: is not finished; without locks its owner is unknown: delete it if no run is at work",
-                           path)  # fmt: skip
+            logger.warning(
+                "%s: is not finished; without locks its owner is unknown: delete it if no run is at"
+                " work",
+                path,
+            )
         return bool(locked)
     finally:
         os.close(handle)

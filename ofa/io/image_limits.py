@@ -34,10 +34,24 @@ DECODER_BYTES = {"WEBP": 12, "AVIF": 14, "JPEG2000": 30, "TIFF": 4, "GIF": 1}
 # ... and of the image in its own mode, with one byte more where gray levels are scaled.
 MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 3, "I;16B": 3, "I;16L": 3, "I;16N": 3, "I": 5, "F": 5}
 MAX_TAGS = 1000  # of a TIFF or of EXIF data: Pillow warns of each that is damaged
-TAG_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
+TAG_BYTES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+}
 COMPRESSIONS = tuple(  # of TIFF
-    "raw tiff_ccitt group3 group4 tiff_lzw jpeg tiff_adobe_deflate tiff_deflate packbits zstd webp"
-    .split()
+    "raw tiff_ccitt group3 group4 tiff_lzw jpeg tiff_adobe_deflate tiff_deflate packbits zstd webp".split()
 )
 
 

@@ -370,7 +370,9 @@ def _eight_bits(image: Image.Image) -> np.ndarray:
     whole = image.mode.startswith("I")
     largest = 0
     if not whole:
-        largest = np.nanmax([np.nanmax(np.asarray(image.crop(strip)), initial=0) for strip in strips])
+        largest = np.nanmax(
+            [np.nanmax(np.asarray(image.crop(strip)), initial=0) for strip in strips]
+        )
     divisor = 257 if whole or largest > 255 else 1  # 65535 -> 255
     factor = 255 if not whole and largest <= 1 else 1
     out = np.empty((height, width), np.uint8)

@@ -14,8 +14,11 @@ from ofa.io.pickles import PLAIN, is_shaped
 
 # What a file may name besides what it may call; the name becomes a text, or one of these.
 MENTIONED = {f"numpy.{name}" for name in "ndarray float64 float32 int64 int32 bool_".split()} | {
-    "builtins.object", "copyreg._reconstructor", "torch.Tensor", "torch.dtype"
-}  # fmt: skip
+    "builtins.object",
+    "copyreg._reconstructor",
+    "torch.Tensor",
+    "torch.dtype",
+}
 CONSTANTS = {
     f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)
 } | {"torch.storage.UntypedStorage": torch.UntypedStorage}

@@ -26,8 +26,8 @@ from ofa.io.nesting import FEW, MAX_DEPTH, MAX_SHARING, check_nesting
 from ofa.io.pickle_opcodes import FIXED, GETS, HANDLERS, PUTS, STOP, TEXTS, Name, Settings, small
 
 MAX_KEY = 10_000  # items of a tuple in tuples, those that occur twice counted twice
-# Keys of a file whose hash follows from their value: 30 000 made to collide keep a set busy for 40 s.
-# The hash of a text is another one in every process, and few small numbers share theirs.
+# Keys of a file whose hash follows from their value: 30 000 made to collide keep a set busy for 40
+# s. The hash of a text is another one in every process, and few small numbers share theirs.
 MAX_FORESEEN = 2_000
 UNFORESEEN = (str, bytes, int, float, bool, NoneType)
 MAX_PLAIN_BYTES = 4 << 30
@@ -252,7 +252,8 @@ class Unpickler:
         self.stack.append(value)
 
     def check_keys(self, keys: Iterable[Any]) -> None:
-        """Count the keys that could be made to collide; those of sets and dicts before these are made."""
+        """Count the keys that could be made to collide; those of sets and dicts before these are
+        made."""
         for key in keys:
             if type(key) not in UNFORESEEN and not (
                 type(key) is tuple and all(type(item) is str for item in key)

@@ -1,4 +1,5 @@
-"""Text files of a user: UTF-8, with or without a byte-order mark; other bytes are one error that names file and line."""
+"""Text files of a user: UTF-8, with or without a byte-order mark; other bytes are one error that
+names file and line."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +18,13 @@ def read_lines(path: str | Path) -> Iterator[str]:
             for number, line in enumerate(file, start=1):
                 yield line.rstrip("\r\n")
     except OSError as error:
-        raise UserError(f"{path}: expected a text file, it cannot be read ({error.strerror}); check the path") from None
+        raise UserError(
+            f"{path}: expected a text file, it cannot be read ({error.strerror}); check the path"
+        ) from None
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path}:{number + 1}: expected UTF-8 text, found other bytes ({error}); save it as UTF-8"
+            f"{path}:{number + 1}: expected UTF-8 text, found other bytes ({error}); save it as"
+            " UTF-8"
         ) from None
 
 

@@ -55,7 +55,8 @@ def text_of(value: Any, what: str, *keys: str) -> str:
 
     Args:
         what: was expected, for the message: ``a caption``.
-        keys: of an annotation object that stands for its text: ``{"answer": "yes", "answer_id": 1}``.
+        keys: of an annotation object that stands for its text: ``{"answer": "yes", "answer_id":
+            1}``.
     Raises: RowError if it is no text that UTF-8 can hold and no finite number.
     """
     if isinstance(value, Mapping):
@@ -99,7 +100,8 @@ def finding(value: Any) -> str:
 
 
 def not_one_text(text: str) -> str:
-    """Who wrote what is no text in a cell of a table, such as ``nan`` and ``{'answer': 'yes'}``; empty for a text."""
+    """Who wrote what is no text in a cell of a table, such as ``nan`` and ``{'answer': 'yes'}``;
+    empty for a text."""
     text = text.strip()
     if text in MISSING:
         return "as programs write a missing value"
@@ -107,12 +109,14 @@ def not_one_text(text: str) -> str:
 
 
 def in_fractions(box: Sequence[float]) -> bool:
-    """Whether numbers of a box that should be pixels are fractions of the image: none is above 1."""
+    """Whether numbers of a box that should be pixels are fractions of the image: none is above
+    1."""
     return all(0 <= number <= 1 for number in box)
 
 
 def id_key(text: str) -> str:
-    """The same for ids that are one number, ``1``, ``01`` and ``1.0``, which programs take for one id."""
+    """The same for ids that are one number, ``1``, ``01`` and ``1.0``, which programs take for
+    one id."""
     number = NUMBER.fullmatch(text)
     return number[1] if number else text
 
@@ -137,14 +141,15 @@ class Ids:
             same = "" if known == text else f", the same number as {known}"
             name = repr(text) if self.what == "id" else f"{self.what} {text}"
             raise UserError(
-                f"{where}: expected every {self.what} once, found {name} again{same}, as in {place}; "
-                f"{self.remedy}"
+                f"{where}: expected every {self.what} once, found {name} again{same}, as in"
+                f" {place}; {self.remedy}"
             )
         self.first[key] = text, where
 
 
 def finite(content: Any) -> Any:
-    """Plain data in which NaN and inf are null: ``json.dump`` would write words that are not JSON."""
+    """Plain data in which NaN and inf are null: ``json.dump`` would write words that are not
+    JSON."""
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, dict):

@@ -1,4 +1,5 @@
-"""How often answers are right, where an answer may be worth less than one: soft accuracy of question answering."""
+"""How often answers are right, where an answer may be worth less than one: soft accuracy of
+question answering."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ class Accuracy:
     """The figures of a task whose rows have accepted answers (``ref_dict``).
 
     Args:
-        name: of the figure. total, count: names of the counts, the summed credit and the number of rows.
+        name: of the figure. total, count: names of the counts, the summed credit and the number of
+            rows.
         top: (name, k): another figure, what the best of the k best predictions earns.
         digits: figures of validation are rounded to, as in the release.
     """
@@ -26,17 +28,29 @@ class Accuracy:
     digits: int = 4
 
     def declared(self) -> dict[str, Any]:
-        """What the declaration of such a task says about its answers and figures: ``TaskSpec(..., **ACCURACY.declared())``."""
+        """What the declaration of such a task says about its answers and figures:
+        ``TaskSpec(..., **ACCURACY.declared())``."""
         return {
-            "prediction": answer_prediction, "references": accepted_answers, "metrics": self.metrics(),
-            "make_scorer": self.make_scorer, "final_scores": self.final_scores,
-        }  # fmt: skip
+            "prediction": answer_prediction,
+            "references": accepted_answers,
+            "metrics": self.metrics(),
+            "make_scorer": self.make_scorer,
+            "final_scores": self.final_scores,
+        }
 
     def metrics(self) -> tuple[Metric, ...]:
         """The figures of validation; each row counts the same, whatever the batches."""
-        names = {self.name: (self.total, self.count), **({self.top[0]: self.top_counts()} if self.top else {})}
+        names = {
+            self.name: (self.total, self.count),
+            **({self.top[0]: self.top_counts()} if self.top else {}),
+        }
         return tuple(
-            Metric(name, counts, partial(mean_of, total=counts[0], count=counts[1], digits=self.digits), always)
+            Metric(
+                name,
+                counts,
+                partial(mean_of, total=counts[0], count=counts[1], digits=self.digits),
+                always,
+            )
             for name, counts in names.items()
         )
 
@@ -56,16 +70,26 @@ class Accuracy:
             found = {total: sum(credits), count: len(rows), **found}
         return found
 
-    def final_scores(self, predictions: Sequence[Prediction], accepted: Sequence[Mapping[str, float]],
-                     names: Sequence[str] | None = None) -> Scores:
+    def final_scores(
+        self,
+        predictions: Sequence[Prediction],
+        accepted: Sequence[Mapping[str, float]],
+        names: Sequence[str] | None = None,
+    ) -> Scores:
         """The figures over all rows, and of each."""
         wanted = {self.name: 1, **({self.top[0]: self.top[1]} if self.top else {})}
-        by_row = {name: list(map(partial(best_credit, k=k), predictions, accepted)) for name, k in wanted.items()}
-        return Scores({name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row)
+        by_row = {
+            name: list(map(partial(best_credit, k=k), predictions, accepted))
+            for name, k in wanted.items()
+        }
+        return Scores(
+            {name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row
+        )
 
 
 def best_credit(prediction: Prediction, accepted: Mapping[str, float], k: int = 1) -> float:
-    """What the best of a row's k best predictions earns: the score of an answer with the same letters and blanks, or 0."""
+    """What the best of a row's k best predictions earns: the score of an answer with the same
+    letters and blanks, or 0."""
     return max(float(accepted.get(one.text, 0.0)) for one in [prediction, *prediction.others][:k])
 
 

@@ -1,4 +1,5 @@
-"""BLEU, ROUGE-L, METEOR and SPICE of captions by pycocoevalcap, and the scores of the COCO caption evaluation.
+"""BLEU, ROUGE-L, METEOR and SPICE of captions by pycocoevalcap, and the scores of the COCO caption
+evaluation.
 
 All scorers take tokenised captions in the form of ``CiderD.compute_score``.
 """
@@ -18,12 +19,18 @@ DEFAULT_NAMES = ("CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L")
 
 
 def by_row(gts: dict, res: list[dict]) -> tuple[dict, dict]:
-    """References and hypothesis by the number of the result, as pycocoevalcap takes one result per key."""
+    """References and hypothesis by the number of the result, as pycocoevalcap takes one result
+    per key."""
     check_captions(gts, res)
     if not res:
         raise UserError("there are no captions to score")
-    references = {row: [" ".join(text.split()) for text in gts[result["image_id"]]] for row, result in enumerate(res)}
-    return references, {row: [" ".join(result["caption"][0].split())] for row, result in enumerate(res)}
+    references = {
+        row: [" ".join(text.split()) for text in gts[result["image_id"]]]
+        for row, result in enumerate(res)
+    }
+    return references, {
+        row: [" ".join(result["caption"][0].split())] for row, result in enumerate(res)
+    }
 
 
 class Bleu:
@@ -59,8 +66,13 @@ class Meteor:
         scorer = Scorer()
         try:
             mean, each = scorer.compute_score(*by_row(gts, res))
-        except (ValueError, OSError) as error:  # the program ended, or answered with a message instead of a number
-            raise UserError(f"METEOR: the Java program failed ({error}); is 'java' version 8 or later?") from error
+        except (
+            ValueError,
+            OSError,
+        ) as error:  # the program ended, or answered with a message instead of a number
+            raise UserError(
+                f"METEOR: the Java program failed ({error}); is 'java' version 8 or later?"
+            ) from error
         finally:
             for pipe in (scorer.meteor_p.stdout, scorer.meteor_p.stderr):
                 pipe.close()
@@ -68,7 +80,8 @@ class Meteor:
 
 
 class Spice:
-    """SPICE 1.0; a Java program that needs a parser which pycocoevalcap downloads. Raises UserError where it cannot run."""
+    """SPICE 1.0; a Java program that needs a parser which pycocoevalcap downloads. Raises
+    UserError where it cannot run."""
 
     PARSER = "stanford-corenlp-3.6.0.jar"
 
@@ -89,11 +102,18 @@ class Spice:
         try:
             mean, each = Scorer().compute_score(*by_row(gts, res))
         except (CalledProcessError, OSError) as error:
-            raise UserError(f"SPICE: the Java program failed ({error}); it needs Java 8 and 8 GB of memory") from error
+            raise UserError(
+                f"SPICE: the Java program failed ({error}); it needs Java 8 and 8 GB of memory"
+            ) from error
         return float(mean), np.array([scores["All"]["f"] for scores in each], dtype=float)
 
 
-SCORERS: dict[str, Callable] = {"CIDEr": CiderD, "ROUGE-L": RougeL, "METEOR": Meteor, "SPICE": Spice}
+SCORERS: dict[str, Callable] = {
+    "CIDEr": CiderD,
+    "ROUGE-L": RougeL,
+    "METEOR": Meteor,
+    "SPICE": Spice,
+}
 BLEU_ORDERS = {f"BLEU-{order + 1}": order for order in range(4)}
 
 
@@ -103,7 +123,8 @@ def coco_caption_scores(
     names: Sequence[str] = DEFAULT_NAMES,
     tokenize: Callable[[list[str]], list[str]] = ptb_tokenize,
 ) -> dict[str, tuple[float, np.ndarray]]:
-    """Scores of the COCO caption evaluation: PTB tokens without punctuation, document frequencies of these references.
+    """Scores of the COCO caption evaluation: PTB tokens without punctuation, document frequencies
+    of these references.
 
     Args:
         gts: image id -> references, as written.
@@ -116,10 +137,19 @@ def coco_caption_scores(
     """
     unknown = [name for name in names if name not in SCORERS and name not in BLEU_ORDERS]
     if unknown:
-        raise UserError(f"unknown caption score {unknown[0]!r}; known are {', '.join([*BLEU_ORDERS, *SCORERS])}")
+        raise UserError(
+            f"unknown caption score {unknown[0]!r}; known are {', '.join([*BLEU_ORDERS, *SCORERS])}"
+        )
     check_captions(gts, res)
     # one call for all texts: the tokeniser may be a program with a slow start
-    tokens = iter(tokenize([*(text for texts in gts.values() for text in texts), *(row["caption"][0] for row in res)]))
+    tokens = iter(
+        tokenize(
+            [
+                *(text for texts in gts.values() for text in texts),
+                *(row["caption"][0] for row in res),
+            ]
+        )
+    )
     gts = {image_id: [next(tokens) for _ in texts] for image_id, texts in gts.items()}
     res = [{"image_id": row["image_id"], "caption": [next(tokens)]} for row in res]
     scores = {name: SCORERS[name]().compute_score(gts, res) for name in names if name in SCORERS}
@@ -131,4 +161,7 @@ def coco_caption_scores(
 
 def require_java(what: str) -> None:
     if shutil.which("java") is None:
-        raise UserError(f"{what} is a Java program and there is no 'java' here; install a Java runtime, e.g. default-jre")
+        raise UserError(
+            f"{what} is a Java program and there is no 'java' here; install a Java runtime, e.g."
+            " default-jre"
+        )

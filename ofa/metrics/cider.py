@@ -1,11 +1,12 @@
-"""CIDEr-D: how much a caption agrees with the references, by TF-IDF-weighted n-grams of one to four words.
+"""CIDEr-D: how much a caption agrees with the references, by TF-IDF-weighted n-grams of one to four
+words.
 
-Exact and fast: Python only looks up a number for each word (kept for the references of an image, because CIDEr
-optimisation scores many hypotheses against them); from there on numpy counts, weighs and compares the n-grams of
-all captions of a call at once.
+Exact and fast: Python only looks up a number for each word (kept for the references of an image,
+because CIDEr optimisation scores many hypotheses against them); from there on numpy counts, weighs
+and compares the n-grams of all captions of a call at once.
 
-Source: Vedantam, Zitnick and Parikh, CIDEr: Consensus-based Image Description Evaluation, CVPR 2015, sec. 4 and
-appendix ("-D" = clipped counts and a penalty on different lengths).
+Source: Vedantam, Zitnick and Parikh, CIDEr: Consensus-based Image Description Evaluation, CVPR
+2015, sec. 4 and appendix ("-D" = clipped counts and a penalty on different lengths).
 """
 
 from itertools import chain
@@ -24,11 +25,13 @@ KEPT_WORDS = 2**20  # words kept between calls, beyond those of the document-fre
 
 
 class CiderD:
-    """CIDEr-D in the convention of the captioning community: 10 for a perfect caption, sigma 6, four orders.
+    """CIDEr-D in the convention of the captioning community: 10 for a perfect caption, sigma 6,
+    four orders.
 
     Args:
-        df: "corpus": document frequencies of the references of each call, an image counted once per result; or
-            a file of cached document frequencies, or what ``count_document_frequencies`` returns.
+        df: "corpus": document frequencies of the references of each call, an image counted once per
+            result; or a file of cached document frequencies, or what ``count_document_frequencies``
+            returns.
 
     Raises: UserError when the file is missing or holds anything else.
     """
@@ -39,8 +42,9 @@ class CiderD:
         self.frequencies = None if df == "corpus" else DocumentFrequencies(df, self.words)
         self.num_fixed_words = len(self.words)
         self.references: dict[tuple[str, ...], np.ndarray] = {}
-        # glibc gives freed memory back to the system above a threshold that follows the largest block freed so far. In a
-        # process that never freed a large one, page faults would take a third of the time of compute_score.
+        # glibc gives freed memory back to the system above a threshold that follows the largest
+        # block freed so far. In a process that never freed a large one, page faults would take a
+        # third of the time of compute_score.
         np.empty(2**24, np.uint8)
 
     def compute_score(self, gts: dict, res: list[dict]) -> tuple[float, np.ndarray]:
@@ -48,25 +52,36 @@ class CiderD:
 
         Args:
             gts: image id -> references.
-            res: ``{"image_id": id, "caption": [hypothesis]}`` each; several may belong to one image.
+            res: ``{"image_id": id, "caption": [hypothesis]}`` each; several may belong to one
+                image.
 
         Returns: mean, float64 array in the order of ``res``.
         """
         check_captions(gts, res)
         self._forget_if_large()
-        # With the frequencies of a file every result stands for itself, and small arrays stay in the processor's cache.
+        # With the frequencies of a file every result stands for itself, and small arrays stay in
+        # the processor's cache.
         size = len(res) if self.frequencies is None else CHUNK
-        parts = [self._score(gts, res[start : start + size]) for start in range(0, len(res), max(size, 1))]
+        parts = [
+            self._score(gts, res[start : start + size])
+            for start in range(0, len(res), max(size, 1))
+        ]
         scores = np.concatenate([np.zeros(0), *parts])
         return float(scores.mean()) if len(scores) else 0.0, scores
 
     def _score(self, gts: dict, res: list[dict]) -> np.ndarray:
         numbers: dict = {}  # image id -> number
-        image_of = np.array([numbers.setdefault(result["image_id"], len(numbers)) for result in res])
+        image_of = np.array(
+            [numbers.setdefault(result["image_id"], len(numbers)) for result in res]
+        )
         references = [tuple(gts[image_id]) for image_id in numbers]
         layout = Layout(np.array(list(map(len, references))), image_of)
-        stream = self._streams(references) + [self.words.stream([result["caption"][0] for result in res])]
-        return layout.compare(tabulate(np.concatenate(stream), layout), self.frequencies, self.sigma)
+        stream = self._streams(references) + [
+            self.words.stream([result["caption"][0] for result in res])
+        ]
+        return layout.compare(
+            tabulate(np.concatenate(stream), layout), self.frequencies, self.sigma
+        )
 
     def _streams(self, references: list[tuple[str, ...]]) -> list[np.ndarray]:
         """Word numbers of the references of each image."""
@@ -89,7 +104,8 @@ class CiderD:
 
 
 class Layout:
-    """Which sentence belongs where. An image's references come first, then its hypotheses: that is their ``place``.
+    """Which sentence belongs where. An image's references come first, then its hypotheses: that is
+    their ``place``.
 
     A sentence is known by its ``cell``, (image << place_bits) + place.
 
@@ -108,13 +124,19 @@ class Layout:
         self.hyp_cells = (image_of << self.place_bits) + place_of
         ref_places = ranges(np.zeros_like(num_refs), num_refs)
         ref_cells = (np.repeat(np.arange(len(num_refs)), num_refs) << self.place_bits) + ref_places
-        self.cells = np.concatenate([ref_cells, self.hyp_cells])  # in the order of the stream of words
+        self.cells = np.concatenate(
+            [ref_cells, self.hyp_cells]
+        )  # in the order of the stream of words
 
-    def compare(self, table: "Table", frequencies: DocumentFrequencies | None, sigma: float) -> np.ndarray:
+    def compare(
+        self, table: "Table", frequencies: DocumentFrequencies | None, sigma: float
+    ) -> np.ndarray:
         """float64[H]: CIDEr-D of the hypotheses."""
         idf = self.corpus_idf(table) if frequencies is None else frequencies.look_up(table.keys)
         weights = table.counts * idf[table.ngrams]
-        squares = np.bincount(table.cells * MAX_ORDER + table.orders, weights * weights, self.num_cells * MAX_ORDER)
+        squares = np.bincount(
+            table.cells * MAX_ORDER + table.orders, weights * weights, self.num_cells * MAX_ORDER
+        )
         norms = np.sqrt(squares).reshape(-1, MAX_ORDER)
 
         # Pairs of a hypothesis and a reference of its image.
@@ -123,7 +145,8 @@ class Layout:
         hyp = np.repeat(self.hyp_cells, refs_per_hyp)
         ref = ranges(self.image_of << self.place_bits, refs_per_hyp)
 
-        # Matches: an n-gram of a hypothesis that a reference of its image has too. A group begins with the references.
+        # Matches: an n-gram of a hypothesis that a reference of its image has too. A group begins
+        # with the references.
         of_hyp = np.flatnonzero(~table.is_ref)
         group = table.group_of[of_hyp]
         num_matches = table.refs_in_group[group]
@@ -135,7 +158,9 @@ class Layout:
         ref_weights = weights[in_ref]
         products = np.minimum(weights[in_hyp], ref_weights) * ref_weights
         cells = pair * MAX_ORDER + table.orders[in_ref]
-        cosine = np.bincount(cells, products, len(ref) * MAX_ORDER).astype(float).reshape(-1, MAX_ORDER)
+        cosine = (
+            np.bincount(cells, products, len(ref) * MAX_ORDER).astype(float).reshape(-1, MAX_ORDER)
+        )
         norm = norms[hyp] * norms[ref]
         np.divide(cosine, norm, out=cosine, where=norm != 0)
 
@@ -144,15 +169,19 @@ class Layout:
         return 10 * np.add.reduceat(similarity, first_pair) / refs_per_hyp
 
     def corpus_idf(self, table: "Table") -> np.ndarray:
-        """Inverse document frequencies by n-gram: each result brings the references of its image as one document."""
+        """Inverse document frequencies by n-gram: each result brings the references of its image
+        as one document."""
         image = table.cells[table.group_starts] >> self.place_bits
         documents = self.hyps_per_image[image] * (table.refs_in_group > 0)
-        frequency = np.bincount(table.ngrams[table.group_starts], documents, MAX_ORDER * max(map(len, table.keys)))
+        frequency = np.bincount(
+            table.ngrams[table.group_starts], documents, MAX_ORDER * max(map(len, table.keys))
+        )
         return np.log(len(self.image_of)) - np.log(np.maximum(frequency, 1))
 
 
 class Table(NamedTuple):
-    """The n-grams of all sentences, sorted by n-gram, image and place; a group is an n-gram of an image."""
+    """The n-grams of all sentences, sorted by n-gram, image and place; a group is an n-gram of
+    an image."""
 
     ngrams: np.ndarray  # int64[E], numbers of ngrams.Numbered
     orders: np.ndarray  # int64[E], number of words - 1
@@ -204,7 +233,12 @@ def tabulate(stream: np.ndarray, layout: Layout) -> Table:
 def check_captions(gts: dict, res: list[dict]) -> None:
     for row, result in enumerate(res):
         if len(result["caption"]) != 1 or isinstance(result["caption"], str):
-            raise UserError(f"result {row}: 'caption' expects a list of one string, found {result['caption']!r}")
+            raise UserError(
+                f"result {row}: 'caption' expects a list of one string, found {result['caption']!r}"
+            )
         refs = gts.get(result["image_id"])
         if not refs or isinstance(refs, str):
-            raise UserError(f"result {row}: image {result['image_id']!r} needs a list of references, found {refs!r}")
+            raise UserError(
+                f"result {row}: image {result['image_id']!r} needs a list of references, found"
+                f" {refs!r}"
+            )

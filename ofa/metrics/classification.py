@@ -24,37 +24,62 @@ class ClassFigures:
     second: str = ""
 
     def declared(self) -> dict[str, Any]:
-        """What the declaration of such a task says about its answers and figures, as ``Accuracy.declared``."""
-        return {**ACCURACY.declared(), "metrics": self.metrics(), "make_scorer": self.make_scorer, "final_scores": self.final_scores}
+        """What the declaration of such a task says about its answers and figures, as
+        ``Accuracy.declared``."""
+        return {
+            **ACCURACY.declared(),
+            "metrics": self.metrics(),
+            "make_scorer": self.make_scorer,
+            "final_scores": self.final_scores,
+        }
 
     def metrics(self) -> tuple[Metric, ...]:
         if not self.second:
             return ACCURACY.metrics()
-        return (*ACCURACY.metrics(), Metric(self.second, CELLS, partial(rounded, name=self.second), always))
+        return (
+            *ACCURACY.metrics(),
+            Metric(self.second, CELLS, partial(rounded, name=self.second), always),
+        )
 
     def make_scorer(self, options, all_references) -> Scorer:
         return self.counts
 
-    def counts(self, predictions: Sequence[Prediction], rows: Sequence[BatchRow]) -> dict[str, float]:
-        """Right answers and rows of a batch, and the four cells of ``yes`` against everything else."""
+    def counts(
+        self, predictions: Sequence[Prediction], rows: Sequence[BatchRow]
+    ) -> dict[str, float]:
+        """Right answers and rows of a batch, and the four cells of ``yes`` against everything
+        else."""
         labelled = [(prediction, row) for prediction, row in zip(predictions, rows) if row.ref_dict]
-        found = ACCURACY.counts([prediction for prediction, _ in labelled], [row for _, row in labelled])
+        found = ACCURACY.counts(
+            [prediction for prediction, _ in labelled], [row for _, row in labelled]
+        )
         if self.second:
-            found |= cells((prediction.text == POSITIVE, POSITIVE in row.ref_dict) for prediction, row in labelled)
+            found |= cells(
+                (prediction.text == POSITIVE, POSITIVE in row.ref_dict)
+                for prediction, row in labelled
+            )
         return found
 
-    def final_scores(self, predictions: Sequence[Prediction], accepted: Sequence[Mapping[str, float]],
-                     names: Sequence[str] | None = None) -> Scores:
+    def final_scores(
+        self,
+        predictions: Sequence[Prediction],
+        accepted: Sequence[Mapping[str, float]],
+        names: Sequence[str] | None = None,
+    ) -> Scores:
         """The figures over all rows, and whether each is right."""
         scores = ACCURACY.final_scores(predictions, accepted)
         if self.second:
-            counts = cells((one.text == POSITIVE, POSITIVE in answers) for one, answers in zip(predictions, accepted))
+            counts = cells(
+                (one.text == POSITIVE, POSITIVE in answers)
+                for one, answers in zip(predictions, accepted)
+            )
             scores.overall[self.second] = figure(counts, self.second)
         return scores
 
 
 def cells(pairs) -> dict[str, int]:
-    """Numbers of true positives, false positives, true and false negatives. Args: pairs: (said yes?, is yes?) of each row."""
+    """Numbers of true positives, false positives, true and false negatives. Args: pairs: (said
+    yes?, is yes?) of each row."""
     names = {(True, True): "_TP", (True, False): "_FP", (False, False): "_TN", (False, True): "_FN"}
     found = dict.fromkeys(CELLS, 0)
     for pair in pairs:
@@ -63,7 +88,8 @@ def cells(pairs) -> dict[str, int]:
 
 
 def figure(counts: Mapping[str, float], name: str) -> float:
-    """F1 (``F1``) or Matthews' correlation (``mcc``) from the four cells; 0 where it is not defined."""
+    """F1 (``F1``) or Matthews' correlation (``mcc``) from the four cells; 0 where it is not
+    defined."""
     if not any(counts[cell] for cell in CELLS):
         return 0.0
     from sklearn.metrics import f1_score, matthews_corrcoef

@@ -1,4 +1,5 @@
-"""n-grams of many sentences at once, numbered by sorting: exact (nothing is hashed) and without a loop over words.
+"""n-grams of many sentences at once, numbered by sorting: exact (nothing is hashed) and without a
+loop over words.
 
 A batch of sentences is one stream of word numbers, with a 0 after each sentence::
 
@@ -28,17 +29,21 @@ class WordIds(dict):
         """int64. All sentences are split at once, which is faster than one by one."""
         text = f" {END} ".join([*sentences, ""])
         if text.count(END) != len(sentences):  # no word of a sentence may be taken for an end
-            text = f" {END} ".join([*(sentence.replace(END, 2 * END) for sentence in sentences), ""])
+            text = f" {END} ".join(
+                [*(sentence.replace(END, 2 * END) for sentence in sentences), ""]
+            )
         words = text.split()
         return np.fromiter(map(self.__getitem__, words), np.int64, len(words))
 
 
 class Numbered(NamedTuple):
-    """Every n-gram of a stream, ordered by its number and then by its start; equal n-grams have equal numbers.
+    """Every n-gram of a stream, ordered by its number and then by its start; equal n-grams have
+    equal numbers.
 
-    The k-th different n-gram of n words has the number ``k * MAX_ORDER + n - 1``. ``keys[n - 1]`` lists the different
-    n-grams of n words in order: the word for n = 1, else (k of the first n - 1 words << SHIFT) + last word.
-    All n-grams of one word come first, then those of two words and so on.
+    The k-th different n-gram of n words has the number ``k * MAX_ORDER + n - 1``. ``keys[n - 1]``
+    lists the different n-grams of n words in order: the word for n = 1, else (k of the first n - 1
+    words << SHIFT) + last word. All n-grams of one word come first, then those of two words and so
+    on.
     """
 
     starts: np.ndarray  # int64[N], where in the stream
@@ -64,9 +69,12 @@ def number_ngrams(stream: np.ndarray) -> Numbered:
 
 
 def dense_ranks(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The different keys in order, for each key its place among them, and the places of the keys in stable order."""
+    """The different keys in order, for each key its place among them, and the places of the keys
+    in stable order."""
     place_bits = len(keys).bit_length()
-    if int(keys.max(initial=0)).bit_length() + place_bits < 64:  # sorting numbers is faster than sorting places
+    if (
+        int(keys.max(initial=0)).bit_length() + place_bits < 64
+    ):  # sorting numbers is faster than sorting places
         packed = np.sort((keys << place_bits) + np.arange(len(keys)))
         in_order = packed >> place_bits
         order = packed - (in_order << place_bits)

@@ -1,9 +1,11 @@
-"""The tokeniser of the COCO caption evaluation: Stanford's PTBTokenizer, lower case, punctuation left out.
+"""The tokeniser of the COCO caption evaluation: Stanford's PTBTokenizer, lower case, punctuation
+left out.
 
-Java is needed for exotic text only. Captions made of what is understood here for certain (words, numbers, contractions,
-hyphens, quotes, common abbreviations, ordinary punctuation) are split in Python, exactly as the Java program does (a
-test compares the two); all other captions go to the Java program of pycocoevalcap where there is a ``java``, and
-are split by the same rules as well as they can where there is none.
+Java is needed for exotic text only. Captions made of what is understood here for certain (words,
+numbers, contractions, hyphens, quotes, common abbreviations, ordinary punctuation) are split in
+Python, exactly as the Java program does (a test compares the two); all other captions go to the
+Java program of pycocoevalcap where there is a ``java``, and are split by the same rules as well as
+they can where there is none.
 """
 
 import logging
@@ -24,10 +26,17 @@ JAR = "stanford-corenlp-3.4.1.jar"
 
 # Split although written together.
 SPLIT = {
-    "cannot": ("can", "not"), "gonna": ("gon", "na"), "gotta": ("got", "ta"), "wanna": ("wan", "na"),
-    "gimme": ("gim", "me"), "lemme": ("lem", "me"), "'tis": ("'t", "is"), "'twas": ("'t", "was"),
-}  # fmt: skip
-# Their full stop belongs to them, as it does to single letters and to u.s., a.m. (found by trying 45 000 words).
+    "cannot": ("can", "not"),
+    "gonna": ("gon", "na"),
+    "gotta": ("got", "ta"),
+    "wanna": ("wan", "na"),
+    "gimme": ("gim", "me"),
+    "lemme": ("lem", "me"),
+    "'tis": ("'t", "is"),
+    "'twas": ("'t", "was"),
+}
+# Their full stop belongs to them, as it does to single letters and to u.s., a.m. (found by trying
+# 45 000 words).
 ABBREVIATIONS = """
     adj adm adv al ala alex apr ariz assn assoc asst atty attys aug ave bancorp bhd bldg blvd brig bros calif
     capt cf cie cmdr co col colo comdr conn corp cos cpl ct dak dec dept det dr drs elec ens esq est etc ext
@@ -39,10 +48,26 @@ ABBREVIATIONS = """
 # These only before a number, as in "no. 5".
 BEFORE_NUMBERS = "art ca fig figs no nos op pp prop"
 MAPPED = {
-    "(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-",
-    '"': "''", "“": "``", "”": "''", "‘": "`", "’": "'", "–": "--", "—": "--", "…": "...", "½": "1/2", "¼": "1/4",
-    "€": "$", "£": "#", "¢": "cents",
-}  # fmt: skip
+    "(": "-lrb-",
+    ")": "-rrb-",
+    "[": "-lsb-",
+    "]": "-rsb-",
+    "{": "-lcb-",
+    "}": "-rcb-",
+    '"': "''",
+    "“": "``",
+    "”": "''",
+    "‘": "`",
+    "’": "'",
+    "–": "--",
+    "—": "--",
+    "…": "...",
+    "½": "1/2",
+    "¼": "1/4",
+    "€": "$",
+    "£": "#",
+    "¢": "cents",
+}
 PARTS = re.compile(
     rf"""
       (?:{"|".join(ABBREVIATIONS.split())})\.(?![a-z0-9]) | (?:[a-z]\.)+(?![a-z0-9]) | [a-z](?:\.[a-z])+(?![a-z0-9])
@@ -67,7 +92,8 @@ CERTAIN = re.compile(
 def ptb_tokenize(texts: list[str]) -> list[str]:
     """Tokens separated by blanks, one string per text, as pycocoevalcap's PTBTokenizer gives them.
 
-    With Java the result is the same; without it the tokens of exotic texts may differ, and a warning says how many.
+    With Java the result is the same; without it the tokens of exotic texts may differ, and a
+    warning says how many.
     """
     exotic = [row for row, text in enumerate(texts) if not is_certain(text)]
     tokens = [split_line(text) for text in texts]
@@ -76,14 +102,21 @@ def ptb_tokenize(texts: list[str]) -> list[str]:
             tokens[row] = line
     elif exotic:
         logger.warning(
-            "%d of %d captions have unusual characters or words, e.g. %r: without Java their tokens may differ a little from "
-            "those of the official tokeniser", len(exotic), len(texts), texts[exotic[0]],
-        )  # fmt: skip
+            "%d of %d captions have unusual characters or words, e.g. %r: without Java their tokens"
+            " may differ a little from those of the official tokeniser",
+            len(exotic),
+            len(texts),
+            texts[exotic[0]],
+        )
     return tokens
 
 
 def is_certain(text: str) -> bool:
-    return all(map(_is_certain, text.lower().split(" "))) if text.isascii() and text.isprintable() else False
+    return (
+        all(map(_is_certain, text.lower().split(" ")))
+        if text.isascii() and text.isprintable()
+        else False
+    )
 
 
 @lru_cache(maxsize=2**16)
@@ -106,9 +139,17 @@ def split_chunk(chunk: str) -> tuple[str, ...]:
 
 
 def java_tokenize(texts: list[str]) -> list[str]:
-    """The same by the Java program itself: half a second to start, then about 20 000 captions a second."""
+    """The same by the Java program itself: half a second to start, then about 20 000 captions a
+    second."""
     jar = Path(find_spec("pycocoevalcap.tokenizer.ptbtokenizer").origin).parent / JAR
-    command = ["java", "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
+    command = [
+        "java",
+        "-cp",
+        str(jar),
+        "edu.stanford.nlp.process.PTBTokenizer",
+        "-preserveLines",
+        "-lowerCase",
+    ]
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
         file.writelines(" ".join(text.split()) + "\n" for text in texts)
         file.flush()
@@ -116,11 +157,15 @@ def java_tokenize(texts: list[str]) -> list[str]:
     lines = done.stdout.split("\n")
     if done.returncode or len(lines) < len(texts):
         raise UserError(f"the Java tokeniser failed: {done.stderr.strip() or 'too few lines'}")
-    return [" ".join(token for token in line.rstrip().split(" ") if token not in PUNCTUATION) for line in lines[: len(texts)]]
+    return [
+        " ".join(token for token in line.rstrip().split(" ") if token not in PUNCTUATION)
+        for line in lines[: len(texts)]
+    ]
 
 
 def character_tokenize(texts: list[str], marks: bool = False) -> list[str]:
-    """Chinese captions character by character, as is customary; words in Latin letters and numbers stay whole.
+    """Chinese captions character by character, as is customary; words in Latin letters and numbers
+    stay whole.
 
     Args: marks: marks of punctuation are characters too; else they are left out.
     """

@@ -1,4 +1,5 @@
-"""ROUGE-1, ROUGE-2 and ROUGE-L of summaries by rouge-score, after the token form in which Gigaword's references are written."""
+"""ROUGE-1, ROUGE-2 and ROUGE-L of summaries by rouge-score, after the token form in which
+Gigaword's references are written."""
 
 import re
 import string
@@ -13,8 +14,18 @@ NAMES = ("rouge1", "rouge2", "rougeL")
 COUNT = "_rouge_cnt"
 DIGITS = 4
 CHINESE = re.compile("[\u4e00-\u9fff]")
-BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-", "&": "&amp;", "<": "&lt;",
-            ">": "&gt;", "[UNK]": "UNK"}  # fmt: skip
+BRACKETS = {
+    "(": "-lrb-",
+    ")": "-rrb-",
+    "[": "-lsb-",
+    "]": "-rsb-",
+    "{": "-lcb-",
+    "}": "-rcb-",
+    "&": "&amp;",
+    "<": "&lt;",
+    ">": "&gt;",
+    "[UNK]": "UNK",
+}
 QUOTES = {'"': ("``", "''"), "'": ("`", "'")}  # opening, closing
 ENDINGS = ("s", "d", "ll")  # what follows an apostrophe of its own: it ' s
 MARKS = string.punctuation
@@ -46,13 +57,20 @@ def fix_tokens(text: str) -> str:
             opened[token] = not opened[token]
         elif token == "." and after == [".", "."]:
             done, used = [*done, "..."], 3
-        elif (token == "," and _number(last) and _number(following)) or (token == "." and last.isdigit() and following.isdigit()):
+        elif (token == "," and _number(last) and _number(following)) or (
+            token == "." and last.isdigit() and following.isdigit()
+        ):
             done[-1], used = last + token + following, 2
         elif token == "." and _initial(last) and _initial(following) and after[1:] == ["."]:
-            done[-1], used = f"{last}.{following}.", 2  # as in the release: the second full stop stays behind as well
+            done[-1], used = (
+                f"{last}.{following}.",
+                2,
+            )  # as in the release: the second full stop stays behind as well
         elif token == "-" and following == "-":
             done, used = [*done, "--"], 2
-        elif token == "-" and last and following and last not in MARKS and following[0] not in MARKS:
+        elif (
+            token == "-" and last and following and last not in MARKS and following[0] not in MARKS
+        ):
             done[-1], sticks = last + "-", True
         elif stuck and token[0] not in MARKS:
             done[-1] = last + token
@@ -71,7 +89,8 @@ def _initial(token: str) -> bool:
 
 
 def summary_form(text: str) -> str:
-    """A generated summary as it is scored and written: lower case, joined tokens, and ``#`` for the digit 1.
+    """A generated summary as it is scored and written: lower case, joined tokens, and ``#`` for the
+    digit 1.
 
     Gigaword's references have ``#`` for every digit, and the usual training files 1 in its place.
     """
@@ -101,11 +120,13 @@ def rouge(summary: str, reference: str) -> dict[str, float]:
 
 
 def summary_rouge(summary: str, reference: str) -> dict[str, float]:
-    """``rouge`` of a generated summary in the form of the references, digits treated alike in both."""
+    """``rouge`` of a generated summary in the form of the references, digits treated alike in
+    both."""
     return rouge(summary_form(summary), reference.lower().replace("1", "#"))
 
 
-# ------------------------------------------------------------------------------------- for declarations
+# ------------------------------------------------------------------------------------- for
+# declarations
 
 
 @dataclass(frozen=True)
@@ -117,8 +138,12 @@ class SummaryScorer:
     def __call__(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
         if not self.enabled:
             return {}
-        found = [summary_rouge(one.text, row.target_str or "") for one, row in zip(predictions, rows)]
-        return {f"_{name}_f1_sum": sum(row[name] for row in found) for name in NAMES} | {COUNT: len(rows)}
+        found = [
+            summary_rouge(one.text, row.target_str or "") for one, row in zip(predictions, rows)
+        ]
+        return {f"_{name}_f1_sum": sum(row[name] for row in found) for name in NAMES} | {
+            COUNT: len(rows)
+        }
 
 
 def make_scorer(options: TaskOptions, all_references) -> Scorer:
@@ -127,8 +152,15 @@ def make_scorer(options: TaskOptions, all_references) -> Scorer:
 
 def metrics() -> tuple[Metric, ...]:
     """``rouge1_f1``, ``rouge2_f1`` and ``rougeL_f1``, means over the rows."""
-    return tuple(Metric(f"{name}_f1", (f"_{name}_f1_sum", COUNT), partial(mean_f1, total=f"_{name}_f1_sum"), evaluates_rouge)
-                 for name in NAMES)  # fmt: skip
+    return tuple(
+        Metric(
+            f"{name}_f1",
+            (f"_{name}_f1_sum", COUNT),
+            partial(mean_f1, total=f"_{name}_f1_sum"),
+            evaluates_rouge,
+        )
+        for name in NAMES
+    )
 
 
 def evaluates_rouge(options: TaskOptions) -> bool:
@@ -139,10 +171,18 @@ def mean_f1(counts: Mapping[str, float], total: str) -> float:
     return round(counts[total] / max(counts[COUNT], 1), DIGITS)
 
 
-def summary_scores(predictions: Sequence[Prediction], references: Sequence[Sequence[str]],
-                   names: Sequence[str] | None = None) -> Scores:
-    """The figures over all rows, ROUGE-L first, and of each; of several references the best counts."""
-    found = [max((summary_rouge(one.text, text) for text in texts), key=lambda row: row["rougeL"])
-             for one, texts in zip(predictions, references)]  # fmt: skip
+def summary_scores(
+    predictions: Sequence[Prediction],
+    references: Sequence[Sequence[str]],
+    names: Sequence[str] | None = None,
+) -> Scores:
+    """The figures over all rows, ROUGE-L first, and of each; of several references the best
+    counts."""
+    found = [
+        max((summary_rouge(one.text, text) for text in texts), key=lambda row: row["rougeL"])
+        for one, texts in zip(predictions, references)
+    ]
     by_row = {f"{name}_f1": [row[name] for row in found] for name in ("rougeL", "rouge1", "rouge2")}
-    return Scores({name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row)
+    return Scores(
+        {name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row
+    )

@@ -16,15 +16,24 @@ def is_right(found: str, text: str) -> bool:
 
 
 def edit_distance(found: str, text: str) -> float:
-    """Characters to insert, delete or replace, as a part of the longer text's characters: 0 (equal) to 1; blanks do not count."""
+    """Characters to insert, delete or replace, as a part of the longer text's characters: 0
+    (equal) to 1; blanks do not count."""
     return Levenshtein.normalized_distance(compared_text(found), compared_text(text))
 
 
 def counts(found: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
     """What ``acc`` and ``ned`` are computed from; rows without a text count nothing."""
     pairs = [(one, text) for one, text in zip(found, texts, strict=True) if text.strip()]
-    right, distance = sum(is_right(*pair) for pair in pairs), sum(edit_distance(*pair) for pair in pairs)
-    return {"_acc_sum": right, "_acc_cnt": len(pairs), "_dist_sum": distance, "_dist_cnt": len(pairs)}
+    right, distance = (
+        sum(is_right(*pair) for pair in pairs),
+        sum(edit_distance(*pair) for pair in pairs),
+    )
+    return {
+        "_acc_sum": right,
+        "_acc_cnt": len(pairs),
+        "_dist_sum": distance,
+        "_dist_cnt": len(pairs),
+    }
 
 
 def make_scorer(options, all_references) -> Scorer:
@@ -51,8 +60,21 @@ METRICS = (
 )
 
 
-def final_scores(predictions: Sequence[Prediction], references: Sequence[Sequence[str]], names: Sequence[str] | None = None) -> Scores:
-    """The scores that ``ofa evaluate`` reports, over all rows and of each. Args: references: the text of each row."""
-    pairs = [(prediction.text, texts[0]) for prediction, texts in zip(predictions, references, strict=True)]
-    by_row = {ACC: [float(is_right(*pair)) for pair in pairs], NED: [1 - edit_distance(*pair) for pair in pairs]}
-    return Scores({name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row)
+def final_scores(
+    predictions: Sequence[Prediction],
+    references: Sequence[Sequence[str]],
+    names: Sequence[str] | None = None,
+) -> Scores:
+    """The scores that ``ofa evaluate`` reports, over all rows and of each. Args: references: the
+    text of each row."""
+    pairs = [
+        (prediction.text, texts[0])
+        for prediction, texts in zip(predictions, references, strict=True)
+    ]
+    by_row = {
+        ACC: [float(is_right(*pair)) for pair in pairs],
+        NED: [1 - edit_distance(*pair) for pair in pairs],
+    }
+    return Scores(
+        {name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row
+    )

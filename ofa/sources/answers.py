@@ -12,9 +12,9 @@ DIGITS = "zero one two three four five six seven eight nine ten".split()
 NUMBERS = {"none": "0", **{word: str(number) for number, word in enumerate(DIGITS)}}
 ARTICLES = {"a", "an", "the"}
 # Contractions that the evaluation completes, * for the apostrophe that it adds: "dont" -> "don't".
-# Words that are missing on purpose are words of their own: shed, lets, im, id, well, hell, were, ill.
-# Source: vqaEval.py of the VQA challenge; its entries with capitals (Im, Ive, Id've) never match,
-# as answers are in lower case by then.
+# Words that are missing on purpose are words of their own: shed, lets, im, id, well, hell, were,
+# ill. Source: vqaEval.py of the VQA challenge; its entries with capitals (Im, Ive, Id've) never
+# match, as answers are in lower case by then.
 CONTRACTIONS = """
 ain*t aren*t can*t could*ve couldn*t couldn'*tve couldn't*ve couldn*t've didn*t doesn*t don*t
 hadn*t hadn*t've hadn't*ve hasn*t haven*t he*d he*d've he'd*ve he*s how*d how*ll how*s isn*t it*d
@@ -30,7 +30,7 @@ y'all'd*ve you*d you*d've you'd*ve you*ll you*re you*ve
 """.split()
 COMPLETED = {word.replace("*", ""): word.replace("*", "'") for word in CONTRACTIONS}
 COMPLETED["somebody'd"] = "somebodyd"  # as published
-MARKS = ";/[]\"{}()=+\\_-><@`,?!"
+MARKS = ';/[]"{}()=+\\_-><@`,?!'
 DIGITS_COMMA = re.compile(r"\d,\d")
 FULL_STOP = re.compile(r"\.(?!\d)")
 
@@ -38,15 +38,17 @@ FULL_STOP = re.compile(r"\.(?!\d)")
 def normal_answer(answer: str) -> str:
     """An answer as the VQA evaluation compares it: ``"The  two dogs."`` -> ``"2 dogs"``.
 
-    Lower case, without articles and punctuation, numbers up to ten as digits, apostrophes where they
-    belong. An answer of which nothing would be left stays: ``"A"`` -> ``"a"``, the letter.
+    Lower case, without articles and punctuation, numbers up to ten as digits, apostrophes where
+    they belong. An answer of which nothing would be left stays: ``"A"`` -> ``"a"``, the letter.
     Source: vqaEval.py of the VQA challenge.
     """
     whole = " ".join(answer.lower().split())
     thousands = DIGITS_COMMA.search(whole) is not None
     text = whole
     for mark in MARKS:
-        beside_space = f"{mark} " in whole or f" {mark}" in whole  # of the answer as it was, as there
+        beside_space = (
+            f"{mark} " in whole or f" {mark}" in whole
+        )  # of the answer as it was, as there
         text = text.replace(mark, "" if thousands or beside_space else " ")
     words = (NUMBERS.get(word, word) for word in FULL_STOP.sub("", text).split())
     return " ".join(COMPLETED.get(word, word) for word in words if word not in ARTICLES) or whole
@@ -85,7 +87,8 @@ def clean_answer(answer: str) -> str:
 
 
 def answer_of(value: Any) -> str:
-    """The answer of one person: a text, a number, or ``{"answer": ...}``. Raises: RowError for none."""
+    """The answer of one person: a text, a number, or ``{"answer": ...}``. Raises: RowError for
+    none."""
     text = clean_answer(words_of(value, "an answer", "answer"))
     if not text:
         raise RowError("an answer, found nothing but marks that separate answers")

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
-from ofa.io.values import finding, in_fractions, one_line, load_values
+from ofa.io.values import finding, in_fractions, load_values, one_line
 from ofa.preparation import Group
 
 logger = logging.getLogger(__name__)
 
 NAMED_AT_MOST = 5
-IN_FRACTIONS = "a box in pixels, found {}: less than one pixel; are these fractions of the image? --box-format of csv and jsonl takes them"
-BEYOND = 1.0  # pixels by which annotated boxes may leave the picture (COCO's do, by rounding): they are clipped
+IN_FRACTIONS = (
+    "a box in pixels, found {}: less than one pixel; are these fractions of the image? --box-format"
+    " of csv and jsonl takes them"
+)
+# pixels by which annotated boxes may leave the picture (COCO's do, by rounding): they are clipped
+BEYOND = 1.0
 
 
 @dataclass
@@ -58,7 +62,8 @@ class Found:
         files: file name -> groups of rows, pictures as paths.
         inputs: the annotation files that were read. settings: the options that decide the content.
         counts: figures for the manifest. texts: further small files: name -> (content, entries).
-        sizes: picture path -> (width, height) that the annotations state; a picture of another size is refused.
+        sizes: picture path -> (width, height) that the annotations state; a picture of another size
+            is refused.
         pictures_of: split -> pictures with captions (``ofa.preparation.Picture``), for captioning.
     """
 
@@ -74,7 +79,9 @@ class Found:
     def picture_paths(self) -> list[str]:
         """Every picture once, in order of the path."""
         paths = {group.source for groups in self.files.values() for group in groups}
-        paths.update(picture.source for pictures in self.pictures_of.values() for picture in pictures)
+        paths.update(
+            picture.source for pictures in self.pictures_of.values() for picture in pictures
+        )
         return sorted(paths)
 
 
@@ -130,28 +137,47 @@ def read_json_lines(path: str | Path) -> list[tuple[int, dict]]:
                 if line.strip():
                     entry = load_values(line)
                     if not isinstance(entry, dict):
-                        raise UserError(f"{path}:{number}: expected one JSON object per line, found {line[:60]!r}")
+                        raise UserError(
+                            f"{path}:{number}: expected one JSON object per line, found"
+                            f" {line[:60]!r}"
+                        )
                     entries.append((number, entry))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: expected UTF-8 text, found other bytes ({error}); save it as UTF-8") from None
+        raise UserError(
+            f"{path}: expected UTF-8 text, found other bytes ({error}); save it as UTF-8"
+        ) from None
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"{path}:{number}: expected one JSON object per line, found {error}; is the file complete?") from None
+        raise UserError(
+            f"{path}:{number}: expected one JSON object per line, found {error}; is the file"
+            " complete?"
+        ) from None
     if not entries:
         raise UserError(f"{path}: expected one JSON object per line, found an empty file")
     return entries
 
 
 def entries_of(record: Mapping[str, Any], key: str, path: str | Path) -> list[dict]:
-    """A list of objects in a JSON file. Raises: UserError naming the file if it is anything else."""
+    """A list of objects in a JSON file. Raises: UserError naming the file if it is anything
+    else."""
     entries = record[key]
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        wrong = [f"{finding(entry)} in entry {i}" for i, entry in enumerate(entries)
-                 if not isinstance(entry, dict)][0] if isinstance(entries, list) else finding(entries)
-        raise UserError(f"{path}: expected a list of objects as {key!r}, found {wrong}; is this the right annotation file?")
+        wrong = (
+            [
+                f"{finding(entry)} in entry {i}"
+                for i, entry in enumerate(entries)
+                if not isinstance(entry, dict)
+            ][0]
+            if isinstance(entries, list)
+            else finding(entries)
+        )
+        raise UserError(
+            f"{path}: expected a list of objects as {key!r}, found {wrong}; is this the right"
+            " annotation file?"
+        )
     return entries
 
 
@@ -165,23 +191,36 @@ def read_prefixes(given: Sequence[str] | None, files: Sequence[str]) -> list[str
         return [""] * len(files)
     prefixes = list(given) or [f"{Path(path).stem}_" for path in files]
     if len(prefixes) != len(files) or len(set(prefixes)) != len(files):
-        raise UserError(f"--id-prefix: expected one for each of {len(files)} files, all different, found {' '.join(prefixes)}; "
-                        "give as many as there are files, in their order")
+        raise UserError(
+            f"--id-prefix: expected one for each of {len(files)} files, all different, found"
+            f" {' '.join(prefixes)}; give as many as there are files, in their order"
+        )
     if any(not one_line(prefix) == prefix for prefix in prefixes):
-        raise UserError(f"--id-prefix: expected texts of one line, found {prefixes!r}; write letters and digits")
+        raise UserError(
+            f"--id-prefix: expected texts of one line, found {prefixes!r}; write letters and digits"
+        )
     return prefixes
 
 
-def split_at_random(items: Sequence[Any], key: Callable[[Any], str], fraction: float, seed: int) -> dict[str, list]:
-    """``train`` and ``val`` parts; what shares a key (its picture) stays together; the same each time.
+def split_at_random(
+    items: Sequence[Any], key: Callable[[Any], str], fraction: float, seed: int
+) -> dict[str, list]:
+    """``train`` and ``val`` parts; what shares a key (its picture) stays together; the same each
+    time.
 
-    Args: fraction: of the keys that goes to val, rounded, at least one. Raises: UserError if none would be left.
+    Args: fraction: of the keys that goes to val, rounded, at least one. Raises: UserError if none
+    would be left.
     """
     keys = sorted({key(item) for item in items})
     count = max(1, round(fraction * len(keys)))
     if not 0 < fraction < 1 or count >= len(keys):
-        raise UserError(f"--val-fraction {fraction}: expected a fraction between 0 and 1 that leaves pictures for training, "
-                        f"found {len(keys)} pictures in all")
+        raise UserError(
+            f"--val-fraction {fraction}: expected a fraction between 0 and 1 that leaves pictures"
+            f" for training, found {len(keys)} pictures in all"
+        )
     random.Random(seed).shuffle(keys)
     val = set(keys[:count])
-    return {"train": [item for item in items if key(item) not in val], "val": [item for item in items if key(item) in val]}
+    return {
+        "train": [item for item in items if key(item) not in val],
+        "val": [item for item in items if key(item) in val],
+    }

@@ -1,8 +1,8 @@
 """Pictures of text and lists of what is written on them -> rows of the text recognition files.
 
-    train/word_1.png <tab> Open daily        as PaddleOCR and many others write their lists
-    word_1.png, "Open daily"                 as the ICDAR competitions do; "###" cannot be read and is left out
-    train/word_1.png Open daily              a path without blanks, a blank, the text
+train/word_1.png <tab> Open daily        as PaddleOCR and many others write their lists
+word_1.png, "Open daily"                 as the ICDAR competitions do; "###" cannot be read and is left out
+train/word_1.png Open daily              a path without blanks, a blank, the text
 """
 
 import re
@@ -20,7 +20,9 @@ QUOTED = re.compile(r'(?P<path>[^,]+?)\s*,\s*"(?P<text>.*)"')
 ILLEGIBLE = "###"
 
 
-def read_label_lists(files: Mapping[str, str], images: PictureFolders | None, problems: Problems) -> Found:
+def read_label_lists(
+    files: Mapping[str, str], images: PictureFolders | None, problems: Problems
+) -> Found:
     """One file per split, ``ocr_train.tsv`` and so on.
 
     Args: files: split -> list. images: where the pictures are; None: beside each list.
@@ -48,8 +50,11 @@ def read_label_lists(files: Mapping[str, str], images: PictureFolders | None, pr
 
 
 def numbered_lines(path: str) -> list[tuple[int, str]]:
-    """Numbers, from 1, and content of the lines that hold something. Raises: UserError if there are none."""
-    numbered = [(number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip()]
+    """Numbers, from 1, and content of the lines that hold something. Raises: UserError if there
+    are none."""
+    numbered = [
+        (number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip()
+    ]
     if not numbered:
         raise UserError(f"{path}: expected lines 'picture <tab> text', found an empty file")
     return numbered

@@ -3,8 +3,8 @@
     IC_train.jsonl   {"image_id": "007c72", "text": ["蕾丝元素，时尚气质", "性感名媛风"]}     one text or a list of them
     IC_train.tsv     007c72 <tab> /9j/4AAQ...                                         the picture in base64
 
-Of the test set only the pictures are published: its rows have no captions, and the result file becomes an upload by
-``ofa submit muge``.
+Of the test set only the pictures are published: its rows have no captions, and the result file
+becomes an upload by ``ofa submit muge``.
 """
 
 from collections.abc import Mapping
@@ -23,31 +23,49 @@ TEXTS = ("text", "texts", "caption", "captions")
 
 
 def read_muge(splits: Mapping[str, str], images: PictureFolders, problems: Problems) -> Found:
-    """Args: splits: ``train``, ``val`` and ``test`` -> JSONL file of texts; of ``val`` and ``test`` it may be a TSV file of
-    pictures, which then have no texts."""
+    """Args: splits: ``train``, ``val`` and ``test`` -> JSONL file of texts; of ``val`` and ``test``
+    it may be a TSV file of pictures, which then have no texts.
+    """
     cleaner = CaptionCleaner()
-    found = Found("muge", inputs=list(splits.values()), pictures_of={"train": [], "val": [], "test": []})
+    found = Found(
+        "muge", inputs=list(splits.values()), pictures_of={"train": [], "val": [], "test": []}
+    )
     for split, path in splits.items():
         if path.endswith(TABLE):
             if split == "train":
-                raise UserError(f"--train {path}: expected a JSONL file of texts, found a TSV file; its pictures belong to --images")
-            found.pictures_of[split] = [Picture(image_id, (), picture) for image_id, picture in table_pictures(path)]
+                raise UserError(
+                    f"--train {path}: expected a JSONL file of texts, found a TSV file; its"
+                    " pictures belong to --images"
+                )
+            found.pictures_of[split] = [
+                Picture(image_id, (), picture) for image_id, picture in table_pictures(path)
+            ]
             continue
         for image_id, (where, texts) in captions_by_image(path, cleaner, problems).items():
             picture = images.find(image_id)
             if picture is None or (split == "train" and not texts):
-                problems.add(f"{where}: expected a picture {image_id!r} in {images}, found none" if picture is None
-                             else f"{where}: expected a text, found none")
+                problems.add(
+                    f"{where}: expected a picture {image_id!r} in {images}, found none"
+                    if picture is None
+                    else f"{where}: expected a text, found none"
+                )
                 continue
             found.pictures_of[split].append(Picture(image_id, tuple(texts), picture))
-    found.counts = {"captions_cleaned": cleaner.whitespace + cleaner.joined, "captions_empty": cleaner.empty, **problems.counts()}
+    found.counts = {
+        "captions_cleaned": cleaner.whitespace + cleaner.joined,
+        "captions_empty": cleaner.empty,
+        **problems.counts(),
+    }
     problems.settle()
     check_unique(found.pictures_of)
     return found
 
 
-def captions_by_image(path: str | Path, cleaner: CaptionCleaner, problems: Problems) -> dict[str, tuple[str, list[str]]]:
-    """Image id -> place of its first line, and its texts. An image may come on several lines; of a test set texts may be missing."""
+def captions_by_image(
+    path: str | Path, cleaner: CaptionCleaner, problems: Problems
+) -> dict[str, tuple[str, list[str]]]:
+    """Image id -> place of its first line, and its texts. An image may come on several lines; of
+    a test set texts may be missing."""
     found: dict[str, tuple[str, list[str]]] = {}
     ids = Ids("image", "write the id of an image the same way everywhere")
     for number, entry in read_json_lines(path):

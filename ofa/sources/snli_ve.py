@@ -1,6 +1,8 @@
-"""SNLI-VE: pairs of a Flickr30k picture and a sentence, as downloaded -> rows of the entailment files.
+"""SNLI-VE: pairs of a Flickr30k picture and a sentence, as downloaded -> rows of the entailment
+files.
 
-    252244149.jpg#1r1n <tab> 252244149 <tab> /9j/4AAQ... <tab> hypothesis <tab> caption (premise) <tab> neutral
+252244149.jpg#1r1n <tab> 252244149 <tab> /9j/4AAQ... <tab> hypothesis <tab> caption (premise) <tab>
+neutral
 """
 
 from collections.abc import Mapping
@@ -14,7 +16,12 @@ from ofa.sources.found import Found, Problems, grouped, read_json_lines
 
 LABELS = ("entailment", "neutral", "contradiction")
 UNDECIDED = "-"  # the annotators did not agree; such pairs are left out
-KEYS = {"image": "Flickr30K_ID", "hypothesis": "sentence2", "caption": "sentence1", "label": "gold_label"}
+KEYS = {
+    "image": "Flickr30K_ID",
+    "hypothesis": "sentence2",
+    "caption": "sentence1",
+    "label": "gold_label",
+}
 
 
 def read_snli_ve(files: Mapping[str, str], images: PictureFolders, problems: Problems) -> Found:
@@ -29,8 +36,10 @@ def read_snli_ve(files: Mapping[str, str], images: PictureFolders, problems: Pro
             where = f"{path}:{number}"
             missing = [key for key in KEYS.values() if key not in pair]
             if missing:
-                raise UserError(f"{where}: expected a pair with {', '.join(KEYS.values())}, found none called {missing[0]!r}; "
-                                "is it a file of SNLI-VE?")
+                raise UserError(
+                    f"{where}: expected a pair with {', '.join(KEYS.values())}, found none called"
+                    f" {missing[0]!r}; is it a file of SNLI-VE?"
+                )
             if pair[KEYS["label"]] == UNDECIDED:
                 undecided += 1
                 continue
@@ -58,5 +67,15 @@ def _row(pair: Mapping[str, Any], default_id: str) -> tuple[str, ...]:
     if label not in LABELS:
         raise RowError(f"a label ({', '.join(LABELS)}), found {label!r}")
     uniq_id = words_of(pair["pairID"], "a pairID") if pair.get("pairID") is not None else default_id
-    image_id, hypothesis = words_of(pair[KEYS["image"]], "a Flickr30K_ID"), words_of(pair[KEYS["hypothesis"]], "a sentence")
-    return uniq_id, image_id, IMAGE, hypothesis, one_line(text_of(pair[KEYS["caption"]], "a caption")), label
+    image_id, hypothesis = (
+        words_of(pair[KEYS["image"]], "a Flickr30K_ID"),
+        words_of(pair[KEYS["hypothesis"]], "a sentence"),
+    )
+    return (
+        uniq_id,
+        image_id,
+        IMAGE,
+        hypothesis,
+        one_line(text_of(pair[KEYS["caption"]], "a caption")),
+        label,
+    )

@@ -1,4 +1,5 @@
-"""Data sets of texts alone: rows are read twice, once to find what is wrong with them and once to write them."""
+"""Data sets of texts alone: rows are read twice, once to find what is wrong with them and once
+to write them."""
 
 import logging
 import os
@@ -14,15 +15,25 @@ from ofa.sources.writing import sha256_of
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-Reader = Callable[[Problems], Iterator[Sequence[str]]]  # rows of a file; what is wrong with others is added to the problems
+Reader = Callable[
+    [Problems], Iterator[Sequence[str]]
+]  # rows of a file; what is wrong with others is added to the problems
 
 
-def prepare_texts(kind: str, out: str, inputs: Sequence[str], settings: Mapping[str, Any], files: Mapping[str, Reader], skip_broken: bool,
-                  manifest: str = MANIFEST) -> PreparedFolder:
+def prepare_texts(
+    kind: str,
+    out: str,
+    inputs: Sequence[str],
+    settings: Mapping[str, Any],
+    files: Mapping[str, Reader],
+    skip_broken: bool,
+    manifest: str = MANIFEST,
+) -> PreparedFolder:
     """Write the files of a data set; nothing is written if a row is wrong.
 
     Args:
-        inputs: files that were read. settings: what else decides the rows. files: name -> reader of its rows.
+        inputs: files that were read. settings: what else decides the rows. files: name -> reader of
+            its rows.
         skip_broken: leave wrong rows out instead of stopping.
     Raises: UserError that names the wrong rows, or a file without any row.
     """
@@ -37,7 +48,10 @@ def prepare_texts(kind: str, out: str, inputs: Sequence[str], settings: Mapping[
     problems.settle()
     for name, count in counts.items():
         if not count:
-            raise UserError(f"{', '.join(inputs[:3])}: expected rows for {name}, found none; are these the right files?")
+            raise UserError(
+                f"{', '.join(inputs[:3])}: expected rows for {name}, found none; are these the"
+                " right files?"
+            )
     folder.make()
     folder.note(settings=dict(settings), inputs=seen)
     for name, read in files.items():
@@ -46,7 +60,8 @@ def prepare_texts(kind: str, out: str, inputs: Sequence[str], settings: Mapping[
     return folder
 
 
-# --------------------------------------------------------------------------- datasets of Hugging Face, as saved on disk
+# --------------------------------------------------------------------------- datasets of Hugging
+# Face, as saved on disk
 
 
 def is_hugging_face(folder: str | Path) -> bool:
@@ -61,12 +76,17 @@ def open_hugging_face(folder: str | Path) -> Mapping[str, Any]:
     try:
         from datasets import load_from_disk
     except ImportError:
-        raise UserError(f"{folder}: reading it needs the library 'datasets'; install it (pip install datasets), or give the "
-                        "original files") from None
+        raise UserError(
+            f"{folder}: reading it needs the library 'datasets'; install it (pip install datasets),"
+            " or give the original files"
+        ) from None
     try:
         return load_from_disk(str(folder))
     except Exception as error:  # whatever is wrong with its files: the library raises many kinds
-        raise UserError(f"{folder}: expected a folder of save_to_disk, found one that cannot be read ({error}); save it again") from None
+        raise UserError(
+            f"{folder}: expected a folder of save_to_disk, found one that cannot be read ({error});"
+            " save it again"
+        ) from None
 
 
 def files_below(folder: str | Path) -> list[str]:

@@ -29,7 +29,9 @@ def files(tmp_path_factory):
 
 def configure(files, *more: str, data: str = ""):
     """Configuration of the released stage-1 flags as fairseq parses them."""
-    return configuration(caption_flags(data or f"{files.train},{files.valid}", files.vocabulary, *more))
+    return configuration(
+        caption_flags(data or f"{files.train},{files.valid}", files.vocabulary, *more)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +123,9 @@ def test_every_epoch_has_its_own_order_and_a_seed_repeats_it(files, ready):
 def test_validation_and_no_shuffle_keep_the_order_of_the_file(files):
     _, task = set_up(files, "--no-shuffle")
     in_order = [["0_0", "1_0"], ["2_0", "3_0"], ["4_0", "5_0"], ["6_0"]]
-    assert rows_of(task, "valid") == rows_of(task, "train", 1) == rows_of(task, "train", 3) == in_order
+    assert (
+        rows_of(task, "valid") == rows_of(task, "train", 1) == rows_of(task, "train", 3) == in_order
+    )
 
 
 def test_an_interrupted_epoch_continues_with_the_batches_that_are_left(files, ready):
@@ -152,10 +156,14 @@ def test_several_training_files_take_turns_by_epoch(files):
 def test_batches_have_exactly_the_size_that_was_asked_for(ready):
     _, task = ready
     dataset = task.datasets["valid"]
-    sizes = [len(batch) for batch in dataset.batch_by_size(dataset.ordered_indices(), max_sentences=3)]
+    sizes = [
+        len(batch) for batch in dataset.batch_by_size(dataset.ordered_indices(), max_sentences=3)
+    ]
     assert sizes == [3, 3, 1]
     tokens = dataset.num_tokens(0) * 2
-    sizes = [len(batch) for batch in dataset.batch_by_size(dataset.ordered_indices(), max_tokens=tokens)]
+    sizes = [
+        len(batch) for batch in dataset.batch_by_size(dataset.ordered_indices(), max_tokens=tokens)
+    ]
     assert sizes == [2, 2, 2, 1]
 
 
@@ -170,18 +178,27 @@ def test_generation_follows_the_namespace(ready, network):
 
 
 def validate(task, model, criterion, ranks: int, size: int) -> dict:
-    """Smoothed values of a validation whose logging outputs are summed over ranks as fairseq does."""
+    """Smoothed values of a validation whose logging outputs are summed over ranks as fairseq
+    does."""
     from fairseq.logging import metrics
 
     batches = [
-        [batch for batch in task.get_batch_iterator(
-            task.dataset("valid"), max_sentences=size, num_shards=ranks, shard_id=rank
-        ).next_epoch_itr(shuffle=False) if batch]
+        [
+            batch
+            for batch in task.get_batch_iterator(
+                task.dataset("valid"), max_sentences=size, num_shards=ranks, shard_id=rank
+            ).next_epoch_itr(shuffle=False)
+            if batch
+        ]
         for rank in range(ranks)
-    ]  # fmt: skip
+    ]
     with metrics.aggregate(new_root=True) as aggregator:
         for step in range(max(map(len, batches))):
-            own = [task.valid_step(rank[step], model, criterion)[2] for rank in batches if step < len(rank)]
+            own = [
+                task.valid_step(rank[step], model, criterion)[2]
+                for rank in batches
+                if step < len(rank)
+            ]
             task.reduce_metrics([{key: sum(log[key] for log in own) for key in own[0]}], criterion)
     return aggregator.get_smoothed_values()
 
@@ -189,12 +206,19 @@ def validate(task, model, criterion, ranks: int, size: int) -> dict:
 def test_validation_figures_do_not_depend_on_ranks_or_batch_size(files, network):
     _, task = set_up(files, "--eval-bleu")
     model, criterion = network
-    spoken = [" A red cube on the lake", " There is a green cube at night", " A white cube on a table"]
+    spoken = [
+        " A red cube on the lake",
+        " There is a green cube at night",
+        " A white cube on a table",
+    ]
     hypotheses = [task.vocabulary.ids(task.bpe.encode(text)) for text in spoken]
 
     def speak(generator, models, sample, prefix_tokens=None, constraints=None):
         numbers = [int(row_id.split("_")[0]) % 3 for row_id in sample["id"]]
-        return [[{"tokens": torch.tensor([*hypotheses[number], task.vocabulary.eos])}] for number in numbers]
+        return [
+            [{"tokens": torch.tensor([*hypotheses[number], task.vocabulary.eos])}]
+            for number in numbers
+        ]
 
     task.inference_step = speak
     whole = validate(task, model, criterion, ranks=1, size=ROWS)
@@ -265,7 +289,9 @@ def test_an_empty_caption_is_refused_with_file_and_row_from_any_worker(files, wo
         rows_of(task, "train", num_workers=workers)
 
 
-@pytest.mark.parametrize("flag, known", [("--arch=ofa_gigantic", "ofa_tiny"), ("--task=captions", "caption")])
+@pytest.mark.parametrize(
+    "flag, known", [("--arch=ofa_gigantic", "ofa_tiny"), ("--task=captions", "caption")]
+)
 def test_an_unknown_architecture_or_task_lists_the_known_ones(files, flag, known, capsys):
     with pytest.raises(SystemExit) as stopped:
         configure(files, flag)
@@ -277,7 +303,9 @@ def test_an_unknown_architecture_or_task_lists_the_known_ones(files, flag, known
 def test_a_new_declaration_is_a_new_task(files, ready):
     from ofa.tasks import fairseq_task
 
-    spec = replace(fairseq_task.CaptionTask.spec, name="toy_captions", columns=("image", "id", "caption"))
+    spec = replace(
+        fairseq_task.CaptionTask.spec, name="toy_captions", columns=("image", "id", "caption")
+    )
     fairseq_task.register_spec(spec)
     _, task = set_up(files, "--task=toy_captions", "--selected-cols=4,0,2")
     assert task.spec is spec
@@ -295,7 +323,8 @@ def test_two_files_with_one_task_name_are_refused(files, monkeypatch):
     monkeypatch.setattr(declarations.pkgutil, "iter_modules", lambda path: twins)
     monkeypatch.setattr(declarations.importlib, "import_module", lambda name: again)
     with pytest.raises(
-        UserError, match="tasks/captions_again.py: task 'caption' is already declared by tasks/caption.py"
+        UserError,
+        match="tasks/captions_again.py: task 'caption' is already declared by tasks/caption.py",
     ):
         declarations.declared_specs()
     with pytest.raises(UserError, match="fairseq has a task of this name"):

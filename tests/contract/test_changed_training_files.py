@@ -76,8 +76,10 @@ def test_a_changed_file_of_one_task_of_a_mixture_is_found_and_named(tmp_path, vo
     for name in ("one", "other"):
         write_tsv(tmp_path / f"{name}.tsv", [caption(number) for number in range(4)])
     write_tsv(tmp_path / "valid.tsv", [caption(number) for number in range(3)], joined=True)
-    members = {"caption": {"data": "one.tsv,valid.tsv", "selected_cols": "0,4,2"},
-               "refcoco": {"data": "other.tsv,valid.tsv", "selected_cols": "0,4,2,3"}}  # fmt: skip
+    members = {
+        "caption": {"data": "one.tsv,valid.tsv", "selected_cols": "0,4,2"},
+        "refcoco": {"data": "other.tsv,valid.tsv", "selected_cols": "0,4,2,3"},
+    }
     (tmp_path / "tasks.json").write_text(json.dumps(members))
     flags = caption_flags(f"{tmp_path}/tasks.json", vocabulary)
     found = noted([*(flag for flag in flags if not flag.startswith(JOINT_OWN)), "--task=joint"])

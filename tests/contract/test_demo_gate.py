@@ -113,7 +113,8 @@ def dependency(page, trigger, inputs):
 
 
 def ask(page, file, trigger="click", inputs=4, rest=(3, 1, 7), session="abc", **more):
-    """Ask for a caption of a file. Returns: status, and the last event of the queue or a refusal."""
+    """Ask for a caption of a file. Returns: status, and the last event of the queue or a
+    refusal."""
     body = {
         "data": [file, *rest],
         "fn_index": dependency(page, trigger, inputs),

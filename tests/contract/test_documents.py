@@ -9,11 +9,15 @@ from ofa.stored_options import STORED
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("docs", "benchmarks", "tests", "run_scripts", ".github")
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.md"))])
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(path for name in FOLDERS for path in (ROOT / name).rglob("*.md"))]
+)
 SECURITY = ROOT / "docs" / "security.md"
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 ELSEWHERE = ("http://", "https://", "mailto:", "#")
-PATH = re.compile(r"(?<![\w./-])(?:ofa|data|models|tasks|criterions|tests|run_scripts|benchmarks|docs)/[\w./*-]*[\w*/]")
+PATH = re.compile(
+    r"(?<![\w./-])(?:ofa|data|models|tasks|criterions|tests|run_scripts|benchmarks|docs)/[\w./*-]*[\w*/]"
+)
 
 
 def broken_links(document: Path) -> list[str]:
@@ -46,7 +50,10 @@ def test_every_path_that_a_document_names_exists(name):
 
 
 def test_paths_are_found_in_commands_and_tables():
-    text = "`python tests/fuzz/run.py --rows 4` | `ofa/io/paths.py`, `data/shard_*.py`, and/or x/data/y"
+    text = (
+        "`python tests/fuzz/run.py --rows 4` | `ofa/io/paths.py`, `data/shard_*.py`, and/or"
+        " x/data/y"
+    )
     assert named_paths(text) == ["tests/fuzz/run.py", "ofa/io/paths.py", "data/shard_*.py"]
 
 

@@ -1,4 +1,5 @@
-"""Text to image through fairseq's own doors: official flags in, batches, codes, pictures and figures out."""
+"""Text to image through fairseq's own doors: official flags in, batches, codes, pictures and
+figures out."""
 
 from argparse import Namespace
 from types import SimpleNamespace
@@ -6,7 +7,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from caption_files import picture
-from drawing_files import CODES, SIDE, Colours, ColourScorer, drawing_flags, make_drawing_vocabulary, write_drawings
+from drawing_files import (
+    CODES,
+    SIDE,
+    Colours,
+    ColourScorer,
+    drawing_flags,
+    make_drawing_vocabulary,
+    write_drawings,
+)
 from fairseq_setup import configuration, task_with_data
 from test_caption_task import validate
 
@@ -53,11 +62,18 @@ def test_official_flags_build_task_model_and_criterion(ready, network):
     batch = batch_of(task, range(3))
     loss, sample_size, _ = criterion(model, batch, update_num=0)
     assert torch.isfinite(loss) and sample_size == batch["ntokens"] == 3 * (CODES + 1)
-    assert batch["net_input"]["code_masks"].tolist() == [True] * 3 and "patch_images" not in batch["net_input"]
+    assert (
+        batch["net_input"]["code_masks"].tolist() == [True] * 3
+        and "patch_images" not in batch["net_input"]
+    )
 
 
 def test_the_default_code_image_size_is_the_task_s(files):
-    flags = [flag for flag in drawing_flags(f"{files.train},{files.valid}", files.vocabulary) if not flag.startswith("--code-image-size")]
+    flags = [
+        flag
+        for flag in drawing_flags(f"{files.train},{files.valid}", files.vocabulary)
+        if not flag.startswith("--code-image-size")
+    ]
     cfg = configuration([*flags, "--image-bucket-size=42"])
     assert cfg.task.code_image_size == 256 and cfg.model.code_image_size == 256
 
@@ -71,7 +87,11 @@ def test_a_generator_draws_the_codes_of_one_picture_without_files_of_weights(rea
         assert len(best) == 5
         for one in best:
             *drawn, end = one["tokens"].tolist()
-            assert len(drawn) == CODES and all(token in codes for token in drawn) and end == task.vocabulary.eos
+            assert (
+                len(drawn) == CODES
+                and all(token in codes for token in drawn)
+                and end == task.vocabulary.eos
+            )
 
 
 def samples(task, model, rows, seeds=None):
@@ -86,7 +106,11 @@ def test_what_is_drawn_depends_on_the_row_alone(ready, network):
     task, (model, _) = ready[1], network
     whole = samples(task, model, range(ROWS))
     assert whole == [samples(task, model, [row])[0] for row in range(ROWS)]
-    assert whole[0] != samples(task, model, [0], seeds=[5])[0] != samples(task, model, [0], seeds=[6])[0]
+    assert (
+        whole[0]
+        != samples(task, model, [0], seeds=[5])[0]
+        != samples(task, model, [0], seeds=[6])[0]
+    )
     assert len({codes for codes, _ in whole[0]}) > 1
 
 
@@ -107,7 +131,9 @@ def drawing(files, network):
 
 
 def test_the_picture_that_fits_its_caption_best_comes_first(drawing, network):
-    found = drawing.predict(batch_of(drawing, range(4)), [network[0]], drawing.sequence_generator, drawing.decoding, 99)
+    found = drawing.predict(
+        batch_of(drawing, range(4)), [network[0]], drawing.sequence_generator, drawing.decoding, 99
+    )
     for row, best in enumerate(found):
         fits = [one.fit for one in (best, *best.others)]
         assert len(fits) == 4 and fits == sorted(fits, reverse=True)
@@ -127,20 +153,33 @@ def test_pictures_are_compared_with_the_true_ones_where_that_is_wanted(files, ne
     cfg, task = set_up(files, "--eval-clip-method=ii_sim")
     task.image_tokenizer, task.image_text_scorer = Colours(), ColourScorer()
     task.build_model(cfg.model)
-    best = task.predict(batch_of(task, [2]), [network[0]], task.sequence_generator, task.decoding, 1)[0]
+    best = task.predict(
+        batch_of(task, [2]), [network[0]], task.sequence_generator, task.decoding, 1
+    )[0]
     assert best.fit == best.codes.count(3) / CODES
 
 
 def test_rows_of_four_columns_have_codes_and_the_picture_itself(files, network):
-    """``id, image, text, code``: the picture goes along as it stands, and is what drawn ones are compared with."""
+    """``id, image, text, code``: the picture goes along as it stands, and is what drawn ones are
+    compared with."""
     blue = picture("blue", (SIDE, SIDE))
     path = files.folder / "four.tsv"
     path.write_text(f"d0\t{blue}\ta red square\t1 1 1 1\n")
-    cfg = configuration(drawing_flags(f"{path},{path}", files.vocabulary, "--selected-cols=0,1,2,3", "--eval-clip-method=ii_sim"))
+    cfg = configuration(
+        drawing_flags(
+            f"{path},{path}",
+            files.vocabulary,
+            "--selected-cols=0,1,2,3",
+            "--eval-clip-method=ii_sim",
+        )
+    )
     task = task_with_data(cfg)
     three = set_up(files)[1].datasets["train"][0]
     four = task.datasets["train"][0]
-    assert four["source"].tolist() == three["source"].tolist() and four["target"].tolist() == three["target"].tolist()
+    assert (
+        four["source"].tolist() == three["source"].tolist()
+        and four["target"].tolist() == three["target"].tolist()
+    )
     batch = batch_of(task, [0])
     assert batch["code_images"].tolist() == [blue.encode()]
     task.image_tokenizer, task.image_text_scorer = Colours(), ColourScorer()
@@ -164,11 +203,14 @@ def mistakes(files):
     return {"short": (short, []), "outside": (outside, []), "none": (none, ["--selected-cols=0,1"])}
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("short", "short.tsv:1: expects 4 image codes .*found 3.*--code-image-size"),
-    ("outside", "outside.tsv:1: expects image codes from 0 to 4, found 5"),
-    ("none", "none.tsv:1: .* learns from rows with 4 codes, found none"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("short", "short.tsv:1: expects 4 image codes .*found 3.*--code-image-size"),
+        ("outside", "outside.tsv:1: expects image codes from 0 to 4, found 5"),
+        ("none", "none.tsv:1: .* learns from rows with 4 codes, found none"),
+    ],
+)
 def test_a_row_that_cannot_be_learned_is_one_message(files, name, message):
     path, more = mistakes(files)[name]
     cfg = configuration(drawing_flags(f"{path},{path}", files.vocabulary, *more))
@@ -183,7 +225,9 @@ def test_a_tokenizer_of_another_codebook_is_one_message(drawing):
         drawing.pictures([[0, 1, 2, 3]])
 
 
-def test_a_tokenizer_of_other_pixels_per_code_is_one_message_wherever_pictures_are_made(drawing, network, monkeypatch):
+def test_a_tokenizer_of_other_pixels_per_code_is_one_message_wherever_pictures_are_made(
+    drawing, network, monkeypatch
+):
     monkeypatch.setattr(drawing.image_tokenizer, "factor", 16, raising=False)
     batch = batch_of(drawing, [0])
     answer = torch.tensor([drawing.vocabulary.codes.start] * CODES)
@@ -194,7 +238,13 @@ def test_a_tokenizer_of_other_pixels_per_code_is_one_message_wherever_pictures_a
         lambda: album_of(drawing, EvaluationOptions(paths=[])),
         drawing.check_tokenizer,  # ofa draw
     ):
-        with pytest.raises(UserError, match="--image-tokenizer .*: expects 8 x 8 pixels per code, as the model has, found 16 x 16"):
+        with pytest.raises(
+            UserError,
+            match=(
+                "--image-tokenizer .*: expects 8 x 8 pixels per code, as the model has, found 16"
+                " x 16"
+            ),
+        ):
             use()
 
 
@@ -204,8 +254,13 @@ def test_pictures_without_a_tokenizer_are_one_message(ready):
 
 
 def test_a_missing_file_is_found_before_the_first_epoch(files, network):
-    task = set_up(files, "--clip-model-path=/nowhere/ViT-B-16.pt", "--vqgan-model-path=/nowhere/last.ckpt")[1]
-    with pytest.raises(UserError, match="--vqgan-model-path: expects a file or folder, found nothing at /nowhere/last.ckpt"):
+    task = set_up(
+        files, "--clip-model-path=/nowhere/ViT-B-16.pt", "--vqgan-model-path=/nowhere/last.ckpt"
+    )[1]
+    with pytest.raises(
+        UserError,
+        match="--vqgan-model-path: expects a file or folder, found nothing at /nowhere/last.ckpt",
+    ):
         task.begin_epoch(1, network[0])
 
 

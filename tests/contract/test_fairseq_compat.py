@@ -27,8 +27,23 @@ def plugin():
 
 def config(*flags: str):
     """A fairseq training configuration from command-line flags."""
-    words = ["train.tsv,valid.tsv", "--user-dir", ofa.__path__[0], "--task", "caption", "--arch", "ofa_nano"]
-    words += ["--optimizer", "adam", "--criterion", "adjust_label_smoothed_cross_entropy", "--selected-cols", "0,4,2"]
+    words = [
+        "train.tsv,valid.tsv",
+        "--user-dir",
+        ofa.__path__[0],
+        "--task",
+        "caption",
+        "--arch",
+        "ofa_nano",
+    ]
+    words += [
+        "--optimizer",
+        "adam",
+        "--criterion",
+        "adjust_label_smoothed_cross_entropy",
+        "--selected-cols",
+        "0,4,2",
+    ]
     args = options.parse_args_and_arch(options.get_training_parser(), words + list(flags))
     return convert_namespace_to_omegaconf(args)
 
@@ -44,7 +59,10 @@ def test_known_warnings_are_silent():
         warnings.simplefilter("always")
         fairseq_compat.silence_known_warnings()
         warnings.warn("`torch.cuda.amp.GradScaler(args...)` is deprecated.", FutureWarning)
-        warnings.warn("\n'config' is validated against ConfigStore schema with the same name.\nThis", UserWarning)
+        warnings.warn(
+            "\n'config' is validated against ConfigStore schema with the same name.\nThis",
+            UserWarning,
+        )
         warnings.warn("something else", FutureWarning)
     assert [str(w.message) for w in caught] == ["something else"]
 
@@ -58,12 +76,19 @@ def test_a_checkpoint_with_a_namespace_loads_and_takes_overrides(tmp_path):
     assert state["cfg"].model.patch_image_size == 64
 
 
-@pytest.mark.parametrize("history", [{}, {"optimizer_history": []}, {"optimizer_history": [{"num_updates": 7}]}])
+@pytest.mark.parametrize(
+    "history", [{}, {"optimizer_history": []}, {"optimizer_history": [{"num_updates": 7}]}]
+)
 def test_a_checkpoint_without_training_state_loads(tmp_path, history):
-    torch.save({"cfg": {"model": {"arch": "ofa_base"}}, "model": {}, **history}, tmp_path / "stripped.pt")
+    torch.save(
+        {"cfg": {"model": {"arch": "ofa_base"}}, "model": {}, **history}, tmp_path / "stripped.pt"
+    )
     state = checkpoint_utils.load_checkpoint_to_cpu(str(tmp_path / "stripped.pt"))
     expected = 7 if history.get("optimizer_history") else 0
-    assert state["optimizer_history"][-1]["num_updates"] == expected and state["cfg"].model.arch == "ofa_base"
+    assert (
+        state["optimizer_history"][-1]["num_updates"] == expected
+        and state["cfg"].model.arch == "ofa_base"
+    )
 
 
 def test_a_checkpoint_that_runs_code_is_refused(tmp_path):
@@ -108,15 +133,22 @@ def test_ddp_on_the_cpu_gets_no_device_ids(monkeypatch):
 
     monkeypatch.setattr(distributed_fairseq_model, "DistributedDataParallel", Stock)
     fairseq_compat.drop_device_ids_on_cpu()
-    distributed_fairseq_model.DistributedDataParallel(torch.nn.Linear(1, 1), device_ids=[0], output_device=0)
+    distributed_fairseq_model.DistributedDataParallel(
+        torch.nn.Linear(1, 1), device_ids=[0], output_device=0
+    )
     assert seen == {"device_ids": None, "output_device": None}
 
 
-@pytest.mark.parametrize(("flag", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16), (None, torch.float32)])
+@pytest.mark.parametrize(
+    ("flag", "dtype"), [("fp16", torch.float16), ("bf16", torch.bfloat16), (None, torch.float32)]
+)
 def test_boxes_stay_exact_where_the_model_computes_in_half_precision(flag, dtype):
     common = SimpleNamespace(fp16=flag == "fp16", bf16=flag == "bf16")
     trainer = SimpleNamespace(cfg=SimpleNamespace(common=common))
-    sample = {"net_input": {"patch_images": torch.ones(1, 3, 2, 2)}, "region_coords": torch.tensor([[100.25, 7.0, 639.9, 427.3]])}
+    sample = {
+        "net_input": {"patch_images": torch.ones(1, 3, 2, 2)},
+        "region_coords": torch.tensor([[100.25, 7.0, 639.9, 427.3]]),
+    }
     converted = fairseq_compat.Trainer._fp_convert_sample(trainer, sample)
     assert converted["net_input"]["patch_images"].dtype == dtype
     assert torch.equal(converted["region_coords"], torch.tensor([[100.25, 7.0, 639.9, 427.3]]))
@@ -137,7 +169,9 @@ def test_a_missing_restore_file_is_refused_but_the_default_is_not(tmp_path):
     fairseq_compat.refuse_missing_restore_file(config())
 
 
-def test_a_gpu_that_torch_cannot_use_is_refused_before_training_and_cpu_runs_ask_for_none(monkeypatch):
+def test_a_gpu_that_torch_cannot_use_is_refused_before_training_and_cpu_runs_ask_for_none(
+    monkeypatch,
+):
     def refuse(*_):
         raise UserError("no kernels")
 
@@ -172,7 +206,11 @@ def test_torchrun_on_the_cpu_makes_one_run_of_all_processes(monkeypatch):
     fairseq_compat.follow_torchrun(whole)
     settings = whole.distributed_training
     assert cfg.distributed_world_size != 2 and settings.distributed_world_size == 2
-    assert (settings.distributed_rank, settings.device_id, settings.distributed_backend) == (1, 0, "gloo")
+    assert (settings.distributed_rank, settings.device_id, settings.distributed_backend) == (
+        1,
+        0,
+        "gloo",
+    )
     assert settings.distributed_no_spawn and settings.distributed_init_method == "env://"
 
 
@@ -180,7 +218,10 @@ def test_torchrun_on_the_cpu_makes_one_run_of_all_processes(monkeypatch):
 def test_a_user_error_ends_in_one_line_and_status_2(wrapped, capsys):
     error = UserError("a.tsv:3: expects 5 columns, found 4; check the row")
     if wrapped:  # as torch's data loader re-raises the error of a worker
-        error = UserError(f"Caught UserError in DataLoader worker process 0.\nTraceback:\nofa.errors.UserError: {error}\n")
+        error = UserError(
+            "Caught UserError in DataLoader worker process 0.\nTraceback:\nofa.errors.UserError:"
+            f" {error}\n"
+        )
     with pytest.raises(SystemExit) as stop, fairseq_compat.errors_in_one_line():
         raise error
     assert stop.value.code == 2
@@ -214,8 +255,14 @@ def test_figures_without_a_value_are_left_out_of_the_log():
 
 def separate_states(params) -> dict:
     """State of Adam for all parameters but the last, which never had a gradient."""
-    return {number: {"step": 7, "exp_avg": torch.full_like(param, 1.0 + number), "exp_avg_sq": torch.full_like(param, 0.5)}
-            for number, param in enumerate(params[:-1])}  # fmt: skip
+    return {
+        number: {
+            "step": 7,
+            "exp_avg": torch.full_like(param, 1.0 + number),
+            "exp_avg_sq": torch.full_like(param, 0.5),
+        }
+        for number, param in enumerate(params[:-1])
+    }
 
 
 def test_moments_of_one_flat_tensor_and_of_each_parameter_become_each_other():
@@ -226,17 +273,25 @@ def test_moments_of_one_flat_tensor_and_of_each_parameter_become_each_other():
     assert flat["state"][0]["exp_avg"].tolist() == [1.0] * 6 + [2.0] * 4 + [0.0] * 2
     fairseq_upstream.fit_state(flat, params, params)
     for number, before in separate_states(params).items():
-        assert all(torch.equal(torch.as_tensor(before[name]), torch.as_tensor(flat["state"][number][name])) for name in before)
+        assert all(
+            torch.equal(torch.as_tensor(before[name]), torch.as_tensor(flat["state"][number][name]))
+            for name in before
+        )
 
 
 def test_updates_that_apex_counts_per_group_count_for_each_parameter():
     params = [torch.zeros(2), torch.zeros(3)]
-    state = {"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": [{"step": 9, "params": [0, 1]}]}
+    state = {
+        "state": {0: {"exp_avg": torch.ones(2)}},
+        "param_groups": [{"step": 9, "params": [0, 1]}],
+    }
     fairseq_upstream.fit_state(state, params, params)
     assert state["state"][0]["step"] == 9
 
 
-@pytest.mark.parametrize("shapes", [[(2, 3), (4,)], [(2, 3), (4,), (2, 1)], [(3, 2), (4,), (1, 2)], [(13,)]])
+@pytest.mark.parametrize(
+    "shapes", [[(2, 3), (4,)], [(2, 3), (4,), (2, 1)], [(3, 2), (4,), (1, 2)], [(13,)]]
+)
 def test_moments_of_other_parameters_are_refused(shapes):
     params = [torch.zeros(2, 3), torch.zeros(4), torch.zeros(1, 2)]
     state = {"state": separate_states([*params, None]), "param_groups": [{"params": [0, 1, 2]}]}

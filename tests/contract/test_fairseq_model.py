@@ -1,4 +1,5 @@
-"""The network through fairseq's doors: official flags, architectures, freezing, loading, moving averages."""
+"""The network through fairseq's doors: official flags, architectures, freezing, loading, moving
+averages."""
 
 import logging
 from argparse import SUPPRESS, ArgumentParser, Namespace
@@ -42,7 +43,12 @@ def parse(fairseq_model):
         parser = ArgumentParser(allow_abbrev=False)
         group = parser.add_argument_group(argument_default=SUPPRESS)
         fairseq_model.OFAModel.add_args(group)
-        for name in ("patch-image-size", "orig-patch-image-size", "num-bins", "max-source-positions"):
+        for name in (
+            "patch-image-size",
+            "orig-patch-image-size",
+            "num-bins",
+            "max-source-positions",
+        ):
             group.add_argument(f"--{name}", type=int)
         args = parser.parse_args(flags)
         args.arch = arch
@@ -64,7 +70,9 @@ def build(fairseq_model, parse):
             return 1
 
     task = SimpleNamespace(source_dictionary=Dictionary())
-    return lambda *flags: fairseq_model.OFAModel.build_model(parse("ofa_tiny", [*SMALL, *flags]), task)
+    return lambda *flags: fairseq_model.OFAModel.build_model(
+        parse("ofa_tiny", [*SMALL, *flags]), task
+    )
 
 
 @pytest.mark.parametrize("case", names("state_dict_*"))
@@ -83,7 +91,15 @@ def test_official_flags_give_the_recorded_arguments(parse, case):
 def test_every_architecture_is_registered(fairseq_model):
     from fairseq.models import ARCH_MODEL_REGISTRY
 
-    for arch in ("ofa_nano", "ofa_tiny", "ofa_medium", "ofa_base", "ofa_large", "ofa_huge", "m6_unify_large"):
+    for arch in (
+        "ofa_nano",
+        "ofa_tiny",
+        "ofa_medium",
+        "ofa_base",
+        "ofa_large",
+        "ofa_huge",
+        "m6_unify_large",
+    ):
         assert ARCH_MODEL_REGISTRY[arch] is fairseq_model.OFAModel
 
 
@@ -98,7 +114,10 @@ def trainable(model) -> set[str]:
 
 def test_prefix_prompts_train_alone(build):
     model = build(
-        "--encoder-prompt", "--decoder-prompt", "--encoder-prompt-length=3", "--decoder-prompt-length=3"
+        "--encoder-prompt",
+        "--decoder-prompt",
+        "--encoder-prompt-length=3",
+        "--decoder-prompt-length=3",
     )
     assert trainable(model) == {
         "encoder.encoder_prompt_encoder.embedding.weight",
@@ -203,4 +222,6 @@ def test_fairseqs_moving_average_follows_the_model(build, fp32):
     torch.testing.assert_close(found["encoder.layer_norm.weight"], torch.full((16,), 1.5))
     torch.testing.assert_close(found["decoder.output_projection.weight"], before + 0.5)
     if fp32:
-        torch.testing.assert_close(ema.fp32_params["decoder.output_projection.weight"], before + 0.5)
+        torch.testing.assert_close(
+            ema.fp32_params["decoder.output_projection.weight"], before + 0.5
+        )

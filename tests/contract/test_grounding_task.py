@@ -1,4 +1,5 @@
-"""The grounding task through fairseq's own doors: official flags in, batches, boxes and figures out."""
+"""The grounding task through fairseq's own doors: official flags in, batches, boxes and figures
+out."""
 
 from argparse import Namespace
 from types import SimpleNamespace
@@ -27,11 +28,22 @@ def files(tmp_path_factory):
 def set_up(files, *more: str):
     """Configuration and task of the released grounding flags, both files loaded."""
     left_out = ("--eval-", "--label-smoothing", "--drop-worst")
-    flags = [flag for flag in caption_flags(f"{files.train},{files.valid}", files.vocabulary) if not flag.startswith(left_out)]
+    flags = [
+        flag
+        for flag in caption_flags(f"{files.train},{files.valid}", files.vocabulary)
+        if not flag.startswith(left_out)
+    ]
     flags += [
-        "--task=refcoco", "--selected-cols=0,4,2,3", "--max-image-size=64", "--patch-image-size=64", "--num-bins=50", "--eval-acc",
-        '--eval-args={"beam":5,"min_len":4,"max_len_a":0,"max_len_b":4}', "--best-checkpoint-metric=score", *more,
-    ]  # fmt: skip
+        "--task=refcoco",
+        "--selected-cols=0,4,2,3",
+        "--max-image-size=64",
+        "--patch-image-size=64",
+        "--num-bins=50",
+        "--eval-acc",
+        '--eval-args={"beam":5,"min_len":4,"max_len_a":0,"max_len_b":4}',
+        "--best-checkpoint-metric=score",
+        *more,
+    ]
     cfg = configuration(flags)
     return cfg, task_with_data(cfg)
 
@@ -68,7 +80,8 @@ def test_every_prediction_of_a_validation_is_four_bins(ready, network):
 
 
 def test_generation_is_only_restricted_where_the_task_answers(ready, network):
-    """A generator that is built by hand follows its own options alone, as in the release; so may validation."""
+    """A generator that is built by hand follows its own options alone, as in the release; so may
+    validation."""
     task, (model, _) = ready[1], network
     bins = task.vocabulary.bins
     assert task.sequence_generator.options.only_range == (bins.start, bins.stop)
@@ -101,7 +114,10 @@ def test_accuracy_does_not_depend_on_ranks_or_batch_size(ready, network):
         """The true box of every row, but for rows 1 and 4."""
         rows = [int(name.split("_")[0]) for name in sample["id"]]
         wrong = torch.tensor([*([task.vocabulary.bins[0]] * 4), task.vocabulary.eos])
-        return [[{"tokens": wrong if row in (1, 4) else sample["target"][i]}] for i, row in enumerate(rows)]
+        return [
+            [{"tokens": wrong if row in (1, 4) else sample["target"][i]}]
+            for i, row in enumerate(rows)
+        ]
 
     task.inference_step = point
     try:
@@ -130,10 +146,17 @@ def test_without_eval_acc_nothing_is_generated(files):
 
 
 def test_sampled_boxes_earn_their_overlap(files):
-    """Self-critical training: no document frequencies are needed, the reward is the mean overlap of the samples."""
+    """Self-critical training: no document frequencies are needed, the reward is the mean overlap
+    of the samples."""
     from ofa.boxes import box_overlap
 
-    cfg, task = set_up(files, "--criterion=scst_reward_criterion", "--scst", '--scst-args={"beam":3}', "--freeze-resnet")
+    cfg, task = set_up(
+        files,
+        "--criterion=scst_reward_criterion",
+        "--scst",
+        '--scst-args={"beam":3}',
+        "--freeze-resnet",
+    )
     torch.manual_seed(1)
     model = task.build_model(cfg.model)
     criterion, batch = task.build_criterion(cfg.criterion), batch_of(task, 2)
@@ -141,7 +164,14 @@ def test_sampled_boxes_earn_their_overlap(files):
     rows = task.rows(batch)
     with torch.no_grad():
         found = task.scst_generator.generate([model], batch)
-    boxes = [task.spec.prediction(task.hypothesis(one["tokens"]), row, task.cfg) for row, best in zip(rows, found) for one in best]
-    expected = box_overlap([box.decoded_box or box.box for box in boxes], [row.region_coord for row in rows for _ in range(3)])
+    boxes = [
+        task.spec.prediction(task.hypothesis(one["tokens"]), row, task.cfg)
+        for row, best in zip(rows, found)
+        for one in best
+    ]
+    expected = box_overlap(
+        [box.decoded_box or box.box for box in boxes],
+        [row.region_coord for row in rows for _ in range(3)],
+    )
     assert all(len(box.bins) == 4 for box in boxes) and torch.isfinite(loss) and sample_size == 30
     assert log["score"] == pytest.approx(expected.sum().item(), abs=1e-5) and log["nsentences"] == 6

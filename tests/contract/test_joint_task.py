@@ -1,4 +1,5 @@
-"""One model, several tasks: batches of all of them, each validated by its own metric, the order a matter of numbers."""
+"""One model, several tasks: batches of all of them, each validated by its own metric, the order
+a matter of numbers."""
 
 import json
 from dataclasses import replace
@@ -10,7 +11,12 @@ from caption_files import caption, caption_flags, make_vocabulary, write_tsv
 from fairseq_setup import configuration, task_with_data
 
 ROWS = 7
-OWN = ("--selected-cols", "--eval-cider", "--eval-args", "--task")  # options of one task are in the file
+OWN = (
+    "--selected-cols",
+    "--eval-cider",
+    "--eval-args",
+    "--task",
+)  # options of one task are in the file
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +39,27 @@ def files(tmp_path_factory):
 
 
 def task_entry(**more) -> dict:
-    return {"data": "train.tsv,valid.tsv", "selected_cols": "0,4,2", "eval_cider": True,
-            "eval_args": {"beam": 2, "max_len_b": 6}, **more}
+    return {
+        "data": "train.tsv,valid.tsv",
+        "selected_cols": "0,4,2",
+        "eval_cider": True,
+        "eval_args": {"beam": 2, "max_len_b": 6},
+        **more,
+    }
 
 
-TWO = {"caption": task_entry(), "caption_again": task_entry(data="second.tsv,short.tsv", weight=2, eval_bleu=True)}
+TWO = {
+    "caption": task_entry(),
+    "caption_again": task_entry(data="second.tsv,short.tsv", weight=2, eval_bleu=True),
+}
 
 
 def configure(files, members: dict, *more: str):
     path = files.folder / "tasks.json"
     path.write_text(json.dumps(members))
-    flags = [flag for flag in caption_flags(str(path), files.vocabulary) if not flag.startswith(OWN)]
+    flags = [
+        flag for flag in caption_flags(str(path), files.vocabulary) if not flag.startswith(OWN)
+    ]
     flags = [*flags, "--task=joint", *more]
     return configuration(flags)
 
@@ -91,7 +107,9 @@ def test_training_batches_mix_tasks_and_go_through_the_criterion(ready, network)
 def test_any_number_of_workers_gives_the_same_batches(ready, workers):
     _, task = ready
     for epoch in (1, 3):
-        assert targets_of(task, epoch=epoch, seed=5, num_workers=workers) == targets_of(task, epoch=epoch, seed=5)
+        assert targets_of(task, epoch=epoch, seed=5, num_workers=workers) == targets_of(
+            task, epoch=epoch, seed=5
+        )
 
 
 def test_ranks_share_the_batches_of_one_process(ready):
@@ -116,7 +134,9 @@ def test_an_interrupted_epoch_continues_with_the_batches_that_are_left(files, re
     next(reader)
     state, rest = whole.state_dict(), [batch["target"].tolist() for batch in reader]
     resumed = set_up(files)[1]  # a new process
-    again = resumed.get_batch_iterator(resumed.dataset("train"), max_sentences=2, epoch=state["epoch"], seed=3)
+    again = resumed.get_batch_iterator(
+        resumed.dataset("train"), max_sentences=2, epoch=state["epoch"], seed=3
+    )
     again.load_state_dict(state)
     assert [batch["target"].tolist() for batch in again.next_epoch_itr(shuffle=True)] == rest
 
@@ -124,10 +144,15 @@ def test_an_interrupted_epoch_continues_with_the_batches_that_are_left(files, re
 def test_validation_batches_hold_rows_of_one_task_each(ready):
     _, task = ready
     dataset = task.datasets["valid"]
-    batches = [dataset.collater([dataset[row] for row in rows])
-               for rows in dataset.batch_by_size(dataset.ordered_indices(), max_sentences=4)]
+    batches = [
+        dataset.collater([dataset[row] for row in rows])
+        for rows in dataset.batch_by_size(dataset.ordered_indices(), max_sentences=4)
+    ]
     assert [(batch["task"], batch["nsentences"]) for batch in batches] == [
-        ("caption", 4), ("caption", 3), ("caption_again", 3)]
+        ("caption", 4),
+        ("caption", 3),
+        ("caption_again", 3),
+    ]
 
 
 def validate(task, model, criterion, ranks: int, size: int) -> dict:
@@ -135,14 +160,22 @@ def validate(task, model, criterion, ranks: int, size: int) -> dict:
     from fairseq.logging import metrics
 
     batches = [
-        [batch for batch in task.get_batch_iterator(
-            task.dataset("valid"), max_sentences=size, num_shards=ranks, shard_id=rank
-        ).next_epoch_itr(shuffle=False) if batch]
+        [
+            batch
+            for batch in task.get_batch_iterator(
+                task.dataset("valid"), max_sentences=size, num_shards=ranks, shard_id=rank
+            ).next_epoch_itr(shuffle=False)
+            if batch
+        ]
         for rank in range(ranks)
     ]
     with metrics.aggregate(new_root=True) as aggregator, torch.no_grad():
         for step in range(max(map(len, batches))):
-            own = [task.valid_step(rank[step], model, criterion)[2] for rank in batches if step < len(rank)]
+            own = [
+                task.valid_step(rank[step], model, criterion)[2]
+                for rank in batches
+                if step < len(rank)
+            ]
             assert len({tuple(log) for log in own}) == 1  # fairseq sums them key by key
             task.reduce_metrics([{key: sum(log[key] for log in own) for key in own[0]}], criterion)
     return aggregator.get_smoothed_values()
@@ -172,17 +205,32 @@ def test_a_filler_of_mixed_samples_is_validated_without_a_task(ready, network):
     real = task.datasets["valid"].collater([task.datasets["valid"][0]])
     with torch.no_grad():
         logs = [task.valid_step(batch, *network)[2] for batch in (filler, real)]
-    assert set(logs[0]) == set(logs[1]) and logs[0]["_caption_cider_cnt"] == 0 != logs[1]["_caption_cider_cnt"]
+    assert (
+        set(logs[0]) == set(logs[1])
+        and logs[0]["_caption_cider_cnt"] == 0 != logs[1]["_caption_cider_cnt"]
+    )
 
 
 def test_options_of_the_command_line_hold_for_every_task_unless_the_file_says_otherwise(files):
-    _, task = set_up(files, {"caption": task_entry(), "caption_again": task_entry(max_src_length=9)}, "--max-src-length=15")
-    assert task.tasks["caption"].cfg.max_src_length == 15 and task.tasks["caption_again"].cfg.max_src_length == 9
-    assert all(one.cfg.num_bins == 20 and one.cfg.patch_image_size == 32 for one in task.tasks.values())
+    _, task = set_up(
+        files,
+        {"caption": task_entry(), "caption_again": task_entry(max_src_length=9)},
+        "--max-src-length=15",
+    )
+    assert (
+        task.tasks["caption"].cfg.max_src_length == 15
+        and task.tasks["caption_again"].cfg.max_src_length == 9
+    )
+    assert all(
+        one.cfg.num_bins == 20 and one.cfg.patch_image_size == 32 for one in task.tasks.values()
+    )
 
 
 def test_each_task_shows_its_samples_under_its_own_name(ready):
-    assert [task.gallery.name for task in ready[1].tasks.values()] == ["caption sample", "caption_again sample"]
+    assert [task.gallery.name for task in ready[1].tasks.values()] == [
+        "caption sample",
+        "caption_again sample",
+    ]
 
 
 def test_several_training_files_take_turns_by_epoch(files):
@@ -200,5 +248,7 @@ def test_checkpoints_keep_the_options_of_each_task(ready):
     state = {"task_state": ready[1].state_dict()}
     json.dumps(state)  # plain data
     assert options_of("caption_again", "a.pt", state)["eval_bleu"] is True
-    with pytest.raises(UserError, match="a.pt: one model for caption, caption_again, and not for 'refcoco'.*--task"):
+    with pytest.raises(
+        UserError, match="a.pt: one model for caption, caption_again, and not for 'refcoco'.*--task"
+    ):
         options_of("refcoco", "a.pt", state)

@@ -1,4 +1,5 @@
-"""GLUE and summaries through fairseq's own doors: official flags in, batches and figures out, and no picture anywhere."""
+"""GLUE and summaries through fairseq's own doors: official flags in, batches and figures out,
+and no picture anywhere."""
 
 import pickle
 from types import SimpleNamespace
@@ -7,7 +8,16 @@ import pytest
 import torch
 from fairseq_setup import configuration, task_with_data
 from golden import load_json
-from language_files import METRICS, TASKS, flags, make_vocabulary, row, unlabelled, write_file, write_rows
+from language_files import (
+    METRICS,
+    TASKS,
+    flags,
+    make_vocabulary,
+    row,
+    unlabelled,
+    write_file,
+    write_rows,
+)
 
 from ofa.tasks import spec_of
 
@@ -33,8 +43,13 @@ def set_up(files, task: str, *more: str, data: str = ""):
 @pytest.fixture(scope="module", params=KINDS)
 def ready(request, files):
     cfg, task = set_up(files, request.param)
-    return SimpleNamespace(name=request.param, task=task, cfg=cfg, model=task.build_model(cfg.model).eval(),
-                           criterion=task.build_criterion(cfg.criterion))  # fmt: skip
+    return SimpleNamespace(
+        name=request.param,
+        task=task,
+        cfg=cfg,
+        model=task.build_model(cfg.model).eval(),
+        criterion=task.build_criterion(cfg.criterion),
+    )
 
 
 def batch_of(task, split: str = "valid", rows=range(3)) -> dict:
@@ -60,13 +75,28 @@ def test_validation_figures_do_not_depend_on_ranks_or_batch_size(ready):
 
     def validate(ranks: int, size: int) -> dict:
         with metrics.aggregate(new_root=True) as aggregator:
-            shards = [[batch for batch in ready.task.get_batch_iterator(
-                ready.task.dataset("valid"), max_sentences=size, num_shards=ranks, shard_id=rank
-            ).next_epoch_itr(shuffle=False) if batch] for rank in range(ranks)]  # fmt: skip
+            shards = [
+                [
+                    batch
+                    for batch in ready.task.get_batch_iterator(
+                        ready.task.dataset("valid"),
+                        max_sentences=size,
+                        num_shards=ranks,
+                        shard_id=rank,
+                    ).next_epoch_itr(shuffle=False)
+                    if batch
+                ]
+                for rank in range(ranks)
+            ]
             for step in range(max(map(len, shards))):
                 batches = [own[step] for own in shards if step < len(own)]
-                logs = [ready.task.valid_step(batch, ready.model, ready.criterion)[2] for batch in batches]
-                ready.task.reduce_metrics([{key: sum(log[key] for log in logs) for key in logs[0]}], ready.criterion)
+                logs = [
+                    ready.task.valid_step(batch, ready.model, ready.criterion)[2]
+                    for batch in batches
+                ]
+                ready.task.reduce_metrics(
+                    [{key: sum(log[key] for log in logs) for key in logs[0]}], ready.criterion
+                )
         return aggregator.get_smoothed_values()
 
     whole = validate(1, COUNT)
@@ -83,7 +113,9 @@ def test_summed_counts_become_the_recorded_figures(name):
     logs = recorded["logging_outputs"]
     counts = {key: sum(log[key] for log in logs) for key in logs[0]}
     found = {metric.name: metric.value(counts) for metric in spec_of(name).metrics}
-    assert found == {key: recorded["reduced"][key] for key in ("acc", "F1", "mcc") if key in recorded["reduced"]}
+    assert found == {
+        key: recorded["reduced"][key] for key in ("acc", "F1", "mcc") if key in recorded["reduced"]
+    }
 
 
 def test_the_best_answer_is_the_likeliest_token_behind_the_prompt(ready):
@@ -96,18 +128,33 @@ def test_the_best_answer_is_the_likeliest_token_behind_the_prompt(ready):
     with torch.no_grad():
         logits = ready.model(**batch["net_input"])[0]
     places = batch["target"].ne(1).int().argmax(1)
-    best = [max(firsts, key=lambda answer: logits[number, place, firsts[answer]]) for number, place in enumerate(places)]
+    best = [
+        max(firsts, key=lambda answer: logits[number, place, firsts[answer]])
+        for number, place in enumerate(places)
+    ]
     found = task.predict(batch, [ready.model], task.sequence_generator, task.decoding)
     assert [one.text for one in found] == best
 
 
 def test_rows_without_labels_can_be_predicted(ready, files):
-    path = write_rows(files.folder / "unlabelled.tsv", [unlabelled(ready.name, number) for number in range(3)])
+    path = write_rows(
+        files.folder / "unlabelled.tsv", [unlabelled(ready.name, number) for number in range(3)]
+    )
     dataset = ready.task.open_file(str(path), "test")
-    labelled = ready.task.open_file(str(write_rows(files.folder / "labelled.tsv", [row(ready.name, 1, "test", number) for number in range(3)])),
-                                    "test")  # fmt: skip
+    labelled = ready.task.open_file(
+        str(
+            write_rows(
+                files.folder / "labelled.tsv",
+                [row(ready.name, 1, "test", number) for number in range(3)],
+            )
+        ),
+        "test",
+    )
     batches = [one.collater([one[number] for number in range(3)]) for one in (dataset, labelled)]
-    found = [ready.task.predict(batch, [ready.model], ready.task.sequence_generator, ready.task.decoding) for batch in batches]
+    found = [
+        ready.task.predict(batch, [ready.model], ready.task.sequence_generator, ready.task.decoding)
+        for batch in batches
+    ]
     assert [one.text for one in found[0]] == [one.text for one in found[1]]
     assert ready.task.spec.row_references(dataset.row(0)) in ({}, [])
     counts = ready.task.counts(found[0], ready.task.rows(batches[0]))
@@ -117,14 +164,18 @@ def test_rows_without_labels_can_be_predicted(ready, files):
 def test_datasets_can_be_sent_to_another_process(ready):
     dataset = pickle.loads(pickle.dumps(ready.task.datasets["train"]))
     first, again = dataset[3], ready.task.datasets["train"][3]
-    assert torch.equal(first["prev_output_tokens"], again["prev_output_tokens"]) and torch.equal(first["source"], again["source"])
+    assert torch.equal(first["prev_output_tokens"], again["prev_output_tokens"]) and torch.equal(
+        first["source"], again["source"]
+    )
 
 
 def test_noise_is_new_in_every_epoch_the_same_again_and_only_in_training(files):
     _, task = set_up(files, "gigaword", "--noise-ratio=0.5")
     dataset = task.datasets["train"]
     read, target = dataset[2]["prev_output_tokens"], dataset[2]["target"]
-    assert torch.equal(read, dataset[2]["prev_output_tokens"]) and torch.equal(target, task.datasets["valid"][2]["target"])
+    assert torch.equal(read, dataset[2]["prev_output_tokens"]) and torch.equal(
+        target, task.datasets["valid"][2]["target"]
+    )
     dataset.set_epoch(2)
     assert not torch.equal(read, dataset[2]["prev_output_tokens"])
     assert torch.equal(task.datasets["valid"][2]["prev_output_tokens"][1:], target[:-1])
@@ -135,27 +186,36 @@ def test_about_the_asked_part_is_noise_and_all_of_it_is_text(files):
 
     tokens = torch.full((20000,), 7)
     found = replaced(tokens, 0.2, 4, 50, torch.Generator().manual_seed(1))
-    assert 0.18 < (found != 7).float().mean() < 0.22 and found.min() >= 4 and found.max() == 49 and tokens.eq(7).all()
+    assert (
+        0.18 < (found != 7).float().mean() < 0.22
+        and found.min() >= 4
+        and found.max() == 49
+        and tokens.eq(7).all()
+    )
 
 
-# --- bad input: one message each ---------------------------------------------------------------------------
+# --- bad input: one message each
+# ---------------------------------------------------------------------------
 
 
 def with_label(task: str, label: str) -> tuple[str, ...]:
     return (*row(task, 1, "train", 0)[:-1], label)
 
 
-@pytest.mark.parametrize("task, found, words", [
-    ("cola", with_label("cola", "yes"), ("bad.tsv:1", "'cola'", "0, 1", "'yes'")),
-    ("mnli", with_label("mnli", "entailment"), ("bad.tsv:1", "0, 1, 2", "ofa prepare glue")),
-    ("rte", with_label("rte", "1"), ("bad.tsv:1", "entailment", "'1'")),
-    ("qnli", with_label("qnli", ""), ("bad.tsv:1", "entailment")),
-    ("sst2", (" ", "1"), ("bad.tsv:1", "'sst2'", "empty text")),
-    ("qqp", ("0", "1", "2", "what ?", "", "1"), ("bad.tsv:1", "'text2'", "empty text")),
-    ("rte", ("0", "a", "entailment"), ("bad.tsv", "column 3")),
-    ("gigaword", ("", "a summary"), ("bad.tsv:1", "text to summarise")),
-    ("gigaword", ("a text", ""), ("bad.tsv:1", "expects a summary")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "task, found, words",
+    [
+        ("cola", with_label("cola", "yes"), ("bad.tsv:1", "'cola'", "0, 1", "'yes'")),
+        ("mnli", with_label("mnli", "entailment"), ("bad.tsv:1", "0, 1, 2", "ofa prepare glue")),
+        ("rte", with_label("rte", "1"), ("bad.tsv:1", "entailment", "'1'")),
+        ("qnli", with_label("qnli", ""), ("bad.tsv:1", "entailment")),
+        ("sst2", (" ", "1"), ("bad.tsv:1", "'sst2'", "empty text")),
+        ("qqp", ("0", "1", "2", "what ?", "", "1"), ("bad.tsv:1", "'text2'", "empty text")),
+        ("rte", ("0", "a", "entailment"), ("bad.tsv", "column 3")),
+        ("gigaword", ("", "a summary"), ("bad.tsv:1", "text to summarise")),
+        ("gigaword", ("a text", ""), ("bad.tsv:1", "expects a summary")),
+    ],
+)
 def test_a_wrong_row_is_named_with_what_is_expected(files, task, found, words):
     from ofa.errors import UserError
 
@@ -165,11 +225,14 @@ def test_a_wrong_row_is_named_with_what_is_expected(files, task, found, words):
     assert all(word in str(raised.value) for word in words), raised.value
 
 
-@pytest.mark.parametrize("task, flag, words", [
-    ("cola", "--prompt-type=both", ("--prompt-type", "none, src, prev_output")),
-    ("gigaword", "--noise-ratio=1.5", ("--noise-ratio", "1.5")),
-    ("mnli", '--ans2label-dict={"no": 0, "yes": 1}', ("'maybe'", "--ans2label-dict")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "task, flag, words",
+    [
+        ("cola", "--prompt-type=both", ("--prompt-type", "none, src, prev_output")),
+        ("gigaword", "--noise-ratio=1.5", ("--noise-ratio", "1.5")),
+        ("mnli", '--ans2label-dict={"no": 0, "yes": 1}', ("'maybe'", "--ans2label-dict")),
+    ],
+)
 def test_a_wrong_flag_is_answered_by_one_sentence(files, task, flag, words):
     from ofa.errors import UserError
 

@@ -10,16 +10,19 @@ def run(code: str) -> None:
 
 
 def test_importing_the_package_and_parsing_commands_loads_no_heavy_library():
-    run("import sys, ofa\n"
+    run(
+        "import sys, ofa\n"
         "from ofa.cli.main import build_parser\n"
         "build_parser()\n"
         "import ofa.submission, ofa.prediction_requests\n"
         "heavy = {'torch', 'fairseq', 'torchvision', 'jinja2'} & set(sys.modules)\n"
-        "assert not heavy, heavy")  # fmt: skip
+        "assert not heavy, heavy"
+    )
 
 
 def test_the_python_api_is_found_when_it_is_asked_for():
-    run("import ofa\n"
+    run(
+        "import ofa\n"
         "assert 'OFA' not in vars(ofa)\n"
         "from ofa import OFA\n"
         "assert OFA.__module__ == 'ofa.predictor' and callable(OFA.load)\n"
@@ -28,4 +31,5 @@ def test_the_python_api_is_found_when_it_is_asked_for():
         "except AttributeError as error:\n"
         "    assert 'OFO' in str(error)\n"
         "else:\n"
-        "    raise AssertionError")  # fmt: skip
+        "    raise AssertionError"
+    )

@@ -1,4 +1,5 @@
-"""A loss that is not finite names update, rank and samples, and ends the run unless a loss scaler skips the update."""
+"""A loss that is not finite names update, rank and samples, and ends the run unless a loss
+scaler skips the update."""
 
 import json
 from types import SimpleNamespace
@@ -7,7 +8,13 @@ import pytest
 import torch
 
 from ofa.errors import UserError
-from ofa.fairseq_nonfinite import SHOWN, check_loss, remember_non_finite, report_non_finite, warn_of_non_finite
+from ofa.fairseq_nonfinite import (
+    SHOWN,
+    check_loss,
+    remember_non_finite,
+    report_non_finite,
+    warn_of_non_finite,
+)
 
 SCALED, PLAIN = SimpleNamespace(scaler=object()), SimpleNamespace(scaler=None)
 
@@ -38,11 +45,17 @@ def test_the_batch_with_such_a_loss_is_named_and_written_to_a_file(tmp_path, val
     with pytest.raises(UserError) as error:
         step([1.0, value, 1.0])(trainer(tmp_path), [batch("a", "b"), batch("c", "d"), batch("e")])
     path = tmp_path / "nonfinite_update7_rank1.json"
-    assert f"update 7, rank 1: expected finite numbers, found the loss {value}, in samples c, d" in str(error.value)
+    assert (
+        f"update 7, rank 1: expected finite numbers, found the loss {value}, in samples c, d"
+        in str(error.value)
+    )
     assert str(path) in str(error.value) and "Lower --lr" in str(error.value)
     assert json.loads(path.read_text()) == {
-        "update": 7, "rank": 1, "problem": f"found the loss {value}", "samples": ["c", "d"],
-    }  # fmt: skip
+        "update": 7,
+        "rank": 1,
+        "problem": f"found the loss {value}",
+        "samples": ["c", "d"],
+    }
 
 
 def test_gradients_that_are_not_finite_name_all_batches_of_the_update(tmp_path):
@@ -56,7 +69,9 @@ def test_gradients_that_are_not_finite_name_all_batches_of_the_update(tmp_path):
 
 def test_a_loss_scaler_goes_on_and_the_report_is_a_warning(tmp_path, caplog):
     assert step([float("inf")], SCALED)(trainer(tmp_path), [batch("a")]) == "done"
-    assert "update 7, rank 1" in caplog.text and (tmp_path / "nonfinite_update7_rank1.json").is_file()
+    assert (
+        "update 7, rank 1" in caplog.text and (tmp_path / "nonfinite_update7_rank1.json").is_file()
+    )
     caplog.clear()
     assert step([1.0], SCALED)(trainer(tmp_path), [batch("a")]) == "done" and not caplog.text
 
@@ -64,10 +79,15 @@ def test_a_loss_scaler_goes_on_and_the_report_is_a_warning(tmp_path, caplog):
 @pytest.mark.parametrize("value, warned", [(float("inf"), True), (2.0, False)])
 def test_a_validation_with_such_a_loss_goes_on_with_a_warning(tmp_path, caplog, value, warned):
     def validate(self, sample, raise_oom=False):
-        return remember_non_finite(lambda task, sample, model, criterion: (torch.tensor(value), 1, "log"))(None, sample, None, None)[2]
+        return remember_non_finite(
+            lambda task, sample, model, criterion: (torch.tensor(value), 1, "log")
+        )(None, sample, None, None)[2]
 
     assert warn_of_non_finite(validate)(trainer(tmp_path), batch("a", "b")) == "log"
-    assert ("update 6, rank 1: expected finite numbers, found the loss inf, in samples a, b" in caplog.text) == warned
+    assert (
+        "update 6, rank 1: expected finite numbers, found the loss inf, in samples a, b"
+        in caplog.text
+    ) == warned
     assert (tmp_path / "nonfinite_validation_update6_rank1.json").is_file() == warned
 
 

@@ -11,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("ofa", "models", "data", "criterions", "tasks", "setup.py", "README.md", "LICENSE")
-PROBE = "import ofa, ofa.models.encoder, ofa.data.tsv, ofa.tasks.caption, ofa.criterions.losses; print(ofa.models.encoder.__file__)"
+PROBE = (
+    "import ofa, ofa.models.encoder, ofa.data.tsv, ofa.tasks.caption, ofa.criterions.losses;"
+    " print(ofa.models.encoder.__file__)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +24,18 @@ def wheel(tmp_path_factory) -> Path:
     for part in PARTS:
         source = ROOT / part
         (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / part)
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", out, copy]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        out,
+        copy,
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return next(out.glob("ofa_fairseq-*.whl"))
 
@@ -29,7 +43,9 @@ def wheel(tmp_path_factory) -> Path:
 def probe(*path: Path) -> str:
     """Where a fresh interpreter in another folder finds the package."""
     code = f"import sys; sys.path[:0] = {[str(p) for p in path]}; {PROBE}"
-    result = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd="/", check=True)
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd="/", check=True
+    )
     return result.stdout.strip()
 
 
@@ -39,10 +55,14 @@ def test_a_plain_checkout_imports_from_its_folders():
 
 def test_a_wheel_holds_everything_under_one_name(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")} == {"ofa"}
+    assert {
+        name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")
+    } == {"ofa"}
     for folder in ("ofa", "models", "data", "criterions", "tasks"):
         for path in (ROOT / folder).rglob("*.py"):
-            target = path.relative_to(ROOT) if folder == "ofa" else Path("ofa") / path.relative_to(ROOT)
+            target = (
+                path.relative_to(ROOT) if folder == "ofa" else Path("ofa") / path.relative_to(ROOT)
+            )
             assert str(target) in names
     templates = [p.relative_to(ROOT) for p in (ROOT / "ofa/templates").glob("*")]
     assert templates and all(str(template) in names for template in templates)
@@ -56,15 +76,20 @@ def test_an_unpacked_wheel_imports(wheel, tmp_path):
 def test_the_command_works_from_any_folder(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "ofa", "--help"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
+    result = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True
+    )
     assert "evaluate" in result.stdout and "prepare" in result.stdout
 
 
 def test_user_dir_registers_also_when_the_package_was_imported_before_fairseq():
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import ofa.metrics; from argparse import Namespace; import fairseq.utils\n"
-        f"fairseq.utils.import_user_module(Namespace(user_dir={str(ROOT / 'ofa')!r}))\n"
-        "from fairseq.tasks import TASK_REGISTRY; print('caption' in TASK_REGISTRY)"
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import ofa.metrics; from argparse import"
+        " Namespace; import"
+        f" fairseq.utils\nfairseq.utils.import_user_module(Namespace(user_dir={str(ROOT / 'ofa')!r}))\nfrom"
+        " fairseq.tasks import TASK_REGISTRY; print('caption' in TASK_REGISTRY)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=True
+    )
     assert result.stdout.strip() == "True"

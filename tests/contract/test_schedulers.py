@@ -1,6 +1,8 @@
-"""Every --lr-scheduler of fairseq gives a resumed run the learning rates of a run that nothing happened to.
+"""Every --lr-scheduler of fairseq gives a resumed run the learning rates of a run that nothing
+happened to.
 
-A network of one weight is trained by fairseq's own loop, in this process; a kill is an exception right after a save.
+A network of one weight is trained by fairseq's own loop, in this process; a kill is an exception
+right after a save.
 """
 
 import argparse
@@ -31,14 +33,26 @@ ofa.register_fairseq_plugin()
 
 ROWS, BATCH, EPOCHS = 6, 2, 6
 UPDATES = ROWS // BATCH * EPOCHS
-VALID_LOSSES = {3: 5.0, 6: 5.5, 9: 5.6, 12: 5.7, 15: 5.8, 18: 5.9}  # at the ends of epochs, by update
+VALID_LOSSES = {
+    3: 5.0,
+    6: 5.5,
+    9: 5.6,
+    12: 5.7,
+    15: 5.8,
+    18: 5.9,
+}  # at the ends of epochs, by update
 SCHEDULERS = {
     "cosine": ["--warmup-updates=2", "--lr-period-updates=5", "--t-mult=2", "--lr-shrink=0.5"],
     "fixed": ["--lr=0.4,0.3,0.2", "--force-anneal=4", "--lr-shrink=0.5", "--warmup-updates=4"],
     "inverse_sqrt": ["--warmup-updates=4"],
     "manual": ["--epoch2lr={'1-2':0.5,'4':0.1}", "--update2lr={'8':0.3,'11':0.2}"],
     "polynomial_decay": ["--warmup-ratio=0.2"],
-    "polynomial_decay annealed": ["--warmup-updates=2", "--total-num-update=40", "--force-anneal=3", "--lr=0.5,0.4,0.3"],
+    "polynomial_decay annealed": [
+        "--warmup-updates=2",
+        "--total-num-update=40",
+        "--force-anneal=3",
+        "--lr=0.5,0.4,0.3",
+    ],
     "reduce_lr_on_plateau": ["--lr-shrink=0.5"],
     "reduce_lr_on_plateau patient": ["--lr-patience=1", "--lr-shrink=0.5", "--warmup-updates=4"],
     "step": ["--lr-deacy-period=4", "--lr-decay=0.5", "--warmup-updates=2"],
@@ -55,7 +69,11 @@ class Rows(FairseqDataset):
         return index
 
     def collater(self, samples: list[int]) -> dict:
-        return {"net_input": {"x": torch.tensor(samples).float()}, "ntokens": len(samples), "nsentences": len(samples)}
+        return {
+            "net_input": {"x": torch.tensor(samples).float()},
+            "ntokens": len(samples),
+            "nsentences": len(samples),
+        }
 
     def num_tokens(self, index: int) -> int:
         return 1
@@ -104,13 +122,19 @@ register_model_architecture("one_weight", "one_weight")(lambda args: None)
 class OneWeightLoss(FairseqCriterion):
     def forward(self, model, sample, reduce: bool = True):
         loss = model(**sample["net_input"])
-        logged = float(loss) if model.training else VALID_LOSSES.get(model.updates, 1.0) * sample["nsentences"]
+        logged = (
+            float(loss)
+            if model.training
+            else VALID_LOSSES.get(model.updates, 1.0) * sample["nsentences"]
+        )
         return loss, sample["nsentences"], {"loss": logged, "sample_size": sample["nsentences"]}
 
     @staticmethod
     def reduce_metrics(logging_outputs) -> None:
         size = sum(log["sample_size"] for log in logging_outputs)
-        metrics.log_scalar("loss", sum(log["loss"] for log in logging_outputs) / size, size, round=6)
+        metrics.log_scalar(
+            "loss", sum(log["loss"] for log in logging_outputs) / size, size, round=6
+        )
 
     @staticmethod
     def logging_outputs_can_be_summed() -> bool:
@@ -125,12 +149,27 @@ class Killed(BaseException):
 def parsed(scheduler: str) -> DictConfig:
     """The configuration of a run, which takes fairseq half a second."""
     words = [
-        "--task=one_weight", "--arch=one_weight", "--criterion=one_weight", "--optimizer=sgd", "--lr=0.5",
-        f"--lr-scheduler={scheduler.split()[0]}", *SCHEDULERS[scheduler], f"--batch-size={BATCH}", f"--max-epoch={EPOCHS}", "--cpu",
-        "--required-batch-size-multiple=1", "--save-interval-updates=1", "--keep-interval-updates=1", "--no-epoch-checkpoints",
-        "--num-workers=0", "--log-format=none", "--stop-min-lr=-1",
-    ]  # fmt: skip
-    return convert_namespace_to_omegaconf(options.parse_args_and_arch(options.get_training_parser(), words))
+        "--task=one_weight",
+        "--arch=one_weight",
+        "--criterion=one_weight",
+        "--optimizer=sgd",
+        "--lr=0.5",
+        f"--lr-scheduler={scheduler.split()[0]}",
+        *SCHEDULERS[scheduler],
+        f"--batch-size={BATCH}",
+        f"--max-epoch={EPOCHS}",
+        "--cpu",
+        "--required-batch-size-multiple=1",
+        "--save-interval-updates=1",
+        "--keep-interval-updates=1",
+        "--no-epoch-checkpoints",
+        "--num-workers=0",
+        "--log-format=none",
+        "--stop-min-lr=-1",
+    ]
+    return convert_namespace_to_omegaconf(
+        options.parse_args_and_arch(options.get_training_parser(), words)
+    )
 
 
 def configuration(scheduler: str) -> DictConfig:
@@ -139,13 +178,16 @@ def configuration(scheduler: str) -> DictConfig:
 
 @pytest.fixture
 def rates(tmp_path, monkeypatch):
-    """Function (scheduler, name of the run, update after whose save it is killed, run whose checkpoint it restores)
+    """Function (scheduler, name of the run, update after whose save it is killed, run whose
+    checkpoint it restores)
 
     -> update -> learning rate of it.
     """
     stock_step, stock_save = Trainer.train_step, fairseq_train.validate_and_save
 
-    def run(scheduler: str, name: str, killed_after: int | None = None, restored: str | None = None) -> dict[int, float]:
+    def run(
+        scheduler: str, name: str, killed_after: int | None = None, restored: str | None = None
+    ) -> dict[int, float]:
         seen: dict[int, float] = {}
 
         def train_step(trainer, *args, **kwargs):
@@ -191,7 +233,9 @@ def test_a_run_restored_in_another_folder_has_them_too(scheduler, rates):
     assert found | rates(scheduler, "elsewhere", restored="killed") == expected
 
 
-def test_a_run_that_is_stopped_at_the_end_of_an_epoch_that_is_not_saved_has_them_too(rates, monkeypatch):
+def test_a_run_that_is_stopped_at_the_end_of_an_epoch_that_is_not_saved_has_them_too(
+    rates, monkeypatch
+):
     """The signal comes while the epoch is validated; the save that it asks for gets no loss."""
     scheduler = "reduce_lr_on_plateau"
     with open_dict(parsed(scheduler)):
@@ -226,7 +270,9 @@ def test_the_schedulers_of_a_composite_optimizer_keep_their_state():
 
     def scheduler(value: float) -> PassThroughScheduleSchedule:
         made = PassThroughScheduleSchedule.__new__(PassThroughScheduleSchedule)
-        made.optimizer = argparse.Namespace(lr_scheduler=CompositeLRScheduler({"a": Inner(value), "b": Inner(value + 1)}))
+        made.optimizer = argparse.Namespace(
+            lr_scheduler=CompositeLRScheduler({"a": Inner(value), "b": Inner(value + 1)})
+        )
         return made
 
     resumed = scheduler(0.0)

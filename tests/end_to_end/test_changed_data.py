@@ -1,4 +1,5 @@
-"""Training data that changed between a kill and the same command again: the run says what changed, and goes on only when told to."""
+"""Training data that changed between a kill and the same command again: the run says what
+changed, and goes on only when told to."""
 
 import shutil
 import signal
@@ -11,7 +12,12 @@ from training_runs import curve, flags, make_files, train
 
 from ofa.checkpoint import load_checkpoint
 
-RECIPE = ("--max-epoch=2", "--save-interval-updates=4", "--keep-interval-updates=1", "--disable-validation")
+RECIPE = (
+    "--max-epoch=2",
+    "--save-interval-updates=4",
+    "--keep-interval-updates=1",
+    "--disable-validation",
+)
 ROWS = 21
 
 
@@ -26,7 +32,8 @@ def killed(tmp_path_factory):
 
 @pytest.fixture
 def resumed(killed, tmp_path):
-    """Function (training rows, further options) -> how a copy of the killed run ends when it resumes with them."""
+    """Function (training rows, further options) -> how a copy of the killed run ends when it
+    resumes with them."""
 
     def resume(rows: list | Path, *more: str):
         if not (tmp_path / "run").exists():
@@ -56,16 +63,23 @@ def test_changed_data_ends_the_run_before_it_trains(resumed, change):
     done = resumed(make())
     errors = [line for line in done.log.splitlines() if line.startswith("error: ")]
     assert done.code == 2 and len(errors) == 1 and "Traceback" not in done.log, done.log[-3000:]
-    assert f"train.tsv: expected the {ROWS} rows (" in errors[0] and found in errors[0] and "--allow-changed-data" in errors[0]
+    assert (
+        f"train.tsv: expected the {ROWS} rows (" in errors[0]
+        and found in errors[0]
+        and "--allow-changed-data" in errors[0]
+    )
     assert not resumed.record.exists()
 
 
 @pytest.mark.parametrize("change, updates", [("appended", range(5, 15)), ("shorter", range(5, 10))])
 def test_a_run_resumes_with_changed_data_when_told_to(resumed, change, updates):
-    """Four updates are done: of 7 in an epoch of 25 rows; of 4 in an epoch of 15, the last of which is made again."""
+    """Four updates are done: of 7 in an epoch of 25 rows; of 4 in an epoch of 15, the last of
+    which is made again."""
     make, found = CHANGES[change]
     done = resumed(make(), "--allow-changed-data")
-    assert done.code == 0 and found in done.log and "resuming as --allow-changed-data says" in done.log, done.log[-3000:]
+    assert (
+        done.code == 0 and found in done.log and "resuming as --allow-changed-data says" in done.log
+    ), done.log[-3000:]
     assert list(curve(resumed.record)) == list(updates)
     assert resumed(resumed.record.parent / "train.tsv").code == 0  # the run knows the new data now
 
@@ -86,7 +100,10 @@ def test_a_copy_under_another_name_is_the_same_data(resumed, killed, tmp_path):
 def test_one_more_file_is_noticed(resumed, killed, tmp_path):
     more = write_tsv(tmp_path / "more.tsv", rows(8))
     done = resumed(Path(f"{killed.train},{more}"))
-    assert done.code == 2 and "expected 1 file for train as before, found 2 files for train" in done.log, done.log[-3000:]
+    assert (
+        done.code == 2
+        and "expected 1 file for train as before, found 2 files for train" in done.log
+    ), done.log[-3000:]
 
 
 def test_a_checkpoint_that_does_not_know_its_data_resumes(killed, tmp_path):

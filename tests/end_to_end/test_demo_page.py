@@ -16,13 +16,31 @@ from training_runs import flags, make_files, train
 from ofa.cli.main import main
 
 pytest.importorskip("gradio", reason="the page is made by gradio, which is not installed")
-playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright, which is not installed")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "/usr/bin/chromium", "/usr/lib/chromium/chromium", "/snap/bin/chromium",
-            "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")  # fmt: skip
-QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync")  # fmt: skip
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="the browser is driven by playwright, which is not installed"
+)
+BROWSERS = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "/usr/bin/chromium",
+    "/usr/lib/chromium/chromium",
+    "/snap/bin/chromium",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
+QUIET = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 NUMBER = "number input for Answers in the table"
-# Faster than any hand, as a slow machine is slower than many: what is typed as soon as the settings are open has to stay.
+# Faster than any hand, as a slow machine is slower than many: what is typed as soon as the settings
+# are open has to stay.
 TYPED_AT_ONCE = """([label, number]) => {
     document.querySelector("#settings-button").click();
     const box = document.querySelector(`[aria-label="${label}"]`);
@@ -34,7 +52,11 @@ PATIENCE = 90  # seconds, on a machine that has much else to do
 
 def browser_path() -> str:
     """Chromium: ``OFA_CHROMIUM``, or where it usually is; skips where there is none."""
-    found = [path for path in map(shutil.which, filter(None, [os.environ.get("OFA_CHROMIUM"), *BROWSERS])) if path]
+    found = [
+        path
+        for path in map(shutil.which, filter(None, [os.environ.get("OFA_CHROMIUM"), *BROWSERS]))
+        if path
+    ]
     if not found:
         pytest.skip("no Chromium found: install it, or name it by OFA_CHROMIUM")
     return found[0]
@@ -49,25 +71,48 @@ def served(tmp_path_factory):
     from ofa.demo_page import serve
 
     folder = tmp_path_factory.mktemp("demo")
-    run = train(flags(make_files(folder), folder / "run", "--max-update=1", "--disable-validation", "--max-source-positions=256"))
+    run = train(
+        flags(
+            make_files(folder),
+            folder / "run",
+            "--max-update=1",
+            "--disable-validation",
+            "--max-source-positions=256",
+        )
+    )
     assert run.code == 0, run.log
     checkpoint = folder / "run" / "checkpoint_last.pt"
     model = OFA.load(checkpoint, device="cpu", image_tokenizer=str(save_tokenizer(folder, 16)))
     page = serve(Demo(model))
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=list(QUIET))
-        yield SimpleNamespace(folder=folder, checkpoint=checkpoint, model=model, url=page.local_url, browser=browser, port=page.server_port)
+        yield SimpleNamespace(
+            folder=folder,
+            checkpoint=checkpoint,
+            model=model,
+            url=page.local_url,
+            browser=browser,
+            port=page.server_port,
+        )
         browser.close()
     page.close()
 
 
 @pytest.fixture
 def tab(served):
-    """A fresh page of the browser; whatever it asks of other machines, and its errors, fail the test."""
+    """A fresh page of the browser; whatever it asks of other machines, and its errors, fail the
+    test."""
     page = served.browser.new_page(viewport={"width": 900, "height": 900})
     page.set_default_timeout(PATIENCE * 1000)
     complaints: list[str] = []
-    page.on("request", lambda request: None if request.url.startswith((served.url, "data:", "blob:")) else complaints.append(request.url))
+    page.on(
+        "request",
+        lambda request: (
+            None
+            if request.url.startswith((served.url, "data:", "blob:"))
+            else complaints.append(request.url)
+        ),
+    )
     page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(served.url)
@@ -98,11 +143,22 @@ def test_every_task_answers_about_an_example(tab):
     choose_example(tab, 1)
     assert "Score" in ask(tab, "caption", "Caption")
     assert 1 <= tab.locator("#result-caption tbody tr").count() <= 5
-    assert tab.locator("#result-caption .ofa-best").inner_text() == tab.locator("#result-caption .ofa-text").first.inner_text()
-    assert ask(tab, "answer", "Question") and tab.locator("#text-answer :is(textarea, input)").input_value().endswith("?")
-    assert tab.locator("#panel-answer .ofa-note").inner_text().startswith("This checkpoint was trained for captions, not for questions")
+    assert (
+        tab.locator("#result-caption .ofa-best").inner_text()
+        == tab.locator("#result-caption .ofa-text").first.inner_text()
+    )
+    assert ask(tab, "answer", "Question") and tab.locator(
+        "#text-answer :is(textarea, input)"
+    ).input_value().endswith("?")
+    assert (
+        tab.locator("#panel-answer .ofa-note")
+        .inner_text()
+        .startswith("This checkpoint was trained for captions, not for questions")
+    )
     assert "256 × 256" in ask(tab, "ground", "Find") or "named no region" in reply(tab, "ground")
-    assert sorted(re.findall(r"\b(?:yes|no|maybe)\b", ask(tab, "entails", "Check").split("Score\n")[1])) == ["maybe", "no", "yes"]
+    assert sorted(
+        re.findall(r"\b(?:yes|no|maybe)\b", ask(tab, "entails", "Check").split("Score\n")[1])
+    ) == ["maybe", "no", "yes"]
     assert ask(tab, "generate", "Instruction")
     tab.set_viewport_size({"width": 400, "height": 800})
     assert tab.evaluate("document.documentElement.scrollWidth") == 400
@@ -113,15 +169,24 @@ def test_the_box_is_drawn_and_the_number_of_answers_can_be_chosen(served, tab, m
 
     box = Region((0.0, 64.0, 128.0, 256.0), (0, 0.25, 0.5, 1), (0, 4, 9, 19), -0.1)
     asked = []
-    monkeypatch.setattr(served.model, "ground", lambda picture, text, best: asked.append((picture.size, text, best)) or box)
+    monkeypatch.setattr(
+        served.model,
+        "ground",
+        lambda picture, text, best: asked.append((picture.size, text, best)) or box,
+    )
     choose_example(tab, 0)
     tab.locator("#task").get_by_label("Find", exact=True).check()
     assert not tab.get_by_label(NUMBER).is_visible()
     tab.evaluate(TYPED_AT_ONCE, [NUMBER, "2"])
     tab.fill("#text-ground :is(textarea, input)", "the <b>left</b> half")
     tab.press("#text-ground :is(textarea, input)", "Enter")
-    assert "0, 64, 128, 256" in reply(tab, "ground") and asked == [((256, 256), "the <b>left</b> half", 2)]
-    assert tab.locator("#result-ground img").evaluate("image => image.complete && image.naturalWidth") == 512
+    assert "0, 64, 128, 256" in reply(tab, "ground") and asked == [
+        ((256, 256), "the <b>left</b> half", 2)
+    ]
+    assert (
+        tab.locator("#result-ground img").evaluate("image => image.complete && image.naturalWidth")
+        == 512
+    )
     choose_example(tab, 2)  # answers about another picture do not stay
     tab.wait_for_selector("#result-ground .ofa-reply", state="detached")
 
@@ -133,7 +198,12 @@ def test_pictures_are_drawn_of_a_text(tab):
     tab.locator("#ask-draw").click()
     tab.wait_for_selector("#result-draw figure")
     assert tab.locator("#result-draw figure").count() == 4
-    assert tab.locator("#result-draw img").first.evaluate("image => image.complete && image.naturalWidth") == 256
+    assert (
+        tab.locator("#result-draw img").first.evaluate(
+            "image => image.complete && image.naturalWidth"
+        )
+        == 256
+    )
 
 
 def test_uploaded_photos_are_turned_and_broken_ones_are_said(served, tab, monkeypatch):
@@ -148,7 +218,11 @@ def test_uploaded_photos_are_turned_and_broken_ones_are_said(served, tab, monkey
 
     seen = []
     caption = served.model.caption
-    monkeypatch.setattr(served.model, "caption", lambda picture, best: seen.append(picture.size) or caption(picture, best=best))
+    monkeypatch.setattr(
+        served.model,
+        "caption",
+        lambda picture, best: seen.append(picture.size) or caption(picture, best=best),
+    )
     exif = Image.Exif()
     exif[274] = 6
     Image.new("RGB", (300, 200), "orange").save(served.folder / "turned.jpg", exif=exif)
@@ -184,13 +258,17 @@ def test_one_request_at_a_time_and_the_page_stays_alive(served, tab, monkeypatch
             time.sleep(0.02)
         before = tab.locator("#examples img").first.get_attribute("src")
         tab.locator("#more").click()
-        tab.wait_for_function("before => document.querySelector('#examples img').src !== before", arg=before)
+        tab.wait_for_function(
+            "before => document.querySelector('#examples img').src !== before", arg=before
+        )
         other.locator("#task").get_by_label("Question", exact=True).check()
         other.wait_for_selector("#text-answer")
         other.locator("#task").get_by_label("Caption", exact=True).check()
         assert len(most) == 1
         go_on.set()
-        assert "done" in reply(tab, "caption") and "done" in reply(other, "caption") and most == [1, 1]
+        assert (
+            "done" in reply(tab, "caption") and "done" in reply(other, "caption") and most == [1, 1]
+        )
     finally:
         go_on.set()
         other.close()
@@ -201,7 +279,10 @@ def test_the_page_is_for_this_machine_and_forbids_what_lies_elsewhere(served):
 
     answer = httpx.get(served.url, trust_env=False)
     assert served.url == f"http://127.0.0.1:{served.port}/"
-    assert "default-src 'self'" in answer.headers["content-security-policy"] and "connect-src 'self'" in answer.headers["content-security-policy"]
+    assert (
+        "default-src 'self'" in answer.headers["content-security-policy"]
+        and "connect-src 'self'" in answer.headers["content-security-policy"]
+    )
     assert not re.findall(r'(?:src|href)="(https?:)?//', answer.text)
 
 
@@ -233,16 +314,33 @@ def test_the_command_opens_the_page_and_says_where(served, monkeypatch, capsys):
         pages[0].close()
 
 
-@pytest.mark.parametrize("more, words", [
-    (["--port={taken}"], "expects a free port"),
-    (["--port=70000"], "expects a number from 1 to 65535"),
-    (["--tasks", "draw"], "expected --image-tokenizer"),
-    (["--image-tokenizer=nowhere.pt"], "nowhere.pt"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        (["--port={taken}"], "expects a free port"),
+        (["--port=70000"], "expects a number from 1 to 65535"),
+        (["--tasks", "draw"], "expected --image-tokenizer"),
+        (["--image-tokenizer=nowhere.pt"], "nowhere.pt"),
+    ],
+)
 def test_what_cannot_be_opened_is_one_message(served, capsys, more, words):
-    assert main(["demo", str(served.checkpoint), "--cpu", "--no-browser", *(word.format(taken=served.port) for word in more)]) == 2
+    assert (
+        main(
+            [
+                "demo",
+                str(served.checkpoint),
+                "--cpu",
+                "--no-browser",
+                *(word.format(taken=served.port) for word in more),
+            ]
+        )
+        == 2
+    )
     error = capsys.readouterr().err
-    assert words in error and len([line for line in error.splitlines() if line.startswith("error: ")]) == 1
+    assert (
+        words in error
+        and len([line for line in error.splitlines() if line.startswith("error: ")]) == 1
+    )
 
 
 def test_a_missing_library_is_one_message(served, monkeypatch, capsys):

@@ -1,4 +1,5 @@
-"""Runs that cannot begin or that the machine ends: one line that says what to do, and nothing of another run is touched."""
+"""Runs that cannot begin or that the machine ends: one line that says what to do, and nothing of
+another run is touched."""
 
 import os
 import re
@@ -13,7 +14,12 @@ from training_runs import ROOT, flags, make_files, train
 
 from ofa.io.folder_lock import lock_folder
 
-RECIPE = ("--max-epoch=1", "--save-interval-updates=2", "--keep-interval-updates=1", "--disable-validation")
+RECIPE = (
+    "--max-epoch=1",
+    "--save-interval-updates=2",
+    "--keep-interval-updates=1",
+    "--disable-validation",
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +51,18 @@ def test_a_second_run_ends_before_it_touches_the_folder_of_the_first(files, fini
     assert not list(finished.glob("*.lock")), "a run that ended holds nothing"
     with lock_folder(finished):
         before = state_of(finished)
-        error = the_error(train(flags(files, finished, *RECIPE, "--max-epoch=2", f"--tensorboard-logdir={finished / 'tensorboard'}",
-                                      f"--log-file={finished / 'log.txt'}")))  # fmt: skip
+        error = the_error(
+            train(
+                flags(
+                    files,
+                    finished,
+                    *RECIPE,
+                    "--max-epoch=2",
+                    f"--tensorboard-logdir={finished / 'tensorboard'}",
+                    f"--log-file={finished / 'log.txt'}",
+                )
+            )
+        )
         assert state_of(finished) == before
     assert f"in use by process {os.getpid()} on {socket.gethostname()} since" in error
 
@@ -61,9 +77,22 @@ def launch(files, folder: Path, *more: str, **settings: str) -> subprocess.Compl
 def start(files, folder: Path, *more: str, **settings: str) -> subprocess.Popen:
     data, *words = flags(files, folder, *RECIPE, *more)
     given = [word for word in words if not word.startswith(("--user-dir", "--save-dir"))]
-    environment = {**os.environ, "NPROC": "1", "OFA_VENV": sys.prefix, "OMP_NUM_THREADS": "1", "SAVE_DIR": str(folder), **settings}
-    return subprocess.Popen(["bash", str(ROOT / "run_scripts/launch.sh"), "train", data, *given], env=environment, cwd="/",
-                            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    environment = {
+        **os.environ,
+        "NPROC": "1",
+        "OFA_VENV": sys.prefix,
+        "OMP_NUM_THREADS": "1",
+        "SAVE_DIR": str(folder),
+        **settings,
+    }
+    return subprocess.Popen(
+        ["bash", str(ROOT / "run_scripts/launch.sh"), "train", data, *given],
+        env=environment,
+        cwd="/",
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 @pytest.mark.parametrize("settings", [{}, {"FRESH": "1"}, {"NPROC": "2"}])
@@ -74,16 +103,24 @@ def test_the_launcher_neither_logs_into_nor_moves_the_folder_of_a_run(files, tmp
         before = state_of(tmp_path)
         done = launch(files, tmp_path / "run", **settings)
         assert state_of(tmp_path) == before
-    assert done.returncode == 2 and f"in use by process {os.getpid()}" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 2
+        and f"in use by process {os.getpid()}" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 def test_a_launched_run_owns_its_folder_logs_and_begins_anew_when_asked(files, tmp_path):
     folder = tmp_path / "run"
     looks = tmp_path / "sitecustomize.py"
-    looks.write_text(f"import sys, os, pathlib\nif 'fairseq_cli.train' in sys.orig_argv:\n"
-                     f"    print('owner:', pathlib.Path({str(folder)!r}, 'run.lock').read_text().split()[1] == str(os.getpid()))\n")  # fmt: skip
+    looks.write_text(
+        "import sys, os, pathlib\nif 'fairseq_cli.train' in sys.orig_argv:\n    print('owner:',"
+        f" pathlib.Path({str(folder)!r}, 'run.lock').read_text().split()[1] == str(os.getpid()))\n"
+    )
     done = launch(files, folder, PYTHONPATH=str(tmp_path))
-    assert done.returncode == 0 and "owner: True" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.returncode == 0 and "owner: True" in done.stdout, (
+        done.stdout[-3000:] + done.stderr[-3000:]
+    )
     assert (folder / "checkpoint_last.pt").exists() and not (folder / "run.lock").exists()
     for _ in range(100):  # tee may be a moment behind
         if "done training" in (folder / "train.log").read_text():
@@ -91,7 +128,11 @@ def test_a_launched_run_owns_its_folder_logs_and_begins_anew_when_asked(files, t
     again = launch(files, folder, FRESH="1")
     assert again.returncode == 0, again.stdout[-3000:]
     moved = [path for path in tmp_path.iterdir() if re.fullmatch(r"run\.\d{8}-\d{6}", path.name)]
-    assert len(moved) == 1 and (moved[0] / "checkpoint_last.pt").exists() and not (moved[0] / "run.lock").exists()
+    assert (
+        len(moved) == 1
+        and (moved[0] / "checkpoint_last.pt").exists()
+        and not (moved[0] / "run.lock").exists()
+    )
     assert (folder / "checkpoint_last.pt").exists()
 
 
@@ -110,15 +151,32 @@ if "fairseq_cli.train" in sys.orig_argv and os.environ.get("RANK") == "1":
 
 def test_a_killed_rank_of_a_launched_run_is_one_line_with_signal_and_log(files, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(KILL_RANK_1)
-    done = launch(files, tmp_path / "run", "--max-epoch=1000", "--log-interval=1", NPROC="2", PYTHONPATH=str(tmp_path))
+    done = launch(
+        files,
+        tmp_path / "run",
+        "--max-epoch=1000",
+        "--log-interval=1",
+        NPROC="2",
+        PYTHONPATH=str(tmp_path),
+    )
     said = [line for line in done.stdout.splitlines() if line.startswith("error: rank ")]
-    assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr, done.stdout[-3000:] + done.stderr
-    assert len(said) == 1 and re.match(rf"error: rank 1 \(process \d+ on {socket.gethostname()}\) was ended by signal 9 \(SIGKILL\)", said[0])
-    assert f"above and in {tmp_path}/run/train.log" in said[0] and not (tmp_path / "run/run.lock").exists()
+    assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr, (
+        done.stdout[-3000:] + done.stderr
+    )
+    assert len(said) == 1 and re.match(
+        rf"error: rank 1 \(process \d+ on {socket.gethostname()}\) was ended by signal 9"
+        r" \(SIGKILL\)",
+        said[0],
+    )
+    assert (
+        f"above and in {tmp_path}/run/train.log" in said[0]
+        and not (tmp_path / "run/run.lock").exists()
+    )
 
 
 def test_the_first_node_alone_owns_and_logs_a_run_of_several(files, tmp_path):
-    """Another node of a run that is refused has nothing to touch then, and two hosts never append to one file."""
+    """Another node of a run that is refused has nothing to touch then, and two hosts never
+    append to one file."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -126,31 +184,62 @@ def test_the_first_node_alone_owns_and_logs_a_run_of_several(files, tmp_path):
     with start(files, tmp_path / "run", NODE_RANK="1", FRESH="1", **nodes) as other:
         first = launch(files, tmp_path / "run", NODE_RANK="0", **nodes)
         output, errors = other.communicate()
-    assert (first.returncode, other.returncode) == (0, 0), first.stdout[-3000:] + output[-3000:] + errors
+    assert (first.returncode, other.returncode) == (0, 0), (
+        first.stdout[-3000:] + output[-3000:] + errors
+    )
     assert "as rank 0" in first.stdout and "as rank 1" in output
-    assert "as rank 1" not in (tmp_path / "run/train.log").read_text() and not list(tmp_path.glob("run.2*"))
-    assert (tmp_path / "run/checkpoint_last.pt").exists() and not (tmp_path / "run/run.lock").exists()
+    assert "as rank 1" not in (tmp_path / "run/train.log").read_text() and not list(
+        tmp_path.glob("run.2*")
+    )
+    assert (tmp_path / "run/checkpoint_last.pt").exists() and not (
+        tmp_path / "run/run.lock"
+    ).exists()
 
 
 @pytest.mark.parametrize("script", ["quickstart.sh", "pretraining/demo.sh"])
 def test_a_second_call_of_a_script_in_stages_removes_nothing_of_the_first(tmp_path, script):
     (tmp_path / "settings").write_text("of the first call")
     (tmp_path / "world").mkdir()
-    environment = os.environ | {"QUICKSTART_DIR": str(tmp_path), "DEMO_DIR": str(tmp_path), "OFA_VENV": sys.prefix}
+    environment = os.environ | {
+        "QUICKSTART_DIR": str(tmp_path),
+        "DEMO_DIR": str(tmp_path),
+        "OFA_VENV": sys.prefix,
+    }
     with lock_folder(tmp_path):
         before = state_of(tmp_path)
-        done = subprocess.run(["bash", str(ROOT / "run_scripts" / script), "--fresh"], env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            ["bash", str(ROOT / "run_scripts" / script), "--fresh"],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
         assert state_of(tmp_path) == before
-    assert done.returncode == 2 and f"{Path(script).stem}: error: {tmp_path}: expected a folder that no other" in done.stderr
+    assert (
+        done.returncode == 2
+        and f"{Path(script).stem}: error: {tmp_path}: expected a folder that no other"
+        in done.stderr
+    )
 
 
 @pytest.mark.parametrize(
     "fault, found",
     [
-        (InUpdate(2, lose_memory), "memory: expected enough for this command, found none left. Lower --batch-size"),
-        (InUpdate(2, lose_gpu_memory), "found CUDA out of memory. Tried to allocate 20.00 MiB. Lower --batch-size"),
+        (
+            InUpdate(2, lose_memory),
+            "memory: expected enough for this command, found none left. Lower --batch-size",
+        ),
+        (
+            InUpdate(2, lose_gpu_memory),
+            "found CUDA out of memory. Tried to allocate 20.00 MiB. Lower --batch-size",
+        ),
         (InUpdate(2, lose_folder), "run: File exists"),
-        (KilledWorker(), r"data worker \(process \d+\): expected batches of it, found that it (was killed by signal: Killed|exited unexpectedly)"),
+        (
+            KilledWorker(),
+            (
+                r"data worker \(process \d+\): expected batches of it, found that it (was killed by"
+                r" signal: Killed|exited unexpectedly)"
+            ),
+        ),
     ],
 )
 def test_what_the_machine_does_to_a_run_is_told_in_one_line(files, tmp_path, fault, found):
@@ -161,6 +250,10 @@ def test_what_the_machine_does_to_a_run_is_told_in_one_line(files, tmp_path, fau
 
 def test_a_run_whose_checkpoints_cannot_fit_does_not_begin(files, tmp_path, finished):
     size = (finished / "checkpoint_last.pt").stat().st_size
-    error = the_error(train(flags(files, tmp_path / "small", *RECIPE), prepare=LittleSpace(int(0.9 * size))))
-    assert "free space for a checkpoint, found" in error and not list((tmp_path / "small").glob("*.pt"))
+    error = the_error(
+        train(flags(files, tmp_path / "small", *RECIPE), prepare=LittleSpace(int(0.9 * size)))
+    )
+    assert "free space for a checkpoint, found" in error and not list(
+        (tmp_path / "small").glob("*.pt")
+    )
     assert train(flags(files, tmp_path / "large", *RECIPE), prepare=LittleSpace(size)).code == 0

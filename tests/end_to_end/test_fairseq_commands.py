@@ -1,4 +1,5 @@
-"""Every command of fairseq that README names works with ``--user-dir ofa``; those that cannot work say so in one line."""
+"""Every command of fairseq that README names works with ``--user-dir ofa``; those that cannot
+work say so in one line."""
 
 import os
 import re
@@ -17,7 +18,10 @@ COMMANDS = ("train", "validate", "generate")
 def files(tmp_path_factory):
     """Data, and a checkpoint that the first of the commands makes."""
     files = make_files(tmp_path_factory.mktemp("commands"))
-    done = run([script("train")], flags(files, files.folder / "run", "--max-update=1", "--disable-validation"))
+    done = run(
+        [script("train")],
+        flags(files, files.folder / "run", "--max-update=1", "--disable-validation"),
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     files.checkpoint = files.folder / "run/checkpoint_last.pt"
     return files
@@ -30,33 +34,63 @@ def script(name: str) -> str:
 def run(command: list[str], arguments: list[str]) -> subprocess.CompletedProcess:
     """The command from a folder where no code lies."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*command, *arguments], cwd=os.path.sep, env=environment, capture_output=True, text=True,
-                          input="a red cube\n")  # fmt: skip
+    return subprocess.run(
+        [*command, *arguments],
+        cwd=os.path.sep,
+        env=environment,
+        capture_output=True,
+        text=True,
+        input="a red cube\n",
+    )
 
 
 def of_checkpoint(files, *more: str) -> list[str]:
     return [
-        f"{files.train},{files.valid}", f"--user-dir={ROOT / 'ofa'}", "--task=caption", f"--bpe-dir={files.vocabulary}",
-        "--selected-cols=0,4,2", "--num-bins=20", "--code-dict-size=16", "--patch-image-size=32", "--cpu",
-        f"--path={files.checkpoint}", *more,
-    ]  # fmt: skip
+        f"{files.train},{files.valid}",
+        f"--user-dir={ROOT / 'ofa'}",
+        "--task=caption",
+        f"--bpe-dir={files.vocabulary}",
+        "--selected-cols=0,4,2",
+        "--num-bins=20",
+        "--code-dict-size=16",
+        "--patch-image-size=32",
+        "--cpu",
+        f"--path={files.checkpoint}",
+        *more,
+    ]
 
 
 def test_readme_names_the_commands_that_are_run_here_and_no_other():
-    named = set(re.findall(r"fairseq-([a-z]+(?:-[a-z]+)*)", (ROOT / "README.md").read_text())) - {"fixed"}
+    named = set(re.findall(r"fairseq-([a-z]+(?:-[a-z]+)*)", (ROOT / "README.md").read_text())) - {
+        "fixed"
+    }
     named |= set(re.findall(r"fairseq_cli\.(\w+)", (ROOT / "README.md").read_text()))
     assert named == set(COMMANDS)
 
 
 def test_generate_ends_quietly_when_nobody_reads_its_output(files):
-    arguments = " ".join(map(shlex.quote, [script("generate"), *of_checkpoint(files, "--gen-subset=valid", "--batch-size=2")]))
+    arguments = " ".join(
+        map(
+            shlex.quote,
+            [script("generate"), *of_checkpoint(files, "--gen-subset=valid", "--batch-size=2")],
+        )
+    )
     done = run(["bash", "-c", f"{arguments} | true; exit ${{PIPESTATUS[0]}}"], [])
-    assert done.returncode == 141 and "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr, done.stderr[-3000:]
+    assert (
+        done.returncode == 141
+        and "Traceback" not in done.stderr
+        and "BrokenPipe" not in done.stderr
+    ), done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("command", [[script("generate")], [sys.executable, "-m", "fairseq_cli.generate"]])
+@pytest.mark.parametrize(
+    "command", [[script("generate")], [sys.executable, "-m", "fairseq_cli.generate"]]
+)
 def test_generate_prints_each_row_in_words_and_a_line_of_bleu(files, command):
-    done = run(command, of_checkpoint(files, "--gen-subset=valid", "--batch-size=4", "--beam=2", "--max-len-b=5"))
+    done = run(
+        command,
+        of_checkpoint(files, "--gen-subset=valid", "--batch-size=4", "--beam=2", "--max-len-b=5"),
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     for kind in "STHDP":
         assert len(re.findall(rf"^{kind}-\d+_0\t", done.stdout, re.M)) == 7
@@ -68,15 +102,25 @@ def test_generate_prints_each_row_in_words_and_a_line_of_bleu(files, command):
 def test_validate_prints_the_figures_of_the_file(files):
     done = run([script("validate")], of_checkpoint(files, "--valid-subset=valid", "--batch-size=4"))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert re.search(r"valid on 'valid' subset \| loss [\d.]+ .* ntokens 173 \| nsentences 7", done.stdout)
+    assert re.search(
+        r"valid on 'valid' subset \| loss [\d.]+ .* ntokens 173 \| nsentences 7", done.stdout
+    )
 
 
 @pytest.mark.parametrize(
     "name, more, message",
     [
-        ("generate", ("--path=nowhere.pt",), "--path: expects a checkpoint, found no file nowhere.pt"),
+        (
+            "generate",
+            ("--path=nowhere.pt",),
+            "--path: expects a checkpoint, found no file nowhere.pt",
+        ),
         ("generate", ("--lm-path=nowhere.pt", "--lm-weight=0.5"), "not offered"),
-        ("validate", ("--path=nowhere.pt", "--batch-size=4"), "--path: expects a checkpoint, found no file nowhere.pt"),
+        (
+            "validate",
+            ("--path=nowhere.pt", "--batch-size=4"),
+            "--path: expects a checkpoint, found no file nowhere.pt",
+        ),
         ("interactive", (), "use: ofa predict"),
         ("eval-lm", (), "use: fairseq-validate"),
     ],
@@ -84,5 +128,7 @@ def test_validate_prints_the_figures_of_the_file(files):
 def test_what_cannot_work_is_one_line(files, name, more, message):
     done = run([script(name)], of_checkpoint(files, *more))
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert done.returncode == 2 and len(errors) == 1 and "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert done.returncode == 2 and len(errors) == 1 and "Traceback" not in done.stderr, (
+        done.stderr[-3000:]
+    )
     assert message in errors[0]

@@ -1,4 +1,5 @@
-"""A pretraining on all tasks: killed in mid-epoch it goes on as if nothing had happened, and two ranks train what one does."""
+"""A pretraining on all tasks: killed in mid-epoch it goes on as if nothing had happened, and two
+ranks train what one does."""
 
 import os
 import re
@@ -24,15 +25,27 @@ def files(tmp_path_factory):
 
 def command(files, name: str, *more: str) -> list[str]:
     return pretraining_flags(
-        files, f"--user-dir={ROOT / 'ofa'}", "--cpu", "--max-epoch=2", "--save-interval-updates=2", "--keep-interval-updates=1",
-        "--no-epoch-checkpoints", "--best-checkpoint-metric=loss", f"--save-dir={files.folder / name}", *SMALL, *more,
-    )  # fmt: skip
+        files,
+        f"--user-dir={ROOT / 'ofa'}",
+        "--cpu",
+        "--max-epoch=2",
+        "--save-interval-updates=2",
+        "--keep-interval-updates=1",
+        "--no-epoch-checkpoints",
+        "--best-checkpoint-metric=loss",
+        f"--save-dir={files.folder / name}",
+        *SMALL,
+        *more,
+    )
 
 
 @pytest.fixture(scope="module")
 def undisturbed(files):
     record = files.folder / "undisturbed.txt"
-    done = train(command(files, "undisturbed", f"--tensorboard-logdir={files.folder / 'tensorboard'}"), record=record)
+    done = train(
+        command(files, "undisturbed", f"--tensorboard-logdir={files.folder / 'tensorboard'}"),
+        record=record,
+    )
     assert done.code == 0, done.log[-3000:]
     found = curve(record)
     assert len(found) == UPDATES
@@ -46,14 +59,21 @@ def weights(files, name: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_killed_in_mid_epoch_goes_on_bit_for_bit(files, undisturbed, workers):
     name = f"killed{workers}"
-    record, words = files.folder / f"{name}.txt", command(files, f"killed{workers}", f"--num-workers={workers}")
+    record, words = (
+        files.folder / f"{name}.txt",
+        command(files, f"killed{workers}", f"--num-workers={workers}"),
+    )
     runs = [train(words, kill_in, record=record) for kill_in in (4, 10, None)]
     assert [run.code for run in runs] == [-signal.SIGKILL, -signal.SIGKILL, 0], runs[-1].log[-3000:]
     assert curve(record) == undisturbed[0]
     found, expected = weights(files, name), weights(files, "undisturbed")
     assert all(torch.equal(found[key], expected[key]) for key in expected)
     for tag in ("train", "valid"):
-        assert {line for run in runs for line in log_lines(run.log, tag)} == set(log_lines(undisturbed[1], tag)) != set()
+        assert (
+            {line for run in runs for line in log_lines(run.log, tag)}
+            == set(log_lines(undisturbed[1], tag))
+            != set()
+        )
 
 
 def test_every_task_has_its_figures_in_the_log_and_in_tensorboard(files, undisturbed):
@@ -61,7 +81,7 @@ def test_every_task_has_its_figures_in_the_log_and_in_tensorboard(files, undistu
 
     names = {f"{name}_{figure}" for name in TASKS for figure in ("loss", "acc")}
     for tag in ("train", "valid"):
-        (line, *_) = log_lines(undisturbed[1], tag)
+        line, *_ = log_lines(undisturbed[1], tag)
         assert names <= set(re.findall(r"(\w+) [\d.]+", line))
         folder = next(path for path in (files.folder / "tensorboard").iterdir() if path.name == tag)
         assert names <= set(EventAccumulator(str(folder)).Reload().Tags()["scalars"])
@@ -69,7 +89,8 @@ def test_every_task_has_its_figures_in_the_log_and_in_tensorboard(files, undistu
 
 
 def test_a_pretrained_model_is_asked_as_pretraining_asked(files, undisturbed, caplog):
-    """Its decoder was never given a question before it answered; what pretraining taught warns of nothing."""
+    """Its decoder was never given a question before it answered; what pretraining taught warns
+    of nothing."""
     from PIL import Image
 
     from ofa import OFA
@@ -77,10 +98,20 @@ def test_a_pretrained_model_is_asked_as_pretraining_asked(files, undisturbed, ca
     model = OFA.load(files.folder / "undisturbed" / "checkpoint_last.pt", device="cpu")
     caplog.clear()
     task, builder, *_ = model._prepared("vqa_gen", 1, {}, {})
-    sample = builder({**dict.fromkeys(task.spec.columns, ""), "id": "1", "image": "given", "question": "what is it?"}, 0,
-                     open_image=lambda _: Image.new("RGB", (8, 8)))  # fmt: skip
+    sample = builder(
+        {
+            **dict.fromkeys(task.spec.columns, ""),
+            "id": "1",
+            "image": "given",
+            "question": "what is it?",
+        },
+        0,
+        open_image=lambda _: Image.new("RGB", (8, 8)),
+    )
     assert list(sample["decoder_prompt"]) == [model.checkpoint.vocabulary.bos]
-    assert all(map(model.knows, ("caption", "vqa_gen", "refcoco", "snli_ve", "instruction"))) and not model.knows("image_gen")
+    assert all(
+        map(model.knows, ("caption", "vqa_gen", "refcoco", "snli_ve", "instruction"))
+    ) and not model.knows("image_gen")
     assert "may not know what to say" not in caplog.text
 
 
@@ -89,30 +120,66 @@ def test_two_ranks_train_what_one_trains(files):
     logs = []
     for processes in (1, 2):
         name = f"ranks{processes}"
-        data, *words = command(files, name, "--dropout=0", "--encoder-drop-path-rate=0", "--decoder-drop-path-rate=0", "--freeze-resnet",
-                               "--sample-patch-num=0", f"--update-freq={3 - processes}", "--log-interval=1", "--max-update=3")  # fmt: skip
+        data, *words = command(
+            files,
+            name,
+            "--dropout=0",
+            "--encoder-drop-path-rate=0",
+            "--decoder-drop-path-rate=0",
+            "--freeze-resnet",
+            "--sample-patch-num=0",
+            f"--update-freq={3 - processes}",
+            "--log-interval=1",
+            "--max-update=3",
+        )
         given = [word for word in words if not word.startswith(("--user-dir", "--save-dir"))]
-        environment = {**os.environ, "NPROC": str(processes), "OFA_VENV": sys.prefix, "OMP_NUM_THREADS": "1",
-                       "SAVE_DIR": str(files.folder / name)}  # fmt: skip
-        done = subprocess.run(["bash", ROOT / "run_scripts/launch.sh", "train", data, *given], env=environment, capture_output=True,
-                              text=True, timeout=200)  # fmt: skip
+        environment = {
+            **os.environ,
+            "NPROC": str(processes),
+            "OFA_VENV": sys.prefix,
+            "OMP_NUM_THREADS": "1",
+            "SAVE_DIR": str(files.folder / name),
+        }
+        done = subprocess.run(
+            ["bash", ROOT / "run_scripts/launch.sh", "train", data, *given],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
         assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-        logs.append([dict(re.findall(r"(\w+)=([\d.]+)", line)) for line in log_lines(done.stdout + done.stderr)])
+        logs.append(
+            [
+                dict(re.findall(r"(\w+)=([\d.]+)", line))
+                for line in log_lines(done.stdout + done.stderr)
+            ]
+        )
     assert [len(log) for log in logs] == [3, 3]
     for one, two in zip(*logs):
-        names = [name for name in one if name.endswith(("loss", "_acc", "gnorm")) or name.startswith(("loss_v", "sample_size", "ntokens"))]
+        names = [
+            name
+            for name in one
+            if name.endswith(("loss", "_acc", "gnorm"))
+            or name.startswith(("loss_v", "sample_size", "ntokens"))
+        ]
         assert len(names) > 8
-        assert {name: float(one[name]) for name in names} == pytest.approx({name: float(two[name]) for name in names}, rel=2e-3, abs=2e-3)
+        assert {name: float(one[name]) for name in names} == pytest.approx(
+            {name: float(two[name]) for name in names}, rel=2e-3, abs=2e-3
+        )
 
 
 def test_a_broken_row_ends_the_run_with_one_message_from_a_data_worker(files):
     lines = (files.folder / "pairs.tsv").read_text().splitlines()
     wrong = files.folder / "wrong.tsv"
-    wrong.write_text("\n".join([*lines[:9], lines[9].replace("\tcaption", "\tspeech"), *lines[10:]]) + "\n")
+    wrong.write_text(
+        "\n".join([*lines[:9], lines[9].replace("\tcaption", "\tspeech"), *lines[10:]]) + "\n"
+    )
     words = command(files, "broken", "--num-workers=2")
     failed = train([f"{wrong},{files.pairs.split(',')[1]}", *words[1:]])
     errors = [line for line in failed.log.splitlines() if line.startswith("error: ")]
-    assert failed.code == 2 and len(errors) == 1 and "Traceback" not in failed.log, failed.log[-3000:]
+    assert failed.code == 2 and len(errors) == 1 and "Traceback" not in failed.log, failed.log[
+        -3000:
+    ]
     assert "wrong.tsv:10: task 'unify_task' expects a type of row" in errors[0]
     passed = train([f"{wrong},{files.pairs.split(',')[1]}", *words[1:], "--skip-bad-rows=1"])
     assert passed.code == 0 and "skipped broken row 1 of at most 1: " in passed.log

@@ -22,10 +22,24 @@ def block(name: str, language: str = "bash") -> str:
 
 def run(commands: str, folder: Path, **settings: str) -> subprocess.CompletedProcess:
     """Run a block in another folder, with this interpreter's environment in the place of .venv."""
-    commands = commands.replace("source .venv/bin/activate", f'ofa() {{ "{sys.executable}" -m ofa "$@"; }}')
+    commands = commands.replace(
+        "source .venv/bin/activate", f'ofa() {{ "{sys.executable}" -m ofa "$@"; }}'
+    )
     commands = commands.replace("run_scripts/", f"{ROOT}/run_scripts/")
-    environment = {**os.environ, "OFA_VENV": sys.prefix, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **settings}
-    return subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=folder, env=environment, capture_output=True, text=True)
+    environment = {
+        **os.environ,
+        "OFA_VENV": sys.prefix,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        **settings,
+    }
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +53,18 @@ def photos(tmp_path_factory) -> Path:
         picture = Image.new("RGB", (40, 30), "gray")
         ImageDraw.Draw(picture).ellipse((5, 5, 25, 25), fill=colours[number % 4])
         picture.save(images / f"{number}.jpg")
-    (tmp_path / "photos/captions.json").write_text(json.dumps({
-        "images": [{"id": n, "file_name": f"{n}.jpg"} for n in range(12)],
-        "annotations": [{"image_id": n, "caption": f"A {colours[n % 4]} ball{end}"} for n in range(12) for end in (".", " on grey")],
-    }))
+    (tmp_path / "photos/captions.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": n, "file_name": f"{n}.jpg"} for n in range(12)],
+                "annotations": [
+                    {"image_id": n, "caption": f"A {colours[n % 4]} ball{end}"}
+                    for n in range(12)
+                    for end in (".", " on grey")
+                ],
+            }
+        )
+    )
     rows = [f"{n}.jpg,What color is the ball?,{colours[n % 4]}" for n in range(12)]
     (tmp_path / "photos/questions.csv").write_text("\n".join(["image,question,answer", *rows]))
     return tmp_path
@@ -67,17 +89,29 @@ def test_own_pictures_from_annotations_to_a_page(photos, own_pictures):
 
 
 def test_own_questions_from_a_table_to_drawn_answers(photos, own_pictures):
-    commands = f"source .venv/bin/activate\n{block('own questions')}".replace("--lr=5e-4", f"{SMALL} --max-epoch=1")
-    commands = commands.replace("ofa evaluate", "ofa evaluate --cpu").replace("ofa predict", "ofa predict --cpu --max-len-b 6")
+    commands = f"source .venv/bin/activate\n{block('own questions')}".replace(
+        "--lr=5e-4", f"{SMALL} --max-epoch=1"
+    )
+    commands = commands.replace("ofa evaluate", "ofa evaluate --cpu").replace(
+        "ofa predict", "ofa predict --cpu --max-len-b 6"
+    )
     done = run(commands, photos, BATCH="4", EFFECTIVE_BATCH="4", NUM_WORKERS="0")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "no faults" in done.stdout and "vqa_score" in done.stdout and (photos / "runs/questions/report.html").is_file()
+    assert (
+        "no faults" in done.stdout
+        and "vqa_score" in done.stdout
+        and (photos / "runs/questions/report.html").is_file()
+    )
     assert len(list((photos / "runs/questions/drawn").iterdir())) == 12
 
 
 def test_own_drawings_from_captions_to_pictures(photos, own_pictures):
-    commands = f"source .venv/bin/activate\n{block('own drawings')}".replace("--minutes 10", "--updates 2 --minutes 0 --batch-size 2")
-    commands = commands.replace("512", "16").replace("train_stage1.sh", "train_stage1.sh --max-update=2 --patch-image-size=32 --cpu")
+    commands = f"source .venv/bin/activate\n{block('own drawings')}".replace(
+        "--minutes 10", "--updates 2 --minutes 0 --batch-size 2"
+    )
+    commands = commands.replace("512", "16").replace(
+        "train_stage1.sh", "train_stage1.sh --max-update=2 --patch-image-size=32 --cpu"
+    )
     commands = commands.replace("ofa draw", "ofa draw --cpu --samples 2")
     done = run(commands, photos, BATCH="4", EFFECTIVE_BATCH="4", NUM_WORKERS="0")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -101,18 +135,37 @@ def test_the_commands_for_other_tasks_and_few_parameters_are_well_formed(tmp_pat
 
 
 def test_the_python_lines_say_something_about_a_picture(photos, own_pictures):
-    done = subprocess.run([sys.executable, "-c", block("python", "python")], cwd=photos, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [sys.executable, "-c", block("python", "python")],
+        cwd=photos,
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",
+        },
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(done.stdout.splitlines()) == 5 and done.stdout.splitlines()[3] in ("yes", "no", "maybe")
+    assert len(done.stdout.splitlines()) == 5 and done.stdout.splitlines()[3] in (
+        "yes",
+        "no",
+        "maybe",
+    )
 
 
 def test_the_commands_for_released_files_are_well_formed(tmp_path):
-    commands = block("released").replace("ofa vocab fetch gpt2 --out bpe/gpt2", "ofa vocab fetch --help")
+    commands = block("released").replace(
+        "ofa vocab fetch gpt2 --out bpe/gpt2", "ofa vocab fetch --help"
+    )
     done = run(commands, tmp_path, DRY_RUN="1", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
     assert "--arch=ofa_base" in done.stdout and "checkpoints/ofa_base.pt" in done.stdout
-    assert "--path=checkpoints/caption_base_best.pt" in done.stdout and "refcocog_train.tsv" in done.stdout
+    assert (
+        "--path=checkpoints/caption_base_best.pt" in done.stdout
+        and "refcocog_train.tsv" in done.stdout
+    )
 
 
 def test_every_command_and_folder_of_the_tables_exists():
@@ -132,7 +185,11 @@ def test_every_ofa_command_of_the_blocks_is_understood():
     from ofa.cli.main import build_parser
 
     blocks = "".join(re.findall(r"```bash\n(.*?)```", README, re.S))
-    commands = [shlex.split(line, comments=True)[1:] for line in blocks.splitlines() if line.startswith("ofa ")]
+    commands = [
+        shlex.split(line, comments=True)[1:]
+        for line in blocks.splitlines()
+        if line.startswith("ofa ")
+    ]
     assert len(commands) > 15
     for command in commands:
         known, unknown = build_parser().parse_known_args(command)
@@ -141,4 +198,7 @@ def test_every_ofa_command_of_the_blocks_is_understood():
 
 def test_the_two_first_commands_are_set_up_and_quickstart():
     first = re.search(r"```bash\n(.*?)```", README, re.S)[1].splitlines()
-    assert [line.split("#")[0].split() for line in first] == [["bash", "run_scripts/setup.sh"], ["bash", "run_scripts/quickstart.sh"]]
+    assert [line.split("#")[0].split() for line in first] == [
+        ["bash", "run_scripts/setup.sh"],
+        ["bash", "run_scripts/quickstart.sh"],
+    ]

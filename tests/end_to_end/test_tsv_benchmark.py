@@ -12,7 +12,13 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_tsv_benchmark_runs_and_writes_its_figures(tmp_path):
     arguments = ["--rows", "1000", "--megabytes", "1", "--samples", "2", "--folder", tmp_path]
     subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "tsv.py", *arguments, "--json", tmp_path / "figures.json"],
+        [
+            sys.executable,
+            ROOT / "benchmarks" / "tsv.py",
+            *arguments,
+            "--json",
+            tmp_path / "figures.json",
+        ],
         check=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         timeout=120,

@@ -1,4 +1,5 @@
-"""While data is read, no process may start, no socket open, and no file be written, moved or deleted outside of one folder."""
+"""While data is read, no process may start, no socket open, and no file be written, moved or
+deleted outside of one folder."""
 
 import os
 import sys
@@ -6,16 +7,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-STARTS = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.startfile", "pty.", "ctypes.dlopen", "webbrowser.")
+STARTS = (
+    "subprocess.",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.fork",
+    "os.startfile",
+    "pty.",
+    "ctypes.dlopen",
+    "webbrowser.",
+)
 SENDS = ("socket.", "urllib.", "ftplib.", "smtplib.", "http.client")
 ASKS = ("socket.gethostname",)  # the kernel for the name that a lock file shows; no socket opens
-CHANGES = {"os.remove": 1, "os.rename": 2, "os.link": 2, "os.symlink": 2, "os.mkdir": 1, "os.rmdir": 1, "os.truncate": 1, "os.chmod": 1, "os.chown": 1,
-           "shutil.rmtree": 1, "shutil.move": 2, "shutil.copyfile": 2}  # fmt: skip
+CHANGES = {
+    "os.remove": 1,
+    "os.rename": 2,
+    "os.link": 2,
+    "os.symlink": 2,
+    "os.mkdir": 1,
+    "os.rmdir": 1,
+    "os.truncate": 1,
+    "os.chmod": 1,
+    "os.chown": 1,
+    "shutil.rmtree": 1,
+    "shutil.move": 2,
+    "shutil.copyfile": 2,
+}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class Guard:
-    """Notes what happens while ``watching``. An audit hook cannot be removed: there is one per process."""
+    """Notes what happens while ``watching``. An audit hook cannot be removed: there is one per
+    process."""
 
     def __init__(self) -> None:
         self.folder: str | None = None
@@ -47,4 +72,6 @@ class Guard:
     def _inside(self, path: object) -> bool:
         if not isinstance(path, (str, bytes, os.PathLike)):
             return True  # a descriptor that is open already
-        return os.path.realpath(os.fsdecode(path)).startswith((f"{self.folder}{os.sep}", "/dev/null"))
+        return os.path.realpath(os.fsdecode(path)).startswith(
+            (f"{self.folder}{os.sep}", "/dev/null")
+        )

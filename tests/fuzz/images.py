@@ -8,13 +8,36 @@ from functools import cache
 from fuzz.mutations import mutated_bytes, mutated_text
 from PIL import Image
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "ICO", "PCX", "EPS", "SGI", "DIB", "PDF", "JPEG2000", "AVIF")
-MODES = {"JPEG": ("L", "RGB", "CMYK"), "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"), "GIF": ("P", "L"), "TIFF": ("1", "L", "RGB", "RGBA", "CMYK", "F", "I;16")}
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "WEBP",
+    "PPM",
+    "TGA",
+    "ICO",
+    "PCX",
+    "EPS",
+    "SGI",
+    "DIB",
+    "PDF",
+    "JPEG2000",
+    "AVIF",
+)
+MODES = {
+    "JPEG": ("L", "RGB", "CMYK"),
+    "PNG": ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"),
+    "GIF": ("P", "L"),
+    "TIFF": ("1", "L", "RGB", "RGBA", "CMYK", "F", "I;16"),
+}
 
 
 @cache
 def whole_images() -> tuple[bytes, ...]:
-    """Files of every format that can be written here, in several modes; small and not of one color."""
+    """Files of every format that can be written here, in several modes; small and not of one
+    color."""
     gradient = Image.linear_gradient("L").resize((40, 30))
     found = []
     for name in FORMATS:
@@ -22,7 +45,11 @@ def whole_images() -> tuple[bytes, ...]:
             file = io.BytesIO()
             try:
                 gradient.convert(mode).save(file, name)
-            except (OSError, ValueError, KeyError):  # a format or mode that this Pillow cannot write
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+            ):  # a format or mode that this Pillow cannot write
                 continue
             found.append(file.getvalue())
     return tuple(found)

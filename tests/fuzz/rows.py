@@ -1,4 +1,5 @@
-"""Rows of every task, whole ones, and how they are read: the first kind of input that is damaged."""
+"""Rows of every task, whole ones, and how they are read: the first kind of input that is
+damaged."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -22,7 +23,8 @@ from ofa.spec import TaskOptions
 from ofa.tasks import declared_specs
 from ofa.tasks.unify_task import EXTRAS, PAIRS
 
-# Values of columns by name, as whole files have them. A column of another task that has the same name has the same kind of value.
+# Values of columns by name, as whole files have them. A column of another task that has the same
+# name has the same kind of value.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "id": ("17", "391895_0", "img-3"),
     "image": (picture("red", (40, 30)), picture("blue", (32, 32))),
@@ -45,15 +47,29 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "dataset": ("coco", "cc12m"),
     "type": ("caption", "qa", "visual_grounding"),
 }
-LABELS = {"sst2": ("0", "1"), "rte": ("entailment", "not_entailment"), "qnli": ("entailment", "not_entailment"), "snli_ve": ("entailment", "neutral")}
-SMALL = {"patch_image_size": 32, "max_src_length": 20, "max_tgt_length": 12, "num_bins": 20, "code_dict_size": 16, "code_image_size": 16, "max_image_size": 64}
+LABELS = {
+    "sst2": ("0", "1"),
+    "rte": ("entailment", "not_entailment"),
+    "qnli": ("entailment", "not_entailment"),
+    "snli_ve": ("entailment", "neutral"),
+}
+SMALL = {
+    "patch_image_size": 32,
+    "max_src_length": 20,
+    "max_tgt_length": 12,
+    "num_bins": 20,
+    "code_dict_size": 16,
+    "code_image_size": 16,
+    "max_image_size": 64,
+}
 
 
 @dataclass(frozen=True)
 class RowTarget:
     """One way of reading rows.
 
-    Args: columns: names in order. whole: column -> values of whole rows. read: (row, place, open_image or None) -> samples.
+    Args: columns: names in order. whole: column -> values of whole rows. read: (row, place,
+    open_image or None) -> samples.
         vocabulary: number of tokens, which no token of a sample may reach.
     """
 
@@ -68,12 +84,14 @@ class RowTarget:
 
 
 def stand_in(size: tuple[int, int], field: str) -> Image.Image:
-    """For the many runs that are not about images: an image of a fixed size, whatever the field holds."""
+    """For the many runs that are not about images: an image of a fixed size, whatever the field
+    holds."""
     return Image.new("RGB", size)
 
 
 def row_targets(folders: Mapping[str, Path], negatives: Path) -> list[RowTarget]:
-    """Every task in training and in evaluation, and the four kinds of pretraining rows. Args: folders: of vocabularies."""
+    """Every task in training and in evaluation, and the four kinds of pretraining rows. Args:
+    folders: of vocabularies."""
     found = []
     for kind, folder in folders.items():
         bpe, vocabulary = load_language(folder, None, SMALL["code_dict_size"], SMALL["num_bins"])
@@ -84,7 +102,9 @@ def row_targets(folders: Mapping[str, Path], negatives: Path) -> list[RowTarget]
             for split in ("train", "valid"):
                 builder = SampleBuilder(spec, options, vocabulary, bpe, split)
                 read = partial(read_row, builder, spec)
-                found.append(RowTarget(f"{spec.name} {split} {kind}", columns, whole, read, len(vocabulary)))
+                found.append(
+                    RowTarget(f"{spec.name} {split} {kind}", columns, whole, read, len(vocabulary))
+                )
         for split in ("train", "valid"):
             found += pretraining_targets(split, kind, bpe, vocabulary, negatives)
     return found
@@ -100,7 +120,9 @@ def set_options(options: TaskOptions) -> TaskOptions:
     return options
 
 
-def read_row(builder: SampleBuilder, spec, row: Mapping[str, str], where: str, open_image: Any) -> list[Mapping[str, Any]]:
+def read_row(
+    builder: SampleBuilder, spec, row: Mapping[str, str], where: str, open_image: Any
+) -> list[Mapping[str, Any]]:
     """The sample, and the references as an evaluation reads them."""
     sample = builder(row, 3, where=where, open_image=open_image)
     if spec.row_references is not None:
@@ -111,7 +133,9 @@ def read_row(builder: SampleBuilder, spec, row: Mapping[str, str], where: str, o
 def pretraining_targets(split: str, kind: str, bpe, vocabulary, negatives: Path) -> list[RowTarget]:
     options = set_options(PretrainingOptions())
     declares_nothing = SimpleNamespace(name="unify_task", answers=None, augment=False)
-    builder = PretrainingBuilder(declares_nothing, options, vocabulary, bpe, split, NegativeDraws(negatives))
+    builder = PretrainingBuilder(
+        declares_nothing, options, vocabulary, bpe, split, NegativeDraws(negatives)
+    )
 
     def read(reader, row, where, open_image):
         return builder(reader, row, builder.draws(1, len(row["id"]) % 7, "pairs"), where)
@@ -120,20 +144,37 @@ def pretraining_targets(split: str, kind: str, bpe, vocabulary, negatives: Path)
     for name, rows in {"pairs": PAIRS, **EXTRAS}.items():
         whole = COLUMNS | ({"objects": COLUMNS["objects"][1:]} if name == "detection" else {})
         whole |= {"image": COLUMNS["image"][1:]} if name == "image_infilling" else {}
-        whole |= {"answers": (*COLUMNS["answers"], "5,4,30,25"), "question": COLUMNS["question"]} if name == "pairs" else {}
-        targets.append(RowTarget(f"pretraining {name} {split} {kind}", rows.columns, whole, partial(read, rows.read), len(vocabulary)))
+        whole |= (
+            {"answers": (*COLUMNS["answers"], "5,4,30,25"), "question": COLUMNS["question"]}
+            if name == "pairs"
+            else {}
+        )
+        targets.append(
+            RowTarget(
+                f"pretraining {name} {split} {kind}",
+                rows.columns,
+                whole,
+                partial(read, rows.read),
+                len(vocabulary),
+            )
+        )
     return targets
 
 
 def faults_of(sample: Mapping[str, Any], vocabulary: int) -> list[str]:
-    """What is wrong with a sample that was accepted: tokens outside of the vocabulary, numbers that are not finite."""
+    """What is wrong with a sample that was accepted: tokens outside of the vocabulary, numbers
+    that are not finite."""
     faults = []
     for name, value in sample.items():
         if isinstance(value, (torch.Tensor, np.ndarray)):
             tensor = torch.as_tensor(value)
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 faults.append(f"{name} is not finite: {tensor.flatten()[:4].tolist()}")
-            if name in ("source", "target", "prev_output_tokens", "prefix_tokens", "decoder_prompt") and tensor.numel():
+            if (
+                name
+                in ("source", "target", "prev_output_tokens", "prefix_tokens", "decoder_prompt")
+                and tensor.numel()
+            ):
                 if tensor.min() < 0 or tensor.max() >= vocabulary:
                     faults.append(f"{name} has the token {int(tensor.max())} of {vocabulary}")
     confidence = sample.get("conf")

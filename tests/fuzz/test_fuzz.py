@@ -41,7 +41,10 @@ def test_the_guard_notes_processes_sockets_and_files_elsewhere(tmp_path, guard):
         socket.socket().close()
         elsewhere.write_text("changed")
         elsewhere.unlink()
-    assert [any(name in event for event in seen) for name in ("subprocess", "socket", "writing", "os.remove")] == [True] * 4
+    assert [
+        any(name in event for event in seen)
+        for name in ("subprocess", "socket", "writing", "os.remove")
+    ] == [True] * 4
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """Golden numbers recorded from the released OFA, and how the tests read them.
 
 ``golden/`` holds a compact copy: equal images are stored once (``golden/images``), json files are
-gzipped, and the long ``encoder_out``-like arrays keep every third position. A folder with the full recordings can be
-named by the environment variable ``OFA_PARITY_DIR``; the same tests then read that instead.
+gzipped, and the long ``encoder_out``-like arrays keep every third position. A folder with the full
+recordings can be named by the environment variable ``OFA_PARITY_DIR``; the same tests then read
+that instead.
 
     python tests/parity/golden.py FULL_FOLDER     # rebuild the compact copy
 """
@@ -24,9 +25,35 @@ FULL = Path(os.environ["OFA_PARITY_DIR"]) if os.environ.get("OFA_PARITY_DIR") el
 STRIDE = 3
 IMAGE_SEED = 1234
 LONG = ("encoder_out", "encoder_padding_mask", "position_embeddings", "encoder_state_")
-PACKED_NPZ = ("forward_*", "grad_*", "generate_*", "bucket_tables*", "criterion_inputs*", "criterion_scst*", "dataset_*", "whole_word_mask*", "vqgan_*")
-PACKED_JSON = ("state_dict_*", "grad_*", "criterion_*", "dataset_*", "bpe_*", "metrics_*", "lr_schedule*", "cider_cached_df*", "vqgan_*", "layout_*")
-LEFT_OUT = ("/quant", "/gap", "sq/decoded_u8", "wide/decoded_u8")  # ends of keys: what others that are kept imply
+PACKED_NPZ = (
+    "forward_*",
+    "grad_*",
+    "generate_*",
+    "bucket_tables*",
+    "criterion_inputs*",
+    "criterion_scst*",
+    "dataset_*",
+    "whole_word_mask*",
+    "vqgan_*",
+)
+PACKED_JSON = (
+    "state_dict_*",
+    "grad_*",
+    "criterion_*",
+    "dataset_*",
+    "bpe_*",
+    "metrics_*",
+    "lr_schedule*",
+    "cider_cached_df*",
+    "vqgan_*",
+    "layout_*",
+)
+LEFT_OUT = (
+    "/quant",
+    "/gap",
+    "sq/decoded_u8",
+    "wide/decoded_u8",
+)  # ends of keys: what others that are kept imply
 COPIED = ("dataset_*.tsv", "cider_cached_df.p", "fill.py", "unify_negative_sample/*")
 
 
@@ -62,7 +89,9 @@ def load(name: str) -> dict[str, np.ndarray]:
 
 def names(pattern: str) -> list[str]:
     """Names (without ending) of the recorded npz or json files whose name matches a glob."""
-    return sorted({p.name.split(".")[0] for p in COPY.glob(pattern) if p.name.endswith((".npz", ".json.gz"))})
+    return sorted(
+        {p.name.split(".")[0] for p in COPY.glob(pattern) if p.name.endswith((".npz", ".json.gz"))}
+    )
 
 
 def thin(key: str, value: np.ndarray) -> np.ndarray:

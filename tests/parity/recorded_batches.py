@@ -10,7 +10,11 @@ from ofa.data.sample import SampleBuilder
 from ofa.data.tsv import TsvFile
 from ofa.spec import TaskOptions, TaskSpec
 
-DESCRIBED = (".symbols", ".text", ".dtype")  # entries of a recording that say more about another entry
+DESCRIBED = (
+    ".symbols",
+    ".text",
+    ".dtype",
+)  # entries of a recording that say more about another entry
 
 
 def options_of(spec: TaskSpec, flags: list[str]) -> TaskOptions:
@@ -20,12 +24,17 @@ def options_of(spec: TaskSpec, flags: list[str]) -> TaskOptions:
         name, _, value = flag.removeprefix("--").partition("=")
         name = name.replace("-", "_")
         default = getattr(options, name)
-        setattr(options, name, True if not value else type(default)(value) if default is not None else value)
+        setattr(
+            options,
+            name,
+            True if not value else type(default)(value) if default is not None else value,
+        )
     return options
 
 
 def recorded_batch(spec: TaskSpec, name: str, language) -> dict:
-    """The batch of a recorded file, ``net_input`` entries as ``net_input.NAME``. Args: language: BPE and vocabulary."""
+    """The batch of a recorded file, ``net_input`` entries as ``net_input.NAME``. Args: language:
+    BPE and vocabulary."""
     bpe, vocabulary = language
     info = load_json(name)["info"]
     options = options_of(spec, info["flags"])
@@ -41,7 +50,10 @@ def assert_equals_recording(batch: dict, name: str) -> None:
     recorded, arrays = load_json(name)["batch"], load(name)
     assert set(batch) == {key for key in recorded if not key.endswith(DESCRIBED)}
     if "id" in recorded:
-        assert batch["id"].tolist() == recorded["id"]["value"] and batch["id"].dtype == recorded["id"]["numpy_dtype"]
+        assert (
+            batch["id"].tolist() == recorded["id"]["value"]
+            and batch["id"].dtype == recorded["id"]["numpy_dtype"]
+        )
     assert (batch["nsentences"], batch["ntokens"]) == (recorded["nsentences"], recorded["ntokens"])
     for key in set(arrays) & set(batch):
         assert str(batch[key].dtype) == recorded[key]["dtype"], key
@@ -52,13 +64,18 @@ def assert_texts_equal_recording(batch: dict, name: str, language) -> None:
     """The words of source and target. Args: language: BPE and vocabulary."""
     bpe, vocabulary = language
     for key in ("net_input.src_tokens", "target"):
-        assert [bpe.decode(vocabulary.pieces(row)) for row in batch[key]] == load_json(name)["batch"][f"{key}.text"], key
+        assert [bpe.decode(vocabulary.pieces(row)) for row in batch[key]] == load_json(name)[
+            "batch"
+        ][f"{key}.text"], key
 
 
 def assert_answers_equal_recording(batch: dict, name: str) -> None:
     """Accepted answers, and what may be answered at each position."""
     recorded, arrays = load_json(name)["batch"], load(name)
-    assert batch["ref_dict"].tolist() == recorded["ref_dict"]["value"] and batch["ref_dict"].dtype == object
+    assert (
+        batch["ref_dict"].tolist() == recorded["ref_dict"]["value"]
+        and batch["ref_dict"].dtype == object
+    )
     if recorded.get("constraint_masks") is None:
         assert batch["constraint_masks"] is None
         return
@@ -80,4 +97,6 @@ def assert_images_equal_recording(images: torch.Tensor, name: str) -> None:
         assert image.std().item() == pytest.approx(expected["std"], abs=1e-3)
     blocks = torch.nn.functional.avg_pool2d(images, images.shape[-1] // 8)  # (B, 3, 8, 8)
     np.testing.assert_allclose(blocks, arrays["net_input.patch_images.grid8x8"], atol=1e-3)
-    np.testing.assert_allclose(images[:, :, 8:24, 8:24], arrays["net_input.patch_images.crop_8_24"], atol=1e-3)
+    np.testing.assert_allclose(
+        images[:, :, 8:24, 8:24], arrays["net_input.patch_images.crop_8_24"], atol=1e-3
+    )

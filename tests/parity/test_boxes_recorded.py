@@ -15,10 +15,15 @@ def test_bins_and_ratios_equal_the_recorded_ones(tmp_path, monkeypatch):
         size, corners = decode_image(image).size, parse_box(box)
         ratios = arrays["w_resize_ratios"][row], arrays["h_resize_ratios"][row]
         assert max(abs(a - b) for a, b in zip(resize_ratios(size, 128), ratios, strict=True)) < 1e-6
-        assert bins_to_text(boxes_to_bins(corners, size, 128)).split() == recorded["target.symbols"][row][:4]
+        assert (
+            bins_to_text(boxes_to_bins(corners, size, 128)).split()
+            == recorded["target.symbols"][row][:4]
+        )
 
 
 @pytest.mark.parametrize(("name", "least"), [("acc_at_0_5", 0.5), ("acc_at_0_75", 0.75)])
 def test_a_hit_is_what_the_release_counts(name, least):
     recorded = load_json("metrics_captions")["results"]["grounding_acc"]
-    assert (box_overlap(recorded["hyps"], recorded["refs"]) >= least).float().tolist() == recorded[name]
+    assert (box_overlap(recorded["hyps"], recorded["refs"]) >= least).float().tolist() == recorded[
+        name
+    ]

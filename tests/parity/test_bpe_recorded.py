@@ -22,7 +22,9 @@ def test_size_and_named_entries_equal_the_recorded_ones(language):
     recorded, _, vocabulary = language
     assert len(vocabulary) == recorded["size"]
     assert {symbol: vocabulary.index(symbol) for symbol in recorded["index"]} == recorded["index"]
-    assert {place: vocabulary.symbol(int(place)) for place in recorded["symbol_at"]} == recorded["symbol_at"]
+    assert {place: vocabulary.symbol(int(place)) for place in recorded["symbol_at"]} == recorded[
+        "symbol_at"
+    ]
 
 
 def test_pieces_ids_and_decoded_text_equal_the_recorded_ones(language):
@@ -56,16 +58,25 @@ def test_chinese_prompts_have_the_recorded_ids():
     rows = {caption: {"caption": "一只猫坐在桌子上。"}, refcoco: {"text": "红色的车", "box": ""}}
     prompts = {caption: "图片描述了什么内容?", refcoco: '这段文字" 红色的车 "描述的是哪个区域？'}
     for task, row in rows.items():
-        builder = SampleBuilder(task.SPEC, task.SPEC.options(patch_image_size=16), vocabulary, bpe, "test")
+        builder = SampleBuilder(
+            task.SPEC, task.SPEC.options(patch_image_size=16), vocabulary, bpe, "test"
+        )
         sample = builder({"id": "1", "image": "", **row}, 0, open_image=blank_image)
-        assert sample["source"].tolist() == [vocabulary.bos, *recorded[prompts[task]], vocabulary.eos]
+        assert sample["source"].tolist() == [
+            vocabulary.bos,
+            *recorded[prompts[task]],
+            vocabulary.eos,
+        ]
         if task is caption:
             assert sample["target"].tolist() == [*recorded["一只猫坐在桌子上。"], vocabulary.eos]
 
 
 def test_what_the_chinese_vocabulary_does_not_know_is_one_entry():
     bpe, vocabulary = load_language(bpe_folder("bert_cn"))
-    assert vocabulary.ids(bpe.encode("狗😀")) == [vocabulary.index("狗"), 104] and vocabulary.index("[UNK]") == 104
+    assert (
+        vocabulary.ids(bpe.encode("狗😀")) == [vocabulary.index("狗"), 104]
+        and vocabulary.index("[UNK]") == 104
+    )
 
 
 def test_beginnings_of_words_equal_the_recorded_mask():

@@ -1,4 +1,5 @@
-"""CIDEr optimisation: loss, rewards and gradients equal those of the release, with each image encoded once."""
+"""CIDEr optimisation: loss, rewards and gradients equal those of the release, with each image
+encoded once."""
 
 from types import SimpleNamespace
 
@@ -6,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import bpe_folder
-from golden import load, load_json, path
 from fill import images_from_u8
+from golden import load, load_json, path
 from recorded_model import VOCAB_SIZE, recorded_model
 
 pytest.importorskip("fairseq")
@@ -30,7 +31,9 @@ def test_the_loss_of_given_rewards_equals_the_release(case):
     lprobs, target, reward = array("scst_lprobs"), array("scst_target"), array("scst_reward")
     reward = reward.float() if case == "float32_reward" else reward
     rows = (target != PAD).view(-1).nonzero()[:, 0]
-    each = losses.rewarded(lprobs.flatten(0, 1), target.flatten(), reward.repeat_interleave(target.size(1)))
+    each = losses.rewarded(
+        lprobs.flatten(0, 1), target.flatten(), reward.repeat_interleave(target.size(1))
+    )
     loss = torch.zeros_like(each).index_put((rows,), each[rows]).view(target.shape)
     loss = loss if case == "no_reduce" else loss.sum()
     assert str(loss.dtype) == RECORDED[case]["dtype"] and len(rows) == RECORDED[case]["ntokens"]
@@ -82,7 +85,9 @@ def recorded_task():
 def recorded_sample() -> dict:
     names = ("src_tokens", "src_lengths", "patch_masks", "prev_output_tokens")
     net_input = {name: array(f"criterion_{name}") for name in names}
-    net_input["patch_images"] = torch.from_numpy(images_from_u8(ARRAYS["criterion_patch_images_u8"]))
+    net_input["patch_images"] = torch.from_numpy(
+        images_from_u8(ARRAYS["criterion_patch_images_u8"])
+    )
     return {"net_input": net_input, "target": array("criterion_target"), "nsentences": 3}
 
 
@@ -103,16 +108,27 @@ class SharesNothing(torch.nn.Module):
 def test_the_criterion_equals_the_release_on_a_real_model(case, shared):
     recorded, meta = RECORDED[case], RECORDED["model"]
     model = recorded_model(meta).train()
-    criterion = ScstRewardCriterion(recorded_task(), str(FREQUENCIES), **{"sentence_avg": False, **recorded["args"]})
+    criterion = ScstRewardCriterion(
+        recorded_task(), str(FREQUENCIES), **{"sentence_avg": False, **recorded["args"]}
+    )
     encoded = []
-    model.encoder.register_forward_hook(lambda module, inputs, output: encoded.append(len(output.states)))
-    loss, sample_size, log = criterion(model if shared else SharesNothing(model), recorded_sample(), update_num=0)
+    model.encoder.register_forward_hook(
+        lambda module, inputs, output: encoded.append(len(output.states))
+    )
+    loss, sample_size, log = criterion(
+        model if shared else SharesNothing(model), recorded_sample(), update_num=0
+    )
     (loss / sample_size).backward()
     assert encoded == [3 if shared else 9]
-    assert loss.item() == pytest.approx(recorded["loss"], rel=1e-5) and str(loss.dtype) == recorded["loss_dtype"]
+    assert (
+        loss.item() == pytest.approx(recorded["loss"], rel=1e-5)
+        and str(loss.dtype) == recorded["loss_dtype"]
+    )
     assert log["score"] == pytest.approx(recorded["score"], abs=1e-6)
     counts = ("ntokens", "nsentences", "sample_size")
-    assert [log[name] for name in counts] == [recorded[name] for name in counts] and sample_size == log["sample_size"]
+    assert [log[name] for name in counts] == [
+        recorded[name] for name in counts
+    ] and sample_size == log["sample_size"]
     parameters = dict(model.named_parameters())
     found = {name: float(parameters[name].grad.norm()) for name in recorded["grad_norms"]}
     assert found == pytest.approx(recorded["grad_norms"], rel=1e-3)
@@ -126,6 +142,8 @@ def test_recorded_tokens_are_read_as_the_release_reads_them():
     task = SimpleNamespace(target_dictionary=fairseq_dictionary(vocabulary), bpe=bpe)
     assert len(vocabulary) == VOCAB_SIZE
     criterion = ScstRewardCriterion(task, str(FREQUENCIES), sentence_avg=False)
-    assert [criterion.decode(row[row != PAD]) for row in array("criterion_sampled_tokens")] == CAPTIONS
+    assert [
+        criterion.decode(row[row != PAD]) for row in array("criterion_sampled_tokens")
+    ] == CAPTIONS
     found = ["&&".join(criterion.references(row)) for row in array("criterion_target")]
     assert found == RECORDED["references"]

@@ -1,4 +1,5 @@
-"""Batches of question answering, entailment and classes equal those of the release: ids, masks and prompts exactly."""
+"""Batches of question answering, entailment and classes equal those of the release: ids, masks
+and prompts exactly."""
 
 from functools import lru_cache
 
@@ -6,9 +7,12 @@ import pytest
 from conftest import bpe_folder
 from golden import load_json, names
 from recorded_batches import (
-    assert_answers_equal_recording, assert_equals_recording, assert_images_equal_recording, assert_texts_equal_recording,
+    assert_answers_equal_recording,
+    assert_equals_recording,
+    assert_images_equal_recording,
+    assert_texts_equal_recording,
     recorded_batch,
-)  # fmt: skip
+)
 
 from ofa.bpe import load_language
 from ofa.spec import Prediction
@@ -49,7 +53,11 @@ def test_answers_prompts_and_masks_equal_the_released_ones(name):
 def test_texts_are_those_of_the_release(name):
     batch, recorded = batch_of(name), load_json(name)["batch"]
     assert_texts_equal_recording(batch, name, language())
-    assert batch.get("conf", "absent") is None if "conf" in recorded and recorded["conf"] is None else True
+    assert (
+        batch.get("conf", "absent") is None
+        if "conf" in recorded and recorded["conf"] is None
+        else True
+    )
 
 
 def test_soft_accuracy_gives_the_recorded_scores():
@@ -57,4 +65,6 @@ def test_soft_accuracy_gives_the_recorded_scores():
     predictions = [Prediction(text) for text in recorded["hyps"]]
     found = vqa_gen.SPEC.final_scores(predictions, recorded["ref_dicts"], None)
     assert found.by_row["vqa_score"] == recorded["scores"]
-    assert found.overall["vqa_score"] == pytest.approx(sum(recorded["scores"]) / len(recorded["scores"]))
+    assert found.overall["vqa_score"] == pytest.approx(
+        sum(recorded["scores"]) / len(recorded["scores"])
+    )

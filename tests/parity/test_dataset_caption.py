@@ -1,4 +1,5 @@
-"""Batches of the caption task equal those of the release: keys, token ids, masks exactly, pixels to 1e-3."""
+"""Batches of the caption task equal those of the release: keys, token ids, masks exactly, pixels
+to 1e-3."""
 
 import pytest
 from conftest import bpe_folder
@@ -32,4 +33,6 @@ def test_caption_images_equal_the_released_ones(named_batch):
 def test_caption_targets_decode_to_the_recorded_text(named_batch, language):
     name, batch = named_batch
     bpe, vocabulary = language
-    assert [bpe.decode(vocabulary.pieces(row)) for row in batch["target"]] == load_json(name)["batch"]["target.text"]
+    assert [bpe.decode(vocabulary.pieces(row)) for row in batch["target"]] == load_json(name)[
+        "batch"
+    ]["target.text"]

@@ -1,4 +1,5 @@
-"""Batches of text to image equal those of the release: keys, token ids, masks, the pictures that stand for none."""
+"""Batches of text to image equal those of the release: keys, token ids, masks, the pictures that
+stand for none."""
 
 import pytest
 from conftest import bpe_folder
@@ -25,9 +26,16 @@ def test_a_batch_of_text_to_image_equals_the_released_one(name, language):
     given = info["constructor"]
     options = SPEC.options(**given)
     file = TsvFile(path(info["tsv"]), given["selected_cols"])
-    dataset = OFADataset(file, SampleBuilder(SPEC, options, vocabulary, bpe, info.get("split", "valid")))
+    dataset = OFADataset(
+        file, SampleBuilder(SPEC, options, vocabulary, bpe, info.get("split", "valid"))
+    )
     batch = collate([dataset[row] for row in range(len(dataset))])
-    batch = {**{f"net_input.{key}": value for key, value in batch.pop("net_input").items()}, **batch}
+    batch = {
+        **{f"net_input.{key}": value for key, value in batch.pop("net_input").items()},
+        **batch,
+    }
     pictures = batch["code_images"]
-    assert pictures.dtype.kind == "S" and [len(one) for one in pictures] == [one["n"] for one in load_json(name)["batch"]["code_images"]]
+    assert pictures.dtype.kind == "S" and [len(one) for one in pictures] == [
+        one["n"] for one in load_json(name)["batch"]["code_images"]
+    ]
     assert_equals_recording(batch, name)

@@ -7,7 +7,12 @@ import pytest
 import torch
 from conftest import bpe_folder
 from golden import load, load_json, names
-from recorded_batches import assert_answers_equal_recording, assert_equals_recording, assert_texts_equal_recording, recorded_batch
+from recorded_batches import (
+    assert_answers_equal_recording,
+    assert_equals_recording,
+    assert_texts_equal_recording,
+    recorded_batch,
+)
 
 from ofa.bpe import load_language
 from ofa.data.noise import replaced
@@ -54,7 +59,9 @@ def test_the_noise_is_the_released_one_for_the_same_draws():
     draws = torch.Generator().manual_seed(77)
     for target, read in zip(arrays["target"], arrays["net_input.prev_output_tokens"]):
         tokens = torch.from_numpy(target)[: np.argmax(target == 2)]
-        assert [0, *replaced(tokens, 0.5, 4, 50265, draws).tolist()] == read[: len(tokens) + 1].tolist()
+        assert [0, *replaced(tokens, 0.5, 4, 50265, draws).tolist()] == read[
+            : len(tokens) + 1
+        ].tolist()
 
 
 def test_a_noisy_batch_has_the_released_source_and_target():
@@ -62,7 +69,9 @@ def test_a_noisy_batch_has_the_released_source_and_target():
     for key in ("net_input.src_tokens", "target"):
         np.testing.assert_array_equal(batch[key], arrays[key])
     read = batch["net_input.prev_output_tokens"][:, 1:]
-    assert (read != batch["target"][:, :-1])[read != 1].any() and batch["net_input.prev_output_tokens"][:, 0].eq(0).all()
+    assert (read != batch["target"][:, :-1])[read != 1].any() and batch[
+        "net_input.prev_output_tokens"
+    ][:, 0].eq(0).all()
 
 
 def test_rouge_equals_the_recorded_scores():
@@ -72,6 +81,10 @@ def test_rouge_equals_the_recorded_scores():
             assert tuple(found[name]) == pytest.approx(case[name], abs=1e-6)
 
 
-@pytest.mark.parametrize("case", load_json("metrics_captions")["results"]["fix_tokenization"], ids=lambda case: case["text"])
+@pytest.mark.parametrize(
+    "case",
+    load_json("metrics_captions")["results"]["fix_tokenization"],
+    ids=lambda case: case["text"],
+)
 def test_tokens_are_joined_as_in_the_release(case):
     assert fix_tokens(case["text"]) == case["out"]

@@ -1,4 +1,5 @@
-"""Batches of text recognition equal those of the release: keys and token ids exactly, pixels to 1e-3."""
+"""Batches of text recognition equal those of the release: keys and token ids exactly, pixels to
+1e-3."""
 
 import random
 
@@ -6,7 +7,12 @@ import pytest
 import torch
 from conftest import bpe_folder
 from golden import load_json, path
-from recorded_batches import assert_equals_recording, assert_images_equal_recording, options_of, recorded_batch
+from recorded_batches import (
+    assert_equals_recording,
+    assert_images_equal_recording,
+    options_of,
+    recorded_batch,
+)
 
 from ofa.bpe import load_language
 from ofa.data.images import decode_image, image_transform
@@ -19,16 +25,29 @@ NAMES = {"dataset_ocr": "gpt2", "dataset_ocr_document": "gpt2", "dataset_ocr_cn"
 
 @pytest.fixture(scope="module", params=NAMES)
 def named_batch(request):
-    return request.param, recorded_batch(SPEC, request.param, load_language(bpe_folder(NAMES[request.param])))
+    return request.param, recorded_batch(
+        SPEC, request.param, load_language(bpe_folder(NAMES[request.param]))
+    )
 
 
 def recorded_pictures(name: str, rng) -> torch.Tensor:
     """The pictures of a recording, float32[B, 3, S, S]."""
     info = load_json(name)["info"]
     options = options_of(SPEC, info["flags"])
-    rows, transform = TsvFile(path(info["tsv"]), options.selected_cols), image_transform(options.patch_image_size)
-    return torch.stack([transform(fit_square(decode_image(rows[row][1]), options.patch_image_size, options.is_document, rng))
-                        for row in range(len(rows))])  # fmt: skip
+    rows, transform = (
+        TsvFile(path(info["tsv"]), options.selected_cols),
+        image_transform(options.patch_image_size),
+    )
+    return torch.stack(
+        [
+            transform(
+                fit_square(
+                    decode_image(rows[row][1]), options.patch_image_size, options.is_document, rng
+                )
+            )
+            for row in range(len(rows))
+        ]
+    )
 
 
 def test_a_batch_of_texts_equals_the_released_one(named_batch):
@@ -37,7 +56,8 @@ def test_a_batch_of_texts_equals_the_released_one(named_batch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_pictures_of_text_equal_the_released_ones_where_chance_puts_them(name):
-    """The release draws the place in the square from Python's generator, one row after the other."""
+    """The release draws the place in the square from Python's generator, one row after the
+    other."""
     assert_images_equal_recording(recorded_pictures(name, random.Random(77)), name)
 
 

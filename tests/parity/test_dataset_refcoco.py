@@ -1,4 +1,5 @@
-"""Batches of the grounding task equal those of the release: keys, token ids, ratios and boxes exactly, pixels to 1e-3."""
+"""Batches of the grounding task equal those of the release: keys, token ids, ratios and boxes
+exactly, pixels to 1e-3."""
 
 import pytest
 from conftest import bpe_folder

@@ -16,7 +16,9 @@ def test_forward_equals_the_recording(name):
     case = load(name)
     model = recorded_model(case["meta"], num_image_types=2 if "patch_images_2_u8" in case else 1)
     features = []
-    model.encoder.embed_images.register_forward_hook(lambda module, inputs, output: features.append(output))
+    model.encoder.embed_images.register_forward_hook(
+        lambda module, inputs, output: features.append(output)
+    )
     x, extra = model(**recorded_inputs(case), return_all_hiddens=True, return_attention=True)
     encoder = extra["encoder_output"]
     batch = encoder.states.size(0)
@@ -43,4 +45,6 @@ def check_logits(logits: torch.Tensor, case: dict) -> None:
     assert_near(logits.double().logsumexp(-1), case["logits_logsumexp"], 1e-4)
     assert_near(logits.double().mean(-1), case["logits_mean"], 1e-4)
     assert_near(logits.double().std(-1, correction=0), case["logits_std"], 1e-4)
-    assert_near(logits.gather(-1, torch.from_numpy(case["logits_top5_idx"])), case["logits_top5_val"], 1e-4)
+    assert_near(
+        logits.gather(-1, torch.from_numpy(case["logits_top5_idx"])), case["logits_top5_val"], 1e-4
+    )

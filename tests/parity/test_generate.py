@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import bpe_folder
-from golden import load, names  # makes `fill` importable
 from fill import fill_state_dict, images_from_u8  # noqa: I001
+from golden import load, names  # makes `fill` importable
 
 from ofa.models.config import ModelConfig
 from ofa.models.generate import SequenceGenerator
@@ -60,14 +60,18 @@ def models_of(meta: dict) -> list[OFA]:
     )
     rows, scales = tuple(meta["row_scale"].items()), tuple(meta["name_scale"].items())
     seeds = meta.get("ensemble_seeds", [meta["seed"]])
-    return [build_model(meta["arch"], flags, seed, meta["logit_scale"], rows, scales) for seed in seeds]
+    return [
+        build_model(meta["arch"], flags, seed, meta["logit_scale"], rows, scales) for seed in seeds
+    ]
 
 
 def generator_of(meta: dict, models: list[OFA]) -> SequenceGenerator:
     arguments = dict(meta["gen_args"])
     arguments |= SEARCHES[arguments.pop("search", "beam")]
     constraint_range = parse_flags(meta["flags"]).get("constraint_range")
-    options = GenerationOptions.from_namespace(Namespace(**arguments), constraint_range=constraint_range)
+    options = GenerationOptions.from_namespace(
+        Namespace(**arguments), constraint_range=constraint_range
+    )
     generator = SequenceGenerator(models, options, VOCAB_SIZE)
     generator.zero_shot = meta.get("zero_shot", False)
     return generator
@@ -99,7 +103,9 @@ def check(hypotheses: list[list[dict]], case: dict) -> None:
                 hypothesis["score"].item(), case["out_scores"][row, rank], rtol=0, atol=1e-3
             )
             positional = case["out_positional_scores"][row, rank, :length]
-            np.testing.assert_allclose(hypothesis["positional_scores"].numpy(), positional, rtol=0, atol=1e-3)
+            np.testing.assert_allclose(
+                hypothesis["positional_scores"].numpy(), positional, rtol=0, atol=1e-3
+            )
 
 
 def run(case: dict, trie: Trie | None = None) -> list[list[dict]]:
@@ -122,14 +128,19 @@ def test_answers_from_a_trie_are_those_of_the_release(name):
 
     folder, case = bpe_folder("gpt2"), load(name)
     bpe, vocabulary = load_bpe(folder), Vocabulary.from_folder(folder)
-    answers = [[0, *vocabulary.ids(bpe.encode(" " + answer)), 2] for answer in case["meta"]["ans2label_dict"]]
+    answers = [
+        [0, *vocabulary.ids(bpe.encode(" " + answer)), 2]
+        for answer in case["meta"]["ans2label_dict"]
+    ]
     check(run(case, Trie(2, answers)), case)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "trie" in name])
 def test_a_trie_of_the_recorded_answers_alone_gives_them_back(name):
-    """The answers as token ids are those that were generated: no BPE is needed. Fewer answers, other
-    normalisation: the scores may only rise, and without renormalisation they stay."""
+    """The answers as token ids are those that were generated: no BPE is needed. Fewer answers,
+    other
+    normalisation: the scores may only rise, and without renormalisation they stay.
+    """
     case = load(name)
     prefix = case.get("prefix_tokens")
     answers = set()

@@ -1,7 +1,9 @@
-"""Boxes of exactly four bins beside what the released generator found with its bins unrestricted or in a range.
+"""Boxes of exactly four bins beside what the released generator found with its bins unrestricted or
+in a range.
 
-Restricting to bins leaves probabilities alone: a box keeps the score it has without the restriction. Where the released
-search answers with a box the answer stays; where it answers with something else, it becomes the likeliest box found.
+Restricting to bins leaves probabilities alone: a box keeps the score it has without the
+restriction. Where the released search answers with a box the answer stays; where it answers with
+something else, it becomes the likeliest box found.
 """
 
 from argparse import Namespace
@@ -22,7 +24,9 @@ def boxes():
     """The recorded case without renormalisation, and what is found when only bins are allowed."""
     case = load("generate_refcoco_range_zero_shot")
     models = models_of(case["meta"])
-    options = GenerationOptions.from_namespace(Namespace(**case["meta"]["gen_args"]), only_range=BINS)
+    options = GenerationOptions.from_namespace(
+        Namespace(**case["meta"]["gen_args"]), only_range=BINS
+    )
     return case, SequenceGenerator(models, options, VOCAB_SIZE).generate(models, batch_of(case))
 
 
@@ -32,14 +36,19 @@ def test_every_hypothesis_is_four_bins(boxes):
         assert len(best) == 5
         for hypothesis in best:
             assert len(hypothesis["tokens"]) == 5
-            assert hypothesis["tokens"][:4].min() >= BINS[0] and hypothesis["tokens"][:4].max() < BINS[1]
+            assert (
+                hypothesis["tokens"][:4].min() >= BINS[0]
+                and hypothesis["tokens"][:4].max() < BINS[1]
+            )
 
 
 def test_the_best_box_is_the_released_one_or_a_likelier_one(boxes):
     case, found = boxes
     same = 0
     for row, best in enumerate(found):
-        ours = {tuple(hypothesis["tokens"].tolist()): hypothesis["score"].item() for hypothesis in best}
+        ours = {
+            tuple(hypothesis["tokens"].tolist()): hypothesis["score"].item() for hypothesis in best
+        }
         released = {}
         for tokens, score in zip(case["out_tokens"][row], case["out_scores"][row]):
             tokens = tuple(int(token) for token in tokens if token >= 0)
@@ -60,5 +69,9 @@ def test_a_restriction_on_top_of_a_range_is_the_same_as_alone(boxes):
     generator = generator_of(case["meta"], models_of(case["meta"]))
     generator.options.only_range = BINS
     for one, other in zip(found, generator.generate(None, batch_of(case))):
-        assert [hypothesis["tokens"].tolist() for hypothesis in one] == [hypothesis["tokens"].tolist() for hypothesis in other]
-        np.testing.assert_allclose([h["score"].item() for h in one], [h["score"].item() for h in other], atol=1e-4)
+        assert [hypothesis["tokens"].tolist() for hypothesis in one] == [
+            hypothesis["tokens"].tolist() for hypothesis in other
+        ]
+        np.testing.assert_allclose(
+            [h["score"].item() for h in one], [h["score"].item() for h in other], atol=1e-4
+        )

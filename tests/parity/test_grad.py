@@ -44,7 +44,9 @@ def test_gradients_equal_the_recording(name):
             found = found.reshape(found.size(0), -1)[:48, :48]
         assert_near(found, case[key], 1e-4, 1e-3)
     rows = torch.from_numpy(case["grad_embed_tokens_rows"])
-    assert_near(gradients["encoder.embed_tokens.weight"][rows], case["grad_embed_tokens"], 1e-4, 1e-3)
+    assert_near(
+        gradients["encoder.embed_tokens.weight"][rows], case["grad_embed_tokens"], 1e-4, 1e-3
+    )
     stem = model.encoder.embed_images.bn1
     assert_near(stem.running_mean, case["bn1_running_mean_after"], 1e-5)
     assert_near(stem.running_var, case["bn1_running_var_after"], 1e-5, 1e-4)
@@ -52,7 +54,8 @@ def test_gradients_equal_the_recording(name):
 
 
 def check_norms(gradients: dict, expected: dict) -> None:
-    """Norm and largest entry of each gradient; parameters the loss does not reach have none (or zeros)."""
+    """Norm and largest entry of each gradient; parameters the loss does not reach have none (or
+    zeros)."""
     checked = 0
     for key, numbers in expected.items():
         found = gradients[key]

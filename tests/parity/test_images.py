@@ -34,6 +34,10 @@ def test_image_tensors_equal_the_recorded_ones(case, tmp_path, monkeypatch):
         assert list(image.shape) == expected["shape"] and image.dtype == np.float32
         assert image.mean() == pytest.approx(expected["mean"], abs=TOLERANCE)
         assert image.std() == pytest.approx(expected["std"], abs=TOLERANCE)
-        np.testing.assert_allclose(blocks, arrays["net_input.patch_images.grid8x8"][row], atol=TOLERANCE)
+        np.testing.assert_allclose(
+            blocks, arrays["net_input.patch_images.grid8x8"][row], atol=TOLERANCE
+        )
         crop = image[:, 8:24, 8:24]
-        np.testing.assert_allclose(crop, arrays["net_input.patch_images.crop_8_24"][row], atol=TOLERANCE)
+        np.testing.assert_allclose(
+            crop, arrays["net_input.patch_images.crop_8_24"][row], atol=TOLERANCE
+        )

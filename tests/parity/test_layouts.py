@@ -10,7 +10,12 @@ from test_forward import check_logits
 from torch.nn import functional as F
 
 from ofa.models.config import PRESETS, ModelConfig
-from ofa.models.layout_config import from_huggingface, from_mmpretrain, huggingface_config, mmpretrain_config
+from ofa.models.layout_config import (
+    from_huggingface,
+    from_mmpretrain,
+    huggingface_config,
+    mmpretrain_config,
+)
 from ofa.models.layout_read import Source, read_source
 from ofa.models.layout_write import write, written_tensors
 from ofa.models.layouts import LAYOUTS, recognise
@@ -26,9 +31,13 @@ ALL_SIZES = ("ofa_tiny", "ofa_medium", "ofa_base", "ofa_large", "ofa_huge")
 def test_every_recorded_key_is_renamed_there_and_back(name, arch):
     layout, table = LAYOUTS[name], load_json(f"layout_{name}")["models"][arch]["table"]
     assert len(table) == {"ofa_tiny": 543, "ofa_base": 967}[arch]
-    assert [layout.from_official(official) for official, _, _ in table] == [there for _, there, _ in table]
+    assert [layout.from_official(official) for official, _, _ in table] == [
+        there for _, there, _ in table
+    ]
     renamed = [(official, there) for official, there, _ in table if there is not None]
-    assert [layout.to_official(there) for _, there in renamed] == [official for official, _ in renamed]
+    assert [layout.to_official(there) for _, there in renamed] == [
+        official for official, _ in renamed
+    ]
     assert recognise(there for _, there in renamed) is layout
     assert recognise(official for official, _, _ in table) is LAYOUTS["fairseq"]
 
@@ -36,7 +45,9 @@ def test_every_recorded_key_is_renamed_there_and_back(name, arch):
 @pytest.mark.parametrize("name", FOREIGN)
 def test_the_rules_are_the_recorded_ones(name):
     recorded = load_json(f"layout_{name}")["rename_by_segment"]
-    assert {place: dict(names) for place, names in LAYOUTS[name].renamed.items()} == {k: v for k, v in recorded.items() if v}
+    assert {place: dict(names) for place, names in LAYOUTS[name].renamed.items()} == {
+        k: v for k, v in recorded.items() if v
+    }
 
 
 @pytest.mark.parametrize("name", FOREIGN)
@@ -59,7 +70,9 @@ def test_exactly_the_recorded_tensors_are_written(name, arch):
         model = OFA(config, VOCAB_SIZE)
         found = written_tensors(model, LAYOUTS[name])
         assert sorted(found) == sorted(recorded["layout_key_order"])
-        assert [tuple(found[key].shape) for key in found if key.endswith("image_position_idx")] == [(1025,)]
+        assert [tuple(found[key].shape) for key in found if key.endswith("image_position_idx")] == [
+            (1025,)
+        ]
         config.freeze_resnet = True  # no counters of batches then; the other layouts have them
         assert sorted(written_tensors(OFA(config, VOCAB_SIZE), LAYOUTS[name])) == sorted(found)
 
@@ -69,10 +82,17 @@ def test_the_huggingface_configuration_of_every_size(arch):
     recorded = load_json("layout_huggingface")
     config = recorded_config(arch, load_json(f"state_dict_{arch}")["flags"])
     found = huggingface_config(config, VOCAB_SIZE, "float32")
-    usual = {key: value for part in recorded["config_fields"].values() if isinstance(part, dict) for key, value in part.items()}
+    usual = {
+        key: value
+        for part in recorded["config_fields"].values()
+        if isinstance(part, dict)
+        for key, value in part.items()
+    }
     sizes = {**usual, **recorded["config_by_size"][arch]}
     trained = {"dropout", "encoder_drop_path_rate", "decoder_drop_path_rate"}  # as the flags say
-    assert {key: found[key] for key in sizes.keys() - trained} == {key: sizes[key] for key in sizes.keys() - trained}
+    assert {key: found[key] for key in sizes.keys() - trained} == {
+        key: sizes[key] for key in sizes.keys() - trained
+    }
     assert ModelConfig(**no_vocabulary(from_huggingface(found))) == config
 
 
@@ -83,26 +103,50 @@ def no_vocabulary(fields: dict) -> dict:
 
 def test_a_field_that_a_configuration_lacks_has_the_recorded_default():
     recorded = load_json("layout_huggingface")["config_fields"]
-    found = huggingface_config(ModelConfig(**from_huggingface(PRESET_FIELDS)), VOCAB_SIZE, "float32")
-    usual = {key: value for part in recorded.values() if isinstance(part, dict) for key, value in part.items() if value is not None}
+    found = huggingface_config(
+        ModelConfig(**from_huggingface(PRESET_FIELDS)), VOCAB_SIZE, "float32"
+    )
+    usual = {
+        key: value
+        for part in recorded.values()
+        if isinstance(part, dict)
+        for key, value in part.items()
+        if value is not None
+    }
     assert {key: found[key] for key in usual} == usual
 
 
-PRESET_FIELDS = {"d_model": 256, "encoder_layers": 4, "decoder_layers": 4, "encoder_ffn_dim": 1024, "decoder_ffn_dim": 1024,
-                 "encoder_attention_heads": 4, "decoder_attention_heads": 4, "resnet_type": "resnet50"}  # fmt: skip
+PRESET_FIELDS = {
+    "d_model": 256,
+    "encoder_layers": 4,
+    "decoder_layers": 4,
+    "encoder_ffn_dim": 1024,
+    "decoder_ffn_dim": 1024,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "resnet_type": "resnet50",
+}
 
 
 @pytest.mark.parametrize("arch", ALL_SIZES)
 def test_the_mmpretrain_configuration_has_the_recorded_fields(arch):
     recorded = load_json("layout_mmpretrain")["config_fields"]
-    config = ModelConfig(**PRESETS[arch], **dict.fromkeys(("scale_attn", "scale_fc", "scale_heads", "disable_entangle"), True))
+    config = ModelConfig(
+        **PRESETS[arch],
+        **dict.fromkeys(("scale_attn", "scale_fc", "scale_heads", "disable_entangle"), True),
+    )
     found = mmpretrain_config(config, VOCAB_SIZE)
     for part in ("encoder_cfg", "decoder_cfg"):
         of_size = {"num_layers", "num_heads", "embed_images"}
         assert found[part].keys() == recorded[part].keys()
-        assert {k: v for k, v in found[part].items() if k not in of_size} == {k: v for k, v in recorded[part].items() if k not in of_size}
+        assert {k: v for k, v in found[part].items() if k not in of_size} == {
+            k: v for k, v in recorded[part].items() if k not in of_size
+        }
     depth = found["encoder_cfg"]["embed_images"]["depth"]
-    assert (found["embedding_dim"], f"resnet{depth}") == (config.encoder_embed_dim, config.resnet_type)
+    assert (found["embedding_dim"], f"resnet{depth}") == (
+        config.encoder_embed_dim,
+        config.resnet_type,
+    )
     assert ModelConfig(**no_vocabulary(from_mmpretrain(found))) == config
 
 
@@ -110,7 +154,10 @@ def test_the_mmpretrain_configuration_has_the_recorded_fields(arch):
 def tiny():
     cases = {name: load(f"forward_tiny_{name}") for name in ("image_text", "code_all")}
     meta = cases["image_text"]["meta"]
-    assert all((case["meta"]["seed"], case["meta"]["flags"]) == (meta["seed"], meta["flags"]) for case in cases.values())
+    assert all(
+        (case["meta"]["seed"], case["meta"]["flags"]) == (meta["seed"], meta["flags"])
+        for case in cases.values()
+    )
     return recorded_model(meta), cases
 
 
@@ -130,11 +177,19 @@ def test_a_converted_file_computes_the_recorded_numbers(tiny, name, tmp_path):
 
 @torch.inference_mode()
 def test_mmpretrains_names_mean_what_its_layers_do(tiny):
-    """A layer of its encoder by its own names: attn_ln comes before the attention, attn_mid_ln after it, and so on."""
+    """A layer of its encoder by its own names: attn_ln comes before the attention, attn_mid_ln
+    after it, and so on."""
     model, _ = tiny
     layout, prefix = LAYOUTS["mmpretrain"], "encoder.layers.1."
-    w = {layout.from_official(key).removeprefix("model." + prefix): value for key, value in model.state_dict().items() if key.startswith(prefix)}
-    x, bias = torch.randn(1, 5, 256, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 4, 5, 5)
+    w = {
+        layout.from_official(key).removeprefix("model." + prefix): value
+        for key, value in model.state_dict().items()
+        if key.startswith(prefix)
+    }
+    x, bias = (
+        torch.randn(1, 5, 256, generator=torch.Generator().manual_seed(0)),
+        torch.zeros(1, 4, 5, 5),
+    )
 
     def norm(y, name):
         return F.layer_norm(y, y.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"])
@@ -143,10 +198,18 @@ def test_mmpretrains_names_mean_what_its_layers_do(tiny):
         return F.linear(y, w[f"{name}.weight"], w[f"{name}.bias"])
 
     y = norm(x, "attn_ln")
-    q, k, v = (linear(y, f"attn.{part}_proj").unflatten(-1, (4, 64)).transpose(1, 2) for part in "qkv")
-    heads = ((q * 128**-0.5) @ k.transpose(-1, -2) + bias).softmax(-1) @ v * w["attn.c_attn"][:, None, None]
+    q, k, v = (
+        linear(y, f"attn.{part}_proj").unflatten(-1, (4, 64)).transpose(1, 2) for part in "qkv"
+    )
+    heads = (
+        ((q * 128**-0.5) @ k.transpose(-1, -2) + bias).softmax(-1)
+        @ v
+        * w["attn.c_attn"][:, None, None]
+    )
     x1 = x + norm(linear(heads.transpose(1, 2).flatten(2), "attn.out_proj"), "attn_mid_ln")
     y = norm(F.gelu(linear(norm(x1, "ffn_ln"), "fc1")), "ffn_mid_ln")
     expected = x1 + linear(y, "fc2")
-    torch.testing.assert_close(model.encoder.layers[1](x, bias, None, None), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        model.encoder.layers[1](x, bias, None, None), expected, atol=1e-5, rtol=0
+    )
     assert not re.search("self_attn|layer_norm", " ".join(w))

@@ -1,4 +1,5 @@
-"""Polynomial decay with a warm-up ratio equals the released schedule, and a real training follows it."""
+"""Polynomial decay with a warm-up ratio equals the released schedule, and a real training
+follows it."""
 
 from argparse import Namespace
 
@@ -29,7 +30,9 @@ class Optimizer(FairseqOptimizer):
         return self.lr
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"ratio{case['args']['warmup_ratio']}-{case['reinit']}")
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"ratio{case['args']['warmup_ratio']}-{case['reinit']}"
+)
 def test_learning_rates_equal_the_release(case):
     optimizer = Optimizer()
     schedule = WarmupRatioSchedule(Namespace(**case["args"]), optimizer)
@@ -38,7 +41,10 @@ def test_learning_rates_equal_the_release(case):
     assert optimizer.lr == pytest.approx(case["lr_after_step_begin_epoch_1"])
     schedule.reinit(*case["reinit"])
     assert optimizer.lr == pytest.approx(case["lr_after_reinit"])
-    rates = [schedule.step_update(k) for k in range(case["first_update"], case["first_update"] + len(case["step_update"]))]
+    rates = [
+        schedule.step_update(k)
+        for k in range(case["first_update"], case["first_update"] + len(case["step_update"]))
+    ]
     assert rates == pytest.approx(case["step_update"], abs=1e-12)
 
 
@@ -60,7 +66,10 @@ def test_updates_of_a_training_are_counted(changes, expected):
     assert count_updates(11, Namespace(**{**options, **changes})) == expected
 
 
-@pytest.mark.parametrize("change, flag", [({"warmup_ratio": 1.5}, "--warmup-ratio"), ({"total_num_update": 0}, "--total-num-update")])
+@pytest.mark.parametrize(
+    "change, flag",
+    [({"warmup_ratio": 1.5}, "--warmup-ratio"), ({"total_num_update": 0}, "--total-num-update")],
+)
 def test_impossible_values_are_named(change, flag):
     with pytest.raises(UserError, match=flag):
         WarmupRatioSchedule(Namespace(**{**CASES[0]["args"], **change}), Optimizer())
@@ -71,7 +80,8 @@ class Interrupted(Exception):
 
 
 def train(folder, *flags, interrupt_at=None):
-    """Trains fairseq's dummy language model (10 batches an epoch); returns the learning rate of each update."""
+    """Trains fairseq's dummy language model (10 batches an epoch); returns the learning rate of
+    each update."""
     import fairseq.benchmark.dummy_lm  # noqa: F401
     from fairseq import options
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -88,12 +98,43 @@ def train(folder, *flags, interrupt_at=None):
         return rates[num_updates]
 
     parser = options.get_training_parser()
-    args = options.parse_args_and_arch(parser, input_args=[
-        "--task", "dummy_lm", "--dict-size", "12", "--dataset-size", "40", "--tokens-per-sample", "5", "--batch-size", "4",
-        "--arch", "transformer_lm", "--decoder-embed-dim", "8", "--decoder-ffn-embed-dim", "8", "--decoder-layers", "1",
-        "--decoder-attention-heads", "1", "--optimizer", "sgd", "--lr", "0.5", "--lr-scheduler", "polynomial_decay", "--cpu",
-        "--disable-validation", "--no-progress-bar", "--save-dir", str(folder), *flags,
-    ])  # fmt: skip
+    args = options.parse_args_and_arch(
+        parser,
+        input_args=[
+            "--task",
+            "dummy_lm",
+            "--dict-size",
+            "12",
+            "--dataset-size",
+            "40",
+            "--tokens-per-sample",
+            "5",
+            "--batch-size",
+            "4",
+            "--arch",
+            "transformer_lm",
+            "--decoder-embed-dim",
+            "8",
+            "--decoder-ffn-embed-dim",
+            "8",
+            "--decoder-layers",
+            "1",
+            "--decoder-attention-heads",
+            "1",
+            "--optimizer",
+            "sgd",
+            "--lr",
+            "0.5",
+            "--lr-scheduler",
+            "polynomial_decay",
+            "--cpu",
+            "--disable-validation",
+            "--no-progress-bar",
+            "--save-dir",
+            str(folder),
+            *flags,
+        ],
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WarmupRatioSchedule, "step_update", recorded)
         main(convert_namespace_to_omegaconf(args))
@@ -101,7 +142,14 @@ def train(folder, *flags, interrupt_at=None):
 
 
 def test_a_training_follows_the_warm_up_also_when_it_resumes_in_mid_epoch(tmp_path):
-    flags = ["--warmup-ratio", "0.3", "--max-epoch", "4", "--update-freq", "2"]  # 20 updates, 6 of them warm-up
+    flags = [
+        "--warmup-ratio",
+        "0.3",
+        "--max-epoch",
+        "4",
+        "--update-freq",
+        "2",
+    ]  # 20 updates, 6 of them warm-up
     expected = [0.5 * k / 6 for k in range(7)] + [0.5 * (20 - k) / 14 for k in range(7, 21)]
     rates = train(tmp_path / "whole", *flags)
     assert [rates[k] for k in range(1, 21)] == pytest.approx(expected[1:])

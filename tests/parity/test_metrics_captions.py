@@ -18,11 +18,14 @@ def as_captions(hyps, refs, end=""):
     return gts, [{"image_id": f"image{i}", "caption": [text + end]} for i, text in enumerate(hyps)]
 
 
-@pytest.mark.parametrize("name, df, end", [
-    ("ciderD_corpus", "corpus", ""),
-    ("ciderD_cached", path("cider_cached_df.p"), ""),
-    ("ciderD_cached_with_eos", path("cider_cached_df.p"), " <eos>"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, df, end",
+    [
+        ("ciderD_corpus", "corpus", ""),
+        ("ciderD_cached", path("cider_cached_df.p"), ""),
+        ("ciderD_cached_with_eos", path("cider_cached_df.p"), " <eos>"),
+    ],
+)
 def test_cider_d_equals_the_official_scorer(name, df, end):
     gts, res = as_captions(RECORDED["hyps"], RECORDED["refs"], end)
     scorer = CiderD(df=df)
@@ -34,7 +37,9 @@ def test_cider_d_equals_the_official_scorer(name, df, end):
 
 
 def test_coco_scores_equal_pycocoevalcap():
-    names = ["CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"] + ["METEOR"] * bool(shutil.which("java"))
+    names = ["CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"] + ["METEOR"] * bool(
+        shutil.which("java")
+    )
     scores = coco_caption_scores(*as_captions(COCO["raw_hyps"], COCO["raw_refs"]), names=names)
     expected = {"CIDEr": "cider", "ROUGE-L": "rouge_l", "METEOR": "meteor"}
     for name, (mean, each) in scores.items():

@@ -18,7 +18,10 @@ def test_every_answer_has_the_recorded_score(name, nodes_at_once):
     folder, case = bpe_folder("gpt2"), load(name)
     bpe, vocabulary = load_bpe(folder), Vocabulary.from_folder(folder)
     answers = AnswerSet(case["meta"]["answers"], lambda text: vocabulary.ids(bpe.encode(text)))
-    prompts = [[int(token) for token in row if token >= 0] for row in case.get("decoder_prompts", np.zeros((4, 1)))]
+    prompts = [
+        [int(token) for token in row if token >= 0]
+        for row in case.get("decoder_prompts", np.zeros((4, 1)))
+    ]
     ranker = AnswerRanker(answers.trie, vocabulary.bos, nodes_at_once)
     scores = ranker.scores(models_of(case["meta"]), batch_of(case), prompts).numpy()
     np.testing.assert_allclose(scores, case["candidate_scores"], rtol=0, atol=1e-3)

@@ -1,4 +1,5 @@
-"""Masked texts equal the recorded ones for the same seeds; the beginnings of words are those of the release."""
+"""Masked texts equal the recorded ones for the same seeds; the beginnings of words are those of
+the release."""
 
 import pytest
 import torch
@@ -17,11 +18,26 @@ def starts():
     return torch.from_numpy(load("whole_word_mask")["mask_whole_word"]).bool()
 
 
-@pytest.mark.parametrize("case", RECORDED, ids=lambda case: "-".join(str(case[key]) for key in ("mask_length", "replace_length", "random_ratio", "torch_seed")))
+@pytest.mark.parametrize(
+    "case",
+    RECORDED,
+    ids=lambda case: "-".join(
+        str(case[key]) for key in ("mask_length", "replace_length", "random_ratio", "torch_seed")
+    ),
+)
 def test_a_seed_masks_what_it_masked_in_the_release(case, starts):
     words = None if case["mask_length"] == "subword" else starts
-    mask = SpanMask(50264, range(4, 50265), words, case["mask_ratio"], case["mask_length"], 3.0, case["replace_length"],
-                    case["random_ratio"], case["keep_ratio"])  # fmt: skip
+    mask = SpanMask(
+        50264,
+        range(4, 50265),
+        words,
+        case["mask_ratio"],
+        case["mask_length"],
+        3.0,
+        case["replace_length"],
+        case["random_ratio"],
+        case["keep_ratio"],
+    )
     generator = torch.Generator().manual_seed(case["torch_seed"])
     assert mask(torch.tensor(case["input"]), generator).tolist() == case["output"]
 
@@ -33,7 +49,9 @@ def test_words_begin_where_they_begin_in_the_release(starts):
 
 
 def masked(tokens: list[int], seed: int = 0, **settings) -> list[int]:
-    return SpanMask(99, range(4, 99), None, **settings)(torch.tensor([0, *tokens, 2]), torch.Generator().manual_seed(seed)).tolist()
+    return SpanMask(99, range(4, 99), None, **settings)(
+        torch.tensor([0, *tokens, 2]), torch.Generator().manual_seed(seed)
+    ).tolist()
 
 
 def test_kept_and_random_tokens_have_their_shares():
@@ -52,10 +70,16 @@ def test_the_shortest_texts_can_be_masked(text):
         assert out[0] == 0 and out[-1] == 2 and set(out[1:-1]) <= {99, 5}
 
 
-@pytest.mark.parametrize("settings, message", [({"length": "sentence"}, "--mask-length expects one of span-poisson, word, subword"),
-                                               ({"replace": 2}, "--replace-length"), ({"ratio": 1.5}, "--mask-ratio"),
-                                               ({"random_ratio": 0.6, "keep_ratio": 0.6}, "at most 1 together"),
-                                               ({"poisson": 0.0}, "--poisson-lambda")])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"length": "sentence"}, "--mask-length expects one of span-poisson, word, subword"),
+        ({"replace": 2}, "--replace-length"),
+        ({"ratio": 1.5}, "--mask-ratio"),
+        ({"random_ratio": 0.6, "keep_ratio": 0.6}, "at most 1 together"),
+        ({"poisson": 0.0}, "--poisson-lambda"),
+    ],
+)
 def test_settings_outside_their_range_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         masked([5, 6], **settings)

@@ -49,8 +49,14 @@ def test_every_tensor_has_the_recorded_name_order_shape_and_type(recorded, model
 def test_parameters_are_trained_in_the_recorded_order(recorded, model):
     """An optimizer's state is stored by the number of the parameter."""
     tied = {name for group in recorded["tied"] for name in group[1:]}
-    expected = [name for name, _, _, is_buffer, trains in recorded["keys"] if trains and not is_buffer and name not in tied]
-    assert [name for name, parameter in model.named_parameters() if parameter.requires_grad] == expected
+    expected = [
+        name
+        for name, _, _, is_buffer, trains in recorded["keys"]
+        if trains and not is_buffer and name not in tied
+    ]
+    assert [
+        name for name, parameter in model.named_parameters() if parameter.requires_grad
+    ] == expected
 
 
 def test_parameters_are_as_many_and_shared_as_recorded(recorded, model):

@@ -1,7 +1,9 @@
-"""Samples of the eight pretraining tasks equal the recorded ones: tokens and masks exactly, pixels to 1e-3.
+"""Samples of the eight pretraining tasks equal the recorded ones: tokens and masks exactly, pixels
+to 1e-3.
 
-Random parts too, as far as they do not come from numpy: with the recorded seed the same words are masked, the same negatives
-drawn, the same squares cut out. Pictures of captions and questions are changed in colour by other draws: only their form counts.
+Random parts too, as far as they do not come from numpy: with the recorded seed the same words are
+masked, the same negatives drawn, the same squares cut out. Pictures of captions and questions are
+changed in colour by other draws: only their form counts.
 """
 
 import random
@@ -31,12 +33,17 @@ def dataset(tmp_path_factory):
     import ofa
 
     ofa.register_fairseq_plugin()
-    options = PretrainingOptions(patch_image_size=128, code_image_size=32, max_src_length=80, max_resize=RELEASED_RESIZE)
+    options = PretrainingOptions(
+        patch_image_size=128, code_image_size=32, max_src_length=80, max_resize=RELEASED_RESIZE
+    )
     bpe, vocabulary = load_language(bpe_folder("gpt2"))
     negatives = NegativeDraws(path("unify_negative_sample"))
     builder = PretrainingBuilder(UnifySpec(), options, vocabulary, bpe, "train", negatives)
     files = {"text_infilling": "text", "image_infilling": "image", "detection": "detection"}
-    extras = {name: KindRows(TsvFile(path(f"dataset_unify_{file}.tsv")), EXTRAS[name], "") for name, file in files.items()}
+    extras = {
+        name: KindRows(TsvFile(path(f"dataset_unify_{file}.tsv")), EXTRAS[name], "")
+        for name, file in files.items()
+    }
     pairs = KindRows(TsvFile(path("dataset_unify_vl.tsv")), PAIRS, "")
     return PretrainingDataset(pairs, extras, builder, parse_weights(None), False, BadRows())
 
@@ -52,7 +59,12 @@ def made(dataset, name: str):
         return dataset.samples(0, int(kind[3:]), draws)[name.endswith("second")]
     if name == "pure_text_1":  # both texts are masked by one stream
         dataset.samples(1, 0, draws)
-    file, row = {"pure_text_0": (1, 0), "pure_text_1": (1, 1), "pure_image_0": (2, 0), "detection_0": (3, 0)}[name]
+    file, row = {
+        "pure_text_0": (1, 0),
+        "pure_text_1": (1, 1),
+        "pure_image_0": (2, 0),
+        "detection_0": (3, 0),
+    }[name]
     return dataset.samples(file, row, draws)[0]
 
 
@@ -64,29 +76,47 @@ def test_a_sample_equals_the_released_one(dataset, name):
         if key not in recorded:
             assert sample[key] is None
             continue
-        assert str(sample[key].dtype) == recorded[key]["dtype"] and sample[key].tolist() == pytest.approx(recorded[key]["value"], rel=1e-6), key
+        assert str(sample[key].dtype) == recorded[key]["dtype"] and sample[
+            key
+        ].tolist() == pytest.approx(recorded[key]["value"], rel=1e-6), key
     image = recorded["patch_image"]
-    assert list(sample["patch_image"].shape) == image["shape"] and sample["patch_image"].dtype == torch.float32
+    assert (
+        list(sample["patch_image"].shape) == image["shape"]
+        and sample["patch_image"].dtype == torch.float32
+    )
     if "caption" in name or "qa" in name:
         return
     arrays = load("dataset_unify_samples")
     blocks = torch.nn.functional.avg_pool2d(sample["patch_image"], image["shape"][-1] // 8)
     np.testing.assert_allclose(blocks, arrays[f"{name}.patch_image.grid8x8"], atol=1e-3)
-    np.testing.assert_allclose(sample["patch_image"][:, 8:24, 8:24], arrays[f"{name}.patch_image.crop_8_24"], atol=1e-3)
+    np.testing.assert_allclose(
+        sample["patch_image"][:, 8:24, 8:24], arrays[f"{name}.patch_image.crop_8_24"], atol=1e-3
+    )
 
 
 def test_a_batch_of_eight_rows_has_the_released_structure(dataset):
     recorded, arrays = load_json("dataset_unify_batch")["batch"], load("dataset_unify_batch")
     batches = dataset.collater([dataset[row] for row in range(8)])
     for prefix, batch in zip(("v1", "v2"), batches, strict=True):
-        assert batch["id"].tolist() == recorded[f"{prefix}.id"]["value"] and batch["nsentences"] == recorded[f"{prefix}.nsentences"]
+        assert (
+            batch["id"].tolist() == recorded[f"{prefix}.id"]["value"]
+            and batch["nsentences"] == recorded[f"{prefix}.nsentences"]
+        )
         net_input = batch["net_input"]
-        assert set(net_input) == {key.split(".")[2] for key in recorded if key.startswith(f"{prefix}.net_input.")}
+        assert set(net_input) == {
+            key.split(".")[2] for key in recorded if key.startswith(f"{prefix}.net_input.")
+        }
         for key in ("patch_masks", "code_masks"):
             expected = arrays.get(f"{prefix}.net_input.{key}")
-            assert net_input[key] is None if expected is None else net_input[key].tolist() == expected.tolist()
+            assert (
+                net_input[key] is None
+                if expected is None
+                else net_input[key].tolist() == expected.tolist()
+            )
         np.testing.assert_allclose(batch["conf"], arrays[f"{prefix}.conf"])
-        assert net_input["patch_images"].shape[1:] == torch.Size(recorded[f"{prefix}.net_input.patch_images"][0]["shape"])
+        assert net_input["patch_images"].shape[1:] == torch.Size(
+            recorded[f"{prefix}.net_input.patch_images"][0]["shape"]
+        )
 
 
 def rows_of(tokens, pad: int = 1) -> list[list[int]]:
@@ -96,6 +126,7 @@ def rows_of(tokens, pad: int = 1) -> list[list[int]]:
 def test_the_deterministic_rows_of_a_batch_equal_the_released_ones(dataset):
     arrays = load("dataset_unify_batch")
     pairs, extras = dataset.collater([dataset[row] for row in range(8)])
+
     def equal(batch, prefix, keys, rows):
         for key in keys:
             found = batch["net_input"].get(key, batch.get(key))
@@ -103,9 +134,13 @@ def test_the_deterministic_rows_of_a_batch_equal_the_released_ones(dataset):
             for row in rows:
                 assert rows_of(found)[row] == rows_of(expected)[row], (prefix, key, row)
 
-    own = [row for row in range(0, 16, 2) if row not in (8, 10)]  # the rows' own samples, without boxes
+    own = [
+        row for row in range(0, 16, 2) if row not in (8, 10)
+    ]  # the rows' own samples, without boxes
     equal(pairs, "v1", ("src_tokens", "target", "prev_output_tokens"), own)
     equal(pairs, "v1", ("src_tokens",), (8, 10))  # grounding: the box depends on the cut
-    equal(pairs, "v1", ("target", "prev_output_tokens"), (9, 11))  # grounded captioning: so does its source
+    equal(
+        pairs, "v1", ("target", "prev_output_tokens"), (9, 11)
+    )  # grounded captioning: so does its source
     equal(extras, "v2", ("target", "prev_output_tokens"), (0, 1, 2))  # texts, codes
     equal(extras, "v2", ("src_tokens",), (2, 3))

@@ -1,11 +1,11 @@
 """The VQGAN of the release: names and shapes of all weights, codes and pictures as recorded."""
 
+import golden
 import numpy as np
 import pytest
 import torch
-
-import golden
 from fill import fill_state_dict
+
 from ofa.image_codes import codes_to_text
 from ofa.models.image_tokenizer import decode_pictures, encode_pictures, to_unit
 from ofa.models.vqgan import VQGAN, config_of
@@ -19,7 +19,9 @@ PICTURES = ("sq", "wide")
 @pytest.mark.parametrize("name", NAMES)
 def test_every_weight_has_its_name_place_and_shape(name):
     variant = NAMES[name]
-    config = config_of({"model": {"target": f"somewhere.{variant['class']}", "params": variant["params"]}}, name)
+    config = config_of(
+        {"model": {"target": f"somewhere.{variant['class']}", "params": variant["params"]}}, name
+    )
     with torch.device("meta"):
         tokenizer = VQGAN(config)
     found = [[key, list(value.shape)] for key, value in tokenizer.state_dict().items()]
@@ -47,22 +49,32 @@ def test_codes_are_the_recorded_ones(recorded, pictures):
     name, tokenizer = recorded
     x = tokenizer.encoder(images(pictures))
     np.testing.assert_allclose(x, SMALL[f"{name}/{pictures}/encoder_out"], rtol=0, atol=2e-4)
-    np.testing.assert_allclose(tokenizer.quant_conv(x), SMALL[f"{name}/{pictures}/prequant"], rtol=0, atol=2e-4)
-    np.testing.assert_array_equal(tokenizer.encode(images(pictures)), SMALL[f"{name}/{pictures}/codes"])
+    np.testing.assert_allclose(
+        tokenizer.quant_conv(x), SMALL[f"{name}/{pictures}/prequant"], rtol=0, atol=2e-4
+    )
+    np.testing.assert_array_equal(
+        tokenizer.encode(images(pictures)), SMALL[f"{name}/{pictures}/codes"]
+    )
 
 
 @pytest.mark.parametrize("pictures", PICTURES)
 def test_pictures_of_codes_are_the_recorded_ones(recorded, pictures):
     name, tokenizer = recorded
     codes = torch.from_numpy(SMALL[f"{name}/{pictures}/codes"])
-    np.testing.assert_allclose(tokenizer.reconstruct(codes), SMALL[f"{name}/{pictures}/decoded"], rtol=0, atol=2e-4)
+    np.testing.assert_allclose(
+        tokenizer.reconstruct(codes), SMALL[f"{name}/{pictures}/decoded"], rtol=0, atol=2e-4
+    )
 
 
 def test_given_codes_become_the_recorded_grey_levels(recorded):
     name, tokenizer = recorded
     codes = torch.from_numpy(SMALL["codes_given/given"])
-    np.testing.assert_allclose(tokenizer.reconstruct(codes), SMALL[f"{name}/given/decoded"], rtol=0, atol=2e-4)
-    found = np.stack([np.asarray(picture) for picture in decode_pictures(tokenizer, codes)]).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(
+        tokenizer.reconstruct(codes), SMALL[f"{name}/given/decoded"], rtol=0, atol=2e-4
+    )
+    found = np.stack(
+        [np.asarray(picture) for picture in decode_pictures(tokenizer, codes)]
+    ).transpose(0, 3, 1, 2)
     assert abs(found.astype(int) - SMALL[f"{name}/given/decoded_u8"]).max() <= 1
 
 
@@ -78,7 +90,9 @@ def test_files_of_pictures_give_the_recorded_codes_row_by_row(recorded):
 def test_drawn_codes_follow_the_release(recorded):
     """Informative in the recording: torch's random numbers on a CPU."""
     name, tokenizer = recorded
-    tokenizer.generator = torch.Generator().manual_seed(SMALL["meta"]["torch_manual_seed_for_sampled"])
+    tokenizer.generator = torch.Generator().manual_seed(
+        SMALL["meta"]["torch_manual_seed_for_sampled"]
+    )
     try:
         drawn = tokenizer.encode(images("sq")).numpy()
     finally:

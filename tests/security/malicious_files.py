@@ -349,7 +349,10 @@ def texts(marker: Path) -> Iterator[tuple[str, str, bytes]]:
         '{"__metadata__":{"ofa":'
         + json.dumps(deep)
         + '},"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}',
-        '{"__metadata__":{"ofa":"{\\"shared\\": [1]}"},"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}',
+        (
+            '{"__metadata__":{"ofa":"{\\"shared\\":'
+            ' [1]}"},"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}'
+        ),
         '{"__metadata__":{"ofa":"[]"},"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}',
     ):
         yield (

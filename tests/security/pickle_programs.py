@@ -248,12 +248,9 @@ def references() -> Iterator[tuple[str, bytes]]:
         "text": text("x"),
         "number": b"K\x01",
         "module": text("module") + name("os", "system") + text("a.py") + text("x") + b"(1tt",
-        "storage": b"("
-        + text("storage")
-        + name("os", "system")
-        + text("0")
-        + text("cpu")
-        + b"K\x01t",
+        "storage": (
+            b"(" + text("storage") + name("os", "system") + text("0") + text("cpu") + b"K\x01t"
+        ),
     }.items():
         yield f"binpersid-{number}", proto(2) + reference + b"Q."
 

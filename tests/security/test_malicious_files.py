@@ -131,7 +131,10 @@ def test_tensors_that_lie_are_refused_for_what_they_are(tmp_path):
             (tmp_path / "a.pt").write_bytes(content)
             with pytest.raises(
                 UserError,
-                match=r"a (tensor|storage) of|data/\.\./version|longer than|FloatStorage|NoSuchStorage|storage key",
+                match=(
+                    r"a (tensor|storage) of|data/\.\./version|longer"
+                    r" than|FloatStorage|NoSuchStorage|storage key"
+                ),
             ):
                 load_checkpoint(tmp_path / "a.pt")
 

@@ -5,7 +5,11 @@ from pathlib import Path
 
 from ofa.vocabulary_build import build_vocabulary
 
-SENTENCES = ["a red ball on the table", "Two dogs, a cat and a red car.", "what does the image describe?"] * 4
+SENTENCES = [
+    "a red ball on the table",
+    "Two dogs, a cat and a red car.",
+    "what does the image describe?",
+] * 4
 WORDPIECES = [
     "[PAD]",
     "[UNK]",
@@ -31,17 +35,21 @@ WORDPIECES = [
 
 
 def make_gpt2_folder(folder: Path) -> Path:
-    """Bytes, the merges of `` red`` and ``the``, one filler; dict.txt in another order than encoder.json."""
+    """Bytes, the merges of `` red`` and ``the``, one filler; dict.txt in another order than
+    encoder.json."""
     folder.mkdir(parents=True, exist_ok=True)
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in shown]
     names = [*map(chr, shown), *(chr(256 + place) for place in range(len(hidden)))]
     merges = ["Ġ r", "e d", "Ġr ed", "t h", "th e"]
     encoder = {
-        name: number for number, name in enumerate(names + [merge.replace(" ", "") for merge in merges])
+        name: number
+        for number, name in enumerate(names + [merge.replace(" ", "") for merge in merges])
     }
     (folder / "encoder.json").write_text(json.dumps(encoder))
-    (folder / "vocab.bpe").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    (folder / "vocab.bpe").write_text(
+        "#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8"
+    )
     numbers = [*reversed(range(len(encoder))), "madeupword0000"]
     (folder / "dict.txt").write_text("".join(f"{number} 1\n" for number in numbers))
     return folder
@@ -50,7 +58,9 @@ def make_gpt2_folder(folder: Path) -> Path:
 def make_bert_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(WORDPIECES) + "\n", encoding="utf-8")
-    (folder / "dict.txt").write_text("".join(f"{piece} 1\n" for piece in WORDPIECES), encoding="utf-8")
+    (folder / "dict.txt").write_text(
+        "".join(f"{piece} 1\n" for piece in WORDPIECES), encoding="utf-8"
+    )
     return folder
 
 
@@ -59,4 +69,8 @@ def make_sentencepiece_folder(folder: Path, size: int = 340) -> Path:
     return folder
 
 
-MAKERS = {"gpt2": make_gpt2_folder, "bert": make_bert_folder, "sentencepiece": make_sentencepiece_folder}
+MAKERS = {
+    "gpt2": make_gpt2_folder,
+    "bert": make_bert_folder,
+    "sentencepiece": make_sentencepiece_folder,
+}

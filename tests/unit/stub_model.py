@@ -1,7 +1,7 @@
 """A model with the interface that generation uses, and beam search written out in plain Python.
 
-The stub's logits depend on the image, the length and the last two tokens, which it remembers itself: a wrong
-order of its cache shows in the scores.
+The stub's logits depend on the image, the length and the last two tokens, which it remembers
+itself: a wrong order of its cache shows in the scores.
 """
 
 import math
@@ -20,7 +20,9 @@ class StubCache:
         self.history = torch.zeros(images.numel(), 1, 0, dtype=torch.int64)
 
     def reorder(self, parents: Tensor) -> None:
-        self.history = self.history.gather(1, parents[..., None].expand(-1, -1, self.history.size(2)))
+        self.history = self.history.gather(
+            1, parents[..., None].expand(-1, -1, self.history.size(2))
+        )
 
     def select(self, rows: Tensor) -> None:
         self.images, self.history = self.images[rows], self.history[rows]
@@ -37,7 +39,9 @@ class StubDecoder(nn.Module):
         self.config = SimpleNamespace(max_target_positions=64)
         self.image_position_idx = torch.arange(100)
 
-    def start(self, encoder_output: Tensor, beam: int, max_len: int, code_masks: Tensor) -> StubCache:
+    def start(
+        self, encoder_output: Tensor, beam: int, max_len: int, code_masks: Tensor
+    ) -> StubCache:
         return StubCache(encoder_output)
 
     def step(self, tokens: Tensor, cache: StubCache) -> Tensor:
@@ -66,17 +70,32 @@ class StubModel(nn.Module):
 
 
 def batch_of(images: list[int], width: int = 3) -> dict:
-    return {"net_input": {"src_tokens": torch.tensor(images)[:, None].expand(-1, width).contiguous()}}
+    return {
+        "net_input": {"src_tokens": torch.tensor(images)[:, None].expand(-1, width).contiguous()}
+    }
 
 
 def naive_beam_search(
-    models, image, *, beam, max_len, min_len=1, lenpen=1.0, unnormalized=False, temperature=1.0, ngram=0,
-    unkpen=0.0, allowed=None, zero_shot=False, prefix=(), prefix_width=0,
-):  # fmt: skip
+    models,
+    image,
+    *,
+    beam,
+    max_len,
+    min_len=1,
+    lenpen=1.0,
+    unnormalized=False,
+    temperature=1.0,
+    ngram=0,
+    unkpen=0.0,
+    allowed=None,
+    zero_shot=False,
+    prefix=(),
+    prefix_width=0,
+):
     """Beam search of one image, hypothesis by hypothesis.
 
-    Args: allowed: function (tokens without <s>) -> ids that may follow, or None; prefix_width: longest prefix
-    of the batch.
+    Args: allowed: function (tokens without <s>) -> ids that may follow, or None; prefix_width:
+    longest prefix of the batch.
     Returns: [(score, tokens with </s>, positional scores)], best first.
     """
     beams, finished = [([], [])], []
@@ -92,7 +111,9 @@ def naive_beam_search(
                 elif step < len(prefix):
                     possible = token == prefix[step]
                 else:
-                    possible = token != PAD and not (token == EOS and prefix_width <= step < min_len)
+                    possible = token != PAD and not (
+                        token == EOS and prefix_width <= step < min_len
+                    )
                     possible = possible and not (ngram and repeats([BOS, *tokens, token], ngram))
                 if possible and value > -math.inf:
                     candidates.append((sum(scores) + value, tokens + [token], scores + [value]))
@@ -102,7 +123,9 @@ def naive_beam_search(
             if tokens[-1] != EOS:
                 beams.append((tokens, scores))
             elif rank < beam and len(finished) < beam:
-                finished.append((total if unnormalized else total / len(tokens) ** lenpen, tokens, scores))
+                finished.append(
+                    (total if unnormalized else total / len(tokens) ** lenpen, tokens, scores)
+                )
         beams = beams[:beam]
         if len(finished) == beam or not beams:
             break

@@ -9,13 +9,16 @@ from fairseq.optim.adam import Adam  # noqa: E402
 from ofa.fairseq_adam import in_one_pass, is_plain  # noqa: E402
 
 STOCK = getattr(Adam.step, "__wrapped__", Adam.step)
-while hasattr(STOCK, "__wrapped__"):  # the plugin may be registered, and torch wraps optimizers as well
+while hasattr(
+    STOCK, "__wrapped__"
+):  # the plugin may be registered, and torch wraps optimizers as well
     STOCK = STOCK.__wrapped__
 SHAPES = ((5, 7), (3,), (2, 4, 4))
 
 
 def train(step, updates: int, **options):
-    """Parameters and optimizer after some updates with gradients of very different sizes; the last one comes late."""
+    """Parameters and optimizer after some updates with gradients of very different sizes; the
+    last one comes late."""
     generator = torch.Generator().manual_seed(1)
     params = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
     optimizer = Adam(params, lr=1e-2, betas=(0.9, 0.98), **options)
@@ -30,9 +33,16 @@ def train(step, updates: int, **options):
 @pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1}, {"eps": 1e-3}], ids=str)
 @pytest.mark.parametrize("updates", [1, 20])
 def test_the_updates_are_those_of_fairseq(options, updates):
-    (ours, optimizer), (stock, expected) = train(in_one_pass(STOCK), updates, **options), train(STOCK, updates, **options)
+    (ours, optimizer), (stock, expected) = (
+        train(in_one_pass(STOCK), updates, **options),
+        train(STOCK, updates, **options),
+    )
     torch.testing.assert_close(ours, stock, rtol=1e-5, atol=1e-6)
-    for state, wanted in zip(optimizer.state_dict()["state"].values(), expected.state_dict()["state"].values(), strict=True):
+    for state, wanted in zip(
+        optimizer.state_dict()["state"].values(),
+        expected.state_dict()["state"].values(),
+        strict=True,
+    ):
         assert state.keys() == wanted.keys() and state["step"] == wanted["step"]
         torch.testing.assert_close(state["exp_avg_sq"], wanted["exp_avg_sq"], rtol=1e-5, atol=0)
 
@@ -50,5 +60,8 @@ def test_amsgrad_and_16_bit_gradients_take_the_way_of_fairseq():
     param = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
     param.grad = torch.ones_like(param)
     assert not is_plain({"params": [param], "amsgrad": False})
-    (ours, _), (stock, _) = train(in_one_pass(STOCK), 5, amsgrad=True), train(STOCK, 5, amsgrad=True)
+    (ours, _), (stock, _) = (
+        train(in_one_pass(STOCK), 5, amsgrad=True),
+        train(STOCK, 5, amsgrad=True),
+    )
     assert all(map(torch.equal, ours, stock))

@@ -27,13 +27,19 @@ def write_text(file):
     file.write("x" * 100_000)
 
 
-@pytest.mark.parametrize("mode, content", [("w", "x" * 5000), ("wb", b"x" * 5000), ("wb", b"x" * 100_000)])
+@pytest.mark.parametrize(
+    "mode, content", [("w", "x" * 5000), ("wb", b"x" * 5000), ("wb", b"x" * 100_000)]
+)
 def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path, full_disk, mode, content):
     path = tmp_path / "results.json"
     path.write_text("old")
     with pytest.raises(OSError) as failed, replacing(path, mode) as file:
         file.write(content)
-    assert failed.value.filename == str(path) and path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+    assert (
+        failed.value.filename == str(path)
+        and path.read_text() == "old"
+        and len(list(tmp_path.iterdir())) == 1
+    )
 
 
 def test_torch_reports_a_full_disk_as_what_it_is(tmp_path, full_disk):
@@ -68,7 +74,11 @@ def test_a_vanished_folder_is_reported_with_the_file_that_was_asked_for(tmp_path
 
 
 def test_every_write_of_a_context_names_its_file(tmp_path, full_disk):
-    with pytest.raises(OSError) as failed, names_file("manifest.json.part"), open(tmp_path / "x", "w") as file:
+    with (
+        pytest.raises(OSError) as failed,
+        names_file("manifest.json.part"),
+        open(tmp_path / "x", "w") as file,
+    ):
         file.write("x" * 5000)
     assert failed.value.filename == "manifest.json.part"
 
@@ -78,20 +88,34 @@ def test_the_error_of_a_write_that_a_process_dies_of_is_one_line(tmp_path):
         "import resource, signal, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))\n"
         "from ofa.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
-    done = subprocess.run([sys.executable, "-c", code, "prepare", "text-world", "--out", str(tmp_path / "out")],
-                          capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code, "prepare", "text-world", "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert done.returncode == 2 and len(errors) == 1 and str(tmp_path / "out") in errors[0], done.stderr
+    assert done.returncode == 2 and len(errors) == 1 and str(tmp_path / "out") in errors[0], (
+        done.stderr
+    )
     assert "Traceback" not in done.stderr
 
 
 def test_the_reasons_that_a_disk_is_full_are_known_by_number():
-    assert {os.strerror(number) for number in atomic.FULL} == {"No space left on device", "Disk quota exceeded", "File too large"}
+    assert {os.strerror(number) for number in atomic.FULL} == {
+        "No space left on device",
+        "Disk quota exceeded",
+        "File too large",
+    }
 
 
 @pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_files_get_the_mode_of_any_new_file_without_asking_for_the_umask(tmp_path, monkeypatch, umask, mode):
-    """It can be asked for by changing it alone, which other threads would see in the files that they make."""
+def test_files_get_the_mode_of_any_new_file_without_asking_for_the_umask(
+    tmp_path, monkeypatch, umask, mode
+):
+    """It can be asked for by changing it alone, which other threads would see in the files that
+    they make."""
     from torch import zeros
 
     from ofa.safetensors_file import write_tensors
@@ -107,4 +131,7 @@ def test_files_get_the_mode_of_any_new_file_without_asking_for_the_umask(tmp_pat
             write_tensors({"weight": zeros(2)}, tmp_path / "a.safetensors")
     finally:
         os.umask(before)
-    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {"a.txt": mode, "a.safetensors": mode}
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
+        "a.txt": mode,
+        "a.safetensors": mode,
+    }

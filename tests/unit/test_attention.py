@@ -53,4 +53,6 @@ def test_dropout_and_other_types_take_torchs_own_path():
     inputs, padding_mask = tensors((1, H, T, S))
     assert "BiasedAttention" not in attend(*inputs, padding_mask, 0.3, dropout=0.5).grad_fn.name()
     inputs, _ = tensors((1, H, T, S), torch.float64)
-    torch.testing.assert_close(attend(*inputs, padding_mask, 0.3), written_out(*inputs, padding_mask, 0.3))
+    torch.testing.assert_close(
+        attend(*inputs, padding_mask, 0.3), written_out(*inputs, padding_mask, 0.3)
+    )

@@ -1,4 +1,5 @@
-"""Random changes of training pictures: decided by the generator alone, every operation leaves a picture of the same size."""
+"""Random changes of training pictures: decided by the generator alone, every operation leaves a
+picture of the same size."""
 
 import random
 
@@ -20,7 +21,9 @@ def transform():
 
 
 def test_the_same_generator_gives_the_same_pixels_and_another_one_others(transform):
-    once, again, other = (transform(picture(), random.Random(seed)) for seed in ("1-1-5", "1-1-5", "1-2-5"))
+    once, again, other = (
+        transform(picture(), random.Random(seed)) for seed in ("1-1-5", "1-1-5", "1-2-5")
+    )
     assert once.shape == (3, 32, 32) and once.dtype == torch.float32
     assert torch.equal(once, again) and not torch.equal(once, other)
 

@@ -21,7 +21,8 @@ from ofa.errors import UserError
 
 @pytest.mark.parametrize("image_size", [(640, 480), (97, 513), (512, 512)])
 @pytest.mark.parametrize(
-    ("patch_image_size", "max_image_size", "num_bins"), [(512, 512, 1000), (480, 512, 1000), (256, 512, 100)]
+    ("patch_image_size", "max_image_size", "num_bins"),
+    [(512, 512, 1000), (480, 512, 1000), (256, 512, 100)],
 )
 def test_bins_round_trip_within_half_a_bin(image_size, patch_image_size, max_image_size, num_bins):
     corners = torch.rand(200, 2, 2, generator=torch.Generator().manual_seed(0)).sort(dim=1).values
@@ -29,20 +30,32 @@ def test_bins_round_trip_within_half_a_bin(image_size, patch_image_size, max_ima
     sizes = (image_size, patch_image_size, max_image_size, num_bins)
     bins = boxes_to_bins(boxes, *sizes)
     half_bin_px = (
-        0.5 * max_image_size / (num_bins - 1) / torch.tensor(resize_ratios(image_size, patch_image_size) * 2)
+        0.5
+        * max_image_size
+        / (num_bins - 1)
+        / torch.tensor(resize_ratios(image_size, patch_image_size) * 2)
     )
     assert ((bins_to_boxes(bins, *sizes) - boxes).abs() <= half_bin_px + 1e-3).all()
     assert torch.equal(boxes_to_bins(bins_to_boxes(bins, *sizes), *sizes), bins)
 
 
 def test_bins_are_a_rounded_fraction_of_the_largest_image():
-    assert boxes_to_bins([[10.5, 20.25, 80.0, 95.5]], (130, 90), 128).tolist() == [[20, 56, 154, 265]]
-    assert squashed_to_bins([0, 256, 511, 512]).tolist() == [0, 500, 997, 999]  # 499.5 to the even number
+    assert boxes_to_bins([[10.5, 20.25, 80.0, 95.5]], (130, 90), 128).tolist() == [
+        [20, 56, 154, 265]
+    ]
+    assert squashed_to_bins([0, 256, 511, 512]).tolist() == [
+        0,
+        500,
+        997,
+        999,
+    ]  # 499.5 to the even number
 
 
 def test_arrays_lists_and_tensors_give_the_same_bins():
     box = [1.0, 2.0, 30.0, 40.0]
-    kinds = [boxes_to_bins(kind, (50, 50)).tolist() for kind in (box, np.array(box), torch.tensor(box))]
+    kinds = [
+        boxes_to_bins(kind, (50, 50)).tolist() for kind in (box, np.array(box), torch.tensor(box))
+    ]
     assert kinds[0] == kinds[1] == kinds[2]
 
 
@@ -54,7 +67,14 @@ def test_boxes_beyond_the_image_land_on_the_last_bin():
     assert boxes_to_bins([-5, -5, 700, 500], (640, 480)).tolist() == [0, 0, 999, 999]
 
 
-@pytest.mark.parametrize("box, bins", [([0, 0, 3e38, 3e38], [0, 0, 999, 999]), ([-3e38, -3e38, 3e38, 40], [0, 0, 999, 799]), ([1e30, 1e30, 1e31, 1e31], [999] * 4)])
+@pytest.mark.parametrize(
+    "box, bins",
+    [
+        ([0, 0, 3e38, 3e38], [0, 0, 999, 999]),
+        ([-3e38, -3e38, 3e38, 40], [0, 0, 999, 799]),
+        ([1e30, 1e30, 1e31, 1e31], [999] * 4),
+    ],
+)
 def test_boxes_of_any_size_land_on_a_bin(box, bins):
     assert boxes_to_bins(box, (50, 50)).tolist() == bins
 
@@ -85,8 +105,22 @@ def test_box_column_is_read():
     assert parse_box("10.5,20.25,80.0,95.5") == [10.5, 20.25, 80.0, 95.5]
 
 
-@pytest.mark.parametrize("field", ["1,2,3", "1,2,3,4,5", "a dog", "nan,0,1,1", "0,0,inf,1", "", "0,0,1e39,1e39", "0,0,1e400,9", "1_0,0,20,20", "１,2,3,4",
-                                   "0,0," + "9" * 5000 + ",1"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "1,2,3",
+        "1,2,3,4,5",
+        "a dog",
+        "nan,0,1,1",
+        "0,0,inf,1",
+        "",
+        "0,0,1e39,1e39",
+        "0,0,1e400,9",
+        "1_0,0,20,20",
+        "１,2,3,4",
+        "0,0," + "9" * 5000 + ",1",
+    ],
+)
 def test_a_box_that_is_not_four_numbers_is_refused_with_its_row(field):
     with pytest.raises(UserError, match="a.tsv:3: expects a box .* write four numbers"):
         parse_box(field, "a.tsv:3")
@@ -99,20 +133,33 @@ def test_a_box_that_is_turned_round_or_empty_is_refused_with_its_row(field):
 
 
 @pytest.mark.parametrize(
-    "box, all_inside", [([0, 0, 50, 40], True), ([-0.5, 0, 50.9, 40], True), ([30, 10, 60, 40], False), ([-9, -9, 50, 40], False)]
+    "box, all_inside",
+    [
+        ([0, 0, 50, 40], True),
+        ([-0.5, 0, 50.9, 40], True),
+        ([30, 10, 60, 40], False),
+        ([-9, -9, 50, 40], False),
+    ],
 )
 def test_a_box_may_reach_beyond_its_picture(box, all_inside):
     assert check_inside(box, (50, 40), "a.tsv:3") == all_inside
 
 
-@pytest.mark.parametrize("box", [[60, 0, 90, 20], [30, 30, 80, 60], [-30, 0, -10, 20], [0, 0, 100, 40]])
+@pytest.mark.parametrize(
+    "box", [[60, 0, 90, 20], [30, 30, 80, 60], [-30, 0, -10, 20], [0, 0, 100, 40]]
+)
 def test_a_box_that_is_not_in_its_picture_is_refused_with_its_row(box):
-    with pytest.raises(UserError, match="a.tsv:3: expects a box inside the picture of 50 x 40 pixels"):
+    with pytest.raises(
+        UserError, match="a.tsv:3: expects a box inside the picture of 50 x 40 pixels"
+    ):
         check_inside(box, (50, 40), "a.tsv:3")
 
 
 def test_boxes_are_clipped_to_the_image():
-    assert clip_boxes([[-3, 2, 700, 481], [1, 2, 3, 4]], (640, 480)).tolist() == [[0, 2, 640, 480], [1, 2, 3, 4]]
+    assert clip_boxes([[-3, 2, 700, 481], [1, 2, 3, 4]], (640, 480)).tolist() == [
+        [0, 2, 640, 480],
+        [1, 2, 3, 4],
+    ]
 
 
 def test_overlap_is_the_shared_area_over_the_covered_one():
@@ -129,5 +176,8 @@ def test_overlap_counts_grid_cells():
     boxes[:, :, 1] += 1
     found, expected = boxes.reshape(50, 2, 4).transpose(1, 0, 2)
     for one, other, value in zip(found, expected, box_overlap(found, expected).tolist()):
-        cells = [{(x, y) for x in range(int(b[0]), int(b[2])) for y in range(int(b[1]), int(b[3]))} for b in (one, other)]
+        cells = [
+            {(x, y) for x in range(int(b[0]), int(b[2])) for y in range(int(b[1]), int(b[3]))}
+            for b in (one, other)
+        ]
         assert value == pytest.approx(len(cells[0] & cells[1]) / len(cells[0] | cells[1]), abs=1e-6)

@@ -4,7 +4,13 @@ import pickle
 import shutil
 
 import pytest
-from small_bpe import MAKERS, WORDPIECES, make_bert_folder, make_gpt2_folder, make_sentencepiece_folder
+from small_bpe import (
+    MAKERS,
+    WORDPIECES,
+    make_bert_folder,
+    make_gpt2_folder,
+    make_sentencepiece_folder,
+)
 
 from ofa.bpe import load_bpe, load_language
 from ofa.errors import UserError
@@ -41,7 +47,14 @@ def test_text_and_symbols_stay_apart(folders, kind):
 @pytest.mark.parametrize("kind", ["gpt2", "sentencepiece"])
 @pytest.mark.parametrize(
     "text",
-    ["a red ball", " the red ball.", "  two  blanks  ", "naïve 東京 🔥\tx\ny", "", "<s> <bin_3> <0x41>"],
+    [
+        "a red ball",
+        " the red ball.",
+        "  two  blanks  ",
+        "naïve 東京 🔥\tx\ny",
+        "",
+        "<s> <bin_3> <0x41>",
+    ],
 )
 def test_every_text_comes_back_whole_and_nothing_is_unknown(folders, kind, text):
     bpe, vocabulary = load_language(folders[kind])
@@ -78,7 +91,10 @@ def test_bert_decoding_closes_up_punctuation(folders):
 
 def test_beginning_of_word_of_each_kind(folders):
     gpt2, bert, own = (load_bpe(folders[kind]) for kind in ("gpt2", "bert", "sentencepiece"))
-    assert [gpt2.is_beginning_of_word(piece) for piece in gpt2.encode(" redthe").split()] == [True, False]
+    assert [gpt2.is_beginning_of_word(piece) for piece in gpt2.encode(" redthe").split()] == [
+        True,
+        False,
+    ]
     assert gpt2.is_beginning_of_word("madeupword0000") and not gpt2.is_beginning_of_word("<mask>")
     assert bert.is_beginning_of_word("ball") and not bert.is_beginning_of_word("##s")
     assert own.is_beginning_of_word("▁red") and not own.is_beginning_of_word("ed")

@@ -7,7 +7,9 @@ from small_network import build_awake
 from ofa.models.ofa import OFA
 
 SWITCHES = {
-    "run-script switches": dict(scale_attn=True, scale_fc=True, scale_heads=True, disable_entangle=True),
+    "run-script switches": dict(
+        scale_attn=True, scale_fc=True, scale_heads=True, disable_entangle=True
+    ),
     "no switches": dict(),
     "norms at the end": dict(
         encoder_normalize_before=False, decoder_normalize_before=False, scale_resids=True
@@ -70,7 +72,9 @@ def test_steps_equal_the_full_forward(name, code_masks):
 @torch.no_grad()
 def test_reordered_beams_continue_their_parents():
     model, batch = build_awake(VOCAB, **SWITCHES["prefix"]), sample()
-    cache = model.decoder.start(model.encode(**batch), 2, 4)  # fewer beams and tokens than will come
+    cache = model.decoder.start(
+        model.encode(**batch), 2, 4
+    )  # fewer beams and tokens than will come
     first = torch.randint(4, VOCAB, (B, 1))
     model.decoder.step(first, cache)
     cache.reorder(torch.zeros(B, 3, dtype=torch.long))
@@ -80,12 +84,18 @@ def test_reordered_beams_continue_their_parents():
     cache.reorder(parents)
     third = torch.randint(4, VOCAB, (B, 3, 4))
     found = model.decoder.step(third, cache)
-    history = torch.cat([first[:, None].expand(B, 3, 1), second.gather(1, parents)[:, :, None], third], dim=2)
-    torch.testing.assert_close(found, in_full(model, batch, history)[:, :, -1], atol=1e-5, rtol=1e-4)
+    history = torch.cat(
+        [first[:, None].expand(B, 3, 1), second.gather(1, parents)[:, :, None], third], dim=2
+    )
+    torch.testing.assert_close(
+        found, in_full(model, batch, history)[:, :, -1], atol=1e-5, rtol=1e-4
+    )
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("code_masks", [None, torch.tensor([False, True, True])], ids=["text", "mixed"])
+@pytest.mark.parametrize(
+    "code_masks", [None, torch.tensor([False, True, True])], ids=["text", "mixed"]
+)
 def test_finished_images_can_leave_the_batch(code_masks):
     model, batch = build_awake(VOCAB, **SWITCHES["run-script switches"]), sample()
     tokens = torch.randint(4, VOCAB, (B, K, T))

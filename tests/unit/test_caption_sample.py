@@ -1,4 +1,5 @@
-"""Rows of caption files become samples: texts of both stages, both languages, errors with file and row."""
+"""Rows of caption files become samples: texts of both stages, both languages, errors with file
+and row."""
 
 from dataclasses import replace
 
@@ -15,7 +16,9 @@ from ofa.tasks.caption import SPEC, CaptionOptions, split_references
 
 @pytest.fixture(scope="module")
 def language(tmp_path_factory):
-    return load_language(make_vocabulary(tmp_path_factory.mktemp("vocabulary")), num_codes=16, num_bins=20)
+    return load_language(
+        make_vocabulary(tmp_path_factory.mktemp("vocabulary")), num_codes=16, num_bins=20
+    )
 
 
 @pytest.fixture
@@ -36,7 +39,9 @@ def target_text(made) -> str:
 
 
 def test_a_training_caption_loses_punctuation_and_then_its_last_words(make_sample):
-    assert target_text(make_sample("A red cube, on - a table.", max_tgt_length=4)) == "A red cube on"
+    assert (
+        target_text(make_sample("A red cube, on - a table.", max_tgt_length=4)) == "A red cube on"
+    )
 
 
 def test_an_evaluated_row_keeps_all_captions_at_full_length(make_sample):
@@ -47,13 +52,17 @@ def test_an_evaluated_row_keeps_all_captions_at_full_length(make_sample):
 
 def test_cider_optimisation_keeps_all_captions_of_a_training_row(make_sample):
     assert (
-        target_text(make_sample("A red cube.&&There is a cube", scst=True)) == "A red cube&&There is a cube"
+        target_text(make_sample("A red cube.&&There is a cube", scst=True))
+        == "A red cube&&There is a cube"
     )
 
 
 def test_decoder_input_is_the_target_shifted_right(make_sample):
     sample, _, vocabulary = make_sample("A red cube")
-    assert sample["prev_output_tokens"].tolist() == [vocabulary.bos, *sample["target"].tolist()[:-1]]
+    assert sample["prev_output_tokens"].tolist() == [
+        vocabulary.bos,
+        *sample["target"].tolist()[:-1],
+    ]
     assert sample["target"][-1] == sample["source"][-1] == vocabulary.eos
     assert sample["patch_image"].shape == (3, 32, 32) and sample["patch_mask"].tolist() == [True]
 
@@ -70,7 +79,9 @@ def test_the_prompt_follows_the_language_of_the_vocabulary(make_sample, language
             self.asked.append(text)
             return ""
 
-    builder = SampleBuilder(SPEC, CaptionOptions(patch_image_size=32), vocabulary, Chinese(), "train")
+    builder = SampleBuilder(
+        SPEC, CaptionOptions(patch_image_size=32), vocabulary, Chinese(), "train"
+    )
     builder({"id": "0", "image": picture("red"), "caption": "一只猫"}, 0)
     assert Chinese.asked == ["图片描述了什么内容?", " 一只猫"]
 
@@ -96,7 +107,11 @@ def test_an_empty_reference_beside_others_does_not_count():
 def test_symbols_pass_by_the_bpe(language):
     bpe, vocabulary = language
     mixed = text_ids((" A red cube", Symbols("<bin_3> <code_5>")), vocabulary, bpe)
-    assert mixed == [*text_ids(" A red cube", vocabulary, bpe), vocabulary.bins[3], vocabulary.codes[5]]
+    assert mixed == [
+        *text_ids(" A red cube", vocabulary, bpe),
+        vocabulary.bins[3],
+        vocabulary.codes[5],
+    ]
 
 
 def test_a_damaged_image_is_refused_with_file_and_row(tmp_path, language):

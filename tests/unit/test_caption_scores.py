@@ -6,8 +6,12 @@ from ofa.caption_scores import best_constant, caption_scores, tokenizer_of, vali
 from ofa.errors import UserError
 from ofa.metrics import character_tokenize, ptb_tokenize
 
-REFERENCES = [["A red ball.", "a red ball on grass"], ["Two dogs run.", "dogs running"], ["a cat", "the cat, asleep"],
-              ["A red car parked.", "a car"]]
+REFERENCES = [
+    ["A red ball.", "a red ball on grass"],
+    ["Two dogs run.", "dogs running"],
+    ["a cat", "the cat, asleep"],
+    ["A red car parked.", "a car"],
+]
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +50,11 @@ def test_punctuation_and_case_do_not_change_the_scores():
 
 
 def test_validation_cider_is_that_of_validation():
-    assert validation_cider(["a red ball", "x", "y", "z"], REFERENCES) > validation_cider(["w", "x", "y", "z"], REFERENCES) == 0
+    assert (
+        validation_cider(["a red ball", "x", "y", "z"], REFERENCES)
+        > validation_cider(["w", "x", "y", "z"], REFERENCES)
+        == 0
+    )
 
 
 def test_chinese_is_split_into_characters():

@@ -26,7 +26,8 @@ class Malicious:
 
 @pytest.fixture
 def foreign_classes(monkeypatch):
-    """Classes as fairseq defines them, pickled under their names; gone again when the file is read."""
+    """Classes as fairseq defines them, pickled under their names; gone again when the file is
+    read."""
 
     def define(module: str, name: str, bases=(), body=None):
         made = type(name, bases, body or {}) if not isinstance(body, type) else body
@@ -68,9 +69,19 @@ def test_an_old_checkpoint_with_a_namespace_is_read(tmp_path, new_format):
 
 def test_a_newer_checkpoint_with_cfg_is_read(tmp_path):
     model = argparse.Namespace(_name="ofa_base", scale_heads=True)
-    cfg = {"task": {"_name": "caption", "patch_image_size": 480}, "model": model, "common": {"seed": 7}}
-    found = arguments(load_checkpoint(save(tmp_path, {"args": None, "cfg": cfg, "model": weights()})))
-    assert (found["arch"], found["patch_image_size"], found["scale_heads"]) == ("ofa_base", 480, True)
+    cfg = {
+        "task": {"_name": "caption", "patch_image_size": 480},
+        "model": model,
+        "common": {"seed": 7},
+    }
+    found = arguments(
+        load_checkpoint(save(tmp_path, {"args": None, "cfg": cfg, "model": weights()}))
+    )
+    assert (found["arch"], found["patch_image_size"], found["scale_heads"]) == (
+        "ofa_base",
+        480,
+        True,
+    )
 
 
 def test_omegaconf_and_fairseq_settings_become_plain_data(tmp_path):
@@ -99,7 +110,11 @@ def test_enums_and_dataclasses_of_fairseq_become_plain_data(tmp_path, foreign_cl
 
 def test_ema_weights_come_first_when_asked_for(tmp_path):
     last, ema, exact = ({"encoder.a": torch.full((2,), value)} for value in (1.0, 2.0, 3.0))
-    extra = {"ema": ema, "ema_fp32_params": exact, "metrics": [(0, "x", "AverageMeter", {"val": 1.0})]}
+    extra = {
+        "ema": ema,
+        "ema_fp32_params": exact,
+        "metrics": [(0, "x", "AverageMeter", {"val": 1.0})],
+    }
     checkpoint = load_checkpoint(
         save(tmp_path, {"model": {**last, "encoder.b": torch.ones(1)}, "extra_state": extra})
     )
@@ -117,7 +132,11 @@ def test_a_checkpoint_without_ema_says_so():
 
 @pytest.mark.parametrize("new_format", [True, False])
 def test_a_checkpoint_that_would_run_code_is_refused_by_name(tmp_path, new_format):
-    path = save(tmp_path, {"model": weights(), "cfg": Malicious()}, _use_new_zipfile_serialization=new_format)
+    path = save(
+        tmp_path,
+        {"model": weights(), "cfg": Malicious()},
+        _use_new_zipfile_serialization=new_format,
+    )
     with pytest.raises(UserError, match=r"a\.pt.*posix\.system"):
         load_checkpoint(path)
     assert not os.path.exists("/tmp/ofa-was-here")
@@ -145,9 +164,15 @@ def test_functions_by_any_name_are_refused(tmp_path, module, name):
     "changed", ["argparse Namespace", "torch._utils _rebuild_tensor_v2", "torch FloatStorage"]
 )
 def test_a_file_that_would_change_our_own_classes_is_refused(tmp_path, changed):
-    """BUILD may set any attribute of anything that a file may name; ``__eq__`` would stay changed after loading."""
+    """BUILD may set any attribute of anything that a file may name; ``__eq__`` would stay
+    changed after loading."""
     module, name = changed.split()
-    attack = pickle.PROTO + b"\x02" + f"c{module}\n{name}\n".encode() + b"N}X\x06\0\0\0__eq__K\x01s\x86b."
+    attack = (
+        pickle.PROTO
+        + b"\x02"
+        + f"c{module}\n{name}\n".encode()
+        + b"N}X\x06\0\0\0__eq__K\x01s\x86b."
+    )
     with pytest.raises(UserError, match=f"changes of .*{name}"):
         restricted_pickle("a.pt").load(io.BytesIO(attack))
     assert argparse.Namespace(a=1) == argparse.Namespace(a=1)
@@ -160,7 +185,9 @@ def test_a_function_hidden_behind_a_harmless_module_is_refused():
         ("torch._utils", "sys.modules"),
         ("argparse", "_os.system"),
     ):
-        names = b"".join(pickle.SHORT_BINUNICODE + bytes([len(x)]) + x.encode() for x in (module, name))
+        names = b"".join(
+            pickle.SHORT_BINUNICODE + bytes([len(x)]) + x.encode() for x in (module, name)
+        )
         attack = pickle.PROTO + b"\x04" + names + pickle.STACK_GLOBAL + b"."
         with pytest.raises(UserError, match=f"the class {module}.{name}"):
             restricted_pickle("a.pt").load(io.BytesIO(attack))
@@ -198,10 +225,14 @@ def test_an_attack_inside_the_zip_of_a_good_checkpoint_is_refused(tmp_path):
 @pytest.mark.parametrize("new_format", [True, False])
 def test_a_truncated_checkpoint_is_refused(tmp_path, keep, new_format):
     path = save(
-        tmp_path, {"model": {"encoder.a": torch.randn(2000)}}, _use_new_zipfile_serialization=new_format
+        tmp_path,
+        {"model": {"encoder.a": torch.randn(2000)}},
+        _use_new_zipfile_serialization=new_format,
     )
     content = (tmp_path / "a.pt").read_bytes()
-    (tmp_path / "a.pt").write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    (tmp_path / "a.pt").write_bytes(
+        content[: int(keep * len(content)) if isinstance(keep, float) else keep]
+    )
     with pytest.raises(UserError, match=r"a\.pt: expected a checkpoint, found a damaged"):
         load_checkpoint(path)
 
@@ -213,12 +244,17 @@ def test_a_single_wrong_bit_of_a_tensor_is_noticed(tmp_path):
     content[len(content) // 2] ^= 1
     (tmp_path / "a.pt").write_bytes(content)
     assert torch.load(path)["model"]["encoder.a"].shape == (2000,)
-    with pytest.raises(UserError, match="a damaged or incomplete file .*data/0 has not the bytes that were written"):
+    with pytest.raises(
+        UserError, match="a damaged or incomplete file .*data/0 has not the bytes that were written"
+    ):
         load_checkpoint(path)
 
 
 def test_whatever_byte_is_damaged_the_message_is_ours_or_nothing_changed(tmp_path):
-    path = save(tmp_path, {"model": {"encoder.a": torch.arange(9.0)}, "cfg": {"model": {"arch": "ofa_tiny"}}})
+    path = save(
+        tmp_path,
+        {"model": {"encoder.a": torch.arange(9.0)}, "cfg": {"model": {"arch": "ofa_tiny"}}},
+    )
     whole = (tmp_path / "a.pt").read_bytes()
     draw = random.Random(0)
     for _ in range(400):

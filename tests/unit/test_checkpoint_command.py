@@ -25,7 +25,9 @@ def settings(**changed) -> dict:
         "checkpoint": {"save_dir": "runs/a", "best_checkpoint_metric": "cider"},
     }
     for name, value in changed.items():
-        next(group for group in config.values() if isinstance(group, dict) and name in group)[name] = value
+        next(group for group in config.values() if isinstance(group, dict) and name in group)[
+            name
+        ] = value
     return config
 
 
@@ -35,7 +37,9 @@ def small_weights(vocab: int = 20, shift: float = 0.0) -> dict:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += shift
-    return {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("_bucket")}
+    return {
+        name: tensor for name, tensor in model.state_dict().items() if not name.endswith("_bucket")
+    }
 
 
 def save(path, shift: float = 0.0, updates: int = 10, vocab: int = 20, **more):
@@ -68,15 +72,22 @@ def test_show_prints_model_state_sizes_and_settings(tmp_path, capsys):
     assert run("show", save(tmp_path / "a.pt"), "--config", "--tensors") == 0
     printed = capsys.readouterr().out
     for part in (
-        "ofa_nano, ", "20 vocabulary entries", "caption", "10 updates, epoch 3, best cider 1.2500",
-        "present, decay 0.99 (ema)", "patch_image_size = 480", "encoder.layers.0.fc1.weight  [16, 16]  float32",
-    ):  # fmt: skip
+        "ofa_nano, ",
+        "20 vocabulary entries",
+        "caption",
+        "10 updates, epoch 3, best cider 1.2500",
+        "present, decay 0.99 (ema)",
+        "patch_image_size = 480",
+        "encoder.layers.0.fc1.weight  [16, 16]  float32",
+    ):
         assert part in printed
 
 
 def test_parameters_that_two_names_share_count_once(tmp_path, capsys):
     floating = [tensor for tensor in small_weights().values() if tensor.is_floating_point()]
-    count = sum(tensor.numel() for tensor in {tensor.data_ptr(): tensor for tensor in floating}.values())
+    count = sum(
+        tensor.numel() for tensor in {tensor.data_ptr(): tensor for tensor in floating}.values()
+    )
     run("show", save(tmp_path / "a.pt"))
     assert f"{count:,} parameters" in capsys.readouterr().out
 
@@ -91,12 +102,15 @@ def test_show_reads_files_of_the_release_without_training_state(tmp_path, capsys
 
 def test_average_is_the_mean_and_keeps_what_is_shared(tmp_path):
     files = [
-        save(tmp_path / f"{shift}.pt", shift, updates) for shift, updates in ((0.0, 30), (1.0, 20), (5.0, 10))
+        save(tmp_path / f"{shift}.pt", shift, updates)
+        for shift, updates in ((0.0, 30), (1.0, 20), (5.0, 10))
     ]
     assert run("average", *files, "--out", tmp_path / "mean.pt") == 0
     found = load_checkpoint(tmp_path / "mean.pt")
     torch.testing.assert_close(weight(tmp_path / "mean.pt"), weight(files[0]) + 2.0)
-    assert found["optimizer_history"][-1]["num_updates"] == 30 and "last_optimizer_state" not in found
+    assert (
+        found["optimizer_history"][-1]["num_updates"] == 30 and "last_optimizer_state" not in found
+    )
     model = found["model"]
     assert (
         model["encoder.embed_tokens.weight"].data_ptr()
@@ -115,9 +129,14 @@ def test_average_takes_the_newest_files_of_a_folder(tmp_path):
     }
     for name, shift in files.items():
         save(tmp_path / f"{name}.pt", shift)
-    assert [path.name for path in newest(tmp_path, 2)] == ["checkpoint10.pt", "checkpoint_11_500.pt"]
+    assert [path.name for path in newest(tmp_path, 2)] == [
+        "checkpoint10.pt",
+        "checkpoint_11_500.pt",
+    ]
     assert run("average", tmp_path, "--last", 2, "--out", tmp_path / "mean.pt") == 0
-    torch.testing.assert_close(weight(tmp_path / "mean.pt"), weight(tmp_path / "checkpoint10.pt") + 1.0)
+    torch.testing.assert_close(
+        weight(tmp_path / "mean.pt"), weight(tmp_path / "checkpoint10.pt") + 1.0
+    )
 
 
 def test_moving_averages_can_be_averaged_and_taken(tmp_path):
@@ -139,7 +158,9 @@ def test_strip_keeps_weights_and_settings_alone(tmp_path):
     assert torch.equal(weight(tmp_path / "small.pt"), weight(path))
     assert training_settings(found) == training_settings(load_checkpoint(path))
     assert (tmp_path / "small.pt").stat().st_size < 0.6 * path.stat().st_size
-    assert run("strip", path, "--out", path, "--force") == 0, "a file may be replaced by its own smaller form"
+    assert run("strip", path, "--out", path, "--force") == 0, (
+        "a file may be replaced by its own smaller form"
+    )
 
 
 class Configured:
@@ -154,7 +175,9 @@ def test_a_trusted_file_becomes_plain_data(tmp_path, capsys):
     assert run("strip", path, "--out", tmp_path / "plain.pt") == 2
     assert "ofa checkpoint strip --trust-checkpoint" in capsys.readouterr().err
     assert run("strip", path, "--trust-checkpoint", "--out", tmp_path / "plain.pt") == 0
-    assert load_checkpoint(tmp_path / "plain.pt")["cfg"] == {"model": {"arch": "ofa_tiny", "sizes": (1, 2)}}
+    assert load_checkpoint(tmp_path / "plain.pt")["cfg"] == {
+        "model": {"arch": "ofa_tiny", "sizes": (1, 2)}
+    }
 
 
 def test_diff_of_two_checkpoints_lists_what_was_learned_from_differently(tmp_path, capsys):
@@ -165,7 +188,11 @@ def test_diff_of_two_checkpoints_lists_what_was_learned_from_differently(tmp_pat
     )
     assert run("diff", a, b) == 1
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines == [["option", "a.pt", "b.pt"], ["lr", "1e-05", "3e-05"], ["patch_image_size", "480", "256"]]
+    assert lines == [
+        ["option", "a.pt", "b.pt"],
+        ["lr", "1e-05", "3e-05"],
+        ["patch_image_size", "480", "256"],
+    ]
     assert run("diff", a, a) == 0
     assert "no option differs" in capsys.readouterr().out
     assert run("diff", "--all", a, b) == 1
@@ -173,7 +200,9 @@ def test_diff_of_two_checkpoints_lists_what_was_learned_from_differently(tmp_pat
 
 
 def test_an_option_only_one_side_knows_differs_when_it_is_on():
-    assert differences({"lr": 1.0, "new_flag": False}, {"lr": 1.0, "old_flag": 3}) == {"old_flag": ("-", 3)}
+    assert differences({"lr": 1.0, "new_flag": False}, {"lr": 1.0, "old_flag": 3}) == {
+        "old_flag": ("-", 3)
+    }
 
 
 @pytest.mark.parametrize(
@@ -182,7 +211,10 @@ def test_an_option_only_one_side_knows_differs_when_it_is_on():
         ("show missing.pt", "no such file"),
         ("show text.pt", "damaged or incomplete"),
         ("strip a.pt --out a.pt", "found one; choose another"),
-        ("average a.pt other.pt --out m.pt", "encoder.embed_tokens.weight is [25, 16], there [20, 16]"),
+        (
+            "average a.pt other.pt --out m.pt",
+            "encoder.embed_tokens.weight is [25, 16], there [20, 16]",
+        ),
         ("average . --last 3 --out m.pt", "found 0; take fewer by --last"),
         ("average . --out m.pt", "expected files, or one folder and --last N"),
         ("average a.pt --last 2 --out m.pt", "expected files, or one folder and --last N"),
@@ -196,7 +228,9 @@ def test_an_option_only_one_side_knows_differs_when_it_is_on():
         ("diff bare.pt a.pt", "expected the settings of a training"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_writes_nothing(tmp_path, monkeypatch, capsys, arguments, message):
+def test_a_mistake_is_one_sentence_and_writes_nothing(
+    tmp_path, monkeypatch, capsys, arguments, message
+):
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "a.pt"), save(tmp_path / "other.pt", vocab=25)
     torch.save({"model": small_weights()}, "bare.pt")

@@ -1,4 +1,5 @@
-"""Chinese texts: blanks, punctuation, words of the scores, samples with a BERT vocabulary of one's own, prompts."""
+"""Chinese texts: blanks, punctuation, words of the scores, samples with a BERT vocabulary of
+one's own, prompts."""
 
 from pathlib import Path
 
@@ -7,7 +8,13 @@ from caption_files import picture
 from small_bpe import make_bert_folder
 
 from ofa.bpe import load_language
-from ofa.caption_scores import best_constant, caption_scores, caption_words, tokenizer_of, validation_cider
+from ofa.caption_scores import (
+    best_constant,
+    caption_scores,
+    caption_words,
+    tokenizer_of,
+    validation_cider,
+)
 from ofa.chinese import is_chinese, without_blanks
 from ofa.criterions.caption_reward import CaptionReward
 from ofa.data.sample import SampleBuilder
@@ -21,7 +28,12 @@ from ofa.tasks.caption import CaptionOptions, CaptionScorer, bleu_counts, bleu_v
 from ofa.text import caption_references, caption_target, has_words
 from ofa.wordpiece_build import build_wordpieces
 
-TEXTS = ["两只狗在草地上玩，很开心！", *["一件红色的T恤, iPhone大小"] * 2, "图片描述了什么内容?", '这段文字" "描述的是哪个区域？']
+TEXTS = [
+    "两只狗在草地上玩，很开心！",
+    *["一件红色的T恤, iPhone大小"] * 2,
+    "图片描述了什么内容?",
+    '这段文字" "描述的是哪个区域？',
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,61 +45,100 @@ def language(tmp_path_factory):
 
 def sample_of(language, spec, row: dict, split: str = "train", **options):
     bpe, vocabulary = language
-    builder = SampleBuilder(spec, spec.options(patch_image_size=32, **options), vocabulary, bpe, split)
+    builder = SampleBuilder(
+        spec, spec.options(patch_image_size=32, **options), vocabulary, bpe, split
+    )
     made = builder({"id": "1", "image": picture("red"), **row}, 0, where="rows.tsv:1")
-    read = [without_blanks(bpe.decode(vocabulary.pieces(made[key], drop=range(4)))) for key in ("source", "target")]
+    read = [
+        without_blanks(bpe.decode(vocabulary.pieces(made[key], drop=range(4))))
+        for key in ("source", "target")
+    ]
     return made, *read
 
 
-# ---------------------------------------------------------------------------------------------- writing
+# ----------------------------------------------------------------------------------------------
+# writing
 
 
-@pytest.mark.parametrize("decoded, written", [
-    ("一 只 猫 坐 在 桌 子 上 。", "一只猫坐在桌子上。"),
-    ("你 好 ， 世 界 ！", "你好，世界！"),
-    ("openai 与 abc 公 司", "openai与abc公司"),
-    ("看 open source 的 书", "看open source的书"),
-    ("高 4. 5 厘 米 ， 1, 000 元", "高4.5厘米，1,000元"),
-    ("《 书 》 和 “ 你 好 ”", "《书》和“你好”"),
-    ("a man ' s hat , 3. 5 cm", "a man ' s hat , 3. 5 cm"),
-    ("<bin_1> <bin_2>", "<bin_1> <bin_2>"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "decoded, written",
+    [
+        ("一 只 猫 坐 在 桌 子 上 。", "一只猫坐在桌子上。"),
+        ("你 好 ， 世 界 ！", "你好，世界！"),
+        ("openai 与 abc 公 司", "openai与abc公司"),
+        ("看 open source 的 书", "看open source的书"),
+        ("高 4. 5 厘 米 ， 1, 000 元", "高4.5厘米，1,000元"),
+        ("《 书 》 和 “ 你 好 ”", "《书》和“你好”"),
+        ("a man ' s hat , 3. 5 cm", "a man ' s hat , 3. 5 cm"),
+        ("<bin_1> <bin_2>", "<bin_1> <bin_2>"),
+    ],
+)
 def test_blanks_stay_between_words_in_latin_letters_alone(decoded, written):
     assert without_blanks(decoded) == written
 
 
 def test_a_text_is_chinese_by_its_characters_not_by_its_punctuation():
-    assert is_chinese("T恤") and is_chinese("㐀") and is_chinese("二〇") and not is_chinese("T-shirt，café！")
+    assert (
+        is_chinese("T恤")
+        and is_chinese("㐀")
+        and is_chinese("二〇")
+        and not is_chinese("T-shirt，café！")
+    )
 
 
 def test_punctuation_of_any_script_is_no_word():
-    assert not any(map(has_words, ["", " ", "。……", "!?", "，、“”", "--"])) and all(map(has_words, ["。a", "🔥", "狗", "5"]))
+    assert not any(map(has_words, ["", " ", "。……", "!?", "，、“”", "--"])) and all(
+        map(has_words, ["。a", "🔥", "狗", "5"])
+    )
 
 
 def test_kept_punctuation_survives_cutting_and_joining():
     assert caption_target("两只狗，在玩！", 20) == "两只狗，在玩！"
-    assert caption_target("A dog, a cat.&&Two dogs!", keep_punctuation=True) == "A dog, a cat. Two dogs!"
+    assert (
+        caption_target("A dog, a cat.&&Two dogs!", keep_punctuation=True)
+        == "A dog, a cat. Two dogs!"
+    )
     assert caption_references("一只狗。&&A dog, T-shirt.") == ["一只狗。", "A dog Tshirt"]
-    assert caption_references("一只狗。&&A dog, T-shirt.", keep_punctuation=True) == ["一只狗。", "A dog, T-shirt."]
+    assert caption_references("一只狗。&&A dog, T-shirt.", keep_punctuation=True) == [
+        "一只狗。",
+        "A dog, T-shirt.",
+    ]
 
 
-# ---------------------------------------------------------------------------------------------- samples
+# ----------------------------------------------------------------------------------------------
+# samples
 
 
 def test_prompts_are_those_of_the_release(language):
     _, source, target = sample_of(language, caption.SPEC, {"caption": "两只狗，在玩！"})
     assert source == "图片描述了什么内容?" and target == "两只狗，在玩！"
-    made, source, _ = sample_of(language, refcoco.SPEC, {"text": "红色的狗", "box": "1,2,20,20"}, num_bins=8)
+    made, source, _ = sample_of(
+        language, refcoco.SPEC, {"text": "红色的狗", "box": "1,2,20,20"}, num_bins=8
+    )
     assert source == '这段文字"红色的狗"描述的是哪个区域？' and len(made["target"]) == 5
     for question in ("什么？", "什么?", "什么"):
-        sample, source, _ = sample_of(language, vqa_gen.SPEC, {"question": question, "answers": "1.0|!+狗", "objects": ""},
-                                      prompt_type="none", unconstrained_training=True)
+        sample, source, _ = sample_of(
+            language,
+            vqa_gen.SPEC,
+            {"question": question, "answers": "1.0|!+狗", "objects": ""},
+            prompt_type="none",
+            unconstrained_training=True,
+        )
         assert source == ("什么？" if question == "什么？" else "什么?")
 
 
 def test_a_question_mark_is_added_in_english_as_in_the_release():
-    context = type("Context", (), {"language": "en", "options": vqa_gen.VqaOptions(), "where": "", "training": False,
-                                   "open_image": staticmethod(lambda field: None)})  # fmt: skip
+    context = type(
+        "Context",
+        (),
+        {
+            "language": "en",
+            "options": vqa_gen.VqaOptions(),
+            "where": "",
+            "training": False,
+            "open_image": staticmethod(lambda field: None),
+        },
+    )
     row = {"id": "1", "image": "x", "question": "什么？", "answers": "", "objects": ""}
     assert vqa_gen.vqa_example(row, context).source == [" 什么？?"]
 
@@ -95,10 +146,16 @@ def test_a_question_mark_is_added_in_english_as_in_the_release():
 def test_punctuation_is_learned_and_generated_where_it_is_kept(language):
     row = {"caption": "一件红色的T恤, iPhone大小."}
     assert sample_of(language, caption.SPEC, row)[2] == "一件红色的t恤iphone大小"
-    assert sample_of(language, caption.SPEC, row, keep_punctuation=True)[2] == "一件红色的t恤, iphone大小[UNK]"
+    assert (
+        sample_of(language, caption.SPEC, row, keep_punctuation=True)[2]
+        == "一件红色的t恤, iphone大小[UNK]"
+    )
     said = Hypothesis("一件t恤, 红色的. [UNK]")
     for keep, text in ((False, "一件t恤 红色的"), (True, "一件t恤, 红色的.")):
-        assert caption.SPEC.prediction(said, BatchRow(), CaptionOptions(keep_punctuation=keep)).text == text
+        assert (
+            caption.SPEC.prediction(said, BatchRow(), CaptionOptions(keep_punctuation=keep)).text
+            == text
+        )
 
 
 def test_a_caption_of_nothing_but_punctuation_is_refused(language):
@@ -116,39 +173,72 @@ def test_an_empty_bert_text_has_no_pieces(language):
     assert language[0].encode("") == "" and without_blanks("") == ""
 
 
-# ---------------------------------------------------------------------------------------------- scores
+# ----------------------------------------------------------------------------------------------
+# scores
 
 
 def test_words_of_a_caption_are_characters_and_whole_latin_words():
     assert caption_words("两只狗，T恤 iPhone 4.") == "两 只 狗 t 恤 iphone 4"
-    assert caption_words("iPhone, red.") == "iPhone red" and caption_words("iPhone, red.", chinese=True) == "iphone red"
+    assert (
+        caption_words("iPhone, red.") == "iPhone red"
+        and caption_words("iPhone, red.", chinese=True) == "iphone red"
+    )
     assert caption_words("两只狗，玩。", marks=True) == "两 只 狗 ， 玩 。"
-    assert caption_words('A man\'s "red" hat, big...', marks=True) == 'A mans " red " hat , big . . .'
+    assert (
+        caption_words('A man\'s "red" hat, big...', marks=True) == 'A mans " red " hat , big . . .'
+    )
 
 
 def test_blanks_in_a_caption_change_no_score():
     references = [["一只红色的狗", "红色的狗在跑"], ["两只蓝色的猫", "猫，蓝色的"], ["iPhone 手机"]]
-    close, apart = ["一只红色的狗", "蓝色的猫", "iphone手机"], ["一 只 红 色 的 狗。", "蓝 色 的 猫", "iPhone 手 机"]
+    close, apart = (
+        ["一只红色的狗", "蓝色的猫", "iphone手机"],
+        ["一 只 红 色 的 狗。", "蓝 色 的 猫", "iPhone 手 机"],
+    )
     assert caption_scores(close, references).overall == caption_scores(apart, references).overall
-    assert validation_cider(close, references) == caption_scores(close, references).overall["CIDEr-D"] > 1
-    assert tokenizer_of(references) is character_tokenize and "METEOR" not in caption_scores(close, references).overall
+    assert (
+        validation_cider(close, references)
+        == caption_scores(close, references).overall["CIDEr-D"]
+        > 1
+    )
+    assert (
+        tokenizer_of(references) is character_tokenize
+        and "METEOR" not in caption_scores(close, references).overall
+    )
     assert best_constant(["一只红色的狗", "龘"], references)[0] == "一 只 红 色 的 狗"
-    assert bleu_value(bleu_counts(close[:2], references[:2])) == bleu_value(bleu_counts(apart[:2], references[:2])) > 30
+    assert (
+        bleu_value(bleu_counts(close[:2], references[:2]))
+        == bleu_value(bleu_counts(apart[:2], references[:2]))
+        > 30
+    )
 
 
 def test_validation_scores_by_character(language):
     rows = [BatchRow(target=" 一只红色的狗&&红狗"), BatchRow(target="两只蓝色的猫&&蓝猫")]
-    scorer = CaptionScorer(CaptionOptions(eval_cider=True), lambda: [["一只红色的狗", "红狗"], ["两只蓝色的猫", "蓝猫"]])
-    predictions = [caption.SPEC.prediction(Hypothesis(text), row, CaptionOptions()) for text, row in zip(("一只红色的狗", "两只蓝色的狗"), rows)]
+    scorer = CaptionScorer(
+        CaptionOptions(eval_cider=True),
+        lambda: [["一只红色的狗", "红狗"], ["两只蓝色的猫", "蓝猫"]],
+    )
+    predictions = [
+        caption.SPEC.prediction(Hypothesis(text), row, CaptionOptions())
+        for text, row in zip(("一只红色的狗", "两只蓝色的狗"), rows)
+    ]
     counts = scorer(predictions, rows)
     assert counts["_cider_cnt"] == 2 and counts["_cider_score_sum"] == pytest.approx(
-        2 * validation_cider([one.text for one in predictions], [["一只红色的狗", "红狗"], ["两只蓝色的猫", "蓝猫"]]))
+        2
+        * validation_cider(
+            [one.text for one in predictions], [["一只红色的狗", "红狗"], ["两只蓝色的猫", "蓝猫"]]
+        )
+    )
 
 
 @pytest.mark.parametrize("marks", [False, True])
 def test_rewards_count_characters_and_marks_if_the_file_does(tmp_path: Path, marks):
     references = [["红色的狗，在跑。"], ["蓝色的猫，在睡。"], ["绿色的鸟，iPhone。"], ["iPhone"]]
-    write_document_frequencies(tmp_path / "words.p", count_captions([(str(i), texts) for i, texts in enumerate(references)], True, marks))
+    write_document_frequencies(
+        tmp_path / "words.p",
+        count_captions([(str(i), texts) for i, texts in enumerate(references)], True, marks),
+    )
     reward = CaptionReward(tmp_path / "words.p")
     assert reward.counts_marks == marks and ("，" in reward.known_words) == marks
     assert {"红", "iphone", "<eos>"} <= reward.known_words and "iPhone" not in reward.known_words

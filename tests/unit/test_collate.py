@@ -1,4 +1,5 @@
-"""One collate for all tasks: right padding, masks padded with True, ragged prompts kept as lists."""
+"""One collate for all tasks: right padding, masks padded with True, ragged prompts kept as
+lists."""
 
 import numpy as np
 import torch
@@ -8,7 +9,12 @@ from ofa.data.collate import collate
 
 def sample(tokens: list[int], **more) -> dict:
     target = torch.tensor(tokens)
-    return {"source": torch.tensor([0, *tokens, 2]), "target": target, "prev_output_tokens": target, **more}
+    return {
+        "source": torch.tensor([0, *tokens, 2]),
+        "target": target,
+        "prev_output_tokens": target,
+        **more,
+    }
 
 
 def test_short_rows_are_padded_on_the_right_and_counted_without_padding():
@@ -26,14 +32,25 @@ def test_padding_in_front_of_a_prompted_target_is_not_counted():
 
 def test_constraint_masks_allow_everything_at_padded_positions():
     masks = [torch.eye(4, dtype=torch.bool)[:3], torch.eye(4, dtype=torch.bool)[:1]]
-    joined = collate([sample([5, 6, 2], constraint_mask=masks[0]), sample([2], constraint_mask=masks[1])])
+    joined = collate(
+        [sample([5, 6, 2], constraint_mask=masks[0]), sample([2], constraint_mask=masks[1])]
+    )
     assert joined["constraint_masks"].shape == (2, 3, 4)
-    assert joined["constraint_masks"][1].tolist() == [[True, False, False, False], [True] * 4, [True] * 4]
+    assert joined["constraint_masks"][1].tolist() == [
+        [True, False, False, False],
+        [True] * 4,
+        [True] * 4,
+    ]
 
 
 def test_prompts_of_one_length_are_a_matrix_and_others_lists():
-    equal = collate([sample([2], decoder_prompt=np.array([0])), sample([2], decoder_prompt=np.array([0]))])
-    assert equal["decoder_prompts"].dtype == np.int64 and equal["decoder_prompts"].tolist() == [[0], [0]]
+    equal = collate(
+        [sample([2], decoder_prompt=np.array([0])), sample([2], decoder_prompt=np.array([0]))]
+    )
+    assert equal["decoder_prompts"].dtype == np.int64 and equal["decoder_prompts"].tolist() == [
+        [0],
+        [0],
+    ]
     ragged = collate([sample([2], decoder_prompt=[0, 4, 5]), sample([2], decoder_prompt=[0, 4])])
     assert ragged["decoder_prompts"].dtype == object and ragged["decoder_prompts"].tolist() == [
         [0, 4, 5],
@@ -43,17 +60,29 @@ def test_prompts_of_one_length_are_a_matrix_and_others_lists():
 
 def test_keys_of_other_tasks_keep_their_official_names_and_types():
     extra = dict(
-        id=7, conf=torch.tensor([0.5]), ref_dict={"yes": 1.0}, target_str="yes", patch_mask=torch.tensor([True]),
-        patch_image=torch.zeros(3, 4, 4), patch_image_2=torch.ones(3, 4, 4), code_mask=torch.tensor([False]),
-        prefix_tokens=torch.tensor([4, 5]), w_resize_ratio=torch.tensor(0.5), h_resize_ratio=torch.tensor(2.0),
-        region_coord=torch.arange(4.0), code_image="abc", constraint_mask=None,
-    )  # fmt: skip
+        id=7,
+        conf=torch.tensor([0.5]),
+        ref_dict={"yes": 1.0},
+        target_str="yes",
+        patch_mask=torch.tensor([True]),
+        patch_image=torch.zeros(3, 4, 4),
+        patch_image_2=torch.ones(3, 4, 4),
+        code_mask=torch.tensor([False]),
+        prefix_tokens=torch.tensor([4, 5]),
+        w_resize_ratio=torch.tensor(0.5),
+        h_resize_ratio=torch.tensor(2.0),
+        region_coord=torch.arange(4.0),
+        code_image="abc",
+        constraint_mask=None,
+    )
     batch = collate([sample([2], **extra), sample([2], **extra)])
     assert batch["id"].tolist() == [7, 7] and batch["target_strs"].tolist() == ["yes", "yes"]
     assert batch["conf"].tolist() == [0.5, 0.5] and batch["ref_dict"].dtype == object
     assert batch["constraint_masks"] is None
     assert batch["prefix_tokens"].shape == (2, 2) and batch["region_coords"].shape == (2, 4)
-    assert batch["w_resize_ratios"].tolist() == [0.5, 0.5] and batch["h_resize_ratios"].shape == (2,)
+    assert batch["w_resize_ratios"].tolist() == [0.5, 0.5] and batch["h_resize_ratios"].shape == (
+        2,
+    )
     assert batch["net_input"]["patch_images_2"].shape == (2, 3, 4, 4)
     assert batch["net_input"]["code_masks"].tolist() == [False, False]
     assert batch["code_images"].tolist() == ["abc", "abc"]

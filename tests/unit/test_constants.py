@@ -15,7 +15,10 @@ def test_the_commonest_lines_are_tried_and_some_of_the_others():
 
 def test_the_best_constant_answer_earns_its_share():
     accepted = [{"yes": 1.0}, {"yes": 0.6, "no": 1.0}, {"red": 1.0}, {"red": 1.0}]
-    assert best_constant(vqa_gen.SPEC, ["no", "yes", "red"], accepted) == ("red", {"vqa_score": 0.5})
+    assert best_constant(vqa_gen.SPEC, ["no", "yes", "red"], accepted) == (
+        "red",
+        {"vqa_score": 0.5},
+    )
 
 
 def test_the_best_constant_box_overlaps_most():

@@ -1,4 +1,5 @@
-"""What the demo page shows and says, with a model that answers at once; the page itself is not needed."""
+"""What the demo page shows and says, with a model that answers at once; the page itself is not
+needed."""
 
 import math
 import re
@@ -23,10 +24,19 @@ class Model:
     def __init__(self, trained=("caption",), tokenizer=None):
         self.seen, self.trained = [], trained
         self.network, self.device = torch.nn.Linear(10, 10), torch.device("cpu")
-        config = {"max_src_length": WORDS, "max_source_positions": PIECES, "image_tokenizer": tokenizer}
+        config = {
+            "max_src_length": WORDS,
+            "max_source_positions": PIECES,
+            "image_tokenizer": tokenizer,
+        }
         self.checkpoint = SimpleNamespace(
-            path="runs/best.pt", trained=dict.fromkeys(trained), overrides={}, config=lambda name: config, task=self.task,
-            bpe=SimpleNamespace(kind="gpt2", encode=lambda text: " ".join(text.strip())))  # fmt: skip
+            path="runs/best.pt",
+            trained=dict.fromkeys(trained),
+            overrides={},
+            config=lambda name: config,
+            task=self.task,
+            bpe=SimpleNamespace(kind="gpt2", encode=lambda text: " ".join(text.strip())),
+        )
 
     def task(self, name):
         def check_tokenizer():
@@ -40,7 +50,11 @@ class Model:
 
     def caption(self, picture, best):
         self.seen.append(picture)
-        others = [Answer("a dog", -0.9), Answer("a <b>cat</b> {{ 1 }}", -1.2), Answer("silence", math.nan)][: best - 1]
+        others = [
+            Answer("a dog", -0.9),
+            Answer("a <b>cat</b> {{ 1 }}", -1.2),
+            Answer("silence", math.nan),
+        ][: best - 1]
         return Answer("a <b>cat</b> {{ 1 }}", -0.5, others=others)
 
     def answer(self, picture, question, best):
@@ -66,7 +80,12 @@ class Model:
     def draw(self, text, samples, seed):
         pictures = [Image.new("RGB", (16, 16), (seed, 40 * number, 0)) for number in range(samples)]
         for number, picture in enumerate(pictures):
-            picture.info = {"codes": (), "score": -1.5, "fit": 1 - number / 10 if "fit" in text else math.nan, "seed": seed}
+            picture.info = {
+                "codes": (),
+                "score": -1.5,
+                "fit": 1 - number / 10 if "fit" in text else math.nan,
+                "seed": seed,
+            }
         return pictures
 
 
@@ -87,14 +106,37 @@ def test_answers_come_as_a_table_with_scores_and_are_shown_as_text(photo):
     html = Demo(Model()).ask("caption", photo, best=4)
     assert '<p class="ofa-best">a &lt;b&gt;cat&lt;/b&gt; {{ 1 }}</p>' in html
     cells = re.findall(r"<td[^>]*>(?:<span[^>]*></span>)?(.*?)</td>", html)
-    assert cells == ["1", "a &lt;b&gt;cat&lt;/b&gt; {{ 1 }}", "", "61 %", "−0.50", "2", "a dog", "", "41 %", "−0.90", "3", "silence", "", "–", "–"]
+    assert cells == [
+        "1",
+        "a &lt;b&gt;cat&lt;/b&gt; {{ 1 }}",
+        "",
+        "61 %",
+        "−0.50",
+        "2",
+        "a dog",
+        "",
+        "41 %",
+        "−0.90",
+        "3",
+        "silence",
+        "",
+        "–",
+        "–",
+    ]
     assert Demo(Model()).ask("caption", photo, best=1).count('class="ofa-bar"><span') == 1
 
 
 def test_a_region_is_drawn_on_the_picture(photo):
     reply = Demo(Model()).reply("ground", photo, "the left half")
-    assert reply.picture.size[0] > 40 and [row.text for row in reply.rows] == ["0, 0, 20, 30", "no region"]
-    orange = [pixel for pixel in reply.picture.resize((40, 30), Image.Resampling.NEAREST).getdata() if pixel == (255, 106, 43)]
+    assert reply.picture.size[0] > 40 and [row.text for row in reply.rows] == [
+        "0, 0, 20, 30",
+        "no region",
+    ]
+    orange = [
+        pixel
+        for pixel in reply.picture.resize((40, 30), Image.Resampling.NEAREST).getdata()
+        if pixel == (255, 106, 43)
+    ]
     assert orange and reply.column == "Left, top, right, bottom in pixels of 40 × 30"
     assert Demo(Model()).reply("generate", photo, "where?").picture is not None
     nothing = Demo(Model()).reply("ground", photo, "nothing")
@@ -106,14 +148,20 @@ def test_text_on_pictures_is_read(photo):
 
 
 def test_statements_get_all_three_answers(photo):
-    assert [row.text for row in Demo(Model()).reply("entails", photo, "it is a dog").rows] == ["maybe", "yes", "no"]
+    assert [row.text for row in Demo(Model()).reply("entails", photo, "it is a dog").rows] == [
+        "maybe",
+        "yes",
+        "no",
+    ]
 
 
 def test_drawn_pictures_are_large_enough_to_be_seen_and_tell_their_fit():
     demo = Demo(Model(tokenizer="t.pt"), ["draw"])
     html = demo.ask("draw", None, "a fit dog", samples=3, seed=9)
     assert html.count("<figure>") == 3 and "2 · fit 0.90" in html and "as the scorer judges" in html
-    assert "score −1.50" in demo.ask("draw", None, "a dog") and demo.reply("draw", None, "a dog", seed=9).drawn[0][0].getpixel((0, 0)) == (9, 0, 0)
+    assert "score −1.50" in demo.ask("draw", None, "a dog") and demo.reply(
+        "draw", None, "a dog", seed=9
+    ).drawn[0][0].getpixel((0, 0)) == (9, 0, 0)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (3000, 20), (5000, 4000)])
@@ -121,29 +169,55 @@ def test_pictures_in_the_page_have_a_size_to_be_looked_at(size):
     import base64
     import io
 
-    picture = Image.open(io.BytesIO(base64.b64decode(data_url(Image.new("RGB", size)).split(",")[1])))
+    picture = Image.open(
+        io.BytesIO(base64.b64decode(data_url(Image.new("RGB", size)).split(",")[1]))
+    )
     assert 200 < max(picture.size) <= 1200
 
 
-@pytest.mark.parametrize("key, text, words", [
-    ("caption", "", "There is no picture yet."),
-    ("answer", "   ", "The question is empty. Type one, for example: what colour is the circle?"),
-    ("ground", None, "The text is empty."),
-    ("generate", "word " * (WORDS + 1), f"The text has {WORDS + 1} words; this checkpoint reads at most {WORDS}. Shorten it."),
-    ("entails", "x" * (PIECES + 1), f"at most {PIECES - 2} pieces of words"),
-    ("draw", "", "The text is empty."),
-    ("answer", "why?", "The terminal in which ofa demo runs has the details"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "key, text, words",
+    [
+        ("caption", "", "There is no picture yet."),
+        (
+            "answer",
+            "   ",
+            "The question is empty. Type one, for example: what colour is the circle?",
+        ),
+        ("ground", None, "The text is empty."),
+        (
+            "generate",
+            "word " * (WORDS + 1),
+            f"The text has {WORDS + 1} words; this checkpoint reads at most {WORDS}. Shorten it.",
+        ),
+        ("entails", "x" * (PIECES + 1), f"at most {PIECES - 2} pieces of words"),
+        ("draw", "", "The text is empty."),
+        ("answer", "why?", "The terminal in which ofa demo runs has the details"),
+    ],
+)
 def test_what_is_missing_or_wrong_is_said(photo, caplog, key, text, words):
     html = Demo(Model(tokenizer="t.pt")).ask(key, None if "picture" in words else photo, text)
     assert words in said(html)
     assert ("no memory left" in caplog.text) == (text == "why?")
 
 
-@pytest.mark.parametrize("name, value", [
-    ("best", 0), ("best", 11), ("best", 10**9), ("best", math.nan), ("best", "5"), ("best", None), ("best", True), ("samples", 17), ("samples", []),
-    ("seed", -1), ("seed", 2**70), ("seed", math.inf),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("best", 0),
+        ("best", 11),
+        ("best", 10**9),
+        ("best", math.nan),
+        ("best", "5"),
+        ("best", None),
+        ("best", True),
+        ("samples", 17),
+        ("samples", []),
+        ("seed", -1),
+        ("seed", 2**70),
+        ("seed", math.inf),
+    ],
+)
 def test_numbers_that_the_page_does_not_offer_are_refused(photo, name, value):
     assert "has to be a number from" in said(Demo(Model()).ask("caption", photo, **{name: value}))
 
@@ -156,7 +230,9 @@ def test_broken_pictures_are_said_at_once_and_when_asked(tmp_path):
     path = tmp_path / "broken <i>.jpg"
     path.write_bytes(b"\xff\xd8 no picture")
     demo = Demo(Model())
-    assert said(demo.check(str(path))).startswith("broken &lt;i&gt;.jpg cannot be read as a picture.")
+    assert said(demo.check(str(path))).startswith(
+        "broken &lt;i&gt;.jpg cannot be read as a picture."
+    )
     assert demo.ask("caption", str(path)) == demo.check(str(path)) and demo.check(None) == ""
 
 
@@ -166,22 +242,41 @@ def test_photos_are_turned_as_a_viewer_turns_them(tmp_path):
     Image.new("RGB", (40, 30)).save(tmp_path / "turned.jpg", exif=exif)
     demo = Demo(Model())
     assert demo.check(str(tmp_path / "turned.jpg")) == ""
-    assert "<table>" in demo.ask("caption", str(tmp_path / "turned.jpg")) and demo.model.seen[0].size == (30, 40)
+    assert "<table>" in demo.ask("caption", str(tmp_path / "turned.jpg")) and demo.model.seen[
+        0
+    ].size == (30, 40)
 
 
 def test_tasks_that_the_checkpoint_was_not_trained_for_say_so():
     demo = Demo(Model(trained=("caption", "refcoco", "own_task")))
     assert demo.note("caption") == demo.note("ground") == ""
-    assert demo.note("answer").startswith("This checkpoint was trained for captions, finding regions, own_task, not for questions:")
-    assert demo.subtitle() == "best.pt · trained for captions, finding regions, own_task · 0.0 million parameters · CPU"
+    assert demo.note("answer").startswith(
+        "This checkpoint was trained for captions, finding regions, own_task, not for questions:"
+    )
+    assert (
+        demo.subtitle()
+        == "best.pt · trained for captions, finding regions, own_task · 0.0 million parameters"
+        " · CPU"
+    )
     assert "pretrained" in Demo(Model(trained=("unify_task",))).subtitle()
 
 
 def test_the_page_offers_what_the_model_can_do():
-    assert [task.key for task in Demo(Model()).tasks] == [key for key in TASKS if key not in ("draw", "read")]
-    assert "read" in [task.key for task in Demo(Model(trained=("ocr",))).tasks] and Demo(Model(trained=("ocr",))).first == "read"
-    assert Demo(Model(trained=("refcoco",))).first == "ground" and Demo(Model(trained=())).first == "caption"
-    assert [task.key for task in Demo(Model(tokenizer="t.pt"), ["draw", "caption"]).tasks] == ["caption", "draw"]
+    assert [task.key for task in Demo(Model()).tasks] == [
+        key for key in TASKS if key not in ("draw", "read")
+    ]
+    assert (
+        "read" in [task.key for task in Demo(Model(trained=("ocr",))).tasks]
+        and Demo(Model(trained=("ocr",))).first == "read"
+    )
+    assert (
+        Demo(Model(trained=("refcoco",))).first == "ground"
+        and Demo(Model(trained=())).first == "caption"
+    )
+    assert [task.key for task in Demo(Model(tokenizer="t.pt"), ["draw", "caption"]).tasks] == [
+        "caption",
+        "draw",
+    ]
     with pytest.raises(UserError, match="--image-tokenizer"):
         Demo(Model(), ["draw"])
     with pytest.raises(UserError, match="expects some of caption, answer"):
@@ -192,17 +287,49 @@ def test_examples_are_always_the_same_and_ask_something_for_every_task():
     demo = Demo(Model())
     found = [demo.example(number) for number in range(4)]
     assert len({one.picture.tobytes() for one in found}) == 4
-    assert example(2).picture.tobytes() == found[2].picture.tobytes() and example(2).texts["ground"] == found[2].texts["ground"]
+    assert (
+        example(2).picture.tobytes() == found[2].picture.tobytes()
+        and example(2).texts["ground"] == found[2].texts["ground"]
+    )
     for one in found:
-        assert set(one.texts) == {task.key for task in TASKS.values() if task.text} and all(one.texts.values())
-    assert found[0].texts["generate"] == f'which region does the text " {found[0].texts["ground"]} " describe?'
+        assert set(one.texts) == {task.key for task in TASKS.values() if task.text} and all(
+            one.texts.values()
+        )
+    assert (
+        found[0].texts["generate"]
+        == f'which region does the text " {found[0].texts["ground"]} " describe?'
+    )
 
 
 def test_the_command_takes_its_options(capsys):
-    parsed = build_parser().parse_args(["demo", "a.pt", "--bpe-dir=b", "--image-tokenizer=t.pt", "--port=8000", "--cpu", "--tasks", "caption", "draw"])
-    assert (parsed.checkpoint, parsed.bpe_dir, parsed.image_tokenizer, parsed.port, parsed.cpu) == ("a.pt", "b", "t.pt", 8000, True)
-    assert parsed.tasks == ["caption", "draw"] and parsed.host == "127.0.0.1" and parsed.allow_host == []
-    parsed = build_parser().parse_args(["demo", "a.pt", "--allow-host", "a.example.org", "--allow-host", "b.example.org"])
+    parsed = build_parser().parse_args(
+        [
+            "demo",
+            "a.pt",
+            "--bpe-dir=b",
+            "--image-tokenizer=t.pt",
+            "--port=8000",
+            "--cpu",
+            "--tasks",
+            "caption",
+            "draw",
+        ]
+    )
+    assert (parsed.checkpoint, parsed.bpe_dir, parsed.image_tokenizer, parsed.port, parsed.cpu) == (
+        "a.pt",
+        "b",
+        "t.pt",
+        8000,
+        True,
+    )
+    assert (
+        parsed.tasks == ["caption", "draw"]
+        and parsed.host == "127.0.0.1"
+        and parsed.allow_host == []
+    )
+    parsed = build_parser().parse_args(
+        ["demo", "a.pt", "--allow-host", "a.example.org", "--allow-host", "b.example.org"]
+    )
     assert parsed.allow_host == ["a.example.org", "b.example.org"]
     with pytest.raises(SystemExit):
         build_parser().parse_args(["demo", "a.pt", "--tasks", "dance"])

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from ofa import devices
-from ofa.devices import Gpu, choose_build, count_visible, driver_problem, has_kernels, kernel_problem, read_builds
+from ofa.devices import (
+    Gpu,
+    choose_build,
+    count_visible,
+    driver_problem,
+    has_kernels,
+    kernel_problem,
+    read_builds,
+)
 from ofa.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,25 +46,69 @@ def nvidia_smi(tmp_path, monkeypatch):
     return replace
 
 
-@pytest.mark.parametrize("visible, uuids, count", [
-    (None, TWO, 2), (None, [], 0), (None, None, 0), ("", TWO, 0), ("-1", TWO, 0), ("none", TWO, 0), ("NoDevFiles", TWO, 0),
-    ("-1,0", TWO, 0), ("0,-1,1", TWO, 1), ("0,1", TWO, 2), (" 1 , 0", TWO, 2), ("0,7,1", TWO, 1), ("1,1", TWO, 0), ("0,,1", TWO, 1),
-    ("GPU-aa11", TWO, 1), ("GPU-ab,GPU-aa", TWO, 2), ("GPU-a", TWO, 0), ("GPU-ff", TWO, 0), ("GPU-aa11,1", TWO, 1),
-    ("0,GPU-ab22", TWO, 1), ("0,1", None, 2), ("GPU-aa", None, 1), ("-1", None, 0), ("0", [], 0),
-    (None, SLICED, 1), ("MIG-c2", SLICED, 1), ("MIG-c1,MIG-c2", SLICED, 1), ("MIG-c9", SLICED, 0), ("0", SLICED, 1),
-    ("MIG-GPU-aa11/1/0", None, 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "visible, uuids, count",
+    [
+        (None, TWO, 2),
+        (None, [], 0),
+        (None, None, 0),
+        ("", TWO, 0),
+        ("-1", TWO, 0),
+        ("none", TWO, 0),
+        ("NoDevFiles", TWO, 0),
+        ("-1,0", TWO, 0),
+        ("0,-1,1", TWO, 1),
+        ("0,1", TWO, 2),
+        (" 1 , 0", TWO, 2),
+        ("0,7,1", TWO, 1),
+        ("1,1", TWO, 0),
+        ("0,,1", TWO, 1),
+        ("GPU-aa11", TWO, 1),
+        ("GPU-ab,GPU-aa", TWO, 2),
+        ("GPU-a", TWO, 0),
+        ("GPU-ff", TWO, 0),
+        ("GPU-aa11,1", TWO, 1),
+        ("0,GPU-ab22", TWO, 1),
+        ("0,1", None, 2),
+        ("GPU-aa", None, 1),
+        ("-1", None, 0),
+        ("0", [], 0),
+        (None, SLICED, 1),
+        ("MIG-c2", SLICED, 1),
+        ("MIG-c1,MIG-c2", SLICED, 1),
+        ("MIG-c9", SLICED, 0),
+        ("0", SLICED, 1),
+        ("MIG-GPU-aa11/1/0", None, 1),
+    ],
+)
 def test_cuda_visible_devices_is_read_as_cuda_does(visible, uuids, count):
     assert count_visible(visible, uuids) == count
 
 
-@pytest.mark.parametrize("commands, count, note", [
-    ("echo 'GPU 0: NVIDIA A100 (UUID: GPU-aa)'; echo 'GPU 1: NVIDIA A100 (UUID: GPU-ab)'", 2, ""),
-    ("echo 'GPU 0: NVIDIA A100 (UUID: GPU-aa)'; echo '  MIG 1g.5gb     Device  0: (UUID: MIG-c1)'", 1, ""),
-    ("echo 'could not talk to the driver'; exit 9", 0, "could not talk to the driver"),
-    ("echo 'No devices were found'; exit 6", 0, "No devices were found"), ("echo 'No devices were found'", 0, "No devices were found"),
-    ("exit 0", 0, "lists no GPU"), ("echo broken >&2; exit 1", 0, "broken"), ("exit 127", 0, "no output"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "commands, count, note",
+    [
+        (
+            "echo 'GPU 0: NVIDIA A100 (UUID: GPU-aa)'; echo 'GPU 1: NVIDIA A100 (UUID: GPU-ab)'",
+            2,
+            "",
+        ),
+        (
+            (
+                "echo 'GPU 0: NVIDIA A100 (UUID: GPU-aa)'; echo '  MIG 1g.5gb     Device  0: (UUID:"
+                " MIG-c1)'"
+            ),
+            1,
+            "",
+        ),
+        ("echo 'could not talk to the driver'; exit 9", 0, "could not talk to the driver"),
+        ("echo 'No devices were found'; exit 6", 0, "No devices were found"),
+        ("echo 'No devices were found'", 0, "No devices were found"),
+        ("exit 0", 0, "lists no GPU"),
+        ("echo broken >&2; exit 1", 0, "broken"),
+        ("exit 127", 0, "no output"),
+    ],
+)
 def test_nvidia_smi_counts_or_says_in_one_line_why_it_does_not(nvidia_smi, commands, count, note):
     nvidia_smi(commands)
     found, text = devices.count_without_torch()
@@ -72,27 +124,57 @@ def test_nvidia_smi_that_hangs_is_given_up(nvidia_smi, monkeypatch):
 def test_hidden_gpus_are_not_asked_for(nvidia_smi, monkeypatch, tmp_path):
     nvidia_smi(f"touch {tmp_path}/asked")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert devices.count_without_torch() == devices.usable_gpus() == (0, "") and not (tmp_path / "asked").exists()
+    assert (
+        devices.count_without_torch() == devices.usable_gpus() == (0, "")
+        and not (tmp_path / "asked").exists()
+    )
 
 
-@pytest.mark.parametrize("commands, found", [
-    ("echo '7.0, 535.104.05'; echo '9.0, 535.104.05'", [Gpu("GPU", (7, 0), 535), Gpu("GPU", (9, 0), 535)]),
-    ("echo '[N/A], 580.65'", [Gpu("GPU", None, 580)]), ("echo '8.0, [N/A]'", [Gpu("GPU", (8, 0), None)]),
-    ("echo '[N/A], [N/A]'", []), ("exit 0", []), ("echo 'No devices were found'; exit 6", []),
-    ('case "$*" in *compute_cap*) echo \'Field "compute_cap" is not a valid field to query.\'; exit 2 ;; *) echo 470.82.01 ;; esac',
-     [Gpu("GPU", None, 470)]),
-])  # fmt: skip
-def test_compute_capability_and_driver_are_read_as_far_as_they_are_told(nvidia_smi, commands, found):
+@pytest.mark.parametrize(
+    "commands, found",
+    [
+        (
+            "echo '7.0, 535.104.05'; echo '9.0, 535.104.05'",
+            [Gpu("GPU", (7, 0), 535), Gpu("GPU", (9, 0), 535)],
+        ),
+        ("echo '[N/A], 580.65'", [Gpu("GPU", None, 580)]),
+        ("echo '8.0, [N/A]'", [Gpu("GPU", (8, 0), None)]),
+        ("echo '[N/A], [N/A]'", []),
+        ("exit 0", []),
+        ("echo 'No devices were found'; exit 6", []),
+        (
+            (
+                'case "$*" in *compute_cap*) echo \'Field "compute_cap" is not a valid field to'
+                " query.'; exit 2 ;; *) echo 470.82.01 ;; esac"
+            ),
+            [Gpu("GPU", None, 470)],
+        ),
+    ],
+)
+def test_compute_capability_and_driver_are_read_as_far_as_they_are_told(
+    nvidia_smi, commands, found
+):
     nvidia_smi(commands)
     gpus, note = devices.described_gpus()
     assert gpus == found and bool(note) == (not found)
 
 
-@pytest.mark.parametrize("gpus, build, reason", [
-    ([], NEW, "no NVIDIA GPU"), ([T4], NEW, "every GPU"), ([H100], NEW, "every GPU"), ([V100], OLD, "sm_70"), ([H100, V100], OLD, "sm_70"),
-    ([Gpu("GPU", (9, 0), 535)], OLD, "driver 535"), ([Gpu("GPU", None, 570)], OLD, "driver 570"), ([Gpu("GPU", None, 580)], NEW, "every GPU"),
-    ([Gpu("GPU", (9, 0), None)], NEW, "every GPU"), ([Gpu("GPU", (6, 0), 580)], OLD, "nearest"), ([Gpu("GPU", (9, 0), 470)], OLD, "nearest"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "gpus, build, reason",
+    [
+        ([], NEW, "no NVIDIA GPU"),
+        ([T4], NEW, "every GPU"),
+        ([H100], NEW, "every GPU"),
+        ([V100], OLD, "sm_70"),
+        ([H100, V100], OLD, "sm_70"),
+        ([Gpu("GPU", (9, 0), 535)], OLD, "driver 535"),
+        ([Gpu("GPU", None, 570)], OLD, "driver 570"),
+        ([Gpu("GPU", None, 580)], NEW, "every GPU"),
+        ([Gpu("GPU", (9, 0), None)], NEW, "every GPU"),
+        ([Gpu("GPU", (6, 0), 580)], OLD, "nearest"),
+        ([Gpu("GPU", (9, 0), 470)], OLD, "nearest"),
+    ],
+)
 def test_the_build_follows_the_oldest_gpu_and_the_driver(gpus, build, reason):
     chosen, why = choose_build(BUILDS, gpus)
     assert chosen == build and reason in why
@@ -104,27 +186,51 @@ def test_a_wanted_build_is_taken_and_an_unknown_one_refused():
         choose_build(BUILDS, [], "2.9.1")
 
 
-@pytest.mark.parametrize("capability, architectures, runs", [
-    ((7, 0), ARCHITECTURES["2.11.0"], False), ((7, 0), ARCHITECTURES["2.10.0"], True), ((8, 9), ["sm_86"], True), ((8, 0), ["sm_86"], False),
-    ((9, 0), ["sm_86"], False), ((9, 0), ["sm_86", "compute_86"], True), ((7, 0), ["compute_80"], False), ((12, 1), ["sm_120"], True),
-    ((9, 0), ["sm_90a"], True), ((10, 3), ["sm_100a"], False), ((10, 3), ["sm_100f"], True), ((12, 0), ["sm_100", "compute_90a"], False),
-    ((7, 0), [], False),
-])  # fmt: skip
-def test_code_runs_within_its_major_version_and_ptx_on_everything_newer(capability, architectures, runs):
+@pytest.mark.parametrize(
+    "capability, architectures, runs",
+    [
+        ((7, 0), ARCHITECTURES["2.11.0"], False),
+        ((7, 0), ARCHITECTURES["2.10.0"], True),
+        ((8, 9), ["sm_86"], True),
+        ((8, 0), ["sm_86"], False),
+        ((9, 0), ["sm_86"], False),
+        ((9, 0), ["sm_86", "compute_86"], True),
+        ((7, 0), ["compute_80"], False),
+        ((12, 1), ["sm_120"], True),
+        ((9, 0), ["sm_90a"], True),
+        ((10, 3), ["sm_100a"], False),
+        ((10, 3), ["sm_100f"], True),
+        ((12, 0), ["sm_100", "compute_90a"], False),
+        ((7, 0), [], False),
+    ],
+)
+def test_code_runs_within_its_major_version_and_ptx_on_everything_newer(
+    capability, architectures, runs
+):
     assert has_kernels(capability, architectures) == runs
 
 
 def test_a_v100_is_refused_with_the_build_that_serves_it():
     problem = kernel_problem([H100, V100], "2.11.0", "13.0", ARCHITECTURES["2.11.0"])
-    assert problem.startswith("GPU 1 (V100): torch 2.11.0 has kernels for sm_75,") and "\n" not in problem
+    assert (
+        problem.startswith("GPU 1 (V100): torch 2.11.0 has kernels for sm_75,")
+        and "\n" not in problem
+    )
     assert f"OFA_TORCH={OLD.torch} bash run_scripts/setup.sh" in problem and "--cpu" in problem
-    assert (devices.BUILD_OF_CUDA_12, devices.ITS_OLDEST_GPU) == (OLD.torch, OLD.oldest) and OLD.cuda.startswith("12.")
+    assert (devices.BUILD_OF_CUDA_12, devices.ITS_OLDEST_GPU) == (
+        OLD.torch,
+        OLD.oldest,
+    ) and OLD.cuda.startswith("12.")
 
 
 def test_gpus_with_kernels_are_not_refused():
     assert kernel_problem([V100, H100], "2.10.0", "12.8", ARCHITECTURES["2.10.0"]) == ""
     assert kernel_problem([T4, H100], "2.11.0", "13.0", ARCHITECTURES["2.11.0"]) == ""
-    assert kernel_problem([V100], "2.11.0", "13.0", []) == kernel_problem([], "2.11.0", "13.0", ["sm_75"]) == ""
+    assert (
+        kernel_problem([V100], "2.11.0", "13.0", [])
+        == kernel_problem([], "2.11.0", "13.0", ["sm_75"])
+        == ""
+    )
 
 
 def test_no_build_is_recommended_to_a_gpu_that_none_serves():
@@ -132,10 +238,19 @@ def test_no_build_is_recommended_to_a_gpu_that_none_serves():
     assert "sm_60" in problem and "setup.sh" not in problem
 
 
-@pytest.mark.parametrize("driver, cuda, refused, other_build", [
-    (580, "13.0", False, False), (570, "13.0", True, True), (535, "13.0", True, True), (470, "13.0", True, False),
-    (570, "12.8", False, False), (525, "12.8", False, False), (470, "12.8", True, False), (None, "13.0", False, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "driver, cuda, refused, other_build",
+    [
+        (580, "13.0", False, False),
+        (570, "13.0", True, True),
+        (535, "13.0", True, True),
+        (470, "13.0", True, False),
+        (570, "12.8", False, False),
+        (525, "12.8", False, False),
+        (470, "12.8", True, False),
+        (None, "13.0", False, False),
+    ],
+)
 def test_a_driver_too_old_for_the_build_is_refused(driver, cuda, refused, other_build):
     problem = driver_problem([Gpu("GPU", (9, 0), driver)], "2.x", cuda)
     assert bool(problem) == refused and ("OFA_TORCH=2.10.0" in problem) == other_build
@@ -143,7 +258,10 @@ def test_a_driver_too_old_for_the_build_is_refused(driver, cuda, refused, other_
 
 
 def test_torch_that_finds_no_gpu_behind_an_old_driver_is_refused(nvidia_smi, monkeypatch):
-    nvidia_smi('case "$*" in -L) echo "GPU 0: NVIDIA H100 (UUID: GPU-aa)" ;; *) echo "9.0, 470.82.01" ;; esac')
+    nvidia_smi(
+        'case "$*" in -L) echo "GPU 0: NVIDIA H100 (UUID: GPU-aa)" ;; *) echo "9.0, 470.82.01" ;;'
+        " esac"
+    )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     with pytest.raises(UserError, match=r"needs version 580 or newer, found 470"):
@@ -152,8 +270,12 @@ def test_torch_that_finds_no_gpu_behind_an_old_driver_is_refused(nvidia_smi, mon
 
 def test_an_old_driver_is_refused_without_nvidia_smi_too(monkeypatch):
     """As in a container: the device files are there, the program is not."""
+
     def init():
-        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update.\nmore")
+        raise RuntimeError(
+            "The NVIDIA driver on your system is too old (found version 11040). Please"
+            " update.\nmore"
+        )
 
     monkeypatch.setattr(devices, "DEVICE_FILES", ("/",))
     monkeypatch.setattr(devices.shutil, "which", lambda name: None)
@@ -161,7 +283,10 @@ def test_an_old_driver_is_refused_without_nvidia_smi_too(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "init", init)
-    with pytest.raises(UserError, match=r"finds no GPU: The NVIDIA driver on your system is too old \(found version 11040\)"):
+    with pytest.raises(
+        UserError,
+        match=r"finds no GPU: The NVIDIA driver on your system is too old \(found version 11040\)",
+    ):
         devices.usable_gpus()
 
 
@@ -180,8 +305,13 @@ def v100(monkeypatch):
     monkeypatch.setattr(devices, "DEVICE_FILES", ("/",))
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch._C, "_cuda_getDeviceCount", lambda: 1, raising=False)
-    for name, value in {"is_available": True, "device_count": 8, "get_device_name": "Tesla V100", "get_device_capability": (7, 0),
-                        "get_arch_list": ARCHITECTURES["2.11.0"]}.items():  # fmt: skip
+    for name, value in {
+        "is_available": True,
+        "device_count": 8,
+        "get_device_name": "Tesla V100",
+        "get_device_capability": (7, 0),
+        "get_arch_list": ARCHITECTURES["2.11.0"],
+    }.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
 
 
@@ -197,12 +327,17 @@ def test_gpus_are_counted_by_cuda_itself(v100, monkeypatch):
 
 def test_bf16_on_a_gpu_without_it_is_refused_with_a_remedy(v100):
     assert not devices.has_bf16("cuda:0")
-    with pytest.raises(UserError, match=r"bf16: expects a GPU of sm_80 or newer, found Tesla V100 \(sm_70\); use fp16"):
+    with pytest.raises(
+        UserError,
+        match=r"bf16: expects a GPU of sm_80 or newer, found Tesla V100 \(sm_70\); use fp16",
+    ):
         devices.require_bf16("cuda:0")
     devices.require_bf16("cpu")
 
 
-def test_evaluation_refuses_a_gpu_that_torch_cannot_use_and_bf16_without_instructions(v100, monkeypatch):
+def test_evaluation_refuses_a_gpu_that_torch_cannot_use_and_bf16_without_instructions(
+    v100, monkeypatch
+):
     from ofa.evaluation import choose_device
 
     with pytest.raises(UserError, match="Tesla V100"):

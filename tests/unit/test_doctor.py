@@ -1,4 +1,5 @@
-"""``ofa doctor`` on sound and damaged copies of every kind of TSV: a table of what is broken and what is said."""
+"""``ofa doctor`` on sound and damaged copies of every kind of TSV: a table of what is broken and
+what is said."""
 
 import base64
 import io
@@ -19,20 +20,33 @@ ROWS = 4
 
 
 def picture(size: tuple[int, int], kind: str, **options) -> str:
-    """Noise, the same each time; its base64 needs padding, for bytes after the end of a picture do no harm."""
+    """Noise, the same each time; its base64 needs padding, for bytes after the end of a picture
+    do no harm."""
     file = io.BytesIO()
-    Image.frombytes("RGB", size, random.Random(0).randbytes(3 * size[0] * size[1])).save(file, kind, **options)
+    Image.frombytes("RGB", size, random.Random(0).randbytes(3 * size[0] * size[1])).save(
+        file, kind, **options
+    )
     return base64.b64encode(file.getvalue() + bytes((1 - len(file.getvalue())) % 3)).decode()
 
 
 PICTURE, SQUARE = picture((40, 30), "PNG"), picture((256, 256), "JPEG")
-TURNED = picture((40, 30), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0")
+TURNED = picture(
+    (40, 30),
+    "JPEG",
+    exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0",
+)
 ANSWERS = "1.0|!+yes&&0.3|!+on the left"
 SOUND = {  # task -> cells of the row i
     "caption": lambda i: [f"9_{i}", "9", f"A dog, number {i}.", "dog&&grass", PICTURE],
     "vqa_gen": lambda i: [str(i), "9", "is it red?", ANSWERS, "house&&sky", PICTURE],
     "grounded_qa": lambda i: [str(i), "9", "is it red?", "1,2,30,20", ANSWERS, PICTURE],
-    "refcoco": lambda i: [f"79_{i}", "9", "the left dog", "1.5,2,30,20.5", PICTURE.replace("+", "-").replace("/", "_")],
+    "refcoco": lambda i: [
+        f"79_{i}",
+        "9",
+        "the left dog",
+        "1.5,2,30,20.5",
+        PICTURE.replace("+", "-").replace("/", "_"),
+    ],
     "snli_ve": lambda i: [f"9.jpg#{i}", "9", PICTURE, "a man sleeps", "a man runs", "neutral"],
     "image_classify": lambda i: [PICTURE, str(i + 1), ("tench", "yes", "crane", "on the left")[i]],
     "image_gen": lambda i: [str(i), " ".join(map(str, range(i, 1024 + i))), "a red house"],
@@ -51,7 +65,7 @@ SOUND = {  # task -> cells of the row i
     "text": lambda i: [str(i), "some plain text"],
     "image": lambda i: [str(i), SQUARE, " ".join(map(str, range(256)))],
     "detection": lambda i: [str(i), PICTURE, "1,2,30,20,17,cat&&0,0,40,30,3,big dog"],
-}  # fmt: skip
+}
 
 
 def sound_bytes(task: str) -> bytes:
@@ -77,51 +91,212 @@ def wrap(before: str, after: str = ""):
 MENDED, LEFT_OUT, NOTE = "mended", "left out", "note"
 DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does with the row
     ("caption", lambda data: b"\xef\xbb\xbf" + data, "1:*", "bom", "byte-order mark", MENDED),
-    ("caption", lambda data: data.replace(b"\n", b"\r\n"), "1:*", "crlf", r"\r\n at the end of 4 of 4 rows", MENDED),
+    (
+        "caption",
+        lambda data: data.replace(b"\n", b"\r\n"),
+        "1:*",
+        "crlf",
+        r"\r\n at the end of 4 of 4 rows",
+        MENDED,
+    ),
     ("caption", cell(2, 2, "a\rdog"), "2:*", "carriage-return", "one after", MENDED),
     ("caption", cell(2, 2, "a\0dog"), "2:*", "nul", "1 in the row", MENDED),
-    ("caption", cell(3, 2, lambda old: b"caf\xe9"), "3:*", "utf-8", "the byte 0xe9 in column 2", LEFT_OUT),
-    ("caption", lambda data: data.replace(b"\n", b"\n\n", 1), "2:*", "empty-row", "an empty line", LEFT_OUT),
-    ("caption", cell(2, 2, "a\tdog"), "2:*", "columns", "found 6: is there a tab inside a field?", LEFT_OUT),
-    ("caption", cell(2, 2, "a\ndog"), "2:*", "columns", "found 3: is there a line break inside a field?", MENDED),
-    ("caption", cell(2, 4, lambda old: old[:76] + b"\n" + old[76:]), "2:4", "base64-length|picture", "", MENDED),
-    ("caption", cell(2, 4, wrap("b'", "'")), "2:4", "bytes-literal", "Python's notation of bytes", MENDED),
+    (
+        "caption",
+        cell(3, 2, lambda old: b"caf\xe9"),
+        "3:*",
+        "utf-8",
+        "the byte 0xe9 in column 2",
+        LEFT_OUT,
+    ),
+    (
+        "caption",
+        lambda data: data.replace(b"\n", b"\n\n", 1),
+        "2:*",
+        "empty-row",
+        "an empty line",
+        LEFT_OUT,
+    ),
+    (
+        "caption",
+        cell(2, 2, "a\tdog"),
+        "2:*",
+        "columns",
+        "found 6: is there a tab inside a field?",
+        LEFT_OUT,
+    ),
+    (
+        "caption",
+        cell(2, 2, "a\ndog"),
+        "2:*",
+        "columns",
+        "found 3: is there a line break inside a field?",
+        MENDED,
+    ),
+    (
+        "caption",
+        cell(2, 4, lambda old: old[:76] + b"\n" + old[76:]),
+        "2:4",
+        "base64-length|picture",
+        "",
+        MENDED,
+    ),
+    (
+        "caption",
+        cell(2, 4, wrap("b'", "'")),
+        "2:4",
+        "bytes-literal",
+        "Python's notation of bytes",
+        MENDED,
+    ),
     ("caption", cell(2, 4, wrap('"', '"')), "2:4", "quoted", "", MENDED),
-    ("caption", cell(2, 4, wrap("data:image/png;base64,")), "2:4", "data-url", "a data URL", MENDED),
-    ("caption", cell(2, 4, lambda old: old.rstrip(b"=")), "2:4", "base64-length", "the end is missing", MENDED),
-    ("caption", cell(2, 4, lambda old: old[:401]), "2:4", "base64-length", "401 characters", LEFT_OUT),
-    ("caption", cell(2, 4, lambda old: old[:400] + b" " + old[400:]), "2:4", "base64", "the character", MENDED),
+    (
+        "caption",
+        cell(2, 4, wrap("data:image/png;base64,")),
+        "2:4",
+        "data-url",
+        "a data URL",
+        MENDED,
+    ),
+    (
+        "caption",
+        cell(2, 4, lambda old: old.rstrip(b"=")),
+        "2:4",
+        "base64-length",
+        "the end is missing",
+        MENDED,
+    ),
+    (
+        "caption",
+        cell(2, 4, lambda old: old[:401]),
+        "2:4",
+        "base64-length",
+        "401 characters",
+        LEFT_OUT,
+    ),
+    (
+        "caption",
+        cell(2, 4, lambda old: old[:400] + b" " + old[400:]),
+        "2:4",
+        "base64",
+        "the character",
+        MENDED,
+    ),
     ("caption", cell(2, 4, "images/a.jpg"), "2:4", "base64", "a path or a sentence", LEFT_OUT),
     ("caption", cell(2, 4, ""), "2:4", "image-empty", "an empty field", LEFT_OUT),
-    ("caption", cell(2, 4, lambda old: old[:120]), "2:4", "picture", "truncated or damaged", LEFT_OUT),
+    (
+        "caption",
+        cell(2, 4, lambda old: old[:120]),
+        "2:4",
+        "picture",
+        "truncated or damaged",
+        LEFT_OUT,
+    ),
     ("caption", cell(2, 4, "AAAABBBB" * 20), "2:4", "picture", "that are none", LEFT_OUT),
     ("caption", cell(2, 2, ""), "2:2", "text-empty", "an empty field", LEFT_OUT),
     ("caption", cell(2, 2, "... !"), "2:2", "text-empty", "nothing but punctuation", LEFT_OUT),
     ("caption", cell(2, 2, '"a ""big"" dog"'), "2:2", "quoted", "a field without quotes", MENDED),
-    ("caption", cell(2, 2, "word " * 21), "2:2", "cut-target", "21 words, of which 20 are kept", NOTE),
+    (
+        "caption",
+        cell(2, 2, "word " * 21),
+        "2:2",
+        "cut-target",
+        "21 words, of which 20 are kept",
+        NOTE,
+    ),
     ("caption", cell(2, 0, ""), "2:0", "id-empty", "an empty field", LEFT_OUT),
     ("caption", cell(2, 0, "17.0"), "2:0", "id-float", "'17.0'", MENDED),
     ("vqa_gen", cell(2, 3, "yes"), "2:3", "answer-grammar", "'yes' without a confidence", MENDED),
     ("vqa_gen", cell(2, 3, "1.0|!+"), "2:3", "answer-grammar", "without an answer", LEFT_OUT),
-    ("vqa_gen", cell(2, 3, "1.0|!+yes0.3|!+no"), "2:3", "answer-grammar", "is && missing?", LEFT_OUT),
+    (
+        "vqa_gen",
+        cell(2, 3, "1.0|!+yes0.3|!+no"),
+        "2:3",
+        "answer-grammar",
+        "is && missing?",
+        LEFT_OUT,
+    ),
     ("vqa_gen", cell(2, 3, "much|!+yes"), "2:3", "answer-confidence", "'much'", LEFT_OUT),
     ("vqa_gen", cell(2, 3, "30|!+yes"), "2:3", "answer-confidence", "'30'", LEFT_OUT),
     ("vqa_gen", cell(2, 3, "1.0|!+zebra"), "2:3", "answer-known", "'zebra'", LEFT_OUT),
-    ("vqa_gen", cell(2, 3, "1.0|!+yes " + "on " * 40), "2:3", "cut-answer|answer-known", "", LEFT_OUT),
+    (
+        "vqa_gen",
+        cell(2, 3, "1.0|!+yes " + "on " * 40),
+        "2:3",
+        "cut-answer|answer-known",
+        "",
+        LEFT_OUT,
+    ),
     ("vqa_gen", cell(2, 2, ""), "2:2", "text-empty", "an empty field", LEFT_OUT),
-    ("vqa_gen", cell(2, 2, "what " * 81), "2:2", "cut-source", "81 words, of which 80 are kept", NOTE),
-    ("vqa_gen", cell(2, 0, "3"), "4:0", "duplicate-id", "'3' again, as in row 2", LEFT_OUT),  # the same row
-    ("caption", cell(2, 0, "9_3"), "4:0", "duplicate-id", "'9_3' again, as in row 2", MENDED),  # another caption
+    (
+        "vqa_gen",
+        cell(2, 2, "what " * 81),
+        "2:2",
+        "cut-source",
+        "81 words, of which 80 are kept",
+        NOTE,
+    ),
+    (
+        "vqa_gen",
+        cell(2, 0, "3"),
+        "4:0",
+        "duplicate-id",
+        "'3' again, as in row 2",
+        LEFT_OUT,
+    ),  # the same row
+    (
+        "caption",
+        cell(2, 0, "9_3"),
+        "4:0",
+        "duplicate-id",
+        "'9_3' again, as in row 2",
+        MENDED,
+    ),  # another caption
     ("refcoco", cell(2, 3, "1,2,30"), "2:3", "box-grammar", "'1,2,30'", LEFT_OUT),
     ("refcoco", cell(2, 3, "1,2,30,nan"), "2:3", "box-grammar", "'1,2,30,nan'", LEFT_OUT),
     ("refcoco", cell(2, 3, "30,20,1,2"), "2:3", "box-order", "30,20,1,2: turned round", MENDED),
     ("refcoco", cell(2, 3, "5,2,5,20"), "2:3", "box-order", "without area", LEFT_OUT),
-    ("refcoco", cell(2, 3, "1,2,30,50"), "2:3", "box-inside", "1,2,30,50 in 40 x 30 pixels", MENDED),
-    ("refcoco", cell(2, 3, "50,2,60,20"), "2:3", "box-inside", "50,2,60,20 in 40 x 30 pixels", LEFT_OUT),
+    (
+        "refcoco",
+        cell(2, 3, "1,2,30,50"),
+        "2:3",
+        "box-inside",
+        "1,2,30,50 in 40 x 30 pixels",
+        MENDED,
+    ),
+    (
+        "refcoco",
+        cell(2, 3, "50,2,60,20"),
+        "2:3",
+        "box-inside",
+        "50,2,60,20 in 40 x 30 pixels",
+        LEFT_OUT,
+    ),
     ("refcoco", cell(2, 3, "0.1,0.2,0.5,0.75"), "2:3", "box-fraction", "less than one pixel", NOTE),
-    ("detection", cell(2, 2, "0,0,0.5,0.75,17,cat"), "2:2", "box-fraction", "less than one pixel", NOTE),
-    ("caption", cell(2, 2, "nan"), "2:2", "text-missing", "'nan', as programs write a missing value", NOTE),
-    ("caption", cell(2, 2, "{'caption': 'a dog'}"), "2:2", "text-missing", "as Python writes data", NOTE),
+    (
+        "detection",
+        cell(2, 2, "0,0,0.5,0.75,17,cat"),
+        "2:2",
+        "box-fraction",
+        "less than one pixel",
+        NOTE,
+    ),
+    (
+        "caption",
+        cell(2, 2, "nan"),
+        "2:2",
+        "text-missing",
+        "'nan', as programs write a missing value",
+        NOTE,
+    ),
+    (
+        "caption",
+        cell(2, 2, "{'caption': 'a dog'}"),
+        "2:2",
+        "text-missing",
+        "as Python writes data",
+        NOTE,
+    ),
     ("ocr", cell(2, 2, "NULL"), "2:2", "text-missing", "'NULL'", NOTE),
     ("refcoco", cell(2, 2, "the " * 81), "2:2", "cut-source", "81 words", NOTE),
     ("grounded_qa", cell(2, 3, "30,20,1,2"), "2:3", "box-order", "turned round", MENDED),
@@ -130,22 +305,85 @@ DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does w
     ("snli_ve", cell(2, 3, " "), "2:3", "text-empty", "an empty field", LEFT_OUT),
     ("image_classify", cell(2, 2, "rugby ball"), "2:2", "class-known", "'rugby ball'", LEFT_OUT),
     ("image_classify", cell(2, 2, ""), "2:2", "text-empty", "an empty field", LEFT_OUT),
-    ("image_gen", cell(2, 1, lambda old: old + b" 7"), "2:1", "code-count", "1025, not 1024", LEFT_OUT),
-    ("image_gen", cell(2, 1, lambda old: old.replace(b"500", b"8192")), "2:1", "code-range", "found 8192", LEFT_OUT),
-    ("image_gen", cell(2, 1, lambda old: old.replace(b" ", b", ")), "2:1", "code-range", "the character ','", MENDED),
-    ("image_gen", cell(2, 1, lambda old: b" " + old), "2:1", "code-range", "two blanks in a row, or one at an end", MENDED),
+    (
+        "image_gen",
+        cell(2, 1, lambda old: old + b" 7"),
+        "2:1",
+        "code-count",
+        "1025, not 1024",
+        LEFT_OUT,
+    ),
+    (
+        "image_gen",
+        cell(2, 1, lambda old: old.replace(b"500", b"8192")),
+        "2:1",
+        "code-range",
+        "found 8192",
+        LEFT_OUT,
+    ),
+    (
+        "image_gen",
+        cell(2, 1, lambda old: old.replace(b" ", b", ")),
+        "2:1",
+        "code-range",
+        "the character ','",
+        MENDED,
+    ),
+    (
+        "image_gen",
+        cell(2, 1, lambda old: b" " + old),
+        "2:1",
+        "code-range",
+        "two blanks in a row, or one at an end",
+        MENDED,
+    ),
     ("image_gen", cell(2, 1, ""), "2:1", "code-range", "an empty field", LEFT_OUT),
-    ("image_gen", cell(2, 2, "a " * 65), "2:2", "cut-source", "65 words, of which 64 are kept", NOTE),
+    (
+        "image_gen",
+        cell(2, 2, "a " * 65),
+        "2:2",
+        "cut-source",
+        "65 words, of which 64 are kept",
+        NOTE,
+    ),
     ("ocr", cell(2, 2, ""), "2:2", "text-empty", "an empty field", LEFT_OUT),
-    ("ocr", cell(2, 2, "时" * 65), "2:2", "cut-target", "65 characters, of which 64 are kept", NOTE),
+    (
+        "ocr",
+        cell(2, 2, "时" * 65),
+        "2:2",
+        "cut-target",
+        "65 characters, of which 64 are kept",
+        NOTE,
+    ),
     ("ocr", cell(2, 2, "open " * 65), "2:2", "cut-target", "65 words, of which 64 are kept", NOTE),
-    ("ocr", cell(2, 1, lambda old: old[:400]), "2:1", "picture", "a truncated or damaged one", LEFT_OUT),
-    ("gigaword", cell(2, 1, "cat " * 65), "2:1", "cut-target", "65 words, of which 64 are kept", NOTE),
+    (
+        "ocr",
+        cell(2, 1, lambda old: old[:400]),
+        "2:1",
+        "picture",
+        "a truncated or damaged one",
+        LEFT_OUT,
+    ),
+    (
+        "gigaword",
+        cell(2, 1, "cat " * 65),
+        "2:1",
+        "cut-target",
+        "65 words, of which 64 are kept",
+        NOTE,
+    ),
     ("cola", cell(2, 2, "yes"), "2:2", "label", "'yes'", LEFT_OUT),
     ("mnli", cell(2, 2, "contradiction"), "2:2", "label", "'contradiction'", LEFT_OUT),
     ("qnli", cell(2, 3, "2"), "2:3", "label", "'2'", LEFT_OUT),
     ("rte", cell(2, 3, "0"), "2:3", "label", "'0'", LEFT_OUT),
-    ("vision_language", cell(2, 7, "visual gronunding"), "2:7", "label", "'visual gronunding'", LEFT_OUT),
+    (
+        "vision_language",
+        cell(2, 7, "visual gronunding"),
+        "2:7",
+        "label",
+        "'visual gronunding'",
+        LEFT_OUT,
+    ),
     ("vision_language", cell(1, 2, ""), "1:2", "text-empty", "an empty field", LEFT_OUT),
     ("vision_language", cell(2, 4, "yes"), "2:4", "answer-grammar", "without a confidence", MENDED),
     ("vision_language", cell(3, 4, "30,20,1,2"), "3:4", "box-order", "turned round", MENDED),
@@ -153,18 +391,41 @@ DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does w
     ("caption", cell(2, 4, TURNED), "2:4", "exif-orientation", "the EXIF orientation 6", NOTE),
     ("text", cell(2, 1, ""), "2:1", "text-empty", "an empty field", LEFT_OUT),
     ("text", cell(2, 1, "w " * 513), "2:1", "cut-source", "513 words, of which 512 are kept", NOTE),
-    ("image", cell(2, 1, PICTURE), "2:1", "picture-size", "40 x 30 pixels instead of 256 x 256", LEFT_OUT),
+    (
+        "image",
+        cell(2, 1, PICTURE),
+        "2:1",
+        "picture-size",
+        "40 x 30 pixels instead of 256 x 256",
+        LEFT_OUT,
+    ),
     ("image", cell(2, 2, "1 2 3"), "2:2", "code-count", "3, not 256", LEFT_OUT),
     ("detection", cell(2, 2, "1,2,30,20,17"), "2:2", "box-grammar", "", LEFT_OUT),
-    ("detection", cell(2, 2, "1,2,30,20,17,cat&&30,20,1,2,3,dog"), "2:2", "box-order", "30,20,1,2", MENDED),
-    ("detection", cell(2, 2, "1,2,30,20,17,cat&&35,2,50,20,3,dog"), "2:2", "box-inside", "35,2,50,20", MENDED),
-]  # fmt: skip
+    (
+        "detection",
+        cell(2, 2, "1,2,30,20,17,cat&&30,20,1,2,3,dog"),
+        "2:2",
+        "box-order",
+        "30,20,1,2",
+        MENDED,
+    ),
+    (
+        "detection",
+        cell(2, 2, "1,2,30,20,17,cat&&35,2,50,20,3,dog"),
+        "2:2",
+        "box-inside",
+        "35,2,50,20",
+        MENDED,
+    ),
+]
 
 
 @pytest.fixture
 def labels(tmp_path):
     path = tmp_path / "labels.pkl"
-    path.write_bytes(pickle.dumps({text: i for i, text in enumerate(("yes", "tench", "crane", "on the left"))}))
+    path.write_bytes(
+        pickle.dumps({text: i for i, text in enumerate(("yes", "tench", "crane", "on the left"))})
+    )
     return path
 
 
@@ -180,8 +441,14 @@ def test_sound_files_have_no_findings(tmp_path, capsys, labels, task):
     assert capsys.readouterr().out == f"{path}: 4 rows, task {task}: no faults, no notes\n"
 
 
-@pytest.mark.parametrize("task, damage, place, rule, words, fixed", DAMAGE, ids=[f"{d[0]}-{d[3]}-{i}" for i, d in enumerate(DAMAGE)])
-def test_damage_is_found_named_and_mended_or_left_out(tmp_path, capsys, labels, task, damage, place, rule, words, fixed):
+@pytest.mark.parametrize(
+    "task, damage, place, rule, words, fixed",
+    DAMAGE,
+    ids=[f"{d[0]}-{d[3]}-{i}" for i, d in enumerate(DAMAGE)],
+)
+def test_damage_is_found_named_and_mended_or_left_out(
+    tmp_path, capsys, labels, task, damage, place, rule, words, fixed
+):
     path, copy, report = tmp_path / "damaged.tsv", tmp_path / "copy.tsv", tmp_path / "report.json"
     path.write_bytes(damage(sound_bytes(task)))
     status = doctor(path, task, "--ans2label-file", labels, "--fix", copy, "--json", report)
@@ -191,7 +458,11 @@ def test_damage_is_found_named_and_mended_or_left_out(tmp_path, capsys, labels, 
     assert found.startswith(tuple(wanted)) and words in found and found.count(" - ") == 2
     content = json.loads(report.read_text())
     finding = content["files"][0]["findings"][0]
-    assert content["ok"] == (fixed == NOTE) and finding["rule"] in rule.split("|") and finding["note"] == (fixed == NOTE)
+    assert (
+        content["ok"] == (fixed == NOTE)
+        and finding["rule"] in rule.split("|")
+        and finding["note"] == (fixed == NOTE)
+    )
     left_out = [line for line in lines if line.startswith("left out: ")]
     assert len(left_out) == (1 if fixed == LEFT_OUT else 0)
     rows = copy.read_bytes().split(b"\n")[:-1]
@@ -205,7 +476,11 @@ def test_the_list_of_rules_says_what_is_mended(capsys):
     lines = capsys.readouterr().out.splitlines()
     fates = {line.split()[0]: line.rsplit("; ", 1)[1] for line in lines}
     assert {fate.split(",")[0] for fate in fates.values()} == {
-        "a note", "--fix mends it", "--fix leaves the row out", "for you to mend"}
+        "a note",
+        "--fix mends it",
+        "--fix leaves the row out",
+        "for you to mend",
+    }
     for _, _, _, names, _, fixed in DAMAGE:
         if fixed == MENDED:
             assert any(fates[name].startswith("--fix mends") for name in names.split("|")), names
@@ -214,12 +489,29 @@ def test_the_list_of_rules_says_what_is_mended(capsys):
 
 
 def test_every_rule_has_a_damaged_file():
-    rules = {rule.name for rule in (*ROW_RULES, *FILE_RULES, *PICTURE_RULES, *(rule for group in CELL_RULES.values() for rule in group))}
+    rules = {
+        rule.name
+        for rule in (
+            *ROW_RULES,
+            *FILE_RULES,
+            *PICTURE_RULES,
+            *(rule for group in CELL_RULES.values() for rule in group),
+        )
+    }
     tested = {name for damage in DAMAGE for name in damage[3].split("|")}
-    assert rules - tested == {"file", "selected-cols", "answer-file", "answer-case", "unknown-pieces", "checksum"}  # have tests of their own
+    assert rules - tested == {
+        "file",
+        "selected-cols",
+        "answer-file",
+        "answer-case",
+        "unknown-pieces",
+        "checksum",
+    }  # have tests of their own
 
 
-@pytest.mark.parametrize("content, words", [(None, "No such file"), (b"", "an empty file"), (b"\xff\xfea\0", "UTF-16")])
+@pytest.mark.parametrize(
+    "content, words", [(None, "No such file"), (b"", "an empty file"), (b"\xff\xfea\0", "UTF-16")]
+)
 def test_a_file_that_cannot_be_read_is_one_fault(tmp_path, capsys, content, words):
     path = tmp_path / "x.tsv"
     if content is not None:
@@ -232,7 +524,10 @@ def test_columns_that_the_file_lacks_are_one_fault(tmp_path, capsys):
     path = tmp_path / "x.tsv"
     path.write_bytes(sound_bytes("caption"))
     assert doctor(path, "vqa_gen") == 1
-    assert "x.tsv:1:* selected-cols - expected columns that the file has, found 5 columns, none for image" in capsys.readouterr().out
+    assert (
+        "x.tsv:1:* selected-cols - expected columns that the file has, found 5 columns, none for"
+        " image" in capsys.readouterr().out
+    )
 
 
 def test_a_label_file_of_another_data_set_is_said_so(tmp_path, capsys):
@@ -240,22 +535,33 @@ def test_a_label_file_of_another_data_set_is_said_so(tmp_path, capsys):
     path.write_bytes(sound_bytes("vqa_gen"))
     labels.write_text('{"zebra": 0}')
     assert doctor(path, "vqa_gen", "--no-images", "--ans2label-file", labels) == 1
-    assert "answer-file - expected answers of this answer set, found 4 of 4 rows with another answer" in capsys.readouterr().out
+    assert (
+        "answer-file - expected answers of this answer set, found 4 of 4 rows with another answer"
+        in capsys.readouterr().out
+    )
 
 
-@pytest.mark.parametrize("task, column, typed", [("vqa_gen", 3, "1.0|!+YES"), ("image_classify", 2, "Yes")])
+@pytest.mark.parametrize(
+    "task, column, typed", [("vqa_gen", 3, "1.0|!+YES"), ("image_classify", 2, "Yes")]
+)
 def test_answers_that_differ_in_case_alone_are_noted(tmp_path, capsys, task, column, typed):
     path = tmp_path / "x.tsv"
     path.write_bytes(cell(3, column, typed)(sound_bytes(task)))
     assert doctor(path, task, "--no-images") == 0
-    assert "answer-case - expected answers that differ in more than case, found 2 that differ in case alone" in capsys.readouterr().out
+    assert (
+        "answer-case - expected answers that differ in more than case, found 2 that differ in case"
+        " alone" in capsys.readouterr().out
+    )
 
 
 def test_ids_that_are_one_number_are_one_id(tmp_path, capsys):
     path = tmp_path / "x.tsv"
     path.write_bytes(cell(4, 0, "02")(sound_bytes("vqa_gen")))
     assert doctor(path, "vqa_gen", "--no-images", "--fix", tmp_path / "y.tsv") == 1
-    assert "duplicate-id - expected every id once, found '02' again, as in row 3" in capsys.readouterr().out
+    assert (
+        "duplicate-id - expected every id once, found '02' again, as in row 3"
+        in capsys.readouterr().out
+    )
     assert doctor(tmp_path / "y.tsv", "vqa_gen", "--no-images") == 0
 
 
@@ -265,7 +571,9 @@ def test_columns_may_be_selected_otherwise(tmp_path):
     assert doctor(path, "caption", "--selected-cols", "0,5,2") == 0
 
 
-@pytest.mark.parametrize("task, column", [("vqa_gen", 3), ("snli_ve", 5), ("caption", 2), ("image_classify", 2)])
+@pytest.mark.parametrize(
+    "task, column", [("vqa_gen", 3), ("snli_ve", 5), ("caption", 2), ("image_classify", 2)]
+)
 def test_rows_for_evaluation_may_be_without_what_is_predicted(tmp_path, task, column):
     (tmp_path / "x.tsv").write_bytes(cell(2, column, "")(sound_bytes(task)))
     assert doctor(tmp_path / "x.tsv", task) == 1
@@ -278,7 +586,11 @@ def test_text_to_image_rows_may_have_text_alone(tmp_path):
 
 
 def test_the_task_is_guessed_from_the_name(tmp_path, capsys):
-    for name, task in (("refcocog_val.tsv", "refcoco"), ("vqa_train_1.tsv", "vqa_gen"), ("detection_examples.tsv", "detection")):
+    for name, task in (
+        ("refcocog_val.tsv", "refcoco"),
+        ("vqa_train_1.tsv", "vqa_gen"),
+        ("detection_examples.tsv", "detection"),
+    ):
         (tmp_path / name).write_bytes(sound_bytes(task))
         assert main(["doctor", str(tmp_path / name)]) == 0
         assert f"task {task}: no faults" in capsys.readouterr().out
@@ -289,7 +601,9 @@ def test_pretraining_files_are_told_apart_and_unknown_names_refused(tmp_path, ca
     assert doctor(tmp_path / "image_examples.tsv", "unify_task") == 0
     (tmp_path / "x.tsv").write_bytes(sound_bytes("image"))
     assert doctor(tmp_path / "x.tsv", "unify_task") == 2
-    assert "whose name begins with vision_language, text, image, detection" in capsys.readouterr().err
+    assert (
+        "whose name begins with vision_language, text, image, detection" in capsys.readouterr().err
+    )
 
 
 def test_without_a_task_what_holds_for_every_file_is_checked(tmp_path, capsys):
@@ -308,13 +622,28 @@ def test_equal_rows_are_dropped_and_other_rows_get_a_new_id(tmp_path):
 def test_one_and_two_processes_find_and_mend_the_same(tmp_path, capsys, monkeypatch):
     from ofa.doctor import scan
 
-    rows = [f"{i % 50}\t{'' if i % 7 == 0 else 'text'}\n" + ("broken\n" if i % 11 == 0 else "") for i in range(300)]
+    rows = [
+        f"{i % 50}\t{'' if i % 7 == 0 else 'text'}\n" + ("broken\n" if i % 11 == 0 else "")
+        for i in range(300)
+    ]
     (tmp_path / "x.tsv").write_text("".join(rows))
     monkeypatch.setattr(scan, "CHUNK", 200)
     monkeypatch.setattr(scan, "WORTH_PROCESSES", 0)
     results = []
     for jobs in ("1", "2"):
-        assert doctor(tmp_path / "x.tsv", "text", "--jobs", jobs, "--fix", tmp_path / "y.tsv", "--max-findings", "9999") == 1
+        assert (
+            doctor(
+                tmp_path / "x.tsv",
+                "text",
+                "--jobs",
+                jobs,
+                "--fix",
+                tmp_path / "y.tsv",
+                "--max-findings",
+                "9999",
+            )
+            == 1
+        )
         results.append((capsys.readouterr().out, (tmp_path / "y.tsv").read_bytes()))
     assert results[0] == results[1]
 
@@ -323,13 +652,20 @@ def test_many_findings_of_a_rule_are_counted_but_not_all_printed(tmp_path, capsy
     (tmp_path / "x.tsv").write_text("".join(f"{i}\t\n" for i in range(100)))
     assert doctor(tmp_path / "x.tsv", "text", "--max-findings", "3") == 1
     out = capsys.readouterr().out
-    assert out.count("text-empty - ") == 3 and "text-empty: 100 in all" in out and "100 faults" in out
+    assert (
+        out.count("text-empty - ") == 3 and "text-empty: 100 in all" in out and "100 faults" in out
+    )
 
 
-@pytest.mark.parametrize("options, words", [
-    (["--fix", "x.tsv"], "expected another file than the one to repair"), (["--selected-cols", "0"], "expects 2 columns"),
-    (["--selected-cols", "a,b"], "expects numbers"), (["--ans2label-file", "x.tsv"], "expected a label file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--fix", "x.tsv"], "expected another file than the one to repair"),
+        (["--selected-cols", "0"], "expects 2 columns"),
+        (["--selected-cols", "a,b"], "expects numbers"),
+        (["--ans2label-file", "x.tsv"], "expected a label file"),
+    ],
+)
 def test_wrong_options_are_one_message(tmp_path, capsys, monkeypatch, options, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.tsv").write_text("1\ta\n")
@@ -342,7 +678,18 @@ def test_two_files_are_checked_but_not_repaired_into_one(tmp_path, capsys):
         (tmp_path / name).write_text("1\ta\n")
     assert main(["doctor", str(tmp_path / "text_1.tsv"), str(tmp_path / "text_2.tsv")]) == 0
     assert capsys.readouterr().out.count("no faults") == 2
-    assert main(["doctor", str(tmp_path / "text_1.tsv"), str(tmp_path / "text_2.tsv"), "--fix", str(tmp_path / "y.tsv")]) == 2
+    assert (
+        main(
+            [
+                "doctor",
+                str(tmp_path / "text_1.tsv"),
+                str(tmp_path / "text_2.tsv"),
+                "--fix",
+                str(tmp_path / "y.tsv"),
+            ]
+        )
+        == 2
+    )
     assert "expected one TSV to repair, found 2" in capsys.readouterr().err
 
 
@@ -351,18 +698,26 @@ def test_official_columns_fit_their_own_selection():
         assert list(selected_columns(layout, None)) == list(layout.columns), task
 
 
-@pytest.mark.parametrize("confidence", ["1e-400x", "nan", "inf", "1_0e-1", "０.5", "1e39", "9" * 5000])
+@pytest.mark.parametrize(
+    "confidence", ["1e-400x", "nan", "inf", "1_0e-1", "０.5", "1e39", "9" * 5000]
+)
 def test_a_confidence_that_training_refuses_is_found(confidence):
     from ofa.doctor.rule import Settings
     from ofa.doctor.text_rules import ANSWER_RULES
 
     (rule,) = (rule for rule in ANSWER_RULES if rule.name == "answer-confidence")
-    assert rule.check(f"1.0|!+no&&{confidence}|!+yes", Settings()) != "" and rule.check("1.0|!+no&&0|!+yes", Settings()) == ""
+    assert (
+        rule.check(f"1.0|!+no&&{confidence}|!+yes", Settings()) != ""
+        and rule.check("1.0|!+no&&0|!+yes", Settings()) == ""
+    )
 
 
 @pytest.mark.parametrize("number", ["1e39", "nan", "1_0", "１", "9" * 5000, ""])
 def test_a_box_that_training_refuses_is_none(number):
     from ofa.doctor.boxes import boxes_of
 
-    assert boxes_of(f"0,0,{number},9", "box") is None and boxes_of(f"0,0,{number},9,3,dog", "detections") is None
+    assert (
+        boxes_of(f"0,0,{number},9", "box") is None
+        and boxes_of(f"0,0,{number},9,3,dog", "detections") is None
+    )
     assert boxes_of("0,0,1e1,9", "box") == [(0.0, 0.0, 10.0, 9.0)]

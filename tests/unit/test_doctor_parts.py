@@ -18,7 +18,10 @@ def vocabulary(tmp_path_factory):
 
 
 def checkpoint(path, rows: int, value: float = 0.5, **args):
-    weights = {"encoder.embed_tokens.weight": torch.full((rows, 4), value), "encoder.x": torch.ones(2)}
+    weights = {
+        "encoder.embed_tokens.weight": torch.full((rows, 4), value),
+        "encoder.x": torch.ones(2),
+    }
     torch.save({"model": weights, "cfg": {"model": {"arch": "ofa_nano"} | args}}, path)
     return str(path)
 
@@ -27,14 +30,30 @@ def test_the_environment_of_the_tests_is_sound(capsys, tmp_path):
     assert main(["doctor", "--json", str(tmp_path / "r.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("environment:python ok - 3.")
-    names = {check["name"] for check in json.loads((tmp_path / "r.json").read_text())["environment"]}
-    assert {"python", "torch", "fairseq", "libraries", "java", "disk", "temporary", "processor"} <= names
+    names = {
+        check["name"] for check in json.loads((tmp_path / "r.json").read_text())["environment"]
+    }
+    assert {
+        "python",
+        "torch",
+        "fairseq",
+        "libraries",
+        "java",
+        "disk",
+        "temporary",
+        "processor",
+    } <= names
 
 
-@pytest.mark.parametrize("name, value, check, state", [
-    ("PYTHON", (9, 0), "python", "fault"), ("LIBRARIES", ("ofa_no_such",), "libraries", "fault"),
-    ("FREE_DISK", 1e18, "disk", "note"), ("OPEN_FILES", 10**9, "open-files", "note"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, value, check, state",
+    [
+        ("PYTHON", (9, 0), "python", "fault"),
+        ("LIBRARIES", ("ofa_no_such",), "libraries", "fault"),
+        ("FREE_DISK", 1e18, "disk", "note"),
+        ("OPEN_FILES", 10**9, "open-files", "note"),
+    ],
+)
 def test_what_is_missing_is_named_with_its_remedy(monkeypatch, name, value, check, state):
     monkeypatch.setattr(environment, name, value)
     found = {entry.name: entry for entry in environment.check_environment()}
@@ -80,20 +99,31 @@ def test_a_sound_checkpoint_fits_its_vocabulary(vocabulary, tmp_path, capsys):
     assert "2 tensors: no faults, no notes" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("options", [{"code_dict_size": 10**9}, {"num_bins": "many"}, {"code_dict_size": -1}])
-def test_options_that_no_vocabulary_has_are_a_fault_and_take_no_memory(vocabulary, tmp_path, capsys, options):
+@pytest.mark.parametrize(
+    "options", [{"code_dict_size": 10**9}, {"num_bins": "many"}, {"code_dict_size": -1}]
+)
+def test_options_that_no_vocabulary_has_are_a_fault_and_take_no_memory(
+    vocabulary, tmp_path, capsys, options
+):
     path = checkpoint(tmp_path / "a.pt", 10, **options)
     assert main(["doctor", path, "--bpe-dir", str(vocabulary)]) == 1
     assert "options that say code_dict_size and num_bins" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("make, rule, words", [
-    (lambda p: checkpoint(p, 10), "checkpoint-vocabulary", "encoder.embed_tokens.weight of 10 entries"),
-    (lambda p: checkpoint(p, 9512, float("nan")), "checkpoint-weights", "1 tensors with NaN"),
-    (lambda p: p.write_bytes(b"PK\x03\x04 damaged"), "checkpoint", "damaged or incomplete"),
-    (lambda p: torch.save({"model": {"x": torch.ones(1)}}, p), "checkpoint", "no OFA model"),
-    (lambda p: None, "checkpoint", "no such file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, rule, words",
+    [
+        (
+            lambda p: checkpoint(p, 10),
+            "checkpoint-vocabulary",
+            "encoder.embed_tokens.weight of 10 entries",
+        ),
+        (lambda p: checkpoint(p, 9512, float("nan")), "checkpoint-weights", "1 tensors with NaN"),
+        (lambda p: p.write_bytes(b"PK\x03\x04 damaged"), "checkpoint", "damaged or incomplete"),
+        (lambda p: torch.save({"model": {"x": torch.ones(1)}}, p), "checkpoint", "no OFA model"),
+        (lambda p: None, "checkpoint", "no such file"),
+    ],
+)
 def test_a_damaged_checkpoint_is_a_fault(vocabulary, tmp_path, capsys, make, rule, words):
     path = tmp_path / "a.pt"
     make(path)
@@ -102,10 +132,14 @@ def test_a_damaged_checkpoint_is_a_fault(vocabulary, tmp_path, capsys, make, rul
     assert f"{path}:1:* {rule} - " in out and words in out
 
 
-def test_a_dictionary_of_another_source_and_its_unknown_pieces_are_named(vocabulary, tmp_path, capsys):
+def test_a_dictionary_of_another_source_and_its_unknown_pieces_are_named(
+    vocabulary, tmp_path, capsys
+):
     broken = shutil.copytree(vocabulary, tmp_path / "v")
     lines = (broken / "dict.txt").read_text(encoding="utf-8").splitlines(keepends=True)
-    (broken / "dict.txt").write_text("".join(lines[:280]), encoding="utf-8")  # the bytes and few others
+    (broken / "dict.txt").write_text(
+        "".join(lines[:280]), encoding="utf-8"
+    )  # the bytes and few others
     path = tmp_path / "text.tsv"
     path.write_text("1\tthere is a red cube\n", encoding="utf-8")
     assert main(["doctor", str(path), "--bpe-dir", str(broken)]) == 1

@@ -28,7 +28,9 @@ def negatives(tmp_path):
 
 
 def answers(**changes) -> str:
-    return json.dumps({kind: part for kind, part in (ANSWERS | changes).items() if part is not None})
+    return json.dumps(
+        {kind: part for kind, part in (ANSWERS | changes).items() if part is not None}
+    )
 
 
 def test_sound_negative_samples_have_no_findings(negatives, capsys):
@@ -49,20 +51,53 @@ DAMAGE = [  # file, content, place, rule, words, is --fix enough?
     ("type2ans.json", answers(other=None), "1:*", "negatives-other", "found none", True),
     ("type2ans.json", answers(other=["left"]), "1:*", "negatives-other", "found 1", True),
     ("type2ans.json", answers(where=["left"]), "1:*", "negatives-kind", "1 of 'where'", True),
-    ("type2ans.json", answers(where=["left", "up", ""]), "1:*", "negatives-answer", "'' 1 times in 'where'", True),
-    ("type2ans.json", answers(where=["left", "up", "up"]), "1:*", "negatives-answer", "'up' 2 times in 'where'", True),
-    ("type2ans.json", answers(where=["red", "up"]), "1:*", "negatives-two-kinds", "'red' in 'what color' and 'where'", None),
-]  # fmt: skip
+    (
+        "type2ans.json",
+        answers(where=["left", "up", ""]),
+        "1:*",
+        "negatives-answer",
+        "'' 1 times in 'where'",
+        True,
+    ),
+    (
+        "type2ans.json",
+        answers(where=["left", "up", "up"]),
+        "1:*",
+        "negatives-answer",
+        "'up' 2 times in 'where'",
+        True,
+    ),
+    (
+        "type2ans.json",
+        answers(where=["red", "up"]),
+        "1:*",
+        "negatives-two-kinds",
+        "'red' in 'what color' and 'where'",
+        None,
+    ),
+]
 
 
-@pytest.mark.parametrize("name, content, place, rule, words, mended", DAMAGE, ids=[f"{d[3]}-{i}" for i, d in enumerate(DAMAGE)])
-def test_damaged_negative_samples_are_found_named_and_mended(tmp_path, negatives, capsys, name, content, place, rule, words, mended):
+@pytest.mark.parametrize(
+    "name, content, place, rule, words, mended",
+    DAMAGE,
+    ids=[f"{d[3]}-{i}" for i, d in enumerate(DAMAGE)],
+)
+def test_damaged_negative_samples_are_found_named_and_mended(
+    tmp_path, negatives, capsys, name, content, place, rule, words, mended
+):
     folder, copy = negatives(name, content), tmp_path / "copy"
     assert main(["doctor", str(folder), "--fix", str(copy)]) == (0 if mended is None else 1)
     lines = [line for line in capsys.readouterr().out.splitlines() if " - " in line]
-    assert lines[0].startswith(f"{folder / name}:{place} {rule} - ") and words in lines[0] and lines[0].count(" - ") == 2
+    assert (
+        lines[0].startswith(f"{folder / name}:{place} {rule} - ")
+        and words in lines[0]
+        and lines[0].count(" - ") == 2
+    )
     assert main(["doctor", "--rules"]) == 0
-    fate = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{rule} ")).rpartition("; ")[2]
+    fate = next(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{rule} ")
+    ).rpartition("; ")[2]
     assert fate.startswith({True: "--fix mends", False: "for you", None: "a note"}[mended])
     if mended:
         assert main(["doctor", str(copy)]) == 0
@@ -73,12 +108,17 @@ def test_pictures_belong_to_the_number_of_codes(tmp_path, capsys):
     (tmp_path / "image.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
     assert doctor(tmp_path / "image.tsv", "image", "--code-image-size", "32") == 0
     assert doctor(tmp_path / "image.tsv", "image") == 1
-    assert "code-count - expected as many codes as the picture has, found 16, not 256" in capsys.readouterr().out
+    assert (
+        "code-count - expected as many codes as the picture has, found 16, not 256"
+        in capsys.readouterr().out
+    )
     rows[1][1] = picture((32, 32), "PNG")
     (tmp_path / "image.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
     assert doctor(tmp_path / "image.tsv", "image", "--code-image-size", "32") == 1
-    assert "image.tsv:2:1 picture-size - expected a square picture of the right size, found 32 x 32 pixels instead of 64 x 64" in (
-        capsys.readouterr().out)
+    assert (
+        "image.tsv:2:1 picture-size - expected a square picture of the right size, found 32 x 32"
+        " pixels instead of 64 x 64" in (capsys.readouterr().out)
+    )
 
 
 @pytest.fixture
@@ -88,13 +128,17 @@ def shards(tmp_path):
     def make(task: str, content: bytes | None = None):
         tsv, folder = tmp_path / f"{task}.tsv", tmp_path / "shards"
         tsv.write_bytes(sound_bytes(task) if content is None else content)
-        assert main(["pack", str(tsv), "--out", str(folder), "--shard-rows", "2", "--jobs", "1"]) == 0
+        assert (
+            main(["pack", str(tsv), "--out", str(folder), "--shard-rows", "2", "--jobs", "1"]) == 0
+        )
         return folder
 
     return make
 
 
-@pytest.mark.parametrize("task", ["vision_language", "text", "image", "detection", "caption", "image_gen"])
+@pytest.mark.parametrize(
+    "task", ["vision_language", "text", "image", "detection", "caption", "image_gen"]
+)
 def test_sound_shards_have_no_findings(shards, capsys, task):
     folder = shards(task)
     capsys.readouterr()
@@ -110,8 +154,17 @@ def test_rows_of_shards_are_checked_and_mended_as_those_of_a_tsv(tmp_path, shard
     found = []
     for path in (tmp_path / "vision_language.tsv", folder):
         assert doctor(path, "vision_language", "--fix", tmp_path / "copy.tsv") == 1
-        found.append((capsys.readouterr().out.replace(str(path), "PATH"), (tmp_path / "copy.tsv").read_bytes()))
-    assert found[0] == found[1] and "PATH:3:4 box-order" in found[0][0] and "PATH:4:7 label" in found[0][0]
+        found.append(
+            (
+                capsys.readouterr().out.replace(str(path), "PATH"),
+                (tmp_path / "copy.tsv").read_bytes(),
+            )
+        )
+    assert (
+        found[0] == found[1]
+        and "PATH:3:4 box-order" in found[0][0]
+        and "PATH:4:7 label" in found[0][0]
+    )
 
 
 def test_broken_samples_and_other_checksums_are_named(tmp_path, shards, capsys):
@@ -122,9 +175,17 @@ def test_broken_samples_and_other_checksums_are_named(tmp_path, shards, capsys):
     capsys.readouterr()
     assert doctor(folder, "text", "--fix", tmp_path / "copy.tsv") == 1
     out = capsys.readouterr().out
-    assert f"{folder}:3:* checksum - expected shards as ofa pack wrote them, found text-000001.tar with " in out
-    assert f"{folder}:4:* sample - expected a whole sample, found damage" in out and "left out: " in out
-    assert (tmp_path / "copy.tsv").read_text() == "".join(f"{i}\tsome plain text\n" for i in range(3))
+    assert (
+        f"{folder}:3:* checksum - expected shards as ofa pack wrote them, found text-000001.tar"
+        " with " in out
+    )
+    assert (
+        f"{folder}:4:* sample - expected a whole sample, found damage" in out
+        and "left out: " in out
+    )
+    assert (tmp_path / "copy.tsv").read_text() == "".join(
+        f"{i}\tsome plain text\n" for i in range(3)
+    )
 
 
 def test_a_cut_shard_is_one_fault(shards, capsys):

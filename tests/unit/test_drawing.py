@@ -27,15 +27,22 @@ def test_a_frame_lies_on_the_edges_of_its_box(size):
     assert drawn.size == size
     found = pixels_of(drawn, PREDICTED)
     near = 0.01 * min(size)
-    assert np.abs(found.min(0) - box[:2]).max() <= near and np.abs(found.max(0) - box[2:]).max() <= near
-    inside = (found > np.array(box[:2]) + 3 * near).all(1) & (found < np.array(box[2:]) - 3 * near).all(1)
+    assert (
+        np.abs(found.min(0) - box[:2]).max() <= near
+        and np.abs(found.max(0) - box[2:]).max() <= near
+    )
+    inside = (found > np.array(box[:2]) + 3 * near).all(1) & (
+        found < np.array(box[2:]) - 3 * near
+    ).all(1)
     assert not inside.any(), "the picture inside stays visible"
 
 
 def test_lines_grow_with_the_picture():
     widths = []
     for side in (400, 1600):
-        drawn = draw_boxes(grey(side, side), [Mark([side * 0.25, side * 0.25, side * 0.75, side * 0.75])])
+        drawn = draw_boxes(
+            grey(side, side), [Mark([side * 0.25, side * 0.25, side * 0.75, side * 0.75])]
+        )
         middle = pixels_of(drawn.crop((0, side // 2, side, side // 2 + 1)), PREDICTED)
         widths.append(len(middle) / 2)
     assert widths[0] >= 2 and widths[1] >= 3 * widths[0]
@@ -54,15 +61,29 @@ def test_labels_of_boxes_in_one_place_do_not_cover_each_other():
     assert grounds[0][:, 1].min() < 100 and grounds[1][:, 1].max() > 300
 
 
-@pytest.mark.parametrize("box", [[-50, -50, 900, 900], [399, 329, 400, 330], [0, 0, 1, 1], [500, 500, 600, 600], [30, 30, 30, 30]])
+@pytest.mark.parametrize(
+    "box",
+    [
+        [-50, -50, 900, 900],
+        [399, 329, 400, 330],
+        [0, 0, 1, 1],
+        [500, 500, 600, 600],
+        [30, 30, 30, 30],
+    ],
+)
 def test_any_box_can_be_drawn(box):
-    drawn = draw_boxes(grey(400, 330), [Mark(box, "a label that is longer than the picture is wide, by far, in every font " * 5)])
+    drawn = draw_boxes(
+        grey(400, 330),
+        [Mark(box, "a label that is longer than the picture is wide, by far, in every font " * 5)],
+    )
     assert drawn.size == (400, 330) and len(pixels_of(drawn, PREDICTED))
 
 
 def test_a_heading_has_its_own_band():
     picture = grey(400, 330)
-    drawn = draw_boxes(picture, [], heading="a dog on a sofa that looks at the camera, and behind it another one")
+    drawn = draw_boxes(
+        picture, [], heading="a dog on a sofa that looks at the camera, and behind it another one"
+    )
     assert drawn.width == 400 and drawn.height > 360
     below = drawn.crop((0, drawn.height - 330, 400, drawn.height))
     assert np.array_equal(np.asarray(below), np.asarray(picture))
@@ -74,13 +95,18 @@ def test_the_given_picture_stays_as_it_is():
     assert picture.mode == "L" and set(picture.getdata()) == {7}
 
 
-@pytest.mark.parametrize("caption", ["../../a red circle", "/etc/passwd", "a\0b\n", "x" * 300, "...", "", "図" * 300])
+@pytest.mark.parametrize(
+    "caption", ["../../a red circle", "/etc/passwd", "a\0b\n", "x" * 300, "...", "", "図" * 300]
+)
 def test_files_of_generated_images_lie_in_their_folder_whatever_the_caption_is(tmp_path, caption):
     album, image = Album(tmp_path / "in/out"), Image.new("RGB", (8, 8))
     prediction = Prediction(caption, picture=image, others=[Prediction(caption, picture=image)])
     album.keep(7, prediction, image)
     files = [path for path in (tmp_path / "in").rglob("*") if path.is_file()]
-    assert len(files) == 4 and all(path.name.startswith("000007") and path.is_relative_to(tmp_path / "in/out") for path in files)
+    assert len(files) == 4 and all(
+        path.name.startswith("000007") and path.is_relative_to(tmp_path / "in/out")
+        for path in files
+    )
     assert prediction.file in map(str, files)
 
 

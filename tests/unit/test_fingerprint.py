@@ -58,7 +58,9 @@ def test_several_files_count_as_one_long_file(file, tmp_path):
 def test_little_of_a_large_file_is_read(tmp_path, monkeypatch):
     (tmp_path / "rows.tsv").write_bytes(bytes(LARGE))
     read, stock = [], fingerprint.os.pread
-    monkeypatch.setattr(fingerprint.os, "pread", lambda *arguments: read.append(stock(*arguments)) or read[-1])
+    monkeypatch.setattr(
+        fingerprint.os, "pread", lambda *arguments: read.append(stock(*arguments)) or read[-1]
+    )
     sample_digest([tmp_path / "rows.tsv"])
     assert sum(map(len, read)) == BLOCK * PLACES
 

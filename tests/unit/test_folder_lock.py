@@ -17,17 +17,29 @@ from ofa.io.atomic import remove_abandoned, replacing
 from ofa.io.folder_lock import LOCK, lock_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-HOLD = "import sys, time; from ofa.io.folder_lock import lock_folder; lock = lock_folder(sys.argv[1]); print('held', flush=True); time.sleep(60)"
-TAKE = "import sys; from ofa.io.folder_lock import lock_folder; lock_folder(sys.argv[1]); print('taken')"
+HOLD = (
+    "import sys, time; from ofa.io.folder_lock import lock_folder; lock = lock_folder(sys.argv[1]);"
+    " print('held', flush=True); time.sleep(60)"
+)
+TAKE = (
+    "import sys; from ofa.io.folder_lock import lock_folder; lock_folder(sys.argv[1]);"
+    " print('taken')"
+)
 WRITE = (
-    "import sys, time; from ofa.io.atomic import replacing\n"
-    "with replacing(sys.argv[1], 'wb') as file: file.write(b'half'); file.flush(); print('begun', flush=True); time.sleep(60)"
+    "import sys, time; from ofa.io.atomic import replacing\nwith replacing(sys.argv[1], 'wb') as"
+    " file: file.write(b'half'); file.flush(); print('begun', flush=True); time.sleep(60)"
 )
 
 
 def python(code: str, *arguments, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+    )
 
 
 @pytest.fixture
@@ -48,7 +60,9 @@ def started():
 
 def test_a_second_process_is_refused_with_host_process_and_time_of_the_first(tmp_path, started):
     holder = started(HOLD, tmp_path / "run")
-    with pytest.raises(UserError, match=rf"in use by process {holder.pid} on {socket.gethostname()} since 20\d\d-"):
+    with pytest.raises(
+        UserError, match=rf"in use by process {holder.pid} on {socket.gethostname()} since 20\d\d-"
+    ):
         lock_folder(tmp_path / "run")
 
 
@@ -69,7 +83,9 @@ def test_children_of_a_dead_process_hold_nothing(tmp_path):
     try:
         lock_folder(tmp_path).release()
     finally:
-        child = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True).stdout.split()
+        child = subprocess.run(
+            ["pgrep", "-f", str(tmp_path)], capture_output=True, text=True
+        ).stdout.split()
         for process in child:
             os.kill(int(process), signal.SIGKILL)
         holder.communicate()
@@ -100,7 +116,9 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
         lock_folder(tmp_path / "file")
 
 
-def test_without_locks_of_the_file_system_the_work_goes_on_with_a_warning(tmp_path, monkeypatch, caplog):
+def test_without_locks_of_the_file_system_the_work_goes_on_with_a_warning(
+    tmp_path, monkeypatch, caplog
+):
     def unsupported(handle, how):
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -110,7 +128,9 @@ def test_without_locks_of_the_file_system_the_work_goes_on_with_a_warning(tmp_pa
     assert "has no locks" in caplog.text and (tmp_path / "a.txt").read_text() == "text"
 
 
-def test_an_unfinished_file_stays_while_its_process_lives_and_goes_when_it_is_dead(tmp_path, started):
+def test_an_unfinished_file_stays_while_its_process_lives_and_goes_when_it_is_dead(
+    tmp_path, started
+):
     writer = started(WRITE, tmp_path / "checkpoint_last.pt")
     part = next(tmp_path.glob(".checkpoint_last.pt.*"))
     assert remove_abandoned(tmp_path, "checkpoint*.pt") == [] and part.exists()
@@ -135,9 +155,18 @@ COMMANDS = [  # that write a folder, and the lock file of each
 
 
 @pytest.mark.parametrize("name, command", COMMANDS)
-def test_two_commands_do_not_write_into_the_same_folder_at_once(tmp_path, monkeypatch, name, command, started, capsys):
-    (tmp_path / "rows.tsv").write_text("".join(f"{row}\t{row}\ta cat {row}\twhat?\tcat\t\t\tcaption\n" for row in range(3)))
+def test_two_commands_do_not_write_into_the_same_folder_at_once(
+    tmp_path, monkeypatch, name, command, started, capsys
+):
+    (tmp_path / "rows.tsv").write_text(
+        "".join(f"{row}\t{row}\ta cat {row}\twhat?\tcat\t\t\tcaption\n" for row in range(3))
+    )
     monkeypatch.chdir(tmp_path)
-    started(HOLD.replace("lock_folder(sys.argv[1])", f"lock_folder(sys.argv[1], {name!r})"), tmp_path / "out")
+    started(
+        HOLD.replace("lock_folder(sys.argv[1])", f"lock_folder(sys.argv[1], {name!r})"),
+        tmp_path / "out",
+    )
     assert main(command) == 2
-    assert "in use by process" in capsys.readouterr().err and [path.name for path in (tmp_path / "out").iterdir()] == [name]
+    assert "in use by process" in capsys.readouterr().err and [
+        path.name for path in (tmp_path / "out").iterdir()
+    ] == [name]

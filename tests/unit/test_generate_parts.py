@@ -11,7 +11,12 @@ from torch import nn
 
 from ofa.errors import UserError
 from ofa.models.generation_options import GenerationOptions, parse_range
-from ofa.models.inference_weights import PackedLinear, can_pack, inference_network, version_of_weights
+from ofa.models.inference_weights import (
+    PackedLinear,
+    can_pack,
+    inference_network,
+    version_of_weights,
+)
 from ofa.models.logits_rules import Columns, repeated_ngrams
 from ofa.models.resnet import ResNet
 from ofa.models.search import Sampling, largest
@@ -27,7 +32,9 @@ def test_largest_equals_topk(width, beams, count):
     expected, _ = (values + base[..., None]).flatten(1).topk(min(count, beams * width))
     found, index = largest(values, base, count)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    torch.testing.assert_close((values + base[..., None]).flatten(1).gather(1, index), found, rtol=0, atol=0)
+    torch.testing.assert_close(
+        (values + base[..., None]).flatten(1).gather(1, index), found, rtol=0, atol=0
+    )
 
 
 def draw(search: Sampling, probabilities: torch.Tensor, draws: int = 40000) -> torch.Tensor:
@@ -58,7 +65,9 @@ PROBABILITIES = torch.tensor([0.05, 0.4, 0.1, 0.25, 0.0, 0.2])
 def test_sampling_draws_the_likeliest_tokens_by_their_probability(topk, topp, left):
     expected = torch.zeros(6)
     expected[left] = PROBABILITIES[left] / PROBABILITIES[left].sum()
-    torch.testing.assert_close(draw(Sampling(topk, topp), PROBABILITIES), expected, atol=0.01, rtol=0)
+    torch.testing.assert_close(
+        draw(Sampling(topk, topp), PROBABILITIES), expected, atol=0.01, rtol=0
+    )
 
 
 def test_a_wide_nucleus_is_found_beyond_the_first_columns():
@@ -84,7 +93,9 @@ def test_beams_draw_their_own_continuations_and_seeds_repeat():
 
 def test_trie_tensors_equal_a_search_in_dictionaries():
     chance = random.Random(0)
-    answers = [[0, *(chance.randrange(4, 12) for _ in range(chance.randrange(1, 5))), 2] for _ in range(60)]
+    answers = [
+        [0, *(chance.randrange(4, 12) for _ in range(chance.randrange(1, 5))), 2] for _ in range(60)
+    ]
     trie = Trie(2, answers)
     table = trie.compile(torch.device("cpu"))
     for _ in range(300):
@@ -103,7 +114,14 @@ def test_trie_allows_many_states_at_once_and_knows_its_answers():
     start = table.advance(torch.tensor(ROOT), torch.tensor(0))
     states = table.advance(start.expand(2, 2), torch.tensor([[5, 7], [9, 5]]))
     rows, tokens = table.allowed(states)
-    assert list(zip(rows.tolist(), tokens.tolist())) == [(0, 2), (0, 6), (1, 2), (2, 2), (3, 2), (3, 6)]
+    assert list(zip(rows.tolist(), tokens.tolist())) == [
+        (0, 2),
+        (0, 6),
+        (1, 2),
+        (2, 2),
+        (3, 2),
+        (3, 6),
+    ]
     assert table.depth[table.ends].tolist() == [3, 4, 3]
     assert table.depth[table.parent[table.ends]].tolist() == [2, 3, 2]
 
@@ -130,7 +148,9 @@ def test_repeated_ngrams_equal_a_loop(size):
                 last = tuple(row[length - size + 1 :])
                 grams = [tuple(row[i : i + size]) for i in range(length - size + 1)]
                 expected = {gram[-1] for gram in grams if gram[:-1] == last}
-                assert (set() if found is None else set(found[image, beam].tolist()) - {1}) == expected
+                assert (
+                    set() if found is None else set(found[image, beam].tolist()) - {1}
+                ) == expected
 
 
 def test_columns_of_a_range_and_back():
@@ -153,7 +173,13 @@ def test_a_range_is_written_in_several_ways(value):
 
 def test_a_namespace_with_other_options_is_understood():
     namespace = Namespace(
-        beam=3, lenpen=0.7, nbest=1, sacrebleu=False, diversity_rate=-1.0, constraints=None, unkpen=0
+        beam=3,
+        lenpen=0.7,
+        nbest=1,
+        sacrebleu=False,
+        diversity_rate=-1.0,
+        constraints=None,
+        unkpen=0,
     )
     options = GenerationOptions.from_namespace(namespace, constraint_range="4,9", zero_shot=None)
     assert (options.beam, options.lenpen, options.constraint_range, options.max_len_b) == (
@@ -212,7 +238,9 @@ def test_folded_batch_norms_give_the_same_image_features(frozen):
     assert not torch.equal(expected, ResNet("resnet18", width=8).eval()(images))
     torch.testing.assert_close(inference_network(stem)(images), expected, atol=1e-5, rtol=1e-4)
     assert torch.equal(stem(images), expected)
-    torch.testing.assert_close(inference_network(stem.train())(images), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        inference_network(stem.train())(images), expected, atol=1e-5, rtol=1e-4
+    )
     assert all(module.training for module in stem.modules())
 
 
@@ -233,7 +261,9 @@ def test_a_network_for_inference_leaves_its_model_alone_and_keeps_shared_modules
     model = nn.ModuleDict({"first": shared, "second": shared, "norm": nn.BatchNorm1d(4)}).train()
     fast = inference_network(model)
     assert fast["first"] is fast["second"] is not shared and fast["first"].weight is shared.weight
-    assert not any(module.training for module in fast.modules()) and all(module.training for module in model.modules())
+    assert not any(module.training for module in fast.modules()) and all(
+        module.training for module in model.modules()
+    )
     assert inference_network(fast) is fast and not hasattr(model, "is_inference_network")
 
 

@@ -66,7 +66,9 @@ def test_no_ngram_occurs_twice(size):
 @pytest.mark.parametrize("zero_shot", [False, True])
 def test_constraint_range_keeps_special_tokens_and_the_range(zero_shot):
     models = [StubModel(3)]
-    found = generate(models, IMAGES, beam=4, max_len_b=5, constraint_range="20,31", zero_shot=zero_shot)
+    found = generate(
+        models, IMAGES, beam=4, max_len_b=5, constraint_range="20,31", zero_shot=zero_shot
+    )
     allowed = [*range(4), *range(20, 31)]
     for image, hypotheses in zip(IMAGES, found):
         expected = naive_beam_search(
@@ -79,13 +81,26 @@ def test_constraint_range_keeps_special_tokens_and_the_range(zero_shot):
 def test_only_a_range_for_exactly_so_many_tokens(constraint_range):
     models = [StubModel(3)]
     options = {"beam": 4, "max_len_b": 4, "min_len": 4, "zero_shot": True}
-    found = generate(models, IMAGES, only_range="20,31", constraint_range=constraint_range, **options)
+    found = generate(
+        models, IMAGES, only_range="20,31", constraint_range=constraint_range, **options
+    )
     for image, hypotheses in zip(IMAGES, found):
-        assert_same(hypotheses, naive_beam_search(
-            models, image, beam=4, max_len=4, min_len=4, zero_shot=True,
-            allowed=lambda tokens: range(20, 31) if len(tokens) < 4 else [EOS],
-        ))  # fmt: skip
-        assert all(len(h["tokens"]) == 5 and h["tokens"][:4].min() >= 20 and h["tokens"][:4].max() < 31 for h in hypotheses)
+        assert_same(
+            hypotheses,
+            naive_beam_search(
+                models,
+                image,
+                beam=4,
+                max_len=4,
+                min_len=4,
+                zero_shot=True,
+                allowed=lambda tokens: range(20, 31) if len(tokens) < 4 else [EOS],
+            ),
+        )
+        assert all(
+            len(h["tokens"]) == 5 and h["tokens"][:4].min() >= 20 and h["tokens"][:4].max() < 31
+            for h in hypotheses
+        )
 
 
 def test_only_a_range_changes_nothing_where_all_is_in_it_already():
@@ -93,9 +108,18 @@ def test_only_a_range_changes_nothing_where_all_is_in_it_already():
     models[0].decoder.last[:, :20] -= 60
     models[0].decoder.last[:, 31:] -= 60
     options = {"beam": 4, "max_len_b": 4, "min_len": 4}
-    free, bound = generate(models, IMAGES, **options), generate(models, IMAGES, only_range="20,31", **options)
+    free, bound = (
+        generate(models, IMAGES, **options),
+        generate(models, IMAGES, only_range="20,31", **options),
+    )
     for one, other in zip(free, bound):
-        assert_same(one, [(h["score"].item(), h["tokens"].tolist(), h["positional_scores"].tolist()) for h in other])
+        assert_same(
+            one,
+            [
+                (h["score"].item(), h["tokens"].tolist(), h["positional_scores"].tolist())
+                for h in other
+            ],
+        )
 
 
 @pytest.mark.parametrize("zero_shot", [False, True])
@@ -104,7 +128,9 @@ def test_a_trie_allows_its_answers_only(zero_shot):
     found = generate(models, IMAGES, beam=3, max_len_b=9, trie=trie, zero_shot=zero_shot)
     for image, hypotheses in zip(IMAGES, found):
         allowed = lambda tokens: trie.get_next_layer([BOS, *tokens])  # noqa: E731
-        expected = naive_beam_search(models, image, beam=3, max_len=9, allowed=allowed, zero_shot=zero_shot)
+        expected = naive_beam_search(
+            models, image, beam=3, max_len=9, allowed=allowed, zero_shot=zero_shot
+        )
         assert_same(hypotheses, expected)
         assert all(h["tokens"].tolist()[:-1] in ANSWERS for h in hypotheses)
 
@@ -161,7 +187,9 @@ def test_a_hook_decides_what_may_follow():
     assert seen == {0, 1, 2, 3}
     for row, (image, hypotheses) in enumerate(zip(IMAGES, found)):
         allowed = lambda tokens, row=row: [EOS, 40 + row, 51 + len(tokens)]  # noqa: E731
-        expected = naive_beam_search(models, image, beam=2, max_len=4, allowed=allowed, zero_shot=True)
+        expected = naive_beam_search(
+            models, image, beam=2, max_len=4, allowed=allowed, zero_shot=True
+        )
         assert_same(hypotheses, expected)
 
 
@@ -223,10 +251,20 @@ def test_an_image_alone_gives_what_it_gives_in_a_batch(options):
 
 def test_diverse_groups_without_strength_are_equal_and_with_it_differ():
     same = generate(
-        [StubModel(11)], IMAGES, beam=2, max_len_b=4, diverse_beam_groups=2, diverse_beam_strength=0.0
+        [StubModel(11)],
+        IMAGES,
+        beam=2,
+        max_len_b=4,
+        diverse_beam_groups=2,
+        diverse_beam_strength=0.0,
     )
     differ = generate(
-        [StubModel(11)], IMAGES, beam=2, max_len_b=4, diverse_beam_groups=2, diverse_beam_strength=50.0
+        [StubModel(11)],
+        IMAGES,
+        beam=2,
+        max_len_b=4,
+        diverse_beam_groups=2,
+        diverse_beam_strength=50.0,
     )
     greedy = generate([StubModel(11)], IMAGES, beam=1, max_len_b=4)
     for hypotheses, best in zip(same, greedy):
@@ -236,21 +274,29 @@ def test_diverse_groups_without_strength_are_equal_and_with_it_differ():
 
 
 def test_codes_hold_no_special_token_and_have_the_longest_length():
-    for hypotheses in generate([StubModel(12)], IMAGES, beam=3, min_len=90, max_len_b=90, gen_code=True):
+    for hypotheses in generate(
+        [StubModel(12)], IMAGES, beam=3, min_len=90, max_len_b=90, gen_code=True
+    ):
         for hypothesis in hypotheses:
             assert len(hypothesis["tokens"]) == 91 and hypothesis["tokens"][-1] == EOS
             assert (hypothesis["tokens"][:-1] > UNK).all()
 
 
 def test_an_ignored_end_of_sentence_counts_one():
-    found = generate([StubModel(12)], IMAGES, beam=2, min_len=5, max_len_b=5, gen_code=True, ignore_eos=True)
+    found = generate(
+        [StubModel(12)], IMAGES, beam=2, min_len=5, max_len_b=5, gen_code=True, ignore_eos=True
+    )
     assert all(
-        h["positional_scores"][-1].item() == pytest.approx(1.0, abs=1e-5) for row in found for h in row
+        h["positional_scores"][-1].item() == pytest.approx(1.0, abs=1e-5)
+        for row in found
+        for h in row
     )
 
 
 def test_match_source_len_ends_with_the_source():
-    generator = SequenceGenerator([StubModel(13)], GenerationOptions(beam=2, match_source_len=True), VOCAB)
+    generator = SequenceGenerator(
+        [StubModel(13)], GenerationOptions(beam=2, match_source_len=True), VOCAB
+    )
     batch = batch_of(IMAGES, width=6)
     batch["net_input"]["src_lengths"] = torch.tensor([6, 4, 2, 5])
     for hypotheses, length in zip(generator.generate(None, batch), [6, 4, 2, 5]):
@@ -258,7 +304,9 @@ def test_match_source_len_ends_with_the_source():
 
 
 def test_a_longest_length_by_the_source():
-    for hypotheses in generate([StubModel(14)], IMAGES, beam=2, max_len_a=1.5, max_len_b=1, min_len=5):
+    for hypotheses in generate(
+        [StubModel(14)], IMAGES, beam=2, max_len_a=1.5, max_len_b=1, min_len=5
+    ):
         assert all(len(h["tokens"]) == 6 for h in hypotheses)  # int(1.5 * 3 + 1) = 5, and </s>
 
 
@@ -285,7 +333,9 @@ def test_modules_return_to_the_mode_they_were_in():
 
 @pytest.fixture(scope="module")
 def small_model() -> OFA:
-    return build_awake(VOCAB, scale_attn=True, scale_fc=True, scale_heads=True, disable_entangle=True)
+    return build_awake(
+        VOCAB, scale_attn=True, scale_fc=True, scale_heads=True, disable_entangle=True
+    )
 
 
 def photo_batch(dtype=torch.float32) -> dict:
@@ -293,12 +343,16 @@ def photo_batch(dtype=torch.float32) -> dict:
     tokens = torch.randint(4, VOCAB, (3, 6))
     tokens[1, 4:] = PAD
     images, masks = torch.randn(3, 3, 32, 48), torch.tensor([True, False, True])
-    return {"net_input": {"src_tokens": tokens, "patch_images": images.to(dtype), "patch_masks": masks}}
+    return {
+        "net_input": {"src_tokens": tokens, "patch_images": images.to(dtype), "patch_masks": masks}
+    }
 
 
 @torch.no_grad()
 def test_scores_are_those_of_the_uncached_network(small_model):
-    generator = SequenceGenerator([small_model], GenerationOptions(beam=4, max_len_b=8, min_len=3), VOCAB)
+    generator = SequenceGenerator(
+        [small_model], GenerationOptions(beam=4, max_len_b=8, min_len=3), VOCAB
+    )
     batch = photo_batch()
     for image, hypotheses in enumerate(generator.generate(None, batch)):
         for hypothesis in hypotheses:
@@ -308,7 +362,9 @@ def test_scores_are_those_of_the_uncached_network(small_model):
             log_probs = small_model(**one, prev_output_tokens=previous)[0][0].log_softmax(-1)
             expected = log_probs.gather(1, tokens[:, None])[:, 0]
             torch.testing.assert_close(hypothesis["positional_scores"], expected, atol=1e-3, rtol=0)
-            torch.testing.assert_close(hypothesis["score"], expected.sum() / len(tokens), atol=1e-3, rtol=0)
+            torch.testing.assert_close(
+                hypothesis["score"], expected.sum() / len(tokens), atol=1e-3, rtol=0
+            )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

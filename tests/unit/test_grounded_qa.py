@@ -16,13 +16,23 @@ from ofa.tasks.instruction import SPEC as INSTRUCTION
 from ofa.tasks.instruction import InstructionOptions, with_symbols
 
 PICTURE, _, BOX = scene(0)
-ROW = {"id": "7", "image": encoded(PICTURE), "question": "What COLOR is it?", "box": ",".join(map(str, BOX)), "answers": "1.0|!+red"}
-OPTIONS = GroundedQaOptions(patch_image_size=64, max_image_size=64, num_bins=100, ans2label_dict='{"red": 0, "blue": 1}')
+ROW = {
+    "id": "7",
+    "image": encoded(PICTURE),
+    "question": "What COLOR is it?",
+    "box": ",".join(map(str, BOX)),
+    "answers": "1.0|!+red",
+}
+OPTIONS = GroundedQaOptions(
+    patch_image_size=64, max_image_size=64, num_bins=100, ans2label_dict='{"red": 0, "blue": 1}'
+)
 
 
 @pytest.fixture(scope="module")
 def language(tmp_path_factory):
-    return load_language(make_vocabulary(tmp_path_factory.mktemp("vocabulary")), num_codes=16, num_bins=100)
+    return load_language(
+        make_vocabulary(tmp_path_factory.mktemp("vocabulary")), num_codes=16, num_bins=100
+    )
 
 
 @pytest.fixture
@@ -52,9 +62,13 @@ def test_the_question_names_its_region_by_four_bins(build, language):
 
 @pytest.mark.parametrize(
     ("column", "value", "words"),
-    [("box", "1,2,3", "expects a box"), ("box", "90,90,99,99", "expects a box inside"), ("answers", "", "expects answers"),
-     ("image", "", "expects an image")],
-)  # fmt: skip
+    [
+        ("box", "1,2,3", "expects a box"),
+        ("box", "90,90,99,99", "expects a box inside"),
+        ("answers", "", "expects answers"),
+        ("image", "", "expects an image"),
+    ],
+)
 def test_a_wrong_row_is_one_message_with_file_and_row(build, column, value, words):
     with pytest.raises(UserError, match=rf"^rows\.tsv:5: .*{words}"):
         build(SPEC, OPTIONS, ROW | {column: value})
@@ -64,18 +78,35 @@ def test_objects_need_their_column(build):
     options = GroundedQaOptions(patch_image_size=64, num_bins=100, add_object=True)
     with pytest.raises(UserError, match="rows.tsv:5: --add-object expects a sixth column"):
         build(SPEC, options, ROW)
-    assert len(build(SPEC, options, ROW | {"objects": "cube&&lake", "answers": "1.0|!+yes"})["source"]) > len(
-        build(SPEC, GroundedQaOptions(patch_image_size=64, num_bins=100), ROW | {"answers": "1.0|!+yes"})["source"]
+    assert len(
+        build(SPEC, options, ROW | {"objects": "cube&&lake", "answers": "1.0|!+yes"})["source"]
+    ) > len(
+        build(
+            SPEC,
+            GroundedQaOptions(patch_image_size=64, num_bins=100),
+            ROW | {"answers": "1.0|!+yes"},
+        )["source"]
     )
 
 
 def test_a_page_shows_the_region_that_was_asked_about():
-    shown = SPEC.shown(ROW, SPEC.prediction(Hypothesis(" red", -0.1), BatchRow(), OPTIONS), {"red": 1.0})
-    assert shown.boxes == [("asked about", list(map(float, BOX)))] and shown.answer == "red" and shown.question == ROW["question"]
+    shown = SPEC.shown(
+        ROW, SPEC.prediction(Hypothesis(" red", -0.1), BatchRow(), OPTIONS), {"red": 1.0}
+    )
+    assert (
+        shown.boxes == [("asked about", list(map(float, BOX)))]
+        and shown.answer == "red"
+        and shown.question == ROW["question"]
+    )
 
 
 def test_symbols_of_an_instruction_stand_for_themselves(build, language):
-    row = {"id": "1", "image": ROW["image"], "instruction": "what is it? region: <bin_1><bin_2> <bin_3> <bin_4>", "answer": "a <bin_9>"}
+    row = {
+        "id": "1",
+        "image": ROW["image"],
+        "instruction": "what is it? region: <bin_1><bin_2> <bin_3> <bin_4>",
+        "answer": "a <bin_9>",
+    }
     sample = build(INSTRUCTION, InstructionOptions(patch_image_size=64), row)
     asked = ids(language, " what is it? region:", "<bin_1>", "<bin_2>", "<bin_3>", "<bin_4>")
     assert sample["source"].tolist()[1:-1] == asked
@@ -88,9 +119,14 @@ def test_an_answer_of_four_bins_is_a_box():
     row = BatchRow(w_resize_ratio=64 / 48, h_resize_ratio=64 / 36)
     symbols = "<bin_0> <bin_0> <bin_99> <bin_99>"
     found = INSTRUCTION.prediction(Hypothesis(symbols, -1.0, symbols), row, options)
-    assert found.box == pytest.approx((0, 0, 48, 36)) and INSTRUCTION.result("1", found)["box"] == list(found.box)
+    assert found.box == pytest.approx((0, 0, 48, 36)) and INSTRUCTION.result("1", found)[
+        "box"
+    ] == list(found.box)
     words = INSTRUCTION.prediction(Hypothesis(" a cat", -1.0, "64 2266"), row, options)
-    assert words.box is None and json.loads(json.dumps(INSTRUCTION.result("1", words)))["answer"] == "a cat"
+    assert (
+        words.box is None
+        and json.loads(json.dumps(INSTRUCTION.result("1", words)))["answer"] == "a cat"
+    )
 
 
 def test_an_instruction_is_needed_and_an_answer_if_it_is_learned(build):
@@ -100,4 +136,6 @@ def test_an_instruction_is_needed_and_an_answer_if_it_is_learned(build):
     sample = build(INSTRUCTION, InstructionOptions(patch_image_size=64), row, "test")
     assert torch.equal(sample["target"], torch.tensor([2]))
     with pytest.raises(UserError, match="expects an instruction"):
-        build(INSTRUCTION, InstructionOptions(patch_image_size=64), row | {"instruction": " "}, "test")
+        build(
+            INSTRUCTION, InstructionOptions(patch_image_size=64), row | {"instruction": " "}, "test"
+        )

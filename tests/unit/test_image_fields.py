@@ -45,7 +45,12 @@ def jpeg(**options) -> bytes:
 def test_both_alphabets_are_read_with_and_without_padding(encode, cut):
     data = bytes(range(256))[cut:] + b"\xfb\xff\xfe"
     field = encode(data)
-    assert decode_base64(field) == decode_base64(field.decode()) == decode_base64(field.rstrip(b"=")) == data
+    assert (
+        decode_base64(field)
+        == decode_base64(field.decode())
+        == decode_base64(field.rstrip(b"="))
+        == data
+    )
 
 
 def test_encoded_images_come_back():
@@ -70,7 +75,9 @@ def test_encoded_images_come_back():
     ],
 )
 def test_what_is_no_base64_is_named_with_row_and_remedy(field, finding):
-    with pytest.raises(UserError, match="^a.tsv:7: expects an image file in base64, found .*" + finding):
+    with pytest.raises(
+        UserError, match="^a.tsv:7: expects an image file in base64, found .*" + finding
+    ):
         decode_image(field, "a.tsv:7")
 
 
@@ -81,7 +88,9 @@ def picture(mode: str) -> Image.Image:
     return Image.fromarray(NOISE).convert(mode)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr", "HSV", "PA", "RGBX"])
+@pytest.mark.parametrize(
+    "mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr", "HSV", "PA", "RGBX"]
+)
 def test_modes_become_rgb_as_pil_converts_them(mode):
     image = picture("L").convert(mode) if mode in ("LA", "PA") else picture(mode)
     assert np.array_equal(to_rgb(image), image.convert("RGB"))
@@ -157,7 +166,12 @@ def test_orientation_is_left_alone_unless_asked_for():
 @pytest.mark.parametrize("upright", [False, True])
 @pytest.mark.parametrize(
     "tags",
-    [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*" + b"\xff" * 40, b"Exif\0\0rubbish"],
+    [
+        b"Exif\0\0",
+        b"Exif\0\0II*\0\xff\xff\xff\xff",
+        b"Exif\0\0MM\0*" + b"\xff" * 40,
+        b"Exif\0\0rubbish",
+    ],
 )
 def test_broken_exif_data_never_matters(tags, upright):
     whole = jpeg()
@@ -201,7 +215,9 @@ def test_bytes_that_are_no_image_are_refused():
 def test_absurdly_large_images_are_refused_before_they_are_unpacked(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # another library may lift PIL's own limit
     data = bytearray(image_bytes(Image.new("1", (8, 8))))
-    data[16:24] = struct.pack(">II", 60000, 60000)  # width and height of the header, then its checksum
+    data[16:24] = struct.pack(
+        ">II", 60000, 60000
+    )  # width and height of the header, then its checksum
     data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
     with pytest.raises(UserError, match="a.tsv:7: .*far too large one .*60000 x 60000"):
         decode_image(base64.b64encode(data), "a.tsv:7")
@@ -213,7 +229,9 @@ def test_absurdly_large_images_are_refused_before_they_are_unpacked(monkeypatch)
 def test_images_are_squashed_to_a_square_and_normalised():
     image = Image.fromarray(NOISE)
     tensor = image_transform(16)(image)
-    expected = np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC), dtype=np.float32) / 255 * 2 - 1
+    expected = (
+        np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC), dtype=np.float32) / 255 * 2 - 1
+    )
     assert tensor.dtype == torch.float32
     np.testing.assert_allclose(tensor.numpy(), expected.transpose(2, 0, 1), atol=1e-6)
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ofa.data.picture_rows import open_pictures
-from ofa.data.pictures import as_picture
 from PIL import Image, ImageFile, features
 
 from ofa.cli.main import main
+from ofa.data.picture_rows import open_pictures
+from ofa.data.pictures import as_picture
 from ofa.errors import UserError
 from ofa.image_folder import ImageFolder
 from ofa.image_quality import real_pictures

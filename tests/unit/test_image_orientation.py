@@ -7,10 +7,10 @@ import json
 
 import numpy as np
 import pytest
-from ofa.data.pictures import as_picture
 from PIL import Image, ImageOps
 
 from ofa.cli.main import main
+from ofa.data.pictures import as_picture
 from ofa.image_folder import ImageFolder
 from ofa.io.images import (
     decode_image,

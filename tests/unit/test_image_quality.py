@@ -1,4 +1,5 @@
-"""FID and Inception score of pictures: by formulas of our own, from folders and from statistics, one message for what is wrong."""
+"""FID and Inception score of pictures: by formulas of our own, from folders and from statistics,
+one message for what is wrong."""
 
 import json
 import zipfile
@@ -64,26 +65,48 @@ def test_the_inception_score_is_that_of_one_part_where_pictures_are_few(tmp_path
 def test_varied_pictures_have_a_higher_inception_score(tmp_path):
     varied = write(tmp_path / "varied", [(255, 0, 0), (0, 255, 0), (0, 0, 255)] * 10)
     equal = write(tmp_path / "equal", [(255, 0, 0)] * 30)
-    assert image_scores(varied, MeanColours())["IS"] > 1.3 > image_scores(equal, MeanColours())["IS"] == pytest.approx(1.0)
+    assert (
+        image_scores(varied, MeanColours())["IS"]
+        > 1.3
+        > image_scores(equal, MeanColours())["IS"]
+        == pytest.approx(1.0)
+    )
 
 
 def test_the_command_prints_and_writes_them(pictures, tmp_path, capsys):
     out = tmp_path / "scores.json"
-    command = ["image-scores", str(tmp_path / "drawn"), f"--real={tmp_path / 'real'}", "--feature-extractor=test_image_quality:MeanColours"]
+    command = [
+        "image-scores",
+        str(tmp_path / "drawn"),
+        f"--real={tmp_path / 'real'}",
+        "--feature-extractor=test_image_quality:MeanColours",
+    ]
     assert main([*command, f"--out={out}"]) == 0
     scores = json.loads(out.read_text())["scores"]
-    assert scores["FID"] == pytest.approx(frechet(*pictures[2:]), abs=1e-6) and f"{scores['FID']:.4f}" in capsys.readouterr().out
+    assert (
+        scores["FID"] == pytest.approx(frechet(*pictures[2:]), abs=1e-6)
+        and f"{scores['FID']:.4f}" in capsys.readouterr().out
+    )
 
 
 def test_inception_is_read_from_a_local_file(pictures, tmp_path, monkeypatch):
-    """Its weights here are by chance: that both outputs arrive, for pictures of any size, is what can be seen without a download."""
+    """Its weights here are by chance: that both outputs arrive, for pictures of any size, is
+    what can be seen without a download."""
     module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     read = []
-    monkeypatch.setattr(module.FeatureExtractorInceptionV3, "load_state_dict", lambda self, weights: read.append(weights))
+    monkeypatch.setattr(
+        module.FeatureExtractorInceptionV3,
+        "load_state_dict",
+        lambda self, weights: read.append(weights),
+    )
     torch.save({"fc.bias": torch.ones(3)}, tmp_path / "inception.pth")
-    found = image_scores(pictures[0][:3], load_extractor(str(tmp_path / "inception.pth"), None), pictures[1][:3])
+    found = image_scores(
+        pictures[0][:3], load_extractor(str(tmp_path / "inception.pth"), None), pictures[1][:3]
+    )
     assert read[0]["fc.bias"].tolist() == [1, 1, 1]
-    assert set(found) == {"FID", "IS", "IS deviation"} and all(np.isfinite(value) for value in found.values())
+    assert set(found) == {"FID", "IS", "IS deviation"} and all(
+        np.isfinite(value) for value in found.values()
+    )
 
 
 def test_wrong_files_are_one_message(pictures, tmp_path):
@@ -93,13 +116,25 @@ def test_wrong_files_are_one_message(pictures, tmp_path):
     (tmp_path / "words.png").write_text("words")
     torch.save({"fc.bias": torch.ones(3)}, tmp_path / "inception.pth")
     for call, message in (
-        (lambda: image_scores(drawn, MeanColours(), tmp_path / "narrow.npz"), "narrow.npz: expects mu of 3 numbers"),
-        (lambda: image_scores(drawn, MeanColours(), tmp_path / "words.npz"), "words.npz: expects statistics"),
-        (lambda: image_scores([*drawn, tmp_path / "words.png"], MeanColours()), "words.png: expects a whole image"),
+        (
+            lambda: image_scores(drawn, MeanColours(), tmp_path / "narrow.npz"),
+            "narrow.npz: expects mu of 3 numbers",
+        ),
+        (
+            lambda: image_scores(drawn, MeanColours(), tmp_path / "words.npz"),
+            "words.npz: expects statistics",
+        ),
+        (
+            lambda: image_scores([*drawn, tmp_path / "words.png"], MeanColours()),
+            "words.png: expects a whole image",
+        ),
         (lambda: image_scores(drawn[:1], MeanColours()), "expected at least 2 pictures, found 1"),
         (lambda: load_extractor(None, None), "--inception-model-path"),
         (lambda: load_extractor("/nowhere/inception.pth", None), "found no file at /nowhere"),
-        (lambda: load_extractor(str(tmp_path / "inception.pth"), None), "expects the weights of Inception"),
+        (
+            lambda: load_extractor(str(tmp_path / "inception.pth"), None),
+            "expects the weights of Inception",
+        ),
         (lambda: load_extractor(None, "nowhere:Extractor"), "that Python can import"),
     ):
         with pytest.raises(UserError, match=message):
@@ -119,10 +154,24 @@ def npy(shape: str, descr: str = "'<f8'", version: bytes = b"\x01\x00") -> bytes
     return b"\x93NUMPY" + version + len(head).to_bytes(2, "little") + head + bytes(64)
 
 
-@pytest.mark.parametrize("data", [
-    npy("(1000000000000000000,)"), npy("(-1,)"), npy("(9, -9)"), npy("(1000000, 1000000)"), npy("(3,)", "'|O'"), npy("(3,)", "'<U99999999'"), npy("(3,)", version=b"\x02\x00"),
-    npy("(3,)", "[('a', '<f8')]"), npy("('a',)"), npy("(9,)"), b"words", b"",
-], ids=lambda data: "")  # fmt: skip
+@pytest.mark.parametrize(
+    "data",
+    [
+        npy("(1000000000000000000,)"),
+        npy("(-1,)"),
+        npy("(9, -9)"),
+        npy("(1000000, 1000000)"),
+        npy("(3,)", "'|O'"),
+        npy("(3,)", "'<U99999999'"),
+        npy("(3,)", version=b"\x02\x00"),
+        npy("(3,)", "[('a', '<f8')]"),
+        npy("('a',)"),
+        npy("(9,)"),
+        b"words",
+        b"",
+    ],
+    ids=lambda data: "",
+)
 def test_statistics_with_headers_that_were_made_up_are_one_message(tmp_path, data):
     with pytest.raises(UserError, match="x.npz: expects (statistics|mu of 3)"):
         read_statistics(npz(tmp_path / "x.npz", mu=data, sigma=npy("(2, 2)")), 3)

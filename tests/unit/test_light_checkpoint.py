@@ -1,4 +1,5 @@
-"""Files of tuned weights: how the commands look at them, join them with their base, and what they refuse."""
+"""Files of tuned weights: how the commands look at them, join them with their base, and what
+they refuse."""
 
 import pytest
 import torch
@@ -22,13 +23,19 @@ def make(tmp_path, base):
     """Function: name, scale -> a file of a prompt and of LoRA of rank 2 in one layer."""
 
     def make(name: str, scale: float = 1.0, **more):
-        tuned = {PROMPT: torch.full((2, 64), scale), f"{LAYER}.lora_down": torch.full((2, 16), scale),
-                 f"{LAYER}.lora_up": torch.full((16, 2), scale)}  # fmt: skip
+        tuned = {
+            PROMPT: torch.full((2, 64), scale),
+            f"{LAYER}.lora_down": torch.full((2, 16), scale),
+            f"{LAYER}.lora_up": torch.full((16, 2), scale),
+        }
         config = settings()
         vars(config["model"]).update(lora_rank=2, lora_alpha=6.0)
         averages = {"ema": {PROMPT: torch.zeros(2, 64)}}
         entry = {"base": named_base(base), "methods": ["prefix", "lora"]}
-        return save(tmp_path / name, **{"model": tuned, "cfg": config, "extra_state": averages, ENTRY: entry, **more})
+        return save(
+            tmp_path / name,
+            **{"model": tuned, "cfg": config, "extra_state": averages, ENTRY: entry, **more},
+        )
 
     return make
 
@@ -40,8 +47,14 @@ def test_merging_adds_the_base_and_makes_lora_plain(tmp_path, base, make):
     assert ENTRY not in full and full["cfg"]["model"]["lora_rank"] == 0
     assert full["model"].keys() == before.keys() | {PROMPT}
     added = full["model"][f"{LAYER}.weight"] - before[f"{LAYER}.weight"]
-    torch.testing.assert_close(added, torch.full((16, 16), 6.0), atol=1e-5, rtol=0)  # 1 * 1 * rank * alpha / rank
-    assert all(torch.equal(full["model"][name], tensor) for name, tensor in before.items() if name != f"{LAYER}.weight")
+    torch.testing.assert_close(
+        added, torch.full((16, 16), 6.0), atol=1e-5, rtol=0
+    )  # 1 * 1 * rank * alpha / rank
+    assert all(
+        torch.equal(full["model"][name], tensor)
+        for name, tensor in before.items()
+        if name != f"{LAYER}.weight"
+    )
     assert run("merge", make("light.pt"), "--ema", "--out", tmp_path / "ema.pt") == 0
     assert weight(tmp_path / "ema.pt", PROMPT).eq(0).all()
 
@@ -53,7 +66,9 @@ def test_strip_and_average_keep_the_name_of_the_base(tmp_path, base, make):
     for name, value in (("mean.pt", 2.0), ("strip.pt", 1.0)):
         found = load_checkpoint(tmp_path / name)
         assert is_light(found) and found["model"][PROMPT].eq(value).all()
-        assert len(load_complete(tmp_path / name)["model"]) == len(load_checkpoint(base)["model"]) + 3
+        assert (
+            len(load_complete(tmp_path / name)["model"]) == len(load_checkpoint(base)["model"]) + 3
+        )
     other = make("c.pt", **{ENTRY: {"base": {**named_base(base), "sha256": "0" * 64}}})
     assert run("average", files[0], other, "--out", tmp_path / "no.pt") == 2
 
@@ -64,7 +79,11 @@ def test_a_missing_or_wrong_base_is_one_message(tmp_path, base, make, command, c
     out = () if command == "show" else ("--out", tmp_path / "full.pt")
     assert run(command, light, "--base", light, *out) == 2
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 1 and "found another file in its place" in errors[0] and "--base FILE" in errors[0]
+    assert (
+        len(errors) == 1
+        and "found another file in its place" in errors[0]
+        and "--base FILE" in errors[0]
+    )
     base.rename(tmp_path / "moved.pt")
     assert run(command, light, *out) == 2
     errors = capsys.readouterr().err.splitlines()

@@ -1,6 +1,8 @@
-"""Light tuning learns: a network that repeats the first word of a text is taught to judge it, by few parameters.
+"""Light tuning learns: a network that repeats the first word of a text is taught to judge it, by
+few parameters.
 
-A text is four words of twelve. The base says the first one again; the new task is whether it is one of six "good" words.
+A text is four words of twelve. The base says the first one again; the new task is whether it is one
+of six "good" words.
 """
 
 import pytest
@@ -13,8 +15,20 @@ from ofa.models.ofa import OFA
 from ofa.models.state_dict import load_into
 
 WORDS, GOOD, YES, NO, VOCAB = range(4, 16), (4, 7, 8, 11, 13, 14), 16, 17, 20
-SIZES = dict(encoder_embed_dim=32, encoder_ffn_embed_dim=64, encoder_layers=1, decoder_layers=1, init_std=0.15)
-PROMPTS = dict(encoder_prompt=True, decoder_prompt=True, encoder_prompt_length=4, decoder_prompt_length=4, prompt_dropout=0.0)
+SIZES = dict(
+    encoder_embed_dim=32,
+    encoder_ffn_embed_dim=64,
+    encoder_layers=1,
+    decoder_layers=1,
+    init_std=0.15,
+)
+PROMPTS = dict(
+    encoder_prompt=True,
+    decoder_prompt=True,
+    encoder_prompt_length=4,
+    decoder_prompt_length=4,
+    prompt_dropout=0.0,
+)
 METHODS = {  # fields of the configuration, learning rate
     "prefix": (PROMPTS, 1.0),
     "adapter": (dict(adapter=True, adapter_dim=8), 0.02),
@@ -24,7 +38,9 @@ METHODS = {  # fields of the configuration, learning rate
 
 
 def texts(count: int, seed: int) -> torch.Tensor:
-    return torch.randint(WORDS.start, WORDS.stop, (count, 4), generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        WORDS.start, WORDS.stop, (count, 4), generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def judged(source: torch.Tensor) -> torch.Tensor:
@@ -38,7 +54,9 @@ def answers(model: OFA, source: torch.Tensor) -> torch.Tensor:
 
 def learn(model: OFA, target, rate: float, steps: int, seed: int) -> None:
     """Args: target: source -> answers."""
-    optimizer = torch.optim.Adam([parameter for parameter in model.parameters() if parameter.requires_grad], lr=rate)
+    optimizer = torch.optim.Adam(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=rate
+    )
     model.train()
     for step in range(steps):
         source = texts(32, 1000 * seed + step)
@@ -71,6 +89,10 @@ def test_few_parameters_learn_a_new_task(base, method, seed):
     load_into(model, base.state_dict())
     freeze(model)
     learn(model, judged, rate, 200, seed)
-    tuned = sum(parameter.numel() for name, parameter in model.named_parameters() if name in tuned_names(model))
+    tuned = sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if name in tuned_names(model)
+    )
     assert tuned < sum(parameter.numel() for parameter in base.parameters()) / 5
     assert accuracy(model, judged) > 0.8

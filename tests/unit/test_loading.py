@@ -41,17 +41,23 @@ def test_vocabulary_and_positions_grow(weights):
     model = build(vocab=25, max_source_positions=1030, max_target_positions=1040)
     fresh = model.encoder.embed_tokens.weight.detach().clone()
     load_into(model, weights)
-    assert torch.equal(model.encoder.embed_tokens.weight[:20], weights["encoder.embed_tokens.weight"])
+    assert torch.equal(
+        model.encoder.embed_tokens.weight[:20], weights["encoder.embed_tokens.weight"]
+    )
     assert torch.equal(model.encoder.embed_tokens.weight[20:], fresh[20:])
     assert model.decoder.output_projection.weight is model.encoder.embed_tokens.weight
-    assert torch.equal(model.encoder.embed_positions.weight[:1026], weights["encoder.embed_positions.weight"])
+    assert torch.equal(
+        model.encoder.embed_positions.weight[:1026], weights["encoder.embed_positions.weight"]
+    )
     tokens = torch.full((1, 1028), 5)
     assert model(tokens, prev_output_tokens=tokens)[0].isfinite().all()
 
 
 def test_a_second_image_type_starts_as_a_copy_of_the_first(weights):
     model = load_into(build(num_image_types=2), weights)
-    assert torch.equal(model.encoder.type_embedding.weight[2], weights["encoder.type_embedding.weight"][1])
+    assert torch.equal(
+        model.encoder.type_embedding.weight[2], weights["encoder.type_embedding.weight"][1]
+    )
 
 
 def test_a_shared_table_may_be_stored_once(weights):
@@ -66,7 +72,9 @@ def test_adapters_and_prompts_start_fresh(weights):
 
 def test_frozen_and_trained_batch_norm_exchange_weights(weights):
     frozen = load_into(build(freeze_resnet=True), weights)
-    assert torch.equal(frozen.encoder.embed_images.bn1.weight, weights["encoder.embed_images.bn1.weight"])
+    assert torch.equal(
+        frozen.encoder.embed_images.bn1.weight, weights["encoder.embed_images.bn1.weight"]
+    )
     load_into(build(), frozen.state_dict())
 
 
@@ -74,7 +82,8 @@ def test_layers_can_be_kept_after_layer_drop(weights):
     model = load_into(build(encoder_layers_to_keep="1"), weights)
     assert torch.equal(model.encoder.layers[0].fc1.weight, weights["encoder.layers.1.fc1.weight"])
     assert torch.equal(
-        model.encoder.image_rel_pos_table_list[0].weight, weights["encoder.image_rel_pos_table_list.1.weight"]
+        model.encoder.image_rel_pos_table_list[0].weight,
+        weights["encoder.image_rel_pos_table_list.1.weight"],
     )
     assert len(model.encoder.layers) == 1
 

@@ -1,4 +1,5 @@
-"""LoRA and what all light tuning promises of the network: it starts as the base, and nothing else moves."""
+"""LoRA and what all light tuning promises of the network: it starts as the base, and nothing
+else moves."""
 
 import pytest
 import torch
@@ -15,8 +16,12 @@ from ofa.models.state_dict import load_into
 VOCAB = 20
 LORA = dict(lora_rank=2, lora_alpha=6.0, lora_targets="q,k,v,out,fc1,fc2,image")
 METHODS = {
-    "prefix": dict(encoder_prompt=True, decoder_prompt=True, encoder_prompt_length=3, decoder_prompt_length=2),
-    "projection": dict(encoder_prompt=True, encoder_prompt_projection=True, encoder_prompt_length=3),
+    "prefix": dict(
+        encoder_prompt=True, decoder_prompt=True, encoder_prompt_length=3, decoder_prompt_length=2
+    ),
+    "projection": dict(
+        encoder_prompt=True, encoder_prompt_projection=True, encoder_prompt_length=3
+    ),
     "adapter": dict(adapter=True, adapter_dim=4),
     "bitfit": dict(bitfit=True),
     "lora": LORA,
@@ -26,7 +31,11 @@ METHODS = {
 def inputs() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(4, VOCAB, (2, 5), generator=generator)
-    return dict(src_tokens=tokens, prev_output_tokens=tokens.flip(1), patch_images=torch.randn(2, 3, 32, 32, generator=generator))
+    return dict(
+        src_tokens=tokens,
+        prev_output_tokens=tokens.flip(1),
+        patch_images=torch.randn(2, 3, 32, 32, generator=generator),
+    )
 
 
 def light(method: str, **more):
@@ -49,7 +58,9 @@ def learned_lora():
 def test_lora_starts_as_its_base_which_loads_as_it_is():
     base, model = build_small(VOCAB).eval(), light("lora").eval()
     own = dict(model.named_parameters())
-    assert all(torch.equal(tensor, own[name]) for name, tensor in base.named_parameters())  # the seed's weights as well
+    assert all(
+        torch.equal(tensor, own[name]) for name, tensor in base.named_parameters()
+    )  # the seed's weights as well
     load_into(model, base.state_dict())
     assert torch.equal(model(**inputs())[0], base(**inputs())[0])
 
@@ -64,7 +75,9 @@ def test_merged_lora_is_the_plain_architecture_and_computes_the_same():
     torch.testing.assert_close(plain(**inputs())[0], model(**inputs())[0], atol=2e-5, rtol=0)
     assert (plain(**inputs())[0] - before).abs().max() > 1e-2
     layer = model.encoder.layers[0].fc1
-    expected = layer.weight + 3 * torch.einsum("or,ri->oi", layer.lora_up, layer.lora_down)  # alpha / rank is 3
+    expected = layer.weight + 3 * torch.einsum(
+        "or,ri->oi", layer.lora_up, layer.lora_down
+    )  # alpha / rank is 3
     torch.testing.assert_close(merged["encoder.layers.0.fc1.weight"], expected)
 
 
@@ -85,11 +98,18 @@ def test_targets_choose_the_layers():
 
     assert found("q,out") == {
         f"{side}.layers.{layer}.{attention}.{part}_proj"
-        for side, attentions in (("encoder", ["self_attn"]), ("decoder", ["self_attn", "encoder_attn"]))
-        for layer in (0, 1) for attention in attentions for part in ("q", "out")
-    }  # fmt: skip
+        for side, attentions in (
+            ("encoder", ["self_attn"]),
+            ("decoder", ["self_attn", "encoder_attn"]),
+        )
+        for layer in (0, 1)
+        for attention in attentions
+        for part in ("q", "out")
+    }
     assert found("image") == {"encoder.image_proj"}
-    with pytest.raises(UserError, match="--lora-targets expects some of q,k,v,out,fc1,fc2,image, found 'q,w'"):
+    with pytest.raises(
+        UserError, match="--lora-targets expects some of q,k,v,out,fc1,fc2,image, found 'q,w'"
+    ):
         ModelConfig(lora_rank=1, lora_targets="q,w")
 
 
@@ -99,29 +119,49 @@ def test_light_tuning_changes_what_is_tuned_and_nothing_else(method):
     model = light(method).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     stem = []
-    model.encoder.embed_images.register_forward_hook(lambda module, given, output: stem.append(output.requires_grad))
-    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1.0)
+    model.encoder.embed_images.register_forward_hook(
+        lambda module, given, output: stem.append(output.requires_grad)
+    )
+    optimizer = torch.optim.SGD(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=1.0
+    )
     for _ in range(2):
         model(**inputs())[0].square().sum().backward()
         optimizer.step()
     assert stem == [False, False]
-    assert all((parameter.grad is not None) == parameter.requires_grad for parameter in model.parameters())
-    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
-    slow = {name for name in tuned_names(model) if name.endswith("lora_down")}  # its gradient starts at zero, as lora_up does
+    assert all(
+        (parameter.grad is not None) == parameter.requires_grad for parameter in model.parameters()
+    )
+    changed = {
+        name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
+    }
+    slow = {
+        name for name in tuned_names(model) if name.endswith("lora_down")
+    }  # its gradient starts at zero, as lora_up does
     assert tuned_names(model) - slow <= changed <= tuned_names(model) != set()
 
 
 def test_methods_can_be_combined_and_released_adapters_leave_the_backbone_trainable():
     model = light("lora", **METHODS["prefix"], bitfit=True)
-    assert {name.rpartition(".")[2] for name in tuned_names(model)} == {"weight", "bias", "lora_down", "lora_up"}
+    assert {name.rpartition(".")[2] for name in tuned_names(model)} == {
+        "weight",
+        "bias",
+        "lora_down",
+        "lora_up",
+    }
     assert "encoder.encoder_prompt_encoder.embedding.weight" in tuned_names(model)
     model = build_small(VOCAB, adapter=True, adapter_train_backbone=True).train()
     assert model.config.light_methods == [] and model.encoder.embed_images.bn1.training
     assert light("adapter", adapter_train_backbone=True).encoder.layers[0].fc1.weight.requires_grad
 
 
-@pytest.mark.parametrize("down, up", [((2, 3), None), ((2, 3), (4, 1)), ((0, 3), (4, 0)), ((2,), (4, 2)), ((2, 9), (4, 2))])
+@pytest.mark.parametrize(
+    "down, up",
+    [((2, 3), None), ((2, 3), (4, 1)), ((0, 3), (4, 0)), ((2,), (4, 2)), ((2, 9), (4, 2))],
+)
 def test_weights_of_lora_that_do_not_belong_together_are_named(down, up):
-    weights = {"a.weight": torch.zeros(4, 3), "a.lora_down": torch.zeros(down)} | ({} if up is None else {"a.lora_up": torch.zeros(up)})
+    weights = {"a.weight": torch.zeros(4, 3), "a.lora_down": torch.zeros(down)} | (
+        {} if up is None else {"a.lora_up": torch.zeros(up)}
+    )
     with pytest.raises(UserError, match="expected a.(weight|lora_down) and a.lora_up"):
         merge_lora(weights, 1.0)

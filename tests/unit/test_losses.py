@@ -13,9 +13,13 @@ TARGET = torch.randint(4, 31, (9,))
 def test_label_smoothing_equals_torch_when_all_tokens_are_allowed():
     """torch shares epsilon among all V tokens, the release among the V - 1 others."""
     loss, nll = losses.label_smoothed(LOGITS.log_softmax(-1), TARGET, 0.1)
-    expected = torch.nn.functional.cross_entropy(LOGITS, TARGET, reduction="none", label_smoothing=0.1 * 31 / 30)
+    expected = torch.nn.functional.cross_entropy(
+        LOGITS, TARGET, reduction="none", label_smoothing=0.1 * 31 / 30
+    )
     torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(nll, torch.nn.functional.cross_entropy(LOGITS, TARGET, reduction="none"))
+    torch.testing.assert_close(
+        nll, torch.nn.functional.cross_entropy(LOGITS, TARGET, reduction="none")
+    )
 
 
 def test_masks_and_range_restrict_together():
@@ -32,7 +36,9 @@ def test_the_bonus_goes_on_as_a_straight_line_above_log_end():
     lprobs = torch.stack([probs, 1 - probs], -1).log()
     bonus = losses.encouragement(lprobs, torch.zeros(3, dtype=torch.long), 0.0, log_end=0.75)
     assert (bonus[1] - bonus[0]) / 0.1 == pytest.approx((bonus[2] - bonus[1]).item() / 0.05)
-    at_the_end = losses.encouragement(torch.tensor([[0.75, 0.25]]).log(), torch.tensor([0]), 0.0, log_end=0.75)
+    at_the_end = losses.encouragement(
+        torch.tensor([[0.75, 0.25]]).log(), torch.tensor([0]), 0.0, log_end=0.75
+    )
     assert at_the_end.item() == pytest.approx(torch.tensor(0.25).log().item())
 
 
@@ -41,20 +47,34 @@ def test_divergence_is_zero_for_equal_and_finite_for_restricted_predictions():
     p = losses.log_probabilities(LOGITS[:8].view(4, 2, 31), allowed.expand(4, 2, 31))
     divergence = losses.symmetric_divergence(p)
     expected = [
-        (torch.nn.functional.kl_div(a[allowed], b[allowed], log_target=True, reduction="sum")
-         + torch.nn.functional.kl_div(b[allowed], a[allowed], log_target=True, reduction="sum")) / 2
+        (
+            torch.nn.functional.kl_div(a[allowed], b[allowed], log_target=True, reduction="sum")
+            + torch.nn.functional.kl_div(b[allowed], a[allowed], log_target=True, reduction="sum")
+        )
+        / 2
         for a, b in p
-    ]  # fmt: skip
+    ]
     torch.testing.assert_close(divergence, torch.stack(expected))
     assert losses.symmetric_divergence(p[:, :1].expand(4, 2, 31)).abs().max() == 0
 
 
 def test_the_most_probable_token_is_the_one_argmax_finds_among_equals_too():
-    lprobs = torch.tensor([[0.0, -1.0, -2.0], [-1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [-9.0, -9.0, -9.0], [-2.0, 0.0, -1.0]])
+    lprobs = torch.tensor(
+        [
+            [0.0, -1.0, -2.0],
+            [-1.0, 0.0, 0.0],
+            [-1.0, 0.0, 0.0],
+            [-9.0, -9.0, -9.0],
+            [-2.0, 0.0, -1.0],
+        ]
+    )
     target = torch.tensor([0, 1, 2, 2, 0])
     assert losses.most_probable(lprobs, target).tolist() == [True, True, False, False, False]
     found = [losses.most_probable(LOGITS, torch.full((9,), token)) for token in range(31)]
-    assert torch.equal(torch.stack(found).int().argmax(0), LOGITS.argmax(-1)) and torch.stack(found).sum() == 9
+    assert (
+        torch.equal(torch.stack(found).int().argmax(0), LOGITS.argmax(-1))
+        and torch.stack(found).sum() == 9
+    )
     assert losses.most_probable(LOGITS[:0], TARGET[:0]).shape == (0,)
 
 
@@ -89,9 +109,13 @@ def test_by_rows_equals_the_function_on_all_rows(monkeypatch, chunk_elements):
         (values * weights[: len(values)]).sum().backward()
         return values.detach(), logits.grad
 
-    for found, expected in zip(grad(lambda x: losses.by_rows(of_rows, x, rows)), grad(lambda x: function(x[rows], rows))):
+    for found, expected in zip(
+        grad(lambda x: losses.by_rows(of_rows, x, rows)), grad(lambda x: function(x[rows], rows))
+    ):
         torch.testing.assert_close(found, expected)
-    for found, expected in zip(grad(lambda x: losses.by_rows(function, x)), grad(lambda x: function(x, slice(9)))):
+    for found, expected in zip(
+        grad(lambda x: losses.by_rows(function, x)), grad(lambda x: function(x, slice(9)))
+    ):
         torch.testing.assert_close(found, expected)
 
 
@@ -99,13 +123,17 @@ def test_by_rows_of_pairs_gives_the_function_both_rows_and_the_number_of_the_pai
     monkeypatch.setattr(losses, "CHUNK_ELEMENTS", 2 * 31)  # one pair at a time
     pairs = torch.tensor([[7, 2], [0, 5], [4, 8]])
     numbers = torch.arange(3, dtype=torch.float64)[:, None]
-    found = losses.by_rows(lambda some, at: some[:, 0, :1] - some[:, 1, :1] + numbers[at], LOGITS, pairs)
+    found = losses.by_rows(
+        lambda some, at: some[:, 0, :1] - some[:, 1, :1] + numbers[at], LOGITS, pairs
+    )
     torch.testing.assert_close(found, LOGITS[pairs[:, 0], :1] - LOGITS[pairs[:, 1], :1] + numbers)
 
 
 def test_by_rows_of_no_rows_is_empty_and_has_a_zero_gradient():
     logits = LOGITS.clone().requires_grad_()
-    losses.by_rows(lambda some, at: some[:, :2], logits, torch.zeros(0, dtype=torch.long)).sum().backward()
+    losses.by_rows(
+        lambda some, at: some[:, :2], logits, torch.zeros(0, dtype=torch.long)
+    ).sum().backward()
     assert logits.grad.abs().max() == 0
     assert losses.by_rows(lambda some, at: some[:, :2], LOGITS[:0]).shape == (0, 2)
 
@@ -114,6 +142,8 @@ def test_half_precision_logits_are_widened_and_get_a_half_precision_gradient():
     logits = LOGITS.bfloat16().requires_grad_()
     lprobs = losses.log_probabilities(logits)
     assert lprobs.dtype == torch.float32
-    values = losses.by_rows(lambda some, at: losses.log_probabilities(some)[:, :1], logits, torch.arange(9))
+    values = losses.by_rows(
+        lambda some, at: losses.log_probabilities(some)[:, :1], logits, torch.arange(9)
+    )
     values.sum().backward()
     assert logits.grad.dtype == torch.bfloat16

@@ -1,4 +1,5 @@
-"""The command ``ofa`` as a process: what it returns when its output has no reader, and when something fails."""
+"""The command ``ofa`` as a process: what it returns when its output has no reader, and when
+something fails."""
 
 import os
 import subprocess
@@ -25,18 +26,34 @@ sys.exit(main.main([]))
 """
 
 
-def without_reader(*words: str, errors_too: bool = False, **environment: str) -> subprocess.CompletedProcess:
+def without_reader(
+    *words: str, errors_too: bool = False, **environment: str
+) -> subprocess.CompletedProcess:
     """A Python process whose output is a pipe that nobody reads any more."""
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        return subprocess.run([sys.executable, *words], stdout=writer, stderr=writer if errors_too else subprocess.PIPE, text=True,
-                              cwd=ROOT, env=os.environ | {"PYTHONUNBUFFERED": ""} | environment)  # fmt: skip
+        return subprocess.run(
+            [sys.executable, *words],
+            stdout=writer,
+            stderr=writer if errors_too else subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONUNBUFFERED": ""} | environment,
+        )
     finally:
         os.close(writer)
 
 
-@pytest.mark.parametrize("words", [("-c", PRINTS), ("-m", "ofa", "--help"), ("-m", "ofa", "prepare", "csv", "--help"), ("-m", "ofa", "--version")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-c", PRINTS),
+        ("-m", "ofa", "--help"),
+        ("-m", "ofa", "prepare", "csv", "--help"),
+        ("-m", "ofa", "--version"),
+    ],
+)
 def test_an_output_without_reader_ends_the_command_quietly(words):
     done = without_reader(*words)
     assert (done.returncode, done.stderr) == (command.PIPE_CLOSED, "")
@@ -48,7 +65,11 @@ def test_an_unbuffered_output_without_reader_ends_the_command_quietly():
 
 
 def test_errors_without_reader_end_the_command_as_well():
-    done = without_reader("-c", PRINTS.replace("print(", "print(file=sys.stderr, *[") .replace("100_000)", "100_000])"), errors_too=True)
+    done = without_reader(
+        "-c",
+        PRINTS.replace("print(", "print(file=sys.stderr, *[").replace("100_000)", "100_000])"),
+        errors_too=True,
+    )
     assert done.returncode == command.PIPE_CLOSED
 
 
@@ -75,8 +96,14 @@ def test_a_broken_pipe_elsewhere_is_an_error(monkeypatch, capsys):
 @pytest.mark.parametrize(
     "error, found",
     [
-        (UserError("a.tsv:3: expected 5 columns, found 4"), "error: a.tsv:3: expected 5 columns, found 4\n"),
-        (OSError(28, "No space left on device", "out/a.tsv"), "error: out/a.tsv: No space left on device. Nothing half-written is left"),
+        (
+            UserError("a.tsv:3: expected 5 columns, found 4"),
+            "error: a.tsv:3: expected 5 columns, found 4\n",
+        ),
+        (
+            OSError(28, "No space left on device", "out/a.tsv"),
+            "error: out/a.tsv: No space left on device. Nothing half-written is left",
+        ),
         (PermissionError(13, "Permission denied", "out"), "error: out: Permission denied"),
         (MemoryError(), "error: memory: expected enough for this command"),
     ],

@@ -1,4 +1,5 @@
-"""Rows of several tasks as one: every row in its turn, by numbers alone; and batches of samples of different tasks."""
+"""Rows of several tasks as one: every row in its turn, by numbers alone; and batches of samples
+of different tasks."""
 
 from collections import Counter
 
@@ -27,7 +28,9 @@ def rows_of(mixture: Mixture, epochs: range) -> list[Counter]:
 
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_weights_say_how_often_the_rows_of_a_task_are_shown(shuffle):
-    first, second, third = rows_of(Mixture(files_of(10, 4, 7), [0.5, 2.0, 1.0], shuffle), range(1, 5))
+    first, second, third = rows_of(
+        Mixture(files_of(10, 4, 7), [0.5, 2.0, 1.0], shuffle), range(1, 5)
+    )
     assert first == Counter({row: 2 for row in range(10)})  # in two epochs of four
     assert second == Counter({row: 8 for row in range(4)})
     assert third == Counter({row: 4 for row in range(7)})
@@ -42,9 +45,13 @@ def test_half_of_the_rows_are_shown_in_one_epoch_and_the_others_in_the_next():
 def test_the_row_of_a_sample_depends_on_seed_epoch_and_index_alone():
     mixture = Mixture(files_of(9, 5), [1.0, 1.0], seed=3)
     found = {index: mixture.locate(index, 2) for index in reversed(range(14))}
-    assert found == {index: Mixture(files_of(9, 5), [1.0, 1.0], seed=3).locate(index, 2) for index in range(14)}
+    assert found == {
+        index: Mixture(files_of(9, 5), [1.0, 1.0], seed=3).locate(index, 2) for index in range(14)
+    }
     assert found != {index: mixture.locate(index, 3) for index in range(14)}
-    assert found != {index: Mixture(files_of(9, 5), [1.0, 1.0], seed=4).locate(index, 2) for index in range(14)}
+    assert found != {
+        index: Mixture(files_of(9, 5), [1.0, 1.0], seed=4).locate(index, 2) for index in range(14)
+    }
     assert not np.array_equal(mixture.order(1), mixture.order(2))
 
 
@@ -61,7 +68,10 @@ def test_a_small_weight_shows_a_row_at_least():
 
 def test_rows_of_a_shuffle_buffer_are_read_near_one_another():
     mixture = Mixture(files_of(400, 100), [1.0, 2.0], buffer=10)
-    assert rows_of(mixture, range(1, 3)) == [Counter({row: 2 for row in range(400)}), Counter({row: 4 for row in range(100)})]
+    assert rows_of(mixture, range(1, 3)) == [
+        Counter({row: 2 for row in range(400)}),
+        Counter({row: 4 for row in range(100)}),
+    ]
     found = [mixture.locate(index, 1) for index in mixture.order(1)]
     first = [row for task, row in found if task == 0]
     blocks = [len({row // 10 for row in first[start : start + 40]}) for start in range(0, 400, 40)]
@@ -71,23 +81,42 @@ def test_rows_of_a_shuffle_buffer_are_read_near_one_another():
 
 def sample(tokens: list[int], **more) -> dict:
     target = torch.tensor(tokens)
-    return {"source": torch.tensor([0, 2]), "target": target, "prev_output_tokens": torch.tensor([0, *tokens[:-1]]), **more}
+    return {
+        "source": torch.tensor([0, 2]),
+        "target": target,
+        "prev_output_tokens": torch.tensor([0, *tokens[:-1]]),
+        **more,
+    }
 
 
 def test_what_only_some_samples_of_a_batch_have_changes_nothing_for_the_others():
     image = torch.ones(3, 2, 2)
     mask = torch.eye(4, dtype=torch.bool)[:2]
-    question = sample([3, 2], id=7, patch_image=image, patch_mask=torch.tensor([True]), conf=torch.tensor([0.6]),
-                      ref_dict={"yes": 0.6}, constraint_mask=mask, decoder_prompt=np.array([0, 5]),
-                      prefix_tokens=torch.tensor([5]), w_resize_ratio=torch.tensor(2.0), region_coord=torch.ones(4))
+    question = sample(
+        [3, 2],
+        id=7,
+        patch_image=image,
+        patch_mask=torch.tensor([True]),
+        conf=torch.tensor([0.6]),
+        ref_dict={"yes": 0.6},
+        constraint_mask=mask,
+        decoder_prompt=np.array([0, 5]),
+        prefix_tokens=torch.tensor([5]),
+        w_resize_ratio=torch.tensor(2.0),
+        region_coord=torch.ones(4),
+    )
     text = sample([3, 3, 2])
     batch = collate([text, question])
     assert batch["conf"].tolist() == pytest.approx([1.0, 0.6])
     assert batch["constraint_masks"].shape == (2, 3, 4)  # as the targets
     assert batch["constraint_masks"][0].all() and batch["constraint_masks"][1, :2].equal(mask)
     assert batch["net_input"]["patch_masks"].tolist() == [False, True]
-    assert not batch["net_input"]["patch_images"][0].any() and batch["net_input"]["patch_images"][1].equal(image)
-    assert batch["decoder_prompts"].tolist() == [[0], [0, 5]] and batch["prefix_tokens"].tolist() == [[1], [5]]
+    assert not batch["net_input"]["patch_images"][0].any() and batch["net_input"]["patch_images"][
+        1
+    ].equal(image)
+    assert batch["decoder_prompts"].tolist() == [[0], [0, 5]] and batch[
+        "prefix_tokens"
+    ].tolist() == [[1], [5]]
     assert batch["ref_dict"].tolist() == [{}, {"yes": 0.6}]
     assert batch["w_resize_ratios"].tolist() == [1.0, 2.0]
 
@@ -95,4 +124,6 @@ def test_what_only_some_samples_of_a_batch_have_changes_nothing_for_the_others()
 def test_one_and_two_pictures_cannot_lie_in_one_batch():
     image = torch.ones(3, 2, 2)
     with pytest.raises(ValueError, match="patch_image_2"):
-        collate([sample([2], patch_image=image), sample([2], patch_image=image, patch_image_2=image)])
+        collate(
+            [sample([2], patch_image=image), sample([2], patch_image=image, patch_image_2=image)]
+        )

@@ -49,7 +49,9 @@ def test_saving_memory_does_not_change_gradients(flag):
 def test_checkpointed_layers_keep_fewer_activations():
     def kept(model: OFA) -> int:
         sizes = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x: sizes.append(x.numel()) or x, lambda x: x
+        ):
             model(**batch())
         return sum(sizes)
 
@@ -109,8 +111,13 @@ def test_frozen_batch_norm_does_not_move():
     model = build(freeze_resnet=True).train()
     before = {name: x.clone() for name, x in model.encoder.embed_images.named_buffers()}
     found = gradients(model)
-    assert "encoder.embed_images.conv1.weight" in found and "encoder.embed_images.bn1.weight" not in found
-    assert all(torch.equal(x, before[name]) for name, x in model.encoder.embed_images.named_buffers())
+    assert (
+        "encoder.embed_images.conv1.weight" in found
+        and "encoder.embed_images.bn1.weight" not in found
+    )
+    assert all(
+        torch.equal(x, before[name]) for name, x in model.encoder.embed_images.named_buffers()
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -135,7 +142,9 @@ def test_large_images_give_the_same_numbers_in_either_memory_order():
 
 
 def test_an_image_larger_than_the_grid_is_refused():
-    with pytest.raises(UserError, match="144 x 144 pixels has 9 x 9 patches, the model knows 8 x 8"):
+    with pytest.raises(
+        UserError, match="144 x 144 pixels has 9 x 9 patches, the model knows 8 x 8"
+    ):
         build().encode(**batch(144))
 
 
@@ -157,7 +166,9 @@ def test_two_images_need_a_third_type():
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(UserError, match="unknown architecture 'ofa_tny'; known: ofa_nano, ofa_tiny"):
+    with pytest.raises(
+        UserError, match="unknown architecture 'ofa_tny'; known: ofa_nano, ofa_tiny"
+    ):
         preset("ofa_tny")
     with pytest.raises(UserError, match="unknown activation 'swish'; known: gelu"):
         build(activation_fn="swish")
@@ -182,7 +193,9 @@ def test_classification_heads_read_the_last_real_position(classifier):
     model.register_classification_head("a", num_classes=3)
     inputs = batch()
     found, _ = model(**inputs, classification_head_name="a")
-    inputs["prev_output_tokens"] = torch.nn.functional.pad(inputs["prev_output_tokens"], (0, 2), value=1)
+    inputs["prev_output_tokens"] = torch.nn.functional.pad(
+        inputs["prev_output_tokens"], (0, 2), value=1
+    )
     padded, _ = model(**inputs, classification_head_name="a")
     assert found.shape == (2, 3)
     torch.testing.assert_close(padded, found, atol=1e-5, rtol=1e-4)
@@ -203,14 +216,22 @@ def test_nano_is_small_and_every_preset_is_a_valid_configuration():
 
 
 def test_padding_behind_image_codes_may_lie_outside_of_a_small_grid():
-    """Cell 1024, which the release writes there, does not exist in a grid of 8 x 8; nor does it matter what stands there."""
+    """Cell 1024, which the release writes there, does not exist in a grid of 8 x 8; nor does it
+    matter what stands there."""
     model = build_small(50).eval()
     assert model.decoder.image_position_idx.max() == 1024 > model.decoder.image_rp_bucket.size(0)
     source = torch.randint(4, 50, (2, 5))
     codes = torch.randint(4, 50, (2, 17 + 9))
     codes[0, 17:] = model.pad
-    both = {"src_tokens": source, "prev_output_tokens": codes, "code_masks": torch.tensor([True, False])}
-    alone = {name: value[:1, :17] if name == "prev_output_tokens" else value[:1] for name, value in both.items()}
+    both = {
+        "src_tokens": source,
+        "prev_output_tokens": codes,
+        "code_masks": torch.tensor([True, False]),
+    }
+    alone = {
+        name: value[:1, :17] if name == "prev_output_tokens" else value[:1]
+        for name, value in both.items()
+    }
     with torch.no_grad():
         torch.testing.assert_close(model(**both)[0][:1, :17], model(**alone)[0], atol=1e-5, rtol=0)
 

@@ -1,4 +1,5 @@
-"""CLIP from local files: features as open_clip computes them, weights read without executing them, one message for what is wrong."""
+"""CLIP from local files: features as open_clip computes them, weights read without executing
+them, one message for what is wrong."""
 
 import builtins
 import shlex
@@ -26,11 +27,17 @@ def network(quick_gelu: bool = False):
 
 
 class Archive(torch.nn.Module):
-    """OpenAI's networks as they are published: weights in half precision and three numbers, in TorchScript."""
+    """OpenAI's networks as they are published: weights in half precision and three numbers, in
+    TorchScript."""
 
     def __init__(self, weights):
         super().__init__()
-        for name, value in {**weights, "input_resolution": torch.tensor(32), "context_length": torch.tensor(77), "vocab_size": torch.tensor(49408)}.items():
+        for name, value in {
+            **weights,
+            "input_resolution": torch.tensor(32),
+            "context_length": torch.tensor(77),
+            "vocab_size": torch.tensor(49408),
+        }.items():
             module = self
             *path, last = name.split(".")
             for part in path:
@@ -49,14 +56,22 @@ def saved(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("clip") / "clip.pt"
     model = network(quick_gelu=request.param == "openai")
     if request.param == "openai":
-        weights = {name: value.half().float() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+        weights = {
+            name: value.half().float() if value.is_floating_point() else value
+            for name, value in model.state_dict().items()
+        }
         model.load_state_dict(weights)
         archive = path.with_name("ViT-B-16.pt")
         torch.jit.script(Archive(weights)).save(str(archive))
-        subprocess.run(shlex.split(conversion(archive).replace("python", sys.executable, 1)), check=True)
+        subprocess.run(
+            shlex.split(conversion(archive).replace("python", sys.executable, 1)), check=True
+        )
         path = path.with_name("ViT-B-16.weights.pt")
     else:
-        torch.save({"state_dict": {f"module.{name}": value for name, value in model.state_dict().items()}}, path)
+        torch.save(
+            {"state_dict": {f"module.{name}": value for name, value in model.state_dict().items()}},
+            path,
+        )
     return path, model
 
 
@@ -65,16 +80,27 @@ def test_scores_are_those_of_open_clip(saved):
     transform = open_clip.image_transform(32, is_train=False)
     texts = ["two dogs", "a red house by the lake"]
     with torch.no_grad():
-        images = model.encode_image(torch.stack([transform(picture) for picture in PICTURES]), normalize=True)
+        images = model.encode_image(
+            torch.stack([transform(picture) for picture in PICTURES]), normalize=True
+        )
         words = model.encode_text(open_clip.tokenize(texts), normalize=True)
     scorer = load_scorer(str(path))
-    torch.testing.assert_close(scorer.score(PICTURES, texts), (images * words).sum(-1), atol=1e-5, rtol=0)
-    torch.testing.assert_close(scorer.compare(PICTURES, PICTURES[::-1]), (images * images.flip(0)).sum(-1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        scorer.score(PICTURES, texts), (images * words).sum(-1), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(
+        scorer.compare(PICTURES, PICTURES[::-1]),
+        (images * images.flip(0)).sum(-1),
+        atol=1e-5,
+        rtol=0,
+    )
 
 
 def test_a_torchscript_archive_is_refused_with_the_command_that_makes_weights_of_it(tmp_path):
     torch.jit.script(torch.nn.ReLU()).save(str(tmp_path / "ViT-B-16.pt"))
-    with pytest.raises(UserError, match=r"TorchScript program, .* python -c 'import torch; .*ViT-B-16\.weights\.pt"):
+    with pytest.raises(
+        UserError, match=r"TorchScript program, .* python -c 'import torch; .*ViT-B-16\.weights\.pt"
+    ):
         load_scorer(str(tmp_path / "ViT-B-16.pt"))
 
 
@@ -84,9 +110,14 @@ def test_texts_are_cut_into_the_tokens_of_the_release(saved):
     assert tokens[:, :12].tolist() == recorded["clip_text_tokens_first12"]
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (None, "found no file at"), (b"no weights", "expects the weights of CLIP"), ({"a": torch.zeros(1)}, "expects a CLIP with a vision transformer"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "found no file at"),
+        (b"no weights", "expects the weights of CLIP"),
+        ({"a": torch.zeros(1)}, "expects a CLIP with a vision transformer"),
+    ],
+)
 def test_a_file_that_is_no_clip_is_one_message(content, message, tmp_path):
     path = tmp_path / "ViT-B-16.pt"
     if isinstance(content, bytes):
@@ -100,13 +131,25 @@ def test_a_file_that_is_no_clip_is_one_message(content, message, tmp_path):
 
 def test_without_open_clip_the_message_says_how_to_get_it(monkeypatch, tmp_path):
     stock = builtins.__import__
-    monkeypatch.setattr(builtins, "__import__", lambda name, *rest: (_ for _ in ()).throw(ImportError(name)) if name == "open_clip" else stock(name, *rest))
+    monkeypatch.setattr(
+        builtins,
+        "__import__",
+        lambda name, *rest: (
+            (_ for _ in ()).throw(ImportError(name)) if name == "open_clip" else stock(name, *rest)
+        ),
+    )
     with pytest.raises(UserError, match="pip install open_clip_torch"):
         load_scorer(str(tmp_path))
 
 
-@pytest.mark.parametrize(("name", "message"), [("nowhere:Scorer", "that Python can import"), ("json:JSONDecoder", r"a method score\(pictures, texts\)"),
-                                               ("drawing_files", "MODULE:CLASS")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere:Scorer", "that Python can import"),
+        ("json:JSONDecoder", r"a method score\(pictures, texts\)"),
+        ("drawing_files", "MODULE:CLASS"),
+    ],
+)
 def test_a_class_that_is_no_scorer_is_one_message(name, message):
     with pytest.raises(UserError, match=message):
         load_scorer(None, name)

@@ -12,8 +12,17 @@ from ofa.io.paths import LONGEST, delete_below, path_below, path_within
 
 @pytest.mark.parametrize(
     "name",
-    ["a.jpg", "val2014/a.jpg", "./a.jpg", "a..b", ".hidden", "図 1.png", "COCO:17",
-     "console.txt", "..a"],
+    [
+        "a.jpg",
+        "val2014/a.jpg",
+        "./a.jpg",
+        "a..b",
+        ".hidden",
+        "図 1.png",
+        "COCO:17",
+        "console.txt",
+        "..a",
+    ],
 )
 def test_names_below_the_folder_are_joined_to_it(tmp_path, name):
     assert path_below(tmp_path, name) == tmp_path / name
@@ -21,11 +30,42 @@ def test_names_below_the_folder_are_joined_to_it(tmp_path, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", ".", "..", "../a", "a/../../b", "a/..", "/etc/passwd", "//host/a", "\\\\host\\a",
-     "..\\a",
-     "C:\\a", "c:a", "~/a", "a\0b", "a\nb", "a\x85b", "a\u2028b", "\ud800", "a//b", "a/", "a/ /b",
-     "...", "NUL", "con.txt", "x/COM1.tar", "lpt9", "a/" * 20 + "a", None, 7, True, b"a", ["a"]],
-)  # fmt: skip
+    [
+        "",
+        " ",
+        ".",
+        "..",
+        "../a",
+        "a/../../b",
+        "a/..",
+        "/etc/passwd",
+        "//host/a",
+        "\\\\host\\a",
+        "..\\a",
+        "C:\\a",
+        "c:a",
+        "~/a",
+        "a\0b",
+        "a\nb",
+        "a\x85b",
+        "a\u2028b",
+        "\ud800",
+        "a//b",
+        "a/",
+        "a/ /b",
+        "...",
+        "NUL",
+        "con.txt",
+        "x/COM1.tar",
+        "lpt9",
+        "a/" * 20 + "a",
+        None,
+        7,
+        True,
+        b"a",
+        ["a"],
+    ],
+)
 def test_other_names_are_refused_in_one_line_with_the_place(tmp_path, name):
     expected = r"^rows.json:3: expects the name of a file below .*, found "
     with pytest.raises(UserError, match=expected) as found:
@@ -117,12 +157,13 @@ def test_nothing_is_deleted_if_one_of_the_files_cannot_be_ours(tmp_path, name):
 def test_names_that_end_up_below_a_named_folder_may_come_by_any_way(tmp_path):
     folder, other = tmp_path / "in", tmp_path / "other"
     for name, roots, expected in [
-        ("a/b.jpg", [], folder / "a/b.jpg"), ("a/../b.jpg", [], folder / "b.jpg"),
+        ("a/b.jpg", [], folder / "a/b.jpg"),
+        ("a/../b.jpg", [], folder / "b.jpg"),
         (str(folder / "b.jpg"), [], folder / "b.jpg"),
         ("../in/b.jpg", [], folder / "b.jpg"),
         ("../other/b.jpg", [other], other / "b.jpg"),
         (f"{other}/x/b.jpg", [other], other / "x/b.jpg"),
-    ]:  # fmt: skip
+    ]:
         assert path_within(folder, name, "", roots) == expected
 
 

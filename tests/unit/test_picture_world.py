@@ -13,15 +13,25 @@ def scenes():
 
 def test_a_scene_depends_on_seed_split_and_index_alone(scenes):
     assert world.make_scene(1, "train", 7) == world.make_scene(1, "train", 7)
-    others = [world.make_scene(2, "train", 7), world.make_scene(1, "val", 7), world.make_scene(1, "train", 8)]
+    others = [
+        world.make_scene(2, "train", 7),
+        world.make_scene(1, "val", 7),
+        world.make_scene(1, "train", 8),
+    ]
     assert world.make_scene(1, "train", 7) not in others
     assert np.array_equal(np.asarray(world.render(scenes[7])), np.asarray(world.render(scenes[7])))
 
 
 def test_the_first_scene_of_seed_one_is_known_by_heart(scenes):
     # Recorded when the world was made: training files stay the same from version to version.
-    assert world.captions(scenes[0])[0] == "two shapes on lilac paper: a brown arrow and an orange square"
-    assert [thing.kind for thing in scenes[0].things] == [("large", "brown", "arrow"), ("small", "orange", "square")]
+    assert (
+        world.captions(scenes[0])[0]
+        == "two shapes on lilac paper: a brown arrow and an orange square"
+    )
+    assert [thing.kind for thing in scenes[0].things] == [
+        ("large", "brown", "arrow"),
+        ("small", "orange", "square"),
+    ]
 
 
 def test_every_scene_has_five_different_captions_of_at_most_twenty_words(scenes):
@@ -35,8 +45,15 @@ def test_captions_name_the_colours_and_shapes_that_are_there(scenes):
     for scene in scenes:
         colours, shapes = {t.colour for t in scene.things}, {t.shape for t in scene.things}
         for caption in world.captions(scene):
-            words = {world.PLURALS.get(word, word) for word in caption.replace(",", "").replace(":", "").split()}
-            named = {shape for shape in world.SHAPES if words & {shape, world.PLURALS.get(shape, shape + "s")}}
+            words = {
+                world.PLURALS.get(word, word)
+                for word in caption.replace(",", "").replace(":", "").split()
+            }
+            named = {
+                shape
+                for shape in world.SHAPES
+                if words & {shape, world.PLURALS.get(shape, shape + "s")}
+            }
             assert words & set(world.COLOURS) and words & set(world.COLOURS) <= colours
             assert named <= shapes
             assert named or caption.endswith(" shapes")  # "red and blue shapes"
@@ -49,7 +66,9 @@ def test_scenes_hold_one_to_four_shapes_apart_from_each_other_and_inside(scenes)
             x0, y0, x1, y1 = thing.box
             assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
             for other in scene.things[:i]:
-                apart = x0 > other.box[2] or other.box[0] > x1 or y0 > other.box[3] or other.box[1] > y1
+                apart = (
+                    x0 > other.box[2] or other.box[0] > x1 or y0 > other.box[3] or other.box[1] > y1
+                )
                 assert apart
 
 
@@ -61,18 +80,28 @@ def test_the_box_is_where_the_shape_is_drawn(shape):
     drawn = (np.asarray(world.render(scene, 64)) != np.asarray(world.render(empty, 64))).any(axis=2)
     ys, xs = np.nonzero(drawn)
     found = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
-    assert np.abs(np.array(found) - np.array(thing.box_px(64, 64))).max() <= 1  # at most a pixel of rounding
+    assert (
+        np.abs(np.array(found) - np.array(thing.box_px(64, 64))).max() <= 1
+    )  # at most a pixel of rounding
 
 
 @pytest.mark.parametrize("shape", world.SHAPES)
 def test_every_shape_is_its_colour_within_a_dark_outline(shape):
     thing = world.Thing(shape, "red", "large", (0.25, 0.25, 0.75, 0.75), (255, 0, 0))
-    picture = np.asarray(world.render(world.Scene("one", (thing,), "paper", "grey", 0.15, 3), 96)).astype(int)
+    picture = np.asarray(
+        world.render(world.Scene("one", (thing,), "paper", "grey", 0.15, 3), 96)
+    ).astype(int)
     ink, red = picture.max(axis=2) < 60, (picture == (255, 0, 0)).all(axis=2)
     assert ink.sum() > 100 and red.sum() > 200
     ys, xs = np.nonzero(red)
-    around = [picture[y + dy, x + dx] for y, x in zip(ys, xs) for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))]
-    assert all(colour[1] < 60 for colour in around)  # beside the colour lies more of it or the outline, never the ground
+    around = [
+        picture[y + dy, x + dx]
+        for y, x in zip(ys, xs)
+        for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))
+    ]
+    assert all(
+        colour[1] < 60 for colour in around
+    )  # beside the colour lies more of it or the outline, never the ground
 
 
 def test_a_scene_survives_json(scenes):
@@ -93,17 +122,28 @@ def test_no_description_of_a_test_scene_occurs_in_training():
 
 @pytest.mark.parametrize(
     "a, b, expected",
-    [((0.1, 0.4), (0.6, 0.5), "to the left of"), ((0.6, 0.5), (0.1, 0.4), "to the right of"),
-     ((0.5, 0.1), (0.4, 0.7), "above"), ((0.4, 0.7), (0.5, 0.1), "below")],
+    [
+        ((0.1, 0.4), (0.6, 0.5), "to the left of"),
+        ((0.6, 0.5), (0.1, 0.4), "to the right of"),
+        ((0.5, 0.1), (0.4, 0.7), "above"),
+        ((0.4, 0.7), (0.5, 0.1), "below"),
+    ],
 )
 def test_relations_follow_the_axis_of_greater_distance(a, b, expected):
-    first, second = (world.Thing("star", "red", "small", (x, y, x + 0.2, y + 0.2), (0, 0, 0)) for x, y in (a, b))
+    first, second = (
+        world.Thing("star", "red", "small", (x, y, x + 0.2, y + 0.2), (0, 0, 0)) for x, y in (a, b)
+    )
     assert world.relation(first, second) == expected
 
 
 def test_things_alike_are_counted():
-    things = [world.Thing("cross", "red", size, (x, 0.1, x + 0.2, 0.3), (0, 0, 0))
-              for x, size in ((0.1, "small"), (0.4, "small"), (0.7, "large"))]
+    things = [
+        world.Thing("cross", "red", size, (x, 0.1, x + 0.2, 0.3), (0, 0, 0))
+        for x, size in ((0.1, "small"), (0.4, "small"), (0.7, "large"))
+    ]
     scene = world.Scene("s", tuple(things), "dots", "pink", 0.15, 1)
     assert world.names(scene) == ["three red crosses"]
-    assert [name.split()[0] for name in world.names(scene, __import__("random").Random(0))] == ["two", "a"]
+    assert [name.split()[0] for name in world.names(scene, __import__("random").Random(0))] == [
+        "two",
+        "a",
+    ]

@@ -32,7 +32,11 @@ def test_nearly_all_things_of_true_pictures_are_seen(scenes, pictures):
 def test_boxes_are_where_the_things_are(scenes, pictures):
     for scene, seen in zip(scenes[:10], look_at(pictures[:10])):
         for thing in scene.things:
-            corners = [np.abs(np.subtract(one.box, thing.box)).max() for one in seen if one.look == (thing.colour, thing.shape)]
+            corners = [
+                np.abs(np.subtract(one.box, thing.box)).max()
+                for one in seen
+                if one.look == (thing.colour, thing.shape)
+            ]
             assert min(corners) < 0.06  # of the side, 4 pixels
 
 
@@ -46,12 +50,27 @@ def test_captions_of_other_pictures_are_hardly_ever_right(scenes, pictures):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_is_told_from_the_others_in_every_colour(shape):
     colours = list(COLOURS)[SHAPES.index(shape) % 2 :: 2]  # every second one, for time
-    scenes = [Scene(colour, (Thing(shape, colour, "large", (0.3, 0.3, 0.7, 0.7), COLOURS[colour]),), "stripes", "mint", 0.15, 3) for colour in colours]
-    assert [[one.look for one in seen] for seen in look_at(list(map(render, scenes)))] == [[(colour, shape)] for colour in colours]
+    scenes = [
+        Scene(
+            colour,
+            (Thing(shape, colour, "large", (0.3, 0.3, 0.7, 0.7), COLOURS[colour]),),
+            "stripes",
+            "mint",
+            0.15,
+            3,
+        )
+        for colour in colours
+    ]
+    assert [[one.look for one in seen] for seen in look_at(list(map(render, scenes)))] == [
+        [(colour, shape)] for colour in colours
+    ]
 
 
 def test_nothing_is_seen_on_bare_ground():
-    grounds = [Scene("s", (), texture, backdrop, 0.15, 3) for texture, backdrop in (("paper", "tan"), ("checks", "lilac"), ("specks", "pink"))]
+    grounds = [
+        Scene("s", (), texture, backdrop, 0.15, 3)
+        for texture, backdrop in (("paper", "tan"), ("checks", "lilac"), ("specks", "pink"))
+    ]
     assert look_at(list(map(render, grounds))) == [[], [], []]
 
 
@@ -62,7 +81,9 @@ def test_shapes_without_the_right_outline_or_fill_are_not_taken_for_others():
 
 def test_pictures_of_another_size_are_looked_at_as_well(scenes):
     (seen,) = look_at([render(scenes[0], 128)])
-    assert Counter(one.look for one in seen) == Counter((thing.colour, thing.shape) for thing in scenes[0].things)
+    assert Counter(one.look for one in seen) == Counter(
+        (thing.colour, thing.shape) for thing in scenes[0].things
+    )
 
 
 def test_captions_are_read_as_they_are_written(scenes):
@@ -88,9 +109,26 @@ def test_a_result_file_names_no_images_elsewhere(tmp_path, capsys, name):
     folder.mkdir()
     Image.new("RGB", (64, 64)).save(tmp_path / "secret.png")
     Image.new("RGB", (64, 64)).save(folder / "a.png")
-    entries = [{"caption": "a small red circle", "files": ["a.png"]}, {"caption": "a small red circle", "files": [name.format(root=tmp_path) if isinstance(name, str) else name]}]
+    entries = [
+        {"caption": "a small red circle", "files": ["a.png"]},
+        {
+            "caption": "a small red circle",
+            "files": [name.format(root=tmp_path) if isinstance(name, str) else name],
+        },
+    ]
     (folder / "draw_predict.json").write_text(json.dumps(entries))
     assert main(["picture-world", "check", str(folder / "draw_predict.json")]) == 2
     assert "draw_predict.json: entry 2: expects the name of a file below" in capsys.readouterr().err
     if isinstance(name, str) and name.endswith("secret.png"):
-        assert main(["picture-world", "check", str(folder / "draw_predict.json"), "--gen-images-path", str(tmp_path)]) == 0
+        assert (
+            main(
+                [
+                    "picture-world",
+                    "check",
+                    str(folder / "draw_predict.json"),
+                    "--gen-images-path",
+                    str(tmp_path),
+                ]
+            )
+            == 0
+        )

@@ -26,8 +26,13 @@ def test_every_scene_has_five_different_captions_that_name_only_what_is_there(sc
     names = sorted(set(chinese.COLOURS.values()), key=len, reverse=True)
     for scene in scenes:
         captions = chinese.captions(scene)
-        assert len(set(captions)) == 5 and all(is_chinese(text) and len(text) <= 70 and "&&" not in text for text in captions)
-        there = {chinese.COLOURS[word] for word in (scene.backdrop, *(thing.colour for thing in scene.things))}
+        assert len(set(captions)) == 5 and all(
+            is_chinese(text) and len(text) <= 70 and "&&" not in text for text in captions
+        )
+        there = {
+            chinese.COLOURS[word]
+            for word in (scene.backdrop, *(thing.colour for thing in scene.things))
+        }
         shapes = {chinese.SHAPES[thing.shape] for thing in scene.things}
         for text in captions:
             assert {shape for shape in chinese.SHAPES.values() if shape in text} <= shapes
@@ -38,32 +43,79 @@ def test_every_scene_has_five_different_captions_that_name_only_what_is_there(sc
 
 def test_expressions_and_questions_are_the_english_ones_in_other_words(scenes):
     for scene in scenes:
-        assert [thing for _, thing in chinese.expressions(scene)] == [thing for _, thing in expressions(scene)]
+        assert [thing for _, thing in chinese.expressions(scene)] == [
+            thing for _, thing in expressions(scene)
+        ]
         texts = [text for text, _ in chinese.expressions(scene)]
         assert len(set(texts)) == len(texts)
         for ours, theirs in zip(chinese.questions(scene), questions(scene), strict=True):
-            assert ours.kind == theirs.kind and ours.text.endswith("？") and ours.answer in chinese.answers()
+            assert (
+                ours.kind == theirs.kind
+                and ours.text.endswith("？")
+                and ours.answer in chinese.answers()
+            )
             if theirs.kind == "colour":
-                assert ours.answer == chinese.COLOURS[theirs.answer] and ours.text.endswith("是什么颜色？")
+                assert ours.answer == chinese.COLOURS[theirs.answer] and ours.text.endswith(
+                    "是什么颜色？"
+                )
 
 
 def test_phrases_say_place_colour_size_and_shape_in_chinese_order():
     from ofa.picture_world_phrases import Phrase
 
-    assert chinese.phrase_text(Phrase("large", "red", "circle", "on the left")) == "左边的红色的大圆形"
+    assert (
+        chinese.phrase_text(Phrase("large", "red", "circle", "on the left")) == "左边的红色的大圆形"
+    )
     assert chinese.phrase_text(Phrase(size="small")) == "小图形"
 
 
 def test_the_command_writes_chinese_files_with_the_english_pictures(tmp_path, capsys):
     size = ["--train", "6", "--val", "2", "--test", "2", "--size", "16", "--jobs", "1"]
     for language in ("zh", "en"):
-        assert main(["prepare", "picture-world", "--language", language, "--out", str(tmp_path / language), *size]) == 0
+        assert (
+            main(
+                [
+                    "prepare",
+                    "picture-world",
+                    "--language",
+                    language,
+                    "--out",
+                    str(tmp_path / language),
+                    *size,
+                ]
+            )
+            == 0
+        )
     for name in ("caption_stage2_train.tsv", "refcoco_train.tsv", "vqa_train.tsv"):
-        ours, theirs = ([line.split("\t") for line in (tmp_path / which / name).read_text(encoding="utf-8").splitlines()] for which in ("zh", "en"))
+        ours, theirs = (
+            [
+                line.split("\t")
+                for line in (tmp_path / which / name).read_text(encoding="utf-8").splitlines()
+            ]
+            for which in ("zh", "en")
+        )
         assert [(row[0], row[-1]) for row in ours] == [(row[0], row[-1]) for row in theirs]
-        assert all(is_chinese(row[2]) for row in ours) and not any(is_chinese(row[2]) for row in theirs)
-    assert {"红色", "没有", "左上角"} <= json.loads((tmp_path / "zh/ans2label.json").read_text(encoding="utf-8")).keys()
+        assert all(is_chinese(row[2]) for row in ours) and not any(
+            is_chinese(row[2]) for row in theirs
+        )
+    assert {"红色", "没有", "左上角"} <= json.loads(
+        (tmp_path / "zh/ans2label.json").read_text(encoding="utf-8")
+    ).keys()
     scene = json.loads((tmp_path / "zh/scenes.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert is_chinese(scene["captions"][0]) and scene["objects"][0]["shape"].isascii()
-    assert main(["prepare", "picture-world", "--language", "zh", "--pretrain", "--out", str(tmp_path / "no"), *size]) == 2
+    assert (
+        main(
+            [
+                "prepare",
+                "picture-world",
+                "--language",
+                "zh",
+                "--pretrain",
+                "--out",
+                str(tmp_path / "no"),
+                *size,
+            ]
+        )
+        == 2
+    )
     assert "--pretrain: the texts of pretraining are English" in capsys.readouterr().err

@@ -1,4 +1,5 @@
-"""The picture world for pretraining: files in the columns of the release, the same from any call."""
+"""The picture world for pretraining: files in the columns of the release, the same from any
+call."""
 
 import hashlib
 import json
@@ -42,11 +43,20 @@ def brightness(pictures: list[Image.Image]) -> list[np.ndarray]:
 def test_pairs_have_the_eight_columns_and_three_types_of_the_release(world):
     for split, scenes in (("examples", 12), ("val", 3), ("test", 4)):
         found = rows(world / f"vision_language_{split}.tsv")
-        assert {len(row) for row in found} == {8} and {row[7] for row in found} == {"caption", "qa", "visual_grounding"}
+        assert {len(row) for row in found} == {8} and {row[7] for row in found} == {
+            "caption",
+            "qa",
+            "visual_grounding",
+        }
         assert len({row[0] for row in found}) == len(found)
         further = [row[0] for row in found if "_p" in row[0]]
-        assert (split == "test") == bool(further) and [row[0] for row in found[len(found) - len(further) :]] == further
-        assert sum(row[7] == "caption" for row in found) == 2 * scenes and sum(row[7] == "qa" for row in found) == 3 * scenes
+        assert (split == "test") == bool(further) and [
+            row[0] for row in found[len(found) - len(further) :]
+        ] == further
+        assert (
+            sum(row[7] == "caption" for row in found) == 2 * scenes
+            and sum(row[7] == "qa" for row in found) == 3 * scenes
+        )
         for row in found:
             assert decode_image(row[1]).size == (64, 64)
             if row[7] == "qa":
@@ -62,16 +72,26 @@ def test_the_tests_name_every_phrase_that_means_a_region(world):
         if row[7] == "visual_grounding":
             told.setdefault((row[1], row[4]), []).append(row[2])
     scenes = make_scenes(1, COUNTS)["test"]
-    expected = [sorted(f"the {phrase.text()}" for phrase in pointing_at(scene, thing)) for scene in scenes for thing in scene.things]
+    expected = [
+        sorted(f"the {phrase.text()}" for phrase in pointing_at(scene, thing))
+        for scene in scenes
+        for thing in scene.things
+    ]
     assert sorted(map(sorted, told.values())) == sorted(filter(None, expected))
 
 
 def test_objects_are_all_things_with_their_boxes_and_numbers(world):
-    for row, scene in zip(rows(world / "detection_examples.tsv"), make_scenes(1, COUNTS)["train"], strict=True):
+    for row, scene in zip(
+        rows(world / "detection_examples.tsv"), make_scenes(1, COUNTS)["train"], strict=True
+    ):
         parts = [part.split(",") for part in row[2].split("&&")]
-        assert [part[5] for part in parts] == [f"{thing.colour} {thing.shape}" for thing in scene.things]
+        assert [part[5] for part in parts] == [
+            f"{thing.colour} {thing.shape}" for thing in scene.things
+        ]
         assert all(NAMES[int(part[4])] == part[5] for part in parts)
-        assert [[float(v) for v in part[:4]] for part in parts] == [thing.box_px(64, 64) for thing in scene.things]
+        assert [[float(v) for v in part[:4]] for part in parts] == [
+            thing.box_px(64, 64) for thing in scene.things
+        ]
 
 
 def test_texts_tell_of_scenes_that_are_shown_and_of_others(world):
@@ -90,19 +110,26 @@ def test_texts_say_what_is_true_of_their_scene():
 
 
 def test_wrong_examples_are_drawn_from_the_training_rows(world):
-    captions = {row[2] for row in rows(world / "vision_language_examples.tsv") if row[7] == "caption"}
+    captions = {
+        row[2] for row in rows(world / "vision_language_examples.tsv") if row[7] == "caption"
+    }
     assert set((world / "negative_sample/all_captions.txt").read_text().splitlines()) == captions
     assert set((world / "negative_sample/object.txt").read_text().splitlines()) <= set(NAMES)
     assert "other" in json.loads((world / "negative_sample/type2ans.json").read_text())
 
 
-def test_a_second_call_keeps_everything_and_files_for_finetuning_are_those_without_pretraining(world, tmp_path):
+def test_a_second_call_keeps_everything_and_files_for_finetuning_are_those_without_pretraining(
+    world, tmp_path
+):
     stamps = {path: path.stat().st_mtime_ns for path in world.rglob("*.tsv")}
     assert main([*WORLD, "--out", str(world)]) == 0
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
     assert main([*WORLD[:-1], "--out", str(tmp_path)]) == 0
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest == json.loads((world / "manifest.json").read_text()) and not (tmp_path / "text_examples.tsv").exists()
+    assert (
+        manifest == json.loads((world / "manifest.json").read_text())
+        and not (tmp_path / "text_examples.tsv").exists()
+    )
 
 
 def test_an_interrupted_call_is_continued(world, tmp_path):
@@ -131,7 +158,9 @@ def test_codes_are_those_of_the_middle_and_of_the_whole_picture(world):
             inner = text_to_codes(middle[2], 256, 16).reshape(4, 4)
             assert (grid[2:6, 2:6] == inner).all()  # the stand-in sees 8 x 8 pixels at a time
             assert decode_image(middle[1]).size == (64, 64) and middle[0] == scene.scene_id
-            assert sorted(things_named(whole[2])) == sorted((thing.colour, thing.shape) for thing in scene.things)
+            assert sorted(things_named(whole[2])) == sorted(
+                (thing.colour, thing.shape) for thing in scene.things
+            )
 
 
 def test_further_scenes_to_draw_are_in_no_other_file_and_unlike_those_of_the_tests(world, tmp_path):
@@ -146,10 +175,26 @@ def test_further_scenes_to_draw_are_in_no_other_file_and_unlike_those_of_the_tes
 
 def test_another_tokenizer_makes_the_codes_anew_and_nothing_else(world):
     write_codes(str(world), COUNTS, 64, 1, "jpeg", brightness, "brightness")
-    digests = {path.name: hashlib.sha256(path.read_bytes()).digest() for path in world.glob("*.tsv")}
-    write_codes(str(world), COUNTS, 64, 1, "jpeg", lambda pictures: [255 - grid for grid in brightness(pictures)], "darkness")
-    changed = {path.name for path in world.glob("*.tsv") if digests[path.name] != hashlib.sha256(path.read_bytes()).digest()}
-    assert changed == {f"image_{split}.tsv" for split in ("examples", "val", "test")} | {f"image_gen_{split}.tsv" for split in COUNTS}
+    digests = {
+        path.name: hashlib.sha256(path.read_bytes()).digest() for path in world.glob("*.tsv")
+    }
+    write_codes(
+        str(world),
+        COUNTS,
+        64,
+        1,
+        "jpeg",
+        lambda pictures: [255 - grid for grid in brightness(pictures)],
+        "darkness",
+    )
+    changed = {
+        path.name
+        for path in world.glob("*.tsv")
+        if digests[path.name] != hashlib.sha256(path.read_bytes()).digest()
+    }
+    assert changed == {f"image_{split}.tsv" for split in ("examples", "val", "test")} | {
+        f"image_gen_{split}.tsv" for split in COUNTS
+    }
 
 
 def test_a_tokenizer_without_pretraining_and_a_size_that_does_not_fit_are_refused(tmp_path, capsys):

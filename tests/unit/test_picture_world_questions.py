@@ -1,4 +1,5 @@
-"""Questions and boxes of the picture world: the scene decides them, beyond doubt, and no constant answer does well."""
+"""Questions and boxes of the picture world: the scene decides them, beyond doubt, and no
+constant answer does well."""
 
 import re
 from collections import Counter
@@ -9,7 +10,9 @@ from ofa import picture_world as world
 from ofa.picture_world_phrases import SIDES, expressions
 from ofa.picture_world_questions import KINDS, QUESTIONS_PER_SCENE, answers, candidates, questions
 
-SINGULAR = {world.PLURALS.get(shape, f"{shape}s"): shape for shape in world.SHAPES} | {"shapes": "shape"}
+SINGULAR = {world.PLURALS.get(shape, f"{shape}s"): shape for shape in world.SHAPES} | {
+    "shapes": "shape"
+}
 
 
 @pytest.fixture(scope="module")
@@ -18,11 +21,16 @@ def scenes():
 
 
 def meant(scene: world.Scene, text: str) -> list[world.Thing]:
-    """The things that a phrase means, read word by word; a side has to be clear for everything it is said of."""
+    """The things that a phrase means, read word by word; a side has to be clear for everything
+    it is said of."""
     side = next((side for side in SIDES if text.endswith(side)), "")
     words = [SINGULAR.get(word, word) for word in text.removesuffix(side).split()]
-    assert all(word in {"shape", *world.SHAPES, *world.COLOURS, *world.SIZES} for word in words), text
-    things = [thing for thing in scene.things if all(word in ("shape", *thing.kind) for word in words)]
+    assert all(word in {"shape", *world.SHAPES, *world.COLOURS, *world.SIZES} for word in words), (
+        text
+    )
+    things = [
+        thing for thing in scene.things if all(word in ("shape", *thing.kind) for word in words)
+    ]
     if not side:
         return things
     axis, low = (0, "left") if "left" in side or "right" in side else (1, "top")
@@ -37,14 +45,25 @@ def expected_answer(scene: world.Scene, text: str) -> str:
         return ["zero", "one", "two", "three", "four"][len(meant(scene, match[1]))]
     if match := re.fullmatch(r"is there an? (.*)\?", text):
         return "yes" if meant(scene, match[1]) else "no"
-    forms = {"colour": r"what colour is the (.*)\?", "size": r"is the (.*) large or small\?", "place": r"where is the (.*)\?",
-             "shape": r"what is the (.*)\?"}
-    attribute, match = next((name, match) for name, form in forms.items() if (match := re.fullmatch(form, text)))
+    forms = {
+        "colour": r"what colour is the (.*)\?",
+        "size": r"is the (.*) large or small\?",
+        "place": r"where is the (.*)\?",
+        "shape": r"what is the (.*)\?",
+    }
+    attribute, match = next(
+        (name, match) for name, form in forms.items() if (match := re.fullmatch(form, text))
+    )
     (thing,) = meant(scene, match[1])  # one thing, no other
     if attribute != "place":
-        assert getattr(thing, attribute) not in text.split("large or small")[0].split()  # the question does not tell it
+        assert (
+            getattr(thing, attribute) not in text.split("large or small")[0].split()
+        )  # the question does not tell it
         return getattr(thing, attribute)
-    column, row = (("left", "", "right")[int(thing.centre[0] * 3)], ("top", "", "bottom")[int(thing.centre[1] * 3)])
+    column, row = (
+        ("left", "", "right")[int(thing.centre[0] * 3)],
+        ("top", "", "bottom")[int(thing.centre[1] * 3)],
+    )
     return f"{row} {column}".strip() or "middle"
 
 
@@ -52,7 +71,10 @@ def test_an_independent_reading_of_every_possible_question_finds_the_same_answer
     for scene in scenes[:120]:
         for kind in KINDS:
             for question in candidates(scene, kind):
-                assert question.answer == expected_answer(scene, question.text), (scene.scene_id, question)
+                assert question.answer == expected_answer(scene, question.text), (
+                    scene.scene_id,
+                    question,
+                )
                 assert question.answer in answers()
 
 
@@ -68,7 +90,9 @@ def test_a_scene_is_always_asked_the_same_different_questions(scenes):
         asked = questions(scene)
         assert asked == questions(scene)
         assert len(set(asked)) == len(asked) == QUESTIONS_PER_SCENE
-        assert all(len(question.text.split()) <= 10 and "&&" not in question.text for question in asked)
+        assert all(
+            len(question.text.split()) <= 10 and "&&" not in question.text for question in asked
+        )
     assert questions(scenes[0]) != questions(world.make_scene(2, "train", 0))
 
 
@@ -84,14 +108,17 @@ def test_all_kinds_are_asked_and_no_answer_is_frequent(scenes):
 
 
 def test_the_question_alone_does_not_tell_the_answer(scenes):
-    """The best answer to each question text is right for less than half of the questions that are asked more than once."""
+    """The best answer to each question text is right for less than half of the questions that
+    are asked more than once."""
     by_text: dict[str, Counter] = {}
     for scene in scenes:
         for question in questions(scene):
             by_text.setdefault(question.text, Counter())[question.answer] += 1
     repeated = [counts for counts in by_text.values() if sum(counts.values()) >= 5]
     assert len(repeated) > 20
-    assert sum(max(counts.values()) for counts in repeated) < 0.5 * sum(sum(counts.values()) for counts in repeated)
+    assert sum(max(counts.values()) for counts in repeated) < 0.5 * sum(
+        sum(counts.values()) for counts in repeated
+    )
 
 
 def test_an_expression_means_exactly_the_thing_whose_box_it_gets(scenes):
@@ -123,6 +150,15 @@ def test_no_constant_box_does_well(scenes):
 
 
 def test_answers_are_different_and_their_numbers_never_change():
-    # Recorded when the questions were made: a model's answer set stays the same from version to version.
+    # Recorded when the questions were made: a model's answer set stays the same from version to
+    # version.
     assert len(set(answers())) == len(answers()) == 37
-    assert [answers()[i] for i in (0, 12, 20, 24, 28, 33, 35)] == ["red", "circle", "one", "top left", "middle", "yes", "small"]
+    assert [answers()[i] for i in (0, 12, 20, 24, 28, 33, 35)] == [
+        "red",
+        "circle",
+        "one",
+        "top left",
+        "middle",
+        "yes",
+        "small",
+    ]

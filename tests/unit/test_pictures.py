@@ -31,7 +31,9 @@ def test_every_form_of_a_picture_is_the_same_picture(name):
     assert found.mode == "RGB" and np.array_equal(np.asarray(found), PIXELS)
 
 
-@pytest.mark.parametrize("grey", [PIXELS[:, :, 0], PIXELS[:, :, :1], torch.from_numpy(PIXELS[:, :, 0])])
+@pytest.mark.parametrize(
+    "grey", [PIXELS[:, :, 0], PIXELS[:, :, :1], torch.from_numpy(PIXELS[:, :, 0])]
+)
 def test_grey_pictures_have_three_equal_channels(grey):
     assert np.array_equal(np.asarray(as_picture(grey)), np.repeat(PIXELS[:, :, :1], 3, 2))
 

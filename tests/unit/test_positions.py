@@ -29,10 +29,15 @@ def test_pairs_inside_an_image_and_inside_the_text_have_biases_and_no_others():
     image = Patches(features=empty, cells=cells, positions=empty, padding_mask=empty[..., 0].bool())
     bias = encoder.relative_bias(0, encoder.pair_buckets(length, [image]))
     expected = torch.zeros(2, encoder.num_heads, patches + length, patches + length)
-    of_image, of_text = encoder.image_rel_pos_table_list[0].weight, encoder.token_rel_pos_table_list[0].weight
+    of_image, of_text = (
+        encoder.image_rel_pos_table_list[0].weight,
+        encoder.token_rel_pos_table_list[0].weight,
+    )
     for row in range(2):
         pairs = encoder.image_rp_bucket[cells[row]][:, cells[row]]
         expected[row, :, :patches, :patches] = of_image[pairs].permute(2, 0, 1)
-    expected[:, :, patches:, patches:] = of_text[encoder.token_rp_bucket[:length, :length]].permute(2, 0, 1)
+    expected[:, :, patches:, patches:] = of_text[encoder.token_rp_bucket[:length, :length]].permute(
+        2, 0, 1
+    )
     assert expected.count_nonzero() > 0
     assert torch.equal(bias, expected)

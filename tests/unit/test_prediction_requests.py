@@ -1,4 +1,5 @@
-"""What ``ofa predict`` is asked: images, folders and JSON lines become requests, or one message with file and row."""
+"""What ``ofa predict`` is asked: images, folders and JSON lines become requests, or one message
+with file and row."""
 
 import json
 import math
@@ -8,8 +9,8 @@ from PIL import Image
 
 from ofa.cli.predict import text_of_line
 from ofa.errors import UserError
-from ofa.replies import Answer, Region
 from ofa.prediction_requests import read_requests, verb_of
+from ofa.replies import Answer, Region
 
 
 def jsonl(folder, *entries) -> str:
@@ -29,17 +30,39 @@ def test_words_say_what_is_asked(tmp_path):
         {"image": "/tmp/a.jpg", "instruction": "look", "question": "not asked", "task": "generate"},
     )
     requests = read_requests(source, None, {}, images=["/tmp"])
-    assert [request.verb for request in requests] == ["caption", "answer", "answer", "ground", "entails", "generate"]
-    assert requests[1].image == tmp_path / "sub/b.jpg" and requests[1].kept == {"id": 7} and requests[1].name == "sub/b.jpg"
-    assert requests[2].words == {"question": "what?", "region": [1, 2, 3.5, 4]} and requests[2].kind != requests[1].kind
+    assert [request.verb for request in requests] == [
+        "caption",
+        "answer",
+        "answer",
+        "ground",
+        "entails",
+        "generate",
+    ]
+    assert (
+        requests[1].image == tmp_path / "sub/b.jpg"
+        and requests[1].kept == {"id": 7}
+        and requests[1].name == "sub/b.jpg"
+    )
+    assert (
+        requests[2].words == {"question": "what?", "region": [1, 2, 3.5, 4]}
+        and requests[2].kind != requests[1].kind
+    )
     assert requests[4].words == {"hypothesis": "a car", "premise": "a road"}
     assert str(requests[5].image) == "/tmp/a.jpg" and requests[5].kept == {"question": "not asked"}
 
 
-@pytest.mark.parametrize("region", [[9, 9, 1, 20], [1, 2, 1, 20], {"1": 0, "2": 0, "3": 9, "4": 9}, "1,2,x,4", [0, 0, 0.5, 0.5]])
+@pytest.mark.parametrize(
+    "region",
+    [[9, 9, 1, 20], [1, 2, 1, 20], {"1": 0, "2": 0, "3": 9, "4": 9}, "1,2,x,4", [0, 0, 0.5, 0.5]],
+)
 def test_a_region_is_a_list_of_four_numbers_in_order(tmp_path, region):
-    with pytest.raises(UserError, match=r"ask.jsonl:1: expects \"region\": \[left, top, right, bottom\] in pixels, found"):
-        read_requests(jsonl(tmp_path, {"image": "a.jpg", "question": "what?", "region": region}), None, {})
+    with pytest.raises(
+        UserError,
+        match=r"ask.jsonl:1: expects \"region\": \[left, top, right, bottom\] in pixels, found",
+    ):
+        read_requests(
+            jsonl(tmp_path, {"image": "a.jpg", "question": "what?", "region": region}), None, {}
+        )
 
 
 @pytest.mark.parametrize("value", ["null", "NaN", "true", "[]", "{}", '"\\ud83d"'])
@@ -56,7 +79,10 @@ def test_a_huge_number_is_a_text(tmp_path):
 
 def test_half_of_a_character_that_is_kept_comes_out_as_it_came(tmp_path):
     [request] = read_requests(jsonl(tmp_path, '{"image": "a.jpg", "note": "\\ud83d"}'), None, {})
-    assert text_of_line(request.kept) == '{"note": "\\ud83d"}' and text_of_line({"a": "é"}) == '{"a": "é"}'
+    assert (
+        text_of_line(request.kept) == '{"note": "\\ud83d"}'
+        and text_of_line({"a": "é"}) == '{"a": "é"}'
+    )
 
 
 def test_the_command_line_speaks_for_lines_that_do_not(tmp_path):
@@ -66,17 +92,25 @@ def test_the_command_line_speaks_for_lines_that_do_not(tmp_path):
 
 
 def test_a_number_is_its_text_as_it_is_written(tmp_path):
-    (tmp_path / "ask.jsonl").write_text('{"image": "a.jpg", "question": 1.50}\n{"image": "a.jpg", "hypothesis": "x", "premise": 3}\n'
-                                        '{"image": "a.jpg", "question": null, "text": 7}\n')
+    (tmp_path / "ask.jsonl").write_text(
+        '{"image": "a.jpg", "question": 1.50}\n{"image": "a.jpg", "hypothesis": "x", "premise":'
+        ' 3}\n{"image": "a.jpg", "question": null, "text": 7}\n'
+    )
     requests = read_requests(str(tmp_path / "ask.jsonl"), None, {})
-    assert [request.words for request in requests] == [{"question": "1.50"}, {"hypothesis": "x", "premise": "3"}, {"text": "7"}]
+    assert [request.words for request in requests] == [
+        {"question": "1.50"},
+        {"hypothesis": "x", "premise": "3"},
+        {"text": "7"},
+    ]
 
 
 def test_a_folder_is_its_images_in_order(tmp_path):
     for name in ("b.PNG", "a.jpg", "notes.txt"):
         (tmp_path / name).write_text("")
     requests = read_requests(str(tmp_path), "ground", {"text": "the car"})
-    assert [request.name for request in requests] == ["a.jpg", "b.PNG"] and {request.verb for request in requests} == {"ground"}
+    assert [request.name for request in requests] == ["a.jpg", "b.PNG"] and {
+        request.verb for request in requests
+    } == {"ground"}
 
 
 def test_one_image_is_one_request(tmp_path):
@@ -85,7 +119,10 @@ def test_one_image_is_one_request(tmp_path):
     assert request.verb == "caption" and request.words == {}
 
 
-@pytest.mark.parametrize(("task", "verb"), [("refcoco", "ground"), ("vqa_gen", "answer"), ("caption", "caption"), ("entails", "entails")])
+@pytest.mark.parametrize(
+    ("task", "verb"),
+    [("refcoco", "ground"), ("vqa_gen", "answer"), ("caption", "caption"), ("entails", "entails")],
+)
 def test_tasks_have_two_names(task, verb):
     assert verb_of(task) == verb
 
@@ -96,19 +133,55 @@ def test_tasks_have_two_names(task, verb):
         ("{", r"ask\.jsonl:2: expects one JSON object per line"),
         ("[1]", r'ask\.jsonl:2: expects an object with "image"'),
         ({"question": "x"}, r'ask\.jsonl:2: expects an object with "image"'),
-        ({"image": "https://a.b/c.jpg"}, r"ask\.jsonl:2: expects a picture on this machine, found the URL"),
-        ({"image": "a.jpg", "task": "ground"}, r"""ask\.jsonl:2: 'ground' expects "text": a text, found None"""),
-        ({"image": "a.jpg", "question": ["x"]}, r"""ask\.jsonl:2: 'answer' expects "question": a text, found the list"""),
-        ({"image": "a.jpg", "question": math.nan}, r"""ask\.jsonl:2: 'answer' expects "question": a text, found NaN"""),
-        ({"image": "a.jpg", "text": True}, r"""ask\.jsonl:2: 'ground' expects "text": a text, found true"""),
-        ({"image": "a.jpg", "question": None}, r"""ask\.jsonl:2: expects "question": a text, found null"""),
-        ({"image": "a.jpg", "question": " "}, r"""ask\.jsonl:2: 'answer' expects "question": a text, found ' '"""),
+        (
+            {"image": "https://a.b/c.jpg"},
+            r"ask\.jsonl:2: expects a picture on this machine, found the URL",
+        ),
+        (
+            {"image": "a.jpg", "task": "ground"},
+            r"""ask\.jsonl:2: 'ground' expects "text": a text, found None""",
+        ),
+        (
+            {"image": "a.jpg", "question": ["x"]},
+            r"""ask\.jsonl:2: 'answer' expects "question": a text, found the list""",
+        ),
+        (
+            {"image": "a.jpg", "question": math.nan},
+            r"""ask\.jsonl:2: 'answer' expects "question": a text, found NaN""",
+        ),
+        (
+            {"image": "a.jpg", "text": True},
+            r"""ask\.jsonl:2: 'ground' expects "text": a text, found true""",
+        ),
+        (
+            {"image": "a.jpg", "question": None},
+            r"""ask\.jsonl:2: expects "question": a text, found null""",
+        ),
+        (
+            {"image": "a.jpg", "question": " "},
+            r"""ask\.jsonl:2: 'answer' expects "question": a text, found ' '""",
+        ),
         ({"image": "a.jpg", "question": "x", "region": [1, 2]}, r'ask\.jsonl:2: expects "region"'),
-        ({"image": "a.jpg", "question": "x", "region": [0.1, 0.2, 0.5, 0.7]}, r'ask\.jsonl:2: expects "region".*fractions of the image'),
-        ({"image": "a.jpg", "question": "x", "region": [1, 2, 3, math.nan]}, r'ask\.jsonl:2: expects "region"'),
-        ({"image": "a.jpg", "question": "x", "region": [1, 2, 3, True]}, r'ask\.jsonl:2: expects "region"'),
-        ({"image": "a.jpg", "hypothesis": "x", "premise": {}}, r"""ask\.jsonl:2: 'entails' expects "premise": a text, found the object"""),
-        ({"image": "a.jpg", "task": "guess"}, r"ask\.jsonl:2: --task: expects one of caption, answer"),
+        (
+            {"image": "a.jpg", "question": "x", "region": [0.1, 0.2, 0.5, 0.7]},
+            r'ask\.jsonl:2: expects "region".*fractions of the image',
+        ),
+        (
+            {"image": "a.jpg", "question": "x", "region": [1, 2, 3, math.nan]},
+            r'ask\.jsonl:2: expects "region"',
+        ),
+        (
+            {"image": "a.jpg", "question": "x", "region": [1, 2, 3, True]},
+            r'ask\.jsonl:2: expects "region"',
+        ),
+        (
+            {"image": "a.jpg", "hypothesis": "x", "premise": {}},
+            r"""ask\.jsonl:2: 'entails' expects "premise": a text, found the object""",
+        ),
+        (
+            {"image": "a.jpg", "task": "guess"},
+            r"ask\.jsonl:2: --task: expects one of caption, answer",
+        ),
         ({"image": "a.jpg", "task": None}, r"ask\.jsonl:2: --task: expects one of caption, answer"),
     ],
 )
@@ -128,26 +201,42 @@ def test_an_input_without_anything_to_ask_is_one_message(tmp_path, name):
 def test_annotated_pictures_of_one_name_do_not_replace_each_other(tmp_path):
     from ofa.drawn_replies import Drawer
 
-    requests = read_requests(jsonl(tmp_path, {"image": "x/a.jpg", "text": "car"}, {"image": "y/a.png", "question": "what?"}), None, {})
+    requests = read_requests(
+        jsonl(
+            tmp_path, {"image": "x/a.jpg", "text": "car"}, {"image": "y/a.png", "question": "what?"}
+        ),
+        None,
+        {},
+    )
     drawer, picture = Drawer(str(tmp_path / "drawn")), Image.new("RGB", (400, 330), "grey")
     region = Region((10, 10, 90, 90), (0.025, 0.03, 0.225, 0.27), (1, 2, 3, 4), -0.1)
-    paths = [drawer.draw(request, picture, reply) for request, reply in zip(requests, (region, Answer("a car", -0.2)))]
+    paths = [
+        drawer.draw(request, picture, reply)
+        for request, reply in zip(requests, (region, Answer("a car", -0.2)))
+    ]
     assert [path.rpartition("/")[2] for path in paths] == ["a.jpg", "a_2.jpg"]
     sizes = [Image.open(path).size for path in paths]
-    assert sizes[0] == (400, 330) and sizes[1][1] > 330, "an answer stands above the picture, a box in it"
+    assert sizes[0] == (400, 330) and sizes[1][1] > 330, (
+        "an answer stands above the picture, a box in it"
+    )
 
 
-@pytest.mark.parametrize("name", ["../b.jpg", "{root}/b.jpg", "sub/../../b.jpg", "/etc/passwd", "a\0.jpg"])
+@pytest.mark.parametrize(
+    "name", ["../b.jpg", "{root}/b.jpg", "sub/../../b.jpg", "/etc/passwd", "a\0.jpg"]
+)
 def test_a_line_names_images_below_its_folder_or_below_one_that_is_given(tmp_path, name):
     folder = tmp_path / "asked"
     folder.mkdir()
     name = name.format(root=tmp_path)
     source = jsonl(folder, {"image": "a.jpg"}, {"image": name})
-    with pytest.raises(UserError, match=r"ask.jsonl:2: expects the name of a file below .* or name its folder by --images") as error:
+    with pytest.raises(
+        UserError,
+        match=r"ask.jsonl:2: expects the name of a file below .* or name its folder by --images",
+    ) as error:
         read_requests(source, None, {})
     assert "\n" not in str(error.value)
     if name.endswith("b.jpg"):
-        (_, request) = read_requests(source, None, {}, images=[str(tmp_path / "none"), str(tmp_path)])
+        _, request = read_requests(source, None, {}, images=[str(tmp_path / "none"), str(tmp_path)])
         assert request.image == tmp_path / "b.jpg" and request.name == name
 
 
@@ -159,10 +248,23 @@ def test_links_below_the_folder_may_lead_elsewhere(tmp_path):
     assert request.image == tmp_path / "asked/link/a.jpg"
 
 
-@pytest.mark.parametrize("region", [[0, 0, 1e400, 1], ["1_0", 0, 20, 20], "0,0,nan,1", [10**400, 0, 1, 1], [True, False, 2, 2], [None] * 4, 5])
+@pytest.mark.parametrize(
+    "region",
+    [
+        [0, 0, 1e400, 1],
+        ["1_0", 0, 20, 20],
+        "0,0,nan,1",
+        [10**400, 0, 1, 1],
+        [True, False, 2, 2],
+        [None] * 4,
+        5,
+    ],
+)
 def test_a_region_of_other_than_finite_numbers_is_one_message(tmp_path, region):
     with pytest.raises(UserError, match=r'ask.jsonl:1: expects "region"'):
-        read_requests(jsonl(tmp_path, {"image": "a.jpg", "question": "what?", "region": region}), None, {})
+        read_requests(
+            jsonl(tmp_path, {"image": "a.jpg", "question": "what?", "region": region}), None, {}
+        )
 
 
 def test_a_line_that_is_nested_without_end_is_one_message(tmp_path):
@@ -175,9 +277,24 @@ def test_annotated_images_replace_neither_each_other_nor_the_images_themselves(t
     from ofa.drawn_replies import Drawer
 
     picture, answer = Image.new("RGB", (40, 30)), Answer("a car", -0.2)
-    requests = read_requests(jsonl(tmp_path, {"image": "x/a.jpg"}, {"image": "y/a.jpg"}, {"image": "x/a_2.jpg"}, {"image": f"x/{'a' * 251}.png"}), None, {})
+    requests = read_requests(
+        jsonl(
+            tmp_path,
+            {"image": "x/a.jpg"},
+            {"image": "y/a.jpg"},
+            {"image": "x/a_2.jpg"},
+            {"image": f"x/{'a' * 251}.png"},
+        ),
+        None,
+        {},
+    )
     drawer = Drawer(str(tmp_path / "drawn"))
     names = [drawer.draw(request, picture, answer).rpartition("/")[2] for request in requests]
-    assert names == ["a.jpg", "a_2.jpg", "a_2_2.jpg", "a" * 251 + ".jpg"] == sorted(names, key=names.index) and len(list((tmp_path / "drawn").iterdir())) == 4
+    assert (
+        names
+        == ["a.jpg", "a_2.jpg", "a_2_2.jpg", "a" * 251 + ".jpg"]
+        == sorted(names, key=names.index)
+        and len(list((tmp_path / "drawn").iterdir())) == 4
+    )
     with pytest.raises(UserError, match="--draw .*: expects another folder than that of the image"):
         Drawer(str(tmp_path / "x")).draw(requests[0], picture, answer)

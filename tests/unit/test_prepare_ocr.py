@@ -1,4 +1,5 @@
-"""``ofa prepare ocr``: lists of pictures and texts, in the forms in which they are published, become training files."""
+"""``ofa prepare ocr``: lists of pictures and texts, in the forms in which they are published,
+become training files."""
 
 import base64
 
@@ -18,31 +19,66 @@ def folder(tmp_path):
 
 def run(folder, content: str, *options, split: str = "train") -> int:
     (folder / "photos/list.txt").write_text(content, encoding="utf-8")
-    return main(["prepare", "ocr", f"--{split}", str(folder / "photos/list.txt"), "--out", str(folder / "out"), "--jobs", "1", *options])
+    return main(
+        [
+            "prepare",
+            "ocr",
+            f"--{split}",
+            str(folder / "photos/list.txt"),
+            "--out",
+            str(folder / "out"),
+            "--jobs",
+            "1",
+            *options,
+        ]
+    )
 
 
 def rows(folder, split: str = "train") -> list[list[str]]:
-    return [line.split("\t") for line in (folder / f"out/ocr_{split}.tsv").read_text().split("\n")[:-1]]
+    return [
+        line.split("\t") for line in (folder / f"out/ocr_{split}.tsv").read_text().split("\n")[:-1]
+    ]
 
 
-@pytest.mark.parametrize("content, found", [
-    ("words/a.png\tOpen  Daily\nwords/b.png\t营业时间\n\nc.jpg\t\"5, 6\"\n", {1: "Open Daily", 2: "营业时间", 4: '"5, 6"'}),
-    ('\ufeffa.png, "Open, daily"\nb.png, "###"\nc.jpg, "say \\"hi\\""\n', {1: "Open, daily", 3: 'say "hi"'}),
-    ("a.png open daily\nwords/b.png STOP\n", {1: "open daily", 2: "STOP"}),
-], ids=["tabs", "icdar", "blanks"])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, found",
+    [
+        (
+            'words/a.png\tOpen  Daily\nwords/b.png\t营业时间\n\nc.jpg\t"5, 6"\n',
+            {1: "Open Daily", 2: "营业时间", 4: '"5, 6"'},
+        ),
+        (
+            '\ufeffa.png, "Open, daily"\nb.png, "###"\nc.jpg, "say \\"hi\\""\n',
+            {1: "Open, daily", 3: 'say "hi"'},
+        ),
+        ("a.png open daily\nwords/b.png STOP\n", {1: "open daily", 2: "STOP"}),
+    ],
+    ids=["tabs", "icdar", "blanks"],
+)
 def test_lists_of_every_form_become_rows(folder, content, found):
     assert run(folder, content, split="val") == 0
-    assert [(row[0], row[2]) for row in rows(folder, "val")] == [(f"val_{number}", text) for number, text in found.items()]
-    assert base64.b64decode(rows(folder, "val")[0][1]) == (folder / "photos/words/a.png").read_bytes()
+    assert [(row[0], row[2]) for row in rows(folder, "val")] == [
+        (f"val_{number}", text) for number, text in found.items()
+    ]
+    assert (
+        base64.b64decode(rows(folder, "val")[0][1]) == (folder / "photos/words/a.png").read_bytes()
+    )
     assert main(["doctor", str(folder / "out/ocr_val.tsv")]) == 0
 
 
-@pytest.mark.parametrize("content, words", [
-    ("words/a.png\tOpen\nwords/b.png\t \n", "list.txt:2: expected a picture and its text, found 'words/b.png"),
-    ("words/a.png\n", "list.txt:1: expected a picture and its text"),
-    ("words/z.png\tOpen\n", "list.txt:1: expected a picture 'words/z.png' below"), ("\n", "found an empty file"),
-    ("d.png\tOpen\n", "1 of the pictures cannot be used"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (
+            "words/a.png\tOpen\nwords/b.png\t \n",
+            "list.txt:2: expected a picture and its text, found 'words/b.png",
+        ),
+        ("words/a.png\n", "list.txt:1: expected a picture and its text"),
+        ("words/z.png\tOpen\n", "list.txt:1: expected a picture 'words/z.png' below"),
+        ("\n", "found an empty file"),
+        ("d.png\tOpen\n", "1 of the pictures cannot be used"),
+    ],
+)
 def test_a_wrong_list_is_one_message_and_nothing_is_written(folder, capsys, content, words):
     (folder / "photos/d.png").write_bytes((folder / "photos/c.jpg").read_bytes()[:300])
     assert run(folder, content) == 2
@@ -51,7 +87,16 @@ def test_a_wrong_list_is_one_message_and_nothing_is_written(folder, capsys, cont
 
 
 def test_wrong_entries_may_be_left_out(folder):
-    assert run(folder, "z.png\tOpen\na.png\tSTOP\nb.png\t\n", "--skip-broken", "--images", str(folder / "photos/words")) == 0
+    assert (
+        run(
+            folder,
+            "z.png\tOpen\na.png\tSTOP\nb.png\t\n",
+            "--skip-broken",
+            "--images",
+            str(folder / "photos/words"),
+        )
+        == 0
+    )
     assert [row[2] for row in rows(folder)] == ["STOP"]
 
 

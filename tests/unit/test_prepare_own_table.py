@@ -18,8 +18,20 @@ def folder(tmp_path):
 
 
 def run(folder, file: str, task: str, *options) -> int:
-    return main(["prepare", file.rsplit(".", 1)[1].replace("tsv", "csv"), str(folder / file), "--task", task, "--images",
-                 str(folder / "photos"), "--out", str(folder / "out"), *options])
+    return main(
+        [
+            "prepare",
+            file.rsplit(".", 1)[1].replace("tsv", "csv"),
+            str(folder / file),
+            "--task",
+            task,
+            "--images",
+            str(folder / "photos"),
+            "--out",
+            str(folder / "out"),
+            *options,
+        ]
+    )
 
 
 def texts(folder, name: str) -> list[list[str]]:
@@ -29,24 +41,43 @@ def texts(folder, name: str) -> list[list[str]]:
 
 
 def test_questions_of_a_csv_with_other_column_names(folder):
-    (folder / "t.csv").write_text('file,q,reply\na.jpg,"what, and where?",a dog\nsub/c.jpg,how many?,2&&2&&3\n')
-    assert run(folder, "t.csv", "vqa_gen", "--columns", "image=file", "question=q", "answer=reply") == 0
-    assert texts(folder, "vqa_train.tsv") == [["0", "a", "what, and where?", "1.0|!+a dog", ""],
-                                              ["1", "c", "how many?", "0.4444|!+2&&0.2222|!+3", ""]]
+    (folder / "t.csv").write_text(
+        'file,q,reply\na.jpg,"what, and where?",a dog\nsub/c.jpg,how many?,2&&2&&3\n'
+    )
+    assert (
+        run(folder, "t.csv", "vqa_gen", "--columns", "image=file", "question=q", "answer=reply")
+        == 0
+    )
+    assert texts(folder, "vqa_train.tsv") == [
+        ["0", "a", "what, and where?", "1.0|!+a dog", ""],
+        ["1", "c", "how many?", "0.4444|!+2&&0.2222|!+3", ""],
+    ]
     assert json.loads((folder / "out/trainval_ans2label.json").read_text()) == {"2": 0, "a dog": 1}
 
 
 def test_answers_of_json_lines_in_every_form(folder):
     answers = ["yes", ["no"] * 10, {"red": 1, "dark red": 0.3}, "0.6|!+two&&1|!+three"]
-    write_json_lines(folder / "t.jsonl", [{"image": "a.jpg", "question": "what?", "answer": answer} for answer in answers])
+    write_json_lines(
+        folder / "t.jsonl",
+        [{"image": "a.jpg", "question": "what?", "answer": answer} for answer in answers],
+    )
     assert run(folder, "t.jsonl", "vqa_gen") == 0
     assert [row[3] for row in texts(folder, "vqa_train.tsv")] == [
-        "1.0|!+yes", "1.0|!+no", "1.0|!+red&&0.3|!+dark red", "0.6|!+two&&1.0|!+three"]
+        "1.0|!+yes",
+        "1.0|!+no",
+        "1.0|!+red&&0.3|!+dark red",
+        "0.6|!+two&&1.0|!+three",
+    ]
 
 
 def test_boxes_as_list_text_four_columns_and_with_a_size(folder):
-    write_json_lines(folder / "t.jsonl", [{"image": "b.jpg", "text": "it", "box": [1, 2, 30, 40.5], "split": "train"},
-                                          {"image": "b.jpg", "text": "it", "box": "1,2,30,40.5", "split": "valid"}])
+    write_json_lines(
+        folder / "t.jsonl",
+        [
+            {"image": "b.jpg", "text": "it", "box": [1, 2, 30, 40.5], "split": "train"},
+            {"image": "b.jpg", "text": "it", "box": "1,2,30,40.5", "split": "valid"},
+        ],
+    )
     assert run(folder, "t.jsonl", "refcoco") == 0
     assert texts(folder, "refcoco_train.tsv") == [["0", "b", "it", "1.0,2.0,30.0,40.5"]]
     assert texts(folder, "refcoco_val.tsv") == [["1", "b", "it", "1.0,2.0,30.0,40.5"]]
@@ -56,56 +87,155 @@ def test_boxes_as_list_text_four_columns_and_with_a_size(folder):
 
 
 def test_questions_about_a_region_have_both_columns(folder):
-    write_json_lines(folder / "t.jsonl", [{"image": "b.jpg", "question": "what?", "box": [1, 2, 30, 40], "answer": "a cat"}])
+    write_json_lines(
+        folder / "t.jsonl",
+        [{"image": "b.jpg", "question": "what?", "box": [1, 2, 30, 40], "answer": "a cat"}],
+    )
     assert run(folder, "t.jsonl", "grounded_qa") == 0
-    assert texts(folder, "grounded_qa_train.tsv") == [["0", "b", "what?", "1.0,2.0,30.0,40.0", "1.0|!+a cat"]]
+    assert texts(folder, "grounded_qa_train.tsv") == [
+        ["0", "b", "what?", "1.0,2.0,30.0,40.0", "1.0|!+a cat"]
+    ]
 
 
 def test_captions_of_one_picture_are_put_together(folder):
-    (folder / "t.csv").write_text("image,caption,split\na.jpg,A dog.,train\nb.jpg,A cat.,val\na.jpg,Dogs && more,train\n")
+    (folder / "t.csv").write_text(
+        "image,caption,split\na.jpg,A dog.,train\nb.jpg,A cat.,val\na.jpg,Dogs && more,train\n"
+    )
     assert run(folder, "t.csv", "caption") == 0
     assert texts(folder, "caption_stage2_train.tsv") == [["a", "a", "A dog.&&Dogs&&more", ""]]
-    assert len(texts(folder, "caption_stage1_train.tsv")) == 3 and texts(folder, "caption_val.tsv")[0][2] == "A cat."
+    assert (
+        len(texts(folder, "caption_stage1_train.tsv")) == 3
+        and texts(folder, "caption_val.tsv")[0][2] == "A cat."
+    )
 
 
 def test_entailment_and_tabs_as_delimiter(folder):
-    (folder / "t.tsv").write_text("image\thypothesis\tlabel\na.jpg\tA man.\tEntailment\nb.jpg\tA dog.\tmaybe\n")
+    (folder / "t.tsv").write_text(
+        "image\thypothesis\tlabel\na.jpg\tA man.\tEntailment\nb.jpg\tA dog.\tmaybe\n"
+    )
     assert run(folder, "t.tsv", "snli_ve") == 0
     assert [row[-1] for row in texts(folder, "snli_ve_train.tsv")] == ["entailment", "neutral"]
 
 
 def test_classes_are_numbered_over_all_splits(folder):
-    (folder / "t.csv").write_text("image,label,split\na.jpg,zebra,train\nb.jpg,ape,train\nc.jpg,cow,val\n")
+    (folder / "t.csv").write_text(
+        "image,label,split\na.jpg,zebra,train\nb.jpg,ape,train\nc.jpg,cow,val\n"
+    )
     assert run(folder, "t.csv", "image_classify") == 0
     assert texts(folder, "image_classify_train.tsv") == [["3", "zebra"], ["1", "ape"]]
     assert texts(folder, "image_classify_val.tsv") == [["2", "cow"]]
-    assert json.loads((folder / "out/class2label.json").read_text()) == {"ape": 1, "cow": 2, "zebra": 3}
+    assert json.loads((folder / "out/class2label.json").read_text()) == {
+        "ape": 1,
+        "cow": 2,
+        "zebra": 3,
+    }
 
 
 def test_a_fraction_of_the_pictures_goes_to_validation(folder):
-    (folder / "t.csv").write_text("image,label\n" + "".join(f"{name},x\n" for name in ("a.jpg", "b.jpg", "c.jpg", "a.jpg")))
+    (folder / "t.csv").write_text(
+        "image,label\n" + "".join(f"{name},x\n" for name in ("a.jpg", "b.jpg", "c.jpg", "a.jpg"))
+    )
     assert run(folder, "t.csv", "image_classify", "--val-fraction", "0.3") == 0
-    assert len(texts(folder, "image_classify_train.tsv")) + len(texts(folder, "image_classify_val.tsv")) == 4
+    assert (
+        len(texts(folder, "image_classify_train.tsv"))
+        + len(texts(folder, "image_classify_val.tsv"))
+        == 4
+    )
 
 
 BAD = {
-    "a missing column": ("image,question\na.jpg,x\n", "vqa_gen", (), "expected a column 'answer' for the task's 'answer'"),
-    "a missing picture": ("image,label\nz.jpg,x\n", "image_classify", (), "t.csv:2: expected a picture 'z.jpg' below"),
-    "an unknown split": ("image,label,split\na.jpg,x,dev2\n", "image_classify", (), "expected a split (train"),
-    "a row with more cells": ("image,label\na.jpg,x,y\n", "image_classify", (), "t.csv:2: expected 2 columns"),
+    "a missing column": (
+        "image,question\na.jpg,x\n",
+        "vqa_gen",
+        (),
+        "expected a column 'answer' for the task's 'answer'",
+    ),
+    "a missing picture": (
+        "image,label\nz.jpg,x\n",
+        "image_classify",
+        (),
+        "t.csv:2: expected a picture 'z.jpg' below",
+    ),
+    "an unknown split": (
+        "image,label,split\na.jpg,x,dev2\n",
+        "image_classify",
+        (),
+        "expected a split (train",
+    ),
+    "a row with more cells": (
+        "image,label\na.jpg,x,y\n",
+        "image_classify",
+        (),
+        "t.csv:2: expected 2 columns",
+    ),
     "no row": ("image,label\n", "image_classify", (), "found no row"),
-    "a turned box": ('image,text,box\na.jpg,x,"9,9,3,3"\n', "refcoco", (), "expected a box with x0 < x1"),
-    "a box outside": ('image,text,box\na.jpg,x,"9,9,50,20"\n', "refcoco", (), "inside the picture of 40 x 30"),
-    "no box": ('image,text,box\na.jpg,x,9\n', "refcoco", (), "expected a box of four numbers, found '9'"),
-    "an unknown label": ("image,hypothesis,label\na.jpg,x,perhaps\n", "snli_ve", (), "expected a label (entailment"),
-    "an empty caption": ("image,caption\na.jpg,\n", "caption", (), "expected a caption, found an empty text"),
-    "a confidence beyond 1": ("image,question,answer\na.jpg,x,3|!+yes\n", "vqa_gen", (), "confidences from 0 to 1"),
-    "a confidence that is none": ("image,question,answer\na.jpg,x,much|!+yes\n", "vqa_gen", (), "the confidence is a number"),
-    "an id that comes twice": ("image,question,answer,id\na.jpg,x,y,5\nb.jpg,x,y,5\n", "vqa_gen", (), "found '5' again, as in"),
-    "a picture in two splits": ("image,caption,split\na.jpg,x,train\na.jpg,y,val\n", "caption", (), "one split only"),
-    "an unknown name": ("image,label\na.jpg,x\n", "image_classify", ("--columns", "words=label"), "knows the columns image, label"),
-    "all for validation": ("image,label\na.jpg,x\n", "image_classify", ("--val-fraction", "0.5"), "leaves pictures for training"),
-}  # fmt: skip
+    "a turned box": (
+        'image,text,box\na.jpg,x,"9,9,3,3"\n',
+        "refcoco",
+        (),
+        "expected a box with x0 < x1",
+    ),
+    "a box outside": (
+        'image,text,box\na.jpg,x,"9,9,50,20"\n',
+        "refcoco",
+        (),
+        "inside the picture of 40 x 30",
+    ),
+    "no box": (
+        "image,text,box\na.jpg,x,9\n",
+        "refcoco",
+        (),
+        "expected a box of four numbers, found '9'",
+    ),
+    "an unknown label": (
+        "image,hypothesis,label\na.jpg,x,perhaps\n",
+        "snli_ve",
+        (),
+        "expected a label (entailment",
+    ),
+    "an empty caption": (
+        "image,caption\na.jpg,\n",
+        "caption",
+        (),
+        "expected a caption, found an empty text",
+    ),
+    "a confidence beyond 1": (
+        "image,question,answer\na.jpg,x,3|!+yes\n",
+        "vqa_gen",
+        (),
+        "confidences from 0 to 1",
+    ),
+    "a confidence that is none": (
+        "image,question,answer\na.jpg,x,much|!+yes\n",
+        "vqa_gen",
+        (),
+        "the confidence is a number",
+    ),
+    "an id that comes twice": (
+        "image,question,answer,id\na.jpg,x,y,5\nb.jpg,x,y,5\n",
+        "vqa_gen",
+        (),
+        "found '5' again, as in",
+    ),
+    "a picture in two splits": (
+        "image,caption,split\na.jpg,x,train\na.jpg,y,val\n",
+        "caption",
+        (),
+        "one split only",
+    ),
+    "an unknown name": (
+        "image,label\na.jpg,x\n",
+        "image_classify",
+        ("--columns", "words=label"),
+        "knows the columns image, label",
+    ),
+    "all for validation": (
+        "image,label\na.jpg,x\n",
+        "image_classify",
+        ("--val-fraction", "0.5"),
+        "leaves pictures for training",
+    ),
+}
 
 
 @pytest.mark.parametrize("fault", BAD)
@@ -118,13 +248,27 @@ def test_bad_tables_are_one_message_and_nothing_is_written(folder, capsys, fault
     assert not (folder / "out").exists()
 
 
-ENTRY = {"image": "a.jpg", "caption": "A dog.", "question": "what is it?", "answer": "a dog", "text": "the dog", "box": [1, 2, 20, 20],
-         "hypothesis": "A dog runs.", "label": "neutral"}
+ENTRY = {
+    "image": "a.jpg",
+    "caption": "A dog.",
+    "question": "what is it?",
+    "answer": "a dog",
+    "text": "the dog",
+    "box": [1, 2, 20, 20],
+    "hypothesis": "A dog runs.",
+    "label": "neutral",
+}
 
 
 @pytest.mark.parametrize("task", FIELDS)
 def test_the_doctor_finds_nothing_in_what_was_prepared(folder, capsys, task):
-    write_json_lines(folder / "t.jsonl", [ENTRY | {"split": split, "image": image} for split, image in zip(("train", "val", "test"), NAMES.values())])
+    write_json_lines(
+        folder / "t.jsonl",
+        [
+            ENTRY | {"split": split, "image": image}
+            for split, image in zip(("train", "val", "test"), NAMES.values())
+        ],
+    )
     assert run(folder, "t.jsonl", task) == 0
     files = [str(path) for path in sorted((folder / "out").glob("*.tsv"))]
     assert len(files) >= 3
@@ -138,13 +282,24 @@ def test_a_line_that_is_no_json_is_named(folder, capsys):
     assert "t.jsonl:3: expected one JSON object per line" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["../secret/d.jpg", "{root}/secret/d.jpg", "sub/../../secret/d.jpg", "x" * 300 + "/d.jpg", "sub/" * 2000 + "d.jpg"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret/d.jpg",
+        "{root}/secret/d.jpg",
+        "sub/../../secret/d.jpg",
+        "x" * 300 + "/d.jpg",
+        "sub/" * 2000 + "d.jpg",
+    ],
+)
 def test_a_table_names_no_images_outside_of_their_folder(folder, capsys, name):
     (folder / "secret").mkdir()
     (folder / "photos/a.jpg").rename(folder / "secret/d.jpg")
     (folder / "t.csv").write_text(f"image,caption\n{name.format(root=folder)},a dog\n")
     assert run(folder, "t.csv", "caption") == 2
-    assert "t.csv:2: expected a picture" in capsys.readouterr().err and not (folder / "out").exists()
+    assert (
+        "t.csv:2: expected a picture" in capsys.readouterr().err and not (folder / "out").exists()
+    )
 
 
 def test_a_table_may_name_images_from_the_root_on_and_through_links(folder):
@@ -155,7 +310,18 @@ def test_a_table_may_name_images_from_the_root_on_and_through_links(folder):
     assert run(folder, "t.csv", "caption") == 0
 
 
-@pytest.mark.parametrize("box", ["0,0,1e39,9", "0,0,nan,9", "1_0,0,20,9", [0, 0, True, 9], "[0,0,1e400,9]", [0, 0, None, 9], "0,0,１,9"])
+@pytest.mark.parametrize(
+    "box",
+    [
+        "0,0,1e39,9",
+        "0,0,nan,9",
+        "1_0,0,20,9",
+        [0, 0, True, 9],
+        "[0,0,1e400,9]",
+        [0, 0, None, 9],
+        "0,0,１,9",
+    ],
+)
 def test_a_box_of_other_than_finite_numbers_is_named_with_its_row(folder, capsys, box):
     write_json_lines(folder / "t.jsonl", [{"image": "b.jpg", "text": "it", "box": box}])
     assert run(folder, "t.jsonl", "refcoco") == 2
@@ -164,6 +330,8 @@ def test_a_box_of_other_than_finite_numbers_is_named_with_its_row(folder, capsys
 
 @pytest.mark.parametrize("score", ["1e400", "NaN", "true", '"high"', "null", "[1]", "1" * 400])
 def test_a_confidence_of_other_than_a_finite_number_is_named_with_its_row(folder, capsys, score):
-    (folder / "t.jsonl").write_text('{"image": "a.jpg", "question": "what?", "answer": {"yes": %s}}\n' % score)
+    (folder / "t.jsonl").write_text(
+        '{"image": "a.jpg", "question": "what?", "answer": {"yes": %s}}\n' % score
+    )
     assert run(folder, "t.jsonl", "vqa_gen") == 2
     assert "t.jsonl:1: expected answers with confidences" in capsys.readouterr().err

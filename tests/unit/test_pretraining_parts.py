@@ -27,7 +27,9 @@ def test_a_shuffled_order_has_every_number_once(size):
 
 def test_weights_are_understood_as_text_and_as_json():
     expected = {**dict.fromkeys(TASKS, 1.0), "qa": 2.0, "detection": 0.0}
-    assert parse_weights("qa=2, detection=0") == parse_weights('{"qa": 2, "detection": 0}') == expected
+    assert (
+        parse_weights("qa=2, detection=0") == parse_weights('{"qa": 2, "detection": 0}') == expected
+    )
     assert parse_weights(None) == dict.fromkeys(TASKS, 1.0)
 
 
@@ -51,13 +53,20 @@ def draws(folder, captions: str, objects: str, answers: dict) -> NegativeDraws:
 
 
 def test_what_fits_is_never_a_negative_where_there_is_another(tmp_path):
-    negatives = draws(tmp_path, "a cat\na dog\n", "cat\ndog\n", {"how many": ["0", "1"], "other": ["yes", "no"]})
+    negatives = draws(
+        tmp_path, "a cat\na dog\n", "cat\ndog\n", {"how many": ["0", "1"], "other": ["yes", "no"]}
+    )
     rng = random.Random(3)
     for _ in range(200):
         assert negatives.caption("a cat", ["cat"], rng) == "a dog"
-        assert negatives.caption("a dog", ["bird"], rng) == "a cat"  # the object is not in the caption
+        assert (
+            negatives.caption("a dog", ["bird"], rng) == "a cat"
+        )  # the object is not in the caption
         assert negatives.answer("yes", 1.0, rng) == "no"
-        assert negatives.answer("0", 1.0, rng) in ("1", "yes", "no") and negatives.answer("1", 1.0, rng) != "1"
+        assert (
+            negatives.answer("0", 1.0, rng) in ("1", "yes", "no")
+            and negatives.answer("1", 1.0, rng) != "1"
+        )
 
 
 def test_negative_files_that_are_empty_or_no_json_say_so_when_they_are_needed(tmp_path):
@@ -90,7 +99,11 @@ def assert_box_is_white(image: Image.Image, box: torch.Tensor) -> None:
 def test_boxes_stay_on_their_objects():
     box = (60, 40, 90, 80)
     image, boxes = marked((160, 120), box), torch.tensor([box], dtype=torch.float32)
-    for cut in (flipped(image, boxes), square_around(image, boxes[0], 100), jittered(image, boxes, 64, torch.Generator().manual_seed(4))):
+    for cut in (
+        flipped(image, boxes),
+        square_around(image, boxes[0], 100),
+        jittered(image, boxes, 64, torch.Generator().manual_seed(4)),
+    ):
         found = cut[1].view(-1, 4)
         assert visible(found) == [0]
         assert_box_is_white(cut[0], found[0])
@@ -109,7 +122,10 @@ def test_broken_rows_count_once_and_no_more_than_allowed():
     rows, error = BadRows(2), UserError("a.tsv:1: broken")
     for row in (5, 5, 7, 5):
         rows.pass_over(f"a.tsv:{row}", error)
-    with pytest.raises(UserError, match="a.tsv:1: broken; this is broken row 3, and --skip-bad-rows 2 passes over 2"):
+    with pytest.raises(
+        UserError,
+        match="a.tsv:1: broken; this is broken row 3, and --skip-bad-rows 2 passes over 2",
+    ):
         rows.pass_over("b.tsv:5", error)
     with pytest.raises(UserError, match="^a.tsv:1: broken$"):
         BadRows(0).pass_over("a.tsv:1", error)
@@ -126,7 +142,9 @@ def test_broken_rows_of_all_processes_count_together():
         ranks[1].pass_over("a.tsv:3", error)
     other = BadRows(2)
     other.pass_over("b.tsv:1", error)
-    with pytest.raises(UserError, match="together met 3 broken rows, named above, and --skip-bad-rows 2"):
+    with pytest.raises(
+        UserError, match="together met 3 broken rows, named above, and --skip-bad-rows 2"
+    ):
         other.add(ranks[0].names())
 
 
@@ -146,16 +164,27 @@ def test_a_run_that_goes_on_remembers_its_broken_rows():
 
 
 def test_plain_pictures_are_cut_but_not_changed_otherwise():
-    colours = torch.randint(0, 256, (32, 32, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8).numpy()
+    colours = torch.randint(
+        0, 256, (32, 32, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
+    ).numpy()
     whole, box = Image.fromarray(colours), [4.0, 4.0, 20.0, 20.0]
     expected = torch.from_numpy(colours).permute(2, 0, 1) / 127.5 - 1
     unchanged = {}
     for plain in (True, False):
-        options = PretrainingOptions(patch_image_size=32, max_resize=32, max_image_size=32, plain_pictures=plain)
+        options = PretrainingOptions(
+            patch_image_size=32, max_resize=32, max_image_size=32, plain_pictures=plain
+        )
         builder = SimpleNamespace(options=options, statistics=(OFA_MEAN, OFA_STD))
         readers = [TrainingPictures(builder, Draws.of(f"row {number}")) for number in range(8)]
-        unchanged[plain] = [torch.allclose(reader.whole(whole), expected, atol=1e-5) for reader in readers]
-        assert all(torch.allclose(reader.around(whole, box)[0], expected, atol=1e-5) for reader in readers), "those of boxes always are"
+        unchanged[plain] = [
+            torch.allclose(reader.whole(whole), expected, atol=1e-5) for reader in readers
+        ]
+        assert all(
+            torch.allclose(reader.around(whole, box)[0], expected, atol=1e-5) for reader in readers
+        ), "those of boxes always are"
     assert all(unchanged[True]) and not all(unchanged[False])
-    larger = SimpleNamespace(options=PretrainingOptions(patch_image_size=16, max_resize=32, plain_pictures=True), statistics=(OFA_MEAN, OFA_STD))
+    larger = SimpleNamespace(
+        options=PretrainingOptions(patch_image_size=16, max_resize=32, plain_pictures=True),
+        statistics=(OFA_MEAN, OFA_STD),
+    )
     assert TrainingPictures(larger, Draws.of("a row")).whole(whole).shape == (3, 16, 16)

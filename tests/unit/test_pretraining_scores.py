@@ -1,9 +1,19 @@
-"""Figures of the eight tasks: right answers count, and the best constant answer stands beside them."""
+"""Figures of the eight tasks: right answers count, and the best constant answer stands beside
+them."""
 
 import pytest
 from PIL import Image
 
-from ofa.pretraining_scores import MEASURES, Reply, average_pictures, masked_places, middle_of, objects, score, score_pixels
+from ofa.pretraining_scores import (
+    MEASURES,
+    Reply,
+    average_pictures,
+    masked_places,
+    middle_of,
+    objects,
+    score,
+    score_pixels,
+)
 
 
 def reply(target: str, said: str, source: str = "", references: tuple[str, ...] = ()) -> Reply:
@@ -11,26 +21,54 @@ def reply(target: str, said: str, source: str = "", references: tuple[str, ...] 
 
 
 def test_answers_are_right_or_wrong():
-    found = score("qa", [reply("red", "red"), reply("two", "red"), reply("red", "blue"), reply("red", "red")], ["red", "two", "two"])
+    found = score(
+        "qa",
+        [reply("red", "red"), reply("two", "red"), reply("red", "blue"), reply("red", "red")],
+        ["red", "two", "two"],
+    )
     assert (found.model, found.constant, found.answer, found.rows) == (0.5, 0.75, "red", 4)
 
 
 def test_boxes_count_when_they_overlap_by_half():
     true = "<bin_0> <bin_0> <bin_10> <bin_10>"
-    said = ["<bin_0> <bin_0> <bin_10> <bin_6>", "<bin_0> <bin_0> <bin_10> <bin_4>", "a star", true]  # 0.6, 0.4, none, 1
-    assert score("visual_grounding", [reply(true, one) for one in said], [said[1], true]).model == 0.5
+    said = [
+        "<bin_0> <bin_0> <bin_10> <bin_6>",
+        "<bin_0> <bin_0> <bin_10> <bin_4>",
+        "a star",
+        true,
+    ]  # 0.6, 0.4, none, 1
+    assert (
+        score("visual_grounding", [reply(true, one) for one in said], [said[1], true]).model == 0.5
+    )
 
 
 def test_objects_count_by_box_and_name_each_once():
-    first, second = "<bin_0> <bin_0> <bin_10> <bin_10> red star", "<bin_20> <bin_20> <bin_30> <bin_30> blue ring"
-    assert objects(f"{first} {second}") == [([0, 0, 10, 10], "red star"), ([20, 20, 30, 30], "blue ring")]
-    found = score("detection", [reply(f"{first} {second}", f"{first} {first} {second.replace('blue', 'red')}")], [first])
-    assert found.model == pytest.approx(2 * 1 / (3 + 2)) and found.constant == pytest.approx(2 * 1 / (1 + 2))
+    first, second = (
+        "<bin_0> <bin_0> <bin_10> <bin_10> red star",
+        "<bin_20> <bin_20> <bin_30> <bin_30> blue ring",
+    )
+    assert objects(f"{first} {second}") == [
+        ([0, 0, 10, 10], "red star"),
+        ([20, 20, 30, 30], "blue ring"),
+    ]
+    found = score(
+        "detection",
+        [reply(f"{first} {second}", f"{first} {first} {second.replace('blue', 'red')}")],
+        [first],
+    )
+    assert found.model == pytest.approx(2 * 1 / (3 + 2)) and found.constant == pytest.approx(
+        2 * 1 / (1 + 2)
+    )
 
 
 def test_codes_count_by_their_place_and_the_constant_may_mix_pictures():
-    rows = [reply("<code_1> <code_2>", "<code_1> <code_3>"), reply("<code_1> <code_4>", "<code_4> <code_1>")]
-    found = score("image_infilling", rows, ["<code_1> <code_9>", "<code_1> <code_2>", "<code_8> <code_2>"])
+    rows = [
+        reply("<code_1> <code_2>", "<code_1> <code_3>"),
+        reply("<code_1> <code_4>", "<code_4> <code_1>"),
+    ]
+    found = score(
+        "image_infilling", rows, ["<code_1> <code_9>", "<code_1> <code_2>", "<code_8> <code_2>"]
+    )
     assert (found.model, found.constant) == (0.25, 0.75) and found.answer == "<code_1> <code_2>"
 
 
@@ -42,16 +80,32 @@ def test_of_a_text_only_the_masked_tokens_count():
 
 
 def test_captions_are_scored_by_all_their_references():
-    rows = [reply("", "a red star on tan paper", references=("a red star on tan paper", "a red star")),
-            reply("", "a blue ring at the top", references=("a blue ring at the top", "just a blue ring"))]
+    rows = [
+        reply("", "a red star on tan paper", references=("a red star on tan paper", "a red star")),
+        reply(
+            "", "a blue ring at the top", references=("a blue ring at the top", "just a blue ring")
+        ),
+    ]
     found = score("caption", rows, ["a red star", "a green cross in the middle"])
     assert found.model > found.constant > 0 and found.answer == "a red star"
 
 
 def test_of_a_region_every_phrase_that_fits_is_right():
-    rows = [reply("the star", "the red shape", references=("the star", "the red shape", "the shape on the left")),
-            reply("the ring", "the red shape", references=("the ring", "the blue shape", "the shape on the right"))]
-    found = score("grounded_captioning", rows, ["the ring", "the shape on the left", "the large thing"])
+    rows = [
+        reply(
+            "the star",
+            "the red shape",
+            references=("the star", "the red shape", "the shape on the left"),
+        ),
+        reply(
+            "the ring",
+            "the red shape",
+            references=("the ring", "the blue shape", "the shape on the right"),
+        ),
+    ]
+    found = score(
+        "grounded_captioning", rows, ["the ring", "the shape on the left", "the large thing"]
+    )
     (phrases,) = found.further
     assert (phrases.measure, phrases.model, phrases.constant) == ("fitting phrases", 0.5, 0.5)
     assert found.constant > 0 and found.further[0].answer in ("the ring", "the shape on the left")
@@ -61,15 +115,31 @@ def test_pixels_of_filled_pictures_are_compared_with_the_true_ones():
     grey = {level: Image.new("RGB", (4, 4), (level, level, level)) for level in (0, 10, 20, 40, 90)}
     averages = average_pictures([grey[0], grey[0], grey[90]])
     assert [picture.getpixel((1, 1)) for picture in averages.values()] == [(30, 30, 30), (0, 0, 0)]
-    mean, rms = score_pixels([grey[10], grey[20]], [grey[0], grey[40]], [grey[0], grey[20]], {"dark": grey[0], "light": grey[20]})
-    assert (mean.model, mean.reachable, mean.constant, mean.answer) == (15, 10, 20, "dark") and mean.lower_is_better
-    assert rms.model == pytest.approx(250**0.5) and (rms.constant, rms.answer) == (20, "light") and rms.rows == 2
+    mean, rms = score_pixels(
+        [grey[10], grey[20]],
+        [grey[0], grey[40]],
+        [grey[0], grey[20]],
+        {"dark": grey[0], "light": grey[20]},
+    )
+    assert (mean.model, mean.reachable, mean.constant, mean.answer) == (
+        15,
+        10,
+        20,
+        "dark",
+    ) and mean.lower_is_better
+    assert (
+        rms.model == pytest.approx(250**0.5)
+        and (rms.constant, rms.answer) == (20, "light")
+        and rms.rows == 2
+    )
 
 
 def test_the_middle_is_half_the_side():
     picture = Image.new("RGB", (16, 16))
     picture.paste((255, 255, 255), (4, 4, 12, 12))
-    assert middle_of(picture).size == (8, 8) and middle_of(picture).getextrema() == ((255, 255),) * 3
+    assert (
+        middle_of(picture).size == (8, 8) and middle_of(picture).getextrema() == ((255, 255),) * 3
+    )
 
 
 def test_every_task_has_a_measure():

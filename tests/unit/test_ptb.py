@@ -1,4 +1,5 @@
-"""The Python tokeniser against tokens recorded from Stanford's PTBTokenizer (``ptb_captions.json``)."""
+"""The Python tokeniser against tokens recorded from Stanford's PTBTokenizer
+(``ptb_captions.json``)."""
 
 import json
 import logging
@@ -35,11 +36,9 @@ def test_all_captions_are_split_alike_with_java():
 
 def test_ordinary_captions_need_no_java(monkeypatch):
     monkeypatch.setattr(ptb, "java_tokenize", None)
-    assert ptb_tokenize(["A man's dog isn't here.", "", "Two (big) cats, one 10-year-old \"pet\"!"]) == [
-        "a man 's dog is n't here",
-        "",
-        "two -lrb- big -rrb- cats one 10-year-old pet",
-    ]
+    assert ptb_tokenize(
+        ["A man's dog isn't here.", "", 'Two (big) cats, one 10-year-old "pet"!']
+    ) == ["a man 's dog is n't here", "", "two -lrb- big -rrb- cats one 10-year-old pet"]
 
 
 def test_chinese_captions_are_split_by_character():

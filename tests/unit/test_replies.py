@@ -26,7 +26,11 @@ def test_a_region_in_pixels_parts_and_bins():
     assert region.box == BOX.box and region.bins == (0, 1, 2, 3)
     assert region.normalised == pytest.approx((0, 10 / 48, 0.5, 0.5), abs=1e-6)
     plain = json.loads(json.dumps(region.as_json()))
-    assert plain["box"] == {"pixels": [0, 10, 32, 24], "normalised": list(region.normalised), "bins": [0, 1, 2, 3]}
+    assert plain["box"] == {
+        "pixels": [0, 10, 32, 24],
+        "normalised": list(region.normalised),
+        "bins": [0, 1, 2, 3],
+    }
     assert plain["score"] == -0.5 and len(plain["others"]) == 1
 
 

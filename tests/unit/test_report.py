@@ -8,7 +8,18 @@ import re
 import pytest
 from PIL import Image
 
-from ofa.report import ANSWERS, Curve, Item, Outline, Report, Table, Tile, choose_rows, training_curves, write_report
+from ofa.report import (
+    ANSWERS,
+    Curve,
+    Item,
+    Outline,
+    Report,
+    Table,
+    Tile,
+    choose_rows,
+    training_curves,
+    write_report,
+)
 
 
 def picture(side: int, kind: str = "PNG") -> str:
@@ -23,9 +34,14 @@ def page(tmp_path, **parts) -> str:
 
 
 def test_the_page_needs_nothing_from_outside(tmp_path):
-    text = page(tmp_path, items=[Item(0, "img0", picture(32), "a red square", ["red"], [1.5])], score_names=["CIDEr"],
-                tiles=[Tile("CIDEr", "1.5")], tables=[Table("t", ["a", "b"], [["x", "1"]])],
-                curves=[Curve("loss", [(1, 3.0), (2, 2.0), (3, 1.0)])])
+    text = page(
+        tmp_path,
+        items=[Item(0, "img0", picture(32), "a red square", ["red"], [1.5])],
+        score_names=["CIDEr"],
+        tiles=[Tile("CIDEr", "1.5")],
+        tables=[Table("t", ["a", "b"], [["x", "1"]])],
+        curves=[Curve("loss", [(1, 3.0), (2, 2.0), (3, 1.0)])],
+    )
     assert not re.search(r"""(src|href)=["'](?!data:)""", text)
     assert "data:image/png;base64," in text and "<polyline" in text and "a red square" in text
 
@@ -40,12 +56,22 @@ def test_boxes_lie_over_the_picture_in_its_own_pixels(tmp_path):
     outlines = [Outline("predicted", [1, 2, 30.5, 20]), Outline("true", [0, 0, 40, 40])]
     text = page(tmp_path, items=[Item(0, "a", picture(1000), "", outlines=outlines)])
     assert 'viewBox="0 0 1000 1000"' in text, "reduced, but boxes keep the pixels they are given in"
-    assert '<rect class="predicted" x="1.0" y="2.0" width="29.5" height="18.0"/>' in text and '<rect class="true"' in text
-    assert "(no words)" not in text and text.count("</i>predicted</span>") == 1 and "</i>asked about" not in text
+    assert (
+        '<rect class="predicted" x="1.0" y="2.0" width="29.5" height="18.0"/>' in text
+        and '<rect class="true"' in text
+    )
+    assert (
+        "(no words)" not in text
+        and text.count("</i>predicted</span>") == 1
+        and "</i>asked about" not in text
+    )
 
 
 def test_wrong_and_partly_right_answers_can_be_filtered(tmp_path):
-    items = [Item(row, str(row), picture(8), "yes", ["no"], [score], question="is it?") for row, score in enumerate((0, 0.3, 1, 0))]
+    items = [
+        Item(row, str(row), picture(8), "yes", ["no"], [score], question="is it?")
+        for row, score in enumerate((0, 0.3, 1, 0))
+    ]
     text = page(tmp_path, items=items, score_names=["score"], grading=ANSWERS)
     assert re.findall(r'data-grade="(\w+)"', text) == ["poor", "middling", "good", "poor"]
     assert "only wrong (2)" in text and "only partly right (1)" in text and "only right (1)" in text
@@ -88,20 +114,39 @@ def test_curves_are_read_from_the_log_of_an_interrupted_and_resumed_run():
     assert loss.values == [(10.0, 4.25)] and cider.values == [(15.0, 0.75)]
 
 
-@pytest.mark.parametrize("values", [[(1, 0.0), (2, 0.0)], [(1, 1e-4), (2, 3e-4)], [(10, -2.0), (5000, 12345.0)]])
+@pytest.mark.parametrize(
+    "values", [[(1, 0.0), (2, 0.0)], [(1, 1e-4), (2, 3e-4)], [(10, -2.0), (5000, 12345.0)]]
+)
 def test_any_curve_can_be_drawn_inside_its_frame(tmp_path, values):
     text = page(tmp_path, curves=[Curve("c", values)])
     points = re.search(r'points="([^"]+)"', text)[1].split()
-    assert all(0 <= float(x) <= 560 and 0 <= float(y) <= 230 for x, y in (point.split(",") for point in points))
+    assert all(
+        0 <= float(x) <= 560 and 0 <= float(y) <= 230
+        for x, y in (point.split(",") for point in points)
+    )
 
 
 def test_a_book_holds_whole_pages_behind_tabs(tmp_path, capsys):
     from ofa.cli.main import main
 
     for name in ("a", "b"):
-        (tmp_path / f"{name}.html").write_text(f'<html><p class="x">page {name} &amp; more</p></html>')
-    assert main(["book", f"captions={tmp_path / 'a.html'}", f"A & B={tmp_path / 'b.html'}", "--out", str(tmp_path / "book.html"),
-                 "--title", "Both"]) == 0
+        (tmp_path / f"{name}.html").write_text(
+            f'<html><p class="x">page {name} &amp; more</p></html>'
+        )
+    assert (
+        main(
+            [
+                "book",
+                f"captions={tmp_path / 'a.html'}",
+                f"A & B={tmp_path / 'b.html'}",
+                "--out",
+                str(tmp_path / "book.html"),
+                "--title",
+                "Both",
+            ]
+        )
+        == 0
+    )
     book = (tmp_path / "book.html").read_text()
     found = [html.unescape(page) for page in re.findall(r'srcdoc="([^"]*)"', book)]
     assert found == [(tmp_path / f"{name}.html").read_text() for name in ("a", "b")]
@@ -112,11 +157,18 @@ def test_a_book_without_one_of_its_pages_is_one_message(tmp_path, capsys):
     from ofa.cli.main import main
 
     assert main(["book", f"a={tmp_path / 'none.html'}", "--out", str(tmp_path / "book.html")]) == 2
-    assert "none.html: expected a page" in capsys.readouterr().err and not (tmp_path / "book.html").exists()
+    assert (
+        "none.html: expected a page" in capsys.readouterr().err
+        and not (tmp_path / "book.html").exists()
+    )
 
 
 def test_every_task_of_a_joint_training_has_its_curve():
-    lines = [f"| valid | epoch 001 | loss 1 | cider 0.{n} | vqa_score 0.5{n} | score 0.6{n} | num_updates {n}0" for n in (1, 2)]
+    lines = [
+        f"| valid | epoch 001 | loss 1 | cider 0.{n} | vqa_score 0.5{n} | score 0.6{n} |"
+        f" num_updates {n}0"
+        for n in (1, 2)
+    ]
     curves = {curve.name: curve.values for curve in training_curves("\n".join(lines))}
     assert curves["validation CIDEr-D over updates"] == [(10, 0.1), (20, 0.2)]
     assert curves["validation accuracy of answers over updates"] == [(10, 0.51), (20, 0.52)]

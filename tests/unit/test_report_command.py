@@ -18,16 +18,22 @@ NO_METEOR = ["--scores", "CIDEr,BLEU-4"]
 
 @pytest.fixture
 def boxes(tmp_path):
-    """Rows and a result file: the first box is right, the second one is not, the third reaches beyond the picture."""
+    """Rows and a result file: the first box is right, the second one is not, the third reaches
+    beyond the picture."""
     data = write_rows(tmp_path / "rows.tsv", range(3))
     found = [list(scene(0)[2]), [0, 0, 3, 3], [0, 0, 48, 36]]
-    entries = [{"uniq_id": f"{row}_1", "box": box, "score": -1.0, "bins": [1, 2, 3, 4]} for row, box in enumerate(found)]
+    entries = [
+        {"uniq_id": f"{row}_1", "box": box, "score": -1.0, "bins": [1, 2, 3, 4]}
+        for row, box in enumerate(found)
+    ]
     write_json(tmp_path / "val_predict.json", entries)
     return data, tmp_path / "val_predict.json", entries
 
 
 def report(results, data, task: str, out, *options: str) -> int:
-    return main(["report", str(results), "--data", str(data), "--task", task, "--out", str(out), *options])
+    return main(
+        ["report", str(results), "--data", str(data), "--task", task, "--out", str(out), *options]
+    )
 
 
 def test_boxes_are_scored_and_drawn(tmp_path, boxes, capsys):
@@ -47,33 +53,73 @@ def test_a_row_without_a_box_is_counted_and_the_others_are_scored(tmp_path, boxe
     (tmp_path / "rows.tsv").write_text("".join("\t".join(cells) + "\n" for cells in lines))
     assert report(results, data, "refcoco", tmp_path / "page.html") == 0
     assert re.search(r"score +0\.5000", capsys.readouterr().out)
-    assert "1 of 3 rows have no reference and are not scored, the first is" in caplog.text and "rows.tsv:2" in caplog.text
+    assert (
+        "1 of 3 rows have no reference and are not scored, the first is" in caplog.text
+        and "rows.tsv:2" in caplog.text
+    )
     page = (tmp_path / "page.html").read_text()
-    assert page.count('<rect class="predicted"') == 3 and page.count('<rect class="true"') == 2 and "nan" not in page.split("<script>")[0]
+    assert (
+        page.count('<rect class="predicted"') == 3
+        and page.count('<rect class="true"') == 2
+        and "nan" not in page.split("<script>")[0]
+    )
 
 
 def test_a_result_file_of_the_release_has_boxes_only_and_any_order(tmp_path, boxes):
     data, results, entries = boxes
-    write_json(results, [{"uniq_id": entry["uniq_id"], "box": entry["box"]} for entry in reversed(entries)])
+    write_json(
+        results, [{"uniq_id": entry["uniq_id"], "box": entry["box"]} for entry in reversed(entries)]
+    )
     assert report(results, data, "refcoco", tmp_path / "page.html") == 0
     assert "only right (1)" in (tmp_path / "page.html").read_text()
 
 
 def test_captions_are_scored_and_shown_with_their_references(tmp_path, capsys):
     data = write_captions(tmp_path / "rows.tsv", [caption(row) for row in range(4)], joined=True)
-    write_json(tmp_path / "test_predict.json", [{"image_id": f"img{row}", "caption": caption(row)} for row in range(4)])
-    options = ["--selected-cols", "1,4,2", *NO_METEOR, "--report-title", "four cubes", "--report-images", "2"]
-    assert report(tmp_path / "test_predict.json", data, "caption", tmp_path / "page.html", *options) == 0
+    write_json(
+        tmp_path / "test_predict.json",
+        [{"image_id": f"img{row}", "caption": caption(row)} for row in range(4)],
+    )
+    options = [
+        "--selected-cols",
+        "1,4,2",
+        *NO_METEOR,
+        "--report-title",
+        "four cubes",
+        "--report-images",
+        "2",
+    ]
+    assert (
+        report(tmp_path / "test_predict.json", data, "caption", tmp_path / "page.html", *options)
+        == 0
+    )
     page = (tmp_path / "page.html").read_text()
-    assert page.count("<article") == 2 and "four cubes" in page and "There is a" in page and "CIDEr" in capsys.readouterr().out
+    assert (
+        page.count("<article") == 2
+        and "four cubes" in page
+        and "There is a" in page
+        and "CIDEr" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
     ("task", "entry", "words"),
     [
-        ("vqa_gen", lambda row: {"question_id": 7000 + row, "answer": "red"}, "What colour is the cube"),
+        (
+            "vqa_gen",
+            lambda row: {"question_id": 7000 + row, "answer": "red"},
+            "What colour is the cube",
+        ),
         ("snli_ve", lambda row: {"uniq_id": f"{row}#0", "answer": "yes"}, "The cube is heavy."),
-        ("image_classify", lambda row: {"uniq_id": row, "answer": "no class", "others": [{"answer": colour_of(row)}]}, "no class"),
+        (
+            "image_classify",
+            lambda row: {
+                "uniq_id": row,
+                "answer": "no class",
+                "others": [{"answer": colour_of(row)}],
+            },
+            "no class",
+        ),
     ],
 )
 def test_answers_are_scored_and_shown_with_their_questions(tmp_path, capsys, task, entry, words):
@@ -81,7 +127,12 @@ def test_answers_are_scored_and_shown_with_their_questions(tmp_path, capsys, tas
     write_json(tmp_path / "test_predict.json", [entry(row) for row in range(6)])
     assert report(tmp_path / "test_predict.json", data, task, tmp_path / "page.html") == 0
     page, printed = (tmp_path / "page.html").read_text(), capsys.readouterr().out
-    assert page.count("<article") == 6 and words in page and ("only wrong" in page) and "page.html" in printed
+    assert (
+        page.count("<article") == 6
+        and words in page
+        and ("only wrong" in page)
+        and "page.html" in printed
+    )
     if task == "image_classify":
         assert re.search(r"score +0\.0000", printed) and re.search(r"top5 +1\.0000", printed)
 
@@ -91,32 +142,72 @@ def test_unlabelled_rows_are_shown_without_scores(tmp_path, boxes):
     data = write_rows(tmp_path / "unlabelled.tsv", range(3), box="")
     assert report(results, data, "refcoco", tmp_path / "page.html") == 0
     page = (tmp_path / "page.html").read_text()
-    assert page.count('<rect class="predicted"') == 3 and '<rect class="true"' not in page and "all scores" not in page
+    assert (
+        page.count('<rect class="predicted"') == 3
+        and '<rect class="true"' not in page
+        and "all scores" not in page
+    )
 
 
 def test_cider_d_takes_document_frequencies_from_a_file(tmp_path, capsys):
     data = write_captions(tmp_path / "rows.tsv", [caption(0)])
     write_json(tmp_path / "val_predict.json", [{"image_id": "0_0", "caption": caption(0)}])
     others = write_captions(tmp_path / "all.tsv", map(caption, range(4)))
-    assert main(["cider-df", "build", "--tsv", str(others), "--no-eos", "--out", str(tmp_path / "df.p")]) == 0
+    assert (
+        main(
+            ["cider-df", "build", "--tsv", str(others), "--no-eos", "--out", str(tmp_path / "df.p")]
+        )
+        == 0
+    )
     for flag, nothing in ((), True), (("--cider-df", str(tmp_path / "df.p")), False):
-        assert report(tmp_path / "val_predict.json", data, "caption", tmp_path / "page.html", *NO_METEOR, *flag) == 0
+        assert (
+            report(
+                tmp_path / "val_predict.json",
+                data,
+                "caption",
+                tmp_path / "page.html",
+                *NO_METEOR,
+                *flag,
+            )
+            == 0
+        )
         assert (float(re.search(r"CIDEr-D +([\d.]+)", capsys.readouterr().out)[1]) == 0) is nothing
 
 
 def test_a_file_of_other_content_is_refused_before_anything_is_read(tmp_path, capsys):
     (tmp_path / "df.p").write_text("x")
     with pytest.raises(SystemExit):
-        report("nowhere.json", "nowhere.tsv", "caption", tmp_path / "page.html", "--cider-df", str(tmp_path / "df.p"))
-    assert "--cider-df" in (message := capsys.readouterr().err) and "document frequencies" in message
+        report(
+            "nowhere.json",
+            "nowhere.tsv",
+            "caption",
+            tmp_path / "page.html",
+            "--cider-df",
+            str(tmp_path / "df.p"),
+        )
+    assert (
+        "--cider-df" in (message := capsys.readouterr().err) and "document frequencies" in message
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "task", "words"),
     [
-        (lambda entries: entries[:2], "refcoco", r"rows\.tsv:3: expects a prediction with the id '2_1'"),
-        (lambda entries: [*entries, entries[0]], "refcoco", r"one entry for each of the 3 rows .* found 4 with 3 different ids"),
-        (lambda entries: [{"uniq_id": "0_1"}], "refcoco", r"val_predict\.json: entry 1: expects caption, answer, .*or a box"),
+        (
+            lambda entries: entries[:2],
+            "refcoco",
+            r"rows\.tsv:3: expects a prediction with the id '2_1'",
+        ),
+        (
+            lambda entries: [*entries, entries[0]],
+            "refcoco",
+            r"one entry for each of the 3 rows .* found 4 with 3 different ids",
+        ),
+        (
+            lambda entries: [{"uniq_id": "0_1"}],
+            "refcoco",
+            r"val_predict\.json: entry 1: expects caption, answer, .*or a box",
+        ),
         (lambda entries: ["x"], "refcoco", r"val_predict\.json: entry 1: expects a prediction"),
         (lambda entries: entries, "refcocoo", r"unknown task 'refcocoo'; known: .*refcoco"),
         (lambda entries: entries, "caption", r"asks for column|expects|found"),

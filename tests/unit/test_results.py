@@ -5,7 +5,13 @@ import json
 import pytest
 
 from ofa.errors import UserError
-from ofa.results import merge_predictions, prediction_of, read_predictions, write_json, write_predictions
+from ofa.results import (
+    merge_predictions,
+    prediction_of,
+    read_predictions,
+    write_json,
+    write_predictions,
+)
 
 
 def entry(row: int) -> dict:
@@ -18,7 +24,10 @@ def test_parts_of_several_processes_merge_into_the_order_of_the_file():
 
 
 def test_a_row_that_two_processes_predicted_counts_once():
-    assert merge_predictions([[(0, entry(0)), (1, entry(1))], [(1, entry(1))]], 2) == [entry(0), entry(1)]
+    assert merge_predictions([[(0, entry(0)), (1, entry(1))], [(1, entry(1))]], 2) == [
+        entry(0),
+        entry(1),
+    ]
 
 
 @pytest.mark.parametrize("rows", ([0, 2], [0, 1, 2, 3]))
@@ -58,21 +67,57 @@ def test_images_lie_below_the_result_file_or_in_the_folder_that_is_named(tmp_pat
     results, other = tmp_path / "results", tmp_path / "drawn"
     entry = {"caption": "a cat", "files": ["pictures/0.png", str(results / "pictures/1.png")]}
     best = prediction_of(entry, "r.json: entry 1", results)
-    assert [best.file, best.others[0].file] == [str(results / "pictures" / f"{number}.png") for number in (0, 1)]
-    assert prediction_of({"caption": "a cat", "files": ["../drawn/0.png"]}, "", results, other).file == str(other / "0.png")
+    assert [best.file, best.others[0].file] == [
+        str(results / "pictures" / f"{number}.png") for number in (0, 1)
+    ]
+    assert prediction_of(
+        {"caption": "a cat", "files": ["../drawn/0.png"]}, "", results, other
+    ).file == str(other / "0.png")
 
 
-@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "pictures/../../secret.png", "a\0.png", "", None, 7, ["a.png"]])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret.png",
+        "/etc/passwd",
+        "pictures/../../secret.png",
+        "a\0.png",
+        "",
+        None,
+        7,
+        ["a.png"],
+    ],
+)
 @pytest.mark.parametrize("images", [None, "drawn"])
 def test_a_result_file_names_no_images_elsewhere(tmp_path, name, images):
     with pytest.raises(UserError, match="^r.json: entry 1: expects the name of a file below"):
-        prediction_of({"caption": "a cat", "files": [name]}, "r.json: entry 1", tmp_path / "results", images and tmp_path / images)
+        prediction_of(
+            {"caption": "a cat", "files": [name]},
+            "r.json: entry 1",
+            tmp_path / "results",
+            images and tmp_path / images,
+        )
 
 
-@pytest.mark.parametrize("more", [
-    {"score": "high"}, {"score": 1e400}, {"score": [1]}, {"score": True}, {"score": 10**400}, {"bins": ["x"]}, {"bins": "12"}, {"bins": [1e400]}, {"others": 3}, {"others": [3]},
-    {"files": ["a.png"], "scores": ["x"]}, {"files": ["a.png"], "scores": 7}, {"box": [1, 2, 3, 1e400], "answer": None}, {"box": [True] * 4, "answer": None},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"score": "high"},
+        {"score": 1e400},
+        {"score": [1]},
+        {"score": True},
+        {"score": 10**400},
+        {"bins": ["x"]},
+        {"bins": "12"},
+        {"bins": [1e400]},
+        {"others": 3},
+        {"others": [3]},
+        {"files": ["a.png"], "scores": ["x"]},
+        {"files": ["a.png"], "scores": 7},
+        {"box": [1, 2, 3, 1e400], "answer": None},
+        {"box": [True] * 4, "answer": None},
+    ],
+)
 def test_values_that_are_no_numbers_are_one_message(more):
     entry = {"answer": "yes"} | more
     entry = {key: value for key, value in entry.items() if value is not None}

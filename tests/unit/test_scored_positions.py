@@ -9,7 +9,10 @@ pytest.importorskip("fairseq")
 import fairseq.benchmark.dummy_lm  # noqa: E402, F401
 
 from ofa.criterions.fairseq_criterion import scored_logits  # noqa: E402
-from ofa.criterions.fairseq_label_smoothed import AdjustLabelSmoothedEncouragingLossCriterion, AdjustLabelSmoothedCrossEntropyCriterion  # noqa: E402
+from ofa.criterions.fairseq_label_smoothed import (
+    AdjustLabelSmoothedCrossEntropyCriterion,
+    AdjustLabelSmoothedEncouragingLossCriterion,
+)  # noqa: E402
 
 B, T, V, PAD, EOS = 4, 6, 23, 1, 2
 TASK = Namespace(target_dictionary=Namespace(pad=lambda: PAD, eos=lambda: EOS))
@@ -18,7 +21,9 @@ OPTIONS = {
     "no prefix, no end": dict(label_smoothing=0.1, ignore_prefix_size=1, ignore_eos=True),
     "restricted": dict(label_smoothing=0.1, constraint_range="4,20"),
     "the worst dropped": dict(label_smoothing=0.1, drop_worst_ratio=0.3),
-    "R-Drop": dict(label_smoothing=0.1, use_rdrop=True, constraint_range="4,20", drop_worst_ratio=0.3),
+    "R-Drop": dict(
+        label_smoothing=0.1, use_rdrop=True, constraint_range="4,20", drop_worst_ratio=0.3
+    ),
 }
 
 
@@ -56,18 +61,32 @@ def batch() -> dict:
     masks.scatter_(2, target[..., None], True)
     conf = 0.5 + torch.rand(B, generator=generator)
     inputs = {"src_tokens": torch.zeros(B, 3, dtype=torch.long)}
-    return {"id": list(range(B)), "net_input": inputs, "target": target, "ntokens": int(lengths.sum()), "nsentences": B,
-            "conf": conf, "constraint_masks": masks}  # fmt: skip
+    return {
+        "id": list(range(B)),
+        "net_input": inputs,
+        "target": target,
+        "ntokens": int(lengths.sum()),
+        "nsentences": B,
+        "conf": conf,
+        "constraint_masks": masks,
+    }
 
 
-@pytest.mark.parametrize("criterion", [AdjustLabelSmoothedCrossEntropyCriterion, AdjustLabelSmoothedEncouragingLossCriterion])
+@pytest.mark.parametrize(
+    "criterion",
+    [AdjustLabelSmoothedCrossEntropyCriterion, AdjustLabelSmoothedEncouragingLossCriterion],
+)
 @pytest.mark.parametrize("name", OPTIONS)
 def test_loss_log_and_gradient_are_the_same(criterion, name):
     found = []
     for model in (ChosenLogits(), AllLogits()):
-        loss, sample_size, log = criterion(TASK, False, report_accuracy=True, **OPTIONS[name])(model, batch(), update_num=1)
+        loss, sample_size, log = criterion(TASK, False, report_accuracy=True, **OPTIONS[name])(
+            model, batch(), update_num=1
+        )
         loss.backward()
-        found.append((loss, sample_size, {key: float(value) for key, value in log.items()}, model.table.grad))
+        found.append(
+            (loss, sample_size, {key: float(value) for key, value in log.items()}, model.table.grad)
+        )
     (loss, size, log, grad), (expected_loss, expected_size, expected_log, expected_grad) = found
     torch.testing.assert_close(loss, expected_loss)
     assert size == expected_size > 0 and log == pytest.approx(expected_log)
@@ -92,5 +111,7 @@ def test_a_wrapped_model_is_asked_as_well():
         def forward(self, **inputs):
             return self.module(**inputs)
 
-    logits, rows = scored_logits(Wrapper(ChosenLogits()), batch()["net_input"], torch.tensor([3, 0]))
+    logits, rows = scored_logits(
+        Wrapper(ChosenLogits()), batch()["net_input"], torch.tensor([3, 0])
+    )
     assert logits.shape == (2, V) and rows is None

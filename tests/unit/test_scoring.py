@@ -13,7 +13,8 @@ from ofa.scoring import references_of, score_rows
 from ofa.spec import Prediction
 from ofa.tasks import spec_of
 
-# task -> columns of a row with a reference, the prediction that is right, the columns that make it a row without
+# task -> columns of a row with a reference, the prediction that is right, the columns that make it
+# a row without
 ROWS = {
     "caption": ({"caption": "a dog runs"}, Prediction("a dog runs"), {"caption": " "}),
     "vqa_gen": ({"answers": "1.0|!+yes"}, Prediction("yes"), {"answers": ""}),
@@ -25,7 +26,7 @@ ROWS = {
     "ocr": ({"text": "open"}, Prediction("open"), {"text": " "}),
     "cola": ({"label": "1"}, Prediction("yes"), {"label": ""}),
     "mnli": ({"label": "1"}, Prediction("yes"), {"label": ""}),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(autouse=True)
@@ -45,12 +46,17 @@ def test_one_row_without_a_reference_leaves_the_scores_of_the_others_as_they_are
     references = references_of(spec, rows.__getitem__, 3, where)
     assert "1 of 3 rows have no reference and are not scored, the first is val.tsv:2" in caplog.text
     scores = score_rows(spec, [right] * 3, references)
-    assert scores.overall == spec.final_scores([right] * 2, [references[0], references[2]], None).overall
+    assert (
+        scores.overall
+        == spec.final_scores([right] * 2, [references[0], references[2]], None).overall
+    )
     for values in scores.by_row.values():
         assert len(values) == 3 and math.isnan(values[1]) and not math.isnan(values[0])
 
 
-@pytest.mark.parametrize("task, row", [("refcoco", {"box": "1,2,nan,4"}), ("vqa_gen", {"answers": "nan|!+yes"})])
+@pytest.mark.parametrize(
+    "task, row", [("refcoco", {"box": "1,2,nan,4"}), ("vqa_gen", {"answers": "nan|!+yes"})]
+)
 def test_a_reference_that_cannot_be_read_is_an_error_with_its_row(task, row):
     with pytest.raises(UserError, match="^val.tsv:2: expects"):
         references_of(spec_of(task), [ROWS[task][0], row].__getitem__, 2, where)
@@ -66,7 +72,12 @@ def test_cider_of_a_single_image_says_why_it_is_zero(caplog):
     assert spec.final_scores([Prediction("a dog")], [["a dog"]], None).overall["CIDEr"] == 0
     assert "single image" in caplog.text
     caplog.clear()
-    assert spec.final_scores([Prediction("a dog"), Prediction("a cat")], [["a dog"], ["a cat"]], None).overall["CIDEr"] > 0
+    assert (
+        spec.final_scores(
+            [Prediction("a dog"), Prediction("a cat")], [["a dog"], ["a cat"]], None
+        ).overall["CIDEr"]
+        > 0
+    )
     assert "single image" not in caplog.text
 
 
@@ -81,8 +92,17 @@ def test_document_frequencies_score_a_single_image(caplog):
 
 
 def test_document_frequencies_are_ignored_with_a_warning_where_nothing_needs_them(caplog):
-    scores = score_rows(spec_of("snli_ve"), [Prediction("yes")], [{"yes": 1.0}], None, {"ref_len": 1, "document_frequency": {}})
-    assert scores.overall == {"snli_score": 1.0} and "--cider-df: task 'snli_ve' is not scored by CIDEr-D" in caplog.text
+    scores = score_rows(
+        spec_of("snli_ve"),
+        [Prediction("yes")],
+        [{"yes": 1.0}],
+        None,
+        {"ref_len": 1, "document_frequency": {}},
+    )
+    assert (
+        scores.overall == {"snli_score": 1.0}
+        and "--cider-df: task 'snli_ve' is not scored by CIDEr-D" in caplog.text
+    )
 
 
 def test_validation_with_a_single_image_says_why_cider_is_zero(caplog):
@@ -102,7 +122,10 @@ def test_numbers_that_are_not_finite_are_null_in_json_files(tmp_path):
 class PairsStub:
     """Rows of pretraining that say nothing but captions; the second has none."""
 
-    rows = [{"image": str(row), "caption": "" if row == 1 else "a dog", "answers": ""} for row in range(3)]
+    rows = [
+        {"image": str(row), "caption": "" if row == 1 else "a dog", "answers": ""}
+        for row in range(3)
+    ]
     ends, extras = [3], {}
 
     def __init__(self):
@@ -138,7 +161,10 @@ def test_rows_of_pretraining_that_cannot_be_asked_about_are_counted(caplog):
     asked.dataset.pairs, Dataset.asks = file, True
     asked.collect()
     assert [row["image"] for _, row in asked.samples["caption"]] == ["0", "2"]
-    assert "1 rows cannot be asked about and are not scored, the first: pairs.tsv:2: expects a caption" in caplog.text
+    assert (
+        "1 rows cannot be asked about and are not scored, the first: pairs.tsv:2: expects a caption"
+        in caplog.text
+    )
     asked.samples = {task: [] for task in TASKS}
     PairsStub.rows = PairsStub.rows[1:2] * 3
     with pytest.raises(UserError, match="pairs.tsv:1"):

@@ -27,16 +27,30 @@ def simulated(stream: np.ndarray, size: int, random: np.random.Generator) -> lis
     return given + list(random.permutation(held))
 
 
-@pytest.mark.parametrize("rows, size", [(1000, 7), (1000, 999), (1000, 1000), (5, 10), (100, 1), (1, 1)])
+@pytest.mark.parametrize(
+    "rows, size", [(1000, 7), (1000, 999), (1000, 1000), (5, 10), (100, 1), (1, 1)]
+)
 def test_the_order_is_that_of_a_buffer_that_is_filled_and_emptied(rows, size):
     stream = np.random.default_rng(3).permutation(rows)
     found = buffered(stream, size, np.random.default_rng(1))
     assert found.tolist() == simulated(stream, size, np.random.default_rng(1))
 
 
-@pytest.mark.parametrize("rows, buffer", [(Shards(30, 1, 40, 29), 10), (Shards(30, 1, 40, 29), None), (range(100), 7), (range(100), None), (Shards(3), 9)])
+@pytest.mark.parametrize(
+    "rows, buffer",
+    [
+        (Shards(30, 1, 40, 29), 10),
+        (Shards(30, 1, 40, 29), None),
+        (range(100), 7),
+        (range(100), None),
+        (Shards(3), 9),
+    ],
+)
 def test_every_row_comes_once_in_an_order_decided_by_seed_and_epoch(rows, buffer):
-    orders = [row_order(rows, seed, epoch, buffer).tolist() for seed, epoch in ((1, 1), (1, 2), (2, 1), (1, 1))]
+    orders = [
+        row_order(rows, seed, epoch, buffer).tolist()
+        for seed, epoch in ((1, 1), (1, 2), (2, 1), (1, 1))
+    ]
     assert all(sorted(order) == list(range(len(rows))) for order in orders)
     assert orders[0] == orders[3]
     if len(rows) > 3:
@@ -45,7 +59,11 @@ def test_every_row_comes_once_in_an_order_decided_by_seed_and_epoch(rows, buffer
 
 def test_rows_of_a_tsv_stand_in_a_full_permutation_unless_asked_otherwise():
     expected = np.random.default_rng((5, 3)).permutation(500)
-    assert row_order(range(500), 5, 3).tolist() == expected.tolist() == row_order(Shards(250, 250), 5, 3, 0).tolist()
+    assert (
+        row_order(range(500), 5, 3).tolist()
+        == expected.tolist()
+        == row_order(Shards(250, 250), 5, 3, 0).tolist()
+    )
 
 
 def test_reads_stay_within_a_few_shards():

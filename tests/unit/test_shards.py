@@ -1,4 +1,5 @@
-"""WebDataset shards: rows by number as from a TSV, written and read by the webdataset library as well."""
+"""WebDataset shards: rows by number as from a TSV, written and read by the webdataset library as
+well."""
 
 import base64
 import hashlib
@@ -37,7 +38,15 @@ def text_of(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-ROWS = [[f"{i}_0", f"caption {i} mit Ümlaut", ["", "dog&&cat"][i % 2], text_of(picture(i, ["JPEG", "PNG"][i % 2]))] for i in range(7)]
+ROWS = [
+    [
+        f"{i}_0",
+        f"caption {i} mit Ümlaut",
+        ["", "dog&&cat"][i % 2],
+        text_of(picture(i, ["JPEG", "PNG"][i % 2])),
+    ]
+    for i in range(7)
+]
 
 
 def write_rows(path, rows=ROWS) -> str:
@@ -72,18 +81,37 @@ def write_tar(path, samples: list[dict], **more) -> str:
 
 
 def test_shards_have_the_rows_of_the_tsv_in_any_order_and_selection(folder, tsv):
-    assert sorted(path.name for path in folder.glob("*.tar")) == [f"rows-00000{i}.tar" for i in range(3)]
+    assert sorted(path.name for path in folder.glob("*.tar")) == [
+        f"rows-00000{i}.tar" for i in range(3)
+    ]
     shards, rows = open_rows(folder), open_rows(tsv)
-    assert isinstance(shards, ShardFile) and isinstance(rows, TsvFile) and shards.num_columns == rows.num_columns == 4
-    assert [shards[i] for i in (6, 0, 3, 2, 2, -1)] == [ROWS[i] for i in (6, 0, 3, 2, 2, -1)] and len(shards) == 7
+    assert (
+        isinstance(shards, ShardFile)
+        and isinstance(rows, TsvFile)
+        and shards.num_columns == rows.num_columns == 4
+    )
+    assert [shards[i] for i in (6, 0, 3, 2, 2, -1)] == [
+        ROWS[i] for i in (6, 0, 3, 2, 2, -1)
+    ] and len(shards) == 7
     for columns in ("3,0", [1], "0,1,2,3"):
-        assert [open_rows(folder, columns)[i] for i in range(7)] == [open_rows(tsv, columns)[i] for i in range(7)]
+        assert [open_rows(folder, columns)[i] for i in range(7)] == [
+            open_rows(tsv, columns)[i] for i in range(7)
+        ]
     assert shards.texts(4, [1, 0]) == [ROWS[4][1], "4_0"]
     with pytest.raises(IndexError):
         shards[7]
 
 
-@pytest.mark.parametrize("pattern", ["", "/rows-{000000..000002}.tar", "/rows-*.tar", "/rows-00000[0-2].tar", "/{rows,none*}-*.tar"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "",
+        "/rows-{000000..000002}.tar",
+        "/rows-*.tar",
+        "/rows-00000[0-2].tar",
+        "/{rows,none*}-*.tar",
+    ],
+)
 def test_a_folder_and_patterns_name_shards(folder, pattern):
     rows = open_rows(f"{folder}{pattern}", "0")
     assert [row[0] for row in (rows[i] for i in range(len(rows)))] == [row[0] for row in ROWS]
@@ -91,10 +119,14 @@ def test_a_folder_and_patterns_name_shards(folder, pattern):
 
 
 def test_the_webdataset_library_reads_what_was_packed(folder):
-    samples = list(webdataset.WebDataset(str(folder / "rows-{000000..000002}.tar"), shardshuffle=False))
+    samples = list(
+        webdataset.WebDataset(str(folder / "rows-{000000..000002}.tar"), shardshuffle=False)
+    )
     assert [sample["__key__"] for sample in samples] == [f"{i:09d}" for i in range(7)]
     assert [json.loads(sample["json"]) for sample in samples] == [[*row[:3], None] for row in ROWS]
-    assert [sample[["jpg", "png"][i % 2]] for i, sample in enumerate(samples)] == [base64.b64decode(row[3]) for row in ROWS]
+    assert [sample[["jpg", "png"][i % 2]] for i, sample in enumerate(samples)] == [
+        base64.b64decode(row[3]) for row in ROWS
+    ]
 
 
 def test_shards_become_the_same_tsv_again(folder, tsv, tmp_path, capsys):
@@ -105,9 +137,21 @@ def test_shards_become_the_same_tsv_again(folder, tsv, tmp_path, capsys):
 
 
 def test_base64_is_normalised_and_what_is_no_picture_stays_as_it_is(tmp_path):
-    data = next(data for data in map(picture, range(99)) if {"+", "/"} <= set(text_of(data)) and text_of(data).endswith("="))
+    data = next(
+        data
+        for data in map(picture, range(99))
+        if {"+", "/"} <= set(text_of(data)) and text_of(data).endswith("=")
+    )
     url_safe = base64.urlsafe_b64encode(data).decode().rstrip("=")
-    cells = ["/9j/ is how a JPEG begins but this is a text", text_of(data)[:101], "b'" + text_of(data) + "'", "QUJD" * 20, " ", "\\N", "é\r"]
+    cells = [
+        "/9j/ is how a JPEG begins but this is a text",
+        text_of(data)[:101],
+        "b'" + text_of(data) + "'",
+        "QUJD" * 20,
+        " ",
+        "\\N",
+        "é\r",
+    ]
     rows = [["a", url_safe], *([f"{i}", cell] for i, cell in enumerate(cells))]
     assert pack(write_rows(tmp_path / "x.tsv", rows), tmp_path / "s") == 0
     shards = open_rows(tmp_path / "s")
@@ -117,10 +161,16 @@ def test_base64_is_normalised_and_what_is_no_picture_stays_as_it_is(tmp_path):
 
 
 def test_rows_without_pictures_and_with_several_keep_them_apart(tmp_path):
-    rows = [["1", text_of(picture(1)), "text", text_of(picture(2, "PNG"))], ["2", "none", text_of(picture(3)), ""]]
+    rows = [
+        ["1", text_of(picture(1)), "text", text_of(picture(2, "PNG"))],
+        ["2", "none", text_of(picture(3)), ""],
+    ]
     assert pack(write_rows(tmp_path / "x.tsv", rows), tmp_path / "s") == 0
     assert [open_rows(tmp_path / "s")[i] for i in range(2)] == rows
-    assert pack(write_rows(tmp_path / "text.tsv", [["t0", "plain"], ["t1", "words"]]), tmp_path / "t") == 0
+    assert (
+        pack(write_rows(tmp_path / "text.tsv", [["t0", "plain"], ["t1", "words"]]), tmp_path / "t")
+        == 0
+    )
     assert open_rows(tmp_path / "t")[1] == ["t1", "words"]
 
 
@@ -136,7 +186,9 @@ def test_rows_travel_to_workers_and_are_opened_there(folder):
 def test_only_so_many_shards_stay_open(folder, monkeypatch):
     monkeypatch.setattr("ofa.data.shards.OPEN_SHARDS", 1)
     file = open_rows(folder, "0")
-    assert [file[i] for i in (0, 6, 3, 0)] == [["0_0"], ["6_0"], ["3_0"], ["0_0"]] and len(file._open) == 1
+    assert [file[i] for i in (0, 6, 3, 0)] == [["0_0"], ["6_0"], ["3_0"], ["0_0"]] and len(
+        file._open
+    ) == 1
 
 
 # packing
@@ -186,25 +238,45 @@ def test_unpacking_goes_on_where_it_was_stopped(folder, tmp_path, monkeypatch):
     part = tmp_path / "back.tsv.part"
     part.write_bytes(part.read_bytes()[:-9])  # as after a crash: half a row
     read = []
-    monkeypatch.setattr(ShardFile, "texts", lambda self, index, columns: read.append(index) or stock(self, index, columns))
+    monkeypatch.setattr(
+        ShardFile,
+        "texts",
+        lambda self, index, columns: read.append(index) or stock(self, index, columns),
+    )
     assert pack(folder, tmp_path / "back.tsv") == 0
-    assert read == [4, 5, 6] and (tmp_path / "back.tsv").read_bytes() == (tmp_path / "rows.tsv").read_bytes()
+    assert (
+        read == [4, 5, 6]
+        and (tmp_path / "back.tsv").read_bytes() == (tmp_path / "rows.tsv").read_bytes()
+    )
 
 
 def test_shards_are_about_as_large_as_asked_and_the_same_from_several_processes(tmp_path):
     rows = [[str(i), text_of(picture(i))] for i in range(60)]
     tsv = write_rows(tmp_path / "x.tsv", rows)
     assert pack(tsv, tmp_path / "one", "--shard-size", "0.05") == 0
-    assert main(["pack", tsv, "--out", str(tmp_path / "two"), "--shard-size", "0.05", "--jobs", "2"]) == 0
-    one, two = ({path.name: path.read_bytes() for path in (tmp_path / out).glob("*.tar")} for out in ("one", "two"))
-    assert one == two and len(one) > 1 and all(20_000 < len(data) < 75_000 for data in list(one.values())[:-1])
+    assert (
+        main(["pack", tsv, "--out", str(tmp_path / "two"), "--shard-size", "0.05", "--jobs", "2"])
+        == 0
+    )
+    one, two = (
+        {path.name: path.read_bytes() for path in (tmp_path / out).glob("*.tar")}
+        for out in ("one", "two")
+    )
+    assert (
+        one == two
+        and len(one) > 1
+        and all(20_000 < len(data) < 75_000 for data in list(one.values())[:-1])
+    )
 
 
-@pytest.mark.parametrize("options, words", [
-    (["x.tsv", "--out", "y.tsv"], "expected a name ending in .tsv for rows of shards"),
-    (["x.tsv", "--out", "s", "--shard-rows", "0"], "expect numbers above 0"),
-    (["x.tsv", "y.tsv", "--out", "s"], "expected one file or pattern, found 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["x.tsv", "--out", "y.tsv"], "expected a name ending in .tsv for rows of shards"),
+        (["x.tsv", "--out", "s", "--shard-rows", "0"], "expect numbers above 0"),
+        (["x.tsv", "y.tsv", "--out", "s"], "expected one file or pattern, found 2"),
+    ],
+)
 def test_wrong_options_of_pack_are_one_message(tmp_path, capsys, monkeypatch, options, words):
     monkeypatch.chdir(tmp_path)
     write_rows(tmp_path / "x.tsv")
@@ -222,29 +294,81 @@ def test_shards_of_others_are_not_overwritten(tmp_path, tsv, capsys):
 # shards that others made
 
 
-@pytest.mark.parametrize("value, cell", [
-    ('"a\\tdog"', "a dog"), ("7", "7"), ("1.50", "1.50"), ('["x", "y"]', "x&&y"), ("[1, 2.5]", "1,2.5"), ('{"answer": "yes"}', "yes"),
-    ('[{"answer": "yes"}, {"answer": "no"}]', "yes&&no"), ("null", ""), ("NaN", ""), ("true", ""), ("[null]", ""), ('{"a": 1}', ""),
-    ("[[1, 2]]", ""), ("[]", ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value, cell",
+    [
+        ('"a\\tdog"', "a dog"),
+        ("7", "7"),
+        ("1.50", "1.50"),
+        ('["x", "y"]', "x&&y"),
+        ("[1, 2.5]", "1,2.5"),
+        ('{"answer": "yes"}', "yes"),
+        ('[{"answer": "yes"}, {"answer": "no"}]', "yes&&no"),
+        ("null", ""),
+        ("NaN", ""),
+        ("true", ""),
+        ("[null]", ""),
+        ('{"a": 1}', ""),
+        ("[[1, 2]]", ""),
+        ("[]", ""),
+    ],
+)
 def test_what_is_no_text_is_an_empty_cell_and_never_words(value, cell):
     assert as_cell(load_values(value)) == cell
 
 
 @pytest.fixture
 def foreign(tmp_path):
-    fields = [{"caption": "a\tdog\n", "boxes": [1, 2.5], "tags": ["x", "y"], "score": 0.5, "none": None}, {"caption": "a cat"}]
-    return write_tar(tmp_path / "laion.tar", [
-        {"__key__": f"part/00{i}", "jpg": picture(i), "txt": f"text {i}\n".encode(), "json": json.dumps(fields[i]).encode()} for i in range(2)])
+    fields = [
+        {"caption": "a\tdog\n", "boxes": [1, 2.5], "tags": ["x", "y"], "score": 0.5, "none": None},
+        {"caption": "a cat"},
+    ]
+    return write_tar(
+        tmp_path / "laion.tar",
+        [
+            {
+                "__key__": f"part/00{i}",
+                "jpg": picture(i),
+                "txt": f"text {i}\n".encode(),
+                "json": json.dumps(fields[i]).encode(),
+            }
+            for i in range(2)
+        ],
+    )
 
 
 def test_shards_of_others_have_columns_by_name(foreign):
     file = open_rows(foreign)
-    assert file.names == ["key", "image", "txt", "json.boxes", "json.caption", "json.none", "json.score", "json.tags"]
-    assert file[0] == ["part/000", text_of(picture(0)), "text 0", "1,2.5", "a dog", "", "0.5", "x&&y"]
-    assert open_rows(foreign, "key,image,json.caption")[1] == ["part/001", text_of(picture(1)), "a cat"]
+    assert file.names == [
+        "key",
+        "image",
+        "txt",
+        "json.boxes",
+        "json.caption",
+        "json.none",
+        "json.score",
+        "json.tags",
+    ]
+    assert file[0] == [
+        "part/000",
+        text_of(picture(0)),
+        "text 0",
+        "1,2.5",
+        "a dog",
+        "",
+        "0.5",
+        "x&&y",
+    ]
+    assert open_rows(foreign, "key,image,json.caption")[1] == [
+        "part/001",
+        text_of(picture(1)),
+        "a cat",
+    ]
     assert open_rows(foreign, "2")[1] == ["text 1"]
-    with pytest.raises(UserError, match=r"laion.tar: --selected-cols=text: expects names \(key, image, txt, json.boxes"):
+    with pytest.raises(
+        UserError,
+        match=r"laion.tar: --selected-cols=text: expects names \(key, image, txt, json.boxes",
+    ):
         open_rows(foreign, "text")
 
 
@@ -255,13 +379,22 @@ def test_shards_of_other_tar_programs_are_read(tmp_path):
             folder = tarfile.TarInfo("data")
             folder.type = tarfile.DIRTYPE
             tar.addfile(folder)
-            for name, data in (("data/a.PNG", picture(1, "PNG")), ("data/a.txt", b"hello"), ("data/._a.txt", b"junk"), ("data/b.png", b"x"),
-                               ("data/b.txt", b""), ("README", b"no sample")):
+            for name, data in (
+                ("data/a.PNG", picture(1, "PNG")),
+                ("data/a.txt", b"hello"),
+                ("data/._a.txt", b"junk"),
+                ("data/b.png", b"x"),
+                ("data/b.txt", b""),
+                ("README", b"no sample"),
+            ):
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
         rows = open_rows(path, "key,image,txt")
-        assert [rows[i] for i in range(2)] == [["data/a", text_of(picture(1, "PNG")), "hello"], ["data/b", text_of(b"x"), ""]]
+        assert [rows[i] for i in range(2)] == [
+            ["data/a", text_of(picture(1, "PNG")), "hello"],
+            ["data/b", text_of(b"x"), ""],
+        ]
 
 
 # bad input
@@ -276,18 +409,29 @@ def error_of(path, columns=None) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("keep, words", [(0.5, "found one that is cut off after"), (0.999, "found one that is cut off after")])
+@pytest.mark.parametrize(
+    "keep, words",
+    [(0.5, "found one that is cut off after"), (0.999, "found one that is cut off after")],
+)
 @pytest.mark.parametrize("known", [True, False])
 def test_a_shard_that_is_cut_off_is_named(folder, keep, words, known):
     shard = folder / "rows-000001.tar"
     data = shard.read_bytes().rstrip(b"\0")
     shard.write_bytes(data[: int(len(data) * keep)])
     if known:
-        assert f"{shard}: expected " in error_of(folder) and "found " in error_of(folder) and "a shard that is cut off" in error_of(folder)
+        assert (
+            f"{shard}: expected " in error_of(folder)
+            and "found " in error_of(folder)
+            and "a shard that is cut off" in error_of(folder)
+        )
     else:
         (folder / "rows.shards.json").unlink()
         message = error_of(folder)
-        assert message.startswith(f"{shard}: expected a tar file of samples, ") and words in message and "copy or make it again" in message
+        assert (
+            message.startswith(f"{shard}: expected a tar file of samples, ")
+            and words in message
+            and "copy or make it again" in message
+        )
 
 
 def test_a_shard_that_ends_between_two_members_is_cut_off_too(tmp_path):
@@ -302,21 +446,47 @@ def test_a_shard_that_ends_between_two_members_is_cut_off_too(tmp_path):
 
 
 def test_a_missing_member_is_named_with_its_sample(tmp_path, folder):
-    path = write_tar(tmp_path / "x.tar", [{"__key__": "a", "jpg": picture(0), "txt": b"x"}, {"__key__": "b", "jpg": picture(1)}])
-    assert error_of(path, "image,txt").startswith(f"{path}:2: expects a member .txt, found .jpg of the sample b; ")
-    path = write_tar(tmp_path / "y.tar", [{"__key__": "a", "jpg": picture(0), "json": b'["0",null]'}, {"__key__": "b", "json": b'["1",null]'}])
-    assert "y.tar:2: expects a member with a picture: .jpg or .png, found .json of the sample b" in error_of(path)
-    path = write_tar(tmp_path / "z.tar", [{"__key__": "a", "json": b'["0","x"]'}, {"__key__": "b", "json": b'["1"]'}])
-    assert "z.tar:2: expects a member .json with 2 columns as row 1 has, found 1 columns" in error_of(path)
-    path = write_tar(tmp_path / "w.tar", [{"__key__": "a", "json": b'["0","x"]'}, {"__key__": "b", "json": b"["}])
+    path = write_tar(
+        tmp_path / "x.tar",
+        [{"__key__": "a", "jpg": picture(0), "txt": b"x"}, {"__key__": "b", "jpg": picture(1)}],
+    )
+    assert error_of(path, "image,txt").startswith(
+        f"{path}:2: expects a member .txt, found .jpg of the sample b; "
+    )
+    path = write_tar(
+        tmp_path / "y.tar",
+        [
+            {"__key__": "a", "jpg": picture(0), "json": b'["0",null]'},
+            {"__key__": "b", "json": b'["1",null]'},
+        ],
+    )
+    assert (
+        "y.tar:2: expects a member with a picture: .jpg or .png, found .json of the sample b"
+        in error_of(path)
+    )
+    path = write_tar(
+        tmp_path / "z.tar",
+        [{"__key__": "a", "json": b'["0","x"]'}, {"__key__": "b", "json": b'["1"]'}],
+    )
+    assert (
+        "z.tar:2: expects a member .json with 2 columns as row 1 has, found 1 columns"
+        in error_of(path)
+    )
+    path = write_tar(
+        tmp_path / "w.tar", [{"__key__": "a", "json": b'["0","x"]'}, {"__key__": "b", "json": b"["}]
+    )
     assert "w.tar:2: expects JSON in the member .json, found damage" in error_of(path)
 
 
 def test_a_missing_shard_and_a_pattern_without_shards_are_named(tmp_path, folder):
     (folder / "rows-000001.tar").unlink()
     for path in (folder, folder / "rows-{000000..000002}.tar"):
-        assert error_of(path).startswith(f"{folder}/rows-000001.tar: expected a shard, found no such file")
-    assert error_of(folder / "x-*.tar").startswith(f"{folder}/x-*.tar: expected WebDataset shards (.tar), found none")
+        assert error_of(path).startswith(
+            f"{folder}/rows-000001.tar: expected a shard, found no such file"
+        )
+    assert error_of(folder / "x-*.tar").startswith(
+        f"{folder}/x-*.tar: expected WebDataset shards (.tar), found none"
+    )
     assert "expected a shard, found no such file" in error_of(tmp_path / "none.tar")
     (tmp_path / "empty").mkdir()
     assert "expected WebDataset shards (.tar), found none" in error_of(tmp_path / "empty")
@@ -324,7 +494,10 @@ def test_a_missing_shard_and_a_pattern_without_shards_are_named(tmp_path, folder
 
 def test_a_folder_with_two_names_asks_for_a_pattern(folder, tmp_path):
     pack(write_rows(tmp_path / "other.tsv"), folder)
-    assert "expected a folder with shards of one name, found other, rows; give a pattern" in error_of(folder)
+    assert (
+        "expected a folder with shards of one name, found other, rows; give a pattern"
+        in error_of(folder)
+    )
     assert len(open_rows(folder / "other-*.tar")) == 7
 
 
@@ -339,13 +512,21 @@ def test_an_index_that_is_older_than_its_shard_is_made_again(tmp_path, caplog):
 
 
 def test_a_shard_that_is_rewritten_while_it_is_read_is_noticed(tmp_path):
-    path = write_tar(tmp_path / "x.tar", [{"__key__": "a", "txt": b"x" * 600}, {"__key__": "b", "txt": b"y"}])
+    path = write_tar(
+        tmp_path / "x.tar", [{"__key__": "a", "txt": b"x" * 600}, {"__key__": "b", "txt": b"y"}]
+    )
     file = open_rows(path, "txt")
     file[0]
     with open(path, "r+b") as tar:
         tar.seek(1536)  # of the first sample
         tar.write(b"z" * 2560)
-    with pytest.raises(UserError, match="x.tar:2: expects a member of 1 bytes at byte .*, found something else; the shard changed"):
+    with pytest.raises(
+        UserError,
+        match=(
+            "x.tar:2: expects a member of 1 bytes at byte .*, found something else; the shard"
+            " changed"
+        ),
+    ):
         file[1]
 
 
@@ -354,28 +535,71 @@ def test_a_shard_that_is_rewritten_while_it_is_read_is_noticed(tmp_path):
 
 def manifest_with(folder, *shards, **more) -> None:
     entries = [{"rows": 1, "bytes": 4, "sha256": "", **shard} for shard in shards]
-    (folder / "rows.shards.json").write_text(json.dumps({"made_by": "ofa pack", "plan": {"source": "x"}, "finished": True, "shards": entries, **more}))
+    (folder / "rows.shards.json").write_text(
+        json.dumps(
+            {
+                "made_by": "ofa pack",
+                "plan": {"source": "x"},
+                "finished": True,
+                "shards": entries,
+                **more,
+            }
+        )
+    )
 
 
-@pytest.mark.parametrize("name", ["../home/essay.tar", "{home}/essay.tar", "link/essay.tar", "essay.tar", "other-000000.tar", "../rows-000000.tar", "rows-000000.tar\n", "", None, 3])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../home/essay.tar",
+        "{home}/essay.tar",
+        "link/essay.tar",
+        "essay.tar",
+        "other-000000.tar",
+        "../rows-000000.tar",
+        "rows-000000.tar\n",
+        "",
+        None,
+        3,
+    ],
+)
 def test_a_manifest_that_names_other_files_deletes_none_and_reads_none(tmp_path, tsv, capsys, name):
     home, folder = tmp_path / "home", tmp_path / "s"
     home.mkdir()
     folder.mkdir()
     (folder / "link").symlink_to(home)
-    kept = [home / "essay.tar", tmp_path / "rows-000000.tar", folder / "other-000000.tar", folder / "essay.tar"]
+    kept = [
+        home / "essay.tar",
+        tmp_path / "rows-000000.tar",
+        folder / "other-000000.tar",
+        folder / "essay.tar",
+    ]
     for path in kept:
         path.write_text("text")
     manifest_with(folder, {"name": name.format(home=home) if isinstance(name, str) else name})
     assert pack(tsv, folder) == 2
-    assert "rows.shards.json: expected the manifest of ofa pack, found something else (shard 0: expected the name rows-000000.tar" in capsys.readouterr().err
+    assert (
+        "rows.shards.json: expected the manifest of ofa pack, found something else (shard 0:"
+        " expected the name rows-000000.tar" in capsys.readouterr().err
+    )
     assert all(path.read_text() == "text" for path in kept)
     write_tar(folder / "rows-000000.tar", [{"__key__": "a", "txt": b"x"}])
     assert "expected the manifest of ofa pack" in error_of(folder / "rows-000000.tar")
 
 
-@pytest.mark.parametrize("content", ["[", "[]", "3", '{"shards": {}}', '{"shards": [[]]}', "[" * 100_000, '{"shards": [{"name": "rows-000000.tar", "rows": 1e400, "bytes": 1, "sha256": ""}]}',
-                                     '{"shards": [{"name": "rows-000000.tar", "rows": 1, "bytes": -1, "sha256": ""}]}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[",
+        "[]",
+        "3",
+        '{"shards": {}}',
+        '{"shards": [[]]}',
+        "[" * 100_000,
+        '{"shards": [{"name": "rows-000000.tar", "rows": 1e400, "bytes": 1, "sha256": ""}]}',
+        '{"shards": [{"name": "rows-000000.tar", "rows": 1, "bytes": -1, "sha256": ""}]}',
+    ],
+)
 def test_a_manifest_of_another_kind_is_named_and_stays(tmp_path, tsv, capsys, content):
     (tmp_path / "s").mkdir()
     (tmp_path / "s/rows.shards.json").write_text(content)
@@ -389,7 +613,10 @@ def test_shards_that_are_links_are_not_deleted(tmp_path, tsv, folder, capsys):
     shard.rename(tmp_path / "elsewhere.tar")
     shard.symlink_to(tmp_path / "elsewhere.tar")
     assert pack(tsv, folder, "--shard-rows", "2") == 2
-    assert "a symbolic link that leads out" in capsys.readouterr().err and len(list(folder.glob("*.tar"))) == 3
+    assert (
+        "a symbolic link that leads out" in capsys.readouterr().err
+        and len(list(folder.glob("*.tar"))) == 3
+    )
 
 
 @pytest.mark.parametrize("name", ["../rows", "a/b", "x" * 250, "a\nb", "C:\\a"])
@@ -401,7 +628,10 @@ def test_a_name_that_is_no_file_name_is_refused(tmp_path, tsv, capsys, name):
 def test_a_file_of_others_in_place_of_a_half_written_tsv_stays(tmp_path, folder, capsys):
     (tmp_path / "back.tsv.part").write_text("a download")
     assert pack(folder, tmp_path / "back.tsv") == 2
-    assert "back.tsv.part: expected no file or one that an interrupted ofa pack left" in capsys.readouterr().err
+    assert (
+        "back.tsv.part: expected no file or one that an interrupted ofa pack left"
+        in capsys.readouterr().err
+    )
     assert (tmp_path / "back.tsv.part").read_text() == "a download"
 
 
@@ -425,10 +655,19 @@ def without_last_sample(words):
     return words[:-2]
 
 
-@pytest.mark.parametrize("change", [
-    without_last_sample, *(changed(3, value) for value in (0, 10**18, -1, 4)), *(changed(4, value) for value in (0, 65, 10**9, -1)), *(changed(5, value) for value in (-8, 2**62, 10**6)),
-    *(changed(-2, value) for value in (-512, 1, 10**18, 600)), *(changed(-1, value) for value in (-1, 10**18, 2**62, 2)), changed(6, 0x5B5B5B5B5B5B5B5B),
-], ids=lambda change: "")  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        without_last_sample,
+        *(changed(3, value) for value in (0, 10**18, -1, 4)),
+        *(changed(4, value) for value in (0, 65, 10**9, -1)),
+        *(changed(5, value) for value in (-8, 2**62, 10**6)),
+        *(changed(-2, value) for value in (-512, 1, 10**18, 600)),
+        *(changed(-1, value) for value in (-1, 10**18, 2**62, 2)),
+        changed(6, 0x5B5B5B5B5B5B5B5B),
+    ],
+    ids=lambda change: "",
+)
 def test_an_index_that_does_not_fit_its_shard_is_made_again(tmp_path, change):
     path = write_tar(tmp_path / "x.tar", [{"__key__": str(i), "txt": b"%d" % i} for i in range(3)])
     assert open_rows(path, "txt")[2] == ["2"]
@@ -437,8 +676,14 @@ def test_an_index_that_does_not_fit_its_shard_is_made_again(tmp_path, change):
 
 
 def test_the_index_of_another_shard_of_the_same_size_and_time_is_made_again(tmp_path):
-    one = write_tar(tmp_path / "one.tar", [{"__key__": "a", "txt": b"x" * 512}, {"__key__": "b", "txt": b"y" * 1024}])
-    other = write_tar(tmp_path / "other.tar", [{"__key__": "a", "txt": b"x" * 1024}, {"__key__": "b", "txt": b"y" * 512}])
+    one = write_tar(
+        tmp_path / "one.tar",
+        [{"__key__": "a", "txt": b"x" * 512}, {"__key__": "b", "txt": b"y" * 1024}],
+    )
+    other = write_tar(
+        tmp_path / "other.tar",
+        [{"__key__": "a", "txt": b"x" * 1024}, {"__key__": "b", "txt": b"y" * 512}],
+    )
     for path in (one, other):
         os.utime(path, ns=(5, 5))
         assert len(open_rows(path)) == 2
@@ -452,7 +697,9 @@ def test_a_place_that_was_made_up_asks_for_no_memory(tmp_path):
     row = next(row for row in range(99) if row not in index_files.sampled(99))
     for value in (10**18, 2**62, -1):
         index_words(path, changed(6 + 1 + 2 * row + 1, value))
-        with pytest.raises(UserError, match=rf"x.tar:{row + 1}: expects a member of .*, found something else"):
+        with pytest.raises(
+            UserError, match=rf"x.tar:{row + 1}: expects a member of .*, found something else"
+        ):
             open_rows(path, "txt")[row]
 
 
@@ -464,26 +711,60 @@ def header(name: str, size: bytes, kind: bytes = b"0") -> bytes:
     return bytes(block)
 
 
-@pytest.mark.parametrize("head", [
-    header("a.txt", b"\xff" * 12), header("a.txt", b"\x80" + b"\xff" * 11), header("a.txt", b"77777777777"), header("a.txt", b"x"), header("a.txt", b"-10"),
-    *(header("a", size, kind) for kind in (b"x", b"g", b"L", b"K") for size in (b"\xff" * 12, b"77777777777", b"\x80" + b"\x7f" * 11)),
-    header("a", b"%o" % 14, b"x") + b"14 size=-1024\n".ljust(512, b"\0") + header("a.txt", b"1"),
-    header("a", b"%o" % 11, b"x") + b"11 size=99\n".ljust(512, b"\0") + header("a.txt", b"1"), header("a", b"0", b"L") * 3000, header("a.txt", b"1", b"S"),
-], ids=lambda head: "")  # fmt: skip
+@pytest.mark.parametrize(
+    "head",
+    [
+        header("a.txt", b"\xff" * 12),
+        header("a.txt", b"\x80" + b"\xff" * 11),
+        header("a.txt", b"77777777777"),
+        header("a.txt", b"x"),
+        header("a.txt", b"-10"),
+        *(
+            header("a", size, kind)
+            for kind in (b"x", b"g", b"L", b"K")
+            for size in (b"\xff" * 12, b"77777777777", b"\x80" + b"\x7f" * 11)
+        ),
+        header("a", b"%o" % 14, b"x")
+        + b"14 size=-1024\n".ljust(512, b"\0")
+        + header("a.txt", b"1"),
+        header("a", b"%o" % 11, b"x") + b"11 size=99\n".ljust(512, b"\0") + header("a.txt", b"1"),
+        header("a", b"0", b"L") * 3000,
+        header("a.txt", b"1", b"S"),
+    ],
+    ids=lambda head: "",
+)
 def test_headers_that_were_made_up_are_one_message(tmp_path, head):
     (tmp_path / "x.tar").write_bytes(head + bytes(2048))
-    assert error_of(tmp_path / "x.tar").startswith(f"{tmp_path}/x.tar: expected a tar file of samples")
+    assert error_of(tmp_path / "x.tar").startswith(
+        f"{tmp_path}/x.tar: expected a tar file of samples"
+    )
 
 
-@pytest.mark.parametrize("cell", ['"a\\tb"', '"a\\nb"', '"\\ud800"', "5", "NaN", "true", '{"a": 1}', "[1]"])
+@pytest.mark.parametrize(
+    "cell", ['"a\\tb"', '"a\\nb"', '"\\ud800"', "5", "NaN", "true", '{"a": 1}', "[1]"]
+)
 def test_a_cell_that_no_tsv_could_hold_is_named(tmp_path, cell):
-    path = write_tar(tmp_path / "x.tar", [{"__key__": "a", "json": b'["0", "x"]'}, {"__key__": "b", "json": b'["1", %s]' % cell.encode()}])
-    assert "x.tar:2: expects a text without tabs and line breaks in column 1, found" in error_of(path)
+    path = write_tar(
+        tmp_path / "x.tar",
+        [
+            {"__key__": "a", "json": b'["0", "x"]'},
+            {"__key__": "b", "json": b'["1", %s]' % cell.encode()},
+        ],
+    )
+    assert "x.tar:2: expects a text without tabs and line breaks in column 1, found" in error_of(
+        path
+    )
 
 
 @pytest.mark.parametrize("content", ['"text"', "5", "null", "[" * 100_000, "1" * 5000])
 def test_json_of_another_kind_in_shards_of_others_is_no_traceback(tmp_path, content):
-    path = write_tar(tmp_path / "x.tar", [{"__key__": "a\tb", "txt": b"x", "json": b"{}"}, {"__key__": "b", "txt": b"x", "json": content.encode()}])
+    path = write_tar(
+        tmp_path / "x.tar",
+        [
+            {"__key__": "a\tb", "txt": b"x", "json": b"{}"},
+            {"__key__": "b", "txt": b"x", "json": content.encode()},
+        ],
+    )
     rows = open_rows(path, "key,txt")
     assert rows[0] == ["a b", "x"]
     try:
@@ -493,7 +774,9 @@ def test_json_of_another_kind_in_shards_of_others_is_no_traceback(tmp_path, cont
 
 
 def test_a_pattern_of_endless_shards_is_refused(tmp_path):
-    assert "expected a pattern of at most 1,000,000 shards" in error_of(tmp_path / "x-{0..99999999999}.tar")
+    assert "expected a pattern of at most 1,000,000 shards" in error_of(
+        tmp_path / "x-{0..99999999999}.tar"
+    )
 
 
 # data larger than memory
@@ -508,7 +791,9 @@ def test_files_larger_than_memory_are_opened_and_read_within_a_little_of_it(tmp_
         file.seek(0, os.SEEK_END)
         file.write(b"\n3\tlast\n")
     starts = np.array([0, 8, (20 << 30) + 1, (20 << 30) + 8], dtype=np.uint64)
-    index_files.store(starts, 3, tsv.stat(), [tmp_path / "large.tsv.idx"], tsv_index.MAGIC, tsv_index._is_whole)
+    index_files.store(
+        starts, 3, tsv.stat(), [tmp_path / "large.tsv.idx"], tsv_index.MAGIC, tsv_index._is_whole
+    )
     with open(tar, "wb") as file:
         for number in range(5):  # members of 2 GB that hold nothing
             for name, size in ((f"{number}.bin", 2 << 30), (f"{number}.json", 6)):

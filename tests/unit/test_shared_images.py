@@ -1,4 +1,5 @@
-"""An image of several samples goes through the stem once; what the model says and learns of it stays the same."""
+"""An image of several samples goes through the stem once; what the model says and learns of it
+stays the same."""
 
 from argparse import Namespace
 
@@ -19,8 +20,11 @@ TASK = Namespace(target_dictionary=Namespace(pad=lambda: 1, eos=lambda: 2))
 
 def batch(second: bool = False) -> dict:
     torch.manual_seed(1)
-    inputs = {"src_tokens": torch.randint(4, VOCAB, (B, 3)), "prev_output_tokens": torch.randint(4, VOCAB, (B, T)),
-              "patch_masks": torch.tensor([True, True, True, False, True])}  # fmt: skip
+    inputs = {
+        "src_tokens": torch.randint(4, VOCAB, (B, 3)),
+        "prev_output_tokens": torch.randint(4, VOCAB, (B, T)),
+        "patch_masks": torch.tensor([True, True, True, False, True]),
+    }
     for name in ("patch_images", "patch_images_2")[: 1 + second]:
         inputs[name] = torch.randn(B, 3, 32, 32)[ROWS]
         inputs[name][3] = 0
@@ -30,13 +34,16 @@ def batch(second: bool = False) -> dict:
 def count_images(model) -> list[int]:
     """Images of each call of the stem, from now on."""
     seen = []
-    model.encoder.embed_images.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    model.encoder.embed_images.register_forward_pre_hook(
+        lambda module, inputs: seen.append(len(inputs[0]))
+    )
     return seen
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["one image", "two images"])
 def test_logits_and_gradients_are_those_of_images_looked_at_one_by_one(second):
-    """In evaluation mode, because the statistics of batch norm count an image as often as it is looked at."""
+    """In evaluation mode, because the statistics of batch norm count an image as often as it is
+    looked at."""
     found = []
     for rows in (ROWS, None):
         model = build_awake(VOCAB, num_image_types=2)
@@ -50,8 +57,14 @@ def test_logits_and_gradients_are_those_of_images_looked_at_one_by_one(second):
     for gradient, other in zip(gradients, expected_gradients):
         assert (gradient is None) == (other is None)
         if other is not None:
-            torch.testing.assert_close(gradient, other, atol=1e-4 * float(other.abs().max()) + 1e-5, rtol=1e-3)
-    stem = [gradient for (name, _), gradient in zip(model.named_parameters(), gradients) if "embed_images" in name]
+            torch.testing.assert_close(
+                gradient, other, atol=1e-4 * float(other.abs().max()) + 1e-5, rtol=1e-3
+            )
+    stem = [
+        gradient
+        for (name, _), gradient in zip(model.named_parameters(), gradients)
+        if "embed_images" in name
+    ]
     assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in stem)
 
 
@@ -77,11 +90,19 @@ def test_both_passes_of_r_drop_look_at_an_image_once(rows):
     model = build_small(VOCAB, dropout=0.5).train()
     seen = count_images(model)
     inputs = batch()
-    sample = {"id": list(range(B)), "net_input": inputs, "target": inputs["prev_output_tokens"], "ntokens": B * T,
-              "nsentences": B, "conf": torch.ones(B)}  # fmt: skip
+    sample = {
+        "id": list(range(B)),
+        "net_input": inputs,
+        "target": inputs["prev_output_tokens"],
+        "ntokens": B * T,
+        "nsentences": B,
+        "conf": torch.ones(B),
+    }
     if rows is not None:
         sample[IMAGE_ROWS] = rows
-    AdjustLabelSmoothedCrossEntropyCriterion(TASK, False, label_smoothing=0.1, use_rdrop=True)(model, sample)
+    AdjustLabelSmoothedCrossEntropyCriterion(TASK, False, label_smoothing=0.1, use_rdrop=True)(
+        model, sample
+    )
     assert seen == [B if rows is None else 2]
 
 
@@ -89,7 +110,10 @@ def test_rows_are_those_of_the_very_same_image():
     one, other, filler = torch.zeros(3, 2, 2), torch.zeros(3, 2, 2), torch.zeros(3, 2, 2)
 
     def rows(*images: torch.Tensor) -> list[int]:
-        samples = [{"patch_image": image, "patch_mask": torch.tensor([image is not filler])} for image in images]
+        samples = [
+            {"patch_image": image, "patch_mask": torch.tensor([image is not filler])}
+            for image in images
+        ]
         return rows_of_images(samples).tolist()
 
     assert rows(one, other, one, filler, other) == [0, 1, 0, 0, 1]

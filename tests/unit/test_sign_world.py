@@ -1,4 +1,5 @@
-"""The sign world: words, pictures and splits are the same everywhere, and no word lies in two splits."""
+"""The sign world: words, pictures and splits are the same everywhere, and no word lies in two
+splits."""
 
 import base64
 import io
@@ -17,20 +18,40 @@ def test_a_sign_depends_on_seed_split_and_index_alone():
     world = World()
     sign = make_sign(world, "train", 7)
     assert sign == make_sign(World(), "train", 7) == list(make_split(world, "train", 8))[7]
-    assert sign not in (make_sign(world, "val", 7), make_sign(world, "train", 8), make_sign(World(seed=2), "train", 7))
+    assert sign not in (
+        make_sign(world, "val", 7),
+        make_sign(world, "train", 8),
+        make_sign(World(seed=2), "train", 7),
+    )
     assert encode(sign, world) == encode(sign, world)
 
 
 def test_the_first_words_of_seed_one_are_known_by_heart():
     # Recorded when the world was made: training files stay the same from version to version.
-    assert [sign.text for sign in make_split(World(), "train", 4)] == ["i8fv", "65p6qq", "bluc", "6asz"]
+    assert [sign.text for sign in make_split(World(), "train", 4)] == [
+        "i8fv",
+        "65p6qq",
+        "bluc",
+        "6asz",
+    ]
 
 
 def test_words_have_the_letters_and_lengths_asked_for_and_one_split():
     world = World(letters="abc1", shortest=2, longest=5)
-    words = {split: {sign.text for sign in make_split(world, split, 150)} for split in ("train", "val", "test")}
-    assert all(set(word) <= set("abc1") and 2 <= len(word) <= 5 and split_of(word) == split for split in words for word in words[split])
-    assert not words["train"] & words["test"] and not words["val"] & words["test"] and not words["train"] & words["val"]
+    words = {
+        split: {sign.text for sign in make_split(world, split, 150)}
+        for split in ("train", "val", "test")
+    }
+    assert all(
+        set(word) <= set("abc1") and 2 <= len(word) <= 5 and split_of(word) == split
+        for split in words
+        for word in words[split]
+    )
+    assert (
+        not words["train"] & words["test"]
+        and not words["val"] & words["test"]
+        and not words["train"] & words["val"]
+    )
 
 
 def test_a_word_is_seen_whole_and_with_contrast():
@@ -39,28 +60,54 @@ def test_a_word_is_seen_whole_and_with_contrast():
         picture = np.asarray(render(sign, world)).astype(int)
         assert picture.shape == (32, 96, 3)
         ink = np.abs(picture - np.asarray(sign.paper)).max(-1) > 30
-        assert ink.any() and not ink[0].any() and not ink[-1].any() and not ink[:, 0].any() and not ink[:, -1].any(), sign
+        assert (
+            ink.any()
+            and not ink[0].any()
+            and not ink[-1].any()
+            and not ink[:, 0].any()
+            and not ink[:, -1].any()
+        ), sign
         assert abs(np.dot(np.subtract(sign.ink, sign.paper), (0.299, 0.587, 0.114))) >= CONTRAST
 
 
 def test_plain_signs_of_a_word_differ_in_their_grain_alone():
     world = World(plain=True, letters="ab", shortest=4, longest=4)
     signs = list(make_split(world, "train", 60))
-    (one, two), = [[sign for sign in signs if sign.text == signs[0].text][:2]]
-    assert np.abs(np.asarray(render(one, world)).astype(int) - np.asarray(render(two, world))).max() <= 12
+    ((one, two),) = [[sign for sign in signs if sign.text == signs[0].text][:2]]
+    assert (
+        np.abs(np.asarray(render(one, world)).astype(int) - np.asarray(render(two, world))).max()
+        <= 12
+    )
 
 
-@pytest.mark.parametrize("settings, words", [
-    ({"letters": "aB"}, "--letters aB: expects small letters"), ({"shortest": 4, "longest": 3}, "1 <= shortest <= longest"),
-    ({"width": 4}, "8 pixels at least"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"letters": "aB"}, "--letters aB: expects small letters"),
+        ({"shortest": 4, "longest": 3}, "1 <= shortest <= longest"),
+        ({"width": 4}, "8 pixels at least"),
+    ],
+)
 def test_a_world_that_cannot_be_is_one_message(settings, words):
     with pytest.raises(UserError, match=words):
         World(**settings)
 
 
 def test_the_command_writes_files_of_text_recognition_and_finds_them_complete(tmp_path, capsys):
-    words = ["prepare", "sign-world", "--out", str(tmp_path / "w"), "--train", "6", "--val", "2", "--test", "3", "--jobs", "1"]
+    words = [
+        "prepare",
+        "sign-world",
+        "--out",
+        str(tmp_path / "w"),
+        "--train",
+        "6",
+        "--val",
+        "2",
+        "--test",
+        "3",
+        "--jobs",
+        "1",
+    ]
     assert main(words) == 0
     rows = [line.split("\t") for line in (tmp_path / "w/ocr_train.tsv").read_text().splitlines()]
     assert [row[0] for row in rows] == [f"train_{number}" for number in range(6)]
@@ -71,4 +118,6 @@ def test_the_command_writes_files_of_text_recognition_and_finds_them_complete(tm
     assert json.loads((tmp_path / "w/manifest.json").read_text())["finished"]
     assert main(["doctor", str(tmp_path / "w/ocr_train.tsv"), "--task", "ocr"]) == 0
     assert main([*words[:3], str(tmp_path / "none"), "--letters", "a"]) == 2
-    assert "letters enough for words" in capsys.readouterr().err and not (tmp_path / "none").exists()
+    assert (
+        "letters enough for words" in capsys.readouterr().err and not (tmp_path / "none").exists()
+    )

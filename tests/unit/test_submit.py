@@ -1,4 +1,5 @@
-"""``ofa submit``: exactly the leaderboards' format, or one message that says what is missing or double."""
+"""``ofa submit``: exactly the leaderboards' format, or one message that says what is missing or
+double."""
 
 import json
 import re
@@ -24,13 +25,38 @@ def answers(*ids) -> list[dict]:
 
 
 def test_coco_captions_become_a_zip_with_numbers_as_ids(tmp_path, capsys):
-    val, test = result_file(tmp_path, "val.json", captions(9, 5)), result_file(tmp_path, "test.json", captions("COCO_test2014_000000000007"))
+    val, test = (
+        result_file(tmp_path, "val.json", captions(9, 5)),
+        result_file(tmp_path, "test.json", captions("COCO_test2014_000000000007")),
+    )
     out = tmp_path / "deep/upload.zip"
-    assert main(["submit", "coco", "--val2014", val, "--test2014", test, "--name", "fakecap", "--out", str(out)]) == 0
+    assert (
+        main(
+            [
+                "submit",
+                "coco",
+                "--val2014",
+                val,
+                "--test2014",
+                test,
+                "--name",
+                "fakecap",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     with zipfile.ZipFile(out) as archive:
-        assert archive.namelist() == ["captions_val2014_fakecap_results.json", "captions_test2014_fakecap_results.json"]
+        assert archive.namelist() == [
+            "captions_val2014_fakecap_results.json",
+            "captions_test2014_fakecap_results.json",
+        ]
         found = [json.loads(archive.read(name)) for name in archive.namelist()]
-    assert found[0] == [{"image_id": 9, "caption": "picture 9"}, {"image_id": 5, "caption": "picture 5"}]
+    assert found[0] == [
+        {"image_id": 9, "caption": "picture 9"},
+        {"image_id": 5, "caption": "picture 5"},
+    ]
     assert [entry["image_id"] for entry in found[1]] == [7]
     assert "val2014: 2 captions" in capsys.readouterr().out
 
@@ -49,34 +75,72 @@ def test_an_incomplete_split_is_noticed_even_without_a_list(tmp_path, caplog):
 
 
 def test_vqa_answers_become_one_list_without_our_own_keys(tmp_path, capsys):
-    parts = [result_file(tmp_path, "a.json", answers(3, 1)), result_file(tmp_path, "b.json", answers("2"))]
-    questions = result_file(tmp_path, "q.json", {"questions": [{"question_id": number} for number in (1, 2, 3)]})
+    parts = [
+        result_file(tmp_path, "a.json", answers(3, 1)),
+        result_file(tmp_path, "b.json", answers("2")),
+    ]
+    questions = result_file(
+        tmp_path, "q.json", {"questions": [{"question_id": number} for number in (1, 2, 3)]}
+    )
     out = tmp_path / "answers.json"
     assert main(["submit", "vqa", *parts, "--questions", questions, "--out", str(out)]) == 0
-    assert json.loads(out.read_text()) == [{"question_id": number, "answer": "yes"} for number in (3, 1, 2)]
+    assert json.loads(out.read_text()) == [
+        {"question_id": number, "answer": "yes"} for number in (3, 1, 2)
+    ]
     assert "3 answers, one for every question" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("entries", "listed", "words"),
     [
-        (answers(1, 2, 2), None, r"r\.json: expects every question once, found 1 more than once \(2\)"),
+        (
+            answers(1, 2, 2),
+            None,
+            r"r\.json: expects every question once, found 1 more than once \(2\)",
+        ),
         (answers(1), (1, 2, 3), r"each of 3 questions, found 2 missing \(2, 3\)"),
         (answers(1, 2, 9), (1, 2), r"found 1 of another split \(9\)"),
-        (answers("img7"), None, r"entry 1: expects the number of a question as 'question_id', found 'img7'"),
-        (captions(1), None, r"entry 1: expects 'question_id' and 'answer', found image_id, caption"),
+        (
+            answers("img7"),
+            None,
+            r"entry 1: expects the number of a question as 'question_id', found 'img7'",
+        ),
+        (
+            captions(1),
+            None,
+            r"entry 1: expects 'question_id' and 'answer', found image_id, caption",
+        ),
         ([7], None, r"entry 1: expects 'question_id' and 'answer', found 7"),
         ({"a": 1}, None, r"expects a JSON list of predictions, found dict"),
-        *((answers(number), None, r"entry 1: expects the number of a question") for number in ("１２", "9" * 5000, 10**30, 1.5, True, None)),
-        *((answers(1), [number], r"q\.json: expects a file of the data set") for number in (1.5, "1_0", True, 10**30, None, "１")),
+        *(
+            (answers(number), None, r"entry 1: expects the number of a question")
+            for number in ("１２", "9" * 5000, 10**30, 1.5, True, None)
+        ),
+        *(
+            (answers(1), [number], r"q\.json: expects a file of the data set")
+            for number in (1.5, "1_0", True, 10**30, None, "１")
+        ),
     ],
-    ids=["twice", "missing", "foreign", "no-number", "other-task", "no-entry", "no-list", *(f"number{number}" for number in range(6)), *(f"listed{number}" for number in range(6))],
+    ids=[
+        "twice",
+        "missing",
+        "foreign",
+        "no-number",
+        "other-task",
+        "no-entry",
+        "no-list",
+        *(f"number{number}" for number in range(6)),
+        *(f"listed{number}" for number in range(6)),
+    ],
 )
 def test_what_is_wrong_with_vqa_results_is_one_message(tmp_path, capsys, entries, listed, words):
     results = result_file(tmp_path, "r.json", entries)
     options = []
     if listed:
-        options = ["--questions", result_file(tmp_path, "q.json", {"questions": [{"question_id": n} for n in listed]})]
+        options = [
+            "--questions",
+            result_file(tmp_path, "q.json", {"questions": [{"question_id": n} for n in listed]}),
+        ]
     assert main(["submit", "vqa", results, *options, "--out", str(tmp_path / "out.json")]) == 2
     message = capsys.readouterr().err
     assert len(message.splitlines()) == 1 and re.search(words, message), message
@@ -89,13 +153,24 @@ def test_what_is_wrong_with_vqa_results_is_one_message(tmp_path, capsys, entries
         ([], "expects --val2014 RESULTS, --test2014 RESULTS or both"),
         (["--val2014", "nowhere.json"], r"nowhere\.json: expects a result file"),
         (["--val2014", "val.json", "--name", "my_method"], "--name: expects letters, digits"),
-        (["--val2014", "val.json", "--val2014-images", "val.json"], r"val\.json: expects a file of the data set with 'images'"),
-        (["--val2014", "val.json", "--val2014-images", "none.json"], r"none\.json: expects a file of the data set"),
+        (
+            ["--val2014", "val.json", "--val2014-images", "val.json"],
+            r"val\.json: expects a file of the data set with 'images'",
+        ),
+        (
+            ["--val2014", "val.json", "--val2014-images", "none.json"],
+            r"none\.json: expects a file of the data set",
+        ),
         (["--val2014", "val.json", "--val2014-images", "images.json"], r"1 missing \(2\)"),
-        (["--val2014", "val.json", "--test2014-images", "images.json"], "--test2014-images: expects --test2014 RESULTS beside it"),
+        (
+            ["--val2014", "val.json", "--test2014-images", "images.json"],
+            "--test2014-images: expects --test2014 RESULTS beside it",
+        ),
     ],
 )
-def test_what_is_wrong_with_coco_results_is_one_message(tmp_path, monkeypatch, capsys, options, words):
+def test_what_is_wrong_with_coco_results_is_one_message(
+    tmp_path, monkeypatch, capsys, options, words
+):
     monkeypatch.chdir(tmp_path)
     result_file(tmp_path, "val.json", captions(1))
     result_file(tmp_path, "images.json", {"images": [{"id": 1}, {"id": 2}]})

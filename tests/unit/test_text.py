@@ -19,7 +19,8 @@ from ofa.text import (
 
 def test_only_ascii_punctuation_is_removed():
     assert (
-        remove_punctuation(" Fox -- jumps, 'high'! 图片，描述。café… ") == "Fox  jumps high 图片，描述。café…"
+        remove_punctuation(" Fox -- jumps, 'high'! 图片，描述。café… ")
+        == "Fox  jumps high 图片，描述。café…"
     )
 
 
@@ -40,7 +41,10 @@ def test_references_of_an_image_are_cleaned_but_never_cut():
 
 def test_questions_lose_leading_marks_hyphens_and_double_blanks():
     assert clean_question("What color is the   Man's shirt") == "what color is the man's shirt"
-    assert clean_question("?!,How many dogs/cats are well-lit??\n") == "how many dogs cats are well lit??"
+    assert (
+        clean_question("?!,How many dogs/cats are well-lit??\n")
+        == "how many dogs cats are well lit??"
+    )
     assert clean_question("one two three", max_words=2) == "one two"
 
 
@@ -71,10 +75,31 @@ def test_broken_confidence_is_named_with_its_row():
 
 
 @pytest.mark.parametrize(
-    "confidence", ["1e39", "1e400", "inf", "Infinity", "nan", "-nan", "-0.1", "1_0", "１", "٣", "0x1", "9" * 5000, "1e", "", " ", "high", "0.6|!+yes"]
+    "confidence",
+    [
+        "1e39",
+        "1e400",
+        "inf",
+        "Infinity",
+        "nan",
+        "-nan",
+        "-0.1",
+        "1_0",
+        "１",
+        "٣",
+        "0x1",
+        "9" * 5000,
+        "1e",
+        "",
+        " ",
+        "high",
+        "0.6|!+yes",
+    ],
 )
 def test_a_confidence_that_is_no_finite_number_is_refused_with_its_row(confidence):
-    with pytest.raises(UserError, match=r"^vqa.tsv:7: expects answers 'confidence\|!\+answer' joined by &&, found "):
+    with pytest.raises(
+        UserError, match=r"^vqa.tsv:7: expects answers 'confidence\|!\+answer' joined by &&, found "
+    ):
         parse_answers(f"0.5|!+no&&{confidence}|!+yes", "vqa.tsv:7")
 
 

@@ -1,4 +1,5 @@
-"""Text recognition: pictures in their square, texts as they are learned, compared and written, rows that cannot be used."""
+"""Text recognition: pictures in their square, texts as they are learned, compared and written,
+rows that cannot be used."""
 
 import base64
 import io
@@ -10,7 +11,14 @@ import pytest
 from PIL import Image
 
 from ofa.errors import UserError
-from ofa.metrics.text_recognition import METRICS, count_batch, counts, edit_distance, final_scores, is_right
+from ofa.metrics.text_recognition import (
+    METRICS,
+    count_batch,
+    counts,
+    edit_distance,
+    final_scores,
+    is_right,
+)
 from ofa.recognised_text import learned_text, plain_text, written_text
 from ofa.spec import BatchRow, Hypothesis, Prediction, RowContext
 from ofa.tasks.ocr import SPEC, OcrOptions
@@ -20,13 +28,21 @@ from ofa.text_pictures import fit_square
 def gradient(width: int, height: int) -> Image.Image:
     """No two columns and no two rows alike."""
     y, x = np.mgrid[0:height, 0:width]
-    return Image.fromarray(np.stack([x * 255 / width, y * 255 / height, 0 * x], axis=-1).astype(np.uint8))
+    return Image.fromarray(
+        np.stack([x * 255 / width, y * 255 / height, 0 * x], axis=-1).astype(np.uint8)
+    )
 
 
-@pytest.mark.parametrize("size, shape, inside", [
-    ((200, 100), (128, 64), (0, 32)), ((130, 100), (128, 98), (0, 15)), ((100, 400), (64, 128), (32, 0)), ((50, 50), (128, 128), (0, 0)),
-    ((1000, 10), (128, 64), (0, 32)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "size, shape, inside",
+    [
+        ((200, 100), (128, 64), (0, 32)),
+        ((130, 100), (128, 98), (0, 15)),
+        ((100, 400), (64, 128), (32, 0)),
+        ((50, 50), (128, 128), (0, 0)),
+        ((1000, 10), (128, 64), (0, 32)),
+    ],
+)
 def test_the_aspect_is_kept_and_the_edge_repeated(size, shape, inside):
     square = np.asarray(fit_square(gradient(*size), 128))
     left, top = inside
@@ -44,7 +60,9 @@ def test_chance_moves_a_picture_along_the_free_side_alone():
         square = np.asarray(fit_square(gradient(200, 100), 128, rng=random.Random(seed)))
         rows = np.flatnonzero((square[1:] != square[:-1]).any((1, 2)))
         places.add(rows[0])
-        assert np.array_equal(square[:, :, 0], square[:1, :, 0].repeat(128, 0)), "columns stay where they are"
+        assert np.array_equal(square[:, :, 0], square[:1, :, 0].repeat(128, 0)), (
+            "columns stay where they are"
+        )
     assert len(places) > 15
 
 
@@ -55,12 +73,26 @@ def test_a_document_is_cut_into_four_lines(size):
     top = (size - 4 * line) // 2
     for quarter in range(4):
         part = square[top + quarter * line : top + (quarter + 1) * line]
-        assert np.abs(part[:, :, 0] - np.asarray(gradient(4 * size, line))[:, quarter * size : (quarter + 1) * size, 0]).max() <= 1
+        assert (
+            np.abs(
+                part[:, :, 0]
+                - np.asarray(gradient(4 * size, line))[:, quarter * size : (quarter + 1) * size, 0]
+            ).max()
+            <= 1
+        )
 
 
-@pytest.mark.parametrize("raw, plain", [
-    ("ＳＴＯＰ sign", "stop sign"), ("開門時間ABC", "开门时间abc"), ("你好，世界", "你好,世界"), ("Ⅻ ﬁne ①", "xii fine 1"), ("50㎏", "50kg"), ("Café", "café"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "raw, plain",
+    [
+        ("ＳＴＯＰ sign", "stop sign"),
+        ("開門時間ABC", "开门时间abc"),
+        ("你好，世界", "你好,世界"),
+        ("Ⅻ ﬁne ①", "xii fine 1"),
+        ("50㎏", "50kg"),
+        ("Café", "café"),
+    ],
+)
 def test_characters_become_plain_ones(raw, plain):
     assert plain_text(raw) == plain
 
@@ -72,12 +104,18 @@ def test_texts_are_cut_by_words_and_in_chinese_by_characters():
 
 
 def test_blanks_are_written_between_words_but_not_between_chinese_characters():
-    assert written_text("你 好, 世 界") == "你好,世界" and written_text("open daily") == "open daily"
+    assert (
+        written_text("你 好, 世 界") == "你好,世界" and written_text("open daily") == "open daily"
+    )
 
 
 def test_edit_distance_is_a_part_of_the_longer_text_and_blanks_do_not_count():
     assert edit_distance("kitten", "sitting") == pytest.approx(3 / 7)
-    assert edit_distance("", "ab") == 1 and edit_distance("", "") == 0 and edit_distance("a b", "ab") == 0
+    assert (
+        edit_distance("", "ab") == 1
+        and edit_distance("", "") == 0
+        and edit_distance("a b", "ab") == 0
+    )
     assert is_right("你 好", "你好") and not is_right("你", "你好")
 
 
@@ -85,19 +123,36 @@ def test_figures_come_from_sums_and_rows_without_a_text_do_not_count():
     found = ["ab", "xb", "cd", "anything"]
     texts = ["ab", "ab", "cdef", " "]
     whole = counts(found, texts)
-    assert whole == {"_acc_sum": 1, "_acc_cnt": 3, "_dist_sum": pytest.approx(0.5 + 0.5), "_dist_cnt": 3}
-    parts = [count_batch([Prediction(one)], [BatchRow(target=text)]) for one, text in zip(found, texts)]
+    assert whole == {
+        "_acc_sum": 1,
+        "_acc_cnt": 3,
+        "_dist_sum": pytest.approx(0.5 + 0.5),
+        "_dist_cnt": 3,
+    }
+    parts = [
+        count_batch([Prediction(one)], [BatchRow(target=text)]) for one, text in zip(found, texts)
+    ]
     summed = {name: sum(part[name] for part in parts) for name in whole}
-    assert [metric.value(summed) for metric in METRICS] == [0.3333, 0.6667] == [metric.value(whole) for metric in METRICS]
+    assert (
+        [metric.value(summed) for metric in METRICS]
+        == [0.3333, 0.6667]
+        == [metric.value(whole) for metric in METRICS]
+    )
     scores = final_scores([Prediction(one) for one in found[:3]], [[text] for text in texts[:3]])
-    assert scores.overall == {"acc": pytest.approx(1 / 3), "ned": pytest.approx(2 / 3)} and scores.by_row["acc"] == [1.0, 0.0, 0.0]
+    assert scores.overall == {
+        "acc": pytest.approx(1 / 3),
+        "ned": pytest.approx(2 / 3),
+    } and scores.by_row["acc"] == [1.0, 0.0, 0.0]
     assert [metric.value(dict.fromkeys(whole, 0)) for metric in METRICS] == [0, 1]
 
 
 def test_a_result_row_has_the_released_keys():
     reading = SPEC.prediction(Hypothesis("营 业 时 间", -0.5), BatchRow(), OcrOptions())
     assert SPEC.result(7, reading) == {"image_id": "7", "ocr": "营业时间"} and reading.score == -0.5
-    assert SPEC.row_references({"text": "營業時間 ＡＢ"}) == ["营业时间 ab"] and SPEC.row_references({"text": " "}) == []
+    assert (
+        SPEC.row_references({"text": "營業時間 ＡＢ"}) == ["营业时间 ab"]
+        and SPEC.row_references({"text": " "}) == []
+    )
 
 
 def png(size=(40, 20)) -> bytes:
@@ -110,22 +165,42 @@ def example(split: str, text: str = "Open", picture: bytes | None = None, **opti
     from ofa.data.sample import ImageOpener
 
     where = "ocr_train.tsv:5"
-    context = RowContext(OcrOptions(patch_image_size=64, **options), split, "en", ImageOpener(where), where, 4, random.Random(3))
-    return SPEC.example({"id": "4", "image": base64.b64encode(picture or png()).decode(), "text": text}, context)
+    context = RowContext(
+        OcrOptions(patch_image_size=64, **options),
+        split,
+        "en",
+        ImageOpener(where),
+        where,
+        4,
+        random.Random(3),
+    )
+    return SPEC.example(
+        {"id": "4", "image": base64.b64encode(picture or png()).decode(), "text": text}, context
+    )
 
 
 def test_only_training_places_pictures_by_chance():
     image = png((300, 100))
-    in_training, again, elsewhere = (example(split, picture=image, max_tgt_length=30).image for split in ("train", "train", "valid"))
+    in_training, again, elsewhere = (
+        example(split, picture=image, max_tgt_length=30).image
+        for split in ("train", "train", "valid")
+    )
     assert in_training.size == (64, 64) and in_training.tobytes() == again.tobytes()
     assert elsewhere.tobytes() == fit_square(Image.open(io.BytesIO(image)), 64).tobytes()
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"text": " \u3000 "}, "expects the text on the image, found ' \\u3000 '"),
-    ({"picture": png()[:200]}, "found a truncated or damaged one"),
-    ({"picture": b"%PDF-1.7 a scanned page"}, "found PDF, which is not read; export the image as JPEG or PNG"),
-], ids=["no text", "truncated", "a PDF"])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"text": " \u3000 "}, "expects the text on the image, found ' \\u3000 '"),
+        ({"picture": png()[:200]}, "found a truncated or damaged one"),
+        (
+            {"picture": b"%PDF-1.7 a scanned page"},
+            "found PDF, which is not read; export the image as JPEG or PNG",
+        ),
+    ],
+    ids=["no text", "truncated", "a PDF"],
+)
 def test_a_row_that_cannot_be_used_is_one_message_with_file_and_row(change, words):
     with pytest.raises(UserError, match=re.escape("ocr_train.tsv:5: ") + ".*" + re.escape(words)):
         example("train", **change)

@@ -1,4 +1,5 @@
-"""Files that we write open by torch's reader that runs no code, and hold the same values as before."""
+"""Files that we write open by torch's reader that runs no code, and hold the same values as
+before."""
 
 import argparse
 import collections
@@ -93,13 +94,21 @@ def test_edited_checkpoints_open_without_running_code(tmp_path, action):
     path, out = small(tmp_path / "a.pt"), tmp_path / "out.pt"
     assert run(action, path, "--out", out) == 0
     found = torch.load(out, weights_only=True)
-    assert type(found["cfg"]["model"]) is dict and found["args"] is None and found["task_state"]["at"] == str(path)
+    assert (
+        type(found["cfg"]["model"]) is dict
+        and found["args"] is None
+        and found["task_state"]["at"] == str(path)
+    )
 
 
 def test_merged_weights_and_tuned_weights_open_without_running_code(tmp_path):
     base = small(tmp_path / "base.pt")
     tuned = {"decoder.decoder_prompt_encoder.embedding.weight": torch.ones(2, 64)}
-    light = save(tmp_path / "light.pt", model=tuned, **{ENTRY: {"base": named_base(base), "methods": ["prefix"]}})
+    light = save(
+        tmp_path / "light.pt",
+        model=tuned,
+        **{ENTRY: {"base": named_base(base), "methods": ["prefix"]}},
+    )
     assert run("strip", light, "--out", tmp_path / "strip.pt") == 0
     assert run("merge", light, "--out", tmp_path / "merged.pt") == 0
     assert torch.load(tmp_path / "strip.pt", weights_only=True)[ENTRY]["methods"] == ["prefix"]
@@ -107,13 +116,17 @@ def test_merged_weights_and_tuned_weights_open_without_running_code(tmp_path):
 
 
 def test_stripping_an_old_file_keeps_all_its_options_in_groups(tmp_path):
-    old = argparse.Namespace(arch="ofa_tiny", task="caption", patch_image_size=256, lr=[1e-5], beam=5)
+    old = argparse.Namespace(
+        arch="ofa_tiny", task="caption", patch_image_size=256, lr=[1e-5], beam=5
+    )
     content = torch.load(small(tmp_path / "a.pt"), weights_only=False)
     torch.save({"args": old, "model": content["model"]}, tmp_path / "old.pt")
     assert run("strip", tmp_path / "old.pt", "--out", tmp_path / "new.pt") == 0
     found = torch.load(tmp_path / "new.pt", weights_only=True)
     assert found["args"] is None and found["cfg"]["generation"]["beam"] == 5
-    assert found["cfg"]["task"]["_name"] == "caption" and found["cfg"]["model"]["_name"] == "ofa_tiny"
+    assert (
+        found["cfg"]["task"]["_name"] == "caption" and found["cfg"]["model"]["_name"] == "ofa_tiny"
+    )
     before = training_settings({"args": old})
     assert {name: training_settings(found)[name] for name in before} == before
 

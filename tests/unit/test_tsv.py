@@ -74,7 +74,12 @@ def test_rows_do_not_depend_on_the_chunks_of_the_scan(write, monkeypatch, chunk)
 
 def test_rows_come_in_any_order_with_selected_columns(write):
     path = write(b"a\tb\tc\nd\te\tf\ng\th\ti\n")
-    assert [TsvFile(path, "2,0")[i] for i in (2, 0, 1, 2)] == [["i", "g"], ["c", "a"], ["f", "d"], ["i", "g"]]
+    assert [TsvFile(path, "2,0")[i] for i in (2, 0, 1, 2)] == [
+        ["i", "g"],
+        ["c", "a"],
+        ["f", "d"],
+        ["i", "g"],
+    ]
     assert TsvFile(path, [1])[1] == ["e"]
 
 
@@ -94,7 +99,9 @@ def test_rows_beyond_four_gigabytes_are_found(write):
         file.write(b"\n3\tlast\n")
     size = path.stat().st_size
     starts = np.array([0, 8, size - 7, size], dtype=np.uint64)
-    index_files.store(starts, 3, path.stat(), [Path(f"{path}.idx")], tsv_index.MAGIC, tsv_index._is_whole)
+    index_files.store(
+        starts, 3, path.stat(), [Path(f"{path}.idx")], tsv_index.MAGIC, tsv_index._is_whole
+    )
     file = TsvFile(path)
     assert len(file) == 3 and file[2] == ["3", "last"]
 
@@ -131,7 +138,9 @@ def test_outdated_index_is_made_again(write, change):
     assert len(TsvFile(path)) == (3 if change == "longer" else 2)
 
 
-@pytest.mark.parametrize("content", [b"", b"OFA-TSV1", b"x" * 80], ids=["empty", "cut off", "other"])
+@pytest.mark.parametrize(
+    "content", [b"", b"OFA-TSV1", b"x" * 80], ids=["empty", "cut off", "other"]
+)
 def test_damaged_index_is_made_again(write, content):
     path = write(b"1\tx\n2\ty\n")
     Path(f"{path}.idx").write_bytes(content)
@@ -191,7 +200,9 @@ def test_four_processes_at_once_make_one_index(write):
     path = write(b"".join(b"%d\tx\n" % i for i in range(5000)))
     context = multiprocessing.get_context("fork")
     barrier, scans, results = context.Barrier(4), context.Value("i", 0), context.Queue()
-    processes = [context.Process(target=_open_slowly, args=(path, barrier, scans, results)) for _ in range(4)]
+    processes = [
+        context.Process(target=_open_slowly, args=(path, barrier, scans, results)) for _ in range(4)
+    ]
     for process in processes:
         process.start()
     found = [results.get(timeout=30) for _ in processes]
@@ -253,7 +264,8 @@ def test_wrong_official_index_is_not_believed(write, index, caplog, tmp_path, mo
 def test_missing_column_is_named_with_its_row(write):
     file = TsvFile(write(b"1\tx\ty\n2\tx\n3\tx\ty\tz\n"))
     with pytest.raises(
-        UserError, match=r"a.tsv:2: expects 3 tab-separated columns .*found 2; is there a line break"
+        UserError,
+        match=r"a.tsv:2: expects 3 tab-separated columns .*found 2; is there a line break",
     ):
         file[1]
     with pytest.raises(UserError, match=r"a.tsv:3: expects 3 .*found 4; is there a tab inside"):
@@ -295,7 +307,9 @@ def test_missing_file_and_folder_are_refused(tmp_path):
 def test_other_encodings_are_named(write):
     with pytest.raises(UserError, match="a.tsv: expects UTF-8, found UTF-16"):
         TsvFile(write("1\tx\n".encode("utf-16")))
-    with pytest.raises(UserError, match="a.tsv:2: expects UTF-8 text, found the byte 0xe9 in column 1"):
+    with pytest.raises(
+        UserError, match="a.tsv:2: expects UTF-8 text, found the byte 0xe9 in column 1"
+    ):
         TsvFile(write(b"1\tx\n2\tcaf\xe9\n", "a.tsv"))[1]
 
 
@@ -328,8 +342,15 @@ def test_a_file_that_grows_or_shrinks_while_it_is_read_is_one_message(write, cha
     read = (lambda: file[1]) if way == "row" else lambda: file.texts(1, [0])
     read()
     with open(path, "r+b") as out:
-        out.truncate(len(content) - 2) if change == "shrinks" else out.seek(0, os.SEEK_END) and out.write(b"4\tnew\n")
-    with pytest.raises(UserError, match=r"^[^\n]*a.tsv:2: expects a row at byte 4, found something else; the file changed") as found:
+        (
+            out.truncate(len(content) - 2)
+            if change == "shrinks"
+            else out.seek(0, os.SEEK_END) and out.write(b"4\tnew\n")
+        )
+    with pytest.raises(
+        UserError,
+        match=r"^[^\n]*a.tsv:2: expects a row at byte 4, found something else; the file changed",
+    ) as found:
         read()
     assert "\n" not in str(found.value)
 
@@ -338,8 +359,14 @@ def test_a_file_that_grows_or_shrinks_while_it_is_read_is_one_message(write, cha
 def test_a_worker_that_opens_another_file_than_the_first_process_is_one_message(write, change):
     path = write(b"1\tx\n2\ty\n")
     travelled = pickle.dumps(TsvFile(path))
-    path.unlink() if change == "vanishes" else write(b"1\tx\n2\ty\n3\tz\n" if change == "grows" else b"1\tx\n")
-    with pytest.raises(UserError, match="a.tsv.* (expects 2 rows as when it was opened|No such file)"):
+    (
+        path.unlink()
+        if change == "vanishes"
+        else write(b"1\tx\n2\ty\n3\tz\n" if change == "grows" else b"1\tx\n")
+    )
+    with pytest.raises(
+        UserError, match="a.tsv.* (expects 2 rows as when it was opened|No such file)"
+    ):
         pickle.loads(travelled)[0]
 
 
@@ -357,13 +384,35 @@ def put_index(path: Path, *words: int) -> None:
     """An index of the file as it is now, with any content."""
     status = path.stat()
     head = [tsv_index.MAGIC, status.st_size, status.st_mtime_ns]
-    Path(f"{path}.idx").write_bytes(np.array([word % (1 << 64) for word in (*head, *words)], dtype="<u8").tobytes())
+    Path(f"{path}.idx").write_bytes(
+        np.array([word % (1 << 64) for word in (*head, *words)], dtype="<u8").tobytes()
+    )
 
 
-@pytest.mark.parametrize("words", [
-    (0, 0), (10**18,), (-1, 0, 4, 8), (2**64 - 2,), (2, 0, 5, 8), (2, 0, 4, 9), (2, 0, 4, 10**18), (2, 0, 8, 4), (2, -4, 4, 8), (2, 4, 4, 8), (1, 1, 8), (3, 0, 4, 4, 8), (1, 0), (2, 0, -1, 8), (2, 0, 2**63, 8),
-    (2, 0, 0, 8), (2, 1, 4, 8), (1, 0, 4), (3, 0, 4, 6, 8),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "words",
+    [
+        (0, 0),
+        (10**18,),
+        (-1, 0, 4, 8),
+        (2**64 - 2,),
+        (2, 0, 5, 8),
+        (2, 0, 4, 9),
+        (2, 0, 4, 10**18),
+        (2, 0, 8, 4),
+        (2, -4, 4, 8),
+        (2, 4, 4, 8),
+        (1, 1, 8),
+        (3, 0, 4, 4, 8),
+        (1, 0),
+        (2, 0, -1, 8),
+        (2, 0, 2**63, 8),
+        (2, 0, 0, 8),
+        (2, 1, 4, 8),
+        (1, 0, 4),
+        (3, 0, 4, 6, 8),
+    ],
+)
 def test_an_index_that_does_not_fit_the_file_is_made_again(write, words):
     path = write(b"1\tx\n2\ty\n")
     put_index(path, *words)
@@ -388,7 +437,9 @@ def test_an_offset_that_was_made_up_asks_for_no_memory(write, offset):
     offsets[row] = offset
     put_index(path, 100, *offsets)
     file = TsvFile(path)
-    with pytest.raises(UserError, match=f"a.tsv:{row + 1}: expects a row at byte {offset}, found something else"):
+    with pytest.raises(
+        UserError, match=f"a.tsv:{row + 1}: expects a row at byte {offset}, found something else"
+    ):
         file[row]
     with pytest.raises(UserError, match="changed after"):
         file[row - 1]

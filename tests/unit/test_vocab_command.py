@@ -31,7 +31,12 @@ def corpus(tmp_path):
 
 
 def test_built_folder_loads_and_knows_every_text(corpus, tmp_path, capsys):
-    assert main(["vocab", "build", "--text", str(corpus), "--size", "320", "--out", str(tmp_path / "v")]) == 0
+    assert (
+        main(
+            ["vocab", "build", "--text", str(corpus), "--size", "320", "--out", str(tmp_path / "v")]
+        )
+        == 0
+    )
     assert "320 text pieces" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "v").iterdir()) == [
         "README.md",
@@ -49,7 +54,18 @@ def test_built_folder_loads_and_knows_every_text(corpus, tmp_path, capsys):
 def test_building_twice_gives_the_same_bytes(corpus, tmp_path):
     for name in ("one", "two"):
         assert (
-            main(["vocab", "build", "--text", str(corpus), "--size", "320", "--out", str(tmp_path / name)])
+            main(
+                [
+                    "vocab",
+                    "build",
+                    "--text",
+                    str(corpus),
+                    "--size",
+                    "320",
+                    "--out",
+                    str(tmp_path / name),
+                ]
+            )
             == 0
         )
     for path in (tmp_path / "one").iterdir():
@@ -58,7 +74,16 @@ def test_building_twice_gives_the_same_bytes(corpus, tmp_path):
 
 def test_captions_of_a_tsv_column_are_learned(tmp_path):
     (tmp_path / "a.tsv").write_text("0\tzebra zebra&&zebra\n" * 20)
-    arguments = ["vocab", "build", "--tsv", str(tmp_path / "a.tsv"), "--column", "1", "--size", "300"]
+    arguments = [
+        "vocab",
+        "build",
+        "--tsv",
+        str(tmp_path / "a.tsv"),
+        "--column",
+        "1",
+        "--size",
+        "300",
+    ]
     assert main([*arguments, "--out", str(tmp_path / "v")]) == 0
     assert "▁zebra" in load_language(tmp_path / "v")[1]
 
@@ -105,21 +130,45 @@ def test_the_smallest_size_works_and_long_lines_are_learned(tmp_path):
 
 
 def test_existing_vocabulary_is_replaced_only_by_force(corpus, tmp_path, capsys):
-    arguments = ["vocab", "build", "--text", str(corpus), "--size", "320", "--out", str(tmp_path / "v")]
+    arguments = [
+        "vocab",
+        "build",
+        "--text",
+        str(corpus),
+        "--size",
+        "320",
+        "--out",
+        str(tmp_path / "v"),
+    ]
     assert main(arguments) == 0
     assert main(arguments) == 2
-    assert "found dict.txt in it; choose another --out, or replace it with --force" in capsys.readouterr().err
+    assert (
+        "found dict.txt in it; choose another --out, or replace it with --force"
+        in capsys.readouterr().err
+    )
     assert main([*arguments, "--force"]) == 0
 
 
 def test_vocabulary_of_another_kind_is_never_replaced(corpus, tmp_path, capsys):
     (tmp_path / "vocab.txt").write_text("[UNK]\n")
-    arguments = ["vocab", "build", "--text", str(corpus), "--size", "320", "--out", str(tmp_path), "--force"]
+    arguments = [
+        "vocab",
+        "build",
+        "--text",
+        str(corpus),
+        "--size",
+        "320",
+        "--out",
+        str(tmp_path),
+        "--force",
+    ]
     assert main(arguments) == 2 and "found vocab.txt" in capsys.readouterr().err
 
 
 def test_a_bert_vocabulary_has_characters_and_words_in_latin_letters(tmp_path, capsys):
-    (tmp_path / "text.txt").write_text("一只红色的狗，T恤\n两只狗 open source\nOpen the 书。\n", encoding="utf-8")
+    (tmp_path / "text.txt").write_text(
+        "一只红色的狗，T恤\n两只狗 open source\nOpen the 书。\n", encoding="utf-8"
+    )
     build = ["vocab", "build", "--bert", "--text", str(tmp_path / "text.txt"), "--size"]
     for name in ("one", "two"):
         assert main([*build, "60", "--out", str(tmp_path / name)]) == 0
@@ -128,17 +177,40 @@ def test_a_bert_vocabulary_has_characters_and_words_in_latin_letters(tmp_path, c
     assert "text pieces (60 asked for: the text has no more)" in capsys.readouterr().out
     bpe, vocabulary = load_language(tmp_path / "one")
     assert bpe.kind == "bert" and vocabulary.unk not in vocabulary.ids(bpe.encode("两只红狗 龘"))
-    assert bpe.encode("两只红狗，Open the 龘 sour").split() == "两 只 红 狗 ， open t ##h ##e [UNK] s ##o ##u ##r".split()
+    assert (
+        bpe.encode("两只红狗，Open the 龘 sour").split()
+        == "两 只 红 狗 ， open t ##h ##e [UNK] s ##o ##u ##r".split()
+    )
     assert "lines; 0 of their" in (tmp_path / "one/README.md").read_text()
-    assert main([*build, "60", "--out", str(tmp_path / "one")]) == 2 and main([*build, "60", "--force", "--out", str(tmp_path / "one")]) == 0
+    assert (
+        main([*build, "60", "--out", str(tmp_path / "one")]) == 2
+        and main([*build, "60", "--force", "--out", str(tmp_path / "one")]) == 0
+    )
     assert main([*build, "12", "--out", str(tmp_path / "three")]) == 2
-    assert "--size 12: expected 37 to" in capsys.readouterr().err and not (tmp_path / "three").exists()
+    assert (
+        "--size 12: expected 37 to" in capsys.readouterr().err and not (tmp_path / "three").exists()
+    )
 
 
 def test_the_frequent_characters_have_the_entries(tmp_path):
     common = "".join(chr(0x4E00 + number) for number in range(32))
     (tmp_path / "text.txt").write_text(f"{common}\n{common}\n龘\n", encoding="utf-8")
-    assert main(["vocab", "build", "--bert", "--text", str(tmp_path / "text.txt"), "--size", "37", "--out", str(tmp_path / "v")]) == 0
+    assert (
+        main(
+            [
+                "vocab",
+                "build",
+                "--bert",
+                "--text",
+                str(tmp_path / "text.txt"),
+                "--size",
+                "37",
+                "--out",
+                str(tmp_path / "v"),
+            ]
+        )
+        == 0
+    )
     bpe, vocabulary = load_language(tmp_path / "v")
     assert len(vocabulary.text) == 37 and bpe.encode(common[0] + "龘") == f"{common[0]} [UNK]"
     assert "1 of their 65 words" in " ".join((tmp_path / "v/README.md").read_text().split())
@@ -158,7 +230,9 @@ def test_the_frequent_characters_have_the_entries(tmp_path):
         (["--text", "good.txt", "--size", "9999999999"], "--size 9999999999: expected 288 to"),
     ],
 )
-def test_bad_input_is_one_message_and_leaves_nothing(tmp_path, monkeypatch, capsys, arguments, message):
+def test_bad_input_is_one_message_and_leaves_nothing(
+    tmp_path, monkeypatch, capsys, arguments, message
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.txt").write_text(" \n")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
@@ -174,7 +248,11 @@ def test_show_prints_kind_and_ranges(corpus, tmp_path, capsys):
     main(["vocab", "build", "--text", str(corpus), "--size", "320", "--out", str(tmp_path / "v")])
     assert main(["vocab", "show", str(tmp_path / "v"), "--num-codes", "8", "--num-bins", "10"]) == 0
     shown = capsys.readouterr().out
-    assert "sentencepiece, 343 entries" in shown and "333 .. 342" in shown and "<bin_0> ... <bin_9>" in shown
+    assert (
+        "sentencepiece, 343 entries" in shown
+        and "333 .. 342" in shown
+        and "<bin_0> ... <bin_9>" in shown
+    )
 
 
 def test_show_of_a_folder_without_vocabulary_is_an_error(tmp_path, capsys):
@@ -187,7 +265,8 @@ def test_show_of_a_folder_without_vocabulary_is_an_error(tmp_path, capsys):
 
 @pytest.fixture
 def mirror(monkeypatch):
-    """A local server with FILES that honours byte ranges; its ``requests`` are (name, Range header)."""
+    """A local server with FILES that honours byte ranges; its ``requests`` are (name, Range
+    header)."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -272,7 +351,10 @@ def test_files_are_copied_from_a_folder(mirror, tmp_path):
 def test_without_a_connection_the_message_says_what_to_copy_where(mirror, tmp_path, capsys, source):
     assert fetch(mirror, tmp_path / "g", "--source", source) == 2
     message = capsys.readouterr().err
-    assert f"copy encoder.json, vocab.bpe, dict.txt to {tmp_path / 'g'}" in message and "utils/BPE" in message
+    assert (
+        f"copy encoder.json, vocab.bpe, dict.txt to {tmp_path / 'g'}" in message
+        and "utils/BPE" in message
+    )
     assert not (tmp_path / "g").exists()
 
 
@@ -288,7 +370,15 @@ def test_the_chinese_files_are_fetched_the_same_way(tmp_path, capsys):
     from conftest import bpe_folder
 
     for _ in range(2):
-        arguments = ["vocab", "fetch", "bert_cn", "--source", str(bpe_folder("bert_cn")), "--out", str(tmp_path / "cn")]
+        arguments = [
+            "vocab",
+            "fetch",
+            "bert_cn",
+            "--source",
+            str(bpe_folder("bert_cn")),
+            "--out",
+            str(tmp_path / "cn"),
+        ]
         assert main(arguments) == 0
     assert "complete already" in capsys.readouterr().out
     assert main(["vocab", "show", str(tmp_path / "cn")]) == 0
@@ -304,9 +394,27 @@ def test_a_full_disk_is_one_line(corpus, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("ofa.vocabulary_build.build_vocabulary", full)
     monkeypatch.setattr("ofa.cli.vocab.build_vocabulary", full, raising=False)
-    assert main(["vocab", "build", "--text", str(corpus), "--size", "400", "--out", str(tmp_path / "out")]) == 2
+    assert (
+        main(
+            [
+                "vocab",
+                "build",
+                "--text",
+                str(corpus),
+                "--size",
+                "400",
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 2
+    )
     message = capsys.readouterr().err
-    assert "No space left on device" in message and str(tmp_path / "out") in message and "Traceback" not in message
+    assert (
+        "No space left on device" in message
+        and str(tmp_path / "out") in message
+        and "Traceback" not in message
+    )
 
 
 def test_a_server_that_sends_too_much_does_not_fill_the_disk(mirror, tmp_path, capsys, monkeypatch):
@@ -322,4 +430,7 @@ def test_a_link_in_place_of_a_download_is_not_followed(mirror, tmp_path, capsys)
     for name in FILES:
         (tmp_path / "g" / f"{name}.part").symlink_to(tmp_path / "profile")
     assert fetch(mirror, tmp_path / "g") == 2
-    assert "a symbolic link that leads out" in capsys.readouterr().err and (tmp_path / "profile").read_text() == "mine"
+    assert (
+        "a symbolic link that leads out" in capsys.readouterr().err
+        and (tmp_path / "profile").read_text() == "mine"
+    )

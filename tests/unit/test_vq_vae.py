@@ -3,18 +3,27 @@
 import pytest
 import torch
 from PIL import Image
+from small_tokenizer import drawn, save_tokenizer, small_tokenizer
 
 from ofa.checkpoint_edit import write_checkpoint
 from ofa.errors import UserError
-from ofa.models.image_tokenizer import as_images, decode_pictures, encode_pictures, load_image_tokenizer
+from ofa.models.image_tokenizer import (
+    as_images,
+    decode_pictures,
+    encode_pictures,
+    load_image_tokenizer,
+)
 from ofa.models.vq_vae import Codebook, VQVAEConfig, vq_vae_content
-from small_tokenizer import drawn, save_tokenizer, small_tokenizer
 
 
 def test_eight_by_eight_pixels_become_one_code_and_come_back_as_a_picture():
     tokenizer = small_tokenizer()
     codes = encode_pictures(tokenizer, [drawn(0), drawn(1)])
-    assert codes.dtype == torch.int64 and codes.shape == (2, 8, 8) and 0 <= codes.min() <= codes.max() < 32
+    assert (
+        codes.dtype == torch.int64
+        and codes.shape == (2, 8, 8)
+        and 0 <= codes.min() <= codes.max() < 32
+    )
     assert [picture.size for picture in decode_pictures(tokenizer, codes)] == [(64, 64), (64, 64)]
 
 
@@ -38,18 +47,32 @@ def test_white_is_one_and_black_is_minus_one():
 
 def test_decoded_grey_levels_are_clamped_and_truncated(monkeypatch):
     tokenizer = small_tokenizer()
-    values = torch.tensor([-3.0, -0.999, 0.0, 3.0]).repeat_interleave(3).view(1, 4, 3).permute(0, 2, 1)[..., None]
+    values = (
+        torch.tensor([-3.0, -0.999, 0.0, 3.0])
+        .repeat_interleave(3)
+        .view(1, 4, 3)
+        .permute(0, 2, 1)[..., None]
+    )
     monkeypatch.setattr(tokenizer, "decode", lambda codes: values)
     picture = decode_pictures(tokenizer, torch.zeros(1, 1, 1, dtype=torch.int64))[0]
-    assert [picture.getpixel((0, y)) for y in range(4)] == [(0,) * 3, (0,) * 3, (127,) * 3, (255,) * 3]
+    assert [picture.getpixel((0, y)) for y in range(4)] == [
+        (0,) * 3,
+        (0,) * 3,
+        (127,) * 3,
+        (255,) * 3,
+    ]
 
 
 @pytest.mark.parametrize("place", ["tokenizer.pt", ""])
 def test_a_saved_tokenizer_gives_the_same_codes(tmp_path, place):
     save_tokenizer(tmp_path)
     loaded = load_image_tokenizer(tmp_path / place)
-    assert not loaded.training and not any(parameter.requires_grad for parameter in loaded.parameters())
-    assert torch.equal(encode_pictures(loaded, [drawn(2)]), encode_pictures(small_tokenizer(), [drawn(2)]))
+    assert not loaded.training and not any(
+        parameter.requires_grad for parameter in loaded.parameters()
+    )
+    assert torch.equal(
+        encode_pictures(loaded, [drawn(2)]), encode_pictures(small_tokenizer(), [drawn(2)])
+    )
 
 
 def test_codes_follow_what_is_near_and_dead_ones_move():
@@ -67,10 +90,16 @@ def test_codes_follow_what_is_near_and_dead_ones_move():
     assert (distances.min(0).values < 1.0).all(), "no code is far from all pictures"
 
 
-@pytest.mark.parametrize("pictures, message", [
-    ([drawn(0), drawn(0, 32)], "expected pictures of one size to encode together, found 2 sizes: 32 x 32, 64 x 64"),
-    ([drawn(0, 60)], "multiples of 8 pixels (one code each), found 60 x 60"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "pictures, message",
+    [
+        (
+            [drawn(0), drawn(0, 32)],
+            "expected pictures of one size to encode together, found 2 sizes: 32 x 32, 64 x 64",
+        ),
+        ([drawn(0, 60)], "multiples of 8 pixels (one code each), found 60 x 60"),
+    ],
+)
 def test_pictures_that_do_not_fit_have_one_message(pictures, message):
     with pytest.raises(UserError) as error:
         encode_pictures(small_tokenizer(), pictures)
@@ -84,7 +113,9 @@ def test_a_code_that_does_not_exist_is_named(code):
 
 
 def test_what_is_no_tokenizer_has_one_message(tmp_path):
-    with pytest.raises(UserError, match="expected an image tokenizer, found none; give tokenizer.pt"):
+    with pytest.raises(
+        UserError, match="expected an image tokenizer, found none; give tokenizer.pt"
+    ):
         load_image_tokenizer(tmp_path)
     write_checkpoint({"model": {}}, tmp_path / "tokenizer.pt")
     with pytest.raises(UserError, match="expected an image tokenizer .* found an OFA checkpoint"):
@@ -92,7 +123,9 @@ def test_what_is_no_tokenizer_has_one_message(tmp_path):
     content = vq_vae_content(small_tokenizer())
     content["config"]["width"] = 16
     write_checkpoint(content, tmp_path / "tokenizer.pt")
-    with pytest.raises(UserError, match="expected the weights of the tokenizer that its settings describe"):
+    with pytest.raises(
+        UserError, match="expected the weights of the tokenizer that its settings describe"
+    ):
         load_image_tokenizer(tmp_path / "tokenizer.pt")
     with pytest.raises(UserError, match="num_codes 1: expected at least 2"):
         VQVAEConfig(num_codes=1)

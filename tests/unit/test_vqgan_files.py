@@ -1,4 +1,5 @@
-"""``model.yaml`` and ``last.ckpt`` of a VQGAN: loaded as data, and one message for everything that does not fit."""
+"""``model.yaml`` and ``last.ckpt`` of a VQGAN: loaded as data, and one message for everything
+that does not fit."""
 
 import copy
 import sys
@@ -7,18 +8,38 @@ import types
 import pytest
 import torch
 import yaml
+from small_tokenizer import drawn
 
 from ofa.errors import UserError
 from ofa.models.image_tokenizer import encode_pictures, load_image_tokenizer, picture_encoder
 from ofa.models.vqgan import VQGAN, config_of
-from small_tokenizer import drawn
 
-DDCONFIG = {"double_z": False, "z_channels": 32, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32, "ch_mult": [1, 1],
-            "num_res_blocks": 1, "attn_resolutions": [32], "dropout": 0.0}  # fmt: skip
-MODEL = {"model": {
-    "base_learning_rate": 4.5e-06, "target": "taming.models.vqgan.GumbelVQ",
-    "params": {"ddconfig": DDCONFIG, "n_embed": 16, "embed_dim": 32, "kl_weight": 1e-8,
-               "temperature_scheduler_config": {"target": "no.such.module"}, "lossconfig": {"target": "no.such.module"}}}}  # fmt: skip
+DDCONFIG = {
+    "double_z": False,
+    "z_channels": 32,
+    "resolution": 64,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 32,
+    "ch_mult": [1, 1],
+    "num_res_blocks": 1,
+    "attn_resolutions": [32],
+    "dropout": 0.0,
+}
+MODEL = {
+    "model": {
+        "base_learning_rate": 4.5e-06,
+        "target": "taming.models.vqgan.GumbelVQ",
+        "params": {
+            "ddconfig": DDCONFIG,
+            "n_embed": 16,
+            "embed_dim": 32,
+            "kl_weight": 1e-8,
+            "temperature_scheduler_config": {"target": "no.such.module"},
+            "lossconfig": {"target": "no.such.module"},
+        },
+    }
+}
 
 
 def write(folder, change_config=None, change_weights=None):
@@ -42,7 +63,9 @@ def test_a_folder_is_loaded_without_its_loss_networks_and_import_paths(tmp_path)
     assert (tokenizer.num_codes, tokenizer.factor, tokenizer.training) == (16, 2, False)
     codes = encode_pictures(tokenizer, [drawn(0, 32)])
     assert codes.shape == (1, 16, 16)
-    assert torch.equal(codes, encode_pictures(tokenizer, [drawn(0, 32)])), "the same picture, the same codes"
+    assert torch.equal(codes, encode_pictures(tokenizer, [drawn(0, 32)])), (
+        "the same picture, the same codes"
+    )
 
 
 def test_drawn_codes_depend_on_the_seed_alone(tmp_path):
@@ -70,23 +93,69 @@ def other_class(weights):
     weights["quantize.embedding.weight"] = weights.pop("quantize.embed.weight")
 
 
-@pytest.mark.parametrize("config, weights, message", [
-    (lambda p: p.update(n_embed=8192), None, "a codebook of 8192 codes with 32 numbers each"),
-    (None, codebook, "a codebook of 16 codes with 32 numbers each, as n_embed and embed_dim of"),
-    (None, lambda w: w.pop("encoder.conv_in.bias"), "1 are missing (encoder.conv_in.bias)"),
-    (None, lambda w: w.update(extra=torch.zeros(1)), "1 are of another network (extra)"),
-    (None, other_class, "1 are missing (quantize.embed.weight) and 1 are of another network (quantize.embedding.weight)"),
-    (lambda p: p["ddconfig"].update(ch=64), None, "expected encoder.conv_in.weight of shape [64, 3, 3, 3]"),
-    (lambda p: p["ddconfig"].update(double_z=True), None, "found double_z: true (a continuous autoencoder)"),
-    (lambda p: p.update(embed_dim=16), None, "expected embed_dim equal to z_channels (32), as GumbelVQ needs, found 16"),
-    (lambda p: p.pop("n_embed"), None, "expected n_embed as a whole number, found None"),
-    (lambda p: p.pop("ddconfig"), None, "expected model.params.ddconfig (the description of a VQGAN), found none"),
-    (lambda p: p["ddconfig"].update(ch_mult=2), None, "expected ch_mult as a list of whole numbers, found 2"),
-    (lambda p: p["ddconfig"].update(ch_mult=[]), None, "expected at least one number in ch_mult, found none"),
-    (lambda p: p["ddconfig"].update(ch=20), None, "expected ch as a multiple of 32, found 20"),
-    (lambda p: p["ddconfig"].update(out_ch=1), None, "expected pictures with 3 channels (in_channels, out_ch), found 3 and 1"),
-    (lambda p: p["ddconfig"].update(attn_type="linear"), None, "expected attn_type: vanilla, found linear"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "config, weights, message",
+    [
+        (lambda p: p.update(n_embed=8192), None, "a codebook of 8192 codes with 32 numbers each"),
+        (
+            None,
+            codebook,
+            "a codebook of 16 codes with 32 numbers each, as n_embed and embed_dim of",
+        ),
+        (None, lambda w: w.pop("encoder.conv_in.bias"), "1 are missing (encoder.conv_in.bias)"),
+        (None, lambda w: w.update(extra=torch.zeros(1)), "1 are of another network (extra)"),
+        (
+            None,
+            other_class,
+            (
+                "1 are missing (quantize.embed.weight) and 1 are of another network"
+                " (quantize.embedding.weight)"
+            ),
+        ),
+        (
+            lambda p: p["ddconfig"].update(ch=64),
+            None,
+            "expected encoder.conv_in.weight of shape [64, 3, 3, 3]",
+        ),
+        (
+            lambda p: p["ddconfig"].update(double_z=True),
+            None,
+            "found double_z: true (a continuous autoencoder)",
+        ),
+        (
+            lambda p: p.update(embed_dim=16),
+            None,
+            "expected embed_dim equal to z_channels (32), as GumbelVQ needs, found 16",
+        ),
+        (lambda p: p.pop("n_embed"), None, "expected n_embed as a whole number, found None"),
+        (
+            lambda p: p.pop("ddconfig"),
+            None,
+            "expected model.params.ddconfig (the description of a VQGAN), found none",
+        ),
+        (
+            lambda p: p["ddconfig"].update(ch_mult=2),
+            None,
+            "expected ch_mult as a list of whole numbers, found 2",
+        ),
+        (
+            lambda p: p["ddconfig"].update(ch_mult=[]),
+            None,
+            "expected at least one number in ch_mult, found none",
+        ),
+        (lambda p: p["ddconfig"].update(ch=20), None, "expected ch as a multiple of 32, found 20"),
+        (
+            lambda p: p["ddconfig"].update(out_ch=1),
+            None,
+            "expected pictures with 3 channels (in_channels, out_ch), found 3 and 1",
+        ),
+        (
+            lambda p: p["ddconfig"].update(attn_type="linear"),
+            None,
+            "expected attn_type: vanilla, found linear",
+        ),
+    ],
+)
 def test_what_does_not_fit_has_one_message(tmp_path, config, weights, message):
     with pytest.raises(UserError) as error:
         load_image_tokenizer(write(tmp_path, config, weights))
@@ -96,7 +165,9 @@ def test_what_does_not_fit_has_one_message(tmp_path, config, weights, message):
 def test_another_class_is_named(tmp_path):
     content = copy.deepcopy(MODEL)
     content["model"]["target"] = "ldm.models.autoencoder.AutoencoderKL"
-    with pytest.raises(UserError, match="expected a network with codes, GumbelVQ or VQModel .* found AutoencoderKL"):
+    with pytest.raises(
+        UserError, match="expected a network with codes, GumbelVQ or VQModel .* found AutoencoderKL"
+    ):
         config_of(content, "model.yaml")
 
 
@@ -131,7 +202,9 @@ def test_code_in_the_files_is_never_run(tmp_path):
         load_image_tokenizer(tmp_path)
     write(tmp_path)
     torch.save({"state_dict": {}, "callbacks": pytest.raises}, tmp_path / "last.ckpt")
-    with pytest.raises(UserError, match="last.ckpt: expected tensors and settings only, found the class"):
+    with pytest.raises(
+        UserError, match="last.ckpt: expected tensors and settings only, found the class"
+    ):
         load_image_tokenizer(tmp_path)
 
 
@@ -139,8 +212,13 @@ def test_a_missing_or_damaged_file_is_named(tmp_path):
     write(tmp_path)
     data = (tmp_path / "last.ckpt").read_bytes()
     (tmp_path / "last.ckpt").write_bytes(data[: len(data) // 2])
-    with pytest.raises(UserError, match="last.ckpt: expected a checkpoint, found a damaged or incomplete file"):
+    with pytest.raises(
+        UserError, match="last.ckpt: expected a checkpoint, found a damaged or incomplete file"
+    ):
         load_image_tokenizer(tmp_path)
     (tmp_path / "last.ckpt").unlink()
-    with pytest.raises(UserError, match="last.ckpt: expected the weights that belong to .*model.yaml, found no such file"):
+    with pytest.raises(
+        UserError,
+        match="last.ckpt: expected the weights that belong to .*model.yaml, found no such file",
+    ):
         load_image_tokenizer(tmp_path)
