@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("ofa", "models", "data", "criterions", "tasks", "setup.py", "README.md", "LICENSE")
+PARTS = (
+    "ofa",
+    "models",
+    "data",
+    "criterions",
+    "tasks",
+    "setup.py",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
 PROBE = (
     "import ofa, ofa.models.encoder, ofa.data.tsv, ofa.tasks.caption, ofa.criterions.losses;"
     " print(ofa.models.encoder.__file__)"

@@ -17,7 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def fingerprint() -> str:
-    parts = [(ROOT / name).read_bytes() for name in ("setup.py", "run_scripts/torch_versions.txt")]
+    parts = [
+        (ROOT / name).read_bytes()
+        for name in ("setup.py", "pyproject.toml", "run_scripts/torch_versions.txt")
+    ]
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
@@ -232,7 +235,9 @@ def test_every_offered_torch_is_tested_and_within_what_the_package_asks_for():
     assert workflow["env"] == {"OFA_TORCH": "${{ matrix.torch }}"}
     commands = " ".join(step.get("run", "") for step in workflow["steps"])
     assert "bash run_scripts/setup.sh" in commands and "bash run_scripts/test.sh" in commands
-    required = dict(re.findall(r'"(torch|torchvision)(>=[^"]+)"', (ROOT / "setup.py").read_text()))
+    required = dict(
+        re.findall(r'"(torch|torchvision)(>=[^"]+)"', (ROOT / "pyproject.toml").read_text())
+    )
     for torch, torchvision, *_ in rows:
         assert torch in SpecifierSet(required["torch"]) and torchvision in SpecifierSet(
             required["torchvision"]
