@@ -18,7 +18,7 @@ VERSIONS=$ROOT/run_scripts/torch_versions.txt
 
 say() { printf '[setup %s] %s\n' "$(date +%H:%M:%S)" "$*"; }
 fail() { printf '[setup] error: %s\n' "$*" >&2; exit 2; }
-fingerprint() { cat "$ROOT/setup.py" "$ROOT/pyproject.toml" "$VERSIONS" | sha256sum | cut -d' ' -f1; }
+fingerprint() { sed '/^\[tool\.ruff\]/,$d' "$ROOT/pyproject.toml" | cat - "$ROOT/setup.py" "$VERSIONS" | sha256sum | cut -d' ' -f1; }
 # The stamp is the fingerprint and the torch that is there. GPUs are not asked for again: every training comes by here.
 ready() {
     local print= torch=

@@ -17,10 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def fingerprint() -> str:
-    parts = [
-        (ROOT / name).read_bytes()
-        for name in ("setup.py", "pyproject.toml", "run_scripts/torch_versions.txt")
-    ]
+    requirements = (ROOT / "pyproject.toml").read_text().partition("[tool.ruff]")[0]
+    others = [(ROOT / name).read_text() for name in ("setup.py", "run_scripts/torch_versions.txt")]
+    parts = [text.encode() for text in (requirements, *others)]
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
