@@ -1,7 +1,7 @@
 """Files of pictures -> files with a column of image codes, for the two tasks that have one.
 
-    generation   uniq-id, codes of the whole picture, caption in lower case      one row per caption
-    pretraining  image-id, picture, codes of its middle                          a middle of half the side, cropped, then encoded
+    generation   uniq-id, codes of the whole picture, caption in lower case   one row per caption
+    pretraining  image-id, picture, codes of its middle   half the side, cropped, then encoded
 
 A picture is made square and resized (``make_square``) to the side that is encoded, or to twice that
 side for pretraining.

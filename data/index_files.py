@@ -97,7 +97,8 @@ def lock(file) -> None:
 def index_places(path: str | Path) -> list[Path]:
     """``$OFA_INDEX_DIR`` if set, else beside the file, else ``~/.cache/ofa/index``."""
     real = os.path.realpath(path)
-    name = f"{Path(real).stem[:80]}-{hashlib.sha256(real.encode(errors='surrogateescape')).hexdigest()[:16]}.idx"
+    digest = hashlib.sha256(real.encode(errors="surrogateescape")).hexdigest()[:16]
+    name = f"{Path(real).stem[:80]}-{digest}.idx"
     if os.environ.get("OFA_INDEX_DIR"):
         return [Path(os.environ["OFA_INDEX_DIR"]) / name]
     return [Path(f"{path}.idx"), Path.home() / ".cache" / "ofa" / "index" / name]

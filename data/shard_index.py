@@ -4,12 +4,13 @@ a memory-mapped file.
 A sample is a run of members with the same key, the name up to the first dot; the rest is the
 suffix::
 
-    a/000017.jpg  a/000017.json  a/000018.jpg ...      keys a/000017, a/000018, ...; suffixes jpg, json
+    a/000017.jpg  a/000017.json  a/000018.jpg ...   keys a/000017, a/000018, ...; suffixes jpg, json
 
 Layout of ``<tar>.idx`` (little endian, 64-bit words; see ``ofa.data.index_files`` for the first
 four)::
 
-    "OFA-TAR1"  size  mtime  samples N  suffixes S  bytes of their names L   names as JSON, filled up to words
+    "OFA-TAR1"  size  mtime  samples N  suffixes S  bytes of their names L
+    names as JSON, filled up to words
     int64[N, S, 2]: first byte and size of each member; first byte 0 where a sample has none
 """
 

@@ -4,7 +4,7 @@ one ``pread`` per member.
 Shards of ``ofa pack`` hold the columns of a row as a JSON list, and its picture beside it as an
 image file::
 
-    000000017.json  ["391895_0", "391895", "a man on a red motorcycle", "", null]     null: the picture
+    000000017.json  ["391895_0", "391895", "a man on a red motorcycle", "", null]  null: picture
     000000017.jpg   (with several pictures in a row the suffix names the column: 000000017.4.jpg)
 
 Shards that others made have their columns by name: ``key``; ``image``, the member with the suffix

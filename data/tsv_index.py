@@ -3,7 +3,7 @@ processes.
 
 Layout of ``<tsv>.idx`` (little endian, 64-bit words):
 
-    "OFA-TSV1"   size of the TSV   its mtime in ns   number of rows N   N row starts   end of the last row
+    "OFA-TSV1"   size of the TSV  its mtime in ns  rows N  N row starts  end of the last row
 """
 
 import logging

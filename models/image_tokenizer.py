@@ -1,7 +1,8 @@
 """Pictures as codes and back: one interface for the VQGAN of the release and the small VQ-VAE.
 
     >>> tokenizer = load_image_tokenizer("runs/tokenizer")
-    >>> codes = encode_pictures(tokenizer, [picture])  # int64[1, 8, 8] of 64 x 64 pixels and 8 pixels per code
+    >>> # 64 x 64 pixels, 8 x 8 of them per code
+    >>> codes = encode_pictures(tokenizer, [picture])  # int64[1, 8, 8]
     >>> decode_pictures(tokenizer, codes)[0].size
     (64, 64)
 

@@ -194,7 +194,8 @@ def cannot_hold(layout: Layout, config: ModelConfig, weights: Mapping[str, Tenso
         "positions stretched for larger images (--interpolate-position)": (
             config.interpolate_position
         ),
-        "position vectors added to the input (--entangle-position-embedding, or no --disable-entangle)": (
+        "position vectors added to the input (--entangle-position-embedding"
+        ", or no --disable-entangle)": (
             config.entangle_position_embedding or not config.disable_entangle
         ),
         "separate tables of token embeddings (no --share-all-embeddings)": (

@@ -5,8 +5,8 @@ continue some answer compete, as in training with ``constraint_masks``. A token 
 costs nothing and tells nothing. So of the trie only the nodes are fed to the decoder where paths
 part, and those on the way there::
 
-    <s> -+- red ----- </s>                         nothing is decided behind "red" and "two people": of seven nodes
-         +- on -- the -+- table -- </s>            the decoder sees <s>, "on" and "the"
+    <s> -+- red ----- </s>                   nothing is decided after "red" and "two people":
+         +- on -- the -+- table -- </s>      of seven nodes the decoder sees <s>, "on" and "the"
          |             +- left --- </s>
          +- two -- people -- </s>
 

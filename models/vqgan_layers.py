@@ -3,8 +3,8 @@ small ones.
 
 Names of modules are those of the released weights. L levels, level 0 the largest::
 
-    encoder  conv_in, level 0 .. L-1 (each but the last followed by downsample), mid, norm_out, conv_out
-    decoder  conv_in, mid, level L-1 .. 0 (each but 0 followed by upsample), norm_out, conv_out
+    encoder  conv_in, level 0 .. L-1 (each but the last with downsample), mid, norm_out, conv_out
+    decoder  conv_in, mid, level L-1 .. 0 (each but 0 with upsample), norm_out, conv_out
 """
 
 from typing import TYPE_CHECKING

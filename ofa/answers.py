@@ -2,7 +2,7 @@
 
     answers = AnswerSet(["yes", "no", "on the table"], encode=lambda text:
     vocabulary.ids(bpe.encode(text)))
-    answers.trie.get_next_layer([0])      # tokens that an answer may begin with; every path begins with <s>
+    answers.trie.get_next_layer([0])      # first tokens of answers; every path begins with <s>
 
 Answers have a leading blank when they are encoded, as targets have: ``" on the table"``.
 """

@@ -2,7 +2,7 @@
 
     kind            files of the folder (beside dict.txt)      "a red car" becomes
     gpt2            encoder.json, vocab.bpe                    "64 2266 1097"
-    bert            vocab.txt                                  "a red car"   (lower case; "##" inside words)
+    bert            vocab.txt                                  "a red car", "##" inside words
     sentencepiece   one *.model                                "a ▁red ▁car"
 
 Pieces are joined by blanks and named as in dict.txt, so ``vocabulary.ids(bpe.encode(text))`` are
@@ -253,7 +253,8 @@ class SentencePieceBpe:
     def decode(self, pieces: str) -> str:
         text = []
         for is_piece, group in groupby([p for p in pieces.split(" ") if p], key=self._is_piece):
-            text.append(self._processor.decode_pieces(list(group)) if is_piece else " ".join(group))
+            words = list(group)
+            text.append(self._processor.decode_pieces(words) if is_piece else " ".join(words))
         return "".join(text)
 
     def _is_piece(self, piece: str) -> bool:

@@ -84,8 +84,8 @@ def caption_words(text: str, chinese: bool | None = None, marks: bool = False) -
     """Words of a caption as CIDEr-D counts them in training, separated by blanks.
 
     ASCII punctuation is removed, letters keep their case: ``"Two dogs, playing."`` -> ``"Two dogs
-    playing"``. Chinese is taken character by character, without any punctuation: ``"两只狗，T恤"`` ->
-    ``"两 只 狗 t 恤"``.
+    playing"``. Chinese is taken character by character, without any punctuation: ``"两只狗，T恤"``
+    -> ``"两 只 狗 t 恤"``.
 
     Args:
         chinese: of a Chinese data set, where captions in Latin letters are taken as Chinese ones

@@ -11,7 +11,10 @@ import re
 
 # Characters that are written without blanks around them: ideographs, their punctuation, kana,
 # full-width forms.
-WIDE = "\u2e80-\u2fdf\u3000-\u30ff\u31c0-\u31ef\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
+WIDE = (
+    "\u2e80-\u2fdf\u3000-\u30ff\u31c0-\u31ef\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
+)
 IDEOGRAPH = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 BLANKS = re.compile(f"(?<=[{WIDE}])[ ]+|[ ]+(?=[{WIDE}])")
 INSIDE_NUMBERS = re.compile(

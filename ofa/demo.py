@@ -5,8 +5,8 @@ A task of the page is a row of ``TASKS``; its key is the method of ``ofa.predict
 calls::
 
     demo = Demo(OFA.load("checkpoint_best.pt"))
-    demo.reply("answer", "dog.jpg", "what color is the sofa?")      # a Reply: rows of answers and scores, a picture
-    demo.ask("answer", "dog.jpg", "what color is the sofa?")        # the same as HTML; what a user can mend is said there
+    demo.reply("answer", "dog.jpg", "what color is it?")  # a Reply: rows of answers, a picture
+    demo.ask("answer", "dog.jpg", "what color is it?")    # the same as HTML, a user's errors too
 """
 
 import base64
@@ -470,4 +470,5 @@ def data_url(picture: Image.Image) -> str:
     file = io.BytesIO()
     photo = picture.width * picture.height > 640 * 640
     picture.save(file, "JPEG" if photo else "PNG", **({"quality": 90} if photo else {}))
-    return f"data:image/{'jpeg' if photo else 'png'};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+    encoded = base64.b64encode(file.getvalue()).decode("ascii")
+    return f"data:image/{'jpeg' if photo else 'png'};base64,{encoded}"

@@ -1,7 +1,7 @@
 """Moving averages of the weights: fairseq's, and the two flags that the release added to fairseq.
 
 ``--use-ema-weights-to-init-param``   start from the averaged weights of the checkpoint
-``--use-latest-weights-to-init-ema``  start the averages anew from the last step's weights of the checkpoint
+``--use-latest-weights-to-init-ema``  start the averages anew from the checkpoint's last weights
 """
 
 import dataclasses

@@ -248,13 +248,13 @@ def end_of_run(trainer, epoch_itr) -> str | None:
 class ExactState:
     """The state of a run that stock fairseq does not save.
 
-    ========================  ====================================================================================
+    ========================  ======================================================================
     early_stopping            best value and count of ``--patience``
     loss_scaler               counters of the fp16 loss scaler, which decide when the scale grows
-    fp32_params               master weights of fp16 and bf16 training; their 16-bit copies are not enough
-    epoch_loss                at the end of an epoch: what its validation gives to ``--lr-scheduler`` after the save
+    fp32_params               master weights of fp16 and bf16 training; 16-bit copies are not enough
+    epoch_loss                at the end of an epoch: what ``--lr-scheduler`` gets after the save
     task                      what the task counts (``OFATask.state_of_run``)
-    ========================  ====================================================================================
+    ========================  ======================================================================
     """
 
     epoch_loss: float | None = (

@@ -2,8 +2,8 @@
 method.
 
 scorer = load_scorer("ViT-B-16.pt")
-scorer.score([picture, picture], ["a red circle", "two dogs"])        # cosine of CLIP's features, -1 to 1, pair by pair
-scorer.compare([picture], [other])                                    # the same for two pictures
+scorer.score([picture, picture], ["a circle", "two dogs"])  # cosine of CLIP's features, pairwise
+scorer.compare([picture], [other])                          # the same for two pictures
 """
 
 from collections.abc import Sequence

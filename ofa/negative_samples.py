@@ -4,8 +4,8 @@
 
     all_captions.txt   every caption once, a line each: captions of other pictures
     object.txt         every name of an object once: takes the place of another object in a caption
-    type2ans.json      {"how many": ["2", "1", ...], "yes or no": ["yes", "no"], ..., "other": [...]}: answers to questions
-                       of the same kind
+    type2ans.json      {"how many": ["2", "1", ...], "yes or no": ["yes"], ..., "other": [...]}:
+                       answers to questions of the same kind
 
 The kind of a question is how it begins: ``is``, ``does``, ``can``, ... ask for yes or no, all
 others go by their first two words (``how many``, ``what color``). An answer belongs to the kind

@@ -60,8 +60,7 @@ INK = (
     0,
     0,
     0,
-    # every shape has an outline: without it a network learns the colours and then, for long, nothing
-    # else
+    # without outlines a network learns the colours and then, for long, nothing else
 )
 OUTLINE = 0.03  # its width, as a part of the picture's side
 MARGIN = 0.03  # free space around each shape
@@ -272,7 +271,6 @@ def make_split(
 def render(scene: Scene, size: int = 64) -> Image.Image:
     """The scene as an RGB picture of ``size`` x ``size`` pixels."""
     picture = Image.fromarray(_background(scene, size))
-    scale = size * OVERSAMPLING
     for thing in scene.things:
         x0, y0, x1, y1 = (side * size for side in thing.box)
         left, top = math.floor(x0), math.floor(y0)

@@ -2,7 +2,8 @@
 training.
 
     >>> from ofa.picture_world import make_scene, render
-    >>> picture = render(make_scene(seed=1, split="train", index=0))  # a large brown arrow and a small orange square
+    >>> # a large brown arrow and a small orange square
+    >>> picture = render(make_scene(seed=1, split="train", index=0))
     >>> [seen.look for seen in look_at([picture])[0]]
     [('brown', 'arrow'), ('orange', 'square')]
 

@@ -85,7 +85,8 @@ WORDS = {
 
 def name(thing: Thing, count: int = 1, sized: bool = False) -> str:
     """``一个红色的圆形``; with its size ``一个红色的大圆形``."""
-    return f"{COUNTS[count]}个{COLOURS[thing.colour]}的{SIZES[thing.size] if sized else ''}{SHAPES[thing.shape]}"
+    size = SIZES[thing.size] if sized else ""
+    return f"{COUNTS[count]}个{COLOURS[thing.colour]}的{size}{SHAPES[thing.shape]}"
 
 
 def names(scene: Scene, sized: bool) -> list[str]:
@@ -161,7 +162,9 @@ def phrase_text(phrase: Phrase) -> str:
         f"{SIDES[phrase.side]}的" if phrase.side else "",
         f"{COLOURS[phrase.colour]}的" if phrase.colour else "",
     ]
-    return f"{''.join(said)}{SIZES[phrase.size] if phrase.size else ''}{SHAPES[phrase.shape] if phrase.shape else '图形'}"
+    said.append(SIZES[phrase.size] if phrase.size else "")
+    said.append(SHAPES[phrase.shape] if phrase.shape else "图形")
+    return "".join(said)
 
 
 def expressions(scene: Scene) -> list[tuple[str, Thing]]:

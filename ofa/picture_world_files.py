@@ -5,7 +5,7 @@ caption_*.tsv   as of every captioning data set (``ofa.preparation``)
 vqa_*.tsv       question-id, image-id, question, 1.0|!+answer, objects, image
 refcoco_*.tsv   uniq-id, image-id, text, x0,y0,x1,y1, image     pixels of the picture
 ans2label.json  every answer and its number
-questions.txt, answers.txt, expressions.txt, boxes.txt   those columns of the training files, one value per line
+questions.txt, answers.txt, expressions.txt, boxes.txt   those training columns, one value per line
 scenes.jsonl    the scenes themselves
 """
 

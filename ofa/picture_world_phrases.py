@@ -6,7 +6,8 @@ a sentence was made, so that questions, boxes (and whatever else is asked of a s
 meaning of the words:
 
     >>> from ofa.picture_world import make_scene
-    >>> scene = make_scene(seed=1, split="train", index=0)  # a large brown arrow and a small orange square
+    >>> # a large brown arrow and a small orange square
+    >>> scene = make_scene(seed=1, split="train", index=0)
     >>> [phrase.text() for phrase in pointing_at(scene, scene.things[0])][:3]
     ['shape on the left', 'arrow', 'brown shape']
 """

@@ -1,13 +1,14 @@
 """The picture world as files for pretraining and for drawing, in the columns of the release.
 
-    vision_language_examples.tsv  id, image, caption, question, answers, objects, dataset, type: captions, questions, boxes;
-                                  that of the tests ends with all other phrases that mean the same
-                                  regions
-    detection_examples.tsv        id, image, x0,y0,x1,y1,number,name&&...: every shape of a picture from left to right
-    text_examples.tsv             id, text: sentences about these scenes and about others that are never shown
+    vision_language_examples.tsv  id, image, caption, question, answers, objects, dataset, type:
+                                  captions, questions, boxes; that of the tests ends with all other
+                                  phrases that mean the same regions
+    detection_examples.tsv        id, image, x0,y0,x1,y1,number,name&&...: every shape of a picture
+                                  from left to right
+    text_examples.tsv             id, text: sentences about these scenes and others, never shown
     image_examples.tsv            id, image, codes of the middle, half the side
-    image_gen_train.tsv           id, codes of the whole picture, caption that tells all things and where they lie; also of
-                                  scenes that no other file has
+    image_gen_train.tsv           id, codes of the whole picture, caption that tells all things and
+                                  where they lie; also of scenes that no other file has
 
 ``..._val.tsv`` and ``..._test.tsv`` hold the scenes of those splits. The last two need an image
 tokenizer and have a manifest of their own (``manifest_codes.json``), for they are made later: the

@@ -3,9 +3,9 @@
     {"image": "a.jpg"}                                                      a caption
     {"image": "a.jpg", "question": "what color is it?"}                     an answer
     {"image": "a.jpg", "question": "what is it?", "region": [3, 4, 90, 80]} an answer about a
-    region, in pixels
+                                                                            region, in pixels
     {"image": "a.jpg", "text": "the red car"}                               the region of a text
-    {"image": "a.jpg", "hypothesis": "a car drives", "premise": "a road"}   yes, no or maybe; the premise may be left out
+    {"image": "a.jpg", "hypothesis": "a car drives", "premise": "a road"}   yes, no or maybe
     {"image": "a.jpg", "task": "read"}                                      the text on it
     {"image": "a.jpg", "instruction": "what does the image describe?"}      any instruction
 

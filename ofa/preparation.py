@@ -4,7 +4,7 @@ at all.
 A row of a caption file, for example, has five columns::
 
     391895_0 <tab> 391895 <tab> a man on a red motorcycle <tab> <tab> /9j/4AAQSkZJRgABAQ...
-    uniq-id        image-id     caption, or captions joined by &&   objects (empty)   the picture file in base64
+    uniq-id        image-id     caption, captions joined by &&   objects (empty)   image in base64
 
 A file is written under the name ``NAME.part`` and renamed when it is complete. ``manifest.json`` in
 the same folder lists the complete files with rows, bytes and SHA-256, what they were made from, and

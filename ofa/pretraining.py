@@ -4,7 +4,7 @@ may ask for.
 pairs of picture and text   caption, qa, visual_grounding: one sample per row, by its type;
                             image_text_matching, grounded_captioning: a second sample of the same
                                 row
-extra rows                  text_infilling, image_infilling, detection: every eighth pair brings a group of them
+extra rows                  text_infilling, image_infilling, detection: a group per eighth pair
 """
 
 import math

@@ -1,11 +1,11 @@
 """How good a pretrained model is at each of the eight tasks, beside the best constant answer.
 
     caption                   CIDEr: 1.0 and more is good
-    grounded_captioning       CIDEr against all phrases that fit the region; share of answers that are one of them
+    grounded_captioning       CIDEr against all phrases that fit the region; share of them
     qa, image_text_matching   share of right answers
     visual_grounding          share of boxes that overlap the true one by half
     detection                 F1 of boxes that overlap a true one by half and have its name
-    image_infilling           share of right codes; where they are made a picture of, how far its pixels are from the true ones
+    image_infilling           share of right codes; of decoded pictures, the distance to the true
     text_infilling            share of the masked tokens that are right
 
 A constant answer is the same for every row; the best of many training targets is taken, chosen on

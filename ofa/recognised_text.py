@@ -1,6 +1,6 @@
 """Texts that are read off pictures: what is learned, what is compared, what is written.
 
-"ＳＴＯＰ  Sign"  -> "stop  sign"       compatibility characters, full-width letters and digits become plain ones (NFKC)
+"ＳＴＯＰ  Sign"  -> "stop  sign"       full-width letters and digits become plain ones (NFKC)
 "開門時間ABC"     -> "开门时间abc"      traditional Chinese becomes simplified
 """
 

@@ -1,7 +1,7 @@
 """Pictures of text for a network that sees squares: aspect kept, the rest of the square filled with
 the picture's edge.
 
-wide picture, S = 480          tall picture              document: a strip of 4 x S, cut into four lines
+wide picture, S = 480          tall picture              a strip of 4 x S, cut into four lines
 +----------------+             +----+------+----+        +----------------+
 | edge, repeated |             |    | tall |    |        | edge, repeated |
 +----------------+             |edge| pic- |edge|        | first quarter  |

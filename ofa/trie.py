@@ -4,8 +4,8 @@
     trie.insert([0, 4420, 2])            # <s> yes </s>
     trie.insert([0, 117, 2])             # <s> no </s>
     table = trie.compile(torch.device("cpu"))
-    states = table.advance(torch.full((B, K), ROOT), torch.tensor(0))     # every beam stands behind <s>
-    rows, tokens = table.allowed(states)              # pairs (beam b * K + k, token that may follow)
+    states = table.advance(torch.full((B, K), ROOT), torch.tensor(0))  # every beam after <s>
+    rows, tokens = table.allowed(states)              # pairs (beam b * K + k, allowed token)
     states = table.advance(states, chosen)            # int64[B, K]
 
 A beam that leaves the trie is *lost*: from there only the end of the sentence is allowed.

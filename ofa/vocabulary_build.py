@@ -31,7 +31,8 @@ Sentencepiece BPE with byte fallback, made by `ofa vocab build --size {size}` fr
 
 {sources}
 
-Files: `{model}` (the pieces and how to find them in a text), `{dictionary}` (their order in the vocabulary).
+Files: `{model}` (the pieces and how to find them in a text), `{dictionary}` (their order in
+the vocabulary).
 Use: `--bpe-dir` with this folder; `ofa vocab show` prints the ranges of ids.
 """
 

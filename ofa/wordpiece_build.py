@@ -23,13 +23,13 @@ INSIDE = "##"
 
 README_TEXT = """# A BERT vocabulary of {pieces} text pieces
 
-Characters and words, made by `ofa vocab build --bert --size {size}` from {lines} lines; {unknown} of their {words} words and
-characters have no entry ([UNK]). Made from:
+Characters and words, made by `ofa vocab build --bert --size {size}` from {lines} lines; {unknown}
+of their {words} words and characters have no entry ([UNK]). Made from:
 
 {sources}
 
-Files: `{vocab}` (the pieces), `{dictionary}` (their order in the vocabulary). Use: `--bpe-dir` with this folder; prompts are
-Chinese then. `ofa vocab show` prints the ranges of ids.
+Files: `{vocab}` (the pieces), `{dictionary}` (their order in the vocabulary). Use: `--bpe-dir` with
+this folder; prompts are Chinese then. `ofa vocab show` prints the ranges of ids.
 """
 
 

@@ -96,7 +96,7 @@ def caption_example(row: Mapping[str, str], context: RowContext) -> Example:
 
         "Two dogs, playing."         -> " Two dogs playing"
         "A car.&&A red  car, there"  -> " A car&&A red car there"
-        "两只狗，在玩。"               -> " 两只狗，在玩。"                only ASCII punctuation is ever removed
+        "两只狗，在玩。"               -> " 两只狗，在玩。"      only ASCII punctuation is removed
     """
     options = context.options
     if context.training and not options.scst:

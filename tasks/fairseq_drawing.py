@@ -6,7 +6,8 @@ pictures are made and judged, and nowhere else; either may be replaced by any ob
 from Python or by a flag:
 
     task.image_tokenizer      decode(int64[B, h, w]) -> float[B, 3, H, W] in [-1, 1]; num_codes
-    task.image_text_scorer    score(pictures, texts) -> float[N]; compare(pictures, others) for --eval-clip-method ii_sim
+    task.image_text_scorer    score(pictures, texts) -> float[N]; compare(pictures, others) for
+                              --eval-clip-method ii_sim
 """
 
 import logging
@@ -191,7 +192,7 @@ class DrawingTask(AnsweringTask):
         return [some[0] for some in found]
 
     # --- pictures
-    # ----------------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def draw(
         self,

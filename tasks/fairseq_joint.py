@@ -98,7 +98,7 @@ class JointTask(OFATask):
         command line."""
 
     # --- data
-    # -----------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def has_sharded_data(self, split: str) -> bool:
         return any(task.has_sharded_data(split) for task in self.tasks.values())

@@ -106,7 +106,7 @@ class UnifyTask(OFATask):
         return getattr(self.cfg, f"{DATA[name]}_data")
 
     # --- data
-    # -----------------------------------------------------------------------------------------------
+    # ----------------------------------------------------------------------------------------------
 
     def paths(self, given: Optional[str], split: str, pairs: bool) -> list[str]:
         """Files of a split. With validation the last of several is for it; a single file of

@@ -1,15 +1,19 @@
 """What the eight tasks of pretraining ask and expect. The task itself is
 ``tasks/fairseq_unify.py``.
 
-    caption               what does the image describe?                                      a cat on a mat
-    qa                    what color is the cat?                                             black
-    visual_grounding      which region does the text " a cat " describe?                     <bin> <bin> <bin> <bin>
-    grounded_captioning     what does the region describe? region: <bin> <bin> <bin> <bin>   a cat
-    image_text_matching   does the image describe " a dog "?                                 no
-                          what is the answer to question " ... ". is " black "?              yes
-    detection             what are the objects in the image?                                 <bin> <bin> <bin> <bin> cat <bin> ...
-    image_infilling       what is the image in the middle part?                              <code> <code> ...
-    text_infilling        what is the complete text of " a <mask> on a mat "?                a cat on a mat
+    caption              what does the image describe?                 a cat on a mat
+    qa                   what color is the cat?                        black
+    visual_grounding     which region does the text " a cat " describe?
+                                                                       <bin> <bin> <bin> <bin>
+    grounded_captioning  what does the region describe? region: <bin> <bin> <bin> <bin>
+                                                                       a cat
+    image_text_matching  does the image describe " a dog "?            no
+                         what is the answer to question " ... ". is " black "?
+                                                                       yes
+    detection            what are the objects in the image?            <bin> <bin> <bin> <bin> cat
+    image_infilling      what is the image in the middle part?         <code> <code> ...
+    text_infilling       what is the complete text of " a <mask> on a mat "?
+                                                                       a cat on a mat
 
 Each begins with a blank, grounded captioning with two. A row of pairs gives its own sample and a
 second one of the same

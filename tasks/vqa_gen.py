@@ -49,8 +49,9 @@ def vqa_example(row: Mapping[str, str], context: RowContext) -> Example:
 
     ::
 
-        "Is it well-lit", "0.9|!+yes&&0.3|!+no", "table&&lamp"  ->  " is it well lit?" or, with --add-object,
-        " is it well lit? object: table lamp"; " yes"; weight 0.9
+        "Is it well-lit", "0.9|!+yes&&0.3|!+no", "table&&lamp"
+        ->  " is it well lit?" or, with --add-object, " is it well lit? object: table lamp"
+            " yes"; weight 0.9
 
     Rows of evaluation splits may have no answers.
     """

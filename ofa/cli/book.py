@@ -9,7 +9,7 @@ from ofa.io.text_files import read_text
 
 EXAMPLE = """\
 example:
-  ofa book captions=captions.html questions=questions.html boxes=boxes.html --out report.html --title "A small OFA"
+  ofa book captions=captions.html questions=questions.html --out report.html --title "A small OFA"
 """
 
 

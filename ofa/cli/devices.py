@@ -2,7 +2,7 @@
 count|check|torch TABLE``.
 
 count         number of GPUs by nvidia-smi, without importing torch
-check         number of GPUs by torch; status 2 and one line where this build of torch cannot use them
+check         number of GPUs by torch; status 2 and one line where this torch cannot use them
 torch TABLE   torch, torchvision and the reason, separated by tabs: the build that setup.sh installs
 """
 

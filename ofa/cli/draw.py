@@ -12,10 +12,12 @@ logger = logging.getLogger(__name__)
 EXAMPLE = """\
 examples:
   ofa draw checkpoint_best.pt "a small red circle" --image-tokenizer tokenizer.pt --out drawn
-  ofa draw checkpoint_best.pt --texts captions.txt --samples 24 --clip-model-path ViT-B-16.pt --image-tokenizer vqgan/ --out drawn
+  ofa draw checkpoint_best.pt --texts captions.txt --samples 24 --clip-model-path ViT-B-16.pt \\
+      --image-tokenizer vqgan/ --out drawn
 
-DIR gets every picture (all_results, top1), a sheet of all samples per caption, and draw_predict.json that names them. A
-scorer (--clip-model-path or --image-text-scorer) puts those first that fit their caption best."""
+DIR gets every picture (all_results, top1), a sheet of all samples per caption, and
+draw_predict.json that names them. A scorer (--clip-model-path or --image-text-scorer) puts those
+first that fit their caption best."""
 # Options of text to image that are given anew where pictures are drawn: flag, type, help.
 DRAWING_FLAGS = (
     ("--code-image-size", int, "side of a picture, pixels"),

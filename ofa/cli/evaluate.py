@@ -31,7 +31,8 @@ example:
   ofa evaluate caption_test.tsv --path checkpoint_best.pt --bpe-dir vocab --beam 5 --max-len-b 16 \\
       --no-repeat-ngram-size 3 --results-path results --report results/test.html
 
-Options that are left out come from the checkpoint; generation options from the --eval-args of its training."""
+Options that are left out come from the checkpoint; generation options from the --eval-args of its
+training."""
 
 
 def add_parser(subparsers) -> None:

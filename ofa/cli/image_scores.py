@@ -5,8 +5,10 @@ import argparse
 
 EXAMPLE = """\
 examples:
-  ofa image-scores results/pictures/top1 --real results/pictures/reference --inception-model-path pt_inception-2015-12-05-6726825d.pth
-  ofa image-scores results/pictures/top1 --real gt_stat.npz --inception-model-path pt_inception-2015-12-05-6726825d.pth"""
+  ofa image-scores results/pictures/top1 --real results/pictures/reference \\
+      --inception-model-path pt_inception-2015-12-05-6726825d.pth
+  ofa image-scores results/pictures/top1 --real gt_stat.npz \\
+      --inception-model-path pt_inception-2015-12-05-6726825d.pth"""
 
 
 def add_parser(subparsers) -> None:

@@ -8,8 +8,8 @@ from ofa.errors import UserError
 
 EXAMPLE = """\
 examples:
-  ofa pack vision_language_examples.tsv --out shards        shards/vision_language_examples-000000.tar, ...
-  ofa pack 'shards/vision_language_examples-*.tar' --out rows.tsv        and back (patterns in quotes)
+  ofa pack examples.tsv --out shards                    shards/examples-000000.tar, ...
+  ofa pack 'shards/examples-*.tar' --out rows.tsv       and back (patterns in quotes)
 """
 
 

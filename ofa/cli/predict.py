@@ -22,8 +22,9 @@ examples:
   ofa predict checkpoint_best.pt signs/ --task read                          the text on every image
   ofa predict checkpoint_best.pt requests.jsonl --out replies.jsonl
 
-A line of a .jsonl file: {"image": "a.jpg", "question": "what is it?", "region": [3, 4, 90, 80]}; paths are as seen from
-the file. An image that cannot be read is named and left out (its line holds the reason); the exit status is 1 then."""
+A line of a .jsonl file: {"image": "a.jpg", "question": "what is it?", "region": [3, 4, 90, 80]};
+paths are as seen from the file. An image that cannot be read is named and left out (its line holds
+the reason); the exit status is 1 then."""
 GENERATION = ("beam", "max_len_b", "min_len", "lenpen", "temperature", "no_repeat_ngram_size")
 WINDOW = 4  # batches of pictures in memory
 

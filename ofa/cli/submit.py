@@ -10,10 +10,13 @@ logger = logging.getLogger(__name__)
 COCO_SIZES = {"val2014": 40504, "test2014": 40775}  # pictures of the splits that the server scores
 EXAMPLE = """\
 examples:
-  ofa submit coco --val2014 results/val_predict.json --test2014 results/test_predict.json --name ofa-large --out upload.zip
-  ofa submit vqa results/test_predict.json --questions v2_OpenEnded_mscoco_test2015_questions.json --out answers.json
+  ofa submit coco --val2014 results/val_predict.json --test2014 results/test_predict.json \\
+      --name ofa-large --out upload.zip
+  ofa submit vqa results/test_predict.json \\
+      --questions v2_OpenEnded_mscoco_test2015_questions.json --out answers.json
   ofa submit muge results/test_predict.json --images IC_test.tsv --out IC_test.jsonl
-  ofa submit glue --cola results/cola/test_predict.json --rte results/rte/test_predict.json --also sample/STS-B.tsv --out glue.zip"""
+  ofa submit glue --cola results/cola/test_predict.json --rte results/rte/test_predict.json \\
+      --also sample/STS-B.tsv --out glue.zip"""
 
 
 def add_parser(subparsers) -> None:

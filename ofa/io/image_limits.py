@@ -50,8 +50,9 @@ TAG_BYTES = {
     13: 4,
     16: 8,
 }
-COMPRESSIONS = tuple(  # of TIFF
-    "raw tiff_ccitt group3 group4 tiff_lzw jpeg tiff_adobe_deflate tiff_deflate packbits zstd webp".split()
+COMPRESSIONS = (  # of TIFF
+    *("raw", "tiff_ccitt", "group3", "group4", "tiff_lzw", "jpeg"),
+    *("tiff_adobe_deflate", "tiff_deflate", "packbits", "zstd", "webp"),
 )
 
 

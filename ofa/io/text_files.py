@@ -15,7 +15,7 @@ def read_lines(path: str | Path) -> Iterator[str]:
     number = 0
     try:
         with open(path, encoding="utf-8-sig", newline="\n") as file:
-            for number, line in enumerate(file, start=1):
+            for line in file:
                 yield line.rstrip("\r\n")
     except OSError as error:
         raise UserError(

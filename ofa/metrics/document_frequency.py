@@ -116,7 +116,8 @@ def count_document_frequencies(references: Iterable[list[str]]) -> dict:
     """Content of such a pickle for the references of some images."""
     frequencies: Counter = Counter()
     num_images = 0
-    for num_images, captions in enumerate(references, 1):
+    for captions in references:
+        num_images += 1
         split = [caption.split() for caption in captions]
         frequencies.update(
             {

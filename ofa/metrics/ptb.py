@@ -38,12 +38,13 @@ SPLIT = {
 # Their full stop belongs to them, as it does to single letters and to u.s., a.m. (found by trying
 # 45 000 words).
 ABBREVIATIONS = """
-    adj adm adv al ala alex apr ariz assn assoc asst atty attys aug ave bancorp bhd bldg blvd brig bros calif
-    capt cf cie cmdr co col colo comdr conn corp cos cpl ct dak dec dept det dr drs elec ens esq est etc ext
-    feb fla fri ft ga gen gov govs hon inc ind insp intl invt jan jos jr jul jun kan kans ky lieut lt ltd maj
-    mar md messrs mfg mich minn mlle mme mo mon mont mr mrs ms mt mtg natl neb nev nov oct okla penn pfc ph plc
-    pres prof profs pte ptes pty ptys pvt rd rep reps rev rt sen sens sep sept seq sfc sgt spc sq sr st ste
-    supt supts sys tel tenn thu thurs treas tue tues univ va vs vt wed wis wisc wm wyo
+    adj adm adv al ala alex apr ariz assn assoc asst atty attys aug ave bancorp bhd bldg blvd brig
+    bros calif capt cf cie cmdr co col colo comdr conn corp cos cpl ct dak dec dept det dr drs elec
+    ens esq est etc ext feb fla fri ft ga gen gov govs hon inc ind insp intl invt jan jos jr jul jun
+    kan kans ky lieut lt ltd maj mar md messrs mfg mich minn mlle mme mo mon mont mr mrs ms mt mtg
+    natl neb nev nov oct okla penn pfc ph plc pres prof profs pte ptes pty ptys pvt rd rep reps rev
+    rt sen sens sep sept seq sfc sgt spc sq sr st ste supt supts sys tel tenn thu thurs treas tue
+    tues univ va vs vt wed wis wisc wm wyo
 """
 # These only before a number, as in "no. 5".
 BEFORE_NUMBERS = "art ca fig figs no nos op pp prop"
@@ -70,7 +71,8 @@ MAPPED = {
 }
 PARTS = re.compile(
     rf"""
-      (?:{"|".join(ABBREVIATIONS.split())})\.(?![a-z0-9]) | (?:[a-z]\.)+(?![a-z0-9]) | [a-z](?:\.[a-z])+(?![a-z0-9])
+      (?:{"|".join(ABBREVIATIONS.split())})\.(?![a-z0-9])
+    | (?:[a-z]\.)+(?![a-z0-9]) | [a-z](?:\.[a-z])+(?![a-z0-9])
     | [-+]?\d*(?:[.,:]\d+)+ | [-+]?\d+(?![a-z0-9/-])
     | n't(?![a-z0-9]) | '(?:[smd]|re|ve|ll)(?![a-z0-9])
     | [a-z]*[a-mo-z](?=n't(?![a-z0-9]))
@@ -82,8 +84,9 @@ PARTS = re.compile(
 # Understood for certain. Parts of the pattern: opening mark, word, closing marks.
 CERTAIN = re.compile(
     rf"""(?! (?:{"|".join(BEFORE_NUMBERS.split())})\. ) ["(]? (?:
-        [a-z]+(?:-[a-z]+)*(?:'(?:[smd]|re|ve|ll))? | [a-z]{{2,}}s' | [a-z]*[a-mo-z]n't | [a-z]+/[a-z]+ | o'clock
-      | \d{{1,4}}(?:-[a-z]+)+ | \d+(?:st|nd|rd|th) | \d+ | \d{{1,3}}(?:,\d{{3}})+ | \d+\.\d+ | \d{{1,2}}:\d\d
+        [a-z]+(?:-[a-z]+)*(?:'(?:[smd]|re|ve|ll))? | [a-z]{{2,}}s' | [a-z]*[a-mo-z]n't
+      | [a-z]+/[a-z]+ | o'clock | \d{{1,4}}(?:-[a-z]+)+ | \d+(?:st|nd|rd|th) | \d+
+      | \d{{1,3}}(?:,\d{{3}})+ | \d+\.\d+ | \d{{1,2}}:\d\d
     )? [")]? (?: (?:[.,]|[!?]+|\.\.\.) [")]? | [;:] )? | --? | (?:[ap]\.m|u\.s)\.,?""",
     re.VERBOSE,
 )

@@ -1,8 +1,10 @@
 """GLUE, as its authors ship it (one folder of TSVs per task) or as a ``datasets`` folder on disk ->
 rows of the seven tasks.
 
-    CoLA/train.tsv    gj04 <tab> 1 <tab> <tab> Our friends won't buy this analysis.       -> 0 <tab> Our friends ... <tab> 1
-    mnli/ (datasets)  premise, hypothesis, label 0 of (entailment, neutral, contradiction) -> premise <tab> hypothesis <tab> 1
+    CoLA/train.tsv    gj04 <tab> 1 <tab> <tab> Our friends won't buy this analysis.
+                      -> 0 <tab> Our friends ... <tab> 1
+    mnli/ (datasets)  premise, hypothesis, label 0 of (entailment, neutral, contradiction)
+                      -> premise <tab> hypothesis <tab> 1
 
 Labels are converted by name: their numbers differ between distributions (``ofa.tasks.glue``). Test
 rows have none; they all stay, in their order, because a submission numbers them.

@@ -1,7 +1,7 @@
 """Pictures of text and lists of what is written on them -> rows of the text recognition files.
 
 train/word_1.png <tab> Open daily        as PaddleOCR and many others write their lists
-word_1.png, "Open daily"                 as the ICDAR competitions do; "###" cannot be read and is left out
+word_1.png, "Open daily"                 as the ICDAR competitions do; "###" is left out
 train/word_1.png Open daily              a path without blanks, a blank, the text
 """
 

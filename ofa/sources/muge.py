@@ -1,7 +1,7 @@
 """MUGE's captions of goods (ECommerce-IC) as published -> caption files.
 
-    IC_train.jsonl   {"image_id": "007c72", "text": ["蕾丝元素，时尚气质", "性感名媛风"]}     one text or a list of them
-    IC_train.tsv     007c72 <tab> /9j/4AAQ...                                         the picture in base64
+    IC_train.jsonl   {"image_id": "007c72", "text": ["蕾丝元素，时尚气质", "性感名媛"]}  or one text
+    IC_train.tsv     007c72 <tab> /9j/4AAQ...   the picture in base64
 
 Of the test set only the pictures are published: its rows have no captions, and the result file
 becomes an upload by ``ofa submit muge``.

@@ -1,8 +1,8 @@
 """People's own data: a CSV file with a header or a JSONL file, one entry per row -> the training
 files of a task.
 
-    image,question,answer                       {"image": "a.jpg", "caption": ["A dog.", "A brown dog runs."]}
-    a.jpg,what is it?,a dog                     {"image": "b.jpg", "text": "the left dog", "box": [10, 20, 110, 220]}
+    image,question,answer       {"image": "a.jpg", "caption": ["A dog.", "A brown dog runs."]}
+    a.jpg,what is it?,a dog     {"image": "b.jpg", "text": "left dog", "box": [10, 20, 110, 220]}
 
 A column of another name is named with ``--columns image=photo``. Which columns a task needs:
 ``FIELDS``.

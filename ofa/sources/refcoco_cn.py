@@ -1,8 +1,9 @@
 """RefCOCO-CN -> rows of the Chinese grounding files, ``refcoco_cn_train.tsv`` and so on.
 
-As published (TSV), or a JSONL file with the pictures beside it; both become the published columns::
+As published (TSV), or a JSONL file with the pictures beside it; both become the published columns
+(uniq-id, text, x0,y0,x1,y1, picture)::
 
-    79_1 <tab> 左边的红色汽车 <tab> 10.5,20.0,200.0,150.0 <tab> /9j/4AAQ...        uniq-id, text, x0,y0,x1,y1, picture
+    79_1 <tab> 左边的红色汽车 <tab> 10.5,20.0,200.0,150.0 <tab> /9j/4AAQ...
     {"id": "79_1", "image": "a.jpg", "text": "左边的红色汽车", "box": [10.5, 20, 200, 150]}
 """
 

@@ -58,12 +58,15 @@ def test_known_warnings_are_silent():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fairseq_compat.silence_known_warnings()
-        warnings.warn("`torch.cuda.amp.GradScaler(args...)` is deprecated.", FutureWarning)
+        warnings.warn(
+            "`torch.cuda.amp.GradScaler(args...)` is deprecated.", FutureWarning, stacklevel=1
+        )
         warnings.warn(
             "\n'config' is validated against ConfigStore schema with the same name.\nThis",
             UserWarning,
+            stacklevel=1,
         )
-        warnings.warn("something else", FutureWarning)
+        warnings.warn("something else", FutureWarning, stacklevel=1)
     assert [str(w.message) for w in caught] == ["something else"]
 
 
@@ -233,7 +236,7 @@ def test_a_user_error_behind_a_vaguer_one_is_the_one_shown(capsys):
         try:
             raise UserError("the checkpoint needs --arch=ofa_base")
         except UserError:
-            raise Exception("Cannot load model parameters")
+            raise Exception("Cannot load model parameters")  # noqa: B904 (as fairseq does)
     assert capsys.readouterr().err == "error: the checkpoint needs --arch=ofa_base\n"
 
 

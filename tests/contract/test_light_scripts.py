@@ -8,26 +8,31 @@ from test_run_scripts import ROOT, after, dry_run, parse_training  # noqa: F401
 # What the released scripts of prompt tuning, adapters and BitFit give to fairseq, written out.
 RELEASED = (
     """
-    refcoco_train.tsv,refcoco_val.tsv --selected-cols=0,4,2,3 --bpe-dir=../../utils/BPE --reset-optimizer --reset-dataloader
-    --reset-meters --save-dir=refcoco_checkpoints --task=refcoco --arch=ofa_large --restore-file=../../checkpoints/ofa_large.pt
-    --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.1 --batch-size=16 --update-freq=8
-    --encoder-normalize-before --decoder-normalize-before --share-decoder-input-output-embed --share-all-embeddings
-    --layernorm-embedding --patch-layernorm-embedding --code-layernorm-embedding --resnet-drop-path-rate=0.0
-    --encoder-drop-path-rate=0.2 --decoder-drop-path-rate=0.2 --dropout=0.1 --attention-dropout=0.0 --weight-decay=0.01
-    --optimizer=adam --adam-betas=(0.9,0.999) --adam-eps=1e-08 --clip-norm=1.0 --lr-scheduler=polynomial_decay --lr=0.03
-    --max-epoch=100 --warmup-ratio=0.06 --log-format=simple --log-interval=10 --fixed-validation-seed=7 --no-epoch-checkpoints
+    refcoco_train.tsv,refcoco_val.tsv --selected-cols=0,4,2,3 --bpe-dir=../../utils/BPE
+    --reset-optimizer --reset-dataloader --reset-meters --save-dir=refcoco_checkpoints
+    --task=refcoco --arch=ofa_large --restore-file=../../checkpoints/ofa_large.pt
+    --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.1 --batch-size=16
+    --update-freq=8 --encoder-normalize-before --decoder-normalize-before
+    --share-decoder-input-output-embed --share-all-embeddings --layernorm-embedding
+    --patch-layernorm-embedding --code-layernorm-embedding --resnet-drop-path-rate=0.0
+    --encoder-drop-path-rate=0.2 --decoder-drop-path-rate=0.2 --dropout=0.1 --attention-dropout=0.0
+    --weight-decay=0.01 --optimizer=adam --adam-betas=(0.9,0.999) --adam-eps=1e-08 --clip-norm=1.0
+    --lr-scheduler=polynomial_decay --lr=0.03 --max-epoch=100 --warmup-ratio=0.06
+    --log-format=simple --log-interval=10 --fixed-validation-seed=7 --no-epoch-checkpoints
     --keep-best-checkpoints=1 --save-interval=1 --validate-interval=1 --save-interval-updates=500
-    --validate-interval-updates=500 --eval-acc --eval-args={"beam":5,"min_len":4,"max_len_a":0,"max_len_b":4}
-    --best-checkpoint-metric=score --maximize-best-checkpoint-metric --max-src-length=80 --max-tgt-length=20
-    --find-unused-parameters --add-type-embedding --scale-attn --scale-fc --scale-heads --disable-entangle --num-bins=1000
-    --patch-image-size=480 --fp16 --fp16-scale-window=512 --num-workers=0
+    --validate-interval-updates=500 --eval-acc
+    --eval-args={"beam":5,"min_len":4,"max_len_a":0,"max_len_b":4} --best-checkpoint-metric=score
+    --maximize-best-checkpoint-metric --max-src-length=80 --max-tgt-length=20
+    --find-unused-parameters --add-type-embedding --scale-attn --scale-fc --scale-heads
+    --disable-entangle --num-bins=1000 --patch-image-size=480 --fp16 --fp16-scale-window=512
+    --num-workers=0
 """.split()
     + [f"--user-dir={ROOT / 'ofa'}"]
 )
 PREFIX = """
     --encoder-prompt --decoder-prompt --encoder-prompt-type=prefix --decoder-prompt-type=prefix
-    --encoder-prompt-length=100 --decoder-prompt-length=100 --encoder-prompt-projection --decoder-prompt-projection
-    --encoder-prompt-dim=2048 --decoder-prompt-dim=2048
+    --encoder-prompt-length=100 --decoder-prompt-length=100 --encoder-prompt-projection
+    --decoder-prompt-projection --encoder-prompt-dim=2048 --decoder-prompt-dim=2048
 """.split()
 SCRIPTS = {
     "refcoco": (ROOT / "run_scripts/refcoco/train.sh", 100, 0),

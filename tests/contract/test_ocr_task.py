@@ -14,9 +14,11 @@ from ofa.vocabulary_build import build_vocabulary
 
 TEXTS = ("Open daily", "STOP", "open  DAILY", "")
 EVALUATION = """
-    evaluate ../../dataset/caption_data/ocr_scene_test.tsv --path=../../checkpoints/ofa_cn_ocr_large.pt --user-dir=../../ofa_module --task=ocr
-    --batch-size=8 --log-format=simple --log-interval=10 --seed=7 --gen-subset=test --results-path=../../results/ocr --beam=5
-    --max-len-b=64 --no-repeat-ngram-size=0 --fp16 --num-workers=0 --selected-cols=0,1,2
+    evaluate ../../dataset/caption_data/ocr_scene_test.tsv
+    --path=../../checkpoints/ofa_cn_ocr_large.pt --user-dir=../../ofa_module --task=ocr
+    --batch-size=8 --log-format=simple --log-interval=10 --seed=7 --gen-subset=test
+    --results-path=../../results/ocr --beam=5 --max-len-b=64 --no-repeat-ngram-size=0 --fp16
+    --num-workers=0 --selected-cols=0,1,2
 """.split()
 
 
@@ -101,8 +103,11 @@ def test_the_released_evaluation_is_parsed():
 
 @pytest.mark.parametrize("size, lr, drop", [("base", 5e-5, 0.1), ("large", 3e-5, 0.2)])
 def test_training_reads_chinese_with_the_lengths_of_the_released_evaluation(
-    size, lr, drop, parse_training
-):  # noqa: F811
+    size,
+    lr,
+    drop,
+    parse_training,  # noqa: F811
+):
     words = dry_run(ROOT / "run_scripts/ocr/train.sh", "--is-document", SIZE=size, NPROC="4")
     args = parse_training(after(words, "fairseq_cli.train"))
     assert (args.task, args.lr, args.encoder_drop_path_rate, args.max_epoch, args.is_document) == (

@@ -96,7 +96,8 @@ def test_user_dir_registers_also_when_the_package_was_imported_before_fairseq():
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); import ofa.metrics; from argparse import"
         " Namespace; import"
-        f" fairseq.utils\nfairseq.utils.import_user_module(Namespace(user_dir={str(ROOT / 'ofa')!r}))\nfrom"
+        " fairseq.utils\n"
+        f"fairseq.utils.import_user_module(Namespace(user_dir={str(ROOT / 'ofa')!r}))\nfrom"
         " fairseq.tasks import TASK_REGISTRY; print('caption' in TASK_REGISTRY)"
     )
     result = subprocess.run(

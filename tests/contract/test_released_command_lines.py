@@ -9,48 +9,57 @@ from test_run_scripts import ROOT, parse_training  # noqa: F401
 COMMON = (
     """
     --bpe-dir=../../utils/BPE --reset-optimizer --reset-dataloader --reset-meters
-    --encoder-normalize-before --decoder-normalize-before --share-decoder-input-output-embed --share-all-embeddings
-    --layernorm-embedding --patch-layernorm-embedding --code-layernorm-embedding --add-type-embedding --scale-attn --scale-fc
-    --scale-heads --disable-entangle --resnet-drop-path-rate=0.0 --attention-dropout=0.0 --num-bins=1000
-    --optimizer=adam --adam-betas=(0.9,0.999) --adam-eps=1e-08 --weight-decay=0.01 --lr-scheduler=polynomial_decay
-    --log-format=simple --log-interval=10 --fixed-validation-seed=7 --fp16 --num-workers=0
+    --encoder-normalize-before --decoder-normalize-before --share-decoder-input-output-embed
+    --share-all-embeddings --layernorm-embedding --patch-layernorm-embedding
+    --code-layernorm-embedding --add-type-embedding --scale-attn --scale-fc --scale-heads
+    --disable-entangle --resnet-drop-path-rate=0.0 --attention-dropout=0.0 --num-bins=1000
+    --optimizer=adam --adam-betas=(0.9,0.999) --adam-eps=1e-08 --weight-decay=0.01
+    --lr-scheduler=polynomial_decay --log-format=simple --log-interval=10 --fixed-validation-seed=7
+    --fp16 --num-workers=0
 """.split()
     + [f"--user-dir={ROOT / 'ofa'}"]
 )
 PRETRAINING = """
-    ../../dataset/pretrain_data/vision_language_examples.tsv --task=unify_task --restore-file=../../checkpoints/ofa_large.pt
-    --selected-cols=0,1,2,3,4,5,6,7 --text-data=text_examples.tsv --text-selected-cols=0,1
-    --image-data=image_examples.tsv --image-selected-cols=0,1,2 --detection-data=detection_examples.tsv
+    ../../dataset/pretrain_data/vision_language_examples.tsv --task=unify_task
+    --restore-file=../../checkpoints/ofa_large.pt --selected-cols=0,1,2,3,4,5,6,7
+    --text-data=text_examples.tsv --text-selected-cols=0,1 --image-data=image_examples.tsv
+    --image-selected-cols=0,1,2 --detection-data=detection_examples.tsv
     --detection-selected-cols=0,1,2 --neg-sample-dir=../../dataset/pretrain_data/negative_sample
-    --save-dir=checkpoints/ofa_large --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.0
-    --batch-size=4 --update-freq=1 --clip-norm=5.0 --lr=1e-4 --max-epoch=50 --warmup-ratio=0.01
-    --encoder-drop-path-rate=0.1 --decoder-drop-path-rate=0.1 --dropout=0.1 --patch-image-size=384 --max-image-size=512
-    --max-src-length=80 --max-tgt-length=30 --sample-patch-num=196 --fp16-scale-window=128 --keep-last-epochs=15
-    --save-interval=1 --save-interval-updates=6000 --disable-validation --ddp-backend=no_c10d
+    --save-dir=checkpoints/ofa_large --criterion=adjust_label_smoothed_cross_entropy
+    --label-smoothing=0.0 --batch-size=4 --update-freq=1 --clip-norm=5.0 --lr=1e-4 --max-epoch=50
+    --warmup-ratio=0.01 --encoder-drop-path-rate=0.1 --decoder-drop-path-rate=0.1 --dropout=0.1
+    --patch-image-size=384 --max-image-size=512 --max-src-length=80 --max-tgt-length=30
+    --sample-patch-num=196 --fp16-scale-window=128 --keep-last-epochs=15 --save-interval=1
+    --save-interval-updates=6000 --disable-validation --ddp-backend=no_c10d
 """.split()
 DRAW = '"min_len":1024,"max_len_a":0,"max_len_b":1024,"sampling_topk":256,"temperature":1.0'
 DRAWING = """
-    coco_vqgan_train.tsv,coco_vqgan_dev.tsv --task=image_gen --arch=ofa_large --selected-cols=0,2,1 --max-src-length=64
-    --max-tgt-length=1024 --code-image-size=256 --constraint-range=50265,58457 --batch-size-valid=1 --clip-norm=1.0
-    --fp16-scale-window=256 --find-unused-parameters --best-checkpoint-metric=score --maximize-best-checkpoint-metric
-    --clip-model-path=../../run_scripts/image_gen/clip/ViT-B-16.pt --vqgan-model-path=vqgan/last.ckpt
-    --vqgan-config-path=vqgan/model.yaml --keep-best-checkpoints=1 --no-epoch-checkpoints
+    coco_vqgan_train.tsv,coco_vqgan_dev.tsv --task=image_gen --arch=ofa_large --selected-cols=0,2,1
+    --max-src-length=64 --max-tgt-length=1024 --code-image-size=256 --constraint-range=50265,58457
+    --batch-size-valid=1 --clip-norm=1.0 --fp16-scale-window=256 --find-unused-parameters
+    --best-checkpoint-metric=score --maximize-best-checkpoint-metric
+    --clip-model-path=../../run_scripts/image_gen/clip/ViT-B-16.pt
+    --vqgan-model-path=vqgan/last.ckpt --vqgan-config-path=vqgan/model.yaml
+    --keep-best-checkpoints=1 --no-epoch-checkpoints
 """.split()
 STAGE_1 = """
-    --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.0 --batch-size=4 --update-freq=4 --lr=1e-3
-    --max-update=40000 --warmup-updates=2000 --total-num-update=40000 --save-interval=3 --validate-interval=3 --dropout=0.1
-    --encoder-drop-path-rate=0.1 --decoder-drop-path-rate=0.1 --restore-file=../../checkpoints/ofa_large.pt
+    --criterion=adjust_label_smoothed_cross_entropy --label-smoothing=0.0 --batch-size=4
+    --update-freq=4 --lr=1e-3 --max-update=40000 --warmup-updates=2000 --total-num-update=40000
+    --save-interval=3 --validate-interval=3 --dropout=0.1 --encoder-drop-path-rate=0.1
+    --decoder-drop-path-rate=0.1 --restore-file=../../checkpoints/ofa_large.pt
 """.split()
 STAGE_2 = """
-    --criterion=clip_scst_reward_criterion --scst --batch-size=1 --update-freq=1 --lr=1e-6 --max-update=5000 --warmup-updates=0
-    --total-num-update=5000 --save-interval-updates=200 --validate-interval-updates=200 --dropout=0.0 --freeze-resnet
-    --encoder-drop-path-rate=0.0 --decoder-drop-path-rate=0.0 --restore-file=checkpoints/40000_2000_1e-3/checkpoint_last.pt
+    --criterion=clip_scst_reward_criterion --scst --batch-size=1 --update-freq=1 --lr=1e-6
+    --max-update=5000 --warmup-updates=0 --total-num-update=5000 --save-interval-updates=200
+    --validate-interval-updates=200 --dropout=0.0 --freeze-resnet --encoder-drop-path-rate=0.0
+    --decoder-drop-path-rate=0.0 --restore-file=checkpoints/40000_2000_1e-3/checkpoint_last.pt
 """.split()
 EVALUATION = """
-    evaluate coco_vqgan_full_test.tsv --path=../../checkpoints/image_gen_large_best.pt --user-dir=../../ofa_module --task=image_gen
-    --batch-size=1 --log-format=simple --log-interval=1 --seed=42 --gen-subset=full_test --results-path=results
-    --beam=24 --min-len=1024 --max-len-a=0 --max-len-b=1024 --sampling-topk=256 --temperature=1.0
-    --code-image-size=256 --constraint-range=50265,58457 --fp16 --num-workers=0 --selected-cols=0,2,1
+    evaluate coco_vqgan_full_test.tsv --path=../../checkpoints/image_gen_large_best.pt
+    --user-dir=../../ofa_module --task=image_gen --batch-size=1 --log-format=simple --log-interval=1
+    --seed=42 --gen-subset=full_test --results-path=results --beam=24 --min-len=1024 --max-len-a=0
+    --max-len-b=1024 --sampling-topk=256 --temperature=1.0 --code-image-size=256
+    --constraint-range=50265,58457 --fp16 --num-workers=0 --selected-cols=0,2,1
 """.split()
 
 

@@ -263,9 +263,8 @@ def test_glue_has_the_released_numbers(task, parse_training):
         args.batch_size * processes * args.update_freq[0] in batches
         and args.maximize_best_checkpoint_metric
     )
-    assert args.data.endswith(
-        f"glue_data/{task}_train.tsv,{ROOT}/dataset/glue_data/{task}_dev{'_matched' * (task == 'mnli')}.tsv"
-    )
+    dev = f"{ROOT}/dataset/glue_data/{task}_dev{'_matched' * (task == 'mnli')}.tsv"
+    assert args.data.endswith(f"glue_data/{task}_train.tsv,{dev}")
 
 
 def test_the_sweep_of_a_glue_task_is_the_released_one(tmp_path):

@@ -145,7 +145,8 @@ def kill_when_trained(log):
     os.kill(os.getpid(), signal.SIGKILL)
 
 if "fairseq_cli.train" in sys.orig_argv and os.environ.get("RANK") == "1":
-    threading.Thread(target=kill_when_trained, args=[os.environ["SAVE_DIR"] + "/train.log"], daemon=True).start()
+    log = os.environ["SAVE_DIR"] + "/train.log"
+    threading.Thread(target=kill_when_trained, args=[log], daemon=True).start()
 """
 
 

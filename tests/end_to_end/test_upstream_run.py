@@ -279,9 +279,11 @@ def test_our_checkpoint_has_the_names_and_forms_that_upstream_compares(files):
 READ_BY_STOCK_FAIRSEQ = """
 import sys
 from fairseq import checkpoint_utils
-state = checkpoint_utils.load_checkpoint_to_cpu(sys.argv[1], {"data": "elsewhere.tsv", "patch_image_size": 64})
+changed = {"data": "elsewhere.tsv", "patch_image_size": 64}
+state = checkpoint_utils.load_checkpoint_to_cpu(sys.argv[1], changed)
 assert "ofa" not in sys.modules
-print(state["cfg"].model.arch, state["cfg"].model._name, state["cfg"].task.data, state["cfg"].task.patch_image_size, len(state["model"]))
+model, task = state["cfg"].model, state["cfg"].task
+print(model.arch, model._name, task.data, task.patch_image_size, len(state["model"]))
 """
 
 

@@ -55,7 +55,7 @@ def document_frequencies(documents):
     return dict(frequency)
 
 
-def random_captions(seed, images=12, words="a b c d e f".split()):
+def random_captions(seed, images=12, words=("a", "b", "c", "d", "e", "f")):
     """Ragged references, repeated words, an empty caption, several hypotheses for some images."""
     rng = random.Random(seed)
 

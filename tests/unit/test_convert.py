@@ -634,7 +634,7 @@ def test_a_bert_vocabulary_is_written_line_by_line_and_sentencepiece_not_at_all(
 
 
 # --- parts
-# --------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_conversion_replaces_the_weights_of_the_one_before(small, tmp_path):

@@ -116,7 +116,7 @@ def test_files_are_looked_for_beside_the_file_and_other_words_stay(tmp_path):
         ),
         *(
             (
-                '{"count": {"data": "x", "weight": %s}}' % weight,
+                f'{{"count": {{"data": "x", "weight": {weight}}}}}',
                 r"'weight' expects a number above 0",
             )
             for weight in ("1e400", "NaN", "1e30", "1" * 400, "-1", "true")

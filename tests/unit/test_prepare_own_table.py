@@ -331,7 +331,7 @@ def test_a_box_of_other_than_finite_numbers_is_named_with_its_row(folder, capsys
 @pytest.mark.parametrize("score", ["1e400", "NaN", "true", '"high"', "null", "[1]", "1" * 400])
 def test_a_confidence_of_other_than_a_finite_number_is_named_with_its_row(folder, capsys, score):
     (folder / "t.jsonl").write_text(
-        '{"image": "a.jpg", "question": "what?", "answer": {"yes": %s}}\n' % score
+        f'{{"image": "a.jpg", "question": "what?", "answer": {{"yes": {score}}}}}\n'
     )
     assert run(folder, "t.jsonl", "vqa_gen") == 2
     assert "t.jsonl:1: expected answers with confidences" in capsys.readouterr().err

@@ -104,10 +104,14 @@ def test_too_many_pictures_are_thinned_from_the_worst_to_the_best():
 
 def test_curves_are_read_from_the_log_of_an_interrupted_and_resumed_run():
     log = """\
-2026-01-01 00:00:00 | INFO | train_inner | epoch 001:     10 / 100 loss=5, nll_loss=4.5, num_updates=10, lr=0.1, wall=3
-2026-01-01 00:00:00 | INFO | train_inner | epoch 001:     20 / 100 loss=4, nll_loss=3.5, num_updates=20, lr=0.1, wall=3
-2026-01-01 00:00:00 | INFO | train_inner | epoch 001:     10 / 100 loss=5, nll_loss=4.25, num_updates=10, lr=0.1, wall=3
-2026-01-01 00:00:00 | INFO | valid | epoch 001 | valid on 'valid' subset | loss 3 | cider 0.75 | wps 0 | num_updates 15 | best_cider 0.8
+2026-01-01 00:00:00 | INFO | train_inner | epoch 001:     10 / 100 \
+loss=5, nll_loss=4.5, num_updates=10, lr=0.1, wall=3
+2026-01-01 00:00:00 | INFO | train_inner | epoch 001:     20 / 100 \
+loss=4, nll_loss=3.5, num_updates=20, lr=0.1, wall=3
+2026-01-01 00:00:00 | INFO | train_inner | epoch 001:     10 / 100 \
+loss=5, nll_loss=4.25, num_updates=10, lr=0.1, wall=3
+2026-01-01 00:00:00 | INFO | valid | epoch 001 | valid on 'valid' subset | \
+loss 3 | cider 0.75 | wps 0 | num_updates 15 | best_cider 0.8
 2026-01-01 00:00:00 | INFO | train | epoch 001 | loss 4 | nll_loss 3 | num_updates 20 | lr 0.1
 """
     loss, cider = training_curves(log)

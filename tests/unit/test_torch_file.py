@@ -22,7 +22,7 @@ from ofa.light_checkpoint import ENTRY, named_base
 from ofa.training_settings import training_settings
 
 
-class Choice(str, enum.Enum):
+class Choice(str, enum.Enum):  # noqa: UP042 (as fairseq's choices)
     FAST = "fast"
 
 
