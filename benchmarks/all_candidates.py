@@ -21,10 +21,10 @@ from torch import Tensor
 
 from ofa.models.config import ModelConfig
 from ofa.models.encoder import EncoderOutput
-from ofa.models.generate import encode_all, inference_networks
-from ofa.models.ofa import OFA
-from ofa.models.ranking import AnswerRanker
-from ofa.trie import Trie
+from ofa.models.generation.generator import encode_all, inference_networks
+from ofa.models.generation.ranking import AnswerRanker
+from ofa.models.ofa_model import OFA
+from ofa.tokens.trie import Trie
 
 BOS, PAD, EOS = 0, 1, 2
 VOCAB_SIZE = 59457
@@ -46,8 +46,8 @@ def made_up_answers(count: int, seed: int = 0) -> list[list[int]]:
 
 def answers_of(path: str, folder: str) -> list[list[int]]:
     """Token ids of a label file's answers."""
-    from ofa.bpe import load_language
-    from ofa.label_file import read_label_file
+    from ofa.task.label_file import read_label_file
+    from ofa.tokens.bpe import load_language
 
     bpe, vocabulary = load_language(folder)
     return [vocabulary.ids(bpe.encode(f" {text}")) for text in read_label_file(path)]

@@ -22,9 +22,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from ofa.models.config import ModelConfig
-from ofa.models.generate import SequenceGenerator
-from ofa.models.generation_options import GenerationOptions
-from ofa.models.ofa import OFA
+from ofa.models.generation.generator import SequenceGenerator
+from ofa.models.generation.options import GenerationOptions
+from ofa.models.ofa_model import OFA
 
 CODES, SIDE = 256, 128  # of a picture, pixels a side
 CODE_RANGE = (50265, 58457)

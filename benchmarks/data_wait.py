@@ -42,7 +42,7 @@ def write_files(folder: Path, rows: int):
     files, names of shards)."""
     from pretraining_files import make_files, objects, pair, text, write_rows
 
-    from ofa.data.shard_writing import pack
+    from ofa.data.shard_writer import pack
 
     photos = photo_fields(32)
     files = make_files(folder)

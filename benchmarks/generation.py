@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 from ofa.models.config import ModelConfig
-from ofa.models.generate import SequenceGenerator
-from ofa.models.generation_options import GenerationOptions
-from ofa.models.ofa import OFA
+from ofa.models.generation.generator import SequenceGenerator
+from ofa.models.generation.options import GenerationOptions
+from ofa.models.ofa_model import OFA
 
 VOCAB_SIZE = 59457  # the released English vocabulary
 SOURCE_TOKENS, TARGET_TOKENS, BEAM = 12, 16, 5

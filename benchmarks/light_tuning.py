@@ -76,7 +76,7 @@ def tune_and_score(args: argparse.Namespace, method: str, name: str, folder: Pat
     from fairseq_cli.train import cli_main
 
     from ofa.cli.main import main
-    from ofa.fairseq_recipe import command_of_script
+    from ofa.trainer.fairseq_parse_command import command_of_script
 
     torch.set_num_threads(1)
     log = os.open(folder / "train.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

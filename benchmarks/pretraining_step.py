@@ -23,8 +23,8 @@ from training_step import SWITCHES, VOCAB_SIZE, matmul_rate
 import ofa
 from ofa.data.collate import IMAGE_ROWS
 from ofa.models.config import ModelConfig
-from ofa.models.ofa import OFA
-from ofa.pretraining import TASKS
+from ofa.models.ofa_model import OFA
+from ofa.task.pretraining_tasks import TASKS
 
 CODES, CODE_SIDE = (
     range(50265, 58457),

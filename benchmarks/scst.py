@@ -23,9 +23,9 @@ import torch
 
 from ofa.metrics.document_frequency import count_document_frequencies, write_document_frequencies
 from ofa.models.config import ModelConfig
-from ofa.models.generate import SequenceGenerator
-from ofa.models.generation_options import GenerationOptions
-from ofa.models.ofa import OFA
+from ofa.models.generation.generator import SequenceGenerator
+from ofa.models.generation.options import GenerationOptions
+from ofa.models.ofa_model import OFA
 
 VOCAB_SIZE = 59457  # the released English vocabulary
 SOURCE_TOKENS, TARGET_TOKENS, SAMPLES, REFERENCES = 12, 16, 5, 5

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from ofa.models.config import ModelConfig
-from ofa.models.ofa import OFA
+from ofa.models.ofa_model import OFA
 
 VOCAB_SIZE = 59457
 CASES = {"tiny": ("ofa_tiny", 8, 256), "base": ("ofa_base", 4, 384)}  # arch, images, pixels a side

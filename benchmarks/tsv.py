@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ofa.data.images import decode_image, image_transform, to_rgb
+from ofa.data.images import image_transform
 from ofa.data.tsv import TsvFile
+from ofa.io.images import decode_image, to_rgb
 
 REPEATS = 5
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa.caption_scores import caption_words
-from ofa.chinese import is_chinese
 from ofa.errors import UserError
 from ofa.metrics import Bleu, CiderD
+from ofa.metrics.caption_scores import caption_words
 from ofa.metrics.document_frequency import EOS, read_document_frequencies
-from ofa.text import has_words
+from ofa.task.chinese import is_chinese
+from ofa.task.text import has_words
 
 logger = logging.getLogger(__name__)
 

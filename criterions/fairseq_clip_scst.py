@@ -50,7 +50,7 @@ class ClipScstConfig(FairseqDataclass):
 @register_criterion("clip_scst_reward_criterion", dataclass=ClipScstConfig)
 class ClipScstRewardCriterion(ScstRewardCriterion):
     """Works with every task that draws: it has ``rewards_of_fit``, see
-    ``ofa.tasks.fairseq_drawing``."""
+    ``ofa.tasks.fairseq_image_generation``."""
 
     config = ClipScstConfig
     purpose = "optimisation of pictures"

@@ -20,13 +20,14 @@ from fairseq.utils import strip_pad
 from omegaconf import II
 from torch import Tensor, nn
 
-from ofa.checkpoint import load_checkpoint, official_state_dict
+from ofa.checkpoints.contents import official_state_dict
 from ofa.criterions import losses, scst
 from ofa.criterions.caption_reward import CaptionReward, RewardWatch
 from ofa.criterions.fairseq_criterion import OFACriterion, option, parse_range, scored_logits
 from ofa.errors import UserError
-from ofa.models.generate import unwrapped
-from ofa.text import JOIN
+from ofa.io.safe_load import load_checkpoint
+from ofa.models.generation.generator import unwrapped
+from ofa.task.text import JOIN
 
 logger = logging.getLogger(__name__)
 

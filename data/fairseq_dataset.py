@@ -15,7 +15,7 @@ from ofa.data.rows import Rows
 from ofa.data.sample import Sample, SampleBuilder, blank_image
 from ofa.data.shard_order import row_order
 from ofa.errors import UserError
-from ofa.spec import Example
+from ofa.task.task_spec import Example
 
 logger = logging.getLogger(__name__)
 

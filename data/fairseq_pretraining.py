@@ -17,9 +17,16 @@ from ofa.data.rows import Rows
 from ofa.data.sample import Sample
 from ofa.data.shard_order import kept_order, reads_locally, row_order
 from ofa.errors import UserError
-from ofa.pretraining import GROUP, PAIR_TASKS, PAIRS_PER_GROUP, TASKS, RowKind, whole_times
+from ofa.task.pretraining_tasks import (
+    GROUP,
+    PAIR_TASKS,
+    PAIRS_PER_GROUP,
+    TASKS,
+    RowKind,
+    whole_times,
+)
 
-# key of a batch: int64[B], the task of each sample as its number in ofa.pretraining.TASKS
+# key of a batch: int64[B], the task of each sample as its number in TASKS
 TASK_IDS = "tasks"
 TRIES = 10_000  # rows that are looked at for one of a task that is trained
 BROKEN_TRIES = 100  # rows in turn that may be broken

@@ -7,15 +7,20 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from ofa.boxes import bins_to_text, resize_ratios, squashed_to_bins
-from ofa.data.augmentation import MILD, RandAugment
+from ofa.data.augment import MILD, RandAugment
 from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, OFA_MEAN, OFA_STD, image_transform
 from ofa.data.region_transforms import enlarged, flipped, jittered, scaled, square_around, visible
 from ofa.data.sample import Bpe, ImageOpener, Sample, SampleBuilder
 from ofa.data.span_mask import SpanMask
-from ofa.pretraining import Negatives, PretrainingContext, PretrainingExample, PretrainingOptions
-from ofa.spec import Symbols, TaskSpec
-from ofa.vocabulary import Vocabulary
+from ofa.task.pretraining_tasks import (
+    Negatives,
+    PretrainingContext,
+    PretrainingExample,
+    PretrainingOptions,
+)
+from ofa.task.task_spec import Symbols, TaskSpec
+from ofa.tokens.boxes import bins_to_text, resize_ratios, squashed_to_bins
+from ofa.tokens.vocabulary import Vocabulary
 
 READ_TOKENS, KEPT_TOKENS = 512, 256  # of a text: so many are read, the last of them are learned
 PROMPT_TOKENS = 20  # room for the prompt round a text

@@ -13,19 +13,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ofa.answers import AnswerSet
-from ofa.data.augmentation import TrainingTransform
-from ofa.data.images import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    OFA_MEAN,
-    OFA_STD,
-    decode_image,
-    image_transform,
-)
+from ofa.data.augment import TrainingTransform
+from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, OFA_MEAN, OFA_STD, image_transform
 from ofa.data.noise import noised
-from ofa.spec import Example, RowContext, Symbols, TaskOptions, TaskSpec, Text
-from ofa.vocabulary import Vocabulary
+from ofa.io.images import decode_image
+from ofa.task.answers import AnswerSet
+from ofa.task.task_spec import Example, RowContext, Symbols, TaskOptions, TaskSpec, Text
+from ofa.tokens.vocabulary import Vocabulary
 
 
 class Sample(TypedDict, total=False):
@@ -57,7 +51,7 @@ class Sample(TypedDict, total=False):
 
 
 class Bpe(Protocol):
-    """The part of ``ofa.bpe.Bpe`` that is needed here."""
+    """The part of ``ofa.tokens.bpe.Bpe`` that is needed here."""
 
     kind: str
 
@@ -208,8 +202,8 @@ def answer_set(
 
 
 def decoder_prompt(prompt_type: Optional[str], source: list[int]) -> list[int]:
-    """What the decoder is given before it answers, see ``ofa.spec.Example.prompt_type``. Args:
-    source: <s> ... </s>."""
+    """What the decoder is given before it answers, see ``Example.prompt_type``. Args: source:
+    <s> ... </s>."""
     if prompt_type == "src":
         return source
     return source[:-1] if prompt_type == "prev_output" else source[:1]

@@ -29,9 +29,9 @@ from ofa.errors import UserError
 from ofa.io.image_paths import IMAGE_SUFFIXES
 from ofa.io.images import encode_image
 from ofa.io.json_files import load_json
+from ofa.io.progress import counted
 from ofa.io.values import RowError, load_values, text_of
-from ofa.progress import counted
-from ofa.text import JOIN
+from ofa.task.text import JOIN
 
 IMAGES = tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)
 KEY, IMAGE, JSON = "key", "image", "json"

@@ -22,7 +22,7 @@ from ofa.models.config import ModelConfig
 from ofa.models.encoder import EncoderOutput
 from ofa.models.layers import DecoderLayer
 from ofa.models.positions import bias_product, code_positions, split_heads
-from ofa.models.stack import Stack, run_layer, skip_layer
+from ofa.models.transformer_stack import Stack, run_layer, skip_layer
 
 Kind = Union[bool, Tensor]  # are the targets image codes? bool[B] when some are
 

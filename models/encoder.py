@@ -18,7 +18,7 @@ from ofa.models.config import ModelConfig
 from ofa.models.layers import EncoderLayer
 from ofa.models.positions import bias_product, grid_positions, split_heads
 from ofa.models.resnet import ResNet
-from ofa.models.stack import Stack, run_layer, skip_layer
+from ofa.models.transformer_stack import Stack, run_layer, skip_layer
 from ofa.models.vit import VITS, VisionTransformer
 
 

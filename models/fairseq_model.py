@@ -10,14 +10,14 @@ from typing import Any
 
 from fairseq.models import BaseFairseqModel, register_model, register_model_architecture
 
-from ofa.checkpoint import load_checkpoint
+from ofa.checkpoints.adapt import adapt_state_dict, load_into
+from ofa.checkpoints.upstream_options import ALWAYS_ON, SAME_WIDTH, WITHOUT_EFFECT
 from ofa.errors import UserError
+from ofa.io.safe_load import load_checkpoint
 from ofa.models.config import PRESETS, ModelConfig, add_flag, add_flags
 from ofa.models.freezing import freeze
-from ofa.models.ofa import OFA
-from ofa.models.released_options import ALWAYS_ON, SAME_WIDTH, WITHOUT_EFFECT
+from ofa.models.ofa_model import OFA
 from ofa.models.resnet import load_imagenet_weights
-from ofa.models.state_dict import adapt_state_dict, load_into
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class OFAModel(OFA, BaseFairseqModel):
 
     def load_state_dict(self, state_dict, strict: bool = True, model_cfg=None, args=None, **unused):
         """Loads checkpoints of older, smaller or plainer models as well; see
-        ``ofa.models.state_dict``."""
+        ``ofa.checkpoints.adapt``."""
         load_into(self, state_dict, strict)
 
 

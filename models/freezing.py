@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from ofa.models.ofa import OFA
+from ofa.models.ofa_model import OFA
 
 OF_METHOD: dict[str, Callable[[str], bool]] = {  # which parameters a method trains, by their names
     "prefix": lambda name: "prompt_encoder" in name,

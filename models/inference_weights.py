@@ -13,7 +13,8 @@ LoRA: the two thin matrices are multiplied and added to the weight.
 
 The network itself stays as it is: several threads may generate with it, and training resumes with
 it. While it trains, a network for inference is made for each batch, so that changed weights are
-always seen; whoever knows that the weights stay makes one and keeps it (``ofa.predictor``).
+always seen; whoever knows that the weights stay makes one and keeps it
+(``ofa.inference.predictor``).
 """
 
 from collections.abc import Iterable

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ofa.models.attention import split_heads
+from ofa.models.positions import split_heads
 
 VITS = {
     "ViT-B/16": {

@@ -7,19 +7,19 @@ import pkgutil
 import ofa.criterions
 import ofa.models
 import ofa.tasks
-from ofa import (
+from ofa.trainer import (
     fairseq_adam,
-    fairseq_changed_data,
     fairseq_compat,
+    fairseq_data_changes,
+    fairseq_data_position,
+    fairseq_distributed,
     fairseq_ema,
-    fairseq_interrupt,
-    fairseq_light,
+    fairseq_lr_scheduler,
     fairseq_nonfinite,
-    fairseq_position,
-    fairseq_ranks,
+    fairseq_peft,
     fairseq_resume,
     fairseq_saving,
-    fairseq_scheduler,
+    fairseq_signals,
     fairseq_upstream,
 )
 
@@ -30,15 +30,15 @@ def install_once() -> None:
     for part in (
         fairseq_saving,
         fairseq_resume,
-        fairseq_position,
-        fairseq_light,
+        fairseq_data_position,
+        fairseq_peft,
         fairseq_ema,
-        fairseq_interrupt,
-        fairseq_ranks,
+        fairseq_signals,
+        fairseq_distributed,
         fairseq_nonfinite,
         fairseq_adam,
         fairseq_upstream,
-        fairseq_changed_data,
+        fairseq_data_changes,
     ):
         part.install()
 
@@ -50,7 +50,7 @@ def register() -> None:
     Importing the files named ``fairseq_*`` of a folder registers what they define.
     """
     fairseq_compat.install()
-    fairseq_scheduler.install()
+    fairseq_lr_scheduler.install()
     install_once()
     for package in (ofa.models, ofa.criterions, ofa.tasks):
         for info in pkgutil.iter_modules(package.__path__):

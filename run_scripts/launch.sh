@@ -184,7 +184,7 @@ train() {
     fi
     if [ "${OFA_FOLDER_OWNER:-}" != $$ ]; then
         export OFA_FOLDER_OWNER=$$ PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
-        exec "$PYTHON" -m ofa.cli.own_folder ${FRESH:+--fresh} "$SAVE_DIR" bash "${BASH_SOURCE[0]}" train "$data" "$@"
+        exec "$PYTHON" -m ofa.cli.with_folder_lock ${FRESH:+--fresh} "$SAVE_DIR" bash "${BASH_SOURCE[0]}" train "$data" "$@"
     fi
     run_module "$SAVE_DIR/train.log" fairseq_cli.train "$data" "${COMMON[@]}" "${flags[@]}" "$@"
 }

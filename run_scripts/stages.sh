@@ -18,7 +18,7 @@ start_over_if_asked() {  # start_over_if_asked SETTINGS FRESH PATHS...: what was
 own_folder() {  # own_folder SCRIPT ARGS...: the script anew, as owner of RUN: two calls would remove each other's stages
     if [ "${OFA_STAGES_OWNER:-}" != $$ ]; then
         export OFA_STAGES_OWNER=$$
-        PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" exec "$PYTHON" -m ofa.cli.own_folder "$RUN" bash "$@"
+        PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" exec "$PYTHON" -m ofa.cli.with_folder_lock "$RUN" bash "$@"
     fi
     trap 'rm -f "$RUN/run.lock"' EXIT
 }

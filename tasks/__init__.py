@@ -1,11 +1,16 @@
-"""One small file per task. Every file that has a ``SPEC`` (or a list ``SPECS``) is a task, see
-``ofa.spec.TaskSpec``."""
+"""One small file per task: every file with a ``SPEC`` (or a list ``SPECS``) is one.
+
+In: the columns of a row. Out: a prompt, a target, how to decode, metrics, a result row; see
+``TaskSpec`` in ``ofa.task.task_spec``. Prompts stand here and nowhere else. Others use
+``declared_specs`` and ``spec_of``; the ``fairseq_*`` files make fairseq tasks of the
+declarations.
+"""
 
 import importlib
 import pkgutil
 
 from ofa.errors import UserError
-from ofa.spec import TaskSpec
+from ofa.task.task_spec import TaskSpec
 
 
 def declared_specs() -> list[TaskSpec]:

@@ -14,7 +14,9 @@ from typing import Any, Optional
 
 import sacrebleu
 
-from ofa.caption_scores import (
+from ofa.errors import UserError
+from ofa.metrics import CiderD
+from ofa.metrics.caption_scores import (
     SINGLE_IMAGE,
     ZERO_BUT_CIDER_D,
     Frequencies,
@@ -22,21 +24,10 @@ from ofa.caption_scores import (
     caption_scores,
     caption_words,
 )
-from ofa.errors import UserError
-from ofa.metrics import CiderD
 from ofa.metrics.document_frequency import count_document_frequencies
-from ofa.spec import (
-    BatchRow,
-    Example,
-    Hypothesis,
-    Metric,
-    Prediction,
-    RowContext,
-    Scores,
-    TaskOptions,
-    TaskSpec,
-)
-from ofa.text import JOIN, caption_references, caption_target, has_words, remove_punctuation
+from ofa.task.prediction import BatchRow, Hypothesis, Prediction
+from ofa.task.task_spec import Example, Metric, RowContext, Scores, TaskOptions, TaskSpec
+from ofa.task.text import JOIN, caption_references, caption_target, has_words, remove_punctuation
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +144,7 @@ def final_scores(
     names: Optional[Sequence[str]] = None,
     cider_df: Frequencies = "corpus",
 ) -> Scores:
-    """The scores that ``ofa evaluate`` reports, see ``ofa.caption_scores``."""
+    """The scores that ``ofa evaluate`` reports, see ``ofa.metrics.caption_scores``."""
     if len(references) == 1:
         logger.warning(SINGLE_IMAGE if cider_df == "corpus" else ZERO_BUT_CIDER_D)
     return caption_scores(

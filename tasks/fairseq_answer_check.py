@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from torch import distributed
 
-from ofa.answers import AnswerSet, MissingAnswers
 from ofa.data.fairseq_dataset import OFADataset
 from ofa.errors import UserError
-from ofa.fairseq_ranks import of_all_ranks
+from ofa.task.answers import AnswerSet, MissingAnswers
+from ofa.trainer.fairseq_distributed import of_all_ranks
 
 logger = logging.getLogger(__name__)
 

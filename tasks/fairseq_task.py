@@ -1,7 +1,7 @@
 """Every ``SPEC`` of this folder as a fairseq task, for ``--task NAME``.
 
 One class serves all tasks: it builds model and generator and sums what validation counted. What
-differs between tasks is in their declarations (``ofa.spec``) alone.
+differs between tasks is in their declarations (``ofa.task.task_spec``) alone.
 """
 
 import argparse
@@ -21,17 +21,18 @@ from fairseq.logging import metrics
 from fairseq.optim.amp_optimizer import AMPOptimizer
 from fairseq.tasks import TASK_REGISTRY, register_task
 
-from ofa import fairseq_ranks
-from ofa.bpe import load_language
 from ofa.data.sample import answer_set
 from ofa.errors import UserError
-from ofa.fairseq_nonfinite import check_loss
-from ofa.fairseq_samples import Gallery
-from ofa.spec import BatchRow, Decoding, Prediction, TaskSpec
+from ofa.task.prediction import BatchRow, Prediction
+from ofa.task.task_spec import Decoding, TaskSpec
 from ofa.tasks import declared_specs
-from ofa.tasks.fairseq_drawing import DrawingTask
-from ofa.tasks.fairseq_reading import ReadingTask
-from ofa.vocabulary import Vocabulary
+from ofa.tasks.fairseq_datasets import ReadingTask
+from ofa.tasks.fairseq_image_generation import DrawingTask
+from ofa.tokens.bpe import load_language
+from ofa.tokens.vocabulary import Vocabulary
+from ofa.trainer import fairseq_distributed
+from ofa.trainer.fairseq_nonfinite import check_loss
+from ofa.trainer.fairseq_tensorboard import Gallery
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class OFATask(ReadingTask, DrawingTask):
         spec: the declaration of the task.
         decoding: how validation gets answers.
         vocabulary, bpe: tokens of the folder ``--bpe-dir``.
-        answers: what may be answered (``ofa.answers.AnswerSet``); None: anything.
+        answers: what may be answered (``ofa.task.answers.AnswerSet``); None: anything.
         sequence_generator, scst_generator: made by ``build_model`` if this run generates.
     """
 
@@ -145,7 +146,7 @@ class OFATask(ReadingTask, DrawingTask):
     ):
         """Forward and backward; the criterion learns the number of updates
         (``--drop-worst-after``)."""
-        sample, is_filler = fairseq_ranks.take_mark(sample)
+        sample, is_filler = fairseq_distributed.take_mark(sample)
         model.train()
         model.set_num_updates(update_num)
         device = next(model.parameters()).device.type
@@ -160,7 +161,7 @@ class OFATask(ReadingTask, DrawingTask):
         with torch.autograd.profiler.record_function("backward"):
             optimizer.backward(loss)
         if is_filler:
-            return loss, sample_size * 0, fairseq_ranks.count_nothing(logging_output)
+            return loss, sample_size * 0, fairseq_distributed.count_nothing(logging_output)
         return loss, sample_size, logging_output
 
     def valid_step(self, sample, model, criterion, ema_model=None):

@@ -11,17 +11,9 @@ from typing import Any, Optional
 
 from ofa.errors import UserError
 from ofa.metrics.rouge import make_scorer, metrics, summary_form, summary_scores
-from ofa.spec import (
-    BatchRow,
-    Example,
-    Hypothesis,
-    Prediction,
-    RowContext,
-    Shown,
-    TaskOptions,
-    TaskSpec,
-)
-from ofa.text import clean_phrase
+from ofa.task.prediction import BatchRow, Hypothesis, Prediction, Shown
+from ofa.task.task_spec import Example, RowContext, TaskOptions, TaskSpec
+from ofa.task.text import clean_phrase
 
 PROMPTS = {"en": ' what is the summary of article " {} "?', "zh": "{} 请用一个句子简单总结上文："}
 SCREENED_ON = (
@@ -116,7 +108,7 @@ def best_constant(
     lines: Sequence[str], accepted: Sequence[Sequence[str]]
 ) -> tuple[str, dict[str, float]]:
     """The line that has the best ROUGE-L as the summary of every row, and its scores; see
-    ``ofa.constants``."""
+    ``ofa.task.constant_baseline``."""
     found: dict[str, dict[str, float]] = {}
     for rows in (accepted[:SCREENED_ON], accepted):
         found = {

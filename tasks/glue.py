@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Optional
 
-from ofa.answers import PROMPT_TYPES, answer_texts, one_of
 from ofa.errors import UserError
 from ofa.metrics.classification import ClassFigures
-from ofa.spec import Decoding, Example, Prediction, RowContext, Shown, TaskOptions, TaskSpec
-from ofa.text import truncate_words
+from ofa.task.answers import PROMPT_TYPES, answer_texts, one_of
+from ofa.task.prediction import Prediction, Shown
+from ofa.task.task_spec import Decoding, Example, RowContext, TaskOptions, TaskSpec
+from ofa.task.text import truncate_words
 
 
 @dataclass

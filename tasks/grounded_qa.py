@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
-from ofa.boxes import parse_box
 from ofa.errors import UserError
-from ofa.spec import Example, Prediction, RowContext, Shown, TaskSpec
+from ofa.task.prediction import Prediction, Shown
+from ofa.task.task_spec import Example, RowContext, TaskSpec
 from ofa.tasks.refcoco import box_symbols
 from ofa.tasks.vqa_gen import SPEC as VQA
 from ofa.tasks.vqa_gen import VqaOptions
 from ofa.tasks.vqa_gen import shown as shown_without_region
+from ofa.tokens.boxes import parse_box
 
 REGION = " region:"
 

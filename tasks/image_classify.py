@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from ofa.answers import AnswerOptions, answer_texts
 from ofa.metrics.accuracy import Accuracy
-from ofa.spec import Decoding, Example, Prediction, RowContext, TaskSpec
+from ofa.task.answers import AnswerOptions, answer_texts
+from ofa.task.prediction import Prediction
+from ofa.task.task_spec import Decoding, Example, RowContext, TaskSpec
 
 PROMPT = " what does the image describe?"
 TOP = 5

@@ -5,7 +5,7 @@ Columns ``id, text, code`` (``--selected-cols 0,2,1`` of the released files), ``
 captions that have no picture, or ``id, image, text, code``. ``code`` has one number for 8 x 8
 pixels of a square of ``--code-image-size``, from the top left corner on: 1024 for 256 pixels.
 Pictures are drawn by chance, ``beam`` x ``--sampling-times`` of each caption; a scorer that knows
-how well picture and text fit puts the best first (``ofa.tasks.fairseq_drawing``).
+how well picture and text fit puts the best first (``ofa.tasks.fairseq_image_generation``).
 """
 
 import base64
@@ -20,23 +20,20 @@ import torch
 from PIL import Image
 
 from ofa.errors import UserError, place
-from ofa.image_codes import CODE_SIDE, text_to_codes
-from ofa.picture_grid import grid_of_files
-from ofa.spec import (
-    BatchRow,
+from ofa.io.image_grid import grid_of_files
+from ofa.task.prediction import BatchRow, Hypothesis, Prediction, Shown
+from ofa.task.task_spec import (
     Decoding,
     Example,
-    Hypothesis,
     Metric,
-    Prediction,
     RowContext,
     Scores,
-    Shown,
     Symbols,
     TaskOptions,
     TaskSpec,
 )
-from ofa.vocabulary import code_symbol
+from ofa.tokens.image_codes import CODE_SIDE, text_to_codes
+from ofa.tokens.vocabulary import code_symbol
 
 PROMPT = " what is the complete image? caption:"
 CODE = re.compile(re.escape(code_symbol(0)).replace("0", "([0-9]{1,9})"))

@@ -10,20 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from ofa.boxes import text_to_bins
 from ofa.errors import UserError
-from ofa.spec import (
-    BatchRow,
-    Example,
-    Hypothesis,
-    Prediction,
-    RowContext,
-    Symbols,
-    TaskOptions,
-    TaskSpec,
-    Text,
-)
+from ofa.task.prediction import BatchRow, Hypothesis, Prediction
+from ofa.task.task_spec import Example, RowContext, Symbols, TaskOptions, TaskSpec, Text
 from ofa.tasks.refcoco import box_prediction, ratios_of
+from ofa.tokens.boxes import text_to_bins
 
 SYMBOL = re.compile(r"((?:\s*<(?:bin|code)_\d+>)+)")
 

@@ -1,8 +1,8 @@
 """Text recognition: `` what are the texts on the image?`` -> `` open daily``.
 
 Columns ``id, image, text`` (``--selected-cols 0,1,2``). Pictures keep their aspect, see
-``ofa.text_pictures``; texts are learned in lower case and simplified Chinese, see
-``ofa.recognised_text``.
+``ofa.task.ocr_images``; texts are learned in lower case and simplified Chinese, see
+``ofa.task.ocr_text``.
 """
 
 from collections.abc import Mapping
@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ofa.errors import UserError
-from ofa.metrics.text_recognition import METRICS, final_scores, make_scorer
-from ofa.recognised_text import learned_text, plain_text, written_text
-from ofa.spec import BatchRow, Example, Hypothesis, Prediction, RowContext, TaskOptions, TaskSpec
-from ofa.text_pictures import fit_square
+from ofa.metrics.ocr import METRICS, final_scores, make_scorer
+from ofa.task.ocr_images import fit_square
+from ofa.task.ocr_text import learned_text, plain_text, written_text
+from ofa.task.prediction import BatchRow, Hypothesis, Prediction
+from ofa.task.task_spec import Example, RowContext, TaskOptions, TaskSpec
 
 PROMPTS = {"en": " what are the texts on the image?", "zh": "图片上的文字是什么?"}
 

@@ -16,7 +16,20 @@ from typing import Any, Optional
 import torch
 from PIL import Image
 
-from ofa.boxes import (
+from ofa.errors import UserError, place
+from ofa.task.prediction import BatchRow, Hypothesis, Prediction, Shown
+from ofa.task.task_spec import (
+    Decoding,
+    Example,
+    Metric,
+    RowContext,
+    Scores,
+    Symbols,
+    TaskOptions,
+    TaskSpec,
+)
+from ofa.task.text import clean_phrase
+from ofa.tokens.boxes import (
     bins_to_boxes,
     bins_to_text,
     box_overlap,
@@ -27,22 +40,6 @@ from ofa.boxes import (
     resize_ratios,
     text_to_bins,
 )
-from ofa.errors import UserError, place
-from ofa.spec import (
-    BatchRow,
-    Decoding,
-    Example,
-    Hypothesis,
-    Metric,
-    Prediction,
-    RowContext,
-    Scores,
-    Shown,
-    Symbols,
-    TaskOptions,
-    TaskSpec,
-)
-from ofa.text import clean_phrase
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from ofa.answers import PromptedAnswerOptions, answer_texts
 from ofa.errors import UserError
 from ofa.metrics.accuracy import Accuracy
-from ofa.spec import Decoding, Example, Prediction, RowContext, Shown, TaskSpec
-from ofa.text import clean_phrase
+from ofa.task.answers import PromptedAnswerOptions, answer_texts
+from ofa.task.prediction import Prediction, Shown
+from ofa.task.task_spec import Decoding, Example, RowContext, TaskSpec
+from ofa.task.text import clean_phrase
 
 ACCURACY = Accuracy("snli_score", "_snli_score_sum", "_snli_cnt")
 ANSWERS = {"entailment": "yes", "contradiction": "no", "neutral": "maybe"}

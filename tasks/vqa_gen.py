@@ -13,12 +13,13 @@ from typing import Any, Optional, Union
 
 import torch
 
-from ofa.answers import PromptedAnswerOptions, answer_texts
-from ofa.chinese import QUESTION_MARKS
 from ofa.errors import UserError
 from ofa.metrics.accuracy import Accuracy
-from ofa.spec import Decoding, Example, Prediction, RowContext, Shown, TaskSpec
-from ofa.text import JOIN, clean_question, parse_answers
+from ofa.task.answers import PromptedAnswerOptions, answer_texts
+from ofa.task.chinese import QUESTION_MARKS
+from ofa.task.prediction import Prediction, Shown
+from ofa.task.task_spec import Decoding, Example, RowContext, TaskSpec
+from ofa.task.text import JOIN, clean_question, parse_answers
 
 logger = logging.getLogger(__name__)
 

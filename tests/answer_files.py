@@ -5,7 +5,7 @@ from pathlib import Path
 
 from caption_files import COLOURS, picture
 
-from ofa.vocabulary_build import build_vocabulary
+from ofa.tokens.train_sentencepiece import build_vocabulary
 
 ANSWERS = [*COLOURS[:5], "dark red", "dark blue", "yes", "no"]
 LABELS = ("entailment", "contradiction", "neutral")

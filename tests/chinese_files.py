@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-from ofa import picture_world_chinese as chinese
-from ofa.picture_world import Scene, encode, make_scene
-from ofa.wordpiece_build import build_wordpieces
+from ofa.synthetic import shapes_chinese as chinese
+from ofa.synthetic.shapes import Scene, encode, make_scene
+from ofa.tokens.train_wordpiece import build_wordpieces
 
 SIDE = 32  # pixels
 COLOURS = ("red", "blue", "white", "yellow")

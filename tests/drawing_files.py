@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from caption_files import caption_flags
 
-from ofa.vocabulary_build import build_vocabulary
+from ofa.tokens.train_sentencepiece import build_vocabulary
 
 PALETTE = {
     "black": (-1.0, -1.0, -1.0),
@@ -117,6 +117,6 @@ def drawing_flags(data: str, bpe_dir: Path, *more: str) -> list[str]:
 
 def use_colours() -> None:
     """In a process of its own: every path names the tests' tokenizer."""
-    import ofa.models.image_tokenizer as module
+    import ofa.models.image_tokenizer.codec as module
 
     module.load_image_tokenizer = lambda path, device="cpu": Colours()

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from caption_files import COLOURS, PLACES, caption, picture
 
-from ofa.vocabulary_build import build_vocabulary
+from ofa.tokens.train_sentencepiece import build_vocabulary
 
 ROWS = 24  # of pairs: as many captions, questions and boxes
 SIDE = 32  # pixels of a picture for infilling

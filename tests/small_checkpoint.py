@@ -8,7 +8,7 @@ import torch
 from caption_files import make_vocabulary
 from small_network import build_small
 
-from ofa.bpe import load_language
+from ofa.tokens.bpe import load_language
 
 
 def save_checkpoint(folder: Path, **switches) -> Path:

@@ -3,7 +3,7 @@
 import torch
 
 from ofa.models.config import ModelConfig
-from ofa.models.ofa import OFA
+from ofa.models.ofa_model import OFA
 
 SMALL = dict(
     encoder_embed_dim=16,

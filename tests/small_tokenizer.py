@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ofa.checkpoint_edit import write_checkpoint
-from ofa.models.vq_vae import VQVAE, VQVAEConfig, vq_vae_content
-from ofa.picture_world import make_scene, render
+from ofa.checkpoints.edit import write_checkpoint
+from ofa.models.image_tokenizer.vq_vae import VQVAE, VQVAEConfig, vq_vae_content
+from ofa.synthetic.shapes import make_scene, render
 
 
 def small_tokenizer(num_codes: int = 32) -> VQVAE:

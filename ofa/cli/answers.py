@@ -65,7 +65,7 @@ def _add_rows(parser: argparse.ArgumentParser) -> None:
 def answers_of(args: argparse.Namespace):
     """(answer that a row teaches, its place), row by row; rows without answers are passed over."""
     from ofa.data.rows import open_rows
-    from ofa.text import learned_answer
+    from ofa.task.text import learned_answer
 
     for path in args.tsv:
         file = open_rows(path, [args.column])
@@ -76,7 +76,7 @@ def answers_of(args: argparse.Namespace):
 
 
 def run_build(args: argparse.Namespace) -> int:
-    from ofa.label_file import write_label_file
+    from ofa.task.label_file import write_label_file
 
     if args.most is not None and args.most < 1:
         raise UserError(f"--most: expected at least 1, found {args.most}")
@@ -100,8 +100,8 @@ def run_build(args: argparse.Namespace) -> int:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    from ofa.answers import MissingAnswers
-    from ofa.label_file import read_label_file
+    from ofa.task.answers import MissingAnswers
+    from ofa.task.label_file import read_label_file
 
     found = MissingAnswers(dict.fromkeys(read_label_file(args.ans2label_file), 0).get)
     for answer, where in answers_of(args):

@@ -109,10 +109,11 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def run_show(arguments: argparse.Namespace) -> int:
-    from ofa.checkpoint import load_checkpoint, official_state_dict
-    from ofa.checkpoint_edit import describe
-    from ofa.light_checkpoint import ENTRY, base_of, find_base
-    from ofa.training_settings import training_settings
+    from ofa.checkpoints.compare import training_settings
+    from ofa.checkpoints.contents import official_state_dict
+    from ofa.checkpoints.delta import ENTRY, base_of, find_base
+    from ofa.checkpoints.edit import describe
+    from ofa.io.safe_load import load_checkpoint
 
     checkpoint = load_checkpoint(arguments.file)
     facts, settings = describe(checkpoint), training_settings(checkpoint)
@@ -171,7 +172,7 @@ def training_line(facts: dict[str, Any], settings: dict[str, Any]) -> str:
 
 
 def run_average(arguments: argparse.Namespace) -> int:
-    from ofa.checkpoint_edit import average, newest, write_checkpoint
+    from ofa.checkpoints.edit import average, newest, write_checkpoint
 
     refuse_existing(arguments)
     folders = [path for path in arguments.files if Path(path).is_dir()]
@@ -196,7 +197,7 @@ def run_average(arguments: argparse.Namespace) -> int:
 
 
 def run_strip(arguments: argparse.Namespace) -> int:
-    from ofa.checkpoint_edit import strip, write_checkpoint
+    from ofa.checkpoints.edit import strip, write_checkpoint
 
     refuse_existing(arguments)
     before = Path(arguments.file).stat().st_size if Path(arguments.file).is_file() else 0
@@ -208,7 +209,7 @@ def run_strip(arguments: argparse.Namespace) -> int:
 
 
 def run_merge(arguments: argparse.Namespace) -> int:
-    from ofa.checkpoint_edit import merge, write_checkpoint
+    from ofa.checkpoints.edit import merge, write_checkpoint
 
     refuse_existing(arguments)
     write_checkpoint(merge(arguments.file, arguments.base, arguments.ema), arguments.out)
@@ -225,8 +226,8 @@ def refuse_existing(arguments: argparse.Namespace) -> None:
 
 
 def run_diff(arguments: argparse.Namespace) -> int:
-    from ofa.checkpoint import load_checkpoint
-    from ofa.training_settings import differences, training_settings
+    from ofa.checkpoints.compare import differences, training_settings
+    from ofa.io.safe_load import load_checkpoint
 
     left = training_settings(load_checkpoint(arguments.file))
     if not left:
@@ -246,8 +247,8 @@ def run_diff(arguments: argparse.Namespace) -> int:
 
 
 def other_settings(other: str, flags: list[str]) -> dict[str, Any]:
-    from ofa.checkpoint import load_checkpoint
-    from ofa.training_settings import training_settings
+    from ofa.checkpoints.compare import training_settings
+    from ofa.io.safe_load import load_checkpoint
 
     if not Path(other).is_file():
         raise UserError(
@@ -263,7 +264,7 @@ def other_settings(other: str, flags: list[str]) -> dict[str, Any]:
     from ofa import register_fairseq_plugin
 
     register_fairseq_plugin()
-    from ofa.fairseq_recipe import command_of_script, settings_of_command
+    from ofa.trainer.fairseq_parse_command import command_of_script, settings_of_command
 
     return settings_of_command(command_of_script(other, flags))
 

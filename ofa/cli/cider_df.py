@@ -72,8 +72,12 @@ def run_build(arguments: argparse.Namespace) -> int:
     from itertools import chain
 
     from ofa.data.rows import open_rows
-    from ofa.document_frequencies import captions_of_coco, captions_of_tsv, count_captions
     from ofa.metrics.document_frequency import write_document_frequencies
+    from ofa.prepare.cider_document_frequency import (
+        captions_of_coco,
+        captions_of_tsv,
+        count_captions,
+    )
 
     if not arguments.tsv and not arguments.coco:
         raise UserError(

@@ -92,10 +92,10 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ofa.models.layout_read import read_source
-    from ofa.models.layout_write import check_output, check_room
-    from ofa.models.layouts import LAYOUTS
-    from ofa.models.same_logits import logits, network_of
+    from ofa.checkpoints.formats import LAYOUTS
+    from ofa.checkpoints.read import read_source
+    from ofa.checkpoints.verify_conversion import logits, network_of
+    from ofa.checkpoints.write import check_output, check_room
 
     layout = LAYOUTS[args.to]
     if args.bin and args.to != "huggingface":
@@ -163,7 +163,7 @@ def task_of(stored: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
 def image_size_of(source, args: argparse.Namespace) -> int:
     """The image size that a checkpoint gets, in pixels; printed with where it comes from.
     Raises: UserError if it is no size."""
-    from ofa.models.shapes import image_size
+    from ofa.checkpoints.architecture import image_size
 
     stored, reason = source.task.get("patch_image_size"), f"as {args.source} says"
     size = stored if args.patch_image_size is None else args.patch_image_size
@@ -196,8 +196,8 @@ def write_all(
     args: argparse.Namespace, source, model, task: dict[str, Any], part: Path
 ) -> list[str]:
     """Write the result as ``part``. Returns: what was written, for the user."""
-    from ofa.models.layout_write import write
-    from ofa.models.layouts import LAYOUTS
+    from ofa.checkpoints.formats import LAYOUTS
+    from ofa.checkpoints.write import write
 
     try:
         write(source, model, task, LAYOUTS[args.to], part, args.bin)
@@ -227,7 +227,7 @@ def tokenizer_files(
 ) -> list[str]:
     """The files of the tokenizer in a Hugging Face folder; a folder that only SOURCE names may
     be elsewhere by now."""
-    from ofa.huggingface_vocabulary import BINS, CODES, write_vocabulary
+    from ofa.tokens.export_huggingface import BINS, CODES, write_vocabulary
 
     counts = int(task["code_dict_size"]), int(task["num_bins"])
     if counts != (CODES, BINS):
@@ -259,8 +259,8 @@ def prove(out: str, source, before, part: Path) -> dict[str, float]:
     Args: before: logits of the source. Returns: largest difference of the logits of each batch.
     Raises: UserError if it is not the same model.
     """
-    from ofa.models.layout_read import read_source
-    from ofa.models.same_logits import largest_differences, logits, network_of
+    from ofa.checkpoints.read import read_source
+    from ofa.checkpoints.verify_conversion import largest_differences, logits, network_of
 
     remedy = "nothing is left there. Please report this, with the configuration of the source"
     result = read_source(part)
@@ -299,9 +299,9 @@ def same(one, other) -> bool:
 def finished_whole(out: Path) -> Iterator[Path]:
     """A path of the same name to write; its content takes the place of ``out`` at the end, and
     after a failure nothing does."""
+    from ofa.checkpoints.read import WEIGHTS
     from ofa.io.atomic import NAMED
     from ofa.io.folder_lock import lock_folder
-    from ofa.models.layout_read import WEIGHTS
 
     prefix = f".{out.name[:NAMED]}."
     with (

@@ -4,7 +4,7 @@ import argparse
 import logging
 
 from ofa.cli.predict import add_model_flags, load
-from ofa.prediction_requests import NEEDED
+from ofa.inference.requests import NEEDED
 
 logger = logging.getLogger(__name__)
 
@@ -70,14 +70,10 @@ def add_parser(subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Open the page; until Ctrl-C."""
-    from ofa.demo_page import (
-        check_address,
-        open_browser,
-        serve,
-    )  # says at once if gradio is missing
+    from ofa.demo.app import check_address, open_browser, serve  # says at once if gradio is missing
 
     check_address(args.host, args.port)
-    from ofa.demo import Demo
+    from ofa.demo.service import Demo
 
     given = {"image_tokenizer": args.image_tokenizer} if args.image_tokenizer else {}
     demo = Demo(load(args, **given), args.tasks)

@@ -117,8 +117,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Check all that is named. Returns 1 if anything has faults."""
     if arguments.rules:
         return _list_rules()
+    from ofa.doctor.model_files import (
+        check_checkpoint,
+        check_vocabulary,
+        is_checkpoint,
+        is_vocabulary,
+    )
     from ofa.doctor.negatives import check_negatives, is_negatives, mend_negatives
-    from ofa.doctor.parts import check_checkpoint, check_vocabulary, is_checkpoint, is_vocabulary
 
     negatives = list(filter(is_negatives, arguments.paths))
     tables = [
@@ -221,7 +226,7 @@ def _scan(path: str, arguments: argparse.Namespace):
     from ofa.doctor.row_source import name_for_guessing
     from ofa.doctor.rule import Settings
     from ofa.doctor.scan import scan
-    from ofa.label_file import read_label_file
+    from ofa.task.label_file import read_label_file
 
     task = guess_task(name_for_guessing(path), arguments.task)
     if task is None:

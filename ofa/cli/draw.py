@@ -99,9 +99,9 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ofa import OFA
-    from ofa.album import Album, png, write
-    from ofa.picture_grid import grid
-    from ofa.results import write_predictions
+    from ofa.inference.image_writer import Album, png, write
+    from ofa.io.image_grid import grid
+    from ofa.task.results import write_predictions
     from ofa.tasks import spec_of
 
     captions = captions_of(args)

@@ -332,7 +332,7 @@ def _dictionary(text: str) -> dict:
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the scores, write the page. Returns: 0, or 1 if images of a folder could
     not be read."""
-    from ofa.evaluation import EvaluationOptions, evaluate
+    from ofa.inference.evaluate import EvaluationOptions, evaluate
 
     started = time.monotonic()
     _check(args)
@@ -375,7 +375,7 @@ def run(args: argparse.Namespace) -> int:
     if evaluation.result_path:
         print(f"predictions: {evaluation.result_path}")
     if args.report:
-        from ofa.evaluation_page import Outcome, write_page
+        from ofa.report.evaluation_page import Outcome, write_page
 
         outcome = Outcome(
             evaluation.task.spec,
@@ -410,8 +410,8 @@ def _check(args: argparse.Namespace) -> None:
 def _score(args: argparse.Namespace, evaluation):
     """Scores of the predictions, and of the best constant answer if that is asked for; printed
     and written."""
-    from ofa.results import write_json
-    from ofa.scoring import score_rows
+    from ofa.task.results import write_json
+    from ofa.task.scoring import score_rows
 
     spec = evaluation.task.spec
     if evaluation.references is None or spec.final_scores is None:
@@ -431,7 +431,7 @@ def _score(args: argparse.Namespace, evaluation):
         return None, None
     constant = None
     if args.constant_from:
-        from ofa.constants import best_constant
+        from ofa.task.constant_baseline import best_constant
 
         constant = best_constant(
             spec, list(read_lines(args.constant_from)), list(filter(None, evaluation.references))
@@ -455,8 +455,8 @@ def _quality(args: argparse.Namespace, evaluation) -> dict[str, float]:
     default those of the rows."""
     if not args.inception_model_path and not args.feature_extractor:
         return {}
-    from ofa.image_quality import image_scores, load_extractor, real_pictures
-    from ofa.picture_grid import reference_file
+    from ofa.io.image_grid import reference_file
+    from ofa.metrics.fid import image_scores, load_extractor, real_pictures
 
     pictures = [
         Path(prediction.file)

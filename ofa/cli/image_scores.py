@@ -46,10 +46,10 @@ def add_quality_flags(parser, real: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compute, print, write. Returns: 0, or 1 if images could not be read."""
-    from ofa.image_quality import image_scores, load_extractor, real_pictures
+    from ofa.io.image_files import readable
     from ofa.io.image_paths import list_images
-    from ofa.picture_files import readable
-    from ofa.results import write_json
+    from ofa.metrics.fid import image_scores, load_extractor, real_pictures
+    from ofa.task.results import write_json
 
     pictures, broken = readable(list_images(args.folder))
     real = real_pictures(args.real_images) if args.real_images else None

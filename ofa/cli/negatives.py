@@ -15,6 +15,7 @@ from ofa.io.paths import path_below
 logger = logging.getLogger(__name__)
 
 PAIR_COLUMNS = ("id", "image", "caption", "question", "answers", "objects", "dataset", "type")
+PAIR_COLS, DETECTION_COLS = "0,1,2,3,4,5,6,7", "0,1,2"
 DONE = "negative_samples.json"  # what the files were made from
 
 
@@ -52,14 +53,11 @@ def add_parser(subparsers) -> None:
         help="rows of pictures and objects: detection_examples.tsv, or shards",
     )
     build.add_argument(
-        "--selected-cols",
-        default="0,1,2,3,4,5,6,7",
-        metavar="COLS",
-        help="columns of --data (%(default)s)",
+        "--selected-cols", default=PAIR_COLS, metavar="COLS", help="columns of --data (%(default)s)"
     )
     build.add_argument(
         "--detection-selected-cols",
-        default="0,1,2",
+        default=DETECTION_COLS,
         metavar="COLS",
         help="columns of --detection (%(default)s)",
     )
@@ -68,26 +66,38 @@ def add_parser(subparsers) -> None:
 
 
 def run_build(args: argparse.Namespace) -> int:
+    build_negatives(
+        args.data, args.detection, args.out, args.selected_cols, args.detection_selected_cols
+    )
+    return 0
+
+
+def build_negatives(
+    data: Sequence[str],
+    detection: Sequence[str],
+    folder: str,
+    selected_cols: str = PAIR_COLS,
+    detection_selected_cols: str = DETECTION_COLS,
+) -> None:
+    """Collect captions, objects and answers of training rows; print what was found."""
+    from ofa.data.negatives import ANSWERS, CAPTIONS, OBJECTS
     from ofa.io.atomic import names_file, replacing
     from ofa.io.folder_lock import lock_folder
-    from ofa.negative_samples import ANSWERS, CAPTIONS, OBJECTS, NegativeSamples
+    from ofa.prepare.itm_negatives import NegativeSamples
 
-    pairs = [
-        _open(path, args.selected_cols, len(PAIR_COLUMNS), "--selected-cols") for path in args.data
-    ]
+    pairs = [_open(path, selected_cols, len(PAIR_COLUMNS), "--selected-cols") for path in data]
     objects = [
-        _open(path, args.detection_selected_cols, 3, "--detection-selected-cols")
-        for path in args.detection
+        _open(path, detection_selected_cols, 3, "--detection-selected-cols") for path in detection
     ]
     made_from = {"data": list(map(_state, pairs)), "detection": list(map(_state, objects))}
-    out = Path(args.out)
+    out = Path(folder)
     ours = _read(out / DONE)
     if (
         all((out / name).is_file() for name in (ANSWERS, CAPTIONS, OBJECTS))
         and ours.get("made_from") == made_from
     ):
         print(f"{out}: already complete")
-        return 0
+        return
     with lock_folder(out), names_file(out), NegativeSamples(out) as found:
         if not ours:
             keep_files_of_others(out, (ANSWERS, CAPTIONS, OBJECTS))
@@ -105,7 +115,6 @@ def run_build(args: argparse.Namespace) -> int:
     print(
         f"{out}: {counts[CAPTIONS]} captions, {counts[OBJECTS]} objects, {counts[ANSWERS]} answers"
     )
-    return 0
 
 
 def keep_files_of_others(folder: Path, names: Sequence[str]) -> None:
@@ -131,7 +140,7 @@ def _open(path: str, columns: str, expected: int, flag: str):
 
 def _rows(file, columns: list[int]) -> Iterator[tuple[list[str], str]]:
     """(texts of some columns, ``file:row``) of every row, with progress."""
-    from ofa.progress import counted
+    from ofa.io.progress import counted
 
     for row in counted(range(len(file)), len(file), file.path, "rows"):
         yield file.texts(row, columns), file.where(row)

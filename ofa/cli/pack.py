@@ -57,7 +57,7 @@ def add_parser(subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ofa.data.shard_writing import pack, unpack
+    from ofa.data.shard_writer import pack, unpack
     from ofa.data.shards import names_shards
 
     if len(args.rows) > 1:

@@ -130,8 +130,8 @@ def run(args: argparse.Namespace) -> int:
     """Ask, write, draw. Returns: 0, or 1 if images could not be read."""
     from tqdm import tqdm
 
+    from ofa.inference.requests import NEEDED, OPTIONAL, read_requests, verb_of
     from ofa.io.atomic import replacing
-    from ofa.prediction_requests import NEEDED, OPTIONAL, read_requests, verb_of
 
     if args.best < 1 or args.batch_size < 1:
         raise UserError("--best and --batch-size expect at least 1")
@@ -185,8 +185,8 @@ def load(args: argparse.Namespace, **overrides: Any):
 
 def lines(model, requests: Sequence[Any], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One line per request, in order."""
-    from ofa.data.pictures import from_file
-    from ofa.drawn_replies import Drawer
+    from ofa.data.load_image import from_file
+    from ofa.report.annotate import Drawer
 
     drawer = Drawer(args.draw) if args.draw else None
     size = WINDOW * args.batch_size

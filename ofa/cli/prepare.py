@@ -5,14 +5,30 @@ import argparse
 import logging
 import os
 
+from ofa.cli.prepare_flags import (
+    add_box_format,
+    add_common,
+    add_id_prefix,
+    add_images,
+    add_skip_broken,
+    add_val_fraction,
+    character,
+    column,
+    count,
+    given_splits,
+    images_and_problems,
+    new_kind,
+    write_found,
+)
+
 logger = logging.getLogger(__name__)
 
 
 def add_parser(subparsers) -> None:
-    from ofa.cli.picture_world import add_picture_world
     from ofa.cli.prepare_chinese import add_muge, add_refcoco_cn
     from ofa.cli.prepare_ocr import add_ocr, add_sign_world
     from ofa.cli.prepare_texts import add_texts
+    from ofa.cli.shapes import add_picture_world
 
     parser = subparsers.add_parser(
         "prepare",
@@ -38,24 +54,6 @@ def add_parser(subparsers) -> None:
     add_picture_world(kinds)
     add_sign_world(kinds)
     add_texts(kinds)
-
-
-def new_kind(
-    kinds, kind: str, help: str, writes: str, example: str, run
-) -> argparse.ArgumentParser:
-    """Parser of one kind. Args: writes: the files it makes, and anything worth knowing. example:
-    a command."""
-    parser = kinds.add_parser(
-        kind,
-        help=help,
-        description=(
-            f"Writes {writes} and manifest.json. Image files are embedded as "
-            "they are; those with an EXIF orientation are turned upright."
-        ),
-        epilog=f"example: {example}",
-    )
-    parser.set_defaults(run=run)
-    return parser
 
 
 def _add_coco_captions(kinds) -> None:
@@ -84,7 +82,7 @@ def _add_coco_captions(kinds) -> None:
     split.add_argument(
         "--val-fraction", type=float, metavar="F", help="part of the pictures kept for validation"
     )
-    _add_id_prefix(parser, "the images of each file of --annotations")
+    add_id_prefix(parser, "the images of each file of --annotations")
     parser.add_argument(
         "--test-fraction",
         type=float,
@@ -122,14 +120,14 @@ def _add_vqa2(kinds) -> None:
         help="annotation files; none for test questions",
     )
     add_images(parser)
-    _add_id_prefix(parser, "each file of --questions, and the file of --annotations at its place")
+    add_id_prefix(parser, "each file of --questions, and the file of --annotations at its place")
     split = parser.add_mutually_exclusive_group()
     split.add_argument(
         "--split",
         choices=("train", "val", "test"),
         help="of all questions; else as 'data_subtype' says",
     )
-    _add_val_fraction(split)
+    add_val_fraction(split)
     parser.add_argument(
         "--answers-as-written",
         action="store_true",
@@ -155,7 +153,7 @@ def _add_vqa2(kinds) -> None:
 
 
 def _add_refer(kinds, kind: str, title: str) -> None:
-    from ofa.sources.refer import SPLIT_BY
+    from ofa.prepare.refcoco import SPLIT_BY
 
     parser = new_kind(
         kinds,
@@ -247,7 +245,7 @@ def _add_imagenet(kinds) -> None:
 
 
 def _add_own_table(kinds, kind: str) -> None:
-    from ofa.sources.own_table import FIELDS
+    from ofa.prepare.csv_jsonl import FIELDS
 
     needs = "; ".join(f"{task}: {', '.join(fields.needs)}" for task, fields in FIELDS.items())
     parser = new_kind(
@@ -285,9 +283,9 @@ def _add_own_table(kinds, kind: str) -> None:
         default="train",
         help="of entries that have no column 'split' (%(default)s)",
     )
-    _add_val_fraction(split)
+    add_val_fraction(split)
     add_box_format(parser)
-    _add_id_prefix(parser, "each file")
+    add_id_prefix(parser, "each file")
     parser.add_argument(
         "--keep-case",
         action="store_true",
@@ -305,99 +303,6 @@ def _add_own_table(kinds, kind: str) -> None:
     parser.set_defaults(kind=kind)
 
 
-def add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--images",
-        nargs="+",
-        required=True,
-        metavar="DIR|TSV",
-        help=(
-            "folders of the image files, at any depth; or TSV files of image ids and pictures in"
-            " base64"
-        ),
-    )
-
-
-def _add_id_prefix(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument(
-        "--id-prefix",
-        nargs="*",
-        metavar="TEXT",
-        help=f"before the ids of {what}, one per file (without a value: the files' names)",
-    )
-
-
-def _add_val_fraction(group) -> None:
-    group.add_argument(
-        "--val-fraction",
-        type=float,
-        metavar="F",
-        help="part of the pictures, drawn at random, for validation",
-    )
-
-
-def add_box_format(parser: argparse.ArgumentParser) -> None:
-    from ofa.sources.own_table import BOX_FORMATS
-
-    parser.add_argument(
-        "--box-format",
-        choices=BOX_FORMATS,
-        default=BOX_FORMATS[0],
-        help=(
-            "corners, or corner, width and height; in pixels, or norm: fractions of the image"
-            " (%(default)s)"
-        ),
-    )
-
-
-def add_skip_broken(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--skip-broken",
-        action="store_true",
-        help="leave unreadable pictures and wrong entries out instead of stopping",
-    )
-
-
-def add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", required=True, metavar="DIR", help="output folder")
-    parser.add_argument(
-        "--seed", type=int, default=1, help="of everything drawn at random (%(default)s)"
-    )
-    parser.add_argument(
-        "--jobs",
-        "--processes",
-        type=count,
-        default=min(8, os.cpu_count() or 1),
-        metavar="N",
-        help="processes that read or draw pictures (%(default)s)",
-    )
-
-
-def count(text: str) -> int:
-    """A number that has to be positive, of a command line."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
-def character(text: str) -> str:
-    """One character, also as ``\\t``."""
-    text = text.replace("\\t", "\t")
-    if len(text) != 1 or text in '"\r\n':
-        raise argparse.ArgumentTypeError(f"{text!r} is not one character such as ; or a tab")
-    return text
-
-
-def column(text: str) -> tuple[str, str]:
-    name, equals, column = text.partition("=")
-    if not (name and equals and column):
-        raise argparse.ArgumentTypeError(
-            f"{text} is not of the form NAME=COLUMN, such as image=file_name"
-        )
-    return name, column
-
-
 # ---------------------------------------------------------------------------------- data sets and
 # tables
 
@@ -405,10 +310,10 @@ def column(text: str) -> tuple[str, str]:
 def prepare_coco_captions(args: argparse.Namespace) -> int:
     """Read annotations, look at every picture, write the files. Nothing is written if a picture
     is broken."""
-    from ofa import coco_captions as coco
     from ofa.errors import UserError
-    from ofa.preparation import CaptionCleaner
-    from ofa.sources.found import Found, Problems
+    from ofa.prepare import coco_captions as coco
+    from ofa.prepare.prepared_dataset import Found, Problems
+    from ofa.prepare.tsv_writer import CaptionCleaner
 
     if not args.split and not args.annotations:
         raise UserError(
@@ -455,7 +360,7 @@ def prepare_coco_captions(args: argparse.Namespace) -> int:
 
 def prepare_vqa2(args: argparse.Namespace) -> int:
     """VQA v2: ten answers become confidences."""
-    from ofa.sources.vqa2 import read_vqa2
+    from ofa.prepare.vqa2 import read_vqa2
 
     found = read_vqa2(
         args.questions,
@@ -474,7 +379,7 @@ def prepare_vqa2(args: argparse.Namespace) -> int:
 
 def prepare_refer(args: argparse.Namespace) -> int:
     """RefCOCO, RefCOCO+, RefCOCOg."""
-    from ofa.sources.refer import locate, read_refer
+    from ofa.prepare.refcoco import locate, read_refer
 
     refs, instances = locate(args.kind, args.data, args.split_by)
     return write_found(
@@ -487,7 +392,7 @@ def prepare_refer(args: argparse.Namespace) -> int:
 
 def prepare_snli_ve(args: argparse.Namespace) -> int:
     """SNLI-VE: the splits that are given."""
-    from ofa.sources.snli_ve import read_snli_ve
+    from ofa.prepare.snli_ve import read_snli_ve
 
     return write_found(
         read_snli_ve(given_splits(args, "train", "dev", "test"), *images_and_problems(args)), args
@@ -496,7 +401,7 @@ def prepare_snli_ve(args: argparse.Namespace) -> int:
 
 def prepare_imagenet(args: argparse.Namespace) -> int:
     """ImageNet: the splits that are given."""
-    from ofa.sources.imagenet import read_imagenet
+    from ofa.prepare.imagenet import read_imagenet
 
     found = read_imagenet(
         given_splits(args, "train", "val", "test"),
@@ -510,7 +415,7 @@ def prepare_imagenet(args: argparse.Namespace) -> int:
 
 def prepare_own_table(args: argparse.Namespace) -> int:
     """A CSV or JSONL file of people's own."""
-    from ofa.sources.own_table import read_own_table
+    from ofa.prepare.csv_jsonl import read_own_table
 
     found = read_own_table(
         args.kind,
@@ -527,42 +432,3 @@ def prepare_own_table(args: argparse.Namespace) -> int:
         keep_case=args.keep_case,
     )
     return write_found(found, args)
-
-
-def given_splits(args: argparse.Namespace, *names: str) -> dict[str, str]:
-    from ofa.errors import UserError
-
-    given = {name: getattr(args, name) for name in names if getattr(args, name)}
-    if not given:
-        raise UserError(
-            f"expected one of {', '.join(f'--{name}' for name in names)}, found none; give at"
-            " least one"
-        )
-    return given
-
-
-def images_and_problems(args: argparse.Namespace):
-    from ofa.picture_files import PictureFolders
-    from ofa.sources.found import Problems
-
-    return PictureFolders(args.images) if args.images else None, Problems(args.skip_broken)
-
-
-def write_found(found, args: argparse.Namespace) -> int:
-    from ofa.sources.writing import prepare
-
-    summary(prepare(found, args.out, args.jobs, args.skip_broken))
-    return 0
-
-
-def summary(out) -> None:
-    """Say which files were written, and how many images are not byte for byte those of the data
-    set."""
-    turned = out.manifest.get("pictures", {}).get("turned_upright")
-    if turned:
-        print(
-            f"{turned} images are turned upright, as their EXIF orientation says: PNG, WebP and"
-            " TIFF lose nothing, JPEG is encoded again with its own quantization tables"
-        )
-    for name, entry in out.manifest["files"].items():
-        print(f"{out.folder / name}: {entry['rows']} rows, {entry['bytes'] / 1e6:.1f} MB")

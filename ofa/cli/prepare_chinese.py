@@ -2,7 +2,7 @@
 
 import argparse
 
-from ofa.cli.prepare import (
+from ofa.cli.prepare_flags import (
     add_box_format,
     add_common,
     add_images,
@@ -84,7 +84,7 @@ def add_refcoco_cn(kinds) -> None:
 
 def prepare_muge(args: argparse.Namespace) -> int:
     """MUGE: the splits that are given."""
-    from ofa.sources.muge import read_muge
+    from ofa.prepare.muge import read_muge
 
     return write_found(
         read_muge(given_splits(args, "train", "val", "test"), *images_and_problems(args)), args
@@ -93,7 +93,7 @@ def prepare_muge(args: argparse.Namespace) -> int:
 
 def prepare_refcoco_cn(args: argparse.Namespace) -> int:
     """RefCOCO-CN: the splits that are given."""
-    from ofa.sources.refcoco_cn import read_refcoco_cn
+    from ofa.prepare.refcoco_cn import read_refcoco_cn
 
     found = read_refcoco_cn(
         given_splits(args, *REFCOCO_CN),

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ofa.cli.prepare import add_common, count, summary
+from ofa.cli.prepare_flags import add_common, count, summary
 from ofa.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -102,10 +102,10 @@ def add_sign_world(kinds) -> None:
 
 def prepare_ocr(args: argparse.Namespace) -> int:
     """Read the lists that are given, look at every picture, write the files."""
-    from ofa.picture_files import PictureFolders
-    from ofa.sources.found import Problems
-    from ofa.sources.label_list import read_label_lists
-    from ofa.sources.writing import prepare
+    from ofa.io.image_files import PictureFolders
+    from ofa.prepare.ocr_lists import read_label_lists
+    from ofa.prepare.prepared_dataset import Problems
+    from ofa.prepare.write_dataset import prepare
 
     lists = {split: getattr(args, split) for split in SPLITS if getattr(args, split)}
     if not lists:
@@ -127,8 +127,8 @@ def prepare_ocr(args: argparse.Namespace) -> int:
 
 def prepare_sign_world(args: argparse.Namespace) -> int:
     """Draw the words of three splits."""
-    from ofa.sign_world import World
-    from ofa.sign_world_files import write_signs
+    from ofa.synthetic.words import World
+    from ofa.synthetic.words_files import write_signs
 
     given = {} if args.letters is None else {"letters": args.letters}
     world = World(

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ofa.cli.prepare import count, summary
+from ofa.cli.prepare_flags import count, summary
 
 
 def add_texts(kinds) -> None:
@@ -13,7 +13,7 @@ def add_texts(kinds) -> None:
 
 
 def _add_glue(kinds) -> None:
-    from ofa.sources.glue import SOURCES
+    from ofa.prepare.glue import SOURCES
 
     parser = kinds.add_parser(
         "glue",
@@ -115,8 +115,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def prepare_glue(args: argparse.Namespace) -> int:
     """Every task by itself: what is finished stays when another is added."""
-    from ofa.sources.glue import find_tasks
-    from ofa.sources.texts import prepare_texts
+    from ofa.prepare.glue import find_tasks
+    from ofa.prepare.text_files import prepare_texts
 
     for task in find_tasks(args.data, args.tasks):
         summary(
@@ -135,8 +135,8 @@ def prepare_glue(args: argparse.Namespace) -> int:
 
 def prepare_gigaword(args: argparse.Namespace) -> int:
     """Texts and summaries of the splits that are given."""
-    from ofa.sources.gigaword import SPLITS, find_summaries
-    from ofa.sources.texts import prepare_texts
+    from ofa.prepare.gigaword import SPLITS, find_summaries
+    from ofa.prepare.text_files import prepare_texts
 
     inputs, files = find_summaries(
         args.data, {split: getattr(args, split) for split in SPLITS if getattr(args, split)}
@@ -147,7 +147,7 @@ def prepare_gigaword(args: argparse.Namespace) -> int:
 
 def prepare_text_world(args: argparse.Namespace) -> int:
     """All tasks of the grammar."""
-    from ofa.text_world import write_world
+    from ofa.synthetic.sentences import write_world
 
     summary(
         write_world(

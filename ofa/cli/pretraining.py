@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ofa.cli.book import named_file
+from ofa.cli.merge_reports import named_file
 from ofa.errors import UserError
 from ofa.io.json_files import load_json
 from ofa.io.text_files import read_text
@@ -112,7 +112,7 @@ def add_summary(actions) -> None:
 def run_summary(args: argparse.Namespace) -> int:
     """Read what is given, write the page. Raises: UserError if a file is missing or of another
     kind."""
-    from ofa.pretraining_page import Found, write_summary
+    from ofa.report.pretraining_page import Found, write_summary
 
     def read(path: str | None):
         try:
@@ -152,12 +152,12 @@ def run_score(args: argparse.Namespace) -> int:
     import torch
 
     from ofa import OFA
+    from ofa.inference.pretraining_eval import AskedRows
     from ofa.io.atomic import replacing
     from ofa.io.values import finite
-    from ofa.pretraining import TASKS
-    from ofa.pretraining_page import write_tasks_page
-    from ofa.pretraining_rows import AskedRows
-    from ofa.pretraining_scores import score
+    from ofa.metrics.pretraining import score
+    from ofa.report.pretraining_page import write_tasks_page
+    from ofa.task.pretraining_tasks import TASKS
 
     model = OFA.load(args.checkpoint, args.bpe_dir, device="cpu" if args.cpu else None)
     files = {name: getattr(args, name) for name in ("data", *EXTRAS)}

@@ -118,8 +118,8 @@ def named_scores(text: str) -> tuple[str, dict[str, float]]:
 
 def run(args: argparse.Namespace) -> int:
     """Score the predictions of the file and write the page."""
-    from ofa.evaluation_page import Outcome, write_page
-    from ofa.scoring import references_of, score_rows
+    from ofa.report.evaluation_page import Outcome, write_page
+    from ofa.task.scoring import references_of, score_rows
     from ofa.tasks import spec_of
 
     check_files(args, "training_log", "timings")
@@ -196,7 +196,7 @@ def predictions_by_row(path: str, rows: Rows, images: str | None = None) -> list
 
     Raises: UserError if a row has none, or several, or the file answers other rows.
     """
-    from ofa.results import id_of, prediction_of, read_predictions
+    from ofa.task.results import id_of, prediction_of, read_predictions
 
     entries = read_predictions(path)
     found: dict[str | None, Any] = {}

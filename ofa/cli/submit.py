@@ -77,7 +77,7 @@ def add_parser(subparsers) -> None:
 
 
 def add_glue(kinds) -> None:
-    from ofa.glue_submission import OTHERS, TEST_SETS
+    from ofa.submit.glue import OTHERS, TEST_SETS
 
     glue = kinds.add_parser("glue", help="GLUE: a zip with one TSV per test set")
     for name, test_set in TEST_SETS.items():
@@ -98,7 +98,7 @@ def add_glue(kinds) -> None:
 
 
 def run_coco(args: argparse.Namespace) -> int:
-    from ofa.submission import coco_upload, listed_ids
+    from ofa.submit.coco_vqa_muge import coco_upload, listed_ids
 
     results = {split: getattr(args, split) for split in COCO_SIZES if getattr(args, split)}
     lists = {
@@ -139,7 +139,7 @@ def run_coco(args: argparse.Namespace) -> int:
 
 
 def run_vqa(args: argparse.Namespace) -> int:
-    from ofa.submission import listed_ids, vqa_upload
+    from ofa.submit.coco_vqa_muge import listed_ids, vqa_upload
 
     expected = listed_ids(args.questions, "questions", "question_id") if args.questions else None
     count = vqa_upload(args.results, args.out, expected)
@@ -151,8 +151,8 @@ def run_vqa(args: argparse.Namespace) -> int:
 
 
 def run_muge(args: argparse.Namespace) -> int:
-    from ofa.picture_files import table_pictures
-    from ofa.submission import muge_upload
+    from ofa.io.image_files import table_pictures
+    from ofa.submit.coco_vqa_muge import muge_upload
 
     expected = {image_id for image_id, _ in table_pictures(args.images)} if args.images else None
     count = muge_upload(args.results, args.out, expected)
@@ -164,7 +164,7 @@ def run_muge(args: argparse.Namespace) -> int:
 
 
 def run_glue(args: argparse.Namespace) -> int:
-    from ofa.glue_submission import OTHERS, TEST_SETS, glue_upload
+    from ofa.submit.glue import OTHERS, TEST_SETS, glue_upload
 
     results = {
         name: getattr(args, name.replace("-", "_"))

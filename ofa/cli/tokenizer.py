@@ -101,7 +101,7 @@ def add_train(actions) -> None:
 
 
 def add_encode(actions) -> None:
-    from ofa.data.picture_rows import NON_SQUARE
+    from ofa.data.image_rows import NON_SQUARE
 
     encode = actions.add_parser(
         "encode",
@@ -255,13 +255,19 @@ def grid(text: str) -> tuple[int, int]:
 def run_train(arguments: argparse.Namespace) -> int:
     import torch
 
-    from ofa.checkpoint_edit import write_checkpoint
-    from ofa.data.picture_rows import open_pictures, spread, square_pixels
+    from ofa.checkpoints.edit import write_checkpoint
+    from ofa.data.image_rows import open_pictures, spread, square_pixels
     from ofa.io.atomic import replacing
     from ofa.io.folder_lock import lock_folder
-    from ofa.models.image_tokenizer import TOKENIZER
-    from ofa.models.vq_vae import VQVAE, VQVAEConfig, vq_vae_content
-    from ofa.models.vq_vae_training import TrainingOptions, quality, samples, train, training_of
+    from ofa.models.image_tokenizer.codec import TOKENIZER
+    from ofa.models.image_tokenizer.vq_vae import VQVAE, VQVAEConfig, vq_vae_content
+    from ofa.models.image_tokenizer.vq_vae_training import (
+        TrainingOptions,
+        quality,
+        samples,
+        train,
+        training_of,
+    )
 
     check_device(arguments.device)
     if arguments.size < 16 or arguments.size % VQVAE.factor:
@@ -366,11 +372,11 @@ def check_positive(arguments: argparse.Namespace, *names: str) -> None:
 
 
 def run_encode(arguments: argparse.Namespace) -> int:
-    from ofa.data import code_columns as columns
-    from ofa.data.picture_rows import open_pictures
-    from ofa.models.image_tokenizer import load_image_tokenizer, picture_encoder
-    from ofa.picture_files import file_state, name_broken
-    from ofa.preparation import PreparedFolder, fingerprint
+    from ofa.data.image_rows import open_pictures
+    from ofa.io.image_files import file_state, name_broken
+    from ofa.models.image_tokenizer.codec import load_image_tokenizer, picture_encoder
+    from ofa.prepare import image_code_columns as columns
+    from ofa.prepare.tsv_writer import PreparedFolder, fingerprint
 
     check_device(arguments.device)
     check_positive(arguments, "batch_size")
@@ -462,7 +468,7 @@ def run_encode(arguments: argparse.Namespace) -> int:
 
 def tokenizer_files(path: str) -> list[Path]:
     """What decides the codes."""
-    from ofa.models.image_tokenizer import CONFIG, TOKENIZER, WEIGHTS
+    from ofa.models.image_tokenizer.codec import CONFIG, TOKENIZER, WEIGHTS
 
     folder = Path(path)
     return (
@@ -475,13 +481,13 @@ def tokenizer_files(path: str) -> list[Path]:
 def run_decode(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from ofa.album import png, safe_words
-    from ofa.data.coded_rows import grid_of, open_coded
+    from ofa.data.image_code_rows import grid_of, open_coded
+    from ofa.inference.image_writer import png, safe_words
     from ofa.io.atomic import replacing
     from ofa.io.paths import path_below
-    from ofa.models.image_tokenizer import decode_pictures, load_image_tokenizer
-    from ofa.progress import Progress
-    from ofa.results import write_json
+    from ofa.io.progress import Progress
+    from ofa.models.image_tokenizer.codec import decode_pictures, load_image_tokenizer
+    from ofa.task.results import write_json
 
     check_device(arguments.device)
     check_positive(arguments, "batch_size", "rows")
@@ -538,7 +544,7 @@ def run_decode(arguments: argparse.Namespace) -> int:
 
 
 def run_show(arguments: argparse.Namespace) -> int:
-    from ofa.models.image_tokenizer import load_image_tokenizer
+    from ofa.models.image_tokenizer.codec import load_image_tokenizer
 
     tokenizer = load_image_tokenizer(arguments.tokenizer)
     weights = sum(parameter.numel() for parameter in tokenizer.parameters())

@@ -75,9 +75,9 @@ def add_parser(subparsers) -> None:
 
 def run_build(arguments: argparse.Namespace) -> int:
     if arguments.bert:
-        from ofa.wordpiece_build import build_wordpieces as build_vocabulary
+        from ofa.tokens.train_wordpiece import build_wordpieces as build_vocabulary
     else:
-        from ofa.vocabulary_build import build_vocabulary
+        from ofa.tokens.train_sentencepiece import build_vocabulary
 
     if not arguments.text and not arguments.tsv:
         raise UserError(
@@ -101,7 +101,7 @@ def run_build(arguments: argparse.Namespace) -> int:
 def _texts(arguments: argparse.Namespace) -> Iterator[str]:
     """Lines of the text files, then the captions (parts between ``&&``) of the TSV column."""
     from ofa.data.rows import open_rows
-    from ofa.text import JOIN
+    from ofa.task.text import JOIN
 
     for path in arguments.text:
         yield from read_lines(path)
@@ -111,7 +111,7 @@ def _texts(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def run_fetch(arguments: argparse.Namespace) -> int:
-    from ofa.vocabulary_fetch import fetch
+    from ofa.tokens.download import fetch
 
     fetched = fetch(arguments.name, arguments.out, arguments.source)
     done = f"fetched {', '.join(fetched)}" if fetched else "complete already"
@@ -120,7 +120,7 @@ def run_fetch(arguments: argparse.Namespace) -> int:
 
 
 def run_show(arguments: argparse.Namespace) -> int:
-    from ofa.bpe import load_language
+    from ofa.tokens.bpe import load_language
 
     bpe, vocabulary = load_language(
         arguments.folder, arguments.bpe, arguments.num_codes, arguments.num_bins

@@ -1,7 +1,6 @@
-"""``ofa doctor``: looks over what a training needs - environment, vocabulary, checkpoint, data -
-before it starts.
+"""``ofa doctor``: checks environment, vocabulary, checkpoint and data before a training starts.
 
-The data part is a table of rules (``rules``), a table of the columns of every kind of file
-(``layouts``), and the machinery that runs the rules over every row (``scan``) and mends what can be
-mended (``repair``).
+In: paths. Out: findings with file, row, expectation and remedy; repaired copies of files. The
+rules of the columns are in ``text_rules`` and ``field_rules``, their table in ``rules``, the
+reading in ``scan``. Used by ``ofa.cli`` alone.
 """

@@ -2,7 +2,7 @@
 ``x0,y0,x1,y1,category,name&&...``."""
 
 from ofa.io.numbers import read_decimal
-from ofa.text import JOIN
+from ofa.task.text import JOIN
 
 Box = tuple[float, float, float, float]
 

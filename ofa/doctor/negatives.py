@@ -5,13 +5,13 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from ofa.data.negatives import ANSWERS, CAPTIONS, OBJECTS, OTHER
 from ofa.doctor.rows import Finding
 from ofa.doctor.rule import Rule, shown
 from ofa.doctor.scan import LISTED, FileReport, digest
 from ofa.io.atomic import replacing
 from ofa.io.json_files import load_json
 from ofa.io.values import RowError, text_of
-from ofa.negative_samples import ANSWERS, CAPTIONS, OBJECTS, OTHER
 
 BUILD = "make it again: ofa negatives build"
 MISSING = Rule(

@@ -11,7 +11,7 @@ from ofa.data.rows import open_rows
 from ofa.data.shards import ShardFile, manifest_of, name_of, names_shards
 from ofa.data.tsv_index import open_index
 from ofa.errors import UserError
-from ofa.progress import Progress
+from ofa.io.progress import Progress
 
 Source = np.ndarray | ShardFile  # row starts of a TSV, or the shards
 Chunk = tuple[int, int, int, int]  # first byte, bytes, first row from 0, rows; shards have no bytes

@@ -11,7 +11,7 @@ from ofa.doctor.field_rules import (
 )
 from ofa.doctor.rule import Rule, Settings, shown
 from ofa.doctor.text_rules import ANSWER_RULES, TEXT_RULES
-from ofa.text import JOIN
+from ofa.task.text import JOIN
 
 
 def _carriage_return(row: bytes, settings: Settings) -> str:

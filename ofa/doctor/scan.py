@@ -29,9 +29,9 @@ from ofa.doctor.row_source import (
 from ofa.doctor.rows import Finding, RowChecker
 from ofa.doctor.rule import Rule, Settings, shown
 from ofa.errors import UserError
+from ofa.io.progress import Progress
 from ofa.io.values import id_key
 from ofa.process_state import silence_known_warnings
-from ofa.progress import Progress
 
 LISTED = 1000  # findings kept per rule; all are counted
 CHUNK = 8 << 20  # bytes handed to a process at a time, ...

@@ -7,8 +7,15 @@ from functools import partial
 from ofa.doctor.rule import QUOTED, Rule, Settings, empty, shown, too_long, unquote
 from ofa.io.numbers import read_decimal
 from ofa.io.values import not_one_text
-from ofa.recognised_text import CHINESE, plain_text
-from ofa.text import CONFIDENCE, JOIN, clean_phrase, clean_question, has_words, remove_punctuation
+from ofa.task.ocr_text import CHINESE, plain_text
+from ofa.task.text import (
+    CONFIDENCE,
+    JOIN,
+    clean_phrase,
+    clean_question,
+    has_words,
+    remove_punctuation,
+)
 
 # --------------------------------------------------------------------------------------------
 # answers
@@ -188,8 +195,8 @@ LANGUAGES: dict[str, tuple] = {}
 def language(folder: str) -> tuple:
     """BPE and vocabulary of a folder, once per process."""
     if folder not in LANGUAGES:
-        from ofa.bpe import load_bpe
-        from ofa.vocabulary import Vocabulary
+        from ofa.tokens.bpe import load_bpe
+        from ofa.tokens.vocabulary import Vocabulary
 
         LANGUAGES[folder] = load_bpe(folder), Vocabulary.from_folder(folder)
     return LANGUAGES[folder]

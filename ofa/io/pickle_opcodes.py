@@ -24,7 +24,7 @@ class Name:
 
 
 class Settings:
-    """Stands for an object of a settings class; ``ofa.checkpoint.plain`` turns it into data."""
+    """Stands for an object of a settings class; ``ofa.io.safe_load.plain`` turns it into data."""
 
     __slots__ = ("class_name", "args", "state", "items")
 

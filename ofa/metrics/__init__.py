@@ -1,4 +1,10 @@
-"""Scores of predictions: the same functions in validation, in rewards and in ``ofa evaluate``."""
+"""Metrics as functions and small scorers: captions, answers, text recognition, images.
+
+In: predictions and references as text or files. Out: numbers by name. ``CiderD``, ``Bleu``,
+``RougeL``, ``Meteor`` and ``Spice`` share ``compute_score(gts, res) -> (mean, scores of each)``.
+Others use these names, ``caption_scores``, ``Accuracy`` and the scorers of images. Imports
+``ofa.task`` and below.
+"""
 
 from ofa.metrics.caption import Bleu, Meteor, RougeL, Spice, coco_caption_scores
 from ofa.metrics.cider import CiderD

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ofa.answers import accepted_answers, answer_prediction
-from ofa.spec import BatchRow, Metric, Prediction, Scorer, Scores, always
+from ofa.task.answers import accepted_answers, answer_prediction
+from ofa.task.prediction import BatchRow, Prediction
+from ofa.task.task_spec import Metric, Scorer, Scores, always
 
 
 @dataclass(frozen=True)

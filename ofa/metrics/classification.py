@@ -6,7 +6,8 @@ from functools import partial
 from typing import Any
 
 from ofa.metrics.accuracy import Accuracy
-from ofa.spec import BatchRow, Metric, Prediction, Scorer, Scores, always
+from ofa.task.prediction import BatchRow, Prediction
+from ofa.task.task_spec import Metric, Scorer, Scores, always
 
 ACCURACY = Accuracy("acc", "_score_sum", "_score_cnt")
 CELLS = ("_TP", "_FP", "_TN", "_FN")  # as the release counts

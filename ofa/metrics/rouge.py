@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from ofa.metrics.ptb import character_tokenize
-from ofa.spec import BatchRow, Metric, Prediction, Scorer, Scores, TaskOptions
+from ofa.task.prediction import BatchRow, Prediction
+from ofa.task.task_spec import Metric, Scorer, Scores, TaskOptions
 
 NAMES = ("rouge1", "rouge2", "rougeL")
 COUNT = "_rouge_cnt"

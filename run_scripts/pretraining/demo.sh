@@ -94,7 +94,7 @@ SAMPLING='{"beam":1,"sampling_topp":0.9}'
 train_drawing() {
     RESTORE=$PRETRAINED/checkpoint_last.pt train "$DRAWING" "${DEMO_DRAW_BATCH:-32}" "$WORLD/image_gen_train.tsv,$WORLD/image_gen_val.tsv" \
         --task=image_gen --selected-cols=0,2,1 --code-image-size="$PIXELS" --max-src-length=60 --max-tgt-length=20 \
-        --image-tokenizer="$TOKENIZER/tokenizer.pt" --image-text-scorer=ofa.picture_world_checker:PictureWorldScorer \
+        --image-tokenizer="$TOKENIZER/tokenizer.pt" --image-text-scorer=ofa.synthetic.shapes_oracle:PictureWorldScorer \
         --eval-args="$SAMPLING" --best-checkpoint-metric=score --lr="${DEMO_DRAW_LR:-1.5e-3}" \
         --max-update="$DRAW_UPDATES" --total-num-update="$DRAW_UPDATES" --stop-time-hours="$(hours "$DRAW_MINUTES")" \
         --save-interval-updates=$((DRAW_UPDATES / 6 + 1)) --validate-interval-updates=$((DRAW_UPDATES / 6 + 1))
@@ -107,7 +107,7 @@ draw() {  # one drawing of each unseen caption, as it comes; then the best of ei
         cut -f3 "$WORLD/image_gen_test.tsv" >"$RUN/captions_to_draw.txt"
         ofa draw "$DRAWING/checkpoint_last.pt" --texts "$RUN/captions_to_draw.txt" --out "$RESULTS/$name" --samples "$samples" --cpu \
             --bpe-dir "$VOCAB" --batch-size 25 --image-tokenizer "$TOKENIZER/tokenizer.pt" --sampling-topp 0.9 \
-            --image-text-scorer ofa.picture_world_checker:PictureWorldScorer
+            --image-text-scorer ofa.synthetic.shapes_oracle:PictureWorldScorer
     done
     {
         echo "drawings, one of each caption"

@@ -129,7 +129,7 @@ def test_summed_counts_become_the_recorded_figure(ready):
 
 
 def test_answers_are_those_of_the_set_however_they_are_found(ready):
-    from ofa.spec import Decoding
+    from ofa.task.task_spec import Decoding
 
     batch, task = batch_of(ready.task), ready.task
     generator = task.generator_for([ready.model], Namespace(beam=3, unnormalized=True), Decoding())

@@ -10,7 +10,7 @@ from caption_files import caption, caption_flags, make_vocabulary, write_tsv
 from fairseq_setup import configuration, task_with_data
 from pretraining_files import make_files, pretraining_flags
 
-from ofa.data.shard_writing import pack
+from ofa.data.shard_writer import pack
 
 # Options of one task are in the file of the mixture.
 JOINT_OWN = ("--selected-cols", "--eval-cider", "--eval-args", "--task")
@@ -18,7 +18,7 @@ JOINT_OWN = ("--selected-cols", "--eval-cider", "--eval-args", "--task")
 
 def noted(flags: list[str]) -> Callable[[], list[str]]:
     """Function -> what changed of the training files since their rows were opened."""
-    from ofa.fairseq_changed_data import changes, note_files
+    from ofa.trainer.fairseq_data_changes import changes, note_files
 
     cfg = configuration(flags)
     task = task_with_data(cfg)

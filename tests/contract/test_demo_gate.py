@@ -30,10 +30,10 @@ sys.addaudithook(watch)
 
 
 class StubDemo:
-    """Stands for ``ofa.demo.Demo``: remembers which files it was given, and opens them."""
+    """Stands for ``ofa.demo.service.Demo``: remembers which files it was given, and opens them."""
 
     def __init__(self):
-        from ofa.demo import TASKS
+        from ofa.demo.service import TASKS
 
         self.tasks, self.first = [TASKS["caption"], TASKS["answer"]], "caption"
         self.opened, self.go_on, self.at_work = [], threading.Event(), threading.Event()
@@ -46,7 +46,7 @@ class StubDemo:
         return ""
 
     def example(self, number):
-        from ofa.demo_examples import example
+        from ofa.demo.examples import example
 
         return example(number)
 
@@ -64,7 +64,7 @@ class StubDemo:
 
 @pytest.fixture(scope="module")
 def page():
-    from ofa.demo_page import serve
+    from ofa.demo.app import serve
 
     watched.clear()
     demo = StubDemo()
@@ -201,7 +201,7 @@ def test_an_upload_and_an_example_are_opened(page, photo):
     ],
 )
 def test_no_other_file_is_opened(page, photo, tmp_path, more, place):
-    from ofa.demo_page import FILES
+    from ofa.demo.app import FILES
 
     link = tmp_path / "link.png"
     link.symlink_to(photo)
@@ -223,7 +223,7 @@ def test_no_other_file_is_opened(page, photo, tmp_path, more, place):
 def test_a_link_inside_of_the_folder_leads_nowhere(page, photo):
     from pathlib import Path
 
-    from ofa.demo_page import FILES
+    from ofa.demo.app import FILES
 
     link = Path(FILES.name) / "link.png"
     link.symlink_to(photo)
@@ -405,15 +405,15 @@ def test_large_requests_are_refused_before_they_are_read(page):
 
 
 def test_uploads_have_one_room_together(page, photo, monkeypatch):
-    monkeypatch.setattr("ofa.demo_gate.ROOM", 10)
+    monkeypatch.setattr("ofa.demo.middleware.ROOM", 10)
     with pytest.raises(AssertionError, match="no room for further uploads"):
         upload(page, photo.read_bytes())
 
 
 def test_uploads_under_way_take_their_room_too(tmp_path, monkeypatch):
-    from ofa import demo_gate
+    from ofa.demo import middleware
 
-    monkeypatch.setattr(demo_gate, "ROOM", 100)
+    monkeypatch.setattr(middleware, "ROOM", 100)
     started = []
 
     async def upload(gate, size):
@@ -431,7 +431,7 @@ def test_uploads_under_way_take_their_room_too(tmp_path, monkeypatch):
             started.append("begun")
             await finish.wait()
 
-        gate = demo_gate.Gate(app, tmp_path, "127.0.0.1")
+        gate = middleware.Gate(app, tmp_path, "127.0.0.1")
         first = asyncio.create_task(upload(gate, 60))
         await asyncio.sleep(0)
         await upload(gate, 60)
@@ -466,7 +466,7 @@ def test_an_example_that_is_not_shown_cannot_be_chosen(page, index):
 
 
 def test_the_examples_begin_again(page):
-    import ofa.demo_page as module
+    import ofa.demo.app as module
 
     files = module.ExampleFiles(page.demo)
     numbers = [0]
@@ -476,7 +476,7 @@ def test_the_examples_begin_again(page):
 
 
 def test_so_many_requests_wait_and_no_more(page):
-    import ofa.demo_page as module
+    import ofa.demo.app as module
 
     page.demo.at_work.clear()
     page.demo.go_on.clear()
@@ -528,7 +528,7 @@ def test_what_the_page_is_made_of_is_served(page):
 
 
 def test_all_addresses_of_a_machine_lead_to_a_page_for_all():
-    from ofa.demo_gate import Gate
+    from ofa.demo.middleware import Gate
 
     gate = Gate(None, None, "0.0.0.0", ["demo.example.org"])
     assert all(map(gate.is_own, ("192.168.0.7", "fe80::1", "localhost", "demo.example.org")))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ofa.stored_options import STORED
+from ofa.io.stored_options import STORED
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("docs", "benchmarks", "tests", "run_scripts", ".github")

@@ -20,7 +20,7 @@ from fairseq_setup import configuration, task_with_data
 from test_caption_task import validate
 
 from ofa.errors import UserError
-from ofa.evaluation import EvaluationOptions, album_of
+from ofa.inference.evaluate import EvaluationOptions, album_of
 
 ROWS = 6
 

@@ -16,8 +16,8 @@ from fairseq.logging import metrics
 from fairseq.models import distributed_fairseq_model
 
 import ofa
-from ofa import fairseq_compat, fairseq_upstream
 from ofa.errors import UserError
+from ofa.trainer import fairseq_compat, fairseq_upstream
 
 
 @pytest.fixture(autouse=True, scope="module")

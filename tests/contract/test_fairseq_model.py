@@ -11,7 +11,7 @@ from golden import load_json, names
 
 from ofa.errors import UserError
 from ofa.models.config import ModelConfig
-from ofa.models.ofa import OFA
+from ofa.models.ofa_model import OFA
 
 SMALL = [
     "--encoder-embed-dim=16",

@@ -148,7 +148,7 @@ def test_without_eval_acc_nothing_is_generated(files):
 def test_sampled_boxes_earn_their_overlap(files):
     """Self-critical training: no document frequencies are needed, the reward is the mean overlap
     of the samples."""
-    from ofa.boxes import box_overlap
+    from ofa.tokens.boxes import box_overlap
 
     cfg, task = set_up(
         files,

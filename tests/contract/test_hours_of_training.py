@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ofa.fairseq_resume import load_exact_state
+from ofa.trainer.fairseq_resume import load_exact_state
 
 
 @pytest.mark.parametrize("finetuning, hours", [(True, 0), (False, 7)])

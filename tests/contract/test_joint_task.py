@@ -243,7 +243,7 @@ def test_several_training_files_take_turns_by_epoch(files):
 
 def test_checkpoints_keep_the_options_of_each_task(ready):
     from ofa.errors import UserError
-    from ofa.tasks.fairseq_joint import options_of
+    from ofa.tasks.fairseq_mixture import options_of
 
     state = {"task_state": ready[1].state_dict()}
     json.dumps(state)  # plain data

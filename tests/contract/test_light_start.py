@@ -14,7 +14,7 @@ def test_importing_the_package_and_parsing_commands_loads_no_heavy_library():
         "import sys, ofa\n"
         "from ofa.cli.main import build_parser\n"
         "build_parser()\n"
-        "import ofa.submission, ofa.prediction_requests\n"
+        "import ofa.submit.coco_vqa_muge, ofa.inference.requests\n"
         "heavy = {'torch', 'fairseq', 'torchvision', 'jinja2'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
@@ -25,7 +25,7 @@ def test_the_python_api_is_found_when_it_is_asked_for():
         "import ofa\n"
         "assert 'OFA' not in vars(ofa)\n"
         "from ofa import OFA\n"
-        "assert OFA.__module__ == 'ofa.predictor' and callable(OFA.load)\n"
+        "assert OFA.__module__ == 'ofa.inference.predictor' and callable(OFA.load)\n"
         "try:\n"
         "    ofa.OFO\n"
         "except AttributeError as error:\n"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ofa.errors import UserError
-from ofa.fairseq_nonfinite import (
+from ofa.trainer.fairseq_nonfinite import (
     SHOWN,
     check_loss,
     remember_non_finite,

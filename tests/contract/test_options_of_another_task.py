@@ -21,7 +21,7 @@ def options_for():
     import ofa
 
     ofa.register_fairseq_plugin()
-    from ofa.fairseq_loading import options_for
+    from ofa.inference.fairseq_loading import options_for
 
     return options_for
 

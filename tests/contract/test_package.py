@@ -74,7 +74,7 @@ def test_a_wheel_holds_everything_under_one_name(wheel):
                 path.relative_to(ROOT) if folder == "ofa" else Path("ofa") / path.relative_to(ROOT)
             )
             assert str(target) in names
-    templates = [p.relative_to(ROOT) for p in (ROOT / "ofa/templates").glob("*")]
+    templates = [p.relative_to(ROOT) for p in (ROOT / "ofa").glob("*/templates/*")]
     assert templates and all(str(template) in names for template in templates)
 
 

@@ -154,7 +154,7 @@ def test_what_is_given_to_draw_stays_with_the_call(model):
 
 
 def test_tasks_with_ever_new_answers_do_not_pile_up(model, images, monkeypatch):
-    monkeypatch.setattr("ofa.predictor.KEPT_TASKS", 3)
+    monkeypatch.setattr("ofa.inference.predictor.KEPT_TASKS", 3)
     for number in range(6):
         model.answer(images[0], "what color?", answers=[*COLORS, f"color {number}"])
     assert len(model._tasks) == 3

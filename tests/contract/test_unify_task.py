@@ -12,7 +12,7 @@ from pretraining_files import ROWS, make_files, pair, pretraining_flags, write_r
 from pretraining_files import objects as objects_row
 
 from ofa.errors import UserError
-from ofa.pretraining import EXTRA_TASKS, PAIR_TASKS, TASKS
+from ofa.task.pretraining_tasks import EXTRA_TASKS, PAIR_TASKS, TASKS
 
 
 @pytest.fixture(scope="module")
@@ -701,7 +701,7 @@ def test_processes_tell_one_another_of_broken_rows_at_the_beginning_of_an_epoch(
     ]
     read_all(task.datasets["train"])
     task.begin_epoch(2, None)
-    monkeypatch.setattr("ofa.tasks.fairseq_unify.of_all_ranks", lambda names: [names, [17]])
+    monkeypatch.setattr("ofa.tasks.fairseq_pretraining.of_all_ranks", lambda names: [names, [17]])
     with pytest.raises(UserError, match="all processes together met 2 broken rows"):
         task.begin_epoch(3, None)
 
@@ -799,7 +799,7 @@ def test_the_released_flags_are_all_known(files):
 
 
 def test_pictures_are_enlarged_as_in_the_release_where_it_had_that_size():
-    from ofa.pretraining import PretrainingOptions
+    from ofa.task.pretraining_tasks import PretrainingOptions
 
     assert [PretrainingOptions(patch_image_size=size).enlargement for size in (384, 256, 64)] == [
         (480, 672),

@@ -85,7 +85,8 @@ def run(tmp_path_factory) -> Path:
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    from ofa.checkpoint import load_checkpoint, official_state_dict
+    from ofa.checkpoints.contents import official_state_dict
+    from ofa.io.safe_load import load_checkpoint
 
     return official_state_dict(load_checkpoint(path))
 

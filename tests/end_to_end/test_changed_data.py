@@ -10,7 +10,7 @@ import torch
 from caption_files import caption, write_tsv
 from training_runs import curve, flags, make_files, train
 
-from ofa.checkpoint import load_checkpoint
+from ofa.io.safe_load import load_checkpoint
 
 RECIPE = (
     "--max-epoch=2",

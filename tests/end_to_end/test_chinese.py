@@ -11,10 +11,10 @@ from chinese_files import SIDE, UNSEEN, write_scenes
 from PIL import Image
 from training_runs import SMALL
 
-from ofa.chinese import is_chinese
 from ofa.cli.main import main
 from ofa.metrics.document_frequency import read_document_frequencies
-from ofa.picture_world import make_scene, render
+from ofa.synthetic.shapes import make_scene, render
+from ofa.task.chinese import is_chinese
 
 UPDATES = {"caption": 200, "refcoco": 50}
 OWN = {

@@ -67,8 +67,8 @@ def served(tmp_path_factory):
     """The page, its model, and a browser."""
     path = browser_path()
     from ofa import OFA
-    from ofa.demo import Demo
-    from ofa.demo_page import serve
+    from ofa.demo.app import serve
+    from ofa.demo.service import Demo
 
     folder = tmp_path_factory.mktemp("demo")
     run = train(
@@ -165,7 +165,7 @@ def test_every_task_answers_about_an_example(tab):
 
 
 def test_the_box_is_drawn_and_the_number_of_answers_can_be_chosen(served, tab, monkeypatch):
-    from ofa.replies import Region
+    from ofa.inference.predictions import Region
 
     box = Region((0.0, 64.0, 128.0, 256.0), (0, 0.25, 0.5, 1), (0, 4, 9, 19), -0.1)
     asked = []
@@ -237,7 +237,7 @@ def test_one_request_at_a_time_and_the_page_stays_alive(served, tab, monkeypatch
     go_on, at_work, most = threading.Event(), [], []
 
     def slow(picture, best):
-        from ofa.replies import Answer
+        from ofa.inference.predictions import Answer
 
         at_work.append(1)
         most.append(len(at_work))
@@ -287,7 +287,7 @@ def test_the_page_is_for_this_machine_and_forbids_what_lies_elsewhere(served):
 
 
 def test_the_command_opens_the_page_and_says_where(served, monkeypatch, capsys):
-    import ofa.demo_page as module
+    import ofa.demo.app as module
 
     opened = []
     real = module.serve
@@ -346,7 +346,7 @@ def test_what_cannot_be_opened_is_one_message(served, capsys, more, words):
 def test_a_missing_library_is_one_message(served, monkeypatch, capsys):
     import sys
 
-    monkeypatch.delitem(sys.modules, "ofa.demo_page")
+    monkeypatch.delitem(sys.modules, "ofa.demo.app")
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["demo", str(Path("any.pt"))]) == 2
     assert "expects the package gradio" in capsys.readouterr().err

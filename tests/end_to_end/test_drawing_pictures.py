@@ -81,7 +81,7 @@ def drawn(tmp_path_factory):
 @pytest.fixture
 def colours(monkeypatch):
     """``--image-tokenizer colours``: the tests' tokenizer."""
-    import ofa.models.image_tokenizer as module
+    import ofa.models.image_tokenizer.codec as module
 
     monkeypatch.setattr(module, "load_image_tokenizer", lambda path, device="cpu": Colours())
 

@@ -17,8 +17,8 @@ import torch
 from faults import FULL, KILL, NOISE, WriteFault, become, cut, flip_a_bit, overwrite
 from training_runs import curve, flags, make_files, train
 
-from ofa.checkpoint import load_checkpoint
 from ofa.errors import UserError
+from ofa.io.safe_load import load_checkpoint
 
 RECIPE = ("--max-epoch=1", "--save-interval-updates=2", "--keep-interval-updates=2")
 UPDATES = 6  # 21 rows in batches of 4

@@ -14,8 +14,8 @@ import torch
 import training_runs
 from grounding_files import COLOURS, SIZE, scene, write_questions, write_rows
 
-from ofa.boxes import box_overlap
-from ofa.vocabulary_build import build_vocabulary
+from ofa.tokens.boxes import box_overlap
+from ofa.tokens.train_sentencepiece import build_vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 12

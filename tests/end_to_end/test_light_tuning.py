@@ -11,9 +11,10 @@ import torch
 from test_resume import assert_same_end
 from training_runs import curve, flags, make_files, train
 
-from ofa.checkpoint import load_checkpoint, official_state_dict
+from ofa.checkpoints.contents import official_state_dict
+from ofa.checkpoints.delta import ENTRY, load_complete, sha256_of
 from ofa.cli.main import main
-from ofa.light_checkpoint import ENTRY, load_complete, sha256_of
+from ofa.io.safe_load import load_checkpoint
 
 LORA = ("--lora-rank=2", "--lora-targets=q,v,fc1", "--lora-alpha=4", "--lora-dropout=0.1")
 PROMPTS = (

@@ -12,8 +12,8 @@ import torch
 from pretraining_files import make_files, pretraining_flags
 from training_runs import ROOT, SMALL, curve, log_lines, train
 
-from ofa.checkpoint import load_checkpoint
-from ofa.pretraining import TASKS
+from ofa.io.safe_load import load_checkpoint
+from ofa.task.pretraining_tasks import TASKS
 
 UPDATES = 12  # two epochs of 24 rows of pairs in batches of 4
 

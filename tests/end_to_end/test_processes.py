@@ -13,8 +13,8 @@ import pytest
 import torch
 from training_runs import flags, log_lines, make_files, train
 
-from ofa.checkpoint import load_checkpoint
 from ofa.cli.main import main
+from ofa.io.safe_load import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,9 +12,9 @@ import training_runs
 from PIL import Image
 
 from ofa.cli.main import main
-from ofa.metrics.text_recognition import closeness, counts
-from ofa.sign_world import World, make_split, render
-from ofa.vocabulary_build import build_vocabulary
+from ofa.metrics.ocr import closeness, counts
+from ofa.synthetic.words import World, make_split, render
+from ofa.tokens.train_sentencepiece import build_vocabulary
 
 WORLD = (
     "--letters=abdhkosx",

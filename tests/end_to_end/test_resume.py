@@ -11,8 +11,8 @@ import torch
 from faults import NOISE
 from training_runs import curve, flags, log_lines, make_files, train
 
-from ofa.checkpoint import load_checkpoint
 from ofa.cli.main import main
+from ofa.io.safe_load import load_checkpoint
 
 RECIPE = (
     "--max-epoch=3",

@@ -10,7 +10,7 @@ from pretraining_files import make_files as make_pretraining_files
 from pretraining_files import pretraining_flags
 from training_runs import ROOT, SMALL, curve, flags, make_files, train
 
-from ofa.data.shard_writing import pack
+from ofa.data.shard_writer import pack
 
 RECIPE = (
     "--max-epoch=2",

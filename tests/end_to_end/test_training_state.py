@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from training_runs import flags, log_lines, make_files, train
 
-from ofa.checkpoint import load_checkpoint, official_state_dict
+from ofa.checkpoints.contents import official_state_dict
+from ofa.io.safe_load import load_checkpoint
 
 SHORT = ("--max-update=4", "--log-interval=1")
 EMA = ("--store-ema", "--ema-fp32", "--ema-decay=0.5")

@@ -11,8 +11,8 @@ import torch
 from omegaconf import OmegaConf
 from training_runs import flags, log_lines, make_files, train
 
-from ofa.checkpoint import load_checkpoint
-from ofa.models.state_dict import CONSTANTS, EMBEDDINGS
+from ofa.checkpoints.adapt import CONSTANTS, EMBEDDINGS
+from ofa.io.safe_load import load_checkpoint
 
 EMA = ("--store-ema", "--ema-fp32", "--ema-decay=0.5")
 UPDATES, BATCHES = 8, 2  # of the upstream run: six updates of its first epoch and two of its second

@@ -21,30 +21,30 @@ from PIL import Image
 from small_network import build_small
 from small_tokenizer import save_tokenizer
 
-from ofa.bpe import load_language
-from ofa.checkpoint import load_checkpoint
+from ofa.checkpoints.read import read_source
 from ofa.cli.main import main
-from ofa.data.coded_rows import open_coded
-from ofa.data.negative_draws import NegativeDraws
+from ofa.data.image_code_rows import open_coded
+from ofa.data.negatives import NegativeDraws
 from ofa.data.rows import open_rows
-from ofa.data.shard_writing import pack
+from ofa.data.shard_writer import pack
 from ofa.errors import UserError
-from ofa.image_quality import read_statistics
-from ofa.joint import read_members
-from ofa.label_file import read_label_file
+from ofa.inference.requests import read_requests
+from ofa.io.image_files import table_pictures
+from ofa.io.safe_load import load_checkpoint
+from ofa.io.safetensors_file import write_checkpoint
 from ofa.metrics.document_frequency import (
     count_document_frequencies,
     read_document_frequencies,
     write_document_frequencies,
 )
-from ofa.models.layout_read import read_source
-from ofa.models.vq_vae import load_vq_vae
-from ofa.models.vqgan import read_config
-from ofa.picture_files import table_pictures
-from ofa.prediction_requests import read_requests
-from ofa.results import read_predictions
-from ofa.safetensors_file import write_checkpoint
+from ofa.metrics.fid import read_statistics
+from ofa.models.image_tokenizer.vq_vae import load_vq_vae
+from ofa.models.image_tokenizer.vqgan import read_config
+from ofa.task.label_file import read_label_file
+from ofa.task.mixture_file import read_members
+from ofa.task.results import read_predictions
 from ofa.tasks import declared_specs
+from ofa.tokens.bpe import load_language
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ import torch
 from caption_files import picture
 from PIL import Image
 
-from ofa.bpe import load_language
-from ofa.data.negative_draws import NegativeDraws
+from ofa.data.negatives import NegativeDraws
 from ofa.data.pretraining import PretrainingBuilder
 from ofa.data.sample import SampleBuilder
-from ofa.pretraining import PretrainingOptions
-from ofa.spec import TaskOptions
+from ofa.task.pretraining_tasks import PretrainingOptions
+from ofa.task.task_spec import TaskOptions
 from ofa.tasks import declared_specs
-from ofa.tasks.unify_task import EXTRAS, PAIRS
+from ofa.tasks.pretraining import EXTRAS, PAIRS
+from ofa.tokens.bpe import load_language
 
 # Values of columns by name, as whole files have them. A column of another task that has the same
 # name has the same kind of value.

@@ -8,7 +8,7 @@ from golden import load, load_json, path
 from ofa.data.collate import collate
 from ofa.data.sample import SampleBuilder
 from ofa.data.tsv import TsvFile
-from ofa.spec import TaskOptions, TaskSpec
+from ofa.task.task_spec import TaskOptions, TaskSpec
 
 DESCRIBED = (
     ".symbols",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ofa.models.config import ModelConfig, add_flags
-from ofa.models.ofa import OFA
+from ofa.models.ofa_model import OFA
 
 VOCAB_SIZE = 59457
 

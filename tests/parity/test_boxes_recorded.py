@@ -3,9 +3,9 @@
 import pytest
 from golden import load, load_json, path
 
-from ofa.boxes import bins_to_text, box_overlap, boxes_to_bins, parse_box, resize_ratios
-from ofa.data.images import decode_image
 from ofa.data.tsv import TsvFile
+from ofa.io.images import decode_image
+from ofa.tokens.boxes import bins_to_text, box_overlap, boxes_to_bins, parse_box, resize_ratios
 
 
 def test_bins_and_ratios_equal_the_recorded_ones(tmp_path, monkeypatch):

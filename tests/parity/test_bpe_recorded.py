@@ -8,7 +8,7 @@ import pytest
 from conftest import bpe_folder
 from golden import load, load_json
 
-from ofa.bpe import load_language
+from ofa.tokens.bpe import load_language
 
 LANGUAGES = {"bpe_english": "gpt2", "bpe_chinese": "bert_cn"}
 

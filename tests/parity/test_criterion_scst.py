@@ -135,8 +135,8 @@ def test_the_criterion_equals_the_release_on_a_real_model(case, shared):
 
 
 def test_recorded_tokens_are_read_as_the_release_reads_them():
-    from ofa.bpe import load_language
     from ofa.tasks.fairseq_task import fairseq_dictionary
+    from ofa.tokens.bpe import load_language
 
     bpe, vocabulary = load_language(bpe_folder("gpt2"), "gpt2", 8192, 1000)
     task = SimpleNamespace(target_dictionary=fairseq_dictionary(vocabulary), bpe=bpe)

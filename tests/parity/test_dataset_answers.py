@@ -14,9 +14,9 @@ from recorded_batches import (
     recorded_batch,
 )
 
-from ofa.bpe import load_language
-from ofa.spec import Prediction
+from ofa.task.prediction import Prediction
 from ofa.tasks import image_classify, snli_ve, vqa_gen
+from ofa.tokens.bpe import load_language
 
 SPECS = {"vqa": vqa_gen.SPEC, "snli": snli_ve.SPEC, "image": image_classify.SPEC}
 NAMES = [*names("dataset_vqa_gen*"), *names("dataset_snli_ve*"), "dataset_image_classify"]

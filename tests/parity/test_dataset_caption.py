@@ -6,8 +6,8 @@ from conftest import bpe_folder
 from golden import load_json
 from recorded_batches import assert_equals_recording, assert_images_equal_recording, recorded_batch
 
-from ofa.bpe import load_language
 from ofa.tasks.caption import SPEC
+from ofa.tokens.bpe import load_language
 
 NAMES = ("dataset_caption", "dataset_caption_train", "dataset_caption_train_scst")
 

@@ -6,12 +6,12 @@ from conftest import bpe_folder
 from golden import load_json, path
 from recorded_batches import assert_equals_recording
 
-from ofa.bpe import load_language
 from ofa.data.collate import collate
 from ofa.data.fairseq_dataset import OFADataset
 from ofa.data.sample import SampleBuilder
 from ofa.data.tsv import TsvFile
 from ofa.tasks.image_gen import SPEC
+from ofa.tokens.bpe import load_language
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ from recorded_batches import (
     recorded_batch,
 )
 
-from ofa.bpe import load_language
 from ofa.data.noise import replaced
 from ofa.metrics.rouge import NAMES, fix_tokens, scorer
 from ofa.tasks import spec_of
 from ofa.tasks.glue import SPECS
+from ofa.tokens.bpe import load_language
 
 GLUE = [name for spec in SPECS for name in names(f"dataset_{spec.name}_*")]
 PLAIN = ["dataset_gigaword", "dataset_gigaword_short"]

@@ -14,11 +14,12 @@ from recorded_batches import (
     recorded_batch,
 )
 
-from ofa.bpe import load_language
-from ofa.data.images import decode_image, image_transform
+from ofa.data.images import image_transform
 from ofa.data.tsv import TsvFile
+from ofa.io.images import decode_image
+from ofa.task.ocr_images import fit_square
 from ofa.tasks.ocr import SPEC
-from ofa.text_pictures import fit_square
+from ofa.tokens.bpe import load_language
 
 NAMES = {"dataset_ocr": "gpt2", "dataset_ocr_document": "gpt2", "dataset_ocr_cn": "bert_cn"}
 

@@ -5,8 +5,8 @@ import pytest
 from conftest import bpe_folder
 from recorded_batches import assert_equals_recording, assert_images_equal_recording, recorded_batch
 
-from ofa.bpe import load_language
 from ofa.tasks.refcoco import SPEC
+from ofa.tokens.bpe import load_language
 
 NAME = "dataset_refcoco"
 

@@ -11,10 +11,10 @@ from fill import fill_state_dict, images_from_u8  # noqa: I001
 from golden import load, names  # makes `fill` importable
 
 from ofa.models.config import ModelConfig
-from ofa.models.generate import SequenceGenerator
-from ofa.models.generation_options import GenerationOptions
-from ofa.models.ofa import OFA
-from ofa.trie import Trie
+from ofa.models.generation.generator import SequenceGenerator
+from ofa.models.generation.options import GenerationOptions
+from ofa.models.ofa_model import OFA
+from ofa.tokens.trie import Trie
 
 VOCAB_SIZE = 59457  # the released English vocabulary
 CASES = [name for name in names("generate_*") if "allcand" not in name and "seeded" not in name]
@@ -123,8 +123,8 @@ def test_hypotheses_are_those_of_the_release(name):
 
 @pytest.mark.parametrize("name", [name for name in CASES if "trie" in name])
 def test_answers_from_a_trie_are_those_of_the_release(name):
-    from ofa.bpe import load_bpe
-    from ofa.vocabulary import Vocabulary
+    from ofa.tokens.bpe import load_bpe
+    from ofa.tokens.vocabulary import Vocabulary
 
     folder, case = bpe_folder("gpt2"), load(name)
     bpe, vocabulary = load_bpe(folder), Vocabulary.from_folder(folder)

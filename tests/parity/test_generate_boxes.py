@@ -13,8 +13,8 @@ import pytest
 from golden import FULL, load
 from test_generate import VOCAB_SIZE, batch_of, generator_of, models_of
 
-from ofa.models.generate import SequenceGenerator
-from ofa.models.generation_options import GenerationOptions
+from ofa.models.generation.generator import SequenceGenerator
+from ofa.models.generation.options import GenerationOptions
 
 BINS = (58457, 59457)
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from golden import load, load_json, path
 
-from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, decode_image, image_transform
+from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, image_transform
 from ofa.data.tsv import TsvFile
+from ofa.io.images import decode_image
 
 CASES = {
     "dataset_caption": 4,

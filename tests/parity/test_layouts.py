@@ -9,18 +9,18 @@ from recorded_model import VOCAB_SIZE, assert_near, recorded_config, recorded_in
 from test_forward import check_logits
 from torch.nn import functional as F
 
-from ofa.models.config import PRESETS, ModelConfig
-from ofa.models.layout_config import (
+from ofa.checkpoints.foreign_config import (
     from_huggingface,
     from_mmpretrain,
     huggingface_config,
     mmpretrain_config,
 )
-from ofa.models.layout_read import Source, read_source
-from ofa.models.layout_write import write, written_tensors
-from ofa.models.layouts import LAYOUTS, recognise
-from ofa.models.ofa import OFA
-from ofa.models.same_logits import network_of
+from ofa.checkpoints.formats import LAYOUTS, recognise
+from ofa.checkpoints.read import Source, read_source
+from ofa.checkpoints.verify_conversion import network_of
+from ofa.checkpoints.write import write, written_tensors
+from ofa.models.config import PRESETS, ModelConfig
+from ofa.models.ofa_model import OFA
 
 FOREIGN = ("huggingface", "mmpretrain")
 ALL_SIZES = ("ofa_tiny", "ofa_medium", "ofa_base", "ofa_large", "ofa_huge")

@@ -10,9 +10,9 @@ pytest.importorskip("fairseq")
 from fairseq.optim import FairseqOptimizer  # noqa: E402
 
 import ofa  # noqa: E402
-from ofa import fairseq_scheduler  # noqa: E402
 from ofa.errors import UserError  # noqa: E402
-from ofa.fairseq_scheduler import WarmupRatioSchedule, count_updates  # noqa: E402
+from ofa.trainer import fairseq_lr_scheduler  # noqa: E402
+from ofa.trainer.fairseq_lr_scheduler import WarmupRatioSchedule, count_updates  # noqa: E402
 
 CASES = load_json("lr_schedule")["cases"]
 
@@ -88,7 +88,7 @@ def train(folder, *flags, interrupt_at=None):
     from fairseq_cli.train import main
 
     ofa.register_fairseq_plugin()
-    fairseq_scheduler.install()  # a second time changes nothing
+    fairseq_lr_scheduler.install()  # a second time changes nothing
     rates, step_update = {}, WarmupRatioSchedule.step_update
 
     def recorded(self, num_updates):

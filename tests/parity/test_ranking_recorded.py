@@ -6,10 +6,10 @@ from conftest import bpe_folder
 from golden import load, names
 from test_generate import batch_of, models_of
 
-from ofa.answers import AnswerSet
-from ofa.bpe import load_bpe
-from ofa.models.ranking import AnswerRanker
-from ofa.vocabulary import Vocabulary
+from ofa.models.generation.ranking import AnswerRanker
+from ofa.task.answers import AnswerSet
+from ofa.tokens.bpe import load_bpe
+from ofa.tokens.vocabulary import Vocabulary
 
 
 @pytest.mark.parametrize("nodes_at_once", [512, 2])

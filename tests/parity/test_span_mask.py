@@ -6,9 +6,9 @@ import torch
 from conftest import bpe_folder
 from golden import load, load_json
 
-from ofa.bpe import load_language
 from ofa.data.span_mask import SpanMask
 from ofa.errors import UserError
+from ofa.tokens.bpe import load_language
 
 RECORDED = load_json("dataset_unify_samples")["text_infilling"]
 

@@ -8,7 +8,7 @@ from golden import load_json, names
 from recorded_model import VOCAB_SIZE, recorded_config
 
 from ofa.models.freezing import freeze
-from ofa.models.ofa import OFA
+from ofa.models.ofa_model import OFA
 
 CASES = names("state_dict_*")
 

@@ -14,15 +14,15 @@ import torch
 from conftest import bpe_folder
 from golden import load, load_json, path
 
-from ofa.bpe import load_language
 from ofa.data.bad_rows import BadRows
 from ofa.data.fairseq_pretraining import KindRows, PretrainingDataset
-from ofa.data.negative_draws import NegativeDraws
+from ofa.data.negatives import NegativeDraws
 from ofa.data.pretraining import Draws, PretrainingBuilder
 from ofa.data.tsv import TsvFile
-from ofa.pretraining import PretrainingOptions, parse_weights
-from ofa.tasks.fairseq_unify import UnifySpec
-from ofa.tasks.unify_task import EXTRAS, PAIRS
+from ofa.task.pretraining_tasks import PretrainingOptions, parse_weights
+from ofa.tasks.fairseq_pretraining import UnifySpec
+from ofa.tasks.pretraining import EXTRAS, PAIRS
+from ofa.tokens.bpe import load_language
 
 SAMPLES = {sample["name"]: sample for sample in load_json("dataset_unify_samples")["samples"]}
 RELEASED_RESIZE = 480  # largest shorter side of an enlarged picture at every --patch-image-size

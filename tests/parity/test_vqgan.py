@@ -6,9 +6,9 @@ import pytest
 import torch
 from fill import fill_state_dict
 
-from ofa.image_codes import codes_to_text
-from ofa.models.image_tokenizer import decode_pictures, encode_pictures, to_unit
-from ofa.models.vqgan import VQGAN, config_of
+from ofa.models.image_tokenizer.codec import decode_pictures, encode_pictures, to_unit
+from ofa.models.image_tokenizer.vqgan import VQGAN, config_of
+from ofa.tokens.image_codes import codes_to_text
 
 NAMES = golden.load_json("vqgan_state_dict")["variants"]
 SMALL = golden.load("vqgan_small")

@@ -19,21 +19,21 @@ import torch
 from malicious_files import Case, description, malicious_files
 from pickle_programs import calls
 
-from ofa.checkpoint import load_checkpoint
+from ofa.checkpoints.delta import load_complete
+from ofa.checkpoints.read import read_source
 from ofa.data.tsv_index import open_index
 from ofa.errors import UserError
-from ofa.image_quality import read_statistics
 from ofa.io.pickles import read_plain_pickle
-from ofa.joint import read_members
-from ofa.label_file import read_label_file
-from ofa.light_checkpoint import load_complete
+from ofa.io.safe_load import load_checkpoint
+from ofa.io.safetensors_file import write_tensors
+from ofa.metrics.clip_score import read_weights
 from ofa.metrics.document_frequency import read_document_frequencies
-from ofa.models.layout_read import read_source
-from ofa.models.vq_vae import load_vq_vae
-from ofa.models.vqgan import load_vqgan, read_config
-from ofa.open_clip_scorer import read_weights
-from ofa.results import read_predictions
-from ofa.safetensors_file import write_tensors
+from ofa.metrics.fid import read_statistics
+from ofa.models.image_tokenizer.vq_vae import load_vq_vae
+from ofa.models.image_tokenizer.vqgan import load_vqgan, read_config
+from ofa.task.label_file import read_label_file
+from ofa.task.mixture_file import read_members
+from ofa.task.results import read_predictions
 
 FORBIDDEN = (
     "subprocess.",

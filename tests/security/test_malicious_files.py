@@ -10,8 +10,8 @@ import malicious_files
 import pytest
 import torch
 
-from ofa.checkpoint import load_checkpoint
 from ofa.errors import UserError
+from ofa.io.safe_load import load_checkpoint
 
 HERE = Path(__file__).resolve().parent
 READERS = {

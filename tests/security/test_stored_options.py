@@ -11,10 +11,10 @@ import torch
 from drawing_files import Colours, drawing_flags, make_drawing_vocabulary, write_drawings
 from fairseq_setup import configuration
 
-from ofa.checkpoint import load_checkpoint
 from ofa.errors import UserError
-from ofa.joint import read_members
-from ofa.stored_options import drop_from_checkpoint, is_readable_path, warn_once
+from ofa.io.safe_load import load_checkpoint
+from ofa.io.stored_options import drop_from_checkpoint, is_readable_path, warn_once
+from ofa.task.mixture_file import read_members
 
 TRAP = """from pathlib import Path
 Path(__file__).with_suffix(".ran").touch()
@@ -91,7 +91,7 @@ def test_a_class_that_this_call_names_is_called(made, importable):
 
 
 def test_evaluation_neither_writes_nor_reads_where_the_checkpoint_says(made, importable):
-    from ofa.evaluation import EvaluationOptions, album_of, load, open_rows
+    from ofa.inference.evaluate import EvaluationOptions, album_of, load, open_rows
 
     options = EvaluationOptions(paths=[str(made.checkpoint)], device="cpu")
     task = load(options, torch.device("cpu"))[0]
@@ -101,7 +101,7 @@ def test_evaluation_neither_writes_nor_reads_where_the_checkpoint_says(made, imp
 
 
 def test_converting_a_checkpoint_does_not_pass_names_of_code_on(made):
-    from ofa.models.layout_read import read_source
+    from ofa.checkpoints.read import read_source
 
     source = read_source(made.checkpoint)
     assert source.task["image_text_scorer"] is None and source.task["bpe_dir"] == str(
@@ -111,7 +111,7 @@ def test_converting_a_checkpoint_does_not_pass_names_of_code_on(made):
 
 @pytest.mark.parametrize("name", ["audio_pretraining", "translation"])
 def test_tasks_and_networks_of_other_programs_are_not_set_up(made, tmp_path, name):
-    from ofa.fairseq_loading import load_task_and_models
+    from ofa.inference.fairseq_loading import load_task_and_models
 
     content = load_checkpoint(made.checkpoint)
     content["cfg"]["task"] = {"_name": name, "data": str(tmp_path)}
@@ -195,7 +195,7 @@ def test_sizes_far_beyond_the_tensors_are_refused_before_memory_is_taken(
     made, tmp_path, group, options
 ):
     from ofa import OFA
-    from ofa.models.layout_read import read_source
+    from ofa.checkpoints.read import read_source
 
     content = load_checkpoint(made.checkpoint)
     stored = content["cfg"][group]
@@ -290,7 +290,7 @@ def test_options_that_networks_of_fairseq_evaluate_are_dropped(made, tmp_path, c
     ],
 )
 def test_options_of_another_kind_are_one_message(made, tmp_path, changed):
-    from ofa.fairseq_loading import load_task_and_models
+    from ofa.inference.fairseq_loading import load_task_and_models
 
     torch.save({**load_checkpoint(made.checkpoint), **changed}, tmp_path / "a.pt")
     with pytest.raises(UserError) as error:

@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("fairseq")
 from fairseq.optim.adam import Adam  # noqa: E402
 
-from ofa.fairseq_adam import in_one_pass, is_plain  # noqa: E402
+from ofa.trainer.fairseq_adam import in_one_pass, is_plain  # noqa: E402
 
 STOCK = getattr(Adam.step, "__wrapped__", Adam.step)
 while hasattr(

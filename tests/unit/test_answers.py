@@ -6,12 +6,12 @@ import pickle
 import pytest
 from answer_files import vqa_row, write_rows
 
-from ofa.answers import AnswerSet, MissingAnswers
 from ofa.cli.main import main
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
-from ofa.label_file import read_label_file
-from ofa.text import learned_answer, parse_answers
+from ofa.task.answers import AnswerSet, MissingAnswers
+from ofa.task.label_file import read_label_file
+from ofa.task.text import learned_answer, parse_answers
 
 
 def letters(text: str) -> list[int]:
@@ -163,7 +163,7 @@ def test_texts_of_a_long_row_are_read_without_its_picture(tmp_path, columns):
     ],
 )
 def test_a_question_id_is_a_number_in_the_result_file_if_it_is_a_plain_one(name, written):
-    from ofa.spec import Prediction
+    from ofa.task.prediction import Prediction
     from ofa.tasks.vqa_gen import result_row
 
     assert result_row(name, Prediction("yes")) == {"question_id": written, "answer": "yes"}

@@ -118,7 +118,7 @@ def test_files_get_the_mode_of_any_new_file_without_asking_for_the_umask(
     they make."""
     from torch import zeros
 
-    from ofa.safetensors_file import write_tensors
+    from ofa.io.safetensors_file import write_tensors
 
     before = os.umask(umask)
     try:

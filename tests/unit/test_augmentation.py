@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ofa.data.augmentation import MILD, OPERATIONS, STRONG, TrainingTransform
+from ofa.data.augment import MILD, OPERATIONS, STRONG, TrainingTransform
 from ofa.data.images import OFA_MEAN, OFA_STD
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ofa.boxes import (
+from ofa.errors import UserError
+from ofa.tokens.boxes import (
     bins_to_boxes,
     bins_to_text,
     box_overlap,
@@ -16,7 +17,6 @@ from ofa.boxes import (
     squashed_to_bins,
     text_to_bins,
 )
-from ofa.errors import UserError
 
 
 @pytest.mark.parametrize("image_size", [(640, 480), (97, 513), (512, 512)])

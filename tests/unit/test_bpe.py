@@ -12,8 +12,8 @@ from small_bpe import (
     make_sentencepiece_folder,
 )
 
-from ofa.bpe import load_bpe, load_language
 from ofa.errors import UserError
+from ofa.tokens.bpe import load_bpe, load_language
 
 SYMBOLS = "<bin_3> <code_7> <mask>"
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_network import build_awake
 
-from ofa.models.ofa import OFA
+from ofa.models.ofa_model import OFA
 
 SWITCHES = {
     "run-script switches": dict(

@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 from caption_files import caption, make_vocabulary, picture, write_tsv
 
-from ofa.bpe import load_language
 from ofa.data.sample import SampleBuilder, text_ids
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
-from ofa.spec import BatchRow, Symbols
+from ofa.task.prediction import BatchRow
+from ofa.task.task_spec import Symbols
 from ofa.tasks.caption import SPEC, CaptionOptions, split_references
+from ofa.tokens.bpe import load_language
 
 
 @pytest.fixture(scope="module")

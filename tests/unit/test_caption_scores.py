@@ -2,9 +2,9 @@
 
 import pytest
 
-from ofa.caption_scores import best_constant, caption_scores, tokenizer_of, validation_cider
 from ofa.errors import UserError
 from ofa.metrics import character_tokenize, ptb_tokenize
+from ofa.metrics.caption_scores import best_constant, caption_scores, tokenizer_of, validation_cider
 
 REFERENCES = [
     ["A red ball.", "a red ball on grass"],

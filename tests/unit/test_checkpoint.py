@@ -14,9 +14,10 @@ import zipfile
 import pytest
 import torch
 
-from ofa.checkpoint import arguments, load_checkpoint, official_state_dict, plain, restricted_pickle
+from ofa.checkpoints.contents import arguments, official_state_dict
 from ofa.errors import UserError
-from ofa.safetensors_file import KEY, write_tensors
+from ofa.io.safe_load import load_checkpoint, plain, restricted_pickle
+from ofa.io.safetensors_file import KEY, write_tensors
 
 
 class Malicious:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from small_network import SMALL, build_small
 
-from ofa.checkpoint import load_checkpoint
-from ofa.checkpoint_edit import newest
+from ofa.checkpoints.adapt import load_into
+from ofa.checkpoints.compare import differences, training_settings
+from ofa.checkpoints.edit import newest
 from ofa.cli.main import main
-from ofa.models.state_dict import load_into
-from ofa.training_settings import differences, training_settings
+from ofa.io.safe_load import load_checkpoint
 
 
 def settings(**changed) -> dict:

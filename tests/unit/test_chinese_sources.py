@@ -8,7 +8,7 @@ import pytest
 from caption_files import picture
 
 from ofa.cli.main import main
-from ofa.picture_files import PictureFolders, read_picture
+from ofa.io.image_files import PictureFolders, read_picture
 
 CAPTIONS = {"a1": ["蕾丝元素，时尚气质", "性感名媛风"], "b2": "红色 连衣裙"}
 

@@ -7,26 +7,26 @@ import pytest
 from caption_files import picture
 from small_bpe import make_bert_folder
 
-from ofa.bpe import load_language
-from ofa.caption_scores import (
+from ofa.criterions.caption_reward import CaptionReward
+from ofa.data.sample import SampleBuilder
+from ofa.errors import UserError
+from ofa.metrics import character_tokenize
+from ofa.metrics.caption_scores import (
     best_constant,
     caption_scores,
     caption_words,
     tokenizer_of,
     validation_cider,
 )
-from ofa.chinese import is_chinese, without_blanks
-from ofa.criterions.caption_reward import CaptionReward
-from ofa.data.sample import SampleBuilder
-from ofa.document_frequencies import count_captions
-from ofa.errors import UserError
-from ofa.metrics import character_tokenize
 from ofa.metrics.document_frequency import write_document_frequencies
-from ofa.spec import BatchRow, Hypothesis
+from ofa.prepare.cider_document_frequency import count_captions
+from ofa.task.chinese import is_chinese, without_blanks
+from ofa.task.prediction import BatchRow, Hypothesis
+from ofa.task.text import caption_references, caption_target, has_words
 from ofa.tasks import caption, refcoco, vqa_gen
 from ofa.tasks.caption import CaptionOptions, CaptionScorer, bleu_counts, bleu_value
-from ofa.text import caption_references, caption_target, has_words
-from ofa.wordpiece_build import build_wordpieces
+from ofa.tokens.bpe import load_language
+from ofa.tokens.train_wordpiece import build_wordpieces
 
 TEXTS = [
     "两只狗在草地上玩，很开心！",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ofa.constants import best_constant, commonest_and_others
+from ofa.task.constant_baseline import best_constant, commonest_and_others
 from ofa.tasks import caption, refcoco, vqa_gen
 
 

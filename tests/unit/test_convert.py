@@ -15,19 +15,19 @@ from safetensors.torch import load_file, save_file
 from small_bpe import make_bert_folder, make_gpt2_folder, make_sentencepiece_folder
 from small_network import build_small
 
-from ofa.bpe import load_language
-from ofa.checkpoint import load_checkpoint
+from ofa.checkpoints import write
+from ofa.checkpoints.adapt import CONSTANTS, EMBEDDINGS
+from ofa.checkpoints.architecture import fields_of, image_size
+from ofa.checkpoints.foreign_config import cannot_hold
+from ofa.checkpoints.formats import LAYOUTS
+from ofa.checkpoints.read import read_source
+from ofa.checkpoints.verify_conversion import fixed_batches, largest_differences, logits, network_of
 from ofa.cli.main import main
 from ofa.errors import UserError
-from ofa.models import layout_write
+from ofa.io.safe_load import load_checkpoint
 from ofa.models.config import ModelConfig
-from ofa.models.layout_config import cannot_hold
-from ofa.models.layout_read import read_source
-from ofa.models.layouts import LAYOUTS
-from ofa.models.ofa import OFA
-from ofa.models.same_logits import fixed_batches, largest_differences, logits, network_of
-from ofa.models.shapes import fields_of, image_size
-from ofa.models.state_dict import CONSTANTS, EMBEDDINGS
+from ofa.models.ofa_model import OFA
+from ofa.tokens.bpe import load_language
 
 ENTRIES = 300
 RELEASED = dict(
@@ -418,14 +418,14 @@ def test_two_processes_do_not_write_the_same_result_at_once(small, tmp_path, cap
 def test_a_result_that_computes_other_numbers_is_not_left(
     small, checkpoint, to, tmp_path, capsys, monkeypatch
 ):
-    written = layout_write.written_tensors
+    written = write.written_tensors
 
     def wrong(model, layout):
         tensors = written(model, layout)
         name = next(name for name in tensors if "decoder.layers.0.fc2.weight" in name)
         return {**tensors, name: tensors[name].flip(0)}
 
-    monkeypatch.setattr(layout_write, "written_tensors", wrong)
+    monkeypatch.setattr(write, "written_tensors", wrong)
     message = refused(capsys, checkpoint, to, tmp_path / OUT[to])
     assert (
         "differ by up to" in message
@@ -440,14 +440,14 @@ def test_a_result_that_computes_other_numbers_is_not_left(
 
 
 def test_a_lost_tensor_that_the_batch_does_not_see_is_found(small, tmp_path, capsys, monkeypatch):
-    written = layout_write.written_tensors
+    written = write.written_tensors
 
     def wrong(model, layout):
         tensors = written(model, layout)
         name = "encoder.embed_positions.weight"
         return {**tensors, name: torch.cat([tensors[name][:-1], tensors[name][-1:] + 1])}
 
-    monkeypatch.setattr(layout_write, "written_tensors", wrong)
+    monkeypatch.setattr(write, "written_tensors", wrong)
     assert "1 differ (encoder.embed_positions.weight)" in refused(
         capsys, small, "huggingface", tmp_path / "a"
     )

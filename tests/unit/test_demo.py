@@ -10,16 +10,16 @@ import torch
 from PIL import Image
 
 from ofa.cli.main import build_parser
-from ofa.demo import TASKS, Demo, data_url
-from ofa.demo_examples import example
+from ofa.demo.examples import example
+from ofa.demo.service import TASKS, Demo, data_url
 from ofa.errors import UserError
-from ofa.replies import Answer, Region
+from ofa.inference.predictions import Answer, Region
 
 WORDS, PIECES = 8, 20  # what the model reads at most
 
 
 class Model:
-    """Stands for ``ofa.predictor.OFA``: remembers the pictures that it was asked about."""
+    """Stands for ``OFA``: remembers the pictures that it was asked about."""
 
     def __init__(self, trained=("caption",), tokenizer=None):
         self.seen, self.trained = [], trained

@@ -9,7 +9,7 @@ from caption_files import make_vocabulary
 
 from ofa.cli.main import main
 from ofa.doctor import environment
-from ofa.vocabulary import Vocabulary
+from ofa.tokens.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="module")

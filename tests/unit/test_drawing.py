@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from ofa.album import Album
-from ofa.drawing import PREDICTED, TRUE, Mark, draw_boxes
 from ofa.errors import UserError
-from ofa.spec import Prediction
+from ofa.inference.image_writer import Album
+from ofa.report.draw_boxes import PREDICTED, TRUE, Mark, draw_boxes
+from ofa.task.prediction import Prediction
 
 
 def grey(width: int, height: int) -> Image.Image:

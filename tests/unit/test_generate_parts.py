@@ -10,17 +10,17 @@ import torch
 from torch import nn
 
 from ofa.errors import UserError
-from ofa.models.generation_options import GenerationOptions, parse_range
+from ofa.models.generation.constraints import Columns, repeated_ngrams
+from ofa.models.generation.options import GenerationOptions, parse_range
+from ofa.models.generation.search import Sampling, largest
 from ofa.models.inference_weights import (
     PackedLinear,
     can_pack,
     inference_network,
     version_of_weights,
 )
-from ofa.models.logits_rules import Columns, repeated_ngrams
 from ofa.models.resnet import ResNet
-from ofa.models.search import Sampling, largest
-from ofa.trie import LOST, ROOT, Trie
+from ofa.tokens.trie import LOST, ROOT, Trie
 
 
 @pytest.mark.parametrize("width", [1, 5, 127, 128, 129, 1000, 4111])

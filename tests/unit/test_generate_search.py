@@ -9,10 +9,10 @@ from small_network import build_awake
 from stub_model import BOS, EOS, PAD, UNK, VOCAB, StubModel, batch_of, naive_beam_search
 
 from ofa.errors import UserError
-from ofa.models.generate import SequenceGenerator
-from ofa.models.generation_options import GenerationOptions
-from ofa.models.ofa import OFA
-from ofa.trie import Trie
+from ofa.models.generation.generator import SequenceGenerator
+from ofa.models.generation.options import GenerationOptions
+from ofa.models.ofa_model import OFA
+from ofa.tokens.trie import Trie
 
 IMAGES = [5, 11, 17, 23]
 ANSWERS = [[7], [7, 8], [9, 10, 11], [12, 8], [13], [14, 15], [9, 10, 16]]

@@ -7,13 +7,13 @@ import torch
 from caption_files import make_vocabulary
 from grounding_files import SIZE, encoded, scene
 
-from ofa.bpe import load_language
 from ofa.data.sample import SampleBuilder
 from ofa.errors import UserError
-from ofa.spec import BatchRow, Hypothesis
+from ofa.task.prediction import BatchRow, Hypothesis
 from ofa.tasks.grounded_qa import SPEC, GroundedQaOptions
 from ofa.tasks.instruction import SPEC as INSTRUCTION
 from ofa.tasks.instruction import InstructionOptions, with_symbols
+from ofa.tokens.bpe import load_language
 
 PICTURE, _, BOX = scene(0)
 ROW = {

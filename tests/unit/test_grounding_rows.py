@@ -10,12 +10,12 @@ from caption_files import make_vocabulary
 from golden import load_json
 from grounding_files import SIZE, encoded, scene
 
-from ofa.bpe import load_language
 from ofa.data.sample import SampleBuilder
 from ofa.errors import UserError
-from ofa.spec import BatchRow, Hypothesis, Prediction
+from ofa.task.prediction import BatchRow, Hypothesis, Prediction
 from ofa.tasks import refcoco
 from ofa.tasks.refcoco import SPEC, GroundingOptions, GroundingScorer
+from ofa.tokens.bpe import load_language
 
 PICTURE, TEXT, BOX = scene(0)
 ROW = {"id": "7_1", "image": encoded(PICTURE), "text": TEXT, "box": ",".join(map(str, BOX))}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ofa.errors import UserError
-from ofa.image_codes import codes_to_text, square_side, text_to_codes
+from ofa.tokens.image_codes import codes_to_text, square_side, text_to_codes
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ofa.data.images import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    decode_base64,
-    decode_image,
-    encode_image,
-    image_transform,
-    open_image,
-    to_rgb,
-)
+from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, image_transform
 from ofa.errors import UserError
+from ofa.io.images import decode_base64, decode_image, encode_image, open_image, to_rgb
 
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 

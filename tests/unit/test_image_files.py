@@ -16,15 +16,15 @@ import pytest
 from PIL import Image, ImageFile, features
 
 from ofa.cli.main import main
-from ofa.data.picture_rows import open_pictures
-from ofa.data.pictures import as_picture
+from ofa.data.image_rows import open_pictures
+from ofa.data.load_image import as_picture
 from ofa.errors import UserError
-from ofa.image_folder import ImageFolder
-from ofa.image_quality import real_pictures
+from ofa.inference.image_folder import ImageFolder
+from ofa.inference.requests import read_requests
+from ofa.io.image_files import PictureFolders, look_at
 from ofa.io.image_paths import IMAGE_SUFFIXES, list_images
 from ofa.io.images import FORMATS, open_image
-from ofa.picture_files import PictureFolders, look_at
-from ofa.prediction_requests import read_requests
+from ofa.metrics.fid import real_pictures
 
 ROOT = Path(__file__).parents[2]
 OPENERS = {
@@ -95,7 +95,7 @@ def test_the_search_finds_other_ways_to_open_an_image(text):
 
 
 def test_the_demo_page_hands_over_files_not_images():
-    source = (ROOT / "ofa/demo_page.py").read_text()
+    source = (ROOT / "ofa/demo/app.py").read_text()
     calls = [
         node
         for node in ast.walk(ast.parse(source))

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from ofa.cli.main import main
-from ofa.data.pictures import as_picture
-from ofa.image_folder import ImageFolder
+from ofa.data.load_image import as_picture
+from ofa.inference.image_folder import ImageFolder
+from ofa.io.image_files import look_at, picture_size
 from ofa.io.images import (
     decode_image,
     image_header,
@@ -20,8 +21,7 @@ from ofa.io.images import (
     upright_file,
     upright_size,
 )
-from ofa.picture_files import look_at, picture_size
-from ofa.report import Item, Report, write_report
+from ofa.report.page import Item, Report, write_report
 
 FORMATS = {"JPEG": {"quality": 90}, "PNG": {}, "TIFF": {}, "WEBP": {"lossless": True}}
 SIZE = (48, 32)  # as a viewer shows it

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ofa.cli.main import main
 from ofa.errors import UserError
-from ofa.image_quality import image_scores, load_extractor, read_statistics
+from ofa.metrics.fid import image_scores, load_extractor, read_statistics
 
 
 class MeanColours:

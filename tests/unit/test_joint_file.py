@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from ofa.errors import UserError
-from ofa.joint import beside, given, metric_names, read_members
-from ofa.spec import TaskOptions
+from ofa.task.mixture_file import beside, given, metric_names, read_members
+from ofa.task.task_spec import TaskOptions
 
 
 @dataclass

@@ -5,9 +5,10 @@ import pytest
 import torch
 from test_checkpoint_command import run, save, settings, weight
 
-from ofa.checkpoint import load_checkpoint, official_state_dict
+from ofa.checkpoints.contents import official_state_dict
+from ofa.checkpoints.delta import ENTRY, complete, is_light, load_complete, named_base
 from ofa.errors import UserError
-from ofa.light_checkpoint import ENTRY, complete, is_light, load_complete, named_base
+from ofa.io.safe_load import load_checkpoint
 
 PROMPT = "decoder.decoder_prompt_encoder.embedding.weight"
 LAYER = "encoder.layers.0.fc1"

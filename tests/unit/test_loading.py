@@ -4,10 +4,10 @@ import pytest
 import torch
 from small_network import build_small
 
+from ofa.checkpoints.adapt import load_into
 from ofa.errors import UserError
 from ofa.models.config import ModelConfig
-from ofa.models.ofa import OFA
-from ofa.models.state_dict import load_into
+from ofa.models.ofa_model import OFA
 
 
 def build(vocab: int = 20, **switches) -> OFA:

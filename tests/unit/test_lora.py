@@ -5,13 +5,13 @@ import pytest
 import torch
 from small_network import build_small
 
+from ofa.checkpoints.adapt import load_into
+from ofa.checkpoints.delta import merge_lora
 from ofa.errors import UserError
-from ofa.light_checkpoint import merge_lora
 from ofa.models.config import ModelConfig
 from ofa.models.freezing import freeze, tuned_names
 from ofa.models.inference_weights import PackedLinear, inference_network
 from ofa.models.lora import LoraLinear
-from ofa.models.state_dict import load_into
 
 VOCAB = 20
 LORA = dict(lora_rank=2, lora_alpha=6.0, lora_targets="q,k,v,out,fc1,fc2,image")

@@ -7,7 +7,7 @@ import pytest
 
 from ofa.cli.main import main
 from ofa.errors import UserError
-from ofa.negative_samples import NegativeSamples, question_kind
+from ofa.prepare.itm_negatives import NegativeSamples, question_kind
 
 PICTURE = "iVBORw0KGgo" * 6000  # longer than what is read at either end of a row
 
@@ -314,7 +314,7 @@ def test_files_of_others_are_kept_and_a_manifest_of_another_kind_changes_nothing
 
 @pytest.mark.parametrize("value", [None, float("nan"), True, ["red"], {"a": 1}])
 def test_an_answer_that_is_no_text_is_named_by_training_and_doctor(tmp_path, value):
-    from ofa.data.negative_draws import read_answers
+    from ofa.data.negatives import read_answers
     from ofa.doctor.negatives import read_kinds
 
     path = tmp_path / "type2ans.json"

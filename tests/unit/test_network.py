@@ -12,7 +12,7 @@ from ofa.errors import UserError
 from ofa.models.config import PRESETS, ModelConfig, preset
 from ofa.models.encoder import EncoderOutput
 from ofa.models.layers import ACTIVATIONS, DropPath
-from ofa.models.ofa import OFA
+from ofa.models.ofa_model import OFA
 
 
 def build(**switches) -> OFA:

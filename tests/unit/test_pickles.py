@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from ofa.checkpoint import load_checkpoint, plain, restricted_pickle
 from ofa.errors import UserError
 from ofa.io.nesting import check_nesting
 from ofa.io.pickles import Unpickler, load_plain, read_plain_pickle
+from ofa.io.safe_load import load_checkpoint, plain, restricted_pickle
 
 SHARED = ["shared"]
 VALUES = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ofa import picture_world as world
+from ofa.synthetic import shapes as world
 
 
 @pytest.fixture(scope="module")

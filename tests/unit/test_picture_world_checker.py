@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from ofa.cli.main import main
-from ofa.picture_world import COLOURS, SHAPES, Scene, Thing, captions, make_split, names, render
-from ofa.picture_world_checker import PictureWorldScorer, check, look_at, things_named
-from ofa.picture_world_pretraining import drawing_caption
+from ofa.synthetic.shapes import COLOURS, SHAPES, Scene, Thing, captions, make_split, names, render
+from ofa.synthetic.shapes_oracle import PictureWorldScorer, check, look_at, things_named
+from ofa.synthetic.shapes_pretraining import drawing_caption
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from ofa import picture_world_chinese as chinese
-from ofa.chinese import is_chinese
 from ofa.cli.main import main
-from ofa.picture_world import make_split
-from ofa.picture_world_phrases import expressions
-from ofa.picture_world_questions import questions
+from ofa.synthetic import shapes_chinese as chinese
+from ofa.synthetic.shapes import make_split
+from ofa.synthetic.shapes_expressions import expressions
+from ofa.synthetic.shapes_questions import questions
+from ofa.task.chinese import is_chinese
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_expressions_and_questions_are_the_english_ones_in_other_words(scenes):
 
 
 def test_phrases_say_place_colour_size_and_shape_in_chinese_order():
-    from ofa.picture_world_phrases import Phrase
+    from ofa.synthetic.shapes_expressions import Phrase
 
     assert (
         chinese.phrase_text(Phrase("large", "red", "circle", "on the left")) == "左边的红色的大圆形"

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ofa.boxes import parse_box
 from ofa.cli.main import main
-from ofa.data.images import decode_image
-from ofa.image_codes import text_to_codes
-from ofa.picture_world import make_split
-from ofa.picture_world_checker import things_named
-from ofa.picture_world_files import make_scenes
-from ofa.picture_world_phrases import pointing_at
-from ofa.picture_world_pretraining import NAMES, write_codes
-from ofa.picture_world_texts import texts
+from ofa.io.images import decode_image
+from ofa.synthetic.shapes import make_split
+from ofa.synthetic.shapes_expressions import pointing_at
+from ofa.synthetic.shapes_files import make_scenes
+from ofa.synthetic.shapes_oracle import things_named
+from ofa.synthetic.shapes_pretraining import NAMES, write_codes
+from ofa.synthetic.shapes_texts import texts
+from ofa.tokens.boxes import parse_box
+from ofa.tokens.image_codes import text_to_codes
 
 COUNTS = {"train": 12, "val": 3, "test": 4}
 WORLD = ["prepare", "picture-world", "--train", "12", "--val", "3", "--test", "4", "--pretrain"]

@@ -6,9 +6,15 @@ from collections import Counter
 
 import pytest
 
-from ofa import picture_world as world
-from ofa.picture_world_phrases import SIDES, expressions
-from ofa.picture_world_questions import KINDS, QUESTIONS_PER_SCENE, answers, candidates, questions
+from ofa.synthetic import shapes as world
+from ofa.synthetic.shapes_expressions import SIDES, expressions
+from ofa.synthetic.shapes_questions import (
+    KINDS,
+    QUESTIONS_PER_SCENE,
+    answers,
+    candidates,
+    questions,
+)
 
 SINGULAR = {world.PLURALS.get(shape, f"{shape}s"): shape for shape in world.SHAPES} | {
     "shapes": "shape"

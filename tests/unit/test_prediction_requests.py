@@ -9,8 +9,8 @@ from PIL import Image
 
 from ofa.cli.predict import text_of_line
 from ofa.errors import UserError
-from ofa.prediction_requests import read_requests, verb_of
-from ofa.replies import Answer, Region
+from ofa.inference.predictions import Answer, Region
+from ofa.inference.requests import read_requests, verb_of
 
 
 def jsonl(folder, *entries) -> str:
@@ -199,7 +199,7 @@ def test_an_input_without_anything_to_ask_is_one_message(tmp_path, name):
 
 
 def test_annotated_pictures_of_one_name_do_not_replace_each_other(tmp_path):
-    from ofa.drawn_replies import Drawer
+    from ofa.report.annotate import Drawer
 
     requests = read_requests(
         jsonl(
@@ -274,7 +274,7 @@ def test_a_line_that_is_nested_without_end_is_one_message(tmp_path):
 
 
 def test_annotated_images_replace_neither_each_other_nor_the_images_themselves(tmp_path):
-    from ofa.drawn_replies import Drawer
+    from ofa.report.annotate import Drawer
 
     picture, answer = Image.new("RGB", (40, 30)), Answer("a car", -0.2)
     requests = read_requests(

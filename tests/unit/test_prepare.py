@@ -7,8 +7,8 @@ import json
 import pytest
 from PIL import Image
 
-from ofa import preparation
 from ofa.cli.main import main
+from ofa.prepare import tsv_writer
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_finished_files_are_not_written_again(coco, monkeypatch):
     karpathy(coco)
     stamp = (coco / "out/caption_val.tsv").stat().st_mtime_ns
     monkeypatch.setattr(
-        preparation, "base64_of_file", lambda path: pytest.fail("reads a picture again")
+        tsv_writer, "base64_of_file", lambda path: pytest.fail("reads a picture again")
     )
     assert karpathy(coco) == 0
     assert (coco / "out/caption_val.tsv").stat().st_mtime_ns == stamp

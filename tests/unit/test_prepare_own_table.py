@@ -6,7 +6,7 @@ import pytest
 from original_data import write_json_lines, write_pictures
 
 from ofa.cli.main import main
-from ofa.sources.own_table import FIELDS
+from ofa.prepare.csv_jsonl import FIELDS
 
 NAMES = {1: "a.jpg", 2: "b.jpg", 3: "sub/c.jpg"}  # 40 x 30, 64 x 48, 30 x 50 pixels
 

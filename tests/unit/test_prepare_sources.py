@@ -19,9 +19,10 @@ from original_data import (
     write_vqa2,
 )
 
-from ofa import picture_files, preparation
 from ofa.cli.main import build_parser, main
-from ofa.sources.vqa2 import confidences, normal_answer
+from ofa.io import image_files
+from ofa.prepare import tsv_writer
+from ofa.prepare.answer_column import confidences, normal_answer
 
 
 def rows(path) -> list[list[str]]:
@@ -367,8 +368,8 @@ def test_kaggles_list_and_first_words(tmp_path):
 
 def test_one_and_two_processes_write_the_same_bytes(tmp_path, monkeypatch):
     write_vqa2(tmp_path)
-    monkeypatch.setattr(picture_files, "FEW", 1)
-    monkeypatch.setattr(preparation, "WINDOW", 2)
+    monkeypatch.setattr(image_files, "FEW", 1)
+    monkeypatch.setattr(tsv_writer, "WINDOW", 2)
     for jobs in ("1", "2"):
         assert vqa2(tmp_path, "--processes", jobs, "--out", str(tmp_path / jobs)) == 0
     for name in ("vqa_train.tsv", "manifest.json"):
@@ -387,7 +388,7 @@ def test_an_interrupted_call_is_continued_to_the_same_bytes_without_looking_agai
     (out / "vqa_train.tsv").rename(out / "vqa_train.tsv.part")
     (out / "vqa_train.tsv.part").write_bytes(whole[:cut])
     monkeypatch.setattr(
-        picture_files, "look_at", lambda path: pytest.fail("looks at a picture again")
+        image_files, "look_at", lambda path: pytest.fail("looks at a picture again")
     )
     assert vqa2(tmp_path) == 0
     assert (out / "vqa_train.tsv").read_bytes() == whole
@@ -396,7 +397,7 @@ def test_an_interrupted_call_is_continued_to_the_same_bytes_without_looking_agai
 
 def test_looking_at_the_pictures_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     write_vqa2(tmp_path)
-    looked, look_at = [], picture_files.look_at
+    looked, look_at = [], image_files.look_at
 
     def interrupted(path):
         if len(looked) == 2:
@@ -404,9 +405,9 @@ def test_looking_at_the_pictures_goes_on_where_it_was_interrupted(tmp_path, monk
         looked.append(path)
         return look_at(path)
 
-    monkeypatch.setattr(picture_files, "look_at", interrupted)
+    monkeypatch.setattr(image_files, "look_at", interrupted)
     assert vqa2(tmp_path) == 130 and not (tmp_path / "out").exists()
-    monkeypatch.setattr(picture_files, "look_at", lambda path: looked.append(path) or look_at(path))
+    monkeypatch.setattr(image_files, "look_at", lambda path: looked.append(path) or look_at(path))
     assert vqa2(tmp_path) == 0
     assert len(looked) == len(set(looked)) == 3  # none twice
     assert not list(tmp_path.glob("*.looking"))
@@ -599,7 +600,7 @@ def test_a_result_folder_below_a_file_is_one_message_before_any_picture_is_looke
     tmp_path, capsys, monkeypatch
 ):
     (write_vqa2(tmp_path) / "file").write_text("in the way")
-    monkeypatch.setattr(picture_files, "look_at", lambda path: pytest.fail("looks at a picture"))
+    monkeypatch.setattr(image_files, "look_at", lambda path: pytest.fail("looks at a picture"))
     assert vqa2(tmp_path, "--out", str(tmp_path / "file/out")) == 2
     assert "out: the output folder cannot be made" in capsys.readouterr().err
 
@@ -671,5 +672,5 @@ def test_a_name_that_stands_for_a_picture_of_a_table_asks_for_no_memory(tmp_path
     (tmp_path / "a.tsv").write_text("1\tQUJD\n")
     for length in (10**17, 10**18, 10**30):
         with pytest.raises((OSError, ValueError)):
-            picture_files.read_picture(f"{tmp_path}/a.tsv:1@2+{length}")
-    assert picture_files.read_picture(f"{tmp_path}/a.tsv:1@2+4") == b"ABC"
+            image_files.read_picture(f"{tmp_path}/a.tsv:1@2+{length}")
+    assert image_files.read_picture(f"{tmp_path}/a.tsv:1@2+4") == b"ABC"

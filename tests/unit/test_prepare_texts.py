@@ -6,7 +6,7 @@ import json
 import pytest
 
 from ofa.cli.main import main
-from ofa.sources.glue import SOURCES
+from ofa.prepare.glue import SOURCES
 
 ORIGINAL = {  # header of training files, a row of it, and what becomes of it
     "cola": ("", 'gj04\t1\t\tThey "won".', ["0", 'They "won".', "1"]),

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from ofa.cli.main import main
+from ofa.io.image_grid import as_field
 from ofa.io.images import decode_image
-from ofa.picture_grid import as_field
-from ofa.pretraining import PretrainingOptions
-from ofa.pretraining_page import item_of, write_tasks_page
-from ofa.pretraining_scores import Reply, Score
+from ofa.metrics.pretraining import Reply, Score
+from ofa.report.pretraining_page import item_of, write_tasks_page
+from ofa.task.pretraining_tasks import PretrainingOptions
 
 OPTIONS = PretrainingOptions(
     patch_image_size=64, max_image_size=64, num_bins=33, code_image_size=32

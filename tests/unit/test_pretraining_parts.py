@@ -10,12 +10,12 @@ from PIL import Image
 
 from ofa.data.bad_rows import BadRows
 from ofa.data.images import OFA_MEAN, OFA_STD
-from ofa.data.negative_draws import NegativeDraws
+from ofa.data.negatives import NegativeDraws
 from ofa.data.permutation import shuffled
 from ofa.data.pretraining import Draws, TrainingPictures
 from ofa.data.region_transforms import enlarged, flipped, jittered, square_around, visible
 from ofa.errors import UserError
-from ofa.pretraining import TASKS, PretrainingOptions, parse_weights, whole_times
+from ofa.task.pretraining_tasks import TASKS, PretrainingOptions, parse_weights, whole_times
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1000])

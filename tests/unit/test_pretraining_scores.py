@@ -4,7 +4,7 @@ them."""
 import pytest
 from PIL import Image
 
-from ofa.pretraining_scores import (
+from ofa.metrics.pretraining import (
     MEASURES,
     Reply,
     average_pictures,
@@ -143,6 +143,6 @@ def test_the_middle_is_half_the_side():
 
 
 def test_every_task_has_a_measure():
-    from ofa.pretraining import TASKS
+    from ofa.task.pretraining_tasks import TASKS
 
     assert list(MEASURES) == list(TASKS) or set(MEASURES) == set(TASKS)

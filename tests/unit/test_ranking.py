@@ -11,8 +11,8 @@ import pytest
 import torch
 from small_network import build_awake
 
-from ofa.models.ranking import AnswerRanker
-from ofa.trie import Trie
+from ofa.models.generation.ranking import AnswerRanker
+from ofa.tokens.trie import Trie
 
 VOCAB, BOS, PAD, EOS = 90, 0, 1, 2
 

@@ -7,8 +7,8 @@ import pickle
 
 import pytest
 
-from ofa.replies import Answer, answer_of, region_of
-from ofa.spec import Prediction
+from ofa.inference.predictions import Answer, answer_of, region_of
+from ofa.task.prediction import Prediction
 
 BOX = Prediction("<bin_0> <bin_1> <bin_2> <bin_3>", -0.5, (0.0, 10.0, 32.0, 24.0), (0, 1, 2, 3))
 

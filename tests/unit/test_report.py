@@ -8,7 +8,7 @@ import re
 import pytest
 from PIL import Image
 
-from ofa.report import (
+from ofa.report.page import (
     ANSWERS,
     Curve,
     Item,

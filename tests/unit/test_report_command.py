@@ -11,7 +11,7 @@ from caption_files import write_tsv as write_captions
 from grounding_files import scene, write_rows
 
 from ofa.cli.main import main
-from ofa.results import write_json
+from ofa.task.results import write_json
 
 NO_METEOR = ["--scores", "CIDEr,BLEU-4"]
 

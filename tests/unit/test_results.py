@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ofa.errors import UserError
-from ofa.results import (
+from ofa.task.results import (
     merge_predictions,
     prediction_of,
     read_predictions,

@@ -8,9 +8,9 @@ import pytest
 from ofa.errors import UserError
 from ofa.io.values import finite
 from ofa.metrics.document_frequency import count_document_frequencies
-from ofa.results import write_json
-from ofa.scoring import references_of, score_rows
-from ofa.spec import Prediction
+from ofa.task.prediction import Prediction
+from ofa.task.results import write_json
+from ofa.task.scoring import references_of, score_rows
 from ofa.tasks import spec_of
 
 # task -> columns of a row with a reference, the prediction that is right, the columns that make it
@@ -145,8 +145,8 @@ class PairsStub:
 
 def test_rows_of_pretraining_that_cannot_be_asked_about_are_counted(caplog):
     from ofa.data.pretraining import TASK
-    from ofa.pretraining import PAIR_TASKS, TASKS
-    from ofa.pretraining_rows import AskedRows
+    from ofa.inference.pretraining_eval import AskedRows
+    from ofa.task.pretraining_tasks import PAIR_TASKS, TASKS
 
     class Dataset(PairsStub):
         def __getitem__(self, index):

@@ -204,10 +204,10 @@ def test_the_manifest_tells_rows_and_checksums(folder):
 
 
 def test_packing_goes_on_where_it_was_stopped(tmp_path, tsv, folder, monkeypatch):
-    from ofa.data import shard_writing
+    from ofa.data import shard_writer
 
     whole = {path.name: path.read_bytes() for path in folder.glob("*.tar")}
-    stock, again = shard_writing.write_shard, tmp_path / "again"
+    stock, again = shard_writer.write_shard, tmp_path / "again"
 
     def stops(path, out, name, part):
         if part[0] == 1:
@@ -215,11 +215,11 @@ def test_packing_goes_on_where_it_was_stopped(tmp_path, tsv, folder, monkeypatch
         return stock(path, out, name, part)
 
     assert pack(tsv, again, "--shard-rows", "7") == 0  # another plan first: its shard goes
-    monkeypatch.setattr(shard_writing, "write_shard", stops)
+    monkeypatch.setattr(shard_writer, "write_shard", stops)
     assert pack(tsv, again, "--shard-rows", "3") == 130
     assert [path.name for path in again.glob("*.tar")] == ["rows-000000.tar"]
     stamp = (again / "rows-000000.tar").stat().st_mtime_ns
-    monkeypatch.setattr(shard_writing, "write_shard", stock)
+    monkeypatch.setattr(shard_writer, "write_shard", stock)
     assert pack(tsv, again, "--shard-rows", "3") == 0
     assert {path.name: path.read_bytes() for path in again.glob("*.tar")} == whole
     assert (again / "rows-000000.tar").stat().st_mtime_ns == stamp

@@ -4,8 +4,8 @@ import pytest
 import torch
 from small_network import build_awake
 
-from ofa.models.generate import SequenceGenerator
-from ofa.models.generation_options import GenerationOptions
+from ofa.models.generation.generator import SequenceGenerator
+from ofa.models.generation.options import GenerationOptions
 
 B, K, T, VOCAB = 3, 2, 6, 60
 SWITCHES = {

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ofa.cli.main import main
 from ofa.errors import UserError
-from ofa.sign_world import CONTRAST, World, encode, make_sign, make_split, render, split_of
+from ofa.synthetic.words import CONTRAST, World, encode, make_sign, make_split, render, split_of
 
 
 def test_a_sign_depends_on_seed_split_and_index_alone():

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from ofa.cli.main import main
-from ofa.results import write_json
+from ofa.task.results import write_json
 
 
 def result_file(folder, name: str, entries: list) -> str:

@@ -5,7 +5,7 @@ import zipfile
 import pytest
 
 from ofa.cli.main import main
-from ofa.results import write_json
+from ofa.task.results import write_json
 
 WORDS = {
     "cola": ("yes", "1"),

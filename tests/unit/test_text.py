@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ofa.errors import UserError
-from ofa.text import (
+from ofa.task.text import (
     caption_references,
     caption_target,
     clean_phrase,

@@ -11,18 +11,12 @@ import pytest
 from PIL import Image
 
 from ofa.errors import UserError
-from ofa.metrics.text_recognition import (
-    METRICS,
-    count_batch,
-    counts,
-    edit_distance,
-    final_scores,
-    is_right,
-)
-from ofa.recognised_text import learned_text, plain_text, written_text
-from ofa.spec import BatchRow, Hypothesis, Prediction, RowContext
+from ofa.metrics.ocr import METRICS, count_batch, counts, edit_distance, final_scores, is_right
+from ofa.task.ocr_images import fit_square
+from ofa.task.ocr_text import learned_text, plain_text, written_text
+from ofa.task.prediction import BatchRow, Hypothesis, Prediction
+from ofa.task.task_spec import RowContext
 from ofa.tasks.ocr import SPEC, OcrOptions
-from ofa.text_pictures import fit_square
 
 
 def gradient(width: int, height: int) -> Image.Image:

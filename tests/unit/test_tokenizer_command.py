@@ -9,16 +9,16 @@ import torch
 from PIL import Image
 from small_tokenizer import drawn, field, picture_tsv, save_tokenizer, small_tokenizer
 
-from ofa.checkpoint import load_checkpoint
 from ofa.cli.main import main
-from ofa.data import code_columns
-from ofa.data.images import decode_image
-from ofa.data.picture_rows import make_square
+from ofa.data.image_rows import make_square
 from ofa.data.tsv import TsvFile
-from ofa.image_codes import codes_to_text
-from ofa.models import vq_vae_training
-from ofa.models.image_tokenizer import decode_pictures, encode_pictures
-from ofa.models.vq_vae import VQVAE, VQVAEConfig
+from ofa.io.images import decode_image
+from ofa.io.safe_load import load_checkpoint
+from ofa.models.image_tokenizer import vq_vae_training
+from ofa.models.image_tokenizer.codec import decode_pictures, encode_pictures
+from ofa.models.image_tokenizer.vq_vae import VQVAE, VQVAEConfig
+from ofa.prepare import image_code_columns
+from ofa.tokens.image_codes import codes_to_text
 
 PICTURES = [drawn(number) for number in range(5)]
 SHORT = (
@@ -348,7 +348,7 @@ def test_an_interrupted_encoding_is_continued_to_the_same_bytes(
         2,
     )
     assert run(*call, "--out", tmp_path / "whole.tsv") == 0
-    real, seen = code_columns.make_square, []
+    real, seen = image_code_columns.make_square, []
 
     def until(picture, size, non_square, where):
         seen.append(where)
@@ -356,7 +356,7 @@ def test_an_interrupted_encoding_is_continued_to_the_same_bytes(
             raise KeyboardInterrupt
         return real(picture, size, non_square, where)
 
-    monkeypatch.setattr(code_columns, "make_square", until)
+    monkeypatch.setattr(image_code_columns, "make_square", until)
     assert (
         run(*call, "--out", tmp_path / "parts.tsv") == 130 and not (tmp_path / "parts.tsv").exists()
     )

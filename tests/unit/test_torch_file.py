@@ -17,9 +17,9 @@ from test_checkpoint_command import run, save
 from test_convert import OUT, convert
 from test_convert import save as save_convertible
 
+from ofa.checkpoints.compare import training_settings
+from ofa.checkpoints.delta import ENTRY, named_base
 from ofa.io import torch_file
-from ofa.light_checkpoint import ENTRY, named_base
-from ofa.training_settings import training_settings
 
 
 class Choice(str, enum.Enum):  # noqa: UP042 (as fairseq's choices)

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from ofa import vocabulary_fetch
-from ofa.bpe import load_language
 from ofa.cli.main import main
-from ofa.vocabulary_build import build_vocabulary
+from ofa.tokens import download
+from ofa.tokens.bpe import load_language
+from ofa.tokens.train_sentencepiece import build_vocabulary
 
 FILES = {"encoder.json": b"{}" * 50_000, "vocab.bpe": b"#version: 0.2\n", "dict.txt": b"13 1\n"}
 
@@ -290,7 +290,7 @@ def mirror(monkeypatch):
     server.files, server.requests, server.stop_after = dict(FILES), [], None
     server.url = f"http://127.0.0.1:{server.server_port}"
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in FILES.items()}
-    monkeypatch.setitem(vocabulary_fetch.PUBLIC, "gpt2", replace(vocabulary_fetch.GPT2, sums=sums))
+    monkeypatch.setitem(download.PUBLIC, "gpt2", replace(download.GPT2, sums=sums))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server
@@ -362,8 +362,8 @@ def test_without_a_connection_the_message_says_what_to_copy_where(mirror, tmp_pa
 def test_released_checksums_are_those_of_the_released_files(name):
     from conftest import bpe_folder
 
-    folder, sums = bpe_folder(name), vocabulary_fetch.PUBLIC[name].sums
-    assert {file: vocabulary_fetch.sha256(folder / file) for file in sums} == sums
+    folder, sums = bpe_folder(name), download.PUBLIC[name].sums
+    assert {file: download.sha256(folder / file) for file in sums} == sums
 
 
 def test_the_chinese_files_are_fetched_the_same_way(tmp_path, capsys):
@@ -392,7 +392,7 @@ def test_a_full_disk_is_one_line(corpus, tmp_path, monkeypatch, capsys):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device", str(tmp_path / "out"))
 
-    monkeypatch.setattr("ofa.vocabulary_build.build_vocabulary", full)
+    monkeypatch.setattr("ofa.tokens.train_sentencepiece.build_vocabulary", full)
     monkeypatch.setattr("ofa.cli.vocab.build_vocabulary", full, raising=False)
     assert (
         main(
@@ -418,7 +418,7 @@ def test_a_full_disk_is_one_line(corpus, tmp_path, monkeypatch, capsys):
 
 
 def test_a_server_that_sends_too_much_does_not_fill_the_disk(mirror, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(vocabulary_fetch, "LARGEST", 1000)
+    monkeypatch.setattr(download, "LARGEST", 1000)
     assert fetch(mirror, tmp_path / "g") == 2
     assert "more than 1000 bytes" in capsys.readouterr().err
     assert all(path.stat().st_size <= 1000 for path in (tmp_path / "g").iterdir())

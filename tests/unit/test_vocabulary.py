@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from ofa.errors import UserError
-from ofa.vocabulary import Vocabulary, read_dictionary
+from ofa.tokens.vocabulary import Vocabulary, read_dictionary
 
 
 @pytest.fixture

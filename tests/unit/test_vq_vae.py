@@ -5,15 +5,15 @@ import torch
 from PIL import Image
 from small_tokenizer import drawn, save_tokenizer, small_tokenizer
 
-from ofa.checkpoint_edit import write_checkpoint
+from ofa.checkpoints.edit import write_checkpoint
 from ofa.errors import UserError
-from ofa.models.image_tokenizer import (
+from ofa.models.image_tokenizer.codec import (
     as_images,
     decode_pictures,
     encode_pictures,
     load_image_tokenizer,
 )
-from ofa.models.vq_vae import Codebook, VQVAEConfig, vq_vae_content
+from ofa.models.image_tokenizer.vq_vae import Codebook, VQVAEConfig, vq_vae_content
 
 
 def test_eight_by_eight_pixels_become_one_code_and_come_back_as_a_picture():

@@ -11,8 +11,8 @@ import yaml
 from small_tokenizer import drawn
 
 from ofa.errors import UserError
-from ofa.models.image_tokenizer import encode_pictures, load_image_tokenizer, picture_encoder
-from ofa.models.vqgan import VQGAN, config_of
+from ofa.models.image_tokenizer.codec import encode_pictures, load_image_tokenizer, picture_encoder
+from ofa.models.image_tokenizer.vqgan import VQGAN, config_of
 
 DDCONFIG = {
     "double_z": False,

@@ -1,0 +1,121 @@
+"""Image codes by row, from a TSV or from a result file (``*_predict.json``)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ofa.data.rows import Rows, open_rows
+from ofa.errors import UserError
+from ofa.io.json_files import load_json
+from ofa.task.results import IDS, TEXTS
+from ofa.tokens.image_codes import text_to_codes
+
+
+@dataclass(frozen=True)
+class CodedRow:
+    """``codes`` as text; ``where`` for messages."""
+
+    name: str
+    text: str
+    codes: str
+    where: str
+
+
+def open_coded(
+    path: str | Path,
+    code_column: int | None = None,
+    id_column: int = 0,
+    text_column: int | None = None,
+) -> list[CodedRow]:
+    """All rows of a file.
+
+    Args: code_column: of a TSV; None finds the first that holds codes in row 1. text_column: None:
+    no text.
+    Raises: UserError if the file or a column is missing.
+    """
+    if Path(path).suffix.lower() in (".json", ".jsonl"):
+        return list(rows_of_results(Path(path)))
+    rows = open_rows(path)
+    column = code_column_of(rows) if code_column is None else code_column
+    columns = [id_column, column, *([] if text_column is None else [text_column])]
+    for number in columns:
+        if not 0 <= number < rows.num_columns:
+            raise UserError(
+                f"{path}:1: column {number} is asked for, found {rows.num_columns} columns (0 to"
+                f" {rows.num_columns - 1}); correct --code-column, --id-column or --text-column"
+            )
+    found = []
+    for index in range(len(rows)):
+        name, codes, *text = rows.texts(index, columns)
+        found.append(CodedRow(name, text[0] if text else "", codes, rows.where(index)))
+    return found
+
+
+def code_column_of(rows: Rows) -> int:
+    """The first column of row 1 with two codes or more. Raises: UserError if there is none."""
+    for column, field in enumerate(rows[0]):
+        words = field.split()
+        if len(words) > 1 and all(word.isdecimal() for word in words):
+            return column
+    raise UserError(
+        f"{rows.where(0)}: expects a column of image codes (whole numbers with blanks between"
+        " them), found none; name it by --code-column N, or make one by ofa tokenizer encode"
+    )
+
+
+def rows_of_results(path: Path) -> Iterator[CodedRow]:
+    """Entries of a result file in their order: ``{"id": ..., "caption": ..., "codes": "17 3
+    ..."}``."""
+    try:
+        content = load_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"{path}: expected a result file, found no readable file ({error.strerror}); check the"
+            " path"
+        ) from None
+    except ValueError as error:
+        raise UserError(
+            f"{path}: expected JSON, found something else ({error}); was it cut off?"
+        ) from None
+    if not isinstance(content, list) or not content:
+        raise UserError(
+            f"{path}: expected a list of results, found none; give NAME_predict.json of ofa"
+            " evaluate or ofa draw"
+        )
+    for number, entry in enumerate(content):
+        where = f"{path}: entry {number + 1}"
+        if not isinstance(entry, dict) or not isinstance(entry.get("codes"), (str, list)):
+            raise UserError(
+                f"{where}: expects 'codes', found none; are the results of --task image_gen?"
+            )
+        yield CodedRow(
+            first_of(entry, IDS) or str(number),
+            first_of(entry, TEXTS),
+            as_text(entry["codes"]),
+            where,
+        )
+
+
+def first_of(entry: dict, names: tuple[str, ...]) -> str:
+    return next((str(entry[name]) for name in names if name in entry), "")
+
+
+def as_text(codes: Any) -> str:
+    return codes if isinstance(codes, str) else " ".join(map(str, codes))
+
+
+def grid_of(row: CodedRow, num_codes: int, shape: tuple[int, int] | None):
+    """int64[h, w] of a row.
+
+    Args: shape: rows and columns of codes; None: a square.
+    Raises: UserError naming the row.
+    """
+    from ofa.tokens.image_codes import square_side
+
+    count = None if shape is None else shape[0] * shape[1]
+    codes = text_to_codes(row.codes, num_codes, count, row.where)
+    if shape is None:
+        side = square_side(len(codes), row.where)
+        shape = side, side
+    return codes.reshape(shape)

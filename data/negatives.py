@@ -1,0 +1,145 @@
+"""What does not fit a picture, for image-text matching: other captions, other objects, other
+answers.
+
+Three files of one folder (``ofa negatives build`` makes them)::
+
+    all_captions.txt   one caption per line; read by line, so that it may be larger than memory
+    object.txt         one name of an object per line
+    type2ans.json      {"how many": ["1", "2", ...], "color": [...], "other": [...]}
+"""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+from ofa.data.tsv import TsvFile
+from ofa.errors import UserError
+from ofa.io.json_files import load_json
+from ofa.io.text_files import read_lines
+from ofa.io.values import RowError, text_of
+
+CAPTIONS, OBJECTS, ANSWERS = "all_captions.txt", "object.txt", "type2ans.json"
+OTHER, YES_NO = "other", "yes or no"
+
+
+COUNTS = "how many"  # kind of answers whose neighbours are wrong answers too
+SWAPPED = 0.6  # an object of the caption is exchanged where the draw is above
+TRIES = 10  # draws until something differs from what fits
+REMEDY = (
+    "make them by 'ofa negatives build', or leave image-text matching out: --task-weights"
+    " image_text_matching=0"
+)
+
+
+class NegativeDraws:
+    """Draws are those of the release (tests/parity/test_unify_samples.py), but what fits is never
+    returned as if it did not.
+
+    Args: folder: of the three files. Raises: UserError if one is missing or holds something else.
+    """
+
+    def __init__(self, folder: str | Path | None):
+        if folder is None:
+            raise UserError(
+                f"--neg-sample-dir: expects the folder of {CAPTIONS}, {OBJECTS} and {ANSWERS},"
+                f" found none; {REMEDY}"
+            )
+        folder = Path(folder)
+        missing = [name for name in (CAPTIONS, OBJECTS, ANSWERS) if not (folder / name).is_file()]
+        if missing:
+            raise UserError(
+                f"{folder}: expects {CAPTIONS}, {OBJECTS} and {ANSWERS}, {' and '.join(missing)} is"
+                f" missing; {REMEDY}"
+            )
+        self.captions = Lines(folder / CAPTIONS)
+        self.objects = [line.strip() for line in read_lines(folder / OBJECTS) if line.strip()]
+        self.path, self.answers = folder / ANSWERS, read_answers(folder / ANSWERS)
+        self.kinds = {
+            answer: kind
+            for kind, answers in self.answers.items()
+            if kind != OTHER
+            for answer in answers
+        }
+
+    def caption(self, caption: str, objects: Sequence[str], rng: Random) -> str:
+        """The caption with another object, or a caption of another picture."""
+        if rng.random() > SWAPPED and objects and self.objects:
+            shown = rng.choice(objects)
+            other = drawn(self.objects, shown, rng)
+            if shown in caption and other != shown:
+                return caption.replace(shown, other)
+            if shown not in caption:  # the release says "does not fit" to the caption itself then
+                return self.other_caption(caption, rng)
+        return self.other_caption(caption, rng)
+
+    def other_caption(self, caption: str, rng: Random) -> str:
+        for _ in range(TRIES):
+            other = rng.choice(self.captions)
+            if other != caption:
+                break
+        return other
+
+    def answer(self, answer: str, confidence: float, rng: Random) -> str:
+        """An answer of the same kind where the answer is sure and its kind is known; else any
+        other answer."""
+        chance = rng.random()
+        kind = self.kinds.get(answer) if confidence > chance + 0.1 else None
+        if kind == COUNTS and answer.isdecimal() and len(answer) < 19 and chance > 0.5:
+            return str(int(answer) + rng.choice((-1, 1))) if int(answer) else "1"
+        answers = self.answers.get(kind or OTHER)
+        if not answers:
+            raise UserError(
+                f"{self.path}: expects answers of the kind {OTHER!r} to draw wrong ones from, found"
+                f" none; {REMEDY}"
+            )
+        return drawn(answers, answer, rng)
+
+
+def drawn(names: Sequence[str], besides: str, rng: Random) -> str:
+    """One of several names, as in the release the last only in place of ``besides``."""
+    other = rng.choice(names[:-1] or names)
+    return names[-1] if other == besides else other
+
+
+def read_answers(path: Path) -> dict[str, list[str]]:
+    """Raises: UserError if the file is no JSON of lists."""
+    try:
+        content = load_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(
+            f'{path}: expects JSON such as {{"color": ["red", "blue"], "{OTHER}": ["yes"]}}, found'
+            f" none ({error}); {REMEDY}"
+        ) from None
+    if not isinstance(content, dict) or not all(
+        isinstance(part, list) for part in content.values()
+    ):
+        raise UserError(
+            f'{path}: expects lists of answers by kind, one of them "{OTHER}", found'
+            f" {str(content)[:80]}; {REMEDY}"
+        )
+    try:
+        return {
+            kind: [text_of(answer, "an answer", "answer") for answer in answers]
+            for kind, answers in content.items()
+            if answers
+        }
+    except RowError as error:
+        raise UserError(f"{path}: expects {error}; {REMEDY}") from None
+
+
+class Lines:
+    """Lines of a text file by number; opened when the first is read."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @functools.cached_property
+    def file(self) -> TsvFile:
+        return TsvFile(self.path)
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def __getitem__(self, number: int) -> str:
+        return " ".join(self.file[number])

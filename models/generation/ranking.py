@@ -1,0 +1,221 @@
+"""Scores of all answers of a set at once: each beginning that answers share is computed once.
+
+The score of an answer is the log-probability of its tokens, where at each token only those that
+continue some answer compete, as in training with ``constraint_masks``. A token without a competitor
+costs nothing and tells nothing. So of the trie only the nodes are fed to the decoder where paths
+part, and those on the way there::
+
+    <s> -+- red ----- </s>                   nothing is decided after "red" and "two people":
+         +- on -- the -+- table -- </s>      of seven nodes the decoder sees <s>, "on" and "the"
+         |             +- left --- </s>
+         +- two -- people -- </s>
+
+All these nodes are positions of one pass, each of which sees its own ancestors alone; the input's
+keys and values are made once per image. Large tries are cut into parts of so many nodes: memory
+does not grow with the answers.
+
+Letters: B images, N nodes fed together, E edges that are decided there, U different tokens among
+them, C width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ofa.models.decoder import Decoder
+from ofa.models.encoder import EncoderOutput
+from ofa.models.generation.generator import encode_all, inference_networks
+from ofa.tokens.trie import ROOT, Trie
+
+STATES_AT_ONCE = 2048  # images x nodes in one pass of the decoder
+
+
+@dataclass(frozen=True)
+class Part:
+    """Nodes that are fed together, and what is decided there.
+
+    Args:
+        tokens: int64[N]. depths: int64[N], 1 for the first token of an answer. sees: bool[N, N],
+            node i sees node j.
+        columns: int64[U], tokens to choose from.
+        row: int64[E], node where an edge begins. column: int64[E], its token. child: int64[E],
+            where it leads in the trie.
+    """
+
+    tokens: Tensor
+    depths: Tensor
+    sees: Tensor
+    columns: Tensor
+    row: Tensor
+    column: Tensor
+    child: Tensor
+
+    def log_probabilities(self, states: Tensor, weight: Tensor) -> Tensor:
+        """Of each edge among those that begin at its node. Args: states: (B, N, C); weight: (V,
+        C). Returns: float[B, E]."""
+        logits = (states @ weight[self.columns].T).float()[
+            :, self.row, self.column
+        ]  # (B, N, U) -> (B, E)
+        row = self.row.expand_as(logits)
+        rows = logits.new_zeros(logits.size(0), states.size(1))
+        most = rows.scatter_reduce(1, row, logits, "amax", include_self=False)
+        logits = logits - most.gather(1, row)
+        return logits - rows.scatter_add(1, row, logits.exp()).log().gather(1, row)
+
+
+class AnswerRanker:
+    """Scores all answers of a trie.
+
+    Args:
+        trie: sequences from <s> to </s>. bos: id of <s>.
+        nodes_at_once: of the trie, in one pass of the decoder.
+    """
+
+    def __init__(self, trie: Trie, bos: int, nodes_at_once: int = 512):
+        self.table = trie.compile(torch.device("cpu"))
+        self.nodes_at_once = max(1, nodes_at_once)
+        self.start = int(self.table.advance(torch.tensor(ROOT), torch.tensor(bos)))
+        self.parts = self._cut()
+        self.decided = (
+            torch.cat([part.child for part in self.parts])
+            if self.parts
+            else torch.empty(0, dtype=torch.int64)
+        )
+
+    # ------------------------------------------------------------------ which nodes, in which parts
+
+    def _cut(self) -> list[Part]:
+        """The node behind <s> by itself (its state is that of the prompt), then the others in
+        order of their paths."""
+        first = self.table.first.tolist()
+        children = [
+            self.table.child[first[node] : first[node + 1]].tolist()
+            for node in range(len(first) - 1)
+        ]
+        needed = [False] * len(children)
+        for node in reversed(range(self.start, len(children))):
+            needed[node] = len(children[node]) > 1 or any(needed[child] for child in children[node])
+        order, stack = [], [self.start]
+        while (
+            stack
+        ):  # depth first: what is missing of a later part are the ancestors of its first node
+            node = stack.pop()
+            order.append(node)
+            stack += [child for child in reversed(children[node]) if needed[child]]
+        parents = self.table.parent.tolist()
+        parts, begin = [[self.start]], 1
+        while begin < len(order):
+            ancestors: list[int] = []
+            while (above := parents[ancestors[0] if ancestors else order[begin]]) != self.start:
+                ancestors.insert(0, above)
+            own = max(1, self.nodes_at_once - len(ancestors))
+            parts.append(ancestors + order[begin : begin + own])
+            begin += own
+        decided: set[int] = set()
+        return [part for part in (self._part(nodes, decided) for nodes in parts) if len(part.child)]
+
+    def _part(self, nodes: list[int], decided: set[int]) -> Part:
+        """Args: decided: nodes of earlier parts, whose edges are not decided again; grows."""
+        table, place = self.table, {node: row for row, node in enumerate(nodes)}
+        token_of = torch.zeros(len(table.parent), dtype=torch.int64)
+        token_of[table.child] = table.token
+        sees = torch.eye(len(nodes), dtype=torch.bool)
+        edges = []
+        for row, node in enumerate(nodes):
+            above = place.get(int(table.parent[node]))
+            if above is not None:
+                sees[row] |= sees[above]
+            begin, end = int(table.first[node]), int(table.first[node + 1])
+            if end - begin > 1 and node not in decided:
+                edges += [(row, edge) for edge in range(begin, end)]
+        decided.update(nodes)
+        row, edge = torch.tensor(edges, dtype=torch.int64).view(-1, 2).unbind(1)
+        columns, column = table.token[edge].unique(return_inverse=True)
+        index = torch.tensor(nodes)
+        depths = table.depth[index] - table.depth[self.start]
+        return Part(token_of[index], depths, sees, columns, row, column, table.child[edge])
+
+    # ------------------------------------------------------------------ scores
+
+    @torch.no_grad()
+    def scores(
+        self,
+        models: Sequence[nn.Module],
+        sample: dict[str, Any],
+        prompts: Sequence[Sequence[int]],
+        encoded: Sequence[EncoderOutput] | None = None,
+    ) -> Tensor:
+        """Log-probability of every answer for every row of a batch.
+
+        Args:
+            models: an ensemble; the probabilities of each token are averaged.
+            sample: a collated batch. prompts: what the decoder is given in each row, from <s> on.
+            encoded: the encoder's output of every model, if it is known already.
+
+        Returns: float[B, answers], in the order in which the answers were inserted.
+        """
+        device = sample["net_input"]["src_tokens"].device
+        steps = torch.zeros(
+            len(prompts), len(self.table.parent), device=device
+        )  # of each node after its parent
+        models = inference_networks(models)
+        encoded = encoded or encode_all(models, sample)
+        for rows in self._groups(prompts):
+            given = torch.tensor([list(prompts[row]) for row in rows], device=device)
+            index = torch.tensor(rows, device=device)
+            found = [
+                self._edges(model.decoder, output.select(index), given)
+                for model, output in zip(models, encoded)
+            ]
+            mean = torch.stack(found).logsumexp(0) - torch.tensor(float(len(found))).log().to(
+                device
+            )
+            steps[index[:, None], self.decided.to(device)] = mean
+        return self._along_paths(steps)
+
+    def _groups(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Rows that go through the decoder together: their prompts are equally long."""
+        by_length: dict[int, list[int]] = {}
+        for row, prompt in enumerate(prompts):
+            by_length.setdefault(len(prompt), []).append(row)
+        size = (
+            max(1, STATES_AT_ONCE // max(len(part.tokens) for part in self.parts))
+            if self.parts
+            else len(prompts)
+        )
+        return [
+            rows[at : at + size] for rows in by_length.values() for at in range(0, len(rows), size)
+        ]
+
+    def _edges(self, decoder: Decoder, encoded: EncoderOutput, prompts: Tensor) -> Tensor:
+        """Log-probability of every decided edge: float[B, all E]. Args: prompts: int64[B, P]."""
+        weight = decoder.output_projection.weight
+        cache = decoder.start(encoded, beam=1, max_len=prompts.size(1))
+        states = decoder.states(prompts[:, None], cache)  # (B, 1, C)
+        found = [states.new_empty(len(prompts), 0, dtype=torch.float32)]
+        for part in self.parts:
+            part = on_device(part, prompts.device)
+            if int(part.depths[0]) > 0:
+                found.append(
+                    part.log_probabilities(
+                        decoder.branches(part.tokens, part.depths, part.sees, cache), weight
+                    )
+                )
+            else:
+                found.append(part.log_probabilities(states, weight))
+        return torch.cat(found, 1)
+
+    def _along_paths(self, steps: Tensor) -> Tensor:
+        """Sum over the nodes of each answer's path. Args: steps: float[B, all nodes]."""
+        total, depth = steps.clone(), self.table.depth
+        for level in range(int(depth[self.start]) + 1, int(depth.max()) + 1):
+            nodes = (depth == level).nonzero()[:, 0].to(steps.device)
+            total[:, nodes] += total[:, self.table.parent.to(steps.device)[nodes]]
+        return total[:, self.table.ends.to(steps.device)]
+
+
+def on_device(part: Part, device: torch.device) -> Part:
+    return Part(*(getattr(part, field.name).to(device) for field in fields(part)))

@@ -1,0 +1,217 @@
+"""A small VQ-VAE: an image tokenizer that learns on a CPU within minutes.
+
+8 x 8 pixels become one code. Half of the reduction is a rearrangement of pixels to channels, so
+that all convolutions work on a quarter of the side or less::
+
+    [3, 64, 64] -> [48, 16, 16] -> blocks -> [w, 8, 8] -> blocks -> [16, 8, 8] -> nearest of K codes
+    codes -> [16, 8, 8] -> blocks -> [2w, 8, 8] -> [w, 16, 16] -> blocks -> [48, 16, 16] -> [3, 64,
+    64]
+
+There is no normalisation: what a code means does not depend on the rest of the picture, and a part
+of a picture can be encoded alone. Letters as in ``image_tokenizer``; N vectors, D their length, K
+codes.
+Source: VQ-VAE (van den Oord et al., 2017), sec. 3 and appendix A.1; dead codes as in Jukebox
+(Dhariwal et al., 2020).
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ofa.errors import UserError
+from ofa.io.safe_load import load_checkpoint
+from ofa.models.image_tokenizer.interface import ImageTokenizer
+
+FORMAT = "ofa image tokenizer 1"
+PATCH = 4  # pixels per side that are rearranged to channels
+
+
+@dataclass(frozen=True)
+class VQVAEConfig:
+    """What decides the shapes of the weights."""
+
+    num_codes: int = field(default=512, metadata={"help": "codes of the codebook"})
+    width: int = field(
+        default=64,
+        metadata={"help": "channels at a quarter of the side; twice as many at an eighth"},
+    )
+    depth: int = field(default=2, metadata={"help": "residual blocks at each size"})
+    code_dim: int = field(default=16, metadata={"help": "length of a code's vector"})
+
+    def __post_init__(self) -> None:
+        for option, least, most in (
+            ("num_codes", 2, 1 << 20),
+            ("width", 4, 1 << 14),
+            ("depth", 1, 64),
+            ("code_dim", 1, 1 << 14),
+        ):
+            if getattr(self, option) < least:
+                raise UserError(
+                    f"{option} {getattr(self, option)}: expected at least {least}; choose a"
+                    " larger one"
+                )
+            if getattr(self, option) > most:
+                raise UserError(
+                    f"{option} {getattr(self, option)}: expected at most {most}; choose a"
+                    " smaller one"
+                )
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; does nothing at first."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.silu(self.conv1(F.silu(x))))
+
+
+class Codebook(nn.Module):
+    """K vectors that follow the mean of what was nearest to them; those that nothing is near to
+    move elsewhere."""
+
+    DECAY = 0.98
+    DEAD = 0.1  # vectors per batch, averaged, below which a code moves
+
+    def __init__(self, num_codes: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("vectors", torch.randn(num_codes, dim))
+        self.register_buffer("counts", torch.zeros(num_codes))
+        self.register_buffer("sums", torch.zeros(num_codes, dim))
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """float[N, D] -> int64[N]; the Euclidean distance counts."""
+        return (self.vectors.square().sum(1) - 2 * x @ self.vectors.t()).argmin(1)
+
+    @torch.no_grad()
+    def follow(self, x: Tensor, codes: Tensor, generator: torch.Generator | None) -> None:
+        """Move towards float[N, D], assigned to int64[N]. Args: generator: on the CPU."""
+        if not self.counts.any():  # the first batch: codes are some of its vectors
+            self.vectors.copy_(self._some(x, len(self.vectors), generator))
+            self.counts.fill_(1.0)
+            self.sums.copy_(self.vectors)
+            codes = self.nearest(x)
+        counts = torch.bincount(codes, minlength=len(self.vectors)).to(x.dtype)
+        sums = torch.zeros_like(self.sums).index_add_(0, codes, x)
+        self.counts.lerp_(counts, 1 - self.DECAY)
+        self.sums.lerp_(sums, 1 - self.DECAY)
+        self.vectors.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
+        dead = self.counts < self.DEAD
+        moved = self._some(x, int(dead.sum()), generator)
+        self.vectors[dead], self.sums[dead], self.counts[dead] = moved, moved, 1.0
+
+    @staticmethod
+    def _some(x: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+        """``count`` of the vectors, slightly moved so that no two codes are equal."""
+        chosen = x[torch.randint(len(x), (count,), generator=generator).to(x.device)]
+        return chosen + 0.01 * x.std() * torch.randn(chosen.shape, generator=generator).to(x)
+
+
+class VQVAE(ImageTokenizer):
+    """The network."""
+
+    factor = 2 * PATCH
+
+    def __init__(self, config: VQVAEConfig) -> None:
+        super().__init__()
+        self.config, self.num_codes = config, config.num_codes
+        width, depth, dim = config.width, config.depth, config.code_dim
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(PATCH),
+            nn.Conv2d(3 * PATCH**2, width, 3, padding=1),
+            *(Block(width) for _ in range(depth)),
+            nn.Conv2d(width, 2 * width, 2, stride=2),
+            *(Block(2 * width) for _ in range(depth)),
+            nn.SiLU(),
+            nn.Conv2d(2 * width, dim, 1),
+        )
+        self.codebook = Codebook(config.num_codes, dim)
+        self.decoder = nn.Sequential(
+            nn.Conv2d(dim, 2 * width, 3, padding=1),
+            *(Block(2 * width) for _ in range(depth)),
+            nn.Conv2d(2 * width, 4 * width, 1),
+            nn.PixelShuffle(2),
+            *(Block(width) for _ in range(depth)),
+            nn.SiLU(),
+            nn.Conv2d(width, 3 * PATCH**2, 3, padding=1),
+            nn.PixelShuffle(PATCH),
+        )
+
+    def encode(self, images: Tensor) -> Tensor:
+        x = self.encoder(images)
+        B, D, h, w = x.shape
+        return self.codebook.nearest(x.permute(0, 2, 3, 1).reshape(-1, D)).view(B, h, w)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        x = F.embedding(codes, self.codebook.vectors).permute(0, 3, 1, 2)  # (B, D, h, w)
+        return self.decoder(x).clamp(-1, 1)
+
+    def forward(
+        self, images: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Training: the picture through its codes. Args: generator: of the codes that move.
+
+        Returns: float[B, 3, H, W] not clamped; the mean squared distance of vectors to their codes;
+        int64[B, h, w].
+        """
+        x = self.encoder(images).float()
+        B, D, h, w = x.shape
+        flat = x.permute(0, 2, 3, 1).reshape(-1, D)
+        codes = self.codebook.nearest(flat.detach())
+        if self.training:
+            self.codebook.follow(flat.detach(), codes, generator)
+            codes = self.codebook.nearest(flat.detach())
+        found = F.embedding(codes, self.codebook.vectors)
+        commitment = F.mse_loss(flat, found)
+        straight = (
+            flat + (found - flat).detach()
+        )  # gradients pass the codebook as if it were not there
+        return (
+            self.decoder(straight.view(B, h, w, D).permute(0, 3, 1, 2)),
+            commitment,
+            codes.view(B, h, w),
+        )
+
+
+def vq_vae_content(tokenizer: VQVAE, **facts: object) -> dict:
+    """What ``tokenizer.pt`` holds: tensors and plain values only."""
+    return {
+        "format": FORMAT,
+        "config": dataclasses.asdict(tokenizer.config),
+        "model": tokenizer.state_dict(),
+        **facts,
+    }
+
+
+def load_vq_vae(path: str | Path) -> VQVAE:
+    """Raises: UserError if the file is damaged or no tokenizer of this kind."""
+    content = load_checkpoint(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = (
+            "an OFA checkpoint"
+            if isinstance(content, dict) and "model" in content
+            else "another file"
+        )
+        raise UserError(
+            f"{path}: expected an image tokenizer ({FORMAT!r}), found {found}; make one by ofa"
+            " tokenizer train, or give the folder of a VQGAN (model.yaml and last.ckpt)"
+        )
+    try:
+        with torch.device("meta"):  # sizes are compared before memory is taken
+            tokenizer = VQVAE(VQVAEConfig(**content["config"]))
+        tokenizer.load_state_dict(content["model"], assign=True)
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: expected the weights of the tokenizer that its settings describe, found"
+            f" others ({str(error).strip().splitlines()[0]}); train it again"
+        ) from None
+    return tokenizer

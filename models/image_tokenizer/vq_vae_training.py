@@ -1,0 +1,266 @@
+"""Training of the small VQ-VAE: what one update does, how long it goes on, how good the result is.
+
+Content of update ``i`` depends on (seed, i) alone: with a number of updates two runs on one machine
+are equal to the bit, interrupted or not. With a time limit the learning rate follows the clock, and
+no two runs are quite equal.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from ofa.errors import UserError
+from ofa.io.progress import Progress
+from ofa.io.safe_load import load_checkpoint
+from ofa.models.image_tokenizer.codec import decode_pictures, device_of, encode_pictures, to_unit
+from ofa.models.image_tokenizer.vq_vae import VQVAE, VQVAEConfig
+
+logger = logging.getLogger(__name__)
+
+WARMUP = 50  # updates
+SECONDS_BETWEEN_SAVES = 30.0
+COMMITMENT = 0.25  # weight of the distance between vectors and their codes, as in the paper
+REGION, REGION_WEIGHT = 4, 2.0  # pixels per side
+# differences (of a range of 2) up to which the loss is quadratic: grain and faint textures cost
+# little
+SMALL = 0.4
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How long and how fast. One of ``updates`` and ``minutes`` at least; the first that is
+    reached ends the training."""
+
+    updates: int | None = None
+    minutes: float | None = 3.0
+    batch_size: int = 32
+    lr: float = 2e-3
+    seed: int = 1
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("updates", self.updates),
+            ("minutes", self.minutes),
+            ("batch-size", self.batch_size),
+            ("lr", self.lr),
+        ):
+            if value is not None and not value > 0:
+                raise UserError(f"--{name} {value}: expected a positive number; choose one")
+        if self.updates is None and self.minutes is None:
+            raise UserError(
+                "expected --updates or --minutes, found neither; give one, or the training never"
+                " ends"
+            )
+
+
+@dataclass
+class TrainingState:
+    """Where a training stands. ``seconds``: worked so far, by all calls."""
+
+    update: int = 0
+    seconds: float = 0.0
+
+    def progress(self, options: TrainingOptions) -> float:
+        """0 at the beginning, 1 at the end."""
+        parts = [
+            self.update / options.updates if options.updates else 0.0,
+            self.seconds / (60 * options.minutes) if options.minutes else 0.0,
+        ]
+        return min(1.0, max(parts))
+
+
+def train(
+    tokenizer: VQVAE,
+    pixels: Tensor,
+    options: TrainingOptions,
+    resumed: Mapping | None,
+    save: Callable[[dict], None],
+) -> TrainingState:
+    """Train until the options say that it is enough.
+
+    Args: pixels: uint8[N, 3, S, S]. resumed: what ``save`` was given by an interrupted call. save:
+    called now and then.
+    """
+    optimizer = torch.optim.AdamW(
+        tokenizer.parameters(), options.lr, betas=(0.9, 0.95), weight_decay=0.0
+    )
+    state = TrainingState()
+    if resumed:
+        tokenizer.load_state_dict(resumed["model"])
+        optimizer.load_state_dict(resumed["optimizer"])
+        state = TrainingState(resumed["update"], resumed["seconds"])
+        logger.info("continuing after %d updates and %.0f s", state.update, state.seconds)
+    tokenizer.train()
+    started = saved = time.monotonic()
+    before, shown = state.seconds, round(1000 * state.progress(options))
+    with Progress(1000, "training", "‰", initial=shown) as bar:
+        while (part := state.progress(options)) < 1:
+            error = update(tokenizer, optimizer, pixels, options, state.update, part)
+            state.update += 1
+            now = time.monotonic()
+            state.seconds = before + now - started
+            bar.bar.set_postfix(update=state.update, error=f"{error:.4f}", refresh=False)
+            bar.what = f"training, update {state.update}, error {error:.4f}"
+            bar.update(round(1000 * state.progress(options)) - bar.done)
+            if now - saved > SECONDS_BETWEEN_SAVES:
+                save(
+                    {
+                        "model": tokenizer.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        **vars(state),
+                    }
+                )
+                saved = now
+    tokenizer.eval()
+    return state
+
+
+def update(
+    tokenizer: VQVAE,
+    optimizer: torch.optim.Optimizer,
+    pixels: Tensor,
+    options: TrainingOptions,
+    number: int,
+    progress: float,
+) -> float:
+    """One step of the optimizer. Returns: the mean absolute error of its pictures."""
+    generator = torch.Generator().manual_seed(options.seed * 1_000_003 + number)
+    for group in optimizer.param_groups:
+        group["lr"] = options.lr * min(1.0, (number + 1) / WARMUP) * (1 - progress)
+    images = to_unit(
+        draw_batch(pixels, options.batch_size, number, tokenizer.factor, generator)
+    ).to(device_of(tokenizer))
+    with bf16_on(images.device, options.bf16):
+        output, commitment, _ = tokenizer(images, generator)
+    loss = picture_loss(output.float(), images) + COMMITMENT * commitment
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), 1.0)
+    optimizer.step()
+    return F.l1_loss(output.detach().float(), images).item()
+
+
+def bf16_on(device: torch.device, wanted: bool) -> contextlib.AbstractContextManager:
+    return torch.autocast(device.type, torch.bfloat16) if wanted else contextlib.nullcontext()
+
+
+def draw_batch(
+    pixels: Tensor, batch_size: int, number: int, factor: int, generator: torch.Generator
+) -> Tensor:
+    """uint8[B, 3, S, S] of whole pictures, or, every second time, three times as many parts of half
+    the side.
+
+    Parts are as pretraining encodes them (the middle of a picture), cost a quarter, and show shapes
+    at new positions.
+    """
+    size = pixels.size(2)
+    side = size // 2 // factor * factor
+    if number % 2 and side:
+        top, left = torch.randint(size - side + 1, (2,), generator=generator).tolist()
+        chosen = torch.randint(len(pixels), (3 * batch_size,), generator=generator)
+        batch = pixels[chosen, :, top : top + side, left : left + side]
+    else:
+        batch = pixels[torch.randint(len(pixels), (batch_size,), generator=generator)]
+    return batch.flip(3) if torch.rand((), generator=generator) < 0.5 else batch
+
+
+def picture_loss(output: Tensor, images: Tensor) -> Tensor:
+    """Error of the pixels, of the steps between neighbours (which keeps edges where they are) and
+    of small regions (colours).
+
+    Large errors count by their size, small ones by their square: a codebook this small must not
+    spend codes on grain.
+    """
+    pairs = [
+        (output, images),
+        (output.diff(dim=2), images.diff(dim=2)),
+        (output.diff(dim=3), images.diff(dim=3)),
+    ]
+    regions = F.smooth_l1_loss(
+        F.avg_pool2d(output, REGION), F.avg_pool2d(images, REGION), beta=SMALL
+    )
+    return sum(F.smooth_l1_loss(a, b, beta=SMALL) for a, b in pairs) + REGION_WEIGHT * regions
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Of pictures through their codes. ``error``: mean absolute, in grey levels of 255. ``psnr``:
+    decibels.
+    ``codes_used``: that occur at all; ``perplexity``: codes that would be as varied if they were
+    equally common.
+    """
+
+    pictures: int
+    error: float
+    psnr: float
+    codes_used: int
+    perplexity: float
+
+    def line(self, num_codes: int) -> str:
+        return (
+            f"reconstruction of {self.pictures} pictures kept apart: mean error {self.error:.1f} of"
+            f" 255, PSNR {self.psnr:.1f} dB; {self.codes_used} of {num_codes} codes used,"
+            f" perplexity {self.perplexity:.0f}"
+        )
+
+
+@torch.no_grad()
+def samples(tokenizer: VQVAE, pixels: Tensor) -> Image.Image:
+    """Rows of eight pictures, and below each row what their codes give back. Args: pixels:
+    uint8[N, 3, S, S]."""
+    originals = [
+        Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).contiguous().numpy()
+    ]
+    found = decode_pictures(tokenizer, encode_pictures(tokenizer, originals))
+    size = pixels.size(2)
+    sheet = Image.new("RGB", (8 * size, 2 * size * -(-len(originals) // 8)), "white")
+    for number, pair in enumerate(zip(originals, found)):
+        for below, picture in enumerate(pair):
+            sheet.paste(picture, (number % 8 * size, (2 * (number // 8) + below) * size))
+    return sheet
+
+
+@torch.no_grad()
+def quality(tokenizer: VQVAE, pixels: Tensor, batch_size: int = 64) -> Quality:
+    """Args: pixels: uint8[N, 3, S, S]."""
+    counts = torch.zeros(tokenizer.num_codes)
+    absolute = squared = 0.0
+    for batch in pixels.split(batch_size):
+        images = to_unit(batch).to(device_of(tokenizer))
+        codes = tokenizer.encode(images)
+        counts += torch.bincount(codes.flatten().cpu(), minlength=len(counts))
+        difference = (tokenizer.decode(codes) - images) / 2
+        absolute, squared = (
+            absolute + difference.abs().sum().item(),
+            squared + difference.square().sum().item(),
+        )
+    shares = counts[counts > 0] / counts.sum()
+    psnr = -10 * torch.log10(torch.tensor(max(squared / pixels.numel(), 1e-10))).item()
+    return Quality(
+        len(pixels),
+        255 * absolute / pixels.numel(),
+        psnr,
+        len(shares),
+        torch.exp(-(shares * shares.log()).sum()).item(),
+    )
+
+
+def training_of(path: Path, config: VQVAEConfig, settings: Mapping) -> dict | None:
+    """Content of a tokenizer file, complete or not, if it is of this very training."""
+    if not path.is_file():
+        return None
+    content = load_checkpoint(path)
+    return (
+        content
+        if (content.get("config"), content.get("settings")) == (vars(config), settings)
+        else None
+    )

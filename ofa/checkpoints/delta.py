@@ -1,0 +1,156 @@
+"""Checkpoints of light tuning: only the weights that were tuned, and which file (the base) holds
+all others.
+
+Such a file has one entry more than an ordinary one, ``light_tuning``::
+
+    {"base": {"path": "/models/ofa_base.pt", "sha256": "3f0c...", "ema": False}, "methods":
+    ["lora"]}
+
+``ema``: the base's averaged weights are meant. The base is looked for where it was given, where it
+was at training, and beside the checkpoint; it is taken only if its bytes are the same.
+"""
+
+import hashlib
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import torch
+
+from ofa.checkpoints.contents import official_state_dict
+from ofa.errors import UserError
+from ofa.io.safe_load import load_checkpoint
+from ofa.io.stored_options import is_readable_path
+
+ENTRY = "light_tuning"
+TUNED = (  # in the entry of a checkpoint that was completed: the names that the file itself holds
+    "tuned"
+)
+DOWN, UP = ".lora_down", ".lora_up"
+
+Paths = Union[str, Path]
+
+
+class BaseNotFound(UserError):
+    """The file that a light checkpoint needs is missing, or is another one."""
+
+
+def base_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """``path``, ``sha256`` and ``ema`` of the file that a checkpoint needs; empty if it is complete
+    by itself.
+
+    Raises: UserError if the entry is damaged.
+    """
+    entry = checkpoint.get(ENTRY) or {}
+    base = (entry.get("base") or {}) if isinstance(entry, Mapping) else entry
+    if base and not (
+        isinstance(base, Mapping)
+        and all(isinstance(base.get(name), str) for name in ("path", "sha256"))
+    ):
+        raise UserError(
+            f"expected path and sha256 of the base in the checkpoint's '{ENTRY}', found {base!r}"
+        )
+    return base
+
+
+def is_light(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint, as it was read, lacks the weights of its base."""
+    return bool(base_of(checkpoint)) and TUNED not in checkpoint[ENTRY]
+
+
+def sha256_of(path: Paths) -> str:
+    """What ``sha256sum`` prints for a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def named_base(path: Paths, ema: bool = False) -> dict[str, Any]:
+    """How a checkpoint names the file ``path`` as its base."""
+    return {"path": str(Path(path).absolute()), "sha256": sha256_of(path), "ema": ema}
+
+
+def find_base(path: Paths, checkpoint: Mapping[str, Any], given: Optional[Paths] = None) -> Path:
+    """The base of the light checkpoint ``path``.
+
+    Args: given: where the user says it is; then nowhere else.
+    Raises: BaseNotFound if there is no file, or another one.
+    """
+    base = base_of(checkpoint)
+    recorded = Path(base["path"])
+    beside = Path(path).absolute().parent / recorded.name
+    places = [Path(given)] if given else list(dict.fromkeys([recorded, beside]))
+    places = [place for place in places if given or is_readable_path(str(place))]
+    found = [place for place in places if place.is_file()]
+    for place in found:
+        if sha256_of(place) == base["sha256"]:
+            return place
+    needs = (
+        f"{path}: holds only tuned weights and needs its base {recorded.name} (sha256"
+        f" {base['sha256'][:12]}...)"
+    )
+    if found:
+        raise BaseNotFound(
+            f"{needs}, found another file in its place: {found[0]} (sha256"
+            f" {sha256_of(found[0])[:12]}...); give the one that the training started from by"
+            " --base FILE"
+        )
+    raise BaseNotFound(
+        f"{needs}, found no file {', nor '.join(map(str, places))}; give it by --base FILE"
+    )
+
+
+def complete(
+    path: Paths, checkpoint: MutableMapping[str, Any], base: Optional[Paths] = None
+) -> MutableMapping[str, Any]:
+    """Add the weights of the base to a light checkpoint, in place; one that is complete stays as it
+    is.
+
+    Args: path: where it was read, for finding the base and for messages. base: where the base is
+    now.
+    Returns: ``checkpoint``. Raises: BaseNotFound.
+    """
+    if not is_light(checkpoint):
+        return checkpoint
+    found = find_base(path, checkpoint, base)
+    whole = official_state_dict(load_checkpoint(found), base_of(checkpoint).get("ema", False))
+    tuned = checkpoint["model"]
+    checkpoint["model"] = {**whole, **tuned}
+    checkpoint[ENTRY] = {**checkpoint[ENTRY], TUNED: list(tuned)}
+    return checkpoint
+
+
+def load_complete(path: Paths, base: Optional[Paths] = None) -> dict[str, Any]:
+    """``load_checkpoint`` for those who need every weight."""
+    return complete(path, load_checkpoint(path), base)
+
+
+def merge_lora(weights: Mapping[str, torch.Tensor], alpha: float) -> dict[str, torch.Tensor]:
+    """The weights of the plain architecture: what LoRA learned is added to the weights beside it,
+    in float32.
+
+    Args: alpha: ``--lora-alpha`` of the training. Raises: UserError if a layer's own weight is
+    missing.
+    """
+    merged = {name: tensor for name, tensor in weights.items() if not name.endswith((DOWN, UP))}
+    for name in (name for name in weights if name.endswith(DOWN)):
+        layer = name.removesuffix(DOWN)
+        plain, other = f"{layer}.weight", layer + UP
+        if plain not in merged or other not in weights:
+            raise UserError(
+                f"expected {plain} and {other} beside {name}, found one of them missing; is the"
+                " checkpoint complete?"
+            )
+        down, up = weights[name].float(), weights[other].float()
+        if (
+            not down.dim() == up.dim() == 2
+            or up.size(1) != down.size(0)
+            or (len(up), down.size(1)) != merged[plain].shape
+            or not len(down)
+        ):
+            raise UserError(
+                f"expected {name} and {other} to make a matrix of the shape of {plain}, found"
+                f" {tuple(down.shape)} and {tuple(up.shape)}; take weights and base of one training"
+            )
+        learned = up @ down * (alpha / down.size(0))
+        merged[plain] = (merged[plain].float() + learned).to(merged[plain].dtype)
+    return merged

@@ -1,0 +1,260 @@
+"""What one does with checkpoint files: describe them, average several, strip one to its weights,
+merge one with its base."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ofa.checkpoints.contents import arguments, official_state_dict
+from ofa.checkpoints.delta import DOWN, ENTRY, base_of, complete, merge_lora
+from ofa.errors import UserError
+from ofa.io import torch_file
+from ofa.io.atomic import replacing
+from ofa.io.numbers import read_decimal
+from ofa.io.safe_load import load_checkpoint
+
+EPOCH_OR_UPDATE = re.compile(
+    r"checkpoint_?(\d+)(?:_(\d+))?\.pt"
+)  # checkpoint3.pt, checkpoint_3_1500.pt
+CONFIGURATION = ("cfg", "task_state", ENTRY)
+FLAT_GROUPS = {
+    "task": "task",
+    "model": "arch",
+    "common": None,
+    "dataset": None,
+    "generation": None,
+}  # group -> option of its name
+
+
+def describe(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts about a checkpoint: weights, training state and sizes (in bytes; shared tensors
+    count once)."""
+    weights = official_state_dict(checkpoint)
+    extra = checkpoint.get("extra_state") or {}
+    floating = {id(t): t for t in weights.values() if t.is_floating_point()}
+    tables = {tensor.data_ptr(): tensor for tensor in floating.values()}
+    return {
+        "tensors": len(weights),
+        "parameters": sum(tensor.numel() for tensor in tables.values()),
+        "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tables.values()}),
+        "vocabulary": len(weights.get("encoder.embed_tokens.weight", ())),
+        "updates": num_updates(checkpoint),
+        "epoch": (extra.get("train_iterator") or {}).get("epoch"),
+        "best": extra.get("best"),
+        "averaged": extra.get("averaged"),
+        "ema": [name for name in ("ema", "ema_fp32_params") if extra.get(name)],
+        "model_bytes": num_bytes(weights),
+        "ema_bytes": num_bytes([extra.get("ema"), extra.get("ema_fp32_params")]),
+        "optimizer_bytes": num_bytes(checkpoint.get("last_optimizer_state")),
+    }
+
+
+def num_updates(checkpoint: Mapping[str, Any]) -> int | None:
+    """After how many updates it was saved, if it says so."""
+    history = checkpoint.get("optimizer_history") or [{}]
+    return history[-1].get("num_updates")
+
+
+def num_bytes(content: Any) -> int:
+    """Memory of all tensors in nested containers."""
+    storages: dict[int, int] = {}
+
+    def visit(value: Any) -> None:
+        if isinstance(value, Tensor):
+            storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        elif isinstance(value, Mapping):
+            visit(list(value.values()))
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                visit(item)
+
+    visit(content)
+    return sum(storages.values())
+
+
+def newest(folder: str | Path, count: int) -> list[Path]:
+    """The last ``count`` checkpoints that a run saved after epochs or updates, the oldest first.
+
+    ``checkpoint_last.pt`` and ``checkpoint_best.pt`` are copies of others and do not count.
+
+    Raises: UserError if there are fewer.
+    """
+    numbered = []
+    for path in Path(folder).glob("checkpoint*.pt"):
+        match = EPOCH_OR_UPDATE.fullmatch(path.name)
+        if match:
+            epoch, update = match.groups()
+            numbered.append((int(epoch), float(update or "inf"), path))
+    if len(numbered) < count or count < 1:
+        raise UserError(
+            f"{folder}: expected {max(count, 1)} checkpoints of epochs (checkpoint3.pt) or updates"
+            f" (checkpoint_3_1500.pt) to average, found {len(numbered)}; take fewer by --last, name"
+            " the files, or train without --no-epoch-checkpoints"
+        )
+    return [path for _, _, path in sorted(numbered)[-count:]]
+
+
+def average(paths: Iterable[str | Path], ema: bool = False) -> dict[str, Any]:
+    """One checkpoint with the mean weights of several; all else is that of the one with the most
+    updates.
+
+    Sums are float64, counters and tables are not averaged, one file is in memory at a time.
+
+    Args: ema: average the moving averages instead. Raises: UserError if the files are not of one
+    model.
+    """
+    sums: dict[str, Tensor] = {}
+    last: dict[str, Any] | None = None
+    names = [str(path) for path in paths]
+    for path in names:
+        checkpoint = load_checkpoint(path)
+        weights = weights_of(path, checkpoint, ema)
+        check_same_model(names[0], sums, path, weights)
+        if last is not None and base_of(last).get("sha256") != base_of(checkpoint).get("sha256"):
+            raise UserError(
+                f"{path}: expected the base of {names[0]}, found another; average checkpoints of"
+                " one run"
+            )
+        for name, tensor in weights.items():
+            value = tensor.double() if tensor.is_floating_point() else tensor
+            sums[name] = (
+                sums[name].add_(value)
+                if name in sums and tensor.is_floating_point()
+                else value.clone()
+            )
+        if last is None or (num_updates(checkpoint) or 0) >= (num_updates(last) or 0):
+            last = stripped(checkpoint, weights)
+    if last is None:
+        raise UserError("expected checkpoints to average, found none")
+    means: dict[tuple, Tensor] = {}  # tables that several names share stay shared
+    for name, tensor in last["model"].items():
+        if tensor.is_floating_point():
+            place = tensor.data_ptr(), tensor.shape, tensor.stride()
+            means.setdefault(place, (sums[name] / len(names)).to(tensor.dtype))
+    last["model"] = {
+        name: (
+            means[tensor.data_ptr(), tensor.shape, tensor.stride()]
+            if tensor.is_floating_point()
+            else tensor
+        )
+        for name, tensor in last["model"].items()
+    }
+    last["extra_state"] = {"averaged": [Path(name).name for name in names]}
+    return last
+
+
+def weights_of(path: str, checkpoint: Mapping[str, Any], ema: bool) -> dict[str, Tensor]:
+    try:
+        return official_state_dict(checkpoint, ema)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def check_same_model(
+    first: str, sums: Mapping[str, Tensor], path: str, weights: Mapping[str, Tensor]
+) -> None:
+    shapes = [
+        {name: list(tensor.shape) for name, tensor in state.items()} for state in (sums, weights)
+    ]
+    if not sums or shapes[0] == shapes[1]:
+        return
+    name = next(n for n in {**shapes[0], **shapes[1]} if shapes[0].get(n) != shapes[1].get(n))
+    raise UserError(
+        f"{path}: expected the model of {first}, found another: {name} is"
+        f" {shapes[1].get(name, 'missing')}, there {shapes[0].get(name, 'missing')}; average"
+        " checkpoints of one run"
+    )
+
+
+def strip(path: str | Path, ema: bool = False, trust: bool = False) -> dict[str, Any]:
+    """A checkpoint without optimizer, moving averages and the place in the data: what evaluation
+    needs.
+
+    Args:
+        ema: the moving averages become the weights.
+        trust: the file may run code while it is read; the result holds plain data only.
+    """
+    checkpoint = load_checkpoint(path, trust=trust)
+    return stripped(checkpoint, weights_of(str(path), checkpoint, ema))
+
+
+def merge(path: str | Path, base: str | Path | None = None, ema: bool = False) -> dict[str, Any]:
+    """A checkpoint that needs no base, of one of light tuning: as ``strip`` makes it, with the
+    weights of the base.
+
+    What LoRA learned goes into the weights beside it, for a plain architecture; prompts and
+    adapters stay modules.
+
+    Args: base: where the base is now; default: as recorded. ema: take the moving averages.
+    Raises: UserError if there is nothing to merge, or no such base.
+    """
+    checkpoint = complete(path, load_checkpoint(path), base)
+    weights = weights_of(str(path), checkpoint, ema)
+    if not base_of(checkpoint) and not any(name.endswith(DOWN) for name in weights):
+        raise UserError(
+            f"{path}: expected tuned weights to merge with their base, found a checkpoint that"
+            " holds all weights already"
+        )
+    kind = weights["encoder.embed_tokens.weight"].dtype
+    weights = {
+        name: tensor.to(kind) if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
+    }
+    alpha = arguments(checkpoint).get("lora_alpha") or 0
+    try:
+        merged = merge_lora(weights, read_decimal(alpha))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: its options say lora_alpha {str(alpha)[:60]!r}, expected a number ({error});"
+            " take another checkpoint"
+        ) from None
+    content = stripped(checkpoint, merged)
+    content.pop(ENTRY, None)
+    content["cfg"]["model"]["lora_rank"] = 0
+    return content
+
+
+def stripped(checkpoint: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    content = {
+        name: torch_file.to_builtins(checkpoint[name])
+        for name in CONFIGURATION
+        if name in checkpoint
+    }
+    if checkpoint.get("args") is not None:
+        content["cfg"] = grouped(torch_file.to_builtins(checkpoint["args"]))
+    return {
+        "args": None,
+        **content,
+        "model": dict(weights),
+        "optimizer_history": [{"num_updates": num_updates(checkpoint) or 0}],
+        "extra_state": {},
+    }
+
+
+def grouped(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The flat options of old files (``args``, a Namespace) as ``cfg``: each group that a reader
+    looks up has them all."""
+    return {
+        group: {**options, **({"_name": options[name]} if name in options else {})}
+        for group, name in FLAT_GROUPS.items()
+    }
+
+
+def write_checkpoint(content: Mapping[str, Any], path: str | Path) -> None:
+    """Write a file that appears whole or not at all. Raises: UserError if it cannot be written."""
+    try:
+        with replacing(path, "wb") as file:
+            torch_file.save(content, file)
+    except (OSError, RuntimeError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        if cause is None:
+            raise
+        raise UserError(
+            f"{path}: expected to write a checkpoint, found {cause.strerror or cause}; nothing was"
+            " changed. Free some space, or choose another --out"
+        ) from error

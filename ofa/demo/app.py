@@ -1,0 +1,358 @@
+"""The page of ``ofa demo``: one column, made by Gradio. ``ofa.demo.service`` says what it shows.
+
+The page works without a network and asks nothing of other machines: no shared link, no analytics,
+the machine's own fonts; a content security policy makes the browser refuse whatever a library might
+want from elsewhere. What may be asked of the page is ``ofa.demo.middleware``'s; the only files that
+it opens are those of one folder, which is made for this process: uploads and examples.
+"""
+
+import logging
+import os
+import socket
+import sys
+import tempfile
+import webbrowser
+from collections.abc import Collection
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from markupsafe import escape
+
+from ofa.demo.middleware import FOREIGN_FILE, LARGEST_UPLOAD, Gate, is_below
+from ofa.demo.service import LETTERS, MOST_ANSWERS, MOST_PICTURES, TASKS, Demo, DemoTask
+from ofa.errors import UserError
+from ofa.io.atomic import replacing
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+try:
+    import gradio as gr
+except ImportError as error:
+    raise UserError(
+        f"ofa demo: expects the package gradio, found none ({error}); run: pip install"
+        " 'ofa-fairseq[demo]', or pip install 'gradio>=6.7'"
+    ) from None
+
+FILES = tempfile.TemporaryDirectory(prefix="ofa_demo_")  # goes with the process
+os.environ["GRADIO_TEMP_DIR"] = FILES.name  # read whenever gradio looks for its folder
+FIRST_PORT, PORTS = 7860, 100
+EXAMPLES = 6  # shown at a time
+EXAMPLES_IN_ALL = 120
+WAITING = 32  # requests at most
+THREADS = 8  # for what is done at once, such as looking whether an upload is an image
+SESSIONS = 1000  # whose place among the examples is remembered
+MODEL = "model"  # requests of this name wait for each other
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "sans-serif")
+# By the browser alone. The components of gradio's accordion are made when it is first opened, and
+# then take back what somebody types before all of it is there: on a slow machine half a second
+# later.
+TOGGLE = "() => { document.getElementById('settings').classList.toggle('ofa-closed'); }"
+CSS = Path(__file__).parent / "templates" / "demo.css"
+
+
+def serve(
+    demo: Demo, host: str = "127.0.0.1", port: int | None = None, names: Collection[str] = ()
+) -> gr.Blocks:
+    """The page, answering in a thread of its own; ``local_url`` is its address, ``close()`` ends
+    it.
+
+    Args: names: host names under which it is reached, besides those of this machine.
+    Raises: UserError if the port is taken.
+    """
+    from starlette.middleware import Middleware
+
+    port = check_address(host, port)
+    settings = dict(
+        server_name=host,
+        server_port=port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        inbrowser=False,
+        enable_monitoring=False,
+        show_error=False,
+        max_file_size=LARGEST_UPLOAD,
+        max_threads=THREADS,
+        state_session_capacity=SESSIONS,
+        footer_links=[],
+        run_history=False,
+        css=CSS.read_text(encoding="utf-8"),
+        theme=theme(),
+        allowed_paths=[],
+        app_kwargs={
+            "middleware": [Middleware(Gate, folder=Path(FILES.name), host=host, names=names)],
+            "docs_url": None,
+            "redoc_url": None,
+            "openapi_url": None,
+        },
+    )
+    _past_proxies(host)
+    logging.getLogger("httpx").setLevel(
+        logging.WARNING
+    )  # tells of every request of the page to itself
+    page = build(demo)
+    page.queue(max_size=WAITING, api_open=False)
+    known = signature(page.launch).parameters
+    page.launch(**{name: value for name, value in settings.items() if name in known})
+    return page
+
+
+def check_address(host: str, port: int | None) -> int:
+    """A port that is free: the given one, else the first from ``FIRST_PORT`` on. Raises:
+    UserError if there is none."""
+    if port is not None and not 1 <= port <= 65535:
+        raise UserError(f"--port: expects a number from 1 to 65535, found {port}")
+    for number in [port] if port else range(FIRST_PORT, FIRST_PORT + PORTS):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as attempt:
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                attempt.bind((host, number))
+                return number
+            except OSError as error:
+                reason = error.strerror or str(error)
+    place = f"--port {port}" if port else f"ports {FIRST_PORT} to {FIRST_PORT + PORTS - 1}"
+    raise UserError(
+        f"{place} of {host}: expects a free port, found none ({reason}); give another by --port, or"
+        " leave it out"
+    )
+
+
+def _past_proxies(host: str) -> None:
+    """Gradio asks its own page whether it is there; that must not go through a proxy."""
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(
+            filter(None, [os.environ.get(name), host, "127.0.0.1", "localhost"])
+        )
+
+
+def open_browser(url: str) -> None:
+    """Where there is a screen."""
+    if (
+        sys.platform in ("darwin", "win32")
+        or os.environ.get("DISPLAY")
+        or os.environ.get("WAYLAND_DISPLAY")
+    ):
+        webbrowser.open(url)
+
+
+def theme() -> gr.themes.Base:
+    """Sober: greys, one blue, the machine's fonts."""
+    return gr.themes.Base(
+        primary_hue="blue",
+        neutral_hue="zinc",
+        font=FONTS,
+        font_mono=("ui-monospace", "monospace"),
+        radius_size="md",
+    ).set(
+        body_background_fill="#f6f5f1",
+        body_background_fill_dark="#16181d",
+        block_background_fill="#ffffff",
+        block_background_fill_dark="#20232a",
+        button_primary_background_fill="#2f5fd0",
+        button_primary_background_fill_hover="#274fae",
+        button_primary_background_fill_dark="#3f6fe0",
+        button_primary_text_color="#ffffff",
+        block_border_width="1px",
+        block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent",
+        body_text_color="#22252b",
+        body_text_color_dark="#e8e9ec",
+        body_text_color_subdued="#5f6571",
+        body_text_color_subdued_dark="#a2a8b5",
+        block_title_text_color="#5f6571",
+        block_title_text_color_dark="#a2a8b5",
+        block_label_text_color="#5f6571",
+        block_label_text_color_dark="#a2a8b5",
+        block_border_color="#e3e1da",
+        block_border_color_dark="#31353f",
+        input_background_fill="#ffffff",
+        input_background_fill_dark="#16181d",
+        input_border_color="#d5d2ca",
+        input_border_color_dark="#3a3f4a",
+        input_border_width="1px",
+    )
+
+
+def build(demo: Demo) -> gr.Blocks:
+    """The components and what happens when they are used."""
+    examples = ExampleFiles(demo)
+    with gr.Blocks(title="OFA", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+        page.examples = examples  # their files live as long as the page
+        gr.HTML(f"<h1>OFA</h1><p>{escape(demo.subtitle())}</p>", elem_classes="ofa-head")
+        chosen = gr.Radio(
+            [(task.title, task.key) for task in demo.tasks],
+            value=demo.first,
+            label="What the model should do",
+            elem_id="task",
+            visible=len(demo.tasks) > 1,
+        )
+        with gr.Column(
+            visible=TASKS[demo.first].picture, elem_id="picture-column"
+        ) as picture_column:
+            picture = gr.Image(
+                label="Picture",
+                sources=["upload", "clipboard"],
+                type="filepath",
+                image_mode=None,
+                height=300,
+                elem_id="picture",
+                placeholder="Drop a picture here, or click to choose one",
+                buttons=[],
+            )
+            picture.preprocess = path_of  # whether it is a picture is said by us
+            notice = gr.HTML(elem_id="notice")
+            with gr.Row(elem_id="examples-head"):
+                gr.HTML("<p>No picture at hand? Try one of these.</p>")
+                more = gr.Button("Show others", size="sm", elem_id="more", min_width=110, scale=0)
+            gallery = gr.Gallery(
+                examples.files(0),
+                label="Examples",
+                show_label=False,
+                columns=EXAMPLES,
+                rows=1,
+                height="auto",
+                allow_preview=False,
+                object_fit="cover",
+                container=False,
+                elem_id="examples",
+                buttons=[],
+            )
+        panels = {task.key: Panel(demo, task, task.key == demo.first) for task in demo.tasks}
+        settings = gr.Button("Settings", size="sm", elem_id="settings-button")
+        with gr.Column(elem_id="settings", elem_classes="ofa-closed"):
+            best = gr.Slider(1, MOST_ANSWERS, 5, step=1, label="Answers in the table")
+            samples = gr.Slider(
+                1, MOST_PICTURES, 4, step=1, label="Pictures to draw", visible="draw" in panels
+            )
+            seed = gr.Number(
+                7,
+                precision=0,
+                label="Seed: the same number draws the same pictures",
+                visible="draw" in panels,
+            )
+        for panel in panels.values():
+            panel.connect(picture, best, samples, seed)
+
+        light = dict(
+            queue=False, show_progress="hidden", api_name=False
+        )  # at once, also while the model is at work
+        texts = [panel.text for panel in panels.values() if panel.text is not None]
+        shown = [panel.column for panel in panels.values()]
+        results = [panel.result for key, panel in panels.items() if key != "draw"]
+        chosen.change(
+            lambda key: [
+                gr.update(visible=TASKS[key].picture),
+                *(gr.update(visible=key == one) for one in panels),
+            ],
+            chosen,
+            [picture_column, *shown],
+            **light,
+        )
+        picture.change(
+            lambda path: [demo.check(path), *[""] * len(results)],
+            picture,
+            [notice, *results],
+            **light,
+        )
+        settings.click(None, js=TOGGLE)
+        first = gr.State(0)
+        more.click(examples.following, first, [first, gallery], **light)
+        gallery.select(examples.chosen, first, [picture, *texts], **light)
+    return page
+
+
+class Panel:
+    """The part of the page that belongs to a task: its text, its button, its result."""
+
+    def __init__(self, demo: Demo, task: DemoTask, visible: bool):
+        self.demo, self.task = demo, task
+        self.text = None
+        with gr.Column(visible=visible, elem_id=f"panel-{task.key}") as self.column:
+            note = (
+                f'<p class="ofa-note">{escape(demo.note(task.key))}</p>'
+                if demo.note(task.key)
+                else ""
+            )
+            gr.HTML(f"<p>{escape(task.about)}</p>{note}", elem_classes="ofa-about")
+            if task.text:
+                self.text = gr.Textbox(
+                    label=task.text,
+                    placeholder=task.hint,
+                    lines=1,
+                    max_lines=4,
+                    max_length=LETTERS,
+                    elem_id=f"text-{task.key}",
+                )
+            self.button = gr.Button(task.button, variant="primary", elem_id=f"ask-{task.key}")
+            self.result = gr.HTML(elem_id=f"result-{task.key}", min_height=24)
+
+    def connect(
+        self, picture: gr.Image, best: gr.Slider, samples: gr.Slider, seed: gr.Number
+    ) -> None:
+        """What the button, or Enter in the text, does: one request of the whole page at a time."""
+        inputs = [picture, self.text, best, samples, seed]
+        triggers = [self.button.click, *([self.text.submit] if self.text else [])]
+        given = [one for one in inputs if one is not None]
+        gr.on(
+            triggers,
+            self.ask,
+            given,
+            self.result,
+            concurrency_limit=1,
+            concurrency_id=MODEL,
+            api_name=False,
+            show_progress="full",
+            trigger_mode="once",
+        )
+
+    def ask(self, path: str | None, *settings: Any) -> str:
+        text, best, samples, seed = settings if self.text is not None else ("", *settings)
+        return self.demo.ask(self.task.key, path, text, best, samples, seed)
+
+
+class ExampleFiles:
+    """Pictures of the picture world as files, made when they are first shown; the folder goes
+    with this object."""
+
+    def __init__(self, demo: Demo):
+        self.demo = demo
+        self.folder = tempfile.TemporaryDirectory(prefix="examples_", dir=FILES.name)
+
+    def files(self, first: int) -> list[str]:
+        """Paths of the examples from ``first`` on."""
+        return [str(self.file(number)) for number in range(first, first + EXAMPLES)]
+
+    def file(self, number: int) -> Path:
+        path = Path(self.folder.name) / f"example_{number}.png"
+        if not path.exists():
+            with replacing(path, "wb") as file:  # several sessions may look at once
+                self.demo.example(number).picture.save(file, "PNG")
+        return path
+
+    def following(self, first: int) -> list[Any]:
+        """The first of the next examples, and their paths; after the last ones the first ones
+        come again."""
+        following = (first + EXAMPLES) % EXAMPLES_IN_ALL
+        return [following, self.files(following)]
+
+    def chosen(self, first: int, event: gr.SelectData) -> list[str]:
+        """The picture that was clicked, and a text for each of the page's tasks that has one."""
+        if event.index not in range(EXAMPLES):
+            raise gr.Error(FOREIGN_FILE)
+        number = first + int(event.index)
+        texts = self.demo.example(number).texts
+        return [str(self.file(number)), *(texts[task.key] for task in self.demo.tasks if task.text)]
+
+
+def path_of(payload: Any) -> str | None:
+    """Gradio's picture component hands over the file as it was chosen. Raises: gr.Error if it is
+    no upload and no example."""
+    if payload is None or payload.path is None:
+        return None
+    if not is_below(payload.path, Path(FILES.name)):
+        raise gr.Error(FOREIGN_FILE)
+    return payload.path

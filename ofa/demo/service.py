@@ -1,0 +1,473 @@
+"""What the page of ``ofa demo`` does: from a picture's file and a text to what is shown. The page
+itself is ``ofa.demo.app``.
+
+A task of the page is a row of ``TASKS``; its key is the method of ``OFA`` that it calls::
+
+    demo = Demo(OFA.load("checkpoint_best.pt"))
+    demo.reply("answer", "dog.jpg", "what color is it?")  # a Reply: rows of answers, a picture
+    demo.ask("answer", "dog.jpg", "what color is it?")    # the same as HTML, a user's errors too
+"""
+
+import base64
+import io
+import logging
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+from PIL import Image
+
+from ofa.data.load_image import from_file
+from ofa.demo.examples import Example, example
+from ofa.errors import UserError
+from ofa.inference.predictions import Answer, Region
+from ofa.inference.predictor import ANSWER, CAPTION, DRAW, ENTAIL, GROUND, INSTRUCT, OFA, READ
+from ofa.inference.requests import Request
+from ofa.report.annotate import annotated
+from ofa.report.draw_boxes import PREDICTED, Mark, draw_boxes
+from ofa.tasks import caption as caption_task
+from ofa.tasks import refcoco
+
+logger = logging.getLogger(__name__)
+
+LARGEST, SMALLEST = (
+    1200,
+    224,
+)  # sides of shown pictures, pixels; smaller ones are enlarged with hard edges
+LETTERS = 20_000  # longer texts are refused before they are cut into tokens
+MOST_ANSWERS, MOST_PICTURES, MOST_SEED = 10, 16, 2**63 - 1
+ENVIRONMENT = Environment(
+    loader=PackageLoader("ofa.demo"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
+
+
+@dataclass(frozen=True)
+class DemoTask:
+    """A task of the page.
+
+    Args:
+        key: as in ``--tasks``. name: of training. title, about, button: as on the page. noun: in a
+            sentence.
+        text: what its text is called; ``""``: the picture alone is asked about.
+        hint: an example of a text. picture: whether it is asked about a picture.
+    """
+
+    key: str
+    name: str
+    title: str
+    noun: str
+    about: str
+    button: str
+    text: str = ""
+    hint: str = ""
+    picture: bool = True
+
+
+TASKS = {
+    task.key: task
+    for task in (
+        DemoTask(
+            "caption",
+            CAPTION,
+            "Caption",
+            "captions",
+            "One sentence about the picture.",
+            "Describe the picture",
+        ),
+        DemoTask(
+            "answer",
+            ANSWER,
+            "Question",
+            "questions",
+            "A question about the picture and its answer.",
+            "Answer",
+            "Question",
+            "what colour is the circle?",
+        ),
+        DemoTask(
+            "ground",
+            GROUND,
+            "Find",
+            "finding regions",
+            "The region of the picture that a text describes.",
+            "Find it",
+            "What to find",
+            "the circle on the left",
+        ),
+        DemoTask(
+            "entails",
+            ENTAIL,
+            "Check",
+            "checking statements",
+            "Does the picture show what a statement says: yes, no or maybe?",
+            "Check it",
+            "Statement",
+            "a red circle is above a blue star",
+        ),
+        DemoTask("read", READ, "Read", "reading", "The text on the picture.", "Read it"),
+        DemoTask(
+            "generate",
+            INSTRUCT,
+            "Instruction",
+            "instructions",
+            "Any instruction, as in training. Symbols such as <bin_12> stand for themselves.",
+            "Run",
+            "Instruction",
+            "what does the image describe?",
+        ),
+        DemoTask(
+            "draw",
+            DRAW,
+            "Draw",
+            "drawing",
+            "Pictures of a text, drawn by chance; those first that fit it best.",
+            "Draw",
+            "Text",
+            "a large red circle",
+            picture=False,
+        ),
+    )
+}
+NOTHING = "(nothing)"
+PRETRAINING = "unify_task"
+ANSWER_LEGEND = (
+    "Score: log-probability, averaged over the pieces of an answer; of answers chosen from a list,"
+    " of the whole answer. Confidence: its exponential."
+)
+
+
+@dataclass
+class Row:
+    """A line of the table. Args: score: log-probability, see ``ofa.inference.predictions``; NaN if
+    there is none."""
+
+    text: str
+    score: float
+
+    @property
+    def shown(self) -> str:
+        return number(self.score)
+
+    @property
+    def percent(self) -> float | None:
+        return 100 * math.exp(min(self.score, 0.0)) if math.isfinite(self.score) else None
+
+
+@dataclass
+class Reply:
+    """What is shown of an answer.
+
+    Args:
+        heading: the best answer, in large type. column: head of the column of answers.
+        picture: with the box that was found. drawn: pictures with a line about each. legend: of the
+            numbers.
+    """
+
+    heading: str = ""
+    rows: list[Row] = field(default_factory=list)
+    column: str = "Answer"
+    picture: Image.Image | None = None
+    alt: str = ""
+    drawn: list[tuple[Image.Image, str]] = field(default_factory=list)
+    legend: str = ANSWER_LEGEND
+
+
+class Demo:
+    """The tasks of a page, asked of one model.
+
+    Args:
+        wanted: keys of tasks; default: all about pictures (reading if the model was trained for
+            it), and drawing if a tokenizer is at hand.
+    Attributes: tasks: those of the page. first: the key of the one to begin with.
+    Raises: UserError if drawing is wanted and cannot be done, or a task is unknown.
+    """
+
+    def __init__(self, model: OFA, wanted: Sequence[str] = ()):
+        self.model = model
+        unknown = [key for key in wanted if key not in TASKS]
+        if unknown:
+            raise UserError(f"--tasks: expects some of {', '.join(TASKS)}, found {unknown[0]!r}")
+        tokenizer = model.checkpoint.config(DRAW).get("image_tokenizer")
+        given = bool(model.checkpoint.overrides.get("image_tokenizer"))
+        usual = {
+            "draw": bool(tokenizer) and (given or Path(tokenizer).exists()),
+            "read": model.knows(READ),
+        }
+        self.tasks = [
+            task
+            for task in TASKS.values()
+            if (task.key in wanted if wanted else usual.get(task.key, True))
+        ]
+        if TASKS["draw"] in self.tasks:
+            model.checkpoint.task(DRAW).check_tokenizer()
+        self.first = next(
+            (task.key for task in self.tasks if model.knows(task.name)), self.tasks[0].key
+        )
+
+    # --- what is said of the model
+    # ----------------------------------------------------------------------------
+
+    def subtitle(self) -> str:
+        """``checkpoint_best.pt · trained for captions · 10.3 million parameters · CPU``."""
+        size = sum(parameter.numel() for parameter in self.model.network.parameters()) / 1e6
+        device = self.model.device.type.replace("cuda", "GPU").replace("cpu", "CPU")
+        trained = (
+            f"trained for {self.trained()}"
+            if set(self.model.checkpoint.trained) != {PRETRAINING}
+            else "pretrained"
+        )
+        return (
+            f"{Path(self.model.checkpoint.path).name} · {trained} · {size:.1f} million parameters ·"
+            f" {device}"
+        )
+
+    def trained(self) -> str:
+        nouns = {task.name: task.noun for task in TASKS.values()} | {PRETRAINING: "pretraining"}
+        return (
+            ", ".join(nouns.get(name, name) for name in self.model.checkpoint.trained)
+            or "tasks that it does not name"
+        )
+
+    def note(self, key: str) -> str:
+        """What to know before a task is asked; nothing if the model was trained for it."""
+        task = TASKS[key]
+        if self.model.knows(task.name):
+            return ""
+        return (
+            f"This checkpoint was trained for {self.trained()}, not for {task.noun}: what it says"
+            " here may mean nothing."
+        )
+
+    def example(self, number: int) -> Example:
+        """A picture of the picture world, and what to ask about it, by key."""
+        found = example(number)
+        language = "zh" if self.model.checkpoint.bpe.kind == "bert" else "en"
+        asked = (
+            caption_task.PROMPTS[language]
+            if number % 2
+            else refcoco.PROMPTS[language].format(found.texts["ground"])
+        )
+        return Example(found.picture, {**found.texts, "generate": asked.strip()})
+
+    # --- from inputs to outputs
+    # -------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        key: str,
+        path: str | None,
+        text: str = "",
+        best: int = 5,
+        samples: int = 4,
+        seed: int = 7,
+    ) -> str:
+        """The reply as HTML, or what is wrong. Arguments as of ``reply``."""
+        started = time.monotonic()
+        try:
+            reply = self.reply(key, path, text, best, samples, seed)
+        except UserError as error:
+            return message(str(error))
+        except Exception:
+            # a fault of ours or of the machine (memory): the page goes on, the terminal has the
+            # traceback
+            logger.exception("'%s' failed", key)
+            return message(
+                "Something went wrong inside the program. The terminal in which ofa demo runs has"
+                " the details."
+            )
+        return as_html(reply, time.monotonic() - started)
+
+    def check(self, path: str | None) -> str:
+        """HTML that says what is wrong with a picture; nothing if it is fine or there is none
+        yet."""
+        try:
+            if path is not None:
+                picture_of(path)
+        except UserError as error:
+            return message(str(error))
+        return ""
+
+    def reply(
+        self,
+        key: str,
+        path: str | None,
+        text: str = "",
+        best: int = 5,
+        samples: int = 4,
+        seed: int = 7,
+    ) -> Reply:
+        """What the model says.
+
+        Args:
+            path: of the picture's file, for tasks about pictures. best: answers. samples, seed: of
+                drawn pictures.
+        Raises: UserError with what is missing or wrong.
+        """
+        best = whole_number("number of answers", best, 1, MOST_ANSWERS)
+        samples = whole_number("number of pictures", samples, 1, MOST_PICTURES)
+        seed = whole_number("seed", seed or 0, 0, MOST_SEED)
+        task = TASKS[key]
+        if task.picture and path is None:
+            raise UserError(
+                "There is no picture yet. Upload one, paste one, or choose one of the examples."
+            )
+        text = self.checked(task, text)
+        if key == "draw":
+            return drawn(self.model.draw(text, samples, seed))
+        picture = picture_of(path)
+        found = getattr(self.model, key)(picture, *([text] if task.text else []), best=best)
+        if key == "ground":
+            request = Request(Path(path), Path(path).name, key, {"text": text})
+            return located(found, picture, annotated(request, picture, found), text)
+        return answered(found, picture)
+
+    def checked(self, task: DemoTask, text: str) -> str:
+        """The text without blanks around it. Raises: UserError if it is empty, or longer than
+        what the model reads."""
+        name, text = task.text.lower(), (text or "").strip()
+        if not task.text:
+            return ""
+        if not text:
+            raise UserError(
+                f"The {name if name != 'what to find' else 'text'} is empty. Type one, for example:"
+                f" {task.hint}"
+            )
+        config = self.model.checkpoint.config(task.name)
+        most, words = int(config.get("max_src_length", 128)), len(text.split())
+        if words > most:
+            raise UserError(
+                f"The text has {words} words; this checkpoint reads at most {most}. Shorten it."
+            )
+        room = (
+            int(config.get("max_source_positions", 1024)) - 2
+        )  # start and end; what a prompt needs besides, the network says
+        if len(text) > LETTERS or len(self.model.checkpoint.bpe.encode(f" {text}").split()) > room:
+            raise UserError(
+                f"The text is too long: this checkpoint reads at most {room} pieces of words."
+                " Shorten it."
+            )
+        return text
+
+
+def whole_number(name: str, value: Any, least: int, most: int) -> int:
+    """Raises: UserError if it is no integer from ``least`` to ``most``: a request may hold what
+    the page does not offer."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or value != value
+        or not least <= value <= most
+    ):
+        raise UserError(f"The {name} has to be a number from {least} to {most}.")
+    return int(value)
+
+
+def picture_of(path: str) -> Image.Image:
+    """The picture of a file, the right way up. Raises: UserError in words for somebody who has
+    just chosen it."""
+    name = Path(path).name
+    try:
+        return from_file(Path(path), name)
+    except UserError as error:
+        logger.info("left out: %s", error)
+        raise UserError(
+            f"{name} cannot be read as a picture. Is it damaged, or too large, or no picture?"
+            " Export it as JPEG or PNG and try again."
+        ) from None
+
+
+def answered(found: Answer, picture: Image.Image) -> Reply:
+    """Different answers, best first; of a region the picture with its box."""
+    reply = Reply(
+        str(found) or NOTHING,
+        table((str(one) or NOTHING, one.score) for one in (found, *found.others)),
+    )
+    if found.region is not None:
+        reply.picture, reply.alt = (
+            draw_boxes(picture, [Mark(found.region.box, "", PREDICTED)]),
+            "the picture with the region that was named",
+        )
+    return reply
+
+
+def located(found: Region, picture: Image.Image, shown: Image.Image, text: str) -> Reply:
+    """Different boxes, best first. Args: shown: the picture with the first of them."""
+    rows = table(
+        (
+            ", ".join(str(round(corner)) for corner in one.box) if one.bins else "no region",
+            one.score,
+        )
+        for one in (found, *found.others)
+    )
+    if found.bins is None:
+        return Reply("The model named no region.", rows, "Region")
+    return Reply(
+        "",
+        rows,
+        f"Left, top, right, bottom in pixels of {picture.width} × {picture.height}",
+        shown,
+        f"the picture with a box: {text}",
+    )
+
+
+def table(replies: Iterable[tuple[str, float]]) -> list[Row]:
+    """Texts with their scores; a text that comes again is left out."""
+    rows: dict[str, Row] = {}
+    for text, score in replies:
+        rows.setdefault(text, Row(text, score))
+    return list(rows.values())
+
+
+def drawn(pictures: Sequence[Image.Image]) -> Reply:
+    """Pictures, best first, with what they were judged by."""
+    fits, scores = ([picture.info[name] for picture in pictures] for name in ("fit", "score"))
+    if all(fit is not None and math.isfinite(fit) for fit in fits):
+        lines, legend = (
+            [f"fit {fit:.2f}" for fit in fits],
+            "Fit: how well picture and text agree, as the scorer judges; higher is better.",
+        )
+    else:
+        lines, legend = (
+            [f"score {number(score)}" for score in scores],
+            "Score: log-probability, averaged over the codes of a picture.",
+        )
+    return Reply(drawn=list(zip(pictures, lines)), legend=legend)
+
+
+def number(score: float) -> str:
+    """``−0.46``"""
+    return f"{score:.2f}".replace("-", "−")
+
+
+def as_html(reply: Reply, seconds: float) -> str:
+    """Args: seconds: that the reply took."""
+    images = [(data_url(picture), line) for picture, line in reply.drawn]
+    shown = None if reply.picture is None else data_url(reply.picture)
+    return ENVIRONMENT.get_template("demo_reply.html").render(
+        reply=reply, picture=shown, drawn=images, seconds=f"{seconds:.1f}"
+    )
+
+
+def message(text: str) -> str:
+    """HTML of something that the user can mend."""
+    return ENVIRONMENT.from_string('<p class="ofa-message" role="alert">{{ text }}</p>').render(
+        text=text
+    )
+
+
+def data_url(picture: Image.Image) -> str:
+    """The picture inside the page, in a size to be looked at."""
+    small = max(1, -(-SMALLEST // max(picture.size)))
+    picture = picture.convert("RGB").resize(
+        (picture.width * small, picture.height * small), Image.Resampling.NEAREST
+    )
+    picture.thumbnail((LARGEST, LARGEST))
+    file = io.BytesIO()
+    photo = picture.width * picture.height > 640 * 640
+    picture.save(file, "JPEG" if photo else "PNG", **({"quality": 90} if photo else {}))
+    encoded = base64.b64encode(file.getvalue()).decode("ascii")
+    return f"data:image/{'jpeg' if photo else 'png'};base64,{encoded}"

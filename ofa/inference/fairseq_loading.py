@@ -1,0 +1,210 @@
+"""Checkpoint file -> fairseq task and models, ready to generate."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from fairseq import checkpoint_utils
+from fairseq.models import ARCH_MODEL_NAME_REGISTRY
+from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, setup_task
+from omegaconf import OmegaConf
+
+from ofa.checkpoints.architecture import image_size
+from ofa.checkpoints.contents import official_state_dict
+from ofa.checkpoints.stored_sizes import check_stored_sizes
+from ofa.errors import UserError
+from ofa.task.task_spec import TaskOptions
+
+logger = logging.getLogger(__name__)
+
+CONVERT = "Models of Hugging Face and mmpretrain become checkpoints by: ofa convert --to ofa"
+NOT_SHARED = (
+    "data",
+    "selected_cols",
+    "constraint_range",
+)  # options of every task that are of one task's files
+SHARED = {field.name for field in dataclasses.fields(TaskOptions)} - set(NOT_SHARED) | {
+    "max_image_size"
+}
+
+
+def read_checkpoint(path: str, overrides: Mapping[str, Any]) -> dict:
+    """The checkpoint with ``cfg`` as a configuration object, whichever of ``args`` and ``cfg`` the
+    file holds.
+
+    Raises: UserError if the file is missing, damaged or no checkpoint of this project or of the
+    release.
+    """
+    if not Path(path).is_file():
+        found = f"a folder; {CONVERT}" if Path(path).is_dir() else "none; check --path"
+        raise UserError(f"{path}: expected a checkpoint file, found {found}")
+    state = checkpoint_utils.load_checkpoint_to_cpu(path, dict(overrides))
+    config = state.get("cfg")
+    if (
+        config is None
+        or config.get("task") is None
+        or config.get("model") is None
+        or "model" not in state
+    ):
+        raise UserError(
+            f"{path}: expected a checkpoint with 'cfg' of 'task' and 'model' (or 'args') and"
+            f" 'model', found {', '.join(sorted(map(str, state))) or 'nothing'}; is it a file that"
+            f" training wrote? {CONVERT}"
+        )
+    for group in ("task", "model"):
+        check_stored_sizes(path, plain_group(config[group]), official_state_dict(state))
+    return state
+
+
+def load_task_and_models(
+    paths: list[str], task_name: str | None, overrides: Mapping[str, Any], ema: bool = False
+) -> tuple[Any, list[torch.nn.Module], dict]:
+    """The task as the checkpoint was trained on it, and one model per file.
+
+    Args:
+        paths: checkpoints of one vocabulary; several make an ensemble.
+        task_name: another task than the checkpoint's; the options that all tasks share keep their
+            stored values. Of a model that was trained on several tasks one has to be named.
+        overrides: values of options that replace the stored ones (``data``, ``bpe_dir``, ...).
+        ema: take the averaged weights.
+    Returns: task, models in evaluation mode, and the stored configuration by group as plain data.
+    """
+    from ofa.tasks.fairseq_mixture import options_of
+
+    task, models, stored = None, [], {}
+    for path in paths:
+        state = read_checkpoint(path, overrides)
+        if task is None:
+            stored = {
+                group: plain_group(state["cfg"][group])
+                for group in ("task", "dataset", "common", "generation")
+                if state["cfg"].get(group) is not None
+            }
+            if (
+                stored["task"].get("_name") == "joint"
+            ):  # trained on several tasks: the options of the one that is asked for
+                stored["task"].update(options_of(task_name, path, state))
+            else:
+                stored["task"] = options_for(task_name, stored["task"])
+            stored["task"] = (
+                drawn_by(state)
+                | image_size_unless_known(path, state, {**stored["task"], **overrides})
+                | stored["task"]
+            )
+            task = setup_task(task_config(path, task_name, stored["task"], overrides))
+        models.append(build_network(path, state, task, ema))
+    return task, models, stored
+
+
+def options_for(name: str | None, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint's task options mean for a task: all for the task it was trained on, and for
+    one whose options are derived from that one's; else those that all tasks share. The answers of
+    one task are not those of another.
+    """
+    trained = stored.get("_name") or stored.get("task")
+    if name in (None, trained):
+        return dict(stored)
+    kinds = [
+        task.spec.options
+        for task in map(TASK_REGISTRY.get, (name, trained))
+        if hasattr(task, "spec")
+    ]
+    if len(kinds) == 2 and issubclass(*kinds):
+        return {key: value for key, value in stored.items() if key not in NOT_SHARED}
+    return {key: value for key, value in stored.items() if key in SHARED}
+
+
+def drawn_by(state: Mapping[str, Any]) -> dict[str, int]:
+    """Of a network that was trained on other tasks: the size of the pictures that its decoder
+    can draw."""
+    model = plain_group(state["cfg"]["model"])
+    return {"code_image_size": model["code_image_size"]} if model.get("code_image_size") else {}
+
+
+def image_size_unless_known(
+    path: str, state: Mapping[str, Any], known: Mapping[str, Any]
+) -> dict[str, int]:
+    """Of a converted network whose file stores no image size: that of its architecture, said in a
+    warning.
+
+    Args: known: options that are stored or given.
+    """
+    if known.get("patch_image_size"):
+        return {}
+    size, arch, _ = image_size(official_state_dict(state))
+    logger.warning(
+        "%s: stores no image size; %d pixels are taken, as %s was pretrained. Convert it again, or"
+        " give another size by --overrides \"{'patch_image_size': N}\"",
+        path,
+        size,
+        arch,
+    )
+    return {"patch_image_size": size}
+
+
+def plain_group(group: Any) -> dict[str, Any]:
+    """A group of the configuration as a dict of its values."""
+    if OmegaConf.is_config(group):
+        return dict(OmegaConf.to_container(group, resolve=True, enum_to_str=True))
+    return dict(vars(group)) if hasattr(group, "__dict__") else dict(group)
+
+
+def task_config(
+    path: str, name: str | None, stored: Mapping[str, Any], overrides: Mapping[str, Any]
+):
+    """Configuration of the task: its defaults, what the checkpoint stores, what the caller
+    overrides."""
+    name = name or stored.get("_name") or stored.get("task")
+    ours = sorted(name for name, task in TASK_REGISTRY.items() if hasattr(task, "spec"))
+    if name not in ours:
+        raise UserError(
+            f"{path}: unknown task '{name}'; known: {', '.join(ours)}. Give one by --task"
+        )
+    known = {field.name for field in dataclasses.fields(TASK_DATACLASS_REGISTRY[name])}
+    values = {key: value for key, value in {**stored, **overrides}.items() if key in known}
+    return OmegaConf.create({**values, "_name": name})
+
+
+def build_network(path: str, state: dict, task, ema: bool) -> torch.nn.Module:
+    """The network of a checkpoint with its weights."""
+    weights = official_state_dict(state, ema=ema)
+    rows = next(
+        (
+            tensor.shape[0]
+            for key, tensor in weights.items()
+            if key.endswith("encoder.embed_tokens.weight")
+        ),
+        None,
+    )
+    if rows is not None and rows != len(task.vocabulary):
+        raise UserError(
+            f"{path}: has {rows} vocabulary entries, the folder {task.cfg.bpe_dir} makes "
+            f"{len(task.vocabulary)}; give the folder of its training by --bpe-dir"
+        )
+    model_config = state["cfg"]["model"]
+    arch = plain_group(model_config).get("_name") or plain_group(model_config).get("arch")
+    if (
+        ARCH_MODEL_NAME_REGISTRY.get(arch, arch) != "ofa"
+    ):  # fairseq's own networks give some of their options to eval()
+        raise UserError(
+            f"{path}: expected a model of this project, found the architecture {arch!r}; is it a"
+            " checkpoint of another program?"
+        )
+    if getattr(model_config, "resnet_model_path", None):
+        model_config.resnet_model_path = (
+            None  # an override of evaluation scripts; the checkpoint has its own weights
+        )
+    model = task.build_model(model_config, from_checkpoint=True)
+    try:
+        model.load_state_dict(weights, strict=True, model_cfg=model_config)
+    except (RuntimeError, KeyError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(
+            f"{path}: the weights do not fit architecture '{plain_group(model_config).get('arch')}'"
+            f" of its configuration ({' '.join(lines[1:3])[:300]}); is it a checkpoint of another"
+            " size or program?"
+        ) from None
+    return model.eval()

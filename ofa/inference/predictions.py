@@ -1,0 +1,121 @@
+"""What a model says to a picture, in the form that callers of the Python API get."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ofa.task.prediction import Prediction
+
+Box = tuple[float, float, float, float]
+
+
+class Answer(str):
+    """A text that knows how sure the model was: ``print(answer)``, ``answer == "a cat"``,
+    ``answer.score``.
+
+    Attributes:
+        score: mean log-probability of its tokens; of an answer chosen from a set its
+            log-probability among them.
+        probability: ``exp(score)``.
+        region: the region it names, if it is one (four location bins), else None.
+        others: further answers, best first.
+    """
+
+    score: float
+    region: "Region | None"
+    others: list["Answer"]
+
+    def __new__(
+        cls,
+        text: str,
+        score: float = math.nan,
+        region: "Region | None" = None,
+        others: Sequence["Answer"] = (),
+    ):
+        answer = super().__new__(cls, text)
+        answer.score, answer.region, answer.others = score, region, list(others)
+        return answer
+
+    def __getnewargs__(self):
+        return str(self), self.score, self.region, self.others
+
+    @property
+    def probability(self) -> float:
+        return math.exp(self.score)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data: ``{"answer": "a cat", "score": -0.31}``."""
+        region = {} if self.region is None else {"box": self.region.as_json()["box"]}
+        return {
+            "answer": str(self),
+            "score": rounded(self.score),
+            **region,
+            **others_as_json(self.others),
+        }
+
+
+@dataclass
+class Region:
+    """A box in a picture.
+
+    Args:
+        box: left, top, right, bottom in pixels of the picture, inside of it.
+        normalised: the same as parts of width and height, 0 to 1.
+        bins: the four location bins that the model said; None if it said something else, and the
+            box is empty.
+        score: mean log-probability of the bins. probability: its exponential.
+        others: further regions, best first.
+    """
+
+    box: Box
+    normalised: Box
+    bins: tuple[int, ...] | None
+    score: float = math.nan
+    others: list["Region"] = field(default_factory=list)
+
+    @property
+    def probability(self) -> float:
+        return math.exp(self.score)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data: ``{"box": {"pixels": [...], "normalised": [...], "bins": [...]}, "score":
+        -0.31}``."""
+        box = {
+            "pixels": list(self.box),
+            "normalised": list(self.normalised),
+            "bins": self.bins and list(self.bins),
+        }
+        return {"box": box, "score": rounded(self.score), **others_as_json(self.others)}
+
+
+def region_of(prediction: Prediction, size: tuple[int, int]) -> Region:
+    """Args: prediction: with a box. size: width and height of the picture, pixels."""
+    normalised = tuple(round(corner / side, 6) for corner, side in zip(prediction.box, size * 2))
+    return Region(
+        prediction.box,
+        normalised,
+        prediction.bins,
+        prediction.score,
+        [region_of(one, size) for one in prediction.others],
+    )
+
+
+def answer_of(prediction: Prediction, size: tuple[int, int]) -> Answer:
+    """Args: size: width and height of the picture, pixels."""
+    region = None if prediction.box is None else region_of(prediction, size)
+    return Answer(
+        prediction.text,
+        prediction.score,
+        region,
+        [answer_of(one, size) for one in prediction.others],
+    )
+
+
+def others_as_json(others: Sequence[Answer | Region]) -> dict[str, Any]:
+    return {"others": [other.as_json() for other in others]} if others else {}
+
+
+def rounded(score: float) -> float | None:
+    """JSON has no NaN."""
+    return round(score, 6) if math.isfinite(score) else None

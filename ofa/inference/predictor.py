@@ -1,0 +1,538 @@
+"""Ask a model about pictures, from Python.
+
+    from ofa import OFA
+
+    model = OFA.load("checkpoint_best.pt")
+    model.caption("dog.jpg")                                  # 'a dog lying on a sofa'
+    model.answer("dog.jpg", "what color is the sofa?")        # 'red'
+    model.answer("dog.jpg", "what is it?", region=(30, 40, 200, 180))
+    model.ground("dog.jpg", "the cushion on the left").box    # (31.2, 40.6, 204.9, 180.0), pixels
+    model.entails("dog.jpg", "an animal is outdoors")         # 'no'
+    model.read("sign.jpg")                                    # 'open daily'
+    model.generate("dog.jpg", "what does the image describe?")
+    model.draw("a red circle", tokenizer="tokenizer.pt")[0].save("circle.png")
+
+A picture is a path, a PIL image, an array or a tensor (``ofa.data.load_image``). Every argument may
+be a list: several pictures, several texts for one picture, or as many texts as pictures; the
+replies are a list then, computed in batches. Options of the generator (``beam=3, max_len_b=20``,
+see ``ofa.models.generation.options``) may be given to each call.
+
+A model may be used by several threads, which get what they would get alone; it may be copied and
+pickled. On a CPU it keeps a second form of its weights for speed
+(``ofa.models.inference_weights``), and makes another one after they have changed.
+"""
+
+import copy
+import json
+import logging
+import threading
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ofa.data.collate import collate
+from ofa.data.load_image import as_picture
+from ofa.data.sample import SampleBuilder
+from ofa.errors import UserError
+from ofa.inference.evaluate import NOT_WHILE_EVALUATING, PRECISIONS, choose_device, to_device
+from ofa.inference.predictions import Answer, Region, answer_of, region_of
+from ofa.models.inference_weights import inference_network, version_of_weights
+from ofa.process_state import kept_process_state
+from ofa.task.task_spec import seed_of
+
+logger = logging.getLogger(__name__)
+
+CAPTION, ANSWER, REGION_ANSWER, GROUND, ENTAIL, INSTRUCT = (
+    "caption",
+    "vqa_gen",
+    "grounded_qa",
+    "refcoco",
+    "snli_ve",
+    "instruction",
+)
+DRAW, READ = "image_gen", "ocr"
+PRETRAINED = {
+    "unify_task": (CAPTION, ANSWER, GROUND, ENTAIL)
+}  # what pretraining asks in the same words
+# For tasks that a checkpoint was not trained on; else the --eval-args of its training.
+GENERATION = {
+    CAPTION: {"beam": 5, "max_len_b": 16, "no_repeat_ngram_size": 3},
+    DRAW: {"beam": 16, "sampling_topk": 256},
+    READ: {"beam": 5, "max_len_b": 64},
+}
+CHINESE_CAPTION = {
+    "beam": 8,
+    "max_len_b": 128,
+    "no_repeat_ngram_size": 3,
+}  # with a BERT vocabulary: a token is a character
+OTHERWISE = {"beam": 5, "max_len_b": 30}
+KEPT_TASKS = 32  # a service may be given other ``answers`` in every call
+
+Picture = Any  # see ofa.data.load_image.as_picture
+Row = dict[str, str]
+
+
+class OFA:
+    """A model that captions, answers, grounds, judges, reads and follows instructions. Made by
+    ``OFA.load``.
+
+    Attributes:
+        checkpoint: network, vocabulary and stored options
+            (``ofa.inference.fairseq_predicting.LoadedCheckpoint``).
+        batch_size: pictures that go through the network together.
+    """
+
+    def __init__(self, checkpoint, device: torch.device, dtype: torch.dtype, batch_size: int = 16):
+        self.checkpoint, self.batch_size = checkpoint, batch_size
+        self.device, self.dtype = device, dtype
+        self.network = checkpoint.network.to(device=device, dtype=dtype)
+        self._forget_made()
+
+    def _forget_made(self) -> None:
+        """What calls make and share begins empty."""
+        self._lock = threading.RLock()  # around the making; using needs none
+        self._tasks: dict[tuple, Any] = {}
+        self._inference: tuple[Any, torch.nn.Module | None] = (None, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs; what calls have made, the copy makes again."""
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("_lock", "_tasks", "_inference")
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        with kept_process_state():
+            from ofa import fairseq_plugin
+
+            fairseq_plugin.register()  # a process of its own may have loaded nothing yet
+        vars(self).update(state)
+        self._forget_made()
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | Path,
+        bpe_dir: str | Path | None = None,
+        *,
+        device: str | None = None,
+        precision: str = "fp32",
+        ema: bool = False,
+        base: str | Path | None = None,
+        batch_size: int = 16,
+        **overrides: Any,
+    ) -> "OFA":
+        """A model from a checkpoint file of this project or of the release.
+
+        Args:
+            bpe_dir: vocabulary folder; default: the one of the training, as the checkpoint names
+                it.
+            device: ``cpu``, ``cuda`` or None for a GPU if there is one. precision: fp32, fp16 or
+                bf16.
+            ema: take the averaged weights.
+            base: of a checkpoint that holds tuned weights only: where its base is now; default: as
+                it names it.
+            overrides: other stored options to replace, e.g. ``patch_image_size=384,
+                ans2label_file="answers.json"``.
+        Raises: UserError if the checkpoint or the folder cannot be read or do not fit together.
+        """
+        if precision not in PRECISIONS:
+            raise UserError(
+                f"precision: expects one of {', '.join(PRECISIONS)}, found {precision!r}"
+            )
+        given = {**NOT_WHILE_EVALUATING, **overrides, "base": base and str(base)}
+        if bpe_dir is not None:
+            given |= {"bpe_dir": str(bpe_dir), "bpe": None}
+        with kept_process_state():
+            from ofa import fairseq_plugin
+
+            fairseq_plugin.register()
+            from ofa.inference.fairseq_predicting import LoadedCheckpoint
+        with kept_process_state():  # the weights that the network begins with are random numbers
+            loaded = LoadedCheckpoint(str(checkpoint), given, ema)
+        return cls(
+            loaded, choose_device(device, precision=precision), PRECISIONS[precision], batch_size
+        )
+
+    # --- what can be asked
+    # ------------------------------------------------------------------------------------
+
+    def caption(
+        self, image: Picture | Sequence[Picture], *, best: int = 1, **generation: Any
+    ) -> Answer | list[Answer]:
+        """What the image shows. Args: best: captions per image; all but the first are its
+        ``others``."""
+        return self._answers(CAPTION, image, {}, best, generation)
+
+    def answer(
+        self,
+        image: Picture | Sequence[Picture],
+        question: str | Sequence[str],
+        region: Any = None,
+        *,
+        answers: Sequence[str] | None = None,
+        best: int = 1,
+        **generation: Any,
+    ) -> Answer | list[Answer]:
+        """The answer to a question.
+
+        Args:
+            region: the box that the question is about: left, top, right, bottom in pixels; or one
+                per question.
+            answers: choose among these. Default: the set of answers that the checkpoint was trained
+                with, if it was; else any words.
+        """
+        changes: dict[str, Any] = {}
+        if answers is not None:
+            if isinstance(answers, str) or not answers:
+                raise UserError(
+                    f"answers: expects a list of texts to choose from, found {answers!r}"
+                )
+            labels = json.dumps({text: number for number, text in enumerate(answers)})
+            changes = {
+                "ans2label_dict": labels,
+                "ans2label_file": None,
+                "unconstrained_training": False,
+                "val_inference_type": "allcand",
+            }
+        columns: dict[str, Any] = {"question": question}
+        if region is not None:
+            columns["box"] = _boxes_in_words(region)
+        return self._answers(
+            ANSWER if region is None else REGION_ANSWER, image, columns, best, generation, **changes
+        )
+
+    def ground(
+        self,
+        image: Picture | Sequence[Picture],
+        text: str | Sequence[str],
+        *,
+        best: int = 1,
+        **generation: Any,
+    ) -> Region | list[Region]:
+        """The region that a text describes. Args: best: regions per text; all but the first are
+        its ``others``."""
+        single, pictures, rows = self._rows(image, {"text": text})
+        replies = [
+            region_of(one, picture.size)
+            for one, picture in zip(
+                self._predict(GROUND, pictures, rows, best, generation), pictures
+            )
+        ]
+        return replies[0] if single else replies
+
+    def entails(
+        self,
+        image: Picture | Sequence[Picture],
+        hypothesis: str | Sequence[str],
+        premise: Any = None,
+        *,
+        best: int = 1,
+        **generation: Any,
+    ) -> Answer | list[Answer]:
+        """``yes``, ``no`` or ``maybe``: does the image show what the hypothesis says?
+
+        Args: premise: a text that belongs to the image; then image and premise together have to say
+        it.
+        """
+        columns = {"hypothesis": hypothesis, **({} if premise is None else {"caption": premise})}
+        return self._answers(
+            ENTAIL, image, columns, best, generation, add_caption=premise is not None
+        )
+
+    def read(
+        self, image: Picture | Sequence[Picture], *, best: int = 1, **generation: Any
+    ) -> Answer | list[Answer]:
+        """The text on the image. Args: best: readings per image; all but the first are its
+        ``others``."""
+        return self._answers(READ, image, {}, best, generation)
+
+    def generate(
+        self,
+        image: Picture | Sequence[Picture],
+        instruction: str | Sequence[str],
+        *,
+        best: int = 1,
+        **generation: Any,
+    ) -> Answer | list[Answer]:
+        """What the model says to any instruction; symbols such as ``<bin_12>`` in it stand for
+        themselves."""
+        return self._answers(INSTRUCT, image, {"instruction": instruction}, best, generation)
+
+    def draw(
+        self,
+        text: str | Sequence[str],
+        samples: int = 16,
+        seed: int = 7,
+        *,
+        tokenizer: Any = None,
+        scorer: Any = None,
+        **generation: Any,
+    ) -> list[Image.Image] | list[list[Image.Image]]:
+        """Pictures of a caption, those first that fit it best (of several captions a list for
+        each).
+
+        Args:
+            samples: pictures per caption. seed: the same seed draws the same pictures.
+            tokenizer: what makes pictures of codes, an object or its path; default: as
+                ``OFA.load(..., image_tokenizer=path)`` or the checkpoint names it.
+            scorer: an object with ``score(pictures, texts)``, which decides what comes first;
+                default: CLIP if ``OFA.load`` was given a ``clip_model_path``; without either the
+                likeliest picture comes first.
+        Returns: pictures; ``info`` of each has its ``codes``, ``score`` (mean log-probability),
+        ``fit`` (by the scorer) and ``seed``.
+        """
+        captions = [text] if isinstance(text, str) else list(text)
+        replies = []
+        for best in self.drawings(captions, samples, seed, generation, tokenizer, scorer):
+            replies.append([one.picture for one in (best, *best.others)])
+            for one in (best, *best.others):
+                one.picture.info = {
+                    "codes": one.codes,
+                    "score": one.score,
+                    "fit": one.fit,
+                    "seed": one.seed,
+                }
+        return replies[0] if isinstance(text, str) else replies
+
+    def drawings(
+        self,
+        captions: Sequence[str],
+        samples: int,
+        seed: int,
+        generation: dict[str, Any],
+        tokenizer: Any = None,
+        scorer: Any = None,
+    ) -> Iterator[Any]:
+        """Of each caption the prediction of its best picture, with the others. Arguments as of
+        ``draw``."""
+        for number, caption in enumerate(captions, 1):
+            if not isinstance(caption, str) or not caption.strip():
+                raise UserError(f"text {number}: expects a caption, found {caption!r}")
+        changes = {"image_tokenizer": str(tokenizer)} if isinstance(tokenizer, (str, Path)) else {}
+        shared, *prepared = self._prepared(DRAW, samples, {**generation, "beam": samples}, changes)
+        task = copy.copy(shared)  # what is given for this call stays with it
+        with self._lock:  # what the options name is loaded once
+            task.image_tokenizer = (
+                shared.image_tokenizer if tokenizer is None or changes else tokenizer
+            )
+            task.image_text_scorer = shared.image_text_scorer if scorer is None else scorer
+            if isinstance(task.image_tokenizer, torch.nn.Module):
+                task.image_tokenizer.to(self.device)
+        task.check_tokenizer()
+        rows = [{"text": caption} for caption in captions]
+        seeds = [seed if number == 0 else seed_of(seed, number) for number in range(len(rows))]
+        for part in self._batches(task, *prepared, [None] * len(rows), rows, samples, seeds):
+            yield from part
+
+    def knows(self, name: str) -> bool:
+        """Whether the checkpoint was trained for what a task asks, as far as it says;
+        instructions are never foreign."""
+        trained = self.checkpoint.trained
+        return (
+            not trained
+            or name in (*trained, INSTRUCT)
+            or any(name in PRETRAINED.get(one, ()) for one in trained)
+        )
+
+    # --- how it is done
+    # ---------------------------------------------------------------------------------------
+
+    def _answers(
+        self,
+        name: str,
+        image: Any,
+        columns: dict[str, Any],
+        best: int,
+        generation: dict[str, Any],
+        **changes: Any,
+    ):
+        single, pictures, rows = self._rows(image, columns)
+        predictions = self._predict(name, pictures, rows, best, generation, **changes)
+        replies = [answer_of(one, picture.size) for one, picture in zip(predictions, pictures)]
+        return replies[0] if single else replies
+
+    def _rows(
+        self, image: Any, columns: dict[str, Any]
+    ) -> tuple[bool, list[Image.Image], list[Row]]:
+        """Whether one reply is wanted, and the picture and the columns of every row."""
+        given = {"image": image, **columns}
+        lengths = {
+            name: len(value) for name, value in given.items() if isinstance(value, (list, tuple))
+        }
+        count = next(iter(lengths.values()), 1)
+        if set(lengths.values()) - {count}:
+            found = ", ".join(f"{length} of '{name}'" for name, length in lengths.items())
+            raise UserError(f"expects lists of one length, found {found}")
+        images = image if "image" in lengths else [image]
+        pictures = [
+            as_picture(one, "" if isinstance(one, (str, Path)) else f"image {number}")
+            for number, one in enumerate(images, 1)
+        ]
+        pictures = pictures if "image" in lengths else pictures * count
+        rows = [
+            {name: value[row] if name in lengths else value for name, value in columns.items()}
+            for row in range(count)
+        ]
+        for number, row in enumerate(rows, 1):
+            for name, value in row.items():
+                if not isinstance(value, str) or not value.strip():
+                    raise UserError(f"{name} {number}: expects a text, found {value!r}")
+        return not lengths, pictures, rows
+
+    def _predict(
+        self,
+        name: str,
+        pictures: list[Image.Image],
+        rows: list[Row],
+        best: int,
+        generation: dict[str, Any],
+        **changes: Any,
+    ):
+        return [
+            one
+            for part in self.predict_batches(name, pictures, rows, best, generation, **changes)
+            for one in part
+        ]
+
+    def predict_batches(
+        self,
+        name: str,
+        pictures: Sequence[Image.Image],
+        rows: Sequence[Row],
+        best: int = 1,
+        generation: dict[str, Any] | None = None,
+        seeds: Sequence[int] | None = None,
+        **changes: Any,
+    ) -> Iterator[list]:
+        """The predictions of a task, batch by batch.
+
+        Args:
+            name: of the task. rows: columns of each picture by name; those left out are empty.
+            seeds: of each row, for what is drawn by chance.
+            changes: options of the task to replace.
+        """
+        yield from self._batches(
+            *self._prepared(name, best, generation or {}, changes), pictures, rows, best, seeds
+        )
+
+    def _batches(
+        self,
+        task: Any,
+        builder: SampleBuilder,
+        decoding: Any,
+        options: dict[str, Any],
+        pictures: Sequence[Image.Image],
+        rows: Sequence[Row],
+        best: int,
+        seeds: Sequence[int] | None,
+    ) -> Iterator[list]:
+        """As ``predict_batches``, with what ``_prepared`` returned."""
+        network = self._inference_network()
+        for start in range(0, len(rows), self.batch_size):
+            samples = []
+            for row in range(start, min(start + self.batch_size, len(rows))):
+                columns = {
+                    **dict.fromkeys(task.spec.columns, ""),
+                    "id": str(row),
+                    "image": "given",
+                    **rows[row],
+                }
+                samples.append(
+                    builder(
+                        columns,
+                        row,
+                        where=f"image {row + 1}",
+                        open_image=lambda _, picture=pictures[row]: picture,
+                    )
+                )
+            batch = to_device(
+                collate(samples, self.checkpoint.vocabulary.pad), self.device, self.dtype
+            )
+            if seeds is not None:
+                batch["seeds"] = list(seeds[start : start + self.batch_size])
+            generator = task.generator_for(
+                [network], Namespace(**_behind_prompt(options, task.prefix_tokens(batch))), decoding
+            )
+            with torch.inference_mode():
+                predictions = task.predict(batch, [network], generator, decoding, best)
+            yield predictions  # outside: what the caller does in between is not ours
+
+    def _inference_network(self) -> torch.nn.Module:
+        """The network as it predicts fastest, made once for all calls; again after the weights
+        have changed."""
+        with self._lock:
+            version = version_of_weights(self.network)
+            if version != self._inference[0]:
+                self._inference = version, inference_network(self.network)
+            return self._inference[1]
+
+    def _prepared(self, name: str, best: int, generation: dict[str, Any], changes: dict[str, Any]):
+        """Task, sample builder, decoding and generation options of a call."""
+        task, builder = self._task_and_builder(name, changes)
+        untrained = name not in self.checkpoint.trained and not changes.get("ans2label_dict")
+        decoding = task.spec.decoding(task.options(), untrained)
+        usual = self.checkpoint.generation(name) or GENERATION.get(name, OTHERWISE)
+        if name == CAPTION and task.bpe.kind == "bert" and not self.checkpoint.generation(name):
+            usual = CHINESE_CAPTION
+        options = {**usual, **generation}
+        options["beam"] = max(options.get("beam", 5), best)
+        return task, builder, decoding, options
+
+    def _task_and_builder(self, name: str, changes: dict[str, Any]) -> tuple[Any, SampleBuilder]:
+        """Made once for all calls that ask the same; those asked last are kept."""
+        key = (name, json.dumps(changes, sort_keys=True))
+        with self._lock:
+            if key not in self._tasks:
+                if not self.knows(name):
+                    logger.warning(
+                        "'%s' is asked of a checkpoint that was trained for %s: it may not know"
+                        " what to say",
+                        name,
+                        ", ".join(self.checkpoint.trained),
+                    )
+                task = self.checkpoint.task(name, **changes)
+                self._tasks[key] = (
+                    task,
+                    SampleBuilder(
+                        task.spec,
+                        task.options(),
+                        task.vocabulary,
+                        task.bpe,
+                        "predict",
+                        answers=task.answers,
+                    ),
+                )
+            self._tasks[key] = self._tasks.pop(key)  # the last one now
+            while len(self._tasks) > KEPT_TASKS:
+                self._tasks.pop(next(iter(self._tasks)))
+            return self._tasks[key]
+
+
+def _behind_prompt(options: dict[str, Any], prefix: torch.Tensor | None) -> dict[str, Any]:
+    """The options for hypotheses that begin with a prompt: callers mean the length of what comes
+    behind it."""
+    if prefix is None or "max_len_b" not in options:
+        return options
+    return {**options, "max_len_b": options["max_len_b"] + prefix.size(1)}
+
+
+def _boxes_in_words(region: Any) -> str | list[str]:
+    """A box, or a list of boxes, as a TSV has them."""
+    boxes = region.tolist() if hasattr(region, "tolist") else region
+    if isinstance(boxes, Region):
+        boxes = boxes.box
+    if isinstance(boxes, (list, tuple)) and boxes and isinstance(boxes[0], (list, tuple, Region)):
+        return [_boxes_in_words(box) for box in boxes]
+    try:
+        x0, y0, x1, y1 = map(float, boxes)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"region: expects left, top, right, bottom in pixels, found {region!r}"
+        ) from None
+    return f"{x0},{y0},{x1},{y1}"

@@ -1,0 +1,328 @@
+"""Picture files before they are embedded: found by name, looked at once, checked whole.
+
+A picture may also stand in a TSV file of lines ``image-id <tab> base64``; it is called
+``FILE.tsv:ROW@OFFSET+LENGTH`` then, row from 1, offset and length of the base64 text in bytes.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from ofa.errors import UserError
+from ofa.io.atomic import names_file
+from ofa.io.images import (
+    decode_base64,
+    image_header,
+    open_image,
+    read_image_file,
+    upright_box,
+    upright_size,
+)
+from ofa.io.json_files import load_json
+from ofa.io.paths import path_below, path_within
+from ofa.io.progress import counted
+from ofa.process_state import silence_known_warnings
+
+logger = logging.getLogger(__name__)
+
+FEW = 256  # files below which starting further processes costs more than it brings
+NAMED_AT_MOST = 10  # offending files listed in one message
+TABLE = ".tsv"
+IN_TABLE = re.compile(
+    rf"(?P<file>.+{re.escape(TABLE)}):[0-9]+@(?P<offset>[0-9]{{1,18}})\+(?P<length>[0-9]{{1,18}})",
+    re.DOTALL,
+)
+
+
+class PictureFolders:
+    """The files below some folders, found by path relative to a folder or by bare name; and
+    pictures of TSV files, by id.
+
+    Data sets name pictures ``val2014/a.jpg`` or ``a.jpg`` and people unpack them either way.
+
+    Raises: UserError if a folder or file is missing, or if a bare name stands for several files.
+    """
+
+    def __init__(self, folders: Sequence[str | Path]):
+        self.tables = [
+            Path(path) for path in folders if str(path).endswith(TABLE) and Path(path).is_file()
+        ]
+        self.folders = [Path(path) for path in folders if Path(path) not in self.tables]
+        for folder in self.folders:
+            if not folder.is_dir():
+                raise UserError(
+                    f"{folder}: expected the folder of the image files, or a TSV file of image ids"
+                    " and pictures in base64, found none; check --images"
+                )
+
+    @functools.cached_property
+    def in_tables(self) -> dict[str, str]:
+        """Image id -> picture of a TSV file."""
+        found: dict[str, str] = {}
+        for table in self.tables:
+            for image_id, picture in table_pictures(table):
+                if image_id in found:
+                    raise UserError(
+                        f"{picture.split('@')[0]}: expected every picture once, found {image_id!r}"
+                        f" again, as in {found[image_id].split('@')[0]}; remove one of the rows"
+                    )
+                found[image_id] = picture
+        return found
+
+    @functools.cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for top in self.folders:
+            for folder, names in folders_below(top):
+                for name in names:
+                    found.setdefault(name, []).append(os.path.join(folder, name))
+        return found
+
+    def find(self, *names: str) -> str | None:
+        """Path of the first of the names that is there."""
+        for name in names:
+            if self.tables and (name in self.in_tables or Path(name).stem in self.in_tables):
+                return self.in_tables.get(name) or self.in_tables[Path(name).stem]
+            for folder in self.folders:
+                path = _inside(folder, name) if os.path.dirname(name) else None
+                if path is not None and path.is_file():
+                    return str(path)
+            paths = self._by_name.get(os.path.basename(name), [])
+            if len(paths) > 1:
+                raise UserError(
+                    f"{paths[0]}: expected one file called {os.path.basename(name)!r}, found"
+                    f" {len(paths)}, also {paths[1]}; give a folder of --images that holds one of"
+                    " them only"
+                )
+            if paths:
+                return paths[0]
+        return None
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, [*self.folders, *self.tables]))
+
+
+def folders_below(top: str | Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder, those behind links too, with the names in it; once, however many links lead
+    to it."""
+    seen = set()
+    for folder, inner, names in os.walk(top, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            inner.clear()
+        else:
+            seen.add(real)
+            yield folder, names
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    """The file of this name; None if it lies elsewhere, from where annotations may not read."""
+    try:
+        return path_within(folder, name)
+    except UserError:
+        return None
+
+
+def table_pictures(path: str | Path, column: int = 1) -> Iterator[tuple[str, str]]:
+    """First column and picture of each row of a TSV file. Args: column: of the base64 text.
+    Raises: UserError naming the row."""
+    try:
+        with open(path, "rb") as file:
+            start = 0
+            for row, line in enumerate(file, 1):
+                cells = line.rstrip(b"\r\n").split(b"\t")
+                if len(cells) <= column:
+                    raise UserError(
+                        f"{path}:{row}: expected a picture in base64 in column {column} (from 0),"
+                        f" found {len(cells)} columns; is it a file of rows 'image-id <tab>"
+                        " base64'?"
+                    )
+                offset = start + sum(len(cell) + 1 for cell in cells[:column])
+                yield cells[0].decode("utf-8"), f"{path}:{row}@{offset}+{len(cells[column])}"
+                start += len(line)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: expected ids in UTF-8, found other bytes ({error}); save it as UTF-8"
+        ) from None
+
+
+def read_picture(path: str) -> bytes:
+    """Bytes of a picture file, or of a picture in a TSV file, in either alphabet of base64.
+    Raises: OSError, ValueError."""
+    place = IN_TABLE.fullmatch(str(path))
+    if place is None:
+        return read_image_file(path)
+    with open(place["file"], "rb") as file:
+        file.seek(int(place["offset"]))
+        length = min(
+            int(place["length"]), os.fstat(file.fileno()).st_size
+        )  # a name may be made up: read() takes the memory first
+        return decode_base64(file.read(length))
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """What looking at a picture file found.
+
+    Args: broken: why it cannot be used, or an empty text. size: width, height in pixels, upright.
+        orientation: of its EXIF data, 1 for stored upright.
+    """
+
+    broken: str = ""
+    size: tuple[int, int] = (0, 0)
+    num_bytes: int = 0
+    sha256: str = ""
+    orientation: int = 1
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        return upright_size(self.size, self.orientation)
+
+
+def look_at(path: str) -> PictureFile:
+    """Decodes all of the file: a truncated one opens well."""
+    try:
+        data = read_picture(path)
+        size, orientation = image_header(data)
+        open_image(data)
+        return PictureFile(
+            "",
+            upright_size(size, orientation),
+            len(data),
+            hashlib.sha256(data).hexdigest(),
+            orientation,
+        )
+    except FileNotFoundError:
+        return PictureFile("missing")
+    except OSError as error:
+        return PictureFile(f"not a readable image ({error.strerror})")
+    except UserError as error:
+        return PictureFile(f"not a readable image ({str(error).partition('found ')[2]})")
+
+
+def look_at_all(paths: Sequence[str], jobs: int, notes: Path) -> dict[str, PictureFile]:
+    """``look_at`` of each path, by several processes when it pays.
+
+    Args: notes: file that keeps what was seen, so that an interrupted call goes on; removed at the
+    end.
+    Raises: UserError if a file of others lies there.
+    """
+    notes = path_below(notes.parent, notes.name)
+    seen = _read_notes(notes)
+    left = [path for path in paths if path not in seen]
+    show = functools.partial(counted, total=len(left), what="looking at the pictures", unit="img")
+    several = jobs > 1 and len(left) >= FEW
+    notes.parent.mkdir(parents=True, exist_ok=True)
+    processes = (
+        multiprocessing.get_context("spawn").Pool(jobs, silence_known_warnings)
+        if several
+        else nullcontext()
+    )
+    with processes as pool, names_file(notes), open(notes, "a", encoding="utf-8") as file:
+        pictures = pool.imap(look_at, left, chunksize=32) if several else map(look_at, left)
+        for path, picture in zip(left, show(pictures)):
+            seen[path] = picture
+            file.write(json.dumps([file_state(path), dataclasses.astuple(picture)]) + "\n")
+    notes.unlink(missing_ok=True)
+    return {path: seen[path] for path in paths}
+
+
+def _read_notes(notes: Path) -> dict[str, PictureFile]:
+    """Pictures seen by an interrupted call and unchanged since; a line that was cut off ends the
+    notes."""
+    seen: dict[str, PictureFile] = {}
+    text = notes.read_bytes() if notes.is_file() else b""
+    if text and not text.startswith(b'[["'):
+        raise UserError(
+            f"{notes}: expected notes of an interrupted call, found another file; move it away, or"
+            " choose another --out"
+        )
+    try:
+        for line in text.decode("utf-8").splitlines():
+            (path, *state), (broken, size, num_bytes, sha256, orientation) = load_json(line)
+            if (path, *state) == file_state(path):
+                seen[path] = PictureFile(broken, tuple(size), num_bytes, sha256, orientation)
+    except (OSError, ValueError, TypeError):
+        pass
+    return seen
+
+
+def picture_size(path: str) -> tuple[int, int]:
+    """Width and height in pixels, upright, from the head of the file; (0, 0) if it cannot be
+    read."""
+    return upright_size(*stored_form(path))
+
+
+def stored_form(path: str) -> tuple[tuple[int, int], int]:
+    """Width and height of the pixels as they are stored, and the EXIF orientation; (0, 0) and 1
+    if it cannot be read."""
+    try:
+        return image_header(read_picture(path))
+    except (OSError, UserError):  # said properly when the whole file is looked at
+        return (0, 0), 1
+
+
+def turned_box(
+    box: tuple[float, ...], stated: tuple[int, int], form: tuple[tuple[int, int], int]
+) -> tuple[tuple[float, ...], tuple[int, int]]:
+    """A box of annotations that state the size of their image, in pixels of the upright image; and
+    that image's size.
+
+    COCO and what is built on it count in the pixels as they are stored: its tools never applied an
+    EXIF orientation. So the box is turned with the image, unless the stated size is that of the
+    upright image alone.
+    Args: form: of ``stored_form``.
+    """
+    size, orientation = form
+    if orientation == 1 or stated != size:
+        return box, stated
+    return upright_box(box, size, orientation), upright_size(size, orientation)
+
+
+def readable(paths: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
+    """The files that are whole images, and why the others are not; those are named in one warning.
+
+    Raises: UserError if none is left.
+    """
+    broken = {str(path): found for path in paths if (found := look_at(str(path)).broken)}
+    if len(broken) == len(paths):
+        raise UserError(
+            f"expected images that can be read, found none: {name_broken(broken)}; export them"
+            " again"
+        )
+    if broken:
+        logger.warning(
+            "%d of %d images cannot be read and are skipped: %s",
+            len(broken),
+            len(paths),
+            name_broken(broken),
+        )
+    return [path for path in paths if str(path) not in broken], broken
+
+
+def name_broken(broken: dict[str, str]) -> str:
+    """``a.jpg: missing; b.jpg: ...; and 3 more`` for a message."""
+    listed = "; ".join(f"{path}: {reason}" for path, reason in list(broken.items())[:NAMED_AT_MOST])
+    more = f"; and {len(broken) - NAMED_AT_MOST} more" if len(broken) > NAMED_AT_MOST else ""
+    return listed + more
+
+
+def file_state(path: str) -> tuple:
+    """Path, bytes and time of the last change: enough to see that a file is another one."""
+    place = IN_TABLE.fullmatch(path)
+    try:
+        state = os.stat(place["file"] if place else path)
+        return path, state.st_size, state.st_mtime_ns
+    except OSError:
+        return path, None, None

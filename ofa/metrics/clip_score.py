@@ -1,0 +1,210 @@
+"""CLIP from a file on this machine: how well pictures and texts, or pictures and pictures, fit.
+
+The network is open_clip's; its sizes are read from the weights. Files: state dicts of OpenAI's
+networks and of open_clip's vision transformers (``.pt``, ``.bin``, ``.safetensors``). The archives
+that OpenAI published (``ViT-B-16.pt``) are programs in TorchScript, which loading would run: they
+are refused, with the command that makes a state dict of them.
+"""
+
+import json
+import shlex
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from ofa.devices import default_device
+from ofa.errors import UserError
+from ofa.io.safe_load import load_checkpoint
+
+AT_ONCE = 64
+HEAD_WIDTH = 64
+OPENAI_NUMBERS = (
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+)  # entries of OpenAI's state dicts that are no weights
+
+
+class ClipScorer:
+    """Cosine of CLIP's features, -1 to 1.
+
+    Args: path: of the weights. device: default: a GPU if there is one.
+    Raises: UserError if open_clip is not installed, or the file is missing or holds something else.
+    """
+
+    def __init__(self, path: str | Path, device: str | torch.device | None = None):
+        open_clip = import_open_clip()
+        weights, openai = read_weights(Path(path))
+        self.device = torch.device(device or default_device())
+        self.network = build(open_clip, weights, openai, path).to(self.device)
+        self.tokenize = open_clip.SimpleTokenizer(context_length=self.network.context_length)
+        self.transform = open_clip.image_transform(self.network.visual.image_size, is_train=False)
+
+    def score(self, pictures: Sequence[Image.Image], texts: Sequence[str]) -> Tensor:
+        """Pair by pair: float32[N]."""
+        known = {
+            text: place for place, text in enumerate(dict.fromkeys(texts))
+        }  # the samples of a caption share it
+        features = self.of_texts(list(known))[[known[text] for text in texts]]
+        return (self.of_pictures(pictures) * features).sum(-1)
+
+    def compare(self, pictures: Sequence[Image.Image], others: Sequence[Image.Image]) -> Tensor:
+        """Pair by pair: float32[N]."""
+        return (self.of_pictures(pictures) * self.of_pictures(others)).sum(-1)
+
+    def of_pictures(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Features of length 1: float32[N, C] on the CPU."""
+        return self.features(
+            self.network.encode_image, [self.transform(picture) for picture in pictures]
+        )
+
+    def of_texts(self, texts: Sequence[str]) -> Tensor:
+        """Features of length 1: float32[N, C] on the CPU. What is longer than CLIP's context is
+        cut."""
+        return self.features(self.network.encode_text, list(self.tokenize(texts)))
+
+    @torch.inference_mode()
+    def features(self, encode: Any, inputs: list[Tensor]) -> Tensor:
+        parts = [
+            torch.stack(inputs[start : start + AT_ONCE]).to(self.device)
+            for start in range(0, len(inputs), AT_ONCE)
+        ]
+        return torch.cat([F.normalize(encode(part).float(), dim=-1).cpu() for part in parts])
+
+
+def import_open_clip() -> Any:
+    try:
+        import open_clip
+    except ImportError as error:
+        raise UserError(
+            f"CLIP: expected the package open_clip, found none ({error}); install it: pip install"
+            " open_clip_torch"
+        ) from None
+    return open_clip
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
+    """The state dict of a file, and whether it is one of OpenAI's networks. Nothing in the file
+    is executed. Raises: UserError."""
+    check_weights(path)
+    try:
+        weights = load_checkpoint(path)
+        if not isinstance(weights, dict):
+            raise UserError("no state dict")
+    except UserError as error:
+        raise UserError(
+            f"--clip-model-path {path}: expects the weights of CLIP, found"
+            f" {str(error).splitlines()[0][:1000]}"
+        ) from None
+    weights = next(
+        (weights[name] for name in ("state_dict", "model") if isinstance(weights.get(name), dict)),
+        weights,
+    )
+    weights = {
+        str(name).removeprefix("module."): value
+        for name, value in weights.items()
+        if isinstance(value, Tensor)
+    }
+    return weights, "input_resolution" in weights
+
+
+def check_weights(path: Path) -> None:
+    """What can be said before anything is loaded. Raises: UserError if the file is missing or is
+    a program."""
+    if not path.is_file():
+        raise UserError(
+            "--clip-model-path: expects the weights of CLIP (ViT-B-16.pt), found no file at"
+            f" {path}; put them there"
+        )
+    if is_torchscript(path):
+        raise UserError(
+            f"--clip-model-path {path}: expects the weights of CLIP, found a TorchScript program,"
+            " which loading would run; if you trust where it is from, make weights of it once and"
+            f" name those: {conversion(path)}"
+        )
+
+
+def is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+
+
+def conversion(path: Path) -> str:
+    """The command that makes a state dict of a TorchScript archive. It runs the archive."""
+    code = (
+        f'import torch; torch.save(torch.jit.load({json.dumps(str(path))}, "cpu").state_dict(),'
+        f" {json.dumps(str(path.with_suffix('.weights.pt')))})"
+    )
+    return f"python -c {shlex.quote(code)}"
+
+
+def build(
+    open_clip: Any, weights: dict[str, Tensor], openai: bool, path: str | Path
+) -> torch.nn.Module:
+    """The network that weights belong to, in evaluation mode, float32."""
+    weights = {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in weights.items()
+        if name not in OPENAI_NUMBERS
+    }
+    try:
+        width, _, patch, _ = weights["visual.conv1.weight"].shape
+        grid = round((len(weights["visual.positional_embedding"]) - 1) ** 0.5)
+        text_width = len(weights["ln_final.weight"])
+        vision = {
+            "layers": layers(weights, "visual.transformer."),
+            "width": width,
+            "patch_size": patch,
+            "image_size": patch * grid,
+            "head_width": min(HEAD_WIDTH, width),
+        }
+        text = {
+            "context_length": len(weights["positional_embedding"]),
+            "vocab_size": len(weights["token_embedding.weight"]),
+            "width": text_width,
+            "heads": max(1, text_width // HEAD_WIDTH),
+            "layers": layers(weights, "transformer."),
+        }
+        for device in ("meta", "cpu"):  # shapes are compared before memory is taken
+            with torch.device(device):
+                network = open_clip.CLIP(
+                    weights["text_projection"].shape[1], vision, text, quick_gelu=openai
+                )
+            missing, foreign = network.load_state_dict(
+                weights, strict=False, assign=device == "meta"
+            )
+    except (
+        KeyError,
+        RuntimeError,
+        AttributeError,
+        ValueError,
+        ArithmeticError,
+        TypeError,
+        IndexError,
+    ) as error:
+        raise UserError(
+            f"--clip-model-path {path}: expects a CLIP with a vision transformer, such as ViT-B-16,"
+            f" found other weights ({str(error).splitlines()[0][:200]})"
+        ) from None
+    if foreign or [name for name in missing if name != "attn_mask"]:
+        raise UserError(
+            f"--clip-model-path {path}: expects a CLIP with a vision transformer, found other"
+            f" weights ({', '.join([*missing, *foreign][:3])})"
+        )
+    return network.eval().requires_grad_(False)
+
+
+def layers(weights: dict[str, Tensor], beginning: str) -> int:
+    return sum(
+        name.startswith(f"{beginning}resblocks.") and name.endswith(".attn.in_proj_weight")
+        for name in weights
+    )

@@ -1,0 +1,237 @@
+"""How good many pictures are together: Frechet distance to real ones (FID), and Inception score
+(IS), by torchmetrics.
+
+Features come from Inception with weights of a file on this machine
+(``pt_inception-2015-12-05-6726825d.pth``, the network of the published figures), or from any other
+extractor::
+
+    extractor(uint8[B, 3, H, W]) -> features float[B, D], logits float[B, C]
+
+Real pictures are a folder, or statistics that were computed once: ``gt_stat.npz`` with ``mu``
+float[D] and ``sigma`` float[D, D].
+"""
+
+import io
+import math
+import tokenize
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ofa.devices import default_device
+from ofa.errors import UserError
+from ofa.io.image_paths import list_images
+from ofa.io.images import open_image, read_image_file
+from ofa.io.pickles import DAMAGED
+from ofa.io.safe_load import load_checkpoint
+from ofa.metrics.load_class import class_of
+
+AT_ONCE = 32
+MOST_NUMBERS = 1 << 24  # of an array of statistics: features of 4096 numbers
+SPLITS = 10  # parts over which the Inception score is averaged
+LAYERS = ("2048", "logits_unbiased")
+Extractor = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def image_scores(
+    pictures: Sequence[Path], extractor: Extractor, real: Path | Sequence[Path] | None = None
+) -> dict[str, float]:
+    """FID (if there are real pictures: an npz of statistics, or files), IS and its deviation over
+    the parts.
+
+    Raises: UserError if there are fewer than two pictures, or files do not fit.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    from torchmetrics.image.inception import InceptionScore
+
+    if len(pictures) < 2:
+        raise UserError(
+            f"FID and Inception score: expected at least 2 pictures, found {len(pictures)}"
+        )
+    given = Given()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchmetrics says that it keeps the features
+        inception = InceptionScore(feature=given, splits=min(SPLITS, len(pictures)))
+    distance = None
+    for features, logits in extracted(pictures, extractor):
+        if real is not None and distance is None:
+            given.num_features = features.size(1)
+            distance = FrechetInceptionDistance(feature=given).set_dtype(torch.float64)
+        inception.update(logits.double())
+        if distance is not None:
+            distance.update(features.double(), real=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # which pictures make a part
+        score, deviation = inception.compute()
+    found = {"IS": float(score), "IS deviation": float(deviation.nan_to_num(0.0))}
+    if distance is None:
+        return found
+    add_real(distance, real, extractor)
+    return {"FID": float(distance.compute()), **found}
+
+
+def add_real(distance: Any, real: Path | Sequence[Path], extractor: Extractor) -> None:
+    """Tell the Frechet distance what real pictures look like."""
+    if isinstance(real, Path):
+        mu, sigma = read_statistics(real, distance.real_features_sum.numel())
+        # as two pictures whose mean and covariance are these
+        distance.real_features_sum, distance.real_features_cov_sum = (
+            2 * mu,
+            sigma + 2 * mu.outer(mu),
+        )
+        distance.real_features_num_samples = torch.tensor(2)
+        return
+    if len(real) < 2:
+        raise UserError(f"FID: expected at least 2 real pictures, found {len(real)}")
+    for features, _ in extracted(real, extractor):
+        distance.update(features.double(), real=True)
+
+
+def read_statistics(path: Path, width: int) -> tuple[Tensor, Tensor]:
+    """``mu`` float64[D] and ``sigma`` float64[D, D]. Raises: UserError if the file has others,
+    or of another width."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            mu, sigma = (read_array(archive, name) for name in ("mu", "sigma"))
+    except (*DAMAGED, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"{path}: expects statistics of real images (mu and sigma in an npz), found"
+            f" {reason[0][:200]}"
+        ) from None
+    if mu.shape != (width,) or sigma.shape != (width, width):
+        raise UserError(
+            f"{path}: expects mu of {width} numbers and sigma of {width} x {width}, as the features"
+            f" have, found {tuple(mu.shape)} and {tuple(sigma.shape)}; were they computed with"
+            " another extractor?"
+        )
+    if not (mu.isfinite().all() and sigma.isfinite().all()):
+        raise UserError(f"{path}: expects finite statistics, found NaN or inf; compute them again")
+    return mu, sigma
+
+
+def read_array(archive: zipfile.ZipFile, name: str) -> Tensor:
+    """float64 of an array of numbers in an npz. Raises: ValueError, before memory is taken, for
+    one of too many numbers."""
+    with archive.open(f"{name}.npy") as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{name} of another version than 1.0")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype.kind not in "fiu" or math.prod(shape) > MOST_NUMBERS or min(shape, default=0) < 0:
+            raise ValueError(f"{name} of {dtype} {shape}")
+    with archive.open(f"{name}.npy") as file:
+        return torch.from_numpy(
+            np.asarray(np.lib.format.read_array(file, allow_pickle=False), dtype=np.float64)
+        )
+
+
+class Given(nn.Module):
+    """Stands for a feature extractor where torchmetrics is handed features. Attributes:
+    num_features: their width."""
+
+    num_features = 0
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def extracted(pictures: Iterable[Path], extractor: Extractor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features and logits, batch by batch; a new size of picture begins a new batch."""
+    batch: list[Tensor] = []
+    for path in pictures:
+        image = pixels(path)
+        if batch and (len(batch) == AT_ONCE or image.shape != batch[0].shape):
+            yield extractor(torch.stack(batch))
+            batch = []
+        batch.append(image)
+    if batch:
+        yield extractor(torch.stack(batch))
+
+
+def pixels(path: Path) -> Tensor:
+    """uint8[3, H, W]. Raises: UserError if it is no picture."""
+    try:
+        data = read_image_file(path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: expects a picture, found {error.strerror}; remove it or make it anew"
+        ) from None
+    return torch.from_numpy(np.array(open_image(data, str(path), upright=True))).permute(2, 0, 1)
+
+
+class Inception:
+    """The network of the published figures. Args: path: of its weights.
+
+    Raises: UserError if torch-fidelity is not installed, or the file is missing or holds something
+    else.
+    """
+
+    def __init__(self, path: str | Path):
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except ImportError as error:
+            raise UserError(
+                "FID and Inception score: expected the package torch-fidelity, found none"
+                f" ({error}); install it: pip install torchmetrics torch-fidelity"
+            ) from None
+        weights = (
+            io.BytesIO()
+        )  # the file is read here: the package would run whatever code is in it
+        torch.save(load_checkpoint(path), weights)
+        weights.seek(0)
+        try:
+            self.network = FeatureExtractorInceptionV3(
+                "inception", list(LAYERS), feature_extractor_weights_path=weights
+            )
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"--inception-model-path {path}: expects the weights of Inception"
+                " (pt_inception-2015-12-05-6726825d.pth), found others"
+                f" ({str(error).splitlines()[0][:150]})"
+            ) from None
+        self.device = torch.device(default_device())
+        self.network.to(self.device)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features, logits = self.network(images.to(self.device))
+        return features.cpu(), logits.cpu()
+
+
+def load_extractor(inception_path: str | None, class_name: str | None) -> Extractor:
+    """Args: class_name: ``MODULE:CLASS`` of another extractor, goes before Inception. Raises:
+    UserError if neither is there."""
+    if class_name:
+        return class_of("--feature-extractor", class_name)()
+    if not inception_path:
+        raise UserError(
+            "FID and Inception score: expected --inception-model-path"
+            " (pt_inception-2015-12-05-6726825d.pth) or --feature-extractor, found neither"
+        )
+    if not Path(inception_path).is_file():
+        raise UserError(
+            "--inception-model-path: expects the weights of Inception, found no file at"
+            f" {inception_path}; put them there"
+        )
+    return Inception(inception_path)
+
+
+def real_pictures(path: str | Path) -> Path | list[Path]:
+    """An npz of statistics as it is, a folder as its pictures. Raises: UserError if it is
+    neither."""
+    path = Path(path)
+    if path.is_dir():
+        return list_images(path)
+    if path.suffix == ".npz" and path.is_file():
+        return path
+    raise UserError(
+        "--real-images: expects a folder of pictures or statistics (gt_stat.npz), found neither at"
+        f" {path}"
+    )

@@ -1,0 +1,40 @@
+"""How well a picture and a text fit: CLIP from a file on this machine, or any class with the same
+method.
+
+scorer = load_scorer("ViT-B-16.pt")
+scorer.score([picture, picture], ["a circle", "two dogs"])  # cosine of CLIP's features, pairwise
+scorer.compare([picture], [other])                          # the same for two pictures
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from PIL import Image
+
+from ofa.errors import UserError
+from ofa.metrics.load_class import class_of
+
+
+class ImageTextScorer(Protocol):
+    """Anything that knows how well pictures and texts fit."""
+
+    def score(self, pictures: Sequence[Image.Image], texts: Sequence[str]) -> Sequence[float]:
+        """Pair by pair; higher fits better."""
+
+
+def load_scorer(clip_path: str | None = None, class_name: str | None = None) -> ImageTextScorer:
+    """A scorer that flags name. Args: class_name: ``MODULE:CLASS``, goes before CLIP.
+
+    Raises: UserError if the class is not there or has no ``score``, or CLIP cannot be loaded.
+    """
+    if not class_name:
+        from ofa.metrics.clip_score import ClipScorer
+
+        return ClipScorer(clip_path)
+    found = class_of("--image-text-scorer", class_name)
+    if not callable(getattr(found, "score", None)):
+        raise UserError(
+            f"--image-text-scorer {class_name}: expects a class with a method score(pictures,"
+            " texts), found none"
+        )
+    return found()

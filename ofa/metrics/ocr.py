@@ -1,0 +1,81 @@
+"""How well texts are read: whole texts, and characters."""
+
+from collections.abc import Mapping, Sequence
+
+from rapidfuzz.distance import Levenshtein
+
+from ofa.task.ocr_text import compared_text
+from ofa.task.prediction import BatchRow, Prediction
+from ofa.task.task_spec import Metric, Scorer, Scores, always
+
+ACC, NED = "acc", "ned"
+
+
+def is_right(found: str, text: str) -> bool:
+    """Whether a text is read without a fault; blanks do not count."""
+    return compared_text(found) == compared_text(text)
+
+
+def edit_distance(found: str, text: str) -> float:
+    """Characters to insert, delete or replace, as a part of the longer text's characters: 0
+    (equal) to 1; blanks do not count."""
+    return Levenshtein.normalized_distance(compared_text(found), compared_text(text))
+
+
+def counts(found: Sequence[str], texts: Sequence[str]) -> dict[str, float]:
+    """What ``acc`` and ``ned`` are computed from; rows without a text count nothing."""
+    pairs = [(one, text) for one, text in zip(found, texts, strict=True) if text.strip()]
+    right, distance = (
+        sum(is_right(*pair) for pair in pairs),
+        sum(edit_distance(*pair) for pair in pairs),
+    )
+    return {
+        "_acc_sum": right,
+        "_acc_cnt": len(pairs),
+        "_dist_sum": distance,
+        "_dist_cnt": len(pairs),
+    }
+
+
+def make_scorer(options, all_references) -> Scorer:
+    return count_batch
+
+
+def count_batch(predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
+    return counts([prediction.text for prediction in predictions], [row.target for row in rows])
+
+
+def accuracy(summed: Mapping[str, float]) -> float:
+    """Part of the texts that are read without a fault."""
+    return round(summed["_acc_sum"] / max(summed["_acc_cnt"], 1), 4)
+
+
+def closeness(summed: Mapping[str, float]) -> float:
+    """1 - mean normalised edit distance: 1 is all right."""
+    return round(1 - summed["_dist_sum"] / max(summed["_dist_cnt"], 1), 4)
+
+
+METRICS = (
+    Metric(ACC, ("_acc_sum", "_acc_cnt"), accuracy, always),
+    Metric(NED, ("_dist_sum", "_dist_cnt"), closeness, always),
+)
+
+
+def final_scores(
+    predictions: Sequence[Prediction],
+    references: Sequence[Sequence[str]],
+    names: Sequence[str] | None = None,
+) -> Scores:
+    """The scores that ``ofa evaluate`` reports, over all rows and of each. Args: references: the
+    text of each row."""
+    pairs = [
+        (prediction.text, texts[0])
+        for prediction, texts in zip(predictions, references, strict=True)
+    ]
+    by_row = {
+        ACC: [float(is_right(*pair)) for pair in pairs],
+        NED: [1 - edit_distance(*pair) for pair in pairs],
+    }
+    return Scores(
+        {name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row
+    )

@@ -1,0 +1,102 @@
+"""Answers of people -> the answer column: as the VQA evaluation normalizes and scores them."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ofa.io.values import RowError, one_line, words_of
+from ofa.task.text import CONFIDENCE, JOIN
+
+DIGITS = "zero one two three four five six seven eight nine ten".split()
+NUMBERS = {"none": "0", **{word: str(number) for number, word in enumerate(DIGITS)}}
+ARTICLES = {"a", "an", "the"}
+# Contractions that the evaluation completes, * for the apostrophe that it adds: "dont" -> "don't".
+# Words that are missing on purpose are words of their own: shed, lets, im, id, well, hell, were,
+# ill. Source: vqaEval.py of the VQA challenge; its entries with capitals (Im, Ive, Id've) never
+# match, as answers are in lower case by then.
+CONTRACTIONS = """
+ain*t aren*t can*t could*ve couldn*t couldn'*tve couldn't*ve couldn*t've didn*t doesn*t don*t
+hadn*t hadn*t've hadn't*ve hasn*t haven*t he*d he*d've he'd*ve he*s how*d how*ll how*s isn*t it*d
+it*d've it'd*ve it*ll ma*am mightn*t mightn*t've mightn't*ve might*ve mustn*t must*ve needn*t
+not*ve o*clock oughtn*t *ow's'at 'ow*s'at 'ow's*at shan*t she*d've she'd*ve should*ve shouldn*t
+shouldn*t've shouldn't*ve somebody*d've somebody'd*ve somebody*ll somebody*s someone*d
+someone*d've someone'd*ve someone*ll someone*s something*d something*d've something'd*ve
+something*ll that*s there*d there*d've there'd*ve there*re there*s they*d they*d've they'd*ve
+they*ll they*re they*ve *twas wasn*t we*d've we'd*ve we*ve weren*t what*ll what*re what*s what*ve
+when*s where*d where*s where*ve who*d who*d've who'd*ve who*ll who*s who*ve why*ll why*re why*s
+won*t would*ve wouldn*t wouldn*t've wouldn't*ve y*all y*all'll y'all*ll y*all'd've y'all*d've
+y'all'd*ve you*d you*d've you'd*ve you*ll you*re you*ve
+""".split()
+COMPLETED = {word.replace("*", ""): word.replace("*", "'") for word in CONTRACTIONS}
+COMPLETED["somebody'd"] = "somebodyd"  # as published
+MARKS = ';/[]"{}()=+\\_-><@`,?!'
+DIGITS_COMMA = re.compile(r"\d,\d")
+FULL_STOP = re.compile(r"\.(?!\d)")
+
+
+def normal_answer(answer: str) -> str:
+    """An answer as the VQA evaluation compares it: ``"The  two dogs."`` -> ``"2 dogs"``.
+
+    Lower case, without articles and punctuation, numbers up to ten as digits, apostrophes where
+    they belong. An answer of which nothing would be left stays: ``"A"`` -> ``"a"``, the letter.
+    Source: vqaEval.py of the VQA challenge.
+    """
+    whole = " ".join(answer.lower().split())
+    thousands = DIGITS_COMMA.search(whole) is not None
+    text = whole
+    for mark in MARKS:
+        beside_space = (
+            f"{mark} " in whole or f" {mark}" in whole
+        )  # of the answer as it was, as there
+        text = text.replace(mark, "" if thousands or beside_space else " ")
+    words = (NUMBERS.get(word, word) for word in FULL_STOP.sub("", text).split())
+    return " ".join(COMPLETED.get(word, word) for word in words if word not in ARTICLES) or whole
+
+
+def confidences(answers: Sequence[str]) -> dict[str, float]:
+    """Share of people's answers -> the score that answering so earns, highest first.
+
+    An answer counts min(1, others who said it / 3), averaged over leaving each person out once;
+    with ten people 1, 2, 3 and 4 of a kind earn 0.3, 0.6, 0.9 and 1.0. Source: VQA challenge.
+    """
+    people = len(answers)
+    if people == 1:
+        return {answers[0]: 1.0}
+    counts = Counter(answers)
+    scores = {
+        answer: round(
+            (count * min(1, (count - 1) / 3) + (people - count) * min(1, count / 3)) / people, 4
+        )
+        for answer, count in counts.items()
+    }
+    return dict(sorted(scores.items(), key=lambda item: (-item[1], -counts[item[0]])))
+
+
+def answer_column(scores: dict[str, float]) -> str:
+    """``{"yes": 1.0, "no": 0.3}`` -> ``"1.0|!+yes&&0.3|!+no"``."""
+    return JOIN.join(f"{confidence}{CONFIDENCE}{answer}" for answer, confidence in scores.items())
+
+
+def clean_answer(answer: str) -> str:
+    """One line without the marks that separate answers in the column."""
+    text = one_line(answer).replace(CONFIDENCE, " ")
+    while JOIN in text:
+        text = text.replace(JOIN, "&")
+    return text.strip()
+
+
+def answer_of(value: Any) -> str:
+    """The answer of one person: a text, a number, or ``{"answer": ...}``. Raises: RowError for
+    none."""
+    text = clean_answer(words_of(value, "an answer", "answer"))
+    if not text:
+        raise RowError("an answer, found nothing but marks that separate answers")
+    return text
+
+
+def number_answers(taught: Iterable[str], min_count: int = 1) -> dict[str, int]:
+    """The answers that come often enough, numbered: frequent ones first, then by the alphabet."""
+    counts = Counter(taught)
+    frequent = sorted((-count, answer) for answer, count in counts.items() if count >= min_count)
+    return {answer: number for number, (_, answer) in enumerate(frequent)}

@@ -1,0 +1,148 @@
+"""From the rows that a source has found to the files: plan, check of every picture, writing,
+manifest."""
+
+import hashlib
+import itertools
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ofa.errors import UserError
+from ofa.io.image_files import PictureFile, file_state, look_at_all, name_broken
+from ofa.prepare.prepared_dataset import Found
+from ofa.prepare.tsv_writer import (
+    Group,
+    PreparedFolder,
+    base64_of_file,
+    encoded,
+    fingerprint,
+    write_caption_files,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(found: Found, out: str, jobs: int, skip_broken: bool = False) -> PreparedFolder:
+    """Write the files of a data set, or continue an interrupted call; nothing is written if a
+    picture is broken.
+
+    Args: jobs: processes. skip_broken: leave rows of unusable pictures out instead of stopping.
+    Raises: UserError that names the unusable pictures.
+    """
+    paths = found.picture_paths()
+    if not paths:
+        raise UserError(f"{', '.join(found.inputs)}: no row to write; are these the right files?")
+    inputs = {
+        path: {"bytes": os.path.getsize(path), "sha256": sha256_of(path)} for path in found.inputs
+    }
+    plan = fingerprint(
+        found.kind,
+        "upright",
+        inputs,
+        found.settings,
+        found.texts,
+        [file_state(path) for path in paths],
+        skip_broken,
+        {
+            name: [(group.source, group.rows) for group in groups]
+            for name, groups in found.files.items()
+        },
+        {
+            split: [(p.image_id, p.captions, p.source) for p in pictures]
+            for split, pictures in found.pictures_of.items()
+        },
+    )
+    folder = PreparedFolder(out, plan, f"ofa prepare {found.kind}", make=False)
+    if folder.is_finished():
+        logger.info("%s: already complete", folder.folder)
+        return folder
+    if (
+        "left_out" not in folder.manifest
+    ):  # otherwise an interrupted call has looked at them already
+        looked = look_at_all(paths, jobs, Path(f"{folder.folder}.looking"))
+        broken = broken_ones(looked, found.sizes)
+        if broken and not skip_broken:
+            raise UserError(
+                f"{', '.join(found.inputs)}: {len(broken)} of the pictures cannot be used:"
+                f" {name_broken(broken)}. Mend them, or leave them out with --skip-broken"
+            )
+        folder.make()
+        folder.note(
+            settings=found.settings,
+            inputs=inputs,
+            pictures=summary(looked, broken),
+            left_out=broken,
+        )
+    if folder.manifest["left_out"]:
+        logger.warning(
+            "%d pictures left out: %s",
+            len(folder.manifest["left_out"]),
+            name_broken(folder.manifest["left_out"]),
+        )
+    write(found, folder, jobs)
+    return folder
+
+
+def write(found: Found, folder: PreparedFolder, jobs: int) -> None:
+    """All files, without the pictures that are left out."""
+    left_out = folder.manifest["left_out"]
+    if found.pictures_of:
+        splits = {
+            split: [p for p in pictures if p.source not in left_out]
+            for split, pictures in found.pictures_of.items()
+        }
+        if not splits["train"]:
+            raise UserError(f"{', '.join(found.inputs)}: no picture with a caption for training")
+        write_caption_files(folder, splits, base64_of_file, jobs)
+    for name, groups in found.files.items():
+        kept = [group for group in groups if group.source not in left_out]
+        folder.write_groups(
+            name, kept, lambda first, groups=kept: encoded_from(groups, first, jobs)
+        )
+    for name, (content, entries) in found.texts.items():
+        folder.write_text(name, content, entries)
+    folder.save_manifest(finished=True, images_left_out=len(left_out), **found.counts)
+
+
+def encoded_from(groups: Sequence[Group], first: int, jobs: int) -> Iterator[str]:
+    """base64 of the groups' pictures from group ``first`` on."""
+    return encoded(
+        [group.source for group in itertools.islice(groups, first, None)], base64_of_file, jobs
+    )
+
+
+def broken_ones(
+    looked: dict[str, PictureFile], sizes: dict[str, tuple[int, int]]
+) -> dict[str, str]:
+    """Path -> why it cannot be used."""
+    broken = {}
+    for path, picture in looked.items():
+        if picture.broken:
+            broken[path] = picture.broken
+        elif sizes.get(path, picture.size) not in (picture.size, picture.stored_size):
+            wide, high = sizes[path]
+            broken[path] = (
+                f"{picture.size[0]} x {picture.size[1]} pixels, but the annotations say {wide} x"
+                f" {high}: was it resized?"
+            )
+    return broken
+
+
+def summary(looked: dict[str, PictureFile], broken: dict[str, str]) -> dict:
+    """Number, bytes and one SHA-256 (over the pictures' own, in order of the path) of the
+    pictures used; how many are turned."""
+    used = [picture for path, picture in looked.items() if path not in broken]
+    digest = hashlib.sha256("".join(picture.sha256 for picture in used).encode()).hexdigest()
+    return {
+        "files": len(used),
+        "bytes": sum(picture.num_bytes for picture in used),
+        "sha256": digest,
+        "turned_upright": sum(picture.orientation != 1 for picture in used),
+    }
+
+
+def sha256_of(path: str) -> str:
+    """SHA-256 of a file. Raises: UserError if it cannot be read."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

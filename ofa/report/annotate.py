@@ -1,0 +1,61 @@
+"""Pictures with a model's replies drawn on them."""
+
+import itertools
+import os
+from pathlib import Path
+
+from PIL import Image
+
+from ofa.errors import UserError
+from ofa.inference.predictions import Answer, Region
+from ofa.inference.requests import Request
+from ofa.io.atomic import replacing
+from ofa.io.paths import path_below
+from ofa.report.draw_boxes import GIVEN, PREDICTED, Mark, draw_boxes
+
+
+class Drawer:
+    """Writes one annotated JPEG per request into a folder, ``NAME.jpg``; a name that comes again
+    gets a number."""
+
+    def __init__(self, folder: str):
+        self.folder = Path(folder)
+        self.used: set[str] = set()
+
+    def draw(self, request: Request, picture: Image.Image, reply: Answer | Region) -> str:
+        """Returns: path of the file. Raises: UserError if it would lie among the images
+        themselves."""
+        if os.path.realpath(request.image.parent) == os.path.realpath(self.folder):
+            raise UserError(
+                f"--draw {self.folder}: expects another folder than that of the image"
+                f" {request.image}, which could be overwritten; choose another"
+            )
+        stem = request.image.stem
+        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+        name = next(name for name in names if name not in self.used)
+        self.used.add(name)
+        path = path_below(self.folder, f"{name}.jpg", request.where)
+        with replacing(path, "wb") as file:
+            annotated(request, picture, reply).save(file, format="JPEG", quality=92)
+        return str(path)
+
+
+def annotated(request: Request, picture: Image.Image, reply: Answer | Region) -> Image.Image:
+    """The picture with the boxes of the request and the reply, and what was asked and answered
+    above it."""
+    marks = [Mark(request.words["region"], "", GIVEN)] if "region" in request.words else []
+    if isinstance(reply, Region):
+        label = f"{request.words.get('text', '')} {reply.probability:.2f}".strip()
+        return draw_boxes(picture, [*marks, Mark(reply.box, label, PREDICTED)])
+    if reply.region is not None:
+        marks.append(Mark(reply.region.box, "", PREDICTED))
+    asked = next(
+        (
+            request.words[name]
+            for name in ("question", "hypothesis", "instruction")
+            if name in request.words
+        ),
+        "",
+    )
+    between = " " if not asked or asked.endswith("?") else ": "
+    return draw_boxes(picture, marks, heading=f"{asked}{between}{reply}".strip())

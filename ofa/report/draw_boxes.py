@@ -1,0 +1,194 @@
+"""Boxes and their labels on pictures, readable on a thumbnail as on a photo of 20 megapixels.
+
+    annotated = draw_boxes(picture, [Mark(box, "the red car"), Mark(true_box, "true", TRUE)])
+
+Lines and letters grow with the picture; a picture too small for letters is enlarged first. Every
+line has a dark rim, so that it shows on light and dark ground.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+from ofa.tokens.boxes import clip_boxes
+
+PREDICTED, TRUE, GIVEN = (
+    "#ff6a2b",
+    "#18b4d8",
+    "#f2c53d",
+)  # what a model found, what was expected, what was asked about
+RIM = "#101418"
+SMALLEST, LARGEST = (
+    320,
+    2000,
+)  # a shorter side below SMALLEST is enlarged by a whole factor, never beyond LARGEST
+LINE, LETTER = 0.008, 0.042  # line width and letter size as parts of the shorter side
+MAX_LINES = 2
+WIDE_FONTS = (
+    "NotoSansCJK-Regular.ttc",
+    "wqy-zenhei.ttc",
+    "NotoSansSC-Regular.otf",
+    "msyh.ttc",
+    "PingFang.ttc",
+    "DejaVuSans.ttf",
+)
+
+Rectangle = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box to draw. Args: box: xyxy, pixels of the picture; what lies outside is moved onto the
+    border."""
+
+    box: Sequence[float]
+    label: str = ""
+    colour: str = PREDICTED
+
+
+def draw_boxes(picture: Image.Image, marks: Sequence[Mark], heading: str = "") -> Image.Image:
+    """A copy of the picture in RGB with boxes and labels.
+
+    Args: heading: a text on a band above the picture, such as a caption or an answer.
+    """
+    picture = picture.convert("RGB")
+    factor = max(1, min(-(-SMALLEST // min(picture.size)), LARGEST // max(picture.size)))
+    canvas = picture.resize(
+        (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
+    )
+    pen = _Pen(canvas)
+    boxes = [
+        [number * factor for number in clip_boxes(mark.box, picture.size).tolist()]
+        for mark in marks
+    ]
+    for mark, box in zip(marks, boxes):
+        pen.rectangle(box, mark.colour)
+    for mark, box in zip(marks, boxes):
+        if mark.label:
+            pen.label(mark.label, box, mark.colour)
+    return with_band(canvas, pen, heading) if heading.strip() else canvas
+
+
+def with_band(canvas: Image.Image, pen: "_Pen", heading: str) -> Image.Image:
+    """The picture below a white band with a text."""
+    text = pen.fitted(heading)
+    height = round(pen.extent(text)[1]) + pen.margin
+    whole = Image.new("RGB", (canvas.width, canvas.height + height), "white")
+    whole.paste(canvas, (0, height))
+    origin = (pen.margin, pen.margin)
+    ImageDraw.Draw(whole).multiline_text(
+        origin, text, fill=RIM, font=pen.font(text), spacing=pen.margin
+    )
+    return whole
+
+
+class _Pen:
+    """Draws on one canvas; remembers where labels are, so that they do not cover each other."""
+
+    def __init__(self, canvas: Image.Image):
+        self.size = canvas.size
+        self.draw = ImageDraw.Draw(canvas)
+        shorter = min(canvas.size)
+        self.line = max(3, round(LINE * shorter))
+        self.letter = max(12, round(LETTER * shorter))
+        self.margin = max(2, self.letter // 4)
+        self.taken: list[Rectangle] = []
+
+    def rectangle(self, box: Sequence[float], colour: str) -> None:
+        """The frame of a box, wholly inside the canvas."""
+        rim = max(1, self.line // 3)
+        x0, y0, x1, y1 = (round(number) for number in box)
+        x1, y1 = min(max(x1, x0 + 1), self.size[0] - 1), min(max(y1, y0 + 1), self.size[1] - 1)
+        x0, y0 = min(x0, x1 - 1), min(y0, y1 - 1)
+        self.draw.rectangle((x0, y0, x1, y1), outline=RIM, width=self.line + 2 * rim)
+        if x1 - x0 > 2 * rim and y1 - y0 > 2 * rim:
+            self.draw.rectangle(
+                (x0 + rim, y0 + rim, x1 - rim, y1 - rim), outline=colour, width=self.line
+            )
+
+    def label(self, text: str, box: Sequence[float], colour: str) -> None:
+        """Letters on a ground of ``colour``: above the box, below it, or inside at its top or
+        bottom, where it is free."""
+        text = self.fitted(text)
+        width, height = self.extent(text)
+        x0, y0, _, y1 = box
+        places = [
+            (x0, y0 - height),
+            (x0, y1),
+            (x0 + self.line, y0 + self.line),
+            (x0 + self.line, y1 - height - self.line),
+        ]
+        spots = [self.inside(x, y, width, height) for x, y in places]
+        fitting = [spot for spot, (_, y) in zip(spots, places) if abs(spot[1] - y) < 1] or spots
+        spot = next(
+            (spot for spot in fitting if not any(_meet(spot, other) for other in self.taken)),
+            fitting[-1],
+        )
+        self.taken.append(spot)
+        self.draw.rectangle(spot, fill=colour)
+        origin = (spot[0] + self.margin, spot[1] + self.margin)
+        self.draw.multiline_text(
+            origin, text, fill=_ink(colour), font=self.font(text), spacing=self.margin
+        )
+
+    def inside(self, x: float, y: float, width: float, height: float) -> Rectangle:
+        """A rectangle moved into the canvas."""
+        x, y = max(0.0, min(x, self.size[0] - width)), max(0.0, min(y, self.size[1] - height))
+        return x, y, x + width, y + height
+
+    def extent(self, text: str) -> tuple[float, float]:
+        """Width and height of a text with its margins."""
+        box = self.draw.multiline_textbbox((0, 0), text, font=self.font(text), spacing=self.margin)
+        return box[2] + 2 * self.margin, box[3] + 2 * self.margin
+
+    def fitted(self, text: str) -> str:
+        """The text in at most ``MAX_LINES`` lines that are no wider than the canvas; the rest
+        becomes ``…``."""
+        lines, words = [], " ".join(text.split())
+        while words and len(lines) < MAX_LINES:
+            line = self.longest_start(words)
+            words = words[len(line) :].lstrip()
+            lines.append(line)
+        if words:
+            lines[-1] = lines[-1][:-1].rstrip() + "…"
+        return "\n".join(lines)
+
+    def longest_start(self, text: str) -> str:
+        """As many whole words as fit into one line, or else as many letters."""
+        low, high = 1, len(text)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (
+                (middle, high)
+                if self.extent(text[:middle])[0] <= self.size[0]
+                else (low, middle - 1)
+            )
+        whole = text[: low + 1].rfind(" ")
+        return text if low == len(text) else text[:whole] if whole > 0 else text[:low]
+
+    def font(self, text: str) -> ImageFont.FreeTypeFont:
+        return load_font(self.letter, not text.replace("…", "").isascii())
+
+
+@functools.lru_cache(maxsize=32)
+def load_font(size: int, wide: bool = False) -> ImageFont.FreeTypeFont:
+    """A font of the given size in pixels. Args: wide: with Chinese letters, if this machine has
+    such a font."""
+    for name in WIDE_FONTS if wide else ():
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:
+            continue
+    return ImageFont.load_default(size)
+
+
+def _meet(one: Rectangle, other: Rectangle) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _ink(ground: str) -> str:
+    """Black or white, whichever is easier to read on a colour ``#rrggbb``."""
+    red, green, blue = (int(ground[i : i + 2], 16) for i in (1, 3, 5))
+    return RIM if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#ffffff"

@@ -1,0 +1,341 @@
+"""Pages of a pretraining: the eight tasks with some of their rows, and a summary of all that
+came of it."""
+
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ofa.io.image_grid import as_field, strip
+from ofa.io.images import decode_image, encode_image, read_image_file
+from ofa.io.paths import path_below
+from ofa.metrics.pretraining import Reply, codes_of, middle_of, objects, pixel_errors, right_codes
+from ofa.report.page import (
+    NUMBER,
+    Curve,
+    Item,
+    Outline,
+    Report,
+    Table,
+    Tile,
+    series,
+    stage_times,
+    write_report,
+)
+from ofa.task.pretraining_tasks import TASKS, PretrainingOptions
+from ofa.tokens.boxes import BIN, bins_to_boxes, text_to_bins
+
+SHOWN = 12  # rows of each task, and drawings on the summary
+REFERENCES = 4  # of a row
+Figures = Mapping[str, Mapping[str, Any]]  # task -> ofa.metrics.pretraining.Score as plain values
+CONSTANT = (
+    "Best constant: the one answer that, given to every row, scores best. It shows what can be had"
+    " without looking."
+)
+
+
+def write_tasks_page(
+    path: str | Path,
+    title: str,
+    figures: Figures,
+    replies: Mapping[str, Sequence[Reply]],
+    options: PretrainingOptions,
+    log: str = "",
+) -> None:
+    """The table, the curves of the training, and some rows of every task. Args: log: text of
+    ``train.log``."""
+    items = [
+        item_of(task, reply, options)
+        for task, answers in replies.items()
+        for reply in answers[:SHOWN]
+    ]
+    for number, item in enumerate(items):
+        item.row = number
+    rows = sum(map(len, replies.values()))
+    write_report(
+        path,
+        Report(
+            title,
+            f"{rows} rows that were not trained on, {len(items)} of them on this page",
+            curves=task_curves(log),
+            tables=[task_table(figures)],
+            items=items,
+            grading=None,
+        ),
+    )
+
+
+def task_table(figures: Figures) -> Table:
+    """Model and best constant of each task, one measure in a line."""
+    rows, further = [], []
+    for task, found in figures.items():
+        for number, one in enumerate((found, *found["further"])):
+            name = "" if number else named(task)
+            measure = one["measure"] + (" (less is better)" if one["lower_is_better"] else "")
+            rows.append(
+                (
+                    name,
+                    measure,
+                    f"{one['model']:.3f}",
+                    f"{one['constant']:.3f}",
+                    in_words(one["answer"]),
+                )
+            )
+            if one["reachable"] is not None:
+                further.append(f"The {one['measure']} of the true codes is {one['reachable']:.3f}.")
+    return Table(
+        "each task on rows that were not trained on",
+        ("task", "measure", "model", "best constant", "which is"),
+        rows,
+        words=True,
+        note=" ".join([CONSTANT, *further]),
+    )
+
+
+def named(task: str) -> str:
+    return task.replace("_", " ")
+
+
+def in_words(answer: str) -> str:
+    """A constant answer, short enough for a table."""
+    if codes_of(answer):
+        return "the commonest code at each place"
+    answer = re.sub(
+        rf"(?:{BIN.pattern}\s*){{4}}",
+        lambda found: f"box {', '.join(map(str, text_to_bins(found[0])))} ",
+        answer,
+    )
+    answer = answer.replace("\u2581", " ").strip()
+    return answer if len(answer) <= 60 else answer[:57] + "..."
+
+
+def task_curves(log: str) -> list[Curve]:
+    """The loss, and what each task learned."""
+    losses = series(log, "train_inner", rf"[ ,](nll_loss)={NUMBER}").get("nll_loss", [])
+    learned = series(log, "train_inner", rf"[ ,]({'|'.join(TASKS)})_acc={NUMBER}")
+    return [
+        Curve("loss of an update: pairs, and extra rows (nats)", losses, from_zero=True),
+        *(
+            Curve(f"{named(task)}: right tokens (%)", learned[task], from_zero=True)
+            for task in TASKS
+            if task in learned
+        ),
+    ]
+
+
+# ----------------------------------------------------------------------------------------------
+# rows
+
+
+def item_of(task: str, reply: Reply, options: PretrainingOptions) -> Item:
+    """A row as the page shows it: boxes are drawn, filled pictures stand beside the true ones."""
+    source, target, said = reply.readable or (reply.source, reply.target, reply.said)
+    item = Item(
+        0,
+        named(task),
+        reply.image,
+        said,
+        [target] if reply.readable else reply.references[:REFERENCES] or [target],
+        question=source,
+        group=named(task),
+    )
+    more = len(reply.references) - REFERENCES
+    if more > 0:
+        item.references = [*item.references, f"and {more} more"]
+    if task == "visual_grounding":
+        item.outlines = outlines(reply, options.patch_image_size, options)
+        item.prediction, item.references = "" if len(item.outlines) > 1 else said, ()
+    elif task == "grounded_captioning":
+        item.outlines = [
+            Outline("asked about", box)
+            for box in boxes_in(source, reply, options.patch_image_size, options)
+        ]
+        item.question = BIN.sub("", source).partition("?")[0] + "?"
+    elif task == "detection":
+        item.outlines = outlines(reply, 2 * options.code_image_size, options)
+        item.prediction = ", ".join(name for _, name in objects(said)) or said
+        item.references = [", ".join(name for _, name in objects(target))]
+    elif task == "image_infilling":
+        show_filled(item, reply)
+    return item
+
+
+def outlines(reply: Reply, side: int, options: PretrainingOptions) -> list[Outline]:
+    """True and predicted boxes."""
+    texts = (("true", reply.target), ("predicted", reply.said))
+    return [
+        Outline(kind, box) for kind, text in texts for box in boxes_in(text, reply, side, options)
+    ]
+
+
+def boxes_in(text: str, reply: Reply, side: int, options: PretrainingOptions) -> list[list[float]]:
+    """The boxes of a text, xyxy in pixels of the row's picture. Args: side: of the square that
+    the model sees, pixels."""
+    bins, size = text_to_bins(text), decode_image(reply.image).size
+    whole = [bins[start : start + 4] for start in range(0, len(bins) - 3, 4)]
+    return [
+        bins_to_boxes(one, size, side, options.max_image_size, options.num_bins, clip=True).tolist()
+        for one in whole
+    ]
+
+
+def show_filled(item: Item, reply: Reply) -> None:
+    """Codes in figures, and what was seen, said and true in one picture."""
+    codes = (
+        f"{100 * right_codes([reply.said], [reply]):.0f} % of {len(codes_of(reply.target))} codes"
+        " right"
+    )
+    item.prediction, item.references = codes, ()
+    if reply.filled is None:
+        return
+    true = decode_image(reply.image)
+    place = (true.width // 4, true.height // 4)
+    seen, filled = true.copy(), true.copy()
+    seen.paste(
+        (128, 128, 128), (*place, place[0] + reply.filled.width, place[1] + reply.filled.height)
+    )
+    filled.paste(reply.filled, place)
+    item.image = as_field(strip([seen, filled, true]))
+    item.references = [
+        f"{name} {error:.1f}"
+        for name, error in pixel_errors([reply.filled], [middle_of(true)]).items()
+    ]
+    item.question = f"{reply.source} seen, filled, true:"
+
+
+# -------------------------------------------------------------------------------------------
+# summary
+
+
+@dataclass
+class Found:
+    """What came of a pretraining, as far as it is known.
+
+    Args:
+        scores: of ``ofa pretraining score``. drawings: name -> figures of ``ofa picture-world
+            check``.
+        gain: of ``benchmarks/pretraining_gain.py``. timings: file of lines ``stage TAB seconds``.
+        pictures: entries of ``ofa draw``. folder: where their files are named from.
+    """
+
+    scores: Figures | None = None
+    drawings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    gain: Mapping[str, Any] | None = None
+    timings: str | None = None
+    pictures: Sequence[Mapping[str, Any]] | None = None
+    folder: Path | None = None
+
+
+def write_summary(path: str | Path, title: str, found: Found) -> None:
+    """One page of all figures. Raises: KeyError or TypeError if files are of another kind."""
+    tables, tiles = [], []
+    if found.scores:
+        better = sum(one["model"] > one["constant"] for one in found.scores.values())
+        tiles.append(
+            Tile(
+                "tasks above any constant answer",
+                f"{better} of {len(found.scores)}",
+                "on rows that were not trained on",
+            )
+        )
+        tables.append(task_table(found.scores))
+    for name, figures in found.drawings.items():
+        tiles.append(Tile("things drawn right", per_cent(figures["things_right"]), name))
+    if found.drawings:
+        tables.append(drawing_table(found.drawings))
+    if found.gain:
+        for task, runs in found.gain["tasks"].items():
+            tiles.append(
+                Tile(
+                    f"{task} after finetuning",
+                    mean_of(runs["pretrained"]),
+                    f"{runs['measure']}; from scratch {mean_of(runs['scratch'])}",
+                )
+            )
+        tables.append(gain_table(found.gain))
+    if found.timings:
+        times = stage_times(found.timings)
+        tiles.append(
+            Tile("time", f"{float(times.rows[-1][1]) / 60:.0f} min", "all stages together")
+        )
+        tables.append(times)
+    items = [
+        drawing(number, entry, found.folder)
+        for number, entry in enumerate((found.pictures or ())[:SHOWN])
+    ]
+    write_report(
+        path,
+        Report(
+            title,
+            "What the model can do, beside what can be had without looking or without pretraining",
+            tiles=tiles,
+            tables=tables,
+            items=items,
+            grading=None,
+            pictures="Drawings of captions it never saw",
+        ),
+    )
+
+
+def drawing_table(drawings: Mapping[str, Mapping[str, float]]) -> Table:
+    rows = [
+        (
+            name,
+            str(one["drawings"]),
+            *(per_cent(one[part]) for part in ("things_right", "all_things_there", "exact")),
+        )
+        for name, one in drawings.items()
+    ]
+    return Table(
+        "drawings of captions that were not trained on",
+        ("drawings", "number", "things right", "all there", "and nothing else"),
+        rows,
+        note=(
+            "A thing is right if its colour and its shape are. A checker without any network looks."
+        ),
+    )
+
+
+def gain_table(gain: Mapping[str, Any]) -> Table:
+    rows = []
+    for task, runs in gain["tasks"].items():
+        higher = sum(b > a for a, b in zip(runs["scratch"], runs["pretrained"]))
+        rows.append(
+            (
+                task,
+                runs["measure"],
+                spread(runs["scratch"]),
+                spread(runs["pretrained"]),
+                f"{higher}\u00a0of\u00a0{len(runs['scratch'])}",
+            )
+        )
+    return Table(
+        f"after {gain['updates']} updates of finetuning",
+        ("task", "measure", "from scratch", "from the pretrained model", "higher in seeds"),
+        rows,
+        note="Same rows, order and settings; unseen scenes.",
+    )
+
+
+def per_cent(share: float) -> str:
+    return f"{100 * share:.1f}\u00a0%"
+
+
+def mean_of(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.3f}"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation over the seeds."""
+    return mean_of(values) + (f" \u00b1 {statistics.stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def drawing(number: int, entry: Mapping[str, Any], folder: Path | None) -> Item:
+    """The first picture of a caption."""
+    file = path_below(
+        folder or "", entry["files"][0], f"--pictures: entry {number + 1}", follow_links=True
+    )
+    image = encode_image(read_image_file(file)) if file.is_file() else ""
+    return Item(number, str(entry.get("id", number)), image, entry["caption"], ())

@@ -1,0 +1,260 @@
+"""The answers a task may give: where a run finds them, their tokens, and the trie of them.
+
+    answers = AnswerSet(["yes", "no", "on the table"], encode=lambda text:
+    vocabulary.ids(bpe.encode(text)))
+    answers.trie.get_next_layer([0])      # first tokens of answers; every path begins with <s>
+
+Answers have a leading blank when they are encoded, as targets have: ``" on the table"``.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Optional
+
+from ofa.errors import UserError
+from ofa.io.json_files import load_json
+from ofa.task.label_file import read_label_file
+from ofa.task.prediction import BatchRow, Hypothesis, Prediction
+from ofa.task.task_spec import TaskOptions
+from ofa.tokens.trie import Trie
+
+LISTED = 30  # missing answers that a message names
+INFERENCE_TYPES = ("allcand", "beamsearch")
+PROMPT_TYPES = ("none", "src", "prev_output")
+
+
+@dataclass
+class AnswerOptions(TaskOptions):
+    """Options of a task whose answers come from a set."""
+
+    ans2label_dict: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": (
+                'the answers as JSON, e.g. \'{"no":0,"yes":1}\'; --ans2label-file goes before it'
+            )
+        },
+    )
+    ans2label_file: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": "file of the answers, {text: number} as pickle or JSON; see ofa answers build"
+        },
+    )
+    valid_batch_size: int = field(
+        default=20,
+        metadata={
+            "help": (
+                "how many of all answers are scored together: fewer need less memory, the scores"
+                " stay the same"
+            )
+        },
+    )
+    val_inference_type: str = field(
+        default="allcand",
+        metadata={
+            "help": (
+                "allcand: score every answer of the set; beamsearch: generate, along the trie of"
+                " the answers"
+            )
+        },
+    )
+    eval_args: Optional[str] = field(
+        default='{"beam":5,"unnormalized":true,"temperature":1.0}',
+        metadata={"help": "generation options for --val-inference-type=beamsearch, as JSON"},
+    )
+    eval_print_samples: bool = field(
+        default=False, metadata={"help": "log one answer per validation batch"}
+    )
+
+    def __post_init__(self):
+        one_of("--val-inference-type", self.val_inference_type, INFERENCE_TYPES)
+        if self.valid_batch_size < 1:
+            raise UserError(
+                f"--valid-batch-size: expected at least 1, found {self.valid_batch_size}"
+            )
+
+
+@dataclass
+class PromptedAnswerOptions(AnswerOptions):
+    """The same for a task whose decoder may be given the question before it answers."""
+
+    prompt_type: str = field(
+        default="prev_output",
+        metadata={
+            "help": (
+                "what the decoder is given: none, src (the source), prev_output (the source without"
+                " its end)"
+            )
+        },
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        one_of("--prompt-type", self.prompt_type, PROMPT_TYPES)
+
+
+def one_of(flag: str, value: Optional[str], known: Sequence[str]) -> None:
+    """Raises: UserError that lists the known values."""
+    if value not in known:
+        raise UserError(f"{flag}: expected one of {', '.join(known)}, found {value!r}")
+
+
+def answer_texts(options: AnswerOptions) -> list[str]:
+    """The answers that the options name, in the order of the file or dictionary.
+
+    Raises: UserError if there are none, or the file or JSON cannot be read.
+    """
+    if options.ans2label_file:
+        return list(read_label_file(options.ans2label_file))
+    text = options.ans2label_dict or "{}"
+    expected = f'--ans2label-dict: expected JSON such as \'{{"no":0,"yes":1}}\', found {text!r}'
+    try:
+        labels = load_json(text)
+    except ValueError as error:
+        raise UserError(f"{expected} ({error})") from None
+    if not isinstance(labels, dict) or not labels:
+        raise UserError(
+            f"{expected}; give the answers by --ans2label-file (ofa answers build makes one)"
+        )
+    return list(labels)
+
+
+def source_of(options: AnswerOptions) -> str:
+    """Where the answers of a run come from, for messages."""
+    return options.ans2label_file or "--ans2label-dict"
+
+
+def answer_prediction(hypothesis: Hypothesis, row: BatchRow, options: TaskOptions) -> Prediction:
+    """An answer as it is scored and written."""
+    return Prediction(hypothesis.text.strip(), hypothesis.score)
+
+
+def accepted_answers(row: BatchRow) -> list[str]:
+    """Accepted answers, the best first."""
+    accepted = row.ref_dict or {}
+    return sorted(accepted, key=accepted.get, reverse=True) or [row.target.strip()]
+
+
+class AnswerSet:
+    """Answers in their order, encoded.
+
+    Args:
+        texts: at least one, none twice. Those with the same tokens have the same score.
+        encode: text -> token ids. bos, eos: around every path of the trie.
+
+    Attributes: texts; tokens: ids of each answer, without start and end; trie.
+    Raises: UserError if there is none, or one without tokens.
+    """
+
+    def __init__(
+        self, texts: Sequence[str], encode: Callable[[str], list[int]], bos: int = 0, eos: int = 2
+    ):
+        self.texts = list(texts)
+        self.tokens = [encode(" " + text) for text in self.texts]
+        self.bos, self.eos = bos, eos
+        empty = [text for text, tokens in zip(self.texts, self.tokens) if not tokens]
+        if empty or not self.texts:
+            finding = f"{empty[0]!r}; remove it" if empty else "no answer at all"
+            raise UserError(
+                f"answer set: expected answers with at least one token, found {finding}"
+            )
+        self.trie = Trie(eos, ([bos, *tokens, eos] for tokens in self.tokens))
+        self._lengths = {text: len(tokens) for text, tokens in zip(self.texts, self.tokens)}
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def length_of(self, text: str) -> Optional[int]:
+        """Tokens of an answer; None if it is not in the set."""
+        return self._lengths.get(text)
+
+    def allowed_after(self, tokens: Sequence[int]) -> list[int]:
+        """Tokens that may follow the beginning of an answer; the end alone after what begins no
+        answer."""
+        return self.trie.get_next_layer([self.bos, *tokens])
+
+
+class MissingAnswers:
+    """Answers of rows that cannot be learned, counted: those outside a set, and those that would be
+    cut.
+
+    Args: length_of: answer -> its tokens; None: it is not in the set.
+    """
+
+    def __init__(self, length_of: Callable[[str], Optional[int]]):
+        self.length_of = length_of
+        self.cut: set[str] = set()  # in the set, but too long
+        self.counts: Counter[str] = Counter()
+        self.places: dict[str, str] = {}
+        self.rows = 0
+
+    def look_at(self, answer: str, where: str, longest: Optional[int] = None) -> None:
+        """Args: answer: of a row. where: ``file:row``. longest: tokens to which targets are cut;
+        beginnings lead nowhere."""
+        self.rows += 1
+        length = self.length_of(answer)
+        if length is None or (longest is not None and length > longest):
+            if length is not None:
+                self.cut.add(answer)
+            self.counts[answer] += 1
+            self.places.setdefault(answer, where)
+
+    def merge(self, others: Iterable["MissingAnswers"]) -> None:
+        """Add what other processes found in other rows."""
+        for other in others:
+            self.rows += other.rows
+            self.cut |= other.cut
+            self.counts.update(other.counts)
+            for answer, where in other.places.items():
+                self.places[answer] = min(where, self.places.get(answer, where), key=row_number)
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+    def lines(self, limit: Optional[int] = None) -> list[str]:
+        """``'a blue car' (too long): 3 rows, first data.tsv:17``, the most frequent first."""
+        found = sorted(
+            self.counts.items(), key=lambda item: (-item[1], row_number(self.places[item[0]]))
+        )[:limit]
+        notes = {answer: " (too long)" for answer in self.cut}
+        return [
+            f"{answer!r}{notes.get(answer, '')}: {count} row{'s' * (count > 1)}, first"
+            f" {self.places[answer]}"
+            for answer, count in found
+        ]
+
+    def message(self, path: str, size: int, source: str, may_be_free: bool = False) -> str:
+        """What is wrong and how to mend it.
+
+        Args: size, source: of the set. may_be_free: the task can be trained without one.
+        """
+        total = sum(self.counts.values())
+        listed = "\n  ".join(self.lines(LISTED))
+        if len(self.counts) > LISTED:
+            listed += (
+                f"\n  and {len(self.counts) - LISTED} other answers (ofa answers check lists all)"
+            )
+        if total == self.rows:
+            return (
+                f"{path}: expected the {size} answers of {source}, found none of them in {total}"
+                f" rows, but\n  {listed}\nis it the label file of another dataset? Give the one of"
+                " this file by --ans2label-file"
+            )
+        remedies = [
+            f"make a set that has them (ofa answers build {path} --out FILE)",
+            "remove these rows",
+        ]
+        remedies += ["raise --max-tgt-length for those that are too long"] if self.cut else []
+        remedies += ["train without a set (--unconstrained-training)"] if may_be_free else []
+        return (
+            f"{path}: expected the {size} answers of {source}, found {total} of {self.rows} rows"
+            f" with others\n  {listed}\n{', or '.join(remedies)}"
+        )
+
+
+def row_number(where: str) -> tuple[str, int]:
+    """Sorts ``file:row`` by the number."""
+    path, _, row = where.rpartition(":")
+    return path, int(row)

@@ -1,0 +1,110 @@
+"""From what the network said to what is scored, written and shown: ``Hypothesis`` ->
+``Prediction`` -> ``Shown``."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from PIL import Image
+
+
+@dataclass
+class BatchRow:
+    """What predictions and metrics may know of a row of a batch, besides what the network said.
+
+    Args:
+        id: as in the file. target: the decoded target text. target_str: the target as in the file,
+            for tasks that keep it.
+        ref_dict: accepted answer -> score, for tasks that have several.
+        w_resize_ratio, h_resize_ratio: model pixels per original pixel.
+        region_coord: xyxy in original pixels, the true box.
+        source: the decoded source text, for tasks that draw.
+    """
+
+    id: Any = None
+    target: str = ""
+    ref_dict: Optional[Mapping[str, float]] = None
+    w_resize_ratio: Optional[float] = None
+    h_resize_ratio: Optional[float] = None
+    region_coord: Optional[tuple[float, ...]] = None
+    source: str = ""
+    target_str: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What the network said to a row.
+
+    Args:
+        text: in words; symbols such as ``<bin_12>`` stand as they are.
+        score: as hypotheses are compared by: mean (or summed, ``--unnormalized``) log-probability
+            of the tokens; of a ranked answer the log-probability among all answers.
+        symbols: entries of the vocabulary separated by blanks, e.g. ``<bin_12> <bin_40>``.
+    """
+
+    text: str
+    score: float = math.nan
+    symbols: str = ""
+
+
+@dataclass
+class Prediction:
+    """What a hypothesis means.
+
+    Args:
+        text: the answer, as it is scored and written.
+        score: of the hypothesis.
+        box: xyxy in pixels of the original picture, inside of it. bins: the same as the network
+            says it.
+        decoded_box: what the bins say before it is clipped to the picture; None: the same as
+            ``box``.
+        codes: of a drawn picture, row by row from the top. picture: the picture itself, as long as
+            it is not in a file.
+        file: where it lies. fit: how well it fits what was asked (``--clip-model-path``,
+            ``--image-text-scorer``).
+        seed: what its random numbers came from.
+        reference: the row's accepted answer, for tasks whose result file holds it.
+        others: the predictions of the other hypotheses, best first; only of the best one.
+    """
+
+    text: str
+    score: float = math.nan
+    box: Optional[tuple[float, float, float, float]] = None
+    bins: Optional[tuple[int, ...]] = None
+    decoded_box: Optional[tuple[float, float, float, float]] = None
+    codes: Optional[tuple[int, ...]] = None
+    picture: Optional[Image.Image] = None
+    file: Optional[str] = None
+    fit: float = math.nan
+    seed: Optional[int] = None
+    reference: str = ""
+    others: list["Prediction"] = field(default_factory=list)
+
+
+@dataclass
+class Shown:
+    """How a row and what was predicted for it look on a page.
+
+    Args:
+        question: what was asked, if it differs from row to row. answer: the prediction in words; of
+            a box nothing.
+        references: accepted answers in words.
+        boxes: (one of ``ofa.report.page.OUTLINES``, xyxy in pixels) of each box to draw.
+        image: base64 of a picture to show instead of the row's.
+    """
+
+    question: str = ""
+    answer: str = ""
+    references: Sequence[str] = ()
+    boxes: Sequence[tuple[str, Sequence[float]]] = ()
+    image: str = ""
+
+
+def shown_as_text(row: Mapping[str, str], prediction: Prediction, references: Any) -> Shown:
+    """A prediction in words and its references, as they are."""
+    return Shown(answer=prediction.text, references=references or ())
+
+
+def constant_text(line: str) -> Prediction:
+    return Prediction(line)

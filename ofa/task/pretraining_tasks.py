@@ -1,0 +1,277 @@
+"""Pretraining on several tasks at once: which there are, how often each is trained, and what a row
+may ask for.
+
+pairs of picture and text   caption, qa, visual_grounding: one sample per row, by its type;
+                            image_text_matching, grounded_captioning: a second sample of the same
+                                row
+extra rows                  text_infilling, image_infilling, detection: a group per eighth pair
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional, Protocol
+
+import torch
+from PIL import Image
+
+from ofa.errors import UserError
+from ofa.io.json_files import load_json
+from ofa.io.numbers import read_decimal
+from ofa.task.task_spec import Example, RowContext, Symbols, TaskOptions
+
+PAIR_TASKS = ("caption", "qa", "visual_grounding", "grounded_captioning", "image_text_matching")
+EXTRA_TASKS = ("text_infilling", "image_infilling", "detection")
+TASKS = PAIR_TASKS + EXTRA_TASKS
+GROUP = {
+    "text_infilling": 2,
+    "image_infilling": 1,
+    "detection": 1,
+}  # samples of a group, as in the release
+PAIRS_PER_GROUP = 8  # rows of pairs
+MOST_WEIGHT = 1e6  # samples of a task per row
+LEAST_WEIGHT = 0.001  # besides 0
+RELEASED_SIDES = range(256, 385)  # --patch-image-size of the released pretrainings
+RELEASED_LARGEST, LARGER, LONGEST = 480, 1.25, 1.4
+
+
+@dataclass
+class PretrainingOptions(TaskOptions):
+    """Options of ``unify_task``."""
+
+    data: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": (
+                "comma separated TSV files of pairs of picture and text, for training in turn, one"
+                " per epoch, the last one for validation; with --disable-validation all are for"
+                " training; 'none': no pairs"
+            )
+        },
+    )
+    text_data: Optional[str] = field(
+        default=None,
+        metadata={"help": "TSV files of texts, as the positional DATA; none: no text infilling"},
+    )
+    image_data: Optional[str] = field(
+        default=None,
+        metadata={"help": "TSV files of pictures and their codes; none: no image infilling"},
+    )
+    detection_data: Optional[str] = field(
+        default=None,
+        metadata={"help": "TSV files of pictures and their objects; none: no detection"},
+    )
+    text_selected_cols: Optional[str] = field(
+        default=None, metadata={"help": "columns id, text (default 0,1)"}
+    )
+    image_selected_cols: Optional[str] = field(
+        default=None, metadata={"help": "columns id, image, codes (default 0,1,2)"}
+    )
+    detection_selected_cols: Optional[str] = field(
+        default=None, metadata={"help": "columns id, image, objects (default 0,1,2)"}
+    )
+    neg_sample_dir: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": (
+                "folder of all_captions.txt, object.txt and type2ans.json, for image-text matching"
+                " (ofa negatives build)"
+            )
+        },
+    )
+    task_weights: Optional[str] = field(
+        default=None,
+        metadata={
+            "help": (
+                "how often each task is trained, compared with the release: 'qa=2,detection=0' or"
+                f" JSON; 1 where nothing is said, 0 leaves a task out. Tasks: {', '.join(TASKS)}"
+            )
+        },
+    )
+    skip_bad_rows: int = field(
+        default=0,
+        metadata={
+            "help": (
+                "so many broken rows are replaced by others and named in the log; one more ends the"
+                " run. Of several processes each counts those that it reads, and from one epoch to"
+                " the next all those that any has read"
+            )
+        },
+    )
+    max_image_size: int = field(
+        default=512,
+        metadata={"help": "side of a square, pixels, whose far edge is the last location bin"},
+    )
+    max_resize: Optional[int] = field(
+        default=None,
+        metadata={
+            "help": (
+                "training pictures are enlarged at random, from --patch-image-size to so many"
+                " pixels (shorter side), before a square is cut out; default: 480 as in the release"
+                " where --patch-image-size is 256 to 384, else 1.25 times"
+            )
+        },
+    )
+    plain_pictures: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "training pictures of captions and questions are cut, but not changed otherwise"
+                " (turned, brightened, ...): for small pictures and short trainings"
+            )
+        },
+    )
+    code_image_size: int = field(
+        default=128,
+        metadata={
+            "help": "side in pixels of what is written as image codes: the middle of the picture"
+        },
+    )
+    pretrain_seed: int = field(
+        default=7, metadata={"help": "changes what is drawn at random, like --seed"}
+    )
+    mask_ratio: float = field(
+        default=0.3, metadata={"help": "share of the words of a text that are masked"}
+    )
+    random_ratio: float = field(
+        default=0.0, metadata={"help": "share of the masks that become random tokens"}
+    )
+    keep_ratio: float = field(default=0.0, metadata={"help": "share of the masks whose words stay"})
+    mask_length: str = field(
+        default="span-poisson", metadata={"help": "what is masked: span-poisson, word or subword"}
+    )
+    poisson_lambda: float = field(
+        default=3.0, metadata={"help": "mean length of a masked span, words"}
+    )
+    replace_length: int = field(
+        default=1, metadata={"help": "masks per span: 1, 0, or -1: one per token"}
+    )
+
+    @property
+    def enlargement(self) -> tuple[int, int]:
+        """Largest shorter side, largest longer side of an enlarged training picture, pixels."""
+        largest = self.max_resize
+        if largest is None:
+            largest = (
+                RELEASED_LARGEST
+                if self.patch_image_size in RELEASED_SIDES
+                else round(LARGER * self.patch_image_size)
+            )
+        return largest, round(LONGEST * largest)
+
+
+class Pictures(Protocol):
+    """How pictures become what the model sees: cut at random in training, always the same in
+    evaluation."""
+
+    def whole(self, image: Image.Image) -> torch.Tensor:
+        """float32[3, S, S] of a picture with a text."""
+
+    def around(self, image: Image.Image, box: Sequence[float]) -> tuple[torch.Tensor, Symbols]:
+        """float32[3, S, S] that shows the box, and the box in it as location bins."""
+
+    def objects(
+        self, image: Image.Image, boxes: Sequence[Sequence[float]]
+    ) -> tuple[torch.Tensor, list[tuple[int, Symbols]]]:
+        """float32[3, S', S'], and those boxes that are in it: number and location bins."""
+
+    def without_middle(self, image: Image.Image) -> torch.Tensor:
+        """float32[3, S', S'] whose middle is grey."""
+
+    def none(self) -> torch.Tensor:
+        """What stands for a picture where there is none: float32[3, S', S']."""
+
+    def masked(self, text: str) -> tuple[Symbols, Symbols]:
+        """A text with masks, and the whole text."""
+
+
+class Negatives(Protocol):
+    """What does not fit a picture."""
+
+    def caption(self, caption: str, objects: Sequence[str], rng) -> str: ...
+
+    def answer(self, answer: str, confidence: float, rng) -> str: ...
+
+
+@dataclass
+class PretrainingContext(RowContext):
+    """What the functions that read a row may use besides it. ``negatives`` is there if
+    image-text matching is trained."""
+
+    pictures: Optional[Pictures] = None
+    negatives: Optional[Negatives] = None
+
+
+@dataclass
+class PretrainingExample:
+    """A sample of one of the tasks."""
+
+    task: str
+    example: Example
+
+
+def parse_weights(text: Optional[str]) -> dict[str, float]:
+    """Weight of every task: ``"qa=2,detection=0"`` or ``'{"qa": 2}'``; 1 for those that are not
+    named.
+
+    Raises: UserError for an unknown task, or a weight that is no number from 0 on.
+    """
+    usage = "--task-weights expects 'qa=2,detection=0' or JSON"
+    given: Mapping[str, Any]
+    try:
+        if (text or "").lstrip().startswith("{"):
+            given = load_json(text)
+        else:
+            given = dict(
+                part.strip().split("=") for part in (text or "").split(",") if part.strip()
+            )
+    except ValueError as error:
+        raise UserError(f"{usage}, found {text!r} ({error})") from None
+    weights = dict.fromkeys(TASKS, 1.0)
+    for task, value in given.items():
+        if task not in weights:
+            raise UserError(f"{usage}, found the unknown task {task!r}; known: {', '.join(TASKS)}")
+        try:
+            weights[task] = read_decimal(value)
+        except ValueError:
+            weights[task] = math.nan
+        if not 0 <= weights[task] <= MOST_WEIGHT:
+            raise UserError(
+                f"{usage}: a weight is a number from 0 to {MOST_WEIGHT:g}, found {task}={value}"
+            )
+        if 0 < weights[task] < LEAST_WEIGHT:
+            raise UserError(
+                f"{usage}: a weight is 0 or {LEAST_WEIGHT} and more, found {task}={value}: nearly"
+                " all rows would be read in vain; leave the task out, or raise the weights of the"
+                " others"
+            )
+    return weights
+
+
+def whole_times(weight: float, rng) -> int:
+    """A weight as a number of samples: whole numbers as they are, 1.5 as 1 or 2."""
+    times, rest = divmod(weight, 1)
+    return int(times) + (rest > 0 and rng.random() < rest)
+
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RowKind:
+    """One kind of file.
+
+    Args:
+        columns: names of the selected columns, in order.
+        read: a row by column name -> its samples; in the order of ``tasks``, later ones may be
+            missing.
+        tasks: (row, ``file:row``) -> names of the tasks that it has samples for.
+    """
+
+    columns: tuple[str, ...]
+    read: Callable[[Row, PretrainingContext], list[PretrainingExample]]
+    tasks: Callable[[Row, str], tuple[str, ...]]
+
+    @property
+    def default_cols(self) -> str:
+        return ",".join(map(str, range(len(self.columns))))

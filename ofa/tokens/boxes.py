@@ -1,0 +1,168 @@
+"""Boxes in pixels <-> location bins, the words for places: ``<bin_x0> <bin_y0> <bin_x1> <bin_y1>``.
+
+The image is squashed to a square of ``patch_image_size`` pixels; a coordinate there becomes
+
+    bin = round(coordinate / max_image_size * (num_bins - 1))
+
+so that one bin means the same place at every image size; with a patch_image_size below
+max_image_size the upper bins are not used. Source: OFA paper, sec. 3.1; divisor and rounding as in
+the release (999, not 1000).
+
+All functions take tensors, arrays or nested lists of shape [..., 4] in the order x0, y0, x1, y1 and
+return tensors. ``image_size`` is (width, height) of the image in pixels.
+"""
+
+import re
+from collections.abc import Sequence
+
+import torch
+
+from ofa.errors import UserError, place
+from ofa.io.numbers import read_decimal
+from ofa.tokens.vocabulary import bin_symbol
+
+LARGEST = 1e9  # pixels: of larger boxes, products are infinite in float32
+BIN = re.compile(re.escape(bin_symbol(0)).replace("0", "([0-9]{1,9})"))
+
+
+def resize_ratios(image_size: tuple[int, int], patch_image_size: int) -> tuple[float, float]:
+    """Factors (x, y) from pixels of the image to pixels of the square that the model sees."""
+    return patch_image_size / image_size[0], patch_image_size / image_size[1]
+
+
+def boxes_to_bins(
+    boxes_px,
+    image_size: tuple[int, int],
+    patch_image_size: int = 512,
+    max_image_size: int = 512,
+    num_bins: int = 1000,
+) -> torch.Tensor:
+    """Bins of boxes.
+
+    Args: boxes_px: float[..., 4], xyxy, pixels of the original image.
+    Returns: int64[..., 4] in [0, num_bins); what lies beyond the image is moved onto the last bin.
+    Raises: ValueError if a box has x1 < x0 or y1 < y0, or a coordinate is not finite.
+    """
+    boxes = torch.as_tensor(boxes_px, dtype=torch.float32)
+    if not torch.isfinite(boxes).all():
+        raise ValueError(f"expected finite box coordinates, found {boxes.tolist()}")
+    boxes = boxes.clamp(-LARGEST, LARGEST)
+    if (boxes[..., 2:] < boxes[..., :2]).any():
+        raise ValueError(
+            f"expected boxes x0,y0,x1,y1 with x0 <= x1 and y0 <= y1, found {boxes.tolist()}"
+        )
+    return squashed_to_bins(
+        boxes * _factors(image_size, patch_image_size), max_image_size, num_bins
+    )
+
+
+def squashed_to_bins(boxes, max_image_size: int = 512, num_bins: int = 1000) -> torch.Tensor:
+    """Bins of boxes that are already in pixels of the square. Returns: int64[..., 4] in [0,
+    num_bins)."""
+    boxes = torch.as_tensor(boxes, dtype=torch.float32)
+    bins = (
+        boxes / max_image_size * (num_bins - 1)
+    ).round()  # float32 and this order: as in the release
+    return bins.clamp(0, num_bins - 1).long()  # in this order: the integer of a large float is any
+
+
+def bins_to_boxes(
+    bins,
+    image_size: tuple[int, int],
+    patch_image_size: int = 512,
+    max_image_size: int = 512,
+    num_bins: int = 1000,
+    clip: bool = False,
+) -> torch.Tensor:
+    """Boxes of bins.
+
+    Args: bins: int[..., 4]. clip: move corners beyond the image onto its border (the release does
+    not).
+    Returns: float32[..., 4], xyxy, pixels of the original image; each within half a bin of what was
+    encoded.
+    """
+    squashed = torch.as_tensor(bins, dtype=torch.float32) / (num_bins - 1) * max_image_size
+    boxes = squashed / _factors(image_size, patch_image_size)
+    return clip_boxes(boxes, image_size) if clip else boxes
+
+
+def bins_to_text(bins) -> str:
+    """``[12, 40, 300, 812]`` -> ``"<bin_12> <bin_40> <bin_300> <bin_812>"``."""
+    return " ".join(bin_symbol(number) for number in torch.as_tensor(bins).reshape(-1).tolist())
+
+
+def text_to_bins(text: str) -> list[int]:
+    """Numbers of all ``<bin_i>`` in a text, in order."""
+    return [int(number) for number in BIN.findall(text)]
+
+
+def parse_box(field: str, where: str = "") -> list[float]:
+    """Box column ``x0,y0,x1,y1`` of a TSV, in pixels. Raises: UserError with ``where``
+    (``file:row``)."""
+    try:
+        x0, y0, x1, y1 = box = [read_decimal(number) for number in field.split(",")]
+    except ValueError:
+        raise UserError(
+            f"{place(where)}expects a box 'left,top,right,bottom' in pixels, found {field[:80]!r};"
+            " write four numbers with commas between them, and let --selected-cols name the box"
+            " column"
+        ) from None
+    if x0 < x1 and y0 < y1:
+        return box
+    raise UserError(
+        f"{place(where)}expects a box 'left,top,right,bottom' with left < right and top < bottom,"
+        f" found {field[:80]!r}: it is turned round or has no area; width and height are not"
+        " corners"
+    )
+
+
+def check_inside(box: Sequence[float], image_size: tuple[int, int], where: str = "") -> bool:
+    """Refuse a box of which half or more lies outside its picture.
+
+    As in the release an edge beyond the border is allowed, and quantised like any other.
+
+    Args: box: xyxy, pixels. Returns: whether all of it is inside, give or take a pixel or a
+    hundredth of the picture.
+    Raises: UserError with ``where`` (``file:row``).
+    """
+    width, height = image_size
+    x0, y0, x1, y1 = box
+    inside = max(0.0, min(x1, width) - max(x0, 0.0)) * max(0.0, min(y1, height) - max(y0, 0.0))
+    if 2 * inside <= (x1 - x0) * (y1 - y0):
+        raise UserError(
+            f"{place(where)}expects a box inside the picture of {width} x {height} pixels, found"
+            f" {','.join(f'{number:g}' for number in box)}; are these pixels of this picture, as"
+            " left,top,right,bottom?"
+        )
+    slack_x, slack_y = max(1.0, 0.01 * width), max(1.0, 0.01 * height)
+    return x0 >= -slack_x and y0 >= -slack_y and x1 <= width + slack_x and y1 <= height + slack_y
+
+
+def clip_boxes(boxes, image_size: tuple[int, int]) -> torch.Tensor:
+    """Boxes whose corners beyond the image are moved onto its border. Args: boxes: float[...,
+    4], xyxy, pixels."""
+    width, height = image_size
+    boxes = torch.as_tensor(boxes, dtype=torch.float32)
+    return boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
+
+
+def box_overlap(found, expected) -> torch.Tensor:
+    """Intersection over union of boxes, pair by pair; 0 where they do not meet or one of them is
+    turned round.
+
+    Args: found, expected: float[..., 4], xyxy, in the same pixels. Returns: float32[...], 0 to 1.
+    """
+    found = torch.as_tensor(found, dtype=torch.float32)
+    expected = torch.as_tensor(expected, dtype=torch.float32)
+    low, high = (
+        torch.maximum(found[..., :2], expected[..., :2]),
+        torch.minimum(found[..., 2:], expected[..., 2:]),
+    )
+    shared = (high - low).clamp(min=0).prod(-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(-1) for boxes in (found, expected)]
+    return shared / (areas[0] + areas[1] - shared + 1e-6)  # the addend is the release's
+
+
+def _factors(image_size: tuple[int, int], patch_image_size: int) -> torch.Tensor:
+    x, y = resize_ratios(image_size, patch_image_size)
+    return torch.tensor([x, y, x, y], dtype=torch.float32)

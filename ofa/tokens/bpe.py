@@ -1,0 +1,275 @@
+"""Text <-> BPE pieces. Three kinds of folder behind one small interface.
+
+    kind            files of the folder (beside dict.txt)      "a red car" becomes
+    gpt2            encoder.json, vocab.bpe                    "64 2266 1097"
+    bert            vocab.txt                                  "a red car", "##" inside words
+    sentencepiece   one *.model                                "a ▁red ▁car"
+
+Pieces are joined by blanks and named as in dict.txt, so ``vocabulary.ids(bpe.encode(text))`` are
+token ids. Symbols such as ``<bin_3>`` or ``<mask>`` pass through ``decode`` unchanged.
+"""
+
+from itertools import groupby
+from pathlib import Path
+from typing import Protocol
+
+from ofa.errors import UserError
+from ofa.tokens.vocabulary import DICTIONARY, Vocabulary
+
+FILES = {
+    "gpt2": ("encoder.json", "vocab.bpe"),
+    "bert": ("vocab.txt",),
+    "sentencepiece": ("*.model",),
+}
+REMEDY = "ofa vocab fetch gpt2 (Chinese: bert_cn), or ofa vocab build"
+PUBLIC = {"gpt2": "ofa vocab fetch gpt2", "bert": "ofa vocab fetch bert_cn"}
+
+
+class Bpe(Protocol):
+    """What every kind offers. Objects are picklable: they are read again from their folder."""
+
+    kind: str
+    folder: Path
+
+    def encode(self, text: str) -> str:
+        """Blank-separated pieces of a text."""
+
+    def decode(self, pieces: str) -> str:
+        """Text of blank-separated pieces."""
+
+    def is_beginning_of_word(self, piece: str) -> bool:
+        """Whether a piece starts a new word."""
+
+
+def load_bpe(folder: str | Path, kind: str | None = None) -> Bpe:
+    """The BPE of a folder.
+
+    Args: folder: as the table above. kind: ``gpt2``, ``bert`` or ``sentencepiece``; recognised from
+    the files when not given.
+    Raises: UserError if the folder is missing, incomplete, of no known kind or of another kind.
+    """
+    folder = Path(folder).expanduser().resolve()
+    return KINDS[recognise(folder, kind)](folder)
+
+
+def load_language(
+    folder: str | Path, kind: str | None = None, num_codes: int = 8192, num_bins: int = 1000
+) -> tuple[Bpe, Vocabulary]:
+    """BPE and vocabulary of a folder, checked to belong together.
+
+    Raises: UserError as ``load_bpe`` and ``Vocabulary.from_folder``, and if dict.txt does not name
+    the pieces that the BPE makes.
+    """
+    bpe = load_bpe(folder, kind)
+    vocabulary = Vocabulary.from_folder(bpe.folder, num_codes, num_bins)
+    probe = bpe.encode(" what is in the image?").split(" ")
+    unknown = [piece for piece in probe if piece not in vocabulary]
+    if len(unknown) == len(probe):
+        raise UserError(
+            f"{bpe.folder / DICTIONARY}: expected the pieces of the {bpe.kind} BPE beside it, "
+            f"found none of {' '.join(unknown[:4])}; copy the {DICTIONARY} of the same model"
+        )
+    return bpe, vocabulary
+
+
+def recognise(folder: Path, kind: str | None = None) -> str:
+    """Kind of a BPE folder. ``kind`` (if given) has to be among what the folder holds."""
+    if kind and kind not in FILES:
+        raise UserError(
+            f"--bpe {kind}: expected one of {', '.join(FILES)}; leave it out to use what the folder"
+            " holds"
+        )
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: expected a folder with BPE files (--bpe-dir), found "
+            f"{'a file' if folder.exists() else 'nothing'}; make one: {REMEDY}"
+        )
+    whole = [name for name, files in FILES.items() if not _missing(folder, files)]
+    if kind in whole or (kind is None and len(whole) == 1):
+        return kind or whole[0]
+    if kind and whole:
+        named = {"gpt2": "GPT-2", "bert": "BERT", "sentencepiece": "sentencepiece"}[whole[0]]
+        raise UserError(
+            f"{folder}: --bpe {kind} expects {' and '.join(FILES[kind])}, but "
+            f"this folder is {named}-style: use --bpe {whole[0]}"
+        )
+    if whole:
+        raise UserError(
+            f"{folder}: holds BPE files of several kinds ({', '.join(whole)}): choose one with"
+            " --bpe"
+        )
+    for name in [kind] if kind else FILES:
+        missing = _missing(folder, FILES[name])
+        if len(missing) < len(FILES[name]):
+            raise UserError(
+                f"{folder}: a {name} folder needs {' and '.join(FILES[name])}, "
+                f"{' and '.join(missing)} is missing; "
+                "copy it from where the others came from"
+                + (f"; or: {PUBLIC[name]}" if name in PUBLIC else "")
+            )
+    expected = "; ".join(
+        f"{name}: {', '.join(files)}" for name, files in FILES.items() if kind in (None, name)
+    )
+    raise UserError(
+        f"{folder}: expected BPE files ({expected}), found "
+        f"{', '.join(_listing(folder)) or 'an empty folder'}; make a folder: {REMEDY}"
+    )
+
+
+def _missing(folder: Path, files: tuple[str, ...]) -> list[str]:
+    return [name for name in files if not any(folder.glob(name))]
+
+
+def _listing(folder: Path) -> list[str]:
+    names = sorted(path.name for path in folder.iterdir())
+    return names[:5] + (["..."] if len(names) > 5 else [])
+
+
+class Gpt2Bpe:
+    """Byte-level BPE of GPT-2; a piece is the decimal number of encoder.json."""
+
+    kind = "gpt2"
+
+    def __init__(self, folder: Path):
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+        self.folder = folder
+        try:
+            model = models.BPE.from_file(*(str(folder / name) for name in FILES[self.kind]))
+        except Exception as error:  # the library has no error classes of its own
+            raise _broken(folder, self.kind, error) from error
+        self._tokenizer = Tokenizer(model)
+        self._tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        self._tokenizer.decoder = decoders.ByteLevel()
+
+    def __reduce__(self):
+        return type(self), (self.folder,)
+
+    def encode(self, text: str) -> str:
+        return " ".join(map(str, self._tokenizer.encode(text).ids))
+
+    def decode(self, pieces: str) -> str:
+        """Text of pieces. The filler entries ``madeupwordNNNN`` of dict.txt stand for no text."""
+        text = []
+        for is_number, group in groupby(pieces.split(), key=str.isdecimal):
+            if is_number:
+                text.append(self._tokenizer.decode([int(piece) for piece in group]))
+            else:
+                text.extend(self._symbol(piece) for piece in group)
+        return "".join(text)
+
+    def _symbol(self, piece: str) -> str:
+        if piece.startswith("<"):
+            return piece
+        if piece.startswith("madeupword"):
+            return ""
+        raise UserError(
+            f"GPT-2 pieces are numbers or <symbols>, found {piece!r}; is dict.txt of another"
+            " folder?"
+        )
+
+    def is_beginning_of_word(self, piece: str) -> bool:
+        if not piece.isdecimal():
+            return piece.startswith("madeupword")
+        return (self._tokenizer.id_to_token(int(piece)) or "").startswith(
+            "Ġ"
+        )  # Ġ: the blank, in GPT-2's files
+
+
+class BertBpe:
+    """WordPieces of BERT, lower-cased, every Chinese character a piece of its own."""
+
+    kind = "bert"
+    unknown = "[UNK]"
+
+    def __init__(self, folder: Path):
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+        self.folder = folder
+        try:
+            model = models.WordPiece.from_file(str(folder / "vocab.txt"), unk_token=self.unknown)
+        except Exception as error:  # the library has no error classes of its own
+            raise _broken(folder, self.kind, error) from error
+        self._tokenizer = Tokenizer(model)
+        self._tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+        self._tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        special = [self.unknown, "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
+        self._tokenizer.add_special_tokens(
+            [s for s in special if self._tokenizer.token_to_id(s) is not None]
+        )
+        if self._tokenizer.token_to_id(self.unknown) is None:
+            raise UserError(
+                f"{folder / 'vocab.txt'}: expected an entry {self.unknown}, found none; is it"
+                " BERT's file?"
+            )
+
+    def __reduce__(self):
+        return type(self), (self.folder,)
+
+    def encode(self, text: str) -> str:
+        return " ".join(self._tokenizer.encode(text, add_special_tokens=False).tokens)
+
+    def decode(self, pieces: str) -> str:
+        """Text of pieces; blanks stay between Chinese characters, as in the release."""
+        text = pieces.replace(" ##", "").strip()
+        for apart in (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"):
+            text = text.replace(apart, apart.strip())
+        return text
+
+    def is_beginning_of_word(self, piece: str) -> bool:
+        return not piece.startswith("##")
+
+
+class SentencePieceBpe:
+    """A sentencepiece model, such as ``ofa vocab build`` makes. ``▁`` in a piece stands for a
+    blank."""
+
+    kind = "sentencepiece"
+
+    def __init__(self, folder: Path):
+        from sentencepiece import SentencePieceProcessor
+
+        self.folder = folder
+        models = sorted(folder.glob("*.model"))
+        if len(models) > 1:
+            raise UserError(
+                f"{folder}: expected one *.model, found {', '.join(m.name for m in models)};"
+                " keep one"
+            )
+        try:
+            self._processor = SentencePieceProcessor(model_file=str(models[0]))
+            self._processor.id_to_piece(
+                list(range(self._processor.get_piece_size()))
+            )  # pieces that are not UTF-8 show only so
+        except (OSError, RuntimeError, ValueError) as error:
+            raise _broken(folder, self.kind, error) from error
+
+    def __reduce__(self):
+        return type(self), (self.folder,)
+
+    def encode(self, text: str) -> str:
+        return " ".join(self._processor.encode(text, out_type=str))
+
+    def decode(self, pieces: str) -> str:
+        text = []
+        for is_piece, group in groupby([p for p in pieces.split(" ") if p], key=self._is_piece):
+            words = list(group)
+            text.append(self._processor.decode_pieces(words) if is_piece else " ".join(words))
+        return "".join(text)
+
+    def _is_piece(self, piece: str) -> bool:
+        index = self._processor.piece_to_id(piece)
+        return index != self._processor.unk_id() and not self._processor.is_control(index)
+
+    def is_beginning_of_word(self, piece: str) -> bool:
+        return piece.startswith("▁")
+
+
+def _broken(folder: Path, kind: str, error: Exception) -> UserError:
+    return UserError(
+        f"{folder}: expected readable {kind} files, found a broken one ({error}); copy the folder"
+        " again"
+    )
+
+
+KINDS = {cls.kind: cls for cls in (Gpt2Bpe, BertBpe, SentencePieceBpe)}

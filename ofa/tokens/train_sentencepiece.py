@@ -1,0 +1,173 @@
+"""Make a vocabulary folder from a user's own text: a sentencepiece BPE and its dict.txt.
+
+As with GPT-2's BPE, nothing is lost: upper case, every blank and every character come back from
+``decode``. Characters too rare for an entry of their own are spelled in bytes (``<0xE4> <0xBD>
+<0xA0>``), so that no text is unknown. The same text and size give the same files, byte for byte.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from ofa.errors import UserError
+from ofa.io.atomic import replacing
+from ofa.tokens.bpe import FILES
+from ofa.tokens.vocabulary import DICTIONARY
+
+MODEL = "sentencepiece.model"
+README = "README.md"
+NUM_BYTES = 256
+SMALLEST = NUM_BYTES + 32
+LARGEST = 1 << 24
+LONGEST_LINE = 1 << 20  # bytes; sentencepiece leaves longer lines out
+LONGEST_PART = LONGEST_LINE // 8  # characters
+
+README_TEXT = """# A vocabulary of {pieces} text pieces
+
+Sentencepiece BPE with byte fallback, made by `ofa vocab build --size {size}` from {lines} lines
+({characters} characters, {covered} different ones with an entry of their own) of:
+
+{sources}
+
+Files: `{model}` (the pieces and how to find them in a text), `{dictionary}` (their order in
+the vocabulary).
+Use: `--bpe-dir` with this folder; `ofa vocab show` prints the ranges of ids.
+"""
+
+
+def build_vocabulary(
+    texts: Iterable[str],
+    size: int,
+    folder: str | Path,
+    sources: Iterable[str] = (),
+    force: bool = False,
+) -> int:
+    """Train a BPE on texts and write its folder.
+
+    Args:
+        texts: sentences; each is learned with a leading blank, as prompts and targets have it.
+        size: entries of dict.txt at most (a small text has fewer different pieces).
+        sources: where the texts came from, for the README. force: replace the files of an older
+            folder.
+    Returns: entries written.
+    Raises: UserError if there is no text, size is too small, or the folder holds a vocabulary
+    already.
+    """
+    folder = Path(folder)
+    check_folder(folder, (DICTIONARY, MODEL), force)
+    if not SMALLEST <= size <= LARGEST:
+        raise UserError(
+            f"--size {size}: expected {SMALLEST} to {LARGEST} entries ({NUM_BYTES} of them are"
+            " bytes); try 1000 for a small task of its own, 32000 for a language"
+        )
+    lines = [" " + part for text in texts for part in _parts(_plain(text).strip(" "))]
+    if not lines:
+        raise UserError(
+            "expected text to learn a vocabulary from, found none; check --text or --tsv and"
+            " --column"
+        )
+    covered = _frequent_characters(lines, size)
+    model = _train(["".join(c if c in covered else " " for c in line) for line in lines], size)
+    pieces = _pieces(model)
+    readme = README_TEXT.format(
+        pieces=len(pieces),
+        size=size,
+        lines=len(lines),
+        characters=sum(map(len, lines)),
+        covered=len(covered),
+        sources="\n".join(f"* {source}" for source in sources) or "* (not stated)",
+        model=MODEL,
+        dictionary=DICTIONARY,
+    )
+    dictionary = "".join(f"{piece} 1\n" for piece in pieces)
+    write_folder(folder, {MODEL: model, README: readme.encode(), DICTIONARY: dictionary.encode()})
+    return len(pieces)
+
+
+def _plain(text: str) -> str:
+    """Text without what sentencepiece or dict.txt would mistake: other blanks, and its sign for
+    a blank."""
+    return "".join(" " if c.isspace() or c in "▁\0" else c for c in text)
+
+
+def _parts(line: str) -> list[str]:
+    """A line that sentencepiece would leave out, as several."""
+    return [line[start : start + LONGEST_PART] for start in range(0, len(line), LONGEST_PART)]
+
+
+def _frequent_characters(lines: list[str], size: int) -> set[str]:
+    """Characters that get an entry: at most half of what the bytes leave, so that words have
+    room too."""
+    room = (size - NUM_BYTES) // 2
+    counts: Counter[str] = Counter()
+    for line in lines:
+        counts.update(line)
+    return {character for character, _ in counts.most_common(room)}
+
+
+def _train(lines: list[str], size: int) -> bytes:
+    from sentencepiece import SentencePieceTrainer
+
+    model = io.BytesIO()
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=size + 3,  # sentencepiece counts its <unk>, <s> and </s>
+            hard_vocab_limit=False,
+            byte_fallback=True,
+            character_coverage=1.0,  # rare characters are not in the lines any more
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            max_sentence_length=LONGEST_LINE,
+            num_threads=1,  # the same files every time
+            minloglevel=2,
+        )
+    except (RuntimeError, OSError, ValueError) as error:
+        raise UserError(
+            f"--size {size}: sentencepiece could not learn a vocabulary from {len(lines)} lines"
+            f" ({error}); try another size, and look for what is no text in the input"
+        ) from error
+    return model.getvalue()
+
+
+def _pieces(model: bytes) -> list[str]:
+    """Pieces in the order of the model, without those that are specials of every vocabulary."""
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor(model_proto=model)
+    ids = range(processor.get_piece_size())
+    return [
+        processor.id_to_piece(i)
+        for i in ids
+        if not (processor.is_control(i) or processor.is_unknown(i))
+    ]
+
+
+def check_folder(folder: Path, own: tuple[str, ...], force: bool) -> None:
+    """Args: own: files of the vocabulary that is to be made. force: they may be there. Raises:
+    UserError if another one is."""
+    names = dict.fromkeys([*own, *(name for files in FILES.values() for name in files)])
+    present = [path.name for name in names for path in folder.glob(name)]
+    foreign = [name for name in present if name not in own]
+    if present and (foreign or not force):
+        raise UserError(
+            f"{folder}: expected a new folder, found {present[0]} in it; choose another --out"
+            + ("" if foreign else ", or replace it with --force")
+        )
+
+
+def write_folder(folder: Path, files: dict[str, bytes]) -> None:
+    """Write all files; none appears before all are written."""
+    try:
+        with ExitStack() as stack:
+            for name, data in files.items():
+                stack.enter_context(replacing(folder / name, "wb")).write(data)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: expected a folder to write to, {error.strerror}; choose another --out"
+        ) from error

@@ -1,0 +1,164 @@
+"""A resumed run says so when its training data is no longer what it was.
+
+A checkpoint keeps, for every training file that was opened so far, its rows, its bytes and a digest
+of a sample of its content (``ofa.io.fingerprint``), under the task's name for the file and its
+number among several that are taken in turn::
+
+    extra_state["training_data"] = {"files": {"train": 2}, "read": {"train 1": {
+        "path": "a.tsv", "rows": 21, "bytes": 9130, "sample": "5d0f..."}}}
+
+Paths may change: a copy is the same data.
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fairseq.trainer import Trainer
+
+from ofa.data.rows import Rows, open_rows
+from ofa.errors import UserError
+from ofa.io.fingerprint import sample_digest, total_bytes
+from ofa.trainer.fairseq_ema import add_checkpoint_flags
+
+logger = logging.getLogger(__name__)
+
+STATE = "training_data"  # in a checkpoint's extra_state
+
+
+def install() -> None:
+    """Called once, when the plugin registers."""
+    add_checkpoint_flags(
+        {"allow_changed_data": "resume although the training data is not what it was"}
+    )
+    Trainer.get_train_iterator = note_files(Trainer.get_train_iterator)
+    Trainer.save_checkpoint = save_notes(Trainer.save_checkpoint)
+    Trainer.load_checkpoint = compare_notes(Trainer.load_checkpoint)
+
+
+def describe(rows: Rows) -> dict[str, Any]:
+    """What a checkpoint keeps of a training file."""
+    paths = paths_of(rows)
+    return {
+        "path": str(rows.path),
+        "rows": len(rows),
+        "bytes": total_bytes(paths),
+        "sample": sample_digest(paths),
+    }
+
+
+def paths_of(rows: Rows) -> list[str]:
+    return getattr(rows, "shards", [rows.path])
+
+
+def note_files(get_train_iterator: Callable) -> Callable:
+    """``Trainer.get_train_iterator`` that notes which files are read in this epoch."""
+
+    @functools.wraps(get_train_iterator)
+    def wrapped(self, epoch, combine=True, load_dataset=True, **kwargs):
+        epoch_itr = get_train_iterator(
+            self, epoch, combine=combine, load_dataset=load_dataset, **kwargs
+        )
+        dataset = self.task.dataset(self.cfg.dataset.train_subset)
+        if load_dataset and hasattr(self.task, "training_files") and hasattr(dataset, "row_files"):
+            files = {name: len(paths) for name, paths in self.task.training_files().items()}
+            known = getattr(self, "training_data", {}).get("read", {})
+            opened = {
+                f"{name} {(epoch - 1) % files[name] + 1}": describe(rows)
+                for name, rows in dataset.row_files().items()
+            }
+            self.training_data = {"files": files, "read": {**known, **opened}}
+        return epoch_itr
+
+    return wrapped
+
+
+def save_notes(save: Callable) -> Callable:
+    @functools.wraps(save)
+    def save_checkpoint(self, filename, extra_state):
+        return save(self, filename, {**extra_state, STATE: getattr(self, "training_data", {})})
+
+    return save_checkpoint
+
+
+def compare_notes(load: Callable) -> Callable:
+    """``Trainer.load_checkpoint`` that looks at the data before a run resumes; other runs may
+    start from its weights."""
+
+    @functools.wraps(load)
+    def load_checkpoint(self, *args, **kwargs):
+        extra_state = load(self, *args, **kwargs)
+        if extra_state is not None and getattr(self, "goes_on", False):
+            check_unchanged(self, extra_state.get(STATE) or {})
+        return extra_state
+
+    return load_checkpoint
+
+
+def check_unchanged(trainer, stored: Mapping[str, Any]) -> None:
+    """Compare the training files with those of the checkpoint that a run resumes from.
+
+    Args: stored: as above; empty in checkpoints that do not tell.
+    Raises: UserError that says what changed, unless --allow-changed-data was given.
+    """
+    if not stored or not hasattr(trainer.task, "training_files"):
+        return
+    files = trainer.task.training_files()
+    found = changes(files, stored)
+    if not found:
+        trainer.training_data = dict(stored)
+        return
+    if not getattr(trainer.cfg.checkpoint, "allow_changed_data", False):
+        raise UserError(
+            f"{found[0]}. Restore the data, resume with it as it is by --allow-changed-data, or"
+            " start over by FRESH=1 or another --save-dir"
+        )
+    for change in found:
+        logger.warning("%s; resuming as --allow-changed-data says", change)
+
+
+def changes(files: Mapping[str, list[str]], stored: Mapping[str, Any]) -> list[str]:
+    """What is no longer as a checkpoint says. Args: files: name -> paths that are taken in turn."""
+    counts = {name: len(paths) for name, paths in files.items()}
+    if counts != stored["files"]:
+        return [
+            f"training data: expected {in_words(stored['files'])} as before, found"
+            f" {in_words(counts)}"
+        ]
+    slots = (
+        (path, stored["read"].get(f"{name} {number}"))
+        for name, paths in files.items()
+        for number, path in enumerate(paths, 1)
+    )
+    return [
+        change for path, entry in slots if entry is not None and (change := change_of(path, entry))
+    ]
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """``1 file for caption, 2 files for vqa_gen``."""
+    return ", ".join(
+        f"{count} file{'s' * (count != 1)} for {name}" for name, count in counts.items()
+    )
+
+
+def change_of(path: str, entry: Mapping[str, Any]) -> str | None:
+    """What changed in a training file; None if nothing did. Raises: UserError if it cannot be
+    opened."""
+    rows = open_rows(path)
+    paths, before = paths_of(rows), entry["bytes"]
+    size = total_bytes(paths)
+    same_beginning = size >= before and sample_digest(paths, before) == entry["sample"]
+    if same_beginning and size == before:
+        return None
+    if same_beginning:
+        found = "more of them at its end"
+    elif size < before:
+        found = "a shorter file"
+    else:
+        found = "other content" + " of the same size" * (size == before)
+    return (
+        f"{path}: expected the {entry['rows']} rows ({before} bytes) that this run has trained on,"
+        f" found {found}: {len(rows)} rows ({size} bytes)"
+    )

@@ -1,0 +1,144 @@
+"""Checkpoints are written whole or not at all: a kill or a full disk never costs the one before."""
+
+import copy
+import functools
+import logging
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+from fairseq import checkpoint_utils
+from fairseq.file_io import PathManager
+from omegaconf import open_dict
+
+from ofa.errors import UserError
+from ofa.io import torch_file
+from ofa.io.atomic import FULL, remove_abandoned, replacing
+from ofa.trainer.fairseq_compat import ModuleWith
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoint*.pt"  # every file that fairseq saves in the course of a training
+
+
+def install() -> None:
+    """Replace how fairseq writes and copies checkpoints."""
+    checkpoint_utils.torch_persistent_save = save_whole
+    checkpoint_utils.PathManager = ModuleWith(PathManager, copy=copy_whole)
+
+
+def save_after_last_epoch(validate_and_save: Callable) -> Callable:
+    """The end of an update, where the end of ``--max-epoch`` validates and saves as that of
+    ``--max-update`` does.
+
+    Stock fairseq asks the intervals alone then: with ``--save-interval 5 --max-epoch 3`` it would
+    save nothing.
+    """
+
+    @functools.wraps(validate_and_save)
+    def wrapped(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch):
+        if end_of_epoch and epoch_itr.epoch == cfg.optimization.max_epoch:
+            listed = (
+                epoch_itr.epoch % cfg.checkpoint.save_interval == 0
+            )  # one of those that keep their number
+            cfg = copy.deepcopy(cfg)
+            with open_dict(cfg):
+                cfg.checkpoint.update(
+                    save_interval=1,
+                    no_epoch_checkpoints=cfg.checkpoint.no_epoch_checkpoints or not listed,
+                )
+                cfg.dataset.validate_interval = 1
+        return validate_and_save(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch)
+
+    return wrapped
+
+
+def save_whole(content: Any, filename: str, async_write: bool = False) -> None:
+    """``torch.save`` to a file of another name that takes its place at the end.
+
+    Stock fairseq tries three times to write into the same file, each time behind what is there
+    already, and leaves the last attempt lying.
+
+    Raises: UserError if the disk is full or cannot be written.
+    """
+    try:
+        with replacing(filename, "wb") as file:
+            torch_file.save(content, file)
+    except OSError as error:
+        raise not_written(filename, error) from error
+
+
+def copy_whole(source: str, target: str, overwrite: bool = True) -> str:
+    """Copy a checkpoint (to ``checkpoint_last.pt``, ...) in one step; fairseq asks whether the
+    result is true."""
+    try:
+        with open(source, "rb") as file, replacing(target, "wb") as copy:
+            shutil.copyfileobj(file, copy, 1 << 22)
+    except OSError as error:
+        raise not_written(target, error) from error
+    return target
+
+
+def not_written(path: str, error: OSError) -> UserError:
+    """What to tell the user when a checkpoint cannot be written."""
+    full = error.errno in FULL
+    remedy = "Free some space" if full else "Correct that"
+    return UserError(
+        f"{path}: expected to write a checkpoint, found {error.strerror or error}; the checkpoints"
+        f" before it are whole. {remedy} and run the same command again: it resumes from the"
+        " newest one"
+    )
+
+
+def check_space(cfg, model, save_dir: str) -> None:
+    """Raises: UserError if not even one checkpoint fits on the disk. Args: cfg: fairseq's
+    configuration. model: in training."""
+    needed = checkpoint_bytes(cfg, model)
+    free = shutil.disk_usage(save_dir).free
+    if free < needed:
+        raise UserError(
+            f"{save_dir}: expected {in_units(needed)} of free space for a checkpoint, found"
+            f" {in_units(free)}; free some, or use another --save-dir (--no-save-optimizer-state"
+            " makes checkpoints smaller, but a run cannot resume from them)"
+        )
+
+
+def checkpoint_bytes(cfg, model) -> int:
+    """What a checkpoint takes at least: weights, Adam's moments, fp32 copies, averages."""
+    tuned = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    some = bool(
+        getattr(getattr(model, "config", None), "light_methods", [])
+    )  # the others stay in their base
+    kept = {name: weight for name, weight in model.named_parameters() if name in tuned or not some}
+    weights = sum(weight.numel() * weight.element_size() for weight in kept.values())
+    buffers = (
+        0 if some else sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
+    )
+    trained = sum(kept[name].numel() for name in tuned)
+    is_half = (cfg.common.fp16 or cfg.common.bf16) and not (
+        cfg.common.memory_efficient_fp16 or cfg.common.memory_efficient_bf16
+    )
+    total = weights + buffers + 4 * trained * is_half
+    if (
+        getattr(cfg.optimizer, "_name", None) == "adam"
+        and not cfg.checkpoint.no_save_optimizer_state
+    ):
+        total += (4 if getattr(cfg.optimizer, "fp16_adam_stats", False) else 8) * trained
+    if cfg.ema.store_ema:
+        total += (
+            weights
+            + buffers
+            + 4 * sum(weight.numel() for weight in kept.values()) * cfg.ema.ema_fp32
+        )
+    return total
+
+
+def in_units(size: int) -> str:
+    """``5.2 GB``, ``310 MB``."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def remove_leftovers(folder: str) -> None:
+    """Delete what a killed process had not finished writing; what a live one is writing stays."""
+    for part in remove_abandoned(folder, "checkpoint*"):
+        logger.info("removed %s, which was not finished", part)

@@ -1,0 +1,155 @@
+"""From the files of a split to batches, in fairseq's words: datasets, their order, their iterator.
+
+What ``OFATask`` inherits.
+"""
+
+import logging
+from typing import Any
+
+from fairseq.data import Dictionary
+from fairseq.tasks import FairseqTask
+
+from ofa.data.fairseq_dataset import OFADataset
+from ofa.data.rows import open_rows
+from ofa.data.sample import SampleBuilder
+from ofa.data.tsv import data_files
+from ofa.errors import UserError
+from ofa.task.answers import AnswerSet, source_of
+from ofa.task.task_spec import TaskOptions, TaskSpec
+from ofa.tasks.fairseq_answer_check import check_evaluation, check_training
+from ofa.tokens.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+
+class ReadingTask(FairseqTask):
+    """A task that reads rows.
+
+    Attributes:
+        spec: the declaration of the task. vocabulary, dictionary, bpe: its tokens.
+        answers: what may be answered; None: anything.
+        answers_checked: whether the files of evaluation, and those of training, were found to be
+            answerable.
+    """
+
+    spec: TaskSpec
+    vocabulary: Vocabulary
+    dictionary: Dictionary
+    bpe: Any
+    answers: AnswerSet | None = None
+    answers_checked = (False, False)
+
+    def has_sharded_data(self, split: str) -> bool:
+        """Whether the file of a split changes with the epoch."""
+        return split == "train" and len((self.cfg.data or "").split(",")) > 2
+
+    def training_files(self) -> dict[str, list[str]]:
+        """Name of a kind of rows -> the files with such rows that training takes in turn, one
+        per epoch."""
+        number = max((self.cfg.data or "").count(","), 1)
+        return {
+            "train": [
+                data_files(self.cfg.data or "", "train", epoch) for epoch in range(1, number + 1)
+            ]
+        }
+
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
+        """Open the file of a split: of several training files the one whose turn it is in
+        ``epoch``.
+
+        Raises: UserError if the file is missing or its columns do not fit.
+        """
+        dataset = self.open_file(data_files(self.cfg.data or "", split, epoch), split)
+        logger.info("%s: %s, %d rows", split, dataset.file.path, len(dataset))
+        if self.answers is not None and not self.answers_checked[split == "train"]:
+            self.check_answers(dataset)
+        self.datasets[split] = dataset
+
+    def open_file(self, path: str, split: str) -> OFADataset:
+        """The rows of a file as those of a split."""
+        file = open_rows(path, self.cfg.selected_cols or self.spec.default_cols)
+        builder = SampleBuilder(
+            self.spec, self.options(), self.vocabulary, self.bpe, split, answers=self.answers
+        )
+        return OFADataset(
+            file, builder, split == "train" and self.cfg.shuffle, self.cfg.shuffle_buffer
+        )
+
+    def check_answers(self, dataset: OFADataset) -> None:
+        """Before the first epoch also the training files of later ones.
+
+        Raises: UserError if the rows cannot be answered with this run's set of answers.
+        """
+        if dataset.builder.split == "train":
+            paths = self.training_files()["train"]
+            check_training(
+                [self.open_file(path, "train") for path in dict.fromkeys(paths)],
+                self.answers,
+                source_of(self.cfg),
+            )
+            self.answers_checked = (self.answers_checked[0], True)
+        else:
+            if self.spec.closed:
+                check_evaluation(dataset, self.answers, source_of(self.cfg))
+            self.answers_checked = (True, self.answers_checked[1])
+
+    def options(self) -> TaskOptions:
+        """The task's part of the configuration as plain values: small to send to workers."""
+        return self.spec.options(
+            **{name: getattr(self.cfg, name) for name in self.spec.options.__dataclass_fields__}
+        )
+
+    def get_batch_iterator(
+        self, dataset, seed: int = 1, num_workers: int = 0, data_buffer_size: int = 0, **kwargs
+    ):
+        """fairseq's iterator over the dataset.
+
+        The rows are in their order for the epoch before batches are cut from them; fairseq would
+        shuffle the batches once more. Left as they are, an update sees the same rows whether a
+        large batch is one process's, spread over ``--update-freq``, or over several processes.
+
+        Every pass has its own workers, which end with it. Workers that outlive it would be stopped
+        by the garbage collector, after the queues they listen to: each waits 5 seconds then. The
+        thread that fills fairseq's buffer ends them in time, so workers always come with a buffer.
+        """
+        dataset.set_seed(seed)
+        if num_workers > 0:
+            data_buffer_size = max(data_buffer_size, 1)
+        iterator = super().get_batch_iterator(
+            dataset, seed=seed, num_workers=num_workers, data_buffer_size=data_buffer_size, **kwargs
+        )
+        iterator.disable_shuffling = True
+        iterator.persistent_workers = False
+        return iterator
+
+    def build_dataset_for_inference(self, src_tokens, src_lengths, **kwargs):
+        """Asked by ``fairseq-interactive``, whose lines have no images. Raises: UserError."""
+        raise UserError(
+            "fairseq-interactive: asks about text alone, a task of OFA about images; use: ofa"
+            " predict"
+        )
+
+    def eval_lm_dataloader(self, dataset, **kwargs):
+        """Asked by ``fairseq-eval-lm``. Raises: UserError."""
+        raise UserError(
+            "fairseq-eval-lm: scores language models, found an encoder-decoder; use:"
+            " fairseq-validate"
+        )
+
+    def filter_indices_by_size(
+        self, indices, dataset, max_positions=None, ignore_invalid_inputs=False
+    ):
+        """All rows: the declaration cuts long texts, and lengths are unknown before a row is
+        read."""
+        return indices
+
+    def max_positions(self) -> tuple[int, int]:
+        return self.cfg.max_source_positions, self.cfg.max_target_positions
+
+    @property
+    def source_dictionary(self) -> Dictionary:
+        return self.dictionary
+
+    @property
+    def target_dictionary(self) -> Dictionary:
+        return self.dictionary

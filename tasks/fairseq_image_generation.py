@@ -1,0 +1,337 @@
+"""Predictions that are pictures: sampling of codes, the pictures they stand for, and which of them
+fit best.
+
+What ``OFATask`` inherits; only tasks whose declaration ``draws`` use it. Two objects come in where
+pictures are made and judged, and nowhere else; either may be replaced by any object of its kind,
+from Python or by a flag:
+
+    task.image_tokenizer      decode(int64[B, h, w]) -> float[B, 3, H, W] in [-1, 1]; num_codes
+    task.image_text_scorer    score(pictures, texts) -> float[N]; compare(pictures, others) for
+                              --eval-clip-method ii_sim
+"""
+
+import logging
+from argparse import Namespace
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ofa.errors import UserError
+from ofa.io.images import decode_image
+from ofa.metrics.clip_score import check_weights
+from ofa.metrics.image_text_scorer import load_scorer
+from ofa.models.generation.generator import SequenceGenerator
+from ofa.task.prediction import BatchRow, Prediction
+from ofa.task.task_spec import Decoding, seed_of
+from ofa.tasks.fairseq_prediction import AnsweringTask
+from ofa.tasks.image_gen import CLIP_METHODS, blank_picture, caption_of, num_codes, true_codes
+from ofa.tokens.image_codes import CODE_SIDE
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 16  # pictures that are made together: a VQGAN needs some 100 MB for one of 256 pixels
+METHOD = "eval_clip_method"
+
+
+class DrawingTask(AnsweringTask):
+    """A task that can answer, and draw."""
+
+    _image_tokenizer: Any = None
+    _image_text_scorer: Any = None
+
+    @property
+    def draws(self) -> bool:
+        return getattr(self.spec, "draws", False)
+
+    # --- what pictures are made and judged with
+    # ------------------------------------------------------------------
+
+    @property
+    def image_tokenizer(self) -> Any:
+        """What makes pictures of codes; None if this run names nothing."""
+        if self._image_tokenizer is None and self.tokenizer_path:
+            from ofa.models.image_tokenizer.codec import load_image_tokenizer
+
+            self._image_tokenizer = load_image_tokenizer(self.tokenizer_path)
+        return self._image_tokenizer
+
+    @image_tokenizer.setter
+    def image_tokenizer(self, tokenizer: Any) -> None:
+        self._image_tokenizer = tokenizer
+
+    @property
+    def image_text_scorer(self) -> Any:
+        """What knows how well picture and text fit; None if this run names nothing."""
+        if self._image_text_scorer is None and self.names_scorer:
+            self._image_text_scorer = load_scorer(
+                self.cfg.clip_model_path, self.cfg.image_text_scorer
+            )
+        return self._image_text_scorer
+
+    @image_text_scorer.setter
+    def image_text_scorer(self, scorer: Any) -> None:
+        self._image_text_scorer = scorer
+
+    @property
+    def tokenizer_path(self) -> str | None:
+        """Of the file or folder that ``--image-tokenizer`` or the released flags name."""
+        path = getattr(self.cfg, "image_tokenizer", None)
+        model, config = (
+            getattr(self.cfg, name, None) for name in ("vqgan_model_path", "vqgan_config_path")
+        )
+        if path or not model:
+            return path
+        if config and Path(config).resolve().parent != Path(model).resolve().parent:
+            raise UserError(
+                f"--vqgan-config-path {config}: expects the folder of --vqgan-model-path {model};"
+                " put model.yaml beside it"
+            )
+        return str(Path(model).parent) if Path(model).name == "last.ckpt" else model
+
+    @property
+    def names_scorer(self) -> bool:
+        return bool(
+            getattr(self.cfg, "clip_model_path", None)
+            or getattr(self.cfg, "image_text_scorer", None)
+        )
+
+    def enabled_metrics(self) -> list:
+        """The figures of this run's validation; objects that were put in by hand count as well."""
+        if self.draws and self._image_tokenizer is not None and self._image_text_scorer is not None:
+            return list(self.spec.metrics)
+        return self.spec.enabled_metrics(self.cfg)
+
+    def begin_epoch(self, epoch: int, model) -> None:
+        """Called by fairseq before each epoch: what validation will need is missed now, not
+        hours later."""
+        super().begin_epoch(epoch, model)
+        if not self.draws or epoch > 1:
+            return
+        for flag in ("vqgan_model_path", "vqgan_config_path", "image_tokenizer", "clip_model_path"):
+            path = getattr(self.cfg, flag, None)
+            if path and not Path(path).exists():
+                raise UserError(
+                    f"--{flag.replace('_', '-')}: expects a file or folder, found nothing at"
+                    f" {path}; put it there, or leave the flag out to train without pictures"
+                )
+        if getattr(self.cfg, "clip_model_path", None):
+            check_weights(Path(self.cfg.clip_model_path))
+        if getattr(self.cfg, "gen_images_path", None):
+            logger.warning(
+                "--gen-images-path has no effect in training: 'ofa evaluate' writes pictures"
+            )
+        if self.image_tokenizer is not None and (
+            self.names_scorer or self._image_text_scorer is not None
+        ):
+            self.check_tokenizer()
+
+    # --- generating codes
+    # ------------------------------------------------------------------------------------------
+
+    def build_generator(self, models, args, *more, **further) -> SequenceGenerator:
+        """As for answers; of a task that draws the generator samples the codes of one picture."""
+        return super().build_generator(
+            models, self.code_arguments(args) if self.draws else args, *more, **further
+        )
+
+    def code_arguments(self, args: Namespace) -> Namespace:
+        """Generation options with those that follow from a picture; as in the release a search
+        strategy other than sampling has to be asked for.
+        """
+        codes, count = self.vocabulary.codes, num_codes(self.cfg)
+        given = {name: value for name, value in vars(args).items() if value is not None}
+        chosen = {
+            "gen_code": True,
+            "constraint_range": self.cfg.constraint_range or (codes.start, codes.stop),
+            "sampling": True,
+            "min_len": count,
+            "max_len_a": 0,
+            "max_len_b": count,
+            **given,
+        }
+        chosen["sampling"] = (
+            chosen["sampling"]
+            or max(chosen.get("sampling_topk", 0), chosen.get("sampling_topp", 0)) > 0
+        )
+        return Namespace(**chosen)
+
+    def predict(
+        self, sample: Mapping[str, Any], models, generator, decoding: Decoding, count: int = 1
+    ) -> list[Prediction]:
+        """What the models answer to each row of a batch, or draw: ``beam`` x ``--sampling-times``
+        pictures, the ``count`` best.
+
+        ``sample["seeds"]`` (int per row, else from the row's id) decides what is drawn, whatever
+        else is in the batch.
+        """
+        if not self.draws:
+            return super().predict(sample, models, generator, decoding, count)
+        rows = self.rows(sample)
+        seeds = sample.get("seeds") or [seed_of(0, row.id) for row in rows]
+        found: list[list[Prediction]] = [[] for _ in rows]
+        for time in range(self.cfg.sampling_times):
+            again = {
+                **sample,
+                "seeds": [seed if time == 0 else seed_of(seed, time) for seed in seeds],
+            }
+            for some, best, row in zip(
+                found, self.hypotheses(again, models, generator, decoding, generator.beam), rows
+            ):
+                some += [self.spec.prediction(one, row, self.cfg) for one in best]
+        if self.image_tokenizer is not None:
+            self.draw(found, sample, rows)
+        for some, seed in zip(found, seeds):
+            some.sort(key=lambda one: -(one.score if one.fit != one.fit else one.fit))
+            del some[count:]
+            for one in some:
+                one.seed = seed
+            some[0].others = some[1:]
+        return [some[0] for some in found]
+
+    # --- pictures
+    # ----------------------------------------------------------------------------------------------
+
+    def draw(
+        self,
+        found: Sequence[Sequence[Prediction]],
+        sample: Mapping[str, Any],
+        rows: Sequence[BatchRow],
+    ) -> None:
+        """Pictures, and how well they fit, of the samples of each row."""
+        device = sample["net_input"]["src_tokens"].device
+        every = [one for some in found for one in some]
+        for one, picture in zip(every, self.pictures([one.codes for one in every], device)):
+            one.picture = picture
+        if self.image_text_scorer is None:
+            return
+        fits = self.fits(
+            [one.picture for one in every],
+            [row for row, some in enumerate(found) for _ in some],
+            sample,
+            rows,
+        )
+        for one, fit in zip(every, fits):
+            one.fit = float(fit)
+
+    def check_tokenizer(self) -> Any:
+        """The tokenizer. Raises: UserError if there is none, or its codebook or its pixels per
+        code are not the model's."""
+        tokenizer, codebook = self.image_tokenizer, len(self.vocabulary.codes)
+        if tokenizer is None:
+            raise UserError(
+                "pictures need what makes them of codes: expected --image-tokenizer (tokenizer.pt,"
+                " or a folder with model.yaml and last.ckpt), found none; 'ofa tokenizer train'"
+                " makes one"
+            )
+        if getattr(tokenizer, "num_codes", codebook) != codebook:
+            raise UserError(
+                f"--image-tokenizer {self.tokenizer_path or ''}: expects a codebook of {codebook}"
+                f" codes, as the model has (--code-dict-size), found {tokenizer.num_codes}; take"
+                " the tokenizer that the training rows were made with"
+            )
+        if getattr(tokenizer, "factor", CODE_SIDE) != CODE_SIDE:
+            raise UserError(
+                f"--image-tokenizer {self.tokenizer_path or ''}: expects {CODE_SIDE} x {CODE_SIDE}"
+                f" pixels per code, as the model has, found {tokenizer.factor} x"
+                f" {tokenizer.factor}; take the tokenizer that the training rows were made with"
+            )
+        return tokenizer
+
+    def pictures(
+        self, codes: Sequence[Sequence[int]], device: torch.device | None = None
+    ) -> list[Image.Image]:
+        """The pictures that codes stand for. Raises: UserError if there is no tokenizer, or it
+        has another codebook."""
+        tokenizer, count = self.check_tokenizer(), num_codes(self.cfg)
+        short = next((len(some) for some in codes if len(some) != count), None)
+        if short is not None:
+            raise UserError(
+                f"a picture of --code-image-size {self.cfg.code_image_size} has {count} codes,"
+                f" found {short}; leave --min-len and --max-len-b out, or give the model's code"
+                " image size"
+            )
+        if isinstance(tokenizer, torch.nn.Module) and device is not None:
+            tokenizer.to(device)
+        side = int(count**0.5)
+        grids = torch.tensor(codes, dtype=torch.int64, device=device).view(-1, side, side)
+        return [
+            picture for part in grids.split(AT_ONCE) for picture in pictures_of(tokenizer, part)
+        ]
+
+    def fits(
+        self,
+        pictures: Sequence[Image.Image],
+        places: Sequence[int],
+        sample: Mapping[str, Any],
+        rows: Sequence[BatchRow],
+    ) -> Iterable[float]:
+        """How well each picture fits. Args: places: of each picture, its row in the batch."""
+        method = self.cfg.eval_clip_method
+        if method not in CLIP_METHODS:
+            raise UserError(
+                f"--eval-clip-method: expects {' or '.join(CLIP_METHODS)}, found {method!r}"
+            )
+        if method == "ti_sim":
+            return self.image_text_scorer.score(
+                list(pictures), [caption_of(rows[place].source) for place in places]
+            )
+        if not hasattr(self.image_text_scorer, "compare"):
+            raise UserError(
+                "--eval-clip-method ii_sim: expects a scorer that compares pictures, found"
+                f" {type(self.image_text_scorer).__name__}; use ti_sim, or CLIP (--clip-model-path)"
+            )
+        true = [
+            self.true_picture(row, sample["code_images"][place]) for place, row in enumerate(rows)
+        ]
+        return self.image_text_scorer.compare(list(pictures), [true[place] for place in places])
+
+    def true_picture(self, row: BatchRow, column: bytes, needed: bool = True) -> Image.Image | None:
+        """The picture that a row's caption was written for: its image column, else what its
+        codes stand for."""
+        if column and column != blank_picture(self.cfg.code_image_size):
+            return decode_image(column.decode("ascii"), f"row {row.id}")
+        codes = true_codes(row)
+        if codes is None and needed:
+            raise UserError(
+                "--eval-clip-method ii_sim: expects rows with a picture or its codes, found"
+                f" neither in row {row.id}; use ti_sim"
+            )
+        return None if codes is None else self.pictures([codes])[0]
+
+    def rewards_of_fit(
+        self, answers: Sequence[Tensor], places: Sequence[int], sample: Mapping[str, Any]
+    ) -> Tensor:
+        """How well the pictures of sampled codes fit: float32[answers]. Args: places: of each,
+        its row in the batch."""
+        if self.image_text_scorer is None:
+            raise UserError(
+                "clip_scst_reward_criterion scores pictures: expected --clip-model-path (weights of"
+                " CLIP) or --image-text-scorer, found neither"
+            )
+        rows = self.rows(sample)
+        codes = self.vocabulary.codes
+        numbers = [
+            [int(token) - codes.start for token in answer.tolist() if int(token) in codes]
+            for answer in answers
+        ]
+        pictures = self.pictures(numbers, sample["net_input"]["src_tokens"].device)
+        return torch.as_tensor(self.fits(pictures, places, sample, rows), dtype=torch.float32).cpu()
+
+    def rows(self, sample: Mapping[str, Any]) -> list[BatchRow]:
+        """What the rows of a batch are; with what is asked, if pictures are drawn for it."""
+        rows = super().rows(sample)
+        if self.draws:
+            for row, tokens in zip(rows, sample["net_input"]["src_tokens"].tolist()):
+                row.source = self.decode(tokens)
+        return rows
+
+
+def pictures_of(tokenizer: Any, codes: Tensor) -> list[Image.Image]:
+    """Args: codes: int64[B, h, w]."""
+    from ofa.models.image_tokenizer.codec import decode_pictures
+
+    return decode_pictures(tokenizer, codes)

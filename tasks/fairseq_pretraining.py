@@ -1,0 +1,278 @@
+"""``--task unify_task``: pretraining on up to eight tasks at once, see
+``ofa.task.pretraining_tasks`` and ``tasks/pretraining.py``."""
+
+import logging
+from dataclasses import dataclass
+from typing import Optional
+
+from fairseq.dataclass import FairseqDataclass
+from fairseq.logging import metrics
+from fairseq.tasks import FairseqTask, register_task
+from omegaconf import II
+
+from ofa.criterions.fairseq_criterion import TOKEN_NLL
+from ofa.data.bad_rows import BadRows
+from ofa.data.fairseq_pretraining import KindRows, PretrainingDataset
+from ofa.data.negatives import NegativeDraws
+from ofa.data.pretraining import PretrainingBuilder
+from ofa.data.rows import open_rows
+from ofa.errors import UserError
+from ofa.task.pretraining_tasks import (
+    EXTRA_TASKS,
+    PAIR_TASKS,
+    TASKS,
+    PretrainingOptions,
+    RowKind,
+    parse_weights,
+)
+from ofa.task.task_spec import Metric, TaskOptions
+from ofa.tasks.fairseq_task import CRITERION_METRICS, OFATask
+from ofa.tasks.pretraining import EXTRAS, MATCHING, PAIRS
+from ofa.tokens.image_codes import CODE_SIDE
+from ofa.trainer.fairseq_distributed import of_all_ranks
+
+logger = logging.getLogger(__name__)
+
+DATA = {
+    "text_infilling": "text",
+    "image_infilling": "image",
+    "detection": "detection",
+}  # task -> beginning of its options
+
+
+@dataclass
+class UnifyConfig(PretrainingOptions, FairseqDataclass):
+    """``disable_validation``: then every file of DATA is for training, as in the release."""
+
+    disable_validation: bool = II("dataset.disable_validation")
+
+
+@dataclass(frozen=True)
+class UnifySpec:
+    """Takes the place of one task's declaration."""
+
+    name: str = "unify_task"
+    options: type[TaskOptions] = PretrainingOptions
+    metrics: tuple[Metric, ...] = ()
+    answers: None = None
+    augment: bool = False
+
+    def enabled_metrics(self, options: TaskOptions) -> list[Metric]:
+        return []
+
+
+@register_task("unify_task", dataclass=UnifyConfig)
+class UnifyTask(OFATask):
+    """One vocabulary, one model, one criterion for all tasks.
+
+    Attributes:
+        weights: how often each task is trained; those without a file have 0.
+        parts: names of all tasks, in the order of a batch's numbers; the criterion reports each of
+            them.
+    """
+
+    spec = UnifySpec()
+    parts = TASKS
+    weights: dict[str, float]
+
+    @classmethod
+    def setup_task(cls, cfg, **kwargs) -> "UnifyTask":
+        """Raises: UserError if options do not fit one another, or nothing is left to train."""
+        task = super().setup_task(cfg, **kwargs)
+        wanted = parse_weights(cfg.task_weights)
+        absent = [name for name in TASKS if not task.given(name)]
+        task.weights = {name: 0.0 if name in absent else weight for name, weight in wanted.items()}
+        if not any(task.weights.values()):
+            flags = ", ".join(f"--{part}-data" for part in DATA.values())
+            raise UserError(
+                "task 'unify_task' expects files of at least one task whose weight is not 0, found"
+                f" none; give DATA, {flags}"
+            )
+        check_sizes(task.options(), task.weights)
+        task.bad_rows = BadRows(cfg.skip_bad_rows)
+        task.negatives = NegativeDraws(cfg.neg_sample_dir) if task.weights[MATCHING] else None
+        trained = ", ".join(f"{name} {weight:g}" for name, weight in task.weights.items() if weight)
+        logger.info(
+            "tasks and their weights: %s; without: %s",
+            trained,
+            ", ".join(k for k, w in task.weights.items() if not w) or "none",
+        )
+        return task
+
+    def given(self, name: str) -> Optional[str]:
+        """The files of a task, as the option names them."""
+        if name in PAIR_TASKS:
+            return None if self.cfg.data == "none" else self.cfg.data
+        return getattr(self.cfg, f"{DATA[name]}_data")
+
+    # --- data
+    # ----------------------------------------------------------------------------------------------
+
+    def paths(self, given: Optional[str], split: str, pairs: bool) -> list[str]:
+        """Files of a split. With validation the last of several is for it; a single file of
+        pairs serves both."""
+        found = [path.strip() for path in (given or "").split(",") if path.strip()]
+        if split == "train":
+            return found if self.cfg.disable_validation or len(found) < 2 else found[:-1]
+        return found[-1:] if pairs or len(found) > 1 else []
+
+    def has_sharded_data(self, split: str) -> bool:
+        """Whether a file changes with the epoch."""
+        given = [(self.given(name), name in PAIR_TASKS) for name in TASKS]
+        return split == "train" and any(
+            len(self.paths(files, split, pairs)) > 1 for files, pairs in given
+        )
+
+    def training_files(self) -> dict[str, list[str]]:
+        """Pairs and extra rows of the tasks that are trained."""
+        pairs = (
+            self.paths(self.given("caption"), "train", True)
+            if any(self.weights[name] for name in PAIR_TASKS)
+            else []
+        )
+        extras = {
+            name: self.paths(self.given(name), "train", False)
+            for name in filter(self.weights.get, EXTRA_TASKS)
+        }
+        return {name: paths for name, paths in {"pairs": pairs, **extras}.items() if paths}
+
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
+        """Open the files of a split: of several training files the one whose turn it is in
+        ``epoch``."""
+        pairs = None
+        if any(self.weights[name] for name in PAIR_TASKS):
+            pairs = self.open_rows(
+                self.paths(self.given("caption"), split, True),
+                epoch,
+                PAIRS,
+                "--selected-cols",
+                self.cfg.selected_cols,
+            )
+        extras = {}
+        for name in filter(self.weights.get, EXTRA_TASKS):
+            option = f"{DATA[name]}_selected_cols"
+            rows = self.open_rows(
+                self.paths(self.given(name), split, False),
+                epoch,
+                EXTRAS[name],
+                f"--{option.replace('_', '-')}",
+                getattr(self.cfg, option),
+            )
+            if rows is not None:
+                extras[name] = rows
+        if pairs is None and not extras:
+            raise UserError(
+                f"{split}: task 'unify_task' expects a file to evaluate, found none; give it as the"
+                " last of DATA or of --text-data, --image-data, --detection-data, or train with"
+                " --disable-validation"
+            )
+        builder = PretrainingBuilder(
+            self.spec, self.options(), self.vocabulary, self.bpe, split, self.negatives
+        )
+        dataset = PretrainingDataset(
+            pairs,
+            extras,
+            builder,
+            self.weights,
+            self.cfg.shuffle,
+            self.bad_rows,
+            self.cfg.shuffle_buffer,
+        )
+        for name, rows in {"pairs": pairs, **extras}.items():
+            if rows is not None:
+                logger.info("%s: %s: %s, %d rows", split, name, rows.file.path, len(rows))
+        self.datasets[split] = dataset
+
+    def open_rows(
+        self, paths: list[str], epoch: int, kind: RowKind, flag: str, columns: Optional[str]
+    ) -> Optional[KindRows]:
+        if not paths:
+            return None
+        return KindRows(
+            open_rows(paths[(epoch - 1) % len(paths)], columns or kind.default_cols), kind, flag
+        )
+
+    def state_of_run(self) -> dict:
+        return {"bad_rows": self.bad_rows.names()}
+
+    def go_on(self, state: dict) -> None:
+        self.bad_rows.restore(state.get("bad_rows", []))
+
+    def begin_epoch(self, epoch: int, model) -> None:
+        """Called by fairseq before each epoch. Raises: UserError if all processes together met
+        too many broken rows."""
+        super().begin_epoch(epoch, model)
+        if self.bad_rows.limit:
+            self.bad_rows.add(
+                name for names in of_all_ranks(self.bad_rows.names()) for name in names
+            )
+
+    # --- training and validation
+    # ----------------------------------------------------------------------------
+
+    def train_step(self, sample, *args, **kwargs):
+        """Every batch is a step of pretraining, also one of pairs alone: it counts as much as
+        the others."""
+        return super().train_step(as_groups(sample), *args, **kwargs)
+
+    def valid_step(self, sample, model, criterion, ema_model=None):
+        model = model if ema_model is None else ema_model.eval()
+        return FairseqTask.valid_step(self, as_groups(sample), model, criterion)
+
+    def post_validate(self, model, stats, aggregator) -> None:
+        """No samples are shown: nothing is generated."""
+
+    def trained(self) -> list[str]:
+        return [name for name in TASKS if self.weights[name]]
+
+    def metric_names(self) -> list[str]:
+        return [
+            *CRITERION_METRICS,
+            *(f"{name}_{figure}" for name in self.trained() for figure in ("loss", "acc")),
+        ]
+
+    def reduce_metrics(self, logging_outputs, criterion) -> None:
+        """Log the criterion's values, and mean loss and share of right tokens (per cent) of each
+        task."""
+        super().reduce_metrics(logging_outputs, criterion)
+        for name in self.trained():
+            nll, correct, tokens = (
+                float(sum(log.get(f"_{name}_{count}", 0) for log in logging_outputs))
+                for count in ("nll", "correct", "tokens")
+            )
+            if tokens:
+                metrics.log_scalar(TOKEN_NLL, nll / tokens, tokens)
+                metrics.log_scalar(f"{name}_loss", nll / tokens, tokens, round=3)
+                metrics.log_scalar(f"{name}_acc", 100 * correct / tokens, tokens, round=2)
+
+
+def as_groups(sample):
+    """Batches of a step: (pairs,) or (pairs, extra rows)."""
+    return (sample,) if isinstance(sample, dict) else sample
+
+
+def check_sizes(options: PretrainingOptions, weights: dict[str, float]) -> None:
+    """Raises: UserError if sizes of pictures do not fit one another."""
+    side, largest = options.code_image_size, options.enlargement[0]
+    if side % (2 * CODE_SIDE):
+        raise UserError(f"--code-image-size {side}: expects a multiple of {2 * CODE_SIDE} pixels")
+    seen = max(options.patch_image_size, 2 * side * bool(weights["detection"]))
+    if seen > options.max_image_size:
+        raise UserError(
+            f"--patch-image-size {options.patch_image_size} --code-image-size {side}: pictures of"
+            f" {seen} pixels are larger than --max-image-size {options.max_image_size}, the place"
+            " of the last location bin; raise it"
+        )
+    if largest < options.patch_image_size:
+        raise UserError(
+            f"--max-resize {largest}: expects at least --patch-image-size"
+            f" {options.patch_image_size}"
+        )
+    codes = (side // CODE_SIDE) ** 2
+    mixed = weights["image_infilling"] and (weights["detection"] or weights["text_infilling"])
+    if mixed and codes + 1 > options.max_target_positions:
+        raise UserError(
+            f"--code-image-size {side}: {codes} codes and the end do not fit beside texts of up to"
+            f" --max-target-positions {options.max_target_positions}; make pictures smaller, or"
+            " train image infilling without texts and detection"
+        )

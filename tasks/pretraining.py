@@ -1,0 +1,295 @@
+"""What the eight tasks of pretraining ask and expect. The task itself is
+``tasks/fairseq_pretraining.py``.
+
+    caption              what does the image describe?                 a cat on a mat
+    qa                   what color is the cat?                        black
+    visual_grounding     which region does the text " a cat " describe?
+                                                                       <bin> <bin> <bin> <bin>
+    grounded_captioning  what does the region describe? region: <bin> <bin> <bin> <bin>
+                                                                       a cat
+    image_text_matching  does the image describe " a dog "?            no
+                         what is the answer to question " ... ". is " black "?
+                                                                       yes
+    detection            what are the objects in the image?            <bin> <bin> <bin> <bin> cat
+    image_infilling      what is the image in the middle part?         <code> <code> ...
+    text_infilling       what is the complete text of " a <mask> on a mat "?
+                                                                       a cat on a mat
+
+Each begins with a blank, grounded captioning with two. A row of pairs gives its own sample and a
+second one of the same
+picture: matching for captions and questions, grounded captioning for boxes.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ofa.errors import UserError, place
+from ofa.task.pretraining_tasks import PretrainingContext, PretrainingExample, Row, RowKind
+from ofa.task.task_spec import Example, Symbols, Text
+from ofa.task.text import (
+    JOIN,
+    clean_phrase,
+    clean_question,
+    kind_of_pair,
+    parse_answers,
+    split_objects,
+)
+from ofa.tokens.boxes import check_inside, parse_box
+from ofa.tokens.image_codes import CODE_SIDE, text_to_codes
+from ofa.tokens.vocabulary import code_symbol
+
+CAPTION = " what does the image describe?"
+MATCHING_CAPTION = ' does the image describe " {} "?'
+MATCHING_ANSWER = ' what is the answer to question " {} ". is " {} "?'
+GROUNDING = ' which region does the text " {} " describe?'
+GROUNDED_CAPTION = "  what does the region describe? region:"
+DETECTION = " what are the objects in the image?"
+IMAGE_INFILLING = " what is the image in the middle part?"
+TEXT_INFILLING = (' what is the complete text of "', ' "?')
+YES, NO = " yes", " no"
+MATCHING = "image_text_matching"
+CC12M = "cc12m"
+EXTRA_WEIGHT = 2.0  # confidence of the extra rows, as in the release
+
+
+def pair_examples(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
+    """A row's own sample and the second one. Raises: UserError if its type is unknown."""
+    return PAIR_TYPES[pair_type(row, context.where)][0](row, context)
+
+
+def tasks_of_pair(row: Row, where: str = "") -> tuple[str, str]:
+    """Names of the tasks that a row has samples for."""
+    kind = pair_type(row, where)
+    return kind, PAIR_TYPES[kind][1]
+
+
+def pair_type(row: Row, where: str = "") -> str:
+    kind = kind_of_pair(row["type"])
+    if kind not in PAIR_TYPES:
+        raise UserError(
+            f"{place(where)}task 'unify_task' expects a type of row, one of"
+            f" {', '.join(PAIR_TYPES)}; found {row['type'][:40]!r}; does --selected-cols name the"
+            " columns id, image, caption, question, answers, objects, dataset, type?"
+        )
+    return kind
+
+
+def caption(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
+    """Captions of cc12m are often cut off in front: their first two tokens are given, not
+    learned."""
+    text = words(row, "caption", context, context.options.max_tgt_length)
+    picture = context.pictures.whole(context.open_image(row["image"]))
+    ahead = 2 if row["dataset"].strip() == CC12M else 0
+    found = [sample("caption", row, CAPTION, f" {text}", picture, unscored=ahead)]
+    if context.negatives is not None:
+        fitting = clean_phrase(row["caption"], context.options.max_src_length)
+        other = context.negatives.caption(
+            row["caption"], split_objects(row["objects"]), context.rng
+        )
+        other = clean_phrase(other, context.options.max_src_length)
+        fits = context.rng.random() >= 0.5 or other == fitting
+        found.append(
+            sample(
+                MATCHING,
+                row,
+                MATCHING_CAPTION.format(fitting if fits else other),
+                YES if fits else NO,
+                picture,
+            )
+        )
+    return found
+
+
+def question(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
+    """As in the release the question is asked as it stands, with or without a question mark."""
+    text = clean_question(row["question"], context.options.max_src_length)
+    if not text or not row["answers"].strip():
+        raise UserError(
+            f"{place(context.where)}type 'qa' expects a question and answers such as '1.0|!+yes',"
+            f" found {row['question'][:40]!r} and {row['answers'][:40]!r}; fill them in or remove"
+            " the row"
+        )
+    picture = context.pictures.whole(context.open_image(row["image"]))
+    answers = parse_answers(row["answers"], context.where)
+    answer = max(answers, key=answers.get)
+    found = [sample("qa", row, f" {text}", f" {answer}", picture, answers[answer])]
+    if context.negatives is not None:
+        other = context.negatives.answer(answer, answers[answer], context.rng)
+        fits = context.rng.random() >= 0.5 or other == answer
+        source = MATCHING_ANSWER.format(text, answer if fits else other)
+        found.append(sample(MATCHING, row, source, YES if fits else NO, picture, answers[answer]))
+    return found
+
+
+def grounding(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
+    text = words(row, "caption", context, context.options.max_src_length)
+    image = context.open_image(row["image"])
+    box = parse_box(row["answers"], context.where)
+    check_inside(box, image.size, context.where)
+    picture, bins = context.pictures.around(image, box)
+    target = clean_phrase(row["caption"], context.options.max_tgt_length)
+    return [
+        sample("visual_grounding", row, GROUNDING.format(text), bins, picture),
+        sample("grounded_captioning", row, (GROUNDED_CAPTION, bins), f" {target}", picture),
+    ]
+
+
+def words(row: Row, column: str, context: PretrainingContext, limit: int) -> str:
+    """A text of a row as the model reads it. Raises: UserError if there is none."""
+    text = clean_phrase(row[column], limit)
+    if not text:
+        raise UserError(
+            f"{place(context.where)}type '{row['type'].strip()}' expects a {column} with at least"
+            f" one word, found {row[column][:40]!r}; fill it in or remove the row"
+        )
+    return text
+
+
+def text_infilling(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
+    text = row["text"].strip().lower()
+    if not text:
+        raise UserError(
+            f"{place(context.where)}text infilling expects a text, found {row['text']!r}; remove"
+            " the row"
+        )
+    masked, whole = context.pictures.masked(f" {text}")
+    return [
+        extra(
+            "text_infilling",
+            row,
+            (TEXT_INFILLING[0], masked, TEXT_INFILLING[1]),
+            whole,
+            context.pictures.none(),
+            image=False,
+        )
+    ]
+
+
+def image_infilling(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
+    options = context.options
+    image = context.open_image(row["image"])
+    side = 2 * options.code_image_size
+    if image.size != (side, side):
+        raise UserError(
+            f"{place(context.where)}image infilling expects a picture of {side} x {side} pixels,"
+            f" twice --code-image-size, found {image.width} x {image.height}: the codes belong to"
+            " other pixels; resize the picture, then encode its middle again (ofa tokenizer"
+            " encode)"
+        )
+    codes = text_to_codes(
+        row["codes"],
+        options.code_dict_size,
+        (options.code_image_size // CODE_SIDE) ** 2,
+        context.where,
+    )
+    target = Symbols(" ".join(map(code_symbol, codes.tolist())))
+    return [
+        extra(
+            "image_infilling",
+            row,
+            IMAGE_INFILLING,
+            target,
+            context.pictures.without_middle(image),
+            code=True,
+        )
+    ]
+
+
+def detection(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
+    """The objects in the order of the file; those outside of the cut are left out."""
+    image = context.open_image(row["image"])
+    boxes, names = objects_of(row["objects"], image, context.where)
+    picture, found = context.pictures.objects(image, boxes)
+    target = [part for number, bins in found for part in (bins, f" {names[number]}")]
+    return [extra("detection", row, DETECTION, target, picture)]
+
+
+def objects_of(
+    field: str, image: Image.Image, where: str = ""
+) -> tuple[list[list[float]], list[str]]:
+    """``x0,y0,x1,y1,category id,category&&...`` -> boxes and categories. Raises: UserError."""
+    boxes, names = [], []
+    for part in field.strip().split(JOIN):
+        numbers = part.split(",", 5)
+        if len(numbers) != 6 or not numbers[5].strip():
+            raise UserError(
+                f"{place(where)}detection expects objects 'x0,y0,x1,y1,category id,category' joined"
+                f" by {JOIN}, found {part[:80]!r}; does --detection-selected-cols name the columns"
+                " id, image, objects?"
+            )
+        boxes.append(parse_box(",".join(numbers[:4]), where))
+        check_inside(boxes[-1], image.size, where)
+        names.append(numbers[5].strip())
+    return boxes, names
+
+
+def sample(
+    task: str,
+    row: Row,
+    source: Text,
+    target: Text,
+    picture: torch.Tensor,
+    confidence: float = 1.0,
+    unscored: int = 0,
+) -> PretrainingExample:
+    """A sample of a pair; no codes among them."""
+    parts: dict[str, Any] = {"conf": torch.tensor([confidence]), "code_mask": None}
+    return PretrainingExample(
+        task, Example(source, target, id=row["id"], image=picture, unscored=unscored, extra=parts)
+    )
+
+
+def extra(
+    task: str,
+    row: Row,
+    source: Text,
+    target: Text,
+    picture: torch.Tensor,
+    image: bool = True,
+    code: bool = False,
+) -> PretrainingExample:
+    """A sample of the extra rows. Args: image: there is a picture. code: the target is image
+    codes."""
+    parts = {
+        "conf": torch.tensor([EXTRA_WEIGHT]),
+        "patch_mask": torch.tensor([image]),
+        "code_mask": torch.tensor([code]),
+    }
+    return PretrainingExample(
+        task, Example(source, target, id=row["id"], image=picture, extra=parts)
+    )
+
+
+# type of a row of pairs -> what reads it, the task of its second sample
+PAIR_TYPES: dict[str, tuple[Callable[[Row, PretrainingContext], list[PretrainingExample]], str]] = {
+    "caption": (caption, MATCHING),
+    "qa": (question, MATCHING),
+    "visual_grounding": (grounding, "grounded_captioning"),
+}
+
+
+def text_only(row: Row, where: str) -> tuple[str]:
+    return ("text_infilling",)
+
+
+def image_only(row: Row, where: str) -> tuple[str]:
+    return ("image_infilling",)
+
+
+def objects_only(row: Row, where: str) -> tuple[str]:
+    return ("detection",)
+
+
+PAIRS = RowKind(
+    ("id", "image", "caption", "question", "answers", "objects", "dataset", "type"),
+    pair_examples,
+    tasks_of_pair,
+)
+EXTRAS = {
+    "text_infilling": RowKind(("id", "text"), text_infilling, text_only),
+    "image_infilling": RowKind(("id", "image", "codes"), image_infilling, image_only),
+    "detection": RowKind(("id", "image", "objects"), detection, objects_only),
+}
