@@ -1,6 +1,9 @@
 """Links of the documents lead somewhere, and what docs/security.md names exists."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,11 +45,21 @@ def test_a_link_to_a_missing_file_is_found(tmp_path):
     assert broken_links(tmp_path / "a.md") == ["b.md"]
 
 
-@pytest.mark.parametrize("name", ["docs/security.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("name", ["docs/architecture.md", "docs/security.md", "CONTRIBUTING.md"])
 def test_every_path_that_a_document_names_exists(name):
     paths = named_paths((ROOT / name).read_text(encoding="utf-8"))
     assert len(paths) > 5
     assert [path for path in paths if not any(ROOT.glob(path))] == []
+
+
+def test_the_code_of_the_architecture_page_runs(tmp_path):
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "torch.Size([3, 480, 480])" in done.stdout
 
 
 def test_paths_are_found_in_commands_and_tables():
