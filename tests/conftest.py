@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
-for folder in (ROOT / "tests" / "parity", ROOT):
+for folder in (ROOT / "tests/parity/golden", ROOT / "tests/parity", ROOT):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 

@@ -23,8 +23,9 @@ INSIDE = "##"
 
 README_TEXT = """# A BERT vocabulary of {pieces} text pieces
 
-Characters and words, made by `ofa vocab build --bert --size {size}` from {lines} lines; {unknown}
-of their {words} words and characters have no entry ([UNK]). Made from:
+Characters and words, made by `ofa vocab build --bert --size {size}`
+from {lines} lines; {unknown} of their {words} words and characters have no entry ([UNK]).
+Made from:
 
 {sources}
 

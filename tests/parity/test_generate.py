@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import bpe_folder
-from fill import fill_state_dict, images_from_u8  # noqa: I001
-from golden import load, names  # makes `fill` importable
+from fill import fill_state_dict, images_from_u8
+from golden import load, names
 
 from ofa.models.config import ModelConfig
 from ofa.models.generation.generator import SequenceGenerator
