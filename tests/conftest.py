@@ -22,6 +22,31 @@ for folder in (ROOT / "tests/parity/golden", ROOT / "tests/parity", ROOT):
         sys.path.insert(0, str(folder))
 
 
+# Tests of these folders are quick unless they are marked slow; of the others all are slow.
+FAST_FOLDERS = ("unit", "parity", "contract")
+
+
+def tier(folder: str, marked_slow: bool) -> str:
+    """``fast`` or ``slow``: of a test in ``tests/FOLDER``."""
+    return "fast" if folder in FAST_FOLDERS and not marked_slow else "slow"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "fast: units, recorded numbers and quick contracts; under 4 minutes on 2 cores"
+    )
+    config.addinivalue_line("markers", "slow: starts trainings, browsers or many processes")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        name = tier(folder, item.get_closest_marker("slow") is not None)
+        if item.get_closest_marker(name) is None:
+            item.add_marker(name)
+
+
 def bpe_folder(kind: str) -> Path:
     """Folder of the released BPE files (``gpt2`` or ``bert_cn``).
 
