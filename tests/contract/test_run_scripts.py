@@ -23,6 +23,32 @@ TRAINING = [path for path in EXPERIMENTS if path.name.startswith(("train", "pret
 EVALUATION = [path for path in EXPERIMENTS if path.name.startswith("evaluate")]
 
 
+def size_branches(script: Path) -> list[list[str]]:
+    """Sizes that each branch of a script's ``case $SIZE`` names; [] without such a ``case``."""
+    cases = re.findall(r"^case \S*\$SIZE in(.*?)^esac", script.read_text(), re.M | re.S)
+    labels = re.findall(r"^ {4}([\w*,| ]+)\)", "".join(cases), re.M)
+    return [
+        named
+        for label in labels
+        if (named := [size for size in SIZES if re.search(rf"\b{size}\b", label)])
+    ]
+
+
+def sizes_that_differ(scripts: list[Path]) -> list:
+    """Cases (script, size): a size of each branch, and ``base`` where no branch names it."""
+    cases = []
+    for script in scripts:
+        branches = size_branches(script)
+        differing = [named[0] for named in branches] + ["base"] * all(
+            "base" not in named for named in branches
+        )
+        cases += [
+            pytest.param(script, size, id=f"{script.parent.name}/{script.name}-{size}")
+            for size in differing
+        ]
+    return cases
+
+
 def dry_run(script: Path, *arguments: str, **settings: str) -> list[str]:
     """Words of the command that a script would run, started from another directory."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
@@ -63,8 +89,13 @@ def test_an_experiment_is_a_header_and_what_differs(script):
     assert "set -euo pipefail" in lines and '"$@"' in script.read_text()
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("script", TRAINING, ids=lambda path: path.name)
+@pytest.mark.parametrize("script", EXPERIMENTS, ids=lambda path: path.name)
+def test_a_script_that_refuses_unknown_sizes_has_a_branch_for_every_known_one(script):
+    named = sorted(size for branch in size_branches(script) for size in branch)
+    assert named == sorted(SIZES) or "SIZE expects" not in script.read_text()
+
+
+@pytest.mark.parametrize("script, size", sizes_that_differ(TRAINING))
 def test_fairseq_parses_every_training_script(script, size, parse_training):
     args = parse_training(after(dry_run(script, SIZE=size), "fairseq_cli.train"))
     assert args.arch == f"ofa_{size}" and args.cpu and Path(args.user_dir) == ROOT / "ofa"
@@ -640,9 +671,13 @@ def test_an_unknown_precision_stops_before_the_start(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["BATCH", "EFFECTIVE_BATCH", "NPROC", "NNODES", "NODE_RANK", "MASTER_PORT"]
+    "name, value",
+    [
+        *((name, "x") for name in ("BATCH", "EFFECTIVE_BATCH", "NNODES", "MASTER_PORT")),
+        *(("NPROC", value) for value in ("x", "-1", "0", "08", "1.5", "a[0]")),
+        *(("NODE_RANK", value) for value in ("x", "-1")),
+    ],
 )
-@pytest.mark.parametrize("value", ["x", "-1", "08", "1.5", "a[0]"])
 def test_a_setting_that_is_no_integer_is_named_before_the_start(tmp_path, name, value):
     environment = os.environ | {"OFA_VENV": sys.prefix, name: value, "DRY_RUN": "1"}
     done = subprocess.run(
@@ -774,8 +809,7 @@ def test_a_missing_pretrained_checkpoint_stops_before_training(tmp_path):
     )
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("script", EVALUATION, ids=lambda path: path.name)
+@pytest.mark.parametrize("script, size", sizes_that_differ(EVALUATION))
 def test_our_command_parses_every_evaluation_script(script, size):
     from ofa.cli.main import build_parser
 
