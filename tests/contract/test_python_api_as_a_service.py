@@ -21,6 +21,8 @@ from small_tokenizer import small_tokenizer
 import ofa
 from ofa import OFA
 
+pytestmark = pytest.mark.slow
+
 COLORS = ["red", "green", "blue"]
 
 
@@ -207,7 +209,9 @@ STATE = """
     before = state()
     import ofa
     expect_the_same("import ofa")
+    assert "OFA" not in vars(ofa), "the Python API comes when it is asked for"
     from ofa import OFA
+    assert OFA.__module__.startswith("ofa.") and callable(OFA.load)
     expect_the_same("from ofa import OFA")
     model = OFA.load(sys.argv[1], device="cpu")
     expect_the_same("OFA.load")
@@ -237,6 +241,11 @@ def test_importing_loading_and_predicting_leave_the_process_as_it_was(checkpoint
     assert not done.stdout and "INFO" not in done.stderr and "Warning" not in done.stderr, (
         done.stderr
     )  # nobody asked for a log
+
+
+def test_an_unknown_name_of_the_package_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="OFO"):
+        ofa.OFO  # noqa: B018
 
 
 def test_locks_are_not_shared_by_copies(model):

@@ -823,24 +823,23 @@ def test_our_command_parses_every_evaluation_script(script, size):
 
 
 def test_starting_over_moves_the_old_run_aside(tmp_path):
+    """By the real guard of the folder; a program takes the place of the training."""
+    shutil.copytree(ROOT / "run_scripts", tmp_path / "run_scripts")
+    (tmp_path / "run_scripts/setup.sh").write_text("true\n")
+    python = program(
+        tmp_path / "venv/bin/python",
+        f'[ "$2" != ofa.cli.own_folder ] || exec {sys.executable} "$@"; exit 7',
+    )
     (tmp_path / "run").mkdir()
     (tmp_path / "run/checkpoint_last.pt").write_text("weeks of work")
     environment = os.environ | {
-        "OFA_VENV": sys.prefix,
-        "CUDA_VISIBLE_DEVICES": "",
+        "OFA_VENV": str(python.parents[1]),
+        "PYTHONPATH": str(ROOT),
         "SAVE_DIR": str(tmp_path / "run"),
     }
-    command = [
-        "bash",
-        ROOT / "run_scripts/launch.sh",
-        "train",
-        tmp_path / "missing.tsv",
-        "--task=caption",
-        "--arch=ofa_nano",
-        "--fresh",
-    ]
+    command = ["bash", tmp_path / "run_scripts/launch.sh", "train", "a.tsv", "--cpu", "--fresh"]
     done = subprocess.run(command, capture_output=True, text=True, cwd="/", env=environment)
-    assert done.returncode != 0, "there is no such TSV"
+    assert done.returncode == 7, done.stderr
     (aside,) = tmp_path.glob("run.*")
     assert (aside / "checkpoint_last.pt").read_text() == "weeks of work" and not (
         tmp_path / "run/checkpoint_last.pt"

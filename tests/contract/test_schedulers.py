@@ -29,6 +29,8 @@ from omegaconf import DictConfig, open_dict
 
 import ofa
 
+pytestmark = pytest.mark.slow  # trains and resumes with every scheduler
+
 ofa.register_fairseq_plugin()
 
 ROWS, BATCH, EPOCHS = 6, 2, 6

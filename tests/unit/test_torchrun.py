@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # runs of several processes
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
