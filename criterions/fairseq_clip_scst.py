@@ -31,7 +31,7 @@ class ClipScstConfig(FairseqDataclass):
     constraint_range: Optional[str] = option(
         None, "START,END: samples have only these token ids (without END) and 0 to 3"
     )
-    scst_baseline: ChoiceEnum(BASELINES) = option(
+    scst_baseline: ChoiceEnum(BASELINES) = option(  # type: ignore[valid-type]  # fairseq reads it
         "leave-one-out",
         "what a sample has to beat: the mean of the other samples of its caption, or the likeliest"
         " picture",

@@ -6,6 +6,7 @@ from dataclasses import field
 
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion
+from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
 from torch import Tensor
 
@@ -31,7 +32,7 @@ class OFACriterion(FairseqCriterion):
         counts: logged as they are.
     """
 
-    config: type
+    config: type[FairseqDataclass]
     averages = {"loss": ("sample_size", "sample_size")}
     optional: tuple[str, ...] = ()
     counts: tuple[str, ...] = ("ntokens", "nsentences", "sample_size")

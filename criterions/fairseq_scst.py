@@ -45,7 +45,7 @@ class ScstConfig(FairseqDataclass):
     constraint_range: Optional[str] = option(
         None, "START,END: captions have only these token ids (without END) and 0 to 3"
     )
-    scst_baseline: ChoiceEnum(BASELINES) = option(
+    scst_baseline: ChoiceEnum(BASELINES) = option(  # type: ignore[valid-type]  # fairseq reads it
         "leave-one-out",
         "what a sample has to beat: the mean of the other samples of its image, or the greedy"
         " caption",
@@ -210,7 +210,8 @@ class ScstRewardCriterion(OFACriterion):
     ) -> tuple[np.ndarray, Callable[[], str]]:
         """Rewards float64[answers], and a function that says why they may be useless. Args:
         images: row of each answer."""
-        if self.rewarded_by_task:
+        reward = self.reward
+        if reward is None:
             hint = (
                 "does training start from a checkpoint that was finetuned for this task"
                 " (--finetune-from-model)?"
@@ -218,7 +219,7 @@ class ScstRewardCriterion(OFACriterion):
             return self.task.rewards(answers, images, sample), lambda: hint
         texts = list(map(self.decode, answers))
         references = [self.references(target) for target in sample["target"]]
-        return self.reward(texts, references, images), lambda: self.reward.diagnosis(
+        return reward(texts, references, images), lambda: reward.diagnosis(
             texts, references, images
         )
 
@@ -248,7 +249,7 @@ class ScstRewardCriterion(OFACriterion):
         earned = advantage.to(device)[:, :, None].expand(target.shape).reshape(-1)[positions]
         target = target.view(-1)[positions]
         allowed = losses.allowed_tokens((len(target), logits.size(-1)), None, self.span, device)
-        start = self.start and self.start.logits(model, net_input, positions)
+        start = None if self.start is None else self.start.logits(model, net_input, positions)
 
         def log_probabilities(some, at):
             return losses.log_probabilities(some, None if allowed is None else allowed[at])
@@ -263,7 +264,7 @@ class ScstRewardCriterion(OFACriterion):
             return torch.stack(columns, -1)
 
         sums = losses.by_rows(token_losses, logits, rows).sum(0)
-        counts = {"ntokens": len(target)}
+        counts: dict = {"ntokens": len(target)}
         if start is not None:
             counts["kl"] = sums[1].detach()
         return sums[0] + self.kl_weight * sums[1:].sum(), counts
@@ -331,7 +332,8 @@ class StartingPoint:
                 "--scst-kl-weight: expected --scst-kl-model, the checkpoint of stage 1 to stay"
                 " close to"
             )
-        self.path, self.state, self.model = path, official_state_dict(load_checkpoint(path)), None
+        self.path, self.state = path, official_state_dict(load_checkpoint(path))
+        self.model: nn.Module | None = None
 
     @torch.no_grad()
     def logits(self, model: nn.Module, net_input: dict, positions: Tensor) -> Tensor:
@@ -340,7 +342,7 @@ class StartingPoint:
         if self.model is None:
             self.model = copy.deepcopy(unwrapped(model)).requires_grad_(False).eval()
             self.model.load_state_dict(self.state)
-            self.state = None
+            self.state = {}
             logger.info("%s: the model stays close to this one", self.path)
         logits, rows = scored_logits(self.model, net_input, positions)
         return logits if rows is None else logits[rows]

@@ -72,7 +72,7 @@ def label_smoothed(
     if epsilon == 0:
         return nll, nll
     if allowed is None:
-        share = epsilon / (lprobs.size(-1) - 1)
+        share: float | Tensor = epsilon / (lprobs.size(-1) - 1)
         spread = -lprobs.sum(-1)
     else:
         share = epsilon / (allowed.sum(-1) - 1 + 1e-6)

@@ -157,9 +157,9 @@ class TrainingTransform:
                 transforms.RandomHorizontalFlip(0.5),
             ]
         )
-        average = tuple(min(255, round(255 * value)) for value in mean)
+        red, green, blue = (min(255, round(255 * value)) for value in mean)
         self.augment = (
-            RandAugment(STRONG, 9, 0.5, average),
+            RandAugment(STRONG, 9, 0.5, (red, green, blue)),
             RandAugment(MILD, 7, 0.0, (128, 128, 128)),
         )
         self.pixels = transforms.Compose(

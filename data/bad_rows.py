@@ -50,10 +50,12 @@ class BadRows:
     def names(self) -> list[int]:
         """Numbers of the rows so far, for checkpoints: a run that goes on does not count and
         name them again."""
-        return [name for name in self.seen or () if name]
+        return [] if self.seen is None else [name for name in self.seen[:] if name]
 
     def add(self, names: Iterable[int]) -> None:
         """Rows that other processes met. Raises: UserError if all of them together are too many."""
+        if self.seen is None:
+            return
         with self.seen.get_lock():
             known = self.names()
             every = [*known, *sorted(set(names) - set(known))]
@@ -67,8 +69,8 @@ class BadRows:
 
     def restore(self, names: list[int]) -> None:
         """Args: names: of ``names``, perhaps of a run that allowed more."""
-        for place, name in enumerate(names[: self.limit]):
-            self.seen[place] = name
+        if self.seen is not None:
+            self.seen[: len(names[: self.limit])] = names[: self.limit]
 
 
 def number_of(where: str) -> int:

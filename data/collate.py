@@ -48,8 +48,8 @@ def collate(samples: list[Sample], pad: int = 1) -> dict[str, Any]:
     """
     if not samples:
         return {}
-    joins = {**JOINS, **{key: (name, TokenPadding(pad)) for key, name in TOKEN_KEYS.items()}}
-    joined = {}
+    joins = JOINS | {key: (name, TokenPadding(pad)) for key, name in TOKEN_KEYS.items()}
+    joined: dict[str, Any] = {}
     for key in dict.fromkeys(key for sample in samples for key in sample):
         name, join = joins[key]
         values = values_of(key, samples)

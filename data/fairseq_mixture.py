@@ -8,9 +8,7 @@ import numpy as np
 from ofa.data.fairseq_dataset import OFADataset, RowsDataset
 from ofa.data.mixture import Mixture
 from ofa.data.rows import Rows
-from ofa.data.sample import Sample
-
-TASK = "task"  # key of a sample, and of a batch whose samples are all of one task: the task's name
+from ofa.data.sample import TASK, Sample, without_task
 
 
 class JointDataset(RowsDataset):
@@ -51,8 +49,8 @@ class JointDataset(RowsDataset):
     def collater(self, samples: list[Sample]) -> dict:
         """The batch of samples of any tasks."""
         names = {sample[TASK] for sample in samples}
-        plain = [{key: value for key, value in sample.items() if key != TASK} for sample in samples]
-        batch = next(iter(self.members.values())).collater(plain)
+        first = next(iter(self.members.values()))
+        batch = first.collater(list(map(without_task, samples)))
         return {**batch, TASK: names.pop()} if len(names) == 1 else batch
 
     def set_epoch(self, epoch: int) -> None:

@@ -12,9 +12,9 @@ from ofa.data.bad_rows import BadRows
 from ofa.data.collate import IMAGE_ROWS, collate, rows_of_images
 from ofa.data.fairseq_dataset import RowsDataset, let_parent_decide_when_to_stop
 from ofa.data.permutation import shuffled
-from ofa.data.pretraining import TASK, Draws, PretrainingBuilder
+from ofa.data.pretraining import Draws, PretrainingBuilder
 from ofa.data.rows import Rows
-from ofa.data.sample import Sample
+from ofa.data.sample import TASK, Sample, without_task
 from ofa.data.shard_order import kept_order, reads_locally, row_order
 from ofa.errors import UserError
 from ofa.task.pretraining_tasks import (
@@ -146,16 +146,16 @@ class PretrainingDataset(RowsDataset):
             if found:
                 return found, extras
             left_out += not self.is_trained(0, row)
-            row = draws.rng.randrange(len(self.pairs))
+            row = draws.rng.randrange(self.length)
             if (
                 draws.rng.random() < 1 / PAIRS_PER_GROUP and groups < MOST_GROUPS
             ):  # as for every row that is read
                 extras += self.group(draws.rng.getrandbits(40))
                 groups += 1
         raise UserError(
-            f"{self.pairs.file.path}: expects rows of the tasks that --task-weights trains, found"
-            f" none among {TRIES}; leave out tasks that the file has no rows of, or give a file"
-            " without the others"
+            f"{self.files[0].file.path}: expects rows of the tasks that --task-weights trains,"
+            f" found none among {TRIES}; leave out tasks that the file has no rows of, or give a"
+            " file without the others"
         )
 
     def evaluated(self, index: int) -> Samples:
@@ -264,7 +264,7 @@ class PretrainingDataset(RowsDataset):
     def batch(self, samples: list[Sample]) -> dict:
         if not samples:
             return {}
-        plain = [{key: value for key, value in sample.items() if key != TASK} for sample in samples]
+        plain = list(map(without_task, samples))
         tasks = torch.tensor([TASKS.index(sample[TASK]) for sample in samples])
         together = collate(plain, self.builder.encoder.vocabulary.pad)
         return {**together, TASK_IDS: tasks, IMAGE_ROWS: rows_of_images(plain)}
@@ -291,7 +291,7 @@ class PretrainingDataset(RowsDataset):
         )
         if not len(found):
             raise UserError(
-                f"{self.pairs.file.path}: expects rows of the tasks that --task-weights trains,"
+                f"{self.files[0].file.path}: expects rows of the tasks that --task-weights trains,"
                 " found none to evaluate; give another file, or train with --disable-validation"
             )
         return found

@@ -6,7 +6,8 @@ it stopped in this one. With a weight of 0.5 an epoch shows half of its rows, an
 other half.
 """
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Mixture:
 
     def __init__(
         self,
-        files: Sequence[Sized],
+        files: Sequence[Any],
         weights: Sequence[float],
         shuffle: bool = True,
         seed: int = 1,

@@ -8,11 +8,11 @@ import torch
 
 
 def noised(
-    tokens: Sequence[int], ratio: float, low: int, high: int, rng: random.Random
+    tokens: Sequence[int], ratio: float, low: int, high: int, rng: random.Random | None
 ) -> list[int]:
     """The tokens with about ``ratio`` of them replaced; a number of ``rng`` decides which and by
     what."""
-    if not ratio:
+    if rng is None or not ratio:
         return list(tokens)
     return replaced(
         torch.tensor(tokens, dtype=torch.int64),

@@ -10,7 +10,7 @@ from PIL import Image
 from ofa.data.augment import MILD, RandAugment
 from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, OFA_MEAN, OFA_STD, image_transform
 from ofa.data.region_transforms import enlarged, flipped, jittered, scaled, square_around, visible
-from ofa.data.sample import Bpe, ImageOpener, Sample, SampleBuilder
+from ofa.data.sample import TASK, Bpe, ImageOpener, Sample, SampleBuilder
 from ofa.data.span_mask import SpanMask
 from ofa.task.pretraining_tasks import (
     Negatives,
@@ -25,7 +25,6 @@ from ofa.tokens.vocabulary import Vocabulary
 READ_TOKENS, KEPT_TOKENS = 512, 256  # of a text: so many are read, the last of them are learned
 PROMPT_TOKENS = 20  # room for the prompt round a text
 FILL = (128, 128, 128)
-TASK = "task"  # key of a sample: name of its task
 
 Reader = Callable[[Mapping[str, str], PretrainingContext], list[PretrainingExample]]
 

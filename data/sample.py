@@ -7,7 +7,7 @@ read in any order, by any number of workers, and a run resumes exactly.
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional, Protocol, TypedDict, Union
+from typing import Any, Final, Optional, Protocol, TypedDict, Union, cast
 
 import numpy as np
 import torch
@@ -39,15 +39,24 @@ class Sample(TypedDict, total=False):
     prev_output_tokens: torch.Tensor  # int64[T]: <s> a cat
     conf: torch.Tensor  # float32[1], confidence of the answer, weighs the loss
     ref_dict: dict[str, float]  # accepted answer -> score
-    constraint_mask: torch.Tensor  # bool[T, V], tokens allowed at each position
-    decoder_prompt: (
-        np.ndarray
-    )  # int64[P], beginning of prev_output_tokens that is given, not predicted
+    constraint_mask: Optional[torch.Tensor]  # bool[T, V], tokens allowed at each position
+    # int64[P], beginning of prev_output_tokens that is given, not predicted
+    decoder_prompt: np.ndarray
     prefix_tokens: torch.Tensor  # int64[P - 1], decoder_prompt without <s>
     target_str: str  # target as in the file
     w_resize_ratio: torch.Tensor  # float32[], model pixels per original pixel
     h_resize_ratio: torch.Tensor
     region_coord: torch.Tensor  # float32[4], xyxy in original pixels
+    task: str  # name of the task, where samples of several tasks meet
+
+
+TASK: Final = "task"  # that key, also of a batch whose samples are all of one task
+
+
+def without_task(sample: Sample) -> Sample:
+    plain = sample.copy()
+    plain.pop(TASK, None)
+    return plain
 
 
 class Bpe(Protocol):
@@ -56,6 +65,8 @@ class Bpe(Protocol):
     kind: str
 
     def encode(self, text: str) -> str: ...
+
+    def is_beginning_of_word(self, piece: str) -> bool: ...
 
 
 def text_ids(text: Text, vocabulary: Vocabulary, bpe: Bpe) -> list[int]:
@@ -137,9 +148,9 @@ class SampleBuilder:
         )
         return self.spec.example(row, context)
 
-    def encode(self, example: Example, rng: random.Random) -> Sample:
+    def encode(self, example: Example, rng: Optional[random.Random]) -> Sample:
         """Token ids and pixels of an example. Args: rng: for random changes of the picture and
-        of what the decoder reads."""
+        of what the decoder reads; None: no changes."""
         vocabulary = self.vocabulary
         source = text_ids(example.source, vocabulary, self.bpe)[: example.max_source_tokens]
         target = text_ids(example.target, vocabulary, self.bpe)[: example.max_target_tokens]
@@ -166,18 +177,24 @@ class SampleBuilder:
             sample["prefix_tokens"] = torch.tensor(prompt[1:], dtype=torch.int64)
         if self.spec.answers is not None:
             sample["constraint_mask"] = (
-                None if self.answers is None else self.constraint_mask(target, given)[:length]
+                None
+                if self.answers is None
+                else self.constraint_mask(self.answers, target, given)[:length]
             )
-        sample.update(example.extra)
+        sample.update(cast(Sample, example.extra))
         return sample
 
-    def pixels(self, image: Union[Image.Image, torch.Tensor], rng: random.Random) -> torch.Tensor:
+    def pixels(
+        self, image: Union[Image.Image, torch.Tensor], rng: Optional[random.Random]
+    ) -> torch.Tensor:
         """float32[3, S, S] of a picture; a tensor is taken as it is."""
         if isinstance(image, torch.Tensor):
             return image
-        return self.transform(image) if self.augmenting is None else self.augmenting(image, rng)
+        if self.augmenting is None or rng is None:
+            return self.transform(image)
+        return self.augmenting(image, rng)
 
-    def constraint_mask(self, target: list[int], given: int) -> torch.Tensor:
+    def constraint_mask(self, answers: AnswerSet, target: list[int], given: int) -> torch.Tensor:
         """What an answer of the set may go on with at each position: bool[given + T + 1, V].
 
         Args: target: token ids, T of them. given: positions of the decoder's prompt, where nothing
@@ -185,7 +202,7 @@ class SampleBuilder:
         """
         mask = torch.zeros(given + len(target) + 1, len(self.vocabulary), dtype=torch.bool)
         for position in range(len(target) + 1):
-            mask[given + position, self.answers.allowed_after(target[:position])] = True
+            mask[given + position, answers.allowed_after(target[:position])] = True
         return mask
 
 

@@ -215,7 +215,7 @@ def _members(path: str | Path, file, size: int, first: int = 0):
             " up; unpack it: gunzip"
         )
     try:
-        with tarfile.open(fileobj=Headers(file), mode="r:") as tar:
+        with tarfile.open(fileobj=Headers(file), mode="r:") as tar:  # type: ignore[call-overload]  # typeshed asks for write
             while (member := tar.next()) is not None:
                 yield member
                 tar.members = []

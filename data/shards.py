@@ -266,8 +266,9 @@ class ShardFile:
         """Base64 of the picture of a row. Args: column: None where there is but one."""
         for suffix in self.members(index):
             head, _, kind = suffix.rpartition(".")
-            if kind in IMAGES and (column is None or head == str(column)):
-                return encode_image(self.member(index, suffix))
+            data = self.member(index, suffix) if kind in IMAGES else None
+            if data is not None and (column is None or head == str(column)):
+                return encode_image(data)
         raise self._missing(
             index,
             " or .".join([" with a picture: .jpg", "png"])
@@ -362,7 +363,7 @@ def shards_of_folder(folder: str) -> list[str]:
 
 def alternatives(path: str) -> list[str]:
     """Paths that a pattern with braces stands for."""
-    from braceexpand import UnbalancedBracesError, braceexpand
+    from braceexpand import braceexpand
 
     for start, end in RANGE.findall(path):
         if max(len(start), len(end)) > 18 or abs(int(end) - int(start)) >= MOST_SHARDS:
@@ -372,7 +373,7 @@ def alternatives(path: str) -> list[str]:
             )
     try:
         return list(braceexpand(path))
-    except UnbalancedBracesError as error:
+    except ValueError as error:
         raise UserError(
             f"{path}: expected a pattern such as x-{{000000..000009}}.tar, found {error}"
         ) from None

@@ -9,6 +9,7 @@ mode: offsets are bytes (``ofa.data.tsv_index``).
 
 import os
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,11 @@ class TsvFile:
 
     def __init__(self, path: str | Path, selected_cols: str | Sequence[int] | None = None):
         self.path = str(path)
-        self._file = self._offsets = None
-        self._size = self._rows = None  # bytes and rows of the file as it was first opened
+        self._file: FileIO | None = None
+        self._offsets: np.ndarray | None = None
+        # bytes and rows of the file as it was first opened
+        self._size: int | None = None
+        self._rows: int | None = None
         self.num_columns = self._row_bytes(0).count(b"\t") + 1
         self.selected_cols = column_numbers(self.path, selected_cols, self.num_columns)
 
@@ -85,11 +89,11 @@ class TsvFile:
         Args: columns: numbers in the file (not among ``selected_cols``).
         Raises: as ``[]``, but other columns than these are not checked.
         """
-        start, end = self._place(index)
+        file, start, end = self._place(index)
         if end - start > 2 * BLOCK:
             before = min(start, 1)
-            head = os.pread(self._file.fileno(), BLOCK + before, start - before)
-            tail = os.pread(self._file.fileno(), BLOCK, end - BLOCK)
+            head = os.pread(file, BLOCK + before, start - before)
+            tail = os.pread(file, BLOCK, end - BLOCK)
             if (
                 head.find(b"\n", before) != -1
                 or tail.find(b"\n", 0, -1) != -1
@@ -131,9 +135,9 @@ class TsvFile:
             self._offsets, self._rows = offsets, len(offsets) - 1
         return self._offsets
 
-    def _place(self, index: int) -> tuple[int, int]:
-        """First byte of a row and the one after its last, in the open file. Raises: IndexError,
-        UserError."""
+    def _place(self, index: int) -> tuple[int, int, int]:
+        """The open file's descriptor, first byte of a row and the one after its last. Raises:
+        IndexError, UserError."""
         offsets = self.offsets
         if not 0 <= index < len(offsets) - 1:
             raise IndexError(f"{self.path}: row {index} of {len(offsets) - 1}")
@@ -145,9 +149,9 @@ class TsvFile:
                     f"{self.path}: expected a TSV file, {error.strerror}; the file changed: start"
                     " again"
                 ) from None
-        size = os.lseek(
-            self._file.fileno(), 0, os.SEEK_END
-        )  # a third of the time of fstat; pread needs no position
+        file = self._file.fileno()
+        # a third of the time of fstat; pread needs no position
+        size = os.lseek(file, 0, os.SEEK_END)
         if self._size is None:
             self._size = size
         start, end = int(offsets[index]), int(offsets[index + 1])
@@ -155,7 +159,7 @@ class TsvFile:
             size != self._size or not start < end <= size
         ):  # the last: an index that was made up may ask for any memory
             raise self._changed(index)
-        return start, end
+        return file, start, end
 
     def _changed(self, index: int) -> UserError:
         return UserError(
@@ -173,13 +177,11 @@ class TsvFile:
     def _row_bytes(self, index: int) -> bytes:
         """Bytes of a row without its line end. The byte in front is read too: a row has to start
         here."""
-        start, end = self._place(index)
+        file, start, end = self._place(index)
         before = min(start, 1)
-        row = os.pread(self._file.fileno(), end - start + before, start - before)
+        row = os.pread(file, end - start + before, start - before)
         while 0 < len(row) < end - start + before:  # one pread gives 2 GiB at most
-            more = os.pread(
-                self._file.fileno(), end - start + before - len(row), start - before + len(row)
-            )
+            more = os.pread(file, end - start + before - len(row), start - before + len(row))
             if not more:
                 break
             row += more

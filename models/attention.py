@@ -74,7 +74,10 @@ def with_prompt(source: KeyValue, prompt: Optional[KeyValue]) -> KeyValue:
     if prompt is None:
         return source
     batch = source[0].size(0)
-    return tuple(torch.cat([p.expand(batch, -1, -1, -1), x], dim=2) for p, x in zip(prompt, source))
+    keys, values = (
+        torch.cat([p.expand(batch, -1, -1, -1), x], dim=2) for p, x in zip(prompt, source)
+    )
+    return keys, values
 
 
 def pad_for_prompt(x: Tensor, length: int) -> Tensor:

@@ -54,12 +54,8 @@ class DecoderCache:
                 self.buffer[kind, layer, :, :, :, : self.prompt_length] = prompt[kind]
         self.rows = torch.arange(images, device=keys.device)  # which of the first images are left
         self._bias_rows = bias_rows
-        self._block = (
-            0,
-            0,
-            [],
-            keys.new_empty(0),
-        )  # first row, last row, biases of each layer, source bias
+        # first row, last row, biases of each layer, source bias
+        self._block: tuple[int, int, list[Tensor], Tensor] = (0, 0, [], keys.new_empty(0))
 
     @property
     def images(self) -> int:
@@ -101,9 +97,8 @@ class DecoderCache:
         """All keys and values so far and new ones (B, H, N, D) behind them, which are not
         stored; for one beam."""
         end = self.prompt_length + self.length
-        return tuple(
-            torch.cat([self.buffer[kind, layer, :, 0, :, :end], new[kind]], 2) for kind in range(2)
-        )
+        keys, values = self.buffer[:, layer, :, 0, :, :end]
+        return torch.cat([keys, new[0]], 2), torch.cat([values, new[1]], 2)
 
     def advance(self, num_tokens: int) -> None:
         self.length += num_tokens

@@ -7,7 +7,7 @@ Letters: B batch (images), K beams, T target positions, S encoder positions, C w
 L prompt length.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Optional, Union
 
@@ -29,6 +29,9 @@ Kind = Union[bool, Tensor]  # are the targets image codes? bool[B] when some are
 
 class Decoder(Stack):
     """Tokens of a target and the encoder's output in, logits of the next tokens out."""
+
+    layers: Sequence[DecoderLayer]
+    image_position_idx: Tensor
 
     def __init__(self, config: ModelConfig, embed_tokens: nn.Embedding, pad: int) -> None:
         super().__init__("decoder", config, pad)
@@ -84,9 +87,8 @@ class Decoder(Stack):
             of_samples if isinstance(of_samples, bool) else of_samples.repeat_interleave(per_sample)
         )
         self.check_length(length, is_code)
-        padding_mask = prev_output_tokens.eq(self.pad)
-        padding_mask = padding_mask if bool(padding_mask.any()) else None
-        biases = self.self_biases(is_code, 0, length, padding_mask)
+        padding = prev_output_tokens.eq(self.pad)
+        biases = self.self_biases(is_code, 0, length, padding if bool(padding.any()) else None)
         source_bias = self.source_bias(of_samples, 0, length, encoder_output)
         if per_sample > 1:  # the targets of a sample stand side by side, as beams do
             source_bias = source_bias.repeat(1, 1, per_sample, 1)

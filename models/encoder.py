@@ -138,10 +138,8 @@ class Encoder(Stack):
         positions = self.image_positions(height, width, cells)
         if sample_patch_num is not None and sample_patch_num <= height * width:
             # Python's generator, one draw per row in batch order: as in the release.
-            chosen = [
-                random.sample(range(height * width), k=sample_patch_num) for _ in range(batch)
-            ]
-            chosen = torch.tensor(chosen, device=images.device)  # (B, P')
+            draws = [random.sample(range(height * width), k=sample_patch_num) for _ in range(batch)]
+            chosen = torch.tensor(draws, device=images.device)  # (B, P')
             features = features.gather(1, chosen.unsqueeze(-1).expand(-1, -1, features.size(-1)))
             cells, positions = cells[0][chosen], positions[0][chosen]
         padding_mask = torch.zeros(features.shape[:2], dtype=torch.bool, device=images.device)
@@ -249,7 +247,7 @@ class Encoder(Stack):
         return buckets
 
 
-def build_stem(config: ModelConfig) -> nn.Module:
+def build_stem(config: ModelConfig) -> ResNet | VisionTransformer:
     """The network that turns pixels into patches: a ResNet or a vision transformer."""
     if config.resnet_type in VITS:
         return VisionTransformer(**VITS[config.resnet_type])

@@ -66,34 +66,32 @@ class OFAModel(OFA, BaseFairseqModel):
     def upgrade_state_dict_named(self, state_dict, name: str) -> None:
         adapt_state_dict(self, state_dict)
 
-    def load_state_dict(self, state_dict, strict: bool = True, model_cfg=None, args=None, **unused):
+    def load_state_dict(  # type: ignore[override]  # the arguments are fairseq's
+        self, state_dict, strict: bool = True, model_cfg=None, args=None, **unused
+    ):
         """Loads checkpoints of older, smaller or plainer models as well; see
         ``ofa.checkpoints.adapt``."""
         load_into(self, state_dict, strict)
 
 
+WARNED_OF: set[str] = set()  # flags without effect, in this process
+
+
 def warn_of_flags_without_effect(args: Any) -> None:
     for name, default, _, reason in WITHOUT_EFFECT:
         value = getattr(args, name, None)
-        if value not in (None, default) and name not in warn_of_flags_without_effect.said:
-            warn_of_flags_without_effect.said.add(name)
+        if value not in (None, default) and name not in WARNED_OF:
+            WARNED_OF.add(name)
             logger.warning("--%s has no effect: %s", name.replace("_", "-"), reason)
     lora = [field.name for field in fields(ModelConfig) if field.name.startswith("lora_")]
     given = any(
         getattr(args, name, None) not in (None, getattr(ModelConfig, name)) for name in lora
     )
-    if (
-        given
-        and not getattr(args, "lora_rank", None)
-        and "lora" not in warn_of_flags_without_effect.said
-    ):
-        warn_of_flags_without_effect.said.add("lora")
+    if given and not getattr(args, "lora_rank", None) and "lora" not in WARNED_OF:
+        WARNED_OF.add("lora")
         logger.warning(
             "--lora-alpha, --lora-targets and --lora-dropout have no effect without --lora-rank"
         )
-
-
-warn_of_flags_without_effect.said = set()
 
 
 def register_architectures() -> None:

@@ -66,6 +66,11 @@ class Layer(nn.Module):
     The order in which modules are made is the order of the released state dict.
     """
 
+    fc1: nn.Linear
+    fc2: nn.Linear
+    ffn_layernorm: nn.LayerNorm | None
+    final_layer_norm: nn.LayerNorm
+
     def __init__(
         self, config: ModelConfig, width: int, drop_path: float, normalize_before: bool
     ) -> None:

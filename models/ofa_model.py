@@ -2,7 +2,7 @@
 
 import logging
 from functools import partial
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +102,7 @@ class OFA(nn.Module):
         Returns: logits (B or B * K, T, V), and what else there is: ``encoder_output``,
         ``inner_states``, ``attn``.
         """
+        assert prev_output_tokens is not None, "the decoder reads prev_output_tokens"
         encoder_output = self.encoder(
             src_tokens,
             patch_images,
@@ -160,7 +161,7 @@ class OFA(nn.Module):
         """Add a head; a head of that name is replaced, with a warning when its shape differs."""
         inner_dim = inner_dim or self.config.encoder_embed_dim
         if name in self.classification_heads:
-            before = self.classification_heads[name].out_proj
+            before = self.classification_head(name).out_proj
             if (before.out_features, before.in_features) != (num_classes, inner_dim):
                 logger.warning(
                     "classification head %r is replaced: it had %d classes, now %d",
@@ -175,7 +176,7 @@ class OFA(nn.Module):
         if name not in self.classification_heads:
             known = ", ".join(self.classification_heads) or "none"
             raise UserError(f"the model has no classification head {name!r}; registered: {known}")
-        return self.classification_heads[name]
+        return cast(ClassificationHead, self.classification_heads[name])
 
 
 @torch.no_grad()

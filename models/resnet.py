@@ -4,6 +4,7 @@ As in the release, every depth (18 and 34 too) is built of bottleneck blocks.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,11 @@ LARGE = 192 * 192
 
 class FrozenBatchNorm(nn.Module):
     """BatchNorm whose statistics, weight and bias never change: all four are buffers."""
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -74,7 +80,7 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(planes, channels_out, 1, bias=False)
         self.bn3 = norm(channels_out)
         if stride != 1 or channels_in != channels_out:
-            self.downsample = nn.Sequential(
+            self.downsample: nn.Module = nn.Sequential(
                 nn.Conv2d(channels_in, channels_out, 1, stride=stride, bias=False),
                 norm(channels_out),
             )
@@ -92,6 +98,10 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Args: kind: a key of DEPTHS; width: channels of the first stage (64 in the released
     models)."""
+
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
 
     def __init__(
         self,
@@ -133,7 +143,7 @@ class ResNet(nn.Module):
         return self.layer3(self.layer2(self.layer1(x)))
 
 
-def load_imagenet_weights(stem: nn.Module, weights: dict[str, Tensor], path: str) -> None:
+def load_imagenet_weights(stem: nn.Module, weights: dict[str, Any], path: str) -> None:
     """Start from torchvision's ImageNet weights; its fourth stage and classifier are not used.
 
     Raises: UserError if the file is of another network.

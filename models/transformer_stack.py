@@ -1,7 +1,8 @@
 """A stack of layers: what encoder and decoder share, layer drop, activation checkpointing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,13 @@ class Stack(nn.Module):
 
     Args: side: "encoder" or "decoder", the beginning of the names of its fields in ``config``.
     """
+
+    layers: Sequence[nn.Module]
+    token_rel_pos_table_list: Sequence[nn.Embedding]
+    image_rel_pos_table_list: Sequence[nn.Embedding]
+    version: Tensor
+    token_rp_bucket: Tensor
+    image_rp_bucket: Tensor
 
     def __init__(self, side: str, config: ModelConfig, pad: int) -> None:
         super().__init__()
@@ -65,7 +73,8 @@ class Stack(nn.Module):
         rates = torch.linspace(
             0, self.setting("drop_path_rate"), self.num_layers, device="cpu"
         ).tolist()
-        self.layers = nn.ModuleList(make(self.config, rate) for rate in rates)
+        layers: Any = nn.ModuleList(make(self.config, rate) for rate in rates)
+        self.layers = layers
         self.layer_norm = nn.LayerNorm(self.width) if self.setting("normalize_before") else None
 
     def make_biases(self) -> None:
@@ -75,7 +84,7 @@ class Stack(nn.Module):
         )
         self.first_image_bucket = 1 + text
 
-        def tables(num_buckets: int) -> nn.ModuleList:
+        def tables(num_buckets: int) -> Any:
             return nn.ModuleList(
                 nn.Embedding(num_buckets, self.num_heads) for _ in range(self.num_layers)
             )
@@ -101,10 +110,8 @@ class Stack(nn.Module):
 
         Args: buckets: int64[1 or B, T, T']. Returns: (1 or B, H, T, T').
         """
-        text, image = (
-            self.token_rel_pos_table_list[index].weight,
-            self.image_rel_pos_table_list[index].weight,
-        )
+        text = self.token_rel_pos_table_list[index].weight
+        image = self.image_rel_pos_table_list[index].weight
         return bucket_bias(torch.cat([text.new_zeros(1, self.num_heads), text, image]), buckets)
 
     def prompts(self) -> list:

@@ -41,7 +41,8 @@ class PackedAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         packed = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
-        y = F.scaled_dot_product_attention(*(split_heads(part, self.num_heads) for part in packed))
+        q, k, v = (split_heads(part, self.num_heads) for part in packed)
+        y = F.scaled_dot_product_attention(q, k, v)
         return self.out_proj(y.transpose(1, 2).flatten(2))
 
 
@@ -77,10 +78,8 @@ class VisionTransformer(nn.Module):
         self.positional_embedding = nn.Parameter(torch.randn(self.grid**2 + 1, width) * width**-0.5)
         self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
         self.ln_pre = nn.LayerNorm(width)
-        self.transformer = nn.Module()
-        self.transformer.resblocks = nn.ModuleList(
-            Block(width, num_heads) for _ in range(num_layers)
-        )
+        blocks = nn.ModuleList(Block(width, num_heads) for _ in range(num_layers))
+        self.transformer = nn.ModuleDict({"resblocks": blocks})
 
     def forward(self, images: Tensor) -> Tensor:
         """Args: images: float[B, 3, height, width]. Returns: float[B, width, height / 16, width
@@ -90,7 +89,7 @@ class VisionTransformer(nn.Module):
         x = self.ln_pre(
             x.flatten(2).transpose(1, 2) + self.positions(height, width).to(x.dtype)
         )  # (B, P, C)
-        for block in self.transformer.resblocks:
+        for block in self.transformer["resblocks"].children():
             x = block(x)
         return x.transpose(1, 2).unflatten(2, (height, width))
 

@@ -16,7 +16,8 @@ from fairseq.logging import metrics
 from fairseq.tasks import TASK_REGISTRY, FairseqTask, register_task, setup_task
 from omegaconf import OmegaConf
 
-from ofa.data.fairseq_mixture import TASK, JointDataset
+from ofa.data.fairseq_mixture import JointDataset
+from ofa.data.sample import TASK
 from ofa.errors import UserError
 from ofa.io.stored_options import MEMBERS
 from ofa.task.mixture_file import Member, given, metric_names, read_members

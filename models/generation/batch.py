@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa.errors import UserError
+from ofa.models.decoder import Decoder
 from ofa.models.generation.constraints import Columns, TrieRule, apply_hook, repeated_ngrams
 from ofa.models.generation.hypotheses import FinishedHypotheses
 from ofa.models.generation.options import GenerationOptions
-from ofa.models.generation.search import Candidates, make_search
+from ofa.models.generation.search import Candidates, Sampling, SeededSampling, make_search
 from ofa.models.inference_weights import slice_linear
 from ofa.tokens.trie import as_trie
 
@@ -65,9 +66,7 @@ class GeneratorSettings:
         self.constraint_trie: Any = None
         self.zero_shot = options.zero_shot
 
-    def longest(
-        self, models: Sequence[nn.Module], source_width: int, source_lengths: Tensor
-    ) -> int:
+    def longest(self, models: Sequence[Any], source_width: int, source_lengths: Tensor) -> int:
         """Most tokens of a hypothesis in a batch, </s> not counted. Args: source_lengths:
         int64[B]."""
         options = self.options
@@ -98,7 +97,7 @@ class GeneratorSettings:
         return ", ".join(name for name, on in active.items() if on) or "no option"
 
 
-def longest_input(decoder: nn.Module, code: bool) -> int:
+def longest_input(decoder: Decoder, code: bool) -> int:
     """Tokens that a decoder can be fed, <s> included."""
     return decoder.image_position_idx.numel() if code else decoder.config.max_target_positions
 
@@ -114,7 +113,7 @@ class GenerationBatch:
     def __init__(
         self,
         generator: GeneratorSettings,
-        models: Sequence[nn.Module],
+        models: Sequence[Any],
         sample: dict[str, Any],
         encoded: Sequence[Any],
         prefix_tokens: Tensor | None,
@@ -143,17 +142,15 @@ class GenerationBatch:
         self.totals = torch.zeros(batch, 1, 1, device=device)
         self.finished = FinishedHypotheses(batch, self.beam, self.max_len + 1, device)
         self.search = generator.search
-        if sample.get("seeds") is not None and self.options.sampling:
-            self.search = generator.search.seeded(
-                sample["seeds"], self.max_len + 1, self.beam, device
-            )
+        if sample.get("seeds") is not None and isinstance(self.search, Sampling):
+            self.search = self.search.seeded(sample["seeds"], self.max_len + 1, self.beam, device)
         self.cut_short = 0  # images whose hypotheses all came to a point where nothing may follow
         self.trie = None
         if generator.constraint_trie is not None:
             trie = as_trie(generator.constraint_trie, generator.bos, generator.eos)
             self.trie = TrieRule(trie, generator.bos, self.prefix.ne(generator.pad).sum(1))
         codes = torch.full((batch,), self.options.gen_code, dtype=torch.bool, device=device)
-        self.decoders = [model.decoder for model in models]
+        self.decoders: list[Decoder] = [model.decoder for model in models]
         self.projections = [self.projection(decoder) for decoder in self.decoders]
         self.caches = [
             decoder.start(output, beam=self.beam, max_len=self.max_len + 1, code_masks=codes)
@@ -176,7 +173,7 @@ class GenerationBatch:
             )
         return self.finished.as_lists()
 
-    def projection(self, decoder: nn.Module) -> nn.Module | None:
+    def projection(self, decoder: Decoder) -> nn.Module | None:
         """What makes the logits of the constraint range alone; None where all of them are
         needed."""
         layer = getattr(
@@ -362,7 +359,7 @@ class GenerationBatch:
         )
         self.prefix, self.source_lengths = self.prefix[rows], self.source_lengths[rows]
         for part in (self.trie, self.search):
-            if hasattr(part, "select"):
+            if isinstance(part, (TrieRule, SeededSampling)):
                 part.select(rows)
         if rows.numel():
             for cache in self.caches:

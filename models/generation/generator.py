@@ -62,17 +62,17 @@ class SequenceGenerator(GeneratorSettings):
         return encode_all(inference_networks(models or self.models), sample)
 
 
-def inference_networks(models: Sequence[nn.Module]) -> list[nn.Module]:
+def inference_networks(models: Sequence[nn.Module]) -> list[Any]:
     """The networks themselves, in evaluation mode and as fast as they can be; ``models`` stay as
     they are."""
     return [inference_network(unwrapped(model)) for model in models]
 
 
-def encode_all(models: Sequence[nn.Module], sample: dict[str, Any]) -> list[EncoderOutput]:
+def encode_all(models: Sequence[Any], sample: dict[str, Any]) -> list[EncoderOutput]:
     return [model.encode(**sample["net_input"]) for model in models]
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: Any) -> Any:
     """The network inside the wrappers of distributed training (fairseq puts two around it)."""
     while hasattr(model, "module"):
         model = model.module

@@ -46,17 +46,16 @@ class FinishedHypotheses:
         """bool[B]: the image needs no further hypotheses."""
         return self.counts[images] >= self.beam
 
-    def as_lists(self) -> list[list[dict[str, Tensor | None]]]:
+    def as_lists(self) -> list[list[dict[str, Tensor]]]:
         """fairseq's form: per image the hypotheses, best first, as dicts.
 
         Keys: ``tokens`` int64[T] with </s>; ``score`` float32[]; ``positional_scores`` float32[T],
         log-probability of each token; ``attention`` and ``alignment``, empty.
         """
-        order = self.scores.argsort(
-            dim=1, descending=True, stable=True
-        )  # free places have -inf and stay last
+        # free places have -inf and stay last
+        order = self.scores.argsort(dim=1, descending=True, stable=True).tolist()
         positional = torch.diff(self.totals, dim=-1, prepend=torch.zeros_like(self.totals[..., :1]))
-        order, counts, lengths = order.tolist(), self.counts.tolist(), self.lengths.tolist()
+        counts, lengths = self.counts.tolist(), self.lengths.tolist()
         empty = torch.empty(0)
         return [
             [

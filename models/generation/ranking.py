@@ -132,11 +132,11 @@ class AnswerRanker:
             if end - begin > 1 and node not in decided:
                 edges += [(row, edge) for edge in range(begin, end)]
         decided.update(nodes)
-        row, edge = torch.tensor(edges, dtype=torch.int64).view(-1, 2).unbind(1)
+        rows, edge = torch.tensor(edges, dtype=torch.int64).view(-1, 2).unbind(1)
         columns, column = table.token[edge].unique(return_inverse=True)
         index = torch.tensor(nodes)
         depths = table.depth[index] - table.depth[self.start]
-        return Part(token_of[index], depths, sees, columns, row, column, table.child[edge])
+        return Part(token_of[index], depths, sees, columns, rows, column, table.child[edge])
 
     # ------------------------------------------------------------------ scores
 

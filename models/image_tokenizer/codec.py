@@ -36,7 +36,7 @@ def load_image_tokenizer(path: str | Path, device: str | torch.device = "cpu") -
     if path.is_dir() and (path / CONFIG).is_file():
         from ofa.models.image_tokenizer.vqgan import load_vqgan
 
-        tokenizer = load_vqgan(path / CONFIG, path / WEIGHTS)
+        tokenizer: ImageTokenizer = load_vqgan(path / CONFIG, path / WEIGHTS)
     else:
         from ofa.models.image_tokenizer.vq_vae import load_vq_vae
 

@@ -13,6 +13,7 @@ class ImageTokenizer(nn.Module):
 
     num_codes: int
     factor: int
+    generator: torch.Generator | None = None
 
     def encode(self, images: Tensor) -> Tensor:
         """float[B, 3, H, W] in [-1, 1] -> int64[B, h, w]; the same picture gives the same codes."""

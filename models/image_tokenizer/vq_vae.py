@@ -68,8 +68,8 @@ class Block(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        for parameter in self.conv2.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv2(F.silu(self.conv1(F.silu(x))))
@@ -81,6 +81,9 @@ class Codebook(nn.Module):
 
     DECAY = 0.98
     DEAD = 0.1  # vectors per batch, averaged, below which a code moves
+    vectors: Tensor
+    counts: Tensor
+    sums: Tensor
 
     def __init__(self, num_codes: int, dim: int) -> None:
         super().__init__()
@@ -105,7 +108,7 @@ class Codebook(nn.Module):
         self.counts.lerp_(counts, 1 - self.DECAY)
         self.sums.lerp_(sums, 1 - self.DECAY)
         self.vectors.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
-        dead = self.counts < self.DEAD
+        dead = self.counts.lt(self.DEAD)
         moved = self._some(x, int(dead.sum()), generator)
         self.vectors[dead], self.sums[dead], self.counts[dead] = moved, moved, 1.0
 

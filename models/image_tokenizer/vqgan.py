@@ -82,10 +82,11 @@ class VQGAN(ImageTokenizer):
         self.generator: torch.Generator | None = None
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
-        if config.kind == "GumbelVQ":
-            self.quantize = GumbelQuantizer(config.z_channels, config.n_embed, config.embed_dim)
-        else:
-            self.quantize = NearestQuantizer(config.n_embed, config.embed_dim)
+        self.quantize = (
+            GumbelQuantizer(config.z_channels, config.n_embed, config.embed_dim)
+            if config.kind == "GumbelVQ"
+            else NearestQuantizer(config.n_embed, config.embed_dim)
+        )
         self.quant_conv = nn.Conv2d(config.z_channels, config.embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1)
 
@@ -192,9 +193,9 @@ def config_of(content: Any, path: str) -> VQGANConfig:
             f"{path}: expected a network with codes, {' or '.join(KINDS)} with double_z: false,"
             f" found {found}; {REMEDY}"
         )
-    values = {}
+    values: dict[str, Any] = {}
     for field in dataclasses.fields(VQGANConfig):
-        value = given.get(field.name)
+        value: Any = given.get(field.name)
         many = field.name in ("ch_mult", "attn_resolutions")
         if field.name != "kind" and not (
             isinstance(value, list) and len(value) <= MOST_BLOCKS and all(map(is_count, value))

@@ -4,8 +4,8 @@ fit at all."""
 import logging
 import math
 import re
-from collections.abc import MutableMapping
-from typing import Optional
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Optional
 
 import torch
 from torch import Tensor, nn
@@ -241,7 +241,7 @@ def remedy(own: StateDict, state_dict: StateDict) -> str:
     return "The checkpoint needs " + ", ".join(advice) + "."
 
 
-def architecture(state_dict: StateDict) -> Optional[str]:
+def architecture(state_dict: Mapping[str, Any]) -> Optional[str]:
     """Name of the preset with the widths and depths of a state dict, None if there is none."""
 
     def depth(side: str) -> int:

@@ -139,7 +139,7 @@ def checkpoint_content(
     """What a checkpoint holds besides its weights: how it was trained if the file says so, and
     the records that fairseq looks up."""
     history = (source.content.get("optimizer_history") or [{}])[-1]
-    records = {
+    records: dict[str, Any] = {
         "criterion_name": "",
         "optimizer_name": "",
         "lr_scheduler_state": {},

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ofa.data.pretraining import TASK
+from ofa.data.sample import TASK
 from ofa.errors import UserError
 from ofa.inference.evaluate import to_device
 from ofa.inference.predictor import OFA
