@@ -213,7 +213,11 @@ def read_builds(path: str | Path) -> list[Build]:
         for line in Path(path).read_text().splitlines()
         if line.strip() and line[0] != "#"
     ]
-    return [Build(*row[:3], oldest=tuple(map(int, row[3].split(".")))) for row in rows]
+    builds = []
+    for torch_version, torchvision, cuda, oldest in rows:
+        major, minor = map(int, oldest.split("."))
+        builds.append(Build(torch_version, torchvision, cuda, (major, minor)))
+    return builds
 
 
 def choose_build(
@@ -292,8 +296,10 @@ def kernel_problem(
     return ""
 
 
-def driver_problem(gpus: Sequence[Gpu], torch_version: str, cuda: str) -> str:
+def driver_problem(gpus: Sequence[Gpu], torch_version: str, cuda: str | None) -> str:
     """One line about a driver that is too old for a build of torch, or ""."""
+    if cuda is None:
+        return ""
     needed = oldest_driver(cuda)
     old = min((gpu.driver for gpu in gpus if gpu.driver), default=needed)
     if old >= needed:

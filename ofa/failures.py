@@ -10,7 +10,7 @@ import os
 import re
 import select
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 from ofa.errors import UserError
 
@@ -67,9 +67,10 @@ def _of_the_machine(error: BaseException) -> str | None:
             f" {AGAIN}"
         )
     if type(error).__name__ == "ProcessExitedException":
-        how = getattr(error, "signal_name", None) or f"status {error.exit_code}"
+        ended: Any = error
+        how = ended.signal_name or f"status {ended.exit_code}"
         return (
-            f"rank {error.error_index} (process {error.error_pid}): ended by {how}; its own message"
+            f"rank {ended.error_index} (process {ended.error_pid}): ended by {how}; its own message"
             f" is above. {AGAIN}"
         )
     remote = ERROR_OF_WORKER.search(text)

@@ -35,7 +35,7 @@ def kept_process_state() -> Iterator[None]:
         root.setLevel(level)
         root.handlers[:] = handlers
         warnings.resetwarnings()
-        warnings.filters.extend(filters)
+        warnings.filters = filters
         restore_environment(environment)
         multiprocessing.set_start_method(start_method, force=True)  # None: nobody has chosen yet
         random.setstate(generators[0])

@@ -4,6 +4,7 @@ Images are float, -1 (black) to 1 (white). Letters: B images, H and W pixels, h 
 w = W / factor.
 """
 
+import torch
 from torch import Tensor, nn
 
 

@@ -35,7 +35,7 @@ class BaseNotFound(UserError):
     """The file that a light checkpoint needs is missing, or is another one."""
 
 
-def base_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def base_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     """``path``, ``sha256`` and ``ema`` of the file that a checkpoint needs; empty if it is complete
     by itself.
 
@@ -119,7 +119,7 @@ def complete(
     return checkpoint
 
 
-def load_complete(path: Paths, base: Optional[Paths] = None) -> dict[str, Any]:
+def load_complete(path: Paths, base: Optional[Paths] = None) -> MutableMapping[str, Any]:
     """``load_checkpoint`` for those who need every weight."""
     return complete(path, load_checkpoint(path), base)
 

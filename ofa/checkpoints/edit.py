@@ -238,7 +238,7 @@ def grouped(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The flat options of old files (``args``, a Namespace) as ``cfg``: each group that a reader
     looks up has them all."""
     return {
-        group: {**options, **({"_name": options[name]} if name in options else {})}
+        group: {**options, **({"_name": options[name]} if name and name in options else {})}
         for group, name in FLAT_GROUPS.items()
     }
 

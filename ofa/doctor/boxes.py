@@ -16,10 +16,10 @@ def boxes_of(cell: str, kind: str) -> list[Box] | None:
         if len(fields) != (4 if kind == "box" else 6) or (kind != "box" and not fields[5].strip()):
             return None
         try:
-            box = tuple(map(read_decimal, fields[:4]))
+            x0, y0, x1, y1 = map(read_decimal, fields[:4])
         except ValueError:
             return None
-        boxes.append(box)
+        boxes.append((x0, y0, x1, y1))
     return boxes
 
 

@@ -133,7 +133,7 @@ def _java(folder: str) -> Iterator[Check]:
             )
         except (OSError, subprocess.TimeoutExpired):
             works = False
-    if works:
+    if path and works:
         yield Check("java", OK, path)
     else:
         yield Check(

@@ -33,7 +33,7 @@ def _data_url(cell: str, settings: Settings) -> str:
 
 def _base64(cell: str, settings: Settings) -> str:
     try:
-        others = cell.rstrip("=").encode("ascii").translate(None, BASE64)
+        others: str | bytes = cell.rstrip("=").encode("ascii").translate(None, BASE64)
     except UnicodeEncodeError:
         others = re.sub(r"[A-Za-z0-9+/_-]", "", cell)
     if not others:
@@ -127,7 +127,8 @@ def _code_numbers(cell: str, settings: Settings) -> str:
     numbers = np.fromstring(cell, np.int64, sep=" ")  # a third of the time of int() on each
     if len(numbers) != cell.count(" ") + 1:
         return "two blanks in a row, or one at an end"
-    return str(numbers.max()) if numbers.max() >= settings.num_codes else ""
+    largest = np.max(numbers)
+    return str(largest) if largest >= settings.num_codes else ""
 
 
 def _plain_codes(cell: str, settings: Settings) -> str:

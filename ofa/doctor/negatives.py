@@ -183,10 +183,9 @@ def mend_negatives(folder: str, out: str) -> dict[str, int]:
                 file.writelines(f"{line}\n" for line in lines)
             counts[name] = len(lines)
     if ANSWERS in sound:
-        kinds = read_kinds(Path(folder) / ANSWERS)
         kinds = {
             kind: list(dict.fromkeys(answer for answer in answers if answer.strip()))
-            for kind, answers in kinds.items()
+            for kind, answers in (read_kinds(Path(folder) / ANSWERS) or {}).items()
         }
         kept = {
             kind: answers for kind, answers in kinds.items() if kind != OTHER and len(answers) > 1

@@ -72,13 +72,14 @@ def mend_chunk(rows: list[bytes | UserError], first: int, checker: RowChecker) -
     rows = [row if isinstance(row, UserError) else row.removesuffix(b"\r") for row in rows]
     mended, place = [], 0
     while place < len(rows):
-        if isinstance(rows[place], UserError):
+        row = rows[place]
+        if isinstance(row, UserError):
             mended.append(
-                MendedRow(first + place, None, findings=[broken_sample(rows[place], first + place)])
+                MendedRow(first + place, None, findings=[broken_sample(row, first + place)])
             )
             place += 1
             continue
-        row, lines = _whole_row(rows, place, checker)
+        row, lines = _whole_row(row, rows, place + 1, checker)
         number, place = first + place, place + lines
         findings = [finding for finding in checker.check(row) if not finding.note]
         if findings:
@@ -100,27 +101,27 @@ def _in_row(finding: Finding, number: int) -> Finding:
     return Finding(number, finding.column, finding.rule, finding.found, finding.fix)
 
 
-def _whole_row(rows: list[bytes], place: int, checker: RowChecker) -> tuple[bytes, int]:
-    """The row that begins at ``place``, and how many lines it takes: more than one where a field
-    has line breaks."""
-    row, tabs, width = rows[place], rows[place].count(b"\t"), checker.settings.width
+def _whole_row(
+    line: bytes, rows: list[bytes | UserError], after: int, checker: RowChecker
+) -> tuple[bytes, int]:
+    """The row that begins with a line, and how many lines it takes: more than one where a field has
+    line breaks. Args: after: place of the next line."""
+    row, tabs, width, stop = line, line.count(b"\t"), checker.settings.width, after
     if width == 1 or not row.strip():
         return row, 1
-    stop = place + 1
     while (
         stop < len(rows)
-        and isinstance(rows[stop], bytes)
-        and rows[stop].strip()
-        and tabs + rows[stop].count(b"\t") < width
+        and isinstance(more_text := rows[stop], bytes)
+        and more_text.strip()
+        and tabs + (more := more_text.count(b"\t")) < width
     ):
-        more = rows[stop].count(b"\t")
         if more == width - 1:  # a row of its own
             break
         glue = (
             b"" if tabs == checker.columns.get("image") else b" "
         )  # base64 in lines of 76 characters
-        row, tabs, stop = row + glue + rows[stop], tabs + more, stop + 1
-    return (row, stop - place) if tabs == width - 1 else (rows[place], 1)
+        row, tabs, stop = row + glue + more_text, tabs + more, stop + 1
+    return (row, stop - after + 1) if tabs == width - 1 else (line, 1)
 
 
 def repair(report: FileReport, layout: Layout | None, out: str, jobs: int = 1) -> RepairReport:
@@ -167,7 +168,7 @@ class _UniqueIds:
     """Gives rows whose id came before a new one, and drops those that came before altogether."""
 
     def __init__(self, report: FileReport, done: RepairReport):
-        self.column = dict(report.settings.columns).get("id") if report.settings.columns else None
+        self.column = dict(report.settings.columns if report.settings else ()).get("id")
         self.done, self.next_number = done, report.largest_id + 1
         self.seen: dict[str, list[int]] = {}  # id_key -> hashes of the rows that had it in the file
 

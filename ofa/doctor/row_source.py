@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa.data.rows import open_rows
 from ofa.data.shards import ShardFile, manifest_of, name_of, names_shards
 from ofa.data.tsv_index import open_index
 from ofa.errors import UserError
@@ -20,7 +19,7 @@ HASHED = 8 << 20  # bytes at a time
 
 def open_source(path: str) -> Source:
     """Raises: UserError if the file or a shard is missing, empty or broken."""
-    return open_rows(path) if names_shards(path) else open_index(path)
+    return ShardFile(path) if names_shards(path) else open_index(path)
 
 
 def num_rows(source: Source) -> int:

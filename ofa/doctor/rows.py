@@ -96,7 +96,7 @@ class RowChecker:
         self.cells = []
         if not plain_row(row, settings):
             for rule in ROW_RULES:
-                if found := rule.check(row, settings):
+                if found := rule.finds(row, settings):
                     return [Finding.of(rule, found)]
         self.cells = cells = row.decode("utf-8").split("\t")
         findings, sound = [], True
@@ -106,7 +106,7 @@ class RowChecker:
             if kind in GLANCES and GLANCES[kind](cell):
                 continue
             for rule in CELL_RULES[kind]:
-                if found := rule.check(cell, settings):
+                if found := rule.finds(cell, settings):
                     findings.append(Finding.of(rule, found, column))
                     if not rule.note:
                         sound = False
@@ -127,9 +127,9 @@ class RowChecker:
     def mend(self, row: bytes) -> bytes:
         """The row after every repair that its faults ask for; faults without a repair stay."""
         for rule in ROW_RULES:
-            if rule.repair and rule.check(row, self.settings):
+            if rule.repair and rule.finds(row, self.settings):
                 row = rule.repair(row, self.settings)
-        if not self.columns or any(rule.check(row, self.settings) for rule in ROW_RULES):
+        if not self.columns or any(rule.finds(row, self.settings) for rule in ROW_RULES):
             return row
         cells = row.decode("utf-8").split("\t")
         cells = self._mend_cells(cells)
@@ -144,12 +144,12 @@ class RowChecker:
             for name in names:
                 column = self.columns[name]
                 for rule in CELL_RULES[kinds[name]]:
-                    if rule.check(cells[column], self.settings):
+                    if rule.finds(cells[column], self.settings):
                         if rule.repair is None and not rule.note:
                             break
                         if rule.repair:
                             cells[column] = rule.repair(cells[column], self.settings)
-                            if rule.check(cells[column], self.settings):
+                            if rule.finds(cells[column], self.settings):
                                 break
         return cells
 

@@ -52,6 +52,10 @@ class Rule:
     repair: Callable[[Any, Settings], Any] | None = None
     note: bool = False
 
+    def finds(self, cell: Any, settings: Settings) -> str:
+        """What is wrong with a row or a cell, or ""."""
+        return "" if self.check is None else self.check(cell, settings)
+
 
 def shown(cell: str | bytes) -> str:
     """The beginning of a cell for a message."""

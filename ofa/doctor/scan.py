@@ -148,7 +148,8 @@ def scan(path: str, settings: Settings, layout: Layout | None, jobs: int = 1) ->
         report.add(Finding.of(SELECTED, f"{settings.width} columns, none for {', '.join(beyond)}"))
         settings, layout = replace(settings, columns=()), None
     report.settings = settings
-    ids, taught = [np.empty(0, np.uint64)], {}
+    ids = [np.empty(0, np.uint64)]
+    taught: dict[str, int] = {}
     crlf_rows, crlf_first = 0, 0
     with chunk_results(
         check_chunk, path, source, settings, layout, jobs, f"checking {Path(path).name}"
@@ -172,7 +173,9 @@ def scan(path: str, settings: Settings, layout: Layout | None, jobs: int = 1) ->
             ),
             crlf_rows,
         )
-    _find_duplicates(report, np.concatenate(ids), source, dict(settings.columns).get("id"))
+    column = dict(settings.columns).get("id")
+    if column is not None:
+        _find_duplicates(report, np.concatenate(ids), source, column)
     _find_cases(report, taught)
     wrong = report.counts["answer-known"] + report.counts["class-known"]
     if wrong > report.rows / 2:
@@ -194,7 +197,7 @@ def check_chunk(rows: list[bytes | UserError], first: int, checker: RowChecker) 
     """Args: rows: without line feeds. first: number of the first row, from 1."""
     report = ChunkReport(rows=len(rows))
     id_column = checker.columns.get("id")
-    digests = [0] * len(rows) if id_column is not None else None
+    digests = [0] * len(rows)
     for number, row in enumerate(rows, start=first):
         if isinstance(row, UserError):
             report.counts[SAMPLE.name] += 1
@@ -215,12 +218,12 @@ def check_chunk(rows: list[bytes | UserError], first: int, checker: RowChecker) 
             and (answer := checker.taught()) is not None
         ):
             report.taught.setdefault(answer, number)
-        if digests is not None and checker.cells:
+        if id_column is not None and checker.cells:
             text = checker.cells[id_column]
             digests[number - first] = digest(id_key(text))  # 1 and 1.0 are one id
             if text.isdecimal() and len(text) < 19:
                 report.largest_id = max(report.largest_id, int(text))
-    report.ids = None if digests is None else np.array(digests, np.uint64)
+    report.ids = None if id_column is None else np.array(digests, np.uint64)
     return report
 
 
@@ -236,9 +239,7 @@ def digest(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1
 
 
-def _find_duplicates(
-    report: FileReport, ids: np.ndarray, source: Source, column: int | None
-) -> None:
+def _find_duplicates(report: FileReport, ids: np.ndarray, source: Source, column: int) -> None:
     """Ids that come again; the first row of each is right."""
     present = np.flatnonzero(ids)
     _, first, inverse, counts = np.unique(
@@ -259,7 +260,7 @@ def _find_duplicates(
 def _find_cases(report: FileReport, taught: Mapping[str, int]) -> None:
     """Answers that rows teach as several, for people typed them with and without capitals."""
     alike: dict[str, list[str]] = {}
-    for answer in sorted(taught, key=taught.get):
+    for answer in sorted(taught, key=taught.__getitem__):
         alike.setdefault(answer.lower(), []).append(answer)
     groups = [answers for answers in alike.values() if len(answers) > 1]
     if groups:
@@ -293,14 +294,16 @@ def chunk_results(
     pays."""
     pictures = settings.images and "image" in dict(settings.columns)
     size = CHUNK_OF_PICTURES if pictures else CHUNK
-    shards = isinstance(source, ShardFile)
+    shards = source if isinstance(source, ShardFile) else None
     chunks = list(
-        chunks_of_shards(source, size) if shards else chunks_of(path, source, settings.width, size)
+        chunks_of_shards(source, size)
+        if isinstance(source, ShardFile)
+        else chunks_of(path, source, settings.width, size)
     )
     enough = num_bytes(path, source) >= (
         WORTH_PROCESSES_FOR_PICTURES if pictures else WORTH_PROCESSES
     )
-    start = (work, path, source if shards else None, settings, layout)
+    start = (work, path, shards, settings, layout)
     if jobs > 1 and enough and len(chunks) > 1:
         with multiprocessing.get_context("spawn").Pool(
             min(jobs, len(chunks)), _start_process, start
@@ -337,7 +340,7 @@ def _is_sound(file, offsets: np.ndarray, row: int, width: int) -> bool:
     return file.read(int(offsets[row + 1] - offsets[row])).count(b"\t") == width - 1
 
 
-_worker: tuple | None = None
+_worker: tuple = ()
 
 
 def _start_process(*start: Any) -> None:

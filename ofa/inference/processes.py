@@ -73,6 +73,6 @@ def gathered(found: list, rank: int, world: int) -> list[list]:
     """What each process found, on the first one."""
     if world == 1:
         return [found]
-    parts: list = [None] * world if rank == 0 else None
+    parts: Any = [None] * world if rank == 0 else None
     distributed.gather_object(found, parts)
     return parts

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ofa.io.folder_lock import is_at, lock_file, remove_if_abandoned
 
@@ -28,7 +28,7 @@ _parts: set[str] = set()  # unfinished files of this process
 
 
 @contextmanager
-def replacing(path: str | Path, mode: str = "w") -> Iterator[IO]:
+def replacing(path: str | Path, mode: str = "w") -> Iterator[Any]:
     """A file to write that takes the place of ``path`` at the end; until then, and after a failure,
     the old one stays.
 
@@ -107,7 +107,8 @@ class RememberingFile:
     """A file that keeps the error of a failed write: torch reports it as a bug of its own."""
 
     def __init__(self, file: IO):
-        self.file, self.error = file, None
+        self.file = file
+        self.error: OSError | None = None
 
     def write(self, data) -> int:
         try:

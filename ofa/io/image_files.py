@@ -230,7 +230,7 @@ def look_at_all(paths: Sequence[str], jobs: int, notes: Path) -> dict[str, Pictu
         else nullcontext()
     )
     with processes as pool, names_file(notes), open(notes, "a", encoding="utf-8") as file:
-        pictures = pool.imap(look_at, left, chunksize=32) if several else map(look_at, left)
+        pictures = pool.imap(look_at, left, chunksize=32) if pool else map(look_at, left)
         for path, picture in zip(left, show(pictures)):
             seen[path] = picture
             file.write(json.dumps([file_state(path), dataclasses.astuple(picture)]) + "\n")

@@ -60,8 +60,8 @@ def grid_of_files(files: Sequence[str]) -> str:
         return ""
     true = reference_file(found[0])
     has_reference = found[0].parent.name == EVERY and true.is_file()
-    files = [*([true] if has_reference else []), *found]
-    images = [open_image(read_image_file(path), str(path), upright=True) for path in files]
+    shown = [*([true] if has_reference else []), *found]
+    images = [open_image(read_image_file(path), str(path), upright=True) for path in shown]
     return as_field(grid(images[has_reference:], images[0] if has_reference else None))
 
 

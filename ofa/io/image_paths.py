@@ -21,7 +21,8 @@ def list_images(folder: str | Path, may_be_empty: bool = False) -> list[Path]:
     One warning counts and names the other files; hidden ones (``._a.jpg``) are ignored.
     Raises: UserError if there are no images, unless that may be.
     """
-    images, others = [], []
+    images: list[Path] = []
+    others: list[Path] = []
     for path in sorted(Path(folder).iterdir()):
         if not is_hidden(path.name):
             is_image = path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()

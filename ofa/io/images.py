@@ -22,6 +22,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError, features  # noqa: F401
@@ -235,7 +236,7 @@ def upright_file(data: bytes, where: str = "", lossless: bool = False) -> bytes:
         return file.getvalue()
 
 
-def _jpeg_options(image: ImageFile.ImageFile, swapped: bool) -> dict:
+def _jpeg_options(image: Any, swapped: bool) -> dict:
     """Args: swapped: the axes change places, also those of the tables and of the subsampling."""
     tables = [image.quantization[number] for number in sorted(image.quantization)]
     if swapped:

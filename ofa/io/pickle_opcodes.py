@@ -29,7 +29,8 @@ class Settings:
     __slots__ = ("class_name", "args", "state", "items")
 
     def __init__(self, class_name: str, args: tuple = ()):
-        self.class_name, self.args, self.state, self.items = class_name, args, None, {}
+        self.class_name, self.args, self.state = class_name, args, None
+        self.items: dict[Any, Any] = {}
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.items[key] = value
@@ -59,7 +60,7 @@ FIXED = _layouts(
 TEXTS = _layouts({pickle.BINUNICODE: "<I", pickle.SHORT_BINUNICODE: "<B", pickle.BINUNICODE8: "<Q"})
 PUTS = _layouts({pickle.BINPUT: "<B", pickle.LONG_BINPUT: "<I"})
 GETS = _layouts({pickle.BINGET: "<B", pickle.LONG_BINGET: "<I"})
-HANDLERS: dict[int, Callable[[Any], None]] = {}
+HANDLERS: dict[int, Callable[..., None]] = {}
 
 
 def _on(*opcodes: bytes) -> Callable:

@@ -4,7 +4,7 @@ import argparse
 import math
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -132,7 +132,7 @@ def check_storage(reference: Any, sizes: Mapping[str, int] | None, whole: int) -
     return key, count * itemsize
 
 
-CALLS = {
+CALLS: dict[str, Callable[..., Any]] = {
     **PLAIN,
     "argparse.Namespace": lambda *_: argparse.Namespace(),
     "torch.Size": _size,

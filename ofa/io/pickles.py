@@ -105,6 +105,7 @@ class Unpickler:
     """
 
     calls: Mapping[str, Callable] = PLAIN
+    persistent_load: Callable[[Any], Any]  # of whoever reads the storages
 
     def __init__(self, file: Any, encoding: str = "utf-8", **_: Any):
         self.file, self.encoding = file, encoding

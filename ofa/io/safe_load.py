@@ -29,6 +29,7 @@ from ofa.io.pickle_tensors import CALLS, CONSTANTS, MENTIONED, NumpyArray, Numpy
 from ofa.io.pickles import DAMAGED, Unpickler
 
 ARCHIVE = b"PK\x03\x04"  # how files of torch 1.6 and later begin
+FILE_HEADER = 30  # bytes before the name of a record in an archive
 STORAGES = {name for name in dir(torch) if name.endswith("Storage")} | {
     "UntypedStorage",
     "TypedStorage",
@@ -66,9 +67,9 @@ def load_checkpoint(
                 return content
             if trust:
                 return torch.load(file, map_location="cpu", weights_only=False)
-            sizes = (
-                record_sizes(path, file) if start.startswith(ARCHIVE) else refuse_tar(path, file)
-            )
+            sizes = record_sizes(path, file) if start.startswith(ARCHIVE) else None
+            if sizes is None:
+                refuse_tar(path, file)
             mapped = mapped and sizes is not None
             content = torch.load(
                 path if mapped else file,
@@ -104,7 +105,7 @@ def load_checkpoint(
 def check_kinds(content: Any) -> None:
     """Refuse a checkpoint whose parts are not what everybody takes them for. Raises: ValueError."""
     options = (Mapping, argparse.Namespace, type(None))
-    parts = {
+    parts: dict[str, Any] = {
         "model": Mapping,
         "state_dict": Mapping,
         "extra_state": Mapping,
@@ -118,9 +119,7 @@ def check_kinds(content: Any) -> None:
     if not isinstance(content, Mapping):
         raise ValueError(f"{type(content).__name__} instead of a dict")
     for name, kind in parts.items():
-        if not isinstance(
-            content.get(name), (kind, type(None)) if isinstance(kind, type) else (*kind, type(None))
-        ):
+        if not isinstance(content.get(name), (kind, type(None))):
             raise ValueError(f"'{name}' is {type(content[name]).__name__}")
     for name in ("model", "state_dict"):
         odd = next((key for key in content.get(name) or () if not isinstance(key, str)), None)
@@ -159,12 +158,7 @@ def record_sizes(path: str, file: IO[bytes]) -> dict[str, int]:
                 raise zipfile.BadZipFile(f"{record.filename[:80]} is compressed")
             if record.header_offset < end:
                 raise zipfile.BadZipFile(f"{record.filename[:80]} lies inside of another record")
-            end = (
-                record.header_offset
-                + zipfile.sizeFileHeader
-                + len(record.filename)
-                + record.file_size
-            )
+            end = record.header_offset + FILE_HEADER + len(record.filename) + record.file_size
             sizes[record.filename.partition("/")[2]] = record.file_size
         refuse_torchscript(
             path, torch._C.PyTorchFileReader(path).get_all_records()

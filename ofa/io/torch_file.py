@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-NUMBERS_AND_TEXT = (bool, int, float, complex, str, bytes, bytearray)
+NUMBERS_AND_TEXT: tuple[Any, ...] = (bool, int, float, complex, str, bytes, bytearray)
 KEPT = (
     *NUMBERS_AND_TEXT,
     type(None),

@@ -39,6 +39,8 @@ class WrittenFloat(float):
     Attributes: text.
     """
 
+    text: str
+
     def __new__(cls, text: str | float):
         number = super().__new__(cls, text)
         number.text = str(text)
@@ -89,7 +91,7 @@ def finding(value: Any) -> str:
     """A value that is no text, for a message: ``null``, ``NaN``, ``the list [1, 2]``."""
     if isinstance(value, (float, bool)) or value is None:
         return json.dumps(value)
-    names = {dict: "object", list: "list", tuple: "list"}
+    names: dict[type, str] = {dict: "object", list: "list", tuple: "list"}
     try:
         shown = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):

@@ -56,7 +56,8 @@ class Accuracy:
         )
 
     def top_counts(self) -> tuple[str, str]:
-        return f"_{self.top[0]}_sum", f"_{self.top[0]}_cnt"
+        name = self.top[0] if self.top else ""
+        return f"_{name}_sum", f"_{name}_cnt"
 
     def make_scorer(self, options, all_references) -> Scorer:
         return self.counts

@@ -6,7 +6,6 @@ All scorers take tokenised captions in the form of ``CiderD.compute_score``.
 
 import shutil
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +86,9 @@ class Spice:
 
     def __init__(self):
         require_java("SPICE")
-        folder = Path(find_spec("pycocoevalcap.spice").origin).parent / "lib"
+        from pycocoevalcap import spice
+
+        folder = Path(spice.__file__).parent / "lib"
         if not (folder / self.PARSER).is_file():
             raise UserError(
                 f"SPICE needs {self.PARSER} in {folder}; with a network connection, fetch it by: "

@@ -97,7 +97,8 @@ def caption_words(text: str, chinese: bool | None = None, marks: bool = False) -
     if not marks:
         return " ".join(remove_punctuation(text).split())
     found: list[str] = []
-    for before, word, behind in (MARKED.fullmatch(chunk).groups() for chunk in text.split()):
+    for chunk in map(MARKED.fullmatch, text.split()):
+        before, word, behind = chunk.groups() if chunk else ("", "", "")
         found += [*before, remove_punctuation(word), *behind]
     return " ".join(filter(None, found))
 

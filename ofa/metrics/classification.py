@@ -56,7 +56,7 @@ class ClassFigures:
         )
         if self.second:
             found |= cells(
-                (prediction.text == POSITIVE, POSITIVE in row.ref_dict)
+                (prediction.text == POSITIVE, POSITIVE in (row.ref_dict or {}))
                 for prediction, row in labelled
             )
         return found

@@ -147,9 +147,7 @@ def conversion(path: Path) -> str:
     return f"python -c {shlex.quote(code)}"
 
 
-def build(
-    open_clip: Any, weights: dict[str, Tensor], openai: bool, path: str | Path
-) -> torch.nn.Module:
+def build(open_clip: Any, weights: dict[str, Tensor], openai: bool, path: str | Path) -> Any:
     """The network that weights belong to, in evaluation mode, float32."""
     weights = {
         name: value.float() if value.is_floating_point() else value

@@ -161,12 +161,7 @@ def read_document_frequencies(path: str | Path) -> tuple[float, dict[tuple[str, 
         (ngram for ngram in frequencies if not isinstance(ngram, tuple) or len(ngram) > MAX_ORDER),
         None,
     )
-    if (
-        wrong is not None
-        or num_images <= 0
-        or not np.isfinite(counts).all()
-        or counts.min(initial=0) < 0
-    ):
+    if wrong is not None or num_images <= 0 or not np.isfinite(counts).all() or (counts < 0).any():
         raise UserError(
             f"{path}: not document frequencies (n-gram {wrong!r}, {num_images:g} images);"
             f" {EXPECTED}"

@@ -71,7 +71,7 @@ def image_scores(
         torch.manual_seed(0)  # which pictures make a part
         score, deviation = inception.compute()
     found = {"IS": float(score), "IS deviation": float(deviation.nan_to_num(0.0))}
-    if distance is None:
+    if distance is None or real is None:
         return found
     add_real(distance, real, extractor)
     return {"FID": float(distance.compute()), **found}

@@ -7,7 +7,7 @@ scorer.compare([picture], [other])                          # the same for two p
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -18,7 +18,7 @@ from ofa.metrics.load_class import class_of
 class ImageTextScorer(Protocol):
     """Anything that knows how well pictures and texts fit."""
 
-    def score(self, pictures: Sequence[Image.Image], texts: Sequence[str]) -> Sequence[float]:
+    def score(self, pictures: Sequence[Image.Image], texts: Sequence[str]) -> Any:
         """Pair by pair; higher fits better."""
 
 
@@ -30,7 +30,7 @@ def load_scorer(clip_path: str | None = None, class_name: str | None = None) -> 
     if not class_name:
         from ofa.metrics.clip_score import ClipScorer
 
-        return ClipScorer(clip_path)
+        return ClipScorer(clip_path or "")
     found = class_of("--image-text-scorer", class_name)
     if not callable(getattr(found, "score", None)):
         raise UserError(

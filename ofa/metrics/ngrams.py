@@ -54,7 +54,8 @@ class Numbered(NamedTuple):
 def number_ngrams(stream: np.ndarray) -> Numbered:
     """``stream``: int64, word numbers with a 0 after each sentence."""
     ahead = np.concatenate([stream, np.zeros(MAX_ORDER, np.int64)])
-    at, ranks = np.flatnonzero(stream), 0
+    at = np.flatnonzero(stream)
+    ranks = np.zeros(len(at), np.int64)
     starts, numbers, keys = [], [], []
     for more_words in range(MAX_ORDER):
         word = ahead[at + more_words]

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import tempfile
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 
 from ofa.errors import UserError
@@ -135,7 +134,7 @@ def split_line(text: str) -> str:
 @lru_cache(maxsize=2**16)
 def split_chunk(chunk: str) -> tuple[str, ...]:
     """Tokens of a string without blanks, in lower case."""
-    parts = []
+    parts: list[str] = []
     for part in PARTS.findall(chunk):
         parts += SPLIT.get(part, (MAPPED.get(part, part),))
     return tuple(parts)
@@ -144,7 +143,9 @@ def split_chunk(chunk: str) -> tuple[str, ...]:
 def java_tokenize(texts: list[str]) -> list[str]:
     """The same by the Java program itself: half a second to start, then about 20 000 captions a
     second."""
-    jar = Path(find_spec("pycocoevalcap.tokenizer.ptbtokenizer").origin).parent / JAR
+    from pycocoevalcap.tokenizer import ptbtokenizer
+
+    jar = Path(ptbtokenizer.__file__).parent / JAR
     command = [
         "java",
         "-cp",

@@ -58,7 +58,10 @@ def find_summaries(
         }
         return files_below(folder), named(readers, folder)
     pairs = {**known_pairs(folder), **pairs} if folder is not None else pairs
-    readers = {split: partial(paired_rows, split, *files) for split, files in pairs.items()}
+    readers = {
+        split: partial(paired_rows, split, texts, summaries)
+        for split, (texts, summaries) in pairs.items()
+    }
     return [str(path) for files in pairs.values() for path in files], named(
         readers, folder or "--train"
     )

@@ -88,7 +88,7 @@ def read_refer(
                 if id_key(image_id) in pictures
                 else None
             )
-            if path not in forms:
+            if path is not None and path not in forms:
                 forms[path] = stored_form(path)
             box = _box(reference, boxes, pictures, instances, forms[path])
             if path is None:
@@ -144,8 +144,8 @@ def _read_instances(path: str) -> tuple[dict, dict]:
     """Annotation id -> image id and ``bbox``, image id -> image with ``file_name`` and size; ids
     as ``id_key``."""
     record = read_json(path, ("images", "annotations"))
-    boxes: dict[str, tuple[str, list[float]]] = {}
-    pictures: dict[str, dict] = {}
+    boxes: dict[str, Any] = {}
+    pictures: dict[str, Any] = {}
     try:
         for entries, what, kept in (
             ("annotations", "annotation", boxes),

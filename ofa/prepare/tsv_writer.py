@@ -20,9 +20,10 @@ import json
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ofa.errors import UserError
 from ofa.io.atomic import names_file, replacing
@@ -55,7 +56,7 @@ class Group:
     the picture.
     """
 
-    source: object
+    source: Any
     rows: tuple[tuple[str, ...], ...]
 
     def block(self, image: str) -> bytes:
@@ -70,7 +71,7 @@ class Picture:
 
     image_id: str
     captions: tuple[str, ...]
-    source: object
+    source: Any
 
     def one_row_per_caption(self) -> list[tuple[str, str]]:
         return [(f"{self.image_id}_{i}", caption) for i, caption in enumerate(self.captions)]
@@ -148,7 +149,7 @@ class PreparedFolder:
     ):
         self.folder = Path(folder)
         self.manifest_path = self.folder / manifest
-        self.manifest = {
+        self.manifest: dict[str, Any] = {
             "made_by": made_by,
             "plan": plan,
             "finished": False,
@@ -384,7 +385,7 @@ def _foreign(manifest: object) -> str:
     return ""
 
 
-def encoded(sources: list, encode: Callable[[object], str], jobs: int) -> Iterator[str]:
+def encoded(sources: list, encode: Callable[[Any], str], jobs: int) -> Iterator[str]:
     """``encode`` of each source in order, by several processes when it pays."""
     if jobs <= 1 or len(sources) < WINDOW:
         yield from map(encode, sources)
@@ -450,13 +451,14 @@ def coco_reference(pictures: Sequence[Picture]) -> str:
 
 def write_caption_files(
     out: PreparedFolder,
-    splits: dict[str, Sequence[Picture]],
-    encode: Callable[[object], str],
+    splits: Mapping[str, Sequence[Picture]],
+    encode: Callable[[Any], str],
     jobs: int,
 ) -> None:
     """All files of a captioning data set: both training stages, evaluation splits, references,
     plain captions."""
     out.save_manifest(
+        finished=False,
         **{f"{split}_images": len(pictures) for split, pictures in splits.items()},
         train_captions=sum(len(p.captions) for p in splits["train"]),
     )

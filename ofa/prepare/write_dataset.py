@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from ofa.errors import UserError
@@ -97,15 +98,13 @@ def write(found: Found, folder: PreparedFolder, jobs: int) -> None:
         write_caption_files(folder, splits, base64_of_file, jobs)
     for name, groups in found.files.items():
         kept = [group for group in groups if group.source not in left_out]
-        folder.write_groups(
-            name, kept, lambda first, groups=kept: encoded_from(groups, first, jobs)
-        )
+        folder.write_groups(name, kept, partial(encoded_from, kept, jobs))
     for name, (content, entries) in found.texts.items():
         folder.write_text(name, content, entries)
     folder.save_manifest(finished=True, images_left_out=len(left_out), **found.counts)
 
 
-def encoded_from(groups: Sequence[Group], first: int, jobs: int) -> Iterator[str]:
+def encoded_from(groups: Sequence[Group], jobs: int, first: int) -> Iterator[str]:
     """base64 of the groups' pictures from group ``first`` on."""
     return encoded(
         [group.source for group in itertools.islice(groups, first, None)], base64_of_file, jobs

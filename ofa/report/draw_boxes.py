@@ -146,7 +146,8 @@ class _Pen:
     def fitted(self, text: str) -> str:
         """The text in at most ``MAX_LINES`` lines that are no wider than the canvas; the rest
         becomes ``…``."""
-        lines, words = [], " ".join(text.split())
+        lines: list[str] = []
+        words = " ".join(text.split())
         while words and len(lines) < MAX_LINES:
             line = self.longest_start(words)
             words = words[len(line) :].lstrip()
@@ -168,12 +169,12 @@ class _Pen:
         whole = text[: low + 1].rfind(" ")
         return text if low == len(text) else text[:whole] if whole > 0 else text[:low]
 
-    def font(self, text: str) -> ImageFont.FreeTypeFont:
+    def font(self, text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
         return load_font(self.letter, not text.replace("…", "").isascii())
 
 
 @functools.lru_cache(maxsize=32)
-def load_font(size: int, wide: bool = False) -> ImageFont.FreeTypeFont:
+def load_font(size: int, wide: bool = False) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """A font of the given size in pixels. Args: wide: with Chinese letters, if this machine has
     such a font."""
     for name in WIDE_FONTS if wide else ():

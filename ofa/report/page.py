@@ -348,7 +348,9 @@ def series(log: str, marker: str, pattern: str) -> dict[str, list[tuple[float, f
     found: dict[str, list[tuple[float, float]]] = {}
     for line in log.splitlines():
         update = re.search(rf"num_updates[\s=]+{NUMBER}", line) if marker in line else None
-        for name, value in re.findall(pattern, line) if update else ():
+        if update is None:
+            continue
+        for name, value in re.findall(pattern, line):
             points, step = found.setdefault(name, []), float(update[1])
             while points and points[-1][0] >= step:
                 points.pop()

@@ -81,7 +81,7 @@ def upload_text(path: str | Path, test_set: TestSet) -> str:
     for number, entry in enumerate(read_predictions(path)):
         where = f"{path}: entry {number + 1}"
         answer = entry.get("answer") if isinstance(entry, dict) else None
-        if answer not in test_set.words:
+        if not isinstance(answer, str) or answer not in test_set.words:
             raise UserError(
                 f"{where}: expects an answer ({', '.join(test_set.words)}) for {test_set.file},"
                 f" found {answer!r}; is it the result file of another task?"

@@ -18,7 +18,7 @@ Coordinates: a scene is a unit square, x to the right and y down; boxes are ``(x
 import io
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +76,7 @@ def _regular(corners: int, inner: float = 1.0, turn: float = -90.0) -> list[tupl
 
 
 # Outlines; each is stretched to fill the object's box. A ring is a circle with a hole.
-OUTLINES = {
+OUTLINES: dict[str, list[tuple[float, float]]] = {
     "circle": _regular(48),
     "square": _regular(4, turn=-45.0),
     "triangle": _regular(3),
@@ -230,15 +230,17 @@ def _place_thing(rng: random.Random, others: list[Thing], twin: Thing | None) ->
     shape, colour, size = rng.choice(SHAPES), rng.choice(list(COLOURS)), rng.choice(list(SIZES))
     if twin is not None:
         size, colour, shape = twin.kind
-    rgb = tuple(min(255, max(0, channel + rng.randint(-14, 14))) for channel in COLOURS[colour])
+    red, green, blue = (
+        min(255, max(0, channel + rng.randint(-14, 14))) for channel in COLOURS[colour]
+    )
     for attempt in range(1000):
         if attempt == 200:
             size = "small"  # the picture is too full for a large one
         width = rng.uniform(*SIZES[size])
         x0, y0 = (rng.uniform(MARGIN, 1 - MARGIN - width) for _ in "xy")
-        box = tuple(round(v, 4) for v in (x0, y0, x0 + width, y0 + width))
+        box = (round(x0, 4), round(y0, 4), round(x0 + width, 4), round(y0 + width, 4))
         if not any(_overlap(box, other.box) for other in others):
-            return Thing(shape, colour, size, box, rgb)
+            return Thing(shape, colour, size, box, (red, green, blue))
     return None
 
 
@@ -252,7 +254,7 @@ def _overlap(a: tuple, b: tuple) -> bool:
 
 
 def make_split(
-    seed: int, split: str, count: int, avoid: set[tuple] = frozenset()
+    seed: int, split: str, count: int, avoid: Set[tuple] = frozenset()
 ) -> Iterator[Scene]:
     """The first ``count`` scenes of a split whose descriptions are not in ``avoid``."""
     index = 0
@@ -274,9 +276,8 @@ def render(scene: Scene, size: int = 64) -> Image.Image:
     for thing in scene.things:
         x0, y0, x1, y1 = (side * size for side in thing.box)
         left, top = math.floor(x0), math.floor(y0)
-        tile = Image.new(
-            "RGBA", tuple(OVERSAMPLING * math.ceil(side) for side in (x1 - left, y1 - top))
-        )
+        width, height = (OVERSAMPLING * math.ceil(side) for side in (x1 - left, y1 - top))
+        tile = Image.new("RGBA", (width, height))
         box = tuple(OVERSAMPLING * side for side in (x0 - left, y0 - top, x1 - left, y1 - top))
         draw_thing(ImageDraw.Draw(tile), thing, box, round(OVERSAMPLING * OUTLINE * size))
         tile = tile.reduce(OVERSAMPLING)

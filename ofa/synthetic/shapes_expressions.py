@@ -86,7 +86,7 @@ def true_phrases(thing: Thing) -> Iterator[Phrase]:
 def count(scene: Scene, phrase: Phrase) -> int | None:
     """How many things the phrase fits; None if that may be doubted."""
     fits = [phrase.fits(thing) for thing in scene.things]
-    return None if None in fits else sum(fits)
+    return None if None in fits else fits.count(True)
 
 
 def pointing_at(scene: Scene, thing: Thing) -> list[Phrase]:

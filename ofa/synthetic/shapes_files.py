@@ -14,6 +14,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 from ofa.prepare import tsv_writer
 from ofa.prepare.tsv_writer import IMAGE, Group, Picture, PreparedFolder
@@ -49,7 +50,7 @@ def write_world(
     Args: counts: scenes of ``train``, ``val`` and ``test``. size: side of the pictures, pixels.
     language: ``en`` or ``zh``.
     """
-    words = WORDS[language]
+    words: Any = WORDS[language]
     plan = tsv_writer.fingerprint(
         f"picture-world {VERSION}",
         counts["train"],

@@ -192,8 +192,8 @@ def _kinds() -> list[tuple[str, float]]:
 @functools.cache
 def _templates(size: int) -> Templates:
     side = _padded(size)
-    fills, outlines = zip(*(_masks(shape, width, size) for shape, width in _kinds()))
-    fills, outlines = torch.stack(fills), torch.stack(outlines)
+    masks = (_masks(shape, width, size) for shape, width in _kinds())
+    fills, outlines = map(torch.stack, zip(*masks))
     free = torch.tensor([size - width * size for _, width in _kinds()])
     corner = torch.arange(size)
     inside = (corner[:, None] <= free[:, None, None]) & (corner <= free[:, None, None])

@@ -35,6 +35,7 @@ OVERSAMPLING = 4  # letters are drawn this much larger and reduced, which smooth
 FONT_SIZE = 100  # pixels, before a word is brought to its size
 MARGIN = 0.06  # free space on each side, as a part of the picture's height
 TURN = 3.0  # degrees by which a word may be turned
+Rgb = tuple[int, int, int]
 CONTRAST = 90  # grey levels between letters and background at least
 
 
@@ -87,8 +88,8 @@ class Sign:
 
     sign_id: str
     text: str
-    ink: tuple[int, int, int]
-    paper: tuple[int, int, int]
+    ink: Rgb
+    paper: Rgb
     size: float
     place: tuple[float, float]
     turn: float
@@ -136,15 +137,15 @@ def _word(world: World, split: str, rng: random.Random) -> str:
     )
 
 
-def _colours(rng: random.Random) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _colours(rng: random.Random) -> tuple[Rgb, Rgb]:
     """Paper and ink, one of them dark and one light."""
     while True:
-        paper, ink = (tuple(rng.randrange(256) for _ in "rgb") for _ in range(2))
+        paper, ink = ((rng.randrange(256), rng.randrange(256), rng.randrange(256)) for _ in "ab")
         if abs(_grey(paper) - _grey(ink)) >= CONTRAST:
             return paper, ink
 
 
-def _grey(rgb: tuple[int, ...]) -> float:
+def _grey(rgb: Rgb) -> float:
     return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
 
 
@@ -181,7 +182,7 @@ def letters(text: str) -> Image.Image:
     """Grey picture of a text, large, white on black, without any border."""
     font = ImageFont.load_default(FONT_SIZE)
     left, top, right, bottom = font.getbbox(text)
-    mask = Image.new("L", (right - left, bottom - top))
+    mask = Image.new("L", (int(right - left), int(bottom - top)))
     ImageDraw.Draw(mask).text((-left, -top), text, fill=255, font=font)
     return mask
 

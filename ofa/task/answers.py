@@ -134,7 +134,7 @@ def answer_prediction(hypothesis: Hypothesis, row: BatchRow, options: TaskOption
 def accepted_answers(row: BatchRow) -> list[str]:
     """Accepted answers, the best first."""
     accepted = row.ref_dict or {}
-    return sorted(accepted, key=accepted.get, reverse=True) or [row.target.strip()]
+    return sorted(accepted, key=accepted.__getitem__, reverse=True) or [row.target.strip()]
 
 
 class AnswerSet:

@@ -129,4 +129,4 @@ def learned_answer(field: str, where: str = "") -> str:
     """The answer of highest confidence, the first of several: ``"0.6|!+yes&&1.0|!+no"`` ->
     ``"no"``."""
     answers = parse_answers(field, where)
-    return max(answers, key=answers.get)
+    return max(answers, key=answers.__getitem__)

@@ -65,7 +65,7 @@ def text_to_codes(
             " encoded at another size: encode it again (ofa tokenizer encode), or give the"
             " --code-image-size that belongs to the codes"
         )
-    outside = codes[(codes < 0) | (codes >= (num_codes or codes.max() + 1))]
+    outside = codes[(codes < 0) | (codes >= (num_codes or np.inf))]
     if len(outside):
         known = f"0 to {num_codes - 1}" if num_codes else "0 and more"
         raise UserError(

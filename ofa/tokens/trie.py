@@ -119,7 +119,7 @@ class Trie:
 
     def _build(self, device: torch.device) -> TrieTable:
         order, parents, depths = [0], [0], [0]
-        edges: list[tuple[int, int, int]] = []
+        edges = [(LOST, self.eos, LOST)]
         for position, node in enumerate(order):
             for token in sorted(self._children[node]):
                 edges.append((position + 1, token, len(order) + 1))
@@ -127,16 +127,15 @@ class Trie:
                 parents.append(position)
                 depths.append(depths[position] + 1)
         number = {node: position + 1 for position, node in enumerate(order)}
-        edges = [(LOST, self.eos, LOST), *edges]
-        node, token, child = torch.tensor(edges, dtype=torch.int64, device=device).unbind(1)
+        nodes, tokens, child = torch.tensor(edges, dtype=torch.int64, device=device).unbind(1)
         first = torch.zeros(len(order) + 2, dtype=torch.int64, device=device)
-        first[1:] = torch.bincount(node, minlength=len(order) + 1).cumsum(0)
-        span = int(token.max()) + 1
+        first[1:] = torch.bincount(nodes, minlength=len(order) + 1).cumsum(0)
+        span = int(tokens.max()) + 1
         return TrieTable(
             first=first,
-            token=token,
+            token=tokens,
             child=child,
-            key=node * span + token,
+            key=nodes * span + tokens,
             parent=torch.tensor([LOST, *(p + 1 for p in parents)], device=device),
             depth=torch.tensor([0, *depths], device=device),
             ends=torch.tensor(

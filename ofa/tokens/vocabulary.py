@@ -83,7 +83,7 @@ class Vocabulary:
             other.bins,
         )
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]  # as Python spells "cannot be hashed"
 
     def __repr__(self) -> str:
         return (
