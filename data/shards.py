@@ -16,7 +16,7 @@ import glob
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,9 @@ class ShardFile:
 
     def __len__(self) -> int:
         return int(self.shard_starts[-1])
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, index: int) -> list[str]:
         """Selected columns of row ``index``. Raises: IndexError beyond the end; UserError if the

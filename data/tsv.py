@@ -8,7 +8,7 @@ mode: offsets are bytes (``ofa.data.tsv_index``).
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import FileIO
 from pathlib import Path
 
@@ -50,6 +50,9 @@ class TsvFile:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, index: int) -> list[str]:
         """Selected columns of row ``index`` (0-based; messages count from 1, as editors do).

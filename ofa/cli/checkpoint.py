@@ -239,7 +239,7 @@ def run_diff(arguments: argparse.Namespace) -> int:
         print("no option differs")
         return 0
     rows = [("option", Path(arguments.file).name, Path(arguments.other).name)]
-    rows += [(name, *map(written, values)) for name, values in found.items()]
+    rows += [(name, written(one), written(other)) for name, (one, other) in found.items()]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, one, other in rows:
         print(f"{name:<{widths[0]}}  {one:<{widths[1]}}  {other}")

@@ -82,6 +82,6 @@ def run(args: argparse.Namespace) -> int:
     if args.host not in ("127.0.0.1", "localhost", "::1"):
         logger.warning("--host %s: everyone who reaches this machine can use the page", args.host)
     if not args.no_browser:
-        open_browser(page.local_url)
+        open_browser(str(page.local_url))
     page.block_thread()
     return 0

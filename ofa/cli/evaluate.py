@@ -467,10 +467,8 @@ def _quality(args: argparse.Namespace, evaluation) -> dict[str, float]:
         raise UserError(
             "--inception-model-path: expects pictures to score, found none; give --image-tokenizer"
         )
-    if args.real_images:
-        real = real_pictures(args.real_images)
-    else:
-        real = [path for path in map(reference_file, pictures) if path.is_file()] or None
+    references = [path for path in map(reference_file, pictures) if path.is_file()]
+    real = real_pictures(args.real_images) if args.real_images else references or None
     return image_scores(
         pictures, load_extractor(args.inception_model_path, args.feature_extractor), real
     )

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from typing import Any
 
 
 def new_kind(
@@ -127,7 +128,7 @@ def given_splits(args: argparse.Namespace, *names: str) -> dict[str, str]:
     return given
 
 
-def images_and_problems(args: argparse.Namespace):
+def images_and_problems(args: argparse.Namespace) -> tuple[Any, Any]:
     from ofa.io.image_files import PictureFolders
     from ofa.prepare.prepared_dataset import Problems
 

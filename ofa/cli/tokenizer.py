@@ -1,7 +1,9 @@
 """``ofa tokenizer train | encode | decode | show``: pictures as codes and back."""
 
 import argparse
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ofa.devices import default_device, has_bf16, require_bf16
 from ofa.errors import UserError
@@ -394,7 +396,7 @@ def run_encode(arguments: argparse.Namespace) -> int:
     encode = picture_encoder(tokenizer, arguments.sample)
     pictures = open_pictures(arguments.images, arguments.image_column)
     broken: list[str] = []
-    chosen = range(len(pictures))
+    chosen: Sequence[int] = range(len(pictures))
     if arguments.skip_broken:
         chosen, broken = columns.readable(pictures, arguments.images)
     if not chosen:
@@ -413,10 +415,9 @@ def run_encode(arguments: argparse.Namespace) -> int:
             "skip_broken",
         )
     }
-    files = [pictures.files(), tokenizer_files(arguments.tokenizer)]
-    plan = fingerprint(
-        "image codes 1", size, options, [[file_state(str(path)) for path in some] for some in files]
-    )
+    files = pictures.files(), tokenizer_files(arguments.tokenizer)
+    states = [[file_state(str(path)) for path in some] for some in files]
+    plan = fingerprint("image codes 1", size, options, states)
     path = Path(arguments.out)
     out = PreparedFolder(
         path.parent, plan, "ofa tokenizer encode", manifest=f"{path.name}.manifest.json"
@@ -434,7 +435,8 @@ def run_encode(arguments: argparse.Namespace) -> int:
         settings=options,
         left_out=broken,
     )
-    how = {
+    make: Callable[..., Iterator[str]]
+    how: dict[str, Any] = {
         "size": size,
         "non_square": arguments.non_square,
         "encode": encode,

@@ -63,7 +63,7 @@ def serve(
     from starlette.middleware import Middleware
 
     port = check_address(host, port)
-    settings = dict(
+    settings: dict[str, Any] = dict(
         server_name=host,
         server_port=port,
         share=False,
@@ -193,7 +193,7 @@ def build(demo: Demo) -> gr.Blocks:
         with gr.Column(
             visible=TASKS[demo.first].picture, elem_id="picture-column"
         ) as picture_column:
-            picture = gr.Image(
+            picture: Any = gr.Image(
                 label="Picture",
                 sources=["upload", "clipboard"],
                 type="filepath",
@@ -237,7 +237,7 @@ def build(demo: Demo) -> gr.Blocks:
         for panel in panels.values():
             panel.connect(picture, best, samples, seed)
 
-        light = dict(
+        light: dict[str, Any] = dict(
             queue=False, show_progress="hidden", api_name=False
         )  # at once, also while the model is at work
         texts = [panel.text for panel in panels.values() if panel.text is not None]

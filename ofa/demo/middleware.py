@@ -102,7 +102,7 @@ class Gate:
         try:
             self.check_sender(scope)
             kind = self.kind_of_route(scope)
-            coming = length_of(scope) if kind == "upload" else 0
+            coming = (kind == "upload" and length_of(scope)) or 0
             if kind == "json":
                 body = self.checked_body(await read_body(receive))
                 scope, receive = with_length(scope, len(body)), replay(body, receive)

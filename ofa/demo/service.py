@@ -317,11 +317,13 @@ class Demo:
             )
         text = self.checked(task, text)
         if key == "draw":
-            return drawn(self.model.draw(text, samples, seed))
-        picture = picture_of(path)
+            pictures: Any = self.model.draw(text, samples, seed)
+            return drawn(pictures)
+        file = Path(path or "")
+        picture = picture_of(str(file))
         found = getattr(self.model, key)(picture, *([text] if task.text else []), best=best)
         if key == "ground":
-            request = Request(Path(path), Path(path).name, key, {"text": text})
+            request = Request(file, file.name, key, {"text": text})
             return located(found, picture, annotated(request, picture, found), text)
         return answered(found, picture)
 

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -255,7 +255,7 @@ def open_rows(task, options: EvaluationOptions):
     from ofa.data.fairseq_dataset import OFADataset
     from ofa.data.sample import SampleBuilder
 
-    rows = ImageFolder(options.images, task.spec.columns)
+    rows: Any = ImageFolder(options.images, task.spec.columns)
     return OFADataset(
         rows,
         SampleBuilder(task.spec, task.cfg, task.vocabulary, task.bpe, options.subset, options.seed),
@@ -277,8 +277,10 @@ def album_of(task, options: EvaluationOptions) -> Album | None:
         return None
     task.check_tokenizer()
     folder = folder or (Path(options.results) / "pictures" if options.results else None)
-    options.results = options.results or folder and str(folder)
-    return Album(folder) if folder else None
+    if not folder:
+        return None
+    options.results = options.results or str(folder)
+    return Album(folder)
 
 
 def predict(
@@ -287,7 +289,7 @@ def predict(
     generator,
     decoding: Decoding,
     dataset,
-    batches: list[range],
+    batches: Sequence[Any],
     options: EvaluationOptions,
     album: Album | None = None,
 ) -> Iterator[tuple[range, list[tuple[int, dict]]]]:

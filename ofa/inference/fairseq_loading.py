@@ -148,7 +148,8 @@ def image_size_unless_known(
 def plain_group(group: Any) -> dict[str, Any]:
     """A group of the configuration as a dict of its values."""
     if OmegaConf.is_config(group):
-        return dict(OmegaConf.to_container(group, resolve=True, enum_to_str=True))
+        plain: Any = OmegaConf.to_container(group, resolve=True, enum_to_str=True)
+        return dict(plain)
     return dict(vars(group)) if hasattr(group, "__dict__") else dict(group)
 
 

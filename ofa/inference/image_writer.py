@@ -50,6 +50,8 @@ class Album:
         """
         stem = f"{row:06d}_{safe_words(prediction.text)}".rstrip("_")
         for number, one in enumerate((prediction, *prediction.others)):
+            if one.picture is None:
+                continue
             data = png(one.picture)
             path = path_below(self.folder, f"{EVERY}/{stem}_{number}.png")
             one.file, one.picture = str(path), None

@@ -91,10 +91,11 @@ class Region:
 
 def region_of(prediction: Prediction, size: tuple[int, int]) -> Region:
     """Args: prediction: with a box. size: width and height of the picture, pixels."""
-    normalised = tuple(round(corner / side, 6) for corner, side in zip(prediction.box, size * 2))
+    assert prediction.box is not None
+    (x0, y0, x1, y1), (width, height) = prediction.box, size
     return Region(
         prediction.box,
-        normalised,
+        (round(x0 / width, 6), round(y0 / height, 6), round(x1 / width, 6), round(y1 / height, 6)),
         prediction.bins,
         prediction.score,
         [region_of(one, size) for one in prediction.others],

@@ -96,7 +96,7 @@ class OFA:
         """What calls make and share begins empty."""
         self._lock = threading.RLock()  # around the making; using needs none
         self._tasks: dict[tuple, Any] = {}
-        self._inference: tuple[Any, torch.nn.Module | None] = (None, None)
+        self._inference: tuple[Any, Any] = (None, None)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs; what calls have made, the copy makes again."""
@@ -315,7 +315,8 @@ class OFA:
             if not isinstance(caption, str) or not caption.strip():
                 raise UserError(f"text {number}: expects a caption, found {caption!r}")
         changes = {"image_tokenizer": str(tokenizer)} if isinstance(tokenizer, (str, Path)) else {}
-        shared, *prepared = self._prepared(DRAW, samples, {**generation, "beam": samples}, changes)
+        options = {**generation, "beam": samples}
+        shared, builder, decoding, options = self._prepared(DRAW, samples, options, changes)
         task = copy.copy(shared)  # what is given for this call stays with it
         with self._lock:  # what the options name is loaded once
             task.image_tokenizer = (
@@ -327,7 +328,8 @@ class OFA:
         task.check_tokenizer()
         rows = [{"text": caption} for caption in captions]
         seeds = [seed if number == 0 else seed_of(seed, number) for number in range(len(rows))]
-        for part in self._batches(task, *prepared, [None] * len(rows), rows, samples, seeds):
+        nothing = [None] * len(rows)
+        for part in self._batches(task, builder, decoding, options, nothing, rows, samples, seeds):
             yield from part
 
     def knows(self, name: str) -> bool:
@@ -427,7 +429,7 @@ class OFA:
         builder: SampleBuilder,
         decoding: Any,
         options: dict[str, Any],
-        pictures: Sequence[Image.Image],
+        pictures: Sequence[Image.Image | None],
         rows: Sequence[Row],
         best: int,
         seeds: Sequence[int] | None,
@@ -472,7 +474,9 @@ class OFA:
                 self._inference = version, inference_network(self.network)
             return self._inference[1]
 
-    def _prepared(self, name: str, best: int, generation: dict[str, Any], changes: dict[str, Any]):
+    def _prepared(
+        self, name: str, best: int, generation: dict[str, Any], changes: dict[str, Any]
+    ) -> tuple[Any, SampleBuilder, Any, dict[str, Any]]:
         """Task, sample builder, decoding and generation options of a call."""
         task, builder = self._task_and_builder(name, changes)
         untrained = name not in self.checkpoint.trained and not changes.get("ans2label_dict")
@@ -522,7 +526,7 @@ def _behind_prompt(options: dict[str, Any], prefix: torch.Tensor | None) -> dict
     return {**options, "max_len_b": options["max_len_b"] + prefix.size(1)}
 
 
-def _boxes_in_words(region: Any) -> str | list[str]:
+def _boxes_in_words(region: Any) -> str | list:
     """A box, or a list of boxes, as a TSV has them."""
     boxes = region.tolist() if hasattr(region, "tolist") else region
     if isinstance(boxes, Region):

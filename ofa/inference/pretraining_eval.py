@@ -280,11 +280,11 @@ class AskedRows:
         return [replace(reply, filled=picture) for reply, picture in zip(replies, filled)], found
 
 
-def question_of(task: str, row: Mapping[str, str]) -> tuple | None:
+def question_of(task: str, row: Mapping[str, str]) -> tuple:
     """What is the same question when rows agree in it, so that the texts of all of them are
-    right answers; None for other tasks."""
+    right answers; empty for other tasks."""
     if task == "caption":
         return task, hash(row["image"])
     if task == "grounded_captioning":
         return task, hash(row["image"]), row["answers"]
-    return None
+    return ()

@@ -173,8 +173,8 @@ def _request(
                 " for a caption"
             )
     needed, optional = NEEDED[verb], OPTIONAL.get(verb)
-    chosen = {key: said[key] for key in (needed, optional) if key in said}
-    for key in filter(chosen.__contains__, (needed, "premise")):
+    chosen = {key: said[key] for key in (needed, optional) if key and key in said}
+    for key in [key for key in chosen if key in (needed, "premise")]:
         try:
             chosen[key] = text_of(chosen[key], f'"{key}": a text')
         except RowError as error:
@@ -196,7 +196,7 @@ def _region(value: Any, where: str) -> list[float]:
         if isinstance(value, str)
         else value
         if isinstance(value, (list, tuple))
-        else None
+        else ()
     )
     try:
         x0, y0, x1, y1 = region = [read_decimal(number) for number in numbers]

@@ -21,6 +21,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -44,9 +45,8 @@ NAMES = tuple(
     f"{colour} {shape}" for colour in COLOURS for shape in SHAPES
 )  # of objects, in the order of their numbers
 
-Encode = Callable[
-    [Sequence[Image.Image]], Sequence
-]  # pictures of one size -> the codes of each, in rows
+# pictures of one size -> the codes of each, in rows
+Encode = Callable[[Sequence[Image.Image]], Any]
 
 
 def file_name(kind: str, split: str) -> str:

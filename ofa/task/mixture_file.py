@@ -40,7 +40,11 @@ SHARED = (
     "uses_ema",
     "shuffle",
 )
-NAMES = {NoneType: "null", str: "text", bool: "true or false"}  # of types, in JSON's words
+NAMES: dict[Any, str] = {
+    NoneType: "null",
+    str: "text",
+    bool: "true or false",
+}  # of types, in JSON's words
 EXAMPLE = '{"caption": {"data": "train.tsv,val.tsv", "weight": 0.5}}'
 
 
@@ -150,7 +154,7 @@ def _typed(where: str, value: Any, annotation: Any) -> Any:
     if value is None and NoneType in kinds or type(value) in kinds:
         return value
     names = " or ".join(
-        sorted(NAMES.get(kind) or getattr(kind, "__name__", str(kind)) for kind in kinds)
+        sorted(NAMES.get(kind) or str(getattr(kind, "__name__", kind)) for kind in kinds)
     )
     raise UserError(f"{where} expects {names}, found {json.dumps(value)}")
 

@@ -218,13 +218,12 @@ def parse_weights(text: Optional[str]) -> dict[str, float]:
     """
     usage = "--task-weights expects 'qa=2,detection=0' or JSON"
     given: Mapping[str, Any]
+    text = text or ""
     try:
-        if (text or "").lstrip().startswith("{"):
+        if text.lstrip().startswith("{"):
             given = load_json(text)
         else:
-            given = dict(
-                part.strip().split("=") for part in (text or "").split(",") if part.strip()
-            )
+            given = dict(part.strip().split("=") for part in text.split(",") if part.strip())
     except ValueError as error:
         raise UserError(f"{usage}, found {text!r} ({error})") from None
     weights = dict.fromkeys(TASKS, 1.0)

@@ -130,7 +130,9 @@ def prediction_of(
         )
     if isinstance(entry.get("files"), list):
         return _drawn(text, entry, where, Path(folder), images)
-    corners = {key: tuple(entry[key]) for key in ("box", "decoded_box") if _is_box(entry.get(key))}
+    corners: dict[str, Any] = {
+        key: tuple(entry[key]) for key in ("box", "decoded_box") if _is_box(entry.get(key))
+    }
     others = _list(entry, "others", where)
     if not all(isinstance(other, dict) for other in others):
         raise UserError(f"{place(where)}expects predictions as 'others', found {str(others)[:60]}")

