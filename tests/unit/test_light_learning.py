@@ -80,14 +80,15 @@ def base() -> OFA:
     return model
 
 
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", METHODS)
-def test_few_parameters_learn_a_new_task(base, method):
+def test_few_parameters_learn_a_new_task(base, method, seed):
     """The best constant answer is right in half of the texts."""
     switches, rate = METHODS[method]
     model = build_small(VOCAB, **SIZES, **switches)
     load_into(model, base.state_dict())
     freeze(model)
-    learn(model, judged, rate, 200, seed=1)
+    learn(model, judged, rate, 200, seed)
     tuned = sum(
         parameter.numel()
         for name, parameter in model.named_parameters()
