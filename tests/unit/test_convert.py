@@ -29,6 +29,9 @@ from ofa.models.config import ModelConfig
 from ofa.models.ofa_model import OFA
 from ofa.tokens.bpe import load_language
 
+# Image stems of full width, tens of megabytes a file; tests/parity/test_layouts.py is fast.
+pytestmark = pytest.mark.slow
+
 ENTRIES = 300
 RELEASED = dict(
     scale_attn=True,

@@ -37,6 +37,7 @@ def refused() -> dict[str, dict]:
     return opened(*(f"refused: {name}" for name in REFUSED))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LARGEST)
 def test_the_largest_files_that_are_read_stay_within_the_bounds(name):
     report = opened(name)[name]
