@@ -77,8 +77,9 @@ def build(files, arguments, folder: Path):
     """fairseq's trainer on some files."""
     from fairseq import options, tasks
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-    from fairseq.trainer import Trainer
     from pretraining_files import pretraining_flags
+
+    from ofa.trainer.fairseq_trainer import OFATrainer
 
     words = pretraining_flags(
         files,
@@ -96,7 +97,8 @@ def build(files, arguments, folder: Path):
         options.parse_args_and_arch(options.get_training_parser(), words)
     )
     task = tasks.setup_task(cfg.task)
-    trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
+    model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+    trainer = OFATrainer(cfg, task, model, criterion)
     task.load_dataset("train")
     return trainer
 

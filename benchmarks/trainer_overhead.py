@@ -32,9 +32,9 @@ def build(folder: Path, batch: int, pixels: int):
     from caption_files import caption, make_vocabulary, write_tsv
     from fairseq import options, tasks
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
-    from fairseq.trainer import Trainer
 
     import ofa
+    from ofa.trainer.fairseq_trainer import OFATrainer
 
     ofa.register_fairseq_plugin()
     rows = write_tsv(folder / "train.tsv", [caption(number) for number in range(4 * batch)])
@@ -74,7 +74,8 @@ def build(folder: Path, batch: int, pixels: int):
         options.parse_args_and_arch(options.get_training_parser(), words)
     )
     task = tasks.setup_task(cfg.task)
-    trainer = Trainer(cfg, task, task.build_model(cfg.model), task.build_criterion(cfg.criterion))
+    model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
+    trainer = OFATrainer(cfg, task, model, criterion)
     batches = list(trainer.get_train_iterator(epoch=1).next_epoch_itr())
     return trainer, batches
 

@@ -18,6 +18,9 @@ from ofa.task.answers import AnswerSet, source_of
 from ofa.task.task_spec import TaskOptions, TaskSpec
 from ofa.tasks.fairseq_answer_check import check_evaluation, check_training
 from ofa.tokens.vocabulary import Vocabulary
+from ofa.trainer.fairseq_data_position import RowIterator
+from ofa.trainer.fairseq_nonfinite import note_loss
+from ofa.trainer.fairseq_subclass import specialize
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +123,14 @@ class ReadingTask(FairseqTask):
         )
         iterator.disable_shuffling = True
         iterator.persistent_workers = False
+        specialize(iterator, RowIterator)
         return iterator
+
+    def valid_step(self, sample, model, criterion):
+        """Loss of a batch; one that is not finite gets a warning from the trainer."""
+        result = super().valid_step(sample, model, criterion)
+        note_loss(result[0], sample)
+        return result
 
     def build_dataset_for_inference(self, src_tokens, src_lengths, **kwargs):
         """Asked by ``fairseq-interactive``, whose lines have no images. Raises: UserError."""

@@ -7,7 +7,7 @@ from typing import Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
-from fairseq.tasks import FairseqTask, register_task
+from fairseq.tasks import register_task
 from omegaconf import II
 
 from ofa.criterions.fairseq_criterion import TOKEN_NLL
@@ -26,6 +26,7 @@ from ofa.task.pretraining_tasks import (
     parse_weights,
 )
 from ofa.task.task_spec import Metric, TaskOptions
+from ofa.tasks.fairseq_datasets import ReadingTask
 from ofa.tasks.fairseq_task import CRITERION_METRICS, OFATask
 from ofa.tasks.pretraining import EXTRAS, MATCHING, PAIRS
 from ofa.tokens.image_codes import CODE_SIDE
@@ -217,7 +218,7 @@ class UnifyTask(OFATask):
 
     def valid_step(self, sample, model, criterion, ema_model=None):
         model = model if ema_model is None else ema_model.eval()
-        return FairseqTask.valid_step(self, as_groups(sample), model, criterion)
+        return ReadingTask.valid_step(self, as_groups(sample), model, criterion)
 
     def post_validate(self, model, stats, aggregator) -> None:
         """No samples are shown: nothing is generated."""

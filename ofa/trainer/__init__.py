@@ -1,7 +1,8 @@
 """The fairseq side of training: how runs are saved, resumed, checked and logged.
 
-In: fairseq's configuration, trainer and iterators. Out: runs that stop and resume exactly, on one
-process or many. Each file has an ``install()`` that ``ofa.fairseq_plugin`` calls; tasks use
-``fairseq_distributed``, ``fairseq_nonfinite`` and ``fairseq_tensorboard``. All files here import
-fairseq.
+In: fairseq's configuration, task, model and criterion. Out: runs that stop and resume exactly, on
+one process or many. ``OFATrainer`` (``fairseq_trainer``) is fairseq's trainer with all that belongs
+to a run; ``fairseq_compat`` is the table of what is replaced in fairseq, which
+``ofa.fairseq_plugin`` applies. Tasks use ``fairseq_distributed``, ``fairseq_nonfinite``,
+``fairseq_data_position`` and ``fairseq_tensorboard``.
 """

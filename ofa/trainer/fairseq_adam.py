@@ -1,41 +1,32 @@
-"""``--optimizer adam`` in one pass over all parameters; stock fairseq makes eight passes, one
-parameter after the other.
+"""``--optimizer adam`` in one pass over all parameters; fairseq's loop makes eight, one after the
+other.
 
 Same update, same state in checkpoints. torch's kernel adds ``eps`` to the corrected second moment
 and fairseq to the uncorrected one, so it gets ``eps / sqrt(1 - beta2^t)``.
 """
 
-import functools
 import math
 from collections import defaultdict
-from collections.abc import Callable
 
 import torch
 from fairseq.optim.adam import Adam
 from torch import Tensor
 
 
-def install() -> None:
-    """Called once, when the plugin registers. On GPUs an installed apex still goes first, as in
-    stock fairseq."""
-    Adam.step = in_one_pass(Adam.step)
+class OnePassAdam(Adam):
+    """Adam by torch's kernel; 16-bit parameters and ``amsgrad`` are left to fairseq's own loop.
 
+    On GPUs an installed apex goes first, as in fairseq.
+    """
 
-def in_one_pass(step: Callable) -> Callable:
-    """``Adam.step`` by torch's kernel; 16-bit parameters and ``amsgrad`` are left to fairseq's
-    own loop."""
-
-    @functools.wraps(step)
-    def wrapped(self, closure=None):
+    def step(self, closure=None):
         if not all(map(is_plain, self.param_groups)):
-            return step(self, closure)
+            return super().step(closure)
         loss = None if closure is None else closure()
         with torch.no_grad():
             for group in self.param_groups:
                 update_group(group, self.state)
         return loss
-
-    return wrapped
 
 
 def is_plain(group: dict) -> bool:

@@ -10,31 +10,17 @@ number among several that are taken in turn::
 Paths may change: a copy is the same data.
 """
 
-import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-from fairseq.trainer import Trainer
 
 from ofa.data.rows import Rows, open_rows
 from ofa.errors import UserError
 from ofa.io.fingerprint import sample_digest, total_bytes
-from ofa.trainer.fairseq_ema import add_checkpoint_flags
 
 logger = logging.getLogger(__name__)
 
 STATE = "training_data"  # in a checkpoint's extra_state
-
-
-def install() -> None:
-    """Called once, when the plugin registers."""
-    add_checkpoint_flags(
-        {"allow_changed_data": "resume although the training data is not what it was"}
-    )
-    Trainer.get_train_iterator = note_files(Trainer.get_train_iterator)
-    Trainer.save_checkpoint = save_notes(Trainer.save_checkpoint)
-    Trainer.load_checkpoint = compare_notes(Trainer.load_checkpoint)
 
 
 def describe(rows: Rows) -> dict[str, Any]:
@@ -52,48 +38,17 @@ def paths_of(rows: Rows) -> list[str]:
     return getattr(rows, "shards", [rows.path])
 
 
-def note_files(get_train_iterator: Callable) -> Callable:
-    """``Trainer.get_train_iterator`` that notes which files are read in this epoch."""
-
-    @functools.wraps(get_train_iterator)
-    def wrapped(self, epoch, combine=True, load_dataset=True, **kwargs):
-        epoch_itr = get_train_iterator(
-            self, epoch, combine=combine, load_dataset=load_dataset, **kwargs
-        )
-        dataset = self.task.dataset(self.cfg.dataset.train_subset)
-        if load_dataset and hasattr(self.task, "training_files") and hasattr(dataset, "row_files"):
-            files = {name: len(paths) for name, paths in self.task.training_files().items()}
-            known = getattr(self, "training_data", {}).get("read", {})
-            opened = {
-                f"{name} {(epoch - 1) % files[name] + 1}": describe(rows)
-                for name, rows in dataset.row_files().items()
-            }
-            self.training_data = {"files": files, "read": {**known, **opened}}
-        return epoch_itr
-
-    return wrapped
-
-
-def save_notes(save: Callable) -> Callable:
-    @functools.wraps(save)
-    def save_checkpoint(self, filename, extra_state):
-        return save(self, filename, {**extra_state, STATE: getattr(self, "training_data", {})})
-
-    return save_checkpoint
-
-
-def compare_notes(load: Callable) -> Callable:
-    """``Trainer.load_checkpoint`` that looks at the data before a run resumes; other runs may
-    start from its weights."""
-
-    @functools.wraps(load)
-    def load_checkpoint(self, *args, **kwargs):
-        extra_state = load(self, *args, **kwargs)
-        if extra_state is not None and getattr(self, "goes_on", False):
-            check_unchanged(self, extra_state.get(STATE) or {})
-        return extra_state
-
-    return load_checkpoint
+def opened_files(task, dataset, epoch: int, known: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint keeps once the files of an epoch are opened. Args: known: what it kept
+    before."""
+    if not hasattr(task, "training_files") or not hasattr(dataset, "row_files"):
+        return dict(known)
+    files = {name: len(paths) for name, paths in task.training_files().items()}
+    opened = {
+        f"{name} {(epoch - 1) % files[name] + 1}": describe(rows)
+        for name, rows in dataset.row_files().items()
+    }
+    return {"files": files, "read": {**known.get("read", {}), **opened}}
 
 
 def check_unchanged(trainer, stored: Mapping[str, Any]) -> None:

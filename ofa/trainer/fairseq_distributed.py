@@ -1,19 +1,16 @@
 """Several processes that train one model: the same result as one process, and an end when one of
 them fails."""
 
-import functools
 import logging
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from fairseq.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -26,31 +23,14 @@ LOST_RANK = (
 )
 
 
-def install() -> None:
-    """Called once, when the plugin registers."""
-    Trainer._prepare_sample = mark_fillers(Trainer._prepare_sample)
-
-
-def mark_fillers(prepare: Callable) -> Callable:
-    """Ranks that have run out of batches train on a filler, which must not count.
-
-    Stock fairseq takes all batches of an update for fillers when the last one is (``--update-freq
-    2`` and a rank with one batch left): their gradients count and their tokens do not. Here a
-    filler carries a mark, and the task's ``train_step`` counts it as nothing.
-    """
-
-    @functools.wraps(prepare)
-    def _prepare_sample(self, sample, is_dummy=False):
-        prepared, is_filler = prepare(self, sample, is_dummy)
-        if is_filler and self.model.training and hasattr(self.task, "spec"):
-            return mark(prepared), False
-        return prepared, is_filler
-
-    return _prepare_sample
-
-
 def mark(sample: Any) -> Any:
-    """A batch, or all batches of a step, marked as fillers."""
+    """A batch, or all batches of a step, marked as fillers.
+
+    Ranks that have run out of batches train on a filler, which must not count: the task's
+    ``train_step`` counts it as nothing. fairseq takes all batches of an update for fillers when the
+    last one is (``--update-freq 2`` and a rank with one batch left): their gradients count then and
+    their tokens do not.
+    """
     return {**sample, FILLER: True} if isinstance(sample, dict) else tuple(map(mark, sample))
 
 

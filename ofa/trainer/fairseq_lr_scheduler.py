@@ -2,12 +2,10 @@
 of the training.
 
 The ratio needs the total number of updates, which only the trainer knows, once it has counted the
-batches of an epoch. ``install`` replaces fairseq's scheduler of the same name and lets the trainer
-report that number.
+batches of an epoch.
 """
 
 import copy
-import functools
 import logging
 import math
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from dataclasses import dataclass, field
 from fairseq.optim.lr_scheduler import (
     LR_SCHEDULER_DATACLASS_REGISTRY,
     LR_SCHEDULER_REGISTRY,
+    FairseqLRScheduler,
     register_lr_scheduler,
 )
 from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
@@ -22,7 +21,6 @@ from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
     PolynomialDecayLRScheduleConfig,
 )
 from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRSchedule
-from fairseq.trainer import Trainer
 
 from ofa.errors import UserError
 
@@ -143,45 +141,32 @@ def count_updates(batches: int, optimization) -> float:
     return min(by_epochs, optimization.max_update or math.inf)
 
 
-def install() -> None:
-    """Replace fairseq's scheduler and tell it the total number of updates when training starts.
-    Safe to call twice."""
-    if LR_SCHEDULER_REGISTRY[NAME] is not WarmupRatioSchedule:
-        del LR_SCHEDULER_REGISTRY[NAME], LR_SCHEDULER_DATACLASS_REGISTRY[NAME]
-        register_lr_scheduler(NAME, dataclass=WarmupRatioConfig)(WarmupRatioSchedule)
-        ReduceLROnPlateauLRSchedule.state_dict = plateau_state_dict
-        ReduceLROnPlateauLRSchedule.load_state_dict = plateau_load_state_dict
-    if not getattr(Trainer.get_train_iterator, "reports_total_updates", False):
-        Trainer.get_train_iterator = report_total_updates(Trainer.get_train_iterator)
+def replace_polynomial_decay(stock: type) -> type:
+    """Upstream's ``--warmup-ratio`` is a flag of a scheduler that fairseq has without it."""
+    del LR_SCHEDULER_REGISTRY[NAME], LR_SCHEDULER_DATACLASS_REGISTRY[NAME]
+    return register_lr_scheduler(NAME, dataclass=WarmupRatioConfig)(WarmupRatioSchedule)
 
 
-def plateau_state_dict(self: ReduceLROnPlateauLRSchedule) -> dict:
-    """All that ``--lr-scheduler reduce_lr_on_plateau`` counts; fairseq saves ``best`` and
-    ``last_epoch`` alone."""
-    return {name: getattr(self.lr_scheduler, name) for name in PLATEAU_COUNTS}
+def tell_total(scheduler: FairseqLRScheduler, batches: int, optimization, num_updates: int) -> None:
+    """Tell a schedule that follows from the length of the training this length, once.
 
-
-def plateau_load_state_dict(self: ReduceLROnPlateauLRSchedule, state: dict) -> None:
-    vars(self.lr_scheduler).update({name: state[name] for name in PLATEAU_COUNTS if name in state})
-
-
-def report_total_updates(get_train_iterator):
-    """``Trainer.get_train_iterator`` that hands the total to the scheduler, once per training.
-
-    It is called after a checkpoint has been read, so the number of updates done is known; the
-    length of an epoch does not depend on how much of it is done.
+    Args: batches, optimization: as of ``count_updates``. num_updates: made so far.
     """
+    if isinstance(scheduler, WarmupRatioSchedule) and not scheduler.knows_total:
+        total = count_updates(batches, optimization)
+        if total == math.inf:
+            total = scheduler.total_num_update
+        scheduler.reinit(int(total), num_updates)
 
-    @functools.wraps(get_train_iterator)
-    def wrapped(self, *args, **kwargs):
-        epoch_itr = get_train_iterator(self, *args, **kwargs)
-        scheduler = self.lr_scheduler
-        if isinstance(scheduler, WarmupRatioSchedule) and not scheduler.knows_total:
-            total = count_updates(len(epoch_itr), self.cfg.optimization)
-            if total == math.inf:
-                total = scheduler.total_num_update
-            scheduler.reinit(int(total), self.get_num_updates())
-        return epoch_itr
 
-    wrapped.reports_total_updates = True
-    return wrapped
+class ExactPlateauSchedule(ReduceLROnPlateauLRSchedule):
+    """``reduce_lr_on_plateau`` that saves all it counts; fairseq saves ``best`` and
+    ``last_epoch``."""
+
+    def state_dict(self) -> dict:
+        return {name: getattr(self.lr_scheduler, name) for name in PLATEAU_COUNTS}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name in PLATEAU_COUNTS:
+            if name in state:
+                setattr(self.lr_scheduler, name, state[name])

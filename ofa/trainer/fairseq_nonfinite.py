@@ -6,16 +6,14 @@ without ending the run. So is such a loss of a validation, which spoils a figure
 weights.
 """
 
-import functools
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from fairseq.tasks import FairseqTask
-from fairseq.trainer import Trainer
 from torch import Tensor
 
 from ofa.errors import UserError
@@ -24,13 +22,6 @@ from ofa.io.atomic import replacing
 logger = logging.getLogger(__name__)
 
 SHOWN = 8  # sample ids in a message; the file has all
-
-
-def install() -> None:
-    """Called once, when the plugin registers."""
-    Trainer.train_step = report_non_finite(Trainer.train_step)
-    FairseqTask.valid_step = remember_non_finite(FairseqTask.valid_step)
-    Trainer.valid_step = warn_of_non_finite(Trainer.valid_step)
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -56,71 +47,46 @@ def check_loss(loss: Tensor, sample: Any, optimizer: Any) -> None:
     NonFiniteLoss.skipped.append(error)
 
 
-def report_non_finite(train_step: Callable) -> Callable:
-    """``Trainer.train_step`` whose floating-point errors tell where they come from."""
-
-    @functools.wraps(train_step)
-    def wrapped(self, samples, raise_oom=False):
-        update = self.get_num_updates() + 1  # the first is 1
-
-        def report(error: FloatingPointError) -> str:
-            return describe(
-                error, update, self.data_parallel_rank, samples, self.cfg.checkpoint.save_dir
-            )
-
-        NonFiniteLoss.skipped.clear()
-        try:
-            result = train_step(self, samples, raise_oom)
-        except FloatingPointError as error:
-            raise UserError(
-                f"{report(error)} Lower --lr, set --clip-norm, or look at these rows of the"
-                " training file; the checkpoints before it are whole"
-            ) from error
-        for error in NonFiniteLoss.skipped:
-            logger.warning("%s The loss scaler takes care of it", report(error))
-        return result
-
-    return wrapped
+def note_loss(loss: Any, sample: Any) -> None:
+    """Called with the loss of every batch of a validation."""
+    loss = torch.as_tensor(loss)
+    if not bool(torch.isfinite(loss).all()):
+        NonFiniteLoss.skipped.append(NonFiniteLoss(float(loss.sum()), sample))
 
 
-def remember_non_finite(valid_step: Callable) -> Callable:
-    """``FairseqTask.valid_step``, which sees the loss of this rank's batch."""
+@contextmanager
+def report_non_finite(trainer, samples: Iterable) -> Iterator[None]:
+    """Inside, an update is made: its floating-point errors tell where they come from.
 
-    @functools.wraps(valid_step)
-    def wrapped(self, sample, model, criterion):
-        found = valid_step(self, sample, model, criterion)
-        if not bool(torch.isfinite(torch.as_tensor(found[0])).all()):
-            NonFiniteLoss.skipped.append(
-                NonFiniteLoss(float(torch.as_tensor(found[0]).sum()), sample)
-            )
-        return found
+    Args: samples: the batches of the update. Raises: UserError, unless a loss scaler skips it.
+    """
+    update = trainer.get_num_updates() + 1  # the first is 1
+    rank, folder = trainer.data_parallel_rank, trainer.cfg.checkpoint.save_dir
+    NonFiniteLoss.skipped.clear()
+    try:
+        yield
+    except FloatingPointError as error:
+        raise UserError(
+            f"{describe(error, update, rank, samples, folder)} Lower --lr, set --clip-norm, or look"
+            " at these rows of the training file; the checkpoints before it are whole"
+        ) from error
+    for skipped in NonFiniteLoss.skipped:
+        report = describe(skipped, update, rank, samples, folder)
+        logger.warning("%s The loss scaler takes care of it", report)
 
-    return wrapped
 
-
-def warn_of_non_finite(valid_step: Callable) -> Callable:
-    """``Trainer.valid_step``, which knows the update and the rank."""
-
-    @functools.wraps(valid_step)
-    def wrapped(self, sample, raise_oom=False):
-        NonFiniteLoss.skipped.clear()
-        result = valid_step(self, sample, raise_oom)
-        for error in NonFiniteLoss.skipped:
-            text = describe(
-                error,
-                self.get_num_updates(),
-                self.data_parallel_rank,
-                [],
-                self.cfg.checkpoint.save_dir,
-                "validation_",
-            )
-            logger.warning(
-                "validation after %s The loss of this validation is no number; look at these rows",
-                text,
-            )
-        return result
-
-    return wrapped
+@contextmanager
+def warn_of_non_finite(trainer) -> Iterator[None]:
+    """Inside, a batch is validated: a loss that is not finite is a warning."""
+    NonFiniteLoss.skipped.clear()
+    yield
+    for error in NonFiniteLoss.skipped:
+        update, folder = trainer.get_num_updates(), trainer.cfg.checkpoint.save_dir
+        report = describe(error, update, trainer.data_parallel_rank, [], folder, "validation_")
+        logger.warning(
+            "validation after %s The loss of this validation is no number; look at these rows",
+            report,
+        )
 
 
 def describe(

@@ -1,35 +1,28 @@
-"""The same command again goes on exactly where its run was, whichever way it ended.
+"""What a run resumes from, and the state that fairseq forgets; ``OFATrainer`` loads both.
 
-fairseq restores weights, optimizer, learning rate and the place in the data. Added here: another
-checkpoint is taken when ``checkpoint_last.pt`` is damaged, flags such as ``--reset-optimizer``
-apply to the first start only, a finished run stays finished, and the state that fairseq forgets
-(``ExactState``).
+Another checkpoint is taken when ``checkpoint_last.pt`` is damaged, flags such as
+``--reset-optimizer`` apply to the first start of a command only, and a finished run stays finished.
 """
 
 import copy
-import functools
 import logging
 import math
-import random
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from fairseq import checkpoint_utils
 from fairseq.distributed import utils as distributed_utils
-from fairseq.logging import metrics
-from fairseq.trainer import Trainer
 from omegaconf import open_dict
 
 from ofa.checkpoints.delta import BaseNotFound
 from ofa.errors import UserError
-from ofa.trainer.fairseq_compat import DEFAULT_RESTORE_FILE
-from ofa.trainer.fairseq_saving import CHECKPOINTS, check_space
+from ofa.trainer.fairseq_read_checkpoint import load_checkpoint_to_cpu, prefetched
+from ofa.trainer.fairseq_saving import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_RESTORE_FILE = "checkpoint_last.pt"
 RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
 INITIAL_WEIGHTS = ("use_ema_weights_to_init_param", "use_latest_weights_to_init_ema")
 STATE_KEY = "exact_state"
@@ -37,69 +30,6 @@ STATE_KEY = "exact_state"
 
 class RunFinished(Exception):
     """Nothing is left to do: the checkpoint is the end of the training that was asked for."""
-
-
-def install() -> None:
-    """Mend loading and saving; called once, when the plugin registers."""
-    checkpoint_utils.load_checkpoint = go_on_with_own_run(checkpoint_utils.load_checkpoint)
-    checkpoint_utils.load_checkpoint_to_cpu = hand_over(checkpoint_utils.load_checkpoint_to_cpu)
-    Trainer.save_checkpoint = save_exact_state(Trainer.save_checkpoint)
-    Trainer.load_checkpoint = load_exact_state(Trainer.load_checkpoint)
-    Trainer._set_seed = seed_all_generators(Trainer._set_seed)
-
-
-# --- which checkpoint
-# -------------------------------------------------------------------------------------------
-
-
-def go_on_with_own_run(load: Callable) -> Callable:
-    """``checkpoint_utils.load_checkpoint`` that prefers the run of ``--save-dir`` when it was
-    the same command."""
-
-    @functools.wraps(load)
-    def load_checkpoint(cfg, trainer, **kwargs):
-        if not cfg.no_save:
-            decided_by_first_rank(
-                lambda: check_space(trainer.cfg, trainer.get_model(), cfg.save_dir), trainer
-            )
-        choice = (
-            None
-            if trainer.checkpoint_suffix
-            else decided_by_first_rank(lambda: choose(cfg), trainer)
-        )
-        if choice is None:
-            extra_state, epoch_itr = load(cfg, trainer, **kwargs)
-            if cfg.finetune_from_model is None:  # which takes weights alone
-                step_after_epoch(trainer, extra_state, cfg)
-            return extra_state, epoch_itr
-        path, same_command = choice
-        trainer.goes_on = same_command
-        chosen = copy.deepcopy(
-            cfg
-        )  # the trainer's own configuration is saved and compared at the next start
-        with open_dict(chosen):
-            chosen.update(restore_file=path, finetune_from_model=None)
-            if same_command:
-                chosen.update(dict.fromkeys(RESETS, False))
-        extra_state, epoch_itr = load(chosen, trainer, **kwargs)
-        step_after_epoch(trainer, extra_state, chosen)
-        reason = end_of_run(trainer, epoch_itr)
-        if reason:
-            raise RunFinished(f"{path}: {reason}")
-        return extra_state, epoch_itr
-
-    return load_checkpoint
-
-
-def step_after_epoch(trainer, extra_state: dict[str, Any] | None, cfg) -> None:
-    """What the learning rate does at the end of an epoch, which comes after the checkpoint of
-    that end was saved."""
-    if extra_state is None or cfg.reset_lr_scheduler:
-        return
-    position = extra_state["train_iterator"]
-    if position.get("iterations_in_epoch") == 0 and position["epoch"] > 1:
-        loss = extra_state.get(STATE_KEY, {}).get("epoch_loss", extra_state.get("val_loss"))
-        trainer.lr_step(position["epoch"] - 1, loss)
 
 
 def decided_by_first_rank(decide: Callable[[], Any], trainer) -> Any:
@@ -118,26 +48,30 @@ def decided_by_first_rank(decide: Callable[[], Any], trainer) -> Any:
     return answer
 
 
-def choose(cfg) -> tuple[str, bool] | None:
-    """(checkpoint of ``--save-dir`` to go on from, whether the same command wrote it); None:
-    fairseq's own rules.
+# --- which checkpoint ---------------------------------------------------------------------------
 
+
+def choose(cfg) -> tuple[str, bool] | None:
+    """The checkpoint of ``--save-dir`` to resume from; None: the one that the flags name.
+
+    Args: cfg: fairseq's options of checkpoints.
+    Returns: its path, and whether the same command wrote it.
     Raises: UserError if there are checkpoints and none can be read.
     """
     paths = candidates(cfg.save_dir)
     if not paths:
         return None
-    path, stored = first_readable(paths, getattr(cfg, "base", None))
+    path, stored = first_readable(paths, cfg.base)
     first_start = ("restore_file", *RESETS, *INITIAL_WEIGHTS)
     same = all(
         (getattr(stored, name, None) or False) == (getattr(cfg, name, None) or False)
         for name in first_start
     )
     if cfg.restore_file != DEFAULT_RESTORE_FILE and not same:
-        hand_over.held = None
+        prefetched.clear()
         logger.warning(
-            "%s holds another run, whose checkpoints will be replaced: this one starts from %s as"
-            " --restore-file says",
+            "%s holds another run, whose checkpoints will be replaced: this one starts from %s as "
+            "--restore-file says",
             cfg.save_dir,
             cfg.restore_file,
         )
@@ -153,6 +87,20 @@ def choose(cfg) -> tuple[str, bool] | None:
             path,
         )
     return path, same
+
+
+def options_to_resume(cfg, path: str, same_command: bool):
+    """The options of checkpoints with which fairseq loads ``path``.
+
+    A copy: the run's own are saved, and compared at the next start. Flags such as
+    ``--reset-optimizer`` apply to the first start of a command alone.
+    """
+    chosen = copy.deepcopy(cfg)
+    with open_dict(chosen):
+        chosen.update(restore_file=path, finetune_from_model=None)
+        if same_command:
+            chosen.update(dict.fromkeys(RESETS, False))
+    return chosen
 
 
 def candidates(folder: str) -> list[str]:
@@ -172,7 +120,7 @@ def first_readable(paths: list[str], base: str | None = None) -> tuple[str, Any]
     for path in paths:
         try:
             check_sums(path)
-            state = checkpoint_utils.load_checkpoint_to_cpu(path, {"base": base})
+            state = load_checkpoint_to_cpu(path, {"base": base})
         except BaseNotFound:
             raise  # no damage: an older checkpoint needs the same file
         except UserError as error:
@@ -184,7 +132,7 @@ def first_readable(paths: list[str], base: str | None = None) -> tuple[str, Any]
             logger.warning(
                 "falling back to %s, the newest readable checkpoint (update %d)", path, updates
             )
-        hand_over.held = path, state
+        prefetched[path] = state
         return path, (state.get("cfg") or {}).get("checkpoint")
     raise UserError(
         f"{Path(paths[0]).parent}: expected a checkpoint to go on from, found only damaged ones"
@@ -210,20 +158,6 @@ def check_sums(path: str) -> None:
             )
 
 
-def hand_over(read: Callable) -> Callable:
-    """``load_checkpoint_to_cpu`` that does not read the chosen checkpoint a second time."""
-
-    @functools.wraps(read)
-    def load_checkpoint_to_cpu(path, *args, **kwargs):
-        held, hand_over.held = hand_over.held, None
-        return held[1] if held and held[0] == path else read(path, *args, **kwargs)
-
-    return load_checkpoint_to_cpu
-
-
-hand_over.held = None
-
-
 def end_of_run(trainer, epoch_itr) -> str | None:
     """Why a resumed run has nothing left to do. Stock fairseq would make one more update before
     it looks."""
@@ -241,35 +175,30 @@ def end_of_run(trainer, epoch_itr) -> str | None:
     return None
 
 
-# --- what fairseq forgets
-# ---------------------------------------------------------------------------------------
+# --- what fairseq forgets -----------------------------------------------------------------------
 
 
 class ExactState:
     """The state of a run that stock fairseq does not save.
 
-    ========================  ======================================================================
-    early_stopping            best value and count of ``--patience``
-    loss_scaler               counters of the fp16 loss scaler, which decide when the scale grows
-    fp32_params               master weights of fp16 and bf16 training; 16-bit copies are not enough
-    epoch_loss                at the end of an epoch: what ``--lr-scheduler`` gets after the save
-    task                      what the task counts (``OFATask.state_of_run``)
-    ========================  ======================================================================
+    * ``early_stopping``: best value and count of ``--patience``
+    * ``loss_scaler``: counters of the fp16 loss scaler, which decide when the scale grows
+    * ``fp32_params``: master weights of fp16 and bf16; their 16-bit copies are not enough
+    * ``epoch_loss``: what the validation of an epoch gives to ``--lr-scheduler`` after the save
+    * ``task``: what the task counts (``OFATask.state_of_run``)
+
+    Attributes:
+        early_stopping: ``should_stop_early`` of the running program, which keeps its state itself.
     """
 
-    epoch_loss: float | None = (
-        None  # of the validation that a save on request follows, which does not get it
-    )
-    early_stopping: Any = (
-        None  # the function ``should_stop_early`` of the running command keeps its state in itself
-    )
+    early_stopping: Any = None
 
     @classmethod
     def collect(cls, trainer) -> dict[str, Any]:
         optimizer = trainer.optimizer
         state = {"early_stopping": dict(vars(cls.early_stopping)) if cls.early_stopping else {}}
-        if cls.epoch_loss is not None:
-            state["epoch_loss"] = cls.epoch_loss
+        if trainer.epoch_loss is not None:
+            state["epoch_loss"] = trainer.epoch_loss
         if trainer.cfg.common.fp16 and getattr(optimizer, "scaler", None) is not None:
             state["loss_scaler"] = dict(vars(optimizer.scaler))
         if getattr(optimizer, "fp32_params", None) is not None:
@@ -298,60 +227,3 @@ def master_weights(optimizer) -> list:
     parameter; else none."""
     params = getattr(optimizer, "fp32_params", None) or []
     return list(params.values()) if isinstance(params, dict) else list(params)
-
-
-def save_exact_state(save: Callable) -> Callable:
-    @functools.wraps(save)
-    def save_checkpoint(self, filename, extra_state):
-        if self.should_save_checkpoint_on_current_rank:
-            extra_state = {**extra_state, STATE_KEY: ExactState.collect(self)}
-        return save(self, filename, extra_state)
-
-    return save_checkpoint
-
-
-def load_exact_state(load: Callable) -> Callable:
-    @functools.wraps(load)
-    def load_checkpoint(
-        self,
-        filename,
-        reset_optimizer=False,
-        reset_lr_scheduler=False,
-        optimizer_overrides=None,
-        reset_meters=False,
-    ):
-        extra_state = load(
-            self, filename, reset_optimizer, reset_lr_scheduler, optimizer_overrides, reset_meters
-        )
-        if reset_meters:  # another run's weights: its hours do not count for --stop-time-hours
-            self._previous_training_time = 0
-        if extra_state is None:
-            return None
-        if not reset_optimizer:
-            ExactState.restore(self, extra_state.get(STATE_KEY, {}))
-        if not reset_meters and "metrics" in extra_state:
-            # At the start of an epoch fairseq drops all averages; those since the last log line go
-            # on over it.
-            metrics.load_state_dict(extra_state["metrics"])
-            if extra_state["train_iterator"].get("iterations_in_epoch") == 0:
-                metrics.reset_meters("train")
-        if self.cfg.ema.store_ema:  # counts updates up to --ema-update-freq and is not saved
-            self.ema.update_freq_counter = self.get_num_updates() % max(
-                self.cfg.ema.ema_update_freq, 1
-            )
-        return extra_state
-
-    return load_checkpoint
-
-
-def seed_all_generators(set_seed: Callable) -> Callable:
-    """Every update seeds torch; Python's generator (``sample_patch_num``) and numpy's follow."""
-
-    @functools.wraps(set_seed)
-    def _set_seed(self):
-        set_seed(self)
-        seed = self.cfg.common.seed + self.get_num_updates()
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-
-    return _set_seed

@@ -1,63 +1,42 @@
 """Checkpoints are written whole or not at all: a kill or a full disk never costs the one before."""
 
 import copy
-import functools
 import logging
 import shutil
-from collections.abc import Callable
 from typing import Any
 
-from fairseq import checkpoint_utils
-from fairseq.file_io import PathManager
 from omegaconf import open_dict
 
 from ofa.errors import UserError
 from ofa.io import torch_file
 from ofa.io.atomic import FULL, remove_abandoned, replacing
-from ofa.trainer.fairseq_compat import ModuleWith
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoint*.pt"  # every file that fairseq saves in the course of a training
 
 
-def install() -> None:
-    """Replace how fairseq writes and copies checkpoints."""
-    checkpoint_utils.torch_persistent_save = save_whole
-    checkpoint_utils.PathManager = ModuleWith(PathManager, copy=copy_whole)
+def settings_of_update(cfg, epoch: int, end_of_epoch: bool):
+    """The configuration for the end of an update: that of ``--max-epoch`` validates and saves.
 
-
-def save_after_last_epoch(validate_and_save: Callable) -> Callable:
-    """The end of an update, where the end of ``--max-epoch`` validates and saves as that of
-    ``--max-update`` does.
-
-    Stock fairseq asks the intervals alone then: with ``--save-interval 5 --max-epoch 3`` it would
-    save nothing.
+    fairseq does so at ``--max-update``, and asks the intervals alone at the end of the last epoch:
+    with ``--save-interval 5 --max-epoch 3`` it would save nothing.
     """
-
-    @functools.wraps(validate_and_save)
-    def wrapped(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch):
-        if end_of_epoch and epoch_itr.epoch == cfg.optimization.max_epoch:
-            listed = (
-                epoch_itr.epoch % cfg.checkpoint.save_interval == 0
-            )  # one of those that keep their number
-            cfg = copy.deepcopy(cfg)
-            with open_dict(cfg):
-                cfg.checkpoint.update(
-                    save_interval=1,
-                    no_epoch_checkpoints=cfg.checkpoint.no_epoch_checkpoints or not listed,
-                )
-                cfg.dataset.validate_interval = 1
-        return validate_and_save(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch)
-
-    return wrapped
+    if not end_of_epoch or epoch != cfg.optimization.max_epoch:
+        return cfg
+    listed = epoch % cfg.checkpoint.save_interval == 0  # one of those that keep their number
+    cfg = copy.deepcopy(cfg)
+    with open_dict(cfg):
+        cfg.checkpoint.no_epoch_checkpoints |= not listed
+        cfg.checkpoint.save_interval = cfg.dataset.validate_interval = 1
+    return cfg
 
 
-def save_whole(content: Any, filename: str, async_write: bool = False) -> None:
+def save_whole(content: Any, filename: str) -> None:
     """``torch.save`` to a file of another name that takes its place at the end.
 
-    Stock fairseq tries three times to write into the same file, each time behind what is there
-    already, and leaves the last attempt lying.
+    fairseq tries three times to write into the same file, each time behind what is there already,
+    and leaves the last attempt lying.
 
     Raises: UserError if the disk is full or cannot be written.
     """

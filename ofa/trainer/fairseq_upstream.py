@@ -6,14 +6,11 @@ state is stored (tests/parity/test_state_dict.py). What else differs between two
 is adapted here.
 """
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from fairseq.optim import FairseqOptimizer
-from fairseq.optim.fp16_optimizer import _FP16OptimizerMixin
-from fairseq.trainer import Trainer
 from torch import Tensor
 
 from ofa.checkpoints.adapt import CONSTANTS
@@ -28,13 +25,6 @@ EARLIER_NAMES = {
 }
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 REMEDY = "train with the flags of that run, or start the optimizer anew by --reset-optimizer"
-
-
-def install() -> None:
-    """Called once, when the plugin registers."""
-    for kind in (FairseqOptimizer, _FP16OptimizerMixin):
-        kind.load_state_dict = load_fitting_state(kind.load_state_dict)
-    Trainer.load_checkpoint = name_mismatches(Trainer.load_checkpoint)
 
 
 def adapt(state: dict[str, Any]) -> None:
@@ -62,38 +52,22 @@ def has_clock(meters: Any) -> bool:
     )
 
 
-def name_mismatches(load: Callable) -> Callable:
-    """``Trainer.load_checkpoint``; another criterion or optimizer is one line that names the
-    file."""
-
-    @functools.wraps(load)
-    def load_checkpoint(self, filename, *args, **kwargs):
-        try:
-            return load(self, filename, *args, **kwargs)
-        except AssertionError as error:
-            what, _, names = str(error).partition(" does not match")
-            if not names:
-                raise
-            found, expected = names.rsplit(". ", 1)[-1].split(" vs ")
-            raise UserError(
-                f"{filename}: expected {what.lower()} {expected}, found {found}; {REMEDY}"
-            ) from None
-
-    return load_checkpoint
+def mismatch(filename: str, error: AssertionError) -> UserError | None:
+    """What fairseq asserts of another criterion or optimizer, as one line that names the file."""
+    what, _, names = str(error).partition(" does not match")
+    if not names:
+        return None
+    found, expected = names.rsplit(". ", 1)[-1].split(" vs ")
+    return UserError(f"{filename}: expected {what.lower()} {expected}, found {found}; {REMEDY}")
 
 
-def load_fitting_state(load: Callable) -> Callable:
-    """``load_state_dict`` of an optimizer that checks the state against the parameters; torch
-    compares counts alone."""
-
-    @functools.wraps(load)
-    def load_state_dict(self, state_dict, optimizer_overrides=None):
-        if isinstance(state_dict, dict) and "param_groups" in state_dict:
-            params = [param for group in self.param_groups for param in group["params"]]
-            fit_state(state_dict, params, getattr(self, "fp16_params", params))
-        load(self, state_dict, optimizer_overrides)
-
-    return load_state_dict
+def load_fitting(optimizer: FairseqOptimizer, state_dict: dict, overrides=None) -> None:
+    """``load_state_dict`` of an optimizer, checked against its parameters; torch counts them
+    alone."""
+    if isinstance(state_dict, dict) and "param_groups" in state_dict:
+        params = [param for group in optimizer.param_groups for param in group["params"]]
+        fit_state(state_dict, params, getattr(optimizer, "fp16_params", params))
+    type(optimizer).load_state_dict(optimizer, state_dict, overrides)
 
 
 def fit_state(

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from caption_files import caption, caption_flags, make_vocabulary, write_tsv
@@ -18,13 +17,11 @@ JOINT_OWN = ("--selected-cols", "--eval-cider", "--eval-args", "--task")
 
 def noted(flags: list[str]) -> Callable[[], list[str]]:
     """Function -> what changed of the training files since their rows were opened."""
-    from ofa.trainer.fairseq_data_changes import changes, note_files
+    from ofa.trainer.fairseq_data_changes import changes, opened_files
 
     cfg = configuration(flags)
     task = task_with_data(cfg)
-    trainer = SimpleNamespace(task=task, cfg=cfg)
-    note_files(lambda trainer, epoch, **options: None)(trainer, 1)
-    stored = json.loads(json.dumps(trainer.training_data))
+    stored = json.loads(json.dumps(opened_files(task, task.dataset("train"), 1, {})))
     return lambda: changes(task.training_files(), stored)
 
 

@@ -13,11 +13,11 @@ from fairseq import checkpoint_utils, options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import utils as distributed_utils
 from fairseq.logging import metrics
-from fairseq.models import distributed_fairseq_model
 
 import ofa
 from ofa.errors import UserError
-from ofa.trainer import fairseq_compat, fairseq_upstream
+from ofa.trainer import fairseq_commands, fairseq_compat, fairseq_upstream
+from ofa.trainer.fairseq_trainer import OFATrainer
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -127,18 +127,14 @@ def test_an_unknown_name_lists_the_known_ones_in_a_few_lines(flag, known, capsys
     assert len(message.splitlines()) <= 3
 
 
-def test_ddp_on_the_cpu_gets_no_device_ids(monkeypatch):
+def test_ddp_on_the_cpu_gets_no_device_ids():
     seen = {}
 
-    class Stock:
-        def __init__(self, module, device_ids=None, output_device=None):
-            seen.update(device_ids=device_ids, output_device=output_device)
+    def stock(module, device_ids=None, output_device=None):
+        seen.update(device_ids=device_ids, output_device=output_device)
 
-    monkeypatch.setattr(distributed_fairseq_model, "DistributedDataParallel", Stock)
-    fairseq_compat.drop_device_ids_on_cpu()
-    distributed_fairseq_model.DistributedDataParallel(
-        torch.nn.Linear(1, 1), device_ids=[0], output_device=0
-    )
+    wrap = fairseq_compat.drop_device_ids_on_cpu(stock)
+    wrap(torch.nn.Linear(1, 1), device_ids=[0], output_device=0)
     assert seen == {"device_ids": None, "output_device": None}
 
 
@@ -147,29 +143,30 @@ def test_ddp_on_the_cpu_gets_no_device_ids(monkeypatch):
 )
 def test_boxes_stay_exact_where_the_model_computes_in_half_precision(flag, dtype):
     common = SimpleNamespace(fp16=flag == "fp16", bf16=flag == "bf16")
-    trainer = SimpleNamespace(cfg=SimpleNamespace(common=common))
+    trainer = OFATrainer.__new__(OFATrainer)
+    trainer.cfg = SimpleNamespace(common=common)
     sample = {
         "net_input": {"patch_images": torch.ones(1, 3, 2, 2)},
         "region_coords": torch.tensor([[100.25, 7.0, 639.9, 427.3]]),
     }
-    converted = fairseq_compat.Trainer._fp_convert_sample(trainer, sample)
+    converted = trainer._fp_convert_sample(sample)
     assert converted["net_input"]["patch_images"].dtype == dtype
     assert torch.equal(converted["region_coords"], torch.tensor([[100.25, 7.0, 639.9, 427.3]]))
 
 
 def test_a_typo_in_the_best_metric_is_named_before_training():
-    from fairseq.trainer import Trainer
-
     task = SimpleNamespace(metric_names=lambda: {"loss", "cider"})
     cfg = config("--best-checkpoint-metric", "cidre")
     with pytest.raises(UserError, match="cider, loss; found 'cidre'"):
-        Trainer(cfg, task, None, None)
+        OFATrainer(cfg, task, None, None)
 
 
 def test_a_missing_restore_file_is_refused_but_the_default_is_not(tmp_path):
     with pytest.raises(UserError, match="found no file"):
-        fairseq_compat.refuse_missing_restore_file(config("--restore-file", str(tmp_path / "x.pt")))
-    fairseq_compat.refuse_missing_restore_file(config())
+        fairseq_commands.refuse_missing_restore_file(
+            config("--restore-file", str(tmp_path / "x.pt"))
+        )
+    fairseq_commands.refuse_missing_restore_file(config())
 
 
 def test_a_gpu_that_torch_cannot_use_is_refused_before_training_and_cpu_runs_ask_for_none(
@@ -178,26 +175,26 @@ def test_a_gpu_that_torch_cannot_use_is_refused_before_training_and_cpu_runs_ask
     def refuse(*_):
         raise UserError("no kernels")
 
-    monkeypatch.setattr(fairseq_compat, "usable_gpus", refuse)
-    fairseq_compat.refuse_unusable_gpus(config("--cpu", "--bf16"))
+    monkeypatch.setattr(fairseq_commands, "usable_gpus", refuse)
+    fairseq_commands.refuse_unusable_gpus(config("--cpu", "--bf16"))
     with pytest.raises(UserError, match="no kernels"):
-        fairseq_compat.refuse_unusable_gpus(config())
-    monkeypatch.setattr(fairseq_compat, "usable_gpus", lambda: (1, ""))
-    monkeypatch.setattr(fairseq_compat, "require_bf16", refuse)
-    fairseq_compat.refuse_unusable_gpus(config("--fp16"))
+        fairseq_commands.refuse_unusable_gpus(config())
+    monkeypatch.setattr(fairseq_commands, "usable_gpus", lambda: (1, ""))
+    monkeypatch.setattr(fairseq_commands, "require_bf16", refuse)
+    fairseq_commands.refuse_unusable_gpus(config("--fp16"))
     with pytest.raises(UserError, match="no kernels"):
-        fairseq_compat.refuse_unusable_gpus(config("--bf16"))
+        fairseq_commands.refuse_unusable_gpus(config("--bf16"))
 
 
 def test_a_list_of_tsv_files_is_not_searched_for_forgotten_subsets():
     cfg = config()
-    fairseq_compat.ignore_unused_valid_subsets(cfg)
+    fairseq_commands.ignore_unused_valid_subsets(cfg)
     assert cfg.dataset.ignore_unused_valid_subsets
 
 
 def test_fp16_on_the_cpu_keeps_gradients_apart():
     cfg = config("--fp16", "--cpu")
-    fairseq_compat.use_fp16_without_flat_gradients_on_cpu(cfg)
+    fairseq_commands.use_fp16_without_flat_gradients_on_cpu(cfg)
     assert cfg.common.fp16_no_flatten_grads
 
 
@@ -206,7 +203,7 @@ def test_torchrun_on_the_cpu_makes_one_run_of_all_processes(monkeypatch):
         monkeypatch.setenv(name, value)
     cfg = config("--cpu").distributed_training
     whole = config("--cpu")
-    fairseq_compat.follow_torchrun(whole)
+    fairseq_commands.follow_torchrun(whole)
     settings = whole.distributed_training
     assert cfg.distributed_world_size != 2 and settings.distributed_world_size == 2
     assert (settings.distributed_rank, settings.device_id, settings.distributed_backend) == (
@@ -225,14 +222,14 @@ def test_a_user_error_ends_in_one_line_and_status_2(wrapped, capsys):
             "Caught UserError in DataLoader worker process 0.\nTraceback:\nofa.errors.UserError:"
             f" {error}\n"
         )
-    with pytest.raises(SystemExit) as stop, fairseq_compat.errors_in_one_line():
+    with pytest.raises(SystemExit) as stop, fairseq_commands.errors_in_one_line():
         raise error
     assert stop.value.code == 2
     assert capsys.readouterr().err == "error: a.tsv:3: expects 5 columns, found 4; check the row\n"
 
 
 def test_a_user_error_behind_a_vaguer_one_is_the_one_shown(capsys):
-    with pytest.raises(SystemExit), fairseq_compat.errors_in_one_line():
+    with pytest.raises(SystemExit), fairseq_commands.errors_in_one_line():
         try:
             raise UserError("the checkpoint needs --arch=ofa_base")
         except UserError:
@@ -241,7 +238,7 @@ def test_a_user_error_behind_a_vaguer_one_is_the_one_shown(capsys):
 
 
 def test_other_errors_keep_their_traceback():
-    with pytest.raises(KeyError), fairseq_compat.errors_in_one_line():
+    with pytest.raises(KeyError), fairseq_commands.errors_in_one_line():
         raise KeyError("a bug of ours")
     assert pickle.loads(pickle.dumps(UserError("travels"))).args == ("travels",)
 

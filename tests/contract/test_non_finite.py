@@ -11,7 +11,7 @@ from ofa.errors import UserError
 from ofa.trainer.fairseq_nonfinite import (
     SHOWN,
     check_loss,
-    remember_non_finite,
+    note_loss,
     report_non_finite,
     warn_of_non_finite,
 )
@@ -32,12 +32,13 @@ def trainer(folder, updates: int = 6, rank: int = 1):
 def step(losses, optimizer=PLAIN):
     """A ``train_step`` of the trainer that sees one loss per batch."""
 
-    def train_step(self, samples, raise_oom=False):
-        for loss, sample in zip(losses, samples):
-            check_loss(torch.tensor(loss), sample, optimizer)
-        return "done"
+    def train_step(trainer, samples):
+        with report_non_finite(trainer, samples):
+            for loss, sample in zip(losses, samples):
+                check_loss(torch.tensor(loss), sample, optimizer)
+            return "done"
 
-    return report_non_finite(train_step)
+    return train_step
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -59,12 +60,10 @@ def test_the_batch_with_such_a_loss_is_named_and_written_to_a_file(tmp_path, val
 
 
 def test_gradients_that_are_not_finite_name_all_batches_of_the_update(tmp_path):
-    def train_step(self, samples, raise_oom=False):
-        raise FloatingPointError("gradients are Nan/Inf")
-
     samples = [batch(torch.tensor(5)), (batch("pair"), batch("text"))]
     with pytest.raises(UserError, match="gradients are Nan/Inf, in samples 5, pair, text"):
-        report_non_finite(train_step)(trainer(tmp_path), samples)
+        with report_non_finite(trainer(tmp_path), samples):
+            raise FloatingPointError("gradients are Nan/Inf")
 
 
 def test_a_loss_scaler_goes_on_and_the_report_is_a_warning(tmp_path, caplog):
@@ -78,12 +77,8 @@ def test_a_loss_scaler_goes_on_and_the_report_is_a_warning(tmp_path, caplog):
 
 @pytest.mark.parametrize("value, warned", [(float("inf"), True), (2.0, False)])
 def test_a_validation_with_such_a_loss_goes_on_with_a_warning(tmp_path, caplog, value, warned):
-    def validate(self, sample, raise_oom=False):
-        return remember_non_finite(
-            lambda task, sample, model, criterion: (torch.tensor(value), 1, "log")
-        )(None, sample, None, None)[2]
-
-    assert warn_of_non_finite(validate)(trainer(tmp_path), batch("a", "b")) == "log"
+    with warn_of_non_finite(trainer(tmp_path)):
+        note_loss(torch.tensor(value), batch("a", "b"))
     assert (
         "update 6, rank 1: expected finite numbers, found the loss inf, in samples a, b"
         in caplog.text

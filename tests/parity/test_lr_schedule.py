@@ -11,7 +11,6 @@ from fairseq.optim import FairseqOptimizer  # noqa: E402
 
 import ofa  # noqa: E402
 from ofa.errors import UserError  # noqa: E402
-from ofa.trainer import fairseq_lr_scheduler  # noqa: E402
 from ofa.trainer.fairseq_lr_scheduler import WarmupRatioSchedule, count_updates  # noqa: E402
 
 CASES = load_json("lr_schedule")["cases"]
@@ -88,7 +87,6 @@ def train(folder, *flags, interrupt_at=None):
     from fairseq_cli.train import main
 
     ofa.register_fairseq_plugin()
-    fairseq_lr_scheduler.install()  # a second time changes nothing
     rates, step_update = {}, WarmupRatioSchedule.step_update
 
     def recorded(self, num_updates):

@@ -1,0 +1,54 @@
+"""How a name of fairseq is replaced: once, whatever runs when."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+_replaced: set[tuple[int, str]] = set()
+
+
+class Patch(NamedTuple):
+    """A name of fairseq that is replaced.
+
+    Args:
+        owner: the module, class or registry that has the name; a string: a program of fairseq,
+            which runs as ``__main__`` or as the module of this name.
+        make: value of the name -> its replacement; its docstring is the reason.
+    """
+
+    owner: Any
+    name: str
+    make: Callable[[Any], Any]
+
+    def apply(self) -> None:
+        """Replace the name where it is now; a program that is not loaded has none."""
+        for owner in self.loaded():
+            self.apply_to(owner)
+
+    def apply_to(self, owner: Any) -> None:
+        """Replace the name in one place, unless that is done. Args: owner: a class or a dict."""
+        if (id(owner), self.name) in _replaced:
+            return
+        _replaced.add((id(owner), self.name))
+        if isinstance(owner, dict):
+            owner[self.name] = self.make(owner[self.name])
+        else:
+            setattr(owner, self.name, self.make(getattr(owner, self.name)))
+
+    def loaded(self) -> list[Any]:
+        if isinstance(self.owner, (dict, type)):
+            return [self.owner]
+        if not isinstance(self.owner, str):
+            return [vars(self.owner)]
+        modules = filter(None, map(sys.modules.get, (self.owner, "__main__")))
+        return [vars(it) for it in modules if getattr(it.__spec__, "name", None) == self.owner]
+
+
+class ModuleWith:
+    """A module in which some names are replaced, for one importing module only."""
+
+    def __init__(self, module, **replaced):
+        self.__dict__.update(replaced, _module=module)
+
+    def __getattr__(self, name):
+        return getattr(self._module, name)

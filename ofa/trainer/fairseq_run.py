@@ -1,0 +1,138 @@
+"""One training from the lock on its folder to its last checkpoint, whichever way it ends."""
+
+import functools
+import logging
+import multiprocessing
+import signal
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+from fairseq import checkpoint_utils
+from omegaconf import open_dict
+
+from ofa.io.atomic import replacing
+from ofa.io.folder_lock import lock_folder
+from ofa.trainer.fairseq_distributed import end_after_other_rank, end_with_launcher
+from ofa.trainer.fairseq_ema import check_ema_options
+from ofa.trainer.fairseq_patch import Patch
+from ofa.trainer.fairseq_resume import ExactState, RunFinished
+from ofa.trainer.fairseq_saving import remove_leftovers, settings_of_update
+from ofa.trainer.fairseq_signals import Request, Stopped
+from ofa.trainer.fairseq_tensorboard import begin_to_show
+from ofa.trainer.fairseq_trainer import OFATrainer
+
+logger = logging.getLogger(__name__)
+
+MARKER = "interrupted"  # file in --save-dir of a run that was asked to stop before its end
+
+
+def replace_trainer(stock: type) -> type:
+    """``fairseq_cli.train`` makes the trainer by this name: ours, which restores runs exactly."""
+    return OFATrainer
+
+
+def replace_validate_and_save(stock: Callable) -> Callable:
+    """fairseq's loop calls nothing else at the end of an update, where a run can stop.
+
+    An update after which it validates or saves anyway does so first.
+    """
+
+    @functools.wraps(stock)
+    def validate_and_save(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch):
+        saves = trainer.saves
+        settings = settings_of_update(cfg, epoch_itr.epoch, end_of_epoch)
+        valid_losses, should_stop = stock(
+            settings, trainer, task, epoch_itr, valid_subsets, end_of_epoch
+        )
+        if should_stop or not Request.made(alone=trainer.data_parallel_world_size == 1):
+            return valid_losses, should_stop
+        if trainer.saves == saves:
+            trainer.epoch_loss = valid_losses[0] if end_of_epoch else None
+            save_last(cfg.checkpoint, trainer, epoch_itr)
+        raise Stopped(
+            f"stopped as asked after update {trainer.get_num_updates()}; the same command goes on "
+            "from there"
+        )
+
+    return validate_and_save
+
+
+PROGRAM_PATCHES = (
+    Patch("fairseq_cli.train", "Trainer", replace_trainer),
+    Patch("fairseq_cli.train", "validate_and_save", replace_validate_and_save),
+)
+
+
+def save_last(cfg, trainer, epoch_itr) -> None:
+    """Write ``checkpoint_last.pt`` alone."""
+    only_last = cfg.copy()
+    with open_dict(only_last):
+        only_last.update(
+            no_last_checkpoints=False, no_epoch_checkpoints=True, save_interval_updates=0
+        )
+    checkpoint_utils.save_checkpoint(only_last, trainer, epoch_itr, None)
+
+
+class GuardedTraining:
+    """``fairseq_cli.train.main`` that stops cleanly.
+
+    Picklable: fairseq may run it in processes of its own. The module of ``main`` is ``__main__`` in
+    most runs.
+    """
+
+    def __init__(self, main: Callable):
+        self.main = main
+
+    def __call__(self, cfg, **kwargs) -> None:
+        check_ema_options(cfg)
+        first = cfg.distributed_training.distributed_rank == 0
+        # The lock comes before anything is written into the folder.
+        with lock_folder(cfg.checkpoint.save_dir) if first else nullcontext(), Request.awaited():
+            self.train(cfg, first, **kwargs)
+
+    def train(self, cfg, first: bool, **kwargs) -> None:
+        """Args: first: whether this is the first rank."""
+        program = self.main.__globals__  # in a process that fairseq starts a copy of the module's
+        for patch in PROGRAM_PATCHES:
+            patch.apply_to(program)
+        self.forget_earlier_run(program["should_stop_early"])
+        marker = Path(cfg.checkpoint.save_dir) / MARKER
+        try:
+            begin_to_show(cfg, first)
+            if first:
+                remove_leftovers(cfg.checkpoint.save_dir)
+                marker.unlink(missing_ok=True)
+            end_with_launcher()
+            self.main(cfg, **kwargs)
+        except RunFinished as finished:
+            logger.info("nothing left to do: %s", finished)
+        except Stopped as stopped:
+            logger.info("%s", stopped)
+            if first:
+                with replacing(marker) as file:
+                    file.write(f"{stopped}\n")
+            end_data_workers()
+        except BaseException as error:
+            end_after_other_rank(error, cfg.distributed_training.distributed_world_size)
+            end_data_workers()
+            raise
+
+    @staticmethod
+    def forget_earlier_run(should_stop_early: Callable) -> None:
+        """fairseq keeps the best score and the patience in attributes of functions."""
+        ExactState.early_stopping = should_stop_early
+        for function in (should_stop_early, checkpoint_utils.save_checkpoint):
+            for name in ("best", "num_runs"):
+                vars(function).pop(name, None)
+
+
+def end_data_workers() -> None:
+    """End workers that Python would wait for when it ends, after an error for ever.
+
+    It asks them once, and they ignore that. The run is saved, or failed; they may go now.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's takes a missing worker for an accident
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join()

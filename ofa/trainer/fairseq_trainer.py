@@ -1,0 +1,267 @@
+"""fairseq's trainer, whose runs resume exactly.
+
+What fairseq's own trainer does stands in ``super()``; what this project adds stands here, in the
+order in which it happens.
+"""
+
+import functools
+import logging
+import os
+import random
+from typing import Any, Optional
+
+import numpy as np
+from fairseq import utils
+from fairseq.logging import metrics
+from fairseq.trainer import Trainer
+from omegaconf import DictConfig
+
+from ofa.errors import UserError
+from ofa.trainer.fairseq_adam import OnePassAdam
+from ofa.trainer.fairseq_data_changes import STATE, check_unchanged, opened_files
+from ofa.trainer.fairseq_distributed import mark
+from ofa.trainer.fairseq_ema import ModelAverages, arrange_weights
+from ofa.trainer.fairseq_lr_scheduler import ExactPlateauSchedule, tell_total
+from ofa.trainer.fairseq_nonfinite import report_non_finite, warn_of_non_finite
+from ofa.trainer.fairseq_peft import Base, find_base, leave_base_out
+from ofa.trainer.fairseq_read_checkpoint import load_checkpoint_to_cpu, prefetched
+from ofa.trainer.fairseq_resume import (
+    STATE_KEY,
+    ExactState,
+    RunFinished,
+    choose,
+    decided_by_first_rank,
+    end_of_run,
+    options_to_resume,
+)
+from ofa.trainer.fairseq_saving import check_space, save_whole
+from ofa.trainer.fairseq_signals import Request
+from ofa.trainer.fairseq_subclass import specialize
+from ofa.trainer.fairseq_upstream import load_fitting, mismatch
+
+logger = logging.getLogger(__name__)
+
+BOXES = ("w_resize_ratios", "h_resize_ratios", "region_coords")  # of a batch: measures, no input
+
+
+class OFATrainer(Trainer):
+    """Makes the updates of a training, and saves and restores all that it consists of.
+
+    Attributes:
+        resumes: this run continues the one whose checkpoint it loaded; the same command wrote it.
+        base: what checkpoints leave out (``ofa.trainer.fairseq_peft``); None: nothing.
+        training_data: what checkpoints tell of the training files
+            (``ofa.trainer.fairseq_data_changes``).
+        epoch_loss: of the validation that a save on request follows, which does not get it.
+        saves: how often this run has been saved.
+    """
+
+    resumes = False
+    base: Optional[Base] = None
+    epoch_loss: Optional[float] = None
+    saves = 0
+
+    def __init__(self, cfg, task, model, criterion, quantizer=None):
+        check_metric(cfg, task)
+        super().__init__(cfg, task, model, criterion, quantizer)
+        self.training_data: dict[str, Any] = {}
+
+    # --- start and resume -----------------------------------------------------------------------
+
+    def start(self, load, options: DictConfig, **iterator_options) -> tuple[Optional[dict], Any]:
+        """Load the checkpoint that this run starts from or resumes, if there is one.
+
+        The run in ``--save-dir`` goes before the file that the flags name if it was the same
+        command.
+
+        Args:
+            load: fairseq's ``checkpoint_utils.load_checkpoint``: calls ``load_checkpoint`` below,
+                then ``get_train_iterator`` with ``iterator_options``.
+            options: fairseq's of checkpoints.
+        Returns: the extra state of the checkpoint, and fairseq's iterator over what is left to
+        read.
+        Raises: RunFinished if nothing is left to do. UserError.
+        """
+        if not options.no_save:
+            space = functools.partial(check_space, self.cfg, self.get_model(), options.save_dir)
+            decided_by_first_rank(space, self)
+        choice = None
+        if not self.checkpoint_suffix:
+            choice = decided_by_first_rank(functools.partial(choose, options), self)
+        if choice is not None:
+            self.resumes = choice[1]
+            options = options_to_resume(options, *choice)
+        extra_state, batches = load(options, self, **iterator_options)
+        starts_anew = options.reset_lr_scheduler or options.finetune_from_model is not None
+        if extra_state is not None and not starts_anew:
+            self.step_after_epoch(extra_state)
+        if choice is not None and (finished := end_of_run(self, batches)):
+            raise RunFinished(f"{choice[0]}: {finished}")
+        return extra_state, batches
+
+    def load_checkpoint(
+        self,
+        filename,
+        reset_optimizer=False,
+        reset_lr_scheduler=False,
+        optimizer_overrides=None,
+        reset_meters=False,
+    ):
+        """Load a checkpoint. Returns: its extra state; None if there is no file."""
+        if os.path.isfile(filename) and self.reads_checkpoints:
+            prefetched[filename] = self.prepared(filename)
+        try:
+            extra_state = super().load_checkpoint(
+                filename, reset_optimizer, reset_lr_scheduler, optimizer_overrides, reset_meters
+            )
+        except AssertionError as error:
+            found = mismatch(filename, error)
+            if found is None:
+                raise
+            raise found from None
+        if reset_meters:  # another run's weights: its hours do not count for --stop-time-hours
+            self._previous_training_time = 0
+        if extra_state is None:
+            return None
+        if not reset_optimizer:
+            ExactState.restore(self, extra_state.get(STATE_KEY, {}))
+        if not reset_meters and "metrics" in extra_state:
+            # fairseq drops all averages at the start of an epoch; those of a log line outlast it.
+            metrics.load_state_dict(extra_state["metrics"])
+            if extra_state["train_iterator"].get("iterations_in_epoch") == 0:
+                metrics.reset_meters("train")
+        if self.cfg.ema.store_ema:
+            self.ema.resume(self.get_num_updates())
+        if self.resumes:
+            check_unchanged(self, extra_state.get(STATE) or {})
+        return extra_state
+
+    @property
+    def reads_checkpoints(self) -> bool:
+        """Whether this process reads files; else it gets their content from the first one."""
+        return self.is_data_parallel_master or self.cfg.checkpoint.load_checkpoint_on_all_dp_ranks
+
+    def prepared(self, filename: str) -> dict[str, Any]:
+        """The checkpoint as this run takes it: as the EMA flags say, and complete from its base."""
+        options = self.cfg.checkpoint
+        state = load_checkpoint_to_cpu(filename, {"base": options.base})
+        arrange_weights(state, self.cfg, filename, self.resumes)
+        self.base = find_base(self.get_model(), filename, state, options)
+        return state
+
+    def step_after_epoch(self, extra_state: dict[str, Any]) -> None:
+        """What the learning rate does at the end of an epoch, which comes after it was saved."""
+        position = extra_state["train_iterator"]
+        if position.get("iterations_in_epoch") == 0 and position["epoch"] > 1:
+            exact = extra_state.get(STATE_KEY, {})
+            self.lr_step(
+                position["epoch"] - 1, exact.get("epoch_loss", extra_state.get("val_loss"))
+            )
+
+    # --- save -----------------------------------------------------------------------------------
+
+    def consolidate_optimizer(self) -> None:
+        """Called by fairseq on every rank before the run is saved."""
+        self.saves += 1
+        super().consolidate_optimizer()
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        leave_base_out(state, self.get_model(), self.base)
+        return state
+
+    def save_checkpoint(self, filename, extra_state):
+        """Write a checkpoint, whole or not at all. Returns: its path; None on other ranks."""
+        if not self.should_save_checkpoint_on_current_rank:
+            return None
+        path = os.path.abspath(filename)
+        logger.info("Saving checkpoint to %s", path)
+        state = utils.move_to_cpu(self.state_dict())
+        own = {STATE_KEY: ExactState.collect(self), STATE: self.training_data}
+        state["extra_state"].update(extra_state | own)
+        save_whole(state, filename)
+        logger.info("Finished saving checkpoint to %s", path)
+        return path
+
+    # --- updates --------------------------------------------------------------------------------
+
+    def get_train_iterator(self, epoch, combine=True, load_dataset=True, **kwargs):
+        """The batches of an epoch; the schedule learns how many there are."""
+        batches = super().get_train_iterator(epoch, combine, load_dataset, **kwargs)
+        if load_dataset:
+            dataset = self.task.dataset(self.cfg.dataset.train_subset)
+            self.training_data = opened_files(self.task, dataset, epoch, self.training_data)
+        updates = self.get_num_updates()
+        tell_total(self.lr_scheduler, len(batches), self.cfg.optimization, updates)
+        return batches
+
+    def begin_epoch(self, epoch) -> None:
+        Request.training = True
+        super().begin_epoch(epoch)
+
+    def train_step(self, samples, raise_oom=False):
+        """One update. Raises: UserError if a loss or gradient is not finite."""
+        with report_non_finite(self, samples):
+            return super().train_step(samples, raise_oom)
+
+    def valid_step(self, sample, raise_oom=False):
+        with warn_of_non_finite(self):
+            return super().valid_step(sample, raise_oom)
+
+    def _build_optimizer(self) -> None:
+        super()._build_optimizer()
+        specialize(self._optimizer.optimizer, OnePassAdam)
+        specialize(self._lr_scheduler, ExactPlateauSchedule)
+        self._optimizer.load_state_dict = functools.partial(load_fitting, self._optimizer)
+
+    def _build_ema(self) -> None:
+        if self.cfg.ema.store_ema:
+            self._ema = ModelAverages(self._model, self.cfg.ema, self.device)
+
+    def _set_seed(self) -> None:
+        """Seed torch for an update, Python's generator (``sample_patch_num``) and numpy's too."""
+        super()._set_seed()
+        seed = self.cfg.common.seed + self.get_num_updates()
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+
+    def _prepare_sample(self, sample, is_dummy=False):
+        """Returns: the batch, and whether it is a filler that counts as nothing in all its
+        parts."""
+        prepared, is_filler = super()._prepare_sample(sample, is_dummy)
+        if is_filler and self.model.training and hasattr(self.task, "spec"):
+            return mark(prepared), False
+        return prepared, is_filler
+
+    def _fp_convert_sample(self, sample):
+        """Round floats for ``--fp16`` and ``--bf16``, but not boxes: a corner would move by
+        pixels."""
+        converted = super()._fp_convert_sample(sample)
+        if isinstance(sample, dict):
+            converted.update({key: sample[key] for key in BOXES if key in sample})
+        return converted
+
+    def _aggregate_logging_outputs(self, logging_outputs, *extra_stats_to_sum, ignore=False):
+        """Sum figures over the ranks; one more of them tells who was asked to stop."""
+        asked = float(Request.signal_number is not None)
+        logging_outputs, sums = super()._aggregate_logging_outputs(
+            logging_outputs, *extra_stats_to_sum, asked, ignore=ignore
+        )
+        *sums, asked = sums
+        Request.agreed = Request.agreed or float(asked) > 0
+        return logging_outputs, sums
+
+
+def check_metric(cfg, task) -> None:
+    """Raises: UserError if ``--best-checkpoint-metric`` is none of this run.
+
+    A typo is a KeyError after the first epoch otherwise.
+    """
+    metric = cfg.checkpoint.best_checkpoint_metric
+    known = task.metric_names() if hasattr(task, "metric_names") else None
+    if known is not None and not cfg.dataset.disable_validation and metric not in known:
+        raise UserError(
+            f"--best-checkpoint-metric: task '{cfg.task._name}' validates "
+            f"{', '.join(sorted(known))}; found '{metric}'. Choose one of these, or switch the "
+            "metric on (for example --eval-cider)."
+        )
