@@ -1,8 +1,13 @@
 """OFA: one encoder-decoder, one vocabulary, every task a sentence in and a sentence out.
 
 The folders ``models/``, ``data/``, ``criterions/`` and ``tasks/`` of a checkout are imported as
-``ofa.models``, ``ofa.data``, ... (``setup.py`` maps them for installed copies). With
-``fairseq --user-dir <path of this folder>`` importing the package registers the plugin.
+``ofa.models``, ``ofa.data``, ...; a wheel has them below this one. There are three ways to register
+the plugin with fairseq, and a second registration changes nothing::
+
+    fairseq-train --user-dir ofa      fairseq imports this package, whose last lines register
+    import ofa, then fairseq with     fairseq imports nothing again, it only asks
+      --user-dir ofa                    ``user_dir in ofa.__path__``: ``_PackagePath`` registers
+    ofa.register_fairseq_plugin()     programs without --user-dir
 """
 
 import sys
@@ -12,8 +17,8 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
-    """``from ofa import OFA``: the Python API, imported when it is asked for; ``import ofa``
-    stays light."""
+    """``from ofa import OFA``: the Python API, imported when it is asked for; ``import ofa`` stays
+    light."""
     if name == "OFA":
         from ofa.inference.predictor import OFA
 
@@ -22,17 +27,15 @@ def __getattr__(name: str):
 
 
 def register_fairseq_plugin() -> None:
-    """Register tasks, architectures, criterions and the scheduler with fairseq, and mend
-    fairseq."""
+    """Register tasks, architectures, criterions and the scheduler with fairseq, and repair it."""
     from ofa import fairseq_plugin
 
     fairseq_plugin.register()
 
 
-class _Folders(list):
-    """The package's folders. fairseq asks whether ``--user-dir`` is among them when the package had
-    been imported before fairseq was, and imports nothing then: the last moment to register.
-    """
+class _PackagePath(list):
+    """``ofa.__path__``, the folders of the package. Asking whether a folder is among them, as
+    ``fairseq.utils.import_user_module`` does, registers the plugin."""
 
     def __contains__(self, folder: object) -> bool:
         found = super().__contains__(folder)
@@ -41,12 +44,10 @@ class _Folders(list):
         return found
 
 
-__path__ = _Folders(__path__)
-_root = Path(__file__).resolve().parent.parent
-if (_root / "setup.py").is_file():
-    __path__.append(str(_root))
+__path__ = _PackagePath(__path__)
+_checkout = Path(__file__).resolve().parent.parent
+if (_checkout / "setup.py").is_file():
+    __path__.append(str(_checkout))
 
-# ``fairseq_cli.* --user-dir ofa`` imports this package after fairseq itself; plain users of the
-# network or of the commands do not pay for importing fairseq.
-if "fairseq" in sys.modules:
+if "fairseq" in sys.modules:  # the network and the commands alone do not need fairseq
     register_fairseq_plugin()

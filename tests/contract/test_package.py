@@ -94,15 +94,25 @@ def test_the_command_works_from_any_folder(tmp_path):
     assert "evaluate" in result.stdout and "prepare" in result.stdout
 
 
-def test_user_dir_registers_also_when_the_package_was_imported_before_fairseq():
+def registers(package: Path, before: str) -> bool:
+    """Whether ``--user-dir PACKAGE/ofa`` registers the tasks, in a process of its own."""
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import ofa.metrics; from argparse import"
-        " Namespace; import"
-        " fairseq.utils\n"
-        f"fairseq.utils.import_user_module(Namespace(user_dir={str(ROOT / 'ofa')!r}))\nfrom"
-        " fairseq.tasks import TASK_REGISTRY; print('caption' in TASK_REGISTRY)"
+        f"import sys; sys.path.insert(0, {str(package)!r}); {before}\n"
+        "from argparse import Namespace; import fairseq.utils\n"
+        f"fairseq.utils.import_user_module(Namespace(user_dir={str(package / 'ofa')!r}))\n"
+        "import ofa; from fairseq.tasks import TASK_REGISTRY\n"
+        "print(ofa.__file__, 'caption' in TASK_REGISTRY)"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=True
     )
-    assert result.stdout.strip() == "True"
+    return result.stdout.split() == [str(package / "ofa/__init__.py"), "True"]
+
+
+def test_user_dir_registers_also_when_the_package_was_imported_before_fairseq():
+    assert registers(ROOT, "import ofa.metrics")
+
+
+def test_user_dir_registers_an_unpacked_wheel(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    assert registers(tmp_path, "import fairseq")
