@@ -4,7 +4,7 @@ scores are equal.
     python benchmarks/all_candidates.py [--arch ofa_tiny] [--answers 3129] [--images 2] [--pixels
     256] [--vocabulary GPT2_FOLDER]
 
-The slow way is the release's: for each batch of 20 answers the encoder's output is repeated 20
+The slow way is upstream's: for each batch of 20 answers the encoder's output is repeated 20
 times and the decoder reads the prompt and each whole answer. It is timed on a part of the answers,
 which are all alike, and scaled up. Answers are those of --ans2label-file, or made up: of one to
 four tokens, the longer ones with shared beginnings.
@@ -23,12 +23,12 @@ from ofa.models.config import ModelConfig
 from ofa.models.encoder import EncoderOutput
 from ofa.models.generation.generator import encode_all, inference_networks
 from ofa.models.generation.ranking import AnswerRanker
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 from ofa.tokens.trie import Trie
 
 BOS, PAD, EOS = 0, 1, 2
 VOCAB_SIZE = 59457
-TOGETHER = 20  # answers in a pass of the release
+TOGETHER = 20  # answers in a pass of upstream
 LENGTHS = (0.5, 0.3, 0.14, 0.06)  # share of the answers with one, two, three and four tokens
 BEGINNINGS = 500  # different first tokens of the longer ones; real answers share about as many
 
@@ -55,9 +55,9 @@ def answers_of(path: str, folder: str) -> list[list[int]]:
 
 @torch.no_grad()
 def one_pass_per_answer(
-    model: OFA, encoded: EncoderOutput, prompt: list[int], answers: list[list[int]], trie: Trie
+    model: OFAModel, encoded: EncoderOutput, prompt: list[int], answers: list[list[int]], trie: Trie
 ) -> Tensor:
-    """float[B, answers], as the release computes them."""
+    """float[B, answers], as upstream computes them."""
     images = len(encoded.states)
     found = []
     decoder = inference_networks([model])[0].decoder
@@ -119,7 +119,7 @@ def main() -> None:
         scale_heads=True,
         disable_entangle=True,
     )
-    model = OFA(
+    model = OFAModel(
         ModelConfig.from_namespace(argparse.Namespace(**flags), args.arch), VOCAB_SIZE
     ).eval()
     with torch.no_grad():  # fresh weights say everything alike
@@ -175,7 +175,7 @@ def main() -> None:
 
 
 @torch.no_grad()
-def encode(model: OFA, sample: dict) -> EncoderOutput:
+def encode(model: OFAModel, sample: dict) -> EncoderOutput:
     return encode_all(inference_networks([model]), sample)[0]
 
 

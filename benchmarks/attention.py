@@ -3,7 +3,7 @@
     python benchmarks/attention.py [--threads 2] [--repeats 15] [--json FILE]
 
 Self-attention of ofa_base at 384 px: 4 images x 12 heads x 588 positions x 64, the projections left
-out. ``written out`` is the same with the softmax in separate operations, as the released code has
+out. ``written out`` is the same with the softmax in separate operations, as upstream's code has
 it.
 """
 

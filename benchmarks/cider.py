@@ -21,7 +21,7 @@ from pycocoevalcap.cider.cider_scorer import CiderScorer, precook
 from ofa.metrics import CiderD
 
 REFERENCES = 5
-SAMPLES = 5  # hypotheses per image in CIDEr optimisation
+SAMPLES = 5  # hypotheses per image in CIDEr optimization
 NOUNS = "man woman child dog cat horse bus train street beach table pizza kite ball bench".split()
 REST = (
     "a the of on in with and two red small large young sitting standing riding holding near wearing"
@@ -91,10 +91,10 @@ def main() -> None:
     found = {}
 
     def pure():
-        official = PurePython(frequency)
+        upstream = PurePython(frequency)
         for row in res:
-            official += (row["caption"][0], gts[row["image_id"]])
-        found["pure"] = official.compute_score()[1]
+            upstream += (row["caption"][0], gts[row["image_id"]])
+        found["pure"] = upstream.compute_score()[1]
 
     def fresh():
         scorer.references.clear()
@@ -116,7 +116,7 @@ def main() -> None:
         "pure Python": (pure, len(res)),
         "new references": (fresh, len(res)),
         "known references": (lambda: scorer.compute_score(gts, res), len(res)),
-        "CIDEr optimisation": (reward, SAMPLES * len(res)),
+        "CIDEr optimization": (reward, SAMPLES * len(res)),
         "pure Python, corpus": (pure_corpus, len(res)),
         "corpus": (corpus, len(res)),
     }

@@ -1,7 +1,7 @@
-"""How long the codes of a picture take to generate, next to reading the decoder's weights once per
+"""How long the codes of an image take to generate, next to reading the decoder's weights once per
 code.
 
-    python benchmarks/code_generation.py [--arch ofa_base] [--pictures 1] [--threads 2] [--repeats
+    python benchmarks/code_generation.py [--arch ofa_base] [--images 1] [--threads 2] [--repeats
     5]
                                          [--json FILE] [--profile]
 
@@ -24,9 +24,9 @@ from torch.nn import functional as F
 from ofa.models.config import ModelConfig
 from ofa.models.generation.generator import SequenceGenerator
 from ofa.models.generation.options import GenerationOptions
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 
-CODES, SIDE = 256, 128  # of a picture, pixels a side
+CODES, SIDE = 256, 128  # of an image, pixels a side
 CODE_RANGE = (50265, 58457)
 ONCE = (
     "encoder_attn.k_proj",
@@ -37,7 +37,7 @@ ONCE = (
 )  # not read in every step
 
 
-def weights_of_a_step(model: OFA, rows: slice) -> list[torch.Tensor]:
+def weights_of_a_step(model: OFAModel, rows: slice) -> list[torch.Tensor]:
     """The matrices that a step multiplies with. Args: rows: of the output projection."""
     layers = [
         module.weight
@@ -48,12 +48,12 @@ def weights_of_a_step(model: OFA, rows: slice) -> list[torch.Tensor]:
 
 
 @torch.inference_mode()
-def measure(arch: str, pictures: int, repeats: int, profile: bool) -> dict[str, float]:
+def measure(arch: str, images: int, repeats: int, profile: bool) -> dict[str, float]:
     torch.manual_seed(0)
     config = ModelConfig.from_namespace({**RUN_SCRIPT_SWITCHES, "code_image_size": SIDE}, arch)
-    model = OFA(config, VOCAB_SIZE).eval()
+    model = OFAModel(config, VOCAB_SIZE).eval()
     options = GenerationOptions(
-        beam=pictures,
+        beam=images,
         min_len=CODES,
         max_len_b=CODES,
         sampling=True,
@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arch", default="ofa_base")
     parser.add_argument(
-        "--pictures", type=int, default=1, help="samples of the caption (%(default)s)"
+        "--images", type=int, default=1, help="samples of the caption (%(default)s)"
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
@@ -107,9 +107,9 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="also show where the time goes")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    found = measure(args.arch, args.pictures, args.repeats, args.profile)
+    found = measure(args.arch, args.images, args.repeats, args.profile)
     print(
-        f"{args.arch}, {CODES} codes of {args.pictures} pictures: {found['generation']:.2f} s,"
+        f"{args.arch}, {CODES} codes of {args.images} images: {found['generation']:.2f} s,"
         f" reading the decoder's weights {found['floor']:.2f} s, ratio"
         f" {found['ratio_over_floor']:.2f} (target 1.5; of processor time"
         f" {found['cpu_ratio_over_floor']:.2f}); without the rows of other tokens"

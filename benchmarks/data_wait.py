@@ -4,7 +4,7 @@ workers.
     python benchmarks/data_wait.py [--updates 15] [--workers 2] [--batch 4] [--arch ofa_tiny]
     [--pixels 256]
 
-Pictures are 640 x 480 JPEG of about 75 KB. Rows come from TSV files, and from WebDataset shards of
+Images are 640 x 480 JPEG of about 75 KB. Rows come from TSV files, and from WebDataset shards of
 the same rows in the order of a shuffle buffer. The share of the time between the first update and
 the last that passed in waiting for the next batch is given. Target: below 5 %.
 """
@@ -38,7 +38,7 @@ SIZES = {
 
 
 def write_files(folder: Path, rows: int):
-    """The four files with real-sized pictures, and each as shards of 16 rows: (names of TSV
+    """The four files with real-sized images, and each as shards of 16 rows: (names of TSV
     files, names of shards)."""
     from pretraining_files import make_files, objects, pair, text, write_rows
 
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that read data")
     parser.add_argument("--batch", type=int, default=4, help="rows of pairs of an update")
     parser.add_argument("--arch", default="ofa_tiny")
-    parser.add_argument("--pixels", type=int, default=256, help="side of the pictures of pairs")
+    parser.add_argument("--pixels", type=int, default=256, help="side of the images of pairs")
     arguments = parser.parse_args()
     logging.disable(logging.INFO)
     import ofa

@@ -3,10 +3,10 @@
     python benchmarks/doctor.py [--rows 60000] [--photos 400] [--jobs 2] [--folder DIR] [--json
     FILE]
 
-1. every rule but decoding pictures, on files of questions, boxes, captions with small pictures (4
+1. every rule but decoding images, on files of questions, boxes, captions with small images (4
    KB of base64), of plain text and of image codes, by one process and by ``--jobs``; also per
    second of processor time, for machines that are not idle
-2. photo-sized pictures without decoding: MB/s, beside a plain read of the file
+2. photo-sized images without decoding: MB/s, beside a plain read of the file
 3. photos with decoding: rows/s by one process and by ``--jobs``
 """
 
@@ -25,7 +25,7 @@ from ofa.doctor.rule import Settings
 from ofa.doctor.scan import scan
 
 SMALL = base64.b64encode(random.Random(0).randbytes(3000)).decode()
-WORDS = "what is the colour of this big round table by the left window near a small dog".split()
+WORDS = "what is the color of this big round table by the left window near a small dog".split()
 
 
 def seconds(function: Callable, *arguments) -> float:

@@ -20,9 +20,9 @@ import torch
 from ofa.models.config import ModelConfig
 from ofa.models.generation.generator import SequenceGenerator
 from ofa.models.generation.options import GenerationOptions
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 
-VOCAB_SIZE = 59457  # the released English vocabulary
+VOCAB_SIZE = 59457  # upstream's English vocabulary
 SOURCE_TOKENS, TARGET_TOKENS, BEAM = 12, 16, 5
 SETTINGS = {"ofa_tiny": (8, 256), "ofa_base": (4, 384)}  # images, pixels a side
 RUN_SCRIPT_SWITCHES = {
@@ -66,7 +66,7 @@ def fastest(
 def measure(arch: str, repeats: int, profile: bool) -> dict[str, float]:
     images, pixels = SETTINGS[arch]
     torch.manual_seed(0)
-    model = OFA(ModelConfig.from_namespace(RUN_SCRIPT_SWITCHES, arch), VOCAB_SIZE).eval()
+    model = OFAModel(ModelConfig.from_namespace(RUN_SCRIPT_SWITCHES, arch), VOCAB_SIZE).eval()
     batch = batch_of(images, pixels)
     options = GenerationOptions(
         beam=BEAM, max_len_b=TARGET_TOKENS, min_len=TARGET_TOKENS, no_repeat_ngram_size=3

@@ -3,9 +3,9 @@ it never saw.
 
     python benchmarks/learning_curves.py [--seeds 1,2,3] [--folder runs/learning_curves] [--long]
 
-Every seed gives other weights and another order of the training rows; the picture world and its
+Every seed gives other weights and another order of the training rows; synthetic shapes and its
 test scenes stay the same. A finished seed is not run again. Prints, for each seed, CIDEr-D while
-training (stage 1, then CIDEr optimisation) and of the unseen test scenes after both stages; then
+training (stage 1, then CIDEr optimization) and of the unseen test scenes after both stages; then
 means and standard deviations. A run whose loss or score stops being a number counts as diverged.
 """
 

@@ -3,9 +3,9 @@ against a matrix product.
 
     python benchmarks/pretraining_step.py [--repeats 3] [--threads 2] [--side 256]
 
-A step has 8 rows of pairs with their second samples (16 samples of 8 pictures, 87 patches of each)
+A step has 8 rows of pairs with their second samples (16 samples of 8 images, 87 patches of each)
 and a group of extra
-rows: two texts, a picture of 256 x 256 pixels with 256 codes, one with objects. Prints FLOP/s of
+rows: two texts, an image of 256 x 256 pixels with 256 codes, one with objects. Prints FLOP/s of
 the step by the criterion of the training divided by FLOP/s of a 2048 x 2048 fp32 product (the
 median of those between the steps) in the same run; then the same of the image stem alone, forward
 and backward, which most of the step's work is.
@@ -23,13 +23,13 @@ from training_step import SWITCHES, VOCAB_SIZE, matmul_rate
 import ofa
 from ofa.data.collate import IMAGE_ROWS
 from ofa.models.config import ModelConfig
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 from ofa.task.pretraining_tasks import TASKS
 
 CODES, CODE_SIDE = (
     range(50265, 58457),
     256,
-)  # token ids of image codes, pixels of the pictures of extra rows
+)  # token ids of image codes, pixels of the images of extra rows
 PATCHES = 87
 TEXT = 50000
 
@@ -57,7 +57,7 @@ def batch(
     }
     counts = {"nsentences": len(sources), "ntokens": sum(targets), "tasks": torch.tensor(tasks)}
     rows = torch.arange(len(sources))
-    if code_row is None:  # the two samples of a row show one picture
+    if code_row is None:  # the two samples of a row show one image
         rows = rows // 2 * 2
         net_input["patch_images"] = net_input["patch_images"][rows]
     else:  # and the two texts none
@@ -73,7 +73,7 @@ def batch(
 
 
 def pretraining_batches(side: int) -> tuple[dict, dict]:
-    """Lengths as in the released data: captions of 12 tokens, questions of 8, boxes of 4, texts
+    """Lengths as in upstream's data: captions of 12 tokens, questions of 8, boxes of 4, texts
     of 100 tokens, ten objects."""
     torch.manual_seed(0)
     kinds = [("caption", 8, 13), ("image_text_matching", 20, 2)] * 4 + [
@@ -116,12 +116,14 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--side", type=int, default=256, help="pixels of the pictures of pairs")
+    parser.add_argument("--side", type=int, default=256, help="pixels of the images of pairs")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    model = OFA(ModelConfig.from_namespace(SWITCHES, "ofa_tiny"), VOCAB_SIZE).train()
+    model = OFAModel(ModelConfig.from_namespace(SWITCHES, "ofa_tiny"), VOCAB_SIZE).train()
     batches, loss_of = pretraining_batches(arguments.side), criterion()
-    pictures = [part["net_input"]["patch_images"][part[IMAGE_ROWS].unique()] for part in batches]
+    distinct_images = [
+        part["net_input"]["patch_images"][part[IMAGE_ROWS].unique()] for part in batches
+    ]
 
     def step() -> None:
         loss, _, _ = loss_of(model, batches)
@@ -129,7 +131,7 @@ def main() -> None:
         model.zero_grad(set_to_none=True)
 
     def stem() -> None:
-        sum(model.encoder.embed_images(images).sum() for images in pictures).backward()
+        sum(model.encoder.embed_images(images).sum() for images in distinct_images).backward()
         model.zero_grad(set_to_none=True)
 
     step()

@@ -1,4 +1,4 @@
-"""An update of CIDEr optimisation, next to what it is made of: generating captions and a stage-1
+"""An update of CIDEr optimization, next to what it is made of: generating captions and a stage-1
 update.
 
     python benchmarks/scst.py [--threads 2] [--repeats 5] [--arch ofa_tiny] [--images 4] [--pixels
@@ -8,7 +8,7 @@ A stage-2 update samples 5 captions of 16 tokens per image (beam search, no repe
 scores them by CIDEr-D against 5 references and cached document frequencies, and learns from them.
 The figure is its time divided by (beam generation for the same images + forward, loss and backward
 of a stage-1 update of the same images); each is the fastest of ``--repeats`` alternating runs.
-Random weights, synthetic batches. Target: ratio <= 1.5 (the released code: 4.0).
+Random weights, synthetic batches. Target: ratio <= 1.5 (upstream's code: 4.0).
 """
 
 import argparse
@@ -25,9 +25,9 @@ from ofa.metrics.document_frequency import count_document_frequencies, write_doc
 from ofa.models.config import ModelConfig
 from ofa.models.generation.generator import SequenceGenerator
 from ofa.models.generation.options import GenerationOptions
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 
-VOCAB_SIZE = 59457  # the released English vocabulary
+VOCAB_SIZE = 59457  # upstream's English vocabulary
 SOURCE_TOKENS, TARGET_TOKENS, SAMPLES, REFERENCES = 12, 16, 5, 5
 RUN_SCRIPT_SWITCHES = {
     "scale_attn": True,
@@ -108,7 +108,7 @@ def measure(args: Namespace, folder: Path) -> dict[str, float]:
     """Seconds of each kind of work."""
     torch.manual_seed(0)
     switches = {**RUN_SCRIPT_SWITCHES, "dropout": 0.0, "freeze_resnet": args.freeze_resnet}
-    model = OFA(ModelConfig.from_namespace(switches, args.arch), VOCAB_SIZE).train()
+    model = OFAModel(ModelConfig.from_namespace(switches, args.arch), VOCAB_SIZE).train()
     options = GenerationOptions(
         beam=SAMPLES, max_len_b=TARGET_TOKENS, min_len=TARGET_TOKENS, no_repeat_ngram_size=3
     )

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from ofa.models.config import ModelConfig
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 
 VOCAB_SIZE = 59457
 CASES = {"tiny": ("ofa_tiny", 8, 256), "base": ("ofa_base", 4, 384)}  # arch, images, pixels a side
@@ -46,7 +46,7 @@ def caption_batch(images: int, side: int) -> tuple[dict, torch.Tensor]:
     return inputs, target
 
 
-def step(model: OFA, inputs: dict, target: torch.Tensor) -> None:
+def step(model: OFAModel, inputs: dict, target: torch.Tensor) -> None:
     logits, _ = model(**inputs)
     F.cross_entropy(logits.flatten(0, 1), target.flatten(), label_smoothing=0.1).backward()
     model.zero_grad(set_to_none=True)
@@ -66,7 +66,7 @@ def measure(case: str, repeats: int, threads: int) -> None:
     """One case, in a process of its own so that its peak memory is its own."""
     torch.set_num_threads(threads)
     arch, images, side = CASES[case]
-    model = OFA(ModelConfig.from_namespace(SWITCHES, arch), VOCAB_SIZE).train()
+    model = OFAModel(ModelConfig.from_namespace(SWITCHES, arch), VOCAB_SIZE).train()
     inputs, target = caption_batch(images, side)
     step(model, inputs, target)
     seconds, rates = [], []

@@ -6,7 +6,7 @@
 1. first index: MB/s of the first opening of a file of image-sized rows, beside a plain read of the
 file
 2. opening: ms to open a file of many short rows that is indexed already, and to read its last row
-3. reading: time of a sample (row, base64, decode, resize, normalise) over the same without the file
+3. reading: time of a sample (row, base64, decode, resize, normalize) over the same without the file
 """
 
 import argparse
@@ -37,8 +37,8 @@ def photo_fields(count: int) -> list[str]:
     fields = []
     for _ in range(count):
         small = Image.fromarray(random.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-        picture = np.asarray(small.resize((640, 480), Image.Resampling.BICUBIC), dtype=np.int16)
-        noisy = np.clip(picture + random.normal(0, 8, picture.shape), 0, 255).astype(np.uint8)
+        image = np.asarray(small.resize((640, 480), Image.Resampling.BICUBIC), dtype=np.int16)
+        noisy = np.clip(image + random.normal(0, 8, image.shape), 0, 255).astype(np.uint8)
         file = io.BytesIO()
         Image.fromarray(noisy).save(file, "JPEG", quality=90)
         fields.append(base64.b64encode(file.getvalue()).decode())
@@ -93,7 +93,7 @@ def measure_opening(folder: Path, rows: int) -> dict[str, float]:
 
 
 def measure_reading(folder: Path, fields: list[str], samples: int) -> dict[str, float]:
-    """A sample through the TSV over base64 + decode + resize + normalise of the same fields in
+    """A sample through the TSV over base64 + decode + resize + normalize of the same fields in
     memory.
 
     ``two_workers_speedup``: the same samples read by one process over two (2 where two cores are

@@ -25,7 +25,7 @@ class CaptionReward:
     """``cider_weight * CIDEr-D + bleu_weight * BLEU-4`` of captions, CIDEr-D in 0 to 10, BLEU-4 in
     0 to 1.
 
-    CIDEr-D sees the word ``<eos>`` at the end of every caption, as in the release: else a caption
+    CIDEr-D sees the word ``<eos>`` at the end of every caption, as upstream: else a caption
     that stops in the middle of a phrase would lose nothing. Words are those of the file: characters
     if it was counted on Chinese captions, and marks of punctuation are words if it counted them
     (``ofa cider-df build --keep-punctuation``).
@@ -104,7 +104,7 @@ class CaptionReward:
         if np.mean(known) < 0.5:
             reason = (
                 f"{self.path} knows {100 * np.mean(known):.0f} % of the words of the references: it"
-                " was counted on captions of another language, case or tokenisation;"
+                " was counted on captions of another language, case or tokenization;"
                 f" {self.remedy()}"
             )
         elif not any(found & expected[image] for found, image in zip(words, images)):
@@ -129,13 +129,13 @@ class CaptionReward:
         )
 
 
-class RewardWatch:
+class RewardMonitor:
     """Notices when rewards stay useless. Args: patience: batches in a row that may earn nothing."""
 
     def __init__(self, patience: int):
         self.patience, self.useless = patience, 0
 
-    def gives_up(self, scores: np.ndarray) -> bool:
+    def should_stop(self, scores: np.ndarray) -> bool:
         """Look at the rewards of a batch: are they all zero, or not finite, for too long?"""
         useful = np.isfinite(scores).all() and scores.any()
         self.useless = 0 if useful else self.useless + 1

@@ -1,8 +1,8 @@
-"""Stage 2 of text to image: sampled pictures become more probable if they fit their caption better
+"""Stage 2 of text to image: sampled images become more probable if they fit their caption better
 than the others.
 
-The reward is 2.5 x the cosine of CLIP's features of picture and caption, or what another scorer
-says (``task.image_text_scorer``); all else is that of CIDEr optimisation.
+The reward is 2.5 x the cosine of CLIP's features of image and caption, or what another scorer
+says (``task.image_text_scorer``); all else is that of CIDEr optimization.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from ofa.criterions.fairseq_criterion import option
 from ofa.criterions.fairseq_scst import BASELINES, ScstRewardCriterion
 from ofa.errors import UserError
 
-# of the cosine, as in the release (CLIPScore, Hessel et al. 2021), but negative cosines stay
+# of the cosine, as upstream (CLIPScore, Hessel et al. 2021), but negative cosines stay
 # negative
 WEIGHT = 2.5
 
@@ -34,7 +34,7 @@ class ClipScstConfig(FairseqDataclass):
     scst_baseline: ChoiceEnum(BASELINES) = option(  # type: ignore[valid-type]  # fairseq reads it
         "leave-one-out",
         "what a sample has to beat: the mean of the other samples of its caption, or the likeliest"
-        " picture",
+        " image",
     )
     scst_kl_weight: float = option(
         0.0, "weight of the divergence from --scst-kl-model per token; 0 = none"
@@ -53,8 +53,8 @@ class ClipScstRewardCriterion(ScstRewardCriterion):
     ``ofa.tasks.fairseq_image_generation``."""
 
     config = ClipScstConfig
-    purpose = "optimisation of pictures"
-    reward_name = f"{WEIGHT} x how well picture and caption fit"
+    purpose = "optimization of images"
+    reward_name = f"{WEIGHT} x how well image and caption fit"
 
     def __init__(
         self,
@@ -80,15 +80,15 @@ class ClipScstRewardCriterion(ScstRewardCriterion):
         )
 
     def make_reward(self, *settings) -> None:
-        """None of captions: pictures are rewarded by the task's scorer."""
+        """None of captions: images are rewarded by the task's scorer."""
         if not hasattr(self.task, "rewards_of_fit"):
             raise UserError(
-                "clip_scst_reward_criterion rewards pictures: expected --task=image_gen, found"
+                "clip_scst_reward_criterion rewards images: expected --task=image_gen, found"
                 f" {type(self.task).__name__}"
             )
 
     def evaluate(self, captions, greedy, sample, training: bool) -> tuple[np.ndarray, Tensor]:
-        """As for captions; in float32, as in the release."""
+        """As for captions; in float32, as upstream."""
         scores, advantage = super().evaluate(captions, greedy, sample, training)
         return scores, advantage.float()
 
@@ -101,7 +101,7 @@ class ClipScstRewardCriterion(ScstRewardCriterion):
         return (
             rewards,
             lambda: (
-                "do the weights of CLIP fit, and are the pictures those of the tokenizer that the"
+                "do the weights of CLIP fit, and are the images those of the tokenizer that the"
                 " model was trained with?"
             ),
         )

@@ -101,7 +101,7 @@ def perplexity(meters) -> float:
     """Of a token, where a task logs what that is."""
     if TOKEN_NLL in meters:
         return utils.get_perplexity(meters[TOKEN_NLL].avg, base=math.e)
-    # as in the release: losses are natural logarithms, and yet the base is 2 (recorded figures of
+    # as upstream: losses are natural logarithms, and yet the base is 2 (recorded figures of
     # tests/parity).
     return utils.get_perplexity(meters["nll_loss"].avg)
 

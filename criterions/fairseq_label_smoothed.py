@@ -301,7 +301,7 @@ class AdjustLabelSmoothedEncouragingLossCriterion(AdjustLabelSmoothedCrossEntrop
         kept = super().kept_tokens(rank, update_num)
         if update_num <= self.drop_best_after:
             return kept
-        # as in the release: without --drop-best-ratio the tokens are still sorted, both passes of
+        # as upstream: without --drop-best-ratio the tokens are still sorted, both passes of
         # R-Drop together, so that R-Drop compares different tokens (tests/parity/test_criterion.py,
         # el_rdrop).
         paired = self.use_rdrop and self.drop_best_ratio > 0

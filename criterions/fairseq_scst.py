@@ -1,4 +1,4 @@
-"""CIDEr optimisation (self-critical sequence training) as a fairseq criterion.
+"""CIDEr optimization (self-critical sequence training) as a fairseq criterion.
 
 Captions are sampled from the model in evaluation mode, each earns a reward, and those that earn
 more than a baseline become more probable. An image is encoded once to sample and once to learn,
@@ -20,9 +20,9 @@ from fairseq.utils import strip_pad
 from omegaconf import II
 from torch import Tensor, nn
 
-from ofa.checkpoints.contents import official_state_dict
+from ofa.checkpoints.contents import upstream_state_dict
 from ofa.criterions import losses, scst
-from ofa.criterions.caption_reward import CaptionReward, RewardWatch
+from ofa.criterions.caption_reward import CaptionReward, RewardMonitor
 from ofa.criterions.fairseq_criterion import OFACriterion, option, parse_range, scored_logits
 from ofa.errors import UserError
 from ofa.io.safe_load import load_checkpoint
@@ -68,7 +68,7 @@ class ScstRewardCriterion(OFACriterion):
     """Works with any model that returns (logits float[B, T, V], extra) and any generator in
     ``task.scst_generator``.
 
-    A task whose declaration has a ``reward`` of its own is optimised for that; it needs no document
+    A task whose declaration has a ``reward`` of its own is optimized for that; it needs no document
     frequencies. BatchNorm follows --freeze-resnet alone: the loss is computed in the mode the model
     is in.
     """
@@ -80,7 +80,7 @@ class ScstRewardCriterion(OFACriterion):
         "kl": ("ntokens", "ntokens"),
     }
     optional = ("kl",)
-    purpose = "CIDEr optimisation"
+    purpose = "CIDEr optimization"
     reward_name = "the task's own"  # unless captions are rewarded
 
     def __init__(
@@ -102,13 +102,13 @@ class ScstRewardCriterion(OFACriterion):
         self.reward = self.make_reward(
             scst_cider_cached_tokens, scst_cider_weight, scst_bleu_weight
         )
-        self.watch = RewardWatch(scst_patience)
+        self.watch = RewardMonitor(scst_patience)
         self.sentence_avg = sentence_avg
         self.ignore_prefix_size = ignore_prefix_size
         self.span = parse_range(constraint_range)
         self.baseline = str(scst_baseline)
         self.kl_weight = scst_kl_weight
-        self.start = StartingPoint(scst_kl_model) if scst_kl_weight else None
+        self.start = ReferenceModel(scst_kl_model) if scst_kl_weight else None
         self.greedy_generator = None
         self.announced = False
 
@@ -189,9 +189,9 @@ class ScstRewardCriterion(OFACriterion):
             images, answers = [*images, *range(len(greedy))], [*answers, *greedy]
         rewards, diagnosis = self.rewards(answers, images, sample)
         scores, best = rewards[:first_greedy], torch.from_numpy(rewards[first_greedy:])
-        if training and self.watch.gives_up(scores):
+        if training and self.watch.should_stop(scores):
             raise UserError(
-                f"optimisation of samples: {self.watch.patience} batches in a row earned no reward,"
+                f"optimization of samples: {self.watch.patience} batches in a row earned no reward,"
                 " or none that is finite; " + diagnosis()
             )
         table = torch.full(
@@ -259,7 +259,7 @@ class ScstRewardCriterion(OFACriterion):
             columns = [losses.rewarded(lprobs, target[at], earned[at])]
             if start is not None:
                 columns.append(
-                    losses.divergence_from(lprobs, log_probabilities(start[at], at)).to(columns[0])
+                    losses.kl_to_reference(lprobs, log_probabilities(start[at], at)).to(columns[0])
                 )
             return torch.stack(columns, -1)
 
@@ -279,7 +279,7 @@ class ScstRewardCriterion(OFACriterion):
         return {**net_input, "prev_output_tokens": previous.flatten(0, 1)}
 
     def announce(self, model, sample) -> None:
-        """Say once how this run optimises, and what happens to batch norm."""
+        """Say once how this run optimizes, and what happens to batch norm."""
         self.announced = True
         reward = self.reward_name
         if self.reward is not None:
@@ -312,15 +312,15 @@ class ScstRewardCriterion(OFACriterion):
         if moving:
             logger.warning(
                 "batch norm: the statistics of %d layers move with batches of few images, which has"
-                " ruined runs of CIDEr optimisation; --freeze-resnet keeps them",
+                " ruined runs of CIDEr optimization; --freeze-resnet keeps them",
                 len(moving),
             )
         else:
             logger.info("batch norm: no statistics move (--freeze-resnet)")
 
 
-class StartingPoint:
-    """The model that CIDEr optimisation started from. Not a module: it is neither trained nor
+class ReferenceModel:
+    """The model that CIDEr optimization started from. Not a module: it is neither trained nor
     saved.
 
     Args: path: its checkpoint. Raises: UserError if there is none.
@@ -332,7 +332,7 @@ class StartingPoint:
                 "--scst-kl-weight: expected --scst-kl-model, the checkpoint of stage 1 to stay"
                 " close to"
             )
-        self.path, self.state = path, official_state_dict(load_checkpoint(path))
+        self.path, self.state = path, upstream_state_dict(load_checkpoint(path))
         self.model: nn.Module | None = None
 
     @torch.no_grad()

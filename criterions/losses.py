@@ -45,7 +45,7 @@ def log_probabilities(
 ) -> Tensor:
     """Log-softmax over the allowed tokens, at least float32, times the confidence of each row.
 
-    ``conf`` (float[N]) weighs log-probabilities and not losses, as in the release: the two differ
+    ``conf`` (float[N]) weighs log-probabilities and not losses, as upstream: the two differ
     for R-Drop and for the encouraging loss.
     """
     if allowed is not None:
@@ -62,7 +62,7 @@ def label_smoothed(
     tokens.
 
     Each of n allowed tokens gets ``eps_i = epsilon / (n - 1)`` and the target ``1 - epsilon`` in
-    all. With a restricted vocabulary the release divides by ``n - 1 + 1e-6``, which also covers n =
+    all. With a restricted vocabulary upstream divides by ``n - 1 + 1e-6``, which also covers n =
     1.
 
     Args: lprobs: float[N, V]. target: int64[N].
@@ -122,7 +122,7 @@ def rewarded(lprobs: Tensor, target: Tensor, reward: Tensor) -> Tensor:
     return -lprobs.gather(-1, target[..., None])[..., 0] * reward
 
 
-def divergence_from(lprobs: Tensor, other: Tensor) -> Tensor:
+def kl_to_reference(lprobs: Tensor, other: Tensor) -> Tensor:
     """KL(p, q) of predictions p and ``other`` predictions q of the same tokens; forbidden tokens
     count nothing.
 

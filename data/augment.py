@@ -1,7 +1,7 @@
-"""Random changes of training pictures, for classifying them: crop, flip, RandAugment twice, random
+"""Random changes of training images, for classifying them: crop, flip, RandAugment twice, random
 erasing.
 
-As in the release for ``image_classify``: the recipe of many ImageNet trainings
+As upstream for ``image_classify``: the recipe of many ImageNet trainings
 (``rand-m9-mstd0.5-inc1``), then two milder operations of fixed strength. Everything is decided by
 the generator that is handed over.
 """
@@ -18,7 +18,7 @@ from torchvision.transforms import functional as F
 
 MAX_STRENGTH = 10
 BICUBIC = InterpolationMode.BICUBIC
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 def sign(value: float, rng: random.Random) -> float:
@@ -39,7 +39,7 @@ def solarize_add(image: Image.Image, amount: int) -> Image.Image:
 
 def moved(
     image: Image.Image,
-    fill: Colour,
+    fill: Color,
     degrees: float = 0.0,
     right: float = 0.0,
     down: float = 0.0,
@@ -49,7 +49,7 @@ def moved(
     """Turned, moved by pixels, or sheared by pixels per pixel; ``fill`` appears at the borders."""
     if degrees:
         return F.rotate(image, degrees, BICUBIC, fill=list(fill))
-    matrix = (1, shear_x, -right, shear_y, 1, -down)  # place in the result -> place in the picture
+    matrix = (1, shear_x, -right, shear_y, 1, -down)  # place in the result -> place in the image
     return image.transform(
         image.size,
         Image.Transform.AFFINE,
@@ -59,8 +59,8 @@ def moved(
     )
 
 
-# name -> (picture, strength as a share of the largest, generator, fill) -> picture
-OPERATIONS: dict[str, Callable[[Image.Image, float, random.Random, Colour], Image.Image]] = {
+# name -> (image, strength as a share of the largest, generator, fill) -> image
+OPERATIONS: dict[str, Callable[[Image.Image, float, random.Random, Color], Image.Image]] = {
     "identity": lambda image, s, rng, fill: image,
     "autocontrast": lambda image, s, rng, fill: F.autocontrast(image),
     "equalize": lambda image, s, rng, fill: F.equalize(image),
@@ -68,7 +68,7 @@ OPERATIONS: dict[str, Callable[[Image.Image, float, random.Random, Colour], Imag
     "posterize": lambda image, s, rng, fill: F.posterize(image, max(1, 4 - int(s * 4))),
     "solarize": lambda image, s, rng, fill: F.solarize(image, 256 - min(256, int(s * 256))),
     "solarize add": lambda image, s, rng, fill: solarize_add(image, min(128, int(s * 110))),
-    "colour": lambda image, s, rng, fill: F.adjust_saturation(image, factor(s, rng)),
+    "color": lambda image, s, rng, fill: F.adjust_saturation(image, factor(s, rng)),
     "contrast": lambda image, s, rng, fill: F.adjust_contrast(image, factor(s, rng)),
     "brightness": lambda image, s, rng, fill: F.adjust_brightness(image, factor(s, rng)),
     "sharpness": lambda image, s, rng, fill: F.adjust_sharpness(image, factor(s, rng)),
@@ -92,14 +92,14 @@ OPERATIONS: dict[str, Callable[[Image.Image, float, random.Random, Colour], Imag
 class RandAugment:
     """Applies ``count`` random operations, each with a chance of one half (Cubuk et al. 2020).
 
-    Args: strength: mean, 0 to 10. spread: standard deviation. fill: colour beyond the picture's
+    Args: strength: mean, 0 to 10. spread: standard deviation. fill: color beyond the image's
     borders.
     """
 
     operations: Sequence[str]
     strength: float
     spread: float
-    fill: Colour
+    fill: Color
     count: int = 2
 
     def __call__(self, image: Image.Image, rng: random.Random) -> Image.Image:
@@ -118,7 +118,7 @@ STRONG = (
     "posterize",
     "solarize",
     "solarize add",
-    "colour",
+    "color",
     "contrast",
     "brightness",
     "sharpness",
@@ -142,9 +142,9 @@ MILD = (
 
 
 class TrainingTransform:
-    """PIL image in RGB and a generator -> float32[3, size, size], normalised.
+    """PIL image in RGB and a generator -> float32[3, size, size], normalized.
 
-    A crop of 8 to 100 % of the picture and its mirror image with a chance of one half,
+    A crop of 8 to 100 % of the image and its mirror image with a chance of one half,
     ``RandAugment`` twice, and with a chance of a quarter noise in place of 2 to 33 % of the pixels.
     """
 

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 class BadRows:
     """The rows that were broken, each counted once.
 
-    Args: limit: so many are passed over.
+    Args: limit: so many are skipped.
     """
 
     def __init__(self, limit: int = 0):
@@ -42,8 +42,8 @@ class BadRows:
         count = len(known) + 1
         if count > self.limit:
             raise UserError(
-                f"{error}; this is broken row {count}, and --skip-bad-rows {self.limit} passes over"
-                f" {self.limit}: mend the files (ofa doctor names every row), or allow more"
+                f"{error}; this is broken row {count}, and --skip-bad-rows {self.limit} skips"
+                f" {self.limit}: fix the files (ofa doctor names every row), or allow more"
             )
         logger.warning("skipped broken row %d of at most %d: %s", count, self.limit, error)
 
@@ -63,7 +63,7 @@ class BadRows:
         if len(every) > self.limit:
             raise UserError(
                 f"all processes together met {len(every)} broken rows, named above, and"
-                f" --skip-bad-rows {self.limit} passes over {self.limit}: mend the files (ofa"
+                f" --skip-bad-rows {self.limit} skips {self.limit}: fix the files (ofa"
                 " doctor names every row), or allow more"
             )
 

@@ -1,6 +1,6 @@
 """Samples -> batch. The only collate function of the project.
 
-The batch has the keys of the release::
+The batch has the keys of upstream::
 
     id            array[B] of strings or numbers
     nsentences    int B

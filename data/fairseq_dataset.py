@@ -49,7 +49,7 @@ class RowsDataset(FairseqDataset):
     ):
         """Batches of exactly ``max_sentences`` rows, the last one shorter.
 
-        As in the release ``required_batch_size_multiple`` is not applied: fairseq's default of 8
+        As upstream ``required_batch_size_multiple`` is not applied: fairseq's default of 8
         would turn ``--batch-size 12`` into 8.
         """
         limits = [

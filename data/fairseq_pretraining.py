@@ -1,4 +1,4 @@
-"""The files of a pretraining as one fairseq dataset: pairs of picture and text, and groups of
+"""The files of a pretraining as one fairseq dataset: pairs of image and text, and groups of
 extra rows among them."""
 
 import math
@@ -15,7 +15,7 @@ from ofa.data.permutation import shuffled
 from ofa.data.pretraining import Draws, PretrainingBuilder
 from ofa.data.rows import Rows
 from ofa.data.sample import TASK, Sample, without_task
-from ofa.data.shard_order import kept_order, reads_locally, row_order
+from ofa.data.shard_order import cached_order, row_order, uses_shuffle_buffer
 from ofa.errors import UserError
 from ofa.task.pretraining_tasks import (
     GROUP,
@@ -53,7 +53,7 @@ class KindRows:
         return dict(zip(self.kind.columns, self.file[int(index)], strict=True))
 
     def tasks(self, index: int) -> tuple[str, ...]:
-        """Tasks that a row has samples for, without reading its picture. Raises: UserError if it
+        """Tasks that a row has samples for, without reading its image. Raises: UserError if it
         does not tell."""
         columns = {
             name: column
@@ -73,7 +73,7 @@ class PretrainingDataset(RowsDataset):
     rows of the tasks that are trained, file after file, each once.
 
     Args:
-        pairs: rows with picture and text. extras: task -> rows of its file.
+        pairs: rows with image and text. extras: task -> rows of its file.
         weights: how often each task is trained; 0 is not at all.
         shuffle_buffer: as ``ofa.data.shard_order.row_order`` takes it.
     """
@@ -124,7 +124,7 @@ class PretrainingDataset(RowsDataset):
         return {name: rows.file for name, rows in {**pairs, **self.extras}.items()}
 
     def __getitem__(self, index: int) -> Samples:
-        """Raises: UserError naming file and row if a row is broken and may not be passed over."""
+        """Raises: UserError naming file and row if a row is broken and may not be skipped."""
         let_parent_decide_when_to_stop(os.getpid())
         if not self.training:
             return self.evaluated(int(index))
@@ -165,7 +165,7 @@ class PretrainingDataset(RowsDataset):
         return (found, []) if self.files[number] is self.pairs else ([], found)
 
     def samples(self, number: int, row: int, draws: Draws) -> list[Sample]:
-        """Samples of a row, or of another one where it is broken and may be passed over. Args:
+        """Samples of a row, or of another one where it is broken and may be skipped. Args:
         number: of the file."""
         rows = self.files[number]
         for _ in range(BROKEN_TRIES):
@@ -177,7 +177,7 @@ class PretrainingDataset(RowsDataset):
             others = range(len(rows)) if self.training else self.trained_rows(number)
             row = int(draws.rng.choice(others)) if len(others) else row
         raise UserError(
-            f"{last}; {BROKEN_TRIES} rows in turn were broken, few can be whole: mend the file (ofa"
+            f"{last}; {BROKEN_TRIES} rows in turn were broken, few can be whole: fix the file (ofa"
             " doctor names every row)"
         )
 
@@ -225,7 +225,7 @@ class PretrainingDataset(RowsDataset):
         )
 
     def group(self, number: int) -> list[Sample]:
-        """Extra samples: two texts, a picture without its middle, a picture with objects, as
+        """Extra samples: two texts, an image without its middle, an image with objects, as
         often as their weights say."""
         found = []
         for task, rows in self.extras.items():
@@ -245,9 +245,9 @@ class PretrainingDataset(RowsDataset):
         rows = self.extras[task]
         if not self.shuffle:
             return place
-        if reads_locally(rows.file, self.shuffle_buffer):
+        if uses_shuffle_buffer(rows.file, self.shuffle_buffer):
             return int(
-                kept_order(
+                cached_order(
                     rows.file, (self.builder.seed, TASKS.index(task)), time, self.shuffle_buffer
                 )[place]
             )
@@ -298,7 +298,7 @@ class PretrainingDataset(RowsDataset):
 
     def order(self) -> np.ndarray:
         if self.pairs is None and any(
-            reads_locally(rows.file, self.shuffle_buffer) for rows in self.extras.values()
+            uses_shuffle_buffer(rows.file, self.shuffle_buffer) for rows in self.extras.values()
         ):
             return np.arange(len(self))  # groups; their rows are shuffled
         rows = range(len(self)) if self.pairs is None else self.pairs.file

@@ -59,7 +59,7 @@ def code_column_of(rows: Rows) -> int:
         if len(words) > 1 and all(word.isdecimal() for word in words):
             return column
     raise UserError(
-        f"{rows.where(0)}: expects a column of image codes (whole numbers with blanks between"
+        f"{rows.where(0)}: expects a column of image codes (integers with spaces between"
         " them), found none; name it by --code-column N, or make one by ofa tokenizer encode"
     )
 

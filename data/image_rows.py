@@ -1,4 +1,4 @@
-"""Pictures by number, from the image column of a TSV or from a folder, and how they become
+"""Images by number, from the image column of a TSV or from a folder, and how they become
 square."""
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from ofa.io.progress import counted
 NON_SQUARE = ("crop", "squash", "refuse")
 
 
-class TsvPictures:
-    """The pictures of a TSV or of shards, in RGB.
+class TsvImages:
+    """The images of a TSV or of shards, in RGB.
 
     Args: column: of the images, from 0; None finds the first that holds one in row 1.
     Raises: UserError as ``open_rows``; if no column holds an image.
@@ -52,7 +52,7 @@ class TsvPictures:
         return decode_base64(self.rows[index][self.column], self.where(index))
 
 
-class FolderPictures:
+class FolderImages:
     """The image files of a folder by name, in RGB. Raises: UserError if there are none."""
 
     def __init__(self, folder: str | Path):
@@ -73,10 +73,10 @@ class FolderPictures:
         return open_image(read_image_file(self.paths[index]), self.where(index), upright=True)
 
 
-def open_pictures(path: str | Path, column: int | None = None) -> TsvPictures | FolderPictures:
+def open_images(path: str | Path, column: int | None = None) -> TsvImages | FolderImages:
     """A TSV, shards or a folder of image files. Raises: UserError as the classes."""
     of_files = Path(path).is_dir() and not any(Path(path).glob("*.tar"))
-    return FolderPictures(path) if of_files else TsvPictures(path, column)
+    return FolderImages(path) if of_files else TsvImages(path, column)
 
 
 def image_column(rows: Rows) -> int:
@@ -95,38 +95,34 @@ def image_column(rows: Rows) -> int:
 
 
 def make_square(
-    picture: Image.Image, size: int, non_square: str = "crop", where: str = ""
+    image: Image.Image, size: int, non_square: str = "crop", where: str = ""
 ) -> Image.Image:
-    """The picture as ``size`` x ``size`` pixels, by PIL's Lanczos filter as in the release.
+    """The image as ``size`` x ``size`` pixels, by PIL's Lanczos filter as upstream.
 
-    Args: non_square: one of ``NON_SQUARE``, for a picture with unequal sides: keep the middle, as
+    Args: non_square: one of ``NON_SQUARE``, for an image with unequal sides: keep the middle, as
         much as fits; give up its aspect; or raise UserError, which names ``where``.
     """
-    width, height = picture.size
+    width, height = image.size
     if width != height and non_square == "refuse":
         raise UserError(
-            f"{where or 'picture'}: expects a square picture, found {width} x {height} pixels; make"
+            f"{where or 'image'}: expects a square image, found {width} x {height} pixels; make"
             " it square, or choose --non-square crop or squash"
         )
     if width != height and non_square == "crop":
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
-        picture = picture.crop((left, top, left + side, top + side))
+        image = image.crop((left, top, left + side, top + side))
     return (
-        picture
-        if picture.size == (size, size)
-        else picture.resize((size, size), Image.Resampling.LANCZOS)
+        image
+        if image.size == (size, size)
+        else image.resize((size, size), Image.Resampling.LANCZOS)
     )
 
 
 def square_pixels(
-    pictures: TsvPictures | FolderPictures,
-    chosen: Sequence[int],
-    size: int,
-    skip_broken: bool,
-    what: str,
+    images: TsvImages | FolderImages, chosen: Sequence[int], size: int, skip_broken: bool, what: str
 ) -> tuple[np.ndarray, int]:
-    """The chosen pictures, made square.
+    """The chosen images, made square.
 
     Args: skip_broken: leave out those that cannot be read. what: named by the progress.
     Returns: uint8[N, 3, size, size], and how many were left out.
@@ -135,14 +131,14 @@ def square_pixels(
     squares, skipped = [], 0
     for index in counted(chosen, len(chosen), what, "img"):
         try:
-            squares.append(np.asarray(make_square(pictures[index], size)))
+            squares.append(np.asarray(make_square(images[index], size)))
         except UserError:
             if not skip_broken:
                 raise
             skipped += 1
     if len(squares) < 2:
         raise UserError(
-            f"{what}: expected at least 2 readable pictures, found {len(squares)}; give more"
+            f"{what}: expected at least 2 readable images, found {len(squares)}; give more"
         )
     return np.stack(squares).transpose(0, 3, 1, 2).copy(), skipped
 

@@ -17,9 +17,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def image_transform(
     size: int, mean: tuple[float, ...] = OFA_MEAN, std: tuple[float, ...] = OFA_STD
 ) -> "transforms.Compose":
-    """PIL image in RGB -> float32[3, size, size], normalised; picklable.
+    """PIL image in RGB -> float32[3, size, size], normalized; picklable.
 
-    Squashed to a square by PIL's bicubic filter: matches the released checkpoints
+    Squashed to a square by PIL's bicubic filter: matches upstream's checkpoints
     (tests/parity/test_images.py). ``--imagenet-default-mean-and-std`` takes IMAGENET_MEAN and
     IMAGENET_STD.
     """

@@ -1,4 +1,4 @@
-"""Whatever a caller has as a picture -> PIL image in RGB."""
+"""Whatever a caller has as an image -> PIL image in RGB."""
 
 import os
 from pathlib import Path
@@ -12,13 +12,13 @@ from ofa.errors import UserError
 from ofa.io.images import open_image, read_image_file, to_rgb, upright_image
 
 
-def as_picture(image: Any, where: str = "") -> Image.Image:
-    """A picture in RGB, the right way up.
+def as_image(image: Any, where: str = "") -> Image.Image:
+    """An image in RGB, the right way up.
 
     Args:
         image: the path of an image file or a PIL image (turned as its EXIF orientation says: what a
             viewer shows); an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]; a tensor [H, W] or,
-            channels first, [3, H, W]. Whole numbers count from 0 to 255, others from 0 to 1.
+            channels first, [3, H, W]. Integers count from 0 to 255, others from 0 to 1.
         where: the beginning of messages; default: the path.
     Raises: UserError if there is no such file, it is no image, or the array has another form.
     """
@@ -44,7 +44,7 @@ def from_file(path: Path, where: str) -> Image.Image:
         data = read_image_file(os.path.expanduser(path))
     except OSError as error:
         hint = (
-            "; pictures are read from this machine only, download it first"
+            "; images are read from this machine only, download it first"
             if "://" in str(path) or ":/" in str(path)
             else ""
         )
@@ -55,7 +55,7 @@ def from_file(path: Path, where: str) -> Image.Image:
 
 
 def from_array(array: np.ndarray, where: str) -> Image.Image:
-    """Args: array: [H, W] or [H, W, 1, 3 or 4], whole numbers 0 to 255 or fractions 0 to 1.
+    """Args: array: [H, W] or [H, W, 1, 3 or 4], integers 0 to 255 or fractions 0 to 1.
     Raises: UserError."""
     name = where or "image"
     if array.ndim == 3 and array.shape[2] == 1:
@@ -73,11 +73,11 @@ def from_array(array: np.ndarray, where: str) -> Image.Image:
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
             raise UserError(
                 f"{name}: expects fractions from 0 to 1, found {np.nanmin(array):g} to"
-                f" {np.nanmax(array):g}; do not normalise it, or give whole numbers from 0 to 255"
+                f" {np.nanmax(array):g}; do not normalize it, or give integers from 0 to 255"
             )
         array = np.rint(array * 255)
     elif array.dtype != np.uint8 and (array.min() < 0 or array.max() > 255):
         raise UserError(
-            f"{name}: expects whole numbers from 0 to 255, found {array.min()} to {array.max()}"
+            f"{name}: expects integers from 0 to 255, found {array.min()} to {array.max()}"
         )
     return to_rgb(Image.fromarray(array.astype(np.uint8)))

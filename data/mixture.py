@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa.data.shard_order import kept_order, reads_locally
+from ofa.data.shard_order import cached_order, uses_shuffle_buffer
 
 
 class Mixture:
@@ -57,7 +57,7 @@ class Mixture:
         shown_before = (epoch - 1) * self.counts[task] + int(index - self.starts[task])
         time, place = divmod(shown_before, self.rows[task])
         return task, (
-            int(kept_order(self.files[task], (self.seed, task), time, self.buffer)[place])
+            int(cached_order(self.files[task], (self.seed, task), time, self.buffer)[place])
             if self.shuffle
             else place
         )
@@ -67,7 +67,7 @@ class Mixture:
         if self.shuffle:
             order = np.random.default_rng((self.seed, epoch)).permutation(len(self))
             for task, file in enumerate(self.files):  # rows that are read near one another stay so
-                if reads_locally(file, self.buffer):
+                if uses_shuffle_buffer(file, self.buffer):
                     start, stop = self.starts[task : task + 2]
                     order[(order >= start) & (order < stop)] = np.arange(start, stop)
             return order

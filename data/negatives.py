@@ -1,4 +1,4 @@
-"""What does not fit a picture, for image-text matching: other captions, other objects, other
+"""What does not fit an image, for image-text matching: other captions, other objects, other
 answers.
 
 Three files of one folder (``ofa negatives build`` makes them)::
@@ -23,7 +23,7 @@ CAPTIONS, OBJECTS, ANSWERS = "all_captions.txt", "object.txt", "type2ans.json"
 OTHER, YES_NO = "other", "yes or no"
 
 
-COUNTS = "how many"  # kind of answers whose neighbours are wrong answers too
+COUNTS = "how many"  # kind of answers whose neighbors are wrong answers too
 SWAPPED = 0.6  # an object of the caption is exchanged where the draw is above
 TRIES = 10  # draws until something differs from what fits
 REMEDY = (
@@ -32,8 +32,8 @@ REMEDY = (
 )
 
 
-class NegativeDraws:
-    """Draws are those of the release (tests/parity/test_unify_samples.py), but what fits is never
+class NegativeSampler:
+    """Draws are those of upstream (tests/parity/test_unify_samples.py), but what fits is never
     returned as if it did not.
 
     Args: folder: of the three files. Raises: UserError if one is missing or holds something else.
@@ -63,13 +63,13 @@ class NegativeDraws:
         }
 
     def caption(self, caption: str, objects: Sequence[str], rng: Random) -> str:
-        """The caption with another object, or a caption of another picture."""
+        """The caption with another object, or a caption of another image."""
         if rng.random() > SWAPPED and objects and self.objects:
             shown = rng.choice(objects)
             other = drawn(self.objects, shown, rng)
             if shown in caption and other != shown:
                 return caption.replace(shown, other)
-            if shown not in caption:  # the release says "does not fit" to the caption itself then
+            if shown not in caption:  # upstream says "does not fit" to the caption itself then
                 return self.other_caption(caption, rng)
         return self.other_caption(caption, rng)
 
@@ -97,7 +97,7 @@ class NegativeDraws:
 
 
 def drawn(names: Sequence[str], besides: str, rng: Random) -> str:
-    """One of several names, as in the release the last only in place of ``besides``."""
+    """One of several names, as upstream the last only in place of ``besides``."""
     other = rng.choice(names[:-1] or names)
     return names[-1] if other == besides else other
 

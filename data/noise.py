@@ -28,7 +28,7 @@ def replaced(
 ) -> torch.Tensor:
     """Each token becomes, with the probability ``ratio``, one of ``low <= id < high``.
 
-    The draws are those of the release, in its order: which, then by what.
+    The draws are those of upstream, in its order: which, then by what.
     Args: tokens: int64[T]. Returns: int64[T], a new tensor.
     """
     chosen = torch.empty(len(tokens)).uniform_(generator=generator) < ratio

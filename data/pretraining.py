@@ -1,4 +1,4 @@
-"""Rows of the pretraining files -> samples: what the tasks ask, and pictures cut at random."""
+"""Rows of the pretraining files -> samples: what the tasks ask, and images cut at random."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ class Draws:
 
     rng: random.Random
     generator: torch.Generator
-    colours: random.Random
+    colors: random.Random
 
     @classmethod
     def of(cls, name: str) -> "Draws":
@@ -94,7 +94,7 @@ class PretrainingBuilder:
         self, reader: Reader, row: Mapping[str, str], draws: Draws, where: str = "", index: int = 0
     ) -> list[Sample]:
         """The samples that ``reader`` makes of a row. Raises: UserError naming ``where``."""
-        pictures = (TrainingPictures if self.split == "train" else EvaluationPictures)(self, draws)
+        images = (TrainingImages if self.split == "train" else EvaluationImages)(self, draws)
         context = PretrainingContext(
             options=self.options,
             split=self.split,
@@ -103,7 +103,7 @@ class PretrainingBuilder:
             where=where,
             index=index,
             rng=draws.rng,
-            pictures=pictures,
+            images=images,
             negatives=self.negatives,
         )
         return [self.encode(example) for example in reader(row, context)]
@@ -118,16 +118,18 @@ class PretrainingBuilder:
         return {**self.encoder.encode(example, None), TASK: found.task}
 
 
-class EvaluationPictures:
-    """Pictures squashed to a square, with all of their boxes."""
+class EvaluationImages:
+    """Images squashed to a square, with all of their boxes."""
 
     def __init__(self, builder: PretrainingBuilder, draws: Draws):
         self.builder, self.options, self.draws = builder, builder.options, draws
 
-    def whole(self, image: Image.Image) -> torch.Tensor:
+    def full_view(self, image: Image.Image) -> torch.Tensor:
         return self.builder.square(image)
 
-    def around(self, image: Image.Image, box: Sequence[float]) -> tuple[torch.Tensor, Symbols]:
+    def crop_around_box(
+        self, image: Image.Image, box: Sequence[float]
+    ) -> tuple[torch.Tensor, Symbols]:
         return self.builder.square(image), self.bins(
             self.squashed(image, [box], self.options.patch_image_size)[0]
         )
@@ -140,16 +142,16 @@ class EvaluationPictures:
             (number, self.bins(box)) for number, box in enumerate(squashed)
         ]
 
-    def without_middle(self, image: Image.Image) -> torch.Tensor:
+    def mask_center(self, image: Image.Image) -> torch.Tensor:
         pixels = self.builder.code_square(image)
         side = self.options.code_image_size
         pixels[:, side // 2 : side // 2 + side, side // 2 : side // 2 + side] = 0
         return pixels
 
-    def none(self) -> torch.Tensor:
+    def blank_image(self) -> torch.Tensor:
         return torch.zeros(3, 2 * self.options.code_image_size, 2 * self.options.code_image_size)
 
-    def masked(self, text: str) -> tuple[Symbols, Symbols]:
+    def corrupt_spans(self, text: str) -> tuple[Symbols, Symbols]:
         vocabulary = self.builder.encoder.vocabulary
         room = (
             (
@@ -182,21 +184,23 @@ class EvaluationPictures:
         return torch.tensor(boxes, dtype=torch.float32) * torch.tensor([x, y, x, y])
 
 
-class TrainingPictures(EvaluationPictures):
-    """Pictures cut at random: enlarged, then a square from the middle, round an object, or from
+class TrainingImages(EvaluationImages):
+    """Images cut at random: enlarged, then a square from the middle, round an object, or from
     anywhere."""
 
     augment = RandAugment(MILD, 7, 0.0, FILL)
 
-    def whole(self, image: Image.Image) -> torch.Tensor:
+    def full_view(self, image: Image.Image) -> torch.Tensor:
         from torchvision.transforms import functional as F
 
         square = F.center_crop(self.enlarge(image), [self.options.patch_image_size] * 2)
         return self.pixels(
-            square if self.options.plain_pictures else self.augment(square, self.draws.colours)
+            square if self.options.plain_images else self.augment(square, self.draws.colors)
         )
 
-    def around(self, image: Image.Image, box: Sequence[float]) -> tuple[torch.Tensor, Symbols]:
+    def crop_around_box(
+        self, image: Image.Image, box: Sequence[float]
+    ) -> tuple[torch.Tensor, Symbols]:
         larger = self.enlarge(image)
         moved = scaled(torch.tensor([box], dtype=torch.float32), image.size, larger.size)[0]
         square, moved = square_around(larger, moved, self.options.patch_image_size)

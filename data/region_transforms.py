@@ -1,8 +1,8 @@
-"""Random cuts of pictures that carry their boxes along: zoom, a square round an object, flip and
+"""Random cuts of images that carry their boxes along: zoom, a square round an object, flip and
 jitter.
 
-Boxes are float32[N, 4], xyxy, in pixels of the picture that goes in or comes out. What is random is
-decided by the generator that is handed over; draws and rounding are those of the release
+Boxes are float32[N, 4], xyxy, in pixels of the image that goes in or comes out. What is random is
+decided by the generator that is handed over; draws and rounding are those of upstream
 (tests/parity/test_unify_samples.py).
 """
 
@@ -34,13 +34,13 @@ def enlarged(
 
 
 def scaled(boxes: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
-    """Boxes of a picture that was resized. Args: before, after: its width and height."""
+    """Boxes of an image that was resized. Args: before, after: its width and height."""
     x, y = (float(new) / float(old) for new, old in zip(after, before))
     return boxes * torch.tensor([x, y, x, y])
 
 
 def square_around(image: Image.Image, box: Tensor, size: int) -> tuple[Image.Image, Tensor]:
-    """A square of ``size`` pixels with the middle of ``box`` in its middle, as far as the picture
+    """A square of ``size`` pixels with the middle of ``box`` in its middle, as far as the image
     allows.
 
     Args: box: float32[4]. Returns: the square, the box in it (what lies outside is cut off).
@@ -50,8 +50,8 @@ def square_around(image: Image.Image, box: Tensor, size: int) -> tuple[Image.Ima
         first_pixel((low + high) / 2, size, whole)
         for low, high, whole in ((x0, x1, image.width), (y0, y1, image.height))
     )
-    picture = image.crop((round(left), round(top), round(left + size), round(top + size)))
-    return picture, cut(box[None], left, top, size, size)[0]
+    square = image.crop((round(left), round(top), round(left + size), round(top + size)))
+    return square, cut(box[None], left, top, size, size)[0]
 
 
 def first_pixel(middle: float, size: int, whole: int) -> float:
@@ -61,7 +61,7 @@ def first_pixel(middle: float, size: int, whole: int) -> float:
 
 
 def cut(boxes: Tensor, left: float, top: float, width: int, height: int) -> Tensor:
-    """Boxes in a cut of the picture, clipped to it."""
+    """Boxes in a cut of the image, clipped to it."""
     moved = (boxes - torch.tensor([left, top, left, top])).view(-1, 2, 2)
     return (
         torch.minimum(moved, torch.tensor([width, height], dtype=torch.float32))
@@ -82,7 +82,7 @@ def flipped(image: Image.Image, boxes: Tensor) -> tuple[Image.Image, Tensor]:
 def jittered(
     image: Image.Image, boxes: Tensor, size: int, generator: torch.Generator
 ) -> tuple[Image.Image, Tensor]:
-    """A square of ``size`` pixels from anywhere in the picture, whose shorter side is 1 to 1.5
+    """A square of ``size`` pixels from anywhere in the image, whose shorter side is 1 to 1.5
     squares.
 
     Returns: the square, the boxes clipped to it (nothing may be left of some: see ``visible``).

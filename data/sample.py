@@ -149,7 +149,7 @@ class SampleBuilder:
         return self.spec.example(row, context)
 
     def encode(self, example: Example, rng: Optional[random.Random]) -> Sample:
-        """Token ids and pixels of an example. Args: rng: for random changes of the picture and
+        """Token ids and pixels of an example. Args: rng: for random changes of the image and
         of what the decoder reads; None: no changes."""
         vocabulary = self.vocabulary
         source = text_ids(example.source, vocabulary, self.bpe)[: example.max_source_tokens]
@@ -187,7 +187,7 @@ class SampleBuilder:
     def pixels(
         self, image: Union[Image.Image, torch.Tensor], rng: Optional[random.Random]
     ) -> torch.Tensor:
-        """float32[3, S, S] of a picture; a tensor is taken as it is."""
+        """float32[3, S, S] of an image; a tensor is taken as it is."""
         if isinstance(image, torch.Tensor):
             return image
         if self.augmenting is None or rng is None:

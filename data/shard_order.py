@@ -29,7 +29,7 @@ def row_order(
             rows.
     """
     starts = getattr(rows, "shard_starts", None)
-    if not reads_locally(rows, buffer):
+    if not uses_shuffle_buffer(rows, buffer):
         buffer = 0
     elif buffer is None:
         buffer = DEFAULT_BUFFER
@@ -43,7 +43,7 @@ def row_order(
     return buffered(stream, buffer, random)
 
 
-def reads_locally(rows: Any, buffer: int | None = None) -> bool:
+def uses_shuffle_buffer(rows: Any, buffer: int | None = None) -> bool:
     """Whether ``row_order`` is that of a shuffle buffer."""
     return buffer > 0 if buffer is not None else getattr(rows, "shard_starts", None) is not None
 
@@ -51,7 +51,9 @@ def reads_locally(rows: Any, buffer: int | None = None) -> bool:
 @functools.lru_cache(
     maxsize=16
 )  # a few files, the pass through the rows that ends and the one that begins
-def kept_order(rows: Any, seed: Sequence[int], time: int, buffer: int | None = None) -> np.ndarray:
+def cached_order(
+    rows: Any, seed: Sequence[int], time: int, buffer: int | None = None
+) -> np.ndarray:
     """``row_order``, kept for whoever asks for it place by place. Args: seed: a tuple."""
     return row_order(rows, seed, time, buffer)
 

@@ -1,4 +1,4 @@
-"""TSV -> WebDataset shards and back: pictures as image files, the other columns as JSON (see
+"""TSV -> WebDataset shards and back: images as image files, the other columns as JSON (see
 ``ofa.data.shards``).
 
 A shard appears whole, with its index. ``NAME.shards.json`` lists those that are done, with rows,
@@ -40,15 +40,15 @@ MAGIC = (
     (b"II*\0", "tif"),
     (b"MM\0*", "tif"),
 )
-PROBED = 16  # characters of base64 that the beginning of a picture takes, at least
+PROBED = 16  # characters of base64 that the beginning of an image takes, at least
 ALPHABET = str.maketrans("-_", "+/")
-# bytes that a row takes in a tar besides its picture: two headers, filling up, the other columns
+# bytes that a row takes in a tar besides its image: two headers, filling up, the other columns
 PER_ROW = 2048
 
 
-def picture_of(cell: str) -> tuple[str, bytes] | None:
-    """Suffix and content of a picture in base64, either alphabet, with or without padding; None if
-    it is no picture.
+def image_of(cell: str) -> tuple[str, bytes] | None:
+    """Suffix and content of an image in base64, either alphabet, with or without padding; None if
+    it is no image.
 
     ``None`` also where base64 of the content is not what the column says: nothing is lost on the
     way back.
@@ -76,15 +76,13 @@ def picture_of(cell: str) -> tuple[str, bytes] | None:
 
 def sample_of(row: int, cells: list[str]) -> dict[str, str | bytes]:
     """A row as the members of a sample, for ``webdataset.TarWriter``."""
-    pictures = {
-        column: found
-        for column, cell in enumerate(cells)
-        if (found := picture_of(cell)) is not None
+    images = {
+        column: found for column, cell in enumerate(cells) if (found := image_of(cell)) is not None
     }
-    kept = [None if column in pictures else cell for column, cell in enumerate(cells)]
+    kept = [None if column in images else cell for column, cell in enumerate(cells)]
     members = {
-        f"{column}.{kind}" if len(pictures) > 1 else kind: content
-        for column, (kind, content) in pictures.items()
+        f"{column}.{kind}" if len(images) > 1 else kind: content
+        for column, (kind, content) in images.items()
     }
     return {
         "__key__": f"{row:09d}",

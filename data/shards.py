@@ -1,11 +1,11 @@
 """Rows of WebDataset shards by number, as ``ofa.data.tsv`` has those of a TSV: one index per shard,
 one ``pread`` per member.
 
-Shards of ``ofa pack`` hold the columns of a row as a JSON list, and its picture beside it as an
+Shards of ``ofa pack`` hold the columns of a row as a JSON list, and its image beside it as an
 image file::
 
-    000000017.json  ["391895_0", "391895", "a man on a red motorcycle", "", null]  null: picture
-    000000017.jpg   (with several pictures in a row the suffix names the column: 000000017.4.jpg)
+    000000017.json  ["391895_0", "391895", "a man on a red motorcycle", "", null]  null: image
+    000000017.jpg   (with several images in a row the suffix names the column: 000000017.4.jpg)
 
 Shards that others made have their columns by name: ``key``; ``image``, the member with the suffix
 of an image file; the suffixes of all other members (``txt``, ``cls``, ...); ``json.NAME`` for each
@@ -84,7 +84,7 @@ class ShardFile:
     """The rows of some shards as lists of strings, in any order, from any number of processes; used
     as ``TsvFile`` is.
 
-    Pictures are given in base64, as tasks expect them.
+    Images are given in base64, as tasks expect them.
 
     Args:
         path: folder, one tar, or a pattern: ``x-{000000..000009}.tar``, ``x-*.tar``.
@@ -128,7 +128,7 @@ class ShardFile:
         return self.texts(index, self.selected_cols)
 
     def texts(self, index: int, columns: Sequence[int]) -> list[str]:
-        """Some columns of a row, without reading the pictures in others."""
+        """Some columns of a row, without reading the images in others."""
         content = self._columns_member(index)
         if self.names:
             return [self._named(index, self.names[column], content) for column in columns]
@@ -138,10 +138,10 @@ class ShardFile:
                 f"{self.where(index)}: expects a member .json with {self.num_columns} columns as"
                 f" row 1 has, found {found}; were shards of different data mixed?"
             )
-        pictures = [number for number, cell in enumerate(content) if cell is None]
+        images = [number for number, cell in enumerate(content) if cell is None]
         return [
             (
-                self._picture(index, column if len(pictures) > 1 else None)
+                self._image(index, column if len(images) > 1 else None)
                 if content[column] is None
                 else self._text(index, column, content[column])
             )
@@ -235,12 +235,12 @@ class ShardFile:
     def _names(self, first: dict | None) -> list[str]:
         """Names of the columns of shards that others made: those of the first row."""
         present = self.members(0)
-        pictures = [suffix for suffix in present if suffix.rpartition(".")[2] in IMAGES]
-        others = sorted(suffix for suffix in present if suffix not in pictures and suffix != JSON)
-        named = pictures if len(pictures) > 1 else []
+        images = [suffix for suffix in present if suffix.rpartition(".")[2] in IMAGES]
+        others = sorted(suffix for suffix in present if suffix not in images and suffix != JSON)
+        named = images if len(images) > 1 else []
         return [
             KEY,
-            *([IMAGE] if pictures else []),
+            *([IMAGE] if images else []),
             *named,
             *others,
             *(f"{JSON}.{name}" for name in sorted(first if isinstance(first, dict) else {})),
@@ -251,7 +251,7 @@ class ShardFile:
         if name == KEY:
             return self.key(index)
         if name == IMAGE:
-            return self._picture(index, None)
+            return self._image(index, None)
         if name.startswith(f"{JSON}."):
             return as_cell(
                 content.get(name.partition(".")[2]) if isinstance(content, dict) else None
@@ -265,8 +265,8 @@ class ShardFile:
             else as_cell(data.decode("utf-8", "replace"))
         )
 
-    def _picture(self, index: int, column: int | None) -> str:
-        """Base64 of the picture of a row. Args: column: None where there is but one."""
+    def _image(self, index: int, column: int | None) -> str:
+        """Base64 of the image of a row. Args: column: None where there is but one."""
         for suffix in self.members(index):
             head, _, kind = suffix.rpartition(".")
             data = self.member(index, suffix) if kind in IMAGES else None
@@ -274,7 +274,7 @@ class ShardFile:
                 return encode_image(data)
         raise self._missing(
             index,
-            " or .".join([" with a picture: .jpg", "png"])
+            " or .".join([" with an image: .jpg", "png"])
             + (f" for column {column}" if column is not None else ""),
         )
 
@@ -288,7 +288,7 @@ class ShardFile:
 
 def as_cell(value: Any) -> str:
     """A value of JSON as a column: texts of a list joined by ``&&``, numbers by commas; line breaks
-    and tabs become blanks.
+    and tabs become spaces.
 
     An object of an annotation stands for its text, ``{"answer": "yes"}``. What is no text
     (``ofa.io.values``) is empty, as null is: tasks refuse a row without words, and the metadata in

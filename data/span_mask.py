@@ -2,7 +2,7 @@
 
     the little boat sailed across the wide bay  ->  the little <mask> across the wide <mask>
 
-Draws are those of the release, so that a seed gives its masks (tests/parity/test_span_mask.py).
+Draws are those of upstream, so that a seed gives its masks (tests/parity/test_span_mask.py).
 Source: Lewis et al., BART, ACL 2020: spans of 0, 1, 2, ... words by a Poisson distribution; a span
 of no words inserts a mask.
 """
@@ -156,7 +156,7 @@ class SpanMask:
         """Add masks between the tokens, so many per token."""
         count = math.ceil(
             len(tokens) * share
-        )  # as in the release: one more where the product is rounded up
+        )  # as upstream: one more where the product is rounded up
         total = len(tokens) + count
         places = torch.randperm(total - 2, generator=generator)[:count] + 1
         result = torch.full((total,), self.mask)

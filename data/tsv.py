@@ -86,7 +86,7 @@ class TsvFile:
         return fields
 
     def texts(self, index: int, columns: Sequence[int]) -> list[str]:
-        """Some columns of a row, read without what lies between: pictures are long, and mostly at
+        """Some columns of a row, read without what lies between: images are long, and mostly at
         one end of a row.
 
         Args: columns: numbers in the file (not among ``selected_cols``).
@@ -230,7 +230,7 @@ def column_numbers(
 
 
 def data_files(data: str, split: str, epoch: int = 1) -> str:
-    """File of a split among the comma-separated paths of the official scripts.
+    """File of a split among the comma-separated paths of upstream's scripts.
 
     The last path is for validation, the others are taken in turn, one per training epoch:
     ``"a.tsv,b.tsv,val.tsv"``: ``train`` reads a, b, a, ... in the epochs 1, 2, 3, ...; other splits

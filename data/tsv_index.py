@@ -129,7 +129,7 @@ def _official_index(path: str | Path, tsv, size: int) -> np.ndarray | None:
     """Row starts from ``<tsv>.index``, a pickle of ``(row_count, [offsets])``, if it is there and
     right.
 
-    Official indices were counted in text mode and are wrong for CRLF and ``\\r``, so rows spread
+    Upstream indices were counted in text mode and are wrong for CRLF and ``\\r``, so rows spread
     over the file are compared with the file itself; each further row is checked when it is read.
     """
     index = Path(f"{path}.index")
@@ -140,7 +140,7 @@ def _official_index(path: str | Path, tsv, size: int) -> np.ndarray | None:
         return None
     except DAMAGED as error:  # the TSV is scanned instead
         logger.warning(
-            "%s: not a readable index of the official format (%s), making a new one", index, error
+            "%s: not a readable index of upstream's format (%s), making a new one", index, error
         )
         return None
     rows, start_of_text = (

@@ -1,4 +1,4 @@
-"""Every number and switch of the network, under the names of the official command line.
+"""Every number and switch of the network, under the names of upstream's command line.
 
 ``ModelConfig`` is flat: a command-line namespace, a checkpoint's ``args`` and a test's keyword
 arguments all become one through ``ModelConfig.from_namespace``. ``PRESETS`` holds the sizes: what
@@ -82,9 +82,7 @@ class ModelConfig:
     )
 
     # starting weights
-    init_std: float = option(
-        0.02, "standard deviation of the starting weights; 0.02 as in the release"
-    )
+    init_std: float = option(0.02, "standard deviation of the starting weights; 0.02 as upstream")
 
     # shape of a layer
     activation_fn: str = option(
@@ -146,7 +144,7 @@ class ModelConfig:
         "resnet152", "image stem: resnet18/34/50/101/152 (first three stages) or ViT-B/16"
     )
     resnet_width: int = option(
-        64, "channels of the ResNet's first stage; the released models have 64"
+        64, "channels of the ResNet's first stage; upstream's models have 64"
     )
     resnet_model_path: Optional[str] = option(
         None, "file with ImageNet weights to start the image stem from"
@@ -169,7 +167,7 @@ class ModelConfig:
         False, "make the decoder prefix by a two-layer projection"
     )
     decoder_prompt_dim: int = option(0, "hidden width of that projection (0: 2 x width)")
-    prompt_dropout: float = option(0.2, "dropout of prefix keys and values; 0.2 as in the release")
+    prompt_dropout: float = option(0.2, "dropout of prefix keys and values; 0.2 as upstream")
     adapter: bool = option(False, "a small bottleneck at the end of every layer; trains alone")
     adapter_dim: int = option(200, "width of the adapters' bottleneck")
     adapter_train_backbone: bool = option(
@@ -319,7 +317,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 PRESETS["m6_unify_large"] = PRESETS[
     "ofa_large"
-]  # the name of ofa_large inside some released checkpoints
+]  # the name of ofa_large inside some upstream checkpoints
 
 # Side of the square image, in pixels, that upstream pretrained each size with.
 IMAGE_SIZES = {

@@ -22,12 +22,12 @@ from ofa.models.config import ModelConfig
 from ofa.models.encoder import EncoderOutput
 from ofa.models.layers import DecoderLayer
 from ofa.models.positions import bias_product, code_positions, split_heads
-from ofa.models.transformer_stack import Stack, run_layer, skip_layer
+from ofa.models.transformer_stack import TransformerStack, run_layer, skip_layer
 
-Kind = Union[bool, Tensor]  # are the targets image codes? bool[B] when some are
+IsImageCode = Union[bool, Tensor]  # are the targets image codes? bool[B] when some are
 
 
-class Decoder(Stack):
+class Decoder(TransformerStack):
     """Tokens of a target and the encoder's output in, logits of the next tokens out."""
 
     layers: Sequence[DecoderLayer]
@@ -82,7 +82,7 @@ class Decoder(Stack):
         targets, length = prev_output_tokens.shape
         per_sample, rest = divmod(targets, encoder_output.states.size(0))
         assert rest == 0, "prev_output_tokens needs the same number of targets for each sample"
-        of_samples = kind_of_target(code_masks)
+        of_samples = is_image_code(code_masks)
         is_code = (
             of_samples if isinstance(of_samples, bool) else of_samples.repeat_interleave(per_sample)
         )
@@ -136,7 +136,7 @@ class Decoder(Stack):
     ) -> DecoderCache:
         """A cache for generating targets of up to ``max_len`` tokens with up to ``beam`` beams
         per image."""
-        is_code = kind_of_target(code_masks)
+        is_code = is_image_code(code_masks)
         sources = [layer.encoder_attn.keys_values(encoder_output.states) for layer in self.layers]
         prompts = self.prompts() if self.config.decoder_prompt else None
 
@@ -200,7 +200,7 @@ class Decoder(Stack):
     # ------------------------------------------------------------------ parts of both
 
     def embed(
-        self, tokens: Tensor, first: int, is_code: Kind, offsets: Optional[Tensor] = None
+        self, tokens: Tensor, first: int, is_code: IsImageCode, offsets: Optional[Tensor] = None
     ) -> Tensor:
         """Input of the first layer (N, T, C) for tokens at positions first, first + 1, ...
 
@@ -217,11 +217,11 @@ class Decoder(Stack):
             layer_norm = layer_norm or self.layernorm_embedding
             return x if layer_norm is None else layer_norm(x)
 
-        return self.dropout(choose(is_code, norm))
+        return self.dropout(select_per_row(is_code, norm))
 
-    def positions(self, is_code: Kind, first: int, last: int) -> Tensor:
+    def positions(self, is_code: IsImageCode, first: int, last: int) -> Tensor:
         """Position vectors before their LayerNorm: (1 or N, last - first, C)."""
-        return choose(is_code, lambda code: self._positions(code, first, last))
+        return select_per_row(is_code, lambda code: self._positions(code, first, last))
 
     def _positions(self, code: bool, first: int, last: int) -> Tensor:
         if code:
@@ -231,7 +231,7 @@ class Decoder(Stack):
 
     def code_cells(self, first: int, last: int) -> Tensor:
         """Grid cells of positions first..last-1 of image codes; behind the last code (padding) any
-        cell, in grids below 32 x 32 the last one, as they do not have the cell that the release
+        cell, in grids below 32 x 32 the last one, as they do not have the cell that upstream
         writes there.
         """
         return self.image_position_idx[first:last].clamp(max=self.image_rp_bucket.size(0) - 1)
@@ -241,7 +241,7 @@ class Decoder(Stack):
         return norm(self._positions(code, first, last))
 
     def self_biases(
-        self, is_code: Kind, first: int, last: int, padding_mask: Optional[Tensor] = None
+        self, is_code: IsImageCode, first: int, last: int, padding_mask: Optional[Tensor] = None
     ) -> Iterator[Tensor]:
         """Of each layer: positions first..last-1 against 0..last-1, (1 or B, H, last - first, L +
         last).
@@ -265,19 +265,19 @@ class Decoder(Stack):
             cells = self.code_cells(0, last)
             return self.image_pair_buckets(cells[first:], cells)[None]
 
-        found = choose(is_code, buckets)
+        found = select_per_row(is_code, buckets)
         rows = torch.arange(first, last, device=self.version.device)
         forbidden = rows[:, None] < torch.arange(last, device=rows.device)
         if padding_mask is not None:
             forbidden = forbidden | padding_mask[:, None, None, :]
-        base = choose(is_code, absolute)
+        base = select_per_row(is_code, absolute)
         base = base.masked_fill(forbidden, torch.finfo(base.dtype).min)
         prompt_length = self.config.decoder_prompt_length if self.config.decoder_prompt else 0
         for index in range(len(self.layers)):
             yield pad_for_prompt(base + self.relative_bias(index, found), prompt_length)
 
     def source_bias(
-        self, is_code: Kind, first: int, last: int, encoder_output: EncoderOutput
+        self, is_code: IsImageCode, first: int, last: int, encoder_output: EncoderOutput
     ) -> Tensor:
         """Bias of positions first..last-1 against the input, padding masked: (1 or B, H, last -
         first, S).
@@ -291,7 +291,9 @@ class Decoder(Stack):
             return bias_product(split_heads(queries, self.num_heads) * self.position_scale, keys)
 
         padding_mask = encoder_output.padding_mask
-        return mask_bias(choose(is_code, bias), padding_mask if bool(padding_mask.any()) else None)
+        return mask_bias(
+            select_per_row(is_code, bias), padding_mask if bool(padding_mask.any()) else None
+        )
 
     def finish(self, x: Tensor, features_only: bool = False) -> Tensor:
         """The last LayerNorm and, unless ``features_only``, the logits."""
@@ -299,7 +301,7 @@ class Decoder(Stack):
             x = self.layer_norm(x)
         return x if features_only else self.output_projection(x)
 
-    def check_length(self, length: int, is_code: Kind) -> None:
+    def check_length(self, length: int, is_code: IsImageCode) -> None:
         if is_code is True and length > self.image_position_idx.numel():
             raise UserError(
                 f"a target of {length} image codes does not fit --code-image-size "
@@ -321,14 +323,14 @@ def run_in_full(
     return layer(x, partial(with_prompt, prompt=prompt), bias, source, source_bias)
 
 
-def kind_of_target(code_masks: Optional[Tensor]) -> Kind:
+def is_image_code(code_masks: Optional[Tensor]) -> IsImageCode:
     """False: all targets are text; True: all are image codes; bool[B] otherwise."""
     if code_masks is None or not bool(code_masks.any()):
         return False
     return True if bool(code_masks.all()) else code_masks
 
 
-def choose(is_code: Kind, make: Callable[[bool], Tensor]) -> Tensor:
+def select_per_row(is_code: IsImageCode, make: Callable[[bool], Tensor]) -> Tensor:
     """``make(True)`` for image codes, ``make(False)`` for text, row by row where both occur."""
     if isinstance(is_code, bool):
         return make(is_code)

@@ -18,7 +18,7 @@ from ofa.models.config import ModelConfig
 from ofa.models.layers import EncoderLayer
 from ofa.models.positions import bias_product, grid_positions, split_heads
 from ofa.models.resnet import ResNet
-from ofa.models.transformer_stack import Stack, run_layer, skip_layer
+from ofa.models.transformer_stack import TransformerStack, run_layer, skip_layer
 from ofa.models.vit import VITS, VisionTransformer
 
 
@@ -51,7 +51,7 @@ class Patches:
     padding_mask: Tensor  # bool[B, P]
 
 
-class Encoder(Stack):
+class Encoder(TransformerStack):
     """Patches of images and tokens of a text in, their states out."""
 
     def __init__(self, config: ModelConfig, embed_tokens: nn.Embedding, pad: int) -> None:
@@ -137,7 +137,7 @@ class Encoder(Stack):
         cells = grid_positions(height, width, self.config.image_bucket_size, images.device)[None]
         positions = self.image_positions(height, width, cells)
         if sample_patch_num is not None and sample_patch_num <= height * width:
-            # Python's generator, one draw per row in batch order: as in the release.
+            # Python's generator, one draw per row in batch order: as upstream.
             draws = [random.sample(range(height * width), k=sample_patch_num) for _ in range(batch)]
             chosen = torch.tensor(draws, device=images.device)  # (B, P')
             features = features.gather(1, chosen.unsqueeze(-1).expand(-1, -1, features.size(-1)))
@@ -217,7 +217,7 @@ class Encoder(Stack):
         return self.dropout(norm(x) if norm is not None else x)
 
     def join_positions(self, text_positions: Tensor, images: list[Patches]) -> Tensor:
-        """Normalised positions of the whole sequence: (1, S, C), or (B, S, C) when patches were
+        """Normalized positions of the whole sequence: (1, S, C), or (B, S, C) when patches were
         sampled."""
         parts = [
             *(self.image_pos_ln(p.positions) for p in images[::-1]),

@@ -16,14 +16,14 @@ from ofa.errors import UserError
 from ofa.io.safe_load import load_checkpoint
 from ofa.models.config import PRESETS, ModelConfig, add_flag, add_flags
 from ofa.models.freezing import freeze
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 from ofa.models.resnet import load_imagenet_weights
 
 logger = logging.getLogger(__name__)
 
 
 @register_model("ofa")
-class OFAModel(OFA, BaseFairseqModel):
+class FairseqOFAModel(OFAModel, BaseFairseqModel):
     """``OFA`` with fairseq's way of being built and loaded."""
 
     @classmethod
@@ -38,7 +38,7 @@ class OFAModel(OFA, BaseFairseqModel):
             add_flag(parser, name, 0, "must equal the width")
 
     @classmethod
-    def build_model(cls, args: Any, task: Any) -> "OFAModel":
+    def build_model(cls, args: Any, task: Any) -> "FairseqOFAModel":
         """The model of a parsed command line (or of a checkpoint's), with frozen what its flags
         freeze."""
         config = ModelConfig.from_namespace(

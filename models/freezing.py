@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 
 OF_METHOD: dict[str, Callable[[str], bool]] = {  # which parameters a method trains, by their names
     "prefix": lambda name: "prompt_encoder" in name,
@@ -15,7 +15,7 @@ OF_METHOD: dict[str, Callable[[str], bool]] = {  # which parameters a method tra
 HEADS = "classification_heads."
 
 
-def freeze(model: OFA) -> None:
+def freeze(model: OFAModel) -> None:
     """Prefix prompts, adapters, LoRA and the biases of BitFit train alone (or with each other);
     embeddings may be frozen.
 

@@ -63,7 +63,7 @@ def copy_for_inference(
         return copies[id(module)]
     layer = module
     if replaces and isinstance(module, LoraLinear) and on_cpu(module.weight):
-        layer = module.merged()
+        layer = module.merge_lora()
     if replaces and can_pack(layer):
         copy: nn.Module = PackedLinear(layer)
     else:

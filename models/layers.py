@@ -63,7 +63,7 @@ class Adapter(nn.Module):
 class Layer(nn.Module):
     """What both layers share: residual connections and the feed-forward block.
 
-    The order in which modules are made is the order of the released state dict.
+    The order in which modules are made is the order of upstream's state dict.
     """
 
     fc1: nn.Linear

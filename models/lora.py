@@ -39,7 +39,7 @@ class LoraLinear(nn.Linear):
         learned = F.linear(F.linear(self.lora_dropout(x), self.lora_down), self.lora_up)
         return F.linear(x, self.weight, self.bias) + learned * self.scale
 
-    def merged(self) -> nn.Linear:
+    def merge_lora(self) -> nn.Linear:
         """A plain layer that computes the same in evaluation mode."""
         plain = nn.utils.skip_init(
             nn.Linear, self.in_features, self.out_features, self.bias is not None, device="meta"

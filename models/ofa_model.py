@@ -20,7 +20,7 @@ from ofa.models.vit import VisionTransformer
 logger = logging.getLogger(__name__)
 
 
-class OFA(nn.Module):
+class OFAModel(nn.Module):
     """The whole network. Batch first everywhere.
 
     Args:
@@ -49,13 +49,13 @@ class OFA(nn.Module):
         self.encoder = Encoder(config, embed_tokens, pad)
         self.decoder = Decoder(config, decoder_embed_tokens, pad)
         self.classification_heads = nn.ModuleDict()
-        self.apply(partial(initialise, std=config.init_std))
+        self.apply(partial(initialize, std=config.init_std))
         if (
             config.lora_rank
         ):  # after all starting weights are drawn: they are those of a model without LoRA
             add_lora(self, config)
 
-    def train(self, mode: bool = True) -> "OFA":
+    def train(self, mode: bool = True) -> "OFAModel":
         """As torch's; the statistics of a frozen image stem stay as they are."""
         super().train(mode)
         if self.config.light_methods:
@@ -87,7 +87,7 @@ class OFA(nn.Module):
             src_tokens: int64[B, S], padded on the right; src_lengths is not needed.
             prev_output_tokens: int64[B, T], the target shifted right; or int64[B * K, T], K targets
                 of each sample, one after the other: the sample is encoded once.
-            patch_images, patch_images_2: float[B, 3, height, width], normalised pixels.
+            patch_images, patch_images_2: float[B, 3, height, width], normalized pixels.
             patch_masks: bool[B], False for samples without image.
             code_masks: bool[B], True for targets of image codes.
             sample_patch_num: look at that many random patches of each image only.
@@ -180,7 +180,7 @@ class OFA(nn.Module):
 
 
 @torch.no_grad()
-def initialise(module: nn.Module, std: float = 0.02) -> None:
+def initialize(module: nn.Module, std: float = 0.02) -> None:
     """Starting weights as BERT's: normal with standard deviation ``std``, biases and the padding
     row zero.
 

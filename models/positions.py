@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ofa.errors import UserError
 
-TOKEN_POSITIONS = 1024  # rows of the token bucket table, as in the released checkpoints
+TOKEN_POSITIONS = 1024  # rows of the token bucket table, as in upstream's checkpoints
 CODE_PADDING = (
     769  # cells behind those of a target written as image codes; other projects have one less
 )
@@ -26,7 +26,7 @@ def token_buckets(bucket_size: int, num_positions: int = TOKEN_POSITIONS) -> Ten
     """Bucket of the relative position i - j.
 
     Distances below ``bucket_size / 2`` have a bucket each; beyond, buckets widen with the
-    logarithm. float32 ``log`` and ``ceil`` on purpose: released checkpoints carry this table.
+    logarithm. float32 ``log`` and ``ceil`` on purpose: upstream checkpoints carry this table.
 
     Returns: int64[num_positions, num_positions] in [0, 2 * bucket_size - 1).
     """
@@ -102,7 +102,7 @@ def grid_positions(height: int, width: int, bucket_size: int, device=None) -> Te
 def code_positions(code_image_size: int, bucket_size: int) -> Tensor:
     """Cell numbers of a target written as image codes: begin of sequence, the grid, padding.
 
-    Returns: int64[1 + w * w + 769], w codes a side. As in the release the padding is cell 1024.
+    Returns: int64[1 + w * w + 769], w codes a side. As upstream the padding is cell 1024.
     """
     side = code_image_size // 8
     return torch.cat(

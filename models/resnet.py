@@ -1,6 +1,6 @@
 """The image stem: the first three stages of a ResNet, stride 16.
 
-As in the release, every depth (18 and 34 too) is built of bottleneck blocks.
+As upstream, every depth (18 and 34 too) is built of bottleneck blocks.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ DEPTHS = {
 }
 EXPANSION = 4
 # From this many pixels on, channels_last pays (a fifth of the stem's time on CPU). Smaller images
-# keep the memory order of the release, so that sums round as they did there.
+# keep the memory order of upstream, so that sums round as they did there.
 LARGE = 192 * 192
 
 
@@ -54,7 +54,7 @@ class FrozenBatchNorm(nn.Module):
 
 class SyncedBatchNorm(nn.SyncBatchNorm):
     """SyncBatchNorm (on CPU: ordinary BatchNorm, which torch does not offer there). eps as in
-    the release."""
+    upstream."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-3)
@@ -96,7 +96,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Args: kind: a key of DEPTHS; width: channels of the first stage (64 in the released
+    """Args: kind: a key of DEPTHS; width: channels of the first stage (64 in the upstream
     models)."""
 
     layer1: nn.Sequential

@@ -20,10 +20,10 @@ from ofa.models.positions import (
 from ofa.models.prefix_prompts import PrefixPrompt
 
 
-class Stack(nn.Module):
+class TransformerStack(nn.Module):
     """What encoder and decoder have in common: embeddings, positions, layers, biases.
 
-    A constructor calls the ``make`` functions in the order of the released state dict.
+    A constructor calls the ``make`` functions in the order of upstream's state dict.
 
     Args: side: "encoder" or "decoder", the beginning of the names of its fields in ``config``.
     """

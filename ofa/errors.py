@@ -7,7 +7,7 @@ def place(where: str) -> str:
 
 
 class UserError(ValueError):
-    """Something a user can mend. The message names place, expectation, finding and remedy.
+    """Something a user can fix. The message names place, expectation, finding and remedy.
 
     The commands print it as one line without a traceback and exit with status 2.
     """

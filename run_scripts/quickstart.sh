@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Purpose:  watch OFA learn to caption pictures, answer questions about them and point at what is meant, from nothing to a
+# Purpose:  watch OFA learn to caption images, answer questions about them and point at what is meant, from nothing to a
 #           scored page, on an ordinary computer.
 # Needs:    two processor cores, 4 GB of memory, 1 GB of disk (and once 6 GB for the Python environment).
 # Command:  bash run_scripts/quickstart.sh            at most 13 minutes on 2 cores after the set-up
@@ -36,7 +36,7 @@ SETTINGS="scenes $SCENES, test $TEST, updates $UPDATES, $UPDATES2 and $UPDATES3,
 LABEL=quickstart
 . "$HERE/stages.sh"
 
-make_world() { ofa prepare picture-world --out "$WORLD" --train "$SCENES" --val 100 --test "$TEST" --size "$PIXELS"; }
+make_world() { ofa prepare synthetic-shapes --out "$WORLD" --train "$SCENES" --val 100 --test "$TEST" --size "$PIXELS"; }
 
 make_vocabulary() {  # the prompts are learned as well as the captions, so that they cost a few tokens only
     yes "what does the image describe?" | head -n "$SCENES" >"$RUN/prompts.txt" || true
@@ -49,7 +49,7 @@ train() {  # train FOLDER IMAGES FLAGS...: ofa_nano with that many images per pr
     shift 2
     # Two processes of one thread each beat two threads of one process when the machine has other work to do.
     export OMP_NUM_THREADS=1 NPROC=$((CORES < 2 ? 1 : 2)) BATCH=$batch
-    # Few codes and bins (a released model has 8192 and 1000): a bin is two pixels here, and soon known; the softmax is cheap.
+    # Few codes and bins (an upstream model has 8192 and 1000): a bin is two pixels here, and soon known; the softmax is cheap.
     SAVE_DIR=$folder EFFECTIVE_BATCH=$((2 * BATCH)) NUM_WORKERS=0 bash "$HERE/launch.sh" train "$@" \
         --arch=ofa_nano --bpe-dir="$VOCAB" --cpu --dropout=0.0 --adam-betas='(0.9,0.98)' \
         --code-dict-size=64 --num-bins=32 --code-image-size=64 --image-bucket-size=8 --token-bucket-size=32 \
@@ -67,7 +67,7 @@ train_stage1() {  # cross-entropy: each caption of each scene is a sample
         --save-interval-updates=$((UPDATES / 3 + 1)) --validate-interval-updates=$((UPDATES / 3 + 1))
 }
 
-train_stage2() {  # CIDEr optimisation: the model's own captions, those that score better than the others are reinforced
+train_stage2() {  # CIDEr optimization: the model's own captions, those that score better than the others are reinforced
     ofa cider-df build --tsv "$WORLD/caption_stage2_train.tsv" --out "$RUN/cider_df.p"
     RESTORE=$STAGE1/checkpoint_last.pt train "$STAGE2" "${QUICKSTART_BATCH:-16}" \
         "$WORLD/caption_stage2_train.tsv,$WORLD/caption_val.tsv" --selected-cols=1,4,2 \
@@ -112,9 +112,9 @@ evaluate_stage1() { caption stage1 "$STAGE1"; }
 
 evaluate_stage2() {
     caption test "$STAGE2" --compare "stage 1=$RESULTS/stage1_scores.json" --constant-from "$WORLD/captions.txt" \
-        --report "$PAGES/captions.html" --report-title "OFA has learned to describe pictures it never saw" \
+        --report "$PAGES/captions.html" --report-title "OFA has learned to describe images it never saw" \
         --training-log "$STAGE1/train.log" --timings "$RUN/timings.tsv" | tee "$RUN/summary.txt"
-    ofa book "captions=$PAGES/captions.html" --title "$TITLE" --out "$REPORT"  # to look at while the third act is learned
+    ofa merge-reports "captions=$PAGES/captions.html" --title "$TITLE" --out "$REPORT"  # to look at while the third act is learned
 }
 
 evaluate_joint() {
@@ -123,12 +123,12 @@ evaluate_joint() {
         caption joint "$JOINT" --task caption --compare "stage 1=$RESULTS/stage1_scores.json"
         printf '\nquestions\n'
         evaluate questions vqa_test.tsv "$JOINT" --task vqa_gen --constant-from "$WORLD/answers.txt" \
-            --report "$PAGES/questions.html" --report-title "Questions about pictures it never saw" --training-log "$JOINT/train.log"
+            --report "$PAGES/questions.html" --report-title "Questions about images it never saw" --training-log "$JOINT/train.log"
         printf '\nboxes (score: the part that overlaps the true box by half)\n'
         evaluate boxes refcoco_test.tsv "$JOINT" --task refcoco --beam 3 --constant-from "$WORLD/boxes.txt" \
-            --report "$PAGES/boxes.html" --report-title "What is meant, in pictures it never saw" --timings "$RUN/timings.tsv"
+            --report "$PAGES/boxes.html" --report-title "What is meant, in images it never saw" --timings "$RUN/timings.tsv"
     } | tee "$RUN/summary_joint.txt"
-    ofa book "captions=$PAGES/captions.html" "questions=$PAGES/questions.html" "boxes=$PAGES/boxes.html" --title "$TITLE" \
+    ofa merge-reports "captions=$PAGES/captions.html" "questions=$PAGES/questions.html" "boxes=$PAGES/boxes.html" --title "$TITLE" \
         --out "$REPORT"
 }
 
@@ -143,7 +143,7 @@ summary() {
 bash "$HERE/setup.sh" || exit  # it has said why
 own_folder "${BASH_SOURCE[0]}" "$@"
 start_over_if_asked "$SETTINGS" "$FRESH_RUN" "$WORLD" "$VOCAB" "$STAGE1" "$STAGE2" "$JOINT" "$RESULTS" "$PAGES" "$REPORT"
-stage "1 draw the picture world" make_world
+stage "1 draw synthetic shapes" make_world
 stage "2 learn a vocabulary" make_vocabulary
 stage "3 train ofa_nano on captions" train_stage1
 stage "4 caption unseen scenes" evaluate_stage1

@@ -118,7 +118,7 @@ install_packages() {
     pip_install "setuptools<81" wheel
     pip_install -c "$CONSTRAINTS" --no-build-isolation -e "$ROOT[test]"
     # gradio asks for a Pillow below 13, as a precaution (ofa demo is tested with 13). The JPEG decoder of older ones
-    # makes pixels that differ by a grey level here and there from those the golden numbers were recorded with.
+    # makes pixels that differ by a gray level here and there from those the golden numbers were recorded with.
     pip_install --no-deps --upgrade "pillow>=13"
 }
 

@@ -1,10 +1,10 @@
 # Sourced by the training scripts of tasks that can be tuned by few parameters: TUNING=prefix, adapter, bitfit or lora.
 #
 # Sets FEW (flags of the method and its learning rate), LONG (flags of the length), KIND (end of the run's folder), BATCH and
-# EFFECTIVE_BATCH: the numbers of the released RefCOCO scripts, for every task. All empty with TUNING=full.
+# EFFECTIVE_BATCH: the numbers of upstream's RefCOCO scripts, for every task. All empty with TUNING=full.
 # The checkpoints hold the tuned weights alone and name RESTORE as their base; ofa checkpoint merge makes a whole one.
 TUNING=${TUNING:-full} FEW=() LONG=() KIND=
-case $TUNING in  # the released sweep tries the learning rates 0.03, 5e-5 and 1e-4; LoRA is not in the release
+case $TUNING in  # upstream's sweep tries the learning rates 0.03, 5e-5 and 1e-4; LoRA is not in upstream
     full) return ;;
     prefix) FEW=(--encoder-prompt --decoder-prompt --encoder-prompt-type=prefix --decoder-prompt-type=prefix
         --encoder-prompt-length=100 --decoder-prompt-length=100 --lr=0.03) ;;

@@ -1,7 +1,7 @@
 """Image captioning: `` what does the image describe?`` -> `` a cat on a mat``.
 
 Columns ``id, image, caption``. In stage 1 a row has one caption and is trained by cross-entropy
-(``--selected-cols 0,4,2``); for validation, evaluation and CIDEr optimisation a row has all
+(``--selected-cols 0,4,2``); for validation, evaluation and CIDEr optimization a row has all
 captions of an image, joined by ``&&`` (``--selected-cols 1,4,2``). With ``--keep-punctuation``
 captions are learned and generated as they are written: `` A dog, playing.``; scores do not count
 punctuation either way.
@@ -64,17 +64,17 @@ class CaptionOptions(TaskOptions):
         default=False,
         metadata={
             "help": (
-                "learn and generate captions with their punctuation; as in the release ASCII"
+                "learn and generate captions with their punctuation; as upstream ASCII"
                 " punctuation is removed otherwise"
             )
         },
     )
     scst: bool = field(
         default=False,
-        metadata={"help": "keep all captions of a training row, for CIDEr optimisation"},
+        metadata={"help": "keep all captions of a training row, for CIDEr optimization"},
     )
     scst_args: str = field(
-        default="{}", metadata={"help": "generation options for CIDEr optimisation, as --eval-args"}
+        default="{}", metadata={"help": "generation options for CIDEr optimization, as --eval-args"}
     )
 
 
@@ -129,7 +129,7 @@ def split_references(row: BatchRow) -> list[str]:
 
 
 def row_references(row: Mapping[str, str]) -> list[str]:
-    """The captions of a row, unchanged but for surrounding blanks."""
+    """The captions of a row, unchanged but for surrounding spaces."""
     return [caption.strip() for caption in row["caption"].split(JOIN) if caption.strip()]
 
 
@@ -217,7 +217,7 @@ def bleu_counts(predictions: list[str], references: list[list[str]]) -> dict[str
 
 
 def cider_value(counts: Mapping[str, float]) -> float:
-    """Mean over the images, rounded as in the release."""
+    """Mean over the images, rounded as upstream."""
     return round(counts["_cider_score_sum"] / max(counts["_cider_cnt"], 1), 3)
 
 

@@ -60,7 +60,7 @@ def check_evaluation(dataset: OFADataset, answers: AnswerSet, source: str) -> No
 
 
 def look(dataset: OFADataset, answers: AnswerSet, rows: range, learned: bool) -> MissingAnswers:
-    """What is missing in some rows; rows without an answer are passed over.
+    """What is missing in some rows; rows without an answer are skipped.
 
     Args: learned: an answer that is longer than targets may be is missing as well.
     """

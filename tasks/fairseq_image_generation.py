@@ -1,12 +1,12 @@
-"""Predictions that are pictures: sampling of codes, the pictures they stand for, and which of them
+"""Predictions that are images: sampling of codes, the images they stand for, and which of them
 fit best.
 
 What ``OFATask`` inherits; only tasks whose declaration ``draws`` use it. Two objects come in where
-pictures are made and judged, and nowhere else; either may be replaced by any object of its kind,
+images are made and judged, and nowhere else; either may be replaced by any object of its kind,
 from Python or by a flag:
 
     task.image_tokenizer      decode(int64[B, h, w]) -> float[B, 3, H, W] in [-1, 1]; num_codes
-    task.image_text_scorer    score(pictures, texts) -> float[N]; compare(pictures, others) for
+    task.image_text_scorer    score(images, texts) -> float[N]; compare(images, others) for
                               --eval-clip-method ii_sim
 """
 
@@ -28,12 +28,12 @@ from ofa.models.generation.generator import SequenceGenerator
 from ofa.task.prediction import BatchRow, Prediction
 from ofa.task.task_spec import Decoding, seed_of
 from ofa.tasks.fairseq_prediction import AnsweringTask
-from ofa.tasks.image_gen import CLIP_METHODS, blank_picture, caption_of, num_codes, true_codes
+from ofa.tasks.image_gen import CLIP_METHODS, blank_image, caption_of, num_codes, true_codes
 from ofa.tokens.image_codes import CODE_SIDE
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 16  # pictures that are made together: a VQGAN needs some 100 MB for one of 256 pixels
+AT_ONCE = 16  # images that are made together: a VQGAN needs some 100 MB for one of 256 pixels
 METHOD = "eval_clip_method"
 
 
@@ -47,12 +47,12 @@ class DrawingTask(AnsweringTask):
     def draws(self) -> bool:
         return getattr(self.spec, "draws", False)
 
-    # --- what pictures are made and judged with
+    # --- what images are made and judged with
     # ------------------------------------------------------------------
 
     @property
     def image_tokenizer(self) -> Any:
-        """What makes pictures of codes; None if this run names nothing."""
+        """What makes images of codes; None if this run names nothing."""
         if self._image_tokenizer is None and self.tokenizer_path:
             from ofa.models.image_tokenizer.codec import load_image_tokenizer
 
@@ -65,7 +65,7 @@ class DrawingTask(AnsweringTask):
 
     @property
     def image_text_scorer(self) -> Any:
-        """What knows how well picture and text fit; None if this run names nothing."""
+        """What knows how well image and text fit; None if this run names nothing."""
         if self._image_text_scorer is None and self.names_scorer:
             self._image_text_scorer = load_scorer(
                 self.cfg.clip_model_path, self.cfg.image_text_scorer
@@ -78,7 +78,7 @@ class DrawingTask(AnsweringTask):
 
     @property
     def tokenizer_path(self) -> str | None:
-        """Of the file or folder that ``--image-tokenizer`` or the released flags name."""
+        """Of the file or folder that ``--image-tokenizer`` or upstream's flags name."""
         path = getattr(self.cfg, "image_tokenizer", None)
         model, config = (
             getattr(self.cfg, name, None) for name in ("vqgan_model_path", "vqgan_config_path")
@@ -116,13 +116,13 @@ class DrawingTask(AnsweringTask):
             if path and not Path(path).exists():
                 raise UserError(
                     f"--{flag.replace('_', '-')}: expects a file or folder, found nothing at"
-                    f" {path}; put it there, or leave the flag out to train without pictures"
+                    f" {path}; put it there, or leave the flag out to train without images"
                 )
         if getattr(self.cfg, "clip_model_path", None):
             check_weights(Path(self.cfg.clip_model_path))
         if getattr(self.cfg, "gen_images_path", None):
             logger.warning(
-                "--gen-images-path has no effect in training: 'ofa evaluate' writes pictures"
+                "--gen-images-path has no effect in training: 'ofa evaluate' writes images"
             )
         if self.image_tokenizer is not None and (
             self.names_scorer or self._image_text_scorer is not None
@@ -133,13 +133,13 @@ class DrawingTask(AnsweringTask):
     # ------------------------------------------------------------------------------------------
 
     def build_generator(self, models, args, *more, **further) -> SequenceGenerator:
-        """As for answers; of a task that draws the generator samples the codes of one picture."""
+        """As for answers; of a task that draws the generator samples the codes of one image."""
         return super().build_generator(
             models, self.code_arguments(args) if self.draws else args, *more, **further
         )
 
     def code_arguments(self, args: Namespace) -> Namespace:
-        """Generation options with those that follow from a picture; as in the release a search
+        """Generation options with those that follow from an image; as upstream a search
         strategy other than sampling has to be asked for.
         """
         codes, count = self.vocabulary.codes, num_codes(self.cfg)
@@ -163,7 +163,7 @@ class DrawingTask(AnsweringTask):
         self, sample: Mapping[str, Any], models, generator, decoding: Decoding, count: int = 1
     ) -> list[Prediction]:
         """What the models answer to each row of a batch, or draw: ``beam`` x ``--sampling-times``
-        pictures, the ``count`` best.
+        images, the ``count`` best.
 
         ``sample["seeds"]`` (int per row, else from the row's id) decides what is drawn, whatever
         else is in the batch.
@@ -185,14 +185,16 @@ class DrawingTask(AnsweringTask):
         if self.image_tokenizer is not None:
             self.draw(found, sample, rows)
         for some, seed in zip(found, seeds):
-            some.sort(key=lambda one: -(one.score if one.fit != one.fit else one.fit))
+            some.sort(
+                key=lambda one: -(one.score if one.clip_score != one.clip_score else one.clip_score)
+            )
             del some[count:]
             for one in some:
                 one.seed = seed
             some[0].others = some[1:]
         return [some[0] for some in found]
 
-    # --- pictures
+    # --- images
     # ----------------------------------------------------------------------------------------------
 
     def draw(
@@ -201,21 +203,21 @@ class DrawingTask(AnsweringTask):
         sample: Mapping[str, Any],
         rows: Sequence[BatchRow],
     ) -> None:
-        """Pictures, and how well they fit, of the samples of each row."""
+        """Images, and how well they fit, of the samples of each row."""
         device = sample["net_input"]["src_tokens"].device
         every = [one for some in found for one in some]
-        for one, picture in zip(every, self.pictures([one.codes for one in every], device)):
-            one.picture = picture
+        for one, image in zip(every, self.images([one.codes for one in every], device)):
+            one.image = image
         if self.image_text_scorer is None:
             return
         fits = self.fits(
-            [one.picture for one in every],
+            [one.image for one in every],
             [row for row, some in enumerate(found) for _ in some],
             sample,
             rows,
         )
         for one, fit in zip(every, fits):
-            one.fit = float(fit)
+            one.clip_score = float(fit)
 
     def check_tokenizer(self) -> Any:
         """The tokenizer. Raises: UserError if there is none, or its codebook or its pixels per
@@ -223,7 +225,7 @@ class DrawingTask(AnsweringTask):
         tokenizer, codebook = self.image_tokenizer, len(self.vocabulary.codes)
         if tokenizer is None:
             raise UserError(
-                "pictures need what makes them of codes: expected --image-tokenizer (tokenizer.pt,"
+                "images need what makes them of codes: expected --image-tokenizer (tokenizer.pt,"
                 " or a folder with model.yaml and last.ckpt), found none; 'ofa tokenizer train'"
                 " makes one"
             )
@@ -241,16 +243,16 @@ class DrawingTask(AnsweringTask):
             )
         return tokenizer
 
-    def pictures(
+    def images(
         self, codes: Sequence[Sequence[int]], device: torch.device | None = None
     ) -> list[Image.Image]:
-        """The pictures that codes stand for. Raises: UserError if there is no tokenizer, or it
+        """The images that codes stand for. Raises: UserError if there is no tokenizer, or it
         has another codebook."""
         tokenizer, count = self.check_tokenizer(), num_codes(self.cfg)
         short = next((len(some) for some in codes if len(some) != count), None)
         if short is not None:
             raise UserError(
-                f"a picture of --code-image-size {self.cfg.code_image_size} has {count} codes,"
+                f"an image of --code-image-size {self.cfg.code_image_size} has {count} codes,"
                 f" found {short}; leave --min-len and --max-len-b out, or give the model's code"
                 " image size"
             )
@@ -258,18 +260,16 @@ class DrawingTask(AnsweringTask):
             tokenizer.to(device)
         side = int(count**0.5)
         grids = torch.tensor(codes, dtype=torch.int64, device=device).view(-1, side, side)
-        return [
-            picture for part in grids.split(AT_ONCE) for picture in pictures_of(tokenizer, part)
-        ]
+        return [image for part in grids.split(AT_ONCE) for image in images_of(tokenizer, part)]
 
     def fits(
         self,
-        pictures: Sequence[Image.Image],
+        images: Sequence[Image.Image],
         places: Sequence[int],
         sample: Mapping[str, Any],
         rows: Sequence[BatchRow],
     ) -> Iterable[float]:
-        """How well each picture fits. Args: places: of each picture, its row in the batch."""
+        """How well each image fits. Args: places: of each image, its row in the batch."""
         method = self.cfg.eval_clip_method
         if method not in CLIP_METHODS:
             raise UserError(
@@ -277,39 +277,39 @@ class DrawingTask(AnsweringTask):
             )
         if method == "ti_sim":
             return self.image_text_scorer.score(
-                list(pictures), [caption_of(rows[place].source) for place in places]
+                list(images), [caption_of(rows[place].source) for place in places]
             )
         if not hasattr(self.image_text_scorer, "compare"):
             raise UserError(
-                "--eval-clip-method ii_sim: expects a scorer that compares pictures, found"
+                "--eval-clip-method ii_sim: expects a scorer that compares images, found"
                 f" {type(self.image_text_scorer).__name__}; use ti_sim, or CLIP (--clip-model-path)"
             )
         true = [
-            self.true_picture(row, sample["code_images"][place]) for place, row in enumerate(rows)
+            self.true_image(row, sample["code_images"][place]) for place, row in enumerate(rows)
         ]
-        return self.image_text_scorer.compare(list(pictures), [true[place] for place in places])
+        return self.image_text_scorer.compare(list(images), [true[place] for place in places])
 
-    def true_picture(self, row: BatchRow, column: bytes, needed: bool = True) -> Image.Image | None:
-        """The picture that a row's caption was written for: its image column, else what its
+    def true_image(self, row: BatchRow, column: bytes, needed: bool = True) -> Image.Image | None:
+        """The image that a row's caption was written for: its image column, else what its
         codes stand for."""
-        if column and column != blank_picture(self.cfg.code_image_size):
+        if column and column != blank_image(self.cfg.code_image_size):
             return decode_image(column.decode("ascii"), f"row {row.id}")
         codes = true_codes(row)
         if codes is None and needed:
             raise UserError(
-                "--eval-clip-method ii_sim: expects rows with a picture or its codes, found"
+                "--eval-clip-method ii_sim: expects rows with an image or its codes, found"
                 f" neither in row {row.id}; use ti_sim"
             )
-        return None if codes is None else self.pictures([codes])[0]
+        return None if codes is None else self.images([codes])[0]
 
     def rewards_of_fit(
         self, answers: Sequence[Tensor], places: Sequence[int], sample: Mapping[str, Any]
     ) -> Tensor:
-        """How well the pictures of sampled codes fit: float32[answers]. Args: places: of each,
+        """How well the images of sampled codes fit: float32[answers]. Args: places: of each,
         its row in the batch."""
         if self.image_text_scorer is None:
             raise UserError(
-                "clip_scst_reward_criterion scores pictures: expected --clip-model-path (weights of"
+                "clip_scst_reward_criterion scores images: expected --clip-model-path (weights of"
                 " CLIP) or --image-text-scorer, found neither"
             )
         rows = self.rows(sample)
@@ -318,11 +318,11 @@ class DrawingTask(AnsweringTask):
             [int(token) - codes.start for token in answer.tolist() if int(token) in codes]
             for answer in answers
         ]
-        pictures = self.pictures(numbers, sample["net_input"]["src_tokens"].device)
-        return torch.as_tensor(self.fits(pictures, places, sample, rows), dtype=torch.float32).cpu()
+        images = self.images(numbers, sample["net_input"]["src_tokens"].device)
+        return torch.as_tensor(self.fits(images, places, sample, rows), dtype=torch.float32).cpu()
 
     def rows(self, sample: Mapping[str, Any]) -> list[BatchRow]:
-        """What the rows of a batch are; with what is asked, if pictures are drawn for it."""
+        """What the rows of a batch are; with what is asked, if images are drawn for it."""
         rows = super().rows(sample)
         if self.draws:
             for row, tokens in zip(rows, sample["net_input"]["src_tokens"].tolist()):
@@ -330,8 +330,8 @@ class DrawingTask(AnsweringTask):
         return rows
 
 
-def pictures_of(tokenizer: Any, codes: Tensor) -> list[Image.Image]:
+def images_of(tokenizer: Any, codes: Tensor) -> list[Image.Image]:
     """Args: codes: int64[B, h, w]."""
-    from ofa.models.image_tokenizer.codec import decode_pictures
+    from ofa.models.image_tokenizer.codec import decode_images
 
-    return decode_pictures(tokenizer, codes)
+    return decode_images(tokenizer, codes)

@@ -77,7 +77,7 @@ class JointTask(OFATask):
         task = setup_task(
             OmegaConf.create({**given(self.cfg), **member.options, "_name": member.name})
         )
-        task.gallery.name = f"{member.name} sample"
+        task.tensorboard_samples.name = f"{member.name} sample"
         return task
 
     def state_dict(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from ofa.tokens.vocabulary import Vocabulary
 
 UNKNOWN = "<unk>"
 NODES_PER_ANSWER = (
-    16  # of the answers' trie, which need less memory than the release's pass of one answer
+    16  # of the answers' trie, which need less memory than upstream's pass of one answer
 )
 
 
@@ -115,7 +115,7 @@ class AnsweringTask(FairseqTask):
         return generator
 
     def decode(self, tokens: Iterable[int], unknown: str = UNKNOWN) -> str:
-        """Text of token ids; start, end and padding are left out. Chinese has no blanks between its
+        """Text of token ids; start, end and padding are left out. Chinese has no spaces between its
         characters.
 
         Args:

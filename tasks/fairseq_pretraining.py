@@ -13,7 +13,7 @@ from omegaconf import II
 from ofa.criterions.fairseq_criterion import TOKEN_NLL
 from ofa.data.bad_rows import BadRows
 from ofa.data.fairseq_pretraining import KindRows, PretrainingDataset
-from ofa.data.negatives import NegativeDraws
+from ofa.data.negatives import NegativeSampler
 from ofa.data.pretraining import PretrainingBuilder
 from ofa.data.rows import open_rows
 from ofa.errors import UserError
@@ -43,7 +43,7 @@ DATA = {
 
 @dataclass
 class UnifyConfig(PretrainingOptions, FairseqDataclass):
-    """``disable_validation``: then every file of DATA is for training, as in the release."""
+    """``disable_validation``: then every file of DATA is for training, as upstream."""
 
     disable_validation: bool = II("dataset.disable_validation")
 
@@ -91,7 +91,7 @@ class UnifyTask(OFATask):
             )
         check_sizes(task.options(), task.weights)
         task.bad_rows = BadRows(cfg.skip_bad_rows)
-        task.negatives = NegativeDraws(cfg.neg_sample_dir) if task.weights[MATCHING] else None
+        task.negatives = NegativeSampler(cfg.neg_sample_dir) if task.weights[MATCHING] else None
         trained = ", ".join(f"{name} {weight:g}" for name, weight in task.weights.items() if weight)
         logger.info(
             "tasks and their weights: %s; without: %s",
@@ -193,10 +193,10 @@ class UnifyTask(OFATask):
             open_rows(paths[(epoch - 1) % len(paths)], columns or kind.default_cols), kind, flag
         )
 
-    def state_of_run(self) -> dict:
+    def run_state(self) -> dict:
         return {"bad_rows": self.bad_rows.names()}
 
-    def go_on(self, state: dict) -> None:
+    def load_run_state(self, state: dict) -> None:
         self.bad_rows.restore(state.get("bad_rows", []))
 
     def begin_epoch(self, epoch: int, model) -> None:
@@ -253,14 +253,14 @@ def as_groups(sample):
 
 
 def check_sizes(options: PretrainingOptions, weights: dict[str, float]) -> None:
-    """Raises: UserError if sizes of pictures do not fit one another."""
+    """Raises: UserError if sizes of images do not fit one another."""
     side, largest = options.code_image_size, options.enlargement[0]
     if side % (2 * CODE_SIDE):
         raise UserError(f"--code-image-size {side}: expects a multiple of {2 * CODE_SIDE} pixels")
     seen = max(options.patch_image_size, 2 * side * bool(weights["detection"]))
     if seen > options.max_image_size:
         raise UserError(
-            f"--patch-image-size {options.patch_image_size} --code-image-size {side}: pictures of"
+            f"--patch-image-size {options.patch_image_size} --code-image-size {side}: images of"
             f" {seen} pixels are larger than --max-image-size {options.max_image_size}, the place"
             " of the last location bin; raise it"
         )
@@ -274,6 +274,6 @@ def check_sizes(options: PretrainingOptions, weights: dict[str, float]) -> None:
     if mixed and codes + 1 > options.max_target_positions:
         raise UserError(
             f"--code-image-size {side}: {codes} codes and the end do not fit beside texts of up to"
-            f" --max-target-positions {options.max_target_positions}; make pictures smaller, or"
+            f" --max-target-positions {options.max_target_positions}; make images smaller, or"
             " train image infilling without texts and detection"
         )

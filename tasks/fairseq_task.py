@@ -32,7 +32,7 @@ from ofa.tokens.bpe import load_language
 from ofa.tokens.vocabulary import Vocabulary
 from ofa.trainer import fairseq_distributed
 from ofa.trainer.fairseq_nonfinite import check_loss
-from ofa.trainer.fairseq_tensorboard import Gallery
+from ofa.trainer.fairseq_tensorboard import TensorBoardSamples
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class OFATask(ReadingTask, DrawingTask):
         self.dictionary = fairseq_dictionary(vocabulary)
         self.answers = answer_set(self.spec, self.options(), vocabulary, bpe)
         self.scorer = None
-        self.gallery = Gallery(cfg.imagenet_default_mean_and_std)
+        self.tensorboard_samples = TensorBoardSamples(cfg.imagenet_default_mean_and_std)
 
     @classmethod
     def add_args(cls, parser: argparse.ArgumentParser) -> None:
@@ -116,7 +116,7 @@ class OFATask(ReadingTask, DrawingTask):
         return model
 
     def make_generators(self, model) -> None:
-        """The generators that validation and CIDEr optimisation need."""
+        """The generators that validation and CIDEr optimization need."""
         if self.enabled_metrics() or self.draws:
             self.decoding = self.spec.decoding(self.options(), False)
             self.sequence_generator = self.generator_for(
@@ -126,11 +126,11 @@ class OFATask(ReadingTask, DrawingTask):
             decoding = self.spec.decoding(self.options(), False)
             self.scst_generator = self.generator_for([model], self.arguments("scst_args"), decoding)
 
-    def state_of_run(self) -> dict[str, Any]:
+    def run_state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the task for a run that goes on."""
         return {}
 
-    def go_on(self, state: Mapping[str, Any]) -> None:
+    def load_run_state(self, state: Mapping[str, Any]) -> None:
         """Args: state: of the checkpoint that this run goes on from."""
 
     # --- training and validation
@@ -185,7 +185,7 @@ class OFATask(ReadingTask, DrawingTask):
                 logger.info(
                     "example hypothesis: %s | references: %s", texts[0], " | ".join(references[0])
                 )
-            self.gallery.add(sample, texts, references)
+            self.tensorboard_samples.add(sample, texts, references)
             logging_output.update(self.counts(predictions, rows))
         return loss, sample_size, logging_output
 
@@ -198,7 +198,7 @@ class OFATask(ReadingTask, DrawingTask):
                 self.rows_validated,
             )
         self.rows_validated = self.rows_without_reference = 0
-        self.gallery.show(stats["num_updates"])
+        self.tensorboard_samples.show(stats["num_updates"])
 
     def counts(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
         """What the enabled metrics are computed from, summed over a batch."""

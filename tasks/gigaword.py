@@ -58,14 +58,14 @@ def gigaword_example(row: Mapping[str, str], context: RowContext) -> Example:
     """A row; ``the <unk> budget -- 1,200 million``, ``<unk> budget passed`` -> ``the unk budget
     1,200 million``, ``unk budget passed``.
 
-    As in the release the source is cut to so many words and then, with the prompt around it, to so
-    many tokens; and the target has no leading blank. Rows of evaluation splits may have no target.
+    As upstream the source is cut to so many words and then, with the prompt around it, to so
+    many tokens; and the target has no leading space. Rows of evaluation splits may have no target.
     """
     options = context.options
     source = summary_text(row["source"], options.max_src_length)
     target = summary_text(row["target"], options.max_tgt_length)
     if not source or (context.training and not target):
-        missing = "summary" if source else "text to summarise"
+        missing = "summary" if source else "text to summarize"
         raise UserError(
             f"{context.where}: task 'gigaword' expects a {missing}, found an empty column; fill it"
             " in or remove the row"

@@ -3,7 +3,7 @@
 
 Columns ``id, image, question, box, answers`` and perhaps ``objects`` (``--selected-cols
 0,5,2,3,4``). A row is one of ``vqa_gen`` and the box that it asks about, ``left,top,right,bottom``
-in pixels of the picture. Source: OFA paper, fig. 10.
+in pixels of the image. Source: OFA paper, fig. 10.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Classes of pictures in words: `` what does the image describe?`` -> `` golden retriever``.
+"""Classes of images in words: `` what does the image describe?`` -> `` golden retriever``.
 
 Columns ``image, label`` (``--selected-cols 0,2``). ``--ans2label-file`` names the words of every
 class.
@@ -29,7 +29,7 @@ class ImageClassifyOptions(AnswerOptions):
 
 
 def image_classify_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row: the picture and the words of its class. Rows of evaluation splits may have no
+    """A row: the image and the words of its class. Rows of evaluation splits may have no
     label."""
     label = row["label"].strip()
     return Example(

@@ -1,11 +1,11 @@
 """Text to image: `` what is the complete image? caption: a red circle`` -> ``<code_17> <code_4>
-...``, a picture row by row.
+...``, an image row by row.
 
-Columns ``id, text, code`` (``--selected-cols 0,2,1`` of the released files), ``id, text`` for
-captions that have no picture, or ``id, image, text, code``. ``code`` has one number for 8 x 8
+Columns ``id, text, code`` (``--selected-cols 0,2,1`` of upstream's files), ``id, text`` for
+captions that have no image, or ``id, image, text, code``. ``code`` has one number for 8 x 8
 pixels of a square of ``--code-image-size``, from the top left corner on: 1024 for 256 pixels.
-Pictures are drawn by chance, ``beam`` x ``--sampling-times`` of each caption; a scorer that knows
-how well picture and text fit puts the best first (``ofa.tasks.fairseq_image_generation``).
+Images are drawn by chance, ``beam`` x ``--sampling-times`` of each caption; a scorer that knows
+how well image and text fit puts the best first (``ofa.tasks.fairseq_image_generation``).
 """
 
 import base64
@@ -46,9 +46,9 @@ class DrawingOptions(TaskOptions):
     """Options of text to image."""
 
     code_image_size: int = field(
-        default=256, metadata={"help": "side of a picture, pixels; 8 x 8 pixels have one code"}
+        default=256, metadata={"help": "side of an image, pixels; 8 x 8 pixels have one code"}
     )
-    sampling_times: int = field(default=1, metadata={"help": "pictures of a caption: beam x this"})
+    sampling_times: int = field(default=1, metadata={"help": "images of a caption: beam x this"})
     eval_args: Optional[str] = field(
         default="{}",
         metadata={
@@ -59,8 +59,7 @@ class DrawingOptions(TaskOptions):
         default="ti_sim",
         metadata={
             "help": (
-                "pictures are compared with their caption (ti_sim) or with the true picture"
-                " (ii_sim)"
+                "images are compared with their caption (ti_sim) or with the true image (ii_sim)"
             )
         },
     )
@@ -68,7 +67,7 @@ class DrawingOptions(TaskOptions):
         default=None,
         metadata={
             "help": (
-                "what makes pictures of codes: a tokenizer.pt, or a folder with model.yaml and"
+                "what makes images of codes: a tokenizer.pt, or a folder with model.yaml and"
                 " last.ckpt"
             )
         },
@@ -82,22 +81,20 @@ class DrawingOptions(TaskOptions):
     )
     clip_model_path: Optional[str] = field(
         default=None,
-        metadata={
-            "help": "weights of CLIP (ViT-B-16.pt), which says how well picture and text fit"
-        },
+        metadata={"help": "weights of CLIP (ViT-B-16.pt), which says how well image and text fit"},
     )
     image_text_scorer: Optional[str] = field(
         default=None,
-        metadata={"help": "MODULE:CLASS with a method score(pictures, texts), instead of CLIP"},
+        metadata={"help": "MODULE:CLASS with a method score(images, texts), instead of CLIP"},
     )
     gen_images_path: Optional[str] = field(
         default=None,
-        metadata={"help": "folder for the pictures of 'ofa evaluate' (all_results, top1)"},
+        metadata={"help": "folder for the images of 'ofa evaluate' (all_results, top1)"},
     )
     scst: bool = field(
         default=False,
         metadata={
-            "help": "optimise how well samples fit their caption (clip_scst_reward_criterion)"
+            "help": "optimize how well samples fit their caption (clip_scst_reward_criterion)"
         },
     )
     scst_args: str = field(
@@ -106,7 +103,7 @@ class DrawingOptions(TaskOptions):
 
 
 def num_codes(options: TaskOptions) -> int:
-    """Codes of a picture."""
+    """Codes of an image."""
     return (options.code_image_size // CODE_SIDE) ** 2
 
 
@@ -127,20 +124,18 @@ def drawing_example(row: Mapping[str, str], context: RowContext) -> Example:
             " codes, found none; make them by 'ofa tokenizer encode', and name their column in"
             " --selected-cols"
         )
-    picture = row.get("image", "").encode("ascii", "replace") or blank_picture(
-        options.code_image_size
-    )
-    codes = codes or [0] * num_codes(options)  # as in the release
+    image = row.get("image", "").encode("ascii", "replace") or blank_image(options.code_image_size)
+    codes = codes or [0] * num_codes(options)  # as upstream
     return Example(
         id=row["id"],
         source=f"{PROMPT} {' '.join(words)}",
         target=Symbols(" ".join(map(code_symbol, codes))),
-        extra={"code_mask": torch.tensor([True]), "code_image": picture},
+        extra={"code_mask": torch.tensor([True]), "code_image": image},
     )
 
 
 def parse_codes(text: str, options: TaskOptions, where: str = "") -> Optional[list[int]]:
-    """The codes of a picture; None if there are none. Raises: UserError with ``where`` for a
+    """The codes of an image; None if there are none. Raises: UserError with ``where`` for a
     wrong number or a code out of range."""
     if not text.strip():
         return None
@@ -148,26 +143,26 @@ def parse_codes(text: str, options: TaskOptions, where: str = "") -> Optional[li
 
 
 @cache
-def blank_picture(side: int) -> bytes:
-    """Base64 of a black picture, which stands for one that is not in the file."""
+def blank_image(side: int) -> bytes:
+    """Base64 of a black image, which stands for one that is not in the file."""
     file = io.BytesIO()
     Image.new("RGB", (side, side)).save(file, "PNG")
     return base64.urlsafe_b64encode(file.getvalue())
 
 
 def drawing(hypothesis: Hypothesis, row: BatchRow, options: DrawingOptions) -> Prediction:
-    """The codes of a picture, under its caption."""
+    """The codes of an image, under its caption."""
     codes = tuple(int(code) for code in CODE.findall(hypothesis.symbols))
     return Prediction(caption_of(row.source), hypothesis.score, codes=codes)
 
 
 def caption_of(source: str) -> str:
-    """What is asked without the prompt in front; ``/`` is left out, as in the release."""
+    """What is asked without the prompt in front; ``/`` is left out, as upstream."""
     return source[source.find(PROMPT.strip()) + len(PROMPT.strip()) :].replace("/", "").strip()
 
 
 def true_codes(row: BatchRow) -> Optional[tuple[int, ...]]:
-    """The codes of a row's own picture; None where zeros stand for it."""
+    """The codes of a row's own image; None where zeros stand for it."""
     codes = tuple(int(code) for code in CODE.findall(row.target))
     return codes if any(codes) else None
 
@@ -181,14 +176,14 @@ def row_references(row: Mapping[str, str]) -> list[str]:
 
 
 def result_row(row_id: Any, prediction: Prediction) -> dict[str, Any]:
-    """One entry of the result file: the pictures of a caption, best first."""
-    pictures = [prediction, *prediction.others]
+    """One entry of the result file: the images of a caption, best first."""
+    images = [prediction, *prediction.others]
     entry = {
         "id": str(row_id),
         "caption": prediction.text,
-        "files": [one.file for one in pictures if one.file is not None],
-        "scores": [rounded(one.fit) for one in pictures],
-        "log_probabilities": [rounded(one.score) for one in pictures],
+        "files": [one.file for one in images if one.file is not None],
+        "scores": [rounded(one.clip_score) for one in images],
+        "log_probabilities": [rounded(one.score) for one in images],
         "seed": prediction.seed,
     }
     return {**entry, "codes": " ".join(map(str, prediction.codes or ()))}
@@ -200,13 +195,17 @@ def rounded(value: float) -> Optional[float]:
 
 
 class DrawingScorer:
-    """How well the best pictures fit, added up. Args: as ``TaskSpec.make_scorer`` has them."""
+    """How well the best images fit, added up. Args: as ``TaskSpec.make_scorer`` has them."""
 
     def __init__(self, options: DrawingOptions, all_references: Callable[[], list[list[str]]]):
         del options, all_references
 
     def __call__(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
-        known = [prediction.fit for prediction in predictions if prediction.fit == prediction.fit]
+        known = [
+            prediction.clip_score
+            for prediction in predictions
+            if prediction.clip_score == prediction.clip_score
+        ]
         return {"_score_sum": float(sum(known)), "_score_cnt": len(known)}
 
 
@@ -220,11 +219,11 @@ def final_scores(
     references: Sequence[Any],
     names: Optional[Sequence[str]] = None,
 ) -> Scores:
-    """How well the best picture of each caption fits, if a scorer was there; and all its
-    pictures on average."""
-    if any(prediction.fit != prediction.fit for prediction in predictions):
+    """How well the best image of each caption fits, if a scorer was there; and all its
+    images on average."""
+    if any(prediction.clip_score != prediction.clip_score for prediction in predictions):
         return Scores()
-    every = [[one.fit for one in (best, *best.others)] for best in predictions]
+    every = [[one.clip_score for one in (best, *best.others)] for best in predictions]
     by_row = {
         "score": [fits[0] for fits in every],
         "mean of all": [sum(fits) / len(fits) for fits in every],
@@ -235,13 +234,13 @@ def final_scores(
 
 
 def shown(row: Mapping[str, str], prediction: Prediction, expected: Any) -> Shown:
-    """All pictures of a caption, best first, beside the true one; below them the caption."""
+    """All images of a caption, best first, beside the true one; below them the caption."""
     files = [one.file for one in (prediction, *prediction.others) if one.file is not None]
     return Shown(answer=row["text"], image=grid_of_files(files) or row.get("image", ""))
 
 
-def makes_and_scores_pictures(options: DrawingOptions) -> bool:
-    """Whether this run knows what to make pictures with, and how good they are."""
+def makes_and_scores_images(options: DrawingOptions) -> bool:
+    """Whether this run knows what to make images with, and how good they are."""
     scorer = options.clip_model_path or options.image_text_scorer
     return bool((options.image_tokenizer or options.vqgan_model_path) and scorer)
 
@@ -263,7 +262,7 @@ SPEC = TaskSpec(
     references=references,
     result=result_row,
     decoding=by_chance,
-    metrics=(Metric("score", ("_score_sum", "_score_cnt"), mean_score, makes_and_scores_pictures),),
+    metrics=(Metric("score", ("_score_sum", "_score_cnt"), mean_score, makes_and_scores_images),),
     make_scorer=DrawingScorer,
     row_references=row_references,
     final_scores=final_scores,

@@ -34,7 +34,7 @@ class InstructionOptions(TaskOptions):
 
 def with_symbols(text: str) -> Text:
     """``" region: <bin_1><bin_2>"`` -> ``[" region:", Symbols("<bin_1> <bin_2>")]``; the text
-    has a leading blank."""
+    has a leading space."""
     parts = SYMBOL.split(f" {text.strip()}")
     return [
         Symbols(" ".join(re.findall(r"<\w+>", part))) if place % 2 else part
@@ -51,19 +51,19 @@ def instruction_example(row: Mapping[str, str], context: RowContext) -> Example:
             f"{context.where}: task 'instruction' expects {missing}, found an empty column; fill it"
             " in or remove the row"
         )
-    picture = context.open_image(row["image"])
+    image = context.open_image(row["image"])
     return Example(
         id=row["id"],
         source=with_symbols(row["instruction"]),
         target=with_symbols(row["answer"]),
-        image=picture,
+        image=image,
         max_target_tokens=context.options.max_tgt_length,
-        extra=ratios_of(picture, context.options),
+        extra=ratios_of(image, context.options),
     )
 
 
 def prediction(hypothesis: Hypothesis, row: BatchRow, options: InstructionOptions) -> Prediction:
-    """The text; and the box, if it is one and the row's picture is known."""
+    """The text; and the box, if it is one and the row's image is known."""
     if (
         len(text_to_bins(hypothesis.symbols)) == 4
         and hypothesis.symbols.count("<") == 4

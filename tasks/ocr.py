@@ -1,6 +1,6 @@
 """Text recognition: `` what are the texts on the image?`` -> `` open daily``.
 
-Columns ``id, image, text`` (``--selected-cols 0,1,2``). Pictures keep their aspect, see
+Columns ``id, image, text`` (``--selected-cols 0,1,2``). Images keep their aspect, see
 ``ofa.task.ocr_images``; texts are learned in lower case and simplified Chinese, see
 ``ofa.task.ocr_text``.
 """
@@ -26,7 +26,7 @@ class OcrOptions(TaskOptions):
     is_document: bool = field(
         default=False,
         metadata={
-            "help": "pictures are long lines of a document, which are shown as four short ones"
+            "help": "images are long lines of a document, which are shown as four short ones"
         },
     )
     eval_args: Optional[str] = field(

@@ -15,9 +15,9 @@
     text_infilling       what is the complete text of " a <mask> on a mat "?
                                                                        a cat on a mat
 
-Each begins with a blank, grounded captioning with two. A row of pairs gives its own sample and a
+Each begins with a space, grounded captioning with two. A row of pairs gives its own sample and a
 second one of the same
-picture: matching for captions and questions, grounded captioning for boxes.
+image: matching for captions and questions, grounded captioning for boxes.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ TEXT_INFILLING = (' what is the complete text of "', ' "?')
 YES, NO = " yes", " no"
 MATCHING = "image_text_matching"
 CC12M = "cc12m"
-EXTRA_WEIGHT = 2.0  # confidence of the extra rows, as in the release
+EXTRA_WEIGHT = 2.0  # confidence of the extra rows, as upstream
 
 
 def pair_examples(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
@@ -81,9 +81,9 @@ def caption(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
     """Captions of cc12m are often cut off in front: their first two tokens are given, not
     learned."""
     text = words(row, "caption", context, context.options.max_tgt_length)
-    picture = context.pictures.whole(context.open_image(row["image"]))
+    pixels = context.images.full_view(context.open_image(row["image"]))
     ahead = 2 if row["dataset"].strip() == CC12M else 0
-    found = [sample("caption", row, CAPTION, f" {text}", picture, unscored=ahead)]
+    found = [sample("caption", row, CAPTION, f" {text}", pixels, unscored=ahead)]
     if context.negatives is not None:
         fitting = clean_phrase(row["caption"], context.options.max_src_length)
         other = context.negatives.caption(
@@ -97,14 +97,14 @@ def caption(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
                 row,
                 MATCHING_CAPTION.format(fitting if fits else other),
                 YES if fits else NO,
-                picture,
+                pixels,
             )
         )
     return found
 
 
 def question(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
-    """As in the release the question is asked as it stands, with or without a question mark."""
+    """As upstream the question is asked as it stands, with or without a question mark."""
     text = clean_question(row["question"], context.options.max_src_length)
     if not text or not row["answers"].strip():
         raise UserError(
@@ -112,15 +112,15 @@ def question(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
             f" found {row['question'][:40]!r} and {row['answers'][:40]!r}; fill them in or remove"
             " the row"
         )
-    picture = context.pictures.whole(context.open_image(row["image"]))
+    pixels = context.images.full_view(context.open_image(row["image"]))
     answers = parse_answers(row["answers"], context.where)
     answer = max(answers, key=answers.get)
-    found = [sample("qa", row, f" {text}", f" {answer}", picture, answers[answer])]
+    found = [sample("qa", row, f" {text}", f" {answer}", pixels, answers[answer])]
     if context.negatives is not None:
         other = context.negatives.answer(answer, answers[answer], context.rng)
         fits = context.rng.random() >= 0.5 or other == answer
         source = MATCHING_ANSWER.format(text, answer if fits else other)
-        found.append(sample(MATCHING, row, source, YES if fits else NO, picture, answers[answer]))
+        found.append(sample(MATCHING, row, source, YES if fits else NO, pixels, answers[answer]))
     return found
 
 
@@ -129,11 +129,11 @@ def grounding(row: Row, context: PretrainingContext) -> list[PretrainingExample]
     image = context.open_image(row["image"])
     box = parse_box(row["answers"], context.where)
     check_inside(box, image.size, context.where)
-    picture, bins = context.pictures.around(image, box)
+    pixels, bins = context.images.crop_around_box(image, box)
     target = clean_phrase(row["caption"], context.options.max_tgt_length)
     return [
-        sample("visual_grounding", row, GROUNDING.format(text), bins, picture),
-        sample("grounded_captioning", row, (GROUNDED_CAPTION, bins), f" {target}", picture),
+        sample("visual_grounding", row, GROUNDING.format(text), bins, pixels),
+        sample("grounded_captioning", row, (GROUNDED_CAPTION, bins), f" {target}", pixels),
     ]
 
 
@@ -155,14 +155,14 @@ def text_infilling(row: Row, context: PretrainingContext) -> list[PretrainingExa
             f"{place(context.where)}text infilling expects a text, found {row['text']!r}; remove"
             " the row"
         )
-    masked, whole = context.pictures.masked(f" {text}")
+    masked, whole = context.images.corrupt_spans(f" {text}")
     return [
         extra(
             "text_infilling",
             row,
             (TEXT_INFILLING[0], masked, TEXT_INFILLING[1]),
             whole,
-            context.pictures.none(),
+            context.images.blank_image(),
             image=False,
         )
     ]
@@ -174,9 +174,9 @@ def image_infilling(row: Row, context: PretrainingContext) -> list[PretrainingEx
     side = 2 * options.code_image_size
     if image.size != (side, side):
         raise UserError(
-            f"{place(context.where)}image infilling expects a picture of {side} x {side} pixels,"
+            f"{place(context.where)}image infilling expects an image of {side} x {side} pixels,"
             f" twice --code-image-size, found {image.width} x {image.height}: the codes belong to"
-            " other pixels; resize the picture, then encode its middle again (ofa tokenizer"
+            " other pixels; resize the pixels, then encode its middle again (ofa tokenizer"
             " encode)"
         )
     codes = text_to_codes(
@@ -192,7 +192,7 @@ def image_infilling(row: Row, context: PretrainingContext) -> list[PretrainingEx
             row,
             IMAGE_INFILLING,
             target,
-            context.pictures.without_middle(image),
+            context.images.mask_center(image),
             code=True,
         )
     ]
@@ -202,9 +202,9 @@ def detection(row: Row, context: PretrainingContext) -> list[PretrainingExample]
     """The objects in the order of the file; those outside of the cut are left out."""
     image = context.open_image(row["image"])
     boxes, names = objects_of(row["objects"], image, context.where)
-    picture, found = context.pictures.objects(image, boxes)
+    pixels, found = context.images.detection_view(image, boxes)
     target = [part for number, bins in found for part in (bins, f" {names[number]}")]
-    return [extra("detection", row, DETECTION, target, picture)]
+    return [extra("detection", row, DETECTION, target, pixels)]
 
 
 def objects_of(
@@ -231,14 +231,14 @@ def sample(
     row: Row,
     source: Text,
     target: Text,
-    picture: torch.Tensor,
+    pixels: torch.Tensor,
     confidence: float = 1.0,
     unscored: int = 0,
 ) -> PretrainingExample:
     """A sample of a pair; no codes among them."""
     parts: dict[str, Any] = {"conf": torch.tensor([confidence]), "code_mask": None}
     return PretrainingExample(
-        task, Example(source, target, id=row["id"], image=picture, unscored=unscored, extra=parts)
+        task, Example(source, target, id=row["id"], image=pixels, unscored=unscored, extra=parts)
     )
 
 
@@ -247,11 +247,11 @@ def extra(
     row: Row,
     source: Text,
     target: Text,
-    picture: torch.Tensor,
+    pixels: torch.Tensor,
     image: bool = True,
     code: bool = False,
 ) -> PretrainingExample:
-    """A sample of the extra rows. Args: image: there is a picture. code: the target is image
+    """A sample of the extra rows. Args: image: there is an image. code: the target is image
     codes."""
     parts = {
         "conf": torch.tensor([EXTRA_WEIGHT]),
@@ -259,7 +259,7 @@ def extra(
         "code_mask": torch.tensor([code]),
     }
     return PretrainingExample(
-        task, Example(source, target, id=row["id"], image=picture, extra=parts)
+        task, Example(source, target, id=row["id"], image=pixels, extra=parts)
     )
 
 

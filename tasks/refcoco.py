@@ -3,7 +3,7 @@
 
 Columns ``id, image, text, box``: RefCOCO, RefCOCO+ and RefCOCOg have them as ``--selected-cols
 0,4,2,3``, the Chinese files as ``0,3,1,2``. A box is ``left,top,right,bottom`` in pixels of the
-picture. The picture is squashed to a square of ``patch_image_size``, its aspect not kept, and a
+image. The image is squashed to a square of ``patch_image_size``, its aspect not kept, and a
 corner there is the bin ``round(corner / max_image_size * (num_bins - 1))``.
 """
 
@@ -50,7 +50,7 @@ PROMPTS = {
 UNSEEN = (
     1,
     1,
-)  # size of what stands for a picture that is not decoded, when only the words of a row are wanted
+)  # size of what stands for an image that is not decoded, when only the words of a row are wanted
 BEST = 5  # boxes per text in the result file, where the beam is that wide
 HIT = 0.5  # overlap from which a box counts as found
 Box = tuple[float, float, float, float]
@@ -81,7 +81,7 @@ class GroundingOptions(TaskOptions):
     )
     scst: bool = field(
         default=False,
-        metadata={"help": "optimise the overlap of sampled boxes (scst_reward_criterion)"},
+        metadata={"help": "optimize the overlap of sampled boxes (scst_reward_criterion)"},
     )
     scst_args: str = field(
         default="{}", metadata={"help": "generation options for the samples, as --eval-args"}
@@ -98,12 +98,12 @@ def box_example(row: Mapping[str, str], context: RowContext) -> Example:
             f"{place(context.where)}task 'refcoco' expects a text that describes a region, found "
             f"{row['text']!r}; fill it in or remove the row"
         )
-    picture = context.open_image(row["image"])
+    image = context.open_image(row["image"])
     target: Any = ""
-    extra = ratios_of(picture, options)
+    extra = ratios_of(image, options)
     if row["box"].strip() or context.training:
         box = parse_box(row["box"], context.where)
-        target = box_symbols(box, picture.size, options, context.where)
+        target = box_symbols(box, image.size, options, context.where)
         extra["region_coord"] = torch.tensor(box)
     else:
         extra["region_coord"] = torch.zeros(4)
@@ -111,14 +111,14 @@ def box_example(row: Mapping[str, str], context: RowContext) -> Example:
         id=row["id"],
         source=PROMPTS[context.language].format(text),
         target=target,
-        image=picture,
+        image=image,
         extra=extra,
     )
 
 
-def ratios_of(picture: Image.Image, options: TaskOptions) -> dict[str, torch.Tensor]:
-    """Model pixels per pixel of the picture, as entries of a sample."""
-    x, y = resize_ratios(picture.size, options.patch_image_size)
+def ratios_of(image: Image.Image, options: TaskOptions) -> dict[str, torch.Tensor]:
+    """Model pixels per pixel of the image, as entries of a sample."""
+    x, y = resize_ratios(image.size, options.patch_image_size)
     return {"w_resize_ratio": torch.tensor(x), "h_resize_ratio": torch.tensor(y)}
 
 
@@ -126,7 +126,7 @@ def box_symbols(
     box: Sequence[float], image_size: tuple[int, int], options: GroundingOptions, where: str = ""
 ) -> Symbols:
     """Four location bins of a box in pixels. Raises: UserError with ``where`` if it is not in
-    its picture."""
+    its image."""
     if options.patch_image_size > options.max_image_size:
         raise UserError(
             f"--patch-image-size {options.patch_image_size}: expects at most --max-image-size"
@@ -146,7 +146,7 @@ def box_symbols(
 @cache
 def warn_of_overhang(file: str) -> None:
     """Once per file and process."""
-    logger.warning("%sboxes reach beyond their pictures; 'ofa doctor' names the rows", place(file))
+    logger.warning("%sboxes reach beyond their images; 'ofa doctor' names the rows", place(file))
 
 
 def box_prediction(hypothesis: Hypothesis, row: BatchRow, options: GroundingOptions) -> Prediction:
@@ -180,8 +180,8 @@ def true_box(row: BatchRow) -> list[str]:
 
 
 def overlap(prediction: Prediction, expected: Sequence[float]) -> float:
-    """As in the release the box is taken as decoded, before it is clipped: with a patch_image_size
-    below max_image_size the last bins lie outside of the picture.
+    """As upstream the box is taken as decoded, before it is clipped: with a patch_image_size
+    below max_image_size the last bins lie outside of the image.
     """
     return float(box_overlap(prediction.decoded_box or prediction.box, expected))
 
@@ -209,7 +209,7 @@ def overlap_rewards(predictions: Sequence[Prediction], rows: Sequence[BatchRow])
 
 
 def accuracy(counts: Mapping[str, float]) -> float:
-    """Part of the boxes that were found, rounded as in the release."""
+    """Part of the boxes that were found, rounded as upstream."""
     return round(counts["_score_sum"] / max(counts["_score_cnt"], 1), 4)
 
 
@@ -218,7 +218,7 @@ def evaluates_accuracy(options: GroundingOptions) -> bool:
 
 
 def result_row(row_id: Any, prediction: Prediction) -> dict[str, Any]:
-    """One entry of the result file: the official ``uniq_id`` and ``box``, and what is known
+    """One entry of the result file: the upstream ``uniq_id`` and ``box``, and what is known
     besides.
 
     ``decoded_box`` is there where clipping changed the box.

@@ -2,7 +2,7 @@
 or `` maybe``.
 
 Columns ``id, image, hypothesis, caption, label`` (``--selected-cols 0,2,3,4,5``). With
-``--add-caption`` the caption, which somebody wrote for the picture, is part of the question.
+``--add-caption`` the caption, which somebody wrote for the image, is part of the question.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class SnliVeOptions(PromptedAnswerOptions):
         metadata={"help": "the answers as JSON; --ans2label-file goes before it"},
     )
     add_caption: bool = field(
-        default=False, metadata={"help": "the picture's caption is part of the question"}
+        default=False, metadata={"help": "the image's caption is part of the question"}
     )
 
 

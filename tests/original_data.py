@@ -1,4 +1,4 @@
-"""Data sets as their authors ship them, in miniature: four pictures of known sizes and files
+"""Data sets as their authors ship them, in miniature: four images of known sizes and files
 that speak of them."""
 
 import json
@@ -14,8 +14,8 @@ def coco_name(number: int) -> str:
     return f"COCO_train2014_{number:012d}.jpg"
 
 
-def write_pictures(folder: Path, names: dict[int, str]) -> Path:
-    """Four noisy-looking JPEG files. Args: names: picture number -> file name."""
+def write_images(folder: Path, names: dict[int, str]) -> Path:
+    """Four noisy-looking JPEG files. Args: names: image number -> file name."""
     for number, name in names.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,11 +51,9 @@ def write_vqa2(
     questions: list[dict] | None = None,
     annotations: list[dict] | None = None,
 ) -> Path:
-    """``questions.json``, ``annotations.json`` and ``images/``: two questions on picture 1, one
+    """``questions.json``, ``annotations.json`` and ``images/``: two questions on image 1, one
     on 2, one on 3."""
-    write_pictures(
-        folder / "images", {number: f"train2014/{coco_name(number)}" for number in SIZES}
-    )
+    write_images(folder / "images", {number: f"train2014/{coco_name(number)}" for number in SIZES})
     if questions is None:
         questions = [
             question(10, 1),
@@ -97,9 +95,9 @@ def write_refer(
     boxes: dict[int, list] | None = None,
     refs: list[dict] | None = None,
 ) -> Path:
-    """``refs(unc).p``, ``instances.json`` and ``images/``; the boxes 1, 2, 3 lie in the pictures
+    """``refs(unc).p``, ``instances.json`` and ``images/``; the boxes 1, 2, 3 lie in the images
     1, 2, 2."""
-    write_pictures(folder / "images", {number: coco_name(number) for number in SIZES})
+    write_images(folder / "images", {number: coco_name(number) for number in SIZES})
     boxes = {1: [5, 6, 10, 12.5], 2: [0, 0, 64.5, 48], 3: [30.126, 1, 20, 20]} | (boxes or {})
     instances = {
         "images": [
@@ -121,10 +119,10 @@ def write_refer(
     return folder
 
 
-def pair(number: int, picture: str, label: str, hypothesis: str = "A man sleeps.") -> dict:
+def pair(number: int, image: str, label: str, hypothesis: str = "A man sleeps.") -> dict:
     return {
-        "Flickr30K_ID": picture,
-        "pairID": f"{picture}.jpg#{number}r1n",
+        "Flickr30K_ID": image,
+        "pairID": f"{image}.jpg#{number}r1n",
         "gold_label": label,
         "sentence1": "A man runs.",
         "sentence2": hypothesis,
@@ -133,7 +131,7 @@ def pair(number: int, picture: str, label: str, hypothesis: str = "A man sleeps.
 
 def write_snli_ve(folder: Path, pairs: list[dict] | None = None) -> Path:
     """``snli_ve_train.jsonl`` and ``images/``."""
-    write_pictures(folder / "images", {1: "111.jpg", 2: "222.jpg"})
+    write_images(folder / "images", {1: "111.jpg", 2: "222.jpg"})
     if pairs is None:
         pairs = [
             pair(0, "111", "entailment", "A person\nmoves."),
@@ -147,8 +145,8 @@ def write_snli_ve(folder: Path, pairs: list[dict] | None = None) -> Path:
 def write_imagenet(folder: Path) -> Path:
     """``train/SYNSET/``, ``val/``, ``val.txt``, Kaggle's list and ``synsets.txt`` of three
     synsets."""
-    write_pictures(folder, {1: "train/n02/a.JPEG", 2: "train/n02/b.jpg", 3: "train/n01/c.JPEG"})
-    write_pictures(folder, {1: "val/ILSVRC_1.JPEG", 4: "val/ILSVRC_2.JPEG"})
+    write_images(folder, {1: "train/n02/a.JPEG", 2: "train/n02/b.jpg", 3: "train/n01/c.JPEG"})
+    write_images(folder, {1: "val/ILSVRC_1.JPEG", 4: "val/ILSVRC_2.JPEG"})
     (folder / "synsets.txt").write_text("n02 tench, Tinca tinca\nn01 crane\nn03 rugby ball\n")
     (folder / "val.txt").write_text("ILSVRC_1.JPEG 2\nILSVRC_2.JPEG 0\n")
     (folder / "kaggle.csv").write_text(

@@ -5,12 +5,12 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-from caption_files import COLOURS, PLACES, caption, picture
+from caption_files import COLORS, PLACES, caption, make_image
 
 from ofa.tokens.train_sentencepiece import build_vocabulary
 
 ROWS = 24  # of pairs: as many captions, questions and boxes
-SIDE = 32  # pixels of a picture for infilling
+SIDE = 32  # pixels of an image for infilling
 CODES = 4  # of its middle
 
 
@@ -19,12 +19,12 @@ def pair(number: int) -> list[str]:
     kind = ("caption", "qa", "visual_grounding")[number % 3]
     asked = {
         "caption": (caption(number), "", ""),
-        "qa": ("", "What color is it?", f"1.0|!+{COLOURS[number % 7]}&&0.3|!+pink"),
-        "visual_grounding": (f"the {COLOURS[number % 7]} cube", "", "5,4,30,25"),
+        "qa": ("", "What color is it?", f"1.0|!+{COLORS[number % 7]}&&0.3|!+pink"),
+        "visual_grounding": (f"the {COLORS[number % 7]} cube", "", "5,4,30,25"),
     }[kind]
     return [
         f"p{number}",
-        picture(COLOURS[number % 7]),
+        make_image(COLORS[number % 7]),
         *asked,
         "cube",
         "cc12m" if number % 4 == 0 else "coco",
@@ -36,8 +36,8 @@ def text(number: int) -> list[str]:
     return [
         f"t{number}",
         (
-            f"There is a {COLOURS[number % 7]} cube {PLACES[number % 3]} and a"
-            f" {COLOURS[(number + 1) % 7]} one"
+            f"There is a {COLORS[number % 7]} cube {PLACES[number % 3]} and a"
+            f" {COLORS[(number + 1) % 7]} one"
         ),
     ]
 
@@ -45,13 +45,13 @@ def text(number: int) -> list[str]:
 def codes(number: int) -> list[str]:
     return [
         f"i{number}",
-        picture(COLOURS[number % 7], (SIDE, SIDE)),
+        make_image(COLORS[number % 7], (SIDE, SIDE)),
         " ".join(str((number + place) % 16) for place in range(CODES)),
     ]
 
 
 def objects(number: int) -> list[str]:
-    return [f"d{number}", picture(COLOURS[number % 7]), "2,3,20,22,1,cube&&15,10,38,28,2,table"]
+    return [f"d{number}", make_image(COLORS[number % 7]), "2,3,20,22,1,cube&&15,10,38,28,2,table"]
 
 
 def write_rows(path: Path, rows: list[list[str]]) -> Path:
@@ -83,7 +83,7 @@ def make_files(folder: Path, rows: int = ROWS) -> SimpleNamespace:
     )
     (negatives / "object.txt").write_text("cube\ntable\nlake\n")
     (negatives / "type2ans.json").write_text(
-        json.dumps({"how many": ["1", "2"], "color": list(COLOURS), "other": ["yes", "no"]})
+        json.dumps({"how many": ["1", "2"], "color": list(COLORS), "other": ["yes", "no"]})
     )
     files = SimpleNamespace(folder=folder, vocabulary=folder / "vocabulary", negatives=negatives)
     for name, make, count in (
@@ -102,7 +102,7 @@ def make_files(folder: Path, rows: int = ROWS) -> SimpleNamespace:
 
 
 def pretraining_flags(files: SimpleNamespace, *more: str) -> list[str]:
-    """The flags of the released pretraining, a small network and small pictures."""
+    """The flags of upstream's pretraining, a small network and small images."""
     return [
         files.pairs,
         f"--text-data={files.texts}",

@@ -1,9 +1,9 @@
-"""The smallest network with every part of OFA, for tests of the network's own behaviour."""
+"""The smallest network with every part of OFA, for tests of the network's own behavior."""
 
 import torch
 
 from ofa.models.config import ModelConfig
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 
 SMALL = dict(
     encoder_embed_dim=16,
@@ -20,14 +20,14 @@ SMALL = dict(
 )
 
 
-def build_small(vocab: int, **switches) -> OFA:
+def build_small(vocab: int, **switches) -> OFAModel:
     """The same weights every time. Args: switches: fields of ``ModelConfig`` that differ from
     ``SMALL``."""
     torch.manual_seed(0)
-    return OFA(ModelConfig(**{**SMALL, **switches}), vocab)
+    return OFAModel(ModelConfig(**{**SMALL, **switches}), vocab)
 
 
-def build_awake(vocab: int, **switches) -> OFA:
+def build_awake(vocab: int, **switches) -> OFAModel:
     """A wider one, far from its starting weights, where biases hardly matter and all logits are
     alike."""
     sizes = dict(encoder_embed_dim=32, encoder_ffn_embed_dim=48, encoder_layers=1, resnet_width=8)

@@ -1,4 +1,4 @@
-"""Pictures and a tokenizer that are made in a moment."""
+"""Images and a tokenizer that are made in a moment."""
 
 import base64
 import io
@@ -25,20 +25,20 @@ def save_tokenizer(folder: Path, num_codes: int = 32) -> Path:
 
 
 def drawn(number: int, size: int = 64) -> Image.Image:
-    """A picture of the picture world."""
+    """An image of synthetic shapes."""
     return render(make_scene(1, "train", number), size)
 
 
-def field(picture: Image.Image) -> str:
-    """The picture as a TSV holds it."""
+def field(image: Image.Image) -> str:
+    """The image as a TSV holds it."""
     data = io.BytesIO()
-    picture.save(data, "PNG")
+    image.save(data, "PNG")
     return base64.b64encode(data.getvalue()).decode()
 
 
-def picture_tsv(path: Path, pictures: list[Image.Image]) -> Path:
+def image_tsv(path: Path, images: list[Image.Image]) -> Path:
     """Columns: id, image, caption."""
     path.write_text(
-        "".join(f"{i}\t{field(picture)}\tcaption {i}\n" for i, picture in enumerate(pictures))
+        "".join(f"{i}\t{field(image)}\tcaption {i}\n" for i, image in enumerate(images))
     )
     return path

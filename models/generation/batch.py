@@ -19,7 +19,12 @@ from torch.nn import functional as F
 
 from ofa.errors import UserError
 from ofa.models.decoder import Decoder
-from ofa.models.generation.constraints import Columns, TrieRule, apply_hook, repeated_ngrams
+from ofa.models.generation.constraints import (
+    TrieRule,
+    VocabularySubset,
+    apply_hook,
+    repeated_ngrams,
+)
 from ofa.models.generation.hypotheses import FinishedHypotheses
 from ofa.models.generation.options import GenerationOptions
 from ofa.models.generation.search import Candidates, Sampling, SeededSampling, make_search
@@ -43,7 +48,7 @@ class GeneratorSettings:
         constraint_trie: None, or the answers that may be generated: an `ofa.tokens.trie.Trie` whose
             sequences begin with <s> and end with </s> (or an object with its method
             ``get_next_layer``). May be set at any time.
-        zero_shot: constraints act on probabilities, without renormalising. May be set at any time.
+        zero_shot: constraints act on probabilities, without renormalizing. May be set at any time.
     """
 
     def __init__(
@@ -59,7 +64,7 @@ class GeneratorSettings:
         self.models, self.options = list(models), options
         self.bos, self.pad, self.eos, self.unk = bos, pad, eos, unk
         self.beam = min(options.beam, vocab_size - 1)
-        self.columns = Columns.of_range(
+        self.columns = VocabularySubset.of_range(
             options.constraint_range, max(bos, pad, eos, unk) + 1, vocab_size
         )
         self.search = make_search(options)
@@ -251,14 +256,14 @@ class GenerationBatch:
 
     def forbid(self, log_probs: Tensor, step: int) -> None:
         """In place on (B, K, M): -inf for what must not be chosen; probabilities are not
-        renormalised."""
+        renormalized."""
         generator, options = self.generator, self.options
         log_probs[..., generator.pad] = -math.inf
         if options.gen_code:
             log_probs[..., : self.columns.specials] = -math.inf
         if options.only_range is not None:
             self.columns.keep_span(log_probs, *options.only_range)
-        # as in the release: the longest prefix of the batch switches the minimum length off
+        # as upstream: the longest prefix of the batch switches the minimum length off
         if self.prefix.size(1) <= step < options.min_len:
             log_probs[..., generator.eos] = -math.inf
         if options.match_source_len:

@@ -15,7 +15,7 @@ from ofa.tokens.trie import ROOT, Trie, TrieTable
 
 
 @dataclass(frozen=True)
-class Columns:
+class VocabularySubset:
     """The part of the vocabulary that is scored: the special tokens and ``start <= id < end``.
 
     Special tokens keep their ids as column numbers.
@@ -29,7 +29,7 @@ class Columns:
     @classmethod
     def of_range(
         cls, constraint_range: tuple[int, int] | None, specials: int, vocab_size: int
-    ) -> "Columns":
+    ) -> "VocabularySubset":
         start, end = constraint_range or (specials, vocab_size)
         return cls(specials, max(start, specials), min(end, vocab_size), vocab_size)
 
@@ -109,7 +109,7 @@ class TrieRule:
         self.prefix_length = prefix_length
         self.states = self.start.expand(prefix_length.size(0), 1)
 
-    def apply(self, logits: Tensor, step: int, columns: Columns) -> None:
+    def apply(self, logits: Tensor, step: int, columns: VocabularySubset) -> None:
         """In place on (B, K, M): only tokens that the trie allows; anything inside the prefix."""
         rows, tokens = self.table.allowed(self.states)
         allowed = columns.of_tokens(tokens, absent=-1)
@@ -131,7 +131,7 @@ def apply_hook(
     hook: Callable[[int, Tensor], list[int]],
     ids: list[int],
     tokens: Tensor,
-    columns: Columns,
+    columns: VocabularySubset,
 ) -> None:
     """In place: only what ``hook(id of the image, tokens so far)`` returns may follow; called for
     every beam.

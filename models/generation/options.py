@@ -1,4 +1,4 @@
-"""How to generate: the options of a generator, under fairseq's and the release's names."""
+"""How to generate: the options of a generator, under fairseq's and upstream's names."""
 
 import logging
 from collections.abc import Callable
@@ -38,7 +38,7 @@ class GenerationOptions:
     max_len_b: int = option(200, "longest hypothesis: max_len_a * source length + max_len_b")
     min_len: int = option(1, "shortest hypothesis")
     lenpen: float = option(
-        1.0, "scores are divided by length ** lenpen; above 1 favours long hypotheses"
+        1.0, "scores are divided by length ** lenpen; above 1 favors long hypotheses"
     )
     unnormalized: bool = option(
         False, "compare hypotheses by their summed score, not divided by length"
@@ -68,7 +68,7 @@ class GenerationOptions:
         "'start,end': every token but the last </s> is one of start <= id < end; probabilities stay"
         " as they are, and so do the scores of hypotheses that are so anyway",
     )
-    zero_shot: bool = option(False, "constraints act on probabilities, without renormalising")
+    zero_shot: bool = option(False, "constraints act on probabilities, without renormalizing")
     gen_code: bool = option(
         False, "image codes: code positions, no special token before the longest length"
     )
@@ -87,7 +87,7 @@ class GenerationOptions:
         """Options from an ``argparse.Namespace``, a config object or a dict.
 
         Args:
-            namespace: names that are no generation options are passed over; None counts as unset.
+            namespace: names that are no generation options are skipped; None counts as unset.
             overrides: take effect where the namespace leaves an option unset (a task's
                 ``constraint_range``).
         """

@@ -34,7 +34,7 @@ STATES_AT_ONCE = 2048  # images x nodes in one pass of the decoder
 
 
 @dataclass(frozen=True)
-class Part:
+class TrieChunk:
     """Nodes that are fed together, and what is decided there.
 
     Args:
@@ -87,7 +87,7 @@ class AnswerRanker:
 
     # ------------------------------------------------------------------ which nodes, in which parts
 
-    def _cut(self) -> list[Part]:
+    def _cut(self) -> list[TrieChunk]:
         """The node behind <s> by itself (its state is that of the prompt), then the others in
         order of their paths."""
         first = self.table.first.tolist()
@@ -117,7 +117,7 @@ class AnswerRanker:
         decided: set[int] = set()
         return [part for part in (self._part(nodes, decided) for nodes in parts) if len(part.child)]
 
-    def _part(self, nodes: list[int], decided: set[int]) -> Part:
+    def _part(self, nodes: list[int], decided: set[int]) -> TrieChunk:
         """Args: decided: nodes of earlier parts, whose edges are not decided again; grows."""
         table, place = self.table, {node: row for row, node in enumerate(nodes)}
         token_of = torch.zeros(len(table.parent), dtype=torch.int64)
@@ -136,7 +136,7 @@ class AnswerRanker:
         columns, column = table.token[edge].unique(return_inverse=True)
         index = torch.tensor(nodes)
         depths = table.depth[index] - table.depth[self.start]
-        return Part(token_of[index], depths, sees, columns, rows, column, table.child[edge])
+        return TrieChunk(token_of[index], depths, sees, columns, rows, column, table.child[edge])
 
     # ------------------------------------------------------------------ scores
 
@@ -217,5 +217,5 @@ class AnswerRanker:
         return total[:, self.table.ends.to(steps.device)]
 
 
-def on_device(part: Part, device: torch.device) -> Part:
-    return Part(*(getattr(part, field.name).to(device) for field in fields(part)))
+def on_device(part: TrieChunk, device: torch.device) -> TrieChunk:
+    return TrieChunk(*(getattr(part, field.name).to(device) for field in fields(part)))

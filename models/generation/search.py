@@ -85,7 +85,7 @@ class DiverseBeamSearch:
     """Beams in groups (Vijayakumar et al. 2018): beam k belongs to group ``k % groups``.
 
     A group pays ``strength`` for each time that the groups before it have considered a token at
-    this step; the penalty stays in the score. As in the release all ``2 * beam / groups``
+    this step; the penalty stays in the score. As upstream all ``2 * beam / groups``
     candidates of a group count, not only those that live on.
     """
 
@@ -96,13 +96,13 @@ class DiverseBeamSearch:
         found: list[Candidates] = []
         for group in range(self.groups):
             first, step = (0, 1) if log_probs.size(1) == 1 else (group, self.groups)
-            values = self.penalise(log_probs[:, first::step], found)
+            values = self.penalize(log_probs[:, first::step], found)
             best = beam_search(values, so_far[:, first::step], beam // self.groups)
             found.append(best._replace(parents=best.parents * step + first))
         # rank by rank, group by group
         return Candidates(*(torch.stack(parts, 2).flatten(1) for parts in zip(*found)))
 
-    def penalise(self, values: Tensor, before: list[Candidates]) -> Tensor:
+    def penalize(self, values: Tensor, before: list[Candidates]) -> Tensor:
         """Log-probabilities (B, K', M) of a group, less for what the groups before it have
         considered."""
         if not before:

@@ -1,12 +1,12 @@
-"""Pictures as codes and back: one interface for the VQGAN of the release and the small VQ-VAE.
+"""Images as codes and back: one interface for the VQGAN of upstream and the small VQ-VAE.
 
     >>> tokenizer = load_image_tokenizer("runs/tokenizer")
     >>> # 64 x 64 pixels, 8 x 8 of them per code
-    >>> codes = encode_pictures(tokenizer, [picture])  # int64[1, 8, 8]
-    >>> decode_pictures(tokenizer, codes)[0].size
+    >>> codes = encode_images(tokenizer, [image])  # int64[1, 8, 8]
+    >>> decode_images(tokenizer, codes)[0].size
     (64, 64)
 
-Images are float, -1 (black) to 1 (white). Letters: B pictures, H and W pixels, h = H / factor, w =
+Images are float, -1 (black) to 1 (white). Letters: B images, H and W pixels, h = H / factor, w =
 W / factor.
 """
 
@@ -51,54 +51,54 @@ def load_image_tokenizer(path: str | Path, device: str | torch.device = "cpu") -
 
 
 @torch.no_grad()
-def encode_pictures(tokenizer: ImageTokenizer, pictures: Sequence[Image.Image]) -> Tensor:
-    """Pictures of one size -> int64[B, h, w] on the CPU. Nothing is resized or cropped.
+def encode_images(tokenizer: ImageTokenizer, images: Sequence[Image.Image]) -> Tensor:
+    """Images of one size -> int64[B, h, w] on the CPU. Nothing is resized or cropped.
 
     Raises: UserError if their sizes differ or are no multiple of the tokenizer's factor.
     """
-    sizes = {picture.size for picture in pictures}
+    sizes = {image.size for image in images}
     if len(sizes) != 1:
         raise UserError(
-            f"expected pictures of one size to encode together, found {len(sizes)} sizes:"
+            f"expected images of one size to encode together, found {len(sizes)} sizes:"
             f" {', '.join(f'{width} x {height}' for width, height in sorted(sizes)[:5])}; resize"
             " them first"
         )
     width, height = sizes.pop()
     if width % tokenizer.factor or height % tokenizer.factor:
         raise UserError(
-            f"expected a picture whose sides are multiples of {tokenizer.factor} pixels (one code"
+            f"expected an image whose sides are multiples of {tokenizer.factor} pixels (one code"
             f" each), found {width} x {height}; resize it first"
         )
-    return tokenizer.encode(as_images(pictures).to(device_of(tokenizer))).cpu()
+    return tokenizer.encode(as_images(images).to(device_of(tokenizer))).cpu()
 
 
-def picture_encoder(
+def image_encoder(
     tokenizer: ImageTokenizer, seed: int | None = None
 ) -> Callable[[Sequence[Image.Image], int], Tensor]:
-    """``encode_pictures`` with the number of the first picture as a second argument.
+    """``encode_images`` with the number of the first image as a second argument.
 
-    Args: seed: draw the codes as the release did (GumbelVQ); what is drawn depends on the seed and
+    Args: seed: draw the codes as upstream did (GumbelVQ); what is drawn depends on the seed and
     that number.
     Raises: UserError for a seed and a tokenizer that does not draw.
     """
     if seed is None:
-        return lambda pictures, number: encode_pictures(tokenizer, pictures)
+        return lambda images, number: encode_images(tokenizer, images)
     if not getattr(tokenizer, "draws_codes", False):
         raise UserError(
             f"--sample {seed}: expected a GumbelVQ, whose codes have probabilities, found"
             f" {type(tokenizer).__name__} of another kind; leave the option out"
         )
 
-    def encode(pictures: Sequence[Image.Image], number: int) -> Tensor:
+    def encode(images: Sequence[Image.Image], number: int) -> Tensor:
         tokenizer.generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
-        return encode_pictures(tokenizer, pictures)
+        return encode_images(tokenizer, images)
 
     return encode
 
 
 @torch.no_grad()
-def decode_pictures(tokenizer: ImageTokenizer, codes: Tensor | np.ndarray) -> list[Image.Image]:
-    """int64[B, h, w] -> pictures in RGB.
+def decode_images(tokenizer: ImageTokenizer, codes: Tensor | np.ndarray) -> list[Image.Image]:
+    """int64[B, h, w] -> images in RGB.
 
     Raises: UserError for a code that the tokenizer does not have.
     """
@@ -110,21 +110,19 @@ def decode_pictures(tokenizer: ImageTokenizer, codes: Tensor | np.ndarray) -> li
             " are of another tokenizer"
         )
     images = tokenizer.decode(codes.to(device_of(tokenizer))).float().cpu()
-    # as in the release: truncated to whole grey levels, not rounded
+    # as upstream: truncated to whole gray levels, not rounded
     pixels = ((images.clamp(-1, 1) + 1) / 2 * 255).to(torch.uint8)
-    return [Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).contiguous().numpy()]
+    return [Image.fromarray(image) for image in pixels.permute(0, 2, 3, 1).contiguous().numpy()]
 
 
-def as_images(pictures: Sequence[Image.Image]) -> Tensor:
-    """Pictures of one size -> float[B, 3, H, W] in [-1, 1]."""
-    pixels = torch.from_numpy(
-        np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])
-    )
+def as_images(images: Sequence[Image.Image]) -> Tensor:
+    """Images of one size -> float[B, 3, H, W] in [-1, 1]."""
+    pixels = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images]))
     return to_unit(pixels.permute(0, 3, 1, 2))
 
 
 def to_unit(pixels: Tensor) -> Tensor:
-    """Grey levels uint8 0..255 -> float -1..1."""
+    """Gray levels uint8 0..255 -> float -1..1."""
     return pixels.float() / 255 * 2 - 1
 
 

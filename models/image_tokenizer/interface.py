@@ -17,7 +17,7 @@ class ImageTokenizer(nn.Module):
     generator: torch.Generator | None = None
 
     def encode(self, images: Tensor) -> Tensor:
-        """float[B, 3, H, W] in [-1, 1] -> int64[B, h, w]; the same picture gives the same codes."""
+        """float[B, 3, H, W] in [-1, 1] -> int64[B, h, w]; the same image gives the same codes."""
         raise NotImplementedError
 
     def decode(self, codes: Tensor) -> Tensor:

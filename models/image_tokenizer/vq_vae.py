@@ -7,8 +7,8 @@ that all convolutions work on a quarter of the side or less::
     codes -> [16, 8, 8] -> blocks -> [2w, 8, 8] -> [w, 16, 16] -> blocks -> [48, 16, 16] -> [3, 64,
     64]
 
-There is no normalisation: what a code means does not depend on the rest of the picture, and a part
-of a picture can be encoded alone. Letters as in ``image_tokenizer``; N vectors, D their length, K
+There is no normalization: what a code means does not depend on the rest of the image, and a part
+of an image can be encoded alone. Letters as in ``image_tokenizer``; N vectors, D their length, K
 codes.
 Source: VQ-VAE (van den Oord et al., 2017), sec. 3 and appendix A.1; dead codes as in Jukebox
 (Dhariwal et al., 2020).
@@ -161,7 +161,7 @@ class VQVAE(ImageTokenizer):
     def forward(
         self, images: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Training: the picture through its codes. Args: generator: of the codes that move.
+        """Training: the image through its codes. Args: generator: of the codes that move.
 
         Returns: float[B, 3, H, W] not clamped; the mean squared distance of vectors to their codes;
         int64[B, h, w].

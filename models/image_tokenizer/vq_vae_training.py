@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ofa.errors import UserError
 from ofa.io.progress import Progress
 from ofa.io.safe_load import load_checkpoint
-from ofa.models.image_tokenizer.codec import decode_pictures, device_of, encode_pictures, to_unit
+from ofa.models.image_tokenizer.codec import decode_images, device_of, encode_images, to_unit
 from ofa.models.image_tokenizer.vq_vae import VQVAE, VQVAEConfig
 
 logger = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def update(
     number: int,
     progress: float,
 ) -> float:
-    """One step of the optimizer. Returns: the mean absolute error of its pictures."""
+    """One step of the optimizer. Returns: the mean absolute error of its images."""
     generator = torch.Generator().manual_seed(options.seed * 1_000_003 + number)
     for group in optimizer.param_groups:
         group["lr"] = options.lr * min(1.0, (number + 1) / WARMUP) * (1 - progress)
@@ -141,7 +141,7 @@ def update(
     ).to(device_of(tokenizer))
     with bf16_on(images.device, options.bf16):
         output, commitment, _ = tokenizer(images, generator)
-    loss = picture_loss(output.float(), images) + COMMITMENT * commitment
+    loss = image_loss(output.float(), images) + COMMITMENT * commitment
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(tokenizer.parameters(), 1.0)
@@ -156,10 +156,10 @@ def bf16_on(device: torch.device, wanted: bool) -> contextlib.AbstractContextMan
 def draw_batch(
     pixels: Tensor, batch_size: int, number: int, factor: int, generator: torch.Generator
 ) -> Tensor:
-    """uint8[B, 3, S, S] of whole pictures, or, every second time, three times as many parts of half
+    """uint8[B, 3, S, S] of whole images, or, every second time, three times as many parts of half
     the side.
 
-    Parts are as pretraining encodes them (the middle of a picture), cost a quarter, and show shapes
+    Parts are as pretraining encodes them (the middle of an image), cost a quarter, and show shapes
     at new positions.
     """
     size = pixels.size(2)
@@ -173,9 +173,9 @@ def draw_batch(
     return batch.flip(3) if torch.rand((), generator=generator) < 0.5 else batch
 
 
-def picture_loss(output: Tensor, images: Tensor) -> Tensor:
-    """Error of the pixels, of the steps between neighbours (which keeps edges where they are) and
-    of small regions (colours).
+def image_loss(output: Tensor, images: Tensor) -> Tensor:
+    """Error of the pixels, of the steps between neighbors (which keeps edges where they are) and
+    of small regions (colors).
 
     Large errors count by their size, small ones by their square: a codebook this small must not
     spend codes on grain.
@@ -193,13 +193,13 @@ def picture_loss(output: Tensor, images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Quality:
-    """Of pictures through their codes. ``error``: mean absolute, in grey levels of 255. ``psnr``:
+    """Of images through their codes. ``error``: mean absolute, in gray levels of 255. ``psnr``:
     decibels.
     ``codes_used``: that occur at all; ``perplexity``: codes that would be as varied if they were
     equally common.
     """
 
-    pictures: int
+    images: int
     error: float
     psnr: float
     codes_used: int
@@ -207,7 +207,7 @@ class Quality:
 
     def line(self, num_codes: int) -> str:
         return (
-            f"reconstruction of {self.pictures} pictures kept apart: mean error {self.error:.1f} of"
+            f"reconstruction of {self.images} images kept apart: mean error {self.error:.1f} of"
             f" 255, PSNR {self.psnr:.1f} dB; {self.codes_used} of {num_codes} codes used,"
             f" perplexity {self.perplexity:.0f}"
         )
@@ -215,17 +215,17 @@ class Quality:
 
 @torch.no_grad()
 def samples(tokenizer: VQVAE, pixels: Tensor) -> Image.Image:
-    """Rows of eight pictures, and below each row what their codes give back. Args: pixels:
+    """Rows of eight images, and below each row what their codes give back. Args: pixels:
     uint8[N, 3, S, S]."""
     originals = [
-        Image.fromarray(picture) for picture in pixels.permute(0, 2, 3, 1).contiguous().numpy()
+        Image.fromarray(image) for image in pixels.permute(0, 2, 3, 1).contiguous().numpy()
     ]
-    found = decode_pictures(tokenizer, encode_pictures(tokenizer, originals))
+    found = decode_images(tokenizer, encode_images(tokenizer, originals))
     size = pixels.size(2)
     sheet = Image.new("RGB", (8 * size, 2 * size * -(-len(originals) // 8)), "white")
     for number, pair in enumerate(zip(originals, found)):
-        for below, picture in enumerate(pair):
-            sheet.paste(picture, (number % 8 * size, (2 * (number // 8) + below) * size))
+        for below, image in enumerate(pair):
+            sheet.paste(image, (number % 8 * size, (2 * (number // 8) + below) * size))
     return sheet
 
 

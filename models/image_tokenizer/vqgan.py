@@ -1,4 +1,4 @@
-"""The image tokenizers of taming-transformers: GumbelVQ (the release's) and plain VQModel, with
+"""The image tokenizers of taming-transformers: GumbelVQ (upstream's) and plain VQModel, with
 their names of weights.
 
 ``model.yaml`` describes the network under ``model.params`` (``ddconfig``, ``n_embed``,
@@ -48,7 +48,7 @@ class GumbelQuantizer(nn.Module):
         probabilities (temperature 1)."""
         logits = self.proj(x)
         if generator is not None:
-            # as in the release: Gumbel noise on every logit, also outside of training
+            # as upstream: Gumbel noise on every logit, also outside of training
             noise = torch.empty(logits.shape).exponential_(generator=generator).log_().neg_()
             logits = logits + noise.to(logits)
         return logits.argmax(1)
@@ -73,7 +73,7 @@ class NearestQuantizer(nn.Module):
 
 
 class VQGAN(ImageTokenizer):
-    """The network. ``generator``: set it to draw codes as the release did; None: the likeliest
+    """The network. ``generator``: set it to draw codes as upstream did; None: the likeliest
     code, always the same."""
 
     def __init__(self, config: VQGANConfig) -> None:
@@ -204,7 +204,7 @@ def config_of(content: Any, path: str) -> VQGANConfig:
         ):
             raise UserError(
                 f"{path}: expected {field.name} as"
-                f" {'a list of whole numbers' if many else 'a whole number'}, found"
+                f" {'a list of integers' if many else 'an integer'}, found"
                 f" {str(value)[:80]}; use the model.yaml that came with the weights"
             )
         values[field.name] = tuple(value) if many else value
@@ -241,7 +241,7 @@ def check(config: VQGANConfig, ddconfig: Mapping, path: str) -> None:
         refuse("at least one number in ch_mult", "none")
     if config.in_channels != 3 or config.out_ch != 3:
         refuse(
-            "pictures with 3 channels (in_channels, out_ch)",
+            "images with 3 channels (in_channels, out_ch)",
             f"{config.in_channels} and {config.out_ch}",
         )
     if config.ch % GROUPS:

@@ -1,7 +1,7 @@
 """Encoder and decoder of VQGAN: residual blocks on levels of half the side each, attention on the
 small ones.
 
-Names of modules are those of the released weights. L levels, level 0 the largest::
+Names of modules are those of upstream's weights. L levels, level 0 the largest::
 
     encoder  conv_in, level 0 .. L-1 (each but the last with downsample), mid, norm_out, conv_out
     decoder  conv_in, mid, level L-1 .. 0 (each but 0 with upsample), norm_out, conv_out
@@ -18,9 +18,9 @@ GROUPS = 32
 @dataclass(frozen=True)
 class VQGANConfig:
     """What decides names and shapes of the weights: ``ddconfig`` (all but the last three fields)
-    and its neighbours.
+    and its neighbors.
 
-    ``attn_resolutions`` are counted from ``resolution`` (pixels in training), whatever picture
+    ``attn_resolutions`` are counted from ``resolution`` (pixels in training), whatever image
     comes in.
     """
 
@@ -92,7 +92,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))  # zeros right and below only, as in the release
+        return self.conv(F.pad(x, (0, 1, 0, 1)))  # zeros right and below only, as upstream
 
 
 class Upsample(nn.Module):
@@ -128,7 +128,7 @@ class Level(nn.Module):
         return x
 
 
-class Middle(nn.Module):
+class MidBlock(nn.Module):
     """At the smallest size there is always attention."""
 
     def __init__(self, channels: int) -> None:
@@ -142,7 +142,7 @@ class Middle(nn.Module):
 
 
 def has_attention(config: VQGANConfig, level: int) -> bool:
-    """Decided by the size that the configuration names, not by that of a picture."""
+    """Decided by the size that the configuration names, not by that of an image."""
     return config.resolution // 2**level in config.attn_resolutions
 
 
@@ -161,7 +161,7 @@ class Encoder(nn.Module):
             )
             if level < len(widths) - 1:
                 self.down[-1].downsample = Downsample(width)
-        self.mid = Middle(widths[-1])
+        self.mid = MidBlock(widths[-1])
         self.norm_out = norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], config.z_channels, 3, padding=1)
 
@@ -179,7 +179,7 @@ class Decoder(nn.Module):
         super().__init__()
         widths = [config.ch * factor for factor in config.ch_mult]
         self.conv_in = nn.Conv2d(config.z_channels, widths[-1], 3, padding=1)
-        self.mid = Middle(widths[-1])
+        self.mid = MidBlock(widths[-1])
         self.up = nn.ModuleList()
         for level, width in enumerate(widths):
             before = widths[

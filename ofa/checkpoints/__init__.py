@@ -1,7 +1,7 @@
 """Checkpoint files: read, adapted to a network, written, converted, averaged, merged, compared.
 
 In: files of this project, of upstream, Hugging Face and mmpretrain. Out: weights under the
-official names, a ``ModelConfig``, the options of the training; files that other programs read.
+upstream names, a ``ModelConfig``, the options of the training; files that other programs read.
 Others use ``read_source``, ``load_complete`` (delta checkpoints), ``adapt_state_dict``,
 ``check_stored_sizes``. Bytes are read by ``ofa.io.safe_load``. Imports ``ofa.models`` and below.
 """

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ofa.errors import UserError
 from ofa.models.config import PRESETS
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 from ofa.models.resnet import DEPTHS
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ SIZES = {
 }
 
 
-def load_into(model: OFA, state_dict: StateDict, strict: bool = True) -> OFA:
+def load_into(model: OFAModel, state_dict: StateDict, strict: bool = True) -> OFAModel:
     """Load the weights of any OFA checkpoint of the model's size.
 
     Args: strict: every tensor of the model must be found; otherwise what is missing keeps its
@@ -74,7 +74,7 @@ def load_into(model: OFA, state_dict: StateDict, strict: bool = True) -> OFA:
     return model
 
 
-def adapt_state_dict(model: OFA, state_dict: StateDict) -> None:
+def adapt_state_dict(model: OFAModel, state_dict: StateDict) -> None:
     """Change ``state_dict`` in place so that older, smaller or plainer checkpoints fit the model.
 
     Constant tables are the model's own (``image_position_idx`` has 1025 entries in some files, 1026
@@ -125,7 +125,7 @@ def keep_layers(state_dict: StateDict, side: str, kept: list[int]) -> None:
             state_dict[f"{match[1]}{kept.index(int(match[2]))}{match[3]}"] = values[key]
 
 
-def share_embeddings(model: OFA, state_dict: StateDict) -> None:
+def share_embeddings(model: OFAModel, state_dict: StateDict) -> None:
     """Some writers store a shared table once."""
     first = state_dict.get(EMBEDDINGS[0], state_dict.get(EMBEDDINGS[1]))
     if first is not None and model.config.share_all_embeddings:
@@ -151,7 +151,7 @@ def grow(
     state_dict[key] = torch.cat([old, new])
 
 
-def fit_heads(model: OFA, state_dict: StateDict) -> None:
+def fit_heads(model: OFAModel, state_dict: StateDict) -> None:
     """Classification heads may differ between file and model.
 
     Those that the model lacks are added (--load-checkpoint-heads) or left out with a warning; those
@@ -192,7 +192,7 @@ def fit_heads(model: OFA, state_dict: StateDict) -> None:
             state_dict.setdefault(key, value)
 
 
-def check_fit(model: OFA, state_dict: StateDict, strict: bool = True) -> None:
+def check_fit(model: OFAModel, state_dict: StateDict, strict: bool = True) -> None:
     """Raises: UserError that names up to three tensors of each kind of misfit, and a remedy."""
     own = nn.Module.state_dict(model)
     differing = [

@@ -1,4 +1,4 @@
-"""The sizes of a network, read off the shapes of its tensors (official names)."""
+"""The sizes of a network, read off the shapes of its tensors (upstream names)."""
 
 import math
 from collections.abc import Mapping
@@ -70,7 +70,7 @@ def fields_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
 def image_size(weights: Mapping[str, Tensor]) -> tuple[int, str, bool]:
     """The image size that a network of these widths was pretrained with; no tensor tells it.
 
-    Args: weights: official names.
+    Args: weights: upstream names.
     Returns: pixels, the architecture that they are of, and whether the network is of exactly that
         architecture; otherwise it is the largest one that is no wider (the smallest, if all are).
     """

@@ -8,7 +8,7 @@ import torch
 from ofa.errors import UserError
 
 
-def official_state_dict(
+def upstream_state_dict(
     checkpoint: Mapping[str, Any], ema: bool = False
 ) -> dict[str, torch.Tensor]:
     """The weights of a checkpoint (or of a bare state dict).

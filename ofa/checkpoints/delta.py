@@ -17,7 +17,7 @@ from typing import Any, Optional, Union
 
 import torch
 
-from ofa.checkpoints.contents import official_state_dict
+from ofa.checkpoints.contents import upstream_state_dict
 from ofa.errors import UserError
 from ofa.io.safe_load import load_checkpoint
 from ofa.io.stored_options import is_readable_path
@@ -112,7 +112,7 @@ def complete(
     if not is_light(checkpoint):
         return checkpoint
     found = find_base(path, checkpoint, base)
-    whole = official_state_dict(load_checkpoint(found), base_of(checkpoint).get("ema", False))
+    whole = upstream_state_dict(load_checkpoint(found), base_of(checkpoint).get("ema", False))
     tuned = checkpoint["model"]
     checkpoint["model"] = {**whole, **tuned}
     checkpoint[ENTRY] = {**checkpoint[ENTRY], TUNED: list(tuned)}

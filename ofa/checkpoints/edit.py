@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ofa.checkpoints.contents import arguments, official_state_dict
+from ofa.checkpoints.contents import arguments, upstream_state_dict
 from ofa.checkpoints.delta import DOWN, ENTRY, base_of, complete, merge_lora
 from ofa.errors import UserError
 from ofa.io import torch_file
@@ -32,7 +32,7 @@ FLAT_GROUPS = {
 def describe(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """Facts about a checkpoint: weights, training state and sizes (in bytes; shared tensors
     count once)."""
-    weights = official_state_dict(checkpoint)
+    weights = upstream_state_dict(checkpoint)
     extra = checkpoint.get("extra_state") or {}
     floating = {id(t): t for t in weights.values() if t.is_floating_point()}
     tables = {tensor.data_ptr(): tensor for tensor in floating.values()}
@@ -148,7 +148,7 @@ def average(paths: Iterable[str | Path], ema: bool = False) -> dict[str, Any]:
 
 def weights_of(path: str, checkpoint: Mapping[str, Any], ema: bool) -> dict[str, Tensor]:
     try:
-        return official_state_dict(checkpoint, ema)
+        return upstream_state_dict(checkpoint, ema)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ofa.checkpoints.formats import HUGGINGFACE, LAYOUTS, MMPRETRAIN, Layout
+from ofa.checkpoints.formats import HUGGINGFACE, LAYOUTS, MMPRETRAIN, StateDictFormat
 from ofa.errors import UserError
 from ofa.models.config import ModelConfig
 
@@ -87,8 +87,8 @@ MMPRETRAIN_FIELDS = {
     "decoder_cfg.share_input_output_embed": "share_decoder_input_output_embed",
 }
 MMPRETRAIN_DEPTHS = {"resnet50": 50, "resnet101": 101, "resnet152": 152}
-# What the released scripts switch on beyond the defaults; other layouts know nothing else.
-RELEASED_SWITCHES = {
+# What upstream's scripts switch on beyond the defaults; other layouts know nothing else.
+UPSTREAM_SWITCHES = {
     "scale_attn": True,
     "scale_fc": True,
     "scale_heads": True,
@@ -130,7 +130,7 @@ def from_huggingface(content: Mapping[str, Any]) -> dict[str, Any]:
     fields["no_scale_embedding"] = not content.get("scale_embedding", False)
     fields["vocab_size"] = content.get("vocab_size")
     return {
-        **RELEASED_SWITCHES,
+        **UPSTREAM_SWITCHES,
         **{name: value for name, value in fields.items() if value is not None},
     }
 
@@ -152,7 +152,7 @@ def mmpretrain_config(config: ModelConfig, num_entries: int) -> dict[str, Any]:
 def from_mmpretrain(content: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of ``ModelConfig`` that such a configuration decides, and ``vocab_size``; what it
     leaves out is as in mmpretrain's defaults."""
-    fields: dict[str, Any] = dict(RELEASED_SWITCHES)
+    fields: dict[str, Any] = dict(UPSTREAM_SWITCHES)
     for path, ours in {**MMPRETRAIN_FIELDS, "vocab_size": "vocab_size"}.items():
         group, _, name = path.rpartition(".")
         part = content.get(group, {}) if group else content
@@ -165,14 +165,16 @@ def from_mmpretrain(content: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def cannot_hold(layout: Layout, config: ModelConfig, weights: Mapping[str, Tensor]) -> list[str]:
+def unsupported_features(
+    layout: StateDictFormat, config: ModelConfig, weights: Mapping[str, Tensor]
+) -> list[str]:
     """What of a network a layout has no place for, in words; empty if it holds it all. Args:
-    weights: official names."""
+    weights: upstream names."""
     heads = sorted(
         {key.split(".")[1] for key in weights if key.startswith("classification_heads.")}
     )
     names = "classification heads (" + ", ".join(heads) + ")"
-    anywhere = {  # the release has these two numbers fixed as well
+    anywhere = {  # upstream has these two numbers fixed as well
         f"an image stem of width {config.resnet_width} (--resnet-width; 64 there)": (
             config.resnet_width != 64
         ),

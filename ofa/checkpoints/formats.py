@@ -1,10 +1,10 @@
-"""How other projects name the tensors of OFA: official name <-> name there, by rules that hold for
+"""How other projects name the tensors of OFA: upstream name <-> name there, by rules that hold for
 every size.
 
 A name is a place, one segment and the rest: ``encoder.layers.3.`` ``attn_ln`` ``.weight``. Only the
-segment differs, and no tensor is reshaped. mmpretrain gives official names another meaning:
+segment differs, and no tensor is reshaped. mmpretrain gives upstream names another meaning:
 ``attn_ln``, ``self_attn_ln`` and ``cross_attn_ln`` are the LayerNorms *before* an attention there,
-and *after* it in the release. The shapes agree, so a mistake would load silently.
+and *after* it in upstream. The shapes agree, so a mistake would load silently.
 """
 
 import re
@@ -19,14 +19,14 @@ NUMBER = re.compile(r"\.\d+\.")
 
 
 @dataclass(frozen=True)
-class Layout:
+class StateDictFormat:
     """One way to name the tensors.
 
     Args:
         name: what ``--to`` calls it. title: in messages.
         sign: a segment that every decoder layer has in this layout and in no other.
         prefix: of all names.
-        renamed: place, with ``N`` for the number of a layer -> official segment -> segment there.
+        renamed: place, with ``N`` for the number of a layer -> upstream segment -> segment there.
         shorter_by: entries of ``image_position_idx`` that this layout does not have.
     """
 
@@ -38,33 +38,33 @@ class Layout:
     shorter_by: int = 0
 
     @cached_property
-    def official(self) -> dict[str, dict[str, str]]:
+    def upstream(self) -> dict[str, dict[str, str]]:
         """``renamed``, read backwards."""
         return {
             place: {there: here for here, there in names.items()}
             for place, names in self.renamed.items()
         }
 
-    def from_official(self, key: str) -> str | None:
-        """The name there of an official one; None for what has no place there (the ``version``
-        of the release's stacks)."""
+    def from_upstream(self, key: str) -> str | None:
+        """The name there of an upstream one; None for what has no place there (the ``version``
+        of upstream's stacks)."""
         if self.renamed and key.endswith(".version"):
             return None
         return self.prefix + _replaced(key, self.renamed)
 
-    def to_official(self, key: str) -> str:
-        """The official name of one there, with or without prefix.
+    def to_upstream(self, key: str) -> str:
+        """Upstream's name of one there, with or without prefix.
 
-        Raises: UserError if it is a name of the release that this layout does not use.
+        Raises: UserError if it is a name of upstream that this layout does not use.
         """
         key = without_prefix(key)
         place, segment = _place_and_segment(key)
-        if segment in self.renamed.get(place, {}) and segment not in self.official[place]:
+        if segment in self.renamed.get(place, {}) and segment not in self.upstream[place]:
             raise UserError(
-                f"{key}: expected a name of the {self.title} layout, found one of the release; "
+                f"{key}: expected a name of the {self.title} layout, found one of upstream; "
                 "is the file mixed of both? Convert the file that it was made from"
             )
-        return _replaced(key, self.official)
+        return _replaced(key, self.upstream)
 
 
 def _place_and_segment(key: str) -> tuple[str, str]:
@@ -89,9 +89,9 @@ def without_prefix(key: str) -> str:
     return key.removeprefix("module.").removeprefix("model.")
 
 
-FAIRSEQ = Layout("fairseq", "official fairseq", sign="encoder_attn")
-OFA = Layout("ofa", "this project's", sign="encoder_attn")
-HUGGINGFACE = Layout(
+FAIRSEQ = StateDictFormat("fairseq", "upstream fairseq", sign="encoder_attn")
+NATIVE = StateDictFormat("ofa", "this project's", sign="encoder_attn")
+HUGGINGFACE = StateDictFormat(
     "huggingface",
     "Hugging Face",
     sign="cross_attn_layer_norm",
@@ -110,7 +110,7 @@ HUGGINGFACE = Layout(
         },
     },
 )
-MMPRETRAIN = Layout(
+MMPRETRAIN = StateDictFormat(
     "mmpretrain",
     "mmpretrain",
     sign="ffn_mid_ln",
@@ -146,12 +146,12 @@ MMPRETRAIN = Layout(
         },
     },
 )
-LAYOUTS = {layout.name: layout for layout in (FAIRSEQ, OFA, HUGGINGFACE, MMPRETRAIN)}
+LAYOUTS = {layout.name: layout for layout in (FAIRSEQ, NATIVE, HUGGINGFACE, MMPRETRAIN)}
 
 
-def recognise(keys: Iterable[str]) -> Layout | None:
+def recognize(keys: Iterable[str]) -> StateDictFormat | None:
     """The layout of a file by the names of its tensors; None if it is no OFA model. This project
-    has the release's names."""
+    has upstream's names."""
     segments = {
         segment
         for place, segment in map(_place_and_segment, map(without_prefix, keys))

@@ -1,4 +1,4 @@
-"""A model from a file of any layout: weights under the official names, and the configuration
+"""A model from a file of any layout: weights under upstream's names, and the configuration
 that they belong to."""
 
 import logging
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ofa.checkpoints.adapt import CONSTANTS, EMBEDDINGS, architecture
 from ofa.checkpoints.architecture import fields_of
-from ofa.checkpoints.contents import arguments, official_state_dict
-from ofa.checkpoints.foreign_config import RELEASED_SWITCHES, from_huggingface, from_mmpretrain
-from ofa.checkpoints.formats import FAIRSEQ, HUGGINGFACE, MMPRETRAIN, Layout, recognise
+from ofa.checkpoints.contents import arguments, upstream_state_dict
+from ofa.checkpoints.foreign_config import UPSTREAM_SWITCHES, from_huggingface, from_mmpretrain
+from ofa.checkpoints.formats import FAIRSEQ, HUGGINGFACE, MMPRETRAIN, StateDictFormat, recognize
 from ofa.checkpoints.stored_sizes import check_stored_sizes
 from ofa.errors import UserError
 from ofa.io.json_files import read_json
@@ -39,14 +39,14 @@ class Source:
     """What a file holds.
 
     Attributes:
-        weights: official names; the constant tables are not among them.
+        weights: upstream names; the constant tables are not among them.
         num_entries: of the vocabulary.
         content: all else that the file stores: ``args``, ``cfg``, ... of a checkpoint.
         task: options of its task; empty if the file knows none.
     """
 
     path: str
-    layout: Layout
+    layout: StateDictFormat
     weights: dict[str, Tensor]
     config: ModelConfig
     content: dict[str, Any]
@@ -81,15 +81,15 @@ def read_source(path: str | Path, ema: bool = False) -> Source:
             f"{path}: expected all weights of a model, found those alone that a light tuning"
             f" trained; make it whole first: ofa checkpoint merge {path} --out FILE"
         )
-    layout = recognise(tensors)
+    layout = recognize(tensors)
     if layout is None:
         raise UserError(
-            f"{path}: expected an OFA model (official, Hugging Face or mmpretrain names), found "
+            f"{path}: expected an OFA model (upstream, Hugging Face or mmpretrain names), found "
             f"{describe(tensors or content)}; name the model's own file"
         )
     try:
         if layout is FAIRSEQ:
-            weights = official_state_dict(content, ema)
+            weights = upstream_state_dict(content, ema)
             for options in option_groups(content):
                 check_stored_sizes(path, options, weights)
             given = {
@@ -102,7 +102,7 @@ def read_source(path: str | Path, ema: bool = False) -> Source:
                 f"a file of the {layout.title} layout has no moving averages; leave --ema out"
             )
         else:
-            weights = {layout.to_official(key): value for key, value in tensors.items()}
+            weights = {layout.to_upstream(key): value for key, value in tensors.items()}
             given = foreign_config(layout, content, folder)
         weights = complete_tables(weights)
         if given.get("vocab_size", len(weights[EMBEDDINGS[0]])) != len(weights[EMBEDDINGS[0]]):
@@ -172,7 +172,9 @@ def _parts(index: Path) -> list[str]:
     return sorted(set(map(str, names.values())))
 
 
-def foreign_config(layout: Layout, content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def foreign_config(
+    layout: StateDictFormat, content: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
     """Fields of ``ModelConfig`` as the other project's configuration has them."""
     if layout is MMPRETRAIN:
         return from_mmpretrain((content.get("meta") or {}).get("model") or {})
@@ -199,7 +201,7 @@ def complete_tables(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def config_of(
-    weights: Mapping[str, Tensor], given: Mapping[str, Any], layout: Layout
+    weights: Mapping[str, Tensor], given: Mapping[str, Any], layout: StateDictFormat
 ) -> ModelConfig:
     """The configuration that a file stores, checked against the shapes; what it does not store
     follows from the shapes.
@@ -209,12 +211,12 @@ def config_of(
     shapes = fields_of(weights)
     if not given:
         logger.warning(
-            "the file stores no options: those that no shape tells are taken as in the released"
+            "the file stores no options: those that no shape tells are taken as in the upstream"
             " scripts (%s)",
-            ", ".join(f"--{name.replace('_', '-')}" for name in RELEASED_SWITCHES),
+            ", ".join(f"--{name.replace('_', '-')}" for name in UPSTREAM_SWITCHES),
         )
     if layout is not FAIRSEQ or not given:
-        given = {**RELEASED_SWITCHES, **given}
+        given = {**UPSTREAM_SWITCHES, **given}
     for name, value in shapes.items():
         stored = given.get(name, value)
         same = DEPTHS.get(stored) == DEPTHS.get(value) if name == "resnet_type" else stored == value

@@ -36,7 +36,7 @@ def check_stored_sizes(
 ) -> None:
     """Refuse numbers that are none, and sizes far beyond those of the tensors.
 
-    Args: options: of model and task, as the file stores them. weights: official names.
+    Args: options: of model and task, as the file stores them. weights: upstream names.
     Raises: UserError that names the file and the option.
     """
     for name, tensor in weights.items():

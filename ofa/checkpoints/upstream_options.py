@@ -1,4 +1,4 @@
-"""What the release's own programs know of a checkpoint's options: flags that change nothing
+"""What upstream's own programs know of a checkpoint's options: flags that change nothing
 here, and the options of its tasks."""
 
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from ofa.models.config import ModelConfig
 
-# Flags of the release that change nothing here: (name, default, type, why). Another value warns
+# Flags of upstream that change nothing here: (name, default, type, why). Another value warns
 # once.
 WITHOUT_EFFECT = (
     ("encoder_embed_path", None, str, "embeddings are learned or come with the checkpoint"),
@@ -23,21 +23,21 @@ WITHOUT_EFFECT = (
         bool,
         "the decoder attends to itself and to the encoder separately",
     ),
-    ("quant_noise_pq", 0.0, float, "quantisation noise is not offered"),
-    ("quant_noise_pq_block_size", 8, int, "quantisation noise is not offered"),
-    ("quant_noise_scalar", 0.0, float, "quantisation noise is not offered"),
+    ("quant_noise_pq", 0.0, float, "quantization noise is not offered"),
+    ("quant_noise_pq_block_size", 8, int, "quantization noise is not offered"),
+    ("quant_noise_scalar", 0.0, float, "quantization noise is not offered"),
     ("min_params_to_wrap", 100_000_000, int, "fully sharded training is not offered"),
 )
 ALWAYS_ON = ("encoder_learned_pos", "decoder_learned_pos")  # accepted; there are no other positions
 SAME_WIDTH = ("decoder_input_dim", "decoder_output_dim")  # accepted when equal to the width
 
-# Options of the release's tasks; its programs refuse a checkpoint whose task has others.
+# Options of upstream's tasks; its programs refuse a checkpoint whose task has others.
 EVERY_TASK = (
     "data selected_cols bpe bpe_dir max_source_positions max_target_positions max_src_length"
     " max_tgt_length code_dict_size patch_image_size orig_patch_image_size num_bins"
     " imagenet_default_mean_and_std constraint_range"
 ).split()
-RELEASED_TASKS = {
+UPSTREAM_TASKS = {
     "caption": (
         "eval_bleu eval_cider eval_args eval_print_samples eval_cider_cached_tokens scst scst_args"
     ),
@@ -65,16 +65,16 @@ RELEASED_TASKS = {
 
 
 def released_task(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a task as the release's programs take them; a task that it does not have
+    """Options of a task as upstream's programs take them; a task that it does not have
     becomes captioning."""
     name = options.get("_name") or options.get("task")
-    name = name if name in RELEASED_TASKS else "caption"
-    known = {*EVERY_TASK, *RELEASED_TASKS[name].split()}
+    name = name if name in UPSTREAM_TASKS else "caption"
+    known = {*EVERY_TASK, *UPSTREAM_TASKS[name].split()}
     return {"_name": name, **{key: value for key, value in options.items() if key in known}}
 
 
 def released_model(config: ModelConfig, arch: str) -> dict[str, Any]:
-    """Options of a network, complete, as the release's programs look them up."""
+    """Options of a network, complete, as upstream's programs look them up."""
     unused = {name: default for name, default, _, _ in WITHOUT_EFFECT}
     fixed = {
         **dict.fromkeys(ALWAYS_ON, True),

@@ -11,7 +11,7 @@ from ofa.checkpoints.adapt import CONSTANTS, EMBEDDINGS, adapt_state_dict, check
 from ofa.checkpoints.read import Source
 from ofa.errors import UserError
 from ofa.models.config import ModelConfig
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 from ofa.models.positions import code_positions, image_buckets, token_buckets
 
 SEED = 7
@@ -24,16 +24,16 @@ BATCH, WORDS, ANSWER, CODES = (
 PATCHES = 4, 3  # of an image of the batch, at most
 
 
-def network(config: ModelConfig, weights: Mapping[str, Tensor]) -> OFA:
+def network(config: ModelConfig, weights: Mapping[str, Tensor]) -> OFAModel:
     """The network around given tensors, which are not copied; its constant tables are made anew.
 
-    Args: weights: official names. Raises: UserError if they are not all of the network's, or do not
+    Args: weights: upstream names. Raises: UserError if they are not all of the network's, or do not
     fit it.
     """
     state = dict(weights)
     config.load_checkpoint_heads = True
     with torch.device("meta"):
-        model = OFA(config, len(state[EMBEDDINGS[0]]))
+        model = OFAModel(config, len(state[EMBEDDINGS[0]]))
         adapt_state_dict(model, state)
     check_fit(model, state)
     state |= constants(config)
@@ -52,7 +52,7 @@ def network(config: ModelConfig, weights: Mapping[str, Tensor]) -> OFA:
     return model.eval()
 
 
-def network_of(source: Source) -> OFA:
+def network_of(source: Source) -> OFAModel:
     """The network of a file. Raises: UserError that names the file, if its tensors are not all
     of the network's."""
     try:
@@ -62,7 +62,7 @@ def network_of(source: Source) -> OFA:
 
 
 def constants(config: ModelConfig) -> dict[str, Tensor]:
-    """The tables that follow from the configuration, official names."""
+    """The tables that follow from the configuration, upstream names."""
     tables = {
         "decoder.image_position_idx": code_positions(
             config.code_image_size, config.image_bucket_size
@@ -114,7 +114,7 @@ def fixed_batches(config: ModelConfig, num_entries: int) -> dict[str, dict[str, 
 
 
 @torch.inference_mode()
-def logits(model: OFA, num_entries: int) -> dict[str, Tensor]:
+def logits(model: OFAModel, num_entries: int) -> dict[str, Tensor]:
     """float32[B, T, V] for every batch of ``fixed_batches``. The weights of the model become
     float32."""
     model = model.float()

@@ -11,22 +11,30 @@ from torch import Tensor
 
 from ofa.checkpoints.adapt import CONSTANTS
 from ofa.checkpoints.edit import grouped
-from ofa.checkpoints.foreign_config import cannot_hold, huggingface_config, mmpretrain_config
-from ofa.checkpoints.formats import FAIRSEQ, HUGGINGFACE, MMPRETRAIN, OFA, Layout
+from ofa.checkpoints.foreign_config import (
+    huggingface_config,
+    mmpretrain_config,
+    unsupported_features,
+)
+from ofa.checkpoints.formats import FAIRSEQ, HUGGINGFACE, MMPRETRAIN, NATIVE, StateDictFormat
 from ofa.checkpoints.read import CONFIG, TASK, WEIGHTS, Source
 from ofa.checkpoints.upstream_options import released_model, released_task
 from ofa.errors import UserError
 from ofa.io import safetensors_file, torch_file
 from ofa.models.config import ModelConfig
-from ofa.models.ofa_model import OFA as Network
+from ofa.models.ofa_model import OFAModel
 
 SAFETENSORS = ".safetensors"
-ENDINGS = {FAIRSEQ.name: (".pt",), OFA.name: (SAFETENSORS, ".pt"), MMPRETRAIN.name: (".pth", ".pt")}
+ENDINGS = {
+    FAIRSEQ.name: (".pt",),
+    NATIVE.name: (SAFETENSORS, ".pt"),
+    MMPRETRAIN.name: (".pth", ".pt"),
+}
 OF_THIS_MACHINE = ("data", "bpe_dir")
 TRAINED_WITH = ("args", "cfg", "task_state")  # parts of a checkpoint that say how it was trained
 
 
-def check_output(layout: Layout, out: str, force: bool) -> None:
+def check_output(layout: StateDictFormat, out: str, force: bool) -> None:
     """Raises: UserError if the output is there already, or its name is not that of a file of the
     layout."""
     path = Path(out)
@@ -55,25 +63,25 @@ def check_output(layout: Layout, out: str, force: bool) -> None:
         )
 
 
-def check_room(layout: Layout, source: Source, model: Network) -> None:
+def check_room(layout: StateDictFormat, source: Source, model: OFAModel) -> None:
     """Raises: UserError that names everything that the layout has no place for."""
-    missing = cannot_hold(layout, model.config, source.weights)
+    missing = unsupported_features(layout, model.config, source.weights)
     if missing:
         raise UserError(
             f"{source.path}: the {layout.title} layout has no place for {'; '.join(missing)}. --to"
             " ofa holds everything"
-            + (", --to fairseq everything that the release has" if layout is not FAIRSEQ else "")
+            + (", --to fairseq everything that upstream has" if layout is not FAIRSEQ else "")
         )
 
 
-def written_tensors(model: Network, layout: Layout) -> dict[str, Tensor]:
+def written_tensors(model: OFAModel, layout: StateDictFormat) -> dict[str, Tensor]:
     """The tensors of a network under the names of a layout, none of them copied, in the order of
-    the release."""
+    upstream."""
     tensors = {}
     for key, tensor in model.state_dict().items():
-        name = layout.from_official(key)
+        name = layout.from_upstream(key)
         if name is None or (
-            layout is OFA and key.endswith(CONSTANTS)
+            layout is NATIVE and key.endswith(CONSTANTS)
         ):  # made anew whenever a file is read
             continue
         if key.endswith("image_position_idx") and layout.shorter_by:
@@ -90,9 +98,9 @@ def written_tensors(model: Network, layout: Layout) -> dict[str, Tensor]:
 
 def write(
     source: Source,
-    model: Network,
+    model: OFAModel,
     task: dict[str, Any],
-    layout: Layout,
+    layout: StateDictFormat,
     out: Path,
     bin_file: bool = False,
 ) -> None:
@@ -107,10 +115,16 @@ def write(
         out.mkdir()
         write_weights(tensors, out / WEIGHTS[int(bin_file)])
         dtype = str(next(iter(model.parameters())).dtype).removeprefix("torch.")
-        content = {**huggingface_config(config, source.num_entries, dtype), TASK: travelling(task)}
+        content = {
+            **huggingface_config(config, source.num_entries, dtype),
+            TASK: portable_options(task),
+        }
         (out / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     elif layout is MMPRETRAIN:
-        meta = {"model": mmpretrain_config(config, source.num_entries), TASK: travelling(task)}
+        meta = {
+            "model": mmpretrain_config(config, source.num_entries),
+            TASK: portable_options(task),
+        }
         write_pickle({"state_dict": tensors, "meta": meta}, out)
     else:
         content = {**checkpoint_content(source, config, task, layout), "model": tensors}
@@ -134,7 +148,7 @@ def write_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def checkpoint_content(
-    source: Source, config: ModelConfig, task: dict[str, Any], layout: Layout
+    source: Source, config: ModelConfig, task: dict[str, Any], layout: StateDictFormat
 ) -> dict[str, Any]:
     """What a checkpoint holds besides its weights: how it was trained if the file says so, and
     the records that fairseq looks up."""
@@ -177,7 +191,7 @@ def with_task(trained: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, 
     return dict(trained)
 
 
-def travelling(options: Mapping[str, Any]) -> dict[str, Any]:
+def portable_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a task that JSON can hold, without the places where files lie on this machine."""
     return {
         name: value

@@ -29,7 +29,7 @@ def add_parser(subparsers) -> None:
         "--out",
         required=True,
         metavar="FILE",
-        help="JSON file to write, or .pkl for the released scripts",
+        help="JSON file to write, or .pkl for upstream's scripts",
     )
     build.add_argument(
         "--most", type=int, metavar="N", help="at most so many answers (VQA v2 has 3129)"
@@ -63,7 +63,7 @@ def _add_rows(parser: argparse.ArgumentParser) -> None:
 
 
 def answers_of(args: argparse.Namespace):
-    """(answer that a row teaches, its place), row by row; rows without answers are passed over."""
+    """(answer that a row teaches, its place), row by row; rows without answers are skipped."""
     from ofa.data.rows import open_rows
     from ofa.task.text import learned_answer
 

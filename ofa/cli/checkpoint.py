@@ -110,7 +110,7 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 def run_show(arguments: argparse.Namespace) -> int:
     from ofa.checkpoints.compare import training_settings
-    from ofa.checkpoints.contents import official_state_dict
+    from ofa.checkpoints.contents import upstream_state_dict
     from ofa.checkpoints.delta import ENTRY, base_of, find_base
     from ofa.checkpoints.edit import describe
     from ofa.io.safe_load import load_checkpoint
@@ -153,7 +153,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     if arguments.config:
         print("\n".join(f"  {name} = {written(value)}" for name, value in sorted(settings.items())))
     if arguments.tensors:
-        for name, tensor in official_state_dict(checkpoint).items():
+        for name, tensor in upstream_state_dict(checkpoint).items():
             print(f"  {name}  {list(tensor.shape)}  {str(tensor.dtype).removeprefix('torch.')}")
     if base:
         print(f"  base found: {find_base(arguments.file, checkpoint, arguments.base)}")

@@ -46,7 +46,7 @@ def add_parser(subparsers) -> None:
         action=argparse.BooleanOptionalAction,
         default=True,
         help=(
-            "count the word <eos> after every caption: for CIDEr optimisation, which rewards proper"
+            "count the word <eos> after every caption: for CIDEr optimization, which rewards proper"
             " endings. --no-eos: for validation"
         ),
     )
@@ -54,7 +54,7 @@ def add_parser(subparsers) -> None:
         "--keep-punctuation",
         action="store_true",
         help=(
-            "count marks of punctuation as words: for CIDEr optimisation of captions with"
+            "count marks of punctuation as words: for CIDEr optimization of captions with"
             " punctuation (--keep-punctuation there too)"
         ),
     )

@@ -1,4 +1,4 @@
-"""``ofa convert``: checkpoints of the release, of this project, of Hugging Face and of
+"""``ofa convert``: checkpoints of upstream, of this project, of Hugging Face and of
 mmpretrain into each other, with proof."""
 
 import argparse
@@ -18,12 +18,12 @@ logger = logging.getLogger(__name__)
 ALLOWED = 1e-4  # difference of two logits
 TARGETS = ("fairseq", "ofa", "huggingface", "mmpretrain")
 DESCRIPTION = """
-The layout of SOURCE is recognised from its tensors, sizes from its configuration or their shapes.
+The layout of SOURCE is recognized from its tensors, sizes from its configuration or their shapes.
 Afterwards the result is read back, and both models compute the logits of a fixed batch (images with
 text, and image codes); a difference above 1e-4 is an error, and nothing is left at --out then. Only
 weights are converted, no optimizer and no moving averages.
 
-  fairseq      *.pt for the release's own programs
+  fairseq      *.pt for upstream's own programs
   ofa          *.safetensors (or *.pt) for this project: ofa evaluate, ofa predict, --restore-file
   huggingface  a folder: config.json, model.safetensors; with --bpe-dir vocab.json and merges.txt
   mmpretrain   *.pth: state_dict, and under meta.model what its configuration has to say

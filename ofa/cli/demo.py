@@ -30,7 +30,7 @@ def add_parser(subparsers) -> None:
         "--image-tokenizer",
         metavar="PATH",
         help=(
-            "what makes pictures of codes, to draw: tokenizer.pt, or a folder with "
+            "what makes images of codes, to draw: tokenizer.pt, or a folder with "
             "model.yaml and last.ckpt"
         ),
     )

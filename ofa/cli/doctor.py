@@ -42,9 +42,7 @@ def add_parser(subparsers) -> None:
         help="what the TSVs are for; else guessed from their names",
     )
     parser.add_argument(
-        "--selected-cols",
-        metavar="COLS",
-        help="columns as given to the training; else the official ones",
+        "--selected-cols", metavar="COLS", help="columns as given to the training; else upstream's"
     )
     parser.add_argument(
         "--bpe-dir",
@@ -74,14 +72,14 @@ def add_parser(subparsers) -> None:
         type=int,
         metavar="PX",
         help=(
-            "side of the square that the codes are of (256; in pre-training 128, the middle of 256)"
+            "side of the square that the codes are of (256; in pretraining 128, the middle of 256)"
         ),
     )
     parser.add_argument(
         "--evaluation", action="store_true", help="rows may be without answers, labels and captions"
     )
     parser.add_argument(
-        "--no-images", action="store_true", help="do not decode pictures: much faster"
+        "--no-images", action="store_true", help="do not decode images: much faster"
     )
     parser.add_argument(
         "--jobs",
@@ -185,25 +183,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _list_rules() -> int:
     """Every rule of data files once, by name."""
-    from ofa.doctor.negatives import MENDED, NEGATIVE_RULES
-    from ofa.doctor.repair import MENDED_IN_FILES
-    from ofa.doctor.rows import PICTURE_RULES
+    from ofa.doctor.negatives import NEGATIVE_RULES, REPAIRED
+    from ofa.doctor.repair import REPAIRED_IN_FILES
+    from ofa.doctor.rows import IMAGE_RULES
     from ofa.doctor.rules import CELL_RULES, ROW_RULES
     from ofa.doctor.scan import FILE_RULES, SAMPLE
 
     cells = (rule for rules in CELL_RULES.values() for rule in rules)
     rules = {
         (rule.name, rule.expects): rule
-        for rule in (*FILE_RULES, *ROW_RULES, *cells, *PICTURE_RULES, SAMPLE, *NEGATIVE_RULES)
+        for rule in (*FILE_RULES, *ROW_RULES, *cells, *IMAGE_RULES, SAMPLE, *NEGATIVE_RULES)
     }
     for (name, expects), rule in sorted(rules.items()):
         if rule.note:
             fate = "a note"
-        elif rule.repair is not None or name in MENDED_IN_FILES | MENDED:
-            fate = "--fix mends it, where it can"
+        elif rule.repair is not None or name in REPAIRED_IN_FILES | REPAIRED:
+            fate = "--fix repairs it, where it can"
         else:
             fate = (
-                "for you to mend"
+                "for you to repair"
                 if rule in (*FILE_RULES, *NEGATIVE_RULES)
                 else "--fix leaves the row out"
             )
@@ -233,12 +231,12 @@ def _scan(path: str, arguments: argparse.Namespace):
         print(f"{path}: without --task only what holds for every TSV is checked", file=sys.stderr)
         return scan(path, Settings(images=False), None, arguments.jobs), None
     layout = LAYOUTS[task]
-    codes, side = layout.codes, layout.picture_side
+    codes, side = layout.codes, layout.image_side
     if arguments.code_image_size and codes:
         codes = (arguments.code_image_size // 8) ** 2  # one code for 8 x 8 pixels
         side = (
             side and 2 * arguments.code_image_size
-        )  # codes of the middle: half of the picture's side
+        )  # codes of the middle: half of the image's side
     settings = Settings(
         task=task,
         columns=tuple(selected_columns(layout, _numbers(path, arguments.selected_cols)).items()),
@@ -247,7 +245,7 @@ def _scan(path: str, arguments: argparse.Namespace):
         labels=frozenset(layout.labels),
         num_codes=arguments.code_dict_size,
         codes=codes,
-        picture_side=side,
+        image_side=side,
         answers=(
             frozenset(read_label_file(arguments.ans2label_file))
             if arguments.ans2label_file
@@ -313,8 +311,8 @@ def _repair(report, layout, arguments: argparse.Namespace):
     for finding in done.left_out:
         print(f"left out: {finding.line(report.path)}")
     print(
-        f"{done.path}: {done.rows} rows, {done.mended} of them mended, {done.renamed} with a new"
-        f" id; {done.num_left_out} left out"
+        f"{done.path}: {done.rows} rows, {done.mended} of them repaired, {done.renamed} with"
+        f" a new id; {done.num_left_out} left out"
     )
     return done
 

@@ -1,4 +1,4 @@
-"""``ofa draw``: captions -> pictures."""
+"""``ofa draw``: captions -> images."""
 
 import argparse
 import logging
@@ -15,24 +15,24 @@ examples:
   ofa draw checkpoint_best.pt --texts captions.txt --samples 24 --clip-model-path ViT-B-16.pt \\
       --image-tokenizer vqgan/ --out drawn
 
-DIR gets every picture (all_results, top1), a sheet of all samples per caption, and
+DIR gets every image (all_results, top1), a sheet of all samples per caption, and
 draw_predict.json that names them. A scorer (--clip-model-path or --image-text-scorer) puts those
 first that fit their caption best."""
-# Options of text to image that are given anew where pictures are drawn: flag, type, help.
+# Options of text to image that are given anew where images are drawn: flag, type, help.
 DRAWING_FLAGS = (
-    ("--code-image-size", int, "side of a picture, pixels"),
-    ("--sampling-times", int, "pictures of a caption: beam x this"),
+    ("--code-image-size", int, "side of an image, pixels"),
+    ("--sampling-times", int, "images of a caption: beam x this"),
     (
         "--image-tokenizer",
         str,
-        "what makes pictures of codes: tokenizer.pt, or a folder with model.yaml and last.ckpt",
+        "what makes images of codes: tokenizer.pt, or a folder with model.yaml and last.ckpt",
     ),
     ("--vqgan-model-path", str, "last.ckpt of a VQGAN"),
     ("--vqgan-config-path", str, "its model.yaml"),
-    ("--clip-model-path", str, "weights of CLIP, to put pictures first that fit their caption"),
-    ("--image-text-scorer", str, "MODULE:CLASS with score(pictures, texts), instead of CLIP"),
-    ("--eval-clip-method", str, "compare with the caption (ti_sim) or the true picture (ii_sim)"),
-    ("--gen-images-path", str, "folder for the pictures (all_results, top1)"),
+    ("--clip-model-path", str, "weights of CLIP, to put images first that fit their caption"),
+    ("--image-text-scorer", str, "MODULE:CLASS with score(images, texts), instead of CLIP"),
+    ("--eval-clip-method", str, "compare with the caption (ti_sim) or the true image (ii_sim)"),
+    ("--gen-images-path", str, "folder for the images (all_results, top1)"),
 )
 DRAWING_OPTIONS = tuple(flag[2:].replace("-", "_") for flag, _, _ in DRAWING_FLAGS)
 GENERATION = ("sampling_topk", "sampling_topp", "temperature")
@@ -48,7 +48,7 @@ def add_drawing_flags(parser, *without: str) -> None:
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "draw",
-        help="draw pictures of captions",
+        help="draw images of captions",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -57,12 +57,12 @@ def add_parser(subparsers) -> None:
     )
     parser.add_argument("text", nargs="*", help="captions")
     parser.add_argument("--texts", metavar="FILE", help="further captions, one per line")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the pictures")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the images")
     parser.add_argument(
-        "--samples", type=int, default=16, metavar="N", help="pictures per caption (%(default)s)"
+        "--samples", type=int, default=16, metavar="N", help="images per caption (%(default)s)"
     )
     parser.add_argument(
-        "--seed", type=int, default=7, help="the same seed draws the same pictures (%(default)s)"
+        "--seed", type=int, default=7, help="the same seed draws the same images (%(default)s)"
     )
     add_drawing_flags(parser, "--gen-images-path", "--sampling-times", "--eval-clip-method")
     parser.add_argument(
@@ -99,13 +99,13 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ofa import OFA
-    from ofa.inference.image_writer import Album, png, write
+    from ofa.inference.image_writer import ImageWriter, png, write
     from ofa.io.image_grid import grid
     from ofa.task.results import write_predictions
     from ofa.tasks import spec_of
 
     captions = captions_of(args)
-    album = Album(args.out)
+    album = ImageWriter(args.out)
     given = {name: getattr(args, name, None) for name in DRAWING_OPTIONS}
     model = OFA.load(
         args.checkpoint,
@@ -124,9 +124,9 @@ def run(args: argparse.Namespace) -> int:
         for row, prediction in enumerate(
             model.drawings(captions, args.samples, args.seed, generation)
         ):
-            pictures = [one.picture for one in (prediction, *prediction.others)]
+            images = [one.image for one in (prediction, *prediction.others)]
             sheet = album.keep(row, prediction)
-            write(album.folder / f"{sheet}.png", png(grid(pictures)))
+            write(album.folder / f"{sheet}.png", png(grid(images)))
             entry = result(row, prediction)
             entries.append(
                 {
@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
                 }
             )
             bar.update()
-    print(f"pictures: {write_predictions(args.out, 'draw', entries)}")
+    print(f"images: {write_predictions(args.out, 'draw', entries)}")
     return 0
 
 

@@ -16,7 +16,7 @@ from ofa.io.text_files import read_lines
 
 logger = logging.getLogger(__name__)
 
-# Flags of released command lines that have no meaning here. They are accepted and named once.
+# Flags of upstream command lines that have no meaning here. They are accepted and named once.
 WITHOUT_MEANING = (
     "--log-format",
     "--log-interval",
@@ -77,7 +77,7 @@ def add_parser(subparsers) -> None:
     what.add_argument(
         "--bpe",
         choices=("gpt2", "bert", "sentencepiece"),
-        help="recognised from the folder when left out",
+        help="recognized from the folder when left out",
     )
     what.add_argument(
         "--model-overrides",
@@ -96,7 +96,7 @@ def add_parser(subparsers) -> None:
         action="store_true",
         help=(
             "as a model answers that was never finetuned on the task: constraints act on"
-            " probabilities, without renormalising; questions are answered freely"
+            " probabilities, without renormalizing; questions are answered freely"
         ),
     )
     _add_task(parser)
@@ -172,11 +172,11 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
         help="the same as --val-inference-type beamsearch",
     )
     for flag, text in (
-        ("--add-object", "name the picture's objects in the question"),
-        ("--add-caption", "give the picture's caption"),
-        ("--is-document", "text recognition: pictures are long lines of a document"),
+        ("--add-object", "name the image's objects in the question"),
+        ("--add-caption", "give the image's caption"),
+        ("--is-document", "text recognition: images are long lines of a document"),
         ("--unconstrained-training", "the model was trained without a set of answers"),
-        ("--imagenet-default-mean-and-std", "normalise images by ImageNet's mean and std"),
+        ("--imagenet-default-mean-and-std", "normalize images by ImageNet's mean and std"),
     ):
         group.add_argument(flag, action="store_true", default=None, help=text)
 
@@ -213,9 +213,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         ),
     )
     group.add_argument(
-        "--report",
-        metavar="FILE.html",
-        help="a page with pictures, captions, references and scores",
+        "--report", metavar="FILE.html", help="a page with images, captions, references and scores"
     )
     add_page_flags(group)
     group.add_argument(
@@ -404,7 +402,7 @@ def _check(args: argparse.Namespace) -> None:
     check_files(args, "training_log", "timings", "constant_from")
     for flag in WITHOUT_MEANING:
         if getattr(args, flag[2:].replace("-", "_")) is not None:
-            logger.warning("%s has no meaning here and is passed over", flag)
+            logger.warning("%s has no meaning here and is skipped", flag)
 
 
 def _score(args: argparse.Namespace, evaluation):
@@ -425,7 +423,7 @@ def _score(args: argparse.Namespace, evaluation):
     scores.overall.update(_quality(args, evaluation))
     if not scores.overall:
         logger.info(
-            "no scores: nothing here knows how good the pictures are (--clip-model-path,"
+            "no scores: nothing here knows how good the images are (--clip-model-path,"
             " --image-text-scorer)"
         )
         return None, None
@@ -451,26 +449,26 @@ def _score(args: argparse.Namespace, evaluation):
 
 
 def _quality(args: argparse.Namespace, evaluation) -> dict[str, float]:
-    """FID and Inception score of the best pictures, if they are asked for; real pictures are by
+    """FID and Inception score of the best images, if they are asked for; real images are by
     default those of the rows."""
     if not args.inception_model_path and not args.feature_extractor:
         return {}
     from ofa.io.image_grid import reference_file
-    from ofa.metrics.fid import image_scores, load_extractor, real_pictures
+    from ofa.metrics.fid import image_scores, load_extractor, real_images
 
-    pictures = [
+    images = [
         Path(prediction.file)
         for prediction in evaluation.predictions
         if prediction.file is not None
     ]
-    if not pictures:
+    if not images:
         raise UserError(
-            "--inception-model-path: expects pictures to score, found none; give --image-tokenizer"
+            "--inception-model-path: expects images to score, found none; give --image-tokenizer"
         )
-    references = [path for path in map(reference_file, pictures) if path.is_file()]
-    real = real_pictures(args.real_images) if args.real_images else references or None
+    references = [path for path in map(reference_file, images) if path.is_file()]
+    real = real_images(args.real_images) if args.real_images else references or None
     return image_scores(
-        pictures, load_extractor(args.inception_model_path, args.feature_extractor), real
+        images, load_extractor(args.inception_model_path, args.feature_extractor), real
     )
 
 

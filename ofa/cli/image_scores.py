@@ -1,36 +1,36 @@
-"""``ofa image-scores``: how good the pictures of a folder are together, by FID and Inception
+"""``ofa image-scores``: how good the images of a folder are together, by FID and Inception
 score."""
 
 import argparse
 
 EXAMPLE = """\
 examples:
-  ofa image-scores results/pictures/top1 --real results/pictures/reference \\
+  ofa image-scores results/images/top1 --real results/images/reference \\
       --inception-model-path pt_inception-2015-12-05-6726825d.pth
-  ofa image-scores results/pictures/top1 --real gt_stat.npz \\
+  ofa image-scores results/images/top1 --real gt_stat.npz \\
       --inception-model-path pt_inception-2015-12-05-6726825d.pth"""
 
 
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "image-scores",
-        help="FID and Inception score of a folder of pictures",
+        help="FID and Inception score of a folder of images",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", help="of pictures (ofa evaluate: .../top1)")
+    parser.add_argument("folder", help="of images (ofa evaluate: .../top1)")
     add_quality_flags(parser, "--real")
     parser.add_argument("--out", metavar="FILE.json", help="write the scores")
     parser.set_defaults(run=run)
 
 
 def add_quality_flags(parser, real: str) -> None:
-    """Args: parser: or a group of one. real: the flag that names real pictures."""
+    """Args: parser: or a group of one. real: the flag that names real images."""
     parser.add_argument(
         real,
         dest="real_images",
         metavar="DIR_OR_NPZ",
-        help="real pictures, or gt_stat.npz with mu and sigma of their features",
+        help="real images, or gt_stat.npz with mu and sigma of their features",
     )
     parser.add_argument(
         "--inception-model-path",
@@ -48,19 +48,19 @@ def run(args: argparse.Namespace) -> int:
     """Compute, print, write. Returns: 0, or 1 if images could not be read."""
     from ofa.io.image_files import readable
     from ofa.io.image_paths import list_images
-    from ofa.metrics.fid import image_scores, load_extractor, real_pictures
+    from ofa.metrics.fid import image_scores, load_extractor, real_images
     from ofa.task.results import write_json
 
-    pictures, broken = readable(list_images(args.folder))
-    real = real_pictures(args.real_images) if args.real_images else None
+    images, broken = readable(list_images(args.folder))
+    real = real_images(args.real_images) if args.real_images else None
     if isinstance(real, list):
         real, broken_real = readable(real)
         broken |= broken_real
     scores = image_scores(
-        pictures, load_extractor(args.inception_model_path, args.feature_extractor), real
+        images, load_extractor(args.inception_model_path, args.feature_extractor), real
     )
     for name, value in scores.items():
         print(f"{name:14}{value:10.4f}")
     if args.out:
-        write_json(args.out, {"scores": scores, "pictures": len(pictures)})
+        write_json(args.out, {"scores": scores, "pictures": len(images)})
     return 1 if broken else 0

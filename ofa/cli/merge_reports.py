@@ -1,5 +1,4 @@
-"""``ofa book``: several pages of ``ofa evaluate --report`` or ``ofa report`` in one file, with a
-tab for each."""
+"""``ofa merge-reports``: pages of ``ofa evaluate`` or ``ofa report`` in one file, a tab each."""
 
 import argparse
 from pathlib import Path
@@ -9,13 +8,13 @@ from ofa.io.text_files import read_text
 
 EXAMPLE = """\
 example:
-  ofa book captions=captions.html questions=questions.html --out report.html --title "A small OFA"
+  ofa merge-reports captions=captions.html questions=questions.html --out report.html --title OFA
 """
 
 
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
-        "book",
+        "merge-reports",
         help="join several pages in one file",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -44,7 +43,7 @@ def named_file(text: str) -> tuple[str, str]:
 
 def run(args: argparse.Namespace) -> int:
     """Read the pages, write the book."""
-    from ofa.report.page import write_book
+    from ofa.report.page import merge_reports
 
     pages = []
     for name, path in args.pages:
@@ -54,6 +53,6 @@ def run(args: argparse.Namespace) -> int:
                 f" '{name}'"
             )
         pages.append((name, read_text(path)))
-    write_book(args.out, args.title, pages)
+    merge_reports(args.out, args.title, pages)
     print(f"book: {args.out}")
     return 0

@@ -1,4 +1,4 @@
-"""``ofa negatives build``: the files that wrong examples of pre-training are drawn from, made
+"""``ofa negatives build``: the files that wrong examples of pretraining are drawn from, made
 from the training rows."""
 
 import argparse
@@ -22,14 +22,14 @@ DONE = "negative_samples.json"  # what the files were made from
 def add_parser(subparsers) -> None:
     """Add ``negatives`` to the commands of ``ofa``."""
     parser = subparsers.add_parser(
-        "negatives", help="make the files that wrong examples of pre-training are drawn from"
+        "negatives", help="make the files that wrong examples of pretraining are drawn from"
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     build = actions.add_parser(
         "build",
         help="collect captions, objects and answers of training rows",
         description=(
-            "Reads the training rows once, without their pictures, and writes all_captions.txt,"
+            "Reads the training rows once, without their images, and writes all_captions.txt,"
             " object.txt and type2ans.json, for --neg-sample-dir. The same rows make the same"
             " files. Files that are there already and were made from the same rows are kept."
         ),
@@ -43,14 +43,14 @@ def add_parser(subparsers) -> None:
         nargs="+",
         required=True,
         metavar="ROWS",
-        help="rows of pictures and texts: vision_language_examples.tsv, or shards",
+        help="rows of images and texts: vision_language_examples.tsv, or shards",
     )
     build.add_argument(
         "--detection",
         nargs="+",
         metavar="ROWS",
         default=[],
-        help="rows of pictures and objects: detection_examples.tsv, or shards",
+        help="rows of images and objects: detection_examples.tsv, or shards",
     )
     build.add_argument(
         "--selected-cols", default=PAIR_COLS, metavar="COLS", help="columns of --data (%(default)s)"

@@ -20,7 +20,7 @@ def add_parser(subparsers) -> None:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=(
-            "Shards are tar files of samples KEY.jpg + KEY.json: the picture as an image file, the"
+            "Shards are tar files of samples KEY.jpg + KEY.json: the image as an image file, the"
             " other columns as a JSON list.\nEvery task trains and evaluates from them as from the"
             " TSV: --data FOLDER, x-{000000..000009}.tar or 'x-*.tar'.\nNAME.shards.json lists them"
             " with rows, bytes and SHA-256. An interrupted call goes on where it stopped."

@@ -26,13 +26,13 @@ A line of a .jsonl file: {"image": "a.jpg", "question": "what is it?", "region":
 paths are as seen from the file. An image that cannot be read is named and left out (its line holds
 the reason); the exit status is 1 then."""
 GENERATION = ("beam", "max_len_b", "min_len", "lenpen", "temperature", "no_repeat_ngram_size")
-WINDOW = 4  # batches of pictures in memory
+WINDOW = 4  # batches of images in memory
 
 
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "predict",
-        help="ask a model about pictures",
+        help="ask a model about images",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -71,7 +71,7 @@ def add_parser(subparsers) -> None:
         help="JSON lines, written as a whole at the end; default: printed as they come",
     )
     out.add_argument(
-        "--draw", metavar="DIR", help="write every picture with its boxes and texts drawn on it"
+        "--draw", metavar="DIR", help="write every image with its boxes and texts drawn on it"
     )
     out.add_argument(
         "--best",
@@ -116,9 +116,7 @@ def add_model_flags(group) -> None:
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model and machine")
     add_model_flags(group)
-    group.add_argument(
-        "--batch-size", type=int, default=16, help="pictures at a time (%(default)s)"
-    )
+    group.add_argument("--batch-size", type=int, default=16, help="images at a time (%(default)s)")
     for name in GENERATION:
         kind = float if name in ("lenpen", "temperature") else int
         group.add_argument(
@@ -186,48 +184,48 @@ def load(args: argparse.Namespace, **overrides: Any):
 def lines(model, requests: Sequence[Any], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One line per request, in order."""
     from ofa.data.load_image import from_file
-    from ofa.report.annotate import Drawer
+    from ofa.report.annotate import AnnotatedImageWriter
 
-    drawer = Drawer(args.draw) if args.draw else None
+    drawer = AnnotatedImageWriter(args.draw) if args.draw else None
     size = WINDOW * args.batch_size
     for start in range(0, len(requests), size):
         window = requests[start : start + size]
-        pictures: list[Any] = []
+        images: list[Any] = []
         for request in window:
             try:
-                pictures.append(from_file(request.image, str(request.image)))
+                images.append(from_file(request.image, str(request.image)))
             except UserError as error:
                 if args.stop_on_broken:
                     raise
                 logger.warning("left out: %s", error)
-                pictures.append(error)
-        replies = replies_of(model, window, pictures, args)
-        for request, picture, reply in zip(window, pictures, replies):
+                images.append(error)
+        replies = replies_of(model, window, images, args)
+        for request, image, reply in zip(window, images, replies):
             about = {"image": request.name, "task": request.verb, **request.words, **request.kept}
-            if isinstance(picture, UserError):
-                yield {**about, "error": str(picture)}
+            if isinstance(image, UserError):
+                yield {**about, "error": str(image)}
                 continue
             if drawer:
-                about["drawn"] = drawer.draw(request, picture, reply)
+                about["drawn"] = drawer.draw(request, image, reply)
             yield {**about, **reply.as_json()}
 
 
 def replies_of(
-    model, requests: Sequence[Any], pictures: Sequence[Any], args: argparse.Namespace
+    model, requests: Sequence[Any], images: Sequence[Any], args: argparse.Namespace
 ) -> list[Any]:
     """The model's reply to each request; requests of one kind are asked together."""
     generation = {
         name: getattr(args, name) for name in GENERATION if getattr(args, name) is not None
     }
     replies: list[Any] = [None] * len(requests)
-    whole = [row for row, picture in enumerate(pictures) if not isinstance(picture, UserError)]
+    whole = [row for row, image in enumerate(images) if not isinstance(image, UserError)]
     for kind in dict.fromkeys(requests[row].kind for row in whole):
         rows = [row for row in whole if requests[row].kind == kind]
         words = {name: [requests[row].words[name] for row in rows] for name in kind[1:]}
         if kind[0] == "answer" and args.answers:
             words["answers"] = [text.strip() for text in args.answers.split(",")]
         found = getattr(model, kind[0])(
-            [pictures[row] for row in rows], **words, best=args.best, **generation
+            [images[row] for row in rows], **words, best=args.best, **generation
         )
         for row, reply in zip(rows, found):
             replies[row] = reply

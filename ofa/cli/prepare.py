@@ -1,5 +1,5 @@
 """``ofa prepare``: training files from a data set as one downloads it, from people's own tables,
-or from the picture world."""
+or from synthetic shapes."""
 
 import argparse
 import logging
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 
 def add_parser(subparsers) -> None:
     from ofa.cli.prepare_chinese import add_muge, add_refcoco_cn
-    from ofa.cli.prepare_ocr import add_ocr, add_sign_world
+    from ofa.cli.prepare_ocr import add_ocr, add_synthetic_words
     from ofa.cli.prepare_texts import add_texts
-    from ofa.cli.shapes import add_picture_world
+    from ofa.cli.shapes import add_synthetic_shapes
 
     parser = subparsers.add_parser(
         "prepare",
-        help="write training files (TSV with embedded pictures)",
+        help="write training files (TSV with embedded images)",
         description="Write training files. An interrupted call is continued by the same call.",
     )
     kinds = parser.add_subparsers(title="what to prepare", metavar="KIND", required=True)
@@ -51,8 +51,8 @@ def add_parser(subparsers) -> None:
     add_refcoco_cn(kinds)
     for kind in ("csv", "jsonl"):
         _add_own_table(kinds, kind)
-    add_picture_world(kinds)
-    add_sign_world(kinds)
+    add_synthetic_shapes(kinds)
+    add_synthetic_words(kinds)
     add_texts(kinds)
 
 
@@ -60,7 +60,7 @@ def _add_coco_captions(kinds) -> None:
     parser = new_kind(
         kinds,
         "coco-captions",
-        "captions in COCO's format and a folder of pictures",
+        "captions in COCO's format and a folder of images",
         "caption_stage1_train.tsv, caption_stage2_train.tsv, caption_val.tsv, caption_test.tsv, "
         "*_caption_coco_format.json, captions.txt",
         "ofa prepare coco-captions --split dataset_coco.json --images coco --out"
@@ -80,7 +80,7 @@ def _add_coco_captions(kinds) -> None:
         "--split", metavar="JSON", help="Karpathy's dataset_coco.json (restval counts as training)"
     )
     split.add_argument(
-        "--val-fraction", type=float, metavar="F", help="part of the pictures kept for validation"
+        "--val-fraction", type=float, metavar="F", help="part of the images kept for validation"
     )
     add_id_prefix(parser, "the images of each file of --annotations")
     parser.add_argument(
@@ -191,7 +191,7 @@ def _add_snli_ve(kinds) -> None:
     parser = new_kind(
         kinds,
         "snli-ve",
-        "SNLI-VE and the pictures of Flickr30k",
+        "SNLI-VE and the images of Flickr30k",
         "snli_ve_train.tsv, snli_ve_dev.tsv, snli_ve_test.tsv",
         "ofa prepare snli-ve --train snli_ve_train.jsonl --dev snli_ve_dev.jsonl --test"
         " snli_ve_test.jsonl --images flickr30k_images --out dataset/snli_ve_data",
@@ -251,7 +251,7 @@ def _add_own_table(kinds, kind: str) -> None:
     parser = new_kind(
         kinds,
         kind,
-        f"your own data: a {kind.upper()} file that names pictures",
+        f"your own data: a {kind.upper()} file that names images",
         "the files of the task: caption_*.tsv, vqa_*.tsv, refcoco_*.tsv, snli_ve_*.tsv,"
         " image_classify_*.tsv or ocr_*.tsv",
         f"ofa prepare {kind} photos.{kind} --task vqa_gen --images photos --columns image=file"
@@ -308,11 +308,11 @@ def _add_own_table(kinds, kind: str) -> None:
 
 
 def prepare_coco_captions(args: argparse.Namespace) -> int:
-    """Read annotations, look at every picture, write the files. Nothing is written if a picture
+    """Read annotations, look at every image, write the files. Nothing is written if an image
     is broken."""
     from ofa.errors import UserError
     from ofa.prepare import coco_captions as coco
-    from ofa.prepare.prepared_dataset import Found, Problems
+    from ofa.prepare.prepared_dataset import PreparedDataset, Problems
     from ofa.prepare.tsv_writer import CaptionCleaner
 
     if not args.split and not args.annotations:
@@ -327,18 +327,16 @@ def prepare_coco_captions(args: argparse.Namespace) -> int:
             " --annotations; leave it out"
         )
     cleaner, problems = CaptionCleaner(), Problems(args.skip_broken)
-    pictures = coco.pictures_from_coco(
-        args.annotations, args.images, cleaner, problems, args.id_prefix
-    )
+    images = coco.images_from_coco(args.annotations, args.images, cleaner, problems, args.id_prefix)
     if args.split:
-        splits = coco.split_by_karpathy(args.split, args.images, cleaner, pictures, problems)
+        splits = coco.split_by_karpathy(args.split, args.images, cleaner, images, problems)
     else:
-        splits = coco.split_by_fraction(pictures, args.val_fraction, args.test_fraction, args.seed)
+        splits = coco.split_by_fraction(images, args.val_fraction, args.test_fraction, args.seed)
     problems.settle()
     coco.check_unique(splits)
     if not splits["train"]:
         raise UserError(
-            f"{args.split or args.annotations[0]}: no picture with a caption for training"
+            f"{args.split or args.annotations[0]}: no image with a caption for training"
         )
     logger.info("captions: %s", cleaner.report())
     inputs = [*args.annotations, *([args.split] if args.split else [])]
@@ -353,7 +351,9 @@ def prepare_coco_captions(args: argparse.Namespace) -> int:
         **problems.counts(),
     }
     return write_found(
-        Found("coco-captions", inputs=inputs, settings=settings, counts=counts, pictures_of=splits),
+        PreparedDataset(
+            "coco-captions", inputs=inputs, settings=settings, counts=counts, images_of=splits
+        ),
         args,
     )
 

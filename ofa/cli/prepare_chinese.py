@@ -37,7 +37,7 @@ def add_muge(kinds) -> None:
         parser.add_argument(
             f"--{split}",
             metavar="JSONL|TSV",
-            help="the same; or pictures without texts, as MUGE's test set",
+            help="the same; or images without texts, as MUGE's test set",
         )
     add_images(parser)
     add_skip_broken(parser)
@@ -59,7 +59,7 @@ def add_refcoco_cn(kinds) -> None:
             f"--{split}",
             metavar="JSONL|TSV",
             help=(
-                "lines with id, image, text and box; or a published file: id, text, box, picture in"
+                "lines with id, image, text and box; or a published file: id, text, box, image in"
                 " base64"
             ),
         )
@@ -67,7 +67,7 @@ def add_refcoco_cn(kinds) -> None:
         "--images",
         nargs="+",
         metavar="DIR|TSV",
-        help="pictures of JSONL files: folders, or image ids with base64",
+        help="images of JSONL files: folders, or image ids with base64",
     )
     parser.add_argument(
         "--columns",

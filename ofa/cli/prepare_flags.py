@@ -30,7 +30,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="DIR|TSV",
         help=(
-            "folders of the image files, at any depth; or TSV files of image ids and pictures in"
+            "folders of the image files, at any depth; or TSV files of image ids and images in"
             " base64"
         ),
     )
@@ -50,7 +50,7 @@ def add_val_fraction(group) -> None:
         "--val-fraction",
         type=float,
         metavar="F",
-        help="part of the pictures, drawn at random, for validation",
+        help="part of the images, drawn at random, for validation",
     )
 
 
@@ -72,7 +72,7 @@ def add_skip_broken(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-broken",
         action="store_true",
-        help="leave unreadable pictures and wrong entries out instead of stopping",
+        help="leave unreadable images and wrong entries out instead of stopping",
     )
 
 
@@ -87,7 +87,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         type=count,
         default=min(8, os.cpu_count() or 1),
         metavar="N",
-        help="processes that read or draw pictures (%(default)s)",
+        help="processes that read or draw images (%(default)s)",
     )
 
 
@@ -129,10 +129,10 @@ def given_splits(args: argparse.Namespace, *names: str) -> dict[str, str]:
 
 
 def images_and_problems(args: argparse.Namespace) -> tuple[Any, Any]:
-    from ofa.io.image_files import PictureFolders
+    from ofa.io.image_files import ImageFolders
     from ofa.prepare.prepared_dataset import Problems
 
-    return PictureFolders(args.images) if args.images else None, Problems(args.skip_broken)
+    return ImageFolders(args.images) if args.images else None, Problems(args.skip_broken)
 
 
 def write_found(found, args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``ofa prepare ocr | sign-world``: the training files of text recognition."""
+"""``ofa prepare ocr | synthetic-words``: the training files of text recognition."""
 
 import argparse
 
@@ -12,11 +12,11 @@ def add_ocr(kinds) -> None:
     """Add ``ocr`` to what ``ofa prepare`` prepares."""
     parser = kinds.add_parser(
         "ocr",
-        help="pictures of text and lists of what is written on them",
+        help="images of text and lists of what is written on them",
         description=(
             "Writes ocr_train.tsv, ocr_val.tsv, ocr_test.tsv (of the lists that are given) and"
             " manifest.json. Image files are embedded as they are; those with an EXIF orientation"
-            " are turned upright. A list has lines 'picture TAB text', as PaddleOCR's, or 'picture,"
+            " are turned upright. A list has lines 'image TAB text', as PaddleOCR's, or 'image,"
             ' "text"\', as those of ICDAR.'
         ),
         epilog=(
@@ -26,7 +26,7 @@ def add_ocr(kinds) -> None:
     )
     for split in SPLITS:
         parser.add_argument(
-            f"--{split}", metavar="LIST", help=f"pictures and texts of ocr_{split}.tsv"
+            f"--{split}", metavar="LIST", help=f"images and texts of ocr_{split}.tsv"
         )
     parser.add_argument(
         "--images",
@@ -37,40 +37,40 @@ def add_ocr(kinds) -> None:
     parser.add_argument(
         "--skip-broken",
         action="store_true",
-        help="leave unreadable pictures and wrong entries out instead of stopping",
+        help="leave unreadable images and wrong entries out instead of stopping",
     )
     add_common(parser)
     parser.set_defaults(run=prepare_ocr)
 
 
-def add_sign_world(kinds) -> None:
-    """Add ``sign-world`` to what ``ofa prepare`` prepares."""
+def add_synthetic_words(kinds) -> None:
+    """Add ``synthetic-words`` to what ``ofa prepare`` prepares."""
     parser = kinds.add_parser(
-        "sign-world",
-        help="made-up words as pictures: text recognition",
+        "synthetic-words",
+        help="made-up words as images: text recognition",
         description=(
             "Writes ocr_train.tsv, ocr_val.tsv, ocr_test.tsv and texts.txt (the training texts). No"
             " word of validation and test occurs in training."
         ),
         epilog=(
-            "example: ofa prepare sign-world --letters abdhkosx --shortest 3 --longest 3 --plain"
-            " --out dataset/signs"
+            "example: ofa prepare synthetic-words --letters abdhkosx --shortest 3 --longest 3"
+            " --plain --out dataset/signs"
         ),
     )
     parser.add_argument(
-        "--train", type=count, default=10000, metavar="N", help="training pictures (%(default)s)"
+        "--train", type=count, default=10000, metavar="N", help="training images (%(default)s)"
     )
     parser.add_argument(
-        "--val", type=count, default=100, metavar="N", help="validation pictures (%(default)s)"
+        "--val", type=count, default=100, metavar="N", help="validation images (%(default)s)"
     )
     parser.add_argument(
-        "--test", type=count, default=300, metavar="N", help="test pictures (%(default)s)"
+        "--test", type=count, default=300, metavar="N", help="test images (%(default)s)"
     )
     parser.add_argument(
-        "--width", type=count, default=96, metavar="PX", help="of the pictures (%(default)s)"
+        "--width", type=count, default=96, metavar="PX", help="of the images (%(default)s)"
     )
     parser.add_argument(
-        "--height", type=count, default=32, metavar="PX", help="of the pictures (%(default)s)"
+        "--height", type=count, default=32, metavar="PX", help="of the images (%(default)s)"
     )
     parser.add_argument(
         "--letters",
@@ -97,12 +97,12 @@ def add_sign_world(kinds) -> None:
         help="black on white, all in one place and of one size: learned much sooner",
     )
     add_common(parser)
-    parser.set_defaults(run=prepare_sign_world)
+    parser.set_defaults(run=prepare_synthetic_words)
 
 
 def prepare_ocr(args: argparse.Namespace) -> int:
-    """Read the lists that are given, look at every picture, write the files."""
-    from ofa.io.image_files import PictureFolders
+    """Read the lists that are given, look at every image, write the files."""
+    from ofa.io.image_files import ImageFolders
     from ofa.prepare.ocr_lists import read_label_lists
     from ofa.prepare.prepared_dataset import Problems
     from ofa.prepare.write_dataset import prepare
@@ -110,10 +110,10 @@ def prepare_ocr(args: argparse.Namespace) -> int:
     lists = {split: getattr(args, split) for split in SPLITS if getattr(args, split)}
     if not lists:
         raise UserError(
-            "expected a list of pictures and texts, found none; give at least one of --train,"
+            "expected a list of images and texts, found none; give at least one of --train,"
             " --val, --test"
         )
-    images = PictureFolders(args.images) if args.images else None
+    images = ImageFolders(args.images) if args.images else None
     summary(
         prepare(
             read_label_lists(lists, images, Problems(args.skip_broken)),
@@ -125,7 +125,7 @@ def prepare_ocr(args: argparse.Namespace) -> int:
     return 0
 
 
-def prepare_sign_world(args: argparse.Namespace) -> int:
+def prepare_synthetic_words(args: argparse.Namespace) -> int:
     """Draw the words of three splits."""
     from ofa.synthetic.words import World
     from ofa.synthetic.words_files import write_signs

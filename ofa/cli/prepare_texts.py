@@ -9,7 +9,7 @@ def add_texts(kinds) -> None:
     """Add the kinds to ``ofa prepare``."""
     _add_glue(kinds)
     _add_gigaword(kinds)
-    _add_text_world(kinds)
+    _add_synthetic_sentences(kinds)
 
 
 def _add_glue(kinds) -> None:
@@ -80,16 +80,16 @@ def _add_gigaword(kinds) -> None:
     parser.set_defaults(run=prepare_gigaword)
 
 
-def _add_text_world(kinds) -> None:
+def _add_synthetic_sentences(kinds) -> None:
     parser = kinds.add_parser(
-        "text-world",
+        "synthetic-sentences",
         help="made-up sentences for the language tasks, by a small grammar",
         description=(
             "Writes TASK_train.tsv, TASK_dev.tsv and TASK_test.tsv for cola, mnli, mrpc, qnli, qqp,"
             " rte, sst2 and gigaword, and texts.txt for ofa vocab build. No row of the other files"
             " occurs in training."
         ),
-        epilog="example: ofa prepare text-world --out dataset/text_world",
+        epilog="example: ofa prepare synthetic-sentences --out dataset/synthetic_sentences",
     )
     for split, number in (("train", 3000), ("dev", 200), ("test", 300)):
         parser.add_argument(
@@ -101,7 +101,7 @@ def _add_text_world(kinds) -> None:
         )
     parser.add_argument("--seed", type=int, default=1, help="(%(default)s)")
     parser.add_argument("--out", required=True, metavar="DIR", help="output folder")
-    parser.set_defaults(run=prepare_text_world)
+    parser.set_defaults(run=prepare_synthetic_sentences)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -145,7 +145,7 @@ def prepare_gigaword(args: argparse.Namespace) -> int:
     return 0
 
 
-def prepare_text_world(args: argparse.Namespace) -> int:
+def prepare_synthetic_sentences(args: argparse.Namespace) -> int:
     """All tasks of the grammar."""
     from ofa.synthetic.sentences import write_world
 

@@ -38,10 +38,7 @@ def add_parser(subparsers) -> None:
     )
     score.add_argument("checkpoint", help="checkpoint of --task unify_task")
     score.add_argument(
-        "--data",
-        required=True,
-        metavar="TSV",
-        help="pictures and texts: captions, questions, boxes",
+        "--data", required=True, metavar="TSV", help="images and texts: captions, questions, boxes"
     )
     for flag, task in EXTRAS.items():
         score.add_argument(
@@ -53,7 +50,7 @@ def add_parser(subparsers) -> None:
     score.add_argument(
         "--image-tokenizer",
         metavar="PATH",
-        help="makes pictures of codes: image infilling is scored by its pixels as well, and shown",
+        help="makes images of codes: image infilling is scored by its pixels as well, and shown",
     )
     score.add_argument("--out", required=True, metavar="FILE.json", help="figures to write")
     score.add_argument("--report", metavar="FILE.html", help="page with the figures and examples")
@@ -97,10 +94,10 @@ def add_summary(actions) -> None:
         default=[],
         type=named_file,
         metavar="NAME=FILE.json",
-        help="of ofa picture-world check",
+        help="of ofa synthetic-shapes check",
     )
     summary.add_argument(
-        "--pictures", metavar="FILE.json", help="of ofa draw: the first drawings are shown"
+        "--images", metavar="FILE.json", help="of ofa draw: the first drawings are shown"
     )
     summary.add_argument("--gain", metavar="FILE.json", help="of benchmarks/pretraining_gain.py")
     summary.add_argument("--timings", metavar="FILE", help="lines of 'stage TAB seconds'")
@@ -112,7 +109,7 @@ def add_summary(actions) -> None:
 def run_summary(args: argparse.Namespace) -> int:
     """Read what is given, write the page. Raises: UserError if a file is missing or of another
     kind."""
-    from ofa.report.pretraining_page import Found, write_summary
+    from ofa.report.pretraining_page import PretrainingSummary, write_summary
 
     def read(path: str | None):
         try:
@@ -128,19 +125,19 @@ def run_summary(args: argparse.Namespace) -> int:
             f"{args.timings}: expected lines of 'stage TAB seconds', found no file; check --timings"
         )
     drawings = {name: read(path) for name, path in args.drawings}
-    found = Found(
+    found = PretrainingSummary(
         read(args.scores),
         drawings,
         read(args.gain),
         args.timings,
-        read(args.pictures),
-        args.pictures and Path(args.pictures).parent,
+        read(args.images),
+        args.images and Path(args.images).parent,
     )
     try:
         write_summary(args.out, args.title, found)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(
-            "--scores, --drawings, --gain, --pictures: expected the files of the commands that"
+            "--scores, --drawings, --gain, --images: expected the files of the commands that"
             f" --help names, found others ({type(error).__name__}: {error}); check which file is"
             " which"
         ) from None
@@ -152,7 +149,7 @@ def run_score(args: argparse.Namespace) -> int:
     import torch
 
     from ofa import OFA
-    from ofa.inference.pretraining_eval import AskedRows
+    from ofa.inference.pretraining_eval import PretrainingEvalSet
     from ofa.io.atomic import replacing
     from ofa.io.values import finite
     from ofa.metrics.pretraining import score
@@ -161,7 +158,7 @@ def run_score(args: argparse.Namespace) -> int:
 
     model = OFA.load(args.checkpoint, args.bpe_dir, device="cpu" if args.cpu else None)
     files = {name: getattr(args, name) for name in ("data", *EXTRAS)}
-    test = AskedRows(model, files, args.rows, args.neg_sample_dir)
+    test = PretrainingEvalSet(model, files, args.rows, args.neg_sample_dir)
     if args.image_tokenizer:
         test.take_tokenizer(args.image_tokenizer)
     training = test.of_training()

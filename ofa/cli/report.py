@@ -1,4 +1,4 @@
-"""``ofa report``: a result file and the rows it answers -> a page with pictures, answers, boxes
+"""``ofa report``: a result file and the rows it answers -> a page with images, answers, boxes
 and scores."""
 
 import argparse
@@ -12,13 +12,13 @@ EXAMPLE = """\
 example:
   ofa report results/val_predict.json --data refcoco_val.tsv --task refcoco --out val.html
 
-Works with the result files of ofa evaluate and of the released program, and needs no checkpoint."""
+Works with the result files of ofa evaluate and of upstream's program, and needs no checkpoint."""
 
 
 def add_parser(subparsers) -> None:
     parser = subparsers.add_parser(
         "report",
-        help="show a result file beside its pictures",
+        help="show a result file beside its images",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -77,7 +77,7 @@ def add_page_flags(parser: Any) -> None:
         type=int,
         default=500,
         metavar="N",
-        help="pictures on the page, evenly spread from the worst to the best (%(default)s)",
+        help="images on the page, evenly spread from the worst to the best (%(default)s)",
     )
     parser.add_argument("--report-title", metavar="TEXT", help="heading of the page")
     parser.add_argument(

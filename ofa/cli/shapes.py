@@ -1,4 +1,4 @@
-"""The picture world: ``ofa prepare picture-world`` makes it, ``ofa picture-world check`` looks
+"""Synthetic shapes: ``ofa prepare synthetic-shapes`` makes it, ``ofa synthetic-shapes check`` looks
 at drawings."""
 
 import argparse
@@ -13,20 +13,21 @@ from ofa.io.json_files import load_json
 
 
 def add_parser(subparsers) -> None:
-    """Add ``picture-world`` to the commands of ``ofa``."""
-    parser = subparsers.add_parser("picture-world", help="check drawings of coloured shapes")
+    """Add ``synthetic-shapes`` to the commands of ``ofa``."""
+    parser = subparsers.add_parser("synthetic-shapes", help="check drawings of colored shapes")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     check = actions.add_parser(
         "check",
         help=(
-            "count the things of each caption that its drawing shows in the right colour and shape"
+            "count the things of each caption that its drawing shows in the right color and shape"
         ),
         description=(
-            "Looks at the first picture of every entry of a result file of 'ofa evaluate' or 'ofa"
+            "Looks at the first image of every entry of a result file of 'ofa evaluate' or 'ofa"
             " draw', without any model."
         ),
         epilog=(
-            "example: ofa picture-world check results/test_predict.json --out results/drawings.json"
+            "example: ofa synthetic-shapes check results/test_predict.json --out"
+            " results/drawings.json"
         ),
     )
     check.add_argument("result", metavar="RESULT.json", help="entries with caption and files")
@@ -43,7 +44,7 @@ def add_parser(subparsers) -> None:
 
 
 def run_check(args: argparse.Namespace) -> int:
-    """Print and write the figures. Raises: UserError if the file has no pictures."""
+    """Print and write the figures. Raises: UserError if the file has no images."""
     from ofa.io.atomic import replacing
     from ofa.io.images import open_image, read_image_file
     from ofa.io.paths import path_within
@@ -60,15 +61,15 @@ def run_check(args: argparse.Namespace) -> int:
             path_within(path.parent, file, f"{path}: entry {number}", args.images)
             for number, file in enumerate(files, 1)
         ]
-        pictures = [open_image(read_image_file(file), str(file), upright=True) for file in files]
+        images = [open_image(read_image_file(file), str(file), upright=True) for file in files]
     except UserError:
         raise
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(
-            f"{path}: expects entries with a caption and files of pictures, as 'ofa draw' writes"
+            f"{path}: expects entries with a caption and files of images, as 'ofa draw' writes"
             f" them, found something else ({type(error).__name__}: {error}); draw them again"
         ) from None
-    checks = check(pictures, captions)
+    checks = check(images, captions)
     things = sum(one.named for one in checks)
     found = {
         "drawings": len(checks),
@@ -79,7 +80,7 @@ def run_check(args: argparse.Namespace) -> int:
     }
     print(
         f"{found['drawings']} drawings, {things} things named: {100 * found['things_right']:.1f} %"
-        " in the right colour and shape; drawings with all of them"
+        " in the right color and shape; drawings with all of them"
         f" {100 * found['all_things_there']:.1f} %, with all of them and nothing else"
         f" {100 * found['exact']:.1f} %"
     )
@@ -94,14 +95,14 @@ def run_check(args: argparse.Namespace) -> int:
 # making it
 
 
-def add_picture_world(kinds) -> None:
-    """Add ``picture-world`` to what ``ofa prepare`` prepares."""
+def add_synthetic_shapes(kinds) -> None:
+    """Add ``synthetic-shapes`` to what ``ofa prepare`` prepares."""
     parser = kinds.add_parser(
-        "picture-world",
-        help="made-up scenes of coloured shapes: captions, questions, boxes",
+        "synthetic-shapes",
+        help="made-up scenes of colored shapes: captions, questions, boxes",
         description=(
             "Writes the files of coco-captions, vqa_*.tsv with ans2label.json, refcoco_*.tsv, "
-            "the texts of both, and scenes.jsonl (shapes, colours, boxes)."
+            "the texts of both, and scenes.jsonl (shapes, colors, boxes)."
         ),
     )
     parser.add_argument(
@@ -118,7 +119,7 @@ def add_picture_world(kinds) -> None:
         type=count,
         default=64,
         metavar="PX",
-        help="side of the square pictures (%(default)s)",
+        help="side of the square images (%(default)s)",
     )
     parser.add_argument(
         "--image-format", choices=("jpeg", "png"), default="jpeg", help="(%(default)s)"
@@ -142,7 +143,7 @@ def add_picture_world(kinds) -> None:
         metavar="PATH",
         help=(
             "image tokenizer (ofa tokenizer train), with --pretrain: also image_examples.tsv with"
-            " the codes of the middle, and image_gen_*.tsv with those of the whole picture"
+            " the codes of the middle, and image_gen_*.tsv with those of the whole image"
         ),
     )
     parser.add_argument(
@@ -153,16 +154,16 @@ def add_picture_world(kinds) -> None:
         help="with --tokenizer: further scenes, in image_gen_train.tsv alone (%(default)s)",
     )
     add_common(parser)
-    parser.set_defaults(run=prepare_picture_world)
+    parser.set_defaults(run=prepare_synthetic_shapes)
 
 
-def prepare_picture_world(args: argparse.Namespace) -> int:
+def prepare_synthetic_shapes(args: argparse.Namespace) -> int:
     """Draw the scenes of three splits and write what is said and asked of them."""
     from ofa.synthetic.shapes_files import write_world
 
     if args.tokenizer and not args.pretrain:
         raise UserError(
-            "--tokenizer: codes of pictures are for pretraining; add --pretrain, or leave it out"
+            "--tokenizer: codes of images are for pretraining; add --pretrain, or leave it out"
         )
     if args.drawings and not args.tokenizer:
         raise UserError(
@@ -192,14 +193,14 @@ def prepare_picture_world(args: argparse.Namespace) -> int:
 
 
 def _world_tokenizer(args: argparse.Namespace):
-    """Raises: UserError if it is none, or does not fit the pictures."""
+    """Raises: UserError if it is none, or does not fit the images."""
     from ofa.models.image_tokenizer.codec import load_image_tokenizer
 
     tokenizer = load_image_tokenizer(args.tokenizer)
     if args.size % (2 * tokenizer.factor):
         raise UserError(
             f"--size {args.size}: a tokenizer of {tokenizer.factor} pixels per code expects a"
-            f" multiple of {2 * tokenizer.factor} (codes of the picture and of its middle); choose"
+            f" multiple of {2 * tokenizer.factor} (codes of the image and of its middle); choose"
             " another size"
         )
     return tokenizer
@@ -215,7 +216,7 @@ def _build_negatives(folder: str) -> None:
 
 
 def _write_codes(tokenizer, counts: dict[str, int], args: argparse.Namespace) -> None:
-    from ofa.models.image_tokenizer.codec import encode_pictures
+    from ofa.models.image_tokenizer.codec import encode_images
     from ofa.synthetic.shapes_pretraining import digest_of, write_codes
 
     summary(
@@ -225,7 +226,7 @@ def _write_codes(tokenizer, counts: dict[str, int], args: argparse.Namespace) ->
             args.size,
             args.seed,
             args.image_format,
-            functools.partial(encode_pictures, tokenizer),
+            functools.partial(encode_images, tokenizer),
             digest_of(args.tokenizer),
             args.drawings,
         )

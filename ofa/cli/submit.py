@@ -7,7 +7,7 @@ from ofa.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-COCO_SIZES = {"val2014": 40504, "test2014": 40775}  # pictures of the splits that the server scores
+COCO_SIZES = {"val2014": 40504, "test2014": 40775}  # images of the splits that the server scores
 EXAMPLE = """\
 examples:
   ofa submit coco --val2014 results/val_predict.json --test2014 results/test_predict.json \\
@@ -30,13 +30,13 @@ def add_parser(subparsers) -> None:
     coco = kinds.add_parser("coco", help="COCO captions: a zip with one file per split")
     for split, size in COCO_SIZES.items():
         coco.add_argument(
-            f"--{split}", metavar="RESULTS", help=f"result file of the {size:,} pictures of {split}"
+            f"--{split}", metavar="RESULTS", help=f"result file of the {size:,} images of {split}"
         )
         coco.add_argument(
             f"--{split}-images",
             metavar="JSON",
             help=(
-                f"the data set's list of pictures (captions_{split}.json or"
+                f"the data set's list of images (captions_{split}.json or"
                 f" image_info_{split}.json): checks that each has one caption"
             ),
         )
@@ -69,7 +69,7 @@ def add_parser(subparsers) -> None:
     muge.add_argument(
         "--images",
         metavar="TSV",
-        help="the data set's pictures of the split: checks that each has one caption",
+        help="the data set's images of the split: checks that each has one caption",
     )
     muge.add_argument("--out", required=True, metavar="FILE.jsonl")
     muge.set_defaults(run=run_muge)
@@ -126,7 +126,7 @@ def run_coco(args: argparse.Namespace) -> int:
         print(f"{split}: {count} captions")
         if split not in lists and count != COCO_SIZES[split]:
             logger.warning(
-                "%s has %d pictures, these are captions of %d; the server refuses an incomplete"
+                "%s has %d images, these are captions of %d; the server refuses an incomplete"
                 " split",
                 split,
                 COCO_SIZES[split],
@@ -151,14 +151,12 @@ def run_vqa(args: argparse.Namespace) -> int:
 
 
 def run_muge(args: argparse.Namespace) -> int:
-    from ofa.io.image_files import table_pictures
+    from ofa.io.image_files import table_images
     from ofa.submit.coco_vqa_muge import muge_upload
 
-    expected = {image_id for image_id, _ in table_pictures(args.images)} if args.images else None
+    expected = {image_id for image_id, _ in table_images(args.images)} if args.images else None
     count = muge_upload(args.results, args.out, expected)
-    print(
-        f"{count} captions" + ("" if expected is None else ", one for every picture of the split")
-    )
+    print(f"{count} captions" + ("" if expected is None else ", one for every image of the split"))
     print(f"upload: {args.out}")
     return 0
 

@@ -1,4 +1,4 @@
-"""``ofa tokenizer train | encode | decode | show``: pictures as codes and back."""
+"""``ofa tokenizer train | encode | decode | show``: images as codes and back."""
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +16,7 @@ KINDS = "tokenizer.pt, its folder, or a folder with model.yaml and last.ckpt (VQ
 
 def add_parser(subparsers) -> None:
     """Add ``tokenizer`` to the commands of ``ofa``."""
-    parser = subparsers.add_parser(
-        "tokenizer", help="pictures as codes: train, encode, decode, show"
-    )
+    parser = subparsers.add_parser("tokenizer", help="images as codes: train, encode, decode, show")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     add_train(actions)
     add_encode(actions)
@@ -31,9 +29,9 @@ def add_parser(subparsers) -> None:
 def add_train(actions) -> None:
     train = actions.add_parser(
         "train",
-        help="train a small tokenizer (VQ-VAE) on your pictures, in minutes on a CPU",
+        help="train a small tokenizer (VQ-VAE) on your images, in minutes on a CPU",
         description=(
-            "Writes tokenizer.pt and reconstructions.png (pictures that were kept apart, and below"
+            "Writes tokenizer.pt and reconstructions.png (images that were kept apart, and below"
             " each what its codes give back) to --out. An interrupted call is continued by the same"
             " call. With --minutes the learning rate follows the clock; with --updates N --minutes"
             " 0 the same call gives the same tokenizer."
@@ -43,7 +41,7 @@ def add_train(actions) -> None:
             " runs/tokenizer --minutes 3"
         ),
     )
-    add_pictures(train)
+    add_images(train)
     train.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     train.add_argument(
         "--size",
@@ -51,7 +49,7 @@ def add_train(actions) -> None:
         default=64,
         metavar="PX",
         help=(
-            "side of the square pictures it learns from, a multiple of 8 "
+            "side of the square images it learns from, a multiple of 8 "
             "(%(default)s); it encodes other sizes too"
         ),
     )
@@ -62,12 +60,12 @@ def add_train(actions) -> None:
         "--width", type=int, default=64, metavar="W", help="channels of the network (%(default)s)"
     )
     train.add_argument(
-        "--max-pictures",
+        "--max-images",
         type=int,
         default=20000,
         metavar="N",
         help=(
-            "pictures to learn from, spread evenly over what there is; they are kept in memory"
+            "images to learn from, spread evenly over what there is; they are kept in memory"
             " (%(default)s)"
         ),
     )
@@ -81,7 +79,7 @@ def add_train(actions) -> None:
         help="end after so many updates (as many as there is time for)",
     )
     train.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="pictures per update (%(default)s)"
+        "--batch-size", type=int, default=32, metavar="N", help="images per update (%(default)s)"
     )
     train.add_argument("--lr", type=float, default=2e-3, help="highest learning rate (%(default)s)")
     train.add_argument(
@@ -109,11 +107,11 @@ def add_encode(actions) -> None:
         "encode",
         help="make the files with image codes that text to image and pretraining learn from",
         description=(
-            "--for generation writes the columns uniq-id, codes, caption: the whole picture of"
+            "--for generation writes the columns uniq-id, codes, caption: the whole image of"
             " --code-image-size pixels (256: 1024 codes), a row per caption. --for pretraining"
-            " writes image-id, picture, codes: the picture with twice that side (128: 256 pixels)"
-            " and the codes of its middle (256 codes). Pictures are resized by PIL's Lanczos filter"
-            " as in the release. Beside the file lies OUT.manifest.json. An interrupted call is"
+            " writes image-id, image, codes: the image with twice that side (128: 256 pixels)"
+            " and the codes of its middle (256 codes). Images are resized by PIL's Lanczos filter"
+            " as upstream. Beside the file lies OUT.manifest.json. An interrupted call is"
             " continued by the same call."
         ),
         epilog=(
@@ -121,7 +119,7 @@ def add_encode(actions) -> None:
             " --for generation --out coco_gen.tsv"
         ),
     )
-    add_pictures(encode)
+    add_images(encode)
     encode.add_argument("--tokenizer", required=True, metavar="PATH", help=KINDS)
     encode.add_argument(
         "--for",
@@ -152,8 +150,7 @@ def add_encode(actions) -> None:
         choices=NON_SQUARE,
         default="crop",
         help=(
-            "pictures that are not square: keep the middle, give up the aspect, or stop"
-            " (%(default)s)"
+            "images that are not square: keep the middle, give up the aspect, or stop (%(default)s)"
         ),
     )
     encode.add_argument(
@@ -161,7 +158,7 @@ def add_encode(actions) -> None:
         choices=("jpeg", "png"),
         default="jpeg",
         help=(
-            "of pictures that are resized for pretraining; codes are those of the stored pixels"
+            "of images that are resized for pretraining; codes are those of the stored pixels"
             " (%(default)s)"
         ),
     )
@@ -170,12 +167,12 @@ def add_encode(actions) -> None:
         type=int,
         metavar="SEED",
         help=(
-            "draw the codes of a GumbelVQ by their probabilities, as the release did, instead of"
+            "draw the codes of a GumbelVQ by their probabilities, as upstream did, instead of"
             " taking the likeliest"
         ),
     )
     encode.add_argument(
-        "--batch-size", type=int, default=16, metavar="N", help="pictures at a time (%(default)s)"
+        "--batch-size", type=int, default=16, metavar="N", help="images at a time (%(default)s)"
     )
     add_device(encode)
     encode.set_defaults(run=run_encode)
@@ -184,13 +181,13 @@ def add_encode(actions) -> None:
 def add_decode(actions) -> None:
     decode = actions.add_parser(
         "decode",
-        help="make pictures of image codes",
+        help="make images of image codes",
         description=(
             "Writes a PNG file per row, called by the row's number and id, and manifest.json that"
             " names them."
         ),
         epilog=(
-            "example: ofa tokenizer decode coco_gen.tsv --tokenizer vqgan --out pictures --rows 100"
+            "example: ofa tokenizer decode coco_gen.tsv --tokenizer vqgan --out images --rows 100"
         ),
     )
     decode.add_argument(
@@ -217,13 +214,13 @@ def add_decode(actions) -> None:
     )
     decode.add_argument("--rows", type=int, metavar="N", help="only the first N")
     decode.add_argument(
-        "--batch-size", type=int, default=16, metavar="N", help="pictures at a time (%(default)s)"
+        "--batch-size", type=int, default=16, metavar="N", help="images at a time (%(default)s)"
     )
     add_device(decode)
     decode.set_defaults(run=run_decode)
 
 
-def add_pictures(parser: argparse.ArgumentParser) -> None:
+def add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images",
         required=True,
@@ -239,7 +236,7 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-broken",
         action="store_true",
-        help="leave out pictures that cannot be read instead of stopping",
+        help="leave out images that cannot be read instead of stopping",
     )
 
 
@@ -258,7 +255,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     import torch
 
     from ofa.checkpoints.edit import write_checkpoint
-    from ofa.data.image_rows import open_pictures, spread, square_pixels
+    from ofa.data.image_rows import open_images, spread, square_pixels
     from ofa.io.atomic import replacing
     from ofa.io.folder_lock import lock_folder
     from ofa.models.image_tokenizer.codec import TOKENIZER
@@ -277,7 +274,7 @@ def run_train(arguments: argparse.Namespace) -> int:
             f"--size {arguments.size}: expected a multiple of {VQVAE.factor} from 16 on; choose one"
             " such as 64"
         )
-    check_positive(arguments, "max_pictures")
+    check_positive(arguments, "max_images")
     bf16 = has_bf16(arguments.device) if arguments.bf16 is None else arguments.bf16
     if bf16:
         require_bf16(arguments.device)
@@ -293,7 +290,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     settings = {
         "size": arguments.size,
-        "max_pictures": arguments.max_pictures,
+        "max_pictures": arguments.max_images,
         "images": arguments.images,
         **vars(options),
     }
@@ -311,14 +308,14 @@ def run_train(arguments: argparse.Namespace) -> int:
             f"{out / UNFINISHED}: expected no training or one of these settings, found another one;"
             " choose another --out, or replace it by --force"
         )
-    pictures = open_pictures(arguments.images, arguments.image_column)
+    images = open_images(arguments.images, arguments.image_column)
     lock = lock_folder(out)
-    chosen = spread(len(pictures), arguments.max_pictures)
+    chosen = spread(len(images), arguments.max_images)
     found, skipped = square_pixels(
-        pictures, chosen, arguments.size, arguments.skip_broken, arguments.images
+        images, chosen, arguments.size, arguments.skip_broken, arguments.images
     )
     if skipped:
-        print(f"{arguments.images}: {skipped} pictures cannot be read and are left out")
+        print(f"{arguments.images}: {skipped} images cannot be read and are left out")
     apart = torch.zeros(len(found), dtype=torch.bool)
     apart[:: max(20, len(found) // 256)] = True
     learned, held_out = torch.from_numpy(found)[~apart], torch.from_numpy(found)[apart][:256]
@@ -350,9 +347,7 @@ def run_train(arguments: argparse.Namespace) -> int:
         f"{out / TOKENIZER}: {state.update} updates in {state.seconds:.0f} s;"
         f" {reached.line(config.num_codes)}"
     )
-    print(
-        f"{out / SAMPLES}: pictures that were kept apart, and below each what its codes give back"
-    )
+    print(f"{out / SAMPLES}: images that were kept apart, and below each what its codes give back")
     return 0
 
 
@@ -374,9 +369,9 @@ def check_positive(arguments: argparse.Namespace, *names: str) -> None:
 
 
 def run_encode(arguments: argparse.Namespace) -> int:
-    from ofa.data.image_rows import open_pictures
+    from ofa.data.image_rows import open_images
     from ofa.io.image_files import file_state, name_broken
-    from ofa.models.image_tokenizer.codec import load_image_tokenizer, picture_encoder
+    from ofa.models.image_tokenizer.codec import image_encoder, load_image_tokenizer
     from ofa.prepare import image_code_columns as columns
     from ofa.prepare.tsv_writer import PreparedFolder, fingerprint
 
@@ -393,15 +388,15 @@ def run_encode(arguments: argparse.Namespace) -> int:
             f"--code-image-size {size}: expected a multiple of {tokenizer.factor} pixels, which"
             f" have one code each; choose another, such as {columns.SIZES[arguments.purpose]}"
         )
-    encode = picture_encoder(tokenizer, arguments.sample)
-    pictures = open_pictures(arguments.images, arguments.image_column)
+    encode = image_encoder(tokenizer, arguments.sample)
+    images = open_images(arguments.images, arguments.image_column)
     broken: list[str] = []
-    chosen: Sequence[int] = range(len(pictures))
+    chosen: Sequence[int] = range(len(images))
     if arguments.skip_broken:
-        chosen, broken = columns.readable(pictures, arguments.images)
+        chosen, broken = columns.readable(images, arguments.images)
     if not chosen:
         raise UserError(
-            f"{arguments.images}: expected pictures, found none that can be read ({broken[0]})"
+            f"{arguments.images}: expected images, found none that can be read ({broken[0]})"
         )
     options = {
         name: getattr(arguments, name)
@@ -415,7 +410,7 @@ def run_encode(arguments: argparse.Namespace) -> int:
             "skip_broken",
         )
     }
-    files = pictures.files(), tokenizer_files(arguments.tokenizer)
+    files = images.files(), tokenizer_files(arguments.tokenizer)
     states = [[file_state(str(path)) for path in some] for some in files]
     plan = fingerprint("image codes 1", size, options, states)
     path = Path(arguments.out)
@@ -444,20 +439,20 @@ def run_encode(arguments: argparse.Namespace) -> int:
     }
     if arguments.purpose == columns.GENERATION:
         groups, make = (
-            columns.caption_groups(pictures, chosen, arguments.id_column, arguments.text_column),
-            columns.whole_pictures,
+            columns.caption_groups(images, chosen, arguments.id_column, arguments.text_column),
+            columns.whole_images,
         )
     else:
         groups, make = (
-            columns.picture_groups(pictures, chosen, arguments.id_column),
-            columns.pictures_with_middles,
+            columns.image_groups(images, chosen, arguments.id_column),
+            columns.images_with_middles,
         )
         how["image_format"] = arguments.image_format
-    out.write_groups(path.name, groups, lambda first: make(pictures, chosen[first:], **how))
+    out.write_groups(path.name, groups, lambda first: make(images, chosen[first:], **how))
     out.save_manifest(finished=True, left_out=len(broken))
     if broken:
         print(
-            f"{arguments.images}: {len(broken)} pictures are left out:"
+            f"{arguments.images}: {len(broken)} images are left out:"
             f" {name_broken(dict(text.split(': ', 1) for text in broken))}"
         )
     entry = out.manifest["files"][path.name]
@@ -488,7 +483,7 @@ def run_decode(arguments: argparse.Namespace) -> int:
     from ofa.io.atomic import replacing
     from ofa.io.paths import path_below
     from ofa.io.progress import Progress
-    from ofa.models.image_tokenizer.codec import decode_pictures, load_image_tokenizer
+    from ofa.models.image_tokenizer.codec import decode_images, load_image_tokenizer
     from ofa.task.results import write_json
 
     check_device(arguments.device)
@@ -514,20 +509,20 @@ def run_decode(arguments: argparse.Namespace) -> int:
         for numbers in by_shape.values():
             for start in range(0, len(numbers), arguments.batch_size):
                 some = numbers[start : start + arguments.batch_size]
-                for number, picture in zip(
-                    some, decode_pictures(tokenizer, np.stack([codes[i] for i in some]))
+                for number, image in zip(
+                    some, decode_images(tokenizer, np.stack([codes[i] for i in some]))
                 ):
                     row = rows[number]
                     name = f"{number:06d}_{safe_words(row.name)}".rstrip("_") + ".png"
                     with replacing(path_below(out, name, row.where), "wb") as file:
-                        file.write(png(picture))
+                        file.write(png(image))
                     entries.append(
                         {
                             "row": number + 1,
                             "id": row.name,
                             "text": row.text,
                             "file": name,
-                            "size": list(picture.size),
+                            "size": list(image.size),
                         }
                     )
                 progress.update(len(some))
@@ -541,7 +536,7 @@ def run_decode(arguments: argparse.Namespace) -> int:
             "pictures": entries,
         },
     )
-    print(f"{out}: {len(entries)} pictures, and manifest.json that names them")
+    print(f"{out}: {len(entries)} images, and manifest.json that names them")
     return 0
 
 

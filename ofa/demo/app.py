@@ -20,7 +20,7 @@ from typing import Any
 from markupsafe import escape
 
 from ofa.demo.middleware import FOREIGN_FILE, LARGEST_UPLOAD, Gate, is_below
-from ofa.demo.service import LETTERS, MOST_ANSWERS, MOST_PICTURES, TASKS, Demo, DemoTask
+from ofa.demo.service import LETTERS, MOST_ANSWERS, MOST_IMAGES, TASKS, Demo, DemoTask
 from ofa.errors import UserError
 from ofa.io.atomic import replacing
 
@@ -140,7 +140,7 @@ def open_browser(url: str) -> None:
 
 
 def theme() -> gr.themes.Base:
-    """Sober: greys, one blue, the machine's fonts."""
+    """Sober: grays, one blue, the machine's fonts."""
     return gr.themes.Base(
         primary_hue="blue",
         neutral_hue="zinc",
@@ -190,23 +190,21 @@ def build(demo: Demo) -> gr.Blocks:
             elem_id="task",
             visible=len(demo.tasks) > 1,
         )
-        with gr.Column(
-            visible=TASKS[demo.first].picture, elem_id="picture-column"
-        ) as picture_column:
-            picture: Any = gr.Image(
-                label="Picture",
+        with gr.Column(visible=TASKS[demo.first].image, elem_id="image-column") as image_column:
+            image: Any = gr.Image(
+                label="Image",
                 sources=["upload", "clipboard"],
                 type="filepath",
                 image_mode=None,
                 height=300,
-                elem_id="picture",
-                placeholder="Drop a picture here, or click to choose one",
+                elem_id="image",
+                placeholder="Drop an image here, or click to choose one",
                 buttons=[],
             )
-            picture.preprocess = path_of  # whether it is a picture is said by us
+            image.preprocess = path_of  # whether it is an image is said by us
             notice = gr.HTML(elem_id="notice")
             with gr.Row(elem_id="examples-head"):
-                gr.HTML("<p>No picture at hand? Try one of these.</p>")
+                gr.HTML("<p>No image at hand? Try one of these.</p>")
                 more = gr.Button("Show others", size="sm", elem_id="more", min_width=110, scale=0)
             gallery = gr.Gallery(
                 examples.files(0),
@@ -226,16 +224,16 @@ def build(demo: Demo) -> gr.Blocks:
         with gr.Column(elem_id="settings", elem_classes="ofa-closed"):
             best = gr.Slider(1, MOST_ANSWERS, 5, step=1, label="Answers in the table")
             samples = gr.Slider(
-                1, MOST_PICTURES, 4, step=1, label="Pictures to draw", visible="draw" in panels
+                1, MOST_IMAGES, 4, step=1, label="Images to draw", visible="draw" in panels
             )
             seed = gr.Number(
                 7,
                 precision=0,
-                label="Seed: the same number draws the same pictures",
+                label="Seed: the same number draws the same images",
                 visible="draw" in panels,
             )
         for panel in panels.values():
-            panel.connect(picture, best, samples, seed)
+            panel.connect(image, best, samples, seed)
 
         light: dict[str, Any] = dict(
             queue=False, show_progress="hidden", api_name=False
@@ -245,23 +243,23 @@ def build(demo: Demo) -> gr.Blocks:
         results = [panel.result for key, panel in panels.items() if key != "draw"]
         chosen.change(
             lambda key: [
-                gr.update(visible=TASKS[key].picture),
+                gr.update(visible=TASKS[key].image),
                 *(gr.update(visible=key == one) for one in panels),
             ],
             chosen,
-            [picture_column, *shown],
+            [image_column, *shown],
             **light,
         )
-        picture.change(
+        image.change(
             lambda path: [demo.check(path), *[""] * len(results)],
-            picture,
+            image,
             [notice, *results],
             **light,
         )
         settings.click(None, js=TOGGLE)
         first = gr.State(0)
         more.click(examples.following, first, [first, gallery], **light)
-        gallery.select(examples.chosen, first, [picture, *texts], **light)
+        gallery.select(examples.chosen, first, [image, *texts], **light)
     return page
 
 
@@ -291,10 +289,10 @@ class Panel:
             self.result = gr.HTML(elem_id=f"result-{task.key}", min_height=24)
 
     def connect(
-        self, picture: gr.Image, best: gr.Slider, samples: gr.Slider, seed: gr.Number
+        self, image: gr.Image, best: gr.Slider, samples: gr.Slider, seed: gr.Number
     ) -> None:
         """What the button, or Enter in the text, does: one request of the whole page at a time."""
-        inputs = [picture, self.text, best, samples, seed]
+        inputs = [image, self.text, best, samples, seed]
         triggers = [self.button.click, *([self.text.submit] if self.text else [])]
         given = [one for one in inputs if one is not None]
         gr.on(
@@ -315,7 +313,7 @@ class Panel:
 
 
 class ExampleFiles:
-    """Pictures of the picture world as files, made when they are first shown; the folder goes
+    """Images of synthetic shapes as files, made when they are first shown; the folder goes
     with this object."""
 
     def __init__(self, demo: Demo):
@@ -330,7 +328,7 @@ class ExampleFiles:
         path = Path(self.folder.name) / f"example_{number}.png"
         if not path.exists():
             with replacing(path, "wb") as file:  # several sessions may look at once
-                self.demo.example(number).picture.save(file, "PNG")
+                self.demo.example(number).image.save(file, "PNG")
         return path
 
     def following(self, first: int) -> list[Any]:
@@ -340,7 +338,7 @@ class ExampleFiles:
         return [following, self.files(following)]
 
     def chosen(self, first: int, event: gr.SelectData) -> list[str]:
-        """The picture that was clicked, and a text for each of the page's tasks that has one."""
+        """The image that was clicked, and a text for each of the page's tasks that has one."""
         if event.index not in range(EXAMPLES):
             raise gr.Error(FOREIGN_FILE)
         number = first + int(event.index)
@@ -349,7 +347,7 @@ class ExampleFiles:
 
 
 def path_of(payload: Any) -> str | None:
-    """Gradio's picture component hands over the file as it was chosen. Raises: gr.Error if it is
+    """Gradio's image component hands over the file as it was chosen. Raises: gr.Error if it is
     no upload and no example."""
     if payload is None or payload.path is None:
         return None

@@ -1,4 +1,4 @@
-"""Pictures to try a model with when none is at hand: scenes of the picture world, and what to
+"""Images to try a model with when none is at hand: scenes of synthetic shapes, and what to
 ask about them."""
 
 import itertools
@@ -22,7 +22,7 @@ class Example:
     """Args: texts: what to ask, by method of ``OFA``; statements are true of every other example
     alone."""
 
-    picture: Image.Image
+    image: Image.Image
     texts: Mapping[str, str]
 
 

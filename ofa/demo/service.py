@@ -1,10 +1,10 @@
-"""What the page of ``ofa demo`` does: from a picture's file and a text to what is shown. The page
+"""What the page of ``ofa demo`` does: from an image's file and a text to what is shown. The page
 itself is ``ofa.demo.app``.
 
 A task of the page is a row of ``TASKS``; its key is the method of ``OFA`` that it calls::
 
     demo = Demo(OFA.load("checkpoint_best.pt"))
-    demo.reply("answer", "dog.jpg", "what color is it?")  # a Reply: rows of answers, a picture
+    demo.reply("answer", "dog.jpg", "what color is it?")  # a Reply: rows of answers, an image
     demo.ask("answer", "dog.jpg", "what color is it?")    # the same as HTML, a user's errors too
 """
 
@@ -37,9 +37,9 @@ logger = logging.getLogger(__name__)
 LARGEST, SMALLEST = (
     1200,
     224,
-)  # sides of shown pictures, pixels; smaller ones are enlarged with hard edges
+)  # sides of shown images, pixels; smaller ones are enlarged with hard edges
 LETTERS = 20_000  # longer texts are refused before they are cut into tokens
-MOST_ANSWERS, MOST_PICTURES, MOST_SEED = 10, 16, 2**63 - 1
+MOST_ANSWERS, MOST_IMAGES, MOST_SEED = 10, 16, 2**63 - 1
 ENVIRONMENT = Environment(
     loader=PackageLoader("ofa.demo"), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
@@ -52,8 +52,8 @@ class DemoTask:
     Args:
         key: as in ``--tasks``. name: of training. title, about, button: as on the page. noun: in a
             sentence.
-        text: what its text is called; ``""``: the picture alone is asked about.
-        hint: an example of a text. picture: whether it is asked about a picture.
+        text: what its text is called; ``""``: the image alone is asked about.
+        hint: an example of a text. image: whether it is asked about an image.
     """
 
     key: str
@@ -64,7 +64,7 @@ class DemoTask:
     button: str
     text: str = ""
     hint: str = ""
-    picture: bool = True
+    image: bool = True
 
 
 TASKS = {
@@ -75,25 +75,25 @@ TASKS = {
             CAPTION,
             "Caption",
             "captions",
-            "One sentence about the picture.",
-            "Describe the picture",
+            "One sentence about the image.",
+            "Describe the image",
         ),
         DemoTask(
             "answer",
             ANSWER,
             "Question",
             "questions",
-            "A question about the picture and its answer.",
+            "A question about the image and its answer.",
             "Answer",
             "Question",
-            "what colour is the circle?",
+            "what color is the circle?",
         ),
         DemoTask(
             "ground",
             GROUND,
             "Find",
             "finding regions",
-            "The region of the picture that a text describes.",
+            "The region of the image that a text describes.",
             "Find it",
             "What to find",
             "the circle on the left",
@@ -103,12 +103,12 @@ TASKS = {
             ENTAIL,
             "Check",
             "checking statements",
-            "Does the picture show what a statement says: yes, no or maybe?",
+            "Does the image show what a statement says: yes, no or maybe?",
             "Check it",
             "Statement",
             "a red circle is above a blue star",
         ),
-        DemoTask("read", READ, "Read", "reading", "The text on the picture.", "Read it"),
+        DemoTask("read", READ, "Read", "reading", "The text on the image.", "Read it"),
         DemoTask(
             "generate",
             INSTRUCT,
@@ -124,11 +124,11 @@ TASKS = {
             DRAW,
             "Draw",
             "drawing",
-            "Pictures of a text, drawn by chance; those first that fit it best.",
+            "Images of a text, drawn by chance; those first that fit it best.",
             "Draw",
             "Text",
             "a large red circle",
-            picture=False,
+            image=False,
         ),
     )
 }
@@ -163,14 +163,14 @@ class Reply:
 
     Args:
         heading: the best answer, in large type. column: head of the column of answers.
-        picture: with the box that was found. drawn: pictures with a line about each. legend: of the
+        image: with the box that was found. drawn: images with a line about each. legend: of the
             numbers.
     """
 
     heading: str = ""
     rows: list[Row] = field(default_factory=list)
     column: str = "Answer"
-    picture: Image.Image | None = None
+    image: Image.Image | None = None
     alt: str = ""
     drawn: list[tuple[Image.Image, str]] = field(default_factory=list)
     legend: str = ANSWER_LEGEND
@@ -180,7 +180,7 @@ class Demo:
     """The tasks of a page, asked of one model.
 
     Args:
-        wanted: keys of tasks; default: all about pictures (reading if the model was trained for
+        wanted: keys of tasks; default: all about images (reading if the model was trained for
             it), and drawing if a tokenizer is at hand.
     Attributes: tasks: those of the page. first: the key of the one to begin with.
     Raises: UserError if drawing is wanted and cannot be done, or a task is unknown.
@@ -195,7 +195,7 @@ class Demo:
         given = bool(model.checkpoint.overrides.get("image_tokenizer"))
         usual = {
             "draw": bool(tokenizer) and (given or Path(tokenizer).exists()),
-            "read": model.knows(READ),
+            "read": model.was_trained_on(READ),
         }
         self.tasks = [
             task
@@ -205,7 +205,7 @@ class Demo:
         if TASKS["draw"] in self.tasks:
             model.checkpoint.task(DRAW).check_tokenizer()
         self.first = next(
-            (task.key for task in self.tasks if model.knows(task.name)), self.tasks[0].key
+            (task.key for task in self.tasks if model.was_trained_on(task.name)), self.tasks[0].key
         )
 
     # --- what is said of the model
@@ -235,7 +235,7 @@ class Demo:
     def note(self, key: str) -> str:
         """What to know before a task is asked; nothing if the model was trained for it."""
         task = TASKS[key]
-        if self.model.knows(task.name):
+        if self.model.was_trained_on(task.name):
             return ""
         return (
             f"This checkpoint was trained for {self.trained()}, not for {task.noun}: what it says"
@@ -243,7 +243,7 @@ class Demo:
         )
 
     def example(self, number: int) -> Example:
-        """A picture of the picture world, and what to ask about it, by key."""
+        """An image of synthetic shapes, and what to ask about it, by key."""
         found = example(number)
         language = "zh" if self.model.checkpoint.bpe.kind == "bert" else "en"
         asked = (
@@ -251,7 +251,7 @@ class Demo:
             if number % 2
             else refcoco.PROMPTS[language].format(found.texts["ground"])
         )
-        return Example(found.picture, {**found.texts, "generate": asked.strip()})
+        return Example(found.image, {**found.texts, "generate": asked.strip()})
 
     # --- from inputs to outputs
     # -------------------------------------------------------------------------------
@@ -282,11 +282,11 @@ class Demo:
         return as_html(reply, time.monotonic() - started)
 
     def check(self, path: str | None) -> str:
-        """HTML that says what is wrong with a picture; nothing if it is fine or there is none
+        """HTML that says what is wrong with an image; nothing if it is fine or there is none
         yet."""
         try:
             if path is not None:
-                picture_of(path)
+                image_of(path)
         except UserError as error:
             return message(str(error))
         return ""
@@ -303,32 +303,32 @@ class Demo:
         """What the model says.
 
         Args:
-            path: of the picture's file, for tasks about pictures. best: answers. samples, seed: of
-                drawn pictures.
+            path: of the image's file, for tasks about images. best: answers. samples, seed: of
+                drawn images.
         Raises: UserError with what is missing or wrong.
         """
-        best = whole_number("number of answers", best, 1, MOST_ANSWERS)
-        samples = whole_number("number of pictures", samples, 1, MOST_PICTURES)
-        seed = whole_number("seed", seed or 0, 0, MOST_SEED)
+        best = integer("number of answers", best, 1, MOST_ANSWERS)
+        samples = integer("number of images", samples, 1, MOST_IMAGES)
+        seed = integer("seed", seed or 0, 0, MOST_SEED)
         task = TASKS[key]
-        if task.picture and path is None:
+        if task.image and path is None:
             raise UserError(
-                "There is no picture yet. Upload one, paste one, or choose one of the examples."
+                "There is no image yet. Upload one, paste one, or choose one of the examples."
             )
         text = self.checked(task, text)
         if key == "draw":
-            pictures: Any = self.model.draw(text, samples, seed)
-            return drawn(pictures)
+            images: Any = self.model.draw(text, samples, seed)
+            return drawn(images)
         file = Path(path or "")
-        picture = picture_of(str(file))
-        found = getattr(self.model, key)(picture, *([text] if task.text else []), best=best)
+        image = image_of(str(file))
+        found = getattr(self.model, key)(image, *([text] if task.text else []), best=best)
         if key == "ground":
             request = Request(file, file.name, key, {"text": text})
-            return located(found, picture, annotated(request, picture, found), text)
-        return answered(found, picture)
+            return located(found, image, annotated(request, image, found), text)
+        return answered(found, image)
 
     def checked(self, task: DemoTask, text: str) -> str:
-        """The text without blanks around it. Raises: UserError if it is empty, or longer than
+        """The text without spaces around it. Raises: UserError if it is empty, or longer than
         what the model reads."""
         name, text = task.text.lower(), (text or "").strip()
         if not task.text:
@@ -355,7 +355,7 @@ class Demo:
         return text
 
 
-def whole_number(name: str, value: Any, least: int, most: int) -> int:
+def integer(name: str, value: Any, least: int, most: int) -> int:
     """Raises: UserError if it is no integer from ``least`` to ``most``: a request may hold what
     the page does not offer."""
     if (
@@ -368,8 +368,8 @@ def whole_number(name: str, value: Any, least: int, most: int) -> int:
     return int(value)
 
 
-def picture_of(path: str) -> Image.Image:
-    """The picture of a file, the right way up. Raises: UserError in words for somebody who has
+def image_of(path: str) -> Image.Image:
+    """The image of a file, the right way up. Raises: UserError in words for somebody who has
     just chosen it."""
     name = Path(path).name
     try:
@@ -377,27 +377,27 @@ def picture_of(path: str) -> Image.Image:
     except UserError as error:
         logger.info("left out: %s", error)
         raise UserError(
-            f"{name} cannot be read as a picture. Is it damaged, or too large, or no picture?"
+            f"{name} cannot be read as an image. Is it damaged, or too large, or no image?"
             " Export it as JPEG or PNG and try again."
         ) from None
 
 
-def answered(found: Answer, picture: Image.Image) -> Reply:
-    """Different answers, best first; of a region the picture with its box."""
+def answered(found: Answer, image: Image.Image) -> Reply:
+    """Different answers, best first; of a region the image with its box."""
     reply = Reply(
         str(found) or NOTHING,
         table((str(one) or NOTHING, one.score) for one in (found, *found.others)),
     )
     if found.region is not None:
-        reply.picture, reply.alt = (
-            draw_boxes(picture, [Mark(found.region.box, "", PREDICTED)]),
-            "the picture with the region that was named",
+        reply.image, reply.alt = (
+            draw_boxes(image, [Mark(found.region.box, "", PREDICTED)]),
+            "the image with the region that was named",
         )
     return reply
 
 
-def located(found: Region, picture: Image.Image, shown: Image.Image, text: str) -> Reply:
-    """Different boxes, best first. Args: shown: the picture with the first of them."""
+def located(found: Region, image: Image.Image, shown: Image.Image, text: str) -> Reply:
+    """Different boxes, best first. Args: shown: the image with the first of them."""
     rows = table(
         (
             ", ".join(str(round(corner)) for corner in one.box) if one.bins else "no region",
@@ -410,9 +410,9 @@ def located(found: Region, picture: Image.Image, shown: Image.Image, text: str) 
     return Reply(
         "",
         rows,
-        f"Left, top, right, bottom in pixels of {picture.width} × {picture.height}",
+        f"Left, top, right, bottom in pixels of {image.width} × {image.height}",
         shown,
-        f"the picture with a box: {text}",
+        f"the image with a box: {text}",
     )
 
 
@@ -424,20 +424,20 @@ def table(replies: Iterable[tuple[str, float]]) -> list[Row]:
     return list(rows.values())
 
 
-def drawn(pictures: Sequence[Image.Image]) -> Reply:
-    """Pictures, best first, with what they were judged by."""
-    fits, scores = ([picture.info[name] for picture in pictures] for name in ("fit", "score"))
+def drawn(images: Sequence[Image.Image]) -> Reply:
+    """Images, best first, with what they were judged by."""
+    fits, scores = ([image.info[name] for image in images] for name in ("clip_score", "score"))
     if all(fit is not None and math.isfinite(fit) for fit in fits):
         lines, legend = (
             [f"fit {fit:.2f}" for fit in fits],
-            "Fit: how well picture and text agree, as the scorer judges; higher is better.",
+            "Fit: how well image and text agree, as the scorer judges; higher is better.",
         )
     else:
         lines, legend = (
             [f"score {number(score)}" for score in scores],
-            "Score: log-probability, averaged over the codes of a picture.",
+            "Score: log-probability, averaged over the codes of an image.",
         )
-    return Reply(drawn=list(zip(pictures, lines)), legend=legend)
+    return Reply(drawn=list(zip(images, lines)), legend=legend)
 
 
 def number(score: float) -> str:
@@ -447,29 +447,29 @@ def number(score: float) -> str:
 
 def as_html(reply: Reply, seconds: float) -> str:
     """Args: seconds: that the reply took."""
-    images = [(data_url(picture), line) for picture, line in reply.drawn]
-    shown = None if reply.picture is None else data_url(reply.picture)
+    images = [(data_url(image), line) for image, line in reply.drawn]
+    shown = None if reply.image is None else data_url(reply.image)
     return ENVIRONMENT.get_template("demo_reply.html").render(
-        reply=reply, picture=shown, drawn=images, seconds=f"{seconds:.1f}"
+        reply=reply, image=shown, drawn=images, seconds=f"{seconds:.1f}"
     )
 
 
 def message(text: str) -> str:
-    """HTML of something that the user can mend."""
+    """HTML of something that the user can fix."""
     return ENVIRONMENT.from_string('<p class="ofa-message" role="alert">{{ text }}</p>').render(
         text=text
     )
 
 
-def data_url(picture: Image.Image) -> str:
-    """The picture inside the page, in a size to be looked at."""
-    small = max(1, -(-SMALLEST // max(picture.size)))
-    picture = picture.convert("RGB").resize(
-        (picture.width * small, picture.height * small), Image.Resampling.NEAREST
+def data_url(image: Image.Image) -> str:
+    """The image inside the page, in a size to be looked at."""
+    small = max(1, -(-SMALLEST // max(image.size)))
+    image = image.convert("RGB").resize(
+        (image.width * small, image.height * small), Image.Resampling.NEAREST
     )
-    picture.thumbnail((LARGEST, LARGEST))
+    image.thumbnail((LARGEST, LARGEST))
     file = io.BytesIO()
-    photo = picture.width * picture.height > 640 * 640
-    picture.save(file, "JPEG" if photo else "PNG", **({"quality": 90} if photo else {}))
+    photo = image.width * image.height > 640 * 640
+    image.save(file, "JPEG" if photo else "PNG", **({"quality": 90} if photo else {}))
     encoded = base64.b64encode(file.getvalue()).decode("ascii")
     return f"data:image/{'jpeg' if photo else 'png'};base64,{encoded}"

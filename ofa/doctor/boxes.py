@@ -52,7 +52,7 @@ def upright(cell: str, kind: str) -> str:
 
 
 def outside(box: Box, size: tuple[int, int], slack: float = 1.0) -> bool:
-    """Whether it leaves the picture by more than ``slack`` pixels."""
+    """Whether it leaves the image by more than ``slack`` pixels."""
     width, height = size
     return box[0] < -slack or box[1] < -slack or box[2] > width + slack or box[3] > height + slack
 

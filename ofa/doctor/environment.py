@@ -15,7 +15,7 @@ from ofa import devices
 
 OK, NOTE, FAULT = "ok", "note", "fault"
 PYTHON = (3, 11)
-FREE_DISK = 5e9  # bytes: a checkpoint of ofa_large with its optimiser takes as much
+FREE_DISK = 5e9  # bytes: a checkpoint of ofa_large with its optimizer takes as much
 FREE_SHARED = 1e9  # bytes of /dev/shm: worker processes hand their batches over through it
 OPEN_FILES = 1024
 LIBRARIES = (
@@ -163,7 +163,7 @@ def _disk(folder: str) -> Iterator[Check]:
                 name,
                 FAULT,
                 f"{os.path.abspath(place)} cannot be written to",
-                "mend its permissions, or write elsewhere",
+                "repair its permissions, or write elsewhere",
             )
         elif free < needed:
             yield Check(name, NOTE, f"{found}, less than {needed / 1e9:.0f} GB", fix)

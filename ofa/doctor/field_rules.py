@@ -1,4 +1,4 @@
-"""Rules of pictures, ids, labels, image codes and boxes."""
+"""Rules of images, ids, labels, image codes and boxes."""
 
 import re
 from functools import partial
@@ -10,7 +10,7 @@ from ofa.doctor.rule import QUOTED, Rule, Settings, empty, shown
 from ofa.io.values import in_fractions
 
 # -------------------------------------------------------------------------------------------
-# pictures
+# images
 
 BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
 LITERAL = re.compile(r"""^b(['"])(.*)\1$""", re.DOTALL)
@@ -68,7 +68,7 @@ def plain_base64(cell: str) -> bool:
 
 
 IMAGE_RULES = (
-    Rule("image-empty", "a picture in base64", empty, "leave the row out, or give a grey picture"),
+    Rule("image-empty", "an image in base64", empty, "leave the row out, or give a grey image"),
     Rule(
         "bytes-literal",
         "base64 alone",
@@ -88,14 +88,14 @@ IMAGE_RULES = (
         "base64",
         "base64, standard or URL-safe",
         _base64,
-        "check --selected-cols, or encode the picture again",
+        "check --selected-cols, or encode the image again",
         lambda cell, _: re.sub(r"\s+", "", cell) if len(cell) > 300 else cell,
     ),
     Rule(
         "base64-length",
         "base64 padded with = to groups of four",
         _padding,
-        "pad it; if it was cut off, encode the picture again",
+        "pad it; if it was cut off, encode the image again",
         _pad,
     ),
 )
@@ -126,7 +126,7 @@ def _code_numbers(cell: str, settings: Settings) -> str:
         return f"the character {other[:1]!r}" if other else "an empty field"
     numbers = np.fromstring(cell, np.int64, sep=" ")  # a third of the time of int() on each
     if len(numbers) != cell.count(" ") + 1:
-        return "two blanks in a row, or one at an end"
+        return "two spaces in a row, or one at an end"
     largest = np.max(numbers)
     return str(largest) if largest >= settings.num_codes else ""
 
@@ -174,17 +174,17 @@ CODE_RULES = (
     QUOTED,
     Rule(
         "code-range",
-        "numbers from 0 to the number of codes, separated by blanks",
+        "numbers from 0 to the number of codes, separated by spaces",
         _code_numbers,
         "make the codes again with the tokenizer of this vocabulary",
         _plain_codes,
     ),
     Rule(
         "code-count",
-        "as many codes as the picture has",
+        "as many codes as the image has",
         _code_count,
-        "make the codes again: 1024 for a picture of 256 x 256 pixels, 256 for the middle of it in"
-        " pre-training",
+        "make the codes again: 1024 for an image of 256 x 256 pixels, 256 for the middle of it in"
+        " pretraining",
     ),
 )
 
@@ -221,7 +221,7 @@ def box_rules(kind: str, grammar: str) -> tuple[Rule, ...]:
             "box-grammar",
             grammar,
             partial(_box_grammar, kind=kind),
-            "write pixels of the picture, separated by commas",
+            "write pixels of the image, separated by commas",
         ),
         Rule(
             "box-order",

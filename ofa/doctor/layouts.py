@@ -8,14 +8,14 @@ NLI = ("entailment", "neutral", "contradiction")
 
 
 @dataclass(frozen=True)
-class Layout:
+class TsvSchema:
     """A kind of file.
 
     Args:
         columns: name -> kind of column (``rules.CELL_RULES``), in the order of ``--selected-cols``.
-        selected: the official ``--selected-cols``.
-        max_src, max_tgt: words kept, as in the official recipes. labels: of a ``label`` column.
-        codes: in a ``codes`` column. picture_side: pixels, where every picture must have them.
+        selected: the upstream ``--selected-cols``.
+        max_src, max_tgt: words kept, as in upstream's recipes. labels: of a ``label`` column.
+        codes: in a ``codes`` column. image_side: pixels, where every image must have them.
         by_type: content of the column ``type`` -> further kinds of columns of such a row.
     """
 
@@ -25,23 +25,23 @@ class Layout:
     max_tgt: int = 30
     labels: tuple[str, ...] = ()
     codes: int = 0
-    picture_side: int = 0
+    image_side: int = 0
     by_type: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
-def _pair_of_texts(selected: str, *labels: str) -> Layout:
-    return Layout(
+def _pair_of_texts(selected: str, *labels: str) -> TsvSchema:
+    return TsvSchema(
         {"text1": "source", "text2": "source", "label": "label"}, selected, 512, 30, labels
     )
 
 
-def _one_text(selected: str) -> Layout:
-    return Layout({"text": "source", "label": "label"}, selected, 512, 30, ("0", "1"))
+def _one_text(selected: str) -> TsvSchema:
+    return TsvSchema({"text": "source", "label": "label"}, selected, 512, 30, ("0", "1"))
 
 
 LAYOUTS = {
-    "caption": Layout({"id": "id", "image": "image", "caption": "caption"}, "0,4,2", max_tgt=20),
-    "vqa_gen": Layout(
+    "caption": TsvSchema({"id": "id", "image": "image", "caption": "caption"}, "0,4,2", max_tgt=20),
+    "vqa_gen": TsvSchema(
         {
             "id": "id",
             "image": "image",
@@ -51,22 +51,22 @@ LAYOUTS = {
         },
         "0,5,2,3,4",
     ),
-    "grounded_qa": Layout(
+    "grounded_qa": TsvSchema(
         {"id": "id", "image": "image", "question": "question", "box": "box", "answers": "answers"},
         "0,5,2,3,4",
     ),
-    "refcoco": Layout({"id": "id", "image": "image", "text": "phrase", "box": "box"}, "0,4,2,3"),
-    "snli_ve": Layout(
+    "refcoco": TsvSchema({"id": "id", "image": "image", "text": "phrase", "box": "box"}, "0,4,2,3"),
+    "snli_ve": TsvSchema(
         {"id": "id", "image": "image", "hypothesis": "phrase", "caption": "any", "label": "label"},
         "0,2,3,4,5",
         labels=NLI,
     ),
-    "image_classify": Layout({"image": "image", "label": "class"}, "0,2", 128),
-    "image_gen": Layout(
+    "image_classify": TsvSchema({"image": "image", "label": "class"}, "0,2", 128),
+    "image_gen": TsvSchema(
         {"id": "id", "text": "source", "code": "codes"}, "0,2,1", 64, 1024, codes=1024
     ),
-    "ocr": Layout({"id": "id", "image": "image", "text": "reading"}, "0,1,2", max_tgt=64),
-    "gigaword": Layout({"source": "source", "target": "target"}, "0,1", 512, 64),
+    "ocr": TsvSchema({"id": "id", "image": "image", "text": "reading"}, "0,1,2", max_tgt=64),
+    "gigaword": TsvSchema({"source": "source", "target": "target"}, "0,1", 512, 64),
     "cola": _one_text("1,2"),
     "sst2": _one_text("0,1"),
     "mnli": _pair_of_texts("0,1,2", "0", "1", "2"),
@@ -74,7 +74,7 @@ LAYOUTS = {
     "qnli": _pair_of_texts("1,2,3", "0", "1", "entailment", "not_entailment"),
     "qqp": _pair_of_texts("3,4,5", "0", "1"),
     "rte": _pair_of_texts("1,2,3", "entailment", "not_entailment"),
-    "vision_language": Layout(
+    "vision_language": TsvSchema(
         {
             "id": "id",
             "image": "image",
@@ -93,13 +93,13 @@ LAYOUTS = {
             "visual_grounding": {"caption": "phrase", "answers": "box"},
         },
     ),
-    "text": Layout({"id": "id", "text": "source"}, "0,1", 512),
-    "image": Layout(
-        {"id": "id", "image": "image", "code": "codes"}, "0,1,2", codes=256, picture_side=256
+    "text": TsvSchema({"id": "id", "text": "source"}, "0,1", 512),
+    "image": TsvSchema(
+        {"id": "id", "image": "image", "code": "codes"}, "0,1,2", codes=256, image_side=256
     ),
-    "detection": Layout({"id": "id", "image": "image", "objects": "detections"}, "0,1,2"),
+    "detection": TsvSchema({"id": "id", "image": "image", "objects": "detections"}, "0,1,2"),
 }
-FILE_NAMES = {  # how official files begin -> task
+FILE_NAMES = {  # how upstream files begin -> task
     "caption": "caption",
     "vqa": "vqa_gen",
     "trainval": "vqa_gen",
@@ -139,13 +139,13 @@ def guess_task(name: str, task: str | None = None) -> str | None:
             return FILE_NAMES[start]
     if task == UNIFY:
         raise UserError(
-            f"{name}: expected a pre-training file whose name begins with {', '.join(PRETRAINING)};"
+            f"{name}: expected a pretraining file whose name begins with {', '.join(PRETRAINING)};"
             " say what it is with --task vision_language, text, image or detection"
         )
     return None
 
 
-def selected_columns(layout: Layout, selected: str | None) -> dict[str, int]:
+def selected_columns(layout: TsvSchema, selected: str | None) -> dict[str, int]:
     """Column name -> number. Raises: UserError if ``--selected-cols`` does not fit the task."""
     text = selected or layout.selected
     try:
@@ -161,13 +161,13 @@ def selected_columns(layout: Layout, selected: str | None) -> dict[str, int]:
         "id",
         "text",
         "code",
-    ]:  # text alone is enough to generate pictures
+    ]:  # text alone is enough to generate images
         names = names[:2]
     elif len(numbers) == 4 and names == ["id", "text", "code"]:
         names = ["id", "image", "text", "code"]
     if len(numbers) < len(names):
         raise UserError(
             f"--selected-cols={text}: expects {len(names)} columns ({', '.join(names)}), found"
-            f" {len(numbers)}; the official files have {layout.selected}"
+            f" {len(numbers)}; upstream's files have {layout.selected}"
         )
     return dict(zip(names, numbers))

@@ -86,13 +86,13 @@ def check_vocabulary(folder: str) -> FileReport:
 
 def check_checkpoint(path: str, bpe_dir: str | None = None) -> FileReport:
     """A checkpoint: whole, harmless, finite, and as large as the vocabulary."""
-    from ofa.checkpoints.contents import arguments, official_state_dict
+    from ofa.checkpoints.contents import arguments, upstream_state_dict
     from ofa.checkpoints.delta import load_complete
 
     report = FileReport(path, "checkpoint")
     try:
         checkpoint = load_complete(path)
-        weights = official_state_dict(checkpoint)
+        weights = upstream_state_dict(checkpoint)
     except UserError as error:
         report.add(Finding.of(CHECKPOINT, str(error).removeprefix(f"{path}: ")))
         return report.finish()

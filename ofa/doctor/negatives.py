@@ -19,9 +19,9 @@ MISSING = Rule(
 )
 EMPTY_LINE = Rule(
     "negatives-line",
-    "a caption or name in every line, without blanks around it",
+    "a caption or name in every line, without spaces around it",
     None,
-    "remove the line, or the blanks",
+    "remove the line, or the spaces",
 )
 AGAIN = Rule(
     "negatives-again",
@@ -63,7 +63,7 @@ NEGATIVE_RULES = (
     EMPTY_ANSWER,
     TWO_KINDS,
 )
-MENDED = {EMPTY_LINE.name, AGAIN.name, NO_OTHER.name, ONE_ANSWER.name, EMPTY_ANSWER.name}
+REPAIRED = {EMPTY_LINE.name, AGAIN.name, NO_OTHER.name, ONE_ANSWER.name, EMPTY_ANSWER.name}
 
 
 def is_negatives(path: str) -> bool:
@@ -169,7 +169,7 @@ def read_kinds(path: Path) -> dict[str, list[str]] | None:
 
 
 def mend_negatives(folder: str, out: str) -> dict[str, int]:
-    """Write mended copies of what can be mended. Returns: file name -> entries of the copy."""
+    """Write repaired copies of what can be repaired. Returns: file name -> entries of the copy."""
     sound = {
         Path(report.path).name
         for report in check_negatives(folder)

@@ -1,17 +1,16 @@
-"""A repaired copy of a TSV, or of shards as a TSV: what can be mended is mended, rows that cannot
-are left out and listed.
+"""A repaired copy of a TSV, or of shards as a TSV; rows beyond repair are skipped and listed.
 
-Mended are: byte-order mark, line ends, NUL and carriage returns, rows broken in several lines,
+Repaired are: byte-order mark, line ends, NUL and carriage returns, rows broken in several lines,
 quotes, ``b'...'`` and data URLs around base64, its padding, turned boxes, boxes beyond the border
 (clipped), answers without a confidence (1.0), labels in other letters, ids read as decimals. An id
 that comes again: an equal row is left out, another row gets a new id - the next free number, or
-``_2`` behind a text. Everything else - damaged pictures, unknown labels, empty texts, ... - is the
+``_2`` behind a text. Everything else - damaged images, unknown labels, empty texts, ... - is the
 user's to decide: such rows are left out.
 """
 
 from dataclasses import dataclass, field
 
-from ofa.doctor.layouts import Layout
+from ofa.doctor.layouts import TsvSchema
 from ofa.doctor.row_source import open_source
 from ofa.doctor.rows import BOX_INSIDE, Finding, RowChecker
 from ofa.doctor.scan import (
@@ -29,7 +28,7 @@ from ofa.errors import UserError
 from ofa.io.atomic import replacing
 from ofa.io.values import id_key
 
-MENDED_IN_FILES = {
+REPAIRED_IN_FILES = {
     BYTE_ORDER.name,
     CRLF.name,
     DUPLICATE.name,
@@ -56,7 +55,7 @@ class RepairReport:
 
 
 @dataclass
-class MendedRow:
+class RepairedRow:
     """A row of the copy. Args: row: bytes, or None if it is left out, for ``findings``. number:
     of its first line."""
 
@@ -66,16 +65,16 @@ class MendedRow:
     findings: list[Finding] = field(default_factory=list)
 
 
-def mend_chunk(rows: list[bytes | UserError], first: int, checker: RowChecker) -> list[MendedRow]:
-    """The rows of a chunk, mended. Args: rows: without line feeds. first: number of the first
+def mend_chunk(rows: list[bytes | UserError], first: int, checker: RowChecker) -> list[RepairedRow]:
+    """The rows of a chunk, repaired. Args: rows: without line feeds. first: number of the first
     one, from 1."""
     rows = [row if isinstance(row, UserError) else row.removesuffix(b"\r") for row in rows]
-    mended, place = [], 0
+    repaired, place = [], 0
     while place < len(rows):
         row = rows[place]
         if isinstance(row, UserError):
-            mended.append(
-                MendedRow(first + place, None, findings=[broken_sample(row, first + place)])
+            repaired.append(
+                RepairedRow(first + place, None, findings=[broken_sample(row, first + place)])
             )
             place += 1
             continue
@@ -83,18 +82,20 @@ def mend_chunk(rows: list[bytes | UserError], first: int, checker: RowChecker) -
         number, place = first + place, place + lines
         findings = [finding for finding in checker.check(row) if not finding.note]
         if findings:
-            better = checker.mend(row)
+            better = checker.repair(row)
             findings = [finding for finding in checker.check(better) if not finding.note]
             changed, row = better != row, better
         else:
             changed = False
         if findings:
-            mended.append(
-                MendedRow(number, None, findings=[_in_row(finding, number) for finding in findings])
+            repaired.append(
+                RepairedRow(
+                    number, None, findings=[_in_row(finding, number) for finding in findings]
+                )
             )
         else:
-            mended.append(MendedRow(number, row, changed or lines > 1))
-    return mended
+            repaired.append(RepairedRow(number, row, changed or lines > 1))
+    return repaired
 
 
 def _in_row(finding: Finding, number: int) -> Finding:
@@ -124,7 +125,7 @@ def _whole_row(
     return (row, stop - after + 1) if tabs == width - 1 else (line, 1)
 
 
-def repair(report: FileReport, layout: Layout | None, out: str, jobs: int = 1) -> RepairReport:
+def repair(report: FileReport, layout: TsvSchema | None, out: str, jobs: int = 1) -> RepairReport:
     """Write the repaired copy of a file that was scanned.
 
     Raises: UserError if the file as a whole cannot be read, or the copy would take its place.
@@ -151,15 +152,15 @@ def repair(report: FileReport, layout: Layout | None, out: str, jobs: int = 1) -
             "repairing",
         )
         with work as chunks:
-            for mended in (row for chunk in chunks for row in chunk):
-                row = mended.row
+            for repaired in (row for chunk in chunks for row in chunk):
+                row = repaired.row
                 if row is None:
-                    done.leave_out(mended.findings)
+                    done.leave_out(repaired.findings)
                     continue
-                row = unique(row, mended.number)
+                row = unique(row, repaired.number)
                 if row is not None:
                     done.rows += 1
-                    done.mended += mended.changed
+                    done.mended += repaired.changed
                     file.write(row + b"\n")
     return done
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ofa.doctor.boxes import boxes_of, clipped, outside
-from ofa.doctor.layouts import Layout
+from ofa.doctor.layouts import TsvSchema
 from ofa.doctor.rule import Rule, Settings
 from ofa.doctor.rules import CELL_RULES, GLANCES, ROW_RULES, plain_row
 from ofa.doctor.text_rules import best_answer
@@ -21,18 +21,18 @@ PREDICTED = (
     "target",
 )  # kinds of columns that evaluation can do without
 
-PICTURE = Rule("picture", "a whole picture", None, "export it again, or remove the row")
-PICTURE_SIDE = Rule(
-    "picture-size",
-    "a square picture of the right size",
+IMAGE = Rule("image", "a whole image", None, "export it again, or remove the row")
+IMAGE_SIDE = Rule(
+    "image-size",
+    "a square image of the right size",
     None,
-    "resize it before it is written: pre-training does not",
+    "resize it before it is written: pretraining does not",
 )
 BOX_INSIDE = Rule(
     "box-inside",
-    "a box inside the picture",
+    "a box inside the image",
     None,
-    "are these pixels of this picture, as left,top,right,bottom?",
+    "are these pixels of this image, as left,top,right,bottom?",
 )
 ORIENTATION = Rule(
     "exif-orientation",
@@ -41,7 +41,7 @@ ORIENTATION = Rule(
     "viewers turn the image, training does not; ofa prepare writes upright pixels",
     note=True,
 )
-PICTURE_RULES = (PICTURE, PICTURE_SIDE, BOX_INSIDE, ORIENTATION)
+IMAGE_RULES = (IMAGE, IMAGE_SIDE, BOX_INSIDE, ORIENTATION)
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,15 @@ class Finding:
 
 
 class RowChecker:
-    """Checks and mends rows of one layout.
+    """Checks and repairs rows of one layout.
 
     Args: layout: None checks what holds for every TSV.
     Attributes: cells: those of the row that was checked last; empty if it could not be taken apart.
     """
 
-    def __init__(self, settings: Settings, layout: Layout | None):
+    def __init__(self, settings: Settings, layout: TsvSchema | None):
         self.settings = settings
-        self.layout = layout or Layout({}, "")
+        self.layout = layout or TsvSchema({}, "")
         self.columns = dict(settings.columns)
         self.cells: list[str] = []
         self.teaches = not {"answers", "class"}.isdisjoint(
@@ -124,7 +124,7 @@ class RowChecker:
                 return best_answer(cell) if kind == "answers" else cell.strip()
         return None
 
-    def mend(self, row: bytes) -> bytes:
+    def repair(self, row: bytes) -> bytes:
         """The row after every repair that its faults ask for; faults without a repair stay."""
         for rule in ROW_RULES:
             if rule.repair and rule.finds(row, self.settings):
@@ -168,19 +168,19 @@ class RowChecker:
         return kinds
 
     def _look(self, cells: list[str], kinds: dict[str, str]) -> list[Finding]:
-        """Findings that need the picture."""
+        """Findings that need the image."""
         column = next(self.columns[name] for name, kind in kinds.items() if kind == "image")
         try:
             size, orientation = stored_form(cells[column])
         except UserError as error:
-            return [Finding.of(PICTURE, str(error).partition("found ")[2], column)]
-        findings, side = [], self.settings.picture_side
+            return [Finding.of(IMAGE, str(error).partition("found ")[2], column)]
+        findings, side = [], self.settings.image_side
         if orientation != 1:
             findings.append(Finding.of(ORIENTATION, f"the EXIF orientation {orientation}", column))
         if side and size != (side, side):
             findings.append(
                 Finding.of(
-                    PICTURE_SIDE, f"{size[0]} x {size[1]} pixels instead of {side} x {side}", column
+                    IMAGE_SIDE, f"{size[0]} x {size[1]} pixels instead of {side} x {side}", column
                 )
             )
         for name, kind in kinds.items():
@@ -199,7 +199,7 @@ class RowChecker:
         return findings
 
     def _clip(self, cells: list[str]) -> None:
-        """Cut boxes off at the border of the picture; what lies wholly outside is left as it is."""
+        """Cut boxes off at the border of the image; what lies wholly outside is left as it is."""
         kinds = self._kinds_of(cells)
         if not any(finding.rule == BOX_INSIDE.name for finding in self._look(cells, kinds)):
             return
@@ -213,7 +213,7 @@ class RowChecker:
 
 
 def stored_form(cell: str) -> tuple[tuple[int, int], int]:
-    """Width and height of a picture that decodes to its end, as training sees it, and its EXIF
+    """Width and height of an image that decodes to its end, as training sees it, and its EXIF
     orientation. Raises: UserError."""
     data = decode_base64(cell)
     form = image_header(data)

@@ -1,4 +1,4 @@
-"""What a rule of the data files is: what it expects, how it is checked and how it is mended.
+"""What a rule of the data files is: what it expects, how it is checked and how it is repaired.
 
 A check gets a cell and the settings and returns what it found, or "" when all is well. A repair
 gets the same and returns a better cell. A rule without a repair leaves the row to the user. Notes
@@ -21,8 +21,8 @@ class Settings:
         max_src, max_tgt: words kept of a source and a target. labels: the words a label may be.
         answers: texts of the answer set, or None. num_codes: image codes in the vocabulary. codes:
             of a row.
-        picture_side: pixels that every picture must have, or 0. bpe_dir: vocabulary folder, or "".
-        images: decode pictures. evaluation: rows may be without what is to be predicted, and have
+        image_side: pixels that every image must have, or 0. bpe_dir: vocabulary folder, or "".
+        images: decode images. evaluation: rows may be without what is to be predicted, and have
             answers that no model can give.
     """
 
@@ -35,7 +35,7 @@ class Settings:
     answers: frozenset[str] | None = None
     num_codes: int = 8192
     codes: int = 0
-    picture_side: int = 0
+    image_side: int = 0
     bpe_dir: str = ""
     images: bool = True
     evaluation: bool = False
@@ -76,7 +76,7 @@ def unquote(cell: str, settings: Settings) -> str:
 
 
 def too_long(text: str, words: int) -> str:
-    """Finding for a text of more words than are kept. A word and its blank take two characters
+    """Finding for a text of more words than are kept. A word and its space take two characters
     at least."""
     if len(text) < 2 * words or (count := len(text.split())) <= words:
         return ""

@@ -49,7 +49,7 @@ ROW_RULES = (
         "carriage-return",
         "no carriage return inside a row",
         _carriage_return,
-        "replace it by a blank",
+        "replace it by a space",
         lambda row, _: row.replace(b"\r", b" "),
     ),
     Rule("utf-8", "UTF-8 text", _utf8, "save the file as UTF-8"),
@@ -58,7 +58,7 @@ ROW_RULES = (
         "columns",
         "as many tab-separated columns as the other rows have",
         _width,
-        "write blanks instead of tabs and line breaks inside a field",
+        "write spaces instead of tabs and line breaks inside a field",
     ),
 )
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ofa.data.shards import ShardFile
 from ofa.data.tsv_index import BOM
-from ofa.doctor.layouts import Layout
+from ofa.doctor.layouts import TsvSchema
 from ofa.doctor.row_source import (
     Chunk,
     Source,
@@ -35,9 +35,9 @@ from ofa.process_state import silence_known_warnings
 
 LISTED = 1000  # findings kept per rule; all are counted
 CHUNK = 8 << 20  # bytes handed to a process at a time, ...
-CHUNK_OF_PICTURES = 1 << 20  # ... where it has to decode their pictures
+CHUNK_OF_IMAGES = 1 << 20  # ... where it has to decode their images
 WORTH_PROCESSES = 256 << 20  # bytes from which starting processes pays, ...
-WORTH_PROCESSES_FOR_PICTURES = 32 << 20  # ... where pictures are decoded
+WORTH_PROCESSES_FOR_IMAGES = 32 << 20  # ... where images are decoded
 PROBED = 1000  # rows that decide how many columns the file has
 
 
@@ -121,7 +121,7 @@ class FileReport:
         return self
 
 
-def scan(path: str, settings: Settings, layout: Layout | None, jobs: int = 1) -> FileReport:
+def scan(path: str, settings: Settings, layout: TsvSchema | None, jobs: int = 1) -> FileReport:
     """Check every row of a file.
 
     Args: settings: ``width`` is filled in here. layout: None checks only what holds for every TSV.
@@ -286,23 +286,21 @@ def chunk_results(
     path: str,
     source: Source,
     settings: Settings,
-    layout: Layout | None,
+    layout: TsvSchema | None,
     jobs: int,
     what: str,
 ) -> Iterator[Iterable[Any]]:
     """``work`` of every chunk of rows, in order, with progress; by several processes when it
     pays."""
-    pictures = settings.images and "image" in dict(settings.columns)
-    size = CHUNK_OF_PICTURES if pictures else CHUNK
+    images = settings.images and "image" in dict(settings.columns)
+    size = CHUNK_OF_IMAGES if images else CHUNK
     shards = source if isinstance(source, ShardFile) else None
     chunks = list(
         chunks_of_shards(source, size)
         if isinstance(source, ShardFile)
         else chunks_of(path, source, settings.width, size)
     )
-    enough = num_bytes(path, source) >= (
-        WORTH_PROCESSES_FOR_PICTURES if pictures else WORTH_PROCESSES
-    )
+    enough = num_bytes(path, source) >= (WORTH_PROCESSES_FOR_IMAGES if images else WORTH_PROCESSES)
     start = (work, path, shards, settings, layout)
     if jobs > 1 and enough and len(chunks) > 1:
         with multiprocessing.get_context("spawn").Pool(
@@ -349,7 +347,7 @@ def _start_process(*start: Any) -> None:
 
 
 def _start_worker(
-    work: Work, path: str, shards: ShardFile | None, settings: Settings, layout: Layout | None
+    work: Work, path: str, shards: ShardFile | None, settings: Settings, layout: TsvSchema | None
 ) -> None:
     global _worker
     _worker = work, path, shards, RowChecker(settings, layout)

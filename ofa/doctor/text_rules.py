@@ -235,7 +235,7 @@ TEXT_RULES: dict[str, tuple[Rule, ...]] = {
     "target": _text(_cut(_long_target, "tgt")),
     "reading": (
         TEXT_QUOTED,
-        Rule("text-empty", "the text on the picture", empty, EMPTY_TEXT.fix),
+        Rule("text-empty", "the text on the image", empty, EMPTY_TEXT.fix),
         NOT_MEANT,
         _cut(_long_reading, "tgt"),
         replace(UNKNOWN, check=_unknown_reading),

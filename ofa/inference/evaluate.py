@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ofa.devices import default_device, require_bf16
 from ofa.errors import UserError
 from ofa.inference.image_folder import ImageFolder
-from ofa.inference.image_writer import Album
+from ofa.inference.image_writer import ImageWriter
 from ofa.inference.processes import gathered, in_one_line, in_processes
 from ofa.io.json_files import load_json
 from ofa.models.inference_weights import inference_network
@@ -114,7 +114,7 @@ def evaluate(options: EvaluationOptions) -> Evaluation | None:
     """Predict all rows and write ``<results>/<subset>_predict.json``.
 
     Returns: the outcome on the first process; None on the other processes of torchrun.
-    Raises: UserError for anything the user can mend; nothing is written then.
+    Raises: UserError for anything the user can fix; nothing is written then.
     """
     if options.processes > 1:
         return in_processes(options.processes, _evaluate_rank, options)
@@ -262,25 +262,25 @@ def open_rows(task, options: EvaluationOptions):
     )
 
 
-def album_of(task, options: EvaluationOptions) -> Album | None:
-    """Where drawn pictures go; results without a folder of their own go there too. None if no
-    pictures are made.
+def album_of(task, options: EvaluationOptions) -> ImageWriter | None:
+    """Where drawn images go; results without a folder of their own go there too. None if no
+    images are made.
 
-    Raises: UserError if pictures are asked for, but nothing makes them of codes, or the folder
+    Raises: UserError if images are asked for, but nothing makes them of codes, or the folder
     cannot be written.
     """
     if not task.draws:
         return None
     folder = getattr(task.cfg, "gen_images_path", None)
     if task.image_tokenizer is None and not folder and not task.names_scorer:
-        logger.warning("no pictures are made: give --image-tokenizer; the results hold codes")
+        logger.warning("no images are made: give --image-tokenizer; the results hold codes")
         return None
     task.check_tokenizer()
-    folder = folder or (Path(options.results) / "pictures" if options.results else None)
+    folder = folder or (Path(options.results) / "images" if options.results else None)
     if not folder:
         return None
     options.results = options.results or str(folder)
-    return Album(folder)
+    return ImageWriter(folder)
 
 
 def predict(
@@ -291,7 +291,7 @@ def predict(
     dataset,
     batches: Sequence[Any],
     options: EvaluationOptions,
-    album: Album | None = None,
+    album: ImageWriter | None = None,
 ) -> Iterator[tuple[range, list[tuple[int, dict]]]]:
     """Per batch: its rows, and ``(row, {"entry": ..., "prediction": ...})`` of each."""
     loader = torch.utils.data.DataLoader(
@@ -307,7 +307,7 @@ def predict(
             predictions = task.predict(
                 batch, models, generator, decoding, options.best or decoding.best
             )
-            keep_pictures(task, batch, rows, predictions, album)
+            keep_images(task, batch, rows, predictions, album)
         ids = batch.get("id", rows)
         found = [
             (row, {"entry": task.spec.result(row_id, prediction), "prediction": prediction})
@@ -321,19 +321,23 @@ def predict(
         yield rows, found
 
 
-def keep_pictures(
-    task, batch: dict[str, Any], rows: range, predictions: list[Prediction], album: Album | None
+def keep_images(
+    task,
+    batch: dict[str, Any],
+    rows: range,
+    predictions: list[Prediction],
+    album: ImageWriter | None,
 ) -> None:
-    """Drawn pictures, and the true ones beside them, become files."""
+    """Drawn images, and the true ones beside them, become files."""
     if not task.draws:
         return
     for row, known, column, prediction in zip(
         rows, task.rows(batch), batch["code_images"], predictions
     ):
         if album is not None:
-            album.keep(row, prediction, task.true_picture(known, column, needed=False))
+            album.keep(row, prediction, task.true_image(known, column, needed=False))
         for one in (prediction, *prediction.others):
-            one.picture = None
+            one.image = None
 
 
 def to_device(batch: dict[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, setup_task
 from omegaconf import OmegaConf
 
 from ofa.checkpoints.architecture import image_size
-from ofa.checkpoints.contents import official_state_dict
+from ofa.checkpoints.contents import upstream_state_dict
 from ofa.checkpoints.stored_sizes import check_stored_sizes
 from ofa.errors import UserError
 from ofa.task.task_spec import TaskOptions
@@ -55,7 +55,7 @@ def read_checkpoint(path: str, overrides: Mapping[str, Any]) -> dict:
             f" training wrote? {CONVERT}"
         )
     for group in ("task", "model"):
-        check_stored_sizes(path, plain_group(config[group]), official_state_dict(state))
+        check_stored_sizes(path, group_to_builtins(config[group]), upstream_state_dict(state))
     return state
 
 
@@ -79,7 +79,7 @@ def load_task_and_models(
         state = read_checkpoint(path, overrides)
         if task is None:
             stored = {
-                group: plain_group(state["cfg"][group])
+                group: group_to_builtins(state["cfg"][group])
                 for group in ("task", "dataset", "common", "generation")
                 if state["cfg"].get(group) is not None
             }
@@ -118,9 +118,9 @@ def options_for(name: str | None, stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def drawn_by(state: Mapping[str, Any]) -> dict[str, int]:
-    """Of a network that was trained on other tasks: the size of the pictures that its decoder
+    """Of a network that was trained on other tasks: the size of the images that its decoder
     can draw."""
-    model = plain_group(state["cfg"]["model"])
+    model = group_to_builtins(state["cfg"]["model"])
     return {"code_image_size": model["code_image_size"]} if model.get("code_image_size") else {}
 
 
@@ -134,7 +134,7 @@ def image_size_unless_known(
     """
     if known.get("patch_image_size"):
         return {}
-    size, arch, _ = image_size(official_state_dict(state))
+    size, arch, _ = image_size(upstream_state_dict(state))
     logger.warning(
         "%s: stores no image size; %d pixels are taken, as %s was pretrained. Convert it again, or"
         " give another size by --overrides \"{'patch_image_size': N}\"",
@@ -145,7 +145,7 @@ def image_size_unless_known(
     return {"patch_image_size": size}
 
 
-def plain_group(group: Any) -> dict[str, Any]:
+def group_to_builtins(group: Any) -> dict[str, Any]:
     """A group of the configuration as a dict of its values."""
     if OmegaConf.is_config(group):
         plain: Any = OmegaConf.to_container(group, resolve=True, enum_to_str=True)
@@ -171,7 +171,7 @@ def task_config(
 
 def build_network(path: str, state: dict, task, ema: bool) -> torch.nn.Module:
     """The network of a checkpoint with its weights."""
-    weights = official_state_dict(state, ema=ema)
+    weights = upstream_state_dict(state, ema=ema)
     rows = next(
         (
             tensor.shape[0]
@@ -186,7 +186,9 @@ def build_network(path: str, state: dict, task, ema: bool) -> torch.nn.Module:
             f"{len(task.vocabulary)}; give the folder of its training by --bpe-dir"
         )
     model_config = state["cfg"]["model"]
-    arch = plain_group(model_config).get("_name") or plain_group(model_config).get("arch")
+    arch = group_to_builtins(model_config).get("_name") or group_to_builtins(model_config).get(
+        "arch"
+    )
     if (
         ARCH_MODEL_NAME_REGISTRY.get(arch, arch) != "ofa"
     ):  # fairseq's own networks give some of their options to eval()
@@ -204,8 +206,9 @@ def build_network(path: str, state: dict, task, ema: bool) -> torch.nn.Module:
     except (RuntimeError, KeyError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(
-            f"{path}: the weights do not fit architecture '{plain_group(model_config).get('arch')}'"
-            f" of its configuration ({' '.join(lines[1:3])[:300]}); is it a checkpoint of another"
+            f"{path}: the weights do not fit architecture"
+            f" '{group_to_builtins(model_config).get('arch')}' of its configuration"
+            f" ({' '.join(lines[1:3])[:300]}); is it a checkpoint of another"
             " size or program?"
         ) from None
     return model.eval()

@@ -11,8 +11,8 @@ from ofa.inference.fairseq_loading import (
     SHARED,
     build_network,
     drawn_by,
+    group_to_builtins,
     image_size_unless_known,
-    plain_group,
     read_checkpoint,
     task_config,
 )
@@ -36,7 +36,7 @@ class LoadedCheckpoint:
     def __init__(self, path: str, overrides: Mapping[str, Any], ema: bool = False):
         self.path, self.overrides = path, dict(overrides)
         state = read_checkpoint(path, overrides)
-        stored = plain_group(state["cfg"]["task"])
+        stored = group_to_builtins(state["cfg"]["task"])
         name = stored.get("_name") or stored.get("task")
         members = (state.get("task_state") or {}).get(MEMBERS) or {name: stored}
         self.trained = {

@@ -1,4 +1,4 @@
-"""Drawn pictures as files: ``all_results/000012_a_red_circle_0.png`` (every sample, best first),
+"""Drawn images as files: ``all_results/000012_a_red_circle_0.png`` (every sample, best first),
 ``top1/000012_a_red_circle.png``.
 
 The number is the row of the file, so that equal captions do not overwrite each other; the words are
@@ -21,8 +21,8 @@ BEST = "top1"
 LONGEST = 80  # bytes of the caption in a name: file systems allow 255 in all
 
 
-class Album:
-    """The folder of a run's pictures.
+class ImageWriter:
+    """The folder of a run's images.
 
     Raises: UserError if it cannot be made or written, before anything is drawn.
     """
@@ -37,24 +37,24 @@ class Album:
                 probe.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(
-                f"--gen-images-path {folder}: expects a folder for pictures that can be written,"
+                f"--gen-images-path {folder}: expects a folder for images that can be written,"
                 f" found none ({error.strerror}); give another, or change its permissions"
             ) from None
 
     def keep(self, row: int, prediction: Prediction, reference: Image.Image | None = None) -> str:
-        """Write the pictures of a row; its predictions know their files afterwards, and no longer
-        the pictures.
+        """Write the images of a row; its predictions know their files afterwards, and no longer
+        the images.
 
-        Args: reference: the true picture.
+        Args: reference: the true image.
         Returns: what the names of its files begin with.
         """
         stem = f"{row:06d}_{safe_words(prediction.text)}".rstrip("_")
         for number, one in enumerate((prediction, *prediction.others)):
-            if one.picture is None:
+            if one.image is None:
                 continue
-            data = png(one.picture)
+            data = png(one.image)
             path = path_below(self.folder, f"{EVERY}/{stem}_{number}.png")
-            one.file, one.picture = str(path), None
+            one.file, one.image = str(path), None
             write(path, data)
             if number == 0:
                 write(path_below(self.folder, f"{BEST}/{stem}.png"), data)
@@ -69,9 +69,9 @@ def safe_words(text: str) -> str:
     return words.encode("utf-8")[:LONGEST].decode("utf-8", "ignore").rstrip("_")
 
 
-def png(picture: Image.Image) -> bytes:
+def png(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()
 
 

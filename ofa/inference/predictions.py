@@ -1,4 +1,4 @@
-"""What a model says to a picture, in the form that callers of the Python API get."""
+"""What a model says to an image, in the form that callers of the Python API get."""
 
 import math
 from collections.abc import Sequence
@@ -57,11 +57,11 @@ class Answer(str):
 
 @dataclass
 class Region:
-    """A box in a picture.
+    """A box in an image.
 
     Args:
-        box: left, top, right, bottom in pixels of the picture, inside of it.
-        normalised: the same as parts of width and height, 0 to 1.
+        box: left, top, right, bottom in pixels of the image, inside of it.
+        normalized: the same as parts of width and height, 0 to 1.
         bins: the four location bins that the model said; None if it said something else, and the
             box is empty.
         score: mean log-probability of the bins. probability: its exponential.
@@ -90,7 +90,7 @@ class Region:
 
 
 def region_of(prediction: Prediction, size: tuple[int, int]) -> Region:
-    """Args: prediction: with a box. size: width and height of the picture, pixels."""
+    """Args: prediction: with a box. size: width and height of the image, pixels."""
     assert prediction.box is not None
     (x0, y0, x1, y1), (width, height) = prediction.box, size
     return Region(
@@ -103,7 +103,7 @@ def region_of(prediction: Prediction, size: tuple[int, int]) -> Region:
 
 
 def answer_of(prediction: Prediction, size: tuple[int, int]) -> Answer:
-    """Args: size: width and height of the picture, pixels."""
+    """Args: size: width and height of the image, pixels."""
     region = None if prediction.box is None else region_of(prediction, size)
     return Answer(
         prediction.text,

@@ -1,4 +1,4 @@
-"""Ask a model about pictures, from Python.
+"""Ask a model about images, from Python.
 
     from ofa import OFA
 
@@ -12,8 +12,8 @@
     model.generate("dog.jpg", "what does the image describe?")
     model.draw("a red circle", tokenizer="tokenizer.pt")[0].save("circle.png")
 
-A picture is a path, a PIL image, an array or a tensor (``ofa.data.load_image``). Every argument may
-be a list: several pictures, several texts for one picture, or as many texts as pictures; the
+An image is a path, a PIL image, an array or a tensor (``ofa.data.load_image``). Every argument may
+be a list: several images, several texts for one image, or as many texts as images; the
 replies are a list then, computed in batches. Options of the generator (``beam=3, max_len_b=20``,
 see ``ofa.models.generation.options``) may be given to each call.
 
@@ -35,7 +35,7 @@ import torch
 from PIL import Image
 
 from ofa.data.collate import collate
-from ofa.data.load_image import as_picture
+from ofa.data.load_image import as_image
 from ofa.data.sample import SampleBuilder
 from ofa.errors import UserError
 from ofa.inference.evaluate import NOT_WHILE_EVALUATING, PRECISIONS, choose_device, to_device
@@ -72,7 +72,7 @@ CHINESE_CAPTION = {
 OTHERWISE = {"beam": 5, "max_len_b": 30}
 KEPT_TASKS = 32  # a service may be given other ``answers`` in every call
 
-Picture = Any  # see ofa.data.load_image.as_picture
+ImageInput = Any  # see ofa.data.load_image.as_image
 Row = dict[str, str]
 
 
@@ -83,7 +83,7 @@ class OFA:
     Attributes:
         checkpoint: network, vocabulary and stored options
             (``ofa.inference.fairseq_predicting.LoadedCheckpoint``).
-        batch_size: pictures that go through the network together.
+        batch_size: images that go through the network together.
     """
 
     def __init__(self, checkpoint, device: torch.device, dtype: torch.dtype, batch_size: int = 16):
@@ -127,7 +127,7 @@ class OFA:
         batch_size: int = 16,
         **overrides: Any,
     ) -> "OFA":
-        """A model from a checkpoint file of this project or of the release.
+        """A model from a checkpoint file of this project or of upstream.
 
         Args:
             bpe_dir: vocabulary folder; default: the one of the training, as the checkpoint names
@@ -163,7 +163,7 @@ class OFA:
     # ------------------------------------------------------------------------------------
 
     def caption(
-        self, image: Picture | Sequence[Picture], *, best: int = 1, **generation: Any
+        self, image: ImageInput | Sequence[ImageInput], *, best: int = 1, **generation: Any
     ) -> Answer | list[Answer]:
         """What the image shows. Args: best: captions per image; all but the first are its
         ``others``."""
@@ -171,7 +171,7 @@ class OFA:
 
     def answer(
         self,
-        image: Picture | Sequence[Picture],
+        image: ImageInput | Sequence[ImageInput],
         question: str | Sequence[str],
         region: Any = None,
         *,
@@ -209,7 +209,7 @@ class OFA:
 
     def ground(
         self,
-        image: Picture | Sequence[Picture],
+        image: ImageInput | Sequence[ImageInput],
         text: str | Sequence[str],
         *,
         best: int = 1,
@@ -217,18 +217,16 @@ class OFA:
     ) -> Region | list[Region]:
         """The region that a text describes. Args: best: regions per text; all but the first are
         its ``others``."""
-        single, pictures, rows = self._rows(image, {"text": text})
+        single, images, rows = self._rows(image, {"text": text})
         replies = [
-            region_of(one, picture.size)
-            for one, picture in zip(
-                self._predict(GROUND, pictures, rows, best, generation), pictures
-            )
+            region_of(one, image.size)
+            for one, image in zip(self._predict(GROUND, images, rows, best, generation), images)
         ]
         return replies[0] if single else replies
 
     def entails(
         self,
-        image: Picture | Sequence[Picture],
+        image: ImageInput | Sequence[ImageInput],
         hypothesis: str | Sequence[str],
         premise: Any = None,
         *,
@@ -246,7 +244,7 @@ class OFA:
         )
 
     def read(
-        self, image: Picture | Sequence[Picture], *, best: int = 1, **generation: Any
+        self, image: ImageInput | Sequence[ImageInput], *, best: int = 1, **generation: Any
     ) -> Answer | list[Answer]:
         """The text on the image. Args: best: readings per image; all but the first are its
         ``others``."""
@@ -254,7 +252,7 @@ class OFA:
 
     def generate(
         self,
-        image: Picture | Sequence[Picture],
+        image: ImageInput | Sequence[ImageInput],
         instruction: str | Sequence[str],
         *,
         best: int = 1,
@@ -274,28 +272,28 @@ class OFA:
         scorer: Any = None,
         **generation: Any,
     ) -> list[Image.Image] | list[list[Image.Image]]:
-        """Pictures of a caption, those first that fit it best (of several captions a list for
+        """Images of a caption, those first that fit it best (of several captions a list for
         each).
 
         Args:
-            samples: pictures per caption. seed: the same seed draws the same pictures.
-            tokenizer: what makes pictures of codes, an object or its path; default: as
+            samples: images per caption. seed: the same seed draws the same images.
+            tokenizer: what makes images of codes, an object or its path; default: as
                 ``OFA.load(..., image_tokenizer=path)`` or the checkpoint names it.
-            scorer: an object with ``score(pictures, texts)``, which decides what comes first;
+            scorer: an object with ``score(images, texts)``, which decides what comes first;
                 default: CLIP if ``OFA.load`` was given a ``clip_model_path``; without either the
-                likeliest picture comes first.
-        Returns: pictures; ``info`` of each has its ``codes``, ``score`` (mean log-probability),
+                likeliest image comes first.
+        Returns: images; ``info`` of each has its ``codes``, ``score`` (mean log-probability),
         ``fit`` (by the scorer) and ``seed``.
         """
         captions = [text] if isinstance(text, str) else list(text)
         replies = []
         for best in self.drawings(captions, samples, seed, generation, tokenizer, scorer):
-            replies.append([one.picture for one in (best, *best.others)])
+            replies.append([one.image for one in (best, *best.others)])
             for one in (best, *best.others):
-                one.picture.info = {
+                one.image.info = {
                     "codes": one.codes,
                     "score": one.score,
-                    "fit": one.fit,
+                    "clip_score": one.clip_score,
                     "seed": one.seed,
                 }
         return replies[0] if isinstance(text, str) else replies
@@ -309,7 +307,7 @@ class OFA:
         tokenizer: Any = None,
         scorer: Any = None,
     ) -> Iterator[Any]:
-        """Of each caption the prediction of its best picture, with the others. Arguments as of
+        """Of each caption the prediction of its best image, with the others. Arguments as of
         ``draw``."""
         for number, caption in enumerate(captions, 1):
             if not isinstance(caption, str) or not caption.strip():
@@ -332,7 +330,7 @@ class OFA:
         for part in self._batches(task, builder, decoding, options, nothing, rows, samples, seeds):
             yield from part
 
-    def knows(self, name: str) -> bool:
+    def was_trained_on(self, name: str) -> bool:
         """Whether the checkpoint was trained for what a task asks, as far as it says;
         instructions are never foreign."""
         trained = self.checkpoint.trained
@@ -354,15 +352,15 @@ class OFA:
         generation: dict[str, Any],
         **changes: Any,
     ):
-        single, pictures, rows = self._rows(image, columns)
-        predictions = self._predict(name, pictures, rows, best, generation, **changes)
-        replies = [answer_of(one, picture.size) for one, picture in zip(predictions, pictures)]
+        single, images, rows = self._rows(image, columns)
+        predictions = self._predict(name, images, rows, best, generation, **changes)
+        replies = [answer_of(one, image.size) for one, image in zip(predictions, images)]
         return replies[0] if single else replies
 
     def _rows(
         self, image: Any, columns: dict[str, Any]
     ) -> tuple[bool, list[Image.Image], list[Row]]:
-        """Whether one reply is wanted, and the picture and the columns of every row."""
+        """Whether one reply is wanted, and the image and the columns of every row."""
         given = {"image": image, **columns}
         lengths = {
             name: len(value) for name, value in given.items() if isinstance(value, (list, tuple))
@@ -371,12 +369,12 @@ class OFA:
         if set(lengths.values()) - {count}:
             found = ", ".join(f"{length} of '{name}'" for name, length in lengths.items())
             raise UserError(f"expects lists of one length, found {found}")
-        images = image if "image" in lengths else [image]
-        pictures = [
-            as_picture(one, "" if isinstance(one, (str, Path)) else f"image {number}")
-            for number, one in enumerate(images, 1)
+        inputs = image if "image" in lengths else [image]
+        images = [
+            as_image(one, "" if isinstance(one, (str, Path)) else f"image {number}")
+            for number, one in enumerate(inputs, 1)
         ]
-        pictures = pictures if "image" in lengths else pictures * count
+        images = images if "image" in lengths else images * count
         rows = [
             {name: value[row] if name in lengths else value for name, value in columns.items()}
             for row in range(count)
@@ -385,12 +383,12 @@ class OFA:
             for name, value in row.items():
                 if not isinstance(value, str) or not value.strip():
                     raise UserError(f"{name} {number}: expects a text, found {value!r}")
-        return not lengths, pictures, rows
+        return not lengths, images, rows
 
     def _predict(
         self,
         name: str,
-        pictures: list[Image.Image],
+        images: list[Image.Image],
         rows: list[Row],
         best: int,
         generation: dict[str, Any],
@@ -398,14 +396,14 @@ class OFA:
     ):
         return [
             one
-            for part in self.predict_batches(name, pictures, rows, best, generation, **changes)
+            for part in self.predict_batches(name, images, rows, best, generation, **changes)
             for one in part
         ]
 
     def predict_batches(
         self,
         name: str,
-        pictures: Sequence[Image.Image],
+        images: Sequence[Image.Image],
         rows: Sequence[Row],
         best: int = 1,
         generation: dict[str, Any] | None = None,
@@ -415,12 +413,12 @@ class OFA:
         """The predictions of a task, batch by batch.
 
         Args:
-            name: of the task. rows: columns of each picture by name; those left out are empty.
+            name: of the task. rows: columns of each image by name; those left out are empty.
             seeds: of each row, for what is drawn by chance.
             changes: options of the task to replace.
         """
         yield from self._batches(
-            *self._prepared(name, best, generation or {}, changes), pictures, rows, best, seeds
+            *self._prepared(name, best, generation or {}, changes), images, rows, best, seeds
         )
 
     def _batches(
@@ -429,7 +427,7 @@ class OFA:
         builder: SampleBuilder,
         decoding: Any,
         options: dict[str, Any],
-        pictures: Sequence[Image.Image | None],
+        images: Sequence[Image.Image | None],
         rows: Sequence[Row],
         best: int,
         seeds: Sequence[int] | None,
@@ -450,7 +448,7 @@ class OFA:
                         columns,
                         row,
                         where=f"image {row + 1}",
-                        open_image=lambda _, picture=pictures[row]: picture,
+                        open_image=lambda _, image=images[row]: image,
                     )
                 )
             batch = to_device(
@@ -493,7 +491,7 @@ class OFA:
         key = (name, json.dumps(changes, sort_keys=True))
         with self._lock:
             if key not in self._tasks:
-                if not self.knows(name):
+                if not self.was_trained_on(name):
                     logger.warning(
                         "'%s' is asked of a checkpoint that was trained for %s: it may not know"
                         " what to say",

@@ -18,7 +18,7 @@ from ofa.metrics.pretraining import (
     MASK,
     Reply,
     Score,
-    average_pictures,
+    average_images,
     codes_of,
     commonest_codes,
     middle_of,
@@ -45,18 +45,18 @@ LENGTHS = {
 SEVERAL = (
     "caption",
     "grounded_captioning",
-)  # tasks that accept what any row says of the same picture, of the same region
+)  # tasks that accept what any row says of the same image, of the same region
 FILES = ("data", "text_data", "image_data", "detection_data")  # options that name them
 TRAINING_ROWS = 2000  # of each task, that constant answers are taken from
 
 
-class AskedRows:
+class PretrainingEvalSet:
     """The first rows of each task, and what a model says to them.
 
     Args:
         files: option -> path, or None. rows: of each task, at most. negatives: folder of wrong
             examples; default: the training's.
-        repeated: take rows that ask the same as an earlier one, too; else a picture is captioned
+        repeated: take rows that ask the same as an earlier one, too; else an image is captioned
             once, and so is a region.
     Attributes:
         samples: task -> (sample, its row by column name).
@@ -133,14 +133,14 @@ class AskedRows:
                 broken[0],
             )
 
-    def of_training(self) -> "AskedRows":
+    def of_training(self) -> "PretrainingEvalSet":
         """Rows that the model was trained on, of the tasks that it is asked about."""
         first = {name: str(self.stored.get(name) or "").split(",")[0] for name in FILES}
         files = {
             name: path if path and self.files.get(name) and is_readable_path(path) else None
             for name, path in first.items()
         }
-        return AskedRows(self.model, files, TRAINING_ROWS, self.negatives, repeated=True)
+        return PretrainingEvalSet(self.model, files, TRAINING_ROWS, self.negatives, repeated=True)
 
     def targets(self, task: str) -> list[str]:
         return [self.text(task, sample["target"]) for sample, _ in self.samples[task]]
@@ -166,7 +166,7 @@ class AskedRows:
         ).strip()
 
     def accepted(self, task: str) -> dict[tuple, list[str]]:
-        """What all rows of the file say of each picture, or region, that is asked about; reads
+        """What all rows of the file say of each image, or region, that is asked about; reads
         the whole file."""
         found: dict[tuple, list[str]] = {
             question_of(task, row): [] for _, row in self.samples[task]
@@ -246,38 +246,38 @@ class AskedRows:
             readable,
         )
 
-    # --- pictures
+    # --- images
     # -------------------------------------------------------------------------------------------
 
     def take_tokenizer(self, path: str) -> None:
-        """What makes pictures of codes. Raises: UserError if there is none, or it has another
+        """What makes images of codes. Raises: UserError if there is none, or it has another
         codebook."""
         self.task.image_tokenizer = load_image_tokenizer(path, self.model.device)
         self.task.check_tokenizer()
 
-    def pictures(self, codes: list[str]) -> list:
-        return self.task.pictures(list(map(codes_of, codes)), self.model.device)
+    def images(self, codes: list[str]) -> list:
+        return self.task.images(list(map(codes_of, codes)), self.model.device)
 
     def fill(
-        self, replies: list[Reply], training: "AskedRows"
+        self, replies: list[Reply], training: "PretrainingEvalSet"
     ) -> tuple[list[Reply], tuple[Score, ...]]:
-        """Replies of image infilling with their pictures, and how far these are from the true
+        """Replies of image infilling with their images, and how far these are from the true
         ones."""
         true = [middle_of(decode_image(reply.image)) for reply in replies]
-        filled = self.pictures([reply.said for reply in replies])
+        filled = self.images([reply.prediction for reply in replies])
         shown = [
             middle_of(decode_image(row["image"])) for _, row in training.samples["image_infilling"]
         ]
         constants = {
-            "picture of the commonest codes": self.pictures(
+            "image of the commonest codes": self.images(
                 [commonest_codes(training.targets("image_infilling"))]
             )[0]
         }
-        constants |= average_pictures(shown)
+        constants |= average_images(shown)
         found = score_pixels(
-            filled, true, self.pictures([reply.target for reply in replies]), constants
+            filled, true, self.images([reply.target for reply in replies]), constants
         )
-        return [replace(reply, filled=picture) for reply, picture in zip(replies, filled)], found
+        return [replace(reply, filled=image) for reply, image in zip(replies, filled)], found
 
 
 def question_of(task: str, row: Mapping[str, str]) -> tuple:

@@ -1,4 +1,4 @@
-"""What to ask about which picture: one image, a folder of them, or a file of JSON lines.
+"""What to ask about which image: one image, a folder of them, or a file of JSON lines.
 
     {"image": "a.jpg"}                                                      a caption
     {"image": "a.jpg", "question": "what color is it?"}                     an answer
@@ -50,7 +50,7 @@ class Request:
     """One thing to ask.
 
     Args:
-        image: path of the picture. name: the same as it was given.
+        image: path of the image. name: the same as it was given.
         verb: one of ``NEEDED``. words: what the verb needs, by name; a region is a list of four
             numbers.
         kept: further keys of the line.
@@ -149,7 +149,7 @@ def refuse_url(name: str, where: str) -> None:
     """Raises: UserError for ``https://...`` and the like: nothing is read from the network."""
     if "://" in name:
         raise UserError(
-            f"{where}expects a picture on this machine, found the URL {name!r}; download it and"
+            f"{where}expects an image on this machine, found the URL {name!r}; download it and"
             " give its path"
         )
 

@@ -1,6 +1,6 @@
-"""Picture files before they are embedded: found by name, looked at once, checked whole.
+"""Image files before they are embedded: found by name, looked at once, checked whole.
 
-A picture may also stand in a TSV file of lines ``image-id <tab> base64``; it is called
+An image may also stand in a TSV file of lines ``image-id <tab> base64``; it is called
 ``FILE.tsv:ROW@OFFSET+LENGTH`` then, row from 1, offset and length of the base64 text in bytes.
 """
 
@@ -43,11 +43,11 @@ IN_TABLE = re.compile(
 )
 
 
-class PictureFolders:
+class ImageFolders:
     """The files below some folders, found by path relative to a folder or by bare name; and
-    pictures of TSV files, by id.
+    images of TSV files, by id.
 
-    Data sets name pictures ``val2014/a.jpg`` or ``a.jpg`` and people unpack them either way.
+    Data sets name images ``val2014/a.jpg`` or ``a.jpg`` and people unpack them either way.
 
     Raises: UserError if a folder or file is missing, or if a bare name stands for several files.
     """
@@ -61,21 +61,21 @@ class PictureFolders:
             if not folder.is_dir():
                 raise UserError(
                     f"{folder}: expected the folder of the image files, or a TSV file of image ids"
-                    " and pictures in base64, found none; check --images"
+                    " and images in base64, found none; check --images"
                 )
 
     @functools.cached_property
     def in_tables(self) -> dict[str, str]:
-        """Image id -> picture of a TSV file."""
+        """Image id -> image of a TSV file."""
         found: dict[str, str] = {}
         for table in self.tables:
-            for image_id, picture in table_pictures(table):
+            for image_id, image in table_images(table):
                 if image_id in found:
                     raise UserError(
-                        f"{picture.split('@')[0]}: expected every picture once, found {image_id!r}"
+                        f"{image.split('@')[0]}: expected every image once, found {image_id!r}"
                         f" again, as in {found[image_id].split('@')[0]}; remove one of the rows"
                     )
-                found[image_id] = picture
+                found[image_id] = image
         return found
 
     @functools.cached_property
@@ -132,8 +132,8 @@ def _inside(folder: Path, name: str) -> Path | None:
         return None
 
 
-def table_pictures(path: str | Path, column: int = 1) -> Iterator[tuple[str, str]]:
-    """First column and picture of each row of a TSV file. Args: column: of the base64 text.
+def table_images(path: str | Path, column: int = 1) -> Iterator[tuple[str, str]]:
+    """First column and image of each row of a TSV file. Args: column: of the base64 text.
     Raises: UserError naming the row."""
     try:
         with open(path, "rb") as file:
@@ -142,7 +142,7 @@ def table_pictures(path: str | Path, column: int = 1) -> Iterator[tuple[str, str
                 cells = line.rstrip(b"\r\n").split(b"\t")
                 if len(cells) <= column:
                     raise UserError(
-                        f"{path}:{row}: expected a picture in base64 in column {column} (from 0),"
+                        f"{path}:{row}: expected an image in base64 in column {column} (from 0),"
                         f" found {len(cells)} columns; is it a file of rows 'image-id <tab>"
                         " base64'?"
                     )
@@ -157,8 +157,8 @@ def table_pictures(path: str | Path, column: int = 1) -> Iterator[tuple[str, str
         ) from None
 
 
-def read_picture(path: str) -> bytes:
-    """Bytes of a picture file, or of a picture in a TSV file, in either alphabet of base64.
+def read_image(path: str) -> bytes:
+    """Bytes of an image file, or of an image in a TSV file, in either alphabet of base64.
     Raises: OSError, ValueError."""
     place = IN_TABLE.fullmatch(str(path))
     if place is None:
@@ -172,8 +172,8 @@ def read_picture(path: str) -> bytes:
 
 
 @dataclass(frozen=True)
-class PictureFile:
-    """What looking at a picture file found.
+class ImageFile:
+    """What looking at an image file found.
 
     Args: broken: why it cannot be used, or an empty text. size: width, height in pixels, upright.
         orientation: of its EXIF data, 1 for stored upright.
@@ -190,13 +190,13 @@ class PictureFile:
         return upright_size(self.size, self.orientation)
 
 
-def look_at(path: str) -> PictureFile:
+def look_at(path: str) -> ImageFile:
     """Decodes all of the file: a truncated one opens well."""
     try:
-        data = read_picture(path)
+        data = read_image(path)
         size, orientation = image_header(data)
         open_image(data)
-        return PictureFile(
+        return ImageFile(
             "",
             upright_size(size, orientation),
             len(data),
@@ -204,14 +204,14 @@ def look_at(path: str) -> PictureFile:
             orientation,
         )
     except FileNotFoundError:
-        return PictureFile("missing")
+        return ImageFile("missing")
     except OSError as error:
-        return PictureFile(f"not a readable image ({error.strerror})")
+        return ImageFile(f"not a readable image ({error.strerror})")
     except UserError as error:
-        return PictureFile(f"not a readable image ({str(error).partition('found ')[2]})")
+        return ImageFile(f"not a readable image ({str(error).partition('found ')[2]})")
 
 
-def look_at_all(paths: Sequence[str], jobs: int, notes: Path) -> dict[str, PictureFile]:
+def look_at_all(paths: Sequence[str], jobs: int, notes: Path) -> dict[str, ImageFile]:
     """``look_at`` of each path, by several processes when it pays.
 
     Args: notes: file that keeps what was seen, so that an interrupted call goes on; removed at the
@@ -221,7 +221,7 @@ def look_at_all(paths: Sequence[str], jobs: int, notes: Path) -> dict[str, Pictu
     notes = path_below(notes.parent, notes.name)
     seen = _read_notes(notes)
     left = [path for path in paths if path not in seen]
-    show = functools.partial(counted, total=len(left), what="looking at the pictures", unit="img")
+    show = functools.partial(counted, total=len(left), what="looking at the images", unit="img")
     several = jobs > 1 and len(left) >= FEW
     notes.parent.mkdir(parents=True, exist_ok=True)
     processes = (
@@ -230,18 +230,18 @@ def look_at_all(paths: Sequence[str], jobs: int, notes: Path) -> dict[str, Pictu
         else nullcontext()
     )
     with processes as pool, names_file(notes), open(notes, "a", encoding="utf-8") as file:
-        pictures = pool.imap(look_at, left, chunksize=32) if pool else map(look_at, left)
-        for path, picture in zip(left, show(pictures)):
-            seen[path] = picture
-            file.write(json.dumps([file_state(path), dataclasses.astuple(picture)]) + "\n")
+        images = pool.imap(look_at, left, chunksize=32) if pool else map(look_at, left)
+        for path, image in zip(left, show(images)):
+            seen[path] = image
+            file.write(json.dumps([file_state(path), dataclasses.astuple(image)]) + "\n")
     notes.unlink(missing_ok=True)
     return {path: seen[path] for path in paths}
 
 
-def _read_notes(notes: Path) -> dict[str, PictureFile]:
-    """Pictures seen by an interrupted call and unchanged since; a line that was cut off ends the
+def _read_notes(notes: Path) -> dict[str, ImageFile]:
+    """Images seen by an interrupted call and unchanged since; a line that was cut off ends the
     notes."""
-    seen: dict[str, PictureFile] = {}
+    seen: dict[str, ImageFile] = {}
     text = notes.read_bytes() if notes.is_file() else b""
     if text and not text.startswith(b'[["'):
         raise UserError(
@@ -252,13 +252,13 @@ def _read_notes(notes: Path) -> dict[str, PictureFile]:
         for line in text.decode("utf-8").splitlines():
             (path, *state), (broken, size, num_bytes, sha256, orientation) = load_json(line)
             if (path, *state) == file_state(path):
-                seen[path] = PictureFile(broken, tuple(size), num_bytes, sha256, orientation)
+                seen[path] = ImageFile(broken, tuple(size), num_bytes, sha256, orientation)
     except (OSError, ValueError, TypeError):
         pass
     return seen
 
 
-def picture_size(path: str) -> tuple[int, int]:
+def image_size(path: str) -> tuple[int, int]:
     """Width and height in pixels, upright, from the head of the file; (0, 0) if it cannot be
     read."""
     return upright_size(*stored_form(path))
@@ -268,7 +268,7 @@ def stored_form(path: str) -> tuple[tuple[int, int], int]:
     """Width and height of the pixels as they are stored, and the EXIF orientation; (0, 0) and 1
     if it cannot be read."""
     try:
-        return image_header(read_picture(path))
+        return image_header(read_image(path))
     except (OSError, UserError):  # said properly when the whole file is looked at
         return (0, 0), 1
 

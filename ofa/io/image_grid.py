@@ -1,4 +1,4 @@
-"""Several pictures as one: all samples of a caption, best first, beside the picture that the
+"""Several images as one: all samples of a caption, best first, beside the image that the
 caption was written for; or a strip."""
 
 import io
@@ -10,32 +10,30 @@ from PIL import Image, ImageDraw
 
 from ofa.io.images import encode_image, open_image, read_image_file
 
-GAP, EDGE = 4, 3  # pixels between pictures, and of the line around the true one
+GAP, EDGE = 4, 3  # pixels between images, and of the line around the true one
 GROUND, TRUE = (205, 205, 200), (24, 180, 216)
-LARGEST = 128  # pictures are reduced to this side where there are many
+LARGEST = 128  # images are reduced to this side where there are many
 EVERY = "all_results"  # folder of all samples
-REFERENCE = "reference"  # folder of the true pictures, beside those of the drawn ones
+REFERENCE = "reference"  # folder of the true images, beside those of the drawn ones
 
 
 def grid(
-    pictures: Sequence[Image.Image],
-    reference: Image.Image | None = None,
-    columns: int | None = None,
+    images: Sequence[Image.Image], reference: Image.Image | None = None, columns: int | None = None
 ) -> Image.Image:
-    """The pictures in rows; in front of them, with a line around it, the true one.
+    """The images in rows; in front of them, with a line around it, the true one.
 
     Args: columns: default: about twice as many as rows.
     """
-    columns = columns or max(1, math.ceil(math.sqrt(2 * len(pictures))))
-    side = max(picture.width for picture in pictures)
-    if len(pictures) > 1:
+    columns = columns or max(1, math.ceil(math.sqrt(2 * len(images))))
+    side = max(image.width for image in images)
+    if len(images) > 1:
         side = min(side, LARGEST)
     tiles = [
-        picture.convert("RGB").resize(
+        image.convert("RGB").resize(
             (side, side),
-            Image.Resampling.LANCZOS if picture.width > side else Image.Resampling.NEAREST,
+            Image.Resampling.LANCZOS if image.width > side else Image.Resampling.NEAREST,
         )
-        for picture in (*([] if reference is None else [reference]), *pictures)
+        for image in (*([] if reference is None else [reference]), *images)
     ]
     columns = min(columns + (reference is not None), len(tiles))
     rows = math.ceil(len(tiles) / columns)
@@ -53,7 +51,7 @@ def grid(
 
 
 def grid_of_files(files: Sequence[str]) -> str:
-    """Base64 of the grid of some picture files, with the true picture if it was written beside
+    """Base64 of the grid of some image files, with the true image if it was written beside
     them; ``""`` if they are gone."""
     found = [path for path in map(Path, files) if path.is_file()]
     if not found:
@@ -65,29 +63,27 @@ def grid_of_files(files: Sequence[str]) -> str:
     return as_field(grid(images[has_reference:], images[0] if has_reference else None))
 
 
-def strip(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of one size beside each other; small ones are enlarged, so that their pixels stay
+def strip(images: Sequence[Image.Image]) -> Image.Image:
+    """Images of one size beside each other; small ones are enlarged, so that their pixels stay
     visible."""
-    times = max(1, LARGEST // pictures[0].width)
+    times = max(1, LARGEST // images[0].width)
     return grid(
         [
-            picture.resize(
-                (times * picture.width, times * picture.height), Image.Resampling.NEAREST
-            )
-            for picture in pictures
+            image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
+            for image in images
         ],
-        columns=len(pictures),
+        columns=len(images),
     )
 
 
-def as_field(picture: Image.Image) -> str:
+def as_field(image: Image.Image) -> str:
     """Base64 of a PNG file, as an image column holds it."""
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return encode_image(file.getvalue())
 
 
-def reference_file(picture: Path) -> Path:
-    """Where the true picture of a caption lies, of whose samples one is ``picture``:
+def reference_file(image: Path) -> Path:
+    """Where the true image of a caption lies, of whose samples one is ``image``:
     ``.../all_results/7_a_cat_0.png``."""
-    return picture.parent.parent / REFERENCE / f"{picture.stem.rpartition('_')[0]}.png"
+    return image.parent.parent / REFERENCE / f"{image.stem.rpartition('_')[0]}.png"

@@ -78,7 +78,7 @@ def load_checkpoint(
                 pickle_module=restricted_pickle(path, sizes),
                 mmap=mapped,
             )
-            content = plain(content)
+            content = to_builtins(content)
             check_nesting(content, file.seek(0, 2))
             check_kinds(content)
             return content
@@ -270,7 +270,7 @@ def is_settings(text: str) -> bool:
 # -----------------------------------------------------------------------------------------------
 
 
-def plain(value: Any) -> Any:
+def to_builtins(value: Any) -> Any:
     """Settings objects as dicts and values, at any depth; everything else as it is. What is shared
     stays shared.
 
@@ -301,7 +301,7 @@ def plain(value: Any) -> Any:
 def converted(value: Any, convert: Any) -> Any:
     """One container or object of settings, its content by ``convert``."""
     if isinstance(value, Settings):
-        return plain_settings(value, convert)
+        return settings_to_builtins(value, convert)
     if isinstance(value, argparse.Namespace):
         return argparse.Namespace(**{key: convert(item) for key, item in vars(value).items()})
     if isinstance(value, OrderedDict) and all(
@@ -313,7 +313,7 @@ def converted(value: Any, convert: Any) -> Any:
     return type(value)(convert(item) for item in value)
 
 
-def plain_settings(value: Settings, convert: Any) -> Any:
+def settings_to_builtins(value: Settings, convert: Any) -> Any:
     """A node gives its content, an enum its value, a path its text, a dataclass a dict of its
     fields."""
     state = value.state

@@ -19,7 +19,7 @@ class Accuracy:
         name: of the figure. total, count: names of the counts, the summed credit and the number of
             rows.
         top: (name, k): another figure, what the best of the k best predictions earns.
-        digits: figures of validation are rounded to, as in the release.
+        digits: figures of validation are rounded to, as upstream.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Accuracy:
 
 def best_credit(prediction: Prediction, accepted: Mapping[str, float], k: int = 1) -> float:
     """What the best of a row's k best predictions earns: the score of an answer with the same
-    letters and blanks, or 0."""
+    letters and spaces, or 0."""
     return max(float(accepted.get(one.text, 0.0)) for one in [prediction, *prediction.others][:k])
 
 

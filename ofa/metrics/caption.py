@@ -1,7 +1,7 @@
 """BLEU, ROUGE-L, METEOR and SPICE of captions by pycocoevalcap, and the scores of the COCO caption
 evaluation.
 
-All scorers take tokenised captions in the form of ``CiderD.compute_score``.
+All scorers take tokenized captions in the form of ``CiderD.compute_score``.
 """
 
 import shutil
@@ -142,7 +142,7 @@ def coco_caption_scores(
             f"unknown caption score {unknown[0]!r}; known are {', '.join([*BLEU_ORDERS, *SCORERS])}"
         )
     check_captions(gts, res)
-    # one call for all texts: the tokeniser may be a program with a slow start
+    # one call for all texts: the tokenizer may be a program with a slow start
     tokens = iter(
         tokenize(
             [

@@ -1,5 +1,5 @@
 """Scores of captions as the COCO caption server computes them, and of the best answer that looks
-at no picture."""
+at no image."""
 
 import logging
 import re
@@ -29,7 +29,7 @@ SINGLE_IMAGE = (
     " --eval-cider-cached-tokens of validation)"
 )
 SCREENED_ON = (
-    100  # pictures on which all constant captions are tried; the best few are tried on all pictures
+    100  # images on which all constant captions are tried; the best few are tried on all images
 )
 
 
@@ -39,15 +39,15 @@ def caption_scores(
     names: Sequence[str] | None = None,
     cider_df: Frequencies = "corpus",
 ) -> Scores:
-    """The scores of the COCO evaluation after PTB tokenisation (Chinese: by character), and the
+    """The scores of the COCO evaluation after PTB tokenization (Chinese: by character), and the
     CIDEr-D of validation.
 
     Args:
-        predictions, references: one prediction and its references per picture.
+        predictions, references: one prediction and its references per image.
         names: which of ``ofa.metrics.coco_caption_scores``; default: all but SPICE, METEOR only if
             it can run.
         cider_df: document frequencies of CIDEr-D, see ``validation_cider``.
-    Returns: overall scores, and those of ``BY_ROW`` for each picture.
+    Returns: overall scores, and those of ``BY_ROW`` for each image.
     Raises: UserError if a score that was asked for by name cannot be computed.
     """
     gts, res = dict(enumerate(references)), numbered(predictions)
@@ -81,7 +81,7 @@ def tokenizer_of(references: Sequence[Sequence[str]]) -> Callable[[list[str]], l
 
 
 def caption_words(text: str, chinese: bool | None = None, marks: bool = False) -> str:
-    """Words of a caption as CIDEr-D counts them in training, separated by blanks.
+    """Words of a caption as CIDEr-D counts them in training, separated by spaces.
 
     ASCII punctuation is removed, letters keep their case: ``"Two dogs, playing."`` -> ``"Two dogs
     playing"``. Chinese is taken character by character, without any punctuation: ``"两只狗，T恤"``
@@ -123,16 +123,16 @@ def validation_cider(
 def best_constant(
     candidates: Sequence[str], references: Sequence[Sequence[str]]
 ) -> tuple[str, dict[str, float]]:
-    """The caption that scores best (CIDEr) when it is the answer to every picture, and its
+    """The caption that scores best (CIDEr) when it is the answer to every image, and its
     scores; see ``ofa.task.constant_baseline``."""
     tokenize = tokenizer_of(references)
     tokens = iter(tokenize([text for texts in references for text in texts]))
     gts = {row: [next(tokens) for _ in texts] for row, texts in enumerate(references)}
     captions = list(dict.fromkeys(tokenize(list(candidates))))
-    for pictures in (min(SCREENED_ON, len(gts)), len(gts)):
-        some = {row: gts[row] for row in range(pictures)}
+    for images in (min(SCREENED_ON, len(gts)), len(gts)):
+        some = {row: gts[row] for row in range(images)}
         score = {
-            text: float(CiderD(df="corpus").compute_score(some, numbered([text] * pictures))[0])
+            text: float(CiderD(df="corpus").compute_score(some, numbered([text] * images))[0])
             for text in captions
         }
         captions = sorted(captions, key=lambda text: -score[text])[:10]

@@ -2,7 +2,7 @@
 words.
 
 Exact and fast: Python only looks up a number for each word (kept for the references of an image,
-because CIDEr optimisation scores many hypotheses against them); from there on numpy counts, weighs
+because CIDEr optimization scores many hypotheses against them); from there on numpy counts, weighs
 and compares the n-grams of all captions of a call at once.
 
 Source: Vedantam, Zitnick and Parikh, CIDEr: Consensus-based Image Description Evaluation, CVPR
@@ -48,7 +48,7 @@ class CiderD:
         np.empty(2**24, np.uint8)
 
     def compute_score(self, gts: dict, res: list[dict]) -> tuple[float, np.ndarray]:
-        """Scores of tokenised captions (words separated by blanks).
+        """Scores of tokenized captions (words separated by spaces).
 
         Args:
             gts: image id -> references.
@@ -75,7 +75,7 @@ class CiderD:
             [numbers.setdefault(result["image_id"], len(numbers)) for result in res]
         )
         references = [tuple(gts[image_id]) for image_id in numbers]
-        layout = Layout(np.array(list(map(len, references))), image_of)
+        layout = SentenceTable(np.array(list(map(len, references))), image_of)
         stream = self._streams(references) + [
             self.words.stream([result["caption"][0] for result in res])
         ]
@@ -103,7 +103,7 @@ class CiderD:
                 del self.words[word]
 
 
-class Layout:
+class SentenceTable:
     """Which sentence belongs where. An image's references come first, then its hypotheses: that is
     their ``place``.
 
@@ -196,7 +196,7 @@ class Table(NamedTuple):
     num_bigrams: np.ndarray  # float64[cells]: what the penalty on different lengths compares
 
 
-def tabulate(stream: np.ndarray, layout: Layout) -> Table:
+def tabulate(stream: np.ndarray, layout: SentenceTable) -> Table:
     """``stream``: words of the references, image by image, then those of the hypotheses."""
     starts = np.flatnonzero(np.concatenate([[0], stream]) == 0)[:-1]
     lengths = gaps(starts, len(stream))

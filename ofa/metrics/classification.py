@@ -10,8 +10,8 @@ from ofa.task.prediction import BatchRow, Prediction
 from ofa.task.task_spec import Metric, Scorer, Scores, always
 
 ACCURACY = Accuracy("acc", "_score_sum", "_score_cnt")
-CELLS = ("_TP", "_FP", "_TN", "_FN")  # as the release counts
-DIGITS = {"F1": 3, "mcc": 4}  # figures of validation are rounded to, as in the release
+CELLS = ("_TP", "_FP", "_TN", "_FN")  # as upstream counts
+DIGITS = {"F1": 3, "mcc": 4}  # figures of validation are rounded to, as upstream
 POSITIVE = "yes"
 
 
@@ -50,14 +50,14 @@ class ClassFigures:
     ) -> dict[str, float]:
         """Right answers and rows of a batch, and the four cells of ``yes`` against everything
         else."""
-        labelled = [(prediction, row) for prediction, row in zip(predictions, rows) if row.ref_dict]
+        labeled = [(prediction, row) for prediction, row in zip(predictions, rows) if row.ref_dict]
         found = ACCURACY.counts(
-            [prediction for prediction, _ in labelled], [row for _, row in labelled]
+            [prediction for prediction, _ in labeled], [row for _, row in labeled]
         )
         if self.second:
             found |= cells(
                 (prediction.text == POSITIVE, POSITIVE in (row.ref_dict or {}))
-                for prediction, row in labelled
+                for prediction, row in labeled
             )
         return found
 

@@ -1,4 +1,4 @@
-"""CLIP from a file on this machine: how well pictures and texts, or pictures and pictures, fit.
+"""CLIP from a file on this machine: how well images and texts, or images and images, fit.
 
 The network is open_clip's; its sizes are read from the weights. Files: state dicts of OpenAI's
 networks and of open_clip's vision transformers (``.pt``, ``.bin``, ``.safetensors``). The archives
@@ -46,23 +46,21 @@ class ClipScorer:
         self.tokenize = open_clip.SimpleTokenizer(context_length=self.network.context_length)
         self.transform = open_clip.image_transform(self.network.visual.image_size, is_train=False)
 
-    def score(self, pictures: Sequence[Image.Image], texts: Sequence[str]) -> Tensor:
+    def score(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Tensor:
         """Pair by pair: float32[N]."""
         known = {
             text: place for place, text in enumerate(dict.fromkeys(texts))
         }  # the samples of a caption share it
         features = self.of_texts(list(known))[[known[text] for text in texts]]
-        return (self.of_pictures(pictures) * features).sum(-1)
+        return (self.of_images(images) * features).sum(-1)
 
-    def compare(self, pictures: Sequence[Image.Image], others: Sequence[Image.Image]) -> Tensor:
+    def compare(self, images: Sequence[Image.Image], others: Sequence[Image.Image]) -> Tensor:
         """Pair by pair: float32[N]."""
-        return (self.of_pictures(pictures) * self.of_pictures(others)).sum(-1)
+        return (self.of_images(images) * self.of_images(others)).sum(-1)
 
-    def of_pictures(self, pictures: Sequence[Image.Image]) -> Tensor:
+    def of_images(self, images: Sequence[Image.Image]) -> Tensor:
         """Features of length 1: float32[N, C] on the CPU."""
-        return self.features(
-            self.network.encode_image, [self.transform(picture) for picture in pictures]
-        )
+        return self.features(self.network.encode_image, [self.transform(image) for image in images])
 
     def of_texts(self, texts: Sequence[str]) -> Tensor:
         """Features of length 1: float32[N, C] on the CPU. What is longer than CLIP's context is

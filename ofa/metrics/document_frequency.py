@@ -7,7 +7,7 @@ The captioning community passes them around as pickles (``coco-train-words.p``,
     {"ref_len": number of images, "document_frequency": {("a",): 112000.0, ("a", "cat"): 2300.0,
     ...}}
 
-Those for CIDEr optimisation count the word ``<eos>`` at the end of every caption.
+Those for CIDEr optimization count the word ``<eos>`` at the end of every caption.
 """
 
 import pickle
@@ -72,7 +72,7 @@ class DocumentFrequencies:
         """float64 by the numbers of ``ngrams.Numbered``; n-grams that the file does not have count
         as frequency 1.
 
-        Args: keys: ``Numbered.keys``.
+        Args: keys: ``NgramIndex.keys``.
         """
         table = np.full((max(map(len, keys)), MAX_ORDER), self.log_images)
         places = np.zeros(1, np.int64)

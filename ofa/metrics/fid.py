@@ -1,4 +1,4 @@
-"""How good many pictures are together: Frechet distance to real ones (FID), and Inception score
+"""How good many images are together: Frechet distance to real ones (FID), and Inception score
 (IS), by torchmetrics.
 
 Features come from Inception with weights of a file on this machine
@@ -7,7 +7,7 @@ extractor::
 
     extractor(uint8[B, 3, H, W]) -> features float[B, D], logits float[B, C]
 
-Real pictures are a folder, or statistics that were computed once: ``gt_stat.npz`` with ``mu``
+Real images are a folder, or statistics that were computed once: ``gt_stat.npz`` with ``mu``
 float[D] and ``sigma`` float[D, D].
 """
 
@@ -41,26 +41,24 @@ Extractor = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def image_scores(
-    pictures: Sequence[Path], extractor: Extractor, real: Path | Sequence[Path] | None = None
+    images: Sequence[Path], extractor: Extractor, real: Path | Sequence[Path] | None = None
 ) -> dict[str, float]:
-    """FID (if there are real pictures: an npz of statistics, or files), IS and its deviation over
+    """FID (if there are real images: an npz of statistics, or files), IS and its deviation over
     the parts.
 
-    Raises: UserError if there are fewer than two pictures, or files do not fit.
+    Raises: UserError if there are fewer than two images, or files do not fit.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.inception import InceptionScore
 
-    if len(pictures) < 2:
-        raise UserError(
-            f"FID and Inception score: expected at least 2 pictures, found {len(pictures)}"
-        )
-    given = Given()
+    if len(images) < 2:
+        raise UserError(f"FID and Inception score: expected at least 2 images, found {len(images)}")
+    given = IdentityExtractor()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchmetrics says that it keeps the features
-        inception = InceptionScore(feature=given, splits=min(SPLITS, len(pictures)))
+        inception = InceptionScore(feature=given, splits=min(SPLITS, len(images)))
     distance = None
-    for features, logits in extracted(pictures, extractor):
+    for features, logits in extracted(images, extractor):
         if real is not None and distance is None:
             given.num_features = features.size(1)
             distance = FrechetInceptionDistance(feature=given).set_dtype(torch.float64)
@@ -68,7 +66,7 @@ def image_scores(
         if distance is not None:
             distance.update(features.double(), real=False)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # which pictures make a part
+        torch.manual_seed(0)  # which images make a part
         score, deviation = inception.compute()
     found = {"IS": float(score), "IS deviation": float(deviation.nan_to_num(0.0))}
     if distance is None or real is None:
@@ -78,10 +76,10 @@ def image_scores(
 
 
 def add_real(distance: Any, real: Path | Sequence[Path], extractor: Extractor) -> None:
-    """Tell the Frechet distance what real pictures look like."""
+    """Tell the Frechet distance what real images look like."""
     if isinstance(real, Path):
         mu, sigma = read_statistics(real, distance.real_features_sum.numel())
-        # as two pictures whose mean and covariance are these
+        # as two images whose mean and covariance are these
         distance.real_features_sum, distance.real_features_cov_sum = (
             2 * mu,
             sigma + 2 * mu.outer(mu),
@@ -89,7 +87,7 @@ def add_real(distance: Any, real: Path | Sequence[Path], extractor: Extractor) -
         distance.real_features_num_samples = torch.tensor(2)
         return
     if len(real) < 2:
-        raise UserError(f"FID: expected at least 2 real pictures, found {len(real)}")
+        raise UserError(f"FID: expected at least 2 real images, found {len(real)}")
     for features, _ in extracted(real, extractor):
         distance.update(features.double(), real=True)
 
@@ -132,7 +130,7 @@ def read_array(archive: zipfile.ZipFile, name: str) -> Tensor:
         )
 
 
-class Given(nn.Module):
+class IdentityExtractor(nn.Module):
     """Stands for a feature extractor where torchmetrics is handed features. Attributes:
     num_features: their width."""
 
@@ -142,10 +140,10 @@ class Given(nn.Module):
         return features
 
 
-def extracted(pictures: Iterable[Path], extractor: Extractor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Features and logits, batch by batch; a new size of picture begins a new batch."""
+def extracted(images: Iterable[Path], extractor: Extractor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features and logits, batch by batch; a new size of image begins a new batch."""
     batch: list[Tensor] = []
-    for path in pictures:
+    for path in images:
         image = pixels(path)
         if batch and (len(batch) == AT_ONCE or image.shape != batch[0].shape):
             yield extractor(torch.stack(batch))
@@ -156,12 +154,12 @@ def extracted(pictures: Iterable[Path], extractor: Extractor) -> Iterator[tuple[
 
 
 def pixels(path: Path) -> Tensor:
-    """uint8[3, H, W]. Raises: UserError if it is no picture."""
+    """uint8[3, H, W]. Raises: UserError if it is no image."""
     try:
         data = read_image_file(path)
     except OSError as error:
         raise UserError(
-            f"{path}: expects a picture, found {error.strerror}; remove it or make it anew"
+            f"{path}: expects an image, found {error.strerror}; remove it or make it anew"
         ) from None
     return torch.from_numpy(np.array(open_image(data, str(path), upright=True))).permute(2, 0, 1)
 
@@ -223,8 +221,8 @@ def load_extractor(inception_path: str | None, class_name: str | None) -> Extrac
     return Inception(inception_path)
 
 
-def real_pictures(path: str | Path) -> Path | list[Path]:
-    """An npz of statistics as it is, a folder as its pictures. Raises: UserError if it is
+def real_images(path: str | Path) -> Path | list[Path]:
+    """An npz of statistics as it is, a folder as its images. Raises: UserError if it is
     neither."""
     path = Path(path)
     if path.is_dir():
@@ -232,6 +230,6 @@ def real_pictures(path: str | Path) -> Path | list[Path]:
     if path.suffix == ".npz" and path.is_file():
         return path
     raise UserError(
-        "--real-images: expects a folder of pictures or statistics (gt_stat.npz), found neither at"
+        "--real-images: expects a folder of images or statistics (gt_stat.npz), found neither at"
         f" {path}"
     )

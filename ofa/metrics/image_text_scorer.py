@@ -1,9 +1,9 @@
-"""How well a picture and a text fit: CLIP from a file on this machine, or any class with the same
+"""How well an image and a text fit: CLIP from a file on this machine, or any class with the same
 method.
 
 scorer = load_scorer("ViT-B-16.pt")
-scorer.score([picture, picture], ["a circle", "two dogs"])  # cosine of CLIP's features, pairwise
-scorer.compare([picture], [other])                          # the same for two pictures
+scorer.score([image, image], ["a circle", "two dogs"])  # cosine of CLIP's features, pairwise
+scorer.compare([image], [other])                          # the same for two images
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from ofa.metrics.load_class import class_of
 
 
 class ImageTextScorer(Protocol):
-    """Anything that knows how well pictures and texts fit."""
+    """Anything that knows how well images and texts fit."""
 
-    def score(self, pictures: Sequence[Image.Image], texts: Sequence[str]) -> Any:
+    def score(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Any:
         """Pair by pair; higher fits better."""
 
 
@@ -34,7 +34,7 @@ def load_scorer(clip_path: str | None = None, class_name: str | None = None) -> 
     found = class_of("--image-text-scorer", class_name)
     if not callable(getattr(found, "score", None)):
         raise UserError(
-            f"--image-text-scorer {class_name}: expects a class with a method score(pictures,"
+            f"--image-text-scorer {class_name}: expects a class with a method score(images,"
             " texts), found none"
         )
     return found()

@@ -36,7 +36,7 @@ class WordIds(dict):
         return np.fromiter(map(self.__getitem__, words), np.int64, len(words))
 
 
-class Numbered(NamedTuple):
+class NgramIndex(NamedTuple):
     """Every n-gram of a stream, ordered by its number and then by its start; equal n-grams have
     equal numbers.
 
@@ -51,7 +51,7 @@ class Numbered(NamedTuple):
     keys: list[np.ndarray]
 
 
-def number_ngrams(stream: np.ndarray) -> Numbered:
+def number_ngrams(stream: np.ndarray) -> NgramIndex:
     """``stream``: int64, word numbers with a 0 after each sentence."""
     ahead = np.concatenate([stream, np.zeros(MAX_ORDER, np.int64)])
     at = np.flatnonzero(stream)
@@ -66,7 +66,7 @@ def number_ngrams(stream: np.ndarray) -> Numbered:
         starts.append(at[order])
         numbers.append(ranks[order] * MAX_ORDER + more_words)
         keys.append(different)
-    return Numbered(np.concatenate(starts), np.concatenate(numbers), keys)
+    return NgramIndex(np.concatenate(starts), np.concatenate(numbers), keys)
 
 
 def dense_ranks(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

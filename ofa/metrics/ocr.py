@@ -12,13 +12,13 @@ ACC, NED = "acc", "ned"
 
 
 def is_right(found: str, text: str) -> bool:
-    """Whether a text is read without a fault; blanks do not count."""
+    """Whether a text is read without a fault; spaces do not count."""
     return compared_text(found) == compared_text(text)
 
 
 def edit_distance(found: str, text: str) -> float:
     """Characters to insert, delete or replace, as a part of the longer text's characters: 0
-    (equal) to 1; blanks do not count."""
+    (equal) to 1; spaces do not count."""
     return Levenshtein.normalized_distance(compared_text(found), compared_text(text))
 
 
@@ -51,7 +51,7 @@ def accuracy(summed: Mapping[str, float]) -> float:
 
 
 def closeness(summed: Mapping[str, float]) -> float:
-    """1 - mean normalised edit distance: 1 is all right."""
+    """1 - mean normalized edit distance: 1 is all right."""
     return round(1 - summed["_dist_sum"] / max(summed["_dist_cnt"], 1), 4)
 
 

@@ -5,7 +5,7 @@
     qa, image_text_matching   share of right answers
     visual_grounding          share of boxes that overlap the true one by half
     detection                 F1 of boxes that overlap a true one by half and have its name
-    image_infilling           share of right codes; of decoded pictures, the distance to the true
+    image_infilling           share of right codes; of decoded images, the distance to the true
     text_infilling            share of the masked tokens that are right
 
 A constant answer is the same for every row; the best of many training targets is taken, chosen on
@@ -41,17 +41,17 @@ class Reply:
     """What the model said to a row.
 
     Args:
-        source, target, said: texts; symbols stand as they are, and of text infilling tokens are
-            separated by blanks.
-        references: accepted texts, where there may be several. image: base64 of the picture, or
+        source, target, prediction: texts; symbols stand as they are, and of text infilling tokens
+            are separated by spaces.
+        references: accepted texts, where there may be several. image: base64 of the image, or
             empty.
         readable: source, target and what was said in words, where tokens are none.
-        filled: the picture that the codes that were said stand for.
+        filled: the image that the codes that were said stand for.
     """
 
     source: str
     target: str
-    said: str
+    prediction: str
     references: tuple[str, ...] = ()
     image: str = ""
     readable: tuple[str, str, str] | None = None
@@ -218,7 +218,7 @@ def score_by(
     best = max(constants, key=lambda answer: constants[answer]) if constants else ""
     return Score(
         measure.name,
-        measure.score([row.said for row in replies], replies),
+        measure.score([row.prediction for row in replies], replies),
         constants.get(best, 0.0),
         best,
         len(replies),
@@ -226,29 +226,27 @@ def score_by(
 
 
 def commonest_codes(targets: Sequence[str]) -> str:
-    """The commonest code at each place, which need not be those of one picture."""
+    """The commonest code at each place, which need not be those of one image."""
     columns = zip(*map(codes_of, targets))
     return " ".join(f"<code_{Counter(column).most_common(1)[0][0]}>" for column in columns)
 
 
 # ------------------------------------------------------------------------------------------- filled
-# pictures
+# images
 
 
-def middle_of(picture: Image.Image) -> Image.Image:
+def middle_of(image: Image.Image) -> Image.Image:
     """What image infilling has to fill: half the side."""
-    width, height = picture.size
-    return picture.crop(
-        (width // 4, height // 4, width // 4 + width // 2, height // 4 + height // 2)
-    )
+    width, height = image.size
+    return image.crop((width // 4, height // 4, width // 4 + width // 2, height // 4 + height // 2))
 
 
-def average_pictures(pictures: Sequence[Image.Image]) -> dict[str, Image.Image]:
-    """The picture of each pixel's mean, and that of its median."""
-    stack = np.stack([np.asarray(one) for one in pictures])
+def average_images(images: Sequence[Image.Image]) -> dict[str, Image.Image]:
+    """The image of each pixel's mean, and that of its median."""
+    stack = np.stack([np.asarray(one) for one in images])
     return {
-        "mean picture": Image.fromarray(stack.mean(0).round().astype(np.uint8)),
-        "median picture": Image.fromarray(np.median(stack, axis=0).round().astype(np.uint8)),
+        "mean image": Image.fromarray(stack.mean(0).round().astype(np.uint8)),
+        "median image": Image.fromarray(np.median(stack, axis=0).round().astype(np.uint8)),
     }
 
 
@@ -272,16 +270,14 @@ def score_pixels(
     of_true_codes: Sequence[Image.Image],
     constants: Mapping[str, Image.Image],
 ) -> tuple[Score, ...]:
-    """How far filled middles are from the true ones: two figures, for which mean and median picture
+    """How far filled middles are from the true ones: two figures, for which mean and median image
     are the best guesses.
 
-    Args: of_true_codes: pictures of the true codes; a tokenizer cannot do better. constants: name
-    -> a picture that fills every middle.
+    Args: of_true_codes: images of the true codes; a tokenizer cannot do better. constants: name
+    -> an image that fills every middle.
     """
     model, perfect = pixel_errors(filled, true), pixel_errors(of_true_codes, true)
-    errors = {
-        name: pixel_errors([picture] * len(true), true) for name, picture in constants.items()
-    }
+    errors = {name: pixel_errors([image] * len(true), true) for name, image in constants.items()}
     best = {measure: min(errors, key=lambda name: errors[name][measure]) for measure in model}
     return tuple(
         Score(

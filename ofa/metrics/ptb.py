@@ -1,4 +1,4 @@
-"""The tokeniser of the COCO caption evaluation: Stanford's PTBTokenizer, lower case, punctuation
+"""The tokenizer of the COCO caption evaluation: Stanford's PTBTokenizer, lower case, punctuation
 left out.
 
 Java is needed for exotic text only. Captions made of what is understood here for certain (words,
@@ -92,7 +92,7 @@ CERTAIN = re.compile(
 
 
 def ptb_tokenize(texts: list[str]) -> list[str]:
-    """Tokens separated by blanks, one string per text, as pycocoevalcap's PTBTokenizer gives them.
+    """Tokens separated by spaces, one string per text, as pycocoevalcap's PTBTokenizer gives them.
 
     With Java the result is the same; without it the tokens of exotic texts may differ, and a
     warning says how many.
@@ -105,7 +105,7 @@ def ptb_tokenize(texts: list[str]) -> list[str]:
     elif exotic:
         logger.warning(
             "%d of %d captions have unusual characters or words, e.g. %r: without Java their tokens"
-            " may differ a little from those of the official tokeniser",
+            " may differ a little from those of upstream's tokenizer",
             len(exotic),
             len(texts),
             texts[exotic[0]],
@@ -133,7 +133,7 @@ def split_line(text: str) -> str:
 
 @lru_cache(maxsize=2**16)
 def split_chunk(chunk: str) -> tuple[str, ...]:
-    """Tokens of a string without blanks, in lower case."""
+    """Tokens of a string without spaces, in lower case."""
     parts: list[str] = []
     for part in PARTS.findall(chunk):
         parts += SPLIT.get(part, (MAPPED.get(part, part),))
@@ -160,7 +160,7 @@ def java_tokenize(texts: list[str]) -> list[str]:
         done = subprocess.run([*command, file.name], capture_output=True, encoding="utf-8")
     lines = done.stdout.split("\n")
     if done.returncode or len(lines) < len(texts):
-        raise UserError(f"the Java tokeniser failed: {done.stderr.strip() or 'too few lines'}")
+        raise UserError(f"the Java tokenizer failed: {done.stderr.strip() or 'too few lines'}")
     return [
         " ".join(token for token in line.rstrip().split(" ") if token not in PUNCTUATION)
         for line in lines[: len(texts)]

@@ -68,7 +68,7 @@ def fix_tokens(text: str) -> str:
             done[-1], used = (
                 f"{last}.{following}.",
                 2,
-            )  # as in the release: the second full stop stays behind as well
+            )  # as upstream: the second full stop stays behind as well
         elif token == "-" and following == "-":
             done, used = [*done, "--"], 2
         elif (

@@ -21,7 +21,7 @@ def count_captions(
 
     Args:
         captions: image id, captions of a row; an image may come in several rows.
-        eos: count ``<eos>`` at the end of every caption, as CIDEr optimisation expects it.
+        eos: count ``<eos>`` at the end of every caption, as CIDEr optimization expects it.
         marks: count marks of punctuation as words, for captions that keep theirs.
 
     Raises: UserError if there is no caption.

@@ -10,7 +10,7 @@ from ofa.errors import UserError
 from ofa.io.paths import path_within
 from ofa.io.values import Ids, RowError, id_key, load_values, text_of, words_of
 from ofa.prepare.prepared_dataset import Problems, entries_of, read_prefixes
-from ofa.prepare.tsv_writer import CaptionCleaner, Picture
+from ofa.prepare.tsv_writer import CaptionCleaner, CaptionedImage
 
 KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 CAPTIONS_FILE = "is this a captions file?"
@@ -65,18 +65,18 @@ def captions_of(
     return captions
 
 
-def pictures_from_coco(
+def images_from_coco(
     annotation_files: Sequence[str],
     images: str,
     cleaner: CaptionCleaner,
     problems: Problems | None = None,
     id_prefix: Sequence[str] | None = None,
-) -> list[Picture]:
-    """Pictures of COCO caption files (``captions_train2014.json``), in the order of their ids.
+) -> list[CaptionedImage]:
+    """Images of COCO caption files (``captions_train2014.json``), in the order of their ids.
 
-    Several files may caption the same picture. Args: problems: as of ``captions_of``. id_prefix:
+    Several files may caption the same captioned. Args: problems: as of ``captions_of``. id_prefix:
     see ``read_prefixes``.
-    Raises: UserError if an id names two pictures.
+    Raises: UserError if an id names two images.
     """
     files: dict[str, str] = {}  # image id -> name of its file
     ids = Ids("image")
@@ -88,7 +88,7 @@ def pictures_from_coco(
         for image_id, (name, where) in _names_of(record, path).items():
             if (
                 files.get(prefix + image_id) != name
-            ):  # else another file's captions of the same picture
+            ):  # else another file's captions of the same image
                 ids.add(image_id, f"{where} ({name})", prefix)
                 files[prefix + image_id] = name
                 same_number[prefix + id_key(image_id)] = prefix + image_id
@@ -105,7 +105,7 @@ def pictures_from_coco(
             )
         captions.setdefault(known, []).extend(texts)
     return [
-        Picture(
+        CaptionedImage(
             image_id,
             tuple(captions[image_id]),
             str(path_within(images, files[image_id], annotation_files[0])),
@@ -144,48 +144,45 @@ def _check_keys(entry: Mapping[str, Any], keys: Sequence[str], expected: str, hi
 
 
 def split_by_fraction(
-    pictures: list[Picture], val: float, test: float, seed: int
-) -> dict[str, list[Picture]]:
-    """Split whole pictures at random, the same way each time. Fractions round to pictures, at
+    images: list[CaptionedImage], val: float, test: float, seed: int
+) -> dict[str, list[CaptionedImage]]:
+    """Split whole images at random, the same way each time. Fractions round to images, at
     least one each."""
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise UserError(
             f"--val-fraction {val} --test-fraction {test}: expected fractions of 0 to 1 that leave "
             "something for training; for example 0.1"
         )
-    counts = [
-        max(1, round(fraction * len(pictures))) if fraction else 0 for fraction in (val, test)
-    ]
-    if sum(counts) >= len(pictures):
+    counts = [max(1, round(fraction * len(images))) if fraction else 0 for fraction in (val, test)]
+    if sum(counts) >= len(images):
         raise UserError(
-            f"{len(pictures)} pictures are too few for these fractions: none would be left for"
-            " training"
+            f"{len(images)} images are too few for these fractions: none would be left for training"
         )
-    order = list(range(len(pictures)))
+    order = list(range(len(images)))
     random.Random(seed).shuffle(order)
     chosen = {
         "val": order[: counts[0]],
         "test": order[counts[0] : sum(counts)],
         "train": order[sum(counts) :],
     }
-    return {split: [pictures[i] for i in sorted(indices)] for split, indices in chosen.items()}
+    return {split: [images[i] for i in sorted(indices)] for split, indices in chosen.items()}
 
 
 def split_by_karpathy(
     path: str,
     images: str,
     cleaner: CaptionCleaner,
-    annotated: list[Picture],
+    annotated: list[CaptionedImage],
     problems: Problems | None = None,
-) -> dict[str, list[Picture]]:
+) -> dict[str, list[CaptionedImage]]:
     """Karpathy's ``dataset_coco.json``: ``restval`` counts as training.
 
-    Captions come from the annotation files where they have the picture, otherwise from the split
+    Captions come from the annotation files where they have the image, otherwise from the split
     file itself.
     Args: problems: takes the images one of whose captions is no text; None: they are an error.
     """
-    known = {id_key(picture.image_id): picture for picture in annotated}
-    splits: dict[str, list[Picture]] = {"train": [], "val": [], "test": []}
+    known = {id_key(captioned.image_id): captioned for captioned in annotated}
+    splits: dict[str, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
     broken = Problems(skip=False) if problems is None else problems
     for i, image in enumerate(entries_of(read_json(path, ("images",)), "images", path)):
         where = f"{path}: image {i}"
@@ -199,8 +196,8 @@ def split_by_karpathy(
                 words_of(image["filename"], "a filename"),
                 where,
             )
-            picture = known.get(id_key(image_id))
-            name = Path(picture.source).name if picture else Path(file).name
+            captioned = known.get(id_key(image_id))
+            name = Path(captioned.source).name if captioned else Path(file).name
         except (KeyError, TypeError, AttributeError, RowError) as error:
             raise UserError(
                 f"{where}: expected 'filename', 'split' (one of {', '.join(KARPATHY_SPLITS)}) and "
@@ -213,8 +210,8 @@ def split_by_karpathy(
             )
         try:
             texts = (
-                picture.captions
-                if picture
+                captioned.captions
+                if captioned
                 else tuple(
                     filter(None, [cleaner(text_of(text, "a sentence", "raw")) for text in raw])
                 )
@@ -223,7 +220,7 @@ def split_by_karpathy(
             broken.add(f"{where}: expected {error}")
             continue
         if texts:
-            splits[split].append(Picture(image_id, texts, file))
+            splits[split].append(CaptionedImage(image_id, texts, file))
     if problems is None:
         broken.settle()
     return splits
@@ -237,21 +234,21 @@ def _locate(images: str, folder: str, name: str, where: str) -> str:
     return str(flat if not nested.is_file() and flat.is_file() else nested)
 
 
-def check_unique(splits: Mapping[str, Sequence[Picture]]) -> None:
-    """No id may name two pictures or come twice, and no picture may stand in two splits, under
+def check_unique(splits: Mapping[str, Sequence[CaptionedImage]]) -> None:
+    """No id may name two images or come twice, and no image may stand in two splits, under
     whatever ids."""
     split_of: dict[Any, str] = {}
     ids = Ids(
         "image",
-        "each picture may stand in one split only, under an id of its own (--id-prefix, or a column"
+        "each image may stand in one split only, under an id of its own (--id-prefix, or a column"
         " image_id)",
     )
-    for split, pictures in splits.items():
-        for picture in pictures:
-            ids.add(picture.image_id, f"{split} ({picture.source})")
-            if split_of.setdefault(picture.source, split) != split:
+    for split, images in splits.items():
+        for captioned in images:
+            ids.add(captioned.image_id, f"{split} ({captioned.source})")
+            if split_of.setdefault(captioned.source, split) != split:
                 raise UserError(
-                    f"{picture.source}: expected an image in one split, found it in"
-                    f" {split_of[picture.source]} and in {split}, there as image"
-                    f" {picture.image_id}; remove it from one of them"
+                    f"{captioned.source}: expected an image in one split, found it in"
+                    f" {split_of[captioned.source]} and in {split}, there as image"
+                    f" {captioned.image_id}; remove it from one of them"
                 )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
-from ofa.io.image_files import TABLE, PictureFolders, picture_size
+from ofa.io.image_files import TABLE, ImageFolders, image_size
 from ofa.io.numbers import read_decimal
 from ofa.io.values import (
     SHOWN,
@@ -36,7 +36,7 @@ from ofa.prepare.answer_column import answer_column, answer_of, confidences, num
 from ofa.prepare.coco_captions import check_unique
 from ofa.prepare.prepared_dataset import (
     IN_FRACTIONS,
-    Found,
+    PreparedDataset,
     Problems,
     checked_box,
     grouped,
@@ -46,7 +46,7 @@ from ofa.prepare.prepared_dataset import (
     split_at_random,
 )
 from ofa.prepare.snli_ve import LABELS
-from ofa.prepare.tsv_writer import IMAGE, Picture
+from ofa.prepare.tsv_writer import IMAGE, CaptionedImage
 from ofa.prepare.vqa2 import ANSWER_SET
 from ofa.task.text import CONFIDENCE, JOIN, learned_answer, parse_answers
 
@@ -66,7 +66,7 @@ BOX_FORMATS = ("xyxy", "xywh", "xyxy_norm", "xywh_norm")
 OPTIONAL = (
     "id",
     "image_id",
-)  # of every task; else the entry's number, and the picture's name without its ending
+)  # of every task; else the entry's number, and the image's name without its ending
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Entry:
     where: str
     values: Mapping[str, Any]
     split: str = "train"
-    picture: str = ""
+    image: str = ""
     number: int = 0
     prefix: str = ""
     keep_case: bool = False
@@ -106,7 +106,7 @@ class Entry:
 
     @property
     def image_id(self) -> str:
-        return self.prefix + (self.text("image_id") or Path(self.picture).stem)
+        return self.prefix + (self.text("image_id") or Path(self.image).stem)
 
     @property
     def uniq_id(self) -> str:
@@ -197,7 +197,7 @@ def read_own_table(
     kind: str,
     files: Sequence[str],
     task: str,
-    images: PictureFolders,
+    images: ImageFolders,
     problems: Problems,
     columns: Mapping[str, str],
     split: str = "train",
@@ -207,12 +207,12 @@ def read_own_table(
     delimiter: str | None = None,
     id_prefix: Sequence[str] | None = None,
     keep_case: bool = False,
-) -> Found:
+) -> PreparedDataset:
     """The files of a task.
 
     Args:
         kind: ``csv`` or ``jsonl``. columns: the task's name of a column -> its name in the file.
-        split: of all entries that have no column ``split``. val_fraction: divide all by picture
+        split: of all entries that have no column ``split``. val_fraction: divide all by image
             instead.
         box_format: ``xyxy`` corners or ``xywh`` corner and size, pixels, or ``xyxy_norm``,
             ``xywh_norm``: fractions of the image.
@@ -253,9 +253,9 @@ def read_own_table(
     }
     if val_fraction is not None:
         parts = {"test": []} | split_at_random(
-            entries, lambda entry: entry.picture, val_fraction, seed
+            entries, lambda entry: entry.image, val_fraction, seed
         )
-    found = Found(
+    found = PreparedDataset(
         kind,
         inputs=list(files),
         settings={
@@ -270,8 +270,8 @@ def read_own_table(
         },
     )
     if task == "caption":
-        found.pictures_of = {name: _captioned(group, problems) for name, group in parts.items()}
-        check_unique(found.pictures_of)
+        found.images_of = {name: _captioned(group, problems) for name, group in parts.items()}
+        check_unique(found.images_of)
     else:
         _fill(found, own, parts, box_format, problems)
     found.counts |= problems.counts()
@@ -284,7 +284,7 @@ def read_own_table(
 
 
 def _fill(
-    found: Found,
+    found: PreparedDataset,
     own: OwnTask,
     parts: Mapping[str, list[Entry]],
     box_format: str,
@@ -295,14 +295,14 @@ def _fill(
         rows = []
         for entry in group:
             try:
-                rows.append((entry.picture, own.row(entry, box_format)))
+                rows.append((entry.image, own.row(entry, box_format)))
             except RowError as error:
                 problems.add(f"{entry.where}: expected {error}")
             except UserError as error:  # of parse_answers, which names the place
                 problems.add(str(error))
         if rows:
-            official = "dev" if name == "val" and own.row is _entailment_row else name
-            found.files[own.file_name.format(official)] = grouped(rows)
+            upstream = "dev" if name == "val" and own.row is _entailment_row else name
+            found.files[own.file_name.format(upstream)] = grouped(rows)
             found.counts[f"{name}_rows"] = len(rows)
 
 
@@ -312,10 +312,10 @@ def _placed(
     own: OwnTask,
     columns: Mapping[str, str],
     split: str,
-    images: PictureFolders,
+    images: ImageFolders,
     problems: Problems,
 ) -> Entry | None:
-    """The entry under the task's column names, with its split and its picture; None if it cannot
+    """The entry under the task's column names, with its split and its image; None if it cannot
     be used."""
     values = entry.values | {name: entry.values.get(column) for name, column in columns.items()}
     entry = replace(entry, values=values, number=number)
@@ -323,16 +323,16 @@ def _placed(
         stated = entry.text("split") or split
         if stated not in SPLITS:
             raise RowError(f"a split ({', '.join(SPLITS)}), found {stated[:SHOWN]!r}")
-        image = words_of(entry.values.get("image"), "the name of an image", "image")
+        image_name = words_of(entry.values.get("image"), "the name of an image", "image")
         _ = entry.uniq_id, entry.image_id  # both are texts
     except RowError as error:
         problems.add(f"{entry.where}: expected {error}")
         return None
-    picture = images.find(image)
-    if picture is None:
-        problems.add(f"{entry.where}: expected a picture {image!r} below {images}, found none")
+    image = images.find(image_name)
+    if image is None:
+        problems.add(f"{entry.where}: expected an image {image_name!r} below {images}, found none")
         return None
-    return replace(entry, split=SPLITS[stated], picture=picture)
+    return replace(entry, split=SPLITS[stated], image=image)
 
 
 def _check_columns(entries: Sequence[Entry], own: OwnTask, columns: Mapping[str, str]) -> None:
@@ -349,7 +349,7 @@ def _check_columns(entries: Sequence[Entry], own: OwnTask, columns: Mapping[str,
 
 
 def _check_ids(entries: Sequence[Entry]) -> None:
-    """Result files name rows by their id, and an image id is of one picture."""
+    """Result files name rows by their id, and an image id is of one image."""
     ids = Ids(
         "id",
         "make them unique, give each file an --id-prefix of its own, or leave the column out: rows"
@@ -357,16 +357,16 @@ def _check_ids(entries: Sequence[Entry]) -> None:
     )
     image_ids = Ids(
         "image",
-        "give each picture an id of its own in a column image_id, or each file an --id-prefix",
+        "give each image an id of its own in a column image_id, or each file an --id-prefix",
     )
-    pictures: set[tuple[str, str]] = set()
+    images: set[tuple[str, str]] = set()
     for entry in entries:
         ids.add(entry.uniq_id.removeprefix(entry.prefix), entry.where, entry.prefix)
-        if (entry.image_id, entry.picture) not in pictures:
-            pictures.add((entry.image_id, entry.picture))
+        if (entry.image_id, entry.image) not in images:
+            images.add((entry.image_id, entry.image))
             image_ids.add(
                 entry.image_id.removeprefix(entry.prefix),
-                f"{entry.where} ({entry.picture})",
+                f"{entry.where} ({entry.image})",
                 entry.prefix,
             )
 
@@ -449,7 +449,7 @@ def _csv_entries(path: str, delimiter: str | None) -> list[Entry]:
 
 @contextmanager
 def _long_fields() -> Iterator[None]:
-    """Fields of any length, such as a picture; the limit is the process's."""
+    """Fields of any length, such as an image; the limit is the process's."""
     before = csv.field_size_limit(sys.maxsize)
     try:
         yield
@@ -519,9 +519,9 @@ def _box(entry: Entry, box_format: str) -> str:
             "a box of four numbers, found"
             f" {repr(value[:60]) if isinstance(value, str) else finding(value)}"
         )
-    size = picture_size(entry.picture)
+    size = image_size(entry.image)
     if not all(size):
-        return "0,0,0,0"  # broken pictures are named later
+        return "0,0,0,0"  # broken images are named later
     return _in_pixels(box, box_format, size)
 
 
@@ -546,8 +546,8 @@ def _in_pixels(box: Sequence[float], box_format: str, size: tuple[int, int]) -> 
     return text
 
 
-def _captioned(entries: Sequence[Entry], problems: Problems) -> list[Picture]:
-    """One picture with all its captions, in the order of the file."""
+def _captioned(entries: Sequence[Entry], problems: Problems) -> list[CaptionedImage]:
+    """One image with all its captions, in the order of the file."""
     captions: dict[tuple[str, str], list[str]] = {}
     for entry in entries:
         try:
@@ -558,11 +558,13 @@ def _captioned(entries: Sequence[Entry], problems: Problems) -> list[Picture]:
         if not texts:
             problems.add(f"{entry.where}: expected a caption, found an empty text")
             continue
-        captions.setdefault((entry.image_id, entry.picture), []).extend(texts)
-    return [Picture(image_id, tuple(texts), path) for (image_id, path), texts in captions.items()]
+        captions.setdefault((entry.image_id, entry.image), []).extend(texts)
+    return [
+        CaptionedImage(image_id, tuple(texts), path) for (image_id, path), texts in captions.items()
+    ]
 
 
-def _number_labels(found: Found) -> None:
+def _number_labels(found: PreparedDataset) -> None:
     """Labels from 1 in the order of their words, and ``class2label.json``."""
     words = sorted(
         {row[2] for groups in found.files.values() for group in groups for row in group.rows}
@@ -578,7 +580,7 @@ def _number_labels(found: Found) -> None:
     found.texts["class2label.json"] = label_text(labels)
 
 
-def _number_answers(found: Found, own: OwnTask) -> None:
+def _number_answers(found: PreparedDataset, own: OwnTask) -> None:
     """The answer set of what training rows teach."""
     groups = found.files.get(own.file_name.format("train"), [])
     if groups:

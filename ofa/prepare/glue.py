@@ -315,5 +315,5 @@ def row_of(
 def report(problems: Problems, test: bool, message: str) -> None:
     """Raises: UserError at once for a test row, which cannot be left out."""
     if test:
-        raise UserError(f"{message}; a test row cannot be left out: mend it")
+        raise UserError(f"{message}; a test row cannot be left out: fix it")
     problems.add(message)

@@ -1,9 +1,9 @@
-"""Files of pictures -> files with a column of image codes, for the two tasks that have one.
+"""Files of images -> files with a column of image codes, for the two tasks that have one.
 
-    generation   uniq-id, codes of the whole picture, caption in lower case   one row per caption
-    pretraining  image-id, picture, codes of its middle   half the side, cropped, then encoded
+    generation   uniq-id, codes of the whole image, caption in lower case   one row per caption
+    pretraining  image-id, image, codes of its middle   half the side, cropped, then encoded
 
-A picture is made square and resized (``make_square``) to the side that is encoded, or to twice that
+An image is made square and resized (``make_square``) to the side that is encoded, or to twice that
 side for pretraining.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from PIL import Image
 
-from ofa.data.image_rows import FolderPictures, TsvPictures, make_square
+from ofa.data.image_rows import FolderImages, TsvImages, make_square
 from ofa.errors import UserError
 from ofa.io.images import encode_image, open_image
 from ofa.io.progress import counted
@@ -20,16 +20,16 @@ from ofa.prepare.tsv_writer import IMAGE, JOINED_BY, Group
 from ofa.tokens.image_codes import codes_to_text
 
 GENERATION, PRETRAINING = "generation", "pretraining"
-SIZES = {GENERATION: 256, PRETRAINING: 128}  # pixels that are encoded, of the release
+SIZES = {GENERATION: 256, PRETRAINING: 128}  # pixels that are encoded, of upstream
 
-Pictures = TsvPictures | FolderPictures
+Images = TsvImages | FolderImages
 Encode = Callable[
     [list[Image.Image], int], Sequence
-]  # pictures of one size, number of the first -> codes of each
+]  # images of one size, number of the first -> codes of each
 
 
 def caption_groups(
-    pictures: Pictures, chosen: Sequence[int], id_column: int, text_column: int
+    images: Images, chosen: Sequence[int], id_column: int, text_column: int
 ) -> list[Group]:
     """Rows for generation. Captions that are joined by ``&&`` become a row each: ``7_0``, ``7_1``,
     ...
@@ -37,21 +37,21 @@ def caption_groups(
     Raises: UserError naming file and row for a row without caption; for a folder, which has no
     captions.
     """
-    if isinstance(pictures, FolderPictures):
+    if isinstance(images, FolderImages):
         raise UserError(
-            f"{pictures.where(0)}: --for generation expects a TSV with captions, found a folder of"
+            f"{images.where(0)}: --for generation expects a TSV with captions, found a folder of"
             " images; make one by ofa prepare, or encode --for pretraining"
         )
-    check_columns(pictures, {"--id-column": id_column, "--text-column": text_column})
+    check_columns(images, {"--id-column": id_column, "--text-column": text_column})
     groups = []
     for index in chosen:
-        name, text = pictures.rows.texts(index, [id_column, text_column])
+        name, text = images.rows.texts(index, [id_column, text_column])
         captions = [
             caption for part in text.lower().split(JOINED_BY) if (caption := " ".join(part.split()))
         ]
         if not captions:
             raise UserError(
-                f"{pictures.where(index)}: expects a caption in column {text_column}, found none;"
+                f"{images.where(index)}: expects a caption in column {text_column}, found none;"
                 " is --text-column right (columns count from 0)?"
             )
         names = (
@@ -65,49 +65,47 @@ def caption_groups(
     return groups
 
 
-def picture_groups(pictures: Pictures, chosen: Sequence[int], id_column: int) -> list[Group]:
+def image_groups(images: Images, chosen: Sequence[int], id_column: int) -> list[Group]:
     """Rows for pretraining; ``IMAGE`` stands for two columns. Files of a folder are called by
     their names."""
-    if isinstance(pictures, FolderPictures):
-        return [Group(index, ((pictures.paths[index].stem, IMAGE),)) for index in chosen]
-    check_columns(pictures, {"--id-column": id_column})
-    return [
-        Group(index, ((pictures.rows.texts(index, [id_column])[0], IMAGE),)) for index in chosen
-    ]
+    if isinstance(images, FolderImages):
+        return [Group(index, ((images.paths[index].stem, IMAGE),)) for index in chosen]
+    check_columns(images, {"--id-column": id_column})
+    return [Group(index, ((images.rows.texts(index, [id_column])[0], IMAGE),)) for index in chosen]
 
 
-def check_columns(pictures: TsvPictures, options: dict[str, int]) -> None:
+def check_columns(images: TsvImages, options: dict[str, int]) -> None:
     for option, column in options.items():
-        if not 0 <= column < pictures.rows.num_columns or column == pictures.column:
+        if not 0 <= column < images.rows.num_columns or column == images.column:
             found = (
                 "the images"
-                if column == pictures.column
-                else f"columns 0 to {pictures.rows.num_columns - 1}"
+                if column == images.column
+                else f"columns 0 to {images.rows.num_columns - 1}"
             )
             raise UserError(
-                f"{pictures.where(0)}: {option} {column} expects a column of text, found {found};"
+                f"{images.where(0)}: {option} {column} expects a column of text, found {found};"
                 " correct the option"
             )
 
 
-def whole_pictures(
-    pictures: Pictures,
+def whole_images(
+    images: Images,
     chosen: Sequence[int],
     size: int,
     non_square: str,
     batch_size: int,
     encode: Encode,
 ) -> Iterator[str]:
-    """Codes as text of each chosen picture."""
+    """Codes as text of each chosen image."""
     for some in batches(chosen, batch_size):
         squares = [
-            make_square(pictures[index], size, non_square, pictures.where(index)) for index in some
+            make_square(images[index], size, non_square, images.where(index)) for index in some
         ]
         yield from map(codes_to_text, encode(squares, some[0]))
 
 
-def pictures_with_middles(
-    pictures: Pictures,
+def images_with_middles(
+    images: Images,
     chosen: Sequence[int],
     size: int,
     non_square: str,
@@ -115,32 +113,30 @@ def pictures_with_middles(
     encode: Encode,
     image_format: str,
 ) -> Iterator[str]:
-    """Two columns for each chosen picture: itself with sides of 2 x ``size`` in base64, and codes
+    """Two columns for each chosen image: itself with sides of 2 x ``size`` in base64, and codes
     of its middle.
 
     The codes are those of the pixels as they are stored.
     """
     start, stop = size // 2, size // 2 + size
     for some in batches(chosen, batch_size):
-        stored = [
-            stored_picture(pictures, index, 2 * size, non_square, image_format) for index in some
-        ]
+        stored = [stored_image(images, index, 2 * size, non_square, image_format) for index in some]
         middles = [open_image(data).crop((start, start, stop, stop)) for data in stored]
         for data, codes in zip(stored, encode(middles, some[0])):
             yield f"{encode_image(data)}\t{codes_to_text(codes)}"
 
 
-def stored_picture(
-    pictures: Pictures, index: int, side: int, non_square: str, image_format: str
+def stored_image(
+    images: Images, index: int, side: int, non_square: str, image_format: str
 ) -> bytes:
-    """The picture as a file of ``side`` x ``side`` pixels: of a TSV the very file, if it has
+    """The image as a file of ``side`` x ``side`` pixels: of a TSV the very file, if it has
     them already."""
-    picture = pictures[index]
-    if picture.size == (side, side) and isinstance(pictures, TsvPictures):
-        return pictures.data(index)
-    picture = make_square(picture, side, non_square, pictures.where(index))
+    image = images[index]
+    if image.size == (side, side) and isinstance(images, TsvImages):
+        return images.data(index)
+    image = make_square(image, side, non_square, images.where(index))
     file = io.BytesIO()
-    picture.save(file, image_format.upper(), **({"quality": 95} if image_format == "jpeg" else {}))
+    image.save(file, image_format.upper(), **({"quality": 95} if image_format == "jpeg" else {}))
     return file.getvalue()
 
 
@@ -149,12 +145,12 @@ def batches(items: Sequence[int], size: int) -> Iterator[list[int]]:
         yield list(items[start : start + size])
 
 
-def readable(pictures: Pictures, path: str) -> tuple[list[int], list[str]]:
-    """Numbers of the pictures that can be read, and a message for each of the others."""
+def readable(images: Images, path: str) -> tuple[list[int], list[str]]:
+    """Numbers of the images that can be read, and a message for each of the others."""
     good, broken = [], []
-    for index in counted(range(len(pictures)), len(pictures), f"looking at {path}", "img"):
+    for index in counted(range(len(images)), len(images), f"looking at {path}", "img"):
         try:
-            pictures[index]
+            images[index]
             good.append(index)
         except UserError as error:
             broken.append(str(error))

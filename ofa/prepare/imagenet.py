@@ -2,7 +2,7 @@
 classification files.
 
 /9j/4AAQ... <tab> 769 <tab> rugby ball
-picture     label, counted from 1 in the order of the synset file
+image     label, counted from 1 in the order of the synset file
 """
 
 import logging
@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ofa.errors import UserError
-from ofa.io.image_files import PictureFolders
+from ofa.io.image_files import ImageFolders
 from ofa.io.image_paths import is_hidden, list_images
 from ofa.io.text_files import read_lines
 from ofa.io.values import one_line
-from ofa.prepare.prepared_dataset import Found, Problems, grouped, label_text
+from ofa.prepare.prepared_dataset import PreparedDataset, Problems, grouped, label_text
 from ofa.prepare.tsv_writer import IMAGE
 
 logger = logging.getLogger(__name__)
@@ -56,11 +56,11 @@ def read_synsets(path: str, first_only: bool = False) -> dict[str, str]:
 def read_imagenet(
     splits: Mapping[str, str],
     synset_file: str,
-    images: PictureFolders | None,
+    images: ImageFolders | None,
     problems: Problems,
     first_label: int = 0,
     first_only: bool = False,
-) -> Found:
+) -> PreparedDataset:
     """``imagenet_1k_train.tsv``, ``imagenet_1k_val.tsv`` and ``class2label.json`` (words -> label).
 
     Args:
@@ -73,7 +73,7 @@ def read_imagenet(
     labels = {synset: number for number, synset in enumerate(synsets, start=1)}
     words = list(synsets.values())
     lists = [path for path in splits.values() if not Path(path).is_dir()]
-    found = Found(
+    found = PreparedDataset(
         "imagenet",
         inputs=[synset_file, *lists],
         settings={
@@ -87,9 +87,9 @@ def read_imagenet(
             pairs = _from_folders(path, labels)
         else:
             pairs = _from_list(path, labels, images, problems, first_label)
-        rows = [(picture, (IMAGE, str(label), words[label - 1])) for picture, label in pairs]
+        rows = [(image, (IMAGE, str(label), words[label - 1])) for image, label in pairs]
         found.files[f"imagenet_1k_{split}.tsv"] = grouped(rows)
-        found.counts[f"{split}_pictures"] = len(rows)
+        found.counts[f"{split}_images"] = len(rows)
     found.counts |= problems.counts()
     problems.settle()
     class2label: dict[str, int] = {}
@@ -122,7 +122,7 @@ def _from_folders(top: str, labels: Mapping[str, int]) -> list[tuple[str, int]]:
 def _from_list(
     path: str,
     labels: Mapping[str, int],
-    images: PictureFolders | None,
+    images: ImageFolders | None,
     problems: Problems,
     first_label: int,
 ) -> list[tuple[str, int]]:
@@ -143,11 +143,11 @@ def _from_list(
                 f" counted from {first_label}, found {line[:60]!r}"
             )
             continue
-        picture = images.find(name, *(f"{name}{suffix}" for suffix in (".JPEG", ".jpg")))
-        if picture is None:
-            problems.add(f"{path}:{number}: expected a picture {name} below {images}, found none")
+        image = images.find(name, *(f"{name}{suffix}" for suffix in (".JPEG", ".jpg")))
+        if image is None:
+            problems.add(f"{path}:{number}: expected an image {name} below {images}, found none")
         else:
-            pairs.append((picture, label))
+            pairs.append((image, label))
     return pairs
 
 

@@ -1,8 +1,8 @@
-"""The files that wrong examples of pre-training are drawn from, collected from the training rows.
+"""The files that wrong examples of pretraining are drawn from, collected from the training rows.
 
 ::
 
-    all_captions.txt   every caption once, a line each: captions of other pictures
+    all_captions.txt   every caption once, a line each: captions of other images
     object.txt         every name of an object once: takes the place of another object in a caption
     type2ans.json      {"how many": ["2", "1", ...], "yes or no": ["yes"], ..., "other": [...]}:
                        answers to questions of the same kind
@@ -31,7 +31,7 @@ from ofa.task.text import JOIN, clean_question, kind_of_pair, learned_answer, sp
 
 logger = logging.getLogger(__name__)
 
-PAIR_TYPES = ("caption", "qa", "visual_grounding")  # of rows of pictures and texts
+PAIR_TYPES = ("caption", "qa", "visual_grounding")  # of rows of images and texts
 CLOSED = frozenset(
     "is are was were am do does did has have had can could will would should may must isn't aren't "
     "doesn't don't".split()
@@ -69,7 +69,7 @@ class NegativeSamples:
         self._captions.close()
 
     def add_pair(self, row: Mapping[str, str], where: str = "") -> None:
-        """A row of a picture and texts.
+        """A row of an image and texts.
 
         Args: row: ``caption question answers objects type``. where: ``file:row`` for messages.
         Raises: UserError for an unknown type, and for answers that break the grammar.

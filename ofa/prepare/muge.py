@@ -1,9 +1,9 @@
 """MUGE's captions of goods (ECommerce-IC) as published -> caption files.
 
     IC_train.jsonl   {"image_id": "007c72", "text": ["蕾丝元素，时尚气质", "性感名媛"]}  or one text
-    IC_train.tsv     007c72 <tab> /9j/4AAQ...   the picture in base64
+    IC_train.tsv     007c72 <tab> /9j/4AAQ...   the image in base64
 
-Of the test set only the pictures are published: its rows have no captions, and the result file
+Of the test set only the images are published: its rows have no captions, and the result file
 becomes an upload by ``ofa submit muge``.
 """
 
@@ -12,52 +12,54 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
-from ofa.io.image_files import TABLE, PictureFolders, table_pictures
+from ofa.io.image_files import TABLE, ImageFolders, table_images
 from ofa.io.values import Ids, RowError, text_of, words_of
 from ofa.prepare.coco_captions import check_unique
-from ofa.prepare.prepared_dataset import Found, Problems, read_json_lines
-from ofa.prepare.tsv_writer import CaptionCleaner, Picture
+from ofa.prepare.prepared_dataset import PreparedDataset, Problems, read_json_lines
+from ofa.prepare.tsv_writer import CaptionCleaner, CaptionedImage
 
 IDS = ("image_id", "img_id", "id")
 TEXTS = ("text", "texts", "caption", "captions")
 
 
-def read_muge(splits: Mapping[str, str], images: PictureFolders, problems: Problems) -> Found:
+def read_muge(
+    splits: Mapping[str, str], images: ImageFolders, problems: Problems
+) -> PreparedDataset:
     """Args: splits: ``train``, ``val`` and ``test`` -> JSONL file of texts; of ``val`` and ``test``
-    it may be a TSV file of pictures, which then have no texts.
+    it may be a TSV file of images, which then have no texts.
     """
     cleaner = CaptionCleaner()
-    found = Found(
-        "muge", inputs=list(splits.values()), pictures_of={"train": [], "val": [], "test": []}
+    found = PreparedDataset(
+        "muge", inputs=list(splits.values()), images_of={"train": [], "val": [], "test": []}
     )
     for split, path in splits.items():
         if path.endswith(TABLE):
             if split == "train":
                 raise UserError(
                     f"--train {path}: expected a JSONL file of texts, found a TSV file; its"
-                    " pictures belong to --images"
+                    " images belong to --images"
                 )
-            found.pictures_of[split] = [
-                Picture(image_id, (), picture) for image_id, picture in table_pictures(path)
+            found.images_of[split] = [
+                CaptionedImage(image_id, (), image) for image_id, image in table_images(path)
             ]
             continue
         for image_id, (where, texts) in captions_by_image(path, cleaner, problems).items():
-            picture = images.find(image_id)
-            if picture is None or (split == "train" and not texts):
+            image = images.find(image_id)
+            if image is None or (split == "train" and not texts):
                 problems.add(
-                    f"{where}: expected a picture {image_id!r} in {images}, found none"
-                    if picture is None
+                    f"{where}: expected an image {image_id!r} in {images}, found none"
+                    if image is None
                     else f"{where}: expected a text, found none"
                 )
                 continue
-            found.pictures_of[split].append(Picture(image_id, tuple(texts), picture))
+            found.images_of[split].append(CaptionedImage(image_id, tuple(texts), image))
     found.counts = {
         "captions_cleaned": cleaner.whitespace + cleaner.joined,
         "captions_empty": cleaner.empty,
         **problems.counts(),
     }
     problems.settle()
-    check_unique(found.pictures_of)
+    check_unique(found.images_of)
     return found
 
 

@@ -1,8 +1,8 @@
-"""Pictures of text and lists of what is written on them -> rows of the text recognition files.
+"""Images of text and lists of what is written on them -> rows of the text recognition files.
 
 train/word_1.png <tab> Open daily        as PaddleOCR and many others write their lists
 word_1.png, "Open daily"                 as the ICDAR competitions do; "###" is left out
-train/word_1.png Open daily              a path without blanks, a blank, the text
+train/word_1.png Open daily              a path without spaces, a space, the text
 """
 
 import re
@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ofa.errors import UserError
-from ofa.io.image_files import PictureFolders
+from ofa.io.image_files import ImageFolders
 from ofa.io.text_files import read_lines
 from ofa.io.values import one_line
-from ofa.prepare.prepared_dataset import Found, Problems, grouped
+from ofa.prepare.prepared_dataset import PreparedDataset, Problems, grouped
 from ofa.prepare.tsv_writer import IMAGE
 
 QUOTED = re.compile(r'(?P<path>[^,]+?)\s*,\s*"(?P<text>.*)"')
@@ -21,27 +21,27 @@ ILLEGIBLE = "###"
 
 
 def read_label_lists(
-    files: Mapping[str, str], images: PictureFolders | None, problems: Problems
-) -> Found:
+    files: Mapping[str, str], images: ImageFolders | None, problems: Problems
+) -> PreparedDataset:
     """One file per split, ``ocr_train.tsv`` and so on.
 
-    Args: files: split -> list. images: where the pictures are; None: beside each list.
+    Args: files: split -> list. images: where the images are; None: beside each list.
     """
-    found = Found("ocr", inputs=list(files.values()), settings={"splits": list(files)})
+    found = PreparedDataset("ocr", inputs=list(files.values()), settings={"splits": list(files)})
     for split, path in files.items():
-        folders, rows, illegible = images or PictureFolders([Path(path).parent]), [], 0
+        folders, rows, illegible = images or ImageFolders([Path(path).parent]), [], 0
         for number, line in numbered_lines(path):
             where = f"{path}:{number}"
             name, text = parted(line)
-            picture = folders.find(name) if text else None
+            image = folders.find(name) if text else None
             if text == ILLEGIBLE:
                 illegible += 1
             elif not text:
-                problems.add(f"{where}: expected a picture and its text, found {line[:60]!r}")
-            elif picture is None:
-                problems.add(f"{where}: expected a picture {name!r} below {folders}, found none")
+                problems.add(f"{where}: expected an image and its text, found {line[:60]!r}")
+            elif image is None:
+                problems.add(f"{where}: expected an image {name!r} below {folders}, found none")
             else:
-                rows.append((picture, (f"{split}_{number}", IMAGE, text)))
+                rows.append((image, (f"{split}_{number}", IMAGE, text)))
         found.files[f"ocr_{split}.tsv"] = grouped(rows)
         found.counts |= {f"{split}_texts": len(rows), f"{split}_illegible": illegible}
     found.counts |= problems.counts()
@@ -56,12 +56,12 @@ def numbered_lines(path: str) -> list[tuple[int, str]]:
         (number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip()
     ]
     if not numbered:
-        raise UserError(f"{path}: expected lines 'picture <tab> text', found an empty file")
+        raise UserError(f"{path}: expected lines 'image <tab> text', found an empty file")
     return numbered
 
 
 def parted(line: str) -> tuple[str, str]:
-    """Name of the picture and text of a line; the text is empty if there is none."""
+    """Name of the image and text of a line; the text is empty if there is none."""
     if "\t" in line:
         name, _, text = line.partition("\t")
     elif match := QUOTED.fullmatch(line.strip()):

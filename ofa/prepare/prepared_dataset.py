@@ -1,4 +1,4 @@
-"""What a data set holds, before any picture is opened: the common ground of all sources."""
+"""What a data set holds, before any image is opened: the common ground of all sources."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ IN_FRACTIONS = (
     "a box in pixels, found {}: less than one pixel; are these fractions of the image? --box-format"
     " of csv and jsonl takes them"
 )
-# pixels by which annotated boxes may leave the picture (COCO's do, by rounding): they are clipped
+# pixels by which annotated boxes may leave the image (COCO's do, by rounding): they are clipped
 BEYOND = 1.0
 
 
@@ -32,7 +32,7 @@ class Problems:
     """
 
     skip: bool
-    remedy: str = "mend them, or leave them out with --skip-broken"
+    remedy: str = "fix them, or leave them out with --skip-broken"
     messages: list[str] = field(default_factory=list)
 
     def add(self, message: str) -> None:
@@ -54,17 +54,17 @@ class Problems:
 
 
 @dataclass
-class Found:
+class PreparedDataset:
     """The rows of a data set.
 
     Args:
         kind: the data set, as in ``ofa prepare KIND``.
-        files: file name -> groups of rows, pictures as paths.
+        files: file name -> groups of rows, images as paths.
         inputs: the annotation files that were read. settings: the options that decide the content.
         counts: figures for the manifest. texts: further small files: name -> (content, entries).
-        sizes: picture path -> (width, height) that the annotations state; a picture of another size
+        sizes: image path -> (width, height) that the annotations state; an image of another size
             is refused.
-        pictures_of: split -> pictures with captions (``tsv_writer.Picture``), for captioning.
+        images_of: split -> images with captions (``tsv_writer.Image``), for captioning.
     """
 
     kind: str
@@ -74,19 +74,17 @@ class Found:
     counts: dict[str, int] = field(default_factory=dict)
     texts: dict[str, tuple[str, int]] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    pictures_of: dict[str, list] = field(default_factory=dict)
+    images_of: dict[str, list] = field(default_factory=dict)
 
-    def picture_paths(self) -> list[str]:
-        """Every picture once, in order of the path."""
+    def image_paths(self) -> list[str]:
+        """Every image once, in order of the path."""
         paths = {group.source for groups in self.files.values() for group in groups}
-        paths.update(
-            picture.source for pictures in self.pictures_of.values() for picture in pictures
-        )
+        paths.update(image.source for images in self.images_of.values() for image in images)
         return sorted(paths)
 
 
 def grouped(rows: Iterable[tuple[str, tuple[str, ...]]]) -> list[Group]:
-    """(picture path, columns) in order -> groups of neighbours with the same picture."""
+    """(image path, columns) in order -> groups of neighbors with the same image."""
     groups: list[tuple[str, list]] = []
     for path, columns in rows:
         if not groups or groups[-1][0] != path:
@@ -103,7 +101,7 @@ def box_text(box: Sequence[float]) -> str:
 def checked_box(box: Sequence[float], size: tuple[int, int]) -> tuple[str, str]:
     """A box as a column, and what is wrong with it.
 
-    Args: box: xyxy in pixels. size: width and height of the picture.
+    Args: box: xyxy in pixels. size: width and height of the image.
     Returns: ("x0,y0,x1,y1", "") with overhang of a pixel clipped, or ("", finding).
     """
     found = ",".join(f"{number:g}" for number in box)
@@ -116,10 +114,10 @@ def checked_box(box: Sequence[float], size: tuple[int, int]) -> tuple[str, str]:
         return "", IN_FRACTIONS.format(found)
     width, height = size
     if x0 < -BEYOND or y0 < -BEYOND or x1 > width + BEYOND or y1 > height + BEYOND:
-        return "", f"a box inside the picture of {width} x {height} pixels, found {found}"
+        return "", f"a box inside the image of {width} x {height} pixels, found {found}"
     inside = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
     if inside[2] <= inside[0] or inside[3] <= inside[1]:
-        return "", f"a box inside the picture of {width} x {height} pixels, found {found}"
+        return "", f"a box inside the image of {width} x {height} pixels, found {found}"
     return box_text(inside), ""
 
 
@@ -205,7 +203,7 @@ def read_prefixes(given: Sequence[str] | None, files: Sequence[str]) -> list[str
 def split_at_random(
     items: Sequence[Any], key: Callable[[Any], str], fraction: float, seed: int
 ) -> dict[str, list]:
-    """``train`` and ``val`` parts; what shares a key (its picture) stays together; the same each
+    """``train`` and ``val`` parts; what shares a key (its image) stays together; the same each
     time.
 
     Args: fraction: of the keys that goes to val, rounded, at least one. Raises: UserError if none
@@ -215,8 +213,8 @@ def split_at_random(
     count = max(1, round(fraction * len(keys)))
     if not 0 < fraction < 1 or count >= len(keys):
         raise UserError(
-            f"--val-fraction {fraction}: expected a fraction between 0 and 1 that leaves pictures"
-            f" for training, found {len(keys)} pictures in all"
+            f"--val-fraction {fraction}: expected a fraction between 0 and 1 that leaves images"
+            f" for training, found {len(keys)} images in all"
         )
     random.Random(seed).shuffle(keys)
     val = set(keys[:count])

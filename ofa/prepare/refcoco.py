@@ -1,6 +1,6 @@
 """RefCOCO, RefCOCO+ and RefCOCOg as the REFER toolkit ships them -> rows of the grounding files.
 
-``refs(unc).p`` is a pickled list of references, ``instances.json`` has pictures and boxes ``[x, y,
+``refs(unc).p`` is a pickled list of references, ``instances.json`` has images and boxes ``[x, y,
 width, height]``::
 
     {"ref_id": 79, "ann_id": 1, "image_id": 60623, "split": "val", "sentences": [{"sent": ...,
@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
-from ofa.io.image_files import PictureFolders, stored_form, turned_box
+from ofa.io.image_files import ImageFolders, stored_form, turned_box
 from ofa.io.numbers import read_decimal, read_integer
 from ofa.io.pickles import read_plain_pickle
 from ofa.io.values import Ids, RowError, finding, id_key, words_of
 from ofa.prepare.coco_captions import read_json
-from ofa.prepare.prepared_dataset import Found, Problems, checked_box, entries_of, grouped
+from ofa.prepare.prepared_dataset import PreparedDataset, Problems, checked_box, entries_of, grouped
 from ofa.prepare.tsv_writer import IMAGE
 
 SPLITS = ("train", "val", "testA", "testB", "test")
@@ -53,10 +53,10 @@ def read_refer(
     kind: str,
     refs: str,
     instances: str,
-    images: PictureFolders,
+    images: ImageFolders,
     problems: Problems,
     sentences: str = "raw",
-) -> Found:
+) -> PreparedDataset:
     """One file per split, ``refcoco_train.tsv`` and so on, one row per sentence.
 
     Boxes are in upright pixels, as the images are written (``turned_box``).
@@ -64,8 +64,8 @@ def read_refer(
     Args: kind: ``refcoco``, ``refcocoplus`` or ``refcocog``. sentences: ``raw`` as written, or
         ``sent`` as cleaned by the toolkit's authors.
     """
-    boxes, pictures = _read_instances(instances)
-    found = Found(kind, inputs=[refs, instances], settings={"sentences": sentences})
+    boxes, image_entries = _read_instances(instances)
+    found = PreparedDataset(kind, inputs=[refs, instances], settings={"sentences": sentences})
     rows: dict[str, list] = {}
     forms: dict[str | None, tuple] = {None: ((0, 0), 1)}
     ids = Ids("reference", "is the list put together of two?")
@@ -84,16 +84,16 @@ def read_refer(
             )
             ids.add(ref_id, f"{refs}: entry {number}")
             path = (
-                images.find(pictures[id_key(image_id)]["file_name"])
-                if id_key(image_id) in pictures
+                images.find(image_entries[id_key(image_id)]["file_name"])
+                if id_key(image_id) in image_entries
                 else None
             )
             if path is not None and path not in forms:
                 forms[path] = stored_form(path)
-            box = _box(reference, boxes, pictures, instances, forms[path])
+            box = _box(reference, boxes, image_entries, instances, forms[path])
             if path is None:
                 raise RowError(
-                    f"a picture {pictures[id_key(image_id)]['file_name']} below {images}, found"
+                    f"an image {image_entries[id_key(image_id)]['file_name']} below {images}, found"
                     " none"
                 )
             texts = [
@@ -103,7 +103,7 @@ def read_refer(
         except RowError as error:
             problems.add(f"{where}: expected {error}")
             continue
-        found.sizes[path] = pictures[id_key(image_id)]["size"]
+        found.sizes[path] = image_entries[id_key(image_id)]["size"]
         rows.setdefault(split, []).extend(
             (path, (f"{ref_id}_{i}", image_id, text, box, IMAGE)) for i, text in enumerate(texts)
         )
@@ -145,11 +145,11 @@ def _read_instances(path: str) -> tuple[dict, dict]:
     as ``id_key``."""
     record = read_json(path, ("images", "annotations"))
     boxes: dict[str, Any] = {}
-    pictures: dict[str, Any] = {}
+    image_entries: dict[str, Any] = {}
     try:
         for entries, what, kept in (
             ("annotations", "annotation", boxes),
-            ("images", "image", pictures),
+            ("images", "image", image_entries),
         ):
             ids = Ids(what, "is the file put together of two?")
             for number, entry in enumerate(entries_of(record, entries, path)):
@@ -171,7 +171,7 @@ def _read_instances(path: str) -> tuple[dict, dict]:
             f" file_name, width and height, found a problem with {error}; is it instances.json of"
             " the REFER toolkit?"
         ) from None
-    return boxes, pictures
+    return boxes, image_entries
 
 
 def _boxed(entry: dict) -> tuple[str, list[float]]:
@@ -186,7 +186,7 @@ def _size_of(entry: dict) -> tuple[int, int]:
     return read_integer(entry["width"]), read_integer(entry["height"])
 
 
-def _box(reference: dict, boxes: dict, pictures: dict, instances: str, form: tuple) -> str:
+def _box(reference: dict, boxes: dict, image_entries: dict, instances: str, form: tuple) -> str:
     """The box column of a reference. Args: form: of its image, see ``stored_form``. Raises:
     RowError that says what was expected."""
     ann_id, image_id = (
@@ -194,7 +194,7 @@ def _box(reference: dict, boxes: dict, pictures: dict, instances: str, form: tup
         words_of(reference["image_id"], "an image_id"),
     )
     hint = "is that the file of another data set?"
-    if id_key(image_id) not in pictures:
+    if id_key(image_id) not in image_entries:
         raise RowError(f"its image {image_id} in {instances}, found none; {hint}")
     of_image, box = boxes.get(id_key(ann_id), ("", []))
     if of_image != id_key(image_id):
@@ -205,7 +205,7 @@ def _box(reference: dict, boxes: dict, pictures: dict, instances: str, form: tup
         raise RowError(f"a box of four numbers, found {box}")
     x, y, width, height = box
     column, wrong = checked_box(
-        *turned_box((x, y, x + width, y + height), pictures[id_key(image_id)]["size"], form)
+        *turned_box((x, y, x + width, y + height), image_entries[id_key(image_id)]["size"], form)
     )
     if wrong:
         raise RowError(wrong)

@@ -1,7 +1,7 @@
 """RefCOCO-CN -> rows of the Chinese grounding files, ``refcoco_cn_train.tsv`` and so on.
 
-As published (TSV), or a JSONL file with the pictures beside it; both become the published columns
-(uniq-id, text, x0,y0,x1,y1, picture)::
+As published (TSV), or a JSONL file with the images beside it; both become the published columns
+(uniq-id, text, x0,y0,x1,y1, image)::
 
     79_1 <tab> 左边的红色汽车 <tab> 10.5,20.0,200.0,150.0 <tab> /9j/4AAQ...
     {"id": "79_1", "image": "a.jpg", "text": "左边的红色汽车", "box": [10.5, 20, 200, 150]}
@@ -10,27 +10,27 @@ As published (TSV), or a JSONL file with the pictures beside it; both become the
 from collections.abc import Mapping
 
 from ofa.errors import UserError
-from ofa.io.image_files import TABLE, PictureFolders, stored_form, table_pictures, turned_box
+from ofa.io.image_files import TABLE, ImageFolders, stored_form, table_images, turned_box
 from ofa.io.numbers import read_decimal
 from ofa.io.values import Ids, one_line
 from ofa.prepare.csv_jsonl import read_own_table
-from ofa.prepare.prepared_dataset import Found, Problems, checked_box, grouped
+from ofa.prepare.prepared_dataset import PreparedDataset, Problems, checked_box, grouped
 from ofa.prepare.tsv_writer import IMAGE, Group
 
-PICTURE = 3  # column of the published files
+IMAGE_COLUMN = 3  # column of the published files
 NAME = "refcoco_cn_{}.tsv"
 
 
 def read_refcoco_cn(
     splits: Mapping[str, str],
-    images: PictureFolders | None,
+    images: ImageFolders | None,
     problems: Problems,
     columns: Mapping[str, str],
     box_format: str = "xyxy",
-) -> Found:
+) -> PreparedDataset:
     """Args: splits: name such as ``train`` or ``testA`` -> file. columns, box_format: of JSONL
     files, see ``read_own_table``."""
-    found = Found(
+    found = PreparedDataset(
         "refcoco-cn",
         inputs=list(splits.values()),
         settings={"columns": dict(columns), "box_format": box_format},
@@ -41,7 +41,7 @@ def read_refcoco_cn(
             problems.settle()
         elif images is None:
             raise UserError(
-                f"--{split} {path}: expected --images with the pictures of a JSONL file, found"
+                f"--{split} {path}: expected --images with the images of a JSONL file, found"
                 " none; give it"
             )
         else:
@@ -61,19 +61,19 @@ def read_refcoco_cn(
 
 
 def chinese_order(row: tuple[str, ...]) -> tuple[str, ...]:
-    """id, image-id, text, box, picture -> id, text, box, picture."""
+    """id, image-id, text, box, image -> id, text, box, image."""
     return row[0], row[2], row[3], row[4]
 
 
 def published_rows(path: str, problems: Problems) -> list[Group]:
-    """The rows of a published file, each checked: a text, and a box inside its picture."""
+    """The rows of a published file, each checked: a text, and a box inside its image."""
     rows, ids = [], Ids("id", "make the ids unique; is the file put together of two?")
     with open(path, encoding="utf-8") as file:
-        for number, (line, (uniq_id, picture)) in enumerate(
-            zip(file, table_pictures(path, PICTURE)), 1
+        for number, (line, (uniq_id, image)) in enumerate(
+            zip(file, table_images(path, IMAGE_COLUMN)), 1
         ):
-            _, text, box, *_ = line.split("\t", PICTURE)
-            size, orientation = stored_form(picture)
+            _, text, box, *_ = line.split("\t", IMAGE_COLUMN)
+            size, orientation = stored_form(image)
             try:
                 corners = [read_decimal(corner) for corner in box.split(",")]
             except ValueError:
@@ -86,12 +86,12 @@ def published_rows(path: str, problems: Problems) -> list[Group]:
                 )  # as published: of the pixels as they are stored
                 box, finding = (
                     checked_box(*turned) if all(size) else (box, "")
-                )  # broken pictures are named later
+                )  # broken images are named later
             if finding or not one_line(text):
                 problems.add(
                     f"{path}:{number}: expected {finding or 'a text in column 1, found none'}"
                 )
                 continue
             ids.add(uniq_id, f"{path}:{number}")
-            rows.append((picture, (uniq_id, one_line(text), box, IMAGE)))
+            rows.append((image, (uniq_id, one_line(text), box, IMAGE)))
     return grouped(rows)

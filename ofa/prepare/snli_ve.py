@@ -1,4 +1,4 @@
-"""SNLI-VE: pairs of a Flickr30k picture and a sentence, as downloaded -> rows of the entailment
+"""SNLI-VE: pairs of a Flickr30k image and a sentence, as downloaded -> rows of the entailment
 files.
 
 252244149.jpg#1r1n <tab> 252244149 <tab> /9j/4AAQ... <tab> hypothesis <tab> caption (premise) <tab>
@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ofa.errors import UserError
-from ofa.io.image_files import PictureFolders
+from ofa.io.image_files import ImageFolders
 from ofa.io.values import Ids, RowError, one_line, text_of, words_of
-from ofa.prepare.prepared_dataset import Found, Problems, grouped, read_json_lines
+from ofa.prepare.prepared_dataset import PreparedDataset, Problems, grouped, read_json_lines
 from ofa.prepare.tsv_writer import IMAGE
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -24,12 +24,16 @@ KEYS = {
 }
 
 
-def read_snli_ve(files: Mapping[str, str], images: PictureFolders, problems: Problems) -> Found:
+def read_snli_ve(
+    files: Mapping[str, str], images: ImageFolders, problems: Problems
+) -> PreparedDataset:
     """One file per split, ``snli_ve_train.tsv`` and so on.
 
     Args: files: split (``train``, ``dev``, ``test``) -> ``snli_ve_train.jsonl``.
     """
-    found = Found("snli-ve", inputs=list(files.values()), settings={"splits": list(files)})
+    found = PreparedDataset(
+        "snli-ve", inputs=list(files.values()), settings={"splits": list(files)}
+    )
     for split, path in files.items():
         rows, undecided, ids = [], 0, Ids("pair", "is the file put together of two?")
         for number, pair in read_json_lines(path):
@@ -49,11 +53,11 @@ def read_snli_ve(files: Mapping[str, str], images: PictureFolders, problems: Pro
                 problems.add(f"{where}: expected {error}")
                 continue
             ids.add(row[0], where)
-            picture = images.find(f"{row[1]}.jpg", row[1])
-            if picture is None:
-                problems.add(f"{where}: expected a picture {row[1]}.jpg below {images}, found none")
+            image = images.find(f"{row[1]}.jpg", row[1])
+            if image is None:
+                problems.add(f"{where}: expected an image {row[1]}.jpg below {images}, found none")
             else:
-                rows.append((picture, row))
+                rows.append((image, row))
         found.files[f"snli_ve_{split}.tsv"] = grouped(rows)
         found.counts |= {f"{split}_pairs": len(rows), f"{split}_undecided": undecided}
     found.counts |= problems.counts()

@@ -1,4 +1,4 @@
-"""Writing the training files: rows with their pictures embedded, in files that appear whole or not
+"""Writing the training files: rows with their images embedded, in files that appear whole or not
 at all.
 
 A row of a caption file, for example, has five columns::
@@ -9,7 +9,7 @@ A row of a caption file, for example, has five columns::
 A file is written under the name ``NAME.part`` and renamed when it is complete. ``manifest.json`` in
 the same folder lists the complete files with rows, bytes and SHA-256, what they were made from, and
 the *plan*, a fingerprint of all that decides their content. A second call with the same plan keeps
-complete files and continues an incomplete one after its last whole picture; with another plan it
+complete files and continues an incomplete one after its last whole image; with another plan it
 starts over. Files of others are neither overwritten nor deleted.
 """
 
@@ -28,7 +28,7 @@ from typing import Any
 from ofa.errors import UserError
 from ofa.io.atomic import names_file, replacing
 from ofa.io.folder_lock import FolderLock, lock_folder
-from ofa.io.image_files import read_picture
+from ofa.io.image_files import read_image
 from ofa.io.images import encode_image, upright_file
 from ofa.io.json_files import load_json
 from ofa.io.paths import delete_below, path_below
@@ -44,16 +44,16 @@ VAL, TEST = "caption_val.tsv", "caption_test.tsv"
 MANIFEST = "manifest.json"
 PART = ".part"
 ENDINGS = (".tsv", ".txt", ".json", ".jsonl")  # of what preparations write
-WINDOW = 256  # pictures handed to the worker processes at a time
-IMAGE = "\0image"  # stands in a row where the picture's base64 goes
+WINDOW = 256  # images handed to the worker processes at a time
+IMAGE = "\0image"  # stands in a row where the image's base64 goes
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows, one after the other, that show the same picture.
+    """Rows, one after the other, that show the same image.
 
     Args: source: what ``encode`` needs to make the base64 text. rows: their columns, ``IMAGE`` for
-    the picture.
+    the image.
     """
 
     source: Any
@@ -66,8 +66,8 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture, its captions, and what ``encode`` needs to make its base64 text."""
+class CaptionedImage:
+    """An image, its captions, and what ``encode`` needs to make its base64 text."""
 
     image_id: str
     captions: tuple[str, ...]
@@ -122,7 +122,7 @@ def fingerprint(*parts: object) -> str:
 def base64_of_file(path: str) -> str:
     """The file in standard base64: its bytes as they are, or turned where its EXIF orientation
     says so (``upright_file``)."""
-    return encode_image(upright_file(read_picture(path), path))
+    return encode_image(upright_file(read_image(path), path))
 
 
 class PreparedFolder:
@@ -186,7 +186,7 @@ class PreparedFolder:
         if not os.access(place, os.W_OK | os.X_OK):
             raise UserError(
                 f"{self.folder}: the output folder cannot be made or written to ({place} is not"
-                " yours to write to); choose another --out, or mend the permissions"
+                " yours to write to); choose another --out, or fix the permissions"
             )
 
     def make(self) -> None:
@@ -307,24 +307,24 @@ class PreparedFolder:
     def write_rows(
         self,
         name: str,
-        pictures: Sequence[Picture],
-        rows_of: Callable[[Picture], list],
+        captioned: Sequence[CaptionedImage],
+        rows_of: Callable[[CaptionedImage], list],
         images: Callable[[int], Iterator[str]],
     ) -> None:
         """A caption file.
 
         Args:
-            rows_of: ``Picture.one_row`` or ``Picture.one_row_per_caption``.
-            images: base64 texts of the pictures from the given one on.
+            rows_of: ``Image.one_row`` or ``Image.one_row_per_caption``.
+            images: base64 texts of the images from the given one on.
         """
-        self.write_groups(name, [picture.group(rows_of(picture)) for picture in pictures], images)
+        self.write_groups(name, [one.group(rows_of(one)) for one in captioned], images)
 
     def write_groups(
         self, name: str, groups: Sequence[Group], images: Callable[[int], Iterator[str]]
     ) -> None:
         """A file of rows; continues ``NAME.part`` after its last whole group.
 
-        Args: images: base64 texts of the groups' pictures from the given group on.
+        Args: images: base64 texts of the groups' images from the given group on.
         """
         if self.is_complete(name):
             logger.info("%s: already complete", self.folder / name)
@@ -332,7 +332,7 @@ class PreparedFolder:
         part = self._begin(name)
         done, digest = _resume(part, [len(group.rows) for group in groups])
         if done:
-            logger.info("%s: continuing after %d of %d pictures", part, done, len(groups))
+            logger.info("%s: continuing after %d of %d images", part, done, len(groups))
         with (
             names_file(part),
             open(part, "ab") as file,
@@ -395,18 +395,18 @@ def encoded(sources: list, encode: Callable[[Any], str], jobs: int) -> Iterator[
             yield from pool.map(encode, sources[start : start + WINDOW], chunksize=16)
 
 
-def images_of(path: Path, rows_per_picture: Sequence[int]) -> Iterator[str]:
-    """The base64 texts of a complete caption file, one per picture."""
+def images_of(path: Path, rows_per_image: Sequence[int]) -> Iterator[str]:
+    """The base64 texts of a complete caption file, one per image."""
     with open(path, encoding="ascii", errors="replace") as file:
-        for rows in rows_per_picture:
+        for rows in rows_per_image:
             lines = [next(file) for _ in range(rows)]
             yield lines[0].rstrip("\n").rsplit("\t", 1)[1]
 
 
-def _resume(part: Path, rows_per_picture: list[int]):
-    """Cut a partial file after its last whole picture.
+def _resume(part: Path, rows_per_image: list[int]):
+    """Cut a partial file after its last whole image.
 
-    Returns: number of pictures it keeps, and the SHA-256 object of the bytes kept.
+    Returns: number of images it keeps, and the SHA-256 object of the bytes kept.
     """
     digest = hashlib.sha256()
     if not part.is_file():
@@ -414,11 +414,11 @@ def _resume(part: Path, rows_per_picture: list[int]):
     done, kept, rows, pending = 0, 0, 0, []
     with open(part, "rb") as file:
         for line in file:
-            if not line.endswith(b"\n") or done == len(rows_per_picture):
+            if not line.endswith(b"\n") or done == len(rows_per_image):
                 break
             pending.append(line)
             rows += 1
-            if rows == rows_per_picture[done]:
+            if rows == rows_per_image[done]:
                 block = b"".join(pending)
                 digest.update(block)
                 kept, done, rows, pending = kept + len(block), done + 1, 0, []
@@ -426,11 +426,11 @@ def _resume(part: Path, rows_per_picture: list[int]):
     return done, digest
 
 
-def coco_reference(pictures: Sequence[Picture]) -> str:
+def coco_reference(images: Sequence[CaptionedImage]) -> str:
     """The captions as a COCO annotation file, with the image ids as strings as they stand in the
     TSV."""
     annotations = [
-        {"image_id": p.image_id, "caption": caption} for p in pictures for caption in p.captions
+        {"image_id": p.image_id, "caption": caption} for p in images for caption in p.captions
     ]
     return (
         json.dumps(
@@ -438,7 +438,7 @@ def coco_reference(pictures: Sequence[Picture]) -> str:
                 "type": "captions",
                 "info": {},
                 "licenses": [],
-                "images": [{"id": p.image_id} for p in pictures],
+                "images": [{"id": p.image_id} for p in images],
                 "annotations": [
                     {"id": i, **annotation} for i, annotation in enumerate(annotations)
                 ],
@@ -451,7 +451,7 @@ def coco_reference(pictures: Sequence[Picture]) -> str:
 
 def write_caption_files(
     out: PreparedFolder,
-    splits: Mapping[str, Sequence[Picture]],
+    splits: Mapping[str, Sequence[CaptionedImage]],
     encode: Callable[[Any], str],
     jobs: int,
 ) -> None:
@@ -459,34 +459,37 @@ def write_caption_files(
     plain captions."""
     out.save_manifest(
         finished=False,
-        **{f"{split}_images": len(pictures) for split, pictures in splits.items()},
+        **{f"{split}_images": len(images) for split, images in splits.items()},
         train_captions=sum(len(p.captions) for p in splits["train"]),
     )
 
-    def encode_from(pictures: Sequence[Picture], first: int) -> Iterator[str]:
-        return encoded([picture.source for picture in pictures[first:]], encode, jobs)
+    def encode_from(images: Sequence[CaptionedImage], first: int) -> Iterator[str]:
+        return encoded([image.source for image in images[first:]], encode, jobs)
 
     def reuse_from(first: int) -> Iterator[str]:
-        rows = [len(picture.captions) for picture in splits["train"]]
+        rows = [len(image.captions) for image in splits["train"]]
         return itertools.islice(images_of(out.folder / STAGE1, rows), first, None)
 
     out.write_rows(
         STAGE1,
         splits["train"],
-        Picture.one_row_per_caption,
+        CaptionedImage.one_row_per_caption,
         functools.partial(encode_from, splits["train"]),
     )
-    out.write_rows(STAGE2, splits["train"], Picture.one_row, reuse_from)
+    out.write_rows(STAGE2, splits["train"], CaptionedImage.one_row, reuse_from)
     for split, name in (("val", VAL), ("test", TEST)):
         if splits[split]:
             out.write_rows(
-                name, splits[split], Picture.one_row, functools.partial(encode_from, splits[split])
+                name,
+                splits[split],
+                CaptionedImage.one_row,
+                functools.partial(encode_from, splits[split]),
             )
-        if any(picture.captions for picture in splits[split]):
+        if any(image.captions for image in splits[split]):
             out.write_text(
                 f"{split}_caption_coco_format.json",
                 coco_reference(splits[split]),
                 len(splits[split]),
             )
-    lines = [caption for picture in splits["train"] for caption in picture.captions]
+    lines = [caption for image in splits["train"] for caption in image.captions]
     out.write_text("captions.txt", "".join(f"{line}\n" for line in lines), len(lines))

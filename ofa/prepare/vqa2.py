@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ofa.errors import UserError
-from ofa.io.image_files import PictureFolders
+from ofa.io.image_files import ImageFolders
 from ofa.io.values import Ids, RowError, finding, id_key, one_line, text_of, words_of
 from ofa.prepare.answer_column import (
     answer_column,
@@ -20,7 +20,7 @@ from ofa.prepare.answer_column import (
 )
 from ofa.prepare.coco_captions import read_json
 from ofa.prepare.prepared_dataset import (
-    Found,
+    PreparedDataset,
     Problems,
     entries_of,
     grouped,
@@ -44,7 +44,7 @@ class Question:
     """A question on its way to a row. Args: scores: answer -> confidence, highest first."""
 
     split: str
-    picture: str
+    image: str
     columns: tuple[str, str, str]  # question id, image id, text
     scores: dict[str, float]
 
@@ -65,7 +65,7 @@ class Answered:
 def read_vqa2(
     questions: Sequence[str],
     annotations: Sequence[str],
-    images: PictureFolders,
+    images: ImageFolders,
     problems: Problems,
     split: str | None = None,
     val_fraction: float | None = None,
@@ -74,7 +74,7 @@ def read_vqa2(
     answer_set: str | None = None,
     min_count: int = 1,
     id_prefix: Sequence[str] | None = None,
-) -> Found:
+) -> PreparedDataset:
     """The files ``vqa_train.tsv``, ``vqa_val.tsv``, ``vqa_test.tsv`` and the answer set
     ``trainval_ans2label.json``.
 
@@ -82,7 +82,7 @@ def read_vqa2(
         questions, annotations: files in any order; they are matched by question id.
         split: of all questions; None: as ``data_subtype`` of each question file says
             (``train2014``).
-        val_fraction: divide all questions by picture instead.
+        val_fraction: divide all questions by image instead.
         as_written: keep the answers as people typed them instead of ``normal_answer``.
         answer_set: label file; None: the set is the answers that ``min_count`` training questions
             teach. With a set, or a count above 1, training keeps only its answers, and questions
@@ -107,7 +107,7 @@ def read_vqa2(
         "as_written": as_written,
         "min_count": min_count,
     }
-    found = Found(
+    found = PreparedDataset(
         "vqa2", inputs=[*questions, *annotations, *filter(None, [answer_set])], settings=settings
     )
     read: list[Question] = []
@@ -127,7 +127,7 @@ def read_vqa2(
     problems.settle()
     parts = {name: [question for question in read if question.split == name] for name in SPLITS}
     if val_fraction:
-        parts |= split_at_random(read, lambda question: question.picture, val_fraction, seed)
+        parts |= split_at_random(read, lambda question: question.image, val_fraction, seed)
     if parts["train"]:
         labels = known or number_answers(
             (next(iter(question.scores)) for question in parts["train"]), min_count
@@ -146,7 +146,7 @@ def read_vqa2(
         found.texts[ANSWER_SET] = label_text(labels)
     for name in (name for name in SPLITS if parts[name]):
         found.files[f"vqa_{name}.tsv"] = grouped(
-            (question.picture, question.row()) for question in parts[name]
+            (question.image, question.row()) for question in parts[name]
         )
         found.counts[f"{name}_questions"] = len(parts[name])
     return found
@@ -230,7 +230,7 @@ def _questions_of(
     record: dict,
     part: str,
     answers: Mapping[str, Answered],
-    images: PictureFolders,
+    images: ImageFolders,
     problems: Problems,
     ids: Ids,
 ) -> list[Question]:
@@ -261,8 +261,8 @@ def _questions_of(
         answered = answers.get(
             prefix + id_key(question_id), Answered("", question_id, image_id, {})
         )
-        picture = images.find(*names)
-        if picture is None:
+        image = images.find(*names)
+        if image is None:
             problems.add(f"{where}: expected a file of image {image_id} below {images}, found none")
         elif id_key(answered.image_id) != id_key(image_id):
             problems.add(
@@ -274,14 +274,14 @@ def _questions_of(
         else:
             questions.append(
                 Question(
-                    part, picture, (prefix + question_id, prefix + image_id, text), answered.scores
+                    part, image, (prefix + question_id, prefix + image_id, text), answered.scores
                 )
             )
     return questions
 
 
 def _names(entry: dict, record: dict, image_id: str) -> list[str]:
-    """File names under which the picture may lie: as stated, as in COCO 2014 and as in COCO
+    """File names under which the image may lie: as stated, as in COCO 2014 and as in COCO
     2017. Raises: RowError."""
     subtype = str(entry.get("data_subtype", record.get("data_subtype", "")))
     subtype = "test2015" if subtype.startswith("test") else subtype

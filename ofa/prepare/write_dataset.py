@@ -1,4 +1,4 @@
-"""From the rows that a source has found to the files: plan, check of every picture, writing,
+"""From the rows that a source has found to the files: plan, check of every image, writing,
 manifest."""
 
 import hashlib
@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from ofa.errors import UserError
-from ofa.io.image_files import PictureFile, file_state, look_at_all, name_broken
-from ofa.prepare.prepared_dataset import Found
+from ofa.io.image_files import ImageFile, file_state, look_at_all, name_broken
+from ofa.prepare.prepared_dataset import PreparedDataset
 from ofa.prepare.tsv_writer import (
     Group,
     PreparedFolder,
@@ -24,14 +24,16 @@ from ofa.prepare.tsv_writer import (
 logger = logging.getLogger(__name__)
 
 
-def prepare(found: Found, out: str, jobs: int, skip_broken: bool = False) -> PreparedFolder:
-    """Write the files of a data set, or continue an interrupted call; nothing is written if a
-    picture is broken.
+def prepare(
+    found: PreparedDataset, out: str, jobs: int, skip_broken: bool = False
+) -> PreparedFolder:
+    """Write the files of a data set, or continue an interrupted call; nothing is written if an
+    image is broken.
 
-    Args: jobs: processes. skip_broken: leave rows of unusable pictures out instead of stopping.
-    Raises: UserError that names the unusable pictures.
+    Args: jobs: processes. skip_broken: leave rows of unusable images out instead of stopping.
+    Raises: UserError that names the unusable images.
     """
-    paths = found.picture_paths()
+    paths = found.image_paths()
     if not paths:
         raise UserError(f"{', '.join(found.inputs)}: no row to write; are these the right files?")
     inputs = {
@@ -50,8 +52,8 @@ def prepare(found: Found, out: str, jobs: int, skip_broken: bool = False) -> Pre
             for name, groups in found.files.items()
         },
         {
-            split: [(p.image_id, p.captions, p.source) for p in pictures]
-            for split, pictures in found.pictures_of.items()
+            split: [(p.image_id, p.captions, p.source) for p in images]
+            for split, images in found.images_of.items()
         },
     )
     folder = PreparedFolder(out, plan, f"ofa prepare {found.kind}", make=False)
@@ -65,8 +67,8 @@ def prepare(found: Found, out: str, jobs: int, skip_broken: bool = False) -> Pre
         broken = broken_ones(looked, found.sizes)
         if broken and not skip_broken:
             raise UserError(
-                f"{', '.join(found.inputs)}: {len(broken)} of the pictures cannot be used:"
-                f" {name_broken(broken)}. Mend them, or leave them out with --skip-broken"
+                f"{', '.join(found.inputs)}: {len(broken)} of the images cannot be used:"
+                f" {name_broken(broken)}. Fix them, or leave them out with --skip-broken"
             )
         folder.make()
         folder.note(
@@ -77,7 +79,7 @@ def prepare(found: Found, out: str, jobs: int, skip_broken: bool = False) -> Pre
         )
     if folder.manifest["left_out"]:
         logger.warning(
-            "%d pictures left out: %s",
+            "%d images left out: %s",
             len(folder.manifest["left_out"]),
             name_broken(folder.manifest["left_out"]),
         )
@@ -85,16 +87,16 @@ def prepare(found: Found, out: str, jobs: int, skip_broken: bool = False) -> Pre
     return folder
 
 
-def write(found: Found, folder: PreparedFolder, jobs: int) -> None:
-    """All files, without the pictures that are left out."""
+def write(found: PreparedDataset, folder: PreparedFolder, jobs: int) -> None:
+    """All files, without the images that are left out."""
     left_out = folder.manifest["left_out"]
-    if found.pictures_of:
+    if found.images_of:
         splits = {
-            split: [p for p in pictures if p.source not in left_out]
-            for split, pictures in found.pictures_of.items()
+            split: [p for p in images if p.source not in left_out]
+            for split, images in found.images_of.items()
         }
         if not splits["train"]:
-            raise UserError(f"{', '.join(found.inputs)}: no picture with a caption for training")
+            raise UserError(f"{', '.join(found.inputs)}: no image with a caption for training")
         write_caption_files(folder, splits, base64_of_file, jobs)
     for name, groups in found.files.items():
         kept = [group for group in groups if group.source not in left_out]
@@ -105,39 +107,37 @@ def write(found: Found, folder: PreparedFolder, jobs: int) -> None:
 
 
 def encoded_from(groups: Sequence[Group], jobs: int, first: int) -> Iterator[str]:
-    """base64 of the groups' pictures from group ``first`` on."""
+    """base64 of the groups' images from group ``first`` on."""
     return encoded(
         [group.source for group in itertools.islice(groups, first, None)], base64_of_file, jobs
     )
 
 
-def broken_ones(
-    looked: dict[str, PictureFile], sizes: dict[str, tuple[int, int]]
-) -> dict[str, str]:
+def broken_ones(looked: dict[str, ImageFile], sizes: dict[str, tuple[int, int]]) -> dict[str, str]:
     """Path -> why it cannot be used."""
     broken = {}
-    for path, picture in looked.items():
-        if picture.broken:
-            broken[path] = picture.broken
-        elif sizes.get(path, picture.size) not in (picture.size, picture.stored_size):
+    for path, image in looked.items():
+        if image.broken:
+            broken[path] = image.broken
+        elif sizes.get(path, image.size) not in (image.size, image.stored_size):
             wide, high = sizes[path]
             broken[path] = (
-                f"{picture.size[0]} x {picture.size[1]} pixels, but the annotations say {wide} x"
+                f"{image.size[0]} x {image.size[1]} pixels, but the annotations say {wide} x"
                 f" {high}: was it resized?"
             )
     return broken
 
 
-def summary(looked: dict[str, PictureFile], broken: dict[str, str]) -> dict:
-    """Number, bytes and one SHA-256 (over the pictures' own, in order of the path) of the
-    pictures used; how many are turned."""
-    used = [picture for path, picture in looked.items() if path not in broken]
-    digest = hashlib.sha256("".join(picture.sha256 for picture in used).encode()).hexdigest()
+def summary(looked: dict[str, ImageFile], broken: dict[str, str]) -> dict:
+    """Number, bytes and one SHA-256 (over the images' own, in order of the path) of the
+    images used; how many are turned."""
+    used = [image for path, image in looked.items() if path not in broken]
+    digest = hashlib.sha256("".join(image.sha256 for image in used).encode()).hexdigest()
     return {
         "files": len(used),
-        "bytes": sum(picture.num_bytes for picture in used),
+        "bytes": sum(image.num_bytes for image in used),
         "sha256": digest,
-        "turned_upright": sum(picture.orientation != 1 for picture in used),
+        "turned_upright": sum(image.orientation != 1 for image in used),
     }
 
 

@@ -1,4 +1,4 @@
-"""Pictures with a model's replies drawn on them."""
+"""Images with a model's replies drawn on them."""
 
 import itertools
 import os
@@ -14,7 +14,7 @@ from ofa.io.paths import path_below
 from ofa.report.draw_boxes import GIVEN, PREDICTED, Mark, draw_boxes
 
 
-class Drawer:
+class AnnotatedImageWriter:
     """Writes one annotated JPEG per request into a folder, ``NAME.jpg``; a name that comes again
     gets a number."""
 
@@ -22,7 +22,7 @@ class Drawer:
         self.folder = Path(folder)
         self.used: set[str] = set()
 
-    def draw(self, request: Request, picture: Image.Image, reply: Answer | Region) -> str:
+    def draw(self, request: Request, image: Image.Image, reply: Answer | Region) -> str:
         """Returns: path of the file. Raises: UserError if it would lie among the images
         themselves."""
         if os.path.realpath(request.image.parent) == os.path.realpath(self.folder):
@@ -36,17 +36,17 @@ class Drawer:
         self.used.add(name)
         path = path_below(self.folder, f"{name}.jpg", request.where)
         with replacing(path, "wb") as file:
-            annotated(request, picture, reply).save(file, format="JPEG", quality=92)
+            annotated(request, image, reply).save(file, format="JPEG", quality=92)
         return str(path)
 
 
-def annotated(request: Request, picture: Image.Image, reply: Answer | Region) -> Image.Image:
-    """The picture with the boxes of the request and the reply, and what was asked and answered
+def annotated(request: Request, image: Image.Image, reply: Answer | Region) -> Image.Image:
+    """The image with the boxes of the request and the reply, and what was asked and answered
     above it."""
     marks = [Mark(request.words["region"], "", GIVEN)] if "region" in request.words else []
     if isinstance(reply, Region):
         label = f"{request.words.get('text', '')} {reply.probability:.2f}".strip()
-        return draw_boxes(picture, [*marks, Mark(reply.box, label, PREDICTED)])
+        return draw_boxes(image, [*marks, Mark(reply.box, label, PREDICTED)])
     if reply.region is not None:
         marks.append(Mark(reply.region.box, "", PREDICTED))
     asked = next(
@@ -58,4 +58,4 @@ def annotated(request: Request, picture: Image.Image, reply: Answer | Region) ->
         "",
     )
     between = " " if not asked or asked.endswith("?") else ": "
-    return draw_boxes(picture, marks, heading=f"{asked}{between}{reply}".strip())
+    return draw_boxes(image, marks, heading=f"{asked}{between}{reply}".strip())

@@ -1,8 +1,8 @@
-"""Boxes and their labels on pictures, readable on a thumbnail as on a photo of 20 megapixels.
+"""Boxes and their labels on images, readable on a thumbnail as on a photo of 20 megapixels.
 
-    annotated = draw_boxes(picture, [Mark(box, "the red car"), Mark(true_box, "true", TRUE)])
+    annotated = draw_boxes(image, [Mark(box, "the red car"), Mark(true_box, "true", TRUE)])
 
-Lines and letters grow with the picture; a picture too small for letters is enlarged first. Every
+Lines and letters grow with the image; an image too small for letters is enlarged first. Every
 line has a dark rim, so that it shows on light and dark ground.
 """
 
@@ -40,39 +40,36 @@ Rectangle = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Mark:
-    """A box to draw. Args: box: xyxy, pixels of the picture; what lies outside is moved onto the
+    """A box to draw. Args: box: xyxy, pixels of the image; what lies outside is moved onto the
     border."""
 
     box: Sequence[float]
     label: str = ""
-    colour: str = PREDICTED
+    color: str = PREDICTED
 
 
-def draw_boxes(picture: Image.Image, marks: Sequence[Mark], heading: str = "") -> Image.Image:
-    """A copy of the picture in RGB with boxes and labels.
+def draw_boxes(image: Image.Image, marks: Sequence[Mark], heading: str = "") -> Image.Image:
+    """A copy of the image in RGB with boxes and labels.
 
-    Args: heading: a text on a band above the picture, such as a caption or an answer.
+    Args: heading: a text on a band above the image, such as a caption or an answer.
     """
-    picture = picture.convert("RGB")
-    factor = max(1, min(-(-SMALLEST // min(picture.size)), LARGEST // max(picture.size)))
-    canvas = picture.resize(
-        (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
-    )
+    image = image.convert("RGB")
+    factor = max(1, min(-(-SMALLEST // min(image.size)), LARGEST // max(image.size)))
+    canvas = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     pen = _Pen(canvas)
     boxes = [
-        [number * factor for number in clip_boxes(mark.box, picture.size).tolist()]
-        for mark in marks
+        [number * factor for number in clip_boxes(mark.box, image.size).tolist()] for mark in marks
     ]
     for mark, box in zip(marks, boxes):
-        pen.rectangle(box, mark.colour)
+        pen.rectangle(box, mark.color)
     for mark, box in zip(marks, boxes):
         if mark.label:
-            pen.label(mark.label, box, mark.colour)
+            pen.label(mark.label, box, mark.color)
     return with_band(canvas, pen, heading) if heading.strip() else canvas
 
 
 def with_band(canvas: Image.Image, pen: "_Pen", heading: str) -> Image.Image:
-    """The picture below a white band with a text."""
+    """The image below a white band with a text."""
     text = pen.fitted(heading)
     height = round(pen.extent(text)[1]) + pen.margin
     whole = Image.new("RGB", (canvas.width, canvas.height + height), "white")
@@ -96,7 +93,7 @@ class _Pen:
         self.margin = max(2, self.letter // 4)
         self.taken: list[Rectangle] = []
 
-    def rectangle(self, box: Sequence[float], colour: str) -> None:
+    def rectangle(self, box: Sequence[float], color: str) -> None:
         """The frame of a box, wholly inside the canvas."""
         rim = max(1, self.line // 3)
         x0, y0, x1, y1 = (round(number) for number in box)
@@ -105,11 +102,11 @@ class _Pen:
         self.draw.rectangle((x0, y0, x1, y1), outline=RIM, width=self.line + 2 * rim)
         if x1 - x0 > 2 * rim and y1 - y0 > 2 * rim:
             self.draw.rectangle(
-                (x0 + rim, y0 + rim, x1 - rim, y1 - rim), outline=colour, width=self.line
+                (x0 + rim, y0 + rim, x1 - rim, y1 - rim), outline=color, width=self.line
             )
 
-    def label(self, text: str, box: Sequence[float], colour: str) -> None:
-        """Letters on a ground of ``colour``: above the box, below it, or inside at its top or
+    def label(self, text: str, box: Sequence[float], color: str) -> None:
+        """Letters on a ground of ``color``: above the box, below it, or inside at its top or
         bottom, where it is free."""
         text = self.fitted(text)
         width, height = self.extent(text)
@@ -127,10 +124,10 @@ class _Pen:
             fitting[-1],
         )
         self.taken.append(spot)
-        self.draw.rectangle(spot, fill=colour)
+        self.draw.rectangle(spot, fill=color)
         origin = (spot[0] + self.margin, spot[1] + self.margin)
         self.draw.multiline_text(
-            origin, text, fill=_ink(colour), font=self.font(text), spacing=self.margin
+            origin, text, fill=_ink(color), font=self.font(text), spacing=self.margin
         )
 
     def inside(self, x: float, y: float, width: float, height: float) -> Rectangle:
@@ -190,6 +187,6 @@ def _meet(one: Rectangle, other: Rectangle) -> bool:
 
 
 def _ink(ground: str) -> str:
-    """Black or white, whichever is easier to read on a colour ``#rrggbb``."""
+    """Black or white, whichever is easier to read on a color ``#rrggbb``."""
     red, green, blue = (int(ground[i : i + 2], 16) for i in (1, 3, 5))
     return RIM if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#ffffff"

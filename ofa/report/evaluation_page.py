@@ -1,4 +1,4 @@
-"""The page of an evaluation: which figures, curves, tables and pictures it shows."""
+"""The page of an evaluation: which figures, curves, tables and images it shows."""
 
 import argparse
 import math
@@ -90,7 +90,7 @@ def write_page(
 
 
 def _items(outcome: Outcome, scores: Scores | None, limit: int) -> list[Item]:
-    """The pictures to show; without scores in the order of the file."""
+    """The images to show; without scores in the order of the file."""
     columns = scores.by_row if scores else {}
     ranking = next(iter(columns.values())) if columns else list(range(len(outcome.predictions)))
     ranking = [

@@ -1,4 +1,4 @@
-"""A page that shows how well a model does: one HTML file with everything in it, pictures
+"""A page that shows how well a model does: one HTML file with everything in it, images
 included."""
 
 import io
@@ -16,10 +16,10 @@ from ofa.io.numbers import read_decimal
 from ofa.io.text_files import read_lines
 
 SMALL = (
-    160  # pictures below this side are enlarged with hard edges, so that their pixels stay visible
+    160  # images below this side are enlarged with hard edges, so that their pixels stay visible
 )
-LARGEST = 360  # pictures above this side are reduced: a page of photos stays loadable
-OUTLINES = ("predicted", "true", "asked about")  # kinds of boxes, each with a colour of its own
+LARGEST = 360  # images above this side are reduced: a page of photos stays loadable
+OUTLINES = ("predicted", "true", "asked about")  # kinds of boxes, each with a color of its own
 GRADES = ("good", "middling", "poor")
 SHOWN_AS_THEY_ARE = {
     b"\xff\xd8": "jpeg",
@@ -31,7 +31,7 @@ SHOWN_AS_THEY_ARE = {
 
 @dataclass(frozen=True)
 class Outline:
-    """A box on a picture. Args: kind: one of ``OUTLINES``; box: xyxy, pixels of the picture."""
+    """A box on an image. Args: kind: one of ``OUTLINES``; box: xyxy, pixels of the image."""
 
     kind: str
     box: Sequence[float]
@@ -39,7 +39,7 @@ class Outline:
 
 @dataclass
 class Item:
-    """One picture of the page.
+    """One image of the page.
 
     Args:
         image: the image column (base64 of an image file).
@@ -113,8 +113,8 @@ class Curve:
 @dataclass
 class Report:
     """What a page shows, from top to bottom. Args: grading: None: scores are not judged. wide:
-    pictures are sheets of several.
-    pictures: heading above the items.
+    images are sheets of several.
+    images: heading above the items.
     """
 
     title: str
@@ -127,7 +127,7 @@ class Report:
     footer: str = ""
     grading: Grading | None = CAPTIONS
     wide: bool = False
-    pictures: str = "Pictures"
+    images: str = "Images"
 
 
 def write_report(path: str | Path, report: Report) -> None:
@@ -153,7 +153,7 @@ def write_report(path: str | Path, report: Report) -> None:
         score_names=report.score_names,
         items=cards,
         wide=report.wide,
-        pictures=report.pictures,
+        images=report.images,
         groups=list(dict.fromkeys(filter(None, (item.group for item in report.items)))),
         kinds=kinds,
         grades=[entry for entry in reversed(grades) if entry[2]],
@@ -161,7 +161,7 @@ def write_report(path: str | Path, report: Report) -> None:
     )
 
 
-def write_book(path: str | Path, title: str, pages: Sequence[tuple[str, str]]) -> None:
+def merge_reports(path: str | Path, title: str, pages: Sequence[tuple[str, str]]) -> None:
     """Join pages in one file with a tab for each. Args: pages: name and HTML of each."""
     _write(
         path, "book.html", title=title, pages=[{"name": name, "html": html} for name, html in pages]
@@ -186,7 +186,7 @@ def choose_rows(scores: Sequence[float], limit: int) -> list[int]:
 
 
 # -------------------------------------------------------------------------------------------
-# pictures
+# images
 
 
 def _card(item: Item, report: Report) -> dict:
@@ -241,7 +241,7 @@ def _shape(outline: Outline) -> dict:
 
 
 def _data_uri(text: str, largest: int) -> tuple[str, tuple[int, int]]:
-    """A picture for ``<img src>`` as the model has seen it, reduced if it is large, and the size
+    """An image for ``<img src>`` as the model has seen it, reduced if it is large, and the size
     it had."""
     try:
         data = decode_base64(text)
@@ -270,7 +270,7 @@ def _data_uri(text: str, largest: int) -> tuple[str, tuple[int, int]]:
 
 
 def _plot(curve: Curve, width: int = 560, height: int = 230) -> dict:
-    """Coordinates of a curve in an SVG picture of the given size."""
+    """Coordinates of a curve in an SVG image of the given size."""
     left, right, top, bottom = 44, width - 14, 20, height - 26
     xs, ys = zip(*curve.values)
     y_low, y_high, y_step = _nice_range(min(0.0, *ys) if curve.from_zero else min(ys), max(ys))

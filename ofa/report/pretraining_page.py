@@ -130,8 +130,8 @@ def task_curves(log: str) -> list[Curve]:
 
 
 def item_of(task: str, reply: Reply, options: PretrainingOptions) -> Item:
-    """A row as the page shows it: boxes are drawn, filled pictures stand beside the true ones."""
-    source, target, said = reply.readable or (reply.source, reply.target, reply.said)
+    """A row as the page shows it: boxes are drawn, filled images stand beside the true ones."""
+    source, target, said = reply.readable or (reply.source, reply.target, reply.prediction)
     item = Item(
         0,
         named(task),
@@ -164,14 +164,14 @@ def item_of(task: str, reply: Reply, options: PretrainingOptions) -> Item:
 
 def outlines(reply: Reply, side: int, options: PretrainingOptions) -> list[Outline]:
     """True and predicted boxes."""
-    texts = (("true", reply.target), ("predicted", reply.said))
+    texts = (("true", reply.target), ("predicted", reply.prediction))
     return [
         Outline(kind, box) for kind, text in texts for box in boxes_in(text, reply, side, options)
     ]
 
 
 def boxes_in(text: str, reply: Reply, side: int, options: PretrainingOptions) -> list[list[float]]:
-    """The boxes of a text, xyxy in pixels of the row's picture. Args: side: of the square that
+    """The boxes of a text, xyxy in pixels of the row's image. Args: side: of the square that
     the model sees, pixels."""
     bins, size = text_to_bins(text), decode_image(reply.image).size
     whole = [bins[start : start + 4] for start in range(0, len(bins) - 3, 4)]
@@ -182,10 +182,10 @@ def boxes_in(text: str, reply: Reply, side: int, options: PretrainingOptions) ->
 
 
 def show_filled(item: Item, reply: Reply) -> None:
-    """Codes in figures, and what was seen, said and true in one picture."""
+    """Codes in figures, and what was seen, said and true in one image."""
     codes = (
-        f"{100 * right_codes([reply.said], [reply]):.0f} % of {len(codes_of(reply.target))} codes"
-        " right"
+        f"{100 * right_codes([reply.prediction], [reply]):.0f} % of"
+        f" {len(codes_of(reply.target))} codes right"
     )
     item.prediction, item.references = codes, ()
     if reply.filled is None:
@@ -210,25 +210,25 @@ def show_filled(item: Item, reply: Reply) -> None:
 
 
 @dataclass
-class Found:
+class PretrainingSummary:
     """What came of a pretraining, as far as it is known.
 
     Args:
-        scores: of ``ofa pretraining score``. drawings: name -> figures of ``ofa picture-world
+        scores: of ``ofa pretraining score``. drawings: name -> figures of ``ofa synthetic-shapes
             check``.
         gain: of ``benchmarks/pretraining_gain.py``. timings: file of lines ``stage TAB seconds``.
-        pictures: entries of ``ofa draw``. folder: where their files are named from.
+        images: entries of ``ofa draw``. folder: where their files are named from.
     """
 
     scores: Figures | None = None
     drawings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     gain: Mapping[str, Any] | None = None
     timings: str | None = None
-    pictures: Sequence[Mapping[str, Any]] | None = None
+    images: Sequence[Mapping[str, Any]] | None = None
     folder: Path | None = None
 
 
-def write_summary(path: str | Path, title: str, found: Found) -> None:
+def write_summary(path: str | Path, title: str, found: PretrainingSummary) -> None:
     """One page of all figures. Raises: KeyError or TypeError if files are of another kind."""
     tables, tiles = [], []
     if found.scores:
@@ -263,7 +263,7 @@ def write_summary(path: str | Path, title: str, found: Found) -> None:
         tables.append(times)
     items = [
         drawing(number, entry, found.folder)
-        for number, entry in enumerate((found.pictures or ())[:SHOWN])
+        for number, entry in enumerate((found.images or ())[:SHOWN])
     ]
     write_report(
         path,
@@ -274,7 +274,7 @@ def write_summary(path: str | Path, title: str, found: Found) -> None:
             tables=tables,
             items=items,
             grading=None,
-            pictures="Drawings of captions it never saw",
+            images="Drawings of captions it never saw",
         ),
     )
 
@@ -293,7 +293,7 @@ def drawing_table(drawings: Mapping[str, Mapping[str, float]]) -> Table:
         ("drawings", "number", "things right", "all there", "and nothing else"),
         rows,
         note=(
-            "A thing is right if its colour and its shape are. A checker without any network looks."
+            "A thing is right if its color and its shape are. A checker without any network looks."
         ),
     )
 
@@ -333,9 +333,9 @@ def spread(values: Sequence[float]) -> str:
 
 
 def drawing(number: int, entry: Mapping[str, Any], folder: Path | None) -> Item:
-    """The first picture of a caption."""
+    """The first image of a caption."""
     file = path_below(
-        folder or "", entry["files"][0], f"--pictures: entry {number + 1}", follow_links=True
+        folder or "", entry["files"][0], f"--images: entry {number + 1}", follow_links=True
     )
     image = encode_image(read_image_file(file)) if file.is_file() else ""
     return Item(number, str(entry.get("id", number)), image, entry["caption"], ())

@@ -6,7 +6,7 @@ captions as JSON lines.
     vqa    [{"question_id": 393225000, "answer": "red"}, ...]
     muge   {"image_id": "007c72", "text": "蕾丝元素，时尚气质"} in each line
 
-Ids are whole numbers there, but for MUGE; every picture or question of the split is answered
+Ids are integers there, but for MUGE; every image or question of the split is answered
 exactly once. What our result files hold besides (scores, further answers) is left out.
 """
 
@@ -32,11 +32,11 @@ SHOWN = 5  # ids named in a message
 
 
 @dataclass(frozen=True)
-class Form:
+class UploadFormat:
     """What an upload is made of.
 
     Args: key, text: names of the two fields in a result file; one: what an id stands for; numbered:
-    ids are whole numbers.
+    ids are integers.
     """
 
     key: str
@@ -45,9 +45,9 @@ class Form:
     numbered: bool = True
 
 
-COCO = Form("image_id", "caption", "picture")
-VQA = Form("question_id", "answer", "question")
-MUGE = Form("image_id", "caption", "picture", numbered=False)
+COCO = UploadFormat("image_id", "caption", "image")
+VQA = UploadFormat("question_id", "answer", "question")
+MUGE = UploadFormat("image_id", "caption", "image", numbered=False)
 
 
 def coco_upload(
@@ -58,7 +58,7 @@ def coco_upload(
     Args:
         results: split such as ``val2014`` -> result file of the caption task.
         name: of the method; part of the file names.
-        expected: split -> ids of its pictures, where they are known.
+        expected: split -> ids of its images, where they are known.
     Returns: captions by split. Raises: UserError; nothing is written then.
     """
     if not re.fullmatch(r"[A-Za-z0-9.-]+", name):
@@ -107,7 +107,7 @@ def muge_upload(results: Sequence[str | Path], out: str | Path, expected: set[st
 
 
 def upload_entries(
-    paths: Iterable[str | Path], form: Form, expected: set | None = None
+    paths: Iterable[str | Path], form: UploadFormat, expected: set | None = None
 ) -> list[Entry]:
     """The entries of result files with nothing but an id and a text.
 
@@ -137,7 +137,7 @@ def upload_entries(
     return entries
 
 
-def _converted(path: str | Path, form: Form) -> list[Entry]:
+def _converted(path: str | Path, form: UploadFormat) -> list[Entry]:
     converted = []
     for number, entry in enumerate(read_predictions(path), start=1):
         if (
@@ -160,7 +160,7 @@ def _converted(path: str | Path, form: Form) -> list[Entry]:
     return converted
 
 
-def _text(value: Any, where: str, form: Form) -> str:
+def _text(value: Any, where: str, form: UploadFormat) -> str:
     try:
         return words_of(value, f"the id of a {form.one} as '{form.key}'")
     except RowError as error:
@@ -169,7 +169,7 @@ def _text(value: Any, where: str, form: Form) -> str:
         ) from None
 
 
-def _number(value: Any, where: str, form: Form) -> int:
+def _number(value: Any, where: str, form: UploadFormat) -> int:
     """``391895``, ``"391895"`` or ``"COCO_val2014_000000391895.jpg"`` -> 391895."""
     match = COCO_ID.fullmatch(str(value))
     if match is None or isinstance(value, bool):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from ofa.prepare.tsv_writer import PreparedFolder, fingerprint
 
 ANIMALS = ("cat", "dog", "horse", "bird", "mouse", "fox")
-COLOURS = ("red", "black", "white", "brown", "grey")
+COLORS = ("red", "black", "white", "brown", "grey")
 INDOORS, OUTDOORS = ("kitchen", "cellar", "attic"), ("garden", "street", "forest")
 PLACES = (*INDOORS, *OUTDOORS)
 VERBS = ("sleep", "eat", "wait", "sing", "play")
@@ -51,7 +51,7 @@ def cola(rng: random.Random, number: int) -> Row:
     noun, verb, right = rng.choice(ANIMALS), rng.choice(VERBS), rng.random() < 0.5
     words = [
         "the",
-        rng.choice(COLOURS),
+        rng.choice(COLORS),
         f"{noun}s" if several else noun,
         verb if several else f"{verb}s",
         "in",
@@ -76,7 +76,7 @@ def sst2(rng: random.Random, number: int) -> Row:
     first, second = rng.sample(GOOD if good != negated else BAD, 2)
     said = f"was not {first} and not {second}" if negated else f"was {first} and {second}"
     return (
-        f"the {rng.choice(COLOURS)} {rng.choice(ANIMALS)} in the {rng.choice(THINGS)} {said} .",
+        f"the {rng.choice(COLORS)} {rng.choice(ANIMALS)} in the {rng.choice(THINGS)} {said} .",
         str(int(good)),
     )
 
@@ -93,11 +93,11 @@ def side(place: str, right: bool = True) -> str:
 def inference(rng: random.Random, verdict: str) -> tuple[str, str]:
     """A sentence, and one that follows from it, contradicts it, or is about what it does not
     say."""
-    colour, animal, place = rng.choice(COLOURS), rng.choice(ANIMALS), rng.choice(PLACES)
+    color, animal, place = rng.choice(COLORS), rng.choice(ANIMALS), rng.choice(PLACES)
     said = rng.choice(UNSAID) if verdict == "neutral" else side(place, verdict == "entailment")
     return (
-        f"a {colour} {animal} {rng.choice(VERBS)}s {where(place)} .",
-        f"the {colour} {animal} is {said} .",
+        f"a {color} {animal} {rng.choice(VERBS)}s {where(place)} .",
+        f"the {color} {animal} is {said} .",
     )
 
 
@@ -127,26 +127,26 @@ def mrpc(rng: random.Random, number: int) -> Row:
         rng.choice(VERBS),
         rng.choice(TIMES),
     )
-    same, colour = rng.random() < 0.6, rng.choice(COLOURS)
-    first = f"every {time} the {colour} {animal} {verb}s {where(place)} ."
+    same, color = rng.random() < 0.6, rng.choice(COLORS)
+    first = f"every {time} the {color} {animal} {verb}s {where(place)} ."
     return (
         first,
-        f"{side(place, same)} , a {colour} {animal} {verb}s every {time} .",
+        f"{side(place, same)} , a {color} {animal} {verb}s every {time} .",
         str(int(same)),
     )
 
 
 def qqp(rng: random.Random, number: int) -> Row:
-    animal, colour, same = rng.choice(ANIMALS), rng.choice(COLOURS), rng.random() < 0.5
+    animal, color, same = rng.choice(ANIMALS), rng.choice(COLORS), rng.random() < 0.5
     where, when = (
-        f"in which place is the {colour} {animal} ?",
-        f"at what time does the {colour} {animal} come ?",
+        f"in which place is the {color} {animal} ?",
+        f"at what time does the {color} {animal} come ?",
     )
     asked = rng.random() < 0.5
     first = (
-        f"where is the {animal} that is {colour} ?"
+        f"where is the {animal} that is {color} ?"
         if asked
-        else f"when does the {animal} that is {colour} come ?"
+        else f"when does the {animal} that is {color} come ?"
     )
     return str(number), "1", "2", first, where if asked == same else when, str(int(same))
 
@@ -156,12 +156,12 @@ def qnli(rng: random.Random, number: int) -> Row:
     said = {
         0: f"the {animal} {verb}s in the {rng.choice(PLACES)} .",
         1: f"the {animal} {verb}s every {rng.choice(TIMES)} .",
-        2: f"the {animal} that {verb}s is {rng.choice(COLOURS)} .",
+        2: f"the {animal} that {verb}s is {rng.choice(COLORS)} .",
     }
     question = (
         f"where does the {animal} {verb} ?",
         f"when does the {animal} {verb} ?",
-        f"what colour is the {animal} ?",
+        f"what color is the {animal} ?",
     )[kind]
     contains = rng.random() < 0.5
     sentence = said[kind if contains else rng.choice([one for one in said if one != kind])]
@@ -180,7 +180,7 @@ def gigaword(rng: random.Random, number: int) -> Row:
             f" the {rng.choice(TIMES)}"
         ),
         (
-            f"after long talks the people of {city} have agreed to {plan} a {rng.choice(COLOURS)}"
+            f"after long talks the people of {city} have agreed to {plan} a {rng.choice(COLORS)}"
             f" {thing}"
         ),
     )
@@ -224,7 +224,9 @@ def write_world(folder: str, counts: Mapping[str, int], seed: int) -> PreparedFo
     """``TASK_SPLIT.tsv`` of every task and ``texts.txt``, all words in their order. Args:
     counts: split -> rows of each task."""
     out = PreparedFolder(
-        folder, fingerprint(f"text-world {VERSION}", dict(counts), seed), "ofa prepare text-world"
+        folder,
+        fingerprint(f"text-world {VERSION}", dict(counts), seed),
+        "ofa prepare synthetic-sentences",
     )
     if out.is_finished():
         return out

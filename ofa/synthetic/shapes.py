@@ -1,8 +1,8 @@
-"""The picture world: small synthetic pictures with captions, from which OFA learns something in
+"""Synthetic shapes: small synthetic images with captions, from which OFA learns something in
 minutes.
 
-A scene holds one to four outlined, coloured shapes at free positions on a textured background.
-Everything about it is a function of ``(seed, split, index)``, so pictures, captions and boxes are
+A scene holds one to four outlined, colored shapes at free positions on a textured background.
+Everything about it is a function of ``(seed, split, index)``, so images, captions and boxes are
 the same on every machine. A scene is plain data (``Scene.to_json``): questions, boxes or entailment
 pairs can be asked of it as well as captions.
 
@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw
 
 from ofa.io.images import encode_image
 
-COLOURS = {
+COLORS = {
     "red": (208, 30, 38),
     "orange": (246, 126, 20),
     "yellow": (248, 222, 40),
@@ -43,7 +43,7 @@ COLOURS = {
 SIZES = {
     "small": (0.24, 0.28),
     "large": (0.38, 0.44),
-}  # width of the shape, as a part of the picture's side
+}  # width of the shape, as a part of the image's side
 TEXTURES = ("paper", "stripes", "dots", "checks", "specks")  # paper is plain
 BACKDROPS = {
     "tan": (186, 168, 132),
@@ -60,9 +60,9 @@ INK = (
     0,
     0,
     0,
-    # without outlines a network learns the colours and then, for long, nothing else
+    # without outlines a network learns the colors and then, for long, nothing else
 )
-OUTLINE = 0.03  # its width, as a part of the picture's side
+OUTLINE = 0.03  # its width, as a part of the image's side
 MARGIN = 0.03  # free space around each shape
 OVERSAMPLING = 4  # shapes are drawn this much larger and reduced, which smooths their edges
 
@@ -103,27 +103,27 @@ SHAPES = tuple(OUTLINES)
 
 
 @dataclass(frozen=True)
-class Thing:
+class Shape:
     """One shape: names for the captions, its exact box in the unit square, and its actual
-    colour."""
+    color."""
 
     shape: str
-    colour: str
+    color: str
     size: str
     box: tuple[float, float, float, float]
     rgb: tuple[int, int, int]
 
     @property
-    def centre(self) -> tuple[float, float]:
+    def center(self) -> tuple[float, float]:
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
 
     @property
     def kind(self) -> tuple[str, str, str]:
         """What the eye can tell apart; things of one kind are counted together."""
-        return self.size, self.colour, self.shape
+        return self.size, self.color, self.shape
 
     def box_px(self, width: int, height: int) -> list[float]:
-        """xyxy box in pixels of a picture of that size."""
+        """xyxy box in pixels of an image of that size."""
         return [round(v * side, 2) for v, side in zip(self.box, (width, height, width, height))]
 
 
@@ -132,7 +132,7 @@ class Scene:
     """Things from left to right, and the background they lie on."""
 
     scene_id: str
-    things: tuple[Thing, ...]
+    things: tuple[Shape, ...]
     texture: str
     backdrop: str
     period: float  # of the texture, as a part of the side
@@ -147,12 +147,12 @@ class Scene:
         )
 
     def to_json(self, width: int, height: int) -> dict:
-        """Plain data; ``box`` is in pixels of a picture of the given size, the rest as in the
+        """Plain data; ``box`` is in pixels of an image of the given size, the rest as in the
         class."""
         things = [
             {
                 "shape": t.shape,
-                "colour": t.colour,
+                "colour": t.color,
                 "size": t.size,
                 "place": place(t),
                 "box": t.box_px(width, height),
@@ -178,7 +178,7 @@ class Scene:
     def from_json(cls, record: dict) -> "Scene":
         sides = (record["width"], record["height"]) * 2
         things = tuple(
-            Thing(
+            Shape(
                 o["shape"],
                 o["colour"],
                 o["size"],
@@ -206,14 +206,14 @@ def make_scene(seed: int, split: str, index: int) -> Scene:
     """Scene ``index`` of an endless split. Depends on nothing but its arguments."""
     rng = random.Random(f"picture world/{seed}/{split}/{index}")
     texture, backdrop = rng.choice(TEXTURES), rng.choice(list(BACKDROPS))
-    things: list[Thing] = []
+    things: list[Shape] = []
     for _ in range(rng.choices((1, 2, 3, 4), weights=(6, 5, 3, 2))[0]):
         twin = things[-1] if things and rng.random() < 0.15 else None
         thing = _place_thing(rng, things, twin)
         if thing is None:
             break
         things.append(thing)
-    things.sort(key=lambda thing: thing.centre)
+    things.sort(key=lambda thing: thing.center)
     return Scene(
         f"{split}_{index}",
         tuple(things),
@@ -224,23 +224,23 @@ def make_scene(seed: int, split: str, index: int) -> Scene:
     )
 
 
-def _place_thing(rng: random.Random, others: list[Thing], twin: Thing | None) -> Thing | None:
+def _place_thing(rng: random.Random, others: list[Shape], twin: Shape | None) -> Shape | None:
     """A thing that overlaps no other one, None if there is no room; of the kind of ``twin`` if
     that is given."""
-    shape, colour, size = rng.choice(SHAPES), rng.choice(list(COLOURS)), rng.choice(list(SIZES))
+    shape, color, size = rng.choice(SHAPES), rng.choice(list(COLORS)), rng.choice(list(SIZES))
     if twin is not None:
-        size, colour, shape = twin.kind
+        size, color, shape = twin.kind
     red, green, blue = (
-        min(255, max(0, channel + rng.randint(-14, 14))) for channel in COLOURS[colour]
+        min(255, max(0, channel + rng.randint(-14, 14))) for channel in COLORS[color]
     )
     for attempt in range(1000):
         if attempt == 200:
-            size = "small"  # the picture is too full for a large one
+            size = "small"  # the image is too full for a large one
         width = rng.uniform(*SIZES[size])
         x0, y0 = (rng.uniform(MARGIN, 1 - MARGIN - width) for _ in "xy")
         box = (round(x0, 4), round(y0, 4), round(x0 + width, 4), round(y0 + width, 4))
         if not any(_overlap(box, other.box) for other in others):
-            return Thing(shape, colour, size, box, (red, green, blue))
+            return Shape(shape, color, size, box, (red, green, blue))
     return None
 
 
@@ -271,8 +271,8 @@ def make_split(
 
 
 def render(scene: Scene, size: int = 64) -> Image.Image:
-    """The scene as an RGB picture of ``size`` x ``size`` pixels."""
-    picture = Image.fromarray(_background(scene, size))
+    """The scene as an RGB image of ``size`` x ``size`` pixels."""
+    image = Image.fromarray(_background(scene, size))
     for thing in scene.things:
         x0, y0, x1, y1 = (side * size for side in thing.box)
         left, top = math.floor(x0), math.floor(y0)
@@ -281,11 +281,11 @@ def render(scene: Scene, size: int = 64) -> Image.Image:
         box = tuple(OVERSAMPLING * side for side in (x0 - left, y0 - top, x1 - left, y1 - top))
         draw_thing(ImageDraw.Draw(tile), thing, box, round(OVERSAMPLING * OUTLINE * size))
         tile = tile.reduce(OVERSAMPLING)
-        picture.paste(tile, (left, top), tile)
-    return picture
+        image.paste(tile, (left, top), tile)
+    return image
 
 
-def draw_thing(pen: ImageDraw.ImageDraw, thing: Thing, box: tuple, width: int) -> None:
+def draw_thing(pen: ImageDraw.ImageDraw, thing: Shape, box: tuple, width: int) -> None:
     """The thing in its box; the outline, ``width`` pixels wide, lies inside."""
     x0, y0, x1, y1 = box
     if thing.shape in ("circle", "ring"):
@@ -312,7 +312,7 @@ def _stretch(outline: list[tuple[float, float]], box: tuple) -> list[tuple[float
 
 
 def _background(scene: Scene, size: int) -> np.ndarray:
-    """uint8[size, size, 3]: the texture in two shades of the backdrop colour, with a little
+    """uint8[size, size, 3]: the texture in two shades of the backdrop color, with a little
     grain."""
     noise = np.random.RandomState(scene.noise_seed)  # the legacy generator's stream never changes
     y, x = np.mgrid[0:size, 0:size] / size / scene.period  # in periods of the texture
@@ -334,25 +334,25 @@ def _background(scene: Scene, size: int) -> np.ndarray:
 # captions
 
 
-def place(thing: Thing) -> str:
-    """Which ninth of the picture the centre lies in: ``top left``, ``top``, ..., ``middle``, ..."""
-    column, row = (min(2, int(v * 3)) for v in thing.centre)
+def place(thing: Shape) -> str:
+    """Which ninth of the image the center lies in: ``top left``, ``top``, ..., ``middle``, ..."""
+    column, row = (min(2, int(v * 3)) for v in thing.center)
     words = [("top", "", "bottom")[row], ("left", "", "right")[column]]
     return " ".join(word for word in words if word) or "middle"
 
 
-def relation(a: Thing, b: Thing) -> str:
+def relation(a: Shape, b: Shape) -> str:
     """Where ``a`` lies as seen from ``b``, along the axis on which they are farther apart."""
-    dx, dy = (p - q for p, q in zip(a.centre, b.centre))
+    dx, dy = (p - q for p, q in zip(a.center, b.center))
     if abs(dx) >= abs(dy):
         return "to the left of" if dx < 0 else "to the right of"
     return "above" if dy < 0 else "below"
 
 
-def name(thing: Thing, count: int = 1, size: str | None = None) -> str:
+def name(thing: Shape, count: int = 1, size: str | None = None) -> str:
     """``a red circle``, with a word for the size ``a large red circle``, with a count ``two red
     circles``."""
-    words = ([size] if size else []) + [thing.colour, thing.shape]
+    words = ([size] if size else []) + [thing.color, thing.shape]
     if count > 1:
         words[-1] = PLURALS.get(thing.shape, thing.shape + "s")
         return " ".join([NUMBERS[count], *words])
@@ -364,7 +364,7 @@ def names(scene: Scene, rng: random.Random | None = None) -> list[str]:
     well, in one of the usual words; without it things that differ in size alone are alike.
     """
     size_word = {size: rng.choice(words) for size, words in SYNONYMS.items()} if rng else {}
-    looks = [(size_word.get(thing.size), thing.colour, thing.shape) for thing in scene.things]
+    looks = [(size_word.get(thing.size), thing.color, thing.shape) for thing in scene.things]
     return [
         name(thing, looks.count(look), look[0])
         for i, (thing, look) in enumerate(zip(scene.things, looks))
@@ -374,7 +374,7 @@ def names(scene: Scene, rng: random.Random | None = None) -> list[str]:
 
 def captions(scene: Scene) -> list[str]:
     """Five different captions of at most 20 words, the way five people might describe the
-    picture."""
+    image."""
     rng = random.Random(f"captions/{scene.scene_id}/{scene.noise_seed}")
     found: list[str] = []
     while len(found) < CAPTIONS_PER_SCENE:
@@ -391,7 +391,7 @@ def listing(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _where(thing: Thing) -> str:
+def _where(thing: Shape) -> str:
     spot = place(thing)
     if " " in spot:
         return f"in the {spot} corner"
@@ -420,7 +420,7 @@ def _about_many(scene: Scene, rng: random.Random) -> list[str]:
     sentences = [
         listing(full),
         listing(full[::-1]),
-        f"{listing(list(dict.fromkeys(thing.colour for thing in scene.things)))} shapes",
+        f"{listing(list(dict.fromkeys(thing.color for thing in scene.things)))} shapes",
         listing(names(scene, rng)),
         listing(short) + back,
         f"{listing(short[::-1])}{back}",
@@ -444,7 +444,7 @@ def as_json(scene: Scene, size: int) -> dict:
 
 
 def encode(scene: Scene, size: int, image_format: str) -> str:
-    """The picture as a file (``jpeg`` or ``png``) in base64."""
+    """The image as a file (``jpeg`` or ``png``) in base64."""
     file = io.BytesIO()
     render(scene, size).save(
         file,

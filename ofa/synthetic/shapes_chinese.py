@@ -1,4 +1,4 @@
-"""The picture world in Chinese: captions, expressions and questions of the same scenes, pictures
+"""Synthetic shapes in Chinese: captions, expressions and questions of the same scenes, images
 and boxes.
 
     >>> from ofa.synthetic.shapes import make_scene
@@ -12,13 +12,13 @@ What is asked and pointed at is what the English world asks and points at
 
 import random
 
-from ofa.synthetic.shapes import CAPTIONS_PER_SCENE, NUMBERS, Scene, Thing, place, relation
+from ofa.synthetic.shapes import CAPTIONS_PER_SCENE, NUMBERS, Scene, Shape, place, relation
 from ofa.synthetic.shapes_expressions import Phrase, pointed_at
 from ofa.synthetic.shapes_questions import Question
 from ofa.synthetic.shapes_questions import answers as english_answers
 from ofa.synthetic.shapes_questions import questions as english_questions
 
-COLOURS = {
+COLORS = {
     "red": "红色",
     "orange": "橙色",
     "yellow": "黄色",
@@ -70,7 +70,7 @@ RELATIONS = {"to the left of": "左边", "to the right of": "右边", "above": "
 COUNTS = ("零", "一", "两", "三", "四")  # before the measure word 个
 YES_NO = {"yes": "有", "no": "没有"}
 WORDS = {
-    **COLOURS,
+    **COLORS,
     **SHAPES,
     **SIZES,
     **PLACES,
@@ -83,15 +83,15 @@ WORDS = {
 # captions
 
 
-def name(thing: Thing, count: int = 1, sized: bool = False) -> str:
+def name(thing: Shape, count: int = 1, sized: bool = False) -> str:
     """``一个红色的圆形``; with its size ``一个红色的大圆形``."""
     size = SIZES[thing.size] if sized else ""
-    return f"{COUNTS[count]}个{COLOURS[thing.colour]}的{size}{SHAPES[thing.shape]}"
+    return f"{COUNTS[count]}个{COLORS[thing.color]}的{size}{SHAPES[thing.shape]}"
 
 
 def names(scene: Scene, sized: bool) -> list[str]:
     """All things from left to right, things alike counted together."""
-    looks = [(thing.size if sized else None, thing.colour, thing.shape) for thing in scene.things]
+    looks = [(thing.size if sized else None, thing.color, thing.shape) for thing in scene.things]
     return [
         name(thing, looks.count(look), sized)
         for i, (thing, look) in enumerate(zip(scene.things, looks))
@@ -100,7 +100,7 @@ def names(scene: Scene, sized: bool) -> list[str]:
 
 
 def captions(scene: Scene) -> list[str]:
-    """Five different captions, the way five people might describe the picture; some of several
+    """Five different captions, the way five people might describe the image; some of several
     things have punctuation."""
     rng = random.Random(f"captions/{scene.scene_id}/{scene.noise_seed}")
     said = _about_one(scene) if len(names(scene, sized=True)) == 1 else _about_many(scene)
@@ -113,7 +113,7 @@ def listing(parts: list[str]) -> str:
 
 
 def ground(scene: Scene) -> str:
-    return f"{COLOURS[scene.backdrop]}的{TEXTURES[scene.texture]}"
+    return f"{COLORS[scene.backdrop]}的{TEXTURES[scene.texture]}"
 
 
 def _about_one(scene: Scene) -> list[str]:
@@ -160,14 +160,14 @@ def phrase_text(phrase: Phrase) -> str:
     """``左边的红色的大圆形``; of a thing whose shape is not said ``左边的图形``."""
     said = [
         f"{SIDES[phrase.side]}的" if phrase.side else "",
-        f"{COLOURS[phrase.colour]}的" if phrase.colour else "",
+        f"{COLORS[phrase.color]}的" if phrase.color else "",
     ]
     said.append(SIZES[phrase.size] if phrase.size else "")
     said.append(SHAPES[phrase.shape] if phrase.shape else "图形")
     return "".join(said)
 
 
-def expressions(scene: Scene) -> list[tuple[str, Thing]]:
+def expressions(scene: Scene) -> list[tuple[str, Shape]]:
     """As ``shapes_expressions.expressions``: one for each thing that differs from the others."""
     return [(phrase_text(phrase), thing) for phrase, thing in pointed_at(scene)]
 
@@ -186,7 +186,7 @@ def question_text(question: Question) -> str:
     if question.kind == "number":
         return f"有几个{what}？" if question.about else "一共有几个图形？"
     return {
-        "colour": f"{what}是什么颜色？",
+        "color": f"{what}是什么颜色？",
         "shape": f"{what}是什么形状？",
         "size": f"{what}是大的还是小的？",
         "place": f"{what}在哪里？",

@@ -1,9 +1,9 @@
-"""The picture world as training files: captions, questions and boxes of the same scenes, in the
-official columns.
+"""Synthetic shapes as training files: captions, questions and boxes of the same scenes, in the
+upstream columns.
 
 caption_*.tsv   as of every captioning data set (``ofa.prepare.tsv_writer``)
 vqa_*.tsv       question-id, image-id, question, 1.0|!+answer, objects, image
-refcoco_*.tsv   uniq-id, image-id, text, x0,y0,x1,y1, image     pixels of the picture
+refcoco_*.tsv   uniq-id, image-id, text, x0,y0,x1,y1, image     pixels of the image
 ans2label.json  every answer and its number
 questions.txt, answers.txt, expressions.txt, boxes.txt   those training columns, one value per line
 scenes.jsonl    the scenes themselves
@@ -17,9 +17,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from ofa.prepare import tsv_writer
-from ofa.prepare.tsv_writer import IMAGE, Group, Picture, PreparedFolder
+from ofa.prepare.tsv_writer import IMAGE, CaptionedImage, Group, PreparedFolder
 from ofa.synthetic import shapes, shapes_chinese, shapes_expressions, shapes_questions
-from ofa.synthetic.shapes import Scene, Thing, as_json, encode, make_split
+from ofa.synthetic.shapes import Scene, Shape, as_json, encode, make_split
 from ofa.synthetic.shapes_questions import Question
 from ofa.task.text import CONFIDENCE, JOIN
 
@@ -47,7 +47,7 @@ def write_world(
 ) -> PreparedFolder:
     """All files of a world; no description of a test or validation scene occurs in training.
 
-    Args: counts: scenes of ``train``, ``val`` and ``test``. size: side of the pictures, pixels.
+    Args: counts: scenes of ``train``, ``val`` and ``test``. size: side of the images, pixels.
     language: ``en`` or ``zh``.
     """
     words: Any = WORDS[language]
@@ -61,16 +61,18 @@ def write_world(
         image_format,
         *([] if language == "en" else [language]),
     )
-    out = PreparedFolder(folder, plan, "ofa prepare picture-world")
+    out = PreparedFolder(folder, plan, "ofa prepare synthetic-shapes")
     if out.is_finished():
         return out
     scenes = make_scenes(seed, counts)
-    pictures = {
-        split: [Picture(scene.scene_id, tuple(words.captions(scene)), scene) for scene in found]
+    images = {
+        split: [
+            CaptionedImage(scene.scene_id, tuple(words.captions(scene)), scene) for scene in found
+        ]
         for split, found in scenes.items()
     }
     tsv_writer.write_caption_files(
-        out, pictures, functools.partial(encode, size=size, image_format=image_format), jobs
+        out, images, functools.partial(encode, size=size, image_format=image_format), jobs
     )
     asked = {split: [words.questions(scene) for scene in found] for split, found in scenes.items()}
     pointed = {
@@ -116,7 +118,7 @@ def make_scenes(seed: int, counts: dict[str, int]) -> dict[str, list[Scene]]:
     return {split: scenes[split] for split in ("train", "val", "test")}
 
 
-def boxes_of(expressions: list[tuple[str, Thing]], size: int) -> list[tuple[str, str]]:
+def boxes_of(expressions: list[tuple[str, Shape]], size: int) -> list[tuple[str, str]]:
     """Expressions and the boxes of what they mean, ``x0,y0,x1,y1`` in pixels."""
     return [
         (text, ",".join(f"{v:g}" for v in thing.box_px(size, size))) for text, thing in expressions
@@ -161,22 +163,22 @@ def write_once_more(
     scenes: Sequence[Scene],
     rows: Iterable[list[tuple[str, ...]]],
 ) -> None:
-    """A file of other rows of the scenes; the pictures are those of the caption file."""
+    """A file of other rows of the scenes; the images are those of the caption file."""
     groups = [Group(scene, tuple(found)) for scene, found in zip(scenes, rows)]
     shown = [
         bool(group.rows) for group in groups
     ]  # of two twins one above the other none can be pointed at
 
-    def pictures(skip: int) -> Iterator[str]:
+    def images(skip: int) -> Iterator[str]:
         return itertools.islice(
-            itertools.compress(pictures_again(out, split, len(scenes)), shown), skip, None
+            itertools.compress(images_again(out, split, len(scenes)), shown), skip, None
         )
 
-    out.write_groups(name, list(itertools.compress(groups, shown)), pictures)
+    out.write_groups(name, list(itertools.compress(groups, shown)), images)
 
 
-def pictures_again(out: PreparedFolder, split: str, count: int, first: int = 0) -> Iterator[str]:
-    """Base64 of the pictures of a split from the given scene on, as the caption file has them.
+def images_again(out: PreparedFolder, split: str, count: int, first: int = 0) -> Iterator[str]:
+    """Base64 of the images of a split from the given scene on, as the caption file has them.
     Args: count: scenes."""
     return itertools.islice(
         tsv_writer.images_of(out.folder / CAPTIONS[split], [1] * count), first, None

@@ -1,17 +1,17 @@
-"""What can be seen in a picture of the picture world: coloured, outlined shapes, found without any
+"""What can be seen in an image of synthetic shapes: colored, outlined shapes, found without any
 training.
 
     >>> from ofa.synthetic.shapes import make_scene, render
     >>> # a large brown arrow and a small orange square
-    >>> picture = render(make_scene(seed=1, split="train", index=0))
-    >>> [seen.look for seen in look_at([picture])[0]]
+    >>> image = render(make_scene(seed=1, split="train", index=0))
+    >>> [seen.look for seen in look_at([image])[0]]
     [('brown', 'arrow'), ('orange', 'square')]
 
-Every pixel is compared with the twelve colours, the black of outlines and the backdrops. A template
+Every pixel is compared with the twelve colors, the black of outlines and the backdrops. A template
 of each shape, in several widths and at every place, adds up how much better it explains the pixels
 under it than bare background would; the best one is taken, then the best of those that do not
-overlap it, and so on. ``PictureWorldScorer`` compares that with the things that a text names, as
-other scorers compare pictures and texts.
+overlap it, and so on. ``SyntheticShapesScorer`` compares that with the things that a text names, as
+other scorers compare images and texts.
 """
 
 import functools
@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw
 
 from ofa.synthetic.shapes import (
     BACKDROPS,
-    COLOURS,
+    COLORS,
     INK,
     NUMBERS,
     OUTLINE,
@@ -35,11 +35,11 @@ from ofa.synthetic.shapes import (
     PLURALS,
     SHAPES,
     SIZES,
-    Thing,
+    Shape,
     draw_thing,
 )
 
-Look = tuple[str, str]  # colour and shape
+Look = tuple[str, str]  # color and shape
 
 WIDTHS = (
     0.235,
@@ -51,7 +51,7 @@ WIDTHS = (
 )  # of templates, parts of the side: those of the two ``SIZES``
 DARKER = 12  # by which the dark half of a texture differs from its backdrop
 NOISE = (
-    28.0  # standard deviation of a colour channel: the shades of one name, and what a coder blurs
+    28.0  # standard deviation of a color channel: the shades of one name, and what a coder blurs
 )
 # how badly one pixel may speak against an explanation: a few wrong pixels must not outvote a shape
 WORST = 4.0
@@ -59,23 +59,23 @@ WORST = 4.0
 # less
 CERTAIN = 0.2
 OVERLAP = 0.2  # part of the smaller box that may be shared with a shape that is already seen
-FEWEST = 8  # pixels of a colour below which it is not looked for
-MOST = 6  # shapes that are looked for in a picture
+FEWEST = 8  # pixels of a color below which it is not looked for
+MOST = 6  # shapes that are looked for in an image
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A shape in a picture. Args: box: xyxy, parts of the side. certainty: evidence as a part of
+class DetectedShape:
+    """A shape in an image. Args: box: xyxy, parts of the side. certainty: evidence as a part of
     the highest possible."""
 
-    colour: str
+    color: str
     shape: str
     box: tuple[float, float, float, float]
     certainty: float
 
     @property
     def look(self) -> Look:
-        return self.colour, self.shape
+        return self.color, self.shape
 
 
 # ------------------------------------------------------------------------------------------------
@@ -83,39 +83,39 @@ class Seen:
 
 
 @torch.no_grad()
-def look_at(pictures: Sequence[Image.Image], size: int = 64) -> list[list[Seen]]:
-    """The shapes of every picture, from left to right. Args: size: side to which other pictures
+def look_at(images: Sequence[Image.Image], size: int = 64) -> list[list[DetectedShape]]:
+    """The shapes of every image, from left to right. Args: size: side to which other images
     are reduced or enlarged."""
-    return [_look(_pixels(picture, size)) for picture in pictures]
+    return [_look(_pixels(image, size)) for image in images]
 
 
-def _pixels(picture: Image.Image, size: int) -> torch.Tensor:
+def _pixels(image: Image.Image, size: int) -> torch.Tensor:
     """float[size, size, 3]"""
-    picture = picture.convert("RGB")
-    picture = (
-        picture
-        if picture.size == (size, size)
-        else picture.resize((size, size), Image.Resampling.BICUBIC)
+    image = image.convert("RGB")
+    image = (
+        image
+        if image.size == (size, size)
+        else image.resize((size, size), Image.Resampling.BICUBIC)
     )
-    return torch.from_numpy(np.asarray(picture).astype(np.float32))
+    return torch.from_numpy(np.asarray(image).astype(np.float32))
 
 
-def _look(pixels: torch.Tensor) -> list[Seen]:
+def _look(pixels: torch.Tensor) -> list[DetectedShape]:
     size = pixels.shape[0]
     evidence, certainty = _evidence(
         pixels, _templates(size)
-    )  # (C, K, S, S): of each colour and template at each place
+    )  # (C, K, S, S): of each color and template at each place
     evidence[certainty < CERTAIN] = 0.0
-    seen: list[Seen] = []
+    seen: list[DetectedShape] = []
     while len(seen) < MOST:
         value, place = evidence.flatten().max(dim=0)
         if value <= 0:
             break
-        colour, template, y, x = map(int, np.unravel_index(int(place), evidence.shape))
+        color, template, y, x = map(int, np.unravel_index(int(place), evidence.shape))
         shape, width = _kinds()[template]
         box = (x / size, y / size, x / size + width, y / size + width)
         seen.append(
-            Seen(list(COLOURS)[colour], shape, box, float(certainty[colour, template, y, x]))
+            DetectedShape(list(COLORS)[color], shape, box, float(certainty[color, template, y, x]))
         )
         evidence.masked_fill_(_overlapping(box, size), 0.0)
     return sorted(seen, key=lambda one: one.box[0] + one.box[2])
@@ -134,53 +134,53 @@ def _overlapping(box: tuple[float, float, float, float], size: int) -> torch.Ten
 
 
 def _evidence(pixels: torch.Tensor, templates: "Templates") -> tuple[torch.Tensor, torch.Tensor]:
-    """How much better each template in each colour explains the pixels than background does.
+    """How much better each template in each color explains the pixels than background does.
 
     Returns: log-likelihood ratios float[C, K, S, S], the place being the template's upper left
         corner; and the same as parts of the highest possible ones.
     """
     size = pixels.shape[0]
     background = _likelihood(pixels, templates.backdrops).amax(dim=0)
-    fills = _likelihood(pixels, templates.colours) - background  # (C, S, S)
+    fills = _likelihood(pixels, templates.colors) - background  # (C, S, S)
     ink = _likelihood(pixels, templates.ink)[0] - background
     side = _padded(size)
     outlines = torch.fft.rfft2(ink, s=(side, side)) * templates.outlines
     evidence = torch.zeros(len(fills), *templates.inside.shape)
-    for colour, fill in enumerate(fills):
-        if (fill > 0).sum() >= FEWEST:  # of most colours there is nothing
+    for color, fill in enumerate(fills):
+        if (fill > 0).sum() >= FEWEST:  # of most colors there is nothing
             spectrum = torch.fft.rfft2(fill, s=(side, side)) * templates.fills + outlines
             found = torch.fft.irfft2(spectrum, s=(side, side))[..., :size, :size]
-            evidence[colour] = found.masked_fill_(~templates.inside, 0.0)
+            evidence[color] = found.masked_fill_(~templates.inside, 0.0)
     return evidence, evidence / (WORST * templates.areas[:, None, None])
 
 
 def _padded(size: int) -> int:
-    """Side of the pictures in the Fourier transforms: no template wraps round."""
+    """Side of the images in the Fourier transforms: no template wraps round."""
     return size + math.ceil(max(WIDTHS) * size)
 
 
-def _likelihood(pixels: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:
-    """float[N, S, S]: log-likelihood of each pixel for each of N colours, not below -WORST."""
-    distance = ((pixels[None] - colours[:, None, None]) ** 2).sum(dim=-1)
+def _likelihood(pixels: torch.Tensor, colors: torch.Tensor) -> torch.Tensor:
+    """float[N, S, S]: log-likelihood of each pixel for each of N colors, not below -WORST."""
+    distance = ((pixels[None] - colors[:, None, None]) ** 2).sum(dim=-1)
     return (-distance / (2 * NOISE**2)).clamp(min=-WORST)
 
 
 @dataclass(frozen=True)
 class Templates:
-    """Masks of all shapes in all widths, as spectra of K templates; and the colours that pixels are
+    """Masks of all shapes in all widths, as spectra of K templates; and the colors that pixels are
     compared with.
 
     Args:
         fills, outlines: complex[K, P, P / 2 + 1], conjugate, P the padded side. areas: pixels of
             both. inside: bool[K, S, S], where a corner may lie.
-        colours, ink, backdrops: float[N, 3].
+        colors, ink, backdrops: float[N, 3].
     """
 
     fills: torch.Tensor
     outlines: torch.Tensor
     areas: torch.Tensor
     inside: torch.Tensor
-    colours: torch.Tensor
+    colors: torch.Tensor
     ink: torch.Tensor
     backdrops: torch.Tensor
 
@@ -203,7 +203,7 @@ def _templates(size: int) -> Templates:
         torch.fft.rfft2(outlines, s=(side, side)).conj().resolve_conj(),
         (fills + outlines).sum(dim=(1, 2)),
         inside,
-        torch.tensor([*COLOURS.values()], dtype=torch.float32),
+        torch.tensor([*COLORS.values()], dtype=torch.float32),
         torch.tensor([INK], dtype=torch.float32),
         torch.cat([backdrops, backdrops - DARKER]),
     )
@@ -214,7 +214,7 @@ def _masks(shape: str, width: float, size: int) -> tuple[torch.Tensor, torch.Ten
     it."""
     side = width * size
     tile = Image.new("RGBA", (OVERSAMPLING * size,) * 2)
-    thing = Thing(shape, "white", "", (0.0, 0.0, width, width), (255, 255, 255))
+    thing = Shape(shape, "white", "", (0.0, 0.0, width, width), (255, 255, 255))
     draw_thing(
         ImageDraw.Draw(tile),
         thing,
@@ -233,26 +233,26 @@ def _masks(shape: str, width: float, size: int) -> tuple[torch.Tensor, torch.Ten
 _SINGULAR = {PLURALS.get(shape, shape + "s"): shape for shape in SHAPES}
 _THING = re.compile(
     rf"\b(?:({'|'.join(NUMBERS[1:])}|an?)\s+)?(?:(?:{'|'.join([*SIZES, 'big', 'little'])})\s+)?"
-    rf"({'|'.join(COLOURS)})\s+({'|'.join([*_SINGULAR, *SHAPES])})\b"
+    rf"({'|'.join(COLORS)})\s+({'|'.join([*_SINGULAR, *SHAPES])})\b"
 )
 
 
 def things_named(text: str) -> list[Look]:
-    """Colour and shape of all things that a caption counts up.
+    """Color and shape of all things that a caption counts up.
 
     >>> things_named("two small red crosses and a ring on mint dots, a blue star")
     [('red', 'cross'), ('red', 'cross'), ('blue', 'star')]
     """
     found = []
-    for number, colour, shape in _THING.findall(text.lower()):
+    for number, color, shape in _THING.findall(text.lower()):
         count = NUMBERS.index(number) if number in NUMBERS else 1
-        found += [(colour, _SINGULAR.get(shape, shape))] * count
+        found += [(color, _SINGULAR.get(shape, shape))] * count
     return found
 
 
 @dataclass(frozen=True)
 class Check:
-    """A picture beside its text. Args: named: things that the text names. right: how many of them
+    """An image beside its text. Args: named: things that the text names. right: how many of them
     are there.
     exact: all of them are there, and nothing else.
     """
@@ -262,23 +262,23 @@ class Check:
     exact: bool
 
 
-def check(pictures: Sequence[Image.Image], texts: Sequence[str]) -> list[Check]:
-    """Whether each picture shows the things that its text names, in the right colour and shape."""
+def check(images: Sequence[Image.Image], texts: Sequence[str]) -> list[Check]:
+    """Whether each image shows the things that its text names, in the right color and shape."""
     checks = []
-    for seen, text in zip(look_at(pictures), texts, strict=True):
+    for seen, text in zip(look_at(images), texts, strict=True):
         named, shown = Counter(things_named(text)), Counter(one.look for one in seen)
         checks.append(Check(sum(named.values()), sum((named & shown).values()), named == shown))
     return checks
 
 
-class PictureWorldScorer:
-    """How well pictures of the picture world fit texts: the part of what is named or seen that
+class SyntheticShapesScorer:
+    """How well images of synthetic shapes fit texts: the part of what is named or seen that
     is both, in [0, 1]."""
 
-    def score(self, pictures: Sequence[Image.Image], texts: Sequence[str]) -> np.ndarray:
+    def score(self, images: Sequence[Image.Image], texts: Sequence[str]) -> np.ndarray:
         """float64[N], higher = fits better; 0 for a text that names nothing."""
         scores = []
-        for seen, text in zip(look_at(pictures), texts, strict=True):
+        for seen, text in zip(look_at(images), texts, strict=True):
             named, shown = Counter(things_named(text)), Counter(one.look for one in seen)
             together = sum((named & shown).values())
             scores.append(together / max(1, sum((named | shown).values())) if named else 0.0)

@@ -1,18 +1,18 @@
-"""The picture world as files for pretraining and for drawing, in the columns of the release.
+"""Synthetic shapes as files for pretraining and for drawing, in the columns of upstream.
 
     vision_language_examples.tsv  id, image, caption, question, answers, objects, dataset, type:
                                   captions, questions, boxes; that of the tests ends with all other
                                   phrases that mean the same regions
-    detection_examples.tsv        id, image, x0,y0,x1,y1,number,name&&...: every shape of a picture
+    detection_examples.tsv        id, image, x0,y0,x1,y1,number,name&&...: every shape of an image
                                   from left to right
     text_examples.tsv             id, text: sentences about these scenes and others, never shown
     image_examples.tsv            id, image, codes of the middle, half the side
-    image_gen_train.tsv           id, codes of the whole picture, caption that tells all things and
+    image_gen_train.tsv           id, codes of the whole image, caption that tells all things and
                                   where they lie; also of scenes that no other file has
 
 ``..._val.tsv`` and ``..._test.tsv`` hold the scenes of those splits. The last two need an image
 tokenizer and have a manifest of their own (``manifest_codes.json``), for they are made later: the
-tokenizer learns from these pictures.
+tokenizer learns from these images.
 """
 
 import functools
@@ -27,10 +27,10 @@ from PIL import Image
 
 from ofa.prepare import tsv_writer
 from ofa.prepare.tsv_writer import IMAGE, Group, PreparedFolder
-from ofa.synthetic.shapes import COLOURS, SHAPES, Scene, captions, listing, make_split, name, render
+from ofa.synthetic.shapes import COLORS, SHAPES, Scene, captions, listing, make_split, name, render
 from ofa.synthetic.shapes_expressions import expressions, pointing_at
 from ofa.synthetic.shapes_files import VERSION as WORLD
-from ofa.synthetic.shapes_files import boxes_of, make_scenes, pictures_again
+from ofa.synthetic.shapes_files import boxes_of, images_again, make_scenes
 from ofa.synthetic.shapes_questions import questions
 from ofa.synthetic.shapes_texts import texts, where
 from ofa.task.text import CONFIDENCE, JOIN
@@ -38,14 +38,14 @@ from ofa.tokens.image_codes import codes_to_text
 
 VERSION, CODES_VERSION = 3, 2
 MANIFEST, CODES_MANIFEST = "manifest_pretraining.json", "manifest_codes.json"
-DATASET = "picture_world"
+DATASET = "synthetic_shapes"
 CAPTIONS_SHOWN = 2  # of a scene; the files for finetuning have five
-ENCODED = 64  # pictures that are encoded together
+ENCODED = 64  # images that are encoded together
 NAMES = tuple(
-    f"{colour} {shape}" for colour in COLOURS for shape in SHAPES
+    f"{color} {shape}" for color in COLORS for shape in SHAPES
 )  # of objects, in the order of their numbers
 
-# pictures of one size -> the codes of each, in rows
+# images of one size -> the codes of each, in rows
 Encode = Callable[[Sequence[Image.Image]], Any]
 
 
@@ -57,14 +57,14 @@ def file_name(kind: str, split: str) -> str:
 def write_pretraining(
     folder: str, counts: dict[str, int], size: int, seed: int, image_format: str
 ) -> PreparedFolder:
-    """The files without codes, beside those of ``write_world``, whose pictures they take.
+    """The files without codes, beside those of ``write_world``, whose images they take.
 
-    Args: counts: scenes of ``train``, ``val`` and ``test``. size: side of the pictures, pixels.
+    Args: counts: scenes of ``train``, ``val`` and ``test``. size: side of the images, pixels.
     """
     plan = tsv_writer.fingerprint(
         f"picture-world pretraining {WORLD}.{VERSION}", counts, size, seed, image_format
     )
-    out = PreparedFolder(folder, plan, "ofa prepare picture-world --pretrain", manifest=MANIFEST)
+    out = PreparedFolder(folder, plan, "ofa prepare synthetic-shapes --pretrain", manifest=MANIFEST)
     if out.is_finished():
         return out
     for split, scenes in make_scenes(seed, counts).items():
@@ -79,7 +79,7 @@ def write_pretraining(
             out.write_groups(
                 file_name(kind, split),
                 list(itertools.compress(groups, shown)),
-                functools.partial(pictures_of, out, split, scenes, shown),
+                functools.partial(images_of, out, split, scenes, shown),
             )
         unseen = make_split(seed, f"{split} texts", len(scenes))  # told, never shown
         lines = [
@@ -95,22 +95,22 @@ def write_pretraining(
     return out
 
 
-def pictures_of(
+def images_of(
     out: PreparedFolder, split: str, scenes: Sequence[Scene], shown: Sequence[bool], first: int
 ) -> Iterator[str]:
-    """Base64 of the pictures of a file that goes through the scenes of a split once or twice, from
+    """Base64 of the images of a file that goes through the scenes of a split once or twice, from
     the given group on.
 
     Args: shown: whether a scene has rows, one per scene and time.
     """
     times = range(len(shown) // len(scenes))
-    every = itertools.chain.from_iterable(pictures_again(out, split, len(scenes)) for _ in times)
+    every = itertools.chain.from_iterable(images_again(out, split, len(scenes)) for _ in times)
     return itertools.islice(itertools.compress(every, shown), first, None)
 
 
 def pair_rows(scene: Scene, size: int) -> Iterator[tuple[str, ...]]:
     """Rows of captions, questions and boxes."""
-    objects = JOIN.join(dict.fromkeys(f"{thing.colour} {thing.shape}" for thing in scene.things))
+    objects = JOIN.join(dict.fromkeys(f"{thing.color} {thing.shape}" for thing in scene.things))
     for number, caption in enumerate(captions(scene)[:CAPTIONS_SHOWN]):
         yield f"{scene.scene_id}_c{number}", IMAGE, caption, "", "", objects, DATASET, "caption"
     for number, question in enumerate(questions(scene)):
@@ -147,7 +147,7 @@ def object_rows(scene: Scene, size: int) -> Iterator[tuple[str, ...]]:
     """The row of a scene's objects."""
     found = []
     for thing in scene.things:
-        label = f"{thing.colour} {thing.shape}"
+        label = f"{thing.color} {thing.shape}"
         found.append(
             ",".join(
                 [*(f"{v:g}" for v in thing.box_px(size, size)), str(NAMES.index(label)), label]
@@ -174,7 +174,7 @@ def write_codes(
 
     Args: encode: the tokenizer. tokenizer: a digest of its weights; other weights make other files.
         drawings: further scenes to learn drawing from: their codes take little room, and with few
-        pictures a model learns their grain by heart.
+        images a model learns their grain by heart.
     """
     plan = tsv_writer.fingerprint(
         f"picture-world codes {WORLD}.{CODES_VERSION}",
@@ -186,7 +186,7 @@ def write_codes(
         drawings,
     )
     out = PreparedFolder(
-        folder, plan, "ofa prepare picture-world --pretrain --tokenizer", manifest=CODES_MANIFEST
+        folder, plan, "ofa prepare synthetic-shapes --pretrain --tokenizer", manifest=CODES_MANIFEST
     )
     if out.is_finished():
         return out
@@ -196,7 +196,7 @@ def write_codes(
         out.write_groups(
             file_name("image", split),
             [Group(scene, ((scene.scene_id, IMAGE),)) for scene in scenes],
-            functools.partial(pictures_and_middles, out, split, scenes, size, encode),
+            functools.partial(images_and_middles, out, split, scenes, size, encode),
         )
         drawn = (
             [*scenes, *make_split(seed, "drawings", drawings, unseen)]
@@ -213,33 +213,33 @@ def write_codes(
 
 
 def drawing_rows(scene: Scene) -> Iterator[tuple[str, ...]]:
-    """The caption to draw by. The codes stand in place of a picture."""
+    """The caption to draw by. The codes stand in place of an image."""
     yield f"{scene.scene_id}_0", IMAGE, drawing_caption(scene)
 
 
 def drawing_caption(scene: Scene) -> str:
-    """``a small red circle at the top left and a large blue star in the middle on grey dots``"""
+    """``a small red circle at the top left and a large blue star in the middle on gray dots``"""
     things = [f"{name(thing, size=thing.size)} {where(thing)}" for thing in scene.things]
     return f"{listing(things)} on {scene.backdrop} {scene.texture}"
 
 
 def wholes(scenes: Sequence[Scene], size: int, encode: Encode, first: int) -> Iterator[str]:
-    """Codes of whole pictures from the given one on."""
+    """Codes of whole images from the given one on."""
     return coded((render(scene, size) for scene in scenes[first:]), encode)
 
 
-def pictures_and_middles(
+def images_and_middles(
     out: PreparedFolder, split: str, scenes: Sequence[Scene], size: int, encode: Encode, first: int
 ) -> Iterator[str]:
-    """Base64 of each picture and, as one more column, the codes of its middle."""
+    """Base64 of each image and, as one more column, the codes of its middle."""
     middle = (size // 4, size // 4, size // 4 + size // 2, size // 4 + size // 2)
     codes = coded((render(scene, size).crop(middle) for scene in scenes[first:]), encode)
-    yield from map("\t".join, zip(pictures_again(out, split, len(scenes), first), codes))
+    yield from map("\t".join, zip(images_again(out, split, len(scenes), first), codes))
 
 
-def coded(pictures: Iterator[Image.Image], encode: Encode) -> Iterator[str]:
-    """The codes of each picture as text."""
-    while batch := list(itertools.islice(pictures, ENCODED)):
+def coded(images: Iterator[Image.Image], encode: Encode) -> Iterator[str]:
+    """The codes of each image as text."""
+    while batch := list(itertools.islice(images, ENCODED)):
         yield from map(codes_to_text, encode(batch))
 
 

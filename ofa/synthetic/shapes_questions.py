@@ -1,9 +1,9 @@
-"""Questions about scenes of the picture world, with answers that the scene decides.
+"""Questions about scenes of synthetic shapes, with answers that the scene decides.
 
     >>> from ofa.synthetic.shapes import make_scene
     >>> scene = make_scene(seed=1, split="train", index=0)
-    >>> candidates(scene, "colour")[0].text, candidates(scene, "colour")[0].answer
-    ('what colour is the large shape?', 'brown')
+    >>> candidates(scene, "color")[0].text, candidates(scene, "color")[0].answer
+    ('what color is the large shape?', 'brown')
 
 Questions are chosen so that no answer is frequent: first what is asked about, then one of the
 answers that are possible there, then a question with that answer.
@@ -13,11 +13,11 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from ofa.synthetic.shapes import COLOURS, NUMBERS, SHAPES, SIZES, Scene, Thing, place
+from ofa.synthetic.shapes import COLORS, NUMBERS, SHAPES, SIZES, Scene, Shape, place
 from ofa.synthetic.shapes_expressions import Phrase, count, full_phrase, pointing_at, true_phrases
 
 KINDS = {
-    "colour": 28,
+    "color": 28,
     "shape": 28,
     "number": 16,
     "place": 10,
@@ -26,7 +26,7 @@ KINDS = {
 }  # how often, in percent
 QUESTIONS_PER_SCENE = 3
 PLAIN = 4  # a question without a place is so much likelier than one with it
-CLEARLY = 0.04  # a centre so close to the border of a ninth of the picture is not asked for
+CLEARLY = 0.04  # a center so close to the border of a ninth of the image is not asked for
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def answers() -> list[str]:
         for row in ("top", "", "bottom")
         for column in ("left", "", "right")
     ]
-    return [*COLOURS, *SHAPES, *NUMBERS[1:], *places, "yes", "no", *SIZES]
+    return [*COLORS, *SHAPES, *NUMBERS[1:], *places, "yes", "no", *SIZES]
 
 
 def candidates(scene: Scene, kind: str) -> list[Question]:
@@ -82,12 +82,12 @@ def candidates(scene: Scene, kind: str) -> list[Question]:
     return list(dict.fromkeys(found))
 
 
-def _about_thing(scene: Scene, thing: Thing, kind: str) -> Iterator[Question]:
+def _about_thing(scene: Scene, thing: Shape, kind: str) -> Iterator[Question]:
     """Questions for one attribute of a thing that other attributes single out."""
     for phrase in pointing_at(scene, thing):
         text, placed = phrase.text(), phrase.side is not None
-        if kind == "colour" and phrase.colour is None:
-            yield Question(kind, f"what colour is the {text}?", thing.colour, placed, phrase)
+        if kind == "color" and phrase.color is None:
+            yield Question(kind, f"what color is the {text}?", thing.color, placed, phrase)
         if kind == "shape" and phrase.shape is None:
             yield Question(kind, f"what is the {text}?", thing.shape, placed, phrase)
         if kind == "size" and phrase.size is None:
@@ -96,8 +96,8 @@ def _about_thing(scene: Scene, thing: Thing, kind: str) -> Iterator[Question]:
             yield Question(kind, f"where is the {text}?", place(thing), about=phrase)
 
 
-def _is_clearly_placed(thing: Thing) -> bool:
-    return all(abs(v - border) >= CLEARLY for v in thing.centre for border in (1 / 3, 2 / 3))
+def _is_clearly_placed(thing: Shape) -> bool:
+    return all(abs(v - border) >= CLEARLY for v in thing.center for border in (1 / 3, 2 / 3))
 
 
 def _about_numbers(scene: Scene) -> Iterator[Question]:
@@ -115,7 +115,7 @@ def _about_existence(scene: Scene) -> Iterator[Question]:
     one word."""
     for thing in scene.things:
         for phrase in (
-            Phrase(colour=thing.colour),
+            Phrase(color=thing.color),
             Phrase(shape=thing.shape),
             full_phrase(thing).without("size"),
         ):
@@ -131,7 +131,7 @@ def _is_there(phrase: Phrase) -> str:
 
 
 def _one_word_off(phrase: Phrase) -> Iterable[Phrase]:
-    for attribute, words in (("colour", COLOURS), ("shape", SHAPES)):
+    for attribute, words in (("color", COLORS), ("shape", SHAPES)):
         if getattr(phrase, attribute) is not None:
             yield from (
                 replace(phrase, **{attribute: word})

@@ -1,4 +1,4 @@
-"""Plain sentences about scenes of the picture world, for learning language without pictures.
+"""Plain sentences about scenes of synthetic shapes, for learning language without images.
 
 A text says some things twice, in other words, so that what is masked in one place can often be told
 from another:
@@ -11,7 +11,7 @@ from another:
 
 import random
 
-from ofa.synthetic.shapes import NUMBERS, PLURALS, Scene, Thing, name, names, place, relation
+from ofa.synthetic.shapes import NUMBERS, PLURALS, Scene, Shape, name, names, place, relation
 
 TEXTS_PER_SCENE = 2
 
@@ -22,15 +22,15 @@ def texts(scene: Scene) -> list[str]:
     said = _about_all(scene)
     a = rng.choice(scene.things)
     said += [
-        f"{name(a)} is {where(a)}, the {a.shape} is {a.colour} and lies {where(a)}",
-        f"the {a.colour} {a.shape} is {a.size}: it is {name(a, size=a.size)}",
+        f"{name(a)} is {where(a)}, the {a.shape} is {a.color} and lies {where(a)}",
+        f"the {a.color} {a.shape} is {a.size}: it is {name(a, size=a.size)}",
     ]
     pairs = [(a, b) for a in scene.things for b in scene.things if a.kind[1:] != b.kind[1:]]
     if pairs:
         a, b = rng.choice(pairs)
         said += [
-            f"{name(a)} is {relation(a, b)} {name(b)}. the {b.colour} {b.shape} is {relation(b, a)}"
-            f" the {a.colour} {a.shape}"
+            f"{name(a)} is {relation(a, b)} {name(b)}. the {b.color} {b.shape} is {relation(b, a)}"
+            f" the {a.color} {a.shape}"
         ] * 2
     return rng.sample(list(dict.fromkeys(said)), TEXTS_PER_SCENE)
 
@@ -56,7 +56,7 @@ def _about_all(scene: Scene) -> list[str]:
     return found
 
 
-def where(thing: Thing) -> str:
+def where(thing: Shape) -> str:
     """``at the top left``, ``on the right``, ``in the middle``"""
     spot = place(thing)
     if spot in ("left", "right"):

@@ -1,8 +1,8 @@
-"""The sign world: small synthetic pictures of made-up words, from which OFA learns to read in
+"""Synthetic words: small synthetic images of made-up words, from which OFA learns to read in
 minutes.
 
-A word is a row of letters drawn by chance, so nothing but the picture tells what comes next. Words
-of validation and test occur in no training picture. Everything about a picture is a function of
+A word is a row of letters drawn by chance, so nothing but the image tells what comes next. Words
+of validation and test occur in no training image. Everything about an image is a function of
 ``(seed, split, index)`` and the world's settings; the letters are those of the font that Pillow
 brings along, so no file is needed.
 
@@ -33,17 +33,17 @@ TENTHS = {
 TRIES = 10000  # words drawn before a split is called empty
 OVERSAMPLING = 4  # letters are drawn this much larger and reduced, which smooths their edges
 FONT_SIZE = 100  # pixels, before a word is brought to its size
-MARGIN = 0.06  # free space on each side, as a part of the picture's height
+MARGIN = 0.06  # free space on each side, as a part of the image's height
 TURN = 3.0  # degrees by which a word may be turned
 Rgb = tuple[int, int, int]
-CONTRAST = 90  # grey levels between letters and background at least
+CONTRAST = 90  # gray levels between letters and background at least
 
 
 @dataclass(frozen=True)
 class World:
     """Settings of a world.
 
-    Args: width, height: of the pictures, pixels. letters: that words are made of. shortest,
+    Args: width, height: of the images, pixels. letters: that words are made of. shortest,
     longest: letters of a word.
         plain: black on white, as large as it fits, in the middle, not turned: learned much sooner.
     """
@@ -69,7 +69,7 @@ class World:
             )
         if min(self.width, self.height) < 8:
             raise UserError(
-                f"{self.width} x {self.height} pixels: expects pictures of 8 pixels at least,"
+                f"{self.width} x {self.height} pixels: expects images of 8 pixels at least,"
                 " smaller letters cannot be read"
             )
 
@@ -106,7 +106,7 @@ def make_sign(world: World, split: str, index: int) -> Sign:
         return Sign(
             f"{split}_{index}", text, (0, 0, 0), (255, 255, 255), 1.0, (0.5, 0.5), 0.0, noise_seed
         )
-    paper, ink = _colours(rng)
+    paper, ink = _colors(rng)
     return Sign(
         f"{split}_{index}",
         text,
@@ -137,15 +137,15 @@ def _word(world: World, split: str, rng: random.Random) -> str:
     )
 
 
-def _colours(rng: random.Random) -> tuple[Rgb, Rgb]:
+def _colors(rng: random.Random) -> tuple[Rgb, Rgb]:
     """Paper and ink, one of them dark and one light."""
     while True:
         paper, ink = ((rng.randrange(256), rng.randrange(256), rng.randrange(256)) for _ in "ab")
-        if abs(_grey(paper) - _grey(ink)) >= CONTRAST:
+        if abs(_gray(paper) - _gray(ink)) >= CONTRAST:
             return paper, ink
 
 
-def _grey(rgb: Rgb) -> float:
+def _gray(rgb: Rgb) -> float:
     return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
 
 
@@ -159,7 +159,7 @@ def make_split(world: World, split: str, count: int) -> Iterator[Sign]:
 
 
 def render(sign: Sign, world: World) -> Image.Image:
-    """The sign as an RGB picture."""
+    """The sign as an RGB image."""
     margin = round(MARGIN * world.height)
     room = world.width - 2 * margin, world.height - 2 * margin
     mask = letters(sign.text).rotate(sign.turn, Image.Resampling.BICUBIC, expand=True)
@@ -172,14 +172,14 @@ def render(sign: Sign, world: World) -> Image.Image:
         margin + round(part * (free - side))
         for part, free, side in zip(sign.place, room, (width, height))
     )
-    picture = Image.fromarray(_paper(sign, world))
-    picture.paste(sign.ink, (left, top), mask)
-    return picture
+    image = Image.fromarray(_paper(sign, world))
+    image.paste(sign.ink, (left, top), mask)
+    return image
 
 
 @functools.lru_cache(maxsize=4096)
 def letters(text: str) -> Image.Image:
-    """Grey picture of a text, large, white on black, without any border."""
+    """Gray image of a text, large, white on black, without any border."""
     font = ImageFont.load_default(FONT_SIZE)
     left, top, right, bottom = font.getbbox(text)
     mask = Image.new("L", (int(right - left), int(bottom - top)))
@@ -195,7 +195,7 @@ def _paper(sign: Sign, world: World) -> np.ndarray:
 
 
 def encode(sign: Sign, world: World) -> str:
-    """The picture as a PNG file in base64: small, and without the blur that JPEG gives to
+    """The image as a PNG file in base64: small, and without the blur that JPEG gives to
     letters."""
     buffer = io.BytesIO()
     render(sign, world).save(buffer, format="PNG", optimize=True)

@@ -1,4 +1,4 @@
-"""The sign world as training files in the official columns of text recognition.
+"""Synthetic words as training files in upstream's columns of text recognition.
 
 ocr_train.tsv, ocr_val.tsv, ocr_test.tsv   id, image, text
 texts.txt                                  the training texts, one per line
@@ -22,24 +22,22 @@ def write_signs(folder: str, counts: dict[str, int], world: World, jobs: int) ->
     plan = fingerprint(
         f"sign-world {VERSION}", counts["train"], counts["val"], counts["test"], vars(world)
     )
-    out = PreparedFolder(folder, plan, "ofa prepare sign-world", make=False)
+    out = PreparedFolder(folder, plan, "ofa prepare synthetic-words", make=False)
     signs = {split: list(make_split(world, split, count)) for split, count in counts.items()}
     if out.is_finished():
         return out
     out.make()
     for split, found in signs.items():
         groups = [Group(sign, ((sign.sign_id, IMAGE, sign.text),)) for sign in found]
-        out.write_groups(
-            f"ocr_{split}.tsv", groups, functools.partial(pictures, found, world, jobs)
-        )
+        out.write_groups(f"ocr_{split}.tsv", groups, functools.partial(images, found, world, jobs))
     texts = [sign.text for sign in signs["train"]]
     out.write_text("texts.txt", "".join(f"{text}\n" for text in texts), len(texts))
     out.save_manifest(finished=True)
     return out
 
 
-def pictures(signs: list[Sign], world: World, jobs: int, first: int) -> Iterator[str]:
-    """Base64 of the pictures from the given sign on."""
+def images(signs: list[Sign], world: World, jobs: int, first: int) -> Iterator[str]:
+    """Base64 of the images from the given sign on."""
     return encoded(
         list(itertools.islice(signs, first, None)), functools.partial(encode, world=world), jobs
     )

@@ -4,7 +4,7 @@
     vocabulary.ids(bpe.encode(text)))
     answers.trie.get_next_layer([0])      # first tokens of answers; every path begins with <s>
 
-Answers have a leading blank when they are encoded, as targets have: ``" on the table"``.
+Answers have a leading space when they are encoded, as targets have: ``" on the table"``.
 """
 
 from collections import Counter
@@ -226,7 +226,7 @@ class MissingAnswers:
         ]
 
     def message(self, path: str, size: int, source: str, may_be_free: bool = False) -> str:
-        """What is wrong and how to mend it.
+        """What is wrong and how to fix it.
 
         Args: size, source: of the set. may_be_free: the task can be trained without one.
         """

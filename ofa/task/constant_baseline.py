@@ -1,4 +1,4 @@
-"""The best answer that looks at no picture: what a model has to beat."""
+"""The best answer that looks at no image: what a model has to beat."""
 
 from collections import Counter
 from collections.abc import Sequence

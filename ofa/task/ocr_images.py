@@ -1,11 +1,11 @@
-"""Pictures of text for a network that sees squares: aspect kept, the rest of the square filled with
-the picture's edge.
+"""Images of text for a network that sees squares: aspect kept, the rest of the square filled with
+the image's edge.
 
-wide picture, S = 480          tall picture              a strip of 4 x S, cut into four lines
+wide image, S = 480          tall image              a strip of 4 x S, cut into four lines
 +----------------+             +----+------+----+        +----------------+
 | edge, repeated |             |    | tall |    |        | edge, repeated |
 +----------------+             |edge| pic- |edge|        | first quarter  |
-|  wide picture  |             |    | ture |    |        | second quarter |
+|  wide image  |             |    | ture |    |        | second quarter |
 +----------------+             |    |      |    |        | third quarter  |
 | edge, repeated |             |    |      |    |        | last quarter   |
 +----------------+             +----+------+----+        +----------------+
@@ -17,7 +17,7 @@ from typing import Optional
 import numpy as np
 from PIL import Image
 
-# pixels of the shorter side: thinner pictures are stretched, text of fewer pixels is hard to read
+# pixels of the shorter side: thinner images are stretched, text of fewer pixels is hard to read
 SHORTEST = 64
 LINES = 4  # that a document's strip is cut into
 LINE = (
@@ -29,11 +29,11 @@ LINE = (
 def fit_square(
     image: Image.Image, size: int, document: bool = False, rng: Optional[random.Random] = None
 ) -> Image.Image:
-    """A picture of text as a square of ``size`` pixels.
+    """An image of text as a square of ``size`` pixels.
 
     Args:
         image: RGB. document: a long line, which becomes four short ones, see above.
-        rng: where in the square it lies is drawn by chance; None: in the middle. The release draws
+        rng: where in the square it lies is drawn by chance; None: in the middle. Upstream draws
             it in evaluation as well, so that a model's answer changes from call to call; here only
             in training.
     """
@@ -41,12 +41,12 @@ def fit_square(
     if document:
         line = size * LINE[0] // LINE[1]
         strip = np.asarray(resized(image, LINES * size, line))
-        picture = np.concatenate(np.split(strip, LINES, axis=1), axis=0)  # (LINES * line, size, 3)
+        pixels = np.concatenate(np.split(strip, LINES, axis=1), axis=0)  # (LINES * line, size, 3)
     elif width >= height:
-        picture = np.asarray(resized(image, size, shorter_side(size, height / width)))
+        pixels = np.asarray(resized(image, size, shorter_side(size, height / width)))
     else:
-        picture = np.asarray(resized(image, shorter_side(size, width / height), size))
-    return Image.fromarray(padded(picture, size, rng))
+        pixels = np.asarray(resized(image, shorter_side(size, width / height), size))
+    return Image.fromarray(padded(pixels, size, rng))
 
 
 def shorter_side(size: int, part: float) -> int:
@@ -54,19 +54,19 @@ def shorter_side(size: int, part: float) -> int:
     return max(min(SHORTEST, size), int(size * part))
 
 
-def padded(picture: np.ndarray, size: int, rng: Optional[random.Random]) -> np.ndarray:
+def padded(pixels: np.ndarray, size: int, rng: Optional[random.Random]) -> np.ndarray:
     """uint8[size, size, 3] around uint8[H, W, 3], one of whose sides has that length already."""
-    free = size - min(picture.shape[:2])
+    free = size - min(pixels.shape[:2])
     before = free // 2 if rng is None else rng.randint(0, free)
     margin = (before, free - before)
-    margins = (margin, (0, 0)) if picture.shape[0] < size else ((0, 0), margin)
-    return np.pad(picture, (*margins, (0, 0)), mode="edge")
+    margins = (margin, (0, 0)) if pixels.shape[0] < size else ((0, 0), margin)
+    return np.pad(pixels, (*margins, (0, 0)), mode="edge")
 
 
 def resized(image: Image.Image, width: int, height: int) -> Image.Image:
     """Bicubic, and the same to the last bit with every Pillow: 13 begins with the height where that
     leaves less to do, earlier ones never do; between the two steps values are rounded, which is up
-    to twenty grey levels.
+    to twenty gray levels.
     """
     if width > image.width and height < image.height:
         image = image.resize((image.width, height), Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""Texts that are read off pictures: what is learned, what is compared, what is written.
+"""Texts that are read off images: what is learned, what is compared, what is written.
 
 "ＳＴＯＰ  Sign"  -> "stop  sign"       full-width letters and digits become plain ones (NFKC)
 "開門時間ABC"     -> "开门时间abc"      traditional Chinese becomes simplified
@@ -17,7 +17,7 @@ CHINESE = re.compile(
 
 
 def plain_text(text: str) -> str:
-    """Simplified characters, NFKC, lower case; blanks stay as they are."""
+    """Simplified characters, NFKC, lower case; spaces stay as they are."""
     return unicodedata.normalize("NFKC", simplified(text)).lower()
 
 
@@ -42,21 +42,21 @@ def converter():
 
 
 def learned_text(text: str, length: int, language: str) -> str:
-    """The text as a target, cut to ``length``: words, one blank between them; of Chinese
+    """The text as a target, cut to ``length``: words, one space between them; of Chinese
     characters.
 
-    Args: language: "zh" counts characters, everything else words, as in the release.
+    Args: language: "zh" counts characters, everything else words, as upstream.
     """
     plain = plain_text(text)
     return plain[:length].strip() if language == "zh" else " ".join(plain.split()[:length])
 
 
 def compared_text(text: str) -> str:
-    """What is compared, as in the release: a Chinese vocabulary does not know where blanks were."""
+    """What is compared, as upstream: a Chinese vocabulary does not know where spaces were."""
     return "".join(text.split())
 
 
 def written_text(text: str) -> str:
-    """A prediction as it is written: blanks go where there are Chinese characters, ``"你 好"`` ->
+    """A prediction as it is written: spaces go where there are Chinese characters, ``"你 好"`` ->
     ``"你好"``."""
     return compared_text(text) if CHINESE.search(text) else text

@@ -40,7 +40,7 @@ class Hypothesis:
         text: in words; symbols such as ``<bin_12>`` stand as they are.
         score: as hypotheses are compared by: mean (or summed, ``--unnormalized``) log-probability
             of the tokens; of a ranked answer the log-probability among all answers.
-        symbols: entries of the vocabulary separated by blanks, e.g. ``<bin_12> <bin_40>``.
+        symbols: entries of the vocabulary separated by spaces, e.g. ``<bin_12> <bin_40>``.
     """
 
     text: str
@@ -55,13 +55,13 @@ class Prediction:
     Args:
         text: the answer, as it is scored and written.
         score: of the hypothesis.
-        box: xyxy in pixels of the original picture, inside of it. bins: the same as the network
+        box: xyxy in pixels of the original image, inside of it. bins: the same as the network
             says it.
-        decoded_box: what the bins say before it is clipped to the picture; None: the same as
+        decoded_box: what the bins say before it is clipped to the image; None: the same as
             ``box``.
-        codes: of a drawn picture, row by row from the top. picture: the picture itself, as long as
+        codes: of a drawn image, row by row from the top. image: the image itself, as long as
             it is not in a file.
-        file: where it lies. fit: how well it fits what was asked (``--clip-model-path``,
+        file: where it lies. clip_score: how well it fits what was asked (``--clip-model-path``,
             ``--image-text-scorer``).
         seed: what its random numbers came from.
         reference: the row's accepted answer, for tasks whose result file holds it.
@@ -74,9 +74,9 @@ class Prediction:
     bins: Optional[tuple[int, ...]] = None
     decoded_box: Optional[tuple[float, float, float, float]] = None
     codes: Optional[tuple[int, ...]] = None
-    picture: Optional[Image.Image] = None
+    image: Optional[Image.Image] = None
     file: Optional[str] = None
-    fit: float = math.nan
+    clip_score: float = math.nan
     seed: Optional[int] = None
     reference: str = ""
     others: list["Prediction"] = field(default_factory=list)
@@ -91,7 +91,7 @@ class Shown:
             a box nothing.
         references: accepted answers in words.
         boxes: (one of ``ofa.report.page.OUTLINES``, xyxy in pixels) of each box to draw.
-        image: base64 of a picture to show instead of the row's.
+        image: base64 of an image to show instead of the row's.
     """
 
     question: str = ""

@@ -1,7 +1,7 @@
 """Pretraining on several tasks at once: which there are, how often each is trained, and what a row
 may ask for.
 
-pairs of picture and text   caption, qa, visual_grounding: one sample per row, by its type;
+pairs of image and text   caption, qa, visual_grounding: one sample per row, by its type;
                             image_text_matching, grounded_captioning: a second sample of the same
                                 row
 extra rows                  text_infilling, image_infilling, detection: a group per eighth pair
@@ -27,12 +27,12 @@ GROUP = {
     "text_infilling": 2,
     "image_infilling": 1,
     "detection": 1,
-}  # samples of a group, as in the release
+}  # samples of a group, as upstream
 PAIRS_PER_GROUP = 8  # rows of pairs
 MOST_WEIGHT = 1e6  # samples of a task per row
 LEAST_WEIGHT = 0.001  # besides 0
-RELEASED_SIDES = range(256, 385)  # --patch-image-size of the released pretrainings
-RELEASED_LARGEST, LARGER, LONGEST = 480, 1.25, 1.4
+UPSTREAM_SIDES = range(256, 385)  # --patch-image-size of upstream's pretrainings
+UPSTREAM_LARGEST, LARGER, LONGEST = 480, 1.25, 1.4
 
 
 @dataclass
@@ -43,7 +43,7 @@ class PretrainingOptions(TaskOptions):
         default=None,
         metadata={
             "help": (
-                "comma separated TSV files of pairs of picture and text, for training in turn, one"
+                "comma separated TSV files of pairs of image and text, for training in turn, one"
                 " per epoch, the last one for validation; with --disable-validation all are for"
                 " training; 'none': no pairs"
             )
@@ -55,11 +55,10 @@ class PretrainingOptions(TaskOptions):
     )
     image_data: Optional[str] = field(
         default=None,
-        metadata={"help": "TSV files of pictures and their codes; none: no image infilling"},
+        metadata={"help": "TSV files of images and their codes; none: no image infilling"},
     )
     detection_data: Optional[str] = field(
-        default=None,
-        metadata={"help": "TSV files of pictures and their objects; none: no detection"},
+        default=None, metadata={"help": "TSV files of images and their objects; none: no detection"}
     )
     text_selected_cols: Optional[str] = field(
         default=None, metadata={"help": "columns id, text (default 0,1)"}
@@ -83,7 +82,7 @@ class PretrainingOptions(TaskOptions):
         default=None,
         metadata={
             "help": (
-                "how often each task is trained, compared with the release: 'qa=2,detection=0' or"
+                "how often each task is trained, compared with upstream: 'qa=2,detection=0' or"
                 f" JSON; 1 where nothing is said, 0 leaves a task out. Tasks: {', '.join(TASKS)}"
             )
         },
@@ -106,25 +105,25 @@ class PretrainingOptions(TaskOptions):
         default=None,
         metadata={
             "help": (
-                "training pictures are enlarged at random, from --patch-image-size to so many"
-                " pixels (shorter side), before a square is cut out; default: 480 as in the release"
+                "training images are enlarged at random, from --patch-image-size to so many"
+                " pixels (shorter side), before a square is cut out; default: 480 as upstream"
                 " where --patch-image-size is 256 to 384, else 1.25 times"
             )
         },
     )
-    plain_pictures: bool = field(
+    plain_images: bool = field(
         default=False,
         metadata={
             "help": (
-                "training pictures of captions and questions are cut, but not changed otherwise"
-                " (turned, brightened, ...): for small pictures and short trainings"
+                "training images of captions and questions are cut, but not changed otherwise"
+                " (turned, brightened, ...): for small images and short trainings"
             )
         },
     )
     code_image_size: int = field(
         default=128,
         metadata={
-            "help": "side in pixels of what is written as image codes: the middle of the picture"
+            "help": "side in pixels of what is written as image codes: the middle of the image"
         },
     )
     pretrain_seed: int = field(
@@ -149,25 +148,27 @@ class PretrainingOptions(TaskOptions):
 
     @property
     def enlargement(self) -> tuple[int, int]:
-        """Largest shorter side, largest longer side of an enlarged training picture, pixels."""
+        """Largest shorter side, largest longer side of an enlarged training image, pixels."""
         largest = self.max_resize
         if largest is None:
             largest = (
-                RELEASED_LARGEST
-                if self.patch_image_size in RELEASED_SIDES
+                UPSTREAM_LARGEST
+                if self.patch_image_size in UPSTREAM_SIDES
                 else round(LARGER * self.patch_image_size)
             )
         return largest, round(LONGEST * largest)
 
 
-class Pictures(Protocol):
-    """How pictures become what the model sees: cut at random in training, always the same in
+class Images(Protocol):
+    """How images become what the model sees: cut at random in training, always the same in
     evaluation."""
 
-    def whole(self, image: Image.Image) -> torch.Tensor:
-        """float32[3, S, S] of a picture with a text."""
+    def full_view(self, image: Image.Image) -> torch.Tensor:
+        """float32[3, S, S] of an image with a text."""
 
-    def around(self, image: Image.Image, box: Sequence[float]) -> tuple[torch.Tensor, Symbols]:
+    def crop_around_box(
+        self, image: Image.Image, box: Sequence[float]
+    ) -> tuple[torch.Tensor, Symbols]:
         """float32[3, S, S] that shows the box, and the box in it as location bins."""
 
     def objects(
@@ -175,18 +176,18 @@ class Pictures(Protocol):
     ) -> tuple[torch.Tensor, list[tuple[int, Symbols]]]:
         """float32[3, S', S'], and those boxes that are in it: number and location bins."""
 
-    def without_middle(self, image: Image.Image) -> torch.Tensor:
-        """float32[3, S', S'] whose middle is grey."""
+    def mask_center(self, image: Image.Image) -> torch.Tensor:
+        """float32[3, S', S'] whose middle is gray."""
 
-    def none(self) -> torch.Tensor:
-        """What stands for a picture where there is none: float32[3, S', S']."""
+    def blank_image(self) -> torch.Tensor:
+        """What stands for an image where there is none: float32[3, S', S']."""
 
-    def masked(self, text: str) -> tuple[Symbols, Symbols]:
+    def corrupt_spans(self, text: str) -> tuple[Symbols, Symbols]:
         """A text with masks, and the whole text."""
 
 
 class Negatives(Protocol):
-    """What does not fit a picture."""
+    """What does not fit an image."""
 
     def caption(self, caption: str, objects: Sequence[str], rng) -> str: ...
 
@@ -198,7 +199,7 @@ class PretrainingContext(RowContext):
     """What the functions that read a row may use besides it. ``negatives`` is there if
     image-text matching is trained."""
 
-    pictures: Optional[Pictures] = None
+    images: Optional[Images] = None
     negatives: Optional[Negatives] = None
 
 
@@ -248,7 +249,7 @@ def parse_weights(text: Optional[str]) -> dict[str, float]:
 
 
 def whole_times(weight: float, rng) -> int:
-    """A weight as a number of samples: whole numbers as they are, 1.5 as 1 or 2."""
+    """A weight as a number of samples: integers as they are, 1.5 as 1 or 2."""
     times, rest = divmod(weight, 1)
     return int(times) + (rest > 0 and rng.random() < rest)
 

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 Entry = dict[
     str, Any
 ]  # one entry of the result file, e.g. {"image_id": "img0", "caption": "a cat"}
-Numbered = tuple[int, Entry]  # (row number, entry)
+NumberedEntry = tuple[int, Entry]  # (row number, entry)
 IDS = ("image_id", "question_id", "uniq_id", "id")  # what entries call the id of their row
 TEXTS = ("caption", "answer", "hyp", "ocr")  # and their answer in words
 
 
-def merge_predictions(parts: Iterable[Iterable[Numbered]], num_rows: int) -> list[Entry]:
+def merge_predictions(parts: Iterable[Iterable[NumberedEntry]], num_rows: int) -> list[Entry]:
     """Predictions of several processes in the order of the file, one per row.
 
     A row that two processes predicted (the last batches are sometimes padded by repeats) counts
@@ -186,7 +186,7 @@ def _drawn(
             caption,
             score,
             file=str(path_within(folder, file, where, [images] if images else [])),
-            fit=fit,
+            clip_score=fit,
             seed=entry.get("seed"),
         )
         for file, fit, score in zip(entry["files"], column("scores"), column("log_probabilities"))

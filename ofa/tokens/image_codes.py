@@ -1,7 +1,7 @@
 """Image codes as text: the column of a TSV, and codes in a model's answer.
 
-A picture of 64 x 64 pixels and a tokenizer of 8 pixels per code give 8 x 8 codes, written row by
-row from the top left corner: ``"17 3 3 250 ..."``, 64 whole numbers with one blank between them.
+An image of 64 x 64 pixels and a tokenizer of 8 pixels per code give 8 x 8 codes, written row by
+row from the top left corner: ``"17 3 3 250 ..."``, 64 integers with one space between them.
 """
 
 import math
@@ -11,7 +11,7 @@ import numpy as np
 
 from ofa.errors import UserError, place
 
-CODE_SIDE = 8  # pixels per code and side, of every picture that a model knows as codes
+CODE_SIDE = 8  # pixels per code and side, of every image that a model knows as codes
 
 
 def codes_to_text(codes: Iterable) -> str:
@@ -33,7 +33,7 @@ def text_to_codes(
     Args: num_codes: codes of the tokenizer or vocabulary, 0 to ``num_codes - 1``. count: how many
     there have to be.
         where: ``file:row`` for messages.
-    Raises: UserError if a word is no whole number, a code is out of range, or their number is
+    Raises: UserError if a word is no integer, a code is out of range, or their number is
     another one.
     """
     words = text.split()
@@ -49,7 +49,7 @@ def text_to_codes(
             text,
         )
         raise UserError(
-            f"{place(where)}expects image codes, whole numbers with blanks between them, found"
+            f"{place(where)}expects image codes, integers with spaces between them, found"
             f" {wrong[:40]!r}; is the column right (columns count from 0)?"
         ) from None
     if not len(codes):
@@ -61,7 +61,7 @@ def text_to_codes(
         side = math.isqrt(count)
         grid = f" ({side} x {side})" if side * side == count else ""
         raise UserError(
-            f"{place(where)}expects {count} image codes{grid}, found {len(codes)}; the picture was"
+            f"{place(where)}expects {count} image codes{grid}, found {len(codes)}; the image was"
             " encoded at another size: encode it again (ofa tokenizer encode), or give the"
             " --code-image-size that belongs to the codes"
         )
@@ -81,7 +81,7 @@ def square_side(count: int, where: str = "") -> int:
     side = math.isqrt(count)
     if side * side != count or not count:
         raise UserError(
-            f"{place(where)}expects the codes of a square picture (such as 64, 256 or 1024), found"
+            f"{place(where)}expects the codes of a square image (such as 64, 256 or 1024), found"
             f" {count}; were some cut off?"
         )
     return side

@@ -1,6 +1,6 @@
 """Make a vocabulary folder from a user's own text: a sentencepiece BPE and its dict.txt.
 
-As with GPT-2's BPE, nothing is lost: upper case, every blank and every character come back from
+As with GPT-2's BPE, nothing is lost: upper case, every space and every character come back from
 ``decode``. Characters too rare for an entry of their own are spelled in bytes (``<0xE4> <0xBD>
 <0xA0>``), so that no text is unknown. The same text and size give the same files, byte for byte.
 """
@@ -47,7 +47,7 @@ def build_vocabulary(
     """Train a BPE on texts and write its folder.
 
     Args:
-        texts: sentences; each is learned with a leading blank, as prompts and targets have it.
+        texts: sentences; each is learned with a leading space, as prompts and targets have it.
         size: entries of dict.txt at most (a small text has fewer different pieces).
         sources: where the texts came from, for the README. force: replace the files of an older
             folder.
@@ -87,8 +87,8 @@ def build_vocabulary(
 
 
 def _plain(text: str) -> str:
-    """Text without what sentencepiece or dict.txt would mistake: other blanks, and its sign for
-    a blank."""
+    """Text without what sentencepiece or dict.txt would mistake: other spaces, and its sign for
+    a space."""
     return "".join(" " if c.isspace() or c in "▁\0" else c for c in text)
 
 

@@ -56,7 +56,7 @@ def build_wordpieces(
     if not SMALLEST <= size <= LARGEST:
         raise UserError(
             f"--size {size}: expected {SMALLEST} to {LARGEST} entries; try 1000 for a small task of"
-            " its own, 21128 are those of the released Chinese models"
+            " its own, 21128 are those of upstream's Chinese models"
         )
     words, lines = count_words(texts)
     if not words:

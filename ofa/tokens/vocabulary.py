@@ -7,7 +7,7 @@
     then num_bins entries       bins       <bin_0> <bin_1> ...
 
 Every size follows from dict.txt and the two counts; nothing else in the project knows one.
-Source: OFA paper, sec. 3.1; the order is that of the released checkpoints.
+Source: OFA paper, sec. 3.1; the order is that of upstream's checkpoints.
 """
 
 from collections.abc import Iterable, Sequence
@@ -100,12 +100,12 @@ class Vocabulary:
         return self.symbols[token] if 0 <= token < len(self.symbols) else SPECIALS[self.unk]
 
     def ids(self, pieces: str) -> list[int]:
-        """Ids of blank-separated symbols: ``"31373 995 <bin_3>"`` -> ``[42891, 232, 58460]``; no
+        """Ids of space-separated symbols: ``"31373 995 <bin_3>"`` -> ``[42891, 232, 58460]``; no
         ``</s>``."""
         return [self._ids.get(piece, self.unk) for piece in pieces.split(" ") if piece]
 
     def pieces(self, ids: Iterable[int], drop: Sequence[int] = (bos, pad, eos)) -> str:
-        """Blank-separated symbols of ids, the inverse of ``ids``; what is in ``drop`` is left
+        """Space-separated symbols of ids, the inverse of ``ids``; what is in ``drop`` is left
         out."""
         return " ".join(self.symbol(int(token)) for token in ids if int(token) not in drop)
 
@@ -137,10 +137,10 @@ def read_dictionary(path: str | Path) -> list[str]:
         if not line and row == len(lines):
             break
         overwrite = line.endswith(OVERWRITE)
-        symbol, blank, count = line.removesuffix(OVERWRITE).rstrip().rpartition(" ")
+        symbol, space, count = line.removesuffix(OVERWRITE).rstrip().rpartition(" ")
         if (
-            not blank or not count.lstrip("-").isdecimal()
-        ):  # the released Chinese file has one empty symbol
+            not space or not count.lstrip("-").isdecimal()
+        ):  # upstream's Chinese file has one empty symbol
             raise UserError(
                 f"{path}:{row}: expected 'symbol count', found {line!r}; is it a fairseq"
                 " dictionary?"

@@ -123,7 +123,7 @@ def count_updates(batches: int, optimization) -> float:
         optimization: fairseq's options max_epoch, max_update, update_freq (a list, one entry per
             epoch, the last for all further ones) and skip_remainder_batch.
 
-    Returns: a whole number, or infinity when neither epochs nor updates are limited.
+    Returns: an integer, or infinity when neither epochs nor updates are limited.
     """
     per_epoch = [
         (

@@ -170,7 +170,7 @@ def end_of_run(trainer, epoch_itr) -> str | None:
     if 0 < limits.stop_time_hours < hours:
         return f"{hours:.2f} of --stop-time-hours {limits.stop_time_hours} are used"
     patience = trainer.cfg.checkpoint.patience
-    if 0 < patience <= getattr(ExactState.early_stopping, "num_runs", 0):
+    if 0 < patience <= getattr(ExtraTrainerState.early_stopping, "num_runs", 0):
         return f"stopped early: no better for {patience} validations"
     return None
 
@@ -178,14 +178,14 @@ def end_of_run(trainer, epoch_itr) -> str | None:
 # --- what fairseq forgets -----------------------------------------------------------------------
 
 
-class ExactState:
+class ExtraTrainerState:
     """The state of a run that stock fairseq does not save.
 
     * ``early_stopping``: best value and count of ``--patience``
     * ``loss_scaler``: counters of the fp16 loss scaler, which decide when the scale grows
     * ``fp32_params``: master weights of fp16 and bf16; their 16-bit copies are not enough
     * ``epoch_loss``: what the validation of an epoch gives to ``--lr-scheduler`` after the save
-    * ``task``: what the task counts (``OFATask.state_of_run``)
+    * ``task``: what the task counts (``OFATask.run_state``)
 
     Attributes:
         early_stopping: ``should_stop_early`` of the running program, which keeps its state itself.
@@ -203,8 +203,8 @@ class ExactState:
             state["loss_scaler"] = dict(vars(optimizer.scaler))
         if getattr(optimizer, "fp32_params", None) is not None:
             state["fp32_params"] = [param.data.cpu() for param in master_weights(optimizer)]
-        if hasattr(trainer.task, "state_of_run"):
-            state["task"] = trainer.task.state_of_run()
+        if hasattr(trainer.task, "run_state"):
+            state["task"] = trainer.task.run_state()
         return state
 
     @classmethod
@@ -214,8 +214,8 @@ class ExactState:
             vars(cls.early_stopping).update(state.get("early_stopping", {}))
         if "loss_scaler" in state and getattr(optimizer, "scaler", None) is not None:
             vars(optimizer.scaler).update(state["loss_scaler"])
-        if "task" in state and hasattr(trainer.task, "go_on"):
-            trainer.task.go_on(state["task"])
+        if "task" in state and hasattr(trainer.task, "load_run_state"):
+            trainer.task.load_run_state(state["task"])
         stored, params = state.get("fp32_params", []), master_weights(optimizer)
         if [param.shape for param in params] == [param.shape for param in stored]:
             for param, value in zip(params, stored):

@@ -16,7 +16,7 @@ from ofa.io.folder_lock import lock_folder
 from ofa.trainer.fairseq_distributed import end_after_other_rank, end_with_launcher
 from ofa.trainer.fairseq_ema import check_ema_options
 from ofa.trainer.fairseq_patch import Patch
-from ofa.trainer.fairseq_resume import ExactState, RunFinished
+from ofa.trainer.fairseq_resume import ExtraTrainerState, RunFinished
 from ofa.trainer.fairseq_saving import remove_leftovers, settings_of_update
 from ofa.trainer.fairseq_signals import Request, Stopped
 from ofa.trainer.fairseq_tensorboard import begin_to_show
@@ -121,7 +121,7 @@ class GuardedTraining:
     @staticmethod
     def forget_earlier_run(should_stop_early: Callable) -> None:
         """fairseq keeps the best score and the patience in attributes of functions."""
-        ExactState.early_stopping = should_stop_early
+        ExtraTrainerState.early_stopping = should_stop_early
         for function in (should_stop_early, checkpoint_utils.save_checkpoint):
             for name in ("best", "num_runs"):
                 vars(function).pop(name, None)

@@ -14,11 +14,11 @@ SHOWN = 4  # rows of the first validation batch, so that the same images come ev
 LOG_FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
 
 
-class Gallery:
+class TensorBoardSamples:
     """The first rows of a validation: images, predictions and references.
 
     Attributes: name: before the numbers of the samples, where several tasks show theirs.
-    Args: imagenet: images are normalised by ImageNet's mean and std
+    Args: imagenet: images are normalized by ImageNet's mean and std
     (``--imagenet-default-mean-and-std``).
     """
 
@@ -36,11 +36,11 @@ class Gallery:
         """Keep rows of a batch until there are enough; without TensorBoard none are kept."""
         images = sample["net_input"].get("patch_images")
         for row in range(min(SHOWN - len(self.rows), len(predictions)) if self.logdir else 0):
-            image = None if images is None else self.picture(images[row])
+            image = None if images is None else self.image(images[row])
             self.rows.append((image, predictions[row], references[row]))
 
-    def picture(self, image: torch.Tensor) -> torch.Tensor:
-        """float[3, H, W], normalised -> uint8[3, H, W]."""
+    def image(self, image: torch.Tensor) -> torch.Tensor:
+        """float[3, H, W], normalized -> uint8[3, H, W]."""
         pixels = image.detach().float().cpu() * self.std + self.mean
         return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
 
@@ -66,7 +66,7 @@ def begin_to_show(cfg, first_rank: bool) -> None:
     Stock fairseq opens the file anew in every epoch, writes each line once more, and leaves out
     most loggers.
     """
-    Gallery.logdir = cfg.common.tensorboard_logdir if first_rank else None
+    TensorBoardSamples.logdir = cfg.common.tensorboard_logdir if first_rank else None
     if cfg.common.log_file is not None:
         handler = logging.FileHandler(cfg.common.log_file, encoding="utf-8")
         handler.setFormatter(logging.Formatter(LOG_FORMAT, "%Y-%m-%d %H:%M:%S"))

@@ -27,7 +27,7 @@ from ofa.trainer.fairseq_peft import Base, find_base, leave_base_out
 from ofa.trainer.fairseq_read_checkpoint import load_checkpoint_to_cpu, prefetched
 from ofa.trainer.fairseq_resume import (
     STATE_KEY,
-    ExactState,
+    ExtraTrainerState,
     RunFinished,
     choose,
     decided_by_first_rank,
@@ -124,7 +124,7 @@ class OFATrainer(Trainer):
         if extra_state is None:
             return None
         if not reset_optimizer:
-            ExactState.restore(self, extra_state.get(STATE_KEY, {}))
+            ExtraTrainerState.restore(self, extra_state.get(STATE_KEY, {}))
         if not reset_meters and "metrics" in extra_state:
             # fairseq drops all averages at the start of an epoch; those of a log line outlast it.
             metrics.load_state_dict(extra_state["metrics"])
@@ -177,7 +177,7 @@ class OFATrainer(Trainer):
         path = os.path.abspath(filename)
         logger.info("Saving checkpoint to %s", path)
         state = utils.move_to_cpu(self.state_dict())
-        own = {STATE_KEY: ExactState.collect(self), STATE: self.training_data}
+        own = {STATE_KEY: ExtraTrainerState.collect(self), STATE: self.training_data}
         state["extra_state"].update(extra_state | own)
         save_whole(state, filename)
         logger.info("Finished saving checkpoint to %s", path)

@@ -10,7 +10,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 SIZE=${SIZE:-large}
 . "$HERE/../captions.sh"
-case $SIZE in  # epochs and start of --drop-worst-ratio: the released scripts for base and large; their neighbours follow
+case $SIZE in  # epochs and start of --drop-worst-ratio: upstream's scripts for base and large; their neighbors follow
     tiny | medium | base) EPOCHS=5 DROP_WORST_AFTER=6000 ;;
     large | huge) EPOCHS=2 DROP_WORST_AFTER=2500 ;;
     nano) EPOCHS=20 DROP_WORST_AFTER=6000 ;;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Purpose:   caption finetuning, stage 2: CIDEr optimisation of samples, from the best checkpoint of stage 1.
+# Purpose:   caption finetuning, stage 2: CIDEr optimization of samples, from the best checkpoint of stage 1.
 # Needs:     DATA_DIR with caption_stage2_train.tsv and caption_val.tsv (captions of an image joined by &&), the BPE folder,
-#            stage 1's checkpoint (found by itself where train_stage1.sh or the released archive puts it), and the document
+#            stage 1's checkpoint (found by itself where train_stage1.sh or upstream's archive puts it), and the document
 #            frequencies CIDER_DF (ofa cider-df build --tsv DATA_DIR/caption_stage2_train.tsv --out CIDER_DF).
 # Command:   SIZE=base bash run_scripts/caption/train_stage2.sh [any fairseq flag]
 # Batch:     64 images x 5 samples per update (2 images per process; --update-freq follows the number of processes).
@@ -12,11 +12,11 @@ ROOT=$(cd "$HERE/../.." && pwd)
 SIZE=${SIZE:-large}
 . "$HERE/../captions.sh"
 case $SIZE in
-    nano | tiny | medium | base | large | huge) ;;  # the released scripts for base and large have the same numbers
+    nano | tiny | medium | base | large | huge) ;;  # upstream's scripts for base and large have the same numbers
     *) echo "SIZE expects nano, tiny, medium, base, large or huge; found '$SIZE'" >&2; exit 2 ;;
 esac
 STAGE1=("$ROOT/runs/${NAME}_stage1_$SIZE/checkpoint_best.pt" "$ROOT/checkpoints/${NAME}_stage1_${SIZE}_best.pt")
-[ "$NAME $SIZE" != "caption large" ] || STAGE1+=("$ROOT/checkpoints/caption_stage1_best.pt")  # the released name
+[ "$NAME $SIZE" != "caption large" ] || STAGE1+=("$ROOT/checkpoints/caption_stage1_best.pt")  # upstream's name
 for checkpoint in "${STAGE1[@]}"; do
     [ -n "${RESTORE:-}" ] || [ ! -f "$checkpoint" ] || {
         RESTORE=$checkpoint

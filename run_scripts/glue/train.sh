@@ -3,9 +3,9 @@
 # Needs:     DATA_DIR with DATASET_train.tsv and DATASET_dev.tsv (mnli: mnli_dev_matched.tsv; ofa prepare glue), the BPE folder,
 #            the pretrained checkpoint.
 # Command:   DATASET=rte SIZE=base bash run_scripts/glue/train.sh [any fairseq flag]
-# Batch:     the middle of the released sweep: 64 rows per update for cola, mrpc and rte, 128 for sst2, 256 for the others.
+# Batch:     the middle of upstream's sweep: 64 rows per update for cola, mrpc and rte, 128 for sst2, 256 for the others.
 # Settings:  DATASET [cola] or mnli, mrpc, qnli, qqp, rte, sst2; SIZE [large]; LR [6e-5]; EPOCHS [7]; EFFECTIVE_BATCH;
-#            SWEEP=1 for the whole released sweep, one training after the other, each in a folder of its own;
+#            SWEEP=1 for the whole upstream sweep, one training after the other, each in a folder of its own;
 #            DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of launch.sh
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Purpose:   classify the pictures of a file: <split>_predict.json, top-1 and top-5 accuracy, HTML report.
+# Purpose:   classify the images of a file: <split>_predict.json, top-1 and top-5 accuracy, HTML report.
 # Needs:     a finetuned checkpoint (default: the best of train.sh), the BPE folder, DATA_DIR with imagenet_1k_SPLIT.tsv and
 #            the words of the classes, class2label_new.pkl or class2label.json.
 # Command:   SIZE=base bash run_scripts/image_classify/evaluate.sh [any ofa evaluate flag]

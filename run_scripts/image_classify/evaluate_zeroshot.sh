@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Purpose:   classes by a pretrained checkpoint that was not finetuned for them: which words describe the picture best?
+# Purpose:   classes by a pretrained checkpoint that was not finetuned for them: which words describe the image best?
 # Needs:     a pretrained checkpoint, the BPE folder, DATA_DIR with imagenet_1k_SPLIT.tsv and the words of the classes.
 # Command:   SIZE=base bash run_scripts/image_classify/evaluate_zeroshot.sh [any ofa evaluate flag]
 # Settings:  CHECKPOINT [checkpoints/ofa_SIZE.pt], and those of evaluate.sh

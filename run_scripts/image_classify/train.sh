@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Purpose:   finetuning for ImageNet: the words of a picture's class.
+# Purpose:   finetuning for ImageNet: the words of an image's class.
 # Needs:     DATA_DIR with imagenet_1k_train.tsv, imagenet_1k_val_subset.tsv (or imagenet_1k_val.tsv) and the words of the
 #            classes, class2label_new.pkl or class2label.json, the BPE folder, the pretrained checkpoint.
 # Command:   SIZE=base bash run_scripts/image_classify/train.sh [any fairseq flag]
-# Batch:     256 pictures per update (4 per process; --update-freq follows the number of processes).
+# Batch:     256 images per update (4 per process; --update-freq follows the number of processes).
 # Settings:  SIZE [large] CLASSES (file of the words) DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of launch.sh
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 SIZE=${SIZE:-large} DATA_DIR=${DATA_DIR:-$ROOT/dataset/imagenet_1k_data}
 case $SIZE in
-    nano | tiny | medium | base | large | huge) ;;  # released for large only
+    nano | tiny | medium | base | large | huge) ;;  # upstream for large only
     *) echo "SIZE expects nano, tiny, medium, base, large or huge; found '$SIZE'" >&2; exit 2 ;;
 esac
 [ -n "${CLASSES:-}" ] || [ ! -f "$DATA_DIR/class2label.json" ] || CLASSES=$DATA_DIR/class2label.json

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Purpose:   text to image, stage 1: a caption -> the codes of its picture, learned by cross-entropy.
+# Purpose:   text to image, stage 1: a caption -> the codes of its image, learned by cross-entropy.
 # Needs:     DATA_DIR with coco_vqgan_train.tsv and coco_vqgan_dev.tsv (id, codes, caption; ofa tokenizer encode makes codes), the BPE
 #            folder, the pretrained checkpoint; to validate by CLIP its weights and the tokenizer (CLIP=none: by the loss).
 # Command:   SIZE=base bash run_scripts/image_gen/train_stage1.sh [any fairseq flag]
@@ -13,7 +13,7 @@ ROOT=$(cd "$HERE/../.." && pwd)
 SIZE=${SIZE:-large} PIXELS=${PIXELS:-256} RANGE=${RANGE-50265,58457} CLIP=${CLIP:-$ROOT/checkpoints/clip/ViT-B-16.pt}
 DATA_DIR=${DATA_DIR:-$ROOT/dataset/coco_image_gen_data}
 case $SIZE in
-    nano | tiny | medium | base | large | huge) ;;  # released for large only
+    nano | tiny | medium | base | large | huge) ;;  # upstream for large only
     *) echo "SIZE expects nano, tiny, medium, base, large or huge; found '$SIZE'" >&2; exit 2 ;;
 esac
 if [ "$CLIP" = none ]; then

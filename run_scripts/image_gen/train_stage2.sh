@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Purpose:   text to image, stage 2: sampled pictures that fit their caption better than the others become more probable.
+# Purpose:   text to image, stage 2: sampled images that fit their caption better than the others become more probable.
 # Needs:     as train_stage1.sh, its checkpoint (or RESTORE), the tokenizer, and CLIP or another scorer.
 # Command:   SIZE=base bash run_scripts/image_gen/train_stage2.sh [any fairseq flag]
-# Batch:     32 captions x 5 pictures per update (1 caption per process; --update-freq follows the number of processes).
+# Batch:     32 captions x 5 images per update (1 caption per process; --update-freq follows the number of processes).
 # Settings:  as train_stage1.sh; SCORER=MODULE:CLASS takes the place of CLIP
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -10,7 +10,7 @@ ROOT=$(cd "$HERE/../.." && pwd)
 SIZE=${SIZE:-large} PIXELS=${PIXELS:-256} RANGE=${RANGE-50265,58457}
 DATA_DIR=${DATA_DIR:-$ROOT/dataset/coco_image_gen_data}
 case $SIZE in
-    nano | tiny | medium | base | large | huge) ;;  # released for large only
+    nano | tiny | medium | base | large | huge) ;;  # upstream for large only
     *) echo "SIZE expects nano, tiny, medium, base, large or huge; found '$SIZE'" >&2; exit 2 ;;
 esac
 JUDGE=(--clip-model-path="${CLIP:-$ROOT/checkpoints/clip/ViT-B-16.pt}")

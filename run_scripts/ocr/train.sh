@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Purpose:   finetuning for text recognition: what is written on the picture? Chinese as in the release; English by
+# Purpose:   finetuning for text recognition: what is written on the image? Chinese as upstream; English by
 #            BPE_DIR=bpe/gpt2 RESTORE=checkpoints/ofa_base.pt. Long lines of documents: --is-document.
 # Needs:     DATA_DIR with ocr_train.tsv and ocr_val.tsv (ofa prepare ocr), the BPE folder, the pretrained checkpoint.
 # Command:   SIZE=base bash run_scripts/ocr/train.sh [any fairseq flag]
-# Batch:     128 pictures per update (8 per process; --update-freq follows the number of processes).
+# Batch:     128 images per update (8 per process; --update-freq follows the number of processes).
 # Settings:  SIZE [large] DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of launch.sh
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 SIZE=${SIZE:-large} DATA_DIR=${DATA_DIR:-$ROOT/dataset/ocr_data}
-case $SIZE in  # the release has no such script: the numbers are those of its RefCOCO, lengths those of its OCR evaluation
+case $SIZE in  # upstream has no such script: the numbers are those of its RefCOCO, lengths those of its OCR evaluation
     nano | tiny | medium | base) LR=5e-5 DROP=0.1 ;;
     large | huge) LR=3e-5 DROP=0.2 ;;
     *) echo "SIZE expects nano, tiny, medium, base, large or huge; found '$SIZE'" >&2; exit 2 ;;

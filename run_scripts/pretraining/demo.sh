@@ -32,7 +32,7 @@ updates $UPDATES, $DRAW_UPDATES and $GAIN_UPDATES, $PIXELS px, seed $SEED, versi
 LABEL=demo
 . "$HERE/../stages.sh"
 
-world() { ofa prepare picture-world --out "$WORLD" --train "$SCENES" --val 100 --test "$TEST" --size "$PIXELS" --pretrain "$@"; }
+world() { ofa prepare synthetic-shapes --out "$WORLD" --train "$SCENES" --val 100 --test "$TEST" --size "$PIXELS" --pretrain "$@"; }
 
 make_vocabulary() {  # the prompts are learned as well as the texts, so that they cost a few tokens only
     {
@@ -70,13 +70,13 @@ train() {  # train FOLDER ROWS DATA FLAGS...: ofa_nano with that many rows per p
     stop_if_interrupted "$folder"
 }
 
-# Weights: matching, whose answers are one token long, and the rare extra rows more often than in the release, what is soon learned less often.
+# Weights: matching, whose answers are one token long, and the rare extra rows more often than in upstream, what is soon learned less often.
 pretrain() {
     train "$PRETRAINED" "$BATCH" "$WORLD/vision_language_examples.tsv,$WORLD/vision_language_val.tsv" --task=unify_task \
         --text-data="$WORLD/text_examples.tsv,$WORLD/text_val.tsv" --image-data="$WORLD/image_examples.tsv,$WORLD/image_val.tsv" \
         --detection-data="$WORLD/detection_examples.tsv,$WORLD/detection_val.tsv" --neg-sample-dir="$WORLD/negative_sample" \
         --task-weights="${DEMO_WEIGHTS:-image_text_matching=1.4,grounded_captioning=0.6,text_infilling=0.6,image_infilling=2,detection=3}" \
-        --max-image-size="$PIXELS" --max-resize="$PIXELS" --plain-pictures --code-image-size=$((PIXELS / 2)) --max-src-length=40 --max-tgt-length=30 \
+        --max-image-size="$PIXELS" --max-resize="$PIXELS" --plain-images --code-image-size=$((PIXELS / 2)) --max-src-length=40 --max-tgt-length=30 \
         --lr="${DEMO_LR:-1e-3}" --max-update="$UPDATES" --total-num-update="$UPDATES" --stop-time-hours="$(hours "$MINUTES")" \
         --best-checkpoint-metric=caption_acc --save-interval-updates=$((UPDATES / 6 + 1)) --validate-interval-updates=$((UPDATES / 6 + 1))
 }
@@ -86,7 +86,7 @@ score_pretrained() {  # on unseen scenes, beside the best answer that looks at n
     ofa pretraining score "$PRETRAINED/checkpoint_last.pt" --data "$WORLD/vision_language_test.tsv" --text-data "$WORLD/text_test.tsv" \
         --image-data "$WORLD/image_test.tsv" --detection-data "$WORLD/detection_test.tsv" --neg-sample-dir "$WORLD/negative_sample" \
         --bpe-dir "$VOCAB" --cpu --image-tokenizer "$TOKENIZER/tokenizer.pt" --out "$RESULTS/pretraining_scores.json" --report "$PAGES/tasks.html" \
-        --report-title "Eight tasks on pictures it never saw" --training-log "$PRETRAINED/train.log" | tee "$RUN/summary_tasks.txt"
+        --report-title "Eight tasks on images it never saw" --training-log "$PRETRAINED/train.log" | tee "$RUN/summary_tasks.txt"
 }
 
 SAMPLING='{"beam":1,"sampling_topp":0.9}'
@@ -94,7 +94,7 @@ SAMPLING='{"beam":1,"sampling_topp":0.9}'
 train_drawing() {
     RESTORE=$PRETRAINED/checkpoint_last.pt train "$DRAWING" "${DEMO_DRAW_BATCH:-32}" "$WORLD/image_gen_train.tsv,$WORLD/image_gen_val.tsv" \
         --task=image_gen --selected-cols=0,2,1 --code-image-size="$PIXELS" --max-src-length=60 --max-tgt-length=20 \
-        --image-tokenizer="$TOKENIZER/tokenizer.pt" --image-text-scorer=ofa.synthetic.shapes_oracle:PictureWorldScorer \
+        --image-tokenizer="$TOKENIZER/tokenizer.pt" --image-text-scorer=ofa.synthetic.shapes_oracle:SyntheticShapesScorer \
         --eval-args="$SAMPLING" --best-checkpoint-metric=score --lr="${DEMO_DRAW_LR:-1.5e-3}" \
         --max-update="$DRAW_UPDATES" --total-num-update="$DRAW_UPDATES" --stop-time-hours="$(hours "$DRAW_MINUTES")" \
         --save-interval-updates=$((DRAW_UPDATES / 6 + 1)) --validate-interval-updates=$((DRAW_UPDATES / 6 + 1))
@@ -107,16 +107,16 @@ draw() {  # one drawing of each unseen caption, as it comes; then the best of ei
         cut -f3 "$WORLD/image_gen_test.tsv" >"$RUN/captions_to_draw.txt"
         ofa draw "$DRAWING/checkpoint_last.pt" --texts "$RUN/captions_to_draw.txt" --out "$RESULTS/$name" --samples "$samples" --cpu \
             --bpe-dir "$VOCAB" --batch-size 25 --image-tokenizer "$TOKENIZER/tokenizer.pt" --sampling-topp 0.9 \
-            --image-text-scorer ofa.synthetic.shapes_oracle:PictureWorldScorer
+            --image-text-scorer ofa.synthetic.shapes_oracle:SyntheticShapesScorer
     done
     {
         echo "drawings, one of each caption"
-        ofa picture-world check "$RESULTS/drawings_1/draw_predict.json" --out "$RESULTS/drawings_1.json"
+        ofa synthetic-shapes check "$RESULTS/drawings_1/draw_predict.json" --out "$RESULTS/drawings_1.json"
         echo "the best of eight by the checker"
-        ofa picture-world check "$RESULTS/drawings_8/draw_predict.json" --out "$RESULTS/drawings_8.json"
+        ofa synthetic-shapes check "$RESULTS/drawings_8/draw_predict.json" --out "$RESULTS/drawings_8.json"
     } | tee "$RUN/summary_drawings.txt"
     ofa evaluate "$WORLD/image_gen_test.tsv" --path "$DRAWING/checkpoint_last.pt" --bpe-dir "$VOCAB" --cpu --gen-subset drawings --batch-size 25 \
-        --beam 4 --sampling-topp 0.9 --results-path "$RESULTS" --gen-images-path "$RESULTS/pictures" \
+        --beam 4 --sampling-topp 0.9 --results-path "$RESULTS" --gen-images-path "$RESULTS/images" \
         --report "$PAGES/drawings.html" --report-images 60 --report-title "Drawings of captions it never saw" --training-log "$DRAWING/train.log"
 }
 
@@ -128,9 +128,9 @@ measure_gain() {  # one seed; benchmarks/pretraining_gain.py alone takes three
 summary() {
     ofa pretraining summary --scores "$RESULTS/pretraining_scores.json" --timings "$RUN/timings.tsv" --drawings \
         "one of each caption=$RESULTS/drawings_1.json" "best of eight, chosen by the checker=$RESULTS/drawings_8.json" \
-        --pictures "$RESULTS/drawings_8/draw_predict.json" ${GAIN_FILE:+--gain "$GAIN_FILE"} \
+        --images "$RESULTS/drawings_8/draw_predict.json" ${GAIN_FILE:+--gain "$GAIN_FILE"} \
         --title "OFA, pretrained in half an hour" --out "$PAGES/summary.html"
-    ofa book "summary=$PAGES/summary.html" "eight tasks=$PAGES/tasks.html" "drawings=$PAGES/drawings.html" --title "OFA, pretrained in half an hour" --out "$REPORT"
+    ofa merge-reports "summary=$PAGES/summary.html" "eight tasks=$PAGES/tasks.html" "drawings=$PAGES/drawings.html" --title "OFA, pretrained in half an hour" --out "$REPORT"
     say "done"
     cat "$RUN"/summary_*.txt
     print_timings
@@ -141,10 +141,10 @@ bash "$HERE/../setup.sh" || exit  # it has said why
 own_folder "${BASH_SOURCE[0]}" "$@"
 start_over_if_asked "$SETTINGS" "$FRESH_RUN" "$WORLD" "$VOCAB" "$TOKENIZER" "$PRETRAINED" "$DRAWING" "$GAIN" "$RESULTS" "$PAGES" "$REPORT"
 mkdir -p "$RESULTS" "$PAGES"
-stage "1 draw the picture world" world
+stage "1 draw synthetic shapes" world
 stage "2 learn a vocabulary" make_vocabulary
 stage "3 train a small image tokenizer" train_tokenizer
-stage "4 encode the pictures" encode
+stage "4 encode the images" encode
 stage "5 collect negative samples" build_negatives
 stage "6 pretrain ofa_nano on eight tasks" pretrain
 stage "7 score each task on unseen scenes" score_pretrained

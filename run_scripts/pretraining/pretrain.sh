@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Purpose:   pretraining on up to eight tasks at once, from a released checkpoint or (RESTORE=none) from random weights.
+# Purpose:   pretraining on up to eight tasks at once, from an upstream checkpoint or (RESTORE=none) from random weights.
 # Needs:     DATA_DIR with vision_language_examples.tsv and, each if there, text_examples.tsv, image_examples.tsv,
 #            detection_examples.tsv and negative_sample/ (ofa negatives build); the BPE folder; the checkpoint. A file that is
 #            not there leaves its task out, without negative_sample image-text matching.
 # Command:   SIZE=base bash run_scripts/pretraining/pretrain.sh [any fairseq flag]
-# Batch:     4 rows of pairs per process and update, as in the release (EFFECTIVE_BATCH keeps another number for any number
+# Batch:     4 rows of pairs per process and update, as upstream (EFFECTIVE_BATCH keeps another number for any number
 #            of processes).
 # Settings:  SIZE [large]; DATA, several files with commas are read in turn, one per epoch; VALID: a file of pairs to validate
 #            on after every epoch (TEXT, IMAGES and DETECTION then name train,valid as well); WEIGHTS: qa=2,detection=0;
@@ -13,7 +13,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 SIZE=${SIZE:-large} DATA_DIR=${DATA_DIR:-$ROOT/dataset/pretrain_data} WEIGHTS=${WEIGHTS:-}
-case $SIZE in  # pixels and patches that a step looks at: the released scripts for base and large; others in proportion
+case $SIZE in  # pixels and patches that a step looks at: upstream's scripts for base and large; others in proportion
     nano | tiny | medium) PIXELS=256 PATCHES=87 ;;
     base | large | huge) PIXELS=384 PATCHES=196 ;;
     *) echo "SIZE expects nano, tiny, medium, base, large or huge; found '$SIZE'" >&2; exit 2 ;;

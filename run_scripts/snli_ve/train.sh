@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Purpose:   finetuning for visual entailment: does the picture (and its caption) imply a sentence?
+# Purpose:   finetuning for visual entailment: does the image (and its caption) imply a sentence?
 # Needs:     DATA_DIR with snli_ve_train.tsv and snli_ve_dev.tsv, the BPE folder, the pretrained checkpoint.
 # Command:   SIZE=base bash run_scripts/snli_ve/train.sh [any fairseq flag]
 # Batch:     256 sentences per update (4 per process; --update-freq follows the number of processes).
@@ -9,7 +9,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 SIZE=${SIZE:-large} DATA_DIR=${DATA_DIR:-$ROOT/dataset/snli_ve_data}
-case $SIZE in  # the released scripts for base and large; their neighbours follow
+case $SIZE in  # upstream's scripts for base and large; their neighbors follow
     nano | tiny | medium | base) LR=5e-5 EPOCHS=5 DROP=0.1 ;;
     large | huge) LR=2e-5 EPOCHS=6 DROP=0.2 ;;
     *) echo "SIZE expects nano, tiny, medium, base, large or huge; found '$SIZE'" >&2; exit 2 ;;

@@ -11,7 +11,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 SIZE=${SIZE:-large} DATA_DIR=${DATA_DIR:-$ROOT/dataset/vqa_data}
-case $SIZE in  # length: the released scripts for base and large; their neighbours follow
+case $SIZE in  # length: upstream's scripts for base and large; their neighbors follow
     nano | tiny | medium | base) LENGTH=(--max-epoch=15 --warmup-ratio=0.04) DROP=0.1 ;;
     large | huge) LENGTH=(--max-update=40000 --total-num-update=40000 --warmup-updates=1000) DROP=0.2 ;;
     *) echo "SIZE expects nano, tiny, medium, base, large or huge; found '$SIZE'" >&2; exit 2 ;;

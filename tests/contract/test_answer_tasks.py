@@ -1,4 +1,4 @@
-"""Question answering, entailment and classes through fairseq's own doors: official flags in,
+"""Question answering, entailment and classes through fairseq's own doors: upstream flags in,
 batches and scores out."""
 
 import json
@@ -36,7 +36,7 @@ def files(tmp_path_factory):
 
 
 def set_up(files, task: str, *more: str, data: str = "", splits=("train", "valid")):
-    """Configuration and task of the released flags, its files loaded."""
+    """Configuration and task of upstream's flags, its files loaded."""
     from fairseq import options, tasks
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
@@ -157,7 +157,7 @@ def test_datasets_can_be_sent_to_another_process(ready):
     assert torch.equal(dataset[3]["patch_image"], ready.task.datasets["train"][3]["patch_image"])
 
 
-def test_training_pictures_of_classes_change_with_the_epoch_and_are_the_same_again(files):
+def test_training_images_of_classes_change_with_the_epoch_and_are_the_same_again(files):
     dataset = set_up(files, "image_classify", splits=["train"])[1].datasets["train"]
     first, again = dataset[2]["patch_image"], dataset[2]["patch_image"]
     dataset.set_epoch(2)
@@ -283,7 +283,7 @@ def test_without_a_set_every_answer_is_learned(files):
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])
-def test_a_label_file_of_another_dataset_is_recognised(files, split):
+def test_a_label_file_of_another_dataset_is_recognized(files, split):
     labels = files.folder / "animals.json"
     labels.write_text(json.dumps({"golden retriever": 0, "tabby cat": 1}))
     message = refused(

@@ -1,4 +1,4 @@
-"""The caption task through fairseq's own doors: official flags in, batches and scores out."""
+"""The caption task through fairseq's own doors: upstream flags in, batches and scores out."""
 
 import pickle
 from argparse import Namespace
@@ -28,7 +28,7 @@ def files(tmp_path_factory):
 
 
 def configure(files, *more: str, data: str = ""):
-    """Configuration of the released stage-1 flags as fairseq parses them."""
+    """Configuration of upstream's stage-1 flags as fairseq parses them."""
     return configuration(
         caption_flags(data or f"{files.train},{files.valid}", files.vocabulary, *more)
     )

@@ -23,14 +23,14 @@ def test_the_same_is_said_after_a_way_through_another_layout(checkpoint, tmp_pat
     assert main(["convert", there, "--to", "ofa", "--out", back, *vocabulary]) == 0
     assert (
         main(
-            ["convert", str(checkpoint), "--to", "fairseq", "--out", str(tmp_path / "released.pt")]
+            ["convert", str(checkpoint), "--to", "fairseq", "--out", str(tmp_path / "upstream.pt")]
         )
         == 0
     )
-    picture = Image.effect_mandelbrot((40, 30), (-2, -1, 1, 1), 50).convert("RGB")
+    image = Image.effect_mandelbrot((40, 30), (-2, -1, 1, 1), 50).convert("RGB")
     said = []
-    for path in (checkpoint, back, tmp_path / "released.pt"):
-        answer = OFA.load(path, device="cpu").caption(picture, beam=3, max_len_b=6)
+    for path in (checkpoint, back, tmp_path / "upstream.pt"):
+        answer = OFA.load(path, device="cpu").caption(image, beam=3, max_len_b=6)
         said.append((str(answer), round(answer.score, 6)))
     assert said[0][0] and said == [said[0]] * 3
 

@@ -175,10 +175,10 @@ def test_an_upload_and_an_example_are_opened(page, photo):
         status, answer = ask(page, file)
         assert status == 200 and b'"success":true' in answer and page.demo.opened.pop() == (9, 7)
     config = json.loads(request(page, "GET", "/config")[1])
-    gallery = next(one for one in config["components"] if one["type"] == "gallery")
-    assert ask(page, gallery["props"]["value"][0]["image"])[0] == 200 and page.demo.opened == [
-        (256, 256)
-    ]
+    tensorboard_samples = next(one for one in config["components"] if one["type"] == "gallery")
+    assert ask(page, tensorboard_samples["props"]["value"][0]["image"])[
+        0
+    ] == 200 and page.demo.opened == [(256, 256)]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Text to image through fairseq's own doors: official flags in, batches, codes, pictures and
+"""Text to image through fairseq's own doors: upstream flags in, batches, codes, images and
 figures out."""
 
 from argparse import Namespace
@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from caption_files import picture
+from caption_files import make_image
 from drawing_files import (
     CODES,
     SIDE,
-    Colours,
-    ColourScorer,
+    Colors,
+    ColorScorer,
     drawing_flags,
     make_drawing_vocabulary,
     write_drawings,
@@ -78,7 +78,7 @@ def test_the_default_code_image_size_is_the_task_s(files):
     assert cfg.task.code_image_size == 256 and cfg.model.code_image_size == 256
 
 
-def test_a_generator_draws_the_codes_of_one_picture_without_files_of_weights(ready, network):
+def test_a_generator_draws_the_codes_of_one_image_without_files_of_weights(ready, network):
     task, (model, _) = ready[1], network
     generator = task.build_generator([model], Namespace(beam=5, sampling_topk=2, temperature=1.0))
     found = generator.generate([model], batch_of(task, range(2)))
@@ -114,7 +114,7 @@ def test_what_is_drawn_depends_on_the_row_alone(ready, network):
     assert len({codes for codes, _ in whole[0]}) > 1
 
 
-def test_sampling_times_multiplies_the_pictures(files, network):
+def test_sampling_times_multiplies_the_images(files, network):
     task = set_up(files, "--sampling-times=3")[1]
     task.build_model(set_up(files)[0].model)
     found = samples(task, network[0], [0])
@@ -125,19 +125,21 @@ def test_sampling_times_multiplies_the_pictures(files, network):
 def drawing(files, network):
     """A task with a tokenizer and a scorer that were put in by hand."""
     cfg, task = set_up(files)
-    task.image_tokenizer, task.image_text_scorer = Colours(), ColourScorer()
+    task.image_tokenizer, task.image_text_scorer = Colors(), ColorScorer()
     task.build_model(cfg.model)
     return task
 
 
-def test_the_picture_that_fits_its_caption_best_comes_first(drawing, network):
+def test_the_image_that_fits_its_caption_best_comes_first(drawing, network):
     found = drawing.predict(
         batch_of(drawing, range(4)), [network[0]], drawing.sequence_generator, drawing.decoding, 99
     )
     for row, best in enumerate(found):
-        fits = [one.fit for one in (best, *best.others)]
+        fits = [one.clip_score for one in (best, *best.others)]
         assert len(fits) == 4 and fits == sorted(fits, reverse=True)
-        assert best.picture.size == (SIDE, SIDE) and best.fit == best.codes.count(row + 1) / CODES
+        assert (
+            best.image.size == (SIDE, SIDE) and best.clip_score == best.codes.count(row + 1) / CODES
+        )
 
 
 def test_the_score_of_a_validation_does_not_depend_on_ranks_or_batch_size(drawing, network):
@@ -149,20 +151,20 @@ def test_the_score_of_a_validation_does_not_depend_on_ranks_or_batch_size(drawin
         assert validate(drawing, model, criterion, ranks, size)["score"] == whole
 
 
-def test_pictures_are_compared_with_the_true_ones_where_that_is_wanted(files, network):
+def test_images_are_compared_with_the_true_ones_where_that_is_wanted(files, network):
     cfg, task = set_up(files, "--eval-clip-method=ii_sim")
-    task.image_tokenizer, task.image_text_scorer = Colours(), ColourScorer()
+    task.image_tokenizer, task.image_text_scorer = Colors(), ColorScorer()
     task.build_model(cfg.model)
     best = task.predict(
         batch_of(task, [2]), [network[0]], task.sequence_generator, task.decoding, 1
     )[0]
-    assert best.fit == best.codes.count(3) / CODES
+    assert best.clip_score == best.codes.count(3) / CODES
 
 
-def test_rows_of_four_columns_have_codes_and_the_picture_itself(files, network):
-    """``id, image, text, code``: the picture goes along as it stands, and is what drawn ones are
+def test_rows_of_four_columns_have_codes_and_the_image_itself(files, network):
+    """``id, image, text, code``: the image goes along as it stands, and is what drawn ones are
     compared with."""
-    blue = picture("blue", (SIDE, SIDE))
+    blue = make_image("blue", (SIDE, SIDE))
     path = files.folder / "four.tsv"
     path.write_text(f"d0\t{blue}\ta red square\t1 1 1 1\n")
     cfg = configuration(
@@ -182,10 +184,10 @@ def test_rows_of_four_columns_have_codes_and_the_picture_itself(files, network):
     )
     batch = batch_of(task, [0])
     assert batch["code_images"].tolist() == [blue.encode()]
-    task.image_tokenizer, task.image_text_scorer = Colours(), ColourScorer()
+    task.image_tokenizer, task.image_text_scorer = Colors(), ColorScorer()
     task.build_model(cfg.model)
     best = task.predict(batch, [network[0]], task.sequence_generator, task.decoding, 1)[0]
-    assert best.fit == best.codes.count(3) / CODES  # blue, although its codes say red
+    assert best.clip_score == best.codes.count(3) / CODES  # blue, although its codes say red
 
 
 def test_without_files_of_weights_validation_reports_the_loss_alone(ready, network):
@@ -222,10 +224,10 @@ def test_a_row_that_cannot_be_learned_is_one_message(files, name, message):
 def test_a_tokenizer_of_another_codebook_is_one_message(drawing):
     drawing.image_tokenizer.num_codes = 8
     with pytest.raises(UserError, match="expects a codebook of 5 codes.*found 8"):
-        drawing.pictures([[0, 1, 2, 3]])
+        drawing.images([[0, 1, 2, 3]])
 
 
-def test_a_tokenizer_of_other_pixels_per_code_is_one_message_wherever_pictures_are_made(
+def test_a_tokenizer_of_other_pixels_per_code_is_one_message_wherever_images_are_made(
     drawing, network, monkeypatch
 ):
     monkeypatch.setattr(drawing.image_tokenizer, "factor", 16, raising=False)
@@ -248,9 +250,9 @@ def test_a_tokenizer_of_other_pixels_per_code_is_one_message_wherever_pictures_a
             use()
 
 
-def test_pictures_without_a_tokenizer_are_one_message(ready):
+def test_images_without_a_tokenizer_are_one_message(ready):
     with pytest.raises(UserError, match="expected --image-tokenizer"):
-        ready[1].pictures([[0, 1, 2, 3]])
+        ready[1].images([[0, 1, 2, 3]])
 
 
 def test_a_missing_file_is_found_before_the_first_epoch(files, network):

@@ -1,4 +1,4 @@
-"""One test for each place where stock fairseq is mended."""
+"""One test for each place where stock fairseq is fixed."""
 
 import argparse
 import io

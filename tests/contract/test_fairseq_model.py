@@ -1,4 +1,4 @@
-"""The network through fairseq's doors: official flags, architectures, freezing, loading, moving
+"""The network through fairseq's doors: upstream flags, architectures, freezing, loading, moving
 averages."""
 
 import logging
@@ -11,7 +11,7 @@ from golden import load_json, names
 
 from ofa.errors import UserError
 from ofa.models.config import ModelConfig
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 
 SMALL = [
     "--encoder-embed-dim=16",
@@ -42,7 +42,7 @@ def parse(fairseq_model):
     def parse(arch: str, flags: list[str]) -> Namespace:
         parser = ArgumentParser(allow_abbrev=False)
         group = parser.add_argument_group(argument_default=SUPPRESS)
-        fairseq_model.OFAModel.add_args(group)
+        fairseq_model.FairseqOFAModel.add_args(group)
         for name in (
             "patch-image-size",
             "orig-patch-image-size",
@@ -70,7 +70,7 @@ def build(fairseq_model, parse):
             return 1
 
     task = SimpleNamespace(source_dictionary=Dictionary())
-    return lambda *flags: fairseq_model.OFAModel.build_model(
+    return lambda *flags: fairseq_model.FairseqOFAModel.build_model(
         parse("ofa_tiny", [*SMALL, *flags]), task
     )
 
@@ -100,7 +100,7 @@ def test_every_architecture_is_registered(fairseq_model):
         "ofa_huge",
         "m6_unify_large",
     ):
-        assert ARCH_MODEL_REGISTRY[arch] is fairseq_model.OFAModel
+        assert ARCH_MODEL_REGISTRY[arch] is fairseq_model.FairseqOFAModel
 
 
 def test_the_old_name_of_ofa_large_is_ofa_large(parse):
@@ -187,7 +187,7 @@ def test_loading_upgrades_and_refuses_like_load_into(build):
     model.load_state_dict(weights, strict=True, model_cfg=Namespace(arch="ofa_tiny"))
     with pytest.raises(UserError, match="--arch=ofa_base"):
         with torch.device("meta"):
-            base = OFA(ModelConfig.from_namespace({}, "ofa_base"), 20).state_dict()
+            base = OFAModel(ModelConfig.from_namespace({}, "ofa_base"), 20).state_dict()
         model.load_state_dict(base)
 
 

@@ -1,4 +1,4 @@
-"""The grounding task through fairseq's own doors: official flags in, batches, boxes and figures
+"""The grounding task through fairseq's own doors: upstream flags in, batches, boxes and figures
 out."""
 
 from argparse import Namespace
@@ -26,7 +26,7 @@ def files(tmp_path_factory):
 
 
 def set_up(files, *more: str):
-    """Configuration and task of the released grounding flags, both files loaded."""
+    """Configuration and task of upstream's grounding flags, both files loaded."""
     left_out = ("--eval-", "--label-smoothing", "--drop-worst")
     flags = [
         flag
@@ -80,7 +80,7 @@ def test_every_prediction_of_a_validation_is_four_bins(ready, network):
 
 
 def test_generation_is_only_restricted_where_the_task_answers(ready, network):
-    """A generator that is built by hand follows its own options alone, as in the release; so may
+    """A generator that is built by hand follows its own options alone, as upstream; so may
     validation."""
     task, (model, _) = ready[1], network
     bins = task.vocabulary.bins

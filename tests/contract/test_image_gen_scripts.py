@@ -1,4 +1,4 @@
-"""The scripts of text to image: the released numbers, and one message for what they do not know."""
+"""The scripts of text to image: upstream's numbers, and one message for what they do not know."""
 
 import json
 import os
@@ -21,7 +21,7 @@ DRAW = {
 }
 
 
-def test_stage_1_has_the_released_numbers(parse_training):  # noqa: F811
+def test_stage_1_has_upstreams_numbers(parse_training):  # noqa: F811
     args = parse_training(after(dry_run(STAGE1, NPROC="32"), "fairseq_cli.train"))
     assert (args.lr, args.max_update, args.warmup_updates, args.label_smoothing) == (
         [1e-3],
@@ -58,7 +58,7 @@ def test_stage_1_has_the_released_numbers(parse_training):  # noqa: F811
     )
 
 
-def test_stage_2_has_the_released_numbers(parse_training):  # noqa: F811
+def test_stage_2_has_upstreams_numbers(parse_training):  # noqa: F811
     args = parse_training(after(dry_run(STAGE2, NPROC="32"), "fairseq_cli.train"))
     assert (args.criterion, args.scst, args.lr, args.max_update, args.warmup_updates) == (
         "clip_scst_reward_criterion",
@@ -86,7 +86,7 @@ def test_stage_2_has_the_released_numbers(parse_training):  # noqa: F811
     assert args.finetune_from_model.endswith("runs/image_gen_stage1_large/checkpoint_last.pt")
 
 
-def test_evaluation_draws_as_in_the_release():
+def test_evaluation_draws_as_in_upstream():
     words = dry_run(EVALUATE, INCEPTION="/i.pth", REAL="/gt_stat.npz")
     assert {
         "--beam=24",
@@ -104,7 +104,7 @@ def test_evaluation_draws_as_in_the_release():
     assert any(word.endswith("coco_vqgan_full_test.tsv") for word in words)
 
 
-def test_small_pictures_and_other_scorers_are_settings(parse_training):  # noqa: F811
+def test_small_images_and_other_scorers_are_settings(parse_training):  # noqa: F811
     words = dry_run(STAGE2, PIXELS="64", RANGE="", SCORER="ofa.some:Scorer", TOKENIZER="/t.pt")
     args = parse_training(after(words, "fairseq_cli.train"))
     assert (
@@ -135,20 +135,20 @@ def test_an_unknown_size_or_split_is_one_message(script, setting, value):
     )
 
 
-def test_flags_of_the_released_command_lines_are_known(parse_training):  # noqa: F811
+def test_flags_of_upstreams_command_lines_are_known(parse_training):  # noqa: F811
     words = after(dry_run(STAGE1), "fairseq_cli.train")
-    released = [
+    upstream = [
         "--vqgan-model-path=vqgan/last.ckpt",
         "--vqgan-config-path=vqgan/model.yaml",
         "--clip-model-path=clip/ViT-B-16.pt",
         "--sampling-times=2",
         "--eval-clip-method=ii_sim",
-        "--gen-images-path=pictures",
+        "--gen-images-path=images",
     ]
-    args = parse_training([*words, *released])
+    args = parse_training([*words, *upstream])
     assert (args.vqgan_model_path, args.vqgan_config_path, args.sampling_times) == (
         "vqgan/last.ckpt",
         "vqgan/model.yaml",
         2,
     )
-    assert (args.eval_clip_method, args.gen_images_path) == ("ii_sim", "pictures")
+    assert (args.eval_clip_method, args.gen_images_path) == ("ii_sim", "images")

@@ -227,7 +227,7 @@ def test_options_of_the_command_line_hold_for_every_task_unless_the_file_says_ot
 
 
 def test_each_task_shows_its_samples_under_its_own_name(ready):
-    assert [task.gallery.name for task in ready[1].tasks.values()] == [
+    assert [task.tensorboard_samples.name for task in ready[1].tasks.values()] == [
         "caption sample",
         "caption_again sample",
     ]

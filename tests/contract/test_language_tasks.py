@@ -1,5 +1,5 @@
-"""GLUE and summaries through fairseq's own doors: official flags in, batches and figures out,
-and no picture anywhere."""
+"""GLUE and summaries through fairseq's own doors: upstream flags in, batches and figures out,
+and no image anywhere."""
 
 import pickle
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from language_files import (
     flags,
     make_vocabulary,
     row,
-    unlabelled,
+    unlabeled,
     write_file,
     write_rows,
 )
@@ -35,7 +35,7 @@ def files(tmp_path_factory):
 
 
 def set_up(files, task: str, *more: str, data: str = ""):
-    """Configuration and task of the released flags, its files loaded."""
+    """Configuration and task of upstream's flags, its files loaded."""
     cfg = configuration(flags(task, data or f"{files.folder}/{task}.tsv", files.vocabulary, *more))
     return cfg, task_with_data(cfg)
 
@@ -56,7 +56,7 @@ def batch_of(task, split: str = "valid", rows=range(3)) -> dict:
     return task.datasets[split].collater([task.datasets[split][number] for number in rows])
 
 
-def test_a_batch_without_pictures_trains_the_model(ready):
+def test_a_batch_without_images_trains_the_model(ready):
     batch = batch_of(ready.task, "train")
     assert "patch_images" not in batch["net_input"]
     loss, sample_size, _ = ready.criterion(ready.model, batch, update_num=0)
@@ -66,7 +66,7 @@ def test_a_batch_without_pictures_trains_the_model(ready):
     ready.model.zero_grad()
 
 
-def test_the_figure_of_the_released_scripts_is_there(ready):
+def test_the_figure_of_upstreams_scripts_is_there(ready):
     assert METRICS.get(ready.name, "acc") in ready.task.metric_names()
 
 
@@ -119,7 +119,7 @@ def test_summed_counts_become_the_recorded_figures(name):
 
 
 def test_the_best_answer_is_the_likeliest_token_behind_the_prompt(ready):
-    """As the release validates: the logits behind the last given token, among the answers."""
+    """As upstream validates: the logits behind the last given token, among the answers."""
     if ready.name == "gigaword":
         pytest.skip("it generates")
     batch, task = batch_of(ready.task), ready.task
@@ -138,19 +138,19 @@ def test_the_best_answer_is_the_likeliest_token_behind_the_prompt(ready):
 
 def test_rows_without_labels_can_be_predicted(ready, files):
     path = write_rows(
-        files.folder / "unlabelled.tsv", [unlabelled(ready.name, number) for number in range(3)]
+        files.folder / "unlabeled.tsv", [unlabeled(ready.name, number) for number in range(3)]
     )
     dataset = ready.task.open_file(str(path), "test")
-    labelled = ready.task.open_file(
+    labeled = ready.task.open_file(
         str(
             write_rows(
-                files.folder / "labelled.tsv",
+                files.folder / "labeled.tsv",
                 [row(ready.name, 1, "test", number) for number in range(3)],
             )
         ),
         "test",
     )
-    batches = [one.collater([one[number] for number in range(3)]) for one in (dataset, labelled)]
+    batches = [one.collater([one[number] for number in range(3)]) for one in (dataset, labeled)]
     found = [
         ready.task.predict(batch, [ready.model], ready.task.sequence_generator, ready.task.decoding)
         for batch in batches
@@ -212,7 +212,7 @@ def with_label(task: str, label: str) -> tuple[str, ...]:
         ("sst2", (" ", "1"), ("bad.tsv:1", "'sst2'", "empty text")),
         ("qqp", ("0", "1", "2", "what ?", "", "1"), ("bad.tsv:1", "'text2'", "empty text")),
         ("rte", ("0", "a", "entailment"), ("bad.tsv", "column 3")),
-        ("gigaword", ("", "a summary"), ("bad.tsv:1", "text to summarise")),
+        ("gigaword", ("", "a summary"), ("bad.tsv:1", "text to summarize")),
         ("gigaword", ("a text", ""), ("bad.tsv:1", "expects a summary")),
     ],
 )

@@ -1,12 +1,12 @@
-"""Light tuning on the command line: the released scripts' flags, and TUNING of our own scripts."""
+"""Light tuning on the command line: upstream's scripts' flags, and TUNING of our own scripts."""
 
 import subprocess
 
 import pytest
 from test_run_scripts import ROOT, after, dry_run, parse_training  # noqa: F401
 
-# What the released scripts of prompt tuning, adapters and BitFit give to fairseq, written out.
-RELEASED = (
+# What upstream's scripts of prompt tuning, adapters and BitFit give to fairseq, written out.
+UPSTREAM = (
     """
     refcoco_train.tsv,refcoco_val.tsv --selected-cols=0,4,2,3 --bpe-dir=../../utils/BPE
     --reset-optimizer --reset-dataloader --reset-meters --save-dir=refcoco_checkpoints
@@ -40,7 +40,7 @@ SCRIPTS = {
     "caption": (ROOT / "run_scripts/caption/train_stage1.sh", 100, 0),
     "vqa_gen": (ROOT / "run_scripts/vqa/train.sh", 0, 40000),
 }
-METHODS = {  # released learning rate, and a flag of the method
+METHODS = {  # upstream learning rate, and a flag of the method
     "prefix": (0.03, ("encoder_prompt_length", 100)),
     "adapter": (1e-4, ("adapter_dim", 100)),
     "bitfit": (1e-4, ("bitfit", True)),
@@ -56,8 +56,8 @@ METHODS = {  # released learning rate, and a flag of the method
         (["--bitfit"], "bitfit", True),
     ],
 )
-def test_the_released_flags_of_light_tuning_are_known(flags, name, value, parse_training):  # noqa: F811
-    args = parse_training([*RELEASED, *flags])
+def test_the_upstream_flags_of_light_tuning_are_known(flags, name, value, parse_training):  # noqa: F811
+    args = parse_training([*UPSTREAM, *flags])
     assert (getattr(args, name), args.lr, args.max_epoch, args.update_freq) == (
         value,
         [0.03],
@@ -74,7 +74,7 @@ def test_lora_and_the_place_of_a_base_have_flags(parse_training):  # noqa: F811
         "--lora-dropout=0.1",
         "--base=/models/ofa_large.pt",
     ]
-    args = parse_training([*RELEASED, *flags])
+    args = parse_training([*UPSTREAM, *flags])
     assert (args.lora_rank, args.lora_alpha, args.lora_targets, args.lora_dropout, args.base) == (
         4,
         8.0,
@@ -82,12 +82,12 @@ def test_lora_and_the_place_of_a_base_have_flags(parse_training):  # noqa: F811
         0.1,
         "/models/ofa_large.pt",
     )
-    assert parse_training(RELEASED).base is None
+    assert parse_training(UPSTREAM).base is None
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("task", SCRIPTS)
-def test_every_task_is_tuned_with_the_released_numbers(task, method, parse_training):  # noqa: F811
+def test_every_task_is_tuned_with_upstreams_numbers(task, method, parse_training):  # noqa: F811
     script, epochs, updates = SCRIPTS[task]
     rate, (name, value) = METHODS[method]
     args = parse_training(after(dry_run(script, TUNING=method, NPROC="8"), "fairseq_cli.train"))

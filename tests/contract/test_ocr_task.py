@@ -1,11 +1,11 @@
-"""Text recognition through fairseq's own doors, the released command line of its evaluation, and
+"""Text recognition through fairseq's own doors, upstream's command line of its evaluation, and
 the figures of our script."""
 
 import json
 
 import pytest
 from answer_files import write_rows
-from caption_files import picture
+from caption_files import make_image
 from fairseq_setup import configuration, task_with_data
 from golden import load_json
 from test_run_scripts import ROOT, after, dry_run, parse_training  # noqa: F401
@@ -29,7 +29,7 @@ def ready(tmp_path_factory):
     build_vocabulary(
         ["what are the texts on the image? open daily stop"] * 3, 300, folder / "vocabulary"
     )
-    rows = [(str(number), picture("red"), text) for number, text in enumerate(TEXTS)]
+    rows = [(str(number), make_image("red"), text) for number, text in enumerate(TEXTS)]
     train, valid = (
         write_rows(folder / "train.tsv", rows[:3]),
         write_rows(folder / "valid.tsv", rows),
@@ -81,7 +81,7 @@ def test_summed_counts_become_the_recorded_figures(ready):
     )
 
 
-def test_the_released_evaluation_is_parsed():
+def test_the_upstream_evaluation_is_parsed():
     from ofa.cli.main import build_parser
 
     args = build_parser().parse_args(
@@ -102,7 +102,7 @@ def test_the_released_evaluation_is_parsed():
 
 
 @pytest.mark.parametrize("size, lr, drop", [("base", 5e-5, 0.1), ("large", 3e-5, 0.2)])
-def test_training_reads_chinese_with_the_lengths_of_the_released_evaluation(
+def test_training_reads_chinese_with_the_lengths_of_upstreams_evaluation(
     size,
     lr,
     drop,

@@ -1,4 +1,4 @@
-"""The grounding scripts: the released numbers for every dataset and size, and one message for
+"""The grounding scripts: upstream's numbers for every dataset and size, and one message for
 what they do not know."""
 
 import json
@@ -23,7 +23,7 @@ TRAIN, EVALUATE, ZERO_SHOT = (
         ("refcocog", "base", 5e-5, 12, 0.1),
     ],
 )
-def test_training_has_the_released_numbers(dataset, size, lr, epochs, drop_path, parse_training):  # noqa: F811
+def test_training_has_upstreams_numbers(dataset, size, lr, epochs, drop_path, parse_training):  # noqa: F811
     words = dry_run(TRAIN, DATASET=dataset, SIZE=size, NPROC="4")
     args = parse_training(after(words, "fairseq_cli.train"))
     assert (args.lr, args.max_epoch, args.warmup_ratio, args.label_smoothing) == (
@@ -91,7 +91,7 @@ def test_the_encouraging_loss_is_a_setting(parse_training):  # noqa: F811
         ("bitfit", "bitfit", True),
     ],
 )
-def test_few_parameters_are_trained_as_in_the_release(tuning, flag, value, parse_training):  # noqa: F811
+def test_few_parameters_are_trained_as_in_upstream(tuning, flag, value, parse_training):  # noqa: F811
     args = parse_training(after(dry_run(TRAIN, TUNING=tuning, NPROC="8"), "fairseq_cli.train"))
     assert getattr(args, flag) == value
     assert (args.batch_size, args.update_freq, args.max_epoch, args.patch_image_size) == (
@@ -106,7 +106,7 @@ def test_few_parameters_are_trained_as_in_the_release(tuning, flag, value, parse
     ("dataset", "split"),
     [("refcoco", "testA"), ("refcocoplus", "testB"), ("refcocog", "test"), ("refcocog", "val")],
 )
-def test_evaluation_finds_the_split_and_searches_as_in_the_release(dataset, split):
+def test_evaluation_finds_the_split_and_searches_as_in_upstream(dataset, split):
     words = dry_run(EVALUATE, DATASET=dataset, SPLIT=split)
     assert (
         any(word.endswith(f"{dataset}_data/{dataset}_{split}.tsv") for word in words)

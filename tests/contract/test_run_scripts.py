@@ -113,7 +113,7 @@ def test_flags_on_the_command_line_win(parse_training):
 
 
 @pytest.mark.parametrize("size, epochs, drop_worst_after", [("base", 5, 6000), ("large", 2, 2500)])
-def test_caption_stage_1_has_the_released_numbers(size, epochs, drop_worst_after, parse_training):
+def test_caption_stage_1_has_upstreams_numbers(size, epochs, drop_worst_after, parse_training):
     words = dry_run(ROOT / "run_scripts/caption/train_stage1.sh", SIZE=size, NPROC="4")
     args = parse_training(after(words, "fairseq_cli.train"))
     assert (args.max_epoch, args.drop_worst_after, args.drop_worst_ratio) == (
@@ -142,7 +142,7 @@ STAGE2 = ROOT / "run_scripts/caption/train_stage2.sh"
 
 
 @pytest.mark.parametrize("size", ["base", "large"])
-def test_caption_stage_2_has_the_released_numbers(size, parse_training):
+def test_caption_stage_2_has_upstreams_numbers(size, parse_training):
     words = dry_run(STAGE2, SIZE=size, NPROC="8", CUDA_VISIBLE_DEVICES="0,1,2,3,4,5,6,7")
     args = parse_training(after(words, "fairseq_cli.train"))
     assert (args.criterion, args.scst, args.selected_cols, args.max_epoch) == (
@@ -170,7 +170,7 @@ def test_caption_stage_2_has_the_released_numbers(size, parse_training):
 @pytest.mark.parametrize(
     "size, length, drop", [("base", (15, 0.04, 0), 0.1), ("large", (0, 0, 1000), 0.2)]
 )
-def test_question_answering_has_the_released_numbers(size, length, drop, parse_training):
+def test_question_answering_has_upstreams_numbers(size, length, drop, parse_training):
     words = dry_run(ROOT / "run_scripts/vqa/train.sh", SIZE=size, NPROC="32")
     args = parse_training(after(words, "fairseq_cli.train"))
     assert (args.max_epoch or 0, args.warmup_ratio or 0, args.warmup_updates or 0) == length
@@ -207,7 +207,7 @@ def test_question_answering_has_the_released_numbers(size, length, drop, parse_t
 @pytest.mark.parametrize(
     "size, lr, epochs, drop", [("base", 5e-5, 5, 0.1), ("large", 2e-5, 6, 0.2)]
 )
-def test_entailment_has_the_released_numbers(size, lr, epochs, drop, parse_training):
+def test_entailment_has_upstreams_numbers(size, lr, epochs, drop, parse_training):
     words = dry_run(ROOT / "run_scripts/snli_ve/train.sh", SIZE=size, NPROC="8")
     args = parse_training(after(words, "fairseq_cli.train"))
     assert (args.lr, args.max_epoch, args.warmup_ratio, args.label_smoothing) == (
@@ -231,7 +231,7 @@ def test_entailment_has_the_released_numbers(size, lr, epochs, drop, parse_train
     )
 
 
-def test_image_classification_has_the_released_numbers(parse_training):
+def test_image_classification_has_upstreams_numbers(parse_training):
     words = dry_run(ROOT / "run_scripts/image_classify/train.sh", NPROC="16")
     args = parse_training(after(words, "fairseq_cli.train"))
     assert (args.lr, args.max_update, args.warmup_updates, args.label_smoothing) == (
@@ -268,7 +268,7 @@ GLUE = {
 
 
 @pytest.mark.parametrize("task", GLUE)
-def test_glue_has_the_released_numbers(task, parse_training):
+def test_glue_has_upstreams_numbers(task, parse_training):
     processes, rows, columns, updates, figure, batches = GLUE[task]
     words = dry_run(ROOT / "run_scripts/glue/train.sh", DATASET=task, NPROC=str(processes))
     args = parse_training(after(words, "fairseq_cli.train"))
@@ -298,7 +298,7 @@ def test_glue_has_the_released_numbers(task, parse_training):
     assert args.data.endswith(f"glue_data/{task}_train.tsv,{dev}")
 
 
-def test_the_sweep_of_a_glue_task_is_the_released_one(tmp_path):
+def test_the_sweep_of_a_glue_task_is_upstream(tmp_path):
     shutil.copytree(ROOT / "run_scripts", tmp_path / "run_scripts")
     (tmp_path / "run_scripts/launch.sh").write_text('echo "$SAVE_DIR $EFFECTIVE_BATCH $*"\n')
     command = ["bash", tmp_path / "run_scripts/glue/train.sh", "--seed=2"]
@@ -320,7 +320,7 @@ def test_the_sweep_of_a_glue_task_is_the_released_one(tmp_path):
     )
 
 
-def test_summaries_have_the_released_numbers(parse_training):
+def test_summaries_have_upstreams_numbers(parse_training):
     from ofa.cli.main import build_parser
 
     args = parse_training(
@@ -370,7 +370,7 @@ PRETRAINING = ROOT / "run_scripts/pretraining/pretrain.sh"
     "size, pixels, patches",
     [("tiny", 256, 87), ("base", 384, 196), ("large", 384, 196), ("huge", 384, 196)],
 )
-def test_pretraining_has_the_released_numbers(size, pixels, patches, parse_training):
+def test_pretraining_has_upstreams_numbers(size, pixels, patches, parse_training):
     words = dry_run(
         PRETRAINING,
         SIZE=size,
@@ -503,7 +503,7 @@ def test_an_unknown_split_mode_or_size_lists_the_known_ones(script, setting):
 
 
 def test_stage_2_finds_the_best_checkpoint_of_stage_1(tmp_path):
-    """In a copy of the scripts, beside a run of stage 1 and beside the released archive."""
+    """In a copy of the scripts, beside a run of stage 1 and beside upstream's archive."""
     shutil.copytree(ROOT / "run_scripts", tmp_path / "run_scripts")
     script = tmp_path / "run_scripts/caption/train_stage2.sh"
 
@@ -515,12 +515,12 @@ def test_stage_2_finds_the_best_checkpoint_of_stage_1(tmp_path):
         )
         return found.partition("=")[2]
 
-    own, released = (
+    own, upstream = (
         tmp_path / "runs/caption_stage1_large/checkpoint_best.pt",
         tmp_path / "checkpoints/caption_stage1_best.pt",
     )
     assert restored(SIZE="large") == str(own), "named in the message that it is missing"
-    for path in (released, own):
+    for path in (upstream, own):
         path.parent.mkdir(parents=True)
         path.touch()
         assert restored(SIZE="large") == str(path)
@@ -872,9 +872,7 @@ def test_chinese_captions_are_a_setting_of_the_caption_scripts(parse_training):
             }[name]
         )
     words = dry_run(captions / "evaluate.sh", DATASET="muge")
-    assert {"--beam=8", "--max-len-b=128", "--no-repeat-ngram-size=3"} <= set(
-        words
-    )  # as in the release
+    assert {"--beam=8", "--max-len-b=128", "--no-repeat-ngram-size=3"} <= set(words)  # as upstream
     assert any(word.endswith("results/muge_large") for word in words)
     failed = subprocess.run(
         ["bash", captions / "evaluate.sh"],

@@ -1,4 +1,4 @@
-"""CIDEr optimisation through fairseq's own doors: task, generator, model and criterion of one
+"""CIDEr optimization through fairseq's own doors: task, generator, model and criterion of one
 command line."""
 
 import logging

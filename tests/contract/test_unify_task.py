@@ -93,7 +93,7 @@ def test_every_eighth_row_in_the_order_of_reading_brings_a_group(ready):
     dataset.set_epoch(1)
 
 
-def test_an_epoch_shows_the_mixture_of_the_release(ready):
+def test_an_epoch_shows_the_mixture_of_upstream(ready):
     assert counts_of(epoch_of(ready[1])) == {
         "caption": 8,
         "qa": 8,
@@ -132,7 +132,7 @@ def test_a_group_of_pairs_has_no_code_mask_and_one_of_extra_rows_has(ready):
     )
 
 
-def test_a_batch_says_which_samples_show_the_same_picture(ready):
+def test_a_batch_says_which_samples_show_the_same_image(ready):
     for pairs, extras in (batch for batch in epoch_of(ready[1]) if isinstance(batch, tuple)):
         for part in (pairs, extras):
             shown = part["net_input"]["patch_masks"]
@@ -581,7 +581,7 @@ WRONG_ROWS = {
     "code no number": (
         "images",
         ["i", IMAGE_32, "1 2 3 x"],
-        "images.tsv:2: expects image codes, whole numbers",
+        "images.tsv:2: expects image codes, integers",
     ),
     "objects": (
         "objects",
@@ -591,16 +591,16 @@ WRONG_ROWS = {
     "object outside": (
         "objects",
         ["d", "IMAGE", "50,2,80,20,1,dog"],
-        "objects.tsv:2: expects a box inside the picture",
+        "objects.tsv:2: expects a box inside the image",
     ),
 }
 
 
-def with_pictures(row: list[str]) -> list[str]:
-    from caption_files import picture
+def with_images(row: list[str]) -> list[str]:
+    from caption_files import make_image
 
     return [
-        {"IMAGE": picture("red"), IMAGE_32: picture("red", (32, 32))}.get(field, field)
+        {"IMAGE": make_image("red"), IMAGE_32: make_image("red", (32, 32))}.get(field, field)
         for field in row
     ]
 
@@ -615,13 +615,13 @@ def read_all(dataset) -> None:
 @pytest.mark.parametrize("case", WRONG_ROWS)
 def test_a_wrong_row_is_named_with_what_is_wrong(files, tmp_path, case):
     name, row, message = WRONG_ROWS[case]
-    wrong = broken(files, tmp_path, name, with_pictures(row))
+    wrong = broken(files, tmp_path, name, with_images(row))
     with pytest.raises(UserError, match=message):
         read_all(set_up(wrong)[1].datasets["train"])
 
 
-def test_the_spelling_of_the_released_readme_is_understood(files, tmp_path):
-    row = with_pictures([*PAIR[:7], "visual gronunding"])
+def test_the_spelling_of_upstreams_readme_is_understood(files, tmp_path):
+    row = with_images([*PAIR[:7], "visual gronunding"])
     dataset = set_up(broken(files, tmp_path, "pairs", row))[1].datasets["train"]
     assert [sample["task"] for sample in dataset[1][0]] == [
         "visual_grounding",
@@ -648,7 +648,7 @@ def test_broken_rows_are_passed_over_as_often_as_allowed_and_named(files, tmp_pa
     )  # the replacement too
     with pytest.raises(
         UserError,
-        match="objects.tsv:2: .*; this is broken row 2, and --skip-bad-rows 1 passes over 1: mend",
+        match="objects.tsv:2: .*; this is broken row 2, and --skip-bad-rows 1 skips 1: fix",
     ):
         read_all(set_up(wrong, "--skip-bad-rows=1")[1].datasets["train"])
 
@@ -687,7 +687,7 @@ def test_a_run_that_goes_on_takes_its_broken_rows_along(files, tmp_path, caplog)
     wrong = broken(files, tmp_path, "pairs", ["x", "????", *PAIR[2:]])
     first, resumed = (set_up(wrong, "--skip-bad-rows=1")[1] for _ in range(2))
     read_all(first.datasets["train"])
-    resumed.go_on(first.state_of_run())
+    resumed.load_run_state(first.run_state())
     caplog.clear()
     read_all(resumed.datasets["train"])
     assert not [record for record in caplog.records if "skipped broken row" in record.message]
@@ -755,10 +755,10 @@ def test_wrong_options_and_files_are_refused_in_one_message(
         set_up(files, *(flag.replace("FOLDER", str(tmp_path)) for flag in more), without=without)
 
 
-def test_the_released_flags_are_all_known(files):
-    """Those of run_scripts/pretraining of the release; what has no meaning on a CPU is parsed
+def test_the_upstream_flags_are_all_known(files):
+    """Those of run_scripts/pretraining of upstream; what has no meaning on a CPU is parsed
     all the same."""
-    released = (
+    upstream = (
         "--freeze-resnet",
         "--disable-validation",
         "--keep-last-epochs=15",
@@ -789,7 +789,7 @@ def test_the_released_flags_are_all_known(files):
         "--replace-length=1",
         "--code-image-size=128",
     )
-    cfg = configuration(pretraining_flags(files, *released))
+    cfg = configuration(pretraining_flags(files, *upstream))
     assert (cfg.task.max_image_size, cfg.task.code_image_size, cfg.model.code_image_size) == (
         512,
         128,
@@ -798,7 +798,7 @@ def test_the_released_flags_are_all_known(files):
     assert cfg.criterion.sample_patch_num == 196 and cfg.task.disable_validation
 
 
-def test_pictures_are_enlarged_as_in_the_release_where_it_had_that_size():
+def test_images_are_enlarged_as_in_upstream_where_it_had_that_size():
     from ofa.task.pretraining_tasks import PretrainingOptions
 
     assert [PretrainingOptions(patch_image_size=size).enlargement for size in (384, 256, 64)] == [

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from answer_files import ANSWERS, ROWS, colour_of, flags, make_vocabulary, write_rows
+from answer_files import ANSWERS, ROWS, color_of, flags, make_vocabulary, write_rows
 from training_runs import SMALL, train
 
 from ofa.cli.main import main
@@ -107,7 +107,7 @@ def test_every_row_has_an_answer_of_the_set_by_ranking_and_by_search(run):
     ranked, scores = evaluate(
         run, "ranked", f"--report={page}", *(["--ema-eval"] if run.task == "vqa_gen" else [])
     )
-    assert {"vqa_gen": "What colour is the cube", "snli_ve": "The cube is heavy."}.get(
+    assert {"vqa_gen": "What color is the cube", "snli_ve": "The cube is heavy."}.get(
         run.task, "red"
     ) in page.read_text()
     # More beams than answers: as in fairseq a search ends when every beam has an answer, and long
@@ -116,7 +116,7 @@ def test_every_row_has_an_answer_of_the_set_by_ranking_and_by_search(run):
         run, "searched", "--val-inference-type=beamsearch", "--beam=12", "--unnormalized"
     )
     allowed = {"snli_ve": {"yes", "no", "maybe"}}.get(
-        run.task, {*ANSWERS, *map(colour_of, range(5)), "yellow", "purple"}
+        run.task, {*ANSWERS, *map(color_of, range(5)), "yellow", "purple"}
     )
     for entries, found in ((ranked, scores), (searched, other)):
         assert len(entries) == COUNT and {entry["answer"] for entry in entries} <= allowed
@@ -126,7 +126,7 @@ def test_every_row_has_an_answer_of_the_set_by_ranking_and_by_search(run):
         ["others"] if run.task == "image_classify" else []
     )  # the next best, from which the top five are scored again
     assert [*ranked[0]] == [key, "answer", *more] and ranked[0][key] == first
-    if run.task == "vqa_gen":  # colours are learned by heart in seconds
+    if run.task == "vqa_gen":  # colors are learned by heart in seconds
         assert min(scores["scores"][metric], other["scores"][metric]) >= 0.8
 
 

@@ -1,4 +1,4 @@
-"""Both stages of captioning through their run scripts, on six pictures: stage 2 starts where
+"""Both stages of captioning through their run scripts, on six images: stage 2 starts where
 stage 1 was best."""
 
 import os
@@ -85,10 +85,10 @@ def run(tmp_path_factory) -> Path:
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    from ofa.checkpoints.contents import official_state_dict
+    from ofa.checkpoints.contents import upstream_state_dict
     from ofa.io.safe_load import load_checkpoint
 
-    return official_state_dict(load_checkpoint(path))
+    return upstream_state_dict(load_checkpoint(path))
 
 
 def test_stage_2_continues_the_best_of_stage_1_and_moves_no_batch_norm(run):
@@ -107,7 +107,7 @@ def test_stage_2_continues_the_best_of_stage_1_and_moves_no_batch_norm(run):
     assert any(name.startswith("decoder.layers") for name in changed)
     assert not any("embed_tokens" in name for name in changed), "frozen"
     log = (run / "stage2/train.log").read_text()
-    assert "CIDEr optimisation: baseline leave-one-out" in log
+    assert "CIDEr optimization: baseline leave-one-out" in log
 
 
 def test_the_benchmark_of_a_stage_2_update_runs(capsys, monkeypatch):

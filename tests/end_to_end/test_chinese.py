@@ -1,5 +1,5 @@
 """Chinese from training to upload: captions and boxes of unseen scenes, each better than the
-best answer that looks at no picture."""
+best answer that looks at no image."""
 
 import json
 import re
@@ -156,7 +156,7 @@ def test_boxes_of_unseen_scenes_beat_the_best_constant_one(files, checkpoints, s
     )
 
 
-def test_a_picture_is_described_in_chinese_and_results_become_an_upload(
+def test_an_image_is_described_in_chinese_and_results_become_an_upload(
     files, checkpoints, tmp_path, capsys
 ):
     checkpoint = checkpoints["of"]("caption", 1)
@@ -185,7 +185,7 @@ def test_a_picture_is_described_in_chinese_and_results_become_an_upload(
     assert Image.open(tmp_path / "one.png").size == (SIDE, SIDE)
 
 
-def test_cider_optimisation_counts_characters(files, checkpoints, tmp_path, capsys):
+def test_cider_optimization_counts_characters(files, checkpoints, tmp_path, capsys):
     words = tmp_path / "words.p"
     data = files.folder / "caption_train.tsv"
     assert (

@@ -136,7 +136,7 @@ def reply(tab, key: str) -> str:
 
 def choose_example(tab, number: int) -> None:
     tab.locator("#examples .thumbnail-item").nth(number).click()
-    tab.wait_for_selector("#picture img")
+    tab.wait_for_selector("#image img")
 
 
 def test_every_task_answers_about_an_example(tab):
@@ -172,7 +172,7 @@ def test_the_box_is_drawn_and_the_number_of_answers_can_be_chosen(served, tab, m
     monkeypatch.setattr(
         served.model,
         "ground",
-        lambda picture, text, best: asked.append((picture.size, text, best)) or box,
+        lambda image, text, best: asked.append((image.size, text, best)) or box,
     )
     choose_example(tab, 0)
     tab.locator("#task").get_by_label("Find", exact=True).check()
@@ -187,13 +187,13 @@ def test_the_box_is_drawn_and_the_number_of_answers_can_be_chosen(served, tab, m
         tab.locator("#result-ground img").evaluate("image => image.complete && image.naturalWidth")
         == 512
     )
-    choose_example(tab, 2)  # answers about another picture do not stay
+    choose_example(tab, 2)  # answers about another image do not stay
     tab.wait_for_selector("#result-ground .ofa-reply", state="detached")
 
 
-def test_pictures_are_drawn_of_a_text(tab):
+def test_images_are_drawn_of_a_text(tab):
     assert "The text is empty. Type one" in ask(tab, "draw", "Draw")
-    assert not tab.locator("#picture").is_visible()
+    assert not tab.locator("#image").is_visible()
     tab.fill("#text-draw :is(textarea, input)", "a red cube")
     tab.locator("#ask-draw").click()
     tab.wait_for_selector("#result-draw figure")
@@ -207,12 +207,12 @@ def test_pictures_are_drawn_of_a_text(tab):
 
 
 def test_uploaded_photos_are_turned_and_broken_ones_are_said(served, tab, monkeypatch):
-    assert "There is no picture yet" in ask(tab, "caption", "Caption")
+    assert "There is no image yet" in ask(tab, "caption", "Caption")
     broken = served.folder / "broken.jpg"
-    broken.write_bytes(b"\xff\xd8\xff\xe0 no picture")
-    tab.set_input_files("#picture input[type=file]", broken)
+    broken.write_bytes(b"\xff\xd8\xff\xe0 no image")
+    tab.set_input_files("#image input[type=file]", broken)
     tab.wait_for_selector("#notice .ofa-message")
-    assert tab.locator("#notice").inner_text().startswith("broken.jpg cannot be read as a picture.")
+    assert tab.locator("#notice").inner_text().startswith("broken.jpg cannot be read as an image.")
     tab.wait_for_selector("#result-caption .ofa-message", state="detached")
     assert "broken.jpg cannot be read" in ask(tab, "caption", "Caption")
 
@@ -221,13 +221,13 @@ def test_uploaded_photos_are_turned_and_broken_ones_are_said(served, tab, monkey
     monkeypatch.setattr(
         served.model,
         "caption",
-        lambda picture, best: seen.append(picture.size) or caption(picture, best=best),
+        lambda image, best: seen.append(image.size) or caption(image, best=best),
     )
     exif = Image.Exif()
     exif[274] = 6
     Image.new("RGB", (300, 200), "orange").save(served.folder / "turned.jpg", exif=exif)
     tab.get_by_label("Remove Image").click()
-    tab.set_input_files("#picture input[type=file]", served.folder / "turned.jpg")
+    tab.set_input_files("#image input[type=file]", served.folder / "turned.jpg")
     tab.wait_for_selector("#notice .ofa-message", state="detached")
     assert "Score" in ask(tab, "caption", "Caption") and seen == [(200, 300)]
 
@@ -236,7 +236,7 @@ def test_one_request_at_a_time_and_the_page_stays_alive(served, tab, monkeypatch
     """Of two pages; while the model is at work examples can still be chosen."""
     go_on, at_work, most = threading.Event(), [], []
 
-    def slow(picture, best):
+    def slow(image, best):
         from ofa.inference.predictions import Answer
 
         at_work.append(1)

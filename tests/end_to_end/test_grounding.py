@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import training_runs
-from grounding_files import COLOURS, SIZE, scene, write_questions, write_rows
+from grounding_files import COLORS, SIZE, scene, write_questions, write_rows
 
 from ofa.tokens.boxes import box_overlap
 from ofa.tokens.train_sentencepiece import build_vocabulary
@@ -42,7 +42,7 @@ RECIPE = (
 def run(tmp_path_factory) -> SimpleNamespace:
     """Files, a checkpoint after 60 updates on 80 rows, and the log of the training."""
     folder = tmp_path_factory.mktemp("grounding")
-    texts = [f'which region does the text " the {colour} square " describe?' for colour in COLOURS]
+    texts = [f'which region does the text " the {color} square " describe?' for color in COLORS]
     build_vocabulary(
         [*texts * 3, "what does the image describe? yes no maybe"], 320, folder / "vocabulary"
     )
@@ -123,7 +123,7 @@ def test_training_lowers_the_loss_and_validates_by_accuracy(run):
     )
 
 
-def test_the_result_file_has_a_box_of_four_bins_inside_every_picture(run, evaluated):
+def test_the_result_file_has_a_box_of_four_bins_inside_every_image(run, evaluated):
     entries = json.loads((evaluated / "val_predict.json").read_text())
     assert [entry["uniq_id"] for entry in entries] == [f"{row}_1" for row in range(ROWS)]
     for entry in entries:
@@ -194,8 +194,8 @@ def test_pages_of_evaluation_and_report_show_the_same_boxes(run, evaluated, tmp_
     assert len(boxes[0]) == 2 * ROWS and boxes[0] == boxes[1]
 
 
-def test_zero_shot_and_unlabelled_rows_are_answered_too(run, tmp_path):
-    data = write_rows(tmp_path / "unlabelled.tsv", range(3), box="")
+def test_zero_shot_and_unlabeled_rows_are_answered_too(run, tmp_path):
+    data = write_rows(tmp_path / "unlabeled.tsv", range(3), box="")
     assert (
         ofa(
             "evaluate",
@@ -219,7 +219,7 @@ def test_zero_shot_and_unlabelled_rows_are_answered_too(run, tmp_path):
     ("change", "words"),
     [
         ({"box": "30,5,10,15"}, r"rows\.tsv:1: .*turned round"),
-        ({"box": "90,90,99,99"}, r"rows\.tsv:1: .*inside the picture of 48 x 36 pixels"),
+        ({"box": "90,90,99,99"}, r"rows\.tsv:1: .*inside the image of 48 x 36 pixels"),
         ({"box": "1,2,3"}, r"rows\.tsv:1: .*four numbers"),
         ({"text": ""}, r"rows\.tsv:1: .*a text that describes a region"),
     ],
@@ -264,7 +264,7 @@ def test_python_gives_the_boxes_of_the_evaluation(model, evaluated):
     entries = json.loads((evaluated / "val_predict.json").read_text())
     scenes = [scene(row) for row in range(ROWS)]
     regions = model.ground(
-        [picture for picture, _, _ in scenes], [text for _, text, _ in scenes], best=3
+        [image for image, _, _ in scenes], [text for _, text, _ in scenes], best=3
     )
     for region, entry in zip(regions, entries, strict=True):
         assert (
@@ -275,48 +275,48 @@ def test_python_gives_the_boxes_of_the_evaluation(model, evaluated):
         assert region.score == pytest.approx(entry["score"], abs=1e-3)
 
 
-def test_one_picture_gives_one_reply_and_lists_give_lists(model):
-    picture, text, _ = scene(3)
-    alone = model.ground(picture, text)
-    assert [region.box for region in model.ground(picture, [text, text])] == [alone.box] * 2
-    assert [region.box for region in model.ground([picture, picture], text)] == [alone.box] * 2
+def test_one_image_gives_one_reply_and_lists_give_lists(model):
+    image, text, _ = scene(3)
+    alone = model.ground(image, text)
+    assert [region.box for region in model.ground(image, [text, text])] == [alone.box] * 2
+    assert [region.box for region in model.ground([image, image], text)] == [alone.box] * 2
 
 
 def test_any_task_can_be_asked_of_any_checkpoint(model, caplog):
-    picture, _, box = scene(3)
+    image, _, box = scene(3)
     for _ in range(2):
-        assert isinstance(model.caption(picture, max_len_b=4), str)
+        assert isinstance(model.caption(image, max_len_b=4), str)
     assert caplog.text.count("'caption' is asked of a checkpoint that was trained for refcoco") == 1
-    assert model.answer(picture, "what color is it?", answers=["red", "white"], best=2).others
-    assert isinstance(model.answer(picture, "what color is it?", region=box, max_len_b=4), str)
-    assert model.entails(picture, "a square") in ("yes", "no", "maybe")
-    assert model.entails(picture, "a square", premise="a white square") in ("yes", "no", "maybe")
-    generated = model.generate([picture], ["look at it <bin_3>"], max_len_b=4)
+    assert model.answer(image, "what color is it?", answers=["red", "white"], best=2).others
+    assert isinstance(model.answer(image, "what color is it?", region=box, max_len_b=4), str)
+    assert model.entails(image, "a square") in ("yes", "no", "maybe")
+    assert model.entails(image, "a square", premise="a white square") in ("yes", "no", "maybe")
+    generated = model.generate([image], ["look at it <bin_3>"], max_len_b=4)
     assert len(generated) == 1 and isinstance(generated[0], str)
 
 
 @pytest.mark.parametrize(
     ("ask", "words"),
     [
-        (lambda model, picture: model.ground(picture, " "), "text 1: expects a text"),
+        (lambda model, image: model.ground(image, " "), "text 1: expects a text"),
         (
-            lambda model, picture: model.ground([picture] * 2, ["a"] * 3),
+            lambda model, image: model.ground([image] * 2, ["a"] * 3),
             "expects lists of one length, found 2 of 'image', 3 of 'text'",
         ),
         (
-            lambda model, picture: model.answer(picture, "what?", region=(1, 2, 3)),
+            lambda model, image: model.answer(image, "what?", region=(1, 2, 3)),
             "region: expects left, top, right, bottom",
         ),
         (
-            lambda model, picture: model.answer(picture, "what?", region=(100, 100, 200, 200)),
-            "inside the picture of 48 x 36",
+            lambda model, image: model.answer(image, "what?", region=(100, 100, 200, 200)),
+            "inside the image of 48 x 36",
         ),
         (
-            lambda model, picture: model.answer(picture, "what?", answers=[]),
+            lambda model, image: model.answer(image, "what?", answers=[]),
             "answers: expects a list of texts",
         ),
-        (lambda model, picture: model.caption("nowhere.jpg"), "nowhere.jpg: expects an image file"),
-        (lambda model, picture: model.caption(picture, beam=0, best=0), "beam"),
+        (lambda model, image: model.caption("nowhere.jpg"), "nowhere.jpg: expects an image file"),
+        (lambda model, image: model.caption(image, beam=0, best=0), "beam"),
     ],
 )
 def test_a_wrong_question_is_one_message(model, ask, words):
@@ -336,7 +336,7 @@ def test_a_checkpoint_whose_vocabulary_is_gone_says_so(run, tmp_path):
         OFA.load(run.checkpoint, precision="fp8")
 
 
-def test_predict_writes_lines_and_annotated_pictures_and_names_broken_images(
+def test_predict_writes_lines_and_annotated_images_and_names_broken_images(
     run, evaluated, tmp_path, caplog
 ):
     for row in range(3):
@@ -407,7 +407,7 @@ def test_questions_about_a_region_are_learned_and_answered(run, tmp_path):
         train=write_questions(tmp_path / "train.tsv", range(100, 148)),
         valid=write_questions(tmp_path / "valid.tsv", range(ROWS)),
     )
-    answers = json.dumps({answer: number for number, answer in enumerate([*COLOURS, "grey"])})
+    answers = json.dumps({answer: number for number, answer in enumerate([*COLORS, "grey"])})
     recipe = (
         "--task=grounded_qa",
         "--selected-cols=0,5,2,3,4",
@@ -449,4 +449,4 @@ def test_questions_about_a_region_are_learned_and_answered(run, tmp_path):
     replies = model.answer(
         [scene(row)[0] for row in range(ROWS)], "What color is it?", region=regions
     )
-    assert replies == [entry["answer"] for entry in entries] and set(replies) <= {*COLOURS, "grey"}
+    assert replies == [entry["answer"] for entry in entries] and set(replies) <= {*COLORS, "grey"}

@@ -1,7 +1,7 @@
 """Language tasks learned from our grammar in seconds: clearly better on unseen rows than the best
 constant answer, for two seeds.
 
-By the released flags, from random weights, without any picture; then ``ofa evaluate``, whose test
+By upstream's flags, from random weights, without any image; then ``ofa evaluate``, whose test
 rows the training never saw.
 """
 

@@ -11,7 +11,7 @@ import torch
 from test_resume import assert_same_end
 from training_runs import curve, flags, make_files, train
 
-from ofa.checkpoints.contents import official_state_dict
+from ofa.checkpoints.contents import upstream_state_dict
 from ofa.checkpoints.delta import ENTRY, load_complete, sha256_of
 from ofa.cli.main import main
 from ofa.io.safe_load import load_checkpoint
@@ -154,7 +154,7 @@ def test_averages_of_the_base_can_be_the_base_and_half_precision_keeps_it(files)
     assert done.code == 0, done.log[-3000:]
     whole, averaged = (
         load_complete(path),
-        official_state_dict(load_checkpoint(files.base), ema=True),
+        upstream_state_dict(load_checkpoint(files.base), ema=True),
     )
     tuned = load_checkpoint(path)["model"].keys()
     assert whole[ENTRY]["base"]["ema"] and all(name.endswith("bias") for name in tuned)
@@ -181,12 +181,12 @@ def test_merged_and_light_checkpoint_say_the_same(files, tuned, tmp_path, capsys
 
     from ofa import OFA
 
-    full, picture = tmp_path / "full.pt", Image.new("RGB", (32, 32), "red")
+    full, image = tmp_path / "full.pt", Image.new("RGB", (32, 32), "red")
     assert main(["checkpoint", "merge", str(tuned[0]), "--out", str(full)]) == 0
     light, merged = (OFA.load(path, device="cpu") for path in (tuned[0], full))
     assert not any("lora" in name for name, _ in merged.network.named_parameters())
     assert any("adapter" in name for name, _ in merged.network.named_parameters())
-    one, other = (model.caption(picture, beam=2, max_len_b=6) for model in (light, merged))
+    one, other = (model.caption(image, beam=2, max_len_b=6) for model in (light, merged))
     assert one == other and one.score == pytest.approx(other.score, abs=1e-5)
     capsys.readouterr()
     assert main(["checkpoint", "show", str(tuned[0])]) == 0

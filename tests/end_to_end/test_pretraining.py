@@ -110,8 +110,8 @@ def test_a_pretrained_model_is_asked_as_pretraining_asked(files, undisturbed, ca
     )
     assert list(sample["decoder_prompt"]) == [model.checkpoint.vocabulary.bos]
     assert all(
-        map(model.knows, ("caption", "vqa_gen", "refcoco", "snli_ve", "instruction"))
-    ) and not model.knows("image_gen")
+        map(model.was_trained_on, ("caption", "vqa_gen", "refcoco", "snli_ve", "instruction"))
+    ) and not model.was_trained_on("image_gen")
     assert "may not know what to say" not in caplog.text
 
 

@@ -76,7 +76,7 @@ def test_every_task_stands_beside_its_best_constant_answer(run):
     )
 
 
-def test_filled_pictures_are_scored_by_their_pixels(run):
+def test_filled_images_are_scored_by_their_pixels(run):
     found = json.loads((run / "results/pretraining_scores.json").read_text())["image_infilling"][
         "further"
     ]
@@ -146,8 +146,8 @@ def test_a_second_call_finishes_at_once_and_other_words_are_refused(run):
 def test_the_checker_refuses_what_are_no_drawings(run, capsys):
     from ofa.cli.main import main
 
-    assert main(["picture-world", "check", str(run / "results/pretraining_scores.json")]) == 2
-    assert "expects entries with a caption and files of pictures" in capsys.readouterr().err
+    assert main(["synthetic-shapes", "check", str(run / "results/pretraining_scores.json")]) == 2
+    assert "expects entries with a caption and files of images" in capsys.readouterr().err
 
 
 def test_finetuning_starts_from_the_pretrained_model_or_from_nothing(run, tmp_path):

@@ -101,8 +101,8 @@ def test_two_processes_make_the_gradient_of_one_with_the_doubled_batch(pair):
     assert figures(lines[0], *names) == figures(lines[1], *names) and "nsentences=6" in lines[0]
 
 
-def test_cider_optimisation_on_two_processes_makes_the_gradient_of_one(files):
-    """Both sample the same captions for the same pictures, earn the same rewards and share one
+def test_cider_optimization_on_two_processes_makes_the_gradient_of_one(files):
+    """Both sample the same captions for the same images, earn the same rewards and share one
     loss."""
     words = files.folder / "words.p"
     assert main(["cider-df", "build", "--tsv", str(files.valid), "--out", str(words)]) == 0

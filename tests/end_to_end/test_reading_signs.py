@@ -1,4 +1,4 @@
-"""Text recognition learned from the sign world, with two seeds: words that no training picture
+"""Text recognition learned from synthetic words, with two seeds: words that no training image
 shows are read, clearly better than the best constant answer reads them. Then evaluation, pages and
 predictions of the same model.
 """
@@ -63,7 +63,7 @@ def run(request, tmp_path_factory) -> SimpleNamespace:
         main(
             [
                 "prepare",
-                "sign-world",
+                "synthetic-words",
                 "--out",
                 str(folder / "world"),
                 "--seed",
@@ -139,7 +139,7 @@ def test_validation_names_the_best_checkpoint_by_accuracy(run):
     assert len(validated) == 2 and "example hypothesis: " in run.log
 
 
-def test_a_picture_is_read_from_the_command_line(run, tmp_path):
+def test_an_image_is_read_from_the_command_line(run, tmp_path):
     world = World(run.seed, letters="abdhkosx", shortest=3, longest=3, plain=True, width=48)
     for sign in make_split(world, "test", 3):
         render(sign, world).save(tmp_path / f"{sign.sign_id}.png")
@@ -159,7 +159,7 @@ def test_a_picture_is_read_from_the_command_line(run, tmp_path):
             ]
         )
         == 1
-    ), "one picture is broken"
+    ), "one image is broken"
     lines = {
         line["image"]: line
         for line in map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())

@@ -44,28 +44,28 @@ def run(commands: str, folder: Path, **settings: str) -> subprocess.CompletedPro
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    """Twelve small pictures with captions and questions, as a user might bring them."""
+    """Twelve small images with captions and questions, as a user might bring them."""
     tmp_path = tmp_path_factory.mktemp("readme")
     images = tmp_path / "photos" / "images"
     images.mkdir(parents=True)
-    colours = ["red", "green", "blue", "white"]
+    colors = ["red", "green", "blue", "white"]
     for number in range(12):
-        picture = Image.new("RGB", (40, 30), "gray")
-        ImageDraw.Draw(picture).ellipse((5, 5, 25, 25), fill=colours[number % 4])
-        picture.save(images / f"{number}.jpg")
+        image = Image.new("RGB", (40, 30), "gray")
+        ImageDraw.Draw(image).ellipse((5, 5, 25, 25), fill=colors[number % 4])
+        image.save(images / f"{number}.jpg")
     (tmp_path / "photos/captions.json").write_text(
         json.dumps(
             {
                 "images": [{"id": n, "file_name": f"{n}.jpg"} for n in range(12)],
                 "annotations": [
-                    {"image_id": n, "caption": f"A {colours[n % 4]} ball{end}"}
+                    {"image_id": n, "caption": f"A {colors[n % 4]} ball{end}"}
                     for n in range(12)
                     for end in (".", " on grey")
                 ],
             }
         )
     )
-    rows = [f"{n}.jpg,What color is the ball?,{colours[n % 4]}" for n in range(12)]
+    rows = [f"{n}.jpg,What color is the ball?,{colors[n % 4]}" for n in range(12)]
     (tmp_path / "photos/questions.csv").write_text("\n".join(["image,question,answer", *rows]))
     return tmp_path
 
@@ -74,21 +74,21 @@ SMALL = "--lr=5e-4 --max-update=2 --patch-image-size=32 --code-dict-size=16 --cp
 
 
 @pytest.fixture(scope="module")
-def own_pictures(photos) -> str:
-    """What the commands for one's own pictures print."""
-    commands = block("own pictures").replace("--lr=5e-4", SMALL)
+def own_images(photos) -> str:
+    """What the commands for one's own images print."""
+    commands = block("own images").replace("--lr=5e-4", SMALL)
     commands = commands.replace("ofa evaluate", "ofa evaluate --cpu --scores CIDEr --max-len-b 6")
     done = run(commands, photos, BATCH="4", EFFECTIVE_BATCH="4", NUM_WORKERS="0")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 
 
-def test_own_pictures_from_annotations_to_a_page(photos, own_pictures):
-    assert "CIDEr" in own_pictures and (photos / "runs/photos/report.html").is_file()
+def test_own_images_from_annotations_to_a_page(photos, own_images):
+    assert "CIDEr" in own_images and (photos / "runs/photos/report.html").is_file()
     assert len(json.loads((photos / "runs/photos/captions/test_predict.json").read_text())) == 12
 
 
-def test_own_questions_from_a_table_to_drawn_answers(photos, own_pictures):
+def test_own_questions_from_a_table_to_drawn_answers(photos, own_images):
     commands = f"source .venv/bin/activate\n{block('own questions')}".replace(
         "--lr=5e-4", f"{SMALL} --max-epoch=1"
     )
@@ -105,7 +105,7 @@ def test_own_questions_from_a_table_to_drawn_answers(photos, own_pictures):
     assert len(list((photos / "runs/questions/drawn").iterdir())) == 12
 
 
-def test_own_drawings_from_captions_to_pictures(photos, own_pictures):
+def test_own_drawings_from_captions_to_images(photos, own_images):
     commands = f"source .venv/bin/activate\n{block('own drawings')}".replace(
         "--minutes 10", "--updates 2 --minutes 0 --batch-size 2"
     )
@@ -134,7 +134,7 @@ def test_the_commands_for_other_tasks_and_few_parameters_are_well_formed(tmp_pat
     assert "--lora-rank=16" in done.stdout and "ofa_cn_base.pt" in done.stdout
 
 
-def test_the_python_lines_say_something_about_a_picture(photos, own_pictures):
+def test_the_python_lines_say_something_about_an_image(photos, own_images):
     done = subprocess.run(
         [sys.executable, "-c", block("python", "python")],
         cwd=photos,
@@ -155,8 +155,8 @@ def test_the_python_lines_say_something_about_a_picture(photos, own_pictures):
     )
 
 
-def test_the_commands_for_released_files_are_well_formed(tmp_path):
-    commands = block("released").replace(
+def test_the_commands_for_upstream_files_are_well_formed(tmp_path):
+    commands = block("upstream").replace(
         "ofa vocab fetch gpt2 --out bpe/gpt2", "ofa vocab fetch --help"
     )
     done = run(commands, tmp_path, DRY_RUN="1", CUDA_VISIBLE_DEVICES="")

@@ -213,7 +213,7 @@ def test_a_full_disk_stops_with_a_message_and_keeps_the_previous_checkpoint(
     assert_same_end(folder, undisturbed(1).folder)
 
 
-def test_the_released_reset_flags_apply_to_the_first_start_only(files, undisturbed, tmp_path):
+def test_the_upstream_reset_flags_apply_to_the_first_start_only(files, undisturbed, tmp_path):
     start = tmp_path / "start.pt"
     shutil.copy(undisturbed(1).folder / "checkpoint_last.pt", start)
     command = flags(

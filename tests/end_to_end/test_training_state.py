@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from training_runs import flags, log_lines, make_files, train
 
-from ofa.checkpoints.contents import official_state_dict
+from ofa.checkpoints.contents import upstream_state_dict
 from ofa.io.safe_load import load_checkpoint
 
 SHORT = ("--max-update=4", "--log-interval=1")
@@ -65,7 +65,7 @@ def test_validation_uses_the_averages_when_asked(files, averaged):
 def test_a_run_can_start_from_the_averages_of_a_checkpoint(files, averaged):
     key = "encoder.layers.0.fc1.weight"
     model, _ = weights_after_start(files, "from_averages", "--use-ema-weights-to-init-param")
-    assert torch.equal(model[key], official_state_dict(averaged, ema=True)[key])
+    assert torch.equal(model[key], upstream_state_dict(averaged, ema=True)[key])
     model, averages = weights_after_start(files, "from_last", *EMA)
     assert torch.equal(model[key], averaged["model"][key]) and not torch.equal(
         averages[key], averaged["model"][key]
@@ -82,7 +82,7 @@ def test_averages_can_start_anew_from_the_last_weights(files, averaged):
         "--use-ema-weights-to-init-param",
         "--ema-decay=1.0",
     )
-    assert torch.equal(model[key], official_state_dict(averaged, ema=True)[key])
+    assert torch.equal(model[key], upstream_state_dict(averaged, ema=True)[key])
     assert torch.equal(averages[key], averaged["model"][key])
 
 
@@ -182,7 +182,7 @@ def test_tensorboard_shows_figures_and_sample_captions_with_their_images(files):
     image = events["samples"].Images("sample 2")[0]
     assert (image.width, image.height) == (32, 32)
     (green,) = {pixel for pixel in Image.open(io.BytesIO(image.encoded_image_string)).getdata()}
-    assert green == (0, 128, 0)  # the second row's picture
+    assert green == (0, 128, 0)  # the second row's image
     texts = events["samples"].Tensors("sample 2/text_summary")
     assert "There is a green cube" in texts[0].tensor_proto.string_val[0].decode()
     for tag in ("train_inner", "train", "valid"):

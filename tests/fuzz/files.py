@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from caption_files import caption, picture
+from caption_files import caption, make_image
 from PIL import Image
 from small_network import build_small
 from small_tokenizer import save_tokenizer
@@ -24,12 +24,12 @@ from small_tokenizer import save_tokenizer
 from ofa.checkpoints.read import read_source
 from ofa.cli.main import main
 from ofa.data.image_code_rows import open_coded
-from ofa.data.negatives import NegativeDraws
+from ofa.data.negatives import NegativeSampler
 from ofa.data.rows import open_rows
 from ofa.data.shard_writer import pack
 from ofa.errors import UserError
 from ofa.inference.requests import read_requests
-from ofa.io.image_files import table_pictures
+from ofa.io.image_files import table_images
 from ofa.io.safe_load import load_checkpoint
 from ofa.io.safetensors_file import write_checkpoint
 from ofa.metrics.document_frequency import (
@@ -134,11 +134,11 @@ def file_targets(folder: Path, vocabularies: dict[str, Path]) -> list[FileTarget
 def tables(folder: Path) -> list[FileTarget]:
     """TSV files, shards, image tables and the lines of requests."""
     rows = "".join(
-        f"{number}\timg{number}\t{caption(number)}\t\t{picture('red')}\n" for number in range(3)
+        f"{number}\timg{number}\t{caption(number)}\t\t{make_image('red')}\n" for number in range(3)
     )
     tsv = written(folder / "caption_val.tsv", rows)
     images = written(
-        folder / "images.tsv", "".join(f"{number}\t{picture('blue')}\n" for number in range(3))
+        folder / "images.tsv", "".join(f"{number}\t{make_image('blue')}\n" for number in range(3))
     )
     coded = written(folder / "coded.tsv", "1\t0 3 2 1\ta cat\n2\t3 3 2 1\ta dog\n")
     written(folder / "a.jpg", b"no image, and never opened here")
@@ -154,7 +154,7 @@ def tables(folder: Path) -> list[FileTarget]:
     shutil.copy(shard, alone)
     return [
         target("tsv", tsv, partial(all_texts, tsv)),
-        target("image table", images, lambda: list(table_pictures(images))),
+        target("image table", images, lambda: list(table_images(images))),
         target("coded tsv", coded, lambda: open_coded(coded)),
         target("requests", requests, lambda: read_requests(str(requests), None, {})),
         target("shard", alone, partial(all_texts, alone)),
@@ -227,13 +227,13 @@ def json_files(folder: Path) -> list[FileTarget]:
         target("results with codes", codes, lambda: open_coded(codes)),
         target("mixture", mixture, lambda: read_members(str(mixture), specs)),
         target("model.yaml", described, lambda: read_config(described)),
-        target("negatives", negatives / "type2ans.json", lambda: NegativeDraws(negatives)),
+        target("negatives", negatives / "type2ans.json", lambda: NegativeSampler(negatives)),
         target(
             "negative captions",
             negatives / "all_captions.txt",
-            lambda: list(NegativeDraws(negatives).captions),
+            lambda: list(NegativeSampler(negatives).captions),
         ),
-        target("negative objects", negatives / "object.txt", lambda: NegativeDraws(negatives)),
+        target("negative objects", negatives / "object.txt", lambda: NegativeSampler(negatives)),
     ]
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from caption_files import picture
+from caption_files import make_image
 from PIL import Image
 
-from ofa.data.negatives import NegativeDraws
+from ofa.data.negatives import NegativeSampler
 from ofa.data.pretraining import PretrainingBuilder
 from ofa.data.sample import SampleBuilder
 from ofa.task.pretraining_tasks import PretrainingOptions
@@ -27,7 +27,7 @@ from ofa.tokens.bpe import load_language
 # name has the same kind of value.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "id": ("17", "391895_0", "img-3"),
-    "image": (picture("red", (40, 30)), picture("blue", (32, 32))),
+    "image": (make_image("red", (40, 30)), make_image("blue", (32, 32))),
     "caption": ("A red ball on the table.", "Two dogs, playing.&&a cat"),
     "source": ("two dogs and a red car", "the image"),
     "target": ("a red car", "dogs"),
@@ -134,7 +134,7 @@ def pretraining_targets(split: str, kind: str, bpe, vocabulary, negatives: Path)
     options = set_options(PretrainingOptions())
     declares_nothing = SimpleNamespace(name="unify_task", answers=None, augment=False)
     builder = PretrainingBuilder(
-        declares_nothing, options, vocabulary, bpe, split, NegativeDraws(negatives)
+        declares_nothing, options, vocabulary, bpe, split, NegativeSampler(negatives)
     )
 
     def read(reader, row, where, open_image):

@@ -1,4 +1,4 @@
-"""Golden numbers recorded from the released OFA, and how the tests read them.
+"""Golden numbers recorded from upstream's OFA, and how the tests read them.
 
 ``golden/`` holds a compact copy: equal images are stored once (``golden/images``), json files are
 gzipped, and the long ``encoder_out``-like arrays keep every third position. A folder with the full

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from ofa.models.config import ModelConfig, add_flags
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 
 VOCAB_SIZE = 59457
 
 
 def recorded_config(arch: str, flags: list[str]) -> ModelConfig:
-    """The configuration of an official command line."""
+    """The configuration of an upstream command line."""
     parser = argparse.ArgumentParser(argument_default=argparse.SUPPRESS, allow_abbrev=False)
     add_flags(parser)
     for name in ("patch-image-size", "orig-patch-image-size", "num-bins"):  # the task's
@@ -22,13 +22,13 @@ def recorded_config(arch: str, flags: list[str]) -> ModelConfig:
     return ModelConfig.from_namespace(parser.parse_args(flags), arch)
 
 
-def recorded_model(meta: dict, **changes) -> OFA:
+def recorded_model(meta: dict, **changes) -> OFAModel:
     """The model of a recording, with its weights, in evaluation mode."""
     config = recorded_config(meta["arch"], meta["flags"])
     for name, value in changes.items():
         setattr(config, name, value)
     with torch.no_grad():
-        model = OFA(config, VOCAB_SIZE)
+        model = OFAModel(config, VOCAB_SIZE)
         for name, shape in meta.get("heads", []):
             model.register_classification_head(name, **shape)
         fill.fill_state_dict(

@@ -22,7 +22,7 @@ def test_bins_and_ratios_equal_the_recorded_ones(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "least"), [("acc_at_0_5", 0.5), ("acc_at_0_75", 0.75)])
-def test_a_hit_is_what_the_release_counts(name, least):
+def test_a_hit_is_what_upstream_counts(name, least):
     recorded = load_json("metrics_captions")["results"]["grounding_acc"]
     assert (box_overlap(recorded["hyps"], recorded["refs"]) >= least).float().tolist() == recorded[
         name

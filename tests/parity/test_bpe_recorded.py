@@ -1,4 +1,4 @@
-"""Vocabulary and BPE equal the release on the recorded texts, entry by entry.
+"""Vocabulary and BPE equal upstream on the recorded texts, entry by entry.
 
 The code is also covered, on small folders, by tests/unit/test_bpe.py, which always runs.
 """

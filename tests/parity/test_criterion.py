@@ -1,4 +1,4 @@
-"""Losses, logged values and gradients of the criterions equal the released ones."""
+"""Losses, logged values and gradients of the criterions equal upstream's."""
 
 from argparse import Namespace
 
@@ -23,7 +23,7 @@ CLASSES = {
     "adjust_label_smoothed_encouraging_loss": AdjustLabelSmoothedEncouragingLossCriterion,
 }
 CASES = [case for case in load_json("criterion_cases")["cases"] if case["criterion"] in CLASSES]
-IGNORED_OPTION = "el_drop_best_ignored"  # the release parses --drop-best-ratio and does not use it
+IGNORED_OPTION = "el_drop_best_ignored"  # upstream parses --drop-best-ratio and does not use it
 RIGHT = [
     c for c in CASES if "out" in c and c["out"]["loss"] != "nan" and c["name"] != IGNORED_OPTION
 ]
@@ -79,7 +79,7 @@ def run(case, **changes):
 
 
 @pytest.mark.parametrize("case", RIGHT, ids=lambda case: case["name"])
-def test_loss_log_and_gradient_equal_the_release(case):
+def test_loss_log_and_gradient_equal_upstream(case):
     model, logits, (loss, sample_size, log) = run(case)
     values = {key: float(value) for key, value in log.items()}
     assert values == pytest.approx(case["out"], rel=1e-5)
@@ -103,7 +103,7 @@ def test_loss_log_and_gradient_equal_the_release(case):
     [case for case in BROKEN if case["args"].get("report_accuracy")],
     ids=lambda c: c["name"],
 )
-def test_accuracy_is_reported_where_the_release_fails(case):
+def test_accuracy_is_reported_where_upstream_fails(case):
     _, _, (loss, _, log) = run(case)
     plain = run(case, report_accuracy=False)[2]
     assert torch.equal(loss, plain[0])
@@ -119,7 +119,7 @@ def test_accuracy_is_reported_where_the_release_fails(case):
 
 
 def test_rdrop_with_masks_equals_rdrop_over_a_smaller_vocabulary():
-    """The release gives NaN. The same answers for every row = a vocabulary that holds only
+    """Upstream gives NaN. The same answers for every row = a vocabulary that holds only
     these."""
     (case,) = (case for case in BROKEN if case["name"] == "ce_rdrop_masks")
     allowed = torch.zeros(97, dtype=torch.bool)
@@ -183,7 +183,7 @@ def test_two_equal_passes_of_rdrop_drop_the_same_tokens_and_cost_twice_as_much(n
 
 
 @pytest.mark.parametrize("name", sorted(load_json("metrics_reduce")["tasks"]))
-def test_reduced_metrics_equal_the_release(name):
+def test_reduced_metrics_equal_upstream(name):
     recorded = load_json("metrics_reduce")["tasks"][name]
     with metrics.aggregate(new_root=True) as seen:
         AdjustLabelSmoothedCrossEntropyCriterion.reduce_metrics(recorded["logging_outputs"])
@@ -254,7 +254,7 @@ def test_impossible_options_are_named(change, flag):
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES))
-def test_a_criterion_is_built_from_the_official_flags(name):
+def test_a_criterion_is_built_from_upstreams_flags(name):
     from fairseq import criterions, options
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 

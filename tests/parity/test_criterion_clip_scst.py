@@ -1,5 +1,5 @@
-"""Optimisation of pictures by CLIP: rewards, loss and what CLIP and the tokenizer are given
-equal the release."""
+"""Optimization of images by CLIP: rewards, loss and what CLIP and the tokenizer are given
+equal upstream."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ class Recorder:
         self.codes.append(codes)
         return torch.zeros(len(codes), 3, 32, 32)
 
-    def score(self, pictures, texts):
+    def score(self, images, texts):
         self.texts = texts
         features = [
             torch.nn.functional.normalize(torch.from_numpy(ARRAYS[name]), dim=-1)
@@ -47,7 +47,7 @@ class Recorder:
         return (features[0] * features[1].repeat_interleave(3, 0)).sum(-1)
 
 
-def test_the_criterion_equals_the_release():
+def test_the_criterion_equals_upstream():
     flags = [
         "unused.tsv",
         f"--bpe-dir={bpe_folder('gpt2')}",

@@ -1,4 +1,4 @@
-"""CIDEr optimisation: loss, rewards and gradients equal those of the release, with each image
+"""CIDEr optimization: loss, rewards and gradients equal those of upstream, with each image
 encoded once."""
 
 from types import SimpleNamespace
@@ -27,7 +27,7 @@ def array(name: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("case", ["pad_ignored", "no_reduce", "float32_reward"])
-def test_the_loss_of_given_rewards_equals_the_release(case):
+def test_the_loss_of_given_rewards_equals_upstream(case):
     lprobs, target, reward = array("scst_lprobs"), array("scst_target"), array("scst_reward")
     reward = reward.float() if case == "float32_reward" else reward
     rows = (target != PAD).view(-1).nonzero()[:, 0]
@@ -40,7 +40,7 @@ def test_the_loss_of_given_rewards_equals_the_release(case):
     np.testing.assert_allclose(loss.numpy(), RECORDED[case]["loss"], rtol=1e-5)
 
 
-def test_scores_and_rewards_equal_the_release():
+def test_scores_and_rewards_equal_upstream():
     references = [text.split("&&") for text in RECORDED["references"]]
     scores = CaptionReward(FREQUENCIES)(CAPTIONS, references, [0, 0, 0, 1, 1, 1, 2, 2, 2])
     np.testing.assert_allclose(scores, RECORDED["criterion"]["scores"], atol=1e-6)
@@ -105,7 +105,7 @@ class SharesNothing(torch.nn.Module):
 
 @pytest.mark.parametrize("shared", [True, False], ids=["encoded once", "a plain model"])
 @pytest.mark.parametrize("case", ["criterion", "criterion_sentence_avg", "criterion_range"])
-def test_the_criterion_equals_the_release_on_a_real_model(case, shared):
+def test_the_criterion_equals_upstream_on_a_real_model(case, shared):
     recorded, meta = RECORDED[case], RECORDED["model"]
     model = recorded_model(meta).train()
     criterion = ScstRewardCriterion(
@@ -134,7 +134,7 @@ def test_the_criterion_equals_the_release_on_a_real_model(case, shared):
     assert found == pytest.approx(recorded["grad_norms"], rel=1e-3)
 
 
-def test_recorded_tokens_are_read_as_the_release_reads_them():
+def test_recorded_tokens_are_read_as_upstream_reads_them():
     from ofa.tasks.fairseq_task import fairseq_dictionary
     from ofa.tokens.bpe import load_language
 

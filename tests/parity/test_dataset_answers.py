@@ -1,4 +1,4 @@
-"""Batches of question answering, entailment and classes equal those of the release: ids, masks
+"""Batches of question answering, entailment and classes equal those of upstream: ids, masks
 and prompts exactly."""
 
 from functools import lru_cache
@@ -33,14 +33,14 @@ def batch_of(name: str) -> dict:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_batch_equals_the_released_one(name):
+def test_the_batch_equals_upstream(name):
     batch = batch_of(name)
     assert_equals_recording(batch, name)
     assert_images_equal_recording(batch["net_input.patch_images"], name)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_answers_prompts_and_masks_equal_the_released_ones(name):
+def test_answers_prompts_and_masks_equal_upstream(name):
     batch, recorded = batch_of(name), load_json(name)["batch"]
     assert_answers_equal_recording(batch, name)
     if "decoder_prompts" in recorded:
@@ -50,7 +50,7 @@ def test_answers_prompts_and_masks_equal_the_released_ones(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_texts_are_those_of_the_release(name):
+def test_texts_are_those_of_upstream(name):
     batch, recorded = batch_of(name), load_json(name)["batch"]
     assert_texts_equal_recording(batch, name, language())
     assert (

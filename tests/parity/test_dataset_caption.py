@@ -1,4 +1,4 @@
-"""Batches of the caption task equal those of the release: keys, token ids, masks exactly, pixels
+"""Batches of the caption task equal those of upstream: keys, token ids, masks exactly, pixels
 to 1e-3."""
 
 import pytest
@@ -22,11 +22,11 @@ def named_batch(request, language):
     return request.param, recorded_batch(SPEC, request.param, language)
 
 
-def test_caption_batch_equals_the_released_one(named_batch):
+def test_caption_batch_equals_upstream(named_batch):
     assert_equals_recording(named_batch[1], named_batch[0])
 
 
-def test_caption_images_equal_the_released_ones(named_batch):
+def test_caption_images_equal_upstream(named_batch):
     assert_images_equal_recording(named_batch[1]["net_input.patch_images"], named_batch[0])
 
 

@@ -1,4 +1,4 @@
-"""Batches of text to image equal those of the release: keys, token ids, masks, the pictures that
+"""Batches of text to image equal those of upstream: keys, token ids, masks, the images that
 stand for none."""
 
 import pytest
@@ -20,7 +20,7 @@ def language():
 
 
 @pytest.mark.parametrize("name", ["dataset_image_gen", "dataset_image_gen_2col"])
-def test_a_batch_of_text_to_image_equals_the_released_one(name, language):
+def test_a_batch_of_text_to_image_equals_upstream(name, language):
     bpe, vocabulary = language
     info = load_json(name)["info"]
     given = info["constructor"]
@@ -34,8 +34,8 @@ def test_a_batch_of_text_to_image_equals_the_released_one(name, language):
         **{f"net_input.{key}": value for key, value in batch.pop("net_input").items()},
         **batch,
     }
-    pictures = batch["code_images"]
-    assert pictures.dtype.kind == "S" and [len(one) for one in pictures] == [
+    images = batch["code_images"]
+    assert images.dtype.kind == "S" and [len(one) for one in images] == [
         one["n"] for one in load_json(name)["batch"]["code_images"]
     ]
     assert_equals_recording(batch, name)

@@ -1,4 +1,4 @@
-"""Batches of GLUE and of summaries, and their figures, equal those of the release."""
+"""Batches of GLUE and of summaries, and their figures, equal those of upstream."""
 
 from functools import lru_cache
 
@@ -39,7 +39,7 @@ def test_every_prompt_type_of_every_task_is_recorded():
 
 
 @pytest.mark.parametrize("name", GLUE)
-def test_a_glue_batch_equals_the_released_one(name):
+def test_a_glue_batch_equals_upstream(name):
     batch = batch_of(name)
     assert_equals_recording(batch, name)
     assert_texts_equal_recording(batch, name, language())
@@ -47,14 +47,14 @@ def test_a_glue_batch_equals_the_released_one(name):
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_a_summary_batch_equals_the_released_one(name):
+def test_a_summary_batch_equals_upstream(name):
     batch = batch_of(name)
     assert_equals_recording(batch, name)
     assert_texts_equal_recording(batch, name, language())
     assert batch["target_strs"].tolist() == load_json(name)["batch"]["target_strs"]["value"]
 
 
-def test_the_noise_is_the_released_one_for_the_same_draws():
+def test_the_noise_is_upstream_for_the_same_draws():
     arrays = load("dataset_gigaword_noise")
     draws = torch.Generator().manual_seed(77)
     for target, read in zip(arrays["target"], arrays["net_input.prev_output_tokens"]):
@@ -64,7 +64,7 @@ def test_the_noise_is_the_released_one_for_the_same_draws():
         ].tolist()
 
 
-def test_a_noisy_batch_has_the_released_source_and_target():
+def test_a_noisy_batch_has_upstreams_source_and_target():
     batch, arrays = batch_of("dataset_gigaword_noise"), load("dataset_gigaword_noise")
     for key in ("net_input.src_tokens", "target"):
         np.testing.assert_array_equal(batch[key], arrays[key])
@@ -86,5 +86,5 @@ def test_rouge_equals_the_recorded_scores():
     load_json("metrics_captions")["results"]["fix_tokenization"],
     ids=lambda case: case["text"],
 )
-def test_tokens_are_joined_as_in_the_release(case):
+def test_tokens_are_joined_as_in_upstream(case):
     assert fix_tokens(case["text"]) == case["out"]

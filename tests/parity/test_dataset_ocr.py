@@ -1,4 +1,4 @@
-"""Batches of text recognition equal those of the release: keys and token ids exactly, pixels to
+"""Batches of text recognition equal those of upstream: keys and token ids exactly, pixels to
 1e-3."""
 
 import random
@@ -31,8 +31,8 @@ def named_batch(request):
     )
 
 
-def recorded_pictures(name: str, rng) -> torch.Tensor:
-    """The pictures of a recording, float32[B, 3, S, S]."""
+def recorded_images(name: str, rng) -> torch.Tensor:
+    """The images of a recording, float32[B, 3, S, S]."""
     info = load_json(name)["info"]
     options = options_of(SPEC, info["flags"])
     rows, transform = (
@@ -51,17 +51,17 @@ def recorded_pictures(name: str, rng) -> torch.Tensor:
     )
 
 
-def test_a_batch_of_texts_equals_the_released_one(named_batch):
+def test_a_batch_of_texts_equals_upstream(named_batch):
     assert_equals_recording(named_batch[1], named_batch[0])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pictures_of_text_equal_the_released_ones_where_chance_puts_them(name):
-    """The release draws the place in the square from Python's generator, one row after the
+def test_images_of_text_equal_upstream_where_chance_puts_them(name):
+    """Upstream draws the place in the square from Python's generator, one row after the
     other."""
-    assert_images_equal_recording(recorded_pictures(name, random.Random(77)), name)
+    assert_images_equal_recording(recorded_images(name, random.Random(77)), name)
 
 
 def test_in_evaluation_they_lie_in_the_middle(named_batch):
     name, batch = named_batch
-    assert torch.equal(batch["net_input.patch_images"], recorded_pictures(name, None))
+    assert torch.equal(batch["net_input.patch_images"], recorded_images(name, None))

@@ -1,4 +1,4 @@
-"""Batches of the grounding task equal those of the release: keys, token ids, ratios and boxes
+"""Batches of the grounding task equal those of upstream: keys, token ids, ratios and boxes
 exactly, pixels to 1e-3."""
 
 import pytest
@@ -16,9 +16,9 @@ def batch():
     return recorded_batch(SPEC, NAME, load_language(bpe_folder("gpt2")))
 
 
-def test_a_grounding_batch_equals_the_released_one(batch):
+def test_a_grounding_batch_equals_upstream(batch):
     assert_equals_recording(batch, NAME)
 
 
-def test_grounding_images_equal_the_released_ones(batch):
+def test_grounding_images_equal_upstream(batch):
     assert_images_equal_recording(batch["net_input.patch_images"], NAME)

@@ -1,4 +1,4 @@
-"""Generation against the released model's hypotheses: equal tokens, scores within 1e-3."""
+"""Generation against upstream's model's hypotheses: equal tokens, scores within 1e-3."""
 
 from argparse import Namespace
 from functools import lru_cache
@@ -13,10 +13,10 @@ from golden import load, names
 from ofa.models.config import ModelConfig
 from ofa.models.generation.generator import SequenceGenerator
 from ofa.models.generation.options import GenerationOptions
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 from ofa.tokens.trie import Trie
 
-VOCAB_SIZE = 59457  # the released English vocabulary
+VOCAB_SIZE = 59457  # upstream's English vocabulary
 CASES = [name for name in names("generate_*") if "allcand" not in name and "seeded" not in name]
 SEARCHES = {"beam": {}, "sampling top-k 1": {"sampling": True, "sampling_topk": 1}}
 
@@ -46,13 +46,13 @@ def read_as(text: str):
 @lru_cache(maxsize=2)
 def build_model(
     arch: str, flags: tuple[str, ...], seed: int, logit_scale: float, rows: tuple, scales: tuple
-) -> OFA:
-    model = OFA(ModelConfig.from_namespace(Namespace(**parse_flags(flags)), arch), VOCAB_SIZE)
+) -> OFAModel:
+    model = OFAModel(ModelConfig.from_namespace(Namespace(**parse_flags(flags)), arch), VOCAB_SIZE)
     fill_state_dict(model.state_dict(), seed, logit_scale, dict(rows), dict(scales))
     return model.eval()
 
 
-def models_of(meta: dict) -> list[OFA]:
+def models_of(meta: dict) -> list[OFAModel]:
     flags = tuple(
         f
         for f in meta["flags"]
@@ -65,7 +65,7 @@ def models_of(meta: dict) -> list[OFA]:
     ]
 
 
-def generator_of(meta: dict, models: list[OFA]) -> SequenceGenerator:
+def generator_of(meta: dict, models: list[OFAModel]) -> SequenceGenerator:
     arguments = dict(meta["gen_args"])
     arguments |= SEARCHES[arguments.pop("search", "beam")]
     constraint_range = parse_flags(meta["flags"]).get("constraint_range")
@@ -116,13 +116,13 @@ def run(case: dict, trie: Trie | None = None) -> list[list[dict]]:
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "trie" not in name])
-def test_hypotheses_are_those_of_the_release(name):
+def test_hypotheses_are_those_of_upstream(name):
     case = load(name)
     check(run(case), case)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "trie" in name])
-def test_answers_from_a_trie_are_those_of_the_release(name):
+def test_answers_from_a_trie_are_those_of_upstream(name):
     from ofa.tokens.bpe import load_bpe
     from ofa.tokens.vocabulary import Vocabulary
 
@@ -139,7 +139,7 @@ def test_answers_from_a_trie_are_those_of_the_release(name):
 def test_a_trie_of_the_recorded_answers_alone_gives_them_back(name):
     """The answers as token ids are those that were generated: no BPE is needed. Fewer answers,
     other
-    normalisation: the scores may only rise, and without renormalisation they stay.
+    normalization: the scores may only rise, and without renormalization they stay.
     """
     case = load(name)
     prefix = case.get("prefix_tokens")

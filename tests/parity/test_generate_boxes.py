@@ -1,8 +1,8 @@
-"""Boxes of exactly four bins beside what the released generator found with its bins unrestricted or
+"""Boxes of exactly four bins beside what upstream's generator found with its bins unrestricted or
 in a range.
 
 Restricting to bins leaves probabilities alone: a box keeps the score it has without the
-restriction. Where the released search answers with a box the answer stays; where it answers with
+restriction. Where upstream's search answers with a box the answer stays; where it answers with
 something else, it becomes the likeliest box found.
 """
 
@@ -21,7 +21,7 @@ BINS = (58457, 59457)
 
 @pytest.fixture(scope="module")
 def boxes():
-    """The recorded case without renormalisation, and what is found when only bins are allowed."""
+    """The recorded case without renormalization, and what is found when only bins are allowed."""
     case = load("generate_refcoco_range_zero_shot")
     models = models_of(case["meta"])
     options = GenerationOptions.from_namespace(
@@ -42,23 +42,23 @@ def test_every_hypothesis_is_four_bins(boxes):
             )
 
 
-def test_the_best_box_is_the_released_one_or_a_likelier_one(boxes):
+def test_the_best_box_is_upstream_or_a_likelier_one(boxes):
     case, found = boxes
     same = 0
     for row, best in enumerate(found):
         ours = {
             tuple(hypothesis["tokens"].tolist()): hypothesis["score"].item() for hypothesis in best
         }
-        released = {}
+        upstream = {}
         for tokens, score in zip(case["out_tokens"][row], case["out_scores"][row]):
             tokens = tuple(int(token) for token in tokens if token >= 0)
             if len(tokens) == 5 and all(BINS[0] <= token < BINS[1] for token in tokens[:4]):
-                released[tokens] = score
-        assert max(ours.values()) >= max(released.values()) - 1e-3
-        for tokens in ours.keys() & released.keys():
-            assert ours[tokens] == pytest.approx(released[tokens], abs=1e-3)
+                upstream[tokens] = score
+        assert max(ours.values()) >= max(upstream.values()) - 1e-3
+        for tokens in ours.keys() & upstream.keys():
+            assert ours[tokens] == pytest.approx(upstream[tokens], abs=1e-3)
         first = tuple(int(token) for token in case["out_tokens"][row, 0])
-        if first in released:  # the released answer is a box: then it is ours
+        if first in upstream:  # upstream's answer is a box: then it is ours
             same += 1
             assert next(iter(ours)) == first
     assert same == 3 or FULL, "the recording beside these tests holds boxes to compare with"

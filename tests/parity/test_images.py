@@ -1,4 +1,4 @@
-"""Image tensors equal those that the release makes of the same TSV rows."""
+"""Image tensors equal those that upstream makes of the same TSV rows."""
 
 import numpy as np
 import pytest

@@ -15,12 +15,12 @@ from ofa.checkpoints.foreign_config import (
     huggingface_config,
     mmpretrain_config,
 )
-from ofa.checkpoints.formats import LAYOUTS, recognise
+from ofa.checkpoints.formats import LAYOUTS, recognize
 from ofa.checkpoints.read import Source, read_source
 from ofa.checkpoints.verify_conversion import network_of
 from ofa.checkpoints.write import write, written_tensors
 from ofa.models.config import PRESETS, ModelConfig
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 
 FOREIGN = ("huggingface", "mmpretrain")
 ALL_SIZES = ("ofa_tiny", "ofa_medium", "ofa_base", "ofa_large", "ofa_huge")
@@ -31,15 +31,15 @@ ALL_SIZES = ("ofa_tiny", "ofa_medium", "ofa_base", "ofa_large", "ofa_huge")
 def test_every_recorded_key_is_renamed_there_and_back(name, arch):
     layout, table = LAYOUTS[name], load_json(f"layout_{name}")["models"][arch]["table"]
     assert len(table) == {"ofa_tiny": 543, "ofa_base": 967}[arch]
-    assert [layout.from_official(official) for official, _, _ in table] == [
+    assert [layout.from_upstream(upstream) for upstream, _, _ in table] == [
         there for _, there, _ in table
     ]
-    renamed = [(official, there) for official, there, _ in table if there is not None]
-    assert [layout.to_official(there) for _, there in renamed] == [
-        official for official, _ in renamed
+    renamed = [(upstream, there) for upstream, there, _ in table if there is not None]
+    assert [layout.to_upstream(there) for _, there in renamed] == [
+        upstream for upstream, _ in renamed
     ]
-    assert recognise(there for _, there in renamed) is layout
-    assert recognise(official for official, _, _ in table) is LAYOUTS["fairseq"]
+    assert recognize(there for _, there in renamed) is layout
+    assert recognize(upstream for upstream, _, _ in table) is LAYOUTS["fairseq"]
 
 
 @pytest.mark.parametrize("name", FOREIGN)
@@ -55,9 +55,9 @@ def test_the_rules_are_the_recorded_ones(name):
 def test_names_of_all_sizes_come_back(name, arch):
     layout = LAYOUTS[name]
     keys = [key for key, *_ in load_json(f"state_dict_{arch}")["keys"]]
-    there = {key: layout.from_official(key) for key in keys}
+    there = {key: layout.from_upstream(key) for key in keys}
     assert len(set(there.values())) == len(keys) - 1  # the two versions have no name
-    assert all(layout.to_official(name) == key for key, name in there.items() if name)
+    assert all(layout.to_upstream(name) == key for key, name in there.items() if name)
 
 
 @pytest.mark.parametrize("arch", ["ofa_tiny", "ofa_base"])
@@ -67,14 +67,14 @@ def test_exactly_the_recorded_tensors_are_written(name, arch):
     flags = load_json(f"state_dict_{arch}")["flags"]
     config = recorded_config(arch, flags)
     with torch.device("meta"):
-        model = OFA(config, VOCAB_SIZE)
+        model = OFAModel(config, VOCAB_SIZE)
         found = written_tensors(model, LAYOUTS[name])
         assert sorted(found) == sorted(recorded["layout_key_order"])
         assert [tuple(found[key].shape) for key in found if key.endswith("image_position_idx")] == [
             (1025,)
         ]
         config.freeze_resnet = True  # no counters of batches then; the other layouts have them
-        assert sorted(written_tensors(OFA(config, VOCAB_SIZE), LAYOUTS[name])) == sorted(found)
+        assert sorted(written_tensors(OFAModel(config, VOCAB_SIZE), LAYOUTS[name])) == sorted(found)
 
 
 @pytest.mark.parametrize("arch", ALL_SIZES)
@@ -182,7 +182,7 @@ def test_mmpretrains_names_mean_what_its_layers_do(tiny):
     model, _ = tiny
     layout, prefix = LAYOUTS["mmpretrain"], "encoder.layers.1."
     w = {
-        layout.from_official(key).removeprefix("model." + prefix): value
+        layout.from_upstream(key).removeprefix("model." + prefix): value
         for key, value in model.state_dict().items()
         if key.startswith(prefix)
     }

@@ -1,4 +1,4 @@
-"""Polynomial decay with a warm-up ratio equals the released schedule, and a real training
+"""Polynomial decay with a warm-up ratio equals upstream's schedule, and a real training
 follows it."""
 
 from argparse import Namespace
@@ -32,7 +32,7 @@ class Optimizer(FairseqOptimizer):
 @pytest.mark.parametrize(
     "case", CASES, ids=lambda case: f"ratio{case['args']['warmup_ratio']}-{case['reinit']}"
 )
-def test_learning_rates_equal_the_release(case):
+def test_learning_rates_equal_upstream(case):
     optimizer = Optimizer()
     schedule = WarmupRatioSchedule(Namespace(**case["args"]), optimizer)
     assert optimizer.lr == pytest.approx(case["lr_after_init"])

@@ -1,4 +1,4 @@
-"""Caption scores equal those recorded from the official scorers."""
+"""Caption scores equal those recorded from upstream's scorers."""
 
 import shutil
 
@@ -26,7 +26,7 @@ def as_captions(hyps, refs, end=""):
         ("ciderD_cached_with_eos", path("cider_cached_df.p"), " <eos>"),
     ],
 )
-def test_cider_d_equals_the_official_scorer(name, df, end):
+def test_cider_d_equals_upstreams_scorer(name, df, end):
     gts, res = as_captions(RECORDED["hyps"], RECORDED["refs"], end)
     scorer = CiderD(df=df)
     for _ in range(2):  # the second time from the kept references

@@ -1,4 +1,4 @@
-"""All-candidate scores against those of the released model: within 1e-3, the same answer chosen."""
+"""All-candidate scores against those of upstream's model: within 1e-3, the same answer chosen."""
 
 import numpy as np
 import pytest

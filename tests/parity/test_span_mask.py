@@ -1,5 +1,5 @@
 """Masked texts equal the recorded ones for the same seeds; the beginnings of words are those of
-the release."""
+upstream."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def starts():
         str(case[key]) for key in ("mask_length", "replace_length", "random_ratio", "torch_seed")
     ),
 )
-def test_a_seed_masks_what_it_masked_in_the_release(case, starts):
+def test_a_seed_masks_what_it_masked_in_upstream(case, starts):
     words = None if case["mask_length"] == "subword" else starts
     mask = SpanMask(
         50264,
@@ -42,7 +42,7 @@ def test_a_seed_masks_what_it_masked_in_the_release(case, starts):
     assert mask(torch.tensor(case["input"]), generator).tolist() == case["output"]
 
 
-def test_words_begin_where_they_begin_in_the_release(starts):
+def test_words_begin_where_they_begin_in_upstream(starts):
     bpe, vocabulary = load_language(bpe_folder("gpt2"))
     found = [bpe.is_beginning_of_word(symbol) for symbol in vocabulary.symbols]
     assert found[4:] == starts.tolist()[4:]  # specials are never in a text

@@ -1,4 +1,4 @@
-"""Names, order, shapes, types and constant tables of the released models' state dicts."""
+"""Names, order, shapes, types and constant tables of upstream's models' state dicts."""
 
 import hashlib
 
@@ -8,7 +8,7 @@ from golden import load_json, names
 from recorded_model import VOCAB_SIZE, recorded_config
 
 from ofa.models.freezing import freeze
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 
 CASES = names("state_dict_*")
 
@@ -21,10 +21,10 @@ def recorded(request):
 @pytest.fixture(scope="module")
 def model(recorded):
     config = recorded_config(recorded["arch"], recorded["flags"])
-    # The release left the backbone of --adapter trainable; here that is a flag of its own.
+    # Upstream left the backbone of --adapter trainable; here that is a flag of its own.
     config.adapter_train_backbone = config.adapter
     with torch.device("meta"):
-        model = OFA(config, VOCAB_SIZE)
+        model = OFAModel(config, VOCAB_SIZE)
     freeze(model)
     for name, shape in recorded["heads"]:
         model.register_classification_head(name, **shape)
@@ -81,7 +81,7 @@ def test_defaults_equal_the_recorded_arguments(recorded, model):
 def test_constant_tables_have_the_recorded_bytes(case):
     recorded = load_json(case)
     config = recorded_config(recorded["arch"], [*recorded["flags"], "--resnet-type=resnet18"])
-    tensors = OFA(config, vocab_size=10).state_dict()
+    tensors = OFAModel(config, vocab_size=10).state_dict()
     for name, expected in recorded["buffers"].items():
         data = tensors[name].numpy()
         assert list(data.shape) == expected["shape"]

@@ -2,8 +2,8 @@
 to 1e-3.
 
 Random parts too, as far as they do not come from numpy: with the recorded seed the same words are
-masked, the same negatives drawn, the same squares cut out. Pictures of captions and questions are
-changed in colour by other draws: only their form counts.
+masked, the same negatives drawn, the same squares cut out. Images of captions and questions are
+changed in color by other draws: only their form counts.
 """
 
 import random
@@ -16,7 +16,7 @@ from golden import load, load_json, path
 
 from ofa.data.bad_rows import BadRows
 from ofa.data.fairseq_pretraining import KindRows, PretrainingDataset
-from ofa.data.negatives import NegativeDraws
+from ofa.data.negatives import NegativeSampler
 from ofa.data.pretraining import Draws, PretrainingBuilder
 from ofa.data.tsv import TsvFile
 from ofa.task.pretraining_tasks import PretrainingOptions, parse_weights
@@ -25,7 +25,7 @@ from ofa.tasks.pretraining import EXTRAS, PAIRS
 from ofa.tokens.bpe import load_language
 
 SAMPLES = {sample["name"]: sample for sample in load_json("dataset_unify_samples")["samples"]}
-RELEASED_RESIZE = 480  # largest shorter side of an enlarged picture at every --patch-image-size
+UPSTREAM_RESIZE = 480  # largest shorter side of an enlarged image at every --patch-image-size
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,10 @@ def dataset(tmp_path_factory):
 
     ofa.register_fairseq_plugin()
     options = PretrainingOptions(
-        patch_image_size=128, code_image_size=32, max_src_length=80, max_resize=RELEASED_RESIZE
+        patch_image_size=128, code_image_size=32, max_src_length=80, max_resize=UPSTREAM_RESIZE
     )
     bpe, vocabulary = load_language(bpe_folder("gpt2"))
-    negatives = NegativeDraws(path("unify_negative_sample"))
+    negatives = NegativeSampler(path("unify_negative_sample"))
     builder = PretrainingBuilder(UnifySpec(), options, vocabulary, bpe, "train", negatives)
     files = {"text_infilling": "text", "image_infilling": "image", "detection": "detection"}
     extras = {
@@ -69,7 +69,7 @@ def made(dataset, name: str):
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_a_sample_equals_the_released_one(dataset, name):
+def test_a_sample_equals_upstream(dataset, name):
     sample, recorded = made(dataset, name), SAMPLES[name]["example"]
     assert sample["id"] == recorded["id"]
     for key in ("source", "target", "prev_output_tokens", "patch_mask", "code_mask", "conf"):
@@ -94,7 +94,7 @@ def test_a_sample_equals_the_released_one(dataset, name):
     )
 
 
-def test_a_batch_of_eight_rows_has_the_released_structure(dataset):
+def test_a_batch_of_eight_rows_has_upstreams_structure(dataset):
     recorded, arrays = load_json("dataset_unify_batch")["batch"], load("dataset_unify_batch")
     batches = dataset.collater([dataset[row] for row in range(8)])
     for prefix, batch in zip(("v1", "v2"), batches, strict=True):
@@ -123,7 +123,7 @@ def rows_of(tokens, pad: int = 1) -> list[list[int]]:
     return [[token for token in row if token != pad] for row in np.asarray(tokens).tolist()]
 
 
-def test_the_deterministic_rows_of_a_batch_equal_the_released_ones(dataset):
+def test_the_deterministic_rows_of_a_batch_equal_upstream(dataset):
     arrays = load("dataset_unify_batch")
     pairs, extras = dataset.collater([dataset[row] for row in range(8)])
 

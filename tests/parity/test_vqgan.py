@@ -1,4 +1,4 @@
-"""The VQGAN of the release: names and shapes of all weights, codes and pictures as recorded."""
+"""The VQGAN of upstream: names and shapes of all weights, codes and images as recorded."""
 
 import golden
 import numpy as np
@@ -6,14 +6,14 @@ import pytest
 import torch
 from fill import fill_state_dict
 
-from ofa.models.image_tokenizer.codec import decode_pictures, encode_pictures, to_unit
+from ofa.models.image_tokenizer.codec import decode_images, encode_images, to_unit
 from ofa.models.image_tokenizer.vqgan import VQGAN, config_of
 from ofa.tokens.image_codes import codes_to_text
 
 NAMES = golden.load_json("vqgan_state_dict")["variants"]
 SMALL = golden.load("vqgan_small")
 MODELS = SMALL["meta"]["models"]
-PICTURES = ("sq", "wide")
+IMAGES = ("sq", "wide")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -40,54 +40,52 @@ def recorded(request) -> tuple[str, VQGAN]:
     return request.param, tokenizer
 
 
-def images(pictures: str) -> torch.Tensor:
-    return to_unit(torch.from_numpy(SMALL[f"images/{pictures}"]))
+def images(key: str) -> torch.Tensor:
+    return to_unit(torch.from_numpy(SMALL[f"images/{key}"]))
 
 
-@pytest.mark.parametrize("pictures", PICTURES)
-def test_codes_are_the_recorded_ones(recorded, pictures):
+@pytest.mark.parametrize("key", IMAGES)
+def test_codes_are_the_recorded_ones(recorded, key):
     name, tokenizer = recorded
-    x = tokenizer.encoder(images(pictures))
-    np.testing.assert_allclose(x, SMALL[f"{name}/{pictures}/encoder_out"], rtol=0, atol=2e-4)
+    x = tokenizer.encoder(images(key))
+    np.testing.assert_allclose(x, SMALL[f"{name}/{key}/encoder_out"], rtol=0, atol=2e-4)
     np.testing.assert_allclose(
-        tokenizer.quant_conv(x), SMALL[f"{name}/{pictures}/prequant"], rtol=0, atol=2e-4
+        tokenizer.quant_conv(x), SMALL[f"{name}/{key}/prequant"], rtol=0, atol=2e-4
     )
-    np.testing.assert_array_equal(
-        tokenizer.encode(images(pictures)), SMALL[f"{name}/{pictures}/codes"]
-    )
+    np.testing.assert_array_equal(tokenizer.encode(images(key)), SMALL[f"{name}/{key}/codes"])
 
 
-@pytest.mark.parametrize("pictures", PICTURES)
-def test_pictures_of_codes_are_the_recorded_ones(recorded, pictures):
+@pytest.mark.parametrize("key", IMAGES)
+def test_images_of_codes_are_the_recorded_ones(recorded, key):
     name, tokenizer = recorded
-    codes = torch.from_numpy(SMALL[f"{name}/{pictures}/codes"])
+    codes = torch.from_numpy(SMALL[f"{name}/{key}/codes"])
     np.testing.assert_allclose(
-        tokenizer.reconstruct(codes), SMALL[f"{name}/{pictures}/decoded"], rtol=0, atol=2e-4
+        tokenizer.reconstruct(codes), SMALL[f"{name}/{key}/decoded"], rtol=0, atol=2e-4
     )
 
 
-def test_given_codes_become_the_recorded_grey_levels(recorded):
+def test_given_codes_become_the_recorded_gray_levels(recorded):
     name, tokenizer = recorded
     codes = torch.from_numpy(SMALL["codes_given/given"])
     np.testing.assert_allclose(
         tokenizer.reconstruct(codes), SMALL[f"{name}/given/decoded"], rtol=0, atol=2e-4
     )
-    found = np.stack(
-        [np.asarray(picture) for picture in decode_pictures(tokenizer, codes)]
-    ).transpose(0, 3, 1, 2)
+    found = np.stack([np.asarray(image) for image in decode_images(tokenizer, codes)]).transpose(
+        0, 3, 1, 2
+    )
     assert abs(found.astype(int) - SMALL[f"{name}/given/decoded_u8"]).max() <= 1
 
 
-def test_files_of_pictures_give_the_recorded_codes_row_by_row(recorded):
+def test_files_of_images_give_the_recorded_codes_row_by_row(recorded):
     from PIL import Image
 
     name, tokenizer = recorded
-    picture = Image.fromarray(SMALL["images/wide"][0].transpose(1, 2, 0))
-    codes = encode_pictures(tokenizer, [picture])
+    image = Image.fromarray(SMALL["images/wide"][0].transpose(1, 2, 0))
+    codes = encode_images(tokenizer, [image])
     assert codes_to_text(codes) == " ".join(map(str, SMALL[f"{name}/wide/codes"][0].flatten()))
 
 
-def test_drawn_codes_follow_the_release(recorded):
+def test_drawn_codes_follow_upstream(recorded):
     """Informative in the recording: torch's random numbers on a CPU."""
     name, tokenizer = recorded
     tokenizer.generator = torch.Generator().manual_seed(

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from drawing_files import Colours, drawing_flags, make_drawing_vocabulary, write_drawings
+from drawing_files import Colors, drawing_flags, make_drawing_vocabulary, write_drawings
 from fairseq_setup import configuration
 
 from ofa.errors import UserError
@@ -74,7 +74,7 @@ def test_a_class_that_only_the_checkpoint_names_is_not_imported(made, importable
     from ofa import OFA
 
     model = OFA.load(made.checkpoint, device="cpu")
-    assert len(model.draw("a red square", samples=2, tokenizer=Colours())) == 2
+    assert len(model.draw("a red square", samples=2, tokenizer=Colors())) == 2
     assert not made.ran.exists() and "stored_trap" not in sys.modules
     assert (
         sum("--image-text-scorer in this call" in record.getMessage() for record in caution.records)
@@ -86,7 +86,7 @@ def test_a_class_that_this_call_names_is_called(made, importable):
     from ofa import OFA
 
     model = OFA.load(made.checkpoint, device="cpu", image_text_scorer="stored_trap:Scorer")
-    assert len(model.draw("a red square", samples=2, tokenizer=Colours())) == 2
+    assert len(model.draw("a red square", samples=2, tokenizer=Colors())) == 2
     assert made.ran.exists()
 
 

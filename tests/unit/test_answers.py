@@ -64,7 +64,7 @@ def test_a_long_list_is_cut_and_says_so():
 
 @pytest.fixture
 def rows(tmp_path):
-    """Answers: red 3 x, blue 2 x, green 2 x, grey 1 x; one row has none."""
+    """Answers: red 3 x, blue 2 x, green 2 x, gray 1 x; one row has none."""
     counts = ["red", "green", "blue", "red", "blue", "grey", "green", "red"]
     texts = [f"0.3|!+no&&1.0|!+{answer}" for answer in counts] + [""]
     return write_rows(
@@ -143,7 +143,7 @@ def test_answers_that_break_the_grammar_are_named(field):
 
 
 @pytest.mark.parametrize("columns", [(0, 2), (0, 3), (1,)])
-def test_texts_of_a_long_row_are_read_without_its_picture(tmp_path, columns):
+def test_texts_of_a_long_row_are_read_without_its_image(tmp_path, columns):
     rows = [("a1", "x" * 70000, "question one", "yes"), ("a2", "y", "question two", "no")]
     file = TsvFile(write_rows(tmp_path / "rows.tsv", rows), "0,1")
     for number, row in enumerate(rows):

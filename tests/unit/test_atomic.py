@@ -89,7 +89,15 @@ def test_the_error_of_a_write_that_a_process_dies_of_is_one_line(tmp_path):
         "from ofa.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, "prepare", "text-world", "--out", str(tmp_path / "out")],
+        [
+            sys.executable,
+            "-c",
+            code,
+            "prepare",
+            "synthetic-sentences",
+            "--out",
+            str(tmp_path / "out"),
+        ],
         capture_output=True,
         text=True,
         cwd=tmp_path,

@@ -141,16 +141,16 @@ def test_a_box_that_is_turned_round_or_empty_is_refused_with_its_row(field):
         ([-9, -9, 50, 40], False),
     ],
 )
-def test_a_box_may_reach_beyond_its_picture(box, all_inside):
+def test_a_box_may_reach_beyond_its_image(box, all_inside):
     assert check_inside(box, (50, 40), "a.tsv:3") == all_inside
 
 
 @pytest.mark.parametrize(
     "box", [[60, 0, 90, 20], [30, 30, 80, 60], [-30, 0, -10, 20], [0, 0, 100, 40]]
 )
-def test_a_box_that_is_not_in_its_picture_is_refused_with_its_row(box):
+def test_a_box_that_is_not_in_its_image_is_refused_with_its_row(box):
     with pytest.raises(
-        UserError, match="a.tsv:3: expects a box inside the picture of 50 x 40 pixels"
+        UserError, match="a.tsv:3: expects a box inside the image of 50 x 40 pixels"
     ):
         check_inside(box, (50, 40), "a.tsv:3")
 

@@ -25,7 +25,7 @@ def folders(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_kind_is_recognised_from_the_folder(folders, kind):
+def test_kind_is_recognized_from_the_folder(folders, kind):
     assert load_bpe(folders[kind]).kind == load_bpe(folders[kind], kind).kind == kind
 
 
@@ -50,7 +50,7 @@ def test_text_and_symbols_stay_apart(folders, kind):
     [
         "a red ball",
         " the red ball.",
-        "  two  blanks  ",
+        "  two  spaces  ",
         "naïve 東京 🔥\tx\ny",
         "",
         "<s> <bin_3> <0x41>",

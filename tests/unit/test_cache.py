@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_network import build_awake
 
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 
 SWITCHES = {
     "run-script switches": dict(
@@ -42,7 +42,7 @@ def sample(two_images: bool = False) -> dict:
     return batch
 
 
-def in_full(model: OFA, batch: dict, tokens: torch.Tensor, code_masks=None) -> torch.Tensor:
+def in_full(model: OFAModel, batch: dict, tokens: torch.Tensor, code_masks=None) -> torch.Tensor:
     """Logits (B, K, T, V), every beam as a sample of its own."""
     beams = [
         model(**batch, prev_output_tokens=tokens[:, k], code_masks=code_masks)[0]

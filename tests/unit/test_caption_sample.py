@@ -4,7 +4,7 @@ and row."""
 from dataclasses import replace
 
 import pytest
-from caption_files import caption, make_vocabulary, picture, write_tsv
+from caption_files import caption, make_image, make_vocabulary, write_tsv
 
 from ofa.data.sample import SampleBuilder, text_ids
 from ofa.data.tsv import TsvFile
@@ -28,7 +28,7 @@ def make_sample(language):
         bpe, vocabulary = language
         options = CaptionOptions(patch_image_size=32, **options)
         builder = SampleBuilder(SPEC, options, vocabulary, bpe, split)
-        row = {"id": "7_0", "image": picture("red"), "caption": text}
+        row = {"id": "7_0", "image": make_image("red"), "caption": text}
         return builder(row, 0, where="rows.tsv:1"), bpe, vocabulary
 
     return make
@@ -51,7 +51,7 @@ def test_an_evaluated_row_keeps_all_captions_at_full_length(make_sample):
     assert split_references(BatchRow(target=target_text(made))) == ["A red cube", "There is a cube"]
 
 
-def test_cider_optimisation_keeps_all_captions_of_a_training_row(make_sample):
+def test_cider_optimization_keeps_all_captions_of_a_training_row(make_sample):
     assert (
         target_text(make_sample("A red cube.&&There is a cube", scst=True))
         == "A red cube&&There is a cube"
@@ -83,7 +83,7 @@ def test_the_prompt_follows_the_language_of_the_vocabulary(make_sample, language
     builder = SampleBuilder(
         SPEC, CaptionOptions(patch_image_size=32), vocabulary, Chinese(), "train"
     )
-    builder({"id": "0", "image": picture("red"), "caption": "一只猫"}, 0)
+    builder({"id": "0", "image": make_image("red"), "caption": "一只猫"}, 0)
     assert Chinese.asked == ["图片描述了什么内容?", " 一只猫"]
 
 
@@ -118,7 +118,7 @@ def test_symbols_pass_by_the_bpe(language):
 def test_a_damaged_image_is_refused_with_file_and_row(tmp_path, language):
     bpe, vocabulary = language
     path = write_tsv(tmp_path / "rows.tsv", [caption(0), caption(1)])
-    path.write_text(path.read_text().replace(picture("green"), picture("green")[:60]))
+    path.write_text(path.read_text().replace(make_image("green"), make_image("green")[:60]))
     file = TsvFile(path, "0,4,2")
     builder = SampleBuilder(SPEC, CaptionOptions(patch_image_size=32), vocabulary, bpe, "train")
     with pytest.raises(UserError, match=r"rows\.tsv:2"):
@@ -133,7 +133,7 @@ def test_random_choices_depend_on_seed_epoch_and_row_only(language):
         drawn.append(context.rng.random())
         return SPEC.example(row, context)
 
-    row = {"id": "0", "image": picture("red"), "caption": "A cube"}
+    row = {"id": "0", "image": make_image("red"), "caption": "A cube"}
     spec = replace(SPEC, example=draw)
     for seed, epoch, index in ((1, 1, 0), (1, 1, 0), (1, 2, 0), (2, 1, 0), (1, 1, 1)):
         SampleBuilder(spec, CaptionOptions(patch_image_size=32), vocabulary, bpe, "train", seed)(

@@ -14,9 +14,9 @@ import zipfile
 import pytest
 import torch
 
-from ofa.checkpoints.contents import arguments, official_state_dict
+from ofa.checkpoints.contents import arguments, upstream_state_dict
 from ofa.errors import UserError
-from ofa.io.safe_load import load_checkpoint, plain, restricted_pickle
+from ofa.io.safe_load import load_checkpoint, restricted_pickle, to_builtins
 from ofa.io.safetensors_file import KEY, write_tensors
 
 
@@ -63,7 +63,7 @@ def test_an_old_checkpoint_with_a_namespace_is_read(tmp_path, new_format):
     checkpoint = load_checkpoint(path)
     assert arguments(checkpoint) == vars(args)
     assert torch.equal(
-        official_state_dict(checkpoint)["encoder.embed_tokens.weight"],
+        upstream_state_dict(checkpoint)["encoder.embed_tokens.weight"],
         weights()["encoder.embed_tokens.weight"],
     )
 
@@ -119,16 +119,16 @@ def test_ema_weights_come_first_when_asked_for(tmp_path):
     checkpoint = load_checkpoint(
         save(tmp_path, {"model": {**last, "encoder.b": torch.ones(1)}, "extra_state": extra})
     )
-    assert official_state_dict(checkpoint)["encoder.a"][0] == 1
-    assert official_state_dict(checkpoint, ema=True)["encoder.a"][0] == 3
+    assert upstream_state_dict(checkpoint)["encoder.a"][0] == 1
+    assert upstream_state_dict(checkpoint, ema=True)["encoder.a"][0] == 3
     del checkpoint["extra_state"]["ema_fp32_params"]
-    assert official_state_dict(checkpoint, ema=True)["encoder.a"][0] == 2
-    assert "encoder.b" in official_state_dict(checkpoint, ema=True)
+    assert upstream_state_dict(checkpoint, ema=True)["encoder.a"][0] == 2
+    assert "encoder.b" in upstream_state_dict(checkpoint, ema=True)
 
 
 def test_a_checkpoint_without_ema_says_so():
     with pytest.raises(UserError, match="no EMA weights"):
-        official_state_dict({"model": weights()}, ema=True)
+        upstream_state_dict({"model": weights()}, ema=True)
 
 
 @pytest.mark.parametrize("new_format", [True, False])
@@ -199,7 +199,7 @@ def test_settings_of_other_programs_are_never_imported(tmp_path):
     (tmp_path / "fairseq_trap.py").write_text("raise SystemExit('imported')")
     attack = b"\x80\x02cfairseq.fairseq_trap\nConfig\n)R}X\x01\0\0\0aK\x01sb."
     found = restricted_pickle("a.pt").load(io.BytesIO(attack))
-    assert plain(found) == {"a": 1} and "fairseq.fairseq_trap" not in sys.modules
+    assert to_builtins(found) == {"a": 1} and "fairseq.fairseq_trap" not in sys.modules
 
 
 def test_a_program_of_torchscript_is_refused(tmp_path):
@@ -279,7 +279,7 @@ def test_a_missing_checkpoint_and_a_directory_are_named(tmp_path):
 
 def test_a_file_of_something_else_is_refused():
     with pytest.raises(UserError, match="holds no OFA model"):
-        official_state_dict({"model": {"fc.weight": torch.ones(2)}})
+        upstream_state_dict({"model": {"fc.weight": torch.ones(2)}})
 
 
 def test_trusted_files_are_read_without_limits(tmp_path):

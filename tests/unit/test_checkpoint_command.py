@@ -92,7 +92,7 @@ def test_parameters_that_two_names_share_count_once(tmp_path, capsys):
     assert f"{count:,} parameters" in capsys.readouterr().out
 
 
-def test_show_reads_files_of_the_release_without_training_state(tmp_path, capsys):
+def test_show_reads_files_of_upstream_without_training_state(tmp_path, capsys):
     old = argparse.Namespace(arch="ofa_tiny", task="caption", ema_decay=0.9999)
     torch.save({"args": old, "model": small_weights()}, tmp_path / "old.pt")
     assert run("show", tmp_path / "old.pt") == 0

@@ -1,14 +1,14 @@
-"""``ofa prepare muge | refcoco-cn`` and ``ofa submit muge``: published files in, official
+"""``ofa prepare muge | refcoco-cn`` and ``ofa submit muge``: published files in, upstream
 columns out."""
 
 import base64
 import json
 
 import pytest
-from caption_files import picture
+from caption_files import make_image
 
 from ofa.cli.main import main
-from ofa.io.image_files import PictureFolders, read_picture
+from ofa.io.image_files import ImageFolders, read_image
 
 CAPTIONS = {"a1": ["蕾丝元素，时尚气质", "性感名媛风"], "b2": "红色 连衣裙"}
 
@@ -34,12 +34,14 @@ def muge(folder, *more: str, texts=CAPTIONS) -> int:
         folder / "IC_train.jsonl",
         [{"image_id": name, "text": text} for name, text in texts.items()],
     )
-    pictures = write_table(
+    images = write_table(
         folder / "IC_train.tsv",
-        ("a1", picture("red")),
-        ("b2", picture("blue").replace("+", "-").replace("/", "_")),
+        ("a1", make_image("red")),
+        ("b2", make_image("blue").replace("+", "-").replace("/", "_")),
     )
-    test = write_table(folder / "IC_test.tsv", ("t9", picture("green")), ("t1", picture("white")))
+    test = write_table(
+        folder / "IC_test.tsv", ("t9", make_image("green")), ("t1", make_image("white"))
+    )
     return main(
         [
             "prepare",
@@ -49,7 +51,7 @@ def muge(folder, *more: str, texts=CAPTIONS) -> int:
             "--test",
             test,
             "--images",
-            pictures,
+            images,
             "--out",
             str(folder / "out"),
             *more,
@@ -57,7 +59,7 @@ def muge(folder, *more: str, texts=CAPTIONS) -> int:
     )
 
 
-def test_muge_becomes_caption_files_with_its_pictures(tmp_path):
+def test_muge_becomes_caption_files_with_its_images(tmp_path):
     assert muge(tmp_path) == 0
     stage1 = rows(tmp_path / "out/caption_stage1_train.tsv")
     assert [row[:4] for row in stage1] == [
@@ -65,13 +67,15 @@ def test_muge_becomes_caption_files_with_its_pictures(tmp_path):
         ["a1_1", "a1", "性感名媛风", ""],
         ["b2_0", "b2", "红色 连衣裙", ""],
     ]
-    assert [row[4] for row in stage1] == [picture("red"), picture("red"), picture("blue")]
+    assert [row[4] for row in stage1] == [make_image("red"), make_image("red"), make_image("blue")]
     assert [row[2] for row in rows(tmp_path / "out/caption_stage2_train.tsv")] == [
         "蕾丝元素，时尚气质&&性感名媛风",
         "红色 连衣裙",
     ]
     test = rows(tmp_path / "out/caption_test.tsv")
-    assert [row[1:3] for row in test] == [["t9", ""], ["t1", ""]] and test[0][4] == picture("green")
+    assert [row[1:3] for row in test] == [["t9", ""], ["t1", ""]] and test[0][4] == make_image(
+        "green"
+    )
     assert not (tmp_path / "out/test_caption_coco_format.json").exists()
     assert (tmp_path / "out/captions.txt").read_text(encoding="utf-8").split("\n")[
         1
@@ -81,7 +85,7 @@ def test_muge_becomes_caption_files_with_its_pictures(tmp_path):
 @pytest.mark.parametrize(
     "texts, message",
     [
-        ({"zz": "无图"}, "IC_train.jsonl:1: expected a picture 'zz' in"),
+        ({"zz": "无图"}, "IC_train.jsonl:1: expected an image 'zz' in"),
         ({"a1": []}, "IC_train.jsonl:1: expected a text, found none"),
         ({"a1": {"zh": "x"}}, "IC_train.jsonl:1: expected {"),
     ],
@@ -93,10 +97,10 @@ def test_what_cannot_be_a_row_is_named_or_left_out(tmp_path, capsys, texts, mess
     assert len(rows(tmp_path / "out/caption_stage1_train.tsv")) == 1
 
 
-def test_a_broken_picture_is_named_with_its_row(tmp_path, capsys):
+def test_a_broken_image_is_named_with_its_row(tmp_path, capsys):
     train = write_lines(tmp_path / "t.jsonl", [{"image_id": "a", "text": "狗"}])
     for number, content in enumerate(("bm90IGEgcGljdHVyZQ==", "///", "b'%'")):
-        table = write_table(tmp_path / f"p{number}.tsv", ("x", picture("red")), ("a", content))
+        table = write_table(tmp_path / f"p{number}.tsv", ("x", make_image("red")), ("a", content))
         assert (
             main(
                 [
@@ -115,27 +119,29 @@ def test_a_broken_picture_is_named_with_its_row(tmp_path, capsys):
         assert f"p{number}.tsv:2@" in capsys.readouterr().err
 
 
-def test_tables_of_pictures_are_found_by_id_and_refused_where_they_are_wrong(tmp_path):
-    table = write_table(tmp_path / "p.tsv", ("a", picture("red")), ("b.jpg", picture("blue")))
-    images = PictureFolders([table])
-    assert read_picture(images.find("a.jpg")) == base64.b64decode(picture("red"))
+def test_tables_of_images_are_found_by_id_and_refused_where_they_are_wrong(tmp_path):
+    table = write_table(tmp_path / "p.tsv", ("a", make_image("red")), ("b.jpg", make_image("blue")))
+    images = ImageFolders([table])
+    assert read_image(images.find("a.jpg")) == base64.b64decode(make_image("red"))
     assert (
-        read_picture(images.find("b.jpg")) == base64.b64decode(picture("blue"))
+        read_image(images.find("b.jpg")) == base64.b64decode(make_image("blue"))
         and images.find("c") is None
     )
     for content, message in (
-        (("a", "x"), "expected every picture once, found 'a' again"),
-        (("c",), r"p.tsv:3: expected a picture in base64"),
+        (("a", "x"), "expected every image once, found 'a' again"),
+        (("c",), r"p.tsv:3: expected an image in base64"),
     ):
-        write_table(tmp_path / "p.tsv", ("a", picture("red")), ("b", picture("blue")), content)
+        write_table(
+            tmp_path / "p.tsv", ("a", make_image("red")), ("b", make_image("blue")), content
+        )
         with pytest.raises(Exception, match=message):
-            PictureFolders([table]).find("a")
+            ImageFolders([table]).find("a")
 
 
 def test_muge_uploads_are_lines_of_ids_and_texts(tmp_path, capsys):
     results, images = (
         tmp_path / "test_predict.json",
-        write_table(tmp_path / "IC_test.tsv", ("t9", picture("red")), ("t1", picture("red"))),
+        write_table(tmp_path / "IC_test.tsv", ("t9", make_image("red")), ("t1", make_image("red"))),
     )
     results.write_text(
         json.dumps(
@@ -190,7 +196,7 @@ def refcoco_cn(folder, *arguments: str) -> int:
 
 
 def test_published_files_and_json_lines_become_the_same_columns(tmp_path):
-    image = picture("red")  # 40 x 30 pixels
+    image = make_image("red")  # 40 x 30 pixels
     published = write_table(
         tmp_path / "val.tsv",
         ("7_0", "左边的红色汽车", "1.5,2,20,25.0", image),
@@ -203,7 +209,7 @@ def test_published_files_and_json_lines_become_the_same_columns(tmp_path):
             {"id": "8_1", "image": "a", "text": "猫", "bbox": [0, 0, 5, 5]},
         ],
     )
-    table = write_table(tmp_path / "pictures.tsv", ("a", image))
+    table = write_table(tmp_path / "images.tsv", ("a", image))
     assert (
         refcoco_cn(
             tmp_path,
@@ -236,16 +242,16 @@ def test_published_files_and_json_lines_become_the_same_columns(tmp_path):
         (("1", "狗", "1,2,3"), "val.tsv:1: expected a box x0,y0,x1,y1 in column 2, found '1,2,3'"),
         (("1", "狗", "30,2,10,9"), "val.tsv:1: expected a box with x0 < x1"),
         (("1", " ", "3,2,10,9"), "val.tsv:1: expected a text in column 1"),
-        (("1", "狗", "3,2,100,9"), "val.tsv:1: expected a box inside the picture"),
+        (("1", "狗", "3,2,100,9"), "val.tsv:1: expected a box inside the image"),
     ],
 )
 def test_wrong_rows_of_a_published_file_are_named(tmp_path, capsys, row, message):
-    path = write_table(tmp_path / "val.tsv", (*row, picture("red")))
+    path = write_table(tmp_path / "val.tsv", (*row, make_image("red")))
     assert refcoco_cn(tmp_path, "--val", path) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_json_lines_without_pictures_are_one_message(tmp_path, capsys):
+def test_json_lines_without_images_are_one_message(tmp_path, capsys):
     assert (
         refcoco_cn(
             tmp_path,
@@ -254,18 +260,19 @@ def test_json_lines_without_pictures_are_one_message(tmp_path, capsys):
         )
         == 2
     )
-    assert "expected --images with the pictures" in capsys.readouterr().err
+    assert "expected --images with the images" in capsys.readouterr().err
 
 
 def test_the_doctor_reads_chinese_files_and_says_what_is_empty(tmp_path, capsys):
     good = write_table(
-        tmp_path / "refcoco_cn_val.tsv", ("7_0", "左边的红色汽车", "1.5,2,20,25.0", picture("red"))
+        tmp_path / "refcoco_cn_val.tsv",
+        ("7_0", "左边的红色汽车", "1.5,2,20,25.0", make_image("red")),
     )
     assert main(["doctor", good, "--task", "refcoco", "--selected-cols", "0,3,1,2"]) == 0
     captions = write_table(
         tmp_path / "caption_val.tsv",
-        ("1_0", "1", "。。！", "", picture("red")),
-        ("2_0", "2", "红色的裙子。", "", picture("red")),
+        ("1_0", "1", "。。！", "", make_image("red")),
+        ("2_0", "2", "红色的裙子。", "", make_image("red")),
     )
     capsys.readouterr()
     assert main(["doctor", captions]) != 0

@@ -1,10 +1,10 @@
-"""Chinese texts: blanks, punctuation, words of the scores, samples with a BERT vocabulary of
+"""Chinese texts: spaces, punctuation, words of the scores, samples with a BERT vocabulary of
 one's own, prompts."""
 
 from pathlib import Path
 
 import pytest
-from caption_files import picture
+from caption_files import make_image
 from small_bpe import make_bert_folder
 
 from ofa.criterions.caption_reward import CaptionReward
@@ -48,7 +48,7 @@ def sample_of(language, spec, row: dict, split: str = "train", **options):
     builder = SampleBuilder(
         spec, spec.options(patch_image_size=32, **options), vocabulary, bpe, split
     )
-    made = builder({"id": "1", "image": picture("red"), **row}, 0, where="rows.tsv:1")
+    made = builder({"id": "1", "image": make_image("red"), **row}, 0, where="rows.tsv:1")
     read = [
         without_blanks(bpe.decode(vocabulary.pieces(made[key], drop=range(4))))
         for key in ("source", "target")
@@ -109,7 +109,7 @@ def test_kept_punctuation_survives_cutting_and_joining():
 # samples
 
 
-def test_prompts_are_those_of_the_release(language):
+def test_prompts_are_those_of_upstream(language):
     _, source, target = sample_of(language, caption.SPEC, {"caption": "两只狗，在玩！"})
     assert source == "图片描述了什么内容?" and target == "两只狗，在玩！"
     made, source, _ = sample_of(
@@ -127,7 +127,7 @@ def test_prompts_are_those_of_the_release(language):
         assert source == ("什么？" if question == "什么？" else "什么?")
 
 
-def test_a_question_mark_is_added_in_english_as_in_the_release():
+def test_a_question_mark_is_added_in_english_as_in_upstream():
     context = type(
         "Context",
         (),

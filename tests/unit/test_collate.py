@@ -58,7 +58,7 @@ def test_prompts_of_one_length_are_a_matrix_and_others_lists():
     ]
 
 
-def test_keys_of_other_tasks_keep_their_official_names_and_types():
+def test_keys_of_other_tasks_keep_their_upstream_names_and_types():
     extra = dict(
         id=7,
         conf=torch.tensor([0.5]),

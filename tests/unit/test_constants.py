@@ -1,4 +1,4 @@
-"""The best answer that looks at no picture, for each task that scores."""
+"""The best answer that looks at no image, for each task that scores."""
 
 import pytest
 

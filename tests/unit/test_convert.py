@@ -18,7 +18,7 @@ from small_network import build_small
 from ofa.checkpoints import write
 from ofa.checkpoints.adapt import CONSTANTS, EMBEDDINGS
 from ofa.checkpoints.architecture import fields_of, image_size
-from ofa.checkpoints.foreign_config import cannot_hold
+from ofa.checkpoints.foreign_config import unsupported_features
 from ofa.checkpoints.formats import LAYOUTS
 from ofa.checkpoints.read import read_source
 from ofa.checkpoints.verify_conversion import fixed_batches, largest_differences, logits, network_of
@@ -26,14 +26,14 @@ from ofa.cli.main import main
 from ofa.errors import UserError
 from ofa.io.safe_load import load_checkpoint
 from ofa.models.config import ModelConfig
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 from ofa.tokens.bpe import load_language
 
 # Image stems of full width, tens of megabytes a file; tests/parity/test_layouts.py is fast.
 pytestmark = pytest.mark.slow
 
 ENTRIES = 300
-RELEASED = dict(
+UPSTREAM = dict(
     scale_attn=True,
     scale_fc=True,
     scale_heads=True,
@@ -70,7 +70,7 @@ def folder(tmp_path_factory):
 
 def save(path, entries: int = ENTRIES, task: dict = TASK, **switches) -> str:
     """A checkpoint as training writes it, of a network whose every tensor matters."""
-    model = build_small(entries, **{**RELEASED, "resnet_type": "resnet18", **switches})
+    model = build_small(entries, **{**UPSTREAM, "resnet_type": "resnet18", **switches})
     if switches.get("load_checkpoint_heads"):
         model.register_classification_head("mood", 3, 16)
     state = {
@@ -168,7 +168,7 @@ def test_a_safetensors_checkpoint_is_one_to_all_commands(checkpoint, tmp_path, c
     assert out.stat().st_mode & 0o777 == (tmp_path / "b.pt").stat().st_mode & 0o777
 
 
-def test_the_file_for_the_release_has_what_its_programs_look_up(checkpoint, tmp_path):
+def test_the_file_for_upstream_has_what_its_programs_look_up(checkpoint, tmp_path):
     assert convert(checkpoint, "huggingface", tmp_path / "folder") == 0
     assert convert(tmp_path / "folder", "fairseq", tmp_path / "a.pt") == 0
     content = torch.load(tmp_path / "a.pt", weights_only=True)
@@ -191,13 +191,13 @@ def test_the_file_for_the_release_has_what_its_programs_look_up(checkpoint, tmp_
         model.decoder_output_dim,
         model.adaptive_softmax_cutoff,
     ) == ("ofa_large", True, 16, None)
-    released = load_checkpoint(checkpoint)["model"]
+    upstream = load_checkpoint(checkpoint)["model"]
     assert {key: value.shape for key, value in content["model"].items()} == {
-        key: value.shape for key, value in released.items()
+        key: value.shape for key, value in upstream.items()
     }
     assert all(
         content["model"][key].equal(value)
-        for key, value in released.items()
+        for key, value in upstream.items()
         if "version" not in key
     )
 
@@ -255,7 +255,7 @@ def test_a_bare_or_wrapped_file_of_mmpretrain_is_read_by_its_shapes(checkpoint, 
         assert_same(checkpoint, tmp_path / "a.pt")
 
 
-def test_an_official_file_without_options_is_read_by_its_shapes(small, tmp_path, caplog):
+def test_an_upstream_file_without_options_is_read_by_its_shapes(small, tmp_path, caplog):
     torch.save(load_checkpoint(small)["model"], tmp_path / "bare.pt")
     assert convert(tmp_path / "bare.pt", "ofa", tmp_path / "a.safetensors") == 0
     assert "--disable-entangle" in caplog.text
@@ -347,7 +347,7 @@ def test_what_no_other_layout_holds_is_named(switches, words, tmp_path, capsys):
     assert os.listdir(tmp_path) == ["source.pt"]
     held = read_source(source)
     found = {
-        name: " ".join(cannot_hold(layout, held.config, held.weights))
+        name: " ".join(unsupported_features(layout, held.config, held.weights))
         for name, layout in LAYOUTS.items()
     }
     assert words in found["mmpretrain"] and not found["ofa"]
@@ -363,13 +363,14 @@ def test_what_no_other_layout_holds_is_named(switches, words, tmp_path, capsys):
 
 def test_a_vision_transformer_stays_here():
     config = ModelConfig(
-        **{**RELEASED, "resnet_type": "ViT-B/16", "encoder_layers": 1, "decoder_layers": 1}
+        **{**UPSTREAM, "resnet_type": "ViT-B/16", "encoder_layers": 1, "decoder_layers": 1}
     )
     with torch.device("meta"):
-        weights = OFA(config, ENTRIES).state_dict()
+        weights = OFAModel(config, ENTRIES).state_dict()
     assert fields_of(weights)["resnet_type"] == "ViT-B/16"
     found = {
-        name: " ".join(cannot_hold(layout, config, weights)) for name, layout in LAYOUTS.items()
+        name: " ".join(unsupported_features(layout, config, weights))
+        for name, layout in LAYOUTS.items()
     }
     assert (
         "vision transformer" in found["huggingface"] and "vision transformer" in found["mmpretrain"]
@@ -651,7 +652,7 @@ def test_a_conversion_replaces_the_weights_of_the_one_before(small, tmp_path):
 
 def test_the_fixed_batch_has_padding_a_missing_image_and_codes():
     config = ModelConfig(
-        **{**RELEASED, "image_bucket_size": 2, "code_image_size": 8, "max_source_positions": 5}
+        **{**UPSTREAM, "image_bucket_size": 2, "code_image_size": 8, "max_source_positions": 5}
     )
     batches = fixed_batches(config, ENTRIES)
     text, codes = batches["image and text"], batches["codes"]
@@ -706,7 +707,7 @@ def test_every_part_of_the_network_shows_in_the_logits(small):
 )
 def test_every_architecture_has_the_image_size_of_its_pretraining(arch, size):
     with torch.device("meta"):
-        weights = OFA(ModelConfig.from_namespace({}, arch), 10).state_dict()
+        weights = OFAModel(ModelConfig.from_namespace({}, arch), 10).state_dict()
     assert image_size(weights) == (size, arch, True)
 
 

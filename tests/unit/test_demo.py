@@ -19,7 +19,7 @@ WORDS, PIECES = 8, 20  # what the model reads at most
 
 
 class Model:
-    """Stands for ``OFA``: remembers the pictures that it was asked about."""
+    """Stands for ``OFA``: remembers the images that it was asked about."""
 
     def __init__(self, trained=("caption",), tokenizer=None):
         self.seen, self.trained = [], trained
@@ -45,11 +45,11 @@ class Model:
 
         return SimpleNamespace(check_tokenizer=check_tokenizer)
 
-    def knows(self, name):
+    def was_trained_on(self, name):
         return name in self.trained
 
-    def caption(self, picture, best):
-        self.seen.append(picture)
+    def caption(self, image, best):
+        self.seen.append(image)
         others = [
             Answer("a dog", -0.9),
             Answer("a <b>cat</b> {{ 1 }}", -1.2),
@@ -57,36 +57,36 @@ class Model:
         ][: best - 1]
         return Answer("a <b>cat</b> {{ 1 }}", -0.5, others=others)
 
-    def answer(self, picture, question, best):
+    def answer(self, image, question, best):
         raise MemoryError("no memory left")
 
-    def ground(self, picture, text, best):
-        self.seen.append(picture)
-        width, height = picture.size
+    def ground(self, image, text, best):
+        self.seen.append(image)
+        width, height = image.size
         whole = Region((0.0, 0.0, width / 2, height), (0, 0, 0.5, 1), (0, 0, 9, 19), -0.1)
         whole.others = [Region((0.0, 0.0, 0.0, 0.0), (0, 0, 0, 0), None, -2.0)]
         return whole if text != "nothing" else whole.others[0]
 
-    def read(self, picture, best):
+    def read(self, image, best):
         return Answer("EXIT", -0.1)
 
-    def entails(self, picture, statement, best):
+    def entails(self, image, statement, best):
         return Answer("maybe", -0.7, others=[Answer("yes", -1.1), Answer("no", -1.6)])
 
-    def generate(self, picture, instruction, best):
+    def generate(self, image, instruction, best):
         box = (1.0, 1.0, 5.0, 5.0)
         return Answer("<bin_1> <bin_1> <bin_5> <bin_5>", -0.2, Region(box, box, (1, 1, 5, 5)))
 
     def draw(self, text, samples, seed):
-        pictures = [Image.new("RGB", (16, 16), (seed, 40 * number, 0)) for number in range(samples)]
-        for number, picture in enumerate(pictures):
-            picture.info = {
+        images = [Image.new("RGB", (16, 16), (seed, 40 * number, 0)) for number in range(samples)]
+        for number, image in enumerate(images):
+            image.info = {
                 "codes": (),
                 "score": -1.5,
-                "fit": 1 - number / 10 if "fit" in text else math.nan,
+                "clip_score": 1 - number / 10 if "fit" in text else math.nan,
                 "seed": seed,
             }
-        return pictures
+        return images
 
 
 @pytest.fixture
@@ -126,24 +126,24 @@ def test_answers_come_as_a_table_with_scores_and_are_shown_as_text(photo):
     assert Demo(Model()).ask("caption", photo, best=1).count('class="ofa-bar"><span') == 1
 
 
-def test_a_region_is_drawn_on_the_picture(photo):
+def test_a_region_is_drawn_on_the_image(photo):
     reply = Demo(Model()).reply("ground", photo, "the left half")
-    assert reply.picture.size[0] > 40 and [row.text for row in reply.rows] == [
+    assert reply.image.size[0] > 40 and [row.text for row in reply.rows] == [
         "0, 0, 20, 30",
         "no region",
     ]
     orange = [
         pixel
-        for pixel in reply.picture.resize((40, 30), Image.Resampling.NEAREST).getdata()
+        for pixel in reply.image.resize((40, 30), Image.Resampling.NEAREST).getdata()
         if pixel == (255, 106, 43)
     ]
     assert orange and reply.column == "Left, top, right, bottom in pixels of 40 × 30"
-    assert Demo(Model()).reply("generate", photo, "where?").picture is not None
+    assert Demo(Model()).reply("generate", photo, "where?").image is not None
     nothing = Demo(Model()).reply("ground", photo, "nothing")
-    assert nothing.picture is None and nothing.heading == "The model named no region."
+    assert nothing.image is None and nothing.heading == "The model named no region."
 
 
-def test_text_on_pictures_is_read(photo):
+def test_text_on_images_is_read(photo):
     assert Demo(Model()).reply("read", photo).heading == "EXIT"
 
 
@@ -155,7 +155,7 @@ def test_statements_get_all_three_answers(photo):
     ]
 
 
-def test_drawn_pictures_are_large_enough_to_be_seen_and_tell_their_fit():
+def test_drawn_images_are_large_enough_to_be_seen_and_tell_their_fit():
     demo = Demo(Model(tokenizer="t.pt"), ["draw"])
     html = demo.ask("draw", None, "a fit dog", samples=3, seed=9)
     assert html.count("<figure>") == 3 and "2 · fit 0.90" in html and "as the scorer judges" in html
@@ -165,24 +165,22 @@ def test_drawn_pictures_are_large_enough_to_be_seen_and_tell_their_fit():
 
 
 @pytest.mark.parametrize("size", [(16, 16), (3000, 20), (5000, 4000)])
-def test_pictures_in_the_page_have_a_size_to_be_looked_at(size):
+def test_images_in_the_page_have_a_size_to_be_looked_at(size):
     import base64
     import io
 
-    picture = Image.open(
-        io.BytesIO(base64.b64decode(data_url(Image.new("RGB", size)).split(",")[1]))
-    )
-    assert 200 < max(picture.size) <= 1200
+    image = Image.open(io.BytesIO(base64.b64decode(data_url(Image.new("RGB", size)).split(",")[1])))
+    assert 200 < max(image.size) <= 1200
 
 
 @pytest.mark.parametrize(
     "key, text, words",
     [
-        ("caption", "", "There is no picture yet."),
+        ("caption", "", "There is no image yet."),
         (
             "answer",
             "   ",
-            "The question is empty. Type one, for example: what colour is the circle?",
+            "The question is empty. Type one, for example: what color is the circle?",
         ),
         ("ground", None, "The text is empty."),
         (
@@ -196,7 +194,7 @@ def test_pictures_in_the_page_have_a_size_to_be_looked_at(size):
     ],
 )
 def test_what_is_missing_or_wrong_is_said(photo, caplog, key, text, words):
-    html = Demo(Model(tokenizer="t.pt")).ask(key, None if "picture" in words else photo, text)
+    html = Demo(Model(tokenizer="t.pt")).ask(key, None if "image" in words else photo, text)
     assert words in said(html)
     assert ("no memory left" in caplog.text) == (text == "why?")
 
@@ -226,12 +224,12 @@ def test_texts_of_any_length_are_refused_before_they_are_read(photo):
     assert "too long" in said(Demo(Model()).ask("answer", photo, "x" * 20_001))
 
 
-def test_broken_pictures_are_said_at_once_and_when_asked(tmp_path):
+def test_broken_images_are_said_at_once_and_when_asked(tmp_path):
     path = tmp_path / "broken <i>.jpg"
-    path.write_bytes(b"\xff\xd8 no picture")
+    path.write_bytes(b"\xff\xd8 no image")
     demo = Demo(Model())
     assert said(demo.check(str(path))).startswith(
-        "broken &lt;i&gt;.jpg cannot be read as a picture."
+        "broken &lt;i&gt;.jpg cannot be read as an image."
     )
     assert demo.ask("caption", str(path)) == demo.check(str(path)) and demo.check(None) == ""
 
@@ -286,9 +284,9 @@ def test_the_page_offers_what_the_model_can_do():
 def test_examples_are_always_the_same_and_ask_something_for_every_task():
     demo = Demo(Model())
     found = [demo.example(number) for number in range(4)]
-    assert len({one.picture.tobytes() for one in found}) == 4
+    assert len({one.image.tobytes() for one in found}) == 4
     assert (
-        example(2).picture.tobytes() == found[2].picture.tobytes()
+        example(2).image.tobytes() == found[2].image.tobytes()
         and example(2).texts["ground"] == found[2].texts["ground"]
     )
     for one in found:

@@ -12,15 +12,15 @@ from PIL import Image
 
 from ofa.cli.main import main
 from ofa.doctor.layouts import LAYOUTS, selected_columns
-from ofa.doctor.rows import PICTURE_RULES
+from ofa.doctor.rows import IMAGE_RULES
 from ofa.doctor.rules import CELL_RULES, ROW_RULES
 from ofa.doctor.scan import FILE_RULES
 
 ROWS = 4
 
 
-def picture(size: tuple[int, int], kind: str, **options) -> str:
-    """Noise, the same each time; its base64 needs padding, for bytes after the end of a picture
+def make_image(size: tuple[int, int], kind: str, **options) -> str:
+    """Noise, the same each time; its base64 needs padding, for bytes after the end of an image
     do no harm."""
     file = io.BytesIO()
     Image.frombytes("RGB", size, random.Random(0).randbytes(3 * size[0] * size[1])).save(
@@ -29,42 +29,42 @@ def picture(size: tuple[int, int], kind: str, **options) -> str:
     return base64.b64encode(file.getvalue() + bytes((1 - len(file.getvalue())) % 3)).decode()
 
 
-PICTURE, SQUARE = picture((40, 30), "PNG"), picture((256, 256), "JPEG")
-TURNED = picture(
+IMAGE, SQUARE = make_image((40, 30), "PNG"), make_image((256, 256), "JPEG")
+TURNED = make_image(
     (40, 30),
     "JPEG",
     exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0",
 )
 ANSWERS = "1.0|!+yes&&0.3|!+on the left"
 SOUND = {  # task -> cells of the row i
-    "caption": lambda i: [f"9_{i}", "9", f"A dog, number {i}.", "dog&&grass", PICTURE],
-    "vqa_gen": lambda i: [str(i), "9", "is it red?", ANSWERS, "house&&sky", PICTURE],
-    "grounded_qa": lambda i: [str(i), "9", "is it red?", "1,2,30,20", ANSWERS, PICTURE],
+    "caption": lambda i: [f"9_{i}", "9", f"A dog, number {i}.", "dog&&grass", IMAGE],
+    "vqa_gen": lambda i: [str(i), "9", "is it red?", ANSWERS, "house&&sky", IMAGE],
+    "grounded_qa": lambda i: [str(i), "9", "is it red?", "1,2,30,20", ANSWERS, IMAGE],
     "refcoco": lambda i: [
         f"79_{i}",
         "9",
         "the left dog",
         "1.5,2,30,20.5",
-        PICTURE.replace("+", "-").replace("/", "_"),
+        IMAGE.replace("+", "-").replace("/", "_"),
     ],
-    "snli_ve": lambda i: [f"9.jpg#{i}", "9", PICTURE, "a man sleeps", "a man runs", "neutral"],
-    "image_classify": lambda i: [PICTURE, str(i + 1), ("tench", "yes", "crane", "on the left")[i]],
+    "snli_ve": lambda i: [f"9.jpg#{i}", "9", IMAGE, "a man sleeps", "a man runs", "neutral"],
+    "image_classify": lambda i: [IMAGE, str(i + 1), ("tench", "yes", "crane", "on the left")[i]],
     "image_gen": lambda i: [str(i), " ".join(map(str, range(i, 1024 + i))), "a red house"],
-    "ocr": lambda i: [str(i), PICTURE, ("营业时间", "Open Daily", "!!", "STOP")[i]],
+    "ocr": lambda i: [str(i), IMAGE, ("营业时间", "Open Daily", "!!", "STOP")[i]],
     "gigaword": lambda i: ["a long article about cats", "cats"],
     "cola": lambda i: ["gj04", "They drank the pub dry.", "1"],
     "mnli": lambda i: ["one text", "another", "2"],
     "qnli": lambda i: [str(i), "who?", "he did", "not_entailment"],
     "rte": lambda i: [str(i), "one", "two", "entailment"],
     "vision_language": lambda i: [
-        [str(i), PICTURE, "a dog", "", "", "dog&&grass", "cc12m", "caption"],
-        [str(i), PICTURE, "", "is it red?", ANSWERS, "", "vqa", "qa"],
-        [str(i), PICTURE, "the left dog", "", "1,2,30,20", "", "refcoco", "visual_grounding"],
-        [str(i), PICTURE, "a cat", "", "", "", "coco", "caption"],
+        [str(i), IMAGE, "a dog", "", "", "dog&&grass", "cc12m", "caption"],
+        [str(i), IMAGE, "", "is it red?", ANSWERS, "", "vqa", "qa"],
+        [str(i), IMAGE, "the left dog", "", "1,2,30,20", "", "refcoco", "visual_grounding"],
+        [str(i), IMAGE, "a cat", "", "", "", "coco", "caption"],
     ][i],
     "text": lambda i: [str(i), "some plain text"],
     "image": lambda i: [str(i), SQUARE, " ".join(map(str, range(256)))],
-    "detection": lambda i: [str(i), PICTURE, "1,2,30,20,17,cat&&0,0,40,30,3,big dog"],
+    "detection": lambda i: [str(i), IMAGE, "1,2,30,20,17,cat&&0,0,40,30,3,big dog"],
 }
 
 
@@ -88,19 +88,19 @@ def wrap(before: str, after: str = ""):
     return lambda old: before.encode() + old + after.encode()
 
 
-MENDED, LEFT_OUT, NOTE = "mended", "left out", "note"
+REPAIRED, LEFT_OUT, NOTE = "repaired", "left out", "note"
 DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does with the row
-    ("caption", lambda data: b"\xef\xbb\xbf" + data, "1:*", "bom", "byte-order mark", MENDED),
+    ("caption", lambda data: b"\xef\xbb\xbf" + data, "1:*", "bom", "byte-order mark", REPAIRED),
     (
         "caption",
         lambda data: data.replace(b"\n", b"\r\n"),
         "1:*",
         "crlf",
         r"\r\n at the end of 4 of 4 rows",
-        MENDED,
+        REPAIRED,
     ),
-    ("caption", cell(2, 2, "a\rdog"), "2:*", "carriage-return", "one after", MENDED),
-    ("caption", cell(2, 2, "a\0dog"), "2:*", "nul", "1 in the row", MENDED),
+    ("caption", cell(2, 2, "a\rdog"), "2:*", "carriage-return", "one after", REPAIRED),
+    ("caption", cell(2, 2, "a\0dog"), "2:*", "nul", "1 in the row", REPAIRED),
     (
         "caption",
         cell(3, 2, lambda old: b"caf\xe9"),
@@ -131,15 +131,15 @@ DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does w
         "2:*",
         "columns",
         "found 3: is there a line break inside a field?",
-        MENDED,
+        REPAIRED,
     ),
     (
         "caption",
         cell(2, 4, lambda old: old[:76] + b"\n" + old[76:]),
         "2:4",
-        "base64-length|picture",
+        "base64-length|image",
         "",
-        MENDED,
+        REPAIRED,
     ),
     (
         "caption",
@@ -147,16 +147,16 @@ DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does w
         "2:4",
         "bytes-literal",
         "Python's notation of bytes",
-        MENDED,
+        REPAIRED,
     ),
-    ("caption", cell(2, 4, wrap('"', '"')), "2:4", "quoted", "", MENDED),
+    ("caption", cell(2, 4, wrap('"', '"')), "2:4", "quoted", "", REPAIRED),
     (
         "caption",
         cell(2, 4, wrap("data:image/png;base64,")),
         "2:4",
         "data-url",
         "a data URL",
-        MENDED,
+        REPAIRED,
     ),
     (
         "caption",
@@ -164,7 +164,7 @@ DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does w
         "2:4",
         "base64-length",
         "the end is missing",
-        MENDED,
+        REPAIRED,
     ),
     (
         "caption",
@@ -180,7 +180,7 @@ DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does w
         "2:4",
         "base64",
         "the character",
-        MENDED,
+        REPAIRED,
     ),
     ("caption", cell(2, 4, "images/a.jpg"), "2:4", "base64", "a path or a sentence", LEFT_OUT),
     ("caption", cell(2, 4, ""), "2:4", "image-empty", "an empty field", LEFT_OUT),
@@ -188,14 +188,14 @@ DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does w
         "caption",
         cell(2, 4, lambda old: old[:120]),
         "2:4",
-        "picture",
+        "image",
         "truncated or damaged",
         LEFT_OUT,
     ),
-    ("caption", cell(2, 4, "AAAABBBB" * 20), "2:4", "picture", "that are none", LEFT_OUT),
+    ("caption", cell(2, 4, "AAAABBBB" * 20), "2:4", "image", "that are none", LEFT_OUT),
     ("caption", cell(2, 2, ""), "2:2", "text-empty", "an empty field", LEFT_OUT),
     ("caption", cell(2, 2, "... !"), "2:2", "text-empty", "nothing but punctuation", LEFT_OUT),
-    ("caption", cell(2, 2, '"a ""big"" dog"'), "2:2", "quoted", "a field without quotes", MENDED),
+    ("caption", cell(2, 2, '"a ""big"" dog"'), "2:2", "quoted", "a field without quotes", REPAIRED),
     (
         "caption",
         cell(2, 2, "word " * 21),
@@ -205,8 +205,8 @@ DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does w
         NOTE,
     ),
     ("caption", cell(2, 0, ""), "2:0", "id-empty", "an empty field", LEFT_OUT),
-    ("caption", cell(2, 0, "17.0"), "2:0", "id-float", "'17.0'", MENDED),
-    ("vqa_gen", cell(2, 3, "yes"), "2:3", "answer-grammar", "'yes' without a confidence", MENDED),
+    ("caption", cell(2, 0, "17.0"), "2:0", "id-float", "'17.0'", REPAIRED),
+    ("vqa_gen", cell(2, 3, "yes"), "2:3", "answer-grammar", "'yes' without a confidence", REPAIRED),
     ("vqa_gen", cell(2, 3, "1.0|!+"), "2:3", "answer-grammar", "without an answer", LEFT_OUT),
     (
         "vqa_gen",
@@ -250,11 +250,11 @@ DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does w
         "4:0",
         "duplicate-id",
         "'9_3' again, as in row 2",
-        MENDED,
+        REPAIRED,
     ),  # another caption
     ("refcoco", cell(2, 3, "1,2,30"), "2:3", "box-grammar", "'1,2,30'", LEFT_OUT),
     ("refcoco", cell(2, 3, "1,2,30,nan"), "2:3", "box-grammar", "'1,2,30,nan'", LEFT_OUT),
-    ("refcoco", cell(2, 3, "30,20,1,2"), "2:3", "box-order", "30,20,1,2: turned round", MENDED),
+    ("refcoco", cell(2, 3, "30,20,1,2"), "2:3", "box-order", "30,20,1,2: turned round", REPAIRED),
     ("refcoco", cell(2, 3, "5,2,5,20"), "2:3", "box-order", "without area", LEFT_OUT),
     (
         "refcoco",
@@ -262,7 +262,7 @@ DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does w
         "2:3",
         "box-inside",
         "1,2,30,50 in 40 x 30 pixels",
-        MENDED,
+        REPAIRED,
     ),
     (
         "refcoco",
@@ -299,9 +299,9 @@ DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does w
     ),
     ("ocr", cell(2, 2, "NULL"), "2:2", "text-missing", "'NULL'", NOTE),
     ("refcoco", cell(2, 2, "the " * 81), "2:2", "cut-source", "81 words", NOTE),
-    ("grounded_qa", cell(2, 3, "30,20,1,2"), "2:3", "box-order", "turned round", MENDED),
+    ("grounded_qa", cell(2, 3, "30,20,1,2"), "2:3", "box-order", "turned round", REPAIRED),
     ("snli_ve", cell(2, 5, "perhaps"), "2:5", "label", "'perhaps'", LEFT_OUT),
-    ("snli_ve", cell(2, 5, "Neutral "), "2:5", "label", "'Neutral '", MENDED),
+    ("snli_ve", cell(2, 5, "Neutral "), "2:5", "label", "'Neutral '", REPAIRED),
     ("snli_ve", cell(2, 3, " "), "2:3", "text-empty", "an empty field", LEFT_OUT),
     ("image_classify", cell(2, 2, "rugby ball"), "2:2", "class-known", "'rugby ball'", LEFT_OUT),
     ("image_classify", cell(2, 2, ""), "2:2", "text-empty", "an empty field", LEFT_OUT),
@@ -327,15 +327,15 @@ DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does w
         "2:1",
         "code-range",
         "the character ','",
-        MENDED,
+        REPAIRED,
     ),
     (
         "image_gen",
         cell(2, 1, lambda old: b" " + old),
         "2:1",
         "code-range",
-        "two blanks in a row, or one at an end",
-        MENDED,
+        "two spaces in a row, or one at an end",
+        REPAIRED,
     ),
     ("image_gen", cell(2, 1, ""), "2:1", "code-range", "an empty field", LEFT_OUT),
     (
@@ -360,7 +360,7 @@ DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does w
         "ocr",
         cell(2, 1, lambda old: old[:400]),
         "2:1",
-        "picture",
+        "image",
         "a truncated or damaged one",
         LEFT_OUT,
     ),
@@ -385,17 +385,31 @@ DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does w
         LEFT_OUT,
     ),
     ("vision_language", cell(1, 2, ""), "1:2", "text-empty", "an empty field", LEFT_OUT),
-    ("vision_language", cell(2, 4, "yes"), "2:4", "answer-grammar", "without a confidence", MENDED),
-    ("vision_language", cell(3, 4, "30,20,1,2"), "3:4", "box-order", "turned round", MENDED),
-    ("vision_language", cell(3, 4, "1,2,30,90"), "3:4", "box-inside", "in 40 x 30 pixels", MENDED),
+    (
+        "vision_language",
+        cell(2, 4, "yes"),
+        "2:4",
+        "answer-grammar",
+        "without a confidence",
+        REPAIRED,
+    ),
+    ("vision_language", cell(3, 4, "30,20,1,2"), "3:4", "box-order", "turned round", REPAIRED),
+    (
+        "vision_language",
+        cell(3, 4, "1,2,30,90"),
+        "3:4",
+        "box-inside",
+        "in 40 x 30 pixels",
+        REPAIRED,
+    ),
     ("caption", cell(2, 4, TURNED), "2:4", "exif-orientation", "the EXIF orientation 6", NOTE),
     ("text", cell(2, 1, ""), "2:1", "text-empty", "an empty field", LEFT_OUT),
     ("text", cell(2, 1, "w " * 513), "2:1", "cut-source", "513 words, of which 512 are kept", NOTE),
     (
         "image",
-        cell(2, 1, PICTURE),
+        cell(2, 1, IMAGE),
         "2:1",
-        "picture-size",
+        "image-size",
         "40 x 30 pixels instead of 256 x 256",
         LEFT_OUT,
     ),
@@ -407,7 +421,7 @@ DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does w
         "2:2",
         "box-order",
         "30,20,1,2",
-        MENDED,
+        REPAIRED,
     ),
     (
         "detection",
@@ -415,7 +429,7 @@ DAMAGE = [  # task, damage, place, rule, words of the finding, what --fix does w
         "2:2",
         "box-inside",
         "35,2,50,20",
-        MENDED,
+        REPAIRED,
     ),
 ]
 
@@ -477,13 +491,13 @@ def test_the_list_of_rules_says_what_is_mended(capsys):
     fates = {line.split()[0]: line.rsplit("; ", 1)[1] for line in lines}
     assert {fate.split(",")[0] for fate in fates.values()} == {
         "a note",
-        "--fix mends it",
+        "--fix repairs it",
         "--fix leaves the row out",
-        "for you to mend",
+        "for you to repair",
     }
     for _, _, _, names, _, fixed in DAMAGE:
-        if fixed == MENDED:
-            assert any(fates[name].startswith("--fix mends") for name in names.split("|")), names
+        if fixed == REPAIRED:
+            assert any(fates[name].startswith("--fix repairs") for name in names.split("|")), names
         if fixed == NOTE:
             assert fates[names] == "a note"
 
@@ -494,7 +508,7 @@ def test_every_rule_has_a_damaged_file():
         for rule in (
             *ROW_RULES,
             *FILE_RULES,
-            *PICTURE_RULES,
+            *IMAGE_RULES,
             *(rule for group in CELL_RULES.values() for rule in group),
         )
     }

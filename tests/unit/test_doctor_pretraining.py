@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_doctor import SOUND, doctor, picture, sound_bytes
+from test_doctor import SOUND, doctor, make_image, sound_bytes
 
 from ofa.cli.main import main
 
@@ -79,15 +79,15 @@ DAMAGE = [  # file, content, place, rule, words, is --fix enough?
 
 
 @pytest.mark.parametrize(
-    "name, content, place, rule, words, mended",
+    "name, content, place, rule, words, repaired",
     DAMAGE,
     ids=[f"{d[3]}-{i}" for i, d in enumerate(DAMAGE)],
 )
 def test_damaged_negative_samples_are_found_named_and_mended(
-    tmp_path, negatives, capsys, name, content, place, rule, words, mended
+    tmp_path, negatives, capsys, name, content, place, rule, words, repaired
 ):
     folder, copy = negatives(name, content), tmp_path / "copy"
-    assert main(["doctor", str(folder), "--fix", str(copy)]) == (0 if mended is None else 1)
+    assert main(["doctor", str(folder), "--fix", str(copy)]) == (0 if repaired is None else 1)
     lines = [line for line in capsys.readouterr().out.splitlines() if " - " in line]
     assert (
         lines[0].startswith(f"{folder / name}:{place} {rule} - ")
@@ -98,25 +98,25 @@ def test_damaged_negative_samples_are_found_named_and_mended(
     fate = next(
         line for line in capsys.readouterr().out.splitlines() if line.startswith(f"{rule} ")
     ).rpartition("; ")[2]
-    assert fate.startswith({True: "--fix mends", False: "for you", None: "a note"}[mended])
-    if mended:
+    assert fate.startswith({True: "--fix repairs", False: "for you", None: "a note"}[repaired])
+    if repaired:
         assert main(["doctor", str(copy)]) == 0
 
 
-def test_pictures_belong_to_the_number_of_codes(tmp_path, capsys):
-    rows = [[str(i), picture((64, 64), "PNG"), " ".join(map(str, range(16)))] for i in range(3)]
+def test_images_belong_to_the_number_of_codes(tmp_path, capsys):
+    rows = [[str(i), make_image((64, 64), "PNG"), " ".join(map(str, range(16)))] for i in range(3)]
     (tmp_path / "image.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
     assert doctor(tmp_path / "image.tsv", "image", "--code-image-size", "32") == 0
     assert doctor(tmp_path / "image.tsv", "image") == 1
     assert (
-        "code-count - expected as many codes as the picture has, found 16, not 256"
+        "code-count - expected as many codes as the image has, found 16, not 256"
         in capsys.readouterr().out
     )
-    rows[1][1] = picture((32, 32), "PNG")
+    rows[1][1] = make_image((32, 32), "PNG")
     (tmp_path / "image.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
     assert doctor(tmp_path / "image.tsv", "image", "--code-image-size", "32") == 1
     assert (
-        "image.tsv:2:1 picture-size - expected a square picture of the right size, found 32 x 32"
+        "image.tsv:2:1 image-size - expected a square image of the right size, found 32 x 32"
         " pixels instead of 64 x 64" in (capsys.readouterr().out)
     )
 
@@ -203,6 +203,6 @@ def test_shards_of_others_are_checked_by_the_names_of_their_columns(tmp_path, ca
 
     with webdataset.TarWriter(str(tmp_path / "x.tar"), encoder=False) as tar:
         for key in ("a", "b"):
-            tar.write({"__key__": key, "jpg": b"no picture", "txt": b"a dog"})
+            tar.write({"__key__": key, "jpg": b"no image", "txt": b"a dog"})
     assert doctor(tmp_path / "x.tar", "caption", "--selected-cols", "key,image,txt") == 1
-    assert "x.tar:1:1 picture - expected a whole picture" in capsys.readouterr().out
+    assert "x.tar:1:1 image - expected a whole image" in capsys.readouterr().out

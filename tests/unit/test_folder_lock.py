@@ -147,7 +147,7 @@ def test_a_process_does_not_delete_what_it_is_writing_itself(tmp_path):
 
 
 COMMANDS = [  # that write a folder, and the lock file of each
-    ("manifest.json.lock", ["prepare", "text-world", "--out", "out"]),
+    ("manifest.json.lock", ["prepare", "synthetic-sentences", "--out", "out"]),
     ("rows.shards.json.lock", ["pack", "rows.tsv", "--out", "out"]),
     (LOCK, ["negatives", "build", "--data", "rows.tsv", "--out", "out"]),
     (LOCK, ["vocab", "fetch", "gpt2", "--source", ".", "--out", "out"]),

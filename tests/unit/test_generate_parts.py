@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ofa.errors import UserError
-from ofa.models.generation.constraints import Columns, repeated_ngrams
+from ofa.models.generation.constraints import VocabularySubset, repeated_ngrams
 from ofa.models.generation.options import GenerationOptions, parse_range
 from ofa.models.generation.search import Sampling, largest
 from ofa.models.inference_weights import (
@@ -154,7 +154,7 @@ def test_repeated_ngrams_equal_a_loop(size):
 
 
 def test_columns_of_a_range_and_back():
-    columns = Columns.of_range((10, 13), specials=4, vocab_size=20)
+    columns = VocabularySubset.of_range((10, 13), specials=4, vocab_size=20)
     tokens = torch.tensor([0, 3, 4, 9, 10, 12, 13, 19])
     assert columns.of_tokens(tokens, absent=1).tolist() == [0, 3, 1, 1, 4, 6, 1, 1]
     assert (
@@ -162,7 +162,7 @@ def test_columns_of_a_range_and_back():
         == columns.tokens(torch.arange(7)).tolist()
         == [0, 1, 2, 3, 10, 11, 12]
     )
-    whole = Columns.of_range(None, specials=4, vocab_size=20)
+    whole = VocabularySubset.of_range(None, specials=4, vocab_size=20)
     assert whole.whole and torch.equal(whole.of_tokens(tokens, 1), tokens)
 
 

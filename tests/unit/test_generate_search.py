@@ -11,7 +11,7 @@ from stub_model import BOS, EOS, PAD, UNK, VOCAB, StubModel, batch_of, naive_bea
 from ofa.errors import UserError
 from ofa.models.generation.generator import SequenceGenerator
 from ofa.models.generation.options import GenerationOptions
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 from ofa.tokens.trie import Trie
 
 IMAGES = [5, 11, 17, 23]
@@ -162,7 +162,7 @@ def test_a_trie_begins_behind_each_row_s_own_prefix():
         assert_same(hypotheses, expected)
 
 
-def test_the_release_s_kind_of_trie_is_accepted():
+def test_upstreams_kind_of_trie_is_accepted():
     class Foreign:
         def get_next_layer(self, prefix):
             return Trie(EOS, [[BOS, *answer, EOS] for answer in ANSWERS]).get_next_layer(prefix)
@@ -332,7 +332,7 @@ def test_modules_return_to_the_mode_they_were_in():
 
 
 @pytest.fixture(scope="module")
-def small_model() -> OFA:
+def small_model() -> OFAModel:
     return build_awake(
         VOCAB, scale_attn=True, scale_fc=True, scale_heads=True, disable_entangle=True
     )

@@ -15,10 +15,10 @@ from ofa.tasks.instruction import SPEC as INSTRUCTION
 from ofa.tasks.instruction import InstructionOptions, with_symbols
 from ofa.tokens.bpe import load_language
 
-PICTURE, _, BOX = scene(0)
+IMAGE, _, BOX = scene(0)
 ROW = {
     "id": "7",
-    "image": encoded(PICTURE),
+    "image": encoded(IMAGE),
     "question": "What COLOR is it?",
     "box": ",".join(map(str, BOX)),
     "answers": "1.0|!+red",

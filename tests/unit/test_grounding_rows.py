@@ -17,8 +17,8 @@ from ofa.tasks import refcoco
 from ofa.tasks.refcoco import SPEC, GroundingOptions, GroundingScorer
 from ofa.tokens.bpe import load_language
 
-PICTURE, TEXT, BOX = scene(0)
-ROW = {"id": "7_1", "image": encoded(PICTURE), "text": TEXT, "box": ",".join(map(str, BOX))}
+IMAGE, TEXT, BOX = scene(0)
+ROW = {"id": "7_1", "image": encoded(IMAGE), "text": TEXT, "box": ",".join(map(str, BOX))}
 OPTIONS = GroundingOptions(patch_image_size=64, max_image_size=128, num_bins=100)
 
 
@@ -41,7 +41,7 @@ def make_sample(language):
     return make
 
 
-def test_the_target_is_four_bins_of_the_squashed_picture(make_sample, language):
+def test_the_target_is_four_bins_of_the_squashed_image(make_sample, language):
     _, vocabulary = language
     sample = make_sample()
     expected = [round(corner / side * 64 / 128 * 99) for corner, side in zip(BOX, SIZE * 2)]
@@ -95,7 +95,7 @@ def test_long_texts_are_cut_to_so_many_words(make_sample):
         ({"box": "20,5,10,15"}, "expects a box .* turned round"),
         (
             {"box": "100,100,120,120"},
-            "expects a box inside the picture of 48 x 36 pixels, found 100,100,120,120",
+            "expects a box inside the image of 48 x 36 pixels, found 100,100,120,120",
         ),
         ({"image": "abc"}, "expects "),
     ],
@@ -123,11 +123,11 @@ def test_a_box_is_not_needed_where_it_is_not_learned(make_sample, language, spli
     assert SPEC.row_references(ROW | {"box": ""}) == []
 
 
-def test_a_box_that_reaches_beyond_its_picture_is_said_once_per_file(make_sample, caplog):
+def test_a_box_that_reaches_beyond_its_image_is_said_once_per_file(make_sample, caplog):
     refcoco.warn_of_overhang.cache_clear()
     for _ in range(3):
         sample = make_sample(box="10,10,60,30")
-    assert caplog.text.count("rows.tsv: boxes reach beyond their pictures") == 1
+    assert caplog.text.count("rows.tsv: boxes reach beyond their images") == 1
     assert sample["region_coord"].tolist() == [10, 10, 60, 30]
 
 
@@ -148,7 +148,7 @@ def predicted(*bins: int, score: float = -0.5) -> Prediction:
     )
 
 
-def test_bins_become_pixels_of_the_picture():
+def test_bins_become_pixels_of_the_image():
     prediction = predicted(0, 10, 25, 49)
     assert prediction.bins == (0, 10, 25, 49) and prediction.score == -0.5
     assert prediction.decoded_box is None
@@ -157,8 +157,8 @@ def test_bins_become_pixels_of_the_picture():
     )
 
 
-def test_boxes_are_clipped_in_the_result_and_scored_as_the_release_scores_them():
-    """Bin 99 is 128 pixels of a square of 64: twice the picture."""
+def test_boxes_are_clipped_in_the_result_and_scored_as_upstream_scores_them():
+    """Bin 99 is 128 pixels of a square of 64: twice the image."""
     prediction = predicted(0, 0, 99, 99)
     assert prediction.box == (0, 0, 48, 36) and prediction.decoded_box == pytest.approx(
         (0, 0, 96, 72)
@@ -175,7 +175,7 @@ def test_what_is_no_box_becomes_an_empty_one():
         json.dumps(SPEC.result("1", prediction))
 
 
-def test_an_entry_has_the_official_keys_and_what_is_known_besides():
+def test_an_entry_has_upstreams_keys_and_what_is_known_besides():
     prediction = predicted(0, 0, 49, 49)
     prediction.others = [predicted(0, 0, 20, 20, score=-2.0)]
     entry = json.loads(json.dumps(SPEC.result("7_1", prediction)))

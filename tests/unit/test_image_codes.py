@@ -26,16 +26,16 @@ def test_codes_come_back_from_their_text():
         (
             "17 x 3",
             {},
-            "a.tsv:3: expects image codes, whole numbers with blanks between them, found 'x'",
+            "a.tsv:3: expects image codes, integers with spaces between them, found 'x'",
         ),
         ("17 3.5", {}, "found '3.5'"),
-        ("17 99999999999999999999", {}, "whole number"),
+        ("17 99999999999999999999", {}, "integer"),
         ("", {}, "a.tsv:3: expects image codes, found an empty field"),
         (
             "1 2 3",
             {"count": 4},
             (
-                "a.tsv:3: expects 4 image codes (2 x 2), found 3; the picture was encoded at"
+                "a.tsv:3: expects 4 image codes (2 x 2), found 3; the image was encoded at"
                 " another size"
             ),
         ),
@@ -53,7 +53,7 @@ def test_wrong_codes_have_one_message_with_their_row(text, options, message):
 def test_only_a_square_grid_has_a_side():
     assert square_side(1024) == 32
     with pytest.raises(
-        UserError, match="a.tsv:3: expects the codes of a square picture .* found 1000"
+        UserError, match="a.tsv:3: expects the codes of a square image .* found 1000"
     ):
         square_side(1000, "a.tsv:3")
 
@@ -73,5 +73,5 @@ def test_only_a_square_grid_has_a_side():
     ],
 )
 def test_codes_are_plain_numbers(text):
-    with pytest.raises(UserError, match="^a.tsv:3: expects image codes, whole numbers"):
+    with pytest.raises(UserError, match="^a.tsv:3: expects image codes, integers"):
         text_to_codes(text, where="a.tsv:3")

@@ -76,7 +76,7 @@ def test_what_is_no_base64_is_named_with_row_and_remedy(field, finding):
 # modes
 
 
-def picture(mode: str) -> Image.Image:
+def make_image(mode: str) -> Image.Image:
     return Image.fromarray(NOISE).convert(mode)
 
 
@@ -84,7 +84,7 @@ def picture(mode: str) -> Image.Image:
     "mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "YCbCr", "HSV", "PA", "RGBX"]
 )
 def test_modes_become_rgb_as_pil_converts_them(mode):
-    image = picture("L").convert(mode) if mode in ("LA", "PA") else picture(mode)
+    image = make_image("L").convert(mode) if mode in ("LA", "PA") else make_image(mode)
     assert np.array_equal(to_rgb(image), image.convert("RGB"))
 
 
@@ -106,14 +106,14 @@ def test_modes_become_rgb_as_pil_converts_them(mode):
     ],
 )
 def test_files_of_each_mode_are_read(mode, kind):
-    data = image_bytes(picture(mode), kind)
+    data = image_bytes(make_image(mode), kind)
     assert np.array_equal(open_image(data), Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 def test_transparency_is_dropped_not_blended_and_without_a_warning():
     rgba = np.dstack([NOISE, np.zeros(NOISE.shape[:2], np.uint8)])
     assert np.array_equal(open_image(image_bytes(Image.fromarray(rgba))), NOISE)
-    palette = picture("P")
+    palette = make_image("P")
     data = image_bytes(palette, transparency=bytes(range(256)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -121,13 +121,13 @@ def test_transparency_is_dropped_not_blended_and_without_a_warning():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_sixteen_bit_grey_is_scaled_not_clipped(kind):
+def test_sixteen_bit_gray_is_scaled_not_clipped(kind):
     grey = np.array([[0, 128, 129, 257, 30000, 65535]], dtype=np.uint16)
     scaled = np.asarray(open_image(image_bytes(Image.fromarray(grey), kind)))
     assert scaled[0].tolist() == [[level] * 3 for level in (0, 0, 1, 1, 117, 255)]
 
 
-def test_float_grey_is_scaled_by_its_range():
+def test_float_gray_is_scaled_by_its_range():
     levels = [
         np.asarray(to_rgb(Image.fromarray(np.array([row], np.float32))))[0, :, 0].tolist()
         for row in ([0, 0.5, 1], [0, 100, 255], [0, 257, 65535])
@@ -218,7 +218,7 @@ def test_absurdly_large_images_are_refused_before_they_are_unpacked(monkeypatch)
 # transform
 
 
-def test_images_are_squashed_to_a_square_and_normalised():
+def test_images_are_squashed_to_a_square_and_normalized():
     image = Image.fromarray(NOISE)
     tensor = image_transform(16)(image)
     expected = (

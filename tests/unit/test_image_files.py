@@ -16,15 +16,15 @@ import pytest
 from PIL import Image, ImageFile, features
 
 from ofa.cli.main import main
-from ofa.data.image_rows import open_pictures
-from ofa.data.load_image import as_picture
+from ofa.data.image_rows import open_images
+from ofa.data.load_image import as_image
 from ofa.errors import UserError
 from ofa.inference.image_folder import ImageFolder
 from ofa.inference.requests import read_requests
-from ofa.io.image_files import PictureFolders, look_at
+from ofa.io.image_files import ImageFolders, look_at
 from ofa.io.image_paths import IMAGE_SUFFIXES, list_images
 from ofa.io.images import FORMATS, open_image
-from ofa.metrics.fid import real_pictures
+from ofa.metrics.fid import real_images
 
 ROOT = Path(__file__).parents[2]
 OPENERS = {
@@ -205,7 +205,7 @@ def test_threads_may_give_one_image_that_is_not_decoded_yet(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     shared = Image.open(tmp_path / "a.png")
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(as_picture, [shared] * 32))
+        found = list(pool.map(as_image, [shared] * 32))
     assert all(np.array_equal(image, pixels) for image in found)
 
 
@@ -223,7 +223,7 @@ def test_what_is_no_regular_file_is_one_message_at_once(tmp_path, monkeypatch, k
         os.truncate(path, (1 << 30) + 1)
     path = {"zero byte": "a\0.jpg", "nobody's": "~nobody at all/a.jpg"}.get(kind, path)
     with pytest.raises(UserError, match="expects an image file, found none"):
-        as_picture(path)
+        as_image(path)
     assert look_at(str(path)).broken
 
 
@@ -232,7 +232,7 @@ def test_folders_that_link_to_each_other_are_looked_through_once(tmp_path):
     inner.mkdir(parents=True)
     (inner / "a.png").write_bytes(image_bytes("PNG"))
     (inner / "loop").symlink_to(tmp_path / "images")
-    assert PictureFolders([tmp_path / "images"]).find("a.png") == str(inner / "a.png")
+    assert ImageFolders([tmp_path / "images"]).find("a.png") == str(inner / "a.png")
 
 
 def test_threads_leave_the_filters_of_warnings_as_they_were(monkeypatch):
@@ -281,8 +281,8 @@ WAYS_IN = {
     "evaluate": lambda folder: [
         path.name for path in ImageFolder(str(folder), ("id", "image")).files
     ],
-    "tokenizer": lambda folder: [Path(path).name for path in open_pictures(folder).files()],
-    "image-scores": lambda folder: [path.name for path in real_pictures(folder)],
+    "tokenizer": lambda folder: [Path(path).name for path in open_images(folder).files()],
+    "image-scores": lambda folder: [path.name for path in real_images(folder)],
 }
 
 
@@ -308,7 +308,7 @@ def test_broken_files_of_a_folder_are_skipped_and_named(folder, caplog):
 
 
 def test_scores_of_a_folder_with_a_broken_image_are_computed_and_the_status_is_1(folder, capsys):
-    options = ["image-scores", str(folder), "--feature-extractor", "test_image_quality:MeanColours"]
+    options = ["image-scores", str(folder), "--feature-extractor", "test_image_quality:MeanColors"]
     assert main(options) == 0
     (folder / "a.JFIF").write_bytes(b"broken")
     assert main(options) == 1

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from ofa.cli.main import main
-from ofa.data.load_image import as_picture
+from ofa.data.load_image import as_image
 from ofa.inference.image_folder import ImageFolder
-from ofa.io.image_files import look_at, picture_size
+from ofa.io.image_files import image_size, look_at
 from ofa.io.images import (
     decode_image,
     image_header,
@@ -133,10 +133,10 @@ def test_every_mode_of_png_is_turned_without_loss(mode):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_pil_image_of_the_caller_is_turned_once(orientation):
     image = Image.open(io.BytesIO(stored("PNG", orientation)))
-    assert close(as_picture(image), shown())
-    assert close(as_picture(as_picture(image)), shown())
-    assert close(as_picture(ImageOps.exif_transpose(image)), shown())
-    assert close(as_picture(Image.open(io.BytesIO(stored("TIFF", orientation)))), shown())
+    assert close(as_image(image), shown())
+    assert close(as_image(as_image(image)), shown())
+    assert close(as_image(ImageOps.exif_transpose(image)), shown())
+    assert close(as_image(Image.open(io.BytesIO(stored("TIFF", orientation)))), shown())
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -151,7 +151,7 @@ def test_boxes_are_turned_with_their_image(orientation):
 @every
 def test_sizes_that_boxes_are_checked_with_are_upright(tmp_path, kind, orientation):
     (tmp_path / "a.jpg").write_bytes(stored(kind, orientation))
-    assert picture_size(str(tmp_path / "a.jpg")) == look_at(str(tmp_path / "a.jpg")).size == SIZE
+    assert image_size(str(tmp_path / "a.jpg")) == look_at(str(tmp_path / "a.jpg")).size == SIZE
 
 
 # ------------------------------------------------------------------------------------- the ways in
@@ -162,7 +162,7 @@ def test_a_folder_of_images_is_evaluated_as_predict_sees_it(tmp_path, kind, orie
     path = tmp_path / "photo.jpg"
     path.write_bytes(stored(kind, orientation))
     ((_, field),) = (ImageFolder(str(tmp_path), ("id", "image"))[0],)
-    assert close(decode_image(field), as_picture(path))
+    assert close(decode_image(field), as_image(path))
 
 
 def test_prepared_rows_are_upright_counted_and_their_boxes_fit(tmp_path, capsys):

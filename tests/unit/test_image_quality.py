@@ -1,4 +1,4 @@
-"""FID and Inception score of pictures: by formulas of our own, from folders and from statistics,
+"""FID and Inception score of images: by formulas of our own, from folders and from statistics,
 one message for what is wrong."""
 
 import json
@@ -14,7 +14,7 @@ from ofa.errors import UserError
 from ofa.metrics.fid import image_scores, load_extractor, read_statistics
 
 
-class MeanColours:
+class MeanColors:
     """Features: mean red, green and blue. Logits: their brightness, three times."""
 
     def __call__(self, images: torch.Tensor):
@@ -22,16 +22,16 @@ class MeanColours:
         return means, 4 * means
 
 
-def write(folder, colours) -> list:
+def write(folder, colors) -> list:
     folder.mkdir()
-    paths = [folder / f"{number}.png" for number in range(len(colours))]
-    for path, colour in zip(paths, colours):
-        Image.new("RGB", (8, 8), tuple(map(int, colour))).save(path)
+    paths = [folder / f"{number}.png" for number in range(len(colors))]
+    for path, color in zip(paths, colors):
+        Image.new("RGB", (8, 8), tuple(map(int, color))).save(path)
     return paths
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     draw = np.random.default_rng(1)
     drawn, real = draw.integers(0, 200, (12, 3)), draw.integers(50, 256, (40, 3))
     return write(tmp_path / "drawn", drawn), write(tmp_path / "real", real), drawn / 255, real / 255
@@ -44,53 +44,53 @@ def frechet(a, b) -> float:
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(s) + np.trace(t) - 2 * roots)
 
 
-def test_the_distance_to_real_pictures_is_frechet_s(pictures):
-    drawn, real, a, b = pictures
-    assert image_scores(drawn, MeanColours(), real)["FID"] == pytest.approx(frechet(a, b), abs=1e-6)
+def test_the_distance_to_real_images_is_frechet_s(images):
+    drawn, real, a, b = images
+    assert image_scores(drawn, MeanColors(), real)["FID"] == pytest.approx(frechet(a, b), abs=1e-6)
 
 
-def test_precomputed_statistics_give_the_same_distance(pictures, tmp_path):
-    drawn, real, _, b = pictures
+def test_precomputed_statistics_give_the_same_distance(images, tmp_path):
+    drawn, real, _, b = images
     np.savez(tmp_path / "gt_stat.npz", mu=b.mean(0), sigma=np.cov(b, rowvar=False))
-    found = image_scores(drawn, MeanColours(), tmp_path / "gt_stat.npz")
-    assert found["FID"] == pytest.approx(image_scores(drawn, MeanColours(), real)["FID"], abs=1e-6)
+    found = image_scores(drawn, MeanColors(), tmp_path / "gt_stat.npz")
+    assert found["FID"] == pytest.approx(image_scores(drawn, MeanColors(), real)["FID"], abs=1e-6)
 
 
-def test_the_inception_score_is_that_of_one_part_where_pictures_are_few(tmp_path):
-    """Two parts of one picture each: nothing differs inside of a part, so the score is 1."""
-    found = image_scores(write(tmp_path / "two", [(0, 0, 0), (255, 0, 0)]), MeanColours())
+def test_the_inception_score_is_that_of_one_part_where_images_are_few(tmp_path):
+    """Two parts of one image each: nothing differs inside of a part, so the score is 1."""
+    found = image_scores(write(tmp_path / "two", [(0, 0, 0), (255, 0, 0)]), MeanColors())
     assert found == {"IS": pytest.approx(1.0), "IS deviation": pytest.approx(0.0)}
 
 
-def test_varied_pictures_have_a_higher_inception_score(tmp_path):
+def test_varied_images_have_a_higher_inception_score(tmp_path):
     varied = write(tmp_path / "varied", [(255, 0, 0), (0, 255, 0), (0, 0, 255)] * 10)
     equal = write(tmp_path / "equal", [(255, 0, 0)] * 30)
     assert (
-        image_scores(varied, MeanColours())["IS"]
+        image_scores(varied, MeanColors())["IS"]
         > 1.3
-        > image_scores(equal, MeanColours())["IS"]
+        > image_scores(equal, MeanColors())["IS"]
         == pytest.approx(1.0)
     )
 
 
-def test_the_command_prints_and_writes_them(pictures, tmp_path, capsys):
+def test_the_command_prints_and_writes_them(images, tmp_path, capsys):
     out = tmp_path / "scores.json"
     command = [
         "image-scores",
         str(tmp_path / "drawn"),
         f"--real={tmp_path / 'real'}",
-        "--feature-extractor=test_image_quality:MeanColours",
+        "--feature-extractor=test_image_quality:MeanColors",
     ]
     assert main([*command, f"--out={out}"]) == 0
     scores = json.loads(out.read_text())["scores"]
     assert (
-        scores["FID"] == pytest.approx(frechet(*pictures[2:]), abs=1e-6)
+        scores["FID"] == pytest.approx(frechet(*images[2:]), abs=1e-6)
         and f"{scores['FID']:.4f}" in capsys.readouterr().out
     )
 
 
-def test_inception_is_read_from_a_local_file(pictures, tmp_path, monkeypatch):
-    """Its weights here are by chance: that both outputs arrive, for pictures of any size, is
+def test_inception_is_read_from_a_local_file(images, tmp_path, monkeypatch):
+    """Its weights here are by chance: that both outputs arrive, for images of any size, is
     what can be seen without a download."""
     module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     read = []
@@ -101,7 +101,7 @@ def test_inception_is_read_from_a_local_file(pictures, tmp_path, monkeypatch):
     )
     torch.save({"fc.bias": torch.ones(3)}, tmp_path / "inception.pth")
     found = image_scores(
-        pictures[0][:3], load_extractor(str(tmp_path / "inception.pth"), None), pictures[1][:3]
+        images[0][:3], load_extractor(str(tmp_path / "inception.pth"), None), images[1][:3]
     )
     assert read[0]["fc.bias"].tolist() == [1, 1, 1]
     assert set(found) == {"FID", "IS", "IS deviation"} and all(
@@ -109,26 +109,26 @@ def test_inception_is_read_from_a_local_file(pictures, tmp_path, monkeypatch):
     )
 
 
-def test_wrong_files_are_one_message(pictures, tmp_path):
-    drawn = pictures[0]
+def test_wrong_files_are_one_message(images, tmp_path):
+    drawn = images[0]
     np.savez(tmp_path / "narrow.npz", mu=np.zeros(2), sigma=np.eye(2))
     (tmp_path / "words.npz").write_text("words")
     (tmp_path / "words.png").write_text("words")
     torch.save({"fc.bias": torch.ones(3)}, tmp_path / "inception.pth")
     for call, message in (
         (
-            lambda: image_scores(drawn, MeanColours(), tmp_path / "narrow.npz"),
+            lambda: image_scores(drawn, MeanColors(), tmp_path / "narrow.npz"),
             "narrow.npz: expects mu of 3 numbers",
         ),
         (
-            lambda: image_scores(drawn, MeanColours(), tmp_path / "words.npz"),
+            lambda: image_scores(drawn, MeanColors(), tmp_path / "words.npz"),
             "words.npz: expects statistics",
         ),
         (
-            lambda: image_scores([*drawn, tmp_path / "words.png"], MeanColours()),
+            lambda: image_scores([*drawn, tmp_path / "words.png"], MeanColors()),
             "words.png: expects a whole image",
         ),
-        (lambda: image_scores(drawn[:1], MeanColours()), "expected at least 2 pictures, found 1"),
+        (lambda: image_scores(drawn[:1], MeanColors()), "expected at least 2 images, found 1"),
         (lambda: load_extractor(None, None), "--inception-model-path"),
         (lambda: load_extractor("/nowhere/inception.pth", None), "found no file at /nowhere"),
         (

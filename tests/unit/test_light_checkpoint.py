@@ -5,7 +5,7 @@ import pytest
 import torch
 from test_checkpoint_command import run, save, settings, weight
 
-from ofa.checkpoints.contents import official_state_dict
+from ofa.checkpoints.contents import upstream_state_dict
 from ofa.checkpoints.delta import ENTRY, complete, is_light, load_complete, named_base
 from ofa.errors import UserError
 from ofa.io.safe_load import load_checkpoint
@@ -102,7 +102,7 @@ def test_a_base_beside_the_checkpoint_is_found(tmp_path, base, make):
 
 def test_averages_of_the_base_are_meant_when_it_says_so(base, make):
     light = make("light.pt", **{ENTRY: {"base": named_base(base, ema=True)}})
-    expected = official_state_dict(load_checkpoint(base), ema=True)[f"{LAYER}.weight"]
+    expected = upstream_state_dict(load_checkpoint(base), ema=True)[f"{LAYER}.weight"]
     assert torch.equal(load_complete(light)["model"][f"{LAYER}.weight"], expected)
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ofa.checkpoints.adapt import load_into
 from ofa.models.freezing import freeze, tuned_names
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 
 WORDS, GOOD, YES, NO, VOCAB = range(4, 16), (4, 7, 8, 11, 13, 14), 16, 17, 20
 SIZES = dict(
@@ -48,11 +48,11 @@ def judged(source: torch.Tensor) -> torch.Tensor:
     return torch.where(good, YES, NO)
 
 
-def answers(model: OFA, source: torch.Tensor) -> torch.Tensor:
+def answers(model: OFAModel, source: torch.Tensor) -> torch.Tensor:
     return model(source, prev_output_tokens=torch.zeros(len(source), 1, dtype=torch.int64))[0][:, 0]
 
 
-def learn(model: OFA, target, rate: float, steps: int, seed: int) -> None:
+def learn(model: OFAModel, target, rate: float, steps: int, seed: int) -> None:
     """Args: target: source -> answers."""
     optimizer = torch.optim.Adam(
         [parameter for parameter in model.parameters() if parameter.requires_grad], lr=rate
@@ -67,13 +67,13 @@ def learn(model: OFA, target, rate: float, steps: int, seed: int) -> None:
 
 
 @torch.no_grad()
-def accuracy(model: OFA, target) -> float:
+def accuracy(model: OFAModel, target) -> float:
     source = texts(500, 10**6)  # of a seed that no training has
     return (answers(model, source).argmax(-1) == target(source)).float().mean().item()
 
 
 @pytest.fixture(scope="module")
-def base() -> OFA:
+def base() -> OFAModel:
     model = build_small(VOCAB, **SIZES)
     learn(model, lambda source: source[:, 0], 5e-3, 150, seed=0)
     assert accuracy(model, lambda source: source[:, 0]) > 0.95 and accuracy(model, judged) < 0.1

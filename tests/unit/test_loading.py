@@ -7,10 +7,10 @@ from small_network import build_small
 from ofa.checkpoints.adapt import load_into
 from ofa.errors import UserError
 from ofa.models.config import ModelConfig
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 
 
-def build(vocab: int = 20, **switches) -> OFA:
+def build(vocab: int = 20, **switches) -> OFAModel:
     return build_small(vocab, **switches).eval()
 
 
@@ -113,8 +113,10 @@ def test_heads_that_the_checkpoint_lacks_keep_their_weights(weights):
 
 def test_a_checkpoint_of_another_size_names_tensors_and_the_architecture(weights):
     with torch.device("meta"):
-        base = OFA(ModelConfig.from_namespace({"scale_attn": True}, "ofa_base"), 20).state_dict()
-        tiny = OFA(ModelConfig.from_namespace({}, "ofa_tiny"), 20)
+        base = OFAModel(
+            ModelConfig.from_namespace({"scale_attn": True}, "ofa_base"), 20
+        ).state_dict()
+        tiny = OFAModel(ModelConfig.from_namespace({}, "ofa_tiny"), 20)
     with pytest.raises(UserError) as error:
         load_into(tiny, base)
     message = str(error.value)

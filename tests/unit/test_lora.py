@@ -141,7 +141,7 @@ def test_light_tuning_changes_what_is_tuned_and_nothing_else(method):
     assert tuned_names(model) - slow <= changed <= tuned_names(model) != set()
 
 
-def test_methods_can_be_combined_and_released_adapters_leave_the_backbone_trainable():
+def test_methods_can_be_combined_and_upstream_adapters_leave_the_backbone_trainable():
     model = light("lora", **METHODS["prefix"], bitfit=True)
     assert {name.rpartition(".")[2] for name in tuned_names(model)} == {
         "weight",

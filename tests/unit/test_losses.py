@@ -11,7 +11,7 @@ TARGET = torch.randint(4, 31, (9,))
 
 
 def test_label_smoothing_equals_torch_when_all_tokens_are_allowed():
-    """torch shares epsilon among all V tokens, the release among the V - 1 others."""
+    """torch shares epsilon among all V tokens, upstream among the V - 1 others."""
     loss, nll = losses.label_smoothed(LOGITS.log_softmax(-1), TARGET, 0.1)
     expected = torch.nn.functional.cross_entropy(
         LOGITS, TARGET, reduction="none", label_smoothing=0.1 * 31 / 30

@@ -121,7 +121,7 @@ def test_what_only_some_samples_of_a_batch_have_changes_nothing_for_the_others()
     assert batch["w_resize_ratios"].tolist() == [1.0, 2.0]
 
 
-def test_one_and_two_pictures_cannot_lie_in_one_batch():
+def test_one_and_two_images_cannot_lie_in_one_batch():
     image = torch.ones(3, 2, 2)
     with pytest.raises(ValueError, match="patch_image_2"):
         collate(

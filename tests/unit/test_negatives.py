@@ -1,4 +1,4 @@
-"""``ofa negatives build``: captions, objects and answers of training rows, as pre-training draws
+"""``ofa negatives build``: captions, objects and answers of training rows, as pretraining draws
 wrong ones from."""
 
 import json
@@ -9,7 +9,7 @@ from ofa.cli.main import main
 from ofa.errors import UserError
 from ofa.prepare.itm_negatives import NegativeSamples, question_kind
 
-PICTURE = "iVBORw0KGgo" * 6000  # longer than what is read at either end of a row
+IMAGE = "iVBORw0KGgo" * 6000  # longer than what is read at either end of a row
 
 
 def pair(
@@ -20,7 +20,7 @@ def pair(
     objects: str = "",
     kind: str = "caption",
 ) -> list[str]:
-    return [str(number), PICTURE, caption, question, answers, objects, "coco", kind]
+    return [str(number), IMAGE, caption, question, answers, objects, "coco", kind]
 
 
 PAIRS = [
@@ -35,14 +35,14 @@ PAIRS = [
     pair(8, question="What color is it?", answers="0.6|!+yes&&1.0|!+red", kind="qa"),
     pair(9, question="Is it red or blue?", answers="1.0|!+blue", kind="qa"),
     pair(10, question="What color is the sky?", answers="1.0|!+blue", kind="qa"),
-    pair(11, question="what colour", answers="1.0|!+blue", kind="qa"),
+    pair(11, question="what color", answers="1.0|!+blue", kind="qa"),
     pair(12, question="What color is that?", answers="1.0|!+blue", kind="qa"),
     pair(13, question="Where is it?", answers="1.0|!+on the table", kind="qa"),
     pair(14, question="Who runs?", answers="1.0|!+a man", kind="qa"),
 ]
 DETECTIONS = [
-    ["d0", PICTURE, "1,2,3,4,17,cat&&1,2,3,4,5,traffic light"],
-    ["d1", PICTURE, "0,0,9,9,3,dog"],
+    ["d0", IMAGE, "1,2,3,4,17,cat&&1,2,3,4,5,traffic light"],
+    ["d1", IMAGE, "0,0,9,9,3,dog"],
 ]
 
 

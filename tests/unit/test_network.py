@@ -12,10 +12,10 @@ from ofa.errors import UserError
 from ofa.models.config import PRESETS, ModelConfig, preset
 from ofa.models.encoder import EncoderOutput
 from ofa.models.layers import ACTIVATIONS, DropPath
-from ofa.models.ofa_model import OFA
+from ofa.models.ofa_model import OFAModel
 
 
-def build(**switches) -> OFA:
+def build(**switches) -> OFAModel:
     return build_small(30, **{"encoder_layers": 3, **switches})
 
 
@@ -31,7 +31,7 @@ def batch(side: int = 64) -> dict:
     }
 
 
-def gradients(model: OFA) -> dict[str, torch.Tensor]:
+def gradients(model: OFAModel) -> dict[str, torch.Tensor]:
     logits, _ = model(**batch())
     logits.logsumexp(-1).sum().backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -47,7 +47,7 @@ def test_saving_memory_does_not_change_gradients(flag):
 
 
 def test_checkpointed_layers_keep_fewer_activations():
-    def kept(model: OFA) -> int:
+    def kept(model: OFAModel) -> int:
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(
             lambda x: sizes.append(x.numel()) or x, lambda x: x
@@ -211,12 +211,12 @@ def test_encoder_outputs_can_be_repeated_and_chosen():
 def test_nano_is_small_and_every_preset_is_a_valid_configuration():
     for name in PRESETS:
         ModelConfig.from_namespace({}, name)
-    nano = OFA(ModelConfig.from_namespace({}, "ofa_nano"), 1000)
+    nano = OFAModel(ModelConfig.from_namespace({}, "ofa_nano"), 1000)
     assert sum(p.numel() for p in nano.parameters()) < 4e6
 
 
 def test_padding_behind_image_codes_may_lie_outside_of_a_small_grid():
-    """Cell 1024, which the release writes there, does not exist in a grid of 8 x 8; nor does it
+    """Cell 1024, which upstream writes there, does not exist in a grid of 8 x 8; nor does it
     matter what stands there."""
     model = build_small(50).eval()
     assert model.decoder.image_position_idx.max() == 1024 > model.decoder.image_rp_bucket.size(0)

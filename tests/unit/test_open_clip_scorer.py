@@ -18,7 +18,7 @@ from ofa.metrics.image_text_scorer import load_scorer
 open_clip = pytest.importorskip("open_clip")
 VISION = {"layers": 1, "width": 64, "patch_size": 16, "image_size": 32}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2}
-PICTURES = [Image.new("RGB", (40, 30), "red"), Image.linear_gradient("L").convert("RGB")]
+IMAGES = [Image.new("RGB", (40, 30), "red"), Image.linear_gradient("L").convert("RGB")]
 
 
 def network(quick_gelu: bool = False):
@@ -81,18 +81,15 @@ def test_scores_are_those_of_open_clip(saved):
     texts = ["two dogs", "a red house by the lake"]
     with torch.no_grad():
         images = model.encode_image(
-            torch.stack([transform(picture) for picture in PICTURES]), normalize=True
+            torch.stack([transform(image) for image in IMAGES]), normalize=True
         )
         words = model.encode_text(open_clip.tokenize(texts), normalize=True)
     scorer = load_scorer(str(path))
     torch.testing.assert_close(
-        scorer.score(PICTURES, texts), (images * words).sum(-1), atol=1e-5, rtol=0
+        scorer.score(IMAGES, texts), (images * words).sum(-1), atol=1e-5, rtol=0
     )
     torch.testing.assert_close(
-        scorer.compare(PICTURES, PICTURES[::-1]),
-        (images * images.flip(0)).sum(-1),
-        atol=1e-5,
-        rtol=0,
+        scorer.compare(IMAGES, IMAGES[::-1]), (images * images.flip(0)).sum(-1), atol=1e-5, rtol=0
     )
 
 
@@ -104,7 +101,7 @@ def test_a_torchscript_archive_is_refused_with_the_command_that_makes_weights_of
         load_scorer(str(tmp_path / "ViT-B-16.pt"))
 
 
-def test_texts_are_cut_into_the_tokens_of_the_release(saved):
+def test_texts_are_cut_into_the_tokens_of_upstream(saved):
     recorded = load_json("criterion_scst")["clip"]
     tokens = ClipScorer(saved[0]).tokenize(recorded["texts_given_to_clip"])
     assert tokens[:, :12].tolist() == recorded["clip_text_tokens_first12"]
@@ -146,7 +143,7 @@ def test_without_open_clip_the_message_says_how_to_get_it(monkeypatch, tmp_path)
     ("name", "message"),
     [
         ("nowhere:Scorer", "that Python can import"),
-        ("json:JSONDecoder", r"a method score\(pictures, texts\)"),
+        ("json:JSONDecoder", r"a method score\(images, texts\)"),
         ("drawing_files", "MODULE:CLASS"),
     ],
 )

@@ -16,7 +16,7 @@ import torch
 from ofa.errors import UserError
 from ofa.io.nesting import check_nesting
 from ofa.io.pickles import Unpickler, load_plain, read_plain_pickle
-from ofa.io.safe_load import load_checkpoint, plain, restricted_pickle
+from ofa.io.safe_load import load_checkpoint, restricted_pickle, to_builtins
 
 SHARED = ["shared"]
 VALUES = {
@@ -175,7 +175,7 @@ def test_arrays_of_numpy_1_are_read(tmp_path, monkeypatch):
     old = pickle.dumps(np.arange(3.0), 2).replace(
         b"numpy._core.multiarray", b"numpy.core.multiarray"
     )
-    assert plain(restricted_pickle("a.pt").load(io.BytesIO(old))).tolist() == [0, 1, 2]
+    assert to_builtins(restricted_pickle("a.pt").load(io.BytesIO(old))).tolist() == [0, 1, 2]
 
 
 def test_containers_that_no_file_needs_are_refused():
@@ -238,7 +238,7 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_namespace_comes_back_from_every_protocol(tmp_path, protocol):
     content = argparse.Namespace(arch="ofa_tiny", kind=int, inner=argparse.Namespace(a=1))
-    found = plain(restricted_pickle("a.pt").load(io.BytesIO(pickle.dumps(content, protocol))))
+    found = to_builtins(restricted_pickle("a.pt").load(io.BytesIO(pickle.dumps(content, protocol))))
     assert found == argparse.Namespace(
         arch="ofa_tiny", kind="builtins.int", inner=argparse.Namespace(a=1)
     )

@@ -135,7 +135,7 @@ def test_tasks_have_two_names(task, verb):
         ({"question": "x"}, r'ask\.jsonl:2: expects an object with "image"'),
         (
             {"image": "https://a.b/c.jpg"},
-            r"ask\.jsonl:2: expects a picture on this machine, found the URL",
+            r"ask\.jsonl:2: expects an image on this machine, found the URL",
         ),
         (
             {"image": "a.jpg", "task": "ground"},
@@ -198,8 +198,8 @@ def test_an_input_without_anything_to_ask_is_one_message(tmp_path, name):
         read_requests(name if ":" in name else str(tmp_path / name), None, {})
 
 
-def test_annotated_pictures_of_one_name_do_not_replace_each_other(tmp_path):
-    from ofa.report.annotate import Drawer
+def test_annotated_images_of_one_name_do_not_replace_each_other(tmp_path):
+    from ofa.report.annotate import AnnotatedImageWriter
 
     requests = read_requests(
         jsonl(
@@ -208,16 +208,19 @@ def test_annotated_pictures_of_one_name_do_not_replace_each_other(tmp_path):
         None,
         {},
     )
-    drawer, picture = Drawer(str(tmp_path / "drawn")), Image.new("RGB", (400, 330), "grey")
+    drawer, image = (
+        AnnotatedImageWriter(str(tmp_path / "drawn")),
+        Image.new("RGB", (400, 330), "grey"),
+    )
     region = Region((10, 10, 90, 90), (0.025, 0.03, 0.225, 0.27), (1, 2, 3, 4), -0.1)
     paths = [
-        drawer.draw(request, picture, reply)
+        drawer.draw(request, image, reply)
         for request, reply in zip(requests, (region, Answer("a car", -0.2)))
     ]
     assert [path.rpartition("/")[2] for path in paths] == ["a.jpg", "a_2.jpg"]
     sizes = [Image.open(path).size for path in paths]
     assert sizes[0] == (400, 330) and sizes[1][1] > 330, (
-        "an answer stands above the picture, a box in it"
+        "an answer stands above the image, a box in it"
     )
 
 
@@ -274,9 +277,9 @@ def test_a_line_that_is_nested_without_end_is_one_message(tmp_path):
 
 
 def test_annotated_images_replace_neither_each_other_nor_the_images_themselves(tmp_path):
-    from ofa.report.annotate import Drawer
+    from ofa.report.annotate import AnnotatedImageWriter
 
-    picture, answer = Image.new("RGB", (40, 30)), Answer("a car", -0.2)
+    image, answer = Image.new("RGB", (40, 30)), Answer("a car", -0.2)
     requests = read_requests(
         jsonl(
             tmp_path,
@@ -288,8 +291,8 @@ def test_annotated_images_replace_neither_each_other_nor_the_images_themselves(t
         None,
         {},
     )
-    drawer = Drawer(str(tmp_path / "drawn"))
-    names = [drawer.draw(request, picture, answer).rpartition("/")[2] for request in requests]
+    drawer = AnnotatedImageWriter(str(tmp_path / "drawn"))
+    names = [drawer.draw(request, image, answer).rpartition("/")[2] for request in requests]
     assert (
         names
         == ["a.jpg", "a_2.jpg", "a_2_2.jpg", "a" * 251 + ".jpg"]
@@ -297,4 +300,4 @@ def test_annotated_images_replace_neither_each_other_nor_the_images_themselves(t
         and len(list((tmp_path / "drawn").iterdir())) == 4
     )
     with pytest.raises(UserError, match="--draw .*: expects another folder than that of the image"):
-        Drawer(str(tmp_path / "x")).draw(requests[0], picture, answer)
+        AnnotatedImageWriter(str(tmp_path / "x")).draw(requests[0], image, answer)

@@ -1,4 +1,4 @@
-"""``ofa prepare``: caption files from COCO annotations and from the picture world."""
+"""``ofa prepare``: caption files from COCO annotations and from synthetic shapes."""
 
 import base64
 import hashlib
@@ -13,7 +13,7 @@ from ofa.prepare import tsv_writer
 
 @pytest.fixture
 def coco(tmp_path):
-    """Four pictures (two formats), annotations and Karpathy's split."""
+    """Four images (two formats), annotations and Karpathy's split."""
     images = tmp_path / "images" / "val2014"
     images.mkdir(parents=True)
     names = ["a.jpg", "b.png", "c.jpg", "d.jpg"]
@@ -74,7 +74,7 @@ def rows(path) -> list[list[str]]:
     return [line.split("\t") for line in path.read_text().splitlines()]
 
 
-def test_karpathys_split_becomes_the_four_official_files(coco):
+def test_karpathys_split_becomes_the_four_upstream_files(coco):
     assert karpathy(coco) == 0
     stage1, stage2 = (
         rows(coco / "out/caption_stage1_train.tsv"),
@@ -101,7 +101,7 @@ def test_image_files_are_embedded_byte_for_byte(coco):
         assert base64.b64decode(row[4]) == (coco / "images/val2014" / name).read_bytes()
 
 
-def test_annotations_with_a_fraction_split_whole_pictures_the_same_way_each_time(coco):
+def test_annotations_with_a_fraction_split_whole_images_the_same_way_each_time(coco):
     options = (
         "--annotations",
         str(coco / "captions.json"),
@@ -162,7 +162,7 @@ def test_finished_files_are_not_written_again(coco, monkeypatch):
     karpathy(coco)
     stamp = (coco / "out/caption_val.tsv").stat().st_mtime_ns
     monkeypatch.setattr(
-        tsv_writer, "base64_of_file", lambda path: pytest.fail("reads a picture again")
+        tsv_writer, "base64_of_file", lambda path: pytest.fail("reads an image again")
     )
     assert karpathy(coco) == 0
     assert (coco / "out/caption_val.tsv").stat().st_mtime_ns == stamp
@@ -185,7 +185,7 @@ def test_other_captions_make_new_files(coco):
     ],
     ids=["missing", "truncated", "no-image"],
 )
-def test_a_broken_picture_is_named_and_nothing_is_written(coco, capsys, damage, words):
+def test_a_broken_image_is_named_and_nothing_is_written(coco, capsys, damage, words):
     damage(coco / "images/val2014/c.jpg")
     assert karpathy(coco) == 2
     message = capsys.readouterr().err
@@ -193,7 +193,7 @@ def test_a_broken_picture_is_named_and_nothing_is_written(coco, capsys, damage, 
     assert not (coco / "out").exists()
 
 
-def test_broken_pictures_can_be_left_out(coco):
+def test_broken_images_can_be_left_out(coco):
     (coco / "images/val2014/a.jpg").unlink()
     assert karpathy(coco, "--skip-broken") == 0
     assert [row[1] for row in rows(coco / "out/caption_stage2_train.tsv")] == ["11"]
@@ -217,10 +217,10 @@ def test_a_bad_annotation_file_is_one_message(coco, capsys, name, content, words
     assert not (coco / "out").exists()
 
 
-def test_the_picture_world_is_written_the_same_by_one_or_two_processes(tmp_path):
+def test_synthetic_shapes_are_written_the_same_by_one_or_two_processes(tmp_path):
     world = [
         "prepare",
-        "picture-world",
+        "synthetic-shapes",
         "--train",
         "300",
         "--val",
@@ -250,9 +250,9 @@ def test_the_picture_world_is_written_the_same_by_one_or_two_processes(tmp_path)
     )
     labels = json.loads((tmp_path / "one/ans2label.json").read_text())
     assert {row[3].removeprefix("1.0|!+") for row in questions} <= set(labels)
-    pictures = {row[1]: row[4] for row in rows(tmp_path / "one/caption_stage2_train.tsv")}
-    assert all(pictures[row[1]] == row[5] for row in questions) and all(
-        pictures[row[1]] == row[4] for row in boxes
+    images = {row[1]: row[4] for row in rows(tmp_path / "one/caption_stage2_train.tsv")}
+    assert all(images[row[1]] == row[5] for row in questions) and all(
+        images[row[1]] == row[4] for row in boxes
     )
     for row in boxes:
         x0, y0, x1, y1 = map(float, row[3].split(","))
@@ -262,10 +262,10 @@ def test_the_picture_world_is_written_the_same_by_one_or_two_processes(tmp_path)
     )
 
 
-def test_an_interrupted_picture_world_is_continued(tmp_path):
+def test_interrupted_synthetic_shapes_are_continued(tmp_path):
     world = [
         "prepare",
-        "picture-world",
+        "synthetic-shapes",
         "--train",
         "30",
         "--val",
@@ -359,7 +359,7 @@ def test_a_manifest_that_names_files_of_others_deletes_none(coco, capsys, key, n
         "7",
         "[" * 100_000,
         '{"manifest_version": 3, "name": "an extension"}',
-        '{"made_by": "ofa tokenizer decode", "pictures": []}',
+        '{"made_by": "ofa tokenizer decode", "images": []}',
         '{"made_by": "ofa prepare x", "plan": "p", "finished": true, "counts": {}, "files": ["a"]}',
         (
             '{"made_by": "ofa prepare x", "plan": "p", "finished": true, "counts": {}, "files":'

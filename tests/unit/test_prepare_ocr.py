@@ -1,10 +1,10 @@
-"""``ofa prepare ocr``: lists of pictures and texts, in the forms in which they are published,
+"""``ofa prepare ocr``: lists of images and texts, in the forms in which they are published,
 become training files."""
 
 import base64
 
 import pytest
-from original_data import write_pictures
+from original_data import write_images
 
 from ofa.cli.main import main
 
@@ -13,7 +13,7 @@ NAMES = {1: "words/a.png", 2: "words/b.png", 3: "c.jpg"}
 
 @pytest.fixture
 def folder(tmp_path):
-    write_pictures(tmp_path / "photos", NAMES)
+    write_images(tmp_path / "photos", NAMES)
     return tmp_path
 
 
@@ -53,7 +53,7 @@ def rows(folder, split: str = "train") -> list[list[str]]:
         ),
         ("a.png open daily\nwords/b.png STOP\n", {1: "open daily", 2: "STOP"}),
     ],
-    ids=["tabs", "icdar", "blanks"],
+    ids=["tabs", "icdar", "spaces"],
 )
 def test_lists_of_every_form_become_rows(folder, content, found):
     assert run(folder, content, split="val") == 0
@@ -71,12 +71,12 @@ def test_lists_of_every_form_become_rows(folder, content, found):
     [
         (
             "words/a.png\tOpen\nwords/b.png\t \n",
-            "list.txt:2: expected a picture and its text, found 'words/b.png",
+            "list.txt:2: expected an image and its text, found 'words/b.png",
         ),
-        ("words/a.png\n", "list.txt:1: expected a picture and its text"),
-        ("words/z.png\tOpen\n", "list.txt:1: expected a picture 'words/z.png' below"),
+        ("words/a.png\n", "list.txt:1: expected an image and its text"),
+        ("words/z.png\tOpen\n", "list.txt:1: expected an image 'words/z.png' below"),
         ("\n", "found an empty file"),
-        ("d.png\tOpen\n", "1 of the pictures cannot be used"),
+        ("d.png\tOpen\n", "1 of the images cannot be used"),
     ],
 )
 def test_a_wrong_list_is_one_message_and_nothing_is_written(folder, capsys, content, words):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from original_data import write_json_lines, write_pictures
+from original_data import write_images, write_json_lines
 
 from ofa.cli.main import main
 from ofa.prepare.csv_jsonl import FIELDS
@@ -13,7 +13,7 @@ NAMES = {1: "a.jpg", 2: "b.jpg", 3: "sub/c.jpg"}  # 40 x 30, 64 x 48, 30 x 50 pi
 
 @pytest.fixture
 def folder(tmp_path):
-    write_pictures(tmp_path / "photos", NAMES)
+    write_images(tmp_path / "photos", NAMES)
     return tmp_path
 
 
@@ -35,7 +35,7 @@ def run(folder, file: str, task: str, *options) -> int:
 
 
 def texts(folder, name: str) -> list[list[str]]:
-    """Rows without the long field, the picture."""
+    """Rows without the long field, the image."""
     lines = (folder / "out" / name).read_text().split("\n")[:-1]
     return [[field for field in line.split("\t") if len(field) < 300] for line in lines]
 
@@ -97,7 +97,7 @@ def test_questions_about_a_region_have_both_columns(folder):
     ]
 
 
-def test_captions_of_one_picture_are_put_together(folder):
+def test_captions_of_one_image_are_put_together(folder):
     (folder / "t.csv").write_text(
         "image,caption,split\na.jpg,A dog.,train\nb.jpg,A cat.,val\na.jpg,Dogs && more,train\n"
     )
@@ -131,7 +131,7 @@ def test_classes_are_numbered_over_all_splits(folder):
     }
 
 
-def test_a_fraction_of_the_pictures_goes_to_validation(folder):
+def test_a_fraction_of_the_images_goes_to_validation(folder):
     (folder / "t.csv").write_text(
         "image,label\n" + "".join(f"{name},x\n" for name in ("a.jpg", "b.jpg", "c.jpg", "a.jpg"))
     )
@@ -150,11 +150,11 @@ BAD = {
         (),
         "expected a column 'answer' for the task's 'answer'",
     ),
-    "a missing picture": (
+    "a missing image": (
         "image,label\nz.jpg,x\n",
         "image_classify",
         (),
-        "t.csv:2: expected a picture 'z.jpg' below",
+        "t.csv:2: expected an image 'z.jpg' below",
     ),
     "an unknown split": (
         "image,label,split\na.jpg,x,dev2\n",
@@ -179,7 +179,7 @@ BAD = {
         'image,text,box\na.jpg,x,"9,9,50,20"\n',
         "refcoco",
         (),
-        "inside the picture of 40 x 30",
+        "inside the image of 40 x 30",
     ),
     "no box": (
         "image,text,box\na.jpg,x,9\n",
@@ -217,7 +217,7 @@ BAD = {
         (),
         "found '5' again, as in",
     ),
-    "a picture in two splits": (
+    "an image in two splits": (
         "image,caption,split\na.jpg,x,train\na.jpg,y,val\n",
         "caption",
         (),
@@ -233,7 +233,7 @@ BAD = {
         "image,label\na.jpg,x\n",
         "image_classify",
         ("--val-fraction", "0.5"),
-        "leaves pictures for training",
+        "leaves images for training",
     ),
 }
 
@@ -297,9 +297,7 @@ def test_a_table_names_no_images_outside_of_their_folder(folder, capsys, name):
     (folder / "photos/a.jpg").rename(folder / "secret/d.jpg")
     (folder / "t.csv").write_text(f"image,caption\n{name.format(root=folder)},a dog\n")
     assert run(folder, "t.csv", "caption") == 2
-    assert (
-        "t.csv:2: expected a picture" in capsys.readouterr().err and not (folder / "out").exists()
-    )
+    assert "t.csv:2: expected an image" in capsys.readouterr().err and not (folder / "out").exists()
 
 
 def test_a_table_may_name_images_from_the_root_on_and_through_links(folder):

@@ -29,8 +29,8 @@ def rows(path) -> list[list[str]]:
     return [line.split("\t") for line in path.read_text().split("\n")[:-1]]
 
 
-def without_picture(path, column: int) -> list[list[str]]:
-    """The rows; the picture's column is taken out."""
+def without_image(path, column: int) -> list[list[str]]:
+    """The rows; the image's column is taken out."""
     return [row[:column] + row[column + 1 :] for row in rows(path)]
 
 
@@ -104,7 +104,7 @@ def imagenet(folder, *options) -> int:
 
 def test_vqa_questions_become_rows_with_confidences(tmp_path):
     assert vqa2(write_vqa2(tmp_path)) == 0
-    assert without_picture(tmp_path / "out/vqa_train.tsv", 5) == [
+    assert without_image(tmp_path / "out/vqa_train.tsv", 5) == [
         ["10", "1", "What is it?", "1.0|!+dog&&0.9|!+cat", ""],
         ["11", "1", "How many? (all)", "1.0|!+3&&0.6|!+2", ""],
         ["20", "2", "What is it?", "1.0|!+red white&&0.3|!+x", ""],
@@ -112,7 +112,7 @@ def test_vqa_questions_become_rows_with_confidences(tmp_path):
     ]
 
 
-def test_pictures_are_embedded_byte_for_byte(tmp_path):
+def test_images_are_embedded_byte_for_byte(tmp_path):
     vqa2(write_vqa2(tmp_path))
     for row in rows(tmp_path / "out/vqa_train.tsv"):
         assert (
@@ -192,7 +192,7 @@ def test_test_questions_need_no_answers_and_score_nothing(tmp_path):
     assert {row[3] for row in rows(tmp_path / "out/vqa_test.tsv")} == {"0.0|!+no"}
 
 
-def test_a_fraction_keeps_the_questions_of_a_picture_together(tmp_path):
+def test_a_fraction_keeps_the_questions_of_an_image_together(tmp_path):
     assert vqa2(write_vqa2(tmp_path), "--val-fraction", "0.34") == 0
     train, val = (
         {row[1] for row in rows(tmp_path / f"out/vqa_{split}.tsv")} for split in ("train", "val")
@@ -251,12 +251,12 @@ def test_the_confidence_is_the_score_averaged_over_leaving_one_person_out(said, 
 
 def test_references_become_one_row_per_sentence_with_corners(tmp_path):
     assert refer(write_refer(tmp_path)) == 0
-    assert without_picture(tmp_path / "out/refcoco_train.tsv", 4) == [
+    assert without_image(tmp_path / "out/refcoco_train.tsv", 4) == [
         ["7_0", "1", "The left dog", "5.0,6.0,15.0,18.5"],
         ["7_1", "1", "dog there", "5.0,6.0,15.0,18.5"],
         ["9_0", "2", "a thing", "30.13,1.0,50.13,21.0"],
     ]
-    assert without_picture(tmp_path / "out/refcoco_testA.tsv", 4) == [
+    assert without_image(tmp_path / "out/refcoco_testA.tsv", 4) == [
         ["8_0", "2", "All of it", "0.0,0.0,64.0,48.0"]
     ]
 
@@ -309,7 +309,7 @@ def test_texts_of_a_python_2_pickle_are_read(tmp_path):
 
 def test_pairs_become_rows_and_undecided_ones_are_counted(tmp_path):
     assert snli_ve(write_snli_ve(tmp_path)) == 0
-    assert without_picture(tmp_path / "out/snli_ve_train.tsv", 2) == [
+    assert without_image(tmp_path / "out/snli_ve_train.tsv", 2) == [
         ["111.jpg#0r1n", "111", "A person moves.", "A man runs.", "entailment"],
         ["222.jpg#2r1n", "222", "A man sleeps.", "A man runs.", "contradiction"],
     ]
@@ -332,10 +332,10 @@ def test_folders_and_lists_of_imagenet_become_rows_with_labels_from_1(tmp_path):
         )
         == 0
     )
-    assert without_picture(tmp_path / "out/imagenet_1k_train.tsv", 0) == [
+    assert without_image(tmp_path / "out/imagenet_1k_train.tsv", 0) == [
         ["1", "tench, Tinca tinca"]
     ] * 2 + [["2", "crane"]]
-    assert without_picture(tmp_path / "out/imagenet_1k_val.tsv", 0) == [
+    assert without_image(tmp_path / "out/imagenet_1k_val.tsv", 0) == [
         ["3", "rugby ball"],
         ["1", "tench, Tinca tinca"],
     ]
@@ -356,7 +356,7 @@ def test_kaggles_list_and_first_words(tmp_path):
         )
         == 0
     )
-    assert without_picture(tmp_path / "out/imagenet_1k_val.tsv", 0) == [
+    assert without_image(tmp_path / "out/imagenet_1k_val.tsv", 0) == [
         ["1", "tench"],
         ["3", "rugby ball"],
     ]
@@ -387,15 +387,13 @@ def test_an_interrupted_call_is_continued_to_the_same_bytes_without_looking_agai
     (out / "manifest.json").write_text(json.dumps(unfinished))
     (out / "vqa_train.tsv").rename(out / "vqa_train.tsv.part")
     (out / "vqa_train.tsv.part").write_bytes(whole[:cut])
-    monkeypatch.setattr(
-        image_files, "look_at", lambda path: pytest.fail("looks at a picture again")
-    )
+    monkeypatch.setattr(image_files, "look_at", lambda path: pytest.fail("looks at an image again"))
     assert vqa2(tmp_path) == 0
     assert (out / "vqa_train.tsv").read_bytes() == whole
     assert json.loads((out / "manifest.json").read_bytes()) == json.loads(manifest)
 
 
-def test_looking_at_the_pictures_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
+def test_looking_at_the_images_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     write_vqa2(tmp_path)
     looked, look_at = [], image_files.look_at
 
@@ -441,24 +439,24 @@ def test_the_manifest_has_checksums_of_inputs_and_outputs_rows_and_settings(tmp_
         sum(entry["rows"] for name, entry in manifest["files"].items() if name.endswith(".tsv"))
         == 4
     )
-    assert manifest["pictures"]["files"] == 3  # picture 4 is in no question
+    assert manifest["pictures"]["files"] == 3  # image 4 is in no question
 
 
 # --------------------------------------------------------------------------------------------- bad
 # input
 
 
-def shrink_picture(folder):
+def shrink_image(folder):
     (folder / "images" / coco_name(2)).write_bytes((folder / "images" / coco_name(1)).read_bytes())
 
 
-def cut_picture(folder):
+def cut_image(folder):
     path = folder / "images/train2014" / coco_name(2)
     path.write_bytes(path.read_bytes()[:300])
 
 
 BAD = {
-    "a question without a picture": (
+    "a question without an image": (
         vqa2,
         lambda f: write_vqa2(f, questions=[question(10, 99)]),
         "question 10: expected a file of image 99",
@@ -485,7 +483,7 @@ BAD = {
         lambda f: write_vqa2(f, questions=[question(10, 1)]),
         "another data set",
     ),
-    "answers about another picture": (
+    "answers about another image": (
         vqa2,
         lambda f: write_vqa2(
             f, questions=[question(10, 2)], annotations=[annotation(10, 1, "yes")]
@@ -502,7 +500,7 @@ BAD = {
         lambda f: write_vqa2(f) and (f / "questions.json").write_text("{}"),
         "keys questions",
     ),
-    "a broken picture": (vqa2, lambda f: write_vqa2(f) and cut_picture(f), "not a readable image"),
+    "a broken image": (vqa2, lambda f: write_vqa2(f) and cut_image(f), "not a readable image"),
     "a turned box": (
         refer,
         lambda f: write_refer(f, boxes={1: [20, 5, -10, 5]}),
@@ -511,7 +509,7 @@ BAD = {
     "a box outside": (
         refer,
         lambda f: write_refer(f, boxes={1: [35, 5, 10, 5]}),
-        "inside the picture of 40 x 30 pixels",
+        "inside the image of 40 x 30 pixels",
     ),
     "an unknown split of references": (
         refer,
@@ -523,9 +521,9 @@ BAD = {
         lambda f: write_refer(f, refs=[reference(7, 88, 1, "val", "x")]),
         "annotation 88",
     ),
-    "pictures of another size": (
+    "images of another size": (
         refer,
-        lambda f: write_refer(f) and shrink_picture(f),
+        lambda f: write_refer(f) and shrink_image(f),
         "40 x 30 pixels, but the annotations say 64 x 48",
     ),
     "a list without references": (
@@ -538,10 +536,10 @@ BAD = {
         lambda f: write_snli_ve(f, [pair(0, "111", "maybe")]),
         "expected a label (entailment",
     ),
-    "a pair without a picture": (
+    "a pair without an image": (
         snli_ve,
         lambda f: write_snli_ve(f, [pair(0, "333", "neutral")]),
-        "a picture 333.jpg",
+        "an image 333.jpg",
     ),
     "another JSONL": (snli_ve, lambda f: write_snli_ve(f, [{"a": 1}]), "is it a file of SNLI-VE?"),
 }
@@ -558,13 +556,12 @@ def test_bad_input_is_one_message_and_nothing_is_written(tmp_path, capsys, fault
 
 
 @pytest.mark.parametrize(
-    "fault",
-    ["a question without a picture", "a turned box", "a broken picture", "an unknown label"],
+    "fault", ["a question without an image", "a turned box", "a broken image", "an unknown label"]
 )
 def test_wrong_entries_can_be_left_out(tmp_path, fault):
     run, make, _ = BAD[fault]
     make(tmp_path)
-    left = {"a question without a picture": "no row", "an unknown label": "no row"}.get(fault)
+    left = {"a question without an image": "no row", "an unknown label": "no row"}.get(fault)
     assert run(tmp_path, "--skip-broken") == (2 if left else 0)
     if not left:
         assert 0 < sum(len(rows(path)) for path in (tmp_path / "out").glob("*.tsv")) < 4
@@ -596,11 +593,11 @@ def test_a_result_folder_that_cannot_be_made_is_one_message(tmp_path, capsys):
     assert "out: the output folder cannot be made" in capsys.readouterr().err
 
 
-def test_a_result_folder_below_a_file_is_one_message_before_any_picture_is_looked_at(
+def test_a_result_folder_below_a_file_is_one_message_before_any_image_is_looked_at(
     tmp_path, capsys, monkeypatch
 ):
     (write_vqa2(tmp_path) / "file").write_text("in the way")
-    monkeypatch.setattr(image_files, "look_at", lambda path: pytest.fail("looks at a picture"))
+    monkeypatch.setattr(image_files, "look_at", lambda path: pytest.fail("looks at an image"))
     assert vqa2(tmp_path, "--out", str(tmp_path / "file/out")) == 2
     assert "out: the output folder cannot be made" in capsys.readouterr().err
 
@@ -627,7 +624,7 @@ def test_the_example_in_the_help_is_a_command(kind, capsys):
     assert build_parser().parse_args(command.split()).out
 
 
-def test_two_pictures_of_one_name_are_not_confused(tmp_path, capsys):
+def test_two_images_of_one_name_are_not_confused(tmp_path, capsys):
     write_vqa2(tmp_path)
     (tmp_path / "images/other").mkdir()
     (tmp_path / "images/train2014" / coco_name(1)).rename(
@@ -668,9 +665,9 @@ def test_notes_that_were_made_up_are_no_traceback(tmp_path, line):
     assert vqa2(tmp_path) == 0 and not (tmp_path / "out.looking").exists()
 
 
-def test_a_name_that_stands_for_a_picture_of_a_table_asks_for_no_memory(tmp_path):
+def test_a_name_that_stands_for_an_image_of_a_table_asks_for_no_memory(tmp_path):
     (tmp_path / "a.tsv").write_text("1\tQUJD\n")
     for length in (10**17, 10**18, 10**30):
         with pytest.raises((OSError, ValueError)):
-            image_files.read_picture(f"{tmp_path}/a.tsv:1@2+{length}")
-    assert image_files.read_picture(f"{tmp_path}/a.tsv:1@2+4") == b"ABC"
+            image_files.read_image(f"{tmp_path}/a.tsv:1@2+{length}")
+    assert image_files.read_image(f"{tmp_path}/a.tsv:1@2+4") == b"ABC"

@@ -1,4 +1,4 @@
-"""``ofa prepare`` for language tasks: the official columns, labels by name, one message per
+"""``ofa prepare`` for language tasks: upstream's columns, labels by name, one message per
 fault."""
 
 import json
@@ -75,7 +75,7 @@ def glue(folder, *options: str) -> int:
     )
 
 
-def test_every_original_task_gets_the_official_columns(tmp_path):
+def test_every_original_task_gets_upstreams_columns(tmp_path):
     for name in ORIGINAL:
         write_original(tmp_path / "glue", name)
     assert glue(tmp_path) == 0
@@ -362,15 +362,15 @@ def test_nothing_to_read_is_said(tmp_path, capsys):
 
 
 # --------------------------------------------------------------------------------------------- the
-# text world
+# synthetic sentences
 
 
-def test_no_other_row_of_the_text_world_occurs_in_training_and_labels_are_balanced(tmp_path):
+def test_no_other_row_of_synthetic_sentences_occurs_in_training_and_labels_are_balanced(tmp_path):
     assert (
         main(
             [
                 "prepare",
-                "text-world",
+                "synthetic-sentences",
                 "--train",
                 "400",
                 "--dev",
@@ -402,7 +402,7 @@ def test_the_doctor_finds_no_fault_in_prepared_files(tmp_path, capsys):
         main(
             [
                 "prepare",
-                "text-world",
+                "synthetic-sentences",
                 "--train",
                 "30",
                 "--dev",

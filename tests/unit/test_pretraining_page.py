@@ -1,4 +1,4 @@
-"""Pages of a pretraining: boxes and filled pictures of the tasks, and the summary of all
+"""Pages of a pretraining: boxes and filled images of the tasks, and the summary of all
 figures."""
 
 import json
@@ -18,7 +18,7 @@ from ofa.task.pretraining_tasks import PretrainingOptions
 OPTIONS = PretrainingOptions(
     patch_image_size=64, max_image_size=64, num_bins=33, code_image_size=32
 )  # 2 pixels of 64 per bin
-PICTURE = as_field(Image.new("RGB", (128, 64), (200, 30, 60)))  # squashed to a square for the model
+IMAGE = as_field(Image.new("RGB", (128, 64), (200, 30, 60)))  # squashed to a square for the model
 SQUARE = as_field(Image.new("RGB", (64, 64), (200, 30, 60)))
 TRUE, SAID = "<bin_0> <bin_0> <bin_16> <bin_16>", "<bin_8> <bin_8> <bin_16> <bin_32>"
 
@@ -27,14 +27,12 @@ def boxes(item) -> list[tuple[str, list[float]]]:
     return [(outline.kind, list(outline.box)) for outline in item.outlines]
 
 
-def test_boxes_are_drawn_in_pixels_of_the_picture():
-    item = item_of(
-        "visual_grounding", Reply("which region?", TRUE, SAID, (TRUE,), PICTURE), OPTIONS
-    )
+def test_boxes_are_drawn_in_pixels_of_the_image():
+    item = item_of("visual_grounding", Reply("which region?", TRUE, SAID, (TRUE,), IMAGE), OPTIONS)
     assert boxes(item) == [("true", [0, 0, 64, 32]), ("predicted", [32, 16, 64, 64])]
     assert item.prediction == "" and not item.references
     nothing = item_of(
-        "visual_grounding", Reply("which region?", TRUE, "a star", (TRUE,), PICTURE), OPTIONS
+        "visual_grounding", Reply("which region?", TRUE, "a star", (TRUE,), IMAGE), OPTIONS
     )
     assert boxes(nothing) == [("true", [0, 0, 64, 32])] and nothing.prediction == "a star"
 
@@ -42,7 +40,7 @@ def test_boxes_are_drawn_in_pixels_of_the_picture():
 def test_objects_have_boxes_and_names():
     item = item_of(
         "detection",
-        Reply("what?", f"{TRUE} red star {SAID} ring", f"{SAID} blue star", image=PICTURE),
+        Reply("what?", f"{TRUE} red star {SAID} ring", f"{SAID} blue star", image=IMAGE),
         OPTIONS,
     )
     assert [kind for kind, _ in boxes(item)] == ["true", "true", "predicted"] and boxes(item)[2][
@@ -63,11 +61,7 @@ def test_a_region_is_marked_and_all_its_phrases_are_counted():
     item = item_of(
         "grounded_captioning",
         Reply(
-            f"what does the region describe? region: {TRUE}",
-            "the star",
-            "the ring",
-            phrases,
-            PICTURE,
+            f"what does the region describe? region: {TRUE}", "the star", "the ring", phrases, IMAGE
         ),
         OPTIONS,
     )
@@ -78,7 +72,7 @@ def test_a_region_is_marked_and_all_its_phrases_are_counted():
     assert item.references == [*phrases[:4], "and 2 more"] and item.prediction == "the ring"
 
 
-def test_filled_pictures_stand_between_what_was_seen_and_what_is_true():
+def test_filled_images_stand_between_what_was_seen_and_what_is_true():
     codes = " ".join(f"<code_{number}>" for number in range(16))
     asked = Reply(
         "what is the image in the middle part?",
@@ -101,7 +95,7 @@ def test_filled_pictures_stand_between_what_was_seen_and_what_is_true():
 
 def figures() -> dict:
     pixels = Score(
-        "mean pixel error", 20.0, 40.0, "mean picture", 9, lower_is_better=True, reachable=10.0
+        "mean pixel error", 20.0, 40.0, "mean image", 9, lower_is_better=True, reachable=10.0
     )
     return {
         task: asdict(one)
@@ -115,7 +109,7 @@ def figures() -> dict:
     }
 
 
-def test_texts_have_no_picture_and_are_shown_in_words(tmp_path):
+def test_texts_have_no_image_and_are_shown_in_words(tmp_path):
     text = Reply(
         "1 <mask> 2", "1 5 2", "1 6 2", readable=("a <mask> star", "a red star", "a blue star")
     )
@@ -187,7 +181,7 @@ def test_the_summary_has_all_that_is_given(results):
         f"{results}/gain.json",
         "--timings",
         f"{results}/timings.tsv",
-        "--pictures",
+        "--images",
         f"{results}/draw_predict.json",
     ]
     assert (

@@ -1,4 +1,4 @@
-"""Orders without lists, weights as texts, wrong captions and answers, boxes of cut pictures."""
+"""Orders without lists, weights as texts, wrong captions and answers, boxes of cut images."""
 
 import json
 import random
@@ -10,9 +10,9 @@ from PIL import Image
 
 from ofa.data.bad_rows import BadRows
 from ofa.data.images import OFA_MEAN, OFA_STD
-from ofa.data.negatives import NegativeDraws
+from ofa.data.negatives import NegativeSampler
 from ofa.data.permutation import shuffled
-from ofa.data.pretraining import Draws, TrainingPictures
+from ofa.data.pretraining import Draws, TrainingImages
 from ofa.data.region_transforms import enlarged, flipped, jittered, square_around, visible
 from ofa.errors import UserError
 from ofa.task.pretraining_tasks import TASKS, PretrainingOptions, parse_weights, whole_times
@@ -45,11 +45,11 @@ def test_a_weight_is_its_mean_number_of_samples():
     assert whole_times(2.0, None) == 2  # nothing is drawn
 
 
-def draws(folder, captions: str, objects: str, answers: dict) -> NegativeDraws:
+def draws(folder, captions: str, objects: str, answers: dict) -> NegativeSampler:
     (folder / "all_captions.txt").write_text(captions)
     (folder / "object.txt").write_text(objects)
     (folder / "type2ans.json").write_text(json.dumps(answers))
-    return NegativeDraws(folder)
+    return NegativeSampler(folder)
 
 
 def test_what_fits_is_never_a_negative_where_there_is_another(tmp_path):
@@ -77,11 +77,11 @@ def test_negative_files_that_are_empty_or_no_json_say_so_when_they_are_needed(tm
         negatives.caption("a cat", [], random.Random(1))
     (tmp_path / "type2ans.json").write_text("color: red")
     with pytest.raises(UserError, match="type2ans.json: expects JSON"):
-        NegativeDraws(tmp_path)
+        NegativeSampler(tmp_path)
 
 
 def marked(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
-    """A black picture with a white box."""
+    """A black image with a white box."""
     image = Image.new("RGB", size)
     image.paste((255, 255, 255), box)
     return image
@@ -113,7 +113,7 @@ def test_boxes_outside_of_a_cut_are_not_visible():
     assert visible(torch.tensor([[0.0, 0, 0, 5], [1, 1, 2, 2], [3, 3, 9, 3]])) == [1]
 
 
-def test_an_enlarged_picture_keeps_its_form_up_to_the_longest_side():
+def test_an_enlarged_image_keeps_its_form_up_to_the_longest_side():
     assert enlarged(Image.new("RGB", (40, 30)), [60], 200, random.Random(1)).size == (80, 60)
     assert enlarged(Image.new("RGB", (30, 120)), [60], 200, random.Random(1)).size == (60, 200)
 
@@ -123,8 +123,7 @@ def test_broken_rows_count_once_and_no_more_than_allowed():
     for row in (5, 5, 7, 5):
         rows.pass_over(f"a.tsv:{row}", error)
     with pytest.raises(
-        UserError,
-        match="a.tsv:1: broken; this is broken row 3, and --skip-bad-rows 2 passes over 2",
+        UserError, match="a.tsv:1: broken; this is broken row 3, and --skip-bad-rows 2 skips 2"
     ):
         rows.pass_over("b.tsv:5", error)
     with pytest.raises(UserError, match="^a.tsv:1: broken$"):
@@ -160,31 +159,32 @@ def test_a_run_that_goes_on_remembers_its_broken_rows():
         another = BadRows(1)
         another.restore(first.names())
         another.pass_over("a.tsv:6", error)
-    BadRows(0).restore(first.names())  # the files were mended: no row may be broken any more
+    BadRows(0).restore(first.names())  # the files were fixed: no row may be broken any more
 
 
-def test_plain_pictures_are_cut_but_not_changed_otherwise():
-    colours = torch.randint(
+def test_plain_images_are_cut_but_not_changed_otherwise():
+    colors = torch.randint(
         0, 256, (32, 32, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8
     ).numpy()
-    whole, box = Image.fromarray(colours), [4.0, 4.0, 20.0, 20.0]
-    expected = torch.from_numpy(colours).permute(2, 0, 1) / 127.5 - 1
+    whole, box = Image.fromarray(colors), [4.0, 4.0, 20.0, 20.0]
+    expected = torch.from_numpy(colors).permute(2, 0, 1) / 127.5 - 1
     unchanged = {}
     for plain in (True, False):
         options = PretrainingOptions(
-            patch_image_size=32, max_resize=32, max_image_size=32, plain_pictures=plain
+            patch_image_size=32, max_resize=32, max_image_size=32, plain_images=plain
         )
         builder = SimpleNamespace(options=options, statistics=(OFA_MEAN, OFA_STD))
-        readers = [TrainingPictures(builder, Draws.of(f"row {number}")) for number in range(8)]
+        readers = [TrainingImages(builder, Draws.of(f"row {number}")) for number in range(8)]
         unchanged[plain] = [
-            torch.allclose(reader.whole(whole), expected, atol=1e-5) for reader in readers
+            torch.allclose(reader.full_view(whole), expected, atol=1e-5) for reader in readers
         ]
         assert all(
-            torch.allclose(reader.around(whole, box)[0], expected, atol=1e-5) for reader in readers
+            torch.allclose(reader.crop_around_box(whole, box)[0], expected, atol=1e-5)
+            for reader in readers
         ), "those of boxes always are"
     assert all(unchanged[True]) and not all(unchanged[False])
     larger = SimpleNamespace(
-        options=PretrainingOptions(patch_image_size=16, max_resize=32, plain_pictures=True),
+        options=PretrainingOptions(patch_image_size=16, max_resize=32, plain_images=True),
         statistics=(OFA_MEAN, OFA_STD),
     )
-    assert TrainingPictures(larger, Draws.of("a row")).whole(whole).shape == (3, 16, 16)
+    assert TrainingImages(larger, Draws.of("a row")).full_view(whole).shape == (3, 16, 16)

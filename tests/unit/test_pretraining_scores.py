@@ -7,7 +7,7 @@ from PIL import Image
 from ofa.metrics.pretraining import (
     MEASURES,
     Reply,
-    average_pictures,
+    average_images,
     masked_places,
     middle_of,
     objects,
@@ -61,7 +61,7 @@ def test_objects_count_by_box_and_name_each_once():
     )
 
 
-def test_codes_count_by_their_place_and_the_constant_may_mix_pictures():
+def test_codes_count_by_their_place_and_the_constant_may_mix_images():
     rows = [
         reply("<code_1> <code_2>", "<code_1> <code_3>"),
         reply("<code_1> <code_4>", "<code_4> <code_1>"),
@@ -111,10 +111,10 @@ def test_of_a_region_every_phrase_that_fits_is_right():
     assert found.constant > 0 and found.further[0].answer in ("the ring", "the shape on the left")
 
 
-def test_pixels_of_filled_pictures_are_compared_with_the_true_ones():
+def test_pixels_of_filled_images_are_compared_with_the_true_ones():
     grey = {level: Image.new("RGB", (4, 4), (level, level, level)) for level in (0, 10, 20, 40, 90)}
-    averages = average_pictures([grey[0], grey[0], grey[90]])
-    assert [picture.getpixel((1, 1)) for picture in averages.values()] == [(30, 30, 30), (0, 0, 0)]
+    averages = average_images([grey[0], grey[0], grey[90]])
+    assert [image.getpixel((1, 1)) for image in averages.values()] == [(30, 30, 30), (0, 0, 0)]
     mean, rms = score_pixels(
         [grey[10], grey[20]],
         [grey[0], grey[40]],
@@ -135,11 +135,9 @@ def test_pixels_of_filled_pictures_are_compared_with_the_true_ones():
 
 
 def test_the_middle_is_half_the_side():
-    picture = Image.new("RGB", (16, 16))
-    picture.paste((255, 255, 255), (4, 4, 12, 12))
-    assert (
-        middle_of(picture).size == (8, 8) and middle_of(picture).getextrema() == ((255, 255),) * 3
-    )
+    image = Image.new("RGB", (16, 16))
+    image.paste((255, 255, 255), (4, 4, 12, 12))
+    assert middle_of(image).size == (8, 8) and middle_of(image).getextrema() == ((255, 255),) * 3
 
 
 def test_every_task_has_a_measure():

@@ -1,4 +1,4 @@
-"""The Python tokeniser against tokens recorded from Stanford's PTBTokenizer
+"""The Python tokenizer against tokens recorded from Stanford's PTBTokenizer
 (``ptb_captions.json``)."""
 
 import json

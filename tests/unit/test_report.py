@@ -22,7 +22,7 @@ from ofa.report.page import (
 )
 
 
-def picture(side: int, kind: str = "PNG") -> str:
+def make_image(side: int, kind: str = "PNG") -> str:
     file = io.BytesIO()
     Image.new("RGB", (side, side), (200, 30, 60)).save(file, format=kind)
     return base64.urlsafe_b64encode(file.getvalue()).decode()
@@ -36,7 +36,7 @@ def page(tmp_path, **parts) -> str:
 def test_the_page_needs_nothing_from_outside(tmp_path):
     text = page(
         tmp_path,
-        items=[Item(0, "img0", picture(32), "a red square", ["red"], [1.5])],
+        items=[Item(0, "img0", make_image(32), "a red square", ["red"], [1.5])],
         score_names=["CIDEr"],
         tiles=[Tile("CIDEr", "1.5")],
         tables=[Table("t", ["a", "b"], [["x", "1"]])],
@@ -48,13 +48,13 @@ def test_the_page_needs_nothing_from_outside(tmp_path):
 
 def test_text_of_captions_and_ids_cannot_become_markup(tmp_path):
     nasty = "<script>alert(1)</script>"
-    text = page(tmp_path, items=[Item(0, nasty, picture(8), nasty, [nasty], [])])
+    text = page(tmp_path, items=[Item(0, nasty, make_image(8), nasty, [nasty], [])])
     assert nasty not in text and "&lt;script&gt;alert(1)" in text
 
 
-def test_boxes_lie_over_the_picture_in_its_own_pixels(tmp_path):
+def test_boxes_lie_over_the_image_in_its_own_pixels(tmp_path):
     outlines = [Outline("predicted", [1, 2, 30.5, 20]), Outline("true", [0, 0, 40, 40])]
-    text = page(tmp_path, items=[Item(0, "a", picture(1000), "", outlines=outlines)])
+    text = page(tmp_path, items=[Item(0, "a", make_image(1000), "", outlines=outlines)])
     assert 'viewBox="0 0 1000 1000"' in text, "reduced, but boxes keep the pixels they are given in"
     assert (
         '<rect class="predicted" x="1.0" y="2.0" width="29.5" height="18.0"/>' in text
@@ -69,7 +69,7 @@ def test_boxes_lie_over_the_picture_in_its_own_pixels(tmp_path):
 
 def test_wrong_and_partly_right_answers_can_be_filtered(tmp_path):
     items = [
-        Item(row, str(row), picture(8), "yes", ["no"], [score], question="is it?")
+        Item(row, str(row), make_image(8), "yes", ["no"], [score], question="is it?")
         for row, score in enumerate((0, 0.3, 1, 0))
     ]
     text = page(tmp_path, items=items, score_names=["score"], grading=ANSWERS)
@@ -79,11 +79,11 @@ def test_wrong_and_partly_right_answers_can_be_filtered(tmp_path):
 
 
 def test_without_scores_there_is_nothing_to_filter_by(tmp_path):
-    assert 'id="grade"' not in page(tmp_path, items=[Item(0, "a", picture(8), "x")])
+    assert 'id="grade"' not in page(tmp_path, items=[Item(0, "a", make_image(8), "x")])
 
 
-def test_large_pictures_are_reduced(tmp_path):
-    text = page(tmp_path, items=[Item(0, "big", picture(1000, "BMP"), "x")])
+def test_large_images_are_reduced(tmp_path):
+    text = page(tmp_path, items=[Item(0, "big", make_image(1000, "BMP"), "x")])
     data = re.search(r"data:image/jpeg;base64,([^\"]+)", text)[1]
     with Image.open(io.BytesIO(base64.b64decode(data))) as image:
         assert max(image.size) <= 360
@@ -95,7 +95,7 @@ def test_a_failure_leaves_no_partial_page(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_too_many_pictures_are_thinned_from_the_worst_to_the_best():
+def test_too_many_images_are_thinned_from_the_worst_to_the_best():
     scores = [float(value) for value in (5, 1, 4, 2, 3)]
     assert choose_rows(scores, 3) == [1, 4, 0]
     assert choose_rows(scores, 10) == [1, 3, 4, 2, 0]
@@ -140,7 +140,7 @@ def test_a_book_holds_whole_pages_behind_tabs(tmp_path, capsys):
     assert (
         main(
             [
-                "book",
+                "merge-reports",
                 f"captions={tmp_path / 'a.html'}",
                 f"A & B={tmp_path / 'b.html'}",
                 "--out",
@@ -160,7 +160,10 @@ def test_a_book_holds_whole_pages_behind_tabs(tmp_path, capsys):
 def test_a_book_without_one_of_its_pages_is_one_message(tmp_path, capsys):
     from ofa.cli.main import main
 
-    assert main(["book", f"a={tmp_path / 'none.html'}", "--out", str(tmp_path / "book.html")]) == 2
+    assert (
+        main(["merge-reports", f"a={tmp_path / 'none.html'}", "--out", str(tmp_path / "book.html")])
+        == 2
+    )
     assert (
         "none.html: expected a page" in capsys.readouterr().err
         and not (tmp_path / "book.html").exists()

@@ -5,7 +5,7 @@ import re
 
 import answer_files
 import pytest
-from answer_files import colour_of
+from answer_files import color_of
 from caption_files import caption
 from caption_files import write_tsv as write_captions
 from grounding_files import scene, write_rows
@@ -19,7 +19,7 @@ NO_METEOR = ["--scores", "CIDEr,BLEU-4"]
 @pytest.fixture
 def boxes(tmp_path):
     """Rows and a result file: the first box is right, the second one is not, the third reaches
-    beyond the picture."""
+    beyond the image."""
     data = write_rows(tmp_path / "rows.tsv", range(3))
     found = [list(scene(0)[2]), [0, 0, 3, 3], [0, 0, 48, 36]]
     entries = [
@@ -65,7 +65,7 @@ def test_a_row_without_a_box_is_counted_and_the_others_are_scored(tmp_path, boxe
     )
 
 
-def test_a_result_file_of_the_release_has_boxes_only_and_any_order(tmp_path, boxes):
+def test_a_result_file_of_upstream_has_boxes_only_and_any_order(tmp_path, boxes):
     data, results, entries = boxes
     write_json(
         results, [{"uniq_id": entry["uniq_id"], "box": entry["box"]} for entry in reversed(entries)]
@@ -108,7 +108,7 @@ def test_captions_are_scored_and_shown_with_their_references(tmp_path, capsys):
         (
             "vqa_gen",
             lambda row: {"question_id": 7000 + row, "answer": "red"},
-            "What colour is the cube",
+            "What color is the cube",
         ),
         ("snli_ve", lambda row: {"uniq_id": f"{row}#0", "answer": "yes"}, "The cube is heavy."),
         (
@@ -116,7 +116,7 @@ def test_captions_are_scored_and_shown_with_their_references(tmp_path, capsys):
             lambda row: {
                 "uniq_id": row,
                 "answer": "no class",
-                "others": [{"answer": colour_of(row)}],
+                "others": [{"answer": color_of(row)}],
             },
             "no class",
         ),
@@ -137,9 +137,9 @@ def test_answers_are_scored_and_shown_with_their_questions(tmp_path, capsys, tas
         assert re.search(r"score +0\.0000", printed) and re.search(r"top5 +1\.0000", printed)
 
 
-def test_unlabelled_rows_are_shown_without_scores(tmp_path, boxes):
+def test_unlabeled_rows_are_shown_without_scores(tmp_path, boxes):
     _, results, _ = boxes
-    data = write_rows(tmp_path / "unlabelled.tsv", range(3), box="")
+    data = write_rows(tmp_path / "unlabeled.tsv", range(3), box="")
     assert report(results, data, "refcoco", tmp_path / "page.html") == 0
     page = (tmp_path / "page.html").read_text()
     assert (

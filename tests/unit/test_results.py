@@ -36,7 +36,7 @@ def test_a_gap_or_a_foreign_row_is_refused(rows):
         merge_predictions([[(row, entry(row)) for row in rows]], 3)
 
 
-def test_the_file_has_the_official_name_and_reads_back(tmp_path):
+def test_the_file_has_upstreams_name_and_reads_back(tmp_path):
     path = write_predictions(tmp_path / "new", "test", [entry(0), entry(1)])
     assert path.name == "test_predict.json"
     assert json.loads(path.read_text()) == read_predictions(path) == [entry(0), entry(1)]
@@ -65,10 +65,10 @@ def test_a_subset_that_is_no_file_name_is_refused(tmp_path, subset):
 
 def test_images_lie_below_the_result_file_or_in_the_folder_that_is_named(tmp_path):
     results, other = tmp_path / "results", tmp_path / "drawn"
-    entry = {"caption": "a cat", "files": ["pictures/0.png", str(results / "pictures/1.png")]}
+    entry = {"caption": "a cat", "files": ["images/0.png", str(results / "images/1.png")]}
     best = prediction_of(entry, "r.json: entry 1", results)
     assert [best.file, best.others[0].file] == [
-        str(results / "pictures" / f"{number}.png") for number in (0, 1)
+        str(results / "images" / f"{number}.png") for number in (0, 1)
     ]
     assert prediction_of(
         {"caption": "a cat", "files": ["../drawn/0.png"]}, "", results, other
@@ -77,16 +77,7 @@ def test_images_lie_below_the_result_file_or_in_the_folder_that_is_named(tmp_pat
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "../secret.png",
-        "/etc/passwd",
-        "pictures/../../secret.png",
-        "a\0.png",
-        "",
-        None,
-        7,
-        ["a.png"],
-    ],
+    ["../secret.png", "/etc/passwd", "images/../../secret.png", "a\0.png", "", None, 7, ["a.png"]],
 )
 @pytest.mark.parametrize("images", [None, "drawn"])
 def test_a_result_file_names_no_images_elsewhere(tmp_path, name, images):

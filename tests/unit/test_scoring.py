@@ -145,7 +145,7 @@ class PairsStub:
 
 def test_rows_of_pretraining_that_cannot_be_asked_about_are_counted(caplog):
     from ofa.data.pretraining import TASK
-    from ofa.inference.pretraining_eval import AskedRows
+    from ofa.inference.pretraining_eval import PretrainingEvalSet
     from ofa.task.pretraining_tasks import PAIR_TASKS, TASKS
 
     class Dataset(PairsStub):
@@ -153,7 +153,7 @@ def test_rows_of_pretraining_that_cannot_be_asked_about_are_counted(caplog):
             return [[{TASK: "caption", "id": index}]] if Dataset.asks else self.rows[index]
 
     assert "caption" in PAIR_TASKS
-    asked = AskedRows.__new__(AskedRows)
+    asked = PretrainingEvalSet.__new__(PretrainingEvalSet)
     asked.rows, asked.repeated, asked.samples = 5, False, {task: [] for task in TASKS}
     asked.task = type("Task", (), {"weights": {task: 1.0 for task in TASKS}})
     asked.dataset = Dataset()

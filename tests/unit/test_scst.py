@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ofa.criterions import losses, scst
-from ofa.criterions.caption_reward import CaptionReward, RewardWatch
+from ofa.criterions.caption_reward import CaptionReward, RewardMonitor
 from ofa.errors import UserError
 from ofa.metrics import Bleu, CiderD
 from ofa.metrics.document_frequency import count_document_frequencies, write_document_frequencies
@@ -62,12 +62,12 @@ def test_divergence_from_another_prediction_is_that_of_torch():
     torch.manual_seed(0)
     p, q = torch.randn(2, 4, 9).log_softmax(-1).unbind()
     expected = torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
-    torch.testing.assert_close(losses.divergence_from(p, q), expected)
+    torch.testing.assert_close(losses.kl_to_reference(p, q), expected)
     forbidden = torch.arange(9) < 5
     p, q = (x.masked_fill(forbidden, -torch.inf).log_softmax(-1) for x in (p, q))
     assert (
-        losses.divergence_from(p, q).isfinite().all()
-        and losses.divergence_from(p, p).abs().max() == 0
+        losses.kl_to_reference(p, q).isfinite().all()
+        and losses.kl_to_reference(p, p).abs().max() == 0
     )
 
 
@@ -138,9 +138,9 @@ def test_useless_rewards_are_explained(frequencies, caption, reference, reason):
 
 
 def test_patience_counts_useless_batches_in_a_row():
-    watch = RewardWatch(patience=3)
+    watch = RewardMonitor(patience=3)
     nothing, broken, good = np.zeros(4), np.array([1.0, NAN]), np.array([0.0, 0.1])
     assert [
-        watch.gives_up(scores) for scores in (nothing, broken, good, nothing, broken, nothing)
+        watch.should_stop(scores) for scores in (nothing, broken, good, nothing, broken, nothing)
     ] == [False] * 5 + [True]
-    assert not any(RewardWatch(patience=0).gives_up(nothing) for _ in range(100))
+    assert not any(RewardMonitor(patience=0).should_stop(nothing) for _ in range(100))

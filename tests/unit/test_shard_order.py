@@ -75,7 +75,7 @@ def test_reads_stay_within_a_few_shards():
     assert DEFAULT_BUFFER >= 1000
 
 
-def test_shards_come_in_another_order_in_every_epoch_and_neighbours_are_torn_apart():
+def test_shards_come_in_another_order_in_every_epoch_and_neighbors_are_torn_apart():
     shards = Shards(*[100] * 10)
     first = [tuple(row_order(shards, 1, epoch, 50)[:50] // 100) for epoch in range(1, 8)]
     assert len(set(first)) > 3

@@ -28,7 +28,7 @@ from ofa.errors import UserError
 from ofa.io.values import load_values
 
 
-def picture(number: int, kind: str = "JPEG") -> bytes:
+def make_image(number: int, kind: str = "JPEG") -> bytes:
     file = io.BytesIO()
     Image.frombytes("RGB", (20, 10), random.Random(number).randbytes(600)).save(file, kind)
     return file.getvalue()
@@ -43,7 +43,7 @@ ROWS = [
         f"{i}_0",
         f"caption {i} mit Ümlaut",
         ["", "dog&&cat"][i % 2],
-        text_of(picture(i, ["JPEG", "PNG"][i % 2])),
+        text_of(make_image(i, ["JPEG", "PNG"][i % 2])),
     ]
     for i in range(7)
 ]
@@ -136,10 +136,10 @@ def test_shards_become_the_same_tsv_again(folder, tsv, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir() if "back" in path.name) == ["back.tsv"]
 
 
-def test_base64_is_normalised_and_what_is_no_picture_stays_as_it_is(tmp_path):
+def test_base64_is_normalized_and_what_is_no_image_stays_as_it_is(tmp_path):
     data = next(
         data
-        for data in map(picture, range(99))
+        for data in map(make_image, range(99))
         if {"+", "/"} <= set(text_of(data)) and text_of(data).endswith("=")
     )
     url_safe = base64.urlsafe_b64encode(data).decode().rstrip("=")
@@ -160,10 +160,10 @@ def test_base64_is_normalised_and_what_is_no_picture_stays_as_it_is(tmp_path):
     assert [shards[i + 1][1] for i in range(len(cells))] == [*cells[:-1], "é"]
 
 
-def test_rows_without_pictures_and_with_several_keep_them_apart(tmp_path):
+def test_rows_without_images_and_with_several_keep_them_apart(tmp_path):
     rows = [
-        ["1", text_of(picture(1)), "text", text_of(picture(2, "PNG"))],
-        ["2", "none", text_of(picture(3)), ""],
+        ["1", text_of(make_image(1)), "text", text_of(make_image(2, "PNG"))],
+        ["2", "none", text_of(make_image(3)), ""],
     ]
     assert pack(write_rows(tmp_path / "x.tsv", rows), tmp_path / "s") == 0
     assert [open_rows(tmp_path / "s")[i] for i in range(2)] == rows
@@ -251,7 +251,7 @@ def test_unpacking_goes_on_where_it_was_stopped(folder, tmp_path, monkeypatch):
 
 
 def test_shards_are_about_as_large_as_asked_and_the_same_from_several_processes(tmp_path):
-    rows = [[str(i), text_of(picture(i))] for i in range(60)]
+    rows = [[str(i), text_of(make_image(i))] for i in range(60)]
     tsv = write_rows(tmp_path / "x.tsv", rows)
     assert pack(tsv, tmp_path / "one", "--shard-size", "0.05") == 0
     assert (
@@ -328,7 +328,7 @@ def foreign(tmp_path):
         [
             {
                 "__key__": f"part/00{i}",
-                "jpg": picture(i),
+                "jpg": make_image(i),
                 "txt": f"text {i}\n".encode(),
                 "json": json.dumps(fields[i]).encode(),
             }
@@ -351,7 +351,7 @@ def test_shards_of_others_have_columns_by_name(foreign):
     ]
     assert file[0] == [
         "part/000",
-        text_of(picture(0)),
+        text_of(make_image(0)),
         "text 0",
         "1,2.5",
         "a dog",
@@ -361,7 +361,7 @@ def test_shards_of_others_have_columns_by_name(foreign):
     ]
     assert open_rows(foreign, "key,image,json.caption")[1] == [
         "part/001",
-        text_of(picture(1)),
+        text_of(make_image(1)),
         "a cat",
     ]
     assert open_rows(foreign, "2")[1] == ["text 1"]
@@ -380,7 +380,7 @@ def test_shards_of_other_tar_programs_are_read(tmp_path):
             folder.type = tarfile.DIRTYPE
             tar.addfile(folder)
             for name, data in (
-                ("data/a.PNG", picture(1, "PNG")),
+                ("data/a.PNG", make_image(1, "PNG")),
                 ("data/a.txt", b"hello"),
                 ("data/._a.txt", b"junk"),
                 ("data/b.png", b"x"),
@@ -392,7 +392,7 @@ def test_shards_of_other_tar_programs_are_read(tmp_path):
                 tar.addfile(info, io.BytesIO(data))
         rows = open_rows(path, "key,image,txt")
         assert [rows[i] for i in range(2)] == [
-            ["data/a", text_of(picture(1, "PNG")), "hello"],
+            ["data/a", text_of(make_image(1, "PNG")), "hello"],
             ["data/b", text_of(b"x"), ""],
         ]
 
@@ -448,7 +448,10 @@ def test_a_shard_that_ends_between_two_members_is_cut_off_too(tmp_path):
 def test_a_missing_member_is_named_with_its_sample(tmp_path, folder):
     path = write_tar(
         tmp_path / "x.tar",
-        [{"__key__": "a", "jpg": picture(0), "txt": b"x"}, {"__key__": "b", "jpg": picture(1)}],
+        [
+            {"__key__": "a", "jpg": make_image(0), "txt": b"x"},
+            {"__key__": "b", "jpg": make_image(1)},
+        ],
     )
     assert error_of(path, "image,txt").startswith(
         f"{path}:2: expects a member .txt, found .jpg of the sample b; "
@@ -456,12 +459,12 @@ def test_a_missing_member_is_named_with_its_sample(tmp_path, folder):
     path = write_tar(
         tmp_path / "y.tar",
         [
-            {"__key__": "a", "jpg": picture(0), "json": b'["0",null]'},
+            {"__key__": "a", "jpg": make_image(0), "json": b'["0",null]'},
             {"__key__": "b", "json": b'["1",null]'},
         ],
     )
     assert (
-        "y.tar:2: expects a member with a picture: .jpg or .png, found .json of the sample b"
+        "y.tar:2: expects a member with an image: .jpg or .png, found .json of the sample b"
         in error_of(path)
     )
     path = write_tar(

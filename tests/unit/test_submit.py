@@ -17,7 +17,7 @@ def result_file(folder, name: str, entries: list) -> str:
 
 
 def captions(*ids) -> list[dict]:
-    return [{"image_id": str(number), "caption": f"picture {number}"} for number in ids]
+    return [{"image_id": str(number), "caption": f"image {number}"} for number in ids]
 
 
 def answers(*ids) -> list[dict]:
@@ -54,8 +54,8 @@ def test_coco_captions_become_a_zip_with_numbers_as_ids(tmp_path, capsys):
         ]
         found = [json.loads(archive.read(name)) for name in archive.namelist()]
     assert found[0] == [
-        {"image_id": 9, "caption": "picture 9"},
-        {"image_id": 5, "caption": "picture 5"},
+        {"image_id": 9, "caption": "image 9"},
+        {"image_id": 5, "caption": "image 5"},
     ]
     assert [entry["image_id"] for entry in found[1]] == [7]
     assert "val2014: 2 captions" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Text recognition: pictures in their square, texts as they are learned, compared and written,
+"""Text recognition: images in their square, texts as they are learned, compared and written,
 rows that cannot be used."""
 
 import base64
@@ -48,7 +48,7 @@ def test_the_aspect_is_kept_and_the_edge_repeated(size, shape, inside):
     assert (square[:, :left] == square[:, left : left + 1]).all()
 
 
-def test_chance_moves_a_picture_along_the_free_side_alone():
+def test_chance_moves_an_image_along_the_free_side_alone():
     places = set()
     for seed in range(40):
         square = np.asarray(fit_square(gradient(200, 100), 128, rng=random.Random(seed)))
@@ -140,7 +140,7 @@ def test_figures_come_from_sums_and_rows_without_a_text_do_not_count():
     assert [metric.value(dict.fromkeys(whole, 0)) for metric in METRICS] == [0, 1]
 
 
-def test_a_result_row_has_the_released_keys():
+def test_a_result_row_has_upstreams_keys():
     reading = SPEC.prediction(Hypothesis("营 业 时 间", -0.5), BatchRow(), OcrOptions())
     assert SPEC.result(7, reading) == {"image_id": "7", "ocr": "营业时间"} and reading.score == -0.5
     assert (
@@ -155,7 +155,7 @@ def png(size=(40, 20)) -> bytes:
     return file.getvalue()
 
 
-def example(split: str, text: str = "Open", picture: bytes | None = None, **options):
+def example(split: str, text: str = "Open", image: bytes | None = None, **options):
     from ofa.data.sample import ImageOpener
 
     where = "ocr_train.tsv:5"
@@ -169,14 +169,14 @@ def example(split: str, text: str = "Open", picture: bytes | None = None, **opti
         random.Random(3),
     )
     return SPEC.example(
-        {"id": "4", "image": base64.b64encode(picture or png()).decode(), "text": text}, context
+        {"id": "4", "image": base64.b64encode(image or png()).decode(), "text": text}, context
     )
 
 
-def test_only_training_places_pictures_by_chance():
+def test_only_training_places_images_by_chance():
     image = png((300, 100))
     in_training, again, elsewhere = (
-        example(split, picture=image, max_tgt_length=30).image
+        example(split, image=image, max_tgt_length=30).image
         for split in ("train", "train", "valid")
     )
     assert in_training.size == (64, 64) and in_training.tobytes() == again.tobytes()
@@ -187,9 +187,9 @@ def test_only_training_places_pictures_by_chance():
     "change, words",
     [
         ({"text": " \u3000 "}, "expects the text on the image, found ' \\u3000 '"),
-        ({"picture": png()[:200]}, "found a truncated or damaged one"),
+        ({"image": png()[:200]}, "found a truncated or damaged one"),
         (
-            {"picture": b"%PDF-1.7 a scanned page"},
+            {"image": b"%PDF-1.7 a scanned page"},
             "found PDF, which is not read; export the image as JPEG or PNG",
         ),
     ],

@@ -1,4 +1,4 @@
-"""``ofa tokenizer``: training, files with codes, pictures of codes, and what it says about
+"""``ofa tokenizer``: training, files with codes, images of codes, and what it says about
 mistakes."""
 
 import json
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_tokenizer import drawn, field, picture_tsv, save_tokenizer, small_tokenizer
+from small_tokenizer import drawn, field, image_tsv, save_tokenizer, small_tokenizer
 
 from ofa.cli.main import main
 from ofa.data.image_rows import make_square
@@ -15,12 +15,12 @@ from ofa.data.tsv import TsvFile
 from ofa.io.images import decode_image
 from ofa.io.safe_load import load_checkpoint
 from ofa.models.image_tokenizer import vq_vae_training
-from ofa.models.image_tokenizer.codec import decode_pictures, encode_pictures
+from ofa.models.image_tokenizer.codec import decode_images, encode_images
 from ofa.models.image_tokenizer.vq_vae import VQVAE, VQVAEConfig
 from ofa.prepare import image_code_columns
 from ofa.tokens.image_codes import codes_to_text
 
-PICTURES = [drawn(number) for number in range(5)]
+IMAGES = [drawn(number) for number in range(5)]
 SHORT = (
     "--minutes",
     "0",
@@ -42,7 +42,7 @@ def run(*arguments) -> int:
 
 @pytest.fixture
 def tsv(tmp_path):
-    return picture_tsv(tmp_path / "world.tsv", PICTURES)
+    return image_tsv(tmp_path / "world.tsv", IMAGES)
 
 
 @pytest.fixture
@@ -58,10 +58,8 @@ def weights(folder) -> dict:
     return load_checkpoint(folder / "tokenizer.pt")["model"]
 
 
-def pixels_of(pictures) -> torch.Tensor:
-    return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(
-        0, 3, 1, 2
-    )
+def pixels_of(images) -> torch.Tensor:
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
 
 
 def equal(one: dict, other: dict) -> bool:
@@ -130,13 +128,11 @@ def test_a_complete_training_is_not_repeated_and_another_needs_force(tsv, tmp_pa
 def test_the_time_limit_ends_a_training():
     options = vq_vae_training.TrainingOptions(minutes=0.002, batch_size=2)
     tokenizer = VQVAE(VQVAEConfig(num_codes=8, width=4, depth=1))
-    state = vq_vae_training.train(
-        tokenizer, pixels_of(PICTURES), options, None, lambda content: None
-    )
+    state = vq_vae_training.train(tokenizer, pixels_of(IMAGES), options, None, lambda content: None)
     assert state.update >= 1 and 0.12 <= state.seconds < 5
 
 
-def test_training_makes_pictures_more_like_themselves():
+def test_training_makes_images_more_like_themselves():
     """Some seconds are enough to see it."""
     pixels = pixels_of([drawn(number) for number in range(40)])
     torch.manual_seed(1)
@@ -172,11 +168,10 @@ def columns(path) -> list[list[str]]:
     return [line.split("\t") for line in path.read_text().splitlines()]
 
 
-def test_generation_gets_the_codes_of_whole_pictures_and_a_row_per_caption(tmp_path, tokenizer):
+def test_generation_gets_the_codes_of_whole_images_and_a_row_per_caption(tmp_path, tokenizer):
     path = tmp_path / "captions.tsv"
     path.write_text(
-        "7\t1\tA Red circle&&two "
-        f" circles\t\t{field(PICTURES[0])}\n8\t1\tOne\t\t{field(PICTURES[1])}\n"
+        f"7\t1\tA Red circle&&two  circles\t\t{field(IMAGES[0])}\n8\t1\tOne\t\t{field(IMAGES[1])}\n"
     )
     assert (
         run(
@@ -194,7 +189,7 @@ def test_generation_gets_the_codes_of_whole_pictures_and_a_row_per_caption(tmp_p
         )
         == 0
     )
-    codes = [codes_to_text(found) for found in encode_pictures(small_tokenizer(), PICTURES[:2])]
+    codes = [codes_to_text(found) for found in encode_images(small_tokenizer(), IMAGES[:2])]
     assert columns(tmp_path / "gen.tsv") == [
         ["7_0", codes[0], "a red circle"],
         ["7_1", codes[0], "two circles"],
@@ -209,7 +204,7 @@ def test_generation_gets_the_codes_of_whole_pictures_and_a_row_per_caption(tmp_p
     )
 
 
-def test_pictures_and_codes_are_read_from_shards_as_from_the_tsv(tmp_path, tsv, tokenizer):
+def test_images_and_codes_are_read_from_shards_as_from_the_tsv(tmp_path, tsv, tokenizer):
     assert main(["pack", str(tsv), "--out", str(tmp_path / "shards"), "--jobs", "1"]) == 0
     for name, images in (("a.tsv", tsv), ("b.tsv", tmp_path / "shards")):
         assert (
@@ -231,7 +226,7 @@ def test_pictures_and_codes_are_read_from_shards_as_from_the_tsv(tmp_path, tsv, 
     assert columns(tmp_path / "a.tsv") == columns(tmp_path / "b.tsv")
 
 
-def test_pretraining_gets_the_picture_and_the_codes_of_its_middle_pixels(tmp_path, tsv, tokenizer):
+def test_pretraining_gets_the_image_and_the_codes_of_its_middle_pixels(tmp_path, tsv, tokenizer):
     assert (
         run(
             "encode",
@@ -248,17 +243,17 @@ def test_pretraining_gets_the_picture_and_the_codes_of_its_middle_pixels(tmp_pat
         )
         == 0
     )
-    middles = [picture.crop((16, 16, 48, 48)) for picture in PICTURES]
-    codes = encode_pictures(small_tokenizer(), middles)
+    middles = [image.crop((16, 16, 48, 48)) for image in IMAGES]
+    codes = encode_images(small_tokenizer(), middles)
     assert codes.shape == (5, 4, 4)
     for number, (row, original) in enumerate(zip(columns(tmp_path / "image.tsv"), columns(tsv))):
         assert row == [str(number), original[1], codes_to_text(codes[number])], (
-            "a picture of the right size stays as it is"
+            "an image of the right size stays as it is"
         )
 
 
-def test_the_released_sizes_are_the_defaults(tmp_path, tokenizer):
-    path = picture_tsv(tmp_path / "one.tsv", [drawn(0, 300)])
+def test_the_upstream_sizes_are_the_defaults(tmp_path, tokenizer):
+    path = image_tsv(tmp_path / "one.tsv", [drawn(0, 300)])
     for purpose, codes in (("generation", 1024), ("pretraining", 256)):
         assert (
             run(
@@ -280,8 +275,8 @@ def test_the_released_sizes_are_the_defaults(tmp_path, tokenizer):
 
 
 def test_codes_are_those_of_the_pixels_that_are_stored(tmp_path, tokenizer):
-    """JPEG changes pixels; who reads the picture must find the codes in it."""
-    path = picture_tsv(tmp_path / "one.tsv", [drawn(0, 90)])
+    """JPEG changes pixels; who reads the image must find the codes in it."""
+    path = image_tsv(tmp_path / "one.tsv", [drawn(0, 90)])
     assert (
         run(
             "encode",
@@ -300,16 +295,16 @@ def test_codes_are_those_of_the_pixels_that_are_stored(tmp_path, tokenizer):
     )
     _, image, codes = columns(tmp_path / "image.tsv")[0]
     assert codes == codes_to_text(
-        encode_pictures(small_tokenizer(), [decode_image(image).crop((16, 16, 48, 48))])
+        encode_images(small_tokenizer(), [decode_image(image).crop((16, 16, 48, 48))])
     )
 
 
-def test_pictures_that_are_not_square_are_cropped_squashed_or_refused(tmp_path, tokenizer, capsys):
+def test_images_that_are_not_square_are_cropped_squashed_or_refused(tmp_path, tokenizer, capsys):
     wide = Image.new("RGB", (128, 64), "red")
     wide.paste("blue", (32, 0, 96, 64))
     assert make_square(wide, 64).getcolors() == [(64 * 64, (0, 0, 255))]
     assert make_square(wide, 64, "squash").getpixel((0, 0)) == (255, 0, 0)
-    path = picture_tsv(tmp_path / "wide.tsv", [PICTURES[0], wide])
+    path = image_tsv(tmp_path / "wide.tsv", [IMAGES[0], wide])
     assert (
         run(
             "encode",
@@ -328,7 +323,7 @@ def test_pictures_that_are_not_square_are_cropped_squashed_or_refused(tmp_path, 
         )
         == 2
     )
-    assert "wide.tsv:2: expects a square picture, found 128 x 64 pixels" in capsys.readouterr().err
+    assert "wide.tsv:2: expects a square image, found 128 x 64 pixels" in capsys.readouterr().err
 
 
 def test_an_interrupted_encoding_is_continued_to_the_same_bytes(
@@ -350,11 +345,11 @@ def test_an_interrupted_encoding_is_continued_to_the_same_bytes(
     assert run(*call, "--out", tmp_path / "whole.tsv") == 0
     real, seen = image_code_columns.make_square, []
 
-    def until(picture, size, non_square, where):
+    def until(image, size, non_square, where):
         seen.append(where)
         if len(seen) == 3:
             raise KeyboardInterrupt
-        return real(picture, size, non_square, where)
+        return real(image, size, non_square, where)
 
     monkeypatch.setattr(image_code_columns, "make_square", until)
     assert (
@@ -403,9 +398,9 @@ def test_another_tokenizer_makes_the_file_anew(tmp_path, tsv, tokenizer, capsys)
     assert run(*call) == 0 and (tmp_path / "g.tsv").read_bytes() != before
 
 
-def test_a_broken_picture_is_named_with_its_row_or_left_out(tmp_path, tsv, tokenizer, capsys):
+def test_a_broken_image_is_named_with_its_row_or_left_out(tmp_path, tsv, tokenizer, capsys):
     with tsv.open("a") as file:
-        file.write(f"broken\t{field(PICTURES[0])[:200]}\tx\nlast\t{field(PICTURES[0])}\ty\n")
+        file.write(f"broken\t{field(IMAGES[0])[:200]}\tx\nlast\t{field(IMAGES[0])}\ty\n")
     call = (
         "encode",
         "--images",
@@ -426,7 +421,7 @@ def test_a_broken_picture_is_named_with_its_row_or_left_out(tmp_path, tsv, token
     )
     assert run(*call, "--skip-broken") == 0
     assert [row[0] for row in columns(tmp_path / "i.tsv")] == ["0", "1", "2", "3", "4", "last"]
-    assert "1 pictures are left out" in capsys.readouterr().out
+    assert "1 images are left out" in capsys.readouterr().out
     assert (
         "world.tsv:6" in json.loads((tmp_path / "i.tsv.manifest.json").read_text())["left_out"][0]
     )
@@ -467,7 +462,7 @@ def test_mistakes_in_encoding_have_one_message(
     assert message in capsys.readouterr().err and not (tmp_path / "out.tsv").exists()
 
 
-def test_files_without_pictures_or_captions_are_named(tmp_path, tokenizer, capsys):
+def test_files_without_images_or_captions_are_named(tmp_path, tokenizer, capsys):
     given = [
         "encode",
         "--tokenizer",
@@ -481,9 +476,9 @@ def test_files_without_pictures_or_captions_are_named(tmp_path, tokenizer, capsy
     ]
     (tmp_path / "text.tsv").write_text("1\ta\tb\n")
     (tmp_path / "empty.tsv").write_text("")
-    (tmp_path / "mute.tsv").write_text(f"1\t{field(PICTURES[0])}\t \n")
+    (tmp_path / "mute.tsv").write_text(f"1\t{field(IMAGES[0])}\t \n")
     (tmp_path / "photos").mkdir()
-    PICTURES[0].save(tmp_path / "photos/a.png")
+    IMAGES[0].save(tmp_path / "photos/a.png")
     for name, message in (
         (
             "text.tsv",
@@ -508,8 +503,8 @@ def coded_tsv(path, codes) -> object:
     return path
 
 
-def test_decode_writes_a_picture_per_row_and_names_them(tmp_path, tokenizer):
-    codes = encode_pictures(small_tokenizer(), PICTURES)
+def test_decode_writes_an_image_per_row_and_names_them(tmp_path, tokenizer):
+    codes = encode_images(small_tokenizer(), IMAGES)
     path = coded_tsv(tmp_path / "gen.tsv", codes)
     assert (
         run(
@@ -534,7 +529,7 @@ def test_decode_writes_a_picture_per_row_and_names_them(tmp_path, tokenizer):
         "file": "000003_a_3_b.png",
         "size": [64, 64],
     }
-    for entry, expected in zip(manifest, decode_pictures(small_tokenizer(), codes), strict=True):
+    for entry, expected in zip(manifest, decode_images(small_tokenizer(), codes), strict=True):
         assert Image.open(tmp_path / "out" / entry["file"]).tobytes() == expected.tobytes()
 
 
@@ -568,8 +563,8 @@ def test_decode_reads_result_files_and_grids_that_are_not_square(tmp_path, token
             [],
             "a.tsv:2: expects image codes from 0 to 31, found 32",
         ),
-        ("a.tsv", "1\t1 2 3 4\n2\t1 2 3\n", [], "a.tsv:2: expects the codes of a square picture"),
-        ("a.tsv", "1\t1 2 3 4\n2\t1 2 x 4\n", [], "a.tsv:2: expects image codes, whole numbers"),
+        ("a.tsv", "1\t1 2 3 4\n2\t1 2 3\n", [], "a.tsv:2: expects the codes of a square image"),
+        ("a.tsv", "1\t1 2 3 4\n2\t1 2 x 4\n", [], "a.tsv:2: expects image codes, integers"),
         ("a.tsv", "1\t1 2 3 4\n", ["--grid", "2x3"], "a.tsv:1: expects 6 image codes, found 4"),
         ("a.tsv", "1\tno codes\n", [], "a.tsv:1: expects a column of image codes"),
         ("a.tsv", "1\t1 2 3 4\n", ["--code-column", "5"], "column 5 is asked for, found 2 columns"),
@@ -614,8 +609,8 @@ def test_mistakes_in_decoding_have_one_message_with_the_row(
         (["--lr", "0"], "--lr 0.0: expected a positive number"),
         (["--batch-size", "0"], "--batch-size 0: expected a positive number"),
         (["--minutes", "-1"], "--minutes -1.0: expected a positive number"),
-        (["--max-pictures", "0"], "--max-pictures 0: expected a positive number"),
-        (["--max-pictures", "1"], "expected at least 2 readable pictures, found 1"),
+        (["--max-images", "0"], "--max-images 0: expected a positive number"),
+        (["--max-images", "1"], "expected at least 2 readable images, found 1"),
         (["--images", "nowhere.tsv"], "nowhere.tsv"),
     ],
 )
@@ -629,13 +624,13 @@ def test_a_training_without_end_is_refused(tmp_path, tsv, capsys):
     assert "expected --updates or --minutes, found neither" in capsys.readouterr().err
 
 
-def test_broken_pictures_are_named_or_left_out_of_training(tmp_path, tsv, capsys):
+def test_broken_images_are_named_or_left_out_of_training(tmp_path, tsv, capsys):
     with tsv.open("a") as file:
         file.write("broken\tAAAA\tx\n")
     assert run("train", "--images", tsv, "--out", tmp_path / "out", *SHORT) == 2
     assert "world.tsv:6: expects a whole image" in capsys.readouterr().err
     assert run("train", "--images", tsv, "--out", tmp_path / "out", *SHORT, "--skip-broken") == 0
-    assert "1 pictures cannot be read and are left out" in capsys.readouterr().out
+    assert "1 images cannot be read and are left out" in capsys.readouterr().out
     assert len(TsvFile(tsv)) == 6
 
 
@@ -665,7 +660,7 @@ def test_a_training_of_others_is_not_overwritten_without_force(tsv, tmp_path, ca
 
 
 def test_decode_does_not_overwrite_the_manifest_of_another_command(tmp_path, tokenizer, capsys):
-    path = coded_tsv(tmp_path / "gen.tsv", encode_pictures(small_tokenizer(), PICTURES[:1]))
+    path = coded_tsv(tmp_path / "gen.tsv", encode_images(small_tokenizer(), IMAGES[:1]))
     (tmp_path / "out").mkdir()
     (tmp_path / "out/manifest.json").write_text('{"made_by": "ofa prepare vqa2"}')
     assert run("decode", path, "--tokenizer", tokenizer, "--out", tmp_path / "out") == 2
@@ -674,7 +669,7 @@ def test_decode_does_not_overwrite_the_manifest_of_another_command(tmp_path, tok
 
 
 def test_decode_writes_below_its_folder_whatever_the_ids_are(tmp_path, tokenizer):
-    codes = codes_to_text(encode_pictures(small_tokenizer(), PICTURES[:1])[0])
+    codes = codes_to_text(encode_images(small_tokenizer(), IMAGES[:1])[0])
     ids = ["../../x", "/etc/passwd", "a\0b", "..", "CON", "x" * 300, "\u202eabc", "x" * 300]
     (tmp_path / "r.json").write_text(
         json.dumps([{"id": name, "caption": "x", "codes": codes} for name in ids])

@@ -213,7 +213,7 @@ def test_four_processes_at_once_make_one_index(write):
     assert sorted(file.name for file in path.parent.iterdir()) == ["a.tsv", "a.tsv.idx"]
 
 
-# official index files
+# upstream index files
 
 
 def test_official_index_is_used(write, monkeypatch):
@@ -249,7 +249,7 @@ class Evil:
         Evil(),
     ],
 )
-def test_wrong_official_index_is_not_believed(write, index, caplog, tmp_path, monkeypatch):
+def test_wrong_upstream_index_is_not_believed(write, index, caplog, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write(b"1\tx\r\n2\ty\r\n3\tz\r\n")
     Path(f"{path}.index").write_bytes(pickle.dumps(index))
@@ -358,7 +358,7 @@ def test_a_file_that_grows_or_shrinks_while_it_is_read_is_one_message(write, cha
 @pytest.mark.parametrize("change", ["grows", "shrinks", "vanishes"])
 def test_a_worker_that_opens_another_file_than_the_first_process_is_one_message(write, change):
     path = write(b"1\tx\n2\ty\n")
-    travelled = pickle.dumps(TsvFile(path))
+    traveled = pickle.dumps(TsvFile(path))
     (
         path.unlink()
         if change == "vanishes"
@@ -367,7 +367,7 @@ def test_a_worker_that_opens_another_file_than_the_first_process_is_one_message(
     with pytest.raises(
         UserError, match="a.tsv.* (expects 2 rows as when it was opened|No such file)"
     ):
-        pickle.loads(travelled)[0]
+        pickle.loads(traveled)[0]
 
 
 def test_a_long_row_of_a_file_that_was_rewritten_is_noticed_where_texts_are_read(write):

@@ -7,7 +7,7 @@ import math
 import pickle
 
 import pytest
-from original_data import SIZES, coco_name, write_json, write_json_lines, write_pictures
+from original_data import SIZES, coco_name, write_images, write_json, write_json_lines
 
 from ofa.cli import main as command
 from ofa.errors import UserError
@@ -321,7 +321,7 @@ def quick():
 @pytest.fixture
 def folder(tmp_path):
     for number in SIZES:
-        write_pictures(tmp_path / "img", {number: f"{number}.jpg"})
+        write_images(tmp_path / "img", {number: f"{number}.jpg"})
         (tmp_path / "img" / coco_name(number)).hardlink_to(tmp_path / "img" / f"{number}.jpg")
     return tmp_path
 
@@ -819,8 +819,8 @@ def test_ids_of_own_tables_come_once(folder, capsys, task, entry):
     )
 
 
-def test_two_pictures_of_one_name_are_two_images(folder, capsys):
-    write_pictures(folder / "img", {1: "x/a.jpg", 2: "y/a.jpg"})
+def test_two_images_of_one_name_are_two_images(folder, capsys):
+    write_images(folder / "img", {1: "x/a.jpg", 2: "y/a.jpg"})
     (folder / "t.csv").write_text("image,caption\nx/a.jpg,a dog\ny/a.jpg,a cat\n")
     assert (
         prepare(folder, ["csv", folder / "t.csv", "--task", "caption", "--images", folder / "img"])
@@ -830,7 +830,7 @@ def test_two_pictures_of_one_name_are_two_images(folder, capsys):
     assert "x/a.jpg" in message and "y/a.jpg" in message and "image a again" in message
 
 
-def test_an_image_id_of_a_table_is_of_one_picture(folder, capsys):
+def test_an_image_id_of_a_table_is_of_one_image(folder, capsys):
     lines = [
         {**QUESTION, "image": f"{i}.jpg", "image_id": i if i < 3 else "1.0"} for i in SIZES if i < 4
     ]

@@ -266,7 +266,7 @@ def test_show_of_a_folder_without_vocabulary_is_an_error(tmp_path, capsys):
 
 @pytest.fixture
 def mirror(monkeypatch):
-    """A local server with FILES that honours byte ranges; its ``requests`` are (name, Range
+    """A local server with FILES that honors byte ranges; its ``requests`` are (name, Range
     header)."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -360,7 +360,7 @@ def test_without_a_connection_the_message_says_what_to_copy_where(mirror, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["gpt2", "bert_cn"])
-def test_released_checksums_are_those_of_the_released_files(name):
+def test_upstream_checksums_are_those_of_upstreams_files(name):
     from conftest import bpe_folder
 
     folder, sums = bpe_folder(name), download.PUBLIC[name].sums

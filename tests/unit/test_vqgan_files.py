@@ -11,7 +11,7 @@ import yaml
 from small_tokenizer import drawn
 
 from ofa.errors import UserError
-from ofa.models.image_tokenizer.codec import encode_pictures, load_image_tokenizer, picture_encoder
+from ofa.models.image_tokenizer.codec import encode_images, image_encoder, load_image_tokenizer
 from ofa.models.image_tokenizer.vqgan import VQGAN, config_of
 
 DDCONFIG = {
@@ -61,10 +61,10 @@ def write(folder, change_config=None, change_weights=None):
 def test_a_folder_is_loaded_without_its_loss_networks_and_import_paths(tmp_path):
     tokenizer = load_image_tokenizer(write(tmp_path))
     assert (tokenizer.num_codes, tokenizer.factor, tokenizer.training) == (16, 2, False)
-    codes = encode_pictures(tokenizer, [drawn(0, 32)])
+    codes = encode_images(tokenizer, [drawn(0, 32)])
     assert codes.shape == (1, 16, 16)
-    assert torch.equal(codes, encode_pictures(tokenizer, [drawn(0, 32)])), (
-        "the same picture, the same codes"
+    assert torch.equal(codes, encode_images(tokenizer, [drawn(0, 32)])), (
+        "the same image, the same codes"
     )
 
 
@@ -73,16 +73,16 @@ def test_drawn_codes_depend_on_the_seed_alone(tmp_path):
     found = []
     for seed in (1, 1, 2):
         tokenizer.generator = torch.Generator().manual_seed(seed)
-        found.append(encode_pictures(tokenizer, [drawn(0, 32)]))
+        found.append(encode_images(tokenizer, [drawn(0, 32)]))
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
-def test_what_is_drawn_for_a_picture_does_not_depend_on_those_before_it(tmp_path):
-    encode = picture_encoder(load_image_tokenizer(write(tmp_path)), seed=1)
-    picture = drawn(0, 32)
-    first = encode([picture], 5)
-    encode([picture], 6)
-    assert torch.equal(encode([picture], 5), first) and not torch.equal(encode([picture], 6), first)
+def test_what_is_drawn_for_an_image_does_not_depend_on_those_before_it(tmp_path):
+    encode = image_encoder(load_image_tokenizer(write(tmp_path)), seed=1)
+    image = drawn(0, 32)
+    first = encode([image], 5)
+    encode([image], 6)
+    assert torch.equal(encode([image], 5), first) and not torch.equal(encode([image], 6), first)
 
 
 def codebook(weights):
@@ -127,7 +127,7 @@ def other_class(weights):
             None,
             "expected embed_dim equal to z_channels (32), as GumbelVQ needs, found 16",
         ),
-        (lambda p: p.pop("n_embed"), None, "expected n_embed as a whole number, found None"),
+        (lambda p: p.pop("n_embed"), None, "expected n_embed as an integer, found None"),
         (
             lambda p: p.pop("ddconfig"),
             None,
@@ -136,7 +136,7 @@ def other_class(weights):
         (
             lambda p: p["ddconfig"].update(ch_mult=2),
             None,
-            "expected ch_mult as a list of whole numbers, found 2",
+            "expected ch_mult as a list of integers, found 2",
         ),
         (
             lambda p: p["ddconfig"].update(ch_mult=[]),
@@ -147,7 +147,7 @@ def other_class(weights):
         (
             lambda p: p["ddconfig"].update(out_ch=1),
             None,
-            "expected pictures with 3 channels (in_channels, out_ch), found 3 and 1",
+            "expected images with 3 channels (in_channels, out_ch), found 3 and 1",
         ),
         (
             lambda p: p["ddconfig"].update(attn_type="linear"),

@@ -1,11 +1,11 @@
-"""Whatever a caller has as a picture becomes the same picture; what is none is one message."""
+"""Whatever a caller has as an image becomes the same image; what is none is one message."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from ofa.data.load_image import as_picture
+from ofa.data.load_image import as_image
 from ofa.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
@@ -26,23 +26,23 @@ def forms() -> dict:
 
 
 @pytest.mark.parametrize("name", forms())
-def test_every_form_of_a_picture_is_the_same_picture(name):
-    found = as_picture(forms()[name])
+def test_every_form_of_an_image_is_the_same_image(name):
+    found = as_image(forms()[name])
     assert found.mode == "RGB" and np.array_equal(np.asarray(found), PIXELS)
 
 
 @pytest.mark.parametrize(
     "grey", [PIXELS[:, :, 0], PIXELS[:, :, :1], torch.from_numpy(PIXELS[:, :, 0])]
 )
-def test_grey_pictures_have_three_equal_channels(grey):
-    assert np.array_equal(np.asarray(as_picture(grey)), np.repeat(PIXELS[:, :, :1], 3, 2))
+def test_gray_images_have_three_equal_channels(grey):
+    assert np.array_equal(np.asarray(as_image(grey)), np.repeat(PIXELS[:, :, :1], 3, 2))
 
 
 def test_a_photo_of_a_turned_camera_is_the_right_way_up(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
     Image.fromarray(PIXELS).save(tmp_path / "photo.png", exif=exif)
-    assert as_picture(tmp_path / "photo.png").size == (6, 9)
+    assert as_image(tmp_path / "photo.png").size == (6, 9)
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_a_photo_of_a_turned_camera_is_the_right_way_up(tmp_path):
         (np.zeros((3, 5, 5)), "found shape .3, 5, 5."),
         (np.zeros((0, 5)), "found shape"),
         (PIXELS / 100, "expects fractions from 0 to 1"),
-        (PIXELS.astype(int) - 9, "expects whole numbers from 0 to 255"),
+        (PIXELS.astype(int) - 9, "expects integers from 0 to 255"),
     ],
 )
-def test_what_is_no_picture_is_one_message(image, words):
+def test_what_is_no_image_is_one_message(image, words):
     with pytest.raises(UserError, match=words):
-        as_picture(image, "" if isinstance(image, str) else "image 3")
+        as_image(image, "" if isinstance(image, str) else "image 3")

@@ -1,4 +1,4 @@
-"""Text to image from training to pictures: a tiny model learns to draw, its pictures are files,
+"""Text to image from training to images: a tiny model learns to draw, its images are files,
 a page shows them."""
 
 import json
@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 from drawing_files import (
-    COLOURS,
+    COLORS,
     SIDE,
-    Colours,
-    ColourScorer,
+    Colors,
+    ColorScorer,
     drawing_flags,
     make_drawing_vocabulary,
-    use_colours,
+    use_colors,
     write_drawings,
 )
 from PIL import Image
@@ -20,7 +20,7 @@ from training_runs import SMALL, log_lines, train
 
 from ofa.cli.main import main
 
-SCORER = "--image-text-scorer=drawing_files:ColourScorer"
+SCORER = "--image-text-scorer=drawing_files:ColorScorer"
 TWO_ROWS = 2
 
 
@@ -79,11 +79,11 @@ def drawn(tmp_path_factory):
 
 
 @pytest.fixture
-def colours(monkeypatch):
-    """``--image-tokenizer colours``: the tests' tokenizer."""
+def colors(monkeypatch):
+    """``--image-tokenizer colors``: the tests' tokenizer."""
     import ofa.models.image_tokenizer.codec as module
 
-    monkeypatch.setattr(module, "load_image_tokenizer", lambda path, device="cpu": Colours())
+    monkeypatch.setattr(module, "load_image_tokenizer", lambda path, device="cpu": Colors())
 
 
 def evaluate(drawn, results, *more: str) -> int:
@@ -102,36 +102,36 @@ def evaluate(drawn, results, *more: str) -> int:
     )
 
 
-def test_pictures_have_the_colours_of_their_captions(drawn, colours, tmp_path):
-    pictures = tmp_path / "pictures"
+def test_images_have_the_colors_of_their_captions(drawn, colors, tmp_path):
+    images = tmp_path / "images"
     assert (
         evaluate(
             drawn,
             tmp_path,
-            "--image-tokenizer=colours",
+            "--image-tokenizer=colors",
             SCORER,
-            f"--gen-images-path={pictures}",
+            f"--gen-images-path={images}",
             f"--report={tmp_path / 'page.html'}",
         )
         == 0
     )
     entries = json.loads((tmp_path / "valid_predict.json").read_text())
-    assert [entry["caption"] for entry in entries] == [f"a {colour} square" for colour in COLOURS]
+    assert [entry["caption"] for entry in entries] == [f"a {color} square" for color in COLORS]
     for row, entry in enumerate(entries):
         assert entry["files"] == [
-            f"pictures/all_results/{row:06d}_a_{COLOURS[row]}_square_{sample}.png"
+            f"images/all_results/{row:06d}_a_{COLORS[row]}_square_{sample}.png"
             for sample in range(4)
         ]
         assert (
             entry["scores"] == sorted(entry["scores"], reverse=True)
             and len(entry["codes"].split()) == 4
         )
-        best = Image.open(pictures / "top1" / f"{row:06d}_a_{COLOURS[row]}_square.png")
-        assert best.size == (SIDE, SIDE) and ColourScorer().score([best], [entry["caption"]]) == [
+        best = Image.open(images / "top1" / f"{row:06d}_a_{COLORS[row]}_square.png")
+        assert best.size == (SIDE, SIDE) and ColorScorer().score([best], [entry["caption"]]) == [
             entry["scores"][0]
         ]
-        true = Image.open(pictures / "reference" / f"{row:06d}_a_{COLOURS[row]}_square.png")
-        assert ColourScorer().score([true], [entry["caption"]]) == [1.0]
+        true = Image.open(images / "reference" / f"{row:06d}_a_{COLORS[row]}_square.png")
+        assert ColorScorer().score([true], [entry["caption"]]) == [1.0]
     assert sum(entry["scores"][0] for entry in entries) / 4 > 0.9
     assert json.loads((tmp_path / "valid_scores.json").read_text())["scores"]["score"] > 0.9
     page = (tmp_path / "page.html").read_text()
@@ -147,8 +147,8 @@ def test_results_do_not_depend_on_the_number_of_processes(drawn, tmp_path):
     assert one == two and len(json.loads(one)[0]["codes"].split()) == 4
 
 
-def test_the_page_can_be_made_from_the_result_file(drawn, colours, tmp_path):
-    assert evaluate(drawn, tmp_path, "--image-tokenizer=colours", SCORER) == 0
+def test_the_page_can_be_made_from_the_result_file(drawn, colors, tmp_path):
+    assert evaluate(drawn, tmp_path, "--image-tokenizer=colors", SCORER) == 0
     page = tmp_path / "page.html"
     assert (
         main(
@@ -165,8 +165,8 @@ def test_the_page_can_be_made_from_the_result_file(drawn, colours, tmp_path):
     assert page.read_text().count("data:image/png") == 4
 
 
-def test_pictures_that_nothing_can_make_are_one_message(drawn, tmp_path, capsys):
-    assert evaluate(drawn, tmp_path, f"--gen-images-path={tmp_path / 'pictures'}") == 2
+def test_images_that_nothing_can_make_are_one_message(drawn, tmp_path, capsys):
+    assert evaluate(drawn, tmp_path, f"--gen-images-path={tmp_path / 'images'}") == 2
     error = capsys.readouterr().err
     assert (
         error.startswith("error: ")
@@ -175,14 +175,14 @@ def test_pictures_that_nothing_can_make_are_one_message(drawn, tmp_path, capsys)
     )
 
 
-def test_a_folder_that_cannot_be_written_is_one_message(drawn, colours, tmp_path, capsys):
+def test_a_folder_that_cannot_be_written_is_one_message(drawn, colors, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert (
         evaluate(
             drawn,
             tmp_path,
-            "--image-tokenizer=colours",
-            f"--gen-images-path={tmp_path / 'file' / 'pictures'}",
+            "--image-tokenizer=colors",
+            f"--gen-images-path={tmp_path / 'file' / 'images'}",
         )
         == 2
     )
@@ -192,7 +192,7 @@ def test_a_folder_that_cannot_be_written_is_one_message(drawn, colours, tmp_path
     )
 
 
-def test_the_command_draws_captions(drawn, colours, tmp_path):
+def test_the_command_draws_captions(drawn, colors, tmp_path):
     (tmp_path / "captions.txt").write_text("a red square\n\na red square\n")
     out = tmp_path / "drawn"
     command = [
@@ -203,7 +203,7 @@ def test_the_command_draws_captions(drawn, colours, tmp_path):
         f"--out={out}",
         "--samples=3",
         "--cpu",
-        "--image-tokenizer=colours",
+        "--image-tokenizer=colors",
         SCORER,
     ]
     assert main(command) == 0
@@ -222,19 +222,19 @@ def test_the_command_draws_captions(drawn, colours, tmp_path):
     assert before == [(out / file).read_bytes() for entry in entries for file in entry["files"]]
 
 
-def test_the_python_api_gives_pictures(drawn):
+def test_the_python_api_gives_images(drawn):
     from ofa import OFA
 
     model = OFA.load(drawn.checkpoint, device="cpu")
-    pictures = model.draw("a green square", 5, tokenizer=Colours(), scorer=ColourScorer())
-    assert len(pictures) == 5 and pictures[0].size == (SIDE, SIDE)
-    fits = [picture.info["fit"] for picture in pictures]
+    images = model.draw("a green square", 5, tokenizer=Colors(), scorer=ColorScorer())
+    assert len(images) == 5 and images[0].size == (SIDE, SIDE)
+    fits = [image.info["clip_score"] for image in images]
     assert fits == sorted(fits, reverse=True) and fits[0] > 0.7
-    several = model.draw(["a green square", "a red square"], 2, tokenizer=Colours())
+    several = model.draw(["a green square", "a red square"], 2, tokenizer=Colors())
     assert [len(some) for some in several] == [2, 2]
 
 
-def test_stage_2_makes_pictures_fit_better_without_any_download(drawn, tmp_path):
+def test_stage_2_makes_images_fit_better_without_any_download(drawn, tmp_path):
     """From weights that have hardly learned anything; captions without codes are enough. Nothing
     warns."""
     captions = write_drawings(tmp_path / "captions.tsv", range(32), codes=False)
@@ -261,12 +261,12 @@ def test_stage_2_makes_pictures_fit_better_without_any_download(drawn, tmp_path)
             "--best-checkpoint-metric=score",
             "--maximize-best-checkpoint-metric",
         ],
-        prepare=use_colours,
+        prepare=use_colors,
     )
     assert run.code == 0, run.log[-3000:]
     rewards = [float(line.split("score=")[1].split(",")[0]) for line in log_lines(run.log)]
     assert rewards[-1] > rewards[0] + 0.3
-    assert "optimisation of pictures: baseline leave-one-out, reward 2.5 x" in run.log
+    assert "optimization of images: baseline leave-one-out, reward 2.5 x" in run.log
     assert not [
         line
         for line in run.log.splitlines()

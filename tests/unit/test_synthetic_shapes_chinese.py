@@ -1,4 +1,4 @@
-"""The picture world in Chinese says of the same scenes what is true of them."""
+"""Synthetic shapes in Chinese says of the same scenes what is true of them."""
 
 import json
 
@@ -23,22 +23,22 @@ def test_the_first_scene_of_seed_one_is_known_by_heart(scenes):
 
 
 def test_every_scene_has_five_different_captions_that_name_only_what_is_there(scenes):
-    names = sorted(set(chinese.COLOURS.values()), key=len, reverse=True)
+    names = sorted(set(chinese.COLORS.values()), key=len, reverse=True)
     for scene in scenes:
         captions = chinese.captions(scene)
         assert len(set(captions)) == 5 and all(
             is_chinese(text) and len(text) <= 70 and "&&" not in text for text in captions
         )
         there = {
-            chinese.COLOURS[word]
-            for word in (scene.backdrop, *(thing.colour for thing in scene.things))
+            chinese.COLORS[word]
+            for word in (scene.backdrop, *(thing.color for thing in scene.things))
         }
         shapes = {chinese.SHAPES[thing.shape] for thing in scene.things}
         for text in captions:
             assert {shape for shape in chinese.SHAPES.values() if shape in text} <= shapes
-            for colour in names:  # the long names first: one is part of another
-                assert colour not in text or colour in there
-                text = text.replace(colour, "")
+            for color in names:  # the long names first: one is part of another
+                assert color not in text or color in there
+                text = text.replace(color, "")
 
 
 def test_expressions_and_questions_are_the_english_ones_in_other_words(scenes):
@@ -54,13 +54,13 @@ def test_expressions_and_questions_are_the_english_ones_in_other_words(scenes):
                 and ours.text.endswith("？")
                 and ours.answer in chinese.answers()
             )
-            if theirs.kind == "colour":
-                assert ours.answer == chinese.COLOURS[theirs.answer] and ours.text.endswith(
+            if theirs.kind == "color":
+                assert ours.answer == chinese.COLORS[theirs.answer] and ours.text.endswith(
                     "是什么颜色？"
                 )
 
 
-def test_phrases_say_place_colour_size_and_shape_in_chinese_order():
+def test_phrases_say_place_color_size_and_shape_in_chinese_order():
     from ofa.synthetic.shapes_expressions import Phrase
 
     assert (
@@ -69,14 +69,14 @@ def test_phrases_say_place_colour_size_and_shape_in_chinese_order():
     assert chinese.phrase_text(Phrase(size="small")) == "小图形"
 
 
-def test_the_command_writes_chinese_files_with_the_english_pictures(tmp_path, capsys):
+def test_the_command_writes_chinese_files_with_the_english_images(tmp_path, capsys):
     size = ["--train", "6", "--val", "2", "--test", "2", "--size", "16", "--jobs", "1"]
     for language in ("zh", "en"):
         assert (
             main(
                 [
                     "prepare",
-                    "picture-world",
+                    "synthetic-shapes",
                     "--language",
                     language,
                     "--out",
@@ -107,7 +107,7 @@ def test_the_command_writes_chinese_files_with_the_english_pictures(tmp_path, ca
         main(
             [
                 "prepare",
-                "picture-world",
+                "synthetic-shapes",
                 "--language",
                 "zh",
                 "--pretrain",

@@ -1,4 +1,4 @@
-"""The picture world: scenes, captions, boxes and pictures fit each other, everywhere and always."""
+"""Synthetic shapes: scenes, captions, boxes and images fit each other, everywhere and always."""
 
 import numpy as np
 import pytest
@@ -41,9 +41,9 @@ def test_every_scene_has_five_different_captions_of_at_most_twenty_words(scenes)
         assert all(0 < len(caption.split()) <= 20 and "&&" not in caption for caption in captions)
 
 
-def test_captions_name_the_colours_and_shapes_that_are_there(scenes):
+def test_captions_name_the_colors_and_shapes_that_are_there(scenes):
     for scene in scenes:
-        colours, shapes = {t.colour for t in scene.things}, {t.shape for t in scene.things}
+        colors, shapes = {t.color for t in scene.things}, {t.shape for t in scene.things}
         for caption in world.captions(scene):
             words = {
                 world.PLURALS.get(word, word)
@@ -54,7 +54,7 @@ def test_captions_name_the_colours_and_shapes_that_are_there(scenes):
                 for shape in world.SHAPES
                 if words & {shape, world.PLURALS.get(shape, shape + "s")}
             }
-            assert words & set(world.COLOURS) and words & set(world.COLOURS) <= colours
+            assert words & set(world.COLORS) and words & set(world.COLORS) <= colors
             assert named <= shapes
             assert named or caption.endswith(" shapes")  # "red and blue shapes"
 
@@ -74,7 +74,7 @@ def test_scenes_hold_one_to_four_shapes_apart_from_each_other_and_inside(scenes)
 
 @pytest.mark.parametrize("shape", world.SHAPES)
 def test_the_box_is_where_the_shape_is_drawn(shape):
-    thing = world.Thing(shape, "red", "large", (0.25, 0.375, 0.625, 0.75), (255, 0, 0))
+    thing = world.Shape(shape, "red", "large", (0.25, 0.375, 0.625, 0.75), (255, 0, 0))
     scene = world.Scene("one", (thing,), "paper", "grey", 0.15, 3)
     empty = world.Scene("none", (), "paper", "grey", 0.15, 3)
     drawn = (np.asarray(world.render(scene, 64)) != np.asarray(world.render(empty, 64))).any(axis=2)
@@ -86,22 +86,22 @@ def test_the_box_is_where_the_shape_is_drawn(shape):
 
 
 @pytest.mark.parametrize("shape", world.SHAPES)
-def test_every_shape_is_its_colour_within_a_dark_outline(shape):
-    thing = world.Thing(shape, "red", "large", (0.25, 0.25, 0.75, 0.75), (255, 0, 0))
-    picture = np.asarray(
+def test_every_shape_is_its_color_within_a_dark_outline(shape):
+    thing = world.Shape(shape, "red", "large", (0.25, 0.25, 0.75, 0.75), (255, 0, 0))
+    image = np.asarray(
         world.render(world.Scene("one", (thing,), "paper", "grey", 0.15, 3), 96)
     ).astype(int)
-    ink, red = picture.max(axis=2) < 60, (picture == (255, 0, 0)).all(axis=2)
+    ink, red = image.max(axis=2) < 60, (image == (255, 0, 0)).all(axis=2)
     assert ink.sum() > 100 and red.sum() > 200
     ys, xs = np.nonzero(red)
     around = [
-        picture[y + dy, x + dx]
+        image[y + dy, x + dx]
         for y, x in zip(ys, xs)
         for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))
     ]
     assert all(
-        colour[1] < 60 for colour in around
-    )  # beside the colour lies more of it or the outline, never the ground
+        color[1] < 60 for color in around
+    )  # beside the color lies more of it or the outline, never the ground
 
 
 def test_a_scene_survives_json(scenes):
@@ -131,14 +131,14 @@ def test_no_description_of_a_test_scene_occurs_in_training():
 )
 def test_relations_follow_the_axis_of_greater_distance(a, b, expected):
     first, second = (
-        world.Thing("star", "red", "small", (x, y, x + 0.2, y + 0.2), (0, 0, 0)) for x, y in (a, b)
+        world.Shape("star", "red", "small", (x, y, x + 0.2, y + 0.2), (0, 0, 0)) for x, y in (a, b)
     )
     assert world.relation(first, second) == expected
 
 
 def test_things_alike_are_counted():
     things = [
-        world.Thing("cross", "red", size, (x, 0.1, x + 0.2, 0.3), (0, 0, 0))
+        world.Shape("cross", "red", size, (x, 0.1, x + 0.2, 0.3), (0, 0, 0))
         for x, size in ((0.1, "small"), (0.4, "small"), (0.7, "large"))
     ]
     scene = world.Scene("s", tuple(things), "dots", "pink", 0.15, 1)

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from ofa.cli.main import main
-from ofa.synthetic.shapes import COLOURS, SHAPES, Scene, Thing, captions, make_split, names, render
-from ofa.synthetic.shapes_oracle import PictureWorldScorer, check, look_at, things_named
+from ofa.synthetic.shapes import COLORS, SHAPES, Scene, Shape, captions, make_split, names, render
+from ofa.synthetic.shapes_oracle import SyntheticShapesScorer, check, look_at, things_named
 from ofa.synthetic.shapes_pretraining import drawing_caption
 
 
@@ -19,50 +19,50 @@ def scenes() -> list[Scene]:
 
 
 @pytest.fixture(scope="module")
-def pictures(scenes) -> list[Image.Image]:
+def images(scenes) -> list[Image.Image]:
     return [render(scene) for scene in scenes]
 
 
-def test_nearly_all_things_of_true_pictures_are_seen(scenes, pictures):
-    checks = check(pictures, list(map(drawing_caption, scenes)))
+def test_nearly_all_things_of_true_images_are_seen(scenes, images):
+    checks = check(images, list(map(drawing_caption, scenes)))
     assert sum(one.right for one in checks) / sum(one.named for one in checks) >= 0.97
     assert sum(one.exact for one in checks) / len(checks) >= 0.95
 
 
-def test_boxes_are_where_the_things_are(scenes, pictures):
-    for scene, seen in zip(scenes[:10], look_at(pictures[:10])):
+def test_boxes_are_where_the_things_are(scenes, images):
+    for scene, seen in zip(scenes[:10], look_at(images[:10])):
         for thing in scene.things:
             corners = [
                 np.abs(np.subtract(one.box, thing.box)).max()
                 for one in seen
-                if one.look == (thing.colour, thing.shape)
+                if one.look == (thing.color, thing.shape)
             ]
             assert min(corners) < 0.06  # of the side, 4 pixels
 
 
-def test_captions_of_other_pictures_are_hardly_ever_right(scenes, pictures):
+def test_captions_of_other_images_are_hardly_ever_right(scenes, images):
     texts = list(map(drawing_caption, scenes))
-    checks = check(pictures, texts[1:] + texts[:1])
+    checks = check(images, texts[1:] + texts[:1])
     assert sum(one.right for one in checks) / sum(one.named for one in checks) <= 0.05
     assert not any(one.exact for one in checks)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_shape_is_told_from_the_others_in_every_colour(shape):
-    colours = list(COLOURS)[SHAPES.index(shape) % 2 :: 2]  # every second one, for time
+def test_every_shape_is_told_from_the_others_in_every_color(shape):
+    colors = list(COLORS)[SHAPES.index(shape) % 2 :: 2]  # every second one, for time
     scenes = [
         Scene(
-            colour,
-            (Thing(shape, colour, "large", (0.3, 0.3, 0.7, 0.7), COLOURS[colour]),),
+            color,
+            (Shape(shape, color, "large", (0.3, 0.3, 0.7, 0.7), COLORS[color]),),
             "stripes",
             "mint",
             0.15,
             3,
         )
-        for colour in colours
+        for color in colors
     ]
     assert [[one.look for one in seen] for seen in look_at(list(map(render, scenes)))] == [
-        [(colour, shape)] for colour in colours
+        [(color, shape)] for color in colors
     ]
 
 
@@ -79,28 +79,28 @@ def test_shapes_without_the_right_outline_or_fill_are_not_taken_for_others():
     assert look_at([noise]) == [[]]
 
 
-def test_pictures_of_another_size_are_looked_at_as_well(scenes):
+def test_images_of_another_size_are_looked_at_as_well(scenes):
     (seen,) = look_at([render(scenes[0], 128)])
     assert Counter(one.look for one in seen) == Counter(
-        (thing.colour, thing.shape) for thing in scenes[0].things
+        (thing.color, thing.shape) for thing in scenes[0].things
     )
 
 
 def test_captions_are_read_as_they_are_written(scenes):
     for scene in scenes:
-        expected = Counter((thing.colour, thing.shape) for thing in scene.things)
+        expected = Counter((thing.color, thing.shape) for thing in scene.things)
         assert Counter(things_named(", ".join(names(scene)))) == expected
         assert Counter(things_named(drawing_caption(scene))) == expected
         assert all(set(things_named(caption)) <= set(expected) for caption in captions(scene))
     assert things_named("three big black crosses beside a shape") == [("black", "cross")] * 3
 
 
-def test_scores_put_the_picture_first_that_fits(scenes, pictures):
-    scorer = PictureWorldScorer()
-    fitting = scorer.score(pictures[:6], list(map(drawing_caption, scenes[:6])))
-    other = scorer.score(pictures[1:7], list(map(drawing_caption, scenes[:6])))
+def test_scores_put_the_image_first_that_fits(scenes, images):
+    scorer = SyntheticShapesScorer()
+    fitting = scorer.score(images[:6], list(map(drawing_caption, scenes[:6])))
+    other = scorer.score(images[1:7], list(map(drawing_caption, scenes[:6])))
     assert fitting.dtype == np.float64 and (fitting > other).all() and fitting.min() > 0.5
-    assert scorer.score(pictures[:1], ["hello"]).tolist() == [0.0]
+    assert scorer.score(images[:1], ["hello"]).tolist() == [0.0]
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "{root}/secret.png", "a\0.png", 7, None])
@@ -117,13 +117,13 @@ def test_a_result_file_names_no_images_elsewhere(tmp_path, capsys, name):
         },
     ]
     (folder / "draw_predict.json").write_text(json.dumps(entries))
-    assert main(["picture-world", "check", str(folder / "draw_predict.json")]) == 2
+    assert main(["synthetic-shapes", "check", str(folder / "draw_predict.json")]) == 2
     assert "draw_predict.json: entry 2: expects the name of a file below" in capsys.readouterr().err
     if isinstance(name, str) and name.endswith("secret.png"):
         assert (
             main(
                 [
-                    "picture-world",
+                    "synthetic-shapes",
                     "check",
                     str(folder / "draw_predict.json"),
                     "--gen-images-path",

@@ -1,4 +1,4 @@
-"""The picture world for pretraining: files in the columns of the release, the same from any
+"""Synthetic shapes for pretraining: files in the columns of upstream, the same from any
 call."""
 
 import hashlib
@@ -21,7 +21,7 @@ from ofa.tokens.boxes import parse_box
 from ofa.tokens.image_codes import text_to_codes
 
 COUNTS = {"train": 12, "val": 3, "test": 4}
-WORLD = ["prepare", "picture-world", "--train", "12", "--val", "3", "--test", "4", "--pretrain"]
+WORLD = ["prepare", "synthetic-shapes", "--train", "12", "--val", "3", "--test", "4", "--pretrain"]
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,12 @@ def rows(path: Path) -> list[list[str]]:
     return [line.split("\t") for line in path.read_text().splitlines()]
 
 
-def brightness(pictures: list[Image.Image]) -> list[np.ndarray]:
-    """Stands for a tokenizer: 8 x 8 pixels become their mean grey level."""
-    return [np.asarray(picture.convert("L").reduce(8)).astype(int) for picture in pictures]
+def brightness(images: list[Image.Image]) -> list[np.ndarray]:
+    """Stands for a tokenizer: 8 x 8 pixels become their mean gray level."""
+    return [np.asarray(image.convert("L").reduce(8)).astype(int) for image in images]
 
 
-def test_pairs_have_the_eight_columns_and_three_types_of_the_release(world):
+def test_pairs_have_the_eight_columns_and_three_types_of_upstream(world):
     for split, scenes in (("examples", 12), ("val", 3), ("test", 4)):
         found = rows(world / f"vision_language_{split}.tsv")
         assert {len(row) for row in found} == {8} and {row[7] for row in found} == {
@@ -86,7 +86,7 @@ def test_objects_are_all_things_with_their_boxes_and_numbers(world):
     ):
         parts = [part.split(",") for part in row[2].split("&&")]
         assert [part[5] for part in parts] == [
-            f"{thing.colour} {thing.shape}" for thing in scene.things
+            f"{thing.color} {thing.shape}" for thing in scene.things
         ]
         assert all(NAMES[int(part[4])] == part[5] for part in parts)
         assert [[float(v) for v in part[:4]] for part in parts] == [
@@ -104,7 +104,7 @@ def test_texts_tell_of_scenes_that_are_shown_and_of_others(world):
 
 def test_texts_say_what_is_true_of_their_scene():
     for scene in make_split(1, "told", 60):
-        looks = [(thing.colour, thing.shape) for thing in scene.things]
+        looks = [(thing.color, thing.shape) for thing in scene.things]
         assert len(texts(scene)) == 2 and texts(scene) == texts(scene)
         assert all(set(things_named(text)) <= set(looks) for text in texts(scene))
 
@@ -147,7 +147,7 @@ def test_an_interrupted_call_is_continued(world, tmp_path):
     assert (tmp_path / name).read_bytes() == content
 
 
-def test_codes_are_those_of_the_middle_and_of_the_whole_picture(world):
+def test_codes_are_those_of_the_middle_and_of_the_whole_image(world):
     write_codes(str(world), COUNTS, 64, 1, "jpeg", brightness, "brightness")
     scenes = make_scenes(1, COUNTS)
     for split, name in (("train", "examples"), ("val", "val"), ("test", "test")):
@@ -159,12 +159,12 @@ def test_codes_are_those_of_the_middle_and_of_the_whole_picture(world):
             assert (grid[2:6, 2:6] == inner).all()  # the stand-in sees 8 x 8 pixels at a time
             assert decode_image(middle[1]).size == (64, 64) and middle[0] == scene.scene_id
             assert sorted(things_named(whole[2])) == sorted(
-                (thing.colour, thing.shape) for thing in scene.things
+                (thing.color, thing.shape) for thing in scene.things
             )
 
 
 def test_further_scenes_to_draw_are_in_no_other_file_and_unlike_those_of_the_tests(world, tmp_path):
-    for path in world.glob("caption_*.tsv"):  # the pictures of the splits
+    for path in world.glob("caption_*.tsv"):  # the images of the splits
         (tmp_path / path.name).write_bytes(path.read_bytes())
     write_codes(str(tmp_path), COUNTS, 64, 1, "jpeg", brightness, "brightness", drawings=40)
     drawn, tested = rows(tmp_path / "image_gen_train.tsv"), rows(tmp_path / "image_gen_test.tsv")
@@ -184,7 +184,7 @@ def test_another_tokenizer_makes_the_codes_anew_and_nothing_else(world):
         64,
         1,
         "jpeg",
-        lambda pictures: [255 - grid for grid in brightness(pictures)],
+        lambda images: [255 - grid for grid in brightness(images)],
         "darkness",
     )
     changed = {

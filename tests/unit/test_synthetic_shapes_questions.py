@@ -1,4 +1,4 @@
-"""Questions and boxes of the picture world: the scene decides them, beyond doubt, and no
+"""Questions and boxes of synthetic shapes: the scene decides them, beyond doubt, and no
 constant answer does well."""
 
 import re
@@ -26,12 +26,12 @@ def scenes():
     return list(world.make_split(seed=1, split="train", count=400))
 
 
-def meant(scene: world.Scene, text: str) -> list[world.Thing]:
+def meant(scene: world.Scene, text: str) -> list[world.Shape]:
     """The things that a phrase means, read word by word; a side has to be clear for everything
     it is said of."""
     side = next((side for side in SIDES if text.endswith(side)), "")
     words = [SINGULAR.get(word, word) for word in text.removesuffix(side).split()]
-    assert all(word in {"shape", *world.SHAPES, *world.COLOURS, *world.SIZES} for word in words), (
+    assert all(word in {"shape", *world.SHAPES, *world.COLORS, *world.SIZES} for word in words), (
         text
     )
     things = [
@@ -41,8 +41,8 @@ def meant(scene: world.Scene, text: str) -> list[world.Thing]:
         return things
     axis, low = (0, "left") if "left" in side or "right" in side else (1, "top")
     for thing in things:
-        assert abs(thing.centre[axis] - 0.5) > 0.049, f"{text}: a thing lies in the middle"
-    return [thing for thing in things if (thing.centre[axis] < 0.5) == (low in side)]
+        assert abs(thing.center[axis] - 0.5) > 0.049, f"{text}: a thing lies in the middle"
+    return [thing for thing in things if (thing.center[axis] < 0.5) == (low in side)]
 
 
 def expected_answer(scene: world.Scene, text: str) -> str:
@@ -52,7 +52,7 @@ def expected_answer(scene: world.Scene, text: str) -> str:
     if match := re.fullmatch(r"is there an? (.*)\?", text):
         return "yes" if meant(scene, match[1]) else "no"
     forms = {
-        "colour": r"what colour is the (.*)\?",
+        "color": r"what color is the (.*)\?",
         "size": r"is the (.*) large or small\?",
         "place": r"where is the (.*)\?",
         "shape": r"what is the (.*)\?",
@@ -67,8 +67,8 @@ def expected_answer(scene: world.Scene, text: str) -> str:
         )  # the question does not tell it
         return getattr(thing, attribute)
     column, row = (
-        ("left", "", "right")[int(thing.centre[0] * 3)],
-        ("top", "", "bottom")[int(thing.centre[1] * 3)],
+        ("left", "", "right")[int(thing.center[0] * 3)],
+        ("top", "", "bottom")[int(thing.center[1] * 3)],
     )
     return f"{row} {column}".strip() or "middle"
 
@@ -88,7 +88,7 @@ def test_a_place_is_asked_for_only_if_it_is_clear(scenes):
     for scene in scenes:
         for question in candidates(scene, "place"):
             (thing,) = meant(scene, question.text.removeprefix("where is the ").removesuffix("?"))
-            assert all(abs(v - border) > 0.039 for v in thing.centre for border in (1 / 3, 2 / 3))
+            assert all(abs(v - border) > 0.039 for v in thing.center for border in (1 / 3, 2 / 3))
 
 
 def test_a_scene_is_always_asked_the_same_different_questions(scenes):

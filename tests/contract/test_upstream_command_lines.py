@@ -1,7 +1,7 @@
-"""Command lines of the released scripts of pretraining and text to image: every flag is known to
+"""Command lines of upstream's scripts of pretraining and text to image: every flag is known to
 fairseq's parser with the plugin.
 
-Written out in full, with the released paths, so that no script of this project stands between.
+Written out in full, with upstream's paths, so that no script of this project stands between.
 """
 
 from test_run_scripts import ROOT, parse_training  # noqa: F401
@@ -63,7 +63,7 @@ EVALUATION = """
 """.split()
 
 
-def test_pretraining_of_both_released_sizes(parse_training):  # noqa: F811
+def test_pretraining_of_both_upstream_sizes(parse_training):  # noqa: F811
     for arch in ("ofa_large", "ofa_base"):
         args = parse_training([*PRETRAINING, *COMMON, f"--arch={arch}"])
         assert (args.arch, args.sample_patch_num, args.max_image_size, args.code_image_size) == (
@@ -114,7 +114,7 @@ def test_evaluation_of_text_to_image():
     from ofa.cli.main import build_parser
 
     overrides = (
-        "{'bpe_dir': 'BPE', 'clip_model_path': 'clip/ViT-B-16.pt', 'gen_images_path': 'pictures',"
+        "{'bpe_dir': 'BPE', 'clip_model_path': 'clip/ViT-B-16.pt', 'gen_images_path': 'images',"
         " 'eval_cider': False}"
     )
     args = build_parser().parse_args([*EVALUATION, f"--model-overrides={overrides}"])
@@ -125,4 +125,4 @@ def test_evaluation_of_text_to_image():
         256,
         "fp16",
     )
-    assert args.overrides["gen_images_path"] == "pictures"
+    assert args.overrides["gen_images_path"] == "images"

@@ -1,4 +1,4 @@
-"""The sign world: words, pictures and splits are the same everywhere, and no word lies in two
+"""Synthetic words: words, images and splits are the same everywhere, and no word lies in two
 splits."""
 
 import base64
@@ -57,9 +57,9 @@ def test_words_have_the_letters_and_lengths_asked_for_and_one_split():
 def test_a_word_is_seen_whole_and_with_contrast():
     world = World()
     for sign in make_split(world, "train", 40):
-        picture = np.asarray(render(sign, world)).astype(int)
-        assert picture.shape == (32, 96, 3)
-        ink = np.abs(picture - np.asarray(sign.paper)).max(-1) > 30
+        image = np.asarray(render(sign, world)).astype(int)
+        assert image.shape == (32, 96, 3)
+        ink = np.abs(image - np.asarray(sign.paper)).max(-1) > 30
         assert (
             ink.any()
             and not ink[0].any()
@@ -96,7 +96,7 @@ def test_a_world_that_cannot_be_is_one_message(settings, words):
 def test_the_command_writes_files_of_text_recognition_and_finds_them_complete(tmp_path, capsys):
     words = [
         "prepare",
-        "sign-world",
+        "synthetic-words",
         "--out",
         str(tmp_path / "w"),
         "--train",
