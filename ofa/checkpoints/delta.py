@@ -11,7 +11,7 @@ was at training, and beside the checkpoint; it is taken only if its bytes are th
 """
 
 import hashlib
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -100,8 +100,8 @@ def find_base(path: Paths, checkpoint: Mapping[str, Any], given: Optional[Paths]
 
 
 def complete(
-    path: Paths, checkpoint: MutableMapping[str, Any], base: Optional[Paths] = None
-) -> MutableMapping[str, Any]:
+    path: Paths, checkpoint: dict[str, Any], base: Optional[Paths] = None
+) -> dict[str, Any]:
     """Add the weights of the base to a light checkpoint, in place; one that is complete stays as it
     is.
 
@@ -119,7 +119,7 @@ def complete(
     return checkpoint
 
 
-def load_complete(path: Paths, base: Optional[Paths] = None) -> MutableMapping[str, Any]:
+def load_complete(path: Paths, base: Optional[Paths] = None) -> dict[str, Any]:
     """``load_checkpoint`` for those who need every weight."""
     return complete(path, load_checkpoint(path), base)
 

@@ -51,7 +51,7 @@ def update_group(group: dict, state: dict[Tensor, dict]) -> None:
         states = [state[param] for param in params]
         torch._fused_adamw_(
             params,
-            [param.grad for param in params],
+            [param.grad for param in params if param.grad is not None],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],

@@ -62,6 +62,7 @@ class WarmupRatioSchedule(PolynomialDecayLRSchedule):
         super().__init__(
             copy.copy(cfg), optimizer
         )  # reinit changes warmup_updates; the caller's config stays
+        self.total_num_update: int = cfg.total_num_update
         self.knows_total = False
         self.annealed: dict | None = (
             None  # epoch after --force-anneal, and the rate that it began with
@@ -134,7 +135,7 @@ def count_updates(batches: int, optimization) -> float:
         for frequency in optimization.update_freq
     ]
     epochs = optimization.max_epoch or math.inf
-    listed = min(epochs, len(per_epoch) - 1)
+    listed = int(min(epochs, len(per_epoch) - 1))
     by_epochs = (
         sum(per_epoch[:listed]) + (epochs - listed) * per_epoch[-1] if per_epoch[-1] else math.inf
     )

@@ -32,7 +32,7 @@ class Base:
     Args: file: entry ``base`` of a checkpoint. held: names of the weights that checkpoints hold.
     """
 
-    file: dict[str, Any]
+    file: Mapping[str, Any]
     held: set[str]
 
 
@@ -78,7 +78,7 @@ def find_base(model: nn.Module, path: str, state: dict[str, Any], options) -> Op
     return Base(file, tuned | weights_beside_base(model, state["model"], known.get(TUNED, ())))
 
 
-def weights_beside_base(model: nn.Module, weights: Mapping[str, Tensor], held: Any) -> set[str]:
+def weights_beside_base(model: Any, weights: Mapping[str, Tensor], held: Any) -> set[str]:
     """Names of weights of the model that its base does not have (a larger vocabulary, ...) or has
     in another form.
 

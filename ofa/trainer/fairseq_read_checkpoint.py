@@ -27,9 +27,8 @@ def load_checkpoint_to_cpu(path, arg_overrides=None, load_on_all_ranks=False) ->
             place of the base of a checkpoint that holds tuned weights only.
     Raises: UserError if the file is damaged or no checkpoint of a training.
     """
-    state = prefetched.pop(str(path), None)
-    if state is not None:
-        return state
+    if str(path) in prefetched:
+        return prefetched.pop(str(path))
     overrides = dict(arg_overrides or {})
     state = load_complete(PathManager.get_local_path(path), overrides.pop("base", None))
     drop_from_checkpoint(state, path)

@@ -147,6 +147,7 @@ def check_sums(path: str) -> None:
     Raises: UserError if a part differs. Files that are no archives are left to the reader.
     """
     if zipfile.is_zipfile(path):
+        damaged: object
         try:
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
@@ -196,7 +197,9 @@ class ExtraTrainerState:
     @classmethod
     def collect(cls, trainer) -> dict[str, Any]:
         optimizer = trainer.optimizer
-        state = {"early_stopping": dict(vars(cls.early_stopping)) if cls.early_stopping else {}}
+        state: dict[str, Any] = {
+            "early_stopping": dict(vars(cls.early_stopping)) if cls.early_stopping else {}
+        }
         if trainer.epoch_loss is not None:
             state["epoch_loss"] = trainer.epoch_loss
         if trainer.cfg.common.fp16 and getattr(optimizer, "scaler", None) is not None:

@@ -47,7 +47,7 @@ class TensorBoardSamples:
     def show(self, step: int) -> None:
         """Write the kept rows to TensorBoard and begin anew."""
         rows, self.rows = self.rows, []
-        if not rows or progress_bar.SummaryWriter is None:
+        if not (rows and self.logdir) or progress_bar.SummaryWriter is None:
             return
         writers = progress_bar._tensorboard_writers  # which fairseq closes at the end
         if "samples" not in writers:
