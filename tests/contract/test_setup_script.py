@@ -57,7 +57,11 @@ def python_with(folder: Path, torch: str = "", torchvision: str = "") -> str:
 
 def start(venv: Path, **settings: str) -> subprocess.Popen:
     environment = (
-        {name: value for name, value in os.environ.items() if name != "OFA_TORCH"}
+        {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("OFA_TORCH", "OFA_PYTHON")
+        }
         | {"OFA_VENV": str(venv)}
         | settings
     )

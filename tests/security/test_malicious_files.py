@@ -129,11 +129,12 @@ def test_tensors_that_lie_are_refused_for_what_they_are(tmp_path):
             malicious_files.old_file(malicious_files.tensor(**lie, view=b"N")),
         ):
             (tmp_path / "a.pt").write_bytes(content)
+            # torch 2.10 asserts where 2.11 names the storage key
             with pytest.raises(
                 UserError,
                 match=(
                     r"a (tensor|storage) of|data/\.\./version|longer"
-                    r" than|FloatStorage|NoSuchStorage|storage key"
+                    r" than|FloatStorage|NoSuchStorage|storage key|AssertionError"
                 ),
             ):
                 load_checkpoint(tmp_path / "a.pt")
