@@ -15,9 +15,9 @@ from fairseq.dataclass import ChoiceEnum, FairseqDataclass
 from omegaconf import II
 from torch import Tensor
 
-from ofa.criterions.fairseq_criterion import option
 from ofa.criterions.fairseq_scst import BASELINES, ScstRewardCriterion
 from ofa.errors import UserError
+from ofa.io.flags import option
 
 # of the cosine, as upstream (CLIPScore, Hessel et al. 2021), but negative cosines stay
 # negative

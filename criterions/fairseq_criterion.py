@@ -2,7 +2,6 @@
 processes and batches."""
 
 import math
-from dataclasses import field
 
 from fairseq import utils
 from fairseq.criterions import FairseqCriterion
@@ -16,10 +15,6 @@ from ofa.models.generation.generator import unwrapped
 
 # a task logs it whose nll_loss is not that of a token (a sum of means, weighted rows)
 TOKEN_NLL = "_token_nll"
-
-
-def option(default, help_text: str):
-    return field(default=default, metadata={"help": help_text})
 
 
 class OFACriterion(FairseqCriterion):

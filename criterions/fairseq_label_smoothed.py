@@ -14,12 +14,12 @@ from ofa.criterions.fairseq_criterion import (
     OFACriterion,
     check_share,
     model_inputs,
-    option,
     parse_range,
     scored_logits,
 )
 from ofa.data.collate import IMAGE_ROWS
 from ofa.errors import UserError
+from ofa.io.flags import option
 
 
 @dataclass

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from ofa.checkpoints.contents import upstream_state_dict
 from ofa.criterions import losses, scst
 from ofa.criterions.caption_reward import CaptionReward, RewardMonitor
-from ofa.criterions.fairseq_criterion import OFACriterion, option, parse_range, scored_logits
+from ofa.criterions.fairseq_criterion import OFACriterion, parse_range, scored_logits
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.io.safe_load import load_checkpoint
 from ofa.models.generation.generator import unwrapped
 from ofa.task.text import JOIN

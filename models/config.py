@@ -7,17 +7,11 @@ an architecture name changes in the defaults.
 
 from argparse import ArgumentParser
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Optional
 
 from ofa.errors import UserError
-
-
-def option(default, help: str, **metadata):
-    """A field that describes itself. ``belongs_to="task"``: the task, not the model, declares
-    the flag."""
-    return field(default=default, metadata={"help": help, **metadata})
-
+from ofa.io.flags import UNSET, add_flag, option
 
 # --lora-targets -> last part of the layer's name. "image" is the projection of image patches.
 LORA_TARGETS = {
@@ -337,20 +331,8 @@ def preset(arch: str) -> dict[str, Any]:
 
 
 def add_flags(parser: ArgumentParser) -> None:
-    """A flag for every field that is the model's own, without defaults: presets supply what is
-    not given."""
+    """A flag for every field that is the model's own, without defaults: presets supply what is not
+    given."""
     for item in fields(ModelConfig):
         if item.metadata.get("belongs_to") != "task":
-            add_flag(
-                parser, item.name, item.default, item.metadata["help"], item.metadata.get("choices")
-            )
-
-
-def add_flag(parser: ArgumentParser, name: str, default: Any, help: str, choices=None) -> None:
-    flag = "--" + name.replace("_", "-")
-    if isinstance(default, bool):
-        parser.add_argument(flag, action="store_true", help=help)
-    else:
-        parser.add_argument(
-            flag, type=str if default is None else type(default), choices=choices, help=help
-        )
+            add_flag(parser, item.name, item.type, UNSET, **item.metadata)

@@ -13,8 +13,9 @@ from fairseq.models import BaseFairseqModel, register_model, register_model_arch
 from ofa.checkpoints.adapt import adapt_state_dict, load_into
 from ofa.checkpoints.upstream_options import ALWAYS_ON, SAME_WIDTH, WITHOUT_EFFECT
 from ofa.errors import UserError
+from ofa.io.flags import UNSET, add_flag
 from ofa.io.safe_load import load_checkpoint
-from ofa.models.config import PRESETS, ModelConfig, add_flag, add_flags
+from ofa.models.config import PRESETS, ModelConfig, add_flags
 from ofa.models.freezing import freeze
 from ofa.models.ofa_model import OFAModel
 from ofa.models.resnet import load_imagenet_weights
@@ -31,11 +32,12 @@ class FairseqOFAModel(OFAModel, BaseFairseqModel):
         """Without defaults: the architecture supplies what the command line does not give."""
         add_flags(parser)
         for name, default, kind, reason in WITHOUT_EFFECT:
-            add_flag(parser, name, kind() if default is None else default, f"no effect: {reason}")
+            kind = kind if default is None else type(default)
+            add_flag(parser, name, kind, UNSET, help=f"no effect: {reason}")
         for name in ALWAYS_ON:
-            add_flag(parser, name, False, "always on")
+            add_flag(parser, name, bool, UNSET, help="always on")
         for name in SAME_WIDTH:
-            add_flag(parser, name, 0, "must equal the width")
+            add_flag(parser, name, int, UNSET, help="must equal the width")
 
     @classmethod
     def build_model(cls, args: Any, task: Any) -> "FairseqOFAModel":

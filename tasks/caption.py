@@ -9,12 +9,13 @@ punctuation either way.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional
 
 import sacrebleu
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.metrics import CiderD
 from ofa.metrics.caption_scores import (
     SINGLE_IMAGE,
@@ -40,42 +41,24 @@ UNKNOWN = "[UNK]"  # what a BERT vocabulary writes for characters that it does n
 class CaptionOptions(TaskOptions):
     """Options of the caption task."""
 
-    eval_bleu: bool = field(
-        default=False, metadata={"help": "validate with corpus BLEU (0 to 100)"}
+    eval_bleu: bool = option(False, "validate with corpus BLEU (0 to 100)")
+    eval_cider: bool = option(False, "validate with CIDEr-D")
+    eval_args: Optional[str] = option(
+        "{}", 'generation options for validation, e.g. \'{"beam":5,"max_len_b":16}\''
     )
-    eval_cider: bool = field(default=False, metadata={"help": "validate with CIDEr-D"})
-    eval_args: Optional[str] = field(
-        default="{}",
-        metadata={"help": 'generation options for validation, e.g. \'{"beam":5,"max_len_b":16}\''},
+    eval_print_samples: bool = option(False, "log one caption per validation batch")
+    eval_cider_cached_tokens: Optional[str] = option(
+        None,
+        "file with document frequencies for CIDEr-D (coco-valid-words.p); "
+        "left out: those of the references of the validation file",
     )
-    eval_print_samples: bool = field(
-        default=False, metadata={"help": "log one caption per validation batch"}
+    keep_punctuation: bool = option(
+        False,
+        "learn and generate captions with their punctuation; as upstream ASCII"
+        " punctuation is removed otherwise",
     )
-    eval_cider_cached_tokens: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": (
-                "file with document frequencies for CIDEr-D (coco-valid-words.p); "
-                "left out: those of the references of the validation file"
-            )
-        },
-    )
-    keep_punctuation: bool = field(
-        default=False,
-        metadata={
-            "help": (
-                "learn and generate captions with their punctuation; as upstream ASCII"
-                " punctuation is removed otherwise"
-            )
-        },
-    )
-    scst: bool = field(
-        default=False,
-        metadata={"help": "keep all captions of a training row, for CIDEr optimization"},
-    )
-    scst_args: str = field(
-        default="{}", metadata={"help": "generation options for CIDEr optimization, as --eval-args"}
-    )
+    scst: bool = option(False, "keep all captions of a training row, for CIDEr optimization")
+    scst_args: str = option("{}", "generation options for CIDEr optimization, as --eval-args")
 
 
 def caption_example(row: Mapping[str, str], context: RowContext) -> Example:

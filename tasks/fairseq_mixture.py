@@ -8,7 +8,7 @@ of all of them.
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from ofa.data.fairseq_mixture import JointDataset
 from ofa.data.sample import TASK
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.io.stored_options import MEMBERS
 from ofa.task.mixture_file import Member, given, metric_names, read_members
 from ofa.task.task_spec import Metric, TaskOptions, TaskSpec
@@ -31,9 +32,7 @@ logger = logging.getLogger(__name__)
 class JointConfig(TaskOptions, FairseqDataclass):
     """The options that every task has; those of one task are in the file."""
 
-    data: Optional[str] = field(
-        default=None, metadata={"help": "JSON file: task -> its data, weight and options"}
-    )
+    data: Optional[str] = option(None, "JSON file: task -> its data, weight and options")
 
 
 @dataclass(frozen=True)

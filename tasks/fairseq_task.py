@@ -23,6 +23,7 @@ from fairseq.tasks import TASK_REGISTRY, register_task
 
 from ofa.data.sample import answer_set
 from ofa.errors import UserError
+from ofa.io.flags import add_flag
 from ofa.task.prediction import BatchRow, Prediction
 from ofa.task.task_spec import Decoding, TaskSpec
 from ofa.tasks import declared_specs
@@ -77,11 +78,8 @@ class OFATask(ReadingTask, DrawingTask):
     @classmethod
     def add_args(cls, parser: argparse.ArgumentParser) -> None:
         """The options of the task; ``--shuffle`` and ``--no-shuffle`` both exist."""
-        default = cls.spec.options().shuffle
-        text = cls.spec.options.__dataclass_fields__["shuffle"].metadata["help"]
-        parser.add_argument(
-            "--shuffle", action=argparse.BooleanOptionalAction, default=default, help=text
-        )
+        shuffle = cls.spec.options.__dataclass_fields__["shuffle"]
+        add_flag(parser, "shuffle", bool, shuffle.default, **shuffle.metadata)
         super().add_args(parser)
         for option in dataclasses.fields(
             cls.spec.options

@@ -6,10 +6,11 @@ decoder reads while it learns are replaced by others.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.metrics.rouge import make_scorer, metrics, summary_form, summary_scores
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction, Shown
 from ofa.task.task_spec import Example, RowContext, TaskOptions, TaskSpec
@@ -25,28 +26,13 @@ SCREENED_ON = (
 class GigawordOptions(TaskOptions):
     """Options of summaries."""
 
-    eval_rouge: bool = field(
-        default=False, metadata={"help": "validate with ROUGE-1, ROUGE-2 and ROUGE-L (F1, 0 to 1)"}
+    eval_rouge: bool = option(False, "validate with ROUGE-1, ROUGE-2 and ROUGE-L (F1, 0 to 1)")
+    eval_args: Optional[str] = option(
+        "{}", 'generation options for validation, e.g. \'{"beam":6,"lenpen":0.7,"max_len_b":32}\''
     )
-    eval_args: Optional[str] = field(
-        default="{}",
-        metadata={
-            "help": (
-                'generation options for validation, e.g. \'{"beam":6,"lenpen":0.7,"max_len_b":32}\''
-            )
-        },
-    )
-    eval_print_samples: bool = field(
-        default=False, metadata={"help": "log one summary per validation batch"}
-    )
-    noise_ratio: float = field(
-        default=0.0,
-        metadata={
-            "help": (
-                "part of the tokens that the decoder reads in training, replaced by others by"
-                " chance"
-            )
-        },
+    eval_print_samples: bool = option(False, "log one summary per validation batch")
+    noise_ratio: float = option(
+        0.0, "part of the tokens that the decoder reads in training, replaced by others by chance"
     )
 
     def __post_init__(self):

@@ -7,11 +7,12 @@ of other distributions: ``ofa prepare glue`` converts by name.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Optional
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.metrics.classification import ClassFigures
 from ofa.task.answers import PROMPT_TYPES, answer_texts, one_of
 from ofa.task.prediction import Prediction, Shown
@@ -23,21 +24,16 @@ from ofa.task.text import truncate_words
 class GlueOptions(TaskOptions):
     """Options of a GLUE task."""
 
-    ans2label_dict: Optional[str] = field(
-        default='{"no": 0, "yes": 1}',
-        metadata={"help": "the answers as JSON; --ans2label-file goes before it"},
+    ans2label_dict: Optional[str] = option(
+        '{"no": 0, "yes": 1}', "the answers as JSON; --ans2label-file goes before it"
     )
-    ans2label_file: Optional[str] = field(
-        default=None, metadata={"help": "file of the answers, {text: number} as pickle or JSON"}
+    ans2label_file: Optional[str] = option(
+        None, "file of the answers, {text: number} as pickle or JSON"
     )
-    prompt_type: str = field(
-        default="src",
-        metadata={
-            "help": (
-                "what the decoder is given: none, src (the source), prev_output (the source without"
-                " its end)"
-            )
-        },
+    prompt_type: str = option(
+        "src",
+        "what the decoder is given: none, src (the source), prev_output (the source without"
+        " its end)",
     )
 
     def __post_init__(self):
@@ -48,9 +44,8 @@ class GlueOptions(TaskOptions):
 class MnliOptions(GlueOptions):
     """With a third answer."""
 
-    ans2label_dict: Optional[str] = field(
-        default='{"no": 0, "yes": 1, "maybe": 2}',
-        metadata={"help": "the answers as JSON; --ans2label-file goes before it"},
+    ans2label_dict: Optional[str] = option(
+        '{"no": 0, "yes": 1, "maybe": 2}', "the answers as JSON; --ans2label-file goes before it"
     )
 
 
@@ -58,9 +53,8 @@ class MnliOptions(GlueOptions):
 class Sst2Options(GlueOptions):
     """With the answers of sentiment."""
 
-    ans2label_dict: Optional[str] = field(
-        default='{"negative": 0, "positive": 1}',
-        metadata={"help": "the answers as JSON; --ans2label-file goes before it"},
+    ans2label_dict: Optional[str] = option(
+        '{"negative": 0, "positive": 1}', "the answers as JSON; --ans2label-file goes before it"
     )
 
 

@@ -7,10 +7,11 @@ in pixels of the image. Source: OFA paper, fig. 10.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Optional
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.task.prediction import Prediction, Shown
 from ofa.task.task_spec import Example, RowContext, TaskSpec
 from ofa.tasks.refcoco import box_symbols
@@ -26,9 +27,8 @@ REGION = " region:"
 class GroundedQaOptions(VqaOptions):
     """Options of questions about a region: those of ``vqa_gen``."""
 
-    max_image_size: int = field(
-        default=512,
-        metadata={"help": "side of a square, pixels, whose far edge is the last location bin"},
+    max_image_size: int = option(
+        512, "side of a square, pixels, whose far edge is the last location bin"
     )
 
 

@@ -5,9 +5,10 @@ class.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional
 
+from ofa.io.flags import option
 from ofa.metrics.accuracy import Accuracy
 from ofa.task.answers import AnswerOptions, answer_texts
 from ofa.task.prediction import Prediction
@@ -22,9 +23,8 @@ ACCURACY = Accuracy("score", "_score_sum", "_score_cnt", top=("top5", TOP), digi
 class ImageClassifyOptions(AnswerOptions):
     """Options of image classification."""
 
-    ans2label_dict: Optional[str] = field(
-        default='{"no":0,"yes":1}',
-        metadata={"help": "the classes as JSON; --ans2label-file goes before it"},
+    ans2label_dict: Optional[str] = option(
+        '{"no":0,"yes":1}', "the classes as JSON; --ans2label-file goes before it"
     )
 
 

@@ -12,7 +12,7 @@ import base64
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Optional
 
@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from ofa.errors import UserError, place
+from ofa.io.flags import option
 from ofa.io.image_grid import grid_of_files
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction, Shown
 from ofa.task.task_spec import (
@@ -45,61 +46,37 @@ CLIP_METHODS = ("ti_sim", "ii_sim")
 class DrawingOptions(TaskOptions):
     """Options of text to image."""
 
-    code_image_size: int = field(
-        default=256, metadata={"help": "side of an image, pixels; 8 x 8 pixels have one code"}
+    code_image_size: int = option(256, "side of an image, pixels; 8 x 8 pixels have one code")
+    sampling_times: int = option(1, "images of a caption: beam x this")
+    eval_args: Optional[str] = option(
+        "{}", 'generation options for validation, e.g. \'{"beam":24,"sampling_topk":256}\''
     )
-    sampling_times: int = field(default=1, metadata={"help": "images of a caption: beam x this"})
-    eval_args: Optional[str] = field(
-        default="{}",
-        metadata={
-            "help": 'generation options for validation, e.g. \'{"beam":24,"sampling_topk":256}\''
-        },
+    eval_clip_method: str = option(
+        "ti_sim",
+        "compare images with their caption (ti_sim) or the true image (ii_sim)",
+        choices=CLIP_METHODS,
     )
-    eval_clip_method: str = field(
-        default="ti_sim",
-        metadata={
-            "help": (
-                "images are compared with their caption (ti_sim) or with the true image (ii_sim)"
-            )
-        },
+    image_tokenizer: Optional[str] = option(
+        None,
+        "what makes images of codes: a tokenizer.pt, or a folder with model.yaml and last.ckpt",
     )
-    image_tokenizer: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": (
-                "what makes images of codes: a tokenizer.pt, or a folder with model.yaml and"
-                " last.ckpt"
-            )
-        },
+    vqgan_model_path: Optional[str] = option(
+        None, "last.ckpt of a VQGAN, another way to name --image-tokenizer"
     )
-    vqgan_model_path: Optional[str] = field(
-        default=None,
-        metadata={"help": "last.ckpt of a VQGAN, another way to name --image-tokenizer"},
+    vqgan_config_path: Optional[str] = option(None, "model.yaml of --vqgan-model-path")
+    clip_model_path: Optional[str] = option(
+        None, "weights of CLIP (ViT-B-16.pt), which says how well image and text fit"
     )
-    vqgan_config_path: Optional[str] = field(
-        default=None, metadata={"help": "model.yaml of --vqgan-model-path"}
+    image_text_scorer: Optional[str] = option(
+        None, "MODULE:CLASS with a method score(images, texts), instead of CLIP"
     )
-    clip_model_path: Optional[str] = field(
-        default=None,
-        metadata={"help": "weights of CLIP (ViT-B-16.pt), which says how well image and text fit"},
+    gen_images_path: Optional[str] = option(
+        None, "folder for the images of 'ofa evaluate' (all_results, top1)"
     )
-    image_text_scorer: Optional[str] = field(
-        default=None,
-        metadata={"help": "MODULE:CLASS with a method score(images, texts), instead of CLIP"},
+    scst: bool = option(
+        False, "optimize how well samples fit their caption (clip_scst_reward_criterion)"
     )
-    gen_images_path: Optional[str] = field(
-        default=None,
-        metadata={"help": "folder for the images of 'ofa evaluate' (all_results, top1)"},
-    )
-    scst: bool = field(
-        default=False,
-        metadata={
-            "help": "optimize how well samples fit their caption (clip_scst_reward_criterion)"
-        },
-    )
-    scst_args: str = field(
-        default="{}", metadata={"help": "generation options for the samples, as --eval-args"}
-    )
+    scst_args: str = option("{}", "generation options for the samples, as --eval-args")
 
 
 def num_codes(options: TaskOptions) -> int:

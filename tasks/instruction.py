@@ -7,10 +7,11 @@ both texts; an answer of four location bins is a box.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
 from ofa.task.task_spec import Example, RowContext, Symbols, TaskOptions, TaskSpec, Text
 from ofa.tasks.refcoco import box_prediction, ratios_of
@@ -23,13 +24,10 @@ SYMBOL = re.compile(r"((?:\s*<(?:bin|code)_\d+>)+)")
 class InstructionOptions(TaskOptions):
     """Options of free instructions."""
 
-    max_image_size: int = field(
-        default=512,
-        metadata={"help": "side of a square, pixels, whose far edge is the last location bin"},
+    max_image_size: int = option(
+        512, "side of a square, pixels, whose far edge is the last location bin"
     )
-    eval_args: Optional[str] = field(
-        default="{}", metadata={"help": "generation options for evaluation, as JSON"}
-    )
+    eval_args: Optional[str] = option("{}", "generation options for evaluation, as JSON")
 
 
 def with_symbols(text: str) -> Text:

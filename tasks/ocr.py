@@ -6,10 +6,11 @@ Columns ``id, image, text`` (``--selected-cols 0,1,2``). Images keep their aspec
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.metrics.ocr import METRICS, final_scores, make_scorer
 from ofa.task.ocr_images import fit_square
 from ofa.task.ocr_text import learned_text, plain_text, written_text
@@ -23,19 +24,13 @@ PROMPTS = {"en": " what are the texts on the image?", "zh": "图片上的文字�
 class OcrOptions(TaskOptions):
     """Options of text recognition."""
 
-    is_document: bool = field(
-        default=False,
-        metadata={
-            "help": "images are long lines of a document, which are shown as four short ones"
-        },
+    is_document: bool = option(
+        False, "images are long lines of a document, which are shown as four short ones"
     )
-    eval_args: Optional[str] = field(
-        default="{}",
-        metadata={"help": 'generation options for validation, e.g. \'{"beam":5,"max_len_b":64}\''},
+    eval_args: Optional[str] = option(
+        "{}", 'generation options for validation, e.g. \'{"beam":5,"max_len_b":64}\''
     )
-    eval_print_samples: bool = field(
-        default=False, metadata={"help": "log one text per validation batch"}
-    )
+    eval_print_samples: bool = option(False, "log one text per validation batch")
 
 
 def ocr_example(row: Mapping[str, str], context: RowContext) -> Example:

@@ -9,7 +9,7 @@ corner there is the bin ``round(corner / max_image_size * (num_bins - 1))``.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Optional
 
@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from ofa.errors import UserError, place
+from ofa.io.flags import option
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction, Shown
 from ofa.task.task_spec import (
     Decoding,
@@ -60,32 +61,18 @@ Box = tuple[float, float, float, float]
 class GroundingOptions(TaskOptions):
     """Options of the grounding task."""
 
-    eval_acc: bool = field(
-        default=False, metadata={"help": "validate with the accuracy at an overlap (IoU) of 0.5"}
+    eval_acc: bool = option(False, "validate with the accuracy at an overlap (IoU) of 0.5")
+    eval_args: Optional[str] = option(
+        "{}",
+        "generation options for validation, e.g."
+        ' \'{"beam":5,"min_len":4,"max_len_a":0,"max_len_b":4}\'',
     )
-    eval_args: Optional[str] = field(
-        default="{}",
-        metadata={
-            "help": (
-                "generation options for validation, e.g."
-                ' \'{"beam":5,"min_len":4,"max_len_a":0,"max_len_b":4}\''
-            )
-        },
+    eval_print_samples: bool = option(False, "log one box per validation batch")
+    max_image_size: int = option(
+        512, "side of a square, pixels, whose far edge is the last location bin"
     )
-    eval_print_samples: bool = field(
-        default=False, metadata={"help": "log one box per validation batch"}
-    )
-    max_image_size: int = field(
-        default=512,
-        metadata={"help": "side of a square, pixels, whose far edge is the last location bin"},
-    )
-    scst: bool = field(
-        default=False,
-        metadata={"help": "optimize the overlap of sampled boxes (scst_reward_criterion)"},
-    )
-    scst_args: str = field(
-        default="{}", metadata={"help": "generation options for the samples, as --eval-args"}
-    )
+    scst: bool = option(False, "optimize the overlap of sampled boxes (scst_reward_criterion)")
+    scst_args: str = option("{}", "generation options for the samples, as --eval-args")
 
 
 def box_example(row: Mapping[str, str], context: RowContext) -> Example:

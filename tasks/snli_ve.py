@@ -6,10 +6,11 @@ Columns ``id, image, hypothesis, caption, label`` (``--selected-cols 0,2,3,4,5``
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.metrics.accuracy import Accuracy
 from ofa.task.answers import PromptedAnswerOptions, answer_texts
 from ofa.task.prediction import Prediction, Shown
@@ -24,13 +25,10 @@ ANSWERS = {"entailment": "yes", "contradiction": "no", "neutral": "maybe"}
 class SnliVeOptions(PromptedAnswerOptions):
     """Options of visual entailment."""
 
-    ans2label_dict: Optional[str] = field(
-        default='{"no":0,"yes":1,"maybe":2}',
-        metadata={"help": "the answers as JSON; --ans2label-file goes before it"},
+    ans2label_dict: Optional[str] = option(
+        '{"no":0,"yes":1,"maybe":2}', "the answers as JSON; --ans2label-file goes before it"
     )
-    add_caption: bool = field(
-        default=False, metadata={"help": "the image's caption is part of the question"}
-    )
+    add_caption: bool = option(False, "the image's caption is part of the question")
 
 
 def question(row: Mapping[str, str], options: SnliVeOptions) -> str:

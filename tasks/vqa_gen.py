@@ -8,12 +8,13 @@ soft accuracy.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional, Union
 
 import torch
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.metrics.accuracy import Accuracy
 from ofa.task.answers import PromptedAnswerOptions, answer_texts
 from ofa.task.chinese import QUESTION_MARKS
@@ -30,19 +31,12 @@ ACCURACY = Accuracy("vqa_score", "_vqa_score_sum", "_vqa_cnt")
 class VqaOptions(PromptedAnswerOptions):
     """Options of question answering."""
 
-    ans2label_dict: Optional[str] = field(
-        default='{"no":0,"yes":1}',
-        metadata={"help": "the answers as JSON; --ans2label-file goes before it"},
+    ans2label_dict: Optional[str] = option(
+        '{"no":0,"yes":1}', "the answers as JSON; --ans2label-file goes before it"
     )
-    max_object_length: int = field(
-        default=30, metadata={"help": "most objects of an image that --add-object names"}
-    )
-    add_object: bool = field(
-        default=False, metadata={"help": "name the objects of the image behind the question"}
-    )
-    unconstrained_training: bool = field(
-        default=False, metadata={"help": "no set of answers: learn and generate any text"}
-    )
+    max_object_length: int = option(30, "most objects of an image that --add-object names")
+    add_object: bool = option(False, "name the objects of the image behind the question")
+    unconstrained_training: bool = option(False, "no set of answers: learn and generate any text")
 
 
 def vqa_example(row: Mapping[str, str], context: RowContext) -> Example:

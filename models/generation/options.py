@@ -2,12 +2,11 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
-import torch
-
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.io.json_files import load_json
 from ofa.io.numbers import read_integer
 
@@ -22,10 +21,6 @@ UNSUPPORTED = {
     "print_alignment": None,
     "score_reference": False,
 }
-
-
-def option(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass
@@ -73,7 +68,7 @@ class GenerationOptions:
         False, "image codes: code positions, no special token before the longest length"
     )
     ignore_eos: bool = option(False, "the final </s> counts as a log-probability of 1")
-    prefix_allowed_tokens_fn: Callable[[int, torch.Tensor], list[int]] | None = option(
+    prefix_allowed_tokens_fn: Callable[[int, Any], list[int]] | None = option(
         None, "called with (row, tokens so far), returns the ids that may follow"
     )
 

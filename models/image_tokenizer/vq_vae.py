@@ -15,7 +15,7 @@ Source: VQ-VAE (van den Oord et al., 2017), sec. 3 and appendix A.1; dead codes 
 """
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.io.safe_load import load_checkpoint
 from ofa.models.image_tokenizer.interface import ImageTokenizer
 
@@ -34,30 +35,25 @@ PATCH = 4  # pixels per side that are rearranged to channels
 class VQVAEConfig:
     """What decides the shapes of the weights."""
 
-    num_codes: int = field(default=512, metadata={"help": "codes of the codebook"})
-    width: int = field(
-        default=64,
-        metadata={"help": "channels at a quarter of the side; twice as many at an eighth"},
-    )
-    depth: int = field(default=2, metadata={"help": "residual blocks at each size"})
-    code_dim: int = field(default=16, metadata={"help": "length of a code's vector"})
+    num_codes: int = option(512, "codes of the codebook")
+    width: int = option(64, "channels at a quarter of the side; twice as many at an eighth")
+    depth: int = option(2, "residual blocks at each size")
+    code_dim: int = option(16, "length of a code's vector")
 
     def __post_init__(self) -> None:
-        for option, least, most in (
+        for name, least, most in (
             ("num_codes", 2, 1 << 20),
             ("width", 4, 1 << 14),
             ("depth", 1, 64),
             ("code_dim", 1, 1 << 14),
         ):
-            if getattr(self, option) < least:
+            if getattr(self, name) < least:
                 raise UserError(
-                    f"{option} {getattr(self, option)}: expected at least {least}; choose a"
-                    " larger one"
+                    f"{name} {getattr(self, name)}: expected at least {least}; choose a larger one"
                 )
-            if getattr(self, option) > most:
+            if getattr(self, name) > most:
                 raise UserError(
-                    f"{option} {getattr(self, option)}: expected at most {most}; choose a"
-                    " smaller one"
+                    f"{name} {getattr(self, name)}: expected at most {most}; choose a smaller one"
                 )
 
 

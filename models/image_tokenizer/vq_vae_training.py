@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.io.progress import Progress
 from ofa.io.safe_load import load_checkpoint
 from ofa.models.image_tokenizer.codec import decode_images, device_of, encode_images, to_unit
@@ -39,12 +40,14 @@ class TrainingOptions:
     """How long and how fast. One of ``updates`` and ``minutes`` at least; the first that is
     reached ends the training."""
 
-    updates: int | None = None
-    minutes: float | None = 3.0
-    batch_size: int = 32
-    lr: float = 2e-3
-    seed: int = 1
-    bf16: bool = False
+    updates: int | None = option(
+        None, "updates of the training, if not as many as there is time for"
+    )
+    minutes: float | None = option(3.0, "time limit in minutes; 0: none")
+    batch_size: int = option(32, "images per update")
+    lr: float = option(2e-3, "highest learning rate")
+    seed: int = option(1, "seed of all random choices")
+    bf16: bool = option(False, "compute in bfloat16")
 
     def __post_init__(self) -> None:
         for name, value in (

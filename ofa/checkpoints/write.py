@@ -59,7 +59,7 @@ def check_output(layout: StateDictFormat, out: str, force: bool) -> None:
     if not force and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(
             f"--out {out}: expected a new {'folder' if path.is_dir() else 'file'}, found one that"
-            " is there; choose another, or replace it by --force"
+            " is there; choose another, or replace it by --overwrite"
         )
 
 

@@ -1,68 +1,53 @@
 """``ofa answers build | check``: the set of answers that a model may give, made from training
 files."""
 
-import argparse
 from collections import Counter
+from dataclasses import dataclass
 
 from ofa.errors import UserError
+from ofa.io.flags import Parser, command, option
 
 
-def add_parser(subparsers) -> None:
-    """Add ``answers`` to the commands of ``ofa``."""
-    parser = subparsers.add_parser(
-        "answers", help="make or check the set of answers of a task (trainval_ans2label)"
+@dataclass(frozen=True, kw_only=True)
+class AnswerFiles:
+    """Rows with answers."""
+
+    tsv: tuple[str, ...] = option(help="training files", positional=True)
+    column: int = option(3, "column of the answers, from 0 (VQA: 3, ImageNet: 2)", least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions(AnswerFiles):
+    """An answer set to write."""
+
+    out: str = option(help="JSON or .pkl file to write")
+    most: int | None = option(None, "answers at most (VQA v2: 3129)", least=1)
+    min_count: int = option(1, "rows that an answer needs at least")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(AnswerFiles):
+    """An answer set to compare with."""
+
+    ans2label_file: str = option(help="answer set, as JSON or pickle")
+
+
+def set_up(parser: Parser) -> None:
+    """The actions of ``ofa answers``."""
+    add = parser.add_actions()
+    command(
+        add("build", help="the most frequent answers of training files"),
+        BuildOptions,
+        run_build,
+        description="Counts the answer of highest confidence of each training row and writes the "
+        "most frequent as {answer: number}, which --ans2label-file reads. Frequent answers come "
+        "first, equally frequent ones in alphabetical order. Rows with other answers have to be "
+        "removed from training: ofa answers check names them.",
     )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-
-    build = actions.add_parser(
-        "build",
-        help="the most frequent answers of training files",
-        description=(
-            "Counts the answers that training rows teach (of a row the one of highest confidence)"
-            " and writes the most frequent as {answer: number}, which --ans2label-file reads."
-            " Frequent answers come first, equally frequent ones in the order of the alphabet. Rows"
-            " with other answers have to be left out of training: ofa answers check names them."
-        ),
-    )
-    _add_rows(build)
-    build.add_argument(
-        "--out",
-        required=True,
-        metavar="FILE",
-        help="JSON file to write, or .pkl for upstream's scripts",
-    )
-    build.add_argument(
-        "--most", type=int, metavar="N", help="at most so many answers (VQA v2 has 3129)"
-    )
-    build.add_argument(
-        "--min-count",
-        type=int,
-        default=1,
-        metavar="N",
-        help="only answers of so many rows (%(default)s)",
-    )
-    build.set_defaults(run=run_build)
-
-    check = actions.add_parser("check", help="list every answer of files that a set has not")
-    _add_rows(check)
-    check.add_argument(
-        "--ans2label-file", required=True, metavar="FILE", help="the set, as JSON or pickle"
-    )
-    check.set_defaults(run=run_check)
+    command(add("check", help="list the answers that a set does not have"), CheckOptions, run_check)
 
 
-def _add_rows(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("tsv", nargs="+", metavar="TSV", help="training files")
-    parser.add_argument(
-        "--column",
-        type=int,
-        default=3,
-        metavar="N",
-        help="their answers, from 0: 3 in VQA files, 2 in ImageNet files (%(default)s)",
-    )
-
-
-def answers_of(args: argparse.Namespace):
+def answers_of(args: AnswerFiles):
     """(answer that a row teaches, its place), row by row; rows without answers are skipped."""
     from ofa.data.rows import open_rows
     from ofa.task.text import learned_answer
@@ -75,11 +60,9 @@ def answers_of(args: argparse.Namespace):
                 yield learned_answer(field, file.where(row)), file.where(row)
 
 
-def run_build(args: argparse.Namespace) -> int:
+def run_build(args: BuildOptions) -> int:
     from ofa.task.label_file import write_label_file
 
-    if args.most is not None and args.most < 1:
-        raise UserError(f"--most: expected at least 1, found {args.most}")
     counts = Counter(answer for answer, _ in answers_of(args))
     frequent = sorted(
         (-count, answer) for answer, count in counts.items() if count >= args.min_count
@@ -99,7 +82,7 @@ def run_build(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_check(args: argparse.Namespace) -> int:
+def run_check(args: CheckOptions) -> int:
     from ofa.task.answers import MissingAnswers
     from ofa.task.label_file import read_label_file
 

@@ -1,123 +1,120 @@
 """``ofa checkpoint show | average | strip | merge | diff``: look into checkpoint files and make
 smaller or better ones."""
 
-import argparse
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ofa.cli.options import OverwriteOptions
 from ofa.errors import UserError
+from ofa.inference.options import BaseOptions, CheckpointOptions, EmaOptions
+from ofa.io.flags import Parser, command, option
 
 
-def add_parser(subparsers) -> None:
-    """Add ``checkpoint`` to the commands of ``ofa``."""
-    parser = subparsers.add_parser(
-        "checkpoint", help="show, average, strip, merge or compare checkpoints"
-    )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions(CheckpointOptions, BaseOptions):
+    """What to show of a checkpoint."""
 
-    show = actions.add_parser(
-        "show", help="model, training state, sizes and settings of a checkpoint"
-    )
-    show.add_argument("file", metavar="FILE")
-    show.add_argument(
-        "--config", action="store_true", help="also every setting it was trained with"
-    )
-    show.add_argument(
-        "--tensors", action="store_true", help="also name, shape and type of every tensor"
-    )
-    add_base(show)
-    show.set_defaults(run=run_show)
+    config: bool = option(False, "also show every setting of its training")
+    tensors: bool = option(False, "also show name, shape and type of every tensor")
 
-    average = actions.add_parser("average", help="one checkpoint with the mean weights of several")
-    average.add_argument(
-        "files",
-        nargs="+",
-        metavar="FILE|DIR",
+
+@dataclass(frozen=True, kw_only=True)
+class WriteOptions(EmaOptions, OverwriteOptions):
+    """A checkpoint to write."""
+
+    out: str = option(help="checkpoint to write")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageOptions(WriteOptions):
+    """Checkpoints to average."""
+
+    files: tuple[str, ...] = option(
         help="checkpoints of one run, or its folder with --last",
+        positional=True,
+        metavar="FILE|DIR",
     )
-    average.add_argument(
-        "--last",
-        type=int,
-        metavar="N",
-        help="the newest N checkpoints of epochs or updates in the folder",
-    )
-    add_output(average)
-    average.set_defaults(run=run_average)
+    last: int | None = option(None, "the newest N checkpoints of the folder")
 
-    strip = actions.add_parser(
-        "strip", help="drop optimizer and training state: what evaluation needs stays"
-    )
-    strip.add_argument("file", metavar="FILE")
-    strip.add_argument(
-        "--trust-checkpoint",
-        action="store_true",
-        help=(
-            "read a file that holds more than data, although that runs its code; the new file holds"
-            " data only"
-        ),
-    )
-    add_output(strip)
-    strip.set_defaults(run=run_strip)
 
-    merge = actions.add_parser(
-        "merge",
-        help="one file of tuned weights and their base (prompts, adapters, BitFit, LoRA)",
-        description=(
-            "LoRA is added to plain weights; prompts and adapters stay modules of the model."
-        ),
-    )
-    merge.add_argument("file", metavar="LIGHT", help="checkpoint that holds tuned weights only")
-    add_base(merge)
-    add_output(merge)
-    merge.set_defaults(run=run_merge)
+@dataclass(frozen=True, kw_only=True)
+class StripOptions(CheckpointOptions, WriteOptions):
+    """A checkpoint to make smaller."""
 
-    diff = actions.add_parser(
-        "diff",
-        help=(
-            "compare the settings stored in a checkpoint with a recipe, or with another checkpoint"
+    trust_checkpoint: bool = option(False, "run the code in a file that holds more than data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions(CheckpointOptions, BaseOptions, WriteOptions):
+    """A delta checkpoint and its base."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffOptions:
+    """What to compare."""
+
+    all: bool = option(
+        False, "also compare paths, intervals and other settings without effect on learning"
+    )
+    checkpoint: str = option(help="checkpoint file", positional=True)
+    other: str = option(
+        help="another checkpoint, or a script that trains (*.sh)",
+        positional=True,
+        metavar="CHECKPOINT|SCRIPT",
+    )
+    flags: tuple[str, ...] = option((), "flags to add to the script", positional=True, rest=True)
+
+
+def set_up(parser: Parser) -> None:
+    """The actions of ``ofa checkpoint``."""
+    add = parser.add_actions()
+    command(
+        add("show", help="model, training state, sizes and settings of a checkpoint"),
+        ShowOptions,
+        run_show,
+    )
+    command(
+        add("average", help="one checkpoint with the mean weights of several"),
+        AverageOptions,
+        run_average,
+    )
+    command(
+        add("strip", help="remove optimizer and training state, for evaluation"),
+        StripOptions,
+        run_strip,
+    )
+    command(
+        add(
+            "merge",
+            help="one file of a delta checkpoint and its base (prompts, adapters, BitFit, LoRA)",
         ),
+        MergeOptions,
+        run_merge,
+        description="LoRA is added to the weights; prompts and adapters stay modules of the model.",
+    )
+    command(
+        add(
+            "diff", help="compare the settings of a checkpoint with a recipe or another checkpoint"
+        ),
+        DiffOptions,
+        run_diff,
         description="Prints the options that differ. Exit status: 0 none, 1 some.",
     )
-    diff.add_argument(
-        "--all", action="store_true", help="also paths, intervals and what else is not learned from"
-    )
-    diff.add_argument("file", metavar="FILE")
-    diff.add_argument(
-        "other",
-        metavar="CHECKPOINT|SCRIPT",
-        help="another checkpoint, or a script that trains (*.sh)",
-    )
-    diff.add_argument(
-        "flags", nargs=argparse.REMAINDER, metavar="FLAGS", help="what you would add to the script"
-    )
-    diff.set_defaults(run=run_diff)
 
 
-def add_base(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--base", metavar="FILE", help="of tuned weights: where their base is now, if it has moved"
-    )
-
-
-def add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--ema", action="store_true", help="take the moving averages as the weights"
-    )
-    parser.add_argument("--out", required=True, metavar="FILE", help="checkpoint to write")
-    parser.add_argument("--force", action="store_true", help="replace the file that is there")
-
-
-def run_show(arguments: argparse.Namespace) -> int:
+def run_show(arguments: ShowOptions) -> int:
     from ofa.checkpoints.compare import training_settings
     from ofa.checkpoints.contents import upstream_state_dict
     from ofa.checkpoints.delta import ENTRY, base_of, find_base
     from ofa.checkpoints.edit import describe
     from ofa.io.safe_load import load_checkpoint
 
-    checkpoint = load_checkpoint(arguments.file)
+    checkpoint = load_checkpoint(arguments.checkpoint)
     facts, settings = describe(checkpoint), training_settings(checkpoint)
-    print(f"{arguments.file}: {megabytes(Path(arguments.file).stat().st_size)}")
+    print(f"{arguments.checkpoint}: {megabytes(Path(arguments.checkpoint).stat().st_size)}")
     rows = {
         "model": (
             f"{settings.get('arch', 'unknown architecture')}, {facts['parameters']:,} parameters"
@@ -156,7 +153,7 @@ def run_show(arguments: argparse.Namespace) -> int:
         for name, tensor in upstream_state_dict(checkpoint).items():
             print(f"  {name}  {list(tensor.shape)}  {str(tensor.dtype).removeprefix('torch.')}")
     if base:
-        print(f"  base found: {find_base(arguments.file, checkpoint, arguments.base)}")
+        print(f"  base found: {find_base(arguments.checkpoint, checkpoint, arguments.base)}")
     return 0
 
 
@@ -171,7 +168,7 @@ def training_line(facts: dict[str, Any], settings: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def run_average(arguments: argparse.Namespace) -> int:
+def run_average(arguments: AverageOptions) -> int:
     from ofa.checkpoints.edit import average, newest, write_checkpoint
 
     refuse_existing(arguments)
@@ -183,10 +180,12 @@ def run_average(arguments: argparse.Namespace) -> int:
         and len(arguments.files) > 1
     ):
         raise UserError(
-            "ofa checkpoint average: expected files, or one folder and --last N; found another"
-            " combination"
+            "ofa checkpoint average: expected files, or one folder and --last N; found another "
+            "combination"
         )
-    paths = newest(folders[0], arguments.last) if folders else arguments.files
+    paths: Sequence[str | Path] = arguments.files
+    if folders and arguments.last is not None:
+        paths = newest(folders[0], arguments.last)
     content = average(paths, arguments.ema)
     write_checkpoint(content, arguments.out)
     print(
@@ -196,49 +195,52 @@ def run_average(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def run_strip(arguments: argparse.Namespace) -> int:
+def run_strip(arguments: StripOptions) -> int:
     from ofa.checkpoints.edit import strip, write_checkpoint
 
     refuse_existing(arguments)
-    before = Path(arguments.file).stat().st_size if Path(arguments.file).is_file() else 0
-    content = strip(arguments.file, arguments.ema, arguments.trust_checkpoint)
+    before = (
+        Path(arguments.checkpoint).stat().st_size if Path(arguments.checkpoint).is_file() else 0
+    )
+    content = strip(arguments.checkpoint, arguments.ema, arguments.trust_checkpoint)
     write_checkpoint(content, arguments.out)
     after = Path(arguments.out).stat().st_size
-    print(f"{arguments.out}: {megabytes(after)}, {arguments.file} was {megabytes(before)}")
+    print(f"{arguments.out}: {megabytes(after)}, {arguments.checkpoint} was {megabytes(before)}")
     return 0
 
 
-def run_merge(arguments: argparse.Namespace) -> int:
+def run_merge(arguments: MergeOptions) -> int:
     from ofa.checkpoints.edit import merge, write_checkpoint
 
     refuse_existing(arguments)
-    write_checkpoint(merge(arguments.file, arguments.base, arguments.ema), arguments.out)
+    write_checkpoint(merge(arguments.checkpoint, arguments.base, arguments.ema), arguments.out)
     print(f"{arguments.out}: {megabytes(Path(arguments.out).stat().st_size)}, needs no base")
     return 0
 
 
-def refuse_existing(arguments: argparse.Namespace) -> None:
-    if Path(arguments.out).exists() and not arguments.force:
+def refuse_existing(arguments: WriteOptions) -> None:
+    if Path(arguments.out).exists() and not arguments.overwrite:
         raise UserError(
             f"--out {arguments.out}: expected a new file, found one; choose another, or replace it"
-            " by --force"
+            " by --overwrite"
         )
 
 
-def run_diff(arguments: argparse.Namespace) -> int:
+def run_diff(arguments: DiffOptions) -> int:
     from ofa.checkpoints.compare import differences, training_settings
     from ofa.io.safe_load import load_checkpoint
 
-    left = training_settings(load_checkpoint(arguments.file))
+    left = training_settings(load_checkpoint(arguments.checkpoint))
     if not left:
         raise UserError(
-            f"{arguments.file}: expected the settings of a training (args or cfg), found none in it"
+            f"{arguments.checkpoint}: expected the settings of a training (args or cfg), found "
+            f"none in it"
         )
     found = differences(left, other_settings(arguments.other, arguments.flags), arguments.all)
     if not found:
         print("no option differs")
         return 0
-    rows = [("option", Path(arguments.file).name, Path(arguments.other).name)]
+    rows = [("option", Path(arguments.checkpoint).name, Path(arguments.other).name)]
     rows += [(name, written(one), written(other)) for name, (one, other) in found.items()]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, one, other in rows:
@@ -246,7 +248,7 @@ def run_diff(arguments: argparse.Namespace) -> int:
     return 1
 
 
-def other_settings(other: str, flags: list[str]) -> dict[str, Any]:
+def other_settings(other: str, flags: Sequence[str]) -> dict[str, Any]:
     from ofa.checkpoints.compare import training_settings
     from ofa.io.safe_load import load_checkpoint
 
@@ -266,7 +268,7 @@ def other_settings(other: str, flags: list[str]) -> dict[str, Any]:
     register_fairseq_plugin()
     from ofa.trainer.fairseq_parse_command import command_of_script, settings_of_command
 
-    return settings_of_command(command_of_script(other, flags))
+    return settings_of_command(command_of_script(other, [*flags]))
 
 
 def written(value: Any) -> str:

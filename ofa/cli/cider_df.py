@@ -1,74 +1,52 @@
 """``ofa cider-df build | show``: document frequencies for the CIDEr-D reward and for validation."""
 
-import argparse
+from dataclasses import dataclass
 
 from ofa.errors import UserError
+from ofa.io.flags import Parser, command, option
 
 
-def add_parser(subparsers) -> None:
-    """Add ``cider-df`` to the commands of ``ofa``."""
-    parser = subparsers.add_parser(
-        "cider-df", help="make or show a file of document frequencies (words.p)"
-    )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """Captions to count."""
 
-    build = actions.add_parser(
-        "build",
-        help="count the n-grams of your captions",
-        description=(
-            "Counts in how many images each n-gram of one to four words occurs, and writes the file"
-            " that --scst-cider-cached-tokens and --eval-cider-cached-tokens read. Chinese is"
-            " counted by character."
-        ),
+    tsv: tuple[str, ...] = option((), "caption files; captions joined by && or one per row")
+    column: int = option(2, "column of the captions, from 0")
+    id_column: int = option(1, "column of the image ids, from 0")
+    coco: tuple[str, ...] = option((), "COCO annotations such as captions_train2014.json")
+    eos: bool = option(
+        True, "count <eos> after every caption, for CIDEr optimization; --no-eos: for validation"
     )
-    build.add_argument(
-        "--tsv",
-        nargs="+",
-        metavar="FILE",
-        default=[],
-        help="caption files; captions joined by && or one per row",
+    keep_punctuation: bool = option(
+        False, "count punctuation marks as words, as the training's --keep-punctuation"
     )
-    build.add_argument(
-        "--column", type=int, default=2, metavar="N", help="their captions, from 0 (%(default)s)"
-    )
-    build.add_argument(
-        "--id-column", type=int, default=1, metavar="N", help="their image ids (%(default)s)"
-    )
-    build.add_argument(
-        "--coco",
-        nargs="+",
-        metavar="JSON",
-        default=[],
-        help="COCO annotations such as captions_train2014.json",
-    )
-    build.add_argument(
-        "--eos",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help=(
-            "count the word <eos> after every caption: for CIDEr optimization, which rewards proper"
-            " endings. --no-eos: for validation"
-        ),
-    )
-    build.add_argument(
-        "--keep-punctuation",
-        action="store_true",
-        help=(
-            "count marks of punctuation as words: for CIDEr optimization of captions with"
-            " punctuation (--keep-punctuation there too)"
-        ),
-    )
-    build.add_argument(
-        "--out", required=True, metavar="FILE", help="file to write, e.g. coco-train-words.p"
-    )
-    build.set_defaults(run=run_build)
-
-    show = actions.add_parser("show", help="size and commonest n-grams of such a file")
-    show.add_argument("file", metavar="FILE")
-    show.set_defaults(run=run_show)
+    out: str = option(help="file to write, such as coco-train-words.p")
 
 
-def run_build(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions:
+    """A file of document frequencies."""
+
+    file: str = option(help="file of document frequencies", positional=True)
+
+
+def set_up(parser: Parser) -> None:
+    """The actions of ``ofa cider-df``."""
+    add = parser.add_actions()
+    command(
+        add("build", help="count the n-grams of your captions"),
+        BuildOptions,
+        run_build,
+        description="Counts in how many images each n-gram of one to four words occurs, and writes "
+        "the file that --scst-cider-cached-tokens and --eval-cider-cached-tokens read. Chinese is "
+        "counted by character.",
+    )
+    command(
+        add("show", help="size and most frequent n-grams of such a file"), ShowOptions, run_show
+    )
+
+
+def run_build(arguments: BuildOptions) -> int:
     from itertools import chain
 
     from ofa.data.rows import open_rows
@@ -98,7 +76,7 @@ def run_build(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def run_show(arguments: argparse.Namespace) -> int:
+def run_show(arguments: ShowOptions) -> int:
     from ofa.metrics.document_frequency import EOS, read_document_frequencies
 
     num_images, frequencies = read_document_frequencies(arguments.file)

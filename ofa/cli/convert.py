@@ -1,22 +1,26 @@
 """``ofa convert``: checkpoints of upstream, of this project, of Hugging Face and of
 mmpretrain into each other, with proof."""
 
-import argparse
 import logging
 import math
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from ofa.cli.options import OverwriteOptions
 from ofa.errors import UserError
+from ofa.inference.options import EmaOptions
+from ofa.io.flags import Parser, command, option
 
 logger = logging.getLogger(__name__)
 
 ALLOWED = 1e-4  # difference of two logits
-TARGETS = ("fairseq", "ofa", "huggingface", "mmpretrain")
+
+
 DESCRIPTION = """
 The layout of SOURCE is recognized from its tensors, sizes from its configuration or their shapes.
 Afterwards the result is read back, and both models compute the logits of a fixed batch (images with
@@ -30,68 +34,33 @@ weights are converted, no optimizer and no moving averages.
 """
 
 
-def add_parser(subparsers) -> None:
-    """Add ``convert`` to the commands of ``ofa``."""
-    parser = subparsers.add_parser(
-        "convert",
-        help="convert checkpoints between projects, with proof",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions(EmaOptions, OverwriteOptions):
+    """What to convert, and what to store with it."""
+
+    source: str = option(help="a file, or a folder with config.json", positional=True)
+    to: Literal["fairseq", "ofa", "huggingface", "mmpretrain"] = option(help="format to write")
+    out: str = option(help="file to write; for huggingface a folder", metavar="FILE|DIR")
+    bin: bool = option(False, "write pytorch_model.bin for huggingface, not safetensors")
+    bpe_dir: str | None = option(None, "vocabulary folder of the model, if SOURCE does not name it")
+    task: str | None = option(None, "task to store if SOURCE names none; else caption")
+    code_dict_size: int | None = option(
+        None, "image codes of the vocabulary, if SOURCE does not tell; else 8192"
     )
-    parser.add_argument("source", metavar="SOURCE", help="a file, or a folder with config.json")
-    parser.add_argument("--to", required=True, choices=TARGETS, help="what to write")
-    parser.add_argument(
-        "--out", required=True, metavar="DEST", help="file to write; for huggingface a folder"
+    num_bins: int | None = option(
+        None, "location bins of the vocabulary, if SOURCE does not tell; else 1000"
     )
-    parser.add_argument("--force", action="store_true", help="replace what is there")
-    parser.add_argument(
-        "--ema",
-        action="store_true",
-        help="take the moving averages of a training's checkpoint as the weights",
+    patch_image_size: int | None = option(
+        None, "image size in pixels to store, if SOURCE does not tell; else that of pretraining"
     )
-    parser.add_argument(
-        "--bin",
-        action="store_true",
-        help="huggingface: pytorch_model.bin, for programs that read no safetensors",
-    )
-    parser.add_argument(
-        "--bpe-dir",
-        metavar="DIR",
-        help=(
-            "vocabulary folder of the model: stored in a checkpoint, and turned into "
-            "the tokenizer's files of huggingface (default: the one that SOURCE names)"
-        ),
-    )
-    parser.add_argument(
-        "--task",
-        metavar="NAME",
-        help="task to store in a checkpoint when SOURCE names none (default: caption)",
-    )
-    parser.add_argument(
-        "--code-dict-size",
-        type=int,
-        metavar="N",
-        help="image codes of the vocabulary (default: as SOURCE says, or 8192)",
-    )
-    parser.add_argument(
-        "--num-bins",
-        type=int,
-        metavar="N",
-        help="location bins of the vocabulary (default: as SOURCE says, or 1000)",
-    )
-    parser.add_argument(
-        "--patch-image-size",
-        type=int,
-        metavar="N",
-        help=(
-            "image size in pixels to store (default: as SOURCE says, or 256 "
-            "for tiny and medium, 384 for base, 480 for large and huge)"
-        ),
-    )
-    parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> int:
+def set_up(parser: Parser) -> None:
+    """The flags of ``ofa convert``."""
+    command(parser, ConvertOptions, run, description=DESCRIPTION)
+
+
+def run(args: ConvertOptions) -> int:
     from ofa.checkpoints.formats import LAYOUTS
     from ofa.checkpoints.read import read_source
     from ofa.checkpoints.verify_conversion import logits, network_of
@@ -102,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             f"--bin: expected with --to huggingface, found --to {args.to}; leave it out"
         )
-    check_output(layout, args.out, args.force)
+    check_output(layout, args.out, args.overwrite)
     source = read_source(args.source, args.ema)
     model = network_of(source)
     print(
@@ -137,7 +106,7 @@ def sizes(config, source) -> str:
     return f"{layers}, {source.num_entries} vocabulary entries"
 
 
-def task_of(stored: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+def task_of(stored: dict[str, Any], args: ConvertOptions) -> dict[str, Any]:
     """Options of the task that a checkpoint gets: what the source stores, and what the command
     line says."""
     name = stored.get("_name") or stored.get("task")
@@ -160,7 +129,7 @@ def task_of(stored: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def image_size_of(source, args: argparse.Namespace) -> int:
+def image_size_of(source, args: ConvertOptions) -> int:
     """The image size that a checkpoint gets, in pixels; printed with where it comes from.
     Raises: UserError if it is no size."""
     from ofa.checkpoints.architecture import image_size
@@ -175,8 +144,8 @@ def image_size_of(source, args: argparse.Namespace) -> int:
         )
         if not exact:
             logger.warning(
-                "%s: stores no image size and is of no known architecture; %d pixels are taken, as"
-                " of %s. Give the size of its training by --patch-image-size N",
+                "%s: stores no image size and is of no known architecture; %d pixels are taken, as "
+                "of %s. Give the size of its training by --patch-image-size N",
                 args.source,
                 size,
                 arch,
@@ -192,9 +161,7 @@ def image_size_of(source, args: argparse.Namespace) -> int:
     return size
 
 
-def write_all(
-    args: argparse.Namespace, source, model, task: dict[str, Any], part: Path
-) -> list[str]:
+def write_all(args: ConvertOptions, source, model, task: dict[str, Any], part: Path) -> list[str]:
     """Write the result as ``part``. Returns: what was written, for the user."""
     from ofa.checkpoints.formats import LAYOUTS
     from ofa.checkpoints.write import write
@@ -222,9 +189,7 @@ def write_all(
     ] + names
 
 
-def tokenizer_files(
-    args: argparse.Namespace, source, task: dict[str, Any], folder: Path
-) -> list[str]:
+def tokenizer_files(args: ConvertOptions, source, task: dict[str, Any], folder: Path) -> list[str]:
     """The files of the tokenizer in a Hugging Face folder; a folder that only SOURCE names may
     be elsewhere by now."""
     from ofa.tokens.export_huggingface import BINS, CODES, write_vocabulary
@@ -246,8 +211,8 @@ def tokenizer_files(
     names = write_vocabulary(bpe_dir, source.num_entries, *counts, folder)
     if not names:
         logger.warning(
-            "%s: no tokenizer of this layout reads a sentencepiece folder; no files of one are"
-            " written",
+            "%s: no tokenizer of this layout reads a sentencepiece folder; no files of one are "
+            "written",
             bpe_dir,
         )
     return names

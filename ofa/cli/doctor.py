@@ -1,117 +1,81 @@
 """``ofa doctor``: looks over environment, vocabulary, checkpoint and data before a training
 does."""
 
-import argparse
 import dataclasses
 import json
 import os
 import sys
 from collections import Counter
+from dataclasses import dataclass
 
+from ofa.cli.options import JobsOptions
 from ofa.errors import UserError
+from ofa.io.flags import Parser, command, option
 
 LISTED = 20  # findings printed per rule
 
 
-def add_parser(subparsers) -> None:
+def tasks() -> tuple[str, ...]:
     from ofa.doctor.layouts import LAYOUTS, UNIFY
 
-    parser = subparsers.add_parser(
-        "doctor",
-        help="check environment, vocabulary folders, checkpoints and every row of TSV files",
-        description=(
-            "Without paths: checks the environment. Prints one line per finding, FILE:ROW:COLUMN"
-            " rule - found - fix (rows from 1, columns from 0 as in --selected-cols, * is the whole"
-            " row). Exit status: 0 all well, 1 faults; notes, such as texts that will be cut, are"
-            " no faults."
-        ),
-        epilog=(
-            "example: ofa doctor dataset/vqa_data/vqa_train.tsv --task vqa_gen --ans2label-file"
-            " trainval_ans2label.pkl --bpe-dir bpe/gpt2 --fix vqa_train_fixed.tsv"
-        ),
-    )
-    parser.add_argument(
-        "paths",
-        nargs="*",
-        metavar="PATH",
-        help="TSV files, shards, folders of vocabularies or of negative samples, checkpoints (.pt)",
-    )
-    parser.add_argument(
-        "--task",
-        choices=(*LAYOUTS, UNIFY),
-        help="what the TSVs are for; else guessed from their names",
-    )
-    parser.add_argument(
-        "--selected-cols", metavar="COLS", help="columns as given to the training; else upstream's"
-    )
-    parser.add_argument(
-        "--bpe-dir",
-        metavar="DIR",
-        help="vocabulary folder: checked, and used on texts and checkpoints",
-    )
-    parser.add_argument(
-        "--ans2label-file", metavar="FILE", help="answers or class words must be in this label file"
-    )
-    parser.add_argument(
-        "--max-src-length",
-        type=int,
-        metavar="N",
-        help="words of a source that are kept (as in the recipes)",
-    )
-    parser.add_argument(
-        "--max-tgt-length",
-        type=int,
-        metavar="N",
-        help="words of a target that are kept (as in the recipes)",
-    )
-    parser.add_argument(
-        "--code-dict-size", type=int, default=8192, metavar="N", help="image codes (%(default)s)"
-    )
-    parser.add_argument(
-        "--code-image-size",
-        type=int,
-        metavar="PX",
-        help=(
-            "side of the square that the codes are of (256; in pretraining 128, the middle of 256)"
-        ),
-    )
-    parser.add_argument(
-        "--evaluation", action="store_true", help="rows may be without answers, labels and captions"
-    )
-    parser.add_argument(
-        "--no-images", action="store_true", help="do not decode images: much faster"
-    )
-    parser.add_argument(
-        "--jobs",
-        "--processes",
-        type=int,
-        default=min(8, os.cpu_count() or 1),
-        metavar="N",
-        help="processes (%(default)s)",
-    )
-    parser.add_argument("--json", metavar="FILE", help="write a report")
-    parser.add_argument(
-        "--fix",
-        metavar="PATH",
-        help=(
-            "write a repaired copy of the one TSV given (of shards as a TSV, of negative samples as"
-            " a folder); what cannot be repaired is left out"
-        ),
-    )
-    parser.add_argument(
-        "--max-findings",
-        type=int,
-        default=LISTED,
-        metavar="N",
-        help="printed per file and rule (%(default)s)",
-    )
-    parser.add_argument(
-        "--rules", action="store_true", help="list the rules and what --fix does about each"
-    )
-    parser.set_defaults(run=run)
+    return (*LAYOUTS, UNIFY)
 
 
-def run(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions(JobsOptions):
+    """What to check, and how."""
+
+    paths: tuple[str, ...] = option(
+        (),
+        "TSV files, shards, vocabulary folders, folders of negative samples, checkpoints",
+        positional=True,
+    )
+    task: str | None = option(
+        None, "task of the TSV files, if their names do not tell", choices=tasks
+    )
+    selected_cols: str | None = option(
+        None, "columns as given to the training, if not those of the task"
+    )
+    bpe_dir: str | None = option(
+        None, "vocabulary folder to check, and to use on texts and checkpoints"
+    )
+    ans2label_file: str | None = option(
+        None, "label file that must have the answers or class words"
+    )
+    max_src_length: int | None = option(
+        None, "words of a source that are kept, if not as in the recipes"
+    )
+    max_tgt_length: int | None = option(
+        None, "words of a target that are kept, if not as in the recipes"
+    )
+    code_dict_size: int = option(8192, "image codes of the vocabulary")
+    code_image_size: int | None = option(
+        None, "side in pixels of images as codes, if not 256 (pretraining: 128)"
+    )
+    evaluation: bool = option(False, "rows may lack answers, labels and captions")
+    no_images: bool = option(False, "do not decode images: much faster")
+    json: str | None = option(None, "report to write")
+    fix: str | None = option(None, "repaired copy to write; what cannot be repaired is skipped")
+    max_findings: int = option(LISTED, "findings printed per file and rule")
+    rules: bool = option(False, "list the rules and what --fix does about each")
+
+
+def set_up(parser: Parser) -> None:
+    """The flags of ``ofa doctor``."""
+    command(
+        parser,
+        DoctorOptions,
+        run,
+        description="Without paths: checks the environment. Prints one line per finding, "
+        "FILE:ROW:COLUMN rule - found - fix (rows from 1, columns from 0 as in --selected-cols, * "
+        "is the whole row). Exit status: 0 all well, 1 faults; notes, such as texts that will be "
+        "cut, are no faults.",
+        example="example: ofa doctor dataset/vqa_data/vqa_train.tsv --task vqa_gen "
+        "--ans2label-file trainval_ans2label.pkl --bpe-dir bpe/gpt2 --fix vqa_train_fixed.tsv",
+    )
+
+
+def run(arguments: DoctorOptions) -> int:
     """Check all that is named. Returns 1 if anything has faults."""
     if arguments.rules:
         return _list_rules()
@@ -172,7 +136,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{report.rows} rows" + (f", task {report.task}" if report.task else ""),
         )
         if arguments.fix:
-            repaired = _repair(report, layout, arguments)
+            repaired = _repair(report, layout, arguments.fix, arguments.jobs)
     if arguments.json:
         _write_json(arguments.json, environment, reports, repaired)
     faults = sum(report.faults for report in reports) + sum(
@@ -218,7 +182,7 @@ def _environment() -> list:
     return checks
 
 
-def _scan(path: str, arguments: argparse.Namespace):
+def _scan(path: str, arguments: DoctorOptions):
     """The report on a TSV, and its layout."""
     from ofa.doctor.layouts import LAYOUTS, guess_task, selected_columns
     from ofa.doctor.row_source import name_for_guessing
@@ -280,7 +244,7 @@ def _usable(bpe_dir: str | None) -> str:
     return bpe_dir or ""
 
 
-def _show(report, arguments: argparse.Namespace, size: str) -> None:
+def _show(report, arguments: DoctorOptions, size: str) -> None:
     """Findings, at most so many per rule, and a last line with the counts."""
     printed: Counter = Counter()
     for finding in report.findings:
@@ -304,14 +268,14 @@ def _count(number: int, name: str) -> str:
     return f"{number or 'no'} {name}{'' if number == 1 else 's'}"
 
 
-def _repair(report, layout, arguments: argparse.Namespace):
+def _repair(report, layout, path: str, jobs: int):
     from ofa.doctor.repair import repair
 
-    done = repair(report, layout, arguments.fix, arguments.jobs)
+    done = repair(report, layout, path, jobs)
     for finding in done.left_out:
         print(f"left out: {finding.line(report.path)}")
     print(
-        f"{done.path}: {done.rows} rows, {done.mended} of them repaired, {done.renamed} with"
+        f"{done.path}: {done.rows} rows, {done.repaired} of them repaired, {done.renamed} with"
         f" a new id; {done.num_left_out} left out"
     )
     return done

@@ -1,7 +1,10 @@
 """``ofa image-scores``: how good the images of a folder are together, by FID and Inception
 score."""
 
-import argparse
+from dataclasses import dataclass
+
+from ofa.cli.options import QualityOptions
+from ofa.io.flags import Parser, command, option
 
 EXAMPLE = """\
 examples:
@@ -11,40 +14,20 @@ examples:
       --inception-model-path pt_inception-2015-12-05-6726825d.pth"""
 
 
-def add_parser(subparsers) -> None:
-    parser = subparsers.add_parser(
-        "image-scores",
-        help="FID and Inception score of a folder of images",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("folder", help="of images (ofa evaluate: .../top1)")
-    add_quality_flags(parser, "--real")
-    parser.add_argument("--out", metavar="FILE.json", help="write the scores")
-    parser.set_defaults(run=run)
+@dataclass(frozen=True, kw_only=True)
+class ImageScoresOptions(QualityOptions):
+    """Images to score."""
+
+    folder: str = option(help="folder of images (ofa evaluate: .../top1)", positional=True)
+    out: str | None = option(None, "file for the scores")
 
 
-def add_quality_flags(parser, real: str) -> None:
-    """Args: parser: or a group of one. real: the flag that names real images."""
-    parser.add_argument(
-        real,
-        dest="real_images",
-        metavar="DIR_OR_NPZ",
-        help="real images, or gt_stat.npz with mu and sigma of their features",
-    )
-    parser.add_argument(
-        "--inception-model-path",
-        metavar="FILE",
-        help="weights of Inception: compute FID and Inception score",
-    )
-    parser.add_argument(
-        "--feature-extractor",
-        metavar="MODULE:CLASS",
-        help="instead of Inception: called with uint8[B, 3, H, W], returns features and logits",
-    )
+def set_up(parser: Parser) -> None:
+    """The flags of ``ofa image-scores``."""
+    command(parser, ImageScoresOptions, run, EXAMPLE)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: ImageScoresOptions) -> int:
     """Compute, print, write. Returns: 0, or 1 if images could not be read."""
     from ofa.io.image_files import readable
     from ofa.io.image_paths import list_images

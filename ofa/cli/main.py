@@ -1,32 +1,78 @@
-"""``ofa``: the command a person types. Each module of ``ofa.cli`` with an ``add_parser`` adds
-its own sub-command."""
+"""``ofa``: the command a person types. Each command is a module of ``ofa.cli`` with ``set_up``."""
 
 import argparse
 import importlib
 import logging
-import pkgutil
 import sys
+from functools import partial
 
-import ofa.cli
 from ofa import __version__
 from ofa.failures import PIPE_CLOSED, message_of, reader_is_gone
+from ofa.io.flags import Parser
 from ofa.process_state import silence_known_warnings
 
+# Group -> command -> (module of ofa.cli, what the command does), in the order of the help.
+COMMANDS = {
+    "prepare": {
+        "prepare": ("prepare", "write training files (TSV with embedded images)"),
+        "vocab": ("vocab", "make, fetch or show a vocabulary folder (--bpe-dir)"),
+        "tokenizer": ("tokenizer", "images as codes: train, encode, decode, show"),
+        "answers": ("answers", "make or check the answer set of a task (trainval_ans2label)"),
+        "negatives": ("negatives", "make the negative samples of pretraining"),
+        "cider-df": ("cider_df", "make or show a file of document frequencies (words.p)"),
+        "pack": ("pack", "turn a TSV into WebDataset shards, or shards into a TSV"),
+    },
+    "check": {
+        "doctor": (
+            "doctor",
+            "check environment, vocabulary folders, checkpoints and every row of TSV files",
+        ),
+        "evaluate": ("evaluate", "predict and score with a checkpoint"),
+        "report": ("report", "show a result file with its images"),
+        "merge-reports": ("merge_reports", "join several pages in one file"),
+        "image-scores": ("image_scores", "FID and Inception score of a folder of images"),
+    },
+    "train": {
+        "checkpoint": ("checkpoint", "show, average, strip, merge or compare checkpoints"),
+        "convert": ("convert", "convert checkpoints between projects, with proof"),
+    },
+    "use": {
+        "predict": ("predict", "captions, answers, regions and texts of images"),
+        "draw": ("draw", "generate images from captions"),
+        "demo": ("demo", "try a model in the browser"),
+        "submit": ("submit", "turn result files into a leaderboard upload"),
+    },
+    "research": {
+        "pretraining": ("pretraining", "score a pretrained model at each of the eight tasks"),
+        "synthetic-shapes": ("shapes", "check generated images of colored shapes"),
+    },
+}
+ALIASES = {"merge-reports": ["book"], "synthetic-shapes": ["picture-world"]}  # earlier names
 
-def build_parser() -> argparse.ArgumentParser:
-    """Parser of all sub-commands. Their modules import heavy libraries only when they run."""
-    parser = argparse.ArgumentParser(
-        prog="ofa", description="Train, evaluate and use One-For-All models."
+
+def build_parser() -> Parser:
+    """Parser of all commands. A command's module is imported when the command is used."""
+    groups = []
+    for title, commands in COMMANDS.items():
+        lines = [f"  {name:<18}{text}" for name, (_, text) in commands.items()]
+        groups.append("\n".join([f"{title}:", *lines]))
+    parser = Parser(
+        prog="ofa",
+        usage="ofa COMMAND [OPTIONS]",
+        description="Train, evaluate and use One-For-All models.",
+        epilog="\n\n".join(groups),
     )
     parser.add_argument("--version", action="version", version=f"ofa-fairseq {__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in sorted(
-        info.name for info in pkgutil.iter_modules(ofa.cli.__path__) if info.name != "main"
-    ):
-        command = importlib.import_module(f"ofa.cli.{module}")
-        if hasattr(command, "add_parser"):
-            command.add_parser(subparsers)
+    add = parser.add_actions("COMMAND", title=None, prog="ofa", help=argparse.SUPPRESS)
+    for commands in COMMANDS.values():
+        for name, (module, text) in commands.items():
+            found = add(name, description=text, aliases=ALIASES.get(name, []))
+            found.fill = partial(_fill, module, found)
     return parser
+
+
+def _fill(module: str, parser: Parser) -> None:
+    importlib.import_module(f"ofa.cli.{module}").set_up(parser)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,36 +1,17 @@
 """``ofa merge-reports``: pages of ``ofa evaluate`` or ``ofa report`` in one file, a tab each."""
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.errors import UserError
+from ofa.io.flags import Parser, command, option
 from ofa.io.text_files import read_text
 
 EXAMPLE = """\
 example:
   ofa merge-reports captions=captions.html questions=questions.html --out report.html --title OFA
 """
-
-
-def add_parser(subparsers) -> None:
-    parser = subparsers.add_parser(
-        "merge-reports",
-        help="join several pages in one file",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "pages",
-        nargs="+",
-        metavar="NAME=FILE.html",
-        type=named_file,
-        help="the pages in the order of their tabs",
-    )
-    parser.add_argument("--out", required=True, metavar="FILE.html", help="the file to write")
-    parser.add_argument(
-        "--title", default="OFA", metavar="TEXT", help="heading above the pages (%(default)s)"
-    )
-    parser.set_defaults(run=run)
 
 
 def named_file(text: str) -> tuple[str, str]:
@@ -41,7 +22,26 @@ def named_file(text: str) -> tuple[str, str]:
     return name, path
 
 
-def run(args: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions:
+    """Pages to join."""
+
+    pages: tuple[tuple[str, str], ...] = option(
+        help="pages in the order of their tabs",
+        positional=True,
+        parse=named_file,
+        metavar="NAME=FILE.html",
+    )
+    out: str = option(help="file to write")
+    title: str = option("OFA", "heading above the pages")
+
+
+def set_up(parser: Parser) -> None:
+    """The flags of ``ofa merge-reports``."""
+    command(parser, MergeOptions, run, EXAMPLE)
+
+
+def run(args: MergeOptions) -> int:
     """Read the pages, write the book."""
     from ofa.report.page import merge_reports
 

@@ -1,14 +1,15 @@
 """``ofa negatives build``: the files that wrong examples of pretraining are drawn from, made
 from the training rows."""
 
-import argparse
 import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.errors import UserError
+from ofa.io.flags import Parser, command, option
 from ofa.io.json_files import load_json
 from ofa.io.paths import path_below
 
@@ -19,53 +20,35 @@ PAIR_COLS, DETECTION_COLS = "0,1,2,3,4,5,6,7", "0,1,2"
 DONE = "negative_samples.json"  # what the files were made from
 
 
-def add_parser(subparsers) -> None:
-    """Add ``negatives`` to the commands of ``ofa``."""
-    parser = subparsers.add_parser(
-        "negatives", help="make the files that wrong examples of pretraining are drawn from"
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """Rows to collect from."""
+
+    data: tuple[str, ...] = option(help="image-text rows: vision_language_examples.tsv, or shards")
+    detection: tuple[str, ...] = option(
+        (), "rows of images and objects: detection_examples.tsv, or shards"
     )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    build = actions.add_parser(
-        "build",
-        help="collect captions, objects and answers of training rows",
-        description=(
-            "Reads the training rows once, without their images, and writes all_captions.txt,"
-            " object.txt and type2ans.json, for --neg-sample-dir. The same rows make the same"
-            " files. Files that are there already and were made from the same rows are kept."
-        ),
-        epilog=(
-            "example: ofa negatives build --data vision_language_examples.tsv --detection"
-            " detection_examples.tsv --out negative_sample"
-        ),
-    )
-    build.add_argument(
-        "--data",
-        nargs="+",
-        required=True,
-        metavar="ROWS",
-        help="rows of images and texts: vision_language_examples.tsv, or shards",
-    )
-    build.add_argument(
-        "--detection",
-        nargs="+",
-        metavar="ROWS",
-        default=[],
-        help="rows of images and objects: detection_examples.tsv, or shards",
-    )
-    build.add_argument(
-        "--selected-cols", default=PAIR_COLS, metavar="COLS", help="columns of --data (%(default)s)"
-    )
-    build.add_argument(
-        "--detection-selected-cols",
-        default=DETECTION_COLS,
-        metavar="COLS",
-        help="columns of --detection (%(default)s)",
-    )
-    build.add_argument("--out", required=True, metavar="DIR", help="folder to write to")
-    build.set_defaults(run=run_build)
+    selected_cols: str = option("0,1,2,3,4,5,6,7", "columns of --data")
+    detection_selected_cols: str = option("0,1,2", "columns of --detection")
+    out: str = option(help="folder to write")
 
 
-def run_build(args: argparse.Namespace) -> int:
+def set_up(parser: Parser) -> None:
+    """The actions of ``ofa negatives``."""
+    add = parser.add_actions()
+    command(
+        add("build", help="collect captions, objects and answers of training rows"),
+        BuildOptions,
+        run_build,
+        description="Reads the training rows once, without their images, and writes "
+        "all_captions.txt, object.txt and type2ans.json, for --neg-sample-dir. The same rows make "
+        "the same files. Files that were made from the same rows are kept.",
+        example="example: ofa negatives build --data vision_language_examples.tsv --detection "
+        "detection_examples.tsv --out negative_sample",
+    )
+
+
+def run_build(args: BuildOptions) -> int:
     build_negatives(
         args.data, args.detection, args.out, args.selected_cols, args.detection_selected_cols
     )

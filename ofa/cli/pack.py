@@ -1,10 +1,11 @@
 """``ofa pack``: a TSV as WebDataset shards, and shards as a TSV."""
 
-import argparse
-import os
+from dataclasses import dataclass
 from pathlib import Path
 
+from ofa.cli.options import JobsOptions
 from ofa.errors import UserError
+from ofa.io.flags import Parser, command, option
 
 EXAMPLE = """\
 examples:
@@ -13,50 +14,36 @@ examples:
 """
 
 
-def add_parser(subparsers) -> None:
-    parser = subparsers.add_parser(
-        "pack",
-        help="turn a TSV into WebDataset shards, or shards into a TSV",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=(
-            "Shards are tar files of samples KEY.jpg + KEY.json: the image as an image file, the"
-            " other columns as a JSON list.\nEvery task trains and evaluates from them as from the"
-            " TSV: --data FOLDER, x-{000000..000009}.tar or 'x-*.tar'.\nNAME.shards.json lists them"
-            " with rows, bytes and SHA-256. An interrupted call goes on where it stopped."
-        ),
+@dataclass(frozen=True, kw_only=True)
+class PackOptions(JobsOptions):
+    """Rows to pack or unpack."""
+
+    rows: tuple[str, ...] = option(
+        help="a TSV; or shards: a folder, tar files, a pattern", positional=True
     )
-    parser.add_argument(
-        "rows", nargs="+", metavar="ROWS", help="a TSV; or shards: a folder, tar files, a pattern"
-    )
-    parser.add_argument(
-        "--out",
-        required=True,
-        metavar="PATH",
-        help="folder for the shards; a name ending in .tsv for a TSV",
-    )
-    parser.add_argument(
-        "--name", metavar="NAME", help="shards are called NAME-000000.tar (the name of the TSV)"
-    )
-    parser.add_argument(
-        "--shard-size",
-        type=float,
-        default=256.0,
-        metavar="MB",
-        help="of a shard, about (%(default)g)",
-    )
-    parser.add_argument("--shard-rows", type=int, metavar="N", help="rows of a shard instead")
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=min(8, os.cpu_count() or 1),
-        metavar="N",
-        help="processes (%(default)s)",
-    )
-    parser.set_defaults(run=run)
+    out: str = option(help="folder for the shards, or a .tsv to write")
+    name: str | None = option(None, "shards are called NAME-000000.tar, if not as the TSV")
+    shard_size: float = option(256.0, "size of a shard in MB, about")
+    shard_rows: int | None = option(None, "rows of a shard, instead of its size", least=1)
 
 
-def run(args: argparse.Namespace) -> int:
+def set_up(parser: Parser) -> None:
+    """The flags of ``ofa pack``."""
+    command(
+        parser,
+        PackOptions,
+        run,
+        EXAMPLE,
+        "Shards are tar files of samples KEY.jpg + KEY.json: the image as a file, the other "
+        "columns as a JSON list.\n"
+        "Every task trains and evaluates from them as from the TSV: --data FOLDER, "
+        "x-{000000..000009}.tar or 'x-*.tar'.\n"
+        "NAME.shards.json lists them with rows, bytes and SHA-256. An interrupted call is resumed "
+        "by the same call.",
+    )
+
+
+def run(args: PackOptions) -> int:
     from ofa.data.shard_writer import pack, unpack
     from ofa.data.shards import names_shards
 
@@ -72,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
             f"--out {args.out}: expected a name ending in .tsv for rows of shards and a folder for"
             f" those of a TSV, found {path} to be written there"
         )
-    if args.shard_size <= 0 or (args.shard_rows is not None and args.shard_rows < 1):
-        raise UserError("--shard-size and --shard-rows: expect numbers above 0")
+    if args.shard_size <= 0:
+        raise UserError("--shard-size: expects a number above 0")
     if shards:
         print(f"{args.out}: {unpack(path, args.out)} rows")
         return 0

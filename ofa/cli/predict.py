@@ -1,16 +1,19 @@
 """``ofa predict``: captions, answers, regions for one image, a folder or a file of requests, as
 JSON lines."""
 
-import argparse
 import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ofa.cli.options import load
 from ofa.errors import UserError
+from ofa.inference.options import ModelOptions, PrecisionOptions, generation_options
+from ofa.io.flags import Parser, command, option, options_of
 
 logger = logging.getLogger(__name__)
 
@@ -23,123 +26,80 @@ examples:
   ofa predict checkpoint_best.pt requests.jsonl --out replies.jsonl
 
 A line of a .jsonl file: {"image": "a.jpg", "question": "what is it?", "region": [3, 4, 90, 80]};
-paths are as seen from the file. An image that cannot be read is named and left out (its line holds
+paths are as seen from the file. An image that cannot be read is named and skipped (its line holds
 the reason); the exit status is 1 then."""
-GENERATION = ("beam", "max_len_b", "min_len", "lenpen", "temperature", "no_repeat_ngram_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestOptions:
+    """What to ask about an image that no line of a .jsonl file says more about."""
+
+    TITLE = "what to ask (a line of a .jsonl file comes first)"
+
+    task: str | None = option(None, "task, if the options below do not tell; else caption")
+    question: str | None = option(None, "question to answer")
+    region: str | None = option(
+        None, "box in pixels that the question is about", metavar="X0,Y0,X1,Y1"
+    )
+    text: str | None = option(None, "expression whose region to find")
+    hypothesis: str | None = option(None, "text that the image may entail")
+    premise: str | None = option(None, "premise of the hypothesis, besides the image")
+    instruction: str | None = option(None, "any instruction")
+    answers: str | None = option(None, "answers to choose from", metavar="TEXT,...")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(ModelOptions, PrecisionOptions, RequestOptions):
+    """A model, images and what to ask about them."""
+
+    input: str = option(help="an image, a folder of images, or a .jsonl file", positional=True)
+    images: tuple[str, ...] = option(
+        (), "folder of images for lines of a .jsonl file; may be repeated", repeat=True
+    )
+    out: str | None = option(None, "JSON lines to write as a whole, instead of printing them")
+    draw: str | None = option(None, "folder for the images with boxes and texts drawn on them")
+    n_best: int = option(1, "predictions per request, with scores", least=1, also=("--best",))
+    stop_on_broken: bool = option(False, "end at an image that cannot be read")
+    ans2label_file: str | None = option(None, "answer set, if it has moved since training")
+    batch_size: int = option(16, "images at a time", least=1)
+    generation: dict[str, Any] = options_of(
+        generation_options,
+        "beam",
+        "max_len_b",
+        "min_len",
+        "lenpen",
+        "temperature",
+        "no_repeat_ngram_size",
+    )
+
+
+def set_up(parser: Parser) -> None:
+    """The flags of ``ofa predict``."""
+    command(parser, PredictOptions, run, EXAMPLE)
+
+
 WINDOW = 4  # batches of images in memory
 
 
-def add_parser(subparsers) -> None:
-    parser = subparsers.add_parser(
-        "predict",
-        help="ask a model about images",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("checkpoint", help="checkpoint file")
-    parser.add_argument("input", help="an image, a folder of images, or a .jsonl file")
-    parser.add_argument(
-        "--images",
-        metavar="DIR",
-        action="append",
-        default=[],
-        help="further folder that lines of a .jsonl file may name images of; may be repeated",
-    )
-    ask = parser.add_argument_group("what to ask (a line of a .jsonl file goes before it)")
-    ask.add_argument(
-        "--task",
-        help=(
-            "caption, answer, ground, entails, read or generate; default: what the words below are"
-            " for, or caption"
-        ),
-    )
-    ask.add_argument("--question", metavar="TEXT", help="answer it")
-    ask.add_argument(
-        "--region", metavar="X0,Y0,X1,Y1", help="the question is about this box, pixels"
-    )
-    ask.add_argument("--text", metavar="TEXT", help="find the region that it describes")
-    ask.add_argument("--hypothesis", metavar="TEXT", help="does the image show it?")
-    ask.add_argument("--premise", metavar="TEXT", help="... given this text as well")
-    ask.add_argument("--instruction", metavar="TEXT", help="any instruction")
-    ask.add_argument(
-        "--answers", metavar="TEXT,...", help="choose the answer to questions among these"
-    )
-    out = parser.add_argument_group("what comes out")
-    out.add_argument(
-        "--out",
-        metavar="FILE",
-        help="JSON lines, written as a whole at the end; default: printed as they come",
-    )
-    out.add_argument(
-        "--draw", metavar="DIR", help="write every image with its boxes and texts drawn on it"
-    )
-    out.add_argument(
-        "--best",
-        type=int,
-        default=1,
-        metavar="N",
-        help="replies per request, with scores (%(default)s)",
-    )
-    out.add_argument(
-        "--stop-on-broken",
-        action="store_true",
-        help="an image that cannot be read ends the command",
-    )
-    _add_machine(parser)
-    parser.set_defaults(run=run)
-
-
-def add_model_flags(group) -> None:
-    """Which model, on what. Args: group: of a parser."""
-    group.add_argument(
-        "--base",
-        metavar="FILE",
-        help="of a checkpoint that holds tuned weights only: its base, if it has moved",
-    )
-    group.add_argument(
-        "--bpe-dir", metavar="DIR", help="vocabulary folder, if it has moved since training"
-    )
-    group.add_argument(
-        "--ans2label-file", metavar="FILE", help="set of answers, if it has moved since training"
-    )
-    group.add_argument(
-        "--ema-eval", action="store_true", help="take the averaged weights (EMA) of the checkpoint"
-    )
-    group.add_argument("--cpu", action="store_true", help="do not use a GPU")
-    precision = group.add_mutually_exclusive_group()
-    precision.add_argument(
-        "--fp16", action="store_const", const="fp16", dest="precision", default="fp32"
-    )
-    precision.add_argument("--bf16", action="store_const", const="bf16", dest="precision")
-
-
-def _add_machine(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("model and machine")
-    add_model_flags(group)
-    group.add_argument("--batch-size", type=int, default=16, help="images at a time (%(default)s)")
-    for name in GENERATION:
-        kind = float if name in ("lenpen", "temperature") else int
-        group.add_argument(
-            "--" + name.replace("_", "-"), type=kind, help="of the search; default: as in training"
-        )
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: PredictOptions) -> int:
     """Ask, write, draw. Returns: 0, or 1 if images could not be read."""
     from tqdm import tqdm
 
     from ofa.inference.requests import NEEDED, OPTIONAL, read_requests, verb_of
     from ofa.io.atomic import replacing
 
-    if args.best < 1 or args.batch_size < 1:
-        raise UserError("--best and --batch-size expect at least 1")
     words = {
         name: getattr(args, name) for name in (*filter(None, NEEDED.values()), *OPTIONAL.values())
     }
     requests = read_requests(args.input, args.task and verb_of(args.task), words, args.images)
     if args.draw:
         Path(args.draw).mkdir(parents=True, exist_ok=True)
-    model = load(args, batch_size=args.batch_size)
+    model = load(
+        args,
+        precision=args.precision,
+        ans2label_file=args.ans2label_file,
+        batch_size=args.batch_size,
+    )
     broken = 0
     with replacing(args.out) if args.out else nullcontext(sys.stdout) as file:
         with tqdm(total=len(requests), unit="image", disable=None) as bar:
@@ -163,25 +123,7 @@ def text_of_line(line: dict[str, Any]) -> str:
     return json.dumps(finite(line)) if SURROGATE.search(text) else text
 
 
-def load(args: argparse.Namespace, **overrides: Any):
-    """The model that the options of ``add_model_flags`` name. Args: overrides: as of
-    ``OFA.load``."""
-    from ofa import OFA
-
-    if args.ans2label_file:
-        overrides["ans2label_file"] = args.ans2label_file
-    return OFA.load(
-        args.checkpoint,
-        args.bpe_dir,
-        device="cpu" if args.cpu else None,
-        precision=args.precision,
-        ema=args.ema_eval,
-        base=args.base,
-        **overrides,
-    )
-
-
-def lines(model, requests: Sequence[Any], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def lines(model, requests: Sequence[Any], args: PredictOptions) -> Iterator[dict[str, Any]]:
     """One line per request, in order."""
     from ofa.data.load_image import from_file
     from ofa.report.annotate import AnnotatedImageWriter
@@ -211,12 +153,9 @@ def lines(model, requests: Sequence[Any], args: argparse.Namespace) -> Iterator[
 
 
 def replies_of(
-    model, requests: Sequence[Any], images: Sequence[Any], args: argparse.Namespace
+    model, requests: Sequence[Any], images: Sequence[Any], args: PredictOptions
 ) -> list[Any]:
     """The model's reply to each request; requests of one kind are asked together."""
-    generation = {
-        name: getattr(args, name) for name in GENERATION if getattr(args, name) is not None
-    }
     replies: list[Any] = [None] * len(requests)
     whole = [row for row, image in enumerate(images) if not isinstance(image, UserError)]
     for kind in dict.fromkeys(requests[row].kind for row in whole):
@@ -225,7 +164,7 @@ def replies_of(
         if kind[0] == "answer" and args.answers:
             words["answers"] = [text.strip() for text in args.answers.split(",")]
         found = getattr(model, kind[0])(
-            [images[row] for row in rows], **words, best=args.best, **generation
+            [images[row] for row in rows], **words, best=args.n_best, **args.generation
         )
         for row, reply in zip(rows, found):
             replies[row] = reply

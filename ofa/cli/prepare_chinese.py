@@ -1,88 +1,75 @@
 """``ofa prepare muge | refcoco-cn``: the Chinese data sets."""
 
-import argparse
+from dataclasses import dataclass
+from typing import Any
 
 from ofa.cli.prepare_flags import (
-    add_box_format,
-    add_common,
-    add_images,
-    add_skip_broken,
-    column,
+    BoxOptions,
+    ColumnOptions,
+    ImageOptions,
+    SourceOptions,
+    add_kind,
     given_splits,
     images_and_problems,
-    new_kind,
     write_found,
 )
+from ofa.io.flags import option
 
 REFCOCO_CN = ("train", "val", "testA", "testB")  # its splits
 
 
-def add_muge(kinds) -> None:
-    parser = new_kind(
-        kinds,
+@dataclass(frozen=True, kw_only=True)
+class MugeOptions(ImageOptions):
+    """MUGE's Chinese captions."""
+
+    train: str = option(help="lines with image_id and text (one, or a list)")
+    val: str | None = option(None, "the same; or images without texts", metavar="JSONL|TSV")
+    test: str | None = option(
+        None, "the same; or images without texts, as MUGE's test set", metavar="JSONL|TSV"
+    )
+
+
+EXPRESSIONS = "lines with id, image, text, box; or a published file (base64 images)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefcocoCnOptions(SourceOptions, ColumnOptions, BoxOptions):
+    """RefCOCO-CN."""
+
+    train: str | None = option(None, EXPRESSIONS, metavar="JSONL|TSV")
+    val: str | None = option(None, EXPRESSIONS, metavar="JSONL|TSV")
+    testA: str | None = option(None, EXPRESSIONS, metavar="JSONL|TSV")
+    testB: str | None = option(None, EXPRESSIONS, metavar="JSONL|TSV")
+    images: tuple[str, ...] = option(
+        (), "images of JSONL files: folders, or image ids with base64", metavar="DIR|TSV"
+    )
+
+
+def add_chinese(add: Any) -> None:
+    """Add the Chinese data sets to ``ofa prepare``."""
+    add_kind(
+        add,
         "muge",
-        "MUGE's Chinese captions of goods (ECommerce-IC)",
-        "the files of coco-captions, as far as there are such texts",
-        "ofa prepare muge --train IC_train.jsonl --val IC_valid.jsonl --test IC_test.tsv --images"
-        " IC_train.tsv IC_valid.tsv --out dataset/muge_data",
+        MugeOptions,
         prepare_muge,
+        "MUGE's Chinese captions of goods (ECommerce-IC)",
+        "the files of coco-captions that there are texts for",
+        "ofa prepare muge --train IC_train.jsonl --val IC_valid.jsonl --test IC_test.tsv --images "
+        "IC_train.tsv IC_valid.tsv --out dataset/muge_data",
     )
-    parser.add_argument(
-        "--train",
-        required=True,
-        metavar="JSONL",
-        help="lines with image_id and text (one, or a list)",
-    )
-    for split in ("val", "test"):
-        parser.add_argument(
-            f"--{split}",
-            metavar="JSONL|TSV",
-            help="the same; or images without texts, as MUGE's test set",
-        )
-    add_images(parser)
-    add_skip_broken(parser)
-    add_common(parser)
-
-
-def add_refcoco_cn(kinds) -> None:
-    parser = new_kind(
-        kinds,
+    add_kind(
+        add,
         "refcoco-cn",
+        RefcocoCnOptions,
+        prepare_refcoco_cn,
         "RefCOCO-CN, grounding in Chinese",
         "refcoco_cn_SPLIT.tsv for every split",
-        "ofa prepare refcoco-cn --train refcoco_cn_train.jsonl --val refcoco_cn_val.jsonl --images"
-        " train2014 --out dataset/refcoco_cn_data",
-        prepare_refcoco_cn,
+        "ofa prepare refcoco-cn --train refcoco_cn_train.jsonl --val refcoco_cn_val.jsonl --images "
+        "train2014 --out dataset/refcoco_cn_data",
     )
-    for split in REFCOCO_CN:
-        parser.add_argument(
-            f"--{split}",
-            metavar="JSONL|TSV",
-            help=(
-                "lines with id, image, text and box; or a published file: id, text, box, image in"
-                " base64"
-            ),
-        )
-    parser.add_argument(
-        "--images",
-        nargs="+",
-        metavar="DIR|TSV",
-        help="images of JSONL files: folders, or image ids with base64",
-    )
-    parser.add_argument(
-        "--columns",
-        nargs="+",
-        default=[],
-        type=column,
-        metavar="NAME=KEY",
-        help="keys of JSONL files that are not called id, image, text, box",
-    )
-    add_box_format(parser)
-    add_skip_broken(parser)
-    add_common(parser)
 
 
-def prepare_muge(args: argparse.Namespace) -> int:
+def prepare_muge(args: MugeOptions) -> int:
     """MUGE: the splits that are given."""
     from ofa.prepare.muge import read_muge
 
@@ -91,7 +78,7 @@ def prepare_muge(args: argparse.Namespace) -> int:
     )
 
 
-def prepare_refcoco_cn(args: argparse.Namespace) -> int:
+def prepare_refcoco_cn(args: RefcocoCnOptions) -> int:
     """RefCOCO-CN: the splits that are given."""
     from ofa.prepare.refcoco_cn import read_refcoco_cn
 

@@ -1,113 +1,93 @@
-"""Flags and steps that the kinds of ``ofa prepare`` share."""
+"""What the kinds of ``ofa prepare`` share: options, and how a data set that was read is written."""
 
 import argparse
-import os
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ofa.cli.options import JobsOptions
+from ofa.errors import UserError
+from ofa.io.flags import Parser, command, option
 
 
-def new_kind(
-    kinds, kind: str, help: str, writes: str, example: str, run
-) -> argparse.ArgumentParser:
-    """Parser of one kind. Args: writes: the files it makes, and anything worth knowing. example:
-    a command."""
-    parser = kinds.add_parser(
-        kind,
-        help=help,
-        description=(
-            f"Writes {writes} and manifest.json. Image files are embedded as "
-            "they are; those with an EXIF orientation are turned upright."
-        ),
-        epilog=f"example: {example}",
-    )
-    parser.set_defaults(run=run)
-    return parser
+@dataclass(frozen=True, kw_only=True)
+class OutOptions:
+    """Where the files go."""
+
+    out: str = option(help="folder to write")
 
 
-def add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--images",
-        nargs="+",
-        required=True,
-        metavar="DIR|TSV",
-        help=(
-            "folders of the image files, at any depth; or TSV files of image ids and images in"
-            " base64"
-        ),
+@dataclass(frozen=True, kw_only=True)
+class SkipOptions:
+    """What becomes of faults."""
+
+    skip_broken: bool = option(
+        False, "skip unreadable images and malformed rows instead of stopping"
     )
 
 
-def add_id_prefix(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument(
-        "--id-prefix",
-        nargs="*",
-        metavar="TEXT",
-        help=f"before the ids of {what}, one per file (without a value: the files' names)",
+@dataclass(frozen=True, kw_only=True)
+class WriteOptions(OutOptions, JobsOptions):
+    """How files are written."""
+
+    seed: int = option(1, "seed of all random choices")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions(WriteOptions, SkipOptions):
+    """A data set that exists."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(SourceOptions):
+    """A data set whose images lie in folders or TSV files."""
+
+    images: tuple[str, ...] = option(
+        help="folders of the image files, or TSV files of image ids and base64", metavar="DIR|TSV"
     )
 
 
-def add_val_fraction(group) -> None:
-    group.add_argument(
-        "--val-fraction",
-        type=float,
-        metavar="F",
-        help="part of the images, drawn at random, for validation",
+@dataclass(frozen=True, kw_only=True)
+class BoxOptions:
+    """How boxes are written."""
+
+    box_format: Literal["xyxy", "xywh", "xyxy_norm", "xywh_norm"] = option(
+        "xyxy", "corners, or corner, width and height; pixels, or norm: fractions of the image"
     )
 
 
-def add_box_format(parser: argparse.ArgumentParser) -> None:
-    from ofa.prepare.csv_jsonl import BOX_FORMATS
+@dataclass(frozen=True, kw_only=True)
+class ColumnOptions:
+    """Columns that are not called as the task calls them."""
 
-    parser.add_argument(
-        "--box-format",
-        choices=BOX_FORMATS,
-        default=BOX_FORMATS[0],
-        help=(
-            "corners, or corner, width and height; in pixels, or norm: fractions of the image"
-            " (%(default)s)"
-        ),
+    columns: tuple[tuple[str, str], ...] = option(
+        (),
+        "columns or keys with another name than the task's",
+        parse=lambda text: column(text),
+        metavar="NAME=COLUMN",
     )
 
 
-def add_skip_broken(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--skip-broken",
-        action="store_true",
-        help="leave unreadable images and wrong entries out instead of stopping",
+def add_kind(
+    add: Callable[..., Parser],
+    kind: str,
+    options: type,
+    run: Callable[[Any], int],
+    help: str,
+    writes: str,
+    example: str,
+) -> None:
+    """A kind whose images are embedded. Args: writes: the files it makes. example: a command."""
+    description = (
+        f"Writes {writes} and manifest.json. Image files are embedded as they are; those with an "
+        f"EXIF orientation "
+        "are turned upright."
     )
-
-
-def add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", required=True, metavar="DIR", help="output folder")
-    parser.add_argument(
-        "--seed", type=int, default=1, help="of everything drawn at random (%(default)s)"
-    )
-    parser.add_argument(
-        "--jobs",
-        "--processes",
-        type=count,
-        default=min(8, os.cpu_count() or 1),
-        metavar="N",
-        help="processes that read or draw images (%(default)s)",
-    )
-
-
-def count(text: str) -> int:
-    """A number that has to be positive, of a command line."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
-def character(text: str) -> str:
-    """One character, also as ``\\t``."""
-    text = text.replace("\\t", "\t")
-    if len(text) != 1 or text in '"\r\n':
-        raise argparse.ArgumentTypeError(f"{text!r} is not one character such as ; or a tab")
-    return text
+    command(add(kind, help=help), options, run, f"example: {example}", description)
 
 
 def column(text: str) -> tuple[str, str]:
+    """``NAME=COLUMN`` of a command line."""
     name, equals, column = text.partition("=")
     if not (name and equals and column):
         raise argparse.ArgumentTypeError(
@@ -116,40 +96,41 @@ def column(text: str) -> tuple[str, str]:
     return name, column
 
 
-def given_splits(args: argparse.Namespace, *names: str) -> dict[str, str]:
-    from ofa.errors import UserError
-
+def given_splits(args: Any, *names: str) -> dict[str, str]:
+    """The files of the splits that were given. Raises: UserError if there are none."""
     given = {name: getattr(args, name) for name in names if getattr(args, name)}
     if not given:
         raise UserError(
-            f"expected one of {', '.join(f'--{name}' for name in names)}, found none; give at"
-            " least one"
+            f"expected one of {', '.join(f'--{name}' for name in names)}, found none; give at "
+            f"least one"
         )
     return given
 
 
-def images_and_problems(args: argparse.Namespace) -> tuple[Any, Any]:
+def images_and_problems(args: Any) -> tuple[Any, Any]:
+    """The folders of images, None if none are given, and what counts faults."""
     from ofa.io.image_files import ImageFolders
     from ofa.prepare.prepared_dataset import Problems
 
     return ImageFolders(args.images) if args.images else None, Problems(args.skip_broken)
 
 
-def write_found(found, args: argparse.Namespace) -> int:
+def write_found(found: Any, args: Any) -> int:
+    """Write a data set that was read."""
     from ofa.prepare.write_dataset import prepare
 
     summary(prepare(found, args.out, args.jobs, args.skip_broken))
     return 0
 
 
-def summary(out) -> None:
-    """Say which files were written, and how many images are not byte for byte those of the data
-    set."""
+def summary(out: Any) -> None:
+    """Print which files were written, and how many images are not byte for byte the data set's."""
     turned = out.manifest.get("pictures", {}).get("turned_upright")
     if turned:
         print(
-            f"{turned} images are turned upright, as their EXIF orientation says: PNG, WebP and"
-            " TIFF lose nothing, JPEG is encoded again with its own quantization tables"
+            f"{turned} images are turned upright, as their EXIF orientation says: PNG, WebP and "
+            f"TIFF lose nothing, "
+            "JPEG is encoded again with its own quantization tables"
         )
     for name, entry in out.manifest["files"].items():
         print(f"{out.folder / name}: {entry['rows']} rows, {entry['bytes'] / 1e6:.1f} MB")

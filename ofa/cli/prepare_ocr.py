@@ -1,131 +1,89 @@
 """``ofa prepare ocr | synthetic-words``: the training files of text recognition."""
 
-import argparse
+from dataclasses import dataclass
+from typing import Any
 
-from ofa.cli.prepare_flags import add_common, count, summary
+from ofa.cli.prepare_flags import (
+    SourceOptions,
+    WriteOptions,
+    add_kind,
+    images_and_problems,
+    summary,
+    write_found,
+)
 from ofa.errors import UserError
+from ofa.io.flags import command, option
 
 SPLITS = ("train", "val", "test")
 
 
-def add_ocr(kinds) -> None:
-    """Add ``ocr`` to what ``ofa prepare`` prepares."""
-    parser = kinds.add_parser(
+@dataclass(frozen=True, kw_only=True)
+class OcrOptions(SourceOptions):
+    """Lists of images and texts."""
+
+    train: str | None = option(None, "images and texts of ocr_train.tsv")
+    val: str | None = option(None, "images and texts of ocr_val.tsv")
+    test: str | None = option(None, "images and texts of ocr_test.tsv")
+    images: tuple[str, ...] = option((), "folders of the image files, if not that of each list")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WordsOptions(WriteOptions):
+    """Synthetic words."""
+
+    train: int = option(10000, "training images", least=1)
+    val: int = option(100, "validation images", least=1)
+    test: int = option(300, "test images", least=1)
+    width: int = option(96, "width of the images in pixels", least=1)
+    height: int = option(32, "height of the images in pixels", least=1)
+    letters: str | None = option(None, "small letters and digits of the words, if not all")
+    shortest: int = option(3, "letters of a word at least", least=1)
+    longest: int = option(6, "letters of a word at most", least=1)
+    plain: bool = option(False, "black on white, one place, one size: learned much sooner")
+
+
+def add_ocr(add: Any) -> None:
+    """Add text recognition to ``ofa prepare``."""
+    add_kind(
+        add,
         "ocr",
-        help="images of text and lists of what is written on them",
-        description=(
-            "Writes ocr_train.tsv, ocr_val.tsv, ocr_test.tsv (of the lists that are given) and"
-            " manifest.json. Image files are embedded as they are; those with an EXIF orientation"
-            " are turned upright. A list has lines 'image TAB text', as PaddleOCR's, or 'image,"
-            ' "text"\', as those of ICDAR.'
+        OcrOptions,
+        prepare_ocr,
+        "images of text and lists of what is written on them",
+        "ocr_train.tsv, ocr_val.tsv, ocr_test.tsv (of the lists that are given)",
+        "ofa prepare ocr --train rec_gt_train.txt --val rec_gt_val.txt --images words --out "
+        "dataset/ocr_data. A list has lines 'image TAB text', as PaddleOCR's, or 'image, "
+        '"text"\', as those of ICDAR.',
+    )
+    command(
+        add(
+            "synthetic-words",
+            aliases=["sign-world"],
+            help="synthetic words as images: text recognition",
         ),
-        epilog=(
-            "example: ofa prepare ocr --train rec_gt_train.txt --val rec_gt_val.txt --images words"
-            " --out dataset/ocr_data"
-        ),
+        WordsOptions,
+        prepare_synthetic_words,
+        "example: ofa prepare synthetic-words --letters abdhkosx --shortest 3 --longest 3 --plain "
+        "--out dataset/signs",
+        "Writes ocr_train.tsv, ocr_val.tsv, ocr_test.tsv and texts.txt (the training texts). No "
+        "word of validation and test occurs in training.",
     )
-    for split in SPLITS:
-        parser.add_argument(
-            f"--{split}", metavar="LIST", help=f"images and texts of ocr_{split}.tsv"
-        )
-    parser.add_argument(
-        "--images",
-        nargs="+",
-        metavar="DIR",
-        help="folders of the image files, at any depth (default: that of each list)",
-    )
-    parser.add_argument(
-        "--skip-broken",
-        action="store_true",
-        help="leave unreadable images and wrong entries out instead of stopping",
-    )
-    add_common(parser)
-    parser.set_defaults(run=prepare_ocr)
 
 
-def add_synthetic_words(kinds) -> None:
-    """Add ``synthetic-words`` to what ``ofa prepare`` prepares."""
-    parser = kinds.add_parser(
-        "synthetic-words",
-        help="made-up words as images: text recognition",
-        description=(
-            "Writes ocr_train.tsv, ocr_val.tsv, ocr_test.tsv and texts.txt (the training texts). No"
-            " word of validation and test occurs in training."
-        ),
-        epilog=(
-            "example: ofa prepare synthetic-words --letters abdhkosx --shortest 3 --longest 3"
-            " --plain --out dataset/signs"
-        ),
-    )
-    parser.add_argument(
-        "--train", type=count, default=10000, metavar="N", help="training images (%(default)s)"
-    )
-    parser.add_argument(
-        "--val", type=count, default=100, metavar="N", help="validation images (%(default)s)"
-    )
-    parser.add_argument(
-        "--test", type=count, default=300, metavar="N", help="test images (%(default)s)"
-    )
-    parser.add_argument(
-        "--width", type=count, default=96, metavar="PX", help="of the images (%(default)s)"
-    )
-    parser.add_argument(
-        "--height", type=count, default=32, metavar="PX", help="of the images (%(default)s)"
-    )
-    parser.add_argument(
-        "--letters",
-        metavar="TEXT",
-        help="small letters and digits that words are made of (all of them)",
-    )
-    parser.add_argument(
-        "--shortest",
-        type=count,
-        default=3,
-        metavar="N",
-        help="letters of a word at least (%(default)s)",
-    )
-    parser.add_argument(
-        "--longest",
-        type=count,
-        default=6,
-        metavar="N",
-        help="letters of a word at most (%(default)s)",
-    )
-    parser.add_argument(
-        "--plain",
-        action="store_true",
-        help="black on white, all in one place and of one size: learned much sooner",
-    )
-    add_common(parser)
-    parser.set_defaults(run=prepare_synthetic_words)
-
-
-def prepare_ocr(args: argparse.Namespace) -> int:
+def prepare_ocr(args: OcrOptions) -> int:
     """Read the lists that are given, look at every image, write the files."""
-    from ofa.io.image_files import ImageFolders
     from ofa.prepare.ocr_lists import read_label_lists
-    from ofa.prepare.prepared_dataset import Problems
-    from ofa.prepare.write_dataset import prepare
 
     lists = {split: getattr(args, split) for split in SPLITS if getattr(args, split)}
     if not lists:
         raise UserError(
-            "expected a list of images and texts, found none; give at least one of --train,"
-            " --val, --test"
+            "expected a list of images and texts, found none; give at least one of --train, "
+            "--val, --test"
         )
-    images = ImageFolders(args.images) if args.images else None
-    summary(
-        prepare(
-            read_label_lists(lists, images, Problems(args.skip_broken)),
-            args.out,
-            args.jobs,
-            args.skip_broken,
-        )
-    )
-    return 0
+    return write_found(read_label_lists(lists, *images_and_problems(args)), args)
 
 
-def prepare_synthetic_words(args: argparse.Namespace) -> int:
+def prepare_synthetic_words(args: WordsOptions) -> int:
     """Draw the words of three splits."""
     from ofa.synthetic.words import World
     from ofa.synthetic.words_files import write_signs

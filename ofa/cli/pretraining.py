@@ -1,13 +1,15 @@
 """``ofa pretraining``: how good a pretrained model is at each of its tasks, and one page of all
 that came of a pretraining."""
 
-import argparse
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ofa.cli.merge_reports import named_file
+from ofa.cli.options import load
 from ofa.errors import UserError
+from ofa.inference.options import ModelOptions
+from ofa.io.flags import Parser, command, option
 from ofa.io.json_files import load_json
 from ofa.io.text_files import read_text
 
@@ -18,95 +20,67 @@ EXTRAS = {
 }
 
 
-def add_parser(subparsers) -> None:
-    """Add ``pretraining`` to the commands of ``ofa``."""
-    parser = subparsers.add_parser(
-        "pretraining", help="score a pretrained model at each of the eight tasks"
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions(ModelOptions):
+    """A checkpoint of ``unify_task``, and rows that it was not trained on."""
+
+    data: str = option(help="images and texts: captions, questions, boxes")
+    text_data: str | None = option(None, "rows of text infilling")
+    image_data: str | None = option(None, "rows of image infilling")
+    detection_data: str | None = option(None, "rows of detection")
+    neg_sample_dir: str | None = option(None, "negative samples for matching, as of the training")
+    image_tokenizer: str | None = option(
+        None, "image tokenizer to show image infilling, and to score its pixels"
     )
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    score = actions.add_parser(
-        "score",
-        help="each task's figure beside that of the best constant answer",
-        description=(
-            "Asks a checkpoint of unify_task about rows that it was not trained on. Tasks without a"
-            " file are left out. Constant answers are taken from training rows."
-        ),
-        epilog=(
-            "example: ofa pretraining score runs/pretrain/checkpoint_last.pt --data"
-            " vision_language_test.tsv --out scores.json"
-        ),
-    )
-    score.add_argument("checkpoint", help="checkpoint of --task unify_task")
-    score.add_argument(
-        "--data", required=True, metavar="TSV", help="images and texts: captions, questions, boxes"
-    )
-    for flag, task in EXTRAS.items():
-        score.add_argument(
-            f"--{flag.replace('_', '-')}", metavar="TSV", help=f"rows of {task.replace('_', ' ')}"
-        )
-    score.add_argument(
-        "--neg-sample-dir", metavar="DIR", help="what does not fit, for matching (the training's)"
-    )
-    score.add_argument(
-        "--image-tokenizer",
-        metavar="PATH",
-        help="makes images of codes: image infilling is scored by its pixels as well, and shown",
-    )
-    score.add_argument("--out", required=True, metavar="FILE.json", help="figures to write")
-    score.add_argument("--report", metavar="FILE.html", help="page with the figures and examples")
-    score.add_argument(
-        "--report-title", default="Eight tasks", metavar="TEXT", help="(%(default)s)"
-    )
-    score.add_argument(
-        "--training-log", metavar="FILE", help="train.log of the run, for curves on the page"
-    )
-    score.add_argument(
-        "--rows",
-        type=int,
-        default=300,
-        metavar="N",
-        help="rows of each task, at most (%(default)s)",
-    )
-    score.add_argument("--beam", type=int, default=3, metavar="N", help="(%(default)s)")
-    score.add_argument("--batch-size", type=int, default=50, metavar="N", help="(%(default)s)")
-    score.add_argument(
-        "--bpe-dir", metavar="DIR", help="vocabulary folder, if it has moved since training"
-    )
-    score.add_argument("--cpu", action="store_true", help="do not use a GPU")
-    score.set_defaults(run=run_score)
-    add_summary(actions)
+    out: str = option(help="scores to write")
+    report: str | None = option(None, "page with the scores and examples")
+    report_title: str = option("Eight tasks", "heading of the page")
+    training_log: str | None = option(None, "train.log whose curves the page shows")
+    rows: int = option(300, "rows of each task, at most")
+    beam: int = option(3, "hypotheses kept at each step")
+    batch_size: int = option(50, "rows at a time")
 
 
-def add_summary(actions) -> None:
-    summary = actions.add_parser(
-        "summary",
-        help="one page of the figures of a pretraining, as far as there are any",
-        description="Every file is optional; what is given stands on the page.",
-        epilog=(
-            "example: ofa pretraining summary --scores scores.json --drawings 'one of each"
-            " caption=drawings.json' --gain gain.json --timings timings.tsv --out summary.html"
-        ),
+@dataclass(frozen=True, kw_only=True)
+class SummaryOptions:
+    """Files that a page is made of."""
+
+    scores: str | None = option(None, "file of ofa pretraining score")
+    drawings: tuple[tuple[str, str], ...] = option(
+        (), "files of ofa synthetic-shapes check", parse=named_file, metavar="NAME=FILE.json"
     )
-    summary.add_argument("--scores", metavar="FILE.json", help="of ofa pretraining score")
-    summary.add_argument(
-        "--drawings",
-        nargs="+",
-        default=[],
-        type=named_file,
-        metavar="NAME=FILE.json",
-        help="of ofa synthetic-shapes check",
+    images: str | None = option(
+        None, "file of ofa draw whose first images are shown", also=("--pictures",)
     )
-    summary.add_argument(
-        "--images", metavar="FILE.json", help="of ofa draw: the first drawings are shown"
-    )
-    summary.add_argument("--gain", metavar="FILE.json", help="of benchmarks/pretraining_gain.py")
-    summary.add_argument("--timings", metavar="FILE", help="lines of 'stage TAB seconds'")
-    summary.add_argument("--title", default="Pretraining", metavar="TEXT", help="(%(default)s)")
-    summary.add_argument("--out", required=True, metavar="FILE.html", help="the page")
-    summary.set_defaults(run=run_summary)
+    gain: str | None = option(None, "file of benchmarks/pretraining_gain.py")
+    timings: str | None = option(None, "lines of 'stage TAB seconds'")
+    title: str = option("Pretraining", "heading of the page")
+    out: str = option(help="page to write")
 
 
-def run_summary(args: argparse.Namespace) -> int:
+def set_up(parser: Parser) -> None:
+    """The actions of ``ofa pretraining``."""
+    add = parser.add_actions()
+    command(
+        add("score", help="score of each task, compared with the constant baseline"),
+        ScoreOptions,
+        run_score,
+        description="Predicts rows that a checkpoint of unify_task was not trained on. Tasks "
+        "without a file are skipped. Constant baselines are taken from training rows.",
+        example="example: ofa pretraining score runs/pretrain/checkpoint_last.pt --data "
+        "vision_language_test.tsv --out scores.json",
+    )
+    command(
+        add("summary", help="one page of the results of a pretraining"),
+        SummaryOptions,
+        run_summary,
+        description="Every file is optional; the page shows those that are given.",
+        example="example: ofa pretraining summary --scores scores.json --drawings 'one of each "
+        "caption=drawings.json' --gain gain.json --timings timings.tsv --out summary.html",
+    )
+
+
+def run_summary(args: SummaryOptions) -> int:
     """Read what is given, write the page. Raises: UserError if a file is missing or of another
     kind."""
     from ofa.report.pretraining_page import PretrainingSummary, write_summary
@@ -131,7 +105,7 @@ def run_summary(args: argparse.Namespace) -> int:
         read(args.gain),
         args.timings,
         read(args.images),
-        args.images and Path(args.images).parent,
+        Path(args.images).parent if args.images else None,
     )
     try:
         write_summary(args.out, args.title, found)
@@ -145,10 +119,9 @@ def run_summary(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_score(args: argparse.Namespace) -> int:
+def run_score(args: ScoreOptions) -> int:
     import torch
 
-    from ofa import OFA
     from ofa.inference.pretraining_eval import PretrainingEvalSet
     from ofa.io.atomic import replacing
     from ofa.io.values import finite
@@ -156,7 +129,7 @@ def run_score(args: argparse.Namespace) -> int:
     from ofa.report.pretraining_page import write_tasks_page
     from ofa.task.pretraining_tasks import TASKS
 
-    model = OFA.load(args.checkpoint, args.bpe_dir, device="cpu" if args.cpu else None)
+    model = load(args)
     files = {name: getattr(args, name) for name in ("data", *EXTRAS)}
     test = PretrainingEvalSet(model, files, args.rows, args.neg_sample_dir)
     if args.image_tokenizer:

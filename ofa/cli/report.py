@@ -1,12 +1,14 @@
 """``ofa report``: a result file and the rows it answers -> a page with images, answers, boxes
 and scores."""
 
-import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
-from ofa.io.json_files import load_json
+from ofa.io.flags import Parser, command, option
+from ofa.report.options import PageOptions
 
 EXAMPLE = """\
 example:
@@ -15,108 +17,26 @@ example:
 Works with the result files of ofa evaluate and of upstream's program, and needs no checkpoint."""
 
 
-def add_parser(subparsers) -> None:
-    parser = subparsers.add_parser(
-        "report",
-        help="show a result file beside its images",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(PageOptions):
+    """A result file, and the rows it answers."""
+
+    results: str = option(help="SUBSET_predict.json", positional=True)
+    data: str = option(help="rows that were evaluated")
+    task: str = option(help="task that reads the rows: caption, vqa_gen, refcoco, ...")
+    selected_cols: str | None = option(
+        None, "columns in the order the task names them", metavar="N,N,..."
     )
-    parser.add_argument("path", metavar="RESULTS", help="SUBSET_predict.json")
-    parser.add_argument("--data", required=True, metavar="TSV", help="the rows that were evaluated")
-    parser.add_argument(
-        "--task",
-        required=True,
-        help="whose declaration reads the rows: caption, vqa_gen, refcoco, ...",
-    )
-    parser.add_argument(
-        "--selected-cols", metavar="N,N,...", help="columns in the order the task names them"
-    )
-    parser.add_argument("--out", required=True, metavar="FILE.html", dest="report", help="the page")
-    parser.add_argument(
-        "--scores", metavar="NAME,...", help="captions: which scores, as in ofa evaluate"
-    )
-    add_cider_df(parser)
-    parser.add_argument(
-        "--gen-images-path",
-        metavar="DIR",
-        help="folder of generated images that lie outside that of RESULTS",
-    )
-    add_page_flags(parser)
-    parser.set_defaults(run=run)
+    out: str = option(help="page to write")
+    gen_images_path: str | None = option(None, "folder of generated images outside that of RESULTS")
 
 
-def add_cider_df(parser: Any) -> None:
-    parser.add_argument(
-        "--cider-df",
-        "--eval-cider-cached-tokens",
-        metavar="FILE",
-        type=frequencies_of,
-        help=(
-            "captions: document frequencies for CIDEr-D, made by ofa cider-df (default: of the"
-            " references)"
-        ),
-    )
+def set_up(parser: Parser) -> None:
+    """The flags of ``ofa report``."""
+    command(parser, ReportOptions, run, EXAMPLE)
 
 
-def frequencies_of(path: str) -> dict:
-    """The content of a file of document frequencies, read before anything is predicted."""
-    from ofa.metrics.document_frequency import read_document_frequencies
-
-    try:
-        num_images, frequencies = read_document_frequencies(path)
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return {"ref_len": num_images, "document_frequency": frequencies}
-
-
-def add_page_flags(parser: Any) -> None:
-    """The flags that say what a page shows besides its rows. Args: parser: or a group of one."""
-    parser.add_argument(
-        "--report-images",
-        type=int,
-        default=500,
-        metavar="N",
-        help="images on the page, evenly spread from the worst to the best (%(default)s)",
-    )
-    parser.add_argument("--report-title", metavar="TEXT", help="heading of the page")
-    parser.add_argument(
-        "--training-log", metavar="FILE", help="train.log whose curves the page shows"
-    )
-    parser.add_argument(
-        "--timings",
-        metavar="FILE",
-        help="lines of 'stage TAB seconds' that the page shows as a table",
-    )
-    parser.add_argument(
-        "--compare",
-        metavar="NAME=FILE",
-        type=named_scores,
-        action="append",
-        default=[],
-        help=(
-            "the SUBSET_scores.json of another evaluation, shown beside this one's scores; may be"
-            " repeated"
-        ),
-    )
-
-
-def named_scores(text: str) -> tuple[str, dict[str, float]]:
-    """``NAME=FILE`` -> the name and the scores that an earlier evaluation wrote there."""
-    name, _, path = text.rpartition("=")
-    try:
-        scores = load_json(Path(path).read_text(encoding="utf-8"))["scores"]
-        return name or Path(path).stem.removesuffix("_scores"), {
-            key: float(value) for key, value in scores.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise argparse.ArgumentTypeError(
-            f"expected the SUBSET_scores.json of an evaluation at {path} ({type(error).__name__}:"
-            f" {error}); ofa evaluate --results-path writes it"
-        ) from None
-
-
-def run(args: argparse.Namespace) -> int:
+def run(args: ReportOptions) -> int:
     """Score the predictions of the file and write the page."""
     from ofa.report.evaluation_page import Outcome, write_page
     from ofa.task.scoring import references_of, score_rows
@@ -125,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     check_files(args, "training_log", "timings")
     spec = spec_of(args.task)
     rows = open_rows(args.data, args.selected_cols or spec.default_cols, spec)
-    predictions = predictions_by_row(args.path, rows, args.gen_images_path)
+    predictions = predictions_by_row(args.results, rows, args.gen_images_path)
     references = references_of(spec, rows.row, len(rows), rows.file.where)
     scores = None
     if references is not None and spec.final_scores is not None:
@@ -139,13 +59,16 @@ def run(args: argparse.Namespace) -> int:
         scores = scores if scores.overall else None
     if scores is not None:
         print_table(args.compare, scores)
-    args.gen_subset = Path(args.path).stem.removesuffix("_predict")
-    write_page(args, Outcome(spec, predictions, references, rows.row), scores, None, args.compare)
-    print(f"page: {args.report}")
+    subset = Path(args.results).stem.removesuffix("_predict")
+    outcome = Outcome(spec, predictions, references, rows.row)
+    write_page(
+        args.out, outcome, args, (subset, args.results, args.data), scores, others=args.compare
+    )
+    print(f"page: {args.out}")
     return 0
 
 
-def check_files(args: argparse.Namespace, *names: str) -> None:
+def check_files(args: PageOptions, *names: str) -> None:
     """Raises: UserError if a file that an option names is not there."""
     for name in names:
         path = getattr(args, name)
@@ -153,7 +76,7 @@ def check_files(args: argparse.Namespace, *names: str) -> None:
             raise UserError(f"--{name.replace('_', '-')}: expected a file, found none at {path}")
 
 
-def print_table(others: list[tuple[str, dict[str, float]]], scores) -> None:
+def print_table(others: Sequence[tuple[str, dict[str, float]]], scores) -> None:
     widths = [max(10, len(name) + 3) for name, _ in others]
     print(
         f"{'':10}{'model':>10}"
@@ -221,7 +144,7 @@ def predictions_by_row(path: str, rows: Rows, images: str | None = None) -> list
         if name not in found:
             raise UserError(
                 f"{rows.file.where(index)}: expects a prediction with the id {name!r} in {path},"
-                " found none; is it the file that was evaluated, and does --selected-cols name the"
-                " same columns?"
+                " found none; is it the file that was evaluated, and does --selected-cols name the "
+                "same columns?"
             )
     return [found[name] for name in ids]

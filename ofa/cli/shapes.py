@@ -1,49 +1,87 @@
 """Synthetic shapes: ``ofa prepare synthetic-shapes`` makes it, ``ofa synthetic-shapes check`` looks
 at drawings."""
 
-import argparse
 import functools
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from ofa.cli.prepare_flags import add_common, count, summary
+from ofa.cli.prepare_flags import WriteOptions, summary
 from ofa.errors import UserError
+from ofa.io.flags import Parser, command, option
 from ofa.io.json_files import load_json
 
 
-def add_parser(subparsers) -> None:
-    """Add ``synthetic-shapes`` to the commands of ``ofa``."""
-    parser = subparsers.add_parser("synthetic-shapes", help="check drawings of colored shapes")
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    check = actions.add_parser(
-        "check",
-        help=(
-            "count the things of each caption that its drawing shows in the right color and shape"
-        ),
-        description=(
-            "Looks at the first image of every entry of a result file of 'ofa evaluate' or 'ofa"
-            " draw', without any model."
-        ),
-        epilog=(
-            "example: ofa synthetic-shapes check results/test_predict.json --out"
-            " results/drawings.json"
-        ),
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """Generated images to check."""
+
+    result: str = option(help="result file with captions and image files", positional=True)
+    out: str | None = option(None, "figures to write")
+    images: tuple[str, ...] = option(
+        (),
+        "folder of generated images outside that of the result file",
+        flag="--gen-images-path",
+        repeat=True,
     )
-    check.add_argument("result", metavar="RESULT.json", help="entries with caption and files")
-    check.add_argument("--out", metavar="FILE.json", help="figures to write")
-    check.add_argument(
-        "--gen-images-path",
-        dest="images",
-        metavar="DIR",
-        action="append",
-        default=[],
-        help="folder of generated images that lie outside that of the result file",
-    )
-    check.set_defaults(run=run_check)
 
 
-def run_check(args: argparse.Namespace) -> int:
+def set_up(parser: Parser) -> None:
+    """The actions of ``ofa synthetic-shapes``."""
+    add = parser.add_actions()
+    command(
+        add(
+            "check", help="count the shapes of each caption that its image shows in the right color"
+        ),
+        CheckOptions,
+        run_check,
+        "example: ofa synthetic-shapes check results/test_predict.json --out results/drawings.json",
+        "Looks at the first image of every entry of a result file of 'ofa evaluate' or 'ofa draw', "
+        "without any model.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShapesOptions(WriteOptions):
+    """Synthetic scenes."""
+
+    train: int = option(10000, "training scenes", least=1)
+    val: int = option(100, "validation scenes", least=1)
+    test: int = option(300, "test scenes", least=1)
+    size: int = option(64, "side of the square images in pixels", least=1)
+    image_format: Literal["jpeg", "png"] = option("jpeg", "format of the images")
+    language: Literal["en", "zh"] = option("en", "language of captions, questions and expressions")
+    pretrain: bool = option(
+        False, "also write the files of pretraining, for validation and test as well"
+    )
+    tokenizer: str | None = option(
+        None, "image tokenizer for files with image codes, with --pretrain"
+    )
+    drawings: int = option(
+        0, "further scenes in image_gen_train.tsv alone, with --tokenizer", least=1
+    )
+
+
+def add_shapes(add: Any) -> None:
+    """Add the synthetic scenes to ``ofa prepare``."""
+    command(
+        add(
+            "synthetic-shapes",
+            aliases=["picture-world"],
+            help="synthetic scenes of colored shapes: captions, questions, boxes",
+        ),
+        ShapesOptions,
+        prepare_synthetic_shapes,
+        description="Writes the files of coco-captions, vqa_*.tsv with ans2label.json, "
+        "refcoco_*.tsv, the texts of both, and scenes.jsonl (shapes, colors, boxes). --pretrain: "
+        "vision_language_, text_ and detection_examples.tsv and negative_sample/; with --tokenizer "
+        "also image_examples.tsv (codes of the center) and image_gen_*.tsv (of the whole image).",
+    )
+
+
+def run_check(args: CheckOptions) -> int:
     """Print and write the figures. Raises: UserError if the file has no images."""
     from ofa.io.atomic import replacing
     from ofa.io.images import open_image, read_image_file
@@ -95,69 +133,7 @@ def run_check(args: argparse.Namespace) -> int:
 # making it
 
 
-def add_synthetic_shapes(kinds) -> None:
-    """Add ``synthetic-shapes`` to what ``ofa prepare`` prepares."""
-    parser = kinds.add_parser(
-        "synthetic-shapes",
-        help="made-up scenes of colored shapes: captions, questions, boxes",
-        description=(
-            "Writes the files of coco-captions, vqa_*.tsv with ans2label.json, refcoco_*.tsv, "
-            "the texts of both, and scenes.jsonl (shapes, colors, boxes)."
-        ),
-    )
-    parser.add_argument(
-        "--train", type=count, default=10000, metavar="N", help="training scenes (%(default)s)"
-    )
-    parser.add_argument(
-        "--val", type=count, default=100, metavar="N", help="validation scenes (%(default)s)"
-    )
-    parser.add_argument(
-        "--test", type=count, default=300, metavar="N", help="test scenes (%(default)s)"
-    )
-    parser.add_argument(
-        "--size",
-        type=count,
-        default=64,
-        metavar="PX",
-        help="side of the square images (%(default)s)",
-    )
-    parser.add_argument(
-        "--image-format", choices=("jpeg", "png"), default="jpeg", help="(%(default)s)"
-    )
-    parser.add_argument(
-        "--language",
-        choices=("en", "zh"),
-        default="en",
-        help="of captions, questions and expressions (%(default)s)",
-    )
-    parser.add_argument(
-        "--pretrain",
-        action="store_true",
-        help=(
-            "also the files of pretraining: vision_language_, text_ and "
-            "detection_examples.tsv and negative_sample/, for validation and test as well"
-        ),
-    )
-    parser.add_argument(
-        "--tokenizer",
-        metavar="PATH",
-        help=(
-            "image tokenizer (ofa tokenizer train), with --pretrain: also image_examples.tsv with"
-            " the codes of the middle, and image_gen_*.tsv with those of the whole image"
-        ),
-    )
-    parser.add_argument(
-        "--drawings",
-        type=count,
-        default=0,
-        metavar="N",
-        help="with --tokenizer: further scenes, in image_gen_train.tsv alone (%(default)s)",
-    )
-    add_common(parser)
-    parser.set_defaults(run=prepare_synthetic_shapes)
-
-
-def prepare_synthetic_shapes(args: argparse.Namespace) -> int:
+def prepare_synthetic_shapes(args: ShapesOptions) -> int:
     """Draw the scenes of three splits and write what is said and asked of them."""
     from ofa.synthetic.shapes_files import write_world
 
@@ -167,13 +143,13 @@ def prepare_synthetic_shapes(args: argparse.Namespace) -> int:
         )
     if args.drawings and not args.tokenizer:
         raise UserError(
-            "--drawings: scenes to learn drawing from are files of codes; give a --tokenizer, or"
-            " leave it out"
+            "--drawings: scenes to learn drawing from are files of codes; give a --tokenizer, or "
+            "leave it out"
         )
     if args.pretrain and args.language != "en":
         raise UserError(
-            "--pretrain: the texts of pretraining are English; leave it out, or make them with"
-            " --language en"
+            "--pretrain: the texts of pretraining are English; leave it out, or make them with "
+            "--language en"
         )
     tokenizer = _world_tokenizer(args) if args.tokenizer else None
     counts = {split: getattr(args, split) for split in ("train", "val", "test")}
@@ -192,11 +168,11 @@ def prepare_synthetic_shapes(args: argparse.Namespace) -> int:
     return 0
 
 
-def _world_tokenizer(args: argparse.Namespace):
+def _world_tokenizer(args: ShapesOptions):
     """Raises: UserError if it is none, or does not fit the images."""
     from ofa.models.image_tokenizer.codec import load_image_tokenizer
 
-    tokenizer = load_image_tokenizer(args.tokenizer)
+    tokenizer = load_image_tokenizer(str(args.tokenizer))
     if args.size % (2 * tokenizer.factor):
         raise UserError(
             f"--size {args.size}: a tokenizer of {tokenizer.factor} pixels per code expects a"
@@ -215,7 +191,7 @@ def _build_negatives(folder: str) -> None:
     build_negatives([pairs], [objects], os.path.join(folder, "negative_sample"))
 
 
-def _write_codes(tokenizer, counts: dict[str, int], args: argparse.Namespace) -> None:
+def _write_codes(tokenizer, counts: dict[str, int], args: ShapesOptions) -> None:
     from ofa.models.image_tokenizer.codec import encode_images
     from ofa.synthetic.shapes_pretraining import digest_of, write_codes
 
@@ -227,7 +203,7 @@ def _write_codes(tokenizer, counts: dict[str, int], args: argparse.Namespace) ->
             args.seed,
             args.image_format,
             functools.partial(encode_images, tokenizer),
-            digest_of(args.tokenizer),
+            digest_of(str(args.tokenizer)),
             args.drawings,
         )
     )

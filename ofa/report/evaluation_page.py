@@ -1,6 +1,5 @@
 """The page of an evaluation: which figures, curves, tables and images it shows."""
 
-import argparse
 import math
 import platform
 import time
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ofa.report.options import PageOptions
 from ofa.report.page import (
     ANSWERS,
     CAPTIONS,
@@ -52,39 +52,42 @@ class Outcome:
 
 
 def write_page(
-    args: argparse.Namespace,
+    path: str,
     outcome: Outcome,
+    options: PageOptions,
+    sources: tuple[str, str, str],
     scores: Scores | None,
-    constant: Constant | None,
-    others: list[Column],
+    constant: Constant | None = None,
+    others: Sequence[Column] = (),
     seconds: float | None = None,
 ) -> None:
-    """Args: args: with the flags of ``ofa.cli.report.add_page_flags``, path (checkpoint or result
-    file), data or images; constant: the best constant answer and its scores; others: name and
-    scores of each further column of the table of scores.
+    """Write the page of an evaluation.
+
+    Args:
+        sources: name of the predicted rows, the checkpoint or result file, the rows.
+        constant: the constant baseline and its scores.
+        others: name and scores of each further column of the table of scores.
     """
-    items = _items(outcome, scores, args.report_images)
+    subset, model, rows = sources
+    items = _items(outcome, scores, options.report_images)
     shown = f", {len(items)} of them on this page" if len(items) < len(outcome.predictions) else ""
     names = list(scores.by_row) if scores else []
     write_report(
-        args.report,
+        path,
         Report(
-            title=args.report_title or f"{outcome.spec.name}: {args.gen_subset}",
+            title=options.report_title or f"{outcome.spec.name}: {subset}",
             subtitle=(
-                f"{len(outcome.predictions)} rows{shown} · {Path(args.path).name} ·"
+                f"{len(outcome.predictions)} rows{shown} · {Path(model).name} ·"
                 f" {time.strftime('%d %B %Y, %H:%M')}"
             ),
             tiles=_tiles(scores, constant),
-            curves=_curves(args.training_log),
-            tables=_tables(scores, others, args.timings, seconds),
+            curves=_curves(options.training_log),
+            tables=_tables(scores, others, options.timings, seconds),
             score_names=names,
             items=items,
             grading=CAPTIONS if "CIDEr" in names else None if outcome.spec.draws else ANSWERS,
             wide=outcome.spec.draws,
-            footer=(
-                f"{args.path} · {args.data or args.images} · {platform.machine()}, Python"
-                f" {platform.python_version()}"
-            ),
+            footer=(f"{model} · {rows} · {platform.machine()}, Python {platform.python_version()}"),
         ),
     )
 
@@ -156,7 +159,7 @@ def _curves(training_log: str | None) -> list[Curve]:
 
 
 def _tables(
-    scores: Scores | None, others: list[Column], timings: str | None, seconds: float | None
+    scores: Scores | None, others: Sequence[Column], timings: str | None, seconds: float | None
 ) -> list[Table]:
     tables = []
     if scores is not None:

@@ -9,10 +9,11 @@ Answers have a leading space when they are encoded, as targets have: ``" on the 
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Optional
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.io.json_files import load_json
 from ofa.task.label_file import read_label_file
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
@@ -28,45 +29,24 @@ PROMPT_TYPES = ("none", "src", "prev_output")
 class AnswerOptions(TaskOptions):
     """Options of a task whose answers come from a set."""
 
-    ans2label_dict: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": (
-                'the answers as JSON, e.g. \'{"no":0,"yes":1}\'; --ans2label-file goes before it'
-            )
-        },
+    ans2label_dict: Optional[str] = option(
+        None, 'the answers as JSON, e.g. \'{"no":0,"yes":1}\'; --ans2label-file goes before it'
     )
-    ans2label_file: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "file of the answers, {text: number} as pickle or JSON; see ofa answers build"
-        },
+    ans2label_file: Optional[str] = option(
+        None, "file of the answers, {text: number} as pickle or JSON; see ofa answers build"
     )
-    valid_batch_size: int = field(
-        default=20,
-        metadata={
-            "help": (
-                "how many of all answers are scored together: fewer need less memory, the scores"
-                " stay the same"
-            )
-        },
+    valid_batch_size: int = option(20, "answers that are scored together; fewer need less memory")
+    val_inference_type: str = option(
+        "allcand",
+        "allcand: score every answer of the set; beamsearch: search along their trie",
+        choices=INFERENCE_TYPES,
+        const={"--beam-search-vqa-eval": "beamsearch"},
     )
-    val_inference_type: str = field(
-        default="allcand",
-        metadata={
-            "help": (
-                "allcand: score every answer of the set; beamsearch: generate, along the trie of"
-                " the answers"
-            )
-        },
+    eval_args: Optional[str] = option(
+        '{"beam":5,"unnormalized":true,"temperature":1.0}',
+        "generation options for --val-inference-type=beamsearch, as JSON",
     )
-    eval_args: Optional[str] = field(
-        default='{"beam":5,"unnormalized":true,"temperature":1.0}',
-        metadata={"help": "generation options for --val-inference-type=beamsearch, as JSON"},
-    )
-    eval_print_samples: bool = field(
-        default=False, metadata={"help": "log one answer per validation batch"}
-    )
+    eval_print_samples: bool = option(False, "log one answer per validation batch")
 
     def __post_init__(self):
         one_of("--val-inference-type", self.val_inference_type, INFERENCE_TYPES)
@@ -80,14 +60,10 @@ class AnswerOptions(TaskOptions):
 class PromptedAnswerOptions(AnswerOptions):
     """The same for a task whose decoder may be given the question before it answers."""
 
-    prompt_type: str = field(
-        default="prev_output",
-        metadata={
-            "help": (
-                "what the decoder is given: none, src (the source), prev_output (the source without"
-                " its end)"
-            )
-        },
+    prompt_type: str = option(
+        "prev_output",
+        "given to the decoder: nothing, the source, or the source without its end",
+        choices=PROMPT_TYPES,
     )
 
     def __post_init__(self):

@@ -9,13 +9,14 @@ extra rows                  text_infilling, image_infilling, detection: a group 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Optional, Protocol
 
 import torch
 from PIL import Image
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.io.json_files import load_json
 from ofa.io.numbers import read_decimal
 from ofa.task.task_spec import Example, RowContext, Symbols, TaskOptions
@@ -39,112 +40,66 @@ UPSTREAM_LARGEST, LARGER, LONGEST = 480, 1.25, 1.4
 class PretrainingOptions(TaskOptions):
     """Options of ``unify_task``."""
 
-    data: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": (
-                "comma separated TSV files of pairs of image and text, for training in turn, one"
-                " per epoch, the last one for validation; with --disable-validation all are for"
-                " training; 'none': no pairs"
-            )
-        },
+    data: Optional[str] = option(
+        None,
+        "comma separated TSV files of pairs of image and text, for training in turn, one"
+        " per epoch, the last one for validation; with --disable-validation all are for"
+        " training; 'none': no pairs",
     )
-    text_data: Optional[str] = field(
-        default=None,
-        metadata={"help": "TSV files of texts, as the positional DATA; none: no text infilling"},
+    text_data: Optional[str] = option(
+        None, "TSV files of texts, as the positional DATA; none: no text infilling"
     )
-    image_data: Optional[str] = field(
-        default=None,
-        metadata={"help": "TSV files of images and their codes; none: no image infilling"},
+    image_data: Optional[str] = option(
+        None, "TSV files of images and their codes; none: no image infilling"
     )
-    detection_data: Optional[str] = field(
-        default=None, metadata={"help": "TSV files of images and their objects; none: no detection"}
+    detection_data: Optional[str] = option(
+        None, "TSV files of images and their objects; none: no detection"
     )
-    text_selected_cols: Optional[str] = field(
-        default=None, metadata={"help": "columns id, text (default 0,1)"}
+    text_selected_cols: Optional[str] = option(None, "columns id, text (default 0,1)")
+    image_selected_cols: Optional[str] = option(None, "columns id, image, codes (default 0,1,2)")
+    detection_selected_cols: Optional[str] = option(
+        None, "columns id, image, objects (default 0,1,2)"
     )
-    image_selected_cols: Optional[str] = field(
-        default=None, metadata={"help": "columns id, image, codes (default 0,1,2)"}
+    neg_sample_dir: Optional[str] = option(
+        None,
+        "folder of all_captions.txt, object.txt and type2ans.json, for image-text matching"
+        " (ofa negatives build)",
     )
-    detection_selected_cols: Optional[str] = field(
-        default=None, metadata={"help": "columns id, image, objects (default 0,1,2)"}
+    task_weights: Optional[str] = option(
+        None,
+        "how often each task is trained, compared with upstream: 'qa=2,detection=0' or"
+        f" JSON; 1 where nothing is said, 0 leaves a task out. Tasks: {', '.join(TASKS)}",
     )
-    neg_sample_dir: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": (
-                "folder of all_captions.txt, object.txt and type2ans.json, for image-text matching"
-                " (ofa negatives build)"
-            )
-        },
+    skip_bad_rows: int = option(
+        0,
+        "so many broken rows are replaced by others and named in the log; one more ends the"
+        " run. Of several processes each counts those that it reads, and from one epoch to"
+        " the next all those that any has read",
     )
-    task_weights: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": (
-                "how often each task is trained, compared with upstream: 'qa=2,detection=0' or"
-                f" JSON; 1 where nothing is said, 0 leaves a task out. Tasks: {', '.join(TASKS)}"
-            )
-        },
+    max_image_size: int = option(
+        512, "side of a square, pixels, whose far edge is the last location bin"
     )
-    skip_bad_rows: int = field(
-        default=0,
-        metadata={
-            "help": (
-                "so many broken rows are replaced by others and named in the log; one more ends the"
-                " run. Of several processes each counts those that it reads, and from one epoch to"
-                " the next all those that any has read"
-            )
-        },
+    max_resize: Optional[int] = option(
+        None,
+        "training images are enlarged at random, from --patch-image-size to so many"
+        " pixels (shorter side), before a square is cut out; default: 480 as upstream"
+        " where --patch-image-size is 256 to 384, else 1.25 times",
     )
-    max_image_size: int = field(
-        default=512,
-        metadata={"help": "side of a square, pixels, whose far edge is the last location bin"},
+    plain_images: bool = option(
+        False,
+        "training images of captions and questions are cut, but not changed otherwise"
+        " (turned, brightened, ...): for small images and short trainings",
     )
-    max_resize: Optional[int] = field(
-        default=None,
-        metadata={
-            "help": (
-                "training images are enlarged at random, from --patch-image-size to so many"
-                " pixels (shorter side), before a square is cut out; default: 480 as upstream"
-                " where --patch-image-size is 256 to 384, else 1.25 times"
-            )
-        },
+    code_image_size: int = option(
+        128, "side in pixels of what is written as image codes: the middle of the image"
     )
-    plain_images: bool = field(
-        default=False,
-        metadata={
-            "help": (
-                "training images of captions and questions are cut, but not changed otherwise"
-                " (turned, brightened, ...): for small images and short trainings"
-            )
-        },
-    )
-    code_image_size: int = field(
-        default=128,
-        metadata={
-            "help": "side in pixels of what is written as image codes: the middle of the image"
-        },
-    )
-    pretrain_seed: int = field(
-        default=7, metadata={"help": "changes what is drawn at random, like --seed"}
-    )
-    mask_ratio: float = field(
-        default=0.3, metadata={"help": "share of the words of a text that are masked"}
-    )
-    random_ratio: float = field(
-        default=0.0, metadata={"help": "share of the masks that become random tokens"}
-    )
-    keep_ratio: float = field(default=0.0, metadata={"help": "share of the masks whose words stay"})
-    mask_length: str = field(
-        default="span-poisson", metadata={"help": "what is masked: span-poisson, word or subword"}
-    )
-    poisson_lambda: float = field(
-        default=3.0, metadata={"help": "mean length of a masked span, words"}
-    )
-    replace_length: int = field(
-        default=1, metadata={"help": "masks per span: 1, 0, or -1: one per token"}
-    )
+    pretrain_seed: int = option(7, "changes what is drawn at random, like --seed")
+    mask_ratio: float = option(0.3, "share of the words of a text that are masked")
+    random_ratio: float = option(0.0, "share of the masks that become random tokens")
+    keep_ratio: float = option(0.0, "share of the masks whose words stay")
+    mask_length: str = option("span-poisson", "what is masked: span-poisson, word or subword")
+    poisson_lambda: float = option(3.0, "mean length of a masked span, words")
+    replace_length: int = option(1, "masks per span: 1, 0, or -1: one per token")
 
     @property
     def enlargement(self) -> tuple[int, int]:

@@ -74,7 +74,7 @@ def check_folder(folder: str | Path) -> None:
     except OSError as error:
         raise UserError(
             f"{folder}: expected a folder for results that can be written, found none"
-            f" ({error.strerror}); give another --results-path, or change its permissions"
+            f" ({error.strerror}); give another --out, or change its permissions"
         ) from None
 
 

@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.task.prediction import (
     BatchRow,
     Hypothesis,
@@ -39,78 +40,44 @@ from ofa.task.prediction import (
 class TaskOptions:
     """Command-line options that every task has. A task with more of them derives its own class."""
 
-    data: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": (
-                "comma separated TSV files, or shards (a folder, x-{000000..000009}.tar,"
-                " 'x-*.tar'): one or several for training (used in turn, one per epoch), the last"
-                " one for validation and evaluation"
-            )
-        },
+    data: Optional[str] = option(
+        None,
+        "comma separated TSV files, or shards (a folder, x-{000000..000009}.tar,"
+        " 'x-*.tar'): one or several for training (used in turn, one per epoch), the last"
+        " one for validation and evaluation",
     )
-    selected_cols: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "comma separated column numbers, in the order in which the task names them"
-        },
+    selected_cols: Optional[str] = option(
+        None, "comma separated column numbers, in the order in which the task names them"
     )
-    bpe: Optional[str] = field(
-        default=None,
-        metadata={"help": "gpt2, bert or sentencepiece; recognized from the folder when left out"},
+    bpe: Optional[str] = option(
+        None, "gpt2, bert or sentencepiece; recognized from the folder when left out"
     )
-    bpe_dir: Optional[str] = field(
-        default=None, metadata={"help": "vocabulary folder: dict.txt and the files of its BPE"}
+    bpe_dir: Optional[str] = option(None, "vocabulary folder: dict.txt and the files of its BPE")
+    max_source_positions: int = option(1024, "longest source the model has positions for")
+    max_target_positions: int = option(1024, "longest target the model has positions for")
+    max_src_length: int = option(128, "longest source text")
+    max_tgt_length: int = option(30, "longest target text")
+    code_dict_size: int = option(8192, "number of image codes in the vocabulary")
+    patch_image_size: int = option(480, "side of the square image given to the model, pixels")
+    orig_patch_image_size: int = option(
+        256, "image side of pretraining, for --interpolate-position"
     )
-    max_source_positions: int = field(
-        default=1024, metadata={"help": "longest source the model has positions for"}
+    num_bins: int = option(1000, "location bins per image side")
+    imagenet_default_mean_and_std: bool = option(
+        False, "normalize images by ImageNet's mean and std instead of 0.5"
     )
-    max_target_positions: int = field(
-        default=1024, metadata={"help": "longest target the model has positions for"}
+    constraint_range: Optional[str] = option(
+        None, "START,END (end excluded): besides the specials only these tokens are generated"
     )
-    max_src_length: int = field(default=128, metadata={"help": "longest source text"})
-    max_tgt_length: int = field(default=30, metadata={"help": "longest target text"})
-    code_dict_size: int = field(
-        default=8192, metadata={"help": "number of image codes in the vocabulary"}
+    uses_ema: bool = option(False, "validate with the averaged weights that --store-ema keeps")
+    shuffle: bool = option(
+        True, "read the training rows in a new order every epoch; --no-shuffle: as in the file"
     )
-    patch_image_size: int = field(
-        default=480, metadata={"help": "side of the square image given to the model, pixels"}
-    )
-    orig_patch_image_size: int = field(
-        default=256, metadata={"help": "image side of pretraining, for --interpolate-position"}
-    )
-    num_bins: int = field(default=1000, metadata={"help": "location bins per image side"})
-    imagenet_default_mean_and_std: bool = field(
-        default=False,
-        metadata={"help": "normalize images by ImageNet's mean and std instead of 0.5"},
-    )
-    constraint_range: Optional[str] = field(
-        default=None,
-        metadata={
-            "help": "START,END (end excluded): besides the specials only these tokens are generated"
-        },
-    )
-    uses_ema: bool = field(
-        default=False,
-        metadata={"help": "validate with the averaged weights that --store-ema keeps"},
-    )
-    shuffle: bool = field(
-        default=True,
-        metadata={
-            "help": (
-                "read the training rows in a new order every epoch; --no-shuffle: as in the file"
-            )
-        },
-    )
-    shuffle_buffer: Optional[int] = field(
-        default=None,
-        metadata={
-            "help": (
-                "read the training rows as a shuffle buffer of so many samples would, shard after"
-                " shard in a new order; 0: any row may follow any other. When left out: 10000 for"
-                " shards, 0 for TSV files"
-            )
-        },
+    shuffle_buffer: Optional[int] = option(
+        None,
+        "read the training rows as a shuffle buffer of so many samples would, shard after"
+        " shard in a new order; 0: any row may follow any other. When left out: 10000 for"
+        " shards, 0 for TSV files",
     )
 
 

@@ -157,7 +157,7 @@ def check_folder(folder: Path, own: tuple[str, ...], force: bool) -> None:
     if present and (foreign or not force):
         raise UserError(
             f"{folder}: expected a new folder, found {present[0]} in it; choose another --out"
-            + ("" if foreign else ", or replace it with --force")
+            + ("" if foreign else ", or replace it with --overwrite")
         )
 
 

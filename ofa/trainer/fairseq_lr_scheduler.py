@@ -8,7 +8,7 @@ batches of an epoch.
 import copy
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fairseq.optim.lr_scheduler import (
     LR_SCHEDULER_DATACLASS_REGISTRY,
@@ -23,6 +23,7 @@ from fairseq.optim.lr_scheduler.polynomial_decay_schedule import (
 from fairseq.optim.lr_scheduler.reduce_lr_on_plateau import ReduceLROnPlateauLRSchedule
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 
 logger = logging.getLogger(__name__)
 NAME = "polynomial_decay"
@@ -31,23 +32,14 @@ PLATEAU_COUNTS = ("best", "last_epoch", "num_bad_epochs", "cooldown_counter")
 
 @dataclass
 class WarmupRatioConfig(PolynomialDecayLRScheduleConfig):
-    warmup_ratio: float = field(
-        default=0.0,
-        metadata={
-            "help": (
-                "warm up during this share of all updates; overrides --warmup-updates and"
-                " --total-num-update"
-            )
-        },
+    warmup_ratio: float = option(
+        0.0,
+        "warm up during this share of all updates; overrides --warmup-updates and"
+        " --total-num-update",
     )
-    total_num_update: float = field(
-        default=1_000_000,
-        metadata={
-            "help": (
-                "number of updates over which the learning rate decays, unless --warmup-ratio is"
-                " given"
-            )
-        },
+    total_num_update: float = option(
+        1_000_000,
+        "number of updates over which the learning rate decays, unless --warmup-ratio is given",
     )
 
 

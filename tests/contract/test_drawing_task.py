@@ -237,7 +237,7 @@ def test_a_tokenizer_of_other_pixels_per_code_is_one_message_wherever_images_are
         lambda: drawing.begin_epoch(1, network[0]),  # training, before its first update
         lambda: drawing.valid_step(batch, *network),
         lambda: drawing.rewards_of_fit([answer], [0], batch),
-        lambda: album_of(drawing, EvaluationOptions(paths=[])),
+        lambda: album_of(drawing, EvaluationOptions(checkpoint="")),
         drawing.check_tokenizer,  # ofa draw
     ):
         with pytest.raises(

@@ -460,12 +460,12 @@ def test_questions_are_answered_in_three_ways(mode, expected):
 
     words = dry_run(ROOT / "run_scripts/vqa/evaluate.sh", MODE=mode, SPLIT="test")
     args = build_parser().parse_args(words[words.index("evaluate") :])
-    assert (args.val_inference_type, args.unconstrained_training) == expected and args.ema_eval
+    assert (args.val_inference_type, args.unconstrained_training) == expected and args.ema
     assert args.data.endswith("vqa_test.tsv") and args.gen_subset == "test"
     assert (
         not build_parser()
         .parse_args(dry_run(ROOT / "run_scripts/vqa/evaluate.sh", NO_EMA="1")[3:])
-        .ema_eval
+        .ema
     )
 
 
@@ -816,7 +816,7 @@ def test_our_command_parses_every_evaluation_script(script, size):
 
     words = dry_run(script, SIZE=size)
     namespace = build_parser().parse_args(words[words.index("evaluate") :])
-    assert namespace.cpu and namespace.task == {"vqa": "vqa_gen", "glue": "cola"}.get(
+    assert namespace.device == "cpu" and namespace.task == {"vqa": "vqa_gen", "glue": "cola"}.get(
         script.parent.name, script.parent.name
     )
     if script.parent.name == "caption":

@@ -107,14 +107,19 @@ def test_check_lists_every_answer_that_a_set_has_not(rows, capsys):
     assert main(["answers", "check", str(rows), "--ans2label-file", str(labels)]) == 0
 
 
-@pytest.mark.parametrize(
-    "options, words", [(["--min-count=9"], "4, none of 9 rows"), (["--most=0"], "at least 1")]
-)
+@pytest.mark.parametrize("options, words", [(["--min-count=9"], "4, none of 9 rows")])
 def test_nothing_to_build_is_one_message(rows, options, words, capsys):
     assert (
         main(["answers", "build", str(rows), "--out", str(rows.parent / "out.json"), *options]) == 2
     )
     assert words in capsys.readouterr().err and not (rows.parent / "out.json").exists()
+
+
+def test_a_set_has_at_least_one_answer(rows, capsys):
+    out = rows.parent / "out.json"
+    with pytest.raises(SystemExit):
+        main(["answers", "build", str(rows), "--out", str(out), "--most=0"])
+    assert "at least 1" in capsys.readouterr().err and not out.exists()
 
 
 def test_a_label_file_never_runs_code(tmp_path):

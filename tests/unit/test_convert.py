@@ -549,7 +549,7 @@ def test_wrong_command_lines_are_told_before_anything_is_read(tmp_path, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").write_text("there")
     for to, out, more, words in (
-        ("ofa", "a.pt", [], "choose another, or replace it by --force"),
+        ("ofa", "a.pt", [], "choose another, or replace it by --overwrite"),
         ("huggingface", "full", [], "expected a new folder"),
         ("huggingface", "a.pt", [], "expected a folder"),
         ("ofa", "full", ["--force"], "expected a file *.safetensors or *.pt"),

@@ -37,7 +37,10 @@ SHORT = (
 
 
 def run(*arguments) -> int:
-    return main(["tokenizer", *map(str, arguments)])
+    try:
+        return main(["tokenizer", *map(str, arguments)])
+    except SystemExit as ended:  # of a wrong argument
+        return int(ended.code or 0)
 
 
 @pytest.fixture
@@ -439,8 +442,8 @@ def test_a_broken_image_is_named_with_its_row_or_left_out(tmp_path, tsv, tokeniz
             "world.tsv:1: expects an image file in base64",
         ),
         (["--sample", "1"], "--sample 1: expected a GumbelVQ"),
-        (["--batch-size", "0"], "--batch-size 0: expected a positive number"),
-        (["--device", "tpu"], "--device tpu: expected cpu, or cuda"),
+        (["--batch-size", "0"], "--batch-size: expected an integer of at least 1, found '0'"),
+        (["--device", "tpu"], "--device: expected one of auto, cpu, cuda, mps, found 'tpu'"),
         (["--tokenizer", "nowhere"], "nowhere: expected an image tokenizer, found none"),
     ],
 )
@@ -578,7 +581,12 @@ def test_decode_reads_result_files_and_grids_that_are_not_square(tmp_path, token
             "a.json: entry 1: expects image codes from 0 to 31, found 99",
         ),
         ("a.json", None, [], "a.json: expected a result file, found no readable file"),
-        ("a.tsv", "1\t1 2 3 4\n", ["--rows", "0"], "--rows 0: expected a positive number"),
+        (
+            "a.tsv",
+            "1\t1 2 3 4\n",
+            ["--rows", "0"],
+            "--rows: expected an integer of at least 1, found '0'",
+        ),
     ],
 )
 def test_mistakes_in_decoding_have_one_message_with_the_row(
@@ -609,7 +617,7 @@ def test_mistakes_in_decoding_have_one_message_with_the_row(
         (["--lr", "0"], "--lr 0.0: expected a positive number"),
         (["--batch-size", "0"], "--batch-size 0: expected a positive number"),
         (["--minutes", "-1"], "--minutes -1.0: expected a positive number"),
-        (["--max-images", "0"], "--max-images 0: expected a positive number"),
+        (["--max-images", "0"], "expected an integer of at least 1, found '0'"),
         (["--max-images", "1"], "expected at least 2 readable images, found 1"),
         (["--images", "nowhere.tsv"], "nowhere.tsv"),
     ],

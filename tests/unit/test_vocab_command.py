@@ -144,7 +144,7 @@ def test_existing_vocabulary_is_replaced_only_by_force(corpus, tmp_path, capsys)
     assert main(arguments) == 0
     assert main(arguments) == 2
     assert (
-        "found dict.txt in it; choose another --out, or replace it with --force"
+        "found dict.txt in it; choose another --out, or replace it with --overwrite"
         in capsys.readouterr().err
     )
     assert main([*arguments, "--force"]) == 0

@@ -1,0 +1,191 @@
+"""Options of what loads a model: which one, where it computes, what an evaluation does with it."""
+
+import argparse
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ofa.io.flags import option, options_of
+from ofa.io.json_files import load_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions:
+    """Where a command computes."""
+
+    TITLE = "machine"
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = option(
+        "auto", "where to compute; auto: a CUDA GPU if there is one", const={"--cpu": "cpu"}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionOptions:
+    """In which numbers a network computes."""
+
+    TITLE = "machine"
+
+    precision: Literal["fp32", "fp16", "bf16"] = option(
+        "fp32",
+        "number format of weights and activations",
+        const={"--fp16": "fp16", "--bf16": "bf16"},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointOptions:
+    """A checkpoint, as a plain word or as a flag."""
+
+    checkpoint: str = option(help="checkpoint file", positional=True, also=("--path",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseOptions:
+    """Where the base of a delta checkpoint is."""
+
+    base: str | None = option(None, "base of a delta checkpoint, if it has moved")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmaOptions:
+    """Which weights of a checkpoint are taken."""
+
+    ema: bool = option(
+        False, "use the averaged weights (EMA) of the checkpoint", also=("--ema-eval",)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BpeOptions:
+    """Where the vocabulary is."""
+
+    bpe_dir: str | None = option(None, "vocabulary folder, if it has moved since training")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(CheckpointOptions, BaseOptions, EmaOptions, BpeOptions, DeviceOptions):
+    """A model, and where it computes."""
+
+
+# Options of tasks that are often given anew for an evaluation.
+TASK_OPTIONS = """
+    patch_image_size num_bins max_image_size max_src_length max_tgt_length prompt_type
+    ans2label_file ans2label_dict valid_batch_size max_object_length val_inference_type
+    add_object add_caption is_document unconstrained_training imagenet_default_mean_and_std
+""".split()
+IMAGE_OPTIONS = """
+    code_image_size sampling_times image_tokenizer vqgan_model_path vqgan_config_path
+    clip_model_path image_text_scorer eval_clip_method gen_images_path
+""".split()
+GENERATION_OPTIONS = """
+    beam max_len_a max_len_b min_len lenpen unkpen temperature no_repeat_ngram_size sampling
+    sampling_topk sampling_topp diverse_beam_groups diverse_beam_strength constraint_range
+    unnormalized
+""".split()
+
+
+def task_options() -> Iterable[type]:
+    """The dataclasses that hold the options of tasks."""
+    from ofa.tasks import declared_specs
+
+    return [spec.options for spec in declared_specs()]
+
+
+def generation_options() -> type:
+    """The dataclass that holds the options of generation."""
+    from ofa.models.generation.options import GenerationOptions
+
+    return GenerationOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskFlags:
+    """Options of the task that are given anew."""
+
+    TITLE = "the task, where it differs from the training (any other option: --model-overrides)"
+
+    selected_cols: str | None = option(
+        None, "columns in the order the task names them", metavar="N,N,..."
+    )
+    bpe: Literal["gpt2", "bert", "sentencepiece"] | None = option(
+        None, "kind of vocabulary, if not as the folder tells"
+    )
+    task_options: dict[str, Any] = options_of(task_options, *TASK_OPTIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFlags:
+    """Options of text to image that are given anew."""
+
+    TITLE = "text to image"
+
+    image_options: dict[str, Any] = options_of(task_options, *IMAGE_OPTIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationFlags:
+    """Options of generation that are given anew."""
+
+    TITLE = "generation"
+
+    generation: dict[str, Any] = options_of(generation_options, *GENERATION_OPTIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions(ModelOptions, PrecisionOptions, ImageFlags, GenerationFlags, TaskFlags):
+    """What to evaluate, and how. None: the value that the checkpoint stores, or the usual one.
+
+    Several checkpoints, separated by ``:``, are an ensemble.
+    """
+
+    data: str | None = option(
+        None, "TSV file; of a comma separated list the last one", positional=True
+    )
+    images: str | None = option(None, "folder of images to caption, instead of a TSV")
+    task: str | None = option(None, "task, if not the checkpoint's")
+    overrides: dict[str, Any] | None = option(
+        None,
+        "stored options to replace, such as \"{'patch_image_size': 384}\"",
+        flag="--model-overrides",
+        also=("--overrides",),
+        parse=lambda text: read_dictionary(text),
+    )
+    zero_shot: bool = option(
+        False, "predict as a model that was not finetuned: soft constraints, free answers"
+    )
+    out: str | None = option(
+        None, "folder for SUBSET_predict.json and SUBSET_scores.json", also=("--results-path",)
+    )
+    gen_subset: str = option("test", "SUBSET, the name of the result files")
+    n_best: int | None = option(
+        None, "hypotheses per row, if not as many as the task needs", least=1
+    )
+    batch_size: int | None = option(
+        None, "rows at a time, if not the checkpoint's validation batch, or 16", least=1
+    )
+    jobs: int = option(1, "processes on this machine", least=1, also=("--nproc", "--processes"))
+    num_workers: int = option(0, "data workers per process")
+    seed: int = option(7, "seed of sampling")
+
+    @property
+    def replaced(self) -> dict[str, Any]:
+        """Stored options to replace, by name."""
+        given = {name: getattr(self, name) for name in ("base", "bpe_dir", "bpe", "selected_cols")}
+        given = {name: value for name, value in given.items() if value is not None}
+        return {**(self.overrides or {}), **given, **self.task_options, **self.image_options}
+
+
+def read_dictionary(text: str) -> dict[str, Any]:
+    """A Python or JSON dictionary of plain values. Raises: ArgumentTypeError."""
+    for read in (ast.literal_eval, load_json):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError):
+            continue
+        if isinstance(value, dict):
+            return value
+    raise argparse.ArgumentTypeError(
+        f"expected a dictionary such as \"{{'eval_cider': False}}\", found {text!r}"
+    )

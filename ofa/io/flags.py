@@ -1,0 +1,354 @@
+"""Command lines from dataclasses: an option's name, type, default and help text stand in one place.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Options(MachineOptions):  # options that several commands share
+        checkpoint: str = option(help="checkpoint file", positional=True, also=("--path",))
+        beam: int = option(5, "hypotheses kept at each step", least=1)
+
+    command(parser, Options, run)  # run(Options(...)) -> exit status
+
+What a type becomes: ``bool`` a switch (``--x`` and ``--no-x`` where it is True or None by default),
+``Literal`` one of its values, ``tuple[str, ...]`` words, ``tuple[int, int]`` two numbers,
+``X | None`` an X or nothing.
+"""
+
+import argparse
+import difflib
+import logging
+import sys
+import textwrap
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, field, fields
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Options = TypeVar("Options")
+logger = logging.getLogger(__name__)
+UNSET = object()  # a default that the parser decides
+
+
+def option(default: Any = MISSING, help: str = "", **metadata: Any) -> Any:
+    """A field that describes itself; one without a default has to be given.
+
+    Args:
+        positional: a plain word; with ``also`` it may be given by these flags too.
+        flag: the flag, where it is not that of the field.
+        also: other spellings that are accepted, and not listed.
+        const: switches that stand for a value, ``{"--cpu": "cpu"}``.
+        parse: text -> value; raises ValueError or ArgumentTypeError for a wrong one.
+        least: the smallest number allowed.
+        exclusive: at most one of the options with the same word here may be given.
+        repeat: the flag may be given several times, each adds a value.
+        rest: all that follows, flags too.
+        empty: the flag may stand alone.
+        choices: the values allowed, or a function that returns them.
+    """
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+def options_of(
+    source: Callable[[], type | Iterable[type]], *names: str, defaults: bool = False
+) -> Any:
+    """A field for options that other dataclasses hold: a dictionary of those that were given.
+
+    Args:
+        source: returns the dataclasses, so that they may be imported when the command line is read.
+        defaults: those that were not given have the default of their dataclass.
+    """
+    return field(
+        default_factory=dict, metadata={"source": source, "names": names, "defaults": defaults}
+    )
+
+
+def add_flags(parser: "Parser", options: type) -> None:
+    """A flag for every field with a help text, in groups by the ``TITLE`` of the declaring class.
+
+    A class may name flags that are accepted and ignored, with a warning: ``IGNORED``.
+    """
+    hints = get_type_hints(options)
+    for flag in getattr(options, "IGNORED", ()):
+        parser.add_argument(flag, action=Ignored, help=argparse.SUPPRESS)
+    for item in fields(options):
+        group = _group(parser, options, item.name)
+        if "source" in item.metadata:
+            for given, hint in borrowed(item):
+                default = given.default if item.metadata["defaults"] else None
+                add_flag(group, given.name, hint, default, **given.metadata)
+        elif item.metadata.get("help"):
+            add_flag(group, item.name, hints[item.name], item.default, **item.metadata)
+            if item.metadata.get("positional") and item.metadata.get("also"):
+                parser.either.append((parser._actions[-2], parser._actions[-1]))
+
+
+def borrowed(item: Field) -> list[tuple[Field, Any]]:
+    """(field, type) of each option that a field of ``options_of`` names."""
+    source = item.metadata["source"]()
+    classes = [source] if isinstance(source, type) else list(source)
+    found = {}
+    for one in classes:
+        hints = get_type_hints(one)
+        found.update(
+            {
+                given.name: (given, hints[given.name])
+                for given in fields(one)
+                if given.name not in found
+            }
+        )
+    return [found[name] for name in item.metadata["names"]]
+
+
+def add_flag(group: Any, name: str, hint: Any, default: Any, **meta: Any) -> None:
+    """A flag of an option.
+
+    Args:
+        group: a parser or a group of one.
+        name, hint: of the option, as a field of a dataclass.
+        default: MISSING if the option has to be given, UNSET for that of the parser.
+        meta: as of ``option``.
+    """
+    settings: dict[str, Any] = {
+        **_value(name, hint, default, meta),
+        "help": help_text(meta["help"], default),
+    }
+    if default is not MISSING and default is not UNSET:
+        settings["default"] = list(default) if isinstance(default, tuple) else default
+    group = _exclusive(group, meta["exclusive"]) if "exclusive" in meta else group
+    also = tuple(meta.get("also", ()))
+    flag = meta.get("flag") or "--" + name.replace("_", "-")
+    if meta.get("positional"):
+        _add_positional(group, name, settings, default)
+        if also:
+            names = dict.fromkeys((flag, *also))
+            group.add_argument(
+                *names, dest=name, default=settings.get("default"), help=argparse.SUPPRESS
+            )
+        return
+    switches = meta.get("const", {})
+    group = group.add_mutually_exclusive_group() if switches else group
+    action = group.add_argument(flag, *also, dest=name, required=default is MISSING, **settings)
+    action.help = settings["help"]  # Python 3.11 adds the default of a switch
+    action.hidden = also
+    for switch, value in switches.items():
+        hidden = {"dest": name, "default": default, "help": argparse.SUPPRESS}
+        group.add_argument(switch, action="store_const", const=value, **hidden)
+
+
+def help_text(text: str, default: Any) -> str:
+    """The help text, with the default where there is one to know."""
+    text = text.replace("%", "%%")
+    if default in (MISSING, UNSET, None, "", ()) or isinstance(default, bool):
+        return text
+    return f"{text} (default: {str(default).replace('%', '%%')})"
+
+
+def _add_positional(group: Any, name: str, settings: dict[str, Any], default: Any) -> None:
+    if settings.get("nargs") == "+" and default is not MISSING:
+        settings["nargs"] = "*"
+    action = group.add_argument(name, **settings)
+    if default is not MISSING and "nargs" not in settings:
+        # Not nargs="?", which takes nothing where flags stand between two words.
+        action.required = False
+
+
+def _value(name: str, hint: Any, default: Any, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``add_argument`` that say what a value is."""
+    if get_origin(hint) in (Union, types.UnionType):
+        (hint,) = [part for part in get_args(hint) if part is not type(None)]
+    if hint is bool:
+        both = default is True or default is None
+        return {"action": argparse.BooleanOptionalAction if both else "store_true"}
+    found: dict[str, Any] = {}
+    if get_origin(hint) is tuple and not ("parse" in meta and Ellipsis not in get_args(hint)):
+        hint, *more = get_args(hint)
+        several = argparse.REMAINDER if meta.get("rest") else "*" if meta.get("empty") else "+"
+        nargs = several if more == [Ellipsis] else 1 + len(more)
+        found = {"action": "append"} if meta.get("repeat") else {"nargs": nargs}
+    choices = meta.get("choices", ())
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        hint = type(choices[0])
+    if choices:
+        found["choices"] = tuple(choices() if callable(choices) else choices)
+    if "parse" in meta:
+        found["type"] = meta["parse"]
+    elif hint in (int, float):
+        found["type"] = number(hint, meta.get("least"))
+    metavar = meta.get("metavar")
+    if len(found.get("choices", ())) > 6:
+        metavar = metavar or "NAME"
+    elif not choices and not meta.get("positional"):
+        metavar = metavar or {int: "N", float: "X"}.get(hint, name.split("_")[-1].upper())
+    return {**found, "metavar": metavar} if metavar else found
+
+
+def number(kind: type, least: float | None = None) -> Callable[[str], Any]:
+    """What reads an integer or a number of a command line."""
+    expected = ("an integer" if kind is int else "a number") + (
+        "" if least is None else f" of at least {least}"
+    )
+
+    def read_number(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or value != value or least is not None and value < least:
+            raise argparse.ArgumentTypeError(f"expected {expected}, found {text!r}")
+        return value
+
+    return read_number
+
+
+def _group(parser: argparse.ArgumentParser, options: type, name: str) -> Any:
+    """Where the help lists a flag: by the class that declares it first."""
+    owner = [one for one in options.__mro__ if name in one.__dict__.get("__annotations__", {})][-1]
+    title = owner.__dict__.get("TITLE")
+    if not title:
+        return parser
+    known = {group.title: group for group in parser._action_groups}
+    return known.get(title) or parser.add_argument_group(title)
+
+
+def _exclusive(group: Any, word: str) -> Any:
+    known = group.__dict__.setdefault("exclusive", {})
+    if word not in known:
+        known[word] = group.add_mutually_exclusive_group()
+    return known[word]
+
+
+def read_options(options: type[Options], namespace: argparse.Namespace) -> Options:
+    """The object that a parsed command line describes."""
+    values: dict[str, Any] = {}
+    for item in fields(options):  # type: ignore[arg-type]
+        if "names" in item.metadata:
+            given = {name: getattr(namespace, name) for name in item.metadata["names"]}
+            values[item.name] = {name: value for name, value in given.items() if value is not None}
+        elif item.metadata.get("help"):
+            value = getattr(namespace, item.name)
+            values[item.name] = tuple(value) if isinstance(value, list) else value
+    return options(**values)
+
+
+def command(
+    parser: "Parser",
+    options: type[Options],
+    run: Callable[[Options], Any],
+    example: str = "",
+    description: str = "",
+) -> None:
+    """Fill the parser of a command. Args: run: what the command does; returns its exit status."""
+    parser.description, parser.epilog = description or parser.description, example
+    parser.set_defaults(run=lambda namespace: run(read_options(options, namespace)), parser=parser)
+    parser.fill = lambda: add_flags(parser, options)
+
+
+class Ignored(argparse.Action):
+    """A flag of another program that has no meaning here."""
+
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        logger.warning("%s has no meaning here and is ignored", option_string)
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Keeps the lines of examples, and lists of a flag only the spelling to use."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines: list[str] = []
+        for line in text.splitlines():
+            kept = line[:1] in (" ", "")
+            if not kept and lines and lines[-1][:1] not in (" ", ""):
+                line = f"{lines.pop()} {line}"
+            lines.append(line)
+        lines = [
+            part
+            for line in lines
+            for part in (textwrap.wrap(line, width) if line[:1].strip() else [line])
+        ]
+        return "\n".join(lines)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        hidden = getattr(action, "hidden", ())
+        spellings = action.option_strings
+        action.option_strings = [
+            name for name in spellings if name not in hidden and not name.startswith("--no-")
+        ] or spellings
+        try:
+            return super()._format_action_invocation(action)
+        finally:
+            action.option_strings = spellings
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that is filled when it is used, and says what a misspelled word may have meant."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(**{"formatter_class": HelpFormatter, **settings})
+        self.fill: Callable[[], None] | None = None
+        self.either: list[
+            tuple[argparse.Action, argparse.Action]
+        ] = []  # a positional, and the flags that may replace it
+
+    def add_actions(self, metavar: str = "ACTION", **settings: Any) -> Callable[..., "Parser"]:
+        """Sub-commands; without one the help is printed. Returns: ``add_parser``."""
+        self.set_defaults(run=lambda namespace: self.print_help(), parser=self)
+        return self.add_subparsers(
+            metavar=metavar, **{"title": f"{metavar.lower()}s", **settings}
+        ).add_parser
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        while self.fill:  # it may name another one that goes on
+            fill, self.fill = self.fill, None
+            fill()
+        if self.get_default("run") and not self._subparsers:
+            self.usage = self.short_usage()
+        args = sys.argv[1:] if args is None else list(args)
+        given = [word.split("=")[0] for word in args if len(word) > 2]
+        replaced = [
+            positional
+            for positional, flag in self.either
+            if any(name.startswith(word) for word in given for name in flag.option_strings)
+        ]
+        actions = self._actions
+        self._actions = [action for action in actions if action not in replaced]
+        try:
+            return super().parse_known_args(args, namespace)
+        finally:
+            self._actions = actions
+
+    def short_usage(self) -> str:
+        """The required flags and the words; ``--help`` lists the rest."""
+        parts = []
+        for action in self._actions:
+            name = action.metavar or action.dest.upper()
+            name = " ".join(name) if isinstance(name, tuple) else name
+            name += " ..." if action.nargs in ("+", "*") else ""
+            if not action.option_strings:
+                parts.append(name if action.required else f"[{name}]")
+            elif action.option_strings and action.required:
+                parts.append(f"{action.option_strings[0]} {name}")
+        return " ".join(["%(prog)s", "[OPTIONS]", *parts]).replace("%%", "%")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = self.parse_known_args(args, namespace)
+        parser = getattr(found, "parser", self)
+        if unknown:
+            known = [flag for action in parser._actions for flag in action.option_strings]
+            meant = next(
+                filter(None, (did_you_mean(word.split("=")[0], known) for word in unknown)), ""
+            )
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return found
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = list(map(str, action.choices))
+            expected = f"expected one of {', '.join(known)}, found {value!r}"
+            raise argparse.ArgumentError(action, expected + did_you_mean(str(value), known))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message: the known word that is most like another one, or nothing."""
+    found = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {found[0]}?" if found else ""
