@@ -20,7 +20,7 @@ from ofa.tasks.fairseq_answer_check import check_evaluation, check_training
 from ofa.tokens.vocabulary import Vocabulary
 from ofa.trainer.fairseq_data_position import RowIterator
 from ofa.trainer.fairseq_nonfinite import note_loss
-from ofa.trainer.fairseq_subclass import specialize
+from ofa.trainer.fairseq_patch import specialize
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""How a name of fairseq is replaced: once, whatever runs when."""
+"""How a name of fairseq is replaced, and an object that it makes by itself."""
 
 import sys
 from collections.abc import Callable
@@ -52,3 +52,13 @@ class ModuleWith:
 
     def __getattr__(self, name):
         return getattr(self._module, name)
+
+
+def specialize(instance: Any, subclass: type) -> None:
+    """Change the class of ``instance`` to ``subclass``, if it is the class just above.
+
+    fairseq gives no other way to say which torch optimizer, scheduler or iterator it makes;
+    replacing its own class would change every user of it.
+    """
+    if type(instance) is subclass.__base__:
+        instance.__class__ = subclass

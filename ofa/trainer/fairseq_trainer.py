@@ -23,6 +23,7 @@ from ofa.trainer.fairseq_distributed import mark
 from ofa.trainer.fairseq_ema import ModelAverages, arrange_weights
 from ofa.trainer.fairseq_lr_scheduler import ExactPlateauSchedule, tell_total
 from ofa.trainer.fairseq_nonfinite import report_non_finite, warn_of_non_finite
+from ofa.trainer.fairseq_patch import specialize
 from ofa.trainer.fairseq_peft import Base, find_base, leave_base_out
 from ofa.trainer.fairseq_read_checkpoint import load_checkpoint_to_cpu, prefetched
 from ofa.trainer.fairseq_resume import (
@@ -36,7 +37,6 @@ from ofa.trainer.fairseq_resume import (
 )
 from ofa.trainer.fairseq_saving import check_space, save_whole
 from ofa.trainer.fairseq_signals import Request
-from ofa.trainer.fairseq_subclass import specialize
 from ofa.trainer.fairseq_upstream import load_fitting, mismatch
 
 logger = logging.getLogger(__name__)
