@@ -134,7 +134,7 @@ class EvaluationImages:
             self.squashed(image, [box], self.options.patch_image_size)[0]
         )
 
-    def objects(
+    def detection_view(
         self, image: Image.Image, boxes: Sequence[Sequence[float]]
     ) -> tuple[torch.Tensor, list[tuple[int, Symbols]]]:
         squashed = self.squashed(image, boxes, 2 * self.options.code_image_size)
@@ -206,7 +206,7 @@ class TrainingImages(EvaluationImages):
         square, moved = square_around(larger, moved, self.options.patch_image_size)
         return self.pixels(square), self.bins(moved)
 
-    def objects(
+    def detection_view(
         self, image: Image.Image, boxes: Sequence[Sequence[float]]
     ) -> tuple[torch.Tensor, list[tuple[int, Symbols]]]:
         corners = torch.tensor(boxes, dtype=torch.float32)

@@ -126,7 +126,7 @@ class Images(Protocol):
     ) -> tuple[torch.Tensor, Symbols]:
         """float32[3, S, S] that shows the box, and the box in it as location bins."""
 
-    def objects(
+    def detection_view(
         self, image: Image.Image, boxes: Sequence[Sequence[float]]
     ) -> tuple[torch.Tensor, list[tuple[int, Symbols]]]:
         """float32[3, S', S'], and those boxes that are in it: number and location bins."""
