@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ofa.doctor.layouts import LAYOUTS, selected_columns
 from ofa.doctor.rule import Settings
 from ofa.doctor.scan import scan
+from ofa.doctor.schemas import codes_of, schemas
 
 SMALL = base64.b64encode(random.Random(0).randbytes(3000)).decode()
 WORDS = "what is the color of this big round table by the left window near a small dog".split()
@@ -71,20 +71,14 @@ def write(path: Path, count: int, row: Callable[[int], list[str]]) -> Path:
 
 
 def settings_of(task: str, images: bool) -> Settings:
-    layout = LAYOUTS[task]
-    return Settings(
-        task=task,
-        columns=tuple(selected_columns(layout, None).items()),
-        max_src=layout.max_src,
-        max_tgt=layout.max_tgt,
-        labels=frozenset(layout.labels),
-        codes=layout.codes,
-        images=images,
-    )
+    schema = schemas()[task]
+    numbers = schema.numbers()
+    columns = tuple((column, numbers[column.name]) for column in schema.columns_named(numbers))
+    return Settings(task=task, columns=columns, codes=codes_of(schema)[0], images=images)
 
 
 def check(path: Path, task: str, jobs: int, images: bool = False) -> None:
-    report = scan(str(path), settings_of(task, images), LAYOUTS[task], jobs)
+    report = scan(str(path), settings_of(task, images), jobs)
     assert not report.faults, report.findings[0]
 
 

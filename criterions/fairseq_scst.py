@@ -99,7 +99,10 @@ class ScstRewardCriterion(OFACriterion):
         scst_patience=50,
     ):
         super().__init__(task)
-        self.rewarded_by_task = getattr(getattr(task, "spec", None), "reward", None) is not None
+        self.rewarded_by_task = (
+            getattr(getattr(getattr(task, "spec", None), "metrics", None), "reward", None)
+            is not None
+        )
         self.reward = self.make_reward(
             scst_cider_cached_tokens, scst_cider_weight, scst_bleu_weight
         )

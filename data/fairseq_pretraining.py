@@ -41,8 +41,8 @@ class KindRows:
         if len(file.selected_cols) != len(kind.columns):
             raise UserError(
                 f"{file.path}: {flag}: task 'unify_task' expects {len(kind.columns)} columns"
-                f" ({', '.join(kind.columns)}), found {len(file.selected_cols)}; the usual choice"
-                f" is {flag}={kind.default_cols}"
+                f" ({', '.join(kind.column_names)}), found {len(file.selected_cols)}; the usual"
+                f" choice is {flag}={kind.default_cols}"
             )
         self.file, self.kind = file, kind
 
@@ -50,14 +50,14 @@ class KindRows:
         return len(self.file)
 
     def __getitem__(self, index: int) -> dict[str, str]:
-        return dict(zip(self.kind.columns, self.file[int(index)], strict=True))
+        return dict(zip(self.kind.column_names, self.file[int(index)], strict=True))
 
     def tasks(self, index: int) -> tuple[str, ...]:
         """Tasks that a row has samples for, without reading its image. Raises: UserError if it
         does not tell."""
         columns = {
             name: column
-            for name, column in zip(self.kind.columns, self.file.selected_cols)
+            for name, column in zip(self.kind.column_names, self.file.selected_cols)
             if name != "image"
         }
         row = dict(zip(columns, self.file.texts(int(index), list(columns.values()))))

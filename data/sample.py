@@ -102,9 +102,7 @@ class SampleBuilder:
         imagenet = self.options.imagenet_default_mean_and_std
         statistics = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (OFA_MEAN, OFA_STD)
         self.transform = image_transform(self.options.patch_image_size, *statistics)
-        self.augmenting = None
-        if self.spec.augment and self.split == "train":
-            self.augmenting = TrainingTransform(self.options.patch_image_size, *statistics)
+        self.augmenting = TrainingTransform(self.options.patch_image_size, *statistics)
 
     def __call__(
         self, row: Mapping[str, str], index: int, epoch: int = 1, where: str = "", open_image=None
@@ -160,7 +158,7 @@ class SampleBuilder:
         if example.id is not None:
             sample["id"] = example.id
         if example.image is not None:
-            sample["patch_image"] = self.pixels(example.image, rng)
+            sample["patch_image"] = self.pixels(example.image, rng if example.augment else None)
             sample["patch_mask"] = torch.tensor([True])
         given = len(prompt) - 1  # not predicted: no target there
         scored = [vocabulary.pad] * min(example.unscored, len(target)) + target[example.unscored :]
@@ -185,14 +183,13 @@ class SampleBuilder:
         return sample
 
     def pixels(
-        self, image: Union[Image.Image, torch.Tensor], rng: Optional[random.Random]
+        self, image: Union[Image.Image, torch.Tensor], rng: Optional[random.Random] = None
     ) -> torch.Tensor:
-        """float32[3, S, S] of an image; a tensor is taken as it is."""
+        """float32[3, S, S] of an image, changed at random by ``rng``; a tensor is taken as it
+        is."""
         if isinstance(image, torch.Tensor):
             return image
-        if self.augmenting is None or rng is None:
-            return self.transform(image)
-        return self.augmenting(image, rng)
+        return self.transform(image) if rng is None else self.augmenting(image, rng)
 
     def constraint_mask(self, answers: AnswerSet, target: list[int], given: int) -> torch.Tensor:
         """What an answer of the set may go on with at each position: bool[given + T + 1, V].

@@ -26,8 +26,18 @@ from ofa.metrics.caption_scores import (
     caption_words,
 )
 from ofa.metrics.document_frequency import count_document_frequencies
+from ofa.task.columns import ID, IMAGE, Column
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
-from ofa.task.task_spec import Example, Metric, RowContext, Scores, TaskOptions, TaskSpec
+from ofa.task.task_spec import (
+    Example,
+    Metric,
+    RowContext,
+    Scores,
+    TaskMetrics,
+    TaskOptions,
+    TaskSpec,
+    Usage,
+)
 from ofa.task.text import JOIN, caption_references, caption_target, has_words, remove_punctuation
 
 logger = logging.getLogger(__name__)
@@ -111,28 +121,9 @@ def split_references(row: BatchRow) -> list[str]:
     ] or [""]
 
 
-def row_references(row: Mapping[str, str]) -> list[str]:
-    """The captions of a row, unchanged but for surrounding spaces."""
-    return [caption.strip() for caption in row["caption"].split(JOIN) if caption.strip()]
-
-
 def result_row(image_id: Any, caption: Prediction) -> dict[str, str]:
     """One entry of the result file, as the COCO caption tools read it."""
     return {"image_id": str(image_id), "caption": caption.text}
-
-
-def final_scores(
-    predictions: Sequence[Prediction],
-    references: Sequence[Sequence[str]],
-    names: Optional[Sequence[str]] = None,
-    cider_df: Frequencies = "corpus",
-) -> Scores:
-    """The scores that ``ofa evaluate`` reports, see ``ofa.metrics.caption_scores``."""
-    if len(references) == 1:
-        logger.warning(SINGLE_IMAGE if cider_df == "corpus" else ZERO_BUT_CIDER_D)
-    return caption_scores(
-        [prediction.text for prediction in predictions], references, names, cider_df
-    )
 
 
 class CaptionScorer:
@@ -227,21 +218,71 @@ BLEU_COUNTS = ("_bleu_sys_len", "_bleu_ref_len") + tuple(
     f"_bleu_{kind}_{order}" for kind in ("counts", "totals") for order in range(BLEU_ORDER)
 )
 
+
+class CaptionMetrics(TaskMetrics):
+    """CIDEr-D and BLEU in validation, the scores of the COCO evaluation at the end, see
+    ``ofa.metrics.caption_scores``."""
+
+    figures = (
+        Metric(
+            "cider",
+            ("_cider_score_sum", "_cider_cnt"),
+            cider_value,
+            evaluates_cider,
+            "validation CIDEr-D",
+        ),
+        Metric("bleu", BLEU_COUNTS, bleu_value, evaluates_bleu, "validation BLEU"),
+    )
+
+    def references(self, row: BatchRow) -> list[str]:
+        return split_references(row)
+
+    def make_scorer(
+        self, options: CaptionOptions, all_references: Callable[[], list[list[str]]]
+    ) -> "CaptionScorer":
+        return CaptionScorer(options, all_references)
+
+    def final_scores(
+        self,
+        predictions: Sequence[Prediction],
+        references: Sequence[Sequence[str]],
+        names: Optional[Sequence[str]] = None,
+        cider_df: Frequencies = "corpus",
+    ) -> Scores:
+        if len(references) == 1:
+            logger.warning(SINGLE_IMAGE if cider_df == "corpus" else ZERO_BUT_CIDER_D)
+        return caption_scores(
+            [prediction.text for prediction in predictions], references, names, cider_df
+        )
+
+    def best_constant(
+        self, lines: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> tuple[str, dict[str, float]]:
+        return best_constant(lines, references)
+
+
 SPEC = TaskSpec(
     name="caption",
-    columns=("id", "image", "caption"),
+    columns=(
+        ID,
+        IMAGE,
+        Column("caption", "texts", target=True, max_words=20, clean=remove_punctuation),
+    ),
     default_cols="0,4,2",
+    usage=Usage(
+        title="Caption",
+        noun="captions",
+        about="One sentence about the image.",
+        button="Describe the image",
+        generation={
+            "en": {"beam": 5, "max_len_b": 16, "no_repeat_ngram_size": 3},
+            "zh": {"beam": 8, "max_len_b": 128, "no_repeat_ngram_size": 3},
+        },
+        taught_by=("unify_task",),
+    ),
     options=CaptionOptions,
     example=caption_example,
     prediction=clean_prediction,
-    references=split_references,
     result=result_row,
-    metrics=(
-        Metric("cider", ("_cider_score_sum", "_cider_cnt"), cider_value, evaluates_cider),
-        Metric("bleu", BLEU_COUNTS, bleu_value, evaluates_bleu),
-    ),
-    make_scorer=CaptionScorer,
-    best_constant=best_constant,
-    row_references=row_references,
-    final_scores=final_scores,
+    metrics=CaptionMetrics(),
 )

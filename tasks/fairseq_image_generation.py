@@ -1,7 +1,7 @@
 """Predictions that are images: sampling of codes, the images they stand for, and which of them
 fit best.
 
-What ``OFATask`` inherits; only tasks whose declaration ``draws`` use it. Two objects come in where
+What ``OFATask`` inherits; only tasks whose target is image codes use it. Two objects come in where
 images are made and judged, and nowhere else; either may be replaced by any object of its kind,
 from Python or by a flag:
 
@@ -45,7 +45,7 @@ class DrawingTask(AnsweringTask):
 
     @property
     def draws(self) -> bool:
-        return getattr(self.spec, "draws", False)
+        return self.spec.generates_images
 
     # --- what images are made and judged with
     # ------------------------------------------------------------------
@@ -102,7 +102,7 @@ class DrawingTask(AnsweringTask):
     def enabled_metrics(self) -> list:
         """The figures of this run's validation; objects that were put in by hand count as well."""
         if self.draws and self._image_tokenizer is not None and self._image_text_scorer is not None:
-            return list(self.spec.metrics)
+            return list(self.spec.metrics.figures)
         return self.spec.enabled_metrics(self.cfg)
 
     def begin_epoch(self, epoch: int, model) -> None:

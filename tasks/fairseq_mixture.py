@@ -22,7 +22,7 @@ from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.stored_options import MEMBERS
 from ofa.task.mixture_file import Member, given, metric_names, read_members
-from ofa.task.task_spec import Metric, TaskOptions, TaskSpec
+from ofa.task.task_spec import Metric, TaskOptions, TaskSpec, mixture_spec
 from ofa.tasks.fairseq_task import CRITERION_METRICS, MetricOfSums, OFATask
 
 logger = logging.getLogger(__name__)
@@ -35,20 +35,6 @@ class JointConfig(TaskOptions, FairseqDataclass):
     data: Optional[str] = option(None, "JSON file: task -> its data, weight and options")
 
 
-@dataclass(frozen=True)
-class JointSpec:
-    """Takes the place of one task's declaration: nothing is declared here, the tasks of the file
-    count."""
-
-    name: str = "joint"
-    options: type[TaskOptions] = JointConfig
-    metrics: tuple[Metric, ...] = ()
-    answers: None = None
-
-    def enabled_metrics(self, options: TaskOptions) -> list[Metric]:
-        return []
-
-
 @register_task("joint", dataclass=JointConfig)
 class JointTask(OFATask):
     """Several tasks with one vocabulary, one model and one criterion.
@@ -58,7 +44,7 @@ class JointTask(OFATask):
         weights: how often the rows of each are shown in an epoch.
     """
 
-    spec = JointSpec()
+    spec = mixture_spec("joint", JointConfig)
     tasks: dict[str, OFATask]
     weights: dict[str, float]
 
@@ -152,7 +138,7 @@ class JointTask(OFATask):
         own = {
             count
             for task in self.tasks.values()
-            for metric in task.spec.metrics
+            for metric in task.spec.metrics.figures
             for count in metric.counts
         }
         counts.update(
@@ -210,8 +196,8 @@ class JointTask(OFATask):
 
 def declared() -> dict[str, TaskSpec]:
     """Every task that can be part of a joint training, by name."""
-    specs = {name: getattr(task, "spec", None) for name, task in TASK_REGISTRY.items()}
-    return {name: spec for name, spec in specs.items() if isinstance(spec, TaskSpec)}
+    specs = [task.spec for task in TASK_REGISTRY.values() if hasattr(task, "spec")]
+    return {spec.name: spec for spec in specs if spec.columns}
 
 
 def count_name(task: str | None, count: str) -> str:

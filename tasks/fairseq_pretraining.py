@@ -25,7 +25,7 @@ from ofa.task.pretraining_tasks import (
     RowKind,
     parse_weights,
 )
-from ofa.task.task_spec import Metric, TaskOptions
+from ofa.task.task_spec import mixture_spec
 from ofa.tasks.fairseq_datasets import ReadingTask
 from ofa.tasks.fairseq_task import CRITERION_METRICS, OFATask
 from ofa.tasks.pretraining import EXTRAS, MATCHING, PAIRS
@@ -34,32 +34,12 @@ from ofa.trainer.fairseq_distributed import of_all_ranks
 
 logger = logging.getLogger(__name__)
 
-DATA = {
-    "text_infilling": "text",
-    "image_infilling": "image",
-    "detection": "detection",
-}  # task -> beginning of its options
-
 
 @dataclass
 class UnifyConfig(PretrainingOptions, FairseqDataclass):
     """``disable_validation``: then every file of DATA is for training, as upstream."""
 
     disable_validation: bool = II("dataset.disable_validation")
-
-
-@dataclass(frozen=True)
-class UnifySpec:
-    """Takes the place of one task's declaration."""
-
-    name: str = "unify_task"
-    options: type[TaskOptions] = PretrainingOptions
-    metrics: tuple[Metric, ...] = ()
-    answers: None = None
-    augment: bool = False
-
-    def enabled_metrics(self, options: TaskOptions) -> list[Metric]:
-        return []
 
 
 @register_task("unify_task", dataclass=UnifyConfig)
@@ -72,7 +52,7 @@ class UnifyTask(OFATask):
             them.
     """
 
-    spec = UnifySpec()
+    spec = mixture_spec("unify_task", PretrainingOptions)
     parts = TASKS
     weights: dict[str, float]
 
@@ -84,7 +64,7 @@ class UnifyTask(OFATask):
         absent = [name for name in TASKS if not task.given(name)]
         task.weights = {name: 0.0 if name in absent else weight for name, weight in wanted.items()}
         if not any(task.weights.values()):
-            flags = ", ".join(f"--{part}-data" for part in DATA.values())
+            flags = ", ".join(f"--{kind.name}-data" for kind in EXTRAS.values())
             raise UserError(
                 "task 'unify_task' expects files of at least one task whose weight is not 0, found"
                 f" none; give DATA, {flags}"
@@ -104,7 +84,7 @@ class UnifyTask(OFATask):
         """The files of a task, as the option names them."""
         if name in PAIR_TASKS:
             return None if self.cfg.data == "none" else self.cfg.data
-        return getattr(self.cfg, f"{DATA[name]}_data")
+        return getattr(self.cfg, f"{EXTRAS[name].name}_data")
 
     # --- data
     # ----------------------------------------------------------------------------------------------
@@ -151,7 +131,7 @@ class UnifyTask(OFATask):
             )
         extras = {}
         for name in filter(self.weights.get, EXTRA_TASKS):
-            option = f"{DATA[name]}_selected_cols"
+            option = f"{EXTRAS[name].name}_selected_cols"
             rows = self.open_rows(
                 self.paths(self.given(name), split, False),
                 epoch,

@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import logging
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -178,7 +179,7 @@ class OFATask(ReadingTask, DrawingTask):
                 sample, [model], self.sequence_generator, self.decoding, self.decoding.best
             )
             texts = [prediction.text for prediction in predictions]
-            references = list(map(self.spec.references, rows))
+            references = list(map(self.spec.metrics.references, rows))
             if getattr(self.cfg, "eval_print_samples", False):
                 logger.info(
                     "example hypothesis: %s | references: %s", texts[0], " | ".join(references[0])
@@ -201,9 +202,11 @@ class OFATask(ReadingTask, DrawingTask):
     def counts(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
         """What the enabled metrics are computed from, summed over a batch."""
         if self.scorer is None:
-            of_batch = list(map(self.spec.references, rows))
-            self.scorer = self.spec.make_scorer(self.cfg, lambda: self.all_references() or of_batch)
-        known = [any(map(str.strip, self.spec.references(row))) for row in rows]
+            of_batch = list(map(self.spec.metrics.references, rows))
+            self.scorer = self.spec.metrics.make_scorer(
+                self.cfg, lambda: self.all_references() or of_batch
+            )
+        known = [any(map(str.strip, self.spec.metrics.references(row))) for row in rows]
         self.rows_validated += len(rows)
         self.rows_without_reference += known.count(False)
         if not any(known):
@@ -215,7 +218,7 @@ class OFATask(ReadingTask, DrawingTask):
         image."""
         evaluated = [dataset for split, dataset in self.datasets.items() if split != "train"]
         return [
-            self.spec.references(BatchRow(target=self.target_text(dataset.target(row))))
+            self.spec.metrics.references(BatchRow(target=self.target_text(dataset.target(row))))
             for dataset in evaluated[:1]
             for row in range(len(dataset))
         ]
@@ -234,7 +237,7 @@ class OFATask(ReadingTask, DrawingTask):
             for tokens, row in zip(answers, rows)
         ]
         return np.array(
-            self.spec.reward(predictions, [known[row] for row in rows]), dtype=np.float64
+            self.spec.metrics.reward(predictions, [known[row] for row in rows]), dtype=np.float64
         )
 
     def metric_names(self) -> list[str]:
@@ -245,7 +248,7 @@ class OFATask(ReadingTask, DrawingTask):
     def reduce_metrics(self, logging_outputs, criterion) -> None:
         """Log the criterion's values and those metrics whose counts are there."""
         super().reduce_metrics(logging_outputs, criterion)
-        for metric in self.spec.metrics:
+        for metric in self.spec.metrics.figures:
             if not any(metric.counts[-1] in log for log in logging_outputs):
                 continue
             for count in metric.counts:
@@ -272,8 +275,8 @@ def fairseq_dictionary(vocabulary: Vocabulary) -> Dictionary:
     return dictionary
 
 
-def register_spec(spec: TaskSpec) -> type[OFATask]:
-    """Make ``--task NAME`` known to fairseq.
+def register_spec(spec: TaskSpec, aliases: Sequence[str] = ()) -> type[OFATask]:
+    """Make ``--task NAME`` known to fairseq, under other names as well.
 
     Raises: UserError if there is a task of that name: fairseq would silently keep the first.
     """
@@ -281,16 +284,28 @@ def register_spec(spec: TaskSpec) -> type[OFATask]:
         raise UserError(
             f"task '{spec.name}': fairseq has a task of this name already; choose another name"
         )
-    title = spec.name.title().replace("_", "")
-    # Both classes live in this module under their own names, so that configurations can be pickled.
-    config = dataclass(
-        type(f"{title}Config", (spec.options, FairseqDataclass), {"__module__": __name__})
-    )
-    task = type(f"{title}Task", (OFATask,), {"__module__": __name__, "spec": spec})
-    setattr(sys.modules[__name__], config.__name__, config)
-    setattr(sys.modules[__name__], task.__name__, task)
-    return register_task(spec.name, dataclass=config)(task)
+    for name in (spec.name, *aliases):
+        title = name.title().replace("_", "")
+        # Both classes live in this module under their own names, so that configurations can be
+        # pickled.
+        config = dataclass(
+            type(f"{title}Config", (spec.options, FairseqDataclass), {"__module__": __name__})
+        )
+        task = type(f"{title}Task", (OFATask,), {"__module__": __name__, "spec": spec})
+        setattr(sys.modules[__name__], config.__name__, config)
+        setattr(sys.modules[__name__], task.__name__, task)
+        register_task(name, dataclass=config)(task)
+    return TASK_REGISTRY[spec.name]
 
 
-for declared in declared_specs():
-    register_spec(declared)
+def register_all(specs: Sequence[TaskSpec]) -> None:
+    """Every task under its name, and under the aliases that no other task or fairseq has."""
+    claimed = Counter(name for spec in specs for name in spec.names)
+    for spec in specs:
+        register_spec(
+            spec,
+            [alias for alias in spec.aliases if claimed[alias] == 1 and alias not in TASK_REGISTRY],
+        )
+
+
+register_all(declared_specs())

@@ -5,21 +5,19 @@ Columns ``source, target`` (``--selected-cols 0,1``). With ``--noise-ratio`` som
 decoder reads while it learns are replaced by others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
 from ofa.errors import UserError
 from ofa.io.flags import option
-from ofa.metrics.rouge import make_scorer, metrics, summary_form, summary_scores
-from ofa.task.prediction import BatchRow, Hypothesis, Prediction, Shown
-from ofa.task.task_spec import Example, RowContext, TaskOptions, TaskSpec
+from ofa.metrics.rouge import SummaryMetrics, summary_form
+from ofa.task.columns import Column
+from ofa.task.prediction import BatchRow, Hypothesis, Prediction
+from ofa.task.task_spec import Example, RowContext, TaskOptions, TaskSpec, Usage
 from ofa.task.text import clean_phrase
 
 PROMPTS = {"en": ' what is the summary of article " {} "?', "zh": "{} 请用一个句子简单总结上文："}
-SCREENED_ON = (
-    100  # rows on which all constant summaries are tried; the best few are tried on all rows
-)
 
 
 @dataclass
@@ -73,50 +71,27 @@ def prediction(hypothesis: Hypothesis, row: BatchRow, options: GigawordOptions) 
     return Prediction(hypothesis.text.strip(), hypothesis.score, reference=row.target_str or "")
 
 
-def references(row: BatchRow) -> list[str]:
-    return [row.target.strip() if row.target_str is None else row.target_str]
-
-
-def row_references(row: Mapping[str, str]) -> list[str]:
-    return [row["target"].lower()] if row["target"].strip() else []
-
-
 def result_row(row_id: Any, summary: Prediction) -> dict[str, str]:
     """One entry of the result file, the reference beside the summary."""
     return {"hyp": summary_form(summary.text), "ref": summary.reference}
 
 
-def shown(row: Mapping[str, str], summary: Prediction, accepted: Optional[Sequence[str]]) -> Shown:
-    return Shown(row["source"], summary.text, accepted or ())
-
-
-def best_constant(
-    lines: Sequence[str], accepted: Sequence[Sequence[str]]
-) -> tuple[str, dict[str, float]]:
-    """The line that has the best ROUGE-L as the summary of every row, and its scores; see
-    ``ofa.task.constant_baseline``."""
-    found: dict[str, dict[str, float]] = {}
-    for rows in (accepted[:SCREENED_ON], accepted):
-        found = {
-            line: summary_scores([Prediction(line)] * len(rows), rows).overall for line in lines
-        }
-        lines = sorted(lines, key=lambda line: -found[line]["rougeL_f1"])[:10]
-    return lines[0], found[lines[0]]
-
-
 SPEC = TaskSpec(
     name="gigaword",
-    columns=("source", "target"),
-    default_cols="0,1",
+    aliases=("summarize",),
+    columns=(
+        Column("source", max_words=512, example="stocks fell sharply on monday ."),
+        Column("target", target=True, max_words=64, clean=str.lower),
+    ),
+    usage=Usage(
+        title="Summary",
+        noun="summaries",
+        about="One sentence that summarizes a text.",
+        button="Summarize",
+    ),
     options=GigawordOptions,
     example=gigaword_example,
     prediction=prediction,
-    references=references,
     result=result_row,
-    metrics=metrics(),
-    make_scorer=make_scorer,
-    row_references=row_references,
-    final_scores=summary_scores,
-    best_constant=best_constant,
-    shown=shown,
+    metrics=SummaryMetrics(),
 )

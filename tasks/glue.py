@@ -15,7 +15,8 @@ from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.metrics.classification import ClassFigures
 from ofa.task.answers import PROMPT_TYPES, answer_texts, one_of
-from ofa.task.prediction import Prediction, Shown
+from ofa.task.columns import Column
+from ofa.task.prediction import Prediction
 from ofa.task.task_spec import Decoding, Example, RowContext, TaskOptions, TaskSpec
 from ofa.task.text import truncate_words
 
@@ -144,12 +145,6 @@ def glue_example(row: Mapping[str, str], context: RowContext, glue: Glue) -> Exa
     )
 
 
-def row_references(row: Mapping[str, str], glue: Glue) -> dict[str, float]:
-    """The right answer; none if the row has no label."""
-    answer = glue.answers.get(row["label"].strip())
-    return {answer: 1.0} if answer else {}
-
-
 def decoding(options: GlueOptions, zero_shot: bool) -> Decoding:
     return Decoding(rank=True, zero_shot=zero_shot)
 
@@ -159,30 +154,31 @@ def result_row(row_id: Any, answer: Prediction) -> dict[str, Any]:
     return {"uniq_id": int(row_id), "answer": answer.text}
 
 
-def shown(
-    row: Mapping[str, str], answer: Prediction, accepted: Optional[Mapping[str, float]], glue: Glue
-) -> Shown:
-    return Shown(
-        glue.prompt.format(**{name: row[name] for name in glue.texts}).strip(),
-        answer.text,
-        list(accepted or ()),
-    )
+@dataclass(frozen=True, kw_only=True)
+class GlueSpec(TaskSpec):
+    """Args: glue: the row of the table."""
+
+    glue: Glue
+
+    def question(self, row: Mapping[str, str]) -> str:
+        return self.glue.prompt.format(**{name: row[name] for name in self.glue.texts}).strip()
 
 
 def declaration(glue: Glue) -> TaskSpec:
-    return TaskSpec(
+    return GlueSpec(
         name=glue.name,
-        columns=(*glue.texts, "label"),
+        columns=(
+            *(Column(name, max_words=512) for name in glue.texts),
+            Column("label", "label", target=True, labels=glue.answers),
+        ),
         default_cols=glue.cols,
         options=glue.options,
         example=partial(glue_example, glue=glue),
         answers=answer_texts,
-        closed=True,
         decoding=decoding,
         result=result_row,
-        row_references=partial(row_references, glue=glue),
-        shown=partial(shown, glue=glue),
-        **ClassFigures(glue.figure).declared(),
+        metrics=ClassFigures(second=glue.figure),
+        glue=glue,
     )
 
 

@@ -8,16 +8,14 @@ in pixels of the image. Source: OFA paper, fig. 10.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Optional
 
 from ofa.errors import UserError
 from ofa.io.flags import option
-from ofa.task.prediction import Prediction, Shown
-from ofa.task.task_spec import Example, RowContext, TaskSpec
+from ofa.task.columns import ID, IMAGE, Column
+from ofa.task.task_spec import Example, RowContext
 from ofa.tasks.refcoco import box_symbols
 from ofa.tasks.vqa_gen import SPEC as VQA
 from ofa.tasks.vqa_gen import VqaOptions
-from ofa.tasks.vqa_gen import shown as shown_without_region
 from ofa.tokens.boxes import parse_box
 
 REGION = " region:"
@@ -45,20 +43,26 @@ def grounded_example(row: Mapping[str, str], context: RowContext) -> Example:
     return replace(example, source=[*example.source, REGION, region])
 
 
-def shown(
-    row: Mapping[str, str], answer: Prediction, accepted: Optional[Mapping[str, float]]
-) -> Shown:
-    boxes: list[tuple[str, Any]] = [("asked about", parse_box(row["box"]))]
-    return replace(shown_without_region(row, answer, accepted), boxes=boxes)
-
-
-SPEC: TaskSpec = replace(
+QUESTION, ANSWERS = VQA.columns_named(("question", "answers"))
+SPEC = replace(
     VQA,
     name="grounded_qa",
-    columns=("id", "image", "question", "box", "answers"),
-    optional_columns=("objects",),
-    default_cols="0,5,2,3,4",
+    aliases=("region_vqa",),
+    columns=(
+        ID,
+        IMAGE,
+        QUESTION,
+        Column("box", "box", aliases=("region",)),
+        ANSWERS,
+        Column("objects", "texts", may_be_absent=True),
+    ),
+    usage=replace(
+        VQA.usage,
+        files=("grounded_qa",),
+        title="Region",
+        noun="questions about regions",
+        taught_by=(),
+    ),
     options=GroundedQaOptions,
     example=grounded_example,
-    shown=shown,
 )

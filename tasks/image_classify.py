@@ -11,12 +11,13 @@ from typing import Any, Optional
 from ofa.io.flags import option
 from ofa.metrics.accuracy import Accuracy
 from ofa.task.answers import AnswerOptions, answer_texts
+from ofa.task.columns import IMAGE, Column
 from ofa.task.prediction import Prediction
-from ofa.task.task_spec import Decoding, Example, RowContext, TaskSpec
+from ofa.task.task_spec import Decoding, Example, RowContext, TaskSpec, Usage
+from ofa.tasks.caption import PROMPTS
 
-PROMPT = " what does the image describe?"
+PROMPT = PROMPTS["en"]
 TOP = 5
-ACCURACY = Accuracy("score", "_score_sum", "_score_cnt", top=("top5", TOP), digits=3)
 
 
 @dataclass
@@ -37,7 +38,8 @@ def image_classify_example(row: Mapping[str, str], context: RowContext) -> Examp
         source=PROMPT,
         target=f" {label}" if label else "",
         image=context.open_image(row["image"]),
-        extra={"ref_dict": row_references(row), "conf": None},
+        augment=context.training,
+        extra={"ref_dict": {label: 1.0} if label else {}, "conf": None},
     )
 
 
@@ -54,23 +56,23 @@ def result_row(row_id: Any, answer: Prediction) -> dict[str, Any]:
     return {"uniq_id": int(row_id), "answer": answer.text, **others}
 
 
-def row_references(row: Mapping[str, str]) -> dict[str, float]:
-    """The right class; none if the row has no label."""
-    label = row["label"].strip()
-    return {label: 1.0} if label else {}
-
-
 SPEC = TaskSpec(
     name="image_classify",
-    columns=("image", "label"),
+    aliases=("classify",),
+    columns=(IMAGE, Column("label", "label", target=True)),
     default_cols="0,2",
+    usage=Usage(
+        verb="classify",
+        title="Class",
+        noun="classes",
+        about="What the image shows, of a set of classes.",
+        button="Classify",
+        files=("image_classify", "imagenet"),
+    ),
     options=ImageClassifyOptions,
     example=image_classify_example,
     answers=answer_texts,
-    closed=True,
-    augment=True,
     decoding=decoding,
     result=result_row,
-    row_references=row_references,
-    **ACCURACY.declared(),
+    metrics=Accuracy("score", top=("top5", TOP), digits=3),
 )

@@ -22,16 +22,20 @@ from PIL import Image
 from ofa.errors import UserError, place
 from ofa.io.flags import option
 from ofa.io.image_grid import grid_of_files
+from ofa.task.columns import ID, Column
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction, Shown
 from ofa.task.task_spec import (
     Decoding,
     Example,
     Metric,
     RowContext,
+    Scorer,
     Scores,
     Symbols,
+    TaskMetrics,
     TaskOptions,
     TaskSpec,
+    Usage,
 )
 from ofa.tokens.image_codes import CODE_SIDE, text_to_codes
 from ofa.tokens.vocabulary import code_symbol
@@ -144,14 +148,6 @@ def true_codes(row: BatchRow) -> Optional[tuple[int, ...]]:
     return codes if any(codes) else None
 
 
-def references(row: BatchRow) -> list[str]:
-    return [caption_of(row.source)]
-
-
-def row_references(row: Mapping[str, str]) -> list[str]:
-    return [row["text"].strip()] if row["text"].strip() else []
-
-
 def result_row(row_id: Any, prediction: Prediction) -> dict[str, Any]:
     """One entry of the result file: the images of a caption, best first."""
     images = [prediction, *prediction.others]
@@ -171,49 +167,9 @@ def rounded(value: float) -> Optional[float]:
     return None if value != value else round(float(value), 3)
 
 
-class DrawingScorer:
-    """How well the best images fit, added up. Args: as ``TaskSpec.make_scorer`` has them."""
-
-    def __init__(self, options: DrawingOptions, all_references: Callable[[], list[list[str]]]):
-        del options, all_references
-
-    def __call__(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
-        known = [
-            prediction.clip_score
-            for prediction in predictions
-            if prediction.clip_score == prediction.clip_score
-        ]
-        return {"_score_sum": float(sum(known)), "_score_cnt": len(known)}
-
-
 def mean_score(counts: Mapping[str, float]) -> float:
     """Mean over the captions, rounded."""
     return round(counts["_score_sum"] / max(counts["_score_cnt"], 1), 4)
-
-
-def final_scores(
-    predictions: Sequence[Prediction],
-    references: Sequence[Any],
-    names: Optional[Sequence[str]] = None,
-) -> Scores:
-    """How well the best image of each caption fits, if a scorer was there; and all its
-    images on average."""
-    if any(prediction.clip_score != prediction.clip_score for prediction in predictions):
-        return Scores()
-    every = [[one.clip_score for one in (best, *best.others)] for best in predictions]
-    by_row = {
-        "score": [fits[0] for fits in every],
-        "mean of all": [sum(fits) / len(fits) for fits in every],
-    }
-    return Scores(
-        {name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row
-    )
-
-
-def shown(row: Mapping[str, str], prediction: Prediction, expected: Any) -> Shown:
-    """All images of a caption, best first, beside the true one; below them the caption."""
-    files = [one.file for one in (prediction, *prediction.others) if one.file is not None]
-    return Shown(answer=row["text"], image=grid_of_files(files) or row.get("image", ""))
 
 
 def makes_and_scores_images(options: DrawingOptions) -> bool:
@@ -227,22 +183,89 @@ def by_chance(options: TaskOptions, zero_shot: bool) -> Decoding:
     return Decoding(codes_only=True, zero_shot=zero_shot, best=ALL)
 
 
-SPEC = TaskSpec(
+class DrawingMetrics(TaskMetrics):
+    """How well the best images fit."""
+
+    figures = (
+        Metric(
+            "score",
+            ("_score_sum", "_score_cnt"),
+            mean_score,
+            makes_and_scores_images,
+            "validation score of images",
+        ),
+    )
+
+    def references(self, row: BatchRow) -> list[str]:
+        return [caption_of(row.source)]
+
+    def make_scorer(
+        self, options: DrawingOptions, all_references: Callable[[], list[list[str]]]
+    ) -> Scorer:
+        return self.counts
+
+    def counts(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
+        known = [
+            prediction.clip_score
+            for prediction in predictions
+            if prediction.clip_score == prediction.clip_score
+        ]
+        return {"_score_sum": float(sum(known)), "_score_cnt": len(known)}
+
+    def final_scores(
+        self,
+        predictions: Sequence[Prediction],
+        references: Sequence[Any],
+        names: Optional[Sequence[str]] = None,
+    ) -> Scores:
+        """How well the best image of each caption fits, if a scorer was there; and all its
+        images on average."""
+        if any(prediction.clip_score != prediction.clip_score for prediction in predictions):
+            return Scores()
+        every = [[one.clip_score for one in (best, *best.others)] for best in predictions]
+        by_row = {
+            "score": [fits[0] for fits in every],
+            "mean of all": [sum(fits) / len(fits) for fits in every],
+        }
+        return Scores(
+            {name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row
+        )
+
+
+class DrawingSpec(TaskSpec):
+    """A task whose files may also have an image before the text."""
+
+    def names_of(self, count: int, where: str) -> tuple[str, ...]:
+        return ("id", "image", "text", "code") if count == 4 else super().names_of(count, where)
+
+    def shown(self, row: Mapping[str, str], prediction: Prediction, references: Any) -> Shown:
+        """All images of a caption, best first, beside the true one; below them the caption."""
+        files = [one.file for one in (prediction, *prediction.others) if one.file is not None]
+        return Shown(answer=row["text"], image=grid_of_files(files) or row.get("image", ""))
+
+
+SPEC = DrawingSpec(
     name="image_gen",
-    columns=("id", "text"),
-    optional_columns=("code",),
-    other_columns=("id", "image", "text", "code"),
+    aliases=("draw",),
+    columns=(
+        ID,
+        Column("text", max_words=64, example="a large red circle"),
+        Column("code", "image_codes", target=True, may_be_absent=True),
+    ),
     default_cols="0,2,1",
+    usage=Usage(
+        verb="draw",
+        title="Draw",
+        noun="drawing",
+        about="Images of a text, drawn by chance; those first that fit it best.",
+        button="Draw",
+        files=("image_gen", "coco_vqgan"),
+        generation={"en": {"beam": 16, "sampling_topk": 256}},
+    ),
     options=DrawingOptions,
     example=drawing_example,
     prediction=drawing,
-    references=references,
     result=result_row,
     decoding=by_chance,
-    metrics=(Metric("score", ("_score_sum", "_score_cnt"), mean_score, makes_and_scores_images),),
-    make_scorer=DrawingScorer,
-    row_references=row_references,
-    final_scores=final_scores,
-    shown=shown,
-    draws=True,
+    metrics=DrawingMetrics(),
 )

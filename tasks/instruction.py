@@ -8,12 +8,22 @@ both texts; an answer of four location bins is a box.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Optional
 
 from ofa.errors import UserError
 from ofa.io.flags import option
+from ofa.task.columns import ID, IMAGE, Column
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
-from ofa.task.task_spec import Example, RowContext, Symbols, TaskOptions, TaskSpec, Text
+from ofa.task.task_spec import (
+    TAUGHT_BY_ANY,
+    Example,
+    RowContext,
+    Symbols,
+    TaskOptions,
+    TaskSpec,
+    Text,
+    Usage,
+)
 from ofa.tasks.refcoco import box_prediction, ratios_of
 from ofa.tokens.boxes import text_to_bins
 
@@ -71,23 +81,24 @@ def prediction(hypothesis: Hypothesis, row: BatchRow, options: InstructionOption
     return Prediction(hypothesis.text.strip(), hypothesis.score)
 
 
-def references(row: BatchRow) -> list[str]:
-    return [row.target.strip()]
-
-
-def result_row(row_id: Any, answer: Prediction) -> dict[str, Any]:
-    """One entry of the result file."""
-    box = {} if answer.box is None else {"box": list(answer.box)}
-    return {"uniq_id": str(row_id), "answer": answer.text, **box, "score": round(answer.score, 3)}
-
-
 SPEC = TaskSpec(
     name="instruction",
-    columns=("id", "image", "instruction", "answer"),
-    default_cols="0,1,2,3",
+    aliases=("generate",),
+    columns=(
+        ID,
+        IMAGE,
+        Column("instruction", example="what does the image describe?"),
+        Column("answer", target=True),
+    ),
+    usage=Usage(
+        verb="generate",
+        title="Instruction",
+        noun="instructions",
+        about="Any instruction, as in training. Symbols such as <bin_12> stand for themselves.",
+        button="Run",
+        taught_by=(TAUGHT_BY_ANY,),
+    ),
     options=InstructionOptions,
     example=instruction_example,
     prediction=prediction,
-    references=references,
-    result=result_row,
 )

@@ -11,11 +11,12 @@ from typing import Any, Optional
 
 from ofa.errors import UserError
 from ofa.io.flags import option
-from ofa.metrics.ocr import METRICS, final_scores, make_scorer
+from ofa.metrics.ocr import ReadingMetrics
+from ofa.task.columns import ID, IMAGE, Column
 from ofa.task.ocr_images import fit_square
 from ofa.task.ocr_text import learned_text, plain_text, written_text
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
-from ofa.task.task_spec import Example, RowContext, TaskOptions, TaskSpec
+from ofa.task.task_spec import Example, RowContext, TaskOptions, TaskSpec, Usage
 
 PROMPTS = {"en": " what are the texts on the image?", "zh": "图片上的文字是什么?"}
 
@@ -62,37 +63,30 @@ def reading(hypothesis: Hypothesis, row: BatchRow, options: TaskOptions) -> Pred
     return Prediction(written_text(hypothesis.text), hypothesis.score)
 
 
-def references(row: BatchRow) -> list[str]:
-    return [written_text(row.target.strip())]
-
-
 def result_row(image_id: Any, text: Prediction) -> dict[str, str]:
     """One entry of the result file."""
     return {"image_id": str(image_id), "ocr": text.text}
 
 
-def row_references(row: Mapping[str, str]) -> list[str]:
-    """The whole text of a row, however long; none if it has none."""
-    text = plain_text(row["text"]).strip()
-    return [text] if text else []
-
-
-def constant(line: str) -> Prediction:
-    return Prediction(plain_text(line))
-
-
 SPEC = TaskSpec(
     name="ocr",
-    columns=("id", "image", "text"),
-    default_cols="0,1,2",
+    aliases=("read",),
+    columns=(
+        ID,
+        IMAGE,
+        Column("text", target=True, max_words=64, clean=plain_text, scene_text=True),
+    ),
+    usage=Usage(
+        verb="read",
+        title="Read",
+        noun="reading",
+        about="The text on the image.",
+        button="Read it",
+        generation={"en": {"beam": 5, "max_len_b": 64}},
+    ),
     options=OcrOptions,
     example=ocr_example,
     prediction=reading,
-    references=references,
     result=result_row,
-    metrics=METRICS,
-    make_scorer=make_scorer,
-    row_references=row_references,
-    final_scores=final_scores,
-    constant=constant,
+    metrics=ReadingMetrics(),
 )

@@ -21,12 +21,14 @@ image: matching for captions and questions, grounded captioning for boxes.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from PIL import Image
 
 from ofa.errors import UserError, place
+from ofa.task.columns import ID, IMAGE, Column
 from ofa.task.pretraining_tasks import PretrainingContext, PretrainingExample, Row, RowKind
 from ofa.task.task_spec import Example, Symbols, Text
 from ofa.task.text import (
@@ -37,14 +39,17 @@ from ofa.task.text import (
     parse_answers,
     split_objects,
 )
+from ofa.tasks import caption as caption_task
+from ofa.tasks import refcoco, snli_ve
+from ofa.tasks.vqa_gen import SPEC as QUESTIONS
 from ofa.tokens.boxes import check_inside, parse_box
 from ofa.tokens.image_codes import CODE_SIDE, text_to_codes
 from ofa.tokens.vocabulary import code_symbol
 
-CAPTION = " what does the image describe?"
-MATCHING_CAPTION = ' does the image describe " {} "?'
+CAPTION = caption_task.PROMPTS["en"]
+MATCHING_CAPTION = snli_ve.PROMPT
 MATCHING_ANSWER = ' what is the answer to question " {} ". is " {} "?'
-GROUNDING = ' which region does the text " {} " describe?'
+GROUNDING = refcoco.PROMPTS["en"]
 GROUNDED_CAPTION = "  what does the region describe? region:"
 DETECTION = " what are the objects in the image?"
 IMAGE_INFILLING = " what is the image in the middle part?"
@@ -283,13 +288,44 @@ def objects_only(row: Row, where: str) -> tuple[str]:
     return ("detection",)
 
 
+(CAPTIONS,) = caption_task.SPEC.columns_named(["caption"])
+PHRASE, BOX = refcoco.SPEC.columns_named(["text", "box"])
 PAIRS = RowKind(
-    ("id", "image", "caption", "question", "answers", "objects", "dataset", "type"),
-    pair_examples,
-    tasks_of_pair,
+    name="vision_language",
+    columns=(
+        ID,
+        IMAGE,
+        *(
+            Column(name, may_be_empty=True)
+            for name in ("caption", "question", "answers", "objects", "dataset")
+        ),
+        Column("type", "label", labels={name: name for name in PAIR_TYPES}),
+    ),
+    read=pair_examples,
+    tasks=tasks_of_pair,
+    by_type={
+        "caption": (replace(CAPTIONS, max_words=30),),
+        "qa": tuple(QUESTIONS.columns_named(["question", "answers"])),
+        "visual_grounding": (replace(PHRASE, name="caption"), replace(BOX, name="answers")),
+    },
 )
 EXTRAS = {
-    "text_infilling": RowKind(("id", "text"), text_infilling, text_only),
-    "image_infilling": RowKind(("id", "image", "codes"), image_infilling, image_only),
-    "detection": RowKind(("id", "image", "objects"), detection, objects_only),
+    "text_infilling": RowKind(
+        name="text",
+        columns=(ID, Column("text", max_words=512)),
+        read=text_infilling,
+        tasks=text_only,
+    ),
+    "image_infilling": RowKind(
+        name="image",
+        columns=(ID, IMAGE, Column("codes", "image_codes")),
+        read=image_infilling,
+        tasks=image_only,
+    ),
+    "detection": RowKind(
+        name="detection",
+        columns=(ID, IMAGE, Column("objects", "boxes")),
+        read=detection,
+        tasks=objects_only,
+    ),
 }

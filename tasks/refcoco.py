@@ -18,16 +18,20 @@ from PIL import Image
 
 from ofa.errors import UserError, place
 from ofa.io.flags import option
-from ofa.task.prediction import BatchRow, Hypothesis, Prediction, Shown
+from ofa.task.columns import ID, IMAGE, Column
+from ofa.task.prediction import BatchRow, Hypothesis, Prediction
 from ofa.task.task_spec import (
     Decoding,
     Example,
     Metric,
     RowContext,
+    Scorer,
     Scores,
     Symbols,
+    TaskMetrics,
     TaskOptions,
     TaskSpec,
+    Usage,
 )
 from ofa.task.text import clean_phrase
 from ofa.tokens.boxes import (
@@ -160,39 +164,11 @@ def as_box(box: torch.Tensor) -> Box:
     return x0, y0, x1, y1
 
 
-def true_box(row: BatchRow) -> list[str]:
-    """The expected box in words; none if the row has no box, for which zeros stand."""
-    box = row.region_coord or ()
-    return [",".join(f"{number:g}" for number in box)] if any(box) else []
-
-
 def overlap(prediction: Prediction, expected: Sequence[float]) -> float:
     """As upstream the box is taken as decoded, before it is clipped: with a patch_image_size
     below max_image_size the last bins lie outside of the image.
     """
     return float(box_overlap(prediction.decoded_box or prediction.box, expected))
-
-
-class GroundingScorer:
-    """Found boxes and all boxes, counted."""
-
-    def __init__(self, options: GroundingOptions, all_references: Callable[[], list]):
-        pass
-
-    def __call__(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
-        overlaps = overlap_rewards(predictions, rows)
-        return {
-            "_score_sum": float(sum(value >= HIT for value in overlaps)),
-            "_score_cnt": len(overlaps),
-        }
-
-
-def overlap_rewards(predictions: Sequence[Prediction], rows: Sequence[BatchRow]) -> list[float]:
-    """What sampled boxes earn: their overlap with the true one, 0 to 1."""
-    return [
-        overlap(prediction, row.region_coord)
-        for prediction, row in zip(predictions, rows, strict=True)
-    ]
 
 
 def accuracy(counts: Mapping[str, float]) -> float:
@@ -227,61 +203,91 @@ def described(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def row_references(row: Mapping[str, str]) -> list[float]:
-    """The true box in pixels; nothing if the column is empty."""
-    return parse_box(row["box"]) if row["box"].strip() else []
-
-
-def grounding_scores(
-    predictions: Sequence[Prediction],
-    references: Sequence[Sequence[float]],
-    names: Optional[Sequence[str]] = None,
-) -> Scores:
-    """Accuracy at an overlap of 0.5, and the mean overlap."""
-    overlaps = [
-        overlap(prediction, expected)
-        for prediction, expected in zip(predictions, references, strict=True)
-    ]
-    hits = [float(value >= HIT) for value in overlaps]
-    by_row = {"score": hits, "IoU": overlaps}
-    return Scores(
-        {name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row
-    )
-
-
-def shown(
-    row: Mapping[str, str], prediction: Prediction, expected: Optional[Sequence[float]]
-) -> Shown:
-    """The text, the predicted box and the true one."""
-    true = [("true", expected)] if expected else []
-    return Shown(question=row["text"], boxes=[*true, ("predicted", prediction.box)])
-
-
 def boxes_only(options: GroundingOptions, zero_shot: bool) -> Decoding:
     """Four bins, whatever the network would rather say; their probabilities stay as they are."""
     return Decoding(bins_only=True, zero_shot=zero_shot, best=BEST)
 
 
-def constant_box(line: str) -> Prediction:
-    """``x0,y0,x1,y1`` in pixels as the answer to every text."""
-    return Prediction(line, box=tuple(parse_box(line)))
+class GroundingMetrics(TaskMetrics):
+    """Accuracy at an overlap of 0.5, and the mean overlap."""
+
+    figures = (
+        Metric(
+            "score",
+            ("_score_sum", "_score_cnt"),
+            accuracy,
+            evaluates_accuracy,
+            "validation accuracy of boxes",
+        ),
+    )
+
+    def references(self, row: BatchRow) -> list[str]:
+        """The expected box in words; none if the row has no box, for which zeros stand."""
+        box = row.region_coord or ()
+        return [",".join(f"{number:g}" for number in box)] if any(box) else []
+
+    def make_scorer(self, options: GroundingOptions, all_references: Callable[[], list]) -> Scorer:
+        return self.counts
+
+    def counts(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
+        """Found boxes and all boxes."""
+        overlaps = self.reward(predictions, rows)
+        return {
+            "_score_sum": float(sum(value >= HIT for value in overlaps)),
+            "_score_cnt": len(overlaps),
+        }
+
+    def reward(self, predictions: Sequence[Prediction], rows: Sequence[BatchRow]) -> list[float]:
+        """What sampled boxes earn: their overlap with the true one, 0 to 1."""
+        return [
+            overlap(prediction, row.region_coord)
+            for prediction, row in zip(predictions, rows, strict=True)
+        ]
+
+    def final_scores(
+        self,
+        predictions: Sequence[Prediction],
+        references: Sequence[Sequence[float]],
+        names: Optional[Sequence[str]] = None,
+    ) -> Scores:
+        overlaps = [
+            overlap(prediction, expected)
+            for prediction, expected in zip(predictions, references, strict=True)
+        ]
+        hits = [float(value >= HIT) for value in overlaps]
+        by_row = {"score": hits, "IoU": overlaps}
+        return Scores(
+            {name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row
+        )
+
+    def constant(self, line: str) -> Prediction:
+        """``x0,y0,x1,y1`` in pixels as the answer to every text."""
+        return Prediction(line, box=tuple(parse_box(line)))
 
 
 SPEC = TaskSpec(
     name="refcoco",
-    columns=("id", "image", "text", "box"),
+    aliases=("grounding", "ground"),
+    columns=(
+        ID,
+        IMAGE,
+        Column("text", max_words=80, clean=clean_phrase, example="the circle on the left"),
+        Column("box", "box", target=True),
+    ),
     default_cols="0,4,2,3",
+    usage=Usage(
+        verb="ground",
+        title="Find",
+        noun="finding regions",
+        about="The region of the image that a text describes.",
+        button="Find it",
+        files=("refcoco",),
+        taught_by=("unify_task",),
+    ),
     options=GroundingOptions,
     example=box_example,
-    prediction=box_prediction,
-    references=true_box,
-    result=result_row,
     decoding=boxes_only,
-    metrics=(Metric("score", ("_score_sum", "_score_cnt"), accuracy, evaluates_accuracy),),
-    make_scorer=GroundingScorer,
-    row_references=row_references,
-    final_scores=grounding_scores,
-    constant=constant_box,
-    shown=shown,
-    reward=overlap_rewards,
+    prediction=box_prediction,
+    result=result_row,
+    metrics=GroundingMetrics(),
 )

@@ -13,11 +13,12 @@ from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.metrics.accuracy import Accuracy
 from ofa.task.answers import PromptedAnswerOptions, answer_texts
-from ofa.task.prediction import Prediction, Shown
-from ofa.task.task_spec import Decoding, Example, RowContext, TaskSpec
+from ofa.task.columns import ID, IMAGE, Column
+from ofa.task.prediction import Prediction
+from ofa.task.task_spec import Decoding, Example, RowContext, TaskSpec, Usage
 from ofa.task.text import clean_phrase
 
-ACCURACY = Accuracy("snli_score", "_snli_score_sum", "_snli_cnt")
+PROMPT = ' does the image describe " {} "?'
 ANSWERS = {"entailment": "yes", "contradiction": "no", "neutral": "maybe"}
 
 
@@ -34,7 +35,7 @@ class SnliVeOptions(PromptedAnswerOptions):
 def question(row: Mapping[str, str], options: SnliVeOptions) -> str:
     hypothesis = clean_phrase(row["hypothesis"], options.max_src_length)
     if not options.add_caption:
-        return f' does the image describe " {hypothesis} "?'
+        return PROMPT.format(hypothesis)
     return (
         f' can image and text1 " {clean_phrase(row["caption"], options.max_src_length)} " imply'
         f' text2 " {hypothesis} "?'
@@ -75,29 +76,35 @@ def result_row(row_id: Any, answer: Prediction) -> dict[str, str]:
     return {"uniq_id": str(row_id), "answer": answer.text}
 
 
-def row_references(row: Mapping[str, str]) -> dict[str, float]:
-    """The right answer; none if the row has no label."""
-    answer = ANSWERS.get(row["label"].strip())
-    return {answer: 1.0} if answer else {}
-
-
-def shown(
-    row: Mapping[str, str], answer: Prediction, accepted: Optional[Mapping[str, float]]
-) -> Shown:
-    return Shown(row["hypothesis"], answer.text, list(accepted or ()))
-
-
 SPEC = TaskSpec(
     name="snli_ve",
-    columns=("id", "image", "hypothesis", "caption", "label"),
+    aliases=("entails",),
+    columns=(
+        ID,
+        IMAGE,
+        Column(
+            "hypothesis",
+            max_words=80,
+            clean=clean_phrase,
+            example="a red circle is above a blue star",
+        ),
+        Column("caption", may_be_empty=True, aliases=("premise",), option="add_caption"),
+        Column("label", "label", target=True, labels=ANSWERS),
+    ),
     default_cols="0,2,3,4,5",
+    usage=Usage(
+        verb="entails",
+        title="Check",
+        noun="checking statements",
+        about="Does the image show what a statement says: yes, no or maybe?",
+        button="Check it",
+        validation="dev",
+        taught_by=("unify_task",),
+    ),
     options=SnliVeOptions,
     example=snli_ve_example,
     answers=answer_texts,
-    closed=True,
     decoding=decoding,
     result=result_row,
-    row_references=row_references,
-    shown=shown,
-    **ACCURACY.declared(),
+    metrics=Accuracy("snli_score", "_snli_score_sum", "_snli_cnt"),
 )

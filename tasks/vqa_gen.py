@@ -18,13 +18,12 @@ from ofa.io.flags import option
 from ofa.metrics.accuracy import Accuracy
 from ofa.task.answers import PromptedAnswerOptions, answer_texts
 from ofa.task.chinese import QUESTION_MARKS
-from ofa.task.prediction import Prediction, Shown
-from ofa.task.task_spec import Decoding, Example, RowContext, TaskSpec
+from ofa.task.columns import ID, IMAGE, Column
+from ofa.task.prediction import Prediction
+from ofa.task.task_spec import Decoding, Example, RowContext, TaskSpec, Usage
 from ofa.task.text import JOIN, clean_question, parse_answers
 
 logger = logging.getLogger(__name__)
-
-ACCURACY = Accuracy("vqa_score", "_vqa_score_sum", "_vqa_cnt")
 
 
 @dataclass
@@ -118,24 +117,33 @@ def result_row(question_id: Any, answer: Prediction) -> dict[str, Union[str, int
     }
 
 
-def shown(
-    row: Mapping[str, str], answer: Prediction, accepted: Optional[Mapping[str, float]]
-) -> Shown:
-    accepted = accepted or {}
-    return Shown(row["question"], answer.text, sorted(accepted, key=accepted.get, reverse=True))
-
-
 SPEC = TaskSpec(
     name="vqa_gen",
-    columns=("id", "image", "question", "answers", "objects"),
-    optional_columns=("caption",),
+    aliases=("vqa", "answer"),
+    columns=(
+        ID,
+        IMAGE,
+        Column("question", max_words=80, clean=clean_question, example="what color is the circle?"),
+        Column("answers", "answer", target=True, aliases=("answer",), max_words=30),
+        Column("objects", "texts", may_be_empty=True, option="add_object"),
+        Column("caption", may_be_absent=True),
+    ),
     default_cols="0,5,2,3,4",
+    usage=Usage(
+        verb="answer",
+        title="Question",
+        noun="questions",
+        about="A question about the image and its answer.",
+        button="Answer",
+        files=("vqa", "trainval"),
+        taught_by=("unify_task",),
+    ),
     options=VqaOptions,
     example=vqa_example,
     answers=answers,
     decoding=decoding,
     result=result_row,
-    row_references=answers_of,
-    shown=shown,
-    **ACCURACY.declared(),
+    metrics=Accuracy(
+        "vqa_score", "_vqa_score_sum", "_vqa_cnt", title="validation accuracy of answers"
+    ),
 )

@@ -109,7 +109,11 @@ def sizes(config, source) -> str:
 def task_of(stored: dict[str, Any], args: ConvertOptions) -> dict[str, Any]:
     """Options of the task that a checkpoint gets: what the source stores, and what the command
     line says."""
+    from ofa.tasks import spec_of
+
     name = stored.get("_name") or stored.get("task")
+    if args.task and args.task != "unify_task":
+        args.task = spec_of(args.task).name
     if args.task and name not in (None, args.task):
         raise UserError(
             f"--task {args.task}: {args.source} is of task '{name}' and keeps it; leave --task out"

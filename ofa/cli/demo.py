@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from ofa.cli.options import load
 from ofa.inference.options import ModelOptions, PrecisionOptions
-from ofa.inference.requests import NEEDED
 from ofa.io.flags import Parser, command, option
 
 logger = logging.getLogger(__name__)
@@ -17,7 +16,6 @@ examples:
   ofa demo ofa_base.pt --bpe-dir BPE --device cpu --port 8000 --no-browser
 
 The page is seen from this machine alone and loads nothing from elsewhere. Ctrl-C ends it."""
-TASKS = (*NEEDED, "draw")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +26,7 @@ class DemoOptions(ModelOptions, PrecisionOptions):
     image_tokenizer: str | None = option(
         None, "image tokenizer to generate images: tokenizer.pt, or model.yaml and last.ckpt"
     )
-    tasks: tuple[str, ...] = option((), "tasks of the page, if not all of the model", choices=TASKS)
+    tasks: tuple[str, ...] = option((), "tasks of the page, if not those that the model knows")
     port: int | None = option(None, "port of the page, if not the first free one from 7860")
     host: str = option("127.0.0.1", "address to listen at; 0.0.0.0: whoever reaches this machine")
     allow_host: tuple[str, ...] = option(

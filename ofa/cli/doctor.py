@@ -15,12 +15,6 @@ from ofa.io.flags import Parser, command, option
 LISTED = 20  # findings printed per rule
 
 
-def tasks() -> tuple[str, ...]:
-    from ofa.doctor.layouts import LAYOUTS, UNIFY
-
-    return (*LAYOUTS, UNIFY)
-
-
 @dataclass(frozen=True, kw_only=True)
 class DoctorOptions(JobsOptions):
     """What to check, and how."""
@@ -30,9 +24,7 @@ class DoctorOptions(JobsOptions):
         "TSV files, shards, vocabulary folders, folders of negative samples, checkpoints",
         positional=True,
     )
-    task: str | None = option(
-        None, "task of the TSV files, if their names do not tell", choices=tasks
-    )
+    task: str | None = option(None, "task of the TSV files, if their names do not tell")
     selected_cols: str | None = option(
         None, "columns as given to the training, if not those of the task"
     )
@@ -128,7 +120,7 @@ def run(arguments: DoctorOptions) -> int:
                 + ", ".join(f"{name} of {count} entries" for name, count in repaired.items())
             )
     for path in tables:
-        report, layout = _scan(path, arguments)
+        report = _scan(path, arguments)
         reports.append(report)
         _show(
             report,
@@ -136,7 +128,7 @@ def run(arguments: DoctorOptions) -> int:
             f"{report.rows} rows" + (f", task {report.task}" if report.task else ""),
         )
         if arguments.fix:
-            repaired = _repair(report, layout, arguments.fix, arguments.jobs)
+            repaired = _repair(report, arguments.fix, arguments.jobs)
     if arguments.json:
         _write_json(arguments.json, environment, reports, repaired)
     faults = sum(report.faults for report in reports) + sum(
@@ -150,10 +142,12 @@ def _list_rules() -> int:
     from ofa.doctor.negatives import NEGATIVE_RULES, REPAIRED
     from ofa.doctor.repair import REPAIRED_IN_FILES
     from ofa.doctor.rows import IMAGE_RULES
-    from ofa.doctor.rules import CELL_RULES, ROW_RULES
+    from ofa.doctor.rules import ROW_RULES, rules_of
     from ofa.doctor.scan import FILE_RULES, SAMPLE
+    from ofa.doctor.schemas import schemas
 
-    cells = (rule for rules in CELL_RULES.values() for rule in rules)
+    columns = [column for schema in schemas().values() for column in schema.columns]
+    cells = (rule for column in columns for rule in rules_of(column))
     rules = {
         (rule.name, rule.expects): rule
         for rule in (*FILE_RULES, *ROW_RULES, *cells, *IMAGE_RULES, SAMPLE, *NEGATIVE_RULES)
@@ -183,43 +177,35 @@ def _environment() -> list:
 
 
 def _scan(path: str, arguments: DoctorOptions):
-    """The report on a TSV, and its layout."""
-    from ofa.doctor.layouts import LAYOUTS, guess_task, selected_columns
+    """The report on a TSV."""
     from ofa.doctor.row_source import name_for_guessing
     from ofa.doctor.rule import Settings
     from ofa.doctor.scan import scan
+    from ofa.doctor.schemas import codes_of, schema_of
     from ofa.task.label_file import read_label_file
 
-    task = guess_task(name_for_guessing(path), arguments.task)
-    if task is None:
+    schema = schema_of(name_for_guessing(path), arguments.task)
+    if schema is None:
         print(f"{path}: without --task only what holds for every TSV is checked", file=sys.stderr)
-        return scan(path, Settings(images=False), None, arguments.jobs), None
-    layout = LAYOUTS[task]
-    codes, side = layout.codes, layout.image_side
-    if arguments.code_image_size and codes:
-        codes = (arguments.code_image_size // 8) ** 2  # one code for 8 x 8 pixels
-        side = (
-            side and 2 * arguments.code_image_size
-        )  # codes of the middle: half of the image's side
+        return scan(path, Settings(images=False), arguments.jobs)
+    numbers = schema.numbers(_numbers(path, arguments.selected_cols))
+    codes, side = codes_of(schema, arguments.code_image_size)
+    labels = arguments.ans2label_file
     settings = Settings(
-        task=task,
-        columns=tuple(selected_columns(layout, _numbers(path, arguments.selected_cols)).items()),
-        max_src=arguments.max_src_length or layout.max_src,
-        max_tgt=arguments.max_tgt_length or layout.max_tgt,
-        labels=frozenset(layout.labels),
+        task=schema.name,
+        columns=tuple(zip(schema.columns_named(numbers), numbers.values(), strict=True)),
+        by_type=getattr(schema, "by_type", {}),
+        max_src=arguments.max_src_length or 0,
+        max_tgt=arguments.max_tgt_length or 0,
         num_codes=arguments.code_dict_size,
         codes=codes,
         image_side=side,
-        answers=(
-            frozenset(read_label_file(arguments.ans2label_file))
-            if arguments.ans2label_file
-            else None
-        ),
+        answers=frozenset(read_label_file(labels)) if labels else None,
         bpe_dir=_usable(arguments.bpe_dir),
         images=not arguments.no_images,
         evaluation=arguments.evaluation,
     )
-    return scan(path, settings, layout, arguments.jobs), layout
+    return scan(path, settings, arguments.jobs)
 
 
 def _numbers(path: str, selected_cols: str | None) -> str | None:
@@ -268,10 +254,10 @@ def _count(number: int, name: str) -> str:
     return f"{number or 'no'} {name}{'' if number == 1 else 's'}"
 
 
-def _repair(report, layout, path: str, jobs: int):
+def _repair(report, path: str, jobs: int):
     from ofa.doctor.repair import repair
 
-    done = repair(report, layout, path, jobs)
+    done = repair(report, path, jobs)
     for finding in done.left_out:
         print(f"left out: {finding.line(report.path)}")
     print(

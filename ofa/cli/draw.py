@@ -65,7 +65,7 @@ def run(args: DrawOptions) -> int:
     captions = captions_of(args)
     album = ImageWriter(args.out)
     model = load(args, precision=args.precision, batch_size=args.batch_size, **args.image_options)
-    result, entries = spec_of("image_gen").result, []
+    result, entries = spec_of("draw").result, []
     with tqdm(total=len(captions), unit="caption", disable=None) as bar:
         for row, prediction in enumerate(
             model.drawings(captions, args.samples, args.seed, args.generation)

@@ -57,6 +57,11 @@ def run(args: EvaluateOptions) -> int:
     evaluation = evaluate(args)
     if evaluation is None:
         return 0  # another process of torchrun reports
+    known = vars(evaluation.task.spec.options())
+    for name in (*args.task_options, *args.image_options):
+        if name not in known:
+            flag, task = name.replace("_", "-"), evaluation.task.spec.name
+            logger.warning("--%s: task '%s' has no such option, it changes nothing", flag, task)
     rows = len(evaluation.texts)
     logger.info(
         "%d rows in %.1f s (%.1f per second)",
@@ -106,20 +111,15 @@ def _score(args: EvaluateOptions, evaluation):
     from ofa.task.scoring import score_rows
 
     spec = evaluation.task.spec
-    if evaluation.references is None or spec.final_scores is None:
-        logger.info(
-            "no scores: %s",
-            "the rows have no references" if spec.final_scores else "the task defines none",
-        )
+    if evaluation.references is None:
+        logger.info("no scores: the rows have no references")
         return None, None
     names = args.scores.split(",") if args.scores else None
     scores = score_rows(spec, evaluation.predictions, evaluation.references, names, args.cider_df)
     scores.overall.update(_quality(args, evaluation))
     if not scores.overall:
-        logger.info(
-            "no scores: nothing here knows how good the images are (--clip-model-path, "
-            "--image-text-scorer)"
-        )
+        scorer = "nothing knows how good the images are (--clip-model-path, --image-text-scorer)"
+        logger.info("no scores: %s", scorer if spec.generates_images else "the task defines none")
         return None, None
     constant = None
     if args.constant_from:

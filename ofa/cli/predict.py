@@ -13,7 +13,7 @@ from typing import Any
 from ofa.cli.options import load
 from ofa.errors import UserError
 from ofa.inference.options import ModelOptions, PrecisionOptions, generation_options
-from ofa.io.flags import Parser, command, option, options_of
+from ofa.io.flags import Parser, command, option, options_of, words
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +36,12 @@ class RequestOptions:
 
     TITLE = "what to ask (a line of a .jsonl file comes first)"
 
-    task: str | None = option(None, "task, if the options below do not tell; else caption")
-    question: str | None = option(None, "question to answer")
-    region: str | None = option(
-        None, "box in pixels that the question is about", metavar="X0,Y0,X1,Y1"
-    )
-    text: str | None = option(None, "expression whose region to find")
-    hypothesis: str | None = option(None, "text that the image may entail")
-    premise: str | None = option(None, "premise of the hypothesis, besides the image")
-    instruction: str | None = option(None, "any instruction")
+    task: str | None = option(None, "task, if the words below and the checkpoint do not tell")
     answers: str | None = option(None, "answers to choose from", metavar="TEXT,...")
+    columns: dict[str, str] = words(
+        "--COLUMN TEXT for each column that the task asks with: --question, --text, --hypothesis,"
+        " --instruction, --region X0,Y0,X1,Y1, ..."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +81,12 @@ def run(args: PredictOptions) -> int:
     """Ask, write, draw. Returns: 0, or 1 if images could not be read."""
     from tqdm import tqdm
 
-    from ofa.inference.requests import NEEDED, OPTIONAL, read_requests, verb_of
+    from ofa.inference.requests import read_requests, tasks_called, usual_tasks
     from ofa.io.atomic import replacing
 
-    words = {
-        name: getattr(args, name) for name in (*filter(None, NEEDED.values()), *OPTIONAL.values())
-    }
-    requests = read_requests(args.input, args.task and verb_of(args.task), words, args.images)
+    tasks = tasks_called(args.task) if args.task else usual_tasks()
+    # What is wrong is said before the checkpoint is loaded.
+    requests = read_requests(args.input, tasks, args.columns, args.images)
     if args.draw:
         Path(args.draw).mkdir(parents=True, exist_ok=True)
     model = load(
@@ -100,6 +95,9 @@ def run(args: PredictOptions) -> int:
         ans2label_file=args.ans2label_file,
         batch_size=args.batch_size,
     )
+    if not args.task:
+        tasks = usual_tasks(model.trained_tasks())
+        requests = read_requests(args.input, tasks, args.columns, args.images)
     broken = 0
     with replacing(args.out) if args.out else nullcontext(sys.stdout) as file:
         with tqdm(total=len(requests), unit="image", disable=None) as bar:
@@ -135,7 +133,7 @@ def lines(model, requests: Sequence[Any], args: PredictOptions) -> Iterator[dict
         images: list[Any] = []
         for request in window:
             try:
-                images.append(from_file(request.image, str(request.image)))
+                images.append(request.image and from_file(request.image, str(request.image)))
             except UserError as error:
                 if args.stop_on_broken:
                     raise
@@ -143,11 +141,12 @@ def lines(model, requests: Sequence[Any], args: PredictOptions) -> Iterator[dict
                 images.append(error)
         replies = replies_of(model, window, images, args)
         for request, image, reply in zip(window, images, replies):
-            about = {"image": request.name, "task": request.verb, **request.words, **request.kept}
+            name = {"image": request.name} if request.image else {}
+            about = {**name, "task": request.task.verb, **request.words, **request.kept}
             if isinstance(image, UserError):
                 yield {**about, "error": str(image)}
                 continue
-            if drawer:
+            if drawer and image is not None:
                 about["drawn"] = drawer.draw(request, image, reply)
             yield {**about, **reply.as_json()}
 
@@ -160,11 +159,18 @@ def replies_of(
     whole = [row for row, image in enumerate(images) if not isinstance(image, UserError)]
     for kind in dict.fromkeys(requests[row].kind for row in whole):
         rows = [row for row in whole if requests[row].kind == kind]
-        words = {name: [requests[row].words[name] for row in rows] for name in kind[1:]}
-        if kind[0] == "answer" and args.answers:
-            words["answers"] = [text.strip() for text in args.answers.split(",")]
-        found = getattr(model, kind[0])(
-            [images[row] for row in rows], **words, best=args.n_best, **args.generation
+        said = {name: [requests[row].words[name] for row in rows] for name in kind[1:]}
+        task = requests[rows[0]].task
+        answers = None
+        if args.answers and task.answers is not None:
+            answers = [text.strip() for text in args.answers.split(",")]
+        found = model.ask(
+            task.name,
+            [images[row] for row in rows] if task.has("image") else None,
+            best=args.n_best,
+            answers=answers,
+            **said,
+            **args.generation,
         )
         for row, reply in zip(rows, found):
             replies[row] = reply

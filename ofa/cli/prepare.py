@@ -16,6 +16,7 @@ from ofa.cli.prepare_flags import (
     add_kind,
     given_splits,
     images_and_problems,
+    summary,
     write_found,
 )
 from ofa.io.flags import Parser, option
@@ -105,18 +106,13 @@ class ImagenetOptions(SourceOptions):
     first_words_only: bool = option(False, "only the words before the first comma")
 
 
-def own_tasks() -> tuple[str, ...]:
-    from ofa.prepare.csv_jsonl import FIELDS
-
-    return tuple(FIELDS)
-
-
 @dataclass(frozen=True, kw_only=True)
 class JsonlOptions(ImageOptions, ColumnOptions, BoxOptions):
     """People's own table."""
 
     files: tuple[str, ...] = option(help="a row or a line per entry", positional=True)
-    task: str = option(help="task that the data are for", choices=own_tasks)
+    task: str = option(help="task that the data are for: caption, vqa, refcoco, ...")
+    images: tuple[str, ...] = option((), "folders or TSV files of the images, if there are any")
     split: Literal["train", "val", "test"] = option(
         "train", "split of entries that have no column 'split'", exclusive="split"
     )
@@ -214,8 +210,7 @@ def set_up(parser: Parser) -> None:
             options,
             partial(prepare_own_table, kind),
             f"your own data: a {kind.upper()} file that names images",
-            "the files of the task: caption_*.tsv, vqa_*.tsv, refcoco_*.tsv, snli_ve_*.tsv, "
-            "image_classify_*.tsv or ocr_*.tsv",
+            "the files of the task, such as vqa_train.tsv and vqa_val.tsv",
             f"ofa prepare {kind} photos.{kind} --task vqa_gen --images photos --columns image=file "
             f"answer=reply "
             "--val-fraction 0.1 --out data/photos",
@@ -346,11 +341,14 @@ def prepare_imagenet(args: ImagenetOptions) -> int:
 def prepare_own_table(kind: str, args: JsonlOptions) -> int:
     """A CSV or JSONL file of people's own."""
     from ofa.prepare.csv_jsonl import read_own_table
+    from ofa.prepare.text_files import prepare_texts
+    from ofa.tasks import spec_of
 
+    spec = spec_of(args.task)
     found = read_own_table(
         kind,
         args.files,
-        args.task,
+        spec,
         *images_and_problems(args),
         columns=dict(args.columns),
         split=args.split,
@@ -361,4 +359,14 @@ def prepare_own_table(kind: str, args: JsonlOptions) -> int:
         id_prefix=args.id_prefix,
         keep_case=args.keep_case,
     )
-    return write_found(found, args)
+    if spec.has("image"):
+        return write_found(found, args)
+    readers = {name: partial(rows_of, groups) for name, groups in found.files.items()}
+    inputs, settings = found.inputs, found.settings
+    summary(prepare_texts(found.kind, args.out, inputs, settings, readers, args.skip_broken))
+    return 0
+
+
+def rows_of(groups, problems):
+    """The rows of a file of texts alone; their problems are settled."""
+    return (row for group in groups for row in group.rows)

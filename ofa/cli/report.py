@@ -48,7 +48,7 @@ def run(args: ReportOptions) -> int:
     predictions = predictions_by_row(args.results, rows, args.gen_images_path)
     references = references_of(spec, rows.row, len(rows), rows.file.where)
     scores = None
-    if references is not None and spec.final_scores is not None:
+    if references is not None:
         scores = score_rows(
             spec,
             predictions,

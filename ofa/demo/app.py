@@ -20,7 +20,7 @@ from typing import Any
 from markupsafe import escape
 
 from ofa.demo.middleware import FOREIGN_FILE, LARGEST_UPLOAD, Gate, is_below
-from ofa.demo.service import LETTERS, MOST_ANSWERS, MOST_IMAGES, TASKS, Demo, DemoTask
+from ofa.demo.service import LETTERS, MOST_ANSWERS, MOST_IMAGES, Demo, DemoTask
 from ofa.errors import UserError
 from ofa.io.atomic import replacing
 
@@ -184,13 +184,15 @@ def build(demo: Demo) -> gr.Blocks:
         page.examples = examples  # their files live as long as the page
         gr.HTML(f"<h1>OFA</h1><p>{escape(demo.subtitle())}</p>", elem_classes="ofa-head")
         chosen = gr.Radio(
-            [(task.title, task.key) for task in demo.tasks],
+            [(task.spec.title, key) for key, task in demo.tasks.items()],
             value=demo.first,
             label="What the model should do",
             elem_id="task",
             visible=len(demo.tasks) > 1,
         )
-        with gr.Column(visible=TASKS[demo.first].image, elem_id="image-column") as image_column:
+        with gr.Column(
+            visible=demo.tasks[demo.first].image, elem_id="image-column"
+        ) as image_column:
             image: Any = gr.Image(
                 label="Image",
                 sources=["upload", "clipboard"],
@@ -219,18 +221,19 @@ def build(demo: Demo) -> gr.Blocks:
                 elem_id="examples",
                 buttons=[],
             )
-        panels = {task.key: Panel(demo, task, task.key == demo.first) for task in demo.tasks}
+        panels = {key: Panel(demo, task, key == demo.first) for key, task in demo.tasks.items()}
         settings = gr.Button("Settings", size="sm", elem_id="settings-button")
         with gr.Column(elem_id="settings", elem_classes="ofa-closed"):
             best = gr.Slider(1, MOST_ANSWERS, 5, step=1, label="Answers in the table")
+            draws = [key for key, task in demo.tasks.items() if task.spec.generates_images]
             samples = gr.Slider(
-                1, MOST_IMAGES, 4, step=1, label="Images to draw", visible="draw" in panels
+                1, MOST_IMAGES, 4, step=1, label="Images to draw", visible=bool(draws)
             )
             seed = gr.Number(
                 7,
                 precision=0,
                 label="Seed: the same number draws the same images",
-                visible="draw" in panels,
+                visible=bool(draws),
             )
         for panel in panels.values():
             panel.connect(image, best, samples, seed)
@@ -238,12 +241,12 @@ def build(demo: Demo) -> gr.Blocks:
         light: dict[str, Any] = dict(
             queue=False, show_progress="hidden", api_name=False
         )  # at once, also while the model is at work
-        texts = [panel.text for panel in panels.values() if panel.text is not None]
+        texts = [text for panel in panels.values() for text in panel.texts]
         shown = [panel.column for panel in panels.values()]
-        results = [panel.result for key, panel in panels.items() if key != "draw"]
+        results = [panel.result for key, panel in panels.items() if key not in draws]
         chosen.change(
             lambda key: [
-                gr.update(visible=TASKS[key].image),
+                gr.update(visible=demo.tasks[key].image),
                 *(gr.update(visible=key == one) for one in panels),
             ],
             chosen,
@@ -264,41 +267,42 @@ def build(demo: Demo) -> gr.Blocks:
 
 
 class Panel:
-    """The part of the page that belongs to a task: its text, its button, its result."""
+    """The part of the page that belongs to a task: its texts, its button, its result."""
 
     def __init__(self, demo: Demo, task: DemoTask, visible: bool):
         self.demo, self.task = demo, task
-        self.text = None
         with gr.Column(visible=visible, elem_id=f"panel-{task.key}") as self.column:
             note = (
                 f'<p class="ofa-note">{escape(demo.note(task.key))}</p>'
                 if demo.note(task.key)
                 else ""
             )
-            gr.HTML(f"<p>{escape(task.about)}</p>{note}", elem_classes="ofa-about")
-            if task.text:
-                self.text = gr.Textbox(
-                    label=task.text,
-                    placeholder=task.hint,
+            gr.HTML(f"<p>{escape(task.spec.usage.about)}</p>{note}", elem_classes="ofa-about")
+            self.texts = [
+                gr.Textbox(
+                    label=column.public_name.capitalize(),
+                    placeholder=column.example,
                     lines=1,
                     max_lines=4,
                     max_length=LETTERS,
-                    elem_id=f"text-{task.key}",
+                    elem_id=f"text-{task.key}" + (f"-{number}" if number else ""),
                 )
-            self.button = gr.Button(task.button, variant="primary", elem_id=f"ask-{task.key}")
+                for number, column in enumerate(task.texts)
+            ]
+            self.button = gr.Button(
+                task.spec.usage.button, variant="primary", elem_id=f"ask-{task.key}"
+            )
             self.result = gr.HTML(elem_id=f"result-{task.key}", min_height=24)
 
     def connect(
         self, image: gr.Image, best: gr.Slider, samples: gr.Slider, seed: gr.Number
     ) -> None:
         """What the button, or Enter in the text, does: one request of the whole page at a time."""
-        inputs = [image, self.text, best, samples, seed]
-        triggers = [self.button.click, *([self.text.submit] if self.text else [])]
-        given = [one for one in inputs if one is not None]
+        triggers = [self.button.click, *(text.submit for text in self.texts)]
         gr.on(
             triggers,
             self.ask,
-            given,
+            [image, *self.texts, best, samples, seed],
             self.result,
             concurrency_limit=1,
             concurrency_id=MODEL,
@@ -308,8 +312,8 @@ class Panel:
         )
 
     def ask(self, path: str | None, *settings: Any) -> str:
-        text, best, samples, seed = settings if self.text is not None else ("", *settings)
-        return self.demo.ask(self.task.key, path, text, best, samples, seed)
+        *texts, best, samples, seed = settings
+        return self.demo.ask(self.task.key, path, texts, best, samples, seed)
 
 
 class ExampleFiles:
@@ -342,8 +346,10 @@ class ExampleFiles:
         if event.index not in range(EXAMPLES):
             raise gr.Error(FOREIGN_FILE)
         number = first + int(event.index)
-        texts = self.demo.example(number).texts
-        return [str(self.file(number)), *(texts[task.key] for task in self.demo.tasks if task.text)]
+        return [
+            str(self.file(number)),
+            *(text for key in self.demo.tasks for text in self.demo.example_texts(number, key)),
+        ]
 
 
 def path_of(payload: Any) -> str | None:

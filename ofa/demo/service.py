@@ -1,7 +1,8 @@
 """What the page of ``ofa demo`` does: from an image's file and a text to what is shown. The page
 itself is ``ofa.demo.app``.
 
-A task of the page is a row of ``TASKS``; its key is the method of ``OFA`` that it calls::
+A task of the page is any task that is asked with texts; its key is the method of
+``ofa.inference.predictor.OFA`` that it calls::
 
     demo = Demo(OFA.load("checkpoint_best.pt"))
     demo.reply("answer", "dog.jpg", "what color is it?")  # a Reply: rows of answers, an image
@@ -13,6 +14,7 @@ import io
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +27,14 @@ from ofa.data.load_image import from_file
 from ofa.demo.examples import Example, example
 from ofa.errors import UserError
 from ofa.inference.predictions import Answer, Region
-from ofa.inference.predictor import ANSWER, CAPTION, DRAW, ENTAIL, GROUND, INSTRUCT, OFA, READ
+from ofa.inference.predictor import DRAW, OFA
 from ofa.inference.requests import Request
 from ofa.report.annotate import annotated
 from ofa.report.draw_boxes import PREDICTED, Mark, draw_boxes
+from ofa.task.columns import Column
+from ofa.task.task_spec import TaskSpec
 from ofa.tasks import caption as caption_task
-from ofa.tasks import refcoco
+from ofa.tasks import declared_specs, refcoco
 
 logger = logging.getLogger(__name__)
 
@@ -47,91 +51,36 @@ ENVIRONMENT = Environment(
 
 @dataclass(frozen=True)
 class DemoTask:
-    """A task of the page.
-
-    Args:
-        key: as in ``--tasks``. name: of training. title, about, button: as on the page. noun: in a
-            sentence.
-        text: what its text is called; ``""``: the image alone is asked about.
-        hint: an example of a text. image: whether it is asked about an image.
-    """
+    """A task of the page. Args: key: as in ``--tasks``, and the method of the model."""
 
     key: str
-    name: str
-    title: str
-    noun: str
-    about: str
-    button: str
-    text: str = ""
-    hint: str = ""
-    image: bool = True
+    spec: TaskSpec
+
+    @property
+    def texts(self) -> list[Column]:
+        """What it asks with."""
+        return [column for column in self.spec.asked if column.needed]
+
+    @property
+    def image(self) -> bool:
+        """Whether it is asked about an image."""
+        return self.spec.has("image")
 
 
-TASKS = {
-    task.key: task
-    for task in (
-        DemoTask(
-            "caption",
-            CAPTION,
-            "Caption",
-            "captions",
-            "One sentence about the image.",
-            "Describe the image",
-        ),
-        DemoTask(
-            "answer",
-            ANSWER,
-            "Question",
-            "questions",
-            "A question about the image and its answer.",
-            "Answer",
-            "Question",
-            "what color is the circle?",
-        ),
-        DemoTask(
-            "ground",
-            GROUND,
-            "Find",
-            "finding regions",
-            "The region of the image that a text describes.",
-            "Find it",
-            "What to find",
-            "the circle on the left",
-        ),
-        DemoTask(
-            "entails",
-            ENTAIL,
-            "Check",
-            "checking statements",
-            "Does the image show what a statement says: yes, no or maybe?",
-            "Check it",
-            "Statement",
-            "a red circle is above a blue star",
-        ),
-        DemoTask("read", READ, "Read", "reading", "The text on the image.", "Read it"),
-        DemoTask(
-            "generate",
-            INSTRUCT,
-            "Instruction",
-            "instructions",
-            "Any instruction, as in training. Symbols such as <bin_12> stand for themselves.",
-            "Run",
-            "Instruction",
-            "what does the image describe?",
-        ),
-        DemoTask(
-            "draw",
-            DRAW,
-            "Draw",
-            "drawing",
-            "Images of a text, drawn by chance; those first that fit it best.",
-            "Draw",
-            "Text",
-            "a large red circle",
-            image=False,
-        ),
-    )
-}
+def page_tasks() -> dict[str, DemoTask]:
+    """Every task that is asked with texts by its verb, or by its name where several share a
+    verb; those that most checkpoints know first."""
+    specs = sorted(declared_specs(), key=lambda spec: not spec.usage.taught_by)
+    specs = [
+        spec
+        for spec in specs
+        if all(column.kind == "text" for column in spec.asked if column.needed)
+    ]
+    verbs = Counter(spec.verb for spec in specs)
+    keys = {spec.name if verbs[spec.verb] > 1 else spec.verb: spec for spec in specs}
+    return {key: DemoTask(key, spec) for key, spec in keys.items()}
+
+
 NOTHING = "(nothing)"
 PRETRAINING = "unify_task"
 ANSWER_LEGEND = (
@@ -180,33 +129,44 @@ class Demo:
     """The tasks of a page, asked of one model.
 
     Args:
-        wanted: keys of tasks; default: all about images (reading if the model was trained for
-            it), and drawing if a tokenizer is at hand.
-    Attributes: tasks: those of the page. first: the key of the one to begin with.
+        wanted: tasks; default: those that most checkpoints know, those that the model was trained
+            for, and drawing if a tokenizer is at hand.
+    Attributes: tasks: those of the page by key. known: every task by key. first: the key of the one
+    to begin with.
     Raises: UserError if drawing is wanted and cannot be done, or a task is unknown.
     """
 
     def __init__(self, model: OFA, wanted: Sequence[str] = ()):
         self.model = model
-        unknown = [key for key in wanted if key not in TASKS]
+        self.known = known = page_tasks()
+        keys = {name: task.key for task in reversed(known.values()) for name in task.spec.names} | {
+            key: key for key in known
+        }
+        unknown = [name for name in wanted if name not in keys]
         if unknown:
-            raise UserError(f"--tasks: expects some of {', '.join(TASKS)}, found {unknown[0]!r}")
+            raise UserError(f"--tasks: expects some of {', '.join(known)}, found {unknown[0]!r}")
+        wanted = [keys[name] for name in wanted]
         tokenizer = model.checkpoint.config(DRAW).get("image_tokenizer")
         given = bool(model.checkpoint.overrides.get("image_tokenizer"))
-        usual = {
-            "draw": bool(tokenizer) and (given or Path(tokenizer).exists()),
-            "read": model.was_trained_on(READ),
-        }
-        self.tasks = [
-            task
-            for task in TASKS.values()
-            if (task.key in wanted if wanted else usual.get(task.key, True))
+        draws = bool(tokenizer) and (given or Path(tokenizer).exists())
+        usual = [
+            key
+            for key, task in known.items()
+            if (draws if task.spec.generates_images else self.is_usual(task.spec))
         ]
-        if TASKS["draw"] in self.tasks:
-            model.checkpoint.task(DRAW).check_tokenizer()
+        self.tasks = {key: task for key, task in known.items() if key in (wanted or usual)}
+        for task in self.tasks.values():
+            if task.spec.generates_images:
+                model.checkpoint.task(task.spec.name).check_tokenizer()
         self.first = next(
-            (task.key for task in self.tasks if model.was_trained_on(task.name)), self.tasks[0].key
+            (key for key, task in self.tasks.items() if model.was_trained_on(task.spec.name)),
+            next(iter(self.tasks)),
         )
+
+    def is_usual(self, spec: TaskSpec) -> bool:
+        """Whether the page offers a task that nobody asks for: what most checkpoints know, and
+        what this one was trained for."""
+        return bool(spec.usage.taught_by) or spec.name in self.model.checkpoint.trained
 
     # --- what is said of the model
     # ----------------------------------------------------------------------------
@@ -226,7 +186,7 @@ class Demo:
         )
 
     def trained(self) -> str:
-        nouns = {task.name: task.noun for task in TASKS.values()} | {PRETRAINING: "pretraining"}
+        nouns = {spec.name: spec.noun for spec in declared_specs()} | {PRETRAINING: "pretraining"}
         return (
             ", ".join(nouns.get(name, name) for name in self.model.checkpoint.trained)
             or "tasks that it does not name"
@@ -234,11 +194,11 @@ class Demo:
 
     def note(self, key: str) -> str:
         """What to know before a task is asked; nothing if the model was trained for it."""
-        task = TASKS[key]
-        if self.model.was_trained_on(task.name):
+        spec = self.known[key].spec
+        if self.model.was_trained_on(spec.name):
             return ""
         return (
-            f"This checkpoint was trained for {self.trained()}, not for {task.noun}: what it says"
+            f"This checkpoint was trained for {self.trained()}, not for {spec.noun}: what it says"
             " here may mean nothing."
         )
 
@@ -253,6 +213,12 @@ class Demo:
         )
         return Example(found.image, {**found.texts, "generate": asked.strip()})
 
+    def example_texts(self, number: int, key: str) -> list[str]:
+        """What to ask about the image of an example."""
+        texts = self.tasks[key].texts
+        found = self.example(number).texts.get(key)
+        return [found] if found and len(texts) == 1 else [column.example for column in texts]
+
     # --- from inputs to outputs
     # -------------------------------------------------------------------------------
 
@@ -260,7 +226,7 @@ class Demo:
         self,
         key: str,
         path: str | None,
-        text: str = "",
+        texts: str | Sequence[str] = "",
         best: int = 5,
         samples: int = 4,
         seed: int = 7,
@@ -268,7 +234,7 @@ class Demo:
         """The reply as HTML, or what is wrong. Arguments as of ``reply``."""
         started = time.monotonic()
         try:
-            reply = self.reply(key, path, text, best, samples, seed)
+            reply = self.reply(key, path, texts, best, samples, seed)
         except UserError as error:
             return message(str(error))
         except Exception:
@@ -295,7 +261,7 @@ class Demo:
         self,
         key: str,
         path: str | None,
-        text: str = "",
+        texts: str | Sequence[str] = "",
         best: int = 5,
         samples: int = 4,
         seed: int = 7,
@@ -303,42 +269,43 @@ class Demo:
         """What the model says.
 
         Args:
-            path: of the image's file, for tasks about images. best: answers. samples, seed: of
-                drawn images.
+            path: of the image's file, for tasks about images. texts: one for each column that
+                it asks with. best: answers. samples, seed: of drawn images.
         Raises: UserError with what is missing or wrong.
         """
         best = integer("number of answers", best, 1, MOST_ANSWERS)
         samples = integer("number of images", samples, 1, MOST_IMAGES)
         seed = integer("seed", seed or 0, 0, MOST_SEED)
-        task = TASKS[key]
+        task = self.known[key]
         if task.image and path is None:
             raise UserError(
                 "There is no image yet. Upload one, paste one, or choose one of the examples."
             )
-        text = self.checked(task, text)
-        if key == "draw":
-            images: Any = self.model.draw(text, samples, seed)
+        given: list[Any] = list(texts) if isinstance(texts, (list, tuple)) else [texts]
+        given = [
+            self.checked(task.spec, column, text)
+            for column, text in zip(task.texts, given, strict=False)
+        ]
+        if task.spec.generates_images:
+            images: Any = self.model.draw(given[0], samples, seed)
             return drawn(images)
         file = Path(path or "")
-        image = image_of(str(file))
-        found = getattr(self.model, key)(image, *([text] if task.text else []), best=best)
-        if key == "ground":
-            request = Request(file, file.name, key, {"text": text})
-            return located(found, image, annotated(request, image, found), text)
+        image = image_of(str(file)) if task.image else None
+        found = getattr(self.model, key)(image, *given, best=best)
+        if isinstance(found, Region) and image is not None:
+            words = {column.public_name: text for column, text in zip(task.texts, given)}
+            request = Request(task.spec, file, file.name, words)
+            return located(found, image, annotated(request, image, found), " ".join(given))
         return answered(found, image)
 
-    def checked(self, task: DemoTask, text: str) -> str:
+    def checked(self, spec: TaskSpec, column: Column, text: str) -> str:
         """The text without spaces around it. Raises: UserError if it is empty, or longer than
         what the model reads."""
-        name, text = task.text.lower(), (text or "").strip()
-        if not task.text:
-            return ""
+        text = (text or "").strip()
         if not text:
-            raise UserError(
-                f"The {name if name != 'what to find' else 'text'} is empty. Type one, for example:"
-                f" {task.hint}"
-            )
-        config = self.model.checkpoint.config(task.name)
+            hint = f", for example: {column.example}" if column.example else ""
+            raise UserError(f"The {column.public_name} is empty. Type one{hint}")
+        config = self.model.checkpoint.config(spec.name)
         most, words = int(config.get("max_src_length", 128)), len(text.split())
         if words > most:
             raise UserError(
@@ -382,13 +349,13 @@ def image_of(path: str) -> Image.Image:
         ) from None
 
 
-def answered(found: Answer, image: Image.Image) -> Reply:
+def answered(found: Answer, image: Image.Image | None) -> Reply:
     """Different answers, best first; of a region the image with its box."""
     reply = Reply(
         str(found) or NOTHING,
         table((str(one) or NOTHING, one.score) for one in (found, *found.others)),
     )
-    if found.region is not None:
+    if found.region is not None and image is not None:
         reply.image, reply.alt = (
             draw_boxes(image, [Mark(found.region.box, "", PREDICTED)]),
             "the image with the region that was named",

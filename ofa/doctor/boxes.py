@@ -8,7 +8,7 @@ Box = tuple[float, float, float, float]
 
 
 def boxes_of(cell: str, kind: str) -> list[Box] | None:
-    """The boxes of a column; None if it is none. Args: kind: ``box`` or ``detections``."""
+    """The boxes of a column; None if it is none. Args: kind: ``box`` or ``boxes``."""
     parts = [cell] if kind == "box" else cell.split(JOIN)
     boxes = []
     for part in parts:

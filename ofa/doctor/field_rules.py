@@ -7,7 +7,9 @@ import numpy as np
 
 from ofa.doctor.boxes import boxes_of, turned, upright
 from ofa.doctor.rule import QUOTED, Rule, Settings, empty, shown
+from ofa.io.numbers import read_decimal
 from ofa.io.values import in_fractions
+from ofa.task.columns import Column
 
 # -------------------------------------------------------------------------------------------
 # images
@@ -108,16 +110,23 @@ def _float_id(cell: str, settings: Settings) -> str:
     return shown(cell) if cell.endswith(".0") and cell[:-2].isdecimal() else ""
 
 
-def _label(cell: str, settings: Settings) -> str:
-    return "" if not settings.labels or cell in settings.labels else shown(cell)
+def _label(cell: str, settings: Settings, column: Column) -> str:
+    return "" if cell in column.labels else shown(cell)
 
 
-def _known_label(cell: str, settings: Settings) -> str:
-    return cell.strip().lower() if cell.strip().lower() in settings.labels else cell
+def _known_label(cell: str, settings: Settings, column: Column) -> str:
+    return cell.strip().lower() if cell.strip().lower() in column.labels else cell
 
 
 def _class_words(cell: str, settings: Settings) -> str:
     return "" if settings.answers is None or cell in settings.answers else shown(cell)
+
+
+def _confidence(cell: str, settings: Settings) -> str:
+    try:
+        return "" if 0 <= read_decimal(cell) <= 1 else shown(cell)
+    except ValueError:
+        return shown(cell)
 
 
 def _code_numbers(cell: str, settings: Settings) -> str:
@@ -151,16 +160,21 @@ ID_RULES = (
         lambda cell, _: cell[:-2],
     ),
 )
-LABEL_RULES = (
-    QUOTED,
-    Rule(
+CONFIDENCE_RULES = (Rule("confidence", "a number from 0 to 1", _confidence, "correct the number"),)
+
+
+def label_rules(column: Column) -> tuple[Rule, ...]:
+    """Of a column that names its labels."""
+    fix = "correct it; is it the file of another data set?"
+    return QUOTED, Rule(
         "label",
         "a label of the task",
-        _label,
-        "correct it; is it the file of another data set?",
-        _known_label,
-    ),
-)
+        partial(_label, column=column),
+        fix,
+        partial(_known_label, column=column),
+    )
+
+
 CLASS_RULES = (
     Rule("text-empty", "words", empty, "fill it in, or remove the row"),
     Rule(

@@ -9,13 +9,10 @@ from ofa.doctor.rows import Finding
 from ofa.doctor.rule import Rule
 from ofa.doctor.scan import FileReport
 from ofa.errors import UserError
+from ofa.tasks.caption import PROMPTS
 from ofa.tokens.bpe import REMEDY
 
-SAMPLES = (
-    " what does the image describe?",
-    " a man's red-white shirt, 3 of 10!",
-    "图片描述了什么内容?",
-)
+SAMPLES = (PROMPTS["en"], " a man's red-white shirt, 3 of 10!", PROMPTS["zh"])
 EMBEDDINGS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 

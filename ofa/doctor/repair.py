@@ -10,7 +10,6 @@ user's to decide: such rows are left out.
 
 from dataclasses import dataclass, field
 
-from ofa.doctor.layouts import TsvSchema
 from ofa.doctor.row_source import open_source
 from ofa.doctor.rows import BOX_INSIDE, Finding, RowChecker
 from ofa.doctor.scan import (
@@ -125,7 +124,7 @@ def _whole_row(
     return (row, stop - after + 1) if tabs == width - 1 else (line, 1)
 
 
-def repair(report: FileReport, layout: TsvSchema | None, out: str, jobs: int = 1) -> RepairReport:
+def repair(report: FileReport, out: str, jobs: int = 1) -> RepairReport:
     """Write the repaired copy of a file that was scanned.
 
     Raises: UserError if the file as a whole cannot be read, or the copy would take its place.
@@ -139,17 +138,9 @@ def repair(report: FileReport, layout: TsvSchema | None, out: str, jobs: int = 1
         )
     done = RepairReport(out)
     unique = _UniqueIds(report, done)
-    if report.settings.columns == ():
-        layout = None
     with replacing(out, "wb") as file:
         work = chunk_results(
-            mend_chunk,
-            report.path,
-            open_source(report.path),
-            report.settings,
-            layout,
-            jobs,
-            "repairing",
+            mend_chunk, report.path, open_source(report.path), report.settings, jobs, "repairing"
         )
         with work as chunks:
             for repaired in (row for chunk in chunks for row in chunk):
@@ -169,7 +160,7 @@ class _UniqueIds:
     """Gives rows whose id came before a new one, and drops those that came before altogether."""
 
     def __init__(self, report: FileReport, done: RepairReport):
-        self.column = dict(report.settings.columns if report.settings else ()).get("id")
+        self.column = report.settings.number_of("id") if report.settings else None
         self.done, self.next_number = done, report.largest_id + 1
         self.seen: dict[str, list[int]] = {}  # id_key -> hashes of the rows that had it in the file
 

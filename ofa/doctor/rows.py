@@ -3,23 +3,15 @@
 from dataclasses import dataclass
 
 from ofa.doctor.boxes import boxes_of, clipped, outside
-from ofa.doctor.layouts import TsvSchema
 from ofa.doctor.rule import Rule, Settings
-from ofa.doctor.rules import CELL_RULES, GLANCES, ROW_RULES, plain_row
+from ofa.doctor.rules import GLANCES, ROW_RULES, plain_row, rules_of
 from ofa.doctor.text_rules import best_answer
 from ofa.errors import UserError
 from ofa.io.images import decode_base64, image_header, open_image
+from ofa.task.columns import Column
 
 WHOLE_ROW = -1
-BOX_KINDS = ("box", "detections")
-PREDICTED = (
-    "answers",
-    "caption",
-    "class",
-    "label",
-    "reading",
-    "target",
-)  # kinds of columns that evaluation can do without
+BOX_KINDS = ("box", "boxes")
 
 IMAGE = Rule("image", "a whole image", None, "export it again, or remove the row")
 IMAGE_SIDE = Rule(
@@ -69,26 +61,22 @@ class Finding:
 
 
 class RowChecker:
-    """Checks and repairs rows of one layout.
+    """Checks and repairs rows; without columns in the settings for what holds for every TSV.
 
-    Args: layout: None checks what holds for every TSV.
     Attributes: cells: those of the row that was checked last; empty if it could not be taken apart.
     """
 
-    def __init__(self, settings: Settings, layout: TsvSchema | None):
+    def __init__(self, settings: Settings):
         self.settings = settings
-        self.layout = layout or TsvSchema({}, "")
-        self.columns = dict(settings.columns)
+        self.columns = {column.name: number for column, number in settings.columns}
         self.cells: list[str] = []
-        self.teaches = not {"answers", "class"}.isdisjoint(
-            kind
-            for kinds in (self.layout.columns, *self.layout.by_type.values())
-            for kind in kinds.values()
-        )
-        self.kinds = {
-            name: self.layout.columns.get(name, name if name in CELL_RULES else "any")
-            for name in self.columns
-        }
+        self.usual = {column.name: column for column, _ in settings.columns}
+        known = [
+            *self.usual.values(),
+            *(column for columns in settings.by_type.values() for column in columns),
+        ]
+        self.teaches = any(map(is_taught, known))
+        self.rules = {id(column): rules_of(column) for column in known}
 
     def check(self, row: bytes) -> list[Finding]:
         """All findings of a row (without its line end), by column."""
@@ -100,28 +88,28 @@ class RowChecker:
                     return [Finding.of(rule, found)]
         self.cells = cells = row.decode("utf-8").split("\t")
         findings, sound = [], True
-        kinds = self._kinds_of(cells)
-        for name, column in self.columns.items():
-            cell, kind = cells[column], kinds[name]
-            if kind in GLANCES and GLANCES[kind](cell):
+        columns = self._columns_of(cells)
+        for name, column in columns.items():
+            cell = cells[self.columns[name]]
+            if column.kind in GLANCES and GLANCES[column.kind](cell):
                 continue
-            for rule in CELL_RULES[kind]:
+            for rule in self.rules[id(column)]:
                 if found := rule.finds(cell, settings):
-                    findings.append(Finding.of(rule, found, column))
+                    findings.append(Finding.of(rule, found, self.columns[name]))
                     if not rule.note:
                         sound = False
                         break
-        if sound and settings.images and "image" in kinds.values():
-            findings += self._look(cells, kinds)
+        if sound and settings.images and self._has_image():
+            findings += self._look(cells, columns)
         return sorted(findings, key=lambda finding: finding.column)
 
     def taught(self) -> str | None:
         """The answer, or the words of the class, that the row checked last teaches; None for
         tasks without."""
-        for name, kind in self._kinds_of(self.cells).items() if self.teaches else ():
+        for name, column in self._columns_of(self.cells).items() if self.teaches else ():
             cell = self.cells[self.columns[name]]
-            if kind in ("answers", "class") and cell.strip():
-                return best_answer(cell) if kind == "answers" else cell.strip()
+            if is_taught(column) and cell.strip():
+                return best_answer(cell) if column.kind == "answer" else cell.strip()
         return None
 
     def repair(self, row: bytes) -> bytes:
@@ -133,43 +121,51 @@ class RowChecker:
             return row
         cells = row.decode("utf-8").split("\t")
         cells = self._mend_cells(cells)
-        if self.settings.images and "image" in self.kinds.values():
+        if self.settings.images and self._has_image():
             self._clip(cells)
         return "\t".join(cells).encode("utf-8")
 
     def _mend_cells(self, cells: list[str]) -> list[str]:
         """Columns that decide the kinds of others come first."""
         for names in ([name for name in self.columns if name == "type"], list(self.columns)):
-            kinds = self._kinds_of(cells)
-            for name in names:
-                column = self.columns[name]
-                for rule in CELL_RULES[kinds[name]]:
-                    if rule.finds(cells[column], self.settings):
+            columns = self._columns_of(cells)
+            for name in filter(columns.__contains__, names):
+                number = self.columns[name]
+                for rule in self.rules[id(columns[name])]:
+                    if rule.finds(cells[number], self.settings):
                         if rule.repair is None and not rule.note:
                             break
                         if rule.repair:
-                            cells[column] = rule.repair(cells[column], self.settings)
-                            if rule.finds(cells[column], self.settings):
+                            cells[number] = rule.repair(cells[number], self.settings)
+                            if rule.finds(cells[number], self.settings):
                                 break
         return cells
 
-    def _kinds_of(self, cells: list[str]) -> dict[str, str]:
-        """Kind of every column in this row."""
-        kinds = self.kinds
-        if self.layout.by_type and "type" in self.columns:
-            kinds = kinds | self.layout.by_type.get(cells[self.columns["type"]], {})
+    def _columns_of(self, cells: list[str]) -> dict[str, Column]:
+        """What the columns of this row are; of an evaluation without those that are to be
+        predicted and empty."""
+        columns = self.usual
+        if self.settings.by_type and "type" in self.columns:
+            columns = columns | {
+                column.name: column
+                for column in self.settings.by_type.get(cells[self.columns["type"]], ())
+            }
         if self.settings.evaluation:
-            absent = [
-                name
-                for name, kind in kinds.items()
-                if kind in PREDICTED and not cells[self.columns[name]].strip()
-            ]
-            kinds = kinds | dict.fromkeys(absent, "any")
-        return kinds
+            return {
+                name: column
+                for name, column in columns.items()
+                if not column.target or cells[self.columns[name]].strip()
+            }
+        return columns
 
-    def _look(self, cells: list[str], kinds: dict[str, str]) -> list[Finding]:
+    def _has_image(self) -> bool:
+        return any(column.kind == "image" for column in self.usual.values())
+
+    def _look(self, cells: list[str], columns: dict[str, Column]) -> list[Finding]:
         """Findings that need the image."""
-        column = next(self.columns[name] for name, kind in kinds.items() if kind == "image")
+        column = next(
+            self.columns[name] for name, column in columns.items() if column.kind == "image"
+        )
         try:
             size, orientation = stored_form(cells[column])
         except UserError as error:
@@ -183,11 +179,11 @@ class RowChecker:
                     IMAGE_SIDE, f"{size[0]} x {size[1]} pixels instead of {side} x {side}", column
                 )
             )
-        for name, kind in kinds.items():
-            if kind in BOX_KINDS:
+        for name, of_name in columns.items():
+            if of_name.kind in BOX_KINDS:
                 beyond = [
                     box
-                    for box in boxes_of(cells[self.columns[name]], kind) or ()
+                    for box in boxes_of(cells[self.columns[name]], of_name.kind) or ()
                     if outside(box, size)
                 ]
                 if beyond:
@@ -200,16 +196,25 @@ class RowChecker:
 
     def _clip(self, cells: list[str]) -> None:
         """Cut boxes off at the border of the image; what lies wholly outside is left as it is."""
-        kinds = self._kinds_of(cells)
-        if not any(finding.rule == BOX_INSIDE.name for finding in self._look(cells, kinds)):
+        columns = self._columns_of(cells)
+        if not any(finding.rule == BOX_INSIDE.name for finding in self._look(cells, columns)):
             return
         size, _ = stored_form(
-            cells[next(self.columns[name] for name, kind in kinds.items() if kind == "image")]
+            cells[
+                next(
+                    self.columns[name] for name, column in columns.items() if column.kind == "image"
+                )
+            ]
         )
-        for name, kind in kinds.items():
-            if kind in BOX_KINDS:
-                column = self.columns[name]
-                cells[column] = clipped(cells[column], kind, size) or cells[column]
+        for name, column in columns.items():
+            if column.kind in BOX_KINDS:
+                number = self.columns[name]
+                cells[number] = clipped(cells[number], column.kind, size) or cells[number]
+
+
+def is_taught(column: Column) -> bool:
+    """Whether its answers, or the words of its classes, are those of a set that rows teach."""
+    return column.kind == "answer" or (column.kind == "label" and not column.labels)
 
 
 def stored_form(cell: str) -> tuple[tuple[int, int], int]:

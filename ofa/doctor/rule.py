@@ -5,9 +5,11 @@ gets the same and returns a better cell. A rule without a repair leaves the row 
 are no faults: the row works, but differently than its author may think.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+from ofa.task.columns import Column
 
 LONGEST_SHOWN = 40  # characters of a cell in a finding
 
@@ -17,10 +19,10 @@ class Settings:
     """What the rules may use besides the cell. Plain data: travels to worker processes.
 
     Args:
-        width: columns of every row. columns: name -> number of the column.
-        max_src, max_tgt: words kept of a source and a target. labels: the words a label may be.
-        answers: texts of the answer set, or None. num_codes: image codes in the vocabulary. codes:
-            of a row.
+        width: columns of every row. columns: what the columns are, and their numbers. by_type:
+            content of the column ``type`` -> what columns of such a row are.
+        max_src, max_tgt: words kept of a source and a target; 0: as the column says. answers: texts
+            of the answer set, or None. num_codes: image codes in the vocabulary. codes: of a row.
         image_side: pixels that every image must have, or 0. bpe_dir: vocabulary folder, or "".
         images: decode images. evaluation: rows may be without what is to be predicted, and have
             answers that no model can give.
@@ -28,10 +30,10 @@ class Settings:
 
     task: str = ""
     width: int = 0
-    columns: tuple[tuple[str, int], ...] = ()
-    max_src: int = 80
-    max_tgt: int = 30
-    labels: frozenset[str] = frozenset()
+    columns: tuple[tuple[Column, int], ...] = ()
+    by_type: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
+    max_src: int = 0
+    max_tgt: int = 0
     answers: frozenset[str] | None = None
     num_codes: int = 8192
     codes: int = 0
@@ -39,6 +41,14 @@ class Settings:
     bpe_dir: str = ""
     images: bool = True
     evaluation: bool = False
+
+    def number_of(self, name: str) -> int | None:
+        """Number of a column."""
+        return next((number for column, number in self.columns if column.name == name), None)
+
+    def words_kept(self, column: Column) -> int:
+        """Of a text; 0: all."""
+        return (self.max_tgt if column.target else self.max_src) or column.max_words
 
 
 @dataclass(frozen=True)
@@ -76,9 +86,9 @@ def unquote(cell: str, settings: Settings) -> str:
 
 
 def too_long(text: str, words: int) -> str:
-    """Finding for a text of more words than are kept. A word and its space take two characters
-    at least."""
-    if len(text) < 2 * words or (count := len(text.split())) <= words:
+    """Finding for a text of more words than are kept; 0 keeps all. A word and its space take two
+    characters at least."""
+    if not words or len(text) < 2 * words or (count := len(text.split())) <= words:
         return ""
     return f"{count} words, of which {words} are kept"
 

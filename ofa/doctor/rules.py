@@ -3,14 +3,16 @@
 from ofa.doctor.field_rules import (
     CLASS_RULES,
     CODE_RULES,
+    CONFIDENCE_RULES,
     ID_RULES,
     IMAGE_RULES,
-    LABEL_RULES,
     box_rules,
+    label_rules,
     plain_base64,
 )
 from ofa.doctor.rule import Rule, Settings, shown
-from ofa.doctor.text_rules import ANSWER_RULES, TEXT_RULES
+from ofa.doctor.text_rules import answer_rules, text_rules
+from ofa.task.columns import Column
 from ofa.task.text import JOIN
 
 
@@ -73,17 +75,21 @@ def plain_row(row: bytes, settings: Settings) -> bool:
     )
 
 
-# kind of column -> its rules, in order; after a fault the later rules of a cell are not asked
-CELL_RULES: dict[str, tuple[Rule, ...]] = {
-    "any": (),
+def rules_of(column: Column) -> tuple[Rule, ...]:
+    """The rules of a column, in order; after a fault the later rules of a cell are not asked."""
+    if column.kind in ("text", "texts"):
+        return text_rules(column)
+    if column.kind == "label":
+        return label_rules(column) if column.labels else CLASS_RULES
+    return answer_rules(column) if column.kind == "answer" else RULES[column.kind]
+
+
+RULES = {
     "id": ID_RULES,
     "image": IMAGE_RULES,
-    "label": LABEL_RULES,
-    "class": CLASS_RULES,
-    "codes": CODE_RULES,
-    "answers": ANSWER_RULES,
+    "image_codes": CODE_RULES,
     "box": box_rules("box", "a box x0,y0,x1,y1 of four numbers"),
-    "detections": box_rules("detections", f"objects x0,y0,x1,y1,category,name joined by {JOIN}"),
-    **TEXT_RULES,
+    "boxes": box_rules("boxes", f"objects x0,y0,x1,y1,category,name joined by {JOIN}"),
+    "confidence": CONFIDENCE_RULES,
 }
 GLANCES = {"image": plain_base64}  # kind of column -> whether its rules hold at a glance

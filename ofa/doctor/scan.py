@@ -14,7 +14,6 @@ import numpy as np
 
 from ofa.data.shards import ShardFile
 from ofa.data.tsv_index import BOM
-from ofa.doctor.layouts import TsvSchema
 from ofa.doctor.row_source import (
     Chunk,
     Source,
@@ -121,11 +120,11 @@ class FileReport:
         return self
 
 
-def scan(path: str, settings: Settings, layout: TsvSchema | None, jobs: int = 1) -> FileReport:
+def scan(path: str, settings: Settings, jobs: int = 1) -> FileReport:
     """Check every row of a file.
 
-    Args: settings: ``width`` is filled in here. layout: None checks only what holds for every TSV.
-    jobs: processes.
+    Args: settings: ``width`` is filled in here; without columns only what holds for every TSV is
+    checked. jobs: processes.
     """
     report = FileReport(path, settings.task)
     try:
@@ -143,16 +142,16 @@ def scan(path: str, settings: Settings, layout: TsvSchema | None, jobs: int = 1)
     except UserError as error:
         report.add(Finding.of(FILE, str(error).removeprefix(f"{path}: ")))
         return report.finish()
-    beyond = [name for name, column in settings.columns if column >= settings.width]
+    beyond = [column.name for column, number in settings.columns if number >= settings.width]
     if beyond:
         report.add(Finding.of(SELECTED, f"{settings.width} columns, none for {', '.join(beyond)}"))
-        settings, layout = replace(settings, columns=()), None
+        settings = replace(settings, columns=())
     report.settings = settings
     ids = [np.empty(0, np.uint64)]
     taught: dict[str, int] = {}
     crlf_rows, crlf_first = 0, 0
     with chunk_results(
-        check_chunk, path, source, settings, layout, jobs, f"checking {Path(path).name}"
+        check_chunk, path, source, settings, jobs, f"checking {Path(path).name}"
     ) as results:
         for chunk in results:
             kept = Counter(finding.rule for finding in report.findings)
@@ -173,7 +172,7 @@ def scan(path: str, settings: Settings, layout: TsvSchema | None, jobs: int = 1)
             ),
             crlf_rows,
         )
-    column = dict(settings.columns).get("id")
+    column = settings.number_of("id")
     if column is not None:
         _find_duplicates(report, np.concatenate(ids), source, column)
     _find_cases(report, taught)
@@ -282,17 +281,11 @@ Work = Callable[[list[bytes | UserError], int, RowChecker], Any]
 
 @contextmanager
 def chunk_results(
-    work: Work,
-    path: str,
-    source: Source,
-    settings: Settings,
-    layout: TsvSchema | None,
-    jobs: int,
-    what: str,
+    work: Work, path: str, source: Source, settings: Settings, jobs: int, what: str
 ) -> Iterator[Iterable[Any]]:
     """``work`` of every chunk of rows, in order, with progress; by several processes when it
     pays."""
-    images = settings.images and "image" in dict(settings.columns)
+    images = settings.images and any(column.kind == "image" for column, _ in settings.columns)
     size = CHUNK_OF_IMAGES if images else CHUNK
     shards = source if isinstance(source, ShardFile) else None
     chunks = list(
@@ -301,7 +294,7 @@ def chunk_results(
         else chunks_of(path, source, settings.width, size)
     )
     enough = num_bytes(path, source) >= (WORTH_PROCESSES_FOR_IMAGES if images else WORTH_PROCESSES)
-    start = (work, path, shards, settings, layout)
+    start = (work, path, shards, settings)
     if jobs > 1 and enough and len(chunks) > 1:
         with multiprocessing.get_context("spawn").Pool(
             min(jobs, len(chunks)), _start_process, start
@@ -346,11 +339,9 @@ def _start_process(*start: Any) -> None:
     _start_worker(*start)
 
 
-def _start_worker(
-    work: Work, path: str, shards: ShardFile | None, settings: Settings, layout: TsvSchema | None
-) -> None:
+def _start_worker(work: Work, path: str, shards: ShardFile | None, settings: Settings) -> None:
     global _worker
-    _worker = work, path, shards, RowChecker(settings, layout)
+    _worker = work, path, shards, RowChecker(settings)
 
 
 def _work(chunk: Chunk) -> Any:

@@ -1,21 +1,14 @@
 """Rules of answers and of texts: sources, targets, captions, questions, phrases."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 from ofa.doctor.rule import QUOTED, Rule, Settings, empty, shown, too_long, unquote
 from ofa.io.numbers import read_decimal
 from ofa.io.values import not_one_text
-from ofa.task.ocr_text import CHINESE, plain_text
-from ofa.task.text import (
-    CONFIDENCE,
-    JOIN,
-    clean_phrase,
-    clean_question,
-    has_words,
-    remove_punctuation,
-)
+from ofa.task.columns import Column
+from ofa.task.ocr_text import CHINESE
+from ofa.task.text import CONFIDENCE, JOIN, has_words
 
 # --------------------------------------------------------------------------------------------
 # answers
@@ -76,10 +69,8 @@ def _answer_known(cell: str, settings: Settings) -> str:
     return shown(answer)
 
 
-def _long_answer(cell: str, settings: Settings) -> str:
-    return (
-        too_long(best_answer(cell), settings.max_tgt) if len(cell) >= 2 * settings.max_tgt else ""
-    )
+def _long_answer(cell: str, settings: Settings, column: Column) -> str:
+    return too_long(best_answer(cell), settings.words_kept(column))
 
 
 def _missing_answer(cell: str, settings: Settings) -> str:
@@ -117,45 +108,34 @@ ANSWER_RULES = (
         " set?",
     ),
     replace(NOT_MEANT, check=_missing_answer),
-    Rule(
-        "cut-answer", "an answer that is not cut", _long_answer, "raise --max-tgt-length", note=True
-    ),
 )
 
-# ----------------------------------------------------------------------------------------------
-# texts
 
-
-def _long_caption(cell: str, settings: Settings) -> str:
-    if (
-        not too_long(cell, settings.max_tgt) or JOIN in cell
-    ):  # several captions are references, which are never cut
-        return ""
-    return too_long(remove_punctuation(cell), settings.max_tgt)
-
-
-def _long_source(cell: str, settings: Settings, clean: Callable[[str], str] = str) -> str:
-    return too_long(clean(cell), settings.max_src) if len(cell) >= 2 * settings.max_src else ""
-
-
-def _long_target(cell: str, settings: Settings) -> str:
-    return too_long(cell, settings.max_tgt)
-
-
-def _long_reading(cell: str, settings: Settings) -> str:
-    """Of Chinese texts characters are counted."""
-    if not CHINESE.search(cell):
-        return too_long(cell, settings.max_tgt)
-    count = len(plain_text(cell))
-    return (
-        f"{count} characters, of which {settings.max_tgt} are kept"
-        if count > settings.max_tgt
-        else ""
+def answer_rules(column: Column) -> tuple[Rule, ...]:
+    """Of a column of answers with confidences."""
+    cut = Rule(
+        "cut-answer",
+        "an answer that is not cut",
+        partial(_long_answer, column=column),
+        "raise --max-tgt-length",
+        note=True,
     )
+    return *ANSWER_RULES, cut
 
 
-def _unknown_reading(cell: str, settings: Settings) -> str:
-    return _unknown_pieces(plain_text(cell), settings) if settings.bpe_dir else ""
+# -------------------------------------------------------------------------------------------- texts
+
+
+def _cut(cell: str, settings: Settings, column: Column) -> str:
+    """Several texts of a target are references, which are never cut; of a Chinese text on an
+    image characters are counted."""
+    words = settings.words_kept(column)
+    if column.kind == "texts" and JOIN in cell:
+        return ""
+    if column.scene_text and CHINESE.search(cell):
+        count = len(column.clean(cell))
+        return f"{count} characters, of which {words} are kept" if 0 < words < count else ""
+    return too_long(column.clean(cell), words) if len(cell) >= 2 * words else ""
 
 
 def _no_words(cell: str, settings: Settings) -> str:
@@ -176,16 +156,17 @@ def _all_quoted(cell: str, settings: Settings) -> str:
     return shown(cell) if written else ""
 
 
-def _unknown_pieces(cell: str, settings: Settings) -> str:
+def _unknown_pieces(cell: str, settings: Settings, column: Column) -> str:
     if not settings.bpe_dir:
         return ""
     bpe, vocabulary = language(settings.bpe_dir)
+    text = column.clean(cell) if column.scene_text else cell
     unknown = [
         piece
-        for piece in bpe.encode(" " + cell).split(" ")
+        for piece in bpe.encode(" " + text).split(" ")
         if piece and (piece in UNK or piece not in vocabulary)
     ]
-    return f"{len(unknown)} in {shown(cell)}" if unknown else ""
+    return f"{len(unknown)} in {shown(text)}" if unknown else ""
 
 
 UNK = ("<unk>", "[UNK]")  # what a BPE writes for characters that it does not know
@@ -203,41 +184,34 @@ def language(folder: str) -> tuple:
 
 
 TEXT_QUOTED = Rule("quoted", "a field without quotes", _all_quoted, QUOTED.fix, unquote)
-UNKNOWN = Rule(
-    "unknown-pieces",
-    "text of pieces in dict.txt",
-    _unknown_pieces,
-    "is it the right --bpe-dir for this language?",
-    note=True,
-)
 EMPTY_TEXT = Rule("text-empty", "words", _no_words, "fill it in, or remove the row")
+EMPTY_SCENE_TEXT = replace(EMPTY_TEXT, expects="the text on the image", check=empty)
 
 
-def _text(*more: Rule) -> tuple[Rule, ...]:
-    return (TEXT_QUOTED, EMPTY_TEXT, NOT_MEANT, *more, UNKNOWN)
-
-
-def _cut(check: Callable[[str, Settings], str], option: str) -> Rule:
-    return Rule(
-        f"cut-{'source' if option == 'src' else 'target'}",
-        "a text that is not cut",
-        check,
-        f"raise --max-{option}-length",
-        note=True,
-    )
-
-
-TEXT_RULES: dict[str, tuple[Rule, ...]] = {
-    "caption": _text(_cut(_long_caption, "tgt")),
-    "question": _text(_cut(partial(_long_source, clean=clean_question), "src")),
-    "phrase": _text(_cut(partial(_long_source, clean=clean_phrase), "src")),
-    "source": _text(_cut(_long_source, "src")),
-    "target": _text(_cut(_long_target, "tgt")),
-    "reading": (
-        TEXT_QUOTED,
-        Rule("text-empty", "the text on the image", empty, EMPTY_TEXT.fix),
-        NOT_MEANT,
-        _cut(_long_reading, "tgt"),
-        replace(UNKNOWN, check=_unknown_reading),
-    ),
-}
+def text_rules(column: Column) -> tuple[Rule, ...]:
+    """Of a column of one or several texts; what may be empty and is not predicted may be
+    anything."""
+    if column.target or column.needed:
+        side = "target" if column.target else "source"
+        cut = Rule(
+            f"cut-{side}",
+            "a text that is not cut",
+            partial(_cut, column=column),
+            f"raise --max-{side[0]}{'gt' if column.target else 'rc'}-length",
+            note=True,
+        )
+        unknown = Rule(
+            "unknown-pieces",
+            "text of pieces in dict.txt",
+            partial(_unknown_pieces, column=column),
+            "is it the right --bpe-dir for this language?",
+            note=True,
+        )
+        return (
+            TEXT_QUOTED,
+            EMPTY_SCENE_TEXT if column.scene_text else EMPTY_TEXT,
+            NOT_MEANT,
+            cut,
+            unknown,
+        )
+    return ()

@@ -222,7 +222,7 @@ def open_rows(task, options: EvaluationOptions):
     from ofa.data.fairseq_dataset import OFADataset
     from ofa.data.sample import SampleBuilder
 
-    rows: Any = ImageFolder(options.images, task.spec.columns)
+    rows: Any = ImageFolder(options.images, task.spec)
     return OFADataset(
         rows,
         SampleBuilder(

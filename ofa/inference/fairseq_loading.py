@@ -60,14 +60,14 @@ def read_checkpoint(path: str, overrides: Mapping[str, Any]) -> dict:
 
 
 def load_task_and_models(
-    paths: list[str], task_name: str | None, overrides: Mapping[str, Any], ema: bool = False
+    paths: list[str], name: str | None, overrides: Mapping[str, Any], ema: bool = False
 ) -> tuple[Any, list[torch.nn.Module], dict]:
     """The task as the checkpoint was trained on it, and one model per file.
 
     Args:
         paths: checkpoints of one vocabulary; several make an ensemble.
-        task_name: another task than the checkpoint's; the options that all tasks share keep their
-            stored values. Of a model that was trained on several tasks one has to be named.
+        name: another task than the checkpoint's; the options that all tasks share keep their stored
+            values. Of a model that was trained on several tasks one has to be named.
         overrides: values of options that replace the stored ones (``data``, ``bpe_dir``, ...).
         ema: take the averaged weights.
     Returns: task, models in evaluation mode, and the stored configuration by group as plain data.
@@ -86,17 +86,23 @@ def load_task_and_models(
             if (
                 stored["task"].get("_name") == "joint"
             ):  # trained on several tasks: the options of the one that is asked for
-                stored["task"].update(options_of(task_name, path, state))
+                stored["task"].update(options_of(task_name(name), path, state))
             else:
-                stored["task"] = options_for(task_name, stored["task"])
+                stored["task"] = options_for(name, stored["task"])
             stored["task"] = (
                 drawn_by(state)
                 | image_size_unless_known(path, state, {**stored["task"], **overrides})
                 | stored["task"]
             )
-            task = setup_task(task_config(path, task_name, stored["task"], overrides))
+            task = setup_task(task_config(path, name, stored["task"], overrides))
         models.append(build_network(path, state, task, ema))
     return task, models, stored
+
+
+def task_name(name: str | None) -> str | None:
+    """The name of a task that may be called by an alias."""
+    task = TASK_REGISTRY.get(name)
+    return task.spec.name if hasattr(task, "spec") else name
 
 
 def options_for(name: str | None, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +110,7 @@ def options_for(name: str | None, stored: Mapping[str, Any]) -> dict[str, Any]:
     one whose options are derived from that one's; else those that all tasks share. The answers of
     one task are not those of another.
     """
-    trained = stored.get("_name") or stored.get("task")
+    trained, name = task_name(stored.get("_name") or stored.get("task")), task_name(name)
     if name in (None, trained):
         return dict(stored)
     kinds = [
@@ -158,8 +164,8 @@ def task_config(
 ):
     """Configuration of the task: its defaults, what the checkpoint stores, what the caller
     overrides."""
-    name = name or stored.get("_name") or stored.get("task")
-    ours = sorted(name for name, task in TASK_REGISTRY.items() if hasattr(task, "spec"))
+    name = task_name(name or stored.get("_name") or stored.get("task"))
+    ours = sorted({task.spec.name for task in TASK_REGISTRY.values() if hasattr(task, "spec")})
     if name not in ours:
         raise UserError(
             f"{path}: unknown task '{name}'; known: {', '.join(ours)}. Give one by --task"

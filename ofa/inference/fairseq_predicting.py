@@ -15,6 +15,7 @@ from ofa.inference.fairseq_loading import (
     image_size_unless_known,
     read_checkpoint,
     task_config,
+    task_name,
 )
 from ofa.io.json_files import load_json
 from ofa.io.stored_options import MEMBERS
@@ -37,7 +38,7 @@ class LoadedCheckpoint:
         self.path, self.overrides = path, dict(overrides)
         state = read_checkpoint(path, overrides)
         stored = group_to_builtins(state["cfg"]["task"])
-        name = stored.get("_name") or stored.get("task")
+        name = task_name(stored.get("_name") or stored.get("task"))
         members = (state.get("task_state") or {}).get(MEMBERS) or {name: stored}
         self.trained = {
             name: {**stored, **options}

@@ -7,6 +7,7 @@ from ofa.errors import UserError
 from ofa.io.image_files import readable
 from ofa.io.image_paths import list_images
 from ofa.io.images import encode_image, read_image_file, upright_file
+from ofa.task.task_spec import TaskSpec
 
 
 class ImageFolder:
@@ -17,18 +18,19 @@ class ImageFolder:
     Raises: UserError if there is no image or the task needs more than an image.
     """
 
-    def __init__(self, folder: str, columns: Sequence[str]):
+    def __init__(self, folder: str, spec: TaskSpec):
         if not Path(folder).is_dir():
             raise UserError(
                 f"{folder}: expected a folder of image files, found none; check --images"
             )
-        if not {"id", "image"} <= set(columns):
+        if spec.needed_names or not (spec.has("id") and spec.has("image")):
             raise UserError(
-                f"{folder}: a folder of images is enough for captioning only; this task needs the"
-                f" columns {', '.join(columns)}: give it a TSV file"
+                f"{folder}: task '{spec.name}' asks about more than an image"
+                f" ({', '.join(spec.needed_names) or 'other columns'}); give it a TSV file with the"
+                f" columns {', '.join(spec.column_names)}"
             )
-        self.path, self.columns = str(folder), tuple(columns)
-        self.selected_cols = list(range(len(columns)))
+        self.path, self.columns = str(folder), spec.column_names
+        self.selected_cols = list(range(len(self.columns)))
         self.files, self.broken = readable(list_images(folder))
 
     def __len__(self) -> int:

@@ -69,12 +69,6 @@ class ModelOptions(CheckpointOptions, BaseOptions, EmaOptions, BpeOptions, Devic
     """A model, and where it computes."""
 
 
-# Options of tasks that are often given anew for an evaluation.
-TASK_OPTIONS = """
-    patch_image_size num_bins max_image_size max_src_length max_tgt_length prompt_type
-    ans2label_file ans2label_dict valid_batch_size max_object_length val_inference_type
-    add_object add_caption is_document unconstrained_training imagenet_default_mean_and_std
-""".split()
 IMAGE_OPTIONS = """
     code_image_size sampling_times image_tokenizer vqgan_model_path vqgan_config_path
     clip_model_path image_text_scorer eval_clip_method gen_images_path
@@ -104,7 +98,7 @@ def generation_options() -> type:
 class TaskFlags:
     """Options of the task that are given anew."""
 
-    TITLE = "the task, where it differs from the training (any other option: --model-overrides)"
+    TITLE = "the task, where it differs from the training"
 
     selected_cols: str | None = option(
         None, "columns in the order the task names them", metavar="N,N,..."
@@ -112,7 +106,7 @@ class TaskFlags:
     bpe: Literal["gpt2", "bert", "sentencepiece"] | None = option(
         None, "kind of vocabulary, if not as the folder tells"
     )
-    task_options: dict[str, Any] = options_of(task_options, *TASK_OPTIONS)
+    task_options: dict[str, Any] = options_of(task_options)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,9 +102,9 @@ def region_of(prediction: Prediction, size: tuple[int, int]) -> Region:
     )
 
 
-def answer_of(prediction: Prediction, size: tuple[int, int]) -> Answer:
-    """Args: size: width and height of the image, pixels."""
-    region = None if prediction.box is None else region_of(prediction, size)
+def answer_of(prediction: Prediction, size: tuple[int, int] | None) -> Answer:
+    """Args: size: width and height of the image, pixels; None: there is none."""
+    region = region_of(prediction, size) if prediction.box and size else None
     return Answer(
         prediction.text,
         prediction.score,

@@ -10,6 +10,7 @@
     model.entails("dog.jpg", "an animal is outdoors")         # 'no'
     model.read("sign.jpg")                                    # 'open daily'
     model.generate("dog.jpg", "what does the image describe?")
+    model.ask("vqa", "dog.jpg", "how many dogs?")             # any task, by its name or an alias
     model.draw("a red circle", tokenizer="tokenizer.pt")[0].save("circle.png")
 
 An image is a path, a PIL image, an array or a tensor (``ofa.data.load_image``). Every argument may
@@ -23,6 +24,7 @@ pickled. On a CPU it keeps a second form of its weights for speed
 """
 
 import copy
+import functools
 import json
 import logging
 import threading
@@ -42,7 +44,8 @@ from ofa.inference.evaluate import NOT_WHILE_EVALUATING, PRECISIONS, choose_devi
 from ofa.inference.predictions import Answer, Region, answer_of, region_of
 from ofa.models.inference_weights import inference_network, version_of_weights
 from ofa.process_state import kept_process_state
-from ofa.task.task_spec import seed_of
+from ofa.task.task_spec import TAUGHT_BY_ANY, TaskSpec, seed_of
+from ofa.tasks import declared_specs, spec_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,20 +58,7 @@ CAPTION, ANSWER, REGION_ANSWER, GROUND, ENTAIL, INSTRUCT = (
     "instruction",
 )
 DRAW, READ = "image_gen", "ocr"
-PRETRAINED = {
-    "unify_task": (CAPTION, ANSWER, GROUND, ENTAIL)
-}  # what pretraining asks in the same words
-# For tasks that a checkpoint was not trained on; else the --eval-args of its training.
-GENERATION = {
-    CAPTION: {"beam": 5, "max_len_b": 16, "no_repeat_ngram_size": 3},
-    DRAW: {"beam": 16, "sampling_topk": 256},
-    READ: {"beam": 5, "max_len_b": 64},
-}
-CHINESE_CAPTION = {
-    "beam": 8,
-    "max_len_b": 128,
-    "no_repeat_ngram_size": 3,
-}  # with a BERT vocabulary: a token is a character
+# Generation options where neither the training nor the task names any.
 OTHERWISE = {"beam": 5, "max_len_b": 30}
 KEPT_TASKS = 32  # a service may be given other ``answers`` in every call
 
@@ -162,12 +152,63 @@ class OFA:
     # --- what can be asked
     # ------------------------------------------------------------------------------------
 
+    def ask(
+        self,
+        task: str,
+        image: Any = None,
+        *words: Any,
+        best: int = 1,
+        answers: Sequence[str] | None = None,
+        **given: Any,
+    ) -> Any:
+        """What the model answers to a task of any kind, a task of an installed package too.
+
+        Args:
+            task: its name or an alias. image: one, or a list; None for tasks of texts alone.
+            words: what it asks with, one for each of its columns that a user has to give, in order;
+                or by name in ``given``.
+            best: answers of each; all but the first are its ``others``.
+            answers: choose among these. Default: the set of answers that the checkpoint was trained
+                with, if it was; else any words.
+            given: columns by name, and options of the generator.
+        Returns: an ``Answer``, of a task that predicts boxes a ``Region``; a list if anything is a
+        list.
+        """
+        spec = spec_of(task, "task")
+        if spec.generates_images:
+            raise UserError(f"task '{spec.name}' makes images of texts; use draw()")
+        if spec.has("image") == (image is None):
+            expected, found = ("an image", "none") if image is None else ("texts alone", "an image")
+            raise UserError(f"task '{spec.name}' asks about {expected}, found {found}")
+        columns = _columns(spec, words, given)
+        changes = {column.option: column.name in columns for column in spec.asked if column.option}
+        if answers is not None:
+            changes |= _chosen_among(answers)
+        single, images, rows = self._rows(image, columns)
+        predictions = self._predict(spec.name, images, rows, best, given, **changes)
+        boxes = any(column.kind == "box" for column in spec.targets)
+        sizes = [None if image is None else image.size for image in images]
+        reply: Any = region_of if boxes else answer_of
+        replies = [reply(one, size) for one, size in zip(predictions, sizes, strict=True)]
+        return replies[0] if single else replies
+
+    def __getattr__(self, name: str) -> Any:
+        """Every task is a method by its name, verb or alias: ``model.counting("dog.jpg", "how
+        many dogs?")``."""
+        specs = [] if name.startswith("_") else declared_specs()
+        known = [spec for spec in specs if name in spec.names] or [
+            spec for spec in specs if name == spec.verb
+        ]
+        if not known:
+            raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}'")
+        return functools.partial(self.ask, known[0].name)
+
     def caption(
         self, image: ImageInput | Sequence[ImageInput], *, best: int = 1, **generation: Any
     ) -> Answer | list[Answer]:
         """What the image shows. Args: best: captions per image; all but the first are its
         ``others``."""
-        return self._answers(CAPTION, image, {}, best, generation)
+        return self.ask(CAPTION, image, best=best, **generation)
 
     def answer(
         self,
@@ -181,30 +222,18 @@ class OFA:
     ) -> Answer | list[Answer]:
         """The answer to a question.
 
-        Args:
-            region: the box that the question is about: left, top, right, bottom in pixels; or one
-                per question.
-            answers: choose among these. Default: the set of answers that the checkpoint was trained
-                with, if it was; else any words.
+        Args: region: the box that the question is about: left, top, right, bottom in pixels; or one
+        per question. answers: as of ``ask``.
         """
-        changes: dict[str, Any] = {}
-        if answers is not None:
-            if isinstance(answers, str) or not answers:
-                raise UserError(
-                    f"answers: expects a list of texts to choose from, found {answers!r}"
-                )
-            labels = json.dumps({text: number for number, text in enumerate(answers)})
-            changes = {
-                "ans2label_dict": labels,
-                "ans2label_file": None,
-                "unconstrained_training": False,
-                "val_inference_type": "allcand",
-            }
-        columns: dict[str, Any] = {"question": question}
-        if region is not None:
-            columns["box"] = _boxes_in_words(region)
-        return self._answers(
-            ANSWER if region is None else REGION_ANSWER, image, columns, best, generation, **changes
+        about = {} if region is None else {"region": region}
+        return self.ask(
+            REGION_ANSWER if about else ANSWER,
+            image,
+            question,
+            best=best,
+            answers=answers,
+            **about,
+            **generation,
         )
 
     def ground(
@@ -217,12 +246,7 @@ class OFA:
     ) -> Region | list[Region]:
         """The region that a text describes. Args: best: regions per text; all but the first are
         its ``others``."""
-        single, images, rows = self._rows(image, {"text": text})
-        replies = [
-            region_of(one, image.size)
-            for one, image in zip(self._predict(GROUND, images, rows, best, generation), images)
-        ]
-        return replies[0] if single else replies
+        return self.ask(GROUND, image, text, best=best, **generation)
 
     def entails(
         self,
@@ -238,17 +262,15 @@ class OFA:
         Args: premise: a text that belongs to the image; then image and premise together have to say
         it.
         """
-        columns = {"hypothesis": hypothesis, **({} if premise is None else {"caption": premise})}
-        return self._answers(
-            ENTAIL, image, columns, best, generation, add_caption=premise is not None
-        )
+        with_premise = {} if premise is None else {"premise": premise}
+        return self.ask(ENTAIL, image, hypothesis, best=best, **with_premise, **generation)
 
     def read(
         self, image: ImageInput | Sequence[ImageInput], *, best: int = 1, **generation: Any
     ) -> Answer | list[Answer]:
         """The text on the image. Args: best: readings per image; all but the first are its
         ``others``."""
-        return self._answers(READ, image, {}, best, generation)
+        return self.ask(READ, image, best=best, **generation)
 
     def generate(
         self,
@@ -260,7 +282,7 @@ class OFA:
     ) -> Answer | list[Answer]:
         """What the model says to any instruction; symbols such as ``<bin_12>`` in it stand for
         themselves."""
-        return self._answers(INSTRUCT, image, {"instruction": instruction}, best, generation)
+        return self.ask(INSTRUCT, image, instruction, best=best, **generation)
 
     def draw(
         self,
@@ -333,34 +355,24 @@ class OFA:
     def was_trained_on(self, name: str) -> bool:
         """Whether the checkpoint was trained for what a task asks, as far as it says;
         instructions are never foreign."""
-        trained = self.checkpoint.trained
+        trained, taught_by = self.checkpoint.trained, spec_of(name).usage.taught_by
         return (
             not trained
-            or name in (*trained, INSTRUCT)
-            or any(name in PRETRAINED.get(one, ()) for one in trained)
+            or name in trained
+            or TAUGHT_BY_ANY in taught_by
+            or any(one in taught_by for one in trained)
         )
+
+    def trained_tasks(self) -> list[TaskSpec]:
+        """The tasks that the checkpoint was trained on."""
+        return [spec for spec in declared_specs() if spec.name in self.checkpoint.trained]
 
     # --- how it is done
     # ---------------------------------------------------------------------------------------
 
-    def _answers(
-        self,
-        name: str,
-        image: Any,
-        columns: dict[str, Any],
-        best: int,
-        generation: dict[str, Any],
-        **changes: Any,
-    ):
-        single, images, rows = self._rows(image, columns)
-        predictions = self._predict(name, images, rows, best, generation, **changes)
-        replies = [answer_of(one, image.size) for one, image in zip(predictions, images)]
-        return replies[0] if single else replies
-
-    def _rows(
-        self, image: Any, columns: dict[str, Any]
-    ) -> tuple[bool, list[Image.Image], list[Row]]:
-        """Whether one reply is wanted, and the image and the columns of every row."""
+    def _rows(self, image: Any, columns: dict[str, Any]) -> tuple[bool, list[Any], list[Row]]:
+        """Whether one reply is wanted, and the image (None: there is none) and the columns of
+        every row."""
         given = {"image": image, **columns}
         lengths = {
             name: len(value) for name, value in given.items() if isinstance(value, (list, tuple))
@@ -370,8 +382,10 @@ class OFA:
             found = ", ".join(f"{length} of '{name}'" for name, length in lengths.items())
             raise UserError(f"expects lists of one length, found {found}")
         inputs = image if "image" in lengths else [image]
-        images = [
-            as_image(one, "" if isinstance(one, (str, Path)) else f"image {number}")
+        images: list[Any] = [
+            one
+            if one is None
+            else as_image(one, "" if isinstance(one, (str, Path)) else f"image {number}")
             for number, one in enumerate(inputs, 1)
         ]
         images = images if "image" in lengths else images * count
@@ -438,7 +452,7 @@ class OFA:
             samples = []
             for row in range(start, min(start + self.batch_size, len(rows))):
                 columns = {
-                    **dict.fromkeys(task.spec.columns, ""),
+                    **dict.fromkeys(task.spec.column_names, ""),
                     "id": str(row),
                     "image": "given",
                     **rows[row],
@@ -479,9 +493,14 @@ class OFA:
         task, builder = self._task_and_builder(name, changes)
         untrained = name not in self.checkpoint.trained and not changes.get("ans2label_dict")
         decoding = task.spec.decoding(task.options(), untrained)
-        usual = self.checkpoint.generation(name) or GENERATION.get(name, OTHERWISE)
-        if name == CAPTION and task.bpe.kind == "bert" and not self.checkpoint.generation(name):
-            usual = CHINESE_CAPTION
+        by_language = task.spec.usage.generation
+        language = "zh" if task.bpe.kind == "bert" else "en"
+        usual = (
+            self.checkpoint.generation(name)
+            or by_language.get(language)
+            or by_language.get("en")
+            or OTHERWISE
+        )
         options = {**usual, **generation}
         options["beam"] = max(options.get("beam", 5), best)
         return task, builder, decoding, options
@@ -522,6 +541,38 @@ def _behind_prompt(options: dict[str, Any], prefix: torch.Tensor | None) -> dict
     if prefix is None or "max_len_b" not in options:
         return options
     return {**options, "max_len_b": options["max_len_b"] + prefix.size(1)}
+
+
+def _columns(spec: TaskSpec, words: Sequence[Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What is said for each column that a task asks with, taken out of ``given``."""
+    if len(words) > len(spec.needed_names):
+        raise UserError(
+            f"task '{spec.name}' asks with {', '.join(spec.needed_names) or 'an image alone'},"
+            f" found {len(words)} words"
+        )
+    said = dict(zip(spec.needed_names, words, strict=False))
+    columns = {}
+    for column in spec.asked:
+        for name in filter(given.__contains__, column.names):
+            said[column.public_name] = given.pop(name)
+        if column.public_name in said:
+            value = said[column.public_name]
+            columns[column.name] = _boxes_in_words(value) if column.kind == "box" else value
+        elif column.needed:
+            raise UserError(f"task '{spec.name}' expects {column.public_name}, found none")
+    return columns
+
+
+def _chosen_among(answers: Sequence[str]) -> dict[str, Any]:
+    """The options of a task whose answers are these."""
+    if isinstance(answers, str) or not answers:
+        raise UserError(f"answers: expects a list of texts to choose from, found {answers!r}")
+    return {
+        "ans2label_dict": json.dumps({text: number for number, text in enumerate(answers)}),
+        "ans2label_file": None,
+        "unconstrained_training": False,
+        "val_inference_type": "allcand",
+    }
 
 
 def _boxes_in_words(region: Any) -> str | list:

@@ -9,40 +9,26 @@
     {"image": "a.jpg", "task": "read"}                                      the text on it
     {"image": "a.jpg", "instruction": "what does the image describe?"}      any instruction
 
-Paths are as seen from the folder of the file, and lie below it or below --images DIR. Other keys
-are kept and come out again.
+Keys are the columns that a task asks with; ``task`` is its name, an alias or its verb. Paths are as
+seen from the folder of the file, and lie below it or below --images DIR. Other keys are kept and
+come out again.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ofa.errors import UserError
 from ofa.io.image_paths import list_images
 from ofa.io.numbers import read_decimal
 from ofa.io.paths import path_within
 from ofa.io.values import RowError, finding, in_fractions, load_values, text_of
+from ofa.task.columns import Column
+from ofa.task.text import JOIN
 
-NEEDED = {
-    "caption": None,
-    "answer": "question",
-    "ground": "text",
-    "entails": "hypothesis",
-    "read": None,
-    "generate": "instruction",
-}
-OPTIONAL = {"answer": "region", "entails": "premise"}
-# Tasks under their training names.
-TASKS = {
-    "caption": "caption",
-    "vqa_gen": "answer",
-    "grounded_qa": "answer",
-    "refcoco": "ground",
-    "snli_ve": "entails",
-    "ocr": "read",
-    "instruction": "generate",
-}
+if TYPE_CHECKING:
+    from ofa.task.task_spec import TaskSpec  # imports torch
 
 
 @dataclass
@@ -50,16 +36,17 @@ class Request:
     """One thing to ask.
 
     Args:
-        image: path of the image. name: the same as it was given.
-        verb: one of ``NEEDED``. words: what the verb needs, by name; a region is a list of four
-            numbers.
+        task: what is asked. words: what it asks with, by the name of the column; a region is a list
+            of four numbers.
+        image: path of the image. name: the same as it was given; both empty for tasks of texts
+            alone.
         kept: further keys of the line.
         where: ``file:row`` or the path, for messages.
     """
 
-    image: Path
+    task: "TaskSpec"
+    image: Path | None
     name: str
-    verb: str
     words: dict[str, Any] = field(default_factory=dict)
     kept: dict[str, Any] = field(default_factory=dict)
     where: str = ""
@@ -67,28 +54,60 @@ class Request:
     @property
     def kind(self) -> tuple[str, ...]:
         """Requests of one kind can be asked together."""
-        return self.verb, *sorted(self.words)
+        return self.task.name, *sorted(self.words)
 
 
-def verb_of(task: str) -> str:
-    """``refcoco`` or ``ground`` -> ``ground``. Raises: UserError that lists the known names."""
-    verb = TASKS.get(task, task)
-    if verb not in NEEDED:
-        raise UserError(
-            f"--task: expects one of {', '.join(NEEDED)} or {', '.join(TASKS)}, found {task!r}"
-        )
-    return verb
+def tasks_called(name: str, flag: str = "--task") -> list["TaskSpec"]:
+    """What a name may mean: the task, then those of the same verb that ask with more. ``"vqa"`` ->
+    vqa_gen, grounded_qa.
+
+    Raises: UserError that lists the known names.
+    """
+    from ofa.tasks import declared_specs, spec_of
+
+    specs = declared_specs()
+    of_verb = [spec for spec in specs if spec.verb == name]
+    named = [spec for spec in specs if name in spec.names]
+    first = (
+        of_verb[0] if of_verb and not named else named[0] if len(named) > 1 else spec_of(name, flag)
+    )
+    if first.generates_images:
+        raise UserError(f"{flag}: task '{first.name}' makes images of texts; use ofa draw")
+    more = [
+        spec
+        for spec in specs
+        if spec.verb == first.verb and set(spec.needed_names) > set(first.needed_names)
+    ]
+    return [first, *more]
+
+
+def usual_tasks(trained: Sequence["TaskSpec"] = ()) -> list["TaskSpec"]:
+    """What may be asked where nobody says it: what the checkpoint was trained for first, then
+    what most checkpoints know."""
+    from ofa.tasks import declared_specs
+
+    specs = sorted(
+        (spec for spec in declared_specs() if spec.has("image")),
+        key=lambda spec: not spec.usage.taught_by,
+    )
+    found = [*(spec for spec in trained if not spec.generates_images), *specs]
+    return [
+        spec
+        for number, spec in enumerate(found)
+        if spec.name not in [one.name for one in found[:number]]
+    ]
 
 
 def read_requests(
-    source: str, verb: str | None, words: Mapping[str, Any], images: Sequence[str] = ()
+    source: str, tasks: Sequence["TaskSpec"], words: Mapping[str, Any], images: Sequence[str] = ()
 ) -> list[Request]:
     """What an input asks.
 
     Args:
         source: an image file, a folder of image files, or a file of JSON lines (``.jsonl`` or
             ``.json``).
-        verb: what to ask where a line does not say it; None: what its words are for, or a caption.
+        tasks: what may be asked where a line does not say it: the first of those that its words are
+            for.
         words: for every request that does not have them itself, by name.
         images: folders besides that of the file that its lines may name images of.
     Raises: UserError if there is nothing to read or a line is wrong.
@@ -96,20 +115,34 @@ def read_requests(
     path = Path(source)
     refuse_url(source, "")
     if path.is_dir():
-        return [
-            _request({}, image, image.name, verb, words, str(image)) for image in list_images(path)
+        found = [
+            _request({}, image, image.name, tasks, words, str(image)) for image in list_images(path)
         ]
-    if not path.is_file():
+    elif not path.is_file():
         raise UserError(
             f"{source}: expects an image, a folder of images or a .jsonl file, found nothing there"
         )
-    if path.suffix.lower() in (".jsonl", ".json"):
-        return _lines(path, verb, words, images)
-    return [_request({}, path, source, verb, words, source)]
+    elif path.suffix.lower() in (".jsonl", ".json"):
+        found = _lines(path, tasks, words, images)
+    else:
+        found = [_request({}, path, source, tasks, words, source)]
+    for name in filter(words.get, words):
+        if not any(
+            (column := request.task.column(name)) and column.public_name in request.words
+            for request in found
+        ):
+            known = dict.fromkeys(
+                column.public_name for request in found for column in request.task.asked
+            )
+            raise UserError(
+                f"--{name.replace('_', '-')}: no request asks with it; known:"
+                f" {', '.join(f'--{one}' for one in known) or 'none'}"
+            )
+    return found
 
 
 def _lines(
-    path: Path, verb: str | None, words: Mapping[str, Any], images: Sequence[str]
+    path: Path, tasks: Sequence["TaskSpec"], words: Mapping[str, Any], images: Sequence[str]
 ) -> list[Request]:
     requests = []
     try:
@@ -128,18 +161,22 @@ def _lines(
             raise UserError(
                 f"{where}: expects one JSON object per line, found {line[:60]!r} ({error})"
             ) from None
-        if (
-            not isinstance(entry, dict)
-            or not isinstance(entry.get("image"), str)
-            or not entry["image"].strip()
-        ):
+        if not isinstance(entry, dict):
+            raise UserError(f'{where}: expects an object with "image": "path", found {line[:60]!r}')
+        asked = (
+            tasks_called(str(entry["task"])[:60], f"{where}: --task") if "task" in entry else tasks
+        )
+        if "image" not in entry and not any(task.has("image") for task in asked):
+            requests.append(_request(entry, None, "", asked, words, where))
+            continue
+        if not isinstance(entry.get("image"), str) or not entry["image"].strip():
             raise UserError(f'{where}: expects an object with "image": "path", found {line[:60]!r}')
         refuse_url(entry["image"], f"{where}: ")
         try:
             image = path_within(path.parent, entry["image"], where, images)
         except UserError as error:
             raise UserError(f"{error}, or name its folder by --images") from None
-        requests.append(_request(entry, image, entry["image"], verb, words, where))
+        requests.append(_request(entry, image, entry["image"], asked, words, where))
     if not requests:
         raise UserError(f'{path}: expects lines such as {{"image": "a.jpg"}}, found an empty file')
     return requests
@@ -155,42 +192,73 @@ def refuse_url(name: str, where: str) -> None:
 
 
 def _request(
-    entry: dict, image: Path, name: str, verb: str | None, words: Mapping[str, Any], where: str
+    entry: dict,
+    image: Path | None,
+    name: str,
+    tasks: Sequence["TaskSpec"],
+    words: Mapping[str, Any],
+    where: str,
 ) -> Request:
     said = {key: value for key, value in {**words, **entry}.items() if value is not None}
-    if "task" in entry:
-        try:
-            verb = verb_of(str(entry["task"])[:60])
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from None
-    if verb is None:
-        verb = next((verb for verb, needed in NEEDED.items() if needed in said), "caption")
-        if verb == "caption" and (
-            nulls := [needed for needed in NEEDED.values() if needed in entry]
-        ):
+    task = _chosen(tasks, said)
+    if "task" not in entry and not task.needed_names:
+        others = {needed for other in tasks for needed in other.needed_names}
+        if nulls := [key for key in entry if key in others and entry[key] is None]:
             raise UserError(
                 f'{where}: expects "{nulls[0]}": a text, found null; fill it in, or leave it out'
-                " for a caption"
+                f" for a {task.name}"
             )
-    needed, optional = NEEDED[verb], OPTIONAL.get(verb)
-    chosen = {key: said[key] for key in (needed, optional) if key and key in said}
-    for key in [key for key in chosen if key in (needed, "premise")]:
-        try:
-            chosen[key] = text_of(chosen[key], f'"{key}": a text')
-        except RowError as error:
-            raise UserError(f"{where}: '{verb}' expects {error}; write it in quotes") from None
-    if needed is not None and not chosen.get(needed, "").strip():
-        raise UserError(
-            f"{where}: '{verb}' expects \"{needed}\": a text, found {chosen.get(needed)!r}; give it"
-            f" in the line or by --{needed}"
+    chosen = {}
+    for column in task.asked:
+        name_in_line = next(
+            (known for known in (column.public_name, *column.names) if known in said), None
         )
-    if "region" in chosen:
-        chosen["region"] = _region(chosen["region"], where)
-    kept = {key: value for key, value in entry.items() if key not in ("image", "task", *chosen)}
-    return Request(image, name, verb, chosen, kept, where)
+        if name_in_line is not None:
+            chosen[column.public_name] = _word(task, column, said[name_in_line], where)
+        elif column.needed:
+            raise UserError(
+                f"{where}: '{task.verb}' expects \"{column.public_name}\": {column.noun}, found"
+                f" None; give it in the line or by --{column.public_name}"
+            )
+    asked = {known for column in task.asked for known in column.names}
+    kept = {key: value for key, value in entry.items() if key not in ("image", "task", *asked)}
+    return Request(task, image, name, chosen, kept, where)
 
 
-def _region(value: Any, where: str) -> list[float]:
+def _chosen(tasks: Sequence["TaskSpec"], said: Mapping[str, Any]) -> "TaskSpec":
+    """The first of the tasks that uses most of what is said, and lacks nothing; the first of all
+    if each lacks something."""
+
+    def used(task: "TaskSpec") -> int:
+        return sum(any(name in said for name in column.names) for column in task.asked)
+
+    whole = [
+        task
+        for task in tasks
+        if all(any(name in said for name in column.names) for column in task.asked if column.needed)
+    ]
+    return max(whole, key=used) if whole else tasks[0]
+
+
+def _word(task: "TaskSpec", column: Column, value: Any, where: str) -> Any:
+    """What a request says for a column: a text, or a box."""
+    name = column.public_name
+    if column.kind == "box":
+        return _region(name, value, where)
+    parts = value if column.kind == "texts" and isinstance(value, list) else [value]
+    try:
+        text = JOIN.join(text_of(part, f'"{name}": {column.noun}') for part in parts)
+    except RowError as error:
+        raise UserError(f"{where}: '{task.verb}' expects {error}; write it in quotes") from None
+    if column.needed and not text.strip():
+        raise UserError(
+            f"{where}: '{task.verb}' expects \"{name}\": {column.noun}, found {text!r}; give it in"
+            f" the line or by --{name}"
+        )
+    return text
+
+
+def _region(name: str, value: Any, where: str) -> list[float]:
     numbers = (
         value.split(",")
         if isinstance(value, str)
@@ -210,7 +278,7 @@ def _region(value: Any, where: str) -> list[float]:
             else "left is below right, top below bottom"
         )
         raise UserError(
-            f'{where}: expects "region": [left, top, right, bottom] in pixels, found '
+            f'{where}: expects "{name}": [left, top, right, bottom] in pixels, found '
             f"{repr(value[:60]) if isinstance(value, str) else finding(value)}; {hint}"
         )
     return region

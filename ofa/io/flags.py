@@ -52,12 +52,18 @@ def options_of(
     """A field for options that other dataclasses hold: a dictionary of those that were given.
 
     Args:
+        names: of the options; none: all that the class has no field of its own for.
         source: returns the dataclasses, so that they may be imported when the command line is read.
         defaults: those that were not given have the default of their dataclass.
     """
     return field(
         default_factory=dict, metadata={"source": source, "names": names, "defaults": defaults}
     )
+
+
+def words(help: str) -> Any:
+    """A field for flags whose names nobody knows before the command runs: ``{"name": "text"}``."""
+    return field(default_factory=dict, metadata={"words": help})
 
 
 def add_flags(parser: "Parser", options: type) -> None:
@@ -71,16 +77,19 @@ def add_flags(parser: "Parser", options: type) -> None:
     for item in fields(options):
         group = _group(parser, options, item.name)
         if "source" in item.metadata:
-            for given, hint in borrowed(item):
+            for given, hint in borrowed(options, item):
                 default = given.default if item.metadata["defaults"] else None
                 add_flag(group, given.name, hint, default, **given.metadata)
+        elif "words" in item.metadata:
+            parser.words = item.name
+            group.description = item.metadata["words"]
         elif item.metadata.get("help"):
             add_flag(group, item.name, hints[item.name], item.default, **item.metadata)
             if item.metadata.get("positional") and item.metadata.get("also"):
                 parser.either.append((parser._actions[-2], parser._actions[-1]))
 
 
-def borrowed(item: Field) -> list[tuple[Field, Any]]:
+def borrowed(options: type, item: Field) -> list[tuple[Field, Any]]:
     """(field, type) of each option that a field of ``options_of`` names."""
     source = item.metadata["source"]()
     classes = [source] if isinstance(source, type) else list(source)
@@ -94,7 +103,10 @@ def borrowed(item: Field) -> list[tuple[Field, Any]]:
                 if given.name not in found
             }
         )
-    return [found[name] for name in item.metadata["names"]]
+    own = {one.name for one in fields(options)}
+    others = {name for one in fields(options) for name in one.metadata.get("names", ())}
+    names = item.metadata["names"] or [name for name in found if name not in own | others]
+    return [found[name] for name in names]
 
 
 def add_flag(group: Any, name: str, hint: Any, default: Any, **meta: Any) -> None:
@@ -221,9 +233,9 @@ def read_options(options: type[Options], namespace: argparse.Namespace) -> Optio
     values: dict[str, Any] = {}
     for item in fields(options):  # type: ignore[arg-type]
         if "names" in item.metadata:
-            given = {name: getattr(namespace, name) for name in item.metadata["names"]}
+            given = {one.name: getattr(namespace, one.name) for one, _ in borrowed(options, item)}
             values[item.name] = {name: value for name, value in given.items() if value is not None}
-        elif item.metadata.get("help"):
+        elif item.metadata.get("help") or "words" in item.metadata:
             value = getattr(namespace, item.name)
             values[item.name] = tuple(value) if isinstance(value, list) else value
     return options(**values)
@@ -286,6 +298,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any):
         super().__init__(**{"formatter_class": HelpFormatter, **settings})
         self.fill: Callable[[], None] | None = None
+        self.words: str | None = None  # where unknown flags go, each with one word
         self.either: list[
             tuple[argparse.Action, argparse.Action]
         ] = []  # a positional, and the flags that may replace it
@@ -304,6 +317,7 @@ class Parser(argparse.ArgumentParser):
         if self.get_default("run") and not self._subparsers:
             self.usage = self.short_usage()
         args = sys.argv[1:] if args is None else list(args)
+        words = self.take_words(args) if self.words else {}
         given = [word.split("=")[0] for word in args if len(word) > 2]
         replaced = [
             positional
@@ -313,9 +327,28 @@ class Parser(argparse.ArgumentParser):
         actions = self._actions
         self._actions = [action for action in actions if action not in replaced]
         try:
-            return super().parse_known_args(args, namespace)
+            found, unknown = super().parse_known_args(args, namespace)
         finally:
             self._actions = actions
+        if self.words:
+            setattr(found, self.words, words)
+        return found, unknown
+
+    def take_words(self, args: list[str]) -> dict[str, str]:
+        """The ``--name text`` and ``--name=text`` that are no flags of this parser."""
+        words, left = {}, iter(args[:])
+        args.clear()
+        for word in left:
+            flag, equals, text = word.partition("=")
+            known = any(name.startswith(flag) for name in self._option_string_actions)
+            if known or not flag.startswith("--"):
+                args.append(word)
+                continue
+            value = text if equals else next(left, None)
+            if value is None:
+                self.error(f"argument {flag}: expected one argument")
+            words[flag[2:].replace("-", "_")] = value
+        return words
 
     def short_usage(self) -> str:
         """The required flags and the words; ``--help`` lists the rest."""

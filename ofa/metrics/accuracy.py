@@ -4,56 +4,49 @@ question answering."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from ofa.task.answers import accepted_answers, answer_prediction
+from ofa.task.answers import accepted_answers
 from ofa.task.prediction import BatchRow, Prediction
-from ofa.task.task_spec import Metric, Scorer, Scores, always
+from ofa.task.task_spec import Metric, Scorer, Scores, TaskMetrics
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """The figures of a task whose rows have accepted answers (``ref_dict``).
+class Accuracy(TaskMetrics):
+    """Metrics of a task whose rows have accepted answers (``ref_dict``), or one text as the target.
 
     Args:
         name: of the figure. total, count: names of the counts, the summed credit and the number of
             rows.
         top: (name, k): another figure, what the best of the k best predictions earns.
         digits: figures of validation are rounded to, as upstream.
+        title: what its curve is called.
     """
 
-    name: str
-    total: str
-    count: str
+    name: str = "acc"
+    total: str = "_score_sum"
+    count: str = "_score_cnt"
     top: tuple[str, int] | None = None
     digits: int = 4
+    title: str = "validation accuracy"
 
-    def declared(self) -> dict[str, Any]:
-        """What the declaration of such a task says about its answers and figures:
-        ``TaskSpec(..., **ACCURACY.declared())``."""
-        return {
-            "prediction": answer_prediction,
-            "references": accepted_answers,
-            "metrics": self.metrics(),
-            "make_scorer": self.make_scorer,
-            "final_scores": self.final_scores,
-        }
-
-    def metrics(self) -> tuple[Metric, ...]:
+    @property
+    def figures(self) -> tuple[Metric, ...]:
         """The figures of validation; each row counts the same, whatever the batches."""
-        names = {
-            self.name: (self.total, self.count),
-            **({self.top[0]: self.top_counts()} if self.top else {}),
-        }
+        names = {self.name: (self.title, self.total, self.count)}
+        if self.top:
+            names[self.top[0]] = (f"{self.title} of the {self.top[1]} best", *self.top_counts())
         return tuple(
             Metric(
                 name,
-                counts,
+                tuple(counts),
                 partial(mean_of, total=counts[0], count=counts[1], digits=self.digits),
-                always,
+                title=title,
             )
-            for name, counts in names.items()
+            for name, (title, *counts) in names.items()
         )
+
+    def references(self, row: BatchRow) -> list[str]:
+        return accepted_answers(row)
 
     def top_counts(self) -> tuple[str, str]:
         name = self.top[0] if self.top else ""
@@ -64,7 +57,9 @@ class Accuracy:
 
     def counts(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
         """Credit and rows of a batch."""
-        accepted = [row.ref_dict or {} for row in rows]
+        accepted = [
+            {row.target.strip(): 1.0} if row.ref_dict is None else row.ref_dict for row in rows
+        ]
         found = {self.total: sum(map(best_credit, predictions, accepted)), self.count: len(rows)}
         if self.top:
             total, count = self.top_counts()
@@ -75,10 +70,13 @@ class Accuracy:
     def final_scores(
         self,
         predictions: Sequence[Prediction],
-        accepted: Sequence[Mapping[str, float]],
+        references: Sequence[Mapping[str, float] | Sequence[str]],
         names: Sequence[str] | None = None,
     ) -> Scores:
         """The figures over all rows, and of each."""
+        accepted = [
+            one if isinstance(one, Mapping) else dict.fromkeys(one, 1.0) for one in references
+        ]
         wanted = {self.name: 1, **({self.top[0]: self.top[1]} if self.top else {})}
         by_row = {
             name: list(map(partial(best_credit, k=k), predictions, accepted))

@@ -7,43 +7,35 @@ from typing import Any
 
 from ofa.metrics.accuracy import Accuracy
 from ofa.task.prediction import BatchRow, Prediction
-from ofa.task.task_spec import Metric, Scorer, Scores, always
+from ofa.task.task_spec import Metric, Scores
 
-ACCURACY = Accuracy("acc", "_score_sum", "_score_cnt")
 CELLS = ("_TP", "_FP", "_TN", "_FN")  # as upstream counts
 DIGITS = {"F1": 3, "mcc": 4}  # figures of validation are rounded to, as upstream
 POSITIVE = "yes"
 
 
 @dataclass(frozen=True)
-class ClassFigures:
-    """The figures of a task with few answers; rows without a label count in none of them.
+class ClassFigures(Accuracy):
+    """Metrics of a task with few answers; rows without a label count in none of them.
 
     Args: second: ``F1`` or ``mcc`` of ``yes`` beside the accuracy; "": none.
     """
 
     second: str = ""
 
-    def declared(self) -> dict[str, Any]:
-        """What the declaration of such a task says about its answers and figures, as
-        ``Accuracy.declared``."""
-        return {
-            **ACCURACY.declared(),
-            "metrics": self.metrics(),
-            "make_scorer": self.make_scorer,
-            "final_scores": self.final_scores,
-        }
-
-    def metrics(self) -> tuple[Metric, ...]:
+    @property
+    def figures(self) -> tuple[Metric, ...]:
         if not self.second:
-            return ACCURACY.metrics()
+            return super().figures
         return (
-            *ACCURACY.metrics(),
-            Metric(self.second, CELLS, partial(rounded, name=self.second), always),
+            *super().figures,
+            Metric(
+                self.second,
+                CELLS,
+                partial(rounded, name=self.second),
+                title=f"validation {self.second}",
+            ),
         )
-
-    def make_scorer(self, options, all_references) -> Scorer:
-        return self.counts
 
     def counts(
         self, predictions: Sequence[Prediction], rows: Sequence[BatchRow]
@@ -51,7 +43,7 @@ class ClassFigures:
         """Right answers and rows of a batch, and the four cells of ``yes`` against everything
         else."""
         labeled = [(prediction, row) for prediction, row in zip(predictions, rows) if row.ref_dict]
-        found = ACCURACY.counts(
+        found = super().counts(
             [prediction for prediction, _ in labeled], [row for _, row in labeled]
         )
         if self.second:
@@ -64,15 +56,15 @@ class ClassFigures:
     def final_scores(
         self,
         predictions: Sequence[Prediction],
-        accepted: Sequence[Mapping[str, float]],
+        references: Sequence[Any],
         names: Sequence[str] | None = None,
     ) -> Scores:
         """The figures over all rows, and whether each is right."""
-        scores = ACCURACY.final_scores(predictions, accepted)
+        scores = super().final_scores(predictions, references)
         if self.second:
             counts = cells(
                 (one.text == POSITIVE, POSITIVE in answers)
-                for one, answers in zip(predictions, accepted)
+                for one, answers in zip(predictions, references)
             )
             scores.overall[self.second] = figure(counts, self.second)
         return scores

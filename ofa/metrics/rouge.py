@@ -10,7 +10,7 @@ from typing import Any
 
 from ofa.metrics.ptb import character_tokenize
 from ofa.task.prediction import BatchRow, Prediction
-from ofa.task.task_spec import Metric, Scorer, Scores
+from ofa.task.task_spec import Metric, Scorer, Scores, TaskMetrics
 
 NAMES = ("rouge1", "rouge2", "rougeL")
 COUNT = "_rouge_cnt"
@@ -31,6 +31,9 @@ BRACKETS = {
 QUOTES = {'"': ("``", "''"), "'": ("`", "'")}  # opening, closing
 ENDINGS = ("s", "d", "ll")  # what follows an apostrophe of its own: it ' s
 MARKS = string.punctuation
+SCREENED_ON = (
+    100  # rows on which all constant summaries are tried; the best few are tried on all rows
+)
 
 
 def fix_tokens(text: str) -> str:
@@ -149,13 +152,18 @@ class SummaryScorer:
         }
 
 
-def make_scorer(options: Any, all_references) -> Scorer:
-    return SummaryScorer(options.eval_rouge)
+def evaluates_rouge(options: Any) -> bool:
+    return options.eval_rouge
 
 
-def metrics() -> tuple[Metric, ...]:
+def mean_f1(counts: Mapping[str, float], total: str) -> float:
+    return round(counts[total] / max(counts[COUNT], 1), DIGITS)
+
+
+class SummaryMetrics(TaskMetrics):
     """``rouge1_f1``, ``rouge2_f1`` and ``rougeL_f1``, means over the rows."""
-    return tuple(
+
+    figures = tuple(
         Metric(
             f"{name}_f1",
             (f"_{name}_f1_sum", COUNT),
@@ -165,27 +173,40 @@ def metrics() -> tuple[Metric, ...]:
         for name in NAMES
     )
 
+    def references(self, row: BatchRow) -> list[str]:
+        return [row.target.strip() if row.target_str is None else row.target_str]
 
-def evaluates_rouge(options: Any) -> bool:
-    return options.eval_rouge
+    def make_scorer(self, options: Any, all_references) -> Scorer:
+        return SummaryScorer(options.eval_rouge)
 
+    def final_scores(
+        self,
+        predictions: Sequence[Prediction],
+        references: Sequence[Sequence[str]],
+        names: Sequence[str] | None = None,
+    ) -> Scores:
+        """The figures over all rows, ROUGE-L first, and of each; of several references the best
+        counts."""
+        found = [
+            max((summary_rouge(one.text, text) for text in texts), key=lambda row: row["rougeL"])
+            for one, texts in zip(predictions, references)
+        ]
+        by_row = {
+            f"{name}_f1": [row[name] for row in found] for name in ("rougeL", "rouge1", "rouge2")
+        }
+        return Scores(
+            {name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row
+        )
 
-def mean_f1(counts: Mapping[str, float], total: str) -> float:
-    return round(counts[total] / max(counts[COUNT], 1), DIGITS)
-
-
-def summary_scores(
-    predictions: Sequence[Prediction],
-    references: Sequence[Sequence[str]],
-    names: Sequence[str] | None = None,
-) -> Scores:
-    """The figures over all rows, ROUGE-L first, and of each; of several references the best
-    counts."""
-    found = [
-        max((summary_rouge(one.text, text) for text in texts), key=lambda row: row["rougeL"])
-        for one, texts in zip(predictions, references)
-    ]
-    by_row = {f"{name}_f1": [row[name] for row in found] for name in ("rougeL", "rouge1", "rouge2")}
-    return Scores(
-        {name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row
-    )
+    def best_constant(
+        self, lines: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> tuple[str, dict[str, float]]:
+        """The line that has the best ROUGE-L as the summary of every row, and its scores."""
+        found: dict[str, dict[str, float]] = {}
+        for rows in (references[:SCREENED_ON], references):
+            found = {
+                line: self.final_scores([Prediction(line)] * len(rows), rows).overall
+                for line in lines
+            }
+            lines = sorted(lines, key=lambda line: -found[line]["rougeL_f1"])[:10]
+        return lines[0], found[lines[0]]

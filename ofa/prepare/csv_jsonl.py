@@ -4,19 +4,19 @@ files of a task.
     image,question,answer       {"image": "a.jpg", "caption": ["A dog.", "A brown dog runs."]}
     a.jpg,what is it?,a dog     {"image": "b.jpg", "text": "left dog", "box": [10, 20, 110, 220]}
 
-A column of another name is named with ``--columns image=photo``. Which columns a task needs:
-``FIELDS``.
+A column of another name is named with ``--columns image=photo``. Which columns there are, and what
+each holds, the task declares.
 """
 
 import csv
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ofa.errors import UserError
 from ofa.io.image_files import TABLE, ImageFolders, image_size
@@ -45,10 +45,15 @@ from ofa.prepare.prepared_dataset import (
     read_prefixes,
     split_at_random,
 )
-from ofa.prepare.snli_ve import LABELS
 from ofa.prepare.tsv_writer import IMAGE, CaptionedImage
 from ofa.prepare.vqa2 import ANSWER_SET
+from ofa.task.columns import Column
 from ofa.task.text import CONFIDENCE, JOIN, learned_answer, parse_answers
+
+if TYPE_CHECKING:
+    from ofa.task.task_spec import (
+        TaskSpec,  # imports torch: what only reads tables starts without it
+    )
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +65,9 @@ SPLITS = {
     "dev": "val",
     "test": "test",
 }
-CORNERS = ("x0", "y0", "x1", "y1")
-YES_MAYBE_NO = dict(zip(("yes", "maybe", "no"), LABELS))
+CORNERS = ("x0", "y0", "x1", "y1")  # instead of a column ``box``
 BOX_FORMATS = ("xyxy", "xywh", "xyxy_norm", "xywh_norm")
+CAPTION = "caption"  # the task whose files are those of two stages, see ``ofa.prepare.tsv_writer``
 OPTIONAL = (
     "id",
     "image_id",
@@ -89,14 +94,21 @@ class Entry:
         value = self.values.get(name)
         return "" if value is None else one_line(text_of(value, f"a text as {name!r}", name))
 
-    def needed(self, name: str) -> str:
-        """Raises: RowError if there is no text."""
-        return words_of(self.values.get(name), f"a {name}", name)
+    def value(self, column: Column) -> Any:
+        """Of the task's column, under any of its names; None if it is missing or null."""
+        return next(
+            (
+                self.values[name]
+                for name in (column.public_name, *column.names)
+                if self.values.get(name) is not None
+            ),
+            None,
+        )
 
-    def texts(self, name: str) -> list[str]:
+    def texts(self, column: Column) -> list[str]:
         """A list of texts, or a text of parts joined by ``&&``; empty ones are left out. Raises:
         RowError for what is no text."""
-        value = self.values.get(name)
+        value, name = self.value(column), column.public_name
         parts = value if isinstance(value, list) else text_of(value, f"a {name}", name).split(JOIN)
         return [
             text
@@ -113,91 +125,64 @@ class Entry:
         return self.prefix + (self.text("id") or str(self.number))
 
 
-def _question_row(entry: Entry, box_format: str) -> tuple[str, ...]:
-    objects = entry.texts("objects") if entry.values.get("objects") is not None else []
-    return (
-        entry.uniq_id,
-        entry.image_id,
-        entry.needed("question"),
-        _answers(entry),
-        JOIN.join(objects),
-        IMAGE,
+def file_columns(spec: "TaskSpec") -> dict[int, Column]:
+    """Number in the files that are written -> column."""
+    numbers = spec.numbers()
+    return dict(zip(numbers.values(), spec.columns_named(numbers), strict=True))
+
+
+def row_of(entry: Entry, spec: "TaskSpec", box_format: str) -> tuple[str, ...]:
+    """The row of an entry as the usual files of the task have it. The number of a class is filled
+    in when all are known.
+
+    Raises: RowError that says what is missing.
+    """
+    columns = file_columns(spec)
+    row = [""] * (max(columns) + 1)
+    if spec.has("id") and spec.has("image") and 1 < len(row):
+        row[1] = entry.image_id  # where no column of the task stands
+    for number, column in columns.items():
+        row[number] = cell_of(entry, column, box_format)
+    return tuple(row)
+
+
+def cell_of(entry: Entry, column: Column, box_format: str) -> str:
+    """A column of an entry as a TSV has it. Raises: RowError."""
+    value, name = entry.value(column), column.public_name
+    if column.kind in ("id", "image"):
+        return entry.uniq_id if column.kind == "id" else IMAGE
+    if value is None and not column.needed and column.kind != "box":
+        return ""
+    if column.kind == "texts":
+        return JOIN.join(entry.texts(column))
+    if column.kind == "answer":
+        return _answers(entry, value)
+    if column.kind == "box":
+        return _box(entry, value, box_format)
+    if column.kind == "boxes":
+        return _boxes(entry, value, box_format)
+    if column.kind == "confidence":
+        if not 0 <= (score := _confidence(value)) <= 1:
+            raise RowError(f"a number from 0 to 1 as {name!r}, found {finding(value)}")
+        return str(score)
+    text = (
+        one_line(text_of(value, f"a text as {name!r}", name))
+        if column.may_be_empty
+        else words_of(value, f"a {name}", name)
     )
-
-
-def _region_row(entry: Entry, box_format: str) -> tuple[str, ...]:
-    return (
-        entry.uniq_id,
-        entry.image_id,
-        entry.needed("question"),
-        _box(entry, box_format),
-        _answers(entry),
-        IMAGE,
-    )
-
-
-def _grounding_row(entry: Entry, box_format: str) -> tuple[str, ...]:
-    return entry.uniq_id, entry.image_id, entry.needed("text"), _box(entry, box_format), IMAGE
-
-
-def _entailment_row(entry: Entry, box_format: str) -> tuple[str, ...]:
-    written = entry.needed("label")
-    label = YES_MAYBE_NO.get(written.lower(), written.lower())
-    if label not in LABELS:
-        raise RowError(f"a label ({', '.join(LABELS)}), found {written!r}")
-    return (
-        entry.uniq_id,
-        entry.image_id,
-        IMAGE,
-        entry.needed("hypothesis"),
-        entry.text("caption"),
-        label,
-    )
-
-
-def _class_row(entry: Entry, box_format: str) -> tuple[str, ...]:
-    words = entry.needed("label")
-    return IMAGE, words, words  # the number of the label is filled in when all are known
-
-
-def _reading_row(entry: Entry, box_format: str) -> tuple[str, ...]:
-    return entry.uniq_id, IMAGE, entry.needed("text")
-
-
-@dataclass(frozen=True)
-class OwnTask:
-    """Columns that a task needs and may have, the file it makes, an entry's row, and which
-    column has answers."""
-
-    needs: tuple[str, ...]
-    may_have: tuple[str, ...]
-    file_name: str
-    row: Callable[[Entry, str], tuple[str, ...]] | None
-    answers: int | None = None
-
-
-FIELDS = {
-    "caption": OwnTask(("image", "caption"), (), "caption_{}.tsv", None),
-    "vqa_gen": OwnTask(
-        ("image", "question", "answer"), ("objects",), "vqa_{}.tsv", _question_row, 3
-    ),
-    "grounded_qa": OwnTask(
-        ("image", "question", "box", "answer"), CORNERS, "grounded_qa_{}.tsv", _region_row, 4
-    ),
-    "refcoco": OwnTask(("image", "text", "box"), CORNERS, "refcoco_{}.tsv", _grounding_row),
-    "snli_ve": OwnTask(
-        ("image", "hypothesis", "label"), ("caption",), "snli_ve_{}.tsv", _entailment_row
-    ),
-    "image_classify": OwnTask(("image", "label"), (), "image_classify_{}.tsv", _class_row),
-    "ocr": OwnTask(("image", "text"), (), "ocr_{}.tsv", _reading_row),
-}
+    if column.labels:
+        label = column.label_of(text)
+        if label is None:
+            raise RowError(f"a {name} ({', '.join(column.labels)}), found {text!r}")
+        return label
+    return text
 
 
 def read_own_table(
     kind: str,
     files: Sequence[str],
-    task: str,
-    images: ImageFolders,
+    spec: "TaskSpec",
+    images: ImageFolders | None,
     problems: Problems,
     columns: Mapping[str, str],
     split: str = "train",
@@ -212,6 +197,7 @@ def read_own_table(
 
     Args:
         kind: ``csv`` or ``jsonl``. columns: the task's name of a column -> its name in the file.
+        images: where the images lie; None for tasks of texts alone.
         split: of all entries that have no column ``split``. val_fraction: divide all by image
             instead.
         box_format: ``xyxy`` corners or ``xywh`` corner and size, pixels, or ``xyxy_norm``,
@@ -220,32 +206,39 @@ def read_own_table(
             see ``read_prefixes``.
         keep_case: answers stay as they are typed; else they are lowered, as those of VQA v2 are.
     """
-    own = FIELDS[task]
-    unknown = [
-        name for name in columns if name not in (*own.needs, *own.may_have, *OPTIONAL, "split")
-    ]
-    if unknown:
+    if spec.has("image") and images is None:
         raise UserError(
-            f"--columns {unknown[0]}={columns[unknown[0]]}: task {task!r} knows the columns"
-            f" {', '.join((*own.needs, *own.may_have, *OPTIONAL, 'split'))}; correct the name"
-            " before '='"
+            f"--images: task '{spec.name}' expects the folder of the images that the table names,"
+            " found none; give it"
+        )
+    known = known_columns(spec)
+    unknown = [name for name in columns if name not in known]
+    if unknown:
+        less_usual = {name for column in spec.columns for name in column.names} - {
+            column.public_name for column in spec.columns
+        }
+        listed = [name for name in known if name not in less_usual]
+        raise UserError(
+            f"--columns {unknown[0]}={columns[unknown[0]]}: task {spec.name!r} knows the columns "
+            f"{', '.join(listed)}; correct the name before '='"
         )
     entries = [
         replace(entry, prefix=prefix, keep_case=keep_case)
         for path, prefix in zip(files, read_prefixes(id_prefix, files))
         for entry in (_csv_entries(path, delimiter) if kind == "csv" else _jsonl_entries(path))
     ]
-    _check_columns(entries, own, columns)
+    _check_columns(entries, spec, columns)
     placed = [
-        _placed(entry, number, own, columns, split, images, problems)
+        _placed(entry, number, spec, columns, split, images, problems)
         for number, entry in enumerate(entries)
     ]
     entries = [entry for entry in placed if entry is not None]
     if kind == "csv":
-        entries = [entry for entry in entries if _has_texts(entry, own, problems)]
+        entries = [entry for entry in entries if _has_texts(entry, spec, problems)]
     else:
-        _warn_of_missing(entries, own)
-    if own.row is not None and own.row is not _class_row:
+        _warn_of_missing(entries, spec)
+    captions = spec.name == CAPTION
+    if spec.has("id") and not captions:
         _check_ids(entries)
     parts = {
         name: [entry for entry in entries if entry.split == name]
@@ -253,13 +246,13 @@ def read_own_table(
     }
     if val_fraction is not None:
         parts = {"test": []} | split_at_random(
-            entries, lambda entry: entry.image, val_fraction, seed
+            entries, lambda entry: entry.image or entry.where, val_fraction, seed
         )
     found = PreparedDataset(
         kind,
         inputs=list(files),
         settings={
-            "task": task,
+            "task": spec.name,
             "columns": dict(columns),
             "split": split,
             "val_fraction": val_fraction,
@@ -269,23 +262,43 @@ def read_own_table(
             **({"keep_case": True} if keep_case else {}),
         },
     )
-    if task == "caption":
-        found.images_of = {name: _captioned(group, problems) for name, group in parts.items()}
+    if captions:
+        found.images_of = {name: _captioned(group, spec, problems) for name, group in parts.items()}
         check_unique(found.images_of)
     else:
-        _fill(found, own, parts, box_format, problems)
+        _fill(found, spec, parts, box_format, problems)
     found.counts |= problems.counts()
     problems.settle()
-    if task == "image_classify":
-        _number_labels(found)
-    elif own.answers is not None:
-        _number_answers(found, own)
+    for number, column in file_columns(spec).items():
+        if column.kind == "label" and not column.labels:
+            _number_labels(
+                found,
+                number,
+                number - 1 if number and number - 1 not in file_columns(spec) else None,
+            )
+        elif column.kind == "answer":
+            _number_answers(found, spec, number)
     return found
+
+
+def known_columns(spec: "TaskSpec") -> dict[str, None]:
+    """Names that a table of users may have for a task."""
+    columns = sorted(file_columns(spec).values(), key=spec.columns.index)
+    names = [
+        name
+        for column in columns
+        if column.kind != "id"
+        for name in (column.public_name, *column.names)
+    ]
+    corners = CORNERS if spec.has("box") else ()
+    return dict.fromkeys(
+        (*names, *corners, "id", *(["image_id"] if spec.has("image") else []), "split")
+    )
 
 
 def _fill(
     found: PreparedDataset,
-    own: OwnTask,
+    spec: "TaskSpec",
     parts: Mapping[str, list[Entry]],
     box_format: str,
     problems: Problems,
@@ -295,56 +308,64 @@ def _fill(
         rows = []
         for entry in group:
             try:
-                rows.append((entry.image, own.row(entry, box_format)))
+                rows.append((entry.image, row_of(entry, spec, box_format)))
             except RowError as error:
                 problems.add(f"{entry.where}: expected {error}")
             except UserError as error:  # of parse_answers, which names the place
                 problems.add(str(error))
         if rows:
-            upstream = "dev" if name == "val" and own.row is _entailment_row else name
-            found.files[own.file_name.format(upstream)] = grouped(rows)
+            found.files[file_name(spec, name)] = grouped(rows)
             found.counts[f"{name}_rows"] = len(rows)
+
+
+def file_name(spec: "TaskSpec", split: str) -> str:
+    """``vqa_train.tsv``."""
+    return f"{spec.files[0]}_{spec.usage.validation if split == 'val' else split}.tsv"
 
 
 def _placed(
     entry: Entry,
     number: int,
-    own: OwnTask,
+    spec: "TaskSpec",
     columns: Mapping[str, str],
     split: str,
-    images: ImageFolders,
+    images: ImageFolders | None,
     problems: Problems,
 ) -> Entry | None:
     """The entry under the task's column names, with its split and its image; None if it cannot
     be used."""
-    values = entry.values | {name: entry.values.get(column) for name, column in columns.items()}
-    entry = replace(entry, values=values, number=number)
+    named = {name: entry.values.get(column) for name, column in columns.items()}
+    entry = replace(entry, values={**entry.values, **named}, number=number)
     try:
         stated = entry.text("split") or split
         if stated not in SPLITS:
             raise RowError(f"a split ({', '.join(SPLITS)}), found {stated[:SHOWN]!r}")
-        image_name = words_of(entry.values.get("image"), "the name of an image", "image")
+        image_name = ""
+        if spec.has("image"):
+            image_name = words_of(entry.values.get("image"), "the name of an image", "image")
         _ = entry.uniq_id, entry.image_id  # both are texts
     except RowError as error:
         problems.add(f"{entry.where}: expected {error}")
         return None
-    image = images.find(image_name)
+    image = images.find(image_name) if images is not None and spec.has("image") else ""
     if image is None:
         problems.add(f"{entry.where}: expected an image {image_name!r} below {images}, found none")
         return None
     return replace(entry, split=SPLITS[stated], image=image)
 
 
-def _check_columns(entries: Sequence[Entry], own: OwnTask, columns: Mapping[str, str]) -> None:
+def _check_columns(entries: Sequence[Entry], spec: "TaskSpec", columns: Mapping[str, str]) -> None:
     """Raises: UserError if no entry has a column of the task. An entry without it has null
     there."""
     known = dict.fromkeys(name for entry in entries for name in entry.values)
-    for name in own.needs:
-        column = columns.get(name, name)
-        if column not in known and not (name == "box" and set(CORNERS) <= {*known, *columns}):
+    for column in file_columns(spec).values():
+        there = any(columns.get(name, name) in known for name in column.names)
+        in_corners = column.kind == "box" and set(CORNERS) <= {*known, *columns}
+        if column.needed and column.kind != "id" and not there and not in_corners:
+            name = column.public_name
             raise UserError(
-                f"{entries[0].where}: expected a column {column!r} for the task's {name!r}, found "
-                f"{', '.join(known)}; name it with --columns {name}=..."
+                f"{entries[0].where}: expected a column {columns.get(name, name)!r} for the task's"
+                f" {name!r}, found {', '.join(known)}; name it with --columns {name}=..."
             )
 
 
@@ -371,15 +392,20 @@ def _check_ids(entries: Sequence[Entry]) -> None:
             )
 
 
-def _text_columns(own: OwnTask) -> list[str]:
-    return [name for name in (*own.needs, *own.may_have) if name not in ("image", "box", *CORNERS)]
+def _texts(entry: Entry, spec: "TaskSpec") -> Iterator[tuple[str, Any]]:
+    """Name and value of every column of texts."""
+    for column in file_columns(spec).values():
+        if column.kind in ("text", "texts", "label", "answer"):
+            yield column.public_name, entry.value(column)
 
 
-def _has_texts(entry: Entry, own: OwnTask, problems: Problems) -> bool:
+def _has_texts(entry: Entry, spec: "TaskSpec", problems: Problems) -> bool:
     """Whether a row of a CSV file holds texts: there, null, lists and objects are words as well."""
-    for name in (*_text_columns(own), *OPTIONAL):
-        value = entry.values.get(name) or ""
-        if kind := not_one_text(value):
+    for name, value in (
+        *_texts(entry, spec),
+        *((name, entry.values.get(name)) for name in OPTIONAL),
+    ):
+        if value and (kind := not_one_text(value)):
             problems.add(
                 f"{entry.where}: expected a text as {name!r}, found {value[:SHOWN]!r}, {kind}; if"
                 " it is meant, write it in JSONL"
@@ -388,14 +414,14 @@ def _has_texts(entry: Entry, own: OwnTask, problems: Problems) -> bool:
     return True
 
 
-def _warn_of_missing(entries: Sequence[Entry], own: OwnTask) -> None:
+def _warn_of_missing(entries: Sequence[Entry], spec: "TaskSpec") -> None:
     """Words that programs write for a missing value may be meant: they stay, but nobody is left
     in the dark."""
     found = [
         (entry.where, name)
         for entry in entries
-        for name in _text_columns(own)
-        if _is_missing(entry.values.get(name))
+        for name, value in _texts(entry, spec)
+        if _is_missing(value)
     ]
     if found:
         where, name = found[0]
@@ -461,10 +487,9 @@ def _jsonl_entries(path: str) -> list[Entry]:
     return [Entry(f"{path}:{number}", values) for number, values in read_json_lines(path)]
 
 
-def _answers(entry: Entry) -> str:
+def _answers(entry: Entry, value: Any) -> str:
     """The answer column: of one answer, of several people's, or of answers with confidences (a
     JSON object)."""
-    value = entry.values.get("answer")
     same = str if entry.keep_case else str.lower
     if isinstance(value, dict) and "answer" not in value:
         scored = [(answer_of(answer), _confidence(score)) for answer, score in value.items()]
@@ -500,8 +525,7 @@ def _confidence(value: Any) -> float:
         raise RowError(f"answers with confidences from 0 to 1, found {finding(value)}") from None
 
 
-def _box(entry: Entry, box_format: str) -> str:
-    value = entry.values.get("box")
+def _box(entry: Entry, value: Any, box_format: str) -> str:
     try:
         if value is None:
             numbers = [entry.values[name] for name in CORNERS]
@@ -525,6 +549,23 @@ def _box(entry: Entry, box_format: str) -> str:
     return _in_pixels(box, box_format, size)
 
 
+def _boxes(entry: Entry, value: Any, box_format: str) -> str:
+    """Objects ``{"box": [...], "label": "dog"}``, or a text as a TSV has it."""
+    if not isinstance(value, list):
+        return words_of(value, "a list of objects", "objects")
+    parts = []
+    for number, one in enumerate(value):
+        if not isinstance(one, Mapping):
+            raise RowError(
+                f'objects such as {{"box": [0, 0, 9, 9], "label": "dog"}}, found {finding(one)}'
+            )
+        words = words_of(one.get("label"), "a label of an object", "label").replace(JOIN, "&")
+        parts.append(
+            f"{_box(replace(entry, values=one), one.get('box'), box_format)},{number},{words}"
+        )
+    return JOIN.join(parts)
+
+
 def _in_pixels(box: Sequence[float], box_format: str, size: tuple[int, int]) -> str:
     """Box column of four numbers of ``BOX_FORMATS``. Args: size: width and height of the image.
     Raises: RowError."""
@@ -546,12 +587,14 @@ def _in_pixels(box: Sequence[float], box_format: str, size: tuple[int, int]) -> 
     return text
 
 
-def _captioned(entries: Sequence[Entry], problems: Problems) -> list[CaptionedImage]:
+def _captioned(
+    entries: Sequence[Entry], spec: "TaskSpec", problems: Problems
+) -> list[CaptionedImage]:
     """One image with all its captions, in the order of the file."""
     captions: dict[tuple[str, str], list[str]] = {}
     for entry in entries:
         try:
-            texts = entry.texts("caption")
+            texts = entry.texts(spec.targets[0])
         except RowError as error:
             problems.add(f"{entry.where}: expected {error}")
             continue
@@ -564,25 +607,32 @@ def _captioned(entries: Sequence[Entry], problems: Problems) -> list[CaptionedIm
     ]
 
 
-def _number_labels(found: PreparedDataset) -> None:
-    """Labels from 1 in the order of their words, and ``class2label.json``."""
-    words = sorted(
-        {row[2] for groups in found.files.values() for group in groups for row in group.rows}
+def _number_labels(found: PreparedDataset, words: int, number: int | None) -> None:
+    """Labels from 1 in the order of their words, and ``class2label.json``. Args: words, number:
+    columns; None: rows have no number."""
+    every = sorted(
+        {row[words] for groups in found.files.values() for group in groups for row in group.rows}
     )
-    labels = {text: number for number, text in enumerate(words, start=1)}
-    for name, groups in found.files.items():
-        found.files[name] = [
-            type(group)(
-                group.source, tuple((IMAGE, str(labels[row[2]]), row[2]) for row in group.rows)
-            )
-            for group in groups
-        ]
+    labels = {text: place for place, text in enumerate(every, start=1)}
+    if number is not None:
+        for name, groups in found.files.items():
+            found.files[name] = [
+                replace(
+                    group,
+                    rows=tuple(with_cell(row, number, labels[row[words]]) for row in group.rows),
+                )
+                for group in groups
+            ]
     found.texts["class2label.json"] = label_text(labels)
 
 
-def _number_answers(found: PreparedDataset, own: OwnTask) -> None:
+def with_cell(row: tuple[str, ...], number: int, value: int) -> tuple[str, ...]:
+    return *row[:number], str(value), *row[number + 1 :]
+
+
+def _number_answers(found: PreparedDataset, spec: "TaskSpec", column: int) -> None:
     """The answer set of what training rows teach."""
-    groups = found.files.get(own.file_name.format("train"), [])
+    groups = found.files.get(file_name(spec, "train"), [])
     if groups:
-        taught = (learned_answer(row[own.answers]) for group in groups for row in group.rows)
+        taught = (learned_answer(row[column]) for group in groups for row in group.rows)
         found.texts[ANSWER_SET] = label_text(number_answers(taught))

@@ -16,6 +16,7 @@ from ofa.io.values import Ids, one_line
 from ofa.prepare.csv_jsonl import read_own_table
 from ofa.prepare.prepared_dataset import PreparedDataset, Problems, checked_box, grouped
 from ofa.prepare.tsv_writer import IMAGE, Group
+from ofa.tasks import spec_of
 
 IMAGE_COLUMN = 3  # column of the published files
 NAME = "refcoco_cn_{}.tsv"
@@ -46,7 +47,13 @@ def read_refcoco_cn(
             )
         else:
             own = read_own_table(
-                "jsonl", [path], "refcoco", images, problems, columns, box_format=box_format
+                "jsonl",
+                [path],
+                spec_of("refcoco"),
+                images,
+                problems,
+                columns,
+                box_format=box_format,
             ).files
             found.files[NAME.format(split)] = [
                 Group(group.source, tuple(map(chinese_order, group.rows)))

@@ -25,12 +25,13 @@ class AnnotatedImageWriter:
     def draw(self, request: Request, image: Image.Image, reply: Answer | Region) -> str:
         """Returns: path of the file. Raises: UserError if it would lie among the images
         themselves."""
-        if os.path.realpath(request.image.parent) == os.path.realpath(self.folder):
+        source = request.image or Path(request.name)
+        if os.path.realpath(source.parent) == os.path.realpath(self.folder):
             raise UserError(
                 f"--draw {self.folder}: expects another folder than that of the image"
-                f" {request.image}, which could be overwritten; choose another"
+                f" {source}, which could be overwritten; choose another"
             )
-        stem = request.image.stem
+        stem = source.stem
         names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
         name = next(name for name in names if name not in self.used)
         self.used.add(name)
@@ -43,19 +44,12 @@ class AnnotatedImageWriter:
 def annotated(request: Request, image: Image.Image, reply: Answer | Region) -> Image.Image:
     """The image with the boxes of the request and the reply, and what was asked and answered
     above it."""
-    marks = [Mark(request.words["region"], "", GIVEN)] if "region" in request.words else []
+    asked = next((word for word in request.words.values() if isinstance(word, str)), "")
+    marks = [Mark(word, "", GIVEN) for word in request.words.values() if not isinstance(word, str)]
     if isinstance(reply, Region):
-        label = f"{request.words.get('text', '')} {reply.probability:.2f}".strip()
+        label = f"{asked} {reply.probability:.2f}".strip()
         return draw_boxes(image, [*marks, Mark(reply.box, label, PREDICTED)])
     if reply.region is not None:
         marks.append(Mark(reply.region.box, "", PREDICTED))
-    asked = next(
-        (
-            request.words[name]
-            for name in ("question", "hypothesis", "instruction")
-            if name in request.words
-        ),
-        "",
-    )
     between = " " if not asked or asked.endswith("?") else ": "
     return draw_boxes(image, marks, heading=f"{asked}{between}{reply}".strip())

@@ -81,12 +81,16 @@ def write_page(
                 f" {time.strftime('%d %B %Y, %H:%M')}"
             ),
             tiles=_tiles(scores, constant),
-            curves=_curves(options.training_log),
+            curves=_curves(options.training_log, outcome.spec),
             tables=_tables(scores, others, options.timings, seconds),
             score_names=names,
             items=items,
-            grading=CAPTIONS if "CIDEr" in names else None if outcome.spec.draws else ANSWERS,
-            wide=outcome.spec.draws,
+            grading=CAPTIONS
+            if "CIDEr" in names
+            else None
+            if outcome.spec.generates_images
+            else ANSWERS,
+            wide=outcome.spec.generates_images,
             footer=(f"{model} · {rows} · {platform.machine()}, Python {platform.python_version()}"),
         ),
     )
@@ -150,9 +154,9 @@ def _tiles(scores: Scores | None, constant: Constant | None) -> list[Tile]:
     return tiles
 
 
-def _curves(training_log: str | None) -> list[Curve]:
+def _curves(training_log: str | None, spec: TaskSpec) -> list[Curve]:
     return (
-        training_curves(Path(training_log).read_text(encoding="utf-8", errors="replace"))
+        training_curves(Path(training_log).read_text(encoding="utf-8", errors="replace"), spec)
         if training_log
         else []
     )

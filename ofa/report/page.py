@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader
 
@@ -14,6 +15,9 @@ from ofa.io.atomic import replacing
 from ofa.io.images import decode_base64, encode_image, image_header, open_image
 from ofa.io.numbers import read_decimal
 from ofa.io.text_files import read_lines
+
+if TYPE_CHECKING:
+    from ofa.task.task_spec import TaskSpec
 
 SMALL = (
     160  # images below this side are enlarged with hard edges, so that their pixels stay visible
@@ -316,24 +320,28 @@ def _ticks(low: float, high: float, step: float) -> list[float]:
 
 
 NUMBER = r"(-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"
-VALIDATED = {
-    "cider": "validation CIDEr-D",
-    "vqa_score": "validation accuracy of answers",
-    "snli_score": "validation accuracy",
-    "acc": "validation accuracy",
-    "score": "validation accuracy of boxes",
-}  # metric -> what a curve is called
 
 
-def training_curves(log: str) -> list[Curve]:
-    """Loss, CIDEr-D and whatever else was validated, from a ``train.log`` of ``--log-format
-    simple``."""
+def training_curves(log: str, spec: "TaskSpec | None" = None) -> list[Curve]:
+    """Loss and the figures of whatever tasks were validated, from a ``train.log`` of ``--log-format
+    simple``.
+
+    Args: spec: whose figures a name means that several tasks have.
+    """
+    from ofa.tasks import declared_specs
+
+    specs = [*declared_specs(), *([spec] if spec else [])]
+    titles = {
+        figure.name: figure.title or f"validation {figure.name}"
+        for one in specs
+        for figure in one.metrics.figures
+    }
     train = series(log, "train_inner", rf"[ ,](nll_loss)={NUMBER}")
-    valid = {"cider": [], **series(log, "| valid", rf"\| ({'|'.join(VALIDATED)}) {NUMBER}")}
+    valid = series(log, "| valid", rf"\| ({'|'.join(map(re.escape, titles))}) {NUMBER}")
     return [
         Curve("loss per token (nats) over updates", train.get("nll_loss", []), from_zero=True),
         *(
-            Curve(f"{VALIDATED[name]} over updates", found, from_zero=True)
+            Curve(f"{titles[name]} over updates", found, from_zero=True)
             for name, found in valid.items()
         ),
     ]

@@ -16,7 +16,7 @@ from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.json_files import load_json
 from ofa.task.label_file import read_label_file
-from ofa.task.prediction import BatchRow, Hypothesis, Prediction
+from ofa.task.prediction import BatchRow
 from ofa.task.task_spec import TaskOptions
 from ofa.tokens.trie import Trie
 
@@ -100,11 +100,6 @@ def answer_texts(options: AnswerOptions) -> list[str]:
 def source_of(options: AnswerOptions) -> str:
     """Where the answers of a run come from, for messages."""
     return options.ans2label_file or "--ans2label-dict"
-
-
-def answer_prediction(hypothesis: Hypothesis, row: BatchRow, options: TaskOptions) -> Prediction:
-    """An answer as it is scored and written."""
-    return Prediction(hypothesis.text.strip(), hypothesis.score)
 
 
 def accepted_answers(row: BatchRow) -> list[str]:

@@ -19,19 +19,9 @@ def best_constant(
 
     Args:
         lines: answers to training rows. The commonest are tried, and a sample spread over the rest.
-        references: of each row, as ``spec.final_scores`` takes them.
+        references: of each row, as ``spec.metrics.final_scores`` takes them.
     """
-    candidates = commonest_and_others(lines, CANDIDATES)
-    if spec.best_constant is not None:
-        return spec.best_constant(candidates, references)
-    rows = len(references)
-    found = {
-        line: spec.final_scores([spec.constant(line)] * rows, references, None).overall
-        for line in candidates
-    }
-    leading = next(iter(found[candidates[0]]))
-    best = max(candidates, key=lambda line: found[line][leading])
-    return best, found[best]
+    return spec.metrics.best_constant(commonest_and_others(lines, CANDIDATES), references)
 
 
 def commonest_and_others(lines: Sequence[str], limit: int) -> list[str]:

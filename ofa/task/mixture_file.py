@@ -84,7 +84,17 @@ def read_members(path: str, specs: Mapping[str, TaskSpec]) -> list[Member]:
             f"{path}: expects one entry of options per task such as {EXAMPLE}, found"
             f" {json.dumps(content)[:80]}"
         )
-    return [_member(path, name, entry, specs) for name, entry in content.items()]
+    names = {alias: name for name, spec in specs.items() for alias in spec.aliases} | {
+        name: name for name in specs
+    }
+    members = [
+        _member(path, names.get(str(name), str(name)), entry, specs)
+        for name, entry in content.items()
+    ]
+    named = [member.name for member in members]
+    if twice := next((name for name in named if named.count(name) > 1), None):
+        raise UserError(f"{path}: expects every task once, found '{twice}' under two of its names")
+    return members
 
 
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -101,10 +101,12 @@ class Shown:
     image: str = ""
 
 
-def shown_as_text(row: Mapping[str, str], prediction: Prediction, references: Any) -> Shown:
-    """A prediction in words and its references, as they are."""
-    return Shown(answer=prediction.text, references=references or ())
+def text_prediction(hypothesis: Hypothesis, row: BatchRow, options: Any) -> Prediction:
+    """The text, as it is scored and written."""
+    return Prediction(hypothesis.text.strip(), hypothesis.score)
 
 
-def constant_text(line: str) -> Prediction:
-    return Prediction(line)
+def text_result(row_id: Any, answer: Prediction) -> dict[str, Any]:
+    """One entry of the result file."""
+    box = {} if answer.box is None else {"box": list(answer.box)}
+    return {"uniq_id": str(row_id), "answer": answer.text, **box, "score": round(answer.score, 3)}

@@ -9,7 +9,7 @@ extra rows                  text_infilling, image_infilling, detection: a group 
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional, Protocol
 
 import torch
@@ -19,6 +19,7 @@ from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.json_files import load_json
 from ofa.io.numbers import read_decimal
+from ofa.task.columns import Column, TsvSchema
 from ofa.task.task_spec import Example, RowContext, Symbols, TaskOptions
 
 PAIR_TASKS = ("caption", "qa", "visual_grounding", "grounded_captioning", "image_text_matching")
@@ -212,21 +213,22 @@ def whole_times(weight: float, rng) -> int:
 Row = Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class RowKind:
-    """One kind of file.
+@dataclass(frozen=True, kw_only=True)
+class RowKind(TsvSchema):
+    """One kind of file; its name begins the names of its files and of its options.
 
     Args:
-        columns: names of the selected columns, in order.
         read: a row by column name -> its samples; in the order of ``tasks``, later ones may be
             missing.
         tasks: (row, ``file:row``) -> names of the tasks that it has samples for.
+        by_type: content of the column ``type`` -> what columns of such a row are.
     """
 
-    columns: tuple[str, ...]
     read: Callable[[Row, PretrainingContext], list[PretrainingExample]]
     tasks: Callable[[Row, str], tuple[str, ...]]
+    by_type: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
+    options: type[TaskOptions] = PretrainingOptions
 
     @property
-    def default_cols(self) -> str:
-        return ",".join(map(str, range(len(self.columns))))
+    def files(self) -> tuple[str, ...]:
+        return (self.name,)

@@ -24,8 +24,6 @@ def references_of(
     Returns: empty where a row has none, which is warned of; None if no row has one.
     Raises: UserError that names the row of a reference that cannot be read.
     """
-    if spec.row_references is None:
-        return None
     references = [_placed(spec.row_references, texts(row), where(row)) for row in range(count)]
     lacking = [row for row, reference in enumerate(references) if not reference]
     if len(lacking) == count:
@@ -54,12 +52,16 @@ def score_rows(
     names: Sequence[str] | None = None,
     cider_df: dict | None = None,
 ) -> Scores:
-    """``TaskSpec.final_scores`` over the rows with a reference; ``by_row`` is NaN for the others.
+    """``TaskMetrics.final_scores`` over the rows with a reference; ``by_row`` is NaN for the
+    others.
 
     Args: cider_df: document frequencies for tasks that are scored by CIDEr-D.
     """
-    more = {}
-    if cider_df is not None and "cider_df" in inspect.signature(spec.final_scores).parameters:
+    more: dict[str, Any] = {}
+    if (
+        cider_df is not None
+        and "cider_df" in inspect.signature(spec.metrics.final_scores).parameters
+    ):
         more["cider_df"] = cider_df
     elif cider_df is not None:
         logger.warning(
@@ -67,7 +69,7 @@ def score_rows(
         )
     known = [row for row, reference in enumerate(references) if reference]
     of_known = [predictions[row] for row in known], [references[row] for row in known]
-    scores = spec.final_scores(*of_known, names, **more)
+    scores = spec.metrics.final_scores(*of_known, names, **more)
     for name, values in scores.by_row.items():
         every = [math.nan] * len(references)
         for row, value in zip(known, values, strict=True):

@@ -5,11 +5,14 @@ generated text becomes a prediction, a score and a row of the result file. Every
 encoding, images, batches, losses, generation, sharding, files - is the same for all tasks and knows
 none of them::
 
-    SPEC = TaskSpec(name="caption", columns=("id", "image", "caption"), example=caption_example,
-    ...)
+    SPEC = TaskSpec(
+        name="caption",
+        columns=(ID, IMAGE, Column("caption", "texts", target=True)),
+        example=caption_example,
+    )
 
 From a row to a figure: ``example`` (what is asked) -> the network -> ``Hypothesis`` (what it said)
--> ``prediction`` -> ``Prediction`` (what that means: an answer, a box) -> ``make_scorer`` and
+-> ``prediction`` -> ``Prediction`` (what that means: an answer, a box) -> ``metrics`` and
 ``result``. What a row's references and sizes are comes along as a ``BatchRow``.
 
 A spec travels to worker processes, so it holds plain functions of a module, no lambdas.
@@ -24,16 +27,18 @@ from typing import Any, Optional, Union
 import torch
 from PIL import Image
 
-from ofa.errors import UserError
 from ofa.io.flags import option
+from ofa.task.columns import TsvSchema
 from ofa.task.prediction import (
     BatchRow,
     Hypothesis,
     Prediction,
     Shown,
-    constant_text,
-    shown_as_text,
+    text_prediction,
+    text_result,
 )
+from ofa.task.text import JOIN, parse_answers
+from ofa.tokens.boxes import parse_box
 
 
 @dataclass
@@ -93,7 +98,7 @@ Text = Union[str, Sequence[str]]  # ordinary text, or a sequence that mixes text
 class RowContext:
     """What the function that reads a row may use besides the row."""
 
-    options: TaskOptions
+    options: Any  # of the task
     split: str
     language: str  # "zh" with a BERT vocabulary, else "en", as upstream
     open_image: Callable[[str], Image.Image]  # image column -> RGB image
@@ -123,6 +128,7 @@ class Example:
             the task does not ask that way; as ``none``, but the batch has no ``decoder_prompts``.
         prefix_tokens: the batch also has the decoder's prompt as ``prefix_tokens``.
         unscored: so many first target tokens are given and not learned; the end symbol always is.
+        augment: the image is cropped, flipped, changed in color and partly erased at random.
         ends: the end symbol is learned behind the target. False: the target alone, and the batch
             has no ``decoder_prompts``, as upstream's GLUE.
         noise_ratio: so many of the target tokens that the decoder reads, drawn by chance, are
@@ -141,8 +147,14 @@ class Example:
     prefix_tokens: bool = False
     unscored: int = 0
     ends: bool = True
+    augment: bool = False
     noise_ratio: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+def always(options: TaskOptions) -> bool:
+    """For metrics that every run computes."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -156,12 +168,14 @@ class Metric:
         counts: names of the counts, each with a leading ``_``.
         value: summed counts by name -> the figure.
         enabled: options -> whether this run computes it.
+        title: what a curve of it is called.
     """
 
     name: str
     counts: tuple[str, ...]
     value: Callable[[Mapping[str, float]], float]
-    enabled: Callable[[TaskOptions], bool]
+    enabled: Callable[[Any], bool] = always
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -194,6 +208,7 @@ def generates(options: TaskOptions, zero_shot: bool) -> Decoding:
 
 # (predictions of a batch, its rows) -> counts by name
 Scorer = Callable[[list[Prediction], list[BatchRow]], dict[str, float]]
+TAUGHT_BY_ANY = "*"  # in ``Usage.taught_by``: every checkpoint may be asked
 
 
 @dataclass
@@ -204,94 +219,207 @@ class Scores:
     by_row: dict[str, list[float]] = field(default_factory=dict)
 
 
+class TaskMetrics:
+    """What is right, and how good predictions are. This class scores nothing; tasks derive from it.
+
+    Attributes:
+        reward: (sampled predictions, the row of each) -> what each earns when samples are optimized
+            (``--scst``); None: CIDEr-D, as captions.
+    """
+
+    reward: Optional[Callable[[Sequence[Prediction], Sequence[BatchRow]], list[float]]] = None
+
+    @property
+    def figures(self) -> tuple[Metric, ...]:
+        """What validation may report."""
+        return ()
+
+    def references(self, row: BatchRow) -> list[str]:
+        """The accepted answers of a row of a batch, in words."""
+        return [row.target.strip()]
+
+    def make_scorer(self, options: Any, all_references: Callable[[], list[list[str]]]) -> Scorer:
+        """What counts for ``figures``. Args: all_references: gives the references of every
+        validation row."""
+        raise NotImplementedError(type(self).__name__)
+
+    def final_scores(
+        self,
+        predictions: Sequence[Prediction],
+        references: Sequence[Any],
+        names: Optional[Sequence[str]] = None,
+    ) -> Scores:
+        """The scores that ``ofa evaluate`` reports. Args: references:
+        ``TaskSpec.row_references`` of each. names: of scores; None: the usual ones."""
+        return Scores()
+
+    def constant(self, line: str) -> Prediction:
+        """The prediction that a line of text is when every row is answered so
+        (``ofa.task.constant_baseline``)."""
+        return Prediction(line)
+
+    def best_constant(
+        self, lines: Sequence[str], references: Sequence[Any]
+    ) -> tuple[str, dict[str, float]]:
+        """The line that answers all rows best, and its scores. Args: references:
+        ``TaskSpec.row_references`` of each row."""
+        found = {
+            line: self.final_scores([self.constant(line)] * len(references), references).overall
+            for line in lines
+        }
+        leading = next(iter(found[lines[0]]))
+        best = max(lines, key=lambda line: found[line][leading])
+        return best, found[best]
+
+
 @dataclass(frozen=True)
-class TaskSpec:
+class Usage:
+    """How people meet a task besides training it.
+
+    Args:
+        verb: method of the Python API and what a request calls it; default: the task's name.
+        title, noun, about, button: on the page of ``ofa demo``; the noun also in sentences:
+            "trained for captions".
+        files: how the names of its data files begin, the usual one first; default: the task's name.
+        validation: what the names of its files call the validation split.
+        generation: generation options for a checkpoint that was not trained on the task, by
+            language (``en``, ``zh``).
+        taught_by: names of trainings that ask the same in the same words; ``TAUGHT_BY_ANY``.
+    """
+
+    verb: str = ""
+    title: str = ""
+    noun: str = ""
+    about: str = ""
+    button: str = "Ask"
+    files: tuple[str, ...] = ()
+    validation: str = "val"
+    generation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    taught_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec(TsvSchema):
     """The declaration of a task.
 
     Args:
-        name: ``--task NAME``.
-        columns: names of the selected columns, in order. optional_columns: those that may follow.
-            other_columns: another order, for files that have as many columns as it names.
-        default_cols: ``--selected-cols`` when the flag is left out.
+        name: ``--task NAME``; aliases: what else commands accept.
+        columns: of a row, in order; default_cols: ``--selected-cols`` when the flag is left out.
         example: a row by column name -> what is asked and expected.
+        usage: verb, words on pages, file names.
         options: the command-line options, a dataclass derived from ``TaskOptions``.
-        prediction: (hypothesis, its row, options) -> what it means.
-        references: a row of a batch -> the accepted answers in words.
-        result: (id, prediction) -> one entry of ``<subset>_predict.json``.
         answers: options -> the texts that may be answered; None: anything may. Targets are then
             learned among the answers (``constraint_masks``), generation follows their trie, and
             they can be ranked.
-        closed: rows of evaluation files have answers of the set as well.
         decoding: (options, zero-shot?) -> how answers are decoded.
-        augment: training images are cropped, flipped, changed in color and partly erased at
-            random.
-        metrics: the figures that validation may report.
-        make_scorer: (options, function that gives the references of every validation row) -> what
-            counts for ``metrics``.
-        row_references: a row by column name -> its references as they stand in the file: a list of
-            texts, or what else the task's ``final_scores`` takes.
-        final_scores: (predictions, their ``row_references``, names of scores or None for the usual
-            ones) -> the scores that ``ofa evaluate`` reports.
-        shown: (row by column name, prediction, ``row_references`` or None) -> what a page shows.
-        reward: (sampled predictions, the row of each) -> what each earns when samples are optimized
-            (``--scst``); None: CIDEr-D, as captions.
-        constant: a line of text -> the prediction that it is when every row is answered so
-            (``ofa.task.constant_baseline``).
-        draws: predictions are images (``Prediction.codes``), see ``fairseq_image_generation``.
-        best_constant: (lines, ``row_references`` of each row) -> the line that answers all rows
-            best, and its scores; for tasks where ``final_scores`` would take too long for that.
+        prediction: (hypothesis, its row, options) -> what it means.
+        result: (id, prediction) -> one entry of ``<subset>_predict.json``.
+        metrics: what is right, and how good predictions are.
     """
 
-    name: str
-    columns: tuple[str, ...]
-    default_cols: str
     example: Callable[[Mapping[str, str], RowContext], Example]
-    prediction: Callable[[Hypothesis, BatchRow, TaskOptions], Prediction]
-    references: Callable[[BatchRow], list[str]]
-    result: Callable[[Any, Prediction], dict[str, Any]]
+    aliases: tuple[str, ...] = ()
+    usage: Usage = Usage()
     options: type[TaskOptions] = TaskOptions
-    optional_columns: tuple[str, ...] = ()
-    other_columns: tuple[str, ...] = ()
-    answers: Optional[Callable[[TaskOptions], Optional[Sequence[str]]]] = None
-    closed: bool = False
-    decoding: Callable[[TaskOptions, bool], Decoding] = generates
-    augment: bool = False
-    metrics: tuple[Metric, ...] = ()
-    make_scorer: Optional[Callable[[TaskOptions, Callable[[], list[list[str]]]], Scorer]] = None
-    row_references: Optional[Callable[[Mapping[str, str]], Any]] = None
-    final_scores: Optional[
-        Callable[[Sequence[Prediction], Sequence[Any], Optional[Sequence[str]]], Scores]
-    ] = None
-    shown: Callable[[Mapping[str, str], Prediction, Any], Shown] = shown_as_text
-    reward: Optional[Callable[[Sequence[Prediction], Sequence[BatchRow]], list[float]]] = None
-    constant: Callable[[str], Prediction] = constant_text
-    best_constant: Optional[
-        Callable[[Sequence[str], Sequence[Any]], tuple[str, dict[str, float]]]
-    ] = None
-    draws: bool = False
+    answers: Optional[Callable[[Any], Optional[Sequence[str]]]] = None
+    decoding: Callable[[Any, bool], Decoding] = generates
+    prediction: Callable[[Hypothesis, BatchRow, Any], Prediction] = text_prediction
+    result: Callable[[Any, Prediction], dict[str, Any]] = text_result
+    metrics: TaskMetrics = TaskMetrics()
 
-    def names_of(self, count: int, where: str) -> tuple[str, ...]:
-        """Names of so many selected columns. Raises: UserError beginning with ``where`` if the
-        task knows no such rows."""
-        every = (*self.columns, *self.optional_columns)
-        if self.other_columns and count == len(self.other_columns):
-            return self.other_columns
-        if not len(self.columns) <= count <= len(every):
-            raise UserError(
-                f"{where}: --selected-cols: task '{self.name}' expects {len(self.columns)} columns"
-                f" ({', '.join(self.columns)}), found {count}; the usual choice is"
-                f" --selected-cols={self.default_cols}"
-            )
-        return every[:count]
+    @property
+    def verb(self) -> str:
+        return self.usage.verb or self.name
+
+    @property
+    def needed_names(self) -> list[str]:
+        """What a user has to say besides the image."""
+        return [column.public_name for column in self.asked if column.needed]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What commands accept."""
+        return tuple(dict.fromkeys((self.name, *self.aliases)))
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """How the names of its data files begin."""
+        return self.usage.files or (self.name,)
+
+    @property
+    def title(self) -> str:
+        return self.usage.title or self.name.replace("_", " ").capitalize()
+
+    @property
+    def noun(self) -> str:
+        return self.usage.noun or self.name
+
+    @property
+    def closed(self) -> bool:
+        """Whether rows of evaluation files have answers of the set as well."""
+        return any(column.kind == "label" for column in self.targets)
+
+    @property
+    def generates_images(self) -> bool:
+        """Whether predictions are images (``Prediction.codes``), see
+        ``ofa.tasks.fairseq_image_generation``."""
+        return any(column.kind == "image_codes" for column in self.targets)
 
     def enabled_metrics(self, options: TaskOptions) -> list[Metric]:
-        """The metrics that this run computes while validating."""
-        return [metric for metric in self.metrics if metric.enabled(options)]
+        """The figures that this run computes while validating."""
+        return [figure for figure in self.metrics.figures if figure.enabled(options)]
+
+    def row_references(self, row: Mapping[str, str]) -> Any:
+        """The references of a row by column name as they stand in the file; empty if it has none.
+
+        Returns: answer -> confidence of answers and labels, xyxy of a box, else a list of texts;
+        images are judged by what was asked.
+        """
+        column, *_ = self.targets
+        text = self.question(row) if column.kind == "image_codes" else row[column.name]
+        if not text.strip():
+            return []
+        if column.kind == "answer":
+            return parse_answers(text)
+        if column.kind == "label":
+            answer = column.labels.get(text.strip()) if column.labels else text.strip()
+            return {answer: 1.0} if answer else {}
+        if column.kind == "box":
+            return parse_box(text)
+        if column.kind == "texts":
+            return [part.strip() for part in text.split(JOIN) if part.strip()]
+        return [column.clean(text).strip()]
+
+    def question(self, row: Mapping[str, str]) -> str:
+        """What is asked of a row, for pages; nothing if all rows are asked the same."""
+        return " | ".join(
+            row[column.name] for column in self.asked if column.needed and column.kind == "text"
+        )
+
+    def shown(self, row: Mapping[str, str], prediction: Prediction, references: Any) -> Shown:
+        """What a page shows. Args: references: ``row_references`` of the row, or None."""
+        given = [
+            ("asked about", parse_box(row[column.name]))
+            for column in self.asked
+            if column.kind == "box"
+        ]
+        predicted = [] if prediction.box is None else [("predicted", prediction.box)]
+        if any(column.kind == "box" for column in self.targets):
+            true = [("true", references)] if references else []
+            return Shown(self.question(row), boxes=[*given, *true, *predicted])
+        if isinstance(references, Mapping):
+            references = sorted(references, key=references.__getitem__, reverse=True)
+        return Shown(self.question(row), prediction.text, references or (), [*given, *predicted])
 
 
-def always(options: TaskOptions) -> bool:
-    """For metrics that every run computes."""
-    return True
+def mixture_spec(name: str, options: type[TaskOptions]) -> TaskSpec:
+    """What stands in for one task's declaration where several are trained together: the rows are
+    theirs."""
+    return TaskSpec(name=name, columns=(), options=options, example=_no_rows)
+
+
+def _no_rows(row: Mapping[str, str], context: RowContext) -> Example:
+    raise AssertionError(f"{context.where}: rows belong to one of the tasks of a mixture")
 
 
 def seed_of(seed: int, row: Any) -> int:

@@ -304,7 +304,11 @@ def test_a_new_declaration_is_a_new_task(files, ready):
     from ofa.tasks import fairseq_task
 
     spec = replace(
-        fairseq_task.CaptionTask.spec, name="toy_captions", columns=("image", "id", "caption")
+        fairseq_task.CaptionTask.spec,
+        name="toy_captions",
+        columns=tuple(
+            fairseq_task.CaptionTask.spec.column(name) for name in ("image", "id", "caption")
+        ),
     )
     fairseq_task.register_spec(spec)
     _, task = set_up(files, "--task=toy_captions", "--selected-cols=4,0,2")

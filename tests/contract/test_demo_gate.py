@@ -33,9 +33,12 @@ class StubDemo:
     """Stands for ``ofa.demo.service.Demo``: remembers which files it was given, and opens them."""
 
     def __init__(self):
-        from ofa.demo.service import TASKS
+        from ofa.demo.service import page_tasks
 
-        self.tasks, self.first = [TASKS["caption"], TASKS["answer"]], "caption"
+        self.tasks, self.first = (
+            {key: page_tasks()[key] for key in ("caption", "answer")},
+            "caption",
+        )
         self.opened, self.go_on, self.at_work = [], threading.Event(), threading.Event()
         self.go_on.set()
 
@@ -50,6 +53,9 @@ class StubDemo:
 
         return example(number)
 
+    def example_texts(self, number, key):
+        return [self.example(number).texts[key] for _ in self.tasks[key].texts]
+
     def check(self, path):
         if path is not None:
             self.opened.append(Image.open(path).size)
@@ -59,7 +65,7 @@ class StubDemo:
         self.at_work.set()
         self.go_on.wait(60)
         self.check(path)
-        return f"{key}: {text}"
+        return f"{key}: {''.join(text)}"
 
 
 @pytest.fixture(scope="module")

@@ -100,7 +100,7 @@ def test_validation_figures_do_not_depend_on_ranks_or_batch_size(ready):
         return aggregator.get_smoothed_values()
 
     whole = validate(1, COUNT)
-    names = [metric.name for metric in ready.task.spec.metrics]
+    names = [metric.name for metric in ready.task.spec.metrics.figures]
     assert names and all(-1 <= whole[name] <= 1 for name in names)
     parts = validate(2, 2)
     assert {name: parts[name] for name in names} == {name: whole[name] for name in names}
@@ -112,7 +112,7 @@ def test_summed_counts_become_the_recorded_figures(name):
     recorded = load_json("metrics_reduce")["tasks"][name]
     logs = recorded["logging_outputs"]
     counts = {key: sum(log[key] for log in logs) for key in logs[0]}
-    found = {metric.name: metric.value(counts) for metric in spec_of(name).metrics}
+    found = {metric.name: metric.value(counts) for metric in spec_of(name).metrics.figures}
     assert found == {
         key: recorded["reduced"][key] for key in ("acc", "F1", "mcc") if key in recorded["reduced"]
     }

@@ -76,7 +76,7 @@ def constants(run) -> Path:
 
     spec, path = spec_of(run.task), run.folder / "answers.txt"
     found = [
-        dict(zip(spec.columns, reversed(line.split("\t")[: -len(spec.columns) - 1 : -1])))
+        dict(zip(spec.column_names, reversed(line.split("\t")[: -len(spec.columns) - 1 : -1])))
         for line in run.rows.read_text().splitlines()
     ]
     path.write_text("".join(f"{next(iter(spec.row_references(row)))}\n" for row in found))

@@ -100,7 +100,7 @@ def test_a_pretrained_model_is_asked_as_pretraining_asked(files, undisturbed, ca
     task, builder, *_ = model._prepared("vqa_gen", 1, {}, {})
     sample = builder(
         {
-            **dict.fromkeys(task.spec.columns, ""),
+            **dict.fromkeys(task.spec.column_names, ""),
             "id": "1",
             "image": "given",
             "question": "what is it?",

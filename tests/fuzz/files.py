@@ -28,7 +28,7 @@ from ofa.data.negatives import NegativeSampler
 from ofa.data.rows import open_rows
 from ofa.data.shard_writer import pack
 from ofa.errors import UserError
-from ofa.inference.requests import read_requests
+from ofa.inference.requests import read_requests, usual_tasks
 from ofa.io.image_files import table_images
 from ofa.io.safe_load import load_checkpoint
 from ofa.io.safetensors_file import write_checkpoint
@@ -156,7 +156,7 @@ def tables(folder: Path) -> list[FileTarget]:
         target("tsv", tsv, partial(all_texts, tsv)),
         target("image table", images, lambda: list(table_images(images))),
         target("coded tsv", coded, lambda: open_coded(coded)),
-        target("requests", requests, lambda: read_requests(str(requests), None, {})),
+        target("requests", requests, lambda: read_requests(str(requests), usual_tasks(), {})),
         target("shard", alone, partial(all_texts, alone)),
         target(
             "shards' manifest",

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from ofa.data.negatives import NegativeSampler
 from ofa.data.pretraining import PretrainingBuilder
 from ofa.data.sample import SampleBuilder
 from ofa.task.pretraining_tasks import PretrainingOptions
-from ofa.task.task_spec import TaskOptions
+from ofa.task.task_spec import TaskOptions, mixture_spec
 from ofa.tasks import declared_specs
 from ofa.tasks.pretraining import EXTRAS, PAIRS
 from ofa.tokens.bpe import load_language
@@ -98,7 +97,7 @@ def row_targets(folders: Mapping[str, Path], negatives: Path) -> list[RowTarget]
         for spec in declared_specs():
             options = set_options(spec.options())
             whole = COLUMNS | ({"label": LABELS[spec.name]} if spec.name in LABELS else {})
-            columns = spec.other_columns or (*spec.columns, *spec.optional_columns)
+            columns = spec.names_of(4 if spec.generates_images else len(spec.columns), "")
             for split in ("train", "valid"):
                 builder = SampleBuilder(spec, options, vocabulary, bpe, split)
                 read = partial(read_row, builder, spec)
@@ -125,16 +124,19 @@ def read_row(
 ) -> list[Mapping[str, Any]]:
     """The sample, and the references as an evaluation reads them."""
     sample = builder(row, 3, where=where, open_image=open_image)
-    if spec.row_references is not None:
-        spec.row_references(row)
+    spec.row_references(row)
     return [sample]
 
 
 def pretraining_targets(split: str, kind: str, bpe, vocabulary, negatives: Path) -> list[RowTarget]:
     options = set_options(PretrainingOptions())
-    declares_nothing = SimpleNamespace(name="unify_task", answers=None, augment=False)
     builder = PretrainingBuilder(
-        declares_nothing, options, vocabulary, bpe, split, NegativeSampler(negatives)
+        mixture_spec("unify_task", PretrainingOptions),
+        options,
+        vocabulary,
+        bpe,
+        split,
+        NegativeSampler(negatives),
     )
 
     def read(reader, row, where, open_image):
@@ -152,7 +154,7 @@ def pretraining_targets(split: str, kind: str, bpe, vocabulary, negatives: Path)
         targets.append(
             RowTarget(
                 f"pretraining {name} {split} {kind}",
-                rows.columns,
+                rows.column_names,
                 whole,
                 partial(read, rows.read),
                 len(vocabulary),

@@ -40,7 +40,7 @@ def recorded_batch(spec: TaskSpec, name: str, language) -> dict:
     options = options_of(spec, info["flags"])
     builder = SampleBuilder(spec, options, vocabulary, bpe, info["split"])
     rows = TsvFile(path(info["tsv"]), options.selected_cols)
-    batch = collate([builder(dict(zip(spec.columns, rows[i])), i) for i in range(len(rows))])
+    batch = collate([builder(dict(zip(spec.column_names, rows[i])), i) for i in range(len(rows))])
     net_input = {f"net_input.{key}": value for key, value in batch.pop("net_input").items()}
     return batch | net_input
 

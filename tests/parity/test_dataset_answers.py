@@ -63,7 +63,7 @@ def test_texts_are_those_of_upstream(name):
 def test_soft_accuracy_gives_the_recorded_scores():
     recorded = load_json("metrics_captions")["results"]["vqa_score"]
     predictions = [Prediction(text) for text in recorded["hyps"]]
-    found = vqa_gen.SPEC.final_scores(predictions, recorded["ref_dicts"], None)
+    found = vqa_gen.SPEC.metrics.final_scores(predictions, recorded["ref_dicts"], None)
     assert found.by_row["vqa_score"] == recorded["scores"]
     assert found.overall["vqa_score"] == pytest.approx(
         sum(recorded["scores"]) / len(recorded["scores"])

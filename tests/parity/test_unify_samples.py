@@ -20,7 +20,7 @@ from ofa.data.negatives import NegativeSampler
 from ofa.data.pretraining import Draws, PretrainingBuilder
 from ofa.data.tsv import TsvFile
 from ofa.task.pretraining_tasks import PretrainingOptions, parse_weights
-from ofa.tasks.fairseq_pretraining import UnifySpec
+from ofa.tasks.fairseq_pretraining import UnifyTask
 from ofa.tasks.pretraining import EXTRAS, PAIRS
 from ofa.tokens.bpe import load_language
 
@@ -38,7 +38,7 @@ def dataset(tmp_path_factory):
     )
     bpe, vocabulary = load_language(bpe_folder("gpt2"))
     negatives = NegativeSampler(path("unify_negative_sample"))
-    builder = PretrainingBuilder(UnifySpec(), options, vocabulary, bpe, "train", negatives)
+    builder = PretrainingBuilder(UnifyTask.spec, options, vocabulary, bpe, "train", negatives)
     files = {"text_infilling": "text", "image_infilling": "image", "detection": "detection"}
     extras = {
         name: KindRows(TsvFile(path(f"dataset_unify_{file}.tsv")), EXTRAS[name], "")

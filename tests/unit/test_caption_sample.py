@@ -122,7 +122,7 @@ def test_a_damaged_image_is_refused_with_file_and_row(tmp_path, language):
     file = TsvFile(path, "0,4,2")
     builder = SampleBuilder(SPEC, CaptionOptions(patch_image_size=32), vocabulary, bpe, "train")
     with pytest.raises(UserError, match=r"rows\.tsv:2"):
-        builder(dict(zip(SPEC.columns, file[1])), 1, where=file.where(1))
+        builder(dict(zip(SPEC.column_names, file[1])), 1, where=file.where(1))
 
 
 def test_random_choices_depend_on_seed_epoch_and_row_only(language):

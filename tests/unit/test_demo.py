@@ -11,7 +11,7 @@ from PIL import Image
 
 from ofa.cli.main import build_parser
 from ofa.demo.examples import example
-from ofa.demo.service import TASKS, Demo, data_url
+from ofa.demo.service import Demo, data_url, page_tasks
 from ofa.errors import UserError
 from ofa.inference.predictions import Answer, Region
 
@@ -260,24 +260,21 @@ def test_tasks_that_the_checkpoint_was_not_trained_for_say_so():
 
 
 def test_the_page_offers_what_the_model_can_do():
-    assert [task.key for task in Demo(Model()).tasks] == [
-        key for key in TASKS if key not in ("draw", "read")
+    assert list(Demo(Model()).tasks) == [
+        key for key, task in page_tasks().items() if task.spec.usage.taught_by
     ]
     assert (
-        "read" in [task.key for task in Demo(Model(trained=("ocr",))).tasks]
+        "read" in Demo(Model(trained=("ocr",))).tasks
         and Demo(Model(trained=("ocr",))).first == "read"
     )
     assert (
         Demo(Model(trained=("refcoco",))).first == "ground"
         and Demo(Model(trained=())).first == "caption"
     )
-    assert [task.key for task in Demo(Model(tokenizer="t.pt"), ["draw", "caption"]).tasks] == [
-        "caption",
-        "draw",
-    ]
+    assert list(Demo(Model(tokenizer="t.pt"), ["draw", "caption"]).tasks) == ["caption", "draw"]
     with pytest.raises(UserError, match="--image-tokenizer"):
         Demo(Model(), ["draw"])
-    with pytest.raises(UserError, match="expects some of caption, answer"):
+    with pytest.raises(UserError, match="expects some of caption, .*answer"):
         Demo(Model(), ["dance"])
 
 
@@ -290,7 +287,7 @@ def test_examples_are_always_the_same_and_ask_something_for_every_task():
         and example(2).texts["ground"] == found[2].texts["ground"]
     )
     for one in found:
-        assert set(one.texts) == {task.key for task in TASKS.values() if task.text} and all(
+        assert set(one.texts) == {"answer", "draw", "entails", "generate", "ground"} and all(
             one.texts.values()
         )
     assert (
@@ -299,7 +296,7 @@ def test_examples_are_always_the_same_and_ask_something_for_every_task():
     )
 
 
-def test_the_command_takes_its_options(capsys):
+def test_the_command_takes_its_options():
     parsed = build_parser().parse_args(
         [
             "demo",
@@ -329,6 +326,3 @@ def test_the_command_takes_its_options(capsys):
         ["demo", "a.pt", "--allow-host", "a.example.org", "--allow-host", "b.example.org"]
     )
     assert parsed.allow_host == ["a.example.org", "b.example.org"]
-    with pytest.raises(SystemExit):
-        build_parser().parse_args(["demo", "a.pt", "--tasks", "dance"])
-    assert "found 'dance'" in capsys.readouterr().err

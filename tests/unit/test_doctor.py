@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from ofa.cli.main import main
-from ofa.doctor.layouts import LAYOUTS, selected_columns
 from ofa.doctor.rows import IMAGE_RULES
-from ofa.doctor.rules import CELL_RULES, ROW_RULES
+from ofa.doctor.rules import ROW_RULES, rules_of
 from ofa.doctor.scan import FILE_RULES
+from ofa.doctor.schemas import schemas
 
 ROWS = 4
 
@@ -509,7 +509,12 @@ def test_every_rule_has_a_damaged_file():
             *ROW_RULES,
             *FILE_RULES,
             *IMAGE_RULES,
-            *(rule for group in CELL_RULES.values() for rule in group),
+            *(
+                rule
+                for schema in schemas().values()
+                for column in schema.columns
+                for rule in rules_of(column)
+            ),
         )
     }
     tested = {name for damage in DAMAGE for name in damage[3].split("|")}
@@ -708,8 +713,11 @@ def test_two_files_are_checked_but_not_repaired_into_one(tmp_path, capsys):
 
 
 def test_official_columns_fit_their_own_selection():
-    for task, layout in LAYOUTS.items():
-        assert list(selected_columns(layout, None)) == list(layout.columns), task
+    for task, schema in schemas().items():
+        assert (
+            list(schema.numbers())
+            == [column.name for column in schema.columns][: len(schema.numbers())]
+        ), task
 
 
 @pytest.mark.parametrize(
@@ -732,6 +740,6 @@ def test_a_box_that_training_refuses_is_none(number):
 
     assert (
         boxes_of(f"0,0,{number},9", "box") is None
-        and boxes_of(f"0,0,{number},9,3,dog", "detections") is None
+        and boxes_of(f"0,0,{number},9,3,dog", "boxes") is None
     )
     assert boxes_of("0,0,1e1,9", "box") == [(0.0, 0.0, 10.0, 9.0)]

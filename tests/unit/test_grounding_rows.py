@@ -14,7 +14,7 @@ from ofa.data.sample import SampleBuilder
 from ofa.errors import UserError
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
 from ofa.tasks import refcoco
-from ofa.tasks.refcoco import SPEC, GroundingOptions, GroundingScorer
+from ofa.tasks.refcoco import SPEC, GroundingOptions
 from ofa.tokens.bpe import load_language
 
 IMAGE, TEXT, BOX = scene(0)
@@ -163,7 +163,7 @@ def test_boxes_are_clipped_in_the_result_and_scored_as_upstream_scores_them():
     assert prediction.box == (0, 0, 48, 36) and prediction.decoded_box == pytest.approx(
         (0, 0, 96, 72)
     )
-    scores = SPEC.final_scores([prediction], [[0.0, 0.0, 48.0, 36.0]], None)
+    scores = SPEC.metrics.final_scores([prediction], [[0.0, 0.0, 48.0, 36.0]], None)
     assert scores.overall["IoU"] == pytest.approx(0.25) and scores.overall["score"] == 0
 
 
@@ -171,7 +171,10 @@ def test_what_is_no_box_becomes_an_empty_one():
     for symbols in ("", "<bin_1> <bin_2> <bin_3>", "64 2266"):
         prediction = SPEC.prediction(Hypothesis("red", -1.0, symbols), ROW_OF_BATCH, OPTIONS)
         assert prediction.box == (0, 0, 0, 0) and prediction.bins is None
-        assert SPEC.final_scores([prediction], [[0.0, 0.0, 9.0, 9.0]], None).overall["score"] == 0
+        assert (
+            SPEC.metrics.final_scores([prediction], [[0.0, 0.0, 9.0, 9.0]], None).overall["score"]
+            == 0
+        )
         json.dumps(SPEC.result("1", prediction))
 
 
@@ -189,17 +192,17 @@ def test_an_entry_has_upstreams_keys_and_what_is_known_besides():
 
 
 def test_counts_of_batches_add_up_to_the_accuracy():
-    scorer = GroundingScorer(OPTIONS, lambda: [])
+    scorer = SPEC.metrics.make_scorer(OPTIONS, lambda: [])
     hit, miss = predicted(0, 0, 49, 49), predicted(0, 0, 20, 20)
     counts = scorer([hit, miss, hit], [ROW_OF_BATCH] * 3)
     assert counts == {"_score_sum": 2.0, "_score_cnt": 3}
-    (metric,) = SPEC.metrics
+    (metric,) = SPEC.metrics.figures
     assert metric.value(counts) == 0.6667 and metric.value({"_score_sum": 0, "_score_cnt": 0}) == 0
 
 
 def test_summed_counts_become_the_recorded_accuracy():
     recorded = load_json("metrics_reduce")["tasks"]["refcoco"]
-    (metric,) = SPEC.metrics
+    (metric,) = SPEC.metrics.figures
     counts = {
         name: math.fsum(log[name] for log in recorded["logging_outputs"]) for name in metric.counts
     }

@@ -20,11 +20,12 @@ from ofa.data.image_rows import open_images
 from ofa.data.load_image import as_image
 from ofa.errors import UserError
 from ofa.inference.image_folder import ImageFolder
-from ofa.inference.requests import read_requests
+from ofa.inference.requests import read_requests, usual_tasks
 from ofa.io.image_files import ImageFolders, look_at
 from ofa.io.image_paths import IMAGE_SUFFIXES, list_images
 from ofa.io.images import FORMATS, open_image
 from ofa.metrics.fid import real_images
+from ofa.tasks import spec_of
 
 ROOT = Path(__file__).parents[2]
 OPENERS = {
@@ -277,9 +278,11 @@ def folder(tmp_path):
 
 WAYS_IN = {
     "list": lambda folder: [path.name for path in list_images(folder)],
-    "predict": lambda folder: [request.name for request in read_requests(str(folder), None, {})],
+    "predict": lambda folder: [
+        request.name for request in read_requests(str(folder), usual_tasks(), {})
+    ],
     "evaluate": lambda folder: [
-        path.name for path in ImageFolder(str(folder), ("id", "image")).files
+        path.name for path in ImageFolder(str(folder), spec_of("caption")).files
     ],
     "tokenizer": lambda folder: [Path(path).name for path in open_images(folder).files()],
     "image-scores": lambda folder: [path.name for path in real_images(folder)],
@@ -299,7 +302,7 @@ def test_a_folder_gives_its_images_names_what_it_skips_and_ignores_hidden_files(
 
 def test_broken_files_of_a_folder_are_skipped_and_named(folder, caplog):
     (folder / "a.JFIF").write_bytes(image_bytes("JPEG")[:300])
-    rows = ImageFolder(str(folder), ("id", "image"))
+    rows = ImageFolder(str(folder), spec_of("caption"))
     assert len(rows) == 5 and list(rows.broken) == [str(folder / "a.JFIF")]
     assert any(
         "1 of 6 images cannot be read and are skipped" in record.getMessage()

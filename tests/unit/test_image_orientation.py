@@ -22,6 +22,7 @@ from ofa.io.images import (
     upright_size,
 )
 from ofa.report.page import Item, Report, write_report
+from ofa.tasks import spec_of
 
 FORMATS = {"JPEG": {"quality": 90}, "PNG": {}, "TIFF": {}, "WEBP": {"lossless": True}}
 SIZE = (48, 32)  # as a viewer shows it
@@ -161,7 +162,7 @@ def test_sizes_that_boxes_are_checked_with_are_upright(tmp_path, kind, orientati
 def test_a_folder_of_images_is_evaluated_as_predict_sees_it(tmp_path, kind, orientation):
     path = tmp_path / "photo.jpg"
     path.write_bytes(stored(kind, orientation))
-    ((_, field),) = (ImageFolder(str(tmp_path), ("id", "image"))[0],)
+    ((_, field, _),) = (ImageFolder(str(tmp_path), spec_of("caption"))[0],)
     assert close(decode_image(field), as_image(path))
 
 

@@ -20,8 +20,8 @@ class CountOptions(TaskOptions):
 
 
 SPECS = {
-    "count": SimpleNamespace(options=CountOptions),
-    "other": SimpleNamespace(options=TaskOptions),
+    "count": SimpleNamespace(options=CountOptions, aliases=("number",)),
+    "other": SimpleNamespace(options=TaskOptions, aliases=()),
 }
 
 
@@ -79,6 +79,10 @@ def test_files_are_looked_for_beside_the_file_and_other_words_stay(tmp_path):
         ([], r"one entry of options per task"),
         ({}, r"one entry of options per task"),
         ({"count": 3}, r"one entry of options per task"),
+        (
+            {"count": {"data": "x"}, "number": {"data": "y"}},
+            r"every task once, found 'count' under two of its names",
+        ),
         ('{"count": {"data": "x"}, "count": {"data": "y"}}', r"'count' occurs twice"),
         ({"cuont": {"data": "x"}}, r"unknown task 'cuont'; known: count, other"),
         (

@@ -10,7 +10,7 @@ from PIL import Image
 from ofa.cli.predict import text_of_line
 from ofa.errors import UserError
 from ofa.inference.predictions import Answer, Region
-from ofa.inference.requests import read_requests, verb_of
+from ofa.inference.requests import read_requests, tasks_called, usual_tasks
 
 
 def jsonl(folder, *entries) -> str:
@@ -29,8 +29,8 @@ def test_words_say_what_is_asked(tmp_path):
         {"image": "a.jpg", "hypothesis": "a car", "premise": "a road"},
         {"image": "/tmp/a.jpg", "instruction": "look", "question": "not asked", "task": "generate"},
     )
-    requests = read_requests(source, None, {}, images=["/tmp"])
-    assert [request.verb for request in requests] == [
+    requests = read_requests(source, usual_tasks(), {}, images=["/tmp"])
+    assert [request.task.verb for request in requests] == [
         "caption",
         "answer",
         "answer",
@@ -61,7 +61,9 @@ def test_a_region_is_a_list_of_four_numbers_in_order(tmp_path, region):
         match=r"ask.jsonl:1: expects \"region\": \[left, top, right, bottom\] in pixels, found",
     ):
         read_requests(
-            jsonl(tmp_path, {"image": "a.jpg", "question": "what?", "region": region}), None, {}
+            jsonl(tmp_path, {"image": "a.jpg", "question": "what?", "region": region}),
+            usual_tasks(),
+            {},
         )
 
 
@@ -69,16 +71,20 @@ def test_a_region_is_a_list_of_four_numbers_in_order(tmp_path, region):
 @pytest.mark.parametrize("key", ["question", "text", "hypothesis", "instruction", "task"])
 def test_a_word_that_is_no_text_is_an_error_with_its_line(tmp_path, key, value):
     with pytest.raises(UserError, match="ask.jsonl:1: "):
-        read_requests(jsonl(tmp_path, f'{{"image": "a.jpg", "{key}": {value}}}'), None, {})
+        read_requests(jsonl(tmp_path, f'{{"image": "a.jpg", "{key}": {value}}}'), usual_tasks(), {})
 
 
 def test_a_huge_number_is_a_text(tmp_path):
-    [request] = read_requests(jsonl(tmp_path, {"image": "a.jpg", "question": 10**400}), None, {})
+    [request] = read_requests(
+        jsonl(tmp_path, {"image": "a.jpg", "question": 10**400}), usual_tasks(), {}
+    )
     assert request.words["question"] == str(10**400)
 
 
 def test_half_of_a_character_that_is_kept_comes_out_as_it_came(tmp_path):
-    [request] = read_requests(jsonl(tmp_path, '{"image": "a.jpg", "note": "\\ud83d"}'), None, {})
+    [request] = read_requests(
+        jsonl(tmp_path, '{"image": "a.jpg", "note": "\\ud83d"}'), usual_tasks(), {}
+    )
     assert (
         text_of_line(request.kept) == '{"note": "\\ud83d"}'
         and text_of_line({"a": "é"}) == '{"a": "é"}'
@@ -87,7 +93,7 @@ def test_half_of_a_character_that_is_kept_comes_out_as_it_came(tmp_path):
 
 def test_the_command_line_speaks_for_lines_that_do_not(tmp_path):
     source = jsonl(tmp_path, {"image": "a.jpg"}, {"image": "b.jpg", "question": "and this?"})
-    requests = read_requests(source, None, {"question": "what is it?", "text": None})
+    requests = read_requests(source, usual_tasks(), {"question": "what is it?", "text": None})
     assert [request.words["question"] for request in requests] == ["what is it?", "and this?"]
 
 
@@ -96,7 +102,7 @@ def test_a_number_is_its_text_as_it_is_written(tmp_path):
         '{"image": "a.jpg", "question": 1.50}\n{"image": "a.jpg", "hypothesis": "x", "premise":'
         ' 3}\n{"image": "a.jpg", "question": null, "text": 7}\n'
     )
-    requests = read_requests(str(tmp_path / "ask.jsonl"), None, {})
+    requests = read_requests(str(tmp_path / "ask.jsonl"), usual_tasks(), {})
     assert [request.words for request in requests] == [
         {"question": "1.50"},
         {"hypothesis": "x", "premise": "3"},
@@ -107,24 +113,31 @@ def test_a_number_is_its_text_as_it_is_written(tmp_path):
 def test_a_folder_is_its_images_in_order(tmp_path):
     for name in ("b.PNG", "a.jpg", "notes.txt"):
         (tmp_path / name).write_text("")
-    requests = read_requests(str(tmp_path), "ground", {"text": "the car"})
+    requests = read_requests(str(tmp_path), tasks_called("ground"), {"text": "the car"})
     assert [request.name for request in requests] == ["a.jpg", "b.PNG"] and {
-        request.verb for request in requests
+        request.task.verb for request in requests
     } == {"ground"}
 
 
 def test_one_image_is_one_request(tmp_path):
     (tmp_path / "a.jpg").write_text("")
-    (request,) = read_requests(str(tmp_path / "a.jpg"), None, {})
-    assert request.verb == "caption" and request.words == {}
+    (request,) = read_requests(str(tmp_path / "a.jpg"), usual_tasks(), {})
+    assert request.task.verb == "caption" and request.words == {}
 
 
 @pytest.mark.parametrize(
-    ("task", "verb"),
-    [("refcoco", "ground"), ("vqa_gen", "answer"), ("caption", "caption"), ("entails", "entails")],
+    ("names", "task"),
+    [
+        (("vqa_gen", "vqa", "answer"), "vqa_gen"),
+        (("refcoco", "grounding", "ground"), "refcoco"),
+        (("snli_ve", "entails"), "snli_ve"),
+        (("image_classify", "classify"), "image_classify"),
+        (("ocr", "read"), "ocr"),
+        (("instruction", "generate"), "instruction"),
+    ],
 )
-def test_tasks_have_two_names(task, verb):
-    assert verb_of(task) == verb
+def test_a_task_is_called_by_its_name_its_aliases_and_its_verb(names, task):
+    assert {tasks_called(name)[0].name for name in names} == {task}
 
 
 @pytest.mark.parametrize(
@@ -180,14 +193,17 @@ def test_tasks_have_two_names(task, verb):
         ),
         (
             {"image": "a.jpg", "task": "guess"},
-            r"ask\.jsonl:2: --task: expects one of caption, answer",
+            r"ask\.jsonl:2: --task: unknown task 'guess'; known: caption",
         ),
-        ({"image": "a.jpg", "task": None}, r"ask\.jsonl:2: --task: expects one of caption, answer"),
+        (
+            {"image": "a.jpg", "task": None},
+            r"ask\.jsonl:2: --task: unknown task 'None'; known: caption",
+        ),
     ],
 )
 def test_a_wrong_line_is_one_message(tmp_path, line, words):
     with pytest.raises(UserError, match=words):
-        read_requests(jsonl(tmp_path, {"image": "a.jpg"}, line), None, {})
+        read_requests(jsonl(tmp_path, {"image": "a.jpg"}, line), usual_tasks(), {})
 
 
 @pytest.mark.parametrize("name", ["nowhere", "http://a.b/c.jpg", "empty", "empty.jsonl"])
@@ -195,7 +211,7 @@ def test_an_input_without_anything_to_ask_is_one_message(tmp_path, name):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(UserError, match="expects|expected"):
-        read_requests(name if ":" in name else str(tmp_path / name), None, {})
+        read_requests(name if ":" in name else str(tmp_path / name), usual_tasks(), {})
 
 
 def test_annotated_images_of_one_name_do_not_replace_each_other(tmp_path):
@@ -205,7 +221,7 @@ def test_annotated_images_of_one_name_do_not_replace_each_other(tmp_path):
         jsonl(
             tmp_path, {"image": "x/a.jpg", "text": "car"}, {"image": "y/a.png", "question": "what?"}
         ),
-        None,
+        usual_tasks(),
         {},
     )
     drawer, image = (
@@ -236,10 +252,12 @@ def test_a_line_names_images_below_its_folder_or_below_one_that_is_given(tmp_pat
         UserError,
         match=r"ask.jsonl:2: expects the name of a file below .* or name its folder by --images",
     ) as error:
-        read_requests(source, None, {})
+        read_requests(source, usual_tasks(), {})
     assert "\n" not in str(error.value)
     if name.endswith("b.jpg"):
-        _, request = read_requests(source, None, {}, images=[str(tmp_path / "none"), str(tmp_path)])
+        _, request = read_requests(
+            source, usual_tasks(), {}, images=[str(tmp_path / "none"), str(tmp_path)]
+        )
         assert request.image == tmp_path / "b.jpg" and request.name == name
 
 
@@ -247,7 +265,9 @@ def test_links_below_the_folder_may_lead_elsewhere(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "asked").mkdir()
     (tmp_path / "asked/link").symlink_to(tmp_path / "photos")
-    (request,) = read_requests(jsonl(tmp_path / "asked", {"image": "link/a.jpg"}), None, {})
+    (request,) = read_requests(
+        jsonl(tmp_path / "asked", {"image": "link/a.jpg"}), usual_tasks(), {}
+    )
     assert request.image == tmp_path / "asked/link/a.jpg"
 
 
@@ -266,14 +286,16 @@ def test_links_below_the_folder_may_lead_elsewhere(tmp_path):
 def test_a_region_of_other_than_finite_numbers_is_one_message(tmp_path, region):
     with pytest.raises(UserError, match=r'ask.jsonl:1: expects "region"'):
         read_requests(
-            jsonl(tmp_path, {"image": "a.jpg", "question": "what?", "region": region}), None, {}
+            jsonl(tmp_path, {"image": "a.jpg", "question": "what?", "region": region}),
+            usual_tasks(),
+            {},
         )
 
 
 def test_a_line_that_is_nested_without_end_is_one_message(tmp_path):
     (tmp_path / "ask.jsonl").write_text("[" * 100_000)
     with pytest.raises(UserError, match="ask.jsonl:1: expects one JSON object"):
-        read_requests(str(tmp_path / "ask.jsonl"), None, {})
+        read_requests(str(tmp_path / "ask.jsonl"), usual_tasks(), {})
 
 
 def test_annotated_images_replace_neither_each_other_nor_the_images_themselves(tmp_path):
@@ -288,7 +310,7 @@ def test_annotated_images_replace_neither_each_other_nor_the_images_themselves(t
             {"image": "x/a_2.jpg"},
             {"image": f"x/{'a' * 251}.png"},
         ),
-        None,
+        usual_tasks(),
         {},
     )
     drawer = AnnotatedImageWriter(str(tmp_path / "drawn"))

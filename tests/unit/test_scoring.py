@@ -48,7 +48,7 @@ def test_one_row_without_a_reference_leaves_the_scores_of_the_others_as_they_are
     scores = score_rows(spec, [right] * 3, references)
     assert (
         scores.overall
-        == spec.final_scores([right] * 2, [references[0], references[2]], None).overall
+        == spec.metrics.final_scores([right] * 2, [references[0], references[2]], None).overall
     )
     for values in scores.by_row.values():
         assert len(values) == 3 and math.isnan(values[1]) and not math.isnan(values[0])
@@ -69,11 +69,11 @@ def test_a_file_without_any_reference_has_no_scores_and_no_warning(caplog):
 
 def test_cider_of_a_single_image_says_why_it_is_zero(caplog):
     spec = spec_of("caption")
-    assert spec.final_scores([Prediction("a dog")], [["a dog"]], None).overall["CIDEr"] == 0
+    assert spec.metrics.final_scores([Prediction("a dog")], [["a dog"]], None).overall["CIDEr"] == 0
     assert "single image" in caplog.text
     caplog.clear()
     assert (
-        spec.final_scores(
+        spec.metrics.final_scores(
             [Prediction("a dog"), Prediction("a cat")], [["a dog"], ["a cat"]], None
         ).overall["CIDEr"]
         > 0

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ofa.errors import UserError
-from ofa.metrics.ocr import METRICS, count_batch, counts, edit_distance, final_scores, is_right
+from ofa.metrics.ocr import ReadingMetrics, count_batch, counts, edit_distance, is_right
 from ofa.task.ocr_images import fit_square
 from ofa.task.ocr_text import learned_text, plain_text, written_text
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
@@ -128,16 +128,18 @@ def test_figures_come_from_sums_and_rows_without_a_text_do_not_count():
     ]
     summed = {name: sum(part[name] for part in parts) for name in whole}
     assert (
-        [metric.value(summed) for metric in METRICS]
+        [metric.value(summed) for metric in ReadingMetrics.figures]
         == [0.3333, 0.6667]
-        == [metric.value(whole) for metric in METRICS]
+        == [metric.value(whole) for metric in ReadingMetrics.figures]
     )
-    scores = final_scores([Prediction(one) for one in found[:3]], [[text] for text in texts[:3]])
+    scores = ReadingMetrics().final_scores(
+        [Prediction(one) for one in found[:3]], [[text] for text in texts[:3]]
+    )
     assert scores.overall == {
         "acc": pytest.approx(1 / 3),
         "ned": pytest.approx(2 / 3),
     } and scores.by_row["acc"] == [1.0, 0.0, 0.0]
-    assert [metric.value(dict.fromkeys(whole, 0)) for metric in METRICS] == [0, 1]
+    assert [metric.value(dict.fromkeys(whole, 0)) for metric in ReadingMetrics.figures] == [0, 1]
 
 
 def test_a_result_row_has_upstreams_keys():

@@ -1,0 +1,177 @@
+"""The columns of a data file: what each holds, by kind.
+
+    ID, IMAGE                                                  the name of a row, its image
+    Column("question", example="what color is the circle?")    a text that is asked
+    Column("box", "box", target=True)                          x0,y0,x1,y1: the model predicts it
+
+Readers, checks (``ofa doctor``), writers (``ofa prepare csv``), requests (``ofa predict``) and
+pages go by kind and need to know nothing else of a task's rows.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ofa.errors import UserError
+
+KINDS = {
+    "id": "the name of a row",
+    "text": "one text",
+    "texts": "several texts joined by &&",
+    "image": "an image file in base64",
+    "image_codes": "codes of an image, separated by spaces",
+    "box": "x0,y0,x1,y1 in pixels",
+    "boxes": "x0,y0,x1,y1,category id,category joined by &&",
+    "label": "one of a set of labels, or the words of a class",
+    "answer": "confidence|!+answer joined by &&",
+    "confidence": "a number from 0 to 1",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the rows of a task.
+
+    Args:
+        name: as the task's functions know it. kind: one of ``KINDS``.
+        target: what the model predicts; rows of evaluation files may be without it.
+        may_be_empty: rows may be without it. may_be_absent: so may whole files; only of the last
+            columns.
+        aliases: further names in tables and requests of users, the usual one first.
+        labels: of a ``label``: label in the file -> answer in words. Empty: the words of any class.
+        max_words: words that upstream's recipes keep; 0: all.
+        clean: a text of a file -> the text whose words are counted.
+        scene_text: a text that is read off an image: symbols alone are one, and Chinese is cut by
+            characters.
+        option: of the task, switched on by who asks with this column: it is read then.
+        example: of a text, for pages.
+    """
+
+    name: str
+    kind: str = "text"
+    target: bool = False
+    may_be_empty: bool = False
+    may_be_absent: bool = False
+    aliases: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    max_words: int = 0
+    clean: Callable[[str], str] = str
+    scene_text: bool = False
+    option: str = ""
+    example: str = ""
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise UserError(
+                f"column '{self.name}': expects a kind of {', '.join(KINDS)}, found {self.kind!r}"
+            )
+
+    @property
+    def public_name(self) -> str:
+        """What tables and requests of users call it."""
+        return (*self.aliases, self.name)[0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.name, *self.aliases
+
+    @property
+    def noun(self) -> str:
+        """What it holds, in a message."""
+        return "[left, top, right, bottom] in pixels" if self.kind == "box" else "a text"
+
+    @property
+    def asked(self) -> bool:
+        """Whether it is part of what a user asks about an image."""
+        return not (self.target or self.may_be_absent or self.kind in ("id", "image", "confidence"))
+
+    @property
+    def needed(self) -> bool:
+        """Whether a row to learn from has to have it."""
+        return not (self.may_be_empty or self.may_be_absent)
+
+    def label_of(self, text: str) -> str | None:
+        """The label that a label or an answer in words stands for; None if there is none.
+        ``"yes"`` -> ``"entailment"``."""
+        answers = {answer: label for label, answer in self.labels.items()}
+        word = text.strip().lower()
+        return word if word in self.labels else answers.get(word)
+
+
+ID, IMAGE = Column("id", "id"), Column("image", "image")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TsvSchema:
+    """The rows of a kind of file.
+
+    Args:
+        name: of the task. columns: in the order of ``--selected-cols``. default_cols: their numbers
+            in the usual files.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    default_cols: str = ""
+
+    def __post_init__(self):
+        names = [column.name for column in self.columns]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise UserError(
+                f"task '{self.name}': expects columns with different names, found '{twice}' twice"
+            )
+        if not self.default_cols:
+            object.__setattr__(self, "default_cols", ",".join(map(str, range(len(self.columns)))))
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Names of the columns that every file has."""
+        return tuple(column.name for column in self.columns if not column.may_be_absent)
+
+    @property
+    def targets(self) -> tuple[Column, ...]:
+        """The columns that the model predicts."""
+        return tuple(column for column in self.columns if column.target)
+
+    @property
+    def asked(self) -> tuple[Column, ...]:
+        """The columns that a user asks about an image."""
+        return tuple(column for column in self.columns if column.asked)
+
+    def column(self, name: str) -> Column | None:
+        """The column of a name or an alias."""
+        return next((column for column in self.columns if name in column.names), None)
+
+    def columns_named(self, names: Iterable[str]) -> list[Column]:
+        """Columns in the order of ``names``; one that the task reads besides its own is what its
+        name says."""
+        return [
+            self.column(name) or Column(name, name if name in KINDS else "text", may_be_empty=True)
+            for name in names
+        ]
+
+    def has(self, kind: str) -> bool:
+        return any(column.kind == kind for column in self.columns)
+
+    def names_of(self, count: int, where: str) -> tuple[str, ...]:
+        """Names of so many selected columns. Raises: UserError beginning with ``where`` if the
+        task knows no such rows."""
+        every = tuple(column.name for column in self.columns)
+        if not len(self.column_names) <= count <= len(every):
+            raise UserError(
+                f"{where}: --selected-cols: task '{self.name}' expects {len(self.column_names)}"
+                f" columns ({', '.join(self.column_names)}), found {count}; the usual choice is"
+                f" --selected-cols={self.default_cols}"
+            )
+        return every[:count]
+
+    def numbers(self, selected_cols: str | None = None) -> dict[str, int]:
+        """Column name -> number in the file. Raises: UserError if ``--selected-cols`` does not
+        fit the task."""
+        text = selected_cols or self.default_cols
+        numbers = [int(number) if number.strip().isdecimal() else -1 for number in text.split(",")]
+        if min(numbers) < 0:
+            raise UserError(
+                f"--selected-cols={text}: expects numbers such as {self.default_cols} (counted"
+                " from 0)"
+            )
+        return dict(zip(self.names_of(len(numbers), f"--selected-cols={text}"), numbers))
