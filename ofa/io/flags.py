@@ -103,9 +103,10 @@ def borrowed(options: type, item: Field) -> list[tuple[Field, Any]]:
                 if given.name not in found
             }
         )
-    own = {one.name for one in fields(options)}
-    others = {name for one in fields(options) for name in one.metadata.get("names", ())}
-    names = item.metadata["names"] or [name for name in found if name not in own | others]
+    own = {name for one in fields(options) for name in (one.name, *one.metadata.get("names", ()))}
+    also = [flag for one in fields(options) for flag in one.metadata.get("also", ())]
+    own |= {flag[2:].replace("-", "_") for flag in also}
+    names = item.metadata["names"] or [name for name in found if name not in own]
     return [found[name] for name in names]
 
 

@@ -45,21 +45,39 @@ def test_a_link_to_a_missing_file_is_found(tmp_path):
     assert broken_links(tmp_path / "a.md") == ["b.md"]
 
 
-@pytest.mark.parametrize("name", ["docs/architecture.md", "docs/security.md", "CONTRIBUTING.md"])
+PAGES = ["docs/architecture.md", "docs/security.md", "docs/tasks.md", "CONTRIBUTING.md"]
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_every_path_that_a_document_names_exists(name):
     paths = named_paths((ROOT / name).read_text(encoding="utf-8"))
     assert len(paths) > 5
     assert [path for path in paths if not any(ROOT.glob(path))] == []
 
 
-def test_the_code_of_the_architecture_page_runs(tmp_path):
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    "page, printed",
+    [("architecture.md", "torch.Size([3, 480, 480])"), ("tasks.md", "['thing']\n['3']")],
+)
+def test_the_code_of_a_page_runs(tmp_path, page, printed):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
-    assert "torch.Size([3, 480, 480])" in done.stdout
+    assert printed in done.stdout
+
+
+def test_the_table_of_tasks_is_that_of_the_declarations():
+    from ofa.tasks import spec_of
+
+    text = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \| [^|]* \| `([\d,]+)` \|$", text, re.M)
+    assert len(rows) == 17
+    for name, aliases, columns in rows:
+        spec = spec_of(name)
+        assert (re.findall(r"`(\w+)`", aliases), columns) == ([*spec.aliases], spec.default_cols)
 
 
 def test_paths_are_found_in_commands_and_tables():
