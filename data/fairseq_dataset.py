@@ -116,13 +116,14 @@ class OFADataset(RowsDataset):
 
     def texts(self, index: int) -> dict[str, str]:
         """Columns of a row by name, without reading its image."""
+        images = [column.name for column in self.builder.spec.images]
         numbers = {
             name: number
             for name, number in zip(self.columns, self.file.selected_cols)
-            if name != "image"
+            if name not in images
         }
         texts = self.file.texts(int(index), list(numbers.values()))
-        return {"image": "(not read)", **dict(zip(numbers, texts))}
+        return {**dict.fromkeys(images, "(not read)"), **dict(zip(numbers, texts))}
 
     def example(self, index: int) -> Example:
         """What a row asks and expects, without reading its image."""

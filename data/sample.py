@@ -5,7 +5,7 @@ read in any order, by any number of workers, and a run resumes exactly.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Optional, Protocol, TypedDict, Union, cast
 
@@ -40,6 +40,7 @@ class Sample(TypedDict, total=False):
     conf: torch.Tensor  # float32[1], confidence of the answer, weighs the loss
     ref_dict: dict[str, float]  # accepted answer -> score
     constraint_mask: Optional[torch.Tensor]  # bool[T, V], tokens allowed at each position
+    answers: AnswerSet  # what may answer this row, where that differs from row to row
     # int64[P], beginning of prev_output_tokens that is given, not predicted
     decoder_prompt: np.ndarray
     prefix_tokens: torch.Tensor  # int64[P - 1], decoder_prompt without <s>
@@ -160,6 +161,8 @@ class SampleBuilder:
         if example.image is not None:
             sample["patch_image"] = self.pixels(example.image, rng if example.augment else None)
             sample["patch_mask"] = torch.tensor([True])
+        if example.image_2 is not None:
+            sample["patch_image_2"] = self.pixels(example.image_2, rng if example.augment else None)
         given = len(prompt) - 1  # not predicted: no target there
         scored = [vocabulary.pad] * min(example.unscored, len(target)) + target[example.unscored :]
         scored = [*scored, vocabulary.eos] if example.ends else scored or [vocabulary.pad]
@@ -173,11 +176,12 @@ class SampleBuilder:
             sample["decoder_prompt"] = np.array(prompt)
         if example.prefix_tokens:
             sample["prefix_tokens"] = torch.tensor(prompt[1:], dtype=torch.int64)
-        if self.spec.answers is not None:
+        answers = self.answers
+        if example.answers is not None:
+            answers = sample["answers"] = encoded_answers(example.answers, vocabulary, self.bpe)
+        if self.spec.answers is not None or example.answers is not None:
             sample["constraint_mask"] = (
-                None
-                if self.answers is None
-                else self.constraint_mask(self.answers, target, given)[:length]
+                None if answers is None else self.constraint_mask(answers, target, given)[:length]
             )
         sample.update(cast(Sample, example.extra))
         return sample
@@ -210,6 +214,10 @@ def answer_set(
     texts = spec.answers(options) if spec.answers is not None else None
     if texts is None:
         return None
+    return encoded_answers(texts, vocabulary, bpe)
+
+
+def encoded_answers(texts: Sequence[str], vocabulary: Vocabulary, bpe: Bpe) -> AnswerSet:
     return AnswerSet(
         texts, lambda text: text_ids(text, vocabulary, bpe), vocabulary.bos, vocabulary.eos
     )

@@ -189,6 +189,25 @@ train() {
     run_module "$SAVE_DIR/train.log" fairseq_cli.train "$data" "${COMMON[@]}" "${flags[@]}" "$@"
 }
 
+# fairseq knows tasks by name alone: a task in one line becomes the options of the task 'template'.
+name_template() {  # name_template ARGS...: sets ARGUMENTS
+    local task
+    ARGUMENTS=()
+    while [ $# -gt 0 ]; do
+        if [ "$1" = --task ] && [ $# -gt 1 ]; then
+            task=--task=$2
+            shift
+        else
+            task=$1
+        fi
+        shift
+        case $task in
+            --task=*[][]* | --task=*'->'*) ARGUMENTS+=(--task=template --template="${task#--task=}") ;;
+            *) ARGUMENTS+=("$task") ;;
+        esac
+    done
+}
+
 evaluate() {
     local flags=()
     [ "$GPUS" -gt 0 ] || given --cpu "$@" || flags+=(--cpu)
@@ -209,6 +228,7 @@ case $COMMAND in
     train | evaluate) ;;
     *) fail "expects 'train' or 'evaluate', found '$COMMAND'" ;;
 esac
+[ "$COMMAND" = evaluate ] || { name_template "$@"; set -- "${ARGUMENTS[@]}"; }
 check_settings "$@"
 [ -n "${DRY_RUN:-}" ] || [ "${OFA_FOLDER_OWNER:-}" = $$ ] || bash "$ROOT/run_scripts/setup.sh" || exit  # it has said why
 find_processes "$@"

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from ofa.errors import UserError
 from ofa.task.task_spec import TaskSpec
+from ofa.task.template import is_template
 
 logger = logging.getLogger(__name__)
 GROUP = "ofa.tasks"
@@ -65,6 +66,10 @@ def installed_modules() -> Iterator[tuple[str, object]]:
 def spec_of(name: str, flag: str = "--task") -> TaskSpec:
     """The declaration of a task by its name or an alias. Raises: UserError beginning with
     ``flag`` if none has it, or several."""
+    if is_template(name):
+        from ofa.tasks.template import template_spec  # a file of this folder
+
+        return template_spec(name, flag)
     specs = declared_specs()
     found = [spec for spec in specs if spec.name == name] or [
         spec for spec in specs if name in spec.aliases

@@ -15,7 +15,7 @@ from fairseq.utils import strip_pad
 
 from ofa.errors import UserError
 from ofa.io.json_files import load_json
-from ofa.models.generation.generator import SequenceGenerator
+from ofa.models.generation.generator import SequenceGenerator, encode_all, inference_networks
 from ofa.models.generation.options import GenerationOptions
 from ofa.models.generation.ranking import AnswerRanker
 from ofa.task.answers import AnswerOptions, AnswerSet
@@ -153,6 +153,8 @@ class AnsweringTask(FairseqTask):
         self, sample, models, generator, decoding: Decoding, count: int
     ) -> list[list[Hypothesis]]:
         """The best ``count`` hypotheses of each row of a batch, best first."""
+        if sample.get("answers") is not None:
+            return self.ranked_by_row(sample, models, count)
         if decoding.rank:
             return self.ranked(sample, models, count)
         prefix = self.prefix_tokens(sample)
@@ -172,18 +174,32 @@ class AnsweringTask(FairseqTask):
 
     def ranked(self, sample, models, count: int) -> list[list[Hypothesis]]:
         """The best ``count`` of all answers for each row of a batch."""
+        answers = self.answers
+        assert answers is not None
         if self.ranker is None:
             nodes_at_once = NODES_PER_ANSWER * getattr(
                 self.cfg, "valid_batch_size", AnswerOptions.valid_batch_size
             )
-            self.ranker = AnswerRanker(self.answers.trie, self.vocabulary.bos, nodes_at_once)
-        scores, order = self.ranker.scores(models, sample, self.prompts(sample)).topk(
-            min(count, len(self.answers))
-        )
-        return [
-            [Hypothesis(self.answers.texts[answer], score) for score, answer in zip(*best)]
-            for best in zip(scores.tolist(), order.tolist())
-        ]
+            self.ranker = AnswerRanker(answers.trie, self.vocabulary.bos, nodes_at_once)
+        scores = self.ranker.scores(models, sample, self.prompts(sample))
+        return [best_answers(answers, row, count) for row in scores]
+
+    def ranked_by_row(self, sample, models, count: int) -> list[list[Hypothesis]]:
+        """The best ``count`` of each row's own answers."""
+        networks, found = inference_networks(models), []
+        encoded = encode_all(networks, sample)
+        for row, (answers, prompt) in enumerate(
+            zip(sample["answers"], self.prompts(sample), strict=True)
+        ):
+            index = torch.tensor([row], device=sample["target"].device)
+            ranker = AnswerRanker(
+                answers.trie, self.vocabulary.bos, NODES_PER_ANSWER * len(answers)
+            )
+            one = [output.select(index) for output in encoded]
+            found.append(
+                best_answers(answers, ranker.scores(models, sample, [prompt], one)[0], count)
+            )
+        return found
 
     def hypothesis(self, tokens: Iterable[int], score: float = math.nan) -> Hypothesis:
         """Generated tokens in words."""
@@ -249,6 +265,15 @@ class AnsweringTask(FairseqTask):
     def prediction(self, tokens: Iterable[int]) -> str:
         """The answer in words that generated tokens stand for."""
         return self.spec.prediction(self.hypothesis(tokens), BatchRow(), self.cfg).text
+
+
+def best_answers(answers: AnswerSet, scores: torch.Tensor, count: int) -> list[Hypothesis]:
+    """Args: scores: float[answers], log-probabilities."""
+    best, order = scores.topk(min(count, len(answers)))
+    return [
+        Hypothesis(answers.texts[answer], score)
+        for score, answer in zip(best.tolist(), order.tolist())
+    ]
 
 
 def score_behind(hypothesis: Mapping[str, Any], given: int, generator: SequenceGenerator) -> float:

@@ -27,7 +27,7 @@ from ofa.errors import UserError
 from ofa.io.flags import add_flag
 from ofa.task.prediction import BatchRow, Prediction
 from ofa.task.task_spec import Decoding, TaskSpec
-from ofa.tasks import declared_specs
+from ofa.tasks import declared_specs, template
 from ofa.tasks.fairseq_datasets import ReadingTask
 from ofa.tasks.fairseq_image_generation import DrawingTask
 from ofa.tokens.bpe import load_language
@@ -69,6 +69,7 @@ class OFATask(ReadingTask, DrawingTask):
 
     def __init__(self, cfg, vocabulary: Vocabulary, bpe):
         super().__init__(cfg)
+        self.spec = type(self).spec.bound(self.options())
         self.vocabulary = vocabulary
         self.bpe = bpe
         self.dictionary = fairseq_dictionary(vocabulary)
@@ -308,4 +309,4 @@ def register_all(specs: Sequence[TaskSpec]) -> None:
         )
 
 
-register_all(declared_specs())
+register_all([*declared_specs(), template.UNBOUND])

@@ -29,16 +29,10 @@ from PIL import Image
 
 from ofa.errors import UserError, place
 from ofa.task.columns import ID, IMAGE, Column
+from ofa.task.prediction import parse_objects
 from ofa.task.pretraining_tasks import PretrainingContext, PretrainingExample, Row, RowKind
 from ofa.task.task_spec import Example, Symbols, Text
-from ofa.task.text import (
-    JOIN,
-    clean_phrase,
-    clean_question,
-    kind_of_pair,
-    parse_answers,
-    split_objects,
-)
+from ofa.task.text import clean_phrase, clean_question, kind_of_pair, parse_answers, split_objects
 from ofa.tasks import caption as caption_task
 from ofa.tasks import refcoco, snli_ve
 from ofa.tasks.vqa_gen import SPEC as QUESTIONS
@@ -216,19 +210,10 @@ def objects_of(
     field: str, image: Image.Image, where: str = ""
 ) -> tuple[list[list[float]], list[str]]:
     """``x0,y0,x1,y1,category id,category&&...`` -> boxes and categories. Raises: UserError."""
-    boxes, names = [], []
-    for part in field.strip().split(JOIN):
-        numbers = part.split(",", 5)
-        if len(numbers) != 6 or not numbers[5].strip():
-            raise UserError(
-                f"{place(where)}detection expects objects 'x0,y0,x1,y1,category id,category' joined"
-                f" by {JOIN}, found {part[:80]!r}; does --detection-selected-cols name the columns"
-                " id, image, objects?"
-            )
-        boxes.append(parse_box(",".join(numbers[:4]), where))
-        check_inside(boxes[-1], image.size, where)
-        names.append(numbers[5].strip())
-    return boxes, names
+    objects = parse_objects(field, where, "detection")
+    for box, _ in objects:
+        check_inside(box, image.size, where)
+    return [list(box) for box, _ in objects], [name for _, name in objects]
 
 
 def sample(

@@ -85,8 +85,8 @@ def run(args: PredictOptions) -> int:
     from ofa.io.atomic import replacing
 
     tasks = tasks_called(args.task) if args.task else usual_tasks()
-    # What is wrong is said before the checkpoint is loaded.
-    requests = read_requests(args.input, tasks, args.columns, args.images)
+    if args.task:  # what is wrong is named before the checkpoint is loaded
+        requests = read_requests(args.input, tasks, args.columns, args.images)
     if args.draw:
         Path(args.draw).mkdir(parents=True, exist_ok=True)
     model = load(
@@ -133,7 +133,9 @@ def lines(model, requests: Sequence[Any], args: PredictOptions) -> Iterator[dict
         images: list[Any] = []
         for request in window:
             try:
-                images.append(request.image and from_file(request.image, str(request.image)))
+                images.append(
+                    {name: from_file(path, str(path)) for name, path in request.images.items()}
+                )
             except UserError as error:
                 if args.stop_on_broken:
                     raise
@@ -142,12 +144,16 @@ def lines(model, requests: Sequence[Any], args: PredictOptions) -> Iterator[dict
         replies = replies_of(model, window, images, args)
         for request, image, reply in zip(window, images, replies):
             name = {"image": request.name} if request.image else {}
-            about = {**name, "task": request.task.verb, **request.words, **request.kept}
+            words = {
+                column: str(word) if isinstance(word, Path) else word
+                for column, word in request.words.items()
+            }
+            about = {**name, "task": request.task.verb, **words, **request.kept}
             if isinstance(image, UserError):
                 yield {**about, "error": str(image)}
                 continue
-            if drawer and image is not None:
-                about["drawn"] = drawer.draw(request, image, reply)
+            if drawer and image:
+                about["drawn"] = drawer.draw(request, image[""], reply)
             yield {**about, **reply.as_json()}
 
 
@@ -159,14 +165,17 @@ def replies_of(
     whole = [row for row, image in enumerate(images) if not isinstance(image, UserError)]
     for kind in dict.fromkeys(requests[row].kind for row in whole):
         rows = [row for row in whole if requests[row].kind == kind]
-        said = {name: [requests[row].words[name] for row in rows] for name in kind[1:]}
+        said = {
+            name: [images[row].get(name, requests[row].words[name]) for row in rows]
+            for name in kind[1:]
+        }
         task = requests[rows[0]].task
         answers = None
         if args.answers and task.answers is not None:
             answers = [text.strip() for text in args.answers.split(",")]
         found = model.ask(
             task.name,
-            [images[row] for row in rows] if task.has("image") else None,
+            [images[row][""] for row in rows] if task.has("image") else None,
             best=args.n_best,
             answers=answers,
             **said,

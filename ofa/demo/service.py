@@ -33,8 +33,9 @@ from ofa.report.annotate import annotated
 from ofa.report.draw_boxes import PREDICTED, Mark, draw_boxes
 from ofa.task.columns import Column
 from ofa.task.task_spec import TaskSpec
+from ofa.task.template import is_template
 from ofa.tasks import caption as caption_task
-from ofa.tasks import declared_specs, refcoco
+from ofa.tasks import declared_specs, refcoco, spec_of
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +68,10 @@ class DemoTask:
         return self.spec.has("image")
 
 
-def page_tasks() -> dict[str, DemoTask]:
+def page_tasks(trained: Sequence[TaskSpec] = ()) -> dict[str, DemoTask]:
     """Every task that is asked with texts by its verb, or by its name where several share a
     verb; those that most checkpoints know first."""
-    specs = sorted(declared_specs(), key=lambda spec: not spec.usage.taught_by)
+    specs = sorted((*trained, *declared_specs()), key=lambda spec: not spec.usage.taught_by)
     specs = [
         spec
         for spec in specs
@@ -138,7 +139,9 @@ class Demo:
 
     def __init__(self, model: OFA, wanted: Sequence[str] = ()):
         self.model = model
-        self.known = known = page_tasks()
+        self.known = known = page_tasks(
+            [spec_of(name) for name in model.checkpoint.trained if is_template(name)]
+        )
         keys = {name: task.key for task in reversed(known.values()) for name in task.spec.names} | {
             key: key for key in known
         }

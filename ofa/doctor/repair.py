@@ -117,9 +117,8 @@ def _whole_row(
     ):
         if more == width - 1:  # a row of its own
             break
-        glue = (
-            b"" if tabs == checker.columns.get("image") else b" "
-        )  # base64 in lines of 76 characters
+        # base64 in lines of 76 characters
+        glue = b"" if tabs in checker.image_numbers() else b" "
         row, tabs, stop = row + glue + more_text, tabs + more, stop + 1
     return (row, stop - after + 1) if tabs == width - 1 else (line, 1)
 

@@ -99,7 +99,7 @@ class RowChecker:
                     if not rule.note:
                         sound = False
                         break
-        if sound and settings.images and self._has_image():
+        if sound and settings.images and self.image_numbers():
             findings += self._look(cells, columns)
         return sorted(findings, key=lambda finding: finding.column)
 
@@ -121,7 +121,7 @@ class RowChecker:
             return row
         cells = row.decode("utf-8").split("\t")
         cells = self._mend_cells(cells)
-        if self.settings.images and self._has_image():
+        if self.settings.images and self.image_numbers():
             self._clip(cells)
         return "\t".join(cells).encode("utf-8")
 
@@ -158,27 +158,34 @@ class RowChecker:
             }
         return columns
 
-    def _has_image(self) -> bool:
-        return any(column.kind == "image" for column in self.usual.values())
+    def image_numbers(self) -> list[int]:
+        """Numbers of the columns of images."""
+        return [self.columns[name] for name, column in self.usual.items() if column.kind == "image"]
 
     def _look(self, cells: list[str], columns: dict[str, Column]) -> list[Finding]:
-        """Findings that need the image."""
-        column = next(
+        """Findings that need the images; boxes are those of the first."""
+        findings, sizes, side = [], [], self.settings.image_side
+        for number in (
             self.columns[name] for name, column in columns.items() if column.kind == "image"
-        )
-        try:
-            size, orientation = stored_form(cells[column])
-        except UserError as error:
-            return [Finding.of(IMAGE, str(error).partition("found ")[2], column)]
-        findings, side = [], self.settings.image_side
-        if orientation != 1:
-            findings.append(Finding.of(ORIENTATION, f"the EXIF orientation {orientation}", column))
-        if side and size != (side, side):
-            findings.append(
-                Finding.of(
-                    IMAGE_SIDE, f"{size[0]} x {size[1]} pixels instead of {side} x {side}", column
+        ):
+            try:
+                size, orientation = stored_form(cells[number])
+            except UserError as error:
+                return [Finding.of(IMAGE, str(error).partition("found ")[2], number)]
+            sizes.append(size)
+            if orientation != 1:
+                findings.append(
+                    Finding.of(ORIENTATION, f"the EXIF orientation {orientation}", number)
                 )
-            )
+            if side and size != (side, side):
+                findings.append(
+                    Finding.of(
+                        IMAGE_SIDE,
+                        f"{size[0]} x {size[1]} pixels instead of {side} x {side}",
+                        number,
+                    )
+                )
+        size = sizes[0]
         for name, of_name in columns.items():
             if of_name.kind in BOX_KINDS:
                 beyond = [

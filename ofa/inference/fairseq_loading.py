@@ -17,6 +17,8 @@ from ofa.checkpoints.contents import upstream_state_dict
 from ofa.checkpoints.stored_sizes import check_stored_sizes
 from ofa.errors import UserError
 from ofa.task.task_spec import TaskOptions
+from ofa.task.template import is_template, parse_template
+from ofa.tasks.template import NAME as TEMPLATE
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ def load_task_and_models(
     """
     from ofa.tasks.fairseq_mixture import options_of
 
-    task, models, stored = None, [], {}
+    task, models, stored, name = None, [], {}, task_name(name)
     for path in paths:
         state = read_checkpoint(path, overrides)
         if task is None:
@@ -86,9 +88,9 @@ def load_task_and_models(
             if (
                 stored["task"].get("_name") == "joint"
             ):  # trained on several tasks: the options of the one that is asked for
-                stored["task"].update(options_of(task_name(name), path, state))
+                stored["task"].update(options_of(name and registered(name)[0], path, state))
             else:
-                stored["task"] = options_for(name, stored["task"])
+                stored["task"] = options_for(name, stored["task"], path)
             stored["task"] = (
                 drawn_by(state)
                 | image_size_unless_known(path, state, {**stored["task"], **overrides})
@@ -100,17 +102,36 @@ def load_task_and_models(
 
 
 def task_name(name: str | None) -> str | None:
-    """The name of a task that may be called by an alias."""
+    """The name of a task that may be called by an alias; of a task in one line the line."""
+    if name is not None and is_template(name):
+        return parse_template(name, "--task").text
     task = TASK_REGISTRY.get(name)
     return task.spec.name if hasattr(task, "spec") else name
 
 
-def options_for(name: str | None, stored: Mapping[str, Any]) -> dict[str, Any]:
+def stored_name(path: str, stored: Mapping[str, Any]) -> str:
+    """The name of the task whose options a checkpoint stores, "" if it stores none.
+
+    Raises: UserError if it is a line that is none.
+    """
+    name = task_name(stored.get("_name") or stored.get("task"))
+    if name != TEMPLATE:
+        return name or ""
+    return parse_template(stored.get(TEMPLATE), f"{path}: stored template").text
+
+
+def registered(name: str) -> tuple[str, dict[str, Any]]:
+    """The name of a task in fairseq's registry, and the options that make it this one: a line is
+    an option of ``template``."""
+    return (TEMPLATE, {TEMPLATE: name}) if is_template(name) else (name, {})
+
+
+def options_for(name: str | None, stored: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """What a checkpoint's task options mean for a task: all for the task it was trained on, and for
     one whose options are derived from that one's; else those that all tasks share. The answers of
     one task are not those of another.
     """
-    trained, name = task_name(stored.get("_name") or stored.get("task")), task_name(name)
+    trained, name = stored_name(path, stored), task_name(name)
     if name in (None, trained):
         return dict(stored)
     kinds = [
@@ -164,14 +185,14 @@ def task_config(
 ):
     """Configuration of the task: its defaults, what the checkpoint stores, what the caller
     overrides."""
-    name = task_name(name or stored.get("_name") or stored.get("task"))
+    name, own = registered(task_name(name) or stored_name(path, stored))
     ours = sorted({task.spec.name for task in TASK_REGISTRY.values() if hasattr(task, "spec")})
     if name not in ours:
         raise UserError(
             f"{path}: unknown task '{name}'; known: {', '.join(ours)}. Give one by --task"
         )
     known = {field.name for field in dataclasses.fields(TASK_DATACLASS_REGISTRY[name])}
-    values = {key: value for key, value in {**stored, **overrides}.items() if key in known}
+    values = {key: value for key, value in {**stored, **overrides, **own}.items() if key in known}
     return OmegaConf.create({**values, "_name": name})
 
 

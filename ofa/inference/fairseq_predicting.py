@@ -14,8 +14,9 @@ from ofa.inference.fairseq_loading import (
     group_to_builtins,
     image_size_unless_known,
     read_checkpoint,
+    registered,
+    stored_name,
     task_config,
-    task_name,
 )
 from ofa.io.json_files import load_json
 from ofa.io.stored_options import MEMBERS
@@ -38,13 +39,15 @@ class LoadedCheckpoint:
         self.path, self.overrides = path, dict(overrides)
         state = read_checkpoint(path, overrides)
         stored = group_to_builtins(state["cfg"]["task"])
-        name = task_name(stored.get("_name") or stored.get("task"))
-        members = (state.get("task_state") or {}).get(MEMBERS) or {name: stored}
-        self.trained = {
-            name: {**stored, **options}
+        members = (state.get("task_state") or {}).get(MEMBERS) or {
+            stored.get("_name") or stored.get("task"): stored
+        }
+        known = [
+            {**stored, **options, "_name": name}
             for name, options in members.items()
             if name in TASK_REGISTRY
-        }
+        ]
+        self.trained = {stored_name(path, options): options for options in known}
         self.shared = {
             key: value
             for key, value in next(iter(members.values()), stored).items()
@@ -69,8 +72,9 @@ class LoadedCheckpoint:
 
     def task(self, name: str, **changes: Any):
         """A task with the checkpoint's vocabulary. Args: changes: of its options."""
-        config = merge_with_parent(TASK_DATACLASS_REGISTRY[name](), self.config(name, **changes))
-        return TASK_REGISTRY[name](config, self.vocabulary, self.bpe)
+        known, _ = registered(name)
+        config = merge_with_parent(TASK_DATACLASS_REGISTRY[known](), self.config(name, **changes))
+        return TASK_REGISTRY[known](config, self.vocabulary, self.bpe)
 
     def set_up(self, name: str, **changes: Any):
         """As ``task``, with all that a training of it prepares (files, negative samples). Args:

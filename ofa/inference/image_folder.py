@@ -29,7 +29,7 @@ class ImageFolder:
                 f" ({', '.join(spec.needed_names) or 'other columns'}); give it a TSV file with the"
                 f" columns {', '.join(spec.column_names)}"
             )
-        self.path, self.columns = str(folder), spec.column_names
+        self.path, self.columns, self.image = str(folder), spec.column_names, spec.images[0].name
         self.selected_cols = list(range(len(self.columns)))
         self.files, self.broken = readable(list_images(folder))
 
@@ -40,7 +40,7 @@ class ImageFolder:
         path = self.files[index]
         values = {
             "id": path.name,
-            "image": encode_image(upright_file(read_image_file(path), str(path), lossless=True)),
+            self.image: encode_image(upright_file(read_image_file(path), str(path), lossless=True)),
         }
         return [values.get(column, "") for column in self.columns]
 

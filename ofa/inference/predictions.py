@@ -19,12 +19,14 @@ class Answer(str):
             log-probability among them.
         probability: ``exp(score)``.
         region: the region it names, if it is one (four location bins), else None.
+        objects: the regions that it names with what each shows, of tasks that predict several.
         others: further answers, best first.
     """
 
     score: float
     region: "Region | None"
     others: list["Answer"]
+    objects: list[tuple["Region", str]]
 
     def __new__(
         cls,
@@ -32,13 +34,15 @@ class Answer(str):
         score: float = math.nan,
         region: "Region | None" = None,
         others: Sequence["Answer"] = (),
+        objects: Sequence[tuple["Region", str]] = (),
     ):
         answer = super().__new__(cls, text)
+        answer.objects = list(objects)
         answer.score, answer.region, answer.others = score, region, list(others)
         return answer
 
     def __getnewargs__(self):
-        return str(self), self.score, self.region, self.others
+        return str(self), self.score, self.region, self.others, self.objects
 
     @property
     def probability(self) -> float:
@@ -47,6 +51,9 @@ class Answer(str):
     def as_json(self) -> dict[str, Any]:
         """Plain data: ``{"answer": "a cat", "score": -0.31}``."""
         region = {} if self.region is None else {"box": self.region.as_json()["box"]}
+        if self.objects:
+            named = [{"box": one.as_json()["box"], "label": name} for one, name in self.objects]
+            region["boxes"] = named
         return {
             "answer": str(self),
             "score": rounded(self.score),
@@ -110,7 +117,16 @@ def answer_of(prediction: Prediction, size: tuple[int, int] | None) -> Answer:
         prediction.score,
         region,
         [answer_of(one, size) for one in prediction.others],
+        [] if size is None else objects_of(prediction, size),
     )
+
+
+def objects_of(prediction: Prediction, size: tuple[int, int]) -> list[tuple[Region, str]]:
+    """The regions that a prediction names and what they show. Args: size: as of ``region_of``."""
+    objects = []
+    for (x0, y0, x1, y1), name in prediction.boxes or ():
+        objects.append((region_of(Prediction("", box=(x0, y0, x1, y1)), size), name))
+    return objects
 
 
 def others_as_json(others: Sequence[Answer | Region]) -> dict[str, Any]:

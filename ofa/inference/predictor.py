@@ -45,6 +45,7 @@ from ofa.inference.predictions import Answer, Region, answer_of, region_of
 from ofa.models.inference_weights import inference_network, version_of_weights
 from ofa.process_state import kept_process_state
 from ofa.task.task_spec import TAUGHT_BY_ANY, TaskSpec, seed_of
+from ofa.task.template import is_template
 from ofa.tasks import declared_specs, spec_of
 
 logger = logging.getLogger(__name__)
@@ -184,10 +185,12 @@ class OFA:
         changes = {column.option: column.name in columns for column in spec.asked if column.option}
         if answers is not None:
             changes |= _chosen_among(answers)
-        single, images, rows = self._rows(image, columns)
+        inputs = {column.name: image for column in spec.images[:1]}
+        inputs |= {one.name: columns.pop(one.name) for one in spec.images[1:]}
+        single, images, rows = self._rows(inputs, columns)
         predictions = self._predict(spec.name, images, rows, best, given, **changes)
         boxes = any(column.kind == "box" for column in spec.targets)
-        sizes = [None if image is None else image.size for image in images]
+        sizes = [shown[0].size if shown else None for shown in images]
         reply: Any = region_of if boxes else answer_of
         replies = [reply(one, size) for one, size in zip(predictions, sizes, strict=True)]
         return replies[0] if single else replies
@@ -195,6 +198,8 @@ class OFA:
     def __getattr__(self, name: str) -> Any:
         """Every task is a method by its name, verb or alias: ``model.counting("dog.jpg", "how
         many dogs?")``."""
+        if is_template(name):
+            return functools.partial(self.ask, name)
         specs = [] if name.startswith("_") else declared_specs()
         known = [spec for spec in specs if name in spec.names] or [
             spec for spec in specs if name == spec.verb
@@ -365,15 +370,17 @@ class OFA:
 
     def trained_tasks(self) -> list[TaskSpec]:
         """The tasks that the checkpoint was trained on."""
-        return [spec for spec in declared_specs() if spec.name in self.checkpoint.trained]
+        lines = [spec_of(name) for name in self.checkpoint.trained if is_template(name)]
+        return lines + [spec for spec in declared_specs() if spec.name in self.checkpoint.trained]
 
     # --- how it is done
     # ---------------------------------------------------------------------------------------
 
-    def _rows(self, image: Any, columns: dict[str, Any]) -> tuple[bool, list[Any], list[Row]]:
-        """Whether one reply is wanted, and the image (None: there is none) and the columns of
-        every row."""
-        given = {"image": image, **columns}
+    def _rows(
+        self, inputs: dict[str, Any], columns: dict[str, Any]
+    ) -> tuple[bool, list[tuple[Image.Image, ...]], list[Row]]:
+        """Whether one reply is wanted, and the images and the columns of every row."""
+        given = {**inputs, **columns}
         lengths = {
             name: len(value) for name, value in given.items() if isinstance(value, (list, tuple))
         }
@@ -381,14 +388,14 @@ class OFA:
         if set(lengths.values()) - {count}:
             found = ", ".join(f"{length} of '{name}'" for name, length in lengths.items())
             raise UserError(f"expects lists of one length, found {found}")
-        inputs = image if "image" in lengths else [image]
-        images: list[Any] = [
-            one
-            if one is None
-            else as_image(one, "" if isinstance(one, (str, Path)) else f"image {number}")
-            for number, one in enumerate(inputs, 1)
+        opened = [
+            [
+                as_image(one, "" if isinstance(one, (str, Path)) else f"{name} {number}")
+                for number, one in enumerate(image if name in lengths else [image], 1)
+            ]
+            for name, image in inputs.items()
         ]
-        images = images if "image" in lengths else images * count
+        images = [tuple(each[row % len(each)] for each in opened) for row in range(count)]
         rows = [
             {name: value[row] if name in lengths else value for name, value in columns.items()}
             for row in range(count)
@@ -402,7 +409,7 @@ class OFA:
     def _predict(
         self,
         name: str,
-        images: list[Image.Image],
+        images: Sequence[Image.Image | tuple[Image.Image, ...]],
         rows: list[Row],
         best: int,
         generation: dict[str, Any],
@@ -417,7 +424,7 @@ class OFA:
     def predict_batches(
         self,
         name: str,
-        images: Sequence[Image.Image],
+        images: Sequence[Image.Image | tuple[Image.Image, ...]],
         rows: Sequence[Row],
         best: int = 1,
         generation: dict[str, Any] | None = None,
@@ -427,7 +434,8 @@ class OFA:
         """The predictions of a task, batch by batch.
 
         Args:
-            name: of the task. rows: columns of each image by name; those left out are empty.
+            name: of the task. images: of each row, one or all that the task asks about.
+            rows: columns of each row by name; those left out are empty.
             seeds: of each row, for what is drawn by chance.
             changes: options of the task to replace.
         """
@@ -441,7 +449,7 @@ class OFA:
         builder: SampleBuilder,
         decoding: Any,
         options: dict[str, Any],
-        images: Sequence[Image.Image | None],
+        images: Sequence[Image.Image | tuple[Image.Image, ...] | None],
         rows: Sequence[Row],
         best: int,
         seeds: Sequence[int] | None,
@@ -451,10 +459,12 @@ class OFA:
         for start in range(0, len(rows), self.batch_size):
             samples = []
             for row in range(start, min(start + self.batch_size, len(rows))):
+                shown = images[row] if isinstance(images[row], tuple) else (images[row],)
+                places = {column.name: str(place) for place, column in enumerate(task.spec.images)}
                 columns = {
                     **dict.fromkeys(task.spec.column_names, ""),
                     "id": str(row),
-                    "image": "given",
+                    **places,
                     **rows[row],
                 }
                 samples.append(
@@ -462,7 +472,7 @@ class OFA:
                         columns,
                         row,
                         where=f"image {row + 1}",
-                        open_image=lambda _, image=images[row]: image,
+                        open_image=lambda place, shown=shown: shown[int(place)],
                     )
                 )
             batch = to_device(

@@ -52,6 +52,16 @@ class Request:
     where: str = ""
 
     @property
+    def images(self) -> dict[str, Path]:
+        """The images that it asks about: the first one under no name, a second one by the name
+        of its column."""
+        first = {} if self.image is None else {"": self.image}
+        return {
+            **first,
+            **{name: word for name, word in self.words.items() if isinstance(word, Path)},
+        }
+
+    @property
     def kind(self) -> tuple[str, ...]:
         """Requests of one kind can be asked together."""
         return self.task.name, *sorted(self.words)
@@ -163,23 +173,44 @@ def _lines(
             ) from None
         if not isinstance(entry, dict):
             raise UserError(f'{where}: expects an object with "image": "path", found {line[:60]!r}')
-        asked = (
-            tasks_called(str(entry["task"])[:60], f"{where}: --task") if "task" in entry else tasks
-        )
-        if "image" not in entry and not any(task.has("image") for task in asked):
-            requests.append(_request(entry, None, "", asked, words, where))
+        asked = tasks_called(str(entry["task"]), f"{where}: --task") if "task" in entry else tasks
+        key = next((key for key in image_keys(asked) if key in entry), "")
+        if not key and (texts := [task for task in asked if not task.has("image")]):
+            requests.append(_request(entry, None, "", texts, words, where))
             continue
-        if not isinstance(entry.get("image"), str) or not entry["image"].strip():
+        if not isinstance(entry.get(key), str) or not entry[key].strip():
             raise UserError(f'{where}: expects an object with "image": "path", found {line[:60]!r}')
-        refuse_url(entry["image"], f"{where}: ")
-        try:
-            image = path_within(path.parent, entry["image"], where, images)
-        except UserError as error:
-            raise UserError(f"{error}, or name its folder by --images") from None
-        requests.append(_request(entry, image, entry["image"], asked, words, where))
+        others = {name for task in asked for column in task.images[1:] for name in column.names}
+        paths = {
+            name: _image_path(path.parent, value, where, images)
+            for name, value in entry.items()
+            if name == key or (name in others and isinstance(value, str))
+        }
+        requests.append(_request({**entry, **paths}, paths[key], entry[key], asked, words, where))
     if not requests:
         raise UserError(f'{path}: expects lines such as {{"image": "a.jpg"}}, found an empty file')
     return requests
+
+
+def image_keys(tasks: Sequence["TaskSpec"]) -> list[str]:
+    """What the key of the (first) image may be."""
+    return list(
+        dict.fromkeys(
+            [
+                "image",
+                *(name for task in tasks for column in task.images[:1] for name in column.names),
+            ]
+        )
+    )
+
+
+def _image_path(folder: Path, name: str, where: str, images: Sequence[str]) -> Path:
+    """An image that a line names. Raises: UserError if it lies elsewhere."""
+    refuse_url(name, f"{where}: ")
+    try:
+        return path_within(folder, name, where, images)
+    except UserError as error:
+        raise UserError(f"{error}, or name its folder by --images") from None
 
 
 def refuse_url(name: str, where: str) -> None:
@@ -221,7 +252,11 @@ def _request(
                 f" None; give it in the line or by --{column.public_name}"
             )
     asked = {known for column in task.asked for known in column.names}
-    kept = {key: value for key, value in entry.items() if key not in ("image", "task", *asked)}
+    kept = {
+        key: value
+        for key, value in entry.items()
+        if key not in (*image_keys([task]), "task", *asked)
+    }
     return Request(task, image, name, chosen, kept, where)
 
 
@@ -243,8 +278,12 @@ def _chosen(tasks: Sequence["TaskSpec"], said: Mapping[str, Any]) -> "TaskSpec":
 def _word(task: "TaskSpec", column: Column, value: Any, where: str) -> Any:
     """What a request says for a column: a text, or a box."""
     name = column.public_name
+    if column.kind == "image" and isinstance(value, (str, Path)):
+        return Path(value)
     if column.kind == "box":
         return _region(name, value, where)
+    if column.kind == "boxes" and isinstance(value, list):
+        return JOIN.join(_object(name, number, one, where) for number, one in enumerate(value))
     parts = value if column.kind == "texts" and isinstance(value, list) else [value]
     try:
         text = JOIN.join(text_of(part, f'"{name}": {column.noun}') for part in parts)
@@ -256,6 +295,18 @@ def _word(task: "TaskSpec", column: Column, value: Any, where: str) -> Any:
             f" the line or by --{name}"
         )
     return text
+
+
+def _object(name: str, number: int, value: Any, where: str) -> str:
+    """``{"box": [...], "label": "dog"}`` as a TSV has it."""
+    label = value.get("label") if isinstance(value, Mapping) else None
+    if not isinstance(label, str) or not label.strip():
+        raise UserError(
+            f'{where}: expects "{name}": objects such as {{"box": [0, 0, 9, 9], "label": "dog"}},'
+            f" found {finding(value)}"
+        )
+    box = ",".join(f"{corner:g}" for corner in _region("box", value.get("box"), where))
+    return f"{box},{number},{label.replace(JOIN, '&')}"
 
 
 def _region(name: str, value: Any, where: str) -> list[float]:

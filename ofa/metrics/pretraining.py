@@ -25,11 +25,10 @@ from PIL import Image
 
 from ofa.metrics.caption_scores import SINGLE_IMAGE, caption_scores
 from ofa.task.constant_baseline import commonest_and_others
-from ofa.tokens.boxes import box_overlap, text_to_bins
+from ofa.tokens.boxes import box_overlap, text_to_bins, text_to_objects
 
 logger = logging.getLogger(__name__)
 
-OBJECT = re.compile(r"((?:<bin_\d+>\s*){4})([^<]*)")
 CODE = re.compile("<code_([0-9]{1,9})>")
 MASK = "<mask>"
 CANDIDATES, CAPTION_CANDIDATES = 200, 40  # constant answers that are tried
@@ -113,15 +112,10 @@ def overlap(a: Sequence[int], b: Sequence[int]) -> float:
     )
 
 
-def objects(text: str) -> list[tuple[list[int], str]]:
-    """``<bin_1> <bin_2> <bin_9> <bin_9> red star ...`` -> boxes and names."""
-    return [(text_to_bins(bins), name.strip()) for bins, name in OBJECT.findall(text)]
-
-
 def detection_f1(said: Sequence[str], rows: Sequence[Reply]) -> float:
     right = named = true = 0
     for text, row in zip(said, rows):
-        found, expected = objects(text), objects(row.target)
+        found, expected = text_to_objects(text), text_to_objects(row.target)
         named, true = named + len(found), true + len(expected)
         for box, name in found:
             fitting = [one for one in expected if one[1] == name and overlap(box, one[0]) >= HALF]

@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ from ofa.prepare.prepared_dataset import (
     read_prefixes,
     split_at_random,
 )
-from ofa.prepare.tsv_writer import IMAGE, CaptionedImage
+from ofa.prepare.tsv_writer import IMAGE, CaptionedImage, further_image
 from ofa.prepare.vqa2 import ANSWER_SET
 from ofa.task.columns import Column
 from ofa.task.text import CONFIDENCE, JOIN, learned_answer, parse_answers
@@ -78,13 +78,15 @@ OPTIONAL = (
 class Entry:
     """One row of the table.
 
-    Args: where: ``photos.csv:17``. prefix: of ids. keep_case: answers stay as they are typed.
+    Args: where: ``photos.csv:17``. image: path of the (first) image. others: column -> path of a
+    further image. prefix: of ids. keep_case: answers stay as they are typed.
     """
 
     where: str
     values: Mapping[str, Any]
     split: str = "train"
     image: str = ""
+    others: Mapping[str, str] = field(default_factory=dict)
     number: int = 0
     prefix: str = ""
     keep_case: bool = False
@@ -149,8 +151,10 @@ def row_of(entry: Entry, spec: "TaskSpec", box_format: str) -> tuple[str, ...]:
 def cell_of(entry: Entry, column: Column, box_format: str) -> str:
     """A column of an entry as a TSV has it. Raises: RowError."""
     value, name = entry.value(column), column.public_name
-    if column.kind in ("id", "image"):
-        return entry.uniq_id if column.kind == "id" else IMAGE
+    if column.kind == "image":
+        return further_image(entry.others[column.name]) if column.name in entry.others else IMAGE
+    if column.kind == "id":
+        return entry.uniq_id
     if value is None and not column.needed and column.kind != "box":
         return ""
     if column.kind == "texts":
@@ -340,18 +344,27 @@ def _placed(
         stated = entry.text("split") or split
         if stated not in SPLITS:
             raise RowError(f"a split ({', '.join(SPLITS)}), found {stated[:SHOWN]!r}")
-        image_name = ""
-        if spec.has("image"):
-            image_name = words_of(entry.values.get("image"), "the name of an image", "image")
+        names = {
+            column.name: words_of(
+                entry.value(column),
+                f"the name of an image as {column.public_name!r}",
+                column.public_name,
+            )
+            for column in spec.images
+        }
         _ = entry.uniq_id, entry.image_id  # both are texts
     except RowError as error:
         problems.add(f"{entry.where}: expected {error}")
         return None
-    image = images.find(image_name) if images is not None and spec.has("image") else ""
-    if image is None:
-        problems.add(f"{entry.where}: expected an image {image_name!r} below {images}, found none")
-        return None
-    return replace(entry, split=SPLITS[stated], image=image)
+    paths: dict[str, str] = {}
+    for column, name in names.items():
+        path = images.find(name) if images is not None else None
+        if path is None:
+            problems.add(f"{entry.where}: expected an image {name!r} below {images}, found none")
+            return None
+        paths[column] = path
+    image = paths.pop(next(iter(paths))) if paths else ""
+    return replace(entry, split=SPLITS[stated], image=image, others=paths)
 
 
 def _check_columns(entries: Sequence[Entry], spec: "TaskSpec", columns: Mapping[str, str]) -> None:

@@ -78,7 +78,7 @@ class PreparedDataset:
 
     def image_paths(self) -> list[str]:
         """Every image once, in order of the path."""
-        paths = {group.source for groups in self.files.values() for group in groups}
+        paths = {path for groups in self.files.values() for group in groups for path in group.paths}
         paths.update(image.source for images in self.images_of.values() for image in images)
         return sorted(paths)
 

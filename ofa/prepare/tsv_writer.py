@@ -46,6 +46,7 @@ PART = ".part"
 ENDINGS = (".tsv", ".txt", ".json", ".jsonl")  # of what preparations write
 WINDOW = 256  # images handed to the worker processes at a time
 IMAGE = "\0image"  # stands in a row where the image's base64 goes
+FURTHER = "\0further"  # and the path of another image of the row: where that one's goes
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,32 @@ class Group:
 
     def block(self, image: str) -> bytes:
         """The rows as they stand in the file."""
-        lines = ("\t".join(image if cell == IMAGE else cell for cell in row) for row in self.rows)
+        lines = (
+            "\t".join(image if cell == IMAGE else cell_text(cell) for cell in row)
+            for row in self.rows
+        )
         return "".join(f"{line}\n" for line in lines).encode("utf-8")
+
+    @property
+    def paths(self) -> list[str]:
+        """All images that it needs."""
+        further = (
+            cell.removeprefix(FURTHER)
+            for row in self.rows
+            for cell in row
+            if cell.startswith(FURTHER)
+        )
+        return [self.source, *further]
+
+
+def further_image(path: str) -> str:
+    """The cell of a second image."""
+    return f"{FURTHER}{path}"
+
+
+def cell_text(cell: str) -> str:
+    """The text of a cell; of a second image its file in base64."""
+    return base64_of_file(cell.removeprefix(FURTHER)) if cell.startswith(FURTHER) else cell
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def write(found: PreparedDataset, folder: PreparedFolder, jobs: int) -> None:
             raise UserError(f"{', '.join(found.inputs)}: no image with a caption for training")
         write_caption_files(folder, splits, base64_of_file, jobs)
     for name, groups in found.files.items():
-        kept = [group for group in groups if group.source not in left_out]
+        kept = [group for group in groups if left_out.keys().isdisjoint(group.paths)]
         folder.write_groups(name, kept, partial(encoded_from, kept, jobs))
     for name, (content, entries) in found.texts.items():
         folder.write_text(name, content, entries)

@@ -45,11 +45,14 @@ def annotated(request: Request, image: Image.Image, reply: Answer | Region) -> I
     """The image with the boxes of the request and the reply, and what was asked and answered
     above it."""
     asked = next((word for word in request.words.values() if isinstance(word, str)), "")
-    marks = [Mark(word, "", GIVEN) for word in request.words.values() if not isinstance(word, str)]
+    marks = [Mark(word, "", GIVEN) for word in request.words.values() if isinstance(word, list)]
     if isinstance(reply, Region):
         label = f"{asked} {reply.probability:.2f}".strip()
         return draw_boxes(image, [*marks, Mark(reply.box, label, PREDICTED)])
     if reply.region is not None:
         marks.append(Mark(reply.region.box, "", PREDICTED))
+    if reply.objects:
+        found = [Mark(region.box, name, PREDICTED) for region, name in reply.objects]
+        return draw_boxes(image, [*marks, *found], heading=asked)
     between = " " if not asked or asked.endswith("?") else ": "
     return draw_boxes(image, marks, heading=f"{asked}{between}{reply}".strip())

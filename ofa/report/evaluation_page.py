@@ -111,11 +111,12 @@ def _items(outcome: Outcome, scores: Scores | None, limit: int) -> list[Item]:
             outcome.predictions[row],
             outcome.references[row] if outcome.references else None,
         )
+        image = next((fields.get(column.name, "") for column in outcome.spec.images), "")
         items.append(
             Item(
                 row,
                 str(fields.get("id", row)),
-                shown.image or fields.get("image", ""),
+                shown.image or image,
                 shown.answer,
                 shown.references,
                 [values[row] for values in columns.values() if not math.isnan(values[row])],

@@ -11,7 +11,7 @@ from typing import Any
 from ofa.io.image_grid import as_field, strip
 from ofa.io.images import decode_image, encode_image, read_image_file
 from ofa.io.paths import path_below
-from ofa.metrics.pretraining import Reply, codes_of, middle_of, objects, pixel_errors, right_codes
+from ofa.metrics.pretraining import Reply, codes_of, middle_of, pixel_errors, right_codes
 from ofa.report.page import (
     NUMBER,
     Curve,
@@ -25,7 +25,7 @@ from ofa.report.page import (
     write_report,
 )
 from ofa.task.pretraining_tasks import TASKS, PretrainingOptions
-from ofa.tokens.boxes import BIN, bins_to_boxes, text_to_bins
+from ofa.tokens.boxes import BIN, bins_to_boxes, text_to_bins, text_to_objects
 
 SHOWN = 12  # rows of each task, and drawings on the summary
 REFERENCES = 4  # of a row
@@ -155,8 +155,8 @@ def item_of(task: str, reply: Reply, options: PretrainingOptions) -> Item:
         item.question = BIN.sub("", source).partition("?")[0] + "?"
     elif task == "detection":
         item.outlines = outlines(reply, 2 * options.code_image_size, options)
-        item.prediction = ", ".join(name for _, name in objects(said)) or said
-        item.references = [", ".join(name for _, name in objects(target))]
+        item.prediction = ", ".join(name for _, name in text_to_objects(said)) or said
+        item.references = [", ".join(name for _, name in text_to_objects(target))]
     elif task == "image_infilling":
         show_filled(item, reply)
     return item

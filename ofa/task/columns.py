@@ -77,7 +77,12 @@ class Column:
     @property
     def noun(self) -> str:
         """What it holds, in a message."""
-        return "[left, top, right, bottom] in pixels" if self.kind == "box" else "a text"
+        nouns = {
+            "box": "[left, top, right, bottom] in pixels",
+            "boxes": 'objects such as {"box": [0, 0, 9, 9], "label": "dog"}',
+            "image": "the path of an image",
+        }
+        return nouns.get(self.kind, "a text")
 
     @property
     def asked(self) -> bool:
@@ -133,9 +138,14 @@ class TsvSchema:
         return tuple(column for column in self.columns if column.target)
 
     @property
+    def images(self) -> tuple[Column, ...]:
+        """The columns of images."""
+        return tuple(column for column in self.columns if column.kind == "image")
+
+    @property
     def asked(self) -> tuple[Column, ...]:
-        """The columns that a user asks about an image."""
-        return tuple(column for column in self.columns if column.asked)
+        """The columns that a user asks about an image; a second image is one of them."""
+        return tuple(column for column in self.columns if column.asked or column in self.images[1:])
 
     def column(self, name: str) -> Column | None:
         """The column of a name or an alias."""

@@ -8,6 +8,10 @@ from typing import Any, Optional
 
 from PIL import Image
 
+from ofa.errors import UserError, place
+from ofa.task.text import JOIN
+from ofa.tokens.boxes import NamedBox, parse_box
+
 
 @dataclass
 class BatchRow:
@@ -57,6 +61,7 @@ class Prediction:
         score: of the hypothesis.
         box: xyxy in pixels of the original image, inside of it. bins: the same as the network
             says it.
+        boxes: all objects that it names, with their names; None: the task predicts none.
         decoded_box: what the bins say before it is clipped to the image; None: the same as
             ``box``.
         codes: of a drawn image, row by row from the top. image: the image itself, as long as
@@ -80,6 +85,7 @@ class Prediction:
     seed: Optional[int] = None
     reference: str = ""
     others: list["Prediction"] = field(default_factory=list)
+    boxes: Optional[tuple[NamedBox, ...]] = None
 
 
 @dataclass
@@ -110,3 +116,21 @@ def text_result(row_id: Any, answer: Prediction) -> dict[str, Any]:
     """One entry of the result file."""
     box = {} if answer.box is None else {"box": list(answer.box)}
     return {"uniq_id": str(row_id), "answer": answer.text, **box, "score": round(answer.score, 3)}
+
+
+def parse_objects(field: str, where: str = "", what: str = "a column") -> list[NamedBox]:
+    """``x0,y0,x1,y1,category id,category&&...`` -> boxes and categories.
+
+    Args: where: ``file:row``. what: expects them, for messages.
+    Raises: UserError with both.
+    """
+    objects: list[NamedBox] = []
+    for part in field.strip().split(JOIN):
+        *numbers, _, name = part.split(",", 5) if part.count(",") >= 5 else ("", "")
+        if not name.strip():
+            raise UserError(
+                f"{place(where)}{what} expects objects 'x0,y0,x1,y1,category id,category' joined by"
+                f" {JOIN}, found {part[:80]!r}; are the selected columns in the order of the task?"
+            )
+        objects.append((parse_box(",".join(numbers), where), name.strip()))
+    return objects

@@ -34,6 +34,7 @@ from ofa.task.prediction import (
     Hypothesis,
     Prediction,
     Shown,
+    parse_objects,
     text_prediction,
     text_result,
 )
@@ -121,6 +122,8 @@ class Example:
         id: written to the result file; tasks without ids leave it out.
         image: a PIL image is resized to the square that the model sees and normalized; float[3, H,
             W] is taken as it is.
+        image_2: a second image, for networks with ``--num-image-types 2``.
+        answers: the texts that may answer this row, where they differ from row to row.
         max_source_tokens: cut the encoded source (start and end symbol not counted).
         max_target_tokens: cut the encoded target (end symbol not counted).
         prompt_type: what the decoder is given before it answers: ``none`` (the start symbol),
@@ -141,6 +144,8 @@ class Example:
     target: Text
     id: Union[str, int, None] = None
     image: Union[Image.Image, torch.Tensor, None] = None
+    image_2: Union[Image.Image, torch.Tensor, None] = None
+    answers: Optional[Sequence[str]] = None
     max_source_tokens: Optional[int] = None
     max_target_tokens: Optional[int] = None
     prompt_type: Optional[str] = None
@@ -365,6 +370,10 @@ class TaskSpec(TsvSchema):
         ``ofa.tasks.fairseq_image_generation``."""
         return any(column.kind == "image_codes" for column in self.targets)
 
+    def bound(self, options: TaskOptions) -> "TaskSpec":
+        """The declaration of a run: this one, unless options decide what the columns are."""
+        return self
+
     def enabled_metrics(self, options: TaskOptions) -> list[Metric]:
         """The figures that this run computes while validating."""
         return [figure for figure in self.metrics.figures if figure.enabled(options)]
@@ -386,6 +395,8 @@ class TaskSpec(TsvSchema):
             return {answer: 1.0} if answer else {}
         if column.kind == "box":
             return parse_box(text)
+        if column.kind == "boxes":
+            return parse_objects(text)
         if column.kind == "texts":
             return [part.strip() for part in text.split(JOIN) if part.strip()]
         return [column.clean(text).strip()]
@@ -404,6 +415,11 @@ class TaskSpec(TsvSchema):
             if column.kind == "box"
         ]
         predicted = [] if prediction.box is None else [("predicted", prediction.box)]
+        if any(column.kind == "boxes" for column in self.targets):
+            true = [("true", box) for box, _ in references or ()]
+            found = [("predicted", box) for box, _ in prediction.boxes or ()]
+            names = [name for _, name in references or ()]
+            return Shown(self.question(row), prediction.text, names, [*given, *true, *found])
         if any(column.kind == "box" for column in self.targets):
             true = [("true", references)] if references else []
             return Shown(self.question(row), boxes=[*given, *true, *predicted])

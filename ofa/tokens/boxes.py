@@ -21,7 +21,9 @@ from ofa.errors import UserError, place
 from ofa.io.numbers import read_decimal
 from ofa.tokens.vocabulary import bin_symbol
 
+NamedBox = tuple[Sequence[float], str]
 LARGEST = 1e9  # pixels: of larger boxes, products are infinite in float32
+OBJECT = re.compile(r"((?:<bin_\d+>\s*){4})([^<]*)")
 BIN = re.compile(re.escape(bin_symbol(0)).replace("0", "([0-9]{1,9})"))
 
 
@@ -92,6 +94,11 @@ def bins_to_text(bins) -> str:
 def text_to_bins(text: str) -> list[int]:
     """Numbers of all ``<bin_i>`` in a text, in order."""
     return [int(number) for number in BIN.findall(text)]
+
+
+def text_to_objects(text: str) -> list[tuple[list[int], str]]:
+    """``<bin_1> <bin_2> <bin_9> <bin_9> red star ...`` -> bins and names."""
+    return [(text_to_bins(bins), name.strip()) for bins, name in OBJECT.findall(text)]
 
 
 def parse_box(field: str, where: str = "") -> list[float]:

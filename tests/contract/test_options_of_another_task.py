@@ -55,3 +55,26 @@ def test_a_task_that_nobody_knows_any_more_shares_too(options_for):
         "bpe_dir": "vocab",
         "max_image_size": 64,
     }
+
+
+LINE = "[image] what is [text:thing]? -> [label:answer]"
+TEMPLATE = {**STORED, "_name": "template", "template": LINE}
+
+
+@pytest.mark.parametrize("name", [None, LINE, LINE.replace(" ", "  ")])
+def test_a_task_in_one_line_keeps_them_where_the_line_is_the_same(options_for, name):
+    assert options_for(name, TEMPLATE) == TEMPLATE
+
+
+def test_another_line_has_other_columns_and_answers(options_for):
+    assert options_for("[image] what is it? -> [label]", TEMPLATE) == {
+        "patch_image_size": 64,
+        "bpe_dir": "vocab",
+        "max_image_size": 64,
+    }
+
+
+@pytest.mark.parametrize("stored", [None, 7, ["[text] -> [text:a]"], "[image", "[text]" * 10**6])
+def test_a_stored_line_that_is_none_is_named_with_its_file(options_for, stored):
+    with pytest.raises(ValueError, match=r"^a\.pt: stored template: expected "):
+        options_for(None, {**TEMPLATE, "template": stored}, "a.pt")

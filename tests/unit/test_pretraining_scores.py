@@ -10,10 +10,10 @@ from ofa.metrics.pretraining import (
     average_images,
     masked_places,
     middle_of,
-    objects,
     score,
     score_pixels,
 )
+from ofa.tokens.boxes import text_to_objects
 
 
 def reply(target: str, said: str, source: str = "", references: tuple[str, ...] = ()) -> Reply:
@@ -47,7 +47,7 @@ def test_objects_count_by_box_and_name_each_once():
         "<bin_0> <bin_0> <bin_10> <bin_10> red star",
         "<bin_20> <bin_20> <bin_30> <bin_30> blue ring",
     )
-    assert objects(f"{first} {second}") == [
+    assert text_to_objects(f"{first} {second}") == [
         ([0, 0, 10, 10], "red star"),
         ([20, 20, 30, 30], "blue ring"),
     ]
