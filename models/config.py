@@ -27,8 +27,10 @@ LORA_TARGETS = {
 
 @dataclass
 class ModelConfig:
-    """The defaults are those of ``ofa_large``; a width left at 0 follows from the encoder's
-    width."""
+    """The defaults are those of ``ofa_large``; a width left at 0 follows from the encoder's width.
+
+    ``belongs_to="task"``: the task, not the model, declares the flag.
+    """
 
     # sizes
     encoder_embed_dim: int = option(1024, "width of the encoder")

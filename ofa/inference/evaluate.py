@@ -154,7 +154,7 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
 def choose_device(name: str | None = None, rank: int = 0, precision: str = "fp32") -> torch.device:
     """The device of a name; several processes take turns on the GPUs.
 
-    Args: name: cpu, cuda, mps; auto or None for a CUDA GPU if there is one, else the CPU.
+    Args: name: cpu, cuda, cuda:1, mps; auto or None for a CUDA GPU if there is one, else the CPU.
     Raises: UserError if this build of torch cannot use a GPU that is there, or the GPU not this
         precision.
     """
@@ -162,13 +162,13 @@ def choose_device(name: str | None = None, rank: int = 0, precision: str = "fp32
         name = default_device()
     if name == "cpu" or name == "mps" and torch.backends.mps.is_available():
         return torch.device(name)
-    if name != "cuda" or not torch.cuda.is_available():
+    if not str(name).startswith("cuda") or not torch.cuda.is_available():
         raise UserError(
             f"device '{name}': expected a GPU of this kind, found none; leave the option out or use"
             " --device cpu"
         )
     number = int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count()
-    device = torch.device("cuda", number)
+    device = torch.device("cuda", number) if name == "cuda" else torch.device(str(name))
     if precision == "bf16":
         require_bf16(device)
     return device
