@@ -42,7 +42,7 @@ class RepairReport:
 
     path: str
     rows: int = 0
-    mended: int = 0
+    repaired: int = 0
     num_left_out: int = 0
     left_out: list[Finding] = field(default_factory=list)
     renamed: int = 0
@@ -150,7 +150,7 @@ def repair(report: FileReport, out: str, jobs: int = 1) -> RepairReport:
                 row = unique(row, repaired.number)
                 if row is not None:
                     done.rows += 1
-                    done.mended += repaired.changed
+                    done.repaired += repaired.changed
                     file.write(row + b"\n")
     return done
 
