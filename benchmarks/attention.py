@@ -1,4 +1,4 @@
-"""How long attention with a position bias takes, next to torch's attention without any.
+"""How long attention with a position bias takes, compared with torch's attention without any.
 
     python benchmarks/attention.py [--threads 2] [--repeats 15] [--json FILE]
 

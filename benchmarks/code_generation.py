@@ -1,5 +1,5 @@
-"""How long the codes of an image take to generate, next to reading the decoder's weights once per
-code.
+"""How long the codes of an image take to generate, compared with reading the decoder's weights once
+per code.
 
     python benchmarks/code_generation.py [--arch ofa_base] [--images 1] [--threads 2] [--repeats
     5]

@@ -1,4 +1,4 @@
-"""How long beam search takes, next to encoding the images alone.
+"""How long beam search takes, compared with encoding the images alone.
 
     python benchmarks/generation.py [--threads 2] [--repeats 7] [--json FILE] [--profile]
 
@@ -52,7 +52,7 @@ def seconds(work: Callable[[], object]) -> tuple[float, float]:
 def fastest(
     works: dict[str, Callable[[], object]], repeats: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Wall time and processor time of each, the fastest of so many alternating runs."""
+    """Wall time and processor time of each, the fastest of ``repeats`` alternating runs."""
     wall = dict.fromkeys(works, float("inf"))
     cpu = dict(wall)
     for _ in range(repeats):

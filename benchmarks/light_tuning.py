@@ -1,5 +1,5 @@
-"""What tuning few parameters is worth: accuracy, trained parameters and checkpoint size, beside
-full finetuning.
+"""What parameter-efficient tuning is worth: accuracy, trained parameters and checkpoint size,
+beside full finetuning.
 
     python benchmarks/light_tuning.py --demo runs/pretraining_demo [--updates 150] [--methods
     full,lora] [--folder runs/light_tuning]

@@ -4,8 +4,8 @@ against a matrix product.
     python benchmarks/pretraining_step.py [--repeats 3] [--threads 2] [--side 256]
 
 A step has 8 rows of pairs with their second samples (16 samples of 8 images, 87 patches of each)
-and a group of extra
-rows: two texts, an image of 256 x 256 pixels with 256 codes, one with objects. Prints FLOP/s of
+and an auxiliary batch
+: two texts, an image of 256 x 256 pixels with 256 codes, one with objects. Prints FLOP/s of
 the step by the criterion of the training divided by FLOP/s of a 2048 x 2048 fp32 product (the
 median of those between the steps) in the same run; then the same of the image stem alone, forward
 and backward, which most of the step's work is.
@@ -29,7 +29,7 @@ from ofa.task.pretraining_tasks import TASKS
 CODES, CODE_SIDE = (
     range(50265, 58457),
     256,
-)  # token ids of image codes, pixels of the images of extra rows
+)  # token ids of image codes, pixels of the images of auxiliary rows
 PATCHES = 87
 TEXT = 50000
 
@@ -144,7 +144,7 @@ def main() -> None:
             times.append(time.perf_counter() - start)
     rate = sorted(rates)[len(rates) // 2]
     print(
-        f"ofa_tiny, 16 samples of pairs at {arguments.side} px and 4 of extra rows; matmul"
+        f"ofa_tiny, 16 samples of pairs at {arguments.side} px and 4 of auxiliary rows; matmul"
         f" {rate / 1e9:.0f} GFLOP/s"
     )
     for name, work in (("step", step), ("its image stem", stem)):

@@ -1,5 +1,5 @@
-"""An update of CIDEr optimization, next to what it is made of: generating captions and a stage-1
-update.
+"""An update of CIDEr optimization, compared with what it is made of: generating captions and a
+stage-1 update.
 
     python benchmarks/scst.py [--threads 2] [--repeats 5] [--arch ofa_tiny] [--images 4] [--pixels
     256] [--freeze-resnet]

@@ -1,4 +1,4 @@
-"""How fast TSV files open and read, next to what the work costs by itself.
+"""How fast TSV files open and read, compared with what the work costs by itself.
 
     python benchmarks/tsv.py [--rows 1000000] [--megabytes 1024] [--samples 200] [--folder DIR]
     [--json FILE]

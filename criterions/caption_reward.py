@@ -41,7 +41,7 @@ class CaptionReward:
         if min(cider_weight, bleu_weight) < 0 or cider_weight + bleu_weight == 0:
             raise UserError(
                 f"--scst-cider-weight {cider_weight} --scst-bleu-weight {bleu_weight}: expects"
-                " weights from 0 on, at least one of them above"
+                " non-negative weights, at least one of them above"
             )
         self.path, self.cider_weight, self.bleu_weight = str(frequencies), cider_weight, bleu_weight
         self.num_images, counts = read_document_frequencies(frequencies)

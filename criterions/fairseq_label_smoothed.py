@@ -52,7 +52,7 @@ class LabelSmoothedConfig(FairseqDataclass):
 @dataclass
 class EncouragingConfig(LabelSmoothedConfig):
     log_end: float = option(
-        0.75, "probability from which the bonus log(1-p) goes on as a straight line; 1 = never"
+        0.75, "probability from which the bonus log(1-p) continues as a straight line; 1 = never"
     )
     drop_best_ratio: float = option(
         0.0, "share of tokens of a batch, those of the smallest loss, to leave out"

@@ -60,7 +60,7 @@ class ScstConfig(FairseqDataclass):
         None, "checkpoint that the model should stay close to: that of stage 1"
     )
     scst_patience: int = option(
-        50, "stop when so many batches in a row earn nothing, or no finite reward; 0 = never"
+        50, "batches in a row without a finite reward that end the run; 0 = never"
     )
 
 

@@ -97,8 +97,8 @@ def encouragement(lprobs: Tensor, target: Tensor, epsilon: float, log_end: float
     """Bonus ``log(1 - p)`` (negative) that keeps rewarding tokens which are already well predicted.
 
     Above ``p = log_end`` the logarithm is continued by its tangent; with ``log_end = 1`` it is the
-    logarithm up to 1e-5 before one. Labels are smoothed with ``epsilon / V`` per token, as in the
-    release.
+    logarithm up to 1e-5 before one. Labels are smoothed with ``epsilon / V`` per token, as
+    upstream.
     Source: Zhao et al., Well-classified Examples are Underestimated in Classification, AAAI 2022.
 
     Args: lprobs: float[N, V]. target: int64[N]. Returns: float[N], to be added to the

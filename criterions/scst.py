@@ -53,7 +53,7 @@ def better_than(scores: Tensor, baseline: Tensor) -> Tensor:
 
 
 def repeat_rows(net_input: dict, times: int) -> dict:
-    """Every row of a batch so many times, one copy after the other row by row: for models that
+    """Every row of a batch ``times`` times, one copy after the other row by row: for models that
     share nothing."""
     return {
         name: value.repeat_interleave(times, dim=0) if isinstance(value, Tensor) else value

@@ -3,7 +3,7 @@ erasing.
 
 As upstream for ``image_classify``: the recipe of many ImageNet trainings
 (``rand-m9-mstd0.5-inc1``), then two milder operations of fixed strength. Everything is decided by
-the generator that is handed over.
+the generator that is passed in.
 """
 
 import random

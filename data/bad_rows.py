@@ -17,12 +17,12 @@ logger = logging.getLogger(__name__)
 class BadRows:
     """The rows that were broken, each counted once.
 
-    Args: limit: so many are skipped.
+    Args: limit: rows to skip before failing.
     """
 
     def __init__(self, limit: int = 0):
         if limit < 0:
-            raise UserError(f"--skip-bad-rows expects a number of rows from 0 on, found {limit}")
+            raise UserError(f"--skip-bad-rows expects a non-negative number of rows, found {limit}")
         self.limit = limit
         self.seen = (
             multiprocessing.Array("q", limit + 1) if limit else None
@@ -48,7 +48,7 @@ class BadRows:
         logger.warning("skipped broken row %d of at most %d: %s", count, self.limit, error)
 
     def names(self) -> list[int]:
-        """Numbers of the rows so far, for checkpoints: a run that goes on does not count and
+        """Numbers of the rows so far, for checkpoints: a run that continues does not count and
         name them again."""
         return [] if self.seen is None else [name for name in self.seen[:] if name]
 

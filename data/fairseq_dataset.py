@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 
 
 class RowsDataset(FairseqDataset):
-    """What datasets of rows have in common: batches of so many rows, made anew in every epoch."""
+    """What datasets of rows have in common: batches of a fixed number of rows, made anew in
+    every epoch."""
 
     def __init__(self):
         self.epoch = 1

@@ -1,5 +1,5 @@
 """The files of a pretraining as one fairseq dataset: pairs of image and text, and groups of
-extra rows among them."""
+auxiliary rows among them."""
 
 import math
 import os
@@ -31,7 +31,7 @@ TASK_IDS = "tasks"
 TRIES = 10_000  # rows that are looked at for one of a task that is trained
 BROKEN_TRIES = 100  # rows in turn that may be broken
 MOST_GROUPS = 12  # of a row: a batch has to fit into memory
-Samples = tuple[list[Sample], list[Sample]]  # of pairs, of extra rows
+Samples = tuple[list[Sample], list[Sample]]  # of pairs, of auxiliary rows
 
 
 class KindRows:
@@ -66,11 +66,11 @@ class KindRows:
 
 class PretrainingDataset(RowsDataset):
     """Training: ``dataset[i]`` is row i of the pairs; every eighth row in the order of the epoch
-    brings a group of extra rows.
+    brings an auxiliary batch.
 
-    Extra rows come in turn, in a new order each time their file has been gone through, and go on in
-    the next epoch where they stopped. Without pairs an index is the number of a group. Evaluation:
-    rows of the tasks that are trained, file after file, each once.
+    Auxiliary rows come in turn, in a new order each time their file has been gone through, and
+    continue in the next epoch where they stopped. Without pairs an index is the number of a group.
+    Evaluation: rows of the tasks that are trained, file after file, each once.
 
     Args:
         pairs: rows with image and text. extras: task -> rows of its file.
@@ -254,8 +254,9 @@ class PretrainingDataset(RowsDataset):
         return shuffled(place, len(rows), f"{self.builder.seed}-{task}-{time}")
 
     def collater(self, samples: list[Samples]) -> dict | tuple[dict, dict]:
-        """Batches of pairs and of extra rows; of pairs alone where there are no others. An empty
-        dict stands for no pairs."""
+        """Batches of pairs and of auxiliary rows; of pairs alone where there are no others. An
+        empty dict stands for no pairs.
+        """
         pairs, extras = (
             self.batch([sample for both in samples for sample in both[part]]) for part in (0, 1)
         )

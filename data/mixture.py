@@ -1,9 +1,9 @@
 """Which row of which task a sample of a joint training is: a function of (seed, epoch, index),
 nothing else.
 
-Every task goes through its own rows, in a new order each time, and goes on in the next epoch where
-it stopped in this one. With a weight of 0.5 an epoch shows half of its rows, and the next epoch the
-other half.
+Every task goes through its own rows, in a new order each time, and continues in the next epoch
+where it stopped in this one. With a weight of 0.5 an epoch shows half of its rows, and the next
+epoch the other half.
 """
 
 from collections.abc import Sequence

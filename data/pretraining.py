@@ -22,7 +22,7 @@ from ofa.task.task_spec import Symbols, TaskSpec
 from ofa.tokens.boxes import bins_to_text, resize_ratios, squashed_to_bins
 from ofa.tokens.vocabulary import Vocabulary
 
-READ_TOKENS, KEPT_TOKENS = 512, 256  # of a text: so many are read, the last of them are learned
+READ_TOKENS, KEPT_TOKENS = 512, 256  # of a text: tokens read, and the last ones that are learned
 PROMPT_TOKENS = 20  # room for the prompt round a text
 FILL = (128, 128, 128)
 

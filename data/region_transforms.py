@@ -2,7 +2,7 @@
 jitter.
 
 Boxes are float32[N, 4], xyxy, in pixels of the image that goes in or comes out. What is random is
-decided by the generator that is handed over; draws and rounding are those of upstream
+decided by the generator that is passed in; draws and rounding are those of upstream
 (tests/parity/test_unify_samples.py).
 """
 

@@ -196,7 +196,7 @@ class SampleBuilder:
         return self.transform(image) if rng is None else self.augmenting(image, rng)
 
     def constraint_mask(self, answers: AnswerSet, target: list[int], given: int) -> torch.Tensor:
-        """What an answer of the set may go on with at each position: bool[given + T + 1, V].
+        """What an answer of the set may continue with at each position: bool[given + T + 1, V].
 
         Args: target: token ids, T of them. given: positions of the decoder's prompt, where nothing
         is allowed.

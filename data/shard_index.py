@@ -106,7 +106,7 @@ def _fits(words: np.ndarray, tar) -> bool:
 
 
 def is_member(tar, place: Sequence[int], size: int) -> bool:
-    """Whether a regular member of so many bytes lies there. Args: tar: the open file. place:
+    """Whether a regular member of that size lies there. Args: tar: the open file. place:
     first byte and bytes. size: of it."""
     start, length = place
     if not (BLOCK <= start and 0 <= length and start + length <= size):
@@ -115,7 +115,7 @@ def is_member(tar, place: Sequence[int], size: int) -> bool:
 
 
 def states_size(header: bytes, length: int) -> bool:
-    """Whether a header says that so many bytes follow it."""
+    """Whether a header says that this number of bytes follows it."""
     stated = header[124:136]
     if stated[:1] == b"\x80":  # of 8 GB and more: a binary number
         return int.from_bytes(stated[1:], "big") == length

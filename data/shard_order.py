@@ -4,7 +4,7 @@ shards would give.
 A shuffle buffer reads the shards one after the other, keeps N samples, and gives out one of them at
 random whenever it has read another. So reads stay within a few shards, which large data on disks
 and network file systems need. Here its order is computed beforehand, on row numbers alone, from
-(seed, epoch): any process can read any place of it, and a run that was stopped goes on in the
+(seed, epoch): any process can read any place of it, and a run that was stopped continues in the
 middle of an epoch.
 """
 
@@ -25,8 +25,8 @@ def row_order(
     Args:
         rows: a ``TsvFile``, ``ShardFile`` or anything with a length. seed: one number or several.
         buffer: samples of the shuffle buffer; 0: every order is as likely as any other. None:
-            ``DEFAULT_BUFFER`` for shards, 0 for other rows. A TSV is taken as shards of so many
-            rows.
+            ``DEFAULT_BUFFER`` for shards, 0 for other rows. A TSV is taken as shards of that size
+            in rows.
     """
     starts = getattr(rows, "shard_starts", None)
     if not uses_shuffle_buffer(rows, buffer):

@@ -2,7 +2,7 @@
 ``ofa.data.shards``).
 
 A shard appears whole, with its index. ``NAME.shards.json`` lists those that are done, with rows,
-bytes and SHA-256, and what they were made from: the same call after an interruption goes on with
+bytes and SHA-256, and what they were made from: the same call after an interruption continues with
 the next one.
 """
 
@@ -216,7 +216,7 @@ def _written(write, parts: list, jobs: int) -> Iterator[Shard]:
 
 
 def begin(manifest_path: Path, plan: dict, folder: Path, name: str) -> dict[str, Any]:
-    """The manifest to go on with: that of an interrupted call of the same plan, without shards
+    """The manifest to continue with: that of an interrupted call of the same plan, without shards
     that are gone; else a new one."""
     manifest = read_manifest(manifest_path, name)
     noted = manifest.get("shards", [])
@@ -299,7 +299,7 @@ def _unpack(path: str, rows: Rows, out: str) -> int:
             json.dump(plan, file)
     done = _whole_lines(part)
     if done:
-        logger.info("%s: going on after %d of %d rows", part, done, len(rows))
+        logger.info("%s: continuing after %d of %d rows", part, done, len(rows))
     with (
         names_file(part),
         open(part, "ab") as file,

@@ -153,7 +153,7 @@ class SpanMask:
         masked[kept] = tokens[kept]
 
     def insert(self, tokens: Tensor, share: float, generator: torch.Generator) -> Tensor:
-        """Add masks between the tokens, so many per token."""
+        """Add masks between the tokens, a number per token."""
         count = math.ceil(
             len(tokens) * share
         )  # as upstream: one more where the product is rounded up

@@ -248,7 +248,7 @@ class ModelConfig:
 
     @property
     def light_methods(self) -> list[str]:
-        """By which methods few parameters train and all others stay as they are; none in
+        """By which methods only few weights train and all others stay as they are; none in
         ordinary training."""
         chosen = {
             "prefix": self.encoder_prompt or self.decoder_prompt,

@@ -33,7 +33,7 @@ def freeze(model: OFAModel) -> None:
 
 
 def tuned_names(model: nn.Module) -> set[str]:
-    """Names in the state dict of what a training changes when few parameters train: those and
+    """Names in the state dict of what a training changes when only few weights train: those and
     the heads."""
     names = {
         name

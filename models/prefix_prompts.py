@@ -9,8 +9,8 @@ class PrefixPrompt(nn.Module):
     """A table (length, layers * 2 * width), or a smaller one (length, width) blown up by a
     projection.
 
-    Args: hidden: width inside the projection, 0 for none. Source: P-tuning v2, as used by the
-    release.
+    Args: hidden: width inside the projection, 0 for none. Source: P-tuning v2, as used
+    upstream.
     """
 
     def __init__(

@@ -125,7 +125,7 @@ check_settings() {
     for name in BATCH EFFECTIVE_BATCH NPROC NNODES MASTER_PORT; do
         [ -z "${!name:-}" ] || require_count "$name" "${!name}"
     done
-    [[ ${NODE_RANK:-0} =~ ^(0|[1-9][0-9]{0,8})$ ]] || fail "NODE_RANK expects an integer from 0 on, found '$NODE_RANK'"
+    [[ ${NODE_RANK:-0} =~ ^(0|[1-9][0-9]{0,8})$ ]] || fail "NODE_RANK expects a non-negative integer, found '$NODE_RANK'"
     ! given --batch-size "$@" || require_count --batch-size "$(value_of --batch-size "$@")"
     case ${PRECISION:-${GPU_PRECISION:-fp32}} in
         fp32 | fp16 | memory-efficient-fp16 | bf16 | amp) ;;

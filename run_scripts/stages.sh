@@ -35,7 +35,7 @@ stage() {  # stage NAME COMMAND...: run a stage that has not been finished befor
 
 stop_if_interrupted() {  # stop_if_interrupted FOLDER: a training that was saved, but not at its end, is no finished stage
     if [ -e "$1/interrupted" ]; then
-        say "interrupted; the same call again goes on from here"
+        say "interrupted; the same call again continues from here"
         exit 130
     fi
 }

@@ -1,4 +1,4 @@
-# Sourced by the training scripts of tasks that can be tuned by few parameters: TUNING=prefix, adapter, bitfit or lora.
+# Sourced by the training scripts of tasks that offer parameter-efficient tuning: TUNING=prefix, adapter, bitfit or lora.
 #
 # Sets FEW (flags of the method and its learning rate), LONG (flags of the length), KIND (end of the run's folder), BATCH and
 # EFFECTIVE_BATCH: the numbers of upstream's RefCOCO scripts, for every task. All empty with TUNING=full.

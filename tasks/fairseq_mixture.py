@@ -80,7 +80,7 @@ class JointTask(OFATask):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """A training that goes on takes the options of its file, as it takes those of its
+        """A training that continues takes the options of its file, as it takes those of its
         command line."""
 
     # --- data

@@ -105,7 +105,7 @@ class UnifyTask(OFATask):
         )
 
     def training_files(self) -> dict[str, list[str]]:
-        """Pairs and extra rows of the tasks that are trained."""
+        """Pairs and auxiliary rows of the tasks that are trained."""
         pairs = (
             self.paths(self.given("caption"), "train", True)
             if any(self.weights[name] for name in PAIR_TASKS)
@@ -228,7 +228,7 @@ class UnifyTask(OFATask):
 
 
 def as_groups(sample):
-    """Batches of a step: (pairs,) or (pairs, extra rows)."""
+    """Batches of a step: (pairs,) or (pairs, auxiliary rows)."""
     return (sample,) if isinstance(sample, dict) else sample
 
 

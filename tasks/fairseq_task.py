@@ -127,18 +127,18 @@ class OFATask(ReadingTask, DrawingTask):
             self.scst_generator = self.generator_for([model], self.arguments("scst_args"), decoding)
 
     def run_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the task for a run that goes on."""
+        """What a checkpoint keeps of the task for a run that continues."""
         return {}
 
     def load_run_state(self, state: Mapping[str, Any]) -> None:
-        """Args: state: of the checkpoint that this run goes on from."""
+        """Args: state: of the checkpoint that this run continues from."""
 
     # --- training and validation
     # ----------------------------------------------------------------------------
 
     @property
     def uses_ema(self) -> bool:
-        """Asked by fairseq, which then hands over the model with averaged weights."""
+        """Asked by fairseq, which then passes the model with averaged weights."""
         return self.cfg.uses_ema
 
     def train_step(

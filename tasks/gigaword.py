@@ -42,8 +42,9 @@ def gigaword_example(row: Mapping[str, str], context: RowContext) -> Example:
     """A row; ``the <unk> budget -- 1,200 million``, ``<unk> budget passed`` -> ``the unk budget
     1,200 million``, ``unk budget passed``.
 
-    As upstream the source is cut to so many words and then, with the prompt around it, to so
-    many tokens; and the target has no leading space. Rows of evaluation splits may have no target.
+    As upstream the source is cut to a number of words and then, with the prompt around it, to a
+    number of tokens; and the target has no leading space. Rows of evaluation splits may have no
+    target.
     """
     options = context.options
     source = summary_text(row["source"], options.max_src_length)

@@ -51,7 +51,7 @@ TEXT_INFILLING = (' what is the complete text of "', ' "?')
 YES, NO = " yes", " no"
 MATCHING = "image_text_matching"
 CC12M = "cc12m"
-EXTRA_WEIGHT = 2.0  # confidence of the extra rows, as upstream
+EXTRA_WEIGHT = 2.0  # confidence of the auxiliary rows, as upstream
 
 
 def pair_examples(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
@@ -241,7 +241,7 @@ def extra(
     image: bool = True,
     code: bool = False,
 ) -> PretrainingExample:
-    """A sample of the extra rows. Args: image: there is an image. code: the target is image
+    """A sample of the auxiliary rows. Args: image: there is an image. code: the target is image
     codes."""
     parts = {
         "conf": torch.tensor([EXTRA_WEIGHT]),

@@ -190,7 +190,7 @@ def lose_gpu_memory(trainer) -> None:
 
 
 class LittleSpace:
-    """A disk with so many free bytes."""
+    """A disk with that many free bytes."""
 
     def __init__(self, free: int):
         self.free = free

@@ -112,7 +112,7 @@ class GenerationBatch:
 
     State: ``images`` int64[B], numbers of the images that remain; ``tokens`` int64[B, K, T];
     ``totals`` float32[B, K, T], summed log-probability up to each token (0 at <s>; -inf for a beam
-    that cannot go on).
+    that cannot continue).
     """
 
     def __init__(
@@ -301,7 +301,7 @@ class GenerationBatch:
     # ---------------------------------------------------------------- taking the step
 
     def advance(self, step: int, found: Candidates) -> None:
-        """Finish the candidates that end, go on with the ``beam`` best others, let complete
+        """Finish the candidates that end, continue with the ``beam`` best others, let complete
         images leave."""
         stuck = (found.scores == -math.inf).all(1)
         any_stuck = bool(stuck.any())

@@ -1,4 +1,4 @@
-"""Finished hypotheses of a batch, collected while the search goes on."""
+"""Finished hypotheses of a batch, collected while the search continues."""
 
 import math
 

@@ -11,8 +11,8 @@ part, and those on the way there::
          +- two -- people -- </s>
 
 All these nodes are positions of one pass, each of which sees its own ancestors alone; the input's
-keys and values are made once per image. Large tries are cut into parts of so many nodes: memory
-does not grow with the answers.
+keys and values are made once per image. Large tries are cut into parts of a fixed number of nodes:
+memory does not grow with the answers.
 
 Letters: B images, N nodes fed together, E edges that are decided there, U different tokens among
 them, C width.

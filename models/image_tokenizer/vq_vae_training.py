@@ -1,4 +1,5 @@
-"""Training of the small VQ-VAE: what one update does, how long it goes on, how good the result is.
+"""Training of the small VQ-VAE: what one update does, how long it continues, how good the result
+is.
 
 Content of update ``i`` depends on (seed, i) alone: with a number of updates two runs on one machine
 are equal to the bit, interrupted or not. With a time limit the learning rate follows the clock, and

@@ -1,5 +1,5 @@
-"""Checkpoints of light tuning: only the weights that were tuned, and which file (the base) holds
-all others.
+"""Checkpoints of parameter-efficient tuning: only the weights that were tuned, and which file (the
+base) holds all others.
 
 Such a file has one entry more than an ordinary one, ``light_tuning``::
 
@@ -32,7 +32,7 @@ Paths = Union[str, Path]
 
 
 class BaseNotFound(UserError):
-    """The file that a light checkpoint needs is missing, or is another one."""
+    """The file that a delta checkpoint needs is missing, or is another one."""
 
 
 def base_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -70,7 +70,7 @@ def named_base(path: Paths, ema: bool = False) -> dict[str, Any]:
 
 
 def find_base(path: Paths, checkpoint: Mapping[str, Any], given: Optional[Paths] = None) -> Path:
-    """The base of the light checkpoint ``path``.
+    """The base of the delta checkpoint ``path``.
 
     Args: given: where the user says it is; then nowhere else.
     Raises: BaseNotFound if there is no file, or another one.
@@ -102,7 +102,7 @@ def find_base(path: Paths, checkpoint: Mapping[str, Any], given: Optional[Paths]
 def complete(
     path: Paths, checkpoint: dict[str, Any], base: Optional[Paths] = None
 ) -> dict[str, Any]:
-    """Add the weights of the base to a light checkpoint, in place; one that is complete stays as it
+    """Add the weights of the base to a delta checkpoint, in place; one that is complete stays as it
     is.
 
     Args: path: where it was read, for finding the base and for messages. base: where the base is

@@ -182,8 +182,8 @@ def strip(path: str | Path, ema: bool = False, trust: bool = False) -> dict[str,
 
 
 def merge(path: str | Path, base: str | Path | None = None, ema: bool = False) -> dict[str, Any]:
-    """A checkpoint that needs no base, of one of light tuning: as ``strip`` makes it, with the
-    weights of the base.
+    """A checkpoint that needs no base, of one of parameter-efficient tuning: as ``strip`` makes it,
+    with the weights of the base.
 
     What LoRA learned goes into the weights beside it, for a plain architecture; prompts and
     adapters stay modules.

@@ -78,8 +78,9 @@ def read_source(path: str | Path, ema: bool = False) -> Source:
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     if (content.get("light_tuning") or {}).get("base"):
         raise UserError(
-            f"{path}: expected all weights of a model, found those alone that a light tuning"
-            f" trained; make it whole first: ofa checkpoint merge {path} --out FILE"
+            f"{path}: expected all weights of a model, found those alone that a"
+            f" parameter-efficient tuning trained; make it whole first: ofa checkpoint merge {path}"
+            " --out FILE"
         )
     layout = recognize(tensors)
     if layout is None:

@@ -124,5 +124,5 @@ def logits(model: OFAModel, num_entries: int) -> dict[str, Tensor]:
 
 
 def largest_differences(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> dict[str, float]:
-    """Batch -> largest difference of two models' logits; NaN where one of them is no number."""
+    """Batch -> largest difference of two models' logits; NaN where one of them is not finite."""
     return {name: (one[name] - other[name]).abs().max().item() for name in one}

@@ -139,7 +139,7 @@ def lines(model, requests: Sequence[Any], args: PredictOptions) -> Iterator[dict
             except UserError as error:
                 if args.stop_on_broken:
                     raise
-                logger.warning("left out: %s", error)
+                logger.warning("skipped: %s", error)
                 images.append(error)
         replies = replies_of(model, window, images, args)
         for request, image, reply in zip(window, images, replies):

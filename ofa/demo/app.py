@@ -353,7 +353,7 @@ class ExampleFiles:
 
 
 def path_of(payload: Any) -> str | None:
-    """Gradio's image component hands over the file as it was chosen. Raises: gr.Error if it is
+    """Gradio's image component passes the file as it was chosen. Raises: gr.Error if it is
     no upload and no example."""
     if payload is None or payload.path is None:
         return None

@@ -241,7 +241,7 @@ class Demo:
         except UserError as error:
             return message(str(error))
         except Exception:
-            # a fault of ours or of the machine (memory): the page goes on, the terminal has the
+            # a fault of ours or of the machine (memory): the page continues, the terminal has the
             # traceback
             logger.exception("'%s' failed", key)
             return message(
@@ -269,7 +269,7 @@ class Demo:
         samples: int = 4,
         seed: int = 7,
     ) -> Reply:
-        """What the model says.
+        """What the model predicts.
 
         Args:
             path: of the image's file, for tasks about images. texts: one for each column that
@@ -316,7 +316,7 @@ class Demo:
             )
         room = (
             int(config.get("max_source_positions", 1024)) - 2
-        )  # start and end; what a prompt needs besides, the network says
+        )  # start and end; what a prompt needs besides, the network predicts
         if len(text) > LETTERS or len(self.model.checkpoint.bpe.encode(f" {text}").split()) > room:
             raise UserError(
                 f"The text is too long: this checkpoint reads at most {room} pieces of words."
@@ -345,7 +345,7 @@ def image_of(path: str) -> Image.Image:
     try:
         return from_file(Path(path), name)
     except UserError as error:
-        logger.info("left out: %s", error)
+        logger.info("skipped: %s", error)
         raise UserError(
             f"{name} cannot be read as an image. Is it damaged, or too large, or no image?"
             " Export it as JPEG or PNG and try again."

@@ -37,8 +37,8 @@ def read_checkpoint(path: str, overrides: Mapping[str, Any]) -> dict:
     """The checkpoint with ``cfg`` as a configuration object, whichever of ``args`` and ``cfg`` the
     file holds.
 
-    Raises: UserError if the file is missing, damaged or no checkpoint of this project or of the
-    release.
+    Raises: UserError if the file is missing, damaged or no checkpoint of this project or of
+    upstream.
     """
     if not Path(path).is_file():
         found = f"a folder; {CONVERT}" if Path(path).is_dir() else "none; check --path"

@@ -1,4 +1,4 @@
-"""What a model says to an image, in the form that callers of the Python API get."""
+"""What a model predicts for an image, in the form that callers of the Python API get."""
 
 import math
 from collections.abc import Sequence
@@ -68,9 +68,9 @@ class Region:
 
     Args:
         box: left, top, right, bottom in pixels of the image, inside of it.
-        normalized: the same as parts of width and height, 0 to 1.
-        bins: the four location bins that the model said; None if it said something else, and the
-            box is empty.
+        normalised: the same as parts of width and height, 0 to 1.
+        bins: the four location bins that the model predicted; None if it predicted something else,
+            and the box is empty.
         score: mean log-probability of the bins. probability: its exponential.
         others: further regions, best first.
     """

@@ -285,7 +285,7 @@ class OFA:
         best: int = 1,
         **generation: Any,
     ) -> Answer | list[Answer]:
-        """What the model says to any instruction; symbols such as ``<bin_12>`` in it stand for
+        """What the model predicts for any instruction; symbols such as ``<bin_12>`` in it stand for
         themselves."""
         return self.ask(INSTRUCT, image, instruction, best=best, **generation)
 

@@ -51,7 +51,7 @@ TRAINING_ROWS = 2000  # of each task, that constant answers are taken from
 
 
 class PretrainingEvalSet:
-    """The first rows of each task, and what a model says to them.
+    """The first rows of each task, and what a model predicts for them.
 
     Args:
         files: option -> path, or None. rows: of each task, at most. negatives: folder of wrong
@@ -192,7 +192,7 @@ class PretrainingEvalSet:
     # ---------------------------------------------------------------------------------------------
 
     def ask(self, task: str, beam: int = 3, batch_size: int = 50) -> list[Reply]:
-        """What the model says to each row."""
+        """What the model predicts for each row."""
         samples, codes = self.samples[task], self.task.vocabulary.codes
         count = (self.task.cfg.code_image_size // CODE_SIDE) ** 2
         options: dict[str, Any] = {

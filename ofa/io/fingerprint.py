@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 BLOCK = 1 << 14  # bytes that are read at each place of the sample
-PLACES = 256  # a file of up to 4 MiB is read whole, of a larger one so many places
+PLACES = 256  # a file of up to 4 MiB is read whole, of a larger one this number of places
 
 
 def total_bytes(paths: Sequence[str | Path]) -> int:

@@ -214,8 +214,8 @@ def look_at(path: str) -> ImageFile:
 def look_at_all(paths: Sequence[str], jobs: int, notes: Path) -> dict[str, ImageFile]:
     """``look_at`` of each path, by several processes when it pays.
 
-    Args: notes: file that keeps what was seen, so that an interrupted call goes on; removed at the
-    end.
+    Args: notes: file that keeps what was seen, so that an interrupted call continues; removed at
+    the end.
     Raises: UserError if a file of others lies there.
     """
     notes = path_below(notes.parent, notes.name)

@@ -48,7 +48,7 @@ class Progress:
             logger.info(self.line(now - self.started))
 
     def line(self, seconds: float) -> str:
-        """``vqa_train.tsv: 1200 of 4000 img, 300 img/s, 9 s left`` after so many seconds."""
+        """``vqa_train.tsv: 1200 of 4000 img, 300 img/s, 9 s left`` after that time."""
         rate = (self.done - self.initial) / max(seconds, 1e-9)
         left = (self.total - self.done) / max(rate, 1e-9)
         return (

@@ -57,7 +57,7 @@ def caption_scores(
         try:
             found |= coco_caption_scores(gts, res, ["METEOR"], tokenize)
         except UserError as error:
-            logger.warning("left out: %s", error)
+            logger.warning("skipped: %s", error)
     scores = Scores(
         {name: float(mean) for name, (mean, _) in found.items()},
         {name: [float(value) for value in found[name][1]] for name in BY_ROW if name in found},

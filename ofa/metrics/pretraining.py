@@ -1,4 +1,4 @@
-"""How good a pretrained model is at each of the eight tasks, beside the best constant answer.
+"""How good a pretrained model is at each of the eight tasks, beside the constant baseline.
 
     caption                   CIDEr: 1.0 and more is good
     grounded_captioning       CIDEr against all phrases that fit the region; share of them
@@ -37,14 +37,14 @@ HALF = 0.5
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model said to a row.
+    """What the model predicted for a row.
 
     Args:
         source, target, prediction: texts; symbols stand as they are, and of text infilling tokens
             are separated by spaces.
         references: accepted texts, where there may be several. image: base64 of the image, or
             empty.
-        readable: source, target and what was said in words, where tokens are none.
+        readable: source, target and the prediction in words, where tokens are none.
         filled: the image that the codes that were said stand for.
     """
 
@@ -80,7 +80,7 @@ class Score:
 
 Said = Callable[
     [Sequence[str], Sequence[Reply]], float
-]  # what was said to each row, the rows -> figure
+]  # the prediction to each row, the rows -> figure
 
 
 def cider(said: Sequence[str], rows: Sequence[Reply]) -> float:
@@ -144,7 +144,7 @@ def masked_places(row: Reply) -> set[int]:
 
 
 def right_masked(said: Sequence[str], rows: Sequence[Reply]) -> float:
-    """Share of the masked tokens that what was said has at their place between the others."""
+    """Share of the masked tokens that the prediction has at their place between the others."""
     right = total = 0
     for text, row in zip(said, rows):
         masked, true = masked_places(row), row.target.split()
@@ -181,7 +181,7 @@ MEASURES = {
 
 
 def score(task: str, replies: Sequence[Reply], training_targets: Sequence[str]) -> Score:
-    """The figures of a task and of the best constant answers. Args: training_targets: of
+    """The figures of a task and of the constant baselines. Args: training_targets: of
     training rows."""
     if len(replies) == 1 and MEASURES[task][0].score is cider:
         logger.warning(SINGLE_IMAGE)

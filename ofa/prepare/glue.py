@@ -313,7 +313,7 @@ def row_of(
 
 
 def report(problems: Problems, test: bool, message: str) -> None:
-    """Raises: UserError at once for a test row, which cannot be left out."""
+    """Raises: UserError at once for a test row, which cannot be skipped."""
     if test:
-        raise UserError(f"{message}; a test row cannot be left out: fix it")
+        raise UserError(f"{message}; a test row cannot be skipped: fix it")
     problems.add(message)

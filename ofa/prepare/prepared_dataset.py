@@ -32,7 +32,7 @@ class Problems:
     """
 
     skip: bool
-    remedy: str = "fix them, or leave them out with --skip-broken"
+    remedy: str = "fix them, or skip them with --skip-broken"
     messages: list[str] = field(default_factory=list)
 
     def add(self, message: str) -> None:
@@ -46,7 +46,7 @@ class Problems:
         text = "; ".join(self.messages[:NAMED_AT_MOST]) + (f"; and {more} more" if more > 0 else "")
         if not self.skip:
             raise UserError(f"{text}. {self.remedy[0].upper()}{self.remedy[1:]}")
-        logger.warning("%d entries left out: %s", len(self.messages), text)
+        logger.warning("%d entries skipped: %s", len(self.messages), text)
 
     def counts(self) -> dict[str, int]:
         """For the manifest: nothing where nothing was skipped."""

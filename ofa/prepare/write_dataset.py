@@ -68,7 +68,7 @@ def prepare(
         if broken and not skip_broken:
             raise UserError(
                 f"{', '.join(found.inputs)}: {len(broken)} of the images cannot be used:"
-                f" {name_broken(broken)}. Fix them, or leave them out with --skip-broken"
+                f" {name_broken(broken)}. Fix them, or skip them with --skip-broken"
             )
         folder.make()
         folder.note(
@@ -79,7 +79,7 @@ def prepare(
         )
     if folder.manifest["left_out"]:
         logger.warning(
-            "%d images left out: %s",
+            "%d images skipped: %s",
             len(folder.manifest["left_out"]),
             name_broken(folder.manifest["left_out"]),
         )

@@ -31,7 +31,8 @@ SHOWN = 12  # rows of each task, and drawings on the summary
 REFERENCES = 4  # of a row
 Figures = Mapping[str, Mapping[str, Any]]  # task -> ofa.metrics.pretraining.Score as plain values
 CONSTANT = (
-    "Best constant: the one answer that, given to every row, scores best. It shows what can be had"
+    "Constant baseline: the one answer that, given to every row, scores best. It shows what can be"
+    " had"
     " without looking."
 )
 
@@ -68,7 +69,7 @@ def write_tasks_page(
 
 
 def task_table(figures: Figures) -> Table:
-    """Model and best constant of each task, one measure in a line."""
+    """Model and constant baseline of each task, one measure in a line."""
     rows, further = [], []
     for task, found in figures.items():
         for number, one in enumerate((found, *found["further"])):
@@ -87,7 +88,7 @@ def task_table(figures: Figures) -> Table:
                 further.append(f"The {one['measure']} of the true codes is {one['reachable']:.3f}.")
     return Table(
         "each task on rows that were not trained on",
-        ("task", "measure", "model", "best constant", "which is"),
+        ("task", "measure", "model", "constant baseline", "which is"),
         rows,
         words=True,
         note=" ".join([CONSTANT, *further]),
@@ -116,7 +117,7 @@ def task_curves(log: str) -> list[Curve]:
     losses = series(log, "train_inner", rf"[ ,](nll_loss)={NUMBER}").get("nll_loss", [])
     learned = series(log, "train_inner", rf"[ ,]({'|'.join(TASKS)})_acc={NUMBER}")
     return [
-        Curve("loss of an update: pairs, and extra rows (nats)", losses, from_zero=True),
+        Curve("loss of an update: pairs, and auxiliary rows (nats)", losses, from_zero=True),
         *(
             Curve(f"{named(task)}: right tokens (%)", learned[task], from_zero=True)
             for task in TASKS

@@ -111,8 +111,8 @@ def upload_entries(
 ) -> list[Entry]:
     """The entries of result files with nothing but an id and a text.
 
-    Raises: UserError if an entry has another form, or an id is no number, comes twice, is missing
-    or is foreign.
+    Raises: UserError if an entry has another form, or an id is not an integer, comes twice, is
+    missing or is foreign.
     """
     entries = [entry for path in paths for entry in _converted(path, form)]
     ids = [entry[form.key] for entry in entries]

@@ -33,7 +33,7 @@ PLANS = {
     "repair": "repairs",
 }
 OBJECTS = ("bridge", "school", "station", "harbour", "museum", "library", "tower", "stadium")
-HELD_OUT = 4  # one row of so many is no training row
+HELD_OUT = 4  # one row of this number is held out of training
 
 VERSION = 1
 PROMPTS = (

@@ -1,6 +1,6 @@
 """Predictions -> ``<subset>_predict.json``, the same file for one process or many.
 
-Every prediction carries the number of its row. Processes hand over the predictions of the rows they
+Every prediction carries the number of its row. Processes pass the predictions of the rows they
 saw; merging puts them in the order of the file, keeps one per row and refuses gaps.
 """
 
@@ -160,7 +160,7 @@ def _list(entry: Entry, name: str, where: str) -> list:
 
 
 def _number(value: Any, where: str) -> float:
-    """NaN for None and NaN. Raises: UserError if the value is no number."""
+    """NaN for None and NaN. Raises: UserError if the value is not a number."""
     try:
         return math.nan if value is None or value != value else read_decimal(value)
     except ValueError:

@@ -196,7 +196,7 @@ def gpt2_dictionary() -> bytes:
 
 
 def download(url: str, part: Path) -> None:
-    """Download to ``part``, going on from the bytes that are there if the server can."""
+    """Download to ``part``, continuing from the bytes that are there if the server can."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -231,7 +231,8 @@ def download(url: str, part: Path) -> None:
                 bar.update(len(block))
     if total is not None and part.stat().st_size < total:
         raise OSError(
-            f"connection closed after {part.stat().st_size} of {total} bytes; run it again to go on"
+            f"connection closed after {part.stat().st_size} of {total} bytes; run it again to"
+            " continue"
         )
 
 

@@ -76,7 +76,7 @@ def text_to_codes(
 
 
 def square_side(count: int, where: str = "") -> int:
-    """Side of the square grid that so many codes fill: 1024 -> 32. Raises: UserError if they
+    """Side of the square grid that a number of codes fills: 1024 -> 32. Raises: UserError if they
     fill none."""
     side = math.isqrt(count)
     if side * side != count or not count:

@@ -146,8 +146,8 @@ class Trie:
 
 
 def as_trie(trie, bos: int, eos: int) -> Trie:
-    """``trie`` itself, or a copy of an object with the ``get_next_layer(prefix)`` of the
-    release's trie."""
+    """``trie`` itself, or a copy of an object with the ``get_next_layer(prefix)`` of
+    upstream's trie."""
     if isinstance(trie, Trie):
         return trie
     copy, prefixes = Trie(eos), [[bos]]

@@ -75,7 +75,8 @@ def _watch(launchers: list[int]) -> None:
     ):
         time.sleep(1)
     os.write(
-        2, b"error: the launcher is gone; the same command again goes on from the last checkpoint\n"
+        2,
+        b"error: the launcher is gone; the same command again continues from the last checkpoint\n",
     )
     os._exit(1)
 

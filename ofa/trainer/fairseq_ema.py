@@ -23,9 +23,10 @@ class ModelAverages(EMA):
     """fairseq's averages, of the tensors that train alone.
 
     fairseq's fail on integer tables and decay a shared embedding once for each of its names. In
-    light tuning the averages of frozen weights are these weights: both models share them.
+    parameter-efficient tuning the averages of frozen weights are these weights: both models share
+    them.
 
-    Attributes: tuned: names of what light tuning trains; None: everything trains.
+    Attributes: tuned: names of what parameter-efficient tuning trains; None: everything trains.
     """
 
     def __init__(self, model: nn.Module, config, device=None):

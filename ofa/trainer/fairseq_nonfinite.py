@@ -84,7 +84,7 @@ def warn_of_non_finite(trainer) -> Iterator[None]:
         update, folder = trainer.get_num_updates(), trainer.cfg.checkpoint.save_dir
         report = describe(error, update, trainer.data_parallel_rank, [], folder, "validation_")
         logger.warning(
-            "validation after %s The loss of this validation is no number; look at these rows",
+            "validation after %s The loss of this validation is NaN or inf; look at these rows",
             report,
         )
 

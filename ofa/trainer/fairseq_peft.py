@@ -1,4 +1,4 @@
-"""Light tuning in training: checkpoints hold the tuned weights only.
+"""Parameter-efficient tuning in training: checkpoints hold the tuned weights only.
 
 A run whose flags choose prefix prompts, adapters, BitFit or LoRA (``ModelConfig.light_methods``)
 starts from a base, which its checkpoints name by path and hash (``ofa.checkpoints.delta``). A run
@@ -37,7 +37,7 @@ class Base:
 
 
 def light_methods(model: nn.Module) -> list[str]:
-    """By which methods a model trains few parameters.
+    """By which methods a model trains few weights.
 
     Layers cannot be dropped from a base that stays a file of its own.
     """

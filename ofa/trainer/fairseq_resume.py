@@ -82,7 +82,8 @@ def choose(cfg) -> tuple[str, bool] | None:
         )
     else:
         logger.info(
-            "going on with the run of %s from %s; to start over, use another --save-dir or FRESH=1",
+            "continuing with the run of %s from %s; to start over, use another --save-dir or"
+            " FRESH=1",
             cfg.save_dir,
             path,
         )
@@ -114,7 +115,7 @@ def candidates(folder: str) -> list[str]:
 def first_readable(paths: list[str], base: str | None = None) -> tuple[str, Any]:
     """The first checkpoint that can be read whole, and the checkpoint options stored in it.
 
-    Args: base: where the base of checkpoints of light tuning is now.
+    Args: base: where the base of checkpoints of parameter-efficient tuning is now.
     """
     damages = []
     for path in paths:
@@ -135,7 +136,7 @@ def first_readable(paths: list[str], base: str | None = None) -> tuple[str, Any]
         prefetched[path] = state
         return path, (state.get("cfg") or {}).get("checkpoint")
     raise UserError(
-        f"{Path(paths[0]).parent}: expected a checkpoint to go on from, found only damaged ones"
+        f"{Path(paths[0]).parent}: expected a checkpoint to continue from, found only damaged ones"
         f" ({damages[0]}); copy one back, or start over with FRESH=1 or another --save-dir"
     )
 

@@ -51,8 +51,8 @@ def replace_validate_and_save(stock: Callable) -> Callable:
             trainer.epoch_loss = valid_losses[0] if end_of_epoch else None
             save_last(cfg.checkpoint, trainer, epoch_itr)
         raise Stopped(
-            f"stopped as asked after update {trainer.get_num_updates()}; the same command goes on "
-            "from there"
+            f"stopped as asked after update {trainer.get_num_updates()}; the same command "
+            "continues from there"
         )
 
     return validate_and_save

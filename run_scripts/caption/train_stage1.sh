@@ -3,7 +3,7 @@
 # Needs:     DATA_DIR with caption_stage1_train.tsv and caption_val.tsv, the BPE folder, the pretrained checkpoint.
 # Command:   SIZE=base bash run_scripts/caption/train_stage1.sh [any fairseq flag]
 # Batch:     128 captions per update (8 per process; --update-freq follows the number of processes).
-# Settings:  SIZE [large]; DATASET [coco] or muge (Chinese); TUNING=prefix, adapter, bitfit or lora to train few parameters
+# Settings:  SIZE [large]; DATASET [coco] or muge (Chinese); TUNING=prefix, adapter, bitfit or lora for parameter-efficient tuning
 #            (tuning.sh; 1024 captions per update); DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of launch.sh
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

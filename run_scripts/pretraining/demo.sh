@@ -70,7 +70,7 @@ train() {  # train FOLDER ROWS DATA FLAGS...: ofa_nano with that many rows per p
     stop_if_interrupted "$folder"
 }
 
-# Weights: matching, whose answers are one token long, and the rare extra rows more often than in upstream, what is soon learned less often.
+# Weights: matching, whose answers are one token long, and the rare auxiliary rows more often than in upstream, what is soon learned less often.
 pretrain() {
     train "$PRETRAINED" "$BATCH" "$WORLD/vision_language_examples.tsv,$WORLD/vision_language_val.tsv" --task=unify_task \
         --text-data="$WORLD/text_examples.tsv,$WORLD/text_val.tsv" --image-data="$WORLD/image_examples.tsv,$WORLD/image_val.tsv" \

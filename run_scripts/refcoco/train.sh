@@ -4,7 +4,7 @@
 # Command:   DATASET=refcocog SIZE=base bash run_scripts/refcoco/train.sh [any fairseq flag]
 # Batch:     128 texts per update (4 per process; --update-freq follows the number of processes).
 # Settings:  DATASET [refcoco] or refcocoplus, refcocog, refcoco_cn; SIZE [large]; LOSS=encouraging for the encouraging loss;
-#            TUNING=prefix, adapter, bitfit or lora to train few parameters (tuning.sh; 1024 texts per update);
+#            TUNING=prefix, adapter, bitfit or lora for parameter-efficient tuning (tuning.sh; 1024 texts per update);
 #            DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of launch.sh
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -3,7 +3,7 @@
 # Needs:     DATA_DIR with snli_ve_train.tsv and snli_ve_dev.tsv, the BPE folder, the pretrained checkpoint.
 # Command:   SIZE=base bash run_scripts/snli_ve/train.sh [any fairseq flag]
 # Batch:     256 sentences per update (4 per process; --update-freq follows the number of processes).
-# Settings:  SIZE [large]; TUNING=prefix, adapter, bitfit or lora to train few parameters (tuning.sh; 1024 sentences per
+# Settings:  SIZE [large]; TUNING=prefix, adapter, bitfit or lora for parameter-efficient tuning (tuning.sh; 1024 sentences per
 #            update); DATA_DIR BPE_DIR RESTORE SAVE_DIR, and those of launch.sh
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -4,8 +4,8 @@
 #            the BPE folder, the pretrained checkpoint.
 # Command:   SIZE=base bash run_scripts/vqa/train.sh [any fairseq flag]
 # Batch:     512 questions per update (4 per process; --update-freq follows the number of processes).
-# Settings:  SIZE [large]; ANSWERS, none: any text is learned and generated; TUNING=prefix, adapter, bitfit or lora to train
-#            few parameters (tuning.sh; 1024 questions per update, as many updates); DATA_DIR BPE_DIR RESTORE SAVE_DIR, and
+# Settings:  SIZE [large]; ANSWERS, none: any text is learned and generated; TUNING=prefix, adapter, bitfit or lora for parameter-efficient
+#            tuning (tuning.sh; 1024 questions per update, as many updates); DATA_DIR BPE_DIR RESTORE SAVE_DIR, and
 #            those of launch.sh
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

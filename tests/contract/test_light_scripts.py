@@ -1,4 +1,5 @@
-"""Light tuning on the command line: upstream's scripts' flags, and TUNING of our own scripts."""
+"""Parameter-efficient tuning on the command line: upstream's scripts' flags, and TUNING of our
+own scripts."""
 
 import subprocess
 

@@ -1,4 +1,4 @@
-"""run_scripts/setup.sh: idempotent, locked, and clear when it cannot go on (the installation
+"""run_scripts/setup.sh: idempotent, locked, and clear when it cannot continue (the installation
 itself is not repeated here)."""
 
 import fcntl

@@ -430,7 +430,7 @@ def test_figures_of_the_tasks_add_up_to_those_of_the_batch(ready, network):
         )
     doubled = network[1](network[0].eval(), both[1])[
         2
-    ]  # extra rows weigh twice, their figures do not
+    ]  # auxiliary rows weigh twice, their figures do not
     assert sum(doubled[f"_{name}_nll"].item() for name in TASKS) == pytest.approx(
         doubled["nll_loss"].item() / 2, rel=1e-5
     )

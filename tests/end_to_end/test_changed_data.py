@@ -1,5 +1,5 @@
 """Training data that changed between a kill and the same command again: the run says what
-changed, and goes on only when told to."""
+changed, and continues only when told to."""
 
 import shutil
 import signal

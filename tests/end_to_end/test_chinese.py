@@ -87,7 +87,7 @@ def checkpoints(files) -> dict:
 
 
 def evaluate(files, checkpoint: Path, task: str, *more: str) -> tuple[list[dict], dict, dict]:
-    """Result file, scores, and those of the best constant answer."""
+    """Result file, scores, and those of the constant baseline."""
     results = checkpoint.parent / "results"
     name = "refcoco_cn" if task == "refcoco" else task
     assert (

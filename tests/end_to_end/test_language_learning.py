@@ -1,5 +1,5 @@
-"""Language tasks learned from our grammar in seconds: clearly better on unseen rows than the best
-constant answer, for two seeds.
+"""Language tasks learned from our grammar in seconds: clearly better on unseen rows than the
+constant baseline, for two seeds.
 
 By upstream's flags, from random weights, without any image; then ``ofa evaluate``, whose test
 rows the training never saw.

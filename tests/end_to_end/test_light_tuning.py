@@ -1,5 +1,6 @@
-"""Light tuning in real trainings: small checkpoints that name their base, exact continuation,
-merging."""
+"""Parameter-efficient tuning in real trainings: small checkpoints that name their base, exact
+continuation, merging.
+"""
 
 import re
 import shutil
@@ -39,7 +40,7 @@ def files(tmp_path_factory):
 
 
 def tune(files, name: str, *more: str, base: Path | None = None, **how):
-    """A run of light tuning in the folder ``name``. Returns: its outcome and its last
+    """A run of parameter-efficient tuning in the folder ``name``. Returns: its outcome and its last
     checkpoint's path."""
     start = f"--finetune-from-model={base or files.base}"
     done = train(flags(files, files.folder / name, *SHORT, start, *more), **how)

@@ -1,4 +1,4 @@
-"""A pretraining on all tasks: killed in mid-epoch it goes on as if nothing had happened, and two
+"""A pretraining on all tasks: killed in mid-epoch it continues as if nothing had happened, and two
 ranks train what one does."""
 
 import os

@@ -71,7 +71,7 @@ def test_every_task_stands_beside_its_best_constant_answer(run):
     )
     printed = (run / "stdout.txt").read_text()
     assert (
-        all(re.search(rf"^{task} .* best constant", printed, re.M) for task in TASKS)
+        all(re.search(rf"^{task} .* constant baseline", printed, re.M) for task in TASKS)
         and "together" in printed
     )
 
@@ -117,7 +117,7 @@ def test_one_page_shows_a_summary_tasks_and_drawings(run):
     for page in (summary, tasks):
         assert (
             all(f"<td>{task.replace('_', ' ')}</td>" in page for task in TASKS)
-            and "best constant" in page
+            and "constant baseline" in page
         )
     assert (
         "things right" in summary

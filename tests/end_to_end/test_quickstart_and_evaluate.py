@@ -61,7 +61,7 @@ def test_quickstart_prints_a_table_and_writes_the_page(run):
     for words in (
         "CIDEr",
         "BLEU-4",
-        "best constant",
+        "constant baseline",
         "3 train ofa_nano on captions",
         "stage 1",
         "vqa_score",

@@ -1,5 +1,5 @@
 """Text recognition learned from synthetic words, with two seeds: words that no training image
-shows are read, clearly better than the best constant answer reads them. Then evaluation, pages and
+shows are read, clearly better than the constant baseline reads them. Then evaluation, pages and
 predictions of the same model.
 """
 
@@ -129,7 +129,7 @@ def test_words_never_seen_are_read_better_than_any_constant_answer(run):
     nearest = max(closeness(counts([text] * 80, unseen)) for text in {*unseen, *run.texts})
     assert found["best_constant"]["scores"]["acc"] < 0.1 and nearest < 0.4
     assert found["scores"]["acc"] > 0.3 and found["scores"]["ned"] > nearest + 0.3, found["scores"]
-    assert "best constant" in (results / "page.html").read_text()
+    assert "constant baseline" in (results / "page.html").read_text()
 
 
 def test_validation_names_the_best_checkpoint_by_accuracy(run):

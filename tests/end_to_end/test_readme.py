@@ -126,7 +126,7 @@ def test_the_commands_for_pretraining_are_well_formed(tmp_path):
 
 
 def test_the_commands_for_other_tasks_and_few_parameters_are_well_formed(tmp_path):
-    commands = "ofa() { :; }\n" + block("other tasks") + block("few parameters")
+    commands = "ofa() { :; }\n" + block("other tasks") + block("parameter-efficient tuning")
     done = run(commands, tmp_path, DRY_RUN="1", CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
     for task in ("rte", "gigaword", "caption", "refcoco", "ocr"):

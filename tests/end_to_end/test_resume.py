@@ -1,4 +1,4 @@
-"""A run that is killed, interrupted or out of disk space goes on as if nothing had happened."""
+"""A run that is killed, interrupted or out of disk space continues as if nothing had happened."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Training from shards: as from the TSV, and a killed run goes on in the middle of an epoch as
+"""Training from shards: as from the TSV, and a killed run continues in the middle of an epoch as
 if nothing had happened."""
 
 import signal

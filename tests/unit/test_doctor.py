@@ -477,7 +477,7 @@ def test_damage_is_found_named_and_mended_or_left_out(
         and finding["rule"] in rule.split("|")
         and finding["note"] == (fixed == NOTE)
     )
-    left_out = [line for line in lines if line.startswith("left out: ")]
+    left_out = [line for line in lines if line.startswith("skipped: ")]
     assert len(left_out) == (1 if fixed == LEFT_OUT else 0)
     rows = copy.read_bytes().split(b"\n")[:-1]
     assert len(rows) == content["repaired"]["rows"]
@@ -492,7 +492,7 @@ def test_the_list_of_rules_says_what_is_mended(capsys):
     assert {fate.split(",")[0] for fate in fates.values()} == {
         "a note",
         "--fix repairs it",
-        "--fix leaves the row out",
+        "--fix skips the row",
         "for you to repair",
     }
     for _, _, _, names, _, fixed in DAMAGE:

@@ -1,5 +1,5 @@
-"""Light tuning learns: a network that repeats the first word of a text is taught to judge it, by
-few parameters.
+"""Parameter-efficient tuning learns: a network that repeats the first word of a text is taught to
+judge it, by parameter-efficient tuning.
 
 A text is four words of twelve. The base says the first one again; the new task is whether it is one
 of six "good" words.
@@ -83,7 +83,7 @@ def base() -> OFAModel:
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", METHODS)
 def test_few_parameters_learn_a_new_task(base, method, seed):
-    """The best constant answer is right in half of the texts."""
+    """The constant baseline is right in half of the texts."""
     switches, rate = METHODS[method]
     model = build_small(VOCAB, **SIZES, **switches)
     load_into(model, base.state_dict())

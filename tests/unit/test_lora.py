@@ -1,5 +1,6 @@
-"""LoRA and what all light tuning promises of the network: it starts as the base, and nothing
-else moves."""
+"""LoRA and what all parameter-efficient tuning promises of the network: it starts as the base, and
+nothing else moves.
+"""
 
 import pytest
 import torch

@@ -12,7 +12,7 @@ from ofa.data.mixture import Mixture
 
 
 def files_of(*rows: int) -> list[range]:
-    """Stand for files of so many rows."""
+    """Stand for files of these numbers of rows."""
     return list(map(range, rows))
 
 

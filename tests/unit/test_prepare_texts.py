@@ -156,7 +156,7 @@ def test_undecided_pairs_are_left_out(tmp_path):
     [
         (lambda text: text.replace("sentence2", "hypothesis"), ("test.tsv:1", "'sentence2'")),
         (lambda text: text.replace("\n1\t", "\n7\t"), ("test.tsv:3", "numbered 1", "'7'")),
-        (lambda text: text.replace("\tt1", ""), ("test.tsv:3", "cannot be left out")),
+        (lambda text: text.replace("\tt1", ""), ("test.tsv:3", "cannot be skipped")),
     ],
 )
 def test_test_rows_are_all_there_in_their_order(tmp_path, capsys, change, words):

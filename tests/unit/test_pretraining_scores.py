@@ -1,4 +1,4 @@
-"""Figures of the eight tasks: right answers count, and the best constant answer stands beside
+"""Figures of the eight tasks: right answers count, and the constant baseline stands beside
 them."""
 
 import pytest

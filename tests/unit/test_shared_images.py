@@ -1,4 +1,4 @@
-"""An image of several samples goes through the stem once; what the model says and learns of it
+"""An image of several samples goes through the stem once; what the model predicts and learns of it
 stays the same."""
 
 from argparse import Namespace
