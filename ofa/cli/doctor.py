@@ -231,7 +231,7 @@ def _usable(bpe_dir: str | None) -> str:
 
 
 def _show(report, arguments: DoctorOptions, size: str) -> None:
-    """Findings, at most so many per rule, and a last line with the counts."""
+    """Findings, at most a given number per rule, and a last line with the counts."""
     printed: Counter = Counter()
     for finding in report.findings:
         printed[finding.rule] += 1

@@ -105,7 +105,7 @@ def _check(args: EvaluateOptions) -> None:
 
 
 def _score(args: EvaluateOptions, evaluation):
-    """Scores of the predictions, and of the best constant answer if that is asked for; printed
+    """Scores of the predictions, and of the constant baseline if that is asked for; printed
     and written."""
     from ofa.task.results import write_json
     from ofa.task.scoring import score_rows
@@ -130,7 +130,7 @@ def _score(args: EvaluateOptions, evaluation):
         )
     print_table(other_scores(args, constant), scores)
     if constant:
-        print(f"best constant answer: {constant[0]}")
+        print(f"constant baseline: {constant[0]}")
     if args.out:
         content = {"scores": scores.overall, "rows": len(evaluation.texts), "by_row": scores.by_row}
         scored = sum(map(bool, evaluation.references))
@@ -167,6 +167,6 @@ def _quality(args: EvaluateOptions, evaluation) -> dict[str, float]:
 
 
 def other_scores(args: EvaluateOptions, constant) -> list[tuple[str, dict[str, float]]]:
-    """Columns to set beside the model's scores: those of ``--compare``, and of the best constant
-    answer."""
-    return [*args.compare] + ([("best constant", constant[1])] if constant else [])
+    """Columns to set beside the model's scores: those of ``--compare``, and of the constant
+    baseline."""
+    return [*args.compare] + ([("constant baseline", constant[1])] if constant else [])

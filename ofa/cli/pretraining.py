@@ -150,7 +150,8 @@ def run_score(args: ScoreOptions) -> int:
         ):
             perfect = "" if one.reachable is None else f"; the true codes {one.reachable:.4f}"
             print(
-                f"{name:22} {one.measure:15} {one.model:.4f}   best constant {one.constant:.4f}  "
+                f"{name:22} {one.measure:15} {one.model:.4f}   constant baseline "
+                f"{one.constant:.4f}  "
                 f" ({one.rows} rows{perfect})",
                 flush=True,
             )

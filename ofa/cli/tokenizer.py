@@ -12,7 +12,7 @@ from ofa.errors import UserError
 from ofa.inference.options import DeviceOptions
 from ofa.io.flags import Parser, command, option, options_of
 
-UNFINISHED = "training.pt"  # beside tokenizer.pt, as long as a training goes on
+UNFINISHED = "training.pt"  # beside tokenizer.pt, as long as a training runs
 SAMPLES = "reconstructions.png"
 DECODED = "manifest.json"  # of decoded images
 KINDS = "tokenizer.pt, its folder, or a folder with model.yaml and last.ckpt (VQGAN)"

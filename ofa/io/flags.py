@@ -312,7 +312,7 @@ class Parser(argparse.ArgumentParser):
         ).add_parser
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        while self.fill:  # it may name another one that goes on
+        while self.fill:  # it may name another one that continues
             fill, self.fill = self.fill, None
             fill()
         if self.get_default("run") and not self._subparsers:

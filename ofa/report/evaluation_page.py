@@ -136,7 +136,7 @@ def _tiles(scores: Scores | None, constant: Constant | None) -> list[Tile]:
             name,
             f"{scores.overall[name]:.3f}",
             (
-                f"best constant answer: {constant[1][name]:.3f}"
+                f"constant baseline: {constant[1][name]:.3f}"
                 if constant and name in constant[1]
                 else ""
             ),

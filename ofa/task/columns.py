@@ -163,7 +163,7 @@ class TsvSchema:
         return any(column.kind == kind for column in self.columns)
 
     def names_of(self, count: int, where: str) -> tuple[str, ...]:
-        """Names of so many selected columns. Raises: UserError beginning with ``where`` if the
+        """Names of the selected columns. Raises: UserError beginning with ``where`` if the
         task knows no such rows."""
         every = tuple(column.name for column in self.columns)
         if not len(self.column_names) <= count <= len(every):

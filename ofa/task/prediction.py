@@ -1,4 +1,4 @@
-"""From what the network said to what is scored, written and shown: ``Hypothesis`` ->
+"""From what the network predicted to what is scored, written and shown: ``Hypothesis`` ->
 ``Prediction`` -> ``Shown``."""
 
 import math
@@ -15,7 +15,7 @@ from ofa.tokens.boxes import NamedBox, parse_box
 
 @dataclass
 class BatchRow:
-    """What predictions and metrics may know of a row of a batch, besides what the network said.
+    """What predictions and metrics may know of a row of a batch, besides the prediction.
 
     Args:
         id: as in the file. target: the decoded target text. target_str: the target as in the file,
@@ -38,7 +38,7 @@ class BatchRow:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What the network said to a row.
+    """What the network predicted for a row.
 
     Args:
         text: in words; symbols such as ``<bin_12>`` stand as they are.
@@ -60,7 +60,7 @@ class Prediction:
         text: the answer, as it is scored and written.
         score: of the hypothesis.
         box: xyxy in pixels of the original image, inside of it. bins: the same as the network
-            says it.
+            predicts it.
         boxes: all objects that it names, with their names; None: the task predicts none.
         decoded_box: what the bins say before it is clipped to the image; None: the same as
             ``box``.

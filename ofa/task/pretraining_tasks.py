@@ -4,7 +4,7 @@ may ask for.
 pairs of image and text   caption, qa, visual_grounding: one sample per row, by its type;
                             image_text_matching, grounded_captioning: a second sample of the same
                                 row
-extra rows                  text_infilling, image_infilling, detection: a group per eighth pair
+auxiliary rows              text_infilling, image_infilling, detection: a group per eighth pair
 """
 
 import math
@@ -73,7 +73,7 @@ class PretrainingOptions(TaskOptions):
     )
     skip_bad_rows: int = option(
         0,
-        "so many broken rows are replaced by others and named in the log; one more ends the"
+        "number of broken rows to replace by others and name in the log; one more ends the"
         " run. Of several processes each counts those that it reads, and from one epoch to"
         " the next all those that any has read",
     )
@@ -82,7 +82,7 @@ class PretrainingOptions(TaskOptions):
     )
     max_resize: Optional[int] = option(
         None,
-        "training images are enlarged at random, from --patch-image-size to so many"
+        "training images are enlarged at random, from --patch-image-size to this"
         " pixels (shorter side), before a square is cut out; default: 480 as upstream"
         " where --patch-image-size is 256 to 384, else 1.25 times",
     )
@@ -171,7 +171,7 @@ def parse_weights(text: Optional[str]) -> dict[str, float]:
     """Weight of every task: ``"qa=2,detection=0"`` or ``'{"qa": 2}'``; 1 for those that are not
     named.
 
-    Raises: UserError for an unknown task, or a weight that is no number from 0 on.
+    Raises: UserError for an unknown task, or a negative or infinite weight.
     """
     usage = "--task-weights expects 'qa=2,detection=0' or JSON"
     given: Mapping[str, Any]

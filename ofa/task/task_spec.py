@@ -81,7 +81,7 @@ class TaskOptions:
     )
     shuffle_buffer: Optional[int] = option(
         None,
-        "read the training rows as a shuffle buffer of so many samples would, shard after"
+        "read the training rows as a shuffle buffer of this size would, shard after"
         " shard in a new order; 0: any row may follow any other. When left out: 10000 for"
         " shards, 0 for TSV files",
     )
@@ -130,11 +130,11 @@ class Example:
             ``src`` (the whole source), ``prev_output`` (the source without its end symbol). None:
             the task does not ask that way; as ``none``, but the batch has no ``decoder_prompts``.
         prefix_tokens: the batch also has the decoder's prompt as ``prefix_tokens``.
-        unscored: so many first target tokens are given and not learned; the end symbol always is.
+        unscored: number of first target tokens that are given, not learned; the end symbol is.
         augment: the image is cropped, flipped, changed in color and partly erased at random.
         ends: the end symbol is learned behind the target. False: the target alone, and the batch
             has no ``decoder_prompts``, as upstream's GLUE.
-        noise_ratio: so many of the target tokens that the decoder reads, drawn by chance, are
+        noise_ratio: share of the target tokens that the decoder reads, drawn by chance, are
             others of the vocabulary's text.
         extra: further keys of the sample (``conf``, ``ref_dict``, ...), see
             ``ofa.data.sample.Sample``.
