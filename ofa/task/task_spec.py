@@ -80,10 +80,7 @@ class TaskOptions:
         True, "read the training rows in a new order every epoch; --no-shuffle: as in the file"
     )
     shuffle_buffer: Optional[int] = option(
-        None,
-        "read the training rows as a shuffle buffer of this size would, shard after"
-        " shard in a new order; 0: any row may follow any other. When left out: 10000 for"
-        " shards, 0 for TSV files",
+        None, "samples of the shuffle buffer, if not 10000 for shards and 0 for TSV"
     )
 
 
