@@ -31,13 +31,6 @@ def tier(folder: str, marked_slow: bool) -> str:
     return "fast" if folder in FAST_FOLDERS and not marked_slow else "slow"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "fast: units, recorded numbers and quick contracts; under 4 minutes on 2 cores"
-    )
-    config.addinivalue_line("markers", "slow: starts trainings, browsers or many processes")
-
-
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
