@@ -112,11 +112,11 @@ def task_of(stored: dict[str, Any], args: ConvertOptions) -> dict[str, Any]:
     from ofa.tasks import spec_of
 
     name = stored.get("_name") or stored.get("task")
-    if args.task and args.task != "unify_task":
-        args.task = spec_of(args.task).name
-    if args.task and name not in (None, args.task):
+    pretraining = args.task == "unify_task"
+    task = args.task if pretraining or not args.task else spec_of(args.task).name
+    if task and name not in (None, task):
         raise UserError(
-            f"--task {args.task}: {args.source} is of task '{name}' and keeps it; leave --task out"
+            f"--task {task}: {args.source} is of task '{name}' and keeps it; leave --task out"
         )
     given = {
         "bpe_dir": args.bpe_dir and str(Path(args.bpe_dir).resolve()),
@@ -125,7 +125,7 @@ def task_of(stored: dict[str, Any], args: ConvertOptions) -> dict[str, Any]:
     }
     given = {key: value for key, value in given.items() if value is not None}
     return {
-        "_name": name or args.task or "caption",
+        "_name": name or task or "caption",
         "code_dict_size": 8192,
         "num_bins": 1000,
         **stored,

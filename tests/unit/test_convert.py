@@ -567,7 +567,7 @@ def test_a_task_is_for_files_that_name_none(small, tmp_path, capsys):
     torch.save(load_checkpoint(small)["model"], tmp_path / "bare.pt")
     options = [
         "--task",
-        "vqa_gen",
+        "vqa",
         "--num-bins",
         "8",
         "--code-dict-size",
