@@ -105,7 +105,7 @@ def caption_example(row: Mapping[str, str], context: RowContext) -> Example:
     )
 
 
-def clean_prediction(hypothesis: Hypothesis, row: BatchRow, options: TaskOptions) -> Prediction:
+def clean_prediction(hypothesis: Hypothesis, row: BatchRow, options: CaptionOptions) -> Prediction:
     """A generated caption as it is scored and written. Characters that the vocabulary does not
     know cannot be written."""
     text = hypothesis.text.replace(UNKNOWN, "")
@@ -181,7 +181,9 @@ def bleu_counts(predictions: list[str], references: list[list[str]]) -> dict[str
         list(map(cider_words, references)),
     )
     longest = max(map(len, references))
-    streams = [[refs[i] if i < len(refs) else None for refs in references] for i in range(longest)]
+    streams: Any = [
+        [refs[i] if i < len(refs) else None for refs in references] for i in range(longest)
+    ]
     bleu = sacrebleu.corpus_bleu(predictions, streams, tokenize="none")
     counts: dict[str, float] = {"_bleu_sys_len": bleu.sys_len, "_bleu_ref_len": bleu.ref_len}
     for order in range(BLEU_ORDER):

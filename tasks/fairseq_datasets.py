@@ -15,7 +15,7 @@ from ofa.data.sample import SampleBuilder
 from ofa.data.tsv import data_files
 from ofa.errors import UserError
 from ofa.task.answers import AnswerSet, source_of
-from ofa.task.task_spec import TaskOptions, TaskSpec
+from ofa.task.task_spec import TaskSpec
 from ofa.tasks.fairseq_answer_check import check_evaluation, check_training
 from ofa.tokens.vocabulary import Vocabulary
 from ofa.trainer.fairseq_data_position import RowIterator
@@ -64,7 +64,7 @@ class ReadingTask(FairseqTask):
         """
         dataset = self.open_file(data_files(self.cfg.data or "", split, epoch), split)
         logger.info("%s: %s, %d rows", split, dataset.file.path, len(dataset))
-        if self.answers is not None and not self.answers_checked[split == "train"]:
+        if not self.answers_checked[split == "train"]:
             self.check_answers(dataset)
         self.datasets[split] = dataset
 
@@ -83,6 +83,8 @@ class ReadingTask(FairseqTask):
 
         Raises: UserError if the rows cannot be answered with this run's set of answers.
         """
+        if self.answers is None:
+            return
         if dataset.builder.split == "train":
             paths = self.training_files()["train"]
             check_training(
@@ -96,7 +98,7 @@ class ReadingTask(FairseqTask):
                 check_evaluation(dataset, self.answers, source_of(self.cfg))
             self.answers_checked = (True, self.answers_checked[1])
 
-    def options(self) -> TaskOptions:
+    def options(self) -> Any:
         """The task's part of the configuration as plain values: small to send to workers."""
         return self.spec.options(
             **{name: getattr(self.cfg, name) for name in self.spec.options.__dataclass_fields__}

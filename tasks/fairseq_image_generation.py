@@ -206,15 +206,13 @@ class DrawingTask(AnsweringTask):
         """Images, and how well they fit, of the samples of each row."""
         device = sample["net_input"]["src_tokens"].device
         every = [one for some in found for one in some]
-        for one, image in zip(every, self.images([one.codes for one in every], device)):
+        images = self.images([one.codes or () for one in every], device)
+        for one, image in zip(every, images):
             one.image = image
         if self.image_text_scorer is None:
             return
         fits = self.fits(
-            [one.image for one in every],
-            [row for row, some in enumerate(found) for _ in some],
-            sample,
-            rows,
+            images, [row for row, some in enumerate(found) for _ in some], sample, rows
         )
         for one, fit in zip(every, fits):
             one.clip_score = float(fit)

@@ -9,7 +9,7 @@ of all of them.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
@@ -72,7 +72,7 @@ class JointTask(OFATask):
             MEMBERS: {
                 name: {
                     key: value
-                    for key, value in OmegaConf.to_container(task.cfg).items()
+                    for key, value in cast(dict, OmegaConf.to_container(task.cfg)).items()
                     if key != "_name"
                 }
                 for name, task in self.tasks.items()

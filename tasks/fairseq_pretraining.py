@@ -2,8 +2,9 @@
 ``ofa.task.pretraining_tasks`` and ``tasks/pretraining.py``."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
 from fairseq.logging import metrics
@@ -176,7 +177,7 @@ class UnifyTask(OFATask):
     def run_state(self) -> dict:
         return {"bad_rows": self.bad_rows.names()}
 
-    def load_run_state(self, state: dict) -> None:
+    def load_run_state(self, state: Mapping[str, Any]) -> None:
         self.bad_rows.restore(state.get("bad_rows", []))
 
     def begin_epoch(self, epoch: int, model) -> None:

@@ -26,7 +26,7 @@ from ofa.data.sample import answer_set
 from ofa.errors import UserError
 from ofa.io.flags import add_flag
 from ofa.task.prediction import BatchRow, Prediction
-from ofa.task.task_spec import Decoding, TaskSpec
+from ofa.task.task_spec import Decoding, Scorer, TaskSpec
 from ofa.tasks import declared_specs, template
 from ofa.tasks.fairseq_datasets import ReadingTask
 from ofa.tasks.fairseq_image_generation import DrawingTask
@@ -74,7 +74,7 @@ class OFATask(ReadingTask, DrawingTask):
         self.bpe = bpe
         self.dictionary = fairseq_dictionary(vocabulary)
         self.answers = answer_set(self.spec, self.options(), vocabulary, bpe)
-        self.scorer = None
+        self.scorer: Scorer | None = None
         self.tensorboard_samples = TensorBoardSamples(cfg.imagenet_default_mean_and_std)
 
     @classmethod
@@ -237,9 +237,9 @@ class OFATask(ReadingTask, DrawingTask):
             self.spec.prediction(self.hypothesis(tokens), known[row], self.cfg)
             for tokens, row in zip(answers, rows)
         ]
-        return np.array(
-            self.spec.metrics.reward(predictions, [known[row] for row in rows]), dtype=np.float64
-        )
+        reward = self.spec.metrics.reward
+        assert reward is not None
+        return np.array(reward(predictions, [known[row] for row in rows]), dtype=np.float64)
 
     def metric_names(self) -> list[str]:
         """What ``--best-checkpoint-metric`` may name in this run."""
@@ -289,7 +289,7 @@ def register_spec(spec: TaskSpec, aliases: Sequence[str] = ()) -> type[OFATask]:
         title = name.title().replace("_", "")
         # Both classes live in this module under their own names, so that configurations can be
         # pickled.
-        config = dataclass(
+        config: Any = dataclass(
             type(f"{title}Config", (spec.options, FairseqDataclass), {"__module__": __name__})
         )
         task = type(f"{title}Task", (OFATask,), {"__module__": __name__, "spec": spec})

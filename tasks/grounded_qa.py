@@ -8,6 +8,7 @@ in pixels of the image. Source: OFA paper, fig. 10.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ofa.errors import UserError
 from ofa.io.flags import option
@@ -39,7 +40,8 @@ def grounded_example(row: Mapping[str, str], context: RowContext) -> Example:
         )
     example = VQA.example({"objects": "", **row}, context)
     box = parse_box(row["box"], context.where)
-    region = box_symbols(box, example.image.size, context.options, context.where)
+    image: Any = example.image
+    region = box_symbols(box, image.size, context.options, context.where)
     return replace(example, source=[*example.source, REGION, region])
 
 

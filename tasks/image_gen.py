@@ -83,7 +83,7 @@ class DrawingOptions(TaskOptions):
     scst_args: str = option("{}", "generation options for the samples, as --eval-args")
 
 
-def num_codes(options: TaskOptions) -> int:
+def num_codes(options: Any) -> int:
     """Codes of an image."""
     return (options.code_image_size // CODE_SIDE) ** 2
 

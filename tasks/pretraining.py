@@ -113,7 +113,7 @@ def question(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
         )
     pixels = context.images.full_view(context.open_image(row["image"]))
     answers = parse_answers(row["answers"], context.where)
-    answer = max(answers, key=answers.get)
+    answer = max(answers, key=answers.__getitem__)
     found = [sample("qa", row, f" {text}", f" {answer}", pixels, answers[answer])]
     if context.negatives is not None:
         other = context.negatives.answer(answer, answers[answer], context.rng)

@@ -140,13 +140,13 @@ def warn_of_overhang(file: str) -> None:
     logger.warning("%sboxes reach beyond their images; 'ofa doctor' names the rows", place(file))
 
 
-def box_prediction(hypothesis: Hypothesis, row: BatchRow, options: GroundingOptions) -> Prediction:
+def box_prediction(hypothesis: Hypothesis, row: BatchRow, options: Any) -> Prediction:
     """The box of four bins; anything else is an empty box at the upper left corner."""
     bins = text_to_bins(hypothesis.symbols)
     if len(bins) != 4:
         return Prediction(hypothesis.text.strip(), hypothesis.score, box=(0.0, 0.0, 0.0, 0.0))
     side = options.patch_image_size
-    image_size = round(side / row.w_resize_ratio), round(side / row.h_resize_ratio)
+    image_size = round(side / (row.w_resize_ratio or 1)), round(side / (row.h_resize_ratio or 1))
     decoded = bins_to_boxes(bins, image_size, side, options.max_image_size, options.num_bins)
     box, decoded_box = as_box(clip_boxes(decoded, image_size)), as_box(decoded)
     return Prediction(
@@ -197,7 +197,7 @@ def result_row(row_id: Any, prediction: Prediction) -> dict[str, Any]:
 def described(prediction: Prediction) -> dict[str, Any]:
     """Scores to a thousandth: what lies behind depends on the number of threads."""
     return {
-        "box": list(prediction.box),
+        "box": list(prediction.box or ()),
         "score": round(prediction.score, 3),
         "bins": prediction.bins and list(prediction.bins),
     }
@@ -211,7 +211,7 @@ def boxes_only(options: GroundingOptions, zero_shot: bool) -> Decoding:
 class GroundingMetrics(TaskMetrics):
     """Accuracy at an overlap of 0.5, and the mean overlap."""
 
-    figures = (
+    figures: tuple[Metric, ...] = (
         Metric(
             "score",
             ("_score_sum", "_score_cnt"),
@@ -240,7 +240,7 @@ class GroundingMetrics(TaskMetrics):
     def reward(self, predictions: Sequence[Prediction], rows: Sequence[BatchRow]) -> list[float]:
         """What sampled boxes earn: their overlap with the true one, 0 to 1."""
         return [
-            overlap(prediction, row.region_coord)
+            overlap(prediction, row.region_coord or ())
             for prediction, row in zip(predictions, rows, strict=True)
         ]
 
@@ -262,7 +262,8 @@ class GroundingMetrics(TaskMetrics):
 
     def constant(self, line: str) -> Prediction:
         """``x0,y0,x1,y1`` in pixels as the answer to every text."""
-        return Prediction(line, box=tuple(parse_box(line)))
+        x0, y0, x1, y1 = parse_box(line)
+        return Prediction(line, box=(x0, y0, x1, y1))
 
 
 SPEC = TaskSpec(

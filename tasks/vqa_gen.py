@@ -67,7 +67,7 @@ def vqa_example(row: Mapping[str, str], context: RowContext) -> Example:
             f"{context.where}: task 'vqa_gen' expects answers such as '1.0|!+yes', found none;"
             " remove the row"
         )
-    answer = max(answers, key=answers.get) if answers else ""
+    answer = max(answers, key=answers.__getitem__) if answers else ""
     return Example(
         id=row["id"],
         source=source,

@@ -112,8 +112,9 @@ def task_of(stored: dict[str, Any], args: ConvertOptions) -> dict[str, Any]:
     from ofa.tasks import spec_of
 
     name = stored.get("_name") or stored.get("task")
-    pretraining = args.task == "unify_task"
-    task = args.task if pretraining or not args.task else spec_of(args.task).name
+    task = args.task
+    if task and task != "unify_task":
+        task = spec_of(task).name
     if task and name not in (None, task):
         raise UserError(
             f"--task {task}: {args.source} is of task '{name}' and keeps it; leave --task out"

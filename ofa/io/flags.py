@@ -20,7 +20,7 @@ import textwrap
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 Options = TypeVar("Options")
 logger = logging.getLogger(__name__)
@@ -232,7 +232,7 @@ def _exclusive(group: Any, word: str) -> Any:
 def read_options(options: type[Options], namespace: argparse.Namespace) -> Options:
     """The object that a parsed command line describes."""
     values: dict[str, Any] = {}
-    for item in fields(options):  # type: ignore[arg-type]
+    for item in fields(cast(Any, options)):
         if "names" in item.metadata:
             given = {one.name: getattr(namespace, one.name) for one, _ in borrowed(options, item)}
             values[item.name] = {name: value for name, value in given.items() if value is not None}

@@ -84,9 +84,8 @@ def read_members(path: str, specs: Mapping[str, TaskSpec]) -> list[Member]:
             f"{path}: expects one entry of options per task such as {EXAMPLE}, found"
             f" {json.dumps(content)[:80]}"
         )
-    names = {alias: name for name, spec in specs.items() for alias in spec.aliases} | {
-        name: name for name in specs
-    }
+    names = {alias: name for name, spec in specs.items() for alias in spec.aliases}
+    names |= {name: name for name in specs}
     members = [
         _member(path, names.get(str(name), str(name)), entry, specs)
         for name, entry in content.items()

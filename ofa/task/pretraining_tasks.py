@@ -155,7 +155,7 @@ class PretrainingContext(RowContext):
     """What the functions that read a row may use besides it. ``negatives`` is there if
     image-text matching is trained."""
 
-    images: Optional[Images] = None
+    images: Images
     negatives: Optional[Negatives] = None
 
 
