@@ -42,7 +42,7 @@ def open_index(path: str | Path) -> np.ndarray:
     """
 
     def make(tsv, status: os.stat_result) -> tuple[np.ndarray, int]:
-        offsets = _official_index(path, tsv, status.st_size)
+        offsets = _upstream_index(path, tsv, status.st_size)
         if offsets is None:
             offsets = _scan(path, tsv, status)
         return offsets, len(offsets) - 1
@@ -125,7 +125,7 @@ def _without_empty_end(path: str | Path, tsv, offsets: np.ndarray) -> np.ndarray
     )
 
 
-def _official_index(path: str | Path, tsv, size: int) -> np.ndarray | None:
+def _upstream_index(path: str | Path, tsv, size: int) -> np.ndarray | None:
     """Row starts from ``<tsv>.index``, a pickle of ``(row_count, [offsets])``, if it is there and
     right.
 

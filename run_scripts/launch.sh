@@ -116,7 +116,7 @@ run_torchrun() {
 }
 
 require_count() {  # require_count NAME VALUE: arithmetic would take other words for variables, and 08 for octal
-    [[ $2 =~ ^[1-9][0-9]{0,8}$ ]] || fail "$1 expects an integer from 1 on, found '$2'"
+    [[ $2 =~ ^[1-9][0-9]{0,8}$ ]] || fail "$1 expects an integer of at least 1, found '$2'"
 }
 
 # What can be refused is refused before the set-up, and before anything is moved or written.
@@ -125,7 +125,7 @@ check_settings() {
     for name in BATCH EFFECTIVE_BATCH NPROC NNODES MASTER_PORT; do
         [ -z "${!name:-}" ] || require_count "$name" "${!name}"
     done
-    [[ ${NODE_RANK:-0} =~ ^(0|[1-9][0-9]{0,8})$ ]] || fail "NODE_RANK expects a non-negative integer, found '$NODE_RANK'"
+    [[ ${NODE_RANK:-0} =~ ^(0|[1-9][0-9]{0,8})$ ]] || fail "NODE_RANK expects an integer of at least 0, found '$NODE_RANK'"
     ! given --batch-size "$@" || require_count --batch-size "$(value_of --batch-size "$@")"
     case ${PRECISION:-${GPU_PRECISION:-fp32}} in
         fp32 | fp16 | memory-efficient-fp16 | bf16 | amp) ;;

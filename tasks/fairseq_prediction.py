@@ -19,7 +19,7 @@ from ofa.models.generation.generator import SequenceGenerator, encode_all, infer
 from ofa.models.generation.options import GenerationOptions
 from ofa.models.generation.ranking import AnswerRanker
 from ofa.task.answers import AnswerOptions, AnswerSet
-from ofa.task.chinese import without_blanks
+from ofa.task.chinese import without_spaces
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
 from ofa.task.task_spec import Decoding, TaskSpec
 from ofa.tokens.vocabulary import Vocabulary
@@ -123,7 +123,7 @@ class AnsweringTask(FairseqTask):
                 that they never match.
         """
         text = self.bpe.decode(self.vocabulary.pieces(tokens)).replace(UNKNOWN, unknown)
-        return without_blanks(text) if self.bpe.kind == "bert" else text
+        return without_spaces(text) if self.bpe.kind == "bert" else text
 
     # --- predictions
     # ----------------------------------------------------------------------------------------

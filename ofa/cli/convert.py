@@ -159,7 +159,7 @@ def image_size_of(source, args: ConvertOptions) -> int:
         reason = "as --patch-image-size says"
     if not isinstance(size, int) or size < 16:
         raise UserError(
-            f"--patch-image-size: expected an integer from 16 on, found {size}; give the image size"
+            f"--patch-image-size: expected an integer of at least 16, found {size}; give the image size"
             " of the training"
         )
     print(f"  images of {size} x {size} pixels, {reason}")

@@ -120,12 +120,12 @@ class RowChecker:
         if not self.columns or any(rule.finds(row, self.settings) for rule in ROW_RULES):
             return row
         cells = row.decode("utf-8").split("\t")
-        cells = self._mend_cells(cells)
+        cells = self._repair_cells(cells)
         if self.settings.images and self.image_numbers():
             self._clip(cells)
         return "\t".join(cells).encode("utf-8")
 
-    def _mend_cells(self, cells: list[str]) -> list[str]:
+    def _repair_cells(self, cells: list[str]) -> list[str]:
         """Columns that decide the kinds of others come first."""
         for names in ([name for name in self.columns if name == "type"], list(self.columns)):
             columns = self._columns_of(cells)

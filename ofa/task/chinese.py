@@ -3,7 +3,7 @@
 A BERT vocabulary has no spaces: its pieces are joined by them, so that a decoded text has one
 behind every character::
 
-    >>> without_blanks("一 只 猫 看 open source 的 书 ， 4. 5 元")
+    >>> without_spaces("一 只 猫 看 open source 的 书 ， 4. 5 元")
     '一只猫看open source的书，4.5元'
 """
 
@@ -28,7 +28,7 @@ def is_chinese(text: str) -> bool:
     return IDEOGRAPH.search(text) is not None
 
 
-def without_blanks(text: str) -> str:
+def without_spaces(text: str) -> str:
     """A decoded text as people write it: spaces stay between words in Latin letters alone. A
     text without Chinese stays as it is."""
     return INSIDE_NUMBERS.sub("", SPACES.sub("", text)) if is_chinese(text) else text

@@ -71,17 +71,17 @@ def clean_question(question: str, max_words: int | None = None) -> str:
     ``max_words`` words. The question mark is the prompt's business.
     """
     text = question.lower().lstrip(_LEADING).translate(_TO_BLANK)
-    return _cut_at_blanks(text, max_words)
+    return _cut_at_spaces(text, max_words)
 
 
 def clean_phrase(text: str, max_words: int | None = None) -> str:
     """As ``clean_question``, for captions and phrases in a prompt: ``<person>`` also loses its
     brackets."""
     text = text.lower().lstrip(_LEADING).translate(_TO_BLANK).replace("<person>", "person")
-    return _cut_at_blanks(text, max_words)
+    return _cut_at_spaces(text, max_words)
 
 
-def _cut_at_blanks(text: str, max_words: int | None) -> str:
+def _cut_at_spaces(text: str, max_words: int | None) -> str:
     return " ".join(_BLANKS.sub(" ", text).rstrip("\n").strip(" ").split(" ")[:max_words])
 
 

@@ -60,7 +60,7 @@ def rows_of(task, split: str, epoch: int = 1, **options) -> list[list[str]]:
     return [batch["id"].tolist() for batch in batches if batch]
 
 
-def test_official_flags_build_task_model_and_criterion(files):
+def test_upstream_flags_build_task_model_and_criterion(files):
     cfg, task = set_up(files, "--arch=ofa_tiny")
     model, criterion = task.build_model(cfg.model), task.build_criterion(cfg.criterion)
     dictionary = task.source_dictionary

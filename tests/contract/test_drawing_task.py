@@ -57,7 +57,7 @@ def batch_of(task, rows) -> dict:
     return task.datasets["valid"].collater([task.datasets["valid"][row] for row in rows])
 
 
-def test_official_flags_build_task_model_and_criterion(ready, network):
+def test_upstream_flags_build_task_model_and_criterion(ready, network):
     task, (model, criterion) = ready[1], network
     batch = batch_of(task, range(3))
     loss, sample_size, _ = criterion(model, batch, update_num=0)

@@ -48,7 +48,7 @@ def config(*flags: str):
     return convert_namespace_to_omegaconf(args)
 
 
-def test_installing_twice_mends_once():
+def test_installing_twice_patches_once():
     before = distributed_utils.call_main
     fairseq_compat.install()
     assert distributed_utils.call_main is before

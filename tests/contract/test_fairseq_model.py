@@ -76,7 +76,7 @@ def build(fairseq_model, parse):
 
 
 @pytest.mark.parametrize("case", names("state_dict_*"))
-def test_official_flags_give_the_recorded_arguments(parse, case):
+def test_upstream_flags_give_the_recorded_arguments(parse, case):
     recorded = load_json(case)
     found = vars(parse(recorded["arch"], recorded["flags"]))
     expected = {

@@ -689,7 +689,7 @@ def test_a_setting_that_is_no_integer_is_named_before_the_start(tmp_path, name, 
     least = 0 if name == "NODE_RANK" else 1
     assert (done.returncode, done.stderr) == (
         2,
-        f"launch: error: {name} expects an integer from {least} on, found '{value}'\n",
+        f"launch: error: {name} expects an integer of at least {least}, found '{value}'\n",
     )
 
 
@@ -703,7 +703,7 @@ def test_a_batch_size_that_is_no_integer_is_named_before_the_start(flags):
         env=environment,
     )
     assert done.returncode == 2 and done.stderr.startswith(
-        "launch: error: --batch-size expects an integer from 1 on"
+        "launch: error: --batch-size expects an integer of at least 1"
     )
 
 

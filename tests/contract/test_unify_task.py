@@ -743,7 +743,7 @@ def test_processes_tell_one_another_of_broken_rows_at_the_beginning_of_an_epoch(
             (),
             "1024 codes and the end do not fit",
         ),
-        (("--skip-bad-rows=-1",), (), "--skip-bad-rows expects a number of rows"),
+        (("--skip-bad-rows=-1",), (), "--skip-bad-rows expects a non-negative number of rows"),
         (("--mask-length=sentence",), (), "--mask-length expects one of"),
     ],
 )

@@ -189,7 +189,7 @@ def test_one_and_two_processes_write_the_same_file(run, tmp_path):
     ).read_bytes()
 
 
-def test_official_flags_and_overrides_are_understood(run, tmp_path):
+def test_upstream_flags_and_overrides_are_understood(run, tmp_path):
     data = str(run / "world/caption_test.tsv")
     overrides = str(
         {"data": data, "bpe_dir": str(run / "vocab"), "eval_cider": False, "selected_cols": "1,4,2"}

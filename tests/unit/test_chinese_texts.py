@@ -20,7 +20,7 @@ from ofa.metrics.caption_scores import (
 )
 from ofa.metrics.document_frequency import write_document_frequencies
 from ofa.prepare.cider_document_frequency import count_captions
-from ofa.task.chinese import is_chinese, without_blanks
+from ofa.task.chinese import is_chinese, without_spaces
 from ofa.task.prediction import BatchRow, Hypothesis
 from ofa.task.text import caption_references, caption_target, has_words
 from ofa.tasks import caption, refcoco, vqa_gen
@@ -50,7 +50,7 @@ def sample_of(language, spec, row: dict, split: str = "train", **options):
     )
     made = builder({"id": "1", "image": make_image("red"), **row}, 0, where="rows.tsv:1")
     read = [
-        without_blanks(bpe.decode(vocabulary.pieces(made[key], drop=range(4))))
+        without_spaces(bpe.decode(vocabulary.pieces(made[key], drop=range(4))))
         for key in ("source", "target")
     ]
     return made, *read
@@ -73,8 +73,8 @@ def sample_of(language, spec, row: dict, split: str = "train", **options):
         ("<bin_1> <bin_2>", "<bin_1> <bin_2>"),
     ],
 )
-def test_blanks_stay_between_words_in_latin_letters_alone(decoded, written):
-    assert without_blanks(decoded) == written
+def test_spaces_stay_between_words_in_latin_letters_alone(decoded, written):
+    assert without_spaces(decoded) == written
 
 
 def test_a_text_is_chinese_by_its_characters_not_by_its_punctuation():
@@ -170,7 +170,7 @@ def test_unknown_characters_are_one_piece_each_and_words_are_lower_case(language
 
 
 def test_an_empty_bert_text_has_no_pieces(language):
-    assert language[0].encode("") == "" and without_blanks("") == ""
+    assert language[0].encode("") == "" and without_spaces("") == ""
 
 
 # ----------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ def test_words_of_a_caption_are_characters_and_whole_latin_words():
     )
 
 
-def test_blanks_in_a_caption_change_no_score():
+def test_spaces_in_a_caption_change_no_score():
     references = [["一只红色的狗", "红色的狗在跑"], ["两只蓝色的猫", "猫，蓝色的"], ["iPhone 手机"]]
     close, apart = (
         ["一只红色的狗", "蓝色的猫", "iphone手机"],
@@ -249,4 +249,4 @@ def test_rewards_count_characters_and_marks_if_the_file_does(tmp_path: Path, mar
 
 def test_wordpieces_of_a_small_folder_still_load(tmp_path):
     bpe, _ = load_language(make_bert_folder(tmp_path))
-    assert without_blanks(bpe.decode(bpe.encode("图片? red balls"))) == "图片? red balls"
+    assert without_spaces(bpe.decode(bpe.encode("图片? red balls"))) == "图片? red balls"

@@ -460,7 +460,7 @@ def test_sound_files_have_no_findings(tmp_path, capsys, labels, task):
     DAMAGE,
     ids=[f"{d[0]}-{d[3]}-{i}" for i, d in enumerate(DAMAGE)],
 )
-def test_damage_is_found_named_and_mended_or_left_out(
+def test_damage_is_found_named_and_repaired_or_skipped(
     tmp_path, capsys, labels, task, damage, place, rule, words, fixed
 ):
     path, copy, report = tmp_path / "damaged.tsv", tmp_path / "copy.tsv", tmp_path / "report.json"
@@ -485,7 +485,7 @@ def test_damage_is_found_named_and_mended_or_left_out(
     assert doctor(copy, task, "--ans2label-file", labels) == 0  # the copy is sound
 
 
-def test_the_list_of_rules_says_what_is_mended(capsys):
+def test_the_list_of_rules_says_what_is_repaired(capsys):
     assert main(["doctor", "--rules"]) == 0
     lines = capsys.readouterr().out.splitlines()
     fates = {line.split()[0]: line.rsplit("; ", 1)[1] for line in lines}
@@ -638,7 +638,7 @@ def test_equal_rows_are_dropped_and_other_rows_get_a_new_id(tmp_path):
     assert (tmp_path / "y.tsv").read_text() == "5\ta\n9\tb\n8\tc\n10\td\n"
 
 
-def test_one_and_two_processes_find_and_mend_the_same(tmp_path, capsys, monkeypatch):
+def test_one_and_two_processes_find_and_repair_the_same(tmp_path, capsys, monkeypatch):
     from ofa.doctor import scan
 
     rows = [
@@ -712,7 +712,7 @@ def test_two_files_are_checked_but_not_repaired_into_one(tmp_path, capsys):
     assert "expected one TSV to repair, found 2" in capsys.readouterr().err
 
 
-def test_official_columns_fit_their_own_selection():
+def test_upstream_columns_fit_their_own_selection():
     for task, schema in schemas().items():
         assert (
             list(schema.numbers())

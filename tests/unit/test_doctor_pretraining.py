@@ -83,7 +83,7 @@ DAMAGE = [  # file, content, place, rule, words, is --fix enough?
     DAMAGE,
     ids=[f"{d[3]}-{i}" for i, d in enumerate(DAMAGE)],
 )
-def test_damaged_negative_samples_are_found_named_and_mended(
+def test_damaged_negative_samples_are_found_named_and_repaired(
     tmp_path, negatives, capsys, name, content, place, rule, words, repaired
 ):
     folder, copy = negatives(name, content), tmp_path / "copy"
@@ -146,7 +146,7 @@ def test_sound_shards_have_no_findings(shards, capsys, task):
     assert capsys.readouterr().out == f"{folder}: 4 rows, task {task}: no faults, no notes\n"
 
 
-def test_rows_of_shards_are_checked_and_mended_as_those_of_a_tsv(tmp_path, shards, capsys):
+def test_rows_of_shards_are_checked_and_repaired_as_those_of_a_tsv(tmp_path, shards, capsys):
     rows = [SOUND["vision_language"](i) for i in range(4)]
     rows[2][4], rows[3][7], rows[3][0] = "30,20,1,2", "visual gronunding", "1"
     folder = shards("vision_language", "".join("\t".join(row) + "\n" for row in rows).encode())

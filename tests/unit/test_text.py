@@ -39,7 +39,7 @@ def test_references_of_an_image_are_cleaned_but_never_cut():
     ]
 
 
-def test_questions_lose_leading_marks_hyphens_and_double_blanks():
+def test_questions_lose_leading_marks_hyphens_and_double_spaces():
     assert clean_question("What color is the   Man's shirt") == "what color is the man's shirt"
     assert (
         clean_question("?!,How many dogs/cats are well-lit??\n")
@@ -53,7 +53,7 @@ def test_phrases_name_persons_without_brackets():
     assert clean_phrase("The LEFT-most dog, lying down") == "the left most dog, lying down"
 
 
-def test_words_are_cut_at_any_blank():
+def test_words_are_cut_at_any_space():
     assert truncate_words(" a\tb\r c  d ", 3) == "a b c"
     assert truncate_words(" a  b ", None) == "a b"
 

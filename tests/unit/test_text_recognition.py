@@ -97,13 +97,13 @@ def test_texts_are_cut_by_words_and_in_chinese_by_characters():
     assert learned_text(" ", 6, "zh") == learned_text("\u3000", 6, "en") == ""
 
 
-def test_blanks_are_written_between_words_but_not_between_chinese_characters():
+def test_spaces_are_written_between_words_but_not_between_chinese_characters():
     assert (
         written_text("你 好, 世 界") == "你好,世界" and written_text("open daily") == "open daily"
     )
 
 
-def test_edit_distance_is_a_part_of_the_longer_text_and_blanks_do_not_count():
+def test_edit_distance_is_a_part_of_the_longer_text_and_spaces_do_not_count():
     assert edit_distance("kitten", "sitting") == pytest.approx(3 / 7)
     assert (
         edit_distance("", "ab") == 1

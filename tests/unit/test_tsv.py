@@ -216,14 +216,14 @@ def test_four_processes_at_once_make_one_index(write):
 # upstream index files
 
 
-def test_official_index_is_used(write, monkeypatch):
+def test_upstream_index_is_used(write, monkeypatch):
     path = write(b"1\tx\n2\ty\n3\tz\n")
     Path(f"{path}.index").write_bytes(pickle.dumps((3, [0, 4, 8])))
     monkeypatch.setattr(tsv_index, "_scan", None)
     assert [*TsvFile(path)] == [["1", "x"], ["2", "y"], ["3", "z"]]
 
 
-def test_official_index_of_a_file_with_a_mark_skips_the_mark(write, monkeypatch):
+def test_upstream_index_of_a_file_with_a_mark_skips_the_mark(write, monkeypatch):
     path = write(tsv_index.BOM + b"1\tx\n2\ty\n")
     Path(f"{path}.index").write_bytes(pickle.dumps((2, [0, 7])))
     monkeypatch.setattr(tsv_index, "_scan", None)

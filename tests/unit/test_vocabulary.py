@@ -40,7 +40,7 @@ def test_unknown_symbols_become_unk_and_far_ids_unk_symbol(vocabulary):
     assert vocabulary.symbol(len(vocabulary)) == "<unk>"
 
 
-def test_ids_keep_pieces_that_hold_other_blanks():
+def test_ids_keep_pieces_that_hold_other_spaces():
     assert Vocabulary(["a\u00a0b"], 0, 0).ids("a\u00a0b") == [4]
 
 
