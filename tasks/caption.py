@@ -60,7 +60,7 @@ class CaptionOptions(TaskOptions):
     eval_cider_cached_tokens: Optional[str] = option(
         None,
         "file with document frequencies for CIDEr-D (coco-valid-words.p); "
-        "left out: those of the references of the validation file",
+        "default: those of the references of the validation file",
     )
     keep_punctuation: bool = option(
         False,

@@ -159,8 +159,8 @@ def image_size_of(source, args: ConvertOptions) -> int:
         reason = "as --patch-image-size says"
     if not isinstance(size, int) or size < 16:
         raise UserError(
-            f"--patch-image-size: expected an integer of at least 16, found {size}; give the image size"
-            " of the training"
+            f"--patch-image-size: expected an integer of at least 16, found {size}; give the"
+            " image size of the training"
         )
     print(f"  images of {size} x {size} pixels, {reason}")
     return size
