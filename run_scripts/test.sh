@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Purpose:  run all tests, or the fast ones (sets up .venv first when it is missing).
+# Purpose:  check format, lint and types, then run all tests, or the fast ones (sets up .venv first
+#           when it is missing).
 # Command:  bash run_scripts/test.sh [--fast] [pytest arguments]
 # Takes:    on 2 cores after the set-up up to 15 minutes, with --fast up to 4; no network, no GPU.
 # Settings: OFA_BPE_DIR     folder with bert_cn/ (and gpt2/) BPE files: tests with the Chinese vocabulary run too
@@ -11,6 +12,7 @@ bash "$ROOT/run_scripts/setup.sh" || exit  # it has said why
 cd "$ROOT"
 TIER=()
 [ "${1:-}" != --fast ] || { TIER=(-m fast) && shift; }
+bash "$ROOT/run_scripts/lint.sh"
 cores=$(nproc)
 # Whole files go to a process each: the tests of a file share what they have trained.
 exec "${OFA_VENV:-$ROOT/.venv}/bin/python" -m pytest tests -n $((cores < 8 ? cores : 8)) --dist loadfile "${TIER[@]}" "$@"
