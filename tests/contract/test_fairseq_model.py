@@ -202,17 +202,14 @@ def test_probabilities_and_targets_are_where_criterions_look(build):
 
 
 @pytest.mark.parametrize("fp32", [True, False])
-def test_fairseqs_moving_average_follows_the_model(build, fp32):
-    from fairseq.models.ema.ema import EMA
+def test_moving_averages_follow_the_model(build, fp32):
+    from ofa.trainer.fairseq_ema import ModelAverages
 
-    import ofa
-
-    ofa.register_fairseq_plugin()
     model = build()
     config = SimpleNamespace(
         ema_decay=0.5, ema_fp32=fp32, ema_seed_model=None, ema_start_update=0, ema_update_freq=1
     )
-    ema = EMA(model, config)
+    ema = ModelAverages(model, config)
     before = model.encoder.embed_tokens.weight.detach().clone()
     with torch.no_grad():
         model.encoder.embed_tokens.weight.add_(1)  # shared by encoder, decoder and output
