@@ -77,7 +77,7 @@ def run(arguments: DoctorOptions) -> int:
         is_checkpoint,
         is_vocabulary,
     )
-    from ofa.doctor.negatives import check_negatives, is_negatives, mend_negatives
+    from ofa.doctor.negatives import check_negatives, is_negatives, repair_negatives
 
     negatives = list(filter(is_negatives, arguments.paths))
     tables = [
@@ -114,7 +114,7 @@ def run(arguments: DoctorOptions) -> int:
             reports.append(report)
             _show(report, arguments, f"{report.rows} entries")
         if arguments.fix:
-            repaired = mend_negatives(folder, arguments.fix)
+            repaired = repair_negatives(folder, arguments.fix)
             print(
                 f"{arguments.fix}: "
                 + ", ".join(f"{name} of {count} entries" for name, count in repaired.items())
@@ -161,7 +161,7 @@ def _list_rules() -> int:
             fate = (
                 "for you to repair"
                 if rule in (*FILE_RULES, *NEGATIVE_RULES)
-                else "--fix leaves the row out"
+                else "--fix skips the row"
             )
         print(f"{name:<18} expects {expects}; {fate}")
     return 0
@@ -259,10 +259,10 @@ def _repair(report, path: str, jobs: int):
 
     done = repair(report, path, jobs)
     for finding in done.left_out:
-        print(f"left out: {finding.line(report.path)}")
+        print(f"skipped: {finding.line(report.path)}")
     print(
         f"{done.path}: {done.rows} rows, {done.repaired} of them repaired, {done.renamed} with"
-        f" a new id; {done.num_left_out} left out"
+        f" a new id; {done.num_left_out} skipped"
     )
     return done
 

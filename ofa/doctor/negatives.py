@@ -168,7 +168,7 @@ def read_kinds(path: Path) -> dict[str, list[str]] | None:
         return None
 
 
-def mend_negatives(folder: str, out: str) -> dict[str, int]:
+def repair_negatives(folder: str, out: str) -> dict[str, int]:
     """Write repaired copies of what can be repaired. Returns: file name -> entries of the copy."""
     sound = {
         Path(report.path).name

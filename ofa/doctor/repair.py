@@ -64,7 +64,9 @@ class RepairedRow:
     findings: list[Finding] = field(default_factory=list)
 
 
-def mend_chunk(rows: list[bytes | UserError], first: int, checker: RowChecker) -> list[RepairedRow]:
+def repair_chunk(
+    rows: list[bytes | UserError], first: int, checker: RowChecker
+) -> list[RepairedRow]:
     """The rows of a chunk, repaired. Args: rows: without line feeds. first: number of the first
     one, from 1."""
     rows = [row if isinstance(row, UserError) else row.removesuffix(b"\r") for row in rows]
@@ -139,7 +141,7 @@ def repair(report: FileReport, out: str, jobs: int = 1) -> RepairReport:
     unique = _UniqueIds(report, done)
     with replacing(out, "wb") as file:
         work = chunk_results(
-            mend_chunk, report.path, open_source(report.path), report.settings, jobs, "repairing"
+            repair_chunk, report.path, open_source(report.path), report.settings, jobs, "repairing"
         )
         with work as chunks:
             for repaired in (row for chunk in chunks for row in chunk):

@@ -31,12 +31,10 @@ BANNED = {  # pattern -> the word to use
 }
 ALLOWED = {  # lines that may hold such a word, and why
     r'"(max_)?pictures"|pictures=summary|codes_per_picture': "keys of manifests",
-    r'"colour"|\.mended\b|\bmended: int|"best_constant"': "keys of JSON files",
+    r'"colour"|"best_constant"': "keys of JSON files",
     r"aliases=\[|also=\(|^ALIASES": "earlier names, still accepted",
     r"--max-pictures|prepare text-world": "tests of these",
     r'Random\(|f"(picture|text|sign)-world ': "seeds and fingerprints decide what files hold",
-    r'aliases=\["(sign|text|picture)-world|\["picture-world"\]': "earlier names of commands",
-    r"prepare text-world": "a test of an earlier name",
     r"CUDA's release notes": "their name",
 }
 TEXT = {".py", ".sh", ".md", ".html", ".css", ".toml", ".yml", ".sbatch", ".cff"}
