@@ -291,9 +291,10 @@ def _write_json(path: str, environment: list, reports: list, repaired) -> None:
         "files": files,
     }
     if repaired is not None:
-        content["repaired"] = (
-            repaired if isinstance(repaired, dict) else dataclasses.asdict(repaired)
-        )
+        if not isinstance(repaired, dict):
+            repaired = dataclasses.asdict(repaired)
+            repaired["mended"] = repaired.pop("repaired")  # keys of files stay as they are
+        content["repaired"] = repaired
     with replacing(path) as file:
         json.dump(content, file, ensure_ascii=False, indent=1)
         file.write("\n")

@@ -482,6 +482,8 @@ def test_damage_is_found_named_and_repaired_or_skipped(
     rows = copy.read_bytes().split(b"\n")[:-1]
     assert len(rows) == content["repaired"]["rows"]
     assert content["repaired"]["num_left_out"] == len(left_out)
+    keys = {"path", "rows", "mended", "num_left_out", "left_out", "renamed"}
+    assert content["repaired"].keys() == keys
     assert doctor(copy, task, "--ans2label-file", labels) == 0  # the copy is sound
 
 
