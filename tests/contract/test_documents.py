@@ -55,6 +55,19 @@ def test_every_path_that_a_document_names_exists(name):
     assert [path for path in paths if not any(ROOT.glob(path))] == []
 
 
+@pytest.mark.parametrize("name", ["docs/architecture.md", "docs/tasks.md", "CONTRIBUTING.md"])
+def test_every_class_and_constant_that_a_document_names_exists(name):
+    text = re.sub(r"```.*?```", "", (ROOT / name).read_text(encoding="utf-8"), flags=re.S)
+    names = {*re.findall(r"`(?:[a-z_]+\.)*([A-Z]\w+)`", text)}
+    code = "\n".join(
+        path.read_text(encoding="utf-8")
+        for top in ("ofa", "models", "data", "criterions", "tasks")
+        for path in sorted((ROOT / top).rglob("*.py"))
+    )
+    assert names
+    assert [one for one in names if not re.search(rf"^\s*(class )?{one}\b", code, re.M)] == []
+
+
 @pytest.mark.parametrize(
     "page, printed",
     [("architecture.md", "torch.Size([3, 480, 480])"), ("tasks.md", "['thing']\n['3']")],
