@@ -90,6 +90,7 @@ class PretrainingOptions(TaskOptions):
         False,
         "training images of captions and questions are cut, but not changed otherwise"
         " (turned, brightened, ...): for small images and short trainings",
+        argparse_alias="--plain-pictures",
     )
     code_image_size: int = option(
         128, "side in pixels of what is written as image codes: the middle of the image"

@@ -51,6 +51,12 @@ def epoch_of(task, epoch: int = 1, **options) -> list:
     return [batch for batch in iterator.next_epoch_itr(shuffle=True) if batch]
 
 
+def test_the_earlier_name_of_the_flag_for_plain_images_is_accepted(files):
+    for flag in ("--plain-images", "--plain-pictures"):
+        assert configuration(pretraining_flags(files, flag)).task.plain_images
+    assert not configuration(pretraining_flags(files)).task.plain_images
+
+
 def groups_of(batch) -> tuple[dict, dict]:
     return batch if isinstance(batch, tuple) else (batch, {})
 
