@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ofa.cli.options import OverwriteOptions
 from ofa.devices import has_bf16, require_bf16
 from ofa.errors import UserError
-from ofa.inference.options import DeviceOptions
+from ofa.inference.options import DeviceOptions, device_option
 from ofa.io.flags import Parser, command, option, options_of
 
 UNFINISHED = "training.pt"  # beside tokenizer.pt, as long as a training runs
@@ -29,9 +29,7 @@ def grid(text: str) -> tuple[int, int]:
 class TokenizerDevice(DeviceOptions):
     """A tokenizer is small: it computes on the CPU, where the same call gives the same codes."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = option(
-        "cpu", "where to compute; auto: a CUDA GPU if there is one", const={"--cpu": "cpu"}
-    )
+    device: str = device_option("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)

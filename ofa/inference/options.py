@@ -2,12 +2,34 @@
 
 import argparse
 import ast
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ofa.io.flags import option, options_of
+from ofa.io.flags import did_you_mean, option, options_of
 from ofa.io.json_files import load_json
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def device_name(text: str) -> str:
+    """A device of a command line. Raises: ArgumentTypeError."""
+    if text not in DEVICES and not re.fullmatch(r"cuda:[0-9]+", text):
+        expected = f"expected one of {', '.join(DEVICES)}, cuda:1, ..., found {text!r}"
+        raise argparse.ArgumentTypeError(expected + did_you_mean(text, DEVICES))
+    return text
+
+
+def device_option(default: str) -> Any:
+    """The field of a device."""
+    return option(
+        default,
+        "where to compute; auto: a CUDA GPU if there is one",
+        const={"--cpu": "cpu"},
+        parse=device_name,
+        metavar="{" + ",".join(DEVICES) + "}",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +38,7 @@ class DeviceOptions:
 
     TITLE = "machine"
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = option(
-        "auto", "where to compute; auto: a CUDA GPU if there is one", const={"--cpu": "cpu"}
-    )
+    device: str = device_option("auto")
 
 
 @dataclass(frozen=True, kw_only=True)

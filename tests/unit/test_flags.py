@@ -5,7 +5,8 @@ from typing import Literal, Optional
 
 import pytest
 
-from ofa.io.flags import Parser, command, option, options_of
+from ofa.inference.options import DeviceOptions
+from ofa.io.flags import Parser, command, option, options_of, read_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,3 +160,24 @@ def test_a_parser_of_several_commands_is_filled_when_one_is_used(capsys):
     namespace = parser.parse_args([])
     namespace.run(namespace)
     assert "look at it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", ["--device cuda:1", "--device cpu", "--cpu"])
+def test_a_device_may_have_a_number(words):
+    parser = Parser()
+    command(parser, DeviceOptions, lambda options: options.device)
+    namespace = parser.parse_args(words.split())
+    assert (
+        read_options(DeviceOptions, namespace).device == words.replace("--cpu", "cpu").split()[-1]
+    )
+
+
+@pytest.mark.parametrize("name", ["cuda:", "cuda:x", "gpu"])
+def test_another_device_is_an_error(name, capsys):
+    parser = Parser()
+    command(parser, DeviceOptions, lambda options: options.device)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--device", name])
+    assert f"expected one of auto, cpu, cuda, mps, cuda:1, ..., found '{name}'; did you mean" in (
+        capsys.readouterr().err
+    )
