@@ -13,7 +13,7 @@ from typing import Any
 from ofa.cli.options import load
 from ofa.errors import UserError
 from ofa.inference.options import ModelOptions, PrecisionOptions, generation_options
-from ofa.io.flags import Parser, command, option, options_of, words
+from ofa.io.flags import Parser, command, flags_of, option, options_of, words
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +85,9 @@ def run(args: PredictOptions) -> int:
     from ofa.io.atomic import replacing
 
     tasks = tasks_called(args.task) if args.task else usual_tasks()
+    flags = flags_of(PredictOptions)
     if args.task:  # what is wrong is named before the checkpoint is loaded
-        requests = read_requests(args.input, tasks, args.columns, args.images)
+        requests = read_requests(args.input, tasks, args.columns, args.images, flags)
     if args.draw:
         Path(args.draw).mkdir(parents=True, exist_ok=True)
     model = load(
@@ -97,7 +98,7 @@ def run(args: PredictOptions) -> int:
     )
     if not args.task:
         tasks = usual_tasks(model.trained_tasks())
-        requests = read_requests(args.input, tasks, args.columns, args.images)
+        requests = read_requests(args.input, tasks, args.columns, args.images, flags)
     broken = 0
     with replacing(args.out) if args.out else nullcontext(sys.stdout) as file:
         with tqdm(total=len(requests), unit="image", disable=None) as bar:

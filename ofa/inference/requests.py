@@ -14,12 +14,13 @@ seen from the folder of the file, and lie below it or below --images DIR. Other 
 come out again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa.errors import UserError
+from ofa.io.flags import did_you_mean
 from ofa.io.image_paths import list_images
 from ofa.io.numbers import read_decimal
 from ofa.io.paths import path_within
@@ -109,7 +110,11 @@ def usual_tasks(trained: Sequence["TaskSpec"] = ()) -> list["TaskSpec"]:
 
 
 def read_requests(
-    source: str, tasks: Sequence["TaskSpec"], words: Mapping[str, Any], images: Sequence[str] = ()
+    source: str,
+    tasks: Sequence["TaskSpec"],
+    words: Mapping[str, Any],
+    images: Sequence[str] = (),
+    flags: Iterable[str] = (),
 ) -> list[Request]:
     """What an input asks.
 
@@ -120,10 +125,15 @@ def read_requests(
             for.
         words: for every request that does not have them itself, by name.
         images: folders besides that of the file that its lines may name images of.
+        flags: what the name of a misspelled word may have meant besides a column.
     Raises: UserError if there is nothing to read or a line is wrong.
     """
     path = Path(source)
     refuse_url(source, "")
+    lines = path.suffix.lower() in (".jsonl", ".json") and path.is_file()
+    for name in () if lines else words:  # a line may name another task
+        if not any(task.column(name) in task.asked for task in tasks):
+            raise _unasked(name, tasks, flags)
     if path.is_dir():
         found = [
             _request({}, image, image.name, tasks, words, str(image)) for image in list_images(path)
@@ -132,7 +142,7 @@ def read_requests(
         raise UserError(
             f"{source}: expects an image, a folder of images or a .jsonl file, found nothing there"
         )
-    elif path.suffix.lower() in (".jsonl", ".json"):
+    elif lines:
         found = _lines(path, tasks, words, images)
     else:
         found = [_request({}, path, source, tasks, words, source)]
@@ -141,14 +151,19 @@ def read_requests(
             (column := request.task.column(name)) and column.public_name in request.words
             for request in found
         ):
-            known = dict.fromkeys(
-                column.public_name for request in found for column in request.task.asked
-            )
-            raise UserError(
-                f"--{name.replace('_', '-')}: no request asks with it; known:"
-                f" {', '.join(f'--{one}' for one in known) or 'none'}"
-            )
+            raise _unasked(name, [request.task for request in found], flags)
     return found
+
+
+def _unasked(name: str, tasks: Sequence["TaskSpec"], flags: Iterable[str]) -> UserError:
+    """What is said about a word that belongs to no column of the tasks."""
+    flag = f"--{name.replace('_', '-')}"
+    names = dict.fromkeys(column.public_name for task in tasks for column in task.asked)
+    known = [f"--{one}" for one in names]
+    return UserError(
+        f"{flag}: no request asks with it; known: {', '.join(known) or 'none'}"
+        + did_you_mean(flag, [*known, *flags])
+    )
 
 
 def _lines(

@@ -110,6 +110,13 @@ def borrowed(options: type, item: Field) -> list[tuple[Field, Any]]:
     return [found[name] for name in names]
 
 
+def flags_of(options: type) -> list[str]:
+    """Every flag of a dataclass, in every spelling."""
+    parser = Parser(add_help=False)
+    add_flags(parser, options)
+    return list(parser._option_string_actions)
+
+
 def add_flag(group: Any, name: str, hint: Any, default: Any, **meta: Any) -> None:
     """A flag of an option.
 

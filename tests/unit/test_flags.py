@@ -6,7 +6,7 @@ from typing import Literal, Optional
 import pytest
 
 from ofa.inference.options import DeviceOptions
-from ofa.io.flags import Parser, command, option, options_of, read_options
+from ofa.io.flags import Parser, command, flags_of, option, options_of, read_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,3 +181,7 @@ def test_another_device_is_an_error(name, capsys):
     assert f"expected one of auto, cpu, cuda, mps, cuda:1, ..., found '{name}'; did you mean" in (
         capsys.readouterr().err
     )
+
+
+def test_the_flags_of_a_dataclass_are_listed_in_every_spelling():
+    assert {"--out", "--results-path", "--keep", "--no-keep", "--for"} <= {*flags_of(Options)}

@@ -206,6 +206,22 @@ def test_a_wrong_line_is_one_message(tmp_path, line, words):
         read_requests(jsonl(tmp_path, {"image": "a.jpg"}, line), usual_tasks(), {})
 
 
+@pytest.mark.parametrize(
+    "task, name, message",
+    [
+        ("vqa", "qestion", "--qestion: no request asks with it.*; did you mean --question"),
+        (None, "beem", "--beem: no request asks with it; known: .*; did you mean --beam"),
+        ("read", "question", "--question: no request asks with it; known: none$"),
+    ],
+)
+def test_a_misspelled_word_is_named_with_what_it_may_mean(tmp_path, task, name, message):
+    image = tmp_path / "a.jpg"
+    image.touch()
+    tasks = tasks_called(task) if task else usual_tasks()
+    with pytest.raises(UserError, match=message):
+        read_requests(str(image), tasks, {name: "3"}, flags=["--beam", "--draw"])
+
+
 @pytest.mark.parametrize("name", ["nowhere", "http://a.b/c.jpg", "empty", "empty.jsonl"])
 def test_an_input_without_anything_to_ask_is_one_message(tmp_path, name):
     (tmp_path / "empty").mkdir()
