@@ -353,7 +353,7 @@ class Parser(argparse.ArgumentParser):
                 args.append(word)
                 continue
             value = text if equals else next(left, None)
-            if value is None:
+            if value is None or not equals and value.startswith("--"):
                 self.error(f"argument {flag}: expected one argument")
             words[flag[2:].replace("-", "_")] = value
         return words

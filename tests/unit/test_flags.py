@@ -6,7 +6,7 @@ from typing import Literal, Optional
 import pytest
 
 from ofa.inference.options import DeviceOptions
-from ofa.io.flags import Parser, command, flags_of, option, options_of, read_options
+from ofa.io.flags import Parser, command, flags_of, option, options_of, read_options, words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,14 +162,12 @@ def test_a_parser_of_several_commands_is_filled_when_one_is_used(capsys):
     assert "look at it" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", ["--device cuda:1", "--device cpu", "--cpu"])
-def test_a_device_may_have_a_number(words):
+@pytest.mark.parametrize("line", ["--device cuda:1", "--device cpu", "--cpu"])
+def test_a_device_may_have_a_number(line):
     parser = Parser()
     command(parser, DeviceOptions, lambda options: options.device)
-    namespace = parser.parse_args(words.split())
-    assert (
-        read_options(DeviceOptions, namespace).device == words.replace("--cpu", "cpu").split()[-1]
-    )
+    namespace = parser.parse_args(line.split())
+    assert read_options(DeviceOptions, namespace).device == line.replace("--cpu", "cpu").split()[-1]
 
 
 @pytest.mark.parametrize("name", ["cuda:", "cuda:x", "gpu"])
@@ -185,3 +183,21 @@ def test_another_device_is_an_error(name, capsys):
 
 def test_the_flags_of_a_dataclass_are_listed_in_every_spelling():
     assert {"--out", "--results-path", "--keep", "--no-keep", "--for"} <= {*flags_of(Options)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    beam: int = option(5, "hypotheses kept at each step")
+    columns: dict[str, str] = words("--COLUMN TEXT")
+
+
+def test_a_word_of_any_name_needs_a_text(capsys):
+    parser = Parser()
+    command(parser, Asked, lambda options: options)
+    namespace = parser.parse_args(["--text", "-5", "--beam", "3", "--two-words=--x"])
+    assert read_options(Asked, namespace) == Asked(
+        beam=3, columns={"text": "-5", "two_words": "--x"}
+    )
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--text", "--beam", "3"])
+    assert "argument --text: expected one argument" in capsys.readouterr().err
