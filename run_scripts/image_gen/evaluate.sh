@@ -26,5 +26,5 @@ CODES=$((PIXELS * PIXELS / 64))
 exec bash "$HERE/../launch.sh" evaluate "${DATA:-${DATA_DIR:-$ROOT/dataset/coco_image_gen_data}/coco_vqgan_$SPLIT.tsv}" \
     --path="${CHECKPOINT:-$BEST}" --task=image_gen --bpe-dir="${BPE_DIR:-$ROOT/bpe/gpt2}" --selected-cols=0,2,1 \
     --gen-subset="$SPLIT" --results-path="$RESULTS" --report="$RESULTS/$SPLIT.html" --batch-size=1 --seed=42 \
-    --image-tokenizer="${TOKENIZER:-$ROOT/checkpoints/vqgan}" --gen-images-path="${IMAGES:-$RESULTS/images}" "${MORE[@]}" \
+    --image-tokenizer="${TOKENIZER:-$ROOT/checkpoints/vqgan}" --gen-images-path="${IMAGES:-${PICTURES:-$RESULTS/images}}" "${MORE[@]}" \
     --code-image-size="$PIXELS" --beam=24 --min-len=$CODES --max-len-a=0 --max-len-b=$CODES --sampling-topk=256 "$@"

@@ -32,7 +32,7 @@ BANNED = {  # pattern -> the word to use
 ALLOWED = {  # lines that may hold such a word, and why
     r'"(max_)?pictures"|pictures=summary|codes_per_picture': "keys of manifests",
     r'"colour"|"best_constant"|"mended"': "keys of JSON files",
-    r"aliases=\[|also=\(|^ALIASES": "earlier names, still accepted",
+    r"aliases=\[|also=\(|^ALIASES|PICTURES:-": "earlier names, still accepted",
     r"The earlier names still work|calls the rules": "the changelog's lines on them",
     r"--max-pictures|prepare text-world": "tests of these",
     r'Random\(|f"(picture|text|sign)-world ': "seeds and fingerprints decide what files hold",
