@@ -167,8 +167,14 @@ def choose_device(name: str | None = None, rank: int = 0, precision: str = "fp32
             f"device '{name}': expected a GPU of this kind, found none; leave the option out or use"
             " --device cpu"
         )
-    number = int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count()
-    device = torch.device("cuda", number) if name == "cuda" else torch.device(str(name))
+    count = torch.cuda.device_count()
+    taken = int(os.environ.get("LOCAL_RANK", rank)) % count
+    device = torch.device("cuda", taken) if name == "cuda" else torch.device(str(name))
+    if device.index is not None and device.index >= count:
+        raise UserError(
+            f"device '{name}': expected the number of a GPU, from 0 to {count - 1}; use --device"
+            " cuda"
+        )
     if precision == "bf16":
         require_bf16(device)
     return device

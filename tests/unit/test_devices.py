@@ -346,6 +346,9 @@ def test_evaluation_refuses_a_gpu_that_torch_cannot_use_and_bf16_without_instruc
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ARCHITECTURES["2.10.0"])
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     assert choose_device(None, precision="fp16").type == "cuda"
+    assert choose_device("cuda:0").index == 0
+    with pytest.raises(UserError, match="'cuda:8': expected the number of a GPU, from 0 to 7"):
+        choose_device("cuda:8")
     with pytest.raises(UserError, match="bf16"):
         choose_device(None, precision="bf16")
 
