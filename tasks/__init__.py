@@ -7,6 +7,7 @@ declarations.
 """
 
 import difflib
+import functools
 import importlib
 import importlib.metadata
 import logging
@@ -19,23 +20,32 @@ from ofa.task.template import is_template
 
 logger = logging.getLogger(__name__)
 GROUP = "ofa.tasks"
+OTHERS = ("joint", "template", "unify_task")  # tasks of this folder that are no SPEC
 
 
 def declared_specs() -> list[TaskSpec]:
     """``SPEC`` (or the list ``SPECS``) of every file of this folder, then of installed packages.
 
-    Raises: UserError if two declare the same name.
+    Raises: UserError if two files declare the same name.
     """
-    owners: dict[str, str] = {}
+    owners = dict.fromkeys(OTHERS, "tasks/fairseq_*.py")
     specs = []
-    for owner, module in (*own_modules(), *installed_modules()):
-        for spec in getattr(module, "SPECS", None) or filter(None, [getattr(module, "SPEC", None)]):
+    for owner, module in own_modules():
+        for spec in _specs_in(module):
             if spec.name in owners:
                 raise UserError(
                     f"{owner}: task '{spec.name}' is already declared by {owners[spec.name]}; give"
                     " one of them another name"
                 )
             owners[spec.name] = owner
+            specs.append(spec)
+    points = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.name)
+    for point in points:
+        for spec in _installed_specs(point):
+            if owner := owners.get(spec.name):
+                _warn_once(point, f"a task with a name of its own, found '{spec.name}' of {owner}")
+                continue
+            owners[spec.name] = f"{point.value} (entry point {point.name})"
             specs.append(spec)
     return specs
 
@@ -47,20 +57,33 @@ def own_modules() -> Iterator[tuple[str, object]]:
             yield f"tasks/{info.name}.py", importlib.import_module(f"{__name__}.{info.name}")
 
 
-def installed_modules() -> Iterator[tuple[str, object]]:
-    """The modules that installed packages name. One that cannot be imported is named in a
-    warning and skipped."""
-    for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.name):
-        try:
-            yield f"{point.value} (entry point {point.name})", importlib.import_module(point.module)
-        except ImportError as error:
-            logger.warning(
-                "task package %s is skipped: expected a module %s, found %s; install it again or"
-                " remove it",
-                point.name,
-                point.module,
-                error,
-            )
+def _specs_in(module: object) -> list[TaskSpec]:
+    return list(getattr(module, "SPECS", None) or filter(None, [getattr(module, "SPEC", None)]))
+
+
+def _installed_specs(point: importlib.metadata.EntryPoint) -> list[TaskSpec]:
+    """The declarations of the module that an installed package names. One that cannot be imported
+    or declares nothing is named in a warning and skipped: it does not stop the other tasks."""
+    try:
+        specs = _specs_in(importlib.import_module(point.module))
+    except ImportError as error:
+        return _warn_once(point, f"a module {point.module}, found {error}")
+    except (Exception, SystemExit) as error:
+        found = f"{type(error).__name__} ({error})"
+        return _warn_once(point, f"a module that can be imported, found {found}")
+    if not specs or not all(isinstance(spec, TaskSpec) for spec in specs):
+        return _warn_once(point, f"a SPEC or SPECS of TaskSpec in {point.module}, found none")
+    return specs
+
+
+@functools.cache
+def _warn_once(point: importlib.metadata.EntryPoint, why: str) -> list[TaskSpec]:
+    logger.warning(
+        "task package %s is skipped: expected %s; install another version or remove it",
+        point.name,
+        why,
+    )
+    return []
 
 
 def spec_of(name: str, flag: str = "--task") -> TaskSpec:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -108,8 +109,36 @@ def test_an_alias_of_two_tasks_is_refused_with_both_names(monkeypatch):
         spec_of("generate")
 
 
-def test_a_package_that_cannot_be_imported_is_named_and_skipped(monkeypatch, caplog):
-    point = importlib.metadata.EntryPoint("gone", "no_such_module", "ofa.tasks")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import nothing_here", "a module {name}, found No module named 'nothing_here'"),
+        ("def broken(:", "a module that can be imported, found SyntaxError"),
+        ("raise SystemExit(3)", "a module that can be imported, found SystemExit (3)"),
+        ("answer = 42", "a SPEC or SPECS of TaskSpec in {name}, found none"),
+        ("SPEC = 'counting'", "a SPEC or SPECS of TaskSpec in {name}, found none"),
+        ("from ofa.tasks.caption import SPEC", "found 'caption' of tasks/caption.py"),
+        (
+            "from dataclasses import replace\nfrom ofa.tasks.caption import SPEC\n"
+            "SPEC = replace(SPEC, name='joint')",
+            "found 'joint' of tasks/fairseq_",
+        ),
+    ],
+)
+def test_a_broken_package_is_named_once_and_skipped(tmp_path, monkeypatch, caplog, text, message):
+    name = f"package_{zlib.crc32(text.encode())}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    point = importlib.metadata.EntryPoint(name, name, "ofa.tasks")
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
+    known = [spec.name for spec in declared_specs()]
+    assert spec_of("caption").name == "caption" and known.count("caption") == 1
+    assert caplog.text.count(f"task package {name} is skipped") == 1
+    assert message.format(name=name) in caplog.text
+
+
+def test_an_entry_point_that_names_no_module_is_skipped(monkeypatch, caplog):
+    point = importlib.metadata.EntryPoint("odd", "no module: x", "ofa.tasks")
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point])
     assert spec_of("caption").name == "caption"
-    assert "task package gone is skipped: expected a module no_such_module" in caplog.text
+    assert "task package odd is skipped" in caplog.text
