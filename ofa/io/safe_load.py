@@ -27,6 +27,7 @@ from ofa.io.nesting import MAX_DEPTH, check_nesting
 from ofa.io.pickle_opcodes import Name, Settings
 from ofa.io.pickle_tensors import CALLS, CONSTANTS, MENTIONED, NumpyArray, NumpyType, check_storage
 from ofa.io.pickles import DAMAGED, Unpickler
+from ofa.io.stored_options import MEMBERS
 
 ARCHIVE = b"PK\x03\x04"  # how files of torch 1.6 and later begin
 FILE_HEADER = 30  # bytes before the name of a record in an archive
@@ -104,7 +105,7 @@ def load_checkpoint(
 
 def check_kinds(content: Any) -> None:
     """Refuse a checkpoint whose parts are not what everybody takes them for. Raises: ValueError."""
-    options = (Mapping, argparse.Namespace, type(None))
+    groups = (Mapping, argparse.Namespace, type(None))
     parts: dict[str, Any] = {
         "model": Mapping,
         "state_dict": Mapping,
@@ -114,7 +115,7 @@ def check_kinds(content: Any) -> None:
         "meta": Mapping,
         "light_tuning": Mapping,
         "optimizer_history": (list, tuple),
-        "args": options,
+        "args": groups,
     }
     if not isinstance(content, Mapping):
         raise ValueError(f"{type(content).__name__} instead of a dict")
@@ -131,12 +132,28 @@ def check_kinds(content: Any) -> None:
         ("extra_state", "ema"),
         ("extra_state", "ema_fp32_params"),
         ("meta", "model"),
+        ("task_state", MEMBERS),
     ):
         if not isinstance((content.get(part) or {}).get(name), (Mapping, type(None))):
             raise ValueError(f"'{part}.{name}' is {type(content[part][name]).__name__}")
+    for options in ((content.get("task_state") or {}).get(MEMBERS) or {}).values():
+        if not isinstance(options, Mapping):
+            raise ValueError(f"'task_state.{MEMBERS}' has an entry that is no dict")
+        check_names(f"task_state.{MEMBERS}", options)
     for name in ("task", "model", "common"):
-        if not isinstance((content.get("cfg") or {}).get(name), options):
-            raise ValueError(f"'cfg.{name}' is {type(content['cfg'][name]).__name__}")
+        group = (content.get("cfg") or {}).get(name)
+        if not isinstance(group, groups):
+            raise ValueError(f"'cfg.{name}' is {type(group).__name__}")
+        check_names(f"cfg.{name}", group)
+    check_names("args", content.get("args"))
+
+
+def check_names(place: str, group: Any) -> None:
+    """Raises: ValueError if what names a task or an architecture is no text."""
+    values = group if isinstance(group, Mapping) else vars(group) if group else {}
+    for name in ("_name", "task", "arch"):
+        if not isinstance(values.get(name), (str, type(None))):
+            raise ValueError(f"'{place}.{name}' is {type(values[name]).__name__}")
 
 
 def record_sizes(path: str, file: IO[bytes]) -> dict[str, int]:

@@ -298,6 +298,11 @@ def test_trusted_files_are_read_without_limits(tmp_path):
         ({"optimizer_history": [5]}, "'optimizer_history' has an entry that is no dict"),
         ({"meta": {"model": "x"}}, "'meta.model' is str"),
         ({"light_tuning": 3}, "'light_tuning' is int"),
+        ({"task_state": {"members": ["a"]}}, "'task_state.members' is list"),
+        ({"task_state": {"members": {"caption": "a"}}}, "'task_state.members' has an entry that"),
+        ({"cfg": {"task": {"_name": ["caption"]}}}, "'cfg.task._name' is list"),
+        ({"cfg": {"model": {"arch": {}}}}, "'cfg.model.arch' is dict"),
+        ({"args": {"task": 5}}, "'args.task' is int"),
     ],
 )
 def test_parts_of_another_kind_are_named_in_files_of_both_formats(tmp_path, content, words):
