@@ -174,12 +174,12 @@ def replies_of(
         answers = None
         if args.answers and task.answers is not None:
             answers = [text.strip() for text in args.answers.split(",")]
-        found = model.ask(
+        found = model.ask_columns(
             task.name,
             [images[row][""] for row in rows] if task.has("image") else None,
-            best=args.n_best,
-            answers=answers,
-            **said,
+            said,
+            args.n_best,
+            answers,
             **args.generation,
         )
         for row, reply in zip(rows, found):

@@ -29,7 +29,7 @@ import json
 import logging
 import threading
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,20 +175,43 @@ class OFA:
         Returns: an ``Answer``, of a task that predicts boxes a ``Region``; a list if anything is a
         list.
         """
-        spec = spec_of(task, "task")
-        if spec.generates_images:
-            raise UserError(f"task '{spec.name}' makes images of texts; use draw()")
+        spec = _asked_task(task)
+        return self._ask(spec, image, _columns(spec, words, given), best, answers, given)
+
+    def ask_columns(
+        self,
+        task: str,
+        image: Any,
+        columns: Mapping[str, Any],
+        best: int = 1,
+        answers: Sequence[str] | None = None,
+        **generation: Any,
+    ) -> Any:
+        """As ``ask``, for columns of any names: one of a template may be called ``best``."""
+        spec = _asked_task(task)
+        said = _columns(spec, (), dict(columns))
+        return self._ask(spec, image, said, best, answers, generation)
+
+    def _ask(
+        self,
+        spec: TaskSpec,
+        image: Any,
+        columns: dict[str, Any],
+        best: int,
+        answers: Sequence[str] | None,
+        generation: dict[str, Any],
+    ) -> Any:
+        """Args: columns: of ``_columns``."""
         if spec.has("image") == (image is None):
             expected, found = ("an image", "none") if image is None else ("texts alone", "an image")
             raise UserError(f"task '{spec.name}' asks about {expected}, found {found}")
-        columns = _columns(spec, words, given)
         changes = {column.option: column.name in columns for column in spec.asked if column.option}
         if answers is not None:
             changes |= _chosen_among(answers)
         inputs = {column.name: image for column in spec.images[:1]}
         inputs |= {one.name: columns.pop(one.name) for one in spec.images[1:]}
         single, images, rows = self._rows(inputs, columns)
-        predictions = self._predict(spec.name, images, rows, best, given, **changes)
+        predictions = self._predict(spec.name, images, rows, best, generation, **changes)
         boxes = any(column.kind == "box" for column in spec.targets)
         sizes = [shown[0].size if shown else None for shown in images]
         reply: Any = region_of if boxes else answer_of
@@ -551,6 +574,14 @@ def _behind_prompt(options: dict[str, Any], prefix: torch.Tensor | None) -> dict
     if prefix is None or "max_len_b" not in options:
         return options
     return {**options, "max_len_b": options["max_len_b"] + prefix.size(1)}
+
+
+def _asked_task(name: str) -> TaskSpec:
+    """Raises: UserError if there is no such task, or it is not asked about images or texts."""
+    spec = spec_of(name, "task")
+    if spec.generates_images:
+        raise UserError(f"task '{spec.name}' makes images of texts; use draw()")
+    return spec
 
 
 def _columns(spec: TaskSpec, words: Sequence[Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ KINDS = {  # kind -> what its column holds
     "choices": "the texts that one row's label is chosen from, joined by &&",
 }
 TARGETS = ("text", "box", "boxes", "label")
-RESERVED = ("id", "image_id", "split")  # columns that rows of every task may have
+RESERVED = ("id", "image_id", "split", "task")  # rows and requests of every task may have them
 MAX_LENGTH, MAX_SLOTS, MAX_NAME, MAX_IMAGES = 1000, 16, 40, 2
 WINDOW = 76  # characters of a template that a message shows
 EXAMPLE = "write for example: [image] how many [text:thing] are there? -> [text:count]"
@@ -178,7 +178,7 @@ class _Parser:
         if len(column) > MAX_NAME:
             expected = f"a name of at most {MAX_NAME} characters"
             self.fail(at, expected, str(len(column)), "shorten it")
-        if column in RESERVED:
+        if column in RESERVED or (column == "image" != kind):
             found = f"{column!r}, which rows of all tasks have"
             self.fail(at, "a column of this task", found, "give it another name")
         return Slot(kind, column or kind, (start, end))

@@ -1,6 +1,7 @@
 """``OFA`` inside of a service: threads, copies, processes, and a process that stays as it was."""
 
 import copy
+import json
 import multiprocessing
 import os
 import pickle
@@ -20,6 +21,7 @@ from small_tokenizer import small_tokenizer
 
 import ofa
 from ofa import OFA
+from ofa.cli.main import main
 
 pytestmark = pytest.mark.slow
 
@@ -160,6 +162,18 @@ def test_tasks_with_ever_new_answers_do_not_pile_up(model, images, monkeypatch):
     for number in range(6):
         model.answer(images[0], "what color?", answers=[*COLORS, f"color {number}"])
     assert len(model._tasks) == 3
+
+
+def test_columns_may_be_called_as_arguments_are(model, checkpoint, images, tmp_path, capsys):
+    line = "[image] [choices:answers] [text:best] [text:beam] [text:self] -> [label]"
+    columns = {"answers": "red&&blue", "best": "a", "beam": "b", "self": "c"}
+    images[0].save(tmp_path / "a.png")
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "a.png", **columns}))
+    reply = model.ask_columns(line, str(tmp_path / "a.png"), columns, beam=2)
+    assert reply in ("red", "blue")
+    words = [str(checkpoint), str(tmp_path / "rows.jsonl"), "--task", line, "--beam=2", "--cpu"]
+    assert main(["predict", *words]) == 0
+    assert json.loads(capsys.readouterr().out)["answer"] == reply
 
 
 def test_between_batches_the_caller_is_not_in_inference_mode(model, images):

@@ -93,6 +93,8 @@ MISTAKES = {
     "[text:] -> [text:a]": ("]", "name of a column"),
     "[text:1a] -> [text:b]": ("1a", "name of a column"),
     "[text:id] -> [text:b]": ("id", "another name"),
+    "[text:task] -> [text:b]": ("task", "another name"),
+    "[image:a] [text:image] -> [text:b]": ("image", "another name"),
     "[text] [x -> [text:a]": ("[", r"write \["),
     "[text] x] -> [text:a]": ("]", r"write \]"),
     r"[text] \x -> [text:a]": ("\\", r"write \\"),
