@@ -105,6 +105,8 @@ def spec_of(name: str, flag: str = "--task") -> TaskSpec:
         )
     close = difflib.get_close_matches(name, [known for spec in specs for known in spec.names], n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
+    if name == "template":
+        hint = f"; a task in one line is the line itself: {flag} '[image] ... -> [text:answer]'"
     listed = ", ".join(
         spec.name + (f" ({', '.join(spec.aliases)})" if spec.aliases else "") for spec in specs
     )

@@ -97,6 +97,8 @@ def test_every_name_and_alias_finds_its_task_alone():
     }
     with pytest.raises(UserError, match="unknown task 'grouding'; .*did you mean grounding?"):
         spec_of("grouding")
+    with pytest.raises(UserError, match="unknown task 'template'; .*is the line itself: --task"):
+        spec_of("template")
 
 
 def test_an_alias_of_two_tasks_is_refused_with_both_names(monkeypatch):
