@@ -109,6 +109,7 @@ def sizes(config, source) -> str:
 def task_of(stored: dict[str, Any], args: ConvertOptions) -> dict[str, Any]:
     """Options of the task that a checkpoint gets: what the source stores, and what the command
     line says."""
+    from ofa.task.template import is_template
     from ofa.tasks import spec_of
 
     name = stored.get("_name") or stored.get("task")
@@ -119,6 +120,7 @@ def task_of(stored: dict[str, Any], args: ConvertOptions) -> dict[str, Any]:
         raise UserError(
             f"--task {task}: {args.source} is of task '{name}' and keeps it; leave --task out"
         )
+    line = {"_name": "template", "template": task} if task and is_template(task) else {}
     given = {
         "bpe_dir": args.bpe_dir and str(Path(args.bpe_dir).resolve()),
         "code_dict_size": args.code_dict_size,
@@ -130,6 +132,7 @@ def task_of(stored: dict[str, Any], args: ConvertOptions) -> dict[str, Any]:
         "code_dict_size": 8192,
         "num_bins": 1000,
         **stored,
+        **line,
         **given,
     }
 

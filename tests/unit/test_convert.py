@@ -583,6 +583,10 @@ def test_a_task_is_for_files_that_name_none(small, tmp_path, capsys):
         "bpe_dir": str(tmp_path),
         "patch_image_size": 256,
     }
+    options[1] = line = "[image] what? -> [text]"
+    assert convert(tmp_path / "bare.pt", "ofa", tmp_path / "b.pt", *options) == 0
+    task = load_checkpoint(tmp_path / "b.pt")["cfg"]["task"]
+    assert task["_name"] == "template" and task["template"] == line
 
 
 # --- the vocabulary of a Hugging Face folder
