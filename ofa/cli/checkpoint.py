@@ -68,6 +68,9 @@ class DiffOptions:
     flags: tuple[str, ...] = option((), "flags to add to the script", positional=True, rest=True)
 
 
+MAX_SHOWN = 10_000  # characters of one entry
+
+
 def set_up(parser: Parser) -> None:
     """The actions of ``ofa checkpoint``."""
     add = parser.add_actions()
@@ -122,6 +125,7 @@ def run_show(arguments: ShowOptions) -> int:
             f" {facts['vocabulary'] or 'no'} vocabulary entries"
         ),
         "task": settings.get("task", "not stored"),
+        **({"template": str(settings["template"])} if settings.get("template") else {}),
         "training": training_line(facts, settings),
         "EMA": (
             f"present, decay {settings.get('ema_decay')} ({', '.join(facts['ema'])})"
@@ -146,15 +150,24 @@ def run_show(arguments: ShowOptions) -> int:
         )
         rows["base"] = f"{base['path']}, sha256 {base['sha256']}{averaged}"
     for title, text in rows.items():
-        print(f"  {title:<10}{text}")
+        print(f"  {title:<10}{printable(text)}")
     if arguments.config:
-        print("\n".join(f"  {name} = {written(value)}" for name, value in sorted(settings.items())))
+        for name, value in sorted(settings.items()):
+            print(f"  {printable(name)} = {printable(written(value))}")
     if arguments.tensors:
         for name, tensor in upstream_state_dict(checkpoint).items():
-            print(f"  {name}  {list(tensor.shape)}  {str(tensor.dtype).removeprefix('torch.')}")
+            kind = str(tensor.dtype).removeprefix("torch.")
+            print(f"  {printable(name)}  {list(tensor.shape)}  {kind}")
     if base:
         print(f"  base found: {find_base(arguments.checkpoint, checkpoint, arguments.base)}")
     return 0
+
+
+def printable(text: object) -> str:
+    """What a file says, for a terminal: without control characters, and of a bounded length."""
+    text = str(text)
+    shown = "".join(c if c.isprintable() else "?" for c in text[:MAX_SHOWN])
+    return shown + "..." * (len(text) > MAX_SHOWN)
 
 
 def training_line(facts: dict[str, Any], settings: dict[str, Any]) -> str:

@@ -92,6 +92,16 @@ def test_parameters_that_two_names_share_count_once(tmp_path, capsys):
     assert f"{count:,} parameters" in capsys.readouterr().out
 
 
+def test_show_prints_no_control_characters_of_a_file(tmp_path, capsys):
+    task = {"_name": "template\x1b[31m", "template": "[text] \x07 -> [text:a]" + "x" * 10**6}
+    content = {"cfg": {"task": task, "model": {"arch": "ofa_\x9b"}}, "model": small_weights()}
+    torch.save(content, tmp_path / "a.pt")
+    assert run("show", tmp_path / "a.pt", "--config") == 0
+    printed = capsys.readouterr().out
+    assert "template?[31m" in printed and "[text] ? -> [text:a]" in printed
+    assert printed.replace("\n", "").isprintable() and len(printed) < 50_000
+
+
 def test_show_reads_files_of_upstream_without_training_state(tmp_path, capsys):
     old = argparse.Namespace(arch="ofa_tiny", task="caption", ema_decay=0.9999)
     torch.save({"args": old, "model": small_weights()}, tmp_path / "old.pt")
