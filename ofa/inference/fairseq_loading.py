@@ -101,10 +101,13 @@ def load_task_and_models(
     return task, models, stored
 
 
-def task_name(name: str | None) -> str | None:
-    """The name of a task that may be called by an alias; of a task in one line the line."""
+def task_name(name: str | None, where: str = "--task") -> str | None:
+    """The name of a task that may be called by an alias; of a task in one line the line.
+
+    Raises: UserError beginning with ``where`` if it is a line that is none.
+    """
     if name is not None and is_template(name):
-        return parse_template(name, "--task").text
+        return parse_template(name, where).text
     task = TASK_REGISTRY.get(name)
     return task.spec.name if hasattr(task, "spec") else name
 
@@ -114,7 +117,7 @@ def stored_name(path: str, stored: Mapping[str, Any]) -> str:
 
     Raises: UserError if it is a line that is none.
     """
-    name = task_name(stored.get("_name") or stored.get("task"))
+    name = task_name(stored.get("_name") or stored.get("task"), f"{path}: stored task")
     if name != TEMPLATE:
         return name or ""
     return parse_template(stored.get(TEMPLATE), f"{path}: stored template").text

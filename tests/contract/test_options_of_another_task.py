@@ -78,3 +78,8 @@ def test_another_line_has_other_columns_and_answers(options_for):
 def test_a_stored_line_that_is_none_is_named_with_its_file(options_for, stored):
     with pytest.raises(ValueError, match=r"^a\.pt: stored template: expected "):
         options_for(None, {**TEMPLATE, "template": stored}, "a.pt")
+
+
+def test_a_stored_name_that_is_a_broken_line_is_named_with_its_file(options_for):
+    with pytest.raises(ValueError, match=r"^a\.pt: stored task: expected a slot such as "):
+        options_for("caption", {**STORED, "_name": "[image"}, "a.pt")
