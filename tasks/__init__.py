@@ -42,8 +42,8 @@ def declared_specs() -> list[TaskSpec]:
     points = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.name)
     for point in points:
         for spec in _installed_specs(point):
-            if owner := owners.get(spec.name):
-                _warn_once(point, f"a task with a name of its own, found '{spec.name}' of {owner}")
+            if taken := owners.get(spec.name):
+                _warn_once(point, f"a task with a name of its own, found '{spec.name}' of {taken}")
                 continue
             owners[spec.name] = f"{point.value} (entry point {point.name})"
             specs.append(spec)

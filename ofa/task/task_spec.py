@@ -315,7 +315,8 @@ class TaskSpec(TsvSchema):
             they can be ranked.
         decoding: (options, zero-shot?) -> how answers are decoded.
         prediction: (hypothesis, its row, options) -> what it means.
-        result: (id, prediction) -> one entry of ``<subset>_predict.json``.
+        result: (id, prediction) -> one entry of ``<subset>_predict.json``; words stand under one of
+            the keys ``ofa.task.results.TEXTS``, for ``ofa report``.
         metrics: what is right, and how good predictions are.
     """
 
