@@ -273,7 +273,6 @@ def test_shards_are_about_as_large_as_asked_and_the_same_from_several_processes(
     "options, words",
     [
         (["x.tsv", "--out", "y.tsv"], "expected a name ending in .tsv for rows of shards"),
-        (["x.tsv", "--out", "s", "--shard-rows", "0"], "expect numbers above 0"),
         (["x.tsv", "y.tsv", "--out", "s"], "expected one file or pattern, found 2"),
     ],
 )
@@ -281,6 +280,13 @@ def test_wrong_options_of_pack_are_one_message(tmp_path, capsys, monkeypatch, op
     monkeypatch.chdir(tmp_path)
     write_rows(tmp_path / "x.tsv")
     assert main(["pack", *options]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_shards_without_rows_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["pack", str(tmp_path / "x.tsv"), "--out", "s", "--shard-rows", "0"])
+    words = "argument --shard-rows: expected an integer of at least 1, found '0'"
     assert words in capsys.readouterr().err
 
 
