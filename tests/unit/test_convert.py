@@ -759,7 +759,7 @@ def test_a_given_image_size_is_stored(sizeless, checkpoint, tmp_path, capsys):
 
 
 def test_no_image_size_below_a_patch_is_stored(sizeless, tmp_path, capsys):
-    assert "from 16 on, found 0" in refused(
+    assert "expected an integer of at least 16, found 0" in refused(
         capsys, sizeless, "ofa", tmp_path / "a.pt", "--patch-image-size", "0"
     )
 
