@@ -6,15 +6,20 @@ other servers, take any path that a client names. Here only what the page asks f
     Host     names of this machine and of ``--allow-host``; others may have been made to point here
     Origin   the page itself: other pages in the same browser are refused
     route    those of the page
-    body     JSON of at most 1 MB whose files are uploads of this page; an upload of at most 64 MB
+    body     JSON of at most 1 MB whose files are examples or uploads of this visitor; an upload of
+             at most 64 MB
+
+A visitor is known by a cookie that the page sets; programs that keep no cookies are one visitor.
 """
 
 import ipaddress
 import json
 import os
+import secrets
 import socket
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,6 +54,7 @@ READ_ROUTES = (
 JSON_ROUTES = ("queue/join", "run/*", "cancel", "reset")
 UPLOAD = "upload"
 FILE = "file="
+VISITOR = "ofa_visitor"  # the cookie
 LARGEST_JSON = 1 << 20
 LARGEST_UPLOAD = 64 << 20  # bytes of a request
 ROOM = 1 << 30  # bytes of all uploads
@@ -64,7 +70,7 @@ HEADERS = [
     (b"referrer-policy", b"same-origin"),
 ]
 FOREIGN_FILE = (
-    "This file is not an upload of this page. Upload an image, or choose one of the examples."
+    "This file is not an upload of yours. Upload an image, or choose one of the examples."
 )
 
 
@@ -83,6 +89,7 @@ class Gate:
         app: what answers the requests. folder: with the uploads and the examples.
         host: the address that the page is bound to.
         names: further host names under which it is reached.
+    Attributes: owners: real path of an upload -> who uploaded it; equal uploads have one path.
     """
 
     def __init__(self, app: Callable, folder: Path, host: str, names: Collection[str] = ()):
@@ -91,6 +98,7 @@ class Gate:
         self.arriving = (
             0  # bytes of the uploads under way, which lie elsewhere until they are complete
         )
+        self.owners: dict[Path, set[str]] = {}
         own = socket.gethostname() if self.any_address else host
         self.hosts = {name.lower() for name in (*LOCAL, own, *names)}
 
@@ -99,19 +107,27 @@ class Gate:
             return await self.app(scope, receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})  # the page uses none
+        visitor = visitor_of(scope)
         try:
             self.check_sender(scope)
-            kind = self.kind_of_route(scope)
+            kind = self.kind_of_route(scope, visitor)
             coming = (kind == "upload" and length_of(scope)) or 0
             if kind == "json":
-                body = self.checked_body(await read_body(receive))
+                body = self.checked_body(await read_body(receive), visitor)
                 scope, receive = with_length(scope, len(body)), replay(body, receive)
         except Refusal as refusal:
             return await respond(send, refusal)
 
+        headers = HEADERS if visitor or scope["path"] != "/" else [*HEADERS, new_visitor()]
+        uploaded = bytearray()
+
         async def send_with_headers(event: dict) -> None:
             if event["type"] == "http.response.start":
-                event = {**event, "headers": [*event.get("headers", []), *HEADERS]}
+                event = {**event, "headers": [*event.get("headers", []), *headers]}
+            elif kind == "upload" and event["type"] == "http.response.body":
+                uploaded.extend(event.get("body", b""))
+                if not event.get("more_body"):
+                    self.remember(bytes(uploaded), visitor)
             await send(event)
 
         self.arriving += coming
@@ -155,7 +171,7 @@ class Gate:
 
     # --- what is asked for ----------------------------------------------------------------------
 
-    def kind_of_route(self, scope: dict) -> str:
+    def kind_of_route(self, scope: dict, visitor: str) -> str:
         """``json``, ``upload`` or ``read``.
 
         Raises: Refusal for what is not the page's, or too large.
@@ -166,7 +182,7 @@ class Gate:
             if (
                 route.startswith(FILE)
                 and route != path
-                and not self.is_served(route.removeprefix(FILE))
+                and not self.may_open(route.removeprefix(FILE), visitor)
             ):
                 raise Refusal(404, "There is no such file.")
             if matches(path, PAGE_ROUTES) or (route != path and matches(route, READ_ROUTES)):
@@ -183,39 +199,46 @@ class Gate:
             return "upload" if upload else "json"
         raise Refusal(404, "The page of ofa demo has no such address.")
 
-    def is_served(self, path: str) -> bool:
-        return is_below(path, self.folder)
+    def remember(self, answer: bytes, visitor: str) -> None:
+        """Whose the uploads are. Args: answer: of the server: JSON, a list of paths if all went
+        well."""
+        with suppress(ValueError):
+            paths = json.loads(answer)
+            for path in paths if isinstance(paths, list) else ():
+                self.owners.setdefault(Path(path).resolve(), set()).add(visitor)
 
-    def checked_body(self, body: bytes) -> bytes:
+    def may_open(self, path: Any, visitor: str) -> bool:
+        """Whether it is an example, a result or an upload of this visitor."""
+        if not isinstance(path, str) or not is_below(path, self.folder):
+            return False
+        return visitor in self.owners.get(Path(path).resolve(), {visitor})
+
+    def checked_body(self, body: bytes, visitor: str) -> bytes:
         """JSON anew, as it is understood here.
 
-        Raises: Refusal if it is none, or names a file that is no upload.
+        Raises: Refusal if it is none, or names a file that the visitor may not open.
         """
         try:
-            return json.dumps(checked(json.loads(body), self.folder)).encode()
+            return json.dumps(self.checked(json.loads(body), visitor)).encode()
         except (ValueError, RecursionError):
             raise Refusal(400, "The request is not understood.") from None
 
+    def checked(self, value: Any, visitor: str) -> Any:
+        """JSON whose files the visitor may open, without addresses to fetch them from.
 
-def checked(value: Any, folder: Path) -> Any:
-    """JSON whose files are uploads, without addresses to fetch them from.
-
-    Raises: Refusal for a file outside of ``folder``.
-    """
-    if isinstance(value, list):
-        return [checked(one, folder) for one in value]
-    if not isinstance(value, dict):
-        return value
-    if value.get("path") is None:
-        return {key: checked(one, folder) for key, one in value.items() if key != "url"}
-    if not isinstance(value["path"], str) or not is_below(value["path"], folder):
-        raise Refusal(403, FOREIGN_FILE)
-    about = {key: value[key] for key in FILE_KEYS if isinstance(value.get(key), (str, int))}
-    return {
-        "path": str(Path(value["path"]).resolve()),
-        **about,
-        "meta": {"_type": "gradio.FileData"},
-    }
+        Raises: Refusal for another file.
+        """
+        if isinstance(value, list):
+            return [self.checked(one, visitor) for one in value]
+        if not isinstance(value, dict):
+            return value
+        path = value.get("path")
+        if path is None:
+            return {key: self.checked(one, visitor) for key, one in value.items() if key != "url"}
+        if not self.may_open(path, visitor):
+            raise Refusal(403, FOREIGN_FILE)
+        about = {key: value[key] for key in FILE_KEYS if isinstance(value.get(key), (str, int))}
+        return {"path": str(Path(path).resolve()), **about, "meta": {"_type": "gradio.FileData"}}
 
 
 def is_below(path: str, folder: Path) -> bool:
@@ -243,6 +266,20 @@ def folder_size(folder: Path) -> int:
 def values(scope: dict, name: str) -> list[str]:
     """Of a header, which may come several times."""
     return [value.decode("latin-1") for key, value in scope["headers"] if key == name.encode()]
+
+
+def visitor_of(scope: dict) -> str:
+    """What the cookie says; empty without one."""
+    with suppress(CookieError):
+        cookie = SimpleCookie("; ".join(values(scope, "cookie"))).get(VISITOR)
+        return cookie.value if cookie else ""
+    return ""
+
+
+def new_visitor() -> tuple[bytes, bytes]:
+    """The header that sets a cookie; scripts and other pages do not get it."""
+    cookie = f"{VISITOR}={secrets.token_urlsafe(16)}; Path=/; HttpOnly; SameSite=Strict"
+    return b"set-cookie", cookie.encode()
 
 
 def length_of(scope: dict) -> int | None:

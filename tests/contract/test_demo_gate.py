@@ -118,7 +118,7 @@ def dependency(page, trigger, inputs):
     )
 
 
-def ask(page, file, trigger="click", inputs=4, rest=(3, 1, 7), session="abc", **more):
+def ask(page, file, trigger="click", inputs=4, rest=(3, 1, 7), session="abc", headers=(), **more):
     """Ask for a caption of a file. Returns: status, and the last event of the queue or a
     refusal."""
     body = {
@@ -127,7 +127,7 @@ def ask(page, file, trigger="click", inputs=4, rest=(3, 1, 7), session="abc", **
         "session_hash": session,
         **more,
     }
-    status, answer, _ = request(page, "POST", "/gradio_api/queue/join", body)
+    status, answer, _ = request(page, "POST", "/gradio_api/queue/join", body, headers)
     return (status, answer) if status != 200 else (200, last_event(page, session))
 
 
@@ -142,7 +142,7 @@ def last_event(page, session):
         connection.close()
 
 
-def upload(page, data: bytes, name="photo.png") -> str:
+def upload(page, data: bytes, name="photo.png", headers=()) -> str:
     """The path under which the page keeps it."""
     body = (
         b'--b\r\nContent-Disposition: form-data; name="files"; filename="'
@@ -156,7 +156,7 @@ def upload(page, data: bytes, name="photo.png") -> str:
         "POST",
         "/gradio_api/upload",
         body,
-        [("Content-Type", "multipart/form-data; boundary=b")],
+        [("Content-Type", "multipart/form-data; boundary=b"), *headers],
     )
     assert status == 200, answer
     return json.loads(answer)[0]
@@ -181,10 +181,34 @@ def test_an_upload_and_an_example_are_opened(page, photo):
         status, answer = ask(page, file)
         assert status == 200 and b'"success":true' in answer and page.demo.opened.pop() == (9, 7)
     config = json.loads(request(page, "GET", "/config")[1])
-    tensorboard_samples = next(one for one in config["components"] if one["type"] == "gallery")
-    assert ask(page, tensorboard_samples["props"]["value"][0]["image"])[
-        0
-    ] == 200 and page.demo.opened == [(256, 256)]
+    gallery = next(one for one in config["components"] if one["type"] == "gallery")
+    assert ask(page, gallery["props"]["value"][0]["image"])[0] == 200 and page.demo.opened == [
+        (256, 256)
+    ]
+
+
+def visitor(page):
+    """What a browser sends after it opened the page."""
+    cookie = request(page, "GET", "/")[2].getheader("Set-Cookie")
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
+    return [("Cookie", f"theme=dark; {cookie.partition(';')[0]}")]
+
+
+def test_an_upload_is_opened_for_the_visitor_who_made_it(page, tmp_path):
+    Image.new("RGB", (8, 6), "green").save(tmp_path / "mine.png")
+    data = (tmp_path / "mine.png").read_bytes()
+    me, other = visitor(page), visitor(page)
+    path = upload(page, data, headers=me)
+    assert ask(page, {"path": path}, headers=me)[0] == 200 and page.demo.opened.pop() == (8, 6)
+    assert request(page, "GET", f"/gradio_api/file={path}", headers=me)[0] == 200
+    forged = [("Cookie", "ofa_visitor=guess")]
+    for stranger in (other, [], forged, [("Cookie", "=;,")]):
+        status, answer = ask(page, {"path": path}, headers=stranger)
+        assert status == 403 and b"not an upload of yours" in answer and not page.demo.opened
+        assert request(page, "GET", f"/gradio_api/file={path}", headers=stranger)[0] == 404
+    assert upload(page, data, headers=other) == path  # the same content
+    assert ask(page, {"path": path}, headers=other)[0] == 200 and page.demo.opened.pop() == (8, 6)
+    assert request(page, "GET", "/", headers=me)[2].getheader("Set-Cookie") is None
 
 
 @pytest.mark.parametrize(
@@ -223,7 +247,7 @@ def test_no_other_file_is_opened(page, photo, tmp_path, more, place):
         "own code": __file__,
     }[place]
     status, answer = ask(page, {"path": path, **more})
-    assert status == 403 and b"not an upload of this page" in answer and not page.demo.opened
+    assert status == 403 and b"not an upload of yours" in answer and not page.demo.opened
 
 
 def test_a_link_inside_of_the_folder_leads_nowhere(page, photo):
