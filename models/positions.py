@@ -17,9 +17,8 @@ from torch.nn import functional as F
 from ofa.errors import UserError
 
 TOKEN_POSITIONS = 1024  # rows of the token bucket table, as in upstream's checkpoints
-CODE_PADDING = (
-    769  # cells behind those of a target written as image codes; other projects have one less
-)
+# cells behind those of a target written as image codes; other projects have one less
+CODE_PADDING = 769
 
 
 def token_buckets(bucket_size: int, num_positions: int = TOKEN_POSITIONS) -> Tensor:

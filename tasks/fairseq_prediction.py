@@ -25,9 +25,8 @@ from ofa.task.task_spec import Decoding, TaskSpec
 from ofa.tokens.vocabulary import Vocabulary
 
 UNKNOWN = "<unk>"
-NODES_PER_ANSWER = (
-    16  # of the answers' trie, which need less memory than upstream's pass of one answer
-)
+# of the answers' trie, which need less memory than upstream's pass of one answer
+NODES_PER_ANSWER = 16
 
 
 class AnsweringTask(FairseqTask):

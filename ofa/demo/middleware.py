@@ -95,9 +95,8 @@ class Gate:
     def __init__(self, app: Callable, folder: Path, host: str, names: Collection[str] = ()):
         self.app, self.folder = app, folder
         self.any_address = host in WILDCARDS
-        self.arriving = (
-            0  # bytes of the uploads under way, which lie elsewhere until they are complete
-        )
+        # bytes of the uploads under way, which lie elsewhere until they are complete
+        self.arriving = 0
         self.owners: dict[Path, set[str]] = {}
         own = socket.gethostname() if self.any_address else host
         self.hosts = {name.lower() for name in (*LOCAL, own, *names)}

@@ -227,9 +227,8 @@ def build_network(path: str, state: dict, task, ema: bool) -> torch.nn.Module:
             " checkpoint of another program?"
         )
     if getattr(model_config, "resnet_model_path", None):
-        model_config.resnet_model_path = (
-            None  # an override of evaluation scripts; the checkpoint has its own weights
-        )
+        # an override of evaluation scripts; the checkpoint has its own weights
+        model_config.resnet_model_path = None
     model = task.build_model(model_config, from_checkpoint=True)
     try:
         model.load_state_dict(weights, strict=True, model_cfg=model_config)

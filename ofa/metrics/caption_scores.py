@@ -28,9 +28,8 @@ SINGLE_IMAGE = (
     " frequencies, made by ofa cider-df (--cider-df of ofa evaluate and report,"
     " --eval-cider-cached-tokens of validation)"
 )
-SCREENED_ON = (
-    100  # images on which all constant captions are tried; the best few are tried on all images
-)
+# images on which all constant captions are tried; the best few are tried on all images
+SCREENED_ON = 100
 
 
 def caption_scores(

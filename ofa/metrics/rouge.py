@@ -31,9 +31,8 @@ BRACKETS = {
 QUOTES = {'"': ("``", "''"), "'": ("`", "'")}  # opening, closing
 ENDINGS = ("s", "d", "ll")  # what follows an apostrophe of its own: it ' s
 MARKS = string.punctuation
-SCREENED_ON = (
-    100  # rows on which all constant summaries are tried; the best few are tried on all rows
-)
+# rows on which all constant summaries are tried; the best few are tried on all rows
+SCREENED_ON = 100
 
 
 def fix_tokens(text: str) -> str:

@@ -51,9 +51,8 @@ from ofa.task.columns import Column
 from ofa.task.text import CONFIDENCE, JOIN, learned_answer, parse_answers
 
 if TYPE_CHECKING:
-    from ofa.task.task_spec import (
-        TaskSpec,  # imports torch: what only reads tables starts without it
-    )
+    # imports torch: what only reads tables starts without it
+    from ofa.task.task_spec import TaskSpec
 
 logger = logging.getLogger(__name__)
 

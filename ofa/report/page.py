@@ -19,9 +19,8 @@ from ofa.io.text_files import read_lines
 if TYPE_CHECKING:
     from ofa.task.task_spec import TaskSpec
 
-SMALL = (
-    160  # images below this side are enlarged with hard edges, so that their pixels stay visible
-)
+# images below this side are enlarged with hard edges, so that their pixels stay visible
+SMALL = 160
 LARGEST = 360  # images above this side are reduced: a page of photos stays loadable
 OUTLINES = ("predicted", "true", "asked about")  # kinds of boxes, each with a color of its own
 GRADES = ("good", "middling", "poor")

@@ -50,9 +50,8 @@ WIDTHS = (
     0.43,
 )  # of templates, parts of the side: those of the two ``SIZES``
 DARKER = 12  # by which the dark half of a texture differs from its backdrop
-NOISE = (
-    28.0  # standard deviation of a color channel: the shades of one name, and what a coder blurs
-)
+# standard deviation of a color channel: the shades of one name, and what a coder blurs
+NOISE = 28.0
 # how badly one pixel may speak against an explanation: a few wrong pixels must not outvote a shape
 WORST = 4.0
 # part of the highest possible evidence that a shape needs to be seen; what a tokenizer blurs has

@@ -117,9 +117,8 @@ def prediction_of(
     Raises: UserError with ``where`` if it has neither words nor a box, its numbers are none, or an
     image lies elsewhere.
     """
-    from ofa.task.prediction import (
-        Prediction,  # imports torch: what only reads and writes files starts without it
-    )
+    # imports torch: what only reads and writes files starts without it
+    from ofa.task.prediction import Prediction
 
     text = next((entry[key] for key in TEXTS if isinstance(entry.get(key), str)), "")
     box = entry.get("box")

@@ -56,9 +56,8 @@ class WarmupRatioSchedule(PolynomialDecayLRSchedule):
         )  # reinit changes warmup_updates; the caller's config stays
         self.total_num_update: int = cfg.total_num_update
         self.knows_total = False
-        self.annealed: dict | None = (
-            None  # epoch after --force-anneal, and the rate that it began with
-        )
+        # epoch after --force-anneal, and the rate that it began with
+        self.annealed: dict | None = None
 
     def step_begin_epoch(self, epoch: int) -> float:
         """From ``--force-anneal`` on an epoch decays from the rate at its beginning, which a
