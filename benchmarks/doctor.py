@@ -98,10 +98,8 @@ def measure_rules(folder: Path, rows: int, jobs: int) -> dict[str, float]:
 
 def measure_photos(folder: Path, photos: int, jobs: int) -> dict[str, float]:
     """Photo-sized rows without and with decoding."""
-    from tsv import (
-        photo_fields,
-        read_all,
-    )  # not at the top: processes import this file, and torch would come with it
+    # not at the top: processes import this file, and torch would come with it
+    from tsv import photo_fields, read_all
 
     fields = photo_fields(16)
     path = write(

@@ -21,10 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-UNLIMITED = {
-    "QUICKSTART_MINUTES": "600",
-    "QUICKSTART_MINUTES2": "600",
-}  # updates count here, not the machine's speed
+# updates count here, not the machine's speed
+UNLIMITED = {"QUICKSTART_MINUTES": "600", "QUICKSTART_MINUTES2": "600"}
 CAPTIONS_ALONE = {"QUICKSTART_ACTS": "2"}
 
 

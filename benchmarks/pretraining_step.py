@@ -26,10 +26,8 @@ from ofa.models.config import ModelConfig
 from ofa.models.ofa_model import OFAModel
 from ofa.task.pretraining_tasks import TASKS
 
-CODES, CODE_SIDE = (
-    range(50265, 58457),
-    256,
-)  # token ids of image codes, pixels of the images of auxiliary rows
+# token ids of image codes, pixels of the images of auxiliary rows
+CODES, CODE_SIDE = (range(50265, 58457), 256)
 PATCHES = 87
 TEXT = 50000
 

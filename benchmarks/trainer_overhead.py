@@ -85,9 +85,8 @@ class BareLoop:
 
     def __init__(self, model, criterion):
         self.model, self.criterion = model, criterion
-        self.optimizer = torch.optim.Adam(
-            model.parameters(), lr=1e-4, fused=True
-        )  # the fastest there is
+        # the fastest there is
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
 
     def update(self, batch) -> None:
         self.model.train()

@@ -24,9 +24,8 @@ class BadRows:
         if limit < 0:
             raise UserError(f"--skip-bad-rows expects a non-negative number of rows, found {limit}")
         self.limit = limit
-        self.seen = (
-            multiprocessing.Array("q", limit + 1) if limit else None
-        )  # in memory that data workers share
+        # in memory that data workers share
+        self.seen = multiprocessing.Array("q", limit + 1) if limit else None
 
     def pass_over(self, where: str, error: UserError) -> None:
         """Args: where: ``file:row``. Raises: UserError, the given one if no row may be broken."""

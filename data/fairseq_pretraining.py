@@ -99,9 +99,8 @@ class PretrainingDataset(RowsDataset):
         self.training = builder.split == "train"
         self.shuffle, self.bad_rows = shuffle and self.training, bad_rows
         self.files = ([pairs] if pairs else []) + list(self.extras.values())
-        self.rates = {
-            task: GROUP[task] * weights[task] for task in self.extras
-        }  # samples per group
+        # samples per group
+        self.rates = {task: GROUP[task] * weights[task] for task in self.extras}
         if self.training:
             self.length = (
                 len(pairs)

@@ -30,12 +30,10 @@ logger = logging.getLogger(__name__)
 HEADER = 4  # words before the content
 PROBES = 32  # places of the data file that are compared with an index before it is believed
 
-IsWhole = Callable[
-    [np.ndarray], bool
-]  # all words of an index of the right kind -> whether nothing is missing
-Fits = Callable[
-    [np.ndarray, IO], bool
-]  # all words of a whole index, the open data file -> whether a sample agrees
+# all words of an index of the right kind -> whether nothing is missing
+IsWhole = Callable[[np.ndarray], bool]
+# all words of a whole index, the open data file -> whether a sample agrees
+Fits = Callable[[np.ndarray, IO], bool]
 
 
 def open_words(

@@ -41,9 +41,8 @@ class Mixture:
         self.counts = tuple(
             max(1, round(weight * number)) for weight, number in zip(weights, self.rows)
         )
-        self.starts = np.cumsum(
-            [0, *self.counts]
-        )  # index of each task's first sample, and their total
+        # index of each task's first sample, and their total
+        self.starts = np.cumsum([0, *self.counts])
         self.shuffle = shuffle
         self.seed = seed
 

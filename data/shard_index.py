@@ -33,11 +33,8 @@ MOST_SUFFIXES = 64  # more are no suffixes but part of the keys
 BLOCK = 512
 LOOKED_AT_BEHIND = 8  # members behind the last sample of an index that may be none
 MOST_HEADER = 1 << 20  # bytes of a header with long names, at most
-CUT = (
-    "unexpected end of data",
-    "empty header",
-    "truncated header",
-)  # what tarfile says where the next member should be
+# what tarfile says where the next member should be
+CUT = ("unexpected end of data", "empty header", "truncated header")
 EXPECTED = "a tar file of samples"
 
 

@@ -69,9 +69,8 @@ def buffered(stream: np.ndarray, size: int, random: np.random.Generator) -> np.n
     if rest <= 0:
         return random.permutation(stream)
     slots = random.integers(0, size, rest, dtype=np.uint16 if size <= 1 << 16 else np.int64)
-    by_slot = np.argsort(
-        slots, kind="stable"
-    )  # times at which a slot was given out, slot after slot
+    # times at which a slot was given out, slot after slot
+    by_slot = np.argsort(slots, kind="stable")
     first = np.append(True, slots[by_slot[1:]] != slots[by_slot[:-1]])
     given = np.empty(rest, dtype=np.int64)  # place in the stream of what is given out at each time
     given[by_slot] = np.where(first, slots[by_slot], np.append(0, by_slot[:-1]) + size)

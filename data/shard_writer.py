@@ -306,9 +306,8 @@ def _unpack(path: str, rows: Rows, out: str) -> int:
         Progress(len(rows), f"writing {Path(out).name}", "rows", initial=done) as progress,
     ):
         for row in range(done, len(rows)):
-            file.write(
-                "\t".join(rows[row]).encode("utf-8") + b"\n"
-            )  # cells have no tabs and line breaks
+            # cells have no tabs and line breaks
+            file.write("\t".join(rows[row]).encode("utf-8") + b"\n")
             progress.update()
         file.flush()
         os.fsync(file.fileno())

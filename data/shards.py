@@ -64,9 +64,8 @@ class OpenShard:
         )
         if not start:
             return None
-        there = (
-            BLOCK <= start and 0 <= size and start + size <= self.size
-        )  # an index that was made up may ask for any memory
+        # an index that was made up may ask for any memory
+        there = BLOCK <= start and 0 <= size and start + size <= self.size
         data = os.pread(self.file.fileno(), size + BLOCK, start - BLOCK) if there else b""
         if len(data) != size + BLOCK or not states_size(data[:BLOCK], size):
             raise UserError(

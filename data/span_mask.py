@@ -154,9 +154,8 @@ class SpanMask:
 
     def insert(self, tokens: Tensor, share: float, generator: torch.Generator) -> Tensor:
         """Add masks between the tokens, a number per token."""
-        count = math.ceil(
-            len(tokens) * share
-        )  # as upstream: one more where the product is rounded up
+        # as upstream: one more where the product is rounded up
+        count = math.ceil(len(tokens) * share)
         total = len(tokens) + count
         places = torch.randperm(total - 2, generator=generator)[:count] + 1
         result = torch.full((total,), self.mask)

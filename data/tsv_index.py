@@ -20,9 +20,8 @@ from ofa.io.pickles import DAMAGED, load_plain
 logger = logging.getLogger(__name__)
 
 MAGIC = int.from_bytes(b"OFA-TSV1", "little")
-CHUNK = (
-    8 << 20
-)  # bytes scanned at a time: large enough to keep a disk busy, small enough for a CPU cache
+# bytes scanned at a time: large enough to keep a disk busy, small enough for a CPU cache
+CHUNK = 8 << 20
 BOM = b"\xef\xbb\xbf"
 PROGRESS_FROM = 2 << 30  # bytes from which indexing shows a progress bar
 PROBES = 256  # rows looked at before a foreign index is believed
@@ -68,9 +67,8 @@ def _fits(words: np.ndarray, tsv) -> bool:
             else row or start not in (0, len(BOM))
         ):
             return False
-    return not os.pread(tsv.fileno(), CHUNK, int(offsets[-1])).strip(
-        b"\r\n"
-    )  # empty lines alone follow the last row
+    # empty lines alone follow the last row
+    return not os.pread(tsv.fileno(), CHUNK, int(offsets[-1])).strip(b"\r\n")
 
 
 def _scan(path: str | Path, tsv, status: os.stat_result) -> np.ndarray:

@@ -84,9 +84,8 @@ class BiasedAttention(torch.autograd.Function):
         for start in range(0, query.size(0), rows_at_a_time):
             rows = slice(start, start + rows_at_a_time)  # n samples
             of_bias = rows if bias.size(0) > 1 else slice(0, 1)
-            q, k, v, grad = (
-                x[rows].flatten(0, 1) for x in (query, keys, values, grad_output)
-            )  # (n H, T or S, D)
+            # (n H, T or S, D)
+            q, k, v, grad = (x[rows].flatten(0, 1) for x in (query, keys, values, grad_output))
             shape = (*query[rows].shape[:3], keys.size(2))  # (n, H, T, S)
             mask = mask_bias(
                 bias[of_bias], None if padding_mask is None else padding_mask[rows]

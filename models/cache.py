@@ -117,9 +117,8 @@ class DecoderCache:
             torch.arange(self.images, device=parents.device)[:, None] * self.buffer.size(3)
             + parents
         )
-        spoken = self.buffer.flatten(2, 3)[
-            :, :, :, :, :end
-        ]  # (2, layers, B * room for beams, H, L + tokens, D)
+        # (2, layers, B * room for beams, H, L + tokens, D)
+        spoken = self.buffer.flatten(2, 3)[:, :, :, :, :end]
         chosen = spoken.index_select(2, rows.flatten()).unflatten(2, parents.shape)
         self._grow(beams, self.length)
         self.buffer[:, :, :, :beams, :, :end] = chosen

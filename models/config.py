@@ -311,9 +311,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "ofa_large": _size(1024, 16, (12, 12), "resnet152"),
     "ofa_huge": _size(1280, 16, (24, 12), "resnet152"),
 }
-PRESETS["m6_unify_large"] = PRESETS[
-    "ofa_large"
-]  # the name of ofa_large inside some upstream checkpoints
+# the name of ofa_large inside some upstream checkpoints
+PRESETS["m6_unify_large"] = PRESETS["ofa_large"]
 
 # Side of the square image, in pixels, that upstream pretrained each size with.
 IMAGE_SIZES = {

@@ -29,9 +29,8 @@ class EncoderOutput:
     states: Tensor  # (B, S, C)
     padding_mask: Tensor  # bool[B, S], True is padding
     positions: Tensor  # (B, S, C), or (1, S, C) when all samples have the same positions
-    hidden: list[Tensor] = field(
-        default_factory=list
-    )  # input of the first layer, then each layer's output
+    # input of the first layer, then each layer's output
+    hidden: list[Tensor] = field(default_factory=list)
 
     def select(self, rows: Tensor) -> "EncoderOutput":
         """The same for some samples, in any order and number. Args: rows: int64[B']."""

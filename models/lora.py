@@ -12,10 +12,8 @@ from torch.nn import functional as F
 
 from ofa.models.config import LORA_TARGETS, ModelConfig
 
-UNTOUCHED = (
-    "encoder.embed_images",
-    "classification_heads",
-)  # the image stem, and what trains anyway
+# the image stem, and what trains anyway
+UNTOUCHED = ("encoder.embed_images", "classification_heads")
 
 
 class LoraLinear(nn.Linear):

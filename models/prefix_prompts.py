@@ -32,7 +32,6 @@ class PrefixPrompt(nn.Module):
         if hasattr(self, "trans"):
             table = self.trans(table)
         table = self.dropout(table).unflatten(1, (self.num_layers, 2, self.num_heads, -1))
-        table = table.permute(1, 2, 3, 0, 4).unsqueeze(
-            2
-        )  # (layers, 2, 1, heads, length, head width)
+        # (layers, 2, 1, heads, length, head width)
+        table = table.permute(1, 2, 3, 0, 4).unsqueeze(2)
         return [(layer[0], layer[1]) for layer in table]

@@ -86,9 +86,8 @@ class VisionTransformer(nn.Module):
         / 16]."""
         x = self.conv1(images)
         height, width = x.shape[-2:]
-        x = self.ln_pre(
-            x.flatten(2).transpose(1, 2) + self.positions(height, width).to(x.dtype)
-        )  # (B, P, C)
+        # (B, P, C)
+        x = self.ln_pre(x.flatten(2).transpose(1, 2) + self.positions(height, width).to(x.dtype))
         for block in self.transformer["resblocks"].children():
             x = block(x)
         return x.transpose(1, 2).unflatten(2, (height, width))

@@ -68,6 +68,5 @@ def silence_known_warnings() -> None:
     warnings.filterwarnings(
         "ignore", message=r".*torch\.nn\.utils\.weight_norm.*", category=FutureWarning
     )
-    warnings.filterwarnings(
-        "ignore", module=r"PIL\..*"
-    )  # on palettes, EXIF and size; errors still raise
+    # on palettes, EXIF and size; errors still raise
+    warnings.filterwarnings("ignore", module=r"PIL\..*")

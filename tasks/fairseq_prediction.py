@@ -202,9 +202,8 @@ class AnsweringTask(FairseqTask):
 
     def hypothesis(self, tokens: Iterable[int], score: float = math.nan) -> Hypothesis:
         """Generated tokens in words."""
-        tokens = (
-            tokens.tolist() if isinstance(tokens, torch.Tensor) else list(tokens)
-        )  # a GPU is asked once, not per token
+        # a GPU is asked once, not per token
+        tokens = tokens.tolist() if isinstance(tokens, torch.Tensor) else list(tokens)
         symbols = self.vocabulary.pieces(tokens)
         return Hypothesis(
             self.decode(tokens, unknown="UNKNOWNTOKENINHYP").strip(), float(score), symbols

@@ -38,16 +38,10 @@ from ofa.trainer.fairseq_tensorboard import TensorBoardSamples
 
 logger = logging.getLogger(__name__)
 
-CRITERION_METRICS = (
-    "loss",
-    "nll_loss",
-    "ppl",
-    "accuracy",
-)  # what the criterions report while validating
-AMP_TYPES = {
-    "cuda": torch.float16,
-    "cpu": torch.bfloat16,
-}  # what --amp computes in; a CPU has no fast fp16
+# what the criterions report while validating
+CRITERION_METRICS = ("loss", "nll_loss", "ppl", "accuracy")
+# what --amp computes in; a CPU has no fast fp16
+AMP_TYPES = {"cuda": torch.float16, "cpu": torch.bfloat16}
 
 
 class OFATask(ReadingTask, DrawingTask):

@@ -52,10 +52,8 @@ PROMPTS = {
     "en": ' which region does the text " {} " describe?',
     "zh": '这段文字" {} "描述的是哪个区域？',
 }
-UNSEEN = (
-    1,
-    1,
-)  # size of what stands for an image that is not decoded, when only the words of a row are wanted
+# size of what stands for an image that is not decoded, when only the words of a row are wanted
+UNSEEN = (1, 1)
 BEST = 5  # boxes per text in the result file, where the beam is that wide
 HIT = 0.5  # overlap from which a box counts as found
 Box = tuple[float, float, float, float]

@@ -31,9 +31,8 @@ def jpeg(width: int, height: int, scans: int = 0, before: bytes = b"") -> bytes:
         scan = segment(0xDA, bytes([3, 1, 0, 2, 0, 3, 0, 0, 63, 0])) + bytes(blocks * 6 // 8 + 1)
         data = scan * (1 - scans)
         return b"\xff\xd8" + before + segment(0xC0, frame) + tables + data + b"\xff\xd9"
-    tables += segment(
-        0xC4, b"\x10" + one_code + b"\xe0"
-    )  # a run of 16384 empty blocks: 1 + 14 zero bits
+    # a run of 16384 empty blocks: 1 + 14 zero bits
+    tables += segment(0xC4, b"\x10" + one_code + b"\xe0")
     data = segment(0xDA, bytes([3, 1, 0, 2, 0, 3, 0, 0, 0, 0])) + bytes(blocks * 3 // 8 + 1)
     for scan in range(scans):
         data += segment(0xDA, bytes([1, scan % 3 + 1, 0, 1, 63, 0])) + bytes(
@@ -51,9 +50,8 @@ def deflated_zeros(count: int) -> bytes:
     packer = zlib.compressobj(9, wbits=-15)
     block = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
     rest = packer.compress(bytes(count & 0xFFFFF)) + packer.flush()
-    return (
-        b"\x78\xda" + (count >> 20) * block + rest + struct.pack(">HH", count % 65521, 1)
-    )  # Adler-32 of zeros
+    # Adler-32 of zeros
+    return b"\x78\xda" + (count >> 20) * block + rest + struct.pack(">HH", count % 65521, 1)
 
 
 def png(

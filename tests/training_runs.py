@@ -162,9 +162,8 @@ def run(
 ):
     """What the process of a training does."""
     os.setsid()
-    multiprocessing.set_start_method(
-        "fork", force=True
-    )  # for data workers, as outside of this server
+    # for data workers, as outside of this server
+    multiprocessing.set_start_method("fork", force=True)
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -175,9 +174,8 @@ def run(
 
     import ofa
 
-    torch.set_num_threads(
-        1
-    )  # waiting for a second thread costs more than it gives in a network as small as this
+    # waiting for a second thread costs more than it gives in a network as small as this
+    torch.set_num_threads(1)
     ofa.register_fairseq_plugin()
     if prepare is not None:
         prepare()
@@ -221,9 +219,8 @@ class Recorder:
                 with open(self.path, "a") as file:
                     file.write(json.dumps(line) + "\n")
             if update_num + 1 == self.stop_in:
-                os.killpg(
-                    0, self.number
-                )  # as a terminal or a batch system does: data workers get it as well
+                # as a terminal or a batch system does: data workers get it as well
+                os.killpg(0, self.number)
             return result
 
         OFATask.train_step = train_step

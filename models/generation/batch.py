@@ -181,9 +181,8 @@ class GenerationBatch:
     def projection(self, decoder: Decoder) -> nn.Module | None:
         """What makes the logits of the constraint range alone; None where all of them are
         needed."""
-        layer = getattr(
-            decoder, "output_projection", None
-        )  # a decoder that is not ours may have none
+        # a decoder that is not ours may have none
+        layer = getattr(decoder, "output_projection", None)
         if layer is None or self.columns.whole or self.generator.zero_shot:
             return None
         return slice_linear(layer, self.columns.rows(layer.weight))

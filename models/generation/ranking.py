@@ -56,9 +56,8 @@ class TrieChunk:
     def log_probabilities(self, states: Tensor, weight: Tensor) -> Tensor:
         """Of each edge among those that begin at its node. Args: states: (B, N, C); weight: (V,
         C). Returns: float[B, E]."""
-        logits = (states @ weight[self.columns].T).float()[
-            :, self.row, self.column
-        ]  # (B, N, U) -> (B, E)
+        # (B, N, U) -> (B, E)
+        logits = (states @ weight[self.columns].T).float()[:, self.row, self.column]
         row = self.row.expand_as(logits)
         rows = logits.new_zeros(logits.size(0), states.size(1))
         most = rows.scatter_reduce(1, row, logits, "amax", include_self=False)
@@ -158,9 +157,8 @@ class AnswerRanker:
         Returns: float[B, answers], in the order in which the answers were inserted.
         """
         device = sample["net_input"]["src_tokens"].device
-        steps = torch.zeros(
-            len(prompts), len(self.table.parent), device=device
-        )  # of each node after its parent
+        # of each node after its parent
+        steps = torch.zeros(len(prompts), len(self.table.parent), device=device)
         models = inference_networks(models)
         encoded = encoded or encode_all(models, sample)
         for rows in self._groups(prompts):

@@ -181,17 +181,14 @@ class SeededSampling:
     def __call__(self, log_probs: Tensor, so_far: Tensor, beam: int) -> Candidates:
         batch, beams, _ = log_probs.shape
         values, columns = self.likeliest(log_probs.flatten(0, 1))
-        cumulative = (
-            (values - values.amax(-1, keepdim=True)).exp().nan_to_num(1.0).cumsum(-1)
-        )  # nan: no continuation
+        # nan: no continuation
+        cumulative = (values - values.amax(-1, keepdim=True)).exp().nan_to_num(1.0).cumsum(-1)
         numbers = self.numbers[:, self.step].reshape(batch * beams, -1) * cumulative[:, -1:]
         self.step += 1
-        last = cumulative.lt(cumulative[:, -1:]).sum(
-            -1, keepdim=True
-        )  # beyond it nothing may be drawn
-        drawn = torch.searchsorted(cumulative, numbers, right=True).minimum(
-            last
-        )  # (B * K, beam / K)
+        # beyond it nothing may be drawn
+        last = cumulative.lt(cumulative[:, -1:]).sum(-1, keepdim=True)
+        # (B * K, beam / K)
+        drawn = torch.searchsorted(cumulative, numbers, right=True).minimum(last)
         return continued(drawn, values, columns, so_far, beam)
 
 

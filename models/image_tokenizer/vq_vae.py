@@ -171,9 +171,8 @@ class VQVAE(ImageTokenizer):
             codes = self.codebook.nearest(flat.detach())
         found = F.embedding(codes, self.codebook.vectors)
         commitment = F.mse_loss(flat, found)
-        straight = (
-            flat + (found - flat).detach()
-        )  # gradients pass the codebook as if it were not there
+        # gradients pass the codebook as if it were not there
+        straight = flat + (found - flat).detach()
         return (
             self.decoder(straight.view(B, h, w, D).permute(0, 3, 1, 2)),
             commitment,

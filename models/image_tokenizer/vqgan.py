@@ -23,10 +23,8 @@ from ofa.io.safe_load import load_checkpoint
 from ofa.models.image_tokenizer.interface import ImageTokenizer
 from ofa.models.image_tokenizer.vqgan_layers import GROUPS, Decoder, Encoder, VQGANConfig
 
-MOST, MOST_BLOCKS = (
-    1 << 20,
-    64,
-)  # of any count of a description, and of its layers: a larger network is a damaged file
+# of any count of a description, and of its layers: a larger network is a damaged file
+MOST, MOST_BLOCKS = (1 << 20, 64)
 KINDS = ("GumbelVQ", "VQModel")
 REMEDY = "use the model.yaml and last.ckpt of a VQGAN such as vqgan_gumbel_f8"
 

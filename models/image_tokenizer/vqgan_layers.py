@@ -77,9 +77,8 @@ class AttnBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(x)
-        q, k, v = (
-            layer(y).flatten(2).transpose(1, 2) for layer in (self.q, self.k, self.v)
-        )  # (B, h*w, C)
+        # (B, h*w, C)
+        q, k, v = (layer(y).flatten(2).transpose(1, 2) for layer in (self.q, self.k, self.v))
         y = F.scaled_dot_product_attention(q, k, v)  # scale C^-0.5
         return x + self.proj_out(y.transpose(1, 2).reshape(x.shape))
 
@@ -182,9 +181,8 @@ class Decoder(nn.Module):
         self.mid = MidBlock(widths[-1])
         self.up = nn.ModuleList()
         for level, width in enumerate(widths):
-            before = widths[
-                min(level + 1, len(widths) - 1)
-            ]  # stored from level 0 on, run from the last on
+            # stored from level 0 on, run from the last on
+            before = widths[min(level + 1, len(widths) - 1)]
             self.up.append(
                 Level(before, width, config.num_res_blocks + 1, has_attention(config, level))
             )

@@ -25,12 +25,8 @@ EMBEDDINGS = (
     "decoder.output_projection.weight",
 )
 POSITIONS = ("encoder.embed_positions.weight", "decoder.embed_positions.weight")
-ADDED = (
-    ".adapter.",
-    "_prompt_encoder.",
-    ".lora_",
-    "num_batches_tracked",
-)  # may be absent: what fine-tuning adds, counters
+# may be absent: what fine-tuning adds, counters
+ADDED = (".adapter.", "_prompt_encoder.", ".lora_", "num_batches_tracked")
 SWITCHES = {
     ".c_attn": "--scale-heads",
     "attn_ln.": "--scale-attn",

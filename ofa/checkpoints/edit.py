@@ -16,17 +16,11 @@ from ofa.io.atomic import replacing
 from ofa.io.numbers import read_decimal
 from ofa.io.safe_load import load_checkpoint
 
-EPOCH_OR_UPDATE = re.compile(
-    r"checkpoint_?(\d+)(?:_(\d+))?\.pt"
-)  # checkpoint3.pt, checkpoint_3_1500.pt
+# checkpoint3.pt, checkpoint_3_1500.pt
+EPOCH_OR_UPDATE = re.compile(r"checkpoint_?(\d+)(?:_(\d+))?\.pt")
 CONFIGURATION = ("cfg", "task_state", ENTRY)
-FLAT_GROUPS = {
-    "task": "task",
-    "model": "arch",
-    "common": None,
-    "dataset": None,
-    "generation": None,
-}  # group -> option of its name
+# group -> option of its name
+FLAT_GROUPS = {"task": "task", "model": "arch", "common": None, "dataset": None, "generation": None}
 
 
 def describe(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,9 +114,8 @@ def read_source(path: str | Path, ema: bool = False) -> Source:
         config = config_of(weights, given, layout)
         if config.share_all_embeddings:
             check_tables(weights)
-            weights |= dict.fromkeys(
-                EMBEDDINGS, weights[EMBEDDINGS[0]]
-            )  # averages have a copy for each name
+            # averages have a copy for each name
+            weights |= dict.fromkeys(EMBEDDINGS, weights[EMBEDDINGS[0]])
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     rest = {

@@ -15,12 +15,8 @@ from ofa.models.ofa_model import OFAModel
 from ofa.models.positions import code_positions, image_buckets, token_buckets
 
 SEED = 7
-BATCH, WORDS, ANSWER, CODES = (
-    2,
-    12,
-    9,
-    17,
-)  # samples, tokens of a source, of a target, of a target of codes
+# samples, tokens of a source, of a target, of a target of codes
+BATCH, WORDS, ANSWER, CODES = (2, 12, 9, 17)
 PATCHES = 4, 3  # of an image of the batch, at most
 
 

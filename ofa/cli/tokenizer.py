@@ -387,9 +387,8 @@ def run_decode(arguments: DecodeOptions) -> int:
             " another --out"
         )
     by_shape: dict[tuple[int, int], list] = {}
-    codes = [
-        grid_of(row, tokenizer.num_codes, arguments.grid) for row in rows
-    ]  # all, before anything is written
+    # all, before anything is written
+    codes = [grid_of(row, tokenizer.num_codes, arguments.grid) for row in rows]
     for number, found in enumerate(codes):
         by_shape.setdefault(found.shape, []).append(number)
     with Progress(len(rows), f"decoding {arguments.file}", "img") as progress:

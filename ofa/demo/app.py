@@ -91,9 +91,8 @@ def serve(
         },
     )
     _past_proxies(host)
-    logging.getLogger("httpx").setLevel(
-        logging.WARNING
-    )  # tells of every request of the page to itself
+    # tells of every request of the page to itself
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     page = build(demo)
     page.queue(max_size=WAITING, api_open=False)
     known = signature(page.launch).parameters
@@ -238,9 +237,8 @@ def build(demo: Demo) -> gr.Blocks:
         for panel in panels.values():
             panel.connect(image, best, samples, seed)
 
-        light: dict[str, Any] = dict(
-            queue=False, show_progress="hidden", api_name=False
-        )  # at once, also while the model is at work
+        # at once, also while the model is at work
+        light: dict[str, Any] = dict(queue=False, show_progress="hidden", api_name=False)
         texts = [text for panel in panels.values() for text in panel.texts]
         shown = [panel.column for panel in panels.values()]
         results = [panel.result for key, panel in panels.items() if key not in draws]

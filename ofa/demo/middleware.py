@@ -147,9 +147,8 @@ class Gate:
                 f"This page is not served under the name {name or 'that was given'}; "
                 "start ofa demo with --allow-host NAME.",
             )
-        opens = (
-            scope["method"] in ("GET", "HEAD") and scope["path"] == "/"
-        )  # a link on another page may lead here
+        # a link on another page may lead here
+        opens = scope["method"] in ("GET", "HEAD") and scope["path"] == "/"
         senders = values(scope, "origin") or ([] if opens else values(scope, "referer"))
         foreign = [sender for sender in senders if place_of(sender) != found[0].lower()]
         sites = (

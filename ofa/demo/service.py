@@ -39,10 +39,8 @@ from ofa.tasks import declared_specs, refcoco, spec_of
 
 logger = logging.getLogger(__name__)
 
-LARGEST, SMALLEST = (
-    1200,
-    224,
-)  # sides of shown images, pixels; smaller ones are enlarged with hard edges
+# sides of shown images, pixels; smaller ones are enlarged with hard edges
+LARGEST, SMALLEST = (1200, 224)
 LETTERS = 20_000  # longer texts are refused before they are cut into tokens
 MOST_ANSWERS, MOST_IMAGES, MOST_SEED = 10, 16, 2**63 - 1
 ENVIRONMENT = Environment(
@@ -314,9 +312,8 @@ class Demo:
             raise UserError(
                 f"The text has {words} words; this checkpoint reads at most {most}. Shorten it."
             )
-        room = (
-            int(config.get("max_source_positions", 1024)) - 2
-        )  # start and end; what a prompt needs besides, the network predicts
+        # start and end; what a prompt needs besides, the network predicts
+        room = int(config.get("max_source_positions", 1024)) - 2
         if len(text) > LETTERS or len(self.model.checkpoint.bpe.encode(f" {text}").split()) > room:
             raise UserError(
                 f"The text is too long: this checkpoint reads at most {room} pieces of words."

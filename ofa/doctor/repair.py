@@ -27,13 +27,8 @@ from ofa.errors import UserError
 from ofa.io.atomic import replacing
 from ofa.io.values import id_key
 
-REPAIRED_IN_FILES = {
-    BYTE_ORDER.name,
-    CRLF.name,
-    DUPLICATE.name,
-    BOX_INSIDE.name,
-    "columns",
-}  # without a repair of one cell
+# without a repair of one cell
+REPAIRED_IN_FILES = {BYTE_ORDER.name, CRLF.name, DUPLICATE.name, BOX_INSIDE.name, "columns"}
 
 
 @dataclass

@@ -69,9 +69,8 @@ ANSWER_CASE = Rule(
     note=True,
 )
 FILE_RULES = (FILE, CRLF, BYTE_ORDER, SELECTED, DUPLICATE, ANSWER_FILE, ANSWER_CASE, CHECKSUM)
-SAMPLE = Rule(
-    "sample", "a whole sample", None, "make the shard again, or leave the sample out"
-)  # of a shard
+# of a shard
+SAMPLE = Rule("sample", "a whole sample", None, "make the shard again, or leave the sample out")
 
 
 @dataclass

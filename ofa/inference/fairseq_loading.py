@@ -23,11 +23,8 @@ from ofa.tasks.template import NAME as TEMPLATE
 logger = logging.getLogger(__name__)
 
 CONVERT = "Models of Hugging Face and mmpretrain become checkpoints by: ofa convert --to ofa"
-NOT_SHARED = (
-    "data",
-    "selected_cols",
-    "constraint_range",
-)  # options of every task that are of one task's files
+# options of every task that are of one task's files
+NOT_SHARED = ("data", "selected_cols", "constraint_range")
 SHARED = {field.name for field in dataclasses.fields(TaskOptions)} - set(NOT_SHARED) | {
     "max_image_size"
 }

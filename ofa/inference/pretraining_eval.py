@@ -42,10 +42,8 @@ LENGTHS = {
     "detection": 80,
     "text_infilling": 100,
 }  # tokens of an answer; image infilling has as many as there are codes
-SEVERAL = (
-    "caption",
-    "grounded_captioning",
-)  # tasks that accept what any row says of the same image, of the same region
+# tasks that accept what any row says of the same image, of the same region
+SEVERAL = ("caption", "grounded_captioning")
 FILES = ("data", "text_data", "image_data", "detection_data")  # options that name them
 TRAINING_ROWS = 2000  # of each task, that constant answers are taken from
 
@@ -74,9 +72,8 @@ class PretrainingEvalSet:
         self.stored = model.checkpoint.trained.get("unify_task", {})
         self.negatives = negatives or self.stored.get("neg_sample_dir")
         weights = {task: 1.0 for task in TASKS} | ({} if self.negatives else {MATCHING: 0.0})
-        options = {
-            name: path and f"{path},{path}" for name, path in files.items()
-        }  # of two files the last is for evaluation
+        # of two files the last is for evaluation
+        options = {name: path and f"{path},{path}" for name, path in files.items()}
         self.task = model.checkpoint.set_up(
             "unify_task",
             **options,

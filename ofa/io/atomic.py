@@ -11,11 +11,8 @@ from typing import IO, Any
 
 from ofa.io.folder_lock import is_at, lock_file, remove_if_abandoned
 
-FULL = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-)  # no space left, on the disk, in the quota, for one file
+# no space left, on the disk, in the quota, for one file
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CANNOT_WRITE = (*FULL, errno.EIO, errno.EROFS, errno.ESTALE)
 
 # without the bits of the umask, which belongs to the process: only the kernel can apply it safely

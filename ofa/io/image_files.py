@@ -165,9 +165,8 @@ def read_image(path: str) -> bytes:
         return read_image_file(path)
     with open(place["file"], "rb") as file:
         file.seek(int(place["offset"]))
-        length = min(
-            int(place["length"]), os.fstat(file.fileno()).st_size
-        )  # a name may be made up: read() takes the memory first
+        # a name may be made up: read() takes the memory first
+        length = min(int(place["length"]), os.fstat(file.fileno()).st_size)
         return decode_base64(file.read(length))
 
 

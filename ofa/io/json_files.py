@@ -104,11 +104,8 @@ def read_yaml(path: str | Path, expected: str = "YAML with plain values only") -
 
 def _check_yaml(yaml: Any, text: str) -> None:
     """Raises: ValueError if containers are nested too deeply, or aliases stand for too much."""
-    total, sizes, open_ = (
-        0,
-        {},
-        [],
-    )  # open_: anchor of each container that is not finished, and where it began to count
+    # open_: anchor of each container that is not finished, and where it began to count
+    total, sizes, open_ = (0, {}, [])
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
             open_.append((event.anchor, total))
@@ -116,9 +113,8 @@ def _check_yaml(yaml: Any, text: str) -> None:
             anchor, before = open_.pop()
             sizes[anchor] = total - before + 1
         elif isinstance(event, yaml.AliasEvent):
-            total += sizes.get(
-                event.anchor, 1
-            )  # of a container inside of itself yaml says so itself, or it is counted as 1
+            # of a container inside of itself yaml says so itself, or it is counted as 1
+            total += sizes.get(event.anchor, 1)
             if any(anchor == event.anchor for anchor, _ in open_):
                 raise ValueError("a container that contains itself")
         elif isinstance(event, yaml.ScalarEvent):

@@ -27,9 +27,8 @@ class Progress:
             initial,
             initial,
         )
-        self.bar = tqdm(
-            total=total, initial=initial, desc=what, unit=unit, disable=None
-        )  # None: off without a terminal
+        # None: off without a terminal
+        self.bar = tqdm(total=total, initial=initial, desc=what, unit=unit, disable=None)
         self.started = self.reported = time.monotonic()
 
     def __enter__(self) -> "Progress":

@@ -177,9 +177,8 @@ def record_sizes(path: str, file: IO[bytes]) -> dict[str, int]:
                 raise zipfile.BadZipFile(f"{record.filename[:80]} lies inside of another record")
             end = record.header_offset + FILE_HEADER + len(record.filename) + record.file_size
             sizes[record.filename.partition("/")[2]] = record.file_size
-        refuse_torchscript(
-            path, torch._C.PyTorchFileReader(path).get_all_records()
-        )  # torch's view of the same archive
+        # torch's view of the same archive
+        refuse_torchscript(path, torch._C.PyTorchFileReader(path).get_all_records())
         damaged = archive.testzip()
     if damaged or len(sizes) < len(records):
         raise zipfile.BadZipFile(

@@ -77,9 +77,8 @@ def write_tensors(
         with open(path, "ab") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         save_file(kept, path, {"format": "pt", **(metadata or {})})
-        os.chmod(
-            path, mode
-        )  # as of any new file: the library makes one that only its owner can read
+        # as of any new file: the library makes one that only its owner can read
+        os.chmod(path, mode)
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"{path}: expected to write a safetensors file, found {error}; free some space, or"

@@ -124,9 +124,8 @@ class SentenceTable:
         self.hyp_cells = (image_of << self.place_bits) + place_of
         ref_places = ranges(np.zeros_like(num_refs), num_refs)
         ref_cells = (np.repeat(np.arange(len(num_refs)), num_refs) << self.place_bits) + ref_places
-        self.cells = np.concatenate(
-            [ref_cells, self.hyp_cells]
-        )  # in the order of the stream of words
+        # in the order of the stream of words
+        self.cells = np.concatenate([ref_cells, self.hyp_cells])
 
     def compare(
         self, table: "Table", frequencies: DocumentFrequencies | None, sigma: float

@@ -24,11 +24,8 @@ from ofa.io.safe_load import load_checkpoint
 
 AT_ONCE = 64
 HEAD_WIDTH = 64
-OPENAI_NUMBERS = (
-    "input_resolution",
-    "context_length",
-    "vocab_size",
-)  # entries of OpenAI's state dicts that are no weights
+# entries of OpenAI's state dicts that are no weights
+OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
 
 
 class ClipScorer:
@@ -48,9 +45,8 @@ class ClipScorer:
 
     def score(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Tensor:
         """Pair by pair: float32[N]."""
-        known = {
-            text: place for place, text in enumerate(dict.fromkeys(texts))
-        }  # the samples of a caption share it
+        # the samples of a caption share it
+        known = {text: place for place, text in enumerate(dict.fromkeys(texts))}
         features = self.of_texts(list(known))[[known[text] for text in texts]]
         return (self.of_images(images) * features).sum(-1)
 

@@ -179,9 +179,8 @@ class Inception:
                 "FID and Inception score: expected the package torch-fidelity, found none"
                 f" ({error}); install it: pip install torchmetrics torch-fidelity"
             ) from None
-        weights = (
-            io.BytesIO()
-        )  # the file is read here: the package would run whatever code is in it
+        # the file is read here: the package would run whatever code is in it
+        weights = io.BytesIO()
         torch.save(load_checkpoint(path), weights)
         weights.seek(0)
         try:

@@ -78,9 +78,8 @@ class Score:
     further: tuple["Score", ...] = ()
 
 
-Said = Callable[
-    [Sequence[str], Sequence[Reply]], float
-]  # the prediction to each row, the rows -> figure
+# the prediction to each row, the rows -> figure
+Said = Callable[[Sequence[str], Sequence[Reply]], float]
 
 
 def cider(said: Sequence[str], rows: Sequence[Reply]) -> float:

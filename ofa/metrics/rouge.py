@@ -67,10 +67,8 @@ def fix_tokens(text: str) -> str:
         ):
             done[-1], used = last + token + following, 2
         elif token == "." and _initial(last) and _initial(following) and after[1:] == ["."]:
-            done[-1], used = (
-                f"{last}.{following}.",
-                2,
-            )  # as upstream: the second full stop stays behind as well
+            # as upstream: the second full stop stays behind as well
+            done[-1], used = (f"{last}.{following}.", 2)
         elif token == "-" and following == "-":
             done, used = [*done, "--"], 2
         elif (

@@ -46,9 +46,8 @@ def normal_answer(answer: str) -> str:
     thousands = DIGITS_COMMA.search(whole) is not None
     text = whole
     for mark in MARKS:
-        beside_space = (
-            f"{mark} " in whole or f" {mark}" in whole
-        )  # of the answer as it was, as there
+        # of the answer as it was, as there
+        beside_space = f"{mark} " in whole or f" {mark}" in whole
         text = text.replace(mark, "" if thousands or beside_space else " ")
     words = (NUMBERS.get(word, word) for word in FULL_STOP.sub("", text).split())
     return " ".join(COMPLETED.get(word, word) for word in words if word not in ARTICLES) or whole

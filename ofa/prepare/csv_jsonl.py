@@ -67,10 +67,8 @@ SPLITS = {
 CORNERS = ("x0", "y0", "x1", "y1")  # instead of a column ``box``
 BOX_FORMATS = ("xyxy", "xywh", "xyxy_norm", "xywh_norm")
 CAPTION = "caption"  # the task whose files are those of two stages, see ``ofa.prepare.tsv_writer``
-OPTIONAL = (
-    "id",
-    "image_id",
-)  # of every task; else the entry's number, and the image's name without its ending
+# of every task; else the entry's number, and the image's name without its ending
+OPTIONAL = ("id", "image_id")
 
 
 @dataclass(frozen=True)

@@ -86,12 +86,8 @@ SOURCES = {
     "rte": GlueSource("RTE", ("sentence1", "sentence2"), "label", ENTAILED, 1),
     "sst2": GlueSource("SST-2", ("sentence",), "label", {"negative": "0", "positive": "1"}),
 }
-NUMBERED = (
-    "cola",
-    "mrpc",
-    "qqp",
-    "sst2",
-)  # whose original labels are the numbers of the task's files
+# whose original labels are the numbers of the task's files
+NUMBERED = ("cola", "mrpc", "qqp", "sst2")
 
 
 @dataclass

@@ -23,9 +23,8 @@ GENERATION, PRETRAINING = "generation", "pretraining"
 SIZES = {GENERATION: 256, PRETRAINING: 128}  # pixels that are encoded, of upstream
 
 Images = TsvImages | FolderImages
-Encode = Callable[
-    [list[Image.Image], int], Sequence
-]  # images of one size, number of the first -> codes of each
+# images of one size, number of the first -> codes of each
+Encode = Callable[[list[Image.Image], int], Sequence]
 
 
 def caption_groups(

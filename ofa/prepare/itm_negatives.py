@@ -58,9 +58,8 @@ class NegativeSamples:
         self.objects: set[str] = set()
         self.answers: dict[str, Counter] = {}  # kind -> how often it has which answer
         self._captions = tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=folder)
-        self._digests = array(
-            "Q"
-        )  # 64 bits of every caption: 8 bytes of memory each, however long it is
+        # 64 bits of every caption: 8 bytes of memory each, however long it is
+        self._digests = array("Q")
 
     def __enter__(self) -> "NegativeSamples":
         return self
@@ -89,9 +88,8 @@ class NegativeSamples:
             self.answers.setdefault(question_kind(row["question"]), Counter())[answer] += 1
 
     def add_caption(self, caption: str) -> None:
-        text = " ".join(
-            caption.split()
-        )  # a line each, whatever some programs take for a line break
+        # a line each, whatever some programs take for a line break
+        text = " ".join(caption.split())
         if text:
             self._digests.append(
                 int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

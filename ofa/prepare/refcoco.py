@@ -25,11 +25,8 @@ from ofa.prepare.tsv_writer import IMAGE
 
 SPLITS = ("train", "val", "testA", "testB", "test")
 SPLIT_BY = {"refcoco": ("unc", "google"), "refcocoplus": ("unc",), "refcocog": ("umd", "google")}
-FOLDERS = {
-    "refcoco": "refcoco",
-    "refcocoplus": "refcoco+",
-    "refcocog": "refcocog",
-}  # as the toolkit calls them
+# as the toolkit calls them
+FOLDERS = {"refcoco": "refcoco", "refcocoplus": "refcoco+", "refcocog": "refcocog"}
 
 
 def locate(kind: str, data: str, split_by: str) -> tuple[str, str]:

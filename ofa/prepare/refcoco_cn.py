@@ -88,12 +88,10 @@ def published_rows(path: str, problems: Problems) -> list[Group]:
             if len(corners) != 4:
                 finding = f"a box x0,y0,x1,y1 in column 2, found {box[:40]!r}"
             else:
-                turned = turned_box(
-                    tuple(corners), size, (size, orientation)
-                )  # as published: of the pixels as they are stored
-                box, finding = (
-                    checked_box(*turned) if all(size) else (box, "")
-                )  # broken images are named later
+                # as published: of the pixels as they are stored
+                turned = turned_box(tuple(corners), size, (size, orientation))
+                # broken images are named later
+                box, finding = checked_box(*turned) if all(size) else (box, "")
             if finding or not one_line(text):
                 problems.add(
                     f"{path}:{number}: expected {finding or 'a text in column 1, found none'}"

@@ -15,9 +15,8 @@ from ofa.prepare.write_dataset import sha256_of
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-Reader = Callable[
-    [Problems], Iterator[Sequence[str]]
-]  # rows of a file; what is wrong with others is added to the problems
+# rows of a file; what is wrong with others is added to the problems
+Reader = Callable[[Problems], Iterator[Sequence[str]]]
 
 
 def prepare_texts(

@@ -247,9 +247,8 @@ class PreparedFolder:
                     f" found {path.stat().st_size}: it was changed, and another preparation would"
                     " delete it; move it away, or choose another --out"
                 )
-        own = self.manifest_path.name.removesuffix(
-            f".{MANIFEST}"
-        )  # the one file of a manifest NAME.manifest.json
+        # the one file of a manifest NAME.manifest.json
+        own = self.manifest_path.name.removesuffix(f".{MANIFEST}")
         parts = [f"{name}{PART}" for name in previous.get("begun", [])]
         delete_below(
             self.folder,

@@ -14,16 +14,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ofa.tokens.boxes import clip_boxes
 
-PREDICTED, TRUE, GIVEN = (
-    "#ff6a2b",
-    "#18b4d8",
-    "#f2c53d",
-)  # what a model found, what was expected, what was asked about
+# what a model found, what was expected, what was asked about
+PREDICTED, TRUE, GIVEN = ("#ff6a2b", "#18b4d8", "#f2c53d")
 RIM = "#101418"
-SMALLEST, LARGEST = (
-    320,
-    2000,
-)  # a shorter side below SMALLEST is enlarged by a whole factor, never beyond LARGEST
+# a shorter side below SMALLEST is enlarged by a whole factor, never beyond LARGEST
+SMALLEST, LARGEST = (320, 2000)
 LINE, LETTER = 0.008, 0.042  # line width and letter size as parts of the shorter side
 MAX_LINES = 2
 WIDE_FONTS = (

@@ -28,12 +28,8 @@ from ofa.task.task_spec import Scores, TaskSpec
 
 Constant = tuple[str, dict[str, float]]
 Column = tuple[str, dict[str, float]]
-LEADING = (
-    "CIDEr",
-    "BLEU-4",
-    "ROUGE-L",
-    "METEOR",
-)  # of the scores of captions; other tasks show all they have
+# of the scores of captions; other tasks show all they have
+LEADING = ("CIDEr", "BLEU-4", "ROUGE-L", "METEOR")
 
 
 @dataclass
@@ -100,9 +96,8 @@ def _items(outcome: Outcome, scores: Scores | None, limit: int) -> list[Item]:
     """The images to show; without scores in the order of the file."""
     columns = scores.by_row if scores else {}
     ranking = next(iter(columns.values())) if columns else list(range(len(outcome.predictions)))
-    ranking = [
-        -math.inf if math.isnan(value) else value for value in ranking
-    ]  # rows without a reference come first
+    # rows without a reference come first
+    ranking = [-math.inf if math.isnan(value) else value for value in ranking]
     items = []
     for row in choose_rows(ranking, limit):
         fields = outcome.row(row)

@@ -24,12 +24,8 @@ SMALL = 160
 LARGEST = 360  # images above this side are reduced: a page of photos stays loadable
 OUTLINES = ("predicted", "true", "asked about")  # kinds of boxes, each with a color of its own
 GRADES = ("good", "middling", "poor")
-SHOWN_AS_THEY_ARE = {
-    b"\xff\xd8": "jpeg",
-    b"\x89PNG": "png",
-    b"RIFF": "webp",
-    b"GIF8": "gif",
-}  # by every browser
+# by every browser
+SHOWN_AS_THEY_ARE = {b"\xff\xd8": "jpeg", b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif"}
 
 
 @dataclass(frozen=True)
@@ -261,10 +257,8 @@ def _data_uri(text: str, largest: int) -> tuple[str, tuple[int, int]]:
             image.save(file, format="JPEG", quality=85)
             data, kind = file.getvalue(), "jpeg"
     except UserError:
-        return "", (
-            1,
-            1,
-        )  # the model has seen it, so this does not happen; a page without it is still a page
+        # the model has seen it, so this does not happen; a page without it is still a page
+        return "", (1, 1)
     return f"data:image/{kind};base64,{encode_image(data)}", size
 
 

@@ -43,11 +43,8 @@ TEST_SETS = {
     "rte": TestSet("RTE.tsv", 3000, IMPLIED),
     "sst2": TestSet("SST-2.tsv", 1821, {"negative": "0", "positive": "1"}),
 }
-OTHERS = (
-    "STS-B.tsv",
-    "WNLI.tsv",
-    "AX.tsv",
-)  # that OFA has no task for; the site wants the first two as well
+# that OFA has no task for; the site wants the first two as well
+OTHERS = ("STS-B.tsv", "WNLI.tsv", "AX.tsv")
 
 
 def glue_upload(

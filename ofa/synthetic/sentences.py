@@ -197,12 +197,8 @@ TASKS: dict[str, Callable[[random.Random, int], Row]] = {
     "sst2": sst2,
     "gigaword": gigaword,
 }
-WITHOUT_NUMBER = {
-    "cola": 1,
-    "qnli": 1,
-    "qqp": 3,
-    "rte": 1,
-}  # columns in front that do not tell anything
+# columns in front that do not tell anything
+WITHOUT_NUMBER = {"cola": 1, "qnli": 1, "qqp": 3, "rte": 1}
 
 
 def row(task: str, seed: int, split: str, number: int) -> Row:

@@ -40,10 +40,8 @@ COLORS = {
     "black": (22, 22, 26),
     "white": (250, 250, 250),
 }
-SIZES = {
-    "small": (0.24, 0.28),
-    "large": (0.38, 0.44),
-}  # width of the shape, as a part of the image's side
+# width of the shape, as a part of the image's side
+SIZES = {"small": (0.24, 0.28), "large": (0.38, 0.44)}
 TEXTURES = ("paper", "stripes", "dots", "checks", "specks")  # paper is plain
 BACKDROPS = {
     "tan": (186, 168, 132),

@@ -69,14 +69,8 @@ SIDES = {
 RELATIONS = {"to the left of": "左边", "to the right of": "右边", "above": "上方", "below": "下方"}
 COUNTS = ("零", "一", "两", "三", "四")  # before the measure word 个
 YES_NO = {"yes": "有", "no": "没有"}
-WORDS = {
-    **COLORS,
-    **SHAPES,
-    **SIZES,
-    **PLACES,
-    **dict(zip(NUMBERS[1:], COUNTS[1:])),
-    **YES_NO,
-}  # of answers
+# of answers
+WORDS = {**COLORS, **SHAPES, **SIZES, **PLACES, **dict(zip(NUMBERS[1:], COUNTS[1:])), **YES_NO}
 
 
 # --------------------------------------------------------------------------------------------

@@ -165,9 +165,8 @@ def write_once_more(
 ) -> None:
     """A file of other rows of the scenes; the images are those of the caption file."""
     groups = [Group(scene, tuple(found)) for scene, found in zip(scenes, rows)]
-    shown = [
-        bool(group.rows) for group in groups
-    ]  # of two twins one above the other none can be pointed at
+    # of two twins one above the other none can be pointed at
+    shown = [bool(group.rows) for group in groups]
 
     def images(skip: int) -> Iterator[str]:
         return itertools.islice(

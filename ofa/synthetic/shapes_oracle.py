@@ -41,14 +41,8 @@ from ofa.synthetic.shapes import (
 
 Look = tuple[str, str]  # color and shape
 
-WIDTHS = (
-    0.235,
-    0.265,
-    0.295,
-    0.37,
-    0.40,
-    0.43,
-)  # of templates, parts of the side: those of the two ``SIZES``
+# of templates, parts of the side: those of the two ``SIZES``
+WIDTHS = (0.235, 0.265, 0.295, 0.37, 0.40, 0.43)
 DARKER = 12  # by which the dark half of a texture differs from its backdrop
 # standard deviation of a color channel: the shades of one name, and what a coder blurs
 NOISE = 28.0
@@ -101,9 +95,8 @@ def _pixels(image: Image.Image, size: int) -> torch.Tensor:
 
 def _look(pixels: torch.Tensor) -> list[DetectedShape]:
     size = pixels.shape[0]
-    evidence, certainty = _evidence(
-        pixels, _templates(size)
-    )  # (C, K, S, S): of each color and template at each place
+    # (C, K, S, S): of each color and template at each place
+    evidence, certainty = _evidence(pixels, _templates(size))
     evidence[certainty < CERTAIN] = 0.0
     seen: list[DetectedShape] = []
     while len(seen) < MOST:

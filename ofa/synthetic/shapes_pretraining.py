@@ -41,9 +41,8 @@ MANIFEST, CODES_MANIFEST = "manifest_pretraining.json", "manifest_codes.json"
 DATASET = "synthetic_shapes"
 CAPTIONS_SHOWN = 2  # of a scene; the files for finetuning have five
 ENCODED = 64  # images that are encoded together
-NAMES = tuple(
-    f"{color} {shape}" for color in COLORS for shape in SHAPES
-)  # of objects, in the order of their numbers
+# of objects, in the order of their numbers
+NAMES = tuple(f"{color} {shape}" for color in COLORS for shape in SHAPES)
 
 # images of one size -> the codes of each, in rows
 Encode = Callable[[Sequence[Image.Image]], Any]
@@ -87,9 +86,8 @@ def write_pretraining(
             for scene in [*scenes, *unseen]
             for number, text in enumerate(texts(scene))
         ]
-        random.Random(f"texts/{seed}/{split}").shuffle(
-            lines
-        )  # an evaluation may take the first ones
+        # an evaluation may take the first ones
+        random.Random(f"texts/{seed}/{split}").shuffle(lines)
         out.write_text(file_name("text", split), "".join(lines), len(lines))
     out.save_manifest(finished=True)
     return out

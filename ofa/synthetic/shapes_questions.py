@@ -16,14 +16,8 @@ from dataclasses import dataclass, field, replace
 from ofa.synthetic.shapes import COLORS, NUMBERS, SHAPES, SIZES, Scene, Shape, place
 from ofa.synthetic.shapes_expressions import Phrase, count, full_phrase, pointing_at, true_phrases
 
-KINDS = {
-    "color": 28,
-    "shape": 28,
-    "number": 16,
-    "place": 10,
-    "size": 12,
-    "existence": 6,
-}  # how often, in percent
+# how often, in percent
+KINDS = {"color": 28, "shape": 28, "number": 16, "place": 10, "size": 12, "existence": 6}
 QUESTIONS_PER_SCENE = 3
 PLAIN = 4  # a question without a place is so much likelier than one with it
 CLEARLY = 0.04  # a center so close to the border of a ninth of the image is not asked for

@@ -25,11 +25,8 @@ from PIL import Image, ImageDraw, ImageFont
 from ofa.errors import UserError
 from ofa.io.images import encode_image
 
-TENTHS = {
-    "test": (0,),
-    "val": (1,),
-    "train": tuple(range(2, 10)),
-}  # of all words, by a number made of the word
+# of all words, by a number made of the word
+TENTHS = {"test": (0,), "val": (1,), "train": tuple(range(2, 10))}
 TRIES = 10000  # words drawn before a split is called empty
 OVERSAMPLING = 4  # letters are drawn this much larger and reduced, which smooths their edges
 FONT_SIZE = 100  # pixels, before a word is brought to its size

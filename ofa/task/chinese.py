@@ -17,9 +17,8 @@ WIDE = (
 )
 IDEOGRAPH = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 SPACES = re.compile(f"(?<=[{WIDE}])[ ]+|[ ]+(?=[{WIDE}])")
-INSIDE_NUMBERS = re.compile(
-    r"(?<=\d[.,:]) (?=\d)"
-)  # BERT's decoding closes up what is before a full stop alone
+# BERT's decoding closes up what is before a full stop alone
+INSIDE_NUMBERS = re.compile(r"(?<=\d[.,:]) (?=\d)")
 QUESTION_MARKS = ("?", "？")
 
 

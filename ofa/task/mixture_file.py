@@ -40,11 +40,8 @@ SHARED = (
     "uses_ema",
     "shuffle",
 )
-NAMES: dict[Any, str] = {
-    NoneType: "null",
-    str: "text",
-    bool: "true or false",
-}  # of types, in JSON's words
+# of types, in JSON's words
+NAMES: dict[Any, str] = {NoneType: "null", str: "text", bool: "true or false"}
 EXAMPLE = '{"caption": {"data": "train.tsv,val.tsv", "weight": 0.5}}'
 
 

@@ -20,10 +20,8 @@ from PIL import Image
 # pixels of the shorter side: thinner images are stretched, text of fewer pixels is hard to read
 SHORTEST = 64
 LINES = 4  # that a document's strip is cut into
-LINE = (
-    64,
-    480,
-)  # height and width of such a line, pixels; other squares have lines of the same shape
+# height and width of such a line, pixels; other squares have lines of the same shape
+LINE = (64, 480)
 
 
 def fit_square(

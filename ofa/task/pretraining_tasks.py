@@ -25,11 +25,8 @@ from ofa.task.task_spec import Example, RowContext, Symbols, TaskOptions
 PAIR_TASKS = ("caption", "qa", "visual_grounding", "grounded_captioning", "image_text_matching")
 EXTRA_TASKS = ("text_infilling", "image_infilling", "detection")
 TASKS = PAIR_TASKS + EXTRA_TASKS
-GROUP = {
-    "text_infilling": 2,
-    "image_infilling": 1,
-    "detection": 1,
-}  # samples of a group, as upstream
+# samples of a group, as upstream
+GROUP = {"text_infilling": 2, "image_infilling": 1, "detection": 1}
 PAIRS_PER_GROUP = 8  # rows of pairs
 MOST_WEIGHT = 1e6  # samples of a task per row
 LEAST_WEIGHT = 0.001  # besides 0

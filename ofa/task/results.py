@@ -21,9 +21,8 @@ from ofa.io.values import finite
 if TYPE_CHECKING:
     from ofa.task.prediction import Prediction
 
-Entry = dict[
-    str, Any
-]  # one entry of the result file, e.g. {"image_id": "img0", "caption": "a cat"}
+# one entry of the result file, e.g. {"image_id": "img0", "caption": "a cat"}
+Entry = dict[str, Any]
 NumberedEntry = tuple[int, Entry]  # (row number, entry)
 IDS = ("image_id", "question_id", "uniq_id", "id")  # what entries call the id of their row
 TEXTS = ("caption", "answer", "hyp", "ocr")  # and their answer in words

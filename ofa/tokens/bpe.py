@@ -171,9 +171,8 @@ class Gpt2Bpe:
     def is_beginning_of_word(self, piece: str) -> bool:
         if not piece.isdecimal():
             return piece.startswith("madeupword")
-        return (self._tokenizer.id_to_token(int(piece)) or "").startswith(
-            "Ġ"
-        )  # Ġ: the space, in GPT-2's files
+        # Ġ: the space, in GPT-2's files
+        return (self._tokenizer.id_to_token(int(piece)) or "").startswith("Ġ")
 
 
 class BertBpe:
@@ -238,9 +237,8 @@ class SentencePieceBpe:
             )
         try:
             self._processor = SentencePieceProcessor(model_file=str(models[0]))
-            self._processor.id_to_piece(
-                list(range(self._processor.get_piece_size()))
-            )  # pieces that are not UTF-8 show only so
+            # pieces that are not UTF-8 show only so
+            self._processor.id_to_piece(list(range(self._processor.get_piece_size())))
         except (OSError, RuntimeError, ValueError) as error:
             raise _broken(folder, self.kind, error) from error
 

@@ -68,9 +68,8 @@ BERT_CN = PublicFiles(
 )
 PUBLIC = {"gpt2": GPT2, "bert_cn": BERT_CN}
 TIMEOUT = 30  # seconds without an answer
-LARGEST = (
-    16 << 20
-)  # bytes of a file, several times those of the files above: no server fills the disk
+# bytes of a file, several times those of the files above: no server fills the disk
+LARGEST = 16 << 20
 BLOCK = 1 << 16
 GPT2_DICTIONARY = Path(__file__).with_name("gpt2_dict.xz")  # see ``gpt2_dictionary``
 

@@ -51,9 +51,8 @@ class WarmupRatioSchedule(PolynomialDecayLRSchedule):
             raise UserError(f"--warmup-ratio is a share in [0, 1], found {cfg.warmup_ratio}")
         if cfg.total_num_update <= 0:
             raise UserError(f"--total-num-update has to be positive, found {cfg.total_num_update}")
-        super().__init__(
-            copy.copy(cfg), optimizer
-        )  # reinit changes warmup_updates; the caller's config stays
+        # reinit changes warmup_updates; the caller's config stays
+        super().__init__(copy.copy(cfg), optimizer)
         self.total_num_update: int = cfg.total_num_update
         self.knows_total = False
         # epoch after --force-anneal, and the rate that it began with

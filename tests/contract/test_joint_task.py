@@ -11,12 +11,8 @@ from caption_files import caption, caption_flags, make_vocabulary, write_tsv
 from fairseq_setup import configuration, task_with_data
 
 ROWS = 7
-OWN = (
-    "--selected-cols",
-    "--eval-cider",
-    "--eval-args",
-    "--task",
-)  # options of one task are in the file
+# options of one task are in the file
+OWN = ("--selected-cols", "--eval-cider", "--eval-args", "--task")
 
 
 @pytest.fixture(scope="module")

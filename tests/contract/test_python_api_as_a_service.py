@@ -76,9 +76,8 @@ def calls(model, images):
 def test_calls_from_threads_give_what_they_give_alone(model, images):
     work = list(calls(model, images))
     alone = [call() for call in work]
-    fresh = OFA.load(
-        model.checkpoint.path, device="cpu"
-    )  # whose threads make all that is made once
+    # whose threads make all that is made once
+    fresh = OFA.load(model.checkpoint.path, device="cpu")
     for used in (model, fresh):
         work = list(calls(used, images))
         with ThreadPoolExecutor(8) as pool:

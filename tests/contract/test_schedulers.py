@@ -35,14 +35,8 @@ ofa.register_fairseq_plugin()
 
 ROWS, BATCH, EPOCHS = 6, 2, 6
 UPDATES = ROWS // BATCH * EPOCHS
-VALID_LOSSES = {
-    3: 5.0,
-    6: 5.5,
-    9: 5.6,
-    12: 5.7,
-    15: 5.8,
-    18: 5.9,
-}  # at the ends of epochs, by update
+# at the ends of epochs, by update
+VALID_LOSSES = {3: 5.0, 6: 5.5, 9: 5.6, 12: 5.7, 15: 5.8, 18: 5.9}
 SCHEDULERS = {
     "cosine": ["--warmup-updates=2", "--lr-period-updates=5", "--t-mult=2", "--lr-shrink=0.5"],
     "fixed": ["--lr=0.4,0.3,0.2", "--force-anneal=4", "--lr-shrink=0.5", "--warmup-updates=4"],

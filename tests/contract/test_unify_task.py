@@ -248,9 +248,8 @@ def test_fractions_of_a_weight_hold_on_average(files):
     whole = found["visual_grounding"]
     assert found["caption"] / whole == pytest.approx(0.25 / 1.5, rel=0.2)
     assert found["qa"] / whole == pytest.approx(0.5 / 1.5, rel=0.2)
-    assert found["text_infilling"] / whole == pytest.approx(
-        2 / 8 / 0.5, rel=0.2
-    )  # a third of the rows are boxes
+    # a third of the rows are boxes
+    assert found["text_infilling"] / whole == pytest.approx(2 / 8 / 0.5, rel=0.2)
 
 
 def test_rows_of_tasks_that_are_left_out_give_way_to_others(files):
@@ -292,10 +291,8 @@ def test_a_validation_leaves_out_rows_of_tasks_that_are_not_trained(files, netwo
             shuffle=False
         )
     )
-    assert all(batches) and counts_of(batches) == {
-        "qa": 2,
-        "detection": 2,
-    }  # fairseq puts a training batch in place of an empty one
+    # fairseq puts a training batch in place of an empty one
+    assert all(batches) and counts_of(batches) == {"qa": 2, "detection": 2}
     none = SimpleNamespace(
         **{
             **vars(files),
@@ -379,9 +376,8 @@ def test_a_step_averages_each_group_and_counts_once(ready, network):
         Optimizer(),
         0,
     )
-    assert [set(part) for part in seen[0]] == [
-        set(alone)
-    ]  # averaged as well, and not weighed by its tokens
+    # averaged as well, and not weighed by its tokens
+    assert [set(part) for part in seen[0]] == [set(alone)]
     criterion.sample_patch_num = 0
     loss, size, log = criterion(without_dropout(model), both)
     assert size == log["sample_size"] == 1
@@ -434,9 +430,8 @@ def test_figures_of_the_tasks_add_up_to_those_of_the_batch(ready, network):
         assert sum(log[f"_{name}_nll"].item() for name in TASKS) == pytest.approx(
             log["nll_loss"].item(), rel=1e-5
         )
-    doubled = network[1](network[0].eval(), both[1])[
-        2
-    ]  # auxiliary rows weigh twice, their figures do not
+    # auxiliary rows weigh twice, their figures do not
+    doubled = network[1](network[0].eval(), both[1])[2]
     assert sum(doubled[f"_{name}_nll"].item() for name in TASKS) == pytest.approx(
         doubled["nll_loss"].item() / 2, rel=1e-5
     )
@@ -649,9 +644,8 @@ def test_broken_rows_are_passed_over_as_often_as_allowed_and_named(files, tmp_pa
         and "pairs.tsv:2: expects an image" in named[0]
         and "objects.tsv:2" in named[1]
     )
-    assert list(map(content, epoch_of(task))) == list(
-        map(content, epoch_of(task, num_workers=2))
-    )  # the replacement too
+    # the replacement too
+    assert list(map(content, epoch_of(task))) == list(map(content, epoch_of(task, num_workers=2)))
     with pytest.raises(
         UserError,
         match="objects.tsv:2: .*; this is broken row 2, and --skip-bad-rows 1 skips 1: fix",

@@ -122,18 +122,16 @@ def test_every_row_has_an_answer_of_the_set_by_ranking_and_by_search(run):
         assert len(entries) == COUNT and {entry["answer"] for entry in entries} <= allowed
         assert 0 <= found["scores"][metric] <= 1 and len(found["by_row"][metric]) == COUNT
     first = {"vqa_gen": 7000, "snli_ve": "0#0", "image_classify": 0}[run.task]
-    more = (
-        ["others"] if run.task == "image_classify" else []
-    )  # the next best, from which the top five are scored again
+    # the next best, from which the top five are scored again
+    more = ["others"] if run.task == "image_classify" else []
     assert [*ranked[0]] == [key, "answer", *more] and ranked[0][key] == first
     if run.task == "vqa_gen":  # colors are learned by heart in seconds
         assert min(scores["scores"][metric], other["scores"][metric]) >= 0.8
 
 
 def test_neither_processes_nor_batches_change_the_answers(run):
-    other = (
-        "--nproc=2" if run.task == "vqa_gen" else "--num-workers=1"
-    )  # starting processes takes seconds
+    # starting processes takes seconds
+    other = "--nproc=2" if run.task == "vqa_gen" else "--num-workers=1"
     (one, one_scores), (two, two_scores) = (
         evaluate(run, "one", "--batch-size=3"),
         evaluate(run, "two", "--batch-size=4", other),

@@ -167,9 +167,8 @@ def test_a_fault_while_a_checkpoint_is_written_leaves_those_before_it(
             and "No space left on device" in failed.log
         )
         assert not list(run.folder.glob(".*")), "a process that lives cleans up itself"
-    whole = [
-        updates_of(path) for path in run.folder.glob("checkpoint*.pt")
-    ]  # all of them can be read
+    # all of them can be read
+    whole = [updates_of(path) for path in run.folder.glob("checkpoint*.pt")]
     assert max(whole, default=0) == SAVED_BY_FILE[file if moment == "renamed" else file - 1]
     assert_nothing_is_lost(
         run, undisturbed, table, f"{what}, file {file}: {moment} {' '.join(map(str, fault[3:]))}"

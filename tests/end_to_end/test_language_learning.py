@@ -17,11 +17,8 @@ from ofa.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 UPDATES = {"cola": 80, "mnli": 120, "gigaword": 180}
-ASKED = {
-    "cola": "grammatically correct?",
-    "mnli": "imply text2",
-    "gigaword": " town .",
-}  # on the page of an evaluation
+# on the page of an evaluation
+ASKED = {"cola": "grammatically correct?", "mnli": "imply text2", "gigaword": " town ."}
 LEARNING = (
     "--batch-size=32",
     "--adam-betas=(0.9,0.98)",

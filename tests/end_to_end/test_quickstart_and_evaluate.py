@@ -87,9 +87,8 @@ def test_quickstart_prints_a_table_and_writes_the_page(run):
 def test_one_model_answers_questions_and_points_with_the_options_it_was_trained_with(run):
     answers = json.loads((run / "results/questions_predict.json").read_text())
     known = json.loads((run / "world/ans2label.json").read_text())
-    assert len(answers) == 33 and all(
-        entry["answer"] in known for entry in answers
-    )  # of the set that training named
+    # of the set that training named
+    assert len(answers) == 33 and all(entry["answer"] in known for entry in answers)
     boxes = json.loads((run / "results/boxes_predict.json").read_text())
     assert all(0 <= number <= 64 for entry in boxes for number in entry["box"])
     log = (run / "joint/train.log").read_text()

@@ -156,9 +156,8 @@ def assert_resumed(done, folder, weights) -> dict:
     state, names = found["last_optimizer_state"]["state"], trained_names(weights)
     assert len(state) == len(names)
     for number, name in enumerate(names):
-        decay = {UPDATES: 1.0, UPDATES + 2: 0.81}[
-            state[number]["step"]
-        ]  # of captions the table of image codes learns nothing
+        # of captions the table of image codes learns nothing
+        decay = {UPDATES: 1.0, UPDATES + 2: 0.81}[state[number]["step"]]
         expected = torch.full_like(weights[name], decay * (1000 + number))
         torch.testing.assert_close(state[number]["exp_avg"], expected, atol=0.2, rtol=0, msg=name)
     unused = [name for number, name in enumerate(names) if state[number]["step"] == UPDATES]
@@ -180,9 +179,8 @@ def test_an_upstream_run_in_its_folder_is_resumed_with_moments_averages_and_plac
     done = train([*arguments, f"--criterion={criterion}"])
     found = assert_resumed(done, folder, files.weights)
     name = "encoder.layers.0.fc1.weight"
-    expected = (
-        0.25 * (files.weights[name] + 1) + 0.75 * files.weights[name]
-    )  # lr is 1e-3 at most: weights hardly move
+    # lr is 1e-3 at most: weights hardly move
+    expected = 0.25 * (files.weights[name] + 1) + 0.75 * files.weights[name]
     torch.testing.assert_close(
         found["extra_state"]["ema_fp32_params"][name], expected, atol=0.01, rtol=0
     )

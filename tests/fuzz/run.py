@@ -112,9 +112,8 @@ def fuzz_rows(targets: list[RowTarget], count: int, seed: int, report: Report) -
         texts = [name for name in target.columns if name != "image"] or list(target.columns)
         for name in rng.sample(texts, min(len(texts), rng.choice((1, 1, 2)))):
             row[name] = mutated_text(row[name], rng)
-        row = {
-            name: value.replace("\t", " ").replace("\n", " ") for name, value in row.items()
-        }  # a row of a TSV has none
+        # a row of a TSV has none
+        row = {name: value.replace("\t", " ").replace("\n", " ") for name, value in row.items()}
         report.try_reading(
             target.name.split()[0],
             f"--seed {seed} row {number} {target.name} {short(row)}",

@@ -48,12 +48,8 @@ PACKED_JSON = (
     "vqgan_*",
     "layout_*",
 )
-LEFT_OUT = (
-    "/quant",
-    "/gap",
-    "sq/decoded_u8",
-    "wide/decoded_u8",
-)  # ends of keys: what others that are kept imply
+# ends of keys: what others that are kept imply
+LEFT_OUT = ("/quant", "/gap", "sq/decoded_u8", "wide/decoded_u8")
 COPIED = ("dataset_*.tsv", "cider_cached_df.p", "fill.py", "unify_negative_sample/*")
 
 

@@ -10,11 +10,8 @@ from ofa.data.sample import SampleBuilder
 from ofa.data.tsv import TsvFile
 from ofa.task.task_spec import TaskOptions, TaskSpec
 
-DESCRIBED = (
-    ".symbols",
-    ".text",
-    ".dtype",
-)  # entries of a recording that say more about another entry
+# entries of a recording that say more about another entry
+DESCRIBED = (".symbols", ".text", ".dtype")
 
 
 def options_of(spec: TaskSpec, flags: list[str]) -> TaskOptions:

@@ -140,14 +140,8 @@ def train(folder, *flags, interrupt_at=None):
 
 
 def test_a_training_follows_the_warm_up_also_when_it_resumes_in_mid_epoch(tmp_path):
-    flags = [
-        "--warmup-ratio",
-        "0.3",
-        "--max-epoch",
-        "4",
-        "--update-freq",
-        "2",
-    ]  # 20 updates, 6 of them warm-up
+    # 20 updates, 6 of them warm-up
+    flags = ["--warmup-ratio", "0.3", "--max-epoch", "4", "--update-freq", "2"]
     expected = [0.5 * k / 6 for k in range(7)] + [0.5 * (20 - k) / 14 for k in range(7, 21)]
     rates = train(tmp_path / "whole", *flags)
     assert [rates[k] for k in range(1, 21)] == pytest.approx(expected[1:])

@@ -134,13 +134,11 @@ def test_the_deterministic_rows_of_a_batch_equal_upstream(dataset):
             for row in rows:
                 assert rows_of(found)[row] == rows_of(expected)[row], (prefix, key, row)
 
-    own = [
-        row for row in range(0, 16, 2) if row not in (8, 10)
-    ]  # the rows' own samples, without boxes
+    # the rows' own samples, without boxes
+    own = [row for row in range(0, 16, 2) if row not in (8, 10)]
     equal(pairs, "v1", ("src_tokens", "target", "prev_output_tokens"), own)
     equal(pairs, "v1", ("src_tokens",), (8, 10))  # grounding: the box depends on the cut
-    equal(
-        pairs, "v1", ("target", "prev_output_tokens"), (9, 11)
-    )  # grounded captioning: so does its source
+    # grounded captioning: so does its source
+    equal(pairs, "v1", ("target", "prev_output_tokens"), (9, 11))
     equal(extras, "v2", ("target", "prev_output_tokens"), (0, 1, 2))  # texts, codes
     equal(extras, "v2", ("src_tokens",), (2, 3))

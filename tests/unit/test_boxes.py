@@ -43,12 +43,8 @@ def test_bins_are_a_rounded_fraction_of_the_largest_image():
     assert boxes_to_bins([[10.5, 20.25, 80.0, 95.5]], (130, 90), 128).tolist() == [
         [20, 56, 154, 265]
     ]
-    assert squashed_to_bins([0, 256, 511, 512]).tolist() == [
-        0,
-        500,
-        997,
-        999,
-    ]  # 499.5 to the even number
+    # 499.5 to the even number
+    assert squashed_to_bins([0, 256, 511, 512]).tolist() == [0, 500, 997, 999]
 
 
 def test_arrays_lists_and_tensors_give_the_same_bins():

@@ -72,9 +72,8 @@ def test_steps_equal_the_full_forward(name, code_masks):
 @torch.no_grad()
 def test_reordered_beams_continue_their_parents():
     model, batch = build_awake(VOCAB, **SWITCHES["prefix"]), sample()
-    cache = model.decoder.start(
-        model.encode(**batch), 2, 4
-    )  # fewer beams and tokens than will come
+    # fewer beams and tokens than will come
+    cache = model.decoder.start(model.encode(**batch), 2, 4)
     first = torch.randint(4, VOCAB, (B, 1))
     model.decoder.step(first, cache)
     cache.reorder(torch.zeros(B, 3, dtype=torch.long))

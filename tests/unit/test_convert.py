@@ -293,9 +293,8 @@ def test_moving_averages_are_taken_when_asked_for(small, tmp_path, capsys):
     assert convert(tmp_path / "source.pt", "ofa", tmp_path / "a.safetensors", "--ema") == 0
     averages = load_checkpoint(tmp_path / "a.safetensors")["model"]
     assert averages[name].equal(content["model"][name] + 1)
-    assert (
-        len({averages[key].data_ptr() for key in EMBEDDINGS}) == 1
-    )  # in the source each name has a copy
+    # in the source each name has a copy
+    assert len({averages[key].data_ptr() for key in EMBEDDINGS}) == 1
     capsys.readouterr()
     assert convert(tmp_path / "source.pt", "huggingface", tmp_path / "b") == 0
     assert "--ema takes these" in capsys.readouterr().out
@@ -355,9 +354,8 @@ def test_what_no_other_layout_holds_is_named(switches, words, tmp_path, capsys):
         "resnet_width" in switches or "num_image_types" in switches
     )
     if {"adapter", "encoder_prompt", "load_checkpoint_heads"} & switches.keys():
-        assert (
-            convert(source, "ofa", tmp_path / "a.safetensors") == 0
-        )  # this project's holds it all
+        # this project's holds it all
+        assert convert(source, "ofa", tmp_path / "a.safetensors") == 0
         assert_same(source, tmp_path / "a.safetensors")
 
 

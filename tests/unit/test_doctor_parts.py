@@ -137,9 +137,8 @@ def test_a_dictionary_of_another_source_and_its_unknown_pieces_are_named(
 ):
     broken = shutil.copytree(vocabulary, tmp_path / "v")
     lines = (broken / "dict.txt").read_text(encoding="utf-8").splitlines(keepends=True)
-    (broken / "dict.txt").write_text(
-        "".join(lines[:280]), encoding="utf-8"
-    )  # the bytes and few others
+    # the bytes and few others
+    (broken / "dict.txt").write_text("".join(lines[:280]), encoding="utf-8")
     path = tmp_path / "text.tsv"
     path.write_text("1\tthere is a red cube\n", encoding="utf-8")
     assert main(["doctor", str(path), "--bpe-dir", str(broken)]) == 1

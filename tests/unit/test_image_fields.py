@@ -207,9 +207,8 @@ def test_bytes_that_are_no_image_are_refused():
 def test_absurdly_large_images_are_refused_before_they_are_unpacked(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # another library may lift PIL's own limit
     data = bytearray(image_bytes(Image.new("1", (8, 8))))
-    data[16:24] = struct.pack(
-        ">II", 60000, 60000
-    )  # width and height of the header, then its checksum
+    # width and height of the header, then its checksum
+    data[16:24] = struct.pack(">II", 60000, 60000)
     data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
     with pytest.raises(UserError, match="a.tsv:7: .*far too large one .*60000 x 60000"):
         decode_image(base64.b64encode(data), "a.tsv:7")

@@ -81,9 +81,8 @@ def test_an_upright_image_is_what_a_viewer_shows(kind, orientation):
 def test_an_embedded_file_shows_upright_what_prediction_sees(kind, orientation):
     data = stored(kind, orientation)
     embedded = upright_file(data)
-    assert close(
-        open_image(embedded), open_image(data, upright=True), 2.5 if kind == "JPEG" else 0
-    )  # of a sharp red edge
+    # of a sharp red edge
+    assert close(open_image(embedded), open_image(data, upright=True), 2.5 if kind == "JPEG" else 0)
     assert close(open_image(upright_file(data, lossless=True)), open_image(data, upright=True))
     assert image_header(embedded) == (SIZE, 1)
 
@@ -192,9 +191,8 @@ def test_prepared_rows_are_upright_counted_and_their_boxes_fit(tmp_path, capsys)
         )
         == 0
     )
-    assert (
-        "21 images are turned upright, as their EXIF orientation says" in capsys.readouterr().out
-    )  # Pillow turns TIFF itself
+    # Pillow turns TIFF itself
+    assert "21 images are turned upright, as their EXIF orientation says" in capsys.readouterr().out
     assert (
         json.loads((tmp_path / "out/manifest.json").read_text())["pictures"]["turned_upright"] == 21
     )

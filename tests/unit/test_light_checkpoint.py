@@ -48,9 +48,8 @@ def test_merging_adds_the_base_and_makes_lora_plain(tmp_path, base, make):
     assert ENTRY not in full and full["cfg"]["model"]["lora_rank"] == 0
     assert full["model"].keys() == before.keys() | {PROMPT}
     added = full["model"][f"{LAYER}.weight"] - before[f"{LAYER}.weight"]
-    torch.testing.assert_close(
-        added, torch.full((16, 16), 6.0), atol=1e-5, rtol=0
-    )  # 1 * 1 * rank * alpha / rank
+    # 1 * 1 * rank * alpha / rank
+    torch.testing.assert_close(added, torch.full((16, 16), 6.0), atol=1e-5, rtol=0)
     assert all(
         torch.equal(full["model"][name], tensor)
         for name, tensor in before.items()

@@ -59,9 +59,8 @@ def learned_lora():
 def test_lora_starts_as_its_base_which_loads_as_it_is():
     base, model = build_small(VOCAB).eval(), light("lora").eval()
     own = dict(model.named_parameters())
-    assert all(
-        torch.equal(tensor, own[name]) for name, tensor in base.named_parameters()
-    )  # the seed's weights as well
+    # the seed's weights as well
+    assert all(torch.equal(tensor, own[name]) for name, tensor in base.named_parameters())
     load_into(model, base.state_dict())
     assert torch.equal(model(**inputs())[0], base(**inputs())[0])
 
@@ -76,9 +75,8 @@ def test_merged_lora_is_the_plain_architecture_and_computes_the_same():
     torch.testing.assert_close(plain(**inputs())[0], model(**inputs())[0], atol=2e-5, rtol=0)
     assert (plain(**inputs())[0] - before).abs().max() > 1e-2
     layer = model.encoder.layers[0].fc1
-    expected = layer.weight + 3 * torch.einsum(
-        "or,ri->oi", layer.lora_up, layer.lora_down
-    )  # alpha / rank is 3
+    # alpha / rank is 3
+    expected = layer.weight + 3 * torch.einsum("or,ri->oi", layer.lora_up, layer.lora_down)
     torch.testing.assert_close(merged["encoder.layers.0.fc1.weight"], expected)
 
 
@@ -136,9 +134,8 @@ def test_light_tuning_changes_what_is_tuned_and_nothing_else(method):
     changed = {
         name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])
     }
-    slow = {
-        name for name in tuned_names(model) if name.endswith("lora_down")
-    }  # its gradient starts at zero, as lora_up does
+    # its gradient starts at zero, as lora_up does
+    slow = {name for name in tuned_names(model) if name.endswith("lora_down")}
     assert tuned_names(model) - slow <= changed <= tuned_names(model) != set()
 
 

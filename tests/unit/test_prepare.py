@@ -146,9 +146,8 @@ def test_an_interrupted_run_is_continued_to_the_same_bytes(coco, cut):
     entry = manifest["files"].pop("caption_stage1_train.tsv")
     (out / "manifest.json").write_text(json.dumps(manifest | {"finished": False}))
     (out / "caption_stage1_train.tsv").unlink()
-    (out / "caption_stage1_train.tsv.part").write_bytes(
-        whole[:-1][:cut]
-    )  # the process was killed here
+    # the process was killed here
+    (out / "caption_stage1_train.tsv.part").write_bytes(whole[:-1][:cut])
     assert karpathy(coco) == 0
     assert (out / "caption_stage1_train.tsv").read_bytes() == whole
     assert (

@@ -59,9 +59,8 @@ def test_what_fits_is_never_a_negative_where_there_is_another(tmp_path):
     rng = random.Random(3)
     for _ in range(200):
         assert negatives.caption("a cat", ["cat"], rng) == "a dog"
-        assert (
-            negatives.caption("a dog", ["bird"], rng) == "a cat"
-        )  # the object is not in the caption
+        # the object is not in the caption
+        assert negatives.caption("a dog", ["bird"], rng) == "a cat"
         assert negatives.answer("yes", 1.0, rng) == "no"
         assert (
             negatives.answer("0", 1.0, rng) in ("1", "yes", "no")

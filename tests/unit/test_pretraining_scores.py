@@ -31,12 +31,8 @@ def test_answers_are_right_or_wrong():
 
 def test_boxes_count_when_they_overlap_by_half():
     true = "<bin_0> <bin_0> <bin_10> <bin_10>"
-    said = [
-        "<bin_0> <bin_0> <bin_10> <bin_6>",
-        "<bin_0> <bin_0> <bin_10> <bin_4>",
-        "a star",
-        true,
-    ]  # 0.6, 0.4, none, 1
+    # 0.6, 0.4, none, 1
+    said = ["<bin_0> <bin_0> <bin_10> <bin_6>", "<bin_0> <bin_0> <bin_10> <bin_4>", "a star", true]
     assert (
         score("visual_grounding", [reply(true, one) for one in said], [said[1], true]).model == 0.5
     )

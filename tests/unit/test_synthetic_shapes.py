@@ -80,9 +80,8 @@ def test_the_box_is_where_the_shape_is_drawn(shape):
     drawn = (np.asarray(world.render(scene, 64)) != np.asarray(world.render(empty, 64))).any(axis=2)
     ys, xs = np.nonzero(drawn)
     found = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
-    assert (
-        np.abs(np.array(found) - np.array(thing.box_px(64, 64))).max() <= 1
-    )  # at most a pixel of rounding
+    # at most a pixel of rounding
+    assert np.abs(np.array(found) - np.array(thing.box_px(64, 64))).max() <= 1
 
 
 @pytest.mark.parametrize("shape", world.SHAPES)
@@ -99,9 +98,8 @@ def test_every_shape_is_its_color_within_a_dark_outline(shape):
         for y, x in zip(ys, xs)
         for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))
     ]
-    assert all(
-        color[1] < 60 for color in around
-    )  # beside the color lies more of it or the outline, never the ground
+    # beside the color lies more of it or the outline, never the ground
+    assert all(color[1] < 60 for color in around)
 
 
 def test_a_scene_survives_json(scenes):

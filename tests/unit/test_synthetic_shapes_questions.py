@@ -62,9 +62,8 @@ def expected_answer(scene: world.Scene, text: str) -> str:
     )
     (thing,) = meant(scene, match[1])  # one thing, no other
     if attribute != "place":
-        assert (
-            getattr(thing, attribute) not in text.split("large or small")[0].split()
-        )  # the question does not tell it
+        # the question does not tell it
+        assert getattr(thing, attribute) not in text.split("large or small")[0].split()
         return getattr(thing, attribute)
     column, row = (
         ("left", "", "right")[int(thing.center[0] * 3)],
