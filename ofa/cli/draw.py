@@ -63,7 +63,7 @@ def run(args: DrawOptions) -> int:
     from ofa.tasks import spec_of
 
     captions = captions_of(args)
-    album = ImageWriter(args.out)
+    writer = ImageWriter(args.out)
     model = load(args, precision=args.precision, batch_size=args.batch_size, **args.image_options)
     result, entries = spec_of("draw").result, []
     with tqdm(total=len(captions), unit="caption", disable=None) as bar:
@@ -71,13 +71,15 @@ def run(args: DrawOptions) -> int:
             model.drawings(captions, args.samples, args.seed, args.generation)
         ):
             images = [one.image for one in (prediction, *prediction.others)]
-            sheet = album.keep(row, prediction)
-            write(album.folder / f"{sheet}.png", png(grid(images)))
+            sheet = writer.keep(row, prediction)
+            write(writer.folder / f"{sheet}.png", png(grid(images)))
             entry = result(row, prediction)
             entries.append(
                 {
                     **entry,
-                    "files": [str(Path(file).relative_to(album.folder)) for file in entry["files"]],
+                    "files": [
+                        str(Path(file).relative_to(writer.folder)) for file in entry["files"]
+                    ],
                 }
             )
             bar.update()

@@ -116,9 +116,9 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
     generator = task.generator_for(
         models, Namespace(**generation_options(options, stored)), decoding
     )
-    album = album_of(task, options)
-    if album is not None and not options.out:
-        options = replace(options, out=str(album.folder))
+    writer = image_writer_of(task, options)
+    if writer is not None and not options.out:
+        options = replace(options, out=str(writer.folder))
     torch.manual_seed(options.seed)
     started = time.monotonic()
     batches = [
@@ -128,7 +128,7 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
     found = []
     with tqdm(total=len(dataset), desc=options.gen_subset, unit="row", disable=rank > 0) as bar:
         for rows, hypotheses in predict(
-            task, models, generator, decoding, dataset, batches[rank::world], options, album
+            task, models, generator, decoding, dataset, batches[rank::world], options, writer
         ):
             found += hypotheses
             bar.update(min(len(rows) * world, bar.total - bar.n))
@@ -237,7 +237,7 @@ def open_rows(task, options: EvaluationOptions):
     )
 
 
-def album_of(task, options: EvaluationOptions) -> ImageWriter | None:
+def image_writer_of(task, options: EvaluationOptions) -> ImageWriter | None:
     """Where drawn images go; results without a folder of their own go there too. None if no
     images are made.
 
@@ -263,7 +263,7 @@ def predict(
     dataset,
     batches: Sequence[Any],
     options: EvaluationOptions,
-    album: ImageWriter | None = None,
+    writer: ImageWriter | None = None,
 ) -> Iterator[tuple[range, list[tuple[int, dict]]]]:
     """Per batch: its rows, and ``(row, {"entry": ..., "prediction": ...})`` of each."""
     loader = torch.utils.data.DataLoader(
@@ -279,13 +279,13 @@ def predict(
             predictions = task.predict(
                 batch, models, generator, decoding, options.n_best or decoding.best
             )
-            keep_images(task, batch, rows, predictions, album)
+            keep_images(task, batch, rows, predictions, writer)
         ids = batch.get("id", rows)
         found = [
             (row, {"entry": task.spec.result(row_id, prediction), "prediction": prediction})
             for row, row_id, prediction in zip(rows, ids, predictions)
         ]
-        if album is not None:
+        if writer is not None:
             for _, one in found:
                 one["entry"]["files"] = [
                     os.path.relpath(file, options.out) for file in one["entry"]["files"]
@@ -298,7 +298,7 @@ def keep_images(
     batch: dict[str, Any],
     rows: range,
     predictions: list[Prediction],
-    album: ImageWriter | None,
+    writer: ImageWriter | None,
 ) -> None:
     """Drawn images, and the true ones beside them, become files."""
     if not task.draws:
@@ -306,8 +306,8 @@ def keep_images(
     for row, known, column, prediction in zip(
         rows, task.rows(batch), batch["code_images"], predictions
     ):
-        if album is not None:
-            album.keep(row, prediction, task.true_image(known, column, needed=False))
+        if writer is not None:
+            writer.keep(row, prediction, task.true_image(known, column, needed=False))
         for one in (prediction, *prediction.others):
             one.image = None
 

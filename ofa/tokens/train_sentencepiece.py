@@ -23,6 +23,7 @@ SMALLEST = NUM_BYTES + 32
 LARGEST = 1 << 24
 LONGEST_LINE = 1 << 20  # bytes; sentencepiece leaves longer lines out
 LONGEST_PART = LONGEST_LINE // 8  # characters
+NO_TEXT = "expected text to learn a vocabulary from, found none; check --text or --tsv and --column"
 
 README_TEXT = """# A vocabulary of {pieces} text pieces
 
@@ -64,10 +65,7 @@ def build_vocabulary(
         )
     lines = [" " + part for text in texts for part in _parts(_plain(text).strip(" "))]
     if not lines:
-        raise UserError(
-            "expected text to learn a vocabulary from, found none; check --text or --tsv and"
-            " --column"
-        )
+        raise UserError(NO_TEXT)
     covered = _frequent_characters(lines, size)
     model = _train(["".join(c if c in covered else " " for c in line) for line in lines], size)
     pieces = _pieces(model)
@@ -77,13 +75,17 @@ def build_vocabulary(
         lines=len(lines),
         characters=sum(map(len, lines)),
         covered=len(covered),
-        sources="\n".join(f"* {source}" for source in sources) or "* (not stated)",
+        sources=bullets(sources),
         model=MODEL,
         dictionary=DICTIONARY,
     )
     dictionary = "".join(f"{piece} 1\n" for piece in pieces)
     write_folder(folder, {MODEL: model, README: readme.encode(), DICTIONARY: dictionary.encode()})
     return len(pieces)
+
+
+def bullets(sources: Iterable[str]) -> str:
+    return "\n".join(f"* {source}" for source in sources) or "* (not stated)"
 
 
 def _plain(text: str) -> str:

@@ -13,7 +13,14 @@ from pathlib import Path
 
 from ofa.errors import UserError
 from ofa.tokens.bpe import FILES
-from ofa.tokens.train_sentencepiece import LARGEST, README, check_folder, write_folder
+from ofa.tokens.train_sentencepiece import (
+    LARGEST,
+    NO_TEXT,
+    README,
+    bullets,
+    check_folder,
+    write_folder,
+)
 from ofa.tokens.vocabulary import DICTIONARY
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -60,10 +67,7 @@ def build_wordpieces(
         )
     words, lines = count_words(texts)
     if not words:
-        raise UserError(
-            "expected text to learn a vocabulary from, found none; check --text or --tsv and"
-            " --column"
-        )
+        raise UserError(NO_TEXT)
     pieces = [*SPECIALS, *choose(words, size - len(SPECIALS))]
     readme = README_TEXT.format(
         pieces=len(pieces),
@@ -73,7 +77,7 @@ def build_wordpieces(
         unknown=count_unknown(words, set(pieces)),
         vocab=VOCAB,
         dictionary=DICTIONARY,
-        sources="\n".join(f"* {source}" for source in sources) or "* (not stated)",
+        sources=bullets(sources),
     )
     vocab = "".join(f"{piece}\n" for piece in pieces)
     dictionary = "".join(f"{piece} 1\n" for piece in pieces)

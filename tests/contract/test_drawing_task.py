@@ -20,7 +20,7 @@ from fairseq_setup import configuration, task_with_data
 from test_caption_task import validate
 
 from ofa.errors import UserError
-from ofa.inference.evaluate import EvaluationOptions, album_of
+from ofa.inference.evaluate import EvaluationOptions, image_writer_of
 
 ROWS = 6
 
@@ -237,7 +237,7 @@ def test_a_tokenizer_of_other_pixels_per_code_is_one_message_wherever_images_are
         lambda: drawing.begin_epoch(1, network[0]),  # training, before its first update
         lambda: drawing.valid_step(batch, *network),
         lambda: drawing.rewards_of_fit([answer], [0], batch),
-        lambda: album_of(drawing, EvaluationOptions(checkpoint="")),
+        lambda: image_writer_of(drawing, EvaluationOptions(checkpoint="")),
         drawing.check_tokenizer,  # ofa draw
     ):
         with pytest.raises(

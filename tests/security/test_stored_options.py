@@ -91,11 +91,11 @@ def test_a_class_that_this_call_names_is_called(made, importable):
 
 
 def test_evaluation_neither_writes_nor_reads_where_the_checkpoint_says(made, importable):
-    from ofa.inference.evaluate import EvaluationOptions, album_of, load, open_rows
+    from ofa.inference.evaluate import EvaluationOptions, image_writer_of, load, open_rows
 
     options = EvaluationOptions(checkpoint=str(made.checkpoint), device="cpu")
     task = load(options, torch.device("cpu"))[0]
-    assert album_of(task, options) is None and not (made.folder / "elsewhere").exists()
+    assert image_writer_of(task, options) is None and not (made.folder / "elsewhere").exists()
     with pytest.raises(UserError, match="expected a TSV file or a folder"):
         open_rows(task, options)
 

@@ -99,9 +99,9 @@ def test_the_given_image_stays_as_it_is():
     "caption", ["../../a red circle", "/etc/passwd", "a\0b\n", "x" * 300, "...", "", "図" * 300]
 )
 def test_files_of_generated_images_lie_in_their_folder_whatever_the_caption_is(tmp_path, caption):
-    album, image = ImageWriter(tmp_path / "in/out"), Image.new("RGB", (8, 8))
+    writer, image = ImageWriter(tmp_path / "in/out"), Image.new("RGB", (8, 8))
     prediction = Prediction(caption, image=image, others=[Prediction(caption, image=image)])
-    album.keep(7, prediction, image)
+    writer.keep(7, prediction, image)
     files = [path for path in (tmp_path / "in").rglob("*") if path.is_file()]
     assert len(files) == 4 and all(
         path.name.startswith("000007") and path.is_relative_to(tmp_path / "in/out")
@@ -112,9 +112,9 @@ def test_files_of_generated_images_lie_in_their_folder_whatever_the_caption_is(t
 
 def test_generated_images_do_not_follow_links_out_of_their_folder(tmp_path):
     (tmp_path / "elsewhere").mkdir()
-    album = ImageWriter(tmp_path / "out")
+    writer = ImageWriter(tmp_path / "out")
     (tmp_path / "out/top1").rmdir()
     (tmp_path / "out/top1").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="a symbolic link that leads out"):
-        album.keep(0, Prediction("a", image=Image.new("RGB", (8, 8))))
+        writer.keep(0, Prediction("a", image=Image.new("RGB", (8, 8))))
     assert not list((tmp_path / "elsewhere").iterdir())
