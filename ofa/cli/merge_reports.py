@@ -42,7 +42,7 @@ def set_up(parser: Parser) -> None:
 
 
 def run(args: MergeOptions) -> int:
-    """Read the pages, write the book."""
+    """Read the pages, write the one that holds them."""
     from ofa.report.page import merge_reports
 
     pages = []
@@ -54,5 +54,5 @@ def run(args: MergeOptions) -> int:
             )
         pages.append((name, read_text(path)))
     merge_reports(args.out, args.title, pages)
-    print(f"book: {args.out}")
+    print(f"page: {args.out}")
     return 0

@@ -163,7 +163,10 @@ def write_report(path: str | Path, report: Report) -> None:
 def merge_reports(path: str | Path, title: str, pages: Sequence[tuple[str, str]]) -> None:
     """Join pages in one file with a tab for each. Args: pages: name and HTML of each."""
     _write(
-        path, "book.html", title=title, pages=[{"name": name, "html": html} for name, html in pages]
+        path,
+        "merged_reports.html",
+        title=title,
+        pages=[{"name": name, "html": html} for name, html in pages],
     )
 
 
