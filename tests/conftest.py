@@ -2,8 +2,10 @@
 
 import functools
 import os
+import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Convolutions round as on the machine that recorded the golden numbers: one more bit decides on
@@ -38,6 +40,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         name = tier(folder, item.get_closest_marker("slow") is not None)
         if item.get_closest_marker(name) is None:
             item.add_marker(name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _folders_of_this_file(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Removes what the tests of a file shared, unless one of them failed."""
+    failed_before = request.session.testsfailed
+    yield
+    if request.session.testsfailed == failed_before:
+        for folder in tmp_path_factory.getbasetemp().iterdir():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def bpe_folder(kind: str) -> Path:
