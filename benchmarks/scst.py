@@ -71,7 +71,7 @@ def criterions(folder: Path, generator) -> tuple:
     task = SimpleNamespace(target_dictionary=words, bpe=words, scst_generator=generator)
     stage1 = AdjustLabelSmoothedCrossEntropyCriterion(task, sentence_avg=False, label_smoothing=0.1)
     return stage1, ScstRewardCriterion(
-        task, str(folder / "words.p"), sentence_avg=False, scst_patience=0
+        task, scst_cider_cached_tokens=str(folder / "words.p"), sentence_avg=False, scst_patience=0
     )
 
 

@@ -21,7 +21,7 @@ class OFACriterion(FairseqCriterion):
     """A criterion whose constructor takes the fields of its configuration by name.
 
     Attributes:
-        config: the dataclass of its options.
+        config: the dataclass of its options; ``cfg``: what they are in this run.
         averages: logged figure -> (count it is divided by, count that weighs it over time).
         optional: figures and counts that are reported only by runs that have them.
         counts: logged as they are.
@@ -31,6 +31,10 @@ class OFACriterion(FairseqCriterion):
     averages = {"loss": ("sample_size", "sample_size")}
     optional: tuple[str, ...] = ()
     counts: tuple[str, ...] = ("ntokens", "nsentences", "sample_size")
+
+    def __init__(self, task, **options) -> None:
+        super().__init__(task)
+        self.cfg = self.config(**options)
 
     @classmethod
     def build_criterion(cls, cfg, task):
@@ -106,22 +110,6 @@ def share_of_correct_tokens(meters) -> float:
     return round(meters["n_correct"].sum * 100.0 / meters["total"].sum, 3)
 
 
-def check_share(flag: str, value: float) -> float:
+def check_share(flag: str, value: float) -> None:
     if not 0 <= value < 1:
         raise UserError(f"{flag} is a share in [0, 1), found {value}")
-    return value
-
-
-def parse_range(text: str | None) -> tuple[int, int] | None:
-    """``"20,60"`` -> (20, 60)."""
-    if text is None:
-        return None
-    try:
-        start, end = map(int, text.split(","))
-    except ValueError:
-        raise UserError(
-            f"--constraint-range expects two token ids 'START,END', found '{text}'"
-        ) from None
-    if not 0 <= start < end:
-        raise UserError(f"--constraint-range expects START < END, found '{text}'")
-    return start, end

@@ -10,16 +10,11 @@ from omegaconf import II
 from torch import Tensor
 
 from ofa.criterions import losses
-from ofa.criterions.fairseq_criterion import (
-    OFACriterion,
-    check_share,
-    model_inputs,
-    parse_range,
-    scored_logits,
-)
+from ofa.criterions.fairseq_criterion import OFACriterion, check_share, model_inputs, scored_logits
 from ofa.data.collate import IMAGE_ROWS
 from ofa.errors import UserError
 from ofa.io.flags import option
+from ofa.models.generation.options import parse_range
 
 
 @dataclass
@@ -75,33 +70,13 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
     }
     counts = (*OFACriterion.counts, "sample_size_v1", "sample_size_v2")
 
-    def __init__(
-        self,
-        task,
-        sentence_avg,
-        label_smoothing,
-        ignore_prefix_size=0,
-        ignore_eos=False,
-        report_accuracy=False,
-        drop_worst_ratio=0.0,
-        drop_worst_after=0,
-        use_rdrop=False,
-        reg_alpha=1.0,
-        sample_patch_num=196,
-        constraint_range=None,
-    ):
-        super().__init__(task)
-        self.sentence_avg = sentence_avg
-        self.epsilon = label_smoothing
-        self.ignore_prefix_size = ignore_prefix_size
-        self.eos_idx = task.target_dictionary.eos() if ignore_eos else None
-        self.report_accuracy = report_accuracy
-        self.drop_worst_ratio = check_share("--drop-worst-ratio", drop_worst_ratio)
-        self.drop_worst_after = drop_worst_after
-        self.use_rdrop = use_rdrop
-        self.reg_alpha = reg_alpha
-        self.sample_patch_num = sample_patch_num
-        self.span = parse_range(constraint_range)
+    cfg: LabelSmoothedConfig
+
+    def __init__(self, task, **options) -> None:
+        super().__init__(task, **options)
+        check_share("--drop-worst-ratio", self.cfg.drop_worst_ratio)
+        self.span = parse_range(self.cfg.constraint_range, "--constraint-range")
+        self.eos_idx = task.target_dictionary.eos() if self.cfg.ignore_eos else None
 
     def forward(self, model, sample, update_num=0, reduce=True):
         """Loss of a batch, or of a pretraining step when ``sample`` is a pair of batches.
@@ -117,14 +92,14 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
         """
         if isinstance(sample, (list, tuple)):
             return self.pretraining_step(model, sample, update_num)
-        if self.use_rdrop:
+        if self.cfg.use_rdrop:
             sample = repeat_batch(sample)
         positions = self.scored_positions(sample["target"])
         logits, rows = scored_logits(model, model_inputs(model, sample), positions)
         loss, counts = self.compute_loss(
             logits, rows, positions, sample, update_num, is_training(model)
         )
-        sample_size = sample["target"].size(0) if self.sentence_avg else counts.pop("kept")
+        sample_size = sample["target"].size(0) if self.cfg.sentence_avg else counts.pop("kept")
         log = {
             "loss": loss.detach(),
             "nll_loss": counts["nll_loss"],
@@ -132,7 +107,7 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
             "nsentences": sample["nsentences"],
             "sample_size": sample_size,
         }
-        if self.report_accuracy:
+        if self.cfg.report_accuracy:
             log.update(n_correct=counts["n_correct"], total=counts["total"])
         return loss, sample_size, log | counts.get("by_task", {})
 
@@ -145,10 +120,10 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
         """
         training = is_training(model)
         first = samples[0]
-        if first and self.sample_patch_num > 0 and training:
+        if first and self.cfg.sample_patch_num > 0 and training:
             first = {
                 **first,
-                "net_input": {**first["net_input"], "sample_patch_num": self.sample_patch_num},
+                "net_input": {**first["net_input"], "sample_patch_num": self.cfg.sample_patch_num},
             }
         numbered = enumerate((first, *samples[1:]), 1)
         parts = {number: self(model, sample, update_num) for number, sample in numbered if sample}
@@ -194,7 +169,7 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
         )
 
         tasks = sample.get("tasks")
-        counts_right = self.report_accuracy or tasks is not None
+        counts_right = self.cfg.report_accuracy or tasks is not None
 
         def log_probabilities(some, at, conf=conf):
             return losses.log_probabilities(some, at_rows(allowed, at), at_rows(conf, at))
@@ -226,16 +201,16 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
         loss, nll, rank = columns.unbind(-1)[:3]
         kept = self.kept_tokens(rank, update_num)
         total_loss = loss[kept].sum()
-        if self.use_rdrop:
+        if self.cfg.use_rdrop:
             pairs = known[kept].view(2, -1).T
 
             def divergence(some, at):
                 return losses.symmetric_divergence(log_probabilities(some, pairs[at]))[:, None]
 
             of_pairs = losses.by_rows(divergence, logits, pairs if rows is None else rows[pairs])
-            total_loss = total_loss + self.reg_alpha * of_pairs.sum()
+            total_loss = total_loss + self.cfg.reg_alpha * of_pairs.sum()
         counts = {"nll_loss": nll[kept].sum().detach(), "kept": len(kept)}
-        if self.report_accuracy:
+        if self.cfg.report_accuracy:
             counts.update(n_correct=columns[:, 3].sum().detach(), total=len(known))
         if tasks is not None:
             weights = at_rows(conf, known)  # which the log-probabilities were multiplied by
@@ -260,7 +235,7 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
     def scored_positions(self, target: Tensor) -> Tensor:
         """int64[N]: positions of ``target.view(-1)`` that have a loss."""
         scored = target != self.padding_idx
-        scored[:, : self.ignore_prefix_size] = False
+        scored[:, : self.cfg.ignore_prefix_size] = False
         if self.eos_idx is not None:
             scored &= target != self.eos_idx
         return scored.view(-1).nonzero()[:, 0]
@@ -268,13 +243,13 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
     def token_losses(self, lprobs, target, allowed) -> tuple[Tensor, ...]:
         """Loss, negative log-likelihood and the value that tokens are ranked by for dropping;
         float[N] each."""
-        loss, nll = losses.label_smoothed(lprobs, target, self.epsilon, allowed)
+        loss, nll = losses.label_smoothed(lprobs, target, self.cfg.label_smoothing, allowed)
         return loss, nll, loss
 
     def kept_tokens(self, rank: Tensor, update_num: int) -> Tensor:
         """int64[kept]: the tokens whose loss counts in this update."""
-        if self.drop_worst_ratio > 0 and update_num > self.drop_worst_after:
-            return losses.keep_tokens(rank, self.drop_worst_ratio, paired=self.use_rdrop)
+        if self.cfg.drop_worst_ratio > 0 and update_num > self.cfg.drop_worst_after:
+            return losses.keep_tokens(rank, self.cfg.drop_worst_ratio, paired=self.cfg.use_rdrop)
         return torch.arange(len(rank), device=rank.device)
 
 
@@ -285,27 +260,33 @@ class AdjustLabelSmoothedEncouragingLossCriterion(AdjustLabelSmoothedCrossEntrop
     config = EncouragingConfig
     linear = False
 
-    def __init__(self, *args, log_end=0.75, drop_best_ratio=0.0, drop_best_after=0, **kwargs):
-        super().__init__(*args, **kwargs)
-        if not 0 < log_end <= 1:
-            raise UserError(f"--log-end is a probability in (0, 1], found {log_end}")
-        self.log_end = log_end
-        self.drop_best_ratio = check_share("--drop-best-ratio", drop_best_ratio)
-        self.drop_best_after = drop_best_after
+    cfg: EncouragingConfig
+
+    def __init__(self, task, **options) -> None:
+        super().__init__(task, **options)
+        check_share("--drop-best-ratio", self.cfg.drop_best_ratio)
+        if not 0 < self.cfg.log_end <= 1:
+            raise UserError(f"--log-end is a probability in (0, 1], found {self.cfg.log_end}")
 
     def token_losses(self, lprobs, target, allowed):
-        loss, nll = losses.label_smoothed(lprobs, target, self.epsilon, allowed)
-        return loss + losses.encouragement(lprobs, target, self.epsilon, self.log_end), nll, loss
+        loss, nll = losses.label_smoothed(lprobs, target, self.cfg.label_smoothing, allowed)
+        return (
+            loss + losses.encouragement(lprobs, target, self.cfg.label_smoothing, self.cfg.log_end),
+            nll,
+            loss,
+        )
 
     def kept_tokens(self, rank, update_num):
         kept = super().kept_tokens(rank, update_num)
-        if update_num <= self.drop_best_after:
+        if update_num <= self.cfg.drop_best_after:
             return kept
         # as upstream: without --drop-best-ratio the tokens are still sorted, both passes of
         # R-Drop together, so that R-Drop compares different tokens (tests/parity/test_criterion.py,
         # el_rdrop).
-        paired = self.use_rdrop and self.drop_best_ratio > 0
-        return kept[losses.keep_tokens(rank[kept], self.drop_best_ratio, paired, drop_worst=False)]
+        paired = self.cfg.use_rdrop and self.cfg.drop_best_ratio > 0
+        return kept[
+            losses.keep_tokens(rank[kept], self.cfg.drop_best_ratio, paired, drop_worst=False)
+        ]
 
 
 def is_training(model) -> bool:

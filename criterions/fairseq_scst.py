@@ -10,7 +10,7 @@ import logging
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import torch
@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from ofa.checkpoints.contents import upstream_state_dict
 from ofa.criterions import losses, scst
 from ofa.criterions.caption_reward import CaptionReward, RewardMonitor
-from ofa.criterions.fairseq_criterion import OFACriterion, parse_range, scored_logits
+from ofa.criterions.fairseq_criterion import OFACriterion, scored_logits
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.safe_load import load_checkpoint
 from ofa.models.generation.generator import unwrapped
+from ofa.models.generation.options import parse_range
 from ofa.task.text import JOIN
 
 logger = logging.getLogger(__name__)
@@ -36,32 +37,29 @@ BASELINES = ("leave-one-out", "greedy")
 
 
 @dataclass
-class ScstConfig(FairseqDataclass):
-    scst_cider_cached_tokens: str = option(
-        "coco-train-words.p",
-        "file of document frequencies for the CIDEr-D reward; 'ofa cider-df build' makes one",
-    )
+class SamplingConfig(FairseqDataclass):
+    """What every criterion that rewards samples has."""
+
     ignore_prefix_size: int = option(0, "number of first target tokens without loss")
     sentence_avg: bool = II("optimization.sentence_avg")
     constraint_range: Optional[str] = option(
-        None, "START,END: captions have only these token ids (without END) and 0 to 3"
+        None, "START,END: samples have only these token ids (without END) and 0 to 3"
     )
     scst_baseline: ChoiceEnum(BASELINES) = option(  # type: ignore[valid-type]  # fairseq reads it
-        "leave-one-out",
-        "what a sample has to beat: the mean of the other samples of its image, or the greedy"
-        " caption",
+        "leave-one-out", "what a sample has to beat: the mean of the others, or the greedy one"
+    )
+    scst_kl_weight: float = option(0.0, "weight of the divergence from --scst-kl-model per token")
+    scst_kl_model: Optional[str] = option(None, "checkpoint of stage 1 to stay close to")
+    scst_patience: int = option(50, "batches in a row without reward that end the run; 0 = never")
+
+
+@dataclass
+class ScstConfig(SamplingConfig):
+    scst_cider_cached_tokens: str = option(
+        "coco-train-words.p", "document frequencies of CIDEr-D; 'ofa cider-df build' makes them"
     )
     scst_cider_weight: float = option(1.0, "weight of CIDEr-D (0 to 10) in the reward")
     scst_bleu_weight: float = option(0.0, "weight of BLEU-4 (0 to 1) in the reward")
-    scst_kl_weight: float = option(
-        0.0, "weight of the divergence from --scst-kl-model per token; 0 = none"
-    )
-    scst_kl_model: Optional[str] = option(
-        None, "checkpoint that the model should stay close to: that of stage 1"
-    )
-    scst_patience: int = option(
-        50, "batches in a row without a finite reward that end the run; 0 = never"
-    )
 
 
 @register_criterion("scst_reward_criterion", dataclass=ScstConfig)
@@ -84,46 +82,26 @@ class ScstRewardCriterion(OFACriterion):
     purpose = "CIDEr optimization"
     reward_name = "the task's own"  # unless captions are rewarded
 
-    def __init__(
-        self,
-        task,
-        scst_cider_cached_tokens,
-        sentence_avg,
-        ignore_prefix_size=0,
-        constraint_range=None,
-        scst_baseline="leave-one-out",
-        scst_cider_weight=1.0,
-        scst_bleu_weight=0.0,
-        scst_kl_weight=0.0,
-        scst_kl_model=None,
-        scst_patience=50,
-    ):
-        super().__init__(task)
-        self.rewarded_by_task = (
-            getattr(getattr(getattr(task, "spec", None), "metrics", None), "reward", None)
-            is not None
-        )
-        self.reward = self.make_reward(
-            scst_cider_cached_tokens, scst_cider_weight, scst_bleu_weight
-        )
-        self.watch = RewardMonitor(scst_patience)
-        self.sentence_avg = sentence_avg
-        self.ignore_prefix_size = ignore_prefix_size
-        self.span = parse_range(constraint_range)
-        self.baseline = str(scst_baseline)
-        self.kl_weight = scst_kl_weight
-        self.start = ReferenceModel(scst_kl_model) if scst_kl_weight else None
+    cfg: Any  # a SamplingConfig, and what the rewards of a subclass ask for
+
+    def __init__(self, task, **options) -> None:
+        super().__init__(task, **options)
+        self.reward = self.make_reward()
+        self.watch = RewardMonitor(self.cfg.scst_patience)
+        self.span = parse_range(self.cfg.constraint_range, "--constraint-range")
+        self.baseline = str(self.cfg.scst_baseline)
+        self.start = ReferenceModel(self.cfg.scst_kl_model) if self.cfg.scst_kl_weight else None
         self.greedy_generator = None
         self.announced = False
 
-    def make_reward(
-        self, cached_tokens, cider_weight: float, bleu_weight: float
-    ) -> CaptionReward | None:
+    def make_reward(self) -> CaptionReward | None:
         """What captions earn; None if the task has a reward of its own."""
-        return (
-            None
-            if self.rewarded_by_task
-            else CaptionReward(cached_tokens, cider_weight, bleu_weight)
+        metrics = getattr(getattr(self.task, "spec", None), "metrics", None)
+        if getattr(metrics, "reward", None) is not None:
+            return None
+        cfg = self.cfg
+        return CaptionReward(
+            cfg.scst_cider_cached_tokens, cfg.scst_cider_weight, cfg.scst_bleu_weight
         )
 
     def forward(self, model, sample, update_num=0, reduce=True):
@@ -143,7 +121,7 @@ class ScstRewardCriterion(OFACriterion):
         scores, advantage = self.evaluate(captions, greedy, sample, model.training)
         loss, counts = self.compute_loss(model, sample, captions, advantage)
         nsentences = sum(map(len, captions))
-        sample_size = nsentences if self.sentence_avg else counts["ntokens"]
+        sample_size = nsentences if self.cfg.sentence_avg else counts["ntokens"]
         log = {
             "loss": loss.detach(),
             "score": float(scores.sum()),
@@ -152,8 +130,7 @@ class ScstRewardCriterion(OFACriterion):
         }
         return loss, sample_size, {**log, **counts}
 
-    # ---------------------------------------------------------------- what is sampled, and what it
-    # earns
+    # ------------------------------------------------ what is sampled, and what it earns
 
     def sample_captions(self, model, sample) -> tuple[list[list[Tensor]], list[Tensor] | None]:
         """Tokens of the sampled captions of each image, and those of its greedy caption if that
@@ -247,7 +224,7 @@ class ScstRewardCriterion(OFACriterion):
         target, previous = target.to(device), previous.to(device)
         net_input = self.net_input(model, sample, previous)
         scored = target != self.padding_idx
-        scored[:, :, : self.ignore_prefix_size] = False
+        scored[:, :, : self.cfg.ignore_prefix_size] = False
         positions = scored.view(-1).nonzero()[:, 0]
         logits, rows = scored_logits(model, net_input, positions)
         earned = advantage.to(device)[:, :, None].expand(target.shape).reshape(-1)[positions]
@@ -271,7 +248,7 @@ class ScstRewardCriterion(OFACriterion):
         counts: dict = {"ntokens": len(target)}
         if start is not None:
             counts["kl"] = sums[1].detach()
-        return sums[0] + self.kl_weight * sums[1:].sum(), counts
+        return sums[0] + self.cfg.scst_kl_weight * sums[1:].sum(), counts
 
     @staticmethod
     def net_input(model, sample, previous: Tensor) -> dict:
@@ -293,7 +270,7 @@ class ScstRewardCriterion(OFACriterion):
             self.purpose,
             self.baseline,
             reward,
-            self.kl_weight,
+            self.cfg.scst_kl_weight,
         )
         cfg = getattr(self.task, "cfg", None)
         if (

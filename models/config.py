@@ -34,17 +34,11 @@ class ModelConfig:
 
     # sizes
     encoder_embed_dim: int = option(1024, "width of the encoder")
-    encoder_ffn_embed_dim: int = option(
-        0, "hidden width of the encoder's feed-forward layers (0: 4 x width)"
-    )
+    encoder_ffn_embed_dim: int = option(0, "feed-forward width of the encoder (0: 4 x width)")
     encoder_layers: int = option(12, "number of encoder layers")
     encoder_attention_heads: int = option(16, "attention heads of each encoder layer")
-    decoder_embed_dim: int = option(
-        0, "width of the decoder; must equal the encoder's (0: the same)"
-    )
-    decoder_ffn_embed_dim: int = option(
-        0, "hidden width of the decoder's feed-forward layers (0: as the encoder)"
-    )
+    decoder_embed_dim: int = option(0, "width of the decoder, that of the encoder (0: the same)")
+    decoder_ffn_embed_dim: int = option(0, "feed-forward width of the decoder (0: the encoder's)")
     decoder_layers: int = option(12, "number of decoder layers")
     decoder_attention_heads: int = option(16, "attention heads of each decoder layer")
     max_source_positions: int = option(1024, "longest source text in tokens", belongs_to="task")
@@ -55,96 +49,54 @@ class ModelConfig:
     attention_dropout: float = option(0.0, "dropout of attention weights")
     activation_dropout: float = option(0.0, "dropout after the activation of feed-forward layers")
     relu_dropout: float = option(0.0, "old name of --activation-dropout")
-    encoder_drop_path_rate: float = option(
-        0.0, "stochastic depth, rising linearly to this in the last encoder layer"
-    )
-    decoder_drop_path_rate: float = option(
-        0.0, "stochastic depth, rising linearly to this in the last decoder layer"
-    )
-    resnet_drop_path_rate: float = option(
-        0.0, "stochastic depth, rising linearly to this in the last ResNet block"
-    )
-    encoder_layerdrop: float = option(
-        0.0, "chance to skip a whole encoder layer in a training step"
-    )
-    decoder_layerdrop: float = option(
-        0.0, "chance to skip a whole decoder layer in a training step"
-    )
-    encoder_layers_to_keep: Optional[str] = option(
-        None, "after layer drop: keep these encoder layers, as in 0,2,4"
-    )
-    decoder_layers_to_keep: Optional[str] = option(
-        None, "after layer drop: keep these decoder layers, as in 0,2,4"
-    )
+    encoder_drop_path_rate: float = option(0.0, "stochastic depth of the last encoder layer")
+    decoder_drop_path_rate: float = option(0.0, "stochastic depth of the last decoder layer")
+    resnet_drop_path_rate: float = option(0.0, "stochastic depth of the last ResNet block")
+    encoder_layerdrop: float = option(0.0, "chance to skip an encoder layer in training")
+    decoder_layerdrop: float = option(0.0, "chance to skip a decoder layer in training")
+    encoder_layers_to_keep: Optional[str] = option(None, "encoder layers to keep, as in 0,2,4")
+    decoder_layers_to_keep: Optional[str] = option(None, "decoder layers to keep, as in 0,2,4")
 
     # starting weights
     init_std: float = option(0.02, "standard deviation of the starting weights; 0.02 as upstream")
 
     # shape of a layer
     activation_fn: str = option(
-        "gelu", "activation of feed-forward layers: gelu, relu, tanh, linear, gelu_accurate"
+        "gelu", "of feed-forward layers: gelu, relu, tanh, linear, gelu_accurate"
     )
-    encoder_normalize_before: bool = option(
-        True, "LayerNorm before each encoder block instead of after it"
-    )
-    decoder_normalize_before: bool = option(
-        True, "LayerNorm before each decoder block instead of after it"
-    )
+    encoder_normalize_before: bool = option(True, "LayerNorm before encoder blocks")
+    decoder_normalize_before: bool = option(True, "LayerNorm before decoder blocks")
     scale_attn: bool = option(False, "LayerNorm after each attention (NormFormer)")
     scale_fc: bool = option(False, "LayerNorm inside each feed-forward layer (NormFormer)")
     scale_heads: bool = option(False, "a learned factor per attention head (NormFormer)")
-    scale_resids: bool = option(
-        False, "a learned factor per channel on the feed-forward residual (NormFormer)"
-    )
+    scale_resids: bool = option(False, "a factor per channel of feed-forward residuals")
 
     # embeddings
-    share_all_embeddings: bool = option(
-        True, "encoder input, decoder input and output share one table"
-    )
-    share_decoder_input_output_embed: bool = option(
-        True, "decoder input and output share one table"
-    )
+    share_all_embeddings: bool = option(True, "all inputs and outputs share one table")
+    share_decoder_input_output_embed: bool = option(True, "the decoder has one table")
     no_scale_embedding: bool = option(True, "do not multiply embeddings by sqrt(width)")
     layernorm_embedding: bool = option(True, "LayerNorm on token embeddings")
     patch_layernorm_embedding: bool = option(True, "LayerNorm on image patch embeddings")
-    code_layernorm_embedding: bool = option(
-        True, "a LayerNorm of their own for image code embeddings"
-    )
+    code_layernorm_embedding: bool = option(True, "LayerNorm on image code embeddings")
     add_type_embedding: bool = option(True, "add a learned vector that tells text from image")
     num_image_types: int = option(1, "kinds of images in one sample; 2 enables patch_images_2")
 
     # positions
-    attn_scale_factor: float = option(
-        2.0, "attention scores are scaled by (head width x this)^-0.5"
-    )
-    token_bucket_size: int = option(
-        256, "relative text distances up to half of this have a bucket each"
-    )
+    attn_scale_factor: float = option(2.0, "scale scores by (head width x this)^-0.5")
+    token_bucket_size: int = option(256, "text distances up to half of it have a bucket each")
     image_bucket_size: int = option(42, "side of the largest grid of image patches or codes")
-    entangle_position_embedding: bool = option(
-        False, "also add position vectors to the encoder's input"
-    )
+    entangle_position_embedding: bool = option(False, "add position vectors to the encoder's input")
     disable_entangle: bool = option(False, "do not add position vectors to the decoder's input")
-    interpolate_position: bool = option(
-        False, "stretch the position grid of --orig-patch-image-size to larger images"
-    )
+    interpolate_position: bool = option(False, "stretch the position grid to larger images")
     orig_patch_image_size: int = option(
-        256, "image side the position grid was trained for", belongs_to="task"
+        256, "image side of the trained position grid", belongs_to="task"
     )
-    code_image_size: int = option(
-        128, "side in pixels of images written as codes (8 pixels a code)"
-    )
+    code_image_size: int = option(128, "side in pixels of images as codes (8 a code)")
 
     # image stem
-    resnet_type: str = option(
-        "resnet152", "image stem: resnet18/34/50/101/152 (first three stages) or ViT-B/16"
-    )
-    resnet_width: int = option(
-        64, "channels of the ResNet's first stage; upstream's models have 64"
-    )
-    resnet_model_path: Optional[str] = option(
-        None, "file with ImageNet weights to start the image stem from"
-    )
+    resnet_type: str = option("resnet152", "image stem: resnet18/34/50/101/152 or ViT-B/16")
+    resnet_width: int = option(64, "channels of the ResNet's first stage")
+    resnet_model_path: Optional[str] = option(None, "ImageNet weights of the image stem")
     freeze_resnet: bool = option(False, "BatchNorm keeps its statistics, weight and bias")
     sync_bn: bool = option(False, "BatchNorm statistics over all processes")
 
@@ -152,27 +104,19 @@ class ModelConfig:
     encoder_prompt: bool = option(False, "learn a prefix of keys and values in every encoder layer")
     encoder_prompt_type: str = option("prefix", "kind of encoder prompt", choices=("prefix",))
     encoder_prompt_length: int = option(100, "positions of the encoder prefix")
-    encoder_prompt_projection: bool = option(
-        False, "make the encoder prefix by a two-layer projection"
-    )
+    encoder_prompt_projection: bool = option(False, "make the encoder prefix by a projection")
     encoder_prompt_dim: int = option(0, "hidden width of that projection (0: 2 x width)")
     decoder_prompt: bool = option(False, "learn a prefix of keys and values in every decoder layer")
     decoder_prompt_type: str = option("prefix", "kind of decoder prompt", choices=("prefix",))
     decoder_prompt_length: int = option(100, "positions of the decoder prefix")
-    decoder_prompt_projection: bool = option(
-        False, "make the decoder prefix by a two-layer projection"
-    )
+    decoder_prompt_projection: bool = option(False, "make the decoder prefix by a projection")
     decoder_prompt_dim: int = option(0, "hidden width of that projection (0: 2 x width)")
     prompt_dropout: float = option(0.2, "dropout of prefix keys and values; 0.2 as upstream")
     adapter: bool = option(False, "a small bottleneck at the end of every layer; trains alone")
     adapter_dim: int = option(200, "width of the adapters' bottleneck")
-    adapter_train_backbone: bool = option(
-        False, "with --adapter, train everything but the token embedding"
-    )
+    adapter_train_backbone: bool = option(False, "beside the adapters train the rest")
     bitfit: bool = option(False, "train only the biases of layer norms and feed-forward layers")
-    lora_rank: int = option(
-        0, "rank of what linear layers learn beside their weight; trains alone (0: no LoRA)"
-    )
+    lora_rank: int = option(0, "rank of LoRA in linear layers, which trains alone (0: no LoRA)")
     lora_alpha: float = option(16.0, "what LoRA adds is scaled by this / rank")
     lora_targets: str = option("q,v", "linear layers with LoRA: some of q,k,v,out,fc1,fc2,image")
     lora_dropout: float = option(0.0, "dropout of the input of LoRA")
@@ -182,23 +126,13 @@ class ModelConfig:
     # classification heads
     pooler_activation_fn: str = option("tanh", "activation of a classification head")
     pooler_dropout: float = option(0.0, "dropout of a classification head")
-    pooler_classifier: str = option(
-        "mlp", "shape of a classification head", choices=("mlp", "linear")
-    )
-    load_checkpoint_heads: bool = option(
-        False, "add the classification heads that a checkpoint has"
-    )
-    spectral_norm_classification_head: bool = option(
-        False, "spectral norm on a classification head's output"
-    )
+    pooler_classifier: str = option("mlp", "shape of a head", choices=("mlp", "linear"))
+    load_checkpoint_heads: bool = option(False, "add the classification heads of a checkpoint")
+    spectral_norm_classification_head: bool = option(False, "spectral norm on a head's output")
 
     # memory
-    checkpoint_activations: bool = option(
-        False, "recompute each layer in the backward pass to save memory"
-    )
-    offload_activations: bool = option(
-        False, "like --checkpoint-activations, keeping the inputs in CPU memory"
-    )
+    checkpoint_activations: bool = option(False, "recompute layers in the backward pass")
+    offload_activations: bool = option(False, "the same, keeping layer inputs in CPU memory")
 
     def __post_init__(self) -> None:
         width = self.encoder_embed_dim

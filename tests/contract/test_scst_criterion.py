@@ -172,7 +172,7 @@ def test_divergence_from_stage_1_is_zero_at_its_weights_and_no_parameter(files):
             parameter += 0.05 * torch.randn_like(parameter)
     speak(run, " A red cube", " A green cube")
     loss, _, log = run.criterion(run.model, run.batch)
-    run.criterion.kl_weight = 0.0
+    run.criterion.cfg.scst_kl_weight = 0.0
     assert log["kl"] > 0.1 and loss.item() == pytest.approx(
         run.criterion(run.model, run.batch)[0].item() + 0.5 * float(log["kl"])
     )

@@ -378,7 +378,7 @@ def test_a_step_averages_each_group_and_counts_once(ready, network):
     )
     # averaged as well, and not weighed by its tokens
     assert [set(part) for part in seen[0]] == [set(alone)]
-    criterion.sample_patch_num = 0
+    criterion.cfg.sample_patch_num = 0
     loss, size, log = criterion(without_dropout(model), both)
     assert size == log["sample_size"] == 1
     torch.testing.assert_close(

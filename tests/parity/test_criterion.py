@@ -238,7 +238,7 @@ def test_masks_work_with_a_tensor_that_needs_a_gradient_and_leave_batch_and_logi
     "change, flag",
     [
         ({"constraint_range": "20"}, "--constraint-range"),
-        ({"constraint_range": "60,20"}, "START < END"),
+        ({"constraint_range": "60,20"}, "0 <= start < end"),
         ({"drop_worst_ratio": 1.0}, "--drop-worst-ratio"),
     ],
 )
@@ -286,26 +286,12 @@ def test_a_criterion_is_built_from_upstreams_flags(name):
     )
     criterion = criterions.build_criterion(convert_namespace_to_omegaconf(args).criterion, TASK)
     assert type(criterion) is CLASSES[name]
-    assert (criterion.epsilon, criterion.report_accuracy, criterion.ignore_prefix_size) == (
-        0.1,
-        True,
-        1,
-    )
-    assert (
-        criterion.eos_idx,
-        criterion.sentence_avg,
-        criterion.use_rdrop,
-        criterion.reg_alpha,
-    ) == (2, True, True, 0.5)
-    assert (criterion.drop_worst_ratio, criterion.drop_worst_after, criterion.sample_patch_num) == (
-        0.2,
-        2500,
-        100,
-    )
+    cfg = criterion.cfg
+    assert (cfg.label_smoothing, cfg.report_accuracy, cfg.ignore_prefix_size) == (0.1, True, 1)
+    assert (criterion.eos_idx, cfg.sentence_avg) == (2, True)
+    assert (cfg.use_rdrop, cfg.reg_alpha) == (True, 0.5)
+    assert (cfg.drop_worst_ratio, cfg.drop_worst_after) == (0.2, 2500)
+    assert cfg.sample_patch_num == 100
     assert criterion.span == (58457, 59457)
     if CLASSES[name] is AdjustLabelSmoothedEncouragingLossCriterion:
-        assert (criterion.log_end, criterion.drop_best_ratio, criterion.drop_best_after) == (
-            0.5,
-            0.05,
-            7,
-        )
+        assert (cfg.log_end, cfg.drop_best_ratio, cfg.drop_best_after) == (0.5, 0.05, 7)

@@ -109,7 +109,9 @@ def test_the_criterion_equals_upstream_on_a_real_model(case, shared):
     recorded, meta = RECORDED[case], RECORDED["model"]
     model = recorded_model(meta).train()
     criterion = ScstRewardCriterion(
-        recorded_task(), str(FREQUENCIES), **{"sentence_avg": False, **recorded["args"]}
+        recorded_task(),
+        scst_cider_cached_tokens=str(FREQUENCIES),
+        **{"sentence_avg": False, **recorded["args"]},
     )
     encoded = []
     model.encoder.register_forward_hook(
@@ -141,7 +143,9 @@ def test_recorded_tokens_are_read_as_upstream_reads_them():
     bpe, vocabulary = load_language(bpe_folder("gpt2"), "gpt2", 8192, 1000)
     task = SimpleNamespace(target_dictionary=fairseq_dictionary(vocabulary), bpe=bpe)
     assert len(vocabulary) == VOCAB_SIZE
-    criterion = ScstRewardCriterion(task, str(FREQUENCIES), sentence_avg=False)
+    criterion = ScstRewardCriterion(
+        task, scst_cider_cached_tokens=str(FREQUENCIES), sentence_avg=False
+    )
     assert [
         criterion.decode(row[row != PAD]) for row in array("criterion_sampled_tokens")
     ] == CAPTIONS

@@ -80,9 +80,9 @@ def batch() -> dict:
 def test_loss_log_and_gradient_are_the_same(criterion, name):
     found = []
     for model in (ChosenLogits(), AllLogits()):
-        loss, sample_size, log = criterion(TASK, False, report_accuracy=True, **OPTIONS[name])(
-            model, batch(), update_num=1
-        )
+        loss, sample_size, log = criterion(
+            TASK, sentence_avg=False, report_accuracy=True, **OPTIONS[name]
+        )(model, batch(), update_num=1)
         loss.backward()
         found.append(
             (loss, sample_size, {key: float(value) for key, value in log.items()}, model.table.grad)
@@ -96,7 +96,9 @@ def test_loss_log_and_gradient_are_the_same(criterion, name):
 
 def test_no_logits_of_padding_and_prefix_are_made():
     model, sample = ChosenLogits(), batch()
-    AdjustLabelSmoothedCrossEntropyCriterion(TASK, False, 0.1, ignore_prefix_size=1)(model, sample)
+    AdjustLabelSmoothedCrossEntropyCriterion(
+        TASK, sentence_avg=False, label_smoothing=0.1, ignore_prefix_size=1
+    )(model, sample)
     assert model.made == [sample["ntokens"] - B]
 
 

@@ -100,9 +100,9 @@ def test_both_passes_of_r_drop_look_at_an_image_once(rows):
     }
     if rows is not None:
         sample[IMAGE_ROWS] = rows
-    AdjustLabelSmoothedCrossEntropyCriterion(TASK, False, label_smoothing=0.1, use_rdrop=True)(
-        model, sample
-    )
+    AdjustLabelSmoothedCrossEntropyCriterion(
+        TASK, sentence_avg=False, label_smoothing=0.1, use_rdrop=True
+    )(model, sample)
     assert seen == [B if rows is None else 2]
 
 
