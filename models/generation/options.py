@@ -32,44 +32,26 @@ class GenerationOptions:
     max_len_a: float = option(0.0, "longest hypothesis: max_len_a * source length + max_len_b")
     max_len_b: int = option(200, "longest hypothesis: max_len_a * source length + max_len_b")
     min_len: int = option(1, "shortest hypothesis")
-    lenpen: float = option(
-        1.0, "scores are divided by length ** lenpen; above 1 favors long hypotheses"
-    )
-    unnormalized: bool = option(
-        False, "compare hypotheses by their summed score, not divided by length"
-    )
+    lenpen: float = option(1.0, "scores are divided by length ** lenpen")
+    unnormalized: bool = option(False, "compare summed scores, not divided by length")
     unkpen: float = option(0.0, "subtracted from the score of every <unk>")
     temperature: float = option(1.0, "logits are divided by it; above 1 flattens the distribution")
-    no_repeat_ngram_size: int = option(
-        0, "no n-gram of this size occurs twice in a hypothesis; 0: off"
-    )
+    no_repeat_ngram_size: int = option(0, "no n-gram of this size occurs twice; 0: off")
     sampling: bool = option(False, "draw tokens instead of searching for the best hypotheses")
     sampling_topk: int = option(-1, "draw among the k likeliest tokens only")
-    sampling_topp: float = option(
-        -1.0, "draw among the likeliest tokens that together reach this probability"
-    )
-    diverse_beam_groups: int = option(
-        -1, "beams form this many groups that avoid each other's tokens"
-    )
-    diverse_beam_strength: float = option(
-        0.5, "penalty for a token that an earlier group has chosen at this step"
-    )
+    sampling_topp: float = option(-1.0, "draw among the likeliest that reach this probability")
+    diverse_beam_groups: int = option(-1, "groups of beams that avoid each other's tokens")
+    diverse_beam_strength: float = option(0.5, "penalty of a token that an earlier group chose")
     match_source_len: bool = option(False, "hypotheses are as long as the source")
-    constraint_range: Any = option(
-        None, "'start,end': only <s>, <pad>, </s>, <unk> and start <= id < end"
-    )
+    constraint_range: Any = option(None, "'start,end': these ids, <s>, <pad>, </s>, <unk> alone")
     only_range: Any = option(
-        None,
-        "'start,end': every token but the last </s> is one of start <= id < end; probabilities stay"
-        " as they are, and so do the scores of hypotheses that are so anyway",
+        None, "'start,end': every token but </s> has such an id; scores stay as they are"
     )
     zero_shot: bool = option(False, "constraints act on probabilities, without renormalizing")
-    gen_code: bool = option(
-        False, "image codes: code positions, no special token before the longest length"
-    )
+    gen_code: bool = option(False, "image codes: their positions, no special token inside")
     ignore_eos: bool = option(False, "the final </s> counts as a log-probability of 1")
     prefix_allowed_tokens_fn: Callable[[int, Any], list[int]] | None = option(
-        None, "called with (row, tokens so far), returns the ids that may follow"
+        None, "(row, tokens so far) -> ids that may follow"
     )
 
     def __post_init__(self):
@@ -107,27 +89,20 @@ class GenerationOptions:
 
     def check(self) -> None:
         """Raises: UserError for a value out of range or options that exclude each other."""
-        for name, least in (
-            ("beam", 1),
-            ("min_len", 0),
-            ("no_repeat_ngram_size", 0),
-            ("max_len_b", 0),
-        ):
-            if getattr(self, name) < least:
-                raise UserError(
-                    f"generation option {name}: expected at least {least}, found"
-                    f" {getattr(self, name)}"
-                )
+        least = {"beam": 1, "min_len": 0, "no_repeat_ngram_size": 0, "max_len_b": 0}
+        wrong = [
+            (name, f"at least {low}") for name, low in least.items() if getattr(self, name) < low
+        ]
         if not self.temperature > 0:
+            wrong.append(("temperature", "above 0"))
+        if self.sampling_topp > 1:
+            wrong.append(("sampling_topp", "at most 1"))
+        for name, expected in wrong:
             raise UserError(
-                f"generation option temperature: expected above 0, found {self.temperature}"
+                f"generation option {name}: expected {expected}, found {getattr(self, name)}"
             )
         if not self.sampling and (self.sampling_topk > 0 or self.sampling_topp > 0):
             raise UserError("generation options sampling_topk and sampling_topp need sampling=True")
-        if self.sampling_topp > 1:
-            raise UserError(
-                f"generation option sampling_topp: expected at most 1, found {self.sampling_topp}"
-            )
         modes = {
             "sampling": self.sampling,
             "diverse_beam_groups": self.diverse_beam_groups > 0,
