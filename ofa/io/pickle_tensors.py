@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ofa.io.pickles import PLAIN, is_shaped
+from ofa.io.pickles import PLAIN, Unfinished, is_shaped
 
 # What a file may name besides what it may call; the name becomes a text, or one of these.
 MENTIONED = {f"numpy.{name}" for name in "ndarray float64 float32 int64 int32 bool_".split()} | {
@@ -62,7 +62,7 @@ def _device(*args: Any) -> torch.device:
     return torch.device(*args)
 
 
-class NumpyType:
+class NumpyType(Unfinished):
     """A type of numpy's: of numbers only, since arrays of others hold addresses.
 
     Args: code: such as ``f8``.
@@ -79,10 +79,8 @@ class NumpyType:
         self.value = self.value.newbyteorder(state[1])
 
 
-class NumpyArray:
+class NumpyArray(Unfinished):
     """An array before it gets its content."""
-
-    value: Any = None
 
     def __init__(self, *_: Any):
         pass

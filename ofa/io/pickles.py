@@ -1,36 +1,99 @@
 """Pickles read as data: nothing is imported or called, and the cost follows the file's size.
 
-A pickle is a program for a small stack machine. Python's own machine calls whatever a file names.
-``torch.load(weights_only=True)`` knows the opcodes of protocol 2 alone and needs every class by its
-full name beforehand, but older files name settings classes of many programs and label files use
-every protocol; and 200 kB of nested tuples as a key end it by SIGSEGV (torch 2.11). So the machine
-here has all opcodes of protocols 0 to 5 that hold data. A name becomes a ``Name``; a call
-looks it up in a table of our own functions, which check their arguments; an object of a settings
-class becomes a ``Settings``.
+A pickle is a program for a small stack machine. The one here is Python's own in its Python form,
+with other handlers for all that names, calls or changes something: a name becomes a ``Name``; a
+call looks it up in a table of our own functions, which check their arguments; an object of a
+settings class becomes a ``Settings``. ``torch.load(weights_only=True)`` knows the opcodes of
+protocol 2 alone and needs every class by its full name beforehand, but older files name settings
+classes of many programs and label files use every protocol; and 200 kB of nested tuples as a key
+end it by SIGSEGV (torch 2.11).
 """
 
 import io
 import mmap
 import os
+import pathlib
 import pickle
 import struct
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from ofa.errors import UserError
 from ofa.io.nesting import FEW, MAX_DEPTH, MAX_SHARING, check_nesting
-from ofa.io.pickle_opcodes import FIXED, GETS, HANDLERS, PUTS, STOP, TEXTS, Name, Settings, small
 
 MAX_KEY = 10_000  # items of a tuple in tuples, those that occur twice counted twice
+MAX_INTEGER_BITS = 64  # larger ones can be made to collide as keys, and take long to print
+TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # the first value of files older than torch 1.6
 # Keys of a file whose hash follows from their value: 30 000 made to collide keep a set busy for 40
 # s. The hash of a text is another one in every process, and few small numbers share theirs.
 MAX_FORESEEN = 2_000
 UNFORESEEN = (str, bytes, int, float, bool, NoneType)
 MAX_PLAIN_BYTES = 4 << 30
+DAMAGED = (  # what a damaged file of pickles, tensors or an archive raises
+    RuntimeError,
+    EOFError,
+    pickle.UnpicklingError,
+    OSError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    MemoryError,
+    ArithmeticError,
+    AssertionError,
+    struct.error,
+)
+
+
+class Placeholder:
+    """Stands in a pickle's content for what is never made. ``value`` is what it becomes."""
+
+    value: Any = None
+
+
+class Name(Placeholder):
+    """A class or function that a pickle names. It is never looked up."""
+
+    def __init__(self, text: str):
+        self.value = text
+
+
+class Unfinished(Placeholder):
+    """An object that gets its state later."""
+
+    def build(self, state: Any) -> None:
+        raise NotImplementedError
+
+
+class Settings(Unfinished):
+    """An object of a settings class. A node becomes its content, an enum its value, a path its
+    text, a dataclass a dict of its fields."""
+
+    def __init__(self, class_name: str, args: tuple):
+        self.class_name, self.args, self.state = class_name, args, None
+        self.items: dict[Any, Any] = {}
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.items[key] = value
+
+    def extend(self, items: Iterable[Any]) -> None:
+        self.items.update(enumerate(items, len(self.items)))
+
+    def build(self, state: Any) -> None:
+        self.state = state[1] or state[0] if isinstance(state, tuple) and len(state) == 2 else state
+
+    @property
+    def value(self) -> Any:
+        if isinstance(self.state, Mapping):
+            return self.state.get("_content", self.state.get("_val", self.state))
+        if self.items:
+            return self.items
+        if self.class_name.startswith("pathlib"):
+            return str(pathlib.PurePosixPath(*map(str, self.args)))
+        return self.args[0] if len(self.args) == 1 else list(self.args)
 
 
 def is_shaped(args: tuple, *kinds: type | tuple) -> bool:
@@ -52,10 +115,6 @@ def _simple(make: Callable, *kinds: type | tuple) -> Callable:
     return checked
 
 
-def _int(value: Any = 0) -> int:
-    return small(_simple(int, NUMBERS)(value))
-
-
 def _defaultdict(factory: Any = None, content: Any = ()) -> dict:
     """A plain dict: nobody asks a file for what it does not have."""
     return _simple(dict, (dict, list, tuple))(content)
@@ -68,23 +127,31 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode(encoding)
 
 
+def small(value: Any) -> Any:
+    """The value. Raises: UnpicklingError if it is an integer of many digits."""
+    if type(value) is int and value.bit_length() > MAX_INTEGER_BITS and value != TORCH_MAGIC:
+        raise pickle.UnpicklingError("an integer of more than 64 bits")
+    return value
+
+
 ITEMS = (list, tuple, set, frozenset, dict)
 NUMBERS = (int, float, bool, str)
+BYTES = _simple(bytes, (bytes, list))
 SETS = ("builtins.set", "builtins.frozenset")
 DICTS = ("builtins.dict", "collections.OrderedDict", "collections.defaultdict")
 PLAIN: dict[str, Callable] = {  # what may be called: name -> function
     "collections.OrderedDict": _simple(OrderedDict, (list, tuple, dict)),
     "collections.defaultdict": _defaultdict,
     "collections.Counter": _simple(dict, dict),
-    "collections.deque": _simple(deque, ITEMS, (int, type(None))),
-    "builtins.int": _int,
+    "collections.deque": _simple(deque, ITEMS, (int, NoneType)),
+    "builtins.int": lambda *args: small(_simple(int, NUMBERS)(*args)),
     "builtins.float": _simple(float, NUMBERS),
     "builtins.bool": _simple(bool, NUMBERS),
     "builtins.complex": _simple(complex, (int, float), (int, float)),
     "builtins.str": _simple(str, NUMBERS),
-    "builtins.bytes": _simple(bytes, (bytes, list)),
+    "builtins.bytes": BYTES,
     "builtins.bytearray": lambda content=b"", *encoding: bytearray(
-        _encode(content, *encoding) if encoding else _simple(bytes, (bytes, list))(content)
+        _encode(content, *encoding) if encoding else BYTES(content)
     ),
     "builtins.list": _simple(list, ITEMS),
     "builtins.tuple": _simple(tuple, (list, tuple)),
@@ -92,108 +159,135 @@ PLAIN: dict[str, Callable] = {  # what may be called: name -> function
     "builtins.frozenset": _simple(frozenset, ITEMS),
     "builtins.dict": _simple(dict, (list, tuple, dict)),
     "builtins.range": _simple(range, int, int, int),
-    "builtins.slice": _simple(slice, *[(int, type(None))] * 3),
+    "builtins.slice": _simple(slice, *[(int, NoneType)] * 3),
     "_codecs.encode": _encode,
 }
 
 
-class Unpickler:
+def _layouts(widths: dict[bytes, str]) -> dict[int, struct.Struct]:
+    return {opcode[0]: struct.Struct(width) for opcode, width in widths.items()}
+
+
+# Opcodes that large files have by the million, and the numbers that follow them.
+NUMBER = _layouts(
+    {pickle.BININT: "<i", pickle.BININT1: "<B", pickle.BININT2: "<H", pickle.BINFLOAT: ">d"}
+)
+TEXT = _layouts({pickle.BINUNICODE: "<I", pickle.SHORT_BINUNICODE: "<B", pickle.BINUNICODE8: "<Q"})
+PUT = _layouts({pickle.BINPUT: "<B", pickle.LONG_BINPUT: "<I"})
+GET = _layouts({pickle.BINGET: "<B", pickle.LONG_BINGET: "<I"})
+STOP = pickle.STOP[0]
+
+
+class Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
     """The machine. Its interface is that of ``pickle.Unpickler`` as far as ``torch.load`` uses it.
 
     Args: encoding: of texts that Python 2 wrote.
-    Raises: UnpicklingError and the usual errors of damaged files (EOFError, ValueError, ...).
+    Raises: any of ``DAMAGED``.
     """
 
     calls: Mapping[str, Callable] = PLAIN
     persistent_load: Callable[[Any], Any]  # of whoever reads the storages
 
     def __init__(self, file: Any, encoding: str = "utf-8", **_: Any):
-        self.file, self.encoding = file, encoding
-        self.stack: list[Any] = []
-        self.marks: list[int] = []  # heights of the stack
-        self.memo: dict[int, Any] = {}
-        self.nested: dict[
-            int, tuple[int, int]
-        ] = {}  # id of a tuple with tuples in it -> depth, size
+        super().__init__(file, encoding=encoding)
+        self.file = file
+        # id of a tuple with tuples in it -> depth, size
+        self.nested: dict[int, tuple[int, int]] = {}
         self.kept: list[Any] = []
         self.copied = self.foreseen = 0
-        self.protocol = 0
 
     def load(self) -> Any:
-        start = self.file.tell()
-        self.data: Any = content_of(self.file)
-        self.end = len(self.data)
-        self.position = start if isinstance(self.data, mmap.mmap) else 0
-        self.run()
-        if isinstance(self.data, mmap.mmap):
-            self.file.seek(self.position)
-        if len(self.stack) != 1:
-            raise pickle.UnpicklingError("it ends with several values, or none")
-        return self.stack[0]
+        self.metastack, self.stack = [], []
+        self.append = self.stack.append
+        if isinstance(self.file, io.BytesIO):
+            self.data, self.position = self.file.read(), 0
+            self.end = len(self.data)
+            return self.run()
+        self.end = os.fstat(self.file.fileno()).st_size
+        if not self.end:
+            raise EOFError("it is empty")
+        self.position = self.file.tell()
+        self.data = mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ)
+        value = self.run()
+        self.file.seek(self.position)
+        return value
 
-    def run(self) -> None:
-        """Follow the opcodes up to STOP.
-
-        Those that large files have by the million are here, all others in ``HANDLERS``.
-        """
-        data, end, stack, memo, handlers = self.data, self.end, self.stack, self.memo, HANDLERS
-        push, place = stack.append, self.position
+    def run(self) -> Any:
+        """Follow the opcodes up to STOP. Returns: the value."""
+        data, end, memo, handlers = self.data, self.end, self.memo, self.dispatch
+        push, place = self.append, self.position
         while place < end:
             opcode = data[place]
             place += 1
-            if opcode in FIXED:
-                layout = FIXED[opcode]
+            if opcode in NUMBER:
+                layout = NUMBER[opcode]
                 push(layout.unpack_from(data, place)[0])
                 place += layout.size
-            elif opcode in TEXTS:
-                layout = TEXTS[opcode]
+            elif opcode in TEXT:
+                layout = TEXT[opcode]
                 first = place + layout.size
                 place = first + layout.unpack_from(data, place)[0]
                 if place > end:
                     raise EOFError("it ends too early")
                 push(str(data[first:place], "utf-8", "surrogatepass"))
-            elif opcode in PUTS:
-                layout = PUTS[opcode]
-                memo[layout.unpack_from(data, place)[0]] = stack[-1]
+            elif opcode in PUT:
+                layout = PUT[opcode]
+                memo[layout.unpack_from(data, place)[0]] = self.stack[-1]
                 place += layout.size
-            elif opcode in GETS:
-                layout = GETS[opcode]
+            elif opcode in GET:
+                layout = GET[opcode]
                 push(memo[layout.unpack_from(data, place)[0]])
                 place += layout.size
             elif opcode == STOP:
                 self.position = place
-                return
+                return self.stack.pop()
             else:
                 self.position = place
                 handler = handlers.get(opcode)
                 if handler is None:
                     raise pickle.UnpicklingError(f"invalid load key {bytes([opcode])!r}")
                 handler(self)
-                place = self.position
+                push, place = self.append, self.position
         raise EOFError("it ends too early")
+
+    # --- how the handlers read --------------------------------------------------------------------
+
+    def read(self, size: int) -> bytes:
+        start, self.position = self.position, self.position + size
+        if self.position > self.end:
+            raise EOFError("it ends too early")
+        return self.data[start : self.position]
+
+    def readinto(self, buffer: bytearray) -> None:
+        buffer[:] = self.read(len(buffer))
+
+    def readline(self) -> bytes:
+        end = self.data.find(b"\n", self.position)
+        if end < 0:
+            raise EOFError("it ends in the middle of a line")
+        return self.read(end + 1 - self.position)
 
     # --- what files of another kind change --------------------------------------------------------
 
     def refuse(self, what: str) -> Any:
         raise pickle.UnpicklingError(f"it has {what}, which could run code")
 
-    def find_class(self, module: str, name: str) -> Any:
+    def look_up(self, name: str) -> Any:
         """What a name becomes. Raises if the file has no business with it."""
-        text = f"{module}.{name}"
-        return Name(text) if text in self.calls else self.refuse(f"the class {text}")
+        return Name(name) if name in self.calls else self.refuse(f"the class {name[:200]}")
 
     def resolve(self, reference: Any) -> Any:
         """The object outside of the pickle that a persistent id stands for."""
         return self.refuse("a reference to something outside of it")
 
-    def construct(self, name: Name, args: tuple) -> Any:
+    def construct(self, name: str, args: tuple) -> Any:
         """What a call makes. Args: args: plain values."""
-        call = self.calls.get(name.text)
-        return self.refuse(f"a call of {name.text}") if call is None else call(*args)
+        call = self.calls.get(name)
+        return self.refuse(f"a call of {name}") if call is None else call(*args)
 
     def build(self, value: Any, state: Any) -> None:
         """Give an object its state."""
-        if isinstance(value, Settings):
+        if isinstance(value, Unfinished):
             value.build(state)
         elif (
             type(value) is OrderedDict
@@ -202,44 +296,108 @@ class Unpickler:
         ):  # torch's state dicts; another attribute could hide a method
             vars(value).update(state)
         else:
-            name = getattr(value, "__qualname__", type(value).__name__)
-            self.refuse(f"changes of {value.text if isinstance(value, Name) else name}")
+            self.refuse(f"changes of {getattr(value, 'value', None) or type(value).__name__}")
 
-    # --- parts of the machine ---------------------------------------------------------------------
+    # --- handlers ---------------------------------------------------------------------------------
 
-    def take(self, size: int) -> bytes:
-        """The next bytes of the file."""
-        start, self.position = self.position, self.position + size
-        if size < 0 or self.position > self.end:
-            raise EOFError("it ends too early")
-        return self.data[start : self.position]
+    def find_class(self, module: str, name: str) -> Any:
+        if self.proto < 3:  # Python 2's names
+            module, name = NAME_MAPPING.get(
+                (module, name), (IMPORT_MAPPING.get(module, module), name)
+            )
+        return self.look_up(f"{module}.{name}")
 
-    def sized(self, width: str) -> bytes:
-        """Bytes behind their own number. Args: width: as of ``struct``."""
-        return self.take(struct.unpack(width, self.take(struct.calcsize(width)))[0])
+    def get_extension(self, code: int) -> None:
+        self.refuse("a number that stands for a class")
 
-    def line(self) -> bytes:
-        end = self.data.find(b"\n", self.position)
-        if end < 0:
-            raise EOFError("it ends in the middle of a line")
-        return self.take(end + 1 - self.position)[:-1]
+    def load_frame(self) -> None:
+        if struct.unpack("<Q", self.read(8))[0] > self.end - self.position:
+            raise EOFError("it ends in the middle of a frame")
 
-    def pop(self) -> Any:
-        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise pickle.UnpicklingError("a value is missing")
-        return self.stack.pop()
+    def load_integer(self) -> None:
+        handler = pickle._Unpickler.dispatch[self.data[self.position - 1]]  # type: ignore[attr-defined]
+        handler(self)
+        small(self.stack[-1])
 
-    def since_mark(self) -> list[Any]:
-        place = self.marks.pop()
-        found = self.stack[place:]
-        del self.stack[place:]
-        return found
+    def load_tuple(self) -> None:
+        self.append_counted(tuple(self.pop_mark()))
 
-    def push(self, value: Any) -> None:
-        """Push what was made.
+    def load_short_tuple(self) -> None:
+        count = self.data[self.position - 1] - pickle.TUPLE1[0] + 1
+        self.append_counted(tuple([self.stack.pop() for _ in range(count)][::-1]))
 
-        Tuples and frozen sets in others are counted, since their hash and text take that long.
-        """
+    def load_frozenset(self) -> None:
+        items = self.pop_mark()
+        self.check_keys(items)
+        self.append_counted(frozenset(items))
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({})
+        self.set_items(items)
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.set_items([key, value])
+
+    def load_setitems(self) -> None:
+        self.set_items(self.pop_mark())
+
+    def load_append(self) -> None:
+        self.extend([self.stack.pop()])
+
+    def load_appends(self) -> None:
+        self.extend(self.pop_mark())
+
+    def load_additems(self) -> None:
+        items = self.pop_mark()
+        if type(self.stack[-1]) is not set:
+            raise pickle.UnpicklingError(f"items for {type(self.stack[-1]).__name__}")
+        self.check_keys(items)
+        self.stack[-1].update(items)
+
+    def load_call(self) -> None:
+        args, name = self.stack.pop(), self.stack.pop()
+        self.append_counted(self.call(name, args))
+
+    def load_newobj_ex(self) -> None:
+        kwargs, args, name = self.stack.pop(), self.stack.pop(), self.stack.pop()
+        self.append_counted(self.call(name, args, kwargs))
+
+    def _instantiate(self, name: Any, args: list[Any]) -> None:
+        """Of INST and OBJ."""
+        self.append_counted(self.call(name, tuple(args)))
+
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        self.build(self.stack[-1], state)
+
+    def load_binpersid(self) -> None:
+        self.append(self.resolve(self.stack.pop()))
+
+    def load_persid(self) -> None:
+        self.append(self.resolve(self.readline().decode("ascii")))
+
+    # --- bounds -----------------------------------------------------------------------------------
+
+    def set_items(self, items: list[Any]) -> None:
+        """Entries, key and value in turn, of the dict on top of the stack."""
+        target = self.stack[-1]
+        if not isinstance(target, (dict, Settings)) or len(items) % 2:
+            raise pickle.UnpicklingError(f"entries for {type(target).__name__}")
+        self.check_keys(items[::2])
+        for place in range(0, len(items), 2):
+            target[items[place]] = items[place + 1]
+
+    def extend(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, (list, deque, Settings)):
+            raise pickle.UnpicklingError(f"items for {type(target).__name__}")
+        target.extend(items)
+
+    def append_counted(self, value: Any) -> None:
+        """Push what was made. Tuples and frozen sets in others are counted, since their hash and
+        text take that long."""
         depth = size = 0
         for item in value if type(value) in (tuple, frozenset) else ():
             if type(item) in (tuple, frozenset):
@@ -250,7 +408,7 @@ class Unpickler:
                 raise pickle.UnpicklingError("tuples in tuples, too many of them")
             self.nested[id(value)] = depth + 1, size + len(value)
             self.kept.append(value)  # as long as its id counts
-        self.stack.append(value)
+        self.append(value)
 
     def check_keys(self, keys: Iterable[Any]) -> None:
         """Count the keys that could be made to collide; those of sets and dicts before these are
@@ -271,49 +429,41 @@ class Unpickler:
                 self.copied += len(value)
         if self.copied > MAX_SHARING * self.end + FEW:
             raise pickle.UnpicklingError("the same values copied again and again")
-        if name.text in SETS and args:
+        if name.value in SETS and args:
             self.check_keys(args[0])
-        elif name.text in DICTS and args and type(args[-1]) in (list, tuple):
+        elif name.value in DICTS and args and type(args[-1]) in (list, tuple):
             self.check_keys(pair[0] for pair in args[-1] if type(pair) in (list, tuple) and pair)
-        return self.construct(name, args)
-
-    def named(self, module: str, name: str) -> Any:
-        if self.protocol < 3:  # Python 2's names
-            module, name = NAME_MAPPING.get(
-                (module, name), (IMPORT_MAPPING.get(module, module), name)
-            )
-        return self.find_class(module, name)
+        return self.construct(name.value, args)
 
 
-def content_of(file: Any) -> Any:
-    """The bytes from the current place of a file on; of a file on disk all its bytes, mapped."""
-    if isinstance(file, io.BytesIO):
-        return file.read()
-    if os.fstat(file.fileno()).st_size == 0:
-        raise EOFError("it is empty")
-    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+HANDLERS = {  # in place of Python's own
+    Unpickler.load_frame: [pickle.FRAME],
+    Unpickler.load_integer: [pickle.INT, pickle.LONG, pickle.LONG1, pickle.LONG4],
+    Unpickler.load_tuple: [pickle.TUPLE],
+    Unpickler.load_short_tuple: [pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3],
+    Unpickler.load_frozenset: [pickle.FROZENSET],
+    Unpickler.load_dict: [pickle.DICT],
+    Unpickler.load_setitem: [pickle.SETITEM],
+    Unpickler.load_setitems: [pickle.SETITEMS],
+    Unpickler.load_append: [pickle.APPEND],
+    Unpickler.load_appends: [pickle.APPENDS],
+    Unpickler.load_additems: [pickle.ADDITEMS],
+    Unpickler.load_call: [pickle.REDUCE, pickle.NEWOBJ],
+    Unpickler.load_newobj_ex: [pickle.NEWOBJ_EX],
+    Unpickler.load_build: [pickle.BUILD],
+    Unpickler.load_binpersid: [pickle.BINPERSID],
+    Unpickler.load_persid: [pickle.PERSID],
+}
+OUTSIDE = [pickle.NEXT_BUFFER, pickle.READONLY_BUFFER]  # of memory that is not in the file
+Unpickler.dispatch = {
+    **pickle._Unpickler.dispatch,  # type: ignore[attr-defined]
+    **{opcode[0]: handler for handler, opcodes in HANDLERS.items() for opcode in opcodes},
+}
+for _opcode in OUTSIDE:
+    del Unpickler.dispatch[_opcode[0]]
 
 
-DAMAGED = (  # what a damaged file of pickles, tensors or an archive raises
-    RuntimeError,
-    EOFError,
-    pickle.UnpicklingError,
-    OSError,
-    ValueError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    TypeError,
-    MemoryError,
-    OverflowError,
-    AssertionError,
-    LookupError,
-    RecursionError,
-    struct.error,
-)
-
-
-def load_plain(path: str | Path, encoding: str = "utf-8") -> Any:
+def load_plain(path: str | pathlib.Path, encoding: str = "utf-8") -> Any:
     """Content of a pickle of containers, texts and numbers.
 
     Raises: OSError, or anything of ``DAMAGED``.
@@ -327,7 +477,7 @@ def load_plain(path: str | Path, encoding: str = "utf-8") -> Any:
     return content
 
 
-def read_plain_pickle(path: str | Path, expected: str) -> Any:
+def read_plain_pickle(path: str | pathlib.Path, expected: str) -> Any:
     """Content of a pickle of plain data.
 
     Texts of Python 2 pickles are read as UTF-8 and, where they are not, as Latin-1.

@@ -2,7 +2,7 @@
 run.
 
 A checkpoint is a pickle, and a pickle may name any function to call. ``ofa.io.pickles`` reads it:
-only tensors, containers and ``argparse.Namespace`` come to life; configuration objects (omegaconf,
+only tensors and containers come to life; configuration objects (``argparse.Namespace``, omegaconf,
 fairseq's dataclasses and enums, Lightning's callbacks) become plain dicts and values; anything else
 is refused by name. ``torch.load`` does the rest: it maps or reads the storages.
 """
@@ -15,7 +15,6 @@ import tarfile
 import types
 import zipfile
 import zlib
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import IO, Any, Union
 
@@ -23,11 +22,11 @@ import torch
 
 from ofa.errors import UserError
 from ofa.io import safetensors_file
-from ofa.io.nesting import MAX_DEPTH, check_nesting
-from ofa.io.pickle_opcodes import Name, Settings
-from ofa.io.pickle_tensors import CALLS, CONSTANTS, MENTIONED, NumpyArray, NumpyType, check_storage
-from ofa.io.pickles import DAMAGED, Unpickler
+from ofa.io.nesting import check_nesting
+from ofa.io.pickle_tensors import CALLS, CONSTANTS, MENTIONED, check_storage
+from ofa.io.pickles import DAMAGED, Name, Settings, Unpickler
 from ofa.io.stored_options import MEMBERS
+from ofa.io.torch_file import to_builtins
 
 ARCHIVE = b"PK\x03\x04"  # how files of torch 1.6 and later begin
 FILE_HEADER = 30  # bytes before the name of a record in an archive
@@ -40,10 +39,6 @@ SETTINGS = set(
     "omegaconf hydra fairseq ofa ofa_module enum typing pathlib utils tasks criterions models data"
     " pytorch_lightning".split()
 )
-
-
-# --- files
-# --------------------------------------------------------------------------------------------------
 
 
 def load_checkpoint(
@@ -64,25 +59,14 @@ def load_checkpoint(
             file.seek(0)
             if safetensors_file.is_safetensors(start):
                 content = safetensors_file.read_checkpoint(path)
-                check_kinds(content)
-                return content
-            if trust:
+            elif trust:
                 return torch.load(file, map_location="cpu", weights_only=False)
-            sizes = record_sizes(path, file) if start.startswith(ARCHIVE) else None
-            if sizes is None:
-                refuse_tar(path, file)
-            mapped = mapped and sizes is not None
-            content = torch.load(
-                path if mapped else file,
-                map_location="cpu",
-                weights_only=False,
-                pickle_module=restricted_pickle(path, sizes),
-                mmap=mapped,
-            )
-            content = to_builtins(content)
-            check_nesting(content, file.seek(0, 2))
-            check_kinds(content)
-            return content
+            else:
+                content = load_torch(path, file, start.startswith(ARCHIVE), mapped)
+        check_kinds(content)
+        if isinstance(content.get("args"), dict):
+            content["args"] = argparse.Namespace(**content["args"])
+        return content
     except FileNotFoundError:
         raise UserError(
             f"{path}: expected a checkpoint, found no such file; check the path"
@@ -103,57 +87,68 @@ def load_checkpoint(
         ) from error
 
 
+def load_torch(path: str, file: IO[bytes], is_archive: bool, mapped: bool) -> Any:
+    """The content of a file that ``torch.save`` wrote, as builtins. Args: file: of that path."""
+    sizes = record_sizes(path, file) if is_archive else None
+    if sizes is None:
+        refuse_tar(path, file)
+    mapped = mapped and is_archive
+    content = torch.load(
+        path if mapped else file,
+        map_location="cpu",
+        weights_only=False,
+        pickle_module=restricted_pickle(path, sizes),
+        mmap=mapped,
+    )
+    content = to_builtins(content)
+    check_nesting(content, file.seek(0, 2))
+    return content
+
+
+# Part of a checkpoint -> what everybody takes it for, if it is there.
+KINDS: dict[str, Any] = {
+    "model": Mapping,
+    "state_dict": Mapping,
+    "extra_state": Mapping,
+    "extra_state.ema": Mapping,
+    "extra_state.ema_fp32_params": Mapping,
+    "task_state": Mapping,
+    f"task_state.{MEMBERS}": Mapping,
+    "cfg": Mapping,
+    "meta": Mapping,
+    "meta.model": Mapping,
+    "light_tuning": Mapping,
+    "optimizer_history": (list, tuple),
+}
+for _group in ("args", "cfg.task", "cfg.model", "cfg.common"):
+    KINDS |= {_group: Mapping, f"{_group}._name": str, f"{_group}.task": str, f"{_group}.arch": str}
+
+
 def check_kinds(content: Any) -> None:
     """Refuse a checkpoint whose parts are not what everybody takes them for. Raises: ValueError."""
-    groups = (Mapping, argparse.Namespace, type(None))
-    parts: dict[str, Any] = {
-        "model": Mapping,
-        "state_dict": Mapping,
-        "extra_state": Mapping,
-        "task_state": Mapping,
-        "cfg": Mapping,
-        "meta": Mapping,
-        "light_tuning": Mapping,
-        "optimizer_history": (list, tuple),
-        "args": groups,
-    }
     if not isinstance(content, Mapping):
         raise ValueError(f"{type(content).__name__} instead of a dict")
-    for name, kind in parts.items():
-        if not isinstance(content.get(name), (kind, type(None))):
-            raise ValueError(f"'{name}' is {type(content[name]).__name__}")
+    for place, kind in KINDS.items():
+        part: Any = content
+        for name in place.split("."):
+            part = (part or {}).get(name)
+        if not isinstance(part, (kind, type(None))):
+            raise ValueError(f"'{place}' is {type(part).__name__}")
     for name in ("model", "state_dict"):
         odd = next((key for key in content.get(name) or () if not isinstance(key, str)), None)
         if odd is not None:
             raise ValueError(f"'{name}' has an entry whose name is {type(odd).__name__}")
-    if not all(isinstance(entry, Mapping) for entry in content.get("optimizer_history") or ()):
-        raise ValueError("'optimizer_history' has an entry that is no dict")
-    for part, name in (
-        ("extra_state", "ema"),
-        ("extra_state", "ema_fp32_params"),
-        ("meta", "model"),
-        ("task_state", MEMBERS),
+    members = (content.get("task_state") or {}).get(MEMBERS) or {}
+    for place, entries in (
+        ("optimizer_history", content.get("optimizer_history") or ()),
+        (f"task_state.{MEMBERS}", members.values()),
     ):
-        if not isinstance((content.get(part) or {}).get(name), (Mapping, type(None))):
-            raise ValueError(f"'{part}.{name}' is {type(content[part][name]).__name__}")
-    for options in ((content.get("task_state") or {}).get(MEMBERS) or {}).values():
-        if not isinstance(options, Mapping):
-            raise ValueError(f"'task_state.{MEMBERS}' has an entry that is no dict")
-        check_names(f"task_state.{MEMBERS}", options)
-    for name in ("task", "model", "common"):
-        group = (content.get("cfg") or {}).get(name)
-        if not isinstance(group, groups):
-            raise ValueError(f"'cfg.{name}' is {type(group).__name__}")
-        check_names(f"cfg.{name}", group)
-    check_names("args", content.get("args"))
-
-
-def check_names(place: str, group: Any) -> None:
-    """Raises: ValueError if what names a task or an architecture is no text."""
-    values = group if isinstance(group, Mapping) else vars(group) if group else {}
-    for name in ("_name", "task", "arch"):
-        if not isinstance(values.get(name), (str, type(None))):
-            raise ValueError(f"'{place}.{name}' is {type(values[name]).__name__}")
+        if not all(isinstance(entry, Mapping) for entry in entries):
+            raise ValueError(f"'{place}' has an entry that is no dict")
+    for options in members.values():
+        for name in ("_name", "task", "arch"):
+            if not isinstance(options.get(name), (str, type(None))):
+                raise ValueError(f"'task_state.{MEMBERS}.{name}' is {type(options[name]).__name__}")
 
 
 def record_sizes(path: str, file: IO[bytes]) -> dict[str, int]:
@@ -227,33 +222,21 @@ def restricted_pickle(path: str, sizes: Mapping[str, int] | None = None) -> type
                 f" ofa checkpoint strip --trust-checkpoint {path} --out FILE"
             )
 
-        def find_class(self, module: str, name: str) -> Any:
-            text = f"{module}.{name}"
-            if text in CONSTANTS:
-                return CONSTANTS[text]
-            if (
-                text in CALLS
-                or text in MENTIONED
-                or module in ("torch", "torch.storage")
-                and name in STORAGES
-            ):
-                return Name(text)
-            if is_settings(text):
-                return Name(text)
-            return self.refuse(f"the class {text[:200]}")
+        def look_up(self, name: str) -> Any:
+            if name in CONSTANTS:
+                return CONSTANTS[name]
+            if name in MENTIONED or is_storage(name) or is_settings(name):
+                return Name(name)
+            return super().look_up(name)
 
-        def construct(self, name: Name, args: tuple) -> Any:
-            if name.text == "copyreg._reconstructor":  # how protocols 0 and 1 write objects
+        def construct(self, name: str, args: tuple) -> Any:
+            if name == "copyreg._reconstructor":  # how protocols 0 and 1 write objects
                 kind, _, state = args
                 return self.call(kind, () if state is None else (state,))
-            if is_settings(name.text):
-                return Settings(name.text, args)
-            return super().construct(name, args)
+            return Settings(name, args) if is_settings(name) else super().construct(name, args)
 
         def build(self, value: Any, state: Any) -> None:
-            if isinstance(value, (NumpyType, NumpyArray)):
-                value.build(state)
-            elif (
+            if (
                 type(value) is argparse.Namespace
                 and type(state) is dict
                 and all(type(key) is str for key in state)
@@ -277,72 +260,11 @@ def restricted_pickle(path: str, sizes: Mapping[str, int] | None = None) -> type
     )
 
 
+def is_storage(text: str) -> bool:
+    module, _, name = text.rpartition(".")
+    return module in ("torch", "torch.storage") and name in STORAGES
+
+
 def is_settings(text: str) -> bool:
     """Whether a class is of those that only carry settings."""
     return text.partition(".")[0] in SETTINGS and not hasattr(builtins, text.rpartition(".")[2])
-
-
-# --- settings become data
-# -----------------------------------------------------------------------------------------------
-
-
-def to_builtins(value: Any) -> Any:
-    """Settings objects as dicts and values, at any depth; everything else as it is. What is shared
-    stays shared.
-
-    Raises: ValueError if it contains itself or is nested too deeply.
-    """
-    known: dict[int, Any] = {}
-
-    def convert(item: Any, depth: int) -> Any:
-        if isinstance(item, Name):
-            return item.text
-        if isinstance(item, (NumpyType, NumpyArray)):
-            return item.value
-        if not isinstance(
-            item, (Settings, argparse.Namespace, Mapping, list, tuple, set)
-        ) or isinstance(item, torch.Size):
-            return item
-        if id(item) not in known:
-            if depth > MAX_DEPTH:
-                raise ValueError(
-                    f"values that contain themselves, or are nested more than {MAX_DEPTH} deep"
-                )
-            known[id(item)] = converted(item, lambda inner: convert(inner, depth + 1))
-        return known[id(item)]
-
-    return convert(value, 1)
-
-
-def converted(value: Any, convert: Any) -> Any:
-    """One container or object of settings, its content by ``convert``."""
-    if isinstance(value, Settings):
-        return settings_to_builtins(value, convert)
-    if isinstance(value, argparse.Namespace):
-        return argparse.Namespace(**{key: convert(item) for key, item in vars(value).items()})
-    if isinstance(value, OrderedDict) and all(
-        isinstance(item, torch.Tensor) for item in value.values()
-    ):
-        return value  # a state dict, with its metadata
-    if isinstance(value, Mapping):
-        return {convert(key): convert(item) for key, item in value.items()}
-    return type(value)(convert(item) for item in value)
-
-
-def settings_to_builtins(value: Settings, convert: Any) -> Any:
-    """A node gives its content, an enum its value, a path its text, a dataclass a dict of its
-    fields."""
-    state = value.state
-    if isinstance(state, Mapping):
-        if "_content" in state:
-            return convert(state["_content"])
-        if "_val" in state:
-            return convert(state["_val"])
-        return {key: convert(item) for key, item in state.items()}
-    if value.items:
-        return convert(value.items)
-    if value.class_name.startswith("pathlib"):
-        return str(pathlib.PurePosixPath(*map(str, value.args)))
-    return (
-        convert(value.args[0]) if len(value.args) == 1 else [convert(item) for item in value.args]
-    )

@@ -5,7 +5,6 @@ metadata, beside the settings of a checkpoint, so that such a file is as good as
 command here.
 """
 
-import argparse
 import json
 import os
 import stat
@@ -124,8 +123,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         content = load_json(metadata.get(KEY, "{}"))
         for name, first in content.pop(SHARED, {}).items():
             tensors[name] = tensors[first]
-        if isinstance(content.get("args"), dict):
-            content["args"] = argparse.Namespace(**content["args"])
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise UserError(
             f"{path}: expected settings of a checkpoint in the file's metadata, found others"

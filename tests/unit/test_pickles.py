@@ -164,10 +164,12 @@ def test_tensors_and_arrays_of_a_checkpoint_come_back_equal(tmp_path, protocol, 
         found["model"]["a"].untyped_storage().data_ptr()
         == found["model"]["b"].untyped_storage().data_ptr()
     )
-    assert found["cfg"] == content["cfg"]
-    for name, array in content["extra_state"].items():
-        np.testing.assert_array_equal(found["extra_state"][name], array)
-        assert found["extra_state"][name].dtype == array.dtype
+    assert found["cfg"] == {"model": vars(content["cfg"]["model"])}
+    assert found["extra_state"].pop("yes") is True
+    for name, array in found["extra_state"].items():
+        expected = content["extra_state"][name]
+        np.testing.assert_array_equal(array.numpy(), expected)
+        assert array.numpy().dtype == expected.dtype.newbyteorder("=")
 
 
 def test_arrays_of_numpy_1_are_read(tmp_path, monkeypatch):
@@ -236,9 +238,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_namespace_comes_back_from_every_protocol(tmp_path, protocol):
+def test_a_namespace_of_every_protocol_becomes_a_dict(protocol):
     content = argparse.Namespace(arch="ofa_tiny", kind=int, inner=argparse.Namespace(a=1))
     found = to_builtins(restricted_pickle("a.pt").load(io.BytesIO(pickle.dumps(content, protocol))))
-    assert found == argparse.Namespace(
-        arch="ofa_tiny", kind="builtins.int", inner=argparse.Namespace(a=1)
-    )
+    assert found == {"arch": "ofa_tiny", "kind": "builtins.int", "inner": {"a": 1}}
