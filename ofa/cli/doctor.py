@@ -6,10 +6,13 @@ import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ofa.cli.options import JobsOptions
 from ofa.errors import UserError
+from ofa.io.atomic import replacing
 from ofa.io.flags import Parser, command, option
 
 LISTED = 20  # findings printed per rule
@@ -69,78 +72,126 @@ def set_up(parser: Parser) -> None:
 
 def run(arguments: DoctorOptions) -> int:
     """Check all that is named. Returns 1 if anything has faults."""
+    from ofa.doctor.environment import FAULT, check_environment
+    from ofa.doctor.model_files import kind_of
+
     if arguments.rules:
         return _list_rules()
-    from ofa.doctor.model_files import (
-        check_checkpoint,
-        check_vocabulary,
-        is_checkpoint,
-        is_vocabulary,
-    )
-    from ofa.doctor.negatives import check_negatives, is_negatives, repair_negatives
-
-    negatives = list(filter(is_negatives, arguments.paths))
-    tables = [
-        path
-        for path in arguments.paths
-        if not (is_checkpoint(path) or is_vocabulary(path) or path in negatives)
-    ]
-    if arguments.fix and len(tables) + len(negatives) != 1:
-        raise UserError(
-            f"--fix {arguments.fix}: expected one TSV to repair, found"
-            f" {len(tables) + len(negatives)}"
-        )
-    if (
-        arguments.fix
-        and os.path.exists(arguments.fix)
-        and os.path.samefile(arguments.fix, *tables, *negatives)
-    ):
-        raise UserError(
-            f"--fix {arguments.fix}: expected another file than the one to repair; choose a new"
-            " name"
-        )
-    environment = [] if arguments.paths else _environment()
-    reports, repaired = [], None
-    for folder in dict.fromkeys(
-        [*filter(is_vocabulary, arguments.paths), *filter(None, [arguments.bpe_dir])]
-    ):
-        reports.append(check_vocabulary(folder))
-        _show(reports[-1], arguments, f"{reports[-1].rows} text entries")
-    for path in filter(is_checkpoint, arguments.paths):
-        reports.append(check_checkpoint(path, arguments.bpe_dir))
-        _show(reports[-1], arguments, f"{reports[-1].rows} tensors")
-    for folder in negatives:
-        for report in check_negatives(folder):
-            reports.append(report)
-            _show(report, arguments, f"{report.rows} entries")
-        if arguments.fix:
-            repaired = repair_negatives(folder, arguments.fix)
-            print(
-                f"{arguments.fix}: "
-                + ", ".join(f"{name} of {count} entries" for name, count in repaired.items())
-            )
-    for path in tables:
-        report = _scan(path, arguments)
+    paths: dict[str, list[str]] = {}
+    for path in arguments.paths:
+        paths.setdefault(kind_of(path), []).append(path)
+    source = _to_repair(arguments.fix, paths) if arguments.fix else ""
+    environment = [] if paths else check_environment()
+    for check in environment:
+        print(check.line())
+    reports = []
+    for report in _reports(paths, arguments):
+        _show(report, arguments.max_findings)
         reports.append(report)
-        _show(
-            report,
-            arguments,
-            f"{report.rows} rows" + (f", task {report.task}" if report.task else ""),
-        )
-        if arguments.fix:
-            repaired = _repair(report, arguments.fix, arguments.jobs)
+    repaired = _repair(source, reports[-1], arguments) if arguments.fix else None
+    faults = any(check.state == FAULT for check in environment) or any(r.faults for r in reports)
     if arguments.json:
-        _write_json(arguments.json, environment, reports, repaired)
-    faults = sum(report.faults for report in reports) + sum(
-        check.state == "fault" for check in environment
+        content: dict[str, Any] = {"ok": not faults}
+        content["environment"] = list(map(dataclasses.asdict, environment))
+        content["files"] = list(map(_entry, reports))
+        if repaired is not None:
+            content["repaired"] = repaired
+        with replacing(arguments.json) as file:
+            json.dump(content, file, ensure_ascii=False, indent=1)
+            file.write("\n")
+    return int(faults)
+
+
+def _entry(report: Any) -> dict[str, Any]:
+    """A report on a file, in the file of ``--json``."""
+    return {
+        "path": report.path,
+        "task": report.task,
+        "rows": report.rows,
+        "faults": report.faults,
+        "notes": report.notes,
+        "by_rule": dict(sorted(report.counts.items())),
+        "findings": list(map(dataclasses.asdict, report.findings)),
+    }
+
+
+def _to_repair(copy: str, paths: dict[str, list[str]]) -> str:
+    """The one file, or folder of negative samples, that ``--fix`` repairs. Raises: UserError."""
+    sources = [*paths.get("negatives", []), *paths.get("rows", [])]
+    if len(sources) != 1:
+        raise UserError(f"--fix {copy}: expected one TSV to repair, found {len(sources)}")
+    if os.path.exists(copy) and os.path.samefile(copy, sources[0]):
+        raise UserError(
+            f"--fix {copy}: expected another file than the one to repair; choose a new name"
+        )
+    return sources[0]
+
+
+def _reports(paths: dict[str, list[str]], arguments: DoctorOptions) -> Iterator[Any]:
+    """Of vocabularies, checkpoints, negative samples and rows. Args: paths: by their kind."""
+    from ofa.doctor.model_files import check_checkpoint, check_vocabulary
+    from ofa.doctor.negatives import check_negatives
+    from ofa.doctor.scan import scan
+    from ofa.doctor.schemas import settings_of
+
+    given = [arguments.bpe_dir] if arguments.bpe_dir else []
+    yield from map(check_vocabulary, dict.fromkeys([*paths.get("vocabulary", []), *given]))
+    for path in paths.get("checkpoint", []):
+        yield check_checkpoint(path, arguments.bpe_dir)
+    for path in paths.get("negatives", []):
+        yield from check_negatives(path)
+    for path in paths.get("rows", []):
+        settings = settings_of(path, arguments)
+        if not settings.task:
+            note = "without --task only what holds for every TSV is checked"
+            print(f"{path}: {note}", file=sys.stderr)
+        yield scan(path, settings, arguments.jobs)
+
+
+def _show(report: Any, most: int) -> None:
+    """Findings, at most a given number per rule, and a last line with the counts."""
+    printed: Counter = Counter()
+    for finding in report.findings:
+        printed[finding.rule] += 1
+        if printed[finding.rule] <= most:
+            print(finding.line(report.path))
+    for rule, count in sorted(report.counts.items()):
+        if count > most:
+            print(f"{report.path}: {rule}: {count} in all")
+    counts = [
+        f"{number or 'no'} {name}{'' if number == 1 else 's'}"
+        for number, name in ((report.faults, "fault"), (report.notes, "note"))
+    ]
+    task = f", task {report.task}" if report.task and report.unit == "rows" else ""
+    print(f"{report.path}: {report.rows} {report.unit}{task}: {', '.join(counts)}")
+
+
+def _repair(source: str, report: Any, arguments: DoctorOptions) -> dict[str, Any]:
+    """Write the copy and tell what it holds. Args: report: on rows to repair."""
+    from ofa.doctor.negatives import repair_negatives
+    from ofa.doctor.repair import repair
+
+    copy = str(arguments.fix)
+    if report.path != source:
+        counts = repair_negatives(source, copy)
+        entries = ", ".join(f"{name} of {count} entries" for name, count in counts.items())
+        print(f"{copy}: {entries}")
+        return counts
+    done = repair(report, copy, arguments.jobs)
+    for finding in done.left_out:
+        print(f"skipped: {finding.line(report.path)}")
+    print(
+        f"{done.path}: {done.rows} rows, {done.repaired} of them repaired, {done.renamed} with"
+        f" a new id; {done.num_left_out} skipped"
     )
-    return 1 if faults else 0
+    content = dataclasses.asdict(done)
+    content["mended"] = content.pop("repaired")  # keys of files stay as they are
+    return content
 
 
 def _list_rules() -> int:
     """Every rule of data files once, by name."""
-    from ofa.doctor.negatives import NEGATIVE_RULES, REPAIRED
-    from ofa.doctor.repair import REPAIRED_IN_FILES
+    from ofa.doctor.negatives import NEGATIVE_RULES
     from ofa.doctor.rows import IMAGE_RULES
     from ofa.doctor.rules import ROW_RULES, rules_of
     from ofa.doctor.scan import FILE_RULES, SAMPLE
@@ -148,153 +199,7 @@ def _list_rules() -> int:
 
     columns = [column for schema in schemas().values() for column in schema.columns]
     cells = (rule for column in columns for rule in rules_of(column))
-    rules = {
-        (rule.name, rule.expects): rule
-        for rule in (*FILE_RULES, *ROW_RULES, *cells, *IMAGE_RULES, SAMPLE, *NEGATIVE_RULES)
-    }
-    for (name, expects), rule in sorted(rules.items()):
-        if rule.note:
-            fate = "a note"
-        elif rule.repair is not None or name in REPAIRED_IN_FILES | REPAIRED:
-            fate = "--fix repairs it, where it can"
-        else:
-            fate = (
-                "for you to repair"
-                if rule in (*FILE_RULES, *NEGATIVE_RULES)
-                else "--fix skips the row"
-            )
-        print(f"{name:<18} expects {expects}; {fate}")
+    every = (*FILE_RULES, *ROW_RULES, *cells, *IMAGE_RULES, SAMPLE, *NEGATIVE_RULES)
+    for _, rule in sorted({(rule.name, rule.expects): rule for rule in every}.items()):
+        print(f"{rule.name:<18} expects {rule.expects}; {rule.fate}")
     return 0
-
-
-def _environment() -> list:
-    from ofa.doctor.environment import check_environment
-
-    checks = check_environment()
-    for check in checks:
-        print(check.line())
-    return checks
-
-
-def _scan(path: str, arguments: DoctorOptions):
-    """The report on a TSV."""
-    from ofa.doctor.row_source import name_for_guessing
-    from ofa.doctor.rule import Settings
-    from ofa.doctor.scan import scan
-    from ofa.doctor.schemas import codes_of, schema_of
-    from ofa.task.label_file import read_label_file
-
-    schema = schema_of(name_for_guessing(path), arguments.task)
-    if schema is None:
-        print(f"{path}: without --task only what holds for every TSV is checked", file=sys.stderr)
-        return scan(path, Settings(images=False), arguments.jobs)
-    numbers = schema.numbers(_numbers(path, arguments.selected_cols))
-    codes, side = codes_of(schema, arguments.code_image_size)
-    labels = arguments.ans2label_file
-    settings = Settings(
-        task=schema.name,
-        columns=tuple(zip(schema.columns_named(numbers), numbers.values(), strict=True)),
-        by_type=getattr(schema, "by_type", {}),
-        max_src=arguments.max_src_length or 0,
-        max_tgt=arguments.max_tgt_length or 0,
-        num_codes=arguments.code_dict_size,
-        codes=codes,
-        image_side=side,
-        answers=frozenset(read_label_file(labels)) if labels else None,
-        bpe_dir=_usable(arguments.bpe_dir),
-        images=not arguments.no_images,
-        evaluation=arguments.evaluation,
-    )
-    return scan(path, settings, arguments.jobs)
-
-
-def _numbers(path: str, selected_cols: str | None) -> str | None:
-    """``--selected-cols`` as numbers: shards of others have names for their columns."""
-    from ofa.data.rows import open_rows
-    from ofa.data.shards import names_shards
-
-    if not selected_cols or not names_shards(path):
-        return selected_cols
-    return ",".join(map(str, open_rows(path, selected_cols).selected_cols))
-
-
-def _usable(bpe_dir: str | None) -> str:
-    """The vocabulary folder, unless it is broken: that is said once, not for every text."""
-    from ofa.doctor.text_rules import language
-
-    try:
-        if bpe_dir:
-            language(bpe_dir)
-    except UserError:
-        return ""
-    return bpe_dir or ""
-
-
-def _show(report, arguments: DoctorOptions, size: str) -> None:
-    """Findings, at most a given number per rule, and a last line with the counts."""
-    printed: Counter = Counter()
-    for finding in report.findings:
-        printed[finding.rule] += 1
-        if printed[finding.rule] <= arguments.max_findings:
-            print(finding.line(report.path))
-    more = {
-        rule: count
-        for rule, count in sorted(report.counts.items())
-        if count > arguments.max_findings
-    }
-    for rule, count in more.items():
-        print(f"{report.path}: {rule}: {count} in all")
-    print(
-        f"{report.path}: {size}: {_count(report.faults, 'fault')},"
-        f" {_count(report.num_notes, 'note')}"
-    )
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number or 'no'} {name}{'' if number == 1 else 's'}"
-
-
-def _repair(report, path: str, jobs: int):
-    from ofa.doctor.repair import repair
-
-    done = repair(report, path, jobs)
-    for finding in done.left_out:
-        print(f"skipped: {finding.line(report.path)}")
-    print(
-        f"{done.path}: {done.rows} rows, {done.repaired} of them repaired, {done.renamed} with"
-        f" a new id; {done.num_left_out} skipped"
-    )
-    return done
-
-
-def _write_json(path: str, environment: list, reports: list, repaired) -> None:
-    from ofa.io.atomic import replacing
-
-    files = [
-        {
-            "path": report.path,
-            "task": report.task,
-            "rows": report.rows,
-            "faults": report.faults,
-            "notes": report.num_notes,
-            "by_rule": dict(sorted(report.counts.items())),
-            "findings": [dataclasses.asdict(f) for f in report.findings],
-        }
-        for report in reports
-    ]
-    content = {
-        "ok": (
-            not any(report.faults for report in reports)
-            and all(check.state != "fault" for check in environment)
-        ),
-        "environment": [dataclasses.asdict(check) for check in environment],
-        "files": files,
-    }
-    if repaired is not None:
-        if not isinstance(repaired, dict):
-            repaired = dataclasses.asdict(repaired)
-            repaired["mended"] = repaired.pop("repaired")  # keys of files stay as they are
-        content["repaired"] = repaired
-    with replacing(path) as file:
-        json.dump(content, file, ensure_ascii=False, indent=1)
-        file.write("\n")

@@ -1,17 +1,18 @@
 """Box columns of both kinds as numbers and back: ``x0,y0,x1,y1`` and
 ``x0,y0,x1,y1,category,name&&...``."""
 
+from collections.abc import Callable, Iterable
+
 from ofa.io.numbers import read_decimal
 from ofa.task.text import JOIN
 
-Box = tuple[float, float, float, float]
+Box = tuple[float, ...]  # x0, y0, x1, y1
 
 
 def boxes_of(cell: str, kind: str) -> list[Box] | None:
     """The boxes of a column; None if it is none. Args: kind: ``box`` or ``boxes``."""
-    parts = [cell] if kind == "box" else cell.split(JOIN)
-    boxes = []
-    for part in parts:
+    boxes: list[Box] = []
+    for part in [cell] if kind == "box" else cell.split(JOIN):
         fields = part.split(",", 5)
         if len(fields) != (4 if kind == "box" else 6) or (kind != "box" and not fields[5].strip()):
             return None
@@ -23,15 +24,8 @@ def boxes_of(cell: str, kind: str) -> list[Box] | None:
     return boxes
 
 
-def with_boxes(cell: str, kind: str, boxes: list[Box | None]) -> str:
-    """The column with other boxes; an object whose box is None is left out."""
-    parts = [cell] if kind == "box" else cell.split(JOIN)
-    kept = []
-    for part, box in zip(parts, boxes):
-        if box is not None:
-            rest = part.split(",", 4)[4:]
-            kept.append(",".join([*(repr(round(number, 4)) for number in box), *rest]))
-    return JOIN.join(kept)
+def shown_box(box: Iterable[float]) -> str:
+    return ",".join(f"{number:g}" for number in box)
 
 
 def turned(box: Box) -> bool:
@@ -39,29 +33,35 @@ def turned(box: Box) -> bool:
     return box[0] >= box[2] or box[1] >= box[3]
 
 
-def upright(cell: str, kind: str) -> str:
-    """The column with corners in order; boxes that are right stay as they are written."""
-    boxes = boxes_of(cell, kind) or []
-    if not any(map(turned, boxes)):
-        return cell
-    return with_boxes(
-        cell,
-        kind,
-        [(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)) for x0, y0, x1, y1 in boxes],
-    )
-
-
 def outside(box: Box, size: tuple[int, int], slack: float = 1.0) -> bool:
     """Whether it leaves the image by more than ``slack`` pixels."""
     width, height = size
-    return box[0] < -slack or box[1] < -slack or box[2] > width + slack or box[3] > height + slack
+    return min(box[:2]) < -slack or box[2] > width + slack or box[3] > height + slack
+
+
+def upright(cell: str, kind: str) -> str:
+    """The column with corners in order; boxes that are right stay as they are written."""
+    if not any(map(turned, boxes_of(cell, kind) or ())):
+        return cell
+    return _changed(
+        cell, kind, lambda box: (*map(min, box[:2], box[2:]), *map(max, box[:2], box[2:]))
+    )
 
 
 def clipped(cell: str, kind: str, size: tuple[int, int]) -> str:
     """The column with boxes cut off at the border; objects wholly outside are left out."""
-    width, height = size
-    cut = [
-        (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
-        for x0, y0, x1, y1 in boxes_of(cell, kind) or []
-    ]
-    return with_boxes(cell, kind, [None if turned(box) else box for box in cut])
+
+    def cut(box: Box) -> Box | None:
+        inside = (max(box[0], 0.0), max(box[1], 0.0), *map(min, box[2:], map(float, size)))
+        return None if turned(inside) else inside
+
+    return _changed(cell, kind, cut)
+
+
+def _changed(cell: str, kind: str, change: Callable[[Box], Box | None]) -> str:
+    """The column with other boxes; an object whose box becomes None is left out."""
+    kept = []
+    for part, old in zip([cell] if kind == "box" else cell.split(JOIN), boxes_of(cell, kind) or ()):
+        if box := change(old):
+            kept.append(",".join([*(repr(round(x, 4)) for x in box), *part.split(",", 4)[4:]]))
+    return JOIN.join(kept)

@@ -1,5 +1,6 @@
 """The machine and its libraries: what training and scoring need, and what is there."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -8,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ofa import devices
@@ -19,17 +20,11 @@ FREE_DISK = 5e9  # bytes: a checkpoint of ofa_large with its optimizer takes as 
 FREE_SHARED = 1e9  # bytes of /dev/shm: worker processes hand their batches over through it
 OPEN_FILES = 1024
 LIBRARIES = (
-    "torchvision",
-    "numpy",
-    "PIL",
-    "sentencepiece",
-    "tokenizers",
-    "tqdm",
-    "jinja2",
-    "sacrebleu",
-    "rouge_score",
-    "pycocoevalcap",
+    *("torchvision", "numpy", "PIL", "sentencepiece", "tokenizers", "tqdm", "jinja2"),
+    *("sacrebleu", "rouge_score", "pycocoevalcap"),
 )
+SETUP = "bash run_scripts/setup.sh"
+FAIRSEQ = "fairseq-fixed==0.12.3.1"
 
 
 @dataclass(frozen=True)
@@ -43,25 +38,26 @@ class Check:
     fix: str = ""
 
     def line(self) -> str:
-        return f"environment:{self.name} {self.state} - {self.found}" + (
-            f" - {self.fix}" if self.fix else ""
-        )
+        fix = f" - {self.fix}" if self.fix else ""
+        return f"environment:{self.name} {self.state} - {self.found}{fix}"
 
 
-def check_environment(folder: str = ".") -> list[Check]:
-    """Every check. Args: folder: where results will be written."""
-    return [check for part in CHECKS for check in part(folder)]
+def check_environment() -> list[Check]:
+    """Every check. Results are taken to be written to the current folder."""
+    single = _python(), _torch(), _fairseq(), _libraries(), _java()
+    return [*single, *_disks(), *_machine(), *_gpus()]
 
 
-def _python(folder: str) -> Iterator[Check]:
+def _judged(name: str, is_fine: bool, found: str, fix: str, otherwise: str = FAULT) -> Check:
+    return Check(name, OK, found) if is_fine else Check(name, otherwise, found, fix)
+
+
+def _python() -> Check:
     found = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info >= PYTHON:
-        yield Check("python", OK, found)
-    else:
-        yield Check("python", FAULT, found, "use Python 3.11 or 3.12: bash run_scripts/setup.sh")
+    return _judged("python", sys.version_info >= PYTHON, found, f"use Python 3.11 or 3.12: {SETUP}")
 
 
-def _torch(folder: str) -> Iterator[Check]:
+def _torch() -> Check:
     try:
         import torch
         import torchvision
@@ -69,120 +65,78 @@ def _torch(folder: str) -> Iterator[Check]:
 
         torch.ones(2) @ torch.ones(2)
     except Exception as error:  # a broken build raises nearly anything
-        yield Check(
-            "torch",
-            FAULT,
-            f"{type(error).__name__}: {error}",
-            "install matching torch and torchvision: bash run_scripts/setup.sh",
-        )
-        return
-    yield Check(
-        "torch",
-        OK,
-        f"{torch.__version__}, torchvision {torchvision.__version__}, {torch.get_num_threads()}"
-        " threads",
+        found = f"{type(error).__name__}: {error}"
+        return Check("torch", FAULT, found, f"install matching torch and torchvision: {SETUP}")
+    threads = f"{torch.get_num_threads()} threads"
+    return Check(
+        "torch", OK, f"{torch.__version__}, torchvision {torchvision.__version__}, {threads}"
     )
 
 
-def _fairseq(folder: str) -> Iterator[Check]:
+def _fairseq() -> Check:
     versions = {}
     for name in ("fairseq-fixed", "fairseq"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    found = ", ".join(f"{name} {version}" for name, version in versions.items()) or "no fairseq"
     if importlib.util.find_spec("fairseq") is None or "fairseq-fixed" not in versions:
-        found = ", ".join(f"{name} {version}" for name, version in versions.items()) or "no fairseq"
-        yield Check(
-            "fairseq",
-            FAULT,
-            found,
-            "pip install fairseq-fixed==0.12.3.1 (fairseq 0.12.2 fails on Python 3.11 and later)",
-        )
-    elif "fairseq" in versions:
-        yield Check(
-            "fairseq",
-            FAULT,
-            "both fairseq and fairseq-fixed, which overwrite each other's files",
-            "pip uninstall both, then pip install fairseq-fixed==0.12.3.1",
-        )
-    else:
-        yield Check("fairseq", OK, f"fairseq-fixed {versions['fairseq-fixed']}")
+        fix = f"pip install {FAIRSEQ} (fairseq 0.12.2 fails on Python 3.11 and later)"
+        return Check("fairseq", FAULT, found, fix)
+    if "fairseq" in versions:
+        found = "both fairseq and fairseq-fixed, which overwrite each other's files"
+        return Check("fairseq", FAULT, found, f"pip uninstall both, then pip install {FAIRSEQ}")
+    return Check("fairseq", OK, found)
 
 
-def _libraries(folder: str) -> Iterator[Check]:
-    missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
-    if missing:
-        yield Check(
-            "libraries",
-            FAULT,
-            f"without {', '.join(missing)}",
-            "bash run_scripts/setup.sh, or pip install them",
-        )
-    else:
-        yield Check("libraries", OK, f"all {len(LIBRARIES)} of them")
+def _libraries() -> Check:
+    missing = ", ".join(name for name in LIBRARIES if importlib.util.find_spec(name) is None)
+    found = f"without {missing}" if missing else f"all {len(LIBRARIES)} of them"
+    return _judged("libraries", not missing, found, f"{SETUP}, or pip install them")
 
 
-def _java(folder: str) -> Iterator[Check]:
-    path = shutil.which("java")
-    works = False
+def _java() -> Check:
+    path, runs = shutil.which("java"), False
     if path:
-        try:
-            works = (
-                subprocess.run([path, "-version"], capture_output=True, timeout=30).returncode == 0
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            works = False
-    if path and works:
-        yield Check("java", OK, path)
-    else:
-        yield Check(
-            "java",
-            NOTE,
-            "none" if not path else f"{path}, which does not run",
-            "only METEOR and SPICE need it: install a Java runtime, version 8 or later",
-        )
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            done = subprocess.run([path, "-version"], capture_output=True, timeout=30)
+            runs = done.returncode == 0
+    found = (path if runs else f"{path}, which does not run") if path else "none"
+    fix = "only METEOR and SPICE need it: install a Java runtime, version 8 or later"
+    return _judged("java", runs, found, fix, NOTE)
 
 
-def _disk(folder: str) -> Iterator[Check]:
-    places = {
-        "disk": (folder, FREE_DISK, "free some, or write elsewhere"),
-        "temporary": (tempfile.gettempdir(), FREE_DISK / 5, "free some, or set TMPDIR"),
-    }
+def _disks() -> Iterator[Check]:
+    yield _disk("disk", os.getcwd(), FREE_DISK, "free some, or write elsewhere")
+    yield _disk("temporary", tempfile.gettempdir(), FREE_DISK / 5, "free some, or set TMPDIR")
     if os.path.isdir("/dev/shm"):
-        places["shared-memory"] = (
-            "/dev/shm",
-            FREE_SHARED,
-            "give the container more (docker run --shm-size=8g), or --num-workers 0",
-        )
-    for name, (place, needed, fix) in places.items():
-        free = shutil.disk_usage(place).free
-        found = f"{free / 1e9:.1f} GB free in {os.path.abspath(place)}"
-        if not os.access(place, os.W_OK):
-            yield Check(
-                name,
-                FAULT,
-                f"{os.path.abspath(place)} cannot be written to",
-                "repair its permissions, or write elsewhere",
-            )
-        elif free < needed:
-            yield Check(name, NOTE, f"{found}, less than {needed / 1e9:.0f} GB", fix)
-        else:
-            yield Check(name, OK, found)
+        fix = "give the container more (docker run --shm-size=8g), or --num-workers 0"
+        yield _disk("shared-memory", "/dev/shm", FREE_SHARED, fix)
 
 
-def _machine(folder: str) -> Iterator[Check]:
+def _disk(name: str, place: str, needed: float, fix: str) -> Check:
+    if not os.access(place, os.W_OK):
+        fix = "repair its permissions, or write elsewhere"
+        return Check(name, FAULT, f"{place} cannot be written to", fix)
+    free = shutil.disk_usage(place).free
+    found = f"{free / 1e9:.1f} GB free in {place}"
+    if free < needed:
+        return Check(name, NOTE, f"{found}, less than {needed / 1e9:.0f} GB", fix)
+    return Check(name, OK, found)
+
+
+def _machine() -> Iterator[Check]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     yield Check("processor", OK, f"{cores} cores, {memory:.0f} GB memory")
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit != resource.RLIM_INFINITY and limit < OPEN_FILES:
-        yield Check(
-            "open-files", NOTE, f"{limit} at most", "ulimit -n 4096, for many worker processes"
-        )
+        fix = "ulimit -n 4096, for many worker processes"
+        yield Check("open-files", NOTE, f"{limit} at most", fix)
 
 
-def _gpu(folder: str) -> Iterator[Check]:
+def _gpus() -> Iterator[Check]:
     try:
         import torch
     except Exception:  # said by _torch
@@ -200,32 +154,13 @@ def _gpu(folder: str) -> Iterator[Check]:
         found, _, fix = problem.partition("; ")
         yield Check("gpu", FAULT, found, fix)
     elif count == 0 and devices.hidden():
-        yield Check(
-            "gpu", NOTE, "hidden by CUDA_VISIBLE_DEVICES", "unset it to train and evaluate on a GPU"
-        )
+        fix = "unset it to train and evaluate on a GPU"
+        yield Check("gpu", NOTE, "hidden by CUDA_VISIBLE_DEVICES", fix)
     elif count == 0 and shutil.which("nvidia-smi"):
-        yield Check(
-            "gpu",
-            FAULT,
-            devices.count_without_torch()[1] or "an NVIDIA driver, but torch sees no device",
-            "check nvidia-smi and that the driver is loaded; without a GPU, all works on the CPU",
-        )
+        _, reason = devices.count_without_torch()
+        found = reason or "an NVIDIA driver, but torch sees no device"
+        fix = "check nvidia-smi and that the driver is loaded; without a GPU, all works on the CPU"
+        yield Check("gpu", FAULT, found, fix)
     elif count == 0:
-        yield Check(
-            "gpu",
-            NOTE,
-            "none",
-            "trains and evaluates on the processor: fit for ofa_nano and ofa_tiny",
-        )
-
-
-CHECKS: tuple[Callable[[str], Iterator[Check]], ...] = (
-    _python,
-    _torch,
-    _fairseq,
-    _libraries,
-    _java,
-    _disk,
-    _machine,
-    _gpu,
-)
+        fix = "trains and evaluates on the processor: fit for ofa_nano and ofa_tiny"
+        yield Check("gpu", NOTE, "none", fix)

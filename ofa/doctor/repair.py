@@ -9,26 +9,15 @@ user's to decide: such rows are left out.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from ofa.doctor.row_source import open_source
-from ofa.doctor.rows import BOX_INSIDE, Finding, RowChecker
-from ofa.doctor.scan import (
-    BYTE_ORDER,
-    CRLF,
-    DUPLICATE,
-    FILE,
-    LISTED,
-    SELECTED,
-    FileReport,
-    broken_sample,
-    chunk_results,
-)
+from ofa.data.rows import open_rows
+from ofa.doctor.rows import RowChecker
+from ofa.doctor.rule import LISTED, Finding
+from ofa.doctor.scan import DUPLICATE, FILE, SELECTED, ScanReport, broken_sample, chunk_results
 from ofa.errors import UserError
 from ofa.io.atomic import replacing
 from ofa.io.values import id_key
-
-# without a repair of one cell
-REPAIRED_IN_FILES = {BYTE_ORDER.name, CRLF.name, DUPLICATE.name, BOX_INSIDE.name, "columns"}
 
 
 @dataclass
@@ -48,18 +37,16 @@ class RepairReport:
             self.left_out += findings
 
 
-@dataclass
-class RepairedRow:
-    """A row of the copy. Args: row: bytes, or None if it is left out, for ``findings``. number:
-    of its first line."""
+class RepairedRow(NamedTuple):
+    """A row of the copy, left out if there are ``faults``. Args: number: of its first line."""
 
     number: int
-    row: bytes | None
-    changed: bool = False
-    findings: list[Finding] = field(default_factory=list)
+    row: bytes
+    changed: bool
+    faults: list[Finding]
 
 
-def repair_chunk(
+def repair_rows(
     rows: list[bytes | UserError], first: int, checker: RowChecker
 ) -> list[RepairedRow]:
     """The rows of a chunk, repaired. Args: rows: without line feeds. first: number of the first
@@ -67,35 +54,19 @@ def repair_chunk(
     rows = [row if isinstance(row, UserError) else row.removesuffix(b"\r") for row in rows]
     repaired, place = [], 0
     while place < len(rows):
-        row = rows[place]
-        if isinstance(row, UserError):
-            repaired.append(
-                RepairedRow(first + place, None, findings=[broken_sample(row, first + place)])
-            )
+        number, line = first + place, rows[place]
+        if isinstance(line, UserError):
+            repaired.append(RepairedRow(number, b"", False, [broken_sample(line, number)]))
             place += 1
             continue
-        row, lines = _whole_row(row, rows, place + 1, checker)
-        number, place = first + place, place + lines
-        findings = [finding for finding in checker.check(row) if not finding.note]
-        if findings:
+        row, lines = _whole_row(line, rows, place + 1, checker)
+        faults, better = checker.faults(row, number), row
+        if faults:
             better = checker.repair(row)
-            findings = [finding for finding in checker.check(better) if not finding.note]
-            changed, row = better != row, better
-        else:
-            changed = False
-        if findings:
-            repaired.append(
-                RepairedRow(
-                    number, None, findings=[_in_row(finding, number) for finding in findings]
-                )
-            )
-        else:
-            repaired.append(RepairedRow(number, row, changed or lines > 1))
+            faults = checker.faults(better, number)
+        repaired.append(RepairedRow(number, better, better != row or lines > 1, faults))
+        place += lines
     return repaired
-
-
-def _in_row(finding: Finding, number: int) -> Finding:
-    return Finding(number, finding.column, finding.rule, finding.found, finding.fix)
 
 
 def _whole_row(
@@ -103,82 +74,64 @@ def _whole_row(
 ) -> tuple[bytes, int]:
     """The row that begins with a line, and how many lines it takes: more than one where a field has
     line breaks. Args: after: place of the next line."""
-    row, tabs, width, stop = line, line.count(b"\t"), checker.settings.width, after
-    if width == 1 or not row.strip():
-        return row, 1
-    while (
-        stop < len(rows)
-        and isinstance(more_text := rows[stop], bytes)
-        and more_text.strip()
-        and tabs + (more := more_text.count(b"\t")) < width
-    ):
-        if more == width - 1:  # a row of its own
-            break
-        # base64 in lines of 76 characters
-        glue = b"" if tabs in checker.image_numbers() else b" "
-        row, tabs, stop = row + glue + more_text, tabs + more, stop + 1
-    return (row, stop - after + 1) if tabs == width - 1 else (line, 1)
+    row, tabs, last_tab = line, line.count(b"\t"), checker.settings.width - 1
+    lines = 1
+    if last_tab and row.strip():
+        for more in map(rows.__getitem__, range(after, len(rows))):
+            if isinstance(more, UserError) or not more.strip():
+                break
+            more_tabs = more.count(b"\t")
+            if more_tabs == last_tab or tabs + more_tabs > last_tab:  # a row of its own
+                break
+            # base64 in lines of 76 characters
+            row += (b"" if tabs in checker.images else b" ") + more
+            tabs, lines = tabs + more_tabs, lines + 1
+    return (row, lines) if tabs == last_tab else (line, 1)
 
 
-def repair(report: FileReport, out: str, jobs: int = 1) -> RepairReport:
+def repair(report: ScanReport, out: str, jobs: int = 1) -> RepairReport:
     """Write the repaired copy of a file that was scanned.
 
     Raises: UserError if the file as a whole cannot be read, or the copy would take its place.
     """
-    if report.settings is None or any(
-        finding.rule in (FILE.name, SELECTED.name) for finding in report.findings
-    ):
-        raise UserError(
-            f"{report.path}: cannot be repaired: {report.findings[0].found};"
-            f" {report.findings[0].fix}"
-        )
+    broken = [f for f in report.findings if f.rule in (FILE.name, SELECTED.name)]
+    if broken or report.settings is None:
+        raise UserError(f"{report.path}: cannot be repaired: {broken[0].found}; {broken[0].fix}")
     done = RepairReport(out)
-    unique = _UniqueIds(report, done)
+    unique = _UniqueIds(report.settings.number_of("id"), report.largest_id + 1, done)
+    rows = open_rows(report.path)
     with replacing(out, "wb") as file:
-        work = chunk_results(
-            repair_chunk, report.path, open_source(report.path), report.settings, jobs, "repairing"
-        )
-        with work as chunks:
-            for repaired in (row for chunk in chunks for row in chunk):
-                row = repaired.row
-                if row is None:
-                    done.leave_out(repaired.findings)
-                    continue
-                row = unique(row, repaired.number)
-                if row is not None:
+        for chunk in chunk_results(repair_rows, rows, report.settings, jobs, "repairing"):
+            for number, row, changed, faults in chunk:
+                if faults:
+                    done.leave_out(faults)
+                elif (renamed := unique(row, number)) is not None:
                     done.rows += 1
-                    done.repaired += repaired.changed
-                    file.write(row + b"\n")
+                    done.repaired += changed
+                    file.write(renamed + b"\n")
     return done
 
 
 class _UniqueIds:
     """Gives rows whose id came before a new one, and drops those that came before altogether."""
 
-    def __init__(self, report: FileReport, done: RepairReport):
-        self.column = report.settings.number_of("id") if report.settings else None
-        self.done, self.next_number = done, report.largest_id + 1
+    def __init__(self, column: int | None, next_number: int, done: RepairReport):
+        self.column, self.next_number, self.done = column, next_number, done
         self.seen: dict[str, list[int]] = {}  # id_key -> hashes of the rows that had it in the file
 
     def __call__(self, row: bytes, number: int) -> bytes | None:
         if self.column is None:
             return row
-        cells = row.split(b"\t")
-        name, content = cells[self.column], hash(row)
+        cells, content = row.split(b"\t"), hash(row)
+        name = cells[self.column]
         known = self.seen.setdefault(id_key(name.decode()), [])
-        if not known:
-            known.append(content)
-            return row
         if content in known:
-            self.done.leave_out(
-                [
-                    Finding.of(
-                        DUPLICATE, f"{name.decode()!r} again, the same row", self.column, number
-                    )
-                ]
-            )
+            found = f"{name.decode()!r} again, the same row"
+            self.done.leave_out([DUPLICATE.finding(found, number, self.column)])
             return None
         known.append(content)
+        if len(known) == 1:
+            return row
         cells[self.column] = self._new_name(name)
         self.done.renamed += 1
         self.seen[id_key(cells[self.column].decode())] = [content]

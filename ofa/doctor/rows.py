@@ -1,227 +1,165 @@
 """The rules at work on one row: what is wrong with it, and a better row where there is one."""
 
-from dataclasses import dataclass
-
-from ofa.doctor.boxes import boxes_of, clipped, outside
-from ofa.doctor.rule import Rule, Settings
+from ofa.doctor.boxes import boxes_of, clipped, outside, shown_box
+from ofa.doctor.rule import REPAIRED, SKIPPED, Finding, Rule, Settings
 from ofa.doctor.rules import GLANCES, ROW_RULES, plain_row, rules_of
 from ofa.doctor.text_rules import best_answer
 from ofa.errors import UserError
 from ofa.io.images import decode_base64, image_header, open_image
 from ofa.task.columns import Column
 
-WHOLE_ROW = -1
 BOX_KINDS = ("box", "boxes")
 
-IMAGE = Rule("image", "a whole image", None, "export it again, or remove the row")
+IMAGE = Rule("image", "a whole image", "export it again, or remove the row", with_fix=SKIPPED)
 IMAGE_SIDE = Rule(
     "image-size",
     "a square image of the right size",
-    None,
     "resize it before it is written: pretraining does not",
+    with_fix=SKIPPED,
 )
 BOX_INSIDE = Rule(
     "box-inside",
     "a box inside the image",
-    None,
     "are these pixels of this image, as left,top,right,bottom?",
+    with_fix=REPAIRED,
 )
 ORIENTATION = Rule(
     "exif-orientation",
     "pixels that are stored upright",
-    None,
     "viewers turn the image, training does not; ofa prepare writes upright pixels",
     note=True,
 )
 IMAGE_RULES = (IMAGE, IMAGE_SIDE, BOX_INSIDE, ORIENTATION)
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One fault or note. Args: row: from 1; 0 is the file. column: from 0; -1 is the whole row."""
-
-    row: int
-    column: int
-    rule: str
-    found: str
-    fix: str
-    note: bool = False
-
-    @classmethod
-    def of(cls, rule: Rule, found: str, column: int = WHOLE_ROW, row: int = 0) -> "Finding":
-        return cls(
-            row, column, rule.name, f"expected {rule.expects}, found {found}", rule.fix, rule.note
-        )
-
-    def line(self, path: str) -> str:
-        """``file:row:column rule - found - fix``; rows from 1, columns from 0, ``*`` is the
-        whole row."""
-        column = "*" if self.column == WHOLE_ROW else self.column
-        return f"{path}:{max(self.row, 1)}:{column} {self.rule} - {self.found} - {self.fix}"
-
-
 class RowChecker:
     """Checks and repairs rows; without columns in the settings for what holds for every TSV.
 
     Attributes: cells: those of the row that was checked last; empty if it could not be taken apart.
+        images: numbers of the columns of images.
     """
 
     def __init__(self, settings: Settings):
         self.settings = settings
-        self.columns = {column.name: number for column, number in settings.columns}
         self.cells: list[str] = []
-        self.usual = {column.name: column for column, _ in settings.columns}
-        known = [
-            *self.usual.values(),
-            *(column for columns in settings.by_type.values() for column in columns),
-        ]
-        self.teaches = any(map(is_taught, known))
-        self.rules = {id(column): rules_of(column) for column in known}
+        self.images = [number for column, number in settings.columns if column.kind == "image"]
+        self.type_number = settings.number_of("type") if settings.by_type else None
+        self.of_type = {}  # content of the column ``type`` -> columns and their numbers
+        for name, columns in settings.by_type.items():
+            others = {column.name: column for column in columns}
+            self.of_type[name] = tuple(
+                (others.get(column.name, column), number) for column, number in settings.columns
+            )
 
-    def check(self, row: bytes) -> list[Finding]:
-        """All findings of a row (without its line end), by column."""
-        settings = self.settings
+    def check(self, row: bytes, number: int) -> list[Finding]:
+        """All findings of a row, by column. Args: row: without its line end. number: from 1."""
         self.cells = []
-        if not plain_row(row, settings):
+        if not plain_row(row, self.settings):
             for rule in ROW_RULES:
-                if found := rule.finds(row, settings):
-                    return [Finding.of(rule, found)]
-        self.cells = cells = row.decode("utf-8").split("\t")
-        findings, sound = [], True
-        columns = self._columns_of(cells)
-        for name, column in columns.items():
-            cell = cells[self.columns[name]]
+                if found := rule.check(row, self.settings):
+                    return [rule.finding(found, number)]
+        self.cells = row.decode("utf-8").split("\t")
+        findings = []
+        for column, place in self._columns():
+            cell = self.cells[place]
             if column.kind in GLANCES and GLANCES[column.kind](cell):
                 continue
-            for rule in self.rules[id(column)]:
-                if found := rule.finds(cell, settings):
-                    findings.append(Finding.of(rule, found, self.columns[name]))
+            for rule in rules_of(column):
+                if found := rule.check(cell, column, self.settings):
+                    findings.append(rule.finding(found, number, place))
                     if not rule.note:
-                        sound = False
                         break
-        if sound and settings.images and self.image_numbers():
-            findings += self._look(cells, columns)
+        if self.settings.images and all(finding.note for finding in findings):
+            findings += self._look(number)
         return sorted(findings, key=lambda finding: finding.column)
+
+    def faults(self, row: bytes, number: int) -> list[Finding]:
+        """As ``check``, without notes."""
+        return [finding for finding in self.check(row, number) if not finding.note]
 
     def taught(self) -> str | None:
         """The answer, or the words of the class, that the row checked last teaches; None for
         tasks without."""
-        for name, column in self._columns_of(self.cells).items() if self.teaches else ():
-            cell = self.cells[self.columns[name]]
-            if is_taught(column) and cell.strip():
-                return best_answer(cell) if column.kind == "answer" else cell.strip()
+        for column, place in self._columns() if self.cells else ():
+            cell = self.cells[place].strip()
+            if cell and column.kind == "answer":
+                return best_answer(cell)
+            if cell and column.kind == "label" and not column.labels:
+                return cell
         return None
 
     def repair(self, row: bytes) -> bytes:
         """The row after every repair that its faults ask for; faults without a repair stay."""
         for rule in ROW_RULES:
-            if rule.repair and rule.finds(row, self.settings):
-                row = rule.repair(row, self.settings)
-        if not self.columns or any(rule.finds(row, self.settings) for rule in ROW_RULES):
+            if rule.repair and rule.check(row, self.settings):
+                row = rule.repair(row)
+        if any(rule.check(row, self.settings) for rule in ROW_RULES):
             return row
-        cells = row.decode("utf-8").split("\t")
-        cells = self._repair_cells(cells)
-        if self.settings.images and self.image_numbers():
-            self._clip(cells)
-        return "\t".join(cells).encode("utf-8")
+        self.cells = row.decode("utf-8").split("\t")
+        if self.type_number is not None:  # it decides the kinds of others
+            self._repair_cell(*next(c for c in self._columns() if c[1] == self.type_number))
+        for column, place in self._columns():
+            self._repair_cell(column, place)
+        if self.settings.images:
+            self._clip()
+        return "\t".join(self.cells).encode("utf-8")
 
-    def _repair_cells(self, cells: list[str]) -> list[str]:
-        """Columns that decide the kinds of others come first."""
-        for names in ([name for name in self.columns if name == "type"], list(self.columns)):
-            columns = self._columns_of(cells)
-            for name in filter(columns.__contains__, names):
-                number = self.columns[name]
-                for rule in self.rules[id(columns[name])]:
-                    if rule.finds(cells[number], self.settings):
-                        if rule.repair is None and not rule.note:
-                            break
-                        if rule.repair:
-                            cells[number] = rule.repair(cells[number], self.settings)
-                            if rule.finds(cells[number], self.settings):
-                                break
-        return cells
+    def _repair_cell(self, column: Column, place: int) -> None:
+        """Up to the first fault that stays."""
+        for rule in rules_of(column):
+            if not rule.note and rule.check(self.cells[place], column, self.settings):
+                if rule.repair:
+                    self.cells[place] = rule.repair(self.cells[place], column)
+                if rule.check(self.cells[place], column, self.settings):
+                    return
 
-    def _columns_of(self, cells: list[str]) -> dict[str, Column]:
-        """What the columns of this row are; of an evaluation without those that are to be
-        predicted and empty."""
-        columns = self.usual
-        if self.settings.by_type and "type" in self.columns:
-            columns = columns | {
-                column.name: column
-                for column in self.settings.by_type.get(cells[self.columns["type"]], ())
-            }
+    def _columns(self) -> tuple[tuple[Column, int], ...]:
+        """The columns of this row and their numbers; of an evaluation without those that are to
+        be predicted and empty."""
+        columns = self.settings.columns
+        if self.type_number is not None:
+            columns = self.of_type.get(self.cells[self.type_number], columns)
         if self.settings.evaluation:
-            return {
-                name: column
-                for name, column in columns.items()
-                if not column.target or cells[self.columns[name]].strip()
-            }
+            return tuple(
+                (column, place)
+                for column, place in columns
+                if not column.target or self.cells[place].strip()
+            )
         return columns
 
-    def image_numbers(self) -> list[int]:
-        """Numbers of the columns of images."""
-        return [self.columns[name] for name, column in self.usual.items() if column.kind == "image"]
-
-    def _look(self, cells: list[str], columns: dict[str, Column]) -> list[Finding]:
+    def _look(self, number: int = 0) -> list[Finding]:
         """Findings that need the images; boxes are those of the first."""
         findings, sizes, side = [], [], self.settings.image_side
-        for number in (
-            self.columns[name] for name, column in columns.items() if column.kind == "image"
-        ):
+        for place in self.images:
             try:
-                size, orientation = stored_form(cells[number])
+                size, orientation = stored_form(self.cells[place])
             except UserError as error:
-                return [Finding.of(IMAGE, str(error).partition("found ")[2], number)]
+                return [IMAGE.finding(str(error).partition("found ")[2], number, place)]
             sizes.append(size)
             if orientation != 1:
-                findings.append(
-                    Finding.of(ORIENTATION, f"the EXIF orientation {orientation}", number)
-                )
+                found = f"the EXIF orientation {orientation}"
+                findings.append(ORIENTATION.finding(found, number, place))
             if side and size != (side, side):
-                findings.append(
-                    Finding.of(
-                        IMAGE_SIDE,
-                        f"{size[0]} x {size[1]} pixels instead of {side} x {side}",
-                        number,
-                    )
-                )
-        size = sizes[0]
-        for name, of_name in columns.items():
-            if of_name.kind in BOX_KINDS:
-                beyond = [
-                    box
-                    for box in boxes_of(cells[self.columns[name]], of_name.kind) or ()
-                    if outside(box, size)
-                ]
+                found = f"{size[0]} x {size[1]} pixels instead of {side} x {side}"
+                findings.append(IMAGE_SIDE.finding(found, number, place))
+        for column, place in self._columns() if sizes else ():
+            if column.kind in BOX_KINDS:
+                boxes = boxes_of(self.cells[place], column.kind) or ()
+                beyond = next((box for box in boxes if outside(box, sizes[0])), None)
                 if beyond:
-                    found = (
-                        f"{','.join(f'{number:g}' for number in beyond[0])} in {size[0]} x"
-                        f" {size[1]} pixels"
-                    )
-                    findings.append(Finding.of(BOX_INSIDE, found, self.columns[name]))
+                    found = f"{shown_box(beyond)} in {sizes[0][0]} x {sizes[0][1]} pixels"
+                    findings.append(BOX_INSIDE.finding(found, number, place))
         return findings
 
-    def _clip(self, cells: list[str]) -> None:
+    def _clip(self) -> None:
         """Cut boxes off at the border of the image; what lies wholly outside is left as it is."""
-        columns = self._columns_of(cells)
-        if not any(finding.rule == BOX_INSIDE.name for finding in self._look(cells, columns)):
-            return
-        size, _ = stored_form(
-            cells[
-                next(
-                    self.columns[name] for name, column in columns.items() if column.kind == "image"
+        beyond = [finding.column for finding in self._look() if finding.rule == BOX_INSIDE.name]
+        for column, place in self._columns():
+            if place in beyond:
+                size, _ = stored_form(self.cells[self.images[0]])
+                self.cells[place] = (
+                    clipped(self.cells[place], column.kind, size) or self.cells[place]
                 )
-            ]
-        )
-        for name, column in columns.items():
-            if column.kind in BOX_KINDS:
-                number = self.columns[name]
-                cells[number] = clipped(cells[number], column.kind, size) or cells[number]
-
-
-def is_taught(column: Column) -> bool:
-    """Whether its answers, or the words of its classes, are those of a set that rows teach."""
-    return column.kind == "answer" or (column.kind == "label" and not column.labels)
 
 
 def stored_form(cell: str) -> tuple[tuple[int, int], int]:

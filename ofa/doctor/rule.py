@@ -1,17 +1,17 @@
-"""What a rule of the data files is: what it expects, how it is checked and how it is repaired.
+"""What the doctor asks and answers: rules and their settings, findings, reports on files."""
 
-A check gets a cell and the settings and returns what it found, or "" when all is well. A repair
-gets the same and returns a better cell. A rule without a repair leaves the row to the user. Notes
-are no faults: the row works, but differently than its author may think.
-"""
-
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ofa.io.numbers import read_decimal
 from ofa.task.columns import Column
 
 LONGEST_SHOWN = 40  # characters of a cell in a finding
+LISTED = 1000  # findings kept per rule; all are counted
+WHOLE_ROW = -1
+REPAIRED, SKIPPED = "--fix repairs it, where it can", "--fix skips the row"
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,87 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """One fault or note. Args: row: from 1; 0 is the file. column: from 0; -1 is the whole row."""
+
+    row: int
+    column: int
+    rule: str
+    found: str
+    fix: str
+    note: bool = False
+
+    def line(self, path: str) -> str:
+        """``file:row:column rule - found - fix``; ``*`` is the whole row."""
+        column = "*" if self.column == WHOLE_ROW else self.column
+        return f"{path}:{max(self.row, 1)}:{column} {self.rule} - {self.found} - {self.fix}"
+
+
+@dataclass(frozen=True)
 class Rule:
-    """Args: check: None for rules of whole files. fix: what the user does. note: not a fault."""
+    """What a file, a row or a cell should be.
+
+    Args:
+        fix: what the user does. note: no fault: the row works, but differently than its author may
+            think.
+        check: (row, settings) or (cell, column, settings) -> what is wrong, or "". None: the rule
+            belongs to a whole file.
+        repair: row, or cell and column -> a better one. with_fix: what ``--fix`` does where that
+            does not follow from ``check`` and ``repair``.
+    """
 
     name: str
     expects: str
-    check: Callable[[Any, Settings], str] | None
     fix: str
-    repair: Callable[[Any, Settings], Any] | None = None
+    check: Any = None
+    repair: Any = None
     note: bool = False
+    with_fix: str = ""
 
-    def finds(self, cell: Any, settings: Settings) -> str:
-        """What is wrong with a row or a cell, or ""."""
-        return "" if self.check is None else self.check(cell, settings)
+    def finding(self, found: str, row: int = 0, column: int = WHOLE_ROW) -> Finding:
+        text = f"expected {self.expects}, found {found}"
+        return Finding(row, column, self.name, text, self.fix, self.note)
+
+    @property
+    def fate(self) -> str:
+        """What comes of it with ``--fix``."""
+        if self.note:
+            return "a note"
+        usual = REPAIRED if self.repair else SKIPPED if self.check else "for you to repair"
+        return self.with_fix or usual
+
+
+@dataclass
+class Report:
+    """What a file, or a part of its rows, shows.
+
+    Args: rows: how many there are, or what else ``unit`` counts. findings: ``LISTED`` per rule at
+        most; ``counts`` counts all of them.
+    """
+
+    path: str = ""
+    task: str = ""
+    unit: str = "rows"
+    rows: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    counts: Counter = field(default_factory=Counter)
+
+    def add(self, finding: Finding, times: int = 1) -> None:
+        if self.counts[finding.rule] < LISTED:
+            self.findings.append(finding)
+        self.counts[finding.rule] += times
+
+    def sort(self) -> None:
+        self.findings.sort(key=lambda finding: (finding.row, finding.column))
+
+    @property
+    def notes(self) -> int:
+        names = {finding.rule for finding in self.findings if finding.note}
+        return sum(self.counts[name] for name in names)
+
+    @property
+    def faults(self) -> int:
+        return self.counts.total() - self.notes
 
 
 def shown(cell: str | bytes) -> str:
@@ -73,30 +141,25 @@ def shown(cell: str | bytes) -> str:
     return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}...")
 
 
-def empty(cell: str, settings: Settings) -> str:
+def empty(cell: str, column: Column, settings: Settings) -> str:
     return "" if cell and not cell.isspace() else "an empty field"
 
 
-def quoted(cell: str, settings: Settings) -> str:
+def quoted(cell: str, column: Column, settings: Settings) -> str:
     return shown(cell) if len(cell) > 1 and cell[0] == cell[-1] and cell[0] in "\"'" else ""
 
 
-def unquote(cell: str, settings: Settings) -> str:
-    return cell[1:-1].replace('""', '"')
-
-
-def too_long(text: str, words: int) -> str:
-    """Finding for a text of more words than are kept; 0 keeps all. A word and its space take two
-    characters at least."""
-    if not words or len(text) < 2 * words or (count := len(text.split())) <= words:
-        return ""
-    return f"{count} words, of which {words} are kept"
+def fraction(cell: str, column: Column, settings: Settings) -> str:
+    try:
+        return "" if 0 <= read_decimal(cell) <= 1 else shown(cell)
+    except ValueError:
+        return shown(cell)
 
 
 QUOTED = Rule(
     "quoted",
     "a field without quotes",
-    quoted,
     "write the TSV without quoting (pandas: quoting=csv.QUOTE_NONE)",
-    unquote,
+    quoted,
+    lambda cell, column: cell[1:-1].replace('""', '"'),
 )

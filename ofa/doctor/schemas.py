@@ -1,8 +1,17 @@
-"""Which rows a file has: those of a task, or of one of the four kinds of pretraining files."""
+"""Which rows a file has: those of a task, or of one of the four kinds of pretraining files; and so
+what its columns are."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+from ofa.data.rows import open_rows
+from ofa.data.shards import name_of, names_shards
+from ofa.doctor.rule import Settings
+from ofa.doctor.text_rules import language
 from ofa.errors import UserError
+from ofa.task.label_file import read_label_file
 from ofa.task.pretraining_tasks import RowKind
 from ofa.task.task_spec import TaskSpec
 from ofa.tasks import declared_specs, spec_of
@@ -19,16 +28,48 @@ def schemas() -> dict[str, Schema]:
     return {**{spec.name: spec for spec in declared_specs()}, **PRETRAINING}
 
 
-def schema_of(file_name: str, task: str | None = None) -> Schema | None:
-    """The rows of a file, by its name where ``task`` does not say it; None: unknown. Args: task:
-    ``unify_task`` has several kinds of files.
+def settings_of(path: str, options: Any) -> Settings:
+    """What the rules may use for the rows of a file. Args: options: of ``ofa doctor``.
 
-    Raises: UserError if there is no such task, or its file has another name.
+    Raises: UserError if the task is unknown, or its files have other names or columns.
+    """
+    schema = schema_of(path, options.task)
+    if schema is None:
+        return Settings(images=False)
+    selected = options.selected_cols
+    if selected and names_shards(path):  # shards of others have names for their columns
+        selected = ",".join(map(str, open_rows(path, selected).selected_cols))
+    numbers = schema.numbers(selected)
+    codes, side = codes_of(schema, options.code_image_size)
+    labels = options.ans2label_file
+    return Settings(
+        task=schema.name,
+        columns=tuple(zip(schema.columns_named(numbers), numbers.values())),
+        by_type=getattr(schema, "by_type", {}),
+        max_src=options.max_src_length or 0,
+        max_tgt=options.max_tgt_length or 0,
+        num_codes=options.code_dict_size,
+        codes=codes,
+        image_side=side,
+        answers=frozenset(read_label_file(labels)) if labels else None,
+        bpe_dir=_usable(options.bpe_dir),
+        images=not options.no_images,
+        evaluation=options.evaluation,
+    )
+
+
+def schema_of(path: str, task: str | None = None) -> Schema | None:
+    """The rows of a file, by its name where ``task`` does not say it; None: unknown.
+
+    ``unify_task`` has several kinds of files.
     """
     if task in PRETRAINING:
         return PRETRAINING[task]
     if task and task != UNIFY:
         return spec_of(task)
+    file_name = Path(path).name
+    if os.path.isdir(path):  # the shards in it tell
+        file_name = next((name_of(str(shard)) for shard in Path(path).glob("*.tar")), "")
     known: Mapping[str, Schema] = PRETRAINING if task == UNIFY else schemas()
     starts = {
         start: schema
@@ -53,3 +94,13 @@ def codes_of(schema: Schema, code_image_size: int | None = None) -> tuple[int, i
     usual: int = getattr(schema.options(), "code_image_size", 0)
     side = code_image_size or usual
     return (side // CODE_SIDE) ** 2, 2 * side if isinstance(schema, RowKind) else 0
+
+
+def _usable(bpe_dir: str | None) -> str:
+    """The vocabulary folder, unless it is broken: that is said once, not for every text."""
+    try:
+        if bpe_dir:
+            language(bpe_dir)
+    except UserError:
+        return ""
+    return bpe_dir or ""

@@ -61,8 +61,9 @@ def test_the_doctor_has_rules_for_every_kind(kind):
 
 @pytest.mark.parametrize("cell, wrong", [("0.5", False), ("1", False), ("1.5", True), ("x", True)])
 def test_a_confidence_is_a_number_from_0_to_1(cell, wrong):
-    (rule,) = rules_of(Column("x", "confidence"))
-    assert bool(rule.finds(cell, Settings())) == wrong
+    column = Column("x", "confidence")
+    (rule,) = rules_of(column)
+    assert bool(rule.check(cell, column, Settings())) == wrong
 
 
 def test_a_table_becomes_rows_by_the_kinds_of_the_columns(tmp_path):

@@ -15,6 +15,7 @@ from ofa.doctor.rows import IMAGE_RULES
 from ofa.doctor.rules import ROW_RULES, rules_of
 from ofa.doctor.scan import FILE_RULES
 from ofa.doctor.schemas import schemas
+from ofa.task.columns import Column
 
 ROWS = 4
 
@@ -731,8 +732,8 @@ def test_a_confidence_that_training_refuses_is_found(confidence):
 
     (rule,) = (rule for rule in ANSWER_RULES if rule.name == "answer-confidence")
     assert (
-        rule.check(f"1.0|!+no&&{confidence}|!+yes", Settings()) != ""
-        and rule.check("1.0|!+no&&0|!+yes", Settings()) == ""
+        rule.check(f"1.0|!+no&&{confidence}|!+yes", Column("answers", "answer"), Settings()) != ""
+        and rule.check("1.0|!+no&&0|!+yes", Column("answers", "answer"), Settings()) == ""
     )
 
 
