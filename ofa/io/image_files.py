@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,12 +90,14 @@ class ImageFolders:
     def find(self, *names: str) -> str | None:
         """Path of the first of the names that is there."""
         for name in names:
-            if self.tables and (name in self.in_tables or Path(name).stem in self.in_tables):
-                return self.in_tables.get(name) or self.in_tables[Path(name).stem]
-            for folder in self.folders:
-                path = _inside(folder, name) if os.path.dirname(name) else None
-                if path is not None and path.is_file():
-                    return str(path)
+            for image_id in (name, Path(name).stem) if self.tables else ():
+                if image_id in self.in_tables:
+                    return self.in_tables[image_id]
+            for folder in self.folders if os.path.dirname(name) else ():
+                with suppress(UserError):  # elsewhere, from where annotations may not read
+                    path = path_within(folder, name)
+                    if path.is_file():
+                        return str(path)
             paths = self._by_name.get(os.path.basename(name), [])
             if len(paths) > 1:
                 raise UserError(
@@ -122,14 +124,6 @@ def folders_below(top: str | Path) -> Iterator[tuple[str, list[str]]]:
         else:
             seen.add(real)
             yield folder, names
-
-
-def _inside(folder: Path, name: str) -> Path | None:
-    """The file of this name; None if it lies elsewhere, from where annotations may not read."""
-    try:
-        return path_within(folder, name)
-    except UserError:
-        return None
 
 
 def table_images(path: str | Path, column: int = 1) -> Iterator[tuple[str, str]]:
@@ -193,15 +187,10 @@ def look_at(path: str) -> ImageFile:
     """Decodes all of the file: a truncated one opens well."""
     try:
         data = read_image(path)
-        size, orientation = image_header(data)
+        size, turn = image_header(data)
         open_image(data)
-        return ImageFile(
-            "",
-            upright_size(size, orientation),
-            len(data),
-            hashlib.sha256(data).hexdigest(),
-            orientation,
-        )
+        digest = hashlib.sha256(data).hexdigest()
+        return ImageFile("", upright_size(size, turn), len(data), digest, turn)
     except FileNotFoundError:
         return ImageFile("missing")
     except OSError as error:
@@ -220,17 +209,14 @@ def look_at_all(paths: Sequence[str], jobs: int, notes: Path) -> dict[str, Image
     notes = path_below(notes.parent, notes.name)
     seen = _read_notes(notes)
     left = [path for path in paths if path not in seen]
-    show = functools.partial(counted, total=len(left), what="looking at the images", unit="img")
-    several = jobs > 1 and len(left) >= FEW
     notes.parent.mkdir(parents=True, exist_ok=True)
-    processes = (
-        multiprocessing.get_context("spawn").Pool(jobs, silence_known_warnings)
-        if several
-        else nullcontext()
-    )
+    several = jobs > 1 and len(left) >= FEW
+    spawn = multiprocessing.get_context("spawn")
+    processes = spawn.Pool(jobs, silence_known_warnings) if several else nullcontext()
     with processes as pool, names_file(notes), open(notes, "a", encoding="utf-8") as file:
         images = pool.imap(look_at, left, chunksize=32) if pool else map(look_at, left)
-        for path, image in zip(left, show(images)):
+        images = counted(images, len(left), "looking at the images", "img")
+        for path, image in zip(left, images):
             seen[path] = image
             file.write(json.dumps([file_state(path), dataclasses.astuple(image)]) + "\n")
     notes.unlink(missing_ok=True)
@@ -295,18 +281,12 @@ def readable(paths: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
     Raises: UserError if none is left.
     """
     broken = {str(path): found for path in paths if (found := look_at(str(path)).broken)}
+    named = name_broken(broken)
     if len(broken) == len(paths):
-        raise UserError(
-            f"expected images that can be read, found none: {name_broken(broken)}; export them"
-            " again"
-        )
+        raise UserError(f"expected images that can be read, found none: {named}; export them again")
     if broken:
-        logger.warning(
-            "%d of %d images cannot be read and are skipped: %s",
-            len(broken),
-            len(paths),
-            name_broken(broken),
-        )
+        message = "%d of %d images cannot be read and are skipped: %s"
+        logger.warning(message, len(broken), len(paths), named)
     return [path for path in paths if str(path) not in broken], broken
 
 

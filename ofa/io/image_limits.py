@@ -35,22 +35,8 @@ DECODER_BYTES = {"WEBP": 12, "AVIF": 14, "JPEG2000": 30, "TIFF": 4, "GIF": 1}
 # ... and of the image in its own mode, with one byte more where gray levels are scaled.
 MODE_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 3, "I;16B": 3, "I;16L": 3, "I;16N": 3, "I": 5, "F": 5}
 MAX_TAGS = 1000  # of a TIFF or of EXIF data: Pillow warns of each that is damaged
-TAG_BYTES = {
-    1: 1,
-    2: 1,
-    3: 2,
-    4: 4,
-    5: 8,
-    6: 1,
-    7: 1,
-    8: 2,
-    9: 4,
-    10: 8,
-    11: 4,
-    12: 8,
-    13: 4,
-    16: 8,
-}
+TAG_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}  # by kind
+TAG_BYTES |= dict.fromkeys((1, 2, 6, 7), 1)
 COMPRESSIONS = (  # of TIFF
     *("raw", "tiff_ccitt", "group3", "group4", "tiff_lzw", "jpeg"),
     *("tiff_adobe_deflate", "tiff_deflate", "packbits", "zstd", "webp"),
@@ -112,7 +98,7 @@ def check_image(image: Image.Image, data: bytes, turned: bool = False) -> None:
     _limit(pixels * per_pixel, MAX_BYTES, f"bytes to decode {width} x {height} pixels")
 
 
-# --------------------------------------------------------------------------------------------- JPEG
+# --- JPEG
 
 
 def _scan_start(data: bytes) -> tuple[int, int]:
@@ -147,7 +133,7 @@ def _coefficient_bytes(image: Image.Image, data: bytes, pixels: int) -> int:
     return 2 * layers
 
 
-# --------------------------------------------------------------------------------------- PNG, WebP
+# --- PNG, WebP
 
 
 def _check_chunks(data: bytes) -> None:
@@ -168,7 +154,7 @@ def _check_canvas(data: bytes) -> None:
             raise ImageTooLarge(f"{width} x {height} pixels, more than {MAX_PIXELS:,}")
 
 
-# ---------------------------------------------------------------------------------------------- GIF
+# --- GIF
 
 
 def _check_extensions(data: bytes) -> None:
@@ -187,7 +173,7 @@ def _check_extensions(data: bytes) -> None:
     _limit(parts, MAX_PARTS, "parts before the image")
 
 
-# --------------------------------------------------------------------------------------------- TIFF
+# --- TIFF
 
 
 def check_tags(data: bytes) -> None:
@@ -219,7 +205,7 @@ def _check_tiff(image: Any) -> None:
         _limit(wide * high, most, "pixels in a tile")
 
 
-# --------------------------------------------------------------------------------------- JPEG 2000
+# --- JPEG 2000
 
 
 def _check_codestream(data: bytes) -> None:

@@ -15,6 +15,7 @@ starts another program.
 import base64
 import binascii
 import errno
+import importlib
 import io
 import os
 import stat
@@ -32,20 +33,12 @@ from ofa.io.image_limits import ImageTooLarge, check_header, check_image, check_
 
 # MPO, which phones write, is read by the plugin of JPEG. The plugins are imported here: a name that
 # is not registered would make Pillow load all of them.
-FORMATS = ["JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM"]
-if features.check("webp"):
-    from PIL import WebPImagePlugin  # noqa: F401
-
-    FORMATS.append("WEBP")
-if features.check("avif"):
-    from PIL import AvifImagePlugin  # noqa: F401
-
-    FORMATS.append("AVIF")
-if features.check("jpg_2000"):
-    from PIL import Jpeg2KImagePlugin  # noqa: F401
-
-    FORMATS.append("JPEG2000")
 Image.preinit()
+FORMATS = ["JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM"]
+for _format, _feature in {"WebP": "webp", "Avif": "avif", "Jpeg2K": "jpg_2000"}.items():
+    if features.check(_feature):
+        importlib.import_module(f"PIL.{_format}ImagePlugin")
+        FORMATS.append("JPEG2000" if _format == "Jpeg2K" else _format.upper())
 
 # Beginnings of files that are taken for images, and are not read.
 OTHERS = {
@@ -90,7 +83,7 @@ SWAPPED = 5  # from this orientation on, width and height change places
 MAX_FILE = 1 << 30  # bytes
 ROWS = 256  # converted at a time
 
-# ----------------------------------------------------------------------------------------- base64
+# --- base64
 
 
 def encode_image(data: bytes) -> str:
@@ -99,10 +92,7 @@ def encode_image(data: bytes) -> str:
 
 
 def decode_base64(field: str | bytes, where: str = "") -> bytes:
-    """Bytes of a base64 field, standard or URL-safe alphabet, padded or not.
-
-    Raises: UserError with what it looks like instead.
-    """
+    """Bytes of a base64 field, standard or URL-safe alphabet, padded or not. Raises: UserError."""
     text = field.encode("utf-8") if isinstance(field, str) else field
     standard = text.translate(URL_SAFE, b"\r").rstrip(b"=")
     try:
@@ -129,7 +119,7 @@ def _base64_finding(text: bytes, error: Exception) -> str:
     return f"{start!r}... ({error}); was the field cut off, or is --selected-cols wrong?"
 
 
-# -------------------------------------------------------------------------------- opening a file
+# --- opening a file
 
 
 def read_image_file(path: str | Path) -> bytes:
@@ -138,26 +128,20 @@ def read_image_file(path: str | Path) -> bytes:
     Raises: OSError, also for a name that no file can have, and for more than ``MAX_FILE`` bytes.
     """
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.EINVAL, "not a regular file", str(path))
-            if status.st_size > MAX_FILE:
-                raise OSError(errno.EFBIG, f"more than {MAX_FILE:,} bytes", str(path))
-            return file.read()
+        status = os.stat(path)
     except ValueError:  # a zero byte
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """For an ``open``: of a pipe that nobody writes to."""
-    return os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    if status.st_size > MAX_FILE:
+        raise OSError(errno.EFBIG, f"more than {MAX_FILE:,} bytes", str(path))
+    return Path(path).read_bytes()
 
 
 def decode_image(field: str | bytes, where: str = "", upright: bool = False) -> Image.Image:
     """Image in RGB of a base64 field.
 
-    Args: where: ``file:row`` for messages. upright: turn the image as its EXIF orientation says.
+    Args: where: ``file:row`` for messages. upright: turned as its EXIF orientation says.
     Raises: UserError if the field is no base64, no image, truncated or absurdly large.
     """
     return open_image(decode_base64(field, where), where, upright)
@@ -169,7 +153,7 @@ def open_image(data: bytes, where: str = "", upright: bool = False) -> Image.Ima
     Raises: UserError as ``decode_image``.
     """
     with _one_message(data, where):
-        image, orientation = _decoded(data, upright)
+        image, orientation = _opened(data, turns=upright, decode=True)
         image.info.pop("transparency", None)  # it is dropped, and Pillow would warn of that
         rgb = image if image.mode == "RGB" else to_rgb(image)
         if orientation != 1:
@@ -183,7 +167,7 @@ def image_header(data: bytes, where: str = "") -> tuple[tuple[int, int], int]:
     Only the head of the file is read. Raises: UserError as ``decode_image``.
     """
     with _one_message(data, where):
-        image, orientation = _opened(data, turns=True)
+        image, orientation = _opened(data, turns=True, decode=False)
         return image.size, orientation
 
 
@@ -217,10 +201,9 @@ def upright_file(data: bytes, where: str = "", lossless: bool = False) -> bytes:
     Raises: UserError as ``decode_image``.
     """
     with _one_message(data, where):
-        image, orientation = _opened(data, turns=True)
-        if orientation == 1:
+        if _opened(data, turns=True, decode=False)[1] == 1:
             return data
-        image, orientation = _decoded(data, turns=True)
+        image, orientation = _opened(data, turns=True, decode=True)
         turned = image.transpose(TURNS[orientation])
         for name in METADATA:
             turned.info.pop(name, None)
@@ -256,12 +239,11 @@ def _one_message(data: bytes, where: str) -> Iterator[None]:
     except (ImageTooLarge, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         finding = f"a far too large one ({error}); make it smaller"
     except UnidentifiedImageError:
-        read = f"export the image as JPEG or PNG (read are {', '.join(FORMATS)})"
         other = _other_format(data)
+        bytes_found = f"{len(data)} bytes that are none (they begin with {data[:8]!r})"
         finding = (
-            f"{other}, which is not read; {read}"
-            if other
-            else f"{len(data)} bytes that are none (they begin with {data[:8]!r}); {read}"
+            f"{f'{other}, which is not read' if other else bytes_found}; export the image as JPEG"
+            f" or PNG (read are {', '.join(FORMATS)})"
         )
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
         reason = str(error) or type(error).__name__
@@ -287,8 +269,7 @@ def _new_lock() -> None:
     _lock = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_new_lock)  # another thread may have held it
+os.register_at_fork(after_in_child=_new_lock)  # another thread may have held it
 
 
 @contextmanager
@@ -302,30 +283,23 @@ def _strict() -> Iterator[None]:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def _opened(data: bytes, turns: bool) -> tuple[ImageFile.ImageFile, int]:
-    """The image of a file, not decoded, within all limits; the orientation, 1 unless ``turns``."""
+def _opened(data: bytes, turns: bool, decode: bool) -> tuple[ImageFile.ImageFile, int]:
+    """The image of a file, within all limits; its orientation, 1 unless ``turns``."""
     global _lenient
     check_header(data)
     _lenient |= ImageFile.LOAD_TRUNCATED_IMAGES
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     orientation = _orientation(image) if turns else 1
     check_image(image, data, turned=orientation != 1)
-    return image, orientation
-
-
-def _decoded(data: bytes, turns: bool) -> tuple[ImageFile.ImageFile, int]:
-    """The same, decoded."""
-    image, orientation = _opened(data, turns)
-    with _strict() if _lenient else nullcontext():
-        image.load()
+    if decode:
+        with _strict() if _lenient else nullcontext():
+            image.load()
     return image, orientation
 
 
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation that a decoded image still needs. Pillow turns a TIFF itself."""
-    if image.format == "TIFF":
-        return 1
-    if not any(name in image.info for name in METADATA):
+    if image.format == "TIFF" or not any(name in image.info for name in METADATA):
         return 1
     try:
         check_tags(image.info.get("exif", b"").removeprefix(b"Exif\0\0"))
@@ -335,7 +309,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-# ----------------------------------------------------------------------------------------- pixels
+# --- pixels
 
 
 def upright_image(image: Image.Image) -> Image.Image:
@@ -368,14 +342,11 @@ def _eight_bits(image: Image.Image) -> np.ndarray:
     """
     width, height = image.size
     strips = [(0, top, width, min(top + ROWS, height)) for top in range(0, height, ROWS)]
-    whole = image.mode.startswith("I")
-    largest = 0
-    if not whole:
-        largest = np.nanmax(
-            [np.nanmax(np.asarray(image.crop(strip)), initial=0) for strip in strips]
-        )
-    divisor = 257 if whole or largest > 255 else 1  # 65535 -> 255
-    factor = 255 if not whole and largest <= 1 else 1
+    largest = 65535
+    if image.mode.startswith("F"):
+        largest = max(np.nanmax(np.asarray(image.crop(strip)), initial=0) for strip in strips)
+    divisor = 257 if largest > 255 else 1  # 65535 -> 255
+    factor = 255 if largest <= 1 else 1
     out = np.empty((height, width), np.uint8)
     for strip in strips:
         gray = np.asarray(image.crop(strip)).astype(np.float64) * factor / divisor
