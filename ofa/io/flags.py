@@ -13,8 +13,10 @@ What a type becomes: ``bool`` a switch (``--x`` and ``--no-x`` where it is True 
 """
 
 import argparse
+import copy
 import difflib
 import logging
+import re
 import sys
 import textwrap
 import types
@@ -92,20 +94,15 @@ def add_flags(parser: "Parser", options: type) -> None:
 def borrowed(options: type, item: Field) -> list[tuple[Field, Any]]:
     """(field, type) of each option that a field of ``options_of`` names."""
     source = item.metadata["source"]()
-    classes = [source] if isinstance(source, type) else list(source)
-    found = {}
-    for one in classes:
+    found: dict[str, tuple[Field, Any]] = {}
+    for one in [source] if isinstance(source, type) else source:
         hints = get_type_hints(one)
-        found.update(
-            {
-                given.name: (given, hints[given.name])
-                for given in fields(one)
-                if given.name not in found
-            }
-        )
-    own = {name for one in fields(options) for name in (one.name, *one.metadata.get("names", ()))}
-    also = [flag for one in fields(options) for flag in one.metadata.get("also", ())]
-    own |= {flag[2:].replace("-", "_") for flag in also}
+        for given in fields(one):
+            found.setdefault(given.name, (given, hints[given.name]))
+    own = set()
+    for one in fields(options):
+        own |= {one.name, *one.metadata.get("names", ())}
+        own |= {flag[2:].replace("-", "_") for flag in one.metadata.get("also", ())}
     names = item.metadata["names"] or [name for name in found if name not in own]
     return [found[name] for name in names]
 
@@ -126,30 +123,27 @@ def add_flag(group: Any, name: str, hint: Any, default: Any, **meta: Any) -> Non
         default: MISSING if the option has to be given, UNSET for that of the parser.
         meta: as of ``option``.
     """
-    settings: dict[str, Any] = {
-        **_value(name, hint, default, meta),
-        "help": help_text(meta["help"], default),
-    }
+    settings = _value(name, hint, default, meta)
+    settings["help"] = help_text(meta["help"], default)
     if default is not MISSING and default is not UNSET:
         settings["default"] = list(default) if isinstance(default, tuple) else default
-    group = _exclusive(group, meta["exclusive"]) if "exclusive" in meta else group
+    if "exclusive" in meta:
+        group = _exclusive(group, meta["exclusive"])
     also = tuple(meta.get("also", ()))
     flag = meta.get("flag") or "--" + name.replace("_", "-")
     if meta.get("positional"):
         _add_positional(group, name, settings, default)
         if also:
-            names = dict.fromkeys((flag, *also))
-            group.add_argument(
-                *names, dest=name, default=settings.get("default"), help=argparse.SUPPRESS
-            )
+            hidden = {"default": settings.get("default"), "help": argparse.SUPPRESS}
+            group.add_argument(*dict.fromkeys((flag, *also)), dest=name, **hidden)
         return
     switches = meta.get("const", {})
     group = group.add_mutually_exclusive_group() if switches else group
     action = group.add_argument(flag, *also, dest=name, required=default is MISSING, **settings)
     action.help = settings["help"]  # Python 3.11 adds the default of a switch
     action.hidden = also
+    hidden = {"dest": name, "default": default, "help": argparse.SUPPRESS}
     for switch, value in switches.items():
-        hidden = {"dest": name, "default": default, "help": argparse.SUPPRESS}
         group.add_argument(switch, action="store_const", const=value, **hidden)
 
 
@@ -275,29 +269,15 @@ class HelpFormatter(argparse.HelpFormatter):
     """Keeps the lines of examples, and lists of a flag only the spelling to use."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        lines: list[str] = []
-        for line in text.splitlines():
-            kept = line[:1] in (" ", "")
-            if not kept and lines and lines[-1][:1] not in (" ", ""):
-                line = f"{lines.pop()} {line}"
-            lines.append(line)
-        lines = [
-            part
-            for line in lines
-            for part in (textwrap.wrap(line, width) if line[:1].strip() else [line])
-        ]
-        return "\n".join(lines)
+        lines = re.sub(r"(?m)^(\S.*)\n(?=\S)", r"\1 ", text).splitlines()
+        return "\n".join(textwrap.fill(line, width) if line[:1].strip() else line for line in lines)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         hidden = getattr(action, "hidden", ())
-        spellings = action.option_strings
-        action.option_strings = [
-            name for name in spellings if name not in hidden and not name.startswith("--no-")
-        ] or spellings
-        try:
-            return super()._format_action_invocation(action)
-        finally:
-            action.option_strings = spellings
+        shown = copy.copy(action)
+        names = [n for n in action.option_strings if n not in hidden and not n.startswith("--no-")]
+        shown.option_strings = names or action.option_strings
+        return super()._format_action_invocation(shown)
 
 
 class Parser(argparse.ArgumentParser):
@@ -307,9 +287,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": HelpFormatter, **settings})
         self.fill: Callable[[], None] | None = None
         self.words: str | None = None  # where unknown flags go, each with one word
-        self.either: list[
-            tuple[argparse.Action, argparse.Action]
-        ] = []  # a positional, and the flags that may replace it
+        # a positional, and the flags that may replace it
+        self.either: list[tuple[argparse.Action, argparse.Action]] = []
 
     def add_actions(self, metavar: str = "ACTION", **settings: Any) -> Callable[..., "Parser"]:
         """Sub-commands; without one the help is printed. Returns: ``add_parser``."""
@@ -365,21 +344,22 @@ class Parser(argparse.ArgumentParser):
             name = action.metavar or action.dest.upper()
             name = " ".join(name) if isinstance(name, tuple) else name
             name += " ..." if action.nargs in ("+", "*") else ""
-            if not action.option_strings:
+            if action.option_strings:
+                name = f"{action.option_strings[0]} {name}"
+            if action.required or not action.option_strings:
                 parts.append(name if action.required else f"[{name}]")
-            elif action.option_strings and action.required:
-                parts.append(f"{action.option_strings[0]} {name}")
         return " ".join(["%(prog)s", "[OPTIONS]", *parts]).replace("%%", "%")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, unknown = self.parse_known_args(args, namespace)
         parser = getattr(found, "parser", self)
         if unknown:
-            known = [flag for action in parser._actions for flag in action.option_strings]
-            meant = next(
-                filter(None, (did_you_mean(word.split("=")[0], known) for word in unknown)), ""
+            meant = [
+                did_you_mean(word.split("=")[0], parser._option_string_actions) for word in unknown
+            ]
+            parser.error(
+                f"unrecognized arguments: {' '.join(unknown)}{next(filter(None, meant), '')}"
             )
-            parser.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         return found
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
