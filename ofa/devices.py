@@ -46,7 +46,6 @@ class Gpu:
 
 
 # --- by nvidia-smi
-# ------------------------------------------------------------------------------------------------
 
 
 def ask_nvidia_smi(*arguments: str) -> tuple[list[str] | None, str]:
@@ -98,24 +97,19 @@ def count_visible(visible: str | None, uuids: Sequence[str] | None) -> int:
             a repeated entry hides all GPUs.
         uuids: the GPUs there are; None: unknown, every number and UUID is believed.
     """
-    chosen = list(uuids or []) if visible is None else _chosen(visible, uuids)
-    # "CUDA can only enumerate a single compute instance" (NVIDIA's MIG user guide): one slice, and
-    # then nothing else.
-    has_slices = any(name.startswith("MIG") for name in [*chosen, *(uuids or [])])
-    return min(len(chosen), 1) if has_slices else len(chosen)
-
-
-def _chosen(visible: str, uuids: Sequence[str] | None) -> list[str]:
-    entries = [entry.strip() for entry in visible.split(",")]
-    chosen: list[str] = []
+    chosen = list(uuids or []) if visible is None else []
+    entries = [] if visible is None else [entry.strip() for entry in visible.split(",")]
     for entry in itertools.takewhile(lambda entry: _kind(entry) == _kind(entries[0]), entries):
         name = _resolve(entry, uuids)
         if name is None:
             break
         if name in chosen:
-            return []
+            return 0
         chosen.append(name)
-    return chosen
+    # "CUDA can only enumerate a single compute instance" (NVIDIA's MIG user guide): one slice, and
+    # then nothing else.
+    has_slices = any(name.startswith("MIG") for name in [*chosen, *(uuids or [])])
+    return min(len(chosen), 1) if has_slices else len(chosen)
 
 
 def _kind(entry: str) -> str:
@@ -123,8 +117,8 @@ def _kind(entry: str) -> str:
 
 
 def _resolve(entry: str, uuids: Sequence[str] | None) -> str | None:
-    """The GPU that an entry of CUDA_VISIBLE_DEVICES names. Returns: its UUID (the entry where
-    none is known) or None."""
+    """UUID of the GPU that an entry of CUDA_VISIBLE_DEVICES names (the entry where none is known),
+    or None."""
     if _kind(entry) == "number":
         number = re.match(r"\d+", entry)
         if number is None or uuids is None:
@@ -142,23 +136,22 @@ def hidden() -> bool:
 
 
 def count_without_torch() -> tuple[int, str]:
-    """Number of GPUs by nvidia-smi and CUDA_VISIBLE_DEVICES. Returns: (number, a line that says
-    why it is 0, or "")."""
+    """Number of GPUs by nvidia-smi and CUDA_VISIBLE_DEVICES, and a line that says why it is 0."""
     if hidden():
         return 0, ""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     uuids, note = listed_gpus()
     count = count_visible(visible, uuids)
-    if count == 0 and uuids:
+    if uuids:
         note = (
             f"CUDA_VISIBLE_DEVICES='{visible}' shows none of the {len(uuids)} GPUs of nvidia-smi -L"
         )
-    return count, note if count == 0 else ""
+    return count, "" if count else note
 
 
 def described_gpus() -> tuple[list[Gpu], str]:
-    """Every GPU with compute capability and driver, by nvidia-smi. Returns: (GPUs, a line that
-    says why none, or "")."""
+    """Every GPU with compute capability and driver, by nvidia-smi; and a line that says why there
+    is none."""
     lines, note = ask_nvidia_smi("--query-gpu=compute_cap,driver_version", "--format=csv,noheader")
     if lines is None and "compute_cap" in note:  # drivers before 510 do not know this field
         lines, note = ask_nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader")
@@ -166,19 +159,15 @@ def described_gpus() -> tuple[list[Gpu], str]:
     found = []
     for line in lines or []:  # "7.0, 535.104.05"; what the driver does not tell is "[N/A]"
         capability, _, driver = line.partition(",")
-        parts, number = (
-            re.fullmatch(r"(\d+)\.(\d+)", capability.strip()),
-            re.match(r"\s*(\d+)\.", driver),
-        )
+        parts = re.fullmatch(r"(\d+)\.(\d+)", capability.strip())
+        number = re.match(r"\s*(\d+)\.", driver)
         if parts or number:
-            found.append(
-                Gpu("GPU", parts and (int(parts[1]), int(parts[2])), number and int(number[1]))
-            )
+            known = parts and (int(parts[1]), int(parts[2]))
+            found.append(Gpu("GPU", known, number and int(number[1])))
     return found, note or ("" if found or not lines else f"nvidia-smi describes no GPU: {lines[0]}")
 
 
 # --- the build of torch
-# -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -192,68 +181,55 @@ class Build:
 
     def misses(self, gpus: Sequence[Gpu]) -> str:
         """What keeps this build from one of the GPUs, in a few words, or ""."""
+        needed, build = oldest_driver(self.cuda), f"torch {self.torch}"
         for gpu in gpus:
             if gpu.capability and gpu.capability < self.oldest:
-                return (
-                    f"a GPU of {_sm(gpu.capability)} (torch {self.torch} starts at"
-                    f" {_sm(self.oldest)})"
-                )
-            if gpu.driver and gpu.driver < oldest_driver(self.cuda):
-                return (
-                    f"driver {gpu.driver} (torch {self.torch} of CUDA {self.cuda} needs"
-                    f" {oldest_driver(self.cuda)})"
-                )
+                return f"a GPU of {_sm(gpu.capability)} ({build} starts at {_sm(self.oldest)})"
+            if gpu.driver and gpu.driver < needed:
+                return f"driver {gpu.driver} ({build} of CUDA {self.cuda} needs {needed})"
         return ""
 
 
 def read_builds(path: str | Path) -> list[Build]:
     """The builds that are offered, the preferred one first."""
-    rows = [
-        line.split()
-        for line in Path(path).read_text().splitlines()
-        if line.strip() and line[0] != "#"
-    ]
     builds = []
-    for torch_version, torchvision, cuda, oldest in rows:
-        major, minor = map(int, oldest.split("."))
-        builds.append(Build(torch_version, torchvision, cuda, (major, minor)))
+    for line in Path(path).read_text().splitlines():
+        if line.strip() and line[0] != "#":
+            *versions, oldest = line.split()
+            major, minor = oldest.split(".")
+            builds.append(Build(*versions, (int(major), int(minor))))
     return builds
 
 
 def choose_build(
     builds: Sequence[Build], gpus: Sequence[Gpu], wanted: str = "", note: str = ""
 ) -> tuple[Build, str]:
-    """The first build that every GPU can be used with; the last one if none is.
+    """The first build that every GPU can be used with, the last one if none is; and the reason.
 
-    Args: wanted: OFA_TORCH. note: why no GPU was found. Returns: (build, the reason in a few
-    words).
+    Args: wanted: OFA_TORCH. note: why no GPU was found.
     Raises: UserError if no build has the version wanted.
     """
     if wanted:
         for build in builds:
             if build.torch == wanted:
                 return build, f"OFA_TORCH={wanted}"
-        raise UserError(
-            f"OFA_TORCH: expects {' or '.join(build.torch for build in builds)}, found '{wanted}'"
-        )
+        known = " or ".join(build.torch for build in builds)
+        raise UserError(f"OFA_TORCH: expects {known}, found '{wanted}'")
     if not gpus:
         return builds[0], note or "no NVIDIA GPU found"
-    for build in builds:
+    missed = builds[0].misses(gpus)
+    if not missed:
+        return builds[0], "it has kernels for every GPU found"
+    for build in builds[1:]:
         if not build.misses(gpus):
-            return build, (
-                f"found {builds[0].misses(gpus)}"
-                if build != builds[0]
-                else "it has kernels for every GPU found"
-            )
+            return build, f"found {missed}"
     return builds[-1], f"the nearest; found {builds[-1].misses(gpus)}"
 
 
 def oldest_driver(cuda: str) -> int:
     """Smallest major version of the driver for a version of CUDA, e.g. 580 for "13.0"."""
     major = int(cuda.split(".")[0])
-    return OLDEST_DRIVER.get(
-        major, max(OLDEST_DRIVER.values()) if major > max(OLDEST_DRIVER) else 0
-    )
+    return max((oldest for known, oldest in OLDEST_DRIVER.items() if known <= major), default=0)
 
 
 def has_kernels(capability: Capability, architectures: Sequence[str]) -> bool:
@@ -274,7 +250,7 @@ def has_kernels(capability: Capability, architectures: Sequence[str]) -> bool:
         elif kind == "compute" and not letter:
             fits = capability >= built
         else:
-            fits = capability[0] == built[0] and capability >= built
+            fits = built <= capability < (built[0] + 1, 0)
         if fits:
             return True
     return False
@@ -283,8 +259,8 @@ def has_kernels(capability: Capability, architectures: Sequence[str]) -> bool:
 def kernel_problem(
     gpus: Sequence[Gpu], torch_version: str, cuda: str, architectures: Sequence[str]
 ) -> str:
-    """One line about the first GPU that a build of torch has no kernels for, or "" (also if they
-    are not known)."""
+    """One line about the first GPU that a build of torch has no kernels for, or "" (also if
+    they are not known)."""
     for number, gpu in enumerate(gpus):
         if gpu.capability and architectures and not has_kernels(gpu.capability, architectures):
             remedy = _another_build(cuda) if gpu.capability >= ITS_OLDEST_GPU else ""
@@ -326,7 +302,6 @@ def _sm(capability: Capability) -> str:
 
 
 # --- by torch
-# --------------------------------------------------------------------------------------------------
 
 
 def usable_gpus() -> tuple[int, str]:
@@ -357,43 +332,34 @@ def default_device() -> str:
 
 
 def gpus_of_torch() -> tuple[int, str]:
-    """Returns: (number of GPUs that CUDA shows to torch, one line about what keeps torch from
-    using them, or "")."""
+    """Number of GPUs that CUDA shows to torch, and one line about what keeps torch from using
+    them, or ""."""
     import torch
 
+    build, cuda = f"torch {torch.__version__}", torch.version.cuda
     with warnings.catch_warnings():  # torch warns of what is said here in one line
         warnings.simplefilter("ignore")
         if torch.cuda.is_available():
             # With MIG, device_count() may count GPUs that CUDA does not show (it asks the driver's
             # library).
             count = torch._C._cuda_getDeviceCount()
+            if cuda is None:  # a build for AMD's GPUs
+                return count, ""
             gpus = [
                 Gpu(torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i))
                 for i in range(count)
             ]
-            if torch.version.cuda is None:  # a build for AMD's GPUs
-                return count, ""
-            return count, kernel_problem(
-                gpus, torch.__version__, torch.version.cuda, torch.cuda.get_arch_list()
-            )
+            known = torch.cuda.get_arch_list()
+            return count, kernel_problem(gpus, torch.__version__, cuda, known)
         expected = count_without_torch()[0] if shutil.which("nvidia-smi") else 0
-        if torch.version.cuda is None and expected:
-            return (
-                0,
-                (
-                    f"torch {torch.__version__} is built without CUDA, found {expected} GPUs;"
-                    f" install a CUDA build, {USE_CPU}"
-                ),
-            )
-        reason = "" if torch.version.cuda is None or hidden() else _why_cuda_does_not_start()
+        if cuda is None and expected:
+            found = f"{build} is built without CUDA, found {expected} GPUs"
+            return 0, f"{found}; install a CUDA build, {USE_CPU}"
+        reason = "" if cuda is None or hidden() else _why_cuda_does_not_start()
         if expected == 0 and "driver on your system is too old" not in reason:
             return 0, ""
-        problem = driver_problem(described_gpus()[0], torch.__version__, torch.version.cuda)
-        return (
-            0,
-            problem
-            or f"torch {torch.__version__} finds no GPU: {reason}; check the driver, {USE_CPU}",
-        )
+        problem = driver_problem(described_gpus()[0], torch.__version__, cuda)
+        return 0, problem or f"{build} finds no GPU: {reason}; check the driver, {USE_CPU}"
 
 
 def _why_cuda_does_not_start() -> str:
