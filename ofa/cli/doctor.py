@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ofa.cli.options import JobsOptions
 from ofa.errors import UserError
 from ofa.io.atomic import replacing
 from ofa.io.flags import Parser, command, option
+from ofa.io.jobs import JobsOptions
 
 LISTED = 20  # findings printed per rule
 

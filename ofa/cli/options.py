@@ -1,13 +1,10 @@
 """Options that several commands share."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 from ofa.inference.options import ModelOptions
 from ofa.io.flags import option
-
-JOBS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,15 +12,6 @@ class OverwriteOptions:
     """Whether a result may take the place of another."""
 
     overwrite: bool = option(False, "replace what is there", also=("--force",))
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobsOptions:
-    """Processes on this machine."""
-
-    TITLE = "machine"
-
-    jobs: int = option(JOBS, "processes on this machine", least=1, also=("--processes",))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofa.cli.options import JobsOptions
 from ofa.errors import UserError
 from ofa.io.flags import Parser, command, option
+from ofa.io.jobs import JobsOptions
 
 EXAMPLE = """\
 examples:

@@ -265,18 +265,13 @@ def prepare_coco_captions(args: CocoCaptionsOptions) -> int:
         raise UserError(
             f"{args.split or args.annotations[0]}: no image with a caption for training"
         )
-    logger.info("captions: %s", cleaner.report())
     inputs = [*args.annotations, *([args.split] if args.split else [])]
     settings = (
         {}
         if args.split
         else {name: getattr(args, name) for name in ("val_fraction", "test_fraction", "seed")}
     )
-    counts = {
-        "captions_cleaned": cleaner.whitespace + cleaner.joined,
-        "captions_empty": cleaner.empty,
-        **problems.counts(),
-    }
+    counts = {**cleaner.counts(), **problems.counts()}
     return write_found(
         PreparedDataset(
             "coco-captions", inputs=inputs, settings=settings, counts=counts, images_of=splits

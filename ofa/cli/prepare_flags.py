@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ofa.cli.options import JobsOptions
 from ofa.errors import UserError
 from ofa.io.flags import Parser, command, option
+from ofa.io.jobs import JobsOptions
 
 
 @dataclass(frozen=True, kw_only=True)

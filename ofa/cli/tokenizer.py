@@ -261,9 +261,10 @@ def run_encode(arguments: EncodeOptions) -> int:
     from ofa.data.image_rows import open_images
     from ofa.inference.evaluate import choose_device
     from ofa.io.image_files import file_state, name_broken
+    from ofa.io.resumable import fingerprint
     from ofa.models.image_tokenizer.codec import image_encoder, load_image_tokenizer
     from ofa.prepare import image_code_columns as columns
-    from ofa.prepare.tsv_writer import PreparedFolder, fingerprint
+    from ofa.prepare.tsv_writer import PreparedFolder
 
     tokenizer = load_image_tokenizer(arguments.tokenizer, choose_device(arguments.device))
     size = (

@@ -45,7 +45,7 @@ from ofa.prepare.prepared_dataset import (
     read_prefixes,
     split_at_random,
 )
-from ofa.prepare.tsv_writer import IMAGE, CaptionedImage, further_image
+from ofa.prepare.tsv_writer import IMAGE, CaptionedImage, ImagePath
 from ofa.prepare.vqa2 import ANSWER_SET
 from ofa.task.columns import Column
 from ofa.task.text import CONFIDENCE, JOIN, learned_answer, parse_answers
@@ -149,7 +149,7 @@ def cell_of(entry: Entry, column: Column, box_format: str) -> str:
     """A column of an entry as a TSV has it. Raises: RowError."""
     value, name = entry.value(column), column.public_name
     if column.kind == "image":
-        return further_image(entry.others[column.name]) if column.name in entry.others else IMAGE
+        return ImagePath(entry.others[column.name]) if column.name in entry.others else IMAGE
     if column.kind == "id":
         return entry.uniq_id
     if value is None and not column.needed and column.kind != "box":

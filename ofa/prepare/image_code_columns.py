@@ -16,7 +16,8 @@ from ofa.data.image_rows import FolderImages, TsvImages, make_square
 from ofa.errors import UserError
 from ofa.io.images import encode_image, open_image
 from ofa.io.progress import counted
-from ofa.prepare.tsv_writer import IMAGE, JOINED_BY, Group
+from ofa.prepare.tsv_writer import IMAGE, Group
+from ofa.task.text import JOIN
 from ofa.tokens.image_codes import codes_to_text
 
 GENERATION, PRETRAINING = "generation", "pretraining"
@@ -46,7 +47,7 @@ def caption_groups(
     for index in chosen:
         name, text = images.rows.texts(index, [id_column, text_column])
         captions = [
-            caption for part in text.lower().split(JOINED_BY) if (caption := " ".join(part.split()))
+            caption for part in text.lower().split(JOIN) if (caption := " ".join(part.split()))
         ]
         if not captions:
             raise UserError(

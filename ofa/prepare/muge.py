@@ -53,11 +53,7 @@ def read_muge(
                 )
                 continue
             found.images_of[split].append(CaptionedImage(image_id, tuple(texts), image))
-    found.counts = {
-        "captions_cleaned": cleaner.whitespace + cleaner.joined,
-        "captions_empty": cleaner.empty,
-        **problems.counts(),
-    }
+    found.counts = {**cleaner.counts(), **problems.counts()}
     problems.settle()
     check_unique(found.images_of)
     return found

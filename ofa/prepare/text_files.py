@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
+from ofa.io.resumable import MANIFEST, ResumableFolder, fingerprint
 from ofa.prepare.prepared_dataset import Problems
-from ofa.prepare.tsv_writer import MANIFEST, PreparedFolder, fingerprint
 from ofa.prepare.write_dataset import sha256_of
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def prepare_texts(
     files: Mapping[str, Reader],
     skip_broken: bool,
     manifest: str = MANIFEST,
-) -> PreparedFolder:
+) -> ResumableFolder:
     """Write the files of a data set; nothing is written if a row is wrong.
 
     Args:
@@ -38,7 +38,7 @@ def prepare_texts(
     """
     seen = {path: {"bytes": os.path.getsize(path), "sha256": sha256_of(path)} for path in inputs}
     plan = fingerprint(kind, VERSION, seen, settings, sorted(files), skip_broken)
-    folder = PreparedFolder(out, plan, f"ofa prepare {kind}", make=False, manifest=manifest)
+    folder = ResumableFolder(out, plan, f"ofa prepare {kind}", manifest=manifest)
     if folder.is_finished():
         logger.info("%s: already complete", folder.folder)
         return folder

@@ -2,24 +2,15 @@
 manifest."""
 
 import hashlib
-import itertools
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 from ofa.errors import UserError
 from ofa.io.image_files import ImageFile, file_state, look_at_all, name_broken
+from ofa.io.resumable import fingerprint
 from ofa.prepare.prepared_dataset import PreparedDataset
-from ofa.prepare.tsv_writer import (
-    Group,
-    PreparedFolder,
-    base64_of_file,
-    encoded,
-    fingerprint,
-    write_caption_files,
-)
+from ofa.prepare.tsv_writer import PreparedFolder, base64_of_file, write_caption_files
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +47,7 @@ def prepare(
             for split, images in found.images_of.items()
         },
     )
-    folder = PreparedFolder(out, plan, f"ofa prepare {found.kind}", make=False)
+    folder = PreparedFolder(out, plan, f"ofa prepare {found.kind}")
     if folder.is_finished():
         logger.info("%s: already complete", folder.folder)
         return folder
@@ -100,17 +91,10 @@ def write(found: PreparedDataset, folder: PreparedFolder, jobs: int) -> None:
         write_caption_files(folder, splits, base64_of_file, jobs)
     for name, groups in found.files.items():
         kept = [group for group in groups if left_out.keys().isdisjoint(group.paths)]
-        folder.write_groups(name, kept, partial(encoded_from, kept, jobs))
+        folder.embed(name, kept, base64_of_file, jobs)
     for name, (content, entries) in found.texts.items():
         folder.write_text(name, content, entries)
     folder.save_manifest(finished=True, images_left_out=len(left_out), **found.counts)
-
-
-def encoded_from(groups: Sequence[Group], jobs: int, first: int) -> Iterator[str]:
-    """base64 of the groups' images from group ``first`` on."""
-    return encoded(
-        [group.source for group in itertools.islice(groups, first, None)], base64_of_file, jobs
-    )
 
 
 def broken_ones(looked: dict[str, ImageFile], sizes: dict[str, tuple[int, int]]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import random
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 
-from ofa.prepare.tsv_writer import PreparedFolder, fingerprint
+from ofa.io.resumable import ResumableFolder, fingerprint
 
 ANIMALS = ("cat", "dog", "horse", "bird", "mouse", "fox")
 COLORS = ("red", "black", "white", "brown", "grey")
@@ -216,10 +216,10 @@ def rows(task: str, seed: int, split: str, count: int) -> Iterator[Row]:
     return (row(task, seed, split, number) for number in range(count))
 
 
-def write_world(folder: str, counts: Mapping[str, int], seed: int) -> PreparedFolder:
+def write_world(folder: str, counts: Mapping[str, int], seed: int) -> ResumableFolder:
     """``TASK_SPLIT.tsv`` of every task and ``texts.txt``, all words in their order. Args:
     counts: split -> rows of each task."""
-    out = PreparedFolder(
+    out = ResumableFolder(
         folder,
         fingerprint(f"text-world {VERSION}", dict(counts), seed),
         "ofa prepare synthetic-sentences",

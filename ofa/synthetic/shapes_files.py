@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from ofa.io.resumable import fingerprint
 from ofa.prepare import tsv_writer
 from ofa.prepare.tsv_writer import IMAGE, CaptionedImage, Group, PreparedFolder
 from ofa.synthetic import shapes, shapes_chinese, shapes_expressions, shapes_questions
@@ -51,7 +52,7 @@ def write_world(
     language: ``en`` or ``zh``.
     """
     words: Any = WORDS[language]
-    plan = tsv_writer.fingerprint(
+    plan = fingerprint(
         f"picture-world {VERSION}",
         counts["train"],
         counts["val"],

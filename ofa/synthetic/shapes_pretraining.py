@@ -25,7 +25,7 @@ from typing import Any
 
 from PIL import Image
 
-from ofa.prepare import tsv_writer
+from ofa.io.resumable import fingerprint
 from ofa.prepare.tsv_writer import IMAGE, Group, PreparedFolder
 from ofa.synthetic.shapes import COLORS, SHAPES, Scene, captions, listing, make_split, name, render
 from ofa.synthetic.shapes_expressions import expressions, pointing_at
@@ -60,7 +60,7 @@ def write_pretraining(
 
     Args: counts: scenes of ``train``, ``val`` and ``test``. size: side of the images, pixels.
     """
-    plan = tsv_writer.fingerprint(
+    plan = fingerprint(
         f"picture-world pretraining {WORLD}.{VERSION}", counts, size, seed, image_format
     )
     out = PreparedFolder(folder, plan, "ofa prepare synthetic-shapes --pretrain", manifest=MANIFEST)
@@ -174,7 +174,7 @@ def write_codes(
         drawings: further scenes to learn drawing from: their codes take little room, and with few
         images a model learns their grain by heart.
     """
-    plan = tsv_writer.fingerprint(
+    plan = fingerprint(
         f"picture-world codes {WORLD}.{CODES_VERSION}",
         counts,
         size,

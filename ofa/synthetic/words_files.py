@@ -5,11 +5,10 @@ texts.txt                                  the training texts, one per line
 """
 
 import functools
-import itertools
-from collections.abc import Iterator
 
-from ofa.prepare.tsv_writer import IMAGE, Group, PreparedFolder, encoded, fingerprint
-from ofa.synthetic.words import Sign, World, encode, make_split
+from ofa.io.resumable import fingerprint
+from ofa.prepare.tsv_writer import IMAGE, Group, PreparedFolder
+from ofa.synthetic.words import World, encode, make_split
 
 VERSION = 1
 
@@ -22,22 +21,14 @@ def write_signs(folder: str, counts: dict[str, int], world: World, jobs: int) ->
     plan = fingerprint(
         f"sign-world {VERSION}", counts["train"], counts["val"], counts["test"], vars(world)
     )
-    out = PreparedFolder(folder, plan, "ofa prepare synthetic-words", make=False)
+    out = PreparedFolder(folder, plan, "ofa prepare synthetic-words")
     signs = {split: list(make_split(world, split, count)) for split, count in counts.items()}
     if out.is_finished():
         return out
-    out.make()
     for split, found in signs.items():
         groups = [Group(sign, ((sign.sign_id, IMAGE, sign.text),)) for sign in found]
-        out.write_groups(f"ocr_{split}.tsv", groups, functools.partial(images, found, world, jobs))
+        out.embed(f"ocr_{split}.tsv", groups, functools.partial(encode, world=world), jobs)
     texts = [sign.text for sign in signs["train"]]
     out.write_text("texts.txt", "".join(f"{text}\n" for text in texts), len(texts))
     out.save_manifest(finished=True)
     return out
-
-
-def images(signs: list[Sign], world: World, jobs: int, first: int) -> Iterator[str]:
-    """Base64 of the images from the given sign on."""
-    return encoded(
-        list(itertools.islice(signs, first, None)), functools.partial(encode, world=world), jobs
-    )

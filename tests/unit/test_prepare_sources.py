@@ -20,8 +20,7 @@ from original_data import (
 )
 
 from ofa.cli.main import build_parser, main
-from ofa.io import image_files
-from ofa.prepare import tsv_writer
+from ofa.io import image_files, jobs
 from ofa.prepare.answer_column import confidences, normal_answer
 
 
@@ -369,9 +368,10 @@ def test_kaggles_list_and_first_words(tmp_path):
 def test_one_and_two_processes_write_the_same_bytes(tmp_path, monkeypatch):
     write_vqa2(tmp_path)
     monkeypatch.setattr(image_files, "FEW", 1)
-    monkeypatch.setattr(tsv_writer, "WINDOW", 2)
-    for jobs in ("1", "2"):
-        assert vqa2(tmp_path, "--processes", jobs, "--out", str(tmp_path / jobs)) == 0
+    monkeypatch.setattr(jobs, "FEW", 1)
+    monkeypatch.setattr(jobs, "WINDOW", 2)
+    for number in ("1", "2"):
+        assert vqa2(tmp_path, "--processes", number, "--out", str(tmp_path / number)) == 0
     for name in ("vqa_train.tsv", "manifest.json"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
 

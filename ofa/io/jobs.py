@@ -1,0 +1,39 @@
+"""Work on several processes of this machine: their number as an option, and one way to start
+them."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ofa.io.flags import option
+from ofa.process_state import silence_known_warnings
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+JOBS = min(8, os.cpu_count() or 1)
+FEW = 256  # items below which starting further processes costs more than it brings
+WINDOW = 256  # items handed to the processes at a time, so that results do not pile up
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobsOptions:
+    """Processes on this machine."""
+
+    TITLE = "machine"
+
+    jobs: int = option(JOBS, "processes on this machine", least=1, also=("--processes",))
+
+
+def map_by_jobs(
+    work: Callable[[Item], Result], items: Sequence[Item], jobs: int
+) -> Iterator[Result]:
+    """``work`` of each item in order, by several processes when it pays."""
+    if jobs <= 1 or len(items) < FEW:
+        yield from map(work, items)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs, silence_known_warnings) as pool:
+        for start in range(0, len(items), WINDOW):
+            yield from pool.map(work, items[start : start + WINDOW], chunksize=16)

@@ -1,0 +1,264 @@
+"""Folders that many rows are written to: a manifest lists what is complete, and the same call
+resumes after an interruption.
+
+This is the one core of whatever writes many rows (training files, image codes, shards)::
+
+    out = ResumableFolder("out", fingerprint(what, decides, the, content), "ofa prepare vqa2")
+    if not out.is_finished():
+        out.write("a.tsv", lambda done: blocks[done:], lines=[2, 1])
+        out.save_manifest(finished=True, rows=3)
+
+A file that is made elsewhere goes the same way by ``path = out.begin(name)`` and
+``out.complete(name, rows, sha256)``. A file is written as ``NAME.part`` and renamed when it is
+complete. The manifest lists the complete files with rows, bytes and SHA-256, and the *plan*, a
+fingerprint of all that decides their content. A call with the same plan keeps complete files and
+continues an incomplete one after its last whole block; with another plan it starts over. Files of
+others are neither overwritten nor deleted.
+"""
+
+import hashlib
+import itertools
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from ofa.errors import UserError
+from ofa.io.atomic import names_file, replacing
+from ofa.io.folder_lock import FolderLock, lock_folder
+from ofa.io.json_files import load_json
+from ofa.io.paths import delete_below, path_below
+from ofa.io.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+PART = ".part"
+ENDINGS = (".tsv", ".txt", ".json", ".jsonl")
+KINDS = {"plan": str, "finished": bool, "counts": dict, "files": dict, "begun": list}
+
+
+def fingerprint(*parts: object) -> str:
+    """A short digest of plain data."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+class ResumableFolder:
+    """The output folder of a call; touched by the first write, which also takes its lock.
+
+    Args:
+        plan: digest of everything that decides the content (``fingerprint``).
+        made_by: the command, for the manifest.
+        manifest: its name; files of several plans may lie in one folder, each with its own.
+        endings: of the files that may be written and, with another plan, deleted.
+    Raises: UserError if the folder cannot be made or written to, if a file of others is in the way,
+    or another process writes these files.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        plan: str,
+        made_by: str,
+        manifest: str = MANIFEST,
+        endings: tuple[str, ...] = ENDINGS,
+    ):
+        self.folder, self.endings = Path(folder), endings
+        self.manifest_path = self.folder / manifest
+        self.lock: FolderLock | None = None
+        new: dict[str, Any] = {"made_by": made_by, "plan": plan, "finished": False}
+        new |= {"counts": {}, "files": {}, "begun": []}
+        self._previous = read_manifest(self.manifest_path)
+        self.manifest = self._previous if self._previous.get("plan") == plan else new
+        self._check_place()
+
+    def _check_place(self) -> None:
+        """Say at once, not after hours of work, that the folder cannot be made."""
+        place = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        if not place.is_dir():
+            finding = f"made ({place} is a file); choose another --out"
+        elif not os.access(place, os.W_OK | os.X_OK):
+            finding = (
+                f"made or written to ({place} is not yours to write to); choose another --out, or"
+                " fix the permissions"
+            )
+        else:
+            return
+        raise UserError(f"{self.folder}: the output folder cannot be {finding}")
+
+    def make(self) -> None:
+        """Make and lock the folder; what another plan left there goes."""
+        if self.lock is None:
+            self.lock = lock_folder(self.folder, f"{self.manifest_path.name}.lock")
+            if self._previous is not self.manifest:
+                self._discard(self._previous)
+
+    def _discard(self, previous: dict) -> None:
+        """Raises: UserError, before anything is deleted, if a file was changed since, or cannot be
+        one of ours."""
+        for name, entry in previous.get("files", {}).items():
+            path = self.path(name)
+            if path.is_file() and path.stat().st_size != entry["bytes"]:
+                raise UserError(
+                    f"{path}: expected {entry['bytes']} bytes as {self.manifest_path.name} says,"
+                    f" found {path.stat().st_size}: it was changed, and another preparation would"
+                    " delete it; move it away, or choose another --out"
+                )
+        # the one file of a manifest NAME.manifest.json
+        own = self.manifest_path.name.removesuffix(f".{MANIFEST}")
+        parts = [f"{name}{PART}" for name in previous.get("begun", [])]
+        endings = [ending + part for ending in (*self.endings, own) for part in ("", PART)]
+        names = [*previous.get("files", {}), *parts]
+        delete_below(self.folder, names, tuple(endings), str(self.manifest_path))
+
+    def path(self, name: str) -> Path:
+        """The file of this name. Raises: UserError if it would lie elsewhere."""
+        return path_below(self.folder, name, str(self.manifest_path))
+
+    def is_complete(self, name: str) -> bool:
+        entry, path = self.manifest["files"].get(name), self.path(name)
+        return entry is not None and path.is_file() and path.stat().st_size == entry["bytes"]
+
+    def is_finished(self) -> bool:
+        """Whether an earlier call with this plan has written everything, and it is still there."""
+        return self.manifest["finished"] and all(map(self.is_complete, self.manifest["files"]))
+
+    def save_manifest(self, finished: bool = False, **counts: int) -> None:
+        """Args: finished: nothing more is to be written. counts: figures to keep."""
+        self.make()
+        self.manifest["finished"] = finished
+        self.manifest["counts"].update(counts)
+        with replacing(self.manifest_path) as file:
+            file.write(json.dumps(self.manifest, indent=1, ensure_ascii=False) + "\n")
+
+    def note(self, **facts: object) -> None:
+        """Keep facts in the manifest: ``inputs``, ``settings``, ..."""
+        self.manifest.update(facts)
+        self.save_manifest(self.manifest["finished"])
+
+    def begin(self, name: str) -> Path:
+        """``NAME.part``, to write or to continue. Raises: UserError if there is one of others."""
+        self.make()
+        path, part = self.path(name), self.path(f"{name}{PART}")
+        begun = self.manifest.setdefault("begun", [])
+        if name not in begun:
+            foreign = next((file for file in (path, part) if file.exists()), None)
+            if foreign is not None and name not in self.manifest["files"]:
+                raise UserError(
+                    f"{foreign}: expected no such file, found one that {self.manifest_path.name}"
+                    " does not list; move it away, or choose another --out"
+                )
+            begun.append(name)
+            self.save_manifest()
+        return part
+
+    def complete(self, name: str, rows: int, sha256: str) -> None:
+        """Give ``NAME.part`` its final name and list it."""
+        path = self.path(name)
+        os.replace(self.path(f"{name}{PART}"), path)
+        size = path.stat().st_size
+        self.manifest["files"][name] = {"rows": rows, "bytes": size, "sha256": sha256}
+        self.save_manifest()
+
+    def write(
+        self,
+        name: str,
+        blocks: Callable[[int], Iterable[str]],
+        lines: Sequence[int] | None = None,
+        unit: str = "rows",
+    ) -> None:
+        """A file of blocks of whole lines.
+
+        Args:
+            blocks: the blocks from the given one on.
+            lines: of each block; None: every block is one line, nobody knows how many.
+        """
+        if self.is_complete(name):
+            logger.info("%s: already complete", self.folder / name)
+            return
+        part = self.begin(name)
+        done, rows, digest = _whole_blocks(part, lines)
+        if done:
+            of = "" if lines is None else f" of {len(lines)}"
+            logger.info("%s: continuing after %d%s %s", part, done, of, unit)
+        total = None if lines is None else len(lines)
+        shown = nullcontext() if total is None else Progress(total, name, unit, initial=done)
+        with names_file(part), open(part, "ab") as file, shown as progress:
+            for block in blocks(done):
+                data = block.encode()
+                file.write(data)
+                digest.update(data)
+                rows += data.count(b"\n")
+                if progress:
+                    progress.update()
+            file.flush()
+            os.fsync(file.fileno())
+        self.complete(name, rows, digest.hexdigest())
+
+    def write_lines(self, name: str, lines: Iterable[str]) -> None:
+        """A text file of any length, line by line."""
+        self.write(name, lambda done: (f"{line}\n" for line in itertools.islice(lines, done, None)))
+
+    def write_text(self, name: str, text: str, rows: int) -> None:
+        """A small file, written at once. Args: rows: its entries, for the manifest."""
+        if not self.is_complete(name):
+            data = text.encode()
+            with replacing(self.begin(name), "wb") as file:
+                file.write(data)
+            self.complete(name, rows, hashlib.sha256(data).hexdigest())
+
+
+def _whole_blocks(part: Path, lines: Sequence[int] | None) -> tuple[int, int, Any]:
+    """Cut an interrupted file after its last whole block.
+
+    Returns: blocks and rows it keeps, and the SHA-256 object of their bytes.
+    """
+    done, rows, kept, digest = 0, 0, 0, hashlib.sha256()
+    if not part.is_file():
+        return done, rows, digest
+    with open(part, "rb") as file:
+        for count in itertools.repeat(1) if lines is None else lines:
+            block = b"".join(itertools.islice(file, count))
+            if block.count(b"\n") < count:
+                break
+            digest.update(block)
+            done, rows, kept = done + 1, rows + count, kept + len(block)
+    os.truncate(part, kept)
+    return done, rows, digest
+
+
+def read_manifest(path: Path) -> dict:
+    """The manifest of an earlier call; an empty one if there is none. Raises: UserError if the
+    file is something else."""
+    try:
+        manifest = load_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError) as error:
+        finding = f"{type(error).__name__}: {error}"
+    else:
+        finding = _foreign(manifest)
+    if finding:
+        raise UserError(
+            f"{path}: expected the manifest of an earlier call, found something else ({finding});"
+            " choose another --out, or move it away"
+        )
+    return manifest
+
+
+def _foreign(manifest: Any) -> str:
+    """Why the content is not our manifest, or an empty text."""
+    if not isinstance(manifest, dict) or not str(manifest.get("made_by", "")).startswith("ofa "):
+        return "not made by ofa"
+    manifest.setdefault("begun", [])
+    wrong = [key for key, kind in KINDS.items() if not isinstance(manifest.get(key), kind)]
+    if wrong:
+        return f"no '{wrong[0]}'"
+    for name, entry in manifest["files"].items():
+        numbers = [isinstance(entry, dict) and entry.get(key) for key in ("rows", "bytes")]
+        if not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers):
+            return f"no rows and bytes of {name[:60]!r}"
+    return ""
