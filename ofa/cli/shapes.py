@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ofa.cli.prepare_flags import WriteOptions, summary
 from ofa.errors import UserError
 from ofa.io.flags import Parser, command, option
 from ofa.io.json_files import load_json
+from ofa.prepare.source import WriteOptions, summary
 
 
 @dataclass(frozen=True, kw_only=True)

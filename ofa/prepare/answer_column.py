@@ -8,6 +8,7 @@ from typing import Any
 from ofa.io.values import RowError, one_line, words_of
 from ofa.task.text import CONFIDENCE, JOIN
 
+ANSWER_SET = "trainval_ans2label.json"  # the file of a data set's answers
 DIGITS = "zero one two three four five six seven eight nine ten".split()
 NUMBERS = {"none": "0", **{word: str(number) for number, word in enumerate(DIGITS)}}
 ARTICLES = {"a", "an", "the"}

@@ -8,7 +8,8 @@ from tqdm import tqdm
 from ofa.errors import UserError
 from ofa.metrics.caption_scores import caption_words
 from ofa.metrics.document_frequency import EOS, count_document_frequencies
-from ofa.prepare.coco_captions import captions_of, read_json
+from ofa.prepare.annotations import Problems, read_json
+from ofa.prepare.coco_captions import captions_of
 from ofa.prepare.tsv_writer import CaptionCleaner
 from ofa.task.chinese import is_chinese
 from ofa.task.text import caption_references
@@ -58,4 +59,7 @@ def captions_of_tsv(
 def captions_of_coco(path: str | Path) -> Iterator[tuple[str, list[str]]]:
     """Captions of a COCO file (``captions_train2014.json``), cleaned as ``ofa prepare
     coco-captions`` cleans them."""
-    yield from captions_of(read_json(path, ("annotations",)), path, CaptionCleaner()).items()
+    problems = Problems(skip=False)
+    found = captions_of(path, read_json(path, "annotations"), CaptionCleaner(), problems)
+    problems.settle()
+    yield from found.items()

@@ -1,101 +1,132 @@
-"""Reading caption annotations: COCO's own files and Karpathy's split of them."""
+"""Captions in COCO's format, and Karpathy's split of them -> caption files."""
 
 import os
-import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.io.paths import path_within
-from ofa.io.values import Ids, RowError, id_key, load_values, text_of, words_of
-from ofa.prepare.prepared_dataset import Problems, entries_of, read_prefixes
+from ofa.io.values import Ids, RowError, id_key, text_of, words_of
+from ofa.prepare.annotations import Problems, list_of, read_json, read_prefixes
+from ofa.prepare.dataset import PreparedDataset, split_at_random
+from ofa.prepare.source import Source, SourceOptions
 from ofa.prepare.tsv_writer import CaptionCleaner, CaptionedImage
 
 KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 CAPTIONS_FILE = "is this a captions file?"
 
 
-def read_json(path: str | Path, needs: tuple[str, ...]) -> dict:
-    """A JSON object with the given keys. Raises: UserError naming the file and what is wrong."""
-    try:
-        record = load_values(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except ValueError as error:
-        raise UserError(
-            f"{path}: expected JSON, found {error}; is the download complete?"
-        ) from None
-    missing = [key for key in needs if not isinstance(record, dict) or key not in record]
-    if missing:
-        raise UserError(
-            f"{path}: expected an object with the keys {', '.join(needs)}, found none called"
-            f" {missing[0]!r}; is this the right annotation file?"
+@dataclass(frozen=True, kw_only=True)
+class CocoCaptionsOptions(SourceOptions):
+    """Captions in COCO's format."""
+
+    annotations: tuple[str, ...] = option(
+        (), "captions_train2014.json and the like; optional with --split"
+    )
+    images: str = option(help="folder of the image files")
+    split: str | None = option(
+        None, "Karpathy's dataset_coco.json (restval counts as training)", exclusive="split"
+    )
+    val_fraction: float | None = option(
+        None, "part of the images kept for validation", exclusive="split"
+    )
+    test_fraction: float = option(0.0, "part of the images kept for testing, with --val-fraction")
+    id_prefix: tuple[str, ...] | None = option(
+        None, "prefix of the ids of each --annotations file; alone: the files' names", empty=True
+    )
+
+
+def read_coco_captions(options: CocoCaptionsOptions, problems: Problems) -> PreparedDataset:
+    """Captions of the annotations, divided by Karpathy's file or at random."""
+    check_options(options)
+    cleaner = CaptionCleaner()
+    images = images_from_coco(options, cleaner, problems)
+    if options.split:
+        splits = split_by_karpathy(options.split, options.images, cleaner, images, problems)
+    else:
+        splits = split_at_random(
+            images,
+            lambda image: (len(image.image_id), image.image_id),
+            options.val_fraction or 0.0,
+            options.seed,
+            options.test_fraction,
         )
-    return record
+    problems.settle()
+    check_unique(splits)
+    inputs = [*options.annotations, *filter(None, [options.split])]
+    if not splits["train"]:
+        raise UserError(f"{inputs[-1]}: no image with a caption for training")
+    return PreparedDataset(inputs=inputs, counts=cleaner.counts(), images_of=splits)
+
+
+def check_options(options: CocoCaptionsOptions) -> None:
+    if options.split is None and options.val_fraction is None:
+        raise UserError("expected --split or --val-fraction, found neither; give one of them")
+    if not options.split and not options.annotations:
+        raise UserError(
+            "--annotations: expected a captions file with --val-fraction; found none; give one"
+        )
+    if not os.path.isdir(options.images):
+        raise UserError(f"{options.images}: expected the folder of the image files; check --images")
+    if options.split and options.id_prefix is not None:
+        raise UserError(
+            "--id-prefix: expected --val-fraction, found --split, whose ids are those of "
+            "--annotations; leave it out"
+        )
+
+
+SOURCES = {
+    "coco-captions": Source(
+        CocoCaptionsOptions,
+        read_coco_captions,
+        "caption_stage1_train.tsv, caption_stage2_train.tsv, caption_val.tsv, caption_test.tsv, "
+        "*_caption_coco_format.json, captions.txt",
+        "ofa prepare coco-captions --split dataset_coco.json --images coco --out "
+        "dataset/caption_data",
+    )
+}
 
 
 def captions_of(
-    record: dict, path: str | Path, cleaner: CaptionCleaner, problems: Problems | None = None
+    path: str | Path, record: Mapping[str, Any], cleaner: CaptionCleaner, problems: Problems
 ) -> dict[str, list[str]]:
-    """Image id -> captions of a COCO caption file, in the order of the file; empty captions are
-    left out.
-
-    Args:
-        record: the content of the file ``path``.
-        problems: takes the annotations whose caption is no text; None: they are an error.
-    """
+    """Image id -> captions of a COCO caption file, in its order; empty captions are left out."""
     captions: dict[str, list[str]] = {}
-    broken = Problems(skip=False) if problems is None else problems
-    for number, annotation in enumerate(entries_of(record, "annotations", path)):
-        where = f"{path}: annotation {number}"
-        _check_keys(
-            annotation, ("image_id", "caption"), f"{path}: expected annotations", CAPTIONS_FILE
-        )
-        try:
-            image_id = words_of(annotation["image_id"], "an image_id")
-            text = cleaner(text_of(annotation["caption"], "a caption", "caption", "raw"))
-        except RowError as error:
-            broken.add(f"{where}: expected {error}")
-            continue
-        if text:
-            captions.setdefault(image_id, []).append(text)
-    if problems is None:
-        broken.settle()
+    needs = ("image_id", "caption")
+    for entry in list_of(path, record["annotations"], "annotation", needs, CAPTIONS_FILE):
+        with problems.at(entry.where):
+            image_id = words_of(entry["image_id"], "an image_id")
+            text = cleaner(text_of(entry["caption"], "a caption", "caption", "raw"))
+            if text:
+                captions.setdefault(image_id, []).append(text)
     return captions
 
 
 def images_from_coco(
-    annotation_files: Sequence[str],
-    images: str,
-    cleaner: CaptionCleaner,
-    problems: Problems | None = None,
-    id_prefix: Sequence[str] | None = None,
+    options: CocoCaptionsOptions, cleaner: CaptionCleaner, problems: Problems
 ) -> list[CaptionedImage]:
-    """Images of COCO caption files (``captions_train2014.json``), in the order of their ids.
+    """Images of the annotations in the order of their ids. Several files may caption one image.
 
-    Several files may caption the same captioned. Args: problems: as of ``captions_of``. id_prefix:
-    see ``read_prefixes``.
     Raises: UserError if an id names two images.
     """
+    paths = options.annotations
     files: dict[str, str] = {}  # image id -> name of its file
     ids = Ids("image")
     same_number: dict[str, str] = {}  # prefix and id_key -> image id
-    captions: dict[str, list[str]] = {}
     written: list[tuple[str, str, str, list[str]]] = []  # file, prefix, image id in it, captions
-    for path, prefix in zip(annotation_files, read_prefixes(id_prefix, annotation_files)):
-        record = read_json(path, ("images", "annotations"))
-        for image_id, (name, where) in _names_of(record, path).items():
-            if (
-                files.get(prefix + image_id) != name
-            ):  # else another file's captions of the same image
+    for path, prefix in zip(paths, read_prefixes(options.id_prefix, paths)):
+        record = read_json(path, "images", "annotations")
+        for image_id, (name, where) in _names_of(path, record).items():
+            if files.get(prefix + image_id) != name:  # else another file captions the same image
                 ids.add(image_id, f"{where} ({name})", prefix)
                 files[prefix + image_id] = name
                 same_number[prefix + id_key(image_id)] = prefix + image_id
-        written += [
-            (path, prefix, image_id, texts)
-            for image_id, texts in captions_of(record, path, cleaner, problems).items()
-        ]
+        found = captions_of(path, record, cleaner, problems)
+        written += [(path, prefix, image_id, texts) for image_id, texts in found.items()]
+    captions: dict[str, list[str]] = {}
     for path, prefix, image_id, texts in written:
         known = same_number.get(prefix + id_key(image_id))
         if known is None:
@@ -108,122 +139,74 @@ def images_from_coco(
         CaptionedImage(
             image_id,
             tuple(captions[image_id]),
-            str(path_within(images, files[image_id], annotation_files[0])),
+            str(path_within(options.images, files[image_id], paths[0])),
         )
         for image_id in sorted(captions, key=lambda image_id: (len(image_id), image_id))
     ]
 
 
-def _names_of(record: dict, path: str | Path) -> dict[str, tuple[str, str]]:
+def _names_of(path: str | Path, record: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Image id -> file name and place of the images of a file."""
     names: dict[str, tuple[str, str]] = {}
     ids = Ids("image")
-    for number, image in enumerate(entries_of(record, "images", path)):
-        where = f"{path}: image {number}"
-        _check_keys(image, ("id", "file_name"), f"{path}: expected images", CAPTIONS_FILE)
+    for entry in list_of(path, record["images"], "image", ("id", "file_name"), CAPTIONS_FILE):
         try:
-            image_id, name = (
-                words_of(image["id"], "an id"),
-                words_of(image["file_name"], "a file_name"),
-            )
+            image_id = words_of(entry["id"], "an id")
+            name = words_of(entry["file_name"], "a file_name")
         except RowError as error:
-            raise UserError(f"{where}: expected {error}; correct the file") from None
+            raise UserError(f"{entry.where}: expected {error}; correct the file") from None
         if names.get(image_id, ("",))[0] != name:
-            ids.add(image_id, f"{where} ({name})")
-            names[image_id] = name, where
+            ids.add(image_id, f"{entry.where} ({name})")
+            names[image_id] = name, entry.where
     return names
-
-
-def _check_keys(entry: Mapping[str, Any], keys: Sequence[str], expected: str, hint: str) -> None:
-    missing = [key for key in keys if key not in entry]
-    if missing:
-        raise UserError(
-            f"{expected} with {' and '.join(map(repr, keys))}, found an entry without"
-            f" {missing[0]!r}; {hint}"
-        )
-
-
-def split_by_fraction(
-    images: list[CaptionedImage], val: float, test: float, seed: int
-) -> dict[str, list[CaptionedImage]]:
-    """Split whole images at random, the same way each time. Fractions round to images, at
-    least one each."""
-    if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
-        raise UserError(
-            f"--val-fraction {val} --test-fraction {test}: expected fractions of 0 to 1 that leave "
-            "something for training; for example 0.1"
-        )
-    counts = [max(1, round(fraction * len(images))) if fraction else 0 for fraction in (val, test)]
-    if sum(counts) >= len(images):
-        raise UserError(
-            f"{len(images)} images are too few for these fractions: none would be left for training"
-        )
-    order = list(range(len(images)))
-    random.Random(seed).shuffle(order)
-    chosen = {
-        "val": order[: counts[0]],
-        "test": order[counts[0] : sum(counts)],
-        "train": order[sum(counts) :],
-    }
-    return {split: [images[i] for i in sorted(indices)] for split, indices in chosen.items()}
 
 
 def split_by_karpathy(
     path: str,
     images: str,
     cleaner: CaptionCleaner,
-    annotated: list[CaptionedImage],
-    problems: Problems | None = None,
+    annotated: Sequence[CaptionedImage],
+    problems: Problems,
 ) -> dict[str, list[CaptionedImage]]:
     """Karpathy's ``dataset_coco.json``: ``restval`` counts as training.
 
     Captions come from the annotation files where they have the image, otherwise from the split
     file itself.
-    Args: problems: takes the images one of whose captions is no text; None: they are an error.
     """
     known = {id_key(captioned.image_id): captioned for captioned in annotated}
     splits: dict[str, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
-    broken = Problems(skip=False) if problems is None else problems
-    for i, image in enumerate(entries_of(read_json(path, ("images",)), "images", path)):
-        where = f"{path}: image {i}"
+    for number, entry in enumerate(list_of(path, read_json(path, "images")["images"], "image")):
         try:
-            image_id = words_of(image.get("cocoid", image.get("imgid", i)), "a cocoid or imgid")
-            split = KARPATHY_SPLITS[image["split"]]
-            raw = [sentence["raw"] for sentence in image["sentences"]]
-            file = _locate(
-                images,
-                text_of(image.get("filepath", ""), "a filepath"),
-                words_of(image["filename"], "a filename"),
-                where,
+            image_id = words_of(
+                entry.get("cocoid", entry.get("imgid", number)), "a cocoid or imgid"
             )
-            captioned = known.get(id_key(image_id))
-            name = Path(captioned.source).name if captioned else Path(file).name
-        except (KeyError, TypeError, AttributeError, RowError) as error:
+            split = KARPATHY_SPLITS[entry["split"]]
+            raw = [sentence["raw"] for sentence in entry["sentences"]]
+            folder = text_of(entry.get("filepath", ""), "a filepath")
+            file = _locate(images, folder, words_of(entry["filename"], "a filename"), entry.where)
+        except (KeyError, TypeError, RowError) as error:
             raise UserError(
-                f"{where}: expected 'filename', 'split' (one of {', '.join(KARPATHY_SPLITS)}) and "
-                f"'sentences' with 'raw', found a problem with {error}; is this dataset_coco.json?"
+                f"{entry.where}: expected 'filename', 'split' (one of"
+                f" {', '.join(KARPATHY_SPLITS)}) and 'sentences' with 'raw', found a problem with"
+                f" {error}; is this dataset_coco.json?"
             ) from None
-        if name != Path(file).name:
+        captioned = known.get(id_key(image_id))
+        if captioned and Path(captioned.source).name != Path(file).name:
             raise UserError(
-                f"{where}: expected image {image_id} of --annotations, {name}, found"
-                f" {image['filename']}; do both files number the same images?"
+                f"{entry.where}: expected image {image_id} of --annotations,"
+                f" {Path(captioned.source).name}, found {entry['filename']}; do both files number"
+                " the same images?"
             )
-        try:
-            texts = (
-                captioned.captions
-                if captioned
-                else tuple(
-                    filter(None, [cleaner(text_of(text, "a sentence", "raw")) for text in raw])
-                )
-            )
-        except RowError as error:
-            broken.add(f"{where}: expected {error}")
-            continue
-        if texts:
-            splits[split].append(CaptionedImage(image_id, texts, file))
-    if problems is None:
-        broken.settle()
+        with problems.at(entry.where):
+            texts = captioned.captions if captioned else _cleaned(raw, cleaner)
+            if texts:
+                splits[split].append(CaptionedImage(image_id, texts, file))
     return splits
+
+
+def _cleaned(sentences: Sequence[Any], cleaner: CaptionCleaner) -> tuple[str, ...]:
+    texts = [cleaner(text_of(sentence, "a sentence", "raw")) for sentence in sentences]
+    return tuple(filter(None, texts))
 
 
 def _locate(images: str, folder: str, name: str, where: str) -> str:

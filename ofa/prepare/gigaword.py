@@ -5,92 +5,80 @@ Known files of a folder: those of Gigaword's summaries as they are passed around
 (``train.article.txt`` and ``train.title.txt``, ``train.src.txt`` and ``train.tgt.txt``, ...).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.io.text_files import read_lines
 from ofa.io.values import RowError, one_line, text_of
-from ofa.prepare.prepared_dataset import Problems
-from ofa.prepare.text_files import Reader, files_below, is_hugging_face, open_hugging_face
+from ofa.prepare.annotations import Problems
+from ofa.prepare.dataset import PreparedDataset
+from ofa.prepare.hugging_face import files_below, is_saved, open_saved, saved_rows
+from ofa.prepare.source import Source, TextOptions
 
-SPLITS = ("train", "dev", "test")
-KNOWN = {
-    "train": (
-        ("train.article.txt", "train.title.txt"),
-        ("train.src.txt", "train.tgt.txt"),
-        ("train.src", "train.tgt"),
-    ),
-    "dev": (
-        ("valid.article.filter.txt", "valid.title.filter.txt"),
-        ("valid.article.txt", "valid.title.txt"),
-        ("dev.src.txt", "dev.tgt.txt"),
-        ("valid.src", "valid.tgt"),
-        ("dev.src", "dev.tgt"),
-    ),
-    "test": (
-        ("input.txt", "task1_ref0.txt"),
-        ("test.src.txt", "test.tgt.txt"),
-        ("test.src", "test.tgt"),
-    ),
+KNOWN = {  # split -> how its two files are called
+    "train": "train.article.txt train.title.txt  train.src.txt train.tgt.txt  train.src train.tgt",
+    "dev": "valid.article.filter.txt valid.title.filter.txt  valid.article.txt valid.title.txt"
+    "  dev.src.txt dev.tgt.txt  valid.src valid.tgt  dev.src dev.tgt",
+    "test": "input.txt task1_ref0.txt  test.src.txt test.tgt.txt  test.src test.tgt",
 }
 SAVED = {"train": "train", "dev": "validation", "test": "test"}
-COLUMNS = ("document", "summary")
+FILES = ("TEXTS", "SUMMARIES")
+LINES = "texts and their summaries, one per line in both files"
 
 
-def find_summaries(
-    folder: str | None, pairs: Mapping[str, Sequence[str]]
-) -> tuple[list[str], dict[str, Reader]]:
-    """Files that are read, and the reader of each file to write.
+@dataclass(frozen=True, kw_only=True)
+class GigawordOptions(TextOptions):
+    """Texts and summaries."""
 
-    Args: folder: with known files, or of save_to_disk. pairs: split -> file of the texts, file of
-    their summaries.
-    Raises: UserError if there is nothing to read.
-    """
-    if folder is not None and is_hugging_face(folder):
-        splits = open_hugging_face(folder)
-        readers = {
-            split: partial(saved_rows, f"{folder}/{saved}", splits[saved])
-            for split, saved in SAVED.items()
-            if saved in splits
-        }
-        return files_below(folder), named(readers, folder)
-    pairs = {**known_pairs(folder), **pairs} if folder is not None else pairs
-    readers = {
-        split: partial(paired_rows, split, texts, summaries)
-        for split, (texts, summaries) in pairs.items()
-    }
-    return [str(path) for files in pairs.values() for path in files], named(
-        readers, folder or "--train"
-    )
+    data: str | None = option(None, "folder of such files, or of DatasetDict.save_to_disk")
+    train: tuple[str, str] | None = option(None, LINES, metavar=FILES)
+    dev: tuple[str, str] | None = option(None, LINES, metavar=FILES)
+    test: tuple[str, str] | None = option(None, LINES, metavar=FILES)
 
 
-def named(readers: Mapping[str, Reader], where: str) -> dict[str, Reader]:
-    if not readers:
+def read_gigaword(options: GigawordOptions, problems: Problems) -> PreparedDataset:
+    """The splits that are given, or lie in the folder."""
+    data, found = options.data, PreparedDataset()
+    if data is not None and is_saved(data):
+        splits, found.inputs = open_saved(data), files_below(data)
+        for split, name in SAVED.items():
+            if name in splits:
+                reader = partial(saved_pairs, split, f"{data}/{name}", splits[name])
+                found.readers[f"gigaword_{split}.tsv"] = reader
+        return found
+    known = {} if data is None else known_pairs(data)
+    for split in SAVED:
+        pair = getattr(options, split) or known.get(split)
+        if pair:
+            found.inputs = [*found.inputs, *pair]
+            found.readers[f"gigaword_{split}.tsv"] = partial(paired_lines, split, *pair)
+    if not found.readers:
         raise UserError(
-            f"{where}: expected texts and summaries, found none; give the folder as --data, or two"
-            " files of lines as --train, --dev and --test"
+            f"{data or '--train'}: expected texts and summaries, found none; give the folder as"
+            " --data, or two files of lines as --train, --dev and --test"
         )
-    return {f"gigaword_{split}.tsv": readers[split] for split in SPLITS if split in readers}
+    return found
 
 
 def known_pairs(folder: str) -> dict[str, tuple[str, str]]:
     """Split -> two files that are there. Raises: UserError if there is no known pair."""
     places = [Path(folder), *sorted(path for path in Path(folder).glob("*") if path.is_dir())]
-    found = {}
-    for split, names in KNOWN.items():
-        there = [
-            (place / a, place / b)
-            for place in places
-            for a, b in names
-            if (place / a).is_file() and (place / b).is_file()
-        ]
-        if there:
-            found[split] = (str(there[0][0]), str(there[0][1]))
+    found: dict[str, tuple[str, str]] = {}
+    for split, text in KNOWN.items():
+        names = text.split()
+        for place, a, b in (
+            (place, *pair) for place in places for pair in zip(names[::2], names[1::2])
+        ):
+            if (place / a).is_file() and (place / b).is_file():
+                found.setdefault(split, (str(place / a), str(place / b)))
     if not found:
-        examples = " and ".join(KNOWN["train"][0])
+        examples = " and ".join(KNOWN["train"].split()[:2])
         raise UserError(
             f"{folder}: expected files such as {examples}, or a folder of save_to_disk, found none;"
             " name the files: --train TEXTS SUMMARIES"
@@ -98,54 +86,49 @@ def known_pairs(folder: str) -> dict[str, tuple[str, str]]:
     return found
 
 
-def paired_rows(
+def paired_lines(
     split: str, texts: str, summaries: str, problems: Problems
 ) -> Iterator[tuple[str, str]]:
     """Line for line. Raises: UserError if the files differ in length."""
-    second = read_lines(summaries)
-    for number, text in enumerate(read_lines(texts), start=1):
-        summary = next(second, None)
-        if summary is None:
+    lines = itertools.zip_longest(read_lines(texts), read_lines(summaries))
+    for number, (text, summary) in enumerate(lines, start=1):
+        if text is None or summary is None:
+            long, short = (texts, summaries) if summary is None else (summaries, texts)
             raise UserError(
-                f"{summaries}: expected a summary for each line of {texts}, found {number - 1}; do"
-                " the files belong together?"
+                f"{short}: expected a line for each line of {long}, found {number - 1}; do the"
+                " files belong together?"
             )
-        yield from checked(text, summary, f"{texts}:{number}", split, problems)
-    if next(second, None) is not None:
-        raise UserError(
-            f"{texts}: expected a text for each line of {summaries}, found fewer; do the files"
-            " belong together?"
-        )
+        with problems.at(f"{texts}:{number}"):
+            yield checked(split, text, summary)
 
 
-def saved_rows(where: str, rows: Any, problems: Problems) -> Iterator[tuple[str, str]]:
-    missing = [column for column in COLUMNS if column not in rows.column_names]
-    if missing:
-        raise UserError(
-            f"{where}: expected the columns {' and '.join(COLUMNS)}, found"
-            f" {', '.join(rows.column_names)}"
-        )
-    for number, row in enumerate(rows):
-        split = Path(where).name
-        try:
+def saved_pairs(split: str, where: str, rows: Any, problems: Problems) -> Iterator[tuple[str, str]]:
+    """The rows of a split on disk."""
+    for row in saved_rows(where, rows, ("document", "summary")):
+        with problems.at(row.where):
+            summary = row["summary"]
+            if summary is None and split == "test":
+                summary = ""
             text = text_of(row["document"], "a text")
-            summary = (
-                ""
-                if split == "test" and row["summary"] is None
-                else text_of(row["summary"], "a summary")
-            )
-        except RowError as error:
-            problems.add(f"{where}: row {number}: expected {error}")
-            continue
-        yield from checked(text, summary, f"{where}: row {number}", split, problems)
+            yield checked(split, text, text_of(summary, "a summary"))
 
 
-def checked(
-    text: str, summary: str, where: str, split: str, problems: Problems
-) -> Iterator[tuple[str, str]]:
-    """The row, if it has both; test rows may be without a summary."""
+def checked(split: str, text: str, summary: str) -> tuple[str, str]:
+    """The row; those of the test split may be without a summary. Raises: RowError."""
     text, summary = one_line(text), one_line(summary)
     if not text or (not summary and split != "test"):
-        problems.add(f"{where}: expected a {'summary' if text else 'text'}, found an empty line")
-        return
-    yield text, summary
+        raise RowError(f"a {'summary' if text else 'text'}, found an empty line")
+    return text, summary
+
+
+SOURCES = {
+    "gigaword": Source(
+        GigawordOptions,
+        read_gigaword,
+        "gigaword_train.tsv, gigaword_dev.tsv, gigaword_test.tsv (of the files that are given)",
+        "ofa prepare gigaword --train train.article.txt train.title.txt --dev "
+        "valid.article.filter.txt valid.title.filter.txt --test input.txt task1_ref0.txt --out "
+        "dataset/gigaword_data",
+        images=False,
+    )
+}

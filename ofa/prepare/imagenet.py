@@ -8,19 +8,62 @@ image     label, counted from 1 in the order of the synset file
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ofa.errors import UserError
-from ofa.io.image_files import ImageFolders
+from ofa.io.flags import option
 from ofa.io.image_paths import is_hidden, list_images
-from ofa.io.text_files import read_lines
-from ofa.io.values import one_line
-from ofa.prepare.prepared_dataset import PreparedDataset, Problems, grouped, label_text
+from ofa.io.values import SHOWN, RowError, one_line
+from ofa.prepare.annotations import Problems, find_image, numbered_lines
+from ofa.prepare.dataset import PreparedDataset, label_text
+from ofa.prepare.source import Source, SourceOptions, given_splits, image_folders
 from ofa.prepare.tsv_writer import IMAGE
 
 logger = logging.getLogger(__name__)
 
 KAGGLE_HEADER = "ImageId,"
+CLASS_FOLDERS = "a folder per synset, or a list of lines 'file synset' or 'file label'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagenetOptions(SourceOptions):
+    """ImageNet, or any folders named by class."""
+
+    train: str | None = option(None, CLASS_FOLDERS, metavar="DIR|LIST")
+    val: str | None = option(None, CLASS_FOLDERS, metavar="DIR|LIST")
+    test: str | None = option(None, CLASS_FOLDERS, metavar="DIR|LIST")
+    synsets: str = option(help="lines 'synset words', in the order of the labels")
+    images: tuple[str, ...] = option((), "folders of the files of a list")
+    first_label: Literal[0, 1] = option(0, "first of the labels in a list")
+    first_words_only: bool = option(False, "only the words before the first comma")
+
+
+def read_imagenet(options: ImagenetOptions, problems: Problems) -> PreparedDataset:
+    """``imagenet_1k_train.tsv``, ``imagenet_1k_val.tsv`` and ``class2label.json`` (words -> label).
+
+    A list has lines ``file synset``, ``file label`` or those of Kaggle's ``LOC_val_solution.csv``.
+    """
+    splits = given_splits(options, "train", "val", "test")
+    synsets = read_synsets(options.synsets, options.first_words_only)
+    labels = {synset: number for number, synset in enumerate(synsets, start=1)}
+    words = list(synsets.values())
+    lists = [path for path in splits.values() if not Path(path).is_dir()]
+    found = PreparedDataset(inputs=[options.synsets, *lists])
+    for split, path in splits.items():
+        pairs = (
+            _from_list(path, labels, options, problems)
+            if path in lists
+            else _from_folders(path, labels)
+        )
+        rows = [(image, (IMAGE, str(label), words[label - 1])) for image, label in pairs]
+        found.add_rows(f"imagenet_1k_{split}.tsv", rows, f"{split}_images")
+    class2label: dict[str, int] = {}
+    for label, text in enumerate(words, start=1):
+        class2label.setdefault(text, label)
+    found.texts["class2label.json"] = label_text(class2label)
+    return found
 
 
 def read_synsets(path: str, first_only: bool = False) -> dict[str, str]:
@@ -29,19 +72,15 @@ def read_synsets(path: str, first_only: bool = False) -> dict[str, str]:
     Args: first_only: keep what stands before the first comma.
     """
     synsets: dict[str, str] = {}
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        synset, _, words = line.strip().partition(" " if "\t" not in line else "\t")
+    for where, line in numbered_lines(path, "'synset words'"):
+        synset, _, words = line.partition("\t" if "\t" in line else " ")
         words = one_line(words.split(",")[0] if first_only else words)
         if not words or synset in synsets:
             raise UserError(
-                f"{path}:{number}: expected a new synset and its words, found {line[:60]!r}; is it"
+                f"{where}: expected a new synset and its words, found {line[:SHOWN]!r}; is it"
                 " synset_words.txt or LOC_synset_mapping.txt?"
             )
         synsets[synset] = words
-    if not synsets:
-        raise UserError(f"{path}: expected lines 'synset words', found an empty file")
     same = [words for words, count in Counter(synsets.values()).items() if count > 1]
     if same:
         logger.warning(
@@ -53,57 +92,10 @@ def read_synsets(path: str, first_only: bool = False) -> dict[str, str]:
     return synsets
 
 
-def read_imagenet(
-    splits: Mapping[str, str],
-    synset_file: str,
-    images: ImageFolders | None,
-    problems: Problems,
-    first_label: int = 0,
-    first_only: bool = False,
-) -> PreparedDataset:
-    """``imagenet_1k_train.tsv``, ``imagenet_1k_val.tsv`` and ``class2label.json`` (words -> label).
-
-    Args:
-        splits: split -> a folder with one sub-folder per synset, or a list of lines ``file
-            synset``, ``file label`` (numbers count from ``first_label``) or Kaggle's
-            ``LOC_val_solution.csv``.
-        images: where the files of a list lie.
-    """
-    synsets = read_synsets(synset_file, first_only)
-    labels = {synset: number for number, synset in enumerate(synsets, start=1)}
-    words = list(synsets.values())
-    lists = [path for path in splits.values() if not Path(path).is_dir()]
-    found = PreparedDataset(
-        "imagenet",
-        inputs=[synset_file, *lists],
-        settings={
-            "splits": list(splits),
-            "first_label": first_label,
-            "first_words_only": first_only,
-        },
-    )
-    for split, path in splits.items():
-        if Path(path).is_dir():
-            pairs = _from_folders(path, labels)
-        else:
-            pairs = _from_list(path, labels, images, problems, first_label)
-        rows = [(image, (IMAGE, str(label), words[label - 1])) for image, label in pairs]
-        found.files[f"imagenet_1k_{split}.tsv"] = grouped(rows)
-        found.counts[f"{split}_images"] = len(rows)
-    found.counts |= problems.counts()
-    problems.settle()
-    class2label: dict[str, int] = {}
-    for label, text in enumerate(words, start=1):
-        class2label.setdefault(text, label)
-    found.texts["class2label.json"] = label_text(class2label)
-    return found
-
-
 def _from_folders(top: str, labels: Mapping[str, int]) -> list[tuple[str, int]]:
     """(file, label) in the order of labels and names."""
     folders = sorted(
-        (path for path in Path(top).iterdir() if path.is_dir() and not is_hidden(path.name)),
-        key=lambda path: path.name,
+        path for path in Path(top).iterdir() if path.is_dir() and not is_hidden(path.name)
     )
     unknown = [path.name for path in folders if path.name not in labels]
     if unknown or not folders:
@@ -120,34 +112,27 @@ def _from_folders(top: str, labels: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def _from_list(
-    path: str,
-    labels: Mapping[str, int],
-    images: ImageFolders | None,
-    problems: Problems,
-    first_label: int,
+    path: str, labels: Mapping[str, int], options: ImagenetOptions, problems: Problems
 ) -> list[tuple[str, int]]:
     """(file, label) of a list file, in its order."""
+    images = image_folders(options)
     if images is None:
         raise UserError(
             f"{path}: a list of files needs --images, the folder they lie in; found none"
         )
     pairs = []
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip() or (number == 1 and line.startswith(KAGGLE_HEADER)):
+    for where, line in numbered_lines(path, "'file synset' or 'file label'"):
+        if line.startswith(KAGGLE_HEADER) and where == f"{path}:1":
             continue
-        name, _, rest = line.strip().partition("," if "," in line else " ")
-        label = _label((rest.split() or [""])[0], labels, first_label)
-        if label is None:
-            problems.add(
-                f"{path}:{number}: expected 'file synset' or 'file label' of {len(labels)} labels"
-                f" counted from {first_label}, found {line[:60]!r}"
-            )
-            continue
-        image = images.find(name, *(f"{name}{suffix}" for suffix in (".JPEG", ".jpg")))
-        if image is None:
-            problems.add(f"{path}:{number}: expected an image {name} below {images}, found none")
-        else:
-            pairs.append((image, label))
+        with problems.at(where):
+            name, _, rest = line.partition("," if "," in line else " ")
+            label = _label((rest.split() or [""])[0], labels, options.first_label)
+            if label is None:
+                raise RowError(
+                    f"'file synset' or 'file label' of {len(labels)} labels counted from"
+                    f" {options.first_label}, found {line[:SHOWN]!r}"
+                )
+            pairs.append((find_image(images, name, f"{name}.JPEG", f"{name}.jpg"), label))
     return pairs
 
 
@@ -157,3 +142,14 @@ def _label(text: str, labels: Mapping[str, int], first_label: int) -> int | None
         return labels[text]
     number = int(text) - first_label + 1 if text.isdecimal() and len(text) < 19 else 0
     return number if 1 <= number <= len(labels) else None
+
+
+SOURCES = {
+    "imagenet": Source(
+        ImagenetOptions,
+        read_imagenet,
+        "imagenet_1k_train.tsv, imagenet_1k_val.tsv, class2label.json",
+        "ofa prepare imagenet --train ILSVRC/train --val LOC_val_solution.csv --images ILSVRC/val "
+        "--synsets LOC_synset_mapping.txt --out dataset/imagenet_1k_data",
+    )
+}

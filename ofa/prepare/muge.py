@@ -8,81 +8,91 @@ becomes an upload by ``ofa submit muge``.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.io.image_files import TABLE, ImageFolders, table_images
 from ofa.io.values import Ids, RowError, text_of, words_of
+from ofa.prepare.annotations import Problems, find_image, read_json_lines
 from ofa.prepare.coco_captions import check_unique
-from ofa.prepare.prepared_dataset import PreparedDataset, Problems, read_json_lines
+from ofa.prepare.dataset import PreparedDataset
+from ofa.prepare.source import ImageOptions, Source, given_splits
 from ofa.prepare.tsv_writer import CaptionCleaner, CaptionedImage
 
 IDS = ("image_id", "img_id", "id")
 TEXTS = ("text", "texts", "caption", "captions")
 
 
-def read_muge(
-    splits: Mapping[str, str], images: ImageFolders, problems: Problems
-) -> PreparedDataset:
-    """Args: splits: ``train``, ``val`` and ``test`` -> JSONL file of texts; of ``val`` and ``test``
-    it may be a TSV file of images, which then have no texts.
-    """
-    cleaner = CaptionCleaner()
-    found = PreparedDataset(
-        "muge", inputs=list(splits.values()), images_of={"train": [], "val": [], "test": []}
+@dataclass(frozen=True, kw_only=True)
+class MugeOptions(ImageOptions):
+    """MUGE's Chinese captions."""
+
+    train: str = option(help="lines with image_id and text (one, or a list)")
+    val: str | None = option(None, "the same; or images without texts", metavar="JSONL|TSV")
+    test: str | None = option(
+        None, "the same; or images without texts, as MUGE's test set", metavar="JSONL|TSV"
     )
+
+
+def read_muge(options: MugeOptions, problems: Problems) -> PreparedDataset:
+    """The splits that are given."""
+    splits = given_splits(options, "train", "val", "test")
+    images, cleaner = ImageFolders(options.images), CaptionCleaner()
+    images_of: dict[str, list[CaptionedImage]] = {"train": [], "val": [], "test": []}
     for split, path in splits.items():
-        if path.endswith(TABLE):
-            if split == "train":
-                raise UserError(
-                    f"--train {path}: expected a JSONL file of texts, found a TSV file; its"
-                    " images belong to --images"
-                )
-            found.images_of[split] = [
-                CaptionedImage(image_id, (), image) for image_id, image in table_images(path)
-            ]
+        if not path.endswith(TABLE):
+            for image_id, (where, texts) in captions_by_image(path, cleaner, problems).items():
+                with problems.at(where):
+                    if split == "train" and not texts:
+                        raise RowError("a text, found none")
+                    image = find_image(images, image_id)
+                    images_of[split].append(CaptionedImage(image_id, tuple(texts), image))
             continue
-        for image_id, (where, texts) in captions_by_image(path, cleaner, problems).items():
-            image = images.find(image_id)
-            if image is None or (split == "train" and not texts):
-                problems.add(
-                    f"{where}: expected an image {image_id!r} in {images}, found none"
-                    if image is None
-                    else f"{where}: expected a text, found none"
-                )
-                continue
-            found.images_of[split].append(CaptionedImage(image_id, tuple(texts), image))
-    found.counts = {**cleaner.counts(), **problems.counts()}
+        if split == "train":
+            raise UserError(
+                f"--train {path}: expected a JSONL file of texts, found a TSV file; its images"
+                " belong to --images"
+            )
+        images_of[split] = [CaptionedImage(name, (), image) for name, image in table_images(path)]
     problems.settle()
-    check_unique(found.images_of)
-    return found
+    check_unique(images_of)
+    inputs = list(splits.values())
+    return PreparedDataset(inputs=inputs, images_of=images_of, counts=cleaner.counts())
 
 
 def captions_by_image(
-    path: str | Path, cleaner: CaptionCleaner, problems: Problems
+    path: str, cleaner: CaptionCleaner, problems: Problems
 ) -> dict[str, tuple[str, list[str]]]:
     """Image id -> place of its first line, and its texts. An image may come on several lines; of
     a test set texts may be missing."""
     found: dict[str, tuple[str, list[str]]] = {}
     ids = Ids("image", "write the id of an image the same way everywhere")
-    for number, entry in read_json_lines(path):
-        where = f"{path}:{number}"
-        image_id, texts = first_of(entry, IDS), first_of(entry, TEXTS)
-        texts = [] if texts is None else texts if isinstance(texts, list) else [texts]
-        try:
-            image_id = words_of(image_id, '{"image_id": an id}')
+    for entry in read_json_lines(path):
+        with problems.at(entry.where):
+            image_id = words_of(first_of(entry, IDS), '{"image_id": an id}')
+            value = first_of(entry, TEXTS)
+            texts = value if isinstance(value, list) else [] if value is None else [value]
             texts = [text_of(text, '{"text": "..." or ["...", ...]}', *TEXTS) for text in texts]
-        except RowError as error:
-            problems.add(f"{where}: expected {error}")
-            continue
-        if image_id not in found:
-            ids.add(image_id, where)
-            found[image_id] = where, []
-        found[image_id][1].extend(text for text in map(cleaner, texts) if text)
+            if image_id not in found:
+                ids.add(image_id, entry.where)
+                found[image_id] = entry.where, []
+            found[image_id][1].extend(filter(None, map(cleaner, texts)))
     return found
 
 
 def first_of(entry: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     """Value of the first of the names that the entry has."""
     return next((entry[name] for name in names if name in entry), None)
+
+
+SOURCES = {
+    "muge": Source(
+        MugeOptions,
+        read_muge,
+        "the files of coco-captions that there are texts for",
+        "ofa prepare muge --train IC_train.jsonl --val IC_valid.jsonl --test IC_test.tsv --images "
+        "IC_train.tsv IC_valid.tsv --out dataset/muge_data",
+    )
+}

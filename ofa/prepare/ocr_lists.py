@@ -6,66 +6,71 @@ train/word_1.png Open daily              a path without spaces, a space, the tex
 """
 
 import re
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.io.image_files import ImageFolders
-from ofa.io.text_files import read_lines
-from ofa.io.values import one_line
-from ofa.prepare.prepared_dataset import PreparedDataset, Problems, grouped
+from ofa.io.values import SHOWN, RowError, one_line
+from ofa.prepare.annotations import Problems, find_image, line_number, numbered_lines
+from ofa.prepare.dataset import PreparedDataset
+from ofa.prepare.source import Source, SourceOptions, given_splits, image_folders
 from ofa.prepare.tsv_writer import IMAGE
 
 QUOTED = re.compile(r'(?P<path>[^,]+?)\s*,\s*"(?P<text>.*)"')
 ILLEGIBLE = "###"
 
 
-def read_label_lists(
-    files: Mapping[str, str], images: ImageFolders | None, problems: Problems
-) -> PreparedDataset:
-    """One file per split, ``ocr_train.tsv`` and so on.
+@dataclass(frozen=True, kw_only=True)
+class OcrOptions(SourceOptions):
+    """Lists of images and texts."""
 
-    Args: files: split -> list. images: where the images are; None: beside each list.
-    """
-    found = PreparedDataset("ocr", inputs=list(files.values()), settings={"splits": list(files)})
+    train: str | None = option(None, "images and texts of ocr_train.tsv")
+    val: str | None = option(None, "images and texts of ocr_val.tsv")
+    test: str | None = option(None, "images and texts of ocr_test.tsv")
+    images: tuple[str, ...] = option((), "folders of the image files, if not that of each list")
+
+
+def read_ocr_lists(options: OcrOptions, problems: Problems) -> PreparedDataset:
+    """One file per split, ``ocr_train.tsv`` and so on."""
+    files = given_splits(options, "train", "val", "test")
+    found, given = PreparedDataset(inputs=list(files.values())), image_folders(options)
     for split, path in files.items():
-        folders, rows, illegible = images or ImageFolders([Path(path).parent]), [], 0
-        for number, line in numbered_lines(path):
-            where = f"{path}:{number}"
-            name, text = parted(line)
-            image = folders.find(name) if text else None
-            if text == ILLEGIBLE:
-                illegible += 1
-            elif not text:
-                problems.add(f"{where}: expected an image and its text, found {line[:60]!r}")
-            elif image is None:
-                problems.add(f"{where}: expected an image {name!r} below {folders}, found none")
-            else:
-                rows.append((image, (f"{split}_{number}", IMAGE, text)))
-        found.files[f"ocr_{split}.tsv"] = grouped(rows)
-        found.counts |= {f"{split}_texts": len(rows), f"{split}_illegible": illegible}
-    found.counts |= problems.counts()
-    problems.settle()
+        images, rows, illegible = given or ImageFolders([Path(path).parent]), [], 0
+        for where, line in numbered_lines(path, "'image <tab> text'"):
+            with problems.at(where):
+                name, text = parted(line)
+                if text == ILLEGIBLE:
+                    illegible += 1
+                    continue
+                rows.append(
+                    (find_image(images, name), (f"{split}_{line_number(where)}", IMAGE, text))
+                )
+        found.add_rows(f"ocr_{split}.tsv", rows, f"{split}_texts")
+        found.counts[f"{split}_illegible"] = illegible
     return found
 
 
-def numbered_lines(path: str) -> list[tuple[int, str]]:
-    """Numbers, from 1, and content of the lines that hold something. Raises: UserError if there
-    are none."""
-    numbered = [
-        (number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip()
-    ]
-    if not numbered:
-        raise UserError(f"{path}: expected lines 'image <tab> text', found an empty file")
-    return numbered
-
-
 def parted(line: str) -> tuple[str, str]:
-    """Name of the image and text of a line; the text is empty if there is none."""
+    """Name of the image and text of a line. Raises: RowError if it has no text."""
     if "\t" in line:
         name, _, text = line.partition("\t")
     elif match := QUOTED.fullmatch(line.strip()):
         name, text = match["path"], match["text"].replace('\\"', '"')
     else:
         name, _, text = line.strip().partition(" ")
+    if not one_line(text):
+        raise RowError(f"an image and its text, found {line[:SHOWN]!r}")
     return name.strip(), one_line(text)
+
+
+SOURCES = {
+    "ocr": Source(
+        OcrOptions,
+        read_ocr_lists,
+        "ocr_train.tsv, ocr_val.tsv, ocr_test.tsv (of the lists that are given)",
+        "ofa prepare ocr --train rec_gt_train.txt --val rec_gt_val.txt --images words --out "
+        "dataset/ocr_data. A list has lines 'image TAB text', as PaddleOCR's, or 'image, "
+        '"text"\', as those of ICDAR.',
+    )
+}

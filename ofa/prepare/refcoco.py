@@ -10,200 +10,192 @@ width, height]``::
     /9j/4AAQ...
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.io.image_files import ImageFolders, stored_form, turned_box
 from ofa.io.numbers import read_decimal, read_integer
 from ofa.io.pickles import read_plain_pickle
 from ofa.io.values import Ids, RowError, finding, id_key, words_of
-from ofa.prepare.coco_captions import read_json
-from ofa.prepare.prepared_dataset import PreparedDataset, Problems, checked_box, entries_of, grouped
+from ofa.prepare.annotations import Entry, Problems, find_image, list_of, read_json
+from ofa.prepare.dataset import PreparedDataset, box_cell
+from ofa.prepare.source import ImageOptions, Source
 from ofa.prepare.tsv_writer import IMAGE
 
 SPLITS = ("train", "val", "testA", "testB", "test")
-SPLIT_BY = {"refcoco": ("unc", "google"), "refcocoplus": ("unc",), "refcocog": ("umd", "google")}
-# as the toolkit calls them
-FOLDERS = {"refcoco": "refcoco", "refcocoplus": "refcoco+", "refcocog": "refcocog"}
+NEEDS = ("ref_id", "ann_id", "image_id", "split", "sentences")
+REFS_FILE = "is it refs(...).p of the REFER toolkit?"
+INSTANCES_FILE = "is it instances.json of the REFER toolkit?"
 
 
-def locate(kind: str, data: str, split_by: str) -> tuple[str, str]:
-    """``refs(unc).p`` and ``instances.json`` in a folder, or in its sub-folder ``refcoco+``.
+class Variant(NamedTuple):
+    """One of the three data sets. Args: folder: as the toolkit calls it. split_by: whose splits it
+    has, the usual one first."""
 
-    Raises: UserError that says what lies there instead.
-    """
-    for folder in (Path(data), Path(data) / FOLDERS[kind]):
-        refs = folder / f"refs({split_by}).p"
-        if refs.is_file():
-            return str(refs), str(folder / "instances.json")
-    there = ", ".join(sorted(path.name for path in Path(data).glob("**/refs(*).p"))) or "none"
-    raise UserError(
-        f"{data}: expected refs({split_by}).p and instances.json, found of such files: {there};"
-        f" give the folder of {FOLDERS[kind]} as --data, and --split-by"
-        f" {' or '.join(SPLIT_BY[kind])}"
+    title: str
+    folder: str
+    split_by: tuple[str, ...]
+
+
+VARIANTS = {
+    "refcoco": Variant("RefCOCO", "refcoco", ("unc", "google")),
+    "refcocoplus": Variant("RefCOCO+", "refcoco+", ("unc",)),
+    "refcocog": Variant("RefCOCOg", "refcocog", ("umd", "google")),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefcocoOptions(ImageOptions):
+    """RefCOCO, RefCOCO+ or RefCOCOg."""
+
+    data: str = option(help="folder with refs(...).p and instances.json")
+    split_by: Literal["unc", "google", "umd"] | None = option(
+        None, "whose split: the name in refs(...).p, if not the usual one"
+    )
+    sentences: Literal["raw", "sent"] = option(
+        "raw", "expressions as written, or as cleaned by the toolkit"
     )
 
 
-def read_refer(
-    kind: str,
-    refs: str,
-    instances: str,
-    images: ImageFolders,
-    problems: Problems,
-    sentences: str = "raw",
-) -> PreparedDataset:
+def read_refcoco(kind: str, options: RefcocoOptions, problems: Problems) -> PreparedDataset:
     """One file per split, ``refcoco_train.tsv`` and so on, one row per sentence.
 
     Boxes are in upright pixels, as the images are written (``turned_box``).
-
-    Args: kind: ``refcoco``, ``refcocoplus`` or ``refcocog``. sentences: ``raw`` as written, or
-        ``sent`` as cleaned by the toolkit's authors.
     """
-    boxes, image_entries = _read_instances(instances)
-    found = PreparedDataset(kind, inputs=[refs, instances], settings={"sentences": sentences})
-    rows: dict[str, list] = {}
-    forms: dict[str | None, tuple] = {None: ((0, 0), 1)}
+    refs, instances = locate(VARIANTS[kind], options)
+    images, known = ImageFolders(options.images), Instances(instances)
+    found = PreparedDataset(inputs=[refs, instances])
+    rows: dict[str, list] = {split: [] for split in SPLITS}
     ids = Ids("reference", "is the list put together of two?")
-    for number, reference in enumerate(_read_refs(refs)):
-        where = f"{refs}: reference {reference['ref_id']}"
+    for reference in read_references(refs):
         split = reference["split"]
         if split not in SPLITS:
             raise UserError(
-                f"{where}: expected a split ({', '.join(SPLITS)}), found {split!r}; "
+                f"{reference.where}: expected a split ({', '.join(SPLITS)}), found {split!r}; "
                 "is it the file of another data set?"
             )
-        try:
-            ref_id, image_id = (
-                words_of(reference["ref_id"], "a ref_id"),
-                words_of(reference["image_id"], "an image_id"),
-            )
-            ids.add(ref_id, f"{refs}: entry {number}")
-            path = (
-                images.find(image_entries[id_key(image_id)]["file_name"])
-                if id_key(image_id) in image_entries
-                else None
-            )
-            if path is not None and path not in forms:
-                forms[path] = stored_form(path)
-            box = _box(reference, boxes, image_entries, instances, forms[path])
-            if path is None:
-                raise RowError(
-                    f"an image {image_entries[id_key(image_id)]['file_name']} below {images}, found"
-                    " none"
-                )
+        with problems.at(reference.where):
+            ref_id = words_of(reference["ref_id"], "a ref_id")
+            image_id = words_of(reference["image_id"], "an image_id")
+            ids.add(ref_id, reference.where)
+            name, size, box = known.find(reference, image_id)
+            path = find_image(images, name)
+            cell = box_cell(*turned_box(box, size, stored_form(path)))
             texts = [
-                words_of(_written(sentence, sentences), "sentences with words")
+                words_of(_written(sentence, options.sentences), "sentences with words")
                 for sentence in reference["sentences"]
             ]
-        except RowError as error:
-            problems.add(f"{where}: expected {error}")
-            continue
-        found.sizes[path] = image_entries[id_key(image_id)]["size"]
-        rows.setdefault(split, []).extend(
-            (path, (f"{ref_id}_{i}", image_id, text, box, IMAGE)) for i, text in enumerate(texts)
-        )
-    found.counts |= problems.counts()
-    problems.settle()
-    for split in (split for split in SPLITS if split in rows):
-        found.files[f"{kind}_{split}.tsv"] = grouped(rows[split])
-        found.counts[f"{split}_sentences"] = len(rows[split])
+            found.sizes[path] = size
+            rows[split] += [
+                (path, (f"{ref_id}_{i}", image_id, text, cell, IMAGE))
+                for i, text in enumerate(texts)
+            ]
+    for split in filter(rows.get, SPLITS):
+        found.add_rows(f"{kind}_{split}.tsv", rows[split], f"{split}_sentences")
     return found
 
 
-def _read_refs(path: str) -> Sequence[dict[str, Any]]:
+def locate(variant: Variant, options: RefcocoOptions) -> tuple[str, str]:
+    """``refs(unc).p`` and ``instances.json`` in the folder, or in its sub-folder ``refcoco+``.
+
+    Raises: UserError that says what lies there instead.
+    """
+    data, split_by = Path(options.data), options.split_by or variant.split_by[0]
+    for folder in (data, data / variant.folder):
+        refs = folder / f"refs({split_by}).p"
+        if refs.is_file():
+            return str(refs), str(folder / "instances.json")
+    there = ", ".join(sorted(path.name for path in data.glob("**/refs(*).p"))) or "none"
+    raise UserError(
+        f"{data}: expected refs({split_by}).p and instances.json, found of such files: {there};"
+        f" give the folder of {variant.folder} as --data, and --split-by"
+        f" {' or '.join(variant.split_by)}"
+    )
+
+
+def read_references(path: str) -> Iterator[Entry]:
     """The references, each with the entries that are used. The pickle runs no code."""
     refs = read_plain_pickle(path, "the REFER toolkit's pickled list of references")
-    needed = ("ref_id", "ann_id", "image_id", "split", "sentences")
-    for number, reference in enumerate(refs if isinstance(refs, list) else [None]):
-        missing = [key for key in needed if not isinstance(reference, dict) or key not in reference]
-        sentences = [] if missing else reference["sentences"]
-        if (
-            missing
-            or not isinstance(sentences, list)
-            or not all(isinstance(sentence, dict) and "sent" in sentence for sentence in sentences)
-        ):
-            raise UserError(
-                f"{path}: expected a list of references with {', '.join(needed)}, found entry"
-                f" {number} without {missing[0] if missing else 'sent in its sentences'!r}; is it"
-                " refs(...).p of the REFER toolkit?"
-            )
-    return refs
+    for reference in list_of(path, refs, "reference", NEEDS, REFS_FILE, "ref_id"):
+        where = f"{reference.where}: sentences"
+        sentences = list_of(where, reference["sentences"], "sentence", ("sent",), REFS_FILE)
+        reference["sentences"] = list(sentences)
+        yield reference
 
 
-def _written(sentence: dict[str, Any], key: str) -> Any:
+def _written(sentence: Mapping[str, Any], key: str) -> Any:
     """The sentence as ``raw`` or ``sent``; where there is no ``raw`` one, as ``sent``."""
     return sentence["sent"] if sentence.get(key) in (None, "") else sentence[key]
 
 
-def _read_instances(path: str) -> tuple[dict, dict]:
-    """Annotation id -> image id and ``bbox``, image id -> image with ``file_name`` and size; ids
-    as ``id_key``."""
-    record = read_json(path, ("images", "annotations"))
-    boxes: dict[str, Any] = {}
-    image_entries: dict[str, Any] = {}
-    try:
-        for entries, what, kept in (
-            ("annotations", "annotation", boxes),
-            ("images", "image", image_entries),
-        ):
-            ids = Ids(what, "is the file put together of two?")
-            for number, entry in enumerate(entries_of(record, entries, path)):
+class Instances:
+    """The images and boxes of ``instances.json``, by ``id_key``."""
+
+    def __init__(self, path: str):
+        self.path = path
+        record = read_json(path, "images", "annotations")
+        # file name, width and height
+        self.images = self._by_id(record["images"], "image", "file_name width height", _image_of)
+        # image id, and x, y, width, height
+        self.boxes = self._by_id(record["annotations"], "annotation", "image_id bbox", _box_of)
+
+    def _by_id(
+        self, entries: Any, what: str, needs: str, read: Callable[[Entry], Any]
+    ) -> dict[str, Any]:
+        found, ids = {}, Ids(what, "is the file put together of two?")
+        for entry in list_of(self.path, entries, what, ("id", *needs.split()), INSTANCES_FILE):
+            try:
                 entry_id = words_of(entry["id"], "an id")
-                ids.add(entry_id, f"{path}: {what} {number}")
-                kept[id_key(entry_id)] = (
-                    _boxed(entry)
-                    if kept is boxes
-                    else {
-                        "file_name": words_of(entry["file_name"], "a file_name"),
-                        "size": _size_of(entry),
-                    }
-                )
-    except (KeyError, TypeError, ValueError, RowError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(
-            f"{path}: expected 'annotations' with id, image_id and bbox, 'images' with id,"
-            f" file_name, width and height, found a problem with {error}; is it instances.json of"
-            " the REFER toolkit?"
-        ) from None
-    return boxes, image_entries
+                found[id_key(entry_id)] = read(entry)
+            except (RowError, ValueError) as error:
+                wrong = error if isinstance(error, RowError) else f"numbers, found {error}"
+                raise UserError(f"{entry.where}: expected {wrong}; {INSTANCES_FILE}") from None
+            ids.add(entry_id, entry.where)
+        return found
+
+    def find(
+        self, reference: Mapping[str, Any], image_id: str
+    ) -> tuple[str, tuple[int, int], tuple[float, float, float, float]]:
+        """File and size of the image of a reference, and its box, xyxy in stored pixels. Raises:
+        RowError."""
+        ann_id = words_of(reference["ann_id"], "an ann_id")
+        hint = "is that the file of another data set?"
+        if id_key(image_id) not in self.images:
+            raise RowError(f"its image {image_id} in {self.path}, found none; {hint}")
+        of_image, box = self.boxes.get(id_key(ann_id), ("", []))
+        if of_image != id_key(image_id):
+            raise RowError(
+                f"its annotation {ann_id} of image {image_id} in {self.path}, found none; {hint}"
+            )
+        if len(box) != 4:
+            raise RowError(f"a box of four numbers, found {box}")
+        x, y, width, height = box
+        return *self.images[id_key(image_id)], (x, y, x + width, y + height)
 
 
-def _boxed(entry: dict) -> tuple[str, list[float]]:
+def _image_of(entry: Entry) -> tuple[str, tuple[int, int]]:
+    name = words_of(entry["file_name"], "a file_name")
+    return name, (read_integer(entry["width"]), read_integer(entry["height"]))
+
+
+def _box_of(entry: Entry) -> tuple[str, list[float]]:
     if not isinstance(entry["bbox"], list):
         raise RowError(f"a bbox of four numbers, found {finding(entry['bbox'])}")
-    return id_key(words_of(entry["image_id"], "an image_id")), [
-        read_decimal(number) for number in entry["bbox"]
-    ]
+    box = list(map(read_decimal, entry["bbox"]))
+    return id_key(words_of(entry["image_id"], "an image_id")), box
 
 
-def _size_of(entry: dict) -> tuple[int, int]:
-    return read_integer(entry["width"]), read_integer(entry["height"])
-
-
-def _box(reference: dict, boxes: dict, image_entries: dict, instances: str, form: tuple) -> str:
-    """The box column of a reference. Args: form: of its image, see ``stored_form``. Raises:
-    RowError that says what was expected."""
-    ann_id, image_id = (
-        words_of(reference["ann_id"], "an ann_id"),
-        words_of(reference["image_id"], "an image_id"),
+SOURCES = {
+    kind: Source(
+        RefcocoOptions,
+        partial(read_refcoco, kind),
+        f"{kind}_SPLIT.tsv for every split",
+        f"ofa prepare {kind} --data refer/data --images train2014 --out dataset/{kind}_data",
     )
-    hint = "is that the file of another data set?"
-    if id_key(image_id) not in image_entries:
-        raise RowError(f"its image {image_id} in {instances}, found none; {hint}")
-    of_image, box = boxes.get(id_key(ann_id), ("", []))
-    if of_image != id_key(image_id):
-        raise RowError(
-            f"its annotation {ann_id} of image {image_id} in {instances}, found none; {hint}"
-        )
-    if len(box) != 4:
-        raise RowError(f"a box of four numbers, found {box}")
-    x, y, width, height = box
-    column, wrong = checked_box(
-        *turned_box((x, y, x + width, y + height), image_entries[id_key(image_id)]["size"], form)
-    )
-    if wrong:
-        raise RowError(wrong)
-    return column
+    for kind in VARIANTS
+}

@@ -6,80 +6,70 @@ neutral
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.io.image_files import ImageFolders
-from ofa.io.values import Ids, RowError, one_line, text_of, words_of
-from ofa.prepare.prepared_dataset import PreparedDataset, Problems, grouped, read_json_lines
+from ofa.io.values import Ids, one_line, text_of, words_of
+from ofa.prepare.annotations import Problems, find_image, line_number, one_of, read_json_lines
+from ofa.prepare.dataset import PreparedDataset
+from ofa.prepare.source import ImageOptions, Source, given_splits
 from ofa.prepare.tsv_writer import IMAGE
 
 LABELS = ("entailment", "neutral", "contradiction")
 UNDECIDED = "-"  # the annotators did not agree; such pairs are left out
-KEYS = {
-    "image": "Flickr30K_ID",
-    "hypothesis": "sentence2",
-    "caption": "sentence1",
-    "label": "gold_label",
-}
+KEYS = ("Flickr30K_ID", "sentence2", "sentence1", "gold_label")
 
 
-def read_snli_ve(
-    files: Mapping[str, str], images: ImageFolders, problems: Problems
-) -> PreparedDataset:
-    """One file per split, ``snli_ve_train.tsv`` and so on.
+@dataclass(frozen=True, kw_only=True)
+class SnliVeOptions(ImageOptions):
+    """SNLI-VE and the images of Flickr30k."""
 
-    Args: files: split (``train``, ``dev``, ``test``) -> ``snli_ve_train.jsonl``.
-    """
-    found = PreparedDataset(
-        "snli-ve", inputs=list(files.values()), settings={"splits": list(files)}
-    )
+    train: str | None = option(None, "snli_ve_train.jsonl")
+    dev: str | None = option(None, "snli_ve_dev.jsonl")
+    test: str | None = option(None, "snli_ve_test.jsonl")
+
+
+def read_snli_ve(options: SnliVeOptions, problems: Problems) -> PreparedDataset:
+    """One file per split, ``snli_ve_train.tsv`` and so on."""
+    images, files = ImageFolders(options.images), given_splits(options, "train", "dev", "test")
+    found = PreparedDataset(inputs=list(files.values()))
     for split, path in files.items():
         rows, undecided, ids = [], 0, Ids("pair", "is the file put together of two?")
-        for number, pair in read_json_lines(path):
-            where = f"{path}:{number}"
-            missing = [key for key in KEYS.values() if key not in pair]
-            if missing:
-                raise UserError(
-                    f"{where}: expected a pair with {', '.join(KEYS.values())}, found none called"
-                    f" {missing[0]!r}; is it a file of SNLI-VE?"
-                )
-            if pair[KEYS["label"]] == UNDECIDED:
+        for pair in read_json_lines(path, KEYS, "is it a file of SNLI-VE?"):
+            if pair["gold_label"] == UNDECIDED:
                 undecided += 1
                 continue
-            try:
-                row = _row(pair, f"{split}_{number}")
-            except RowError as error:
-                problems.add(f"{where}: expected {error}")
-                continue
-            ids.add(row[0], where)
-            image = images.find(f"{row[1]}.jpg", row[1])
-            if image is None:
-                problems.add(f"{where}: expected an image {row[1]}.jpg below {images}, found none")
-            else:
-                rows.append((image, row))
-        found.files[f"snli_ve_{split}.tsv"] = grouped(rows)
-        found.counts |= {f"{split}_pairs": len(rows), f"{split}_undecided": undecided}
-    found.counts |= problems.counts()
-    problems.settle()
+            with problems.at(pair.where):
+                row = row_of(pair, default_id=f"{split}_{line_number(pair.where)}")
+                ids.add(row[0], pair.where)
+                rows.append((find_image(images, f"{row[1]}.jpg", row[1]), row))
+        found.add_rows(f"snli_ve_{split}.tsv", rows, f"{split}_pairs")
+        found.counts[f"{split}_undecided"] = undecided
     return found
 
 
-def _row(pair: Mapping[str, Any], default_id: str) -> tuple[str, ...]:
+def row_of(pair: Mapping[str, Any], default_id: str) -> tuple[str, ...]:
     """The columns of a pair. Raises: RowError if a value is no text, or the label is unknown."""
-    label = text_of(pair[KEYS["label"]], f"a label ({', '.join(LABELS)})")
-    if label not in LABELS:
-        raise RowError(f"a label ({', '.join(LABELS)}), found {label!r}")
+    label = one_of(text_of(pair["gold_label"], f"a label ({', '.join(LABELS)})"), LABELS, "a label")
     uniq_id = words_of(pair["pairID"], "a pairID") if pair.get("pairID") is not None else default_id
-    image_id, hypothesis = (
-        words_of(pair[KEYS["image"]], "a Flickr30K_ID"),
-        words_of(pair[KEYS["hypothesis"]], "a sentence"),
-    )
     return (
         uniq_id,
-        image_id,
+        words_of(pair["Flickr30K_ID"], "a Flickr30K_ID"),
         IMAGE,
-        hypothesis,
-        one_line(text_of(pair[KEYS["caption"]], "a caption")),
+        words_of(pair["sentence2"], "a sentence"),
+        one_line(text_of(pair["sentence1"], "a caption")),
         label,
     )
+
+
+SOURCES = {
+    "snli-ve": Source(
+        SnliVeOptions,
+        read_snli_ve,
+        "snli_ve_train.tsv, snli_ve_dev.tsv, snli_ve_test.tsv",
+        "ofa prepare snli-ve --train snli_ve_train.jsonl --dev snli_ve_dev.jsonl --test "
+        "snli_ve_test.jsonl --images flickr30k_images --out dataset/snli_ve_data",
+    )
+}

@@ -23,8 +23,8 @@ from ofa.task.text import JOIN
 
 logger = logging.getLogger(__name__)
 
-STAGE1, STAGE2 = "caption_stage1_train.tsv", "caption_stage2_train.tsv"
-VAL, TEST = "caption_val.tsv", "caption_test.tsv"
+STAGE2, VAL, TEST = "caption_stage2_train.tsv", "caption_val.tsv", "caption_test.tsv"
+CAPTION_KINDS = {0: "id", 2: "texts", 4: "image"}  # column -> kind, as in the example
 IMAGE = "\0image"  # stands in a row where the image's base64 goes
 
 
@@ -171,26 +171,29 @@ def write_caption_files(
     splits: Mapping[str, Sequence[CaptionedImage]],
     encode: Callable[[Any], str],
     jobs: int,
+    name: str = "caption",
 ) -> None:
     """All files of a captioning data set: both training stages, evaluation splits, references,
-    plain captions."""
+    plain captions. Args: name: how those with images begin."""
     train = splits["train"]
+    stage1 = f"{name}_stage1_train.tsv"
     lines = [caption for one in train for caption in one.captions]
     out.save_manifest(
+        False,
         **{f"{split}_images": len(images) for split, images in splits.items()},
         train_captions=len(lines),
     )
 
     def images_again(done: int) -> Iterator[str]:
         per_image = [len(one.captions) for one in train]
-        return itertools.islice(images_of(out.folder / STAGE1, per_image), done, None)
+        return itertools.islice(images_of(out.folder / stage1, per_image), done, None)
 
-    out.embed(STAGE1, [one.group(row_per_caption=True) for one in train], encode, jobs)
-    out.write_groups(STAGE2, [one.group() for one in train], images_again)
-    for split, name in (("val", VAL), ("test", TEST)):
+    out.embed(stage1, [one.group(row_per_caption=True) for one in train], encode, jobs)
+    out.write_groups(f"{name}_stage2_train.tsv", [one.group() for one in train], images_again)
+    for split in ("val", "test"):
         images = splits[split]
         if images:
-            out.embed(name, [one.group() for one in images], encode, jobs)
+            out.embed(f"{name}_{split}.tsv", [one.group() for one in images], encode, jobs)
         if any(one.captions for one in images):
-            out.write_text(f"{split}_caption_coco_format.json", coco_reference(images), len(images))
+            out.write_text(f"{split}_{name}_coco_format.json", coco_reference(images), len(images))
     out.write_text("captions.txt", "".join(f"{line}\n" for line in lines), len(lines))

@@ -7,36 +7,56 @@ question_id <tab> image_id <tab> What is in the bowl? <tab> 1.0|!+dessert&&0.3|!
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from ofa.errors import UserError
+from ofa.io.flags import option
 from ofa.io.image_files import ImageFolders
 from ofa.io.values import Ids, RowError, finding, id_key, one_line, text_of, words_of
+from ofa.prepare.annotations import Problems, find_image, list_of, read_json, read_prefixes
 from ofa.prepare.answer_column import (
+    ANSWER_SET,
     answer_column,
     answer_of,
     confidences,
     normal_answer,
     number_answers,
 )
-from ofa.prepare.coco_captions import read_json
-from ofa.prepare.prepared_dataset import (
-    PreparedDataset,
-    Problems,
-    entries_of,
-    grouped,
-    label_text,
-    read_prefixes,
-    split_at_random,
-)
+from ofa.prepare.dataset import PreparedDataset, label_text, split_at_random
+from ofa.prepare.source import ImageOptions, Source
 from ofa.prepare.tsv_writer import IMAGE
 from ofa.task.label_file import read_label_file
 from ofa.task.text import CONFIDENCE
 
 SPLITS = ("train", "val", "test")
-ANSWER_SET = "trainval_ans2label.json"
-NO_ANSWER = (  # of a test question: the column may not be empty, and the figure 0 scores nothing
-    f"0.0{CONFIDENCE}no"
-)
+# of a test question: the column may not be empty, and the figure 0 scores nothing
+NO_ANSWER = f"0.0{CONFIDENCE}no"
+QUESTION_KEYS = ("question_id", "image_id", "question")
+ANNOTATION_KEYS = ("question_id", "image_id", "answers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vqa2Options(ImageOptions):
+    """Questions and answers in the format of VQA v2."""
+
+    questions: tuple[str, ...] = option(help="question files, of any splits")
+    annotations: tuple[str, ...] = option((), "annotation files; none for test questions")
+    id_prefix: tuple[str, ...] | None = option(
+        None, "prefix of the ids of each pair of files; alone: the files' names", empty=True
+    )
+    split: Literal["train", "val", "test"] | None = option(
+        None, "split of all questions, if not as 'data_subtype' tells", exclusive="split"
+    )
+    val_fraction: float | None = option(
+        None, "part of the images, at random, for validation", exclusive="split"
+    )
+    answers_as_written: bool = option(False, "keep case, articles and punctuation of answers")
+    ans2label_file: str | None = option(
+        None, "answer set (.pkl or .json); training keeps only its answers", exclusive="answers"
+    )
+    min_answer_count: int = option(
+        1, "training questions of each answer of the set (9 is usual)", exclusive="answers", least=1
+    )
 
 
 @dataclass
@@ -62,60 +82,96 @@ class Answered:
     scores: dict[str, float]
 
 
-def read_vqa2(
-    questions: Sequence[str],
-    annotations: Sequence[str],
-    images: ImageFolders,
-    problems: Problems,
-    split: str | None = None,
-    val_fraction: float | None = None,
-    seed: int = 1,
-    as_written: bool = False,
-    answer_set: str | None = None,
-    min_count: int = 1,
-    id_prefix: Sequence[str] | None = None,
-) -> PreparedDataset:
-    """The files ``vqa_train.tsv``, ``vqa_val.tsv``, ``vqa_test.tsv`` and the answer set
-    ``trainval_ans2label.json``.
+def read_vqa2(options: Vqa2Options, problems: Problems) -> PreparedDataset:
+    """``vqa_train.tsv``, ``vqa_val.tsv``, ``vqa_test.tsv`` and the answer set of the training
+    questions."""
+    answer_set = [options.ans2label_file] if options.ans2label_file else []
+    inputs = [*options.questions, *options.annotations, *answer_set]
+    found = PreparedDataset(inputs=inputs)
+    questions = read_questions(options, problems)
+    problems.settle()
+    parts = {
+        name: [question for question in questions if question.split == name] for name in SPLITS
+    }
+    if options.val_fraction:
+        parts = split_at_random(
+            questions, lambda question: question.image, options.val_fraction, options.seed
+        )
+    if parts["train"]:
+        labels, parts["train"] = answer_set_of(parts["train"], options, found.counts)
+        found.texts[ANSWER_SET] = label_text(labels)
+    for name in (name for name in SPLITS if parts[name]):
+        rows = [(question.image, question.row()) for question in parts[name]]
+        found.add_rows(f"vqa_{name}.tsv", rows, f"{name}_questions")
+    return found
 
-    Args:
-        questions, annotations: files in any order; they are matched by question id.
-        split: of all questions; None: as ``data_subtype`` of each question file says
-            (``train2014``).
-        val_fraction: divide all questions by image instead.
-        as_written: keep the answers as people typed them instead of ``normal_answer``.
-        answer_set: label file; None: the set is the answers that ``min_count`` training questions
-            teach. With a set, or a count above 1, training keeps only its answers, and questions
-            that have one.
-        id_prefix: before the ids of each question file and the annotation file at its place, see
-            ``read_prefixes``.
+
+def answer_set_of(
+    questions: list[Question], options: Vqa2Options, counts: dict[str, int]
+) -> tuple[dict[str, int], list[Question]]:
+    """Answers and their numbers, and the training questions.
+
+    The set is that of ``--ans2label-file``, or the answers that ``--min-answer-count`` questions
+    teach. With a file, or a count above 1, training keeps only its answers, and questions that have
+    one; what is left out is counted.
     """
-    prefixes = read_prefixes(id_prefix, questions)
-    if len(annotations) > len(prefixes) and id_prefix is not None:
+    path, least = options.ans2label_file, options.min_answer_count
+    if path is None:
+        labels = number_answers((next(iter(question.scores)) for question in questions), least)
+        if least == 1:
+            return labels, questions
+    else:
+        labels = read_label_file(path)
+    counts |= {"answers_left_out": 0, "questions_left_out": 0}
+    kept = []
+    for question in questions:
+        scores = {answer: score for answer, score in question.scores.items() if answer in labels}
+        counts["answers_left_out"] += len(question.scores) - len(scores)
+        counts["questions_left_out"] += not scores
+        if scores:
+            kept.append(replace(question, scores=scores))
+    if not kept:
         raise UserError(
-            f"--id-prefix: expected an annotation file for each of {len(questions)} question files"
-            f" at most, found {len(annotations)}; name question files and their annotations in one"
+            f"{', '.join(options.annotations)}: no training question has an answer "
+            + (
+                f"of {path}; is it the label file of another data set?"
+                if path
+                else f"that {least} questions have; lower --min-answer-count"
+            )
+        )
+    return labels, kept
+
+
+def read_questions(options: Vqa2Options, problems: Problems) -> list[Question]:
+    """The questions of all files, with their answers."""
+    files, annotations = options.questions, options.annotations
+    prefixes = read_prefixes(options.id_prefix, files)
+    if len(annotations) > len(prefixes) and options.id_prefix is not None:
+        raise UserError(
+            f"--id-prefix: expected an annotation file for each of {len(files)} question files at"
+            f" most, found {len(annotations)}; name question files and their annotations in one"
             " order"
         )
     prefixes += [""] * (len(annotations) - len(prefixes))
-    answers = _read_answers(annotations, prefixes, as_written, problems)
-    known = read_label_file(answer_set) if answer_set else None
-    settings = {
-        "split": split,
-        "val_fraction": val_fraction,
-        "seed": seed,
-        "as_written": as_written,
-        "min_count": min_count,
-    }
-    found = PreparedDataset(
-        "vqa2", inputs=[*questions, *annotations, *filter(None, [answer_set])], settings=settings
-    )
-    read: list[Question] = []
-    ids = Ids("question")
-    for path, prefix in zip(questions, prefixes):
-        record = read_json(path, ("questions",))
-        part = split or ("train" if val_fraction else _split_of(path, record))
-        read += _questions_of(path, prefix, record, part, answers, images, problems, ids)
+    images, ids = ImageFolders(options.images), Ids("question")
+    answers = read_answers(options, prefixes, problems)
+    questions: list[Question] = []
+    for path, prefix in zip(files, prefixes):
+        record = read_json(path, "questions")
+        split = options.split or ("train" if options.val_fraction else _split_of(path, record))
+        hint = "is it a VQA question file?"
+        for entry in list_of(
+            path, record["questions"], "question", QUESTION_KEYS, hint, "question_id"
+        ):
+            with problems.at(entry.where):
+                question_id = words_of(entry["question_id"], "a question_id")
+                image_id = words_of(entry["image_id"], "an image_id")
+                ids.add(question_id, entry.where, prefix)
+                text = words_of(entry["question"], "a question", "question")
+                image = find_image(images, *_names(entry, record, image_id))
+                scores = _scores(answers.get(prefix + id_key(question_id)), image_id, split)
+                columns = (prefix + question_id, prefix + image_id, text)
+                questions.append(Question(split, image, columns, scores))
     others = [answered for key, answered in answers.items() if key not in ids.first]
     if others:
         problems.add(
@@ -123,53 +179,24 @@ def read_vqa2(
             f" other questions (first: question {others[0].question_id}); is it the annotation file"
             " of another data set or split?"
         )
-    found.counts |= problems.counts()
-    problems.settle()
-    parts = {name: [question for question in read if question.split == name] for name in SPLITS}
-    if val_fraction:
-        parts |= split_at_random(read, lambda question: question.image, val_fraction, seed)
-    if parts["train"]:
-        labels = known or number_answers(
-            (next(iter(question.scores)) for question in parts["train"]), min_count
+    return questions
+
+
+def _scores(answered: Answered | None, image_id: str, split: str) -> dict[str, float]:
+    """Answer -> confidence of a question. Raises: RowError if its annotation is of another image,
+    or it has none, which a test question may."""
+    if answered and id_key(answered.image_id) != id_key(image_id):
+        raise RowError(
+            f"answers about its image {image_id}, found those in {answered.file} about image"
+            f" {answered.image_id}; is it the annotation file of another data set?"
         )
-        if known or min_count > 1:
-            parts["train"] = _with_known_answers(parts["train"], labels, found.counts)
-        if not parts["train"]:
-            raise UserError(
-                f"{', '.join(annotations)}: no training question has an answer "
-                + (
-                    f"of {answer_set}; is it the label file of another data set?"
-                    if known
-                    else f"that {min_count} questions have; lower --min-answer-count"
-                )
-            )
-        found.texts[ANSWER_SET] = label_text(labels)
-    for name in (name for name in SPLITS if parts[name]):
-        found.files[f"vqa_{name}.tsv"] = grouped(
-            (question.image, question.row()) for question in parts[name]
-        )
-        found.counts[f"{name}_questions"] = len(parts[name])
-    return found
+    scores = answered.scores if answered else {}
+    if not scores and split != "test":
+        raise RowError("answers in --annotations, found none")
+    return scores
 
 
-def _with_known_answers(
-    questions: Sequence[Question], labels: Mapping[str, int], counts: dict[str, int]
-) -> list[Question]:
-    """The questions that have an answer of the set, without their other answers; counts what is
-    left out."""
-    kept = []
-    counts |= {"answers_left_out": 0, "questions_left_out": 0}
-    for question in questions:
-        scores = {answer: score for answer, score in question.scores.items() if answer in labels}
-        counts["answers_left_out"] += len(question.scores) - len(scores)
-        if scores:
-            kept.append(replace(question, scores=scores))
-        else:
-            counts["questions_left_out"] += 1
-    return kept
-
-
-def _split_of(path: str, record: dict) -> str:
+def _split_of(path: str, record: Mapping[str, Any]) -> str:
     subtype = str(record.get("data_subtype", ""))
     for name in SPLITS:
         if subtype.startswith(name):
@@ -180,38 +207,28 @@ def _split_of(path: str, record: dict) -> str:
     )
 
 
-def _read_answers(
-    paths: Sequence[str], prefixes: Sequence[str], as_written: bool, problems: Problems
+def read_answers(
+    options: Vqa2Options, prefixes: Sequence[str], problems: Problems
 ) -> dict[str, Answered]:
     """Question id (``id_key``) -> what its annotation says."""
     answers: dict[str, Answered] = {}
     ids = Ids("annotated question")
-    for path, prefix in zip(paths, prefixes):
-        for number, entry in enumerate(
-            entries_of(read_json(path, ("annotations",)), "annotations", path)
+    hint = "is it a VQA annotation file?"
+    for path, prefix in zip(options.annotations, prefixes):
+        record = read_json(path, "annotations")
+        for entry in list_of(
+            path, record["annotations"], "annotation", ANNOTATION_KEYS, hint, "question_id"
         ):
-            missing = [key for key in ("question_id", "image_id", "answers") if key not in entry]
-            if missing:
-                raise UserError(
-                    f"{path}: expected annotations with 'question_id', 'image_id' and 'answers',"
-                    f" found an entry without {missing[0]!r}; is it a VQA annotation file?"
-                )
-            where = f"{path}: annotation {number}"
-            try:
-                question_id, image_id = (
-                    words_of(entry["question_id"], "a question_id"),
-                    words_of(entry["image_id"], "an image_id"),
-                )
-                where = f"{path}: question {question_id}"
+            with problems.at(entry.where):
+                question_id = words_of(entry["question_id"], "a question_id")
+                image_id = words_of(entry["image_id"], "an image_id")
                 texts = _texts(entry["answers"])
-            except RowError as error:
-                problems.add(f"{where}: expected {error}")
-                continue
-            ids.add(question_id, f"{path}: annotation {number}", prefix)
-            texts = texts if as_written else list(map(normal_answer, texts))
-            answers[prefix + id_key(question_id)] = Answered(
-                path, question_id, image_id, confidences(texts) if texts else {}
-            )
+                ids.add(question_id, entry.where, prefix)
+                if not options.answers_as_written:
+                    texts = list(map(normal_answer, texts))
+                scores = confidences(texts) if texts else {}
+                key = prefix + id_key(question_id)
+                answers[key] = Answered(path, question_id, image_id, scores)
     return answers
 
 
@@ -224,71 +241,26 @@ def _texts(answers: object) -> list[str]:
     return list(map(answer_of, texts))
 
 
-def _questions_of(
-    path: str,
-    prefix: str,
-    record: dict,
-    part: str,
-    answers: Mapping[str, Answered],
-    images: ImageFolders,
-    problems: Problems,
-    ids: Ids,
-) -> list[Question]:
-    """Questions of one file."""
-    questions = []
-    for number, entry in enumerate(entries_of(record, "questions", path)):
-        missing = [key for key in ("question_id", "image_id", "question") if key not in entry]
-        if missing:
-            raise UserError(
-                f"{path}: expected questions with 'question_id', 'image_id' and 'question', found"
-                f" an entry without {missing[0]!r}; is it a VQA question file?"
-            )
-        where = f"{path}: question number {number}"
-        try:
-            question_id, image_id = (
-                words_of(entry["question_id"], "a question_id"),
-                words_of(entry["image_id"], "an image_id"),
-            )
-            where = f"{path}: question {question_id}"
-            ids.add(question_id, f"{path}: question number {number}", prefix)
-            text, names = (
-                words_of(entry["question"], "a question", "question"),
-                _names(entry, record, image_id),
-            )
-        except RowError as error:
-            problems.add(f"{where}: expected {error}")
-            continue
-        answered = answers.get(
-            prefix + id_key(question_id), Answered("", question_id, image_id, {})
-        )
-        image = images.find(*names)
-        if image is None:
-            problems.add(f"{where}: expected a file of image {image_id} below {images}, found none")
-        elif id_key(answered.image_id) != id_key(image_id):
-            problems.add(
-                f"{where}: shows image {image_id}, but its answers in {answered.file} image"
-                f" {answered.image_id}; is it the annotation file of another data set?"
-            )
-        elif not answered.scores and part != "test":
-            problems.add(f"{where}: expected answers in --annotations, found none")
-        else:
-            questions.append(
-                Question(
-                    part, image, (prefix + question_id, prefix + image_id, text), answered.scores
-                )
-            )
-    return questions
-
-
-def _names(entry: dict, record: dict, image_id: str) -> list[str]:
+def _names(entry: Mapping[str, Any], record: Mapping[str, Any], image_id: str) -> list[str]:
     """File names under which the image may lie: as stated, as in COCO 2014 and as in COCO
     2017. Raises: RowError."""
     subtype = str(entry.get("data_subtype", record.get("data_subtype", "")))
     subtype = "test2015" if subtype.startswith("test") else subtype
     stated = [words_of(entry["file_name"], "a file_name")] if "file_name" in entry else []
-    if not (
-        id_key(image_id).isascii() and id_key(image_id).isdecimal() and len(id_key(image_id)) < 19
-    ):
+    digits = id_key(image_id)
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 19):
         return [*stated, f"{image_id}.jpg", image_id]
-    number = f"{int(id_key(image_id)):012d}.jpg"
+    number = f"{int(digits):012d}.jpg"
     return [*stated, f"{subtype}/COCO_{subtype}_{number}", f"COCO_{subtype}_{number}", number]
+
+
+SOURCES = {
+    "vqa2": Source(
+        Vqa2Options,
+        read_vqa2,
+        "vqa_train.tsv, vqa_val.tsv, vqa_test.tsv (of the questions that there are), "
+        "trainval_ans2label.json",
+        "ofa prepare vqa2 --questions v2_OpenEnded_mscoco_*_questions.json --annotations "
+        "v2_mscoco_*_annotations.json --images train2014 val2014 test2015 --out dataset/vqa_data",
+    )
+}

@@ -85,7 +85,7 @@ def test_muge_becomes_caption_files_with_its_images(tmp_path):
 @pytest.mark.parametrize(
     "texts, message",
     [
-        ({"zz": "无图"}, "IC_train.jsonl:1: expected an image 'zz' in"),
+        ({"zz": "无图"}, "IC_train.jsonl:1: expected an image 'zz' below"),
         ({"a1": []}, "IC_train.jsonl:1: expected a text, found none"),
         ({"a1": {"zh": "x"}}, "IC_train.jsonl:1: expected {"),
     ],

@@ -11,9 +11,8 @@ from original_data import write_images, write_json_lines
 from ofa.doctor.rule import Settings
 from ofa.doctor.rules import rules_of
 from ofa.errors import UserError
-from ofa.io.image_files import ImageFolders
-from ofa.prepare.csv_jsonl import read_own_table
-from ofa.prepare.prepared_dataset import Problems
+from ofa.prepare.annotations import Problems
+from ofa.prepare.csv_jsonl import OwnTableOptions, read_own_table
 from ofa.task.columns import ID, IMAGE, KINDS, Column, TsvSchema
 from ofa.tasks import declared_specs, spec_of
 from ofa.tasks.instruction import SPEC as INSTRUCTION
@@ -81,8 +80,9 @@ def test_a_table_becomes_rows_by_the_kinds_of_the_columns(tmp_path):
     entry = {"image": "a.jpg", "hints": ["x", " y"], "sure": 0.25, "things": things, "kind": "pets"}
     lines = [entry, {**entry, "sure": 2}]
     path = write_json_lines(tmp_path / "t.jsonl", lines)
-    images, problems = ImageFolders([str(tmp_path / "photos")]), Problems(skip=True)
-    found = read_own_table("jsonl", [path], spec, images, problems, {})
+    photos, problems = (str(tmp_path / "photos"),), Problems(skip=True)
+    options = OwnTableOptions(files=(path,), task="toy", images=photos, out=str(tmp_path))
+    found = read_own_table("jsonl", options, problems, spec)
     (group,) = found.files["toy_train.tsv"]
     boxes = "1.0,2.0,30.0,20.0,0,dog&&0.0,0.0,9.0,9.0,1,cat"
     assert [row[:5] for row in group.rows] == [("0", "pets", "x&&y", "0.25", boxes)]

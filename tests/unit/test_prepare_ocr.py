@@ -102,4 +102,4 @@ def test_wrong_entries_may_be_left_out(folder):
 
 def test_a_list_is_needed(tmp_path, capsys):
     assert main(["prepare", "ocr", "--out", str(tmp_path / "out")]) == 2
-    assert "at least one of --train, --val, --test" in capsys.readouterr().err
+    assert "expected one of --train, --val, --test" in capsys.readouterr().err

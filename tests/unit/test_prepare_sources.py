@@ -459,7 +459,7 @@ BAD = {
     "a question without an image": (
         vqa2,
         lambda f: write_vqa2(f, questions=[question(10, 99)]),
-        "question 10: expected a file of image 99",
+        "question 10: expected an image",
     ),
     "a question without answers": (
         vqa2,
@@ -529,7 +529,7 @@ BAD = {
     "a list without references": (
         refer,
         lambda f: write_refer(f, refs=[{"a": 1}]),
-        "entry 0 without 'ref_id'",
+        "reference 0: expected an entry with 'ref_id'",
     ),
     "an unknown label": (
         snli_ve,
@@ -539,7 +539,7 @@ BAD = {
     "a pair without an image": (
         snli_ve,
         lambda f: write_snli_ve(f, [pair(0, "333", "neutral")]),
-        "an image 333.jpg",
+        "an image '333.jpg'",
     ),
     "another JSONL": (snli_ve, lambda f: write_snli_ve(f, [{"a": 1}]), "is it a file of SNLI-VE?"),
 }

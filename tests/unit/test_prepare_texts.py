@@ -6,7 +6,7 @@ import json
 import pytest
 
 from ofa.cli.main import main
-from ofa.prepare.glue import SOURCES
+from ofa.prepare.glue import TASKS
 
 ORIGINAL = {  # header of training files, a row of it, and what becomes of it
     "cola": ("", 'gj04\t1\t\tThey "won".', ["0", 'They "won".', "1"]),
@@ -43,12 +43,12 @@ def write_original(folder, name: str, *more: str):
     """All splits of a task with one training row, those of ``more`` behind it, and two test
     rows."""
     header, row, _ = ORIGINAL[name]
-    place = folder / SOURCES[name].folder
+    place = folder / TASKS[name].folder
     place.mkdir(parents=True)
     texts = row.split("\t")
-    for split in SOURCES[name].splits:
+    for split in TASKS[name].splits:
         if split.startswith("test"):
-            words = [column for column in SOURCES[name].texts]
+            words = [column for column in TASKS[name].texts]
             lines = [
                 "\t".join(["index", *words]),
                 *("\t".join([str(number), *(f"t{number}" for _ in words)]) for number in range(2)),
@@ -81,7 +81,7 @@ def test_every_original_task_gets_upstreams_columns(tmp_path):
     assert glue(tmp_path) == 0
     for name, (_, _, expected) in ORIGINAL.items():
         assert rows(tmp_path / f"out/{name}_train.tsv") == [expected], name
-        for split in SOURCES[name].splits:
+        for split in TASKS[name].splits:
             if split.startswith("test"):
                 found = rows(tmp_path / f"out/{name}_{split}.tsv")
                 assert len(found) == 2 and all(
@@ -338,7 +338,7 @@ def test_summaries_come_from_known_names_pairs_of_files_or_a_saved_folder(tmp_pa
     "texts, summaries, words",
     [
         (["a", "b"], ["x"], ("found 1", "belong together")),
-        (["a"], ["x", "y"], ("found fewer",)),
+        (["a"], ["x", "y"], ("found 1", "belong together")),
         (["a", ""], ["x", "y"], ("a:2", "expected a text")),
         (["a", "b"], ["x", ""], ("a:2", "expected a summary")),
     ],
@@ -383,16 +383,16 @@ def test_no_other_row_of_synthetic_sentences_occurs_in_training_and_labels_are_b
         )
         == 0
     )
-    for name in (*SOURCES, "gigaword"):
-        leading = SOURCES[name].leading if name in SOURCES else 0
+    for name in (*TASKS, "gigaword"):
+        leading = TASKS[name].leading if name in TASKS else 0
         seen = {tuple(row[leading:-1]) for row in rows(tmp_path / f"{name}_train.tsv")}
         held_out = [
             row for split in ("dev", "test") for row in rows(tmp_path / f"{name}_{split}.tsv")
         ]
         assert not [row for row in held_out if tuple(row[leading:-1]) in seen], name
-        if name in SOURCES:
+        if name in TASKS:
             labels = [row[-1] for row in held_out]
-            assert set(labels) <= set(SOURCES[name].labels.values()) and max(
+            assert set(labels) <= set(TASKS[name].labels.values()) and max(
                 map(labels.count, labels)
             ) < 0.75 * len(labels), name
 

@@ -572,7 +572,10 @@ def test_sentences_of_a_reference_are_a_list(folder, capsys, sentences):
     refs[1]["sentences"] = sentences
     (folder / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol=2))
     assert prepare(folder, arguments) == 2
-    assert "found entry 1 without" in capsys.readouterr().err
+    assert (
+        "entry 1, reference 2: sentences: expected a list of sentences, found"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("bbox", ["1234", {"1": 0, "2": 0, "3": 0, "4": 0}, None])

@@ -1,0 +1,238 @@
+"""Annotation files of others: lists in JSON files, JSON lines and CSV files become entries, each
+with its place; what is wrong with single entries is collected.
+
+    for entry in list_of("q.json", record["questions"], "question", NEEDS, named_by="question_id"):
+        with problems.at(entry.where):  # "q.json: entry 0, question 10"
+            text = words_of(entry["question"], "a question")
+"""
+
+import csv
+import logging
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ofa.errors import UserError
+from ofa.io.image_files import TABLE, ImageFolders
+from ofa.io.text_files import read_lines
+from ofa.io.values import SHOWN, RowError, finding, load_values, one_line
+
+logger = logging.getLogger(__name__)
+
+NAMED_AT_MOST = 5
+RIGHT_FILE = "is this the right annotation file?"
+
+
+@dataclass
+class Problems:
+    """Entries that cannot become rows: all are collected, then said at once, or skipped and
+    counted.
+
+    Args: skip: leave them out instead of stopping.
+    """
+
+    skip: bool
+    messages: list[str] = field(default_factory=list)
+    said: int = 0
+
+    def add(self, message: str) -> None:
+        self.messages.append(message)
+
+    @contextmanager
+    def at(self, where: str) -> Iterator[None]:
+        """Work on the entry of this place; a RowError skips the rest of it."""
+        try:
+            yield
+        except RowError as error:
+            self.add(f"{where}: expected {error}")
+
+    def settle(self) -> None:
+        """Raises: UserError with the first ones, unless they are to be skipped."""
+        new = self.messages[self.said :]
+        self.said = len(self.messages)
+        if not new:
+            return
+        more = f"; and {len(new) - NAMED_AT_MOST} more" if len(new) > NAMED_AT_MOST else ""
+        text = "; ".join(new[:NAMED_AT_MOST]) + more
+        if not self.skip:
+            raise UserError(f"{text}. Fix them, or skip them with --skip-broken")
+        logger.warning("%d entries skipped: %s", len(new), text)
+
+
+class Entry(dict[str, Any]):
+    """The values of an entry. Args: where: its place, for messages."""
+
+    def __init__(self, values: Mapping[str, Any], where: str):
+        super().__init__(values)
+        self.where = where
+
+
+def check_keys(entry: Mapping[str, Any], keys: Sequence[str], where: str, hint: str) -> None:
+    """Raises: UserError for an entry that lacks a key. Args: hint: end of the message."""
+    lacking = [key for key in keys if key not in entry]
+    if lacking:
+        raise UserError(
+            f"{where}: expected an entry with {', '.join(map(repr, keys))}, found one without"
+            f" {lacking[0]!r}; {hint}"
+        )
+
+
+def read_json(path: str | Path, *keys: str) -> dict[str, Any]:
+    """A JSON object with these keys. Raises: UserError naming the file and what is wrong."""
+    try:
+        record = load_values(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except ValueError as error:
+        raise UserError(
+            f"{path}: expected JSON, found {error}; is the download complete?"
+        ) from None
+    lacking = [key for key in keys if not isinstance(record, dict) or key not in record]
+    if lacking:
+        raise UserError(
+            f"{path}: expected an object with the keys {', '.join(keys)}, found none called"
+            f" {lacking[0]!r}; {RIGHT_FILE}"
+        )
+    return record
+
+
+def list_of(
+    path: str | Path,
+    entries: Any,
+    what: str,
+    needs: Sequence[str] = (),
+    hint: str = RIGHT_FILE,
+    named_by: str = "",
+) -> Iterator[Entry]:
+    """The entries of a list in a file.
+
+    Args:
+        what: they are: ``question``.
+        needs: keys of every entry. hint: end of the message if one is missing.
+        named_by: key of the id by which messages name an entry as well.
+    Raises: UserError naming the file, and the entry, for anything but a list of objects.
+    """
+    if not isinstance(entries, list):
+        raise UserError(f"{path}: expected a list of {what}s, found {finding(entries)}; {hint}")
+    for number, entry in enumerate(entries):
+        where = f"{path}: {what} {number}"
+        if not isinstance(entry, dict):
+            raise UserError(f"{where}: expected an object, found {finding(entry)}; {hint}")
+        check_keys(entry, needs, where, hint)
+        if isinstance(entry.get(named_by), (str, int, float)):
+            where = f"{path}: entry {number}, {what} {one_line(str(entry[named_by]))[:SHOWN]}"
+        yield Entry(entry, where)
+
+
+def read_json_lines(
+    path: str, needs: Sequence[str] = (), hint: str = RIGHT_FILE
+) -> Iterator[Entry]:
+    """The objects of a JSONL file. Args: needs, hint: as of ``list_of``. Raises: UserError naming
+    the line."""
+    expected = "expected one JSON object per line, found"
+    for where, line in numbered_lines(path, "of one JSON object each"):
+        try:
+            entry = load_values(line)
+        except ValueError as error:
+            raise UserError(f"{where}: {expected} {error}; is the file complete?") from None
+        if not isinstance(entry, dict):
+            raise UserError(f"{where}: {expected} {line[:SHOWN]!r}")
+        check_keys(entry, needs, where, hint)
+        yield Entry(entry, where)
+
+
+def read_csv(path: str, delimiter: str | None = None) -> Iterator[Entry]:
+    """The rows of a CSV file with a header. Args: delimiter: None: a tab for ``.tsv``, else a
+    comma."""
+    delimiter, row = delimiter or ("\t" if path.endswith(TABLE) else ","), None
+    try:
+        with _long_fields(), open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            names = Counter(reader.fieldnames or ())
+            if len(names) < names.total():
+                raise UserError(
+                    f"{path}:1: expected every column once, found {names.most_common(1)[0][0]!r}"
+                    " again; rename one of them"
+                )
+            for row in reader:
+                where = f"{path}:{reader.line_num}"
+                if None in row or None in row.values():
+                    raise UserError(
+                        f"{where}: expected {len(names)} columns as the header has, found another"
+                        " number; is a field with the delimiter in it quoted?"
+                    )
+                yield Entry(row, where)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"{path}: expected a CSV file in UTF-8 with a header, found {error}"
+        ) from None
+    if row is None:
+        raise UserError(f"{path}: expected a header and rows, found no row")
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Fields of any length, such as an image; the limit is the process's."""
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def numbered_lines(path: str, expected: str) -> Iterator[tuple[str, str]]:
+    """Place and content of the lines that hold something. Raises: UserError if there are none."""
+    empty = True
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.strip():
+            empty = False
+            yield f"{path}:{number}", line.strip()
+    if empty:
+        raise UserError(f"{path}: expected lines {expected}, found an empty file")
+
+
+def line_number(where: str) -> str:
+    """``a.txt:17`` -> ``17``."""
+    return where.rpartition(":")[2]
+
+
+def read_prefixes(given: Sequence[str] | None, files: Sequence[str]) -> list[str]:
+    """``--id-prefix`` -> the prefix of the ids of each file.
+
+    Args: given: one per file; empty: the files' names without ending; None: no prefix.
+    Raises: UserError if there is another number of them, or one twice.
+    """
+    if given is None:
+        return [""] * len(files)
+    prefixes = list(given) or [f"{Path(path).stem}_" for path in files]
+    if len(prefixes) != len(files) or len(set(prefixes)) != len(files):
+        raise UserError(
+            f"--id-prefix: expected one for each of {len(files)} files, all different, found"
+            f" {' '.join(prefixes)}; give as many as there are files, in their order"
+        )
+    if any(not one_line(prefix) == prefix for prefix in prefixes):
+        raise UserError(
+            f"--id-prefix: expected texts of one line, found {prefixes!r}; write letters and digits"
+        )
+    return prefixes
+
+
+def find_image(images: ImageFolders, *names: str) -> str:
+    """The path of the first of the names that is there. Raises: RowError."""
+    path = images.find(*names)
+    if path is None:
+        raise RowError(f"an image {names[0]!r} below {images}, found none")
+    return path
+
+
+def one_of(text: str, known: Collection[str], what: str) -> str:
+    """The text, if it is known. Raises: RowError that lists those that are."""
+    if text not in known:
+        raise RowError(f"{what} ({', '.join(known)}), found {text[:SHOWN]!r}")
+    return text

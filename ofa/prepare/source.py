@@ -1,0 +1,152 @@
+"""The declaration of a kind of ``ofa prepare``: its options, how they are read into a data set, and
+what its help says.
+
+    SOURCES = {"muge": Source(MugeOptions, read_muge, writes="...", example="ofa prepare muge ...")}
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ofa.errors import UserError
+from ofa.io.flags import option
+from ofa.io.image_files import ImageFolders
+from ofa.io.jobs import JobsOptions
+from ofa.io.resumable import ResumableFolder
+from ofa.prepare.annotations import Problems
+from ofa.prepare.dataset import PreparedDataset, write_dataset
+
+UNSETTLED = ("out", "jobs", "skip_broken")  # options that decide nothing of the content
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutOptions:
+    """Where the files go."""
+
+    out: str = option(help="folder to write")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOptions(OutOptions):
+    """A data set of texts alone."""
+
+    skip_broken: bool = option(
+        False, "skip unreadable images and malformed rows instead of stopping"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteOptions(OutOptions, JobsOptions):
+    """How files are written."""
+
+    seed: int = option(1, "seed of all random choices")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions(WriteOptions, TextOptions):
+    """A data set that exists."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(SourceOptions):
+    """A data set whose images lie in folders or TSV files."""
+
+    images: tuple[str, ...] = option(
+        help="folders of the image files, or TSV files of image ids and base64", metavar="DIR|TSV"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """Columns that are not called as the task calls them, and boxes in any form."""
+
+    columns: tuple[tuple[str, str], ...] = option(
+        (),
+        "columns or keys with another name than the task's",
+        parse=lambda text: column(text),
+        metavar="NAME=COLUMN",
+    )
+    box_format: Literal["xyxy", "xywh", "xyxy_norm", "xywh_norm"] = option(
+        "xyxy", "corners, or corner, width and height; pixels, or norm: fractions of the image"
+    )
+
+
+def column(text: str) -> tuple[str, str]:
+    """``NAME=COLUMN`` of a command line."""
+    name, equals, column = text.partition("=")
+    if not (name and equals and column):
+        raise argparse.ArgumentTypeError(
+            f"{text} is not of the form NAME=COLUMN, such as image=file_name"
+        )
+    return name, column
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of ``ofa prepare``.
+
+    Args:
+        options: dataclass of its flags.
+        read: options -> the data set, or several with a manifest each; what is wrong with single
+            entries goes to the problems.
+        writes: the files it makes. example: a command. images: they are embedded.
+    """
+
+    options: type
+    read: Callable[[Any, Problems], PreparedDataset | list[PreparedDataset]]
+    writes: str
+    example: str
+    images: bool = True
+
+    @property
+    def description(self) -> str:
+        embedded = (
+            " Image files are embedded as they are; those with an EXIF orientation are turned"
+            " upright."
+        )
+        return f"Writes {self.writes} and manifest.json.{embedded if self.images else ''}"
+
+    def prepare(self, kind: str, options: Any) -> None:
+        """Read, check and write; print which files were written."""
+        problems = Problems(options.skip_broken)
+        read = self.read(options, problems)
+        problems.settle()
+        given = {
+            name: value
+            for name, value in dataclasses.asdict(options).items()
+            if name not in UNSETTLED
+        }
+        for found in read if isinstance(read, list) else [read]:
+            if problems.messages:
+                found.counts["entries_left_out"] = len(problems.messages)
+            settings = given if found.settings is None else found.settings
+            jobs = getattr(options, "jobs", 1)
+            summary(write_dataset(kind, found, settings, options.out, options.skip_broken, jobs))
+
+
+def image_folders(options: Any) -> ImageFolders | None:
+    """The folders and tables of ``--images``; None if there are none."""
+    return ImageFolders(options.images) if options.images else None
+
+
+def given_splits(options: Any, *names: str) -> dict[str, str]:
+    """The files of the splits that were given. Raises: UserError if there are none."""
+    given = {name: getattr(options, name) for name in names if getattr(options, name)}
+    if not given:
+        flags = ", ".join(f"--{name}" for name in names)
+        raise UserError(f"expected one of {flags}, found none; give at least one")
+    return given
+
+
+def summary(out: ResumableFolder) -> None:
+    """Print which files were written, and how many images are not byte for byte the data set's."""
+    turned = out.manifest.get("pictures", {}).get("turned_upright")
+    if turned:
+        print(
+            f"{turned} images are turned upright, as their EXIF orientation says: PNG, WebP and"
+            " TIFF lose nothing, JPEG is encoded again with its own quantization tables"
+        )
+    for name, entry in out.manifest["files"].items():
+        print(f"{out.folder / name}: {entry['rows']} rows, {entry['bytes'] / 1e6:.1f} MB")
