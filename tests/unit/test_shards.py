@@ -20,7 +20,7 @@ import webdataset
 from PIL import Image
 
 from ofa.cli.main import main
-from ofa.data import index_files, tsv_index
+from ofa.data import index_files, shard_index, tsv_index
 from ofa.data.rows import open_rows
 from ofa.data.shards import ShardFile, as_cell
 from ofa.data.tsv import TsvFile
@@ -644,6 +644,10 @@ def test_a_file_of_others_in_place_of_a_half_written_tsv_stays(tmp_path, folder,
     assert (tmp_path / "back.tsv.part").read_text() == "a download"
 
 
+# first word of the table in the index of a shard with one suffix
+TABLE = index_files.HEADER + 1 + shard_index.NAME // 8
+
+
 def index_words(path, change) -> None:
     """Change the words of a shard's index in place."""
     words = np.fromfile(f"{path}.idx", dtype="<i8")
@@ -674,6 +678,7 @@ def without_last_sample(words):
         *(changed(-2, value) for value in (-512, 1, 10**18, 600)),
         *(changed(-1, value) for value in (-1, 10**18, 2**62, 2)),
         changed(6, 0x5B5B5B5B5B5B5B5B),
+        changed(TABLE - 1, 0x5B5B5B5B5B5B5B5B),
     ],
     ids=lambda change: "",
 )
@@ -705,7 +710,7 @@ def test_a_place_that_was_made_up_asks_for_no_memory(tmp_path):
     open_rows(path)
     row = next(row for row in range(99) if row not in index_files.sampled(99))
     for value in (10**18, 2**62, -1):
-        index_words(path, changed(6 + 1 + 2 * row + 1, value))
+        index_words(path, changed(TABLE + 2 * row + 1, value))
         with pytest.raises(
             UserError, match=rf"x.tar:{row + 1}: expects a member of .*, found something else"
         ):
@@ -801,7 +806,7 @@ def test_files_larger_than_memory_are_opened_and_read_within_a_little_of_it(tmp_
         file.write(b"\n3\tlast\n")
     starts = np.array([0, 8, (20 << 30) + 1, (20 << 30) + 8], dtype=np.uint64)
     index_files.store(
-        starts, 3, tsv.stat(), [tmp_path / "large.tsv.idx"], tsv_index.MAGIC, tsv_index._is_whole
+        starts, 3, tsv.stat(), [tmp_path / "large.tsv.idx"], tsv_index.MAGIC
     )
     with open(tar, "wb") as file:
         for number in range(5):  # members of 2 GB that hold nothing
