@@ -5,27 +5,32 @@ import functools
 import logging
 import os
 import signal
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from fairseq.data import FairseqDataset
 
 from ofa.data.collate import collate
+from ofa.data.row_order import row_order
 from ofa.data.rows import Rows
 from ofa.data.sample import Sample, SampleBuilder, blank_image
-from ofa.data.shard_order import row_order
 from ofa.errors import UserError
-from ofa.task.task_spec import Example
+from ofa.task.task_spec import Example, TaskOptions
 
 logger = logging.getLogger(__name__)
 
 
 class RowsDataset(FairseqDataset):
     """What datasets of rows have in common: batches of a fixed number of rows, made anew in
-    every epoch."""
+    every epoch. Args: options: of their tasks."""
 
-    def __init__(self):
+    def __init__(self, options: Sequence[TaskOptions]):
         self.epoch = 1
+        # the true length of a row is only known once it is read
+        self.most_tokens = 2 + max(
+            length for one in options for length in (one.max_src_length, one.max_tgt_length)
+        )
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -39,11 +44,14 @@ class RowsDataset(FairseqDataset):
         """Batches are made anew for every pass: workers see the new epoch, order and shard."""
         return False
 
-    def size(self, index: int) -> int:
-        return self.num_tokens(index)
+    def num_tokens(self, index: int) -> int:
+        """An upper bound, the same for all rows."""
+        return self.most_tokens
+
+    size = num_tokens
 
     def num_tokens_vec(self, indices: np.ndarray) -> np.ndarray:
-        return np.full(len(indices), self.num_tokens(0), dtype=np.int64)
+        return np.full(len(indices), self.most_tokens, dtype=np.int64)
 
     def batch_by_size(
         self, indices, max_tokens=None, max_sentences=None, required_batch_size_multiple=1
@@ -55,13 +63,13 @@ class RowsDataset(FairseqDataset):
         """
         limits = [
             limit
-            for limit in (max_sentences, max_tokens and max_tokens // self.num_tokens(0))
+            for limit in (max_sentences, max_tokens and max_tokens // self.most_tokens)
             if limit is not None
         ]
         if not limits or min(limits) < 1:
             raise UserError(
                 f"--batch-size {max_sentences}, --max-tokens {max_tokens}: expects at least one row"
-                f" of up to {self.num_tokens(0)} tokens per batch; raise --max-tokens or give"
+                f" of up to {self.most_tokens} tokens per batch; raise --max-tokens or give"
                 " --batch-size"
             )
         size = min(limits)
@@ -79,7 +87,7 @@ class OFADataset(RowsDataset):
         file: rows with the selected columns, in the order of the task's ``columns``.
         builder: row -> sample.
         shuffle: ask for the rows in a new order in every epoch, decided by (seed, epoch).
-            shuffle_buffer: as ``ofa.data.shard_order.row_order`` takes it.
+            shuffle_buffer: as ``ofa.data.row_order.row_order`` takes it.
     """
 
     def __init__(
@@ -89,7 +97,7 @@ class OFADataset(RowsDataset):
         shuffle: bool = False,
         shuffle_buffer: int | None = None,
     ):
-        super().__init__()
+        super().__init__([builder.options])
         self.columns = builder.spec.names_of(len(file.selected_cols), str(file.path))
         self.file = file
         self.builder = builder
@@ -145,12 +153,6 @@ class OFADataset(RowsDataset):
         if not self.shuffle:
             return np.arange(len(self), dtype=np.int64)
         return row_order(self.file, self.builder.seed, self.epoch, self.shuffle_buffer)
-
-    def num_tokens(self, index: int) -> int:
-        """An upper bound, the same for all rows: the true length is only known once a row is
-        read."""
-        options = self.builder.options
-        return max(options.max_src_length, options.max_tgt_length) + 2
 
 
 @functools.lru_cache(maxsize=1)

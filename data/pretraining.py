@@ -9,16 +9,12 @@ from PIL import Image
 
 from ofa.data.augment import MILD, RandAugment
 from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, OFA_MEAN, OFA_STD, image_transform
+from ofa.data.negatives import NegativeSampler
 from ofa.data.region_transforms import enlarged, flipped, jittered, scaled, square_around, visible
-from ofa.data.sample import TASK, Bpe, ImageOpener, Sample, SampleBuilder
+from ofa.data.sample import Bpe, ImageOpener, Sample, SampleBuilder
 from ofa.data.span_mask import SpanMask
-from ofa.task.pretraining_tasks import (
-    Negatives,
-    PretrainingContext,
-    PretrainingExample,
-    PretrainingOptions,
-)
-from ofa.task.task_spec import Symbols, TaskSpec
+from ofa.task.pretraining_tasks import PretrainingContext, PretrainingOptions
+from ofa.task.task_spec import Example, Symbols, TaskSpec
 from ofa.tokens.boxes import bins_to_text, resize_ratios, squashed_to_bins
 from ofa.tokens.vocabulary import Vocabulary
 
@@ -26,7 +22,7 @@ READ_TOKENS, KEPT_TOKENS = 512, 256  # of a text: tokens read, and the last ones
 PROMPT_TOKENS = 20  # room for the prompt round a text
 FILL = (128, 128, 128)
 
-Reader = Callable[[Mapping[str, str], PretrainingContext], list[PretrainingExample]]
+Reader = Callable[[Mapping[str, str], PretrainingContext], list[Example]]
 
 
 @dataclass
@@ -63,7 +59,7 @@ class PretrainingBuilder:
         vocabulary: Vocabulary,
         bpe: Bpe,
         split: str,
-        negatives: Negatives | None = None,
+        negatives: NegativeSampler | None = None,
     ):
         self.options, self.split, self.negatives, self.seed = options, split, negatives, 1
         self.encoder = SampleBuilder(spec, options, vocabulary, bpe, split)
@@ -108,14 +104,12 @@ class PretrainingBuilder:
         )
         return [self.encode(example) for example in reader(row, context)]
 
-    def encode(self, found: PretrainingExample) -> Sample:
-        """Token ids and pixels; ``task`` is its name. What the model has no positions for is cut
-        off."""
-        example, options = found.example, self.options
-        example.max_source_tokens = options.max_source_positions - 2
+    def encode(self, example: Example) -> Sample:
+        """Token ids and pixels. What the model has no positions for is cut off."""
+        example.max_source_tokens = self.options.max_source_positions - 2
         if not bool(example.extra["code_mask"]):
-            example.max_target_tokens = options.max_target_positions - 1
-        return {**self.encoder.encode(example, None), TASK: found.task}
+            example.max_target_tokens = self.options.max_target_positions - 1
+        return self.encoder.encode(example, None)
 
 
 class EvaluationImages:

@@ -74,12 +74,12 @@ def _fits(words: np.ndarray, tar: IO) -> bool:
     try:
         suffixes, table = _parts(words)
         for row in sampled(len(table)):
-            places = {
-                suffix: place
-                for suffix, place in zip(suffixes, table[row].tolist())
-                if place != [0, 0]
-            }
-            if not places or not all(_holds(tar, *places[suffix], suffix) for suffix in places):
+            members = [
+                (suffix, start, length)
+                for suffix, (start, length) in zip(suffixes, table[row].tolist())
+                if start or length
+            ]
+            if not members or not all(_holds(tar, *member) for member in members):
                 return False
         last = max(start + length for start, length in table[-1].tolist())
         following = itertools.islice(_members(tar, int(words[1]), last), LOOKED_AT_BEHIND)
@@ -88,7 +88,7 @@ def _fits(words: np.ndarray, tar: IO) -> bool:
         return False
 
 
-def _holds(tar: IO, start: int, size: int, suffix: str) -> bool:
+def _holds(tar: IO, suffix: str, start: int, size: int) -> bool:
     """Whether a member of that size and suffix begins at byte ``start``."""
     if start < BLOCK or size < 0:
         return False
@@ -101,7 +101,7 @@ def read_header(block: bytes) -> tarfile.TarInfo:
     """Name, size and kind of a member, from the 512 bytes in front of it; of long names the
     beginning. Raises: ValueError if the block is no header."""
     try:
-        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")  # type: ignore[arg-type]
+        return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
         raise ValueError(f"a damaged header ({error})") from None
 

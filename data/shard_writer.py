@@ -14,6 +14,7 @@ import json
 import logging
 import multiprocessing
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def pack(
         what = f"packing {Path(path).name}"
         progress = stack.enter_context(Progress(len(rows), what, "rows", packed))
         write = functools.partial(write_shard, path, folder, name)
-        written = map(write, left)
+        written: Iterator[dict[str, Any]] = map(write, left)
         if jobs > 1 and len(left) > 1:
             pool = multiprocessing.get_context("spawn").Pool(min(jobs, len(left)))
             written = stack.enter_context(pool).imap(write, left)

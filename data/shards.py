@@ -170,7 +170,7 @@ class ShardFile:
     def __init__(self, path: str | Path, selected_cols: str | Sequence[int] | None = None):
         self.path = str(path)
         self.shards: Sequence[str] = find_shards(self.path)
-        sizes = (len(open_shard_index(shard)[1]) for shard in self.shards)
+        sizes: Iterator[int] = (len(open_shard_index(shard)[1]) for shard in self.shards)
         if len(self.shards) > OPEN_SHARDS:
             sizes = counted(sizes, len(self.shards), f"opening {self.path}", "shards")
         self.shard_starts = np.cumsum([0, *sizes])

@@ -43,8 +43,8 @@ class ReadingTask(FairseqTask):
     answers_checked = (False, False)
 
     def has_sharded_data(self, split: str) -> bool:
-        """Whether the file of a split changes with the epoch."""
-        return split == "train" and len((self.cfg.data or "").split(",")) > 2
+        """Whether a file of a split changes with the epoch."""
+        return split == "train" and any(len(paths) > 1 for paths in self.training_files().values())
 
     def training_files(self) -> dict[str, list[str]]:
         """Name of a kind of rows -> the files with such rows that training takes in turn, one

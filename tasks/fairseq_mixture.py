@@ -1,11 +1,12 @@
 """``--task joint FILE.json``: one model trained on several tasks at once, each validated by its own
 metric.
 
-The tasks are those of this folder, built as they are on their own; what they do together is in
-``ofa.task.mixture_file`` (the file) and ``ofa.data.mixture`` (the order). A batch may hold samples
-of all of them.
+The tasks are those of this folder and tasks in one line, built as they are on their own; what they
+do together is in ``ofa.task.mixture_file`` (what is given) and ``ofa.data.fairseq_mixture`` (the
+order). A batch may hold samples of all of them.
 """
 
+import argparse
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from ofa.data.sample import TASK
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.stored_options import MEMBERS
-from ofa.task.mixture_file import Member, given, metric_names, read_members
+from ofa.task.mixture_file import TEMPLATE, Member, given, metric_names, parse_members, read_members
 from ofa.task.task_spec import Metric, TaskOptions, TaskSpec, mixture_spec
 from ofa.tasks.fairseq_task import CRITERION_METRICS, MetricOfSums, OFATask
 
@@ -33,6 +34,7 @@ class JointConfig(TaskOptions, FairseqDataclass):
     """The options that every task has; those of one task are in the file."""
 
     data: Optional[str] = option(None, "JSON file: task -> its data, weight and options")
+    mixture: Optional[str] = option(None, "without a file: 'NAME=FILES*WEIGHT, ...'")
 
 
 @register_task("joint", dataclass=JointConfig)
@@ -49,10 +51,24 @@ class JointTask(OFATask):
     weights: dict[str, float]
 
     @classmethod
+    def add_args(cls, parser: argparse.ArgumentParser) -> None:
+        """As for one task; the file may be left out."""
+        super().add_args(parser)
+        for action in parser._actions:
+            if action.dest == "data":
+                action.nargs, action.required = "?", False
+
+    @classmethod
     def setup_task(cls, cfg, **kwargs) -> "JointTask":
         """Raises: UserError if the file or the options of one of its tasks are wrong."""
         joint = super().setup_task(cfg, **kwargs)
-        members = read_members(cfg.data or "", declared())
+        if bool(cfg.data) == bool(cfg.mixture):
+            raise UserError(
+                "task 'joint' expects a JSON file or --mixture, found"
+                f" {'both' if cfg.data else 'neither'}; give one of them"
+            )
+        read = parse_members if cfg.mixture else read_members
+        members = read(cfg.mixture or cfg.data, declared())
         joint.weights = {member.name: member.weight for member in members}
         joint.tasks = {member.name: joint.make(member) for member in members}
         return joint
@@ -60,7 +76,7 @@ class JointTask(OFATask):
     def make(self, member: Member) -> OFATask:
         """A task with the options of the command line, replaced by those of the file."""
         task = setup_task(
-            OmegaConf.create({**given(self.cfg), **member.options, "_name": member.name})
+            OmegaConf.create({**given(self.cfg), **member.options, "_name": member.task})
         )
         task.tensorboard_samples.name = f"{member.name} sample"
         return task
@@ -86,9 +102,6 @@ class JointTask(OFATask):
     # --- data
     # ----------------------------------------------------------------------------------------------
 
-    def has_sharded_data(self, split: str) -> bool:
-        return any(task.has_sharded_data(split) for task in self.tasks.values())
-
     def training_files(self) -> dict[str, list[str]]:
         return {name: task.training_files()["train"] for name, task in self.tasks.items()}
 
@@ -101,14 +114,9 @@ class JointTask(OFATask):
         joint = self.datasets[split] = JointDataset(
             members, weights, self.cfg.shuffle, self.cfg.shuffle_buffer
         )
-        for name, count in zip(members, joint.mixture.counts):
-            logger.info(
-                "%s: %s, %d samples an epoch (%.1f %%)",
-                split,
-                name,
-                count,
-                100 * count / len(joint),
-            )
+        for name, count in joint.counts().items():
+            share = 100 * count / len(joint)
+            logger.info("%s: %s, %d samples an epoch (%.1f %%)", split, name, count, share)
 
     # --- model, training and validation
     # ---------------------------------------------------------------------
@@ -120,51 +128,30 @@ class JointTask(OFATask):
     def valid_step(self, sample, model, criterion, ema_model=None):
         """As the task of the batch does it. Every batch reports the counts of all tasks, those
         of others as zero."""
-        counts = {
-            new: 0.0
-            for name in self.tasks
-            for metric in self.renamed(name)
-            for new in metric.counts
-        }
         name = sample.get(TASK)
         if name is None:  # a filler, mixed as in training: nothing of it counts
-            loss, sample_size, logging_output = FairseqTask.valid_step(
-                self, sample, model, criterion
-            )
+            step = FairseqTask.valid_step(self, sample, model, criterion)
         else:
-            task = self.tasks[name]
             plain = {key: value for key, value in sample.items() if key != TASK}
-            loss, sample_size, logging_output = task.valid_step(plain, model, criterion, ema_model)
-        own = {
-            count
-            for task in self.tasks.values()
-            for metric in task.spec.metrics.figures
-            for count in metric.counts
-        }
-        counts.update(
-            {
-                count_name(name, key): value
-                for key, value in logging_output.items()
-                if key in own and count_name(name, key) in counts
-            }
-        )
-        return (
-            loss,
-            sample_size,
-            {**{key: value for key, value in logging_output.items() if key not in own}, **counts},
-        )
+            step = self.tasks[name].valid_step(plain, model, criterion, ema_model)
+        loss, sample_size, logging_output = step
+        figures = [metric for task in self.tasks.values() for metric in task.spec.metrics.figures]
+        own = {count for metric in figures for count in metric.counts}
+        log = {key: value for key, value in logging_output.items() if key not in own}
+        for task in self.tasks:
+            for new in (count for metric in self.renamed(task) for count in metric.counts):
+                old = new.removeprefix(count_name(task, ""))
+                log[new] = logging_output.get(old, 0.0) if task == name else 0.0
+        return loss, sample_size, log
 
     def post_validate(self, model, stats: Mapping[str, Any], aggregator) -> None:
         for task in self.tasks.values():
             task.post_validate(model, stats, aggregator)
 
-    def enabled(self) -> dict[str, list[Metric]]:
-        """Task -> the metrics that it validates with."""
-        return {name: task.enabled_metrics() for name, task in self.tasks.items()}
-
     def renamed(self, name: str) -> list[Metric]:
-        """The metrics of a task with names and counts of their own among all tasks."""
-        enabled = self.enabled()
+        """The metrics that a task validates with, under names and counts of their own among all
+        tasks."""
+        enabled = {name: task.enabled_metrics() for name, task in self.tasks.items()}
         names = metric_names(
             {task: [metric.name for metric in found] for task, found in enabled.items()}
         )
@@ -197,7 +184,7 @@ class JointTask(OFATask):
 def declared() -> dict[str, TaskSpec]:
     """Every task that can be part of a joint training, by name."""
     specs = [task.spec for task in TASK_REGISTRY.values() if hasattr(task, "spec")]
-    return {spec.name: spec for spec in specs if spec.columns}
+    return {spec.name: spec for spec in specs if spec.columns or spec.name == TEMPLATE}
 
 
 def count_name(task: str | None, count: str) -> str:
@@ -217,16 +204,17 @@ class OwnCounts:
         return self.value({count.removeprefix(prefix): number for count, number in counts.items()})
 
 
-def options_of(task: str | None, path: str, state: Mapping[str, Any]) -> dict[str, Any]:
+def options_of(name: str | None, path: str, state: Mapping[str, Any]) -> dict[str, Any]:
     """The options with which a joint training trained one of its tasks, from its checkpoint.
 
-    Raises: UserError if it did not train that task.
+    Args: name: of the task, or a task in one line. Raises: UserError if it did not train that task.
     """
     members = (state.get("task_state") or {}).get(MEMBERS, {})
-    if task not in members:
-        found = f"and not for '{task}'" if task else "and no task is chosen"
+    trained = {options.get(TEMPLATE) or member: options for member, options in members.items()}
+    if name not in trained:
+        found = f"and not for '{name}'" if name else "and no task is chosen"
         raise UserError(
-            f"{path}: one model for {', '.join(members) or 'several tasks'}, {found}; choose one by"
+            f"{path}: one model for {', '.join(trained) or 'several tasks'}, {found}; choose one by"
             " --task"
         )
-    return dict(members[task])
+    return dict(trained[name])

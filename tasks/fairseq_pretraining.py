@@ -13,7 +13,8 @@ from omegaconf import II
 
 from ofa.criterions.fairseq_criterion import TOKEN_NLL
 from ofa.data.bad_rows import BadRows
-from ofa.data.fairseq_pretraining import KindRows, PretrainingDataset
+from ofa.data.fairseq_mixture import PAIRS as PAIR_ROWS
+from ofa.data.fairseq_mixture import KindRows, PretrainingDataset
 from ofa.data.negatives import NegativeSampler
 from ofa.data.pretraining import PretrainingBuilder
 from ofa.data.rows import open_rows
@@ -23,7 +24,6 @@ from ofa.task.pretraining_tasks import (
     PAIR_TASKS,
     TASKS,
     PretrainingOptions,
-    RowKind,
     parse_weights,
 )
 from ofa.task.task_spec import mixture_spec
@@ -98,51 +98,30 @@ class UnifyTask(OFATask):
             return found if self.cfg.disable_validation or len(found) < 2 else found[:-1]
         return found[-1:] if pairs or len(found) > 1 else []
 
-    def has_sharded_data(self, split: str) -> bool:
-        """Whether a file changes with the epoch."""
-        given = [(self.given(name), name in PAIR_TASKS) for name in TASKS]
-        return split == "train" and any(
-            len(self.paths(files, split, pairs)) > 1 for files, pairs in given
-        )
+    def paths_of(self, split: str) -> dict[str, list[str]]:
+        """Pairs, and auxiliary rows by task, of the tasks that are trained -> their files."""
+        found = {}
+        if any(self.weights[name] for name in PAIR_TASKS):
+            found[PAIR_ROWS] = self.paths(self.given("caption"), split, True)
+        for name in filter(self.weights.get, EXTRA_TASKS):
+            found[name] = self.paths(self.given(name), split, False)
+        return {name: paths for name, paths in found.items() if paths}
 
     def training_files(self) -> dict[str, list[str]]:
-        """Pairs and auxiliary rows of the tasks that are trained."""
-        pairs = (
-            self.paths(self.given("caption"), "train", True)
-            if any(self.weights[name] for name in PAIR_TASKS)
-            else []
-        )
-        extras = {
-            name: self.paths(self.given(name), "train", False)
-            for name in filter(self.weights.get, EXTRA_TASKS)
-        }
-        return {name: paths for name, paths in {"pairs": pairs, **extras}.items() if paths}
+        return self.paths_of("train")
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
         """Open the files of a split: of several training files the one whose turn it is in
         ``epoch``."""
-        pairs = None
-        if any(self.weights[name] for name in PAIR_TASKS):
-            pairs = self.open_rows(
-                self.paths(self.given("caption"), split, True),
-                epoch,
-                PAIRS,
-                "--selected-cols",
-                self.cfg.selected_cols,
-            )
-        extras = {}
-        for name in filter(self.weights.get, EXTRA_TASKS):
-            option = f"{EXTRAS[name].name}_selected_cols"
-            rows = self.open_rows(
-                self.paths(self.given(name), split, False),
-                epoch,
-                EXTRAS[name],
-                f"--{option.replace('_', '-')}",
-                getattr(self.cfg, option),
-            )
-            if rows is not None:
-                extras[name] = rows
-        if pairs is None and not extras:
+        rows = {}
+        for name, paths in self.paths_of(split).items():
+            kind = EXTRAS.get(name, PAIRS)
+            option = "selected_cols" if kind is PAIRS else f"{kind.name}_selected_cols"
+            columns = getattr(self.cfg, option) or kind.default_cols
+            file = open_rows(paths[(epoch - 1) % len(paths)], columns)
+            rows[name] = KindRows(file, kind, f"--{option.replace('_', '-')}")
+            logger.info("%s: %s: %s, %d rows", split, name, file.path, len(file))
+        if not rows:
             raise UserError(
                 f"{split}: task 'unify_task' expects a file to evaluate, found none; give it as the"
                 " last of DATA or of --text-data, --image-data, --detection-data, or train with"
@@ -151,27 +130,8 @@ class UnifyTask(OFATask):
         builder = PretrainingBuilder(
             self.spec, self.options(), self.vocabulary, self.bpe, split, self.negatives
         )
-        dataset = PretrainingDataset(
-            pairs,
-            extras,
-            builder,
-            self.weights,
-            self.cfg.shuffle,
-            self.bad_rows,
-            self.cfg.shuffle_buffer,
-        )
-        for name, rows in {"pairs": pairs, **extras}.items():
-            if rows is not None:
-                logger.info("%s: %s: %s, %d rows", split, name, rows.file.path, len(rows))
-        self.datasets[split] = dataset
-
-    def open_rows(
-        self, paths: list[str], epoch: int, kind: RowKind, flag: str, columns: Optional[str]
-    ) -> Optional[KindRows]:
-        if not paths:
-            return None
-        return KindRows(
-            open_rows(paths[(epoch - 1) % len(paths)], columns or kind.default_cols), kind, flag
+        self.datasets[split] = PretrainingDataset(
+            rows, builder, self.weights, self.cfg.shuffle, self.bad_rows, self.cfg.shuffle_buffer
         )
 
     def run_state(self) -> dict:

@@ -20,19 +20,16 @@ second one of the same
 image: matching for captions and questions, grounded captioning for boxes.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
-from PIL import Image
 
 from ofa.errors import UserError, place
 from ofa.task.columns import ID, IMAGE, Column
 from ofa.task.prediction import parse_objects
-from ofa.task.pretraining_tasks import PretrainingContext, PretrainingExample, Row, RowKind
+from ofa.task.pretraining_tasks import PAIR_TASKS, PretrainingContext, Row, RowKind, RowType
 from ofa.task.task_spec import Example, Symbols, Text
-from ofa.task.text import clean_phrase, clean_question, kind_of_pair, parse_answers, split_objects
+from ofa.task.text import clean_phrase, clean_question, parse_answers, split_objects
 from ofa.tasks import caption as caption_task
 from ofa.tasks import refcoco, snli_ve
 from ofa.tasks.vqa_gen import SPEC as QUESTIONS
@@ -54,29 +51,7 @@ CC12M = "cc12m"
 EXTRA_WEIGHT = 2.0  # confidence of the auxiliary rows, as upstream
 
 
-def pair_examples(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
-    """A row's own sample and the second one. Raises: UserError if its type is unknown."""
-    return PAIR_TYPES[pair_type(row, context.where)][0](row, context)
-
-
-def tasks_of_pair(row: Row, where: str = "") -> tuple[str, str]:
-    """Names of the tasks that a row has samples for."""
-    kind = pair_type(row, where)
-    return kind, PAIR_TYPES[kind][1]
-
-
-def pair_type(row: Row, where: str = "") -> str:
-    kind = kind_of_pair(row["type"])
-    if kind not in PAIR_TYPES:
-        raise UserError(
-            f"{place(where)}task 'unify_task' expects a type of row, one of"
-            f" {', '.join(PAIR_TYPES)}; found {row['type'][:40]!r}; does --selected-cols name the"
-            " columns id, image, caption, question, answers, objects, dataset, type?"
-        )
-    return kind
-
-
-def caption(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
+def caption(row: Row, context: PretrainingContext) -> list[Example]:
     """Captions of cc12m are often cut off in front: their first two tokens are given, not
     learned."""
     text = words(row, "caption", context, context.options.max_tgt_length)
@@ -90,19 +65,12 @@ def caption(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
         )
         other = clean_phrase(other, context.options.max_src_length)
         fits = context.rng.random() >= 0.5 or other == fitting
-        found.append(
-            sample(
-                MATCHING,
-                row,
-                MATCHING_CAPTION.format(fitting if fits else other),
-                YES if fits else NO,
-                pixels,
-            )
-        )
+        source = MATCHING_CAPTION.format(fitting if fits else other)
+        found.append(sample(MATCHING, row, source, YES if fits else NO, pixels))
     return found
 
 
-def question(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
+def question(row: Row, context: PretrainingContext) -> list[Example]:
     """As upstream the question is asked as it stands, with or without a question mark."""
     text = clean_question(row["question"], context.options.max_src_length)
     if not text or not row["answers"].strip():
@@ -123,7 +91,7 @@ def question(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
     return found
 
 
-def grounding(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
+def grounding(row: Row, context: PretrainingContext) -> list[Example]:
     text = words(row, "caption", context, context.options.max_src_length)
     image = context.open_image(row["image"])
     box = parse_box(row["answers"], context.where)
@@ -147,7 +115,7 @@ def words(row: Row, column: str, context: PretrainingContext, limit: int) -> str
     return text
 
 
-def text_infilling(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
+def text_infilling(row: Row, context: PretrainingContext) -> list[Example]:
     text = row["text"].strip().lower()
     if not text:
         raise UserError(
@@ -155,19 +123,12 @@ def text_infilling(row: Row, context: PretrainingContext) -> list[PretrainingExa
             " the row"
         )
     masked, whole = context.images.corrupt_spans(f" {text}")
-    return [
-        extra(
-            "text_infilling",
-            row,
-            (TEXT_INFILLING[0], masked, TEXT_INFILLING[1]),
-            whole,
-            context.images.blank_image(),
-            image=False,
-        )
-    ]
+    source = (TEXT_INFILLING[0], masked, TEXT_INFILLING[1])
+    pixels = context.images.blank_image()
+    return auxiliary("text_infilling", row, source, whole, pixels, image=False)
 
 
-def image_infilling(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
+def image_infilling(row: Row, context: PretrainingContext) -> list[Example]:
     options = context.options
     image = context.open_image(row["image"])
     side = 2 * options.code_image_size
@@ -185,35 +146,19 @@ def image_infilling(row: Row, context: PretrainingContext) -> list[PretrainingEx
         context.where,
     )
     target = Symbols(" ".join(map(code_symbol, codes.tolist())))
-    return [
-        extra(
-            "image_infilling",
-            row,
-            IMAGE_INFILLING,
-            target,
-            context.images.mask_center(image),
-            code=True,
-        )
-    ]
+    pixels = context.images.mask_center(image)
+    return auxiliary("image_infilling", row, IMAGE_INFILLING, target, pixels)
 
 
-def detection(row: Row, context: PretrainingContext) -> list[PretrainingExample]:
+def detection(row: Row, context: PretrainingContext) -> list[Example]:
     """The objects in the order of the file; those outside of the cut are left out."""
     image = context.open_image(row["image"])
-    boxes, names = objects_of(row["objects"], image, context.where)
-    pixels, found = context.images.detection_view(image, boxes)
-    target = [part for number, bins in found for part in (bins, f" {names[number]}")]
-    return [extra("detection", row, DETECTION, target, pixels)]
-
-
-def objects_of(
-    field: str, image: Image.Image, where: str = ""
-) -> tuple[list[list[float]], list[str]]:
-    """``x0,y0,x1,y1,category id,category&&...`` -> boxes and categories. Raises: UserError."""
-    objects = parse_objects(field, where, "detection")
+    objects = parse_objects(row["objects"], context.where, "detection")
     for box, _ in objects:
-        check_inside(box, image.size, where)
-    return [list(box) for box, _ in objects], [name for _, name in objects]
+        check_inside(box, image.size, context.where)
+    pixels, found = context.images.detection_view(image, [list(box) for box, _ in objects])
+    target = [part for number, bins in found for part in (bins, f" {objects[number][1]}")]
+    return auxiliary("detection", row, DETECTION, target, pixels)
 
 
 def sample(
@@ -224,53 +169,23 @@ def sample(
     pixels: torch.Tensor,
     confidence: float = 1.0,
     unscored: int = 0,
-) -> PretrainingExample:
-    """A sample of a pair; no codes among them."""
-    parts: dict[str, Any] = {"conf": torch.tensor([confidence]), "code_mask": None}
-    return PretrainingExample(
-        task, Example(source, target, id=row["id"], image=pixels, unscored=unscored, extra=parts)
-    )
+) -> Example:
+    """What a pair asks; no codes among them."""
+    extra = {"task": task, "conf": torch.tensor([confidence]), "code_mask": None}
+    return Example(source, target, id=row["id"], image=pixels, unscored=unscored, extra=extra)
 
 
-def extra(
-    task: str,
-    row: Row,
-    source: Text,
-    target: Text,
-    pixels: torch.Tensor,
-    image: bool = True,
-    code: bool = False,
-) -> PretrainingExample:
-    """A sample of the auxiliary rows. Args: image: there is an image. code: the target is image
-    codes."""
-    parts = {
+def auxiliary(
+    task: str, row: Row, source: Text, target: Text, pixels: torch.Tensor, image: bool = True
+) -> list[Example]:
+    """What an auxiliary row asks. Args: image: there is an image."""
+    extra = {
+        "task": task,
         "conf": torch.tensor([EXTRA_WEIGHT]),
         "patch_mask": torch.tensor([image]),
-        "code_mask": torch.tensor([code]),
+        "code_mask": torch.tensor([task == "image_infilling"]),
     }
-    return PretrainingExample(
-        task, Example(source, target, id=row["id"], image=pixels, extra=parts)
-    )
-
-
-# type of a row of pairs -> what reads it, the task of its second sample
-PAIR_TYPES: dict[str, tuple[Callable[[Row, PretrainingContext], list[PretrainingExample]], str]] = {
-    "caption": (caption, MATCHING),
-    "qa": (question, MATCHING),
-    "visual_grounding": (grounding, "grounded_captioning"),
-}
-
-
-def text_only(row: Row, where: str) -> tuple[str]:
-    return ("text_infilling",)
-
-
-def image_only(row: Row, where: str) -> tuple[str]:
-    return ("image_infilling",)
-
-
-def objects_only(row: Row, where: str) -> tuple[str]:
-    return ("detection",)
+    return [Example(source, target, id=row["id"], image=pixels, extra=extra)]
 
 
 (CAPTIONS,) = caption_task.SPEC.columns_named(["caption"])
@@ -284,33 +199,29 @@ PAIRS = RowKind(
             Column(name, may_be_empty=True)
             for name in ("caption", "question", "answers", "objects", "dataset")
         ),
-        Column("type", "label", labels={name: name for name in PAIR_TYPES}),
+        Column("type", "label", labels={name: name for name in PAIR_TASKS[:3]}),
     ),
-    read=pair_examples,
-    tasks=tasks_of_pair,
-    by_type={
-        "caption": (replace(CAPTIONS, max_words=30),),
-        "qa": tuple(QUESTIONS.columns_named(["question", "answers"])),
-        "visual_grounding": (replace(PHRASE, name="caption"), replace(BOX, name="answers")),
+    types={
+        "caption": RowType(
+            tasks=("caption", MATCHING), read=caption, columns=(replace(CAPTIONS, max_words=30),)
+        ),
+        "qa": RowType(
+            tasks=("qa", MATCHING),
+            read=question,
+            columns=tuple(QUESTIONS.columns_named(["question", "answers"])),
+        ),
+        "visual_grounding": RowType(
+            tasks=("visual_grounding", "grounded_captioning"),
+            read=grounding,
+            columns=(replace(PHRASE, name="caption"), replace(BOX, name="answers")),
+        ),
     },
 )
 EXTRAS = {
-    "text_infilling": RowKind(
-        name="text",
-        columns=(ID, Column("text", max_words=512)),
-        read=text_infilling,
-        tasks=text_only,
-    ),
-    "image_infilling": RowKind(
-        name="image",
-        columns=(ID, IMAGE, Column("codes", "image_codes")),
-        read=image_infilling,
-        tasks=image_only,
-    ),
-    "detection": RowKind(
-        name="detection",
-        columns=(ID, IMAGE, Column("objects", "boxes")),
-        read=detection,
-        tasks=objects_only,
-    ),
+    task: RowKind(name=name, columns=columns, types={task: RowType(tasks=(task,), read=read)})
+    for task, name, columns, read in (
+        ("text_infilling", "text", (ID, Column("text", max_words=512)), text_infilling),
+        ("image_infilling", "image", (ID, IMAGE, Column("codes", "image_codes")), image_infilling),
+        ("detection", "detection", (ID, IMAGE, Column("objects", "boxes")), detection),
+    )
 }

@@ -85,7 +85,7 @@ def load_task_and_models(
             if (
                 stored["task"].get("_name") == "joint"
             ):  # trained on several tasks: the options of the one that is asked for
-                stored["task"].update(options_of(name and registered(name)[0], path, state))
+                stored["task"].update(options_of(name, path, state))
             else:
                 stored["task"] = options_for(name, stored["task"], path)
             stored["task"] = (

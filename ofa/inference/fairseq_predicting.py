@@ -20,6 +20,7 @@ from ofa.inference.fairseq_loading import (
 )
 from ofa.io.json_files import load_json
 from ofa.io.stored_options import MEMBERS
+from ofa.tasks.template import NAME as TEMPLATE
 
 
 class LoadedCheckpoint:
@@ -43,9 +44,9 @@ class LoadedCheckpoint:
             stored.get("_name") or stored.get("task"): stored
         }
         known = [
-            {**stored, **options, "_name": name}
+            {**stored, **options, "_name": TEMPLATE if options.get(TEMPLATE) else name}
             for name, options in members.items()
-            if name in TASK_REGISTRY
+            if name in TASK_REGISTRY or options.get(TEMPLATE)
         ]
         self.trained = {stored_name(path, options): options for options in known}
         self.shared = {

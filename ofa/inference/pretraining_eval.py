@@ -91,12 +91,8 @@ class PretrainingEvalSet:
         """Fill ``samples``. Rows that cannot be asked about are counted. Raises: UserError if
         there are no others."""
         seen, start, broken = set(), 0, []
-        for file, end in zip(self.dataset.files, map(int, self.dataset.ends)):
-            tasks = (
-                PAIR_TASKS
-                if file is self.dataset.pairs
-                else [name for name, rows in self.dataset.extras.items() if rows is file]
-            )
+        for (name, file), end in zip(self.dataset.files.items(), self.dataset.starts[1:].tolist()):
+            tasks = PAIR_TASKS if file is self.dataset.pairs else [name]
             for index in range(start, end):
                 lacking = [
                     task
@@ -106,10 +102,10 @@ class PretrainingEvalSet:
                 if not lacking:
                     break
                 try:
-                    row, where = file[index - start], file.file.where(index - start)
+                    row = file[index - start]
                     wanted = {
                         task
-                        for task in file.kind.tasks(row, where)
+                        for task in file.tasks(index - start, row)
                         if task in lacking and question_of(task, row) not in seen
                     }
                     parts = self.dataset[index] if wanted else ()
@@ -172,7 +168,7 @@ class PretrainingEvalSet:
         for index in range(len(pairs)):
             row = pairs[index]
             try:
-                tasks = pairs.kind.tasks(row, pairs.file.where(index))
+                tasks = pairs.tasks(index, row)
             except UserError:  # a row of unknown type says nothing
                 continue
             if (

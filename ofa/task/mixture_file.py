@@ -1,18 +1,20 @@
-"""The file of a joint training: which tasks one model learns together, and what each is given.
+"""A mixture: which tasks one model learns together, and what each is given. In a file:
 
     {
       "caption": {"data": "caption_train.tsv,caption_val.tsv", "selected_cols": "0,4,2",
       "eval_cider": true,
                   "eval_args": {"beam": 3, "max_len_b": 30}, "weight": 0.2},
-      "refcoco": {"data": "boxes_train.tsv,boxes_val.tsv", "max_image_size": 64}
+      "[image] how many [text:thing]? -> [text:count]": {"data": "counts.tsv"}
     }
 
 ``weight`` is how often a task's rows are shown in an epoch (default 1), everything else an option
 of the task under its command-line name with underscores. Files are looked for beside this file.
+In one line, with files and weights alone: ``caption=train.tsv,val.tsv*0.2, vqa_gen=questions.tsv``.
 """
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,10 +22,12 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from ofa.errors import UserError
-from ofa.io.json_files import load_json
+from ofa.io.flags import did_you_mean
+from ofa.io.json_files import parse_json
 from ofa.io.numbers import read_decimal
 from ofa.io.stored_options import is_followed, is_readable_path, warn_once
 from ofa.task.task_spec import TaskOptions, TaskSpec
+from ofa.task.template import is_template, parse_template
 
 WEIGHT = "weight"
 MOST_WEIGHT = 1e6
@@ -43,14 +47,22 @@ SHARED = (
 # of types, in JSON's words
 NAMES: dict[Any, str] = {NoneType: "null", str: "text", bool: "true or false"}
 EXAMPLE = '{"caption": {"data": "train.tsv,val.tsv", "weight": 0.5}}'
+LINE = "caption=train.tsv,val.tsv*0.5, vqa_gen=questions.tsv"
+TEMPLATE = "template"  # the task that a line in place of a name is an option of
+# of an entry of a line: a name or a "quoted" template, and "=" behind it
+NAMED = re.compile(r'(?:^|,)\s*(?:"([^"]+)"|([^",=]+?))\s*=')
+TIMES = re.compile(r"\*\s*([0-9.eE+-]+)\s*$")
 
 
 @dataclass(frozen=True)
 class Member:
-    """One task of a joint training: its weight, and its options by name as far as the file gives
-    them."""
+    """One task of a mixture: its weight, and its options by name as far as they are given.
+
+    Args: name: in this mixture, of templates ``template``, ``template_2``, ... task: in fairseq.
+    """
 
     name: str
+    task: str
     weight: float
     options: dict[str, Any]
 
@@ -61,36 +73,71 @@ def read_members(path: str, specs: Mapping[str, TaskSpec]) -> list[Member]:
     Args: specs: every task that there is, by name.
     Raises: UserError naming file, task and option if the file is no such file.
     """
+    expected = f"JSON of task 'joint' such as {EXAMPLE}"
     try:
-        content = load_json(Path(path).read_text(encoding="utf-8"), pairs_hook=_no_name_twice)
-    except OSError as error:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path}: task 'joint' expects a JSON file such as {EXAMPLE}, found none "
-            f"({error.strerror})"
+            f"{path}: expected {expected}, it cannot be read ({error}); check the path"
         ) from None
-    except ValueError as error:
-        raise UserError(
-            f"{path}: task 'joint' expects JSON such as {EXAMPLE}, found something else ({error})"
-        ) from None
+    content = parse_json(text, path, expected, pairs_hook=_no_name_twice)
+    return members_of(path, content, specs)
+
+
+def parse_members(text: str, specs: Mapping[str, TaskSpec]) -> list[Member]:
+    """The tasks of a line ``NAME=FILES*WEIGHT, ...``. Raises: UserError."""
+    found = list(NAMED.finditer(text))
+    ends = [entry.start() for entry in found[1:]] + [len(text)]
+    content: dict[str, dict[str, Any]] = {}
+    for entry, end in zip(found, ends):
+        name, files = entry[1] or entry[2].strip(), text[entry.end() : end].strip()
+        times = TIMES.search(files)
+        if name in content:
+            raise UserError(f"--mixture: expects every task once, found '{name}' twice")
+        content[name] = {"data": files[: times.start()].strip() if times else files}
+        if times:
+            content[name][WEIGHT] = _number(times[1])
+    if not found or found[0].start():
+        raise UserError(f"--mixture: expects tasks such as '{LINE}', found {text[:80]!r}")
+    return members_of("--mixture", content, specs, beside_file=False)
+
+
+def members_of(
+    where: str, content: Any, specs: Mapping[str, TaskSpec], beside_file: bool = True
+) -> list[Member]:
+    """Args: where: the file, or what messages call it. content: task -> its entry."""
     if (
         not isinstance(content, dict)
         or not content
         or not all(isinstance(entry, dict) for entry in content.values())
     ):
         raise UserError(
-            f"{path}: expects one entry of options per task such as {EXAMPLE}, found"
+            f"{where}: expects one entry of options per task such as {EXAMPLE}, found"
             f" {json.dumps(content)[:80]}"
         )
     names = {alias: name for name, spec in specs.items() for alias in spec.aliases}
-    names |= {name: name for name in specs}
-    members = [
-        _member(path, names.get(str(name), str(name)), entry, specs)
-        for name, entry in content.items()
-    ]
-    named = [member.name for member in members]
-    if twice := next((name for name in named if named.count(name) > 1), None):
-        raise UserError(f"{path}: expects every task once, found '{twice}' under two of its names")
-    return members
+    members: dict[str, Member] = {}  # by task or line
+    for key, entry in content.items():
+        line = parse_template(key, where).text if is_template(key) else ""
+        task = TEMPLATE if line else names.get(str(key), str(key))
+        if task not in specs or key == TEMPLATE:
+            known = sorted(set(specs) - {TEMPLATE})
+            raise UserError(
+                f"{where}: unknown task {key[:60]!r}; known: {', '.join(known)}"
+                f"{did_you_mean(key, [*known, *names])}"
+            )
+        called = line or task
+        if called in members:
+            raise UserError(
+                f"{where}: expects every task once, found '{called}' under two of its names"
+            )
+        lines = sum(member.task == TEMPLATE for member in members.values())
+        name = f"{TEMPLATE}_{lines + 1}" if line and lines else task
+        place = f"{where}: task '{called}'"
+        options = _options(where, place, entry, specs[task].options, beside_file)
+        options |= {TEMPLATE: line} if line else {}
+        members[called] = Member(name, task, _weight(place, entry), options)
+    return list(members.values())
 
 
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -100,30 +147,32 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _member(path: str, name: str, entry: dict[str, Any], specs: Mapping[str, TaskSpec]) -> Member:
-    if name not in specs:
-        raise UserError(f"{path}: unknown task {name[:60]!r}; known: {', '.join(sorted(specs))}")
-    where = f"{path}: task '{name}'"
-    types = get_type_hints(specs[name].options)
-    known = [field.name for field in fields(specs[name].options) if field.name not in SHARED]
+def _options(
+    path: str, where: str, entry: dict[str, Any], kind: type[TaskOptions], beside_file: bool
+) -> dict[str, Any]:
+    """The options of an entry that are followed. Raises: UserError."""
+    types = get_type_hints(kind)
+    known = {field.name for field in fields(kind)} - {*SHARED, TEMPLATE}
     options = {}
     for option, value in entry.items():
+        if option == WEIGHT:
+            continue
         if option in SHARED:
             flag = "--" + option.replace("_", "-")
             raise UserError(
                 f"{where}: '{option}' is the same for all tasks; give it as {flag} instead"
             )
-        if option != WEIGHT and option not in known:
+        if option not in known:
             raise UserError(
-                f"{where}: unknown option '{option}'; known: {', '.join(sorted([*known, WEIGHT]))}"
+                f"{where}: unknown option '{option}'; known: {', '.join(sorted({*known, WEIGHT}))}"
+                f"{did_you_mean(option, {*known, WEIGHT})}"
             )
-        if option == WEIGHT:
-            continue
-        value = beside(path, _typed(f"{where}: option '{option}'", value, types[option]))
-        if not is_followed(option, value):
-            warn_once(path, option, str(value)[:100])
-        else:
+        value = _typed(f"{where}: option '{option}'", value, types[option])
+        value = beside(path, value) if beside_file else value
+        if is_followed(option, value):
             options[option] = value
+        else:
+            warn_once(path, option, str(value)[:100])
     if not options.get("data"):
         raise UserError(f'{where}: expects "data": "train.tsv,val.tsv", found none')
     for part in options["data"].split(","):
@@ -132,17 +181,25 @@ def _member(path: str, name: str, entry: dict[str, Any], specs: Mapping[str, Tas
                 f"{where}: 'data' expects files and folders of this machine, found"
                 f" {part.strip()[:100]!r}; correct the path"
             )
+    return options
+
+
+def _weight(where: str, entry: dict[str, Any]) -> float:
     weight = entry.get(WEIGHT, 1.0)
-    if (
-        isinstance(weight, bool)
-        or not isinstance(weight, (int, float))
-        or not 0 < weight <= MOST_WEIGHT
-    ):
+    if type(weight) not in (int, float) or not 0 < weight <= MOST_WEIGHT:
         raise UserError(
             f"{where}: 'weight' expects a number above 0 and up to {MOST_WEIGHT:g}, how often each"
             f" row is shown in an epoch; found {json.dumps(weight)[:60]}"
         )
-    return Member(name, float(weight), options)
+    return float(weight)
+
+
+def _number(text: str) -> Any:
+    """The number that a text is, or the text, which is refused as a weight."""
+    try:
+        return read_decimal(text)
+    except ValueError:
+        return text
 
 
 def _typed(where: str, value: Any, annotation: Any) -> Any:

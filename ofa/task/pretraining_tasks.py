@@ -8,19 +8,17 @@ auxiliary rows              text_infilling, image_infilling, detection: a group 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Optional, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
 
-import torch
-from PIL import Image
-
-from ofa.errors import UserError
-from ofa.io.flags import option
+from ofa.errors import UserError, place
+from ofa.io.flags import did_you_mean, option
 from ofa.io.json_files import load_json
 from ofa.io.numbers import read_decimal
 from ofa.task.columns import Column, TsvSchema
-from ofa.task.task_spec import Example, RowContext, Symbols, TaskOptions
+from ofa.task.task_spec import Example, RowContext, TaskOptions
+from ofa.task.text import kind_of_pair
 
 PAIR_TASKS = ("caption", "qa", "visual_grounding", "grounded_captioning", "image_text_matching")
 EXTRA_TASKS = ("text_infilling", "image_infilling", "detection")
@@ -113,56 +111,17 @@ class PretrainingOptions(TaskOptions):
         return largest, round(LONGEST * largest)
 
 
-class Images(Protocol):
-    """How images become what the model sees: cut at random in training, always the same in
-    evaluation."""
-
-    def full_view(self, image: Image.Image) -> torch.Tensor:
-        """float32[3, S, S] of an image with a text."""
-
-    def crop_around_box(
-        self, image: Image.Image, box: Sequence[float]
-    ) -> tuple[torch.Tensor, Symbols]:
-        """float32[3, S, S] that shows the box, and the box in it as location bins."""
-
-    def detection_view(
-        self, image: Image.Image, boxes: Sequence[Sequence[float]]
-    ) -> tuple[torch.Tensor, list[tuple[int, Symbols]]]:
-        """float32[3, S', S'], and those boxes that are in it: number and location bins."""
-
-    def mask_center(self, image: Image.Image) -> torch.Tensor:
-        """float32[3, S', S'] whose middle is gray."""
-
-    def blank_image(self) -> torch.Tensor:
-        """What stands for an image where there is none: float32[3, S', S']."""
-
-    def corrupt_spans(self, text: str) -> tuple[Symbols, Symbols]:
-        """A text with masks, and the whole text."""
-
-
-class Negatives(Protocol):
-    """What does not fit an image."""
-
-    def caption(self, caption: str, objects: Sequence[str], rng) -> str: ...
-
-    def answer(self, answer: str, confidence: float, rng) -> str: ...
-
-
 @dataclass
 class PretrainingContext(RowContext):
-    """What the functions that read a row may use besides it. ``negatives`` is there if
-    image-text matching is trained."""
+    """What the functions that read a row may use besides it.
 
-    images: Images
-    negatives: Optional[Negatives] = None
+    Attributes: images: how images become what the model sees, cut at random in training
+        (``ofa.data.pretraining.EvaluationImages``). negatives: what does not fit an image, if
+        image-text matching is trained (``ofa.data.negatives.NegativeSampler``).
+    """
 
-
-@dataclass
-class PretrainingExample:
-    """A sample of one of the tasks."""
-
-    task: str
-    example: Example
+    images: Any
+    negatives: Any = None
 
 
 def parse_weights(text: Optional[str]) -> dict[str, float]:
@@ -171,20 +130,22 @@ def parse_weights(text: Optional[str]) -> dict[str, float]:
 
     Raises: UserError for an unknown task, or a negative or infinite weight.
     """
-    usage = "--task-weights expects 'qa=2,detection=0' or JSON"
-    given: Mapping[str, Any]
-    text = text or ""
+    usage, text = "--task-weights expects 'qa=2,detection=0' or JSON", text or ""
     try:
-        if text.lstrip().startswith("{"):
-            given = load_json(text)
-        else:
-            given = dict(part.strip().split("=") for part in text.split(",") if part.strip())
+        given = (
+            load_json(text)
+            if text.lstrip().startswith("{")
+            else dict(part.strip().split("=") for part in text.split(",") if part.strip())
+        )
     except ValueError as error:
         raise UserError(f"{usage}, found {text!r} ({error})") from None
     weights = dict.fromkeys(TASKS, 1.0)
     for task, value in given.items():
         if task not in weights:
-            raise UserError(f"{usage}, found the unknown task {task!r}; known: {', '.join(TASKS)}")
+            meant = did_you_mean(task, TASKS)
+            raise UserError(
+                f"{usage}, found the unknown task {task!r}; known: {', '.join(TASKS)}{meant}"
+            )
         try:
             weights[task] = read_decimal(value)
         except ValueError:
@@ -212,21 +173,52 @@ Row = Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
+class RowType:
+    """Rows that are read in one way.
+
+    Args:
+        tasks: names of the tasks that a row has samples for.
+        read: a row by column name -> the example of each task; later ones may be missing.
+        columns: what columns of such a row are, where other rows of the file differ.
+    """
+
+    tasks: tuple[str, ...]
+    read: Callable[[Row, PretrainingContext], list[Example]]
+    columns: tuple[Column, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class RowKind(TsvSchema):
     """One kind of file; its name begins the names of its files and of its options.
 
-    Args:
-        read: a row by column name -> its samples; in the order of ``tasks``, later ones may be
-            missing.
-        tasks: (row, ``file:row``) -> names of the tasks that it has samples for.
-        by_type: content of the column ``type`` -> what columns of such a row are.
+    Args: types: of its rows; of several the column ``type`` names one.
     """
 
-    read: Callable[[Row, PretrainingContext], list[PretrainingExample]]
-    tasks: Callable[[Row, str], tuple[str, ...]]
-    by_type: Mapping[str, tuple[Column, ...]] = field(default_factory=dict)
+    types: Mapping[str, RowType]
     options: type[TaskOptions] = PretrainingOptions
 
     @property
     def files(self) -> tuple[str, ...]:
         return (self.name,)
+
+    @property
+    def by_type(self) -> dict[str, tuple[Column, ...]]:
+        """Content of the column ``type`` -> what columns of such a row are."""
+        return {name: rows.columns for name, rows in self.types.items() if rows.columns}
+
+    def type_of(self, row: Row, where: str = "") -> RowType:
+        """Raises: UserError if a row is of an unknown type."""
+        if len(self.types) == 1:
+            return next(iter(self.types.values()))
+        name = kind_of_pair(row["type"])
+        if name not in self.types:
+            raise UserError(
+                f"{place(where)}task 'unify_task' expects a type of row, one of"
+                f" {', '.join(self.types)}; found {row['type'][:40]!r}; does --selected-cols name"
+                f" the columns {', '.join(self.column_names)}?"
+            )
+        return self.types[name]
+
+    def read(self, row: Row, context: PretrainingContext) -> list[Example]:
+        """The examples of a row, of one task each. Raises: UserError if it breaks a rule."""
+        return self.type_of(row, context.where).read(row, context)

@@ -10,6 +10,8 @@ import torch
 from caption_files import caption, caption_flags, make_vocabulary, write_tsv
 from fairseq_setup import configuration, task_with_data
 
+from ofa.errors import UserError
+
 ROWS = 7
 # options of one task are in the file
 OWN = ("--selected-cols", "--eval-cider", "--eval-args", "--task")
@@ -50,14 +52,14 @@ TWO = {
 }
 
 
+def flags_of(files) -> list[str]:
+    flags = caption_flags(str(files.folder / "tasks.json"), files.vocabulary)
+    return [*(flag for flag in flags if not flag.startswith(OWN)), "--task=joint"]
+
+
 def configure(files, members: dict, *more: str):
-    path = files.folder / "tasks.json"
-    path.write_text(json.dumps(members))
-    flags = [
-        flag for flag in caption_flags(str(path), files.vocabulary) if not flag.startswith(OWN)
-    ]
-    flags = [*flags, "--task=joint", *more]
-    return configuration(flags)
+    (files.folder / "tasks.json").write_text(json.dumps(members))
+    return configuration([*flags_of(files), *more])
 
 
 def set_up(files, members: dict = TWO, *more: str):
@@ -222,6 +224,28 @@ def test_options_of_the_command_line_hold_for_every_task_unless_the_file_says_ot
     )
 
 
+def test_a_line_names_the_tasks_and_one_of_them_may_be_a_line_itself(files):
+    template = "[image] what is it? -> [text:caption]"
+    from fairseq.tasks import setup_task
+
+    from ofa.tasks.fairseq_mixture import options_of
+
+    line = f'caption={files.folder}/train.tsv*2, "{template}"={files.folder}/second.tsv'
+    flags = ["" if flag.endswith("tasks.json") else flag for flag in flags_of(files)]
+    cfg = configuration([*filter(None, flags), f"--mixture={line}"])
+    task = setup_task(cfg.task)
+    assert {name: one.cfg._name for name, one in task.tasks.items()} == {
+        "caption": "caption",
+        "template": "template",
+    }
+    assert task.weights == {"caption": 2.0, "template": 1.0}
+    assert task.tasks["template"].spec.name == template
+    state = {"task_state": task.state_dict()}
+    assert options_of(template, "a.pt", state)["template"] == template
+    with pytest.raises(UserError, match="expects a JSON file or --mixture, found neither"):
+        setup_task(configuration([*filter(None, flags)]).task)
+
+
 def test_each_task_shows_its_samples_under_its_own_name(ready):
     assert [task.tensorboard_samples.name for task in ready[1].tasks.values()] == [
         "caption sample",
@@ -238,7 +262,6 @@ def test_several_training_files_take_turns_by_epoch(files):
 
 
 def test_checkpoints_keep_the_options_of_each_task(ready):
-    from ofa.errors import UserError
     from ofa.tasks.fairseq_mixture import options_of
 
     state = {"task_state": ready[1].state_dict()}

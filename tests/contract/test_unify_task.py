@@ -99,6 +99,13 @@ def test_every_eighth_row_in_the_order_of_reading_brings_a_group(ready):
     dataset.set_epoch(1)
 
 
+def test_pairs_come_in_the_order_that_earlier_checkpoints_are_in_the_middle_of(ready):
+    """Recorded before joint training and pretraining were one data set."""
+    batches = epoch_of(ready[1])[:3]
+    names = [name for batch in batches for name in groups_of(batch)[0]["id"][::2]]
+    assert names == [f"p{row}" for row in (12, 18, 9, 11, 2, 17, 19, 3, 5, 0, 22, 13)]
+
+
 def test_an_epoch_shows_the_mixture_of_upstream(ready):
     assert counts_of(epoch_of(ready[1])) == {
         "caption": 8,
@@ -607,10 +614,9 @@ def with_images(row: list[str]) -> list[str]:
 
 
 def read_all(dataset) -> None:
-    numbers = {"pairs": 0, **{name: 1 + number for number, name in enumerate(dataset.extras)}}
-    for number in numbers.values():
-        for row in range(len(dataset.files[number])):
-            dataset.samples(number, row, dataset.builder.draws(1, row, "test"))
+    for name, rows in dataset.files.items():
+        for row in range(len(rows)):
+            dataset.samples(name, row, dataset.builder.draws(1, row, "test"))
 
 
 @pytest.mark.parametrize("case", WRONG_ROWS)

@@ -15,7 +15,7 @@ from conftest import bpe_folder
 from golden import load, load_json, path
 
 from ofa.data.bad_rows import BadRows
-from ofa.data.fairseq_pretraining import KindRows, PretrainingDataset
+from ofa.data.fairseq_mixture import KindRows, PretrainingDataset
 from ofa.data.negatives import NegativeSampler
 from ofa.data.pretraining import Draws, PretrainingBuilder
 from ofa.data.tsv import TsvFile
@@ -45,7 +45,8 @@ def dataset(tmp_path_factory):
         for name, file in files.items()
     }
     pairs = KindRows(TsvFile(path("dataset_unify_vl.tsv")), PAIRS, "")
-    return PretrainingDataset(pairs, extras, builder, parse_weights(None), False, BadRows())
+    files = {"pairs": pairs, **extras}
+    return PretrainingDataset(files, builder, parse_weights(None), False, BadRows())
 
 
 def seeded(seed: int) -> Draws:
@@ -56,14 +57,14 @@ def made(dataset, name: str):
     """The sample that a recording describes, drawn with its seed."""
     kind, draws = name.split("_")[0], seeded(SAMPLES[name]["seed"])
     if kind.startswith("row"):
-        return dataset.samples(0, int(kind[3:]), draws)[name.endswith("second")]
+        return dataset.samples("pairs", int(kind[3:]), draws)[name.endswith("second")]
     if name == "pure_text_1":  # both texts are masked by one stream
-        dataset.samples(1, 0, draws)
+        dataset.samples("text_infilling", 0, draws)
     file, row = {
-        "pure_text_0": (1, 0),
-        "pure_text_1": (1, 1),
-        "pure_image_0": (2, 0),
-        "detection_0": (3, 0),
+        "pure_text_0": ("text_infilling", 0),
+        "pure_text_1": ("text_infilling", 1),
+        "pure_image_0": ("image_infilling", 0),
+        "detection_0": ("detection", 0),
     }[name]
     return dataset.samples(file, row, draws)[0]
 

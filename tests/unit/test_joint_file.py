@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from ofa.errors import UserError
-from ofa.task.mixture_file import beside, given, metric_names, read_members
+from ofa.task.mixture_file import beside, given, metric_names, parse_members, read_members
 from ofa.task.task_spec import TaskOptions
 
 
@@ -19,10 +19,18 @@ class CountOptions(TaskOptions):
     eval_args: str | None = "{}"
 
 
+@dataclass
+class TemplateOptions(TaskOptions):
+    template: str | None = None
+
+
 SPECS = {
     "count": SimpleNamespace(options=CountOptions, aliases=("number",)),
     "other": SimpleNamespace(options=TaskOptions, aliases=()),
+    "template": SimpleNamespace(options=TemplateOptions, aliases=()),
 }
+COLORS = "[image] what color, [text:name]? -> [text:color]"
+COUNTS = "[image] how many -> [text:count]"
 
 
 def read(tmp_path, content) -> list:
@@ -61,6 +69,44 @@ def test_tasks_come_with_weight_and_options_in_the_order_of_the_file(tmp_path):
     }
 
 
+def test_tasks_in_one_line_are_tasks_of_a_mixture_several_times(tmp_path):
+    members = read(tmp_path, {line: {"data": "x"} for line in (COLORS, COUNTS, "other")})
+    assert [(member.name, member.task) for member in members] == [
+        ("template", "template"),
+        ("template_2", "template"),
+        ("other", "other"),
+    ]
+    assert [member.options.get("template") for member in members] == [COLORS, COUNTS, None]
+
+
+def test_a_mixture_is_said_in_one_line_with_files_and_weights():
+    line = f'count=a.tsv,b.tsv*2, number=c, other=d.tsv * 0.5 ,"{COLORS}"=e.tsv'
+    count, other, colors = parse_members(line.replace(" number=c,", ""), SPECS)
+    assert (count.name, count.weight, count.options) == ("count", 2.0, {"data": "a.tsv,b.tsv"})
+    assert (other.name, other.weight, other.options["data"]) == ("other", 0.5, "d.tsv")
+    assert (colors.weight, colors.options) == (1.0, {"data": "e.tsv", "template": COLORS})
+    with pytest.raises(UserError, match="every task once, found 'count' under two of its names"):
+        parse_members(line, SPECS)
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("", "--mixture: expects tasks such as 'caption=train.tsv"),
+        ("a.tsv", "--mixture: expects tasks such as"),
+        ("x, count=a.tsv", "--mixture: expects tasks such as"),
+        ("count=a.tsv*0", "'weight' expects a number above 0.*found 0"),
+        ("count=a.tsv*1e5e", "'weight' expects a number above 0"),
+        ("count=", "task 'count': expects \"data\""),
+        ("cuont=a.tsv", "unknown task 'cuont'.*did you mean count"),
+        ("count=a.tsv, count=b.tsv", "every task once, found 'count' twice"),
+    ],
+)
+def test_a_line_that_is_no_mixture_is_one_message(line, words):
+    with pytest.raises(UserError, match=words):
+        parse_members(line, SPECS)
+
+
 def test_files_are_looked_for_beside_the_file_and_other_words_stay(tmp_path):
     (tmp_path / "answers.json").touch()
     path = str(tmp_path / "tasks.json")
@@ -75,7 +121,7 @@ def test_files_are_looked_for_beside_the_file_and_other_words_stay(tmp_path):
 @pytest.mark.parametrize(
     "content, words",
     [
-        ("{", r"tasks\.json: .*expects JSON"),
+        ("{", r"tasks\.json: expected JSON of task 'joint'"),
         ([], r"one entry of options per task"),
         ({}, r"one entry of options per task"),
         ({"count": 3}, r"one entry of options per task"),
@@ -84,10 +130,19 @@ def test_files_are_looked_for_beside_the_file_and_other_words_stay(tmp_path):
             r"every task once, found 'count' under two of its names",
         ),
         ('{"count": {"data": "x"}, "count": {"data": "y"}}', r"'count' occurs twice"),
-        ({"cuont": {"data": "x"}}, r"unknown task 'cuont'; known: count, other"),
+        (
+            {"cuont": {"data": "x"}},
+            r"unknown task 'cuont'; known: count, other; did you mean count\?",
+        ),
+        ({"template": {"data": "x"}}, r"unknown task 'template'"),
+        ({"[image] -> ": {"data": "x"}}, r"tasks\.json: expected"),
+        (
+            {COUNTS: {"data": "x"}, f"{COUNTS} ": {"data": "y"}},
+            r"every task once, found '\[image\] how many",
+        ),
         (
             {"count": {"data": "x", "baem": 3}},
-            r"task 'count': unknown option 'baem'; known: beam, .*weight",
+            r"task 'count': unknown option 'baem'; known: beam, .*weight.*; did you mean beam\?",
         ),
         ({"count": {"beam": 3}}, r"task 'count': expects \"data\""),
         (
@@ -125,8 +180,11 @@ def test_files_are_looked_for_beside_the_file_and_other_words_stay(tmp_path):
             )
             for weight in ("1e400", "NaN", "1e30", "1" * 400, "-1", "true")
         ),
-        ("[" * 100_000, r"tasks\.json: .*expects JSON"),
-        ('{"count": {"data": "x", "weight": %s}}' % ("1" * 5000), r"tasks\.json: .*expects JSON"),
+        ("[" * 100_000, r"tasks\.json: expected JSON of task 'joint'"),
+        (
+            '{"count": {"data": "x", "weight": %s}}' % ("1" * 5000),
+            r"tasks\.json: expected JSON of task 'joint'",
+        ),
     ],
 )
 def test_anything_else_is_one_message_with_file_task_and_option(tmp_path, content, words):
@@ -135,7 +193,9 @@ def test_anything_else_is_one_message_with_file_task_and_option(tmp_path, conten
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"none\.json: task 'joint' expects a JSON file"):
+    with pytest.raises(
+        UserError, match=r"none\.json: expected JSON of task 'joint'.*cannot be read"
+    ):
         read_members(str(tmp_path / "none.json"), SPECS)
 
 

@@ -8,71 +8,97 @@ import pytest
 import torch
 
 from ofa.data.collate import collate
-from ofa.data.mixture import Mixture
+from ofa.data.fairseq_mixture import MixtureDataset, Part
+from ofa.task.task_spec import TaskOptions
 
 
-def files_of(*rows: int) -> list[range]:
-    """Stand for files of these numbers of rows."""
-    return list(map(range, rows))
+def mixture_of(
+    rows: list[int],
+    rates: list[float],
+    shuffle: bool = True,
+    seed: int = 1,
+    buffer: int | None = None,
+) -> MixtureDataset:
+    """Files of these numbers of rows, each called by its number."""
+    parts = {
+        number: Part(range(count), rate, (number,))
+        for number, (count, rate) in enumerate(zip(rows, rates))
+    }
+    dataset = MixtureDataset(parts, [TaskOptions()], True, shuffle, buffer)
+    dataset.set_seed(seed)
+    return dataset
 
 
-def rows_of(mixture: Mixture, epochs: range) -> list[Counter]:
+def locate(mixture: MixtureDataset, index: int, epoch: int) -> tuple[int, int]:
+    mixture.set_epoch(epoch)
+    return mixture.locate(index)
+
+
+def order(mixture: MixtureDataset, epoch: int) -> np.ndarray:
+    mixture.set_epoch(epoch)
+    return mixture.ordered_indices()
+
+
+def rows_of(mixture: MixtureDataset, epochs: range) -> list[Counter]:
     """How often each row of each task is shown in some epochs."""
-    shown: list[Counter] = [Counter() for _ in mixture.rows]
+    shown: list[Counter] = [Counter() for _ in mixture.parts]
     for epoch in epochs:
-        for index in mixture.order(epoch):
-            task, row = mixture.locate(index, epoch)
+        for index in order(mixture, epoch):
+            task, row = mixture.locate(index)
             shown[task][row] += 1
     return shown
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_weights_say_how_often_the_rows_of_a_task_are_shown(shuffle):
-    first, second, third = rows_of(
-        Mixture(files_of(10, 4, 7), [0.5, 2.0, 1.0], shuffle), range(1, 5)
-    )
+    first, second, third = rows_of(mixture_of([10, 4, 7], [0.5, 2.0, 1.0], shuffle), range(1, 5))
     assert first == Counter({row: 2 for row in range(10)})  # in two epochs of four
     assert second == Counter({row: 8 for row in range(4)})
     assert third == Counter({row: 4 for row in range(7)})
 
 
 def test_half_of_the_rows_are_shown_in_one_epoch_and_the_others_in_the_next():
-    mixture = Mixture(files_of(10), [0.5])
+    mixture = mixture_of([10], [0.5])
     one, two = (set(rows_of(mixture, range(epoch, epoch + 1))[0]) for epoch in (1, 2))
     assert len(one) == len(two) == 5 and one | two == set(range(10))
 
 
 def test_the_row_of_a_sample_depends_on_seed_epoch_and_index_alone():
-    mixture = Mixture(files_of(9, 5), [1.0, 1.0], seed=3)
-    found = {index: mixture.locate(index, 2) for index in reversed(range(14))}
-    assert found == {
-        index: Mixture(files_of(9, 5), [1.0, 1.0], seed=3).locate(index, 2) for index in range(14)
-    }
-    assert found != {index: mixture.locate(index, 3) for index in range(14)}
-    assert found != {
-        index: Mixture(files_of(9, 5), [1.0, 1.0], seed=4).locate(index, 2) for index in range(14)
-    }
-    assert not np.array_equal(mixture.order(1), mixture.order(2))
+    mixture, again, other = (mixture_of([9, 5], [1.0, 1.0], seed=seed) for seed in (3, 3, 4))
+    found = {index: locate(mixture, index, 2) for index in reversed(range(14))}
+    assert found == {index: locate(again, index, 2) for index in range(14)}
+    assert found != {index: locate(mixture, index, 3) for index in range(14)}
+    assert found != {index: locate(other, index, 2) for index in range(14)}
+    assert not np.array_equal(order(mixture, 1), order(mixture, 2))
+
+
+def test_the_order_is_the_one_that_earlier_checkpoints_are_in_the_middle_of():
+    """Recorded before joint training and pretraining were one data set."""
+    mixture = mixture_of([5, 3], [1.0, 2.0], seed=7)
+    located = [locate(mixture, index, 2) for index in order(mixture, 2)]
+    assert [row for task, row in located if task == 0] == [3, 1, 0, 2, 4]
+    assert [row for task, row in located if task == 1] == [1, 2, 1, 2, 0, 0]
+    assert [task for task, _ in located] == [0, 1, 0, 0, 1, 1, 0, 1, 0, 1, 1]
 
 
 def test_without_shuffling_tasks_are_evenly_spread_and_rows_stay_in_their_order():
-    mixture = Mixture(files_of(6, 3), [1.0, 1.0], shuffle=False)
-    located = [mixture.locate(index, 1) for index in mixture.order(1)]
+    mixture = mixture_of([6, 3], [1.0, 1.0], shuffle=False)
+    located = [mixture.locate(index) for index in order(mixture, 1)]
     assert [task for task, _ in located] == [0, 1, 0, 0, 1, 0, 0, 1, 0]
     assert [row for task, row in located if task == 0] == list(range(6))
 
 
 def test_a_small_weight_shows_a_row_at_least():
-    assert Mixture(files_of(10, 3), [1.0, 0.01]).counts == (10, 1)
+    assert mixture_of([10, 3], [1.0, 0.01]).counts() == {0: 10, 1: 1}
 
 
 def test_rows_of_a_shuffle_buffer_are_read_near_one_another():
-    mixture = Mixture(files_of(400, 100), [1.0, 2.0], buffer=10)
+    mixture = mixture_of([400, 100], [1.0, 2.0], buffer=10)
     assert rows_of(mixture, range(1, 3)) == [
         Counter({row: 2 for row in range(400)}),
         Counter({row: 4 for row in range(100)}),
     ]
-    found = [mixture.locate(index, 1) for index in mixture.order(1)]
+    found = [mixture.locate(index) for index in order(mixture, 1)]
     first = [row for task, row in found if task == 0]
     blocks = [len({row // 10 for row in first[start : start + 40]}) for start in range(0, 400, 40)]
     assert np.mean(blocks) < 15  # of 40; rows in any order are of 25

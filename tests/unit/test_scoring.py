@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from ofa.errors import UserError
@@ -126,25 +127,21 @@ class PairsStub:
         {"image": str(row), "caption": "" if row == 1 else "a dog", "answers": ""}
         for row in range(3)
     ]
-    ends, extras = [3], {}
 
     def __init__(self):
-        self.pairs, self.files, self.file, self.kind = self, [self], self, self
+        self.pairs, self.files, self.starts = self, {"pairs": self}, np.array([0, 3])
 
     def __getitem__(self, index):
         return self.rows[index]
 
-    def where(self, index):
-        return f"pairs.tsv:{index + 1}"
-
-    def tasks(self, row, where):
+    def tasks(self, index, row):
         if not row["caption"]:
-            raise UserError(f"{where}: expects a caption")
+            raise UserError(f"pairs.tsv:{index + 1}: expects a caption")
         return ("caption",)
 
 
 def test_rows_of_pretraining_that_cannot_be_asked_about_are_counted(caplog):
-    from ofa.data.pretraining import TASK
+    from ofa.data.sample import TASK
     from ofa.inference.pretraining_eval import PretrainingEvalSet
     from ofa.task.pretraining_tasks import PAIR_TASKS, TASKS
 
@@ -157,7 +154,7 @@ def test_rows_of_pretraining_that_cannot_be_asked_about_are_counted(caplog):
     asked.rows, asked.repeated, asked.samples = 5, False, {task: [] for task in TASKS}
     asked.task = type("Task", (), {"weights": {task: 1.0 for task in TASKS}})
     asked.dataset = Dataset()
-    asked.dataset.files = [file := PairsStub()]
+    asked.dataset.files = {"pairs": (file := PairsStub())}
     asked.dataset.pairs, Dataset.asks = file, True
     asked.collect()
     assert [row["image"] for _, row in asked.samples["caption"]] == ["0", "2"]

@@ -805,9 +805,7 @@ def test_files_larger_than_memory_are_opened_and_read_within_a_little_of_it(tmp_
         file.seek(0, os.SEEK_END)
         file.write(b"\n3\tlast\n")
     starts = np.array([0, 8, (20 << 30) + 1, (20 << 30) + 8], dtype=np.uint64)
-    index_files.store(
-        starts, 3, tsv.stat(), [tmp_path / "large.tsv.idx"], tsv_index.MAGIC
-    )
+    index_files.store(starts, 3, tsv.stat(), [tmp_path / "large.tsv.idx"], tsv_index.MAGIC)
     with open(tar, "wb") as file:
         for number in range(5):  # members of 2 GB that hold nothing
             for name, size in ((f"{number}.bin", 2 << 30), (f"{number}.json", 6)):

@@ -99,9 +99,7 @@ def test_rows_beyond_four_gigabytes_are_found(write):
         file.write(b"\n3\tlast\n")
     size = path.stat().st_size
     starts = np.array([0, 8, size - 7, size], dtype=np.uint64)
-    index_files.store(
-        starts, 3, path.stat(), [Path(f"{path}.idx")], tsv_index.MAGIC
-    )
+    index_files.store(starts, 3, path.stat(), [Path(f"{path}.idx")], tsv_index.MAGIC)
     file = TsvFile(path)
     assert len(file) == 3 and file[2] == ["3", "last"]
 

@@ -9,12 +9,14 @@ middle of an epoch.
 """
 
 import functools
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 DEFAULT_BUFFER = 10_000  # samples, for shards
+ROUNDS = 4  # of ``shuffled``
 
 
 def row_order(
@@ -48,14 +50,13 @@ def uses_shuffle_buffer(rows: Any, buffer: int | None = None) -> bool:
     return buffer > 0 if buffer is not None else getattr(rows, "shard_starts", None) is not None
 
 
-@functools.lru_cache(
-    maxsize=16
-)  # a few files, the pass through the rows that ends and the one that begins
+@functools.lru_cache(maxsize=16)  # a few files, the pass that ends and the one that begins
 def cached_order(
     rows: Any, seed: Sequence[int], time: int, buffer: int | None = None
 ) -> np.ndarray:
     """``row_order``, kept for whoever asks for it place by place. Args: seed: a tuple."""
-    return row_order(rows, seed, time, buffer)
+    order = row_order(rows, seed, time, buffer)
+    return order.astype(np.uint32) if len(order) < 1 << 32 else order
 
 
 def buffered(stream: np.ndarray, size: int, random: np.random.Generator) -> np.ndarray:
@@ -78,3 +79,21 @@ def buffered(stream: np.ndarray, size: int, random: np.random.Generator) -> np.n
     last = by_slot[np.append(first[1:], True)]
     kept[slots[last]] = last + size
     return stream[np.concatenate([given, random.permutation(kept)])]
+
+
+def shuffled(place: int, size: int, key: str) -> int:
+    """Number in [0, size) that stands at ``place`` of a shuffled order without a list of it; every
+    number stands at one place. Another ``key``, another order.
+
+    A Feistel network over the next even power of two; numbers beyond ``size`` are passed through it
+    again.
+    """
+    bits = max(1, ((size - 1).bit_length() + 1) // 2)
+    while True:
+        high, low = place >> bits, place & ((1 << bits) - 1)
+        for round_ in range(ROUNDS):
+            digest = hashlib.blake2b(f"{key}-{round_}-{low}".encode(), digest_size=8).digest()
+            high, low = low, high ^ int.from_bytes(digest, "little") & ((1 << bits) - 1)
+        place = high << bits | low
+        if place < size:
+            return place
