@@ -28,7 +28,7 @@ CAPTIONS_ALONE = {"QUICKSTART_ACTS": "2"}
 
 def run(seed: int, folder: Path, flags: list[str]) -> dict:
     """One quickstart. Returns: curves and scores by name."""
-    from ofa.report.page import training_curves
+    from ofa.report.training_log import training_curves
 
     environment = {
         **os.environ,

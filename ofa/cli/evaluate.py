@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.cli.options import QualityOptions
-from ofa.cli.report import check_files, print_table
+from ofa.cli.report import check_files, print_table, write_pages
 from ofa.errors import UserError
 from ofa.inference.options import EvaluationOptions
 from ofa.io.flags import Parser, command, option
@@ -72,26 +72,22 @@ def run(args: EvaluateOptions) -> int:
     scores, constant = _score(args, evaluation)
     if evaluation.result_path:
         print(f"predictions: {evaluation.result_path}")
-    if args.report:
-        from ofa.report.evaluation_page import Outcome, write_page
+    if args.report or args.json:
+        from ofa.report.evaluation_page import Outcome
 
         outcome = Outcome(
-            evaluation.task.spec,
-            evaluation.predictions,
-            evaluation.references,
-            evaluation.dataset.row,
+            spec=evaluation.task.spec,
+            predictions=evaluation.predictions,
+            references=evaluation.references,
+            row=evaluation.dataset.row,
+            subset=args.gen_subset,
+            model=args.checkpoint,
+            source=args.data or args.images or "",
+            scores=scores,
+            constant=constant,
+            seconds=time.monotonic() - started,
         )
-        write_page(
-            args.report,
-            outcome,
-            args,
-            (args.gen_subset, args.checkpoint, args.data or args.images or ""),
-            scores,
-            constant,
-            other_scores(args, constant),
-            time.monotonic() - started,
-        )
-        print(f"page: {args.report}")
+        write_pages(args.report, outcome, args)
     return 1 if getattr(evaluation.dataset.file, "broken", None) else 0  # image files of a folder
 
 

@@ -43,7 +43,7 @@ def set_up(parser: Parser) -> None:
 
 def run(args: MergeOptions) -> int:
     """Read the pages, write the one that holds them."""
-    from ofa.report.page import merge_reports
+    from ofa.report.page import render
 
     pages = []
     for name, path in args.pages:
@@ -52,7 +52,7 @@ def run(args: MergeOptions) -> int:
                 f"{path}: expected a page of ofa evaluate --report, found none; check the path of"
                 f" '{name}'"
             )
-        pages.append((name, read_text(path)))
-    merge_reports(args.out, args.title, pages)
+        pages.append({"name": name, "html": read_text(path)})
+    render(args.out, "merged_reports.html", title=args.title, pages=pages)
     print(f"page: {args.out}")
     return 0

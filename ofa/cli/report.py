@@ -38,34 +38,44 @@ def set_up(parser: Parser) -> None:
 
 def run(args: ReportOptions) -> int:
     """Score the predictions of the file and write the page."""
-    from ofa.report.evaluation_page import Outcome, write_page
+    from ofa.report.evaluation_page import Outcome
     from ofa.task.scoring import references_of, score_rows
     from ofa.tasks import spec_of
 
     check_files(args, "training_log", "timings")
     spec = spec_of(args.task)
     rows = open_rows(args.data, args.selected_cols or spec.default_cols, spec)
-    predictions = predictions_by_row(args.results, rows, args.gen_images_path)
-    references = references_of(spec, rows.row, len(rows), rows.file.where)
-    scores = None
-    if references is not None:
-        scores = score_rows(
-            spec,
-            predictions,
-            references,
-            args.scores.split(",") if args.scores else None,
-            args.cider_df,
-        )
-        scores = scores if scores.overall else None
-    if scores is not None:
-        print_table(args.compare, scores)
-    subset = Path(args.results).stem.removesuffix("_predict")
-    outcome = Outcome(spec, predictions, references, rows.row)
-    write_page(
-        args.out, outcome, args, (subset, args.results, args.data), scores, others=args.compare
+    outcome = Outcome(
+        spec=spec,
+        predictions=predictions_by_row(args.results, rows, args.gen_images_path),
+        references=references_of(spec, rows.row, len(rows), rows.file.where),
+        row=rows.row,
+        subset=Path(args.results).stem.removesuffix("_predict"),
+        model=args.results,
+        source=args.data,
     )
-    print(f"page: {args.out}")
+    if outcome.references is not None:
+        names = args.scores.split(",") if args.scores else None
+        scores = score_rows(spec, outcome.predictions, outcome.references, names, args.cider_df)
+        outcome.scores = scores if scores.overall else None
+    if outcome.scores is not None:
+        print_table(args.compare, outcome.scores)
+    write_pages(args.out, outcome, args)
     return 0
+
+
+def write_pages(path: str | None, outcome: Any, args: PageOptions) -> None:
+    """The page of an evaluation and the same as JSON, whichever is wanted."""
+    from ofa.report.evaluation_page import evaluation_report
+    from ofa.report.page import write_report, write_report_json
+
+    report = evaluation_report(outcome, args)
+    if path:
+        write_report(path, report)
+        print(f"page: {path}")
+    if args.json:
+        write_report_json(args.json, report)
+        print(f"json: {args.json}")
 
 
 def check_files(args: PageOptions, *names: str) -> None:
@@ -76,20 +86,15 @@ def check_files(args: PageOptions, *names: str) -> None:
             raise UserError(f"--{name.replace('_', '-')}: expected a file, found none at {path}")
 
 
-def print_table(others: Sequence[tuple[str, dict[str, float]]], scores) -> None:
+def print_table(others: Sequence[tuple[str, dict[str, float]]], scores: Any) -> None:
+    """Args: others: names and scores of further columns."""
     widths = [max(10, len(name) + 3) for name, _ in others]
-    print(
-        f"{'':10}{'model':>10}"
-        + "".join(f"{name:>{width}}" for (name, _), width in zip(others, widths))
-    )
+    names = [f"{name:>{width}}" for (name, _), width in zip(others, widths)]
+    print(f"{'':10}{'model':>10}" + "".join(names))
     for name, value in scores.overall.items():
         cells = [f"{other[name]:.4f}" if name in other else "" for _, other in others]
-        print(
-            (
-                f"{name:10}{value:10.4f}"
-                + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths))
-            ).rstrip()
-        )
+        cells = [f"{cell:>{width}}" for cell, width in zip(cells, widths)]
+        print(f"{name:10}{value:10.4f}{''.join(cells)}".rstrip())
 
 
 class Rows:

@@ -5,8 +5,9 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageOps
 
 from ofa.io.images import encode_image, open_image, read_image_file
 
@@ -28,26 +29,27 @@ def grid(
     side = max(image.width for image in images)
     if len(images) > 1:
         side = min(side, LARGEST)
-    tiles = [
-        image.convert("RGB").resize(
-            (side, side),
-            Image.Resampling.LANCZOS if image.width > side else Image.Resampling.NEAREST,
-        )
-        for image in (*([] if reference is None else [reference]), *images)
-    ]
-    columns = min(columns + (reference is not None), len(tiles))
+    tiles = [scaled(image.convert("RGB"), side) for image in images]
+    if reference is not None:
+        columns += 1
+        tiles.insert(0, ImageOps.expand(scaled(reference.convert("RGB"), side), EDGE, TRUE))
+    columns = min(columns, len(tiles))
     rows = math.ceil(len(tiles) / columns)
     step = side + GAP
     sheet = Image.new("RGB", (columns * step + GAP, rows * step + GAP), GROUND)
     for number, tile in enumerate(tiles):
-        place = (GAP + number % columns * step, GAP + number // columns * step)
-        if number == 0 and reference is not None:
-            x, y = place
-            ImageDraw.Draw(sheet).rectangle(
-                (x - EDGE, y - EDGE, x + side + EDGE - 1, y + side + EDGE - 1), fill=TRUE
-            )
-        sheet.paste(tile, place)
+        edge = (tile.width - side) // 2
+        row, column = divmod(number, columns)
+        sheet.paste(tile, (GAP + column * step - edge, GAP + row * step - edge))
     return sheet
+
+
+def scaled(image: Image.Image, side: int) -> Image.Image:
+    """A square; small images keep visible pixels."""
+    smooth = image.width > side
+    return image.resize(
+        (side, side), Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
+    )
 
 
 def grid_of_files(files: Sequence[str]) -> str:
@@ -67,19 +69,14 @@ def strip(images: Sequence[Image.Image]) -> Image.Image:
     """Images of one size beside each other; small ones are enlarged, so that their pixels stay
     visible."""
     times = max(1, LARGEST // images[0].width)
-    return grid(
-        [
-            image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
-            for image in images
-        ],
-        columns=len(images),
-    )
+    large = [ImageOps.scale(image, times, Image.Resampling.NEAREST) for image in images]
+    return grid(large, columns=len(images))
 
 
-def as_field(image: Image.Image) -> str:
-    """Base64 of a PNG file, as an image column holds it."""
+def as_field(image: Image.Image, kind: str = "png", **options: Any) -> str:
+    """Base64 of an image file, as an image column holds it. Args: options: of Pillow's writer."""
     file = io.BytesIO()
-    image.save(file, "PNG")
+    image.save(file, kind, **options)
     return encode_image(file.getvalue())
 
 

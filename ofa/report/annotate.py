@@ -1,6 +1,5 @@
 """Images with a model's replies drawn on them."""
 
-import itertools
 import os
 from pathlib import Path
 
@@ -31,9 +30,10 @@ class AnnotatedImageWriter:
                 f"--draw {self.folder}: expects another folder than that of the image"
                 f" {source}, which could be overwritten; choose another"
             )
-        stem = source.stem
-        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
-        name = next(name for name in names if name not in self.used)
+        name, number = source.stem, 1
+        while name in self.used:
+            number += 1
+            name = f"{source.stem}_{number}"
         self.used.add(name)
         path = path_below(self.folder, f"{name}.jpg", request.where)
         with replacing(path, "wb") as file:

@@ -7,10 +7,12 @@ line has a dark rim, so that it shows on light and dark ground.
 """
 
 import functools
+import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
 from ofa.tokens.boxes import clip_boxes
 
@@ -48,41 +50,34 @@ def draw_boxes(image: Image.Image, marks: Sequence[Mark], heading: str = "") -> 
 
     Args: heading: a text on a band above the image, such as a caption or an answer.
     """
-    image = image.convert("RGB")
     factor = max(1, min(-(-SMALLEST // min(image.size)), LARGEST // max(image.size)))
-    canvas = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    canvas = ImageOps.scale(image.convert("RGB"), factor, Image.Resampling.NEAREST)
     pen = _Pen(canvas)
-    boxes = [
-        [number * factor for number in clip_boxes(mark.box, image.size).tolist()] for mark in marks
-    ]
+    boxes = [(clip_boxes(mark.box, image.size) * factor).tolist() for mark in marks]
     for mark, box in zip(marks, boxes):
         pen.rectangle(box, mark.color)
     for mark, box in zip(marks, boxes):
         if mark.label:
             pen.label(mark.label, box, mark.color)
-    return with_band(canvas, pen, heading) if heading.strip() else canvas
-
-
-def with_band(canvas: Image.Image, pen: "_Pen", heading: str) -> Image.Image:
-    """The image below a white band with a text."""
-    text = pen.fitted(heading)
-    height = round(pen.extent(text)[1]) + pen.margin
-    whole = Image.new("RGB", (canvas.width, canvas.height + height), "white")
-    whole.paste(canvas, (0, height))
-    origin = (pen.margin, pen.margin)
-    ImageDraw.Draw(whole).multiline_text(
-        origin, text, fill=RIM, font=pen.font(text), spacing=pen.margin
-    )
+    if not heading.strip():
+        return canvas
+    heading = pen.fitted(heading)
+    band = round(pen.extent(heading)[1]) + pen.margin
+    whole = ImageOps.expand(canvas, (0, band, 0, 0), "white")
+    _Pen(whole, like=pen).text(heading, (0, 0), RIM)
     return whole
 
 
 class _Pen:
-    """Draws on one canvas; remembers where labels are, so that they do not cover each other."""
+    """Draws on one canvas; remembers where labels are, so that they do not cover each other.
 
-    def __init__(self, canvas: Image.Image):
+    Args: like: a pen of the same width and letters.
+    """
+
+    def __init__(self, canvas: Image.Image, like: "_Pen | None" = None):
         self.size = canvas.size
         self.draw = ImageDraw.Draw(canvas)
-        shorter = min(canvas.size)
+        shorter = min(like.size if like else canvas.size)
         self.line = max(3, round(LINE * shorter))
         self.letter = max(12, round(LETTER * shorter))
         self.margin = max(2, self.letter // 4)
@@ -96,9 +91,8 @@ class _Pen:
         x0, y0 = min(x0, x1 - 1), min(y0, y1 - 1)
         self.draw.rectangle((x0, y0, x1, y1), outline=RIM, width=self.line + 2 * rim)
         if x1 - x0 > 2 * rim and y1 - y0 > 2 * rim:
-            self.draw.rectangle(
-                (x0 + rim, y0 + rim, x1 - rim, y1 - rim), outline=color, width=self.line
-            )
+            inner = (x0 + rim, y0 + rim, x1 - rim, y1 - rim)
+            self.draw.rectangle(inner, outline=color, width=self.line)
 
     def label(self, text: str, box: Sequence[float], color: str) -> None:
         """Letters on a ground of ``color``: above the box, below it, or inside at its top or
@@ -114,16 +108,19 @@ class _Pen:
         ]
         spots = [self.inside(x, y, width, height) for x, y in places]
         fitting = [spot for spot, (_, y) in zip(spots, places) if abs(spot[1] - y) < 1] or spots
-        spot = next(
-            (spot for spot in fitting if not any(_meet(spot, other) for other in self.taken)),
-            fitting[-1],
-        )
+        free = [spot for spot in fitting if not any(_meet(spot, other) for other in self.taken)]
+        spot = (free or fitting[-1:])[0]
         self.taken.append(spot)
         self.draw.rectangle(spot, fill=color)
-        origin = (spot[0] + self.margin, spot[1] + self.margin)
-        self.draw.multiline_text(
-            origin, text, fill=_ink(color), font=self.font(text), spacing=self.margin
-        )
+        # black or white, whichever is easier to read
+        light = ImageColor.getcolor(color, "L") > 140
+        self.text(text, spot[:2], RIM if light else "#ffffff")
+
+    def text(self, text: str, place: Sequence[float], ink: str) -> None:
+        """Args: place: of the upper left corner of its margin."""
+        origin = (place[0] + self.margin, place[1] + self.margin)
+        font = self.font(text)
+        self.draw.multiline_text(origin, text, fill=ink, font=font, spacing=self.margin)
 
     def inside(self, x: float, y: float, width: float, height: float) -> Rectangle:
         """A rectangle moved into the canvas."""
@@ -138,28 +135,15 @@ class _Pen:
     def fitted(self, text: str) -> str:
         """The text in at most ``MAX_LINES`` lines that are no wider than the canvas; the rest
         becomes ``…``."""
-        lines: list[str] = []
-        words = " ".join(text.split())
-        while words and len(lines) < MAX_LINES:
-            line = self.longest_start(words)
-            words = words[len(line) :].lstrip()
-            lines.append(line)
-        if words:
-            lines[-1] = lines[-1][:-1].rstrip() + "…"
-        return "\n".join(lines)
-
-    def longest_start(self, text: str) -> str:
-        """As many whole words as fit into one line, or else as many letters."""
-        low, high = 1, len(text)
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (
-                (middle, high)
-                if self.extent(text[:middle])[0] <= self.size[0]
-                else (low, middle - 1)
+        columns = 4 * self.size[0] // self.letter  # of the narrowest letters
+        for most in range(min(len(text), columns), 0, -1):
+            lines = textwrap.wrap(
+                " ".join(text.split()), most, max_lines=MAX_LINES, placeholder="…"
             )
-        whole = text[: low + 1].rfind(" ")
-        return text if low == len(text) else text[:whole] if whole > 0 else text[:low]
+            found = "\n".join(lines)
+            if self.extent(found)[0] <= self.size[0]:
+                break
+        return found
 
     def font(self, text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
         return load_font(self.letter, not text.replace("…", "").isascii())
@@ -170,18 +154,10 @@ def load_font(size: int, wide: bool = False) -> ImageFont.FreeTypeFont | ImageFo
     """A font of the given size in pixels. Args: wide: with Chinese letters, if this machine has
     such a font."""
     for name in WIDE_FONTS if wide else ():
-        try:
+        with suppress(OSError):
             return ImageFont.truetype(name, size)
-        except OSError:
-            continue
     return ImageFont.load_default(size)
 
 
 def _meet(one: Rectangle, other: Rectangle) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def _ink(ground: str) -> str:
-    """Black or white, whichever is easier to read on a color ``#rrggbb``."""
-    red, green, blue = (int(ground[i : i + 2], 16) for i in (1, 3, 5))
-    return RIM if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "#ffffff"

@@ -26,14 +26,13 @@ def named_scores(text: str) -> tuple[str, dict[str, float]]:
     name, _, path = text.rpartition("=")
     try:
         scores = load_json(Path(path).read_text(encoding="utf-8"))["scores"]
-        return name or Path(path).stem.removesuffix("_scores"), {
-            key: float(value) for key, value in scores.items()
-        }
+        found = {key: float(value) for key, value in scores.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise argparse.ArgumentTypeError(
             f"expected the SUBSET_scores.json of an evaluation at {path}"
             f" ({type(error).__name__}: {error}); ofa evaluate --out writes it"
         ) from None
+    return name or Path(path).stem.removesuffix("_scores"), found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +52,7 @@ class PageOptions:
         also=("--eval-cider-cached-tokens",),
         parse=frequencies_of,
     )
+    json: str | None = option(None, "the content of the page as JSON, without its images")
     report_images: int = option(500, "images on the page, evenly spread from worst to best")
     report_title: str | None = option(None, "heading of the page")
     training_log: str | None = option(None, "train.log whose curves the page shows")

@@ -12,19 +12,9 @@ from ofa.io.image_grid import as_field, strip
 from ofa.io.images import decode_image, encode_image, read_image_file
 from ofa.io.paths import path_below
 from ofa.metrics.pretraining import Reply, codes_of, middle_of, pixel_errors, right_codes
-from ofa.report.page import (
-    NUMBER,
-    Curve,
-    Item,
-    Outline,
-    Report,
-    Table,
-    Tile,
-    series,
-    stage_times,
-    write_report,
-)
-from ofa.task.pretraining_tasks import TASKS, PretrainingOptions
+from ofa.report.page import Item, Report, Table, Tile, write_report
+from ofa.report.training_log import pretraining_curves, stage_times
+from ofa.task.pretraining_tasks import PretrainingOptions
 from ofa.tokens.boxes import BIN, bins_to_boxes, text_to_bins, text_to_objects
 
 SHOWN = 12  # rows of each task, and drawings on the summary
@@ -32,8 +22,7 @@ REFERENCES = 4  # of a row
 Figures = Mapping[str, Mapping[str, Any]]  # task -> ofa.metrics.pretraining.Score as plain values
 CONSTANT = (
     "Constant baseline: the one answer that, given to every row, scores best. It shows what can be"
-    " had"
-    " without looking."
+    " had without looking."
 )
 
 
@@ -47,56 +36,34 @@ def write_tasks_page(
 ) -> None:
     """The table, the curves of the training, and some rows of every task. Args: log: text of
     ``train.log``."""
-    items = [
-        item_of(task, reply, options)
-        for task, answers in replies.items()
-        for reply in answers[:SHOWN]
-    ]
-    for number, item in enumerate(items):
-        item.row = number
+    shown = [(task, reply) for task, found in replies.items() for reply in found[:SHOWN]]
+    items = [item_of(task, reply, options, row) for row, (task, reply) in enumerate(shown)]
     rows = sum(map(len, replies.values()))
+    subtitle = f"{rows} rows that were not trained on, {len(items)} of them on this page"
+    tables, curves = [task_table(figures)], pretraining_curves(log)
     write_report(
-        path,
-        Report(
-            title,
-            f"{rows} rows that were not trained on, {len(items)} of them on this page",
-            curves=task_curves(log),
-            tables=[task_table(figures)],
-            items=items,
-            grading=None,
-        ),
+        path, Report(title, subtitle, curves=curves, tables=tables, items=items, grading=None)
     )
 
 
 def task_table(figures: Figures) -> Table:
     """Model and constant baseline of each task, one measure in a line."""
-    rows, further = [], []
+    rows, notes = [], [CONSTANT]
     for task, found in figures.items():
-        for number, one in enumerate((found, *found["further"])):
-            name = "" if number else named(task)
+        for one in (found, *found["further"]):
+            name = task.replace("_", " ") if one is found else ""
             measure = one["measure"] + (" (less is better)" if one["lower_is_better"] else "")
-            rows.append(
-                (
-                    name,
-                    measure,
-                    f"{one['model']:.3f}",
-                    f"{one['constant']:.3f}",
-                    in_words(one["answer"]),
-                )
-            )
+            model, constant = f"{one['model']:.3f}", f"{one['constant']:.3f}"
+            rows.append((name, measure, model, constant, in_words(one["answer"])))
             if one["reachable"] is not None:
-                further.append(f"The {one['measure']} of the true codes is {one['reachable']:.3f}.")
+                notes.append(f"The {one['measure']} of the true codes is {one['reachable']:.3f}.")
     return Table(
         "each task on rows that were not trained on",
         ("task", "measure", "model", "constant baseline", "which is"),
         rows,
         words=True,
-        note=" ".join([CONSTANT, *further]),
+        note=" ".join(notes),
     )
-
-
-def named(task: str) -> str:
-    return task.replace("_", " ")
 
 
 def in_words(answer: str) -> str:
@@ -112,62 +79,43 @@ def in_words(answer: str) -> str:
     return answer if len(answer) <= 60 else answer[:57] + "..."
 
 
-def task_curves(log: str) -> list[Curve]:
-    """The loss, and what each task learned."""
-    losses = series(log, "train_inner", rf"[ ,](nll_loss)={NUMBER}").get("nll_loss", [])
-    learned = series(log, "train_inner", rf"[ ,]({'|'.join(TASKS)})_acc={NUMBER}")
-    return [
-        Curve("loss of an update: pairs, and auxiliary rows (nats)", losses, from_zero=True),
-        *(
-            Curve(f"{named(task)}: right tokens (%)", learned[task], from_zero=True)
-            for task in TASKS
-            if task in learned
-        ),
-    ]
-
-
 # ----------------------------------------------------------------------------------------------
 # rows
 
 
-def item_of(task: str, reply: Reply, options: PretrainingOptions) -> Item:
+def item_of(task: str, reply: Reply, options: PretrainingOptions, row: int = 0) -> Item:
     """A row as the page shows it: boxes are drawn, filled images stand beside the true ones."""
+    name = task.replace("_", " ")
     source, target, said = reply.readable or (reply.source, reply.target, reply.prediction)
-    item = Item(
-        0,
-        named(task),
-        reply.image,
-        said,
-        [target] if reply.readable else reply.references[:REFERENCES] or [target],
-        question=source,
-        group=named(task),
-    )
+    references = [target] if reply.readable else [*reply.references[:REFERENCES]] or [target]
     more = len(reply.references) - REFERENCES
     if more > 0:
-        item.references = [*item.references, f"and {more} more"]
+        references.append(f"and {more} more")
+    item = Item(source, said, references, image=reply.image, id=name, row=row, group=name)
     if task == "visual_grounding":
-        item.outlines = outlines(reply, options.patch_image_size, options)
-        item.prediction, item.references = "" if len(item.outlines) > 1 else said, ()
+        item.boxes = both_boxes(reply, options.patch_image_size, options)
+        item.answer, item.references = "" if len(item.boxes) > 1 else said, ()
     elif task == "grounded_captioning":
-        item.outlines = [
-            Outline("asked about", box)
-            for box in boxes_in(source, reply, options.patch_image_size, options)
-        ]
+        found = boxes_in(source, reply, options.patch_image_size, options)
+        item.boxes = [("asked about", box) for box in found]
         item.question = BIN.sub("", source).partition("?")[0] + "?"
     elif task == "detection":
-        item.outlines = outlines(reply, 2 * options.code_image_size, options)
-        item.prediction = ", ".join(name for _, name in text_to_objects(said)) or said
+        item.boxes = both_boxes(reply, 2 * options.code_image_size, options)
+        item.answer = ", ".join(name for _, name in text_to_objects(said)) or said
         item.references = [", ".join(name for _, name in text_to_objects(target))]
     elif task == "image_infilling":
         show_filled(item, reply)
     return item
 
 
-def outlines(reply: Reply, side: int, options: PretrainingOptions) -> list[Outline]:
-    """True and predicted boxes."""
-    texts = (("true", reply.target), ("predicted", reply.prediction))
+def both_boxes(
+    reply: Reply, side: int, options: PretrainingOptions
+) -> list[tuple[str, list[float]]]:
+    """True and predicted boxes. Args: side: as of ``boxes_in``."""
     return [
-        Outline(kind, box) for kind, text in texts for box in boxes_in(text, reply, side, options)
+        (kind, box)
+        for kind, text in (("true", reply.target), ("predicted", reply.prediction))
+        for box in boxes_in(text, reply, side, options)
     ]
 
 
@@ -184,25 +132,20 @@ def boxes_in(text: str, reply: Reply, side: int, options: PretrainingOptions) ->
 
 def show_filled(item: Item, reply: Reply) -> None:
     """Codes in figures, and what was seen, said and true in one image."""
-    codes = (
-        f"{100 * right_codes([reply.prediction], [reply]):.0f} % of"
-        f" {len(codes_of(reply.target))} codes right"
-    )
-    item.prediction, item.references = codes, ()
+    share = right_codes([reply.prediction], [reply])
+    item.answer = f"{100 * share:.0f} % of {len(codes_of(reply.target))} codes right"
+    item.references = ()
     if reply.filled is None:
         return
     true = decode_image(reply.image)
     place = (true.width // 4, true.height // 4)
     seen, filled = true.copy(), true.copy()
-    seen.paste(
-        (128, 128, 128), (*place, place[0] + reply.filled.width, place[1] + reply.filled.height)
-    )
+    end = (place[0] + reply.filled.width, place[1] + reply.filled.height)
+    seen.paste((128, 128, 128), (*place, *end))
     filled.paste(reply.filled, place)
     item.image = as_field(strip([seen, filled, true]))
-    item.references = [
-        f"{name} {error:.1f}"
-        for name, error in pixel_errors([reply.filled], [middle_of(true)]).items()
-    ]
+    errors = pixel_errors([reply.filled], [middle_of(true)])
+    item.references = [f"{name} {error:.1f}" for name, error in errors.items()]
     item.question = f"{reply.source} seen, filled, true:"
 
 
@@ -231,87 +174,57 @@ class PretrainingSummary:
 
 def write_summary(path: str | Path, title: str, found: PretrainingSummary) -> None:
     """One page of all figures. Raises: KeyError or TypeError if files are of another kind."""
-    tables, tiles = [], []
+    report = Report(
+        title,
+        "What the model can do, beside what can be had without looking or without pretraining",
+        grading=None,
+        images="Drawings of captions it never saw",
+    )
     if found.scores:
         better = sum(one["model"] > one["constant"] for one in found.scores.values())
-        tiles.append(
-            Tile(
-                "tasks above any constant answer",
-                f"{better} of {len(found.scores)}",
-                "on rows that were not trained on",
-            )
-        )
-        tables.append(task_table(found.scores))
+        value, note = f"{better} of {len(found.scores)}", "on rows that were not trained on"
+        report.tiles.append(Tile("tasks above any constant answer", value, note))
+        report.tables.append(task_table(found.scores))
     for name, figures in found.drawings.items():
-        tiles.append(Tile("things drawn right", per_cent(figures["things_right"]), name))
+        report.tiles.append(Tile("things drawn right", per_cent(figures["things_right"]), name))
     if found.drawings:
-        tables.append(drawing_table(found.drawings))
+        report.tables.append(drawing_table(found.drawings))
     if found.gain:
         for task, runs in found.gain["tasks"].items():
-            tiles.append(
-                Tile(
-                    f"{task} after finetuning",
-                    mean_of(runs["pretrained"]),
-                    f"{runs['measure']}; from scratch {mean_of(runs['scratch'])}",
-                )
-            )
-        tables.append(gain_table(found.gain))
+            note = f"{runs['measure']}; from scratch {mean_of(runs['scratch'])}"
+            tile = Tile(f"{task} after finetuning", mean_of(runs["pretrained"]), note)
+            report.tiles.append(tile)
+        report.tables.append(gain_table(found.gain))
     if found.timings:
         times = stage_times(found.timings)
-        tiles.append(
-            Tile("time", f"{float(times.rows[-1][1]) / 60:.0f} min", "all stages together")
-        )
-        tables.append(times)
-    items = [
-        drawing(number, entry, found.folder)
-        for number, entry in enumerate((found.images or ())[:SHOWN])
-    ]
-    write_report(
-        path,
-        Report(
-            title,
-            "What the model can do, beside what can be had without looking or without pretraining",
-            tiles=tiles,
-            tables=tables,
-            items=items,
-            grading=None,
-            images="Drawings of captions it never saw",
-        ),
-    )
+        minutes = f"{float(times.rows[-1][1]) / 60:.0f} min"
+        report.tiles.append(Tile("time", minutes, "all stages together"))
+        report.tables.append(times)
+    for number, entry in enumerate((found.images or ())[:SHOWN]):
+        report.items.append(drawing(number, entry, found.folder))
+    write_report(path, report)
 
 
 def drawing_table(drawings: Mapping[str, Mapping[str, float]]) -> Table:
-    rows = [
-        (
-            name,
-            str(one["drawings"]),
-            *(per_cent(one[part]) for part in ("things_right", "all_things_there", "exact")),
-        )
-        for name, one in drawings.items()
-    ]
+    parts = ("things_right", "all_things_there", "exact")
     return Table(
         "drawings of captions that were not trained on",
         ("drawings", "number", "things right", "all there", "and nothing else"),
-        rows,
-        note=(
-            "A thing is right if its color and its shape are. A checker without any network looks."
-        ),
+        [
+            (name, str(one["drawings"]), *(per_cent(one[part]) for part in parts))
+            for name, one in drawings.items()
+        ],
+        note="A thing is right if its color and its shape are. A checker, no network, looks.",
     )
 
 
 def gain_table(gain: Mapping[str, Any]) -> Table:
     rows = []
     for task, runs in gain["tasks"].items():
-        higher = sum(b > a for a, b in zip(runs["scratch"], runs["pretrained"]))
-        rows.append(
-            (
-                task,
-                runs["measure"],
-                spread(runs["scratch"]),
-                spread(runs["pretrained"]),
-                f"{higher}\u00a0of\u00a0{len(runs['scratch'])}",
-            )
-        )
+        scratch, pretrained = runs["scratch"], runs["pretrained"]
+        higher = sum(b > a for a, b in zip(scratch, pretrained))
+        seeds = f"{higher}\u00a0of\u00a0{len(scratch)}"
+        rows.append((task, runs["measure"], spread(scratch), spread(pretrained), seeds))
     return Table(
         f"after {gain['updates']} updates of finetuning",
         ("task", "measure", "from scratch", "from the pretrained model", "higher in seeds"),
@@ -339,4 +252,5 @@ def drawing(number: int, entry: Mapping[str, Any], folder: Path | None) -> Item:
         folder or "", entry["files"][0], f"--images: entry {number + 1}", follow_links=True
     )
     image = encode_image(read_image_file(file)) if file.is_file() else ""
-    return Item(number, str(entry.get("id", number)), image, entry["caption"], ())
+    name = str(entry.get("id", number))
+    return Item(answer=entry["caption"], image=image, id=name, row=number)

@@ -284,10 +284,11 @@ def test_doctor_notes_rotated_rows_and_counts_them(tmp_path, capsys):
 
 
 def test_a_page_shows_what_the_model_has_seen(tmp_path):
-    item = Item(1, "a", base64.b64encode(stored("JPEG", 6)).decode(), "a red square")
+    field = base64.b64encode(stored("JPEG", 6)).decode()
+    item = Item(answer="a red square", image=field, id="a")
     write_report(tmp_path / "page.html", Report("title", "", items=[item]))
     page = (tmp_path / "page.html").read_text()
-    field = page.partition("data:image/jpeg;base64,")[2].partition('"')[0]
+    field = page.partition("data:image/png;base64,")[2].partition('"')[0]
     assert image_header(base64.b64decode(field)) == ((32, 48), 1)
 
 

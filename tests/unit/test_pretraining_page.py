@@ -24,17 +24,17 @@ TRUE, SAID = "<bin_0> <bin_0> <bin_16> <bin_16>", "<bin_8> <bin_8> <bin_16> <bin
 
 
 def boxes(item) -> list[tuple[str, list[float]]]:
-    return [(outline.kind, list(outline.box)) for outline in item.outlines]
+    return [(kind, list(box)) for kind, box in item.boxes]
 
 
 def test_boxes_are_drawn_in_pixels_of_the_image():
     item = item_of("visual_grounding", Reply("which region?", TRUE, SAID, (TRUE,), IMAGE), OPTIONS)
     assert boxes(item) == [("true", [0, 0, 64, 32]), ("predicted", [32, 16, 64, 64])]
-    assert item.prediction == "" and not item.references
+    assert item.answer == "" and not item.references
     nothing = item_of(
         "visual_grounding", Reply("which region?", TRUE, "a star", (TRUE,), IMAGE), OPTIONS
     )
-    assert boxes(nothing) == [("true", [0, 0, 64, 32])] and nothing.prediction == "a star"
+    assert boxes(nothing) == [("true", [0, 0, 64, 32])] and nothing.answer == "a star"
 
 
 def test_objects_have_boxes_and_names():
@@ -46,7 +46,7 @@ def test_objects_have_boxes_and_names():
     assert [kind for kind, _ in boxes(item)] == ["true", "true", "predicted"] and boxes(item)[2][
         1
     ] == [32, 16, 64, 64]
-    assert item.prediction == "blue star" and item.references == ["red star, ring"]
+    assert item.answer == "blue star" and item.references == ["red star, ring"]
 
 
 def test_a_region_is_marked_and_all_its_phrases_are_counted():
@@ -69,7 +69,7 @@ def test_a_region_is_marked_and_all_its_phrases_are_counted():
         boxes(item) == [("asked about", [0, 0, 64, 32])]
         and item.question == "what does the region describe?"
     )
-    assert item.references == [*phrases[:4], "and 2 more"] and item.prediction == "the ring"
+    assert item.references == [*phrases[:4], "and 2 more"] and item.answer == "the ring"
 
 
 def test_filled_images_stand_between_what_was_seen_and_what_is_true():
@@ -80,7 +80,7 @@ def test_filled_images_stand_between_what_was_seen_and_what_is_true():
         codes.replace("<code_3>", "<code_9>"),
         image=SQUARE,
     )
-    assert item_of("image_infilling", asked, OPTIONS).prediction == "94 % of 16 codes right"
+    assert item_of("image_infilling", asked, OPTIONS).answer == "94 % of 16 codes right"
     item = item_of(
         "image_infilling", replace(asked, filled=Image.new("RGB", (32, 32), (200, 40, 60))), OPTIONS
     )

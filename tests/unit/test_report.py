@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import json
 import re
 
 import pytest
@@ -12,14 +13,14 @@ from ofa.report.page import (
     ANSWERS,
     Curve,
     Item,
-    Outline,
     Report,
     Table,
     Tile,
     choose_rows,
-    training_curves,
     write_report,
+    write_report_json,
 )
+from ofa.report.training_log import training_curves
 
 
 def make_image(side: int, kind: str = "PNG") -> str:
@@ -36,7 +37,7 @@ def page(tmp_path, **parts) -> str:
 def test_the_page_needs_nothing_from_outside(tmp_path):
     text = page(
         tmp_path,
-        items=[Item(0, "img0", make_image(32), "a red square", ["red"], [1.5])],
+        items=[Item("", "a red square", ["red"], image=make_image(32), id="img0", scores=[1.5])],
         score_names=["CIDEr"],
         tiles=[Tile("CIDEr", "1.5")],
         tables=[Table("t", ["a", "b"], [["x", "1"]])],
@@ -48,13 +49,13 @@ def test_the_page_needs_nothing_from_outside(tmp_path):
 
 def test_text_of_captions_and_ids_cannot_become_markup(tmp_path):
     nasty = "<script>alert(1)</script>"
-    text = page(tmp_path, items=[Item(0, nasty, make_image(8), nasty, [nasty], [])])
+    text = page(tmp_path, items=[Item(nasty, nasty, [nasty], image=make_image(8), id=nasty)])
     assert nasty not in text and "&lt;script&gt;alert(1)" in text
 
 
 def test_boxes_lie_over_the_image_in_its_own_pixels(tmp_path):
-    outlines = [Outline("predicted", [1, 2, 30.5, 20]), Outline("true", [0, 0, 40, 40])]
-    text = page(tmp_path, items=[Item(0, "a", make_image(1000), "", outlines=outlines)])
+    boxes = [("predicted", [1, 2, 30.5, 20]), ("true", [0, 0, 40, 40])]
+    text = page(tmp_path, items=[Item(boxes=boxes, image=make_image(1000), id="a")])
     assert 'viewBox="0 0 1000 1000"' in text, "reduced, but boxes keep the pixels they are given in"
     assert (
         '<rect class="predicted" x="1.0" y="2.0" width="29.5" height="18.0"/>' in text
@@ -69,7 +70,7 @@ def test_boxes_lie_over_the_image_in_its_own_pixels(tmp_path):
 
 def test_wrong_and_partly_right_answers_can_be_filtered(tmp_path):
     items = [
-        Item(row, str(row), make_image(8), "yes", ["no"], [score], question="is it?")
+        Item("is it?", "yes", ["no"], image=make_image(8), id=str(row), row=row, scores=[score])
         for row, score in enumerate((0, 0.3, 1, 0))
     ]
     text = page(tmp_path, items=items, score_names=["score"], grading=ANSWERS)
@@ -79,11 +80,31 @@ def test_wrong_and_partly_right_answers_can_be_filtered(tmp_path):
 
 
 def test_without_scores_there_is_nothing_to_filter_by(tmp_path):
-    assert 'id="grade"' not in page(tmp_path, items=[Item(0, "a", make_image(8), "x")])
+    assert 'id="grade"' not in page(tmp_path, items=[Item(answer="x", image=make_image(8), id="a")])
+
+
+def test_the_content_of_a_page_is_plain_data_without_images(tmp_path):
+    item = Item("why?", "yes", ["no"], [("true", (0, 0, 4, 4))], "x", id="a", scores=[0.5])
+    report = Report("T", "S", {"score": 0.5}, items=[item], grading=ANSWERS)
+    write_report_json(tmp_path / "deep" / "page.json", report)
+    found = json.loads((tmp_path / "deep" / "page.json").read_text())
+    assert found["scores"] == {"score": 0.5} and found["title"] == "T"
+    assert found["items"] == [
+        {
+            "question": "why?",
+            "answer": "yes",
+            "references": ["no"],
+            "boxes": [["true", [0, 0, 4, 4]]],
+            "id": "a",
+            "row": 0,
+            "scores": [0.5],
+            "group": "",
+        }
+    ]
 
 
 def test_large_images_are_reduced(tmp_path):
-    text = page(tmp_path, items=[Item(0, "big", make_image(1000, "BMP"), "x")])
+    text = page(tmp_path, items=[Item(answer="x", image=make_image(1000, "BMP"), id="big")])
     data = re.search(r"data:image/jpeg;base64,([^\"]+)", text)[1]
     with Image.open(io.BytesIO(base64.b64decode(data))) as image:
         assert max(image.size) <= 360
@@ -91,7 +112,9 @@ def test_large_images_are_reduced(tmp_path):
 
 def test_a_failure_leaves_no_partial_page(tmp_path):
     with pytest.raises(AttributeError):
-        write_report(tmp_path / "page.html", Report("t", "s", items=[Item(0, "a", None, "x")]))
+        write_report(
+            tmp_path / "page.html", Report("t", "s", items=[Item(answer="x", image=None, id="a")])
+        )
     assert list(tmp_path.iterdir()) == []
 
 
