@@ -1,7 +1,11 @@
 """``ofa submit``: result files -> the file that a leaderboard takes."""
 
+import json
 import logging
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, make_dataclass
+from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
@@ -65,21 +69,16 @@ class MugeOptions(SplitOptions):
 
 def glue_options() -> type:
     """The test sets of GLUE as a dataclass."""
-    from ofa.submit.glue import OTHERS, TEST_SETS
+    from ofa.submit.uploads import GLUE, OTHERS
 
-    results = [
-        (
-            name.replace("-", "_"),
-            str | None,
-            option(None, f"result file of the {one.rows:,} test rows of {one.file[:-4]}"),
-        )
-        for name, one in TEST_SETS.items()
-    ]
+    results = []
+    for name, one in GLUE.items():
+        help = f"result file of the {one.rows:,} test rows of {one.file[:-4]}"
+        results.append((name.replace("-", "_"), str | None, option(None, help)))
     also = option((), f"{', '.join(OTHERS)}: they go in as they are")
     out = option(help="zip file to write")
-    return make_dataclass(
-        "GlueOptions", [*results, ("also", tuple[str, ...], also), ("out", str, out)], kw_only=True
-    )
+    more = [("also", tuple[str, ...], also), ("out", str, out)]
+    return make_dataclass("GlueOptions", [*results, *more], kw_only=True)
 
 
 def set_up(parser: Parser) -> None:
@@ -95,40 +94,34 @@ def set_up(parser: Parser) -> None:
 
 
 def run_coco(args: CocoOptions) -> int:
-    from ofa.submit.coco_vqa_muge import coco_upload, listed_ids
+    from ofa.submit.uploads import COCO, listed_ids, upload_entries, write_zip
 
     results = {split: getattr(args, split) for split in COCO_SIZES if getattr(args, split)}
-    lists = {
-        split: getattr(args, f"{split}_images")
-        for split in COCO_SIZES
-        if getattr(args, f"{split}_images")
-    }
+    lists = {split: getattr(args, f"{split}_images") for split in COCO_SIZES}
     if not results:
         raise UserError(
             "expects --val2014 RESULTS, --test2014 RESULTS or both, found neither; give the result "
             "files"
         )
-    for split in lists.keys() - results.keys():
-        raise UserError(
-            f"--{split}-images: expects --{split} RESULTS beside it, found none; give both or"
-            " neither"
-        )
-    counts = coco_upload(
-        results,
-        args.name,
-        args.out,
-        {split: listed_ids(path, "images", "id") for split, path in lists.items()},
-    )
-    for split, count in counts.items():
-        print(f"{split}: {count} captions")
-        if split not in lists and count != COCO_SIZES[split]:
-            logger.warning(
-                "%s has %d images, these are captions of %d; the server refuses an incomplete "
-                "split",
-                split,
-                COCO_SIZES[split],
-                count,
+    for split in COCO_SIZES:
+        if lists[split] and split not in results:
+            raise UserError(
+                f"--{split}-images: expects --{split} RESULTS beside it, found none; give both or"
+                " neither"
             )
+    if not re.fullmatch(r"[A-Za-z0-9.-]+", args.name):
+        raise UserError(
+            f"--name: expects letters, digits, dots and hyphens, found {args.name!r}; the server"
+            " reads file names at '_'"
+        )
+    members, counts = {}, {}
+    for split, path in results.items():
+        expected = listed_ids(lists[split], "images", "id") if lists[split] else None
+        entries = upload_entries([path], COCO, expected)
+        members[f"captions_{split}_{args.name}_results.json"] = json.dumps(entries)
+        counts[split] = len(entries)
+    write_zip(args.out, members)
+    tell(counts, "captions", {name: size for name, size in COCO_SIZES.items() if not lists[name]})
     for split in COCO_SIZES.keys() - counts.keys():
         logger.warning("the server wants both splits; --%s is not given", split)
     print(f"upload: {args.out}")
@@ -136,59 +129,51 @@ def run_coco(args: CocoOptions) -> int:
 
 
 def run_vqa(args: VqaOptions) -> int:
-    from ofa.submit.coco_vqa_muge import listed_ids, vqa_upload
+    from ofa.submit.uploads import VQA, listed_ids, upload_entries
+    from ofa.task.results import write_json
 
     expected = listed_ids(args.questions, "questions", "question_id") if args.questions else None
-    count = vqa_upload(args.results, args.out, expected)
-    print(
-        f"{count} answers" + ("" if expected is None else ", one for every question of the split")
-    )
-    print(f"upload: {args.out}")
+    entries = upload_entries(args.results, VQA, expected)
+    write_json(args.out, entries)
+    whole = "" if expected is None else ", one for every question of the split"
+    print(f"{len(entries)} answers{whole}\nupload: {args.out}")
     return 0
 
 
 def run_muge(args: MugeOptions) -> int:
+    from ofa.io.atomic import replacing
     from ofa.io.image_files import table_images
-    from ofa.submit.coco_vqa_muge import muge_upload
+    from ofa.submit.uploads import MUGE, upload_entries
 
     expected = {image_id for image_id, _ in table_images(args.images)} if args.images else None
-    count = muge_upload(args.results, args.out, expected)
-    print(f"{count} captions" + ("" if expected is None else ", one for every image of the split"))
-    print(f"upload: {args.out}")
+    entries = upload_entries(args.results, MUGE, expected)
+    with replacing(args.out) as file:
+        for entry in entries:
+            line = {"image_id": entry["image_id"], "text": entry["caption"]}
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    whole = "" if expected is None else ", one for every image of the split"
+    print(f"{len(entries)} captions{whole}\nupload: {args.out}")
     return 0
 
 
 def run_glue(args: Any) -> int:
-    from ofa.submit.glue import OTHERS, TEST_SETS, glue_upload
+    from ofa.submit.uploads import GLUE, OTHERS, glue_text, other_text, write_zip
 
-    results = {
-        name: getattr(args, name.replace("-", "_"))
-        for name in TEST_SETS
-        if getattr(args, name.replace("-", "_"))
-    }
-    if not results:
+    results = {name: getattr(args, name.replace("-", "_")) for name in GLUE}
+    if not any(results.values()):
         raise UserError(
             "expects result files, such as --cola RESULTS, found none; known are"
-            f" {', '.join(f'--{name}' for name in TEST_SETS)}"
+            f" {', '.join(f'--{name}' for name in GLUE)}"
         )
-    counts = glue_upload(results, args.also, args.out)
-    for name, count in counts.items():
-        print(f"{name}: {count} predictions")
-    for name in results:
-        test_set = TEST_SETS[name]
-        if counts[test_set.file] != test_set.rows:
-            logger.warning(
-                "%s: the test set has %d rows, these are predictions for %d; the site refuses an "
-                "incomplete file",
-                test_set.file,
-                test_set.rows,
-                counts[test_set.file],
-            )
-    missing = [
-        name
-        for name in [one.file for one in TEST_SETS.values()] + list(OTHERS[:2])
-        if name not in counts
-    ]
+    members = {
+        GLUE[name].file: glue_text(path, GLUE[name]) for name, path in results.items() if path
+    }
+    members |= {Path(path).name: other_text(path) for path in args.also}
+    write_zip(args.out, members)
+    counts = {name: text.count("\n") - 1 for name, text in members.items()}
+    tell(counts, "predictions", {one.file: one.rows for one in GLUE.values()})
+    wanted = [*(one.file for one in GLUE.values()), *OTHERS[:2]]
+    missing = [name for name in wanted if name not in members]
     if missing:
         logger.warning(
             "the site wants a file for every task; not there: %s (--also takes those of its sample "
@@ -197,3 +182,19 @@ def run_glue(args: Any) -> int:
         )
     print(f"upload: {args.out}")
     return 0
+
+
+def tell(counts: Mapping[str, int], things: str, sizes: Mapping[str, int]) -> None:
+    """How much there is in each file. Args: sizes: how much the server wants, where only the
+    number can tell."""
+    for name, count in counts.items():
+        print(f"{name}: {count} {things}")
+        if count != sizes.get(name, count):
+            logger.warning(
+                "%s: the test set has %d rows, these are %s for %d; the server refuses an "
+                "incomplete file",
+                name,
+                sizes[name],
+                things,
+                count,
+            )

@@ -6,6 +6,7 @@ want from elsewhere. What may be asked of the page is ``ofa.demo.middleware``'s;
 it opens are those of one folder, which is made for this process: uploads and examples.
 """
 
+import json
 import logging
 import os
 import socket
@@ -19,8 +20,9 @@ from typing import Any
 
 from markupsafe import escape
 
+from ofa.demo.examples import example_image
 from ofa.demo.middleware import FOREIGN_FILE, LARGEST_UPLOAD, Gate, is_below
-from ofa.demo.service import LETTERS, MOST_ANSWERS, MOST_IMAGES, Demo, DemoTask
+from ofa.demo.service import LETTERS, MOST_ANSWERS, MOST_IMAGES, Demo, texts_of
 from ofa.errors import UserError
 from ofa.io.atomic import replacing
 
@@ -43,12 +45,14 @@ WAITING = 32  # requests at most
 THREADS = 8  # for what is done at once, such as looking whether an upload is an image
 SESSIONS = 1000  # whose place among the examples is remembered
 MODEL = "model"  # requests of this name wait for each other
+SEED = "Seed: the same number draws the same images"
+MONO = ("ui-monospace", "monospace")
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "sans-serif")
 # By the browser alone. The components of gradio's accordion are made when it is first opened, and
 # then take back what somebody types before all of it is there: on a slow machine half a second
 # later.
 TOGGLE = "() => { document.getElementById('settings').classList.toggle('ofa-closed'); }"
-CSS = Path(__file__).parent / "templates" / "demo.css"
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def serve(
@@ -72,25 +76,23 @@ def serve(
         ssr_mode=False,
         mcp_server=False,
         pwa=False,
-        inbrowser=False,
         enable_monitoring=False,
-        show_error=False,
         max_file_size=LARGEST_UPLOAD,
         max_threads=THREADS,
         state_session_capacity=SESSIONS,
         footer_links=[],
         run_history=False,
-        css=CSS.read_text(encoding="utf-8"),
+        css=(TEMPLATES / "demo.css").read_text(encoding="utf-8"),
         theme=theme(),
         allowed_paths=[],
         app_kwargs={
             "middleware": [Middleware(Gate, folder=Path(FILES.name), host=host, names=names)],
-            "docs_url": None,
-            "redoc_url": None,
-            "openapi_url": None,
+            **dict.fromkeys(("docs_url", "redoc_url", "openapi_url")),
         },
     )
-    _past_proxies(host)
+    for name in ("no_proxy", "NO_PROXY"):  # gradio asks its own page whether it is there
+        past = (os.environ.get(name), host, "127.0.0.1", "localhost")
+        os.environ[name] = ",".join(filter(None, past))
     # tells of every request of the page to itself
     logging.getLogger("httpx").setLevel(logging.WARNING)
     page = build(demo)
@@ -120,78 +122,37 @@ def check_address(host: str, port: int | None) -> int:
     )
 
 
-def _past_proxies(host: str) -> None:
-    """Gradio asks its own page whether it is there; that must not go through a proxy."""
-    for name in ("no_proxy", "NO_PROXY"):
-        os.environ[name] = ",".join(
-            filter(None, [os.environ.get(name), host, "127.0.0.1", "localhost"])
-        )
-
-
 def open_browser(url: str) -> None:
     """Where there is a screen."""
-    if (
-        sys.platform in ("darwin", "win32")
-        or os.environ.get("DISPLAY")
-        or os.environ.get("WAYLAND_DISPLAY")
-    ):
+    screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if screen or sys.platform in ("darwin", "win32"):
         webbrowser.open(url)
 
 
 def theme() -> gr.themes.Base:
     """Sober: grays, one blue, the machine's fonts."""
-    return gr.themes.Base(
-        primary_hue="blue",
-        neutral_hue="zinc",
-        font=FONTS,
-        font_mono=("ui-monospace", "monospace"),
-        radius_size="md",
-    ).set(
-        body_background_fill="#f6f5f1",
-        body_background_fill_dark="#16181d",
-        block_background_fill="#ffffff",
-        block_background_fill_dark="#20232a",
-        button_primary_background_fill="#2f5fd0",
-        button_primary_background_fill_hover="#274fae",
-        button_primary_background_fill_dark="#3f6fe0",
-        button_primary_text_color="#ffffff",
-        block_border_width="1px",
-        block_label_background_fill="transparent",
-        block_label_background_fill_dark="transparent",
-        body_text_color="#22252b",
-        body_text_color_dark="#e8e9ec",
-        body_text_color_subdued="#5f6571",
-        body_text_color_subdued_dark="#a2a8b5",
-        block_title_text_color="#5f6571",
-        block_title_text_color_dark="#a2a8b5",
-        block_label_text_color="#5f6571",
-        block_label_text_color_dark="#a2a8b5",
-        block_border_color="#e3e1da",
-        block_border_color_dark="#31353f",
-        input_background_fill="#ffffff",
-        input_background_fill_dark="#16181d",
-        input_border_color="#d5d2ca",
-        input_border_color_dark="#3a3f4a",
-        input_border_width="1px",
+    base = gr.themes.Base(
+        primary_hue="blue", neutral_hue="zinc", radius_size="md", font=FONTS, font_mono=MONO
     )
+    return base.set(**json.loads((TEMPLATES / "theme.json").read_text(encoding="utf-8")))
 
 
 def build(demo: Demo) -> gr.Blocks:
     """The components and what happens when they are used."""
     examples = ExampleFiles(demo)
+    draws = any(spec.generates_images for spec in demo.tasks.values())
+    first_image = demo.tasks[demo.first].has("image")
     with gr.Blocks(title="OFA", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         page.examples = examples  # their files live as long as the page
         gr.HTML(f"<h1>OFA</h1><p>{escape(demo.subtitle())}</p>", elem_classes="ofa-head")
         chosen = gr.Radio(
-            [(task.spec.title, key) for key, task in demo.tasks.items()],
+            [(spec.title, key) for key, spec in demo.tasks.items()],
             value=demo.first,
             label="What the model should do",
             elem_id="task",
             visible=len(demo.tasks) > 1,
         )
-        with gr.Column(
-            visible=demo.tasks[demo.first].image, elem_id="image-column"
-        ) as image_column:
+        with gr.Column(visible=first_image, elem_id="image-column") as image_column:
             image: Any = gr.Image(
                 label="Image",
                 sources=["upload", "clipboard"],
@@ -220,35 +181,32 @@ def build(demo: Demo) -> gr.Blocks:
                 elem_id="examples",
                 buttons=[],
             )
-        panels = {key: Panel(demo, task, key == demo.first) for key, task in demo.tasks.items()}
-        settings = gr.Button("Settings", size="sm", elem_id="settings-button")
+        settings = [
+            gr.Slider(1, MOST_ANSWERS, 5, step=1, label="Answers in the table", render=False),
+            gr.Slider(
+                1, MOST_IMAGES, 4, step=1, label="Images to draw", visible=draws, render=False
+            ),
+            gr.Number(7, precision=0, label=SEED, visible=draws, render=False),
+        ]
+        panels = {key: panel(demo, key, image, settings) for key in demo.tasks}
+        toggle = gr.Button("Settings", size="sm", elem_id="settings-button")
         with gr.Column(elem_id="settings", elem_classes="ofa-closed"):
-            best = gr.Slider(1, MOST_ANSWERS, 5, step=1, label="Answers in the table")
-            draws = [key for key, task in demo.tasks.items() if task.spec.generates_images]
-            samples = gr.Slider(
-                1, MOST_IMAGES, 4, step=1, label="Images to draw", visible=bool(draws)
-            )
-            seed = gr.Number(
-                7,
-                precision=0,
-                label="Seed: the same number draws the same images",
-                visible=bool(draws),
-            )
-        for panel in panels.values():
-            panel.connect(image, best, samples, seed)
+            for setting in settings:
+                setting.render()
 
         # at once, also while the model is at work
         light: dict[str, Any] = dict(queue=False, show_progress="hidden", api_name=False)
-        texts = [text for panel in panels.values() for text in panel.texts]
-        shown = [panel.column for panel in panels.values()]
-        results = [panel.result for key, panel in panels.items() if key not in draws]
+        columns = [column for column, _, _ in panels.values()]
+        texts = [text for _, texts, _ in panels.values() for text in texts]
+        # drawings are of no image, and stay
+        results = [panels[key][2] for key, spec in demo.tasks.items() if not spec.generates_images]
         chosen.change(
             lambda key: [
-                gr.update(visible=demo.tasks[key].image),
+                gr.update(visible=demo.tasks[key].has("image")),
                 *(gr.update(visible=key == one) for one in panels),
             ],
             chosen,
-            [image_column, *shown],
+            [image_column, *columns],
             **light,
         )
         image.change(
@@ -257,61 +215,52 @@ def build(demo: Demo) -> gr.Blocks:
             [notice, *results],
             **light,
         )
-        settings.click(None, js=TOGGLE)
+        toggle.click(None, js=TOGGLE)
         first = gr.State(0)
         more.click(examples.following, first, [first, gallery], **light)
         gallery.select(examples.chosen, first, [image, *texts], **light)
     return page
 
 
-class Panel:
-    """The part of the page that belongs to a task: its texts, its button, its result."""
+def panel(
+    demo: Demo, key: str, image: gr.Image, settings: list[Any]
+) -> tuple[gr.Column, list[gr.Textbox], gr.HTML]:
+    """The part of the page that belongs to a task: its texts, its button, its result. Button, or
+    Enter in a text, ask; one request of the whole page at a time."""
+    spec = demo.tasks[key]
 
-    def __init__(self, demo: Demo, task: DemoTask, visible: bool):
-        self.demo, self.task = demo, task
-        with gr.Column(visible=visible, elem_id=f"panel-{task.key}") as self.column:
-            note = (
-                f'<p class="ofa-note">{escape(demo.note(task.key))}</p>'
-                if demo.note(task.key)
-                else ""
+    def ask(path: str | None, *given: Any) -> str:
+        *typed, best, samples, seed = given
+        return demo.ask(key, path, typed, best, samples, seed)
+
+    with gr.Column(visible=key == demo.first, elem_id=f"panel-{key}") as column:
+        note = demo.note(key) and f'<p class="ofa-note">{escape(demo.note(key))}</p>'
+        gr.HTML(f"<p>{escape(spec.usage.about)}</p>{note}", elem_classes="ofa-about")
+        texts = [
+            gr.Textbox(
+                label=one.public_name.capitalize(),
+                placeholder=one.example,
+                lines=1,
+                max_lines=4,
+                max_length=LETTERS,
+                elem_id=f"text-{key}" + (f"-{number}" if number else ""),
             )
-            gr.HTML(f"<p>{escape(task.spec.usage.about)}</p>{note}", elem_classes="ofa-about")
-            self.texts = [
-                gr.Textbox(
-                    label=column.public_name.capitalize(),
-                    placeholder=column.example,
-                    lines=1,
-                    max_lines=4,
-                    max_length=LETTERS,
-                    elem_id=f"text-{task.key}" + (f"-{number}" if number else ""),
-                )
-                for number, column in enumerate(task.texts)
-            ]
-            self.button = gr.Button(
-                task.spec.usage.button, variant="primary", elem_id=f"ask-{task.key}"
-            )
-            self.result = gr.HTML(elem_id=f"result-{task.key}", min_height=24)
-
-    def connect(
-        self, image: gr.Image, best: gr.Slider, samples: gr.Slider, seed: gr.Number
-    ) -> None:
-        """What the button, or Enter in the text, does: one request of the whole page at a time."""
-        triggers = [self.button.click, *(text.submit for text in self.texts)]
-        gr.on(
-            triggers,
-            self.ask,
-            [image, *self.texts, best, samples, seed],
-            self.result,
-            concurrency_limit=1,
-            concurrency_id=MODEL,
-            api_name=False,
-            show_progress="full",
-            trigger_mode="once",
-        )
-
-    def ask(self, path: str | None, *settings: Any) -> str:
-        *texts, best, samples, seed = settings
-        return self.demo.ask(self.task.key, path, texts, best, samples, seed)
+            for number, one in enumerate(texts_of(spec))
+        ]
+        button = gr.Button(spec.usage.button, variant="primary", elem_id=f"ask-{key}")
+        result = gr.HTML(elem_id=f"result-{key}", min_height=24)
+    gr.on(
+        [button.click, *(text.submit for text in texts)],
+        ask,
+        [image, *texts, *settings],
+        result,
+        concurrency_limit=1,
+        concurrency_id=MODEL,
+        api_name=False,
+        show_progress="full",
+        trigger_mode="once",
+    )
+    return column, texts, result
 
 
 class ExampleFiles:
@@ -324,14 +273,14 @@ class ExampleFiles:
 
     def files(self, first: int) -> list[str]:
         """Paths of the examples from ``first`` on."""
-        return [str(self.file(number)) for number in range(first, first + EXAMPLES)]
+        return [self.file(number) for number in range(first, first + EXAMPLES)]
 
-    def file(self, number: int) -> Path:
+    def file(self, number: int) -> str:
         path = Path(self.folder.name) / f"example_{number}.png"
         if not path.exists():
             with replacing(path, "wb") as file:  # several sessions may look at once
-                self.demo.example(number).image.save(file, "PNG")
-        return path
+                example_image(number).save(file, "PNG")
+        return str(path)
 
     def following(self, first: int) -> list[Any]:
         """The first of the next examples, and their paths; after the last ones the first ones
@@ -344,10 +293,8 @@ class ExampleFiles:
         if event.index not in range(EXAMPLES):
             raise gr.Error(FOREIGN_FILE)
         number = first + int(event.index)
-        return [
-            str(self.file(number)),
-            *(text for key in self.demo.tasks for text in self.demo.example_texts(number, key)),
-        ]
+        texts = [text for key in self.demo.tasks for text in self.demo.example_texts(number, key)]
+        return [self.file(number), *texts]
 
 
 def path_of(payload: Any) -> str | None:

@@ -2,8 +2,6 @@
 ask about them."""
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 
 from PIL import Image
@@ -12,33 +10,36 @@ from ofa.synthetic.shapes import Scene, captions, make_scene, render
 from ofa.synthetic.shapes_expressions import expressions
 from ofa.synthetic.shapes_pretraining import drawing_caption
 from ofa.synthetic.shapes_questions import questions
+from ofa.tasks import caption, refcoco
 
 SEED, SPLIT = 5, "demo"
 SIDE = 256  # pixels
 
 
-@dataclass(frozen=True)
-class Example:
-    """Args: texts: what to ask, by method of ``OFA``; statements are true of every other example
-    alone."""
-
-    image: Image.Image
-    texts: Mapping[str, str]
+def example_image(number: int) -> Image.Image:
+    """Args: number: from 0, without an end. The same number is always the same image."""
+    return render(scene_of(number), SIDE)
 
 
-def example(number: int) -> Example:
-    """Args: number: from 0, without an end. The same number is always the same example."""
+def example_text(number: int, key: str, language: str = "en") -> str:
+    """What to ask about an example, nothing if there is nothing special.
+
+    Args: key: method of ``OFA``; statements are true of every other example alone.
+    """
     scene = scene_of(number)
-    stated = scene if number % 2 == 0 else scene_of(number + 1)
-    return Example(
-        render(scene, SIDE),
-        {
-            "answer": questions(scene)[0].text,
-            "ground": expressions(scene)[0][0],
-            "entails": captions(stated)[0],
-            "draw": drawing_caption(scene),
-        },
-    )
+    if key == "answer":
+        return questions(scene)[0].text
+    if key == "ground":
+        return expressions(scene)[0][0]
+    if key == "entails":
+        return captions(scene if number % 2 == 0 else scene_of(number + 1))[0]
+    if key == "draw":
+        return drawing_caption(scene)
+    if key == "generate" and number % 2:
+        return caption.PROMPTS[language].strip()
+    if key == "generate":
+        return refcoco.PROMPTS[language].format(expressions(scene)[0][0]).strip()
+    return ""
 
 
 @cache

@@ -19,67 +19,45 @@ import secrets
 import socket
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from http.cookies import CookieError, SimpleCookie
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
+
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 WILDCARDS = ("", "0.0.0.0", "::")
 API = "/gradio_api/"
-PAGE_ROUTES = (
-    "/",
-    "/config",
-    "/theme.css",
-    "/favicon.ico",
-    "/manifest.json",
-    "/robots.txt",
-    "/assets/*",
-    "/static/*",
-    "/svelte/*",
-)
+FILE, UPLOAD = API + "file=", API + "upload"
 READ_ROUTES = (
-    "info",
-    "startup-events",
-    "app_id",
-    "user",
-    "token",
-    "theme.css",
-    "queue/data",
-    "queue/status",
-    "upload_progress",
-    "heartbeat/*",
-    "file=*",
+    *("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt"),
+    *("/assets/*", "/static/*", "/svelte/*"),
+    *(API + name for name in ("info", "startup-events", "app_id", "user", "token", "theme.css")),
+    *(API + name for name in ("queue/data", "queue/status", "upload_progress", "heartbeat/*")),
+    FILE + "*",
 )
-JSON_ROUTES = ("queue/join", "run/*", "cancel", "reset")
-UPLOAD = "upload"
-FILE = "file="
+JSON_ROUTES = tuple(API + name for name in ("queue/join", "run/*", "cancel", "reset"))
 VISITOR = "ofa_visitor"  # the cookie
 LARGEST_JSON = 1 << 20
 LARGEST_UPLOAD = 64 << 20  # bytes of a request
 ROOM = 1 << 30  # bytes of all uploads
 FILE_KEYS = ("size", "orig_name", "mime_type")
-POLICY = (
-    "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; "
-    "img-src 'self' data: blob:; connect-src 'self'; "
-    "object-src 'none'; form-action 'self'; base-uri 'self'; frame-ancestors 'self'"
-)
-HEADERS = [
-    (b"content-security-policy", POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"same-origin"),
-]
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; "
+        "img-src 'self' data: blob:; connect-src 'self'; "
+        "object-src 'none'; form-action 'self'; base-uri 'self'; frame-ancestors 'self'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+}
 FOREIGN_FILE = (
     "This file is not an upload of yours. Upload an image, or choose one of the examples."
 )
-
-
-class Refusal(Exception):
-    """Args: status: of HTTP. message: for the person at the other end."""
-
-    def __init__(self, status: int, message: str):
-        super().__init__(message)
-        self.status, self.message = status, message
 
 
 class Gate:
@@ -106,24 +84,27 @@ class Gate:
             return await self.app(scope, receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})  # the page uses none
-        visitor = visitor_of(scope)
+        request = Request(scope, receive)
+        path, visitor = scope["path"], request.cookies.get(VISITOR, "")
         try:
-            self.check_sender(scope)
-            kind = self.kind_of_route(scope, visitor)
-            coming = (kind == "upload" and length_of(scope)) or 0
-            if kind == "json":
-                body = self.checked_body(await read_body(receive), visitor)
-                scope, receive = with_length(scope, len(body)), replay(body, receive)
-        except Refusal as refusal:
-            return await respond(send, refusal)
-
-        headers = HEADERS if visitor or scope["path"] != "/" else [*HEADERS, new_visitor()]
+            self.check_sender(request)
+            coming = self.check_route(request, visitor)
+            if path != UPLOAD and request.method == "POST":
+                receive = replay(scope, self.checked_body(await request.body(), visitor), receive)
+        except HTTPException as refusal:
+            answer = JSONResponse({"detail": refusal.detail}, refusal.status_code, HEADERS)
+            return await answer(scope, receive, send)
+        except ClientDisconnect:
+            return None
         uploaded = bytearray()
 
         async def send_with_headers(event: dict) -> None:
             if event["type"] == "http.response.start":
-                event = {**event, "headers": [*event.get("headers", []), *headers]}
-            elif kind == "upload" and event["type"] == "http.response.body":
+                headers = MutableHeaders(scope=event)
+                headers.update(HEADERS)
+                if path == "/" and not visitor:
+                    headers.append("set-cookie", new_visitor())
+            elif path == UPLOAD and event["type"] == "http.response.body":
                 uploaded.extend(event.get("body", b""))
                 if not event.get("more_body"):
                     self.remember(bytes(uploaded), visitor)
@@ -137,65 +118,61 @@ class Gate:
 
     # --- who asks -------------------------------------------------------------------------------
 
-    def check_sender(self, scope: dict) -> None:
-        """Raises: Refusal if the host is not this page's, or another page asks."""
-        found = values(scope, "host")
-        name = host_name(found[0]) if len(found) == 1 else None
+    def check_sender(self, request: Request) -> None:
+        """Raises: HTTPException if the host is not this page's, or another page asks."""
+        values = request.headers.getlist
+        found = values("host")
+        name = parts_of(f"//{found[0]}").hostname if len(found) == 1 else None
         if name is None or not self.is_own(name):
-            raise Refusal(
+            raise HTTPException(
                 403,
                 f"This page is not served under the name {name or 'that was given'}; "
                 "start ofa demo with --allow-host NAME.",
             )
         # a link on another page may lead here
-        opens = scope["method"] in ("GET", "HEAD") and scope["path"] == "/"
-        senders = values(scope, "origin") or ([] if opens else values(scope, "referer"))
-        foreign = [sender for sender in senders if place_of(sender) != found[0].lower()]
-        sites = (
-            []
-            if opens
-            else [
-                site
-                for site in values(scope, "sec-fetch-site")
-                if site not in ("same-origin", "none")
-            ]
-        )
-        if foreign or sites:
-            raise Refusal(403, "Another page asked for this; open the page of ofa demo itself.")
+        opens = request.method in ("GET", "HEAD") and request.scope["path"] == "/"
+        senders = values("origin") or ([] if opens else values("referer"))
+        foreign = any(parts_of(one).netloc.lower() != found[0].lower() for one in senders)
+        sites = set(values("sec-fetch-site")) - {"same-origin", "none"}
+        if foreign or (sites and not opens):
+            raise HTTPException(
+                403, "Another page asked for this; open the page of ofa demo itself."
+            )
 
     def is_own(self, name: str) -> bool:
         """An address cannot be made to point elsewhere, a name can."""
-        return name in self.hosts or (self.any_address and is_address(name))
+        with suppress(ValueError):
+            if self.any_address and ipaddress.ip_address(name):
+                return True
+        return name in self.hosts
 
     # --- what is asked for ----------------------------------------------------------------------
 
-    def kind_of_route(self, scope: dict, visitor: str) -> str:
-        """``json``, ``upload`` or ``read``.
+    def check_route(self, request: Request, visitor: str) -> int:
+        """Bytes of the upload that it brings.
 
-        Raises: Refusal for what is not the page's, or too large.
+        Raises: HTTPException for what is not the page's, or too large.
         """
-        path, method = scope["path"], scope["method"]
-        route = path.removeprefix(API)
-        if method in ("GET", "HEAD"):
-            if (
-                route.startswith(FILE)
-                and route != path
-                and not self.may_open(route.removeprefix(FILE), visitor)
-            ):
-                raise Refusal(404, "There is no such file.")
-            if matches(path, PAGE_ROUTES) or (route != path and matches(route, READ_ROUTES)):
-                return "read"
-        if method == "POST" and route != path and matches(route, (*JSON_ROUTES, UPLOAD)):
-            upload = route == UPLOAD
-            size, most = length_of(scope), LARGEST_UPLOAD if upload else LARGEST_JSON
+        path = request.scope["path"]
+        if request.method in ("GET", "HEAD"):
+            if path.startswith(FILE) and not self.may_open(path.removeprefix(FILE), visitor):
+                raise HTTPException(404, "There is no such file.")
+            if matches(path, READ_ROUTES):
+                return 0
+        if request.method == "POST" and matches(path, (*JSON_ROUTES, UPLOAD)):
+            size, most = length_of(request), LARGEST_UPLOAD if path == UPLOAD else LARGEST_JSON
             if size is None:
-                raise Refusal(411, "The request does not tell its length.")
+                raise HTTPException(411, "The request does not tell its length.")
             if size > most:
-                raise Refusal(413, f"This is too large: {most >> 20} MB are the most.")
-            if upload and size + self.arriving + folder_size(self.folder) > ROOM:
-                raise Refusal(413, "There is no room for further uploads now. Try again later.")
-            return "upload" if upload else "json"
-        raise Refusal(404, "The page of ofa demo has no such address.")
+                raise HTTPException(413, f"This is too large: {most >> 20} MB are the most.")
+            if path != UPLOAD:
+                return 0
+            if size + self.arriving + folder_size(self.folder) > ROOM:
+                raise HTTPException(
+                    413, "There is no room for further uploads now. Try again later."
+                )
+            return size
+        raise HTTPException(404, "The page of ofa demo has no such address.")
 
     def remember(self, answer: bytes, visitor: str) -> None:
         """Whose the uploads are. Args: answer: of the server: JSON, a list of paths if all went
@@ -214,17 +191,17 @@ class Gate:
     def checked_body(self, body: bytes, visitor: str) -> bytes:
         """JSON anew, as it is understood here.
 
-        Raises: Refusal if it is none, or names a file that the visitor may not open.
+        Raises: HTTPException if it is none, or names a file that the visitor may not open.
         """
         try:
             return json.dumps(self.checked(json.loads(body), visitor)).encode()
         except (ValueError, RecursionError):
-            raise Refusal(400, "The request is not understood.") from None
+            raise HTTPException(400, "The request is not understood.") from None
 
     def checked(self, value: Any, visitor: str) -> Any:
         """JSON whose files the visitor may open, without addresses to fetch them from.
 
-        Raises: Refusal for another file.
+        Raises: HTTPException for another file.
         """
         if isinstance(value, list):
             return [self.checked(one, visitor) for one in value]
@@ -234,7 +211,7 @@ class Gate:
         if path is None:
             return {key: self.checked(one, visitor) for key, one in value.items() if key != "url"}
         if not self.may_open(path, visitor):
-            raise Refusal(403, FOREIGN_FILE)
+            raise HTTPException(403, FOREIGN_FILE)
         about = {key: value[key] for key in FILE_KEYS if isinstance(value.get(key), (str, int))}
         return {"path": str(Path(path).resolve()), **about, "meta": {"_type": "gradio.FileData"}}
 
@@ -261,107 +238,37 @@ def folder_size(folder: Path) -> int:
 # --- HTTP -----------------------------------------------------------------------------------------
 
 
-def values(scope: dict, name: str) -> list[str]:
-    """Of a header, which may come several times."""
-    return [value.decode("latin-1") for key, value in scope["headers"] if key == name.encode()]
+def new_visitor() -> str:
+    """A cookie that scripts and other pages do not get."""
+    return f"{VISITOR}={secrets.token_urlsafe(16)}; Path=/; HttpOnly; SameSite=Strict"
 
 
-def visitor_of(scope: dict) -> str:
-    """What the cookie says; empty without one."""
-    with suppress(CookieError):
-        cookie = SimpleCookie("; ".join(values(scope, "cookie"))).get(VISITOR)
-        return cookie.value if cookie else ""
-    return ""
+def length_of(request: Request) -> int | None:
+    """What the server holds a request to; None if it comes in chunks, as many as it likes."""
+    found = request.headers.getlist("content-length")
+    known = len(found) == 1 and found[0].isdecimal() and found[0].isascii()
+    return int(found[0]) if known and "transfer-encoding" not in request.headers else None
 
 
-def new_visitor() -> tuple[bytes, bytes]:
-    """The header that sets a cookie; scripts and other pages do not get it."""
-    cookie = f"{VISITOR}={secrets.token_urlsafe(16)}; Path=/; HttpOnly; SameSite=Strict"
-    return b"set-cookie", cookie.encode()
-
-
-def length_of(scope: dict) -> int | None:
-    found = values(scope, "content-length")
-    return int(found[0]) if len(found) == 1 and found[0].isdecimal() else None
-
-
-def with_length(scope: dict, length: int) -> dict:
-    """The request with another length, as JSON."""
-    kept = [
-        header
-        for header in scope["headers"]
-        if header[0] not in (b"content-length", b"content-type")
-    ]
-    return {
-        **scope,
-        "headers": [
-            *kept,
-            (b"content-length", str(length).encode()),
-            (b"content-type", b"application/json"),
-        ],
-    }
-
-
-def host_name(value: str) -> str | None:
-    """``[::1]:7860`` -> ``::1``"""
+def parts_of(url: str) -> SplitResult:
+    """``http://localhost:7860/a``: the netloc ``localhost:7860``; empty if it is no address."""
     try:
-        return urlsplit(f"//{value}").hostname
+        return urlsplit(url)
     except ValueError:
-        return None
-
-
-def place_of(url: str) -> str | None:
-    """``http://localhost:7860/a`` -> ``localhost:7860``"""
-    try:
-        return urlsplit(url).netloc.lower() or None
-    except ValueError:
-        return None
-
-
-def is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+        return urlsplit("")
 
 
 def matches(path: str, routes: Collection[str]) -> bool:
-    """Args: routes: paths; those with a star at the end stand for all that begin so."""
-    return any(
-        path.startswith(route[:-1]) if route.endswith("*") else path == route for route in routes
-    )
+    return any(fnmatchcase(path, route) for route in routes)
 
 
-async def read_body(receive: Callable) -> bytes:
-    """Of at most the length that was told, which the server sees to."""
-    body, more = b"", True
-    while more:
-        event = await receive()
-        if event["type"] != "http.request":
-            raise Refusal(400, "The request ended early.")
-        body, more = body + event.get("body", b""), event.get("more_body", False)
-        if len(body) > LARGEST_JSON:
-            raise Refusal(413, "The request is longer than it told.")
-    return body
-
-
-def replay(body: bytes, receive: Callable) -> Callable:
-    """A ``receive`` that brings this body, then what comes after it."""
+def replay(scope: dict, body: bytes, receive: Callable) -> Callable:
+    """A ``receive`` that brings this body as JSON, then what comes after it."""
+    headers = MutableHeaders(scope=scope)
+    headers["content-length"], headers["content-type"] = str(len(body)), "application/json"
     events = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replayed() -> dict:
         return events.pop() if events else await receive()
 
     return replayed
-
-
-async def respond(send: Callable, refusal: Refusal) -> None:
-    body = json.dumps({"detail": refusal.message}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        *HEADERS,
-    ]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -9,8 +9,6 @@ A task of the page is any task that is asked with texts; its key is the method o
     demo.ask("answer", "dog.jpg", "what color is it?")    # the same as HTML, a user's errors too
 """
 
-import base64
-import io
 import logging
 import math
 import time
@@ -21,21 +19,21 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ofa.data.load_image import from_file
-from ofa.demo.examples import Example, example
+from ofa.demo.examples import example_text
 from ofa.errors import UserError
 from ofa.inference.predictions import Answer, Region
 from ofa.inference.predictor import DRAW, OFA
 from ofa.inference.requests import Request
 from ofa.report.annotate import annotated
 from ofa.report.draw_boxes import PREDICTED, Mark, draw_boxes
+from ofa.report.page import data_url
 from ofa.task.columns import Column
 from ofa.task.task_spec import TaskSpec
 from ofa.task.template import is_template
-from ofa.tasks import caption as caption_task
-from ofa.tasks import declared_specs, refcoco, spec_of
+from ofa.tasks import declared_specs, spec_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,66 +41,28 @@ logger = logging.getLogger(__name__)
 LARGEST, SMALLEST = (1200, 224)
 LETTERS = 20_000  # longer texts are refused before they are cut into tokens
 MOST_ANSWERS, MOST_IMAGES, MOST_SEED = 10, 16, 2**63 - 1
-ENVIRONMENT = Environment(
-    loader=PackageLoader("ofa.demo"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-)
-
-
-@dataclass(frozen=True)
-class DemoTask:
-    """A task of the page. Args: key: as in ``--tasks``, and the method of the model."""
-
-    key: str
-    spec: TaskSpec
-
-    @property
-    def texts(self) -> list[Column]:
-        """What it asks with."""
-        return [column for column in self.spec.asked if column.needed]
-
-    @property
-    def image(self) -> bool:
-        """Whether it is asked about an image."""
-        return self.spec.has("image")
-
-
-def page_tasks(trained: Sequence[TaskSpec] = ()) -> dict[str, DemoTask]:
-    """Every task that is asked with texts by its verb, or by its name where several share a
-    verb; those that most checkpoints know first."""
-    specs = sorted((*trained, *declared_specs()), key=lambda spec: not spec.usage.taught_by)
-    specs = [
-        spec
-        for spec in specs
-        if all(column.kind == "text" for column in spec.asked if column.needed)
-    ]
-    verbs = Counter(spec.verb for spec in specs)
-    keys = {spec.name if verbs[spec.verb] > 1 else spec.verb: spec for spec in specs}
-    return {key: DemoTask(key, spec) for key, spec in keys.items()}
-
-
 NOTHING = "(nothing)"
 PRETRAINING = "unify_task"
 ANSWER_LEGEND = (
     "Score: log-probability, averaged over the pieces of an answer; of answers chosen from a list,"
     " of the whole answer. Confidence: its exponential."
 )
+FIT_LEGEND = "Fit: how well image and text agree, as the scorer judges; higher is better."
+DRAWN_LEGEND = "Score: log-probability, averaged over the codes of an image."
 
 
-@dataclass
-class Row:
-    """A line of the table. Args: score: log-probability, see ``ofa.inference.predictions``; NaN if
-    there is none."""
+def page_tasks(trained: Sequence[TaskSpec] = ()) -> dict[str, TaskSpec]:
+    """Every task that is asked with texts, by its verb, or by its name where several share a
+    verb; those that most checkpoints know first."""
+    specs = sorted((*trained, *declared_specs()), key=lambda spec: not spec.usage.taught_by)
+    specs = [spec for spec in specs if all(column.kind == "text" for column in texts_of(spec))]
+    verbs = Counter(spec.verb for spec in specs)
+    return {spec.name if verbs[spec.verb] > 1 else spec.verb: spec for spec in specs}
 
-    text: str
-    score: float
 
-    @property
-    def shown(self) -> str:
-        return number(self.score)
-
-    @property
-    def percent(self) -> float | None:
-        return 100 * math.exp(min(self.score, 0.0)) if math.isfinite(self.score) else None
+def texts_of(spec: TaskSpec) -> list[Column]:
+    """What a task is asked with."""
+    return [column for column in spec.asked if column.needed]
 
 
 @dataclass
@@ -110,13 +70,15 @@ class Reply:
     """What is shown of an answer.
 
     Args:
-        heading: the best answer, in large type. column: head of the column of answers.
-        image: with the box that was found. drawn: images with a line about each. legend: of the
-            numbers.
+        heading: the best answer, in large type.
+        rows: answer -> its score (``ofa.inference.predictions``; NaN if there is none), best first.
+        column: head of the column of answers.
+        image: with the box that was found; alt: in words.
+        drawn: images with a line about each. legend: of the numbers.
     """
 
     heading: str = ""
-    rows: list[Row] = field(default_factory=list)
+    rows: dict[str, float] = field(default_factory=dict)
     column: str = "Answer"
     image: Image.Image | None = None
     alt: str = ""
@@ -137,65 +99,51 @@ class Demo:
 
     def __init__(self, model: OFA, wanted: Sequence[str] = ()):
         self.model = model
-        self.known = known = page_tasks(
-            [spec_of(name) for name in model.checkpoint.trained if is_template(name)]
-        )
-        keys = {name: task.key for task in reversed(known.values()) for name in task.spec.names} | {
-            key: key for key in known
-        }
+        trained = model.checkpoint.trained
+        self.known = known = page_tasks([spec_of(name) for name in trained if is_template(name)])
+        keys = {name: key for key, spec in reversed(known.items()) for name in spec.names}
+        keys |= {key: key for key in known}
         unknown = [name for name in wanted if name not in keys]
         if unknown:
             raise UserError(f"--tasks: expects some of {', '.join(known)}, found {unknown[0]!r}")
-        wanted = [keys[name] for name in wanted]
-        tokenizer = model.checkpoint.config(DRAW).get("image_tokenizer")
-        given = bool(model.checkpoint.overrides.get("image_tokenizer"))
-        draws = bool(tokenizer) and (given or Path(tokenizer).exists())
-        usual = [
-            key
-            for key, task in known.items()
-            if (draws if task.spec.generates_images else self.is_usual(task.spec))
+        chosen = [keys[name] for name in wanted] or [
+            key for key, spec in known.items() if self.is_usual(spec)
         ]
-        self.tasks = {key: task for key, task in known.items() if key in (wanted or usual)}
-        for task in self.tasks.values():
-            if task.spec.generates_images:
-                model.checkpoint.task(task.spec.name).check_tokenizer()
-        self.first = next(
-            (key for key, task in self.tasks.items() if model.was_trained_on(task.spec.name)),
-            next(iter(self.tasks)),
-        )
+        self.tasks = {key: spec for key, spec in known.items() if key in chosen}
+        for spec in self.tasks.values():
+            if spec.generates_images:
+                model.checkpoint.task(spec.name).check_tokenizer()
+        able = [key for key, spec in self.tasks.items() if model.was_trained_on(spec.name)]
+        self.first = (able or list(self.tasks))[0]
 
     def is_usual(self, spec: TaskSpec) -> bool:
         """Whether the page offers a task that nobody asks for: what most checkpoints know, and
-        what this one was trained for."""
-        return bool(spec.usage.taught_by) or spec.name in self.model.checkpoint.trained
+        what this one was trained for; drawing where there is a tokenizer."""
+        checkpoint = self.model.checkpoint
+        if spec.generates_images:
+            tokenizer = checkpoint.config(DRAW).get("image_tokenizer")
+            given = checkpoint.overrides.get("image_tokenizer")
+            return bool(tokenizer and (given or Path(tokenizer).exists()))
+        return bool(spec.usage.taught_by) or spec.name in checkpoint.trained
 
-    # --- what is said of the model
-    # ----------------------------------------------------------------------------
+    # --- what is said of the model --------------------------------------------------------------
 
     def subtitle(self) -> str:
         """``checkpoint_best.pt · trained for captions · 10.3 million parameters · CPU``."""
+        name, known = Path(self.model.checkpoint.path).name, set(self.model.checkpoint.trained)
         size = sum(parameter.numel() for parameter in self.model.network.parameters()) / 1e6
         device = self.model.device.type.replace("cuda", "GPU").replace("cpu", "CPU")
-        trained = (
-            f"trained for {self.trained()}"
-            if set(self.model.checkpoint.trained) != {PRETRAINING}
-            else "pretrained"
-        )
-        return (
-            f"{Path(self.model.checkpoint.path).name} · {trained} · {size:.1f} million parameters ·"
-            f" {device}"
-        )
+        trained = "pretrained" if known == {PRETRAINING} else f"trained for {self.trained()}"
+        return f"{name} · {trained} · {size:.1f} million parameters · {device}"
 
     def trained(self) -> str:
         nouns = {spec.name: spec.noun for spec in declared_specs()} | {PRETRAINING: "pretraining"}
-        return (
-            ", ".join(nouns.get(name, name) for name in self.model.checkpoint.trained)
-            or "tasks that it does not name"
-        )
+        found = [nouns.get(name, name) for name in self.model.checkpoint.trained]
+        return ", ".join(found) or "tasks that it does not name"
 
     def note(self, key: str) -> str:
         """What to know before a task is asked; nothing if the model was trained for it."""
-        spec = self.known[key].spec
+        spec = self.known[key]
         if self.model.was_trained_on(spec.name):
             return ""
         return (
@@ -203,45 +151,26 @@ class Demo:
             " here may mean nothing."
         )
 
-    def example(self, number: int) -> Example:
-        """An image of synthetic shapes, and what to ask about it, by key."""
-        found = example(number)
-        language = "zh" if self.model.checkpoint.bpe.kind == "bert" else "en"
-        asked = (
-            caption_task.PROMPTS[language]
-            if number % 2
-            else refcoco.PROMPTS[language].format(found.texts["ground"])
-        )
-        return Example(found.image, {**found.texts, "generate": asked.strip()})
-
     def example_texts(self, number: int, key: str) -> list[str]:
         """What to ask about the image of an example."""
-        texts = self.tasks[key].texts
-        found = self.example(number).texts.get(key)
-        return [found] if found and len(texts) == 1 else [column.example for column in texts]
+        columns = texts_of(self.tasks[key])
+        language = "zh" if self.model.checkpoint.bpe.kind == "bert" else "en"
+        found = example_text(number, key, language)
+        return [found] if found and len(columns) == 1 else [column.example for column in columns]
 
-    # --- from inputs to outputs
-    # -------------------------------------------------------------------------------
+    # --- from inputs to outputs -----------------------------------------------------------------
 
-    def ask(
-        self,
-        key: str,
-        path: str | None,
-        texts: str | Sequence[str] = "",
-        best: int = 5,
-        samples: int = 4,
-        seed: int = 7,
-    ) -> str:
+    def ask(self, *request: Any, **settings: Any) -> str:
         """The reply as HTML, or what is wrong. Arguments as of ``reply``."""
         started = time.monotonic()
         try:
-            reply = self.reply(key, path, texts, best, samples, seed)
+            reply = self.reply(*request, **settings)
         except UserError as error:
             return message(str(error))
         except Exception:
             # a fault of ours or of the machine (memory): the page continues, the terminal has the
             # traceback
-            logger.exception("'%s' failed", key)
+            logger.exception("'%s' failed", request[0])
             return message(
                 "Something went wrong inside the program. The terminal in which ofa demo runs has"
                 " the details."
@@ -277,26 +206,24 @@ class Demo:
         best = integer("number of answers", best, 1, MOST_ANSWERS)
         samples = integer("number of images", samples, 1, MOST_IMAGES)
         seed = integer("seed", seed or 0, 0, MOST_SEED)
-        task = self.known[key]
-        if task.image and path is None:
+        spec = self.known[key]
+        if spec.has("image") and path is None:
             raise UserError(
                 "There is no image yet. Upload one, paste one, or choose one of the examples."
             )
-        given: list[Any] = list(texts) if isinstance(texts, (list, tuple)) else [texts]
-        given = [
-            self.checked(task.spec, column, text)
-            for column, text in zip(task.texts, given, strict=False)
-        ]
-        if task.spec.generates_images:
-            images: Any = self.model.draw(given[0], samples, seed)
-            return drawn(images)
+        typed = texts if isinstance(texts, (list, tuple)) else [texts]
+        given = {
+            column.public_name: self.checked(spec, column, text)
+            for column, text in zip(texts_of(spec), typed, strict=False)
+        }
+        if spec.generates_images:
+            return drawn(self.model.draw(*given.values(), samples, seed))
         file = Path(path or "")
-        image = image_of(str(file)) if task.image else None
-        found = getattr(self.model, key)(image, *given, best=best)
+        image = image_of(str(file)) if spec.has("image") else None
+        found = getattr(self.model, key)(image, *given.values(), best=best)
         if isinstance(found, Region) and image is not None:
-            words = {column.public_name: text for column, text in zip(task.texts, given)}
-            request = Request(task.spec, file, file.name, words)
-            return located(found, image, annotated(request, image, found), " ".join(given))
+            shown = annotated(Request(spec, file, file.name, given), image, found)
+            return located(found, image, shown, " ".join(given.values()))
         return answered(found, image)
 
     def checked(self, spec: TaskSpec, column: Column, text: str) -> str:
@@ -325,12 +252,8 @@ class Demo:
 def integer(name: str, value: Any, least: int, most: int) -> int:
     """Raises: UserError if it is no integer from ``least`` to ``most``: a request may hold what
     the page does not offer."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or value != value
-        or not least <= value <= most
-    ):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not least <= value <= most:
         raise UserError(f"The {name} has to be a number from {least} to {most}.")
     return int(value)
 
@@ -351,21 +274,17 @@ def image_of(path: str) -> Image.Image:
 
 def answered(found: Answer, image: Image.Image | None) -> Reply:
     """Different answers, best first; of a region the image with its box."""
-    reply = Reply(
-        str(found) or NOTHING,
-        table((str(one) or NOTHING, one.score) for one in (found, *found.others)),
-    )
+    rows = different((str(one) or NOTHING, one.score) for one in (found, *found.others))
+    reply = Reply(str(found) or NOTHING, rows)
     if found.region is not None and image is not None:
-        reply.image, reply.alt = (
-            draw_boxes(image, [Mark(found.region.box, "", PREDICTED)]),
-            "the image with the region that was named",
-        )
+        reply.image = draw_boxes(image, [Mark(found.region.box, "", PREDICTED)])
+        reply.alt = "the image with the region that was named"
     return reply
 
 
 def located(found: Region, image: Image.Image, shown: Image.Image, text: str) -> Reply:
     """Different boxes, best first. Args: shown: the image with the first of them."""
-    rows = table(
+    rows = different(
         (
             ", ".join(str(round(corner)) for corner in one.box) if one.bins else "no region",
             one.score,
@@ -374,37 +293,26 @@ def located(found: Region, image: Image.Image, shown: Image.Image, text: str) ->
     )
     if found.bins is None:
         return Reply("The model named no region.", rows, "Region")
-    return Reply(
-        "",
-        rows,
-        f"Left, top, right, bottom in pixels of {image.width} × {image.height}",
-        shown,
-        f"the image with a box: {text}",
-    )
+    column = f"Left, top, right, bottom in pixels of {image.width} × {image.height}"
+    return Reply("", rows, column, shown, f"the image with a box: {text}")
 
 
-def table(replies: Iterable[tuple[str, float]]) -> list[Row]:
-    """Texts with their scores; a text that comes again is left out."""
-    rows: dict[str, Row] = {}
-    for text, score in replies:
-        rows.setdefault(text, Row(text, score))
-    return list(rows.values())
+def different(answers: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Answers with their scores; one that comes again is left out."""
+    rows: dict[str, float] = {}
+    for text, score in answers:
+        rows.setdefault(text, score)
+    return rows
 
 
 def drawn(images: Sequence[Image.Image]) -> Reply:
     """Images, best first, with what they were judged by."""
     fits, scores = ([image.info[name] for image in images] for name in ("clip_score", "score"))
-    if all(fit is not None and math.isfinite(fit) for fit in fits):
-        lines, legend = (
-            [f"fit {fit:.2f}" for fit in fits],
-            "Fit: how well image and text agree, as the scorer judges; higher is better.",
-        )
-    else:
-        lines, legend = (
-            [f"score {number(score)}" for score in scores],
-            "Score: log-probability, averaged over the codes of an image.",
-        )
-    return Reply(drawn=list(zip(images, lines)), legend=legend)
+    judged = all(fit is not None and math.isfinite(fit) for fit in fits)
+    lines = [f"fit {fit:.2f}" for fit in fits] if judged else [f"score {number(s)}" for s in scores]
+    small = max(1, -(-SMALLEST // max(images[0].size)))
+    large = [ImageOps.scale(image, small, Image.Resampling.NEAREST) for image in images]
+    return Reply(drawn=list(zip(large, lines)), legend=FIT_LEGEND if judged else DRAWN_LEGEND)
 
 
 def number(score: float) -> str:
@@ -412,13 +320,24 @@ def number(score: float) -> str:
     return f"{score:.2f}".replace("-", "−")
 
 
+def percent(score: float) -> float | None:
+    """Of a log-probability, if there is one."""
+    return 100 * math.exp(min(score, 0.0)) if math.isfinite(score) else None
+
+
+ENVIRONMENT = Environment(
+    loader=PackageLoader("ofa.demo"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
+ENVIRONMENT.filters |= {
+    "number": number,
+    "percent": percent,
+    "data_url": lambda image: data_url(image, LARGEST),
+}
+
+
 def as_html(reply: Reply, seconds: float) -> str:
     """Args: seconds: that the reply took."""
-    images = [(data_url(image), line) for image, line in reply.drawn]
-    shown = None if reply.image is None else data_url(reply.image)
-    return ENVIRONMENT.get_template("demo_reply.html").render(
-        reply=reply, image=shown, drawn=images, seconds=f"{seconds:.1f}"
-    )
+    return ENVIRONMENT.get_template("demo_reply.html").render(reply=reply, seconds=seconds)
 
 
 def message(text: str) -> str:
@@ -426,17 +345,3 @@ def message(text: str) -> str:
     return ENVIRONMENT.from_string('<p class="ofa-message" role="alert">{{ text }}</p>').render(
         text=text
     )
-
-
-def data_url(image: Image.Image) -> str:
-    """The image inside the page, in a size to be looked at."""
-    small = max(1, -(-SMALLEST // max(image.size)))
-    image = image.convert("RGB").resize(
-        (image.width * small, image.height * small), Image.Resampling.NEAREST
-    )
-    image.thumbnail((LARGEST, LARGEST))
-    file = io.BytesIO()
-    photo = image.width * image.height > 640 * 640
-    image.save(file, "JPEG" if photo else "PNG", **({"quality": 90} if photo else {}))
-    encoded = base64.b64encode(file.getvalue()).decode("ascii")
-    return f"data:image/{'jpeg' if photo else 'png'};base64,{encoded}"

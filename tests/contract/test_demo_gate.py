@@ -48,13 +48,11 @@ class StubDemo:
     def note(self, key):
         return ""
 
-    def example(self, number):
-        from ofa.demo.examples import example
-
-        return example(number)
-
     def example_texts(self, number, key):
-        return [self.example(number).texts[key] for _ in self.tasks[key].texts]
+        from ofa.demo.examples import example_text
+        from ofa.demo.service import texts_of
+
+        return [example_text(number, key) for _ in texts_of(self.tasks[key])]
 
     def check(self, path):
         if path is not None:

@@ -9,7 +9,7 @@ def test_importing_the_package_and_parsing_commands_loads_no_heavy_library():
         "import sys, ofa\n"
         "from ofa.cli.main import build_parser\n"
         "build_parser()\n"
-        "import ofa.submit.coco_vqa_muge, ofa.inference.requests\n"
+        "import ofa.submit.uploads, ofa.inference.requests\n"
         "heavy = {'torch', 'fairseq', 'torchvision', 'jinja2'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -1,0 +1,232 @@
+"""Result files -> what the leaderboards take.
+
+    coco   zip with captions_val2014_NAME_results.json and captions_test2014_NAME_results.json,
+           each [{"image_id": 391895, "caption": "a man on a motorcycle"}, ...]
+    vqa    [{"question_id": 393225000, "answer": "red"}, ...]
+    muge   {"image_id": "007c72", "text": "蕾丝元素，时尚气质"} in each line
+    glue   zip with MNLI-m.tsv, ...: index <tab> prediction
+                                     0     <tab> entailment
+
+Every image, question or row of the split is answered exactly once. What our result files hold
+besides (scores, further answers) is left out.
+"""
+
+import io
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ofa.errors import UserError
+from ofa.io.atomic import replacing
+from ofa.io.json_files import load_json
+from ofa.io.numbers import read_integer
+from ofa.io.text_files import read_text
+from ofa.io.values import RowError, words_of
+from ofa.task.results import read_predictions
+
+COCO_ID = re.compile(r"(?:COCO_(?:train|val|test)20\d\d_)?0*([0-9]{1,18})(?:\.jpg)?")
+SHOWN = 5  # ids named in a message
+HEADER = "index\tprediction"
+
+
+@dataclass(frozen=True)
+class UploadFormat:
+    """A list of ids with a text each.
+
+    Args:
+        key, text: names of the two in a result file. one: what an id stands for. numbered: ids
+            are integers.
+    """
+
+    key: str
+    text: str
+    one: str
+    numbered: bool = True
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A file of one prediction per row, in the order of the rows.
+
+    Args:
+        file: its name. rows: of the test set. words: answer of the model -> what the site calls it.
+    """
+
+    __test__ = False  # not for pytest
+    file: str
+    rows: int
+    words: Mapping[str, str]
+
+
+COCO = UploadFormat("image_id", "caption", "image")
+VQA = UploadFormat("question_id", "answer", "question")
+MUGE = UploadFormat("image_id", "caption", "image", numbered=False)
+
+NUMBERS = {"no": "0", "yes": "1"}
+IMPLIED = {"no": "not_entailment", "yes": "entailment"}
+INFERENCE = {"no": "contradiction", "yes": "entailment", "maybe": "neutral"}
+GLUE = {
+    "cola": TestSet("CoLA.tsv", 1063, NUMBERS),
+    "mnli-m": TestSet("MNLI-m.tsv", 9796, INFERENCE),
+    "mnli-mm": TestSet("MNLI-mm.tsv", 9847, INFERENCE),
+    "mrpc": TestSet("MRPC.tsv", 1725, NUMBERS),
+    "qnli": TestSet("QNLI.tsv", 5463, IMPLIED),
+    "qqp": TestSet("QQP.tsv", 390965, NUMBERS),
+    "rte": TestSet("RTE.tsv", 3000, IMPLIED),
+    "sst2": TestSet("SST-2.tsv", 1821, {"negative": "0", "positive": "1"}),
+}
+# of GLUE, that OFA has no task for; the site wants the first two as well
+OTHERS = ("STS-B.tsv", "WNLI.tsv", "AX.tsv")
+
+
+def write_zip(path: str | Path, members: Mapping[str, str]) -> None:
+    """Args: members: name -> text. They are dated 1980: equal files, equal zips."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in members.items():
+            member = zipfile.ZipInfo(name)
+            member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(member, text)
+    with replacing(path, "wb") as file:
+        file.write(content.getvalue())
+
+
+# ----------------------------------------------------------------------------------------------
+# ids and texts
+
+
+def upload_entries(
+    paths: Sequence[str | Path], form: UploadFormat, expected: set | None = None
+) -> list[dict[str, Any]]:
+    """The entries of result files with nothing but an id and a text.
+
+    Args: expected: ids of the split, where they are known.
+    Raises: UserError if an entry has another form, or an id is not an integer, comes twice, is
+    missing or is foreign.
+    """
+    entries = [
+        _entry(entry, f"{path}: entry {number}", form)
+        for path in paths
+        for number, entry in enumerate(read_predictions(path), 1)
+    ]
+    ids = [entry[form.key] for entry in entries]
+    files = ", ".join(map(str, paths))
+    twice = [number for number, times in Counter(ids).items() if times > 1]
+    if twice:
+        raise UserError(
+            f"{files}: expects every {form.one} once, found {len(twice)} more than once"
+            f" ({_some(twice)}); were the results of two splits or two runs put together, or has"
+            " the TSV rows twice?"
+        )
+    if expected is None:
+        return entries
+    missing, foreign = expected - set(ids), set(ids) - expected
+    if missing or foreign:
+        findings = [f"{len(missing)} missing ({_some(missing)})"] * bool(missing)
+        findings += [f"{len(foreign)} of another split ({_some(foreign)})"] * bool(foreign)
+        raise UserError(
+            f"{files}: expects one {form.text} for each of {len(expected)} {form.one}s, found"
+            f" {' and '.join(findings)}; evaluate the whole split, and give the list of the"
+            " same split"
+        )
+    return entries
+
+
+def _entry(entry: Any, where: str, form: UploadFormat) -> dict[str, Any]:
+    known = entry if isinstance(entry, dict) else {}
+    if form.key not in known or not isinstance(known.get(form.text), str):
+        found = ", ".join(map(str, known)) or repr(entry)[:60]
+        raise UserError(
+            f"{where}: expects '{form.key}' and '{form.text}', found {found}; is it the result file"
+            " of another task?"
+        )
+    return {form.key: _id(known[form.key], where, form), form.text: known[form.text]}
+
+
+def _id(value: Any, where: str, form: UploadFormat) -> int | str:
+    """``391895``, ``"391895"`` or ``"COCO_val2014_000000391895.jpg"`` -> 391895; of ids that are
+    no numbers the text."""
+    if form.numbered:
+        match = COCO_ID.fullmatch(str(value))
+        if match is None or isinstance(value, bool):
+            raise UserError(
+                f"{where}: expects the number of a {form.one} as '{form.key}', found {value!r};"
+                " evaluate a TSV whose id column holds the data set's own numbers"
+            )
+        return int(match[1])
+    try:
+        return words_of(value, f"the id of a {form.one} as '{form.key}'")
+    except RowError as error:
+        raise UserError(
+            f"{where}: expects {error}; evaluate a TSV with an id in every row"
+        ) from None
+
+
+def _some(numbers: Iterable) -> str:
+    first = sorted(numbers)[: SHOWN + 1]
+    return ", ".join(map(str, first[:SHOWN])) + (", ..." if len(first) > SHOWN else "")
+
+
+def listed_ids(path: str | Path, group: str, key: str) -> set[int]:
+    """Ids of a file of the data set: ``{"questions": [{"question_id": 1}, ...]}`` or ``{"images":
+    [{"id": 1}, ...]}``.
+
+    Args: group, key: ``questions`` and ``question_id``, or ``images`` and ``id``.
+    Raises: UserError if the file is missing or of another kind.
+    """
+    try:
+        content = load_json(Path(path).read_text(encoding="utf-8"))
+        return {read_integer(entry[key]) for entry in content[group]}
+    except OSError as error:
+        finding = error.strerror
+    except (ValueError, KeyError, TypeError) as error:
+        finding = f"{type(error).__name__}: {error}"
+    raise UserError(
+        f"{path}: expects a file of the data set with '{group}' that have a '{key}' each, found"
+        f" {finding}; give the original JSON"
+    )
+
+
+# ----------------------------------------------------------------------------------------------
+# one prediction per row
+
+
+def glue_text(path: str | Path, test_set: TestSet) -> str:
+    """The TSV of a result file. Raises: UserError if it is not the answers of rows 0, 1, 2, ...
+    of the task."""
+    lines = [HEADER]
+    for number, entry in enumerate(read_predictions(path)):
+        where = f"{path}: entry {number + 1}"
+        answer = entry.get("answer") if isinstance(entry, dict) else None
+        if not isinstance(answer, str) or answer not in test_set.words:
+            raise UserError(
+                f"{where}: expects an answer ({', '.join(test_set.words)}) for {test_set.file},"
+                f" found {answer!r}; is it the result file of another task?"
+            )
+        if str(entry.get("uniq_id")) != str(number):
+            raise UserError(
+                f"{where}: expects the answer to row {number} of the test set, found row"
+                f" {entry.get('uniq_id')!r}; evaluate the whole test file in its order"
+            )
+        lines.append(f"{number}\t{test_set.words[answer]}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def other_text(path: str | Path) -> str:
+    """A file that goes in as it is. Raises: UserError if it has another name or header."""
+    if Path(path).name not in OTHERS:
+        raise UserError(
+            f"{path}: expects one of {', '.join(OTHERS)}; the other files are made of results"
+        )
+    text = read_text(path)
+    found = text.partition("\n")[0].rstrip("\r")
+    if found != HEADER:
+        raise UserError(
+            f"{path}:1: expects the header 'index<tab>prediction', found {found[:60]!r}; take it"
+            " from the site's sample submission"
+        )
+    return text if text.endswith("\n") else text + "\n"
