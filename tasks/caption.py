@@ -7,43 +7,19 @@ captions are learned and generated as they are written: `` A dog, playing.``; sc
 punctuation either way.
 """
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-import sacrebleu
-
 from ofa.errors import UserError
 from ofa.io.flags import option
-from ofa.metrics import CiderD
-from ofa.metrics.caption_scores import (
-    SINGLE_IMAGE,
-    ZERO_BUT_CIDER_D,
-    Frequencies,
-    best_constant,
-    caption_scores,
-    caption_words,
-)
-from ofa.metrics.document_frequency import count_document_frequencies
+from ofa.metrics.caption_scores import CaptionMetrics
 from ofa.task.columns import ID, IMAGE, Column
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
-from ofa.task.task_spec import (
-    Example,
-    Metric,
-    RowContext,
-    Scores,
-    TaskMetrics,
-    TaskOptions,
-    TaskSpec,
-    Usage,
-)
+from ofa.task.task_spec import Example, RowContext, TaskOptions, TaskSpec, Usage
 from ofa.task.text import JOIN, caption_references, caption_target, has_words, remove_punctuation
 
-logger = logging.getLogger(__name__)
-
 PROMPTS = {"en": " what does the image describe?", "zh": "图片描述了什么内容?"}
-BLEU_ORDER = 4
 UNKNOWN = "[UNK]"  # what a BERT vocabulary writes for characters that it does not know
 
 
@@ -114,153 +90,9 @@ def clean_prediction(hypothesis: Hypothesis, row: BatchRow, options: CaptionOpti
     )
 
 
-def split_references(row: BatchRow) -> list[str]:
-    """The captions of a row, cleaned already; an empty one (``a cat&&``) is no reference."""
-    return [
-        caption for caption in caption_references(row.target, keep_punctuation=True) if caption
-    ] or [""]
-
-
 def result_row(image_id: Any, caption: Prediction) -> dict[str, str]:
     """One entry of the result file, as the COCO caption tools read it."""
     return {"image_id": str(image_id), "caption": caption.text}
-
-
-class CaptionScorer:
-    """Counts for CIDEr-D and BLEU that add up over batches and ranks.
-
-    Args:
-        options: which of them to count.
-        all_references: every reference of the validation file. Without cached document frequencies
-            CIDEr-D takes them from these, not from the batch: a score must not depend on the batch
-            size.
-    """
-
-    def __init__(self, options: CaptionOptions, all_references: Callable[[], list[list[str]]]):
-        self.options = options
-        if options.eval_cider:
-            cached = options.eval_cider_cached_tokens
-            references = [] if cached else list(filter(any, all_references()))
-            if len(references) == 1:
-                logger.warning(SINGLE_IMAGE)
-            self.cider = CiderD(
-                df=cached or count_document_frequencies(map(cider_words, references))
-            )
-
-    def __call__(self, found: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
-        predictions, references = (
-            [prediction.text for prediction in found],
-            list(map(split_references, rows)),
-        )
-        counts: dict[str, float] = {}
-        if self.options.eval_cider:
-            counts |= self.cider_counts(predictions, references)
-        if self.options.eval_bleu:
-            counts |= bleu_counts(predictions, references)
-        return counts
-
-    def cider_counts(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
-        """Sum of the images' scores and number of images."""
-        found = [
-            {"image_id": image, "caption": [caption_words(text)]}
-            for image, text in enumerate(predictions)
-        ]
-        _, scores = self.cider.compute_score(dict(enumerate(map(cider_words, references))), found)
-        return {"_cider_score_sum": float(scores.sum()), "_cider_cnt": len(scores)}
-
-
-def cider_words(references: list[str]) -> list[str]:
-    return list(map(caption_words, references))
-
-
-def bleu_counts(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
-    """Matching and possible n-grams, and the lengths, as sacrebleu counts them, of
-    ``caption_words``."""
-    predictions, references = (
-        list(map(caption_words, predictions)),
-        list(map(cider_words, references)),
-    )
-    longest = max(map(len, references))
-    streams: Any = [
-        [refs[i] if i < len(refs) else None for refs in references] for i in range(longest)
-    ]
-    bleu = sacrebleu.corpus_bleu(predictions, streams, tokenize="none")
-    counts: dict[str, float] = {"_bleu_sys_len": bleu.sys_len, "_bleu_ref_len": bleu.ref_len}
-    for order in range(BLEU_ORDER):
-        counts[f"_bleu_counts_{order}"] = bleu.counts[order]
-        counts[f"_bleu_totals_{order}"] = bleu.totals[order]
-    return counts
-
-
-def cider_value(counts: Mapping[str, float]) -> float:
-    """Mean over the images, rounded as upstream."""
-    return round(counts["_cider_score_sum"] / max(counts["_cider_cnt"], 1), 3)
-
-
-def bleu_value(counts: Mapping[str, float]) -> float:
-    """Corpus BLEU from summed counts, 0 to 100."""
-    score = sacrebleu.BLEU.compute_bleu(
-        correct=[int(counts[f"_bleu_counts_{order}"]) for order in range(BLEU_ORDER)],
-        total=[int(counts[f"_bleu_totals_{order}"]) for order in range(BLEU_ORDER)],
-        sys_len=int(counts["_bleu_sys_len"]),
-        ref_len=int(counts["_bleu_ref_len"]),
-    )
-    return round(score.score, 2)
-
-
-def evaluates_cider(options: CaptionOptions) -> bool:
-    return options.eval_cider
-
-
-def evaluates_bleu(options: CaptionOptions) -> bool:
-    return options.eval_bleu
-
-
-BLEU_COUNTS = ("_bleu_sys_len", "_bleu_ref_len") + tuple(
-    f"_bleu_{kind}_{order}" for kind in ("counts", "totals") for order in range(BLEU_ORDER)
-)
-
-
-class CaptionMetrics(TaskMetrics):
-    """CIDEr-D and BLEU in validation, the scores of the COCO evaluation at the end, see
-    ``ofa.metrics.caption_scores``."""
-
-    figures = (
-        Metric(
-            "cider",
-            ("_cider_score_sum", "_cider_cnt"),
-            cider_value,
-            evaluates_cider,
-            "validation CIDEr-D",
-        ),
-        Metric("bleu", BLEU_COUNTS, bleu_value, evaluates_bleu, "validation BLEU"),
-    )
-
-    def references(self, row: BatchRow) -> list[str]:
-        return split_references(row)
-
-    def make_scorer(
-        self, options: CaptionOptions, all_references: Callable[[], list[list[str]]]
-    ) -> "CaptionScorer":
-        return CaptionScorer(options, all_references)
-
-    def final_scores(
-        self,
-        predictions: Sequence[Prediction],
-        references: Sequence[Sequence[str]],
-        names: Optional[Sequence[str]] = None,
-        cider_df: Frequencies = "corpus",
-    ) -> Scores:
-        if len(references) == 1:
-            logger.warning(SINGLE_IMAGE if cider_df == "corpus" else ZERO_BUT_CIDER_D)
-        return caption_scores(
-            [prediction.text for prediction in predictions], references, names, cider_df
-        )
-
-    def best_constant(
-        self, lines: Sequence[str], references: Sequence[Sequence[str]]
-    ) -> tuple[str, dict[str, float]]:
-        return best_constant(lines, references)
 
 
 SPEC = TaskSpec(

@@ -13,7 +13,7 @@ from typing import Any, Optional
 
 from ofa.errors import UserError
 from ofa.io.flags import option
-from ofa.metrics.classification import ClassFigures
+from ofa.metrics.accuracy import ClassFigures
 from ofa.task.answers import PROMPT_TYPES, answer_texts, one_of
 from ofa.task.columns import Column
 from ofa.task.prediction import Prediction

@@ -10,8 +10,9 @@ how well image and text fit puts the best first (``ofa.tasks.fairseq_image_gener
 
 import base64
 import io
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Optional
@@ -22,17 +23,15 @@ from PIL import Image
 from ofa.errors import UserError, place
 from ofa.io.flags import option
 from ofa.io.image_grid import grid_of_files
+from ofa.metrics.row_means import RowMeans, mean
 from ofa.task.columns import ID, Column
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction, Shown
 from ofa.task.task_spec import (
     Decoding,
     Example,
-    Metric,
     RowContext,
-    Scorer,
     Scores,
     Symbols,
-    TaskMetrics,
     TaskOptions,
     TaskSpec,
     Usage,
@@ -167,11 +166,6 @@ def rounded(value: float) -> Optional[float]:
     return None if value != value else round(float(value), 3)
 
 
-def mean_score(counts: Mapping[str, float]) -> float:
-    """Mean over the captions, rounded."""
-    return round(counts["_score_sum"] / max(counts["_score_cnt"], 1), 4)
-
-
 def makes_and_scores_images(options: DrawingOptions) -> bool:
     """Whether this run knows what to make images with, and how good they are."""
     scorer = options.clip_model_path or options.image_text_scorer
@@ -183,14 +177,14 @@ def by_chance(options: TaskOptions, zero_shot: bool) -> Decoding:
     return Decoding(codes_only=True, zero_shot=zero_shot, best=ALL)
 
 
-class DrawingMetrics(TaskMetrics):
+class DrawingMetrics(RowMeans):
     """How well the best images fit."""
 
-    figures = (
-        Metric(
+    means = (
+        mean(
             "score",
-            ("_score_sum", "_score_cnt"),
-            mean_score,
+            "_score_sum",
+            "_score_cnt",
             makes_and_scores_images,
             "validation score of images",
         ),
@@ -199,18 +193,17 @@ class DrawingMetrics(TaskMetrics):
     def references(self, row: BatchRow) -> list[str]:
         return [caption_of(row.source)]
 
-    def make_scorer(
-        self, options: DrawingOptions, all_references: Callable[[], list[list[str]]]
-    ) -> Scorer:
-        return self.counts
+    def values(self, prediction: Prediction, reference: Any) -> dict[str, float]:
+        """Of the best image, and on average."""
+        fits = [one.clip_score for one in (prediction, *prediction.others)]
+        return {"score": fits[0], "mean of all": sum(fits) / len(fits)}
 
-    def counts(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
-        known = [
-            prediction.clip_score
-            for prediction in predictions
-            if prediction.clip_score == prediction.clip_score
-        ]
-        return {"_score_sum": float(sum(known)), "_score_cnt": len(known)}
+    def counts(
+        self, predictions: Sequence[Prediction], rows: Sequence[BatchRow]
+    ) -> dict[str, float]:
+        """Of the images that a scorer has judged."""
+        known = [pair for pair in zip(predictions, rows) if not math.isnan(pair[0].clip_score)]
+        return super().counts([one for one, _ in known], [row for _, row in known])
 
     def final_scores(
         self,
@@ -218,18 +211,10 @@ class DrawingMetrics(TaskMetrics):
         references: Sequence[Any],
         names: Optional[Sequence[str]] = None,
     ) -> Scores:
-        """How well the best image of each caption fits, if a scorer was there; and all its
-        images on average."""
-        if any(prediction.clip_score != prediction.clip_score for prediction in predictions):
+        """Nothing without a scorer."""
+        if any(math.isnan(prediction.clip_score) for prediction in predictions):
             return Scores()
-        every = [[one.clip_score for one in (best, *best.others)] for best in predictions]
-        by_row = {
-            "score": [fits[0] for fits in every],
-            "mean of all": [sum(fits) / len(fits) for fits in every],
-        }
-        return Scores(
-            {name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row
-        )
+        return super().final_scores(predictions, references)
 
 
 class DrawingSpec(TaskSpec):

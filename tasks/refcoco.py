@@ -8,9 +8,10 @@ corner there is the bin ``round(corner / max_image_size * (num_bins - 1))``.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any, Optional
 
 import torch
@@ -18,26 +19,14 @@ from PIL import Image
 
 from ofa.errors import UserError, place
 from ofa.io.flags import option
+from ofa.metrics.detection import BoxAccuracy
 from ofa.task.columns import ID, IMAGE, Column
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
-from ofa.task.task_spec import (
-    Decoding,
-    Example,
-    Metric,
-    RowContext,
-    Scorer,
-    Scores,
-    Symbols,
-    TaskMetrics,
-    TaskOptions,
-    TaskSpec,
-    Usage,
-)
+from ofa.task.task_spec import Decoding, Example, RowContext, Symbols, TaskOptions, TaskSpec, Usage
 from ofa.task.text import clean_phrase
 from ofa.tokens.boxes import (
     bins_to_boxes,
     bins_to_text,
-    box_overlap,
     boxes_to_bins,
     check_inside,
     clip_boxes,
@@ -55,7 +44,6 @@ PROMPTS = {
 # size of what stands for an image that is not decoded, when only the words of a row are wanted
 UNSEEN = (1, 1)
 BEST = 5  # boxes per text in the result file, where the beam is that wide
-HIT = 0.5  # overlap from which a box counts as found
 Box = tuple[float, float, float, float]
 
 
@@ -162,22 +150,6 @@ def as_box(box: torch.Tensor) -> Box:
     return x0, y0, x1, y1
 
 
-def overlap(prediction: Prediction, expected: Sequence[float]) -> float:
-    """As upstream the box is taken as decoded, before it is clipped: with a patch_image_size
-    below max_image_size the last bins lie outside of the image.
-    """
-    return float(box_overlap(prediction.decoded_box or prediction.box, expected))
-
-
-def accuracy(counts: Mapping[str, float]) -> float:
-    """Part of the boxes that were found, rounded as upstream."""
-    return round(counts["_score_sum"] / max(counts["_score_cnt"], 1), 4)
-
-
-def evaluates_accuracy(options: GroundingOptions) -> bool:
-    return options.eval_acc
-
-
 def result_row(row_id: Any, prediction: Prediction) -> dict[str, Any]:
     """One entry of the result file: the upstream ``uniq_id`` and ``box``, and what is known
     besides.
@@ -206,64 +178,6 @@ def boxes_only(options: GroundingOptions, zero_shot: bool) -> Decoding:
     return Decoding(bins_only=True, zero_shot=zero_shot, best=BEST)
 
 
-class GroundingMetrics(TaskMetrics):
-    """Accuracy at an overlap of 0.5, and the mean overlap."""
-
-    figures: tuple[Metric, ...] = (
-        Metric(
-            "score",
-            ("_score_sum", "_score_cnt"),
-            accuracy,
-            evaluates_accuracy,
-            "validation accuracy of boxes",
-        ),
-    )
-
-    def references(self, row: BatchRow) -> list[str]:
-        """The expected box in words; none if the row has no box, for which zeros stand."""
-        box = row.region_coord or ()
-        return [",".join(f"{number:g}" for number in box)] if any(box) else []
-
-    def make_scorer(self, options: GroundingOptions, all_references: Callable[[], list]) -> Scorer:
-        return self.counts
-
-    def counts(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
-        """Found boxes and all boxes."""
-        overlaps = self.reward(predictions, rows)
-        return {
-            "_score_sum": float(sum(value >= HIT for value in overlaps)),
-            "_score_cnt": len(overlaps),
-        }
-
-    def reward(self, predictions: Sequence[Prediction], rows: Sequence[BatchRow]) -> list[float]:
-        """What sampled boxes earn: their overlap with the true one, 0 to 1."""
-        return [
-            overlap(prediction, row.region_coord or ())
-            for prediction, row in zip(predictions, rows, strict=True)
-        ]
-
-    def final_scores(
-        self,
-        predictions: Sequence[Prediction],
-        references: Sequence[Sequence[float]],
-        names: Optional[Sequence[str]] = None,
-    ) -> Scores:
-        overlaps = [
-            overlap(prediction, expected)
-            for prediction, expected in zip(predictions, references, strict=True)
-        ]
-        hits = [float(value >= HIT) for value in overlaps]
-        by_row = {"score": hits, "IoU": overlaps}
-        return Scores(
-            {name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row
-        )
-
-    def constant(self, line: str) -> Prediction:
-        """``x0,y0,x1,y1`` in pixels as the answer to every text."""
-        x0, y0, x1, y1 = parse_box(line)
-        return Prediction(line, box=(x0, y0, x1, y1))
-
-
 SPEC = TaskSpec(
     name="refcoco",
     aliases=("grounding", "ground"),
@@ -288,5 +202,5 @@ SPEC = TaskSpec(
     decoding=boxes_only,
     prediction=box_prediction,
     result=result_row,
-    metrics=GroundingMetrics(),
+    metrics=BoxAccuracy(attrgetter("eval_acc")),
 )

@@ -9,7 +9,7 @@ How a template is written is in ``ofa.task.template``; here is what the kinds of
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Optional
 
@@ -19,7 +19,7 @@ from PIL import Image
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.metrics.accuracy import Accuracy
-from ofa.metrics.detection import DetectionMetrics
+from ofa.metrics.detection import BoxAccuracy, DetectionMetrics
 from ofa.task.answers import AnswerOptions, answer_texts
 from ofa.task.columns import Column
 from ofa.task.prediction import parse_objects
@@ -35,7 +35,6 @@ from ofa.task.task_spec import (
     TaskSpec,
     Text,
     Usage,
-    always,
 )
 from ofa.task.template import Slot, Template, parse_template
 from ofa.task.text import split_objects, truncate_words
@@ -197,12 +196,6 @@ def boxes_result(row_id: Any, prediction: Prediction) -> dict[str, Any]:
     return {"uniq_id": str(row_id), "boxes": boxes, "score": round(prediction.score, 3)}
 
 
-class BoxMetrics(refcoco.GroundingMetrics):
-    """Boxes that are found, in every validation."""
-
-    figures = tuple(replace(figure, enabled=always) for figure in refcoco.GroundingMetrics.figures)
-
-
 def ranked(options: TemplateOptions, zero_shot: bool) -> Decoding:
     return Decoding(rank=options.val_inference_type == "allcand", zero_shot=zero_shot)
 
@@ -224,7 +217,7 @@ TARGETS: dict[str, dict[str, Any]] = {
         "prediction": refcoco.box_prediction,
         "result": refcoco.result_row,
         "decoding": refcoco.boxes_only,
-        "metrics": BoxMetrics(),
+        "metrics": BoxAccuracy(),
     },
     "boxes": {
         "prediction": boxes_prediction,

@@ -1,17 +1,23 @@
-"""How often answers are right, where an answer may be worth less than one: soft accuracy of
-question answering."""
+"""How often answers are right, where an answer may be worth less than one (soft accuracy of
+question answering); F1 or Matthews' correlation of ``yes``, by scikit-learn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+from ofa.metrics.row_means import RowMeans, mean
 from ofa.task.answers import accepted_answers
 from ofa.task.prediction import BatchRow, Prediction
-from ofa.task.task_spec import Metric, Scorer, Scores, TaskMetrics
+from ofa.task.task_spec import Metric, Scores
+
+CELLS = ("_TP", "_FP", "_TN", "_FN")  # as upstream counts
+DIGITS = {"F1": 3, "mcc": 4}  # figures of validation are rounded to, as upstream
+POSITIVE = "yes"
 
 
 @dataclass(frozen=True)
-class Accuracy(TaskMetrics):
+class Accuracy(RowMeans):
     """Metrics of a task whose rows have accepted answers (``ref_dict``), or one text as the target.
 
     Args:
@@ -30,69 +36,86 @@ class Accuracy(TaskMetrics):
     title: str = "validation accuracy"
 
     @property
-    def figures(self) -> tuple[Metric, ...]:
-        """The figures of validation; each row counts the same, whatever the batches."""
-        names = {self.name: (self.title, self.total, self.count)}
-        if self.top:
-            names[self.top[0]] = (f"{self.title} of the {self.top[1]} best", *self.top_counts())
-        return tuple(
-            Metric(
-                name,
-                tuple(counts),
-                partial(mean_of, total=counts[0], count=counts[1], digits=self.digits),
-                title=title,
-            )
-            for name, (title, *counts) in names.items()
-        )
+    def means(self) -> tuple[Metric, ...]:
+        figure = mean(self.name, self.total, self.count, title=self.title, digits=self.digits)
+        if not self.top:
+            return (figure,)
+        name, k = self.top
+        title = f"{self.title} of the {k} best"
+        best = mean(name, f"_{name}_sum", f"_{name}_cnt", title=title, digits=self.digits)
+        return figure, best
 
     def references(self, row: BatchRow) -> list[str]:
         return accepted_answers(row)
 
-    def top_counts(self) -> tuple[str, str]:
-        name = self.top[0] if self.top else ""
-        return f"_{name}_sum", f"_{name}_cnt"
+    def reference(self, row: BatchRow) -> Mapping[str, float]:
+        return {row.target.strip(): 1.0} if row.ref_dict is None else row.ref_dict
 
-    def make_scorer(self, options, all_references) -> Scorer:
-        return self.counts
+    def values(
+        self, prediction: Prediction, reference: Mapping[str, float] | Sequence[str]
+    ) -> dict[str, float]:
+        """What answers with the same letters and spaces earn."""
+        accepted = reference if isinstance(reference, Mapping) else dict.fromkeys(reference, 1.0)
+        credits = [float(accepted.get(one.text, 0)) for one in (prediction, *prediction.others)]
+        best = {self.top[0]: max(credits[: self.top[1]])} if self.top else {}
+        return {self.name: credits[0], **best}
 
-    def counts(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
-        """Credit and rows of a batch."""
-        accepted = [
-            {row.target.strip(): 1.0} if row.ref_dict is None else row.ref_dict for row in rows
-        ]
-        found = {self.total: sum(map(best_credit, predictions, accepted)), self.count: len(rows)}
-        if self.top:
-            total, count = self.top_counts()
-            credits = map(partial(best_credit, k=self.top[1]), predictions, accepted)
-            found = {total: sum(credits), count: len(rows), **found}
-        return found
+
+@dataclass(frozen=True)
+class ClassFigures(Accuracy):
+    """Metrics of a task with few answers.
+
+    Args: second: ``F1`` or ``mcc`` of ``yes`` beside the accuracy; "": none.
+    """
+
+    second: str = ""
+
+    @property
+    def figures(self) -> tuple[Metric, ...]:
+        if not self.second:
+            return self.means
+        value, title = partial(rounded, name=self.second), f"validation {self.second}"
+        return *self.means, Metric(self.second, CELLS, value, title=title)
+
+    def counts(
+        self, predictions: Sequence[Prediction], rows: Sequence[BatchRow]
+    ) -> dict[str, float]:
+        """Right answers and rows of a batch, and the four cells of ``yes`` against the rest."""
+        cells = count_cells(predictions, map(self.reference, rows)) if self.second else {}
+        return super().counts(predictions, rows) | cells
 
     def final_scores(
         self,
         predictions: Sequence[Prediction],
-        references: Sequence[Mapping[str, float] | Sequence[str]],
+        references: Sequence[Any],
         names: Sequence[str] | None = None,
     ) -> Scores:
-        """The figures over all rows, and of each."""
-        accepted = [
-            one if isinstance(one, Mapping) else dict.fromkeys(one, 1.0) for one in references
-        ]
-        wanted = {self.name: 1, **({self.top[0]: self.top[1]} if self.top else {})}
-        by_row = {
-            name: list(map(partial(best_credit, k=k), predictions, accepted))
-            for name, k in wanted.items()
-        }
-        return Scores(
-            {name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row
-        )
+        scores = super().final_scores(predictions, references)
+        if self.second:
+            scores.overall[self.second] = figure(count_cells(predictions, references), self.second)
+        return scores
 
 
-def best_credit(prediction: Prediction, accepted: Mapping[str, float], k: int = 1) -> float:
-    """What the best of a row's k best predictions earns: the score of an answer with the same
-    letters and spaces, or 0."""
-    return max(float(accepted.get(one.text, 0.0)) for one in [prediction, *prediction.others][:k])
+def count_cells(predictions: Iterable[Prediction], references: Iterable) -> dict[str, float]:
+    """Numbers of true positives, false positives, true and false negatives."""
+    names = {(True, True): "_TP", (True, False): "_FP", (False, False): "_TN", (False, True): "_FN"}
+    cells: dict[str, float] = dict.fromkeys(CELLS, 0)
+    for prediction, reference in zip(predictions, references):
+        cells[names[prediction.text == POSITIVE, POSITIVE in reference]] += 1
+    return cells
 
 
-def mean_of(counts: Mapping[str, float], total: str, count: str, digits: int) -> float:
-    """Mean credit."""
-    return round(counts[total] / max(counts[count], 1), digits)
+def figure(cells: Mapping[str, float], name: str) -> float:
+    """F1 or Matthews' correlation from the four cells; 0 where it is not defined."""
+    if not any(cells[cell] for cell in CELLS):
+        return 0.0
+    from sklearn.metrics import f1_score, matthews_corrcoef
+
+    truth, said, weight = [1, 0, 0, 1], [1, 1, 0, 0], [cells[cell] for cell in CELLS]
+    if name == "F1":
+        return float(f1_score(truth, said, sample_weight=weight, zero_division=0.0))
+    return float(matthews_corrcoef(truth, said, sample_weight=weight))
+
+
+def rounded(cells: Mapping[str, float], name: str) -> float:
+    return round(figure(cells, name), DIGITS[name])

@@ -7,6 +7,7 @@ All scorers take tokenized captions in the form of ``CiderD.compute_score``.
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from ofa.errors import UserError
 from ofa.metrics.cider import CiderD, check_captions
 from ofa.metrics.ptb import ptb_tokenize
 
-DEFAULT_NAMES = ("CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L")
+BLEU_ORDERS = {f"BLEU-{order + 1}": order for order in range(4)}
+DEFAULT_NAMES = ("CIDEr", *BLEU_ORDERS, "ROUGE-L")
 
 
 def by_row(gts: dict, res: list[dict]) -> tuple[dict, dict]:
@@ -65,10 +67,7 @@ class Meteor:
         scorer = Scorer()
         try:
             mean, each = scorer.compute_score(*by_row(gts, res))
-        except (
-            ValueError,
-            OSError,
-        ) as error:  # the program ended, or answered with a message instead of a number
+        except (ValueError, OSError) as error:  # it ended, or answered in words
             raise UserError(
                 f"METEOR: the Java program failed ({error}); is 'java' version 8 or later?"
             ) from error
@@ -96,8 +95,6 @@ class Spice:
             )
 
     def compute_score(self, gts: dict, res: list[dict]) -> tuple[float, np.ndarray]:
-        from subprocess import CalledProcessError
-
         from pycocoevalcap.spice.spice import Spice as Scorer
 
         try:
@@ -109,13 +106,20 @@ class Spice:
         return float(mean), np.array([scores["All"]["f"] for scores in each], dtype=float)
 
 
+def require_java(what: str) -> None:
+    if shutil.which("java") is None:
+        raise UserError(
+            f"{what} is a Java program and there is no 'java' here; install a Java runtime, e.g."
+            " default-jre"
+        )
+
+
 SCORERS: dict[str, Callable] = {
     "CIDEr": CiderD,
     "ROUGE-L": RougeL,
     "METEOR": Meteor,
     "SPICE": Spice,
 }
-BLEU_ORDERS = {f"BLEU-{order + 1}": order for order in range(4)}
 
 
 def coco_caption_scores(
@@ -143,14 +147,8 @@ def coco_caption_scores(
         )
     check_captions(gts, res)
     # one call for all texts: the tokenizer may be a program with a slow start
-    tokens = iter(
-        tokenize(
-            [
-                *(text for texts in gts.values() for text in texts),
-                *(row["caption"][0] for row in res),
-            ]
-        )
-    )
+    hypotheses = [row["caption"][0] for row in res]
+    tokens = iter(tokenize([*(text for texts in gts.values() for text in texts), *hypotheses]))
     gts = {image_id: [next(tokens) for _ in texts] for image_id, texts in gts.items()}
     res = [{"image_id": row["image_id"], "caption": [next(tokens)]} for row in res]
     scores = {name: SCORERS[name]().compute_score(gts, res) for name in names if name in SCORERS}
@@ -158,11 +156,3 @@ def coco_caption_scores(
         means, each = Bleu().compute_score(gts, res)
         scores |= {name: (means[order], each[order]) for name, order in BLEU_ORDERS.items()}
     return {name: scores[name] for name in names}
-
-
-def require_java(what: str) -> None:
-    if shutil.which("java") is None:
-        raise UserError(
-            f"{what} is a Java program and there is no 'java' here; install a Java runtime, e.g."
-            " default-jre"
-        )

@@ -1,82 +1,45 @@
-"""Scores of captions as the COCO caption server computes them, and of the best answer that looks
-at no image."""
+"""How good captions are: in validation, as the COCO caption server computes it, and the best answer
+that looks at no image."""
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import zip_longest
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
+
+import sacrebleu
 
 from ofa.errors import UserError
 from ofa.metrics import Bleu, CiderD, character_tokenize, coco_caption_scores, ptb_tokenize
+from ofa.metrics.caption import DEFAULT_NAMES
+from ofa.metrics.document_frequency import count_document_frequencies
+from ofa.metrics.row_means import mean
 from ofa.task.chinese import is_chinese
-from ofa.task.task_spec import Scores
-from ofa.task.text import remove_punctuation
+from ofa.task.constant_baseline import best_screened
+from ofa.task.prediction import BatchRow, Prediction
+from ofa.task.task_spec import Metric, Scores, TaskMetrics
+from ofa.task.text import caption_references, remove_punctuation
 
 logger = logging.getLogger(__name__)
 
-NAMES = ("CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L")
 BY_ROW = ("CIDEr", "BLEU-4", "ROUGE-L")
+BLEU_COUNTS = ("_bleu_sys_len", "_bleu_ref_len") + tuple(
+    f"_bleu_{kind}_{order}" for kind in ("counts", "totals") for order in range(4)
+)
+Frequencies = str | Path | dict  # of n-grams, as ``CiderD`` takes them
+MARKED = re.compile(r"(\W*)(.*?)(\W*)")  # marks before a word, the word, marks behind it
 ZERO_BUT_CIDER_D = (
     "CIDEr of a single image is 0 whatever is predicted: read CIDEr-D, which has document"
     " frequencies of --cider-df"
 )
-Frequencies = str | Path | dict  # of n-grams, as ``CiderD`` takes them
-MARKED = re.compile(r"(\W*)(.*?)(\W*)")  # marks before a word, the word, marks behind it
 SINGLE_IMAGE = (
     "CIDEr and CIDEr-D of a single image are 0 whatever is predicted: each n-gram occurs in all"
     " documents and weighs nothing; score at least two images, or take CIDEr-D with document"
     " frequencies, made by ofa cider-df (--cider-df of ofa evaluate and report,"
     " --eval-cider-cached-tokens of validation)"
 )
-# images on which all constant captions are tried; the best few are tried on all images
-SCREENED_ON = 100
-
-
-def caption_scores(
-    predictions: Sequence[str],
-    references: Sequence[Sequence[str]],
-    names: Sequence[str] | None = None,
-    cider_df: Frequencies = "corpus",
-) -> Scores:
-    """The scores of the COCO evaluation after PTB tokenization (Chinese: by character), and the
-    CIDEr-D of validation.
-
-    Args:
-        predictions, references: one prediction and its references per image.
-        names: which of ``ofa.metrics.coco_caption_scores``; default: all but SPICE, METEOR only if
-            it can run.
-        cider_df: document frequencies of CIDEr-D, see ``validation_cider``.
-    Returns: overall scores, and those of ``BY_ROW`` for each image.
-    Raises: UserError if a score that was asked for by name cannot be computed.
-    """
-    gts, res = dict(enumerate(references)), numbered(predictions)
-    tokenize = tokenizer_of(references)
-    found = coco_caption_scores(gts, res, NAMES if names is None else names, tokenize)
-    if names is None and tokenize is ptb_tokenize:
-        try:
-            found |= coco_caption_scores(gts, res, ["METEOR"], tokenize)
-        except UserError as error:
-            logger.warning("skipped: %s", error)
-    scores = Scores(
-        {name: float(mean) for name, (mean, _) in found.items()},
-        {name: [float(value) for value in found[name][1]] for name in BY_ROW if name in found},
-    )
-    scores.overall["CIDEr-D"] = validation_cider(predictions, references, cider_df)
-    return scores
-
-
-def numbered(captions: Sequence[str]) -> list[dict]:
-    """Captions in the form of ``CiderD.compute_score``."""
-    return [{"image_id": row, "caption": [caption]} for row, caption in enumerate(captions)]
-
-
-def tokenizer_of(references: Sequence[Sequence[str]]) -> Callable[[list[str]], list[str]]:
-    """By character if any caption of the data set is Chinese, else PTB."""
-    return (
-        character_tokenize
-        if any(is_chinese(text) for texts in references for text in texts)
-        else ptb_tokenize
-    )
 
 
 def caption_words(text: str, chinese: bool | None = None, marks: bool = False) -> str:
@@ -100,6 +63,53 @@ def caption_words(text: str, chinese: bool | None = None, marks: bool = False) -
         before, word, behind = chunk.groups() if chunk else ("", "", "")
         found += [*before, remove_punctuation(word), *behind]
     return " ".join(filter(None, found))
+
+
+def numbered(captions: Sequence[str]) -> list[dict]:
+    """Captions in the form of ``CiderD.compute_score``."""
+    return [{"image_id": row, "caption": [caption]} for row, caption in enumerate(captions)]
+
+
+def tokenizer_of(references: Sequence[Sequence[str]]) -> Callable[[list[str]], list[str]]:
+    """By character if any caption of the data set is Chinese, else PTB."""
+    return (
+        character_tokenize
+        if any(is_chinese(text) for texts in references for text in texts)
+        else ptb_tokenize
+    )
+
+
+def caption_scores(
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    names: Sequence[str] | None = None,
+    cider_df: Frequencies = "corpus",
+) -> Scores:
+    """The scores of the COCO evaluation after PTB tokenization (Chinese: by character), and the
+    CIDEr-D of validation.
+
+    Args:
+        predictions, references: one prediction and its references per image.
+        names: which of ``ofa.metrics.coco_caption_scores``; default: all but SPICE, METEOR only if
+            it can run.
+        cider_df: document frequencies of CIDEr-D, see ``validation_cider``.
+    Returns: overall scores, and those of ``BY_ROW`` for each image.
+    Raises: UserError if a score that was asked for by name cannot be computed.
+    """
+    gts, res = dict(enumerate(references)), numbered(predictions)
+    tokenize = tokenizer_of(references)
+    found = coco_caption_scores(gts, res, DEFAULT_NAMES if names is None else names, tokenize)
+    if names is None and tokenize is ptb_tokenize:
+        try:
+            found |= coco_caption_scores(gts, res, ["METEOR"], tokenize)
+        except UserError as error:
+            logger.warning("skipped: %s", error)
+    scores = Scores(
+        {name: float(mean) for name, (mean, _) in found.items()},
+        {name: [float(value) for value in found[name][1]] for name in BY_ROW if name in found},
+    )
+    scores.overall["CIDEr-D"] = validation_cider(predictions, references, cider_df)
+    return scores
 
 
 def validation_cider(
@@ -127,14 +137,110 @@ def best_constant(
     tokenize = tokenizer_of(references)
     tokens = iter(tokenize([text for texts in references for text in texts]))
     gts = {row: [next(tokens) for _ in texts] for row, texts in enumerate(references)}
-    captions = list(dict.fromkeys(tokenize(list(candidates))))
-    for images in (min(SCREENED_ON, len(gts)), len(gts)):
+
+    def cider(text: str, images: int) -> float:
         some = {row: gts[row] for row in range(images)}
-        score = {
-            text: float(CiderD(df="corpus").compute_score(some, numbered([text] * images))[0])
-            for text in captions
-        }
-        captions = sorted(captions, key=lambda text: -score[text])[:10]
-    best = captions[0]
+        return CiderD().compute_score(some, numbered([text] * images))[0]
+
+    best = best_screened(list(dict.fromkeys(tokenize(list(candidates)))), len(gts), cider)
     means, _ = Bleu().compute_score(gts, numbered([best] * len(gts)))
-    return best, {"CIDEr": score[best], "BLEU-4": means[3]}
+    return best, {"CIDEr": cider(best, len(gts)), "BLEU-4": means[3]}
+
+
+# --- validation ---------------------------------------------------------------------------------
+
+
+def split_references(row: BatchRow) -> list[str]:
+    """The captions of a row, cleaned already; an empty one (``a cat&&``) is no reference."""
+    return [text for text in caption_references(row.target, keep_punctuation=True) if text] or [""]
+
+
+class CaptionScorer:
+    """Counts for CIDEr-D and BLEU that add up over batches and ranks.
+
+    Args:
+        options: which of them to count.
+        all_references: every reference of the validation file. Without cached document frequencies
+            CIDEr-D takes them from these, not from the batch: a score must not depend on the batch
+            size.
+    """
+
+    def __init__(self, options: Any, all_references: Callable[[], list[list[str]]]):
+        self.options = options
+        if options.eval_cider:
+            cached = options.eval_cider_cached_tokens
+            references = [] if cached else list(filter(any, all_references()))
+            if len(references) == 1:
+                logger.warning(SINGLE_IMAGE)
+            df = cached or count_document_frequencies(map(words_of, references))
+            self.cider = CiderD(df=df)
+
+    def __call__(self, found: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
+        predictions = words_of(prediction.text for prediction in found)
+        references = [words_of(split_references(row)) for row in rows]
+        counts: dict[str, float] = {}
+        if self.options.eval_cider:
+            gts = dict(enumerate(references))
+            scores = self.cider.compute_score(gts, numbered(predictions))[1]
+            counts |= {"_cider_score_sum": float(scores.sum()), "_cider_cnt": len(scores)}
+        if self.options.eval_bleu:
+            counts |= bleu_counts(predictions, references)
+        return counts
+
+
+def words_of(captions: Iterable[str]) -> list[str]:
+    return list(map(caption_words, captions))
+
+
+def bleu_counts(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
+    """Lengths, and matching and possible n-grams, as sacrebleu counts them."""
+    streams: Any = list(map(list, zip_longest(*references)))
+    bleu = sacrebleu.corpus_bleu(predictions, streams, tokenize="none")
+    return dict(zip(BLEU_COUNTS, (bleu.sys_len, bleu.ref_len, *bleu.counts, *bleu.totals)))
+
+
+def bleu_value(counts: Mapping[str, float]) -> float:
+    """Corpus BLEU from summed counts, 0 to 100."""
+    sys_len, ref_len, *ngrams = (int(counts[name]) for name in BLEU_COUNTS)
+    score = sacrebleu.BLEU.compute_bleu(ngrams[:4], ngrams[4:], sys_len, ref_len)
+    return round(score.score, 2)
+
+
+class CaptionMetrics(TaskMetrics):
+    """CIDEr-D and BLEU in validation, the scores of the COCO evaluation at the end."""
+
+    figures = (
+        mean(
+            "cider",
+            "_cider_score_sum",
+            "_cider_cnt",
+            attrgetter("eval_cider"),
+            "validation CIDEr-D",
+            digits=3,
+        ),
+        Metric("bleu", BLEU_COUNTS, bleu_value, attrgetter("eval_bleu"), "validation BLEU"),
+    )
+
+    def references(self, row: BatchRow) -> list[str]:
+        return split_references(row)
+
+    def make_scorer(
+        self, options: Any, all_references: Callable[[], list[list[str]]]
+    ) -> CaptionScorer:
+        return CaptionScorer(options, all_references)
+
+    def final_scores(
+        self,
+        predictions: Sequence[Prediction],
+        references: Sequence[Sequence[str]],
+        names: Sequence[str] | None = None,
+        cider_df: Frequencies = "corpus",
+    ) -> Scores:
+        if len(references) == 1:
+            logger.warning(SINGLE_IMAGE if cider_df == "corpus" else ZERO_BUT_CIDER_D)
+        return caption_scores([one.text for one in predictions], references, names, cider_df)
+
+    def best_constant(
+        self, lines: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> tuple[str, dict[str, float]]:
+        return best_constant(lines, references)

@@ -1,27 +1,27 @@
 """CIDEr-D: how much a caption agrees with the references, by TF-IDF-weighted n-grams of one to four
 words.
 
-Exact and fast: Python only looks up a number for each word (kept for the references of an image,
-because CIDEr optimization scores many hypotheses against them); from there on numpy counts, weighs
-and compares the n-grams of all captions of a call at once.
+Python only hashes words (kept for the references of an image, because CIDEr optimization scores
+many hypotheses against them); from there on numpy counts, weighs and compares the n-grams of all
+captions of a call at once. n-grams are known by 62-bit hashes: among ten million of them, that any
+two are taken for one has a probability of 1e-5.
 
 Source: Vedantam, Zitnick and Parikh, CIDEr: Consensus-based Image Description Evaluation, CVPR
 2015, sec. 4 and appendix ("-D" = clipped counts and a penalty on different lengths).
 """
 
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from ofa.errors import UserError
-from ofa.metrics.document_frequency import DocumentFrequencies
-from ofa.metrics.ngrams import MAX_ORDER, WordIds, gaps, is_new, number_ngrams, ranges
+from ofa.metrics.document_frequency import MAX_ORDER, read_document_frequencies
 
-CHUNK = 128  # results that are scored together
+CHUNK = 128  # results that are scored together: small arrays stay in the processor's cache
 KEPT_IMAGES = 2**17  # references kept between calls: about half a kB per image
-KEPT_WORDS = 2**20  # words kept between calls, beyond those of the document-frequency file
+FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, its bits at random
 
 
 class CiderD:
@@ -38,10 +38,8 @@ class CiderD:
 
     def __init__(self, df: str | Path | dict = "corpus", sigma: float = 6.0):
         self.sigma = sigma
-        self.words = WordIds()
-        self.frequencies = None if df == "corpus" else DocumentFrequencies(df, self.words)
-        self.num_fixed_words = len(self.words)
-        self.references: dict[tuple[str, ...], np.ndarray] = {}
+        self.idf = None if df == "corpus" else InverseFrequencies.of_file(df)
+        self.references: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}
         # glibc gives freed memory back to the system above a threshold that follows the largest
         # block freed so far. In a process that never freed a large one, page faults would take a
         # third of the time of compute_score.
@@ -58,175 +56,179 @@ class CiderD:
         Returns: mean, float64 array in the order of ``res``.
         """
         check_captions(gts, res)
-        self._forget_if_large()
-        # With the frequencies of a file every result stands for itself, and small arrays stay in
-        # the processor's cache.
-        size = len(res) if self.frequencies is None else CHUNK
-        parts = [
-            self._score(gts, res[start : start + size])
-            for start in range(0, len(res), max(size, 1))
-        ]
+        if len(self.references) > KEPT_IMAGES:
+            self.references.clear()
+        size = max(len(res), 1) if self.idf is None else CHUNK
+        parts = [self._score(gts, res[start : start + size]) for start in range(0, len(res), size)]
         scores = np.concatenate([np.zeros(0), *parts])
         return float(scores.mean()) if len(scores) else 0.0, scores
 
     def _score(self, gts: dict, res: list[dict]) -> np.ndarray:
+        """float64[H]. Sentences are numbered: R references, image by image, then H hypotheses."""
         numbers: dict = {}  # image id -> number
-        image_of = np.array(
-            [numbers.setdefault(result["image_id"], len(numbers)) for result in res]
-        )
-        references = [tuple(gts[image_id]) for image_id in numbers]
-        layout = SentenceTable(np.array(list(map(len, references))), image_of)
-        stream = self._streams(references) + [
-            self.words.stream([result["caption"][0] for result in res])
-        ]
-        return layout.compare(
-            tabulate(np.concatenate(stream), layout), self.frequencies, self.sigma
-        )
+        image_of = np.array([numbers.setdefault(row["image_id"], len(numbers)) for row in res])
+        references = list(map(self._reference_words, (gts[image] for image in numbers)))
+        hypotheses = hash_words([row["caption"][0] for row in res])
+        words, lengths = map(np.concatenate, zip(*references, hypotheses))
+        keys, owners = ngrams(words, lengths)
 
-    def _streams(self, references: list[tuple[str, ...]]) -> list[np.ndarray]:
-        """Word numbers of the references of each image."""
-        new = [refs for refs in references if refs not in self.references]
-        stream = self.words.stream(list(chain.from_iterable(new)))
-        ends = np.flatnonzero(stream == 0)[np.cumsum(list(map(len, new)), dtype=int) - 1] + 1
-        start = 0
-        for refs, end in zip(new, ends.tolist()):
-            self.references[refs] = stream[start:end]
-            start = end
-        return [self.references[refs] for refs in references]
+        num_refs = np.array([len(of_image) for _, of_image in references])
+        first_ref = np.cumsum(num_refs) - num_refs
+        idf = self.idf
+        if idf is None:
+            documents = np.repeat(np.bincount(image_of), num_refs)  # results of each reference
+            image_of_ref = np.repeat(np.arange(len(num_refs)), num_refs)
+            known = owners < len(documents)
+            idf = InverseFrequencies.of_corpus(
+                keys[known], image_of_ref[owners[known]], np.bincount(image_of)
+            )
 
-    def _forget_if_large(self) -> None:
-        if len(self.references) > KEPT_IMAGES:
-            self.references.clear()
-        if len(self.words) > self.num_fixed_words + KEPT_WORDS:
-            self.references.clear()
-            for word in list(self.words)[self.num_fixed_words :]:
-                del self.words[word]
+        # an entry: an n-gram of a sentence
+        marks = np.arange(len(lengths), dtype=np.uint64) * FACTOR
+        entries, first, counts = distinct(keys + marks[owners])
+        keys, owners = keys[first], owners[first]
+        orders = (keys & np.uint64(MAX_ORDER - 1)).astype(np.int64)
+        weights = counts * idf.look_up(keys)
+        norms = np.sqrt(sums_by_order(owners, orders, weights * weights, len(lengths)))
 
-
-class SentenceTable:
-    """Which sentence belongs where. An image's references come first, then its hypotheses: that is
-    their ``place``.
-
-    A sentence is known by its ``cell``, (image << place_bits) + place.
-
-    Args:
-        num_refs: int64[images].
-        image_of: int64[H], of the hypotheses.
-    """
-
-    def __init__(self, num_refs: np.ndarray, image_of: np.ndarray):
-        self.num_refs, self.image_of = num_refs, image_of
-        self.hyps_per_image = np.bincount(image_of)
-        place_of = np.empty_like(image_of)
-        place_of[np.argsort(image_of, kind="stable")] = ranges(num_refs, self.hyps_per_image)
-        self.place_bits = int(place_of.max()).bit_length()
-        self.num_cells = len(num_refs) << self.place_bits
-        self.hyp_cells = (image_of << self.place_bits) + place_of
-        ref_places = ranges(np.zeros_like(num_refs), num_refs)
-        ref_cells = (np.repeat(np.arange(len(num_refs)), num_refs) << self.place_bits) + ref_places
-        # in the order of the stream of words
-        self.cells = np.concatenate([ref_cells, self.hyp_cells])
-
-    def compare(
-        self, table: "Table", frequencies: DocumentFrequencies | None, sigma: float
-    ) -> np.ndarray:
-        """float64[H]: CIDEr-D of the hypotheses."""
-        idf = self.corpus_idf(table) if frequencies is None else frequencies.look_up(table.keys)
-        weights = table.counts * idf[table.ngrams]
-        squares = np.bincount(
-            table.cells * MAX_ORDER + table.orders, weights * weights, self.num_cells * MAX_ORDER
-        )
-        norms = np.sqrt(squares).reshape(-1, MAX_ORDER)
-
-        # Pairs of a hypothesis and a reference of its image.
-        refs_per_hyp = self.num_refs[self.image_of]
+        # a pair: a hypothesis and a reference of its image
+        refs_per_hyp = num_refs[image_of]
         first_pair = np.cumsum(refs_per_hyp) - refs_per_hyp
-        hyp = np.repeat(self.hyp_cells, refs_per_hyp)
-        ref = ranges(self.image_of << self.place_bits, refs_per_hyp)
+        ref = ranges(first_ref[image_of], refs_per_hyp)
+        hyp = np.repeat(np.arange(len(res)), refs_per_hyp) + num_refs.sum()
 
-        # Matches: an n-gram of a hypothesis that a reference of its image has too. A group begins
-        # with the references.
-        of_hyp = np.flatnonzero(~table.is_ref)
-        group = table.group_of[of_hyp]
-        num_matches = table.refs_in_group[group]
-        in_ref = ranges(table.group_starts[group], num_matches)
-        in_hyp = np.repeat(of_hyp, num_matches)
-        pairs_from = np.zeros(self.num_cells, np.int64)
-        pairs_from[self.hyp_cells] = first_pair
-        pair = pairs_from[table.cells[in_hyp]] + table.places[in_ref]
-        ref_weights = weights[in_ref]
-        products = np.minimum(weights[in_hyp], ref_weights) * ref_weights
-        cells = pair * MAX_ORDER + table.orders[in_ref]
-        cosine = (
-            np.bincount(cells, products, len(ref) * MAX_ORDER).astype(float).reshape(-1, MAX_ORDER)
-        )
+        # every n-gram of a hypothesis is looked for in each reference
+        in_hyp = np.flatnonzero(owners >= num_refs.sum())
+        row = owners[in_hyp] - num_refs.sum()
+        pair = ranges(first_pair[row], refs_per_hyp[row])
+        in_hyp = np.repeat(in_hyp, refs_per_hyp[row])
+        in_ref, found = places(entries, keys[in_hyp] + marks[ref[pair]])
+        pair, in_hyp, in_ref = pair[found], in_hyp[found], in_ref[found]
+        products = np.minimum(weights[in_hyp], weights[in_ref]) * weights[in_ref]
+        cosine = sums_by_order(pair, orders[in_hyp], products, len(ref))
         norm = norms[hyp] * norms[ref]
         np.divide(cosine, norm, out=cosine, where=norm != 0)
 
-        difference = table.num_bigrams[hyp] - table.num_bigrams[ref]
-        similarity = cosine.mean(-1) * np.exp(-(difference**2) / (2 * sigma**2))
+        # the penalty compares numbers of bigrams
+        difference = np.maximum(lengths[hyp], 1) - np.maximum(lengths[ref], 1)
+        similarity = cosine.mean(-1) * np.exp(-(difference**2) / (2 * self.sigma**2))
         return 10 * np.add.reduceat(similarity, first_pair) / refs_per_hyp
 
-    def corpus_idf(self, table: "Table") -> np.ndarray:
-        """Inverse document frequencies by n-gram: each result brings the references of its image
-        as one document."""
-        image = table.cells[table.group_starts] >> self.place_bits
-        documents = self.hyps_per_image[image] * (table.refs_in_group > 0)
-        frequency = np.bincount(
-            table.ngrams[table.group_starts], documents, MAX_ORDER * max(map(len, table.keys))
-        )
-        return np.log(len(self.image_of)) - np.log(np.maximum(frequency, 1))
+    def _reference_words(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        known = tuple(texts)
+        if known not in self.references:
+            self.references[known] = hash_words(known)
+        return self.references[known]
 
 
-class Table(NamedTuple):
-    """The n-grams of all sentences, sorted by n-gram, image and place; a group is an n-gram of
-    an image."""
+class InverseFrequencies:
+    """Inverse document frequencies by the keys of n-grams.
 
-    ngrams: np.ndarray  # int64[E], numbers of ngrams.Numbered
-    orders: np.ndarray  # int64[E], number of words - 1
-    cells: np.ndarray  # int64[E], which sentence
-    places: np.ndarray  # int64[E], of that sentence in its image
-    counts: np.ndarray  # float64[E], how often the n-gram occurs in the sentence
-    is_ref: np.ndarray  # bool[E]
-    group_of: np.ndarray  # int64[E]
-    group_starts: np.ndarray  # int64[groups]
-    refs_in_group: np.ndarray  # int64[groups], references with this n-gram
-    keys: list[np.ndarray]  # of ngrams.Numbered
-    num_bigrams: np.ndarray  # float64[cells]: what the penalty on different lengths compares
+    Args: keys: uint64[N], ascending. frequencies: float64[N]. num_documents: of all.
+    """
+
+    def __init__(self, keys: np.ndarray, frequencies: np.ndarray, num_documents: float):
+        self.keys, self.unknown = keys, np.log(num_documents)
+        self.values = self.unknown - np.log(np.maximum(frequencies, 1))
+
+    @classmethod
+    def of_file(cls, source: str | Path | dict) -> "InverseFrequencies":
+        """Raises: UserError when a file is missing or holds anything else."""
+        if isinstance(source, dict):
+            num_images, frequencies = source["ref_len"], source["document_frequency"]
+        else:
+            num_images, frequencies = read_document_frequencies(source)
+        keys, values = [np.zeros(0, np.uint64)], [np.zeros(0)]
+        for order in range(1, MAX_ORDER + 1):
+            some = [ngram for ngram in frequencies if len(ngram) == order]
+            words = hashes(chain.from_iterable(some), len(some) * order).reshape(-1, order)
+            keys.append(ngram_keys(list(words.T))[-1])
+            values.append(np.fromiter(map(frequencies.__getitem__, some), float, len(some)))
+        every = np.concatenate(keys)
+        ascending = np.argsort(every)
+        return cls(every[ascending], np.concatenate(values)[ascending], num_images)
+
+    @classmethod
+    def of_corpus(
+        cls, keys: np.ndarray, images: np.ndarray, documents: np.ndarray
+    ) -> "InverseFrequencies":
+        """Args: keys, images: of all n-grams of references. documents: of each image."""
+        marks = np.arange(len(documents), dtype=np.uint64) * FACTOR
+        _, once, _ = distinct(keys + marks[images])
+        different, place = np.unique(keys[once], return_inverse=True)
+        return cls(different, np.bincount(place, documents[images[once]]), float(documents.sum()))
+
+    def look_up(self, keys: np.ndarray) -> np.ndarray:
+        """float64; n-grams that are not known count as frequency 1."""
+        place, found = places(self.keys, keys)
+        values = np.full(len(keys), self.unknown)
+        values[found] = self.values[place[found]]
+        return values
 
 
-def tabulate(stream: np.ndarray, layout: SentenceTable) -> Table:
-    """``stream``: words of the references, image by image, then those of the hypotheses."""
-    starts = np.flatnonzero(np.concatenate([[0], stream]) == 0)[:-1]
-    lengths = gaps(starts, len(stream))
-    num_bigrams = np.zeros(layout.num_cells)
-    num_bigrams[layout.cells] = np.maximum(lengths - 2, 0)
-    by_cell = np.argsort(layout.cells)
-    found = number_ngrams(stream[ranges(starts[by_cell], lengths[by_cell])])
-    cells = np.repeat(layout.cells[by_cell], lengths[by_cell])[found.starts]
+def hash_words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Hashes of the words of all texts, one text after the other, and the number of words of
+    each."""
+    split = [text.split() for text in texts]
+    lengths = np.fromiter(map(len, split), np.int64, len(split))
+    return hashes(chain.from_iterable(split), int(lengths.sum())), lengths
 
-    first = np.flatnonzero(is_new(found.numbers) | is_new(cells))
-    ngrams, cells = found.numbers[first], cells[first]
-    images = cells >> layout.place_bits
-    places = cells - (images << layout.place_bits)
-    is_ref = places < layout.num_refs[images]
-    new_group = is_new(ngrams) | is_new(images)
-    group_starts = np.flatnonzero(new_group)
-    refs = np.cumsum(is_ref)
-    refs_before = refs[group_starts] - is_ref[group_starts]
-    return Table(
-        ngrams=ngrams,
-        orders=ngrams & (MAX_ORDER - 1),
-        cells=cells,
-        places=places,
-        counts=gaps(first, len(found.starts)).astype(float),
-        is_ref=is_ref,
-        group_of=np.cumsum(new_group) - 1,
-        group_starts=group_starts,
-        refs_in_group=gaps(refs_before, is_ref.sum()),
-        keys=found.keys,
-        num_bigrams=num_bigrams,
-    )
+
+def hashes(words: Iterable[str], count: int) -> np.ndarray:
+    return np.fromiter(map(hash, words), np.int64, count).view(np.uint64)
+
+
+def ngrams(words: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keys of all n-grams of some sentences, and the sentence of each: uint64[N], int64[N]."""
+    sentence = np.repeat(np.arange(len(lengths)), lengths)
+    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(words))  # to the end of it
+    ahead = np.concatenate([words, np.zeros(MAX_ORDER, np.uint64)])
+    columns = [ahead[shift : shift + len(words)] for shift in range(MAX_ORDER)]
+    inside = [np.flatnonzero(left > shift) for shift in range(MAX_ORDER)]
+    keys = [key[some] for key, some in zip(ngram_keys(columns), inside)]
+    return np.concatenate(keys), np.concatenate([sentence[some] for some in inside])
+
+
+def ngram_keys(columns: list[np.ndarray]) -> list[np.ndarray]:
+    """Keys of the n-grams of one word, of two, ...; the last two bits are the number of words - 1.
+
+    Args: columns: hashes of their first words, of their second words, ...
+    """
+    keys, key = [], np.zeros(len(columns[0]), np.uint64)
+    for order, words in enumerate(columns):
+        key = key * FACTOR + words
+        keys.append((key << np.uint64(2)) + np.uint64(order))
+    return keys
+
+
+def distinct(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The different keys, ascending; for each a place where it is, and how often it is there.
+    ``np.unique`` does the same with a slower sort."""
+    order = np.argsort(keys)
+    ascending = keys[order]
+    new = np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]])[: len(keys)])
+    return ascending[new], order[new], np.diff(new, append=len(keys))
+
+
+def places(ascending: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where values are in an array, and whether they are: int64[N], bool[N]."""
+    if not len(ascending):
+        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+    place = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
+    return place, ascending[place] == wanted
+
+
+def sums_by_order(
+    rows: np.ndarray, orders: np.ndarray, values: np.ndarray, count: int
+) -> np.ndarray:
+    """float64[count, MAX_ORDER]: the values of each row and each number of words, added."""
+    sums = np.bincount(rows * MAX_ORDER + orders, values, count * MAX_ORDER)
+    return sums.astype(float).reshape(-1, MAX_ORDER)
+
+
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """``[5, 8], [2, 3]`` -> ``[5, 6, 8, 9, 10]``"""
+    return np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
 
 
 def check_captions(gts: dict, res: list[dict]) -> None:

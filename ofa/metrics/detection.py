@@ -1,20 +1,52 @@
-"""How well all objects of an image are found: F1 of boxes with names."""
+"""How well boxes are found: one box per row, or all objects of an image by their names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from ofa.task.prediction import parse_objects
-from ofa.task.task_spec import (
-    BatchRow,
-    Metric,
-    Prediction,
-    Scorer,
-    Scores,
-    TaskMetrics,
-    TaskOptions,
-)
-from ofa.tokens.boxes import NamedBox, box_overlap
+from ofa.metrics.row_means import RowMeans, mean
+from ofa.task.prediction import BatchRow, Prediction, parse_objects
+from ofa.task.task_spec import Metric, Scorer, Scores, TaskMetrics, TaskOptions, always
+from ofa.tokens.boxes import NamedBox, box_overlap, parse_box
 
-HIT = 0.5  # overlap from which a box of the same name counts as found
+HIT = 0.5  # overlap from which a box counts as found
+
+
+class BoxAccuracy(RowMeans):
+    """Accuracy at an overlap of 0.5, and the mean overlap.
+
+    Args: enabled: options of the task -> whether validation computes it.
+    """
+
+    def __init__(self, enabled: Callable[[Any], bool] = always):
+        self.enabled = enabled
+
+    @property
+    def means(self) -> tuple[Metric, ...]:
+        title = "validation accuracy of boxes"
+        return (mean("score", "_score_sum", "_score_cnt", self.enabled, title),)
+
+    def references(self, row: BatchRow) -> list[str]:
+        """The expected box in words; none if the row has no box, for which zeros stand."""
+        box = self.reference(row)
+        return [",".join(f"{number:g}" for number in box)] if any(box) else []
+
+    def reference(self, row: BatchRow) -> Sequence[float]:
+        return row.region_coord or ()
+
+    def values(self, prediction: Prediction, reference: Sequence[float]) -> dict[str, float]:
+        """As upstream the box is taken as decoded, before it is clipped: with a patch_image_size
+        below max_image_size the last bins lie outside of the image."""
+        overlap = float(box_overlap(prediction.decoded_box or prediction.box, reference))
+        return {"score": float(overlap >= HIT), "IoU": overlap}
+
+    def reward(self, predictions: Sequence[Prediction], rows: Sequence[BatchRow]) -> list[float]:
+        """What sampled boxes earn: their overlap with the true one, 0 to 1."""
+        return self.by_row(predictions, map(self.reference, rows))["IoU"]
+
+    def constant(self, line: str) -> Prediction:
+        """``x0,y0,x1,y1`` in pixels as the answer to every text."""
+        x0, y0, x1, y1 = parse_box(line)
+        return Prediction(line, box=(x0, y0, x1, y1))
 
 
 def matches(found: Sequence[NamedBox], expected: Sequence[NamedBox]) -> int:
@@ -33,24 +65,27 @@ def matches(found: Sequence[NamedBox], expected: Sequence[NamedBox]) -> int:
     return right
 
 
+COUNTS = ("_box_right", "_box_found", "_box_true")
+
+
 def f1(counts: Mapping[str, float]) -> float:
     """Harmonic mean of precision and recall; 0 if nothing is found and nothing expected."""
     return 2 * counts["_box_right"] / max(counts["_box_found"] + counts["_box_true"], 1)
 
 
-def counts_of(found: Sequence[NamedBox], expected: Sequence[NamedBox]) -> dict[str, float]:
-    right = matches(found, expected)
-    return {"_box_right": right, "_box_found": len(found), "_box_true": len(expected)}
+def counts_of(prediction: Prediction, expected: Sequence[NamedBox]) -> dict[str, float]:
+    found = prediction.boxes or ()
+    return dict(zip(COUNTS, (matches(found, expected), len(found), len(expected))))
+
+
+def total_of(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: sum(row[name] for row in rows) for name in COUNTS}
 
 
 class DetectionMetrics(TaskMetrics):
     """F1 of the boxes of all rows together."""
 
-    figures = (
-        Metric(
-            "score", ("_box_right", "_box_found", "_box_true"), f1, title="validation F1 of boxes"
-        ),
-    )
+    figures = (Metric("score", COUNTS, f1, title="validation F1 of boxes"),)
 
     def references(self, row: BatchRow) -> list[str]:
         return [row.target_str or ""]
@@ -62,11 +97,8 @@ class DetectionMetrics(TaskMetrics):
         self, predictions: Sequence[Prediction], rows: Sequence[BatchRow]
     ) -> dict[str, float]:
         """Right, found and expected boxes of a batch."""
-        total = counts_of((), ())
-        for prediction, row in zip(predictions, rows, strict=True):
-            found = counts_of(prediction.boxes or (), parse_objects(row.target_str or ""))
-            total = {name: total[name] + found[name] for name in total}
-        return total
+        expected = [parse_objects(row.target_str or "") for row in rows]
+        return total_of(list(map(counts_of, predictions, expected)))
 
     def final_scores(
         self,
@@ -75,12 +107,8 @@ class DetectionMetrics(TaskMetrics):
         names: Sequence[str] | None = None,
     ) -> Scores:
         """F1 over the boxes of all rows, and of each row."""
-        rows = [
-            counts_of(prediction.boxes or (), expected)
-            for prediction, expected in zip(predictions, references, strict=True)
-        ]
-        total = {name: sum(row[name] for row in rows) for name in counts_of((), ())}
-        return Scores({"score": f1(total)}, {"score": [f1(row) for row in rows]})
+        rows = list(map(counts_of, predictions, references))
+        return Scores({"score": f1(total_of(rows))}, {"score": list(map(f1, rows))})
 
     def constant(self, line: str) -> Prediction:
         """``x0,y0,x1,y1,category id,category&&...`` as the answer to every row."""

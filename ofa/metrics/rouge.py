@@ -3,18 +3,16 @@ Gigaword's references are written."""
 
 import re
 import string
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Any
+from collections.abc import Sequence
+from functools import lru_cache
+from operator import attrgetter
 
 from ofa.metrics.ptb import character_tokenize
+from ofa.metrics.row_means import RowMeans, mean
+from ofa.task.constant_baseline import best_screened
 from ofa.task.prediction import BatchRow, Prediction
-from ofa.task.task_spec import Metric, Scorer, Scores, TaskMetrics
 
 NAMES = ("rouge1", "rouge2", "rougeL")
-COUNT = "_rouge_cnt"
-DIGITS = 4
 CHINESE = re.compile("[\u4e00-\u9fff]")
 BRACKETS = {
     "(": "-lrb-",
@@ -31,8 +29,6 @@ BRACKETS = {
 QUOTES = {'"': ("``", "''"), "'": ("`", "'")}  # opening, closing
 ENDINGS = ("s", "d", "ll")  # what follows an apostrophe of its own: it ' s
 MARKS = string.punctuation
-# rows on which all constant summaries are tried; the best few are tried on all rows
-SCREENED_ON = 100
 
 
 def fix_tokens(text: str) -> str:
@@ -128,82 +124,33 @@ def summary_rouge(summary: str, reference: str) -> dict[str, float]:
     return rouge(summary_form(summary), reference.lower().replace("1", "#"))
 
 
-# ------------------------------------------------------------------------------------- for
-# declarations
-
-
-@dataclass(frozen=True)
-class SummaryScorer:
-    """Sums of F1 over a batch, and its rows, if the run asks for them."""
-
-    enabled: bool
-
-    def __call__(self, predictions: list[Prediction], rows: list[BatchRow]) -> dict[str, float]:
-        if not self.enabled:
-            return {}
-        found = [
-            summary_rouge(one.text, row.target_str or "") for one, row in zip(predictions, rows)
-        ]
-        return {f"_{name}_f1_sum": sum(row[name] for row in found) for name in NAMES} | {
-            COUNT: len(rows)
-        }
-
-
-def evaluates_rouge(options: Any) -> bool:
-    return options.eval_rouge
-
-
-def mean_f1(counts: Mapping[str, float], total: str) -> float:
-    return round(counts[total] / max(counts[COUNT], 1), DIGITS)
-
-
-class SummaryMetrics(TaskMetrics):
+class SummaryMetrics(RowMeans):
     """``rouge1_f1``, ``rouge2_f1`` and ``rougeL_f1``, means over the rows."""
 
-    figures = tuple(
-        Metric(
-            f"{name}_f1",
-            (f"_{name}_f1_sum", COUNT),
-            partial(mean_f1, total=f"_{name}_f1_sum"),
-            evaluates_rouge,
-        )
+    means = tuple(
+        mean(f"{name}_f1", f"_{name}_f1_sum", "_rouge_cnt", attrgetter("eval_rouge"))
         for name in NAMES
     )
 
     def references(self, row: BatchRow) -> list[str]:
         return [row.target.strip() if row.target_str is None else row.target_str]
 
-    def make_scorer(self, options: Any, all_references) -> Scorer:
-        return SummaryScorer(options.eval_rouge)
-
-    def final_scores(
-        self,
-        predictions: Sequence[Prediction],
-        references: Sequence[Sequence[str]],
-        names: Sequence[str] | None = None,
-    ) -> Scores:
-        """The figures over all rows, ROUGE-L first, and of each; of several references the best
-        counts."""
-        found = [
-            max((summary_rouge(one.text, text) for text in texts), key=lambda row: row["rougeL"])
-            for one, texts in zip(predictions, references)
-        ]
-        by_row = {
-            f"{name}_f1": [row[name] for row in found] for name in ("rougeL", "rouge1", "rouge2")
-        }
-        return Scores(
-            {name: sum(values) / max(len(values), 1) for name, values in by_row.items()}, by_row
-        )
+    def values(self, prediction: Prediction, reference: Sequence[str]) -> dict[str, float]:
+        """ROUGE-L first; of several references the best counts."""
+        found = [summary_rouge(prediction.text, text) for text in reference]
+        best = max(found, key=lambda scores: scores["rougeL"])
+        return {f"{name}_f1": best[name] for name in ("rougeL", "rouge1", "rouge2")}
 
     def best_constant(
         self, lines: Sequence[str], references: Sequence[Sequence[str]]
     ) -> tuple[str, dict[str, float]]:
         """The line that has the best ROUGE-L as the summary of every row, and its scores."""
-        found: dict[str, dict[str, float]] = {}
-        for rows in (references[:SCREENED_ON], references):
-            found = {
-                line: self.final_scores([Prediction(line)] * len(rows), rows).overall
-                for line in lines
-            }
-            lines = sorted(lines, key=lambda line: -found[line]["rougeL_f1"])[:10]
-        return lines[0], found[lines[0]]
+
+        def scores(line: str, rows: int) -> dict[str, float]:
+            return self.final_scores([Prediction(line)] * rows, references[:rows]).overall
+
+        def rouge_l(line: str, rows: int) -> float:
+            return scores(line, rows)["rougeL_f1"]
+
+        best = best_screened(lines, len(references), rouge_l)
+        return best, scores(best, len(references))

@@ -1,12 +1,14 @@
 """The best answer that looks at no image: what a model has to beat."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ofa.task.task_spec import TaskSpec
 
 CANDIDATES = 200  # tried as the constant answer
+SCREENED_ON = 100  # rows on which all of them are tried where scores take long ...
+FINALISTS = 10  # ... and how many of them on all rows
 
 
 def best_constant(
@@ -30,3 +32,14 @@ def commonest_and_others(lines: Sequence[str], limit: int) -> list[str]:
     common = [line for line, _ in Counter(filter(None, map(str.strip, lines))).most_common()]
     frequent, rest = common[: limit // 2], common[limit // 2 :]
     return frequent + rest[:: max(1, len(rest) // (limit // 2))][: limit // 2]
+
+
+def best_screened(lines: Sequence[str], rows: int, score: Callable[[str, int], float]) -> str:
+    """The line with the best score, of those that do best on the first rows.
+
+    Args: rows: of the file. score: (line, number of first rows) -> how well it answers them.
+    """
+    for some in (min(SCREENED_ON, rows), rows):
+        found = {line: score(line, some) for line in lines}
+        lines = sorted(lines, key=lambda line: -found[line])[:FINALISTS]
+    return lines[0]

@@ -9,9 +9,10 @@ from caption_files import caption, make_image, make_vocabulary, write_tsv
 from ofa.data.sample import SampleBuilder, text_ids
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
+from ofa.metrics.caption_scores import split_references
 from ofa.task.prediction import BatchRow
 from ofa.task.task_spec import Symbols
-from ofa.tasks.caption import SPEC, CaptionOptions, split_references
+from ofa.tasks.caption import SPEC, CaptionOptions
 from ofa.tokens.bpe import load_language
 
 

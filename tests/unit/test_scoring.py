@@ -107,7 +107,8 @@ def test_document_frequencies_are_ignored_with_a_warning_where_nothing_needs_the
 
 
 def test_validation_with_a_single_image_says_why_cider_is_zero(caplog):
-    from ofa.tasks.caption import CaptionOptions, CaptionScorer
+    from ofa.metrics.caption_scores import CaptionScorer
+    from ofa.tasks.caption import CaptionOptions
 
     CaptionScorer(CaptionOptions(eval_cider=True), lambda: [["a dog"], [""]])
     assert "single image" in caplog.text
