@@ -144,6 +144,7 @@ class SampleBuilder:
             where=where,
             index=index,
             rng=self.rng(epoch, index),
+            task=self.spec.name,
         )
         return self.spec.example(row, context)
 

@@ -9,14 +9,14 @@ punctuation either way.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from functools import partial
+from typing import Optional
 
-from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.metrics.caption_scores import CaptionMetrics
 from ofa.task.columns import ID, IMAGE, Column
-from ofa.task.prediction import BatchRow, Hypothesis, Prediction
-from ofa.task.task_spec import Example, RowContext, TaskOptions, TaskSpec, Usage
+from ofa.task.prediction import BatchRow, Hypothesis, Prediction, named_result
+from ofa.task.task_spec import Example, RowContext, SampledOptions, TaskSpec, Usage
 from ofa.task.text import JOIN, caption_references, caption_target, has_words, remove_punctuation
 
 PROMPTS = {"en": " what does the image describe?", "zh": "图片描述了什么内容?"}
@@ -24,15 +24,11 @@ UNKNOWN = "[UNK]"  # what a BERT vocabulary writes for characters that it does n
 
 
 @dataclass
-class CaptionOptions(TaskOptions):
+class CaptionOptions(SampledOptions):
     """Options of the caption task."""
 
     eval_bleu: bool = option(False, "validate with corpus BLEU (0 to 100)")
     eval_cider: bool = option(False, "validate with CIDEr-D")
-    eval_args: Optional[str] = option(
-        "{}", 'generation options for validation, e.g. \'{"beam":5,"max_len_b":16}\''
-    )
-    eval_print_samples: bool = option(False, "log one caption per validation batch")
     eval_cider_cached_tokens: Optional[str] = option(
         None,
         "file with document frequencies for CIDEr-D (coco-valid-words.p); "
@@ -43,8 +39,6 @@ class CaptionOptions(TaskOptions):
         "learn and generate captions with their punctuation; as upstream ASCII"
         " punctuation is removed otherwise",
     )
-    scst: bool = option(False, "keep all captions of a training row, for CIDEr optimization")
-    scst_args: str = option("{}", "generation options for CIDEr optimization, as --eval-args")
 
 
 def caption_example(row: Mapping[str, str], context: RowContext) -> Example:
@@ -59,19 +53,13 @@ def caption_example(row: Mapping[str, str], context: RowContext) -> Example:
         "两只狗，在玩。"               -> " 两只狗，在玩。"      only ASCII punctuation is removed
     """
     options = context.options
+    text, keep = row["caption"], options.keep_punctuation
     if context.training and not options.scst:
-        captions = [
-            caption_target(row["caption"], options.max_tgt_length, options.keep_punctuation)
-        ]
-        needed = True
+        captions = [caption_target(text, options.max_tgt_length, keep)]
     else:
-        captions = caption_references(row["caption"], options.keep_punctuation)
-        needed = context.training or options.scst
-    if needed and not any(map(has_words, captions)):
-        raise UserError(
-            f"{context.where}: task 'caption' expects a caption with at least one word, "
-            f"found {row['caption']!r}; fill it in or remove the row"
-        )
+        captions = caption_references(text, keep)
+    if (context.training or options.scst) and not any(map(has_words, captions)):
+        raise context.error("a caption with at least one word", repr(text))
     return Example(
         id=row["id"],
         source=PROMPTS[context.language],
@@ -85,14 +73,8 @@ def clean_prediction(hypothesis: Hypothesis, row: BatchRow, options: CaptionOpti
     """A generated caption as it is scored and written. Characters that the vocabulary does not
     know cannot be written."""
     text = hypothesis.text.replace(UNKNOWN, "")
-    return Prediction(
-        text.strip() if options.keep_punctuation else remove_punctuation(text), hypothesis.score
-    )
-
-
-def result_row(image_id: Any, caption: Prediction) -> dict[str, str]:
-    """One entry of the result file, as the COCO caption tools read it."""
-    return {"image_id": str(image_id), "caption": caption.text}
+    text = text.strip() if options.keep_punctuation else remove_punctuation(text)
+    return Prediction(text, hypothesis.score)
 
 
 SPEC = TaskSpec(
@@ -117,6 +99,6 @@ SPEC = TaskSpec(
     options=CaptionOptions,
     example=caption_example,
     prediction=clean_prediction,
-    result=result_row,
+    result=partial(named_result, id_key="image_id", text_key="caption"),
     metrics=CaptionMetrics(),
 )

@@ -19,8 +19,8 @@ from ofa.task.task_spec import TaskSpec
 from ofa.tasks.fairseq_answer_check import check_evaluation, check_training
 from ofa.tokens.vocabulary import Vocabulary
 from ofa.trainer.fairseq_data_position import RowIterator
-from ofa.trainer.fairseq_nonfinite import note_loss
-from ofa.trainer.fairseq_patch import specialize
+from ofa.trainer.nonfinite import note_loss
+from ofa.trainer.patch import specialize
 
 logger = logging.getLogger(__name__)
 

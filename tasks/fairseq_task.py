@@ -33,8 +33,8 @@ from ofa.tasks.fairseq_image_generation import DrawingTask
 from ofa.tokens.bpe import load_language
 from ofa.tokens.vocabulary import Vocabulary
 from ofa.trainer import fairseq_distributed
-from ofa.trainer.fairseq_nonfinite import check_loss
 from ofa.trainer.fairseq_tensorboard import TensorBoardSamples
+from ofa.trainer.nonfinite import check_loss
 
 logger = logging.getLogger(__name__)
 

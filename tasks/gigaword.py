@@ -7,28 +7,24 @@ decoder reads while it learns are replaced by others.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.metrics.rouge import SummaryMetrics, summary_form
 from ofa.task.columns import Column
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
-from ofa.task.task_spec import Example, RowContext, TaskOptions, TaskSpec, Usage
+from ofa.task.task_spec import Example, GenerativeOptions, RowContext, TaskSpec, Usage
 from ofa.task.text import clean_phrase
 
 PROMPTS = {"en": ' what is the summary of article " {} "?', "zh": "{} 请用一个句子简单总结上文："}
 
 
 @dataclass
-class GigawordOptions(TaskOptions):
+class GigawordOptions(GenerativeOptions):
     """Options of summaries."""
 
     eval_rouge: bool = option(False, "validate with ROUGE-1, ROUGE-2 and ROUGE-L (F1, 0 to 1)")
-    eval_args: Optional[str] = option(
-        "{}", 'generation options for validation, e.g. \'{"beam":6,"lenpen":0.7,"max_len_b":32}\''
-    )
-    eval_print_samples: bool = option(False, "log one summary per validation batch")
     noise_ratio: float = option(
         0.0, "part of the tokens that the decoder reads in training, replaced by others by chance"
     )
@@ -50,11 +46,8 @@ def gigaword_example(row: Mapping[str, str], context: RowContext) -> Example:
     source = summary_text(row["source"], options.max_src_length)
     target = summary_text(row["target"], options.max_tgt_length)
     if not source or (context.training and not target):
-        missing = "summary" if source else "text to summarize"
-        raise UserError(
-            f"{context.where}: task 'gigaword' expects a {missing}, found an empty column; fill it"
-            " in or remove the row"
-        )
+        missing = "a summary" if source else "a text to summarize"
+        raise context.error(missing, "an empty column")
     return Example(
         source=PROMPTS[context.language].format(source),
         target=target,

@@ -9,14 +9,13 @@ of other distributions: ``ofa prepare glue`` converts by name.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Optional
+from typing import Optional
 
-from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.metrics.accuracy import ClassFigures
-from ofa.task.answers import PROMPT_TYPES, answer_texts, one_of
+from ofa.task.answers import PROMPT_TYPES, answer_texts, answers_option, one_of
 from ofa.task.columns import Column
-from ofa.task.prediction import Prediction
+from ofa.task.prediction import named_result
 from ofa.task.task_spec import Decoding, Example, RowContext, TaskOptions, TaskSpec
 from ofa.task.text import truncate_words
 
@@ -25,9 +24,7 @@ from ofa.task.text import truncate_words
 class GlueOptions(TaskOptions):
     """Options of a GLUE task."""
 
-    ans2label_dict: Optional[str] = option(
-        '{"no": 0, "yes": 1}', "the answers as JSON; --ans2label-file goes before it"
-    )
+    ans2label_dict: Optional[str] = answers_option('{"no": 0, "yes": 1}')
     ans2label_file: Optional[str] = option(
         None, "file of the answers, {text: number} as pickle or JSON"
     )
@@ -45,18 +42,14 @@ class GlueOptions(TaskOptions):
 class MnliOptions(GlueOptions):
     """With a third answer."""
 
-    ans2label_dict: Optional[str] = option(
-        '{"no": 0, "yes": 1, "maybe": 2}', "the answers as JSON; --ans2label-file goes before it"
-    )
+    ans2label_dict: Optional[str] = answers_option('{"no": 0, "yes": 1, "maybe": 2}')
 
 
 @dataclass
 class Sst2Options(GlueOptions):
     """With the answers of sentiment."""
 
-    ans2label_dict: Optional[str] = option(
-        '{"negative": 0, "positive": 1}', "the answers as JSON; --ans2label-file goes before it"
-    )
+    ans2label_dict: Optional[str] = answers_option('{"negative": 0, "positive": 1}')
 
 
 @dataclass(frozen=True)
@@ -123,17 +116,15 @@ def glue_example(row: Mapping[str, str], context: RowContext, glue: Glue) -> Exa
     test row needs an answer."""
     label, options = row["label"].strip(), context.options
     if label not in glue.answers and (label or context.training):
-        raise UserError(
-            f"{context.where}: task '{glue.name}' expects one of the labels"
-            f" {', '.join(glue.answers)}, found {label[:60]!r}; is --selected-cols right, or is it"
-            " a file of another task? (ofa prepare glue makes the files)"
+        raise context.error(
+            f"one of the labels {', '.join(glue.answers)}",
+            repr(label[:60]),
+            "is --selected-cols right, or is it a file of another task? (ofa prepare glue makes"
+            " the files)",
         )
     empty = [name for name in glue.texts if not row[name].strip()]
     if empty and label:
-        raise UserError(
-            f"{context.where}: task '{glue.name}' expects words in the column '{empty[0]}', found"
-            " an empty text; fill it in or remove the row"
-        )
+        raise context.error(f"words in the column '{empty[0]}'", "an empty text")
     texts = {name: truncate_words(row[name].lower(), options.max_src_length) for name in glue.texts}
     answer = glue.answers.get(label, "")
     return Example(
@@ -147,11 +138,6 @@ def glue_example(row: Mapping[str, str], context: RowContext, glue: Glue) -> Exa
 
 def decoding(options: GlueOptions, zero_shot: bool) -> Decoding:
     return Decoding(rank=True, zero_shot=zero_shot)
-
-
-def result_row(row_id: Any, answer: Prediction) -> dict[str, Any]:
-    """One entry of the result file; the files have no ids, so it is the number of the row."""
-    return {"uniq_id": int(row_id), "answer": answer.text}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +162,8 @@ def declaration(glue: Glue) -> TaskSpec:
         example=partial(glue_example, glue=glue),
         answers=answer_texts,
         decoding=decoding,
-        result=result_row,
+        # the files have no ids: it is the number of the row
+        result=partial(named_result, id_key="uniq_id", text_key="answer", id_type=int),
         metrics=ClassFigures(second=glue.figure),
         glue=glue,
     )

@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ofa.errors import UserError
-from ofa.io.flags import option
 from ofa.task.columns import ID, IMAGE, Column
-from ofa.task.task_spec import Example, RowContext
+from ofa.task.task_spec import BoxOptions, Example, RowContext
 from ofa.tasks.refcoco import box_symbols
 from ofa.tasks.vqa_gen import SPEC as VQA
 from ofa.tasks.vqa_gen import VqaOptions
@@ -23,21 +21,15 @@ REGION = " region:"
 
 
 @dataclass
-class GroundedQaOptions(VqaOptions):
+class GroundedQaOptions(VqaOptions, BoxOptions):
     """Options of questions about a region: those of ``vqa_gen``."""
-
-    max_image_size: int = option(
-        512, "side of a square, pixels, whose far edge is the last location bin"
-    )
 
 
 def grounded_example(row: Mapping[str, str], context: RowContext) -> Example:
     """A row of ``vqa_gen``, its question followed by the region's four bins."""
     if context.options.add_object and "objects" not in row:
-        raise UserError(
-            f"{context.where}: --add-object expects a sixth column with objects, found none; give"
-            " it by --selected-cols"
-        )
+        expected = "a sixth column with objects for --add-object"
+        raise context.error(expected, "none", "give it by --selected-cols")
     example = VQA.example({"objects": "", **row}, context)
     box = parse_box(row["box"], context.where)
     image: Any = example.image

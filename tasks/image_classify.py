@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from ofa.io.flags import option
 from ofa.metrics.accuracy import Accuracy
-from ofa.task.answers import AnswerOptions, answer_texts
+from ofa.task.answers import AnswerOptions, answer_texts, answers_option
 from ofa.task.columns import IMAGE, Column
 from ofa.task.prediction import Prediction
 from ofa.task.task_spec import Decoding, Example, RowContext, TaskSpec, Usage
@@ -24,9 +23,7 @@ TOP = 5
 class ImageClassifyOptions(AnswerOptions):
     """Options of image classification."""
 
-    ans2label_dict: Optional[str] = option(
-        '{"no":0,"yes":1}', "the classes as JSON; --ans2label-file goes before it"
-    )
+    ans2label_dict: Optional[str] = answers_option('{"no":0,"yes":1}')
 
 
 def image_classify_example(row: Mapping[str, str], context: RowContext) -> Example:

@@ -20,7 +20,6 @@ from typing import Any, Optional
 import torch
 from PIL import Image
 
-from ofa.errors import UserError, place
 from ofa.io.flags import option
 from ofa.io.image_grid import grid_of_files
 from ofa.metrics.row_means import RowMeans, mean
@@ -30,6 +29,7 @@ from ofa.task.task_spec import (
     Decoding,
     Example,
     RowContext,
+    SampledOptions,
     Scores,
     Symbols,
     TaskOptions,
@@ -46,14 +46,11 @@ CLIP_METHODS = ("ti_sim", "ii_sim")
 
 
 @dataclass
-class DrawingOptions(TaskOptions):
+class DrawingOptions(SampledOptions):
     """Options of text to image."""
 
     code_image_size: int = option(256, "side of an image, pixels; 8 x 8 pixels have one code")
     sampling_times: int = option(1, "images of a caption: beam x this")
-    eval_args: Optional[str] = option(
-        "{}", 'generation options for validation, e.g. \'{"beam":24,"sampling_topk":256}\''
-    )
     eval_clip_method: str = option(
         "ti_sim",
         "compare images with their caption (ti_sim) or the true image (ii_sim)",
@@ -76,10 +73,6 @@ class DrawingOptions(TaskOptions):
     gen_images_path: Optional[str] = option(
         None, "folder for the images of 'ofa evaluate' (all_results, top1)"
     )
-    scst: bool = option(
-        False, "optimize how well samples fit their caption (clip_scst_reward_criterion)"
-    )
-    scst_args: str = option("{}", "generation options for the samples, as --eval-args")
 
 
 def num_codes(options: Any) -> int:
@@ -93,17 +86,11 @@ def drawing_example(row: Mapping[str, str], context: RowContext) -> Example:
     options = context.options
     words = row["text"].split()[: options.max_src_length]
     if not words:
-        raise UserError(
-            f"{place(context.where)}task 'image_gen' expects a caption, found {row['text']!r}; fill"
-            " it in or remove the row"
-        )
+        raise context.error("a caption", repr(row["text"]))
     codes = parse_codes(row.get("code", ""), options, context.where)
     if codes is None and context.training and not options.scst:
-        raise UserError(
-            f"{place(context.where)}task 'image_gen' learns from rows with {num_codes(options)}"
-            " codes, found none; make them by 'ofa tokenizer encode', and name their column in"
-            " --selected-cols"
-        )
+        remedy = "make them by 'ofa tokenizer encode', and name their column in --selected-cols"
+        raise context.error(f"rows with {num_codes(options)} codes to learn", "none", remedy)
     image = row.get("image", "").encode("ascii", "replace") or blank_image(options.code_image_size)
     codes = codes or [0] * num_codes(options)  # as upstream
     return Example(

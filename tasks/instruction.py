@@ -8,18 +8,16 @@ both texts; an answer of four location bins is a box.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Optional
 
-from ofa.errors import UserError
-from ofa.io.flags import option
 from ofa.task.columns import ID, IMAGE, Column
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
 from ofa.task.task_spec import (
     TAUGHT_BY_ANY,
+    BoxOptions,
     Example,
+    GenerativeOptions,
     RowContext,
     Symbols,
-    TaskOptions,
     TaskSpec,
     Text,
     Usage,
@@ -31,13 +29,8 @@ SYMBOL = re.compile(r"((?:\s*<(?:bin|code)_\d+>)+)")
 
 
 @dataclass
-class InstructionOptions(TaskOptions):
+class InstructionOptions(GenerativeOptions, BoxOptions):
     """Options of free instructions."""
-
-    max_image_size: int = option(
-        512, "side of a square, pixels, whose far edge is the last location bin"
-    )
-    eval_args: Optional[str] = option("{}", "generation options for evaluation, as JSON")
 
 
 def with_symbols(text: str) -> Text:
@@ -55,10 +48,7 @@ def instruction_example(row: Mapping[str, str], context: RowContext) -> Example:
     """A row; of rows that are not learned the answer may be empty."""
     if not row["instruction"].strip() or (context.training and not row["answer"].strip()):
         missing = "an answer" if row["instruction"].strip() else "an instruction"
-        raise UserError(
-            f"{context.where}: task 'instruction' expects {missing}, found an empty column; fill it"
-            " in or remove the row"
-        )
+        raise context.error(missing, "an empty column")
     image = context.open_image(row["image"])
     return Example(
         id=row["id"],

@@ -7,31 +7,26 @@ Columns ``id, image, text`` (``--selected-cols 0,1,2``). Images keep their aspec
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from functools import partial
 
-from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.metrics.ocr import ReadingMetrics
 from ofa.task.columns import ID, IMAGE, Column
 from ofa.task.ocr_images import fit_square
 from ofa.task.ocr_text import learned_text, plain_text, written_text
-from ofa.task.prediction import BatchRow, Hypothesis, Prediction
-from ofa.task.task_spec import Example, RowContext, TaskOptions, TaskSpec, Usage
+from ofa.task.prediction import BatchRow, Hypothesis, Prediction, named_result
+from ofa.task.task_spec import Example, GenerativeOptions, RowContext, TaskOptions, TaskSpec, Usage
 
 PROMPTS = {"en": " what are the texts on the image?", "zh": "图片上的文字是什么?"}
 
 
 @dataclass
-class OcrOptions(TaskOptions):
+class OcrOptions(GenerativeOptions):
     """Options of text recognition."""
 
     is_document: bool = option(
         False, "images are long lines of a document, which are shown as four short ones"
     )
-    eval_args: Optional[str] = option(
-        "{}", 'generation options for validation, e.g. \'{"beam":5,"max_len_b":64}\''
-    )
-    eval_print_samples: bool = option(False, "log one text per validation batch")
 
 
 def ocr_example(row: Mapping[str, str], context: RowContext) -> Example:
@@ -39,10 +34,7 @@ def ocr_example(row: Mapping[str, str], context: RowContext) -> Example:
     options = context.options
     text = learned_text(row["text"], options.max_tgt_length, context.language)
     if context.training and not text:
-        raise UserError(
-            f"{context.where}: task 'ocr' expects the text on the image, found {row['text']!r};"
-            " fill it in or remove the row"
-        )
+        raise context.error("the text on the image", repr(row["text"]))
     image = context.open_image(row["image"])
     return Example(
         id=row["id"],
@@ -61,11 +53,6 @@ def ocr_example(row: Mapping[str, str], context: RowContext) -> Example:
 def reading(hypothesis: Hypothesis, row: BatchRow, options: TaskOptions) -> Prediction:
     """A generated text as it is written."""
     return Prediction(written_text(hypothesis.text), hypothesis.score)
-
-
-def result_row(image_id: Any, text: Prediction) -> dict[str, str]:
-    """One entry of the result file."""
-    return {"image_id": str(image_id), "ocr": text.text}
 
 
 SPEC = TaskSpec(
@@ -87,6 +74,6 @@ SPEC = TaskSpec(
     options=OcrOptions,
     example=ocr_example,
     prediction=reading,
-    result=result_row,
+    result=partial(named_result, id_key="image_id", text_key="ocr"),
     metrics=ReadingMetrics(),
 )

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from PIL import Image
@@ -22,7 +22,17 @@ from ofa.io.flags import option
 from ofa.metrics.detection import BoxAccuracy
 from ofa.task.columns import ID, IMAGE, Column
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
-from ofa.task.task_spec import Decoding, Example, RowContext, Symbols, TaskOptions, TaskSpec, Usage
+from ofa.task.task_spec import (
+    BoxOptions,
+    Decoding,
+    Example,
+    RowContext,
+    SampledOptions,
+    Symbols,
+    TaskOptions,
+    TaskSpec,
+    Usage,
+)
 from ofa.task.text import clean_phrase
 from ofa.tokens.boxes import (
     bins_to_boxes,
@@ -48,21 +58,10 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass
-class GroundingOptions(TaskOptions):
+class GroundingOptions(SampledOptions, BoxOptions):
     """Options of the grounding task."""
 
     eval_acc: bool = option(False, "validate with the accuracy at an overlap (IoU) of 0.5")
-    eval_args: Optional[str] = option(
-        "{}",
-        "generation options for validation, e.g."
-        ' \'{"beam":5,"min_len":4,"max_len_a":0,"max_len_b":4}\'',
-    )
-    eval_print_samples: bool = option(False, "log one box per validation batch")
-    max_image_size: int = option(
-        512, "side of a square, pixels, whose far edge is the last location bin"
-    )
-    scst: bool = option(False, "optimize the overlap of sampled boxes (scst_reward_criterion)")
-    scst_args: str = option("{}", "generation options for the samples, as --eval-args")
 
 
 def box_example(row: Mapping[str, str], context: RowContext) -> Example:
@@ -71,10 +70,7 @@ def box_example(row: Mapping[str, str], context: RowContext) -> Example:
     options = context.options
     text = clean_phrase(row["text"], options.max_src_length)
     if not text:
-        raise UserError(
-            f"{place(context.where)}task 'refcoco' expects a text that describes a region, found "
-            f"{row['text']!r}; fill it in or remove the row"
-        )
+        raise context.error("a text that describes a region", repr(row["text"]))
     image = context.open_image(row["image"])
     target: Any = ""
     extra = ratios_of(image, options)

@@ -7,15 +7,15 @@ Columns ``id, image, hypothesis, caption, label`` (``--selected-cols 0,2,3,4,5``
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Optional
+from functools import partial
+from typing import Optional
 
-from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.metrics.accuracy import Accuracy
-from ofa.task.answers import PromptedAnswerOptions, answer_texts
+from ofa.task.answers import PromptedAnswerOptions, answer_texts, answers_option, ranks_all
 from ofa.task.columns import ID, IMAGE, Column
-from ofa.task.prediction import Prediction
-from ofa.task.task_spec import Decoding, Example, RowContext, TaskSpec, Usage
+from ofa.task.prediction import named_result
+from ofa.task.task_spec import Example, RowContext, TaskSpec, Usage
 from ofa.task.text import clean_phrase
 
 PROMPT = ' does the image describe " {} "?'
@@ -26,9 +26,7 @@ ANSWERS = {"entailment": "yes", "contradiction": "no", "neutral": "maybe"}
 class SnliVeOptions(PromptedAnswerOptions):
     """Options of visual entailment."""
 
-    ans2label_dict: Optional[str] = option(
-        '{"no":0,"yes":1,"maybe":2}', "the answers as JSON; --ans2label-file goes before it"
-    )
+    ans2label_dict: Optional[str] = answers_option('{"no":0,"yes":1,"maybe":2}')
     add_caption: bool = option(False, "the image's caption is part of the question")
 
 
@@ -50,10 +48,9 @@ def snli_ve_example(row: Mapping[str, str], context: RowContext) -> Example:
     """
     label = row["label"].strip()
     if label not in ANSWERS and (label or context.training):
-        raise UserError(
-            f"{context.where}: task 'snli_ve' expects one of the labels {', '.join(ANSWERS)}, found"
-            f" {label[:60]!r}; is --selected-cols right, or is it a file of another task?"
-        )
+        remedy = "is --selected-cols right, or is it a file of another task?"
+        expected = f"one of the labels {', '.join(ANSWERS)}"
+        raise context.error(expected, repr(label[:60]), remedy)
     answer = ANSWERS.get(label, "")
     return Example(
         id=row["id"],
@@ -63,17 +60,6 @@ def snli_ve_example(row: Mapping[str, str], context: RowContext) -> Example:
         prompt_type=context.options.prompt_type,
         extra={"ref_dict": {answer: 1.0} if answer else {}},
     )
-
-
-def decoding(options: SnliVeOptions, zero_shot: bool) -> Decoding:
-    """The three answers are single words: which of them is likeliest does not depend on what
-    else might be said."""
-    return Decoding(rank=options.val_inference_type == "allcand", zero_shot=zero_shot)
-
-
-def result_row(row_id: Any, answer: Prediction) -> dict[str, str]:
-    """One entry of the result file."""
-    return {"uniq_id": str(row_id), "answer": answer.text}
 
 
 SPEC = TaskSpec(
@@ -104,7 +90,7 @@ SPEC = TaskSpec(
     options=SnliVeOptions,
     example=snli_ve_example,
     answers=answer_texts,
-    decoding=decoding,
-    result=result_row,
+    decoding=ranks_all,
+    result=partial(named_result, id_key="uniq_id", text_key="answer"),
     metrics=Accuracy("snli_score", "_snli_score_sum", "_snli_cnt"),
 )

@@ -20,11 +20,12 @@ from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.metrics.accuracy import Accuracy
 from ofa.metrics.detection import BoxAccuracy, DetectionMetrics
-from ofa.task.answers import AnswerOptions, answer_texts
+from ofa.task.answers import AnswerOptions, answer_texts, ranks_all
 from ofa.task.columns import Column
 from ofa.task.prediction import parse_objects
 from ofa.task.task_spec import (
     BatchRow,
+    BoxOptions,
     Decoding,
     Example,
     Hypothesis,
@@ -47,13 +48,12 @@ NAME = "template"
 
 
 @dataclass
-class TemplateOptions(AnswerOptions):
+class TemplateOptions(AnswerOptions, BoxOptions):
     """Options of a task in one line."""
 
     template: Optional[str] = option(
         None, "task in one line, e.g. '[image] how many [text:thing]? -> [text:count]'"
     )
-    max_image_size: int = option(512, "image size in pixels that the location bins cover")
     eval_args: Optional[str] = option(
         '{"beam":5,"max_len_b":30}', "generation options of validation and evaluation, as JSON"
     )
@@ -196,10 +196,6 @@ def boxes_result(row_id: Any, prediction: Prediction) -> dict[str, Any]:
     return {"uniq_id": str(row_id), "boxes": boxes, "score": round(prediction.score, 3)}
 
 
-def ranked(options: TemplateOptions, zero_shot: bool) -> Decoding:
-    return Decoding(rank=options.val_inference_type == "allcand", zero_shot=zero_shot)
-
-
 def ranked_choices(options: TemplateOptions, zero_shot: bool) -> Decoding:
     """Each row's own choices are scored one by one, with any ``--val-inference-type``."""
     if options.val_inference_type != "allcand":
@@ -211,7 +207,7 @@ def ranked_choices(options: TemplateOptions, zero_shot: bool) -> Decoding:
 ANSWERS = {"metrics": Accuracy("score", "_score_sum", "_score_cnt")}
 TARGETS: dict[str, dict[str, Any]] = {
     "text": ANSWERS,
-    "label": {**ANSWERS, "answers": answer_texts, "decoding": ranked},
+    "label": {**ANSWERS, "answers": answer_texts, "decoding": ranks_all},
     "choices": {**ANSWERS, "decoding": ranked_choices},
     "box": {
         "prediction": refcoco.box_prediction,

@@ -13,10 +13,9 @@ from typing import Any, Optional, Union
 
 import torch
 
-from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.metrics.accuracy import Accuracy
-from ofa.task.answers import PromptedAnswerOptions, answer_texts
+from ofa.task.answers import PromptedAnswerOptions, answer_texts, answers_option
 from ofa.task.chinese import QUESTION_MARKS
 from ofa.task.columns import ID, IMAGE, Column
 from ofa.task.prediction import Prediction
@@ -30,9 +29,7 @@ logger = logging.getLogger(__name__)
 class VqaOptions(PromptedAnswerOptions):
     """Options of question answering."""
 
-    ans2label_dict: Optional[str] = option(
-        '{"no":0,"yes":1}', "the answers as JSON; --ans2label-file goes before it"
-    )
+    ans2label_dict: Optional[str] = answers_option('{"no":0,"yes":1}')
     max_object_length: int = option(30, "most objects of an image that --add-object names")
     add_object: bool = option(False, "name the objects of the image behind the question")
     unconstrained_training: bool = option(False, "no set of answers: learn and generate any text")
@@ -51,10 +48,7 @@ def vqa_example(row: Mapping[str, str], context: RowContext) -> Example:
     """
     options = context.options
     if not row["image"].strip():
-        raise UserError(
-            f"{context.where}: task 'vqa_gen' expects an image with every question, found an empty"
-            " image column; add the image, or remove the row"
-        )
+        raise context.error("an image with every question", "an empty image column")
     question = clean_question(row["question"], options.max_src_length)
     ended = question.endswith(QUESTION_MARKS if context.language == "zh" else "?")
     source: list[str] = [f" {question}" if ended else f" {question}?"]
@@ -63,10 +57,7 @@ def vqa_example(row: Mapping[str, str], context: RowContext) -> Example:
         source.append(f" object: {' '.join(objects)}")
     answers = answers_of(row, context.where)
     if context.training and not answers:
-        raise UserError(
-            f"{context.where}: task 'vqa_gen' expects answers such as '1.0|!+yes', found none;"
-            " remove the row"
-        )
+        raise context.error("answers such as '1.0|!+yes'", "none")
     answer = max(answers, key=answers.__getitem__) if answers else ""
     return Example(
         id=row["id"],

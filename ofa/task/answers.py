@@ -10,14 +10,14 @@ Answers have a leading space when they are encoded, as targets have: ``" on the 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.io.json_files import load_json
 from ofa.task.label_file import read_label_file
 from ofa.task.prediction import BatchRow
-from ofa.task.task_spec import TaskOptions
+from ofa.task.task_spec import Decoding, TaskOptions
 from ofa.tokens.trie import Trie
 
 LISTED = 30  # missing answers that a message names
@@ -25,13 +25,16 @@ INFERENCE_TYPES = ("allcand", "beamsearch")
 PROMPT_TYPES = ("none", "src", "prev_output")
 
 
+def answers_option(default: Optional[str]) -> Any:
+    """The field ``ans2label_dict`` with another default."""
+    return option(default, "the answers as JSON, {text: number}; --ans2label-file goes before it")
+
+
 @dataclass
 class AnswerOptions(TaskOptions):
     """Options of a task whose answers come from a set."""
 
-    ans2label_dict: Optional[str] = option(
-        None, 'the answers as JSON, e.g. \'{"no":0,"yes":1}\'; --ans2label-file goes before it'
-    )
+    ans2label_dict: Optional[str] = answers_option(None)
     ans2label_file: Optional[str] = option(
         None, "file of the answers, {text: number} as pickle or JSON; see ofa answers build"
     )
@@ -75,6 +78,11 @@ def one_of(flag: str, value: Optional[str], known: Sequence[str]) -> None:
     """Raises: UserError that lists the known values."""
     if value not in known:
         raise UserError(f"{flag}: expected one of {', '.join(known)}, found {value!r}")
+
+
+def ranks_all(options: AnswerOptions, zero_shot: bool) -> Decoding:
+    """As ``--val-inference-type`` says."""
+    return Decoding(rank=options.val_inference_type == "allcand", zero_shot=zero_shot)
 
 
 def answer_texts(options: AnswerOptions) -> list[str]:

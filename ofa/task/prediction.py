@@ -112,6 +112,13 @@ def text_prediction(hypothesis: Hypothesis, row: BatchRow, options: Any) -> Pred
     return Prediction(hypothesis.text.strip(), hypothesis.score)
 
 
+def named_result(
+    row_id: Any, prediction: Prediction, id_key: str, text_key: str, id_type: type = str
+) -> dict[str, Any]:
+    """One entry of the result file that has nothing but the id of the row and the text."""
+    return {id_key: id_type(row_id), text_key: prediction.text}
+
+
 def text_result(row_id: Any, answer: Prediction) -> dict[str, Any]:
     """One entry of the result file."""
     box = {} if answer.box is None else {"box": list(answer.box)}

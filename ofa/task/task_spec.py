@@ -27,6 +27,7 @@ from typing import Any, Optional, Union
 import torch
 from PIL import Image
 
+from ofa.errors import UserError, place
 from ofa.io.flags import option
 from ofa.task.columns import TsvSchema
 from ofa.task.prediction import (
@@ -84,6 +85,33 @@ class TaskOptions:
     )
 
 
+@dataclass
+class GenerativeOptions(TaskOptions):
+    """Options of a task whose answers are generated."""
+
+    eval_args: Optional[str] = option(
+        "{}", 'generation options for validation, e.g. \'{"beam":5,"max_len_b":16}\''
+    )
+    eval_print_samples: bool = option(False, "log one prediction per validation batch")
+
+
+@dataclass
+class SampledOptions(GenerativeOptions):
+    """The same for a task whose samples can be optimized."""
+
+    scst: bool = option(False, "optimize samples of the model; keeps all captions of a row")
+    scst_args: str = option("{}", "generation options for the samples, as --eval-args")
+
+
+@dataclass
+class BoxOptions(TaskOptions):
+    """Options of a task with boxes."""
+
+    max_image_size: int = option(
+        512, "side of a square, pixels, whose far edge is the last location bin"
+    )
+
+
 class Symbols(str):
     """Symbols of the vocabulary separated by spaces, e.g. ``Symbols("<bin_12> <bin_40>")``; not
     for the BPE."""
@@ -103,10 +131,18 @@ class RowContext:
     where: str  # "caption_train.tsv:17", the beginning of an error message
     index: int  # number of the row, from 0
     rng: random.Random  # decided by (seed, epoch, row) alone
+    task: str = field(default="", kw_only=True)  # its name, for error messages
 
     @property
     def training(self) -> bool:
         return self.split == "train"
+
+    def error(
+        self, expected: str, found: str, remedy: str = "fill it in or remove the row"
+    ) -> UserError:
+        """What to raise about the row."""
+        task = f"task '{self.task}' "
+        return UserError(f"{place(self.where)}{task}expects {expected}, found {found}; {remedy}")
 
 
 @dataclass

@@ -5,7 +5,8 @@ import logging
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
@@ -34,9 +35,9 @@ def replace_call_main(stock: Callable) -> Callable:
             refuse_unusable_gpus(cfg)
             refuse_missing_restore_file(cfg)
             refuse_missing_path(cfg)
+            refuse_asynchronous_checkpoints(cfg)
             ignore_unused_valid_subsets(cfg)
             use_fp16_without_flat_gradients_on_cpu(cfg)
-            refuse_asynchronous_checkpoints(cfg)
             follow_torchrun(cfg)
             stock(cfg, GuardedTraining(main) if trains else main, **kwargs)
 
@@ -117,15 +118,10 @@ def follow_torchrun(cfg) -> None:
     fairseq divides by the number of GPUs there (none on a CPU machine), and with one visible device
     per process starts independent runs unless the world size is given as well.
     """
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    if (
-        world_size == 1
-        or "RANK" not in os.environ
-        or cfg.distributed_training.distributed_init_method
-    ):
+    world_size, settings = int(os.environ.get("WORLD_SIZE", 1)), cfg.distributed_training
+    if world_size == 1 or "RANK" not in os.environ or settings.distributed_init_method:
         return
     devices = 0 if cfg.common.cpu else torch.cuda.device_count()
-    settings = cfg.distributed_training
     settings.distributed_world_size = world_size
     settings.distributed_rank = int(os.environ["RANK"])
     settings.distributed_init_method = "env://"
@@ -135,21 +131,20 @@ def follow_torchrun(cfg) -> None:
         settings.distributed_backend = "gloo"
 
 
-class errors_in_one_line:
-    """Context in which an error that a user can correct ends the process with one line and
-    status 2, not a traceback."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Inside, an error that a user can correct ends the process with one line and status 2, not a
+    traceback."""
+    try:
         try:
+            yield
+        finally:
             sys.stdout.flush()
-        except BrokenPipeError as closed:
-            error = closed
+    except BaseException as error:
         if isinstance(error, BrokenPipeError) and reader_is_gone():
             sys.exit(PIPE_CLOSED)
         message = message_of(error)
-        if message is not None:
-            print(f"error: {message}", file=sys.stderr, flush=True)
-            sys.exit(2)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        sys.exit(2)

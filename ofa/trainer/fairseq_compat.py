@@ -25,10 +25,10 @@ from ofa.process_state import silence_known_warnings
 from ofa.trainer import fairseq_read_checkpoint
 from ofa.trainer.fairseq_commands import replace_call_main, replace_generation
 from ofa.trainer.fairseq_lr_scheduler import replace_polynomial_decay
-from ofa.trainer.fairseq_patch import ModuleWith, Patch
 from ofa.trainer.fairseq_resume import INITIAL_WEIGHTS
 from ofa.trainer.fairseq_run import PROGRAM_PATCHES
 from ofa.trainer.fairseq_saving import copy_whole
+from ofa.trainer.patch import ModuleWith, Patch
 
 CHECKPOINT_FLAGS: dict[str, tuple[Any, Any, str]] = {  # name -> (type, default, help)
     INITIAL_WEIGHTS[0]: (bool, False, "start from the averaged weights of the checkpoint"),

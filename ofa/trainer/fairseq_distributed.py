@@ -64,37 +64,29 @@ def end_with_launcher() -> None:
     launchers = [os.getppid()] if "TORCHELASTIC_RUN_ID" in os.environ else []
     if os.environ.get("OFA_LAUNCHER_PID", "").isdigit():
         launchers.append(int(os.environ["OFA_LAUNCHER_PID"]))
-    if launchers:
+    if launchers and Path("/proc").exists():
         threading.Thread(target=_watch, args=(launchers,), daemon=True).start()
 
 
 def _watch(launchers: list[int]) -> None:
-    while (
-        all(Path(f"/proc/{process}").exists() for process in launchers)
-        or not Path("/proc").exists()
-    ):
+    while all(Path(f"/proc/{process}").exists() for process in launchers):
         time.sleep(1)
-    os.write(
-        2,
-        b"error: the launcher is gone; the same command again continues from the last checkpoint\n",
+    message = (
+        "error: the launcher is gone; the same command again continues from the last checkpoint"
     )
+    os.write(2, f"{message}\n".encode())
     os._exit(1)
 
 
 def end_after_other_rank(error: BaseException, world_size: int) -> None:
     """One line instead of a traceback when this rank only lost another one, whose own message
     matters."""
-    if (
-        world_size > 1
-        and isinstance(error, RuntimeError)
-        and any(words in str(error) for words in LOST_RANK)
-    ):
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(2)  # the failed rank's traceback comes first
-        print(
-            "error: another process of this run has ended; its own message tells why",
-            file=sys.stderr,
-            flush=True,
-        )
-        time.sleep(15)  # torchrun names the process that ended first, and ends this one when it has
-        os._exit(1)
+    lost = isinstance(error, RuntimeError) and any(words in str(error) for words in LOST_RANK)
+    if world_size == 1 or not lost:
+        return
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(2)  # the failed rank's traceback comes first
+    message = "error: another process of this run has ended; its own message tells why"
+    print(message, file=sys.stderr, flush=True)
+    time.sleep(15)  # torchrun names the process that ended first, and ends this one when it has
+    os._exit(1)

@@ -93,13 +93,9 @@ class WarmupRatioSchedule(PolynomialDecayLRSchedule):
                 )
             return
         self.total_num_update = total_num_update
-        self.cfg.warmup_updates = int(total_num_update * self.cfg.warmup_ratio)
-        logger.info(
-            "learning rate: %d updates, %d of them warm-up",
-            total_num_update,
-            self.cfg.warmup_updates,
-        )
-        self.warmup_factor = min(1.0, max(num_updates, 1) / max(self.cfg.warmup_updates, 1))
+        self.cfg.warmup_updates = warmup = int(total_num_update * self.cfg.warmup_ratio)
+        logger.info("learning rate: %d updates, %d of them warm-up", total_num_update, warmup)
+        self.warmup_factor = min(1.0, max(num_updates, 1) / max(warmup, 1))
         if num_updates > 0:
             self.step_update(num_updates)
         else:
@@ -116,20 +112,14 @@ def count_updates(batches: int, optimization) -> float:
 
     Returns: an integer, or infinity when neither epochs nor updates are limited.
     """
-    per_epoch = [
-        (
-            batches // frequency
-            if optimization.skip_remainder_batch
-            else math.ceil(batches / frequency)
-        )
-        for frequency in optimization.update_freq
-    ]
+    rounded = math.floor if optimization.skip_remainder_batch else math.ceil
+    per_epoch = [rounded(batches / frequency) for frequency in optimization.update_freq]
     epochs = optimization.max_epoch or math.inf
     listed = int(min(epochs, len(per_epoch) - 1))
-    by_epochs = (
-        sum(per_epoch[:listed]) + (epochs - listed) * per_epoch[-1] if per_epoch[-1] else math.inf
-    )
-    return min(by_epochs, optimization.max_update or math.inf)
+    updates = math.inf
+    if per_epoch[-1]:
+        updates = sum(per_epoch[:listed]) + (epochs - listed) * per_epoch[-1]
+    return min(updates, optimization.max_update or math.inf)
 
 
 def replace_polynomial_decay(stock: type) -> type:
@@ -145,9 +135,9 @@ def tell_total(scheduler: FairseqLRScheduler, batches: int, optimization, num_up
     """
     if isinstance(scheduler, WarmupRatioSchedule) and not scheduler.knows_total:
         total = count_updates(batches, optimization)
-        if total == math.inf:
-            total = scheduler.total_num_update
-        scheduler.reinit(int(total), num_updates)
+        scheduler.reinit(
+            scheduler.total_num_update if total == math.inf else int(total), num_updates
+        )
 
 
 class ExactPlateauSchedule(ReduceLROnPlateauLRSchedule):

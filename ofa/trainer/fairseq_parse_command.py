@@ -21,14 +21,8 @@ def settings_of_command(arguments: list[str]) -> dict[str, Any]:
     is wrong."""
     parsed = options.parse_args_and_arch(options.get_training_parser(), arguments)
     config = convert_namespace_to_omegaconf(parsed)
-    return training_settings({"cfg": {group: as_plain(config[group]) for group in config}})
-
-
-def as_plain(group: Any) -> Any:
-    return (
-        OmegaConf.to_container(group, resolve=True, enum_to_str=True)
-        if OmegaConf.is_config(group)
-        else group
+    return training_settings(
+        {"cfg": OmegaConf.to_container(config, resolve=True, enum_to_str=True)}
     )
 
 

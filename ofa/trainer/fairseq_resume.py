@@ -36,12 +36,10 @@ def decided_by_first_rank(decide: Callable[[], Any], trainer) -> Any:
     """The first rank's answer on all ranks, or its ``UserError``."""
     if trainer.data_parallel_world_size == 1:
         return decide()
-    answer = None
-    if trainer.data_parallel_rank == 0:
-        try:
-            answer = decide()
-        except UserError as error:
-            answer = error
+    try:
+        answer = decide() if trainer.data_parallel_rank == 0 else None
+    except UserError as error:
+        answer = error
     answer = distributed_utils.broadcast_object(answer, 0, trainer.data_parallel_process_group)
     if isinstance(answer, UserError):
         raise answer
@@ -64,8 +62,7 @@ def choose(cfg) -> tuple[str, bool] | None:
     path, stored = first_readable(paths, cfg.base)
     first_start = ("restore_file", *RESETS, *INITIAL_WEIGHTS)
     same = all(
-        (getattr(stored, name, None) or False) == (getattr(cfg, name, None) or False)
-        for name in first_start
+        (getattr(stored, name, 0) or 0) == (getattr(cfg, name, 0) or 0) for name in first_start
     )
     if cfg.restore_file != DEFAULT_RESTORE_FILE and not same:
         prefetched.clear()
@@ -81,12 +78,8 @@ def choose(cfg) -> tuple[str, bool] | None:
             "%s: starting from its weights; --reset-... was not part of the command before", path
         )
     else:
-        logger.info(
-            "continuing with the run of %s from %s; to start over, use another --save-dir or"
-            " FRESH=1",
-            cfg.save_dir,
-            path,
-        )
+        how = "to start over, use another --save-dir or FRESH=1"
+        logger.info("continuing with the run of %s from %s; %s", cfg.save_dir, path, how)
     return path, same
 
 
@@ -147,17 +140,18 @@ def check_sums(path: str) -> None:
 
     Raises: UserError if a part differs. Files that are no archives are left to the reader.
     """
-    if zipfile.is_zipfile(path):
-        damaged: object
-        try:
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
-            damaged = error
-        if damaged is not None:
-            raise UserError(
-                f"{path}: expected the content that was saved, found another one in {damaged}"
-            )
+    if not zipfile.is_zipfile(path):
+        return
+    damaged: object
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        damaged = error
+    if damaged is not None:
+        raise UserError(
+            f"{path}: expected the content that was saved, found another one in {damaged}"
+        )
 
 
 def end_of_run(trainer, epoch_itr) -> str | None:

@@ -15,12 +15,12 @@ from ofa.io.atomic import replacing
 from ofa.io.folder_lock import lock_folder
 from ofa.trainer.fairseq_distributed import end_after_other_rank, end_with_launcher
 from ofa.trainer.fairseq_ema import check_ema_options
-from ofa.trainer.fairseq_patch import Patch
 from ofa.trainer.fairseq_resume import ExtraTrainerState, RunFinished
 from ofa.trainer.fairseq_saving import remove_leftovers, settings_of_update
-from ofa.trainer.fairseq_signals import Request, Stopped
 from ofa.trainer.fairseq_tensorboard import begin_to_show
 from ofa.trainer.fairseq_trainer import OFATrainer
+from ofa.trainer.patch import Patch
+from ofa.trainer.signals import Request, Stopped
 
 logger = logging.getLogger(__name__)
 

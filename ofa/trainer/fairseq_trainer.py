@@ -17,13 +17,11 @@ from fairseq.trainer import Trainer
 from omegaconf import DictConfig
 
 from ofa.errors import UserError
+from ofa.trainer.data_changes import STATE, check_unchanged, opened_files
 from ofa.trainer.fairseq_adam import OnePassAdam
-from ofa.trainer.fairseq_data_changes import STATE, check_unchanged, opened_files
 from ofa.trainer.fairseq_distributed import mark
 from ofa.trainer.fairseq_ema import ModelAverages, arrange_weights
 from ofa.trainer.fairseq_lr_scheduler import ExactPlateauSchedule, tell_total
-from ofa.trainer.fairseq_nonfinite import report_non_finite, warn_of_non_finite
-from ofa.trainer.fairseq_patch import specialize
 from ofa.trainer.fairseq_peft import Base, find_base, leave_base_out
 from ofa.trainer.fairseq_read_checkpoint import load_checkpoint_to_cpu, prefetched
 from ofa.trainer.fairseq_resume import (
@@ -36,8 +34,10 @@ from ofa.trainer.fairseq_resume import (
     options_to_resume,
 )
 from ofa.trainer.fairseq_saving import check_space, save_whole
-from ofa.trainer.fairseq_signals import Request
 from ofa.trainer.fairseq_upstream import load_fitting, mismatch
+from ofa.trainer.nonfinite import report_non_finite, warn_of_non_finite
+from ofa.trainer.patch import specialize
+from ofa.trainer.signals import Request
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class OFATrainer(Trainer):
         resumes: this run continues the one whose checkpoint it loaded; the same command wrote it.
         base: what checkpoints leave out (``ofa.trainer.fairseq_peft``); None: nothing.
         training_data: what checkpoints tell of the training files
-            (``ofa.trainer.fairseq_data_changes``).
+            (``ofa.trainer.data_changes``).
         epoch_loss: of the validation that a save on request follows, which does not get it.
         saves: how often this run has been saved.
     """

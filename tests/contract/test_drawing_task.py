@@ -210,7 +210,7 @@ def mistakes(files):
     [
         ("short", "short.tsv:1: expects 4 image codes .*found 3.*--code-image-size"),
         ("outside", "outside.tsv:1: expects image codes from 0 to 4, found 5"),
-        ("none", "none.tsv:1: .* learns from rows with 4 codes, found none"),
+        ("none", "none.tsv:1: .* expects rows with 4 codes to learn, found none"),
     ],
 )
 def test_a_row_that_cannot_be_learned_is_one_message(files, name, message):

@@ -17,8 +17,8 @@ from training_runs import ROOT, TESTS, flags, log_lines, make_files, train
 import ofa
 from ofa.errors import UserError
 from ofa.trainer.fairseq_compat import CHECKPOINT_FLAGS, PATCHES, make_zeros_without_gpu
-from ofa.trainer.fairseq_patch import Patch
 from ofa.trainer.fairseq_trainer import OFATrainer
+from ofa.trainer.patch import Patch
 
 ofa.register_fairseq_plugin()
 

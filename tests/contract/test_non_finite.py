@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ofa.errors import UserError
-from ofa.trainer.fairseq_nonfinite import (
+from ofa.trainer.nonfinite import (
     SHOWN,
     check_loss,
     note_loss,

@@ -76,7 +76,10 @@ def test_a_wrong_row_is_one_message_with_file_and_row(build, column, value, word
 
 def test_objects_need_their_column(build):
     options = GroundedQaOptions(patch_image_size=64, num_bins=100, add_object=True)
-    with pytest.raises(UserError, match="rows.tsv:5: --add-object expects a sixth column"):
+    with pytest.raises(
+        UserError,
+        match="rows.tsv:5: task 'grounded_qa' expects a sixth column with objects for --add-object",
+    ):
         build(SPEC, options, ROW)
     assert len(
         build(SPEC, options, ROW | {"objects": "cube&&lake", "answers": "1.0|!+yes"})["source"]

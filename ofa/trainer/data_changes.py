@@ -24,14 +24,9 @@ STATE = "training_data"  # in a checkpoint's extra_state
 
 
 def describe(rows: Rows) -> dict[str, Any]:
-    """What a checkpoint keeps of a training file."""
     paths = paths_of(rows)
-    return {
-        "path": str(rows.path),
-        "rows": len(rows),
-        "bytes": total_bytes(paths),
-        "sample": sample_digest(paths),
-    }
+    size, sample = total_bytes(paths), sample_digest(paths)
+    return {"path": str(rows.path), "rows": len(rows), "bytes": size, "sample": sample}
 
 
 def paths_of(rows: Rows) -> list[str]:
@@ -59,12 +54,10 @@ def check_unchanged(trainer, stored: Mapping[str, Any]) -> None:
     """
     if not stored or not hasattr(trainer.task, "training_files"):
         return
-    files = trainer.task.training_files()
-    found = changes(files, stored)
+    found = changes(trainer.task.training_files(), stored)
     if not found:
         trainer.training_data = dict(stored)
-        return
-    if not getattr(trainer.cfg.checkpoint, "allow_changed_data", False):
+    elif not getattr(trainer.cfg.checkpoint, "allow_changed_data", False):
         raise UserError(
             f"{found[0]}. Restore the data, resume with it as it is by --allow-changed-data, or"
             " start over by FRESH=1 or another --save-dir"
@@ -77,18 +70,16 @@ def changes(files: Mapping[str, list[str]], stored: Mapping[str, Any]) -> list[s
     """What is no longer as a checkpoint says. Args: files: name -> paths that are taken in turn."""
     counts = {name: len(paths) for name, paths in files.items()}
     if counts != stored["files"]:
-        return [
-            f"training data: expected {in_words(stored['files'])} as before, found"
-            f" {in_words(counts)}"
-        ]
-    slots = (
-        (path, stored["read"].get(f"{name} {number}"))
+        before, now = in_words(stored["files"]), in_words(counts)
+        return [f"training data: expected {before} as before, found {now}"]
+    read = stored["read"]
+    found = (
+        change_of(path, read[f"{name} {number}"])
         for name, paths in files.items()
         for number, path in enumerate(paths, 1)
+        if f"{name} {number}" in read
     )
-    return [
-        change for path, entry in slots if entry is not None and (change := change_of(path, entry))
-    ]
+    return list(filter(None, found))
 
 
 def in_words(counts: Mapping[str, int]) -> str:
@@ -98,16 +89,15 @@ def in_words(counts: Mapping[str, int]) -> str:
     )
 
 
-def change_of(path: str, entry: Mapping[str, Any]) -> str | None:
-    """What changed in a training file; None if nothing did. Raises: UserError if it cannot be
+def change_of(path: str, entry: Mapping[str, Any]) -> str:
+    """What changed in a training file; "" if nothing did. Raises: UserError if it cannot be
     opened."""
     rows = open_rows(path)
     paths, before = paths_of(rows), entry["bytes"]
     size = total_bytes(paths)
-    same_beginning = size >= before and sample_digest(paths, before) == entry["sample"]
-    if same_beginning and size == before:
-        return None
-    if same_beginning:
+    if size >= before and sample_digest(paths, before) == entry["sample"]:
+        if size == before:
+            return ""
         found = "more of them at its end"
     elif size < before:
         found = "a shorter file"

@@ -25,33 +25,33 @@ SHOWN = 8  # sample ids in a message; the file has all
 
 
 class NonFiniteLoss(FloatingPointError):
-    """Raised by ``check_loss``; ``report_non_finite`` makes a ``UserError`` of it."""
+    """Raised by ``check_loss``; ``report_non_finite`` makes a ``UserError`` of it.
 
-    skipped: list[
-        "NonFiniteLoss"
-    ] = []  # of this update under a loss scaler, or of this batch of a validation
+    Attributes: skipped: those of this update under a loss scaler, or of this batch of a validation.
+    """
 
-    def __init__(self, value: float, sample: Any):
-        super().__init__(f"found the loss {value}")
+    skipped: list["NonFiniteLoss"] = []
+
+    def __init__(self, loss: Tensor, sample: Any):
+        super().__init__(f"found the loss {loss.detach().sum().item()}")
         self.samples = [sample]
 
 
 def check_loss(loss: Tensor, sample: Any, optimizer: Any) -> None:
     """Called with the loss of every batch. Raises: NonFiniteLoss, unless a loss scaler will skip
     the update."""
-    if bool(torch.isfinite(loss).all()):
-        return
-    error = NonFiniteLoss(loss.detach().sum().item(), sample)
-    if getattr(optimizer, "scaler", None) is None:
-        raise error
-    NonFiniteLoss.skipped.append(error)
+    if not bool(torch.isfinite(loss).all()):
+        error = NonFiniteLoss(loss, sample)
+        if getattr(optimizer, "scaler", None) is None:
+            raise error
+        NonFiniteLoss.skipped.append(error)
 
 
 def note_loss(loss: Any, sample: Any) -> None:
     """Called with the loss of every batch of a validation."""
     loss = torch.as_tensor(loss)
     if not bool(torch.isfinite(loss).all()):
-        NonFiniteLoss.skipped.append(NonFiniteLoss(float(loss.sum()), sample))
+        NonFiniteLoss.skipped.append(NonFiniteLoss(loss, sample))
 
 
 @contextmanager
@@ -61,17 +61,16 @@ def report_non_finite(trainer, samples: Iterable) -> Iterator[None]:
     Args: samples: the batches of the update. Raises: UserError, unless a loss scaler skips it.
     """
     update = trainer.get_num_updates() + 1  # the first is 1
-    rank, folder = trainer.data_parallel_rank, trainer.cfg.checkpoint.save_dir
     NonFiniteLoss.skipped.clear()
     try:
         yield
     except FloatingPointError as error:
         raise UserError(
-            f"{describe(error, update, rank, samples, folder)} Lower --lr, set --clip-norm, or look"
-            " at these rows of the training file; the checkpoints before it are whole"
+            f"{describe(error, trainer, update, samples)} Lower --lr, set --clip-norm, or look at"
+            " these rows of the training file; the checkpoints before it are whole"
         ) from error
     for skipped in NonFiniteLoss.skipped:
-        report = describe(skipped, update, rank, samples, folder)
+        report = describe(skipped, trainer, update)
         logger.warning("%s The loss scaler takes care of it", report)
 
 
@@ -81,8 +80,7 @@ def warn_of_non_finite(trainer) -> Iterator[None]:
     NonFiniteLoss.skipped.clear()
     yield
     for error in NonFiniteLoss.skipped:
-        update, folder = trainer.get_num_updates(), trainer.cfg.checkpoint.save_dir
-        report = describe(error, update, trainer.data_parallel_rank, [], folder, "validation_")
+        report = describe(error, trainer, trainer.get_num_updates(), kind="validation_")
         logger.warning(
             "validation after %s The loss of this validation is NaN or inf; look at these rows",
             report,
@@ -90,17 +88,11 @@ def warn_of_non_finite(trainer) -> Iterator[None]:
 
 
 def describe(
-    error: FloatingPointError,
-    update: int,
-    rank: int,
-    samples: Iterable,
-    folder: str,
-    kind: str = "",
+    error: FloatingPointError, trainer, update: int, samples: Iterable = (), kind: str = ""
 ) -> str:
     """What happened, in one sentence; all of it goes into a file of the run's folder."""
-    ids = [
-        str(name) for sample in getattr(error, "samples", samples) for name in sample_ids(sample)
-    ]
+    rank, folder = trainer.data_parallel_rank, trainer.cfg.checkpoint.save_dir
+    ids = list(map(str, sample_ids(getattr(error, "samples", list(samples)))))
     path = Path(folder) / f"nonfinite_{kind}update{update}_rank{rank}.json"
     facts = {"update": update, "rank": rank, "problem": str(error), "samples": ids}
     try:
@@ -117,10 +109,10 @@ def describe(
 
 
 def sample_ids(sample: Any) -> list:
-    """Ids of a batch, or of each batch of a pretraining step."""
+    """Ids of a batch, or of each of several batches."""
     if isinstance(sample, (list, tuple)):
         return [name for part in sample for name in sample_ids(part)]
     ids = sample.get("id") if isinstance(sample, Mapping) else None
-    return (
-        [] if ids is None else [name.item() if isinstance(name, Tensor) else name for name in ids]
-    )
+    if ids is None:
+        return []
+    return [name.item() if isinstance(name, Tensor) else name for name in ids]

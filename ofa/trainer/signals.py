@@ -33,15 +33,11 @@ class Request:
         if not cls.training:
             os.write(2, f"\n{name}: stopping before the first update; nothing to save\n".encode())
             raise SystemExit(0)
-        if (
-            number == signal.SIGINT
-            and cls.signal_number is not None
-            and time.monotonic() > cls.time + 1
-        ):
-            raise KeyboardInterrupt
         if cls.signal_number is None:
             os.write(2, f"\n{name}: saving after this update, then stopping\n".encode())
             cls.signal_number, cls.time = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() > cls.time + 1:
+            raise KeyboardInterrupt
 
     @classmethod
     def made(cls, alone: bool) -> bool:
