@@ -50,17 +50,13 @@ def boxes_to_bins(
         raise ValueError(f"expected finite box coordinates, found {boxes.tolist()}")
     boxes = boxes.clamp(-LARGEST, LARGEST)
     if (boxes[..., 2:] < boxes[..., :2]).any():
-        raise ValueError(
-            f"expected boxes x0,y0,x1,y1 with x0 <= x1 and y0 <= y1, found {boxes.tolist()}"
-        )
-    return squashed_to_bins(
-        boxes * _factors(image_size, patch_image_size), max_image_size, num_bins
-    )
+        raise ValueError(f"expected boxes with x0 <= x1 and y0 <= y1, found {boxes.tolist()}")
+    boxes = boxes * _factors(image_size, patch_image_size)
+    return squashed_to_bins(boxes, max_image_size, num_bins)
 
 
 def squashed_to_bins(boxes, max_image_size: int = 512, num_bins: int = 1000) -> torch.Tensor:
-    """Bins of boxes that are already in pixels of the square. Returns: int64[..., 4] in [0,
-    num_bins)."""
+    """The same of boxes that are already in pixels of the square."""
     boxes = torch.as_tensor(boxes, dtype=torch.float32)
     bins = (boxes / max_image_size * (num_bins - 1)).round()  # float32 and this order: as upstream
     return bins.clamp(0, num_bins - 1).long()  # in this order: the integer of a large float is any
@@ -74,12 +70,10 @@ def bins_to_boxes(
     num_bins: int = 1000,
     clip: bool = False,
 ) -> torch.Tensor:
-    """Boxes of bins.
+    """Boxes of bins, float32[..., 4] in pixels of the original image; each within half a bin of
+    what was encoded.
 
-    Args: bins: int[..., 4]. clip: move corners beyond the image onto its border (upstream does
-    not).
-    Returns: float32[..., 4], xyxy, pixels of the original image; each within half a bin of what was
-    encoded.
+    Args: clip: move corners beyond the image onto its border (upstream does not).
     """
     squashed = torch.as_tensor(bins, dtype=torch.float32) / (num_bins - 1) * max_image_size
     boxes = squashed / _factors(image_size, patch_image_size)
@@ -144,25 +138,19 @@ def check_inside(box: Sequence[float], image_size: tuple[int, int], where: str =
 
 
 def clip_boxes(boxes, image_size: tuple[int, int]) -> torch.Tensor:
-    """Boxes whose corners beyond the image are moved onto its border. Args: boxes: float[...,
-    4], xyxy, pixels."""
+    """Boxes whose corners beyond the image are moved onto its border."""
     width, height = image_size
     boxes = torch.as_tensor(boxes, dtype=torch.float32)
     return boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
 
 
 def box_overlap(found, expected) -> torch.Tensor:
-    """Intersection over union of boxes, pair by pair; 0 where they do not meet or one of them is
-    turned round.
-
-    Args: found, expected: float[..., 4], xyxy, in the same pixels. Returns: float32[...], 0 to 1.
-    """
+    """Intersection over union of boxes, pair by pair: float32[...], 0 to 1; 0 where they do not
+    meet or one of them is turned round."""
     found = torch.as_tensor(found, dtype=torch.float32)
     expected = torch.as_tensor(expected, dtype=torch.float32)
-    low, high = (
-        torch.maximum(found[..., :2], expected[..., :2]),
-        torch.minimum(found[..., 2:], expected[..., 2:]),
-    )
+    low = torch.maximum(found[..., :2], expected[..., :2])
+    high = torch.minimum(found[..., 2:], expected[..., 2:])
     shared = (high - low).clamp(min=0).prod(-1)
     areas = [(boxes[..., 2:] - boxes[..., :2]).prod(-1) for boxes in (found, expected)]
     return shared / (areas[0] + areas[1] - shared + 1e-6)  # the addend is upstream's

@@ -11,7 +11,6 @@ token ids. Symbols such as ``<bin_3>`` or ``<mask>`` pass through ``decode`` unc
 
 from itertools import groupby
 from pathlib import Path
-from typing import Protocol
 
 from ofa.errors import UserError
 from ofa.tokens.vocabulary import DICTIONARY, Vocabulary
@@ -21,24 +20,49 @@ FILES = {
     "bert": ("vocab.txt",),
     "sentencepiece": ("*.model",),
 }
+NAMES = {"gpt2": "GPT-2", "bert": "BERT", "sentencepiece": "sentencepiece"}
 REMEDY = "ofa vocab fetch gpt2 (Chinese: bert_cn), or ofa vocab build"
 PUBLIC = {"gpt2": "ofa vocab fetch gpt2", "bert": "ofa vocab fetch bert_cn"}
 
 
-class Bpe(Protocol):
-    """What every kind offers. Objects are picklable: they are read again from their folder."""
+class Bpe:
+    """What every kind offers. Objects are picklable: they are read again from their folder.
 
-    kind: str
-    folder: Path
+    Raises: UserError if files are broken.
+    """
+
+    kind = ""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        try:
+            self.load()
+        except UserError:
+            raise
+        except Exception as error:  # the libraries have no error classes of their own
+            raise UserError(
+                f"{folder}: expected readable {self.kind} files, found a broken one ({error}); copy"
+                " the folder again"
+            ) from error
+
+    def __reduce__(self):
+        return type(self), (self.folder,)
+
+    def load(self) -> None:
+        """Read the files of the folder."""
+        raise NotImplementedError
 
     def encode(self, text: str) -> str:
         """Space-separated pieces of a text."""
+        raise NotImplementedError
 
     def decode(self, pieces: str) -> str:
         """Text of space-separated pieces."""
+        raise NotImplementedError
 
     def is_beginning_of_word(self, piece: str) -> bool:
         """Whether a piece starts a new word."""
+        raise NotImplementedError
 
 
 def load_bpe(folder: str | Path, kind: str | None = None) -> Bpe:
@@ -84,14 +108,17 @@ def recognize(folder: Path, kind: str | None = None) -> str:
             f"{folder}: expected a folder with BPE files (--bpe-dir), found "
             f"{'a file' if folder.exists() else 'nothing'}; make one: {REMEDY}"
         )
-    whole = [name for name, files in FILES.items() if not _missing(folder, files)]
+    missing = {
+        name: [file for file in files if not any(folder.glob(file))]
+        for name, files in FILES.items()
+    }
+    whole = [name for name, files in missing.items() if not files]
     if kind in whole or (kind is None and len(whole) == 1):
         return kind or whole[0]
     if kind and whole:
-        named = {"gpt2": "GPT-2", "bert": "BERT", "sentencepiece": "sentencepiece"}[whole[0]]
         raise UserError(
-            f"{folder}: --bpe {kind} expects {' and '.join(FILES[kind])}, but "
-            f"this folder is {named}-style: use --bpe {whole[0]}"
+            f"{folder}: --bpe {kind} expects {' and '.join(FILES[kind])}, but this folder is"
+            f" {NAMES[whole[0]]}-style: use --bpe {whole[0]}"
         )
     if whole:
         raise UserError(
@@ -99,51 +126,35 @@ def recognize(folder: Path, kind: str | None = None) -> str:
             " --bpe"
         )
     for name in [kind] if kind else FILES:
-        missing = _missing(folder, FILES[name])
-        if len(missing) < len(FILES[name]):
+        if len(missing[name]) < len(FILES[name]):
             raise UserError(
                 f"{folder}: a {name} folder needs {' and '.join(FILES[name])}, "
-                f"{' and '.join(missing)} is missing; "
-                "copy it from where the others came from"
+                f"{' and '.join(missing[name])} is missing; copy it from where the others came from"
                 + (f"; or: {PUBLIC[name]}" if name in PUBLIC else "")
             )
     expected = "; ".join(
         f"{name}: {', '.join(files)}" for name, files in FILES.items() if kind in (None, name)
     )
+    found = sorted(path.name for path in folder.iterdir())
+    found[5:] = ["..."] if len(found) > 5 else []
     raise UserError(
         f"{folder}: expected BPE files ({expected}), found "
-        f"{', '.join(_listing(folder)) or 'an empty folder'}; make a folder: {REMEDY}"
+        f"{', '.join(found) or 'an empty folder'}; make a folder: {REMEDY}"
     )
 
 
-def _missing(folder: Path, files: tuple[str, ...]) -> list[str]:
-    return [name for name in files if not any(folder.glob(name))]
-
-
-def _listing(folder: Path) -> list[str]:
-    names = sorted(path.name for path in folder.iterdir())
-    return names[:5] + (["..."] if len(names) > 5 else [])
-
-
-class Gpt2Bpe:
+class Gpt2Bpe(Bpe):
     """Byte-level BPE of GPT-2; a piece is the decimal number of encoder.json."""
 
     kind = "gpt2"
 
-    def __init__(self, folder: Path):
+    def load(self) -> None:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-        self.folder = folder
-        try:
-            model = models.BPE.from_file(*(str(folder / name) for name in FILES[self.kind]))
-        except Exception as error:  # the library has no error classes of its own
-            raise _broken(folder, self.kind, error) from error
-        self._tokenizer = Tokenizer(model)
+        files = (str(self.folder / name) for name in FILES[self.kind])
+        self._tokenizer = Tokenizer(models.BPE.from_file(*files))
         self._tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         self._tokenizer.decoder = decoders.ByteLevel()
-
-    def __reduce__(self):
-        return type(self), (self.folder,)
 
     def encode(self, text: str) -> str:
         return " ".join(map(str, self._tokenizer.encode(text).ids))
@@ -175,20 +186,17 @@ class Gpt2Bpe:
         return (self._tokenizer.id_to_token(int(piece)) or "").startswith("Ġ")
 
 
-class BertBpe:
+class BertBpe(Bpe):
     """WordPieces of BERT, lower-cased, every Chinese character a piece of its own."""
 
     kind = "bert"
     unknown = "[UNK]"
 
-    def __init__(self, folder: Path):
+    def load(self) -> None:
         from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-        self.folder = folder
-        try:
-            model = models.WordPiece.from_file(str(folder / "vocab.txt"), unk_token=self.unknown)
-        except Exception as error:  # the library has no error classes of its own
-            raise _broken(folder, self.kind, error) from error
+        path = self.folder / "vocab.txt"
+        model = models.WordPiece.from_file(str(path), unk_token=self.unknown)
         self._tokenizer = Tokenizer(model)
         self._tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
         self._tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -198,12 +206,8 @@ class BertBpe:
         )
         if self._tokenizer.token_to_id(self.unknown) is None:
             raise UserError(
-                f"{folder / 'vocab.txt'}: expected an entry {self.unknown}, found none; is it"
-                " BERT's file?"
+                f"{path}: expected an entry {self.unknown}, found none; is it BERT's file?"
             )
-
-    def __reduce__(self):
-        return type(self), (self.folder,)
 
     def encode(self, text: str) -> str:
         return " ".join(self._tokenizer.encode(text, add_special_tokens=False).tokens)
@@ -219,31 +223,22 @@ class BertBpe:
         return not piece.startswith("##")
 
 
-class SentencePieceBpe:
+class SentencePieceBpe(Bpe):
     """A sentencepiece model, such as ``ofa vocab build`` makes. ``▁`` in a piece stands for a
     space."""
 
     kind = "sentencepiece"
 
-    def __init__(self, folder: Path):
+    def load(self) -> None:
         from sentencepiece import SentencePieceProcessor
 
-        self.folder = folder
-        models = sorted(folder.glob("*.model"))
+        models = sorted(self.folder.glob("*.model"))
         if len(models) > 1:
-            raise UserError(
-                f"{folder}: expected one *.model, found {', '.join(m.name for m in models)};"
-                " keep one"
-            )
-        try:
-            self._processor = SentencePieceProcessor(model_file=str(models[0]))
-            # pieces that are not UTF-8 show only so
-            self._processor.id_to_piece(list(range(self._processor.get_piece_size())))
-        except (OSError, RuntimeError, ValueError) as error:
-            raise _broken(folder, self.kind, error) from error
-
-    def __reduce__(self):
-        return type(self), (self.folder,)
+            names = ", ".join(model.name for model in models)
+            raise UserError(f"{self.folder}: expected one *.model, found {names}; keep one")
+        self._processor = SentencePieceProcessor(model_file=str(models[0]))
+        # pieces that are not UTF-8 show only so
+        self._processor.id_to_piece(list(range(self._processor.get_piece_size())))
 
     def encode(self, text: str) -> str:
         return " ".join(self._processor.encode(text, out_type=str))
@@ -263,11 +258,4 @@ class SentencePieceBpe:
         return piece.startswith("▁")
 
 
-def _broken(folder: Path, kind: str, error: Exception) -> UserError:
-    return UserError(
-        f"{folder}: expected readable {kind} files, found a broken one ({error}); copy the folder"
-        " again"
-    )
-
-
-KINDS = {cls.kind: cls for cls in (Gpt2Bpe, BertBpe, SentencePieceBpe)}
+KINDS: dict[str, type[Bpe]] = {cls.kind: cls for cls in (Gpt2Bpe, BertBpe, SentencePieceBpe)}

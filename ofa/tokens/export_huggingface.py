@@ -37,21 +37,13 @@ def write_vocabulary(
     entries = symbols.symbols[: symbols.mask + 1]
     if bpe.kind == "gpt2":
         encoder, merges = FILES["gpt2"]
-        pieces = {
-            str(number): piece
-            for piece, number in load_json(
-                (bpe.folder / encoder).read_text(encoding="utf-8")
-            ).items()
-        }
+        numbers = load_json((bpe.folder / encoder).read_text(encoding="utf-8"))
+        pieces = {str(number): piece for piece, number in numbers.items()}
         content = {pieces.get(entry, entry): number for number, entry in enumerate(entries)}
-        (folder / "vocab.json").write_text(
-            json.dumps(content, ensure_ascii=False), encoding="utf-8"
-        )
+        (folder / "vocab.json").write_text(json.dumps(content, ensure_ascii=False), "utf-8")
         shutil.copyfile(bpe.folder / merges, folder / "merges.txt")
         return ["vocab.json", "merges.txt"]
     if bpe.kind == "bert":
-        (folder / "vocab.txt").write_text(
-            "".join(f"{entry}\n" for entry in entries), encoding="utf-8"
-        )
+        (folder / "vocab.txt").write_text("".join(f"{entry}\n" for entry in entries), "utf-8")
         return ["vocab.txt"]
     return []

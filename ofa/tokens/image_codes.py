@@ -5,24 +5,23 @@ row from the top left corner: ``"17 3 3 250 ..."``, 64 integers with one space b
 """
 
 import math
+import re
 from collections.abc import Iterable
 
 import numpy as np
 
 from ofa.errors import UserError, place
 
+CODES = re.compile(r"[+\-0-9 \t\r\n]*")
+CODE = re.compile("[0-9]{1,18}")
 CODE_SIDE = 8  # pixels per code and side, of every image that a model knows as codes
 
 
 def codes_to_text(codes: Iterable) -> str:
     """``[[17, 3], [3, 250]]`` (an array, a tensor or lists, of any shape) -> ``"17 3 3 250"``,
     row by row."""
-    flat = (
-        codes.reshape(-1).tolist()
-        if hasattr(codes, "reshape")
-        else np.asarray(list(codes)).reshape(-1).tolist()
-    )
-    return " ".join(map(str, flat))
+    array = codes if hasattr(codes, "reshape") else np.asarray(list(codes))
+    return " ".join(map(str, array.reshape(-1).tolist()))
 
 
 def text_to_codes(
@@ -38,16 +37,11 @@ def text_to_codes(
     """
     words = text.split()
     try:
-        if text.encode("utf-8", "replace").translate(
-            None, b"+-0123456789 \t\r\n"
-        ):  # int() takes "1_000" and "１" as well
+        if not CODES.fullmatch(text):  # int() takes "1_000" and "１" as well
             raise ValueError
-        codes = np.array([int(word) for word in words], dtype=np.int64)
+        codes = np.array(words, dtype=np.int64)
     except (ValueError, OverflowError):
-        wrong = next(
-            (word for word in words if not word.isascii() or not word.isdigit() or len(word) > 18),
-            text,
-        )
+        wrong = next((word for word in words if not CODE.fullmatch(word)), text)
         raise UserError(
             f"{place(where)}expects image codes, integers with spaces between them, found"
             f" {wrong[:40]!r}; is the column right (columns count from 0)?"

@@ -7,7 +7,7 @@ As with GPT-2's BPE, nothing is lost: upper case, every space and every characte
 
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,15 +17,13 @@ from ofa.tokens.bpe import FILES
 from ofa.tokens.vocabulary import DICTIONARY
 
 MODEL = "sentencepiece.model"
-README = "README.md"
 NUM_BYTES = 256
 SMALLEST = NUM_BYTES + 32
 LARGEST = 1 << 24
 LONGEST_LINE = 1 << 20  # bytes; sentencepiece leaves longer lines out
 LONGEST_PART = LONGEST_LINE // 8  # characters
-NO_TEXT = "expected text to learn a vocabulary from, found none; check --text or --tsv and --column"
 
-README_TEXT = """# A vocabulary of {pieces} text pieces
+README = """# A vocabulary of {pieces} text pieces
 
 Sentencepiece BPE with byte fallback, made by `ofa vocab build --size {size}` from {lines} lines
 ({characters} characters, {covered} different ones with an entry of their own) of:
@@ -36,6 +34,70 @@ Files: `{model}` (the pieces and how to find them in a text), `{dictionary}` (th
 the vocabulary).
 Use: `--bpe-dir` with this folder; `ofa vocab show` prints the ranges of ids.
 """
+SIZES = (
+    f" ({NUM_BYTES} of them are bytes); try 1000 for a small task of its own, 32000 for a language"
+)
+
+
+class NewVocabulary:
+    """A folder that a vocabulary is written to.
+
+    Args:
+        model: name of the file of pieces. size: entries of dict.txt at most.
+        force: replace the files of an older folder.
+        smallest: size. advice: on sizes.
+    Raises: UserError if the size is too small, or the folder holds a vocabulary already.
+    """
+
+    def __init__(
+        self, folder: str | Path, model: str, size: int, force: bool, smallest: int, advice: str
+    ):
+        self.folder, self.model, self.size = Path(folder), model, size
+        own = (DICTIONARY, model)
+        names = dict.fromkeys([*own, *(name for files in FILES.values() for name in files)])
+        present = [path.name for name in names for path in self.folder.glob(name)]
+        foreign = [name for name in present if name not in own]
+        if present and (foreign or not force):
+            raise UserError(
+                f"{folder}: expected a new folder, found {present[0]} in it; choose another --out"
+                + ("" if foreign else ", or replace it with --overwrite")
+            )
+        if not smallest <= size <= LARGEST:
+            raise UserError(f"--size {size}: expected {smallest} to {LARGEST} entries{advice}")
+
+    @staticmethod
+    def check_text(found: Sized) -> None:
+        """Raises: UserError if there is none."""
+        if not found:
+            raise UserError(
+                "expected text to learn a vocabulary from, found none; check --text or --tsv and"
+                " --column"
+            )
+
+    def write(
+        self, model: bytes, pieces: list[str], readme: str, sources: Iterable[str], **facts: int
+    ) -> int:
+        """Write all files; none appears before all are written. Returns: entries."""
+        text = readme.format(
+            pieces=len(pieces),
+            size=self.size,
+            sources="\n".join(f"* {source}" for source in sources) or "* (not stated)",
+            model=self.model,
+            dictionary=DICTIONARY,
+            **facts,
+        )
+        dictionary = "".join(f"{piece} 1\n" for piece in pieces)
+        files = {self.model: model, "README.md": text.encode(), DICTIONARY: dictionary.encode()}
+        try:
+            with ExitStack() as stack:
+                for name, data in files.items():
+                    stack.enter_context(replacing(self.folder / name, "wb")).write(data)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: expected a folder to write to, {error.strerror}; choose another"
+                " --out"
+            ) from error
+        return len(pieces)
 
 
 def build_vocabulary(
@@ -56,36 +118,13 @@ def build_vocabulary(
     Raises: UserError if there is no text, size is too small, or the folder holds a vocabulary
     already.
     """
-    folder = Path(folder)
-    check_folder(folder, (DICTIONARY, MODEL), force)
-    if not SMALLEST <= size <= LARGEST:
-        raise UserError(
-            f"--size {size}: expected {SMALLEST} to {LARGEST} entries ({NUM_BYTES} of them are"
-            " bytes); try 1000 for a small task of its own, 32000 for a language"
-        )
+    new = NewVocabulary(folder, MODEL, size, force, SMALLEST, SIZES)
     lines = [" " + part for text in texts for part in _parts(_plain(text).strip(" "))]
-    if not lines:
-        raise UserError(NO_TEXT)
+    new.check_text(lines)
     covered = _frequent_characters(lines, size)
     model = _train(["".join(c if c in covered else " " for c in line) for line in lines], size)
-    pieces = _pieces(model)
-    readme = README_TEXT.format(
-        pieces=len(pieces),
-        size=size,
-        lines=len(lines),
-        characters=sum(map(len, lines)),
-        covered=len(covered),
-        sources=bullets(sources),
-        model=MODEL,
-        dictionary=DICTIONARY,
-    )
-    dictionary = "".join(f"{piece} 1\n" for piece in pieces)
-    write_folder(folder, {MODEL: model, README: readme.encode(), DICTIONARY: dictionary.encode()})
-    return len(pieces)
-
-
-def bullets(sources: Iterable[str]) -> str:
-    return "\n".join(f"* {source}" for source in sources) or "* (not stated)"
+    facts = {"lines": len(lines), "characters": sum(map(len, lines)), "covered": len(covered)}
+    return new.write(model, _pieces(model), README, sources, **facts)
 
 
 def _plain(text: str) -> str:
@@ -148,28 +187,3 @@ def _pieces(model: bytes) -> list[str]:
         for i in ids
         if not (processor.is_control(i) or processor.is_unknown(i))
     ]
-
-
-def check_folder(folder: Path, own: tuple[str, ...], force: bool) -> None:
-    """Args: own: files of the vocabulary that is to be made. force: they may be there. Raises:
-    UserError if another one is."""
-    names = dict.fromkeys([*own, *(name for files in FILES.values() for name in files)])
-    present = [path.name for name in names for path in folder.glob(name)]
-    foreign = [name for name in present if name not in own]
-    if present and (foreign or not force):
-        raise UserError(
-            f"{folder}: expected a new folder, found {present[0]} in it; choose another --out"
-            + ("" if foreign else ", or replace it with --overwrite")
-        )
-
-
-def write_folder(folder: Path, files: dict[str, bytes]) -> None:
-    """Write all files; none appears before all are written."""
-    try:
-        with ExitStack() as stack:
-            for name, data in files.items():
-                stack.enter_context(replacing(folder / name, "wb")).write(data)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: expected a folder to write to, {error.strerror}; choose another --out"
-        ) from error

@@ -11,24 +11,15 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from ofa.errors import UserError
 from ofa.tokens.bpe import FILES
-from ofa.tokens.train_sentencepiece import (
-    LARGEST,
-    NO_TEXT,
-    README,
-    bullets,
-    check_folder,
-    write_folder,
-)
-from ofa.tokens.vocabulary import DICTIONARY
+from ofa.tokens.train_sentencepiece import NewVocabulary
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 (VOCAB,) = FILES["bert"]
 SMALLEST = len(SPECIALS) + 32
 INSIDE = "##"
 
-README_TEXT = """# A BERT vocabulary of {pieces} text pieces
+README = """# A BERT vocabulary of {pieces} text pieces
 
 Characters and words, made by `ofa vocab build --bert --size {size}`
 from {lines} lines; {unknown} of their {words} words and characters have no entry ([UNK]).
@@ -36,9 +27,10 @@ Made from:
 
 {sources}
 
-Files: `{vocab}` (the pieces), `{dictionary}` (their order in the vocabulary). Use: `--bpe-dir` with
+Files: `{model}` (the pieces), `{dictionary}` (their order in the vocabulary). Use: `--bpe-dir` with
 this folder; prompts are Chinese then. `ofa vocab show` prints the ranges of ids.
 """
+SIZES = "; try 1000 for a small task of its own, 21128 are those of upstream's Chinese models"
 
 
 def build_wordpieces(
@@ -48,43 +40,17 @@ def build_wordpieces(
     sources: Iterable[str] = (),
     force: bool = False,
 ) -> int:
-    """Count the characters and words of texts and write the folder.
-
-    Args:
-        texts: sentences. size: entries of dict.txt at most.
-        sources: where the texts came from, for the README. force: replace the files of an older
-            folder.
-    Returns: entries written.
-    Raises: UserError if there is no text, size is too small, or the folder holds a vocabulary
-    already.
-    """
-    folder = Path(folder)
-    check_folder(folder, (VOCAB, DICTIONARY), force)
-    if not SMALLEST <= size <= LARGEST:
-        raise UserError(
-            f"--size {size}: expected {SMALLEST} to {LARGEST} entries; try 1000 for a small task of"
-            " its own, 21128 are those of upstream's Chinese models"
-        )
+    """Count the characters and words of texts and write the folder: arguments and errors are those
+    of ``build_vocabulary``. Returns: entries written."""
+    new = NewVocabulary(folder, VOCAB, size, force, SMALLEST, SIZES)
     words, lines = count_words(texts)
-    if not words:
-        raise UserError(NO_TEXT)
+    new.check_text(words)
     pieces = [*SPECIALS, *choose(words, size - len(SPECIALS))]
-    readme = README_TEXT.format(
-        pieces=len(pieces),
-        size=size,
-        lines=lines,
-        words=words.total(),
-        unknown=count_unknown(words, set(pieces)),
-        vocab=VOCAB,
-        dictionary=DICTIONARY,
-        sources=bullets(sources),
-    )
-    vocab = "".join(f"{piece}\n" for piece in pieces)
-    dictionary = "".join(f"{piece} 1\n" for piece in pieces)
-    write_folder(
-        folder, {VOCAB: vocab.encode(), README: readme.encode(), DICTIONARY: dictionary.encode()}
-    )
-    return len(pieces)
+    known = set(pieces)
+    unknown = sum(count for word, count in words.items() if not can_be_spelled(word, known))
+    model = "".join(f"{piece}\n" for piece in pieces).encode()
+    facts = {"lines": lines, "words": words.total(), "unknown": unknown}
+    return new.write(model, pieces, README, sources, **facts)
 
 
 def count_words(texts: Iterable[str]) -> tuple[Counter[str], int]:
@@ -92,10 +58,8 @@ def count_words(texts: Iterable[str]) -> tuple[Counter[str], int]:
     number of lines with any."""
     from tokenizers import normalizers, pre_tokenizers
 
-    normalizer, splitter = (
-        normalizers.BertNormalizer(lowercase=True),
-        pre_tokenizers.BertPreTokenizer(),
-    )
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    splitter = pre_tokenizers.BertPreTokenizer()
     counts: Counter[str] = Counter()
     lines = 0
     for text in texts:
@@ -110,9 +74,8 @@ def choose(words: Counter[str], room: int) -> list[str]:
     frequent ones first."""
     letters: Counter[str] = Counter()
     for word, count in words.items():
-        letters.update({word[0]: count})
-        for letter in word[1:]:
-            letters.update({INSIDE + letter: count})
+        for letter in spelled(word):
+            letters[letter] += count
     whole = {word: count for word, count in words.items() if len(word) > 1 and count > 1}
     found = by_frequency(letters)[:room]
     return [*found, *by_frequency(whole)[: room - len(found)]]
@@ -122,10 +85,9 @@ def by_frequency(counts: dict[str, int]) -> list[str]:
     return sorted(counts, key=lambda entry: (-counts[entry], entry))
 
 
-def count_unknown(words: Counter[str], pieces: set[str]) -> int:
-    """Occurrences of words that cannot be spelled."""
-    return sum(
-        count
-        for word, count in words.items()
-        if word not in pieces and not {word[0], *(INSIDE + letter for letter in word[1:])} <= pieces
-    )
+def spelled(word: str) -> list[str]:
+    return [word[0], *(INSIDE + letter for letter in word[1:])]
+
+
+def can_be_spelled(word: str, pieces: set[str]) -> bool:
+    return word in pieces or pieces.issuperset(spelled(word))

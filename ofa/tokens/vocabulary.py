@@ -49,16 +49,12 @@ class Vocabulary:
 
     def __init__(self, text_symbols: Iterable[str], num_codes: int = 8192, num_bins: int = 1000):
         self.specials = range(len(SPECIALS))
-        self.symbols = [*SPECIALS, *text_symbols]
-        self.text = range(len(SPECIALS), len(self.symbols))
-        self.mask = self.text.stop
+        self.symbols = [*SPECIALS, *text_symbols, MASK]
+        self.mask = len(self.symbols) - 1
+        self.text = range(len(SPECIALS), self.mask)
         self.codes = range(self.mask + 1, self.mask + 1 + num_codes)
         self.bins = range(self.codes.stop, self.codes.stop + num_bins)
-        self.symbols += [
-            MASK,
-            *map(code_symbol, range(num_codes)),
-            *map(bin_symbol, range(num_bins)),
-        ]
+        self.symbols += [*map(code_symbol, range(num_codes)), *map(bin_symbol, range(num_bins))]
         self._ids = {symbol: position for position, symbol in enumerate(self.symbols)}
 
     @classmethod
@@ -78,18 +74,10 @@ class Vocabulary:
     def __eq__(self, other) -> bool:
         if not isinstance(other, Vocabulary):
             return NotImplemented
-        return self.symbols == other.symbols and (self.codes, self.bins) == (
-            other.codes,
-            other.bins,
-        )
+        ranges = self.codes, self.bins
+        return self.symbols == other.symbols and ranges == (other.codes, other.bins)
 
     __hash__ = None  # type: ignore[assignment]  # as Python spells "cannot be hashed"
-
-    def __repr__(self) -> str:
-        return (
-            f"Vocabulary({len(self)}: {len(self.text)} text, {len(self.codes)} codes,"
-            f" {len(self.bins)} bins)"
-        )
 
     def index(self, symbol: str) -> int:
         """Id of a symbol; ``unk`` if there is no such symbol."""
@@ -138,9 +126,8 @@ def read_dictionary(path: str | Path) -> list[str]:
             break
         overwrite = line.endswith(OVERWRITE)
         symbol, space, count = line.removesuffix(OVERWRITE).rstrip().rpartition(" ")
-        if (
-            not space or not count.lstrip("-").isdecimal()
-        ):  # upstream's Chinese file has one empty symbol
+        # upstream's Chinese file has one empty symbol
+        if not space or not count.lstrip("-").isdecimal():
             raise UserError(
                 f"{path}:{row}: expected 'symbol count', found {line!r}; is it a fairseq"
                 " dictionary?"
