@@ -91,7 +91,7 @@ class ScstRewardCriterion(OFACriterion):
         self.span = parse_range(self.cfg.constraint_range, "--constraint-range")
         self.baseline = str(self.cfg.scst_baseline)
         self.start = ReferenceModel(self.cfg.scst_kl_model) if self.cfg.scst_kl_weight else None
-        self.greedy_generator = None
+        self.greedy_generator: Any = None
         self.announced = False
 
     def make_reward(self) -> CaptionReward | None:
