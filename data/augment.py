@@ -32,31 +32,25 @@ def factor(share: float, rng: random.Random) -> float:
 
 def solarize_add(image: Image.Image, amount: int) -> Image.Image:
     """Dark pixels become lighter by ``amount``."""
-    return image.point(
-        [min(255, value + amount) if value < 128 else value for value in range(256)] * 3
-    )
+    return image.point([min(255, v + amount) if v < 128 else v for v in range(256)] * 3)
+
+
+def rotated(image: Image.Image, degrees: float, fill: Color) -> Image.Image:
+    return F.rotate(image, degrees, BICUBIC, fill=list(fill))
 
 
 def moved(
     image: Image.Image,
     fill: Color,
-    degrees: float = 0.0,
     right: float = 0.0,
     down: float = 0.0,
     shear_x: float = 0.0,
     shear_y: float = 0.0,
 ) -> Image.Image:
-    """Turned, moved by pixels, or sheared by pixels per pixel; ``fill`` appears at the borders."""
-    if degrees:
-        return F.rotate(image, degrees, BICUBIC, fill=list(fill))
+    """Moved by pixels, or sheared by pixels per pixel; ``fill`` appears at the borders."""
     matrix = (1, shear_x, -right, shear_y, 1, -down)  # place in the result -> place in the image
-    return image.transform(
-        image.size,
-        Image.Transform.AFFINE,
-        matrix,
-        resample=Image.Resampling.BICUBIC,
-        fillcolor=fill,
-    )
+    way = Image.Transform.AFFINE
+    return image.transform(image.size, way, matrix, Image.Resampling.BICUBIC, fillcolor=fill)
 
 
 # name -> (image, strength as a share of the largest, generator, fill) -> image
@@ -67,25 +61,28 @@ OPERATIONS: dict[str, Callable[[Image.Image, float, random.Random, Color], Image
     "invert": lambda image, s, rng, fill: F.invert(image),
     "posterize": lambda image, s, rng, fill: F.posterize(image, max(1, 4 - int(s * 4))),
     "solarize": lambda image, s, rng, fill: F.solarize(image, 256 - min(256, int(s * 256))),
-    "solarize add": lambda image, s, rng, fill: solarize_add(image, min(128, int(s * 110))),
+    "solarize_add": lambda image, s, rng, fill: solarize_add(image, min(128, int(s * 110))),
     "color": lambda image, s, rng, fill: F.adjust_saturation(image, factor(s, rng)),
     "contrast": lambda image, s, rng, fill: F.adjust_contrast(image, factor(s, rng)),
     "brightness": lambda image, s, rng, fill: F.adjust_brightness(image, factor(s, rng)),
     "sharpness": lambda image, s, rng, fill: F.adjust_sharpness(image, factor(s, rng)),
     "brighter": lambda image, s, rng, fill: F.adjust_brightness(image, 0.1 + 1.8 * s),
     "sharper": lambda image, s, rng, fill: F.adjust_sharpness(image, 0.1 + 1.8 * s),
-    "rotate": lambda image, s, rng, fill: moved(image, fill, degrees=sign(30 * s, rng)),
-    "shear x": lambda image, s, rng, fill: moved(image, fill, shear_x=sign(0.3 * s, rng)),
-    "shear y": lambda image, s, rng, fill: moved(image, fill, shear_y=sign(0.3 * s, rng)),
-    "move x": lambda image, s, rng, fill: moved(
-        image, fill, right=sign(0.45 * s * image.width, rng)
-    ),
-    "move y": lambda image, s, rng, fill: moved(
-        image, fill, down=sign(0.45 * s * image.height, rng)
-    ),
-    "nudge x": lambda image, s, rng, fill: moved(image, fill, right=sign(10 * s, rng)),
-    "nudge y": lambda image, s, rng, fill: moved(image, fill, down=sign(10 * s, rng)),
+    "rotate": lambda image, s, rng, fill: rotated(image, sign(30 * s, rng), fill),
+    "shear_x": lambda image, s, rng, fill: moved(image, fill, shear_x=sign(0.3 * s, rng)),
+    "shear_y": lambda image, s, rng, fill: moved(image, fill, shear_y=sign(0.3 * s, rng)),
+    "move_x": lambda image, s, rng, fill: moved(image, fill, sign(0.45 * s * image.width, rng)),
+    "move_y": lambda image, s, rng, fill: moved(image, fill, 0, sign(0.45 * s * image.height, rng)),
+    "nudge_x": lambda image, s, rng, fill: moved(image, fill, sign(10 * s, rng)),
+    "nudge_y": lambda image, s, rng, fill: moved(image, fill, 0, sign(10 * s, rng)),
 }
+STRONG = (
+    "autocontrast equalize invert rotate posterize solarize solarize_add color contrast brightness"
+    " sharpness shear_x shear_y move_x move_y"
+).split()
+MILD = (
+    "identity autocontrast equalize brighter sharper shear_x shear_y nudge_x nudge_y rotate"
+).split()
 
 
 @dataclass(frozen=True)
@@ -110,37 +107,6 @@ class RandAugment:
         return image
 
 
-STRONG = (
-    "autocontrast",
-    "equalize",
-    "invert",
-    "rotate",
-    "posterize",
-    "solarize",
-    "solarize add",
-    "color",
-    "contrast",
-    "brightness",
-    "sharpness",
-    "shear x",
-    "shear y",
-    "move x",
-    "move y",
-)
-MILD = (
-    "identity",
-    "autocontrast",
-    "equalize",
-    "brighter",
-    "sharper",
-    "shear x",
-    "shear y",
-    "nudge x",
-    "nudge y",
-    "rotate",
-)
-
-
 class TrainingTransform:
     """PIL image in RGB and a generator -> float32[3, size, size], normalized.
 
@@ -149,28 +115,16 @@ class TrainingTransform:
     """
 
     def __init__(self, size: int, mean: Sequence[float], std: Sequence[float]):
-        self.frame = transforms.Compose(
-            [
-                transforms.RandomResizedCrop(
-                    size, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation=BICUBIC
-                ),
-                transforms.RandomHorizontalFlip(0.5),
-            ]
-        )
+        crop = transforms.RandomResizedCrop(size, scale=(0.08, 1.0), interpolation=BICUBIC)
+        self.frame = transforms.Compose([crop, transforms.RandomHorizontalFlip(0.5)])
         red, green, blue = (min(255, round(255 * value)) for value in mean)
         self.augment = (
             RandAugment(STRONG, 9, 0.5, (red, green, blue)),
             RandAugment(MILD, 7, 0.0, (128, 128, 128)),
         )
-        self.pixels = transforms.Compose(
-            [
-                transforms.ToTensor(),
-                transforms.Normalize(mean, std),
-                transforms.RandomErasing(
-                    0.25, scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), value="random"
-                ),
-            ]
-        )
+        erase = transforms.RandomErasing(0.25, (0.02, 1 / 3), (0.3, 1 / 0.3), value="random")
+        normalize = transforms.Normalize(mean, std)
+        self.pixels = transforms.Compose([transforms.ToTensor(), normalize, erase])
 
     def __call__(self, image: Image.Image, rng: random.Random) -> torch.Tensor:
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's generator

@@ -25,8 +25,8 @@ The batch has the keys of upstream::
     region_coords     float32[B, 4]
 
 A key is there if the samples have it, and None if their value is None. Samples of different tasks
-may lie in one batch; for a key that only some of them have the others get a value that changes
-nothing (``NEUTRAL``). A batch of pretraining has ``image_rows`` int64[B], too (``rows_of_images``).
+may lie in one batch; for a key that only some of them have the others get a neutral value, which
+changes nothing. A batch of pretraining has ``image_rows`` int64[B], too (``rows_of_images``).
 """
 
 from collections.abc import Callable
@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from ofa.data.sample import Sample
 
@@ -48,17 +49,18 @@ def collate(samples: list[Sample], pad: int = 1) -> dict[str, Any]:
     """
     if not samples:
         return {}
-    joins = JOINS | {key: (name, TokenPadding(pad)) for key, name in TOKEN_KEYS.items()}
-    joined: dict[str, Any] = {}
+    batch: dict[str, Any] = {"net_input": {}}
     for key in dict.fromkeys(key for sample in samples for key in sample):
-        name, join = joins[key]
+        name, join, _ = FIELDS[key]
         values = values_of(key, samples)
-        joined[name] = None if values[0] is None else join(values)
-    joined["nsentences"] = len(samples)
-    joined["ntokens"] = int(joined["target"].ne(pad).sum())
-    joined["src_lengths"] = joined["src_tokens"].ne(pad).sum(dim=1)
-    joined["net_input"] = {name: joined[name] for name in NET_INPUT if name in joined}
-    return {name: joined[name] for name in ORDER if name in joined}
+        part = batch["net_input"] if key in NET_INPUT else batch
+        if values[0] is None:
+            part[name] = None
+        else:
+            part[name] = join(values, pad) if join is join_tokens else join(values)
+    batch["net_input"]["src_lengths"] = batch["net_input"]["src_tokens"].ne(pad).sum(dim=1)
+    ntokens = int(batch["target"].ne(pad).sum())
+    return batch | {"nsentences": len(samples), "ntokens": ntokens}
 
 
 def values_of(key: str, samples: list[Sample]) -> list:
@@ -71,10 +73,11 @@ def values_of(key: str, samples: list[Sample]) -> list:
     present = next((value for value in values if value is not None), None)
     if present is None:
         return values
-    if key not in NEUTRAL and any(value is None for value in values):
+    _, _, neutral = FIELDS[key]
+    if neutral is None and any(value is None for value in values):
         raise ValueError(f"samples with and without '{key}' cannot lie in one batch")
     return [
-        NEUTRAL[key](sample, present) if value is None else value
+        neutral(sample, present) if neutral and value is None else value
         for value, sample in zip(values, samples)
     ]
 
@@ -93,28 +96,21 @@ def rows_of_images(samples: list[Sample]) -> torch.Tensor:
     )
 
 
-class TokenPadding:
-    """Joins int64[L] of different lengths L to int64[B, longest]."""
-
-    def __init__(self, pad: int):
-        self.pad = pad
-
-    def __call__(self, values: list[torch.Tensor]) -> torch.Tensor:
-        return torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=self.pad)
+def join_tokens(values: list[torch.Tensor], pad: int) -> torch.Tensor:
+    """int64[L] of different lengths L -> int64[B, longest]."""
+    return pad_sequence(values, batch_first=True, padding_value=pad)
 
 
 def join_masks(values: list[torch.Tensor]) -> torch.Tensor:
     """bool[T, V] of different lengths T -> bool[B, longest, V]; a padded position allows every
     token."""
-    return torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=True)
+    return pad_sequence(values, batch_first=True, padding_value=True)
 
 
 def join_prompts(values: list) -> np.ndarray:
     """Lists of tokens: a matrix if they are equally long, else an object array of lists."""
     lists = [np.asarray(value).tolist() for value in values]
-    if len({len(value) for value in lists}) == 1:
-        return np.array(lists)
-    return join_objects(lists)
+    return np.array(lists) if len({len(value) for value in lists}) == 1 else join_objects(lists)
 
 
 def join_objects(values: list) -> np.ndarray:
@@ -124,71 +120,55 @@ def join_objects(values: list) -> np.ndarray:
     return array
 
 
-TOKEN_KEYS = {
-    "source": "src_tokens",
-    "prev_output_tokens": "prev_output_tokens",
-    "target": "target",
-    "prefix_tokens": "prefix_tokens",
-}
-JOINS: dict[str, tuple[str, Callable]] = {
-    "id": ("id", np.array),
-    "patch_image": ("patch_images", torch.stack),
-    "patch_image_2": ("patch_images_2", torch.stack),
-    "patch_mask": ("patch_masks", torch.cat),
-    "code_mask": ("code_masks", torch.cat),
-    "code_image": ("code_images", np.array),
-    "conf": ("conf", torch.cat),
-    "ref_dict": ("ref_dict", join_objects),
-    "constraint_mask": ("constraint_masks", join_masks),
-    "answers": ("answers", join_objects),
-    "decoder_prompt": ("decoder_prompts", join_prompts),
-    "target_str": ("target_strs", np.array),
-    "w_resize_ratio": ("w_resize_ratios", torch.stack),
-    "h_resize_ratio": ("h_resize_ratios", torch.stack),
-    "region_coord": ("region_coords", torch.stack),
-}
-# What stands for a value that a sample does not have: (the sample, the value of another one) ->
-# value.
-NEUTRAL: dict[str, Callable[[Sample, Any], Any]] = {
-    "id": lambda sample, other: "",
-    "patch_image": lambda sample, other: torch.zeros_like(other),
-    "patch_mask": lambda sample, other: torch.tensor([False]),
-    "code_mask": lambda sample, other: torch.tensor([False]),
-    "conf": lambda sample, other: torch.tensor([1.0]),
-    "ref_dict": lambda sample, other: {},
-    "constraint_mask": lambda sample, other: other.new_ones(len(sample["target"]), other.shape[1]),
-    "answers": lambda sample, other: None,
-    "decoder_prompt": lambda sample, other: sample["prev_output_tokens"][:1].numpy(),
-    "prefix_tokens": lambda sample, other: other.new_empty(0),
-    "target_str": lambda sample, other: "",
-    "w_resize_ratio": lambda sample, other: torch.tensor(1.0),
-    "h_resize_ratio": lambda sample, other: torch.tensor(1.0),
-    "region_coord": lambda sample, other: torch.zeros(4),
+def false(sample: Sample, other: torch.Tensor) -> torch.Tensor:
+    return torch.tensor([False])
+
+
+def one(sample: Sample, other: torch.Tensor) -> torch.Tensor:
+    """1.0 in the form of another value."""
+    return torch.ones_like(other)
+
+
+def zeros(sample: Sample, other: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(other)
+
+
+def all_allowed(sample: Sample, other: torch.Tensor) -> torch.Tensor:
+    return other.new_ones(len(sample["target"]), other.shape[1])
+
+
+Neutral = Callable[[Sample, Any], Any]  # (the sample, the value of another one) -> value
+# Key of a sample -> key of the batch, how values are joined, what stands for one that is missing.
+FIELDS: dict[str, tuple[str, Any, Neutral | None]] = {
+    "id": ("id", np.array, lambda sample, other: ""),
+    "source": ("src_tokens", join_tokens, None),
+    "patch_image": ("patch_images", torch.stack, zeros),
+    "patch_image_2": ("patch_images_2", torch.stack, None),
+    "patch_mask": ("patch_masks", torch.cat, false),
+    "code_mask": ("code_masks", torch.cat, false),
+    "prev_output_tokens": ("prev_output_tokens", join_tokens, None),
+    "target": ("target", join_tokens, None),
+    "conf": ("conf", torch.cat, one),
+    "ref_dict": ("ref_dict", join_objects, lambda sample, other: {}),
+    "constraint_mask": ("constraint_masks", join_masks, all_allowed),
+    "answers": ("answers", join_objects, lambda sample, other: None),
+    "decoder_prompt": (
+        "decoder_prompts",
+        join_prompts,
+        lambda sample, other: sample["prev_output_tokens"][:1].numpy(),
+    ),
+    "prefix_tokens": ("prefix_tokens", join_tokens, lambda sample, other: other.new_empty(0)),
+    "target_str": ("target_strs", np.array, lambda sample, other: ""),
+    "code_image": ("code_images", np.array, None),
+    "w_resize_ratio": ("w_resize_ratios", torch.stack, one),
+    "h_resize_ratio": ("h_resize_ratios", torch.stack, one),
+    "region_coord": ("region_coords", torch.stack, zeros),
 }
 NET_INPUT = (
-    "src_tokens",
-    "src_lengths",
-    "patch_images",
-    "patch_images_2",
-    "patch_masks",
-    "code_masks",
+    "source",
+    "patch_image",
+    "patch_image_2",
+    "patch_mask",
+    "code_mask",
     "prev_output_tokens",
-)
-ORDER = (
-    "id",
-    "nsentences",
-    "ntokens",
-    "net_input",
-    "conf",
-    "ref_dict",
-    "constraint_masks",
-    "answers",
-    "decoder_prompts",
-    "code_images",
-    "target_strs",
-    "target",
-    "prefix_tokens",
-    "w_resize_ratios",
-    "h_resize_ratios",
-    "region_coords",
 )

@@ -44,7 +44,7 @@ def test_every_operation_gives_an_image_of_the_same_size(name, strength):
         assert changed.size == (60, 40) and changed.mode == "RGB"
 
 
-@pytest.mark.parametrize("name, expected", [("move x", 27), ("nudge x", 10)])
+@pytest.mark.parametrize("name, expected", [("move_x", 27), ("nudge_x", 10)])
 def test_an_image_moves_by_a_share_of_its_side_or_by_pixels(name, expected):
     image = Image.new("RGB", (60, 40), "white")
     changed = OPERATIONS[name](image, 1.0, random.Random(0), (0, 0, 0))
