@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ofa.data.rows import Rows, open_rows
 from ofa.errors import UserError
-from ofa.io.json_files import load_json
+from ofa.io.json_files import read_json
 from ofa.task.results import IDS, TEXTS
-from ofa.tokens.image_codes import text_to_codes
+from ofa.tokens.image_codes import square_side, text_to_codes
 
 
 @dataclass(frozen=True)
@@ -67,42 +66,24 @@ def code_column_of(rows: Rows) -> int:
 def rows_of_results(path: Path) -> Iterator[CodedRow]:
     """Entries of a result file in their order: ``{"id": ..., "caption": ..., "codes": "17 3
     ..."}``."""
-    try:
-        content = load_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(
-            f"{path}: expected a result file, found no readable file ({error.strerror}); check the"
-            " path"
-        ) from None
-    except ValueError as error:
-        raise UserError(
-            f"{path}: expected JSON, found something else ({error}); was it cut off?"
-        ) from None
-    if not isinstance(content, list) or not content:
-        raise UserError(
-            f"{path}: expected a list of results, found none; give NAME_predict.json of ofa"
-            " evaluate or ofa draw"
-        )
+    expected = "a list of results, as NAME_predict.json of ofa evaluate or ofa draw"
+    content = read_json(path, expected, kind=list)
+    if not content:
+        raise UserError(f"{path}: expected {expected}, found an empty one; give another file")
     for number, entry in enumerate(content):
         where = f"{path}: entry {number + 1}"
-        if not isinstance(entry, dict) or not isinstance(entry.get("codes"), (str, list)):
+        codes = entry.get("codes") if isinstance(entry, dict) else None
+        if not isinstance(codes, (str, list)):
             raise UserError(
                 f"{where}: expects 'codes', found none; are the results of --task image_gen?"
             )
-        yield CodedRow(
-            first_of(entry, IDS) or str(number),
-            first_of(entry, TEXTS),
-            as_text(entry["codes"]),
-            where,
-        )
+        text = codes if isinstance(codes, str) else " ".join(map(str, codes))
+        name = first_of(entry, IDS) or str(number)
+        yield CodedRow(name, first_of(entry, TEXTS), text, where)
 
 
 def first_of(entry: dict, names: tuple[str, ...]) -> str:
     return next((str(entry[name]) for name in names if name in entry), "")
-
-
-def as_text(codes: Any) -> str:
-    return codes if isinstance(codes, str) else " ".join(map(str, codes))
 
 
 def grid_of(row: CodedRow, num_codes: int, shape: tuple[int, int] | None):
@@ -111,8 +92,6 @@ def grid_of(row: CodedRow, num_codes: int, shape: tuple[int, int] | None):
     Args: shape: rows and columns of codes; None: a square.
     Raises: UserError naming the row.
     """
-    from ofa.tokens.image_codes import square_side
-
     count = None if shape is None else shape[0] * shape[1]
     codes = text_to_codes(row.codes, num_codes, count, row.where)
     if shape is None:

@@ -2,9 +2,7 @@
 row.
 
 A row ends at ``\\n`` only; ``\\r`` before it is dropped (CRLF), ``\\r`` inside a field is text. A
-missing last newline, empty lines at the end and a UTF-8 byte-order mark are no rows. Nothing is
-ever opened in text
-mode: offsets are bytes (``ofa.data.tsv_index``).
+missing last newline, empty lines at the end and a UTF-8 byte-order mark are no rows.
 """
 
 import os
@@ -42,9 +40,8 @@ class TsvFile:
         self.path = str(path)
         self._file: FileIO | None = None
         self._offsets: np.ndarray | None = None
-        # bytes and rows of the file as it was first opened
-        self._size: int | None = None
-        self._rows: int | None = None
+        self._size: int | None = None  # of the file as it was first opened, bytes
+        self._rows: int | None = None  # then
         self.num_columns = self._row_bytes(0).count(b"\t") + 1
         self.selected_cols = column_numbers(self.path, selected_cols, self.num_columns)
 
@@ -97,24 +94,14 @@ class TsvFile:
             before = min(start, 1)
             head = os.pread(file, BLOCK + before, start - before)
             tail = os.pread(file, BLOCK, end - BLOCK)
-            if (
-                head.find(b"\n", before) != -1
-                or tail.find(b"\n", 0, -1) != -1
-                or not self._is_row(index, head, tail)
-            ):
+            breaks_inside = b"\n" in head[before:] or b"\n" in tail[:-1]
+            if breaks_inside or not self._is_row(index, head, tail):
                 raise self._changed(index)
-            first, last = (
-                head.removeprefix(b"\n").split(b"\t")[:-1],
-                tail.rstrip(b"\r\n").split(b"\t")[1:],
-            )
-            if all(
-                column < len(first) or self.num_columns - column <= len(last) for column in columns
-            ):
-                found = (
-                    first[column] if column < len(first) else last[column - self.num_columns]
-                    for column in columns
-                )
-                return [field.decode("utf-8", "replace") for field in found]
+            # whole fields from either end
+            first, last = head[before:].split(b"\t")[:-1], tail.rstrip(b"\r\n").split(b"\t")[1:]
+            found = dict(enumerate(first)) | dict(enumerate(last, self.num_columns - len(last)))
+            if found.keys() >= set(columns):
+                return [found[column].decode("utf-8", "replace") for column in columns]
         fields = self._fields(index)
         return [fields[column] for column in columns]
 
@@ -139,8 +126,7 @@ class TsvFile:
         return self._offsets
 
     def _place(self, index: int) -> tuple[int, int, int]:
-        """The open file's descriptor, first byte of a row and the one after its last. Raises:
-        IndexError, UserError."""
+        """The open file's descriptor, first byte of a row and the one after its last."""
         offsets = self.offsets
         if not 0 <= index < len(offsets) - 1:
             raise IndexError(f"{self.path}: row {index} of {len(offsets) - 1}")
@@ -153,14 +139,11 @@ class TsvFile:
                     " again"
                 ) from None
         file = self._file.fileno()
-        # a third of the time of fstat; pread needs no position
-        size = os.lseek(file, 0, os.SEEK_END)
-        if self._size is None:
-            self._size = size
+        size = os.lseek(file, 0, os.SEEK_END)  # a third of the time of fstat
+        self._size = size if self._size is None else self._size
         start, end = int(offsets[index]), int(offsets[index + 1])
-        if (
-            size != self._size or not start < end <= size
-        ):  # the last: an index that was made up may ask for any memory
+        # an index that was made up may ask for any memory
+        if size != self._size or not start < end <= size:
             raise self._changed(index)
         return file, start, end
 
@@ -172,8 +155,7 @@ class TsvFile:
         )
 
     def _is_row(self, index: int, head: bytes, tail: bytes) -> bool:
-        """Whether a row starts and ends here. Args: head: from the byte in front of it on, if
-        there is one. tail: up to its end."""
+        """Whether a row starts and ends here. Args: head: with the byte in front of it."""
         starts = head.startswith(b"\n") if index else self.offsets[0] in (0, len(BOM))
         return starts and (tail.endswith(b"\n") or index == len(self) - 1)
 
@@ -183,16 +165,8 @@ class TsvFile:
         file, start, end = self._place(index)
         before = min(start, 1)
         row = os.pread(file, end - start + before, start - before)
-        while 0 < len(row) < end - start + before:  # one pread gives 2 GiB at most
-            more = os.pread(file, end - start + before - len(row), start - before + len(row))
-            if not more:
-                break
-            row += more
-        if (
-            len(row) != end - start + before
-            or row.find(b"\n", before, -1) != -1
-            or not self._is_row(index, row, row)
-        ):
+        whole = len(row) == end - start + before and row.find(b"\n", before, -1) == -1
+        if not whole or not self._is_row(index, row, row):
             raise self._changed(index)
         return row[before:].removesuffix(b"\n").removesuffix(b"\r")
 
@@ -208,12 +182,9 @@ def column_numbers(
     if columns is None:
         return list(range(count))
     given = columns if isinstance(columns, str) else ",".join(map(str, columns))
-    known = {name: number for number, name in enumerate(names)}
+    words = [word.strip() for word in given.split(",")]
     try:
-        numbers = [
-            known[name] if name in known else int(name)
-            for name in (part.strip() for part in given.split(","))
-        ]
+        numbers = [names.index(word) if word in names else int(word) for word in words]
     except ValueError as error:
         expected = (
             f"names ({', '.join(names)})" if names else "numbers such as 0,4,2 (counted from 0)"

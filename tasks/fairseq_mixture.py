@@ -8,12 +8,11 @@ order). A batch may hold samples of all of them.
 
 import argparse
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Optional, cast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
 
 from fairseq.dataclass import FairseqDataclass
-from fairseq.logging import metrics
 from fairseq.tasks import TASK_REGISTRY, FairseqTask, register_task, setup_task
 from omegaconf import OmegaConf
 
@@ -24,7 +23,7 @@ from ofa.io.flags import option
 from ofa.io.stored_options import MEMBERS
 from ofa.task.mixture_file import TEMPLATE, Member, given, metric_names, parse_members, read_members
 from ofa.task.task_spec import Metric, TaskOptions, TaskSpec, mixture_spec
-from ofa.tasks.fairseq_task import CRITERION_METRICS, MetricOfSums, OFATask
+from ofa.tasks.fairseq_task import CRITERION_METRICS, OFATask, log_metric
 
 logger = logging.getLogger(__name__)
 
@@ -84,16 +83,10 @@ class JointTask(OFATask):
     def state_dict(self) -> dict[str, Any]:
         """What checkpoints keep: the options of every task as plain values, for an evaluation of
         one of them."""
-        return {
-            MEMBERS: {
-                name: {
-                    key: value
-                    for key, value in cast(dict, OmegaConf.to_container(task.cfg)).items()
-                    if key != "_name"
-                }
-                for name, task in self.tasks.items()
-            }
-        }
+        members: Any = {name: OmegaConf.to_container(task.cfg) for name, task in self.tasks.items()}
+        for options in members.values():
+            options.pop("_name", None)
+        return {MEMBERS: members}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """A training that continues takes the options of its file, as it takes those of its
@@ -128,80 +121,57 @@ class JointTask(OFATask):
     def valid_step(self, sample, model, criterion, ema_model=None):
         """As the task of the batch does it. Every batch reports the counts of all tasks, those
         of others as zero."""
-        name = sample.get(TASK)
-        if name is None:  # a filler, mixed as in training: nothing of it counts
+        batch_task = sample.get(TASK)
+        if batch_task is None:  # a filler, mixed as in training: nothing of it counts
             step = FairseqTask.valid_step(self, sample, model, criterion)
         else:
             plain = {key: value for key, value in sample.items() if key != TASK}
-            step = self.tasks[name].valid_step(plain, model, criterion, ema_model)
+            step = self.tasks[batch_task].valid_step(plain, model, criterion, ema_model)
         loss, sample_size, logging_output = step
         figures = [metric for task in self.tasks.values() for metric in task.spec.metrics.figures]
         own = {count for metric in figures for count in metric.counts}
         log = {key: value for key, value in logging_output.items() if key not in own}
-        for task in self.tasks:
-            for new in (count for metric in self.renamed(task) for count in metric.counts):
-                old = new.removeprefix(count_name(task, ""))
-                log[new] = logging_output.get(old, 0.0) if task == name else 0.0
+        for task, _, metric in self.metrics():
+            for count in metric.counts:
+                value = logging_output.get(count, 0.0) if task == batch_task else 0.0
+                log[prefix_of(task) + count] = value
         return loss, sample_size, log
 
     def post_validate(self, model, stats: Mapping[str, Any], aggregator) -> None:
         for task in self.tasks.values():
             task.post_validate(model, stats, aggregator)
 
-    def renamed(self, name: str) -> list[Metric]:
-        """The metrics that a task validates with, under names and counts of their own among all
-        tasks."""
+    def metrics(self) -> list[tuple[str, str, Metric]]:
+        """The metrics that the tasks validate with: task, name among all tasks, metric."""
         enabled = {name: task.enabled_metrics() for name, task in self.tasks.items()}
         names = metric_names(
             {task: [metric.name for metric in found] for task, found in enabled.items()}
         )
         return [
-            replace(
-                metric,
-                name=names[name, metric.name],
-                value=OwnCounts(name, metric.value),
-                counts=tuple(count_name(name, count) for count in metric.counts),
-            )
-            for metric in enabled[name]
+            (task, names[task, metric.name], metric)
+            for task, found in enabled.items()
+            for metric in found
         ]
 
     def metric_names(self) -> list[str]:
-        return [
-            *CRITERION_METRICS,
-            *(metric.name for name in self.tasks for metric in self.renamed(name)),
-        ]
+        return [*CRITERION_METRICS, *(name for _, name, _ in self.metrics())]
 
     def reduce_metrics(self, logging_outputs, criterion) -> None:
         """Log the criterion's values, and in a validation the metrics of all tasks."""
         super().reduce_metrics(logging_outputs, criterion)
-        for metric in (metric for name in self.tasks for metric in self.renamed(name)):
-            if any(metric.counts[-1] in log for log in logging_outputs):
-                for count in metric.counts:
-                    metrics.log_scalar(count, sum(log.get(count, 0) for log in logging_outputs))
-                metrics.log_derived(metric.name, MetricOfSums(metric))
+        for task, name, metric in self.metrics():
+            log_metric(name, metric, logging_outputs, prefix_of(task))
+
+
+def prefix_of(task: str) -> str:
+    """``_refcoco``, before counts such as ``_score_sum``: those of two tasks never meet."""
+    return f"_{task}"
 
 
 def declared() -> dict[str, TaskSpec]:
     """Every task that can be part of a joint training, by name."""
     specs = [task.spec for task in TASK_REGISTRY.values() if hasattr(task, "spec")]
     return {spec.name: spec for spec in specs if spec.columns or spec.name == TEMPLATE}
-
-
-def count_name(task: str | None, count: str) -> str:
-    """``_score_sum`` of refcoco -> ``_refcoco_score_sum``: counts of two tasks never meet."""
-    return f"_{task}{count}"
-
-
-class OwnCounts:
-    """A metric's value from counts under the names that they have among all tasks."""
-
-    def __init__(self, task: str, value: Callable[[Mapping[str, float]], float]):
-        self.task = task
-        self.value = value
-
-    def __call__(self, counts: Mapping[str, float]) -> float:
-        prefix = count_name(self.task, "")
-        return self.value({count.removeprefix(prefix): number for count, number in counts.items()})
 
 
 def options_of(name: str | None, path: str, state: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from ofa.data.sample import answer_set
 from ofa.errors import UserError
 from ofa.io.flags import add_flag
 from ofa.task.prediction import BatchRow, Prediction
-from ofa.task.task_spec import Decoding, Scorer, TaskSpec
+from ofa.task.task_spec import Decoding, Metric, Scorer, TaskSpec
 from ofa.tasks import declared_specs, template
 from ofa.tasks.fairseq_datasets import ReadingTask
 from ofa.tasks.fairseq_image_generation import DrawingTask
@@ -77,13 +77,10 @@ class OFATask(ReadingTask, DrawingTask):
         shuffle = cls.spec.options.__dataclass_fields__["shuffle"]
         add_flag(parser, "shuffle", bool, shuffle.default, **shuffle.metadata)
         super().add_args(parser)
-        for option in dataclasses.fields(
-            cls.spec.options
-        ):  # a flag that the model has too: its default is the task's
-            if parser.get_default(option.name) in (
-                None,
-                argparse.SUPPRESS,
-            ) and option.default not in (None, dataclasses.MISSING):
+        # of a flag that the model has too the default is the task's
+        for option in dataclasses.fields(cls.spec.options):
+            unset = parser.get_default(option.name) in (None, argparse.SUPPRESS)
+            if unset and option.default not in (None, dataclasses.MISSING):
                 parser.set_defaults(**{option.name: option.default})
 
     @classmethod
@@ -111,14 +108,13 @@ class OFATask(ReadingTask, DrawingTask):
 
     def make_generators(self, model) -> None:
         """The generators that validation and CIDEr optimization need."""
+        self.decoding = self.spec.decoding(self.options(), False)
         if self.enabled_metrics() or self.draws:
-            self.decoding = self.spec.decoding(self.options(), False)
-            self.sequence_generator = self.generator_for(
-                [model], self.arguments("eval_args"), self.decoding
-            )
+            arguments = self.arguments("eval_args")
+            self.sequence_generator = self.generator_for([model], arguments, self.decoding)
         if getattr(self.cfg, "scst", False):
-            decoding = self.spec.decoding(self.options(), False)
-            self.scst_generator = self.generator_for([model], self.arguments("scst_args"), decoding)
+            arguments = self.arguments("scst_args")
+            self.scst_generator = self.generator_for([model], arguments, self.decoding)
 
     def run_state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the task for a run that continues."""
@@ -176,9 +172,8 @@ class OFATask(ReadingTask, DrawingTask):
             texts = [prediction.text for prediction in predictions]
             references = list(map(self.spec.metrics.references, rows))
             if getattr(self.cfg, "eval_print_samples", False):
-                logger.info(
-                    "example hypothesis: %s | references: %s", texts[0], " | ".join(references[0])
-                )
+                first = " | ".join(references[0])
+                logger.info("example hypothesis: %s | references: %s", texts[0], first)
             self.tensorboard_samples.add(sample, texts, references)
             logging_output.update(self.counts(predictions, rows))
         return loss, sample_size, logging_output
@@ -244,21 +239,28 @@ class OFATask(ReadingTask, DrawingTask):
         """Log the criterion's values and those metrics whose counts are there."""
         super().reduce_metrics(logging_outputs, criterion)
         for metric in self.spec.metrics.figures:
-            if not any(metric.counts[-1] in log for log in logging_outputs):
-                continue
-            for count in metric.counts:
-                metrics.log_scalar(count, sum(log.get(count, 0) for log in logging_outputs))
-            metrics.log_derived(metric.name, MetricOfSums(metric))
+            log_metric(metric.name, metric, logging_outputs)
 
 
+def log_metric(name: str, metric: Metric, logging_outputs, prefix: str = "") -> None:
+    """Log a metric if its counts are there. Args: prefix: of their names in the outputs."""
+    counts = [prefix + count for count in metric.counts]
+    if any(counts[-1] in log for log in logging_outputs):
+        for count in counts:
+            metrics.log_scalar(count, sum(log.get(count, 0) for log in logging_outputs))
+        metrics.log_derived(name, MetricOfSums(metric, prefix))
+
+
+@dataclass
 class MetricOfSums:
     """Computes a metric from fairseq's meters, which hold the sums of its counts."""
 
-    def __init__(self, metric):
-        self.metric = metric
+    metric: Metric
+    prefix: str = ""
 
     def __call__(self, meters) -> float:
-        return self.metric.value({count: float(meters[count].sum) for count in self.metric.counts})
+        sums = {count: float(meters[self.prefix + count].sum) for count in self.metric.counts}
+        return self.metric.value(sums)
 
 
 def fairseq_dictionary(vocabulary: Vocabulary) -> Dictionary:

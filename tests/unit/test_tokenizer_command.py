@@ -572,15 +572,15 @@ def test_decode_reads_result_files_and_grids_that_are_not_square(tmp_path, token
         ("a.tsv", "1\tno codes\n", [], "a.tsv:1: expects a column of image codes"),
         ("a.tsv", "1\t1 2 3 4\n", ["--code-column", "5"], "column 5 is asked for, found 2 columns"),
         ("a.json", '[{"id": 1}]', [], "a.json: entry 1: expects 'codes', found none"),
-        ("a.json", '[{"id"', [], "a.json: expected JSON, found something else"),
-        ("a.json", "{}", [], "a.json: expected a list of results, found none"),
+        ("a.json", '[{"id"', [], "found damaged JSON"),
+        ("a.json", "{}", [], "evaluate or ofa draw, found an object"),
         (
             "a.json",
             '[{"codes": "1 2 3 99"}]',
             [],
             "a.json: entry 1: expects image codes from 0 to 31, found 99",
         ),
-        ("a.json", None, [], "a.json: expected a result file, found no readable file"),
+        ("a.json", None, [], "ofa draw, it cannot be read (No such file"),
         (
             "a.tsv",
             "1\t1 2 3 4\n",
