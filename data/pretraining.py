@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from PIL import Image
+from torch import Tensor
+from torchvision.transforms import functional as F
 
 from ofa.data.augment import MILD, RandAugment
-from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, OFA_MEAN, OFA_STD, image_transform
+from ofa.data.images import image_transform, mean_and_std
 from ofa.data.negatives import NegativeSampler
 from ofa.data.region_transforms import enlarged, flipped, jittered, scaled, square_around, visible
 from ofa.data.sample import Bpe, ImageOpener, Sample, SampleBuilder
@@ -61,7 +63,8 @@ class PretrainingBuilder:
         split: str,
         negatives: NegativeSampler | None = None,
     ):
-        self.options, self.split, self.negatives, self.seed = options, split, negatives, 1
+        self.options, self.negatives, self.seed = options, negatives, 1
+        self.split = split
         self.encoder = SampleBuilder(spec, options, vocabulary, bpe, split)
         starts = [
             bpe.is_beginning_of_word(symbol) or number in vocabulary.specials
@@ -78,8 +81,7 @@ class PretrainingBuilder:
             options.random_ratio,
             options.keep_ratio,
         )
-        imagenet = options.imagenet_default_mean_and_std
-        self.statistics = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (OFA_MEAN, OFA_STD)
+        self.statistics = mean_and_std(options.imagenet_default_mean_and_std)
         self.square = image_transform(options.patch_image_size, *self.statistics)
         self.code_square = image_transform(2 * options.code_image_size, *self.statistics)
 
@@ -113,67 +115,55 @@ class PretrainingBuilder:
 
 
 class EvaluationImages:
-    """Images squashed to a square, with all of their boxes."""
+    """Images squashed to a square, with all of their boxes. Location bins are those of a box in
+    pixels of what the model sees; its squares have the side S, those of auxiliary rows S'."""
 
     def __init__(self, builder: PretrainingBuilder, draws: Draws):
         self.builder, self.options, self.draws = builder, builder.options, draws
 
-    def full_view(self, image: Image.Image) -> torch.Tensor:
+    def full_view(self, image: Image.Image) -> Tensor:
+        """float32[3, S, S] of an image with a text."""
         return self.builder.square(image)
 
-    def crop_around_box(
-        self, image: Image.Image, box: Sequence[float]
-    ) -> tuple[torch.Tensor, Symbols]:
-        return self.builder.square(image), self.bins(
-            self.squashed(image, [box], self.options.patch_image_size)[0]
-        )
+    def crop_around_box(self, image: Image.Image, box: Sequence[float]) -> tuple[Tensor, Symbols]:
+        """float32[3, S, S] that shows the box, and its bins."""
+        (squashed,) = self.squashed(image, [box], self.options.patch_image_size)
+        return self.builder.square(image), self.bins(squashed)
 
     def detection_view(
         self, image: Image.Image, boxes: Sequence[Sequence[float]]
-    ) -> tuple[torch.Tensor, list[tuple[int, Symbols]]]:
+    ) -> tuple[Tensor, list[tuple[int, Symbols]]]:
+        """float32[3, S', S'], and those boxes that are in it: number and bins."""
         squashed = self.squashed(image, boxes, 2 * self.options.code_image_size)
-        return self.builder.code_square(image), [
-            (number, self.bins(box)) for number, box in enumerate(squashed)
-        ]
+        return self.builder.code_square(image), list(enumerate(map(self.bins, squashed)))
 
-    def mask_center(self, image: Image.Image) -> torch.Tensor:
+    def mask_center(self, image: Image.Image) -> Tensor:
+        """float32[3, S', S'] whose middle is gray."""
         pixels = self.builder.code_square(image)
-        side = self.options.code_image_size
-        pixels[:, side // 2 : side // 2 + side, side // 2 : side // 2 + side] = 0
+        middle = slice(self.options.code_image_size // 2, self.options.code_image_size * 3 // 2)
+        pixels[:, middle, middle] = 0
         return pixels
 
-    def blank_image(self) -> torch.Tensor:
+    def blank_image(self) -> Tensor:
+        """What stands for an image where there is none: float32[3, S', S']."""
         return torch.zeros(3, 2 * self.options.code_image_size, 2 * self.options.code_image_size)
 
     def corrupt_spans(self, text: str) -> tuple[Symbols, Symbols]:
-        vocabulary = self.builder.encoder.vocabulary
-        room = (
-            (
-                min(self.options.max_source_positions, self.options.max_target_positions)
-                - PROMPT_TOKENS
-            )
-            * 3
-            // 4
-        )
-        tokens = vocabulary.ids(self.builder.encoder.bpe.encode(text))[:READ_TOKENS][
-            -max(1, min(KEPT_TOKENS, room)) :
-        ]
-        masked = self.builder.mask(
-            torch.tensor([vocabulary.bos, *tokens, vocabulary.eos]), self.draws.generator
-        )[1:-1].tolist()
-        return Symbols(vocabulary.pieces(masked, drop=())), Symbols(
-            vocabulary.pieces(tokens, drop=())
-        )
+        """A text with masks, and the whole text."""
+        vocabulary, options = self.builder.encoder.vocabulary, self.options
+        positions = min(options.max_source_positions, options.max_target_positions)
+        kept = max(1, min(KEPT_TOKENS, (positions - PROMPT_TOKENS) * 3 // 4))
+        tokens = vocabulary.ids(self.builder.encoder.bpe.encode(text))[:READ_TOKENS][-kept:]
+        sentence = torch.tensor([vocabulary.bos, *tokens, vocabulary.eos])
+        masked = self.builder.mask(sentence, self.draws.generator)[1:-1].tolist()
+        masked_pieces, pieces = (vocabulary.pieces(ids, drop=()) for ids in (masked, tokens))
+        return Symbols(masked_pieces), Symbols(pieces)
 
-    def bins(self, box: torch.Tensor) -> Symbols:
-        """Location bins of a box in pixels of what the model sees."""
-        return Symbols(
-            bins_to_text(squashed_to_bins(box, self.options.max_image_size, self.options.num_bins))
-        )
+    def bins(self, box: Tensor) -> Symbols:
+        bins = squashed_to_bins(box, self.options.max_image_size, self.options.num_bins)
+        return Symbols(bins_to_text(bins))
 
-    def squashed(
-        self, image: Image.Image, boxes: Sequence[Sequence[float]], side: int
-    ) -> torch.Tensor:
+    def squashed(self, image: Image.Image, boxes: Sequence[Sequence[float]], side: int) -> Tensor:
         x, y = resize_ratios(image.size, side)
         return torch.tensor(boxes, dtype=torch.float32) * torch.tensor([x, y, x, y])
 
@@ -184,17 +174,12 @@ class TrainingImages(EvaluationImages):
 
     augment = RandAugment(MILD, 7, 0.0, FILL)
 
-    def full_view(self, image: Image.Image) -> torch.Tensor:
-        from torchvision.transforms import functional as F
-
+    def full_view(self, image: Image.Image) -> Tensor:
         square = F.center_crop(self.enlarge(image), [self.options.patch_image_size] * 2)
-        return self.pixels(
-            square if self.options.plain_images else self.augment(square, self.draws.colors)
-        )
+        changed = square if self.options.plain_images else self.augment(square, self.draws.colors)
+        return self.pixels(changed)
 
-    def crop_around_box(
-        self, image: Image.Image, box: Sequence[float]
-    ) -> tuple[torch.Tensor, Symbols]:
+    def crop_around_box(self, image: Image.Image, box: Sequence[float]) -> tuple[Tensor, Symbols]:
         larger = self.enlarge(image)
         moved = scaled(torch.tensor([box], dtype=torch.float32), image.size, larger.size)[0]
         square, moved = square_around(larger, moved, self.options.patch_image_size)
@@ -202,24 +187,19 @@ class TrainingImages(EvaluationImages):
 
     def detection_view(
         self, image: Image.Image, boxes: Sequence[Sequence[float]]
-    ) -> tuple[torch.Tensor, list[tuple[int, Symbols]]]:
+    ) -> tuple[Tensor, list[tuple[int, Symbols]]]:
         corners = torch.tensor(boxes, dtype=torch.float32)
         if self.draws.rng.random() < 0.5:
             image, corners = flipped(image, corners)
-        square, corners = jittered(
-            image, corners, 2 * self.options.code_image_size, self.draws.generator
-        )
-        return self.pixels(square), [
-            (number, self.bins(corners[number])) for number in visible(corners)
-        ]
+        side = 2 * self.options.code_image_size
+        square, corners = jittered(image, corners, side, self.draws.generator)
+        found = [(number, self.bins(corners[number])) for number in visible(corners)]
+        return self.pixels(square), found
 
     def enlarge(self, image: Image.Image) -> Image.Image:
         largest, longest = self.options.enlargement
-        return enlarged(
-            image, range(self.options.patch_image_size, largest + 1), longest, self.draws.rng
-        )
+        sides = range(self.options.patch_image_size, largest + 1)
+        return enlarged(image, sides, longest, self.draws.rng)
 
-    def pixels(self, square: Image.Image) -> torch.Tensor:
-        from torchvision.transforms import functional as F
-
+    def pixels(self, square: Image.Image) -> Tensor:
         return F.normalize(F.to_tensor(square), *self.builder.statistics)

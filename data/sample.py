@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from ofa.data.augment import TrainingTransform
-from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, OFA_MEAN, OFA_STD, image_transform
+from ofa.data.images import image_transform, mean_and_std
 from ofa.data.noise import noised
 from ofa.io.images import decode_image
 from ofa.task.answers import AnswerSet
@@ -100,8 +100,7 @@ class SampleBuilder:
     def __post_init__(self):
         if self.answers is None:
             self.answers = answer_set(self.spec, self.options, self.vocabulary, self.bpe)
-        imagenet = self.options.imagenet_default_mean_and_std
-        statistics = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (OFA_MEAN, OFA_STD)
+        statistics = mean_and_std(self.options.imagenet_default_mean_and_std)
         self.transform = image_transform(self.options.patch_image_size, *statistics)
         self.augmenting = TrainingTransform(self.options.patch_image_size, *statistics)
 
@@ -115,13 +114,11 @@ class SampleBuilder:
             where: place of the row, ``file:line``, for error messages.
             open_image: image column -> RGB image; by default the column is base64.
 
-        Raises:
-            UserError: naming ``where``, if the row breaks a rule of the task or its image cannot be
-                read.
+        Raises: UserError naming ``where``, if the row breaks a rule of the task or its image
+            cannot be read.
         """
-        return self.encode(
-            self.example(row, index, epoch, where, open_image), self.rng(epoch, index, "-image")
-        )
+        example = self.example(row, index, epoch, where, open_image)
+        return self.encode(example, self.rng(epoch, index, "-image"))
 
     def rng(self, epoch: int, index: int, purpose: str = "") -> random.Random:
         """Random numbers of a row, the same whenever and wherever it is read."""
@@ -190,8 +187,7 @@ class SampleBuilder:
     def pixels(
         self, image: Union[Image.Image, torch.Tensor], rng: Optional[random.Random] = None
     ) -> torch.Tensor:
-        """float32[3, S, S] of an image, changed at random by ``rng``; a tensor is taken as it
-        is."""
+        """float32[3, S, S] of an image, changed by ``rng``; a tensor is taken as it is."""
         if isinstance(image, torch.Tensor):
             return image
         return self.transform(image) if rng is None else self.augmenting(image, rng)
@@ -213,9 +209,7 @@ def answer_set(
 ) -> Optional[AnswerSet]:
     """The answers that a task may give in this run; None: anything may be answered."""
     texts = spec.answers(options) if spec.answers is not None else None
-    if texts is None:
-        return None
-    return encoded_answers(texts, vocabulary, bpe)
+    return None if texts is None else encoded_answers(texts, vocabulary, bpe)
 
 
 def encoded_answers(texts: Sequence[str], vocabulary: Vocabulary, bpe: Bpe) -> AnswerSet:

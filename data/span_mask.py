@@ -16,7 +16,6 @@ from torch import Tensor
 from ofa.errors import UserError
 
 LENGTHS = ("span-poisson", "word", "subword")
-REPLACEMENTS = (-1, 0, 1)
 RAREST = 1e-7  # spans that are less probable are not drawn
 LONGEST = 127  # words
 
@@ -49,39 +48,30 @@ class SpanMask:
     keep_ratio: float = 0.0
 
     def __post_init__(self):
-        for flag, value, known in (
-            ("--mask-length", self.length, LENGTHS),
-            ("--replace-length", self.replace, REPLACEMENTS),
+        share = "expects a share from 0 to 1, found"
+        lengths = ", ".join(LENGTHS)
+        for right, message in (
+            (
+                self.length in LENGTHS,
+                f"--mask-length expects one of {lengths}; found {self.length}",
+            ),
+            (self.replace in (-1, 0, 1), f"--replace-length: -1, 0 or 1, found {self.replace}"),
+            (0 <= self.ratio <= 1, f"--mask-ratio {share} {self.ratio}"),
+            (0 <= self.random_ratio <= 1, f"--random-ratio {share} {self.random_ratio}"),
+            (
+                self.keep_ratio >= 0 and self.random_ratio + self.keep_ratio <= 1,
+                f"--keep-ratio {self.keep_ratio}"
+                f" --random-ratio {self.random_ratio}: expects at most 1 together",
+            ),
+            (self.poisson > 0, f"--poisson-lambda: expects words above 0, found {self.poisson}"),
         ):
-            if value not in known:
-                raise UserError(
-                    f"{flag} expects one of {', '.join(map(str, known))}; found {value}"
-                )
-        for flag, share in (
-            ("--mask-ratio", self.ratio),
-            ("--random-ratio", self.random_ratio),
-            ("--keep-ratio", self.keep_ratio),
-        ):
-            if not 0 <= share <= 1:
-                raise UserError(f"{flag} is a share from 0 to 1, found {share}")
-        if self.random_ratio + self.keep_ratio > 1:
-            raise UserError(
-                f"--random-ratio {self.random_ratio} --keep-ratio {self.keep_ratio}: expects at"
-                " most 1 together"
-            )
-        if not self.poisson > 0:
-            raise UserError(
-                "--poisson-lambda is the mean number of words of a span, above 0; found"
-                f" {self.poisson}"
-            )
+            if not right:
+                raise UserError(message)
 
     def __call__(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
         """Args: tokens: int64[N], begin and end symbol included; both stay. Returns: int64[M]."""
-        begins = (
-            torch.ones(len(tokens), dtype=torch.bool)
-            if self.starts is None
-            else self.starts[tokens]
-        )
+        every = torch.ones(len(tokens), dtype=torch.bool)
+        begins = every if self.starts is None else self.starts[tokens]
         begins[0] = begins[-1] = False
         count = math.ceil(begins.sum().float() * self.ratio)
         if count == 0:
@@ -99,12 +89,8 @@ class SpanMask:
         probabilities = poisson_probabilities(self.poisson)
         lengths = torch.empty(0, dtype=torch.int64)
         while lengths.sum() < count:
-            lengths = torch.cat(
-                [
-                    lengths,
-                    torch.multinomial(probabilities, count, replacement=True, generator=generator),
-                ]
-            )
+            more = torch.multinomial(probabilities, count, replacement=True, generator=generator)
+            lengths = torch.cat([lengths, more])
         total = lengths.cumsum(0)
         last = int((total >= count).nonzero()[0, 0])
         lengths[last] -= total[last] - count
@@ -146,11 +132,13 @@ class SpanMask:
         chance: float[places]."""
         masked[places] = self.mask
         random = places[chance < self.random_ratio]
-        masked[random] = torch.randint(
-            self.ordinary.start, self.ordinary.stop, (len(random),), generator=generator
-        )
+        masked[random] = self.random_tokens(len(random), generator)
         kept = places[chance >= 1 - self.keep_ratio]
         masked[kept] = tokens[kept]
+
+    def random_tokens(self, count: int, generator: torch.Generator) -> Tensor:
+        low, high = self.ordinary.start, self.ordinary.stop
+        return torch.randint(low, high, (count,), generator=generator)
 
     def insert(self, tokens: Tensor, share: float, generator: torch.Generator) -> Tensor:
         """Add masks between the tokens, a number per token."""
@@ -160,9 +148,7 @@ class SpanMask:
         places = torch.randperm(total - 2, generator=generator)[:count] + 1
         result = torch.full((total,), self.mask)
         random = math.ceil(count * self.random_ratio)
-        result[places[:random]] = torch.randint(
-            self.ordinary.start, self.ordinary.stop, (random,), generator=generator
-        )
+        result[places[:random]] = self.random_tokens(random, generator)
         old = torch.ones(total, dtype=torch.bool)
         old[places] = False
         result[old] = tokens

@@ -31,8 +31,7 @@ class ReadingTask(FairseqTask):
     Attributes:
         spec: the declaration of the task. vocabulary, dictionary, bpe: its tokens.
         answers: what may be answered; None: anything.
-        answers_checked: whether the files of evaluation, and those of training, were found to be
-            answerable.
+        checked: kinds of files that were found to be answerable.
     """
 
     spec: TaskSpec
@@ -40,7 +39,7 @@ class ReadingTask(FairseqTask):
     dictionary: Dictionary
     bpe: Any
     answers: AnswerSet | None = None
-    answers_checked = (False, False)
+    checked: frozenset[str] = frozenset()
 
     def has_sharded_data(self, split: str) -> bool:
         """Whether a file of a split changes with the epoch."""
@@ -49,12 +48,9 @@ class ReadingTask(FairseqTask):
     def training_files(self) -> dict[str, list[str]]:
         """Name of a kind of rows -> the files with such rows that training takes in turn, one
         per epoch."""
-        number = max((self.cfg.data or "").count(","), 1)
-        return {
-            "train": [
-                data_files(self.cfg.data or "", "train", epoch) for epoch in range(1, number + 1)
-            ]
-        }
+        data = self.cfg.data or ""
+        epochs = range(1, max(data.count(","), 1) + 1)
+        return {"train": [data_files(data, "train", epoch) for epoch in epochs]}
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
         """Open the file of a split: of several training files the one whose turn it is in
@@ -64,8 +60,10 @@ class ReadingTask(FairseqTask):
         """
         dataset = self.open_file(data_files(self.cfg.data or "", split, epoch), split)
         logger.info("%s: %s, %d rows", split, dataset.file.path, len(dataset))
-        if not self.answers_checked[split == "train"]:
-            self.check_answers(dataset)
+        kind = "training" if split == "train" else "evaluation"
+        if self.answers is not None and kind not in self.checked:
+            self.check_answers(dataset, self.answers)
+            self.checked |= {kind}
         self.datasets[split] = dataset
 
     def open_file(self, path: str, split: str) -> OFADataset:
@@ -74,29 +72,20 @@ class ReadingTask(FairseqTask):
         builder = SampleBuilder(
             self.spec, self.options(), self.vocabulary, self.bpe, split, answers=self.answers
         )
-        return OFADataset(
-            file, builder, split == "train" and self.cfg.shuffle, self.cfg.shuffle_buffer
-        )
+        shuffle = split == "train" and self.cfg.shuffle
+        return OFADataset(file, builder, shuffle, self.cfg.shuffle_buffer)
 
-    def check_answers(self, dataset: OFADataset) -> None:
+    def check_answers(self, dataset: OFADataset, answers: AnswerSet) -> None:
         """Before the first epoch also the training files of later ones.
 
         Raises: UserError if the rows cannot be answered with this run's set of answers.
         """
-        if self.answers is None:
-            return
         if dataset.builder.split == "train":
-            paths = self.training_files()["train"]
-            check_training(
-                [self.open_file(path, "train") for path in dict.fromkeys(paths)],
-                self.answers,
-                source_of(self.cfg),
-            )
-            self.answers_checked = (self.answers_checked[0], True)
-        else:
-            if self.spec.closed:
-                check_evaluation(dataset, self.answers, source_of(self.cfg))
-            self.answers_checked = (True, self.answers_checked[1])
+            paths = dict.fromkeys(self.training_files()["train"])
+            datasets = [self.open_file(path, "train") for path in paths]
+            check_training(datasets, answers, source_of(self.cfg))
+        elif self.spec.closed:
+            check_evaluation(dataset, answers, source_of(self.cfg))
 
     def options(self) -> Any:
         """The task's part of the configuration as plain values: small to send to workers."""

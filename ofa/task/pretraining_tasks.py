@@ -2,9 +2,8 @@
 may ask for.
 
 pairs of image and text   caption, qa, visual_grounding: one sample per row, by its type;
-                            image_text_matching, grounded_captioning: a second sample of the same
-                                row
-auxiliary rows              text_infilling, image_infilling, detection: a group per eighth pair
+                          image_text_matching, grounded_captioning: a second one of the same row
+auxiliary rows            text_infilling, image_infilling, detection: a group per eighth pair
 """
 
 import math
@@ -37,14 +36,9 @@ class PretrainingOptions(TaskOptions):
     """Options of ``unify_task``."""
 
     data: Optional[str] = option(
-        None,
-        "comma separated TSV files of pairs of image and text, for training in turn, one"
-        " per epoch, the last one for validation; with --disable-validation all are for"
-        " training; 'none': no pairs",
+        None, "TSV files of images with texts in turn, the last for validation; 'none': no pairs"
     )
-    text_data: Optional[str] = option(
-        None, "TSV files of texts, as the positional DATA; none: no text infilling"
-    )
+    text_data: Optional[str] = option(None, "TSV files of texts, as DATA; none: no text infilling")
     image_data: Optional[str] = option(
         None, "TSV files of images and their codes; none: no image infilling"
     )
@@ -57,39 +51,24 @@ class PretrainingOptions(TaskOptions):
         None, "columns id, image, objects (default 0,1,2)"
     )
     neg_sample_dir: Optional[str] = option(
-        None,
-        "folder of all_captions.txt, object.txt and type2ans.json, for image-text matching"
-        " (ofa negatives build)",
+        None, "folder of negative samples for image-text matching (ofa negatives build)"
     )
     task_weights: Optional[str] = option(
         None,
-        "how often each task is trained, compared with upstream: 'qa=2,detection=0' or"
-        f" JSON; 1 where nothing is said, 0 leaves a task out. Tasks: {', '.join(TASKS)}",
+        "how often each task is trained: 'qa=2,detection=0'; 1 where nothing is said."
+        f" Tasks: {', '.join(TASKS)}",
     )
-    skip_bad_rows: int = option(
-        0,
-        "number of broken rows to replace by others and name in the log; one more ends the"
-        " run. Of several processes each counts those that it reads, and from one epoch to"
-        " the next all those that any has read",
-    )
-    max_image_size: int = option(
-        512, "side of a square, pixels, whose far edge is the last location bin"
-    )
+    skip_bad_rows: int = option(0, "number of broken rows to replace by others before failing")
+    max_image_size: int = option(512, "image size in pixels that the location bins cover")
     max_resize: Optional[int] = option(
-        None,
-        "training images are enlarged at random, from --patch-image-size to this"
-        " pixels (shorter side), before a square is cut out; default: 480 as upstream"
-        " where --patch-image-size is 256 to 384, else 1.25 times",
+        None, "shorter side up to which training images are enlarged; default: 480, or 1.25 times"
     )
     plain_images: bool = option(
         False,
-        "training images of captions and questions are cut, but not changed otherwise"
-        " (turned, brightened, ...): for small images and short trainings",
+        "training images are cut, but not turned or brightened: for small images",
         argparse_alias="--plain-pictures",
     )
-    code_image_size: int = option(
-        128, "side in pixels of what is written as image codes: the middle of the image"
-    )
+    code_image_size: int = option(128, "side in pixels of the middle that image codes stand for")
     pretrain_seed: int = option(7, "changes what is drawn at random, like --seed")
     mask_ratio: float = option(0.3, "share of the words of a text that are masked")
     random_ratio: float = option(0.0, "share of the masks that become random tokens")

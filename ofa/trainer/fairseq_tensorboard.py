@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from fairseq.logging import progress_bar
 
-from ofa.data.images import IMAGENET_MEAN, IMAGENET_STD, OFA_MEAN, OFA_STD
+from ofa.data.images import mean_and_std
 
 SHOWN = 4  # rows of the first validation batch, so that the same images come every time
 LOG_FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
@@ -26,8 +26,7 @@ class TensorBoardSamples:
     name = "sample"
 
     def __init__(self, imagenet: bool = False):
-        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if imagenet else (OFA_MEAN, OFA_STD)
-        self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+        self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in mean_and_std(imagenet))
         self.rows: list[tuple[torch.Tensor | None, str, list[str]]] = []
 
     def add(
