@@ -164,11 +164,4 @@ FIELDS: dict[str, tuple[str, Any, Neutral | None]] = {
     "h_resize_ratio": ("h_resize_ratios", torch.stack, one),
     "region_coord": ("region_coords", torch.stack, zeros),
 }
-NET_INPUT = (
-    "source",
-    "patch_image",
-    "patch_image_2",
-    "patch_mask",
-    "code_mask",
-    "prev_output_tokens",
-)
+NET_INPUT = ("source patch_image patch_image_2 patch_mask code_mask prev_output_tokens").split()

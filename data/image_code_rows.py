@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofa.data.rows import Rows, open_rows
+from ofa.data.rows import Rows, check_column, open_rows
 from ofa.errors import UserError
 from ofa.io.json_files import read_json
 from ofa.task.results import IDS, TEXTS
@@ -27,11 +27,10 @@ def open_coded(
     id_column: int = 0,
     text_column: int | None = None,
 ) -> list[CodedRow]:
-    """All rows of a file.
+    """All rows of a file. Raises: UserError if the file or a column is missing.
 
     Args: code_column: of a TSV; None finds the first that holds codes in row 1. text_column: None:
     no text.
-    Raises: UserError if the file or a column is missing.
     """
     if Path(path).suffix.lower() in (".json", ".jsonl"):
         return list(rows_of_results(Path(path)))
@@ -39,11 +38,7 @@ def open_coded(
     column = code_column_of(rows) if code_column is None else code_column
     columns = [id_column, column, *([] if text_column is None else [text_column])]
     for number in columns:
-        if not 0 <= number < rows.num_columns:
-            raise UserError(
-                f"{path}:1: column {number} is asked for, found {rows.num_columns} columns (0 to"
-                f" {rows.num_columns - 1}); correct --code-column, --id-column or --text-column"
-            )
+        check_column(rows, number, "--code-column, --id-column or --text-column")
     found = []
     for index in range(len(rows)):
         name, codes, *text = rows.texts(index, columns)

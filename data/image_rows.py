@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ofa.data.rows import Rows, open_rows
+from ofa.data.rows import Rows, check_column, open_rows
 from ofa.errors import UserError
 from ofa.io.image_paths import list_images
 from ofa.io.images import decode_base64, decode_image, open_image, read_image_file
@@ -25,13 +25,8 @@ class TsvImages:
 
     def __init__(self, path: str | Path, column: int | None = None):
         self.rows = open_rows(path)
-        if column is not None and not 0 <= column < self.rows.num_columns:
-            raise UserError(
-                f"{path}:1: --image-column={column} asks for a column that is not there, found"
-                f" {self.rows.num_columns} columns (0 to {self.rows.num_columns - 1}); correct the"
-                " option"
-            )
         self.column = image_column(self.rows) if column is None else column
+        check_column(self.rows, self.column, "--image-column")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -112,11 +107,8 @@ def make_square(
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
         image = image.crop((left, top, left + side, top + side))
-    return (
-        image
-        if image.size == (size, size)
-        else image.resize((size, size), Image.Resampling.LANCZOS)
-    )
+    same = image.size == (size, size)
+    return image if same else image.resize((size, size), Image.Resampling.LANCZOS)
 
 
 def square_pixels(

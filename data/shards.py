@@ -12,6 +12,7 @@ of an image file; the suffixes of all other members (``txt``, ``cls``, ...); ``j
 field of a JSON object. ``--selected-cols`` takes these names: ``--selected-cols=key,image,txt``.
 """
 
+import contextlib
 import glob
 import os
 import re
@@ -59,21 +60,14 @@ class ShardRow:
         if suffix not in self.places:
             raise self.missing(f".{suffix}")
         start, size = self.places[suffix]
-        try:
-            # an index that was made up may ask for any memory
-            if start < BLOCK or not 0 <= size <= os.fstat(self.tar.fileno()).st_size - start:
-                raise ValueError
+        # an index that was made up may ask for any memory
+        if BLOCK <= start and 0 <= size <= os.fstat(self.tar.fileno()).st_size - start:
             data = os.pread(self.tar.fileno(), size + BLOCK, start - BLOCK)
-            header = read_header(data[:BLOCK])
-            if not header.size == size == len(data) - BLOCK:
-                raise ValueError
-        except ValueError:
-            raise UserError(
-                f"{self.where}: expects a member of {size} bytes at byte {start}, found something"
-                " else; the shard changed after it was indexed: start again (if it happens again,"
-                f" remove {self.tar.name}.idx)"
-            ) from None
-        return header.name, data[BLOCK:]
+            with contextlib.suppress(ValueError):
+                header = read_header(data[:BLOCK])
+                if header.size == size == len(data) - BLOCK:
+                    return header.name, data[BLOCK:]
+        raise self.changed(f"a member of {size} bytes at byte {start}")
 
     def key(self) -> str:
         """The name that the members have in common."""
@@ -141,6 +135,12 @@ class ShardRow:
         fields = sorted(content) if isinstance(content, dict) else []
         several = images if len(images) > 1 else []
         return [KEY, *first, *several, *others, *(f"{JSON}.{field}" for field in fields)]
+
+    def changed(self, expected: str) -> UserError:
+        return UserError(
+            f"{self.where}: expects {expected}, found something else; the shard changed after it"
+            f" was indexed: start again (if it happens again, remove {self.tar.name}.idx)"
+        )
 
     def missing(self, what: str) -> UserError:
         found = ", ".join(f".{suffix}" for suffix in self.places)
@@ -218,11 +218,11 @@ class ShardFile:
         shard, row = self._place(index)
         tar, suffixes, places = self._opened(shard)
         members = zip(suffixes, places[row].tolist())
-        return ShardRow(
-            tar,
-            f"{self.shards[shard]}:{row + 1}",
-            {suffix: (start, size) for suffix, (start, size) in members if start},
-        )
+        there = {suffix: (start, size) for suffix, (start, size) in members if start}
+        found = ShardRow(tar, f"{self.shards[shard]}:{row + 1}", there)
+        if not there:
+            raise found.changed("a sample")
+        return found
 
     def _place(self, index: int) -> tuple[int, int]:
         """Number of the shard, row in it."""

@@ -23,7 +23,7 @@ class PackOptions(JobsOptions):
     )
     out: str = option(help="folder for the shards, or a .tsv to write")
     name: str | None = option(None, "shards are called NAME-000000.tar, if not as the TSV")
-    shard_size: float = option(256.0, "size of a shard in MB, about")
+    shard_size: float = option(256.0, "size of a shard in MB, about", least=0.001)
     shard_rows: int | None = option(None, "rows of a shard, instead of its size", least=1)
 
 
@@ -59,8 +59,6 @@ def run(args: PackOptions) -> int:
             f"--out {args.out}: expected a name ending in .tsv for rows of shards and a folder for"
             f" those of a TSV, found {path} to be written there"
         )
-    if args.shard_size <= 0:
-        raise UserError("--shard-size: expects a number above 0")
     if shards:
         print(f"{args.out}: {unpack(path, args.out)} rows")
         return 0

@@ -33,17 +33,9 @@ WEIGHT = "weight"
 MOST_WEIGHT = 1e6
 # One model has one vocabulary and one image size: these are options of the whole training.
 SHARED = (
-    "bpe",
-    "bpe_dir",
-    "code_dict_size",
-    "num_bins",
-    "patch_image_size",
-    "orig_patch_image_size",
-    "max_source_positions",
-    "max_target_positions",
-    "uses_ema",
-    "shuffle",
-)
+    "bpe bpe_dir code_dict_size num_bins patch_image_size orig_patch_image_size"
+    " max_source_positions max_target_positions uses_ema shuffle"
+).split()
 # of types, in JSON's words
 NAMES: dict[Any, str] = {NoneType: "null", str: "text", bool: "true or false"}
 EXAMPLE = '{"caption": {"data": "train.tsv,val.tsv", "weight": 0.5}}'

@@ -717,6 +717,16 @@ def test_a_place_that_was_made_up_asks_for_no_memory(tmp_path):
             open_rows(path, "txt")[row]
 
 
+def test_a_sample_without_members_in_a_made_up_index_is_one_message(tmp_path):
+    path = write_tar(tmp_path / "x.tar", [{"__key__": str(i), "txt": b"%d" % i} for i in range(99)])
+    open_rows(path)
+    row = next(row for row in range(99) if row not in index_files.sampled(99))
+    for word in (0, 1):
+        index_words(path, changed(TABLE + 2 * row + word, 0))
+    with pytest.raises(UserError, match=rf"x.tar:{row + 1}: expects a sample, found something"):
+        open_rows(path, "key")[row]
+
+
 def header(name: str, size: bytes, kind: bytes = b"0") -> bytes:
     """A ustar header with any text as the size."""
     block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
