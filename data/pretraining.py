@@ -12,7 +12,6 @@ from torchvision.transforms import functional as F
 from ofa.data.augment import MILD, RandAugment
 from ofa.data.images import image_transform, mean_and_std
 from ofa.data.negatives import NegativeSampler
-from ofa.data.region_transforms import enlarged, flipped, jittered, scaled, square_around, visible
 from ofa.data.sample import Bpe, ImageOpener, Sample, SampleBuilder
 from ofa.data.span_mask import SpanMask
 from ofa.task.pretraining_tasks import PretrainingContext, PretrainingOptions
@@ -23,6 +22,8 @@ from ofa.tokens.vocabulary import Vocabulary
 READ_TOKENS, KEPT_TOKENS = 512, 256  # of a text: tokens read, and the last ones that are learned
 PROMPT_TOKENS = 20  # room for the prompt round a text
 FILL = (128, 128, 128)
+BICUBIC = Image.Resampling.BICUBIC
+JITTER = (1.0, 1.5)  # smallest and largest scale of ``jittered``
 
 Reader = Callable[[Mapping[str, str], PretrainingContext], list[Example]]
 
@@ -203,3 +204,91 @@ class TrainingImages(EvaluationImages):
 
     def pixels(self, square: Image.Image) -> Tensor:
         return F.normalize(F.to_tensor(square), *self.builder.statistics)
+
+
+# --- cuts of images that carry their boxes along ---------------------------------------------
+#
+# Boxes are float32[N, 4], xyxy, in pixels of the image that goes in or comes out. Draws and
+# rounding are those of upstream (tests/parity/test_unify_samples.py).
+
+
+def enlarged(
+    image: Image.Image, sides: Sequence[int], longest: int, rng: random.Random
+) -> Image.Image:
+    """The shorter side becomes one of ``sides``, the longer one follows, but not beyond
+    ``longest`` pixels."""
+    side = rng.choice(sides)
+    width, height = image.size
+    if min(width, height) == side:
+        size = min(width, longest), min(height, longest)
+    elif width < height:
+        size = side, min(int(side * height / width), longest)
+    else:
+        size = min(int(side * width / height), longest), side
+    return image.resize(size, BICUBIC)
+
+
+def scaled(boxes: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
+    """Boxes of an image that was resized. Args: before, after: its width and height."""
+    x, y = (float(new) / float(old) for new, old in zip(after, before))
+    return boxes * torch.tensor([x, y, x, y])
+
+
+def square_around(image: Image.Image, box: Tensor, size: int) -> tuple[Image.Image, Tensor]:
+    """A square of ``size`` pixels with the middle of ``box`` in its middle, as far as the image
+    allows.
+
+    Args: box: float32[4]. Returns: the square, the box in it (what lies outside is cut off).
+    """
+    x0, y0, x1, y1 = map(float, box)
+    left, top = (
+        first_pixel((low + high) / 2, size, whole)
+        for low, high, whole in ((x0, x1, image.width), (y0, y1, image.height))
+    )
+    square = image.crop((round(left), round(top), round(left + size), round(top + size)))
+    return square, cut(box, left, top, size)
+
+
+def first_pixel(middle: float, size: int, whole: int) -> float:
+    """Where a cut of ``size`` pixels begins so that ``middle`` is in its middle and it ends
+    inside."""
+    return max(middle - size / 2 + min(whole - middle - size / 2, 0), 0)
+
+
+def cut(boxes: Tensor, left: float, top: float, size: int) -> Tensor:
+    """Boxes in a square of the image, clipped to it."""
+    return (boxes - torch.tensor([left, top, left, top])).clamp(0, size)
+
+
+def flipped(image: Image.Image, boxes: Tensor) -> tuple[Image.Image, Tensor]:
+    """The mirror image, left and right changed."""
+    x0, y0, x1, y1 = boxes.unbind(1)
+    mirrored = torch.stack([image.width - x1, y0, image.width - x0, y1], dim=1)
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), mirrored
+
+
+def jittered(
+    image: Image.Image, boxes: Tensor, size: int, generator: torch.Generator
+) -> tuple[Image.Image, Tensor]:
+    """A square of ``size`` pixels from anywhere in the image, whose shorter side is 1 to 1.5
+    squares.
+
+    Returns: the square, the boxes clipped to it (nothing may be left of some: see ``visible``).
+    Source: large scale jitter, Ghiasi et al., Simple Copy-Paste, CVPR 2021.
+    """
+    whole = torch.tensor([image.height, image.width])
+    low, high = JITTER
+    random_scale = torch.rand(1, generator=generator) * (high - low) + low
+    target = (random_scale * size).round()
+    scale = torch.maximum(target / whole[0], target / whole[1])
+    height, width = (whole * scale).round().int().tolist()
+    before, image = image.size, image.resize((width, height), BICUBIC)
+    boxes = scaled(boxes, before, image.size)
+    room = torch.tensor([height - size, width - size])
+    top, left = (room * torch.rand(2, generator=generator)).floor().int().tolist()
+    return image.crop((left, top, left + size, top + size)), cut(boxes, left, top, size)
+
+
+def visible(boxes: Tensor) -> list[int]:
+    """Numbers of the boxes that have an area."""
+    return ((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])).nonzero()[:, 0].tolist()

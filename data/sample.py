@@ -15,7 +15,6 @@ from PIL import Image
 
 from ofa.data.augment import TrainingTransform
 from ofa.data.images import image_transform, mean_and_std
-from ofa.data.noise import noised
 from ofa.io.images import decode_image
 from ofa.task.answers import AnswerSet
 from ofa.task.task_spec import Example, RowContext, Symbols, TaskOptions, TaskSpec, Text
@@ -216,6 +215,30 @@ def encoded_answers(texts: Sequence[str], vocabulary: Vocabulary, bpe: Bpe) -> A
     return AnswerSet(
         texts, lambda text: text_ids(text, vocabulary, bpe), vocabulary.bos, vocabulary.eos
     )
+
+
+def noised(
+    tokens: Sequence[int], ratio: float, low: int, high: int, rng: Optional[random.Random]
+) -> list[int]:
+    """The tokens with about ``ratio`` of them replaced: the decoder must not rely on its own last
+    words being right. A number of ``rng`` decides which and by what."""
+    if rng is None or not ratio:
+        return list(tokens)
+    generator = torch.Generator().manual_seed(rng.getrandbits(63))
+    return replaced(torch.tensor(tokens, dtype=torch.int64), ratio, low, high, generator).tolist()
+
+
+def replaced(
+    tokens: torch.Tensor, ratio: float, low: int, high: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Each token becomes, with the probability ``ratio``, one of ``low <= id < high``.
+
+    The draws are those of upstream, in its order: which, then by what.
+    Args: tokens: int64[T]. Returns: int64[T], a new tensor.
+    """
+    chosen = torch.empty(len(tokens)).uniform_(generator=generator) < ratio
+    others = torch.randint(low, high, (int(chosen.sum()),), generator=generator)
+    return tokens.masked_scatter(chosen, others)
 
 
 def decoder_prompt(prompt_type: Optional[str], source: list[int]) -> list[int]:

@@ -182,7 +182,7 @@ def test_noise_is_new_in_every_epoch_the_same_again_and_only_in_training(files):
 
 
 def test_about_the_asked_part_is_noise_and_all_of_it_is_text(files):
-    from ofa.data.noise import replaced
+    from ofa.data.sample import replaced
 
     tokens = torch.full((20000,), 7)
     found = replaced(tokens, 0.2, 4, 50, torch.Generator().manual_seed(1))

@@ -14,7 +14,7 @@ from recorded_batches import (
     recorded_batch,
 )
 
-from ofa.data.noise import replaced
+from ofa.data.sample import replaced
 from ofa.metrics.rouge import NAMES, fix_tokens, scorer
 from ofa.tasks import spec_of
 from ofa.tasks.glue import SPECS
