@@ -13,7 +13,7 @@ from fairseq.data import FairseqDataset
 
 from ofa.data.collate import collate
 from ofa.data.row_order import row_order
-from ofa.data.rows import Rows
+from ofa.data.rows import NamedRows, Rows
 from ofa.data.sample import Sample, SampleBuilder, blank_image
 from ofa.errors import UserError
 from ofa.task.task_spec import Example, TaskOptions
@@ -98,8 +98,8 @@ class OFADataset(RowsDataset):
         shuffle_buffer: int | None = None,
     ):
         super().__init__([builder.options])
-        self.columns = builder.spec.names_of(len(file.selected_cols), str(file.path))
-        self.file = file
+        self.rows = NamedRows(file, builder.spec)
+        self.file, self.columns = file, self.rows.columns
         self.builder = builder
         self.shuffle = shuffle
         self.shuffle_buffer = shuffle_buffer
@@ -113,33 +113,20 @@ class OFADataset(RowsDataset):
     def __getitem__(self, index: int) -> Sample:
         """Raises: UserError naming file and row if the row cannot become a sample."""
         let_parent_decide_when_to_stop(os.getpid())
-        return self.builder(self.row(index), int(index), self.epoch, self.file.where(int(index)))
+        return self.builder(self.rows[index], int(index), self.epoch, self.rows.where(index))
 
     def target(self, index: int) -> list[int]:
         """Target tokens of a row, without decoding its image."""
-        return self.builder.target(self.row(index), int(index), self.file.where(int(index)))
+        return self.builder.target(self.rows[index], int(index), self.rows.where(index))
 
     def row(self, index: int) -> dict[str, str]:
         """Columns of a row by name."""
-        return dict(zip(self.columns, self.file[int(index)]))
-
-    def texts(self, index: int) -> dict[str, str]:
-        """Columns of a row by name, without reading its image."""
-        images = [column.name for column in self.builder.spec.images]
-        numbers = {
-            name: number
-            for name, number in zip(self.columns, self.file.selected_cols)
-            if name not in images
-        }
-        texts = self.file.texts(int(index), list(numbers.values()))
-        return {**dict.fromkeys(images, "(not read)"), **dict(zip(numbers, texts))}
+        return self.rows[index]
 
     def example(self, index: int) -> Example:
         """What a row asks and expects, without reading its image."""
-        where = self.file.where(int(index))
-        return self.builder.example(
-            self.texts(index), int(index), where=where, open_image=blank_image
-        )
+        row, where = self.rows.texts(index), self.rows.where(index)
+        return self.builder.example(row, int(index), where=where, open_image=blank_image)
 
     def collater(self, samples: list[Sample]) -> dict:
         """The batch of some samples, see ``ofa.data.collate``."""

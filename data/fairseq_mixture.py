@@ -20,17 +20,10 @@ from ofa.data.collate import IMAGE_ROWS, collate, rows_of_images
 from ofa.data.fairseq_dataset import OFADataset, RowsDataset, let_parent_decide_when_to_stop
 from ofa.data.pretraining import Draws, PretrainingBuilder
 from ofa.data.row_order import cached_order, shuffled, uses_shuffle_buffer
-from ofa.data.rows import Rows
+from ofa.data.rows import NamedRows, Rows
 from ofa.data.sample import TASK, Sample, without_task
 from ofa.errors import UserError
-from ofa.task.pretraining_tasks import (
-    GROUP,
-    PAIR_TASKS,
-    PAIRS_PER_GROUP,
-    TASKS,
-    RowKind,
-    whole_times,
-)
+from ofa.task.pretraining_tasks import GROUP, PAIR_TASKS, PAIRS_PER_GROUP, TASKS, RowKind, whole_times
 from ofa.task.task_spec import TaskOptions
 
 # key of a batch: int64[B], the task of each sample as its number in TASKS
@@ -193,34 +186,6 @@ class JointDataset(MixtureDataset):
             member.set_seed(seed)
 
 
-class KindRows:
-    """Rows of one file of a kind. Raises: UserError if the columns do not fit."""
-
-    def __init__(self, file: Rows, kind: RowKind, flag: str):
-        if len(file.selected_cols) != len(kind.columns):
-            raise UserError(
-                f"{file.path}: {flag}: task 'unify_task' expects {len(kind.columns)} columns"
-                f" ({', '.join(kind.column_names)}), found {len(file.selected_cols)}; the usual"
-                f" choice is {flag}={kind.default_cols}"
-            )
-        self.file, self.kind = file, kind
-
-    def __len__(self) -> int:
-        return len(self.file)
-
-    def __getitem__(self, index: int) -> dict[str, str]:
-        return dict(zip(self.kind.column_names, self.file[int(index)], strict=True))
-
-    def tasks(self, index: int, row: Mapping[str, str] | None = None) -> tuple[str, ...]:
-        """Tasks that a row has samples for. Args: row: its columns; None: they are read, without
-        the image. Raises: UserError if it does not tell."""
-        if row is None:
-            numbers = dict(zip(self.kind.column_names, self.file.selected_cols))
-            numbers.pop("image", None)
-            row = dict(zip(numbers, self.file.texts(int(index), list(numbers.values()))))
-        return self.kind.type_of(row, self.file.where(int(index))).tasks
-
-
 class PretrainingDataset(MixtureDataset):
     """Training: an index is a row of pairs, and every eighth in the order of the epoch brings an
     auxiliary batch.
@@ -236,7 +201,7 @@ class PretrainingDataset(MixtureDataset):
 
     def __init__(
         self,
-        files: Mapping[str, KindRows],
+        files: Mapping[str, NamedRows[RowKind]],
         builder: PretrainingBuilder,
         weights: Mapping[str, float],
         shuffle: bool,
@@ -326,7 +291,7 @@ class PretrainingDataset(MixtureDataset):
             try:
                 return self.samples_of(name, row, draws)
             except UserError as error:
-                self.bad_rows.pass_over(rows.file.where(row), error)
+                self.bad_rows.pass_over(rows.where(row), error)
                 last = error
             others = range(len(rows)) if self.training else self.trained_rows(name)
             row = int(draws.rng.choice(others)) if len(others) else row
@@ -337,23 +302,29 @@ class PretrainingDataset(MixtureDataset):
 
     def samples_of(self, name: str, row: int, draws: Draws) -> list[Sample]:
         rows = self.files[name]
-        content, where = rows[row], rows.file.where(row)
+        content, where = rows[row], rows.where(row)
         varies = self.training and name == PAIRS
         times = [
             whole_times(self.weights[task], draws.rng) if varies else int(self.weights[task] > 0)
-            for task in rows.tasks(row, content)
+            for task in self.tasks(name, row, content)
         ]
         found = []
         for repeat in range(max(times)):
-            made = self.builder(rows.kind.read, content, draws, where, row)
+            made = self.builder(rows.schema.read, content, draws, where, row)
             found += [sample for sample, count in zip(made, times) if repeat < count]
         return found
+
+    def tasks(self, name: str, row: int, content: Mapping[str, str]) -> tuple[str, ...]:
+        """Tasks that a row has samples for. Raises: UserError if it does not tell."""
+        rows = self.files[name]
+        return rows.schema.type_of(content, rows.where(row)).tasks
 
     def is_trained(self, name: str, row: int) -> bool:
         """Whether a row has a task that is trained; a row that does not tell will say so when it
         is read."""
         try:
-            return any(self.weights[task] for task in self.files[name].tasks(row))
+            row_texts = self.files[name].texts(row)
+            return any(self.weights[task] for task in self.tasks(name, row, row_texts))
         except UserError:
             return True
 

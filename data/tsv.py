@@ -200,18 +200,14 @@ def column_numbers(
     return numbers
 
 
-def data_files(data: str, split: str, epoch: int = 1) -> str:
-    """File of a split among the comma-separated paths of upstream's scripts.
+def data_files(data: str | None, split: str, only_training: bool = False) -> list[str]:
+    """Files of a split among the comma-separated paths of upstream's scripts: those that training
+    takes in turn, one per epoch, or the one of another split.
 
-    The last path is for validation, the others are taken in turn, one per training epoch:
-    ``"a.tsv,b.tsv,val.tsv"``: ``train`` reads a, b, a, ... in the epochs 1, 2, 3, ...; other splits
-    val. A single path serves all splits.
+    The last path is for validation, the others for training: of ``"a.tsv,b.tsv,val.tsv"`` it takes
+    a, b, a, ... A single path serves all splits. Args: only_training: all paths are for training.
     """
-    paths = [path.strip() for path in data.split(",") if path.strip()]
-    if not paths:
-        raise UserError(
-            f"{data!r}: expected the path of a TSV file, found none; give train.tsv,valid.tsv"
-        )
-    if split == "train":
-        return paths[(epoch - 1) % max(len(paths) - 1, 1)]
-    return paths[-1]
+    paths = [path.strip() for path in (data or "").split(",") if path.strip()]
+    if split != "train":
+        return paths[-1:]
+    return paths if only_training or len(paths) == 1 else paths[:-1]

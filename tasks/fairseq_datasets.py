@@ -52,9 +52,7 @@ class ReadingTask(FairseqTask):
     def training_files(self) -> dict[str, list[str]]:
         """Name of a kind of rows -> the files with such rows that training takes in turn, one
         per epoch."""
-        data = self.cfg.data or ""
-        epochs = range(1, max(data.count(","), 1) + 1)
-        return {"train": [data_files(data, "train", epoch) for epoch in epochs]}
+        return {"train": data_files(self.cfg.data, "train")}
 
     def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
         """Open the file of a split: of several training files the one whose turn it is in
@@ -62,7 +60,13 @@ class ReadingTask(FairseqTask):
 
         Raises: UserError if the file is missing or its columns do not fit.
         """
-        dataset = self.open_file(data_files(self.cfg.data or "", split, epoch), split)
+        paths = data_files(self.cfg.data, split)
+        if not paths:
+            raise UserError(
+                f"{self.cfg.data!r}: expected the path of a TSV file, found none; give"
+                " train.tsv,valid.tsv"
+            )
+        dataset = self.open_file(paths[(epoch - 1) % len(paths)], split)
         logger.info("%s: %s, %d rows", split, dataset.file.path, len(dataset))
         kind = "training" if split == "train" else "evaluation"
         if self.answers is not None and kind not in self.checked:

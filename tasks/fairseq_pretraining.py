@@ -14,18 +14,13 @@ from omegaconf import II
 from ofa.criterions.fairseq_criterion import TOKEN_NLL
 from ofa.data.bad_rows import BadRows
 from ofa.data.fairseq_mixture import PAIRS as PAIR_ROWS
-from ofa.data.fairseq_mixture import KindRows, PretrainingDataset
+from ofa.data.fairseq_mixture import PretrainingDataset
 from ofa.data.negatives import NegativeSampler
 from ofa.data.pretraining import PretrainingBuilder
-from ofa.data.rows import open_rows
+from ofa.data.rows import NamedRows, open_rows
+from ofa.data.tsv import data_files
 from ofa.errors import UserError
-from ofa.task.pretraining_tasks import (
-    EXTRA_TASKS,
-    PAIR_TASKS,
-    TASKS,
-    PretrainingOptions,
-    parse_weights,
-)
+from ofa.task.pretraining_tasks import PAIR_TASKS, TASKS, PretrainingOptions, parse_weights
 from ofa.task.task_spec import mixture_spec
 from ofa.tasks.fairseq_datasets import ReadingTask
 from ofa.tasks.fairseq_task import CRITERION_METRICS, OFATask
@@ -90,21 +85,15 @@ class UnifyTask(OFATask):
     # --- data
     # ----------------------------------------------------------------------------------------------
 
-    def paths(self, given: Optional[str], split: str, pairs: bool) -> list[str]:
-        """Files of a split. With validation the last of several is for it; a single file of
-        pairs serves both."""
-        found = [path.strip() for path in (given or "").split(",") if path.strip()]
-        if split == "train":
-            return found if self.cfg.disable_validation or len(found) < 2 else found[:-1]
-        return found[-1:] if pairs or len(found) > 1 else []
-
     def paths_of(self, split: str) -> dict[str, list[str]]:
         """Pairs, and auxiliary rows by task, of the tasks that are trained -> their files."""
         found = {}
-        if any(self.weights[name] for name in PAIR_TASKS):
-            found[PAIR_ROWS] = self.paths(self.given("caption"), split, True)
-        for name in filter(self.weights.get, EXTRA_TASKS):
-            found[name] = self.paths(self.given(name), split, False)
+        for name in filter(self.weights.get, TASKS):
+            given, is_pair = self.given(name), name in PAIR_TASKS
+            # a single auxiliary file is for training alone
+            if is_pair or split == "train" or len(data_files(given, "train", True)) > 1:
+                paths = data_files(given, split, self.cfg.disable_validation)
+                found[PAIR_ROWS if is_pair else name] = paths
         return {name: paths for name, paths in found.items() if paths}
 
     def training_files(self) -> dict[str, list[str]]:
@@ -116,10 +105,10 @@ class UnifyTask(OFATask):
         rows = {}
         for name, paths in self.paths_of(split).items():
             kind = EXTRAS.get(name, PAIRS)
-            option = "selected_cols" if kind is PAIRS else f"{kind.name}_selected_cols"
-            columns = getattr(self.cfg, option) or kind.default_cols
-            file = open_rows(paths[(epoch - 1) % len(paths)], columns)
-            rows[name] = KindRows(file, kind, f"--{option.replace('_', '-')}")
+            columns = getattr(self.cfg, kind.flag.removeprefix("--").replace("-", "_"))
+            path = paths[(epoch - 1) % len(paths)]
+            file = open_rows(path, columns or kind.default_cols)
+            rows[name] = NamedRows(file, kind)
             logger.info("%s: %s: %s, %d rows", split, name, file.path, len(file))
         if not rows:
             raise UserError(

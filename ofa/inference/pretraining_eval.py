@@ -105,7 +105,7 @@ class PretrainingEvalSet:
                     row = file[index - start]
                     wanted = {
                         task
-                        for task in file.tasks(index - start, row)
+                        for task in self.dataset.tasks(name, index - start, row)
                         if task in lacking and question_of(task, row) not in seen
                     }
                     parts = self.dataset[index] if wanted else ()
@@ -168,7 +168,7 @@ class PretrainingEvalSet:
         for index in range(len(pairs)):
             row = pairs[index]
             try:
-                tasks = pairs.tasks(index, row)
+                tasks = self.dataset.tasks("pairs", index, row)
             except UserError:  # a row of unknown type says nothing
                 continue
             if (

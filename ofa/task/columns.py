@@ -128,6 +128,11 @@ class TsvSchema:
             object.__setattr__(self, "default_cols", ",".join(map(str, range(len(self.columns)))))
 
     @property
+    def flag(self) -> str:
+        """The option that names the columns of a file."""
+        return "--selected-cols"
+
+    @property
     def column_names(self) -> tuple[str, ...]:
         """Names of the columns that every file has."""
         return tuple(column.name for column in self.columns if not column.may_be_absent)
@@ -168,9 +173,9 @@ class TsvSchema:
         every = tuple(column.name for column in self.columns)
         if not len(self.column_names) <= count <= len(every):
             raise UserError(
-                f"{where}: --selected-cols: task '{self.name}' expects {len(self.column_names)}"
+                f"{where}: {self.flag}: task '{self.name}' expects {len(self.column_names)}"
                 f" columns ({', '.join(self.column_names)}), found {count}; the usual choice is"
-                f" --selected-cols={self.default_cols}"
+                f" {self.flag}={self.default_cols}"
             )
         return every[:count]
 

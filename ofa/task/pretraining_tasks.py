@@ -181,6 +181,10 @@ class RowKind(TsvSchema):
         return (self.name,)
 
     @property
+    def flag(self) -> str:
+        return "--selected-cols" if len(self.types) > 1 else f"--{self.name}-selected-cols"
+
+    @property
     def by_type(self) -> dict[str, tuple[Column, ...]]:
         """Content of the column ``type`` -> what columns of such a row are."""
         return {name: rows.columns for name, rows in self.types.items() if rows.columns}

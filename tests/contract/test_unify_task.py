@@ -737,7 +737,7 @@ def test_processes_tell_one_another_of_broken_rows_at_the_beginning_of_an_epoch(
         (
             ("--selected-cols=0,1,2",),
             (),
-            "--selected-cols: task 'unify_task' expects 8 columns .*, found 3",
+            "--selected-cols: task 'vision_language' expects 8 columns .*, found 3",
         ),
         (("--detection-selected-cols=0,1",), (), "--detection-selected-cols: .* expects 3 columns"),
         (("--image-selected-cols=0,1,7",), (), "asks for column 7, found 3 columns"),

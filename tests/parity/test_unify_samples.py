@@ -15,9 +15,10 @@ from conftest import bpe_folder
 from golden import load, load_json, path
 
 from ofa.data.bad_rows import BadRows
-from ofa.data.fairseq_mixture import KindRows, PretrainingDataset
+from ofa.data.fairseq_mixture import PretrainingDataset
 from ofa.data.negatives import NegativeSampler
 from ofa.data.pretraining import Draws, PretrainingBuilder
+from ofa.data.rows import NamedRows
 from ofa.data.tsv import TsvFile
 from ofa.task.pretraining_tasks import PretrainingOptions, parse_weights
 from ofa.tasks.fairseq_pretraining import UnifyTask
@@ -41,10 +42,10 @@ def dataset(tmp_path_factory):
     builder = PretrainingBuilder(UnifyTask.spec, options, vocabulary, bpe, "train", negatives)
     files = {"text_infilling": "text", "image_infilling": "image", "detection": "detection"}
     extras = {
-        name: KindRows(TsvFile(path(f"dataset_unify_{file}.tsv")), EXTRAS[name], "")
+        name: NamedRows(TsvFile(path(f"dataset_unify_{file}.tsv")), EXTRAS[name])
         for name, file in files.items()
     }
-    pairs = KindRows(TsvFile(path("dataset_unify_vl.tsv")), PAIRS, "")
+    pairs = NamedRows(TsvFile(path("dataset_unify_vl.tsv")), PAIRS)
     files = {"pairs": pairs, **extras}
     return PretrainingDataset(files, builder, parse_weights(None), False, BadRows())
 

@@ -135,7 +135,7 @@ class PairsStub:
     def __getitem__(self, index):
         return self.rows[index]
 
-    def tasks(self, index, row):
+    def tasks(self, name, index, row):
         if not row["caption"]:
             raise UserError(f"pairs.tsv:{index + 1}: expects a caption")
         return ("caption",)

@@ -455,8 +455,8 @@ def test_a_pipe_and_a_device_are_refused_at_once(tmp_path):
 
 def test_training_takes_all_but_the_last_file_in_turn():
     files = "a.tsv, b.tsv,val.tsv"
-    assert [data_files(files, "train", epoch) for epoch in (1, 2, 3)] == ["a.tsv", "b.tsv", "a.tsv"]
-    assert data_files(files, "valid", 2) == data_files(files, "test") == "val.tsv"
-    assert data_files("only.tsv", "train", 5) == data_files("only.tsv", "valid") == "only.tsv"
-    with pytest.raises(UserError, match="found none"):
-        data_files(" , ", "train")
+    assert data_files(files, "train") == ["a.tsv", "b.tsv"]
+    assert data_files(files, "train", only_training=True) == ["a.tsv", "b.tsv", "val.tsv"]
+    assert data_files(files, "valid") == data_files(files, "test") == ["val.tsv"]
+    assert data_files("only.tsv", "train") == data_files("only.tsv", "valid") == ["only.tsv"]
+    assert data_files(" , ", "train") == data_files(None, "valid") == []
