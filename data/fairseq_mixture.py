@@ -23,7 +23,14 @@ from ofa.data.row_order import cached_order, shuffled, uses_shuffle_buffer
 from ofa.data.rows import NamedRows, Rows
 from ofa.data.sample import TASK, Sample, without_task
 from ofa.errors import UserError
-from ofa.task.pretraining_tasks import GROUP, PAIR_TASKS, PAIRS_PER_GROUP, TASKS, RowKind, whole_times
+from ofa.task.pretraining_tasks import (
+    GROUP,
+    PAIR_TASKS,
+    PAIRS_PER_GROUP,
+    TASKS,
+    RowKind,
+    whole_times,
+)
 from ofa.task.task_spec import TaskOptions
 
 # key of a batch: int64[B], the task of each sample as its number in TASKS
