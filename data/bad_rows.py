@@ -47,8 +47,7 @@ class BadRows:
         logger.warning("skipped broken row %d of at most %d: %s", count, self.limit, error)
 
     def names(self) -> list[int]:
-        """Numbers of the rows so far, for checkpoints: a run that continues does not count and
-        name them again."""
+        """Numbers of the rows so far, for checkpoints: a resumed run does not count them again."""
         return [] if self.seen is None else [name for name in self.seen[:] if name]
 
     def add(self, names: Iterable[int]) -> None:

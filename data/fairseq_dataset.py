@@ -85,9 +85,8 @@ class OFADataset(RowsDataset):
 
     Args:
         file: rows with the selected columns, in the order of the task's ``columns``.
-        builder: row -> sample.
-        shuffle: ask for the rows in a new order in every epoch, decided by (seed, epoch).
-            shuffle_buffer: as ``ofa.data.row_order.row_order`` takes it.
+        shuffle: ask for the rows in a new order in every epoch, decided by (seed, epoch), with the
+            ``shuffle_buffer`` of ``ofa.data.row_order``.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from PIL import Image
@@ -12,8 +13,9 @@ from torchvision.transforms import functional as F
 from ofa.data.augment import MILD, RandAugment
 from ofa.data.images import image_transform, mean_and_std
 from ofa.data.negatives import NegativeSampler
-from ofa.data.sample import Bpe, ImageOpener, Sample, SampleBuilder
+from ofa.data.sample import Bpe, Sample, SampleBuilder
 from ofa.data.span_mask import SpanMask
+from ofa.io.images import decode_image
 from ofa.task.pretraining_tasks import PretrainingContext, PretrainingOptions
 from ofa.task.task_spec import Example, Symbols, TaskSpec
 from ofa.tokens.boxes import bins_to_text, resize_ratios, squashed_to_bins
@@ -46,13 +48,9 @@ class Draws:
 class PretrainingBuilder:
     """Turns rows into samples, each the same whenever and wherever it is read.
 
-    Args:
-        spec: declares no set of answers and no augmentation; texts become tokens as in the other
-            tasks.
-        split: ``train`` or the name of an evaluation split, where nothing is cut at random.
-        negatives: what does not fit, if image-text matching is trained.
-
-    Attributes: seed: of the run.
+    Args: spec: declares no set of answers and no augmentation. split: ``train`` or the name of an
+        evaluation split, where nothing is cut at random. negatives: what does not fit, if
+        image-text matching is trained.
     """
 
     def __init__(
@@ -98,7 +96,7 @@ class PretrainingBuilder:
             options=self.options,
             split=self.split,
             language="en",
-            open_image=ImageOpener(where),
+            open_image=partial(decode_image, where=where),
             where=where,
             index=index,
             rng=draws.rng,

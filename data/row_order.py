@@ -2,10 +2,9 @@
 shards would give.
 
 A shuffle buffer reads the shards one after the other, keeps N samples, and gives out one of them at
-random whenever it has read another. So reads stay within a few shards, which large data on disks
-and network file systems need. Here its order is computed beforehand, on row numbers alone, from
-(seed, epoch): any process can read any place of it, and a run that was stopped continues in the
-middle of an epoch.
+random whenever it has read another: reads stay within a few shards, which large data on disks and
+network file systems need. Here its order is computed beforehand, on row numbers alone, from
+(seed, epoch): any process can read any place of it.
 """
 
 import functools
@@ -30,14 +29,11 @@ def row_order(
             ``DEFAULT_BUFFER`` for shards, 0 for other rows. A TSV is taken as shards of that size
             in rows.
     """
-    starts = getattr(rows, "shard_starts", None)
-    if not uses_shuffle_buffer(rows, buffer):
-        buffer = 0
-    elif buffer is None:
-        buffer = DEFAULT_BUFFER
     random = np.random.default_rng((*np.atleast_1d(seed).tolist(), epoch))
-    if buffer == 0:
+    if not uses_shuffle_buffer(rows, buffer):
         return random.permutation(len(rows))
+    buffer = DEFAULT_BUFFER if buffer is None else buffer
+    starts = getattr(rows, "shard_starts", None)
     if starts is None:
         starts = np.append(np.arange(0, len(rows), buffer), len(rows))
     order = random.permutation(len(starts) - 1)

@@ -7,6 +7,7 @@ read in any order, by any number of workers, and a run resumes exactly.
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Optional, Protocol, TypedDict, Union, cast
 
 import numpy as np
@@ -80,12 +81,8 @@ def text_ids(text: Text, vocabulary: Vocabulary, bpe: Bpe) -> list[int]:
 class SampleBuilder:
     """Turns rows of one split into samples, as a task declares it.
 
-    Args:
-        spec: the task.
-        options: the task's command-line options.
-        split: ``train`` or the name of an evaluation split.
-        seed: of the run.
-        answers: the set of the task, if it has one; made here when left out.
+    Args: split: ``train`` or the name of an evaluation split. seed: of the run. answers: the set
+        of the task, if it has one; made here when left out.
     """
 
     spec: TaskSpec
@@ -108,11 +105,8 @@ class SampleBuilder:
     ) -> Sample:
         """The sample of ``row``.
 
-        Args:
-            index: number of the row in its file.
-            where: place of the row, ``file:line``, for error messages.
+        Args: index: number of the row in its file. where: ``file:line``, for error messages.
             open_image: image column -> RGB image; by default the column is base64.
-
         Raises: UserError naming ``where``, if the row breaks a rule of the task or its image
             cannot be read.
         """
@@ -136,7 +130,7 @@ class SampleBuilder:
             options=self.options,
             split=self.split,
             language="zh" if self.bpe.kind == "bert" else "en",
-            open_image=open_image or ImageOpener(where),
+            open_image=open_image or partial(decode_image, where=where),
             where=where,
             index=index,
             rng=self.rng(epoch, index),
@@ -192,11 +186,8 @@ class SampleBuilder:
         return self.transform(image) if rng is None else self.augmenting(image, rng)
 
     def constraint_mask(self, answers: AnswerSet, target: list[int], given: int) -> torch.Tensor:
-        """What an answer of the set may continue with at each position: bool[given + T + 1, V].
-
-        Args: target: token ids, T of them. given: positions of the decoder's prompt, where nothing
-        is allowed.
-        """
+        """What an answer of the set may continue with at each position: bool[given + T + 1, V];
+        nothing at the ``given`` positions of the decoder's prompt."""
         mask = torch.zeros(given + len(target) + 1, len(self.vocabulary), dtype=torch.bool)
         for position in range(len(target) + 1):
             mask[given + position, answers.allowed_after(target[:position])] = True
@@ -231,32 +222,18 @@ def noised(
 def replaced(
     tokens: torch.Tensor, ratio: float, low: int, high: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Each token becomes, with the probability ``ratio``, one of ``low <= id < high``.
-
-    The draws are those of upstream, in its order: which, then by what.
-    Args: tokens: int64[T]. Returns: int64[T], a new tensor.
-    """
+    """int64[T], each token with the probability ``ratio`` one of ``low <= id < high``; draws are
+    those of upstream, in its order: which, then by what."""
     chosen = torch.empty(len(tokens)).uniform_(generator=generator) < ratio
     others = torch.randint(low, high, (int(chosen.sum()),), generator=generator)
     return tokens.masked_scatter(chosen, others)
 
 
 def decoder_prompt(prompt_type: Optional[str], source: list[int]) -> list[int]:
-    """What the decoder is given before it answers, see ``Example.prompt_type``. Args: source:
-    <s> ... </s>."""
+    """What the decoder is given before it answers, see ``Example.prompt_type``."""
     if prompt_type == "src":
         return source
     return source[:-1] if prompt_type == "prev_output" else source[:1]
-
-
-@dataclass
-class ImageOpener:
-    """Decodes image columns of one row; errors name the row."""
-
-    where: str
-
-    def __call__(self, field: str) -> Image.Image:
-        return decode_image(field, self.where)
 
 
 def blank_image(field: str) -> Image.Image:

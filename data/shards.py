@@ -272,7 +272,6 @@ def as_cell(value: Any) -> str:
 
 
 # --- which shards
-# ---------------------------------------------------------------------------------------------
 
 
 def names_shards(path: str) -> bool:

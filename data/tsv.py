@@ -21,16 +21,13 @@ BLOCK = 1 << 14  # bytes at either end of a long row that ``TsvFile.texts`` look
 class TsvFile:
     """The rows of one TSV file as lists of strings, in any order, from any number of processes.
 
-    Args:
-        path: the file.
-        selected_cols: columns that ``[]`` returns, in this order: ``"0,4,2"`` or numbers; all when
-            None.
-
     Picklable; the file is opened when the first row is read, once per process. ``pread`` has no
     file position, so a forked worker may share the descriptor. A file that grows or shrinks after
     it was opened is refused, in every process: its rows may be others by now.
-    Raises: UserError for a missing or empty file and for a selected column that the first row
-    lacks.
+
+    Args: selected_cols: columns that ``[]`` returns, in this order: ``"0,4,2"`` or numbers; all
+        when None.
+    Raises: UserError for a missing or empty file, and for a column that the first row lacks.
 
     >>> rows = TsvFile("caption_val.tsv", "1,4,2")
     >>> image_id, image, captions = rows[0]

@@ -93,7 +93,6 @@ class JointTask(OFATask):
         command line."""
 
     # --- data
-    # ----------------------------------------------------------------------------------------------
 
     def training_files(self) -> dict[str, list[str]]:
         return {name: task.training_files()["train"] for name, task in self.tasks.items()}
@@ -112,7 +111,6 @@ class JointTask(OFATask):
             logger.info("%s: %s, %d samples an epoch (%.1f %%)", split, name, count, share)
 
     # --- model, training and validation
-    # ---------------------------------------------------------------------
 
     def make_generators(self, model) -> None:
         for task in self.tasks.values():

@@ -83,7 +83,6 @@ class UnifyTask(OFATask):
         return getattr(self.cfg, f"{EXTRAS[name].name}_data")
 
     # --- data
-    # ----------------------------------------------------------------------------------------------
 
     def paths_of(self, split: str) -> dict[str, list[str]]:
         """Pairs, and auxiliary rows by task, of the tasks that are trained -> their files."""
@@ -139,7 +138,6 @@ class UnifyTask(OFATask):
             )
 
     # --- training and validation
-    # ----------------------------------------------------------------------------
 
     def train_step(self, sample, *args, **kwargs):
         """Every batch is a step of pretraining, also one of pairs alone: it counts as much as

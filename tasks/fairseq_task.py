@@ -98,7 +98,6 @@ class OFATask(ReadingTask, DrawingTask):
         return cls(cfg, vocabulary, bpe)
 
     # --- model and generation
-    # -------------------------------------------------------------------------------
 
     def build_model(self, cfg, from_checkpoint: bool = False):
         """A model for this vocabulary, and what generates with it."""
@@ -124,7 +123,6 @@ class OFATask(ReadingTask, DrawingTask):
         """Args: state: of the checkpoint that this run continues from."""
 
     # --- training and validation
-    # ----------------------------------------------------------------------------
 
     @property
     def uses_ema(self) -> bool:
@@ -216,11 +214,8 @@ class OFATask(ReadingTask, DrawingTask):
     def rewards(
         self, answers: Sequence[torch.Tensor], rows: Sequence[int], sample: Mapping[str, Any]
     ) -> np.ndarray:
-        """What sampled answers earn by the task's own ``reward``.
-
-        Args: answers: token ids of each. rows: of each, its row in the batch ``sample``. Returns:
-        float64[answers].
-        """
+        """float64[answers]: what sampled answers earn by the task's own ``reward``. Args: answers:
+        token ids of each. rows: of each, its row in the batch ``sample``."""
         known = self.rows(sample)
         predictions = [
             self.spec.prediction(self.hypothesis(tokens), known[row], self.cfg)

@@ -155,14 +155,16 @@ def png(size=(40, 20)) -> bytes:
 
 
 def example(split: str, text: str = "Open", image: bytes | None = None, **options):
-    from ofa.data.sample import ImageOpener
+    from functools import partial
+
+    from ofa.io.images import decode_image
 
     where = "ocr_train.tsv:5"
     context = RowContext(
         OcrOptions(patch_image_size=64, **options),
         split,
         "en",
-        ImageOpener(where),
+        partial(decode_image, where=where),
         where,
         4,
         random.Random(3),
