@@ -103,7 +103,7 @@ def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluat
     task, models, stored = load(options, device)
     dataset = open_rows(task, options)
     references = (
-        references_of(task.spec, dataset.texts, len(dataset), dataset.file.where)
+        references_of(task.spec, dataset.rows.texts, len(dataset), dataset.rows.where)
         if rank == 0
         else None
     )
