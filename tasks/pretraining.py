@@ -54,45 +54,47 @@ EXTRA_WEIGHT = 2.0  # confidence of the auxiliary rows, as upstream
 def caption(row: Row, context: PretrainingContext) -> list[Example]:
     """Captions of cc12m are often cut off in front: their first two tokens are given, not
     learned."""
-    text = words(row, "caption", context, context.options.max_tgt_length)
+    target = clean_phrase(row["caption"], context.options.max_tgt_length)
+    text = required(row, "caption", target, context)
     pixels = context.images.full_view(context.open_image(row["image"]))
     ahead = 2 if row["dataset"].strip() == CC12M else 0
     found = [sample("caption", row, CAPTION, f" {text}", pixels, unscored=ahead)]
     if context.negatives is not None:
-        fitting = clean_phrase(row["caption"], context.options.max_src_length)
-        other = context.negatives.caption(
-            row["caption"], split_objects(row["objects"]), context.rng
-        )
-        other = clean_phrase(other, context.options.max_src_length)
-        fits = context.rng.random() >= 0.5 or other == fitting
-        source = MATCHING_CAPTION.format(fitting if fits else other)
-        found.append(sample(MATCHING, row, source, YES if fits else NO, pixels))
+        limit, objects = context.options.max_src_length, split_objects(row["objects"])
+        fitting = clean_phrase(row["caption"], limit)
+        other = context.negatives.caption(row["caption"], objects, context.rng)
+        shown, answer = one_of(fitting, clean_phrase(other, limit), context)
+        found.append(sample(MATCHING, row, MATCHING_CAPTION.format(shown), answer, pixels))
     return found
 
 
 def question(row: Row, context: PretrainingContext) -> list[Example]:
     """As upstream the question is asked as it stands, with or without a question mark."""
     text = clean_question(row["question"], context.options.max_src_length)
-    if not text or not row["answers"].strip():
-        raise UserError(
-            f"{place(context.where)}type 'qa' expects a question and answers such as '1.0|!+yes',"
-            f" found {row['question'][:40]!r} and {row['answers'][:40]!r}; fill them in or remove"
-            " the row"
-        )
+    required(row, "question", text, context)
+    required(row, "answers", row["answers"].strip(), context)
     pixels = context.images.full_view(context.open_image(row["image"]))
     answers = parse_answers(row["answers"], context.where)
-    answer = max(answers, key=answers.__getitem__)
-    found = [sample("qa", row, f" {text}", f" {answer}", pixels, answers[answer])]
+    best = max(answers, key=answers.__getitem__)
+    sure = answers[best]
+    found = [sample("qa", row, f" {text}", f" {best}", pixels, sure)]
     if context.negatives is not None:
-        other = context.negatives.answer(answer, answers[answer], context.rng)
-        fits = context.rng.random() >= 0.5 or other == answer
-        source = MATCHING_ANSWER.format(text, answer if fits else other)
-        found.append(sample(MATCHING, row, source, YES if fits else NO, pixels, answers[answer]))
+        other = context.negatives.answer(best, sure, context.rng)
+        shown, answer = one_of(best, other, context)
+        source = MATCHING_ANSWER.format(text, shown)
+        found.append(sample(MATCHING, row, source, answer, pixels, sure))
     return found
 
 
+def one_of(fitting: str, other: str, context: PretrainingContext) -> tuple[str, str]:
+    """What fits or what does not, and whether it does."""
+    fits = context.rng.random() >= 0.5 or other == fitting
+    return (fitting, YES) if fits else (other, NO)
+
+
 def grounding(row: Row, context: PretrainingContext) -> list[Example]:
-    text = words(row, "caption", context, context.options.max_src_length)
+    source = clean_phrase(row["caption"], context.options.max_src_length)
+    text = required(row, "caption", source, context)
     image = context.open_image(row["image"])
     box = parse_box(row["answers"], context.where)
     check_inside(box, image.size, context.where)
@@ -104,24 +106,18 @@ def grounding(row: Row, context: PretrainingContext) -> list[Example]:
     ]
 
 
-def words(row: Row, column: str, context: PretrainingContext, limit: int) -> str:
-    """A text of a row as the model reads it. Raises: UserError if there is none."""
-    text = clean_phrase(row[column], limit)
+def required(row: Row, column: str, text: str, context: PretrainingContext) -> str:
+    """The text, made of a column. Raises: UserError if nothing is left of it."""
     if not text:
         raise UserError(
-            f"{place(context.where)}type '{row['type'].strip()}' expects a {column} with at least"
-            f" one word, found {row[column][:40]!r}; fill it in or remove the row"
+            f"{place(context.where)}type '{row.get('type', 'text').strip()}' expects {column} with"
+            f" at least one word, found {row[column][:40]!r}; fill it in or remove the row"
         )
     return text
 
 
 def text_infilling(row: Row, context: PretrainingContext) -> list[Example]:
-    text = row["text"].strip().lower()
-    if not text:
-        raise UserError(
-            f"{place(context.where)}text infilling expects a text, found {row['text']!r}; remove"
-            " the row"
-        )
+    text = required(row, "text", row["text"].strip().lower(), context)
     masked, whole = context.images.corrupt_spans(f" {text}")
     source = (TEXT_INFILLING[0], masked, TEXT_INFILLING[1])
     pixels = context.images.blank_image()
@@ -139,12 +135,8 @@ def image_infilling(row: Row, context: PretrainingContext) -> list[Example]:
             " other pixels; resize the pixels, then encode its middle again (ofa tokenizer"
             " encode)"
         )
-    codes = text_to_codes(
-        row["codes"],
-        options.code_dict_size,
-        (options.code_image_size // CODE_SIDE) ** 2,
-        context.where,
-    )
+    count = (options.code_image_size // CODE_SIDE) ** 2
+    codes = text_to_codes(row["codes"], options.code_dict_size, count, context.where)
     target = Symbols(" ".join(map(code_symbol, codes.tolist())))
     pixels = context.images.mask_center(image)
     return auxiliary("image_infilling", row, IMAGE_INFILLING, target, pixels)

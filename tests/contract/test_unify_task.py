@@ -557,12 +557,12 @@ WRONG_ROWS = {
     "no caption": (
         "pairs",
         [*PAIR[:2], " ", "", "", "", "coco", "caption"],
-        "pairs.tsv:2: type 'caption' expects a caption",
+        "pairs.tsv:2: type 'caption' expects caption with at least one word, found ' '",
     ),
     "no answer": (
         "pairs",
         [*PAIR[:2], "", "who?", "", "", "vqa", "qa"],
-        "pairs.tsv:2: type 'qa' expects a question and answers",
+        "pairs.tsv:2: type 'qa' expects answers with at least one word, found ''",
     ),
     "no box": (
         "pairs",
@@ -570,7 +570,11 @@ WRONG_ROWS = {
         "pairs.tsv:2: expects a box",
     ),
     "no image": ("pairs", ["x", "????", *PAIR[2:]], "pairs.tsv:2: expects an image"),
-    "empty text": ("texts", ["t", " "], "texts.tsv:2: text infilling expects a text"),
+    "empty text": (
+        "texts",
+        ["t", " "],
+        "texts.tsv:2: type 'text' expects text with at least one word, found ' '",
+    ),
     "size of image": (
         "images",
         ["i", "IMAGE", "1 2 3 4"],
@@ -663,8 +667,7 @@ def test_a_file_of_broken_rows_ends_the_run_however_many_are_allowed(files, tmp_
     nothing = write_rows(tmp_path / "nothing.tsv", [["t", " "]] * 3)
     wrong = SimpleNamespace(**{**vars(files), "texts": f"{nothing},{files.texts.split(',')[1]}"})
     with pytest.raises(
-        UserError,
-        match=r"nothing.tsv:\d: text infilling expects a text.*; 100 rows in turn were broken",
+        UserError, match=r"nothing.tsv:\d: type 'text' expects text.*; 100 rows in turn were broken"
     ):
         read_all(set_up(wrong, "--skip-bad-rows=10")[1].datasets["train"])
 
