@@ -195,9 +195,9 @@ def read_builds(path: str | Path) -> list[Build]:
     builds = []
     for line in Path(path).read_text().splitlines():
         if line.strip() and line[0] != "#":
-            *versions, oldest = line.split()
-            major, minor = oldest.split(".")
-            builds.append(Build(*versions, (int(major), int(minor))))
+            torch_version, torchvision, cuda, oldest = line.split()
+            major, minor = map(int, oldest.split("."))
+            builds.append(Build(torch_version, torchvision, cuda, (major, minor)))
     return builds
 
 

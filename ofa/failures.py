@@ -53,9 +53,10 @@ def _of_the_machine(error: BaseException) -> str | None:
     text = str(error)
     worker = DATA_WORKER.search(text)
     if worker:
+        how = re.sub("^killed", "was killed", worker[2])
         return (
             f"data worker (process {worker[1]}): expected batches of it, found that it"
-            f" {_past(worker[2])}. Memory is usually short: lower --num-workers or --batch-size, or"
+            f" {how}. Memory is usually short: lower --num-workers or --batch-size, or"
             f" give a container more shared memory (--shm-size). {AGAIN}"
         )
     if _is_memory(error, text):
@@ -76,32 +77,20 @@ def _of_the_machine(error: BaseException) -> str | None:
     remote = ERROR_OF_WORKER.search(text)
     if remote:
         return f"data worker: expected to read the data, found {remote[2]}. Correct that. {AGAIN}"
-    if (
-        isinstance(error, OSError)
-        and error.errno is not None
-        and not isinstance(error, ConnectionError)
-    ):
-        return of_file(error)
+    if isinstance(error, ConnectionError):
+        return None
+    if isinstance(error, OSError) and error.errno is not None:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        return (
+            f"{error.filename or 'reading or writing'}: {error.strerror or error}. Nothing"
+            f" half-written is left. {'Free some space' if full else 'Correct that'}. {AGAIN}"
+        )
     return None
-
-
-def of_file(error: OSError) -> str:
-    """One line about a file or folder that cannot be read or written."""
-    place = f"{error.filename or 'reading or writing'}: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{place}. Nothing half-written is left. Free some space. {AGAIN}"
-    return f"{place}. Nothing half-written is left. Correct that. {AGAIN}"
 
 
 def _is_memory(error: BaseException, text: str) -> bool:
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return (
-        named or isinstance(error, (RuntimeError, OSError)) and NO_MEMORY.search(text) is not None
-    )
-
-
-def _past(words: str) -> str:
-    return f"was {words}" if words.startswith("killed") else words
+    return named or isinstance(error, (RuntimeError, OSError)) and bool(NO_MEMORY.search(text))
 
 
 def _shorten(text: str) -> str:
@@ -115,10 +104,8 @@ def reader_is_gone() -> bool:
     print is dropped then."""
     if not without_reader(sys.stdout) and not without_reader(sys.stderr):
         return False
-    for stream in (
-        sys.stdout,
-        sys.stderr,
-    ):  # what is left in them would be written at the end of the interpreter
+    # what is left in them would be written at the end of the interpreter
+    for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return True

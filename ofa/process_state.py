@@ -54,19 +54,14 @@ def restore_environment(variables: dict[str, str]) -> None:
 
 def silence_known_warnings() -> None:
     """For commands: remarks of hydra, ``torch.cuda.amp`` and Pillow on calls inside libraries."""
-    warnings.filterwarnings(
-        "ignore", message=r".*pin_memory.* no accelerator.*", category=UserWarning
-    )
-    warnings.filterwarnings(
-        "ignore", message=r".*torch\.cuda\.amp\..*is deprecated.*", category=FutureWarning
-    )
+    for category, message in (
+        (UserWarning, r".*pin_memory.* no accelerator.*"),
+        (FutureWarning, r".*torch\.cuda\.amp\..*is deprecated.*"),
+        (FutureWarning, r".*torch\.nn\.utils\.weight_norm.*"),
+        # hydra's, which names a place outside of hydra: only the message tells
+        (UserWarning, r"\s*'\w+' is validated against ConfigStore schema"),
+    ):
+        warnings.filterwarnings("ignore", message, category)
     warnings.filterwarnings("ignore", module=r"hydra\..*", category=UserWarning)
-    # This one of hydra's names a place outside of hydra: only the message tells.
-    warnings.filterwarnings(
-        "ignore", message=r"\s*'\w+' is validated against ConfigStore schema", category=UserWarning
-    )
-    warnings.filterwarnings(
-        "ignore", message=r".*torch\.nn\.utils\.weight_norm.*", category=FutureWarning
-    )
     # on palettes, EXIF and size; errors still raise
     warnings.filterwarnings("ignore", module=r"PIL\..*")

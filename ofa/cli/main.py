@@ -86,36 +86,23 @@ def main(arguments: list[str] | None = None) -> int:
     )
     silence_known_warnings()
     try:
-        return run(arguments)
-    except BrokenPipeError as error:
-        if reader_is_gone():
-            return PIPE_CLOSED
-        print(f"error: {message_of(error) or error}", file=sys.stderr)  # another pipe
-        return 2
+        try:
+            namespace = build_parser().parse_args(arguments)
+            return namespace.run(namespace) or 0
+        finally:  # also after --help
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-
-
-def run(arguments: list[str] | None) -> int:
-    """The command, with errors in one line. Raises: BrokenPipeError if nobody reads what it
-    prints."""
-    try:
-        namespace = build_parser().parse_args(arguments)
-        status = namespace.run(namespace) or 0
-    except SystemExit:  # of --help and of wrong arguments
-        sys.stdout.flush()
-        raise
-    except (BrokenPipeError, KeyboardInterrupt):
-        raise
     except Exception as error:
-        message = message_of(error)
-        if message is None:
+        is_pipe = isinstance(error, BrokenPipeError)
+        if is_pipe and reader_is_gone():
+            return PIPE_CLOSED
+        message = message_of(error) or (str(error) if is_pipe else "")
+        if not message:
             raise
         print(f"error: {message}", file=sys.stderr)
-        status = 2
-    sys.stdout.flush()
-    return status
+        return 2
 
 
 if __name__ == "__main__":

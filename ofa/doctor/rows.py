@@ -5,7 +5,7 @@ from ofa.doctor.rule import REPAIRED, SKIPPED, Finding, Rule, Settings
 from ofa.doctor.rules import GLANCES, ROW_RULES, plain_row, rules_of
 from ofa.doctor.text_rules import best_answer
 from ofa.errors import UserError
-from ofa.io.images import decode_base64, image_header, open_image
+from ofa.io.images import decode_base64, image_header
 from ofa.task.columns import Column
 
 BOX_KINDS = ("box", "boxes")
@@ -132,7 +132,7 @@ class RowChecker:
         findings, sizes, side = [], [], self.settings.image_side
         for place in self.images:
             try:
-                size, orientation = stored_form(self.cells[place])
+                size, orientation = image_header(decode_base64(self.cells[place]), whole=True)
             except UserError as error:
                 return [IMAGE.finding(str(error).partition("found ")[2], number, place)]
             sizes.append(size)
@@ -156,16 +156,7 @@ class RowChecker:
         beyond = [finding.column for finding in self._look() if finding.rule == BOX_INSIDE.name]
         for column, place in self._columns():
             if place in beyond:
-                size, _ = stored_form(self.cells[self.images[0]])
+                size, _ = image_header(decode_base64(self.cells[self.images[0]]))
                 self.cells[place] = (
                     clipped(self.cells[place], column.kind, size) or self.cells[place]
                 )
-
-
-def stored_form(cell: str) -> tuple[tuple[int, int], int]:
-    """Width and height of an image that decodes to its end, as training sees it, and its EXIF
-    orientation. Raises: UserError."""
-    data = decode_base64(cell)
-    form = image_header(data)
-    open_image(data)
-    return form

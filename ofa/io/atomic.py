@@ -11,14 +11,10 @@ from typing import IO, Any
 
 from ofa.io.folder_lock import is_at, lock_file, remove_if_abandoned
 
-# no space left, on the disk, in the quota, for one file
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, the limit of one file
 CANNOT_WRITE = (*FULL, errno.EIO, errno.EROFS, errno.ESTALE)
-
-# without the bits of the umask, which belongs to the process: only the kernel can apply it safely
-NEW_FILE = 0o666
-# characters of the name in that of its temporary file: with 4 bytes each still below the 255 of
-# file systems
+NEW_FILE = 0o666  # the kernel takes off the bits of the umask
+# Characters of a name in that of its temporary file: of 4 bytes each they stay below 255 bytes.
 NAMED = 60
 
 _parts: set[str] = set()  # unfinished files of this process

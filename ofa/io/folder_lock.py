@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 import weakref
-from collections.abc import Callable
+from collections.abc import MutableMapping
 from datetime import datetime
 from pathlib import Path
 
@@ -24,42 +24,43 @@ from ofa.errors import UserError
 logger = logging.getLogger(__name__)
 
 LOCK = "run.lock"  # of a folder that one process at a time writes to
-LAUNCHER = (  # environment variable: a process that holds the lock for its children
-    "OFA_LAUNCHER_PID"
-)
+LAUNCHER = "OFA_LAUNCHER_PID"  # environment variable: process that holds the lock for its children
 HELD_BY_ANOTHER = (errno.EACCES, errno.EAGAIN)
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
-_held: dict[str, "_Held"] = {}  # lock files of this process
 
+class FolderLock:
+    """The right to write to a folder: until ``release``, the end of a ``with`` block, or of this
+    object.
 
-class _Held:
-    """A lock of this process. Args: handle: of the locked file; None where nothing could be
-    locked."""
+    Args: handle: of the locked file; None where nothing could be locked.
+    """
 
     def __init__(self, path: Path, handle: int | None):
         self.path, self.handle, self.process, self.users = path, handle, os.getpid(), 1
+        self._unlock = weakref.finalize(self, _unlock, path, handle, self.process)
 
-
-class FolderLock:
-    """The right to write to a folder: until ``release``, the end of a ``with`` block, or of the
-    process."""
-
-    def __init__(self, held: _Held):
-        self._held = held
-        self.release: Callable[[], None] = weakref.finalize(self, _release, held)
+    def release(self) -> None:
+        """Free the folder once all who asked for it in this process have done so."""
+        self.users -= 1
+        if self.users == 0:
+            _held.pop(str(self.path), None)
+            self._unlock()
 
     def keep_through_exec(self) -> None:
         """The program that takes the place of this process (``os.exec*``) owns the folder as
         well."""
-        if self._held.handle is not None:
-            os.set_inheritable(self._held.handle, True)
+        if self.handle is not None:
+            os.set_inheritable(self.handle, True)
 
     def __enter__(self) -> "FolderLock":
         return self
 
     def __exit__(self, *error: object) -> None:
         self.release()
+
+
+_held: MutableMapping[str, FolderLock] = weakref.WeakValueDictionary()  # by path of the lock file
 
 
 def lock_folder(folder: str | Path, name: str = LOCK) -> FolderLock:
@@ -69,10 +70,10 @@ def lock_folder(folder: str | Path, name: str = LOCK) -> FolderLock:
     Raises: UserError if another process owns it, or the folder cannot be written to.
     """
     path = Path(os.path.realpath(folder)) / name
-    held = _held.get(str(path))
-    if held is not None and held.process == os.getpid():
-        held.users += 1
-        return FolderLock(held)
+    lock = _held.get(str(path))
+    if lock is not None and lock.process == os.getpid():
+        lock.users += 1
+        return lock
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = _open_locked(path)
@@ -85,8 +86,8 @@ def lock_folder(folder: str | Path, name: str = LOCK) -> FolderLock:
         os.truncate(handle, 0)
         since = datetime.now().astimezone().isoformat(timespec="seconds")
         os.pwrite(handle, f"{socket.gethostname()} {os.getpid()} {since}\n".encode(), 0)
-    held = _held[str(path)] = _Held(path, handle)
-    return FolderLock(held)
+    _held[str(path)] = lock = FolderLock(path, handle)
+    return lock
 
 
 def _open_locked(path: Path) -> int | None:
@@ -100,21 +101,14 @@ def _open_locked(path: Path) -> int | None:
         words = os.pread(handle, 200, 0).decode("utf-8", "replace").split()
         os.close(handle)
         if locked is None:
-            logger.warning(
-                "%s: this file system has no locks; make sure that no other run writes there",
-                path.parent,
-            )
-            return None
-        if not locked and _holds_for_us(words):
+            advice = "make sure that no other run writes there"
+            logger.warning("%s: this file system has no locks; %s", path.parent, advice)
             return None
         if not locked:
+            if words[:2] == [socket.gethostname(), os.environ.get(LAUNCHER)]:
+                return None
             raise UserError(_in_use(path.parent, words))
         # its owner removed it after it was opened here: once more
-
-
-def _holds_for_us(words: list[str]) -> bool:
-    """Whether the owner, as the lock file names it, is the launcher of this process."""
-    return words[:2] == [socket.gethostname(), os.environ.get(LAUNCHER)]
 
 
 def _in_use(folder: Path, words: list[str]) -> str:
@@ -125,20 +119,15 @@ def _in_use(folder: Path, words: list[str]) -> str:
     )
 
 
-def _release(held: _Held) -> None:
-    held.users -= 1
-    if held.users or held.process != os.getpid():
-        return
-    _held.pop(str(held.path), None)
-    if held.handle is not None:
+def _unlock(path: Path, handle: int | None, process: int) -> None:
+    if handle is not None and process == os.getpid():
         with contextlib.suppress(OSError):  # the folder may be gone or read-only by now
-            if is_at(held.handle, held.path):
-                held.path.unlink()  # while it is locked: nobody else can have taken it
-        os.close(held.handle)
+            if is_at(handle, path):
+                path.unlink()  # while it is locked: nobody else can have taken it
+        os.close(handle)
 
 
 # --- files
-# --------------------------------------------------------------------------------------------------
 
 
 def lock_file(handle: int) -> bool | None:
@@ -175,11 +164,8 @@ def remove_if_abandoned(path: Path) -> bool:
         if locked:
             path.unlink(missing_ok=True)
         elif locked is None:
-            logger.warning(
-                "%s: is not finished; without locks its owner is unknown: delete it if no run is at"
-                " work",
-                path,
-            )
+            advice = "without locks its owner is unknown: delete it if no run is at work"
+            logger.warning("%s: is not finished; %s", path, advice)
         return bool(locked)
     finally:
         os.close(handle)

@@ -19,14 +19,7 @@ from pathlib import Path
 
 from ofa.errors import UserError
 from ofa.io.atomic import names_file
-from ofa.io.images import (
-    decode_base64,
-    image_header,
-    open_image,
-    read_image_file,
-    upright_box,
-    upright_size,
-)
+from ofa.io.images import decode_base64, image_header, read_image_file, upright_box, upright_size
 from ofa.io.json_files import load_json
 from ofa.io.paths import path_below, path_within
 from ofa.io.progress import counted
@@ -184,11 +177,9 @@ class ImageFile:
 
 
 def look_at(path: str) -> ImageFile:
-    """Decodes all of the file: a truncated one opens well."""
     try:
         data = read_image(path)
-        size, turn = image_header(data)
-        open_image(data)
+        size, turn = image_header(data, whole=True)
         digest = hashlib.sha256(data).hexdigest()
         return ImageFile("", upright_size(size, turn), len(data), digest, turn)
     except FileNotFoundError:
@@ -215,8 +206,8 @@ def look_at_all(paths: Sequence[str], jobs: int, notes: Path) -> dict[str, Image
     processes = spawn.Pool(jobs, silence_known_warnings) if several else nullcontext()
     with processes as pool, names_file(notes), open(notes, "a", encoding="utf-8") as file:
         images = pool.imap(look_at, left, chunksize=32) if pool else map(look_at, left)
-        images = counted(images, len(left), "looking at the images", "img")
-        for path, image in zip(left, images):
+        shown = counted(images, len(left), "looking at the images", "img")
+        for path, image in zip(left, shown):
             seen[path] = image
             file.write(json.dumps([file_state(path), dataclasses.astuple(image)]) + "\n")
     notes.unlink(missing_ok=True)

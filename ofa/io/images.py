@@ -161,13 +161,15 @@ def open_image(data: bytes, where: str = "", upright: bool = False) -> Image.Ima
         return Image.Image()._new(rgb.im)  # pixels alone: no metadata, no file, no copy
 
 
-def image_header(data: bytes, where: str = "") -> tuple[tuple[int, int], int]:
+def image_header(data: bytes, where: str = "", whole: bool = False) -> tuple[tuple[int, int], int]:
     """Width and height of the stored pixels, and the EXIF orientation to apply (1: none).
 
-    Only the head of the file is read. Raises: UserError as ``decode_image``.
+    Args: whole: decode the file to its end; otherwise its head alone is read, and a truncated file
+        may pass.
+    Raises: UserError as ``decode_image``.
     """
     with _one_message(data, where):
-        image, orientation = _opened(data, turns=True, decode=False)
+        image, orientation = _opened(data, turns=True, decode=whole)
         return image.size, orientation
 
 

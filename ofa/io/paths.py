@@ -117,8 +117,7 @@ def _finding(name: object) -> str:
     parts = name.split("/")
     if ".." in parts:
         return "'..'"
-    empty = (not part.strip(". ") for part in parts if part != "." or len(parts) == 1)
-    if any(empty) or parts[-1] == ".":
+    if parts[-1] == "." or any(not part.strip(". ") for part in parts if part != "."):
         return "an empty component"
     if len(parts) > DEEPEST:
         return f"more than {DEEPEST} components"

@@ -20,13 +20,8 @@ class Progress:
     """
 
     def __init__(self, total: int, what: str, unit: str, initial: int = 0):
-        self.total, self.what, self.unit, self.initial, self.done = (
-            total,
-            what,
-            unit,
-            initial,
-            initial,
-        )
+        self.total, self.what, self.unit = total, what, unit
+        self.initial = self.done = initial
         # None: off without a terminal
         self.bar = tqdm(total=total, initial=initial, desc=what, unit=unit, disable=None)
         self.started = self.reported = time.monotonic()

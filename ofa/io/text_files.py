@@ -12,19 +12,17 @@ def read_lines(path: str | Path) -> Iterator[str]:
 
     Raises: UserError naming the file and, for other bytes than UTF-8, the line.
     """
-    number = 0
     try:
-        with open(path, encoding="utf-8-sig", newline="\n") as file:
-            for line in file:
-                yield line.rstrip("\r\n")
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
     except OSError as error:
         raise UserError(
             f"{path}: expected a text file, it cannot be read ({error.strerror}); check the path"
         ) from None
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path}:{number + 1}: expected UTF-8 text, found other bytes ({error}); save it as"
-            " UTF-8"
+            f"{path}:{number}: expected UTF-8 text, found other bytes ({error}); save it as UTF-8"
         ) from None
 
 

@@ -40,12 +40,6 @@ def test_a_hundred_levels_are_read():
     assert load_json("[" * 100 + "]" * 100)
 
 
-@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
-def test_constants_that_are_no_json_are_refused_where_a_caller_says_so(constant):
-    with pytest.raises(ValueError, match=f"{constant}, which is no JSON"):
-        load_json(f"[{constant}]", finite=True)
-
-
 def test_a_file_of_another_kind_is_named(tmp_path):
     (tmp_path / "a.json").write_text("[1]")
     with pytest.raises(UserError, match="a.json: expected a JSON object, found a list"):
