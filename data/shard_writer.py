@@ -27,6 +27,7 @@ from ofa.data.shards import MANIFEST, name_of, read_manifest
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
 from ofa.io.atomic import names_file, replacing
+from ofa.io.fingerprint import sha256_of
 from ofa.io.folder_lock import lock_folder
 from ofa.io.paths import LONGEST, delete_below, path_below
 from ofa.io.progress import Progress
@@ -95,10 +96,8 @@ def write_shard(path: str, folder: Path, name: str, part: tuple[int, int, int]) 
         for row in range(start, stop):
             tar.write(sample_of(row, rows[row]))
     open_shard_index(target)
-    with open(target, "rb") as written:
-        digest = hashlib.file_digest(written, "sha256").hexdigest()
     size = target.stat().st_size
-    return {"name": target.name, "rows": stop - start, "bytes": size, "sha256": digest}
+    return {"name": target.name, "rows": stop - start, "bytes": size, "sha256": sha256_of(target)}
 
 
 def parts_of(rows: TsvFile, megabytes: float, most_rows: int | None) -> list[tuple[int, int, int]]:

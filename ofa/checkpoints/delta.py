@@ -10,7 +10,6 @@ Such a file has one entry more than an ordinary one, ``light_tuning``::
 was at training, and beside the checkpoint; it is taken only if its bytes are the same.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -19,6 +18,7 @@ import torch
 
 from ofa.checkpoints.contents import upstream_state_dict
 from ofa.errors import UserError
+from ofa.io.fingerprint import sha256_of
 from ofa.io.safe_load import load_checkpoint
 from ofa.io.stored_options import is_readable_path
 
@@ -56,12 +56,6 @@ def base_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 def is_light(checkpoint: Mapping[str, Any]) -> bool:
     """Whether a checkpoint, as it was read, lacks the weights of its base."""
     return bool(base_of(checkpoint)) and TUNED not in checkpoint[ENTRY]
-
-
-def sha256_of(path: Paths) -> str:
-    """What ``sha256sum`` prints for a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def named_base(path: Paths, ema: bool = False) -> dict[str, Any]:

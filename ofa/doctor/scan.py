@@ -18,6 +18,7 @@ from ofa.data.shards import ShardFile, manifest_of
 from ofa.doctor.rows import RowChecker
 from ofa.doctor.rule import LISTED, REPAIRED, SKIPPED, Finding, Report, Rule, Settings, shown
 from ofa.errors import UserError
+from ofa.io.fingerprint import sha256_of, total_bytes
 from ofa.io.progress import Progress, counted
 from ofa.io.values import id_key
 from ofa.process_state import silence_known_warnings
@@ -189,8 +190,7 @@ def _compare_checksums(report: ScanReport, rows: ShardFile) -> None:
     shards = list(zip(rows.shards, rows.shard_starts)) if noted else []
     for shard, first in counted(shards, len(shards), "checksums", "shards"):
         name = os.path.basename(shard)
-        with open(shard, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of(shard)
         if name in noted and found != noted[name]["sha256"]:
             text = f"{name} with {found[:12]}... instead of {noted[name]['sha256'][:12]}..."
             report.add(CHECKSUM.finding(text, int(first) + 1))
@@ -251,7 +251,7 @@ def chunk_results(
 
 
 def num_bytes(rows: Rows) -> int:
-    return sum(map(os.path.getsize, getattr(rows, "shards", [rows.path])))
+    return total_bytes(getattr(rows, "shards", [rows.path]))
 
 
 def chunks_of(rows: Rows, width: int, size: int) -> Iterator[Chunk]:

@@ -1,4 +1,4 @@
-"""What tells one large file from another without reading all of it."""
+"""What tells one file from another: all of its bytes, or a sample of those of large files."""
 
 import hashlib
 import os
@@ -7,6 +7,12 @@ from pathlib import Path
 
 BLOCK = 1 << 14  # bytes that are read at each place of the sample
 PLACES = 256  # a file of up to 4 MiB is read whole, of a larger one this number of places
+
+
+def sha256_of(path: str | Path) -> str:
+    """What ``sha256sum`` prints for a file. Raises: OSError if it cannot be read."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def total_bytes(paths: Sequence[str | Path]) -> int:

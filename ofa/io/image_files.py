@@ -9,25 +9,23 @@ import functools
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ofa.errors import UserError
 from ofa.io.atomic import names_file
 from ofa.io.images import decode_base64, image_header, read_image_file, upright_box, upright_size
+from ofa.io.jobs import map_by_jobs
 from ofa.io.json_files import load_json
 from ofa.io.paths import path_below, path_within
 from ofa.io.progress import counted
-from ofa.process_state import silence_known_warnings
 
 logger = logging.getLogger(__name__)
 
-FEW = 256  # files below which starting further processes costs more than it brings
 NAMED_AT_MOST = 10  # offending files listed in one message
 TABLE = ".tsv"
 IN_TABLE = re.compile(
@@ -201,13 +199,9 @@ def look_at_all(paths: Sequence[str], jobs: int, notes: Path) -> dict[str, Image
     seen = _read_notes(notes)
     left = [path for path in paths if path not in seen]
     notes.parent.mkdir(parents=True, exist_ok=True)
-    several = jobs > 1 and len(left) >= FEW
-    spawn = multiprocessing.get_context("spawn")
-    processes = spawn.Pool(jobs, silence_known_warnings) if several else nullcontext()
-    with processes as pool, names_file(notes), open(notes, "a", encoding="utf-8") as file:
-        images = pool.imap(look_at, left, chunksize=32) if pool else map(look_at, left)
-        shown = counted(images, len(left), "looking at the images", "img")
-        for path, image in zip(left, shown):
+    images = counted(map_by_jobs(look_at, left, jobs), len(left), "looking at the images", "img")
+    with names_file(notes), open(notes, "a", encoding="utf-8") as file:
+        for path, image in zip(left, images):
             seen[path] = image
             file.write(json.dumps([file_state(path), dataclasses.astuple(image)]) + "\n")
     notes.unlink(missing_ok=True)

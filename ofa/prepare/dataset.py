@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa.errors import UserError
+from ofa.io.fingerprint import sha256_of
 from ofa.io.image_files import ImageFile, file_state, look_at_all, name_broken
 from ofa.io.resumable import MANIFEST, fingerprint
 from ofa.io.values import RowError, in_fractions
@@ -268,9 +269,3 @@ def fault_of(image: ImageFile, stated: tuple[int, int] | None) -> str:
         f"{image.size[0]} x {image.size[1]} pixels, but the annotations say {stated[0]} x"
         f" {stated[1]}: was it resized?"
     )
-
-
-def sha256_of(path: str) -> str:
-    """SHA-256 of a file. Raises: OSError if it cannot be read."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,7 +5,6 @@ Each file is downloaded to ``NAME.part`` (continued where an interruption left i
 from a folder or an installed package, compared with its sha256 sum, and only then renamed.
 """
 
-import hashlib
 import http.client
 import importlib.metadata
 import logging
@@ -22,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ofa.errors import UserError
+from ofa.io.fingerprint import sha256_of
 from ofa.io.folder_lock import lock_folder
 from ofa.io.paths import path_below
 
@@ -101,7 +101,7 @@ def fetch(
     is_new = not folder.exists()
     source = str(package_folder(public)) if from_package else source or public.url
     for file, expected in public.sums.items():
-        if (folder / file).exists() and sha256(folder / file) != expected:
+        if (folder / file).exists() and sha256_of(folder / file) != expected:
             raise UserError(
                 f"{folder / file}: expected {public.title} (sha256 {expected[:12]}...), "
                 "found another one; remove it, or choose another --out"
@@ -116,7 +116,7 @@ def fetch(
                     _fetch(file, part, source, from_package)
                 except (OSError, ValueError, http.client.HTTPException) as error:
                     raise UserError(_offline(public, folder, source, missing, error)) from error
-                if sha256(part) != public.sums[file]:
+                if sha256_of(part) != public.sums[file]:
                     part.unlink()
                     raise UserError(
                         f"{source}/{file}: expected sha256 {public.sums[file]}, found a file with"
@@ -221,8 +221,3 @@ def download(url: str, part: Path) -> None:
                 bar.update(len(block))
     if total is not None and have < total:
         raise OSError(f"connection closed after {have} of {total} bytes; run it again to continue")
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,8 +13,9 @@ from test_resume import assert_same_end
 from training_runs import curve, flags, make_files, train
 
 from ofa.checkpoints.contents import upstream_state_dict
-from ofa.checkpoints.delta import ENTRY, load_complete, sha256_of
+from ofa.checkpoints.delta import ENTRY, load_complete
 from ofa.cli.main import main
+from ofa.io.fingerprint import sha256_of
 from ofa.io.safe_load import load_checkpoint
 
 LORA = ("--lora-rank=2", "--lora-targets=q,v,fc1", "--lora-alpha=4", "--lora-dropout=0.1")

@@ -367,7 +367,6 @@ def test_kaggles_list_and_first_words(tmp_path):
 
 def test_one_and_two_processes_write_the_same_bytes(tmp_path, monkeypatch):
     write_vqa2(tmp_path)
-    monkeypatch.setattr(image_files, "FEW", 1)
     monkeypatch.setattr(jobs, "FEW", 1)
     monkeypatch.setattr(jobs, "WINDOW", 2)
     for number in ("1", "2"):

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from ofa.cli.main import main
+from ofa.io.fingerprint import sha256_of
 from ofa.tokens import download
 from ofa.tokens.bpe import load_language
 from ofa.tokens.train_sentencepiece import build_vocabulary
@@ -364,7 +365,7 @@ def test_upstream_checksums_are_those_of_upstreams_files(name):
     from conftest import bpe_folder
 
     folder, sums = bpe_folder(name), download.PUBLIC[name].sums
-    assert {file: download.sha256(folder / file) for file in sums} == sums
+    assert {file: sha256_of(folder / file) for file in sums} == sums
 
 
 def test_the_chinese_files_are_fetched_the_same_way(tmp_path, capsys):
