@@ -1,5 +1,10 @@
 """Multi-head attention with an additive bias.
 
+torch's fused kernel does not differentiate its mask, so with a trained bias
+``scaled_dot_product_attention`` falls back to storing every attention weight. On a CPU the forward
+pass is the fused kernel here, and the backward pass makes the weights again, a few samples at a
+time: less memory, and faster.
+
 Letters: B batch, T query positions, S key positions, H heads, D width of a head, C = H * D.
 """
 
@@ -9,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ofa.models.biased_attention import attend
 from ofa.models.positions import split_heads
 
 KeyValue = tuple[Tensor, Tensor]  # (B, H, S, D) each
+LARGEST_WEIGHTS = 1 << 19  # attention weights remade at a time: 2 MB stay in a core's cache
 
 
 class MultiheadAttention(nn.Module):
@@ -83,3 +88,92 @@ def with_prompt(source: KeyValue, prompt: Optional[KeyValue]) -> KeyValue:
 def pad_for_prompt(x: Tensor, length: int) -> Tensor:
     """Columns for prompt keys before a bias or a padding mask: without position, never masked."""
     return F.pad(x, (length, 0)) if length else x
+
+
+def mask_bias(bias: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
+    """Forbid padded keys. Args: bias: (1 or B, H, T, S); padding_mask: bool[B, S], True is padding.
+
+    The smallest finite number stands for minus infinity, so that a row without any key stays
+    finite.
+    """
+    if padding_mask is None:
+        return bias
+    return bias.masked_fill(padding_mask[:, None, None, :], torch.finfo(bias.dtype).min)
+
+
+def attend(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    bias: Optional[Tensor],
+    padding_mask: Optional[Tensor],
+    scale: float,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Args:
+
+        query: (B, H, T, D); keys, values: (B, H, S, D).
+        bias: (1 or B, H or 1, T, S), added to the scaled scores. padding_mask: bool[B, S], True is
+            padding.
+
+    Returns: (B, H, T, D).
+    """
+    if bias is None:
+        assert padding_mask is None
+        return F.scaled_dot_product_attention(query, keys, values, dropout_p=dropout, scale=scale)
+    trains_bias = torch.is_grad_enabled() and bias.requires_grad
+    if (
+        trains_bias
+        and dropout == 0
+        and query.device.type == "cpu"
+        and query.dtype == bias.dtype == torch.float32
+    ):
+        return BiasedAttention.apply(query, keys, values, bias, padding_mask, scale)
+    mask = mask_bias(bias, padding_mask).to(query.dtype)
+    return F.scaled_dot_product_attention(
+        query, keys, values, attn_mask=mask, dropout_p=dropout, scale=scale
+    )
+
+
+class BiasedAttention(torch.autograd.Function):
+    """``attend`` for float32 on CPU without dropout."""
+
+    @staticmethod
+    def forward(ctx, query, keys, values, bias, padding_mask, scale):
+        output, _ = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, keys, values, 0.0, False, attn_mask=mask_bias(bias, padding_mask), scale=scale
+        )
+        ctx.save_for_backward(query, keys, values, bias, padding_mask, output)
+        ctx.scale = scale
+        return output
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        query, keys, values, bias, padding_mask, output = ctx.saved_tensors
+        rows_at_a_time = max(1, LARGEST_WEIGHTS // (query.size(1) * query.size(2) * keys.size(2)))
+        grad_query, grad_keys, grad_values = map(torch.empty_like, (query, keys, values))
+        grad_bias = torch.zeros_like(bias)
+        expected = (grad_output * output).sum(-1, keepdim=True)  # (B, H, T, 1)
+        for start in range(0, query.size(0), rows_at_a_time):
+            rows = slice(start, start + rows_at_a_time)  # n samples
+            of_bias = rows if bias.size(0) > 1 else slice(0, 1)
+            # (n H, T or S, D)
+            q, k, v, grad = (x[rows].flatten(0, 1) for x in (query, keys, values, grad_output))
+            shape = (*query[rows].shape[:3], keys.size(2))  # (n, H, T, S)
+            mask = mask_bias(
+                bias[of_bias], None if padding_mask is None else padding_mask[rows]
+            ).expand(shape)
+            weights = (
+                torch.baddbmm(mask.flatten(0, 1), q, k.mT, alpha=ctx.scale).view(shape).softmax(-1)
+            )
+            grad_values[rows] = torch.bmm(weights.flatten(0, 1).mT, grad).view_as(values[rows])
+            grad_scores = torch.bmm(grad, v.mT).view(shape).sub_(expected[rows]).mul_(weights)
+            grad_bias[of_bias] += grad_scores.sum_to_size(bias[of_bias].shape)
+            grad_scores = grad_scores.flatten(0, 1)
+            torch.mul(
+                torch.bmm(grad_scores, k).view_as(query[rows]), ctx.scale, out=grad_query[rows]
+            )
+            torch.mul(
+                torch.bmm(grad_scores.mT, q).view_as(keys[rows]), ctx.scale, out=grad_keys[rows]
+            )
+        return grad_query, grad_keys, grad_values, grad_bias, None, None

@@ -181,7 +181,7 @@ class ModelConfig:
         return [name.strip() for name in self.lora_targets.split(",") if name.strip()]
 
     @property
-    def light_methods(self) -> list[str]:
+    def peft_methods(self) -> list[str]:
         """By which methods only few weights train and all others stay as they are; none in
         ordinary training."""
         chosen = {

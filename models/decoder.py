@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ofa.errors import UserError
 from ofa.models.attention import pad_for_prompt, with_prompt
-from ofa.models.biased_attention import mask_bias
+from ofa.models.attention import mask_bias
 from ofa.models.cache import DecoderCache
 from ofa.models.config import ModelConfig
 from ofa.models.encoder import EncoderOutput

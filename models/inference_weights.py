@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ofa.models.lora import LoraLinear
+from ofa.models.peft import LoraLinear
 from ofa.models.resnet import FrozenBatchNorm
 
 MIN_ROWS = 4  # fewer rows gain nothing from another order

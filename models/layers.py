@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ofa.errors import UserError
 from ofa.models.attention import KeyValue, MultiheadAttention, with_prompt
 from ofa.models.config import ModelConfig
+from ofa.models.peft import Adapter
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -46,18 +47,6 @@ class DropPath(nn.Module):
             return x
         keep = x.new_empty(x.size(0), *(1,) * (x.dim() - 1)).bernoulli_(1 - self.rate)
         return x * keep.div_(1 - self.rate)
-
-
-class Adapter(nn.Module):
-    """A bottleneck with its own residual (Houlsby et al. 2019)."""
-
-    def __init__(self, width: int, bottleneck: int) -> None:
-        super().__init__()
-        self.down_proj = nn.Linear(width, bottleneck)
-        self.up_proj = nn.Linear(bottleneck, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.up_proj(F.relu(self.down_proj(x)))
 
 
 class Layer(nn.Module):

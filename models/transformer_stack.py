@@ -10,6 +10,7 @@ from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 
 from ofa.models.config import ModelConfig
+from ofa.models.peft import PrefixPrompt
 from ofa.models.positions import (
     bucket_bias,
     image_buckets,
@@ -17,7 +18,6 @@ from ofa.models.positions import (
     token_bucket_rows,
     token_buckets,
 )
-from ofa.models.prefix_prompts import PrefixPrompt
 
 
 class TransformerStack(nn.Module):

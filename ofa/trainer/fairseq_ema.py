@@ -12,8 +12,8 @@ from fairseq.models.ema.ema import EMA
 from torch import nn
 
 from ofa.errors import UserError
-from ofa.models.freezing import HEADS, tuned_names
-from ofa.trainer.fairseq_peft import light_methods, only
+from ofa.models.peft import HEADS, tuned_names
+from ofa.trainer.fairseq_peft import only, peft_methods
 from ofa.trainer.fairseq_resume import INITIAL_WEIGHTS, STATE_KEY
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class ModelAverages(EMA):
     """
 
     def __init__(self, model: nn.Module, config, device=None):
-        self.tuned = tuned_names(model) if light_methods(model) else None
+        self.tuned = tuned_names(model) if peft_methods(model) else None
         super().__init__(model, config, device)
         if self.tuned is not None:
             share_frozen(self.model, model)

@@ -1,6 +1,6 @@
 """Parameter-efficient tuning in training: checkpoints hold the tuned weights only.
 
-A run whose flags choose prefix prompts, adapters, BitFit or LoRA (``ModelConfig.light_methods``)
+A run whose flags choose prefix prompts, adapters, BitFit or LoRA (``ModelConfig.peft_methods``)
 starts from a base, which its checkpoints name by path and hash (``ofa.checkpoints.delta``). A run
 without a base (from random weights) has no file that holds the other weights: its checkpoints hold
 all.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ofa.checkpoints.adapt import CONSTANTS, share_embeddings
 from ofa.checkpoints.delta import ENTRY, TUNED, base_of, named_base
-from ofa.models.freezing import tuned_names
+from ofa.models.peft import tuned_names
 from ofa.trainer.fairseq_saving import CHECKPOINTS
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Base:
     held: set[str]
 
 
-def light_methods(model: nn.Module) -> list[str]:
+def peft_methods(model: nn.Module) -> list[str]:
     """By which methods a model trains few weights.
 
     Layers cannot be dropped from a base that stays a file of its own.
@@ -46,7 +46,7 @@ def light_methods(model: nn.Module) -> list[str]:
         return []
     if getattr(config, "decoder_layers_to_keep", None):
         return []
-    return getattr(config, "light_methods", [])
+    return getattr(config, "peft_methods", [])
 
 
 def find_base(model: nn.Module, path: str, state: dict[str, Any], options) -> Optional[Base]:
@@ -56,7 +56,7 @@ def find_base(model: nn.Module, path: str, state: dict[str, Any], options) -> Op
 
     Args: path, state: of the checkpoint, complete. options: fairseq's of checkpoints.
     """
-    if not light_methods(model):
+    if not peft_methods(model):
         return None
     extra, tuned, known = state["extra_state"], tuned_names(model), state.get(ENTRY) or {}
     file = base_of(state)
@@ -103,7 +103,7 @@ def weights_beside_base(model: Any, weights: Mapping[str, Tensor], held: Any) ->
 
 def leave_base_out(state: dict[str, Any], model: nn.Module, base: Optional[Base]) -> None:
     """Drop from a checkpoint, in place, what its base holds; tell which base that is."""
-    methods = light_methods(model)
+    methods = peft_methods(model)
     if not methods:
         return
     tuned, extra = tuned_names(model), state["extra_state"]

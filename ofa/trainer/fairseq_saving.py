@@ -86,7 +86,7 @@ def checkpoint_bytes(cfg, model) -> int:
     """What a checkpoint takes at least: weights, Adam's moments, fp32 copies, averages."""
     tuned = {name for name, weight in model.named_parameters() if weight.requires_grad}
     # the others stay in their base
-    some = bool(getattr(getattr(model, "config", None), "light_methods", []))
+    some = bool(getattr(getattr(model, "config", None), "peft_methods", []))
     kept = {name: weight for name, weight in model.named_parameters() if name in tuned or not some}
     weights = sum(weight.numel() * weight.element_size() for weight in kept.values())
     buffers = (

@@ -7,8 +7,8 @@ import torch
 from golden import load_json, names
 from recorded_model import VOCAB_SIZE, recorded_config
 
-from ofa.models.freezing import freeze
 from ofa.models.ofa_model import OFAModel
+from ofa.models.peft import freeze
 
 CASES = names("state_dict_*")
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ofa.models.biased_attention import BiasedAttention, attend
+from ofa.models.attention import BiasedAttention, attend
 
 B, H, T, S, D = 3, 2, 5, 7, 4
 

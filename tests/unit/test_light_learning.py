@@ -11,8 +11,8 @@ from small_network import build_small
 from torch.nn import functional as F
 
 from ofa.checkpoints.adapt import load_into
-from ofa.models.freezing import freeze, tuned_names
 from ofa.models.ofa_model import OFAModel
+from ofa.models.peft import freeze, tuned_names
 
 WORDS, GOOD, YES, NO, VOCAB = range(4, 16), (4, 7, 8, 11, 13, 14), 16, 17, 20
 SIZES = dict(

@@ -10,9 +10,8 @@ from ofa.checkpoints.adapt import load_into
 from ofa.checkpoints.delta import merge_lora
 from ofa.errors import UserError
 from ofa.models.config import ModelConfig
-from ofa.models.freezing import freeze, tuned_names
 from ofa.models.inference_weights import PackedLinear, inference_network
-from ofa.models.lora import LoraLinear
+from ofa.models.peft import LoraLinear, freeze, tuned_names
 
 VOCAB = 20
 LORA = dict(lora_rank=2, lora_alpha=6.0, lora_targets="q,k,v,out,fc1,fc2,image")
@@ -149,7 +148,7 @@ def test_methods_can_be_combined_and_upstream_adapters_leave_the_backbone_traina
     }
     assert "encoder.encoder_prompt_encoder.embedding.weight" in tuned_names(model)
     model = build_small(VOCAB, adapter=True, adapter_train_backbone=True).train()
-    assert model.config.light_methods == [] and model.encoder.embed_images.bn1.training
+    assert model.config.peft_methods == [] and model.encoder.embed_images.bn1.training
     assert light("adapter", adapter_train_backbone=True).encoder.layers[0].fc1.weight.requires_grad
 
 
