@@ -83,7 +83,7 @@ def set_up(parser: Parser) -> None:
 def run_summary(args: SummaryOptions) -> int:
     """Read what is given, write the page. Raises: UserError if a file is missing or of another
     kind."""
-    from ofa.report.pretraining_page import PretrainingSummary, write_summary
+    from ofa.report.pretraining_page import write_summary
 
     def read(path: str | None):
         try:
@@ -98,17 +98,15 @@ def run_summary(args: SummaryOptions) -> int:
         raise UserError(
             f"{args.timings}: expected lines of 'stage TAB seconds', found no file; check --timings"
         )
-    drawings = {name: read(path) for name, path in args.drawings}
-    found = PretrainingSummary(
-        read(args.scores),
-        drawings,
-        read(args.gain),
-        args.timings,
-        read(args.images),
-        Path(args.images).parent if args.images else None,
-    )
+    figures = {
+        "scores": read(args.scores),
+        "drawings": {name: read(path) for name, path in args.drawings},
+        "gain": read(args.gain),
+        "images": read(args.images) or (),
+        "folder": Path(args.images or "").parent,
+    }
     try:
-        write_summary(args.out, args.title, found)
+        write_summary(args.out, args.title, timings=args.timings, **figures)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(
             "--scores, --drawings, --gain, --images: expected the files of the commands that"

@@ -1,7 +1,7 @@
 """``ofa report``: a result file and the rows it answers -> a page with images, answers, boxes
 and scores."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,12 @@ def run(args: ReportOptions) -> int:
 
     check_files(args, "training_log", "timings")
     spec = spec_of(args.task)
-    rows = open_rows(args.data, args.selected_cols or spec.default_cols, spec)
+    file, row = open_rows(args.data, args.selected_cols or spec.default_cols, spec)
     outcome = Outcome(
         spec=spec,
-        predictions=predictions_by_row(args.results, rows, args.gen_images_path),
-        references=references_of(spec, rows.row, len(rows), rows.file.where),
-        row=rows.row,
+        predictions=predictions_by_row(args, spec, file, row),
+        references=references_of(spec, row, len(file), file.where),
+        row=row,
         subset=Path(args.results).stem.removesuffix("_predict"),
         model=args.results,
         source=args.data,
@@ -88,68 +88,70 @@ def check_files(args: PageOptions, *names: str) -> None:
 
 def print_table(others: Sequence[tuple[str, dict[str, float]]], scores: Any) -> None:
     """Args: others: names and scores of further columns."""
-    widths = [max(10, len(name) + 3) for name, _ in others]
-    names = [f"{name:>{width}}" for (name, _), width in zip(others, widths)]
-    print(f"{'':10}{'model':>10}" + "".join(names))
-    for name, value in scores.overall.items():
-        cells = [f"{other[name]:.4f}" if name in other else "" for _, other in others]
-        cells = [f"{cell:>{width}}" for cell, width in zip(cells, widths)]
-        print(f"{name:10}{value:10.4f}{''.join(cells)}".rstrip())
+    from ofa.report.evaluation_page import score_table
+
+    table = score_table(scores, others)
+    widths = [max(10, len(name) + 3) for name in table.head[1:]]
+    for name, *cells in [["", *table.head[1:]], *table.rows]:
+        line = [f"{cell:>{width}}" for cell, width in zip(cells, widths)]
+        print(f"{name:10}{''.join(line)}".rstrip())
 
 
-class Rows:
-    """Rows of a TSV file by column name."""
+def open_rows(path: str, selected_cols: str, spec: Any) -> tuple[Any, Callable[[int], Any]]:
+    """The rows of a file, and the function that gives a row's columns by name.
 
-    def __init__(self, file, columns: tuple[str, ...]):
-        self.file, self.columns = file, columns
-
-    def __len__(self) -> int:
-        return len(self.file)
-
-    def row(self, index: int) -> dict[str, str]:
-        return dict(zip(self.columns, self.file[index]))
-
-
-def open_rows(path: str, selected_cols: str, spec) -> Rows:
-    """Raises: UserError if the file is missing or its columns do not fit the task."""
+    Raises: UserError if the file is missing or its columns do not fit the task.
+    """
     from ofa.data import rows
 
     file = rows.open_rows(path, selected_cols)
-    return Rows(file, spec.names_of(len(file.selected_cols), path))
+    columns = spec.names_of(len(file.selected_cols), path)
+    return file, lambda index: dict(zip(columns, file[index]))
 
 
-def predictions_by_row(path: str, rows: Rows, images: str | None = None) -> list:
+def predictions_by_row(args: ReportOptions, spec: Any, file: Any, row: Callable) -> list:
     """The prediction of each row, found by its id; by its place where rows have no ids. Args:
-    images: as of ``prediction_of``.
+    file, row: as of ``open_rows``.
 
     Raises: UserError if a row has none, or several, or the file answers other rows.
     """
-    from ofa.task.results import id_of, prediction_of, read_predictions
+    from ofa.task.results import prediction_of, read_predictions
 
-    entries = read_predictions(path)
-    found: dict[str | None, Any] = {}
-    for number, entry in enumerate(entries, 1):
+    path, (id_key, *texts) = args.results, result_keys(spec)
+    ids, predictions = [], []
+    for number, entry in enumerate(read_predictions(path), 1):
+        where = f"{path}: entry {number}"
         if not isinstance(entry, dict):
             raise UserError(
-                f"{path}: entry {number}: expects a prediction, found {str(entry)[:80]}; is it a"
-                " result file?"
+                f"{where}: expects a prediction, found {str(entry)[:80]}; is it a result file?"
             )
-        found[id_of(entry)] = prediction_of(
-            entry, f"{path}: entry {number}", Path(path).parent, images
-        )
-    ids = [rows.row(index)["id"] for index in range(len(rows))] if "id" in rows.columns else None
-    if len(entries) == len(rows) and (ids is None or ids == list(map(id_of, entries))):
-        return [prediction_of(entry, folder=Path(path).parent, images=images) for entry in entries]
-    if ids is None or len(found) < len(entries):
+        ids.append(str(entry[id_key]) if id_key in entry else None)
+        folder, images = Path(path).parent, args.gen_images_path
+        predictions.append(prediction_of(entry, where, folder, images, texts))
+    found = dict(zip(ids, predictions))
+    wanted = [row(index).get("id") for index in range(len(file))]
+    if len(predictions) == len(wanted) and (None in wanted or ids == wanted):
+        return predictions
+    if None in wanted or len(found) < len(predictions):
         raise UserError(
-            f"{path}: expects one entry for each of the {len(rows)} rows of {rows.file.path}, found"
-            f" {len(entries)} with {len(found)} different ids; is it the file that was evaluated?"
+            f"{path}: expects one entry for each of the {len(wanted)} rows of {file.path}, found"
+            f" {len(predictions)} with {len(found)} different ids; is it the file that was"
+            " evaluated?"
         )
-    for index, name in enumerate(ids):
+    for index, name in enumerate(wanted):
         if name not in found:
             raise UserError(
-                f"{rows.file.where(index)}: expects a prediction with the id {name!r} in {path},"
+                f"{file.where(index)}: expects a prediction with the id {name!r} in {path},"
                 " found none; is it the file that was evaluated, and does --selected-cols name the "
                 "same columns?"
             )
-    return [found[name] for name in ids]
+    return [found[name] for name in wanted]
+
+
+def result_keys(spec: Any) -> tuple[str, str]:
+    """What entries of a task's result file call the id of their row and their answer in words."""
+    from ofa.task.prediction import Prediction
+
+    sample = Prediction("yes", 0.0, box=(0.0, 0.0, 1.0, 1.0), bins=(0, 0, 1, 1))
+    keys = {str(value): key for key, value in spec.result("7", sample).items()}
+    return keys.get("7", "id"), keys.get("yes", "answer")

@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,7 @@ class SplitOptions:
     results: tuple[str, ...] = option(
         help="result file; several make up a split together", positional=True
     )
+    out: str = option(help="file to write")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,6 @@ class VqaOptions(SplitOptions):
     questions: str | None = option(
         None, "the data set's questions, to check that each has one answer"
     )
-    out: str = option(help="file to write")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +63,6 @@ class MugeOptions(SplitOptions):
     """Captions of a split."""
 
     images: str | None = option(None, "the data set's images, to check that each has one caption")
-    out: str = option(help="file to write")
 
 
 def glue_options() -> type:
@@ -73,7 +71,7 @@ def glue_options() -> type:
 
     results = []
     for name, one in GLUE.items():
-        help = f"result file of the {one.rows:,} test rows of {one.file[:-4]}"
+        help = f"result file of the {one.size:,} test rows of {one.file[:-4]}"
         results.append((name.replace("-", "_"), str | None, option(None, help)))
     also = option((), f"{', '.join(OTHERS)}: they go in as they are")
     out = option(help="zip file to write")
@@ -96,34 +94,31 @@ def set_up(parser: Parser) -> None:
 def run_coco(args: CocoOptions) -> int:
     from ofa.submit.uploads import COCO, listed_ids, upload_entries, write_zip
 
-    results = {split: getattr(args, split) for split in COCO_SIZES if getattr(args, split)}
-    lists = {split: getattr(args, f"{split}_images") for split in COCO_SIZES}
-    if not results:
+    if not (args.val2014 or args.test2014):
         raise UserError(
             "expects --val2014 RESULTS, --test2014 RESULTS or both, found neither; give the result "
             "files"
         )
-    for split in COCO_SIZES:
-        if lists[split] and split not in results:
-            raise UserError(
-                f"--{split}-images: expects --{split} RESULTS beside it, found none; give both or"
-                " neither"
-            )
     if not re.fullmatch(r"[A-Za-z0-9.-]+", args.name):
         raise UserError(
             f"--name: expects letters, digits, dots and hyphens, found {args.name!r}; the server"
             " reads file names at '_'"
         )
-    members, counts = {}, {}
-    for split, path in results.items():
-        expected = listed_ids(lists[split], "images", "id") if lists[split] else None
-        entries = upload_entries([path], COCO, expected)
+    members = {}
+    for split, size in COCO_SIZES.items():
+        path, images = getattr(args, split), getattr(args, f"{split}_images")
+        if images and not path:
+            raise UserError(
+                f"--{split}-images: expects --{split} RESULTS beside it, found none; give both or"
+                " neither"
+            )
+        if not path:
+            logger.warning("the server wants both splits; --%s is not given", split)
+            continue
+        entries = upload_entries([path], COCO, listed_ids(images, "images", "id"))
         members[f"captions_{split}_{args.name}_results.json"] = json.dumps(entries)
-        counts[split] = len(entries)
+        tell(split, len(entries), "captions", len(entries) if images else size)
     write_zip(args.out, members)
-    tell(counts, "captions", {name: size for name, size in COCO_SIZES.items() if not lists[name]})
-    for split in COCO_SIZES.keys() - counts.keys():
-        logger.warning("the server wants both splits; --%s is not given", split)
     print(f"upload: {args.out}")
     return 0
 
@@ -132,7 +127,7 @@ def run_vqa(args: VqaOptions) -> int:
     from ofa.submit.uploads import VQA, listed_ids, upload_entries
     from ofa.task.results import write_json
 
-    expected = listed_ids(args.questions, "questions", "question_id") if args.questions else None
+    expected = listed_ids(args.questions, "questions", "question_id")
     entries = upload_entries(args.results, VQA, expected)
     write_json(args.out, entries)
     whole = "" if expected is None else ", one for every question of the split"
@@ -159,20 +154,19 @@ def run_muge(args: MugeOptions) -> int:
 def run_glue(args: Any) -> int:
     from ofa.submit.uploads import GLUE, OTHERS, glue_text, other_text, write_zip
 
-    results = {name: getattr(args, name.replace("-", "_")) for name in GLUE}
-    if not any(results.values()):
+    members = {}
+    for name, form in GLUE.items():
+        if path := getattr(args, name.replace("-", "_")):
+            members[form.file] = glue_text(path, form)
+            tell(form.file, members[form.file].count("\n") - 1, "predictions", form.size)
+    if not members:
         raise UserError(
             "expects result files, such as --cola RESULTS, found none; known are"
             f" {', '.join(f'--{name}' for name in GLUE)}"
         )
-    members = {
-        GLUE[name].file: glue_text(path, GLUE[name]) for name, path in results.items() if path
-    }
     members |= {Path(path).name: other_text(path) for path in args.also}
     write_zip(args.out, members)
-    counts = {name: text.count("\n") - 1 for name, text in members.items()}
-    tell(counts, "predictions", {one.file: one.rows for one in GLUE.values()})
-    wanted = [*(one.file for one in GLUE.values()), *OTHERS[:2]]
+    wanted = [*(form.file for form in GLUE.values()), *OTHERS[:2]]
     missing = [name for name in wanted if name not in members]
     if missing:
         logger.warning(
@@ -184,17 +178,12 @@ def run_glue(args: Any) -> int:
     return 0
 
 
-def tell(counts: Mapping[str, int], things: str, sizes: Mapping[str, int]) -> None:
-    """How much there is in each file. Args: sizes: how much the server wants, where only the
-    number can tell."""
-    for name, count in counts.items():
-        print(f"{name}: {count} {things}")
-        if count != sizes.get(name, count):
-            logger.warning(
-                "%s: the test set has %d rows, these are %s for %d; the server refuses an "
-                "incomplete file",
-                name,
-                sizes[name],
-                things,
-                count,
-            )
+def tell(name: str, count: int, things: str, size: int) -> None:
+    """How many there are. Args: size: how many the server wants."""
+    print(f"{name}: {count} {things}")
+    if count != size:
+        logger.warning(
+            "%s: the test set has %d rows, these are %s for %d; the server refuses an incomplete"
+            " file",
+            *(name, size, things, count),
+        )

@@ -21,7 +21,6 @@ from typing import Any
 from markupsafe import escape
 
 from ofa.demo.examples import example_image
-from ofa.demo.middleware import FOREIGN_FILE, LARGEST_UPLOAD, Gate, is_below
 from ofa.demo.service import LETTERS, MOST_ANSWERS, MOST_IMAGES, Demo, texts_of
 from ofa.errors import UserError
 from ofa.io.atomic import replacing
@@ -30,6 +29,9 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 try:
     import gradio as gr
+    from starlette.middleware import Middleware
+
+    from ofa.demo.middleware import FOREIGN_FILE, LARGEST_UPLOAD, Gate, is_below
 except ImportError as error:
     raise UserError(
         f"ofa demo: expects the package gradio, found none ({error}); run: pip install"
@@ -64,8 +66,6 @@ def serve(
     Args: names: host names under which it is reached, besides those of this machine.
     Raises: UserError if the port is taken.
     """
-    from starlette.middleware import Middleware
-
     port = check_address(host, port)
     settings: dict[str, Any] = dict(
         server_name=host,

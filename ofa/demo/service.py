@@ -27,8 +27,7 @@ from ofa.errors import UserError
 from ofa.inference.predictions import Answer, Region
 from ofa.inference.predictor import DRAW, OFA
 from ofa.inference.requests import Request
-from ofa.report.annotate import annotated
-from ofa.report.draw_boxes import PREDICTED, Mark, draw_boxes
+from ofa.report.annotate import PREDICTED, Mark, annotated, draw_boxes
 from ofa.report.page import data_url
 from ofa.task.columns import Column
 from ofa.task.task_spec import TaskSpec
@@ -92,15 +91,14 @@ class Demo:
     Args:
         wanted: tasks; default: those that most checkpoints know, those that the model was trained
             for, and drawing if a tokenizer is at hand.
-    Attributes: tasks: those of the page by key. known: every task by key. first: the key of the one
-    to begin with.
+    Attributes: tasks: those of the page by key. first: the key of the one to begin with.
     Raises: UserError if drawing is wanted and cannot be done, or a task is unknown.
     """
 
     def __init__(self, model: OFA, wanted: Sequence[str] = ()):
         self.model = model
         trained = model.checkpoint.trained
-        self.known = known = page_tasks([spec_of(name) for name in trained if is_template(name)])
+        known = page_tasks([spec_of(name) for name in trained if is_template(name)])
         keys = {name: key for key, spec in reversed(known.items()) for name in spec.names}
         keys |= {key: key for key in known}
         unknown = [name for name in wanted if name not in keys]
@@ -143,7 +141,7 @@ class Demo:
 
     def note(self, key: str) -> str:
         """What to know before a task is asked; nothing if the model was trained for it."""
-        spec = self.known[key]
+        spec = self.tasks[key]
         if self.model.was_trained_on(spec.name):
             return ""
         return (
@@ -206,7 +204,7 @@ class Demo:
         best = integer("number of answers", best, 1, MOST_ANSWERS)
         samples = integer("number of images", samples, 1, MOST_IMAGES)
         seed = integer("seed", seed or 0, 0, MOST_SEED)
-        spec = self.known[key]
+        spec = self.tasks[key]
         if spec.has("image") and path is None:
             raise UserError(
                 "There is no image yet. Upload one, paste one, or choose one of the examples."
@@ -217,7 +215,9 @@ class Demo:
             for column, text in zip(texts_of(spec), typed, strict=False)
         }
         if spec.generates_images:
-            return drawn(self.model.draw(*given.values(), samples, seed))
+            (text,) = given.values()
+            images: Any = self.model.draw(text, samples, seed)
+            return drawn(images)
         file = Path(path or "")
         image = image_of(str(file)) if spec.has("image") else None
         found = getattr(self.model, key)(image, *given.values(), best=best)
@@ -328,11 +328,8 @@ def percent(score: float) -> float | None:
 ENVIRONMENT = Environment(
     loader=PackageLoader("ofa.demo"), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
-ENVIRONMENT.filters |= {
-    "number": number,
-    "percent": percent,
-    "data_url": lambda image: data_url(image, LARGEST),
-}
+ENVIRONMENT.filters.update(number=number, percent=percent, data_url=data_url)
+ENVIRONMENT.globals["largest"] = LARGEST
 
 
 def as_html(reply: Reply, seconds: float) -> str:

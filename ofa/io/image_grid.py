@@ -1,5 +1,5 @@
 """Several images as one: all samples of a caption, best first, beside the image that the
-caption was written for; or a strip."""
+caption was written for."""
 
 import io
 import math
@@ -63,14 +63,6 @@ def grid_of_files(files: Sequence[str]) -> str:
     shown = [*([true] if has_reference else []), *found]
     images = [open_image(read_image_file(path), str(path), upright=True) for path in shown]
     return as_field(grid(images[has_reference:], images[0] if has_reference else None))
-
-
-def strip(images: Sequence[Image.Image]) -> Image.Image:
-    """Images of one size beside each other; small ones are enlarged, so that their pixels stay
-    visible."""
-    times = max(1, LARGEST // images[0].width)
-    large = [ImageOps.scale(image, times, Image.Resampling.NEAREST) for image in images]
-    return grid(large, columns=len(images))
 
 
 def as_field(image: Image.Image, kind: str = "png", **options: Any) -> str:

@@ -1,16 +1,46 @@
-"""Images with a model's replies drawn on them."""
+"""Images with a model's predictions drawn on them: boxes and their labels, readable on a thumbnail
+as on a photo of 20 megapixels.
 
+    annotated = draw_boxes(image, [Mark(box, "the red car"), Mark(true_box, "true", TRUE)])
+
+Lines and letters grow with the image; an image too small for letters is enlarged first. Every
+line has a dark rim, so that it shows on light and dark ground.
+"""
+
+import functools
 import os
+import textwrap
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
 
 from ofa.errors import UserError
 from ofa.inference.predictions import Answer, Region
 from ofa.inference.requests import Request
 from ofa.io.atomic import replacing
 from ofa.io.paths import path_below
-from ofa.report.draw_boxes import GIVEN, PREDICTED, Mark, draw_boxes
+from ofa.tokens.boxes import clip_boxes
+
+# what a model found, what was expected, what was asked about
+PREDICTED, TRUE, GIVEN = ("#ff6a2b", "#18b4d8", "#f2c53d")
+RIM = "#101418"
+# a shorter side below SMALLEST is enlarged by a whole factor, never beyond LARGEST
+SMALLEST, LARGEST = (320, 2000)
+LINE, LETTER = 0.008, 0.042  # line width and letter size as parts of the shorter side
+MAX_LINES = 2
+WIDE_FONTS = (
+    "NotoSansCJK-Regular.ttc",
+    "wqy-zenhei.ttc",
+    "NotoSansSC-Regular.otf",
+    "msyh.ttc",
+    "PingFang.ttc",
+    "DejaVuSans.ttf",
+)
+
+Rectangle = tuple[float, float, float, float]
 
 
 class AnnotatedImageWriter:
@@ -56,3 +86,132 @@ def annotated(request: Request, image: Image.Image, reply: Answer | Region) -> I
         return draw_boxes(image, [*marks, *found], heading=asked)
     between = " " if not asked or asked.endswith("?") else ": "
     return draw_boxes(image, marks, heading=f"{asked}{between}{reply}".strip())
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box to draw. Args: box: xyxy, pixels of the image; what lies outside is moved onto the
+    border."""
+
+    box: Sequence[float]
+    label: str = ""
+    color: str = PREDICTED
+
+
+def draw_boxes(image: Image.Image, marks: Sequence[Mark], heading: str = "") -> Image.Image:
+    """A copy of the image in RGB with boxes and labels.
+
+    Args: heading: a text on a band above the image, such as a caption or an answer.
+    """
+    factor = max(1, min(-(-SMALLEST // min(image.size)), LARGEST // max(image.size)))
+    canvas = ImageOps.scale(image.convert("RGB"), factor, Image.Resampling.NEAREST)
+    pen = _Pen(canvas)
+    boxes = [(clip_boxes(mark.box, image.size) * factor).tolist() for mark in marks]
+    for mark, box in zip(marks, boxes):
+        pen.rectangle(box, mark.color)
+    for mark, box in zip(marks, boxes):
+        if mark.label:
+            pen.label(mark.label, box, mark.color)
+    if not heading.strip():
+        return canvas
+    heading = pen.fitted(heading)
+    band = round(pen.extent(heading)[1]) + pen.margin
+    whole = ImageOps.expand(canvas, (0, band, 0, 0), "white")
+    _Pen(whole, like=pen).text(heading, (0, 0), RIM)
+    return whole
+
+
+class _Pen:
+    """Draws on one canvas; remembers where labels are, so that they do not cover each other.
+
+    Args: like: a pen of the same width and letters.
+    """
+
+    def __init__(self, canvas: Image.Image, like: "_Pen | None" = None):
+        self.size = canvas.size
+        self.draw = ImageDraw.Draw(canvas)
+        shorter = min(like.size if like else canvas.size)
+        self.line = max(3, round(LINE * shorter))
+        self.letter = max(12, round(LETTER * shorter))
+        self.margin = max(2, self.letter // 4)
+        self.taken: list[Rectangle] = []
+
+    def rectangle(self, box: Sequence[float], color: str) -> None:
+        """The frame of a box, wholly inside the canvas."""
+        rim = max(1, self.line // 3)
+        x0, y0, x1, y1 = (round(number) for number in box)
+        x1, y1 = min(max(x1, x0 + 1), self.size[0] - 1), min(max(y1, y0 + 1), self.size[1] - 1)
+        x0, y0 = min(x0, x1 - 1), min(y0, y1 - 1)
+        self.draw.rectangle((x0, y0, x1, y1), outline=RIM, width=self.line + 2 * rim)
+        if x1 - x0 > 2 * rim and y1 - y0 > 2 * rim:
+            inner = (x0 + rim, y0 + rim, x1 - rim, y1 - rim)
+            self.draw.rectangle(inner, outline=color, width=self.line)
+
+    def label(self, text: str, box: Sequence[float], color: str) -> None:
+        """Letters on a ground of ``color``: above the box, below it, or inside at its top or
+        bottom, where it is free."""
+        text = self.fitted(text)
+        width, height = self.extent(text)
+        x0, y0, _, y1 = box
+        places = [
+            (x0, y0 - height),
+            (x0, y1),
+            (x0 + self.line, y0 + self.line),
+            (x0 + self.line, y1 - height - self.line),
+        ]
+        spots = [self.inside(x, y, width, height) for x, y in places]
+        fitting = [spot for spot, (_, y) in zip(spots, places) if abs(spot[1] - y) < 1] or spots
+        free = [spot for spot in fitting if not any(_meet(spot, other) for other in self.taken)]
+        spot = (free or fitting[-1:])[0]
+        self.taken.append(spot)
+        self.draw.rectangle(spot, fill=color)
+        # black or white, whichever is easier to read
+        red, green, blue = ImageColor.getrgb(color)[:3]
+        light = 0.299 * red + 0.587 * green + 0.114 * blue > 140
+        self.text(text, spot[:2], RIM if light else "#ffffff")
+
+    def text(self, text: str, place: Sequence[float], ink: str) -> None:
+        """Args: place: of the upper left corner of its margin."""
+        origin = (place[0] + self.margin, place[1] + self.margin)
+        font = self.font(text)
+        self.draw.multiline_text(origin, text, fill=ink, font=font, spacing=self.margin)
+
+    def inside(self, x: float, y: float, width: float, height: float) -> Rectangle:
+        """A rectangle moved into the canvas."""
+        x, y = max(0.0, min(x, self.size[0] - width)), max(0.0, min(y, self.size[1] - height))
+        return x, y, x + width, y + height
+
+    def extent(self, text: str) -> tuple[float, float]:
+        """Width and height of a text with its margins."""
+        box = self.draw.multiline_textbbox((0, 0), text, font=self.font(text), spacing=self.margin)
+        return box[2] + 2 * self.margin, box[3] + 2 * self.margin
+
+    def fitted(self, text: str) -> str:
+        """The text in at most ``MAX_LINES`` lines that are no wider than the canvas; the rest
+        becomes ``…``."""
+        columns = 4 * self.size[0] // self.letter  # of the narrowest letters
+        for most in range(min(len(text), columns), 0, -1):
+            lines = textwrap.wrap(
+                " ".join(text.split()), most, max_lines=MAX_LINES, placeholder="…"
+            )
+            found = "\n".join(lines)
+            if self.extent(found)[0] <= self.size[0]:
+                break
+        return found
+
+    def font(self, text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+        return load_font(self.letter, not text.replace("…", "").isascii())
+
+
+@functools.lru_cache(maxsize=32)
+def load_font(size: int, wide: bool = False) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """A font of the given size in pixels. Args: wide: with Chinese letters, if this machine has
+    such a font."""
+    for name in WIDE_FONTS if wide else ():
+        with suppress(OSError):
+            return ImageFont.truetype(name, size)
+    return ImageFont.load_default(size)
+
+
+def _meet(one: Rectangle, other: Rectangle) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

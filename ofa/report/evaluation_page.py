@@ -49,9 +49,8 @@ def evaluation_report(outcome: Outcome, options: PageOptions) -> Report:
     shown = f", {len(items)} of them on this page" if len(items) < rows else ""
     draws = outcome.spec.generates_images
     log = _text_of(options.training_log) if options.training_log else ""
-    tables = (
-        [_score_table(scores, [*options.compare, *_baseline(outcome)])] if scores.overall else []
-    )
+    baseline = [("constant baseline", outcome.constant[1])] if outcome.constant else []
+    tables = [score_table(scores, [*options.compare, *baseline])] if scores.overall else []
     if options.timings:
         took = {} if outcome.seconds is None else {"evaluation": outcome.seconds}
         tables.append(stage_times(options.timings, **took))
@@ -107,11 +106,8 @@ def _tiles(scores: dict[str, float], constant: tuple[str, dict[str, float]] | No
     return tiles
 
 
-def _baseline(outcome: Outcome) -> list[tuple[str, dict[str, float]]]:
-    return [("constant baseline", outcome.constant[1])] if outcome.constant else []
-
-
-def _score_table(scores: Scores, others: Sequence[tuple[str, dict[str, float]]]) -> Table:
+def score_table(scores: Scores, others: Sequence[tuple[str, dict[str, float]]]) -> Table:
+    """Args: others: names and scores of further columns."""
     columns = [("model", scores.overall), *others]
     rows = [
         [name, *(f"{column[name]:.4f}" if name in column else "" for _, column in columns)]

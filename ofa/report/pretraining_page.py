@@ -4,18 +4,19 @@ came of it."""
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ofa.io.image_grid import as_field, strip
+from PIL import Image, ImageOps
+
+from ofa.io.image_grid import LARGEST, as_field, grid
 from ofa.io.images import decode_image, encode_image, read_image_file
 from ofa.io.paths import path_below
 from ofa.metrics.pretraining import Reply, codes_of, middle_of, pixel_errors, right_codes
 from ofa.report.page import Item, Report, Table, Tile, write_report
 from ofa.report.training_log import pretraining_curves, stage_times
 from ofa.task.pretraining_tasks import PretrainingOptions
-from ofa.tokens.boxes import BIN, bins_to_boxes, text_to_bins, text_to_objects
+from ofa.tokens.boxes import BIN, bins_to_boxes, text_to_bins
 
 SHOWN = 12  # rows of each task, and drawings on the summary
 REFERENCES = 4  # of a row
@@ -70,11 +71,8 @@ def in_words(answer: str) -> str:
     """A constant answer, short enough for a table."""
     if codes_of(answer):
         return "the commonest code at each place"
-    answer = re.sub(
-        rf"(?:{BIN.pattern}\s*){{4}}",
-        lambda found: f"box {', '.join(map(str, text_to_bins(found[0])))} ",
-        answer,
-    )
+    box = re.compile(rf"(?:{BIN.pattern}\s*){{4}}")
+    answer = box.sub(lambda found: f"box {', '.join(map(str, text_to_bins(found[0])))} ", answer)
     answer = answer.replace("\u2581", " ").strip()
     return answer if len(answer) <= 60 else answer[:57] + "..."
 
@@ -87,46 +85,44 @@ def item_of(task: str, reply: Reply, options: PretrainingOptions, row: int = 0) 
     """A row as the page shows it: boxes are drawn, filled images stand beside the true ones."""
     name = task.replace("_", " ")
     source, target, said = reply.readable or (reply.source, reply.target, reply.prediction)
-    references = [target] if reply.readable else [*reply.references[:REFERENCES]] or [target]
-    more = len(reply.references) - REFERENCES
-    if more > 0:
-        references.append(f"and {more} more")
-    item = Item(source, said, references, image=reply.image, id=name, row=row, group=name)
-    if task == "visual_grounding":
-        item.boxes = both_boxes(reply, options.patch_image_size, options)
-        item.answer, item.references = "" if len(item.boxes) > 1 else said, ()
-    elif task == "grounded_captioning":
-        found = boxes_in(source, reply, options.patch_image_size, options)
-        item.boxes = [("asked about", box) for box in found]
-        item.question = BIN.sub("", source).partition("?")[0] + "?"
-    elif task == "detection":
-        item.boxes = both_boxes(reply, 2 * options.code_image_size, options)
-        item.answer = ", ".join(name for _, name in text_to_objects(said)) or said
-        item.references = [", ".join(name for _, name in text_to_objects(target))]
-    elif task == "image_infilling":
+    # the square that the model sees
+    side = 2 * options.code_image_size if task == "detection" else options.patch_image_size
+    boxes = [
+        (kind, box)
+        for kind, text in (("asked about", source), ("true", target), ("predicted", said))
+        for box in boxes_in(text, reply.image, side, options)
+    ]
+    accepted = [target] if reply.readable else [*reply.references] or [target]
+    references = list(filter(None, map(words, accepted[:REFERENCES])))
+    if len(accepted) > REFERENCES:
+        references.append(f"and {len(accepted) - REFERENCES} more")
+    question = words(source).removesuffix(" region:")
+    answer = words(said) if "predicted" in dict(boxes) else said
+    item = Item(question, answer, references, boxes, reply.image, id=name, row=row, group=name)
+    if task == "image_infilling":
         show_filled(item, reply)
     return item
 
 
-def both_boxes(
-    reply: Reply, side: int, options: PretrainingOptions
-) -> list[tuple[str, list[float]]]:
-    """True and predicted boxes. Args: side: as of ``boxes_in``."""
-    return [
-        (kind, box)
-        for kind, text in (("true", reply.target), ("predicted", reply.prediction))
-        for box in boxes_in(text, reply, side, options)
-    ]
+def words(text: str) -> str:
+    """A text without its boxes: ``<bin_1> <bin_2> <bin_3> <bin_4> a star`` -> ``a star``."""
+    return ", ".join(filter(None, map(str.strip, BIN.sub("\0", text).split("\0"))))
 
 
-def boxes_in(text: str, reply: Reply, side: int, options: PretrainingOptions) -> list[list[float]]:
+def boxes_in(text: str, image: str, side: int, options: PretrainingOptions) -> list[list[float]]:
     """The boxes of a text, xyxy in pixels of the row's image. Args: side: of the square that
     the model sees, pixels."""
-    bins, size = text_to_bins(text), decode_image(reply.image).size
-    whole = [bins[start : start + 4] for start in range(0, len(bins) - 3, 4)]
+    bins = text_to_bins(text)
     return [
-        bins_to_boxes(one, size, side, options.max_image_size, options.num_bins, clip=True).tolist()
-        for one in whole
+        bins_to_boxes(
+            bins[start : start + 4],
+            decode_image(image).size,
+            side,
+            options.max_image_size,
+            options.num_bins,
+            clip=True,
+        ).tolist()
+        for start in range(0, len(bins) - 3, 4)
     ]
 
 
@@ -143,7 +139,9 @@ def show_filled(item: Item, reply: Reply) -> None:
     end = (place[0] + reply.filled.width, place[1] + reply.filled.height)
     seen.paste((128, 128, 128), (*place, *end))
     filled.paste(reply.filled, place)
-    item.image = as_field(strip([seen, filled, true]))
+    times = max(1, LARGEST // true.width)  # pixels stay visible
+    strip = [ImageOps.scale(one, times, Image.Resampling.NEAREST) for one in (seen, filled, true)]
+    item.image = as_field(grid(strip, columns=3))
     errors = pixel_errors([reply.filled], [middle_of(true)])
     item.references = [f"{name} {error:.1f}" for name, error in errors.items()]
     item.question = f"{reply.source} seen, filled, true:"
@@ -153,55 +151,53 @@ def show_filled(item: Item, reply: Reply) -> None:
 # summary
 
 
-@dataclass
-class PretrainingSummary:
-    """What came of a pretraining, as far as it is known.
+def write_summary(
+    path: str | Path,
+    title: str,
+    scores: Figures | None = None,
+    drawings: Mapping[str, Mapping[str, float]] | None = None,
+    gain: Mapping[str, Any] | None = None,
+    timings: str | None = None,
+    images: Sequence[Mapping[str, Any]] = (),
+    folder: Path = Path(),
+) -> None:
+    """One page of all that came of a pretraining, as far as it is known.
 
     Args:
         scores: of ``ofa pretraining score``. drawings: name -> figures of ``ofa synthetic-shapes
             check``.
         gain: of ``benchmarks/pretraining_gain.py``. timings: file of lines ``stage TAB seconds``.
         images: entries of ``ofa draw``. folder: where their files are named from.
+    Raises: KeyError or TypeError if files are of another kind.
     """
-
-    scores: Figures | None = None
-    drawings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    gain: Mapping[str, Any] | None = None
-    timings: str | None = None
-    images: Sequence[Mapping[str, Any]] | None = None
-    folder: Path | None = None
-
-
-def write_summary(path: str | Path, title: str, found: PretrainingSummary) -> None:
-    """One page of all figures. Raises: KeyError or TypeError if files are of another kind."""
     report = Report(
         title,
         "What the model can do, beside what can be had without looking or without pretraining",
         grading=None,
         images="Drawings of captions it never saw",
     )
-    if found.scores:
-        better = sum(one["model"] > one["constant"] for one in found.scores.values())
-        value, note = f"{better} of {len(found.scores)}", "on rows that were not trained on"
+    if scores:
+        better = sum(one["model"] > one["constant"] for one in scores.values())
+        value, note = f"{better} of {len(scores)}", "on rows that were not trained on"
         report.tiles.append(Tile("tasks above any constant answer", value, note))
-        report.tables.append(task_table(found.scores))
-    for name, figures in found.drawings.items():
-        report.tiles.append(Tile("things drawn right", per_cent(figures["things_right"]), name))
-    if found.drawings:
-        report.tables.append(drawing_table(found.drawings))
-    if found.gain:
-        for task, runs in found.gain["tasks"].items():
+        report.tables.append(task_table(scores))
+    if drawings:
+        for name, one in drawings.items():
+            report.tiles.append(Tile("things drawn right", per_cent(one["things_right"]), name))
+        report.tables.append(drawing_table(drawings))
+    if gain:
+        for task, runs in gain["tasks"].items():
             note = f"{runs['measure']}; from scratch {mean_of(runs['scratch'])}"
             tile = Tile(f"{task} after finetuning", mean_of(runs["pretrained"]), note)
             report.tiles.append(tile)
-        report.tables.append(gain_table(found.gain))
-    if found.timings:
-        times = stage_times(found.timings)
+        report.tables.append(gain_table(gain))
+    if timings:
+        times = stage_times(timings)
         minutes = f"{float(times.rows[-1][1]) / 60:.0f} min"
         report.tiles.append(Tile("time", minutes, "all stages together"))
         report.tables.append(times)
-    for number, entry in enumerate((found.images or ())[:SHOWN]):
-        report.items.append(drawing(number, entry, found.folder))
+    for number, entry in enumerate(images[:SHOWN]):
+        report.items.append(drawing(number, entry, folder))
     write_report(path, report)
 
 
@@ -246,11 +242,10 @@ def spread(values: Sequence[float]) -> str:
     return mean_of(values) + (f" \u00b1 {statistics.stdev(values):.3f}" if len(values) > 1 else "")
 
 
-def drawing(number: int, entry: Mapping[str, Any], folder: Path | None) -> Item:
+def drawing(number: int, entry: Mapping[str, Any], folder: Path) -> Item:
     """The first image of a caption."""
-    file = path_below(
-        folder or "", entry["files"][0], f"--images: entry {number + 1}", follow_links=True
-    )
+    where = f"--images: entry {number + 1}"
+    file = path_below(folder, entry["files"][0], where, follow_links=True)
     image = encode_image(read_image_file(file)) if file.is_file() else ""
     name = str(entry.get("id", number))
     return Item(answer=entry["caption"], image=image, id=name, row=number)

@@ -37,13 +37,10 @@ def training_curves(log: str, spec: TaskSpec | None = None) -> list[Curve]:
 def pretraining_curves(log: str) -> list[Curve]:
     """The loss, and what each task of a pretraining learned."""
     found = series(log, "train_inner", rf"[ ,]({'|'.join(TASKS)})_acc={NUMBER}")
+    learned = [(task.replace("_", " "), found[task]) for task in TASKS if task in found]
     return [
         _loss(log, "loss of an update: pairs, and auxiliary rows (nats)"),
-        *(
-            Curve(f"{task.replace('_', ' ')}: right tokens (%)", found[task])
-            for task in TASKS
-            if task in found
-        ),
+        *(Curve(f"{task}: right tokens (%)", values) for task, values in learned),
     ]
 
 
@@ -59,8 +56,10 @@ def series(log: str, marker: str, pattern: str) -> dict[str, list[tuple[float, f
     """
     found: dict[str, list[tuple[float, float]]] = {}
     for line in log.splitlines():
-        update = re.search(rf"num_updates[\s=]+{NUMBER}", line) if marker in line else None
-        for name, value in re.findall(pattern, line) if update else ():
+        update = re.search(rf"num_updates[\s=]+{NUMBER}", line)
+        if update is None or marker not in line:
+            continue
+        for name, value in re.findall(pattern, line):
             points, step = found.setdefault(name, []), float(update[1])
             while points and points[-1][0] >= step:
                 points.pop()

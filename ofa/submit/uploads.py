@@ -16,7 +16,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,51 +33,47 @@ SHOWN = 5  # ids named in a message
 HEADER = "index\tprediction"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UploadFormat:
-    """A list of ids with a text each.
+    """What a leaderboard wants of a split.
 
     Args:
-        key, text: names of the two in a result file. one: what an id stands for. numbered: ids
-            are integers.
+        key, text: names of id and answer in a result file. one: what an id stands for. numbered:
+            ids are integers.
+        words: answer of the model -> what the site calls it; none: any answer goes in as it is.
+        file, size: name of the file, and the number of its answers.
     """
 
     key: str
     text: str
     one: str
     numbered: bool = True
+    words: Mapping[str, str] = field(default_factory=dict)
+    file: str = ""
+    size: int = 0
 
 
-@dataclass(frozen=True)
-class TestSet:
-    """A file of one prediction per row, in the order of the rows.
-
-    Args:
-        file: its name. rows: of the test set. words: answer of the model -> what the site calls it.
-    """
-
-    __test__ = False  # not for pytest
-    file: str
-    rows: int
-    words: Mapping[str, str]
+COCO = UploadFormat(key="image_id", text="caption", one="image")
+VQA = UploadFormat(key="question_id", text="answer", one="question")
+MUGE = UploadFormat(key="image_id", text="caption", one="image", numbered=False)
 
 
-COCO = UploadFormat("image_id", "caption", "image")
-VQA = UploadFormat("question_id", "answer", "question")
-MUGE = UploadFormat("image_id", "caption", "image", numbered=False)
+def _glue(file: str, size: int, **words: str) -> UploadFormat:
+    return UploadFormat(key="uniq_id", text="answer", one="row", file=file, size=size, words=words)
+
 
 NUMBERS = {"no": "0", "yes": "1"}
 IMPLIED = {"no": "not_entailment", "yes": "entailment"}
 INFERENCE = {"no": "contradiction", "yes": "entailment", "maybe": "neutral"}
 GLUE = {
-    "cola": TestSet("CoLA.tsv", 1063, NUMBERS),
-    "mnli-m": TestSet("MNLI-m.tsv", 9796, INFERENCE),
-    "mnli-mm": TestSet("MNLI-mm.tsv", 9847, INFERENCE),
-    "mrpc": TestSet("MRPC.tsv", 1725, NUMBERS),
-    "qnli": TestSet("QNLI.tsv", 5463, IMPLIED),
-    "qqp": TestSet("QQP.tsv", 390965, NUMBERS),
-    "rte": TestSet("RTE.tsv", 3000, IMPLIED),
-    "sst2": TestSet("SST-2.tsv", 1821, {"negative": "0", "positive": "1"}),
+    "cola": _glue("CoLA.tsv", 1063, **NUMBERS),
+    "mnli-m": _glue("MNLI-m.tsv", 9796, **INFERENCE),
+    "mnli-mm": _glue("MNLI-mm.tsv", 9847, **INFERENCE),
+    "mrpc": _glue("MRPC.tsv", 1725, **NUMBERS),
+    "qnli": _glue("QNLI.tsv", 5463, **IMPLIED),
+    "qqp": _glue("QQP.tsv", 390965, **NUMBERS),
+    "rte": _glue("RTE.tsv", 3000, **IMPLIED),
+    "sst2": _glue("SST-2.tsv", 1821, negative="0", positive="1"),
 }
 # of GLUE, that OFA has no task for; the site wants the first two as well
 OTHERS = ("STS-B.tsv", "WNLI.tsv", "AX.tsv")
@@ -93,10 +89,6 @@ def write_zip(path: str | Path, members: Mapping[str, str]) -> None:
             archive.writestr(member, text)
     with replacing(path, "wb") as file:
         file.write(content.getvalue())
-
-
-# ----------------------------------------------------------------------------------------------
-# ids and texts
 
 
 def upload_entries(
@@ -138,13 +130,19 @@ def upload_entries(
 
 def _entry(entry: Any, where: str, form: UploadFormat) -> dict[str, Any]:
     known = entry if isinstance(entry, dict) else {}
-    if form.key not in known or not isinstance(known.get(form.text), str):
+    text = known.get(form.text)
+    if form.key not in known or not isinstance(text, str):
         found = ", ".join(map(str, known)) or repr(entry)[:60]
         raise UserError(
             f"{where}: expects '{form.key}' and '{form.text}', found {found}; is it the result file"
             " of another task?"
         )
-    return {form.key: _id(known[form.key], where, form), form.text: known[form.text]}
+    if form.words and text not in form.words:
+        raise UserError(
+            f"{where}: expects an answer ({', '.join(form.words)}) for {form.file}, found {text!r};"
+            " is it the result file of another task?"
+        )
+    return {form.key: _id(known[form.key], where, form), form.text: text}
 
 
 def _id(value: Any, where: str, form: UploadFormat) -> int | str:
@@ -171,13 +169,15 @@ def _some(numbers: Iterable) -> str:
     return ", ".join(map(str, first[:SHOWN])) + (", ..." if len(first) > SHOWN else "")
 
 
-def listed_ids(path: str | Path, group: str, key: str) -> set[int]:
-    """Ids of a file of the data set: ``{"questions": [{"question_id": 1}, ...]}`` or ``{"images":
-    [{"id": 1}, ...]}``.
+def listed_ids(path: str | Path | None, group: str, key: str) -> set[int] | None:
+    """Ids of a file of the data set, if there is one: ``{"questions": [{"question_id": 1}, ...]}``
+    or ``{"images": [{"id": 1}, ...]}``.
 
     Args: group, key: ``questions`` and ``question_id``, or ``images`` and ``id``.
     Raises: UserError if the file is missing or of another kind.
     """
+    if path is None:
+        return None
     try:
         content = load_json(Path(path).read_text(encoding="utf-8"))
         return {read_integer(entry[key]) for entry in content[group]}
@@ -191,29 +191,18 @@ def listed_ids(path: str | Path, group: str, key: str) -> set[int]:
     )
 
 
-# ----------------------------------------------------------------------------------------------
-# one prediction per row
-
-
-def glue_text(path: str | Path, test_set: TestSet) -> str:
+def glue_text(path: str | Path, form: UploadFormat) -> str:
     """The TSV of a result file. Raises: UserError if it is not the answers of rows 0, 1, 2, ...
     of the task."""
     lines = [HEADER]
-    for number, entry in enumerate(read_predictions(path)):
-        where = f"{path}: entry {number + 1}"
-        answer = entry.get("answer") if isinstance(entry, dict) else None
-        if not isinstance(answer, str) or answer not in test_set.words:
+    for number, entry in enumerate(upload_entries([path], form)):
+        if entry[form.key] != number:
             raise UserError(
-                f"{where}: expects an answer ({', '.join(test_set.words)}) for {test_set.file},"
-                f" found {answer!r}; is it the result file of another task?"
+                f"{path}: entry {number + 1}: expects the answer to row {number} of the test set,"
+                f" found row {entry[form.key]}; evaluate the whole test file in its order"
             )
-        if str(entry.get("uniq_id")) != str(number):
-            raise UserError(
-                f"{where}: expects the answer to row {number} of the test set, found row"
-                f" {entry.get('uniq_id')!r}; evaluate the whole test file in its order"
-            )
-        lines.append(f"{number}\t{test_set.words[answer]}")
-    return "".join(f"{line}\n" for line in lines)
+        lines.append(f"{number}\t{form.words[entry[form.text]]}")
+    return "\n".join([*lines, ""])
 
 
 def other_text(path: str | Path) -> str:

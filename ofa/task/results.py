@@ -7,7 +7,7 @@ saw; merging puts them in the order of the file, keeps one per row and refuses g
 import json
 import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,23 +107,27 @@ def read_predictions(path: str | Path) -> list[Entry]:
 
 
 def prediction_of(
-    entry: Entry, where: str = "", folder: str | Path = "", images: str | Path | None = None
+    entry: Entry,
+    where: str = "",
+    folder: str | Path = "",
+    images: str | Path | None = None,
+    texts: Sequence[str] = TEXTS,
 ) -> "Prediction":
-    """The prediction that an entry of any task's result file was made of.
+    """The prediction that an entry of a result file was made of.
 
     Args: folder: of the result file, from which generated images are named. images: another folder
-    that they may lie in.
+    that they may lie in. texts: what the entry may call its answer in words.
     Raises: UserError with ``where`` if it has neither words nor a box, its numbers are none, or an
     image lies elsewhere.
     """
     # imports torch: what only reads and writes files starts without it
     from ofa.task.prediction import Prediction
 
-    text = next((entry[key] for key in TEXTS if isinstance(entry.get(key), str)), "")
+    text = next((entry[key] for key in texts if isinstance(entry.get(key), str)), "")
     box = entry.get("box")
-    if not text and not _is_box(box) and not any(key in entry for key in TEXTS):
+    if not text and not _is_box(box) and not any(key in entry for key in texts):
         raise UserError(
-            f"{place(where)}expects {', '.join(TEXTS)} or a box of four numbers, found"
+            f"{place(where)}expects {', '.join(texts)} or a box of four numbers, found"
             f" {', '.join(map(str, entry))}"
         )
     if isinstance(entry.get("files"), list):
@@ -145,7 +149,7 @@ def prediction_of(
         _number(entry.get("score"), where),
         bins=bins,
         **corners,
-        others=[prediction_of(other, where) for other in others],
+        others=[prediction_of(other, where, texts=texts) for other in others],
     )
 
 
@@ -202,8 +206,3 @@ def _is_number(value: Any) -> bool:
         return not isinstance(value, str) and math.isfinite(read_decimal(value))
     except ValueError:
         return False
-
-
-def id_of(entry: Entry) -> str | None:
-    """The id of an entry's row in words; None if it has none."""
-    return next((str(entry[key]) for key in IDS if key in entry), None)

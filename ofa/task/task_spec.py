@@ -351,8 +351,7 @@ class TaskSpec(TsvSchema):
             they can be ranked.
         decoding: (options, zero-shot?) -> how answers are decoded.
         prediction: (hypothesis, its row, options) -> what it means.
-        result: (id, prediction) -> one entry of ``<subset>_predict.json``; words stand under one of
-            the keys ``ofa.task.results.TEXTS``, for ``ofa report``.
+        result: (id, prediction) -> one entry of ``<subset>_predict.json``.
         metrics: what is right, and how good predictions are.
     """
 

@@ -70,7 +70,11 @@ def test_every_class_and_constant_that_a_document_names_exists(name):
 
 @pytest.mark.parametrize(
     "page, printed",
-    [("architecture.md", "torch.Size([3, 480, 480])"), ("tasks.md", "['thing']\n['3']")],
+    [
+        ("architecture.md", "torch.Size([3, 480, 480])"),
+        ("tasks.md", "['thing']\n['3']"),
+        ("results.md", "a cat {'score': 1.0}"),
+    ],
 )
 def test_the_code_of_a_page_runs(tmp_path, page, printed):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")

@@ -142,7 +142,7 @@ def test_a_region_is_drawn_on_the_image(photo):
 
 
 def test_text_on_images_is_read(photo):
-    assert Demo(Model()).reply("read", photo).heading == "EXIT"
+    assert Demo(Model(), ["read"]).reply("read", photo).heading == "EXIT"
 
 
 def test_statements_get_all_three_answers(photo):
@@ -191,7 +191,7 @@ def test_images_in_the_page_have_a_size_to_be_looked_at(size):
     ],
 )
 def test_what_is_missing_or_wrong_is_said(photo, caplog, key, text, words):
-    html = Demo(Model(tokenizer="t.pt")).ask(key, None if "image" in words else photo, text)
+    html = Demo(Model(tokenizer="t.pt"), [key]).ask(key, None if "image" in words else photo, text)
     assert words in said(html)
     assert ("no memory left" in caplog.text) == (text == "why?")
 

@@ -6,7 +6,7 @@ from PIL import Image, ImageColor
 
 from ofa.errors import UserError
 from ofa.inference.image_writer import ImageWriter
-from ofa.report.draw_boxes import PREDICTED, TRUE, Mark, draw_boxes
+from ofa.report.annotate import PREDICTED, TRUE, Mark, draw_boxes
 from ofa.task.prediction import Prediction
 
 

@@ -45,6 +45,18 @@ def test_boxes_are_scored_and_drawn(tmp_path, boxes, capsys):
     assert "refcoco: val" in page and "the red square" in page and "only wrong (2)" in page
 
 
+def test_the_content_of_the_page_is_json_too(tmp_path, boxes):
+    data, results, entries = boxes
+    out = ["--json", str(tmp_path / "page.json")]
+    assert report(results, data, "refcoco", tmp_path / "page.html", *out) == 0
+    found = json.loads((tmp_path / "page.json").read_text())
+    assert found["scores"]["score"] == pytest.approx(1 / 3) and found["score_names"][0] == "score"
+    right = found["items"][-1]
+    assert (right["id"], right["scores"][0], right["question"]) == ("0_1", 1.0, "the red square")
+    assert right["boxes"] == [["true", list(scene(0)[2])], ["predicted", entries[0]["box"]]]
+    assert "image" not in right
+
+
 def test_a_row_without_a_box_is_counted_and_the_others_are_scored(tmp_path, boxes, capsys, caplog):
     data, results, _ = boxes
     lines = [line.split("\t") for line in open(data).read().split("\n")[:-1]]
@@ -206,7 +218,7 @@ def test_a_file_of_other_content_is_refused_before_anything_is_read(tmp_path, ca
         (
             lambda entries: [{"uniq_id": "0_1"}],
             "refcoco",
-            r"val_predict\.json: entry 1: expects caption, answer, .*or a box",
+            r"val_predict\.json: entry 1: expects answer or a box",
         ),
         (lambda entries: ["x"], "refcoco", r"val_predict\.json: entry 1: expects a prediction"),
         (lambda entries: entries, "refcocoo", r"unknown task 'refcocoo'; known: .*refcoco"),
