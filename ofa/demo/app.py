@@ -47,6 +47,7 @@ WAITING = 32  # requests at most
 THREADS = 8  # for what is done at once, such as looking whether an upload is an image
 SESSIONS = 1000  # whose place among the examples is remembered
 MODEL = "model"  # requests of this name wait for each other
+IMAGES = "Images to draw"
 SEED = "Seed: the same number draws the same images"
 MONO = ("ui-monospace", "monospace")
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Helvetica Neue", "sans-serif")
@@ -141,7 +142,6 @@ def build(demo: Demo) -> gr.Blocks:
     """The components and what happens when they are used."""
     examples = ExampleFiles(demo)
     draws = any(spec.generates_images for spec in demo.tasks.values())
-    first_image = demo.tasks[demo.first].has("image")
     with gr.Blocks(title="OFA", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         page.examples = examples  # their files live as long as the page
         gr.HTML(f"<h1>OFA</h1><p>{escape(demo.subtitle())}</p>", elem_classes="ofa-head")
@@ -152,40 +152,12 @@ def build(demo: Demo) -> gr.Blocks:
             elem_id="task",
             visible=len(demo.tasks) > 1,
         )
-        with gr.Column(visible=first_image, elem_id="image-column") as image_column:
-            image: Any = gr.Image(
-                label="Image",
-                sources=["upload", "clipboard"],
-                type="filepath",
-                image_mode=None,
-                height=300,
-                elem_id="image",
-                placeholder="Drop an image here, or click to choose one",
-                buttons=[],
-            )
-            image.preprocess = path_of  # whether it is an image is said by us
-            notice = gr.HTML(elem_id="notice")
-            with gr.Row(elem_id="examples-head"):
-                gr.HTML("<p>No image at hand? Try one of these.</p>")
-                more = gr.Button("Show others", size="sm", elem_id="more", min_width=110, scale=0)
-            gallery = gr.Gallery(
-                examples.files(0),
-                label="Examples",
-                show_label=False,
-                columns=EXAMPLES,
-                rows=1,
-                height="auto",
-                allow_preview=False,
-                object_fit="cover",
-                container=False,
-                elem_id="examples",
-                buttons=[],
-            )
+        has_image = demo.tasks[demo.first].has("image")
+        with gr.Column(visible=has_image, elem_id="image-column") as image_column:
+            image, notice, more, gallery = image_part(examples.files(0))
         settings = [
             gr.Slider(1, MOST_ANSWERS, 5, step=1, label="Answers in the table", render=False),
-            gr.Slider(
-                1, MOST_IMAGES, 4, step=1, label="Images to draw", visible=draws, render=False
-            ),
+            gr.Slider(1, MOST_IMAGES, 4, step=1, label=IMAGES, visible=draws, render=False),
             gr.Number(7, precision=0, label=SEED, visible=draws, render=False),
         ]
         panels = {key: panel(demo, key, image, settings) for key in demo.tasks}
@@ -194,32 +166,57 @@ def build(demo: Demo) -> gr.Blocks:
             for setting in settings:
                 setting.render()
 
+        def show(key: str) -> list[Any]:
+            visible = [demo.tasks[key].has("image"), *(key == one for one in panels)]
+            return [gr.update(visible=one) for one in visible]
+
+        columns, texts, _ = zip(*panels.values())
+        typed = [text for of_task in texts for text in of_task]
+        # drawings are of no image, and stay
+        of_image = [panels[key][2] for key, spec in demo.tasks.items() if not spec.generates_images]
         # at once, also while the model is at work
         light: dict[str, Any] = dict(queue=False, show_progress="hidden", api_name=False)
-        columns = [column for column, _, _ in panels.values()]
-        texts = [text for _, texts, _ in panels.values() for text in texts]
-        # drawings are of no image, and stay
-        results = [panels[key][2] for key, spec in demo.tasks.items() if not spec.generates_images]
-        chosen.change(
-            lambda key: [
-                gr.update(visible=demo.tasks[key].has("image")),
-                *(gr.update(visible=key == one) for one in panels),
-            ],
-            chosen,
-            [image_column, *columns],
-            **light,
-        )
-        image.change(
-            lambda path: [demo.check(path), *[""] * len(results)],
-            image,
-            [notice, *results],
-            **light,
-        )
+        chosen.change(show, chosen, [image_column, *columns], **light)
+        clear = [""] * len(of_image)
+        image.change(lambda path: [demo.check(path), *clear], image, [notice, *of_image], **light)
         toggle.click(None, js=TOGGLE)
         first = gr.State(0)
         more.click(examples.following, first, [first, gallery], **light)
-        gallery.select(examples.chosen, first, [image, *texts], **light)
+        gallery.select(examples.chosen, first, [image, *typed], **light)
     return page
+
+
+def image_part(examples: list[str]) -> tuple[gr.Image, gr.HTML, gr.Button, gr.Gallery]:
+    """Where an image is chosen: the image, what is wrong with it, other examples, the examples."""
+    image: Any = gr.Image(
+        label="Image",
+        sources=["upload", "clipboard"],
+        type="filepath",
+        image_mode=None,
+        height=300,
+        elem_id="image",
+        placeholder="Drop an image here, or click to choose one",
+        buttons=[],
+    )
+    image.preprocess = path_of  # whether it is an image is said by us
+    notice = gr.HTML(elem_id="notice")
+    with gr.Row(elem_id="examples-head"):
+        gr.HTML("<p>No image at hand? Try one of these.</p>")
+        more = gr.Button("Show others", size="sm", elem_id="more", min_width=110, scale=0)
+    gallery = gr.Gallery(
+        examples,
+        label="Examples",
+        show_label=False,
+        columns=EXAMPLES,
+        rows=1,
+        height="auto",
+        allow_preview=False,
+        object_fit="cover",
+        container=False,
+        elem_id="examples",
+        buttons=[],
+    )
+    return image, notice, more, gallery
 
 
 def panel(

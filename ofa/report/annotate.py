@@ -117,20 +117,18 @@ def draw_boxes(image: Image.Image, marks: Sequence[Mark], heading: str = "") -> 
     heading = pen.fitted(heading)
     band = round(pen.extent(heading)[1]) + pen.margin
     whole = ImageOps.expand(canvas, (0, band, 0, 0), "white")
-    _Pen(whole, like=pen).text(heading, (0, 0), RIM)
+    pen.draw = ImageDraw.Draw(whole)
+    pen.text(heading, (0, 0), RIM)
     return whole
 
 
 class _Pen:
-    """Draws on one canvas; remembers where labels are, so that they do not cover each other.
+    """Draws on one canvas; remembers where labels are, so that they do not cover each other."""
 
-    Args: like: a pen of the same width and letters.
-    """
-
-    def __init__(self, canvas: Image.Image, like: "_Pen | None" = None):
+    def __init__(self, canvas: Image.Image):
         self.size = canvas.size
         self.draw = ImageDraw.Draw(canvas)
-        shorter = min(like.size if like else canvas.size)
+        shorter = min(canvas.size)
         self.line = max(3, round(LINE * shorter))
         self.letter = max(12, round(LETTER * shorter))
         self.margin = max(2, self.letter // 4)
@@ -152,17 +150,12 @@ class _Pen:
         bottom, where it is free."""
         text = self.fitted(text)
         width, height = self.extent(text)
-        x0, y0, _, y1 = box
-        places = [
-            (x0, y0 - height),
-            (x0, y1),
-            (x0 + self.line, y0 + self.line),
-            (x0 + self.line, y1 - height - self.line),
-        ]
-        spots = [self.inside(x, y, width, height) for x, y in places]
-        fitting = [spot for spot, (_, y) in zip(spots, places) if abs(spot[1] - y) < 1] or spots
-        free = [spot for spot in fitting if not any(_meet(spot, other) for other in self.taken)]
-        spot = (free or fitting[-1:])[0]
+        left = max(0.0, min(box[0], self.size[0] - width))
+        places = (box[1] - height, box[3], box[1] + self.line, box[3] - height - self.line)
+        inside = [top for top in places if 0 <= top <= self.size[1] - height] or [0.0]
+        spots = [(left, top, left + width, top + height) for top in inside]
+        free = [spot for spot in spots if not any(_meet(spot, other) for other in self.taken)]
+        spot = (free or spots[-1:])[0]
         self.taken.append(spot)
         self.draw.rectangle(spot, fill=color)
         # black or white, whichever is easier to read
@@ -176,11 +169,6 @@ class _Pen:
         font = self.font(text)
         self.draw.multiline_text(origin, text, fill=ink, font=font, spacing=self.margin)
 
-    def inside(self, x: float, y: float, width: float, height: float) -> Rectangle:
-        """A rectangle moved into the canvas."""
-        x, y = max(0.0, min(x, self.size[0] - width)), max(0.0, min(y, self.size[1] - height))
-        return x, y, x + width, y + height
-
     def extent(self, text: str) -> tuple[float, float]:
         """Width and height of a text with its margins."""
         box = self.draw.multiline_textbbox((0, 0), text, font=self.font(text), spacing=self.margin)
@@ -189,15 +177,13 @@ class _Pen:
     def fitted(self, text: str) -> str:
         """The text in at most ``MAX_LINES`` lines that are no wider than the canvas; the rest
         becomes ``…``."""
-        columns = 4 * self.size[0] // self.letter  # of the narrowest letters
-        for most in range(min(len(text), columns), 0, -1):
-            lines = textwrap.wrap(
-                " ".join(text.split()), most, max_lines=MAX_LINES, placeholder="…"
-            )
-            found = "\n".join(lines)
-            if self.extent(found)[0] <= self.size[0]:
+        text = " ".join(text.split())
+        most = 4 * self.size[0] // self.letter  # of the narrowest letters in a line
+        for columns in range(min(len(text), most), 0, -1):
+            lines = textwrap.wrap(text, columns, max_lines=MAX_LINES, placeholder="…")
+            if self.extent("\n".join(lines))[0] <= self.size[0]:
                 break
-        return found
+        return "\n".join(lines)
 
     def font(self, text: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
         return load_font(self.letter, not text.replace("…", "").isascii())

@@ -59,7 +59,7 @@ def evaluation_report(outcome: Outcome, options: PageOptions) -> Report:
         f"{rows} rows{shown} · {Path(outcome.model).name} · {time.strftime('%d %B %Y, %H:%M')}",
         scores.overall,
         _tiles(scores.overall, outcome.constant),
-        training_curves(log, outcome.spec),
+        training_curves(log, outcome.spec) if log else [],
         tables,
         list(scores.by_row),
         items,

@@ -8,6 +8,7 @@ A ``Report`` is plain data: the same content as JSON is what ``--json`` writes.
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,18 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from PIL import Image
 
+from ofa.errors import UserError
 from ofa.io.atomic import replacing
 from ofa.io.image_grid import as_field
-from ofa.io.images import decode_image
+from ofa.io.images import decode_base64, encode_image, image_header, open_image
 from ofa.task.prediction import Shown
 from ofa.task.results import write_json
 
 # images below this side are enlarged with hard edges, so that their pixels stay visible
 SMALL = 160
 LARGEST = 360  # images above this side are reduced: a page of photos stays loadable
+# by every browser
+SHOWN_AS_THEY_ARE = {b"\xff\xd8": "jpeg", b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif"}
 OUTLINES = ("predicted", "true", "asked about")  # kinds of boxes, each with a color of its own
 
 # How the first score of an item is judged: names, and from which score on they hold.
@@ -155,11 +159,21 @@ def _card(item: Item, report: Report) -> dict[str, Any]:
         reached = [item.scores[0] >= least for _, least in report.grading]
         card["grade"] = GRADES[reached.index(True)]
     if item.image != "":
-        image = decode_image(item.image)  # as the model has seen it
-        card["width"], card["height"] = image.size
-        card["small"] = max(image.size) < SMALL
-        card["image"] = data_url(image, 2 * LARGEST if report.wide else LARGEST)
+        with suppress(UserError):  # a page without an image is still a page
+            largest = 2 * LARGEST if report.wide else LARGEST
+            card["image"], (card["width"], card["height"]) = _shown(item.image, largest)
+            card["small"] = max(card["width"], card["height"]) < SMALL
     return card
+
+
+def _shown(field: str, largest: int) -> tuple[str, tuple[int, int]]:
+    """An image column for ``<img src>`` as the model has seen it, and the size it had."""
+    data = decode_base64(field)
+    size, orientation = image_header(data)
+    kind = next((kind for start, kind in SHOWN_AS_THEY_ARE.items() if data.startswith(start)), "")
+    if kind and max(size) <= largest and orientation == 1:  # a browser would turn it
+        return f"data:image/{kind};base64,{encode_image(data)}", size
+    return data_url(open_image(data), largest), size
 
 
 def data_url(image: Image.Image, largest: int) -> str:

@@ -98,6 +98,8 @@ def evaluated(run) -> Path:
             folder,
             "--report",
             folder / "val.html",
+            "--json",
+            folder / "val.json",
         )
         == 0
     )
@@ -186,9 +188,15 @@ def test_pages_of_evaluation_and_report_show_the_same_boxes(run, evaluated, tmp_
             "refcoco",
             "--out",
             tmp_path / "page.html",
+            "--json",
+            tmp_path / "page.json",
         )
         == 0
     )
+    evaluation, report = (
+        json.loads(path.read_text()) for path in (evaluated / "val.json", tmp_path / "page.json")
+    )
+    assert evaluation["items"] == report["items"] and evaluation["scores"] == report["scores"]
     pages = [path.read_text() for path in (evaluated / "val.html", tmp_path / "page.html")]
     boxes = [re.findall(r'<rect class="(?:predicted|true)"[^>]*>', page) for page in pages]
     assert len(boxes[0]) == 2 * ROWS and boxes[0] == boxes[1]
