@@ -14,7 +14,7 @@ from ofa.io.images import decode_image, encode_image, read_image_file
 from ofa.io.paths import path_below
 from ofa.metrics.pretraining import Reply, codes_of, middle_of, pixel_errors, right_codes
 from ofa.report.page import Item, Report, Table, Tile, write_report
-from ofa.report.training_log import pretraining_curves, stage_times
+from ofa.report.training_log import stage_times, training_curves
 from ofa.task.pretraining_tasks import PretrainingOptions
 from ofa.tokens.boxes import BIN, bins_to_boxes, text_to_bins
 
@@ -41,10 +41,9 @@ def write_tasks_page(
     items = [item_of(task, reply, options, row) for row, (task, reply) in enumerate(shown)]
     rows = sum(map(len, replies.values()))
     subtitle = f"{rows} rows that were not trained on, {len(items)} of them on this page"
-    tables, curves = [task_table(figures)], pretraining_curves(log)
-    write_report(
-        path, Report(title, subtitle, curves=curves, tables=tables, items=items, grading=None)
-    )
+    report = Report(title, subtitle, items=items, grading=None)
+    report.tables, report.curves = [task_table(figures)], training_curves(log)
+    write_report(path, report)
 
 
 def task_table(figures: Figures) -> Table:
@@ -188,8 +187,8 @@ def write_summary(
     if gain:
         for task, runs in gain["tasks"].items():
             note = f"{runs['measure']}; from scratch {mean_of(runs['scratch'])}"
-            tile = Tile(f"{task} after finetuning", mean_of(runs["pretrained"]), note)
-            report.tiles.append(tile)
+            heading = f"{task} after finetuning"
+            report.tiles.append(Tile(heading, mean_of(runs["pretrained"]), note))
         report.tables.append(gain_table(gain))
     if timings:
         times = stage_times(timings)
@@ -197,7 +196,11 @@ def write_summary(
         report.tiles.append(Tile("time", minutes, "all stages together"))
         report.tables.append(times)
     for number, entry in enumerate(images[:SHOWN]):
-        report.items.append(drawing(number, entry, folder))
+        best = entry["files"][0]  # image of the caption
+        file = path_below(folder, best, f"--images: entry {number + 1}", follow_links=True)
+        image = encode_image(read_image_file(file)) if file.is_file() else ""
+        name = str(entry.get("id", number))
+        report.items.append(Item(answer=entry["caption"], image=image, id=name, row=number))
     write_report(path, report)
 
 
@@ -240,12 +243,3 @@ def mean_of(values: Sequence[float]) -> str:
 def spread(values: Sequence[float]) -> str:
     """Mean and standard deviation over the seeds."""
     return mean_of(values) + (f" \u00b1 {statistics.stdev(values):.3f}" if len(values) > 1 else "")
-
-
-def drawing(number: int, entry: Mapping[str, Any], folder: Path) -> Item:
-    """The first image of a caption."""
-    where = f"--images: entry {number + 1}"
-    file = path_below(folder, entry["files"][0], where, follow_links=True)
-    image = encode_image(read_image_file(file)) if file.is_file() else ""
-    name = str(entry.get("id", number))
-    return Item(answer=entry["caption"], image=image, id=name, row=number)

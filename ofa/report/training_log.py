@@ -15,37 +15,28 @@ NUMBER = r"(-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)"
 
 
 def training_curves(log: str, spec: TaskSpec | None = None) -> list[Curve]:
-    """Loss and the figures of whatever tasks were validated, from a ``train.log`` of ``--log-format
-    simple``.
+    """Loss, the figures of whatever tasks were validated, and what each task of a pretraining
+    learned, from a ``train.log`` of ``--log-format simple``.
 
     Args: spec: whose figures a name means that several tasks have.
     """
     from ofa.tasks import declared_specs
 
     titles = {
-        figure.name: figure.title or f"validation {figure.name}"
+        figure.name: f"{figure.title or f'validation {figure.name}'} over updates"
         for one in (*declared_specs(), *filter(None, [spec]))
         for figure in one.metrics.figures
     }
-    found = series(log, "| valid", rf"\| ({'|'.join(map(re.escape, titles))}) {NUMBER}")
+    learned = {task: f"{task.replace('_', ' ')}: right tokens (%)" for task in TASKS}
+    loss = series(log, "train_inner", rf"[ ,](nll_loss)={NUMBER}").get("nll_loss", [])
+    validated = series(log, "| valid", rf"\| ({'|'.join(map(re.escape, titles))}) {NUMBER}")
+    trained = series(log, "train_inner", rf"[ ,]({'|'.join(learned)})_acc={NUMBER}")
+    per_update = "loss of an update: pairs, and auxiliary rows (nats)"
     return [
-        _loss(log, "loss per token (nats) over updates"),
-        *(Curve(f"{titles[name]} over updates", values) for name, values in found.items()),
+        Curve(per_update if trained else "loss per token (nats) over updates", loss),
+        *(Curve(titles[name], values) for name, values in validated.items()),
+        *(Curve(title, trained[task]) for task, title in learned.items() if task in trained),
     ]
-
-
-def pretraining_curves(log: str) -> list[Curve]:
-    """The loss, and what each task of a pretraining learned."""
-    found = series(log, "train_inner", rf"[ ,]({'|'.join(TASKS)})_acc={NUMBER}")
-    learned = [(task.replace("_", " "), found[task]) for task in TASKS if task in found]
-    return [
-        _loss(log, "loss of an update: pairs, and auxiliary rows (nats)"),
-        *(Curve(f"{task}: right tokens (%)", values) for task, values in learned),
-    ]
-
-
-def _loss(log: str, title: str) -> Curve:
-    return Curve(title, series(log, "train_inner", rf"[ ,](nll_loss)={NUMBER}").get("nll_loss", []))
 
 
 def series(log: str, marker: str, pattern: str) -> dict[str, list[tuple[float, float]]]:
