@@ -43,7 +43,7 @@ def set_up(parser: Parser) -> None:
 
 def run(args: MergeOptions) -> int:
     """Read the pages, write the one that holds them."""
-    from ofa.report.page import render
+    from ofa.report.page import write_html
 
     pages = []
     for name, path in args.pages:
@@ -53,6 +53,6 @@ def run(args: MergeOptions) -> int:
                 f" '{name}'"
             )
         pages.append({"name": name, "html": read_text(path)})
-    render(args.out, "merged_reports.html", title=args.title, pages=pages)
+    write_html(args.out, "merged_reports.html", title=args.title, pages=pages)
     print(f"page: {args.out}")
     return 0

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 from PIL import Image, ImageOps
 
 from ofa.data.load_image import from_file
@@ -28,7 +28,7 @@ from ofa.inference.predictions import Answer, Region
 from ofa.inference.predictor import DRAW, OFA
 from ofa.inference.requests import Request
 from ofa.report.annotate import PREDICTED, Mark, annotated, draw_boxes
-from ofa.report.page import data_url
+from ofa.report.page import data_url, rendered
 from ofa.task.columns import Column
 from ofa.task.task_spec import TaskSpec
 from ofa.task.template import is_template
@@ -325,20 +325,20 @@ def percent(score: float) -> float | None:
     return 100 * math.exp(min(score, 0.0)) if math.isfinite(score) else None
 
 
-ENVIRONMENT = Environment(
-    loader=PackageLoader("ofa.demo"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-)
-ENVIRONMENT.filters.update(number=number, percent=percent, data_url=data_url)
-ENVIRONMENT.globals["largest"] = LARGEST
-
-
 def as_html(reply: Reply, seconds: float) -> str:
     """Args: seconds: that the reply took."""
-    return ENVIRONMENT.get_template("demo_reply.html").render(reply=reply, seconds=seconds)
+    shown = None if reply.image is None else data_url(reply.image, LARGEST)
+    return rendered(
+        "ofa.demo",
+        "demo_reply.html",
+        reply=reply,
+        image=shown,
+        drawn=[(data_url(image, LARGEST), line) for image, line in reply.drawn],
+        rows=[(text, percent(score), number(score)) for text, score in reply.rows.items()],
+        seconds=seconds,
+    )
 
 
 def message(text: str) -> str:
     """HTML of something that the user can fix."""
-    return ENVIRONMENT.from_string('<p class="ofa-message" role="alert">{{ text }}</p>').render(
-        text=text
-    )
+    return str(Markup('<p class="ofa-message" role="alert">{}</p>').format(text))

@@ -110,7 +110,7 @@ def write_report(path: str | Path, report: Report) -> None:
     graded = Counter(card["grade"] for card in cards)
     grades = [(key, name, graded[key]) for key, (name, _) in zip(GRADES, report.grading or ())]
     drawn = {kind for item in report.items for kind, _ in item.boxes}
-    render(
+    write_html(
         path,
         "report.html",
         report=report,
@@ -130,14 +130,19 @@ def write_report_json(path: str | Path, report: Report) -> None:
     write_json(path, content)
 
 
-def render(path: str | Path, template: str, **values: Any) -> None:
-    """Write a template of this folder with its values."""
-    environment = Environment(
-        loader=PackageLoader("ofa.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    text = environment.get_template(template).render(**values)
+def write_html(path: str | Path, template: str, **values: Any) -> None:
+    """Write a page of this folder's templates in one step."""
+    text = rendered("ofa.report", template, **values)
     with replacing(path) as file:
         file.write(text)
+
+
+def rendered(package: str, template: str, **values: Any) -> str:
+    """HTML of a template of a package; texts in it cannot become markup."""
+    environment = Environment(
+        loader=PackageLoader(package), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(template).render(**values)
 
 
 def choose_rows(scores: Sequence[float], limit: int) -> list[int]:
