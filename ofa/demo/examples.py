@@ -21,25 +21,20 @@ def example_image(number: int) -> Image.Image:
     return render(scene_of(number), SIDE)
 
 
-def example_text(number: int, key: str, language: str = "en") -> str:
-    """What to ask about an example, nothing if there is nothing special.
-
-    Args: key: method of ``OFA``; statements are true of every other example alone.
-    """
+def questions_about(number: int, language: str = "en") -> dict[str, str]:
+    """What to ask about an example, by method of ``OFA``; statements are true of every other
+    example alone."""
     scene = scene_of(number)
-    if key == "answer":
-        return questions(scene)[0].text
-    if key == "ground":
-        return expressions(scene)[0][0]
-    if key == "entails":
-        return captions(scene if number % 2 == 0 else scene_of(number + 1))[0]
-    if key == "draw":
-        return drawing_caption(scene)
-    if key == "generate" and number % 2:
-        return caption.PROMPTS[language].strip()
-    if key == "generate":
-        return refcoco.PROMPTS[language].format(expressions(scene)[0][0]).strip()
-    return ""
+    stated = scene if number % 2 == 0 else scene_of(number + 1)
+    region = expressions(scene)[0][0]
+    prompt = caption.PROMPTS[language] if number % 2 else refcoco.PROMPTS[language].format(region)
+    return {
+        "answer": questions(scene)[0].text,
+        "ground": region,
+        "entails": captions(stated)[0],
+        "draw": drawing_caption(scene),
+        "generate": prompt.strip(),
+    }
 
 
 @cache

@@ -22,7 +22,7 @@ from markupsafe import Markup
 from PIL import Image, ImageOps
 
 from ofa.data.load_image import from_file
-from ofa.demo.examples import example_text
+from ofa.demo.examples import questions_about
 from ofa.errors import UserError
 from ofa.inference.predictions import Answer, Region
 from ofa.inference.predictor import DRAW, OFA
@@ -153,7 +153,7 @@ class Demo:
         """What to ask about the image of an example."""
         columns = texts_of(self.tasks[key])
         language = "zh" if self.model.checkpoint.bpe.kind == "bert" else "en"
-        found = example_text(number, key, language)
+        found = questions_about(number, language).get(key)
         return [found] if found and len(columns) == 1 else [column.example for column in columns]
 
     # --- from inputs to outputs -----------------------------------------------------------------

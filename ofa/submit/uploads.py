@@ -22,7 +22,7 @@ from typing import Any
 
 from ofa.errors import UserError
 from ofa.io.atomic import replacing
-from ofa.io.json_files import load_json
+from ofa.io.json_files import read_json
 from ofa.io.numbers import read_integer
 from ofa.io.text_files import read_text
 from ofa.io.values import RowError, words_of
@@ -178,17 +178,15 @@ def listed_ids(path: str | Path | None, group: str, key: str) -> set[int] | None
     """
     if path is None:
         return None
+    expected = f"a file of the data set with '{group}' that have a '{key}' each"
+    content = read_json(path, expected, kind=dict)
     try:
-        content = load_json(Path(path).read_text(encoding="utf-8"))
         return {read_integer(entry[key]) for entry in content[group]}
-    except OSError as error:
-        finding = error.strerror
     except (ValueError, KeyError, TypeError) as error:
-        finding = f"{type(error).__name__}: {error}"
-    raise UserError(
-        f"{path}: expects a file of the data set with '{group}' that have a '{key}' each, found"
-        f" {finding}; give the original JSON"
-    )
+        raise UserError(
+            f"{path}: expected {expected}, found {type(error).__name__}: {error}; give the original"
+            " JSON"
+        ) from None
 
 
 def glue_text(path: str | Path, form: UploadFormat) -> str:

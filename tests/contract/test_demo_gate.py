@@ -49,10 +49,10 @@ class StubDemo:
         return ""
 
     def example_texts(self, number, key):
-        from ofa.demo.examples import example_text
+        from ofa.demo.examples import questions_about
         from ofa.demo.service import texts_of
 
-        return [example_text(number, key) for _ in texts_of(self.tasks[key])]
+        return [questions_about(number)[key] for _ in texts_of(self.tasks[key])]
 
     def check(self, path):
         if path is not None:

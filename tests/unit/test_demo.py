@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ofa.cli.main import build_parser
-from ofa.demo.examples import example_image, example_text
+from ofa.demo.examples import example_image, questions_about
 from ofa.demo.service import LARGEST, Demo, page_tasks
 from ofa.errors import UserError
 from ofa.inference.predictions import Answer, Region
@@ -279,14 +279,14 @@ def test_examples_are_always_the_same_and_ask_something_for_every_task():
     demo = Demo(Model(tokenizer="t.pt"), ["answer", "draw", "entails", "generate", "ground"])
     images = [example_image(number).tobytes() for number in range(4)]
     assert len(set(images)) == 4 and example_image(2).tobytes() == images[2]
-    assert example_text(2, "ground") == example_text(2, "ground")
     for number in range(4):
-        found = [demo.example_texts(number, key) for key in demo.tasks]
-        assert all(texts == [example_text(number, key)] for texts, key in zip(found, demo.tasks))
-        assert all(text for (text,) in found)
-    region = f'which region does the text " {example_text(0, "ground")} " describe?'
-    assert demo.example_texts(0, "generate") == [region]
-    assert example_text(1, "generate") == "what does the image describe?"
+        asked = questions_about(number)
+        assert asked == questions_about(number) and set(asked) == set(demo.tasks)
+        assert all(asked.values())
+        assert all(demo.example_texts(number, key) == [asked[key]] for key in asked)
+    region = f'which region does the text " {questions_about(0)["ground"]} " describe?'
+    assert questions_about(0)["generate"] == region
+    assert questions_about(1)["generate"] == "what does the image describe?"
 
 
 def test_the_command_takes_its_options():

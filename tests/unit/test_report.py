@@ -188,7 +188,7 @@ def test_a_book_without_one_of_its_pages_is_one_message(tmp_path, capsys):
         == 2
     )
     assert (
-        "none.html: expected a page" in capsys.readouterr().err
+        "none.html: expected a text file" in capsys.readouterr().err
         and not (tmp_path / "book.html").exists()
     )
 

@@ -117,7 +117,7 @@ def test_vqa_answers_become_one_list_without_our_own_keys(tmp_path, capsys):
             for number in ("１２", "9" * 5000, 10**30, 1.5, True, None)
         ),
         *(
-            (answers(1), [number], r"q\.json: expects a file of the data set")
+            (answers(1), [number], r"q\.json: expected a file of the data set")
             for number in (1.5, "1_0", True, 10**30, None, "１")
         ),
     ],
@@ -155,11 +155,11 @@ def test_what_is_wrong_with_vqa_results_is_one_message(tmp_path, capsys, entries
         (["--val2014", "val.json", "--name", "my_method"], "--name: expects letters, digits"),
         (
             ["--val2014", "val.json", "--val2014-images", "val.json"],
-            r"val\.json: expects a file of the data set with 'images'",
+            r"val\.json: expected a file of the data set with 'images'",
         ),
         (
             ["--val2014", "val.json", "--val2014-images", "none.json"],
-            r"none\.json: expects a file of the data set",
+            r"none\.json: expected a file of the data set",
         ),
         (["--val2014", "val.json", "--val2014-images", "images.json"], r"1 missing \(2\)"),
         (
