@@ -101,7 +101,8 @@ class Gate:
         async def send_with_headers(event: dict) -> None:
             if event["type"] == "http.response.start":
                 headers = MutableHeaders(scope=event)
-                headers.update(HEADERS)
+                for name, value in HEADERS.items():  # besides those of gradio
+                    headers.append(name, value)
                 if path == "/" and not visitor:
                     headers.append("set-cookie", new_visitor())
             elif path == UPLOAD and event["type"] == "http.response.body":
