@@ -46,9 +46,9 @@ def series(log: str, marker: str, pattern: str) -> dict[str, list[tuple[float, f
     Args: marker: what the lines have. pattern: of name and number.
     """
     found: dict[str, list[tuple[float, float]]] = {}
-    for line in log.splitlines():
+    for line in filter(lambda line: marker in line, log.splitlines()):
         update = re.search(rf"num_updates[\s=]+{NUMBER}", line)
-        if update is None or marker not in line:
+        if update is None:
             continue
         for name, value in re.findall(pattern, line):
             points, step = found.setdefault(name, []), float(update[1])
