@@ -38,13 +38,19 @@ def set_up(parser: Parser) -> None:
 
 def run(args: ReportOptions) -> int:
     """Score the predictions of the file and write the page."""
+    from ofa.data.rows import open_rows
     from ofa.report.evaluation_page import Outcome
     from ofa.task.scoring import references_of, score_rows
     from ofa.tasks import spec_of
 
     check_files(args, "training_log", "timings")
     spec = spec_of(args.task)
-    file, row = open_rows(args.data, args.selected_cols or spec.default_cols, spec)
+    file = open_rows(args.data, args.selected_cols or spec.default_cols)
+    columns = spec.names_of(len(file.selected_cols), args.data)
+
+    def row(index: int) -> dict[str, str]:
+        return dict(zip(columns, file[index]))
+
     outcome = Outcome(
         spec=spec,
         predictions=predictions_by_row(args, spec, file, row),
@@ -97,21 +103,9 @@ def print_table(others: Sequence[tuple[str, dict[str, float]]], scores: Any) -> 
         print(f"{name:10}{''.join(line)}".rstrip())
 
 
-def open_rows(path: str, selected_cols: str, spec: Any) -> tuple[Any, Callable[[int], Any]]:
-    """The rows of a file, and the function that gives a row's columns by name.
-
-    Raises: UserError if the file is missing or its columns do not fit the task.
-    """
-    from ofa.data import rows
-
-    file = rows.open_rows(path, selected_cols)
-    columns = spec.names_of(len(file.selected_cols), path)
-    return file, lambda index: dict(zip(columns, file[index]))
-
-
 def predictions_by_row(args: ReportOptions, spec: Any, file: Any, row: Callable) -> list:
     """The prediction of each row, found by its id; by its place where rows have no ids. Args:
-    file, row: as of ``open_rows``.
+    file: of the rows. row: number of a row -> its columns by name.
 
     Raises: UserError if a row has none, or several, or the file answers other rows.
     """
