@@ -36,6 +36,7 @@ from ofa.task.task_spec import (
     TaskSpec,
     Text,
     Usage,
+    mixture_spec,
 )
 from ofa.task.template import Slot, Template, parse_template
 from ofa.task.text import split_objects, truncate_words
@@ -265,8 +266,4 @@ def column_of(slot: Slot, template: Template) -> Column:
     return Column(slot.column, kinds.get(slot.kind, slot.kind), target=target)
 
 
-def no_template(row: Mapping[str, str], context: RowContext) -> Example:
-    raise AssertionError("rows belong to the declaration of a line")
-
-
-UNBOUND = TemplateSpec(name=NAME, columns=(), options=TemplateOptions, example=no_template)
+UNBOUND = mixture_spec(NAME, TemplateOptions, TemplateSpec)

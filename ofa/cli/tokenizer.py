@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -171,15 +172,9 @@ def run_train(arguments: TrainOptions) -> int:
     from ofa.inference.evaluate import choose_device
     from ofa.io.atomic import replacing
     from ofa.io.folder_lock import lock_folder
+    from ofa.models.image_tokenizer import vq_vae_training as training
     from ofa.models.image_tokenizer.codec import TOKENIZER
     from ofa.models.image_tokenizer.vq_vae import VQVAE, VQVAEConfig, vq_vae_content
-    from ofa.models.image_tokenizer.vq_vae_training import (
-        TrainingOptions,
-        quality,
-        samples,
-        train,
-        training_of,
-    )
 
     if arguments.size < 16 or arguments.size % VQVAE.factor:
         raise UserError(
@@ -190,71 +185,55 @@ def run_train(arguments: TrainOptions) -> int:
     bf16 = has_bf16(device) if arguments.bf16 is None else arguments.bf16
     if bf16:
         require_bf16(device)
-    training = arguments.training
-    options = TrainingOptions(**{**training, "minutes": training["minutes"] or None, "bf16": bf16})
+    minutes = arguments.training["minutes"] or None
+    options = training.TrainingOptions(**{**arguments.training, "minutes": minutes, "bf16": bf16})
     config = VQVAEConfig(num_codes=arguments.codes, width=arguments.width)
-    out = Path(arguments.out)
-    settings = {
-        "size": arguments.size,
-        "max_pictures": arguments.max_images,
-        "images": arguments.images,
-        **vars(options),
-    }
-    if training_of(out / TOKENIZER, config, settings):
-        print(f"{out / TOKENIZER}: already complete")
+    out, done, begun = (Path(arguments.out, name) for name in ("", TOKENIZER, UNFINISHED))
+    most = arguments.max_images
+    asked = {"size": arguments.size, "max_pictures": most, "images": arguments.images}
+    settings = {**asked, **vars(options)}
+    if training.training_of(done, config, settings):
+        print(f"{done}: already complete")
         return 0
-    if (out / TOKENIZER).is_file() and not arguments.overwrite:
-        raise UserError(
-            f"{out / TOKENIZER}: expected no tokenizer or one of these settings, found another one;"
-            " choose another --out, or replace it by --overwrite"
-        )
-    resumed = training_of(out / UNFINISHED, config, settings)
-    if (out / UNFINISHED).is_file() and resumed is None and not arguments.overwrite:
-        raise UserError(
-            f"{out / UNFINISHED}: expected no training or one of these settings, found another one;"
-            " choose another --out, or replace it by --overwrite"
-        )
+    resumed = training.training_of(begun, config, settings)
+    for path, what in ((done, "tokenizer"), (begun, "training")):
+        if path.is_file() and not arguments.overwrite and not (path == begun and resumed):
+            raise UserError(
+                f"{path}: expected no {what} or one of these settings, found another one; choose"
+                " another --out, or replace it by --overwrite"
+            )
     images = open_images(arguments.images, arguments.image_column)
-    lock = lock_folder(out)
-    chosen = spread(len(images), arguments.max_images)
-    found, skipped = square_pixels(
-        images, chosen, arguments.size, arguments.skip_broken, arguments.images
-    )
-    if skipped:
-        print(f"{arguments.images}: {skipped} images cannot be read and are left out")
-    apart = torch.zeros(len(found), dtype=torch.bool)
-    apart[:: max(20, len(found) // 256)] = True
-    learned, held_out = torch.from_numpy(found)[~apart], torch.from_numpy(found)[apart][:256]
-    torch.manual_seed(options.seed)
-    tokenizer = VQVAE(config).to(device)
-
-    def save(state: dict) -> None:
-        write_checkpoint(
-            vq_vae_content(tokenizer, settings=settings, state=state), out / UNFINISHED
+    with lock_folder(out):
+        chosen = spread(len(images), most)
+        found, skipped = square_pixels(
+            images, chosen, arguments.size, arguments.skip_broken, arguments.images
         )
+        if skipped:
+            print(f"{arguments.images}: {skipped} images cannot be read and are left out")
+        apart = torch.zeros(len(found), dtype=torch.bool)
+        apart[:: max(20, len(found) // 256)] = True
+        learned, held_out = torch.from_numpy(found)[~apart], torch.from_numpy(found)[apart][:256]
+        torch.manual_seed(options.seed)
+        tokenizer = VQVAE(config).to(device)
 
-    state = train(tokenizer, learned, options, resumed and resumed["state"], save)
-    reached = quality(tokenizer, held_out)
-    write_checkpoint(
-        vq_vae_content(
-            tokenizer,
-            settings=settings,
-            updates=state.update,
-            seconds=state.seconds,
-            quality=vars(reached),
-        ),
-        out / TOKENIZER,
-    )
-    (out / UNFINISHED).unlink(missing_ok=True)
-    with replacing(out / SAMPLES, "wb") as file:
-        samples(tokenizer, held_out[:32]).save(file, "PNG")
-    lock.release()
-    print(
-        f"{out / TOKENIZER}: {state.update} updates in {state.seconds:.0f} s;"
-        f" {reached.line(config.num_codes)}"
-    )
+        def save(state: dict) -> None:
+            write_checkpoint(vq_vae_content(tokenizer, settings=settings, state=state), begun)
+
+        earlier = resumed and resumed["state"]
+        state = training.train(tokenizer, learned, options, earlier, save)
+        reached = training.quality(tokenizer, held_out)
+        facts = {"updates": state.update, "seconds": state.seconds, "quality": vars(reached)}
+        write_checkpoint(vq_vae_content(tokenizer, settings=settings, **facts), done)
+        begun.unlink(missing_ok=True)
+        with replacing(out / SAMPLES, "wb") as file:
+            training.samples(tokenizer, held_out[:32]).save(file, "PNG")
+    figures = reached.line(config.num_codes)
+    print(f"{done}: {state.update} updates in {state.seconds:.0f} s; {figures}")
     print(f"{out / SAMPLES}: images that were kept apart, and below each what its codes give back")
     return 0
+
+
+SETTINGS = "purpose id_column text_column non_square image_format sample skip_broken".split()
 
 
 def run_encode(arguments: EncodeOptions) -> int:
@@ -267,17 +246,13 @@ def run_encode(arguments: EncodeOptions) -> int:
     from ofa.prepare.tsv_writer import PreparedFolder
 
     tokenizer = load_image_tokenizer(arguments.tokenizer, choose_device(arguments.device))
-    size = (
-        columns.SIZES[arguments.purpose]
-        if arguments.code_image_size is None
-        else arguments.code_image_size
-    )
+    usual = columns.SIZES[arguments.purpose]
+    size = usual if arguments.code_image_size is None else arguments.code_image_size
     if size < tokenizer.factor or size % tokenizer.factor:
         raise UserError(
             f"--code-image-size {size}: expected a multiple of {tokenizer.factor} pixels, which"
-            f" have one code each; choose another, such as {columns.SIZES[arguments.purpose]}"
+            f" have one code each; choose another, such as {usual}"
         )
-    encode = image_encoder(tokenizer, arguments.sample)
     images = open_images(arguments.images, arguments.image_column)
     broken: list[str] = []
     chosen: Sequence[int] = range(len(images))
@@ -287,63 +262,43 @@ def run_encode(arguments: EncodeOptions) -> int:
         raise UserError(
             f"{arguments.images}: expected images, found none that can be read ({broken[0]})"
         )
-    options = {
-        name: getattr(arguments, name)
-        for name in (
-            "purpose",
-            "id_column",
-            "text_column",
-            "non_square",
-            "image_format",
-            "sample",
-            "skip_broken",
-        )
-    }
+    settings = {name: getattr(arguments, name) for name in SETTINGS}
     files = images.files(), tokenizer_files(arguments.tokenizer)
     states = [[file_state(str(path)) for path in some] for some in files]
-    plan = fingerprint("image codes 1", size, options, states)
-    path = Path(arguments.out)
-    out = PreparedFolder(
-        path.parent, plan, "ofa tokenizer encode", manifest=f"{path.name}.manifest.json"
-    )
+    plan = fingerprint("image codes 1", size, settings, states)
+    path, made_by = Path(arguments.out), "ofa tokenizer encode"
+    out = PreparedFolder(path.parent, plan, made_by, manifest=f"{path.name}.manifest.json")
     if out.is_finished():
         print(f"{path}: already complete")
         return 0
     side = size // tokenizer.factor
     out.note(
         images=arguments.images,
-        tokenizer=str(arguments.tokenizer),
+        tokenizer=arguments.tokenizer,
         num_codes=tokenizer.num_codes,
         code_image_size=size,
         codes_per_picture=side * side,
-        settings=options,
+        settings=settings,
         left_out=broken,
     )
-    make: Callable[..., Iterator[str]]
+    make: Callable[..., Iterator[str]] = columns.whole_images
     how: dict[str, Any] = {
         "size": size,
         "non_square": arguments.non_square,
-        "encode": encode,
+        "encode": image_encoder(tokenizer, arguments.sample),
         "batch_size": arguments.batch_size if arguments.sample is None else 1,
     }
     if arguments.purpose == columns.GENERATION:
-        groups, make = (
-            columns.caption_groups(images, chosen, arguments.id_column, arguments.text_column),
-            columns.whole_images,
-        )
+        ids, texts = arguments.id_column, arguments.text_column
+        groups = columns.caption_groups(images, chosen, ids, texts)
     else:
-        groups, make = (
-            columns.image_groups(images, chosen, arguments.id_column),
-            columns.images_with_middles,
-        )
-        how["image_format"] = arguments.image_format
+        groups = columns.image_groups(images, chosen, arguments.id_column)
+        make, how["image_format"] = columns.images_with_middles, arguments.image_format
     out.write_groups(path.name, groups, lambda first: make(images, chosen[first:], **how))
     out.save_manifest(finished=True, left_out=len(broken))
     if broken:
-        print(
-            f"{arguments.images}: {len(broken)} images are left out:"
-            f" {name_broken(dict(text.split(': ', 1) for text in broken))}"
-        )
+        named = name_broken(dict(text.split(": ", 1) for text in broken))
+        print(f"{arguments.images}: {len(broken)} images are left out: {named}")
     entry = out.manifest["files"][path.name]
     print(
         f"{path}: {entry['rows']} rows, {side * side} codes each ({side} x {side}),"
@@ -356,12 +311,9 @@ def tokenizer_files(path: str) -> list[Path]:
     """What decides the codes."""
     from ofa.models.image_tokenizer.codec import CONFIG, TOKENIZER, WEIGHTS
 
-    folder = Path(path)
-    return (
-        [folder / name for name in (TOKENIZER, CONFIG, WEIGHTS) if (folder / name).is_file()]
-        if folder.is_dir()
-        else [folder]
-    )
+    if not Path(path).is_dir():
+        return [Path(path)]
+    return [file for name in (TOKENIZER, CONFIG, WEIGHTS) if (file := Path(path, name)).is_file()]
 
 
 def run_decode(arguments: DecodeOptions) -> int:
@@ -377,52 +329,35 @@ def run_decode(arguments: DecodeOptions) -> int:
     from ofa.task.results import write_json
 
     tokenizer = load_image_tokenizer(arguments.tokenizer, choose_device(arguments.device))
-    rows = open_coded(
-        arguments.file, arguments.code_column, arguments.id_column, arguments.text_column
-    )[: arguments.rows]
-    out, entries = Path(arguments.out), []
-    made_by = "ofa tokenizer decode"
+    columns = arguments.code_column, arguments.id_column, arguments.text_column
+    rows = open_coded(arguments.file, *columns)[: arguments.rows]
+    out, made_by = Path(arguments.out), "ofa tokenizer decode"
     if (out / DECODED).exists() and made_by.encode() not in (out / DECODED).read_bytes():
         raise UserError(
             f"{out / DECODED}: expected no manifest or one of {made_by}, found another; choose"
             " another --out"
         )
-    by_shape: dict[tuple[int, int], list] = {}
     # all, before anything is written
     codes = [grid_of(row, tokenizer.num_codes, arguments.grid) for row in rows]
-    for number, found in enumerate(codes):
-        by_shape.setdefault(found.shape, []).append(number)
+    by_shape = sorted(range(len(rows)), key=lambda number: codes[number].shape)
+    entries: list[dict[str, Any]] = []
     with Progress(len(rows), f"decoding {arguments.file}", "img") as progress:
-        for numbers in by_shape.values():
+        for _, same in groupby(by_shape, key=lambda number: codes[number].shape):
+            numbers = list(same)
             for start in range(0, len(numbers), arguments.batch_size):
                 some = numbers[start : start + arguments.batch_size]
-                for number, image in zip(
-                    some, decode_images(tokenizer, np.stack([codes[i] for i in some]))
-                ):
+                images = decode_images(tokenizer, np.stack([codes[number] for number in some]))
+                for number, image in zip(some, images):
                     row = rows[number]
                     name = f"{number:06d}_{safe_words(row.name)}".rstrip("_") + ".png"
                     with replacing(path_below(out, name, row.where), "wb") as file:
                         file.write(png(image))
-                    entries.append(
-                        {
-                            "row": number + 1,
-                            "id": row.name,
-                            "text": row.text,
-                            "file": name,
-                            "size": list(image.size),
-                        }
-                    )
+                    entry = {"row": number + 1, "id": row.name, "text": row.text, "file": name}
+                    entries.append({**entry, "size": list(image.size)})
                 progress.update(len(some))
     entries.sort(key=lambda entry: entry["row"])
-    write_json(
-        out / DECODED,
-        {
-            "made_by": made_by,
-            "codes": arguments.file,
-            "tokenizer": arguments.tokenizer,
-            "pictures": entries,
-        },
-    )
+    about = {"made_by": made_by, "codes": arguments.file, "tokenizer": arguments.tokenizer}
+    write_json(out / DECODED, {**about, "pictures": entries})
     print(f"{out}: {len(entries)} images, and manifest.json that names them")
     return 0
 
@@ -434,14 +369,10 @@ def run_show(arguments: ShowOptions) -> int:
     weights = sum(parameter.numel() for parameter in tokenizer.parameters())
     kind = getattr(tokenizer.config, "kind", type(tokenizer).__name__)
     print(f"{arguments.tokenizer}: {kind}, {weights:,} parameters")
-    sides = " or ".join(
-        f"{side} x {side} pixels: {(side // tokenizer.factor) ** 2} codes"
-        for side in (64, 128, 256)
-    )
-    print(
-        f"  {tokenizer.num_codes} codes (--code-dict-size), {tokenizer.factor} x {tokenizer.factor}"
-        f" pixels per code; {sides}"
-    )
+    factor, sides = tokenizer.factor, (64, 128, 256)
+    counts = " or ".join(f"{side} x {side} pixels: {(side // factor) ** 2} codes" for side in sides)
+    codes = f"{tokenizer.num_codes} codes (--code-dict-size), {factor} x {factor} pixels per code"
+    print(f"  {codes}; {counts}")
     for name, value in vars(tokenizer.config).items():
         print(f"  {name} = {value}")
     return 0

@@ -86,13 +86,10 @@ def run_build(arguments: BuildOptions) -> int:
             "ofa vocab build: --tsv and --column go together; give both, or --text alone"
         )
     sources = [*arguments.text, *(f"{tsv}, column {arguments.column}" for tsv in arguments.tsv)]
-    count = build_vocabulary(
-        _texts(arguments), arguments.size, arguments.out, sources, arguments.overwrite
-    )
-    print(
-        f"{arguments.out}: {count} text pieces"
-        + (f" ({arguments.size} asked for: the text has no more)" if count < arguments.size else "")
-    )
+    size, out = arguments.size, arguments.out
+    count = build_vocabulary(_texts(arguments), size, out, sources, arguments.overwrite)
+    fewer = f" ({size} asked for: the text has no more)" if count < size else ""
+    print(f"{out}: {count} text pieces{fewer}")
     return 0
 
 
@@ -125,17 +122,12 @@ def run_show(arguments: ShowOptions) -> int:
         arguments.folder, arguments.bpe, arguments.num_codes, arguments.num_bins
     )
     print(f"{Path(arguments.folder)}: {bpe.kind}, {len(vocabulary)} entries")
-    mask = range(vocabulary.mask, vocabulary.mask + 1)
-    ranges = {name: getattr(vocabulary, name) for name in ("specials", "text", "codes", "bins")} | {
-        "mask": mask
-    }
-    for name, ids in sorted(ranges.items(), key=lambda item: item[1].start):
+    for name in ("specials", "text", "mask", "codes", "bins"):
+        ids = getattr(vocabulary, name) if name != "mask" else [vocabulary.mask]
         if ids:
             first, last = vocabulary.symbol(ids[0]), vocabulary.symbol(ids[-1])
             print(f"  {name:<9}{ids[0]:>7} .. {ids[-1]:<7}{len(ids):>7}   {first} ... {last}")
     pieces = bpe.encode(arguments.text)
-    print(
-        f"  text     {arguments.text!r}\n  pieces   {pieces}\n  ids      {vocabulary.ids(pieces)}"
-    )
-    print(f"  decoded  {bpe.decode(pieces)!r}")
+    print(f"  text     {arguments.text!r}\n  pieces   {pieces}")
+    print(f"  ids      {vocabulary.ids(pieces)}\n  decoded  {bpe.decode(pieces)!r}")
     return 0

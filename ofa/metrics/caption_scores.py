@@ -25,6 +25,7 @@ from ofa.task.text import caption_references, remove_punctuation
 logger = logging.getLogger(__name__)
 
 BY_ROW = ("CIDEr", "BLEU-4", "ROUGE-L")
+CIDER_COUNTS = ("_cider_score_sum", "_cider_cnt")
 BLEU_COUNTS = ("_bleu_sys_len", "_bleu_ref_len") + tuple(
     f"_bleu_{kind}_{order}" for kind in ("counts", "totals") for order in range(4)
 )
@@ -72,11 +73,8 @@ def numbered(captions: Sequence[str]) -> list[dict]:
 
 def tokenizer_of(references: Sequence[Sequence[str]]) -> Callable[[list[str]], list[str]]:
     """By character if any caption of the data set is Chinese, else PTB."""
-    return (
-        character_tokenize
-        if any(is_chinese(text) for texts in references for text in texts)
-        else ptb_tokenize
-    )
+    chinese = any(is_chinese(text) for texts in references for text in texts)
+    return character_tokenize if chinese else ptb_tokenize
 
 
 def caption_scores(
@@ -121,12 +119,8 @@ def validation_cider(
     content.
     """
     chinese = tokenizer_of(references) is character_tokenize
-    cleaned = {
-        row: [caption_words(text, chinese) for text in texts]
-        for row, texts in enumerate(references)
-    }
-    found = numbered([caption_words(text, chinese) for text in predictions])
-    return float(CiderD(df=df).compute_score(cleaned, found)[0])
+    gts = {row: words_of(texts, chinese) for row, texts in enumerate(references)}
+    return CiderD(df=df).compute_score(gts, numbered(words_of(predictions, chinese)))[0]
 
 
 def best_constant(
@@ -182,14 +176,14 @@ class CaptionScorer:
         if self.options.eval_cider:
             gts = dict(enumerate(references))
             scores = self.cider.compute_score(gts, numbered(predictions))[1]
-            counts |= {"_cider_score_sum": float(scores.sum()), "_cider_cnt": len(scores)}
+            counts |= dict(zip(CIDER_COUNTS, (float(scores.sum()), len(scores))))
         if self.options.eval_bleu:
             counts |= bleu_counts(predictions, references)
         return counts
 
 
-def words_of(captions: Iterable[str]) -> list[str]:
-    return list(map(caption_words, captions))
+def words_of(captions: Iterable[str], chinese: bool | None = None) -> list[str]:
+    return [caption_words(text, chinese) for text in captions]
 
 
 def bleu_counts(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
@@ -210,14 +204,7 @@ class CaptionMetrics(TaskMetrics):
     """CIDEr-D and BLEU in validation, the scores of the COCO evaluation at the end."""
 
     figures = (
-        mean(
-            "cider",
-            "_cider_score_sum",
-            "_cider_cnt",
-            attrgetter("eval_cider"),
-            "validation CIDEr-D",
-            digits=3,
-        ),
+        mean("cider", *CIDER_COUNTS, attrgetter("eval_cider"), "validation CIDEr-D", digits=3),
         Metric("bleu", BLEU_COUNTS, bleu_value, attrgetter("eval_bleu"), "validation BLEU"),
     )
 

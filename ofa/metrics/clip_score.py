@@ -26,6 +26,8 @@ AT_ONCE = 64
 HEAD_WIDTH = 64
 # entries of OpenAI's state dicts that are no weights
 OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
+# what other weights end in where a network is made of them
+UNFIT = (RuntimeError, AttributeError, ValueError, ArithmeticError, TypeError, LookupError)
 
 
 class ClipScorer:
@@ -36,7 +38,13 @@ class ClipScorer:
     """
 
     def __init__(self, path: str | Path, device: str | torch.device | None = None):
-        open_clip = import_open_clip()
+        try:
+            import open_clip
+        except ImportError as error:
+            raise UserError(
+                f"CLIP: expected the package open_clip, found none ({error}); install it: pip"
+                " install open_clip_torch"
+            ) from None
         weights, openai = read_weights(Path(path))
         self.device = torch.device(device or default_device())
         self.network = build(open_clip, weights, openai, path).to(self.device)
@@ -72,17 +80,6 @@ class ClipScorer:
         return torch.cat([F.normalize(encode(part).float(), dim=-1).cpu() for part in parts])
 
 
-def import_open_clip() -> Any:
-    try:
-        import open_clip
-    except ImportError as error:
-        raise UserError(
-            f"CLIP: expected the package open_clip, found none ({error}); install it: pip install"
-            " open_clip_torch"
-        ) from None
-    return open_clip
-
-
 def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
     """The state dict of a file, and whether it is one of OpenAI's networks. Nothing in the file
     is executed. Raises: UserError."""
@@ -96,10 +93,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
             f"--clip-model-path {path}: expects the weights of CLIP, found"
             f" {str(error).splitlines()[0][:1000]}"
         ) from None
-    weights = next(
-        (weights[name] for name in ("state_dict", "model") if isinstance(weights.get(name), dict)),
-        weights,
-    )
+    for name in ("state_dict", "model"):
+        if isinstance(weights.get(name), dict):
+            weights = weights[name]
+            break
     weights = {
         str(name).removeprefix("module."): value
         for name, value in weights.items()
@@ -174,15 +171,7 @@ def build(open_clip: Any, weights: dict[str, Tensor], openai: bool, path: str | 
             missing, foreign = network.load_state_dict(
                 weights, strict=False, assign=device == "meta"
             )
-    except (
-        KeyError,
-        RuntimeError,
-        AttributeError,
-        ValueError,
-        ArithmeticError,
-        TypeError,
-        IndexError,
-    ) as error:
+    except UNFIT as error:
         raise UserError(
             f"--clip-model-path {path}: expects a CLIP with a vision transformer, such as ViT-B-16,"
             f" found other weights ({str(error).splitlines()[0][:200]})"

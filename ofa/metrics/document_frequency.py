@@ -66,22 +66,15 @@ def read_document_frequencies(path: str | Path) -> tuple[float, dict[tuple[str, 
         raise UserError(f"{path}: no such file of document frequencies; {EXPECTED}")
     try:
         content = load_plain(path, "latin-1")
-        num_images, frequencies = (
-            read_decimal(content["ref_len"]),
-            dict(content["document_frequency"]),
-        )
+        num_images = read_decimal(content["ref_len"])
+        frequencies = dict(content["document_frequency"])
         counts = np.fromiter(frequencies.values(), float, len(frequencies))
     except DAMAGED as error:
         raise UserError(
             f"{path}: not a file of document frequencies ({str(error)[:200]}); {EXPECTED}"
         ) from error
-    wrong = next(
-        (ngram for ngram in frequencies if not isinstance(ngram, tuple) or len(ngram) > MAX_ORDER),
-        None,
-    )
-    if wrong is not None or num_images <= 0 or not np.isfinite(counts).all() or (counts < 0).any():
-        raise UserError(
-            f"{path}: not document frequencies (n-gram {wrong!r}, {num_images:g} images);"
-            f" {EXPECTED}"
-        )
+    odd = [ngram for ngram in frequencies if not isinstance(ngram, tuple) or len(ngram) > MAX_ORDER]
+    if odd or num_images <= 0 or not np.isfinite(counts).all() or (counts < 0).any():
+        found = f"n-gram {odd[0] if odd else None!r}, {num_images:g} images"
+        raise UserError(f"{path}: not document frequencies ({found}); {EXPECTED}")
     return num_images, frequencies

@@ -18,6 +18,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from ofa.io.image_paths import list_images
 from ofa.io.images import open_image, read_image_file
 from ofa.io.pickles import DAMAGED
 from ofa.io.safe_load import load_checkpoint
-from ofa.metrics.load_class import class_of
+from ofa.metrics.image_text_scorer import class_of
 
 AT_ONCE = 32
 MOST_NUMBERS = 1 << 24  # of an array of statistics: features of 4096 numbers
@@ -53,7 +54,7 @@ def image_scores(
 
     if len(images) < 2:
         raise UserError(f"FID and Inception score: expected at least 2 images, found {len(images)}")
-    given = IdentityExtractor()
+    given: Any = nn.Identity()  # torchmetrics is handed features
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchmetrics says that it keeps the features
         inception = InceptionScore(feature=given, splits=min(SPLITS, len(images)))
@@ -68,11 +69,11 @@ def image_scores(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # which images make a part
         score, deviation = inception.compute()
-    found = {"IS": float(score), "IS deviation": float(deviation.nan_to_num(0.0))}
-    if distance is None or real is None:
-        return found
-    add_real(distance, real, extractor)
-    return {"FID": float(distance.compute()), **found}
+    scores = {"IS": float(score), "IS deviation": float(deviation.nan_to_num(0.0))}
+    if distance is not None and real is not None:
+        add_real(distance, real, extractor)
+        scores = {"FID": float(distance.compute()), **scores}
+    return scores
 
 
 def add_real(distance: Any, real: Path | Sequence[Path], extractor: Extractor) -> None:
@@ -80,10 +81,8 @@ def add_real(distance: Any, real: Path | Sequence[Path], extractor: Extractor) -
     if isinstance(real, Path):
         mu, sigma = read_statistics(real, distance.real_features_sum.numel())
         # as two images whose mean and covariance are these
-        distance.real_features_sum, distance.real_features_cov_sum = (
-            2 * mu,
-            sigma + 2 * mu.outer(mu),
-        )
+        distance.real_features_sum = 2 * mu
+        distance.real_features_cov_sum = sigma + 2 * mu.outer(mu)
         distance.real_features_num_samples = torch.tensor(2)
         return
     if len(real) < 2:
@@ -125,32 +124,15 @@ def read_array(archive: zipfile.ZipFile, name: str) -> Tensor:
         if dtype.kind not in "fiu" or math.prod(shape) > MOST_NUMBERS or min(shape, default=0) < 0:
             raise ValueError(f"{name} of {dtype} {shape}")
     with archive.open(f"{name}.npy") as file:
-        return torch.from_numpy(
-            np.asarray(np.lib.format.read_array(file, allow_pickle=False), dtype=np.float64)
-        )
-
-
-class IdentityExtractor(nn.Module):
-    """Stands for a feature extractor where torchmetrics is handed features. Attributes:
-    num_features: their width."""
-
-    num_features = 0
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
+        array = np.lib.format.read_array(file, allow_pickle=False)
+        return torch.from_numpy(np.asarray(array, dtype=np.float64))
 
 
 def extracted(images: Iterable[Path], extractor: Extractor) -> Iterator[tuple[Tensor, Tensor]]:
     """Features and logits, batch by batch; a new size of image begins a new batch."""
-    batch: list[Tensor] = []
-    for path in images:
-        image = pixels(path)
-        if batch and (len(batch) == AT_ONCE or image.shape != batch[0].shape):
+    for _, same in groupby(map(pixels, images), key=lambda image: image.shape):
+        while batch := list(islice(same, AT_ONCE)):
             yield extractor(torch.stack(batch))
-            batch = []
-        batch.append(image)
-    if batch:
-        yield extractor(torch.stack(batch))
 
 
 def pixels(path: Path) -> Tensor:

@@ -6,23 +6,24 @@ scorer.score([image, image], ["a circle", "two dogs"])  # cosine of CLIP's featu
 scorer.compare([image], [other])                          # the same for two images
 """
 
-from collections.abc import Sequence
-from typing import Any, Protocol
-
-from PIL import Image
+import importlib
+from typing import Any
 
 from ofa.errors import UserError
-from ofa.metrics.load_class import class_of
 
 
-class ImageTextScorer(Protocol):
-    """Anything that knows how well images and texts fit."""
+def class_of(flag: str, name: str) -> Any:
+    """``MODULE:CLASS`` -> the class. Raises: UserError with ``flag`` if it is not there."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{flag}: expects MODULE:CLASS that Python can import, found {name!r} ({error})"
+        ) from None
 
-    def score(self, images: Sequence[Image.Image], texts: Sequence[str]) -> Any:
-        """Pair by pair; higher fits better."""
 
-
-def load_scorer(clip_path: str | None = None, class_name: str | None = None) -> ImageTextScorer:
+def load_scorer(clip_path: str | None = None, class_name: str | None = None) -> Any:
     """A scorer that flags name. Args: class_name: ``MODULE:CLASS``, goes before CLIP.
 
     Raises: UserError if the class is not there or has no ``score``, or CLIP cannot be loaded.

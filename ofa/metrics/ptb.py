@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,16 +25,8 @@ PUNCTUATION = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;"
 JAR = "stanford-corenlp-3.4.1.jar"
 
 # Split although written together.
-SPLIT = {
-    "cannot": ("can", "not"),
-    "gonna": ("gon", "na"),
-    "gotta": ("got", "ta"),
-    "wanna": ("wan", "na"),
-    "gimme": ("gim", "me"),
-    "lemme": ("lem", "me"),
-    "'tis": ("'t", "is"),
-    "'twas": ("'t", "was"),
-}
+TORN = ("can not", "gon na", "got ta", "wan na", "gim me", "lem me", "'t is", "'t was")
+SPLIT = {parts.replace(" ", ""): parts.split() for parts in TORN}
 # Their full stop belongs to them, as it does to single letters and to u.s., a.m. (found by trying
 # 45 000 words).
 ABBREVIATIONS = """
@@ -47,27 +40,8 @@ ABBREVIATIONS = """
 """
 # These only before a number, as in "no. 5".
 BEFORE_NUMBERS = "art ca fig figs no nos op pp prop"
-MAPPED = {
-    "(": "-lrb-",
-    ")": "-rrb-",
-    "[": "-lsb-",
-    "]": "-rsb-",
-    "{": "-lcb-",
-    "}": "-rcb-",
-    '"': "''",
-    "“": "``",
-    "”": "''",
-    "‘": "`",
-    "’": "'",
-    "–": "--",
-    "—": "--",
-    "…": "...",
-    "½": "1/2",
-    "¼": "1/4",
-    "€": "$",
-    "£": "#",
-    "¢": "cents",
-}
+BRACKETS = dict(zip("()[]{}", "-lrb- -rrb- -lsb- -rsb- -lcb- -rcb-".split()))
+SIGNS = dict(zip('"“”‘’–—…½¼€£¢', "'' `` '' ` ' -- -- ... 1/2 1/4 $ # cents".split()))
 PARTS = re.compile(
     rf"""
       (?:{"|".join(ABBREVIATIONS.split())})\.(?![a-z0-9])
@@ -114,11 +88,8 @@ def ptb_tokenize(texts: list[str]) -> list[str]:
 
 
 def is_certain(text: str) -> bool:
-    return (
-        all(map(_is_certain, text.lower().split(" ")))
-        if text.isascii() and text.isprintable()
-        else False
-    )
+    plain = text.isascii() and text.isprintable()
+    return plain and all(map(_is_certain, text.lower().split(" ")))
 
 
 @lru_cache(maxsize=2**16)
@@ -128,6 +99,10 @@ def _is_certain(chunk: str) -> bool:
 
 def split_line(text: str) -> str:
     tokens = (token for chunk in text.lower().split() for token in split_chunk(chunk))
+    return without_punctuation(tokens)
+
+
+def without_punctuation(tokens: Iterable[str]) -> str:
     return " ".join(token for token in tokens if token not in PUNCTUATION)
 
 
@@ -136,7 +111,7 @@ def split_chunk(chunk: str) -> tuple[str, ...]:
     """Tokens of a string without spaces, in lower case."""
     parts: list[str] = []
     for part in PARTS.findall(chunk):
-        parts += SPLIT.get(part, (MAPPED.get(part, part),))
+        parts += SPLIT.get(part, [BRACKETS.get(part, SIGNS.get(part, part))])
     return tuple(parts)
 
 
@@ -146,25 +121,19 @@ def java_tokenize(texts: list[str]) -> list[str]:
     from pycocoevalcap.tokenizer import ptbtokenizer
 
     jar = Path(ptbtokenizer.__file__).parent / JAR
-    command = [
-        "java",
-        "-cp",
-        str(jar),
-        "edu.stanford.nlp.process.PTBTokenizer",
-        "-preserveLines",
-        "-lowerCase",
-    ]
+    program, flags = "edu.stanford.nlp.process.PTBTokenizer", ("-preserveLines", "-lowerCase")
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
         file.writelines(" ".join(text.split()) + "\n" for text in texts)
         file.flush()
-        done = subprocess.run([*command, file.name], capture_output=True, encoding="utf-8")
+        done = subprocess.run(
+            ["java", "-cp", str(jar), program, *flags, file.name],
+            capture_output=True,
+            encoding="utf-8",
+        )
     lines = done.stdout.split("\n")
     if done.returncode or len(lines) < len(texts):
         raise UserError(f"the Java tokenizer failed: {done.stderr.strip() or 'too few lines'}")
-    return [
-        " ".join(token for token in line.rstrip().split(" ") if token not in PUNCTUATION)
-        for line in lines[: len(texts)]
-    ]
+    return [without_punctuation(line.rstrip().split(" ")) for line in lines[: len(texts)]]
 
 
 def character_tokenize(texts: list[str], marks: bool = False) -> list[str]:

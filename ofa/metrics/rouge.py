@@ -7,25 +7,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 from operator import attrgetter
 
-from ofa.metrics.ptb import character_tokenize
+from ofa.metrics.ptb import BRACKETS, character_tokenize
 from ofa.metrics.row_means import RowMeans, mean
 from ofa.task.constant_baseline import best_screened
 from ofa.task.prediction import BatchRow, Prediction
 
 NAMES = ("rouge1", "rouge2", "rougeL")
 CHINESE = re.compile("[\u4e00-\u9fff]")
-BRACKETS = {
-    "(": "-lrb-",
-    ")": "-rrb-",
-    "[": "-lsb-",
-    "]": "-rsb-",
-    "{": "-lcb-",
-    "}": "-rcb-",
-    "&": "&amp;",
-    "<": "&lt;",
-    ">": "&gt;",
-    "[UNK]": "UNK",
-}
+SIGNS = {**BRACKETS, "&": "&amp;", "<": "&lt;", ">": "&gt;", "[UNK]": "UNK"}
 QUOTES = {'"': ("``", "''"), "'": ("`", "'")}  # opening, closing
 ENDINGS = ("s", "d", "ll")  # what follows an apostrophe of its own: it ' s
 MARKS = string.punctuation
@@ -47,8 +36,8 @@ def fix_tokens(text: str) -> str:
         token, after = tokens[at], tokens[at + 1 : at + 3]
         last, following = done[-1] if done else "", after[0] if after else ""
         stuck, sticks, used = sticks, False, 1
-        if token in BRACKETS:
-            done.append(BRACKETS[token])
+        if token in SIGNS:
+            done.append(SIGNS[token])
         elif token == "'" and last.endswith("n") and following == "t":
             done[-1:], used = [last[:-1], "n't"], 2
         elif token == "'" and following in ENDINGS:

@@ -119,10 +119,7 @@ def accepted_answers(row: BatchRow) -> list[str]:
 class AnswerSet:
     """Answers in their order, encoded.
 
-    Args:
-        texts: at least one, none twice. Those with the same tokens have the same score.
-        encode: text -> token ids. bos, eos: around every path of the trie.
-
+    Args: texts: none twice. encode: text -> token ids. bos, eos: around every path of the trie.
     Attributes: texts; tokens: ids of each answer, without start and end; trie.
     Raises: UserError if there is none, or one without tokens.
     """
@@ -146,7 +143,7 @@ class AnswerSet:
         return len(self.texts)
 
     def length_of(self, text: str) -> Optional[int]:
-        """Tokens of an answer; None if it is not in the set."""
+        """Number of tokens; None if it is not in the set."""
         return self._lengths.get(text)
 
     def allowed_after(self, tokens: Sequence[int]) -> list[int]:
@@ -174,11 +171,12 @@ class MissingAnswers:
         beginnings lead nowhere."""
         self.rows += 1
         length = self.length_of(answer)
-        if length is None or (longest is not None and length > longest):
-            if length is not None:
-                self.cut.add(answer)
-            self.counts[answer] += 1
-            self.places.setdefault(answer, where)
+        if length is not None and (longest is None or length <= longest):
+            return
+        if length is not None:
+            self.cut.add(answer)
+        self.counts[answer] += 1
+        self.places.setdefault(answer, where)
 
     def merge(self, others: Iterable["MissingAnswers"]) -> None:
         """Add what other processes found in other rows."""
@@ -194,14 +192,14 @@ class MissingAnswers:
 
     def lines(self, limit: Optional[int] = None) -> list[str]:
         """``'a blue car' (too long): 3 rows, first data.tsv:17``, the most frequent first."""
-        found = sorted(
-            self.counts.items(), key=lambda item: (-item[1], row_number(self.places[item[0]]))
-        )[:limit]
-        notes = {answer: " (too long)" for answer in self.cut}
+
+        def rank(answer: str) -> tuple:
+            return -self.counts[answer], row_number(self.places[answer])
+
         return [
-            f"{answer!r}{notes.get(answer, '')}: {count} row{'s' * (count > 1)}, first"
-            f" {self.places[answer]}"
-            for answer, count in found
+            f"{answer!r}{' (too long)' * (answer in self.cut)}: {self.counts[answer]}"
+            f" row{'s' * (self.counts[answer] > 1)}, first {self.places[answer]}"
+            for answer in sorted(self.counts, key=rank)[:limit]
         ]
 
     def message(self, path: str, size: int, source: str, may_be_free: bool = False) -> str:
@@ -209,17 +207,14 @@ class MissingAnswers:
 
         Args: size, source: of the set. may_be_free: the task can be trained without one.
         """
-        total = sum(self.counts.values())
+        total, expected = self.counts.total(), f"{path}: expected the {size} answers of {source}"
         listed = "\n  ".join(self.lines(LISTED))
-        if len(self.counts) > LISTED:
-            listed += (
-                f"\n  and {len(self.counts) - LISTED} other answers (ofa answers check lists all)"
-            )
+        if (more := len(self.counts) - LISTED) > 0:
+            listed += f"\n  and {more} other answers (ofa answers check lists all)"
         if total == self.rows:
             return (
-                f"{path}: expected the {size} answers of {source}, found none of them in {total}"
-                f" rows, but\n  {listed}\nis it the label file of another dataset? Give the one of"
-                " this file by --ans2label-file"
+                f"{expected}, found none of them in {total} rows, but\n  {listed}\nis it the label"
+                " file of another dataset? Give the one of this file by --ans2label-file"
             )
         remedies = [
             f"make a set that has them (ofa answers build {path} --out FILE)",
@@ -227,10 +222,8 @@ class MissingAnswers:
         ]
         remedies += ["raise --max-tgt-length for those that are too long"] if self.cut else []
         remedies += ["train without a set (--unconstrained-training)"] if may_be_free else []
-        return (
-            f"{path}: expected the {size} answers of {source}, found {total} of {self.rows} rows"
-            f" with others\n  {listed}\n{', or '.join(remedies)}"
-        )
+        found = f"found {total} of {self.rows} rows with others"
+        return f"{expected}, {found}\n  {listed}\n{', or '.join(remedies)}"
 
 
 def row_number(where: str) -> tuple[str, int]:

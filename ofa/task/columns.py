@@ -29,35 +29,21 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the rows of a task.
+    """A column of the rows of a task."""
 
-    Args:
-        name: as the task's functions know it. kind: one of ``KINDS``.
-        target: what the model predicts; rows of evaluation files may be without it.
-        may_be_empty: rows may be without it. may_be_absent: so may whole files; only of the last
-            columns.
-        aliases: further names in tables and requests of users, the usual one first.
-        labels: of a ``label``: label in the file -> answer in words. Empty: the words of any class.
-        max_words: words that upstream's recipes keep; 0: all.
-        clean: a text of a file -> the text whose words are counted.
-        scene_text: a text that is read off an image: symbols alone are one, and Chinese is cut by
-            characters.
-        option: of the task, switched on by who asks with this column: it is read then.
-        example: of a text, for pages.
-    """
-
-    name: str
-    kind: str = "text"
-    target: bool = False
-    may_be_empty: bool = False
-    may_be_absent: bool = False
-    aliases: tuple[str, ...] = ()
+    name: str  # as the task's functions know it
+    kind: str = "text"  # one of ``KINDS``
+    target: bool = False  # the model predicts it; rows of evaluation files may be without it
+    may_be_empty: bool = False  # rows may be without it
+    may_be_absent: bool = False  # so may whole files; only of the last columns
+    aliases: tuple[str, ...] = ()  # in tables and requests of users, the usual one first
+    # of a ``label``: label in the file -> answer in words; empty: the words of any class
     labels: Mapping[str, str] = field(default_factory=dict)
-    max_words: int = 0
-    clean: Callable[[str], str] = str
-    scene_text: bool = False
-    option: str = ""
-    example: str = ""
+    max_words: int = 0  # that upstream's recipes keep; 0: all
+    clean: Callable[[str], str] = str  # a text of a file -> the text whose words are counted
+    scene_text: bool = False  # read off an image: symbols alone are one, Chinese is characters
+    option: str = ""  # of the task, switched on by who asks with this column
+    example: str = ""  # of a text, for pages
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -107,16 +93,11 @@ ID, IMAGE = Column("id", "id"), Column("image", "image")
 
 @dataclass(frozen=True, kw_only=True)
 class TsvSchema:
-    """The rows of a kind of file.
+    """The rows of a kind of file."""
 
-    Args:
-        name: of the task. columns: in the order of ``--selected-cols``. default_cols: their numbers
-            in the usual files.
-    """
-
-    name: str
-    columns: tuple[Column, ...]
-    default_cols: str = ""
+    name: str  # of the task
+    columns: tuple[Column, ...]  # in the order of ``--selected-cols``
+    default_cols: str = ""  # their numbers in the usual files
 
     def __post_init__(self):
         names = [column.name for column in self.columns]
@@ -139,12 +120,10 @@ class TsvSchema:
 
     @property
     def targets(self) -> tuple[Column, ...]:
-        """The columns that the model predicts."""
         return tuple(column for column in self.columns if column.target)
 
     @property
     def images(self) -> tuple[Column, ...]:
-        """The columns of images."""
         return tuple(column for column in self.columns if column.kind == "image")
 
     @property

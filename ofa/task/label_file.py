@@ -27,16 +27,10 @@ def read_label_file(path: str | Path) -> dict[str, int]:
         raise UserError(
             f"{path}: expected {EXPECTED}, it cannot be read ({error.strerror}); check the path"
         ) from None
-    content = (
-        read_json(path, EXPECTED) if start in (b"{", b"[") else read_plain_pickle(path, EXPECTED)
-    )
-    if (
-        not isinstance(content, dict)
-        or not content
-        or not all(
-            isinstance(text, str) and isinstance(number, int) for text, number in content.items()
-        )
-    ):
+    read = read_json if start in (b"{", b"[") else read_plain_pickle
+    content = read(path, EXPECTED)
+    labels = content.items() if isinstance(content, dict) else ()
+    if not labels or not all(isinstance(a, str) and isinstance(b, int) for a, b in labels):
         raise UserError(
             f"{path}: expected {EXPECTED}, found {type(content).__name__} of something else; is it"
             " the right file?"
@@ -48,9 +42,9 @@ def write_label_file(path: str | Path, texts: Sequence[str]) -> None:
     """Number the texts from 0 and write them: a pickle if the name ends so, else JSON. The file
     appears whole."""
     labels = {text: number for number, text in enumerate(texts)}
+    as_pickle = Path(path).suffix in (".pkl", ".p")
     with replacing(path, "wb") as file:
-        file.write(
-            pickle.dumps(labels)
-            if Path(path).suffix in (".pkl", ".p")
-            else json.dumps(labels, ensure_ascii=False).encode()
-        )
+        if as_pickle:
+            pickle.dump(labels, file)
+        else:
+            file.write(json.dumps(labels, ensure_ascii=False).encode())

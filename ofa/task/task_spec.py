@@ -1,9 +1,8 @@
 """What a task is: a declaration that one small file in ``tasks/`` makes.
 
 A task says which columns a row has, what is asked (source), what is expected (target), and how a
-generated text becomes a prediction, a score and a row of the result file. Everything else -
-encoding, images, batches, losses, generation, sharding, files - is the same for all tasks and knows
-none of them::
+generated text becomes a prediction, a score and a row of the result file. Everything else is the
+same for all tasks and knows none of them::
 
     SPEC = TaskSpec(
         name="caption",
@@ -11,9 +10,9 @@ none of them::
         example=caption_example,
     )
 
-From a row to a figure: ``example`` (what is asked) -> the network -> ``Hypothesis`` (what it said)
--> ``prediction`` -> ``Prediction`` (what that means: an answer, a box) -> ``metrics`` and
-``result``. What a row's references and sizes are comes along as a ``BatchRow``.
+From a row to a figure: ``example`` -> the network -> ``Hypothesis`` -> ``prediction`` ->
+``Prediction`` (an answer, a box) -> ``metrics`` and ``result``; what a row's references and sizes
+are comes along as a ``BatchRow``.
 
 A spec travels to worker processes, so it holds plain functions of a module, no lambdas.
 """
@@ -150,44 +149,30 @@ class Example:
     """One row as the task sees it.
 
     Args:
-        source: what is asked; the leading space of the English prompts is part of it.
-        target: what is expected, without the end symbol.
-        id: written to the result file; tasks without ids leave it out.
         image: a PIL image is resized to the square that the model sees and normalized; float[3, H,
             W] is taken as it is.
-        image_2: a second image, for networks with ``--num-image-types 2``.
-        answers: the texts that may answer this row, where they differ from row to row.
-        max_source_tokens: cut the encoded source (start and end symbol not counted).
-        max_target_tokens: cut the encoded target (end symbol not counted).
         prompt_type: what the decoder is given before it answers: ``none`` (the start symbol),
             ``src`` (the whole source), ``prev_output`` (the source without its end symbol). None:
             the task does not ask that way; as ``none``, but the batch has no ``decoder_prompts``.
-        prefix_tokens: the batch also has the decoder's prompt as ``prefix_tokens``.
-        unscored: number of first target tokens that are given, not learned; the end symbol is.
-        augment: the image is cropped, flipped, changed in color and partly erased at random.
         ends: the end symbol is learned behind the target. False: the target alone, and the batch
             has no ``decoder_prompts``, as upstream's GLUE.
-        noise_ratio: share of the target tokens that the decoder reads, drawn by chance, are
-            others of the vocabulary's text.
-        extra: further keys of the sample (``conf``, ``ref_dict``, ...), see
-            ``ofa.data.sample.Sample``.
     """
 
-    source: Text
-    target: Text
-    id: Union[str, int, None] = None
+    source: Text  # what is asked; the leading space of the English prompts is part of it
+    target: Text  # what is expected, without the end symbol
+    id: Union[str, int, None] = None  # written to the result file
     image: Union[Image.Image, torch.Tensor, None] = None
-    image_2: Union[Image.Image, torch.Tensor, None] = None
-    answers: Optional[Sequence[str]] = None
-    max_source_tokens: Optional[int] = None
-    max_target_tokens: Optional[int] = None
+    image_2: Union[Image.Image, torch.Tensor, None] = None  # for ``--num-image-types 2``
+    answers: Optional[Sequence[str]] = None  # to this row, where they differ from row to row
+    max_source_tokens: Optional[int] = None  # start and end symbol not counted
+    max_target_tokens: Optional[int] = None  # end symbol not counted
     prompt_type: Optional[str] = None
-    prefix_tokens: bool = False
-    unscored: int = 0
+    prefix_tokens: bool = False  # the batch has the decoder's prompt under this name as well
+    unscored: int = 0  # first target tokens that are given, not learned; the end symbol is
     ends: bool = True
-    augment: bool = False
-    noise_ratio: float = 0.0
-    extra: dict[str, Any] = field(default_factory=dict)
+    augment: bool = False  # the image is cropped, flipped, changed in color and partly erased
+    noise_ratio: float = 0.0  # share of the tokens that the decoder reads, replaced by chance
+    extra: dict[str, Any] = field(default_factory=dict)  # see ``ofa.data.sample.Sample``
 
 
 def always(options: TaskOptions) -> bool:
@@ -200,42 +185,26 @@ class Metric:
     """A figure of validation, computed from counts that are summed over batches and ranks first.
 
     Counts are never averaged by batch, so the figure is the same for 1 and N processes.
-
-    Args:
-        name: as in ``--best-checkpoint-metric``.
-        counts: names of the counts, each with a leading ``_``.
-        value: summed counts by name -> the figure.
-        enabled: options -> whether this run computes it.
-        title: what a curve of it is called.
     """
 
-    name: str
-    counts: tuple[str, ...]
-    value: Callable[[Mapping[str, float]], float]
-    enabled: Callable[[Any], bool] = always
-    title: str = ""
+    name: str  # as in ``--best-checkpoint-metric``
+    counts: tuple[str, ...]  # their names, each with a leading ``_``
+    value: Callable[[Mapping[str, float]], float]  # summed counts by name -> the figure
+    enabled: Callable[[Any], bool] = always  # options -> whether this run computes it
+    title: str = ""  # what a curve of it is called
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a run gets answers from the network.
+    """How a run gets answers from the network."""
 
-    Args:
-        rank: score every answer of the set and take the best; else generate.
-        constrained: what is generated is an answer of the set (if the task has one).
-        bins_only: four location bins are generated; their probabilities are what they are among all
-            tokens.
-        codes_only: the codes of an image are drawn by chance, as many as an image has.
-        zero_shot: constraints act on probabilities, without renormalizing.
-        best: hypotheses of a row that metrics look at, and that an evaluation keeps
-            (``Prediction.others``) if it is not told how many.
-    """
-
-    rank: bool = False
-    constrained: bool = True
-    bins_only: bool = False
-    codes_only: bool = False
-    zero_shot: bool = False
+    rank: bool = False  # score every answer of the set and take the best; else generate
+    constrained: bool = True  # what is generated is an answer of the set (if the task has one)
+    bins_only: bool = False  # four location bins, with their probabilities among all tokens
+    codes_only: bool = False  # the codes of an image, drawn by chance, as many as it has
+    zero_shot: bool = False  # constraints act on probabilities, without renormalizing
+    # hypotheses of a row that metrics look at, and that an evaluation keeps
+    # (``Prediction.others``) if it is not told how many
     best: int = 1
 
 
@@ -258,13 +227,9 @@ class Scores:
 
 
 class TaskMetrics:
-    """What is right, and how good predictions are. This class scores nothing; tasks derive from it.
+    """What is right, and how good predictions are. This class scores nothing."""
 
-    Attributes:
-        reward: (sampled predictions, the row of each) -> what each earns when samples are optimized
-            (``--scst``); None: CIDEr-D, as captions.
-    """
-
+    # what sampled predictions earn when they are optimized (``--scst``); None: CIDEr-D, as captions
     reward: Optional[Callable[[Sequence[Prediction], Sequence[BatchRow]], list[float]]] = None
 
     @property
@@ -319,10 +284,8 @@ class Usage:
         title, noun, about, button: on the page of ``ofa demo``; the noun also in sentences:
             "trained for captions".
         files: how the names of its data files begin, the usual one first; default: the task's name.
-        validation: what the names of its files call the validation split.
         generation: generation options for a checkpoint that was not trained on the task, by
             language (``en``, ``zh``).
-        taught_by: names of trainings that ask the same in the same words; ``TAUGHT_BY_ANY``.
     """
 
     verb: str = ""
@@ -331,9 +294,9 @@ class Usage:
     about: str = ""
     button: str = "Ask"
     files: tuple[str, ...] = ()
-    validation: str = "val"
+    validation: str = "val"  # what the names of its files call the validation split
     generation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    taught_by: tuple[str, ...] = ()
+    taught_by: tuple[str, ...] = ()  # trainings that ask the same in the same words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -392,16 +355,19 @@ class TaskSpec(TsvSchema):
     def noun(self) -> str:
         return self.usage.noun or self.name
 
+    def predicts(self, kind: str) -> bool:
+        return any(column.kind == kind for column in self.targets)
+
     @property
     def closed(self) -> bool:
         """Whether rows of evaluation files have answers of the set as well."""
-        return any(column.kind == "label" for column in self.targets)
+        return self.predicts("label")
 
     @property
     def generates_images(self) -> bool:
         """Whether predictions are images (``Prediction.codes``), see
         ``ofa.tasks.fairseq_image_generation``."""
-        return any(column.kind == "image_codes" for column in self.targets)
+        return self.predicts("image_codes")
 
     def bound(self, options: TaskOptions) -> "TaskSpec":
         """The declaration of a run: this one, unless options decide what the columns are."""
@@ -421,17 +387,14 @@ class TaskSpec(TsvSchema):
         text = self.question(row) if column.kind == "image_codes" else row[column.name]
         if not text.strip():
             return []
-        if column.kind == "answer":
-            return parse_answers(text)
         if column.kind == "label":
             answer = column.labels.get(text.strip()) if column.labels else text.strip()
             return {answer: 1.0} if answer else {}
-        if column.kind == "box":
-            return parse_box(text)
-        if column.kind == "boxes":
-            return parse_objects(text)
         if column.kind == "texts":
             return [part.strip() for part in text.split(JOIN) if part.strip()]
+        readers = {"answer": parse_answers, "box": parse_box, "boxes": parse_objects}
+        if column.kind in readers:
+            return readers[column.kind](text)
         return [column.clean(text).strip()]
 
     def question(self, row: Mapping[str, str]) -> str:
@@ -442,33 +405,32 @@ class TaskSpec(TsvSchema):
 
     def shown(self, row: Mapping[str, str], prediction: Prediction, references: Any) -> Shown:
         """What a page shows. Args: references: ``row_references`` of the row, or None."""
-        given = [
-            ("asked about", parse_box(row[column.name]))
-            for column in self.asked
-            if column.kind == "box"
-        ]
-        predicted = [] if prediction.box is None else [("predicted", prediction.box)]
-        if any(column.kind == "boxes" for column in self.targets):
-            true = [("true", box) for box, _ in references or ()]
-            found = [("predicted", box) for box, _ in prediction.boxes or ()]
-            names = [name for _, name in references or ()]
-            return Shown(self.question(row), prediction.text, names, [*given, *true, *found])
-        if any(column.kind == "box" for column in self.targets):
-            true = [("true", references)] if references else []
-            return Shown(self.question(row), boxes=[*given, *true, *predicted])
-        if isinstance(references, Mapping):
+        asked = [parse_box(row[column.name]) for column in self.asked if column.kind == "box"]
+        found = [box for box, _ in prediction.boxes or ()]
+        found += [] if prediction.box is None else [prediction.box]
+        question, answer, true = self.question(row), prediction.text, []
+        if self.predicts("boxes"):
+            true = [box for box, _ in references or ()]
+            references = [name for _, name in references or ()]
+        elif self.predicts("box"):
+            true, answer, references = [references] if references else [], "", ()
+        elif isinstance(references, Mapping):
             references = sorted(references, key=references.__getitem__, reverse=True)
-        return Shown(self.question(row), prediction.text, references or (), [*given, *predicted])
+        outlined = {"asked about": asked, "true": true, "predicted": found}
+        boxes = [(name, box) for name, some in outlined.items() for box in some]
+        return Shown(question, answer, references or (), boxes)
 
 
-def mixture_spec(name: str, options: type[TaskOptions]) -> TaskSpec:
+def mixture_spec(
+    name: str, options: type[TaskOptions], kind: type[TaskSpec] = TaskSpec
+) -> TaskSpec:
     """What stands in for one task's declaration where several are trained together: the rows are
     theirs."""
-    return TaskSpec(name=name, columns=(), options=options, example=_no_rows)
+    return kind(name=name, columns=(), options=options, example=_no_rows)
 
 
 def _no_rows(row: Mapping[str, str], context: RowContext) -> Example:
-    raise AssertionError(f"{context.where}: rows belong to one of the tasks of a mixture")
+    raise AssertionError(f"{context.where}: rows belong to another declaration")
 
 
 def seed_of(seed: int, row: Any) -> int:

@@ -8,7 +8,6 @@ import math
 import re
 import string
 import unicodedata
-from collections.abc import Iterable
 
 from ofa.errors import UserError, place
 from ofa.io.numbers import read_decimal
@@ -50,17 +49,14 @@ def caption_target(
     A field of several captions becomes one, as upstream: ``&&`` is punctuation here. Words
     end at spaces, so Chinese captions are never cut, as upstream.
     """
-    return truncate_words(
-        caption.replace(JOIN, " ") if keep_punctuation else remove_punctuation(caption), max_words
-    )
+    text = caption.replace(JOIN, " ") if keep_punctuation else remove_punctuation(caption)
+    return truncate_words(text, max_words)
 
 
 def caption_references(field: str, keep_punctuation: bool = False) -> list[str]:
     """References of an image: ``"A dog.&&Two  dogs!"`` -> ``["A dog", "Two dogs"]``. Never cut."""
-    captions = " ".join(field.split()).split(JOIN)
-    return [
-        caption.strip() if keep_punctuation else remove_punctuation(caption) for caption in captions
-    ]
+    clean = str.strip if keep_punctuation else remove_punctuation
+    return list(map(clean, " ".join(field.split()).split(JOIN)))
 
 
 def clean_question(question: str, max_words: int | None = None) -> str:
@@ -95,11 +91,6 @@ def kind_of_pair(field: str) -> str:
     gronunding"`` -> ``"visual_grounding"``."""
     kind = field.strip()
     return "visual_grounding" if kind in MISSPELLED else kind
-
-
-def join_references(texts: Iterable[str]) -> str:
-    """Inverse of ``caption_references``: several texts in one field."""
-    return JOIN.join(text.strip() for text in texts)
 
 
 def parse_answers(field: str, where: str = "") -> dict[str, float]:

@@ -9,7 +9,6 @@ from ofa.task.text import (
     caption_target,
     clean_phrase,
     clean_question,
-    join_references,
     parse_answers,
     remove_punctuation,
     split_objects,
@@ -58,10 +57,9 @@ def test_words_are_cut_at_any_space():
     assert truncate_words(" a  b ", None) == "a b"
 
 
-def test_objects_and_references_split_and_join():
+def test_objects_are_split():
     assert split_objects("person&&shirt&& car&&", 2) == ["person", "shirt"]
     assert split_objects("") == []
-    assert join_references([" a dog ", "two dogs"]) == "a dog&&two dogs"
 
 
 def test_answers_carry_confidences():
