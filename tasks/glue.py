@@ -52,88 +52,48 @@ class Sst2Options(GlueOptions):
     ans2label_dict: Optional[str] = answers_option('{"negative": 0, "positive": 1}')
 
 
-@dataclass(frozen=True)
-class Glue:
-    """A row of the table.
-
-    Args:
-        cols: ``--selected-cols`` of the texts and the label. prompt: with the names of the text
-            columns.
-        answers: label in the file -> answer. figure: F1 or mcc beside the accuracy.
-    """
-
-    name: str
-    cols: str
-    prompt: str
-    answers: Mapping[str, str]
-    figure: str = ""
-    options: type[GlueOptions] = GlueOptions
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        return ("text",) if "{text}" in self.prompt else ("text1", "text2")
-
-
 NO_YES = {"0": "no", "1": "yes"}
 IMPLIED = {"not_entailment": "no", "entailment": "yes"}
+ENTAILED = {"0": "maybe", "1": "yes", "2": "no"}
+SENTIMENT = {"0": "negative", "1": "positive"}
+GRAMMATICAL = ' is the text " {text} " grammatically correct?'
 IMPLIES = ' can text1 " {text1} " imply text2 " {text2} "?'
-TABLE = (
-    Glue("cola", "1,2", ' is the text " {text} " grammatically correct?', NO_YES, "mcc"),
-    Glue("mnli", "0,1,2", IMPLIES, {"0": "maybe", "1": "yes", "2": "no"}, options=MnliOptions),
-    Glue(
-        "mrpc",
-        "0,1,2",
-        ' does text1 " {text1} " and text2 " {text2} " have the same semantics?',
-        NO_YES,
-        "F1",
-    ),
-    Glue(
-        "qnli",
-        "1,2,3",
-        ' does " {text2} " contain the answer to question " {text1} "?',
-        {**NO_YES, **IMPLIED},
-    ),
-    Glue(
-        "qqp",
-        "3,4,5",
-        ' is question " {text1} " and question " {text2} " equivalent?',
-        NO_YES,
-        "F1",
-    ),
-    Glue("rte", "1,2,3", IMPLIES, IMPLIED),
-    Glue(
-        "sst2",
-        "0,1",
-        ' is the sentiment of text " {text} " positive or negative?',
-        {"0": "negative", "1": "positive"},
-        options=Sst2Options,
-    ),
-)
+SAME_MEANING = ' does text1 " {text1} " and text2 " {text2} " have the same semantics?'
+HAS_ANSWER = ' does " {text2} " contain the answer to question " {text1} "?'
+EQUIVALENT = ' is question " {text1} " and question " {text2} " equivalent?'
+POSITIVE = ' is the sentiment of text " {text} " positive or negative?'
 
 
-def glue_example(row: Mapping[str, str], context: RowContext, glue: Glue) -> Example:
+def glue_example(
+    row: Mapping[str, str], context: RowContext, prompt: str, answers: Mapping[str, str]
+) -> Example:
     """A row; of evaluation splits it may have no label, and then the texts are as they are: a
     test row needs an answer."""
-    label, options = row["label"].strip(), context.options
-    if label not in glue.answers and (label or context.training):
+    label, options, names = row["label"].strip(), context.options, texts_of(prompt)
+    if label not in answers and (label or context.training):
         raise context.error(
-            f"one of the labels {', '.join(glue.answers)}",
+            f"one of the labels {', '.join(answers)}",
             repr(label[:60]),
             "is --selected-cols right, or is it a file of another task? (ofa prepare glue makes"
             " the files)",
         )
-    empty = [name for name in glue.texts if not row[name].strip()]
+    empty = [name for name in names if not row[name].strip()]
     if empty and label:
         raise context.error(f"words in the column '{empty[0]}'", "an empty text")
-    texts = {name: truncate_words(row[name].lower(), options.max_src_length) for name in glue.texts}
-    answer = glue.answers.get(label, "")
+    texts = {name: truncate_words(row[name].lower(), options.max_src_length) for name in names}
+    answer = answers.get(label, "")
     return Example(
-        source=glue.prompt.format(**texts),
+        source=prompt.format(**texts),
         target=f" {answer}" if answer else "",
         prompt_type=options.prompt_type,
         ends=False,
         extra={"ref_dict": {answer: 1.0} if answer else {}},
     )
+
+
+def texts_of(prompt: str) -> tuple[str, ...]:
+    """The columns of texts that a prompt names."""
+    return ("text",) if "{text}" in prompt else ("text1", "text2")
 
 
 def decoding(options: GlueOptions, zero_shot: bool) -> Decoding:
@@ -142,31 +102,49 @@ def decoding(options: GlueOptions, zero_shot: bool) -> Decoding:
 
 @dataclass(frozen=True, kw_only=True)
 class GlueSpec(TaskSpec):
-    """Args: glue: the row of the table."""
-
-    glue: Glue
+    prompt: str
 
     def question(self, row: Mapping[str, str]) -> str:
-        return self.glue.prompt.format(**{name: row[name] for name in self.glue.texts}).strip()
+        return self.prompt.format(**{name: row[name] for name in texts_of(self.prompt)}).strip()
 
 
-def declaration(glue: Glue) -> TaskSpec:
+def glue(
+    name: str,
+    cols: str,
+    prompt: str,
+    answers: Mapping[str, str],
+    figure: str = "",
+    options: type[GlueOptions] = GlueOptions,
+) -> TaskSpec:
+    """A row of the table.
+
+    Args:
+        cols: ``--selected-cols`` of the texts and the label. prompt: with the names of the text
+            columns.
+        answers: label in the file -> answer. figure: F1 or mcc beside the accuracy.
+    """
+    texts = (Column(text, max_words=512) for text in texts_of(prompt))
     return GlueSpec(
-        name=glue.name,
-        columns=(
-            *(Column(name, max_words=512) for name in glue.texts),
-            Column("label", "label", target=True, labels=glue.answers),
-        ),
-        default_cols=glue.cols,
-        options=glue.options,
-        example=partial(glue_example, glue=glue),
+        name=name,
+        columns=(*texts, Column("label", "label", target=True, labels=answers)),
+        default_cols=cols,
+        options=options,
+        example=partial(glue_example, prompt=prompt, answers=answers),
         answers=answer_texts,
         decoding=decoding,
         # the files have no ids: it is the number of the row
         result=partial(named_result, id_key="uniq_id", text_key="answer", id_type=int),
-        metrics=ClassFigures(second=glue.figure),
-        glue=glue,
+        metrics=ClassFigures(second=figure),
+        prompt=prompt,
     )
 
 
-SPECS = [declaration(glue) for glue in TABLE]
+SPECS = [
+    glue("cola", "1,2", GRAMMATICAL, NO_YES, "mcc"),
+    glue("mnli", "0,1,2", IMPLIES, ENTAILED, options=MnliOptions),
+    glue("mrpc", "0,1,2", SAME_MEANING, NO_YES, "F1"),
+    glue("qnli", "1,2,3", HAS_ANSWER, NO_YES | IMPLIED),
+    glue("qqp", "3,4,5", EQUIVALENT, NO_YES, "F1"),
+    glue("rte", "1,2,3", IMPLIES, IMPLIED),
+    glue("sst2", "0,1", POSITIVE, SENTIMENT, options=Sst2Options),
+]

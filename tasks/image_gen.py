@@ -28,6 +28,7 @@ from ofa.task.prediction import BatchRow, Hypothesis, Prediction, Shown
 from ofa.task.task_spec import (
     Decoding,
     Example,
+    Names,
     RowContext,
     SampledOptions,
     Scores,
@@ -76,7 +77,6 @@ class DrawingOptions(SampledOptions):
 
 
 def num_codes(options: Any) -> int:
-    """Codes of an image."""
     return (options.code_image_size // CODE_SIDE) ** 2
 
 
@@ -87,26 +87,21 @@ def drawing_example(row: Mapping[str, str], context: RowContext) -> Example:
     words = row["text"].split()[: options.max_src_length]
     if not words:
         raise context.error("a caption", repr(row["text"]))
-    codes = parse_codes(row.get("code", ""), options, context.where)
-    if codes is None and context.training and not options.scst:
+    count, column = num_codes(options), row.get("code", "")
+    if column.strip():
+        codes = text_to_codes(column, options.code_dict_size, count, context.where).tolist()
+    elif context.training and not options.scst:
         remedy = "make them by 'ofa tokenizer encode', and name their column in --selected-cols"
-        raise context.error(f"rows with {num_codes(options)} codes to learn", "none", remedy)
+        raise context.error(f"rows with {count} codes to learn", "none", remedy)
+    else:
+        codes = [0] * count  # as upstream
     image = row.get("image", "").encode("ascii", "replace") or blank_image(options.code_image_size)
-    codes = codes or [0] * num_codes(options)  # as upstream
     return Example(
         id=row["id"],
         source=f"{PROMPT} {' '.join(words)}",
         target=Symbols(" ".join(map(code_symbol, codes))),
         extra={"code_mask": torch.tensor([True]), "code_image": image},
     )
-
-
-def parse_codes(text: str, options: TaskOptions, where: str = "") -> Optional[list[int]]:
-    """The codes of an image; None if there are none. Raises: UserError with ``where`` for a
-    wrong number or a code out of range."""
-    if not text.strip():
-        return None
-    return text_to_codes(text, options.code_dict_size, num_codes(options), where).tolist()
 
 
 @cache
@@ -119,8 +114,12 @@ def blank_image(side: int) -> bytes:
 
 def drawing(hypothesis: Hypothesis, row: BatchRow, options: DrawingOptions) -> Prediction:
     """The codes of an image, under its caption."""
-    codes = tuple(int(code) for code in CODE.findall(hypothesis.symbols))
+    codes = codes_of(hypothesis.symbols)
     return Prediction(caption_of(row.source), hypothesis.score, codes=codes)
+
+
+def codes_of(symbols: str) -> tuple[int, ...]:
+    return tuple(map(int, CODE.findall(symbols)))
 
 
 def caption_of(source: str) -> str:
@@ -130,22 +129,22 @@ def caption_of(source: str) -> str:
 
 def true_codes(row: BatchRow) -> Optional[tuple[int, ...]]:
     """The codes of a row's own image; None where zeros stand for it."""
-    codes = tuple(int(code) for code in CODE.findall(row.target))
+    codes = codes_of(row.target)
     return codes if any(codes) else None
 
 
 def result_row(row_id: Any, prediction: Prediction) -> dict[str, Any]:
     """One entry of the result file: the images of a caption, best first."""
     images = [prediction, *prediction.others]
-    entry = {
+    return {
         "id": str(row_id),
         "caption": prediction.text,
         "files": [one.file for one in images if one.file is not None],
         "scores": [rounded(one.clip_score) for one in images],
         "log_probabilities": [rounded(one.score) for one in images],
         "seed": prediction.seed,
+        "codes": " ".join(map(str, prediction.codes or ())),
     }
-    return {**entry, "codes": " ".join(map(str, prediction.codes or ()))}
 
 
 def rounded(value: float) -> Optional[float]:
@@ -167,15 +166,8 @@ def by_chance(options: TaskOptions, zero_shot: bool) -> Decoding:
 class DrawingMetrics(RowMeans):
     """How well the best images fit."""
 
-    means = (
-        mean(
-            "score",
-            "_score_sum",
-            "_score_cnt",
-            makes_and_scores_images,
-            "validation score of images",
-        ),
-    )
+    title = "validation score of images"
+    means = (mean("score", "_score_sum", "_score_cnt", makes_and_scores_images, title),)
 
     def references(self, row: BatchRow) -> list[str]:
         return [caption_of(row.source)]
@@ -193,10 +185,7 @@ class DrawingMetrics(RowMeans):
         return super().counts([one for one, _ in known], [row for _, row in known])
 
     def final_scores(
-        self,
-        predictions: Sequence[Prediction],
-        references: Sequence[Any],
-        names: Optional[Sequence[str]] = None,
+        self, predictions: Sequence[Prediction], references: Sequence[Any], names: Names = None
     ) -> Scores:
         """Nothing without a scorer."""
         if any(math.isnan(prediction.clip_score) for prediction in predictions):

@@ -62,11 +62,8 @@ def instruction_example(row: Mapping[str, str], context: RowContext) -> Example:
 
 def prediction(hypothesis: Hypothesis, row: BatchRow, options: InstructionOptions) -> Prediction:
     """The text; and the box, if it is one and the row's image is known."""
-    if (
-        len(text_to_bins(hypothesis.symbols)) == 4
-        and hypothesis.symbols.count("<") == 4
-        and row.w_resize_ratio
-    ):
+    is_box = len(text_to_bins(hypothesis.symbols)) == hypothesis.symbols.count("<") == 4
+    if is_box and row.w_resize_ratio:
         return box_prediction(hypothesis, row, options)
     return Prediction(hypothesis.text.strip(), hypothesis.score)
 

@@ -35,17 +35,13 @@ def ocr_example(row: Mapping[str, str], context: RowContext) -> Example:
     text = learned_text(row["text"], options.max_tgt_length, context.language)
     if context.training and not text:
         raise context.error("the text on the image", repr(row["text"]))
-    image = context.open_image(row["image"])
+    rng = context.rng if context.training else None
+    image, size = context.open_image(row["image"]), options.patch_image_size
     return Example(
         id=row["id"],
         source=PROMPTS[context.language],
         target=f" {text}" if text else "",
-        image=fit_square(
-            image,
-            options.patch_image_size,
-            options.is_document,
-            context.rng if context.training else None,
-        ),
+        image=fit_square(image, size, options.is_document, rng),
         max_source_tokens=options.max_src_length,
     )
 

@@ -72,20 +72,16 @@ def box_example(row: Mapping[str, str], context: RowContext) -> Example:
     if not text:
         raise context.error("a text that describes a region", repr(row["text"]))
     image = context.open_image(row["image"])
-    target: Any = ""
-    extra = ratios_of(image, options)
+    target, box = "", [0.0] * 4
     if row["box"].strip() or context.training:
         box = parse_box(row["box"], context.where)
         target = box_symbols(box, image.size, options, context.where)
-        extra["region_coord"] = torch.tensor(box)
-    else:
-        extra["region_coord"] = torch.zeros(4)
     return Example(
         id=row["id"],
         source=PROMPTS[context.language].format(text),
         target=target,
         image=image,
-        extra=extra,
+        extra={**ratios_of(image, options), "region_coord": torch.tensor(box)},
     )
 
 
@@ -131,13 +127,8 @@ def box_prediction(hypothesis: Hypothesis, row: BatchRow, options: Any) -> Predi
     image_size = round(side / (row.w_resize_ratio or 1)), round(side / (row.h_resize_ratio or 1))
     decoded = bins_to_boxes(bins, image_size, side, options.max_image_size, options.num_bins)
     box, decoded_box = as_box(clip_boxes(decoded, image_size)), as_box(decoded)
-    return Prediction(
-        bins_to_text(bins),
-        hypothesis.score,
-        box,
-        tuple(bins),
-        None if decoded_box == box else decoded_box,
-    )
+    changed = None if decoded_box == box else decoded_box
+    return Prediction(bins_to_text(bins), hypothesis.score, box, tuple(bins), changed)
 
 
 def as_box(box: torch.Tensor) -> Box:

@@ -19,6 +19,7 @@ from ofa.task.task_spec import Example, RowContext, TaskSpec, Usage
 from ofa.task.text import clean_phrase
 
 PROMPT = ' does the image describe " {} "?'
+CAPTION_PROMPT = ' can image and text1 " {} " imply text2 " {} "?'
 ANSWERS = {"entailment": "yes", "contradiction": "no", "neutral": "maybe"}
 
 
@@ -34,10 +35,7 @@ def question(row: Mapping[str, str], options: SnliVeOptions) -> str:
     hypothesis = clean_phrase(row["hypothesis"], options.max_src_length)
     if not options.add_caption:
         return PROMPT.format(hypothesis)
-    return (
-        f' can image and text1 " {clean_phrase(row["caption"], options.max_src_length)} " imply'
-        f' text2 " {hypothesis} "?'
-    )
+    return CAPTION_PROMPT.format(clean_phrase(row["caption"], options.max_src_length), hypothesis)
 
 
 def snli_ve_example(row: Mapping[str, str], context: RowContext) -> Example:

@@ -8,20 +8,19 @@ How a template is written is in ``ofa.task.template``; here is what the kinds of
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Optional
 
 import torch
-from PIL import Image
 
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.metrics.accuracy import Accuracy
 from ofa.metrics.detection import BoxAccuracy, DetectionMetrics
 from ofa.task.answers import AnswerOptions, answer_texts, ranks_all
-from ofa.task.columns import Column
+from ofa.task.columns import ID, Column
 from ofa.task.prediction import parse_objects
 from ofa.task.task_spec import (
     BatchRow,
@@ -68,111 +67,100 @@ def template_example(row: Mapping[str, str], context: RowContext, template: Temp
 
     Raises: UserError naming the row and the column that does not hold what its slot expects.
     """
-    options = context.options
-    images = [context.open_image(row[slot.column]) for slot in template.images]
-    ratios = refcoco.ratios_of(images[0], options) if images else {}
-    choices = choices_of(template, row, context)
-    target, extra = target_of(template, row, context, images, choices)
-    return Example(
-        id=row["id"],
-        source=source_of(template, row, context, images, choices),
-        target=target,
-        image=images[0] if images else None,
-        image_2=images[1] if len(images) > 1 else None,
-        max_source_tokens=options.max_source_positions - 2,
-        max_target_tokens=options.max_tgt_length if template.target.kind == "text" else None,
-        answers=choices or None,
-        extra={**ratios, **extra},
-    )
+    return TemplateRow(row, context, template).example()
 
 
-def source_of(
-    template: Template,
-    row: Mapping[str, str],
-    context: RowContext,
-    images: Sequence[Image.Image],
-    choices: Sequence[str],
-) -> list[str]:
-    """The sentence with its slots filled in: texts, and symbols of boxes."""
-    parts: list[str] = [""]
-    for part in template.source:
-        if isinstance(part, str):
-            parts[-1] += part
-        elif part.kind == "text":
-            text = filled(row, part, context)
-            parts[-1] += truncate_words(text, context.options.max_src_length)
-        elif part.kind == "choices":
-            parts[-1] += ", ".join(choices)
-        else:
-            shown = boxes_with_names(filled(row, part, context), part, context, images[0])
-            parts += [*shown, ""]
-    return [
-        part if isinstance(part, Symbols) else spaced(part, first=number == 0)
-        for number, part in enumerate(parts)
-        if part
-    ]
+class TemplateRow:
+    """A row whose columns fill the slots of a template."""
+
+    def __init__(self, row: Mapping[str, str], context: RowContext, template: Template):
+        self.row, self.context, self.template = row, context, template
+        self.options, self.where = context.options, context.where
+        self.images = [context.open_image(row[slot.column]) for slot in template.images]
+        choices = "" if template.choices is None else self.filled("choices", template.choices)
+        self.choices = list(dict.fromkeys(split_objects(choices)))  # each once
+
+    def example(self) -> Example:
+        target, extra = self.target()
+        ratios = refcoco.ratios_of(self.images[0], self.options) if self.images else {}
+        is_text = self.template.target.kind == "text"
+        first, second, *_ = [*self.images, None, None]
+        return Example(
+            id=self.row["id"],
+            source=self.source(),
+            target=target,
+            image=first,
+            image_2=second,
+            max_source_tokens=self.options.max_source_positions - 2,
+            max_target_tokens=self.options.max_tgt_length if is_text else None,
+            answers=self.choices or None,
+            extra={**ratios, **extra},
+        )
+
+    def filled(self, kind: str, column: str) -> str:
+        """The column of a slot. Raises: UserError if it is empty."""
+        if not self.row[column].strip():
+            raise UserError(
+                f"{self.where}: expects {kind} in the column '{column}', found an empty field; fill"
+                " it in or remove the row"
+            )
+        return self.row[column]
+
+    def source(self) -> list[str]:
+        """The sentence with its slots filled in: texts, and symbols of boxes."""
+        parts: list[str] = [""]
+        for part in self.template.source:
+            if isinstance(part, str):
+                parts[-1] += part
+            elif part.kind == "choices":
+                parts[-1] += ", ".join(self.choices)
+            elif part.kind == "text":
+                text = self.filled(part.kind, part.column)
+                parts[-1] += truncate_words(text, self.options.max_src_length)
+            else:
+                parts += [*self.boxes(part, self.filled(part.kind, part.column)), ""]
+        return [
+            part if isinstance(part, Symbols) else spaced(part, first=number == 0)
+            for number, part in enumerate(parts)
+            if part
+        ]
+
+    def boxes(self, slot: Slot, field: str) -> list[str]:
+        """The symbols of each box, and of ``boxes`` its name: ``[<bin_1> <bin_2> ..., " dog",
+        ...]``."""
+        size, where = self.images[0].size, self.where
+        if slot.kind == "box":
+            return [refcoco.box_symbols(parse_box(field, where), size, self.options, where)]
+        parts: list[str] = []
+        for box, name in parse_objects(field, where, f"column '{slot.column}'"):
+            parts += [refcoco.box_symbols(box, size, self.options, where), f" {name}"]
+        return parts
+
+    def target(self) -> tuple[Text, dict[str, Any]]:
+        """What is expected, and the entries of the sample that metrics need."""
+        slot = self.template.target
+        known = bool(self.row[slot.column].strip()) or self.context.training
+        field = self.filled(slot.kind, slot.column) if known else ""
+        if slot.kind in ("text", "label"):
+            text = " ".join(field.split())
+            if self.choices and text and text not in self.choices:
+                raise UserError(
+                    f"{self.where}: expects one of the choices ({', '.join(self.choices)}) in the"
+                    f" column '{slot.column}', found {text[:60]!r}; correct it or add it to the"
+                    " choices"
+                )
+            return f" {text}" if text else "", {"ref_dict": {text: 1.0} if text else {}}
+        symbols = self.boxes(slot, field) if known else []
+        if slot.kind == "boxes":
+            return symbols, {"target_str": field}
+        box = parse_box(field, self.where) if known else [0.0] * 4
+        return symbols, {"region_coord": torch.tensor(box)}
 
 
 def spaced(text: str, first: bool) -> str:
     """Runs of spaces become one; a sentence begins with a space, as all prompts do."""
     words = " ".join(text.split())
     return f" {words}" if words and (first or text[0].isspace()) else words
-
-
-def boxes_with_names(field: str, slot: Slot, context: RowContext, image: Image.Image) -> list[str]:
-    """The symbols of each box, and of ``boxes`` its name: ``[<bin_1> <bin_2> ..., " dog",
-    ...]``."""
-    where = context.where
-    if slot.kind == "box":
-        return [refcoco.box_symbols(parse_box(field, where), image.size, context.options, where)]
-    parts: list[str] = []
-    for box, name in parse_objects(field, where, f"column '{slot.column}'"):
-        parts += [refcoco.box_symbols(box, image.size, context.options, where), f" {name}"]
-    return parts
-
-
-def choices_of(template: Template, row: Mapping[str, str], context: RowContext) -> list[str]:
-    """The texts that the label of a row is one of, each once; none if the template lists none."""
-    slot = next((slot for slot in template.slots if slot.kind == "choices"), None)
-    if slot is None:
-        return []
-    return list(dict.fromkeys(split_objects(filled(row, slot, context))))
-
-
-def target_of(
-    template: Template,
-    row: Mapping[str, str],
-    context: RowContext,
-    images: Sequence[Image.Image],
-    choices: Sequence[str],
-) -> tuple[Text, dict[str, Any]]:
-    """What is expected, and the entries of the sample that metrics need."""
-    slot = template.target
-    known = bool(row[slot.column].strip()) or context.training
-    field = filled(row, slot, context) if known else ""
-    if slot.kind in ("text", "label"):
-        text = " ".join(field.split())
-        if choices and text and text not in choices:
-            raise UserError(
-                f"{context.where}: expects one of the choices ({', '.join(choices)}) in the column "
-                f"'{slot.column}', found {text[:60]!r}; correct it or add it to the choices"
-            )
-        return f" {text}" if text else "", {"ref_dict": {text: 1.0} if text else {}}
-    symbols = boxes_with_names(field, slot, context, images[0]) if known else []
-    if slot.kind == "boxes":
-        return symbols, {"target_str": field}
-    box = parse_box(field, context.where) if known else [0.0] * 4
-    return symbols, {"region_coord": torch.tensor(box)}
-
-
-def filled(row: Mapping[str, str], slot: Slot, context: RowContext) -> str:
-    """The column of a slot. Raises: UserError if it is empty."""
-    if not row[slot.column].strip():
-        raise UserError(
-            f"{context.where}: expects {slot.kind} in the column '{slot.column}', found an empty "
-            "field; fill it in or remove the row"
-        )
-    return row[slot.column]
 
 
 # --- from a hypothesis to a prediction -----------------------------------------------------------
@@ -243,8 +231,12 @@ def template_spec(text: str, where: str = f"--{NAME}") -> TaskSpec:
     Raises: UserError beginning with ``where`` that shows a mistake in it.
     """
     template = parse_template(text, where)
-    slots = {slot.column: slot for slot in template.slots}.values()
-    columns = [Column("id", "id"), *(column_of(slot, template) for slot in slots)]
+    # choices are several texts, and a label that is one of them is of no set
+    kinds = {"choices": "texts", "label": "text" if template.choices else "label"}
+    columns = [ID] + [
+        Column(name, kinds.get(kind, kind), target=name == template.target.column)
+        for name, kind in template.columns.items()
+    ]
     words = "".join(
         part if isinstance(part, str) else f"[{part.column}]" for part in template.source
     )
@@ -256,14 +248,6 @@ def template_spec(text: str, where: str = f"--{NAME}") -> TaskSpec:
         example=partial(template_example, template=template),
         **TARGETS["choices" if template.choices else template.target.kind],
     )
-
-
-def column_of(slot: Slot, template: Template) -> Column:
-    """The column of a slot; choices are several texts, and a label that is one of them is of no
-    set."""
-    target = slot is template.target
-    kinds = {"choices": "texts", "label": "text" if template.choices else "label"}
-    return Column(slot.column, kinds.get(slot.kind, slot.kind), target=target)
 
 
 UNBOUND = mixture_spec(NAME, TemplateOptions, TemplateSpec)

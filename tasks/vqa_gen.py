@@ -15,7 +15,7 @@ import torch
 
 from ofa.io.flags import option
 from ofa.metrics.accuracy import Accuracy
-from ofa.task.answers import PromptedAnswerOptions, answer_texts, answers_option
+from ofa.task.answers import PromptedAnswerOptions, answer_texts, answers_option, ranks_all
 from ofa.task.chinese import QUESTION_MARKS
 from ofa.task.columns import ID, IMAGE, Column
 from ofa.task.prediction import Prediction
@@ -51,11 +51,11 @@ def vqa_example(row: Mapping[str, str], context: RowContext) -> Example:
         raise context.error("an image with every question", "an empty image column")
     question = clean_question(row["question"], options.max_src_length)
     ended = question.endswith(QUESTION_MARKS if context.language == "zh" else "?")
-    source: list[str] = [f" {question}" if ended else f" {question}?"]
+    source = [f" {question}" if ended else f" {question}?"]
     if options.add_object:
         objects = row["objects"].strip().split(JOIN)[: options.max_object_length]
         source.append(f" object: {' '.join(objects)}")
-    answers = answers_of(row, context.where)
+    answers = parse_answers(row["answers"], context.where) if row["answers"].strip() else {}
     if context.training and not answers:
         raise context.error("answers such as '1.0|!+yes'", "none")
     answer = max(answers, key=answers.__getitem__) if answers else ""
@@ -71,11 +71,6 @@ def vqa_example(row: Mapping[str, str], context: RowContext) -> Example:
     )
 
 
-def answers_of(row: Mapping[str, str], where: str = "") -> dict[str, float]:
-    """Accepted answers and what each earns; none if the column is empty."""
-    return parse_answers(row["answers"], where) if row["answers"].strip() else {}
-
-
 def answers(options: VqaOptions) -> Optional[list[str]]:
     return None if options.unconstrained_training else answer_texts(options)
 
@@ -85,27 +80,23 @@ def decoding(options: VqaOptions, zero_shot: bool) -> Decoding:
     ``--val-inference-type`` says."""
     if zero_shot:
         return Decoding(constrained=False, zero_shot=True)
-    if options.unconstrained_training and options.ans2label_file:
+    if not options.unconstrained_training:
+        return ranks_all(options, zero_shot)
+    if options.ans2label_file:
         logger.warning("--unconstrained-training: the answers of --ans2label-file are not used")
-    if options.unconstrained_training and options.val_inference_type == "allcand":
+    if options.val_inference_type == "allcand":
         logger.warning(
             "--unconstrained-training: there are no answers to score all of; validation generates"
             " (beamsearch)"
         )
-    return Decoding(
-        rank=options.val_inference_type == "allcand" and not options.unconstrained_training
-    )
+    return Decoding()
 
 
 def result_row(question_id: Any, answer: Prediction) -> dict[str, Union[str, int]]:
     """One entry of the result file, as the evaluation server reads it."""
     number = str(question_id)
-    return {
-        "question_id": (
-            int(number) if number.isascii() and number.isdecimal() and len(number) < 19 else number
-        ),
-        "answer": answer.text,
-    }
+    is_number = number.isascii() and number.isdecimal() and len(number) < 19
+    return {"question_id": int(number) if is_number else number, "answer": answer.text}
 
 
 SPEC = TaskSpec(

@@ -9,7 +9,7 @@ from typing import Any
 from ofa.metrics.row_means import RowMeans, mean
 from ofa.task.answers import accepted_answers
 from ofa.task.prediction import BatchRow, Prediction
-from ofa.task.task_spec import Metric, Scores
+from ofa.task.task_spec import Metric, Names, Scores
 
 CELLS = ("_TP", "_FP", "_TN", "_FN")  # as upstream counts
 DIGITS = {"F1": 3, "mcc": 4}  # figures of validation are rounded to, as upstream
@@ -85,10 +85,7 @@ class ClassFigures(Accuracy):
         return super().counts(predictions, rows) | cells
 
     def final_scores(
-        self,
-        predictions: Sequence[Prediction],
-        references: Sequence[Any],
-        names: Sequence[str] | None = None,
+        self, predictions: Sequence[Prediction], references: Sequence[Any], names: Names = None
     ) -> Scores:
         scores = super().final_scores(predictions, references)
         if self.second:

@@ -19,7 +19,7 @@ from ofa.metrics.row_means import mean
 from ofa.task.chinese import is_chinese
 from ofa.task.constant_baseline import best_screened
 from ofa.task.prediction import BatchRow, Prediction
-from ofa.task.task_spec import Metric, Scores, TaskMetrics
+from ofa.task.task_spec import Metric, Names, Scores, TaskMetrics
 from ofa.task.text import caption_references, remove_punctuation
 
 logger = logging.getLogger(__name__)
@@ -220,7 +220,7 @@ class CaptionMetrics(TaskMetrics):
         self,
         predictions: Sequence[Prediction],
         references: Sequence[Sequence[str]],
-        names: Sequence[str] | None = None,
+        names: Names = None,
         cider_df: Frequencies = "corpus",
     ) -> Scores:
         if len(references) == 1:

@@ -76,12 +76,10 @@ class CiderD:
         first_ref = np.cumsum(num_refs) - num_refs
         idf = self.idf
         if idf is None:
-            documents = np.repeat(np.bincount(image_of), num_refs)  # results of each reference
             image_of_ref = np.repeat(np.arange(len(num_refs)), num_refs)
-            known = owners < len(documents)
-            idf = InverseFrequencies.of_corpus(
-                keys[known], image_of_ref[owners[known]], np.bincount(image_of)
-            )
+            known = owners < len(image_of_ref)
+            images = image_of_ref[owners[known]]
+            idf = InverseFrequencies.of_corpus(keys[known], images, np.bincount(image_of))
 
         # an entry: an n-gram of a sentence
         marks = np.arange(len(lengths), dtype=np.uint64) * FACTOR

@@ -5,7 +5,7 @@ from typing import Any
 
 from ofa.metrics.row_means import RowMeans, mean
 from ofa.task.prediction import BatchRow, Prediction, parse_objects
-from ofa.task.task_spec import Metric, Scorer, Scores, TaskMetrics, TaskOptions, always
+from ofa.task.task_spec import Metric, Names, Scorer, Scores, TaskMetrics, TaskOptions, always
 from ofa.tokens.boxes import NamedBox, box_overlap, parse_box
 
 HIT = 0.5  # overlap from which a box counts as found
@@ -101,10 +101,7 @@ class DetectionMetrics(TaskMetrics):
         return total_of(list(map(counts_of, predictions, expected)))
 
     def final_scores(
-        self,
-        predictions: Sequence[Prediction],
-        references: Sequence[Sequence[NamedBox]],
-        names: Sequence[str] | None = None,
+        self, predictions: Sequence[Prediction], references: Sequence[Any], names: Names = None
     ) -> Scores:
         """F1 over the boxes of all rows, and of each row."""
         rows = list(map(counts_of, predictions, references))

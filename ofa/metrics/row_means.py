@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from ofa.task.prediction import BatchRow, Prediction
-from ofa.task.task_spec import Metric, Scorer, Scores, TaskMetrics, always
+from ofa.task.task_spec import Metric, Names, Scorer, Scores, TaskMetrics, always
 
 
 class RowMeans(TaskMetrics):
@@ -44,10 +44,7 @@ class RowMeans(TaskMetrics):
         return found
 
     def final_scores(
-        self,
-        predictions: Sequence[Prediction],
-        references: Sequence[Any],
-        names: Sequence[str] | None = None,
+        self, predictions: Sequence[Prediction], references: Sequence[Any], names: Names = None
     ) -> Scores:
         """Over all rows, and of each."""
         by_row = self.by_row(predictions, references)

@@ -215,6 +215,7 @@ def generates(options: TaskOptions, zero_shot: bool) -> Decoding:
 
 # (predictions of a batch, its rows) -> counts by name
 Scorer = Callable[[list[Prediction], list[BatchRow]], dict[str, float]]
+Names = Optional[Sequence[str]]  # of scores; None: the usual ones
 TAUGHT_BY_ANY = "*"  # in ``Usage.taught_by``: every checkpoint may be asked
 
 
@@ -247,13 +248,10 @@ class TaskMetrics:
         raise NotImplementedError(type(self).__name__)
 
     def final_scores(
-        self,
-        predictions: Sequence[Prediction],
-        references: Sequence[Any],
-        names: Optional[Sequence[str]] = None,
+        self, predictions: Sequence[Prediction], references: Sequence[Any], names: Names = None
     ) -> Scores:
         """The scores that ``ofa evaluate`` reports. Args: references:
-        ``TaskSpec.row_references`` of each. names: of scores; None: the usual ones."""
+        ``TaskSpec.row_references`` of each."""
         return Scores()
 
     def constant(self, line: str) -> Prediction:

@@ -22,28 +22,17 @@ LOST, ROOT = 0, 1
 
 @dataclass(frozen=True)
 class TrieTable:
-    """The edges of a trie, sorted by (node, token); nodes are numbered level by level.
+    """The edges of a trie, sorted by (node, token); nodes are numbered level by level, lost (0) and
+    root (1) first."""
 
-    Args:
-        first: int64[N + 1], edges of node n are ``first[n]:first[n + 1]``; lost (0) and root (1)
-            count.
-        token: int64[E], token of each edge.
-        child: int64[E], node that the edge leads to.
-        key: int64[E], ``node * span + token``, ascending.
-        parent: int64[N], node above (the root and the lost node are their own parents).
-        depth: int64[N], tokens between the root and the node.
-        ends: int64[A], node behind the last token of each inserted sequence, in order of insertion.
-        span: one more than the largest token.
-    """
-
-    first: Tensor
-    token: Tensor
-    child: Tensor
-    key: Tensor
-    parent: Tensor
-    depth: Tensor
-    ends: Tensor
-    span: int
+    first: Tensor  # int64[N + 1], edges of node n are ``first[n]:first[n + 1]``
+    token: Tensor  # int64[E], of each edge
+    child: Tensor  # int64[E], node that the edge leads to
+    key: Tensor  # int64[E], ``node * span + token``, ascending
+    parent: Tensor  # int64[N], node above (the root and the lost node are their own parents)
+    depth: Tensor  # int64[N], tokens between the root and the node
+    ends: Tensor  # int64[A], node behind each inserted sequence, in order of insertion
+    span: int  # one more than the largest token
 
     def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
         """Nodes reached from ``states`` by ``tokens`` (int64, broadcastable); lost where no edge
@@ -54,12 +43,8 @@ class TrieTable:
         return torch.where(found, self.child[edge], LOST)
 
     def allowed(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """All tokens that may follow.
-
-        Args: states: int64 of any shape, flattened to R rows.
-        Returns: (rows int64[P], tokens int64[P]): token ``tokens[i]`` may follow in row
-        ``rows[i]``.
-        """
+        """Rows int64[P] and tokens int64[P]: ``tokens[i]`` may follow in row ``rows[i]`` of the
+        flattened states."""
         states = states.flatten()
         begin = self.first[states]
         count = self.first[states + 1] - begin
@@ -131,6 +116,7 @@ class Trie:
         first = torch.zeros(len(order) + 2, dtype=torch.int64, device=device)
         first[1:] = torch.bincount(nodes, minlength=len(order) + 1).cumsum(0)
         span = int(tokens.max()) + 1
+        ends = [number[end] for end in self._ends]
         return TrieTable(
             first=first,
             token=tokens,
@@ -138,9 +124,7 @@ class Trie:
             key=nodes * span + tokens,
             parent=torch.tensor([LOST, *(p + 1 for p in parents)], device=device),
             depth=torch.tensor([0, *depths], device=device),
-            ends=torch.tensor(
-                [number[end] for end in self._ends], dtype=torch.int64, device=device
-            ),
+            ends=torch.tensor(ends, dtype=torch.int64, device=device),
             span=span,
         )
 

@@ -22,12 +22,12 @@ OVERWRITE = " #fairseq:overwrite"
 
 
 def code_symbol(code: int) -> str:
-    """Image code as a vocabulary entry: ``17`` -> ``<code_17>``."""
+    """``17`` -> ``<code_17>``."""
     return f"<code_{code}>"
 
 
 def bin_symbol(place: int) -> str:
-    """Location bin as a vocabulary entry: ``17`` -> ``<bin_17>``."""
+    """``17`` -> ``<bin_17>``."""
     return f"<bin_{place}>"
 
 

@@ -33,11 +33,8 @@ def is_plain(group: dict) -> bool:
     """Whether torch's kernel can update a group: dense fp32 gradients, and a torch that has the
     kernel."""
     grads = [param.grad for param in group["params"] if param.grad is not None]
-    return (
-        hasattr(torch, "_fused_adamw_")
-        and not group["amsgrad"]
-        and all(grad.dtype == torch.float32 and not grad.is_sparse for grad in grads)
-    )
+    dense = all(grad.dtype == torch.float32 and not grad.is_sparse for grad in grads)
+    return dense and hasattr(torch, "_fused_adamw_") and not group["amsgrad"]
 
 
 def update_group(group: dict, state: dict[Tensor, dict]) -> None:

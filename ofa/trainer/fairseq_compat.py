@@ -72,19 +72,16 @@ def broadcast_objects_of_any_class(stock: Any) -> Any:
     return ModuleWith(stock, load=load)
 
 
+class StaysHere(torch.Tensor):
+    def cuda(self, *args, **kwargs):
+        return self
+
+
 def make_zeros_without_gpu(stock: Any) -> Any:
     """When a gradient of ``--fp16`` overflows, fairseq makes a zero on the GPU without looking."""
     if torch.cuda.is_available():
         return stock
-
-    class StaysHere(torch.Tensor):
-        def cuda(self, *args, **kwargs):
-            return self
-
-    def tensor(*args, **kwargs):
-        return torch.tensor(*args, **kwargs).as_subclass(StaysHere)
-
-    return ModuleWith(stock, tensor=tensor)
+    return ModuleWith(stock, tensor=lambda *args: torch.tensor(*args).as_subclass(StaysHere))
 
 
 def drop_device_ids_on_cpu(stock: type) -> Callable:

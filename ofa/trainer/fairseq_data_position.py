@@ -36,13 +36,9 @@ class RowIterator(EpochBatchIterator):
             batches = max(number for number, rows in enumerate(read) if rows <= state[ROWS])
             batches = min(batches, len(read) - 2)  # of shorter data than before the last is left
             if batches != state["iterations_in_epoch"]:
-                logger.info(
-                    "%d rows of epoch %d are read: resuming with batch %d of each process, %d rows "
-                    "again",
-                    state[ROWS],
-                    state["epoch"],
-                    batches + 1,
-                    state[ROWS] - read[batches],
-                )
+                done, again = state[ROWS], state[ROWS] - read[batches]
+                where = f"batch {batches + 1} of each process, {again} rows again"
+                epoch = state["epoch"]
+                logger.info("%d rows of epoch %d are read: resuming with %s", done, epoch, where)
             state = {**state, "iterations_in_epoch": batches}
         super().load_state_dict(state)

@@ -50,9 +50,9 @@ def replace_validate_and_save(stock: Callable) -> Callable:
         if trainer.saves == saves:
             trainer.epoch_loss = valid_losses[0] if end_of_epoch else None
             save_last(cfg.checkpoint, trainer, epoch_itr)
+        done = trainer.get_num_updates()
         raise Stopped(
-            f"stopped as asked after update {trainer.get_num_updates()}; the same command "
-            "continues from there"
+            f"stopped as asked after update {done}; the same command continues from there"
         )
 
     return validate_and_save
@@ -92,11 +92,14 @@ class GuardedTraining:
             self.train(cfg, first, **kwargs)
 
     def train(self, cfg, first: bool, **kwargs) -> None:
-        """Args: first: whether this is the first rank."""
         program = self.main.__globals__  # in a process that fairseq starts a copy of the module's
         for patch in PROGRAM_PATCHES:
             patch.apply_to(program)
-        self.forget_earlier_run(program["should_stop_early"])
+        ExtraTrainerState.early_stopping = program["should_stop_early"]
+        # fairseq keeps the best score and the patience of an earlier run in these
+        for function in (program["should_stop_early"], checkpoint_utils.save_checkpoint):
+            for name in ("best", "num_runs"):
+                vars(function).pop(name, None)
         marker = Path(cfg.checkpoint.save_dir) / MARKER
         try:
             begin_to_show(cfg, first)
@@ -117,14 +120,6 @@ class GuardedTraining:
             end_after_other_rank(error, cfg.distributed_training.distributed_world_size)
             end_data_workers()
             raise
-
-    @staticmethod
-    def forget_earlier_run(should_stop_early: Callable) -> None:
-        """fairseq keeps the best score and the patience in attributes of functions."""
-        ExtraTrainerState.early_stopping = should_stop_early
-        for function in (should_stop_early, checkpoint_utils.save_checkpoint):
-            for name in ("best", "num_runs"):
-                vars(function).pop(name, None)
 
 
 def end_data_workers() -> None:

@@ -35,13 +35,11 @@ class TensorBoardSamples:
         """Keep rows of a batch until there are enough; without TensorBoard none are kept."""
         images = sample["net_input"].get("patch_images")
         for row in range(min(SHOWN - len(self.rows), len(predictions)) if self.logdir else 0):
-            image = None if images is None else self.image(images[row])
+            image = None
+            if images is not None:
+                pixels = images[row].detach().float().cpu() * self.std + self.mean
+                image = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
             self.rows.append((image, predictions[row], references[row]))
-
-    def image(self, image: torch.Tensor) -> torch.Tensor:
-        """float[3, H, W], normalized -> uint8[3, H, W]."""
-        pixels = image.detach().float().cpu() * self.std + self.mean
-        return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
 
     def show(self, step: int) -> None:
         """Write the kept rows to TensorBoard and begin anew."""
@@ -51,12 +49,13 @@ class TensorBoardSamples:
         writers = progress_bar._tensorboard_writers  # which fairseq closes at the end
         if "samples" not in writers:
             writers["samples"] = progress_bar.SummaryWriter(os.path.join(self.logdir, "samples"))
+        writer = writers["samples"]
         for number, (image, prediction, references) in enumerate(rows, 1):
             if image is not None:
-                writers["samples"].add_image(f"{self.name} {number}", image, step)
+                writer.add_image(f"{self.name} {number}", image, step)
             text = f"**{prediction}**\n\n" + "\n".join(f"* {reference}" for reference in references)
-            writers["samples"].add_text(f"{self.name} {number}", text, step)
-        writers["samples"].flush()
+            writer.add_text(f"{self.name} {number}", text, step)
+        writer.flush()
 
 
 def begin_to_show(cfg, first_rank: bool) -> None:
