@@ -25,9 +25,7 @@ OTHERS = ("joint", "template", "unify_task")  # tasks of this folder that are no
 
 def declared_specs() -> list[TaskSpec]:
     """``SPEC`` (or the list ``SPECS``) of every file of this folder, then of installed packages.
-
-    Raises: UserError if two files declare the same name.
-    """
+    Raises: UserError if two files declare the same name."""
     owners = dict.fromkeys(OTHERS, "tasks/fairseq_*.py")
     specs = []
     for owner, module in own_modules():
@@ -51,7 +49,6 @@ def declared_specs() -> list[TaskSpec]:
 
 
 def own_modules() -> Iterator[tuple[str, object]]:
-    """The files of this folder."""
     for info in sorted(pkgutil.iter_modules(__path__), key=lambda info: info.name):
         if not info.name.startswith(("fairseq_", "_")):
             yield f"tasks/{info.name}.py", importlib.import_module(f"{__name__}.{info.name}")

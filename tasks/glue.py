@@ -92,7 +92,6 @@ def glue_example(
 
 
 def texts_of(prompt: str) -> tuple[str, ...]:
-    """The columns of texts that a prompt names."""
     return ("text",) if "{text}" in prompt else ("text1", "text2")
 
 

@@ -27,8 +27,7 @@ class ImageClassifyOptions(AnswerOptions):
 
 
 def image_classify_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row: the image and the words of its class. Rows of evaluation splits may have no
-    label."""
+    """A row: the image and the words of its class. Rows of evaluation splits may have no label."""
     label = row["label"].strip()
     return Example(
         id=context.index,

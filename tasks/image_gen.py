@@ -128,7 +128,6 @@ def caption_of(source: str) -> str:
 
 
 def true_codes(row: BatchRow) -> Optional[tuple[int, ...]]:
-    """The codes of a row's own image; None where zeros stand for it."""
     codes = codes_of(row.target)
     return codes if any(codes) else None
 
@@ -187,7 +186,6 @@ class DrawingMetrics(RowMeans):
     def final_scores(
         self, predictions: Sequence[Prediction], references: Sequence[Any], names: Names = None
     ) -> Scores:
-        """Nothing without a scorer."""
         if any(math.isnan(prediction.clip_score) for prediction in predictions):
             return Scores()
         return super().final_scores(predictions, references)

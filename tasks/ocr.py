@@ -47,7 +47,6 @@ def ocr_example(row: Mapping[str, str], context: RowContext) -> Example:
 
 
 def reading(hypothesis: Hypothesis, row: BatchRow, options: TaskOptions) -> Prediction:
-    """A generated text as it is written."""
     return Prediction(written_text(hypothesis.text), hypothesis.score)
 
 

@@ -139,10 +139,7 @@ def as_box(box: torch.Tensor) -> Box:
 
 def result_row(row_id: Any, prediction: Prediction) -> dict[str, Any]:
     """One entry of the result file: the upstream ``uniq_id`` and ``box``, and what is known
-    besides.
-
-    ``decoded_box`` is there where clipping changed the box.
-    """
+    besides. ``decoded_box`` is there where clipping changed the box."""
     entry = {"uniq_id": row_id, **described(prediction)}
     if prediction.decoded_box is not None:
         entry["decoded_box"] = list(prediction.decoded_box)

@@ -40,10 +40,7 @@ def question(row: Mapping[str, str], options: SnliVeOptions) -> str:
 
 def snli_ve_example(row: Mapping[str, str], context: RowContext) -> Example:
     """A row: ``A man rides.``, ``entailment`` -> `` does the image describe " a man rides. "?``, ``
-    yes``.
-
-    Rows of evaluation splits may have no label.
-    """
+    yes``. Rows of evaluation splits may have no label."""
     label = row["label"].strip()
     if label not in ANSWERS and (label or context.training):
         remedy = "is --selected-cols right, or is it a file of another task?"

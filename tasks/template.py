@@ -63,10 +63,8 @@ class TemplateOptions(AnswerOptions, BoxOptions):
 
 
 def template_example(row: Mapping[str, str], context: RowContext, template: Template) -> Example:
-    """A row; of evaluation splits its target may be empty.
-
-    Raises: UserError naming the row and the column that does not hold what its slot expects.
-    """
+    """A row; of evaluation splits its target may be empty. Raises: UserError naming the row and the
+    column that does not hold what its slot expects."""
     return TemplateRow(row, context, template).example()
 
 
@@ -98,7 +96,6 @@ class TemplateRow:
         )
 
     def filled(self, kind: str, column: str) -> str:
-        """The column of a slot. Raises: UserError if it is empty."""
         if not self.row[column].strip():
             raise UserError(
                 f"{self.where}: expects {kind} in the column '{column}', found an empty field; fill"
@@ -180,7 +177,6 @@ def boxes_prediction(hypothesis: Hypothesis, row: BatchRow, options: TemplateOpt
 
 
 def boxes_result(row_id: Any, prediction: Prediction) -> dict[str, Any]:
-    """One entry of the result file."""
     boxes = [{"box": list(box), "name": name} for box, name in prediction.boxes or ()]
     return {"uniq_id": str(row_id), "boxes": boxes, "score": round(prediction.score, 3)}
 
@@ -226,10 +222,8 @@ class TemplateSpec(TaskSpec):
 
 @lru_cache(maxsize=64)
 def template_spec(text: str, where: str = f"--{NAME}") -> TaskSpec:
-    """The declaration of the task that a line describes.
-
-    Raises: UserError beginning with ``where`` that shows a mistake in it.
-    """
+    """The declaration of the task that a line describes. Raises: UserError beginning with ``where``
+    that shows a mistake in it."""
     template = parse_template(text, where)
     # choices are several texts, and a label that is one of them is of no set
     kinds = {"choices": "texts", "label": "text" if template.choices else "label"}

@@ -127,7 +127,6 @@ class ShowOptions:
 
 
 def set_up(parser: Parser) -> None:
-    """The actions of ``ofa tokenizer``."""
     add = parser.add_actions()
     command(
         add("train", help="train a small tokenizer (VQ-VAE) on your images, in minutes on a CPU"),
@@ -308,7 +307,6 @@ def run_encode(arguments: EncodeOptions) -> int:
 
 
 def tokenizer_files(path: str) -> list[Path]:
-    """What decides the codes."""
     from ofa.models.image_tokenizer.codec import CONFIG, TOKENIZER, WEIGHTS
 
     if not Path(path).is_dir():

@@ -58,7 +58,6 @@ class ShowOptions:
 
 
 def set_up(parser: Parser) -> None:
-    """The actions of ``ofa vocab``."""
     add = parser.add_actions()
     command(
         add("build", help="learn a sentencepiece BPE, or a BERT vocabulary, from your own text"),

@@ -63,10 +63,8 @@ class Accuracy(RowMeans):
 
 @dataclass(frozen=True)
 class ClassFigures(Accuracy):
-    """Metrics of a task with few answers.
-
-    Args: second: ``F1`` or ``mcc`` of ``yes`` beside the accuracy; "": none.
-    """
+    """Metrics of a task with few answers. Args: second: ``F1`` or ``mcc`` of ``yes`` beside the
+    accuracy; "": none."""
 
     second: str = ""
 
@@ -94,7 +92,6 @@ class ClassFigures(Accuracy):
 
 
 def count_cells(predictions: Iterable[Prediction], references: Iterable) -> dict[str, float]:
-    """Numbers of true positives, false positives, true and false negatives."""
     names = {(True, True): "_TP", (True, False): "_FP", (False, False): "_TN", (False, True): "_FN"}
     cells: dict[str, float] = dict.fromkeys(CELLS, 0)
     for prediction, reference in zip(predictions, references):

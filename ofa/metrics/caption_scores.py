@@ -113,11 +113,8 @@ def caption_scores(
 def validation_cider(
     predictions: Sequence[str], references: Sequence[Sequence[str]], df: Frequencies = "corpus"
 ) -> float:
-    """CIDEr-D as validation during training computes it, see ``caption_words``.
-
-    Args: df: document frequencies: those of the references, or a file of ``ofa cider-df`` or its
-    content.
-    """
+    """CIDEr-D as validation during training computes it, see ``caption_words``. Args: df: document
+    frequencies: those of the references, or a file of ``ofa cider-df`` or its content."""
     chinese = tokenizer_of(references) is character_tokenize
     gts = {row: words_of(texts, chinese) for row, texts in enumerate(references)}
     return CiderD(df=df).compute_score(gts, numbered(words_of(predictions, chinese)))[0]
@@ -194,7 +191,6 @@ def bleu_counts(predictions: list[str], references: list[list[str]]) -> dict[str
 
 
 def bleu_value(counts: Mapping[str, float]) -> float:
-    """Corpus BLEU from summed counts, 0 to 100."""
     sys_len, ref_len, *ngrams = (int(counts[name]) for name in BLEU_COUNTS)
     score = sacrebleu.BLEU.compute_bleu(ngrams[:4], ngrams[4:], sys_len, ref_len)
     return round(score.score, 2)

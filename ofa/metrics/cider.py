@@ -120,10 +120,8 @@ class CiderD:
 
 
 class InverseFrequencies:
-    """Inverse document frequencies by the keys of n-grams.
-
-    Args: keys: uint64[N], ascending. frequencies: float64[N]. num_documents: of all.
-    """
+    """Inverse document frequencies by the keys of n-grams. Args: keys: uint64[N], ascending.
+    frequencies: float64[N]. num_documents: of all."""
 
     def __init__(self, keys: np.ndarray, frequencies: np.ndarray, num_documents: float):
         self.keys, self.unknown = keys, np.log(num_documents)
@@ -189,9 +187,7 @@ def ngrams(words: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def ngram_keys(columns: list[np.ndarray]) -> list[np.ndarray]:
     """Keys of the n-grams of one word, of two, ...; the last two bits are the number of words - 1.
-
-    Args: columns: hashes of their first words, of their second words, ...
-    """
+    Args: columns: hashes of their first words, of their second words, ..."""
     keys, key = [], np.zeros(len(columns[0]), np.uint64)
     for order, words in enumerate(columns):
         key = key * FACTOR + words

@@ -59,7 +59,6 @@ class ClipScorer:
         return (self.of_images(images) * features).sum(-1)
 
     def compare(self, images: Sequence[Image.Image], others: Sequence[Image.Image]) -> Tensor:
-        """Pair by pair: float32[N]."""
         return (self.of_images(images) * self.of_images(others)).sum(-1)
 
     def of_images(self, images: Sequence[Image.Image]) -> Tensor:

@@ -12,10 +12,8 @@ HIT = 0.5  # overlap from which a box counts as found
 
 
 class BoxAccuracy(RowMeans):
-    """Accuracy at an overlap of 0.5, and the mean overlap.
-
-    Args: enabled: options of the task -> whether validation computes it.
-    """
+    """Accuracy at an overlap of 0.5, and the mean overlap. Args: enabled: options of the task ->
+    whether validation computes it."""
 
     def __init__(self, enabled: Callable[[Any], bool] = always):
         self.enabled = enabled
@@ -96,14 +94,12 @@ class DetectionMetrics(TaskMetrics):
     def counts(
         self, predictions: Sequence[Prediction], rows: Sequence[BatchRow]
     ) -> dict[str, float]:
-        """Right, found and expected boxes of a batch."""
         expected = [parse_objects(row.target_str or "") for row in rows]
         return total_of(list(map(counts_of, predictions, expected)))
 
     def final_scores(
         self, predictions: Sequence[Prediction], references: Sequence[Any], names: Names = None
     ) -> Scores:
-        """F1 over the boxes of all rows, and of each row."""
         rows = list(map(counts_of, predictions, references))
         return Scores({"score": f1(total_of(rows))}, {"score": list(map(f1, rows))})
 

@@ -44,11 +44,8 @@ Extractor = Callable[[Tensor], tuple[Tensor, Tensor]]
 def image_scores(
     images: Sequence[Path], extractor: Extractor, real: Path | Sequence[Path] | None = None
 ) -> dict[str, float]:
-    """FID (if there are real images: an npz of statistics, or files), IS and its deviation over
-    the parts.
-
-    Raises: UserError if there are fewer than two images, or files do not fit.
-    """
+    """FID (if there are real images: an npz of statistics, or files), IS and its deviation over the
+    parts. Raises: UserError if there are fewer than two images, or files do not fit."""
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.inception import InceptionScore
 
@@ -77,7 +74,6 @@ def image_scores(
 
 
 def add_real(distance: Any, real: Path | Sequence[Path], extractor: Extractor) -> None:
-    """Tell the Frechet distance what real images look like."""
     if isinstance(real, Path):
         mu, sigma = read_statistics(real, distance.real_features_sum.numel())
         # as two images whose mean and covariance are these
@@ -147,11 +143,8 @@ def pixels(path: Path) -> Tensor:
 
 
 class Inception:
-    """The network of the published figures. Args: path: of its weights.
-
-    Raises: UserError if torch-fidelity is not installed, or the file is missing or holds something
-    else.
-    """
+    """The network of the published figures. Args: path: of its weights. Raises: UserError if
+    torch-fidelity is not installed, or the file is missing or holds something else."""
 
     def __init__(self, path: str | Path):
         try:
@@ -203,8 +196,7 @@ def load_extractor(inception_path: str | None, class_name: str | None) -> Extrac
 
 
 def real_images(path: str | Path) -> Path | list[Path]:
-    """An npz of statistics as it is, a folder as its images. Raises: UserError if it is
-    neither."""
+    """An npz of statistics as it is, a folder as its images. Raises: UserError if it is neither."""
     path = Path(path)
     if path.is_dir():
         return list_images(path)

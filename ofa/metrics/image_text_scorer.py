@@ -24,10 +24,8 @@ def class_of(flag: str, name: str) -> Any:
 
 
 def load_scorer(clip_path: str | None = None, class_name: str | None = None) -> Any:
-    """A scorer that flags name. Args: class_name: ``MODULE:CLASS``, goes before CLIP.
-
-    Raises: UserError if the class is not there or has no ``score``, or CLIP cannot be loaded.
-    """
+    """A scorer that flags name. Args: class_name: ``MODULE:CLASS``, goes before CLIP. Raises:
+    UserError if the class is not there or has no ``score``, or CLIP cannot be loaded."""
     if not class_name:
         from ofa.metrics.clip_score import ClipScorer
 

@@ -67,10 +67,8 @@ CERTAIN = re.compile(
 
 def ptb_tokenize(texts: list[str]) -> list[str]:
     """Tokens separated by spaces, one string per text, as pycocoevalcap's PTBTokenizer gives them.
-
     With Java the result is the same; without it the tokens of exotic texts may differ, and a
-    warning says how many.
-    """
+    warning says how many."""
     exotic = [row for row, text in enumerate(texts) if not is_certain(text)]
     tokens = [split_line(text) for text in texts]
     if exotic and shutil.which("java"):
@@ -138,9 +136,6 @@ def java_tokenize(texts: list[str]) -> list[str]:
 
 def character_tokenize(texts: list[str], marks: bool = False) -> list[str]:
     """Chinese captions character by character, as is customary; words in Latin letters and numbers
-    stay whole.
-
-    Args: marks: marks of punctuation are characters too; else they are left out.
-    """
+    stay whole. Args: marks: marks of punctuation are characters too; else they are left out."""
     character = r"\S" if marks else r"[^\s\W]"
     return [" ".join(re.findall(rf"[A-Za-z0-9]+|{character}", text.lower())) for text in texts]

@@ -78,10 +78,8 @@ def _initial(token: str) -> bool:
 
 def summary_form(text: str) -> str:
     """A generated summary as it is scored and written: lower case, joined tokens, and ``#`` for the
-    digit 1.
-
-    Gigaword's references have ``#`` for every digit, and the usual training files 1 in its place.
-    """
+    digit 1. Gigaword's references have ``#`` for every digit, and the usual training files 1 in its
+    place."""
     return fix_tokens(text.lower().strip()).replace("1", "#")
 
 
@@ -114,8 +112,6 @@ def summary_rouge(summary: str, reference: str) -> dict[str, float]:
 
 
 class SummaryMetrics(RowMeans):
-    """``rouge1_f1``, ``rouge2_f1`` and ``rougeL_f1``, means over the rows."""
-
     means = tuple(
         mean(f"{name}_f1", f"_{name}_f1_sum", "_rouge_cnt", attrgetter("eval_rouge"))
         for name in NAMES

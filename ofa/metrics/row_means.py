@@ -35,7 +35,6 @@ class RowMeans(TaskMetrics):
     def counts(
         self, predictions: Sequence[Prediction], rows: Sequence[BatchRow]
     ) -> dict[str, float]:
-        """Sums over a batch, and its rows."""
         by_row = self.by_row(predictions, map(self.reference, rows))
         found: dict[str, float] = {}
         for figure in self.means:
@@ -46,7 +45,6 @@ class RowMeans(TaskMetrics):
     def final_scores(
         self, predictions: Sequence[Prediction], references: Sequence[Any], names: Names = None
     ) -> Scores:
-        """Over all rows, and of each."""
         by_row = self.by_row(predictions, references)
         overall = {name: sum(values) / len(values) for name, values in by_row.items()}
         return Scores(overall, by_row)

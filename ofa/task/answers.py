@@ -75,21 +75,17 @@ class PromptedAnswerOptions(AnswerOptions):
 
 
 def one_of(flag: str, value: Optional[str], known: Sequence[str]) -> None:
-    """Raises: UserError that lists the known values."""
     if value not in known:
         raise UserError(f"{flag}: expected one of {', '.join(known)}, found {value!r}")
 
 
 def ranks_all(options: AnswerOptions, zero_shot: bool) -> Decoding:
-    """As ``--val-inference-type`` says."""
     return Decoding(rank=options.val_inference_type == "allcand", zero_shot=zero_shot)
 
 
 def answer_texts(options: AnswerOptions) -> list[str]:
-    """The answers that the options name, in the order of the file or dictionary.
-
-    Raises: UserError if there are none, or the file or JSON cannot be read.
-    """
+    """The answers that the options name, in the order of the file or dictionary. Raises: UserError
+    if there are none, or the file or JSON cannot be read."""
     if options.ans2label_file:
         return list(read_label_file(options.ans2label_file))
     text = options.ans2label_dict or "{}"
@@ -106,12 +102,10 @@ def answer_texts(options: AnswerOptions) -> list[str]:
 
 
 def source_of(options: AnswerOptions) -> str:
-    """Where the answers of a run come from, for messages."""
     return options.ans2label_file or "--ans2label-dict"
 
 
 def accepted_answers(row: BatchRow) -> list[str]:
-    """Accepted answers, the best first."""
     accepted = row.ref_dict or {}
     return sorted(accepted, key=accepted.__getitem__, reverse=True) or [row.target.strip()]
 
@@ -154,10 +148,7 @@ class AnswerSet:
 
 class MissingAnswers:
     """Answers of rows that cannot be learned, counted: those outside a set, and those that would be
-    cut.
-
-    Args: length_of: answer -> its tokens; None: it is not in the set.
-    """
+    cut. Args: length_of: answer -> its tokens; None: it is not in the set."""
 
     def __init__(self, length_of: Callable[[str], Optional[int]]):
         self.length_of = length_of
@@ -179,7 +170,6 @@ class MissingAnswers:
         self.places.setdefault(answer, where)
 
     def merge(self, others: Iterable["MissingAnswers"]) -> None:
-        """Add what other processes found in other rows."""
         for other in others:
             self.rows += other.rows
             self.cut |= other.cut
@@ -203,10 +193,8 @@ class MissingAnswers:
         ]
 
     def message(self, path: str, size: int, source: str, may_be_free: bool = False) -> str:
-        """What is wrong and how to fix it.
-
-        Args: size, source: of the set. may_be_free: the task can be trained without one.
-        """
+        """What is wrong and how to fix it. Args: size, source: of the set. may_be_free: the task
+        can be trained without one."""
         total, expected = self.counts.total(), f"{path}: expected the {size} answers of {source}"
         listed = "\n  ".join(self.lines(LISTED))
         if (more := len(self.counts) - LISTED) > 0:
@@ -227,6 +215,5 @@ class MissingAnswers:
 
 
 def row_number(where: str) -> tuple[str, int]:
-    """Sorts ``file:row`` by the number."""
     path, _, row = where.rpartition(":")
     return path, int(row)

@@ -23,7 +23,6 @@ QUESTION_MARKS = ("?", "？")
 
 
 def is_chinese(text: str) -> bool:
-    """Whether a text has a Chinese character."""
     return IDEOGRAPH.search(text) is not None
 
 

@@ -132,7 +132,6 @@ class TsvSchema:
         return tuple(column for column in self.columns if column.asked or column in self.images[1:])
 
     def column(self, name: str) -> Column | None:
-        """The column of a name or an alias."""
         return next((column for column in self.columns if name in column.names), None)
 
     def columns_named(self, names: Iterable[str]) -> list[Column]:

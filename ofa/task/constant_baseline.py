@@ -35,10 +35,8 @@ def commonest_and_others(lines: Sequence[str], limit: int) -> list[str]:
 
 
 def best_screened(lines: Sequence[str], rows: int, score: Callable[[str, int], float]) -> str:
-    """The line with the best score, of those that do best on the first rows.
-
-    Args: rows: of the file. score: (line, number of first rows) -> how well it answers them.
-    """
+    """The line with the best score, of those that do best on the first rows. Args: rows: of the
+    file. score: (line, number of first rows) -> how well it answers them."""
     for some in (min(SCREENED_ON, rows), rows):
         found = {line: score(line, some) for line in lines}
         lines = sorted(lines, key=lambda line: -found[line])[:FINALISTS]

@@ -16,10 +16,7 @@ EXPECTED = "a label file {text: number}"
 
 def read_label_file(path: str | Path) -> dict[str, int]:
     """The texts and their numbers. JSON is recognized by its first character; a pickle runs no
-    code.
-
-    Raises: UserError if the file is missing, damaged or holds anything else.
-    """
+    code. Raises: UserError if the file is missing, damaged or holds anything else."""
     try:
         with open(path, "rb") as file:
             start = file.read(1)

@@ -64,8 +64,7 @@ def padded(pixels: np.ndarray, size: int, rng: Optional[random.Random]) -> np.nd
 def resized(image: Image.Image, width: int, height: int) -> Image.Image:
     """Bicubic, and the same to the last bit with every Pillow: 13 begins with the height where that
     leaves less to do, earlier ones never do; between the two steps values are rounded, which is up
-    to twenty gray levels.
-    """
+    to twenty gray levels."""
     if width > image.width and height < image.height:
         image = image.resize((image.width, height), Image.Resampling.BICUBIC)
     return image.resize((width, height), Image.Resampling.BICUBIC)

@@ -28,7 +28,6 @@ def simplified(text: str) -> str:
 
 @functools.cache
 def converter():
-    """``zhconv.convert``; read when the first text needs it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on how zhconv finds its table
@@ -43,10 +42,7 @@ def converter():
 
 def learned_text(text: str, length: int, language: str) -> str:
     """The text as a target, cut to ``length``: words, one space between them; of Chinese
-    characters.
-
-    Args: language: "zh" counts characters, everything else words, as upstream.
-    """
+    characters. Args: language: "zh" counts characters, everything else words, as upstream."""
     plain = plain_text(text)
     return plain[:length].strip() if language == "zh" else " ".join(plain.split()[:length])
 

@@ -139,7 +139,6 @@ class RowContext:
     def error(
         self, expected: str, found: str, remedy: str = "fill it in or remove the row"
     ) -> UserError:
-        """What to raise about the row."""
         task = f"task '{self.task}' "
         return UserError(f"{place(self.where)}{task}expects {expected}, found {found}; {remedy}")
 
@@ -183,9 +182,7 @@ def always(options: TaskOptions) -> bool:
 @dataclass(frozen=True)
 class Metric:
     """A figure of validation, computed from counts that are summed over batches and ranks first.
-
-    Counts are never averaged by batch, so the figure is the same for 1 and N processes.
-    """
+    Counts are never averaged by batch, so the figure is the same for 1 and N processes."""
 
     name: str  # as in ``--best-checkpoint-metric``
     counts: tuple[str, ...]  # their names, each with a leading ``_``
@@ -337,12 +334,10 @@ class TaskSpec(TsvSchema):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What commands accept."""
         return tuple(dict.fromkeys((self.name, *self.aliases)))
 
     @property
     def files(self) -> tuple[str, ...]:
-        """How the names of its data files begin."""
         return self.usage.files or (self.name,)
 
     @property
@@ -377,10 +372,8 @@ class TaskSpec(TsvSchema):
 
     def row_references(self, row: Mapping[str, str]) -> Any:
         """The references of a row by column name as they stand in the file; empty if it has none.
-
         Returns: answer -> confidence of answers and labels, xyxy of a box, else a list of texts;
-        images are judged by what was asked.
-        """
+        images are judged by what was asked."""
         column, *_ = self.targets
         text = self.question(row) if column.kind == "image_codes" else row[column.name]
         if not text.strip():

@@ -51,10 +51,8 @@ NOT_PREDICTED = {
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of a column.
-
-    Args: place: first character of the template that it takes, and the one behind its last.
-    """
+    """The place of a column. Args: place: first character of the template that it takes, and the
+    one behind its last."""
 
     kind: str
     column: str
@@ -81,7 +79,6 @@ class Template:
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """All slots, the target last."""
         shown = tuple(part for part in self.source if isinstance(part, Slot))
         return (*self.images, *shown, self.target)
 
@@ -184,7 +181,6 @@ class _Parser:
         return Slot(kind, column or kind, (start, end))
 
     def sides(self) -> tuple[list[Token], list[Token]]:
-        """What stands before and after the arrow."""
         sides: list[list[Token]] = [[]]
         slots = 0
         for place, part in self.tokens():
@@ -208,7 +204,6 @@ class _Parser:
     # --- rules ----------------------------------------------------------------------------------
 
     def target(self, after: list[Token]) -> Slot:
-        """The one slot behind the arrow."""
         parts = [(place, part) for place, part in after if isinstance(part, Slot) or part != " "]
         end = len(self.text)
         if not parts:
@@ -239,7 +234,6 @@ class _Parser:
                 self.fail(slot.place, f"at most {MAX_IMAGES} images", "another one", "remove it")
 
     def check_kinds(self, slots: Sequence[Slot], images: Sequence[Slot], target: Slot) -> None:
-        """Some kinds need others."""
         for slot in (*slots, target):
             if slot.kind in ("box", "boxes") and not images:
                 self.fail(slot.place, "an image that the box is in", "none", "begin with [image]")
@@ -316,7 +310,6 @@ def _meant(kind: str, column: str) -> str:
 
 
 def _joined(parts: Iterator[str | Slot | None]) -> tuple[str | Slot, ...]:
-    """Neighboring texts become one."""
     joined: list[str | Slot] = []
     for part in parts:
         if isinstance(part, str) and joined and isinstance(joined[-1], str):

@@ -44,11 +44,8 @@ def caption_target(
     caption: str, max_words: int | None = None, keep_punctuation: bool = False
 ) -> str:
     """Caption to be learned: punctuation removed, then cut. ``"A dog, a cat."`` -> ``"A dog a
-    cat"``.
-
-    A field of several captions becomes one, as upstream: ``&&`` is punctuation here. Words
-    end at spaces, so Chinese captions are never cut, as upstream.
-    """
+    cat"``. A field of several captions becomes one, as upstream: ``&&`` is punctuation here. Words
+    end at spaces, so Chinese captions are never cut, as upstream."""
     text = caption.replace(JOIN, " ") if keep_punctuation else remove_punctuation(caption)
     return truncate_words(text, max_words)
 
@@ -60,12 +57,9 @@ def caption_references(field: str, keep_punctuation: bool = False) -> list[str]:
 
 
 def clean_question(question: str, max_words: int | None = None) -> str:
-    """Question as the model reads it: ``"Is the   Man's shirt RED"`` -> ``"is the man's shirt
-    red"``.
-
+    """Question as the model reads it: ``"Is the Man's shirt RED"`` -> ``"is the man's shirt red"``.
     Lower case, no leading punctuation, ``-`` and ``/`` become spaces, runs of spaces one; the first
-    ``max_words`` words. The question mark is the prompt's business.
-    """
+    ``max_words`` words. The question mark is the prompt's business."""
     text = question.lower().lstrip(_LEADING).translate(_TO_BLANK)
     return _cut_at_spaces(text, max_words)
 
@@ -94,12 +88,9 @@ def kind_of_pair(field: str) -> str:
 
 
 def parse_answers(field: str, where: str = "") -> dict[str, float]:
-    """Answers and their confidences: ``"0.6|!+yes&&1.0|!+no"`` -> ``{"yes": 0.6, "no": 1.0}``.
-
-    An answer without a confidence counts 1.0.
-    Raises: UserError with ``where`` (``file:row``) if a confidence is no finite non-negative
-    number, or an answer is empty.
-    """
+    """Answers and their confidences: ``"0.6|!+yes&&1.0|!+no"`` -> ``{"yes": 0.6, "no": 1.0}``. An
+    answer without a confidence counts 1.0. Raises: UserError with ``where`` (``file:row``) if a
+    confidence is no finite non-negative number, or an answer is empty."""
     answers = {}
     for part in field.strip().split(JOIN):
         confidence, separator, answer = part.rpartition(CONFIDENCE)

@@ -26,10 +26,8 @@ PUBLIC = {"gpt2": "ofa vocab fetch gpt2", "bert": "ofa vocab fetch bert_cn"}
 
 
 class Bpe:
-    """What every kind offers. Objects are picklable: they are read again from their folder.
-
-    Raises: UserError if files are broken.
-    """
+    """What every kind offers. Objects are picklable: they are read again from their folder. Raises:
+    UserError if files are broken."""
 
     kind = ""
 
@@ -79,11 +77,8 @@ def load_bpe(folder: str | Path, kind: str | None = None) -> Bpe:
 def load_language(
     folder: str | Path, kind: str | None = None, num_codes: int = 8192, num_bins: int = 1000
 ) -> tuple[Bpe, Vocabulary]:
-    """BPE and vocabulary of a folder, checked to belong together.
-
-    Raises: UserError as ``load_bpe`` and ``Vocabulary.from_folder``, and if dict.txt does not name
-    the pieces that the BPE makes.
-    """
+    """BPE and vocabulary of a folder, checked to belong together. Raises: UserError as ``load_bpe``
+    and ``Vocabulary.from_folder``, and if dict.txt does not name the pieces that the BPE makes."""
     bpe = load_bpe(folder, kind)
     vocabulary = Vocabulary.from_folder(bpe.folder, num_codes, num_bins)
     probe = bpe.encode(" what is in the image?").split(" ")

@@ -158,9 +158,7 @@ def _offline(
 
 def package_folder(public: PublicFiles) -> Path:
     """Folder of the data files in the installed package that has a vocabulary; no code of it runs.
-
-    Raises: UserError if no package has this vocabulary, or it is not installed.
-    """
+    Raises: UserError if no package has this vocabulary, or it is not installed."""
     if not public.package:
         known = ", ".join(name for name, other in PUBLIC.items() if other.package)
         raise UserError(

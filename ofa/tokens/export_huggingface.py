@@ -22,10 +22,7 @@ def write_vocabulary(
     bpe_dir: str, num_entries: int, num_codes: int, num_bins: int, folder: Path
 ) -> list[str]:
     """Write the files of a vocabulary folder. Args: num_entries: of the model. Returns: names of
-    what was written.
-
-    Raises: UserError if the folder is not that of the model.
-    """
+    what was written. Raises: UserError if the folder is not that of the model."""
     bpe = load_bpe(bpe_dir)
     symbols = Vocabulary(read_dictionary(bpe.folder / DICTIONARY), num_codes, num_bins)
     if len(symbols) != num_entries:

@@ -55,10 +55,8 @@ class TrieTable:
 
 
 class Trie:
-    """Sequences of token ids that may be generated; built on the host, used as a `TrieTable`.
-
-    Args: eos: the only token allowed behind a path that is not in the trie.
-    """
+    """Sequences of token ids that may be generated; built on the host, used as a `TrieTable`. Args:
+    eos: the only token allowed behind a path that is not in the trie."""
 
     def __init__(self, eos: int, sequences: Iterable[Sequence[int]] = ()):
         self.eos = int(eos)

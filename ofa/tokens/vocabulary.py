@@ -100,11 +100,8 @@ class Vocabulary:
 
 def read_dictionary(path: str | Path) -> list[str]:
     """Symbols of a fairseq dictionary: lines ``symbol count`` or ``symbol count
-    #fairseq:overwrite``.
-
-    Raises: UserError naming file and line if the file is missing, a line has another form, or a
-    symbol comes twice without the mark.
-    """
+    #fairseq:overwrite``. Raises: UserError naming file and line if the file is missing, a line has
+    another form, or a symbol comes twice without the mark."""
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8").split("\n")

@@ -83,7 +83,6 @@ def changes(files: Mapping[str, list[str]], stored: Mapping[str, Any]) -> list[s
 
 
 def in_words(counts: Mapping[str, int]) -> str:
-    """``1 file for caption, 2 files for vqa_gen``."""
     return ", ".join(
         f"{count} file{'s' * (count != 1)} for {name}" for name, count in counts.items()
     )

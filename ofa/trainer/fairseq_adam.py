@@ -14,10 +14,8 @@ from torch import Tensor
 
 
 class OnePassAdam(Adam):
-    """Adam by torch's kernel; 16-bit parameters and ``amsgrad`` are left to fairseq's own loop.
-
-    On GPUs an installed apex goes first, as in fairseq.
-    """
+    """Adam by torch's kernel; 16-bit parameters and ``amsgrad`` are left to fairseq's own loop. On
+    GPUs an installed apex goes first, as in fairseq."""
 
     def step(self, closure=None):
         if not all(map(is_plain, self.param_groups)):

@@ -23,10 +23,7 @@ from ofa.trainer.fairseq_run import GuardedTraining
 
 def replace_call_main(stock: Callable) -> Callable:
     """Every command but ``fairseq-generate`` ends in ``call_main``: its configuration is fixed
-    there.
-
-    A training is guarded: its folder is locked, and it stops cleanly.
-    """
+    there. A training is guarded: its folder is locked, and it stops cleanly."""
 
     @functools.wraps(stock)
     def call_main(cfg, main, **kwargs):
@@ -113,11 +110,9 @@ def use_fp16_without_flat_gradients_on_cpu(cfg) -> None:
 
 
 def follow_torchrun(cfg) -> None:
-    """Take rank, world size and device from torchrun's environment.
-
-    fairseq divides by the number of GPUs there (none on a CPU machine), and with one visible device
-    per process starts independent runs unless the world size is given as well.
-    """
+    """Take rank, world size and device from torchrun's environment. fairseq divides by the number
+    of GPUs there (none on a CPU machine), and with one visible device per process starts
+    independent runs unless the world size is given as well."""
     world_size, settings = int(os.environ.get("WORLD_SIZE", 1)), cfg.distributed_training
     if world_size == 1 or "RANK" not in os.environ or settings.distributed_init_method:
         return

@@ -40,9 +40,7 @@ CHECKPOINT_FLAGS: dict[str, tuple[Any, Any, str]] = {  # name -> (type, default,
 
 def read_checkpoints_as_data(stock: Callable) -> Callable:
     """Since torch 2.6 fairseq cannot read its own checkpoints: they hold an argparse.Namespace.
-
-    Those that hold tuned weights only are completed from their base.
-    """
+    Those that hold tuned weights only are completed from their base."""
     return fairseq_read_checkpoint.load_checkpoint_to_cpu
 
 
@@ -62,9 +60,7 @@ def copy_checkpoints_whole(stock: type) -> Any:
 
 def broadcast_objects_of_any_class(stock: Any) -> Any:
     """Since torch 2.6 objects that one rank sends to another are unpickled with ``weights_only``.
-
-    They come from our own processes, never from a file, so every class is allowed here.
-    """
+    They come from our own processes, never from a file, so every class is allowed here."""
 
     def load(buffer, map_location=None):
         return torch.load(buffer, map_location=map_location, weights_only=False)
@@ -108,9 +104,7 @@ def skip_figures_without_value(stock: Callable) -> Callable:
 
 def parse_with_short_errors(stock: Callable) -> Callable:
     """A typo in --arch or --task prints pages: all options and all names. Ours are enough.
-
-    ``--bf16`` sets ``tpu=True``, which crashes on machines without torch_xla.
-    """
+    ``--bf16`` sets ``tpu=True``, which crashes on machines without torch_xla."""
 
     @functools.wraps(stock)
     def parse_args_and_arch(parser, *args, **kwargs):
@@ -129,10 +123,8 @@ def parse_with_short_errors(stock: Callable) -> Callable:
 
 
 def add_checkpoint_flags(stock: type) -> type:
-    """Flags of upstream and of this project belong to fairseq's options of checkpoints.
-
-    The class itself is extended: fairseq keeps references to it in other classes.
-    """
+    """Flags of upstream and of this project belong to fairseq's options of checkpoints. The class
+    itself is extended: fairseq keeps references to it in other classes."""
     known = {field.name: field for field in dataclasses.fields(stock)}
     for name, (kind, default, text) in CHECKPOINT_FLAGS.items():
         known[name] = dataclasses.field(default=default, metadata={"help": text})

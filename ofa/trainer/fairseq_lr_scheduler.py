@@ -129,10 +129,8 @@ def replace_polynomial_decay(stock: type) -> type:
 
 
 def tell_total(scheduler: FairseqLRScheduler, batches: int, optimization, num_updates: int) -> None:
-    """Tell a schedule that follows from the length of the training this length, once.
-
-    Args: batches, optimization: as of ``count_updates``. num_updates: made so far.
-    """
+    """Tell a schedule that follows from the length of the training this length, once. Args:
+    batches, optimization: as of ``count_updates``. num_updates: made so far."""
     if isinstance(scheduler, WarmupRatioSchedule) and not scheduler.knows_total:
         total = count_updates(batches, optimization)
         scheduler.reinit(

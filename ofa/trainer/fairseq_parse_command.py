@@ -27,10 +27,8 @@ def settings_of_command(arguments: list[str]) -> dict[str, Any]:
 
 
 def command_of_script(script: str | Path, flags: list[str]) -> list[str]:
-    """The arguments that a run script gives to fairseq: what it prints with DRY_RUN=1.
-
-    Raises: UserError if the script fails or trains nothing.
-    """
+    """The arguments that a run script gives to fairseq: what it prints with DRY_RUN=1. Raises:
+    UserError if the script fails or trains nothing."""
     found = subprocess.run(
         ["bash", str(script), *flags],
         env={**os.environ, "DRY_RUN": "1"},

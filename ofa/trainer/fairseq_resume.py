@@ -84,11 +84,9 @@ def choose(cfg) -> tuple[str, bool] | None:
 
 
 def options_to_resume(cfg, path: str, same_command: bool):
-    """The options of checkpoints with which fairseq loads ``path``.
-
-    A copy: the run's own are saved, and compared at the next start. Flags such as
-    ``--reset-optimizer`` apply to the first start of a command alone.
-    """
+    """The options of checkpoints with which fairseq loads ``path``. A copy: the run's own are
+    saved, and compared at the next start. Flags such as ``--reset-optimizer`` apply to the first
+    start of a command alone."""
     chosen = copy.deepcopy(cfg)
     with open_dict(chosen):
         chosen.update(restore_file=path, finetune_from_model=None)
@@ -106,10 +104,8 @@ def candidates(folder: str) -> list[str]:
 
 
 def first_readable(paths: list[str], base: str | None = None) -> tuple[str, Any]:
-    """The first checkpoint that can be read whole, and the checkpoint options stored in it.
-
-    Args: base: where the base of checkpoints of parameter-efficient tuning is now.
-    """
+    """The first checkpoint that can be read whole, and the checkpoint options stored in it. Args:
+    base: where the base of checkpoints of parameter-efficient tuning is now."""
     damages = []
     for path in paths:
         try:
@@ -136,10 +132,7 @@ def first_readable(paths: list[str], base: str | None = None) -> tuple[str, Any]
 
 def check_sums(path: str) -> None:
     """Compare the content of a checkpoint with the checksums in it, which torch writes and does not
-    read.
-
-    Raises: UserError if a part differs. Files that are no archives are left to the reader.
-    """
+    read. Raises: UserError if a part differs. Files that are no archives are left to the reader."""
     if not zipfile.is_zipfile(path):
         return
     damaged: object

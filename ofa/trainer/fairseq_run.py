@@ -33,10 +33,8 @@ def replace_trainer(stock: type) -> type:
 
 
 def replace_validate_and_save(stock: Callable) -> Callable:
-    """fairseq's loop calls nothing else at the end of an update, where a run can stop.
-
-    An update after which it validates or saves anyway does so first.
-    """
+    """fairseq's loop calls nothing else at the end of an update, where a run can stop. An update
+    after which it validates or saves anyway does so first."""
 
     @functools.wraps(stock)
     def validate_and_save(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch):
@@ -65,7 +63,6 @@ PROGRAM_PATCHES = (
 
 
 def save_last(cfg, trainer, epoch_itr) -> None:
-    """Write ``checkpoint_last.pt`` alone."""
     only_last = cfg.copy()
     with open_dict(only_last):
         only_last.update(
@@ -75,11 +72,8 @@ def save_last(cfg, trainer, epoch_itr) -> None:
 
 
 class GuardedTraining:
-    """``fairseq_cli.train.main`` that stops cleanly.
-
-    Picklable: fairseq may run it in processes of its own. The module of ``main`` is ``__main__`` in
-    most runs.
-    """
+    """``fairseq_cli.train.main`` that stops cleanly. Picklable: fairseq may run it in processes of
+    its own. The module of ``main`` is ``__main__`` in most runs."""
 
     def __init__(self, main: Callable):
         self.main = main
@@ -123,10 +117,8 @@ class GuardedTraining:
 
 
 def end_data_workers() -> None:
-    """End workers that Python would wait for when it ends, after an error for ever.
-
-    It asks them once, and they ignore that. The run is saved, or failed; they may go now.
-    """
+    """End workers that Python would wait for when it ends, after an error for ever. It asks them
+    once, and they ignore that. The run is saved, or failed; they may go now."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's takes a missing worker for an accident
     for child in multiprocessing.active_children():
         child.kill()

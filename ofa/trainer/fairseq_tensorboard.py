@@ -42,7 +42,6 @@ class TensorBoardSamples:
             self.rows.append((image, predictions[row], references[row]))
 
     def show(self, step: int) -> None:
-        """Write the kept rows to TensorBoard and begin anew."""
         rows, self.rows = self.rows, []
         if not (rows and self.logdir) or progress_bar.SummaryWriter is None:
             return
@@ -60,10 +59,8 @@ class TensorBoardSamples:
 
 def begin_to_show(cfg, first_rank: bool) -> None:
     """Point the gallery to TensorBoard's folder, and every log line to ``--log-file`` as well.
-
     Stock fairseq opens the file anew in every epoch, writes each line once more, and leaves out
-    most loggers.
-    """
+    most loggers."""
     TensorBoardSamples.logdir = cfg.common.tensorboard_logdir if first_rank else None
     if cfg.common.log_file is not None:
         handler = logging.FileHandler(cfg.common.log_file, encoding="utf-8")

@@ -161,7 +161,6 @@ class OFATrainer(Trainer):
     # --- save -----------------------------------------------------------------------------------
 
     def consolidate_optimizer(self) -> None:
-        """Called by fairseq on every rank before the run is saved."""
         self.saves += 1
         super().consolidate_optimizer()
 
@@ -253,10 +252,8 @@ class OFATrainer(Trainer):
 
 
 def check_metric(cfg, task) -> None:
-    """Raises: UserError if ``--best-checkpoint-metric`` is none of this run.
-
-    A typo is a KeyError after the first epoch otherwise.
-    """
+    """Raises: UserError if ``--best-checkpoint-metric`` is none of this run. A typo is a KeyError
+    after the first epoch otherwise."""
     metric = cfg.checkpoint.best_checkpoint_metric
     known = task.metric_names() if hasattr(task, "metric_names") else None
     if known is not None and not cfg.dataset.disable_validation and metric not in known:

@@ -25,10 +25,8 @@ SHOWN = 8  # sample ids in a message; the file has all
 
 
 class NonFiniteLoss(FloatingPointError):
-    """Raised by ``check_loss``; ``report_non_finite`` makes a ``UserError`` of it.
-
-    Attributes: skipped: those of this update under a loss scaler, or of this batch of a validation.
-    """
+    """Raised by ``check_loss``; ``report_non_finite`` makes a ``UserError`` of it. Attributes:
+    skipped: those of this update under a loss scaler, or of this batch of a validation."""
 
     skipped: list["NonFiniteLoss"] = []
 
@@ -56,10 +54,8 @@ def note_loss(loss: Any, sample: Any) -> None:
 
 @contextmanager
 def report_non_finite(trainer, samples: Iterable) -> Iterator[None]:
-    """Inside, an update is made: its floating-point errors tell where they come from.
-
-    Args: samples: the batches of the update. Raises: UserError, unless a loss scaler skips it.
-    """
+    """Inside, an update is made: its floating-point errors tell where they come from. Args:
+    samples: the batches of the update. Raises: UserError, unless a loss scaler skips it."""
     update = trainer.get_num_updates() + 1  # the first is 1
     NonFiniteLoss.skipped.clear()
     try:
@@ -109,7 +105,6 @@ def describe(
 
 
 def sample_ids(sample: Any) -> list:
-    """Ids of a batch, or of each of several batches."""
     if isinstance(sample, (list, tuple)):
         return [name for part in sample for name in sample_ids(part)]
     ids = sample.get("id") if isinstance(sample, Mapping) else None
