@@ -164,22 +164,16 @@ def build(open_clip: Any, weights: dict[str, Tensor], openai: bool, path: str | 
         }
         for device in ("meta", "cpu"):  # shapes are compared before memory is taken
             with torch.device(device):
-                network = open_clip.CLIP(
-                    weights["text_projection"].shape[1], vision, text, quick_gelu=openai
-                )
-            missing, foreign = network.load_state_dict(
-                weights, strict=False, assign=device == "meta"
-            )
+                width = weights["text_projection"].shape[1]
+                network = open_clip.CLIP(width, vision, text, quick_gelu=openai)
+            unequal = network.load_state_dict(weights, strict=False, assign=device == "meta")
+            if odd := [name for names in unequal for name in names if name != "attn_mask"]:
+                raise LookupError(", ".join(odd[:3]))
     except UNFIT as error:
         raise UserError(
             f"--clip-model-path {path}: expects a CLIP with a vision transformer, such as ViT-B-16,"
             f" found other weights ({str(error).splitlines()[0][:200]})"
         ) from None
-    if foreign or [name for name in missing if name != "attn_mask"]:
-        raise UserError(
-            f"--clip-model-path {path}: expects a CLIP with a vision transformer, found other"
-            f" weights ({', '.join([*missing, *foreign][:3])})"
-        )
     return network.eval().requires_grad_(False)
 
 

@@ -119,33 +119,23 @@ def build_vocabulary(
     already.
     """
     new = NewVocabulary(folder, MODEL, size, force, SMALLEST, SIZES)
-    lines = [" " + part for text in texts for part in _parts(_plain(text).strip(" "))]
+    lines = [" " + part for text in texts for part in _parts(text)]
     new.check_text(lines)
-    covered = _frequent_characters(lines, size)
+    counts: Counter[str] = Counter()
+    for line in lines:
+        counts.update(line)
+    # with an entry of their own: at most half of what the bytes leave, so that words have room too
+    covered = {character for character, _ in counts.most_common((size - NUM_BYTES) // 2)}
     model = _train(["".join(c if c in covered else " " for c in line) for line in lines], size)
     facts = {"lines": len(lines), "characters": sum(map(len, lines)), "covered": len(covered)}
     return new.write(model, _pieces(model), README, sources, **facts)
 
 
-def _plain(text: str) -> str:
-    """Text without what sentencepiece or dict.txt would mistake: other spaces, and its sign for
-    a space."""
-    return "".join(" " if c.isspace() or c in "▁\0" else c for c in text)
-
-
-def _parts(line: str) -> list[str]:
-    """A line that sentencepiece would leave out, as several."""
+def _parts(text: str) -> list[str]:
+    """A text without what sentencepiece or dict.txt would mistake (other spaces, and its sign for a
+    space); several, if sentencepiece would leave it out."""
+    line = "".join(" " if c.isspace() or c in "▁\0" else c for c in text).strip(" ")
     return [line[start : start + LONGEST_PART] for start in range(0, len(line), LONGEST_PART)]
-
-
-def _frequent_characters(lines: list[str], size: int) -> set[str]:
-    """Characters that get an entry: at most half of what the bytes leave, so that words have
-    room too."""
-    room = (size - NUM_BYTES) // 2
-    counts: Counter[str] = Counter()
-    for line in lines:
-        counts.update(line)
-    return {character for character, _ in counts.most_common(room)}
 
 
 def _train(lines: list[str], size: int) -> bytes:
