@@ -16,7 +16,7 @@ from ofa.metrics.accuracy import ClassFigures
 from ofa.task.answers import PROMPT_TYPES, answer_texts, answers_option, one_of
 from ofa.task.columns import Column
 from ofa.task.prediction import named_result
-from ofa.task.task_spec import Decoding, Example, RowContext, TaskOptions, TaskSpec
+from ofa.task.task_spec import Example, RowContext, TaskOptions, TaskSpec, decode
 from ofa.task.text import truncate_words
 
 
@@ -95,10 +95,6 @@ def texts_of(prompt: str) -> tuple[str, ...]:
     return ("text",) if "{text}" in prompt else ("text1", "text2")
 
 
-def decoding(options: GlueOptions, zero_shot: bool) -> Decoding:
-    return Decoding(rank=True, zero_shot=zero_shot)
-
-
 @dataclass(frozen=True, kw_only=True)
 class GlueSpec(TaskSpec):
     prompt: str
@@ -130,7 +126,7 @@ def glue(
         options=options,
         example=partial(glue_example, prompt=prompt, answers=answers),
         answers=answer_texts,
-        decoding=decoding,
+        decoding=partial(decode, rank=True),
         # the files have no ids: it is the number of the row
         result=partial(named_result, id_key="uniq_id", text_key="answer", id_type=int),
         metrics=ClassFigures(second=figure),

@@ -6,13 +6,14 @@ class.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Optional
 
 from ofa.metrics.accuracy import Accuracy
-from ofa.task.answers import AnswerOptions, answer_texts, answers_option
+from ofa.task.answers import AnswerOptions, answer_texts, answers_option, ranks_all
 from ofa.task.columns import IMAGE, Column
 from ofa.task.prediction import Prediction
-from ofa.task.task_spec import Decoding, Example, RowContext, TaskSpec, Usage
+from ofa.task.task_spec import Example, RowContext, TaskSpec, Usage
 from ofa.tasks.caption import PROMPTS
 
 PROMPT = PROMPTS["en"]
@@ -39,17 +40,13 @@ def image_classify_example(row: Mapping[str, str], context: RowContext) -> Examp
     )
 
 
-def decoding(options: ImageClassifyOptions, zero_shot: bool) -> Decoding:
-    return Decoding(rank=options.val_inference_type == "allcand", zero_shot=zero_shot, best=TOP)
-
-
 def result_row(row_id: Any, answer: Prediction) -> dict[str, Any]:
     """One entry of the result file; the next best classes beside it, so that the file alone can
     be scored."""
-    others = (
-        {"others": [{"answer": other.text} for other in answer.others]} if answer.others else {}
-    )
-    return {"uniq_id": int(row_id), "answer": answer.text, **others}
+    entry = {"uniq_id": int(row_id), "answer": answer.text}
+    if answer.others:
+        entry["others"] = [{"answer": other.text} for other in answer.others]
+    return entry
 
 
 SPEC = TaskSpec(
@@ -68,7 +65,7 @@ SPEC = TaskSpec(
     options=ImageClassifyOptions,
     example=image_classify_example,
     answers=answer_texts,
-    decoding=decoding,
+    decoding=partial(ranks_all, best=TOP),
     result=result_row,
     metrics=Accuracy("score", top=("top5", TOP), digits=3),
 )

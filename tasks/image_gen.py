@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, Optional
 
 import torch
@@ -26,16 +26,15 @@ from ofa.metrics.row_means import RowMeans, mean
 from ofa.task.columns import ID, Column
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction, Shown
 from ofa.task.task_spec import (
-    Decoding,
     Example,
     Names,
     RowContext,
     SampledOptions,
     Scores,
     Symbols,
-    TaskOptions,
     TaskSpec,
     Usage,
+    decode,
 )
 from ofa.tokens.image_codes import CODE_SIDE, text_to_codes
 from ofa.tokens.vocabulary import code_symbol
@@ -157,11 +156,6 @@ def makes_and_scores_images(options: DrawingOptions) -> bool:
     return bool((options.image_tokenizer or options.vqgan_model_path) and scorer)
 
 
-def by_chance(options: TaskOptions, zero_shot: bool) -> Decoding:
-    """Codes are drawn, and all samples are kept."""
-    return Decoding(codes_only=True, zero_shot=zero_shot, best=ALL)
-
-
 class DrawingMetrics(RowMeans):
     """How well the best images fit."""
 
@@ -225,6 +219,6 @@ SPEC = DrawingSpec(
     example=drawing_example,
     prediction=drawing,
     result=result_row,
-    decoding=by_chance,
+    decoding=partial(decode, codes_only=True, best=ALL),
     metrics=DrawingMetrics(),
 )

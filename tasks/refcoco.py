@@ -10,7 +10,7 @@ corner there is the bin ``round(corner / max_image_size * (num_bins - 1))``.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from operator import attrgetter
 from typing import Any
 
@@ -24,7 +24,6 @@ from ofa.task.columns import ID, IMAGE, Column
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
 from ofa.task.task_spec import (
     BoxOptions,
-    Decoding,
     Example,
     RowContext,
     SampledOptions,
@@ -32,18 +31,10 @@ from ofa.task.task_spec import (
     TaskOptions,
     TaskSpec,
     Usage,
+    decode,
 )
 from ofa.task.text import clean_phrase
-from ofa.tokens.boxes import (
-    bins_to_boxes,
-    bins_to_text,
-    boxes_to_bins,
-    check_inside,
-    clip_boxes,
-    parse_box,
-    resize_ratios,
-    text_to_bins,
-)
+from ofa.tokens import boxes
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +65,7 @@ def box_example(row: Mapping[str, str], context: RowContext) -> Example:
     image = context.open_image(row["image"])
     target, box = "", [0.0] * 4
     if row["box"].strip() or context.training:
-        box = parse_box(row["box"], context.where)
+        box = boxes.parse_box(row["box"], context.where)
         target = box_symbols(box, image.size, options, context.where)
     return Example(
         id=row["id"],
@@ -87,7 +78,7 @@ def box_example(row: Mapping[str, str], context: RowContext) -> Example:
 
 def ratios_of(image: Image.Image, options: TaskOptions) -> dict[str, torch.Tensor]:
     """Model pixels per pixel of the image, as entries of a sample."""
-    x, y = resize_ratios(image.size, options.patch_image_size)
+    x, y = boxes.resize_ratios(image.size, options.patch_image_size)
     return {"w_resize_ratio": torch.tensor(x), "h_resize_ratio": torch.tensor(y)}
 
 
@@ -104,12 +95,12 @@ def box_symbols(
         )
     if image_size == UNSEEN:
         return Symbols("")
-    if not check_inside(box, image_size, where):
+    if not boxes.check_inside(box, image_size, where):
         warn_of_overhang(where.rpartition(":")[0])
-    bins = boxes_to_bins(
+    bins = boxes.boxes_to_bins(
         box, image_size, options.patch_image_size, options.max_image_size, options.num_bins
     )
-    return Symbols(bins_to_text(bins))
+    return Symbols(boxes.bins_to_text(bins))
 
 
 @cache
@@ -120,15 +111,15 @@ def warn_of_overhang(file: str) -> None:
 
 def box_prediction(hypothesis: Hypothesis, row: BatchRow, options: Any) -> Prediction:
     """The box of four bins; anything else is an empty box at the upper left corner."""
-    bins = text_to_bins(hypothesis.symbols)
+    bins = boxes.text_to_bins(hypothesis.symbols)
     if len(bins) != 4:
         return Prediction(hypothesis.text.strip(), hypothesis.score, box=(0.0, 0.0, 0.0, 0.0))
     side = options.patch_image_size
     image_size = round(side / (row.w_resize_ratio or 1)), round(side / (row.h_resize_ratio or 1))
-    decoded = bins_to_boxes(bins, image_size, side, options.max_image_size, options.num_bins)
-    box, decoded_box = as_box(clip_boxes(decoded, image_size)), as_box(decoded)
+    decoded = boxes.bins_to_boxes(bins, image_size, side, options.max_image_size, options.num_bins)
+    box, decoded_box = as_box(boxes.clip_boxes(decoded, image_size)), as_box(decoded)
     changed = None if decoded_box == box else decoded_box
-    return Prediction(bins_to_text(bins), hypothesis.score, box, tuple(bins), changed)
+    return Prediction(boxes.bins_to_text(bins), hypothesis.score, box, tuple(bins), changed)
 
 
 def as_box(box: torch.Tensor) -> Box:
@@ -157,9 +148,8 @@ def described(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def boxes_only(options: GroundingOptions, zero_shot: bool) -> Decoding:
-    """Four bins, whatever the network would rather say; their probabilities stay as they are."""
-    return Decoding(bins_only=True, zero_shot=zero_shot, best=BEST)
+# four bins, whatever the network would rather say
+boxes_only = partial(decode, bins_only=True, best=BEST)
 
 
 SPEC = TaskSpec(

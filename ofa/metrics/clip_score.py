@@ -55,8 +55,9 @@ class ClipScorer:
         """Pair by pair: float32[N]."""
         # the samples of a caption share it
         known = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-        features = self.of_texts(list(known))[[known[text] for text in texts]]
-        return (self.of_images(images) * features).sum(-1)
+        # what is longer than CLIP's context is cut
+        features = self.features(self.network.encode_text, list(self.tokenize(list(known))))
+        return (self.of_images(images) * features[[known[text] for text in texts]]).sum(-1)
 
     def compare(self, images: Sequence[Image.Image], others: Sequence[Image.Image]) -> Tensor:
         return (self.of_images(images) * self.of_images(others)).sum(-1)
@@ -64,11 +65,6 @@ class ClipScorer:
     def of_images(self, images: Sequence[Image.Image]) -> Tensor:
         """Features of length 1: float32[N, C] on the CPU."""
         return self.features(self.network.encode_image, [self.transform(image) for image in images])
-
-    def of_texts(self, texts: Sequence[str]) -> Tensor:
-        """Features of length 1: float32[N, C] on the CPU. What is longer than CLIP's context is
-        cut."""
-        return self.features(self.network.encode_text, list(self.tokenize(texts)))
 
     @torch.inference_mode()
     def features(self, encode: Any, inputs: list[Tensor]) -> Tensor:

@@ -1,7 +1,6 @@
 """ROUGE-1, ROUGE-2 and ROUGE-L of summaries by rouge-score, after the token form in which
 Gigaword's references are written."""
 
-import re
 import string
 from collections.abc import Sequence
 from functools import lru_cache
@@ -9,11 +8,11 @@ from operator import attrgetter
 
 from ofa.metrics.ptb import BRACKETS, character_tokenize
 from ofa.metrics.row_means import RowMeans, mean
+from ofa.task.chinese import is_chinese
 from ofa.task.constant_baseline import best_screened
 from ofa.task.prediction import BatchRow, Prediction
 
 NAMES = ("rouge1", "rouge2", "rougeL")
-CHINESE = re.compile("[\u4e00-\u9fff]")
 SIGNS = {**BRACKETS, "&": "&amp;", "<": "&lt;", ">": "&gt;", "[UNK]": "UNK"}
 QUOTES = {'"': ("``", "''"), "'": ("`", "'")}  # opening, closing
 ENDINGS = ("s", "d", "ll")  # what follows an apostrophe of its own: it ' s
@@ -101,14 +100,8 @@ def scorer(chinese: bool):
 
 def rouge(summary: str, reference: str) -> dict[str, float]:
     """F1 of each of ``NAMES``, 0 to 1, words stemmed; Chinese character by character."""
-    found = scorer(bool(CHINESE.search(reference))).score(reference, summary)
+    found = scorer(is_chinese(reference)).score(reference, summary)
     return {name: float(found[name].fmeasure) for name in NAMES}
-
-
-def summary_rouge(summary: str, reference: str) -> dict[str, float]:
-    """``rouge`` of a generated summary in the form of the references, digits treated alike in
-    both."""
-    return rouge(summary_form(summary), reference.lower().replace("1", "#"))
 
 
 class SummaryMetrics(RowMeans):
@@ -121,8 +114,9 @@ class SummaryMetrics(RowMeans):
         return [row.target.strip() if row.target_str is None else row.target_str]
 
     def values(self, prediction: Prediction, reference: Sequence[str]) -> dict[str, float]:
-        """ROUGE-L first; of several references the best counts."""
-        found = [summary_rouge(prediction.text, text) for text in reference]
+        """ROUGE-L first, digits treated alike in both; of several references the best counts."""
+        summary = summary_form(prediction.text)
+        found = [rouge(summary, text.lower().replace("1", "#")) for text in reference]
         best = max(found, key=lambda scores: scores["rougeL"])
         return {f"{name}_f1": best[name] for name in ("rougeL", "rouge1", "rouge2")}
 

@@ -79,8 +79,8 @@ def one_of(flag: str, value: Optional[str], known: Sequence[str]) -> None:
         raise UserError(f"{flag}: expected one of {', '.join(known)}, found {value!r}")
 
 
-def ranks_all(options: AnswerOptions, zero_shot: bool) -> Decoding:
-    return Decoding(rank=options.val_inference_type == "allcand", zero_shot=zero_shot)
+def ranks_all(options: AnswerOptions, zero_shot: bool, **how: Any) -> Decoding:
+    return Decoding(rank=options.val_inference_type == "allcand", zero_shot=zero_shot, **how)
 
 
 def answer_texts(options: AnswerOptions) -> list[str]:

@@ -205,9 +205,9 @@ class Decoding:
     best: int = 1
 
 
-def generates(options: TaskOptions, zero_shot: bool) -> Decoding:
-    """How most tasks decode."""
-    return Decoding(zero_shot=zero_shot)
+def decode(options: TaskOptions, zero_shot: bool, **how: Any) -> Decoding:
+    """Decoding that depends on no option."""
+    return Decoding(zero_shot=zero_shot, **how)
 
 
 # (predictions of a batch, its rows) -> counts by name
@@ -318,7 +318,7 @@ class TaskSpec(TsvSchema):
     usage: Usage = Usage()
     options: type[TaskOptions] = TaskOptions
     answers: Optional[Callable[[Any], Optional[Sequence[str]]]] = None
-    decoding: Callable[[Any, bool], Decoding] = generates
+    decoding: Callable[[Any, bool], Decoding] = decode
     prediction: Callable[[Hypothesis, BatchRow, Any], Prediction] = text_prediction
     result: Callable[[Any, Prediction], dict[str, Any]] = text_result
     metrics: TaskMetrics = TaskMetrics()
