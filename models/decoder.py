@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa.errors import UserError
-from ofa.models.attention import pad_for_prompt, with_prompt
-from ofa.models.attention import mask_bias
+from ofa.models.attention import mask_bias, pad_for_prompt, with_prompt
 from ofa.models.cache import DecoderCache
 from ofa.models.config import ModelConfig
 from ofa.models.encoder import EncoderOutput
