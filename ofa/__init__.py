@@ -20,7 +20,7 @@ def __getattr__(name: str):
     """``from ofa import OFA``: the Python API, imported when it is asked for; ``import ofa`` stays
     light."""
     if name == "OFA":
-        from ofa.inference.predictor import OFA
+        from ofa.inference.api import OFA
 
         return OFA
     raise AttributeError(f"module 'ofa' has no attribute '{name}'")

@@ -83,6 +83,14 @@ def _warn_once(point: importlib.metadata.EntryPoint, why: str) -> list[TaskSpec]
     return []
 
 
+def specs_called(name: str) -> list[TaskSpec]:
+    """The tasks of a name or an alias, else those of a verb."""
+    specs = declared_specs()
+    return [spec for spec in specs if name in spec.names] or [
+        spec for spec in specs if name == spec.verb
+    ]
+
+
 def spec_of(name: str, flag: str = "--task") -> TaskSpec:
     """The declaration of a task by its name or an alias. Raises: UserError beginning with
     ``flag`` if none has it, or several."""

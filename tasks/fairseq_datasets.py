@@ -12,7 +12,7 @@ from fairseq.tasks import FairseqTask
 from torch import distributed
 
 from ofa.data.fairseq_dataset import OFADataset
-from ofa.data.rows import open_rows
+from ofa.data.rows import Rows, open_rows
 from ofa.data.sample import SampleBuilder
 from ofa.data.tsv import data_files
 from ofa.errors import UserError
@@ -76,7 +76,11 @@ class ReadingTask(FairseqTask):
 
     def open_file(self, path: str, split: str) -> OFADataset:
         """The rows of a file as those of a split."""
-        file = open_rows(path, self.cfg.selected_cols or self.spec.default_cols)
+        return self.dataset_of(
+            open_rows(path, self.cfg.selected_cols or self.spec.default_cols), split
+        )
+
+    def dataset_of(self, file: Rows, split: str) -> OFADataset:
         builder = SampleBuilder(
             self.spec, self.options(), self.vocabulary, self.bpe, split, answers=self.answers
         )

@@ -13,6 +13,7 @@ from Python or by a flag:
 import logging
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,57 +35,45 @@ from ofa.tokens.image_codes import CODE_SIDE
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 16  # images that are made together: a VQGAN needs some 100 MB for one of 256 pixels
-METHOD = "eval_clip_method"
+READ = ("vqgan_model_path", "vqgan_config_path", "image_tokenizer", "clip_model_path")
 
 
 class DrawingTask(AnsweringTask):
     """A task that can answer, and draw."""
-
-    _image_tokenizer: Any = None
-    _image_text_scorer: Any = None
 
     @property
     def draws(self) -> bool:
         return self.spec.generates_images
 
     # --- what images are made and judged with
-    # ------------------------------------------------------------------
 
-    @property
+    @cached_property
     def image_tokenizer(self) -> Any:
         """What makes images of codes; None if this run names nothing."""
-        if self._image_tokenizer is None and self.tokenizer_path:
-            from ofa.models.image_tokenizer.codec import load_image_tokenizer
+        if not self.tokenizer_path:
+            return None
+        from ofa.models.image_tokenizer.codec import load_image_tokenizer
 
-            self._image_tokenizer = load_image_tokenizer(self.tokenizer_path)
-        return self._image_tokenizer
+        return load_image_tokenizer(self.tokenizer_path)
 
-    @image_tokenizer.setter
-    def image_tokenizer(self, tokenizer: Any) -> None:
-        self._image_tokenizer = tokenizer
-
-    @property
+    @cached_property
     def image_text_scorer(self) -> Any:
         """What knows how well image and text fit; None if this run names nothing."""
-        if self._image_text_scorer is None and self.names_scorer:
-            self._image_text_scorer = load_scorer(
-                self.cfg.clip_model_path, self.cfg.image_text_scorer
-            )
-        return self._image_text_scorer
+        if not self.names_scorer:
+            return None
+        return load_scorer(self.cfg.clip_model_path, self.cfg.image_text_scorer)
 
-    @image_text_scorer.setter
-    def image_text_scorer(self, scorer: Any) -> None:
-        self._image_text_scorer = scorer
+    def named(self, option: str) -> str | None:
+        """An option of text to image; None if it is not given, or the task has no such option."""
+        return getattr(self.cfg, option, None) or None
 
     @property
     def tokenizer_path(self) -> str | None:
         """Of the file or folder that ``--image-tokenizer`` or upstream's flags name."""
-        path = getattr(self.cfg, "image_tokenizer", None)
-        model, config = (
-            getattr(self.cfg, name, None) for name in ("vqgan_model_path", "vqgan_config_path")
-        )
+        path, model = self.named("image_tokenizer"), self.named("vqgan_model_path")
         if path or not model:
             return path
+        config = self.named("vqgan_config_path")
         if config and Path(config).resolve().parent != Path(model).resolve().parent:
             raise UserError(
                 f"--vqgan-config-path {config}: expects the folder of --vqgan-model-path {model};"
@@ -94,14 +83,12 @@ class DrawingTask(AnsweringTask):
 
     @property
     def names_scorer(self) -> bool:
-        return bool(
-            getattr(self.cfg, "clip_model_path", None)
-            or getattr(self.cfg, "image_text_scorer", None)
-        )
+        return bool(self.named("clip_model_path") or self.named("image_text_scorer"))
 
     def enabled_metrics(self) -> list:
         """The figures of this run's validation; objects that were put in by hand count as well."""
-        if self.draws and self._image_tokenizer is not None and self._image_text_scorer is not None:
+        loaded = map(vars(self).get, ("image_tokenizer", "image_text_scorer"))
+        if self.draws and all(one is not None for one in loaded):
             return list(self.spec.metrics.figures)
         return self.spec.enabled_metrics(self.cfg)
 
@@ -111,26 +98,48 @@ class DrawingTask(AnsweringTask):
         super().begin_epoch(epoch, model)
         if not self.draws or epoch > 1:
             return
-        for flag in ("vqgan_model_path", "vqgan_config_path", "image_tokenizer", "clip_model_path"):
-            path = getattr(self.cfg, flag, None)
+        for name in READ:
+            path = self.named(name)
             if path and not Path(path).exists():
                 raise UserError(
-                    f"--{flag.replace('_', '-')}: expects a file or folder, found nothing at"
+                    f"--{name.replace('_', '-')}: expects a file or folder, found nothing at"
                     f" {path}; put it there, or leave the flag out to train without images"
                 )
-        if getattr(self.cfg, "clip_model_path", None):
-            check_weights(Path(self.cfg.clip_model_path))
-        if getattr(self.cfg, "gen_images_path", None):
+        if clip := self.named("clip_model_path"):
+            check_weights(Path(clip))
+        if self.named("gen_images_path"):
             logger.warning(
                 "--gen-images-path has no effect in training: 'ofa evaluate' writes images"
             )
-        if self.image_tokenizer is not None and (
-            self.names_scorer or self._image_text_scorer is not None
-        ):
+        scored = self.names_scorer or vars(self).get("image_text_scorer") is not None
+        if scored and self.image_tokenizer is not None:
             self.check_tokenizer()
 
+    def check_tokenizer(self) -> Any:
+        """The tokenizer. Raises: UserError if there is none, or its codebook or its pixels per
+        code are not the model's."""
+        tokenizer, codebook = self.image_tokenizer, len(self.vocabulary.codes)
+        if tokenizer is None:
+            raise UserError(
+                "images need what makes them of codes: expected --image-tokenizer (tokenizer.pt,"
+                " or a folder with model.yaml and last.ckpt), found none; 'ofa tokenizer train'"
+                " makes one"
+            )
+        of_codebook = "a codebook of {} codes, as the model has (--code-dict-size)"
+        for name, expected, size, what in (
+            ("num_codes", codebook, "{}", of_codebook),
+            ("factor", CODE_SIDE, "{0} x {0}", "{0} x {0} pixels per code, as the model has"),
+        ):
+            found = getattr(tokenizer, name, expected)
+            if found != expected:
+                raise UserError(
+                    f"--image-tokenizer {self.tokenizer_path or ''}: expects"
+                    f" {what.format(expected)}, found {size.format(found)}; take the tokenizer that"
+                    " the training rows were made with"
+                )
+        return tokenizer
+
     # --- generating codes
-    # ------------------------------------------------------------------------------------------
 
     def build_generator(self, models, args, *more, **further) -> SequenceGenerator:
         """As for answers; of a task that draws the generator samples the codes of one image."""
@@ -153,10 +162,8 @@ class DrawingTask(AnsweringTask):
             "max_len_b": count,
             **given,
         }
-        chosen["sampling"] = (
-            chosen["sampling"]
-            or max(chosen.get("sampling_topk", 0), chosen.get("sampling_topp", 0)) > 0
-        )
+        limits = (chosen.get("sampling_topk", 0), chosen.get("sampling_topp", 0))
+        chosen["sampling"] = chosen["sampling"] or max(limits) > 0
         return Namespace(**chosen)
 
     def predict(
@@ -174,20 +181,16 @@ class DrawingTask(AnsweringTask):
         seeds = sample.get("seeds") or [seed_of(0, row.id) for row in rows]
         found: list[list[Prediction]] = [[] for _ in rows]
         for time in range(self.cfg.sampling_times):
-            again = {
-                **sample,
-                "seeds": [seed if time == 0 else seed_of(seed, time) for seed in seeds],
-            }
-            for some, best, row in zip(
-                found, self.hypotheses(again, models, generator, decoding, generator.beam), rows
-            ):
+            again = [seed_of(seed, time) for seed in seeds] if time else seeds
+            drawn = self.hypotheses(
+                {**sample, "seeds": again}, models, generator, decoding, generator.beam
+            )
+            for some, best, row in zip(found, drawn, rows):
                 some += [self.spec.prediction(one, row, self.cfg) for one in best]
         if self.image_tokenizer is not None:
             self.draw(found, sample, rows)
         for some, seed in zip(found, seeds):
-            some.sort(
-                key=lambda one: -(one.score if one.clip_score != one.clip_score else one.clip_score)
-            )
+            some.sort(key=quality, reverse=True)
             del some[count:]
             for one in some:
                 one.seed = seed
@@ -195,7 +198,6 @@ class DrawingTask(AnsweringTask):
         return [some[0] for some in found]
 
     # --- images
-    # ----------------------------------------------------------------------------------------------
 
     def draw(
         self,
@@ -204,48 +206,23 @@ class DrawingTask(AnsweringTask):
         rows: Sequence[BatchRow],
     ) -> None:
         """Images, and how well they fit, of the samples of each row."""
-        device = sample["net_input"]["src_tokens"].device
         every = [one for some in found for one in some]
+        device = sample["net_input"]["src_tokens"].device
         images = self.images([one.codes or () for one in every], device)
         for one, image in zip(every, images):
             one.image = image
-        if self.image_text_scorer is None:
-            return
-        fits = self.fits(
-            images, [row for row, some in enumerate(found) for _ in some], sample, rows
-        )
-        for one, fit in zip(every, fits):
-            one.clip_score = float(fit)
-
-    def check_tokenizer(self) -> Any:
-        """The tokenizer. Raises: UserError if there is none, or its codebook or its pixels per
-        code are not the model's."""
-        tokenizer, codebook = self.image_tokenizer, len(self.vocabulary.codes)
-        if tokenizer is None:
-            raise UserError(
-                "images need what makes them of codes: expected --image-tokenizer (tokenizer.pt,"
-                " or a folder with model.yaml and last.ckpt), found none; 'ofa tokenizer train'"
-                " makes one"
-            )
-        if getattr(tokenizer, "num_codes", codebook) != codebook:
-            raise UserError(
-                f"--image-tokenizer {self.tokenizer_path or ''}: expects a codebook of {codebook}"
-                f" codes, as the model has (--code-dict-size), found {tokenizer.num_codes}; take"
-                " the tokenizer that the training rows were made with"
-            )
-        if getattr(tokenizer, "factor", CODE_SIDE) != CODE_SIDE:
-            raise UserError(
-                f"--image-tokenizer {self.tokenizer_path or ''}: expects {CODE_SIDE} x {CODE_SIDE}"
-                f" pixels per code, as the model has, found {tokenizer.factor} x"
-                f" {tokenizer.factor}; take the tokenizer that the training rows were made with"
-            )
-        return tokenizer
+        if self.image_text_scorer is not None:
+            places = [row for row, some in enumerate(found) for _ in some]
+            for one, fit in zip(every, self.fits(images, places, sample, rows)):
+                one.clip_score = float(fit)
 
     def images(
         self, codes: Sequence[Sequence[int]], device: torch.device | None = None
     ) -> list[Image.Image]:
         """The images that codes stand for. Raises: UserError if there is no tokenizer, or it
         has another codebook."""
+        from ofa.models.image_tokenizer.codec import decode_images
+
         tokenizer, count = self.check_tokenizer(), num_codes(self.cfg)
         short = next((len(some) for some in codes if len(some) != count), None)
         if short is not None:
@@ -258,7 +235,7 @@ class DrawingTask(AnsweringTask):
             tokenizer.to(device)
         side = int(count**0.5)
         grids = torch.tensor(codes, dtype=torch.int64, device=device).view(-1, side, side)
-        return [image for part in grids.split(AT_ONCE) for image in images_of(tokenizer, part)]
+        return [image for part in grids.split(AT_ONCE) for image in decode_images(tokenizer, part)]
 
     def fits(
         self,
@@ -268,24 +245,20 @@ class DrawingTask(AnsweringTask):
         rows: Sequence[BatchRow],
     ) -> Iterable[float]:
         """How well each image fits. Args: places: of each image, its row in the batch."""
-        method = self.cfg.eval_clip_method
+        method, scorer = self.cfg.eval_clip_method, self.image_text_scorer
         if method not in CLIP_METHODS:
             raise UserError(
                 f"--eval-clip-method: expects {' or '.join(CLIP_METHODS)}, found {method!r}"
             )
         if method == "ti_sim":
-            return self.image_text_scorer.score(
-                list(images), [caption_of(rows[place].source) for place in places]
-            )
-        if not hasattr(self.image_text_scorer, "compare"):
+            return scorer.score(list(images), [caption_of(rows[place].source) for place in places])
+        if not hasattr(scorer, "compare"):
             raise UserError(
                 "--eval-clip-method ii_sim: expects a scorer that compares images, found"
-                f" {type(self.image_text_scorer).__name__}; use ti_sim, or CLIP (--clip-model-path)"
+                f" {type(scorer).__name__}; use ti_sim, or CLIP (--clip-model-path)"
             )
-        true = [
-            self.true_image(row, sample["code_images"][place]) for place, row in enumerate(rows)
-        ]
-        return self.image_text_scorer.compare(list(images), [true[place] for place in places])
+        true = [self.true_image(row, image) for row, image in zip(rows, sample["code_images"])]
+        return scorer.compare(list(images), [true[place] for place in places])
 
     def true_image(self, row: BatchRow, column: bytes, needed: bool = True) -> Image.Image | None:
         """The image that a row's caption was written for: its image column, else what its
@@ -310,14 +283,14 @@ class DrawingTask(AnsweringTask):
                 "clip_scst_reward_criterion scores images: expected --clip-model-path (weights of"
                 " CLIP) or --image-text-scorer, found neither"
             )
-        rows = self.rows(sample)
         codes = self.vocabulary.codes
         numbers = [
-            [int(token) - codes.start for token in answer.tolist() if int(token) in codes]
+            [token - codes.start for token in answer.tolist() if token in codes]
             for answer in answers
         ]
         images = self.images(numbers, sample["net_input"]["src_tokens"].device)
-        return torch.as_tensor(self.fits(images, places, sample, rows), dtype=torch.float32).cpu()
+        fits = self.fits(images, places, sample, self.rows(sample))
+        return torch.as_tensor(fits, dtype=torch.float32).cpu()
 
     def rows(self, sample: Mapping[str, Any]) -> list[BatchRow]:
         """What the rows of a batch are; with what is asked, if images are drawn for it."""
@@ -328,8 +301,6 @@ class DrawingTask(AnsweringTask):
         return rows
 
 
-def images_of(tokenizer: Any, codes: Tensor) -> list[Image.Image]:
-    """Args: codes: int64[B, h, w]."""
-    from ofa.models.image_tokenizer.codec import decode_images
-
-    return decode_images(tokenizer, codes)
+def quality(drawn: Prediction) -> float:
+    """How well an image fits, or how likely it is where nothing judges that."""
+    return drawn.score if drawn.clip_score != drawn.clip_score else drawn.clip_score

@@ -27,6 +27,15 @@ from ofa.tokens.vocabulary import Vocabulary
 UNKNOWN = "<unk>"
 # of the answers' trie, which need less memory than upstream's pass of one answer
 NODES_PER_ANSWER = 16
+# columns of a batch -> fields of ``BatchRow``
+ROW_FIELDS = {
+    "id": "id",
+    "target_strs": "target_str",
+    "ref_dict": "ref_dict",
+    "w_resize_ratios": "w_resize_ratio",
+    "h_resize_ratios": "h_resize_ratio",
+    "region_coords": "region_coord",
+}
 
 
 class AnsweringTask(FairseqTask):
@@ -44,22 +53,17 @@ class AnsweringTask(FairseqTask):
     ranker: AnswerRanker | None = None
 
     # --- generators
-    # -----------------------------------------------------------------------------------------
 
     def arguments(self, option: str) -> Namespace:
         """The generation options of a JSON flag such as ``--eval-args '{"beam":5}'``."""
         text = getattr(self.cfg, option, None) or "{}"
-        flag = "--" + option.replace("_", "-")
+        flag, example = "--" + option.replace("_", "-"), "such as '{\"beam\":5}', found"
         try:
             given = load_json(text)
         except ValueError as error:
-            raise UserError(
-                f"{flag}: expects JSON such as '{{\"beam\":5}}', found {text!r} ({error})"
-            ) from error
+            raise UserError(f"{flag}: expects JSON {example} {text!r} ({error})") from error
         if not isinstance(given, dict):
-            raise UserError(
-                f"{flag}: expects a JSON object such as '{{\"beam\":5}}', found {text!r}"
-            )
+            raise UserError(f"{flag}: expects a JSON object {example} {text!r}")
         return Namespace(**given)
 
     def build_generator(
@@ -80,20 +84,12 @@ class AnsweringTask(FairseqTask):
             constraint_range=getattr(self.cfg, "constraint_range", None),
             prefix_allowed_tokens_fn=prefix_allowed_tokens_fn,
         )
-        vocabulary = self.vocabulary
-        symbols = {
-            "bos": vocabulary.bos,
-            "pad": vocabulary.pad,
-            "eos": vocabulary.eos,
-            "unk": vocabulary.unk,
-        }
-        make, more = seq_gen_cls or SequenceGenerator, dict(extra_gen_cls_kwargs or {})
-        for name in (
-            "lm_model",
-            "lm_weight",
-        ):  # of fairseq-generate, which names both without --lm-path as well
-            more.pop(name, None)
-        generator = make(models, options, vocab_size=len(vocabulary), **symbols, **more)
+        symbols = {name: getattr(self.vocabulary, name) for name in ("bos", "pad", "eos", "unk")}
+        # fairseq-generate names a language model without --lm-path as well
+        without = ("lm_model", "lm_weight")
+        more = {k: v for k, v in (extra_gen_cls_kwargs or {}).items() if k not in without}
+        make = seq_gen_cls or SequenceGenerator
+        generator = make(models, options, vocab_size=len(self.vocabulary), **symbols, **more)
         generator.constraint_trie = self.answers and self.answers.trie
         return generator
 
@@ -113,19 +109,7 @@ class AnsweringTask(FairseqTask):
             generator.constraint_trie = None
         return generator
 
-    def decode(self, tokens: Iterable[int], unknown: str = UNKNOWN) -> str:
-        """Text of token ids; start, end and padding are left out. Chinese has no spaces between its
-        characters.
-
-        Args:
-            unknown: stands for unknown tokens. Hypotheses and references use different words, so
-                that they never match.
-        """
-        text = self.bpe.decode(self.vocabulary.pieces(tokens)).replace(UNKNOWN, unknown)
-        return without_spaces(text) if self.bpe.kind == "bert" else text
-
     # --- predictions
-    # ----------------------------------------------------------------------------------------
 
     def predict(
         self,
@@ -138,7 +122,7 @@ class AnsweringTask(FairseqTask):
         """What the models answer to each row of a batch.
 
         Args: count: hypotheses of a row that become predictions; all but the best are its
-        ``others``.
+            ``others``.
         """
         found = self.hypotheses(sample, models, generator, decoding, count)
         predictions = []
@@ -152,16 +136,12 @@ class AnsweringTask(FairseqTask):
         self, sample, models, generator, decoding: Decoding, count: int
     ) -> list[list[Hypothesis]]:
         """The best ``count`` hypotheses of each row of a batch, best first."""
-        if sample.get("answers") is not None:
-            return self.ranked_by_row(sample, models, count)
-        if decoding.rank:
+        if sample.get("answers") is not None or decoding.rank:
             return self.ranked(sample, models, count)
         prefix = self.prefix_tokens(sample)
-        given = (
-            [0] * sample["nsentences"]
-            if prefix is None
-            else prefix.ne(self.vocabulary.pad).sum(1).tolist()
-        )
+        given = [0] * sample["nsentences"]
+        if prefix is not None:
+            given = prefix.ne(self.vocabulary.pad).sum(1).tolist()
         generated = self.inference_step(generator, models, sample, prefix)
         return [
             [
@@ -172,42 +152,49 @@ class AnsweringTask(FairseqTask):
         ]
 
     def ranked(self, sample, models, count: int) -> list[list[Hypothesis]]:
-        """The best ``count`` of all answers for each row of a batch."""
-        answers = self.answers
-        assert answers is not None
-        if self.ranker is None:
-            nodes_at_once = NODES_PER_ANSWER * getattr(
-                self.cfg, "valid_batch_size", AnswerOptions.valid_batch_size
-            )
-            self.ranker = AnswerRanker(answers.trie, self.vocabulary.bos, nodes_at_once)
-        scores = self.ranker.scores(models, sample, self.prompts(sample))
-        return [best_answers(answers, row, count) for row in scores]
-
-    def ranked_by_row(self, sample, models, count: int) -> list[list[Hypothesis]]:
-        """The best ``count`` of each row's own answers."""
-        networks, found = inference_networks(models), []
-        encoded = encode_all(networks, sample)
-        for row, (answers, prompt) in enumerate(
-            zip(sample["answers"], self.prompts(sample), strict=True)
-        ):
+        """The best ``count`` of all answers for each row of a batch: the task's, or the row's
+        own."""
+        prompts, bos = self.prompts(sample), self.vocabulary.bos
+        if sample.get("answers") is None:
+            assert self.answers is not None
+            if self.ranker is None:
+                at_once = getattr(self.cfg, "valid_batch_size", AnswerOptions.valid_batch_size)
+                self.ranker = AnswerRanker(self.answers.trie, bos, NODES_PER_ANSWER * at_once)
+            scores = self.ranker.scores(models, sample, prompts)
+            return [best_answers(self.answers, row, count) for row in scores]
+        encoded, found = encode_all(inference_networks(models), sample), []
+        for row, (answers, prompt) in enumerate(zip(sample["answers"], prompts, strict=True)):
             index = torch.tensor([row], device=sample["target"].device)
-            ranker = AnswerRanker(
-                answers.trie, self.vocabulary.bos, NODES_PER_ANSWER * len(answers)
-            )
+            ranker = AnswerRanker(answers.trie, bos, NODES_PER_ANSWER * len(answers))
             one = [output.select(index) for output in encoded]
-            found.append(
-                best_answers(answers, ranker.scores(models, sample, [prompt], one)[0], count)
-            )
+            (scores,) = ranker.scores(models, sample, [prompt], one)
+            found.append(best_answers(answers, scores, count))
         return found
+
+    # --- tokens and words
+
+    def decode(self, tokens: Iterable[int], unknown: str = UNKNOWN) -> str:
+        """Text of token ids; start, end and padding are left out. Chinese has no spaces between its
+        characters.
+
+        Args:
+            unknown: stands for unknown tokens. Hypotheses and references use different words, so
+                that they never match.
+        """
+        text = self.bpe.decode(self.vocabulary.pieces(tokens)).replace(UNKNOWN, unknown)
+        return without_spaces(text) if self.bpe.kind == "bert" else text
 
     def hypothesis(self, tokens: Iterable[int], score: float = math.nan) -> Hypothesis:
         """Generated tokens in words."""
         # a GPU is asked once, not per token
         tokens = tokens.tolist() if isinstance(tokens, torch.Tensor) else list(tokens)
-        symbols = self.vocabulary.pieces(tokens)
-        return Hypothesis(
-            self.decode(tokens, unknown="UNKNOWNTOKENINHYP").strip(), float(score), symbols
-        )
+        text = self.decode(tokens, unknown="UNKNOWNTOKENINHYP").strip()
+        return Hypothesis(text, float(score), self.vocabulary.pieces(tokens))
+
+    def target_text(self, tokens: Iterable[int]) -> str:
+        return self.decode(tokens, unknown="UNKNOWNTOKENINREF")
+
+    # --- what a batch says of its rows
 
     def prefix_tokens(self, sample: Mapping[str, Any]) -> torch.Tensor | None:
         """What every hypothesis begins with, the decoder's prompt without <s>: int64[B, P],
@@ -219,9 +206,8 @@ class AnsweringTask(FairseqTask):
             torch.tensor(list(prompt[1:]), dtype=torch.int64, device=device)
             for prompt in sample["decoder_prompts"]
         ]
-        return torch.nn.utils.rnn.pad_sequence(
-            given, batch_first=True, padding_value=self.vocabulary.pad
-        )
+        pad = self.vocabulary.pad
+        return torch.nn.utils.rnn.pad_sequence(given, batch_first=True, padding_value=pad)
 
     def prompts(self, sample: Mapping[str, Any]) -> Sequence[Sequence[int]]:
         """What the decoder of each row is given before it answers, from <s> on; where the batch
@@ -230,48 +216,26 @@ class AnsweringTask(FairseqTask):
         """
         if sample.get("decoder_prompts") is not None:
             return sample["decoder_prompts"]
-        given, learned = (
-            tokens.ne(self.vocabulary.pad)
-            for tokens in (sample["net_input"]["prev_output_tokens"], sample["target"])
-        )
+        read = sample["net_input"]["prev_output_tokens"]
+        given, learned = (tokens.ne(self.vocabulary.pad) for tokens in (read, sample["target"]))
         lengths = torch.where(learned.any(1), learned.int().argmax(1) + 1, given.sum(1)).tolist()
-        return [
-            row[:length]
-            for row, length in zip(sample["net_input"]["prev_output_tokens"].tolist(), lengths)
-        ]
+        return [row[:length] for row, length in zip(read.tolist(), lengths)]
 
     def rows(self, sample: Mapping[str, Any]) -> list[BatchRow]:
         """What the rows of a batch are, besides what the network sees."""
-        columns = {
-            "id": sample.get("id"),
-            "target": [
-                self.target_text(strip_pad(row, self.vocabulary.pad))
-                for row in sample["target"].cpu()
-            ],
-            "target_str": sample.get("target_strs"),
-            "ref_dict": sample.get("ref_dict"),
-            "w_resize_ratio": sample.get("w_resize_ratios"),
-            "h_resize_ratio": sample.get("h_resize_ratios"),
-            "region_coord": sample.get("region_coords"),
-        }
-        present = {name: as_list(values) for name, values in columns.items() if values is not None}
+        targets = [strip_pad(row, self.vocabulary.pad) for row in sample["target"].cpu()]
+        present = {"target": list(map(self.target_text, targets))}
+        for name, field in ROW_FIELDS.items():
+            if sample.get(name) is not None:
+                present[field] = as_list(sample[name])
         return [BatchRow(**dict(zip(present, values))) for values in zip(*present.values())]
-
-    def target_text(self, tokens: Iterable[int]) -> str:
-        return self.decode(tokens, unknown="UNKNOWNTOKENINREF")
-
-    def prediction(self, tokens: Iterable[int]) -> str:
-        """The answer in words that generated tokens stand for."""
-        return self.spec.prediction(self.hypothesis(tokens), BatchRow(), self.cfg).text
 
 
 def best_answers(answers: AnswerSet, scores: torch.Tensor, count: int) -> list[Hypothesis]:
     """Args: scores: float[answers], log-probabilities."""
     best, order = scores.topk(min(count, len(answers)))
-    return [
-        Hypothesis(answers.texts[answer], score)
-        for score, answer in zip(best.tolist(), order.tolist())
-    ]
+    found = zip(best.tolist(), order.tolist())
+    return [Hypothesis(answers.texts[answer], score) for score, answer in found]
 
 
 def score_behind(hypothesis: Mapping[str, Any], given: int, generator: SequenceGenerator) -> float:
@@ -279,11 +243,9 @@ def score_behind(hypothesis: Mapping[str, Any], given: int, generator: SequenceG
     network's choice."""
     if not given or "positional_scores" not in hypothesis:
         return float(hypothesis.get("score", math.nan))
-    tokens = hypothesis["positional_scores"][given:]
-    options = generator.options
-    return float(tokens.sum()) / (
-        1.0 if options.unnormalized else max(len(tokens), 1) ** options.lenpen
-    )
+    tokens, options = hypothesis["positional_scores"][given:], generator.options
+    length = 1.0 if options.unnormalized else max(len(tokens), 1) ** options.lenpen
+    return float(tokens.sum()) / length
 
 
 def as_list(values: Any) -> list:

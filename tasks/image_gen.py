@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Optional
 
-import torch
 from PIL import Image
 
 from ofa.io.flags import option
@@ -82,6 +81,8 @@ def num_codes(options: Any) -> int:
 def drawing_example(row: Mapping[str, str], context: RowContext) -> Example:
     """A row of the files of text to image. Rows without codes cannot be learned; elsewhere zeros
     stand for them."""
+    import torch
+
     options = context.options
     words = row["text"].split()[: options.max_src_length]
     if not words:

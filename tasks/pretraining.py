@@ -21,8 +21,7 @@ image: matching for captions and questions, grounded captioning for boxes.
 """
 
 from dataclasses import replace
-
-import torch
+from typing import TYPE_CHECKING
 
 from ofa.errors import UserError, place
 from ofa.task.columns import ID, IMAGE, Column
@@ -36,6 +35,9 @@ from ofa.tasks.vqa_gen import SPEC as QUESTIONS
 from ofa.tokens.boxes import check_inside, parse_box
 from ofa.tokens.image_codes import CODE_SIDE, text_to_codes
 from ofa.tokens.vocabulary import code_symbol
+
+if TYPE_CHECKING:
+    import torch  # only where samples are made: commands start without it
 
 CAPTION = caption_task.PROMPTS["en"]
 MATCHING_CAPTION = snli_ve.PROMPT
@@ -158,19 +160,23 @@ def sample(
     row: Row,
     source: Text,
     target: Text,
-    pixels: torch.Tensor,
+    pixels: "torch.Tensor",
     confidence: float = 1.0,
     unscored: int = 0,
 ) -> Example:
     """What a pair asks; no codes among them."""
+    import torch
+
     extra = {"task": task, "conf": torch.tensor([confidence]), "code_mask": None}
     return Example(source, target, id=row["id"], image=pixels, unscored=unscored, extra=extra)
 
 
 def auxiliary(
-    task: str, row: Row, source: Text, target: Text, pixels: torch.Tensor, image: bool = True
+    task: str, row: Row, source: Text, target: Text, pixels: "torch.Tensor", image: bool = True
 ) -> list[Example]:
     """What an auxiliary row asks. Args: image: there is an image."""
+    import torch
+
     extra = {
         "task": task,
         "conf": torch.tensor([EXTRA_WEIGHT]),

@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from PIL import Image
 
 from ofa.errors import UserError, place
@@ -35,6 +34,9 @@ from ofa.task.task_spec import (
 )
 from ofa.task.text import clean_phrase
 from ofa.tokens import boxes
+
+if TYPE_CHECKING:
+    import torch  # only where samples are made: commands start without it
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,8 @@ class GroundingOptions(SampledOptions, BoxOptions):
 def box_example(row: Mapping[str, str], context: RowContext) -> Example:
     """A row of the grounding files. Only what is not learned may have an empty box; it is not
     scored."""
+    import torch
+
     options = context.options
     text = clean_phrase(row["text"], options.max_src_length)
     if not text:
@@ -76,8 +80,10 @@ def box_example(row: Mapping[str, str], context: RowContext) -> Example:
     )
 
 
-def ratios_of(image: Image.Image, options: TaskOptions) -> dict[str, torch.Tensor]:
+def ratios_of(image: Image.Image, options: TaskOptions) -> dict[str, "torch.Tensor"]:
     """Model pixels per pixel of the image, as entries of a sample."""
+    import torch
+
     x, y = boxes.resize_ratios(image.size, options.patch_image_size)
     return {"w_resize_ratio": torch.tensor(x), "h_resize_ratio": torch.tensor(y)}
 
@@ -122,7 +128,7 @@ def box_prediction(hypothesis: Hypothesis, row: BatchRow, options: Any) -> Predi
     return Prediction(boxes.bins_to_text(bins), hypothesis.score, box, tuple(bins), changed)
 
 
-def as_box(box: torch.Tensor) -> Box:
+def as_box(box: "torch.Tensor") -> Box:
     """float[4] -> numbers, to a thousandth of a pixel."""
     x0, y0, x1, y1 = (round(number, 3) for number in box.tolist())
     return x0, y0, x1, y1

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Optional
 
-import torch
-
 from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.metrics.accuracy import Accuracy
@@ -150,6 +148,8 @@ class TemplateRow:
         symbols = self.boxes(slot, field) if known else []
         if slot.kind == "boxes":
             return symbols, {"target_str": field}
+        import torch
+
         box = parse_box(field, self.where) if known else [0.0] * 4
         return symbols, {"region_coord": torch.tensor(box)}
 

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
-import torch
-
 from ofa.io.flags import option
 from ofa.metrics.accuracy import Accuracy
 from ofa.task.answers import PromptedAnswerOptions, answer_texts, answers_option, ranks_all
@@ -46,6 +44,8 @@ def vqa_example(row: Mapping[str, str], context: RowContext) -> Example:
 
     Rows of evaluation splits may have no answers.
     """
+    import torch
+
     options = context.options
     if not row["image"].strip():
         raise context.error("an image with every question", "an empty image column")

@@ -57,32 +57,23 @@ def run(args: DrawOptions) -> int:
     """Draw, write, name what was written."""
     from tqdm import tqdm
 
-    from ofa.inference.image_writer import ImageWriter, png, write
+    from ofa.inference.image_writer import ImageWriter
     from ofa.io.image_grid import grid
     from ofa.task.results import write_predictions
     from ofa.tasks import spec_of
 
-    captions = captions_of(args)
-    writer = ImageWriter(args.out)
+    captions, entries = captions_of(args), []
+    writer, result = ImageWriter(args.out), spec_of("draw").result
     model = load(args, precision=args.precision, batch_size=args.batch_size, **args.image_options)
-    result, entries = spec_of("draw").result, []
-    with tqdm(total=len(captions), unit="caption", disable=None) as bar:
-        for row, prediction in enumerate(
-            model.drawings(captions, args.samples, args.seed, args.generation)
-        ):
-            images = [one.image for one in (prediction, *prediction.others)]
-            sheet = writer.keep(row, prediction)
-            write(writer.folder / f"{sheet}.png", png(grid(images)))
-            entry = result(row, prediction)
-            entries.append(
-                {
-                    **entry,
-                    "files": [
-                        str(Path(file).relative_to(writer.folder)) for file in entry["files"]
-                    ],
-                }
-            )
-            bar.update()
+    drawn = model.drawings(captions, args.samples, args.seed, **args.generation)
+    for row, prediction in enumerate(
+        tqdm(drawn, total=len(captions), unit="caption", disable=None)
+    ):
+        sheet = grid([one.image for one in (prediction, *prediction.others)])
+        writer.write(f"{writer.keep(row, prediction)}.png", sheet)
+        entry = result(row, prediction)
+        files = [Path(file).relative_to(writer.folder) for file in entry["files"]]
+        entries.append({**entry, "files": list(map(str, files))})
     print(f"images: {write_predictions(args.out, 'draw', entries)}")
     return 0
 

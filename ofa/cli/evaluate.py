@@ -5,6 +5,7 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ofa.cli.options import QualityOptions
 from ofa.cli.report import check_files, print_table, write_pages
@@ -57,38 +58,20 @@ def run(args: EvaluateOptions) -> int:
     evaluation = evaluate(args)
     if evaluation is None:
         return 0  # another process of torchrun reports
-    known = vars(evaluation.task.spec.options())
+    known, task = vars(evaluation.spec.options()), evaluation.spec.name
     for name in (*args.task_options, *args.image_options):
         if name not in known:
-            flag, task = name.replace("_", "-"), evaluation.task.spec.name
+            flag = name.replace("_", "-")
             logger.warning("--%s: task '%s' has no such option, it changes nothing", flag, task)
-    rows = len(evaluation.texts)
-    logger.info(
-        "%d rows in %.1f s (%.1f per second)",
-        rows,
-        evaluation.seconds,
-        rows / max(evaluation.seconds, 1e-9),
-    )
-    scores, constant = _score(args, evaluation)
-    if evaluation.result_path:
-        print(f"predictions: {evaluation.result_path}")
+    rows, seconds = len(evaluation.predictions), max(evaluation.seconds or 0, 1e-9)
+    logger.info("%d rows in %.1f s (%.1f per second)", rows, seconds, rows / seconds)
+    _score(args, evaluation)
+    if evaluation.path:
+        print(f"predictions: {evaluation.path}")
+    evaluation.seconds = time.monotonic() - started
     if args.report or args.json:
-        from ofa.report.evaluation_page import Outcome
-
-        outcome = Outcome(
-            spec=evaluation.task.spec,
-            predictions=evaluation.predictions,
-            references=evaluation.references,
-            row=evaluation.dataset.row,
-            subset=args.gen_subset,
-            model=args.checkpoint,
-            source=args.data or args.images or "",
-            scores=scores,
-            constant=constant,
-            seconds=time.monotonic() - started,
-        )
-        write_pages(args.report, outcome, args)
-    return 1 if getattr(evaluation.dataset.file, "broken", None) else 0  # image files of a folder
+        write_pages(args.report, evaluation, args)
+    return 1 if evaluation.broken else 0
 
 
 def _check(args: EvaluateOptions) -> None:
@@ -100,45 +83,39 @@ def _check(args: EvaluateOptions) -> None:
     check_files(args, "training_log", "timings", "constant_from")
 
 
-def _score(args: EvaluateOptions, evaluation):
+def _score(args: EvaluateOptions, evaluation: Any) -> None:
     """Scores of the predictions, and of the constant baseline if that is asked for; printed
     and written."""
+    from ofa.task.constant_baseline import best_constant
     from ofa.task.results import write_json
-    from ofa.task.scoring import score_rows
 
-    spec = evaluation.task.spec
+    spec = evaluation.spec
     if evaluation.references is None:
         logger.info("no scores: the rows have no references")
-        return None, None
-    names = args.scores.split(",") if args.scores else None
-    scores = score_rows(spec, evaluation.predictions, evaluation.references, names, args.cider_df)
+        return
+    scores = evaluation.score(args.scores, args.cider_df)
     scores.overall.update(_quality(args, evaluation))
     if not scores.overall:
         scorer = "nothing knows how good the images are (--clip-model-path, --image-text-scorer)"
         logger.info("no scores: %s", scorer if spec.generates_images else "the task defines none")
-        return None, None
-    constant = None
+        return
+    evaluation.scores, scored = scores, list(filter(None, evaluation.references))
     if args.constant_from:
-        from ofa.task.constant_baseline import best_constant
-
-        constant = best_constant(
-            spec, list(read_lines(args.constant_from)), list(filter(None, evaluation.references))
-        )
-    print_table(other_scores(args, constant), scores)
-    if constant:
-        print(f"constant baseline: {constant[0]}")
+        evaluation.constant = best_constant(spec, list(read_lines(args.constant_from)), scored)
+    print_table([*args.compare, *evaluation.baseline], scores)
+    rows = len(evaluation.predictions)
+    content = {"scores": scores.overall, "rows": rows, "by_row": scores.by_row}
+    if len(scored) < rows:
+        content["rows_scored"] = len(scored)
+    if evaluation.constant:
+        answer, of_answer = evaluation.constant
+        print(f"constant baseline: {answer}")
+        content["best_constant"] = {"answer": answer, "scores": of_answer}
     if args.out:
-        content = {"scores": scores.overall, "rows": len(evaluation.texts), "by_row": scores.by_row}
-        scored = sum(map(bool, evaluation.references))
-        if scored < len(evaluation.references):
-            content["rows_scored"] = scored
-        if constant:
-            content["best_constant"] = {"answer": constant[0], "scores": constant[1]}
         write_json(Path(args.out) / f"{args.gen_subset}_scores.json", content)
-    return scores, constant
 
 
-def _quality(args: EvaluateOptions, evaluation) -> dict[str, float]:
+def _quality(args: EvaluateOptions, evaluation: Any) -> dict[str, float]:
     """FID and Inception score of the best images, if they are asked for; real images are by
     default those of the rows."""
     if not args.inception_model_path and not args.feature_extractor:
@@ -146,23 +123,12 @@ def _quality(args: EvaluateOptions, evaluation) -> dict[str, float]:
     from ofa.io.image_grid import reference_file
     from ofa.metrics.fid import image_scores, load_extractor, real_images
 
-    images = [
-        Path(prediction.file)
-        for prediction in evaluation.predictions
-        if prediction.file is not None
-    ]
+    images = [Path(one.file) for one in evaluation.predictions if one.file is not None]
     if not images:
         raise UserError(
             "--inception-model-path: expects images to score, found none; give --image-tokenizer"
         )
     references = [path for path in map(reference_file, images) if path.is_file()]
     real = real_images(args.real_images) if args.real_images else references or None
-    return image_scores(
-        images, load_extractor(args.inception_model_path, args.feature_extractor), real
-    )
-
-
-def other_scores(args: EvaluateOptions, constant) -> list[tuple[str, dict[str, float]]]:
-    """Columns to set beside the model's scores: those of ``--compare``, and of the constant
-    baseline."""
-    return [*args.compare] + ([("constant baseline", constant[1])] if constant else [])
+    extractor = load_extractor(args.inception_model_path, args.feature_extractor)
+    return image_scores(images, extractor, real)

@@ -39,9 +39,8 @@ def run(args: ImageScoresOptions) -> int:
     if isinstance(real, list):
         real, broken_real = readable(real)
         broken |= broken_real
-    scores = image_scores(
-        images, load_extractor(args.inception_model_path, args.feature_extractor), real
-    )
+    extractor = load_extractor(args.inception_model_path, args.feature_extractor)
+    scores = image_scores(images, extractor, real)
     for name, value in scores.items():
         print(f"{name:14}{value:10.4f}")
     if args.out:

@@ -38,7 +38,7 @@ class QualityOptions:
 
 def load(options: ModelOptions, **overrides: Any) -> Any:
     """The model of a command. Args: overrides: as of ``OFA.load``; None counts as left out."""
-    from ofa.inference.predictor import OFA
+    from ofa.inference.api import OFA
 
     given = {name: value for name, value in overrides.items() if value is not None}
     return OFA.load(

@@ -84,10 +84,12 @@ def run(args: PredictOptions) -> int:
     from ofa.inference.requests import read_requests, tasks_called, usual_tasks
     from ofa.io.atomic import replacing
 
-    tasks = tasks_called(args.task) if args.task else usual_tasks()
-    flags = flags_of(PredictOptions)
-    if args.task:  # what is wrong is named before the checkpoint is loaded
-        requests = read_requests(args.input, tasks, args.columns, args.images, flags)
+    def read(tasks: Sequence[Any]) -> list[Any]:
+        flags = flags_of(PredictOptions)
+        return read_requests(args.input, tasks, args.columns, args.images, flags)
+
+    # what is wrong is named before the checkpoint is loaded
+    requests = read(tasks_called(args.task)) if args.task else []
     if args.draw:
         Path(args.draw).mkdir(parents=True, exist_ok=True)
     model = load(
@@ -96,9 +98,7 @@ def run(args: PredictOptions) -> int:
         ans2label_file=args.ans2label_file,
         batch_size=args.batch_size,
     )
-    if not args.task:
-        tasks = usual_tasks(model.trained_tasks())
-        requests = read_requests(args.input, tasks, args.columns, args.images, flags)
+    requests = requests or read(usual_tasks(model.trained_tasks()))
     broken = 0
     with replacing(args.out) if args.out else nullcontext(sys.stdout) as file:
         with tqdm(total=len(requests), unit="image", disable=None) as bar:
@@ -122,34 +122,23 @@ def text_of_line(line: dict[str, Any]) -> str:
     return json.dumps(finite(line)) if SURROGATE.search(text) else text
 
 
-def lines(model, requests: Sequence[Any], args: PredictOptions) -> Iterator[dict[str, Any]]:
+def lines(model: Any, requests: Sequence[Any], args: PredictOptions) -> Iterator[dict[str, Any]]:
     """One line per request, in order."""
-    from ofa.data.load_image import from_file
     from ofa.report.annotate import AnnotatedImageWriter
 
     drawer = AnnotatedImageWriter(args.draw) if args.draw else None
     size = WINDOW * args.batch_size
     for start in range(0, len(requests), size):
         window = requests[start : start + size]
-        images: list[Any] = []
-        for request in window:
-            try:
-                images.append(
-                    {name: from_file(path, str(path)) for name, path in request.images.items()}
-                )
-            except UserError as error:
-                if args.stop_on_broken:
-                    raise
-                logger.warning("skipped: %s", error)
-                images.append(error)
+        images = [images_of(request, args.stop_on_broken) for request in window]
         replies = replies_of(model, window, images, args)
         for request, image, reply in zip(window, images, replies):
-            name = {"image": request.name} if request.image else {}
             words = {
-                column: str(word) if isinstance(word, Path) else word
-                for column, word in request.words.items()
+                name: str(word) if isinstance(word, Path) else word
+                for name, word in request.words.items()
             }
-            about = {**name, "task": request.task.verb, **words, **request.kept}
+            about = {"image": request.name} if request.image else {}
+            about |= {"task": request.task.verb, **words, **request.kept}
             if isinstance(image, UserError):
                 yield {**about, "error": str(image)}
                 continue
@@ -158,29 +147,39 @@ def lines(model, requests: Sequence[Any], args: PredictOptions) -> Iterator[dict
             yield {**about, **reply.as_json()}
 
 
+def images_of(request: Any, stop_on_broken: bool) -> dict[str, Any] | UserError:
+    """The images of a request as it names them, or why one cannot be read."""
+    from ofa.data.load_image import from_file
+
+    try:
+        return {name: from_file(path, str(path)) for name, path in request.images.items()}
+    except UserError as error:
+        if stop_on_broken:
+            raise
+        logger.warning("skipped: %s", error)
+        return error
+
+
 def replies_of(
-    model, requests: Sequence[Any], images: Sequence[Any], args: PredictOptions
+    model: Any, requests: Sequence[Any], images: Sequence[Any], args: PredictOptions
 ) -> list[Any]:
     """The model's reply to each request; requests of one kind are asked together."""
     replies: list[Any] = [None] * len(requests)
-    whole = [row for row, image in enumerate(images) if not isinstance(image, UserError)]
-    for kind in dict.fromkeys(requests[row].kind for row in whole):
-        rows = [row for row in whole if requests[row].kind == kind]
-        said = {
-            name: [images[row].get(name, requests[row].words[name]) for row in rows]
-            for name in kind[1:]
-        }
+    kinds: dict[tuple, list[int]] = {}
+    for row, request in enumerate(requests):
+        if not isinstance(images[row], UserError):
+            kinds.setdefault(request.kind, []).append(row)
+    for (_, *names), rows in kinds.items():
         task = requests[rows[0]].task
-        answers = None
-        if args.answers and task.answers is not None:
-            answers = [text.strip() for text in args.answers.split(",")]
+        columns = {
+            name: [images[row].get(name, requests[row].words[name]) for row in rows]
+            for name in names
+        }
+        shown = [images[row][""] for row in rows] if task.has("image") else None
+        choices = args.answers.split(",") if args.answers and task.answers is not None else []
+        answers = [text.strip() for text in choices] or None
         found = model.ask_columns(
-            task.name,
-            [images[row][""] for row in rows] if task.has("image") else None,
-            said,
-            args.n_best,
-            answers,
-            **args.generation,
+            task.name, shown, columns, args.n_best, answers, **args.generation
         )
         for row, reply in zip(rows, found):
             replies[row] = reply

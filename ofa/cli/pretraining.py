@@ -1,23 +1,20 @@
 """``ofa pretraining``: how good a pretrained model is at each of its tasks, and one page of all
 that came of a pretraining."""
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 from ofa.cli.merge_reports import named_file
 from ofa.cli.options import load
 from ofa.errors import UserError
 from ofa.inference.options import ModelOptions
 from ofa.io.flags import Parser, command, option
-from ofa.io.json_files import load_json
+from ofa.io.json_files import read_json
 from ofa.io.text_files import read_text
 
-EXTRAS = {
-    "text_data": "text_infilling",
-    "image_data": "image_infilling",
-    "detection_data": "detection",
-}
+EXTRAS = ("text_data", "image_data", "detection_data")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +82,8 @@ def run_summary(args: SummaryOptions) -> int:
     kind."""
     from ofa.report.pretraining_page import write_summary
 
-    def read(path: str | None):
-        try:
-            return load_json(Path(path).read_text(encoding="utf-8")) if path else None
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{path}: expected a JSON file of figures, found none ({error}); make it, or leave"
-                " its flag out"
-            ) from None
+    def read(path: str | None) -> Any:
+        return read_json(path, "a JSON file of figures") if path else None
 
     if args.timings and not Path(args.timings).is_file():
         raise UserError(
@@ -118,47 +109,29 @@ def run_summary(args: SummaryOptions) -> int:
 
 
 def run_score(args: ScoreOptions) -> int:
-    import torch
-
     from ofa.inference.pretraining_eval import PretrainingEvalSet
-    from ofa.io.atomic import replacing
-    from ofa.io.values import finite
-    from ofa.metrics.pretraining import score
     from ofa.report.pretraining_page import write_tasks_page
-    from ofa.task.pretraining_tasks import TASKS
+    from ofa.task.results import write_json
 
     model = load(args)
     files = {name: getattr(args, name) for name in ("data", *EXTRAS)}
     test = PretrainingEvalSet(model, files, args.rows, args.neg_sample_dir)
-    if args.image_tokenizer:
-        test.take_tokenizer(args.image_tokenizer)
-    training = test.of_training()
-    found, replies = {}, {}
-    for task in TASKS:
-        if not test.samples[task]:
-            continue
-        with torch.inference_mode():
-            replies[task] = test.ask(task, args.beam, args.batch_size)
-        found[task] = score(task, replies[task], training.targets(task))
-        if task == "image_infilling" and args.image_tokenizer:
-            replies[task], pixels = test.fill(replies[task], training)
-            found[task] = replace(found[task], further=pixels)
-        for name, one in zip(
-            (task, *("" for _ in found[task].further)), (found[task], *found[task].further)
-        ):
-            perfect = "" if one.reachable is None else f"; the true codes {one.reachable:.4f}"
-            print(
-                f"{name:22} {one.measure:15} {one.model:.4f}   constant baseline "
-                f"{one.constant:.4f}  "
-                f" ({one.rows} rows{perfect})",
-                flush=True,
-            )
-    figures = {task: asdict(one) for task, one in found.items()}
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    with replacing(args.out) as file:
-        json.dump(finite(figures), file, indent=1)
-        file.write("\n")
+    figures, replies = {}, {}
+    for task, score, found in test.scores(args.beam, args.batch_size, args.image_tokenizer):
+        figures[task], replies[task] = asdict(score), found
+        for name, one in zip_longest([task], (score, *score.further), fillvalue=""):
+            print_score(name, one)
+    write_json(args.out, figures)
     if args.report:
         log = read_text(args.training_log) if args.training_log else ""
         write_tasks_page(args.report, args.report_title, figures, replies, test.task.options(), log)
     return 0
+
+
+def print_score(name: str, score: Any) -> None:
+    perfect = "" if score.reachable is None else f"; the true codes {score.reachable:.4f}"
+    print(
+        f"{name:22} {score.measure:15} {score.model:.4f}   constant baseline {score.constant:.4f} "
+        f"  ({score.rows} rows{perfect})",
+        flush=True,
+    )

@@ -39,8 +39,7 @@ def set_up(parser: Parser) -> None:
 def run(args: ReportOptions) -> int:
     """Score the predictions of the file and write the page."""
     from ofa.data.rows import open_rows
-    from ofa.report.evaluation_page import Outcome
-    from ofa.task.scoring import references_of, score_rows
+    from ofa.task.scoring import Evaluation, references_of
     from ofa.tasks import spec_of
 
     check_files(args, "training_log", "timings")
@@ -51,7 +50,7 @@ def run(args: ReportOptions) -> int:
     def row(index: int) -> dict[str, str]:
         return dict(zip(columns, file[index]))
 
-    outcome = Outcome(
+    outcome = Evaluation(
         spec=spec,
         predictions=predictions_by_row(args, spec, file, row),
         references=references_of(spec, row, len(file), file.where),
@@ -60,10 +59,7 @@ def run(args: ReportOptions) -> int:
         model=args.results,
         source=args.data,
     )
-    if outcome.references is not None:
-        names = args.scores.split(",") if args.scores else None
-        scores = score_rows(spec, outcome.predictions, outcome.references, names, args.cider_df)
-        outcome.scores = scores if scores.overall else None
+    outcome.score(args.scores, args.cider_df)
     if outcome.scores is not None:
         print_table(args.compare, outcome.scores)
     write_pages(args.out, outcome, args)

@@ -168,7 +168,7 @@ def run_train(arguments: TrainOptions) -> int:
 
     from ofa.checkpoints.edit import write_checkpoint
     from ofa.data.image_rows import open_images, spread, square_pixels
-    from ofa.inference.evaluate import choose_device
+    from ofa.inference.predictor import choose_device
     from ofa.io.atomic import replacing
     from ofa.io.folder_lock import lock_folder
     from ofa.models.image_tokenizer import vq_vae_training as training
@@ -237,7 +237,7 @@ SETTINGS = "purpose id_column text_column non_square image_format sample skip_br
 
 def run_encode(arguments: EncodeOptions) -> int:
     from ofa.data.image_rows import open_images
-    from ofa.inference.evaluate import choose_device
+    from ofa.inference.predictor import choose_device
     from ofa.io.image_files import file_state, name_broken
     from ofa.io.resumable import fingerprint
     from ofa.models.image_tokenizer.codec import image_encoder, load_image_tokenizer
@@ -318,8 +318,8 @@ def run_decode(arguments: DecodeOptions) -> int:
     import numpy as np
 
     from ofa.data.image_code_rows import grid_of, open_coded
-    from ofa.inference.evaluate import choose_device
     from ofa.inference.image_writer import png, safe_words
+    from ofa.inference.predictor import choose_device
     from ofa.io.atomic import replacing
     from ofa.io.paths import path_below
     from ofa.io.progress import Progress

@@ -2,7 +2,7 @@
 itself is ``ofa.demo.app``.
 
 A task of the page is any task that is asked with texts; its key is the method of
-``ofa.inference.predictor.OFA`` that it calls::
+``ofa.inference.api.OFA`` that it calls::
 
     demo = Demo(OFA.load("checkpoint_best.pt"))
     demo.reply("answer", "dog.jpg", "what color is it?")  # a Reply: rows of answers, an image
@@ -24,8 +24,8 @@ from PIL import Image, ImageOps
 from ofa.data.load_image import from_file
 from ofa.demo.examples import questions_about
 from ofa.errors import UserError
+from ofa.inference.api import DRAW, OFA
 from ofa.inference.predictions import Answer, Region
-from ofa.inference.predictor import DRAW, OFA
 from ofa.inference.requests import Request
 from ofa.report.annotate import PREDICTED, Mark, annotated, draw_boxes
 from ofa.report.page import data_url, rendered

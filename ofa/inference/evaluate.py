@@ -10,10 +10,9 @@ predicted exactly once and in the same batch however many processes there are.
 
 import logging
 import os
+import socket
 import time
-from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,58 +20,22 @@ import torch
 from torch import distributed
 from tqdm import tqdm
 
-from ofa.devices import default_device, require_bf16
 from ofa.errors import UserError
-from ofa.inference.image_folder import ImageFolder
+from ofa.failures import message_of
 from ofa.inference.image_writer import ImageWriter
 from ofa.inference.options import EvaluationOptions
-from ofa.inference.processes import gathered, in_one_line, in_processes
-from ofa.io.json_files import load_json
-from ofa.models.inference_weights import inference_network
-from ofa.process_state import kept_process_state
+from ofa.inference.predictor import Predictor, cut
+from ofa.io.image_files import readable
+from ofa.io.image_paths import list_images
+from ofa.io.images import encode_image, read_image_file, upright_file
 from ofa.task.prediction import Prediction
 from ofa.task.results import check_folder, merge_predictions, write_predictions
-from ofa.task.scoring import references_of
-from ofa.task.task_spec import Decoding, seed_of
+from ofa.task.scoring import Evaluation, references_of
+from ofa.task.task_spec import TaskSpec, seed_of
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 DEFAULT_BATCH_SIZE = 16
-# What validation would compute while training; evaluation scores the whole file at the end instead.
-NOT_WHILE_EVALUATING = {
-    "eval_cider": False,
-    "eval_bleu": False,
-    "eval_acc": False,
-    "eval_rouge": False,
-    "scst": False,
-}
-
-
-@dataclass
-class Evaluation:
-    """The outcome, in the order of the rows.
-
-    Args:
-        entries: what the result file holds.
-        predictions: the best one per row, with the others that were asked for.
-        references: what the file holds per row (``TaskSpec.row_references``), empty for rows
-            without; None if no row has any.
-        task, dataset: for those who want to look at rows and images again.
-    """
-
-    entries: list[dict[str, Any]]
-    predictions: list[Prediction]
-    references: list[Any] | None
-    task: Any
-    dataset: Any
-    seconds: float
-    result_path: Path | None = None
-
-    @property
-    def texts(self) -> list[str]:
-        """The predictions in words."""
-        return [prediction.text for prediction in self.predictions]
 
 
 def evaluate(options: EvaluationOptions) -> Evaluation | None:
@@ -89,134 +52,77 @@ def evaluate(options: EvaluationOptions) -> Evaluation | None:
     return in_one_line(_evaluate_rank, options, rank, world)
 
 
-# ---------------------------------------------------------------------------------------- one
-# process
-
-
 def _evaluate_rank(options: EvaluationOptions, rank: int, world: int) -> Evaluation | None:
     """The share of one process; the first one gathers and writes."""
     if options.out and rank == 0:
         check_folder(options.out)
-    device = choose_device(options.device, rank, options.precision)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    task, models, stored = load(options, device)
+    predictor, task = load(options, rank)
     dataset = open_rows(task, options)
-    references = (
-        references_of(task.spec, dataset.rows.texts, len(dataset), dataset.rows.where)
-        if rank == 0
-        else None
-    )
-    batch_size = (
-        options.batch_size
-        or stored.get("dataset", {}).get("batch_size_valid")
-        or DEFAULT_BATCH_SIZE
-    )
-    decoding = task.spec.decoding(task.options(), options.zero_shot)
-    generator = task.generator_for(
-        models, Namespace(**generation_options(options, stored)), decoding
-    )
+    references, count = None, len(dataset)
+    if rank == 0:
+        references = references_of(task.spec, dataset.rows.texts, count, dataset.rows.where)
     writer = image_writer_of(task, options)
-    if writer is not None and not options.out:
-        options = replace(options, out=str(writer.folder))
+    out = options.out or (str(writer.folder) if writer is not None else None)
+    size = options.batch_size or predictor.checkpoint.valid_batch_size or DEFAULT_BATCH_SIZE
+    decoding = task.spec.decoding(task.options(), options.zero_shot)
+    generation = predictor.generation(task, options.generation, options.n_best or 1)
+    seeds = [seed_of(options.seed, row) for row in range(count)]
     torch.manual_seed(options.seed)
-    started = time.monotonic()
-    batches = [
-        range(start, min(start + batch_size, len(dataset)))
-        for start in range(0, len(dataset), batch_size)
-    ]
-    found = []
-    with tqdm(total=len(dataset), desc=options.gen_subset, unit="row", disable=rank > 0) as bar:
-        for rows, hypotheses in predict(
-            task, models, generator, decoding, dataset, batches[rank::world], options, writer
-        ):
-            found += hypotheses
+    started, batches = time.monotonic(), cut(count, size)[rank::world]
+    best = options.n_best or decoding.best
+    predicted = predictor.predict(
+        task, dataset, batches, decoding, generation, best, seeds, options.num_workers
+    )
+    found: list[tuple[int, tuple[Any, Prediction]]] = []
+    with tqdm(total=count, desc=options.gen_subset, unit="row", disable=rank > 0) as bar:
+        for rows, batch, predictions in predicted:
+            if task.draws:
+                keep_images(task, batch, rows, predictions, writer)
+            found += zip(rows, zip(batch.get("id", rows), predictions))
             bar.update(min(len(rows) * world, bar.total - bar.n))
         bar.update(bar.total - bar.n)
     parts = gathered(found, rank, world)
     if rank > 0:
         return None
-    merged = merge_predictions(parts, len(dataset))
-    entries = [one["entry"] for one in merged]
-    evaluation = Evaluation(
-        entries,
-        [one["prediction"] for one in merged],
-        references,
-        task,
-        dataset,
-        time.monotonic() - started,
+    merged = merge_predictions(parts, count)
+    entries = [task.spec.result(row_id, prediction) for row_id, prediction in merged]
+    for entry in entries if writer is not None else ():
+        entry["files"] = [os.path.relpath(file, out) for file in entry["files"]]
+    return Evaluation(
+        spec=task.spec,
+        predictions=[prediction for _, prediction in merged],
+        references=references,
+        row=dataset.rows.__getitem__,
+        subset=options.gen_subset,
+        model=options.checkpoint,
+        source=options.data or options.images or "",
+        seconds=time.monotonic() - started,
+        path=write_predictions(out, options.gen_subset, entries) if out else None,
+        broken=bool(getattr(dataset.file, "broken", None)),
     )
-    if options.out:
-        evaluation.result_path = write_predictions(options.out, options.gen_subset, entries)
-    return evaluation
 
 
-def choose_device(name: str | None = None, rank: int = 0, precision: str = "fp32") -> torch.device:
-    """The device of a name; several processes take turns on the GPUs.
-
-    Args: name: cpu, cuda, cuda:1, mps; auto or None for a CUDA GPU if there is one, else the CPU.
-    Raises: UserError if this build of torch cannot use a GPU that is there, or the GPU not this
-        precision.
-    """
-    if name in (None, "auto"):
-        name = default_device()
-    if name == "cpu" or name == "mps" and torch.backends.mps.is_available():
-        return torch.device(name)
-    if not str(name).startswith("cuda") or not torch.cuda.is_available():
-        raise UserError(
-            f"device '{name}': expected a GPU of this kind, found none; leave the option out or use"
-            " --device cpu"
-        )
-    count = torch.cuda.device_count()
-    taken = int(os.environ.get("LOCAL_RANK", rank)) % count
-    device = torch.device("cuda", taken) if name == "cuda" else torch.device(str(name))
-    if device.index is not None and device.index >= count:
-        raise UserError(
-            f"device '{name}': expected the number of a GPU, from 0 to {count - 1}; use --device"
-            " cuda"
-        )
-    if precision == "bf16":
-        require_bf16(device)
-    return device
-
-
-def load(
-    options: EvaluationOptions, device: torch.device
-) -> tuple[Any, list[torch.nn.Module], dict]:
-    """Task, models for inference on their device in the chosen precision, and the stored
-    configuration."""
-    overrides = {**NOT_WHILE_EVALUATING, **options.replaced}
+def load(options: EvaluationOptions, rank: int = 0) -> tuple[Predictor, Any]:
+    """What predicts, and the task to evaluate."""
+    overrides = options.replaced
     if options.data or "data" not in overrides:  # never the files that a checkpoint names
         overrides["data"] = options.data
-    with kept_process_state():
-        from ofa import fairseq_plugin
-
-        fairseq_plugin.register()
-        from ofa.inference.fairseq_loading import load_task_and_models
-    with kept_process_state():
-        task, models, stored = load_task_and_models(
-            options.checkpoint.split(":"), options.task, overrides, options.ema
-        )
-    return (
-        task,
-        [
-            inference_network(model.to(device=device, dtype=PRECISIONS[options.precision]))
-            for model in models
-        ],
-        stored,
+    predictor = Predictor.open(
+        options.checkpoint.split(":"),
+        overrides,
+        device=options.device,
+        precision=options.precision,
+        ema=options.ema,
+        task=options.task,
+        rank=rank,
     )
+    if predictor.device.type == "cuda":
+        torch.cuda.set_device(predictor.device)
+    checkpoint = predictor.checkpoint
+    return predictor, checkpoint.task(checkpoint.evaluated(options.task))
 
 
-def generation_options(options: EvaluationOptions, stored: dict) -> dict[str, Any]:
-    """The stored ``--eval-args`` of training, then what the caller gives."""
-    try:
-        trained_with = load_json(stored.get("task", {}).get("eval_args") or "{}")
-    except ValueError:
-        trained_with = {}
-    return {**trained_with, **options.generation}
-
-
-def open_rows(task, options: EvaluationOptions):
+def open_rows(task: Any, options: EvaluationOptions) -> Any:
     """The rows to predict: of the TSV, or one per image file of a folder."""
     if not options.images:
         if not task.cfg.data:
@@ -225,19 +131,51 @@ def open_rows(task, options: EvaluationOptions):
             )
         task.load_dataset(options.gen_subset)
         return task.datasets[options.gen_subset]
-    from ofa.data.fairseq_dataset import OFADataset
-    from ofa.data.sample import SampleBuilder
-
-    rows: Any = ImageFolder(options.images, task.spec)
-    return OFADataset(
-        rows,
-        SampleBuilder(
-            task.spec, task.cfg, task.vocabulary, task.bpe, options.gen_subset, options.seed
-        ),
-    )
+    return task.dataset_of(ImageFolder(options.images, task.spec), options.gen_subset)
 
 
-def image_writer_of(task, options: EvaluationOptions) -> ImageWriter | None:
+class ImageFolder:
+    """The image files of a folder as rows, upright: the file's name is the id, the other columns
+    are empty.
+
+    Attributes: broken: path -> why it cannot be read, of the files that are skipped.
+    Raises: UserError if there is no image or the task needs more than an image.
+    """
+
+    def __init__(self, folder: str, spec: TaskSpec):
+        if not Path(folder).is_dir():
+            raise UserError(
+                f"{folder}: expected a folder of image files, found none; check --images"
+            )
+        if spec.needed_names or not (spec.has("id") and spec.has("image")):
+            raise UserError(
+                f"{folder}: task '{spec.name}' asks about more than an image"
+                f" ({', '.join(spec.needed_names) or 'other columns'}); give it a TSV file with the"
+                f" columns {', '.join(spec.column_names)}"
+            )
+        self.path, self.columns, self.image = str(folder), spec.column_names, spec.images[0].name
+        self.selected_cols = list(range(len(self.columns)))
+        self.files, self.broken = readable(list_images(folder))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> list[str]:
+        path = self.files[index]
+        image = encode_image(upright_file(read_image_file(path), str(path), lossless=True))
+        values = {"id": path.name, self.image: image}
+        return [values.get(column, "") for column in self.columns]
+
+    def texts(self, index: int, columns: Sequence[int]) -> list[str]:
+        """As ``ofa.data.tsv.TsvFile.texts``."""
+        name = self.files[index].name
+        return [name if self.columns[column] == "id" else "" for column in columns]
+
+    def where(self, index: int) -> str:
+        return str(self.files[index])
+
+
+def image_writer_of(task: Any, options: EvaluationOptions) -> ImageWriter | None:
     """Where drawn images go; results without a folder of their own go there too. None if no
     images are made.
 
@@ -246,7 +184,7 @@ def image_writer_of(task, options: EvaluationOptions) -> ImageWriter | None:
     """
     if not task.draws:
         return None
-    folder = getattr(task.cfg, "gen_images_path", None)
+    folder = task.cfg.gen_images_path
     if task.image_tokenizer is None and not folder and not task.names_scorer:
         logger.warning("no images are made: give --image-tokenizer; the results hold codes")
         return None
@@ -255,77 +193,82 @@ def image_writer_of(task, options: EvaluationOptions) -> ImageWriter | None:
     return ImageWriter(folder) if folder else None
 
 
-def predict(
-    task,
-    models,
-    generator,
-    decoding: Decoding,
-    dataset,
-    batches: Sequence[Any],
-    options: EvaluationOptions,
-    writer: ImageWriter | None = None,
-) -> Iterator[tuple[range, list[tuple[int, dict]]]]:
-    """Per batch: its rows, and ``(row, {"entry": ..., "prediction": ...})`` of each."""
-    loader = torch.utils.data.DataLoader(
-        dataset, batch_sampler=batches, collate_fn=dataset.collater, num_workers=options.num_workers
-    )
-    device = next(models[0].parameters()).device
-    for rows, batch in zip(batches, loader):
-        batch = {
-            **to_device(batch, device, PRECISIONS[options.precision]),
-            "seeds": [seed_of(options.seed, row) for row in rows],
-        }
-        with torch.inference_mode():
-            predictions = task.predict(
-                batch, models, generator, decoding, options.n_best or decoding.best
-            )
-            keep_images(task, batch, rows, predictions, writer)
-        ids = batch.get("id", rows)
-        found = [
-            (row, {"entry": task.spec.result(row_id, prediction), "prediction": prediction})
-            for row, row_id, prediction in zip(rows, ids, predictions)
-        ]
-        if writer is not None:
-            for _, one in found:
-                one["entry"]["files"] = [
-                    os.path.relpath(file, options.out) for file in one["entry"]["files"]
-                ]
-        yield rows, found
-
-
+@torch.inference_mode()
 def keep_images(
-    task,
+    task: Any,
     batch: dict[str, Any],
-    rows: range,
-    predictions: list[Prediction],
+    rows: Sequence[int],
+    predictions: Sequence[Prediction],
     writer: ImageWriter | None,
 ) -> None:
     """Drawn images, and the true ones beside them, become files."""
-    if not task.draws:
-        return
-    for row, known, column, prediction in zip(
-        rows, task.rows(batch), batch["code_images"], predictions
-    ):
+    columns = zip(rows, task.rows(batch), batch["code_images"], predictions)
+    for row, known, column, prediction in columns:
         if writer is not None:
             writer.keep(row, prediction, task.true_image(known, column, needed=False))
         for one in (prediction, *prediction.others):
             one.image = None
 
 
-def to_device(batch: dict[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """A batch on the device. What the network sees has its precision; boxes and confidences keep
-    theirs: in half precision a corner would be off by a pixel or more.
-    """
-    moved = {
-        key: value.to(device) if isinstance(value, torch.Tensor) else value
-        for key, value in batch.items()
-    }
-    moved["net_input"] = {
-        key: (
-            value.to(device=device, dtype=dtype if value.is_floating_point() else None)
-            if isinstance(value, torch.Tensor)
-            else value
-        )
-        for key, value in batch["net_input"].items()
-    }
-    return moved
+# --- several processes
+
+
+def in_processes(count: int, function: Callable[..., Any], *args: Any) -> Any:
+    """Call ``function(*args, rank, count)`` in every process; if one fails, all end. Returns:
+    what the first one returns."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    threads = torch.get_num_threads()
+    context = torch.multiprocessing.spawn(
+        _other, (count, address, function, args), nprocs=count - 1, join=False
+    )
+    try:
+        _join_group(address, 0, count)
+        result = in_one_line(function, *args, 0, count)
+    except BaseException as error:
+        failed = [p for p in context.processes if p.exitcode not in (None, 0)]
+        for process in context.processes:
+            process.terminate()
+        if failed and not isinstance(error, UserError):
+            in_one_line(context.join)  # raises what the other process raised
+        raise
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        torch.set_num_threads(threads)
+    while not context.join():
+        pass
+    return result
+
+
+def _other(index: int, count: int, address: str, function: Callable[..., Any], args: tuple) -> None:
+    logging.basicConfig(level=logging.WARNING)
+    _join_group(address, index + 1, count)
+    function(*args, index + 1, count)
+    distributed.destroy_process_group()
+
+
+def _join_group(address: str, rank: int, count: int) -> None:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
+    distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=count)
+
+
+def in_one_line(function: Callable[..., Any], *args: Any) -> Any:
+    """Call; a UserError that comes wrapped in a worker's traceback is raised as itself."""
+    try:
+        return function(*args)
+    except (UserError, RuntimeError, torch.multiprocessing.ProcessRaisedException) as error:
+        message = message_of(error)
+        if message is None:
+            raise
+    raise UserError(message)
+
+
+def gathered(found: list, rank: int, world: int) -> list[list]:
+    """What each process found, on the first one."""
+    if world == 1:
+        return [found]
+    parts: Any = [None] * world if rank == 0 else None
+    distributed.gather_object(found, parts)
+    return parts

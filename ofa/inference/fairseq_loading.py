@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from fairseq import checkpoint_utils
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY
-from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, setup_task
+from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
 from omegaconf import OmegaConf
 
 from ofa.checkpoints.architecture import image_size
@@ -56,46 +56,6 @@ def read_checkpoint(path: str, overrides: Mapping[str, Any]) -> dict:
     for group in ("task", "model"):
         check_stored_sizes(path, group_to_builtins(config[group]), upstream_state_dict(state))
     return state
-
-
-def load_task_and_models(
-    paths: list[str], name: str | None, overrides: Mapping[str, Any], ema: bool = False
-) -> tuple[Any, list[torch.nn.Module], dict]:
-    """The task as the checkpoint was trained on it, and one model per file.
-
-    Args:
-        paths: checkpoints of one vocabulary; several make an ensemble.
-        name: another task than the checkpoint's; the options that all tasks share keep their stored
-            values. Of a model that was trained on several tasks one has to be named.
-        overrides: values of options that replace the stored ones (``data``, ``bpe_dir``, ...).
-        ema: take the averaged weights.
-    Returns: task, models in evaluation mode, and the stored configuration by group as plain data.
-    """
-    from ofa.tasks.fairseq_mixture import options_of
-
-    task, models, stored, name = None, [], {}, task_name(name)
-    for path in paths:
-        state = read_checkpoint(path, overrides)
-        if task is None:
-            stored = {
-                group: group_to_builtins(state["cfg"][group])
-                for group in ("task", "dataset", "common", "generation")
-                if state["cfg"].get(group) is not None
-            }
-            if (
-                stored["task"].get("_name") == "joint"
-            ):  # trained on several tasks: the options of the one that is asked for
-                stored["task"].update(options_of(name, path, state))
-            else:
-                stored["task"] = options_for(name, stored["task"], path)
-            stored["task"] = (
-                drawn_by(state)
-                | image_size_unless_known(path, state, {**stored["task"], **overrides})
-                | stored["task"]
-            )
-            task = setup_task(task_config(path, name, stored["task"], overrides))
-        models.append(build_network(path, state, task, ema))
-    return task, models, stored
 
 
 def task_name(name: str | None, where: str = "--task") -> str | None:

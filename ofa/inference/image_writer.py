@@ -49,18 +49,22 @@ class ImageWriter:
         Returns: what the names of its files begin with.
         """
         stem = f"{row:06d}_{safe_words(prediction.text)}".rstrip("_")
+        if prediction.image is not None:
+            self.write(f"{BEST}/{stem}.png", prediction.image)
         for number, one in enumerate((prediction, *prediction.others)):
-            if one.image is None:
-                continue
-            data = png(one.image)
-            path = path_below(self.folder, f"{EVERY}/{stem}_{number}.png")
-            one.file, one.image = str(path), None
-            write(path, data)
-            if number == 0:
-                write(path_below(self.folder, f"{BEST}/{stem}.png"), data)
+            if one.image is not None:
+                one.file = self.write(f"{EVERY}/{stem}_{number}.png", one.image)
+                one.image = None
         if reference is not None:
-            write(path_below(self.folder, f"{REFERENCE}/{stem}.png"), png(reference))
+            self.write(f"{REFERENCE}/{stem}.png", reference)
         return stem
+
+    def write(self, name: str, image: Image.Image) -> str:
+        """Returns: path of the file."""
+        path = path_below(self.folder, name)
+        with replacing(path, "wb") as file:
+            file.write(png(image))
+        return str(path)
 
 
 def safe_words(text: str) -> str:
@@ -73,8 +77,3 @@ def png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
-
-
-def write(path: Path, data: bytes) -> None:
-    with replacing(path, "wb") as file:
-        file.write(data)

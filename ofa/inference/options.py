@@ -78,15 +78,10 @@ class EmaOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BpeOptions:
-    """Where the vocabulary is."""
+class ModelOptions(CheckpointOptions, BaseOptions, EmaOptions, DeviceOptions):
+    """A model, and where it computes."""
 
     bpe_dir: str | None = option(None, "vocabulary folder, if it has moved since training")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelOptions(CheckpointOptions, BaseOptions, EmaOptions, BpeOptions, DeviceOptions):
-    """A model, and where it computes."""
 
 
 IMAGE_OPTIONS = """
@@ -98,6 +93,7 @@ GENERATION_OPTIONS = """
     sampling_topk sampling_topp diverse_beam_groups diverse_beam_strength constraint_range
     unnormalized
 """.split()
+TASK = "the task, where it differs from the training"
 
 
 def task_options() -> Iterable[type]:
@@ -115,40 +111,7 @@ def generation_options() -> type:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskFlags:
-    """Options of the task that are given anew."""
-
-    TITLE = "the task, where it differs from the training"
-
-    selected_cols: str | None = option(
-        None, "columns in the order the task names them", metavar="N,N,..."
-    )
-    bpe: Literal["gpt2", "bert", "sentencepiece"] | None = option(
-        None, "kind of vocabulary, if not as the folder tells"
-    )
-    task_options: dict[str, Any] = options_of(task_options)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageFlags:
-    """Options of text to image that are given anew."""
-
-    TITLE = "text to image"
-
-    image_options: dict[str, Any] = options_of(task_options, *IMAGE_OPTIONS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerationFlags:
-    """Options of generation that are given anew."""
-
-    TITLE = "generation"
-
-    generation: dict[str, Any] = options_of(generation_options, *GENERATION_OPTIONS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationOptions(ModelOptions, PrecisionOptions, ImageFlags, GenerationFlags, TaskFlags):
+class EvaluationOptions(ModelOptions, PrecisionOptions):
     """What to evaluate, and how. None: the value that the checkpoint stores, or the usual one.
 
     Several checkpoints, separated by ``:``, are an ensemble.
@@ -182,6 +145,17 @@ class EvaluationOptions(ModelOptions, PrecisionOptions, ImageFlags, GenerationFl
     jobs: int = option(1, "processes on this machine", least=1, also=("--nproc", "--processes"))
     num_workers: int = option(0, "data workers per process")
     seed: int = option(7, "seed of sampling")
+    image_options: dict[str, Any] = options_of(task_options, *IMAGE_OPTIONS, title="text to image")
+    generation: dict[str, Any] = options_of(
+        generation_options, *GENERATION_OPTIONS, title="generation"
+    )
+    selected_cols: str | None = option(
+        None, "columns in the order the task names them", metavar="N,N,...", title=TASK
+    )
+    bpe: Literal["gpt2", "bert", "sentencepiece"] | None = option(
+        None, "kind of vocabulary, if not as the folder tells", title=TASK
+    )
+    task_options: dict[str, Any] = options_of(task_options, title=TASK)
 
     @property
     def replaced(self) -> dict[str, Any]:

@@ -50,16 +50,13 @@ class Answer(str):
 
     def as_json(self) -> dict[str, Any]:
         """Plain data: ``{"answer": "a cat", "score": -0.31}``."""
-        region = {} if self.region is None else {"box": self.region.as_json()["box"]}
+        found: dict[str, Any] = {"answer": str(self), "score": rounded(self.score)}
+        if self.region is not None:
+            found["box"] = self.region.as_json()["box"]
         if self.objects:
-            named = [{"box": one.as_json()["box"], "label": name} for one, name in self.objects]
-            region["boxes"] = named
-        return {
-            "answer": str(self),
-            "score": rounded(self.score),
-            **region,
-            **others_as_json(self.others),
-        }
+            boxes = [{"box": one.as_json()["box"], "label": name} for one, name in self.objects]
+            found["boxes"] = boxes
+        return found | others_as_json(self.others)
 
 
 @dataclass
@@ -111,22 +108,13 @@ def region_of(prediction: Prediction, size: tuple[int, int]) -> Region:
 
 def answer_of(prediction: Prediction, size: tuple[int, int] | None) -> Answer:
     """Args: size: width and height of the image, pixels; None: there is none."""
-    region = region_of(prediction, size) if prediction.box and size else None
-    return Answer(
-        prediction.text,
-        prediction.score,
-        region,
-        [answer_of(one, size) for one in prediction.others],
-        [] if size is None else objects_of(prediction, size),
-    )
-
-
-def objects_of(prediction: Prediction, size: tuple[int, int]) -> list[tuple[Region, str]]:
-    """The regions that a prediction names and what they show. Args: size: as of ``region_of``."""
-    objects = []
-    for (x0, y0, x1, y1), name in prediction.boxes or ():
-        objects.append((region_of(Prediction("", box=(x0, y0, x1, y1)), size), name))
-    return objects
+    region, objects = None, []
+    if size is not None:
+        region = region_of(prediction, size) if prediction.box else None
+        for (x0, y0, x1, y1), name in prediction.boxes or ():
+            objects.append((region_of(Prediction("", box=(x0, y0, x1, y1)), size), name))
+    others = [answer_of(one, size) for one in prediction.others]
+    return Answer(prediction.text, prediction.score, region, others, objects)
 
 
 def others_as_json(others: Sequence[Answer | Region]) -> dict[str, Any]:

@@ -1,35 +1,27 @@
-"""Rows of files of pretraining, as a pretrained model is asked about them."""
+"""``ofa evaluate`` over the mixture of a pretraining: rows of its files, as a pretrained model is
+asked about them, and the score of each task."""
 
 import json
 import logging
-from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ofa.data.sample import TASK
 from ofa.errors import UserError
-from ofa.inference.evaluate import to_device
-from ofa.inference.predictor import OFA
+from ofa.inference.predictor import Predictor, cut
 from ofa.io.images import decode_image
 from ofa.io.progress import counted
 from ofa.io.stored_options import is_readable_path
-from ofa.metrics.pretraining import (
-    MASK,
-    Reply,
-    Score,
-    average_images,
-    codes_of,
-    commonest_codes,
-    middle_of,
-    score_pixels,
-)
+from ofa.metrics import pretraining as metrics
+from ofa.metrics.pretraining import MASK, Reply, Score, codes_of, middle_of
 from ofa.models.image_tokenizer.codec import load_image_tokenizer
+from ofa.task.prediction import BatchRow, Hypothesis, Prediction
 from ofa.task.pretraining_tasks import PAIR_TASKS, TASKS
 from ofa.task.task_spec import Decoding
 from ofa.task.text import clean_phrase
+from ofa.tasks.image_gen import num_codes
 from ofa.tasks.pretraining import MATCHING, TEXT_INFILLING
-from ofa.tokens.image_codes import CODE_SIDE
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +54,7 @@ class PretrainingEvalSet:
 
     def __init__(
         self,
-        model: OFA,
+        model: Predictor,
         files: Mapping[str, str | None],
         rows: int,
         negatives: str | None = None,
@@ -82,6 +74,7 @@ class PretrainingEvalSet:
             skip_bad_rows=0,
             disable_validation=False,
         )
+        self.task.spec = replace(self.task.spec, prediction=in_symbols)
         self.task.load_dataset("test")
         self.dataset = self.task.datasets["test"]
         self.samples: dict[str, list] = {task: [] for task in TASKS}
@@ -90,10 +83,11 @@ class PretrainingEvalSet:
     def collect(self) -> None:
         """Fill ``samples``. Rows that cannot be asked about are counted. Raises: UserError if
         there are no others."""
-        seen, start, broken = set(), 0, []
+        seen: set[tuple] = set()
+        start, broken = 0, []
         for (name, file), end in zip(self.dataset.files.items(), self.dataset.starts[1:].tolist()):
             tasks = PAIR_TASKS if file is self.dataset.pairs else [name]
-            for index in range(start, end):
+            for row in range(end - start):
                 lacking = [
                     task
                     for task in tasks
@@ -102,29 +96,33 @@ class PretrainingEvalSet:
                 if not lacking:
                     break
                 try:
-                    row = file[index - start]
-                    wanted = {
-                        task
-                        for task in self.dataset.tasks(name, index - start, row)
-                        if task in lacking and question_of(task, row) not in seen
-                    }
-                    parts = self.dataset[index] if wanted else ()
+                    self.take(name, file, start, row, lacking, seen)
                 except UserError as error:
                     broken.append(error)
-                    continue
-                for sample in (one for part in parts for one in part if one[TASK] in wanted):
-                    self.samples[sample[TASK]].append((sample, row))
-                    if sample[TASK] in SEVERAL and not self.repeated:
-                        seen.add(question_of(sample[TASK], row))
             start = end
         if broken and not any(self.samples.values()):
             raise broken[0]
         if broken:
-            logger.warning(
-                "%d rows cannot be asked about and are not scored, the first: %s",
-                len(broken),
-                broken[0],
-            )
+            message = "%d rows cannot be asked about and are not scored, the first: %s"
+            logger.warning(message, len(broken), broken[0])
+
+    def take(
+        self, name: str, file: Any, start: int, index: int, lacking: Sequence[str], seen: set[tuple]
+    ) -> None:
+        """The samples of a row. Args: start: number of the file's first row. seen: questions of
+        earlier rows; grows."""
+        row = file[index]
+        wanted = {
+            task
+            for task in self.dataset.tasks(name, index, row)
+            if task in lacking and question_of(task, row) not in seen
+        }
+        parts = self.dataset[start + index] if wanted else ()
+        for sample in (one for part in parts for one in part if one[TASK] in wanted):
+            task = sample[TASK]
+            self.samples[task].append((sample, row))
+            if task in SEVERAL and not self.repeated:
+                seen.add(question_of(task, row))
 
     def of_training(self) -> "PretrainingEvalSet":
         """Rows that the model was trained on, of the tasks that it is asked about."""
@@ -135,142 +133,141 @@ class PretrainingEvalSet:
         }
         return PretrainingEvalSet(self.model, files, TRAINING_ROWS, self.negatives, repeated=True)
 
+    # --- texts
+
     def targets(self, task: str) -> list[str]:
         return [self.text(task, sample["target"]) for sample, _ in self.samples[task]]
 
-    # --- texts
-    # ----------------------------------------------------------------------------------------------
+    def text(self, task: str, tokens: Any) -> str:
+        return self.in_words(task, self.task.vocabulary.pieces(tokens))
 
-    def text(self, task: str, tokens) -> str:
-        """Text of token ids; of text infilling the tokens as they are, of which a mask is one."""
-        vocabulary = self.task.vocabulary
-        ids = [
-            int(token)
-            for token in tokens
-            if int(token) not in (vocabulary.bos, vocabulary.eos, vocabulary.pad)
-        ]
-        pieces = vocabulary.pieces(ids, drop=())
+    def in_words(self, task: str, pieces: str) -> str:
+        """Text of tokens; of text infilling the tokens as they are, of which a mask is one."""
         return pieces if task == "text_infilling" else self.task.bpe.decode(pieces).strip()
 
-    def words(self, pieces: str) -> str:
+    def readable(self, pieces: str) -> str:
         """Tokens of text infilling as words between masks."""
-        return f" {MASK} ".join(
-            self.task.bpe.decode(part.strip()).strip() for part in pieces.split(MASK)
-        ).strip()
+        parts = [self.task.bpe.decode(part.strip()).strip() for part in pieces.split(MASK)]
+        return f" {MASK} ".join(parts).strip()
 
     def accepted(self, task: str) -> dict[tuple, list[str]]:
         """What all rows of the file say of each image, or region, that is asked about; reads
         the whole file."""
-        found: dict[tuple, list[str]] = {
-            question_of(task, row): [] for _, row in self.samples[task]
-        }
-        pairs, limit = self.dataset.pairs, self.task.cfg.max_tgt_length
-        for index in range(len(pairs)):
+        found: dict[tuple, list[str]] = {}
+        if task in SEVERAL:
+            found = {question_of(task, row): [] for _, row in self.samples[task]}
+        pairs, bpe = self.dataset.pairs, self.task.bpe
+        for index in range(len(pairs) if found else 0):
             row = pairs[index]
             try:
                 tasks = self.dataset.tasks("pairs", index, row)
             except UserError:  # a row of unknown type says nothing
                 continue
-            if (
-                task in tasks
-                and question_of(task, row) in found
-                and (text := clean_phrase(row["caption"], limit))
-            ):
-                found[question_of(task, row)].append(
-                    self.task.bpe.decode(self.task.bpe.encode(f" {text}")).strip()
-                )
+            if task not in tasks or question_of(task, row) not in found:
+                continue
+            if text := clean_phrase(row["caption"], self.task.cfg.max_tgt_length):
+                found[question_of(task, row)].append(bpe.decode(bpe.encode(f" {text}")).strip())
         return found
 
     # --- asking
-    # ---------------------------------------------------------------------------------------------
 
     def ask(self, task: str, beam: int = 3, batch_size: int = 50) -> list[Reply]:
         """What the model predicts for each row."""
-        samples, codes = self.samples[task], self.task.vocabulary.codes
-        count = (self.task.cfg.code_image_size // CODE_SIDE) ** 2
+        count, codes = num_codes(self.task.cfg), self.task.vocabulary.codes
         options: dict[str, Any] = {
             "beam": beam,
             "max_len_a": 0,
             "max_len_b": LENGTHS.get(task, count),
         }
         if task == "image_infilling":
-            options |= {
-                "beam": 1,
-                "gen_code": True,
-                "min_len": count,
-                "constraint_range": (codes.start, codes.stop),
-            }
-        network = self.model.network
-        generator = self.task.generator_for(
-            [network], Namespace(**options), Decoding(bins_only=task == "visual_grounding")
-        )
-        said = []
-        starts = range(0, len(samples), batch_size)
-        for start in counted(starts, len(starts), task, "batch"):
-            batch = self.dataset.batch(
-                [sample for sample, _ in samples[start : start + batch_size]]
-            )
-            batch = to_device(batch, self.model.device, self.model.dtype)
-            said += [
-                self.text(task, best[0]["tokens"].tolist())
-                for best in generator.generate([network], batch)
-            ]
-        accepted = self.accepted(task) if task in SEVERAL else {}
+            span = (codes.start, codes.stop)
+            options |= {"beam": 1, "gen_code": True, "min_len": count, "constraint_range": span}
+        rows = TaskRows(self.dataset, [sample for sample, _ in self.samples[task]])
+        batches = cut(len(rows.samples), batch_size)
+        decoding = Decoding(bins_only=task == "visual_grounding")
+        predicted = self.model.predict(self.task, rows, batches, decoding, options)
+        found = [
+            self.in_words(task, one.text)
+            for _, _, some in counted(predicted, len(batches), task, "batch")
+            for one in some
+        ]
+        accepted = self.accepted(task)
         return [
             self.reply(task, sample, row, one, accepted.get(question_of(task, row), ()))
-            for (sample, row), one in zip(samples, said)
+            for (sample, row), one in zip(self.samples[task], found)
         ]
 
     def reply(
-        self, task: str, sample: Mapping[str, Any], row: Mapping[str, str], said: str, accepted
+        self,
+        task: str,
+        sample: Mapping[str, Any],
+        row: Mapping[str, str],
+        prediction: str,
+        accepted: Sequence[str],
     ) -> Reply:
         source, target = (self.text(task, sample[part]) for part in ("source", "target"))
         readable = None
         if task == "text_infilling":
             before, behind = map(self.task.bpe.encode, TEXT_INFILLING)
             source = source.removeprefix(before).removesuffix(behind).strip()
-            readable = self.words(source), self.words(target), self.words(said)
-        return Reply(
-            source,
-            target,
-            said,
-            tuple(dict.fromkeys([target, *accepted])),
-            row.get("image", ""),
-            readable,
-        )
+            readable = self.readable(source), self.readable(target), self.readable(prediction)
+        references = tuple(dict.fromkeys([target, *accepted]))
+        return Reply(source, target, prediction, references, row.get("image", ""), readable)
 
     # --- images
-    # -------------------------------------------------------------------------------------------
 
-    def take_tokenizer(self, path: str) -> None:
-        """What makes images of codes. Raises: UserError if there is none, or it has another
-        codebook."""
-        self.task.image_tokenizer = load_image_tokenizer(path, self.model.device)
-        self.task.check_tokenizer()
-
-    def images(self, codes: list[str]) -> list:
+    def images(self, codes: Sequence[str]) -> list:
         return self.task.images(list(map(codes_of, codes)), self.model.device)
 
     def fill(
-        self, replies: list[Reply], training: "PretrainingEvalSet"
+        self, replies: Sequence[Reply], training: "PretrainingEvalSet"
     ) -> tuple[list[Reply], tuple[Score, ...]]:
         """Replies of image infilling with their images, and how far these are from the true
         ones."""
+        task = "image_infilling"
         true = [middle_of(decode_image(reply.image)) for reply in replies]
         filled = self.images([reply.prediction for reply in replies])
-        shown = [
-            middle_of(decode_image(row["image"])) for _, row in training.samples["image_infilling"]
-        ]
-        constants = {
-            "image of the commonest codes": self.images(
-                [commonest_codes(training.targets("image_infilling"))]
-            )[0]
-        }
-        constants |= average_images(shown)
-        found = score_pixels(
-            filled, true, self.images([reply.target for reply in replies]), constants
-        )
+        shown = [middle_of(decode_image(row["image"])) for _, row in training.samples[task]]
+        (commonest,) = self.images([metrics.commonest_codes(training.targets(task))])
+        constants = {"image of the commonest codes": commonest, **metrics.average_images(shown)}
+        of_true_codes = self.images([reply.target for reply in replies])
+        found = metrics.score_pixels(filled, true, of_true_codes, constants)
         return [replace(reply, filled=image) for reply, image in zip(replies, filled)], found
+
+    def scores(
+        self, beam: int, batch_size: int, tokenizer: str | None = None
+    ) -> Iterator[tuple[str, Score, list[Reply]]]:
+        """Of each task that has rows its score, and what was predicted.
+
+        Args: tokenizer: path of what makes images of codes, which image infilling is shown with.
+        Raises: UserError if it has another codebook.
+        """
+        if tokenizer:
+            self.task.image_tokenizer = load_image_tokenizer(tokenizer, self.model.device)
+            self.task.check_tokenizer()
+        training = self.of_training()
+        for task in filter(self.samples.get, TASKS):
+            replies = self.ask(task, beam, batch_size)
+            score = metrics.score(task, replies, training.targets(task))
+            if task == "image_infilling" and tokenizer:
+                replies, pixels = self.fill(replies, training)
+                score = replace(score, further=pixels)
+            yield task, score, replies
+
+
+class TaskRows:
+    """Samples of one task as what ``Predictor.predict`` reads."""
+
+    def __init__(self, dataset: Any, samples: Sequence[Any]):
+        self.samples, self.collater = samples, dataset.batch
+
+    def __getitem__(self, index: int) -> Any:
+        return self.samples[index]
+
+
+def in_symbols(hypothesis: Hypothesis, row: BatchRow, options: Any) -> Prediction:
+    """What was generated as tokens: a mask is one, and what is no text has no words."""
+    return Prediction(hypothesis.symbols, hypothesis.score)
 
 
 def question_of(task: str, row: Mapping[str, str]) -> tuple:

@@ -24,6 +24,7 @@ from ofa.io.flags import did_you_mean
 from ofa.io.image_paths import list_images
 from ofa.io.numbers import read_decimal
 from ofa.io.paths import path_within
+from ofa.io.text_files import read_lines
 from ofa.io.values import RowError, finding, in_fractions, load_values, text_of
 from ofa.task.columns import Column
 from ofa.task.text import JOIN
@@ -37,12 +38,9 @@ class Request:
     """One thing to ask.
 
     Args:
-        task: what is asked. words: what it asks with, by the name of the column; a region is a list
-            of four numbers.
-        image: path of the image. name: the same as it was given; both empty for tasks of texts
-            alone.
-        kept: further keys of the line.
-        where: ``file:row`` or the path, for messages.
+        image: its path. name: the same as it was given; both empty for tasks of texts alone.
+        words: what is asked with, by the name of the column; a region is a list of four numbers.
+        kept: further keys of the line. where: ``file:row`` or the path, for messages.
     """
 
     task: "TaskSpec"
@@ -56,11 +54,8 @@ class Request:
     def images(self) -> dict[str, Path]:
         """The images that it asks about: the first one under no name, a second one by the name
         of its column."""
-        first = {} if self.image is None else {"": self.image}
-        return {
-            **first,
-            **{name: word for name, word in self.words.items() if isinstance(word, Path)},
-        }
+        further = {name: word for name, word in self.words.items() if isinstance(word, Path)}
+        return further if self.image is None else {"": self.image, **further}
 
     @property
     def kind(self) -> tuple[str, ...]:
@@ -74,22 +69,15 @@ def tasks_called(name: str, flag: str = "--task") -> list["TaskSpec"]:
 
     Raises: UserError that lists the known names.
     """
-    from ofa.tasks import declared_specs, spec_of
+    from ofa.tasks import declared_specs, spec_of, specs_called
 
-    specs = declared_specs()
-    of_verb = [spec for spec in specs if spec.verb == name]
-    named = [spec for spec in specs if name in spec.names]
-    first = (
-        of_verb[0] if of_verb and not named else named[0] if len(named) > 1 else spec_of(name, flag)
-    )
+    called = specs_called(name)
+    first = called[0] if called else spec_of(name, flag)
     if first.generates_images:
         raise UserError(f"{flag}: task '{first.name}' makes images of texts; use ofa draw")
-    more = [
-        spec
-        for spec in specs
-        if spec.verb == first.verb and set(spec.needed_names) > set(first.needed_names)
-    ]
-    return [first, *more]
+    needed = set(first.needed_names)
+    same = [spec for spec in declared_specs() if spec.verb == first.verb]
+    return [first, *(spec for spec in same if set(spec.needed_names) > needed)]
 
 
 def usual_tasks(trained: Sequence["TaskSpec"] = ()) -> list["TaskSpec"]:
@@ -101,12 +89,8 @@ def usual_tasks(trained: Sequence["TaskSpec"] = ()) -> list["TaskSpec"]:
         (spec for spec in declared_specs() if spec.has("image")),
         key=lambda spec: not spec.usage.taught_by,
     )
-    found = [*(spec for spec in trained if not spec.generates_images), *specs]
-    return [
-        spec
-        for number, spec in enumerate(found)
-        if spec.name not in [one.name for one in found[:number]]
-    ]
+    first = [spec for spec in trained if not spec.generates_images]
+    return list({spec.name: spec for spec in (*first, *specs)}.values())
 
 
 def read_requests(
@@ -121,8 +105,7 @@ def read_requests(
     Args:
         source: an image file, a folder of image files, or a file of JSON lines (``.jsonl`` or
             ``.json``).
-        tasks: what may be asked where a line does not say it: the first of those that its words are
-            for.
+        tasks: what may be asked where a line does not say it: the first that its words are for.
         words: for every request that does not have them itself, by name.
         images: folders besides that of the file that its lines may name images of.
         flags: what the name of a misspelled word may have meant besides a column.
@@ -134,23 +117,29 @@ def read_requests(
     for name in () if lines else words:  # a line may name another task
         if not any(task.column(name) in task.asked for task in tasks):
             raise _unasked(name, tasks, flags)
-    if path.is_dir():
+    if lines:
+        numbered = enumerate(read_lines(path), 1)
         found = [
-            _request({}, image, image.name, tasks, words, str(image)) for image in list_images(path)
+            _of_line(line, path, f"{path}:{number}", tasks, words, images)
+            for number, line in numbered
+            if line.strip()
         ]
-    elif not path.is_file():
+        if not found:
+            raise UserError(
+                f'{path}: expects lines such as {{"image": "a.jpg"}}, found an empty file'
+            )
+    elif path.is_dir():
+        files = list_images(path)
+        found = [_request({}, file, file.name, tasks, words, str(file)) for file in files]
+    elif path.is_file():
+        found = [_request({}, path, source, tasks, words, source)]
+    else:
         raise UserError(
             f"{source}: expects an image, a folder of images or a .jsonl file, found nothing there"
         )
-    elif lines:
-        found = _lines(path, tasks, words, images)
-    else:
-        found = [_request({}, path, source, tasks, words, source)]
     for name in filter(words.get, words):
-        if not any(
-            (column := request.task.column(name)) and column.public_name in request.words
-            for request in found
-        ):
+        columns = [(request, request.task.column(name)) for request in found]
+        if not any(column and column.public_name in request.words for request, column in columns):
             raise _unasked(name, [request.task for request in found], flags)
     return found
 
@@ -166,57 +155,44 @@ def _unasked(name: str, tasks: Sequence["TaskSpec"], flags: Iterable[str]) -> Us
     )
 
 
-def _lines(
-    path: Path, tasks: Sequence["TaskSpec"], words: Mapping[str, Any], images: Sequence[str]
-) -> list[Request]:
-    requests = []
+def _of_line(
+    line: str,
+    path: Path,
+    where: str,
+    tasks: Sequence["TaskSpec"],
+    words: Mapping[str, Any],
+    images: Sequence[str],
+) -> Request:
+    """The request of a line of a file. Args: path: of the file."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
+        entry = load_values(line)
+    except ValueError as error:
         raise UserError(
-            f"{path}: expects UTF-8 text, found other bytes ({error.reason}); save it as UTF-8"
+            f"{where}: expects one JSON object per line, found {line[:60]!r} ({error})"
         ) from None
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            entry = load_values(line)
-        except ValueError as error:
-            raise UserError(
-                f"{where}: expects one JSON object per line, found {line[:60]!r} ({error})"
-            ) from None
-        if not isinstance(entry, dict):
-            raise UserError(f'{where}: expects an object with "image": "path", found {line[:60]!r}')
-        asked = tasks_called(str(entry["task"]), f"{where}: --task") if "task" in entry else tasks
-        key = next((key for key in image_keys(asked) if key in entry), "")
-        if not key and (texts := [task for task in asked if not task.has("image")]):
-            requests.append(_request(entry, None, "", texts, words, where))
-            continue
-        if not isinstance(entry.get(key), str) or not entry[key].strip():
-            raise UserError(f'{where}: expects an object with "image": "path", found {line[:60]!r}')
-        others = {name for task in asked for column in task.images[1:] for name in column.names}
-        paths = {
-            name: _image_path(path.parent, value, where, images)
-            for name, value in entry.items()
-            if name == key or (name in others and isinstance(value, str))
-        }
-        requests.append(_request({**entry, **paths}, paths[key], entry[key], asked, words, where))
-    if not requests:
-        raise UserError(f'{path}: expects lines such as {{"image": "a.jpg"}}, found an empty file')
-    return requests
+    no_image = UserError(f'{where}: expects an object with "image": "path", found {line[:60]!r}')
+    if not isinstance(entry, dict):
+        raise no_image
+    asked = tasks_called(str(entry["task"]), f"{where}: --task") if "task" in entry else tasks
+    key = next((key for key in image_keys(asked) if key in entry), "")
+    if not key and (texts := [task for task in asked if not task.has("image")]):
+        return _request(entry, None, "", texts, words, where)
+    name = entry.get(key)
+    if not isinstance(name, str) or not name.strip():
+        raise no_image
+    others = {name for task in asked for column in task.images[1:] for name in column.names}
+    paths = {
+        column: _image_path(path.parent, value, where, images)
+        for column, value in entry.items()
+        if column == key or (column in others and isinstance(value, str))
+    }
+    return _request({**entry, **paths}, paths[key], name, asked, words, where)
 
 
 def image_keys(tasks: Sequence["TaskSpec"]) -> list[str]:
     """What the key of the (first) image may be."""
-    return list(
-        dict.fromkeys(
-            [
-                "image",
-                *(name for task in tasks for column in task.images[:1] for name in column.names),
-            ]
-        )
-    )
+    names = [name for task in tasks for column in task.images[:1] for name in column.names]
+    return list(dict.fromkeys(["image", *names]))
 
 
 def _image_path(folder: Path, name: str, where: str, images: Sequence[str]) -> Path:
@@ -245,6 +221,7 @@ def _request(
     words: Mapping[str, Any],
     where: str,
 ) -> Request:
+    """Args: entry: a line. words: for columns that it has not. tasks: what it may ask."""
     said = {key: value for key, value in {**words, **entry}.items() if value is not None}
     task = _chosen(tasks, said)
     if "task" not in entry and not task.needed_names:
@@ -256,38 +233,33 @@ def _request(
             )
     chosen = {}
     for column in task.asked:
-        name_in_line = next(
-            (known for known in (column.public_name, *column.names) if known in said), None
-        )
-        if name_in_line is not None:
-            chosen[column.public_name] = _word(task, column, said[name_in_line], where)
+        known = next(filter(said.__contains__, (column.public_name, *column.names)), None)
+        if known is not None:
+            chosen[column.public_name] = _word(task, column, said[known], where)
         elif column.needed:
-            raise UserError(
-                f"{where}: '{task.verb}' expects \"{column.public_name}\": {column.noun}, found"
-                f" None; give it in the line or by --{column.public_name}"
-            )
-    asked = {known for column in task.asked for known in column.names}
-    kept = {
-        key: value
-        for key, value in entry.items()
-        if key not in (*image_keys([task]), "task", *asked)
-    }
+            raise _missing(task, column, None, where)
+    used = {"task", *image_keys([task]), *(known for one in task.asked for known in one.names)}
+    kept = {key: value for key, value in entry.items() if key not in used}
     return Request(task, image, name, chosen, kept, where)
+
+
+def _missing(task: "TaskSpec", column: Column, found: Any, where: str) -> UserError:
+    name = column.public_name
+    return UserError(
+        f"{where}: '{task.verb}' expects \"{name}\": {column.noun}, found {found!r}; give it in"
+        f" the line or by --{name}"
+    )
 
 
 def _chosen(tasks: Sequence["TaskSpec"], said: Mapping[str, Any]) -> "TaskSpec":
     """The first of the tasks that uses most of what is said, and lacks nothing; the first of all
     if each lacks something."""
 
-    def used(task: "TaskSpec") -> int:
-        return sum(any(name in said for name in column.names) for column in task.asked)
+    def is_said(column: Column) -> bool:
+        return any(name in said for name in column.names)
 
-    whole = [
-        task
-        for task in tasks
-        if all(any(name in said for name in column.names) for column in task.asked if column.needed)
-    ]
-    return max(whole, key=used) if whole else tasks[0]
+    whole = [task for task in tasks if all(is_said(one) for one in task.asked if one.needed)]
+    return max(whole, key=lambda task: sum(map(is_said, task.asked)), default=tasks[0])
 
 
 def _word(task: "TaskSpec", column: Column, value: Any, where: str) -> Any:
@@ -305,10 +277,7 @@ def _word(task: "TaskSpec", column: Column, value: Any, where: str) -> Any:
     except RowError as error:
         raise UserError(f"{where}: '{task.verb}' expects {error}; write it in quotes") from None
     if column.needed and not text.strip():
-        raise UserError(
-            f"{where}: '{task.verb}' expects \"{name}\": {column.noun}, found {text!r}; give it in"
-            f" the line or by --{name}"
-        )
+        raise _missing(task, column, text, where)
     return text
 
 
@@ -325,26 +294,18 @@ def _object(name: str, number: int, value: Any, where: str) -> str:
 
 
 def _region(name: str, value: Any, where: str) -> list[float]:
-    numbers = (
-        value.split(",")
-        if isinstance(value, str)
-        else value
-        if isinstance(value, (list, tuple))
-        else ()
-    )
+    """Corners of a box, as a list or ``"3,4,90,80"``. Raises: UserError."""
+    numbers = value.split(",") if isinstance(value, str) else value
+    hint = "left is below right, top below bottom"
     try:
         x0, y0, x1, y1 = region = [read_decimal(number) for number in numbers]
+        if in_fractions(region):
+            hint = "are these fractions of the image?"
+        elif isinstance(numbers, (list, tuple)) and x0 < x1 and y0 < y1:
+            return region
     except (TypeError, ValueError):
-        region = []
-    fractions = bool(region) and in_fractions(region)
-    if not region or fractions or x1 <= x0 or y1 <= y0:
-        hint = (
-            "are these fractions of the image?"
-            if fractions
-            else "left is below right, top below bottom"
-        )
-        raise UserError(
-            f'{where}: expects "{name}": [left, top, right, bottom] in pixels, found '
-            f"{repr(value[:60]) if isinstance(value, str) else finding(value)}; {hint}"
-        )
-    return region
+        pass
+    found = repr(value[:60]) if isinstance(value, str) else finding(value)
+    raise UserError(
+        f'{where}: expects "{name}": [left, top, right, bottom] in pixels, found {found}; {hint}'
+    )

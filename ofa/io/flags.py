@@ -44,12 +44,16 @@ def option(default: Any = MISSING, help: str = "", **metadata: Any) -> Any:
         rest: all that follows, flags too.
         empty: the flag may stand alone.
         choices: the values allowed, or a function that returns them.
+        title: of the group in which the help lists it, if not that of the class.
     """
     return field(default=default, metadata={"help": help, **metadata})
 
 
 def options_of(
-    source: Callable[[], type | Iterable[type]], *names: str, defaults: bool = False
+    source: Callable[[], type | Iterable[type]],
+    *names: str,
+    defaults: bool = False,
+    title: str = "",
 ) -> Any:
     """A field for options that other dataclasses hold: a dictionary of those that were given.
 
@@ -57,10 +61,10 @@ def options_of(
         names: of the options; none: all that the class has no field of its own for.
         source: returns the dataclasses, so that they may be imported when the command line is read.
         defaults: those that were not given have the default of their dataclass.
+        title: as of ``option``.
     """
-    return field(
-        default_factory=dict, metadata={"source": source, "names": names, "defaults": defaults}
-    )
+    metadata = {"source": source, "names": names, "defaults": defaults, "title": title}
+    return field(default_factory=dict, metadata=metadata)
 
 
 def words(help: str) -> Any:
@@ -77,7 +81,7 @@ def add_flags(parser: "Parser", options: type) -> None:
     for flag in getattr(options, "IGNORED", ()):
         parser.add_argument(flag, action=Ignored, help=argparse.SUPPRESS)
     for item in fields(options):
-        group = _group(parser, options, item.name)
+        group = _group(parser, options, item)
         if "source" in item.metadata:
             for given, hint in borrowed(options, item):
                 default = given.default if item.metadata["defaults"] else None
@@ -213,10 +217,10 @@ def number(kind: type, least: float | None = None) -> Callable[[str], Any]:
     return read_number
 
 
-def _group(parser: argparse.ArgumentParser, options: type, name: str) -> Any:
-    """Where the help lists a flag: by the class that declares it first."""
-    owner = [one for one in options.__mro__ if name in one.__dict__.get("__annotations__", {})][-1]
-    title = owner.__dict__.get("TITLE")
+def _group(parser: argparse.ArgumentParser, options: type, item: Field) -> Any:
+    """Where the help lists a flag: by its title, or that of the class that declares it first."""
+    declared = [one for one in options.__mro__ if item.name in vars(one).get("__annotations__", {})]
+    title = item.metadata.get("title") or vars(declared[-1]).get("TITLE")
     if not title:
         return parser
     known = {group.title: group for group in parser._action_groups}

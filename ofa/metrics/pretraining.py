@@ -18,12 +18,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ofa.metrics.caption_scores import SINGLE_IMAGE, caption_scores
+from ofa.metrics.detection import HIT, matches
 from ofa.task.constant_baseline import commonest_and_others
 from ofa.tokens.boxes import box_overlap, text_to_bins, text_to_objects
 
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 CODE = re.compile("<code_([0-9]{1,9})>")
 MASK = "<mask>"
 CANDIDATES, CAPTION_CANDIDATES = 200, 40  # constant answers that are tried
-HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Reply:
         references: accepted texts, where there may be several. image: base64 of the image, or
             empty.
         readable: source, target and the prediction in words, where tokens are none.
-        filled: the image that the codes that were said stand for.
+        filled: the image that the predicted codes stand for.
     """
 
     source: str
@@ -78,61 +78,46 @@ class Score:
     further: tuple["Score", ...] = ()
 
 
-# the prediction to each row, the rows -> figure
-Said = Callable[[Sequence[str], Sequence[Reply]], float]
+Measure = Callable[[Sequence[str], Sequence[Reply]], float]  # predictions, rows -> figure
+Counts = Callable[[str, Reply], tuple[float, float]]  # prediction, row -> (right, of how many)
 
 
-def cider(said: Sequence[str], rows: Sequence[Reply]) -> float:
-    return caption_scores(said, [list(row.references) for row in rows], ["CIDEr"]).overall["CIDEr"]
+def cider(found: Sequence[str], rows: Sequence[Reply]) -> float:
+    return caption_scores(found, [list(row.references) for row in rows], ["CIDEr"]).overall["CIDEr"]
 
 
-def exact(said: Sequence[str], rows: Sequence[Reply]) -> float:
-    return sum(text.strip() == row.target.strip() for text, row in zip(said, rows)) / len(rows)
+def share(counts: Counts, found: Sequence[str], rows: Sequence[Reply]) -> float:
+    """What is right among all that is counted."""
+    right, every = zip(*map(counts, found, rows))
+    return sum(right) / max(1, sum(every))
 
 
-def fitting(said: Sequence[str], rows: Sequence[Reply]) -> float:
-    return sum(text.strip() in row.references for text, row in zip(said, rows)) / len(rows)
+def exact(text: str, row: Reply) -> tuple[float, float]:
+    return text.strip() == row.target.strip(), 1
 
 
-def overlapping(said: Sequence[str], rows: Sequence[Reply]) -> float:
-    found = [text_to_bins(text) for text in said]
-    return sum(
-        len(bins) == 4 and overlap(bins, text_to_bins(row.target)) >= HALF
-        for bins, row in zip(found, rows)
-    ) / len(rows)
+def fitting(text: str, row: Reply) -> tuple[float, float]:
+    return text.strip() in row.references, 1
 
 
-def overlap(a: Sequence[int], b: Sequence[int]) -> float:
-    """Intersection over union of boxes in location bins."""
-    return float(
-        box_overlap(torch.tensor([a], dtype=torch.float32), torch.tensor([b], dtype=torch.float32))[
-            0
-        ]
-    )
+def overlapping(text: str, row: Reply) -> tuple[float, float]:
+    bins = text_to_bins(text)
+    return len(bins) == 4 and float(box_overlap(bins, text_to_bins(row.target))) >= HIT, 1
 
 
-def detection_f1(said: Sequence[str], rows: Sequence[Reply]) -> float:
-    right = named = true = 0
-    for text, row in zip(said, rows):
-        found, expected = text_to_objects(text), text_to_objects(row.target)
-        named, true = named + len(found), true + len(expected)
-        for box, name in found:
-            fitting = [one for one in expected if one[1] == name and overlap(box, one[0]) >= HALF]
-            if fitting:
-                expected.remove(fitting[0])
-                right += 1
-    return 2 * right / max(1, named + true)
+def objects(text: str, row: Reply) -> tuple[float, float]:
+    """Counts of F1."""
+    named, true = text_to_objects(text), text_to_objects(row.target)
+    return 2 * matches(named, true), len(named) + len(true)
 
 
 def codes_of(text: str) -> list[int]:
     return [int(code) for code in CODE.findall(text)]
 
 
-def right_codes(said: Sequence[str], rows: Sequence[Reply]) -> float:
-    pairs = [(codes_of(text), codes_of(row.target)) for text, row in zip(said, rows)]
-    return sum(a == b for found, true in pairs for a, b in zip(found, true)) / max(
-        1, sum(len(true) for _, true in pairs)
-    )
+def codes(text: str, row: Reply) -> tuple[float, float]:
+    true = codes_of(row.target)
+    return sum(a == b for a, b in zip(codes_of(text), true)), len(true)
 
 
 def masked_places(row: Reply) -> set[int]:
@@ -142,80 +127,58 @@ def masked_places(row: Reply) -> set[int]:
     return set(range(len(true))) - {block.b + k for block in blocks for k in range(block.size)}
 
 
-def right_masked(said: Sequence[str], rows: Sequence[Reply]) -> float:
-    """Share of the masked tokens that the prediction has at their place between the others."""
-    right = total = 0
-    for text, row in zip(said, rows):
-        masked, true = masked_places(row), row.target.split()
-        blocks = difflib.SequenceMatcher(
-            None, true, text.split(), autojunk=False
-        ).get_matching_blocks()
-        right += len(masked & {block.a + k for block in blocks for k in range(block.size)})
-        total += len(masked)
-    return right / max(1, total)
+def masked(text: str, row: Reply) -> tuple[float, float]:
+    """Masked tokens that the prediction has at their place between the others."""
+    places, true = masked_places(row), row.target.split()
+    blocks = difflib.SequenceMatcher(None, true, text.split(), autojunk=False).get_matching_blocks()
+    found = {block.a + k for block in blocks for k in range(block.size)}
+    return len(places & found), len(places)
 
 
-@dataclass(frozen=True)
-class Measure:
-    """How a task is scored. Args: tried: how many constant answers."""
-
-    name: str
-    score: Said
-    tried: int = CANDIDATES
-
-
-MEASURES = {
-    "caption": (Measure("CIDEr", cider, CAPTION_CANDIDATES),),
-    "qa": (Measure("accuracy", exact),),
-    "visual_grounding": (Measure("accuracy@0.5", overlapping),),
-    "grounded_captioning": (
-        Measure("CIDEr", cider, CAPTION_CANDIDATES),
-        Measure("fitting phrases", fitting),
-    ),
-    "image_text_matching": (Measure("accuracy", exact),),
-    "detection": (Measure("F1@0.5", detection_f1),),
-    "image_infilling": (Measure("right codes", right_codes),),
-    "text_infilling": (Measure("masked tokens", right_masked),),
+right_codes = partial(share, codes)
+MEASURES: dict[str, dict[str, Measure]] = {
+    "caption": {"CIDEr": cider},
+    "qa": {"accuracy": partial(share, exact)},
+    "visual_grounding": {"accuracy@0.5": partial(share, overlapping)},
+    "grounded_captioning": {"CIDEr": cider, "fitting phrases": partial(share, fitting)},
+    "image_text_matching": {"accuracy": partial(share, exact)},
+    "detection": {"F1@0.5": partial(share, objects)},
+    "image_infilling": {"right codes": right_codes},
+    "text_infilling": {"masked tokens": partial(share, masked)},
 }
 
 
 def score(task: str, replies: Sequence[Reply], training_targets: Sequence[str]) -> Score:
     """The figures of a task and of the constant baselines. Args: training_targets: of
     training rows."""
-    if len(replies) == 1 and MEASURES[task][0].score is cider:
+    measures = MEASURES[task]
+    if len(replies) == 1 and "CIDEr" in measures:
         logger.warning(SINGLE_IMAGE)
-    first, *further = (
-        score_by(measure, task, replies, training_targets) for measure in MEASURES[task]
-    )
+    first, *further = (score_by(name, task, replies, training_targets) for name in measures)
     return replace(first, further=tuple(further))
 
 
 def score_by(
-    measure: Measure, task: str, replies: Sequence[Reply], training_targets: Sequence[str]
+    name: str, task: str, replies: Sequence[Reply], training_targets: Sequence[str]
 ) -> Score:
     """The figure by one measure."""
+    measure = MEASURES[task][name]
 
     def of(answer: str) -> float:
-        said = [
-            row.source.replace(MASK, answer) if task == "text_infilling" else answer
-            for row in replies
-        ]
-        return measure.score(said, replies)
+        if task == "text_infilling":
+            return measure([row.source.replace(MASK, answer) for row in replies], replies)
+        return measure([answer] * len(replies), replies)
 
     if task == "text_infilling":  # the same word at every mask
         training_targets = [word for text in training_targets for word in text.split()]
-    candidates = commonest_and_others(training_targets, measure.tried)
+    tried = CAPTION_CANDIDATES if name == "CIDEr" else CANDIDATES
+    candidates = commonest_and_others(training_targets, tried)
     if task == "image_infilling":
         candidates = [commonest_codes(training_targets), *candidates]
     constants = {answer: of(answer) for answer in candidates}
-    best = max(constants, key=lambda answer: constants[answer]) if constants else ""
-    return Score(
-        measure.name,
-        measure.score([row.prediction for row in replies], replies),
-        constants.get(best, 0.0),
-        best,
-        len(replies),
-    )
+    best = max(constants, key=constants.__getitem__, default="")
+    model = measure([row.prediction for row in replies], replies)
+    return Score(name, model, constants.get(best, 0.0), best, len(replies))
 
 
 def commonest_codes(targets: Sequence[str]) -> str:
@@ -224,8 +187,7 @@ def commonest_codes(targets: Sequence[str]) -> str:
     return " ".join(f"<code_{Counter(column).most_common(1)[0][0]}>" for column in columns)
 
 
-# ------------------------------------------------------------------------------------------- filled
-# images
+# --- filled images
 
 
 def middle_of(image: Image.Image) -> Image.Image:
@@ -237,20 +199,14 @@ def middle_of(image: Image.Image) -> Image.Image:
 def average_images(images: Sequence[Image.Image]) -> dict[str, Image.Image]:
     """The image of each pixel's mean, and that of its median."""
     stack = np.stack([np.asarray(one) for one in images])
-    return {
-        "mean image": Image.fromarray(stack.mean(0).round().astype(np.uint8)),
-        "median image": Image.fromarray(np.median(stack, axis=0).round().astype(np.uint8)),
-    }
+    averages = {"mean image": stack.mean(0).round(), "median image": np.median(stack, axis=0)}
+    return {name: Image.fromarray(one.astype(np.uint8)) for name, one in averages.items()}
 
 
 def pixel_errors(found: Sequence[Image.Image], true: Sequence[Image.Image]) -> dict[str, float]:
     """Mean, and root of the mean squared, difference of pixels, in levels from 0 to 255."""
-    off = np.stack(
-        [
-            np.asarray(a, dtype=np.float32) - np.asarray(b, dtype=np.float32)
-            for a, b in zip(found, true, strict=True)
-        ]
-    )
+    a, b = (np.stack([np.asarray(one, np.float32) for one in images]) for images in (found, true))
+    off = a - b
     return {
         "mean pixel error": float(np.abs(off).mean()),
         "RMS pixel error": float(np.sqrt((off**2).mean())),
@@ -271,16 +227,9 @@ def score_pixels(
     """
     model, perfect = pixel_errors(filled, true), pixel_errors(of_true_codes, true)
     errors = {name: pixel_errors([image] * len(true), true) for name, image in constants.items()}
-    best = {measure: min(errors, key=lambda name: errors[name][measure]) for measure in model}
-    return tuple(
-        Score(
-            measure,
-            model[measure],
-            errors[best[measure]][measure],
-            best[measure],
-            len(true),
-            lower_is_better=True,
-            reachable=perfect[measure],
-        )
-        for measure in model
-    )
+    scores = []
+    for measure, error in model.items():
+        best = min(errors, key=lambda name: errors[name][measure])
+        constant = errors[best][measure]
+        scores.append(Score(measure, error, constant, best, len(true), True, perfect[measure]))
+    return tuple(scores)

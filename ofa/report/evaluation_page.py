@@ -3,45 +3,20 @@
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ofa.report.options import PageOptions
 from ofa.report.page import ANSWERS, CAPTIONS, Item, Report, Table, Tile, choose_rows
 from ofa.report.training_log import stage_times, training_curves
-from ofa.task.prediction import Prediction
-from ofa.task.task_spec import Scores, TaskSpec
+from ofa.task.scoring import Evaluation
+from ofa.task.task_spec import Scores
 
 # of the scores of captions; other tasks show all they have
 LEADING = ("CIDEr", "BLEU-4", "ROUGE-L", "METEOR")
 
 
-@dataclass(kw_only=True)
-class Outcome:
-    """What a page is made of.
-
-    Args:
-        predictions, references: one per row; references None if the rows have none.
-        row: number of a row -> its columns by name.
-        subset: name of the predicted rows. model: checkpoint or result file. source: of the rows.
-        constant: the constant baseline and its scores. seconds: that the evaluation took.
-    """
-
-    spec: TaskSpec
-    predictions: Sequence[Prediction]
-    references: Sequence[Any] | None
-    row: Callable[[int], Mapping[str, str]]
-    subset: str
-    model: str
-    source: str
-    scores: Scores | None = None
-    constant: tuple[str, dict[str, float]] | None = None
-    seconds: float | None = None
-
-
-def evaluation_report(outcome: Outcome, options: PageOptions) -> Report:
+def evaluation_report(outcome: Evaluation, options: PageOptions) -> Report:
     """The page of an evaluation."""
     scores = outcome.scores or Scores()
     items = _items(outcome, scores, options.report_images)
@@ -49,8 +24,8 @@ def evaluation_report(outcome: Outcome, options: PageOptions) -> Report:
     shown = f", {len(items)} of them on this page" if len(items) < rows else ""
     draws = outcome.spec.generates_images
     log = _text_of(options.training_log) if options.training_log else ""
-    baseline = [("constant baseline", outcome.constant[1])] if outcome.constant else []
-    tables = [score_table(scores, [*options.compare, *baseline])] if scores.overall else []
+    columns = [*options.compare, *outcome.baseline]
+    tables = [score_table(scores, columns)] if scores.overall else []
     if options.timings:
         took = {} if outcome.seconds is None else {"evaluation": outcome.seconds}
         tables.append(stage_times(options.timings, **took))
@@ -75,7 +50,7 @@ def _text_of(path: str) -> str:
     return Path(path).read_text(encoding="utf-8", errors="replace")
 
 
-def _items(outcome: Outcome, scores: Scores, limit: int) -> list[Item]:
+def _items(outcome: Evaluation, scores: Scores, limit: int) -> list[Item]:
     """The images to show; without scores in the order of the file."""
     columns = list(scores.by_row.values())
     ranking = columns[0] if columns else list(range(len(outcome.predictions)))

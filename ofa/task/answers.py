@@ -18,7 +18,6 @@ from ofa.io.json_files import load_json
 from ofa.task.label_file import read_label_file
 from ofa.task.prediction import BatchRow
 from ofa.task.task_spec import Decoding, TaskOptions
-from ofa.tokens.trie import Trie
 
 LISTED = 30  # missing answers that a message names
 INFERENCE_TYPES = ("allcand", "beamsearch")
@@ -130,6 +129,8 @@ class AnswerSet:
             raise UserError(
                 f"answer set: expected answers with at least one token, found {finding}"
             )
+        from ofa.tokens.trie import Trie  # imports torch, which options do without
+
         self.trie = Trie(eos, ([bos, *tokens, eos] for tokens in self.tokens))
         self._lengths = {text: len(tokens) for text, tokens in zip(self.texts, self.tokens)}
 

@@ -18,11 +18,9 @@ class BatchRow:
     """What predictions and metrics may know of a row of a batch, besides the prediction.
 
     Args:
-        id: as in the file. target: the decoded target text. target_str: the target as in the file,
-            for tasks that keep it.
-        ref_dict: accepted answer -> score, for tasks that have several.
+        target: the decoded target text. target_str: the target as in the file, where it is kept.
+        ref_dict: accepted answer -> score. region_coord: the true box, xyxy in original pixels.
         w_resize_ratio, h_resize_ratio: model pixels per original pixel.
-        region_coord: xyxy in original pixels, the true box.
         source: the decoded source text, for tasks that draw.
     """
 
@@ -42,8 +40,8 @@ class Hypothesis:
 
     Args:
         text: in words; symbols such as ``<bin_12>`` stand as they are.
-        score: as hypotheses are compared by: mean (or summed, ``--unnormalized``) log-probability
-            of the tokens; of a ranked answer the log-probability among all answers.
+        score: mean (or summed, ``--unnormalized``) log-probability of the tokens; of a ranked
+            answer the log-probability among all answers.
         symbols: entries of the vocabulary separated by spaces, e.g. ``<bin_12> <bin_40>``.
     """
 
@@ -57,18 +55,12 @@ class Prediction:
     """What a hypothesis means.
 
     Args:
-        text: the answer, as it is scored and written.
-        score: of the hypothesis.
-        box: xyxy in pixels of the original image, inside of it. bins: the same as the network
-            predicts it.
+        text: the answer, as it is scored and written. score: of the hypothesis.
+        box: xyxy in pixels of the original image, inside of it. bins: as the network predicts it.
+            decoded_box: before it is clipped to the image; None: the same.
         boxes: all objects that it names, with their names; None: the task predicts none.
-        decoded_box: what the bins say before it is clipped to the image; None: the same as
-            ``box``.
-        codes: of a drawn image, row by row from the top. image: the image itself, as long as
-            it is not in a file.
-        file: where it lies. clip_score: how well it fits what was asked (``--clip-model-path``,
-            ``--image-text-scorer``).
-        seed: what its random numbers came from.
+        codes: of a drawn image, row by row from the top. image: as long as it is in no file.
+            clip_score: how well it fits what was asked. seed: of its random numbers.
         reference: the row's accepted answer, for tasks whose result file holds it.
         others: the predictions of the other hypotheses, best first; only of the best one.
     """
@@ -93,9 +85,8 @@ class Shown:
     """How a row and what was predicted for it look on a page.
 
     Args:
-        question: what was asked, if it differs from row to row. answer: the prediction in words; of
-            a box nothing.
-        references: accepted answers in words.
+        question: what was asked, if it differs from row to row.
+        answer: the prediction in words; of a box nothing. references: accepted answers in words.
         boxes: (one of ``ofa.report.page.OUTLINES``, xyxy in pixels) of each box to draw.
         image: base64 of an image to show instead of the row's.
     """

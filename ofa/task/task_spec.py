@@ -21,9 +21,8 @@ import random
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
-import torch
 from PIL import Image
 
 from ofa.errors import UserError, place
@@ -40,6 +39,9 @@ from ofa.task.prediction import (
 )
 from ofa.task.text import JOIN, parse_answers
 from ofa.tokens.boxes import parse_box
+
+if TYPE_CHECKING:
+    import torch  # only where samples are made: commands start without it
 
 
 @dataclass
@@ -160,8 +162,8 @@ class Example:
     source: Text  # what is asked; the leading space of the English prompts is part of it
     target: Text  # what is expected, without the end symbol
     id: Union[str, int, None] = None  # written to the result file
-    image: Union[Image.Image, torch.Tensor, None] = None
-    image_2: Union[Image.Image, torch.Tensor, None] = None  # for ``--num-image-types 2``
+    image: Union[Image.Image, "torch.Tensor", None] = None
+    image_2: Union[Image.Image, "torch.Tensor", None] = None  # for ``--num-image-types 2``
     answers: Optional[Sequence[str]] = None  # to this row, where they differ from row to row
     max_source_tokens: Optional[int] = None  # start and end symbol not counted
     max_target_tokens: Optional[int] = None  # end symbol not counted

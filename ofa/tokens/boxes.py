@@ -12,14 +12,20 @@ All functions take tensors, arrays or nested lists of shape [..., 4] in the orde
 return tensors. ``image_size`` is (width, height) of the image in pixels.
 """
 
+from __future__ import annotations  # of tensors: torch is imported where there are some
+
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
 from ofa.errors import UserError, place
 from ofa.io.numbers import read_decimal
 from ofa.tokens.vocabulary import bin_symbol
+
+if TYPE_CHECKING:
+    import torch
 
 NamedBox = tuple[Sequence[float], str]
 LARGEST = 1e9  # pixels: of larger boxes, products are infinite in float32
@@ -45,6 +51,8 @@ def boxes_to_bins(
     Returns: int64[..., 4] in [0, num_bins); what lies beyond the image is moved onto the last bin.
     Raises: ValueError if a box has x1 < x0 or y1 < y0, or a coordinate is not finite.
     """
+    import torch
+
     boxes = torch.as_tensor(boxes_px, dtype=torch.float32)
     if not torch.isfinite(boxes).all():
         raise ValueError(f"expected finite box coordinates, found {boxes.tolist()}")
@@ -57,6 +65,8 @@ def boxes_to_bins(
 
 def squashed_to_bins(boxes, max_image_size: int = 512, num_bins: int = 1000) -> torch.Tensor:
     """The same of boxes that are already in pixels of the square."""
+    import torch
+
     boxes = torch.as_tensor(boxes, dtype=torch.float32)
     bins = (boxes / max_image_size * (num_bins - 1)).round()  # float32 and this order: as upstream
     return bins.clamp(0, num_bins - 1).long()  # in this order: the integer of a large float is any
@@ -75,6 +85,8 @@ def bins_to_boxes(
 
     Args: clip: move corners beyond the image onto its border (upstream does not).
     """
+    import torch
+
     squashed = torch.as_tensor(bins, dtype=torch.float32) / (num_bins - 1) * max_image_size
     boxes = squashed / _factors(image_size, patch_image_size)
     return clip_boxes(boxes, image_size) if clip else boxes
@@ -82,7 +94,7 @@ def bins_to_boxes(
 
 def bins_to_text(bins) -> str:
     """``[12, 40, 300, 812]`` -> ``"<bin_12> <bin_40> <bin_300> <bin_812>"``."""
-    return " ".join(bin_symbol(number) for number in torch.as_tensor(bins).reshape(-1).tolist())
+    return " ".join(bin_symbol(number) for number in np.asarray(bins).reshape(-1).tolist())
 
 
 def text_to_bins(text: str) -> list[int]:
@@ -139,6 +151,8 @@ def check_inside(box: Sequence[float], image_size: tuple[int, int], where: str =
 
 def clip_boxes(boxes, image_size: tuple[int, int]) -> torch.Tensor:
     """Boxes whose corners beyond the image are moved onto its border."""
+    import torch
+
     width, height = image_size
     boxes = torch.as_tensor(boxes, dtype=torch.float32)
     return boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
@@ -147,6 +161,8 @@ def clip_boxes(boxes, image_size: tuple[int, int]) -> torch.Tensor:
 def box_overlap(found, expected) -> torch.Tensor:
     """Intersection over union of boxes, pair by pair: float32[...], 0 to 1; 0 where they do not
     meet or one of them is turned round."""
+    import torch
+
     found = torch.as_tensor(found, dtype=torch.float32)
     expected = torch.as_tensor(expected, dtype=torch.float32)
     low = torch.maximum(found[..., :2], expected[..., :2])
@@ -157,5 +173,7 @@ def box_overlap(found, expected) -> torch.Tensor:
 
 
 def _factors(image_size: tuple[int, int], patch_image_size: int) -> torch.Tensor:
+    import torch
+
     x, y = resize_ratios(image_size, patch_image_size)
     return torch.tensor([x, y, x, y], dtype=torch.float32)

@@ -174,7 +174,7 @@ def test_generation_follows_the_namespace(ready, network):
     found = generator.generate([model], batch)
     assert len(found) == 2 and len(found[0]) == 3
     assert all(2 <= len(best[0]["tokens"]) <= 5 for best in found)
-    assert isinstance(task.prediction(found[0][0]["tokens"]), str)
+    assert isinstance(task.hypothesis(found[0][0]["tokens"]).text, str)
 
 
 def validate(task, model, criterion, ranks: int, size: int) -> dict:

@@ -3,9 +3,16 @@
 import subprocess
 import sys
 
+import pytest
+
+
+def run(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
 
 def test_importing_the_package_and_parsing_commands_loads_no_heavy_library():
-    code = (
+    run(
         "import sys, ofa\n"
         "from ofa.cli.main import build_parser\n"
         "build_parser()\n"
@@ -13,5 +20,18 @@ def test_importing_the_package_and_parsing_commands_loads_no_heavy_library():
         "heavy = {'torch', 'fairseq', 'torchvision', 'jinja2'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["evaluate", "draw", "predict"])
+def test_the_help_of_a_command_that_loads_a_model_imports_no_torch(command):
+    """It lists the options of all tasks and of generation, which their own files declare."""
+    run(
+        "import sys\n"
+        "from ofa.cli.main import build_parser\n"
+        "try:\n"
+        f"    build_parser().parse_args(['{command}', '--help'])\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "heavy = {'torch', 'fairseq', 'torchvision'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )

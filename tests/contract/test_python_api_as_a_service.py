@@ -22,6 +22,8 @@ from small_tokenizer import small_tokenizer
 import ofa
 from ofa import OFA
 from ofa.cli.main import main
+from ofa.inference.api import CallRows
+from ofa.task.task_spec import Decoding
 
 pytestmark = pytest.mark.slow
 
@@ -176,11 +178,11 @@ def test_columns_may_be_called_as_arguments_are(model, checkpoint, images, tmp_p
 
 
 def test_between_batches_the_caller_is_not_in_inference_mode(model, images):
-    model.batch_size = 1
-    modes = [
-        torch.is_inference_mode_enabled()
-        for _ in model.predict_batches("caption", images, [{}] * len(images))
-    ]
+    task, builder = model.task_and_builder("caption")
+    rows = CallRows(builder, [(image,) for image in images], [{}] * len(images))
+    batches = [[row] for row in range(len(images))]
+    predicted = model.predict(task, rows, batches, Decoding(), {"max_len_b": 6})
+    modes = [torch.is_inference_mode_enabled() for _ in predicted]
     assert modes == [False] * len(images)
 
 

@@ -97,7 +97,7 @@ def test_a_pretrained_model_is_asked_as_pretraining_asked(files, undisturbed, ca
 
     model = OFA.load(files.folder / "undisturbed" / "checkpoint_last.pt", device="cpu")
     caplog.clear()
-    task, builder, *_ = model._prepared("vqa_gen", 1, {}, {})
+    task, builder = model.task_and_builder("vqa_gen")
     sample = builder(
         {
             **dict.fromkeys(task.spec.column_names, ""),

@@ -94,7 +94,7 @@ def test_evaluation_neither_writes_nor_reads_where_the_checkpoint_says(made, imp
     from ofa.inference.evaluate import EvaluationOptions, image_writer_of, load, open_rows
 
     options = EvaluationOptions(checkpoint=str(made.checkpoint), device="cpu")
-    task = load(options, torch.device("cpu"))[0]
+    task = load(options)[1]
     assert image_writer_of(task, options) is None and not (made.folder / "elsewhere").exists()
     with pytest.raises(UserError, match="expected a TSV file or a folder"):
         open_rows(task, options)
@@ -111,20 +111,20 @@ def test_converting_a_checkpoint_does_not_pass_names_of_code_on(made):
 
 @pytest.mark.parametrize("name", ["audio_pretraining", "translation"])
 def test_tasks_and_networks_of_other_programs_are_not_set_up(made, tmp_path, name):
-    from ofa.inference.fairseq_loading import load_task_and_models
+    from ofa.inference.fairseq_predicting import LoadedCheckpoint
 
     content = load_checkpoint(made.checkpoint)
     content["cfg"]["task"] = {"_name": name, "data": str(tmp_path)}
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(UserError, match=f"unknown task '{name}'"):
-        load_task_and_models([str(tmp_path / "a.pt")], None, {})
+        LoadedCheckpoint([str(tmp_path / "a.pt")], {}).task(name)
     content = load_checkpoint(made.checkpoint)
     content["cfg"]["model"] |= {"_name": "transformer", "arch": "transformer"}
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(
         UserError, match="a model of this project, found the architecture 'transformer'"
     ):
-        load_task_and_models([str(tmp_path / "a.pt")], None, {})
+        LoadedCheckpoint([str(tmp_path / "a.pt")], {}).task(name)
 
 
 @pytest.mark.parametrize("where", ["cfg", "args", "joint"])
@@ -291,9 +291,9 @@ def test_options_that_networks_of_fairseq_evaluate_are_dropped(made, tmp_path, c
     ],
 )
 def test_options_of_another_kind_are_one_message(made, tmp_path, changed):
-    from ofa.inference.fairseq_loading import load_task_and_models
+    from ofa.inference.fairseq_predicting import LoadedCheckpoint
 
     torch.save({**load_checkpoint(made.checkpoint), **changed}, tmp_path / "a.pt")
     with pytest.raises(UserError) as error:
-        load_task_and_models([str(tmp_path / "a.pt")], None, {})
+        LoadedCheckpoint([str(tmp_path / "a.pt")], {})
     assert "\n" not in str(error.value)

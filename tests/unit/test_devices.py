@@ -338,7 +338,7 @@ def test_bf16_on_a_gpu_without_it_is_refused_with_a_remedy(v100):
 def test_evaluation_refuses_a_gpu_that_torch_cannot_use_and_bf16_without_instructions(
     v100, monkeypatch
 ):
-    from ofa.inference.evaluate import choose_device
+    from ofa.inference.predictor import choose_device
 
     with pytest.raises(UserError, match="Tesla V100"):
         choose_device(None)

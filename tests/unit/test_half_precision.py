@@ -2,7 +2,7 @@
 
 import torch
 
-from ofa.inference.evaluate import to_device
+from ofa.inference.predictor import to_device
 
 
 def test_only_what_the_network_sees_has_its_precision():

@@ -19,7 +19,7 @@ from ofa.cli.main import main
 from ofa.data.image_rows import open_images
 from ofa.data.load_image import as_image
 from ofa.errors import UserError
-from ofa.inference.image_folder import ImageFolder
+from ofa.inference.evaluate import ImageFolder
 from ofa.inference.requests import read_requests, usual_tasks
 from ofa.io.image_files import ImageFolders, look_at
 from ofa.io.image_paths import IMAGE_SUFFIXES, list_images

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from ofa.cli.main import main
 from ofa.data.load_image import as_image
-from ofa.inference.image_folder import ImageFolder
+from ofa.inference.evaluate import ImageFolder
 from ofa.io.image_files import image_size, look_at
 from ofa.io.images import (
     decode_image,

@@ -111,7 +111,7 @@ def test_vqa_answers_become_one_list_without_our_own_keys(tmp_path, capsys):
             r"entry 1: expects 'question_id' and 'answer', found image_id, caption",
         ),
         ([7], None, r"entry 1: expects 'question_id' and 'answer', found 7"),
-        ({"a": 1}, None, r"expects a JSON list of predictions, found dict"),
+        ({"a": 1}, None, r"expected a JSON list of predictions, found"),
         *(
             (answers(number), None, r"entry 1: expects the number of a question")
             for number in ("１２", "9" * 5000, 10**30, 1.5, True, None)

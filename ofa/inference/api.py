@@ -1,0 +1,364 @@
+"""Ask a model about images, from Python.
+
+    from ofa import OFA
+
+    model = OFA.load("checkpoint_best.pt")
+    model.caption("dog.jpg")                                  # 'a dog lying on a sofa'
+    model.answer("dog.jpg", "what color is the sofa?")        # 'red'
+    model.answer("dog.jpg", "what is it?", region=(30, 40, 200, 180))
+    model.ground("dog.jpg", "the cushion on the left").box    # (31.2, 40.6, 204.9, 180.0), pixels
+    model.entails("dog.jpg", "an animal is outdoors")         # 'no'
+    model.read("sign.jpg")                                    # 'open daily'
+    model.generate("dog.jpg", "what does the image describe?")
+    model.ask("vqa", "dog.jpg", "how many dogs?")             # any task, by its name or an alias
+    model.draw("a red circle", tokenizer="tokenizer.pt")[0].save("circle.png")
+
+An image is a path, a PIL image, an array or a tensor (``ofa.data.load_image``). Every argument may
+be a list: several images, several texts for one image, or as many texts as images; the
+replies are a list then, computed in batches. Each call also takes ``best=3`` (answers; all but the
+first are its ``others``), ``answers=[...]`` to choose from, and options of the generator
+(``beam=3, max_len_b=20``, see ``ofa.models.generation.options``).
+
+A model may be used by several threads, which get what they would get alone; it may be copied and
+pickled. On a CPU it keeps a second form of its weights for speed
+(``ofa.models.inference_weights``), and makes another one after they have changed.
+"""
+
+import copy
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ofa.data.collate import collate
+from ofa.data.load_image import as_image
+from ofa.data.sample import Sample, SampleBuilder
+from ofa.errors import UserError
+from ofa.inference.predictions import Region, answer_of, region_of
+from ofa.inference.predictor import Predictor, cut
+from ofa.task.prediction import Prediction
+from ofa.task.task_spec import TaskSpec, seed_of
+from ofa.task.template import is_template
+from ofa.tasks import spec_of, specs_called
+
+DRAW = "image_gen"
+
+
+class OFA(Predictor):
+    """A model that captions, answers, grounds, judges, reads and follows instructions. Made by
+    ``OFA.load``."""
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | Path,
+        bpe_dir: str | Path | None = None,
+        *,
+        device: str | None = None,
+        precision: str = "fp32",
+        ema: bool = False,
+        base: str | Path | None = None,
+        batch_size: int = 16,
+        **overrides: Any,
+    ) -> "OFA":
+        """A model from a checkpoint file. Arguments as of ``Predictor.open``.
+
+        Args:
+            bpe_dir: vocabulary folder; default: the one of the training, as the checkpoint names
+                it.
+            base: of a checkpoint that holds tuned weights only: where its base is now; default: as
+                it names it.
+            overrides: other stored options to replace, e.g. ``patch_image_size=384,
+                ans2label_file="answers.json"``.
+        """
+        given = {**overrides, "base": base and str(base)}
+        if bpe_dir is not None:
+            given |= {"bpe_dir": str(bpe_dir), "bpe": overrides.get("bpe")}
+        return cls.open(
+            [checkpoint], given, device=device, precision=precision, ema=ema, batch_size=batch_size
+        )
+
+    def ask(
+        self,
+        task: str,
+        image: Any = None,
+        *words: Any,
+        best: int = 1,
+        answers: Sequence[str] | None = None,
+        **given: Any,
+    ) -> Any:
+        """What the model answers to a task of any kind, a task of an installed package too.
+
+        Args:
+            task: its name or an alias. image: one, or a list; None for tasks of texts alone.
+            words: what it asks with, one for each of its columns that a user has to give, in order;
+                or by name in ``given``.
+            best: answers of each; all but the first are its ``others``.
+            answers: choose among these. Default: the set of answers that the checkpoint was trained
+                with, if it was; else any words.
+            given: columns by name, and options of the generator.
+        Returns: an ``Answer``, of a task that predicts boxes a ``Region``; a list if anything is a
+        list.
+        """
+        spec = _asked_task(task)
+        if len(words) > len(spec.needed_names):
+            raise UserError(
+                f"task '{spec.name}' asks with {', '.join(spec.needed_names) or 'an image alone'},"
+                f" found {len(words)} words"
+            )
+        columns = dict(zip(spec.needed_names, words))
+        names = [name for column in spec.asked for name in column.names]
+        columns |= {name: given.pop(name) for name in filter(given.__contains__, names)}
+        return self.ask_columns(spec.name, image, columns, best, answers, **given)
+
+    def ask_columns(
+        self,
+        task: str,
+        image: Any,
+        columns: Mapping[str, Any],
+        best: int = 1,
+        answers: Sequence[str] | None = None,
+        **generation: Any,
+    ) -> Any:
+        """As ``ask``, for columns of any names: one of a template may be called ``best``."""
+        spec = _asked_task(task)
+        texts = _texts(spec, columns)
+        if spec.has("image") == (image is None):
+            expected, found = ("an image", "none") if image is None else ("texts alone", "an image")
+            raise UserError(f"task '{spec.name}' asks about {expected}, found {found}")
+        changes = {column.option: column.name in texts for column in spec.asked if column.option}
+        if answers is not None:
+            changes |= _chosen_among(answers)
+        inputs = {column.name: image for column in spec.images[:1]}
+        inputs |= {one.name: texts.pop(one.name) for one in spec.images[1:]}
+        single, images, rows = _rows(inputs, texts)
+        task, builder = self.task_and_builder(spec.name, **changes)
+        untrained = spec.name not in self.checkpoint.trained and answers is None
+        predictions = self._predict(
+            task, CallRows(builder, images, rows), untrained, best, generation
+        )
+        boxes = any(column.kind == "box" for column in spec.targets)
+        reply: Any = region_of if boxes else answer_of
+        sizes = [shown[0].size if shown else None for shown in images]
+        replies = [reply(one, size) for one, size in zip(predictions, sizes)]
+        return replies[0] if single else replies
+
+    def _predict(
+        self, task: Any, rows: "CallRows", untrained: bool, best: int, given: Any, seeds: Any = None
+    ) -> Iterator[Prediction]:
+        """The prediction of each row. Args: given: options of the generator."""
+        decoding = task.spec.decoding(task.options(), untrained)
+        options = self.generation(task, given, best)
+        batches = cut(len(rows.rows), self.batch_size)
+        for _, _, found in self.predict(task, rows, batches, decoding, options, best, seeds):
+            yield from found
+
+    def __getattr__(self, name: str) -> Any:
+        """Every task is a method by its name, verb or alias: ``model.counting("dog.jpg", "how
+        many dogs?")``."""
+        known = [] if name.startswith("_") else specs_called(name)
+        if not known and not is_template(name):
+            raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}'")
+        return functools.partial(self.ask, known[0].name if known else name)
+
+    def caption(self, image: Any, **options: Any) -> Any:
+        """What the image shows."""
+        return self.ask("caption", image, **options)
+
+    def answer(self, image: Any, question: Any, region: Any = None, **options: Any) -> Any:
+        """The answer to a question. Args: region: the box that the question is about: left, top,
+        right, bottom in pixels; or one per question."""
+        if region is None:
+            return self.ask("vqa_gen", image, question, **options)
+        return self.ask("grounded_qa", image, question, region=region, **options)
+
+    def ground(self, image: Any, text: Any, **options: Any) -> Any:
+        """The region that a text describes."""
+        return self.ask("refcoco", image, text, **options)
+
+    def entails(self, image: Any, hypothesis: Any, premise: Any = None, **options: Any) -> Any:
+        """``yes``, ``no`` or ``maybe``: does the image show what the hypothesis says?
+
+        Args: premise: a text that belongs to the image; then image and premise together have to say
+        it.
+        """
+        with_premise = {} if premise is None else {"premise": premise}
+        return self.ask("snli_ve", image, hypothesis, **with_premise, **options)
+
+    def read(self, image: Any, **options: Any) -> Any:
+        """The text on the image."""
+        return self.ask("ocr", image, **options)
+
+    def generate(self, image: Any, instruction: Any, **options: Any) -> Any:
+        """What the model predicts for any instruction; symbols such as ``<bin_12>`` in it stand for
+        themselves."""
+        return self.ask("instruction", image, instruction, **options)
+
+    def draw(
+        self, text: str | Sequence[str], samples: int = 16, seed: int = 7, **options: Any
+    ) -> Any:
+        """Images of a caption, those first that fit it best (of several captions a list for
+        each). Arguments as of ``drawings``.
+
+        Returns: images; ``info`` of each has its ``codes``, ``score`` (mean log-probability),
+        ``clip_score`` (by the scorer) and ``seed``.
+        """
+        replies = []
+        captions = [text] if isinstance(text, str) else list(text)
+        for best in self.drawings(captions, samples, seed, **options):
+            images = []
+            for one in (best, *best.others):
+                assert one.image is not None  # there is a tokenizer
+                names = ("codes", "score", "clip_score", "seed")
+                one.image.info = {name: getattr(one, name) for name in names}
+                images.append(one.image)
+            replies.append(images)
+        return replies[0] if isinstance(text, str) else replies
+
+    def drawings(
+        self,
+        captions: Sequence[str],
+        samples: int = 16,
+        seed: int = 7,
+        *,
+        tokenizer: Any = None,
+        scorer: Any = None,
+        **generation: Any,
+    ) -> Iterator[Prediction]:
+        """Of each caption the prediction of its best image, with the others.
+
+        Args:
+            samples: images per caption. seed: the same seed draws the same images.
+            tokenizer: what makes images of codes, an object or its path; default: as
+                ``OFA.load(..., image_tokenizer=path)`` or the checkpoint names it.
+            scorer: an object with ``score(images, texts)``, which decides what comes first;
+                default: CLIP if ``OFA.load`` was given a ``clip_model_path``; without either the
+                likeliest image comes first.
+        """
+        for number, caption in enumerate(captions, 1):
+            if not isinstance(caption, str) or not caption.strip():
+                raise UserError(f"text {number}: expects a caption, found {caption!r}")
+        changes = {"image_tokenizer": str(tokenizer)} if isinstance(tokenizer, (str, Path)) else {}
+        shared, builder = self.task_and_builder(DRAW, **changes)
+        task = copy.copy(shared)  # what is given for this call stays with it
+        with self._lock:  # what the options name is loaded once
+            own = tokenizer is None or changes
+            task.image_tokenizer = shared.image_tokenizer if own else tokenizer
+            task.image_text_scorer = shared.image_text_scorer if scorer is None else scorer
+            if isinstance(task.image_tokenizer, torch.nn.Module):
+                task.image_tokenizer.to(self.device)
+        task.check_tokenizer()
+        untrained, options = DRAW not in self.checkpoint.trained, {**generation, "beam": samples}
+        rows = CallRows(builder, [()] * len(captions), [{"text": caption} for caption in captions])
+        seeds = [seed, *(seed_of(seed, number) for number in range(1, len(captions)))]
+        yield from self._predict(task, rows, untrained, samples, options, seeds)
+
+
+@dataclass
+class CallRows:
+    """The rows of a call as samples.
+
+    Args:
+        images: of each row, one for each of the task's columns of images.
+        rows: columns by name; those that are left out are empty.
+    """
+
+    builder: SampleBuilder
+    images: Sequence[tuple[Image.Image, ...]]
+    rows: Sequence[Mapping[str, str]]
+
+    def __getitem__(self, row: int) -> Sample:
+        spec, shown = self.builder.spec, self.images[row]
+        places = {column.name: str(place) for place, column in enumerate(spec.images)}
+        empty = dict.fromkeys(spec.column_names, "")
+        return self.builder(
+            {**empty, "id": str(row), **places, **self.rows[row]},
+            row,
+            where=f"image {row + 1}",
+            open_image=lambda place: shown[int(place)],
+        )
+
+    def collater(self, samples: list[Sample]) -> dict[str, Any]:
+        return collate(samples, self.builder.vocabulary.pad)
+
+
+def _rows(
+    inputs: Mapping[str, Any], columns: Mapping[str, Any]
+) -> tuple[bool, list[tuple[Image.Image, ...]], list[dict[str, str]]]:
+    """Whether one reply is wanted, and the images and the columns of every row."""
+    given = {**inputs, **columns}
+    lists = {name: value for name, value in given.items() if isinstance(value, (list, tuple))}
+    count = len(next(iter(lists.values()), [None]))
+    if any(len(value) != count for value in lists.values()):
+        found = ", ".join(f"{len(value)} of '{name}'" for name, value in lists.items())
+        raise UserError(f"expects lists of one length, found {found}")
+    opened = [
+        [
+            as_image(one, "" if isinstance(one, (str, Path)) else f"{name} {number}")
+            for number, one in enumerate(lists.get(name, [image]), 1)
+        ]
+        for name, image in inputs.items()
+    ]
+    images = [tuple(each[row % len(each)] for each in opened) for row in range(count)]
+    rows = [
+        {name: lists[name][row] if name in lists else value for name, value in columns.items()}
+        for row in range(count)
+    ]
+    for number, row in enumerate(rows, 1):
+        for name, value in row.items():
+            if not isinstance(value, str) or not value.strip():
+                raise UserError(f"{name} {number}: expects a text, found {value!r}")
+    return not lists, images, rows
+
+
+def _asked_task(name: str) -> TaskSpec:
+    """Raises: UserError if there is no such task, or it is not asked about images or texts."""
+    spec = spec_of(name, "task")
+    if spec.generates_images:
+        raise UserError(f"task '{spec.name}' makes images of texts; use draw()")
+    return spec
+
+
+def _texts(spec: TaskSpec, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said for each column that a task asks with, as a TSV has it."""
+    found = {}
+    for column in spec.asked:
+        said = [columns[name] for name in column.names if name in columns]
+        if said:
+            found[column.name] = _boxes_in_words(said[-1]) if column.kind == "box" else said[-1]
+        elif column.needed:
+            raise UserError(f"task '{spec.name}' expects {column.public_name}, found none")
+    return found
+
+
+def _chosen_among(answers: Sequence[str]) -> dict[str, Any]:
+    """The options of a task whose answers are these."""
+    if isinstance(answers, str) or not answers:
+        raise UserError(f"answers: expects a list of texts to choose from, found {answers!r}")
+    return {
+        "ans2label_dict": json.dumps({text: number for number, text in enumerate(answers)}),
+        "ans2label_file": None,
+        "unconstrained_training": False,
+        "val_inference_type": "allcand",
+    }
+
+
+def _boxes_in_words(region: Any) -> str | list:
+    """A box, or a list of boxes, as a TSV has them."""
+    boxes = region.tolist() if hasattr(region, "tolist") else region
+    if isinstance(boxes, Region):
+        boxes = boxes.box
+    if isinstance(boxes, (list, tuple)) and boxes and isinstance(boxes[0], (list, tuple, Region)):
+        return [_boxes_in_words(box) for box in boxes]
+    try:
+        x0, y0, x1, y1 = map(float, boxes)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"region: expects left, top, right, bottom in pixels, found {region!r}"
+        ) from None
+    return f"{x0},{y0},{x1},{y1}"
