@@ -2,10 +2,15 @@
 files."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ofa.data.rows import open_rows
 from ofa.errors import UserError
 from ofa.io.flags import Parser, command, option
+from ofa.prepare.answer_column import number_answers
+from ofa.task.label_file import read_label_file, write_label_file
+from ofa.task.text import learned_answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +52,8 @@ def set_up(parser: Parser) -> None:
     command(add("check", help="list the answers that a set does not have"), CheckOptions, run_check)
 
 
-def answers_of(args: AnswerFiles):
+def answers_of(args: AnswerFiles) -> Iterator[tuple[str, str]]:
     """(answer that a row teaches, its place), row by row; rows without answers are skipped."""
-    from ofa.data.rows import open_rows
-    from ofa.task.text import learned_answer
-
     for path in args.tsv:
         file = open_rows(path, [args.column])
         for row in range(len(file)):
@@ -60,31 +62,25 @@ def answers_of(args: AnswerFiles):
                 yield learned_answer(field, file.where(row)), file.where(row)
 
 
-def run_build(args: BuildOptions) -> int:
-    from ofa.task.label_file import write_label_file
-
+def run_build(args: BuildOptions) -> None:
     counts = Counter(answer for answer, _ in answers_of(args))
-    frequent = sorted(
-        (-count, answer) for answer, count in counts.items() if count >= args.min_count
-    )[: args.most]
-    if not frequent:
+    answers = list(number_answers(counts, args.min_count))[: args.most]
+    if not answers:
         finding = f"{len(counts)}, none of {args.min_count} rows" if counts else "none"
         raise UserError(
             f"{', '.join(args.tsv)}: expected answers in column {args.column}, found {finding}; "
             "see --column, --min-count"
         )
-    write_label_file(args.out, [answer for _, answer in frequent])
-    rows, covered = sum(counts.values()), -sum(count for count, _ in frequent)
+    write_label_file(args.out, answers)
+    rows, covered = counts.total(), sum(counts[answer] for answer in answers)
     print(
-        f"{args.out}: {len(frequent)} of {len(counts)} answers, those of {covered} of {rows} rows"
+        f"{args.out}: {len(answers)} of {len(counts)} answers, those of {covered} of {rows} rows"
         f" ({covered / rows:.1%})"
     )
-    return 0
 
 
 def run_check(args: CheckOptions) -> int:
     from ofa.task.answers import MissingAnswers
-    from ofa.task.label_file import read_label_file
 
     found = MissingAnswers(dict.fromkeys(read_label_file(args.ans2label_file), 0).get)
     for answer, where in answers_of(args):

@@ -1,9 +1,19 @@
 """``ofa cider-df build | show``: document frequencies for the CIDEr-D reward and for validation."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from heapq import nsmallest
+from itertools import chain
 
+from ofa.data.rows import open_rows
 from ofa.errors import UserError
 from ofa.io.flags import Parser, command, option
+from ofa.io.progress import counted
+from ofa.prepare.annotations import Problems, read_json
+from ofa.prepare.coco_captions import captions_of
+from ofa.prepare.tsv_writer import CaptionCleaner
+from ofa.task.chinese import is_chinese
+from ofa.task.text import caption_references
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,51 +56,84 @@ def set_up(parser: Parser) -> None:
     )
 
 
-def run_build(arguments: BuildOptions) -> int:
-    from itertools import chain
+def run_build(args: BuildOptions) -> None:
+    from ofa.metrics.document_frequency import EOS, write_document_frequencies
 
-    from ofa.data.rows import open_rows
-    from ofa.metrics.document_frequency import write_document_frequencies
-    from ofa.prepare.cider_document_frequency import (
-        captions_of_coco,
-        captions_of_tsv,
-        count_captions,
-    )
-
-    if not arguments.tsv and not arguments.coco:
+    if not args.tsv and not args.coco:
         raise UserError(
             "ofa cider-df build: expected --tsv FILE... or --coco JSON..., found neither"
         )
-    columns = [arguments.id_column, arguments.column]
-    marks = arguments.keep_punctuation
-    captions = chain(
-        *(captions_of_tsv(open_rows(path, columns), path, marks) for path in arguments.tsv),
-        *map(captions_of_coco, arguments.coco),
+    captions = chain.from_iterable(
+        [*(captions_of_tsv(path, args) for path in args.tsv), *map(captions_of_coco, args.coco)]
     )
-    content = count_captions(captions, arguments.eos, marks)
-    write_document_frequencies(arguments.out, content)
+    content = count_captions(captions, args.eos, args.keep_punctuation)
+    write_document_frequencies(args.out, content)
     print(
-        f"{arguments.out}: {len(content['document_frequency'])} n-grams of {content['ref_len']}"
-        f" images, {'with' if arguments.eos else 'without'} <eos>"
+        f"{args.out}: {len(content['document_frequency'])} n-grams of {content['ref_len']}"
+        f" images, {'with' if args.eos else 'without'} {EOS}"
     )
-    return 0
 
 
-def run_show(arguments: ShowOptions) -> int:
+def captions_of_tsv(path: str, args: BuildOptions) -> Iterator[tuple[str, list[str]]]:
+    """Image id and captions of each row of a caption file."""
+    rows = open_rows(path, [args.id_column, args.column])
+    for image_id, field in counted(rows, len(rows), path, "rows"):
+        yield image_id, caption_references(field, args.keep_punctuation)
+
+
+def captions_of_coco(path: str) -> Iterable[tuple[str, list[str]]]:
+    """Captions of a COCO file (``captions_train2014.json``), cleaned as ``ofa prepare
+    coco-captions`` cleans them."""
+    problems = Problems(skip=False)
+    found = captions_of(path, read_json(path, "annotations"), CaptionCleaner(), problems)
+    problems.settle()
+    return found.items()
+
+
+def count_captions(
+    captions: Iterable[tuple[str, list[str]]], eos: bool, marks: bool = False
+) -> dict:
+    """Content of a file of document frequencies.
+
+    Args:
+        captions: image id, captions of a row; an image may come in several rows.
+        eos: count ``<eos>`` at the end of every caption, as CIDEr optimization expects it.
+        marks: count marks of punctuation as words, for captions that keep theirs.
+
+    Raises: UserError if there is no caption.
+    """
+    from ofa.metrics.caption_scores import caption_words
+    from ofa.metrics.document_frequency import EOS, count_document_frequencies
+
+    # equal captions count once: a document has an n-gram, or has it not
+    by_image: dict[str, dict[str, None]] = {}
+    for image_id, texts in captions:
+        by_image.setdefault(image_id, {}).update(dict.fromkeys(texts))
+    chinese = any(is_chinese(text) for texts in by_image.values() for text in texts)
+    end = f" {EOS}" if eos else ""
+    documents = []
+    for texts in by_image.values():
+        words = dict.fromkeys(caption_words(text, chinese, marks) for text in texts)
+        documents.append([text + end for text in words if text])
+    documents = list(filter(None, documents))
+    if not documents:
+        raise UserError(
+            "document frequencies: expected captions, found none; check the files and --column"
+        )
+    return count_document_frequencies(documents)
+
+
+def run_show(args: ShowOptions) -> None:
     from ofa.metrics.document_frequency import EOS, read_document_frequencies
 
-    num_images, frequencies = read_document_frequencies(arguments.file)
-    orders = [sum(len(ngram) == order for ngram in frequencies) for order in (1, 2, 3, 4)]
+    num_images, frequencies = read_document_frequencies(args.file)
     print(
-        f"{arguments.file}: {num_images:g} images, {'with' if (EOS,) in frequencies else 'without'}"
+        f"{args.file}: {num_images:g} images, {'with' if (EOS,) in frequencies else 'without'}"
         f" {EOS}"
     )
-    for order, count in enumerate(orders, 1):
-        common = sorted(
-            (-number, ngram) for ngram, number in frequencies.items() if len(ngram) == order
-        )[:5]
-        print(
-            f"  {order} words  {count:>8}   "
-            + ", ".join(f"{' '.join(ngram)} ({-number:g})" for number, ngram in common)
+    for order in (1, 2, 3, 4):
+        found = [(-number, ngram) for ngram, number in frequencies.items() if len(ngram) == order]
+        common = ", ".join(
+            f"{' '.join(ngram)} ({-number:g})" for number, ngram in nsmallest(5, found)
         )
-    return 0
+        print(f"  {order} words  {len(found):>8}   {common}")

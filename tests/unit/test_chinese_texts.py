@@ -7,6 +7,7 @@ import pytest
 from caption_files import make_image
 from small_bpe import make_bert_folder
 
+from ofa.cli.cider_df import count_captions
 from ofa.criterions.caption_reward import CaptionReward
 from ofa.data.sample import SampleBuilder
 from ofa.errors import UserError
@@ -23,7 +24,6 @@ from ofa.metrics.caption_scores import (
     words_of,
 )
 from ofa.metrics.document_frequency import write_document_frequencies
-from ofa.prepare.cider_document_frequency import count_captions
 from ofa.task.chinese import is_chinese, without_spaces
 from ofa.task.prediction import BatchRow, Hypothesis
 from ofa.task.text import caption_references, caption_target, has_words

@@ -7,7 +7,7 @@ import pytest
 
 from ofa.cli.main import main
 from ofa.errors import UserError
-from ofa.prepare.itm_negatives import NegativeSamples, question_kind
+from ofa.prepare.negatives import NegativeSamples, question_kind
 
 IMAGE = "iVBORw0KGgo" * 6000  # longer than what is read at either end of a row
 

@@ -16,26 +16,38 @@ that it answers most often. Kinds of a single answer have no wrong one to offer:
 import hashlib
 import json
 import logging
+import os
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ofa.data.negatives import ANSWERS, CAPTIONS, OBJECTS, OTHER, YES_NO
+from ofa.data.rows import Rows, open_rows
 from ofa.errors import UserError
-from ofa.io.atomic import replacing
+from ofa.io.atomic import names_file, replacing
+from ofa.io.folder_lock import lock_folder
+from ofa.io.image_files import file_state
+from ofa.io.json_files import load_json
+from ofa.io.paths import path_below
+from ofa.io.progress import counted
 from ofa.task.text import JOIN, clean_question, kind_of_pair, learned_answer, split_objects
 
 logger = logging.getLogger(__name__)
 
+PAIR_COLS, DETECTION_COLS = "0,1,2,3,4,5,6,7", "0,1,2"
+PAIR_COLUMNS = ("caption", "question", "answers", "objects", "dataset", "type")  # from 2 on
 PAIR_TYPES = ("caption", "qa", "visual_grounding")  # of rows of images and texts
 CLOSED = frozenset(
     "is are was were am do does did has have had can could will would should may must isn't aren't "
     "doesn't don't".split()
 )
+FILES = {CAPTIONS: "captions", OBJECTS: "objects in captions", ANSWERS: "answers"}
+DONE = "negative_samples.json"  # what the files were made from
 
 
 def question_kind(question: str) -> str:
@@ -91,9 +103,8 @@ class NegativeSamples:
         # a line each, whatever some programs take for a line break
         text = " ".join(caption.split())
         if text:
-            self._digests.append(
-                int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-            )
+            digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+            self._digests.append(int.from_bytes(digest, "little"))
             self._captions.write(f"{text}\n")
 
     def add_detections(self, objects: str, where: str = "") -> None:
@@ -109,59 +120,128 @@ class NegativeSamples:
             self.objects.add(" ".join(fields[5].split()))
 
     def captions(self) -> Iterator[str]:
-        """Every caption once, in the order of their first rows."""
+        """Every caption once, in the order of their first rows, as lines."""
         _, first = np.unique(np.frombuffer(self._digests, dtype=np.uint64), return_index=True)
         is_first = np.zeros(len(self._digests), dtype=bool)
         is_first[first] = True
         self._captions.seek(0)
-        yield from (line.removesuffix("\n") for line, new in zip(self._captions, is_first) if new)
+        return (line for line, new in zip(self._captions, is_first) if new)
 
     def answers_by_kind(self) -> dict[str, list[str]]:
         """Kinds in the order of the alphabet, ``other`` last; the answers of each by how often
         they are given."""
+        total = sum(self.answers.values(), Counter())
+        by_count = sorted(total, key=lambda answer: (-total[answer], answer))
         kind_of: dict[str, tuple[int, str]] = {}
         for kind in sorted(self.answers, reverse=True):
             for answer, count in self.answers[kind].items():
-                kind_of[answer] = max(
-                    kind_of.get(answer, (0, "")), (count, kind), key=lambda found: found[0]
-                )
-        total = sum(self.answers.values(), Counter())
+                if count > kind_of.get(answer, (0, ""))[0]:
+                    kind_of[answer] = count, kind
         lists: dict[str, list[str]] = {}
-        for answer in sorted(total, key=lambda answer: (-total[answer], answer)):
+        for answer in by_count:
             lists.setdefault(kind_of[answer][1], []).append(answer)
         known = {
             kind: lists[kind] for kind in sorted(lists) if kind != OTHER and len(lists[kind]) > 1
         }
         settled = {answer for answers in known.values() for answer in answers}
-        rest = [answer for answer in total if answer not in settled]
-        if len(rest) < 2:  # whoever draws from it needs another answer than the right one
-            rest = list(total)
-        return {**known, OTHER: sorted(rest, key=lambda answer: (-total[answer], answer))}
+        rest = [answer for answer in by_count if answer not in settled]
+        # whoever draws from it needs another answer than the right one
+        return {**known, OTHER: rest if len(rest) > 1 else by_count}
 
-    def write(self, folder: str | Path) -> dict[str, int]:
+    def write(self, folder: Path) -> dict[str, int]:
         """The three files, each of which appears whole. Returns: file name -> number of entries."""
-        counts = {}
-        for name, lines in ((CAPTIONS, self.captions()), (OBJECTS, sorted(self.objects))):
-            with replacing(Path(folder) / name) as file:
-                counts[name] = 0
-                for line in lines:
-                    file.write(f"{line}\n")
-                    counts[name] += 1
-        kinds = self.answers_by_kind()
-        with replacing(Path(folder) / ANSWERS) as file:
-            json.dump(kinds, file, ensure_ascii=False, indent=1)
-            file.write("\n")
+        counts, kinds = {}, self.answers_by_kind()
+        names = (f"{name}\n" for name in sorted(self.objects))
+        for name, lines in ((CAPTIONS, self.captions()), (OBJECTS, names)):
+            with replacing(folder / name) as file:
+                counts[name] = sum(1 for line in lines if file.write(line))
+        write_json(folder / ANSWERS, kinds)
         counts[ANSWERS] = len(set().union(*kinds.values()))
-        for name, purpose in (
-            (CAPTIONS, "captions"),
-            (OBJECTS, "objects in captions"),
-            (ANSWERS, "answers"),
-        ):
+        for name, purpose in FILES.items():
             if counts[name] < 2:
                 logger.warning(
                     "%s: %d entries, too few to draw wrong %s from",
-                    Path(folder) / name,
+                    folder / name,
                     counts[name],
                     purpose,
                 )
         return counts
+
+
+def write_json(path: Path, content: Any) -> None:
+    with replacing(path) as file:
+        file.write(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def build_negatives(
+    data: Sequence[str],
+    detection: Sequence[str],
+    folder: str,
+    selected_cols: str = PAIR_COLS,
+    detection_selected_cols: str = DETECTION_COLS,
+) -> None:
+    """Collect captions, objects and answers of training rows; print what was found."""
+    pairs = [_open(path, selected_cols, 8, "--selected-cols") for path in data]
+    objects = [
+        _open(path, detection_selected_cols, 3, "--detection-selected-cols") for path in detection
+    ]
+    made_from = {"data": list(map(_state, pairs)), "detection": list(map(_state, objects))}
+    out = Path(folder)
+    ours = _read(out / DONE)
+    if all((out / name).is_file() for name in FILES) and ours.get("made_from") == made_from:
+        print(f"{out}: already complete")
+        return
+    with lock_folder(out), names_file(out), NegativeSamples(out) as found:
+        if not ours:
+            keep_files_of_others(out)
+        (out / DONE).unlink(missing_ok=True)
+        for file in pairs:
+            for texts, where in _texts(file, file.selected_cols[2:]):
+                found.add_pair(dict(zip(PAIR_COLUMNS, texts)), where)
+        for file in objects:
+            for (text,), where in _texts(file, file.selected_cols[2:]):
+                found.add_detections(text, where)
+        counts = found.write(out)
+        write_json(out / DONE, {"made_from": made_from, "entries": counts})
+    print(
+        f"{out}: {counts[CAPTIONS]} captions, {counts[OBJECTS]} objects, {counts[ANSWERS]} answers"
+    )
+
+
+def keep_files_of_others(folder: Path) -> None:
+    """Rename files that are not known to be ours to ``NAME.old``, such as those that upstream
+    provides."""
+    for name in FILES:
+        path, old = path_below(folder, name), path_below(folder, f"{name}.old")
+        if path.exists() and not old.exists():
+            logger.warning("%s: not made by ofa negatives build, kept as %s", path, old.name)
+            os.replace(path, old)
+
+
+def _open(path: str, columns: str, expected: int, flag: str) -> Rows:
+    file = open_rows(path, columns)
+    if len(file.selected_cols) != expected:
+        raise UserError(
+            f"{flag}={columns}: expects {expected} columns, found {len(file.selected_cols)}"
+        )
+    return file
+
+
+def _texts(file: Rows, columns: Sequence[int]) -> Iterator[tuple[list[str], str]]:
+    """(texts of some columns, ``file:row``) of every row, with progress."""
+    for row in counted(range(len(file)), len(file), file.path, "rows"):
+        yield file.texts(row, columns), file.where(row)
+
+
+def _state(file: Rows) -> list:
+    """What tells whether the rows are others than before."""
+    paths = getattr(file, "shards", [file.path])
+    return [file.selected_cols, *(list(file_state(os.path.realpath(path))) for path in paths)]
+
+
+def _read(path: Path) -> dict:
+    try:
+        content = load_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
