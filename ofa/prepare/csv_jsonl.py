@@ -10,16 +10,16 @@ each holds, the task declares.
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ofa.errors import UserError
 from ofa.io.flags import option
+from ofa.io.image_files import ImageFolders
 from ofa.io.values import SHOWN, Ids, RowError, not_one_text, words_of
 from ofa.prepare.annotations import (
-    Entry,
     Problems,
     find_image,
     one_of,
@@ -94,32 +94,30 @@ def read_own_table(
     from ofa.tasks import spec_of
 
     spec = spec or spec_of(options.task)
-    check_columns_option(spec, options)
-    entries = read_entries(kind, options)
-    check_columns(spec, options, [entry for _, entry in entries])
-    rows = place_rows(spec, options, entries, problems)
-    if kind == "csv":
-        rows = [row for row in rows if holds_texts(row, spec, problems)]
-    else:
-        warn_of_missing(rows, spec)
-    captions = {n: column.kind for n, column in file_columns(spec).items()} == CAPTION_KINDS
-    if spec.has("id") and not captions:
-        check_ids(rows)
+    rows = read_rows(kind, options, problems, spec)
     parts = {name: [row for row in rows if row.split == name] for name in ("train", "val", "test")}
     if options.val_fraction is not None:
         parts = split_at_random(
             rows, lambda row: row.image or row.where, options.val_fraction, options.seed
         )
     found = PreparedDataset(inputs=list(options.files))
-    if captions:
+    columns = file_columns(spec)
+    if {number: column.kind for number, column in columns.items()} == CAPTION_KINDS:
         found.caption_files = spec.files[0]
-        found.images_of = {name: captioned(part, spec, problems) for name, part in parts.items()}
+        found.images_of = {
+            name: captioned(part, columns[2], problems) for name, part in parts.items()
+        }
         check_unique(found.images_of)
         return found
-    for name, part in parts.items():
-        add_file(found, spec, name, part, problems)
+    if spec.has("id"):
+        check_ids(rows)
+    cells = {name: cells_of(part, columns, problems) for name, part in parts.items()}
     problems.settle()
-    number_classes(found, spec)
+    number_classes(found, columns, cells)
+    for name, part in cells.items():
+        end = spec.usage.validation if name == "val" else name
+        if part:
+            found.add_rows(f"{spec.files[0]}_{end}.tsv", part, f"{name}_rows")
     if not spec.has("image"):
         found.readers = {name: partial(rows_again, groups) for name, groups in found.files.items()}
         found.files = {}
@@ -132,14 +130,49 @@ def file_columns(spec: "TaskSpec") -> dict[int, Column]:
     return dict(zip(numbers.values(), spec.columns_named(numbers), strict=True))
 
 
-def check_columns_option(spec: "TaskSpec", options: OwnTableOptions) -> None:
-    """Raises: UserError for a task of images without images, and for ``--columns`` that the task
-    does not know."""
+def read_rows(
+    kind: str, options: OwnTableOptions, problems: Problems, spec: "TaskSpec"
+) -> list[TableRow]:
+    """The rows of all files under the task's column names, with their splits and images."""
     if spec.has("image") and not options.images:
         raise UserError(
             f"--images: task '{spec.name}' expects the folder of the images that the table names,"
             " found none; give it"
         )
+    check_option(spec, options)
+    rows = []
+    for path, prefix in zip(options.files, read_prefixes(options.id_prefix, options.files)):
+        entries = (
+            read_csv(path, getattr(options, "delimiter", None))
+            if kind == "csv"
+            else read_json_lines(path)
+        )
+        for entry in entries:
+            values = {**entry, **{name: entry.get(column) for name, column in options.columns}}
+            form = (options.box_format, options.keep_case)
+            rows.append(TableRow(entry.where, values, len(rows), prefix, *form))
+    check_columns(spec, options, rows)
+    images, placed, words = image_folders(options), [], []
+    for row in rows:
+        with problems.at(row.where):
+            row = place(row, options.split, spec, images)
+            found = list(words_of_programs(row, spec))
+            if found and kind == "csv":  # there, null, lists and objects are words as well
+                raise RowError(f"{found[0][1]}; if it is meant, write it in JSONL")
+            words += [(name, row.where) for name, _ in found]
+            placed.append(row)
+    if words:
+        logger.warning(
+            "%d texts are words such as 'nan' or 'NULL', or lists, as programs write values, the"
+            " first as %r in %s; they are taken as they are: remove these rows if nobody wrote"
+            " them",
+            *(len(words), *words[0]),
+        )
+    return placed
+
+
+def check_option(spec: "TaskSpec", options: OwnTableOptions) -> None:
+    """Raises: UserError for names in ``--columns`` that the task does not know."""
     columns = sorted(file_columns(spec).values(), key=spec.columns.index)
     columns = [column for column in columns if column.kind != "id"]
     others = [*(CORNERS if spec.has("box") else ()), "id", "split"]
@@ -154,66 +187,47 @@ def check_columns_option(spec: "TaskSpec", options: OwnTableOptions) -> None:
             )
 
 
-def read_entries(kind: str, options: OwnTableOptions) -> list[tuple[str, Entry]]:
-    """(id prefix, entry) of all files."""
-    found = []
-    for path, prefix in zip(options.files, read_prefixes(options.id_prefix, options.files)):
-        entries = (
-            read_csv(path, getattr(options, "delimiter", None))
-            if kind == "csv"
-            else read_json_lines(path)
-        )
-        found += [(prefix, entry) for entry in entries]
-    return found
-
-
-def check_columns(spec: "TaskSpec", options: OwnTableOptions, entries: Sequence[Entry]) -> None:
-    """Raises: UserError if no entry has a column of the task. An entry without it has null
-    there."""
+def check_columns(spec: "TaskSpec", options: OwnTableOptions, rows: Sequence[TableRow]) -> None:
+    """Raises: UserError if no row has a column of the task. A row without it has null there."""
     columns = dict(options.columns)
-    known = dict.fromkeys(name for entry in entries for name in entry)
+    known = dict.fromkeys(name for row in rows for name in row.values)
     for column in file_columns(spec).values():
         there = any(columns.get(name, name) in known for name in column.names)
-        in_corners = column.kind == "box" and set(CORNERS) <= {*known, *columns}
-        if column.needed and column.kind != "id" and not there and not in_corners:
+        there |= column.kind == "box" and known.keys() >= set(CORNERS)
+        if column.needed and column.kind != "id" and not there:
             name = column.public_name
+            found = ", ".join(name for name in known if name not in columns)
             raise UserError(
-                f"{entries[0].where}: expected a column {columns.get(name, name)!r} for the task's"
-                f" {name!r}, found {', '.join(known)}; name it with --columns {name}=..."
+                f"{rows[0].where}: expected a column {columns.get(name, name)!r} for the task's"
+                f" {name!r}, found {found}; name it with --columns {name}=..."
             )
 
 
-def place_rows(
-    spec: "TaskSpec",
-    options: OwnTableOptions,
-    entries: Sequence[tuple[str, Entry]],
-    problems: Problems,
-) -> list[TableRow]:
-    """The entries under the task's column names, with their splits and images."""
-    rows, images = [], image_folders(options)
-    for number, (prefix, entry) in enumerate(entries):
-        with problems.at(entry.where):
-            named = {name: entry.get(column) for name, column in options.columns}
-            row = TableRow(
-                entry.where,
-                {**entry, **named},
-                number,
-                prefix,
-                options.box_format,
-                options.keep_case,
-            )
-            stated = one_of(row.text("split") or options.split, SPLITS, "a split")
-            paths: dict[str, str] = {}
-            for column in spec.images:
-                what = f"the name of an image as {column.public_name!r}"
-                name = words_of(row.value(column), what, column.public_name)
-                assert images is not None  # of check_columns_option
-                paths[column.name] = find_image(images, name)
-            image = paths.pop(next(iter(paths))) if paths else ""
-            row = replace(row, split=SPLITS[stated], image=image, others=paths)
-            _ = row.uniq_id, row.image_id  # both are texts
-            rows.append(row)
-    return rows
+def place(row: TableRow, split: str, spec: "TaskSpec", images: ImageFolders | None) -> TableRow:
+    """The row with its split and images. Raises: RowError."""
+    stated = one_of(row.text("split") or split, SPLITS, "a split")
+    paths: dict[str, str] = {}
+    for column in spec.images if images else ():
+        what = f"the name of an image as {column.public_name!r}"
+        name = words_of(row.value(column), what, column.public_name)
+        paths[column.name] = find_image(images, name)
+    image = paths.pop(next(iter(paths))) if paths else ""
+    row = replace(row, split=SPLITS[stated], image=image, others=paths)
+    _ = row.uniq_id, row.image_id  # both are texts
+    return row
+
+
+def words_of_programs(row: TableRow, spec: "TaskSpec") -> Iterator[tuple[str, str]]:
+    """Name and finding of texts such as ``nan``, which programs write for a missing value: they
+    may be meant."""
+    texts = [
+        (column.public_name, row.value(column))
+        for column in file_columns(spec).values()
+        if column.kind in ("text", "texts", "label", "answer")
+    ]
+    for name, value in [*texts, *((name, row.values.get(name)) for name in OPTIONAL)]:
+        if isinstance(value, str) and (found := not_one_text(value)):
+            yield name, f"a text as {name!r}, found {value[:SHOWN]!r}, {found}"
 
 
 def check_ids(rows: Sequence[TableRow]) -> None:
@@ -236,74 +250,45 @@ def check_ids(rows: Sequence[TableRow]) -> None:
             image_ids.add(image_id, f"{row.where} ({row.image})", row.prefix)
 
 
-def values_of_texts(row: TableRow, spec: "TaskSpec") -> Iterator[tuple[str, Any]]:
-    """Name and value of every column of texts."""
-    for column in file_columns(spec).values():
-        if column.kind in ("text", "texts", "label", "answer"):
-            yield column.public_name, row.value(column)
-
-
-def holds_texts(row: TableRow, spec: "TaskSpec", problems: Problems) -> bool:
-    """Whether a row of a CSV file holds texts: there, null, lists and objects are words as well."""
-    optional = ((name, row.values.get(name)) for name in OPTIONAL)
-    for name, value in (*values_of_texts(row, spec), *optional):
-        if value and (kind := not_one_text(value)):
-            problems.add(
-                f"{row.where}: expected a text as {name!r}, found {value[:SHOWN]!r}, {kind}; if"
-                " it is meant, write it in JSONL"
-            )
-            return False
-    return True
-
-
-def warn_of_missing(rows: Sequence[TableRow], spec: "TaskSpec") -> None:
-    """Words that programs write for a missing value may be meant: they stay, but nobody is left
-    in the dark."""
-    found = [
-        (row.where, name)
-        for row in rows
-        for name, value in values_of_texts(row, spec)
-        if isinstance(value, str) and not_one_text(value)
-    ]
-    if found:
-        where, name = found[0]
-        logger.warning(
-            "%d texts are words such as 'nan' or 'NULL', or lists, as programs write values, the"
-            " first as %r in %s; they are taken as they are: remove these rows if nobody wrote"
-            " them",
-            len(found),
-            name,
-            where,
-        )
-
-
 # ------------------------------------------------------------------------------------ files
 
 
-def file_name(spec: "TaskSpec", split: str) -> str:
-    """``vqa_train.tsv``."""
-    return f"{spec.files[0]}_{spec.usage.validation if split == 'val' else split}.tsv"
-
-
-def add_file(
-    found: PreparedDataset,
-    spec: "TaskSpec",
-    split: str,
-    rows: Sequence[TableRow],
-    problems: Problems,
-) -> None:
-    """The rows of a split. The number of a class is filled in when all are known."""
-    columns, cells = file_columns(spec), []
+def cells_of(
+    rows: Sequence[TableRow], columns: Mapping[int, Column], problems: Problems
+) -> list[tuple[str, list[str]]]:
+    """Image and cells of the rows of a split. The number of a class is filled in when all are
+    known."""
+    filled, kinds = [], {column.kind for column in columns.values()}
     for row in rows:
         with problems.at(row.where):
-            filled = [""] * (max(columns) + 1)
-            if spec.has("id") and spec.has("image") and 1 < len(filled):
-                filled[1] = row.image_id  # where no column of the task stands
+            cells = [""] * (max(columns) + 1)
+            if {"id", "image"} <= kinds and len(cells) > 1:
+                cells[1] = row.image_id  # where no column of the task stands
             for number, column in columns.items():
-                filled[number] = cell_of(row, column)
-            cells.append((row.image, tuple(filled)))
-    if cells:
-        found.add_rows(file_name(spec, split), cells, f"{split}_rows")
+                cells[number] = cell_of(row, column)
+            filled.append((row.image, cells))
+    return filled
+
+
+def number_classes(
+    found: PreparedDataset,
+    columns: Mapping[int, Column],
+    parts: Mapping[str, list[tuple[str, list[str]]]],
+) -> None:
+    """The label file of a column that holds any class, whose numbers stand in the column before if
+    that is no column of the task; the answer set of what training rows teach."""
+    for number, column in columns.items():
+        if column.kind == "label" and not column.labels:
+            rows = [cells for part in parts.values() for _, cells in part]
+            words = sorted({cells[number] for cells in rows})
+            labels = {text: label for label, text in enumerate(words, start=1)}
+            found.texts["class2label.json"] = label_text(labels)
+            if number and number - 1 not in columns:
+                for cells in rows:
+                    cells[number - 1] = str(labels[cells[number]])
+        elif column.kind == "answer" and parts["train"]:
+            taught = (learned_answer(cells[number]) for _, cells in parts["train"])
+            found.texts[ANSWER_SET] = label_text(number_answers(taught))
 
 
 def rows_again(groups: Sequence[Group], problems: Problems) -> Iterator[tuple[str, ...]]:
@@ -311,55 +296,18 @@ def rows_again(groups: Sequence[Group], problems: Problems) -> Iterator[tuple[st
     return (row for group in groups for row in group.rows)
 
 
-def captioned(
-    rows: Sequence[TableRow], spec: "TaskSpec", problems: Problems
-) -> list[CaptionedImage]:
+def captioned(rows: Sequence[TableRow], column: Column, problems: Problems) -> list[CaptionedImage]:
     """One image with all its captions, in the order of the file."""
     captions: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         with problems.at(row.where):
-            texts = texts_of(row, spec.targets[0])
+            texts = texts_of(row, column)
             if not texts:
-                raise RowError(f"a {spec.targets[0].public_name}, found an empty text")
+                raise RowError(f"a {column.public_name}, found an empty text")
             captions.setdefault((row.image_id, row.image), []).extend(texts)
     return [
         CaptionedImage(image_id, tuple(texts), path) for (image_id, path), texts in captions.items()
     ]
-
-
-def number_classes(found: PreparedDataset, spec: "TaskSpec") -> None:
-    """The label file of columns that hold any class, the answer set of those that hold answers."""
-    columns = file_columns(spec)
-    for number, column in columns.items():
-        if column.kind == "label" and not column.labels:
-            has_number = number > 0 and number - 1 not in columns
-            number_labels(found, number, number - 1 if has_number else None)
-        elif column.kind == "answer":
-            groups = found.files.get(file_name(spec, "train"), [])
-            taught = [learned_answer(row[number]) for group in groups for row in group.rows]
-            if taught:
-                found.texts[ANSWER_SET] = label_text(number_answers(taught))
-
-
-def number_labels(found: PreparedDataset, words: int, number: int | None) -> None:
-    """Labels from 1 in the order of their words, and ``class2label.json``. Args: words, number:
-    columns; None: rows have no number."""
-    groups = [group for groups in found.files.values() for group in groups]
-    every = sorted({row[words] for group in groups for row in group.rows})
-    labels = {text: place for place, text in enumerate(every, start=1)}
-    found.texts["class2label.json"] = label_text(labels)
-    if number is not None:
-        for name, groups in found.files.items():
-            found.files[name] = [
-                Group(
-                    group.source,
-                    tuple(
-                        (*row[:number], str(labels[row[words]]), *row[number + 1 :])
-                        for row in group.rows
-                    ),
-                )
-                for group in groups
-            ]
 
 
 SOURCES = {

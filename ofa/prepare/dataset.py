@@ -64,7 +64,7 @@ class PreparedDataset:
     manifest: str = MANIFEST
 
     def add_rows(
-        self, name: str, rows: Sequence[tuple[str, tuple[str, ...]]], counted_as: str
+        self, name: str, rows: Sequence[tuple[str, Sequence[str]]], counted_as: str
     ) -> None:
         """A file. Args: rows: (image path, columns) in order; neighbors may share their image.
         counted_as: name of their number in the manifest."""
@@ -72,7 +72,7 @@ class PreparedDataset:
         for path, columns in rows:
             if not groups or groups[-1][0] != path:
                 groups.append((path, []))
-            groups[-1][1].append(columns)
+            groups[-1][1].append(tuple(columns))
         self.files[name] = [Group(path, tuple(columns)) for path, columns in groups]
         self.counts[counted_as] = len(rows)
 
