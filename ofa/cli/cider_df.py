@@ -112,8 +112,8 @@ def count_captions(
     chinese = any(is_chinese(text) for texts in by_image.values() for text in texts)
     end = f" {EOS}" if eos else ""
     documents = []
-    for texts in by_image.values():
-        words = dict.fromkeys(caption_words(text, chinese, marks) for text in texts)
+    for captions_of_image in by_image.values():
+        words = dict.fromkeys(caption_words(text, chinese, marks) for text in captions_of_image)
         documents.append([text + end for text in words if text])
     documents = list(filter(None, documents))
     if not documents:

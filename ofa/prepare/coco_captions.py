@@ -49,7 +49,7 @@ def read_coco_captions(options: CocoCaptionsOptions, problems: Problems) -> Prep
     else:
         splits = split_at_random(
             images,
-            lambda image: (len(image.image_id), image.image_id),
+            [(len(image.image_id), image.image_id) for image in images],
             options.val_fraction or 0.0,
             options.seed,
             options.test_fraction,

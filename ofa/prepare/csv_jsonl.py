@@ -10,10 +10,10 @@ each holds, the task declares.
 
 import argparse
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ofa.errors import UserError
 from ofa.io.flags import option
@@ -27,14 +27,16 @@ from ofa.prepare.annotations import (
     read_json_lines,
     read_prefixes,
 )
-from ofa.prepare.answer_column import ANSWER_SET, number_answers
-from ofa.prepare.coco_captions import check_unique
-from ofa.prepare.dataset import PreparedDataset, label_text, split_at_random
+from ofa.prepare.dataset import PreparedDataset
 from ofa.prepare.source import ImageOptions, Source, TableOptions, image_folders
-from ofa.prepare.table_cells import CORNERS, TableRow, cell_of, texts_of
-from ofa.prepare.tsv_writer import CAPTION_KINDS, CaptionedImage, Group
-from ofa.task.columns import Column
-from ofa.task.text import learned_answer
+from ofa.prepare.table import (
+    CORNERS,
+    TableRow,
+    dataset_of,
+    file_columns,
+    has_image_ids,
+    holds_captions,
+)
 
 if TYPE_CHECKING:
     # imports torch: what only reads tables starts without it
@@ -95,39 +97,12 @@ def read_own_table(
 
     spec = spec or spec_of(options.task)
     rows = read_rows(kind, options, problems, spec)
-    parts = {name: [row for row in rows if row.split == name] for name in ("train", "val", "test")}
-    if options.val_fraction is not None:
-        parts = split_at_random(
-            rows, lambda row: row.image or row.where, options.val_fraction, options.seed
-        )
-    found = PreparedDataset(inputs=list(options.files))
     columns = file_columns(spec)
-    if {number: column.kind for number, column in columns.items()} == CAPTION_KINDS:
-        found.caption_files = spec.files[0]
-        found.images_of = {
-            name: captioned(part, columns[2], problems) for name, part in parts.items()
-        }
-        check_unique(found.images_of)
-        return found
-    if spec.has("id"):
-        check_ids(rows)
-    cells = {name: cells_of(part, columns, problems) for name, part in parts.items()}
-    problems.settle()
-    number_classes(found, columns, cells)
-    for name, part in cells.items():
-        end = spec.usage.validation if name == "val" else name
-        if part:
-            found.add_rows(f"{spec.files[0]}_{end}.tsv", part, f"{name}_rows")
-    if not spec.has("image"):
-        found.readers = {name: partial(rows_again, groups) for name, groups in found.files.items()}
-        found.files = {}
+    if spec.has("id") and not holds_captions(columns):
+        check_ids(rows, has_image_ids(columns))
+    found = dataset_of(spec, rows, problems, options)
+    found.inputs = options.files
     return found
-
-
-def file_columns(spec: "TaskSpec") -> dict[int, Column]:
-    """Number in the files that are written -> column."""
-    numbers = spec.numbers()
-    return dict(zip(numbers.values(), spec.columns_named(numbers), strict=True))
 
 
 def read_rows(
@@ -140,7 +115,7 @@ def read_rows(
             " found none; give it"
         )
     check_option(spec, options)
-    rows = []
+    rows: list[TableRow] = []
     for path, prefix in zip(options.files, read_prefixes(options.id_prefix, options.files)):
         entries = (
             read_csv(path, getattr(options, "delimiter", None))
@@ -149,13 +124,12 @@ def read_rows(
         )
         for entry in entries:
             values = {**entry, **{name: entry.get(column) for name, column in options.columns}}
-            form = (options.box_format, options.keep_case)
-            rows.append(TableRow(entry.where, values, len(rows), prefix, *form))
+            rows.append(TableRow(entry.where, values, number=len(rows), prefix=prefix))
     check_columns(spec, options, rows)
     images, placed, words = image_folders(options), [], []
     for row in rows:
         with problems.at(row.where):
-            row = place(row, options.split, spec, images)
+            row = place(row, options, spec, images)
             found = list(words_of_programs(row, spec))
             if found and kind == "csv":  # there, null, lists and objects are words as well
                 raise RowError(f"{found[0][1]}; if it is meant, write it in JSONL")
@@ -203,16 +177,20 @@ def check_columns(spec: "TaskSpec", options: OwnTableOptions, rows: Sequence[Tab
             )
 
 
-def place(row: TableRow, split: str, spec: "TaskSpec", images: ImageFolders | None) -> TableRow:
+def place(
+    row: TableRow, options: OwnTableOptions, spec: "TaskSpec", images: ImageFolders | None
+) -> TableRow:
     """The row with its split and images. Raises: RowError."""
-    stated = one_of(row.text("split") or split, SPLITS, "a split")
+    stated = one_of(row.text("split") or options.split, SPLITS, "a split")
     paths: dict[str, str] = {}
-    for column in spec.images if images else ():
+    for column in spec.images:
+        assert images is not None, "asked for in read_rows"
         what = f"the name of an image as {column.public_name!r}"
         name = words_of(row.value(column), what, column.public_name)
         paths[column.name] = find_image(images, name)
     image = paths.pop(next(iter(paths))) if paths else ""
-    row = replace(row, split=SPLITS[stated], image=image, others=paths)
+    form: dict[str, Any] = {"box_format": options.box_format, "keep_case": options.keep_case}
+    row = replace(row, split=SPLITS[stated], image=image, others=paths, **form)
     _ = row.uniq_id, row.image_id  # both are texts
     return row
 
@@ -230,7 +208,7 @@ def words_of_programs(row: TableRow, spec: "TaskSpec") -> Iterator[tuple[str, st
             yield name, f"a text as {name!r}, found {value[:SHOWN]!r}, {found}"
 
 
-def check_ids(rows: Sequence[TableRow]) -> None:
+def check_ids(rows: Sequence[TableRow], of_images: bool) -> None:
     """Result files name rows by their id, and an image id is of one image."""
     ids = Ids(
         "id",
@@ -244,70 +222,10 @@ def check_ids(rows: Sequence[TableRow]) -> None:
     images: set[tuple[str, str]] = set()
     for row in rows:
         ids.add(row.uniq_id.removeprefix(row.prefix), row.where, row.prefix)
-        if (row.image_id, row.image) not in images:
+        if of_images and (row.image_id, row.image) not in images:
             images.add((row.image_id, row.image))
             image_id = row.image_id.removeprefix(row.prefix)
             image_ids.add(image_id, f"{row.where} ({row.image})", row.prefix)
-
-
-# ------------------------------------------------------------------------------------ files
-
-
-def cells_of(
-    rows: Sequence[TableRow], columns: Mapping[int, Column], problems: Problems
-) -> list[tuple[str, list[str]]]:
-    """Image and cells of the rows of a split. The number of a class is filled in when all are
-    known."""
-    filled, kinds = [], {column.kind for column in columns.values()}
-    for row in rows:
-        with problems.at(row.where):
-            cells = [""] * (max(columns) + 1)
-            if {"id", "image"} <= kinds and len(cells) > 1:
-                cells[1] = row.image_id  # where no column of the task stands
-            for number, column in columns.items():
-                cells[number] = cell_of(row, column)
-            filled.append((row.image, cells))
-    return filled
-
-
-def number_classes(
-    found: PreparedDataset,
-    columns: Mapping[int, Column],
-    parts: Mapping[str, list[tuple[str, list[str]]]],
-) -> None:
-    """The label file of a column that holds any class, whose numbers stand in the column before if
-    that is no column of the task; the answer set of what training rows teach."""
-    for number, column in columns.items():
-        if column.kind == "label" and not column.labels:
-            rows = [cells for part in parts.values() for _, cells in part]
-            words = sorted({cells[number] for cells in rows})
-            labels = {text: label for label, text in enumerate(words, start=1)}
-            found.texts["class2label.json"] = label_text(labels)
-            if number and number - 1 not in columns:
-                for cells in rows:
-                    cells[number - 1] = str(labels[cells[number]])
-        elif column.kind == "answer" and parts["train"]:
-            taught = (learned_answer(cells[number]) for _, cells in parts["train"])
-            found.texts[ANSWER_SET] = label_text(number_answers(taught))
-
-
-def rows_again(groups: Sequence[Group], problems: Problems) -> Iterator[tuple[str, ...]]:
-    """The rows of a file of texts alone."""
-    return (row for group in groups for row in group.rows)
-
-
-def captioned(rows: Sequence[TableRow], column: Column, problems: Problems) -> list[CaptionedImage]:
-    """One image with all its captions, in the order of the file."""
-    captions: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        with problems.at(row.where):
-            texts = texts_of(row, column)
-            if not texts:
-                raise RowError(f"a {column.public_name}, found an empty text")
-            captions.setdefault((row.image_id, row.image), []).extend(texts)
-    return [
-        CaptionedImage(image_id, tuple(texts), path) for (image_id, path), texts in captions.items()
-    ]
 
 
 SOURCES = {

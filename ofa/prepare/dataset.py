@@ -93,7 +93,7 @@ def label_text(labels: Mapping[str, int]) -> tuple[str, int]:
 
 
 def split_at_random(
-    items: Sequence[Any], key: Callable[[Any], Any], val: float, seed: int, test: float = 0.0
+    items: Sequence[Any], keys: Sequence[Any], val: float, seed: int, test: float = 0.0
 ) -> dict[str, list]:
     """``train``, ``val`` and ``test`` parts; what shares a key (its image) stays together; the
     same each time.
@@ -101,21 +101,21 @@ def split_at_random(
     Args: val, test: fractions of the keys, rounded, at least one unless 0. Raises: UserError if
     none would be left for training.
     """
-    keys = sorted({key(item) for item in items})
-    counts = [max(1, round(part * len(keys))) if part else 0 for part in (val, test)]
-    if not (0 <= val < 1 and 0 <= test < 1) or sum(counts) >= len(keys):
+    order = sorted(set(keys))
+    counts = [max(1, round(part * len(order))) if part else 0 for part in (val, test)]
+    if not (0 <= val < 1 and 0 <= test < 1) or sum(counts) >= len(order):
         both = f" --test-fraction {test}" if test else ""
         raise UserError(
             f"--val-fraction {val}{both}: expected a fraction between 0 and 1 that leaves images"
-            f" for training, found {len(keys)} images in all; choose another, for example 0.1"
+            f" for training, found {len(order)} images in all; choose another, for example 0.1"
         )
-    random.Random(seed).shuffle(keys)
-    part_of = dict.fromkeys(keys, "train") | dict.fromkeys(keys[: sum(counts)], "test")
-    part_of |= dict.fromkeys(keys[: counts[0]], "val")
-    parts: dict[str, list] = {"train": [], "val": [], "test": []}
-    for item in items:
-        parts[part_of[key(item)]].append(item)
-    return parts
+    random.Random(seed).shuffle(order)
+    part_of = dict.fromkeys(order, "train") | dict.fromkeys(order[: sum(counts)], "test")
+    part_of |= dict.fromkeys(order[: counts[0]], "val")
+    return {
+        part: [item for item, key in zip(items, keys) if part_of[key] == part]
+        for part in ("train", "val", "test")
+    }
 
 
 # ------------------------------------------------------------------------------------- boxes

@@ -18,14 +18,14 @@ from typing import Any, Literal, NamedTuple
 
 from ofa.errors import UserError
 from ofa.io.flags import option
-from ofa.io.image_files import ImageFolders, stored_form, turned_box
+from ofa.io.image_files import ImageFolders
 from ofa.io.numbers import read_decimal, read_integer
 from ofa.io.pickles import read_plain_pickle
 from ofa.io.values import Ids, RowError, finding, id_key, words_of
 from ofa.prepare.annotations import Entry, Problems, find_image, list_of, read_json
-from ofa.prepare.dataset import PreparedDataset, box_cell
+from ofa.prepare.dataset import PreparedDataset
 from ofa.prepare.source import ImageOptions, Source
-from ofa.prepare.tsv_writer import IMAGE
+from ofa.prepare.table import TableRow, dataset_of
 
 SPLITS = ("train", "val", "testA", "testB", "test")
 NEEDS = ("ref_id", "ann_id", "image_id", "split", "sentences")
@@ -63,40 +63,29 @@ class RefcocoOptions(ImageOptions):
 
 
 def read_refcoco(kind: str, options: RefcocoOptions, problems: Problems) -> PreparedDataset:
-    """One file per split, ``refcoco_train.tsv`` and so on, one row per sentence.
-
-    Boxes are in upright pixels, as the images are written (``turned_box``).
-    """
+    """One file per split, ``refcoco_train.tsv`` and so on, one row per sentence."""
     refs, instances = locate(VARIANTS[kind], options)
     images, known = ImageFolders(options.images), Instances(instances)
-    found = PreparedDataset(inputs=[refs, instances])
-    rows: dict[str, list] = {split: [] for split in SPLITS}
-    ids = Ids("reference", "is the list put together of two?")
+    rows, ids = [], Ids("reference", "is the list put together of two?")
     for reference in read_references(refs):
-        split = reference["split"]
+        split, where = reference["split"], reference.where
         if split not in SPLITS:
             raise UserError(
-                f"{reference.where}: expected a split ({', '.join(SPLITS)}), found {split!r}; "
+                f"{where}: expected a split ({', '.join(SPLITS)}), found {split!r}; "
                 "is it the file of another data set?"
             )
-        with problems.at(reference.where):
+        with problems.at(where):
             ref_id = words_of(reference["ref_id"], "a ref_id")
             image_id = words_of(reference["image_id"], "an image_id")
-            ids.add(ref_id, reference.where)
+            ids.add(ref_id, where)
             name, size, box = known.find(reference, image_id)
             path = find_image(images, name)
-            cell = box_cell(*turned_box(box, size, stored_form(path)))
-            texts = [
-                words_of(_written(sentence, options.sentences), "sentences with words")
-                for sentence in reference["sentences"]
-            ]
-            found.sizes[path] = size
-            rows[split] += [
-                (path, (f"{ref_id}_{i}", image_id, text, cell, IMAGE))
-                for i, text in enumerate(texts)
-            ]
-    for split in filter(rows.get, SPLITS):
-        found.add_rows(f"{kind}_{split}.tsv", rows[split], f"{split}_sentences")
+            for i, sentence in enumerate(reference["sentences"]):
+                text = sentence.get(options.sentences) or sentence["sent"]
+                values = {"id": f"{ref_id}_{i}", "image_id": image_id, "text": text, "box": box}
+                rows.append(TableRow(where, values, split, path, size))
+    found = dataset_of("refcoco", rows, problems, options, f"{kind}_{{}}.tsv")
+    found.inputs = [refs, instances]
     return found
 
 
@@ -128,11 +117,6 @@ def read_references(path: str) -> Iterator[Entry]:
         yield reference
 
 
-def _written(sentence: Mapping[str, Any], key: str) -> Any:
-    """The sentence as ``raw`` or ``sent``; where there is no ``raw`` one, as ``sent``."""
-    return sentence["sent"] if sentence.get(key) in (None, "") else sentence[key]
-
-
 class Instances:
     """The images and boxes of ``instances.json``, by ``id_key``."""
 
@@ -160,9 +144,8 @@ class Instances:
 
     def find(
         self, reference: Mapping[str, Any], image_id: str
-    ) -> tuple[str, tuple[int, int], tuple[float, float, float, float]]:
-        """File and size of the image of a reference, and its box, xyxy in stored pixels. Raises:
-        RowError."""
+    ) -> tuple[str, tuple[int, int], list[float]]:
+        """File and size of the image of a reference, and its box, xyxy. Raises: RowError."""
         ann_id = words_of(reference["ann_id"], "an ann_id")
         hint = "is that the file of another data set?"
         if id_key(image_id) not in self.images:
@@ -175,7 +158,7 @@ class Instances:
         if len(box) != 4:
             raise RowError(f"a box of four numbers, found {box}")
         x, y, width, height = box
-        return *self.images[id_key(image_id)], (x, y, x + width, y + height)
+        return *self.images[id_key(image_id)], [x, y, x + width, y + height]
 
 
 def _image_of(entry: Entry) -> tuple[str, tuple[int, int]]:

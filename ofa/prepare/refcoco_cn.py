@@ -7,18 +7,21 @@ As published (TSV), or a JSONL file with the images beside it; both become the p
     {"id": "79_1", "image": "a.jpg", "text": "左边的红色汽车", "box": [10.5, 20, 200, 150]}
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ofa.errors import UserError
 from ofa.io.flags import option
-from ofa.io.image_files import TABLE, stored_form, table_images, turned_box
-from ofa.io.numbers import read_decimal
-from ofa.io.values import Ids, RowError, one_line
+from ofa.io.image_files import TABLE, stored_form, table_images
+from ofa.io.values import Ids, words_of
 from ofa.prepare.annotations import Problems
-from ofa.prepare.csv_jsonl import OwnTableOptions, read_own_table
-from ofa.prepare.dataset import PreparedDataset, box_cell
+from ofa.prepare.csv_jsonl import OwnTableOptions, check_ids, read_rows
+from ofa.prepare.dataset import PreparedDataset
 from ofa.prepare.source import Source, SourceOptions, TableOptions, given_splits
-from ofa.prepare.tsv_writer import IMAGE
+from ofa.prepare.table import TableRow, dataset_of
+from ofa.prepare.tsv_writer import Group
+from ofa.tasks import spec_of
 
 SPLITS = ("train", "val", "testA", "testB")
 EXPRESSIONS = "lines with id, image, text, box; or a published file (base64 images)"
@@ -41,71 +44,47 @@ class RefcocoCnOptions(SourceOptions, TableOptions):
 def read_refcoco_cn(options: RefcocoCnOptions, problems: Problems) -> PreparedDataset:
     """The splits that are given."""
     splits = given_splits(options, *SPLITS)
-    found = PreparedDataset(inputs=list(splits.values()))
+    rows: list[TableRow] = []
     for split, path in splits.items():
         if path.endswith(TABLE):
-            rows = published_rows(path, problems)
+            rows += published_rows(path, split, problems)
         elif options.images:
-            rows = own_rows(path, options, problems)
+            table = OwnTableOptions(files=(path,), task="refcoco", **own_options(options))
+            own_rows = read_rows("jsonl", table, problems, spec_of("refcoco"))
+            check_ids(own_rows, of_images=True)
+            rows += [replace(row, split=split) for row in own_rows]
         else:
             raise UserError(
                 f"--{split} {path}: expected --images with the images of a JSONL file, found"
                 " none; give it"
             )
-        found.add_rows(f"refcoco_cn_{split}.tsv", rows, f"{split}_sentences")
+    found = dataset_of("refcoco", rows, problems, options, "refcoco_cn_{}.tsv")
+    found.inputs = list(splits.values())
+    for name, groups in found.files.items():  # without the image id of other grounding files
+        found.files[name] = [
+            Group(group.source, tuple((row[0], *row[2:]) for row in group.rows)) for group in groups
+        ]
     return found
 
 
-def own_rows(
-    path: str, options: RefcocoCnOptions, problems: Problems
-) -> list[tuple[str, tuple[str, ...]]]:
-    """The rows of a JSONL file, without the image id that other grounding files have."""
-    table = OwnTableOptions(
-        files=(path,),
-        task="refcoco",
-        images=options.images,
-        columns=options.columns,
-        box_format=options.box_format,
-        out=options.out,
-    )
-    return [
-        (group.source, (uniq_id, text, box, image))
-        for groups in read_own_table("jsonl", table, problems).files.values()
-        for group in groups
-        for uniq_id, _, text, box, image in group.rows
-    ]
+def own_options(options: RefcocoCnOptions) -> dict[str, Any]:
+    names = ("images", "columns", "box_format", "out")
+    return {name: getattr(options, name) for name in names}
 
 
-def published_rows(path: str, problems: Problems) -> list[tuple[str, tuple[str, ...]]]:
-    """The rows of a published file, each checked: a text, and a box inside its image."""
-    rows: list[tuple[str, tuple[str, ...]]] = []
+def published_rows(path: str, split: str, problems: Problems) -> Iterator[TableRow]:
+    """The rows of a published file, whose boxes are in pixels as they are stored."""
     ids = Ids("id", "make the ids unique; is the file put together of two?")
     with open(path, encoding="utf-8") as file:
         images = table_images(path, IMAGE_COLUMN)
         for number, (line, (uniq_id, image)) in enumerate(zip(file, images), start=1):
-            _, text, box, *_ = line.split("\t", IMAGE_COLUMN)
             where = f"{path}:{number}"
+            _, text, box, *_ = line.split("\t", IMAGE_COLUMN)
             with problems.at(where):
-                cell = _box_cell(box, image)
-                if not one_line(text):
-                    raise RowError("a text in column 1, found none")
                 ids.add(uniq_id, where)
-                rows.append((image, (uniq_id, one_line(text), cell, IMAGE)))
-    return rows
-
-
-def _box_cell(text: str, image: str) -> str:
-    """The box in upright pixels; it is published in those as they are stored. Raises: RowError."""
-    try:
-        box = tuple(map(read_decimal, text.split(",")))
-    except ValueError:
-        box = ()
-    if len(box) != 4:
-        raise RowError(f"a box x0,y0,x1,y1 in column 2, found {text[:40]!r}")
-    size, orientation = stored_form(image)
-    if not all(size):  # a broken image, which is named later
-        return text
-    return box_cell(*turned_box(box, size, (size, orientation)))
+                text = words_of(text, "a text in column 1")
+                values = {"id": uniq_id, "text": text, "box": box}
+                yield TableRow(where, values, split, image, stored_form(image)[0])
 
 
 SOURCES = {

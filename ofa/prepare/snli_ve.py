@@ -5,17 +5,15 @@ files.
 neutral
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ofa.io.flags import option
 from ofa.io.image_files import ImageFolders
-from ofa.io.values import Ids, one_line, text_of, words_of
+from ofa.io.values import Ids, text_of, words_of
 from ofa.prepare.annotations import Problems, find_image, line_number, one_of, read_json_lines
 from ofa.prepare.dataset import PreparedDataset
 from ofa.prepare.source import ImageOptions, Source, given_splits
-from ofa.prepare.tsv_writer import IMAGE
+from ofa.prepare.table import TableRow, dataset_of
 
 LABELS = ("entailment", "neutral", "contradiction")
 UNDECIDED = "-"  # the annotators did not agree; such pairs are left out
@@ -34,34 +32,31 @@ class SnliVeOptions(ImageOptions):
 def read_snli_ve(options: SnliVeOptions, problems: Problems) -> PreparedDataset:
     """One file per split, ``snli_ve_train.tsv`` and so on."""
     images, files = ImageFolders(options.images), given_splits(options, "train", "dev", "test")
-    found = PreparedDataset(inputs=list(files.values()))
+    rows, undecided = [], dict.fromkeys(files, 0)
     for split, path in files.items():
-        rows, undecided, ids = [], 0, Ids("pair", "is the file put together of two?")
+        ids = Ids("pair", "is the file put together of two?")
         for pair in read_json_lines(path, KEYS, "is it a file of SNLI-VE?"):
             if pair["gold_label"] == UNDECIDED:
-                undecided += 1
+                undecided[split] += 1
                 continue
             with problems.at(pair.where):
-                row = row_of(pair, default_id=f"{split}_{line_number(pair.where)}")
-                ids.add(row[0], pair.where)
-                rows.append((find_image(images, f"{row[1]}.jpg", row[1]), row))
-        found.add_rows(f"snli_ve_{split}.tsv", rows, f"{split}_pairs")
-        found.counts[f"{split}_undecided"] = undecided
+                label = text_of(pair["gold_label"], f"a label ({', '.join(LABELS)})")
+                image_id = words_of(pair["Flickr30K_ID"], "a Flickr30K_ID")
+                pair_id = pair.get("pairID") or f"{split}_{line_number(pair.where)}"
+                values = {
+                    "id": words_of(pair_id, "a pairID"),
+                    "image_id": image_id,
+                    "hypothesis": pair["sentence2"],
+                    "caption": text_of(pair["sentence1"], "a caption"),
+                    "label": one_of(label, LABELS, "a label"),
+                }
+                ids.add(values["id"], pair.where)
+                image = find_image(images, f"{image_id}.jpg", image_id)
+                rows.append(TableRow(pair.where, values, split, image))
+    found = dataset_of("snli_ve", rows, problems, options, "snli_ve_{}.tsv")
+    found.inputs = list(files.values())
+    found.counts |= {f"{split}_undecided": number for split, number in undecided.items()}
     return found
-
-
-def row_of(pair: Mapping[str, Any], default_id: str) -> tuple[str, ...]:
-    """The columns of a pair. Raises: RowError if a value is no text, or the label is unknown."""
-    label = one_of(text_of(pair["gold_label"], f"a label ({', '.join(LABELS)})"), LABELS, "a label")
-    uniq_id = words_of(pair["pairID"], "a pairID") if pair.get("pairID") is not None else default_id
-    return (
-        uniq_id,
-        words_of(pair["Flickr30K_ID"], "a Flickr30K_ID"),
-        IMAGE,
-        words_of(pair["sentence2"], "a sentence"),
-        one_line(text_of(pair["sentence1"], "a caption")),
-        label,
-    )
 
 
 SOURCES = {

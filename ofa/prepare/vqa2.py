@@ -6,7 +6,8 @@ question_id <tab> image_id <tab> What is in the bowl? <tab> 1.0|!+dessert&&0.3|!
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from ofa.errors import UserError
@@ -15,20 +16,20 @@ from ofa.io.image_files import ImageFolders
 from ofa.io.values import Ids, RowError, finding, id_key, one_line, text_of, words_of
 from ofa.prepare.annotations import Problems, find_image, list_of, read_json, read_prefixes
 from ofa.prepare.answer_column import (
-    ANSWER_SET,
     answer_column,
     answer_of,
     confidences,
     normal_answer,
     number_answers,
 )
-from ofa.prepare.dataset import PreparedDataset, label_text, split_at_random
+from ofa.prepare.dataset import PreparedDataset
 from ofa.prepare.source import ImageOptions, Source
-from ofa.prepare.tsv_writer import IMAGE
+from ofa.prepare.table import Filled, TableRow, dataset_of
 from ofa.task.label_file import read_label_file
-from ofa.task.text import CONFIDENCE
+from ofa.task.text import CONFIDENCE, learned_answer, parse_answers
 
 SPLITS = ("train", "val", "test")
+ANSWERS = 3  # column of the files
 # of a test question: the column may not be empty, and the figure 0 scores nothing
 NO_ANSWER = f"0.0{CONFIDENCE}no"
 QUESTION_KEYS = ("question_id", "image_id", "question")
@@ -59,19 +60,6 @@ class Vqa2Options(ImageOptions):
     )
 
 
-@dataclass
-class Question:
-    """A question on its way to a row. Args: scores: answer -> confidence, highest first."""
-
-    split: str
-    image: str
-    columns: tuple[str, str, str]  # question id, image id, text
-    scores: dict[str, float]
-
-    def row(self) -> tuple[str, ...]:
-        return (*self.columns, answer_column(self.scores) or NO_ANSWER, "", IMAGE)
-
-
 @dataclass(frozen=True)
 class Answered:
     """Annotation of a question. Args: file: of it. scores: answer -> confidence, highest first."""
@@ -85,51 +73,41 @@ class Answered:
 def read_vqa2(options: Vqa2Options, problems: Problems) -> PreparedDataset:
     """``vqa_train.tsv``, ``vqa_val.tsv``, ``vqa_test.tsv`` and the answer set of the training
     questions."""
-    answer_set = [options.ans2label_file] if options.ans2label_file else []
-    inputs = [*options.questions, *options.annotations, *answer_set]
-    found = PreparedDataset(inputs=inputs)
-    questions = read_questions(options, problems)
+    rows, counts = read_questions(options, problems), dict[str, int]()
     problems.settle()
-    parts = {
-        name: [question for question in questions if question.split == name] for name in SPLITS
-    }
-    if options.val_fraction:
-        parts = split_at_random(
-            questions, lambda question: question.image, options.val_fraction, options.seed
-        )
-    if parts["train"]:
-        labels, parts["train"] = answer_set_of(parts["train"], options, found.counts)
-        found.texts[ANSWER_SET] = label_text(labels)
-    for name in (name for name in SPLITS if parts[name]):
-        rows = [(question.image, question.row()) for question in parts[name]]
-        found.add_rows(f"vqa_{name}.tsv", rows, f"{name}_questions")
+    choose = partial(choose_answers, options, counts)
+    found = dataset_of("vqa_gen", rows, problems, options, "vqa_{}.tsv", choose)
+    answer_set = [options.ans2label_file] if options.ans2label_file else []
+    found.inputs = [*options.questions, *options.annotations, *answer_set]
+    found.counts |= counts
     return found
 
 
-def answer_set_of(
-    questions: list[Question], options: Vqa2Options, counts: dict[str, int]
-) -> tuple[dict[str, int], list[Question]]:
-    """Answers and their numbers, and the training questions.
+def choose_answers(options: Vqa2Options, counts: dict[str, int], rows: Filled) -> Mapping[str, int]:
+    """The answer set: that of ``--ans2label-file``, or the answers that ``--min-answer-count``
+    questions teach.
 
-    The set is that of ``--ans2label-file``, or the answers that ``--min-answer-count`` questions
-    teach. With a file, or a count above 1, training keeps only its answers, and questions that have
-    one; what is left out is counted.
+    With a file, or a count above 1, training keeps only its answers, and questions that have one;
+    what is left out is counted.
+    Args: rows: of training.
     """
     path, least = options.ans2label_file, options.min_answer_count
     if path is None:
-        labels = number_answers((next(iter(question.scores)) for question in questions), least)
+        labels = number_answers((learned_answer(cells[ANSWERS]) for _, cells in rows), least)
         if least == 1:
-            return labels, questions
+            return labels
     else:
         labels = read_label_file(path)
     counts |= {"answers_left_out": 0, "questions_left_out": 0}
     kept = []
-    for question in questions:
-        scores = {answer: score for answer, score in question.scores.items() if answer in labels}
-        counts["answers_left_out"] += len(question.scores) - len(scores)
-        counts["questions_left_out"] += not scores
-        if scores:
-            kept.append(replace(question, scores=scores))
+    for image, cells in rows:
+        scores = parse_answers(cells[ANSWERS])
+        known = {answer: score for answer, score in scores.items() if answer in labels}
+        counts["answers_left_out"] += len(scores) - len(known)
+        counts["questions_left_out"] += not known
+        if known:
+            cells[ANSWERS] = answer_column(known)
+            kept.append((image, cells))
     if not kept:
         raise UserError(
             f"{', '.join(options.annotations)}: no training question has an answer "
@@ -139,10 +117,11 @@ def answer_set_of(
                 else f"that {least} questions have; lower --min-answer-count"
             )
         )
-    return labels, kept
+    rows[:] = kept
+    return labels
 
 
-def read_questions(options: Vqa2Options, problems: Problems) -> list[Question]:
+def read_questions(options: Vqa2Options, problems: Problems) -> list[TableRow]:
     """The questions of all files, with their answers."""
     files, annotations = options.questions, options.annotations
     prefixes = read_prefixes(options.id_prefix, files)
@@ -154,8 +133,7 @@ def read_questions(options: Vqa2Options, problems: Problems) -> list[Question]:
         )
     prefixes += [""] * (len(annotations) - len(prefixes))
     images, ids = ImageFolders(options.images), Ids("question")
-    answers = read_answers(options, prefixes, problems)
-    questions: list[Question] = []
+    answers, rows = read_answers(options, prefixes, problems), []
     for path, prefix in zip(files, prefixes):
         record = read_json(path, "questions")
         split = options.split or ("train" if options.val_fraction else _split_of(path, record))
@@ -167,11 +145,15 @@ def read_questions(options: Vqa2Options, problems: Problems) -> list[Question]:
                 question_id = words_of(entry["question_id"], "a question_id")
                 image_id = words_of(entry["image_id"], "an image_id")
                 ids.add(question_id, entry.where, prefix)
-                text = words_of(entry["question"], "a question", "question")
+                values = {
+                    "id": question_id,
+                    "image_id": image_id,
+                    "question": words_of(entry["question"], "a question", "question"),
+                }
                 image = find_image(images, *_names(entry, record, image_id))
-                scores = _scores(answers.get(prefix + id_key(question_id)), image_id, split)
-                columns = (prefix + question_id, prefix + image_id, text)
-                questions.append(Question(split, image, columns, scores))
+                answered = answers.get(prefix + id_key(question_id))
+                values["answer"] = answer_column(_scores(answered, image_id, split)) or NO_ANSWER
+                rows.append(TableRow(entry.where, values, split, image, prefix=prefix))
     others = [answered for key, answered in answers.items() if key not in ids.first]
     if others:
         problems.add(
@@ -179,7 +161,7 @@ def read_questions(options: Vqa2Options, problems: Problems) -> list[Question]:
             f" other questions (first: question {others[0].question_id}); is it the annotation file"
             " of another data set or split?"
         )
-    return questions
+    return rows
 
 
 def _scores(answered: Answered | None, image_id: str, split: str) -> dict[str, float]:

@@ -239,7 +239,7 @@ def test_published_files_and_json_lines_become_the_same_columns(tmp_path):
 @pytest.mark.parametrize(
     "row, message",
     [
-        (("1", "狗", "1,2,3"), "val.tsv:1: expected a box x0,y0,x1,y1 in column 2, found '1,2,3'"),
+        (("1", "狗", "1,2,3"), "val.tsv:1: expected a box of four numbers, found '1,2,3'"),
         (("1", "狗", "30,2,10,9"), "val.tsv:1: expected a box with x0 < x1"),
         (("1", " ", "3,2,10,9"), "val.tsv:1: expected a text in column 1"),
         (("1", "狗", "3,2,100,9"), "val.tsv:1: expected a box inside the image"),

@@ -1,22 +1,51 @@
-"""The cells of one row of people's own table, as the files of a task have them: one rule per kind
-of column."""
+"""Rows under a task's names of its columns -> the files of the task: one rule per kind of column.
 
-from collections.abc import Mapping, Sequence
+    TableRow("a.jsonl:7", {"id": "7", "text": "left dog", "box": [1, 2, 3, 4]}, image="img/a.jpg")
+
+becomes, for the task ``refcoco``::
+
+    7 <tab> a <tab> left dog <tab> 1.0,2.0,3.0,4.0 <tab> /9j/4AAQ...
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ofa.errors import UserError
-from ofa.io.image_files import image_size
+from ofa.io.image_files import stored_form, turned_box
+from ofa.io.images import upright_size
 from ofa.io.numbers import read_decimal
 from ofa.io.values import RowError, finding, in_fractions, one_line, text_of, words_of
-from ofa.prepare.answer_column import answer_column, answer_of, confidences
-from ofa.prepare.dataset import box_cell, refuse_fractions
-from ofa.prepare.tsv_writer import IMAGE, ImagePath
+from ofa.prepare.annotations import Problems
+from ofa.prepare.answer_column import (
+    ANSWER_SET,
+    answer_column,
+    answer_of,
+    confidences,
+    number_answers,
+)
+from ofa.prepare.coco_captions import check_unique
+from ofa.prepare.dataset import (
+    PreparedDataset,
+    box_cell,
+    label_text,
+    refuse_fractions,
+    split_at_random,
+)
+from ofa.prepare.tsv_writer import CAPTION_KINDS, IMAGE, CaptionedImage, Group, ImagePath
 from ofa.task.columns import Column
-from ofa.task.text import CONFIDENCE, JOIN, parse_answers
+from ofa.task.text import CONFIDENCE, JOIN, learned_answer, parse_answers
 
+if TYPE_CHECKING:
+    # imports torch: what only reads tables starts without it
+    from ofa.task.task_spec import TaskSpec
+
+SPLITS = ("train", "val", "dev", "testA", "testB", "test")
 CORNERS = ("x0", "y0", "x1", "y1")  # instead of a column ``box``
+
+Filled = list[tuple[str, list[str]]]  # image and cells of rows
 
 
 @dataclass(frozen=True)
@@ -27,17 +56,19 @@ class TableRow:
         where: ``photos.csv:17``. image: path of the (first) image. others: column -> path of a
             further image.
         number: of the row, its default id. prefix: of ids.
+        size: width and height of the image as it is annotated: the box is one of stored pixels.
         box_format: as of ``TableOptions``. keep_case: answers stay as they are typed.
     """
 
     where: str
     values: Mapping[str, Any]
+    split: str = "train"
+    image: str = ""
+    size: tuple[int, int] | None = None
     number: int = 0
     prefix: str = ""
     box_format: str = "xyxy"
-    keep_case: bool = False
-    split: str = ""
-    image: str = ""
+    keep_case: bool = True
     others: Mapping[str, str] = field(default_factory=dict)
 
     def text(self, name: str) -> str:
@@ -57,6 +88,134 @@ class TableRow:
     @property
     def uniq_id(self) -> str:
         return self.prefix + (self.text("id") or str(self.number))
+
+
+def dataset_of(
+    spec: "TaskSpec | str",
+    rows: Iterable[TableRow],
+    problems: Problems,
+    options: Any,
+    name: str = "",
+    choose_answers: Callable[[Filled], Mapping[str, int]] | None = None,
+) -> PreparedDataset:
+    """The files of a task, one per split.
+
+    Args:
+        options: ``val_fraction``, if there is one, divides the rows by image.
+        name: how the files are called, if not as the task says: ``refcocog_{}.tsv``.
+        choose_answers: training rows -> the answer set; may change the rows. None: all that they
+            teach.
+    """
+    if isinstance(spec, str):
+        from ofa.tasks import spec_of
+
+        spec = spec_of(spec)
+    columns, rows = file_columns(spec), list(rows)
+    parts = {split: [row for row in rows if row.split == split] for split in SPLITS}
+    if getattr(options, "val_fraction", None) is not None:
+        by_image = [row.image or row.where for row in rows]
+        parts = split_at_random(rows, by_image, options.val_fraction, options.seed)
+    found = PreparedDataset()
+    if holds_captions(columns):
+        found.caption_files = spec.files[0]
+        found.images_of = {
+            split: captioned(parts[split], columns[2], problems)
+            for split in ("train", "val", "test")
+        }
+        check_unique(found.images_of)
+        return found
+    filled = {split: fill(part, columns, problems) for split, part in parts.items()}
+    found.sizes = {row.image: row.size for row in rows if row.size}
+    problems.settle()
+    number_classes(found, columns, filled, choose_answers)
+    for split, part in filled.items():
+        end = spec.usage.validation if split == "val" and not name else split
+        if part:
+            file = (name or f"{spec.files[0]}_{{}}.tsv").format(end)
+            found.add_rows(file, part, f"{split}_rows")
+    if not spec.has("image"):
+        found.readers = {name: partial(rows_again, groups) for name, groups in found.files.items()}
+        found.files = {}
+    return found
+
+
+def file_columns(spec: "TaskSpec") -> dict[int, Column]:
+    """Number in the files that are written -> column."""
+    numbers = spec.numbers()
+    return dict(zip(numbers.values(), spec.columns_named(numbers), strict=True))
+
+
+def holds_captions(columns: Mapping[int, Column]) -> bool:
+    """Whether the files are those of a captioning data set."""
+    return {number: column.kind for number, column in columns.items()} == CAPTION_KINDS
+
+
+def captioned(rows: Sequence[TableRow], column: Column, problems: Problems) -> list[CaptionedImage]:
+    """One image with all its captions, in the order of the file."""
+    captions: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        with problems.at(row.where):
+            texts = texts_of(row, column)
+            if not texts:
+                raise RowError(f"a {column.public_name}, found an empty text")
+            captions.setdefault((row.image_id, row.image), []).extend(texts)
+    return [
+        CaptionedImage(image_id, tuple(texts), path) for (image_id, path), texts in captions.items()
+    ]
+
+
+def fill(rows: Sequence[TableRow], columns: Mapping[int, Column], problems: Problems) -> Filled:
+    """The cells of the rows of a split. The number of a class is filled in when all are known."""
+    filled = []
+    for row in rows:
+        with problems.at(row.where):
+            cells = [""] * (max(columns) + 1)
+            if has_image_ids(columns):
+                cells[1] = row.image_id
+            for number, column in columns.items():
+                cells[number] = cell_of(row, column)
+            filled.append((row.image, cells))
+    return filled
+
+
+def has_image_ids(columns: Mapping[int, Column]) -> bool:
+    """Whether the files have the image's id where no column of the task stands."""
+    kinds = {column.kind for column in columns.values()}
+    return {"id", "image"} <= kinds and max(columns) > 0 and 1 not in columns
+
+
+def number_classes(
+    found: PreparedDataset,
+    columns: Mapping[int, Column],
+    parts: Mapping[str, Filled],
+    choose_answers: Callable[[Filled], Mapping[str, int]] | None,
+) -> None:
+    """The label file of a column that holds any class, whose numbers stand in the column before if
+    that is no column of the task; the answer set of what training rows teach."""
+    for number, column in columns.items():
+        if column.kind == "label" and not column.labels:
+            rows = [cells for part in parts.values() for _, cells in part]
+            words = sorted({cells[number] for cells in rows})
+            labels = {text: label for label, text in enumerate(words, start=1)}
+            found.texts["class2label.json"] = label_text(labels)
+            if number and number - 1 not in columns:
+                for cells in rows:
+                    cells[number - 1] = str(labels[cells[number]])
+        elif column.kind == "answer" and parts["train"]:
+            if choose_answers is None:
+                taught = (learned_answer(cells[number]) for _, cells in parts["train"])
+                answers: Mapping[str, int] = number_answers(taught)
+            else:
+                answers = choose_answers(parts["train"])
+            found.texts[ANSWER_SET] = label_text(answers)
+
+
+def rows_again(groups: Sequence[Group], problems: Problems) -> Iterator[tuple[str, ...]]:
+    """The rows of a file of texts alone."""
+    return (row for group in groups for row in group.rows)
+
+
+# ------------------------------------------------------------------------------------ cells
 
 
 def cell_of(row: TableRow, column: Column) -> str:
@@ -161,7 +320,10 @@ def box_of(row: TableRow, value: Any) -> str:
     if len(box) != 4:
         shown = repr(value[:60]) if isinstance(value, str) else finding(value)
         raise RowError(f"a box of four numbers, found {shown}")
-    size = image_size(row.image)
+    form = stored_form(row.image)
+    if row.size:
+        return box_cell(*turned_box(tuple(box), row.size, form))
+    size = upright_size(*form)
     if not all(size):
         return "0,0,0,0"  # broken images are named later
     return box_cell(corners_in_pixels(box, row.box_format, size), size)
