@@ -15,14 +15,12 @@ from random import Random
 
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
-from ofa.io.json_files import load_json
+from ofa.io.json_files import read_json
 from ofa.io.text_files import read_lines
-from ofa.io.values import RowError, text_of
+from ofa.io.values import RowError, finding, text_of
 
-CAPTIONS, OBJECTS, ANSWERS = "all_captions.txt", "object.txt", "type2ans.json"
+FILES = CAPTIONS, OBJECTS, ANSWERS = "all_captions.txt", "object.txt", "type2ans.json"
 OTHER, YES_NO = "other", "yes or no"
-
-
 COUNTS = "how many"  # kind of answers whose neighbors are wrong answers too
 SWAPPED = 0.6  # an object of the caption is exchanged where the draw is above
 TRIES = 10  # draws until something differs from what fits
@@ -40,18 +38,13 @@ class NegativeSampler:
     """
 
     def __init__(self, folder: str | Path | None):
-        if folder is None:
+        missing = [name for name in FILES if folder is None or not (Path(folder) / name).is_file()]
+        if folder is None or missing:
             raise UserError(
-                f"--neg-sample-dir: expects the folder of {CAPTIONS}, {OBJECTS} and {ANSWERS},"
-                f" found none; {REMEDY}"
+                f"{folder or '--neg-sample-dir'}: expects the folder of {', '.join(FILES)},"
+                f" {' and '.join(missing)} is missing; {REMEDY}"
             )
         folder = Path(folder)
-        missing = [name for name in (CAPTIONS, OBJECTS, ANSWERS) if not (folder / name).is_file()]
-        if missing:
-            raise UserError(
-                f"{folder}: expects {CAPTIONS}, {OBJECTS} and {ANSWERS}, {' and '.join(missing)} is"
-                f" missing; {REMEDY}"
-            )
         self.captions = Lines(folder / CAPTIONS)
         self.objects = [line.strip() for line in read_lines(folder / OBJECTS) if line.strip()]
         self.path, self.answers = folder / ANSWERS, read_answers(folder / ANSWERS)
@@ -103,29 +96,19 @@ def drawn(names: Sequence[str], besides: str, rng: Random) -> str:
 
 
 def read_answers(path: Path) -> dict[str, list[str]]:
-    """Raises: UserError if the file is no JSON of lists."""
+    """Raises: UserError if the file is no JSON of lists of texts."""
+    expected = f'JSON such as {{"color": ["red", "blue"], "{OTHER}": ["yes"]}}'
+    answers: dict[str, list[str]] = {}
     try:
-        content = load_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(
-            f'{path}: expects JSON such as {{"color": ["red", "blue"], "{OTHER}": ["yes"]}}, found'
-            f" none ({error}); {REMEDY}"
-        ) from None
-    if not isinstance(content, dict) or not all(
-        isinstance(part, list) for part in content.values()
-    ):
-        raise UserError(
-            f'{path}: expects lists of answers by kind, one of them "{OTHER}", found'
-            f" {str(content)[:80]}; {REMEDY}"
-        )
-    try:
-        return {
-            kind: [text_of(answer, "an answer", "answer") for answer in answers]
-            for kind, answers in content.items()
-            if answers
-        }
+        for kind, given in read_json(path, expected, kind=dict).items():
+            if not isinstance(given, list):
+                raise RowError(f"{expected}, found {finding(given)}")
+            answers[kind] = [text_of(answer, "an answer", "answer") for answer in given]
     except RowError as error:
         raise UserError(f"{path}: expects {error}; {REMEDY}") from None
+    except UserError as error:
+        raise UserError(f"{error}; {REMEDY}") from None
+    return {kind: given for kind, given in answers.items() if given}
 
 
 class Lines:

@@ -110,55 +110,38 @@ def images_from_coco(
 ) -> list[CaptionedImage]:
     """Images of the annotations in the order of their ids. Several files may caption one image.
 
-    Raises: UserError if an id names two images.
+    Raises: UserError if an id names two images, or none.
     """
-    paths = options.annotations
-    files: dict[str, str] = {}  # image id -> name of its file
-    ids = Ids("image")
-    same_number: dict[str, str] = {}  # prefix and id_key -> image id
-    written: list[tuple[str, str, str, list[str]]] = []  # file, prefix, image id in it, captions
+    paths, ids = options.annotations, Ids("image")
+    # by prefix and ``id_key``: image id and file; place of the first caption; captions
+    names: dict[str, tuple[str, str]] = {}
+    places: dict[str, str] = {}
+    captions: dict[str, list[str]] = {}
     for path, prefix in zip(paths, read_prefixes(options.id_prefix, paths)):
         record = read_json(path, "images", "annotations")
-        for image_id, (name, where) in _names_of(path, record).items():
-            if files.get(prefix + image_id) != name:  # else another file captions the same image
-                ids.add(image_id, f"{where} ({name})", prefix)
-                files[prefix + image_id] = name
-                same_number[prefix + id_key(image_id)] = prefix + image_id
-        found = captions_of(path, record, cleaner, problems)
-        written += [(path, prefix, image_id, texts) for image_id, texts in found.items()]
-    captions: dict[str, list[str]] = {}
-    for path, prefix, image_id, texts in written:
-        known = same_number.get(prefix + id_key(image_id))
-        if known is None:
-            raise UserError(
-                f"{path}: annotation of image {image_id}, which is not in 'images'; the file is"
-                " incomplete"
-            )
-        captions.setdefault(known, []).extend(texts)
-    return [
-        CaptionedImage(
-            image_id,
-            tuple(captions[image_id]),
-            str(path_within(options.images, files[image_id], paths[0])),
-        )
-        for image_id in sorted(captions, key=lambda image_id: (len(image_id), image_id))
-    ]
-
-
-def _names_of(path: str | Path, record: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Image id -> file name and place of the images of a file."""
-    names: dict[str, tuple[str, str]] = {}
-    ids = Ids("image")
-    for entry in list_of(path, record["images"], "image", ("id", "file_name"), CAPTIONS_FILE):
-        try:
-            image_id = words_of(entry["id"], "an id")
-            name = words_of(entry["file_name"], "a file_name")
-        except RowError as error:
-            raise UserError(f"{entry.where}: expected {error}; correct the file") from None
-        if names.get(image_id, ("",))[0] != name:
-            ids.add(image_id, f"{entry.where} ({name})")
-            names[image_id] = name, entry.where
-    return names
+        for entry in list_of(path, record["images"], "image", ("id", "file_name"), CAPTIONS_FILE):
+            try:
+                image_id = words_of(entry["id"], "an id")
+                name = words_of(entry["file_name"], "a file_name")
+            except RowError as error:
+                raise UserError(f"{entry.where}: expected {error}; correct the file") from None
+            key = prefix + id_key(image_id)
+            if names.get(key, ("", ""))[1] != name:
+                ids.add(image_id, f"{entry.where} ({name})", prefix)
+                names[key] = prefix + image_id, name
+        for image_id, texts in captions_of(path, record, cleaner, problems).items():
+            key = prefix + id_key(image_id)
+            places.setdefault(key, f"{path}: annotation of image {image_id}")
+            captions.setdefault(key, []).extend(texts)
+    lost = [place for key, place in places.items() if key not in names]
+    if lost:
+        raise UserError(f"{lost[0]}, which is not in 'images'; the file is incomplete")
+    images = []
+    for key, texts in captions.items():
+        image_id, name = names[key]
+        file = str(path_within(options.images, name, paths[0]))
+        images.append(CaptionedImage(image_id, tuple(texts), file))
+    return sorted(images, key=lambda image: (len(image.image_id), image.image_id))
 
 
 def split_by_karpathy(

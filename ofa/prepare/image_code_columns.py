@@ -16,6 +16,7 @@ from ofa.data.image_rows import FolderImages, TsvImages, make_square
 from ofa.errors import UserError
 from ofa.io.images import encode_image, open_image
 from ofa.io.progress import counted
+from ofa.io.values import one_line
 from ofa.prepare.tsv_writer import IMAGE, Group
 from ofa.task.text import JOIN
 from ofa.tokens.image_codes import codes_to_text
@@ -46,22 +47,17 @@ def caption_groups(
     groups = []
     for index in chosen:
         name, text = images.rows.texts(index, [id_column, text_column])
-        captions = [
-            caption for part in text.lower().split(JOIN) if (caption := " ".join(part.split()))
-        ]
+        captions = list(filter(None, map(one_line, text.lower().split(JOIN))))
         if not captions:
             raise UserError(
                 f"{images.where(index)}: expects a caption in column {text_column}, found none;"
                 " is --text-column right (columns count from 0)?"
             )
-        names = (
-            [name]
-            if len(captions) == 1
-            else [f"{name}_{number}" for number in range(len(captions))]
-        )
-        groups.append(
-            Group(index, tuple((one, IMAGE, caption) for one, caption in zip(names, captions)))
-        )
+        names = [name]
+        if len(captions) > 1:
+            names = [f"{name}_{number}" for number in range(len(captions))]
+        rows = ((name, IMAGE, caption) for name, caption in zip(names, captions))
+        groups.append(Group(index, tuple(rows)))
     return groups
 
 
@@ -69,19 +65,19 @@ def image_groups(images: Images, chosen: Sequence[int], id_column: int) -> list[
     """Rows for pretraining; ``IMAGE`` stands for two columns. Files of a folder are called by
     their names."""
     if isinstance(images, FolderImages):
-        return [Group(index, ((images.paths[index].stem, IMAGE),)) for index in chosen]
-    check_columns(images, {"--id-column": id_column})
-    return [Group(index, ((images.rows.texts(index, [id_column])[0], IMAGE),)) for index in chosen]
+        names = [images.paths[index].stem for index in chosen]
+    else:
+        check_columns(images, {"--id-column": id_column})
+        names = [images.rows.texts(index, [id_column])[0] for index in chosen]
+    return [Group(index, ((name, IMAGE),)) for index, name in zip(chosen, names)]
 
 
 def check_columns(images: TsvImages, options: dict[str, int]) -> None:
     for option, column in options.items():
         if not 0 <= column < images.rows.num_columns or column == images.column:
-            found = (
-                "the images"
-                if column == images.column
-                else f"columns 0 to {images.rows.num_columns - 1}"
-            )
+            found = f"columns 0 to {images.rows.num_columns - 1}"
+            if column == images.column:
+                found = "the images"
             raise UserError(
                 f"{images.where(0)}: {option} {column} expects a column of text, found {found};"
                 " correct the option"

@@ -81,7 +81,8 @@ def read_refcoco(kind: str, options: RefcocoOptions, problems: Problems) -> Prep
             name, size, box = known.find(reference, image_id)
             path = find_image(images, name)
             for i, sentence in enumerate(reference["sentences"]):
-                text = sentence.get(options.sentences) or sentence["sent"]
+                text = sentence.get(options.sentences)
+                text = sentence["sent"] if text in (None, "") else text
                 values = {"id": f"{ref_id}_{i}", "image_id": image_id, "text": text, "box": box}
                 rows.append(TableRow(where, values, split, path, size))
     found = dataset_of("refcoco", rows, problems, options, f"{kind}_{{}}.tsv")

@@ -42,7 +42,9 @@ def read_snli_ve(options: SnliVeOptions, problems: Problems) -> PreparedDataset:
             with problems.at(pair.where):
                 label = text_of(pair["gold_label"], f"a label ({', '.join(LABELS)})")
                 image_id = words_of(pair["Flickr30K_ID"], "a Flickr30K_ID")
-                pair_id = pair.get("pairID") or f"{split}_{line_number(pair.where)}"
+                pair_id = pair.get("pairID")
+                if pair_id is None:
+                    pair_id = f"{split}_{line_number(pair.where)}"
                 values = {
                     "id": words_of(pair_id, "a pairID"),
                     "image_id": image_id,

@@ -7,6 +7,7 @@ becomes, for the task ``refcoco``::
     7 <tab> a <tab> left dog <tab> 1.0,2.0,3.0,4.0 <tab> /9j/4AAQ...
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val", "dev", "testA", "testB", "test")
 CORNERS = ("x0", "y0", "x1", "y1")  # instead of a column ``box``
 
+FormOf = Callable[[str], tuple[tuple[int, int], int]]  # as ``stored_form``
 Filled = list[tuple[str, list[str]]]  # image and cells of rows
 
 
@@ -166,14 +168,14 @@ def captioned(rows: Sequence[TableRow], column: Column, problems: Problems) -> l
 
 def fill(rows: Sequence[TableRow], columns: Mapping[int, Column], problems: Problems) -> Filled:
     """The cells of the rows of a split. The number of a class is filled in when all are known."""
-    filled = []
+    filled, form_of = [], functools.cache(stored_form)
     for row in rows:
         with problems.at(row.where):
             cells = [""] * (max(columns) + 1)
             if has_image_ids(columns):
                 cells[1] = row.image_id
             for number, column in columns.items():
-                cells[number] = cell_of(row, column)
+                cells[number] = cell_of(row, column, form_of)
             filled.append((row.image, cells))
     return filled
 
@@ -218,7 +220,7 @@ def rows_again(groups: Sequence[Group], problems: Problems) -> Iterator[tuple[st
 # ------------------------------------------------------------------------------------ cells
 
 
-def cell_of(row: TableRow, column: Column) -> str:
+def cell_of(row: TableRow, column: Column, form_of: FormOf) -> str:
     """A column of a row as a TSV has it. Raises: RowError that says what was expected."""
     value = row.value(column)
     if column.kind == "id":
@@ -226,7 +228,7 @@ def cell_of(row: TableRow, column: Column) -> str:
     if column.kind == "image":
         return ImagePath(row.others[column.name]) if column.name in row.others else IMAGE
     if column.kind == "box":
-        return box_of(row, value)
+        return box_of(row, value, form_of)
     if value is None and not column.needed:
         return ""
     if column.kind == "texts":
@@ -234,7 +236,7 @@ def cell_of(row: TableRow, column: Column) -> str:
     if column.kind == "answer":
         return answers_of(row, value)
     if column.kind == "boxes":
-        return objects_of(row, value)
+        return objects_of(row, value, form_of)
     if column.kind == "confidence":
         return confidence_of(value, column.public_name)
     return words_in(value, column)
@@ -305,7 +307,7 @@ def answers_of(row: TableRow, value: Any) -> str:
     return answer_column(scores)
 
 
-def box_of(row: TableRow, value: Any) -> str:
+def box_of(row: TableRow, value: Any, form_of: FormOf) -> str:
     """Four numbers as a list or a text, or those of the columns ``x0 y0 x1 y1``."""
     try:
         if value is None:
@@ -320,7 +322,7 @@ def box_of(row: TableRow, value: Any) -> str:
     if len(box) != 4:
         shown = repr(value[:60]) if isinstance(value, str) else finding(value)
         raise RowError(f"a box of four numbers, found {shown}")
-    form = stored_form(row.image)
+    form = form_of(row.image)
     if row.size:
         return box_cell(*turned_box(tuple(box), row.size, form))
     size = upright_size(*form)
@@ -347,7 +349,7 @@ def corners_in_pixels(
     return [number * side for number, side in zip(box, (*size, *size))] if norm else box
 
 
-def objects_of(row: TableRow, value: Any) -> str:
+def objects_of(row: TableRow, value: Any, form_of: FormOf) -> str:
     """Objects ``{"box": [...], "label": "dog"}``, or a text as a TSV has it."""
     if not isinstance(value, list):
         return words_of(value, "a list of objects", "objects")
@@ -358,5 +360,6 @@ def objects_of(row: TableRow, value: Any) -> str:
                 f'objects such as {{"box": [0, 0, 9, 9], "label": "dog"}}, found {finding(one)}'
             )
         words = words_of(one.get("label"), "a label of an object", "label").replace(JOIN, "&")
-        parts.append(f"{box_of(replace(row, values=one), one.get('box'))},{number},{words}")
+        box = box_of(replace(row, values=one), one.get("box"), form_of)
+        parts.append(f"{box},{number},{words}")
     return JOIN.join(parts)

@@ -82,7 +82,7 @@ def test_negative_files_that_are_empty_or_no_json_say_so_when_they_are_needed(tm
     with pytest.raises(UserError, match="all_captions.txt: expected rows .*, found an empty file"):
         negatives.caption("a cat", [], random.Random(1))
     (tmp_path / "type2ans.json").write_text("color: red")
-    with pytest.raises(UserError, match="type2ans.json: expects JSON"):
+    with pytest.raises(UserError, match="type2ans.json: expected JSON .*ofa negatives build"):
         NegativeSampler(tmp_path)
 
 
