@@ -129,6 +129,5 @@ SOURCES = {
         "ofa prepare gigaword --train train.article.txt train.title.txt --dev "
         "valid.article.filter.txt valid.title.filter.txt --test input.txt task1_ref0.txt --out "
         "dataset/gigaword_data",
-        images=False,
     )
 }

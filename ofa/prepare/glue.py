@@ -277,10 +277,10 @@ SOURCES = {
         GlueOptions,
         read_glue,
         "cola_train.tsv, cola_dev.tsv, cola_test.tsv and so on (MNLI: mnli_dev_matched.tsv, "
-        "mnli_dev_mismatched.tsv, ...) with a manifest per task",
+        "mnli_dev_mismatched.tsv, ...)",
         "ofa prepare glue --data glue_data --out dataset/glue_data. The folder holds CoLA, MNLI, "
         "MRPC, QNLI, QQP, RTE, SST-2 as they are downloaded, or cola, mnli, ... as "
         "DatasetDict.save_to_disk writes them.",
-        images=False,
+        manifest="a manifest per task. Labels are converted by name",
     )
 }

@@ -91,14 +91,14 @@ class Source:
         options: dataclass of its flags.
         read: options -> the data set, or several with a manifest each; what is wrong with single
             entries goes to the problems.
-        writes: the files it makes. example: a command. images: they are embedded.
+        writes: the files it makes. manifest: its name. example: a command.
     """
 
-    options: type
+    options: Any
     read: Callable[[Any, Problems], PreparedDataset | list[PreparedDataset]]
     writes: str
     example: str
-    images: bool = True
+    manifest: str = "manifest.json"
 
     @property
     def description(self) -> str:
@@ -106,7 +106,8 @@ class Source:
             " Image files are embedded as they are; those with an EXIF orientation are turned"
             " upright."
         )
-        return f"Writes {self.writes} and manifest.json.{embedded if self.images else ''}"
+        images = "images" in self.options.__dataclass_fields__
+        return f"Writes {self.writes} and {self.manifest}.{embedded if images else ''}"
 
     def prepare(self, kind: str, options: Any) -> None:
         """Read, check and write; print which files were written."""
