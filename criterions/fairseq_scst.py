@@ -21,12 +21,12 @@ from omegaconf import II
 from torch import Tensor, nn
 
 from ofa.checkpoints.contents import upstream_state_dict
+from ofa.checkpoints.delta import load_complete
 from ofa.criterions import losses, scst
 from ofa.criterions.caption_reward import CaptionReward, RewardMonitor
 from ofa.criterions.fairseq_criterion import OFACriterion, scored_logits
 from ofa.errors import UserError
 from ofa.io.flags import option
-from ofa.io.safe_load import load_checkpoint
 from ofa.models.generation.generator import unwrapped
 from ofa.models.generation.options import parse_range
 from ofa.task.text import JOIN
@@ -313,7 +313,7 @@ class ReferenceModel:
                 "--scst-kl-weight: expected --scst-kl-model, the checkpoint of stage 1 to stay"
                 " close to"
             )
-        self.path, self.state = path, upstream_state_dict(load_checkpoint(path))
+        self.path, self.state = path, upstream_state_dict(load_complete(path))
         self.model: nn.Module | None = None
 
     @torch.no_grad()

@@ -35,7 +35,8 @@ class Decoder(TransformerStack):
     def __init__(self, config: ModelConfig, embed_tokens: nn.Embedding, pad: int) -> None:
         super().__init__("decoder", config, pad)
         width = self.width
-        codes = code_positions(config.code_image_size, config.image_bucket_size)
+        with torch.device("cpu"):
+            codes = code_positions(config.code_image_size, config.image_bucket_size)
         self.register_buffer("image_position_idx", codes)
         self.make_embeddings(embed_tokens)
         self.make_positions(config.max_target_positions)

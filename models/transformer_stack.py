@@ -42,9 +42,10 @@ class TransformerStack(nn.Module):
         self.num_layers = self.setting("layers")
         self.position_scale = (self.width // self.num_heads * config.attn_scale_factor) ** -0.5
         self.embed_scale = 1.0 if config.no_scale_embedding else self.width**0.5
-        self.register_buffer("version", torch.tensor([3.0]))
-        self.register_buffer("token_rp_bucket", token_buckets(config.token_bucket_size))
-        self.register_buffer("image_rp_bucket", image_buckets(config.image_bucket_size))
+        with torch.device("cpu"):  # constant tables are made in a network on the meta device, too
+            self.register_buffer("version", torch.tensor([3.0]))
+            self.register_buffer("token_rp_bucket", token_buckets(config.token_bucket_size))
+            self.register_buffer("image_rp_bucket", image_buckets(config.image_bucket_size))
 
     def setting(self, name: str):
         """The side's own field of the configuration."""

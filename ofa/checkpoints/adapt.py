@@ -2,58 +2,25 @@
 fit at all."""
 
 import logging
-import math
 import re
 from collections.abc import Mapping, MutableMapping
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ofa.checkpoints.architecture import EMBEDDINGS, remedy
 from ofa.errors import UserError
-from ofa.models.config import PRESETS
 from ofa.models.ofa_model import OFAModel
-from ofa.models.resnet import DEPTHS
 
 logger = logging.getLogger(__name__)
 
 StateDict = MutableMapping[str, Tensor]
 CONSTANTS = ("version", "token_rp_bucket", "image_rp_bucket", "image_position_idx")
-EMBEDDINGS = (
-    "encoder.embed_tokens.weight",
-    "decoder.embed_tokens.weight",
-    "decoder.output_projection.weight",
-)
 POSITIONS = ("encoder.embed_positions.weight", "decoder.embed_positions.weight")
+IMAGE_TYPES = "encoder.type_embedding.weight"
 # may be absent: what fine-tuning adds, counters
 ADDED = (".adapter.", "_prompt_encoder.", ".lora_", "num_batches_tracked")
-SWITCHES = {
-    ".c_attn": "--scale-heads",
-    "attn_ln.": "--scale-attn",
-    ".ffn_layernorm.": "--scale-fc",
-    ".w_resid": "--scale-resids",
-    ".adapter.": "--adapter",
-    ".lora_": (
-        "--lora-rank and --lora-targets of its training (or merge it first: ofa checkpoint merge)"
-    ),
-    "encoder_prompt_encoder.": "--encoder-prompt",
-    "decoder_prompt_encoder.": "--decoder-prompt",
-}
-
-# tensors whose number of rows follows from a flag: flag -> tensor, rows -> value of the flag
-SIZES = {
-    "--image-bucket-size": (
-        "encoder.embed_image_positions.weight",
-        lambda rows: math.isqrt(rows - 1),
-    ),
-    "--token-bucket-size": (
-        "encoder.token_rel_pos_table_list.0.weight",
-        lambda rows: (rows + 1) // 2,
-    ),
-    "--max-source-positions": ("encoder.embed_positions.weight", lambda rows: rows - 2),
-    "--max-target-positions": ("decoder.embed_positions.weight", lambda rows: rows - 2),
-    "--num-image-types": ("encoder.type_embedding.weight", lambda rows: rows - 1),
-}
 
 
 def load_into(model: OFAModel, state_dict: StateDict, strict: bool = True) -> OFAModel:
@@ -85,24 +52,16 @@ def adapt_state_dict(model: OFAModel, state_dict: StateDict) -> None:
     share_embeddings(model, state_dict)
     for key in (*EMBEDDINGS, *POSITIONS):
         grow(state_dict, key, own.get(key))
-    grow(
-        state_dict,
-        "encoder.type_embedding.weight",
-        own.get("encoder.type_embedding.weight"),
-        like_row=1,
-    )
+    grow(state_dict, IMAGE_TYPES, own.get(IMAGE_TYPES), like_row=1)
     if state_dict:
         for key, value in own.items():
-            if key.endswith(CONSTANTS) or (
-                key not in state_dict and any(part in key for part in ADDED)
-            ):
+            if key.endswith(CONSTANTS):
                 state_dict[key] = value
-    frozen = (
-        "encoder.embed_images.bn1.weight" in own
-        and "encoder.embed_images.bn1.num_batches_tracked" not in own
-    )
-    for key in [key for key in state_dict if frozen and key.endswith("num_batches_tracked")]:
-        del state_dict[key]
+            elif any(part in key for part in ADDED):
+                state_dict.setdefault(key, value)
+    counts = any(key.endswith("num_batches_tracked") for key in own)
+    for key in [key for key in state_dict if key.endswith("num_batches_tracked") and not counts]:
+        del state_dict[key]  # of a stem that trained, for one that is frozen
     fit_heads(model, state_dict)
 
 
@@ -131,9 +90,28 @@ def share_embeddings(model: OFAModel, state_dict: StateDict) -> None:
         state_dict.setdefault(EMBEDDINGS[2], state_dict[EMBEDDINGS[1]])
 
 
-def grow(
-    state_dict: StateDict, key: str, own: Optional[Tensor], like_row: Optional[int] = None
-) -> None:
+def store_once(state: Mapping[str, Any]) -> None:
+    """Let equal tables of a training's checkpoint be one tensor, in place: a file holds it once.
+
+    Names of one parameter and the constant tables are copies as soon as a network was on a GPU.
+    The averages in float32 of one parameter stay copies: upstream's trainer goes on with these
+    tensors, and would decay one for each of its names.
+    """
+    extra = state["extra_state"]
+    tables: list[Tensor] = []
+    for weights, ends in (
+        (state["model"], CONSTANTS + EMBEDDINGS),
+        (extra.get("ema") or {}, CONSTANTS + EMBEDDINGS),
+        (extra.get("ema_fp32_params") or {}, CONSTANTS),
+    ):
+        for name, tensor in weights.items():
+            if name.endswith(ends):
+                same = (table for table in tables if table.dtype == tensor.dtype)
+                weights[name] = next((table for table in same if table.equal(tensor)), tensor)
+                tables.append(weights[name])
+
+
+def grow(state_dict: StateDict, key: str, own: Tensor | None, like_row: int | None = None) -> None:
     """Rows that the file lacks: the model's own starting values, or copies of row ``like_row``."""
     old = state_dict.get(key)
     if old is None or own is None or old.shape[1:] != own.shape[1:] or old.size(0) >= own.size(0):
@@ -153,27 +131,18 @@ def fit_heads(model: OFAModel, state_dict: StateDict) -> None:
     Those that the model lacks are added (--load-checkpoint-heads) or left out with a warning; those
     that the file lacks, or has in another shape, keep their starting values.
     """
-    names = sorted(
-        {key.split(".")[1] for key in state_dict if key.startswith("classification_heads.")}
-    )
-    for name in names:
-        prefix = f"classification_heads.{name}."
-        tensors = {key: state_dict[key] for key in state_dict if key.startswith(prefix)}
-        if name not in model.classification_heads and model.config.load_checkpoint_heads:
-            classes, inner = tensors[prefix + "out_proj.weight"].shape
-            dense = tensors.get(prefix + "dense.weight")
-            width = inner if dense is None else dense.size(1)
-            model.register_classification_head(
-                name, classes, inner, use_two_images=width == 2 * model.config.decoder_embed_dim
-            )
-        own = (
-            model.classification_heads[name].state_dict(prefix=prefix)
-            if name in model.classification_heads
-            else {}
-        )
-        if {key: value.shape for key, value in own.items()} != {
-            key: value.shape for key, value in tensors.items()
-        }:
+    heads, prefix = model.classification_heads, "classification_heads."
+    for name in sorted({key.split(".")[1] for key in state_dict if key.startswith(prefix)}):
+        start = f"{prefix}{name}."
+        tensors = {key: state_dict[key] for key in state_dict if key.startswith(start)}
+        last = tensors.get(f"{start}out_proj.weight")
+        if name not in heads and model.config.load_checkpoint_heads and last is not None:
+            dense = tensors.get(f"{start}dense.weight", last)
+            two_images = dense.size(1) == 2 * model.config.decoder_embed_dim
+            classes, inner = last.shape
+            model.register_classification_head(name, classes, inner, two_images)
+        own = heads[name].state_dict(prefix=start) if name in heads else {}
+        if _shapes(own) != _shapes(tensors):
             logger.warning(
                 "classification head %r of the checkpoint is left out: %s",
                 name,
@@ -182,10 +151,12 @@ def fit_heads(model: OFAModel, state_dict: StateDict) -> None:
             for key in tensors:
                 del state_dict[key]
     if state_dict:
-        for key, value in model.classification_heads.state_dict(
-            prefix="classification_heads."
-        ).items():
+        for key, value in heads.state_dict(prefix=prefix).items():
             state_dict.setdefault(key, value)
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in state.items()}
 
 
 def check_fit(model: OFAModel, state_dict: StateDict, strict: bool = True) -> None:
@@ -212,54 +183,3 @@ def check_fit(model: OFAModel, state_dict: StateDict, strict: bool = True) -> No
     raise UserError(
         f"the checkpoint does not fit the model: {'; '.join(parts)}. {remedy(own, state_dict)}"
     )
-
-
-def remedy(own: StateDict, state_dict: StateDict) -> str:
-    """Which flags would build a model of the checkpoint's shape."""
-    arch, own_arch = architecture(state_dict), architecture(own)
-    advice = [f"--arch={arch}"] if arch and arch != own_arch else []
-    for part, flag in SWITCHES.items():
-        there = any(part in key for key in state_dict)
-        if there != any(part in key for key in own):
-            advice.append(flag if there else f"no {flag}")
-    for flag, (key, value) in SIZES.items():
-        rows, own_rows = (len(x.get(key, ())) for x in (state_dict, own))
-        if rows and own_rows and rows != own_rows:
-            advice.append(f"{flag}={value(rows)} (here {value(own_rows)})")
-    words, own_words = (len(x.get(EMBEDDINGS[0], ())) for x in (state_dict, own))
-    if words > own_words:
-        advice.append(
-            f"the vocabulary it was trained with ({words} entries, here {own_words}: "
-            "see --bpe-dir, --num-bins, --code-dict-size)"
-        )
-    if not advice:
-        return "Use the model flags that the checkpoint was trained with."
-    return "The checkpoint needs " + ", ".join(advice) + "."
-
-
-def architecture(state_dict: Mapping[str, Any]) -> Optional[str]:
-    """Name of the preset with the widths and depths of a state dict, None if there is none."""
-
-    def depth(side: str) -> int:
-        return len({key.split(".")[2] for key in state_dict if key.startswith(f"{side}.layers.")})
-
-    stages = tuple(
-        len(
-            {
-                key.split(".")[3]
-                for key in state_dict
-                if key.startswith(f"encoder.embed_images.layer{stage}.")
-            }
-        )
-        for stage in (1, 2, 3)
-    )
-    width = state_dict[EMBEDDINGS[0]].size(1) if EMBEDDINGS[0] in state_dict else None
-    for name, preset in PRESETS.items():
-        if (width, depth("encoder"), depth("decoder")) == (
-            preset["encoder_embed_dim"],
-            preset["encoder_layers"],
-            preset["decoder_layers"],
-        ):
-            if stages in ((0, 0, 0), DEPTHS[preset["resnet_type"]]):
-                return name
-    return None

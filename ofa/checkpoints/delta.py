@@ -12,7 +12,7 @@ was at training, and beside the checkpoint; it is taken only if its bytes are th
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any
 
 import torch
 
@@ -23,12 +23,8 @@ from ofa.io.safe_load import load_checkpoint
 from ofa.io.stored_options import is_readable_path
 
 ENTRY = "light_tuning"
-TUNED = (  # in the entry of a checkpoint that was completed: the names that the file itself holds
-    "tuned"
-)
+TUNED = "tuned"  # in the entry of a completed checkpoint: the names that the file itself holds
 DOWN, UP = ".lora_down", ".lora_up"
-
-Paths = Union[str, Path]
 
 
 class BaseNotFound(UserError):
@@ -41,8 +37,7 @@ def base_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 
     Raises: UserError if the entry is damaged.
     """
-    entry = checkpoint.get(ENTRY) or {}
-    base = (entry.get("base") or {}) if isinstance(entry, Mapping) else entry
+    base = (checkpoint.get(ENTRY) or {}).get("base") or {}
     if base and not (
         isinstance(base, Mapping)
         and all(isinstance(base.get(name), str) for name in ("path", "sha256"))
@@ -58,12 +53,14 @@ def is_light(checkpoint: Mapping[str, Any]) -> bool:
     return bool(base_of(checkpoint)) and TUNED not in checkpoint[ENTRY]
 
 
-def named_base(path: Paths, ema: bool = False) -> dict[str, Any]:
+def named_base(path: str | Path, ema: bool = False) -> dict[str, Any]:
     """How a checkpoint names the file ``path`` as its base."""
     return {"path": str(Path(path).absolute()), "sha256": sha256_of(path), "ema": ema}
 
 
-def find_base(path: Paths, checkpoint: Mapping[str, Any], given: Optional[Paths] = None) -> Path:
+def find_base(
+    path: str | Path, checkpoint: Mapping[str, Any], given: str | Path | None = None
+) -> Path:
     """The base of the delta checkpoint ``path``.
 
     Args: given: where the user says it is; then nowhere else.
@@ -71,30 +68,29 @@ def find_base(path: Paths, checkpoint: Mapping[str, Any], given: Optional[Paths]
     """
     base = base_of(checkpoint)
     recorded = Path(base["path"])
-    beside = Path(path).absolute().parent / recorded.name
-    places = [Path(given)] if given else list(dict.fromkeys([recorded, beside]))
-    places = [place for place in places if given or is_readable_path(str(place))]
-    found = [place for place in places if place.is_file()]
-    for place in found:
-        if sha256_of(place) == base["sha256"]:
-            return place
+    places = [Path(given)] if given else [recorded, Path(path).absolute().parent / recorded.name]
+    others = []
+    for place in places:
+        if (given or is_readable_path(str(place))) and place.is_file():
+            found = sha256_of(place)
+            if found == base["sha256"]:
+                return place
+            others.append(f"{place} (sha256 {found[:12]}...)")
     needs = (
         f"{path}: holds only tuned weights and needs its base {recorded.name} (sha256"
         f" {base['sha256'][:12]}...)"
     )
-    if found:
+    if others:
         raise BaseNotFound(
-            f"{needs}, found another file in its place: {found[0]} (sha256"
-            f" {sha256_of(found[0])[:12]}...); give the one that the training started from by"
-            " --base FILE"
+            f"{needs}, found another file in its place: {others[0]}; give the one that the training"
+            " started from by --base FILE"
         )
-    raise BaseNotFound(
-        f"{needs}, found no file {', nor '.join(map(str, places))}; give it by --base FILE"
-    )
+    nowhere = ", nor ".join(dict.fromkeys(map(str, places)))
+    raise BaseNotFound(f"{needs}, found no file {nowhere}; give it by --base FILE")
 
 
 def complete(
-    path: Paths, checkpoint: dict[str, Any], base: Optional[Paths] = None
+    path: str | Path, checkpoint: dict[str, Any], base: str | Path | None = None
 ) -> dict[str, Any]:
     """Add the weights of the base to a delta checkpoint, in place; one that is complete stays as it
     is.
@@ -103,17 +99,16 @@ def complete(
     now.
     Returns: ``checkpoint``. Raises: BaseNotFound.
     """
-    if not is_light(checkpoint):
-        return checkpoint
-    found = find_base(path, checkpoint, base)
-    whole = upstream_state_dict(load_checkpoint(found), base_of(checkpoint).get("ema", False))
-    tuned = checkpoint["model"]
-    checkpoint["model"] = {**whole, **tuned}
-    checkpoint[ENTRY] = {**checkpoint[ENTRY], TUNED: list(tuned)}
+    if is_light(checkpoint):
+        found = find_base(path, checkpoint, base)
+        whole = upstream_state_dict(load_checkpoint(found), base_of(checkpoint).get("ema", False))
+        tuned = checkpoint["model"]
+        checkpoint["model"] = {**whole, **tuned}
+        checkpoint[ENTRY] = {**checkpoint[ENTRY], TUNED: list(tuned)}
     return checkpoint
 
 
-def load_complete(path: Paths, base: Optional[Paths] = None) -> dict[str, Any]:
+def load_complete(path: str | Path, base: str | Path | None = None) -> dict[str, Any]:
     """``load_checkpoint`` for those who need every weight."""
     return complete(path, load_checkpoint(path), base)
 

@@ -1,4 +1,4 @@
-"""What one does with checkpoint files: describe them, average several, strip one to its weights,
+"""What one does with checkpoint files: average several, strip one to its weights,
 merge one with its base."""
 
 import re
@@ -10,9 +10,8 @@ from torch import Tensor
 
 from ofa.checkpoints.contents import arguments, upstream_state_dict
 from ofa.checkpoints.delta import DOWN, ENTRY, base_of, complete, merge_lora
-from ofa.errors import UserError
+from ofa.errors import UserError, naming
 from ofa.io import torch_file
-from ofa.io.atomic import replacing
 from ofa.io.numbers import read_decimal
 from ofa.io.safe_load import load_checkpoint
 
@@ -23,29 +22,6 @@ CONFIGURATION = ("cfg", "task_state", ENTRY)
 FLAT_GROUPS = {"task": "task", "model": "arch", "common": None, "dataset": None, "generation": None}
 
 
-def describe(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts about a checkpoint: weights, training state and sizes (in bytes; shared tensors
-    count once)."""
-    weights = upstream_state_dict(checkpoint)
-    extra = checkpoint.get("extra_state") or {}
-    floating = {id(t): t for t in weights.values() if t.is_floating_point()}
-    tables = {tensor.data_ptr(): tensor for tensor in floating.values()}
-    return {
-        "tensors": len(weights),
-        "parameters": sum(tensor.numel() for tensor in tables.values()),
-        "dtypes": sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tables.values()}),
-        "vocabulary": len(weights.get("encoder.embed_tokens.weight", ())),
-        "updates": num_updates(checkpoint),
-        "epoch": (extra.get("train_iterator") or {}).get("epoch"),
-        "best": extra.get("best"),
-        "averaged": extra.get("averaged"),
-        "ema": [name for name in ("ema", "ema_fp32_params") if extra.get(name)],
-        "model_bytes": num_bytes(weights),
-        "ema_bytes": num_bytes([extra.get("ema"), extra.get("ema_fp32_params")]),
-        "optimizer_bytes": num_bytes(checkpoint.get("last_optimizer_state")),
-    }
-
-
 def num_updates(checkpoint: Mapping[str, Any]) -> int | None:
     """After how many updates it was saved, if it says so."""
     history = checkpoint.get("optimizer_history") or [{}]
@@ -53,16 +29,14 @@ def num_updates(checkpoint: Mapping[str, Any]) -> int | None:
 
 
 def num_bytes(content: Any) -> int:
-    """Memory of all tensors in nested containers."""
+    """Memory of all tensors in nested containers; what they share counts once."""
     storages: dict[int, int] = {}
 
     def visit(value: Any) -> None:
         if isinstance(value, Tensor):
             storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
-        elif isinstance(value, Mapping):
-            visit(list(value.values()))
-        elif isinstance(value, (list, tuple)):
-            for item in value:
+        elif isinstance(value, (Mapping, list, tuple)):
+            for item in value.values() if isinstance(value, Mapping) else value:
                 visit(item)
 
     visit(content)
@@ -101,24 +75,24 @@ def average(paths: Iterable[str | Path], ema: bool = False) -> dict[str, Any]:
     model.
     """
     sums: dict[str, Tensor] = {}
+    shapes: dict[str, list[int]] = {}
     last: dict[str, Any] | None = None
     names = [str(path) for path in paths]
     for path in names:
         checkpoint = load_checkpoint(path)
-        weights = weights_of(path, checkpoint, ema)
-        check_same_model(names[0], sums, path, weights)
-        if last is not None and base_of(last).get("sha256") != base_of(checkpoint).get("sha256"):
-            raise UserError(
-                f"{path}: expected the base of {names[0]}, found another; average checkpoints of"
-                " one run"
-            )
+        with naming(path):
+            weights = upstream_state_dict(checkpoint, ema)
+            found = {name: list(tensor.shape) for name, tensor in weights.items()}
+            shapes = shapes or found
+            check_same_model(names[0], shapes, found)
+            if last and base_of(last).get("sha256") != base_of(checkpoint).get("sha256"):
+                raise UserError(
+                    f"expected the base of {names[0]}, found another; average checkpoints of one"
+                    " run"
+                )
         for name, tensor in weights.items():
-            value = tensor.double() if tensor.is_floating_point() else tensor
-            sums[name] = (
-                sums[name].add_(value)
-                if name in sums and tensor.is_floating_point()
-                else value.clone()
-            )
+            if tensor.is_floating_point():
+                sums[name] = sums.get(name, 0) + tensor.double()
         if last is None or (num_updates(checkpoint) or 0) >= (num_updates(last) or 0):
             last = stripped(checkpoint, weights)
     if last is None:
@@ -127,40 +101,23 @@ def average(paths: Iterable[str | Path], ema: bool = False) -> dict[str, Any]:
     for name, tensor in last["model"].items():
         if tensor.is_floating_point():
             place = tensor.data_ptr(), tensor.shape, tensor.stride()
-            means.setdefault(place, (sums[name] / len(names)).to(tensor.dtype))
-    last["model"] = {
-        name: (
-            means[tensor.data_ptr(), tensor.shape, tensor.stride()]
-            if tensor.is_floating_point()
-            else tensor
-        )
-        for name, tensor in last["model"].items()
-    }
+            mean = means.setdefault(place, (sums[name] / len(names)).to(tensor.dtype))
+            last["model"][name] = mean
     last["extra_state"] = {"averaged": [Path(name).name for name in names]}
     return last
 
 
-def weights_of(path: str, checkpoint: Mapping[str, Any], ema: bool) -> dict[str, Tensor]:
-    try:
-        return upstream_state_dict(checkpoint, ema)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-
-
 def check_same_model(
-    first: str, sums: Mapping[str, Tensor], path: str, weights: Mapping[str, Tensor]
+    first: str, shapes: Mapping[str, list[int]], found: Mapping[str, list[int]]
 ) -> None:
-    shapes = [
-        {name: list(tensor.shape) for name, tensor in state.items()} for state in (sums, weights)
-    ]
-    if not sums or shapes[0] == shapes[1]:
-        return
-    name = next(n for n in {**shapes[0], **shapes[1]} if shapes[0].get(n) != shapes[1].get(n))
-    raise UserError(
-        f"{path}: expected the model of {first}, found another: {name} is"
-        f" {shapes[1].get(name, 'missing')}, there {shapes[0].get(name, 'missing')}; average"
-        " checkpoints of one run"
-    )
+    """Args: first: file of the shapes. Raises: UserError if another file has others."""
+    for name in {**shapes, **found}:
+        if found.get(name) != shapes.get(name):
+            raise UserError(
+                f"expected the model of {first}, found another: {name} is"
+                f" {found.get(name, 'missing')}, there {shapes.get(name, 'missing')}; average"
+                " checkpoints of one run"
+            )
 
 
 def strip(path: str | Path, ema: bool = False, trust: bool = False) -> dict[str, Any]:
@@ -172,7 +129,8 @@ def strip(path: str | Path, ema: bool = False, trust: bool = False) -> dict[str,
         trust: the file may run code while it is read; the result holds plain data only.
     """
     checkpoint = load_checkpoint(path, trust=trust)
-    return stripped(checkpoint, weights_of(str(path), checkpoint, ema))
+    with naming(path):
+        return stripped(checkpoint, upstream_state_dict(checkpoint, ema))
 
 
 def merge(path: str | Path, base: str | Path | None = None, ema: bool = False) -> dict[str, Any]:
@@ -186,25 +144,27 @@ def merge(path: str | Path, base: str | Path | None = None, ema: bool = False) -
     Raises: UserError if there is nothing to merge, or no such base.
     """
     checkpoint = complete(path, load_checkpoint(path), base)
-    weights = weights_of(str(path), checkpoint, ema)
-    if not base_of(checkpoint) and not any(name.endswith(DOWN) for name in weights):
-        raise UserError(
-            f"{path}: expected tuned weights to merge with their base, found a checkpoint that"
-            " holds all weights already"
-        )
-    kind = weights["encoder.embed_tokens.weight"].dtype
-    weights = {
-        name: tensor.to(kind) if tensor.is_floating_point() else tensor
-        for name, tensor in weights.items()
-    }
-    alpha = arguments(checkpoint).get("lora_alpha") or 0
-    try:
-        merged = merge_lora(weights, read_decimal(alpha))
-    except ValueError as error:
-        raise UserError(
-            f"{path}: its options say lora_alpha {str(alpha)[:60]!r}, expected a number ({error});"
-            " take another checkpoint"
-        ) from None
+    with naming(path):
+        weights = upstream_state_dict(checkpoint, ema)
+        if not base_of(checkpoint) and not any(name.endswith(DOWN) for name in weights):
+            raise UserError(
+                "expected tuned weights to merge with their base, found a checkpoint that holds all"
+                " weights already"
+            )
+        kind = weights["encoder.embed_tokens.weight"].dtype
+        weights = {
+            name: tensor.to(kind) if tensor.is_floating_point() else tensor
+            for name, tensor in weights.items()
+        }
+        alpha = arguments(checkpoint).get("lora_alpha") or 0
+        try:
+            scale = read_decimal(alpha)
+        except ValueError as error:
+            raise UserError(
+                f"its options say lora_alpha {str(alpha)[:60]!r}, expected a number ({error}); take"
+                " another checkpoint"
+            ) from None
+        merged = merge_lora(weights, scale)
     content = stripped(checkpoint, merged)
     content.pop(ENTRY, None)
     content["cfg"]["model"]["lora_rank"] = 0
@@ -212,11 +172,9 @@ def merge(path: str | Path, base: str | Path | None = None, ema: bool = False) -
 
 
 def stripped(checkpoint: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    content = {
-        name: torch_file.to_builtins(checkpoint[name])
-        for name in CONFIGURATION
-        if name in checkpoint
-    }
+    """A checkpoint of these weights and the configuration of another."""
+    kept = {name: checkpoint[name] for name in CONFIGURATION if name in checkpoint}
+    content = torch_file.to_builtins(kept)
     if checkpoint.get("args") is not None:
         content["cfg"] = grouped(torch_file.to_builtins(checkpoint["args"]))
     return {
@@ -231,24 +189,8 @@ def stripped(checkpoint: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
 def grouped(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The flat options of old files (``args``, a Namespace) as ``cfg``: each group that a reader
     looks up has them all."""
-    return {
-        group: {**options, **({"_name": options[name]} if name and name in options else {})}
-        for group, name in FLAT_GROUPS.items()
-    }
-
-
-def write_checkpoint(content: Mapping[str, Any], path: str | Path) -> None:
-    """Write a file that appears whole or not at all. Raises: UserError if it cannot be written."""
-    try:
-        with replacing(path, "wb") as file:
-            torch_file.save(content, file)
-    except (OSError, RuntimeError) as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):
-            cause = cause.__context__
-        if cause is None:
-            raise
-        raise UserError(
-            f"{path}: expected to write a checkpoint, found {cause.strerror or cause}; nothing was"
-            " changed. Free some space, or choose another --out"
-        ) from error
+    found = {group: dict(options) for group in FLAT_GROUPS}
+    for group, name in FLAT_GROUPS.items():
+        if name and name in options:
+            found[group]["_name"] = options[name]
+    return found

@@ -1,5 +1,5 @@
-"""How other projects name the tensors of OFA: upstream name <-> name there, by rules that hold for
-every size.
+"""How other projects name the tensors and write the configuration of OFA, and what their layouts
+have no place for: one table each.
 
 A name is a place, one segment and the rest: ``encoder.layers.3.`` ``attn_ln`` ``.weight``. Only the
 segment differs, and no tensor is reshaped. mmpretrain gives upstream names another meaning:
@@ -11,11 +11,16 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
+from torch import Tensor
+
+from ofa.checkpoints.architecture import NUMBERS, fields_of
 from ofa.errors import UserError
+from ofa.models.config import ModelConfig
+from ofa.models.resnet import DEPTHS
 
 NAME = re.compile(r"((?:encoder|decoder)\.)(layers\.\d+\.)?([^.]+)(.*)")
-NUMBER = re.compile(r"\.\d+\.")
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ class StateDictFormat:
         of upstream's stacks)."""
         if self.renamed and key.endswith(".version"):
             return None
-        return self.prefix + _replaced(key, self.renamed)
+        place, head, segment, rest = _parts(key)
+        return self.prefix + head + self.renamed.get(place, {}).get(segment, segment) + rest
 
     def to_upstream(self, key: str) -> str:
         """Upstream's name of one there, with or without prefix.
@@ -58,30 +64,23 @@ class StateDictFormat:
         Raises: UserError if it is a name of upstream that this layout does not use.
         """
         key = without_prefix(key)
-        place, segment = _place_and_segment(key)
-        if segment in self.renamed.get(place, {}) and segment not in self.upstream[place]:
+        place, head, segment, rest = _parts(key)
+        names = self.upstream.get(place, {})
+        if segment in self.renamed.get(place, {}) and segment not in names:
             raise UserError(
                 f"{key}: expected a name of the {self.title} layout, found one of upstream; "
                 "is the file mixed of both? Convert the file that it was made from"
             )
-        return _replaced(key, self.upstream)
+        return head + names.get(segment, segment) + rest
 
 
-def _place_and_segment(key: str) -> tuple[str, str]:
+def _parts(key: str) -> tuple[str, str, str, str]:
+    """``encoder.layers.N``, ``encoder.layers.3.``, ``attn_ln`` and ``.weight``."""
     found = NAME.fullmatch(key)
     if found is None:
-        return "", ""
-    side, layer, segment, _ = found.groups()
-    return NUMBER.sub(".N.", side + (layer or "")).removesuffix("."), segment
-
-
-def _replaced(key: str, renamed: Mapping[str, Mapping[str, str]]) -> str:
-    place, segment = _place_and_segment(key)
-    found = NAME.fullmatch(key)
-    if found is None or segment not in renamed.get(place, {}):
-        return key
-    side, layer, _, rest = found.groups()
-    return f"{side}{layer or ''}{renamed[place][segment]}{rest}"
+        return "", "", key, ""
+    side, layer, segment, rest = found.groups(default="")
+    return (f"{side}layers.N" if layer else side[:-1]), side + layer, segment, rest
 
 
 def without_prefix(key: str) -> str:
@@ -152,9 +151,205 @@ LAYOUTS = {layout.name: layout for layout in (FAIRSEQ, NATIVE, HUGGINGFACE, MMPR
 def recognize(keys: Iterable[str]) -> StateDictFormat | None:
     """The layout of a file by the names of its tensors; None if it is no OFA model. This project
     has upstream's names."""
-    segments = {
-        segment
-        for place, segment in map(_place_and_segment, map(without_prefix, keys))
-        if place == "decoder.layers.N"
-    }
+    parts = [_parts(without_prefix(key)) for key in keys]
+    segments = {segment for place, _, segment, _ in parts if place == "decoder.layers.N"}
     return next((layout for layout in LAYOUTS.values() if layout.sign in segments), None)
+
+
+# --- configurations -------------------------------------------------------------------------------
+
+# What upstream's scripts switch on beyond the defaults; other layouts know nothing else.
+UPSTREAM_SWITCHES = dict.fromkeys(
+    ("scale_attn", "scale_fc", "scale_heads", "disable_entangle"), True
+)
+# Hugging Face: field of config.json -> field of ModelConfig.
+HUGGINGFACE_FIELDS = {
+    "d_model": "encoder_embed_dim",
+    "encoder_ffn_dim": "encoder_ffn_embed_dim",
+    "decoder_ffn_dim": "decoder_ffn_embed_dim",
+    "max_position_embeddings": "max_source_positions",
+    "normformer": "scale_attn",
+    "activation_function": "activation_fn",
+    "classifier_dropout": "pooler_dropout",
+    **{
+        name: name
+        for name in """
+            encoder_layers decoder_layers encoder_attention_heads decoder_attention_heads
+            resnet_type token_bucket_size image_bucket_size code_image_size add_type_embedding
+            layernorm_embedding patch_layernorm_embedding code_layernorm_embedding
+            encoder_normalize_before decoder_normalize_before share_decoder_input_output_embed
+            attn_scale_factor entangle_position_embedding dropout attention_dropout
+            activation_dropout encoder_layerdrop decoder_layerdrop encoder_drop_path_rate
+            decoder_drop_path_rate resnet_drop_path_rate init_std
+        """.split()
+    },
+}
+# A field that a config.json lacks: of these the shapes of the tensors tell, of all others it is
+# the default of ModelConfig, but for two.
+HUGGINGFACE_SIZES = (
+    "encoder_embed_dim encoder_ffn_embed_dim decoder_ffn_embed_dim encoder_layers decoder_layers"
+    " encoder_attention_heads decoder_attention_heads resnet_type"
+).split()
+HUGGINGFACE_DEFAULTS = {"dropout": 0.1, "scale_attn": True}
+HUGGINGFACE_VALUES = {
+    "resnet_type": tuple(DEPTHS),
+    "activation_fn": ("gelu", "relu", "tanh", "linear"),
+}
+HUGGINGFACE_CONSTANTS = {
+    "model_type": "ofa",
+    "architectures": ["OFAModel"],
+    "is_encoder_decoder": True,
+    "use_cache": True,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 0,
+    "forced_eos_token_id": 2,
+    "resnet_model_path": None,
+}
+# mmpretrain: path in the configuration -> field of ModelConfig.
+MMPRETRAIN_FIELDS = {
+    "embedding_dim": "encoder_embed_dim",
+    **{
+        f"{side}_cfg.{name}": ours.format(side=side)
+        for side in ("encoder", "decoder")
+        for name, ours in {
+            "num_layers": "{side}_layers",
+            "num_heads": "{side}_attention_heads",
+            "token_bucket_size": "token_bucket_size",
+            "image_bucket_size": "image_bucket_size",
+            "attn_scale_factor": "attn_scale_factor",
+            "add_embedding_ln": "layernorm_embedding",
+            "pre_norm": "{side}_normalize_before",
+            "entangle_position_embedding": "entangle_position_embedding",
+            "dropout_rate": "dropout",
+            "drop_path_rate": "{side}_drop_path_rate",
+        }.items()
+    },
+    "encoder_cfg.max_source_positions": "max_source_positions",
+    "encoder_cfg.add_type_embed": "add_type_embedding",
+    "encoder_cfg.add_image_embedding_ln": "patch_layernorm_embedding",
+    "decoder_cfg.max_target_positions": "max_target_positions",
+    "decoder_cfg.code_image_size": "code_image_size",
+    "decoder_cfg.add_code_embedding_ln": "code_layernorm_embedding",
+    "decoder_cfg.share_input_output_embed": "share_decoder_input_output_embed",
+}
+MMPRETRAIN_DEPTHS = {"resnet50": 50, "resnet101": 101, "resnet152": 152}
+
+
+def huggingface_config(config: ModelConfig, num_entries: int, dtype: str) -> dict[str, Any]:
+    """The content of config.json. Args: num_entries: of the vocabulary. dtype: of the weights,
+    as in ``float16``."""
+    return {
+        **HUGGINGFACE_CONSTANTS,
+        "vocab_size": num_entries,
+        "torch_dtype": dtype,
+        **{name: getattr(config, ours) for name, ours in HUGGINGFACE_FIELDS.items()},
+        "scale_embedding": not config.no_scale_embedding,
+    }
+
+
+def from_huggingface(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of ``ModelConfig`` that a config.json decides, and ``vocab_size``. Raises:
+    UserError if it is of another model."""
+    if content.get("model_type", "ofa") != "ofa":
+        raise UserError(
+            f"expected a configuration of OFA (model_type 'ofa'), found '{content['model_type']}'"
+        )
+    if content.get("use_ofasys"):
+        raise UserError(
+            "use_ofasys is true: that network has another structure, which this project does not"
+            " have"
+        )
+    usual = {name: getattr(ModelConfig, name) for name in HUGGINGFACE_FIELDS.values()}
+    usual |= {**HUGGINGFACE_DEFAULTS, **dict.fromkeys(HUGGINGFACE_SIZES)}
+    found = {ours: content.get(name, usual[ours]) for name, ours in HUGGINGFACE_FIELDS.items()}
+    for ours, known in HUGGINGFACE_VALUES.items():
+        found[ours] = found[ours] if found[ours] in known else None
+    found |= {
+        "scale_fc": found["scale_attn"],
+        "max_target_positions": found["max_source_positions"],
+        "no_scale_embedding": not content.get("scale_embedding", False),
+        "vocab_size": content.get("vocab_size"),
+    }
+    return UPSTREAM_SWITCHES | {name: value for name, value in found.items() if value is not None}
+
+
+def mmpretrain_config(config: ModelConfig, num_entries: int) -> dict[str, Any]:
+    """What an mmpretrain configuration has to say under ``model`` besides type, task and
+    tokenizer."""
+    content: dict[str, Any] = {"vocab_size": num_entries, "encoder_cfg": {}, "decoder_cfg": {}}
+    for path, ours in MMPRETRAIN_FIELDS.items():
+        group, _, name = path.rpartition(".")
+        (content[group] if group else content)[name] = getattr(config, ours)
+    depth = {"type": "OFAResNet", "depth": MMPRETRAIN_DEPTHS.get(config.resnet_type)}
+    content["encoder_cfg"]["embed_images"] = depth
+    for group in ("encoder_cfg", "decoder_cfg"):
+        content[group]["scale_embedding"] = not config.no_scale_embedding
+    return content
+
+
+def from_mmpretrain(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of ``ModelConfig`` that such a configuration decides, and ``vocab_size``; what it
+    leaves out is as in mmpretrain's defaults."""
+    found: dict[str, Any] = dict(UPSTREAM_SWITCHES)
+    for path, ours in {**MMPRETRAIN_FIELDS, "vocab_size": "vocab_size"}.items():
+        group, _, name = path.rpartition(".")
+        part = content.get(group, {}) if group else content
+        if name in part:
+            found[ours] = part[name]
+    encoder = content.get("encoder_cfg", {})
+    if depth := encoder.get("embed_images", {}).get("depth"):
+        found["resnet_type"] = f"resnet{depth}"
+    found["no_scale_embedding"] = not encoder.get("scale_embedding", False)
+    return found
+
+
+# What a program of that layout has fixed, whatever a configuration says.
+FIXED: dict[str, dict[str, Any]] = {
+    FAIRSEQ.name: {"resnet_width": 64, "num_image_types": 1},
+    HUGGINGFACE.name: {"attn_scale_factor": 2.0, "entangle_position_embedding": False},
+    MMPRETRAIN.name: {"entangle_position_embedding": False},
+}
+# Fields of ModelConfig that change what a network computes, besides those that its tensors tell.
+COMPUTED = (
+    "activation_fn attn_scale_factor disable_entangle entangle_position_embedding"
+    " interpolate_position no_scale_embedding share_all_embeddings sync_bn"
+).split()
+
+
+def unsupported_features(
+    layout: StateDictFormat, config: ModelConfig, weights: Mapping[str, Tensor]
+) -> list[str]:
+    """What of a network a layout has no place for, in words; empty if it holds it all. Args:
+    weights: upstream names."""
+    if layout is NATIVE:
+        return []
+    parts = {"lora": "LoRA factors (merge them first: ofa checkpoint merge)"}
+    if layout is FAIRSEQ:
+        given = vars(config)
+    else:
+        parts |= {
+            ".adapter.": "adapters (--adapter)",
+            "_prompt_encoder.": "prompts (--encoder-prompt, --decoder-prompt)",
+        }
+        heads = {key.split(".")[1] for key in weights if key.startswith("classification_heads.")}
+        for head in sorted(heads):
+            parts[f"classification_heads.{head}."] = f"the classification head {head}"
+        given = (
+            from_huggingface(huggingface_config(config, 0, ""))
+            if layout is HUGGINGFACE
+            else from_mmpretrain(mmpretrain_config(config, 0))
+        )
+    there = ModelConfig.from_namespace({**given, **FIXED[layout.name]}, "ofa_large")
+    found = [what for part, what in parts.items() if any(part in key for key in weights)]
+    for name in (*fields_of(weights), *COMPUTED):
+        value, other = getattr(config, name), getattr(there, name)
+        flag = f"--{name.replace('_', '-')}"
+        if value == other:
+            continue
+        if isinstance(value, bool):
+            found.append(flag if value else f"no {flag}")
+        else:
+            found.append(f"{flag} {value}" + (f" ({other} there)" if name in NUMBERS else ""))
+    return found

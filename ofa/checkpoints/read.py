@@ -9,13 +9,19 @@ from typing import Any
 
 from torch import Tensor
 
-from ofa.checkpoints.adapt import CONSTANTS, EMBEDDINGS, architecture
-from ofa.checkpoints.architecture import fields_of
-from ofa.checkpoints.contents import arguments, upstream_state_dict
-from ofa.checkpoints.foreign_config import UPSTREAM_SWITCHES, from_huggingface, from_mmpretrain
-from ofa.checkpoints.formats import FAIRSEQ, HUGGINGFACE, MMPRETRAIN, StateDictFormat, recognize
-from ofa.checkpoints.stored_sizes import check_stored_sizes
-from ofa.errors import UserError
+from ofa.checkpoints.adapt import CONSTANTS
+from ofa.checkpoints.architecture import EMBEDDINGS, architecture, check_stored_sizes, fields_of
+from ofa.checkpoints.contents import arguments, upstream_state_dict, values_of
+from ofa.checkpoints.formats import (
+    FAIRSEQ,
+    HUGGINGFACE,
+    UPSTREAM_SWITCHES,
+    StateDictFormat,
+    from_huggingface,
+    from_mmpretrain,
+    recognize,
+)
+from ofa.errors import UserError, naming
 from ofa.io.json_files import read_json
 from ofa.io.paths import path_below
 from ofa.io.safe_load import load_checkpoint
@@ -40,7 +46,6 @@ class Source:
 
     Attributes:
         weights: upstream names; the constant tables are not among them.
-        num_entries: of the vocabulary.
         content: all else that the file stores: ``args``, ``cfg``, ... of a checkpoint.
         task: options of its task; empty if the file knows none.
     """
@@ -54,6 +59,7 @@ class Source:
 
     @property
     def num_entries(self) -> int:
+        """Of the vocabulary."""
         return len(self.weights[EMBEDDINGS[0]])
 
     @property
@@ -76,62 +82,43 @@ def read_source(path: str | Path, ema: bool = False) -> Source:
     drop_from_checkpoint(content, path)
     state = content.get("model") or content.get("state_dict") or content
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    if (content.get("light_tuning") or {}).get("base"):
-        raise UserError(
-            f"{path}: expected all weights of a model, found those alone that a"
-            f" parameter-efficient tuning trained; make it whole first: ofa checkpoint merge {path}"
-            " --out FILE"
-        )
     layout = recognize(tensors)
-    if layout is None:
-        raise UserError(
-            f"{path}: expected an OFA model (upstream, Hugging Face or mmpretrain names), found "
-            f"{describe(tensors or content)}; name the model's own file"
-        )
-    try:
+    with naming(path):
+        if (content.get("light_tuning") or {}).get("base"):
+            raise UserError(
+                "expected all weights of a model, found those alone that a parameter-efficient"
+                f" tuning trained; make it whole first: ofa checkpoint merge {path} --out FILE"
+            )
+        if layout is None:
+            raise UserError(
+                "expected an OFA model (upstream, Hugging Face or mmpretrain names), found "
+                f"{describe(tensors or content)}; name the model's own file"
+            )
         if layout is FAIRSEQ:
             weights = upstream_state_dict(content, ema)
             for options in option_groups(content):
-                check_stored_sizes(path, options, weights)
-            given = {
-                key: value
-                for key, value in arguments(content).items()
-                if key in FIELDS and value is not None
-            }
+                check_stored_sizes(options, weights)
+            given = {key: value for key, value in arguments(content).items() if key in FIELDS}
+            group = (content.get("cfg") or {}).get("task") or content.get("args")
+            task = values_of(group or {})
         elif ema:
             raise UserError(
                 f"a file of the {layout.title} layout has no moving averages; leave --ema out"
             )
         else:
             weights = {layout.to_upstream(key): value for key, value in tensors.items()}
-            given = foreign_config(layout, content, folder)
+            given, task = foreign_options(layout, content, folder)
+            drop_unfollowed(task, folder)
         weights = complete_tables(weights)
-        if given.get("vocab_size", len(weights[EMBEDDINGS[0]])) != len(weights[EMBEDDINGS[0]]):
-            raise UserError(
-                f"its configuration says vocab_size {given['vocab_size']}, its tensors have "
-                f"{len(weights[EMBEDDINGS[0]])} entries; take both from one model"
-            )
         config = config_of(weights, given, layout)
         if config.share_all_embeddings:
             check_tables(weights)
             # averages have a copy for each name
             weights |= dict.fromkeys(EMBEDDINGS, weights[EMBEDDINGS[0]])
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    rest = {
-        key: value
-        for key, value in content.items()
-        if value is not state and not isinstance(value, Tensor)
-    }
-    named = {key: value for key, value in weights.items() if not key.endswith(CONSTANTS)}
-    return Source(
-        str(path),
-        layout,
-        named,
-        config,
-        rest,
-        task_options(rest, folder if layout is HUGGINGFACE else None),
-    )
+    weights = {key: value for key, value in weights.items() if not key.endswith(CONSTANTS)}
+    rest = {name: part for name, part in content.items() if part is not state}
+    rest = {name: part for name, part in rest.items() if not isinstance(part, Tensor)}
+    return Source(str(path), layout, weights, config, rest, task)
 
 
 def describe(content: Mapping[str, Any]) -> str:
@@ -141,18 +128,18 @@ def describe(content: Mapping[str, Any]) -> str:
 def read_folder(folder: Path) -> dict[str, Any]:
     """The tensors of a folder in one or several files, under ``state_dict``."""
     for name in WEIGHTS:
-        if (folder / name).is_file():
-            content = load_checkpoint(folder / name, mapped=True)
-            return {"state_dict": content.get("model") or content.get("state_dict") or content}
         index = folder / f"{name}.index.json"
-        if index.is_file():
-            state: dict[str, Any] = {}
-            for part in _parts(index):
-                content = load_checkpoint(
-                    path_below(folder, part, str(index), follow_links=True), mapped=True
-                )
-                state |= content.get("model") or content
-            return {"state_dict": state}
+        if (folder / name).is_file():
+            parts = [folder / name]
+        elif index.is_file():
+            parts = _parts(index)
+        else:
+            continue
+        state: dict[str, Any] = {}
+        for part in parts:
+            content = load_checkpoint(part, mapped=True)
+            state |= content.get("model") or content.get("state_dict") or content
+        return {"state_dict": state}
     raise UserError(
         f"{folder}: expected a Hugging Face folder with {CONFIG} and {' or '.join(WEIGHTS)}, found"
         f" {describe(dict.fromkeys(sorted(entry.name for entry in folder.iterdir())))}; name the"
@@ -160,30 +147,38 @@ def read_folder(folder: Path) -> dict[str, Any]:
     )
 
 
-def _parts(index: Path) -> list[str]:
-    """Names of the files that hold the tensors of a folder. Links may lead on: the Hub's cache
-    is made of them."""
+def _parts(index: Path) -> list[Path]:
+    """The files that hold the tensors of a folder. Links may lead on: the Hub's cache is made of
+    them."""
     names = read_json(index, JSON_OBJECT, kind=dict).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise UserError(
             f"{index}: expected 'weight_map' with the file of each tensor, found none; download the"
             " folder again"
         )
-    return sorted(set(map(str, names.values())))
+    return [
+        path_below(index.parent, name, str(index), follow_links=True)
+        for name in sorted(set(map(str, names.values())))
+    ]
 
 
-def foreign_config(
+def foreign_options(
     layout: StateDictFormat, content: Mapping[str, Any], folder: Path
-) -> dict[str, Any]:
-    """Fields of ``ModelConfig`` as the other project's configuration has them."""
-    if layout is MMPRETRAIN:
-        return from_mmpretrain((content.get("meta") or {}).get("model") or {})
-    if not (folder / CONFIG).is_file():
-        raise UserError(
-            f"expected {CONFIG} beside the weights, found none in {folder}; download or copy it as"
-            " well"
-        )
-    return from_huggingface(read_json(folder / CONFIG, JSON_OBJECT, kind=dict))
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fields of ``ModelConfig`` as the other project's configuration has them, and the options of
+    the task that it carries along."""
+    if layout is HUGGINGFACE:
+        if not (folder / CONFIG).is_file():
+            raise UserError(
+                f"expected {CONFIG} beside the weights, found none in {folder}; download or copy it"
+                " as well"
+            )
+        stored = read_json(folder / CONFIG, JSON_OBJECT, kind=dict)
+        given = from_huggingface(stored)
+    else:
+        stored = content.get("meta") or {}
+        given = from_mmpretrain(stored.get("model") or {})
+    return given, dict(stored.get(TASK) or {})
 
 
 def complete_tables(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -197,7 +192,7 @@ def complete_tables(weights: dict[str, Tensor]) -> dict[str, Tensor]:
             f"expected a table of token embeddings, found none of {', '.join(EMBEDDINGS)}; is the"
             " file complete?"
         )
-    return {**weights, **{key: weights.get(key, found) for key in EMBEDDINGS}}
+    return {**dict.fromkeys(EMBEDDINGS, found), **weights}
 
 
 def config_of(
@@ -208,6 +203,13 @@ def config_of(
 
     Raises: UserError if the two contradict each other.
     """
+    given = {name: value for name, value in given.items() if value is not None}
+    entries = len(weights[EMBEDDINGS[0]])
+    if given.get("vocab_size", entries) != entries:
+        raise UserError(
+            f"its configuration says vocab_size {given['vocab_size']}, its tensors have {entries}"
+            " entries; take both from one model"
+        )
     shapes = fields_of(weights)
     if not given:
         logger.warning(
@@ -237,18 +239,3 @@ def check_tables(weights: Mapping[str, Tensor]) -> None:
                 f"{EMBEDDINGS[0]} and {key} are one table in this network, found different values; "
                 "which of them is right cannot be told: make the file again"
             )
-
-
-def task_options(content: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
-    """Options of the task as the file stores them."""
-    elsewhere = (
-        read_json(folder / CONFIG, JSON_OBJECT, kind=dict)
-        if folder is not None
-        else content.get("meta")
-    )
-    if elsewhere:
-        options = dict(elsewhere.get(TASK) or {})
-        drop_unfollowed(options, folder or CONFIG)
-        return options
-    group = (content.get("cfg") or {}).get("task") or content.get("args")
-    return {} if group is None else dict(group if isinstance(group, Mapping) else vars(group))

@@ -2,7 +2,7 @@
 smaller or better ones."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from ofa.cli.options import OverwriteOptions
 from ofa.errors import UserError
 from ofa.inference.options import BaseOptions, CheckpointOptions, EmaOptions
 from ofa.io.flags import Parser, command, option
+
+MAX_SHOWN = 10_000  # characters of one entry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,99 +70,93 @@ class DiffOptions:
     flags: tuple[str, ...] = option((), "flags to add to the script", positional=True, rest=True)
 
 
-MAX_SHOWN = 10_000  # characters of one entry
-
-
 def set_up(parser: Parser) -> None:
     """The actions of ``ofa checkpoint``."""
     add = parser.add_actions()
-    command(
-        add("show", help="model, training state, sizes and settings of a checkpoint"),
-        ShowOptions,
-        run_show,
+    show = add("show", help="model, training state, sizes and settings of a checkpoint")
+    command(show, ShowOptions, run_show)
+    average = add("average", help="one checkpoint with the mean weights of several")
+    command(average, AverageOptions, run_average)
+    strip = add("strip", help="remove optimizer and training state, for evaluation")
+    command(strip, StripOptions, run_strip)
+    merge = add(
+        "merge",
+        help="one file of a delta checkpoint and its base (prompts, adapters, BitFit, LoRA)",
     )
-    command(
-        add("average", help="one checkpoint with the mean weights of several"),
-        AverageOptions,
-        run_average,
+    of_merge = "LoRA is added to the weights; prompts and adapters stay modules of the model."
+    command(merge, MergeOptions, run_merge, description=of_merge)
+    diff = add(
+        "diff", help="compare the settings of a checkpoint with a recipe or another checkpoint"
     )
-    command(
-        add("strip", help="remove optimizer and training state, for evaluation"),
-        StripOptions,
-        run_strip,
-    )
-    command(
-        add(
-            "merge",
-            help="one file of a delta checkpoint and its base (prompts, adapters, BitFit, LoRA)",
-        ),
-        MergeOptions,
-        run_merge,
-        description="LoRA is added to the weights; prompts and adapters stay modules of the model.",
-    )
-    command(
-        add(
-            "diff", help="compare the settings of a checkpoint with a recipe or another checkpoint"
-        ),
-        DiffOptions,
-        run_diff,
-        description="Prints the options that differ. Exit status: 0 none, 1 some.",
-    )
+    of_diff = "Prints the options that differ. Exit status: 0 none, 1 some."
+    command(diff, DiffOptions, run_diff, description=of_diff)
 
 
 def run_show(arguments: ShowOptions) -> int:
-    from ofa.checkpoints.compare import training_settings
-    from ofa.checkpoints.contents import upstream_state_dict
-    from ofa.checkpoints.delta import ENTRY, base_of, find_base
-    from ofa.checkpoints.edit import describe
+    from ofa.checkpoints.contents import training_settings, upstream_state_dict
+    from ofa.checkpoints.delta import base_of, find_base
     from ofa.io.safe_load import load_checkpoint
 
     checkpoint = load_checkpoint(arguments.checkpoint)
-    facts, settings = describe(checkpoint), training_settings(checkpoint)
+    settings, weights = training_settings(checkpoint), upstream_state_dict(checkpoint)
     print(f"{arguments.checkpoint}: {megabytes(Path(arguments.checkpoint).stat().st_size)}")
-    rows = {
-        "model": (
-            f"{settings.get('arch', 'unknown architecture')}, {facts['parameters']:,} parameters"
-            f" and buffers in {facts['tensors']} tensors ({', '.join(facts['dtypes'])}),"
-            f" {facts['vocabulary'] or 'no'} vocabulary entries"
-        ),
-        "task": settings.get("task", "not stored"),
-        **({"template": str(settings["template"])} if settings.get("template") else {}),
-        "training": training_line(facts, settings),
-        "EMA": (
-            f"present, decay {settings.get('ema_decay')} ({', '.join(facts['ema'])})"
-            if facts["ema"]
-            else "none"
-        ),
-        "sizes": ", ".join(
-            f"{part} {megabytes(facts[key]) if facts[key] else 'none'}"
-            for part, key in (
-                ("model", "model_bytes"),
-                ("EMA", "ema_bytes"),
-                ("optimizer", "optimizer_bytes"),
-            )
-        ),
-    }
-    base = base_of(checkpoint)
-    if base:
-        averaged = ", its averaged weights" if base.get("ema") else ""
-        rows["tuned by"] = (
-            ", ".join(checkpoint[ENTRY].get("methods") or ["?"])
-            + "; all other weights are those of its base"
-        )
-        rows["base"] = f"{base['path']}, sha256 {base['sha256']}{averaged}"
-    for title, text in rows.items():
+    for title, text in facts(checkpoint, weights, settings).items():
         print(f"  {title:<10}{printable(text)}")
     if arguments.config:
         for name, value in sorted(settings.items()):
             print(f"  {printable(name)} = {printable(written(value))}")
     if arguments.tensors:
-        for name, tensor in upstream_state_dict(checkpoint).items():
-            kind = str(tensor.dtype).removeprefix("torch.")
-            print(f"  {printable(name)}  {list(tensor.shape)}  {kind}")
-    if base:
+        for name, tensor in weights.items():
+            print(f"  {printable(name)}  {list(tensor.shape)}  {dtype_of(tensor)}")
+    if base_of(checkpoint):
         print(f"  base found: {find_base(arguments.checkpoint, checkpoint, arguments.base)}")
     return 0
+
+
+def facts(
+    checkpoint: Mapping[str, Any], weights: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, str]:
+    """What a checkpoint is, by title."""
+    from ofa.checkpoints.delta import ENTRY, base_of
+    from ofa.checkpoints.edit import num_bytes
+
+    extra = checkpoint.get("extra_state") or {}
+    averages = {name: extra[name] for name in ("ema", "ema_fp32_params") if extra.get(name)}
+    floating = {t.data_ptr(): t for t in weights.values() if t.is_floating_point()}.values()
+    sizes = {
+        "model": num_bytes(weights),
+        "EMA": num_bytes(averages),
+        "optimizer": num_bytes(checkpoint.get("last_optimizer_state")),
+    }
+    rows = {
+        "model": (
+            f"{settings.get('arch', 'unknown architecture')},"
+            f" {sum(tensor.numel() for tensor in floating):,} parameters and buffers in"
+            f" {len(weights)} tensors ({', '.join(sorted(set(map(dtype_of, floating))))}),"
+            f" {len(weights.get('encoder.embed_tokens.weight', ())) or 'no'} vocabulary entries"
+        ),
+        "task": settings.get("task", "not stored"),
+        "template": str(settings.get("template") or ""),
+        "training": training_line(checkpoint, settings),
+        "EMA": (
+            f"present, decay {settings.get('ema_decay')} ({', '.join(averages)})"
+            if averages
+            else "none"
+        ),
+        "sizes": ", ".join(
+            f"{part} {megabytes(size) if size else 'none'}" for part, size in sizes.items()
+        ),
+    }
+    if base := base_of(checkpoint):
+        methods = ", ".join(checkpoint[ENTRY].get("methods") or ["?"])
+        averaged = ", its averaged weights" if base.get("ema") else ""
+        rows["tuned by"] = f"{methods}; all other weights are those of its base"
+        rows["base"] = f"{base['path']}, sha256 {base['sha256']}{averaged}"
+    return {title: text for title, text in rows.items() if text}
+
+
+def dtype_of(tensor: Any) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def printable(text: object) -> str:
@@ -170,65 +166,53 @@ def printable(text: object) -> str:
     return shown + "..." * (len(text) > MAX_SHOWN)
 
 
-def training_line(facts: dict[str, Any], settings: dict[str, Any]) -> str:
-    if facts["averaged"]:
-        return f"mean of {', '.join(facts['averaged'])}; newest after {facts['updates']} updates"
-    parts = [f"{facts['updates']} updates" if facts["updates"] else "not stored"]
-    if facts["epoch"]:
-        parts.append(f"epoch {facts['epoch']}")
-    if facts["best"] is not None:
-        parts.append(f"best {settings.get('best_checkpoint_metric', 'value')} {facts['best']:.4f}")
+def training_line(checkpoint: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    from ofa.checkpoints.edit import num_updates
+
+    extra, updates = checkpoint.get("extra_state") or {}, num_updates(checkpoint)
+    if extra.get("averaged"):
+        return f"mean of {', '.join(extra['averaged'])}; newest after {updates} updates"
+    parts = [f"{updates} updates" if updates else "not stored"]
+    if epoch := (extra.get("train_iterator") or {}).get("epoch"):
+        parts.append(f"epoch {epoch}")
+    if extra.get("best") is not None:
+        parts.append(f"best {settings.get('best_checkpoint_metric', 'value')} {extra['best']:.4f}")
     return ", ".join(parts)
 
 
 def run_average(arguments: AverageOptions) -> int:
-    from ofa.checkpoints.edit import average, newest, write_checkpoint
+    from ofa.checkpoints.edit import average, newest
 
     refuse_existing(arguments)
-    folders = [path for path in arguments.files if Path(path).is_dir()]
-    if (
-        bool(folders) != (arguments.last is not None)
-        or len(folders) > 1
-        or folders
-        and len(arguments.files) > 1
-    ):
+    paths: Sequence[str | Path] = arguments.files
+    folders = [path for path in paths if Path(path).is_dir()]
+    if arguments.last is not None and len(folders) == len(paths) == 1:
+        paths = newest(folders[0], arguments.last)
+    elif folders or arguments.last is not None:
         raise UserError(
             "ofa checkpoint average: expected files, or one folder and --last N; found another "
             "combination"
         )
-    paths: Sequence[str | Path] = arguments.files
-    if folders and arguments.last is not None:
-        paths = newest(folders[0], arguments.last)
     content = average(paths, arguments.ema)
-    write_checkpoint(content, arguments.out)
-    print(
-        f"{arguments.out}: mean of"
-        f" {', '.join(content['extra_state']['averaged'])}{' (EMA)' if arguments.ema else ''}"
-    )
-    return 0
+    names = ", ".join(content["extra_state"]["averaged"])
+    return write(content, arguments, f"mean of {names}{' (EMA)' if arguments.ema else ''}")
 
 
 def run_strip(arguments: StripOptions) -> int:
-    from ofa.checkpoints.edit import strip, write_checkpoint
+    from ofa.checkpoints.edit import strip
 
     refuse_existing(arguments)
-    before = (
-        Path(arguments.checkpoint).stat().st_size if Path(arguments.checkpoint).is_file() else 0
-    )
     content = strip(arguments.checkpoint, arguments.ema, arguments.trust_checkpoint)
-    write_checkpoint(content, arguments.out)
-    after = Path(arguments.out).stat().st_size
-    print(f"{arguments.out}: {megabytes(after)}, {arguments.checkpoint} was {megabytes(before)}")
-    return 0
+    before = megabytes(Path(arguments.checkpoint).stat().st_size)
+    return write(content, arguments, f"{{size}}, {arguments.checkpoint} was {before}")
 
 
 def run_merge(arguments: MergeOptions) -> int:
-    from ofa.checkpoints.edit import merge, write_checkpoint
+    from ofa.checkpoints.edit import merge
 
     refuse_existing(arguments)
-    write_checkpoint(merge(arguments.checkpoint, arguments.base, arguments.ema), arguments.out)
-    print(f"{arguments.out}: {megabytes(Path(arguments.out).stat().st_size)}, needs no base")
-    return 0
+    content = merge(arguments.checkpoint, arguments.base, arguments.ema)
+    return write(content, arguments, "{size}, needs no base")
 
 
 def refuse_existing(arguments: WriteOptions) -> None:
@@ -239,8 +223,18 @@ def refuse_existing(arguments: WriteOptions) -> None:
         )
 
 
+def write(content: dict[str, Any], arguments: WriteOptions, what: str) -> int:
+    """Write ``--out`` and print what it is. Args: what: with ``{size}`` for its size."""
+    from ofa.io import torch_file
+
+    torch_file.save(content, arguments.out)
+    size = megabytes(Path(arguments.out).stat().st_size)
+    print(f"{arguments.out}: {what.replace('{size}', size)}")
+    return 0
+
+
 def run_diff(arguments: DiffOptions) -> int:
-    from ofa.checkpoints.compare import differences, training_settings
+    from ofa.checkpoints.contents import differences, training_settings
     from ofa.io.safe_load import load_checkpoint
 
     left = training_settings(load_checkpoint(arguments.checkpoint))
@@ -253,16 +247,16 @@ def run_diff(arguments: DiffOptions) -> int:
     if not found:
         print("no option differs")
         return 0
-    rows = [("option", Path(arguments.checkpoint).name, Path(arguments.other).name)]
-    rows += [(name, written(one), written(other)) for name, (one, other) in found.items()]
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    names = Path(arguments.checkpoint).name, Path(arguments.other).name
+    rows = [("option", *names), *((name, *map(written, pair)) for name, pair in found.items())]
+    widths = [max(map(len, column)) for column in zip(*rows)]
     for name, one, other in rows:
         print(f"{name:<{widths[0]}}  {one:<{widths[1]}}  {other}")
     return 1
 
 
 def other_settings(other: str, flags: Sequence[str]) -> dict[str, Any]:
-    from ofa.checkpoints.compare import training_settings
+    from ofa.checkpoints.contents import training_settings
     from ofa.io.safe_load import load_checkpoint
 
     if not Path(other).is_file():

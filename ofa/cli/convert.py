@@ -2,7 +2,6 @@
 mmpretrain into each other, with proof."""
 
 import logging
-import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -17,9 +16,6 @@ from ofa.inference.options import EmaOptions
 from ofa.io.flags import Parser, command, option
 
 logger = logging.getLogger(__name__)
-
-ALLOWED = 1e-4  # difference of two logits
-
 
 DESCRIPTION = """
 The layout of SOURCE is recognized from its tensors, sizes from its configuration or their shapes.
@@ -61,49 +57,43 @@ def set_up(parser: Parser) -> None:
 
 
 def run(args: ConvertOptions) -> int:
+    from ofa.checkpoints import convert
     from ofa.checkpoints.formats import LAYOUTS
     from ofa.checkpoints.read import read_source
-    from ofa.checkpoints.verify_conversion import logits, network_of
-    from ofa.checkpoints.write import check_output, check_room
 
     layout = LAYOUTS[args.to]
     if args.bin and args.to != "huggingface":
         raise UserError(
             f"--bin: expected with --to huggingface, found --to {args.to}; leave it out"
         )
-    check_output(layout, args.out, args.overwrite)
+    convert.check_output(layout, args.out, args.overwrite)
     source = read_source(args.source, args.ema)
-    model = network_of(source)
+    model = convert.network_of(source)
+    config = model.config
     print(
-        f"{args.source}: {source.layout.title} layout, {sizes(model.config, source)},"
+        f"{args.source}: {source.layout.title} layout, {config.encoder_layers} +"
+        f" {config.decoder_layers} layers of width {config.encoder_embed_dim},"
+        f" {config.resnet_type}, {source.num_entries} vocabulary entries,"
         f" {len(source.weights)} tensors"
     )
     extra = source.content.get("extra_state") or {}
     if not args.ema and (extra.get("ema") or extra.get("ema_fp32_params")):
         print("  it has moving averages as well; --ema takes these")
-    check_room(layout, source, model)
+    convert.check_room(layout, source, model)
     task = task_of(source.task, args)
     task["patch_image_size"] = image_size_of(source, args)
     with finished_whole(Path(args.out)) as part:
         written = write_all(args, source, model, task, part)
-        before = logits(model, source.num_entries)
+        before = convert.logits(model, source.num_entries)
         del model
-        differences = prove(args.out, source, before, part)
+        differences = convert.prove(source, before, part, args.out)
     print(f"{args.out}: {layout.title} layout, {', '.join(written)}")
     print(
         "largest difference of the logits: "
         + ", ".join(f"{name} {value:.3g}" for name, value in differences.items())
-        + f" (allowed: {ALLOWED:g}); all {len(source.weights)} tensors are equal"
+        + f" (allowed: {convert.ALLOWED:g}); all {len(source.weights)} tensors are equal"
     )
     return 0
-
-
-def sizes(config, source) -> str:
-    layers = (
-        f"{config.encoder_layers} + {config.decoder_layers} layers of width"
-        f" {config.encoder_embed_dim}, {config.resnet_type}"
-    )
-    return f"{layers}, {source.num_entries} vocabulary entries"
 
 
 def task_of(stored: dict[str, Any], args: ConvertOptions) -> dict[str, Any]:
@@ -126,14 +116,13 @@ def task_of(stored: dict[str, Any], args: ConvertOptions) -> dict[str, Any]:
         "code_dict_size": args.code_dict_size,
         "num_bins": args.num_bins,
     }
-    given = {key: value for key, value in given.items() if value is not None}
     return {
         "_name": name or task or "caption",
         "code_dict_size": 8192,
         "num_bins": 1000,
         **stored,
         **line,
-        **given,
+        **{key: value for key, value in given.items() if value is not None},
     }
 
 
@@ -142,8 +131,9 @@ def image_size_of(source, args: ConvertOptions) -> int:
     Raises: UserError if it is no size."""
     from ofa.checkpoints.architecture import image_size
 
-    stored, reason = source.task.get("patch_image_size"), f"as {args.source} says"
-    size = stored if args.patch_image_size is None else args.patch_image_size
+    size, reason = args.patch_image_size, "as --patch-image-size says"
+    if size is None:
+        size, reason = source.task.get("patch_image_size"), f"as {args.source} says"
     if size is None:
         size, arch, exact = image_size(source.weights)
         reason = (
@@ -158,8 +148,6 @@ def image_size_of(source, args: ConvertOptions) -> int:
                 size,
                 arch,
             )
-    elif args.patch_image_size is not None:
-        reason = "as --patch-image-size says"
     if not isinstance(size, int) or size < 16:
         raise UserError(
             f"--patch-image-size: expected an integer of at least 16, found {size}; give the"
@@ -171,30 +159,22 @@ def image_size_of(source, args: ConvertOptions) -> int:
 
 def write_all(args: ConvertOptions, source, model, task: dict[str, Any], part: Path) -> list[str]:
     """Write the result as ``part``. Returns: what was written, for the user."""
+    from ofa.checkpoints.convert import write
     from ofa.checkpoints.formats import LAYOUTS
-    from ofa.checkpoints.write import write
 
     try:
         write(source, model, task, LAYOUTS[args.to], part, args.bin)
         names = tokenizer_files(args, source, task, part) if args.to == "huggingface" else []
     except UserError as error:
         raise UserError(str(error).replace(str(part), args.out)) from error
-    except (OSError, RuntimeError) as error:  # torch tells of a full disk by a RuntimeError
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):
-            cause = cause.__context__
-        if cause is None:
-            raise
+    except OSError as error:
         raise UserError(
-            f"{args.out}: expected to write, found {cause.strerror or cause}; nothing was changed. "
+            f"{args.out}: expected to write, found {error.strerror or error}; nothing was changed. "
             "Free some space, or choose another --out"
         ) from error
     files = sorted(part.iterdir()) if part.is_dir() else [part]
-    return [
-        f"{path.name} {path.stat().st_size / 1e6:.1f} MB"
-        for path in files
-        if path.name not in names
-    ] + names
+    sizes = {path.name: f"{path.stat().st_size / 1e6:.1f} MB" for path in files}
+    return [f"{name} {size}" for name, size in sizes.items() if name not in names] + names
 
 
 def tokenizer_files(args: ConvertOptions, source, task: dict[str, Any], folder: Path) -> list[str]:
@@ -226,48 +206,6 @@ def tokenizer_files(args: ConvertOptions, source, task: dict[str, Any], folder: 
     return names
 
 
-def prove(out: str, source, before, part: Path) -> dict[str, float]:
-    """Read the result as if nothing else were known of it, and compare.
-
-    Args: before: logits of the source. Returns: largest difference of the logits of each batch.
-    Raises: UserError if it is not the same model.
-    """
-    from ofa.checkpoints.read import read_source
-    from ofa.checkpoints.verify_conversion import largest_differences, logits, network_of
-
-    remedy = "nothing is left there. Please report this, with the configuration of the source"
-    result = read_source(part)
-    changed = [
-        name
-        for name, tensor in source.weights.items()
-        if not same(tensor, result.weights.get(name))
-    ]
-    differences = largest_differences(before, logits(network_of(result), result.num_entries))
-    for name, value in differences.items():
-        if math.isnan(value):
-            raise UserError(
-                f"{source.path}: expected numbers, its logits of {name} are none (NaN); it cannot"
-                f" be proved that {out} is the same model, and nothing is left there. Use an"
-                " earlier checkpoint"
-            )
-        if value > ALLOWED:
-            raise UserError(
-                f"{out}: expected the logits of {source.path}, those of {name} differ by up to"
-                f" {value:.3g} (allowed: {ALLOWED:g}); {remedy}"
-            )
-    if changed:
-        raise UserError(
-            f"{out}: expected the tensors of {source.path}, {len(changed)} differ"
-            f" ({', '.join(changed[:3])}); {remedy}"
-        )
-    return differences
-
-
-def same(one, other) -> bool:
-    """Whether two tensors are alike in type, shape and every value."""
-    return other is not None and one.dtype == other.dtype and one.equal(other)
-
-
 @contextmanager
 def finished_whole(out: Path) -> Iterator[Path]:
     """A path of the same name to write; its content takes the place of ``out`` at the end, and
@@ -283,20 +221,15 @@ def finished_whole(out: Path) -> Iterator[Path]:
     ):
         part = Path(folder) / out.name
         yield part
-        for path in part.iterdir() if part.is_dir() else [part]:
-            settle(path)
-        if not part.is_dir():
-            os.replace(part, out)
-            return
-        out.mkdir(exist_ok=True)
-        for name in WEIGHTS:  # of an earlier conversion; a reader would take them for these
-            for ending in ("", ".index.json"):
-                (out / f"{name}{ending}").unlink(missing_ok=True)
-        for path in part.iterdir():
-            os.replace(path, out / path.name)
-
-
-def settle(path: Path) -> None:
-    """Bring a file to the disk."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
+        moves = {part: out}
+        if part.is_dir():
+            out.mkdir(exist_ok=True)
+            for name in WEIGHTS:  # of an earlier conversion; a reader would take them for these
+                for ending in ("", ".index.json"):
+                    (out / f"{name}{ending}").unlink(missing_ok=True)
+            moves = {path: out / path.name for path in part.iterdir()}
+        for path in moves:
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
+        for path, place in moves.items():
+            os.replace(path, place)

@@ -166,11 +166,11 @@ def set_up(parser: Parser) -> None:
 def run_train(arguments: TrainOptions) -> int:
     import torch
 
-    from ofa.checkpoints.edit import write_checkpoint
     from ofa.data.image_rows import open_images, spread, square_pixels
     from ofa.inference.predictor import choose_device
     from ofa.io.atomic import replacing
     from ofa.io.folder_lock import lock_folder
+    from ofa.io.torch_file import save as write_checkpoint
     from ofa.models.image_tokenizer import vq_vae_training as training
     from ofa.models.image_tokenizer.codec import TOKENIZER
     from ofa.models.image_tokenizer.vq_vae import VQVAE, VQVAEConfig, vq_vae_content

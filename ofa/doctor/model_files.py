@@ -110,7 +110,7 @@ def check_checkpoint(path: str, bpe_dir: str | None = None) -> Report:
 def _other_size(weights: Mapping[str, Any], options: Mapping[str, Any], bpe_dir: str) -> str:
     """How the embeddings differ from the vocabulary, or "". A smaller one grows when it is loaded;
     a larger one cannot be used."""
-    from ofa.checkpoints.stored_sizes import LARGEST
+    from ofa.checkpoints.architecture import LARGEST
     from ofa.tokens.vocabulary import Vocabulary
 
     counts = options.get("code_dict_size") or 8192, options.get("num_bins") or 1000

@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,17 +11,16 @@ from fairseq.models import ARCH_MODEL_NAME_REGISTRY
 from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
 from omegaconf import OmegaConf
 
-from ofa.checkpoints.architecture import image_size
-from ofa.checkpoints.contents import upstream_state_dict
-from ofa.checkpoints.stored_sizes import check_stored_sizes
-from ofa.errors import UserError
+from ofa.checkpoints.architecture import EMBEDDINGS, check_stored_sizes, image_size
+from ofa.checkpoints.contents import upstream_state_dict, values_of
+from ofa.errors import UserError, naming
+from ofa.io.safe_load import CONVERT
 from ofa.task.task_spec import TaskOptions
 from ofa.task.template import is_template, parse_template
 from ofa.tasks.template import NAME as TEMPLATE
 
 logger = logging.getLogger(__name__)
 
-CONVERT = "Models of Hugging Face and mmpretrain become checkpoints by: ofa convert --to ofa"
 # options of every task that are of one task's files
 NOT_SHARED = ("data", "selected_cols", "constraint_range")
 SHARED = {field.name for field in dataclasses.fields(TaskOptions)} - set(NOT_SHARED) | {
@@ -37,24 +35,17 @@ def read_checkpoint(path: str, overrides: Mapping[str, Any]) -> dict:
     Raises: UserError if the file is missing, damaged or no checkpoint of this project or of
     upstream.
     """
-    if not Path(path).is_file():
-        found = f"a folder; {CONVERT}" if Path(path).is_dir() else "none; check --path"
-        raise UserError(f"{path}: expected a checkpoint file, found {found}")
     state = checkpoint_utils.load_checkpoint_to_cpu(path, dict(overrides))
-    config = state.get("cfg")
-    if (
-        config is None
-        or config.get("task") is None
-        or config.get("model") is None
-        or "model" not in state
-    ):
+    config = state.get("cfg") or {}
+    if config.get("task") is None or config.get("model") is None or "model" not in state:
         raise UserError(
             f"{path}: expected a checkpoint with 'cfg' of 'task' and 'model' (or 'args') and"
             f" 'model', found {', '.join(sorted(map(str, state))) or 'nothing'}; is it a file that"
             f" training wrote? {CONVERT}"
         )
-    for group in ("task", "model"):
-        check_stored_sizes(path, group_to_builtins(config[group]), upstream_state_dict(state))
+    with naming(path):
+        for group in ("task", "model"):
+            check_stored_sizes(group_to_builtins(config[group]), upstream_state_dict(state))
     return state
 
 
@@ -135,9 +126,8 @@ def image_size_unless_known(
 def group_to_builtins(group: Any) -> dict[str, Any]:
     """A group of the configuration as a dict of its values."""
     if OmegaConf.is_config(group):
-        plain: Any = OmegaConf.to_container(group, resolve=True, enum_to_str=True)
-        return dict(plain)
-    return dict(vars(group)) if hasattr(group, "__dict__") else dict(group)
+        group = OmegaConf.to_container(group, resolve=True, enum_to_str=True)
+    return values_of(group)
 
 
 def task_config(
@@ -159,42 +149,25 @@ def task_config(
 def build_network(path: str, state: dict, task, ema: bool) -> torch.nn.Module:
     """The network of a checkpoint with its weights."""
     weights = upstream_state_dict(state, ema=ema)
-    rows = next(
-        (
-            tensor.shape[0]
-            for key, tensor in weights.items()
-            if key.endswith("encoder.embed_tokens.weight")
-        ),
-        None,
-    )
-    if rows is not None and rows != len(task.vocabulary):
+    rows = len(weights.get(EMBEDDINGS[0], task.vocabulary))
+    if rows != len(task.vocabulary):
         raise UserError(
             f"{path}: has {rows} vocabulary entries, the folder {task.cfg.bpe_dir} makes "
             f"{len(task.vocabulary)}; give the folder of its training by --bpe-dir"
         )
-    model_config = state["cfg"]["model"]
-    arch = group_to_builtins(model_config).get("_name") or group_to_builtins(model_config).get(
-        "arch"
-    )
-    if (
-        ARCH_MODEL_NAME_REGISTRY.get(arch, arch) != "ofa"
-    ):  # fairseq's own networks give some of their options to eval()
+    config = state["cfg"]["model"]
+    names = group_to_builtins(config)
+    arch = names.get("_name") or names.get("arch")
+    # fairseq's own networks give some of their options to eval()
+    if ARCH_MODEL_NAME_REGISTRY.get(arch, arch) != "ofa":
         raise UserError(
             f"{path}: expected a model of this project, found the architecture {arch!r}; is it a"
             " checkpoint of another program?"
         )
-    if getattr(model_config, "resnet_model_path", None):
+    if getattr(config, "resnet_model_path", None):
         # an override of evaluation scripts; the checkpoint has its own weights
-        model_config.resnet_model_path = None
-    model = task.build_model(model_config, from_checkpoint=True)
-    try:
-        model.load_state_dict(weights, strict=True, model_cfg=model_config)
-    except (RuntimeError, KeyError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UserError(
-            f"{path}: the weights do not fit architecture"
-            f" '{group_to_builtins(model_config).get('arch')}' of its configuration"
-            f" ({' '.join(lines[1:3])[:300]}); is it a checkpoint of another"
-            " size or program?"
-        ) from None
+        config.resnet_model_path = None
+    model = task.build_model(config, from_checkpoint=True)
+    with naming(path):
+        model.load_state_dict(weights)
     return model.eval()

@@ -1,6 +1,5 @@
 """What the names in a checkpoint's pickle stand for: tensors and arrays, of checked sizes."""
 
-import argparse
 import math
 import pickle
 import re
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ofa.io.pickles import PLAIN, Unfinished, is_shaped
+from ofa.io.pickles import PLAIN, Unfinished, strict
 
 # What a file may name besides what it may call; the name becomes a text, or one of these.
 MENTIONED = {f"numpy.{name}" for name in "ndarray float64 float32 int64 int32 bool_".split()} | {
@@ -48,18 +47,6 @@ def _parameter(data: Any, requires_grad: Any = True, *_: Any) -> torch.Tensor:
     if not isinstance(data, torch.Tensor):
         raise pickle.UnpicklingError("a parameter without a tensor")
     return torch.nn.Parameter(data.detach(), requires_grad is True)
-
-
-def _size(*args: Any) -> torch.Size:
-    if not is_shaped(args, (tuple, list)) or not all(type(one) is int for one in args[0]):
-        raise pickle.UnpicklingError("a size that is not made of integers")
-    return torch.Size(args[0])
-
-
-def _device(*args: Any) -> torch.device:
-    if not is_shaped(args, str, int):
-        raise pickle.UnpicklingError("a device without a name")
-    return torch.device(*args)
 
 
 class NumpyType(Unfinished):
@@ -113,10 +100,8 @@ def check_storage(reference: Any, sizes: Mapping[str, int] | None, whole: int) -
     if type(reference) is not tuple or not 5 <= len(reference) <= 6 or reference[0] != "storage":
         raise pickle.UnpicklingError("a reference to something else than a storage")
     _, kind, key, device, count, *view = reference
-    numbers = [
-        count,
-        *(view[0][1:] if view and type(view[0]) is tuple and len(view[0]) == 3 else ()),
-    ]
+    part = view[0][1:] if view and type(view[0]) is tuple and len(view[0]) == 3 else ()
+    numbers = [count, *part]
     if (
         type(key) is not str
         or type(device) is not str
@@ -132,9 +117,8 @@ def check_storage(reference: Any, sizes: Mapping[str, int] | None, whole: int) -
 
 CALLS: dict[str, Callable[..., Any]] = {
     **PLAIN,
-    "argparse.Namespace": lambda *_: argparse.Namespace(),
-    "torch.Size": _size,
-    "torch.device": _device,
+    "torch.Size": strict(torch.Size, (tuple, list)),
+    "torch.device": strict(torch.device, str, int),
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,

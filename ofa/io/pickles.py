@@ -24,7 +24,7 @@ from typing import Any
 from ofa.errors import UserError
 from ofa.io.nesting import FEW, MAX_DEPTH, MAX_SHARING, check_nesting
 
-MAX_KEY = 10_000  # items of a tuple in tuples, those that occur twice counted twice
+MAX_KEY = 10_000  # values in a key, those that occur twice counted twice
 MAX_INTEGER_BITS = 64  # larger ones can be made to collide as keys, and take long to print
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # the first value of files older than torch 1.6
 # Keys of a file whose hash follows from their value: 30 000 made to collide keep a set busy for 40
@@ -89,26 +89,21 @@ class Settings(Unfinished):
     def value(self) -> Any:
         if isinstance(self.state, Mapping):
             return self.state.get("_content", self.state.get("_val", self.state))
-        if self.items:
+        if self.items or not self.args:
             return self.items
         if self.class_name.startswith("pathlib"):
             return str(pathlib.PurePosixPath(*map(str, self.args)))
         return self.args[0] if len(self.args) == 1 else list(self.args)
 
 
-def is_shaped(args: tuple, *kinds: type | tuple) -> bool:
-    """Whether arguments are at most as many as ``kinds``, each exactly of its kind."""
-    return len(args) <= len(kinds) and all(
-        type(one) in (kind if isinstance(kind, tuple) else (kind,))
-        for one, kind in zip(args, kinds, strict=False)
-    )
-
-
-def _simple(make: Callable, *kinds: type | tuple) -> Callable:
-    """``make``, for arguments of the given kinds alone."""
+def strict(make: Callable, *kinds: type | tuple) -> Callable:
+    """``make``, for at most as many arguments as ``kinds``, each exactly of its kind."""
 
     def checked(*args: Any) -> Any:
-        if not is_shaped(args, *kinds):
+        if len(args) > len(kinds) or not all(
+            type(one) in (kind if isinstance(kind, tuple) else (kind,))
+            for one, kind in zip(args, kinds)
+        ):
             raise pickle.UnpicklingError(f"strange arguments of {make.__name__}")
         return make(*args)
 
@@ -117,7 +112,7 @@ def _simple(make: Callable, *kinds: type | tuple) -> Callable:
 
 def _defaultdict(factory: Any = None, content: Any = ()) -> dict:
     """A plain dict: nobody asks a file for what it does not have."""
-    return _simple(dict, (dict, list, tuple))(content)
+    return strict(dict, (dict, list, tuple))(content)
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
@@ -134,32 +129,45 @@ def small(value: Any) -> Any:
     return value
 
 
+def check_key(key: Any, depth: int = 0) -> int:
+    """How many values the hash of a key visits; those that occur twice it visits twice.
+
+    Raises: UnpicklingError if it would take long.
+    """
+    visited = 1
+    for item in key if type(key) in (tuple, frozenset) else ():
+        visited += check_key(item, depth + 1)
+        if visited > MAX_KEY or depth > MAX_DEPTH:
+            raise pickle.UnpicklingError("a key of tuples in tuples, too many of them")
+    return visited
+
+
 ITEMS = (list, tuple, set, frozenset, dict)
 NUMBERS = (int, float, bool, str)
-BYTES = _simple(bytes, (bytes, list))
+BYTES = strict(bytes, (bytes, list))
 SETS = ("builtins.set", "builtins.frozenset")
 DICTS = ("builtins.dict", "collections.OrderedDict", "collections.defaultdict")
 PLAIN: dict[str, Callable] = {  # what may be called: name -> function
-    "collections.OrderedDict": _simple(OrderedDict, (list, tuple, dict)),
+    "collections.OrderedDict": strict(OrderedDict, (list, tuple, dict)),
     "collections.defaultdict": _defaultdict,
-    "collections.Counter": _simple(dict, dict),
-    "collections.deque": _simple(deque, ITEMS, (int, NoneType)),
-    "builtins.int": lambda *args: small(_simple(int, NUMBERS)(*args)),
-    "builtins.float": _simple(float, NUMBERS),
-    "builtins.bool": _simple(bool, NUMBERS),
-    "builtins.complex": _simple(complex, (int, float), (int, float)),
-    "builtins.str": _simple(str, NUMBERS),
+    "collections.Counter": strict(dict, dict),
+    "collections.deque": strict(deque, ITEMS, (int, NoneType)),
+    "builtins.int": lambda *args: small(strict(int, NUMBERS)(*args)),
+    "builtins.float": strict(float, NUMBERS),
+    "builtins.bool": strict(bool, NUMBERS),
+    "builtins.complex": strict(complex, (int, float), (int, float)),
+    "builtins.str": strict(str, NUMBERS),
     "builtins.bytes": BYTES,
     "builtins.bytearray": lambda content=b"", *encoding: bytearray(
         _encode(content, *encoding) if encoding else BYTES(content)
     ),
-    "builtins.list": _simple(list, ITEMS),
-    "builtins.tuple": _simple(tuple, (list, tuple)),
-    "builtins.set": _simple(set, ITEMS),
-    "builtins.frozenset": _simple(frozenset, ITEMS),
-    "builtins.dict": _simple(dict, (list, tuple, dict)),
-    "builtins.range": _simple(range, int, int, int),
-    "builtins.slice": _simple(slice, *[(int, NoneType)] * 3),
+    "builtins.list": strict(list, ITEMS),
+    "builtins.tuple": strict(tuple, (list, tuple)),
+    "builtins.set": strict(set, ITEMS),
+    "builtins.frozenset": strict(frozenset, ITEMS),
+    "builtins.dict": strict(dict, (list, tuple, dict)),
+    "builtins.range": strict(range, int, int, int),
+    "builtins.slice": strict(slice, *[(int, NoneType)] * 3),
     "_codecs.encode": _encode,
 }
 
@@ -176,9 +184,10 @@ TEXT = _layouts({pickle.BINUNICODE: "<I", pickle.SHORT_BINUNICODE: "<B", pickle.
 PUT = _layouts({pickle.BINPUT: "<B", pickle.LONG_BINPUT: "<I"})
 GET = _layouts({pickle.BINGET: "<B", pickle.LONG_BINGET: "<I"})
 STOP = pickle.STOP[0]
+PythonUnpickler: Any = pickle._Unpickler
 
 
-class Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
+class Unpickler(PythonUnpickler):
     """The machine. Its interface is that of ``pickle.Unpickler`` as far as ``torch.load`` uses it.
 
     Args: encoding: of texts that Python 2 wrote.
@@ -187,13 +196,13 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
 
     calls: Mapping[str, Callable] = PLAIN
     persistent_load: Callable[[Any], Any]  # of whoever reads the storages
+    data: Any  # bytes, or a mapped file
+    stack: list[Any]
+    metastack: list[list[Any]]
 
     def __init__(self, file: Any, encoding: str = "utf-8", **_: Any):
         super().__init__(file, encoding=encoding)
         self.file = file
-        # id of a tuple with tuples in it -> depth, size
-        self.nested: dict[int, tuple[int, int]] = {}
-        self.kept: list[Any] = []
         self.copied = self.foreseen = 0
 
     def load(self) -> Any:
@@ -315,21 +324,14 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
             raise EOFError("it ends in the middle of a frame")
 
     def load_integer(self) -> None:
-        handler = pickle._Unpickler.dispatch[self.data[self.position - 1]]  # type: ignore[attr-defined]
+        handler = PythonUnpickler.dispatch[self.data[self.position - 1]]
         handler(self)
         small(self.stack[-1])
-
-    def load_tuple(self) -> None:
-        self.append_counted(tuple(self.pop_mark()))
-
-    def load_short_tuple(self) -> None:
-        count = self.data[self.position - 1] - pickle.TUPLE1[0] + 1
-        self.append_counted(tuple([self.stack.pop() for _ in range(count)][::-1]))
 
     def load_frozenset(self) -> None:
         items = self.pop_mark()
         self.check_keys(items)
-        self.append_counted(frozenset(items))
+        self.append(frozenset(items))
 
     def load_dict(self) -> None:
         items = self.pop_mark()
@@ -358,15 +360,15 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
 
     def load_call(self) -> None:
         args, name = self.stack.pop(), self.stack.pop()
-        self.append_counted(self.call(name, args))
+        self.append(self.call(name, args))
 
     def load_newobj_ex(self) -> None:
         kwargs, args, name = self.stack.pop(), self.stack.pop(), self.stack.pop()
-        self.append_counted(self.call(name, args, kwargs))
+        self.append(self.call(name, args, kwargs))
 
     def _instantiate(self, name: Any, args: list[Any]) -> None:
         """Of INST and OBJ."""
-        self.append_counted(self.call(name, tuple(args)))
+        self.append(self.call(name, tuple(args)))
 
     def load_build(self) -> None:
         state = self.stack.pop()
@@ -395,21 +397,6 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
             raise pickle.UnpicklingError(f"items for {type(target).__name__}")
         target.extend(items)
 
-    def append_counted(self, value: Any) -> None:
-        """Push what was made. Tuples and frozen sets in others are counted, since their hash and
-        text take that long."""
-        depth = size = 0
-        for item in value if type(value) in (tuple, frozenset) else ():
-            if type(item) in (tuple, frozenset):
-                below, more = self.nested.get(id(item), (1, len(item)))
-                depth, size = max(depth, below), size + more
-        if depth:
-            if depth >= MAX_DEPTH or size > MAX_KEY:
-                raise pickle.UnpicklingError("tuples in tuples, too many of them")
-            self.nested[id(value)] = depth + 1, size + len(value)
-            self.kept.append(value)  # as long as its id counts
-        self.append(value)
-
     def check_keys(self, keys: Iterable[Any]) -> None:
         """Count the keys that could be made to collide; those of sets and dicts before these are
         made."""
@@ -418,6 +405,7 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
                 type(key) is tuple and all(type(item) is str for item in key)
             ):
                 self.foreseen += 1
+                check_key(key)
         if self.foreseen > MAX_FORESEEN:
             raise pickle.UnpicklingError("too many keys that are neither texts nor numbers")
 
@@ -439,8 +427,6 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
 HANDLERS = {  # in place of Python's own
     Unpickler.load_frame: [pickle.FRAME],
     Unpickler.load_integer: [pickle.INT, pickle.LONG, pickle.LONG1, pickle.LONG4],
-    Unpickler.load_tuple: [pickle.TUPLE],
-    Unpickler.load_short_tuple: [pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3],
     Unpickler.load_frozenset: [pickle.FROZENSET],
     Unpickler.load_dict: [pickle.DICT],
     Unpickler.load_setitem: [pickle.SETITEM],
@@ -456,7 +442,7 @@ HANDLERS = {  # in place of Python's own
 }
 OUTSIDE = [pickle.NEXT_BUFFER, pickle.READONLY_BUFFER]  # of memory that is not in the file
 Unpickler.dispatch = {
-    **pickle._Unpickler.dispatch,  # type: ignore[attr-defined]
+    **PythonUnpickler.dispatch,
     **{opcode[0]: handler for handler, opcodes in HANDLERS.items() for opcode in opcodes},
 }
 for _opcode in OUTSIDE:

@@ -9,16 +9,17 @@ is refused by name. ``torch.load`` does the rest: it maps or reads the storages.
 
 import argparse
 import builtins
-import pathlib
 import pickle
 import tarfile
 import types
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import IO, Any, Union
+from pathlib import Path
+from typing import IO, Any
 
 import torch
+from safetensors import SafetensorError
 
 from ofa.errors import UserError
 from ofa.io import safetensors_file
@@ -28,6 +29,7 @@ from ofa.io.pickles import DAMAGED, Name, Settings, Unpickler
 from ofa.io.stored_options import MEMBERS
 from ofa.io.torch_file import to_builtins
 
+CONVERT = "Models of Hugging Face and mmpretrain become checkpoints by: ofa convert --to ofa"
 ARCHIVE = b"PK\x03\x04"  # how files of torch 1.6 and later begin
 FILE_HEADER = 30  # bytes before the name of a record in an archive
 STORAGES = {name for name in dir(torch) if name.endswith("Storage")} | {
@@ -41,9 +43,7 @@ SETTINGS = set(
 )
 
 
-def load_checkpoint(
-    path: Union[str, pathlib.Path], trust: bool = False, mapped: bool = False
-) -> dict[str, Any]:
+def load_checkpoint(path: str | Path, trust: bool = False, mapped: bool = False) -> dict[str, Any]:
     """Read a ``.pt`` file, or a safetensors file, onto the CPU.
 
     Args:
@@ -73,26 +73,27 @@ def load_checkpoint(
         ) from None
     except IsADirectoryError:
         raise UserError(
-            f"{path}: expected a checkpoint file, found a directory; name the .pt file in it"
+            f"{path}: expected a checkpoint file, found a directory; name the .pt file in it."
+            f" {CONVERT}"
         ) from None
     except UserError:
         raise
-    except (*DAMAGED, zipfile.BadZipFile, zlib.error) as error:
-        reason = (
-            str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        )
+    except (*DAMAGED, SafetensorError, zipfile.BadZipFile, zlib.error) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"{path}: expected a checkpoint, found a damaged or incomplete file ({reason}); "
+            f"{path}: expected a checkpoint, found a damaged or incomplete file"
+            f" ({reason[0][:300]}); "
             "download or copy it again, or use an older checkpoint of the run"
         ) from error
 
 
 def load_torch(path: str, file: IO[bytes], is_archive: bool, mapped: bool) -> Any:
     """The content of a file that ``torch.save`` wrote, as builtins. Args: file: of that path."""
-    sizes = record_sizes(path, file) if is_archive else None
-    if sizes is None:
+    if is_archive:
+        sizes = record_sizes(path, file)
+    else:
+        sizes, mapped = None, False
         refuse_tar(path, file)
-    mapped = mapped and is_archive
     content = torch.load(
         path if mapped else file,
         map_location="cpu",
@@ -235,16 +236,6 @@ def restricted_pickle(path: str, sizes: Mapping[str, int] | None = None) -> type
                 return self.call(kind, () if state is None else (state,))
             return Settings(name, args) if is_settings(name) else super().construct(name, args)
 
-        def build(self, value: Any, state: Any) -> None:
-            if (
-                type(value) is argparse.Namespace
-                and type(state) is dict
-                and all(type(key) is str for key in state)
-            ):
-                vars(value).update(state)
-            else:
-                super().build(value, state)
-
         def resolve(self, reference: Any) -> Any:
             key, size = check_storage(reference, sizes, self.end)
             claimed[key] = size
@@ -267,4 +258,5 @@ def is_storage(text: str) -> bool:
 
 def is_settings(text: str) -> bool:
     """Whether a class is of those that only carry settings."""
-    return text.partition(".")[0] in SETTINGS and not hasattr(builtins, text.rpartition(".")[2])
+    module, name = text.partition(".")[0], text.rpartition(".")[2]
+    return text == "argparse.Namespace" or module in SETTINGS and not hasattr(builtins, name)

@@ -12,7 +12,8 @@ import os
 import re
 import stat
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -88,21 +89,19 @@ def is_followed(name: str, value: Any) -> bool:
     """Whether a stored value of an option counts."""
     if not value:
         return True
-    return (
-        STORED.get(name, READ) == READ
-        and (name not in STORED or is_readable_path(value))
-        and not _has_resolver(value)
-    )
+    if name in STORED and not (STORED[name] == READ and is_readable_path(value)):
+        return False
+    return not (isinstance(value, (str, list, tuple)) and RESOLVER.search(str(value)))
 
 
-def drop_unfollowed(options: MutableMapping[str, Any], where: str | Path) -> None:
+def drop_unfollowed(options: dict[str, Any], where: str | Path) -> None:
     """Set what is not followed to None, in place; what somebody may miss is warned of once.
 
     Args: options: option -> value, of one group. where: the file that stores them.
     """
     for name, value in options.items():
-        if isinstance(value, (MutableMapping, Namespace)):
-            drop_unfollowed(_mapping(value), where)
+        if isinstance(value, dict):
+            drop_unfollowed(value, where)
         elif not is_followed(name, value):
             options[name] = None
             if STORED.get(name) != NEEDLESS:
@@ -118,14 +117,13 @@ def drop_from_checkpoint(checkpoint: Mapping[str, Any], where: str | Path) -> No
         drop_unfollowed(options, where)
 
 
-def option_groups(checkpoint: Mapping[str, Any]) -> Iterator[MutableMapping[str, Any]]:
+def option_groups(checkpoint: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The groups of options of a checkpoint: ``args``, those of ``cfg``, those of joint tasks."""
-    state = checkpoint.get("task_state")
-    members = state.get(MEMBERS) if isinstance(state, Mapping) else None
-    for parts in ({"args": checkpoint.get("args")}, checkpoint.get("cfg"), members):
-        for group in parts.values() if isinstance(parts, Mapping) else ():
-            if isinstance(group, (MutableMapping, Namespace)):
-                yield _mapping(group)
+    members = (checkpoint.get("task_state") or {}).get(MEMBERS) or {}
+    groups = (checkpoint.get("cfg") or {}).values(), members.values()
+    for group in (checkpoint.get("args"), *chain(*groups)):
+        if isinstance(group, (dict, Namespace)):
+            yield vars(group) if isinstance(group, Namespace) else group
 
 
 @functools.lru_cache(maxsize=1000)
@@ -139,13 +137,3 @@ def warn_once(where: str, name: str, value: str) -> None:
         value,
         flag,
     )
-
-
-def _mapping(group: Any) -> MutableMapping[str, Any]:
-    return vars(group) if isinstance(group, Namespace) else group
-
-
-def _has_resolver(value: Any) -> bool:
-    if isinstance(value, str):
-        return bool(RESOLVER.search(value))
-    return isinstance(value, (list, tuple)) and any(map(_has_resolver, value))

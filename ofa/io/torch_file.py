@@ -8,13 +8,14 @@ import collections
 from argparse import Namespace
 from collections.abc import Mapping, Sequence, Set
 from enum import Enum
-from pathlib import PurePath
-from typing import IO, Any
+from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ofa.io.atomic import replacing
 from ofa.io.pickles import Placeholder
 
 NUMBERS_AND_TEXT: tuple[Any, ...] = (bool, int, float, complex, str, bytes, bytearray)
@@ -29,10 +30,13 @@ KEPT = (
 )
 
 
-def save(content: Any, file: IO[bytes]) -> None:
-    """``torch.save`` of ``to_builtins(content)``. Raises: OSError or RuntimeError, as torch
-    does."""
-    torch.save(to_builtins(content), file)
+def save(content: Any, path: str | Path) -> None:
+    """``torch.save`` of ``to_builtins(content)``; the file appears whole or not at all.
+
+    Raises: OSError if it cannot be written.
+    """
+    with replacing(path, "wb") as file:
+        torch.save(to_builtins(content), file)
 
 
 def to_builtins(value: Any) -> Any:

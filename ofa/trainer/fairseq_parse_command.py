@@ -10,7 +10,7 @@ from fairseq import options
 from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from omegaconf import OmegaConf
 
-from ofa.checkpoints.compare import training_settings
+from ofa.checkpoints.contents import training_settings
 from ofa.errors import UserError
 
 TRAINER = "fairseq_cli.train"

@@ -42,11 +42,8 @@ def peft_methods(model: nn.Module) -> list[str]:
     Layers cannot be dropped from a base that stays a file of its own.
     """
     config = getattr(model, "config", None)
-    if getattr(config, "encoder_layers_to_keep", None):
-        return []
-    if getattr(config, "decoder_layers_to_keep", None):
-        return []
-    return getattr(config, "peft_methods", [])
+    drops = any(getattr(config, f"{side}_layers_to_keep", None) for side in ("encoder", "decoder"))
+    return [] if drops else getattr(config, "peft_methods", [])
 
 
 def find_base(model: nn.Module, path: str, state: dict[str, Any], options) -> Optional[Base]:

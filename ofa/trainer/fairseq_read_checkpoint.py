@@ -50,7 +50,7 @@ def as_fairseq_reads(state: dict[str, Any], overrides: dict[str, Any]) -> dict[s
         for name, value in overrides.items():
             setattr(state["args"], name, value)
     if state.get("cfg") is not None:
-        if isinstance(state["cfg"].get("model"), dict):  # overrides may name options of newer files
+        if state["cfg"].get("model") is not None:  # overrides may name options of newer files
             state["cfg"]["model"] = Namespace(**state["cfg"]["model"])
         state["cfg"] = OmegaConf.create(state["cfg"], flags={"allow_objects": True})
         checkpoint_utils.overwrite_args_by_name(state["cfg"], overrides)

@@ -7,6 +7,8 @@ from typing import Any
 
 from omegaconf import open_dict
 
+from ofa.checkpoints.adapt import store_once
+from ofa.checkpoints.edit import num_bytes
 from ofa.errors import UserError
 from ofa.io import torch_file
 from ofa.io.atomic import FULL, remove_abandoned, replacing
@@ -32,17 +34,17 @@ def settings_of_update(cfg, epoch: int, end_of_epoch: bool):
     return cfg
 
 
-def save_whole(content: Any, filename: str) -> None:
-    """``torch.save`` to a file of another name that takes its place at the end.
+def save_whole(content: dict[str, Any], filename: str) -> None:
+    """Write a checkpoint of a training to a file of another name that takes its place at the end.
 
     fairseq tries three times to write into the same file, each time behind what is there already,
     and leaves the last attempt lying.
 
     Raises: UserError if the disk is full or cannot be written.
     """
+    store_once(content)
     try:
-        with replacing(filename, "wb") as file:
-            torch_file.save(content, file)
+        torch_file.save(content, filename)
     except OSError as error:
         raise not_written(filename, error) from error
 
@@ -84,30 +86,25 @@ def check_space(cfg, model, save_dir: str) -> None:
 
 def checkpoint_bytes(cfg, model) -> int:
     """What a checkpoint takes at least: weights, Adam's moments, fp32 copies, averages."""
-    tuned = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    # the others stay in their base
-    some = bool(getattr(getattr(model, "config", None), "peft_methods", []))
-    kept = {name: weight for name, weight in model.named_parameters() if name in tuned or not some}
-    weights = sum(weight.numel() * weight.element_size() for weight in kept.values())
-    buffers = (
-        0 if some else sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
-    )
-    trained = sum(kept[name].numel() for name in tuned)
-    is_half = (cfg.common.fp16 or cfg.common.bf16) and not (
-        cfg.common.memory_efficient_fp16 or cfg.common.memory_efficient_bf16
-    )
-    total = weights + buffers + 4 * trained * is_half
-    if (
-        getattr(cfg.optimizer, "_name", None) == "adam"
-        and not cfg.checkpoint.no_save_optimizer_state
+    stored = dict(model.named_parameters())
+    buffers = num_bytes(list(model.buffers()))
+    trained = {name: weight for name, weight in stored.items() if weight.requires_grad}
+    if getattr(getattr(model, "config", None), "peft_methods", []):
+        stored, buffers = trained, 0  # the others stay in their base
+    weights = num_bytes(stored) + buffers
+    num_trained = sum(weight.numel() for weight in trained.values())
+    total = weights
+    common = cfg.common
+    if (common.fp16 or common.bf16) and not (
+        common.memory_efficient_fp16 or common.memory_efficient_bf16
     ):
-        total += (4 if getattr(cfg.optimizer, "fp16_adam_stats", False) else 8) * trained
+        total += 4 * num_trained
+    saves_optimizer = not cfg.checkpoint.no_save_optimizer_state
+    if getattr(cfg.optimizer, "_name", None) == "adam" and saves_optimizer:
+        total += (4 if getattr(cfg.optimizer, "fp16_adam_stats", False) else 8) * num_trained
     if cfg.ema.store_ema:
-        total += (
-            weights
-            + buffers
-            + 4 * sum(weight.numel() for weight in kept.values()) * cfg.ema.ema_fp32
-        )
+        num_stored = sum(weight.numel() for weight in stored.values())
+        total += weights + 4 * num_stored * cfg.ema.ema_fp32
     return total
 
 

@@ -33,13 +33,9 @@ def adapt(state: dict[str, Any]) -> None:
         if record.get("criterion_name") in EARLIER_NAMES:
             record["criterion_name"] = EARLIER_NAMES[record["criterion_name"]]
     extra = state["extra_state"]
-    averages = extra.get("ema_fp32_params")
-    if (
-        averages
-    ):  # the tables are the model's own: image_position_idx is one entry shorter in some files
-        extra["ema_fp32_params"] = {
-            name: tensor for name, tensor in averages.items() if not name.endswith(CONSTANTS)
-        }
+    # the tables are the model's own: image_position_idx is one entry shorter in some files
+    for name in [name for name in extra.get("ema_fp32_params") or () if name.endswith(CONSTANTS)]:
+        del extra["ema_fp32_params"][name]
     if "metrics" in extra and not has_clock(extra["metrics"]):
         del extra["metrics"]
 
@@ -88,25 +84,24 @@ def fit_state(
             if "step" in group and index in state:
                 state[index].setdefault("step", group["step"])
     indices = [index for group in groups for index in group["params"]]
-    if len(groups) == 1 and len(indices) != len(params):
-        if len(indices) == 1 and indices[0] in state:
-            check_shapes(
-                [0],
-                {0: state[indices[0]]},
-                [torch.empty(sum(param.numel() for param in params), device="meta")],
-            )
-            state = split_state(state[indices[0]], params)
-        elif len(params) == 1 and len(indices) == len(separate):
-            check_shapes(indices, state, separate)
-            state = {0: joined_state([state.get(index, {}) for index in indices], separate)}
-        else:
-            raise UserError(
-                f"the checkpoint's optimizer has {len(indices)} parameters, this run trains"
-                f" {len(params)}; {REMEDY}"
-            )
-        indices = list(range(len(params)))
-        state_dict.update(state=state, param_groups=[{**groups[0], "params": indices}])
+    if len(groups) > 1 or len(indices) == len(params):
+        check_shapes(indices, state, params)
+        return
+    if len(indices) == 1 and indices[0] in state:
+        whole = torch.empty(sum(param.numel() for param in params), device="meta")
+        check_shapes(indices, state, [whole])
+        state = split_state(state[indices[0]], params)
+    elif len(params) == 1 and len(indices) == len(separate):
+        check_shapes(indices, state, separate)
+        state = {0: joined_state([state.get(index, {}) for index in indices], separate)}
+    else:
+        raise UserError(
+            f"the checkpoint's optimizer has {len(indices)} parameters, this run trains"
+            f" {len(params)}; {REMEDY}"
+        )
+    indices = list(range(len(params)))
     check_shapes(indices, state, params)
+    state_dict.update(state=state, param_groups=[{**groups[0], "params": indices}])
 
 
 def check_shapes(

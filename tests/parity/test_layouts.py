@@ -9,16 +9,16 @@ from recorded_model import VOCAB_SIZE, assert_near, recorded_config, recorded_in
 from test_forward import check_logits
 from torch.nn import functional as F
 
-from ofa.checkpoints.foreign_config import (
+from ofa.checkpoints.convert import network_of, write, written_tensors
+from ofa.checkpoints.formats import (
+    LAYOUTS,
     from_huggingface,
     from_mmpretrain,
     huggingface_config,
     mmpretrain_config,
+    recognize,
 )
-from ofa.checkpoints.formats import LAYOUTS, recognize
 from ofa.checkpoints.read import Source, read_source
-from ofa.checkpoints.verify_conversion import network_of
-from ofa.checkpoints.write import write, written_tensors
 from ofa.models.config import PRESETS, ModelConfig
 from ofa.models.ofa_model import OFAModel
 

@@ -8,7 +8,7 @@ import torch
 from small_network import SMALL, build_small
 
 from ofa.checkpoints.adapt import load_into
-from ofa.checkpoints.compare import differences, training_settings
+from ofa.checkpoints.contents import differences, training_settings
 from ofa.checkpoints.edit import newest
 from ofa.cli.main import main
 from ofa.io.safe_load import load_checkpoint

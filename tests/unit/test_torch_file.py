@@ -3,9 +3,9 @@ before."""
 
 import argparse
 import collections
+import copy
 import dataclasses
 import enum
-import io
 import math
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from test_checkpoint_command import run, save
 from test_convert import OUT, convert
 from test_convert import save as save_convertible
 
-from ofa.checkpoints.compare import training_settings
+from ofa.checkpoints.adapt import store_once
+from ofa.checkpoints.architecture import EMBEDDINGS
+from ofa.checkpoints.contents import training_settings
 from ofa.checkpoints.delta import ENTRY, named_base
 from ofa.io import torch_file
 
@@ -31,14 +33,19 @@ class Options:
     rate: float = 0.5
 
 
+SIDES = ("encoder", "decoder")
 Pair = collections.namedtuple("Pair", "left right")
 
 
-def written(content):
-    """What torch's restricted reader makes of a file with this content."""
-    file = io.BytesIO()
-    torch_file.save(content, file)
-    return torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+@pytest.fixture
+def written(tmp_path):
+    """Function: what torch's restricted reader makes of a file with this content."""
+
+    def write_and_read(content):
+        torch_file.save(content, tmp_path / "a.pt")
+        return torch.load(tmp_path / "a.pt", weights_only=True)
+
+    return write_and_read
 
 
 @pytest.mark.parametrize(
@@ -64,24 +71,47 @@ def written(content):
         (b"bytes", b"bytes"),
     ],
 )
-def test_every_kind_of_value_becomes_one_of_python(value, expected):
+def test_every_kind_of_value_becomes_one_of_python(written, value, expected):
     found = written({"value": value})["value"]
     assert found == expected and type(found) is type(expected)
 
 
-def test_arrays_become_tensors_of_the_same_type_and_values():
+def test_arrays_become_tensors_of_the_same_type_and_values(written):
     numbers = np.random.RandomState(3).get_state()[1]
     found = written({"numbers": numbers, "halves": np.array([0.5, math.nan], dtype=np.float16)})
     assert found["numbers"].dtype == torch.uint32 and found["numbers"].tolist() == numbers.tolist()
     assert found["halves"].dtype == torch.float16 and found["halves"][1].isnan()
 
 
-def test_a_state_dict_keeps_the_versions_of_its_modules_and_shared_tensors_stay_shared():
+def test_a_state_dict_keeps_the_versions_of_its_modules_and_shared_tensors_stay_shared(written):
     state = torch.nn.BatchNorm1d(3).state_dict()
     state["again"] = state["weight"]
     found = written({"model": state})["model"]
     assert found._metadata == state._metadata
     assert found["again"].data_ptr() == found["weight"].data_ptr()
+
+
+def test_a_checkpoint_of_a_training_holds_equal_tables_once(written):
+    """On a GPU every name has a tensor of its own, and averages have the constant tables again."""
+
+    def copies(value: float, dtype=torch.float32) -> dict:
+        state = {name: torch.full((100, 8), value, dtype=dtype) for name in EMBEDDINGS}
+        return {**state, **{f"{side}.token_rp_bucket": torch.ones(64, 64) for side in SIDES}}
+
+    extra = {"ema": copies(2.0), "ema_fp32_params": copies(3.0)}
+    state = {"model": copies(1.0, torch.float16), "extra_state": extra}
+    expected = copy.deepcopy(state)
+    store_once(state)
+    found = written(state)
+    parts = [found["model"], found["extra_state"]["ema"], found["extra_state"]["ema_fp32_params"]]
+    originals = [expected["model"], *expected["extra_state"].values()]
+    for part, original in zip(parts, originals):
+        assert part.keys() == original.keys()
+        assert all(part[name].equal(tensor) for name, tensor in original.items())
+    places = [{part[name].data_ptr() for name in EMBEDDINGS} for part in parts]
+    assert [len(found) for found in places] == [1, 1, 3]
+    buckets = {part[f"{side}.token_rp_bucket"].data_ptr() for part in parts for side in SIDES}
+    assert len(buckets) == 1
 
 
 def small(path: Path) -> Path:

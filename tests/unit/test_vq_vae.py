@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 from small_tokenizer import drawn, save_tokenizer, small_tokenizer
 
-from ofa.checkpoints.edit import write_checkpoint
 from ofa.errors import UserError
+from ofa.io import torch_file
 from ofa.models.image_tokenizer.codec import (
     as_images,
     decode_images,
@@ -117,12 +117,12 @@ def test_what_is_no_tokenizer_has_one_message(tmp_path):
         UserError, match="expected an image tokenizer, found none; give tokenizer.pt"
     ):
         load_image_tokenizer(tmp_path)
-    write_checkpoint({"model": {}}, tmp_path / "tokenizer.pt")
+    torch_file.save({"model": {}}, tmp_path / "tokenizer.pt")
     with pytest.raises(UserError, match="expected an image tokenizer .* found an OFA checkpoint"):
         load_image_tokenizer(tmp_path)
     content = vq_vae_content(small_tokenizer())
     content["config"]["width"] = 16
-    write_checkpoint(content, tmp_path / "tokenizer.pt")
+    torch_file.save(content, tmp_path / "tokenizer.pt")
     with pytest.raises(
         UserError, match="expected the weights of the tokenizer that its settings describe"
     ):
