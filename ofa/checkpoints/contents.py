@@ -49,8 +49,7 @@ def upstream_state_dict(
     """
     state = checkpoint.get("model", checkpoint)
     if ema:
-        extra = checkpoint.get("extra_state") or {}
-        averages = {**(extra.get("ema") or {}), **(extra.get("ema_fp32_params") or {})}
+        averages = averages_of(checkpoint)
         if not averages:
             raise UserError(
                 "the checkpoint has no EMA weights (extra_state.ema); evaluate without --ema-eval, "
@@ -71,6 +70,12 @@ def upstream_state_dict(
             f" found {', '.join(list(map(str, state))[:5]) or 'nothing'}"
         )
     return weights
+
+
+def averages_of(checkpoint: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The moving averages of a checkpoint, in float32 where it has them so."""
+    extra = checkpoint.get("extra_state") or {}
+    return {**(extra.get("ema") or {}), **(extra.get("ema_fp32_params") or {})}
 
 
 def values_of(group: Any) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def set_up(parser: Parser) -> None:
 
 def run(args: ConvertOptions) -> int:
     from ofa.checkpoints import convert
+    from ofa.checkpoints.contents import averages_of
     from ofa.checkpoints.formats import LAYOUTS
     from ofa.checkpoints.read import read_source
 
@@ -76,8 +77,7 @@ def run(args: ConvertOptions) -> int:
         f" {config.resnet_type}, {source.num_entries} vocabulary entries,"
         f" {len(source.weights)} tensors"
     )
-    extra = source.content.get("extra_state") or {}
-    if not args.ema and (extra.get("ema") or extra.get("ema_fp32_params")):
+    if not args.ema and averages_of(source.content):
         print("  it has moving averages as well; --ema takes these")
     convert.check_room(layout, source, model)
     task = task_of(source.task, args)

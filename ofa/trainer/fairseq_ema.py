@@ -11,6 +11,7 @@ from typing import Any
 from fairseq.models.ema.ema import EMA
 from torch import nn
 
+from ofa.checkpoints.contents import averages_of
 from ofa.errors import UserError
 from ofa.models.peft import HEADS, tuned_names
 from ofa.trainer.fairseq_peft import only, peft_methods
@@ -81,7 +82,7 @@ def arrange_weights(state: dict[str, Any], cfg, filename: str, resumes: bool = F
     options, extra = cfg.checkpoint, state["extra_state"]
     exchange, renew = (getattr(options, name) and not resumes for name in INITIAL_WEIGHTS)
     latest = state["model"]
-    averages = {**(extra.get("ema") or {}), **(extra.get("ema_fp32_params") or {})}
+    averages = averages_of(state)
     if exchange and averages:
         logger.info("%s: starting from its averaged weights", filename)
         state["model"] = {**latest, **averages}

@@ -67,9 +67,7 @@ def find_base(model: nn.Module, path: str, state: dict[str, Any], options) -> Op
     if ENTRY not in state and any(name in extra for name in AVERAGES):
         extra.pop("ema_fp32_params", None)
         extra["ema"] = state["model"]
-    for name in AVERAGES:
-        if name in extra:
-            extra[name] = only(tuned, extra[name])
+    keep_averages(extra, tuned)
     if not file:
         return None
     return Base(file, tuned | weights_beside_base(model, state["model"], known.get(TUNED, ())))
@@ -103,13 +101,18 @@ def leave_base_out(state: dict[str, Any], model: nn.Module, base: Optional[Base]
     methods = peft_methods(model)
     if not methods:
         return
-    tuned, extra = tuned_names(model), state["extra_state"]
-    for name in AVERAGES:
-        if name in extra:
-            extra[name] = only(tuned, extra[name])
+    tuned = tuned_names(model)
+    keep_averages(state["extra_state"], tuned)
     if base is not None:
         state["model"] = only(base.held | tuned, state["model"])
     state[ENTRY] = {"methods": methods, "base": base and dict(base.file)}
+
+
+def keep_averages(extra: dict[str, Any], tuned: set[str]) -> None:
+    """Drop the averages of what is not tuned, in place."""
+    for name in AVERAGES:
+        if name in extra:
+            extra[name] = only(tuned, extra[name])
 
 
 def only(names: set[str], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
