@@ -54,8 +54,12 @@ def check_output(layout: StateDictFormat, out: str, force: bool) -> None:
     layout."""
     path = Path(out)
     endings = ENDINGS.get(layout.name, ())
-    found = "a folder" if path.is_dir() else "a file" if path.exists() else f"{path.name}"
-    if path.is_file() if layout is HUGGINGFACE else path.is_dir() or path.suffix not in endings:
+    found = "a folder" if path.is_dir() else "a file" if path.exists() else path.name
+    if layout is HUGGINGFACE:
+        fits = not path.is_file()
+    else:
+        fits = path.suffix in endings and not path.is_dir()
+    if not fits:
         expected = f"a file *{' or *'.join(endings)}" if endings else "a folder"
         why = (
             "; programs of that layout read no safetensors, --to ofa writes them"
@@ -90,9 +94,8 @@ def written_tensors(model: OFAModel, layout: StateDictFormat) -> dict[str, Tenso
     tensors = {}
     for key, tensor in model.state_dict().items():
         name = layout.from_upstream(key)
-        made_anew = layout is NATIVE and key.endswith(CONSTANTS)  # whenever a file is read
-        if name is None or made_anew:
-            continue
+        if name is None or layout is NATIVE and key.endswith(CONSTANTS):
+            continue  # made anew whenever a file is read
         if key.endswith("image_position_idx") and layout.shorter_by:
             tensor = tensor[: -layout.shorter_by].clone()
         tensors[name] = tensor.detach()

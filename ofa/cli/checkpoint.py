@@ -194,8 +194,10 @@ def run_average(arguments: AverageOptions) -> int:
             "combination"
         )
     content = average(paths, arguments.ema)
+    write(content, arguments)
     names = ", ".join(content["extra_state"]["averaged"])
-    return write(content, arguments, f"mean of {names}{' (EMA)' if arguments.ema else ''}")
+    print(f"{arguments.out}: mean of {names}{' (EMA)' if arguments.ema else ''}")
+    return 0
 
 
 def run_strip(arguments: StripOptions) -> int:
@@ -204,7 +206,9 @@ def run_strip(arguments: StripOptions) -> int:
     refuse_existing(arguments)
     content = strip(arguments.checkpoint, arguments.ema, arguments.trust_checkpoint)
     before = megabytes(Path(arguments.checkpoint).stat().st_size)
-    return write(content, arguments, f"{{size}}, {arguments.checkpoint} was {before}")
+    after = write(content, arguments)
+    print(f"{arguments.out}: {after}, {arguments.checkpoint} was {before}")
+    return 0
 
 
 def run_merge(arguments: MergeOptions) -> int:
@@ -212,7 +216,8 @@ def run_merge(arguments: MergeOptions) -> int:
 
     refuse_existing(arguments)
     content = merge(arguments.checkpoint, arguments.base, arguments.ema)
-    return write(content, arguments, "{size}, needs no base")
+    print(f"{arguments.out}: {write(content, arguments)}, needs no base")
+    return 0
 
 
 def refuse_existing(arguments: WriteOptions) -> None:
@@ -223,14 +228,12 @@ def refuse_existing(arguments: WriteOptions) -> None:
         )
 
 
-def write(content: dict[str, Any], arguments: WriteOptions, what: str) -> int:
-    """Write ``--out`` and print what it is. Args: what: with ``{size}`` for its size."""
+def write(content: dict[str, Any], arguments: WriteOptions) -> str:
+    """Write ``--out``. Returns: its size."""
     from ofa.io import torch_file
 
     torch_file.save(content, arguments.out)
-    size = megabytes(Path(arguments.out).stat().st_size)
-    print(f"{arguments.out}: {what.replace('{size}', size)}")
-    return 0
+    return megabytes(Path(arguments.out).stat().st_size)
 
 
 def run_diff(arguments: DiffOptions) -> int:
