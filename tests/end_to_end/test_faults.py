@@ -33,7 +33,7 @@ WRITE_FAULTS = [
     (KILL, 1, "write", 9 * MB),
     (KILL, 1, "renamed"),
     (KILL, 3, "write", 9 * MB),
-    (KILL, 4, "write", 23 * MB),
+    (KILL, 4, "write", 14 * MB),
     (KILL, 4, "sync"),
     (KILL, 4, "rename"),
     (KILL, 5, "rename"),
@@ -44,7 +44,7 @@ WRITE_FAULTS = [
     (FULL, 4, "write", 0),
     (FULL, 4, "sync"),
     (FULL, 5, "rename"),
-    (FULL, 8, "write", 20 * MB),
+    (FULL, 8, "write", 12 * MB),
 ]
 DAMAGES = {
     "cut to nothing": cut(0),
