@@ -1,17 +1,14 @@
 """TSV -> WebDataset shards and back: images as image files, the other columns as JSON (see
 ``ofa.data.shards``).
 
-A shard appears whole, with its index. ``NAME.shards.json`` lists those that are done, with rows,
-bytes and SHA-256, and what they were made from: the same call after an interruption continues with
-the next one.
+``NAME.shards.json`` is the manifest of the shards (``ofa.io.resumable``): the same call after an
+interruption continues with the next one.
 """
 
 import base64
 import binascii
 import functools
-import hashlib
 import json
-import logging
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -23,16 +20,15 @@ import numpy as np
 
 from ofa.data.rows import open_rows
 from ofa.data.shard_index import open_shard_index
-from ofa.data.shards import MANIFEST, name_of, read_manifest
+from ofa.data.shards import MANIFEST, manifest_of
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
-from ofa.io.atomic import names_file, replacing
+from ofa.io.atomic import names_file
 from ofa.io.fingerprint import sha256_of
-from ofa.io.folder_lock import lock_folder
-from ofa.io.paths import LONGEST, delete_below, path_below
+from ofa.io.paths import LONGEST, path_below
 from ofa.io.progress import Progress
-
-logger = logging.getLogger(__name__)
+from ofa.io.resumable import MANIFEST as FILE_MANIFEST
+from ofa.io.resumable import ResumableFolder, fingerprint
 
 MAGIC = {
     b"\xff\xd8\xff": "jpg",
@@ -82,22 +78,21 @@ def sample_of(row: int, cells: list[str]) -> dict[str, str | bytes]:
     return members
 
 
-def write_shard(path: str, folder: Path, name: str, part: tuple[int, int, int]) -> dict[str, Any]:
-    """Args: path: of the TSV. part: number of the shard, first row, row after the last.
-    Returns: its entry in the manifest."""
+def write_shard(path: str, part: tuple[Path, int, int]) -> tuple[int, str]:
+    """Args: path: of the TSV. part: file to write, first row, row after the last.
+    Returns: number of rows, SHA-256."""
     from webdataset import TarWriter
 
-    number, start, stop = part
-    rows, target = TsvFile(path), folder / f"{name}-{number:06d}.tar"
+    target, start, stop = part
+    rows = TsvFile(path)
     with (
-        replacing(target, "wb") as file,
+        names_file(target),
+        open(target, "wb") as file,
         TarWriter(file, encoder=False, mtime=0, user="ofa", group="ofa", compress=False) as tar,
     ):
         for row in range(start, stop):
             tar.write(sample_of(row, rows[row]))
-    open_shard_index(target)
-    size = target.stat().st_size
-    return {"name": target.name, "rows": stop - start, "bytes": size, "sha256": sha256_of(target)}
+    return stop - start, sha256_of(target)
 
 
 def parts_of(rows: TsvFile, megabytes: float, most_rows: int | None) -> list[tuple[int, int, int]]:
@@ -127,74 +122,37 @@ def pack(
     another process writes them.
     """
     check_name(out, name)
-    rows, folder = TsvFile(path), Path(out)
+    manifest_of(Path(out) / f"{name}-000000.tar")  # of others it may name what is not ours
+    rows, status = TsvFile(path), os.stat(path)
+    parts = parts_of(rows, megabytes, most_rows)
+    plan = fingerprint(os.path.basename(path), status.st_size, status.st_mtime_ns, parts)
+    folder = ResumableFolder(out, plan, "ofa pack", MANIFEST.format(name), (".tar", ".tar.idx"))
+    ranges = {f"{name}-{number:06d}.tar": (start, stop) for number, start, stop in parts}
+    left = [shard for shard in ranges if not folder.is_complete(shard)]
+    packed = sum(stop - start for shard, (start, stop) in ranges.items() if shard not in left)
+    work = [(folder.begin(shard), *ranges[shard]) for shard in left]
     with ExitStack() as stack:
-        stack.enter_context(lock_folder(folder, f"{MANIFEST.format(name)}.lock"))
-        parts = parts_of(rows, megabytes, most_rows)
-        status = os.stat(path)
-        plan = {
-            "source": os.path.basename(path),
-            "source_bytes": status.st_size,
-            "source_mtime_ns": status.st_mtime_ns,
-            "rows_per_shard": hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16],
-        }
-        manifest = begin(folder, name, plan)
-        done = {entry["name"]: entry for entry in manifest["shards"]}
-        left = [part for part in parts if f"{name}-{part[0]:06d}.tar" not in done]
-        packed = len(rows) - sum(stop - start for _, start, stop in left)
         what = f"packing {Path(path).name}"
         progress = stack.enter_context(Progress(len(rows), what, "rows", packed))
-        write = functools.partial(write_shard, path, folder, name)
-        written: Iterator[dict[str, Any]] = map(write, left)
+        write = functools.partial(write_shard, path)
+        written: Iterator[tuple[int, str]] = map(write, work)
         if jobs > 1 and len(left) > 1:
             pool = multiprocessing.get_context("spawn").Pool(min(jobs, len(left)))
-            written = stack.enter_context(pool).imap(write, left)
-        for entry in written:
-            done[entry["name"]] = entry
-            manifest["shards"] = [done[key] for key in sorted(done)]
-            save(folder, name, manifest)
-            progress.update(entry["rows"])
-        manifest |= {"rows": len(rows), "columns": rows.num_columns, "finished": True}
-        save(folder, name, manifest)
-    return manifest
-
-
-def begin(folder: Path, name: str, plan: dict) -> dict[str, Any]:
-    """The manifest to continue with: that of an interrupted call of the same plan, without shards
-    that are gone; else a new one, and the shards of another plan are deleted."""
-    where = str(folder / MANIFEST.format(name))
-    manifest = read_manifest(folder, name)
-    known = {entry["name"]: entry["bytes"] for entry in manifest.get("shards", [])}
-    if manifest.get("plan") == plan:
-        paths = {shard: path_below(folder, shard, where) for shard in known}
-        there = {
-            s for s, path in paths.items() if path.is_file() and path.stat().st_size == known[s]
-        }
-        manifest["shards"] = [entry for entry in manifest["shards"] if entry["name"] in there]
-        return manifest | {"finished": False}
-    tars = sorted(file.name for file in folder.glob("*.tar"))
-    others = [tar for tar in tars if tar not in known and name_of(tar) == name]
-    if others and not manifest.get("plan"):
-        raise UserError(
-            f"{folder}: expected no shards of the name {name}, found {others[0]} and"
-            f" {MANIFEST.format(name)} does not tell what it is; choose another --out or --name, or"
-            " remove them"
-        )
-    files = [f"{shard}{ending}" for shard in (*known, *others) for ending in ("", ".idx")]
-    delete_below(folder, files, (".tar", ".tar.idx"), where)
-    manifest = {"made_by": "ofa pack", "plan": plan, "finished": False, "shards": []}
-    save(folder, name, manifest)
-    return manifest
-
-
-def save(folder: Path, name: str, manifest: dict[str, Any]) -> None:
-    with replacing(folder / MANIFEST.format(name)) as file:
-        json.dump(manifest, file, indent=1)
+            written = stack.enter_context(pool).imap(write, work)
+        for shard, (count, sha256) in zip(left, written):
+            folder.complete(shard, count, sha256)
+            open_shard_index(folder.path(shard))
+            progress.update(count)
+    folder.save_manifest(finished=True, rows=len(rows), columns=rows.num_columns)
+    for index in folder.folder.glob("*.tar.idx"):  # of shards of an earlier call
+        if not index.with_suffix("").exists():
+            index.unlink()
+    return folder.manifest
 
 
 def check_name(folder: str | Path, name: str) -> None:
     """Raises: UserError if shards cannot be called so."""
-    longest = f"{name}-000000.tar.idx"
+    longest = f"{name}-000000.tar.part"
     if "/" in name or len(longest.encode(errors="surrogateescape")) > LONGEST:
         raise UserError(
             f"--name {name[:60]}: expected a file name of at most"
@@ -207,48 +165,15 @@ def check_name(folder: str | Path, name: str) -> None:
 def unpack(path: str, out: str) -> int:
     """Write the rows of shards as a TSV, or what is missing of it after an interruption.
     Returns: number of rows."""
-    rows, folder, name = open_rows(path), Path(out).parent, Path(out).name
-    with lock_folder(folder, f"{name}.lock"):
-        part, plan_path = (
-            path_below(folder, f"{name}{ending}", "--out") for ending in (".part", ".part.json")
-        )
-        status = {shard: os.stat(shard) for shard in getattr(rows, "shards", [path])}
-        plan = json.dumps([[shard, s.st_size, s.st_mtime_ns] for shard, s in status.items()])
-        if part.exists() and not plan_path.is_file():
-            raise UserError(
-                f"{part}: expected no file or one that an interrupted ofa pack left, found another;"
-                " move it away, or choose another --out"
-            )
-        if not (plan_path.is_file() and plan_path.read_bytes() == plan.encode()):
-            delete_below(folder, [part.name], (".tsv.part",), "ofa pack")
-            with replacing(plan_path) as file:
-                file.write(plan)
-        done = _whole_lines(part)
-        if done:
-            logger.info("%s: continuing after %d of %d rows", part, done, len(rows))
-        with (
-            names_file(part),
-            open(part, "ab") as file,
-            Progress(len(rows), f"writing {name}", "rows", initial=done) as progress,
-        ):
-            for row in range(done, len(rows)):
-                # cells have no tabs and line breaks
-                file.write("\t".join(rows[row]).encode("utf-8") + b"\n")
-                progress.update()
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, out)
-        plan_path.unlink(missing_ok=True)
+    rows, name = open_rows(path), Path(out).name
+    status = {shard: os.stat(shard) for shard in getattr(rows, "shards", [path])}
+    plan = fingerprint([(shard, s.st_size, s.st_mtime_ns) for shard, s in status.items()])
+    folder = ResumableFolder(Path(out).parent, plan, "ofa pack", f"{name}.{FILE_MANIFEST}")
+
+    def lines(done: int) -> Iterator[str]:
+        for row in range(done, len(rows)):
+            yield "\t".join(rows[row]) + "\n"  # cells have no tabs and line breaks
+
+    folder.write(name, lines, lines=[1] * len(rows))
+    folder.save_manifest(finished=True, rows=len(rows))
     return len(rows)
-
-
-def _whole_lines(part: Path) -> int:
-    """Number of whole lines of a file that was not finished; half a line at the end is cut off."""
-    lines = kept = 0
-    if part.is_file():
-        with open(part, "rb") as file:
-            for line in file:
-                if line.endswith(b"\n"):
-                    lines, kept = lines + 1, kept + len(line)
-        os.truncate(part, kept)
-    return lines

@@ -358,37 +358,34 @@ def name_of(shard: str) -> str:
     return match[1] if match else os.path.basename(shard)
 
 
-def manifest_of(shard: str) -> dict[str, dict]:
+def manifest_of(shard: str | Path) -> dict[str, dict]:
     """File name -> its entry in the manifest that ``ofa pack`` writes beside the shards; none
-    for shards of others."""
-    manifest = read_manifest(Path(shard).parent, name_of(shard))
-    return {entry["name"]: entry for entry in manifest.get("shards", [])}
-
-
-def read_manifest(folder: Path, name: str) -> dict[str, Any]:
-    """The manifest that ``ofa pack`` wrote for shards ``NAME-000000.tar``; an empty one if there is
-    none.
+    for shards of others.
 
     Shards come from others, and so does this file: it may name nothing but shards of its own name
     in its own folder.
     Raises: UserError if it is no such manifest.
     """
-    path, expected = folder / MANIFEST.format(name), "the manifest of ofa pack"
+    name, expected = name_of(str(shard)), "the manifest of ofa pack"
+    path = Path(shard).parent / MANIFEST.format(name)
     if not path.exists():
         return {}
     manifest = read_json(path, expected, kind=dict)
-    shards = manifest.get("shards")
-    finding = "" if isinstance(shards, list) else "no list of shards"
-    for number, entry in enumerate(shards if isinstance(shards, list) else ()):
-        entry = entry if isinstance(entry, dict) else {}
-        match = NUMBERED.fullmatch(str(entry.get("name")))
+    noted = manifest.get("files")
+    if isinstance(manifest.get("shards"), list):  # as earlier versions wrote it
+        listed = [entry if isinstance(entry, dict) else {} for entry in manifest["shards"]]
+        noted = {str(entry.get("name")): entry for entry in listed}
+    finding = "" if isinstance(noted, dict) else "no files"
+    for number, (file, entry) in enumerate(noted.items() if isinstance(noted, dict) else ()):
+        match = NUMBERED.fullmatch(file)
+        numbers = [entry.get(key) for key in ("rows", "bytes")] if isinstance(entry, dict) else [""]
         if match is None or match[1] != name:
             finding = (
                 f"shard {number}: expected the name {name}-000000.tar or another number, found"
-                f" {str(entry.get('name'))[:60]!r}"
+                f" {file[:60]!r}"
             )
-        elif not isinstance(entry.get("sha256"), str) or not all(
-            type(entry.get(key)) is int and 0 <= entry[key] < 1 << 63 for key in ("rows", "bytes")
+        elif not all(type(value) is int and 0 <= value < 1 << 63 for value in numbers) or not (
+            isinstance(entry.get("sha256"), str)
         ):
             finding = f"shard {number}: expected numbers of rows and bytes, and a SHA-256"
         if finding:
@@ -398,4 +395,4 @@ def read_manifest(folder: Path, name: str) -> dict[str, Any]:
             f"{path}: expected {expected}, found something else ({finding}); remove it, or make the"
             " shards again"
         )
-    return manifest
+    return noted

@@ -53,20 +53,19 @@ def run(args: PackOptions) -> int:
             " shards in quotes ('x-*.tar'), and pack TSVs one after the other"
         )
     path = args.rows[0]
-    shards = names_shards(path)
-    if shards != args.out.endswith(".tsv"):
+    unpacks = names_shards(path)
+    if unpacks != args.out.endswith(".tsv"):
         raise UserError(
             f"--out {args.out}: expected a name ending in .tsv for rows of shards and a folder for"
             f" those of a TSV, found {path} to be written there"
         )
-    if shards:
+    if unpacks:
         print(f"{args.out}: {unpack(path, args.out)} rows")
         return 0
     name = args.name or Path(path).name.removesuffix(".tsv")
     manifest = pack(path, args.out, name, args.shard_size, args.shard_rows, args.jobs)
-    size = sum(shard["bytes"] for shard in manifest["shards"])
-    print(
-        f"{args.out}: {manifest['rows']} rows in {len(manifest['shards'])} shards,"
-        f" {size / 1e6:.1f} MB"
-    )
+    shards = manifest["files"]
+    size = sum(shard["bytes"] for shard in shards.values())
+    rows = manifest["counts"]["rows"]
+    print(f"{args.out}: {rows} rows in {len(shards)} shards, {size / 1e6:.1f} MB")
     return 0

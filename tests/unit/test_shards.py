@@ -133,7 +133,10 @@ def test_shards_become_the_same_tsv_again(folder, tsv, tmp_path, capsys):
     assert pack(folder, tmp_path / "back.tsv") == 0
     assert (tmp_path / "back.tsv").read_bytes() == (tmp_path / "rows.tsv").read_bytes()
     assert "back.tsv: 7 rows" in capsys.readouterr().out
-    assert sorted(path.name for path in tmp_path.iterdir() if "back" in path.name) == ["back.tsv"]
+    assert sorted(path.name for path in tmp_path.iterdir() if "back" in path.name) == [
+        "back.tsv",
+        "back.tsv.manifest.json",
+    ]
 
 
 def test_base64_is_normalized_and_what_is_no_image_stays_as_it_is(tmp_path):
@@ -196,11 +199,21 @@ def test_only_so_many_shards_stay_open(folder, monkeypatch):
 
 def test_the_manifest_tells_rows_and_checksums(folder):
     manifest = json.loads((folder / "rows.shards.json").read_text())
-    assert (manifest["rows"], manifest["columns"], manifest["finished"]) == (7, 4, True)
-    assert [shard["rows"] for shard in manifest["shards"]] == [3, 3, 1]
-    for shard in manifest["shards"]:
-        data = (folder / shard["name"]).read_bytes()
+    assert manifest["counts"] == {"rows": 7, "columns": 4} and manifest["finished"]
+    assert [shard["rows"] for shard in manifest["files"].values()] == [3, 3, 1]
+    for name, shard in manifest["files"].items():
+        data = (folder / name).read_bytes()
         assert (shard["bytes"], shard["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_manifests_of_earlier_versions_are_read(folder):
+    path = folder / "rows.shards.json"
+    files = json.loads(path.read_text())["files"]
+    listed = [{"name": name, **entry} for name, entry in files.items()]
+    path.write_text(json.dumps({"made_by": "ofa pack", "plan": {}, "shards": listed}))
+    assert len(open_rows(folder)) == 7
+    (folder / "rows-000002.tar").unlink()
+    assert "rows-000002.tar: expected a shard, found no such file" in error_of(folder)
 
 
 def test_packing_goes_on_where_it_was_stopped(tmp_path, tsv, folder, monkeypatch):
@@ -209,10 +222,10 @@ def test_packing_goes_on_where_it_was_stopped(tmp_path, tsv, folder, monkeypatch
     whole = {path.name: path.read_bytes() for path in folder.glob("*.tar")}
     stock, again = shard_writer.write_shard, tmp_path / "again"
 
-    def stops(path, out, name, part):
-        if part[0] == 1:
+    def stops(path, part):
+        if part[0].name == "rows-000001.tar.part":
             raise KeyboardInterrupt
-        return stock(path, out, name, part)
+        return stock(path, part)
 
     assert pack(tsv, again, "--shard-rows", "7") == 0  # another plan first: its shard goes
     monkeypatch.setattr(shard_writer, "write_shard", stops)
@@ -294,7 +307,10 @@ def test_shards_of_others_are_not_overwritten(tmp_path, tsv, capsys):
     (tmp_path / "s").mkdir()
     write_tar(tmp_path / "s" / "rows-000000.tar", [{"__key__": "a", "txt": b"x"}])
     assert pack(tsv, tmp_path / "s") == 2
-    assert "expected no shards of the name rows, found rows-000000.tar" in capsys.readouterr().err
+    assert (
+        "rows-000000.tar: expected no such file, found one that rows.shards.json does not list"
+        in capsys.readouterr().err
+    )
 
 
 # shards that others made
@@ -638,7 +654,7 @@ def test_a_file_of_others_in_place_of_a_half_written_tsv_stays(tmp_path, folder,
     (tmp_path / "back.tsv.part").write_text("a download")
     assert pack(folder, tmp_path / "back.tsv") == 2
     assert (
-        "back.tsv.part: expected no file or one that an interrupted ofa pack left"
+        "back.tsv.part: expected no such file, found one that back.tsv.manifest.json"
         in capsys.readouterr().err
     )
     assert (tmp_path / "back.tsv.part").read_text() == "a download"
