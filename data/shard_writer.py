@@ -85,13 +85,14 @@ def write_shard(path: str, part: tuple[Path, int, int]) -> tuple[int, str]:
 
     target, start, stop = part
     rows = TsvFile(path)
-    with (
-        names_file(target),
-        open(target, "wb") as file,
-        TarWriter(file, encoder=False, mtime=0, user="ofa", group="ofa", compress=False) as tar,
-    ):
-        for row in range(start, stop):
-            tar.write(sample_of(row, rows[row]))
+    with names_file(target), open(target, "wb") as file:
+        with TarWriter(
+            file, encoder=False, mtime=0, user="ofa", group="ofa", compress=False
+        ) as tar:
+            for row in range(start, stop):
+                tar.write(sample_of(row, rows[row]))
+        file.flush()
+        os.fsync(file.fileno())
     return stop - start, sha256_of(target)
 
 
