@@ -63,11 +63,8 @@ FOREIGN_FILE = (
 class Gate:
     """Middleware.
 
-    Args:
-        app: what answers the requests. folder: with the uploads and the examples.
-        host: the address that the page is bound to.
-        names: further host names under which it is reached.
-    Attributes: owners: real path of an upload -> who uploaded it; equal uploads have one path.
+    Args: folder: with the uploads and the examples. host: the address that the page is bound to.
+    names: further host names under which it is reached.
     """
 
     def __init__(self, app: Callable, folder: Path, host: str, names: Collection[str] = ()):
@@ -75,6 +72,7 @@ class Gate:
         self.any_address = host in WILDCARDS
         # bytes of the uploads under way, which lie elsewhere until they are complete
         self.arriving = 0
+        # real path of an upload -> who uploaded it; equal uploads have one path
         self.owners: dict[Path, set[str]] = {}
         own = socket.gethostname() if self.any_address else host
         self.hosts = {name.lower() for name in (*LOCAL, own, *names)}
@@ -150,10 +148,8 @@ class Gate:
     # --- what is asked for ----------------------------------------------------------------------
 
     def check_route(self, request: Request, visitor: str) -> int:
-        """Bytes of the upload that it brings.
-
-        Raises: HTTPException for what is not the page's, or too large.
-        """
+        """Bytes of the upload that it brings. Raises: HTTPException for what is not the page's, or
+        too large."""
         path = request.scope["path"]
         if request.method in ("GET", "HEAD"):
             if path.startswith(FILE) and not self.may_open(path.removeprefix(FILE), visitor):
@@ -190,20 +186,16 @@ class Gate:
         return visitor in self.owners.get(Path(path).resolve(), {visitor})
 
     def checked_body(self, body: bytes, visitor: str) -> bytes:
-        """JSON anew, as it is understood here.
-
-        Raises: HTTPException if it is none, or names a file that the visitor may not open.
-        """
+        """JSON anew, as it is understood here. Raises: HTTPException if it is none, or names a file
+        that the visitor may not open."""
         try:
             return json.dumps(self.checked(json.loads(body), visitor)).encode()
         except (ValueError, RecursionError):
             raise HTTPException(400, "The request is not understood.") from None
 
     def checked(self, value: Any, visitor: str) -> Any:
-        """JSON whose files the visitor may open, without addresses to fetch them from.
-
-        Raises: HTTPException for another file.
-        """
+        """JSON whose files the visitor may open, without addresses to fetch them from. Raises:
+        HTTPException for another file."""
         if isinstance(value, list):
             return [self.checked(one, visitor) for one in value]
         if not isinstance(value, dict):

@@ -66,23 +66,15 @@ def texts_of(spec: TaskSpec) -> list[Column]:
 
 @dataclass
 class Reply:
-    """What is shown of an answer.
+    """What is shown of an answer."""
 
-    Args:
-        heading: the best answer, in large type.
-        rows: answer -> its score (``ofa.inference.predictions``; NaN if there is none), best first.
-        column: head of the column of answers.
-        image: with the box that was found; alt: in words.
-        drawn: images with a line about each. legend: of the numbers.
-    """
-
-    heading: str = ""
-    rows: dict[str, float] = field(default_factory=dict)
-    column: str = "Answer"
-    image: Image.Image | None = None
-    alt: str = ""
-    drawn: list[tuple[Image.Image, str]] = field(default_factory=list)
-    legend: str = ANSWER_LEGEND
+    heading: str = ""  # the best answer, in large type
+    rows: dict[str, float] = field(default_factory=dict)  # answer -> score or NaN, best first
+    column: str = "Answer"  # head of the column of answers
+    image: Image.Image | None = None  # with the box that was found
+    alt: str = ""  # the same in words
+    drawn: list[tuple[Image.Image, str]] = field(default_factory=list)  # with a line about each
+    legend: str = ANSWER_LEGEND  # of the numbers
 
 
 class Demo:

@@ -41,17 +41,12 @@ GRADES = ("good", "middling", "poor")  # their colors
 
 @dataclass(kw_only=True)
 class Item(Shown):
-    """One row of the page. ``image`` is the image column: base64 of an image file.
-
-    Args:
-        scores: one number per score name; empty if there are no references.
-        group: what kind of row it is, where a page has several kinds.
-    """
+    """One row of the page. ``image`` is the image column: base64 of an image file."""
 
     id: str
     row: int = 0
-    scores: Sequence[float] = ()
-    group: str = ""
+    scores: Sequence[float] = ()  # one per score name; none if there are no references
+    group: str = ""  # what kind of row it is, where a page has several kinds
 
 
 @dataclass
@@ -65,13 +60,13 @@ class Tile:
 
 @dataclass
 class Table:
-    """Args: words: the last column holds words, not numbers. note: a sentence under it."""
+    """Rows of cells under a head."""
 
     name: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    words: bool = False
-    note: str = ""
+    words: bool = False  # the last column holds words, not numbers
+    note: str = ""  # a sentence under it
 
 
 @dataclass
@@ -84,24 +79,20 @@ class Curve:
 
 @dataclass
 class Report:
-    """What a page shows, from top to bottom.
-
-    Args: scores: over all rows, for readers of the JSON. grading: None: scores are not judged.
-    wide: images are sheets of several. images: heading above the items.
-    """
+    """What a page shows, from top to bottom."""
 
     title: str
     subtitle: str
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)  # for readers of the JSON
     tiles: list[Tile] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     score_names: list[str] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
     footer: str = ""
-    grading: Grading | None = CAPTIONS
-    wide: bool = False
-    images: str = "Images"
+    grading: Grading | None = CAPTIONS  # None: scores are not judged
+    wide: bool = False  # images are sheets of several
+    images: str = "Images"  # heading above the items
 
 
 def write_report(path: str | Path, report: Report) -> None:

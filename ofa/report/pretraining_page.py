@@ -162,11 +162,9 @@ def write_summary(
 ) -> None:
     """One page of all that came of a pretraining, as far as it is known.
 
-    Args:
-        scores: of ``ofa pretraining score``. drawings: name -> figures of ``ofa synthetic-shapes
-            check``.
-        gain: of ``benchmarks/pretraining_gain.py``. timings: file of lines ``stage TAB seconds``.
-        images: entries of ``ofa draw``. folder: where their files are named from.
+    Args: scores: of ``ofa pretraining score``. drawings: name -> figures of ``ofa synthetic-shapes
+    check``. gain: of ``benchmarks/pretraining_gain.py``. timings: file of lines ``stage TAB
+    seconds``. images: entries of ``ofa draw``, whose files are named from ``folder``.
     Raises: KeyError or TypeError if files are of another kind.
     """
     report = Report(

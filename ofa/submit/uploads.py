@@ -35,22 +35,16 @@ HEADER = "index\tprediction"
 
 @dataclass(frozen=True, kw_only=True)
 class UploadFormat:
-    """What a leaderboard wants of a split.
+    """What a leaderboard wants of a split."""
 
-    Args:
-        key, text: names of id and answer in a result file. one: what an id stands for. numbered:
-            ids are integers.
-        words: answer of the model -> what the site calls it; none: any answer goes in as it is.
-        file, size: name of the file, and the number of its answers.
-    """
-
-    key: str
-    text: str
-    one: str
-    numbered: bool = True
+    key: str  # of the id in a result file
+    text: str  # key of the answer there
+    one: str  # what an id stands for
+    numbered: bool = True  # ids are integers
+    # answer of the model -> what the site calls it; none: any answer goes in as it is
     words: Mapping[str, str] = field(default_factory=dict)
     file: str = ""
-    size: int = 0
+    size: int = 0  # answers in the file
 
 
 COCO = UploadFormat(key="image_id", text="caption", one="image")
@@ -171,11 +165,8 @@ def _some(numbers: Iterable) -> str:
 
 def listed_ids(path: str | Path | None, group: str, key: str) -> set[int] | None:
     """Ids of a file of the data set, if there is one: ``{"questions": [{"question_id": 1}, ...]}``
-    or ``{"images": [{"id": 1}, ...]}``.
-
-    Args: group, key: ``questions`` and ``question_id``, or ``images`` and ``id``.
-    Raises: UserError if the file is missing or of another kind.
-    """
+    or ``{"images": [{"id": 1}, ...]}``. Raises: UserError if the file is missing or of another
+    kind."""
     if path is None:
         return None
     expected = f"a file of the data set with '{group}' that have a '{key}' each"
