@@ -80,7 +80,8 @@ def run(arguments: DoctorOptions) -> int:
     paths: dict[str, list[str]] = {}
     for path in arguments.paths:
         paths.setdefault(kind_of(path), []).append(path)
-    source = _to_repair(arguments.fix, paths) if arguments.fix else ""
+    if arguments.fix:
+        _check_copy(arguments.fix, paths.get("rows", []))
     environment = [] if paths else check_environment()
     for check in environment:
         print(check.line())
@@ -88,7 +89,7 @@ def run(arguments: DoctorOptions) -> int:
     for report in _reports(paths, arguments):
         _show(report, arguments.max_findings)
         reports.append(report)
-    repaired = _repair(source, reports[-1], arguments) if arguments.fix else None
+    repaired = _repair(reports[-1], arguments.fix, arguments.jobs) if arguments.fix else None
     faults = any(check.state == FAULT for check in environment) or any(r.faults for r in reports)
     if arguments.json:
         content: dict[str, Any] = {"ok": not faults}
@@ -115,16 +116,14 @@ def _entry(report: Any) -> dict[str, Any]:
     }
 
 
-def _to_repair(copy: str, paths: dict[str, list[str]]) -> str:
-    """The one file, or folder of negative samples, that ``--fix`` repairs. Raises: UserError."""
-    sources = [*paths.get("negatives", []), *paths.get("rows", [])]
+def _check_copy(copy: str, sources: list[str]) -> None:
+    """Raises: UserError unless there is one file of rows to repair, and the copy is another."""
     if len(sources) != 1:
         raise UserError(f"--fix {copy}: expected one TSV to repair, found {len(sources)}")
     if os.path.exists(copy) and os.path.samefile(copy, sources[0]):
         raise UserError(
             f"--fix {copy}: expected another file than the one to repair; choose a new name"
         )
-    return sources[0]
 
 
 def _reports(paths: dict[str, list[str]], arguments: DoctorOptions) -> Iterator[Any]:
@@ -166,18 +165,11 @@ def _show(report: Any, most: int) -> None:
     print(f"{report.path}: {report.rows} {report.unit}{task}: {', '.join(counts)}")
 
 
-def _repair(source: str, report: Any, arguments: DoctorOptions) -> dict[str, Any]:
-    """Write the copy and tell what it holds. Args: report: on rows to repair."""
-    from ofa.doctor.negatives import repair_negatives
+def _repair(report: Any, copy: str, jobs: int) -> dict[str, Any]:
+    """Write the copy and tell what it holds."""
     from ofa.doctor.repair import repair
 
-    copy = str(arguments.fix)
-    if report.path != source:
-        counts = repair_negatives(source, copy)
-        entries = ", ".join(f"{name} of {count} entries" for name, count in counts.items())
-        print(f"{copy}: {entries}")
-        return counts
-    done = repair(report, copy, arguments.jobs)
+    done = repair(report, copy, jobs)
     for finding in done.left_out:
         print(f"skipped: {finding.line(report.path)}")
     print(

@@ -1,15 +1,12 @@
 """The folder of negative samples under the doctor's eyes: ``all_captions.txt``, ``object.txt``
 and ``type2ans.json``."""
 
-import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ofa.data.negatives import ANSWERS, CAPTIONS, OBJECTS, OTHER
-from ofa.doctor.rule import REPAIRED, Report, Rule, shown
+from ofa.doctor.rule import Report, Rule, shown
 from ofa.doctor.scan import digest
-from ofa.io.atomic import replacing
 from ofa.io.json_files import load_json
 from ofa.io.values import RowError, text_of
 
@@ -21,13 +18,11 @@ EMPTY_LINE = Rule(
     "negatives-line",
     "a caption or name in every line, without spaces around it",
     "remove the line, or the spaces",
-    with_fix=REPAIRED,
 )
 AGAIN = Rule(
     "negatives-again",
     "every caption and name once",
     "remove the line: what comes twice is drawn twice as often",
-    with_fix=REPAIRED,
 )
 FEW = Rule("negatives-few", "at least two entries: one to draw where the other is right", BUILD)
 JSON_LISTS = Rule("negatives-json", "JSON of lists of answers by kind", BUILD)
@@ -35,17 +30,11 @@ NO_OTHER = Rule(
     "negatives-other",
     f"a list {OTHER!r} with at least two answers: for those of unknown kind",
     f"add {OTHER!r} with the answers of all kinds",
-    with_fix=REPAIRED,
 )
 ONE_ANSWER = Rule(
-    "negatives-kind",
-    "at least two answers of every kind",
-    f"move the answer to {OTHER!r}",
-    with_fix=REPAIRED,
+    "negatives-kind", "at least two answers of every kind", f"move the answer to {OTHER!r}"
 )
-EMPTY_ANSWER = Rule(
-    "negatives-answer", "answers with words, each once in its kind", "remove it", with_fix=REPAIRED
-)
+EMPTY_ANSWER = Rule("negatives-answer", "answers with words, each once in its kind", "remove it")
 TWO_KINDS = Rule(
     "negatives-two-kinds",
     "every answer in one kind",
@@ -141,41 +130,3 @@ def read_kinds(path: Path) -> Kinds | None:
         }
     except (ValueError, AttributeError, RowError):
         return None
-
-
-def repair_negatives(folder: str, out: str) -> dict[str, int]:
-    """Write repaired copies of what can be repaired. Returns: file name -> entries of the copy."""
-    counts = {}
-    for report in check_negatives(folder):
-        if report.counts.keys() & {MISSING.name, JSON_LISTS.name}:
-            continue
-        path = Path(report.path)
-        with replacing(Path(out) / path.name) as file:
-            if path.name == ANSWERS:
-                kinds = _repaired(read_kinds(path) or {})
-                json.dump(kinds, file, ensure_ascii=False, indent=1)
-                file.write("\n")
-                counts[path.name] = len(set().union(*kinds.values()))
-            else:
-                with open(path, encoding="utf-8", newline="\n") as lines:
-                    texts = _once(map(str.strip, lines))
-                file.writelines(f"{text}\n" for text in texts)
-                counts[path.name] = len(texts)
-    return counts
-
-
-def _repaired(kinds: Kinds) -> Kinds:
-    """Kinds of at least two different answers; the others' answers go to ``other``, which gets all
-    answers if it would have fewer than two."""
-    kinds = {OTHER: [], **{kind: _once(answers) for kind, answers in kinds.items()}}
-    kept = {kind: texts for kind, texts in kinds.items() if kind != OTHER and len(texts) > 1}
-    single = [texts[0] for kind, texts in kinds.items() if kind not in (OTHER, *kept) and texts]
-    rest = _once([*kinds[OTHER], *single])
-    if len(rest) < 2:
-        rest = _once([*rest, *(text for texts in kept.values() for text in texts)])
-    return {**kept, OTHER: rest}
-
-
-def _once(texts: Iterable[str]) -> list[str]:
-    """Those with words, each once."""
-    return list(dict.fromkeys(text for text in texts if text.strip()))

@@ -96,8 +96,9 @@ class RowChecker:
         if any(rule.check(row, self.settings) for rule in ROW_RULES):
             return row
         self.cells = row.decode("utf-8").split("\t")
-        if self.type_number is not None:  # it decides the kinds of others
-            self._repair_cell(*next(c for c in self._columns() if c[1] == self.type_number))
+        if self.type_number is not None:  # first: it decides the kinds of others
+            types = {place: column for column, place in self._columns()}
+            self._repair_cell(types[self.type_number], self.type_number)
         for column, place in self._columns():
             self._repair_cell(column, place)
         if self.settings.images:
