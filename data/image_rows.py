@@ -9,7 +9,7 @@ from PIL import Image
 
 from ofa.data.rows import Rows, check_column, open_rows
 from ofa.errors import UserError
-from ofa.io.image_paths import list_images
+from ofa.io.image_files import list_images
 from ofa.io.images import decode_base64, decode_image, open_image, read_image_file
 from ofa.io.progress import counted
 

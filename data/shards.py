@@ -27,7 +27,7 @@ import numpy as np
 from ofa.data.shard_index import BLOCK, open_shard_index, read_header, split_name
 from ofa.data.tsv import column_numbers
 from ofa.errors import UserError
-from ofa.io.image_paths import IMAGE_SUFFIXES
+from ofa.io.image_files import IMAGE_SUFFIXES
 from ofa.io.images import encode_image
 from ofa.io.json_files import read_json
 from ofa.io.progress import counted

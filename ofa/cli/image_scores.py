@@ -29,8 +29,7 @@ def set_up(parser: Parser) -> None:
 
 def run(args: ImageScoresOptions) -> int:
     """Compute, print, write. Returns: 0, or 1 if images could not be read."""
-    from ofa.io.image_files import readable
-    from ofa.io.image_paths import list_images
+    from ofa.io.image_files import list_images, readable
     from ofa.metrics.fid import image_scores, load_extractor, real_images
     from ofa.task.results import write_json
 

@@ -45,7 +45,6 @@ NEGATIVE_RULES = (
     *(MISSING, EMPTY_LINE, AGAIN, FEW, JSON_LISTS),
     *(NO_OTHER, ONE_ANSWER, EMPTY_ANSWER, TWO_KINDS),
 )
-Kinds = dict[str, list[str]]  # answers by kind of question
 
 
 def is_negatives(path: str) -> bool:
@@ -117,7 +116,7 @@ def _look_at_answers(path: Path, report: Report) -> None:
                 report.add(TWO_KINDS.finding(f"{answer!r} in {kind_of[answer]!r} and {kind!r}"))
 
 
-def read_kinds(path: Path) -> Kinds | None:
+def read_kinds(path: Path) -> dict[str, list[str]] | None:
     """Answers by kind; None if the file holds something else. Raises: UnicodeDecodeError."""
     text = path.read_text(encoding="utf-8")
     try:

@@ -25,8 +25,7 @@ from ofa.failures import message_of
 from ofa.inference.image_writer import ImageWriter
 from ofa.inference.options import EvaluationOptions
 from ofa.inference.predictor import Predictor, cut
-from ofa.io.image_files import readable
-from ofa.io.image_paths import list_images
+from ofa.io.image_files import list_images, readable
 from ofa.io.images import encode_image, read_image_file, upright_file
 from ofa.task.prediction import Prediction
 from ofa.task.results import check_folder, merge_predictions, write_predictions

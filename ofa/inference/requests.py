@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ofa.errors import UserError
 from ofa.io.flags import did_you_mean
-from ofa.io.image_paths import list_images
+from ofa.io.image_files import list_images
 from ofa.io.numbers import read_decimal
 from ofa.io.paths import path_within
 from ofa.io.text_files import read_lines

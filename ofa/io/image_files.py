@@ -1,4 +1,4 @@
-"""Image files before they are embedded: found by name, looked at once, checked whole.
+"""Image files before they are embedded: found in folders, looked at once, checked whole.
 
 An image may also stand in a TSV file of lines ``image-id <tab> base64``; it is called
 ``FILE.tsv:ROW@OFFSET+LENGTH`` then, row from 1, offset and length of the base64 text in bytes.
@@ -26,12 +26,46 @@ from ofa.io.progress import counted
 
 logger = logging.getLogger(__name__)
 
+# How files of the formats of ``ofa.io.images`` are called, in lower case.
+IMAGE_SUFFIXES = tuple(
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .avif"
+    " .jp2 .j2k .jpf .jpx .j2c .jpc".split()
+)
+SKIPPED_NAMES = 5  # in the message about the others of a folder
 NAMED_AT_MOST = 10  # offending files listed in one message
 TABLE = ".tsv"
 IN_TABLE = re.compile(
     rf"(?P<file>.+{re.escape(TABLE)}):[0-9]+@(?P<offset>[0-9]{{1,18}})\+(?P<length>[0-9]{{1,18}})",
     re.DOTALL,
 )
+
+
+def list_images(folder: str | Path, may_be_empty: bool = False) -> list[Path]:
+    """The image files of a folder by name.
+
+    One warning counts and names the other files; hidden ones (``._a.jpg``) are ignored.
+    Raises: UserError if there are no images, unless that may be.
+    """
+    images: list[Path] = []
+    others: list[Path] = []
+    for path in sorted(Path(folder).iterdir()):
+        if not is_hidden(path.name):
+            is_image = path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+            (images if is_image else others).append(path)
+    if not images and not may_be_empty:
+        known = ", ".join(IMAGE_SUFFIXES)
+        raise UserError(f"{folder}: expected image files ({known}), found none in this folder")
+    if others:
+        more = f" and {len(others) - SKIPPED_NAMES} more" if len(others) > SKIPPED_NAMES else ""
+        names = ", ".join(path.name for path in others[:SKIPPED_NAMES]) + more
+        message = "%s: %d entries that are no image files are skipped: %s"
+        logger.warning(message, folder, len(others), names)
+    return images
+
+
+def is_hidden(name: str) -> bool:
+    """``.DS_Store``, ``._a.jpg`` of a Mac, and the folder of them in a ZIP archive."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 class ImageFolders:

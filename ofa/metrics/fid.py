@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from ofa.devices import default_device
 from ofa.errors import UserError
-from ofa.io.image_paths import list_images
+from ofa.io.image_files import list_images
 from ofa.io.images import open_image, read_image_file
 from ofa.io.pickles import DAMAGED
 from ofa.io.safe_load import load_checkpoint

@@ -14,7 +14,7 @@ from typing import Literal
 
 from ofa.errors import UserError
 from ofa.io.flags import option
-from ofa.io.image_paths import is_hidden, list_images
+from ofa.io.image_files import is_hidden, list_images
 from ofa.io.values import SHOWN, RowError, one_line
 from ofa.prepare.annotations import Problems, find_image, numbered_lines
 from ofa.prepare.dataset import PreparedDataset, label_text

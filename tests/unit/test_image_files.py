@@ -21,8 +21,7 @@ from ofa.data.load_image import as_image
 from ofa.errors import UserError
 from ofa.inference.evaluate import ImageFolder
 from ofa.inference.requests import read_requests, usual_tasks
-from ofa.io.image_files import ImageFolders, look_at
-from ofa.io.image_paths import IMAGE_SUFFIXES, list_images
+from ofa.io.image_files import IMAGE_SUFFIXES, ImageFolders, list_images, look_at
 from ofa.io.images import FORMATS, open_image
 from ofa.metrics.fid import real_images
 from ofa.tasks import spec_of
