@@ -1,12 +1,13 @@
 """Scenes of synthetic shapes with Chinese captions and expressions, of a kind that a small
 network learns in seconds."""
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-from ofa.synthetic import shapes_chinese as chinese
 from ofa.synthetic.shapes import Scene, encode, make_scene
+from ofa.synthetic.shapes_language import CHINESE
 from ofa.tokens.train_wordpiece import build_wordpieces
 
 SIDE = 32  # pixels
@@ -31,7 +32,7 @@ def scenes(split: str, count: int) -> Iterator[Scene]:
 
 
 def caption_of(scene: Scene) -> str:
-    return f"只有{chinese.names(scene, sized=True)[0]}，{chinese.ground(scene)[:2]}"
+    return f"只有{CHINESE.names(scene, random.Random(0))[0]}，{CHINESE.ground(scene)[:2]}"
 
 
 def write_scenes(folder: Path) -> SimpleNamespace:
@@ -44,10 +45,10 @@ def write_scenes(folder: Path) -> SimpleNamespace:
         for scene in scenes(split, count):
             image, text = encode(scene, SIDE, "png"), caption_of(scene)
             captions.append(f"{scene.scene_id}\t{scene.scene_id}\t{text}\t\t{image}\n")
-            box = ",".join(f"{corner:g}" for corner in scene.things[0].box_px(SIDE, SIDE))
+            box = ",".join(f"{corner:g}" for corner in scene.things[0].box_px(SIDE))
             regions += [
                 f"{scene.scene_id}_0\t{expression}\t{box}\t{image}\n"
-                for expression, _ in chinese.expressions(scene)
+                for expression, _ in CHINESE.expressions(scene)
             ]
             if split == "train":
                 texts.append(text)

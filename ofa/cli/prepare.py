@@ -101,8 +101,7 @@ def _fill(kind: str, module: str, parser: Parser) -> None:
 
 def prepare_synthetic_words(args: WordsOptions) -> None:
     """Draw the words of three splits."""
-    from ofa.synthetic.words import World
-    from ofa.synthetic.words_files import write_signs
+    from ofa.synthetic.words import World, write_signs
 
     given = {} if args.letters is None else {"letters": args.letters}
     world = World(

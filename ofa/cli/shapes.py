@@ -3,7 +3,7 @@ at drawings."""
 
 import functools
 import json
-import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -84,40 +84,19 @@ def add_shapes(add: Any) -> None:
 def run_check(args: CheckOptions) -> int:
     """Print and write the figures. Raises: UserError if the file has no images."""
     from ofa.io.atomic import replacing
-    from ofa.io.images import open_image, read_image_file
-    from ofa.io.paths import path_within
     from ofa.synthetic.shapes_oracle import check
 
-    path = Path(args.result)
-    try:
-        entries = load_json(path.read_text(encoding="utf-8"))
-        captions, files = (
-            [entry["caption"] for entry in entries],
-            [entry["files"][0] for entry in entries],
-        )
-        files = [
-            path_within(path.parent, file, f"{path}: entry {number}", args.images)
-            for number, file in enumerate(files, 1)
-        ]
-        images = [open_image(read_image_file(file), str(file), upright=True) for file in files]
-    except UserError:
-        raise
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise UserError(
-            f"{path}: expects entries with a caption and files of images, as 'ofa draw' writes"
-            f" them, found something else ({type(error).__name__}: {error}); draw them again"
-        ) from None
-    checks = check(images, captions)
-    things = sum(one.named for one in checks)
+    checks = check(*images_and_captions(Path(args.result), args.images))
+    things, drawings = sum(one.named for one in checks), len(checks)
     found = {
-        "drawings": len(checks),
+        "drawings": drawings,
         "things": things,
         "things_right": sum(one.right for one in checks) / max(1, things),
-        "all_things_there": sum(one.right == one.named for one in checks) / max(1, len(checks)),
-        "exact": sum(one.exact for one in checks) / max(1, len(checks)),
+        "all_things_there": sum(one.right == one.named for one in checks) / max(1, drawings),
+        "exact": sum(one.exact for one in checks) / max(1, drawings),
     }
     print(
-        f"{found['drawings']} drawings, {things} things named: {100 * found['things_right']:.1f} %"
+        f"{drawings} drawings, {things} things named: {100 * found['things_right']:.1f} %"
         " in the right color and shape; drawings with all of them"
         f" {100 * found['all_things_there']:.1f} %, with all of them and nothing else"
         f" {100 * found['exact']:.1f} %"
@@ -129,14 +108,55 @@ def run_check(args: CheckOptions) -> int:
     return 0
 
 
-# ----------------------------------------------------------------------------------------------
-# making it
+def images_and_captions(path: Path, folders: tuple[str, ...]) -> tuple[list[Any], list[str]]:
+    """The first image of every entry of a result file, and its caption."""
+    from ofa.io.images import open_image, read_image_file
+    from ofa.io.paths import path_within
+
+    try:
+        entries = load_json(path.read_text(encoding="utf-8"))
+        captions = [entry["caption"] for entry in entries]
+        files = [
+            path_within(path.parent, entry["files"][0], f"{path}: entry {number}", folders)
+            for number, entry in enumerate(entries, 1)
+        ]
+        images = [open_image(read_image_file(file), str(file), upright=True) for file in files]
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise UserError(
+            f"{path}: expects entries with a caption and files of images, as 'ofa draw' writes"
+            f" them, found something else ({type(error).__name__}: {error}); draw them again"
+        ) from None
+    return images, captions
 
 
 def prepare_synthetic_shapes(args: ShapesOptions) -> int:
     """Draw the scenes of three splits and write what is said and asked of them."""
-    from ofa.synthetic.shapes_files import write_world
+    from ofa.synthetic.shapes_files import ShapesFolder, digest_of
 
+    check_options(args)
+    encode = tokenizer_of(args) if args.tokenizer else None
+    counts = {"train": args.train, "val": args.val, "test": args.test}
+    files = ShapesFolder(
+        args.out, counts, args.size, args.seed, args.image_format, language=args.language
+    )
+    summary(files.write_finetuning(args.jobs))
+    if args.pretrain:
+        from ofa.cli.negatives import build_negatives
+
+        summary(files.write_pretraining())
+        pairs, objects = (
+            f"{args.out}/{name}_examples.tsv" for name in ("vision_language", "detection")
+        )
+        build_negatives([pairs], [objects], f"{args.out}/negative_sample")
+    if encode is not None:
+        summary(files.write_codes(encode, digest_of(str(args.tokenizer)), args.drawings))
+    return 0
+
+
+def check_options(args: ShapesOptions) -> None:
+    """Raises: UserError if an option needs another one."""
     if args.tokenizer and not args.pretrain:
         raise UserError(
             "--tokenizer: codes of images are for pretraining; add --pretrain, or leave it out"
@@ -151,26 +171,11 @@ def prepare_synthetic_shapes(args: ShapesOptions) -> int:
             "--pretrain: the texts of pretraining are English; leave it out, or make them with "
             "--language en"
         )
-    tokenizer = _world_tokenizer(args) if args.tokenizer else None
-    counts = {split: getattr(args, split) for split in ("train", "val", "test")}
-    summary(
-        write_world(
-            args.out, counts, args.size, args.seed, args.image_format, args.jobs, args.language
-        )
-    )
-    if args.pretrain:
-        from ofa.synthetic.shapes_pretraining import write_pretraining
-
-        summary(write_pretraining(args.out, counts, args.size, args.seed, args.image_format))
-        _build_negatives(args.out)
-    if tokenizer is not None:
-        _write_codes(tokenizer, counts, args)
-    return 0
 
 
-def _world_tokenizer(args: ShapesOptions):
-    """Raises: UserError if it is none, or does not fit the images."""
-    from ofa.models.image_tokenizer.codec import load_image_tokenizer
+def tokenizer_of(args: ShapesOptions) -> Callable[..., Any]:
+    """What encodes images. Raises: UserError if it is no tokenizer, or does not fit the images."""
+    from ofa.models.image_tokenizer.codec import encode_images, load_image_tokenizer
 
     tokenizer = load_image_tokenizer(str(args.tokenizer))
     if args.size % (2 * tokenizer.factor):
@@ -179,31 +184,4 @@ def _world_tokenizer(args: ShapesOptions):
             f" multiple of {2 * tokenizer.factor} (codes of the image and of its middle); choose"
             " another size"
         )
-    return tokenizer
-
-
-def _build_negatives(folder: str) -> None:
-    from ofa.cli.negatives import build_negatives
-
-    pairs, objects = (
-        os.path.join(folder, f"{name}_examples.tsv") for name in ("vision_language", "detection")
-    )
-    build_negatives([pairs], [objects], os.path.join(folder, "negative_sample"))
-
-
-def _write_codes(tokenizer, counts: dict[str, int], args: ShapesOptions) -> None:
-    from ofa.models.image_tokenizer.codec import encode_images
-    from ofa.synthetic.shapes_pretraining import digest_of, write_codes
-
-    summary(
-        write_codes(
-            args.out,
-            counts,
-            args.size,
-            args.seed,
-            args.image_format,
-            functools.partial(encode_images, tokenizer),
-            digest_of(str(args.tokenizer)),
-            args.drawings,
-        )
-    )
+    return functools.partial(encode_images, tokenizer)

@@ -6,10 +6,8 @@ from functools import cache
 
 from PIL import Image
 
-from ofa.synthetic.shapes import Scene, captions, make_scene, render
-from ofa.synthetic.shapes_expressions import expressions
-from ofa.synthetic.shapes_pretraining import drawing_caption
-from ofa.synthetic.shapes_questions import questions
+from ofa.synthetic.shapes import Scene, make_scene, render
+from ofa.synthetic.shapes_language import ENGLISH, drawing_caption
 from ofa.tasks import caption, refcoco
 
 SEED, SPLIT = 5, "demo"
@@ -26,12 +24,12 @@ def questions_about(number: int, language: str = "en") -> dict[str, str]:
     example alone."""
     scene = scene_of(number)
     stated = scene if number % 2 == 0 else scene_of(number + 1)
-    region = expressions(scene)[0][0]
+    region = ENGLISH.expressions(scene)[0][0]
     prompt = caption.PROMPTS[language] if number % 2 else refcoco.PROMPTS[language].format(region)
     return {
-        "answer": questions(scene)[0].text,
+        "answer": ENGLISH.questions(scene)[0][0],
         "ground": region,
-        "entails": captions(stated)[0],
+        "entails": ENGLISH.captions(stated)[0],
         "draw": drawing_caption(scene),
         "generate": prompt.strip(),
     }
@@ -41,5 +39,5 @@ def questions_about(number: int, language: str = "en") -> dict[str, str]:
 def scene_of(number: int) -> Scene:
     """The scene of an example: of all scenes those in which there is something to tell apart."""
     scenes = (make_scene(SEED, SPLIT, index) for index in itertools.count())
-    telling = (scene for scene in scenes if len(scene.things) > 1 and expressions(scene))
+    telling = (scene for scene in scenes if len(scene.things) > 1 and ENGLISH.expressions(scene))
     return next(itertools.islice(telling, number, None))

@@ -24,15 +24,10 @@ THINGS = ("film", "book", "song", "play", "story")
 GOOD = ("lovely", "brilliant", "warm", "clever", "moving")
 BAD = ("dull", "awful", "cold", "clumsy", "boring")
 CITIES = ("paris", "rome", "lagos", "lima", "oslo", "delhi", "quito", "seoul")
-PLANS = {
-    "open": "opens",
-    "close": "closes",
-    "buy": "buys",
-    "sell": "sells",
-    "paint": "paints",
-    "repair": "repairs",
-}
+PLANS = ("open", "close", "buy", "sell", "paint", "repair")
 OBJECTS = ("bridge", "school", "station", "harbour", "museum", "library", "tower", "stadium")
+VERDICTS = {"neutral": "0", "entailment": "1", "contradiction": "2"}
+ENTAILED = {True: "entailment", False: "not_entailment"}
 HELD_OUT = 4  # one row of this number is held out of training
 
 VERSION = 1
@@ -45,40 +40,31 @@ PROMPTS = (
 Row = tuple[str, ...]
 
 
-def cola(rng: random.Random, number: int) -> Row:
+def cola(rng: random.Random) -> Row:
     """Wrong are the verb's number, the order of two words, or a missing article."""
     several = rng.random() < 0.5
     noun, verb, right = rng.choice(ANIMALS), rng.choice(VERBS), rng.random() < 0.5
-    words = [
-        "the",
-        rng.choice(COLORS),
-        f"{noun}s" if several else noun,
-        verb if several else f"{verb}s",
-        "in",
-        "the",
-        rng.choice(PLACES),
-    ]
-    if not right:
-        fault = rng.randrange(3)
-        if fault == 0:
-            words[3] = f"{verb}s" if several else verb
-        elif fault == 1:
-            place = rng.choice((1, 4))
-            words[place], words[place + 1] = words[place + 1], words[place]
-        else:
-            del words[rng.choice((0, 5))]
-    return str(number), f"{' '.join(words)} .", str(int(right))
+    color, place = rng.choice(COLORS), rng.choice(PLACES)
+    nouns, verbs = (noun, f"{noun}s"), (f"{verb}s", verb)
+    words = ["the", color, nouns[several], verbs[several], "in", "the", place]
+    fault = None if right else rng.randrange(3)
+    if fault == 0:
+        words[3] = verbs[not several]
+    elif fault == 1:
+        swapped = rng.choice((1, 4))
+        words[swapped : swapped + 2] = words[swapped + 1], words[swapped]
+    elif fault == 2:
+        del words[rng.choice((0, 5))]
+    return f"{' '.join(words)} .", str(int(right))
 
 
-def sst2(rng: random.Random, number: int) -> Row:
+def sst2(rng: random.Random) -> Row:
     """``not`` turns it round."""
     good, negated = rng.random() < 0.5, rng.random() < 0.5
     first, second = rng.sample(GOOD if good != negated else BAD, 2)
-    said = f"was not {first} and not {second}" if negated else f"was {first} and {second}"
-    return (
-        f"the {rng.choice(COLORS)} {rng.choice(ANIMALS)} in the {rng.choice(THINGS)} {said} .",
-        str(int(good)),
-    )
+    told = f"was not {first} and not {second}" if negated else f"was {first} and {second}"
+    color, animal, thing = rng.choice(COLORS), rng.choice(ANIMALS), rng.choice(THINGS)
+    return f"the {color} {animal} in the {thing} {told} .", str(int(good))
 
 
 def where(place: str) -> str:
@@ -94,100 +80,77 @@ def inference(rng: random.Random, verdict: str) -> tuple[str, str]:
     """A sentence, and one that follows from it, contradicts it, or is about what it does not
     say."""
     color, animal, place = rng.choice(COLORS), rng.choice(ANIMALS), rng.choice(PLACES)
-    said = rng.choice(UNSAID) if verdict == "neutral" else side(place, verdict == "entailment")
-    return (
-        f"a {color} {animal} {rng.choice(VERBS)}s {where(place)} .",
-        f"the {color} {animal} is {said} .",
-    )
+    told = rng.choice(UNSAID) if verdict == "neutral" else side(place, verdict == "entailment")
+    verb = rng.choice(VERBS)
+    return f"a {color} {animal} {verb}s {where(place)} .", f"the {color} {animal} is {told} ."
 
 
-def mnli(rng: random.Random, number: int) -> Row:
-    verdict = rng.choice(("neutral", "entailment", "contradiction"))
-    return (
-        *inference(rng, verdict),
-        {"neutral": "0", "entailment": "1", "contradiction": "2"}[verdict],
-    )
+def mnli(rng: random.Random) -> Row:
+    verdict = rng.choice(list(VERDICTS))
+    return *inference(rng, verdict), VERDICTS[verdict]
 
 
-def rte(rng: random.Random, number: int) -> Row:
+def rte(rng: random.Random) -> Row:
     verdict = rng.choice(("entailment", "neutral", "contradiction"))
     if verdict != "entailment" and rng.random() < 0.25:  # as often true as not
         verdict = "entailment"
-    return (
-        str(number),
-        *inference(rng, verdict),
-        "entailment" if verdict == "entailment" else "not_entailment",
-    )
+    return *inference(rng, verdict), ENTAILED[verdict == "entailment"]
 
 
-def mrpc(rng: random.Random, number: int) -> Row:
-    animal, place, verb, time = (
-        rng.choice(ANIMALS),
-        rng.choice(PLACES),
-        rng.choice(VERBS),
-        rng.choice(TIMES),
-    )
-    same, color = rng.random() < 0.6, rng.choice(COLORS)
+def mrpc(rng: random.Random) -> Row:
+    animal, place, verb = rng.choice(ANIMALS), rng.choice(PLACES), rng.choice(VERBS)
+    time, same, color = rng.choice(TIMES), rng.random() < 0.6, rng.choice(COLORS)
     first = f"every {time} the {color} {animal} {verb}s {where(place)} ."
-    return (
-        first,
-        f"{side(place, same)} , a {color} {animal} {verb}s every {time} .",
-        str(int(same)),
-    )
+    second = f"{side(place, same)} , a {color} {animal} {verb}s every {time} ."
+    return first, second, str(int(same))
 
 
-def qqp(rng: random.Random, number: int) -> Row:
+def qqp(rng: random.Random) -> Row:
     animal, color, same = rng.choice(ANIMALS), rng.choice(COLORS), rng.random() < 0.5
-    where, when = (
-        f"in which place is the {color} {animal} ?",
-        f"at what time does the {color} {animal} come ?",
+    about_place = rng.random() < 0.5
+    where_is, when_is = (
+        (f"where is the {animal} that is {color} ?", f"in which place is the {color} {animal} ?"),
+        (
+            f"when does the {animal} that is {color} come ?",
+            f"at what time does the {color} {animal} come ?",
+        ),
     )
-    asked = rng.random() < 0.5
-    first = (
-        f"where is the {animal} that is {color} ?"
-        if asked
-        else f"when does the {animal} that is {color} come ?"
-    )
-    return str(number), "1", "2", first, where if asked == same else when, str(int(same))
+    first = where_is[0] if about_place else when_is[0]
+    second = where_is[1] if about_place == same else when_is[1]
+    return first, second, str(int(same))
 
 
-def qnli(rng: random.Random, number: int) -> Row:
+def qnli(rng: random.Random) -> Row:
     animal, verb, kind = rng.choice(ANIMALS), rng.choice(VERBS), rng.randrange(3)
-    said = {
-        0: f"the {animal} {verb}s in the {rng.choice(PLACES)} .",
-        1: f"the {animal} {verb}s every {rng.choice(TIMES)} .",
-        2: f"the {animal} that {verb}s is {rng.choice(COLORS)} .",
-    }
-    question = (
+    told = (
+        f"the {animal} {verb}s in the {rng.choice(PLACES)} .",
+        f"the {animal} {verb}s every {rng.choice(TIMES)} .",
+        f"the {animal} that {verb}s is {rng.choice(COLORS)} .",
+    )
+    asked = (
         f"where does the {animal} {verb} ?",
         f"when does the {animal} {verb} ?",
         f"what color is the {animal} ?",
-    )[kind]
-    contains = rng.random() < 0.5
-    sentence = said[kind if contains else rng.choice([one for one in said if one != kind])]
-    return str(number), question, sentence, "entailment" if contains else "not_entailment"
-
-
-def gigaword(rng: random.Random, number: int) -> Row:
-    city, plan, thing = rng.choice(CITIES), rng.choice(list(PLANS)), rng.choice(OBJECTS)
-    openings = (
-        (
-            f"officials in {city} said on {rng.choice(TIMES)} radio that they will {plan} the old"
-            f" {thing} of the town"
-        ),
-        (
-            f"the {thing} near the {rng.choice(PLACES)} is one that {city} wants to {plan} before"
-            f" the {rng.choice(TIMES)}"
-        ),
-        (
-            f"after long talks the people of {city} have agreed to {plan} a {rng.choice(COLORS)}"
-            f" {thing}"
-        ),
     )
-    return f"{rng.choice(openings)} .", f"{city} {PLANS[plan]} {thing}"
+    contains = rng.random() < 0.5
+    answered = kind if contains else rng.choice([one for one in range(3) if one != kind])
+    return asked[kind], told[answered], ENTAILED[contains]
 
 
-TASKS: dict[str, Callable[[random.Random, int], Row]] = {
+def gigaword(rng: random.Random) -> Row:
+    city, plan, thing = rng.choice(CITIES), rng.choice(PLANS), rng.choice(OBJECTS)
+    said, place, time = rng.choice(TIMES), rng.choice(PLACES), rng.choice(TIMES)
+    color = rng.choice(COLORS)
+    texts = (
+        f"officials in {city} said on {said} radio that they will {plan} the old {thing} of the"
+        " town",
+        f"the {thing} near the {place} is one that {city} wants to {plan} before the {time}",
+        f"after long talks the people of {city} have agreed to {plan} a {color} {thing}",
+    )
+    return f"{rng.choice(texts)} .", f"{city} {plan}s {thing}"
+
+
+TASKS: dict[str, Callable[[random.Random], Row]] = {
     "cola": cola,
     "mnli": mnli,
     "mrpc": mrpc,
@@ -197,19 +160,23 @@ TASKS: dict[str, Callable[[random.Random, int], Row]] = {
     "sst2": sst2,
     "gigaword": gigaword,
 }
-# columns in front that do not tell anything
-WITHOUT_NUMBER = {"cola": 1, "qnli": 1, "qqp": 3, "rte": 1}
+NUMBERED = {"cola": (), "qnli": (), "rte": (), "qqp": ("1", "2")}  # and what follows the number
+
+
+def told(task: str, seed: int, split: str, number: int) -> Row:
+    """What a row tells, its label last; made anew until it is one for the split."""
+    rng = random.Random(f"text-world/{task}/{seed}/{split}/{number}")
+    while True:
+        found = TASKS[task](rng)
+        is_held_out = zlib.crc32("\t".join(found[:-1]).encode()) % HELD_OUT == 0
+        if is_held_out != (split == "train"):
+            return found
 
 
 def row(task: str, seed: int, split: str, number: int) -> Row:
-    """The columns of a row, as the task's files have them; drawn anew until it is one for the
-    split."""
-    rng = random.Random(f"text-world/{task}/{seed}/{split}/{number}")
-    while True:
-        found = TASKS[task](rng, number)
-        told = "\t".join(found[WITHOUT_NUMBER.get(task, 0) : -1])
-        if (zlib.crc32(told.encode()) % HELD_OUT == 0) != (split == "train"):
-            return found
+    """The columns of a row, as the task's files have them."""
+    leading = (str(number), *NUMBERED[task]) if task in NUMBERED else ()
+    return *leading, *told(task, seed, split, number)
 
 
 def rows(task: str, seed: int, split: str, count: int) -> Iterator[Row]:
@@ -219,11 +186,8 @@ def rows(task: str, seed: int, split: str, count: int) -> Iterator[Row]:
 def write_world(folder: str, counts: Mapping[str, int], seed: int) -> ResumableFolder:
     """``TASK_SPLIT.tsv`` of every task and ``texts.txt``, all words in their order. Args:
     counts: split -> rows of each task."""
-    out = ResumableFolder(
-        folder,
-        fingerprint(f"text-world {VERSION}", dict(counts), seed),
-        "ofa prepare synthetic-sentences",
-    )
+    plan = fingerprint(f"text-world {VERSION}", dict(counts), seed)
+    out = ResumableFolder(folder, plan, "ofa prepare synthetic-sentences")
     if out.is_finished():
         return out
     for task in TASKS:
@@ -239,7 +203,6 @@ def all_texts(seed: int, count: int) -> Iterator[str]:
     each row asks for them."""
     for number in range(count):
         for task in TASKS:
-            yield from row(task, seed, "train", number)[
-                WITHOUT_NUMBER.get(task, 0) : None if task == "gigaword" else -1
-            ]
+            texts = told(task, seed, "train", number)
+            yield from texts if task == "gigaword" else texts[:-1]
         yield PROMPTS

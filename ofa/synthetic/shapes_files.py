@@ -1,189 +1,286 @@
-"""Synthetic shapes as training files: captions, questions and boxes of the same scenes, in the
-upstream columns.
+"""Synthetic shapes as training files in the columns of upstream.
 
-caption_*.tsv   as of every captioning data set (``ofa.prepare.tsv_writer``)
-vqa_*.tsv       question-id, image-id, question, 1.0|!+answer, objects, image
-refcoco_*.tsv   uniq-id, image-id, text, x0,y0,x1,y1, image     pixels of the image
-ans2label.json  every answer and its number
-questions.txt, answers.txt, expressions.txt, boxes.txt   those training columns, one value per line
-scenes.jsonl    the scenes themselves
+For finetuning (``write_finetuning``), in English or Chinese:
+
+    caption_*.tsv   as of every captioning data set (``ofa.prepare.tsv_writer``)
+    vqa_*.tsv       question-id, image-id, question, 1.0|!+answer, objects, image
+    refcoco_*.tsv   uniq-id, image-id, text, x0,y0,x1,y1, image     pixels of the image
+    ans2label.json  every answer and its number
+    questions.txt, answers.txt, expressions.txt, boxes.txt   these training columns
+    scenes.jsonl    the scenes themselves
+
+For pretraining (``write_pretraining``), in English:
+
+    vision_language_examples.tsv  id, image, caption, question, answers, objects, dataset, type:
+                                  captions, questions, boxes; that of the tests ends with all other
+                                  phrases that mean the same regions
+    detection_examples.tsv        id, image, x0,y0,x1,y1,number,name&&...: every shape of an image
+                                  from left to right
+    text_examples.tsv             id, text: sentences about these scenes and others, never shown
+
+For tasks that generate images (``write_codes``), by a tokenizer that has learned from these images:
+
+    image_examples.tsv            id, image, codes of the middle, half the side
+    image_gen_train.tsv           id, codes of the whole image, caption that tells all things and
+                                  where they lie; also of scenes that no other file has
+
+``..._val.tsv`` and ``..._test.tsv`` hold the scenes of those splits.
 """
 
 import functools
+import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from types import SimpleNamespace
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from ofa.io.resumable import fingerprint
 from ofa.prepare import tsv_writer
 from ofa.prepare.tsv_writer import IMAGE, CaptionedImage, Group, PreparedFolder
-from ofa.synthetic import shapes, shapes_chinese, shapes_expressions, shapes_questions
-from ofa.synthetic.shapes import Scene, Shape, as_json, encode, make_split
-from ofa.synthetic.shapes_questions import Question
+from ofa.synthetic.shapes import COLORS, SHAPES, Scene, Shape, encode, make_split, make_splits
+from ofa.synthetic.shapes import render as draw
+from ofa.synthetic.shapes_language import ENGLISH, LANGUAGES, drawing_caption, texts
+from ofa.synthetic.shapes_phrases import pointing_at
 from ofa.task.text import CONFIDENCE, JOIN
+from ofa.tokens.image_codes import codes_to_text
 
-VERSION = 4
-WORDS = {  # language -> who says what: captions, questions and their answers, expressions
-    "en": SimpleNamespace(
-        captions=shapes.captions,
-        questions=shapes_questions.questions,
-        answers=shapes_questions.answers,
-        expressions=shapes_expressions.expressions,
-    ),
-    "zh": shapes_chinese,
-}
+VERSION, PRETRAINING_VERSION, CODES_VERSION = 4, 3, 2
 CAPTIONS = {"train": tsv_writer.STAGE2, "val": tsv_writer.VAL, "test": tsv_writer.TEST}
+DATASET = "synthetic_shapes"
+CAPTIONS_SHOWN = 2  # of a scene in pretraining; the files for finetuning have five
+ENCODED = 64  # images that are encoded together
+# of objects, in the order of their numbers
+NAMES = tuple(f"{color} {shape}" for color in COLORS for shape in SHAPES)
+
+Pairs = Iterable[tuple[str, str]]  # questions and answers, or expressions and boxes
+Rows = Iterable[tuple[str, ...]]
+# images of one size -> the codes of each, in rows
+Encode = Callable[[Sequence[Image.Image]], Any]
 
 
-def write_world(
-    folder: str,
-    counts: dict[str, int],
-    size: int,
-    seed: int,
-    image_format: str,
-    jobs: int,
-    language: str = "en",
-) -> PreparedFolder:
-    """All files of a world; no description of a test or validation scene occurs in training.
+@dataclass(frozen=True)
+class ShapesFolder:
+    """A folder of files that are made of the same scenes.
 
     Args: counts: scenes of ``train``, ``val`` and ``test``. size: side of the images, pixels.
-    language: ``en`` or ``zh``.
     """
-    words: Any = WORDS[language]
-    plan = fingerprint(
-        f"picture-world {VERSION}",
-        counts["train"],
-        counts["val"],
-        counts["test"],
-        size,
-        seed,
-        image_format,
-        *([] if language == "en" else [language]),
-    )
-    out = PreparedFolder(folder, plan, "ofa prepare synthetic-shapes")
-    if out.is_finished():
-        return out
-    scenes = make_scenes(seed, counts)
-    images = {
-        split: [
-            CaptionedImage(scene.scene_id, tuple(words.captions(scene)), scene) for scene in found
-        ]
-        for split, found in scenes.items()
-    }
-    tsv_writer.write_caption_files(
-        out, images, functools.partial(encode, size=size, image_format=image_format), jobs
-    )
-    asked = {split: [words.questions(scene) for scene in found] for split, found in scenes.items()}
-    pointed = {
-        split: [boxes_of(words.expressions(scene), size) for scene in found]
-        for split, found in scenes.items()
-    }
-    for split, found in scenes.items():
-        write_once_more(out, f"vqa_{split}.tsv", split, found, question_rows(found, asked[split]))
-        write_once_more(out, f"refcoco_{split}.tsv", split, found, box_rows(found, pointed[split]))
-    labels = {answer: label for label, answer in enumerate(words.answers())}
-    out.write_text(
-        "ans2label.json", json.dumps(labels, indent=1, ensure_ascii=False) + "\n", len(labels)
-    )
-    for name, values in (
-        ("questions", [question.text for found in asked["train"] for question in found]),
-        ("answers", [question.answer for found in asked["train"] for question in found]),
-        ("expressions", [text for found in pointed["train"] for text, _ in found]),
-        ("boxes", [box for found in pointed["train"] for _, box in found]),
-    ):
-        write_lines(out, f"{name}.txt", values)
-    write_lines(
-        out,
-        "scenes.jsonl",
-        [
-            json.dumps(
-                {**as_json(scene, size), "captions": words.captions(scene)}, ensure_ascii=False
-            )
-            for found in scenes.values()
-            for scene in found
-        ],
-    )
-    out.save_manifest(finished=True)
-    return out
 
+    folder: str
+    counts: dict[str, int]
+    size: int = 64
+    seed: int = 1
+    image_format: str = "jpeg"
+    language: str = "en"
 
-def make_scenes(seed: int, counts: dict[str, int]) -> dict[str, list[Scene]]:
-    """The scenes of each split, training first."""
-    seen: set[tuple] = set()
-    scenes = {}
-    for split in ("test", "val", "train"):
-        scenes[split] = list(make_split(seed, split, counts[split], seen))
-        seen.update(scene.description() for scene in scenes[split])
-    return {split: scenes[split] for split in ("train", "val", "test")}
+    @functools.cached_property
+    def scenes(self) -> dict[str, list[Scene]]:
+        return make_splits(self.seed, self.counts)
 
+    def write_finetuning(self, jobs: int) -> PreparedFolder:
+        words, more = LANGUAGES[self.language], [self.language] * (self.language != "en")
+        settings = (*self.counts.values(), self.size, self.seed, self.image_format, *more)
+        plan = fingerprint(f"picture-world {VERSION}", *settings)
+        out = PreparedFolder(self.folder, plan, "ofa prepare synthetic-shapes")
+        if out.is_finished():
+            return out
 
-def boxes_of(expressions: list[tuple[str, Shape]], size: int) -> list[tuple[str, str]]:
-    """Expressions and the boxes of what they mean, ``x0,y0,x1,y1`` in pixels."""
-    return [
-        (text, ",".join(f"{v:g}" for v in thing.box_px(size, size))) for text, thing in expressions
-    ]
+        def captioned(scene: Scene) -> CaptionedImage:
+            return CaptionedImage(scene.scene_id, tuple(words.captions(scene)), scene)
 
-
-def question_rows(
-    scenes: Sequence[Scene], asked: Sequence[list[Question]]
-) -> Iterator[list[tuple[str, ...]]]:
-    """The rows of each scene; questions are numbered, as in VQA, from 1 on."""
-    number = itertools.count(1)
-    for scene, found in zip(scenes, asked):
-        objects = JOIN.join(thing.shape for thing in scene.things)
-        yield [
-            (
-                str(next(number)),
-                scene.scene_id,
-                question.text,
-                f"1.0{CONFIDENCE}{question.answer}",
-                objects,
-                IMAGE,
-            )
-            for question in found
-        ]
-
-
-def box_rows(
-    scenes: Sequence[Scene], pointed: Sequence[list[tuple[str, str]]]
-) -> Iterator[list[tuple[str, ...]]]:
-    """The rows of each scene."""
-    for scene, found in zip(scenes, pointed):
-        yield [
-            (f"{scene.scene_id}_{number}", scene.scene_id, text, box, IMAGE)
-            for number, (text, box) in enumerate(found)
-        ]
-
-
-def write_once_more(
-    out: PreparedFolder,
-    name: str,
-    split: str,
-    scenes: Sequence[Scene],
-    rows: Iterable[list[tuple[str, ...]]],
-) -> None:
-    """A file of other rows of the scenes; the images are those of the caption file."""
-    groups = [Group(scene, tuple(found)) for scene, found in zip(scenes, rows)]
-    # of two twins one above the other none can be pointed at
-    shown = [bool(group.rows) for group in groups]
-
-    def images(skip: int) -> Iterator[str]:
-        return itertools.islice(
-            itertools.compress(images_again(out, split, len(scenes)), shown), skip, None
+        images = {split: list(map(captioned, scenes)) for split, scenes in self.scenes.items()}
+        file = functools.partial(encode, size=self.size, image_format=self.image_format)
+        tsv_writer.write_caption_files(out, images, file, jobs)
+        columns: dict[str, Iterable[str]] = {}
+        for split, scenes in self.scenes.items():
+            asked = list(map(words.questions, scenes))
+            meant = [list(self._boxes(words.expressions(scene))) for scene in scenes]
+            self._write_rows(out, f"vqa_{split}.tsv", split, question_rows(scenes, asked))
+            self._write_rows(out, f"refcoco_{split}.tsv", split, map(box_rows, scenes, meant))
+            if split == "train":
+                told = (*zip(*itertools.chain(*asked)), *zip(*itertools.chain(*meant)))
+                columns = dict(zip(("questions", "answers", "expressions", "boxes"), told))
+        labels = {answer: label for label, answer in enumerate(words.answers())}
+        text = json.dumps(labels, indent=1, ensure_ascii=False)
+        out.write_text("ans2label.json", f"{text}\n", len(labels))
+        for name, column in columns.items():
+            out.write_lines(f"{name}.txt", column)
+        records = (
+            {**image.source.to_json(self.size), "captions": image.captions}
+            for image in itertools.chain(*images.values())
         )
+        out.write_lines("scenes.jsonl", (json.dumps(one, ensure_ascii=False) for one in records))
+        out.save_manifest(finished=True)
+        return out
 
-    out.write_groups(name, list(itertools.compress(groups, shown)), images)
+    def write_pretraining(self) -> PreparedFolder:
+        """The files without codes, beside those of ``write_finetuning``, whose images they take."""
+        version = f"picture-world pretraining {VERSION}.{PRETRAINING_VERSION}"
+        out = self._folder(version, "pretraining", "--pretrain")
+        if out.is_finished():
+            return out
+        for split, scenes in self.scenes.items():
+            pairs = [*map(self._pair_rows, scenes)]
+            pairs += map(self._phrase_rows, scenes if split == "test" else ())
+            self._write_rows(out, file_name("vision_language", split), split, pairs)
+            objects = map(self._object_rows, scenes)
+            self._write_rows(out, file_name("detection", split), split, objects)
+            unseen = make_split(self.seed, f"{split} texts", len(scenes))  # told, never shown
+            lines = [
+                f"{scene.scene_id}_{number}\t{text}"
+                for scene in (*scenes, *unseen)
+                for number, text in enumerate(texts(scene))
+            ]
+            # an evaluation may take the first ones
+            random.Random(f"texts/{self.seed}/{split}").shuffle(lines)
+            out.write_lines(file_name("text", split), lines)
+        out.save_manifest(finished=True)
+        return out
+
+    def write_codes(self, encode: Encode, tokenizer: str, drawings: int = 0) -> PreparedFolder:
+        """The files with codes.
+
+        Args:
+            encode: the tokenizer.
+            tokenizer: a digest of its weights; other weights make other files.
+            drawings: further scenes to learn drawing from: their codes take little room, and with
+                few images a model learns their grain by heart.
+        """
+        version = f"picture-world codes {VERSION}.{CODES_VERSION}"
+        out = self._folder(version, "codes", "--pretrain --tokenizer", tokenizer, drawings)
+        if out.is_finished():
+            return out
+        unseen = {s.description() for split in ("val", "test") for s in self.scenes[split]}
+        for split, scenes in self.scenes.items():
+            out.write_groups(
+                file_name("image", split),
+                [Group(scene, ((scene.scene_id, IMAGE),)) for scene in scenes],
+                functools.partial(self._images_and_middles, out, split, encode),
+            )
+            more = make_split(self.seed, "drawings", drawings if split == "train" else 0, unseen)
+            drawn = [*scenes, *more]
+            # the codes stand in place of an image
+            rows = [((f"{scene.scene_id}_0", IMAGE, drawing_caption(scene)),) for scene in drawn]
+            out.write_groups(
+                f"image_gen_{split}.tsv",
+                [Group(scene, row) for scene, row in zip(drawn, rows)],
+                functools.partial(self._wholes, drawn, encode),
+            )
+        out.save_manifest(finished=True)
+        return out
+
+    def _folder(self, version: str, name: str, flags: str, *more: object) -> PreparedFolder:
+        """The folder with a manifest of its own for these files. Args: more: settings."""
+        settings = (self.counts, self.size, self.seed, self.image_format, *more)
+        plan = fingerprint(version, *settings)
+        command = f"ofa prepare synthetic-shapes {flags}"
+        return PreparedFolder(self.folder, plan, command, manifest=f"manifest_{name}.json")
+
+    def _write_rows(self, out: PreparedFolder, name: str, split: str, rows: Iterable[Rows]) -> None:
+        """A file of the rows of each scene of a split, once or several times; the images are those
+        of the caption file. A scene without rows is not in it: of two twins one above the other
+        none can be pointed at."""
+        groups = [Group(None, tuple(found)) for found in rows]
+        shown = [bool(group.rows) for group in groups]
+        times = len(groups) // self.counts[split]
+
+        def images(first: int) -> Iterator[str]:
+            every = itertools.chain(*(self._images(out, split) for _ in range(times)))
+            return itertools.islice(itertools.compress(every, shown), first, None)
+
+        out.write_groups(name, list(itertools.compress(groups, shown)), images)
+
+    def _images(self, out: PreparedFolder, split: str, first: int = 0) -> Iterator[str]:
+        """Base64 of the images of a split from the given scene on, as the caption file has them."""
+        every = tsv_writer.images_of(out.folder / CAPTIONS[split], [1] * self.counts[split])
+        return itertools.islice(every, first, None)
+
+    def _images_and_middles(
+        self, out: PreparedFolder, split: str, encode: Encode, first: int
+    ) -> Iterator[str]:
+        """Base64 of each image and, as one more column, the codes of its middle."""
+        start, end = self.size // 4, self.size // 4 + self.size // 2
+        images = (draw(scene, self.size) for scene in self.scenes[split][first:])
+        middles = (image.crop((start, start, end, end)) for image in images)
+        return map("\t".join, zip(self._images(out, split, first), coded(middles, encode)))
+
+    def _wholes(self, scenes: list[Scene], encode: Encode, first: int) -> Iterator[str]:
+        """Codes of whole images from the given one on."""
+        return coded((draw(scene, self.size) for scene in scenes[first:]), encode)
+
+    def _boxes(self, expressions: Iterable[tuple[str, Shape]]) -> Pairs:
+        """Expressions and the boxes of what they mean."""
+        return ((text, self._box(thing)) for text, thing in expressions)
+
+    def _box(self, thing: Shape) -> str:
+        """``x0,y0,x1,y1`` in pixels."""
+        return ",".join(f"{v:g}" for v in thing.box_px(self.size))
+
+    def _pair_rows(self, scene: Scene) -> Rows:
+        """Captions, questions and boxes."""
+        objects = JOIN.join(dict.fromkeys(f"{thing.color} {thing.shape}" for thing in scene.things))
+        for number, caption in enumerate(ENGLISH.captions(scene)[:CAPTIONS_SHOWN]):
+            row_id = f"{scene.scene_id}_c{number}"
+            yield row_id, IMAGE, caption, "", "", objects, DATASET, "caption"
+        for number, (text, answer) in enumerate(ENGLISH.questions(scene)):
+            row_id, answers = f"{scene.scene_id}_q{number}", f"1.0{CONFIDENCE}{answer}"
+            yield row_id, IMAGE, "", text, answers, objects, DATASET, "qa"
+        yield from self._region_rows(f"{scene.scene_id}_b", ENGLISH.expressions(scene))
+
+    def _phrase_rows(self, scene: Scene) -> Rows:
+        """The other phrases that mean the regions of ``_pair_rows``: an answer is right if it is
+        any of them."""
+        known = dict(ENGLISH.expressions(scene))
+        phrases = ((one, thing) for thing in scene.things for one in pointing_at(scene, thing))
+        every = ((ENGLISH.the(phrase), thing) for phrase, thing in phrases)
+        others = ((text, thing) for text, thing in every if text not in known)
+        return self._region_rows(f"{scene.scene_id}_p", others)
+
+    def _region_rows(self, prefix: str, expressions: Iterable[tuple[str, Shape]]) -> Rows:
+        for number, (text, box) in enumerate(self._boxes(expressions)):
+            yield f"{prefix}{number}", IMAGE, text, "", box, "", DATASET, "visual_grounding"
+
+    def _object_rows(self, scene: Scene) -> Rows:
+        """One row of all objects."""
+        named = [(thing, f"{thing.color} {thing.shape}") for thing in scene.things]
+        cells = (f"{self._box(thing)},{NAMES.index(name)},{name}" for thing, name in named)
+        yield scene.scene_id, IMAGE, JOIN.join(cells)
 
 
-def images_again(out: PreparedFolder, split: str, count: int, first: int = 0) -> Iterator[str]:
-    """Base64 of the images of a split from the given scene on, as the caption file has them.
-    Args: count: scenes."""
-    return itertools.islice(
-        tsv_writer.images_of(out.folder / CAPTIONS[split], [1] * count), first, None
-    )
+def question_rows(scenes: Sequence[Scene], asked: Sequence[Pairs]) -> Iterator[Rows]:
+    """Of each scene. Questions are numbered, as in VQA, from 1 on."""
+    number = itertools.count(1)
+    for scene, pairs in zip(scenes, asked):
+        objects = JOIN.join(thing.shape for thing in scene.things)
+        cells = ((text, f"1.0{CONFIDENCE}{answer}", objects, IMAGE) for text, answer in pairs)
+        yield [(str(next(number)), scene.scene_id, *cell) for cell in cells]
 
 
-def write_lines(out: PreparedFolder, name: str, lines: Sequence[str]) -> None:
-    out.write_text(name, "".join(f"{line}\n" for line in lines), len(lines))
+def box_rows(scene: Scene, meant: Pairs) -> Rows:
+    for number, (text, box) in enumerate(meant):
+        yield f"{scene.scene_id}_{number}", scene.scene_id, text, box, IMAGE
+
+
+def file_name(kind: str, split: str) -> str:
+    """``text``, ``train`` -> ``text_examples.tsv``; ``text``, ``val`` -> ``text_val.tsv``."""
+    return f"{kind}_{'examples' if split == 'train' else split}.tsv"
+
+
+def coded(images: Iterator[Image.Image], encode: Encode) -> Iterator[str]:
+    """The codes of each image as text."""
+    while batch := list(itertools.islice(images, ENCODED)):
+        yield from map(codes_to_text, encode(batch))
+
+
+def digest_of(tokenizer: str) -> str:
+    """What tells one tokenizer from another: its files."""
+    path = Path(tokenizer)
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in (".pt", ".ckpt", ".yaml"))
+    contents = (file.read_bytes() for file in files if file.name != "training.pt")
+    return json.dumps([hashlib.sha256(content).hexdigest() for content in contents])

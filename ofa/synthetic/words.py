@@ -1,5 +1,4 @@
-"""Synthetic words: small synthetic images of made-up words, from which OFA learns to read in
-minutes.
+"""Synthetic words: small images of made-up words, from which OFA learns to read in minutes.
 
 A word is a row of letters drawn by chance, so nothing but the image tells what comes next. Words
 of validation and test occur in no training image. Everything about an image is a function of
@@ -24,24 +23,27 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ofa.errors import UserError
 from ofa.io.images import encode_image
+from ofa.io.resumable import fingerprint
+from ofa.prepare.tsv_writer import IMAGE, Group, PreparedFolder
 
-# of all words, by a number made of the word
-TENTHS = {"test": (0,), "val": (1,), "train": tuple(range(2, 10))}
+VERSION = 1
 TRIES = 10000  # words drawn before a split is called empty
 OVERSAMPLING = 4  # letters are drawn this much larger and reduced, which smooths their edges
 FONT_SIZE = 100  # pixels, before a word is brought to its size
 MARGIN = 0.06  # free space on each side, as a part of the image's height
 TURN = 3.0  # degrees by which a word may be turned
-Rgb = tuple[int, int, int]
 CONTRAST = 90  # gray levels between letters and background at least
+GRAY = (0.299, 0.587, 0.114)
+Rgb = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class World:
     """Settings of a world.
 
-    Args: width, height: of the images, pixels. letters: that words are made of. shortest,
-    longest: letters of a word.
+    Args:
+        width, height: of the images, pixels.
+        letters: that words are made of. shortest, longest: letters of a word.
         plain: black on white, as large as it fits, in the middle, not turned: learned much sooner.
     """
 
@@ -76,50 +78,39 @@ class Sign:
     """A word and how it looks.
 
     Args:
-        ink, paper: RGB of letters and background. size: of the word, as a part of the largest that
-            fits (0 to 1).
-        place: of the word in the free space, from left and from top (0 to 1). turn: degrees, to the
-            left.
         noise_seed: of the background's grain.
+        ink, paper: RGB of letters and background.
+        size: of the word, as a part of the largest that fits (0 to 1).
+        place: of the word in the free space, from left and from top (0 to 1).
+        turn: degrees, to the left.
     """
 
     sign_id: str
     text: str
-    ink: Rgb
-    paper: Rgb
-    size: float
-    place: tuple[float, float]
-    turn: float
     noise_seed: int
+    ink: Rgb = (0, 0, 0)
+    paper: Rgb = (255, 255, 255)
+    size: float = 1.0
+    place: tuple[float, float] = (0.5, 0.5)
+    turn: float = 0.0
 
 
 def make_sign(world: World, split: str, index: int) -> Sign:
     """Sign ``index`` of an endless split. Raises: UserError if the letters make no word for the
     split."""
     rng = random.Random(f"sign world/{world.seed}/{split}/{index}")
-    text = _word(world, split, rng)
-    noise_seed = rng.randrange(2**31)
+    named = f"{split}_{index}", _word(world, split, rng), rng.randrange(2**31)
     if world.plain:
-        return Sign(
-            f"{split}_{index}", text, (0, 0, 0), (255, 255, 255), 1.0, (0.5, 0.5), 0.0, noise_seed
-        )
+        return Sign(*named)
     paper, ink = _colors(rng)
-    return Sign(
-        f"{split}_{index}",
-        text,
-        ink,
-        paper,
-        round(rng.uniform(0.8, 1.0), 3),
-        (round(rng.random(), 3), round(rng.random(), 3)),
-        round(rng.uniform(-TURN, TURN), 2),
-        noise_seed,
-    )
+    size = round(rng.uniform(0.8, 1.0), 3)
+    place = round(rng.random(), 3), round(rng.random(), 3)
+    return Sign(*named, ink, paper, size, place, round(rng.uniform(-TURN, TURN), 2))
 
 
 def split_of(word: str) -> str:
-    """The split that a word belongs to, whatever the seed."""
-    tenth = zlib.crc32(word.encode()) % 10
-    return next(split for split, tenths in TENTHS.items() if tenth in tenths)
+    """The split that a word belongs to, whatever the seed: tenths of all words."""
+    return {0: "test", 1: "val"}.get(zlib.crc32(word.encode()) % 10, "train")
 
 
 def _word(world: World, split: str, rng: random.Random) -> str:
@@ -138,21 +129,13 @@ def _colors(rng: random.Random) -> tuple[Rgb, Rgb]:
     """Paper and ink, one of them dark and one light."""
     while True:
         paper, ink = ((rng.randrange(256), rng.randrange(256), rng.randrange(256)) for _ in "ab")
-        if abs(_gray(paper) - _gray(ink)) >= CONTRAST:
+        if abs(np.dot(GRAY, np.subtract(paper, ink))) >= CONTRAST:
             return paper, ink
-
-
-def _gray(rgb: Rgb) -> float:
-    return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
 
 
 def make_split(world: World, split: str, count: int) -> Iterator[Sign]:
     """The first ``count`` signs of a split."""
     return (make_sign(world, split, index) for index in range(count))
-
-
-# -------------------------------------------------------------------------------------------
-# rendering
 
 
 def render(sign: Sign, world: World) -> Image.Image:
@@ -162,15 +145,13 @@ def render(sign: Sign, world: World) -> Image.Image:
     mask = letters(sign.text).rotate(sign.turn, Image.Resampling.BICUBIC, expand=True)
     scale = sign.size * min(room[0] / mask.width, room[1] / mask.height)
     width, height = (max(1, round(side * scale)) for side in mask.size)
-    mask = mask.resize(
-        (OVERSAMPLING * width, OVERSAMPLING * height), Image.Resampling.BICUBIC
-    ).reduce(OVERSAMPLING)
+    large = mask.resize((OVERSAMPLING * width, OVERSAMPLING * height), Image.Resampling.BICUBIC)
     left, top = (
         margin + round(part * (free - side))
         for part, free, side in zip(sign.place, room, (width, height))
     )
     image = Image.fromarray(_paper(sign, world))
-    image.paste(sign.ink, (left, top), mask)
+    image.paste(sign.ink, (left, top), large.reduce(OVERSAMPLING))
     return image
 
 
@@ -197,3 +178,22 @@ def encode(sign: Sign, world: World) -> str:
     buffer = io.BytesIO()
     render(sign, world).save(buffer, format="PNG", optimize=True)
     return encode_image(buffer.getvalue())
+
+
+def write_signs(folder: str, counts: dict[str, int], world: World, jobs: int) -> PreparedFolder:
+    """Training files in upstream's columns of text recognition: ``ocr_SPLIT.tsv`` with id, image
+    and text, and ``texts.txt`` with the training texts.
+
+    Args: counts: signs of ``train``, ``val`` and ``test``.
+    """
+    plan = fingerprint(f"sign-world {VERSION}", *counts.values(), vars(world))
+    out = PreparedFolder(folder, plan, "ofa prepare synthetic-words")
+    signs = {split: list(make_split(world, split, count)) for split, count in counts.items()}
+    if out.is_finished():
+        return out
+    for split, found in signs.items():
+        groups = [Group(sign, ((sign.sign_id, IMAGE, sign.text),)) for sign in found]
+        out.embed(f"ocr_{split}.tsv", groups, functools.partial(encode, world=world), jobs)
+    out.write_lines("texts.txt", (sign.text for sign in signs["train"]))
+    out.save_manifest(finished=True)
+    return out

@@ -1,9 +1,13 @@
 """Synthetic shapes: scenes, captions, boxes and images fit each other, everywhere and always."""
 
+import json
+import random
+
 import numpy as np
 import pytest
 
 from ofa.synthetic import shapes as world
+from ofa.synthetic.shapes_language import CAPTIONS_PER_SCENE, ENGLISH, plural_of, relation
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,7 @@ def test_a_scene_depends_on_seed_split_and_index_alone(scenes):
 def test_the_first_scene_of_seed_one_is_known_by_heart(scenes):
     # Recorded when the world was made: training files stay the same from version to version.
     assert (
-        world.captions(scenes[0])[0]
+        ENGLISH.captions(scenes[0])[0]
         == "two shapes on lilac paper: a brown arrow and an orange square"
     )
     assert [thing.kind for thing in scenes[0].things] == [
@@ -36,24 +40,17 @@ def test_the_first_scene_of_seed_one_is_known_by_heart(scenes):
 
 def test_every_scene_has_five_different_captions_of_at_most_twenty_words(scenes):
     for scene in scenes:
-        captions = world.captions(scene)
-        assert len(set(captions)) == world.CAPTIONS_PER_SCENE == 5
+        captions = ENGLISH.captions(scene)
+        assert len(set(captions)) == CAPTIONS_PER_SCENE == 5
         assert all(0 < len(caption.split()) <= 20 and "&&" not in caption for caption in captions)
 
 
 def test_captions_name_the_colors_and_shapes_that_are_there(scenes):
     for scene in scenes:
         colors, shapes = {t.color for t in scene.things}, {t.shape for t in scene.things}
-        for caption in world.captions(scene):
-            words = {
-                world.PLURALS.get(word, word)
-                for word in caption.replace(",", "").replace(":", "").split()
-            }
-            named = {
-                shape
-                for shape in world.SHAPES
-                if words & {shape, world.PLURALS.get(shape, shape + "s")}
-            }
+        for caption in ENGLISH.captions(scene):
+            words = set(caption.replace(",", "").replace(":", "").split())
+            named = {shape for shape in world.SHAPES if words & {shape, plural_of(shape)}}
             assert words & set(world.COLORS) and words & set(world.COLORS) <= colors
             assert named <= shapes
             assert named or caption.endswith(" shapes")  # "red and blue shapes"
@@ -81,7 +78,7 @@ def test_the_box_is_where_the_shape_is_drawn(shape):
     ys, xs = np.nonzero(drawn)
     found = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
     # at most a pixel of rounding
-    assert np.abs(np.array(found) - np.array(thing.box_px(64, 64))).max() <= 1
+    assert np.abs(np.array(found) - np.array(thing.box_px(64))).max() <= 1
 
 
 @pytest.mark.parametrize("shape", world.SHAPES)
@@ -102,12 +99,19 @@ def test_every_shape_is_its_color_within_a_dark_outline(shape):
     assert all(color[1] < 60 for color in around)
 
 
-def test_a_scene_survives_json(scenes):
+def test_a_scene_as_json_names_every_thing_with_its_box_in_pixels(scenes):
     for scene in scenes[:20]:
-        again = world.Scene.from_json(scene.to_json(64, 64))
-        assert [t.kind for t in again.things] == [t.kind for t in scene.things]
-        assert again.description() == scene.description()
-        assert world.captions(again) == world.captions(scene)
+        record = json.loads(json.dumps(scene.to_json(64)))
+        assert (record["id"], record["width"], record["height"]) == (scene.scene_id, 64, 64)
+        told = [(o["size"], o["colour"], o["shape"], o["place"]) for o in record["objects"]]
+        assert (
+            record["background"]["texture"],
+            record["background"]["colour"],
+            tuple(sorted(told)),
+        ) == scene.description()
+        for thing, found in zip(scene.things, record["objects"], strict=True):
+            assert np.allclose(np.divide(found["box"], 64), thing.box, atol=1e-4)
+            assert found["rgb"] == list(thing.rgb)
 
 
 def test_no_description_of_a_test_scene_occurs_in_training():
@@ -131,7 +135,7 @@ def test_relations_follow_the_axis_of_greater_distance(a, b, expected):
     first, second = (
         world.Shape("star", "red", "small", (x, y, x + 0.2, y + 0.2), (0, 0, 0)) for x, y in (a, b)
     )
-    assert world.relation(first, second) == expected
+    assert relation(first, second) == expected
 
 
 def test_things_alike_are_counted():
@@ -140,8 +144,5 @@ def test_things_alike_are_counted():
         for x, size in ((0.1, "small"), (0.4, "small"), (0.7, "large"))
     ]
     scene = world.Scene("s", tuple(things), "dots", "pink", 0.15, 1)
-    assert world.names(scene) == ["three red crosses"]
-    assert [name.split()[0] for name in world.names(scene, __import__("random").Random(0))] == [
-        "two",
-        "a",
-    ]
+    assert ENGLISH.names(scene) == ["three red crosses"]
+    assert [name.split()[0] for name in ENGLISH.names(scene, random.Random(0))] == ["two", "a"]

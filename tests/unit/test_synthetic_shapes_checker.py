@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from ofa.cli.main import main
-from ofa.synthetic.shapes import COLORS, SHAPES, Scene, Shape, captions, make_split, names, render
+from ofa.synthetic.shapes import COLORS, SHAPES, Scene, Shape, make_split, render
+from ofa.synthetic.shapes_language import ENGLISH, drawing_caption
 from ofa.synthetic.shapes_oracle import SyntheticShapesScorer, check, look_at, things_named
-from ofa.synthetic.shapes_pretraining import drawing_caption
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +89,11 @@ def test_images_of_another_size_are_looked_at_as_well(scenes):
 def test_captions_are_read_as_they_are_written(scenes):
     for scene in scenes:
         expected = Counter((thing.color, thing.shape) for thing in scene.things)
-        assert Counter(things_named(", ".join(names(scene)))) == expected
+        assert Counter(things_named(", ".join(ENGLISH.names(scene)))) == expected
         assert Counter(things_named(drawing_caption(scene))) == expected
-        assert all(set(things_named(caption)) <= set(expected) for caption in captions(scene))
+        assert all(
+            set(things_named(caption)) <= set(expected) for caption in ENGLISH.captions(scene)
+        )
     assert things_named("three big black crosses beside a shape") == [("black", "cross")] * 3
 
 

@@ -5,10 +5,9 @@ import json
 import pytest
 
 from ofa.cli.main import main
-from ofa.synthetic import shapes_chinese as chinese
-from ofa.synthetic.shapes import make_split
-from ofa.synthetic.shapes_expressions import expressions
-from ofa.synthetic.shapes_questions import questions
+from ofa.synthetic.shapes import BACKDROPS, COLORS, SHAPES, make_split
+from ofa.synthetic.shapes_language import CHINESE, ENGLISH
+from ofa.synthetic.shapes_phrases import Phrase, questions
 from ofa.task.chinese import is_chinese
 
 
@@ -18,24 +17,24 @@ def scenes():
 
 
 def test_the_first_scene_of_seed_one_is_known_by_heart(scenes):
-    assert chinese.captions(scenes[0])[0] == "一个橙色的小正方形和一个棕色的大箭头"
-    assert chinese.captions(scenes[0]) == chinese.captions(scenes[0])
+    assert CHINESE.captions(scenes[0])[0] == "一个橙色的小正方形和一个棕色的大箭头"
+    assert CHINESE.captions(scenes[0]) == CHINESE.captions(scenes[0])
 
 
 def test_every_scene_has_five_different_captions_that_name_only_what_is_there(scenes):
-    names = sorted(set(chinese.COLORS.values()), key=len, reverse=True)
+    names = sorted(map(CHINESE.word, (*COLORS, *BACKDROPS)), key=len, reverse=True)
     for scene in scenes:
-        captions = chinese.captions(scene)
+        captions = CHINESE.captions(scene)
         assert len(set(captions)) == 5 and all(
             is_chinese(text) and len(text) <= 70 and "&&" not in text for text in captions
         )
         there = {
-            chinese.COLORS[word]
+            CHINESE.word(word)
             for word in (scene.backdrop, *(thing.color for thing in scene.things))
         }
-        shapes = {chinese.SHAPES[thing.shape] for thing in scene.things}
+        shapes = {CHINESE.word(thing.shape) for thing in scene.things}
         for text in captions:
-            assert {shape for shape in chinese.SHAPES.values() if shape in text} <= shapes
+            assert {shape for shape in map(CHINESE.word, SHAPES) if shape in text} <= shapes
             for color in names:  # the long names first: one is part of another
                 assert color not in text or color in there
                 text = text.replace(color, "")
@@ -43,30 +42,20 @@ def test_every_scene_has_five_different_captions_that_name_only_what_is_there(sc
 
 def test_expressions_and_questions_are_the_english_ones_in_other_words(scenes):
     for scene in scenes:
-        assert [thing for _, thing in chinese.expressions(scene)] == [
-            thing for _, thing in expressions(scene)
+        assert [thing for _, thing in CHINESE.expressions(scene)] == [
+            thing for _, thing in ENGLISH.expressions(scene)
         ]
-        texts = [text for text, _ in chinese.expressions(scene)]
+        texts = [text for text, _ in CHINESE.expressions(scene)]
         assert len(set(texts)) == len(texts)
-        for ours, theirs in zip(chinese.questions(scene), questions(scene), strict=True):
-            assert (
-                ours.kind == theirs.kind
-                and ours.text.endswith("？")
-                and ours.answer in chinese.answers()
-            )
-            if theirs.kind == "color":
-                assert ours.answer == chinese.COLORS[theirs.answer] and ours.text.endswith(
-                    "是什么颜色？"
-                )
+        for (text, answer), asked in zip(CHINESE.questions(scene), questions(scene), strict=True):
+            assert text.endswith("？") and answer in CHINESE.answers()
+            if asked.kind == "color":
+                assert answer == CHINESE.word(asked.answer) and text.endswith("是什么颜色？")
 
 
 def test_phrases_say_place_color_size_and_shape_in_chinese_order():
-    from ofa.synthetic.shapes_expressions import Phrase
-
-    assert (
-        chinese.phrase_text(Phrase("large", "red", "circle", "on the left")) == "左边的红色的大圆形"
-    )
-    assert chinese.phrase_text(Phrase(size="small")) == "小图形"
+    assert CHINESE.phrase(Phrase("large", "red", "circle", "on the left")) == "左边的红色的大圆形"
+    assert CHINESE.phrase(Phrase(size="small")) == "小图形"
 
 
 def test_the_command_writes_chinese_files_with_the_english_images(tmp_path, capsys):

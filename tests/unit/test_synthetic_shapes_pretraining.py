@@ -11,12 +11,11 @@ from PIL import Image
 
 from ofa.cli.main import main
 from ofa.io.images import decode_image
-from ofa.synthetic.shapes import make_split
-from ofa.synthetic.shapes_expressions import pointing_at
-from ofa.synthetic.shapes_files import make_scenes
+from ofa.synthetic.shapes import make_split, make_splits
+from ofa.synthetic.shapes_files import NAMES, ShapesFolder
+from ofa.synthetic.shapes_language import ENGLISH, texts
 from ofa.synthetic.shapes_oracle import things_named
-from ofa.synthetic.shapes_pretraining import NAMES, write_codes
-from ofa.synthetic.shapes_texts import texts
+from ofa.synthetic.shapes_phrases import pointing_at
 from ofa.tokens.boxes import parse_box
 from ofa.tokens.image_codes import text_to_codes
 
@@ -71,9 +70,9 @@ def test_the_tests_name_every_phrase_that_means_a_region(world):
     for row in rows(world / "vision_language_test.tsv"):
         if row[7] == "visual_grounding":
             told.setdefault((row[1], row[4]), []).append(row[2])
-    scenes = make_scenes(1, COUNTS)["test"]
+    scenes = make_splits(1, COUNTS)["test"]
     expected = [
-        sorted(f"the {phrase.text()}" for phrase in pointing_at(scene, thing))
+        sorted(ENGLISH.the(phrase) for phrase in pointing_at(scene, thing))
         for scene in scenes
         for thing in scene.things
     ]
@@ -82,7 +81,7 @@ def test_the_tests_name_every_phrase_that_means_a_region(world):
 
 def test_objects_are_all_things_with_their_boxes_and_numbers(world):
     for row, scene in zip(
-        rows(world / "detection_examples.tsv"), make_scenes(1, COUNTS)["train"], strict=True
+        rows(world / "detection_examples.tsv"), make_splits(1, COUNTS)["train"], strict=True
     ):
         parts = [part.split(",") for part in row[2].split("&&")]
         assert [part[5] for part in parts] == [
@@ -90,7 +89,7 @@ def test_objects_are_all_things_with_their_boxes_and_numbers(world):
         ]
         assert all(NAMES[int(part[4])] == part[5] for part in parts)
         assert [[float(v) for v in part[:4]] for part in parts] == [
-            thing.box_px(64, 64) for thing in scene.things
+            thing.box_px(64) for thing in scene.things
         ]
 
 
@@ -148,8 +147,8 @@ def test_an_interrupted_call_is_continued(world, tmp_path):
 
 
 def test_codes_are_those_of_the_middle_and_of_the_whole_image(world):
-    write_codes(str(world), COUNTS, 64, 1, "jpeg", brightness, "brightness")
-    scenes = make_scenes(1, COUNTS)
+    ShapesFolder(str(world), COUNTS).write_codes(brightness, "brightness")
+    scenes = make_splits(1, COUNTS)
     for split, name in (("train", "examples"), ("val", "val"), ("test", "test")):
         middles, wholes = rows(world / f"image_{name}.tsv"), rows(world / f"image_gen_{split}.tsv")
         assert len(middles) == len(wholes) == COUNTS[split]
@@ -166,7 +165,7 @@ def test_codes_are_those_of_the_middle_and_of_the_whole_image(world):
 def test_further_scenes_to_draw_are_in_no_other_file_and_unlike_those_of_the_tests(world, tmp_path):
     for path in world.glob("caption_*.tsv"):  # the images of the splits
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    write_codes(str(tmp_path), COUNTS, 64, 1, "jpeg", brightness, "brightness", drawings=40)
+    ShapesFolder(str(tmp_path), COUNTS).write_codes(brightness, "brightness", drawings=40)
     drawn, tested = rows(tmp_path / "image_gen_train.tsv"), rows(tmp_path / "image_gen_test.tsv")
     assert len(drawn) == COUNTS["train"] + 40 and len({row[0] for row in drawn}) == len(drawn)
     assert not {row[2] for row in drawn} & {row[2] for row in tested}
@@ -174,18 +173,12 @@ def test_further_scenes_to_draw_are_in_no_other_file_and_unlike_those_of_the_tes
 
 
 def test_another_tokenizer_makes_the_codes_anew_and_nothing_else(world):
-    write_codes(str(world), COUNTS, 64, 1, "jpeg", brightness, "brightness")
+    ShapesFolder(str(world), COUNTS).write_codes(brightness, "brightness")
     digests = {
         path.name: hashlib.sha256(path.read_bytes()).digest() for path in world.glob("*.tsv")
     }
-    write_codes(
-        str(world),
-        COUNTS,
-        64,
-        1,
-        "jpeg",
-        lambda images: [255 - grid for grid in brightness(images)],
-        "darkness",
+    ShapesFolder(str(world), COUNTS).write_codes(
+        lambda images: [255 - grid for grid in brightness(images)], "darkness"
     )
     changed = {
         path.name

@@ -7,18 +7,17 @@ from collections import Counter
 import pytest
 
 from ofa.synthetic import shapes as world
-from ofa.synthetic.shapes_expressions import SIDES, expressions
-from ofa.synthetic.shapes_questions import (
+from ofa.synthetic.shapes_language import ENGLISH, plural_of
+from ofa.synthetic.shapes_phrases import (
+    ANSWERS,
     KINDS,
     QUESTIONS_PER_SCENE,
-    answers,
+    SIDES,
     candidates,
     questions,
 )
 
-SINGULAR = {world.PLURALS.get(shape, f"{shape}s"): shape for shape in world.SHAPES} | {
-    "shapes": "shape"
-}
+SINGULAR = {plural_of(shape): shape for shape in world.SHAPES} | {"shapes": "shape"}
 
 
 @pytest.fixture(scope="module")
@@ -76,17 +75,17 @@ def test_an_independent_reading_of_every_possible_question_finds_the_same_answer
     for scene in scenes[:120]:
         for kind in KINDS:
             for question in candidates(scene, kind):
-                assert question.answer == expected_answer(scene, question.text), (
+                assert question.answer == expected_answer(scene, ENGLISH.ask(question)), (
                     scene.scene_id,
                     question,
                 )
-                assert question.answer in answers()
+                assert question.answer in ANSWERS
 
 
 def test_a_place_is_asked_for_only_if_it_is_clear(scenes):
     for scene in scenes:
         for question in candidates(scene, "place"):
-            (thing,) = meant(scene, question.text.removeprefix("where is the ").removesuffix("?"))
+            (thing,) = meant(scene, ENGLISH.phrase(question.about))
             assert all(abs(v - border) > 0.039 for v in thing.center for border in (1 / 3, 2 / 3))
 
 
@@ -96,7 +95,7 @@ def test_a_scene_is_always_asked_the_same_different_questions(scenes):
         assert asked == questions(scene)
         assert len(set(asked)) == len(asked) == QUESTIONS_PER_SCENE
         assert all(
-            len(question.text.split()) <= 10 and "&&" not in question.text for question in asked
+            len(text.split()) <= 10 and "&&" not in text for text, _ in ENGLISH.questions(scene)
         )
     assert questions(scenes[0]) != questions(world.make_scene(2, "train", 0))
 
@@ -108,7 +107,7 @@ def test_all_kinds_are_asked_and_no_answer_is_frequent(scenes):
         assert abs(100 * kinds[kind] / len(asked) - percent) < 6
     given = Counter(question.answer for question in asked)
     assert given.most_common(1)[0][1] < 0.12 * len(asked)
-    assert set(given) == set(answers())
+    assert set(given) == set(ANSWERS)
     assert abs(given["yes"] - given["no"]) < 0.2 * (given["yes"] + given["no"])
 
 
@@ -117,8 +116,8 @@ def test_the_question_alone_does_not_tell_the_answer(scenes):
     are asked more than once."""
     by_text: dict[str, Counter] = {}
     for scene in scenes:
-        for question in questions(scene):
-            by_text.setdefault(question.text, Counter())[question.answer] += 1
+        for text, answer in ENGLISH.questions(scene):
+            by_text.setdefault(text, Counter())[answer] += 1
     repeated = [counts for counts in by_text.values() if sum(counts.values()) >= 5]
     assert len(repeated) > 20
     assert sum(max(counts.values()) for counts in repeated) < 0.5 * sum(
@@ -128,22 +127,22 @@ def test_the_question_alone_does_not_tell_the_answer(scenes):
 
 def test_an_expression_means_exactly_the_thing_whose_box_it_gets(scenes):
     for scene in scenes:
-        found = expressions(scene)
+        found = ENGLISH.expressions(scene)
         for text, thing in found:
             assert meant(scene, text.removeprefix("the ")) == [thing]
         assert len({text for text, _ in found}) == len(found)
-        assert found == expressions(scene)
+        assert found == ENGLISH.expressions(scene)
 
 
 def test_nearly_every_thing_gets_an_expression_and_some_say_a_place(scenes):
-    texts = [text for scene in scenes for text, _ in expressions(scene)]
+    texts = [text for scene in scenes for text, _ in ENGLISH.expressions(scene)]
     assert 0.95 * sum(len(scene.things) for scene in scenes) < len(texts)
     placed = sum(text.endswith(tuple(SIDES)) for text in texts)
     assert 0.2 < placed / len(texts) < 0.45
 
 
 def test_no_constant_box_does_well(scenes):
-    boxes = [thing.box for scene in scenes for _, thing in expressions(scene)]
+    boxes = [thing.box for scene in scenes for _, thing in ENGLISH.expressions(scene)]
 
     def overlap(a, b):
         sides = [max(0.0, min(a[i + 2], b[i + 2]) - max(a[i], b[i])) for i in (0, 1)]
@@ -157,8 +156,8 @@ def test_no_constant_box_does_well(scenes):
 def test_answers_are_different_and_their_numbers_never_change():
     # Recorded when the questions were made: a model's answer set stays the same from version to
     # version.
-    assert len(set(answers())) == len(answers()) == 37
-    assert [answers()[i] for i in (0, 12, 20, 24, 28, 33, 35)] == [
+    assert len(set(ANSWERS)) == len(ENGLISH.answers()) == 37
+    assert [ENGLISH.answers()[i] for i in (0, 12, 20, 24, 28, 33, 35)] == [
         "red",
         "circle",
         "one",
