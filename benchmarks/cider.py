@@ -8,13 +8,14 @@ the best of all rounds counts, as other programs only ever slow a round down. Th
 agree to 1e-9.
 """
 
-import argparse
+import pickle
 import random
 import tempfile
-import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from frame import arguments, fastest, write_figures
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.cider.cider_scorer import CiderScorer, precook
 
@@ -50,14 +51,11 @@ def make_captions(images: int, seed: int = 0) -> tuple[dict, list[dict]]:
 
 
 def save_document_frequencies(gts: dict, folder: str) -> tuple[Path, dict]:
-    import pickle
-
-    frequency: dict = {}
+    frequency: Counter = Counter()
     for refs in gts.values():
-        for ngram in {ngram for ref in refs for ngram in precook(ref)}:
-            frequency[ngram] = frequency.get(ngram, 0.0) + 1
+        frequency.update({ngram for ref in refs for ngram in precook(ref)})
     path = Path(folder) / "words.p"
-    path.write_bytes(pickle.dumps({"ref_len": len(gts), "document_frequency": frequency}))
+    path.write_bytes(pickle.dumps({"ref_len": len(gts), "document_frequency": dict(frequency)}))
     return path, frequency
 
 
@@ -72,63 +70,43 @@ class PurePython(CiderScorer):
         self.document_frequency.update(self.given)
 
 
-def seconds(function) -> float:
-    start = time.process_time()
-    function()
-    return time.process_time() - start
+def pure_python(gts: dict, res: list[dict], frequency: dict) -> np.ndarray:
+    scorer = PurePython(frequency)
+    for row in res:
+        scorer += (row["caption"][0], gts[row["image_id"]])
+    return scorer.compute_score()[1]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--captions", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=10)
-    args = parser.parse_args()
+    args = arguments(__doc__, captions=500, rounds=10)
     gts, res = make_captions(args.captions)
     steps = [[row for row in res[i : i + 4] for _ in range(SAMPLES)] for i in range(0, len(res), 4)]
+    captions = {row["image_id"]: row["caption"] for row in res}
     with tempfile.TemporaryDirectory() as folder:
         path, frequency = save_document_frequencies(gts, folder)
         scorer = CiderD(df=path)
-    found = {}
 
-    def pure():
-        upstream = PurePython(frequency)
-        for row in res:
-            upstream += (row["caption"][0], gts[row["image_id"]])
-        found["pure"] = upstream.compute_score()[1]
-
-    def fresh():
+    def fresh() -> np.ndarray:
         scorer.references.clear()
-        found["ours"] = scorer.compute_score(gts, res)[1]
+        return scorer.compute_score(gts, res)[1]
 
-    def reward():
-        for step in steps:
-            scorer.compute_score(gts, step)
-
-    def pure_corpus():
-        found["pure corpus"] = Cider().compute_score(
-            gts, {row["image_id"]: row["caption"] for row in res}
-        )[1]
-
-    def corpus():
-        found["corpus"] = CiderD(df="corpus").compute_score(gts, res)[1]
-
-    work = {
-        "pure Python": (pure, len(res)),
-        "new references": (fresh, len(res)),
-        "known references": (lambda: scorer.compute_score(gts, res), len(res)),
-        "CIDEr optimization": (reward, SAMPLES * len(res)),
-        "pure Python, corpus": (pure_corpus, len(res)),
-        "corpus": (corpus, len(res)),
+    works = {
+        "pure Python": lambda: pure_python(gts, res, frequency),
+        "new references": fresh,
+        "known references": lambda: scorer.compute_score(gts, res)[1],
+        "CIDEr optimization": lambda: [scorer.compute_score(gts, step) for step in steps],
+        "pure Python, corpus": lambda: Cider().compute_score(gts, captions)[1],
+        "corpus": lambda: CiderD(df="corpus").compute_score(gts, res)[1],
     }
-    best = {name: 0.0 for name in work}
-    for _ in range(args.rounds):
-        for name, (function, captions) in work.items():
-            best[name] = max(best[name], captions / seconds(function))
-    np.testing.assert_allclose(found["ours"], found["pure"], atol=1e-9)
-    np.testing.assert_allclose(found["corpus"], found["pure corpus"], atol=1e-9)
-    for name, rate in best.items():
-        base = best["pure Python, corpus" if "corpus" in name else "pure Python"]
+    np.testing.assert_allclose(fresh(), works["pure Python"](), atol=1e-9)
+    np.testing.assert_allclose(works["corpus"](), works["pure Python, corpus"](), atol=1e-9)
+    _, times = fastest(works, args.rounds)
+    counts = dict.fromkeys(works, len(res)) | {"CIDEr optimization": SAMPLES * len(res)}
+    rates = {name: counts[name] / times[name] for name in works}
+    for name, rate in rates.items():
+        base = rates["pure Python, corpus" if "corpus" in name else "pure Python"]
         print(f"{name:20s} {rate:9.0f} captions/s {rate / base:6.1f} x")
+    write_figures(args, rates)
 
 
 if __name__ == "__main__":

@@ -10,63 +10,44 @@
 3. photos with decoding: rows/s by one process and by ``--jobs``
 """
 
-import argparse
 import base64
-import json
 import random
-import shutil
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
+from frame import arguments, fastest, photo_fields, print_figures, read_all, seconds
 
 from ofa.doctor.rule import Settings
 from ofa.doctor.scan import scan
 from ofa.doctor.schemas import codes_of, schemas
 
 SMALL = base64.b64encode(random.Random(0).randbytes(3000)).decode()
+ANSWERS = "0.6|!+no&&1.0|!+yes&&0.3|!+a table"
 WORDS = "what is the color of this big round table by the left window near a small dog".split()
-
-
-def seconds(function: Callable, *arguments) -> float:
-    start = time.perf_counter()
-    function(*arguments)
-    return time.perf_counter() - start
 
 
 def sentence(i: int, count: int = 8) -> str:
     return " ".join(WORDS[(i * 7 + k * k) % len(WORDS)] for k in range(count))
 
 
-ROWS: dict[str, Callable[[int], list[str]]] = {
-    "vqa_gen": lambda i: [
-        str(i),
-        str(i // 3),
-        sentence(i),
-        "0.6|!+no&&1.0|!+yes&&0.3|!+a table",
-        "dog&&table",
-        SMALL,
-    ],
-    "refcoco": lambda i: [
-        f"{i}_0",
-        str(i),
-        sentence(i, 4),
-        f"{i % 90}.5,2.25,{100 + i % 90},200.75",
-        SMALL,
-    ],
-    "caption": lambda i: [f"{i}_0", str(i), sentence(i, 11), "", SMALL],
-    "text": lambda i: [str(i), sentence(i, 40)],
-    "image_gen": lambda i: [
-        str(i),
-        " ".join(str((i + 37 * k) % 8192) for k in range(1024)),
-        sentence(i),
-    ],
+def image_codes(i: int) -> str:
+    return " ".join(str((i + 37 * k) % 8192) for k in range(1024))
+
+
+ROWS: dict[str, Callable[[int], str]] = {
+    "vqa_gen": lambda i: f"{i}\t{i // 3}\t{sentence(i)}\t{ANSWERS}\tdog&&table\t{SMALL}\n",
+    "refcoco": lambda i: f"{i}_0\t{i}\t{sentence(i, 4)}\t{i % 90}.5,2.25,200,200.75\t{SMALL}\n",
+    "caption": lambda i: f"{i}_0\t{i}\t{sentence(i, 11)}\t\t{SMALL}\n",
+    "text": lambda i: f"{i}\t{sentence(i, 40)}\n",
+    "image_gen": lambda i: f"{i}\t{image_codes(i)}\t{sentence(i)}\n",
 }
 
 
-def write(path: Path, count: int, row: Callable[[int], list[str]]) -> Path:
+def write(path: Path, count: int, row: Callable[[int], str]) -> Path:
     with open(path, "w") as file:
-        file.writelines("\t".join(row(i)) + "\n" for i in range(count))
+        file.writelines(map(row, range(count)))
     return path
 
 
@@ -87,10 +68,10 @@ def measure_rules(folder: Path, rows: int, jobs: int) -> dict[str, float]:
     figures = {}
     for task, row in ROWS.items():
         path = write(folder / f"{task}.tsv", rows, row)
-        seconds(check, path, task, 1)  # the index, and a warm page cache
-        before, wall = time.process_time(), seconds(check, path, task, 1)
-        figures[f"{task}_rows_per_cpu_s"] = rows / (time.process_time() - before)
-        figures[f"{task}_rows_per_s"] = rows / wall
+        check(path, task, 1)  # the index, and a warm page cache
+        wall, cpu = fastest({"one": partial(check, path, task, 1)}, 1)
+        figures[f"{task}_rows_per_cpu_s"] = rows / cpu["one"]
+        figures[f"{task}_rows_per_s"] = rows / wall["one"]
         figures[f"{task}_rows_per_s_{jobs}_processes"] = rows / seconds(check, path, task, jobs)
         path.unlink()
     return figures
@@ -98,53 +79,31 @@ def measure_rules(folder: Path, rows: int, jobs: int) -> dict[str, float]:
 
 def measure_photos(folder: Path, photos: int, jobs: int) -> dict[str, float]:
     """Photo-sized rows without and with decoding."""
-    # not at the top: processes import this file, and torch would come with it
-    from tsv import photo_fields, read_all
-
-    fields = photo_fields(16)
-    path = write(
-        folder / "photos.tsv",
-        photos,
-        lambda i: [f"{i}_0", str(i), sentence(i), "", fields[i % len(fields)]],
-    )
+    fields, path = photo_fields(16), folder / "photos.tsv"
+    write(path, photos, lambda i: f"{i}_0\t{i}\t{sentence(i)}\t\t{fields[i % 16]}\n")
     size = path.stat().st_size / 1e6
     check(path, "caption", 1)
-    one = photos / seconds(check, path, "caption", 1, True)
+    one, several = (photos / seconds(check, path, "caption", count, True) for count in (1, jobs))
     return {
         "photo_mb_per_s_without_decoding": size / seconds(check, path, "caption", 1),
         "plain_read_mb_per_s": size / seconds(read_all, path),
         "decoded_photos_per_s": one,
-        f"decoded_photos_per_s_{jobs}_processes": (
-            photos / seconds(check, path, "caption", jobs, True)
-        ),
+        f"decoded_photos_per_s_{jobs}_processes": several,
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--rows", type=int, default=60_000, help="rows of each file without decoding"
+    args = arguments(
+        __doc__,
+        rows=(60_000, "rows of each file without decoding"),
+        photos=(2000, "photos decoded; fewer are not worth several processes"),
+        jobs=(2, "processes of the second measurement"),
+        folder=(str, "where to write the files, removed afterwards"),
     )
-    parser.add_argument(
-        "--photos",
-        type=int,
-        default=2000,
-        help="photos decoded; fewer are not worth several processes",
-    )
-    parser.add_argument("--jobs", type=int, default=2, help="processes of the second measurement")
-    parser.add_argument("--folder", help="where to write the files, removed afterwards")
-    parser.add_argument("--json", help="also write the figures to this file")
-    arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="ofa-doctor-", dir=arguments.folder))
-    try:
-        figures = measure_rules(folder, arguments.rows, arguments.jobs)
-        figures |= measure_photos(folder, arguments.photos, arguments.jobs)
-    finally:
-        shutil.rmtree(folder)
-    for name, value in figures.items():
-        print(f"{name:<42}{value:>12.0f}")
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(figures, indent=2) + "\n")
+    with tempfile.TemporaryDirectory(prefix="ofa-doctor-", dir=args.folder) as name:
+        figures = measure_rules(Path(name), args.rows, args.jobs)
+        figures |= measure_photos(Path(name), args.photos, args.jobs)
+    print_figures(args, figures, digits=0)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,16 @@ file
 3. reading: time of a sample (row, base64, decode, resize, normalize) over the same without the file
 """
 
-import argparse
 import base64
 import io
-import json
 import multiprocessing
-import shutil
+import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from frame import arguments, photo_fields, print_figures, read_all, seconds
 from PIL import Image
 
 from ofa.data.images import image_transform
@@ -28,35 +26,6 @@ from ofa.data.tsv import TsvFile
 from ofa.io.images import decode_image, to_rgb
 
 REPEATS = 5
-
-
-def photo_fields(count: int) -> list[str]:
-    """Fields as COCO has them: 640 x 480 JPEG of smooth shapes and noise, about 100 KB of
-    base64."""
-    random = np.random.default_rng(0)
-    fields = []
-    for _ in range(count):
-        small = Image.fromarray(random.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-        image = np.asarray(small.resize((640, 480), Image.Resampling.BICUBIC), dtype=np.int16)
-        noisy = np.clip(image + random.normal(0, 8, image.shape), 0, 255).astype(np.uint8)
-        file = io.BytesIO()
-        Image.fromarray(noisy).save(file, "JPEG", quality=90)
-        fields.append(base64.b64encode(file.getvalue()).decode())
-    return fields
-
-
-def seconds(function, *arguments) -> float:
-    start = time.perf_counter()
-    function(*arguments)
-    return time.perf_counter() - start
-
-
-def read_all(path: Path) -> None:
-    """Plain sequential read, the floor of indexing."""
-    buffer = bytearray(8 << 20)
-    with open(path, "rb", buffering=0) as file:
-        while file.readinto(buffer):
-            pass
 
 
 def measure_index(folder: Path, megabytes: int, fields: list[str]) -> dict[str, float]:
@@ -79,16 +48,13 @@ def measure_index(folder: Path, megabytes: int, fields: list[str]) -> dict[str, 
 def measure_opening(folder: Path, rows: int) -> dict[str, float]:
     """Opening a file of ``rows`` short rows, once indexed."""
     path = folder / "short.tsv"
-    with open(path, "w") as file:
-        file.writelines(
-            f"{row}\timg{row}\ta dog on a beach with a red ball\n" for row in range(rows)
-        )
-    size = path.stat().st_size / 1e6
+    text = "a dog on a beach with a red ball"
+    path.write_text("".join(f"{row}\timg{row}\t{text}\n" for row in range(rows)))
     first = seconds(TsvFile, path)
     opening = [seconds(lambda: TsvFile(path)[-1]) for _ in range(REPEATS)]
     return {
-        "short_rows_first_index_mb_per_s": size / first,
-        "opening_ms": 1000 * float(np.median(opening)),
+        "short_rows_first_index_mb_per_s": path.stat().st_size / 1e6 / first,
+        "opening_ms": 1000 * statistics.median(opening),
     }
 
 
@@ -102,16 +68,17 @@ def measure_reading(folder: Path, fields: list[str], samples: int) -> dict[str, 
     rows, transform = TsvFile(folder / "images.tsv", "0,4,2"), image_transform(384)
     order = np.random.default_rng(1).integers(0, len(rows), samples).tolist()
 
-    def through_file(chosen=order):
+    def through_file(chosen: list[int] = order) -> None:
         for row in chosen:
             transform(decode_image(rows[row][1], rows.where(row)))
 
-    def in_memory():
+    def in_memory() -> None:
         for row in order:
             data = base64.urlsafe_b64decode(fields[row % len(fields)])
             transform(to_rgb(Image.open(io.BytesIO(data))))
 
-    def with_workers():
+    def with_workers() -> None:
+        fork = multiprocessing.get_context("fork")
         workers = [fork.Process(target=through_file, args=(order[part::2],)) for part in range(2)]
         for worker in workers:
             worker.start()
@@ -119,42 +86,33 @@ def measure_reading(folder: Path, fields: list[str], samples: int) -> dict[str, 
             worker.join()
 
     torch.set_num_threads(1)
-    fork = multiprocessing.get_context("fork")
     through_file(), in_memory()
     times = [
-        (seconds(through_file), seconds(in_memory), seconds(with_workers)) for _ in range(REPEATS)
+        [seconds(work) for work in (through_file, in_memory, with_workers)] for _ in range(REPEATS)
     ]
-    ours, floor, _ = (
-        float(np.median(column)) / samples * 1000 for column in zip(*times, strict=True)
-    )
+    ours, floor, _ = (1000 * statistics.median(column) / samples for column in zip(*times))
     return {
         "sample_ms": ours,
         "sample_floor_ms": floor,
-        "sample_ratio": float(np.median([a / b for a, b, _ in times])),
-        "two_workers_speedup": float(np.median([a / c for a, _, c in times])),
+        "sample_ratio": statistics.median(a / b for a, b, _ in times),
+        "two_workers_speedup": statistics.median(a / c for a, _, c in times),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the short file")
-    parser.add_argument("--megabytes", type=int, default=1024, help="size of the file with images")
-    parser.add_argument("--samples", type=int, default=200, help="samples read")
-    parser.add_argument("--folder", help="where to write the files, removed afterwards")
-    parser.add_argument("--json", help="also write the figures to this file")
-    arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="ofa-tsv-", dir=arguments.folder))
-    try:
-        fields = photo_fields(32)
-        figures = measure_index(folder, arguments.megabytes, fields)
-        figures |= measure_opening(folder, arguments.rows)
-        figures |= measure_reading(folder, fields, arguments.samples)
-    finally:
-        shutil.rmtree(folder)
-    for name, value in figures.items():
-        print(f"{name:<32}{value:>10.2f}")
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(figures, indent=2) + "\n")
+    args = arguments(
+        __doc__,
+        rows=(1_000_000, "rows of the short file"),
+        megabytes=(1024, "size of the file with images"),
+        samples=(200, "samples read"),
+        folder=(str, "where to write the files, removed afterwards"),
+    )
+    with tempfile.TemporaryDirectory(prefix="ofa-tsv-", dir=args.folder) as name:
+        folder, fields = Path(name), photo_fields(32)
+        figures = measure_index(folder, args.megabytes, fields)
+        figures |= measure_opening(folder, args.rows)
+        figures |= measure_reading(folder, fields, args.samples)
+    print_figures(args, figures, digits=2)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ COMMANDS = {
         "image-scores": ("image_scores", "FID and Inception score of a folder of images"),
     },
     "train": {
+        "quickstart": ("quickstart", "watch it learn: from nothing to a scored page, in minutes"),
         "checkpoint": ("checkpoint", "show, average, strip, merge or compare checkpoints"),
         "convert": ("convert", "convert checkpoints between projects, with proof"),
     },

@@ -120,16 +120,12 @@ def test_a_second_call_of_quickstart_finishes_at_once(run):
 
 
 def test_learning_curves_are_those_of_the_runs(run, monkeypatch):
-    import importlib.util
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import learning_curves
 
-    spec = importlib.util.spec_from_file_location(
-        "learning_curves", ROOT / "benchmarks/learning_curves.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     for name, value in TOY.items():
         monkeypatch.setenv(name, value)
-    found = module.run(1, run, [])
+    found = learning_curves.run(1, run, [])
     assert [update for update, _ in found["stage1"]] == [2, 4] and [
         update for update, _ in found["stage2"]
     ] == [2]

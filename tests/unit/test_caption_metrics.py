@@ -181,6 +181,7 @@ def test_missing_java_and_missing_parser_are_explained(monkeypatch):
 
 def test_the_benchmark_runs_and_agrees_with_pycocoevalcap(monkeypatch, capsys):
     script = Path(__file__).parents[2] / "benchmarks" / "cider.py"
+    monkeypatch.syspath_prepend(script.parent)
     monkeypatch.setattr(sys, "argv", [str(script), "--captions", "8", "--rounds", "1"])
     runpy.run_path(str(script), run_name="__main__")
     assert capsys.readouterr().out.count("captions/s") == 6

@@ -143,10 +143,9 @@ def test_the_benchmark_finds_equal_scores(monkeypatch, capsys):
         "--prompt=3",
         "--part=20",
     ]
+    script = Path(__file__).resolve().parents[2] / "benchmarks/all_candidates.py"
     monkeypatch.setattr(sys, "argv", words)
-    runpy.run_path(
-        str(Path(__file__).resolve().parents[2] / "benchmarks/all_candidates.py"),
-        run_name="__main__",
-    )
+    monkeypatch.syspath_prepend(script.parent)
+    runpy.run_path(str(script), run_name="__main__")
     printed = capsys.readouterr().out
     assert float(printed.split("difference of a score")[1]) < 1e-4 and "ratio" in printed
