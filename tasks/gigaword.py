@@ -30,6 +30,7 @@ class GigawordOptions(GenerativeOptions):
     )
 
     def __post_init__(self):
+        super().__post_init__()
         if not 0 <= self.noise_ratio < 1:
             raise UserError(f"--noise-ratio: expected from 0 to below 1, found {self.noise_ratio}")
 

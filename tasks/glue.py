@@ -13,7 +13,7 @@ from typing import Optional
 
 from ofa.io.flags import option
 from ofa.metrics.accuracy import ClassFigures
-from ofa.task.answers import PROMPT_TYPES, answer_texts, answers_option, one_of
+from ofa.task.answers import PROMPT_TYPES, answer_texts, answers_option
 from ofa.task.columns import Column
 from ofa.task.prediction import named_result
 from ofa.task.task_spec import Example, RowContext, TaskOptions, TaskSpec, decode
@@ -30,12 +30,9 @@ class GlueOptions(TaskOptions):
     )
     prompt_type: str = option(
         "src",
-        "what the decoder is given: none, src (the source), prev_output (the source without"
-        " its end)",
+        "given to the decoder: nothing, the source, or the source without its end",
+        choices=PROMPT_TYPES,
     )
-
-    def __post_init__(self):
-        one_of("--prompt-type", self.prompt_type, PROMPT_TYPES)
 
 
 @dataclass

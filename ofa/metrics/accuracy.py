@@ -18,22 +18,16 @@ POSITIVE = "yes"
 
 @dataclass(frozen=True)
 class Accuracy(RowMeans):
-    """Metrics of a task whose rows have accepted answers (``ref_dict``), or one text as the target.
+    """Metrics of a task whose rows have accepted answers (``ref_dict``), or one text as the
+    target."""
 
-    Args:
-        name: of the figure. total, count: names of the counts, the summed credit and the number of
-            rows.
-        top: (name, k): another figure, what the best of the k best predictions earns.
-        digits: figures of validation are rounded to, as upstream.
-        title: what its curve is called.
-    """
-
-    name: str = "acc"
-    total: str = "_score_sum"
-    count: str = "_score_cnt"
+    name: str = "acc"  # of the figure
+    total: str = "_score_sum"  # name of the summed credit
+    count: str = "_score_cnt"  # name of the number of rows
+    # (name, k): another figure, what the best of the k best predictions earns
     top: tuple[str, int] | None = None
-    digits: int = 4
-    title: str = "validation accuracy"
+    digits: int = 4  # figures of validation are rounded to, as upstream
+    title: str = "validation accuracy"  # of its curve
 
     @property
     def means(self) -> tuple[Metric, ...]:

@@ -51,7 +51,7 @@ class AnswerOptions(TaskOptions):
     eval_print_samples: bool = option(False, "log one answer per validation batch")
 
     def __post_init__(self):
-        one_of("--val-inference-type", self.val_inference_type, INFERENCE_TYPES)
+        super().__post_init__()
         if self.valid_batch_size < 1:
             raise UserError(
                 f"--valid-batch-size: expected at least 1, found {self.valid_batch_size}"
@@ -67,15 +67,6 @@ class PromptedAnswerOptions(AnswerOptions):
         "given to the decoder: nothing, the source, or the source without its end",
         choices=PROMPT_TYPES,
     )
-
-    def __post_init__(self):
-        super().__post_init__()
-        one_of("--prompt-type", self.prompt_type, PROMPT_TYPES)
-
-
-def one_of(flag: str, value: Optional[str], known: Sequence[str]) -> None:
-    if value not in known:
-        raise UserError(f"{flag}: expected one of {', '.join(known)}, found {value!r}")
 
 
 def ranks_all(options: AnswerOptions, zero_shot: bool, **how: Any) -> Decoding:

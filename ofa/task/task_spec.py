@@ -20,7 +20,7 @@ A spec travels to worker processes, so it holds plain functions of a module, no 
 import random
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from PIL import Image
@@ -84,6 +84,13 @@ class TaskOptions:
     shuffle_buffer: Optional[int] = option(
         None, "samples of the shuffle buffer, if not 10000 for shards and 0 for TSV"
     )
+
+    def __post_init__(self):
+        for item in fields(self):
+            known, value = item.metadata.get("choices"), getattr(self, item.name)
+            if known and value not in known:
+                flag = item.name.replace("_", "-")
+                raise UserError(f"--{flag}: expected one of {', '.join(known)}, found {value!r}")
 
 
 @dataclass
@@ -274,54 +281,37 @@ class TaskMetrics:
 
 @dataclass(frozen=True)
 class Usage:
-    """How people meet a task besides training it.
+    """How people meet a task besides training it."""
 
-    Args:
-        verb: method of the Python API and what a request calls it; default: the task's name.
-        title, noun, about, button: on the page of ``ofa demo``; the noun also in sentences:
-            "trained for captions".
-        files: how the names of its data files begin, the usual one first; default: the task's name.
-        generation: generation options for a checkpoint that was not trained on the task, by
-            language (``en``, ``zh``).
-    """
-
-    verb: str = ""
-    title: str = ""
-    noun: str = ""
+    verb: str = ""  # method of the Python API, and of a request; default: the task's name
+    title: str = ""  # this and the next three are shown on the page of ``ofa demo``
+    noun: str = ""  # also in sentences: "trained for captions"
     about: str = ""
     button: str = "Ask"
-    files: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()  # how the names of its data files begin, the usual one first
     validation: str = "val"  # what the names of its files call the validation split
+    # by language (``en``, ``zh``), for a checkpoint that was not trained on the task
     generation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     taught_by: tuple[str, ...] = ()  # trainings that ask the same in the same words
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec(TsvSchema):
-    """The declaration of a task.
+    """The declaration of a task."""
 
-    Args:
-        name: ``--task NAME``; aliases: what else commands accept.
-        columns: of a row, in order; default_cols: ``--selected-cols`` when the flag is left out.
-        example: a row by column name -> what is asked and expected.
-        usage: verb, words on pages, file names.
-        options: the command-line options, a dataclass derived from ``TaskOptions``.
-        answers: options -> the texts that may be answered; None: anything may. Targets are then
-            learned among the answers (``constraint_masks``), generation follows their trie, and
-            they can be ranked.
-        decoding: (options, zero-shot?) -> how answers are decoded.
-        prediction: (hypothesis, its row, options) -> what it means.
-        result: (id, prediction) -> one entry of ``<subset>_predict.json``.
-        metrics: what is right, and how good predictions are.
-    """
-
+    # a row by column name -> what is asked and expected
     example: Callable[[Mapping[str, str], RowContext], Example]
-    aliases: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()  # of its name, that commands accept as well
     usage: Usage = Usage()
-    options: type[TaskOptions] = TaskOptions
+    options: type[TaskOptions] = TaskOptions  # of the command line
+    # options -> the texts that may be answered; None: anything may. Targets are then learned among
+    # the answers (``constraint_masks``), generation follows their trie, and they can be ranked.
     answers: Optional[Callable[[Any], Optional[Sequence[str]]]] = None
-    decoding: Callable[[Any, bool], Decoding] = decode
+    decoding: Callable[[Any, bool], Decoding] = decode  # (options, zero-shot?) -> how
+    # (hypothesis, its row, options) -> what it means
     prediction: Callable[[Hypothesis, BatchRow, Any], Prediction] = text_prediction
+    # (id, prediction) -> one entry of ``<subset>_predict.json``; words stand under one of the keys
+    # ``ofa.task.results.TEXTS``, for ``ofa report``
     result: Callable[[Any, Prediction], dict[str, Any]] = text_result
     metrics: TaskMetrics = TaskMetrics()
 

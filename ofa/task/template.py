@@ -51,12 +51,11 @@ NOT_PREDICTED = {
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of a column. Args: place: first character of the template that it takes, and the
-    one behind its last."""
+    """The place of a column."""
 
     kind: str
     column: str
-    place: tuple[int, int]
+    place: tuple[int, int]  # first character that it takes, and the one behind its last
 
 
 Token = tuple[tuple[int, int], str | Slot | None]  # place, and a text, a slot or (None) the arrow
@@ -64,18 +63,12 @@ Token = tuple[tuple[int, int], str | Slot | None]  # place, and a text, a slot o
 
 @dataclass(frozen=True)
 class Template:
-    """A parsed template.
+    """A parsed template."""
 
-    Args:
-        text: as it was given, but for runs of spaces.
-        images: their slots. source: the other slots and the texts, in order.
-        target: what is predicted.
-    """
-
-    text: str
+    text: str  # as it was given, but for runs of spaces
     images: tuple[Slot, ...]
-    source: tuple[str | Slot, ...]
-    target: Slot
+    source: tuple[str | Slot, ...]  # the other slots and the texts, in order
+    target: Slot  # what is predicted
 
     @property
     def slots(self) -> tuple[Slot, ...]:

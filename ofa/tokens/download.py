@@ -30,24 +30,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PublicFiles:
-    """A vocabulary that others publish.
+    """A vocabulary that others publish."""
 
-    Args:
-        name: of ``ofa vocab fetch``. title: for messages.
-        url: where its files lie. sums: file name -> sha256. kept_in: folder of a checkout of
-            upstream.
-        build: flags of ``ofa vocab build`` for one of its kind.
-        package: Python package that has all files but ``dict.txt`` in ``package_folder``; "": none.
-    """
-
-    name: str
-    title: str
-    url: str
-    sums: dict[str, str]
-    kept_in: str
-    build: str = ""
-    package: str = ""
-    package_folder: str = ""
+    name: str  # of ``ofa vocab fetch``
+    title: str  # for messages
+    url: str  # where its files lie
+    sums: dict[str, str]  # file name -> sha256
+    kept_in: str  # folder of a checkout of upstream
+    build: str = ""  # flags of ``ofa vocab build`` for one of its kind
+    package: str = ""  # Python package that has all files but ``dict.txt``, if there is one
+    package_folder: str = ""  # where it has them
 
     @property
     def install(self) -> str:

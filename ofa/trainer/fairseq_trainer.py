@@ -45,25 +45,18 @@ BOXES = ("w_resize_ratios", "h_resize_ratios", "region_coords")  # of a batch: m
 
 
 class OFATrainer(Trainer):
-    """Makes the updates of a training, and saves and restores all that it consists of.
+    """Makes the updates of a training, and saves and restores all that it consists of."""
 
-    Attributes:
-        resumes: this run continues the one whose checkpoint it loaded; the same command wrote it.
-        base: what checkpoints leave out (``ofa.trainer.fairseq_peft``); None: nothing.
-        training_data: what checkpoints tell of the training files
-            (``ofa.trainer.data_changes``).
-        epoch_loss: of the validation that a save on request follows, which does not get it.
-        saves: how often this run has been saved.
-    """
-
-    resumes = False
-    base: Optional[Base] = None
+    resumes = False  # the run whose checkpoint it loaded; the same command wrote it
+    base: Optional[Base] = None  # what checkpoints leave out (``ofa.trainer.fairseq_peft``)
+    # of the validation that a save on request follows, which does not get it
     epoch_loss: Optional[float] = None
-    saves = 0
+    saves = 0  # how often this run has been saved
 
     def __init__(self, cfg, task, model, criterion, quantizer=None):
         check_metric(cfg, task)
         super().__init__(cfg, task, model, criterion, quantizer)
+        # what checkpoints tell of the training files (``ofa.trainer.data_changes``)
         self.training_data: dict[str, Any] = {}
 
     # --- start and resume -----------------------------------------------------------------------
