@@ -181,11 +181,7 @@ def run_train(arguments: TrainOptions) -> int:
             " such as 64"
         )
     device = choose_device(arguments.device)
-    bf16 = has_bf16(device) if arguments.bf16 is None else arguments.bf16
-    if bf16:
-        require_bf16(device)
-    minutes = arguments.training["minutes"] or None
-    options = training.TrainingOptions(**{**arguments.training, "minutes": minutes, "bf16": bf16})
+    options = options_of_training(arguments, device)
     config = VQVAEConfig(num_codes=arguments.codes, width=arguments.width)
     out, done, begun = (Path(arguments.out, name) for name in ("", TOKENIZER, UNFINISHED))
     most = arguments.max_images
@@ -232,11 +228,18 @@ def run_train(arguments: TrainOptions) -> int:
     return 0
 
 
+def options_of_training(arguments: TrainOptions, device: Any) -> Any:
+    bf16 = has_bf16(device) if arguments.bf16 is None else arguments.bf16
+    if bf16:
+        require_bf16(device)
+    minutes = arguments.training["minutes"] or None
+    return training_options()(**{**arguments.training, "minutes": minutes, "bf16": bf16})
+
+
 SETTINGS = "purpose id_column text_column non_square image_format sample skip_broken".split()
 
 
 def run_encode(arguments: EncodeOptions) -> int:
-    from ofa.data.image_rows import open_images
     from ofa.inference.predictor import choose_device
     from ofa.io.image_files import file_state, name_broken
     from ofa.io.resumable import fingerprint
@@ -252,15 +255,7 @@ def run_encode(arguments: EncodeOptions) -> int:
             f"--code-image-size {size}: expected a multiple of {tokenizer.factor} pixels, which"
             f" have one code each; choose another, such as {usual}"
         )
-    images = open_images(arguments.images, arguments.image_column)
-    broken: list[str] = []
-    chosen: Sequence[int] = range(len(images))
-    if arguments.skip_broken:
-        chosen, broken = columns.readable(images, arguments.images)
-    if not chosen:
-        raise UserError(
-            f"{arguments.images}: expected images, found none that can be read ({broken[0]})"
-        )
+    images, chosen, broken = images_to_encode(arguments)
     settings = {name: getattr(arguments, name) for name in SETTINGS}
     files = images.files(), tokenizer_files(arguments.tokenizer)
     states = [[file_state(str(path)) for path in some] for some in files]
@@ -304,6 +299,22 @@ def run_encode(arguments: EncodeOptions) -> int:
         f" {entry['bytes'] / 1e6:.1f} MB"
     )
     return 0
+
+
+def images_to_encode(arguments: EncodeOptions) -> tuple[Any, Sequence[int], list[str]]:
+    """The images, numbers of those to encode, and messages about those that cannot be read."""
+    from ofa.data.image_rows import open_images
+    from ofa.prepare.image_code_columns import readable
+
+    images = open_images(arguments.images, arguments.image_column)
+    if not arguments.skip_broken:
+        return images, range(len(images)), []
+    chosen, broken = readable(images, arguments.images)
+    if not chosen:
+        raise UserError(
+            f"{arguments.images}: expected images, found none that can be read ({broken[0]})"
+        )
+    return images, chosen, broken
 
 
 def tokenizer_files(path: str) -> list[Path]:

@@ -18,12 +18,8 @@ CHINESE = re.compile(
 
 def plain_text(text: str) -> str:
     """Simplified characters, NFKC, lower case; spaces stay as they are."""
-    return unicodedata.normalize("NFKC", simplified(text)).lower()
-
-
-def simplified(text: str) -> str:
-    """Traditional Chinese characters and words in simplified ones."""
-    return text if text.isascii() else converter()(text, "zh-hans")
+    simplified = text if text.isascii() else converter()(text, "zh-hans")
+    return unicodedata.normalize("NFKC", simplified).lower()
 
 
 @functools.cache

@@ -310,8 +310,7 @@ class TaskSpec(TsvSchema):
     decoding: Callable[[Any, bool], Decoding] = decode  # (options, zero-shot?) -> how
     # (hypothesis, its row, options) -> what it means
     prediction: Callable[[Hypothesis, BatchRow, Any], Prediction] = text_prediction
-    # (id, prediction) -> one entry of ``<subset>_predict.json``; words stand under one of the keys
-    # ``ofa.task.results.TEXTS``, for ``ofa report``
+    # (id, prediction) -> one entry of ``<subset>_predict.json``
     result: Callable[[Any, Prediction], dict[str, Any]] = text_result
     metrics: TaskMetrics = TaskMetrics()
 

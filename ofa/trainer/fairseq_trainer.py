@@ -154,6 +154,7 @@ class OFATrainer(Trainer):
     # --- save -----------------------------------------------------------------------------------
 
     def consolidate_optimizer(self) -> None:
+        """Called by fairseq on every rank before the run is saved."""
         self.saves += 1
         super().consolidate_optimizer()
 
