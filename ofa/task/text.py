@@ -57,9 +57,9 @@ def caption_references(field: str, keep_punctuation: bool = False) -> list[str]:
 
 
 def clean_question(question: str, max_words: int | None = None) -> str:
-    """Question as the model reads it: ``"Is the Man's shirt RED"`` -> ``"is the man's shirt red"``.
-    Lower case, no leading punctuation, ``-`` and ``/`` become spaces, runs of spaces one; the first
-    ``max_words`` words. The question mark is the prompt's business."""
+    """Question as the model reads it: ``"Is the   Man's shirt RED"`` -> ``"is the man's shirt
+    red"``. Lower case, no leading punctuation, ``-`` and ``/`` become spaces, runs of spaces one;
+    the first ``max_words`` words. The question mark is the prompt's business."""
     text = question.lower().lstrip(_LEADING).translate(_TO_BLANK)
     return _cut_at_spaces(text, max_words)
 
