@@ -9,7 +9,6 @@ from operator import attrgetter
 from ofa.metrics.ptb import BRACKETS, character_tokenize
 from ofa.metrics.row_means import RowMeans, mean
 from ofa.task.chinese import is_chinese
-from ofa.task.constant_baseline import best_screened
 from ofa.task.prediction import BatchRow, Prediction
 
 NAMES = ("rouge1", "rouge2", "rougeL")
@@ -105,6 +104,7 @@ def rouge(summary: str, reference: str) -> dict[str, float]:
 
 
 class SummaryMetrics(RowMeans):
+    is_slow = True
     means = tuple(
         mean(f"{name}_f1", f"_{name}_f1_sum", "_rouge_cnt", attrgetter("eval_rouge"))
         for name in NAMES
@@ -119,17 +119,3 @@ class SummaryMetrics(RowMeans):
         found = [rouge(summary, text.lower().replace("1", "#")) for text in reference]
         best = max(found, key=lambda scores: scores["rougeL"])
         return {f"{name}_f1": best[name] for name in ("rougeL", "rouge1", "rouge2")}
-
-    def best_constant(
-        self, lines: Sequence[str], references: Sequence[Sequence[str]]
-    ) -> tuple[str, dict[str, float]]:
-        """The line that has the best ROUGE-L as the summary of every row, and its scores."""
-
-        def scores(line: str, rows: int) -> dict[str, float]:
-            return self.final_scores([Prediction(line)] * rows, references[:rows]).overall
-
-        def rouge_l(line: str, rows: int) -> float:
-            return scores(line, rows)["rougeL_f1"]
-
-        best = best_screened(lines, len(references), rouge_l)
-        return best, scores(best, len(references))

@@ -28,6 +28,7 @@ from PIL import Image
 from ofa.errors import UserError, place
 from ofa.io.flags import option
 from ofa.task.columns import TsvSchema
+from ofa.task.constant_baseline import SCREENED_ON, best_screened
 from ofa.task.prediction import (
     BatchRow,
     Hypothesis,
@@ -236,6 +237,7 @@ class Scores:
 class TaskMetrics:
     """What is right, and how good predictions are. This class scores nothing."""
 
+    is_slow = False  # constant answers are tried on a few rows first
     # what sampled predictions earn when they are optimized (``--scst``); None: CIDEr-D, as captions
     reward: Optional[Callable[[Sequence[Prediction], Sequence[BatchRow]], list[float]]] = None
 
@@ -270,13 +272,16 @@ class TaskMetrics:
     ) -> tuple[str, dict[str, float]]:
         """The line that answers all rows best, and its scores. Args: references:
         ``TaskSpec.row_references`` of each row."""
-        found = {
-            line: self.final_scores([self.constant(line)] * len(references), references).overall
-            for line in lines
-        }
-        leading = next(iter(found[lines[0]]))
-        best = max(lines, key=lambda line: found[line][leading])
-        return best, found[best]
+
+        def scores(line: str, rows: int) -> dict[str, float]:
+            return self.final_scores([self.constant(line)] * rows, references[:rows]).overall
+
+        def leading(line: str, rows: int) -> float:
+            return next(iter(scores(line, rows).values()))
+
+        rows = len(references)
+        best = best_screened(lines, rows, leading, SCREENED_ON if self.is_slow else rows)
+        return best, scores(best, rows)
 
 
 @dataclass(frozen=True)
