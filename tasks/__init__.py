@@ -30,10 +30,9 @@ def declared_specs() -> list[TaskSpec]:
     specs = []
     for owner, module in own_modules():
         for spec in _specs_in(module):
-            if spec.name in owners:
+            if other := owners.get(spec.name):
                 raise UserError(
-                    f"{owner}: task '{spec.name}' is already declared by {owners[spec.name]}; give"
-                    " one of them another name"
+                    f"{owner}: task '{spec.name}' is already declared by {other}; rename one"
                 )
             owners[spec.name] = owner
             specs.append(spec)

@@ -30,15 +30,9 @@ class CaptionOptions(SampledOptions):
     eval_bleu: bool = option(False, "validate with corpus BLEU (0 to 100)")
     eval_cider: bool = option(False, "validate with CIDEr-D")
     eval_cider_cached_tokens: Optional[str] = option(
-        None,
-        "file with document frequencies for CIDEr-D (coco-valid-words.p); "
-        "default: those of the references of the validation file",
+        None, "document frequencies for CIDEr-D, if not those of the validation file"
     )
-    keep_punctuation: bool = option(
-        False,
-        "learn and generate captions with their punctuation; as upstream ASCII"
-        " punctuation is removed otherwise",
-    )
+    keep_punctuation: bool = option(False, "learn and generate captions with their punctuation")
 
 
 def caption_example(row: Mapping[str, str], context: RowContext) -> Example:
@@ -70,8 +64,7 @@ def caption_example(row: Mapping[str, str], context: RowContext) -> Example:
 
 
 def clean_prediction(hypothesis: Hypothesis, row: BatchRow, options: CaptionOptions) -> Prediction:
-    """A generated caption as it is scored and written. Characters that the vocabulary does not
-    know cannot be written."""
+    """A generated caption as it is scored and written, without unknown characters."""
     text = hypothesis.text.replace(UNKNOWN, "")
     text = text.strip() if options.keep_punctuation else remove_punctuation(text)
     return Prediction(text, hypothesis.score)

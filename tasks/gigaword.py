@@ -26,7 +26,7 @@ class GigawordOptions(GenerativeOptions):
 
     eval_rouge: bool = option(False, "validate with ROUGE-1, ROUGE-2 and ROUGE-L (F1, 0 to 1)")
     noise_ratio: float = option(
-        0.0, "part of the tokens that the decoder reads in training, replaced by others by chance"
+        0.0, "part of the tokens that the decoder reads, replaced by chance"
     )
 
     def __post_init__(self):

@@ -11,28 +11,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Optional
 
-from ofa.io.flags import option
 from ofa.metrics.accuracy import ClassFigures
-from ofa.task.answers import PROMPT_TYPES, answer_texts, answers_option
+from ofa.task.answers import LabelOptions, answer_texts, answers_option, prompt_type_option
 from ofa.task.columns import Column
 from ofa.task.prediction import named_result
-from ofa.task.task_spec import Example, RowContext, TaskOptions, TaskSpec, decode
+from ofa.task.task_spec import Example, RowContext, TaskSpec, decode
 from ofa.task.text import truncate_words
 
 
 @dataclass
-class GlueOptions(TaskOptions):
+class GlueOptions(LabelOptions):
     """Options of a GLUE task."""
 
     ans2label_dict: Optional[str] = answers_option('{"no": 0, "yes": 1}')
-    ans2label_file: Optional[str] = option(
-        None, "file of the answers, {text: number} as pickle or JSON"
-    )
-    prompt_type: str = option(
-        "src",
-        "given to the decoder: nothing, the source, or the source without its end",
-        choices=PROMPT_TYPES,
-    )
+    prompt_type: str = prompt_type_option("src")
 
 
 @dataclass
@@ -64,16 +56,11 @@ POSITIVE = ' is the sentiment of text " {text} " positive or negative?'
 def glue_example(
     row: Mapping[str, str], context: RowContext, prompt: str, answers: Mapping[str, str]
 ) -> Example:
-    """A row; of evaluation splits it may have no label, and then the texts are as they are: a
-    test row needs an answer."""
+    """A row; of evaluation splits it may have no label, and then its texts may be empty."""
     label, options, names = row["label"].strip(), context.options, texts_of(prompt)
     if label not in answers and (label or context.training):
-        raise context.error(
-            f"one of the labels {', '.join(answers)}",
-            repr(label[:60]),
-            "is --selected-cols right, or is it a file of another task? (ofa prepare glue makes"
-            " the files)",
-        )
+        remedy = "is --selected-cols right, and is it a file of ofa prepare glue for this task?"
+        raise context.error(f"one of the labels {', '.join(answers)}", repr(label[:60]), remedy)
     empty = [name for name in names if not row[name].strip()]
     if empty and label:
         raise context.error(f"words in the column '{empty[0]}'", "an empty text")

@@ -41,8 +41,7 @@ def image_classify_example(row: Mapping[str, str], context: RowContext) -> Examp
 
 
 def result_row(row_id: Any, answer: Prediction) -> dict[str, Any]:
-    """One entry of the result file; the next best classes beside it, so that the file alone can
-    be scored."""
+    """One entry of the result file, with the next best classes: the file alone can be scored."""
     entry = {"uniq_id": int(row_id), "answer": answer.text}
     if answer.others:
         entry["others"] = [{"answer": other.text} for other in answer.others]

@@ -56,22 +56,15 @@ class DrawingOptions(SampledOptions):
         choices=CLIP_METHODS,
     )
     image_tokenizer: Optional[str] = option(
-        None,
-        "what makes images of codes: a tokenizer.pt, or a folder with model.yaml and last.ckpt",
+        None, "makes images: tokenizer.pt, or folder of a VQGAN"
     )
-    vqgan_model_path: Optional[str] = option(
-        None, "last.ckpt of a VQGAN, another way to name --image-tokenizer"
-    )
+    vqgan_model_path: Optional[str] = option(None, "last.ckpt of a VQGAN, as --image-tokenizer")
     vqgan_config_path: Optional[str] = option(None, "model.yaml of --vqgan-model-path")
     clip_model_path: Optional[str] = option(
-        None, "weights of CLIP (ViT-B-16.pt), which says how well image and text fit"
+        None, "weights of CLIP (ViT-B-16.pt), which rank images"
     )
-    image_text_scorer: Optional[str] = option(
-        None, "MODULE:CLASS with a method score(images, texts), instead of CLIP"
-    )
-    gen_images_path: Optional[str] = option(
-        None, "folder for the images of 'ofa evaluate' (all_results, top1)"
-    )
+    image_text_scorer: Optional[str] = option(None, "MODULE:CLASS with score(), instead of CLIP")
+    gen_images_path: Optional[str] = option(None, "folder for the images of 'ofa evaluate'")
 
 
 def num_codes(options: Any) -> int:
@@ -79,8 +72,7 @@ def num_codes(options: Any) -> int:
 
 
 def drawing_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row of the files of text to image. Rows without codes cannot be learned; elsewhere zeros
-    stand for them."""
+    """A row. One without codes cannot be learned; elsewhere zeros stand for them."""
     import torch
 
     options = context.options

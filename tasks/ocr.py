@@ -24,9 +24,7 @@ PROMPTS = {"en": " what are the texts on the image?", "zh": "图片上的文字�
 class OcrOptions(GenerativeOptions):
     """Options of text recognition."""
 
-    is_document: bool = option(
-        False, "images are long lines of a document, which are shown as four short ones"
-    )
+    is_document: bool = option(False, "images are long lines, which are shown as four short ones")
 
 
 def ocr_example(row: Mapping[str, str], context: RowContext) -> Example:

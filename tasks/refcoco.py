@@ -58,8 +58,7 @@ class GroundingOptions(SampledOptions, BoxOptions):
 
 
 def box_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row of the grounding files. Only what is not learned may have an empty box; it is not
-    scored."""
+    """A row. Only what is not learned may have an empty box; it is not scored."""
     import torch
 
     options = context.options
@@ -91,13 +90,11 @@ def ratios_of(image: Image.Image, options: TaskOptions) -> dict[str, "torch.Tens
 def box_symbols(
     box: Sequence[float], image_size: tuple[int, int], options: GroundingOptions, where: str = ""
 ) -> Symbols:
-    """Four location bins of a box in pixels. Raises: UserError with ``where`` if it is not in
-    its image."""
+    """Four bins of a box in pixels. Raises: UserError with ``where`` if it is not in its image."""
     if options.patch_image_size > options.max_image_size:
         raise UserError(
             f"--patch-image-size {options.patch_image_size}: expects at most --max-image-size"
-            f" ({options.max_image_size}), or the last bins would stand for many places; raise"
-            " --max-image-size"
+            f" ({options.max_image_size}), or the last bins would stand for many places; raise it"
         )
     if image_size == UNSEEN:
         return Symbols("")

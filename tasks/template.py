@@ -96,8 +96,8 @@ class TemplateRow:
     def filled(self, kind: str, column: str) -> str:
         if not self.row[column].strip():
             raise UserError(
-                f"{self.where}: expects {kind} in the column '{column}', found an empty field; fill"
-                " it in or remove the row"
+                f"{self.where}: expects {kind} in the column '{column}', found none; fill it in or"
+                " remove the row"
             )
         return self.row[column]
 
@@ -121,8 +121,7 @@ class TemplateRow:
         ]
 
     def boxes(self, slot: Slot, field: str) -> list[str]:
-        """The symbols of each box, and of ``boxes`` its name: ``[<bin_1> <bin_2> ..., " dog",
-        ...]``."""
+        """``[<bin_1> <bin_2> ..., " dog", ...]``: each box, and of ``boxes`` its name."""
         size, where = self.images[0].size, self.where
         if slot.kind == "box":
             return [refcoco.box_symbols(parse_box(field, where), size, self.options, where)]
@@ -141,8 +140,7 @@ class TemplateRow:
             if self.choices and text and text not in self.choices:
                 raise UserError(
                     f"{self.where}: expects one of the choices ({', '.join(self.choices)}) in the"
-                    f" column '{slot.column}', found {text[:60]!r}; correct it or add it to the"
-                    " choices"
+                    f" column '{slot.column}', found {text[:60]!r}; correct it, or add it there"
                 )
             return f" {text}" if text else "", {"ref_dict": {text: 1.0} if text else {}}
         symbols = self.boxes(slot, field) if known else []
@@ -222,8 +220,7 @@ class TemplateSpec(TaskSpec):
 
 @lru_cache(maxsize=64)
 def template_spec(text: str, where: str = f"--{NAME}") -> TaskSpec:
-    """The declaration of the task that a line describes. Raises: UserError beginning with ``where``
-    that shows a mistake in it."""
+    """The task that a line describes. Raises: UserError that begins with ``where``."""
     template = parse_template(text, where)
     # choices are several texts, and a label that is one of them is of no set
     kinds = {"choices": "texts", "label": "text" if template.choices else "label"}

@@ -76,8 +76,7 @@ def answers(options: VqaOptions) -> Optional[list[str]]:
 
 
 def decoding(options: VqaOptions, zero_shot: bool) -> Decoding:
-    """A model that never saw the set of answers generates freely; else as
-    ``--val-inference-type`` says."""
+    """A model that never saw the set of answers generates freely."""
     if zero_shot:
         return Decoding(constrained=False, zero_shot=True)
     if not options.unconstrained_training:

@@ -40,9 +40,7 @@ class ImagesOptions(TokenizerDevice):
     images: str = option(
         help="a TSV with an image column, or a folder of image files", metavar="TSV|DIR"
     )
-    image_column: int | None = option(
-        None, "column of the images, from 0, if not the first that holds one"
-    )
+    image_column: int | None = option(None, "column of the images, from 0, if not the first")
     skip_broken: bool = option(False, "skip images that cannot be read instead of stopping")
 
 
@@ -69,9 +67,7 @@ class TrainOptions(ImagesOptions, OverwriteOptions):
     training: dict[str, Any] = options_of(
         training_options, "minutes", "updates", "batch_size", "lr", "seed", defaults=True
     )
-    bf16: bool | None = option(
-        None, "compute in bfloat16, if not as the processor has instructions for it"
-    )
+    bf16: bool | None = option(None, "compute in bfloat16 (default: where the processor can)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,19 +78,15 @@ class EncodeOptions(ImagesOptions):
     purpose: Literal["generation", "pretraining"] = option(help="file to write", flag="--for")
     out: str = option(help="file to write")
     code_image_size: int | None = option(
-        None, "side in pixels of the encoded square, if not 256 (pretraining: 128)"
+        None, "side of the encoded square, if not 256 (pretraining: 128)"
     )
     id_column: int = option(0, "column of the ids")
     text_column: int = option(2, "column of the captions, for generation")
     non_square: Literal["crop", "squash", "refuse"] = option(
         "crop", "images that are not square: keep the center, give up the aspect, or stop"
     )
-    image_format: Literal["jpeg", "png"] = option(
-        "jpeg", "format of images that are resized for pretraining"
-    )
-    sample: int | None = option(
-        None, "sample the codes of a GumbelVQ with this seed, not the likeliest"
-    )
+    image_format: Literal["jpeg", "png"] = option("jpeg", "of images resized for pretraining")
+    sample: int | None = option(None, "seed to sample the codes of a GumbelVQ with")
     batch_size: int = option(16, "images at a time", least=1)
 
 
@@ -107,9 +99,7 @@ class DecodeOptions(TokenizerDevice):
     )
     tokenizer: str = option(help=KINDS)
     out: str = option(help="folder to write")
-    code_column: int | None = option(
-        None, "column of the codes, from 0, if not the first that holds codes"
-    )
+    code_column: int | None = option(None, "column of the codes, from 0, if not the first")
     id_column: int = option(0, "column of the ids")
     text_column: int | None = option(None, "column of the captions, for the manifest")
     grid: tuple[int, int] | None = option(
@@ -177,8 +167,7 @@ def run_train(arguments: TrainOptions) -> int:
 
     if arguments.size < 16 or arguments.size % VQVAE.factor:
         raise UserError(
-            f"--size {arguments.size}: expected a multiple of {VQVAE.factor} from 16 on; choose one"
-            " such as 64"
+            f"--size {arguments.size}: expected a multiple of {VQVAE.factor} from 16 on, such as 64"
         )
     device = choose_device(arguments.device)
     options = options_of_training(arguments, device)

@@ -17,9 +17,7 @@ EXAMPLE = " What does the image describe? A café, 2 dogs & 你好 🔥"
 class BuildOptions(OverwriteOptions):
     """Texts to learn from, and the folder to write."""
 
-    bert: bool = option(
-        False, "a BERT vocabulary as of the Chinese models; prompts are Chinese then"
-    )
+    bert: bool = option(False, "a BERT vocabulary as of the Chinese models, Chinese prompts")
     text: tuple[str, ...] = option((), "UTF-8 files, one sentence per line")
     tsv: tuple[str, ...] = option((), "TSV files; takes --column")
     column: int | None = option(None, "column of the TSV files, from 0 (captions: 2)")

@@ -18,8 +18,7 @@ POSITIVE = "yes"
 
 @dataclass(frozen=True)
 class Accuracy(RowMeans):
-    """Metrics of a task whose rows have accepted answers (``ref_dict``), or one text as the
-    target."""
+    """Metrics of rows with accepted answers (``ref_dict``), or with one text as the target."""
 
     name: str = "acc"  # of the figure
     total: str = "_score_sum"  # name of the summed credit
@@ -57,8 +56,7 @@ class Accuracy(RowMeans):
 
 @dataclass(frozen=True)
 class ClassFigures(Accuracy):
-    """Metrics of a task with few answers. Args: second: ``F1`` or ``mcc`` of ``yes`` beside the
-    accuracy; "": none."""
+    """Args: second: ``F1`` or ``mcc`` of ``yes`` beside the accuracy; "": none."""
 
     second: str = ""
 

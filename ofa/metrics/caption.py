@@ -20,8 +20,7 @@ DEFAULT_NAMES = ("CIDEr", *BLEU_ORDERS, "ROUGE-L")
 
 
 def by_row(gts: dict, res: list[dict]) -> tuple[dict, dict]:
-    """References and hypothesis by the number of the result, as pycocoevalcap takes one result
-    per key."""
+    """References and hypothesis by the number of the result, as pycocoevalcap takes them."""
     check_captions(gts, res)
     if not res:
         raise UserError("there are no captions to score")
@@ -78,8 +77,7 @@ class Meteor:
 
 
 class Spice:
-    """SPICE 1.0; a Java program that needs a parser which pycocoevalcap downloads. Raises
-    UserError where it cannot run."""
+    """SPICE 1.0, a Java program with a parser that pycocoevalcap downloads. Raises: UserError."""
 
     PARSER = "stanford-corenlp-3.6.0.jar"
 
@@ -109,8 +107,7 @@ class Spice:
 def require_java(what: str) -> None:
     if shutil.which("java") is None:
         raise UserError(
-            f"{what} is a Java program and there is no 'java' here; install a Java runtime, e.g."
-            " default-jre"
+            f"{what} is a Java program, found no 'java'; install a runtime such as default-jre"
         )
 
 

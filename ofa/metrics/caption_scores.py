@@ -1,5 +1,4 @@
-"""How good captions are: in validation, as the COCO caption server computes it, and the best answer
-that looks at no image."""
+"""How good captions are: in validation, as on the COCO server, and the best constant one."""
 
 import logging
 import re

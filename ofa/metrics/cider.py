@@ -163,8 +163,7 @@ class InverseFrequencies:
 
 
 def hash_words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of the words of all texts, one text after the other, and the number of words of
-    each."""
+    """Hashes of the words of all texts, one after the other, and the number of words of each."""
     split = [text.split() for text in texts]
     lengths = np.fromiter(map(len, split), np.int64, len(split))
     return hashes(chain.from_iterable(split), int(lengths.sum())), lengths
@@ -231,9 +230,9 @@ def check_captions(gts: dict, res: list[dict]) -> None:
             raise UserError(
                 f"result {row}: 'caption' expects a list of one string, found {result['caption']!r}"
             )
-        refs = gts.get(result["image_id"])
+        image = result["image_id"]
+        refs = gts.get(image)
         if not refs or isinstance(refs, str):
             raise UserError(
-                f"result {row}: image {result['image_id']!r} needs a list of references, found"
-                f" {refs!r}"
+                f"result {row}: image {image!r} needs a list of references, found {refs!r}"
             )

@@ -76,8 +76,7 @@ class ClipScorer:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
-    """The state dict of a file, and whether it is one of OpenAI's networks. Nothing in the file
-    is executed. Raises: UserError."""
+    """The state dict of a file, and whether it is OpenAI's. Runs nothing. Raises: UserError."""
     check_weights(path)
     try:
         weights = load_checkpoint(path)
@@ -101,8 +100,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
 
 
 def check_weights(path: Path) -> None:
-    """What can be said before anything is loaded. Raises: UserError if the file is missing or is
-    a program."""
+    """Before anything is loaded. Raises: UserError if the file is missing or is a program."""
     if not path.is_file():
         raise UserError(
             "--clip-model-path: expects the weights of CLIP (ViT-B-16.pt), found no file at"

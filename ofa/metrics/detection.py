@@ -12,8 +12,7 @@ HIT = 0.5  # overlap from which a box counts as found
 
 
 class BoxAccuracy(RowMeans):
-    """Accuracy at an overlap of 0.5, and the mean overlap. Args: enabled: options of the task ->
-    whether validation computes it."""
+    """Accuracy at an overlap of 0.5, and the mean overlap. Args: enabled: as of ``Metric``."""
 
     def __init__(self, enabled: Callable[[Any], bool] = always):
         self.enabled = enabled

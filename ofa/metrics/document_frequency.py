@@ -49,8 +49,7 @@ def count_document_frequencies(references: Iterable[list[str]]) -> dict:
 
 
 def write_document_frequencies(path: str | Path, content: dict) -> None:
-    """Write what ``count_document_frequencies`` returns as others' programs read it, whole or
-    not at all."""
+    """Write what ``count_document_frequencies`` returns as other programs read it."""
     frequencies = defaultdict(
         float, {ngram: float(count) for ngram, count in content["document_frequency"].items()}
     )

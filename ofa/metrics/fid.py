@@ -88,8 +88,7 @@ def add_real(distance: Any, real: Path | Sequence[Path], extractor: Extractor) -
 
 
 def read_statistics(path: Path, width: int) -> tuple[Tensor, Tensor]:
-    """``mu`` float64[D] and ``sigma`` float64[D, D]. Raises: UserError if the file has others,
-    or of another width."""
+    """``mu`` float64[D] and ``sigma`` float64[D, D]. Raises: UserError if the file has others."""
     try:
         with zipfile.ZipFile(path) as archive:
             mu, sigma = (read_array(archive, name) for name in ("mu", "sigma"))
@@ -111,8 +110,7 @@ def read_statistics(path: Path, width: int) -> tuple[Tensor, Tensor]:
 
 
 def read_array(archive: zipfile.ZipFile, name: str) -> Tensor:
-    """float64 of an array of numbers in an npz. Raises: ValueError, before memory is taken, for
-    one of too many numbers."""
+    """float64 of an array in an npz. Raises: ValueError, before memory is taken, if it is large."""
     with archive.open(f"{name}.npy") as file:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError(f"{name} of another version than 1.0")
@@ -178,8 +176,7 @@ class Inception:
 
 
 def load_extractor(inception_path: str | None, class_name: str | None) -> Extractor:
-    """Args: class_name: ``MODULE:CLASS`` of another extractor, goes before Inception. Raises:
-    UserError if neither is there."""
+    """Args: class_name: ``MODULE:CLASS``, goes before Inception. Raises: UserError without both."""
     if class_name:
         return class_of("--feature-extractor", class_name)()
     if not inception_path:

@@ -33,7 +33,6 @@ def load_scorer(clip_path: str | None = None, class_name: str | None = None) -> 
     found = class_of("--image-text-scorer", class_name)
     if not callable(getattr(found, "score", None)):
         raise UserError(
-            f"--image-text-scorer {class_name}: expects a class with a method score(images,"
-            " texts), found none"
+            f"--image-text-scorer {class_name}: expects a method score(images, texts), found none"
         )
     return found()

@@ -114,8 +114,7 @@ def split_chunk(chunk: str) -> tuple[str, ...]:
 
 
 def java_tokenize(texts: list[str]) -> list[str]:
-    """The same by the Java program itself: half a second to start, then about 20 000 captions a
-    second."""
+    """The same by the Java program: half a second to start, then about 20 000 captions a second."""
     from pycocoevalcap.tokenizer import ptbtokenizer
 
     jar = Path(ptbtokenizer.__file__).parent / JAR

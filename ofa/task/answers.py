@@ -29,14 +29,26 @@ def answers_option(default: Optional[str]) -> Any:
     return option(default, "the answers as JSON, {text: number}; --ans2label-file goes before it")
 
 
+def prompt_type_option(default: str) -> Any:
+    return option(
+        default,
+        "given to the decoder: nothing, the source, or the source without its end",
+        choices=PROMPT_TYPES,
+    )
+
+
 @dataclass
-class AnswerOptions(TaskOptions):
+class LabelOptions(TaskOptions):
     """Options of a task whose answers come from a set."""
 
     ans2label_dict: Optional[str] = answers_option(None)
-    ans2label_file: Optional[str] = option(
-        None, "file of the answers, {text: number} as pickle or JSON; see ofa answers build"
-    )
+    ans2label_file: Optional[str] = option(None, "file of the answers, see ofa answers build")
+
+
+@dataclass
+class AnswerOptions(LabelOptions):
+    """The same where answers are ranked or generated."""
+
     valid_batch_size: int = option(20, "answers that are scored together; fewer need less memory")
     val_inference_type: str = option(
         "allcand",
@@ -62,18 +74,14 @@ class AnswerOptions(TaskOptions):
 class PromptedAnswerOptions(AnswerOptions):
     """The same for a task whose decoder may be given the question before it answers."""
 
-    prompt_type: str = option(
-        "prev_output",
-        "given to the decoder: nothing, the source, or the source without its end",
-        choices=PROMPT_TYPES,
-    )
+    prompt_type: str = prompt_type_option("prev_output")
 
 
 def ranks_all(options: AnswerOptions, zero_shot: bool, **how: Any) -> Decoding:
     return Decoding(rank=options.val_inference_type == "allcand", zero_shot=zero_shot, **how)
 
 
-def answer_texts(options: AnswerOptions) -> list[str]:
+def answer_texts(options: LabelOptions) -> list[str]:
     """The answers that the options name, in the order of the file or dictionary. Raises: UserError
     if there are none, or the file or JSON cannot be read."""
     if options.ans2label_file:
@@ -91,7 +99,7 @@ def answer_texts(options: AnswerOptions) -> list[str]:
     return list(labels)
 
 
-def source_of(options: AnswerOptions) -> str:
+def source_of(options: LabelOptions) -> str:
     return options.ans2label_file or "--ans2label-dict"
 
 
@@ -133,8 +141,7 @@ class AnswerSet:
         return self._lengths.get(text)
 
     def allowed_after(self, tokens: Sequence[int]) -> list[int]:
-        """Tokens that may follow the beginning of an answer; the end alone after what begins no
-        answer."""
+        """Tokens that may follow the beginning of an answer; the end alone after any other."""
         return self.trie.get_next_layer([self.bos, *tokens])
 
 
@@ -150,8 +157,7 @@ class MissingAnswers:
         self.rows = 0
 
     def look_at(self, answer: str, where: str, longest: Optional[int] = None) -> None:
-        """Args: answer: of a row. where: ``file:row``. longest: tokens to which targets are cut;
-        beginnings lead nowhere."""
+        """Args: where: ``file:row``. longest: tokens to which targets are cut."""
         self.rows += 1
         length = self.length_of(answer)
         if length is not None and (longest is None or length <= longest):
@@ -185,8 +191,7 @@ class MissingAnswers:
         ]
 
     def message(self, path: str, size: int, source: str, may_be_free: bool = False) -> str:
-        """What is wrong and how to fix it. Args: size, source: of the set. may_be_free: the task
-        can be trained without one."""
+        """What is wrong and how to fix it. Args: may_be_free: the task can do without a set."""
         total, expected = self.counts.total(), f"{path}: expected the {size} answers of {source}"
         listed = "\n  ".join(self.lines(LISTED))
         if (more := len(self.counts) - LISTED) > 0:

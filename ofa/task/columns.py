@@ -81,8 +81,7 @@ class Column:
         return not (self.may_be_empty or self.may_be_absent)
 
     def label_of(self, text: str) -> str | None:
-        """The label that a label or an answer in words stands for; None if there is none.
-        ``"yes"`` -> ``"entailment"``."""
+        """The label that a label or an answer stands for, if any: ``"yes"`` -> ``"entailment"``."""
         answers = {answer: label for label, answer in self.labels.items()}
         word = text.strip().lower()
         return word if word in self.labels else answers.get(word)
@@ -135,8 +134,7 @@ class TsvSchema:
         return next((column for column in self.columns if name in column.names), None)
 
     def columns_named(self, names: Iterable[str]) -> list[Column]:
-        """Columns in the order of ``names``; one that the task reads besides its own is what its
-        name says."""
+        """Columns in the order of ``names``; one besides the task's is what its name says."""
         return [
             self.column(name) or Column(name, name if name in KINDS else "text", may_be_empty=True)
             for name in names
@@ -146,8 +144,7 @@ class TsvSchema:
         return any(column.kind == kind for column in self.columns)
 
     def names_of(self, count: int, where: str) -> tuple[str, ...]:
-        """Names of the selected columns. Raises: UserError beginning with ``where`` if the
-        task knows no such rows."""
+        """Names of the selected columns. Raises: UserError that begins with ``where``."""
         every = tuple(column.name for column in self.columns)
         if not len(self.column_names) <= count <= len(every):
             raise UserError(
@@ -158,13 +155,11 @@ class TsvSchema:
         return every[:count]
 
     def numbers(self, selected_cols: str | None = None) -> dict[str, int]:
-        """Column name -> number in the file. Raises: UserError if ``--selected-cols`` does not
-        fit the task."""
+        """Column name -> number in the file. Raises: UserError if they do not fit the task."""
         text = selected_cols or self.default_cols
         numbers = [int(number) if number.strip().isdecimal() else -1 for number in text.split(",")]
         if min(numbers) < 0:
             raise UserError(
-                f"--selected-cols={text}: expects numbers such as {self.default_cols} (counted"
-                " from 0)"
+                f"--selected-cols={text}: expects numbers from 0 on, such as {self.default_cols}"
             )
         return dict(zip(self.names_of(len(numbers), f"--selected-cols={text}"), numbers))

@@ -24,8 +24,7 @@ def best_constant(
 
 
 def commonest_and_others(lines: Sequence[str], limit: int) -> list[str]:
-    """At most ``limit`` different lines: half of them the commonest, the others evenly spread
-    over the rest."""
+    """Different lines: half of them the commonest, the others evenly spread over the rest."""
     common = [line for line, _ in Counter(filter(None, map(str.strip, lines))).most_common()]
     frequent, rest = common[: limit // 2], common[limit // 2 :]
     return frequent + rest[:: max(1, len(rest) // (limit // 2))][: limit // 2]

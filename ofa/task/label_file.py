@@ -1,5 +1,4 @@
-"""Label files: ``trainval_ans2label.pkl``, ``class2label_new.pkl`` and the like, ``{text:
-number}``, as pickle or JSON."""
+"""Label files such as ``trainval_ans2label.pkl``: ``{text: number}``, as pickle or JSON."""
 
 import json
 import pickle
@@ -29,15 +28,13 @@ def read_label_file(path: str | Path) -> dict[str, int]:
     labels = content.items() if isinstance(content, dict) else ()
     if not labels or not all(isinstance(a, str) and isinstance(b, int) for a, b in labels):
         raise UserError(
-            f"{path}: expected {EXPECTED}, found {type(content).__name__} of something else; is it"
-            " the right file?"
+            f"{path}: expected {EXPECTED}, found another {type(content).__name__}; is it the file?"
         )
     return content
 
 
 def write_label_file(path: str | Path, texts: Sequence[str]) -> None:
-    """Number the texts from 0 and write them: a pickle if the name ends so, else JSON. The file
-    appears whole."""
+    """Number the texts from 0 and write them: a pickle if the name ends so, else JSON."""
     labels = {text: number for number, text in enumerate(texts)}
     as_pickle = Path(path).suffix in (".pkl", ".p")
     with replacing(path, "wb") as file:

@@ -49,6 +49,5 @@ def compared_text(text: str) -> str:
 
 
 def written_text(text: str) -> str:
-    """A prediction as it is written: spaces go where there are Chinese characters, ``"你 好"`` ->
-    ``"你好"``."""
+    """A prediction as it is written, Chinese without spaces: ``"你 好"`` -> ``"你好"``."""
     return compared_text(text) if CHINESE.search(text) else text

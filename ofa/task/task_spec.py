@@ -51,16 +51,11 @@ class TaskOptions:
 
     data: Optional[str] = option(
         None,
-        "comma separated TSV files, or shards (a folder, x-{000000..000009}.tar,"
-        " 'x-*.tar'): one or several for training (used in turn, one per epoch), the last"
-        " one for validation and evaluation",
+        "comma separated TSV files or shards (a folder, x-{000000..000009}.tar, 'x-*.tar'): one or"
+        " several for training (used in turn, one per epoch), the last one for evaluation",
     )
-    selected_cols: Optional[str] = option(
-        None, "comma separated column numbers, in the order in which the task names them"
-    )
-    bpe: Optional[str] = option(
-        None, "gpt2, bert or sentencepiece; recognized from the folder when left out"
-    )
+    selected_cols: Optional[str] = option(None, "column numbers in the order of the task: 0,4,2")
+    bpe: Optional[str] = option(None, "gpt2, bert or sentencepiece, if not as the folder says")
     bpe_dir: Optional[str] = option(None, "vocabulary folder: dict.txt and the files of its BPE")
     max_source_positions: int = option(1024, "longest source the model has positions for")
     max_target_positions: int = option(1024, "longest target the model has positions for")
@@ -68,23 +63,15 @@ class TaskOptions:
     max_tgt_length: int = option(30, "longest target text")
     code_dict_size: int = option(8192, "number of image codes in the vocabulary")
     patch_image_size: int = option(480, "side of the square image given to the model, pixels")
-    orig_patch_image_size: int = option(
-        256, "image side of pretraining, for --interpolate-position"
-    )
+    orig_patch_image_size: int = option(256, "image side in pretraining (--interpolate-position)")
     num_bins: int = option(1000, "location bins per image side")
-    imagenet_default_mean_and_std: bool = option(
-        False, "normalize images by ImageNet's mean and std instead of 0.5"
-    )
+    imagenet_default_mean_and_std: bool = option(False, "normalize images by ImageNet's mean, std")
     constraint_range: Optional[str] = option(
         None, "START,END (end excluded): besides the specials only these tokens are generated"
     )
     uses_ema: bool = option(False, "validate with the averaged weights that --store-ema keeps")
-    shuffle: bool = option(
-        True, "read the training rows in a new order every epoch; --no-shuffle: as in the file"
-    )
-    shuffle_buffer: Optional[int] = option(
-        None, "samples of the shuffle buffer, if not 10000 for shards and 0 for TSV"
-    )
+    shuffle: bool = option(True, "read the training rows in a new order every epoch")
+    shuffle_buffer: Optional[int] = option(None, "its samples, if not 10000 (shards) or 0 (TSV)")
 
     def __post_init__(self):
         for item in fields(self):
@@ -98,9 +85,7 @@ class TaskOptions:
 class GenerativeOptions(TaskOptions):
     """Options of a task whose answers are generated."""
 
-    eval_args: Optional[str] = option(
-        "{}", 'generation options for validation, e.g. \'{"beam":5,"max_len_b":16}\''
-    )
+    eval_args: Optional[str] = option("{}", "generation options for validation, as JSON")
     eval_print_samples: bool = option(False, "log one prediction per validation batch")
 
 
@@ -116,14 +101,11 @@ class SampledOptions(GenerativeOptions):
 class BoxOptions(TaskOptions):
     """Options of a task with boxes."""
 
-    max_image_size: int = option(
-        512, "side of a square, pixels, whose far edge is the last location bin"
-    )
+    max_image_size: int = option(512, "image size in pixels that the location bins cover")
 
 
 class Symbols(str):
-    """Symbols of the vocabulary separated by spaces, e.g. ``Symbols("<bin_12> <bin_40>")``; not
-    for the BPE."""
+    """Symbols of the vocabulary, not for the BPE: ``Symbols("<bin_12> <bin_40>")``."""
 
 
 Text = Union[str, Sequence[str]]  # ordinary text, or a sequence that mixes texts and Symbols
@@ -251,8 +233,7 @@ class TaskMetrics:
         return [row.target.strip()]
 
     def make_scorer(self, options: Any, all_references: Callable[[], list[list[str]]]) -> Scorer:
-        """What counts for ``figures``. Args: all_references: gives the references of every
-        validation row."""
+        """What counts for ``figures``. Args: all_references: of every validation row."""
         raise NotImplementedError(type(self).__name__)
 
     def final_scores(
@@ -411,8 +392,7 @@ class TaskSpec(TsvSchema):
 def mixture_spec(
     name: str, options: type[TaskOptions], kind: type[TaskSpec] = TaskSpec
 ) -> TaskSpec:
-    """What stands in for one task's declaration where several are trained together: the rows are
-    theirs."""
+    """Stands in for one declaration where several tasks, whose rows are theirs, train together."""
     return kind(name=name, columns=(), options=options, example=_no_rows)
 
 

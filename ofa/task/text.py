@@ -28,8 +28,7 @@ def remove_punctuation(text: str) -> str:
 
 
 def has_words(text: str) -> bool:
-    """Whether anything but spaces and punctuation is there, of any script: ``"。……"`` has no
-    words, ``"🔥"`` has."""
+    """Whether there is more than spaces and marks of any script: ``"🔥"``, not ``"。……"``."""
     return any(
         c not in string.punctuation and unicodedata.category(c)[0] not in "PZC" for c in text
     )
@@ -65,8 +64,7 @@ def clean_question(question: str, max_words: int | None = None) -> str:
 
 
 def clean_phrase(text: str, max_words: int | None = None) -> str:
-    """As ``clean_question``, for captions and phrases in a prompt: ``<person>`` also loses its
-    brackets."""
+    """As ``clean_question``, for captions and phrases: ``<person>`` also loses its brackets."""
     text = text.lower().lstrip(_LEADING).translate(_TO_BLANK).replace("<person>", "person")
     return _cut_at_spaces(text, max_words)
 
@@ -108,7 +106,6 @@ def parse_answers(field: str, where: str = "") -> dict[str, float]:
 
 
 def learned_answer(field: str, where: str = "") -> str:
-    """The answer of highest confidence, the first of several: ``"0.6|!+yes&&1.0|!+no"`` ->
-    ``"no"``."""
+    """The first of highest confidence: ``"0.6|!+yes&&1.0|!+no"`` -> ``"no"``."""
     answers = parse_answers(field, where)
     return max(answers, key=answers.__getitem__)

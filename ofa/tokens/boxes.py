@@ -108,22 +108,19 @@ def text_to_objects(text: str) -> list[tuple[list[int], str]]:
 
 
 def parse_box(field: str, where: str = "") -> list[float]:
-    """Box column ``x0,y0,x1,y1`` of a TSV, in pixels. Raises: UserError with ``where``
-    (``file:row``)."""
+    """``x0,y0,x1,y1`` in pixels. Raises: UserError with ``where`` (``file:row``)."""
     try:
         x0, y0, x1, y1 = box = [read_decimal(number) for number in field.split(",")]
     except ValueError:
         raise UserError(
             f"{place(where)}expects a box 'left,top,right,bottom' in pixels, found {field[:80]!r};"
-            " write four numbers with commas between them, and let --selected-cols name the box"
-            " column"
+            " write four numbers with commas, and let --selected-cols name the column"
         ) from None
     if x0 < x1 and y0 < y1:
         return box
     raise UserError(
         f"{place(where)}expects a box 'left,top,right,bottom' with left < right and top < bottom,"
-        f" found {field[:80]!r}: it is turned round or has no area; width and height are not"
-        " corners"
+        f" found {field[:80]!r}: it has no area; or are these width and height?"
     )
 
 
@@ -142,8 +139,7 @@ def check_inside(box: Sequence[float], image_size: tuple[int, int], where: str =
     if 2 * inside <= (x1 - x0) * (y1 - y0):
         raise UserError(
             f"{place(where)}expects a box inside the image of {width} x {height} pixels, found"
-            f" {','.join(f'{number:g}' for number in box)}; are these pixels of this image, as"
-            " left,top,right,bottom?"
+            f" {','.join(f'{number:g}' for number in box)}; are these corners in its pixels?"
         )
     slack_x, slack_y = max(1.0, 0.01 * width), max(1.0, 0.01 * height)
     return x0 >= -slack_x and y0 >= -slack_y and x1 <= width + slack_x and y1 <= height + slack_y

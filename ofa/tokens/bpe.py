@@ -26,8 +26,7 @@ PUBLIC = {"gpt2": "ofa vocab fetch gpt2", "bert": "ofa vocab fetch bert_cn"}
 
 
 class Bpe:
-    """What every kind offers. Objects are picklable: they are read again from their folder. Raises:
-    UserError if files are broken."""
+    """What every kind offers; pickled as its folder. Raises: UserError if files are broken."""
 
     kind = ""
 
@@ -39,8 +38,7 @@ class Bpe:
             raise
         except Exception as error:  # the libraries have no error classes of their own
             raise UserError(
-                f"{folder}: expected readable {self.kind} files, found a broken one ({error}); copy"
-                " the folder again"
+                f"{folder}: expected whole {self.kind} files, found {error}; copy the folder again"
             ) from error
 
     def __reduce__(self):
@@ -94,10 +92,7 @@ def load_language(
 def recognize(folder: Path, kind: str | None = None) -> str:
     """Kind of a BPE folder. ``kind`` (if given) has to be among what the folder holds."""
     if kind and kind not in FILES:
-        raise UserError(
-            f"--bpe {kind}: expected one of {', '.join(FILES)}; leave it out to use what the folder"
-            " holds"
-        )
+        raise UserError(f"--bpe {kind}: expected one of {', '.join(FILES)}; or leave it out")
     if not folder.is_dir():
         raise UserError(
             f"{folder}: expected a folder with BPE files (--bpe-dir), found "
@@ -117,8 +112,7 @@ def recognize(folder: Path, kind: str | None = None) -> str:
         )
     if whole:
         raise UserError(
-            f"{folder}: holds BPE files of several kinds ({', '.join(whole)}): choose one with"
-            " --bpe"
+            f"{folder}: holds BPE files of several kinds ({', '.join(whole)}): give one by --bpe"
         )
     for name in [kind] if kind else FILES:
         if len(missing[name]) < len(FILES[name]):
@@ -170,8 +164,7 @@ class Gpt2Bpe(Bpe):
         if piece.startswith("madeupword"):
             return ""
         raise UserError(
-            f"GPT-2 pieces are numbers or <symbols>, found {piece!r}; is dict.txt of another"
-            " folder?"
+            f"GPT-2 pieces are numbers or <symbols>, found {piece!r}; is it their dict.txt?"
         )
 
     def is_beginning_of_word(self, piece: str) -> bool:
@@ -219,8 +212,7 @@ class BertBpe(Bpe):
 
 
 class SentencePieceBpe(Bpe):
-    """A sentencepiece model, such as ``ofa vocab build`` makes. ``▁`` in a piece stands for a
-    space."""
+    """A sentencepiece model, as of ``ofa vocab build``. ``▁`` in a piece stands for a space."""
 
     kind = "sentencepiece"
 

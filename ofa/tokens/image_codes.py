@@ -18,8 +18,7 @@ CODE_SIDE = 8  # pixels per code and side, of every image that a model knows as 
 
 
 def codes_to_text(codes: Iterable) -> str:
-    """``[[17, 3], [3, 250]]`` (an array, a tensor or lists, of any shape) -> ``"17 3 3 250"``,
-    row by row."""
+    """``[[17, 3], [3, 250]]``, of any shape and type -> ``"17 3 3 250"``, row by row."""
     array = codes if hasattr(codes, "reshape") else np.asarray(list(codes))
     return " ".join(map(str, array.reshape(-1).tolist()))
 
@@ -48,8 +47,7 @@ def text_to_codes(
         ) from None
     if not len(codes):
         raise UserError(
-            f"{place(where)}expects image codes, found an empty field; make them by ofa tokenizer"
-            " encode"
+            f"{place(where)}expects image codes, found an empty field; see ofa tokenizer encode"
         )
     if count is not None and len(codes) != count:
         side = math.isqrt(count)
@@ -70,8 +68,7 @@ def text_to_codes(
 
 
 def square_side(count: int, where: str = "") -> int:
-    """Side of the square grid that a number of codes fills: 1024 -> 32. Raises: UserError if they
-    fill none."""
+    """Side of the square that a number of codes fills: 1024 -> 32. Raises: UserError."""
     side = math.isqrt(count)
     if side * side != count or not count:
         raise UserError(

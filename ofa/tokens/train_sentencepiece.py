@@ -70,8 +70,7 @@ class NewVocabulary:
         """Raises: UserError if there is none."""
         if not found:
             raise UserError(
-                "expected text to learn a vocabulary from, found none; check --text or --tsv and"
-                " --column"
+                "expected text to learn a vocabulary from, found none; see --text, --tsv, --column"
             )
 
     def write(
@@ -94,8 +93,7 @@ class NewVocabulary:
                     stack.enter_context(replacing(self.folder / name, "wb")).write(data)
         except OSError as error:
             raise UserError(
-                f"{self.folder}: expected a folder to write to, {error.strerror}; choose another"
-                " --out"
+                f"{self.folder}: cannot be written to ({error.strerror}); choose another --out"
             ) from error
         return len(pieces)
 

@@ -54,8 +54,7 @@ def build_wordpieces(
 
 
 def count_words(texts: Iterable[str]) -> tuple[Counter[str], int]:
-    """How often each word and each Chinese character occurs, as BERT takes texts apart; and the
-    number of lines with any."""
+    """How often words and Chinese characters occur, as BERT splits, and lines with any."""
     from tokenizers import normalizers, pre_tokenizers
 
     normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -70,8 +69,7 @@ def count_words(texts: Iterable[str]) -> tuple[Counter[str], int]:
 
 
 def choose(words: Counter[str], room: int) -> list[str]:
-    """The entries: first what every word can be spelled with, then whole words; both the
-    frequent ones first."""
+    """First what every word can be spelled with, then whole words; the frequent ones first."""
     letters: Counter[str] = Counter()
     for word, count in words.items():
         for letter in spelled(word):

@@ -35,8 +35,7 @@ class TrieTable:
     span: int  # one more than the largest token
 
     def advance(self, states: Tensor, tokens: Tensor) -> Tensor:
-        """Nodes reached from ``states`` by ``tokens`` (int64, broadcastable); lost where no edge
-        leads on."""
+        """Nodes reached by ``tokens`` (int64, broadcastable); lost where no edge leads on."""
         key = states * self.span + tokens
         edge = torch.searchsorted(self.key, key).clamp(max=self.key.numel() - 1)
         found = (self.key[edge] == key) & (tokens < self.span)
@@ -128,8 +127,7 @@ class Trie:
 
 
 def as_trie(trie, bos: int, eos: int) -> Trie:
-    """``trie`` itself, or a copy of an object with the ``get_next_layer(prefix)`` of
-    upstream's trie."""
+    """``trie`` itself, or a copy of one with upstream's ``get_next_layer(prefix)``."""
     if isinstance(trie, Trie):
         return trie
     copy, prefixes = Trie(eos), [[bos]]

@@ -61,8 +61,7 @@ class Vocabulary:
     def from_folder(
         cls, folder: str | Path, num_codes: int = 8192, num_bins: int = 1000
     ) -> "Vocabulary":
-        """Vocabulary of a BPE folder (its dict.txt). Raises: UserError if that is missing or
-        broken."""
+        """Of a BPE folder (its dict.txt). Raises: UserError if that is missing or broken."""
         return cls(read_dictionary(Path(folder) / DICTIONARY), num_codes, num_bins)
 
     def __len__(self) -> int:
@@ -88,13 +87,11 @@ class Vocabulary:
         return self.symbols[token] if 0 <= token < len(self.symbols) else SPECIALS[self.unk]
 
     def ids(self, pieces: str) -> list[int]:
-        """Ids of space-separated symbols: ``"31373 995 <bin_3>"`` -> ``[42891, 232, 58460]``; no
-        ``</s>``."""
+        """``"31373 995 <bin_3>"`` -> ``[42891, 232, 58460]``; without ``</s>``."""
         return [self._ids.get(piece, self.unk) for piece in pieces.split(" ") if piece]
 
     def pieces(self, ids: Iterable[int], drop: Sequence[int] = (bos, pad, eos)) -> str:
-        """Space-separated symbols of ids, the inverse of ``ids``; what is in ``drop`` is left
-        out."""
+        """Space-separated symbols, the inverse of ``ids``, without those in ``drop``."""
         return " ".join(self.symbol(int(token)) for token in ids if int(token) not in drop)
 
 
@@ -126,8 +123,7 @@ def read_dictionary(path: str | Path) -> list[str]:
         # upstream's Chinese file has one empty symbol
         if not space or not count.lstrip("-").isdecimal():
             raise UserError(
-                f"{path}:{row}: expected 'symbol count', found {line!r}; is it a fairseq"
-                " dictionary?"
+                f"{path}:{row}: expected 'symbol count', found {line!r}; is it a dictionary?"
             )
         if symbol in seen and not overwrite:
             raise UserError(

@@ -34,8 +34,7 @@ def paths_of(rows: Rows) -> list[str]:
 
 
 def opened_files(task, dataset, epoch: int, known: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint keeps once the files of an epoch are opened. Args: known: what it kept
-    before."""
+    """What a checkpoint keeps once files are opened. Args: known: what it kept before."""
     if not hasattr(task, "training_files") or not hasattr(dataset, "row_files"):
         return dict(known)
     files = {name: len(paths) for name, paths in task.training_files().items()}
@@ -89,8 +88,7 @@ def in_words(counts: Mapping[str, int]) -> str:
 
 
 def change_of(path: str, entry: Mapping[str, Any]) -> str:
-    """What changed in a training file; "" if nothing did. Raises: UserError if it cannot be
-    opened."""
+    """What changed in a training file, if anything. Raises: UserError if it cannot be opened."""
     rows = open_rows(path)
     paths, before = paths_of(rows), entry["bytes"]
     size = total_bytes(paths)

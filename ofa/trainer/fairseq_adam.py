@@ -28,8 +28,7 @@ class OnePassAdam(Adam):
 
 
 def is_plain(group: dict) -> bool:
-    """Whether torch's kernel can update a group: dense fp32 gradients, and a torch that has the
-    kernel."""
+    """Whether torch has its kernel, and the group dense fp32 gradients."""
     grads = [param.grad for param in group["params"] if param.grad is not None]
     dense = all(grad.dtype == torch.float32 and not grad.is_sparse for grad in grads)
     return dense and hasattr(torch, "_fused_adamw_") and not group["amsgrad"]
@@ -62,8 +61,7 @@ def update_group(group: dict, state: dict[Tensor, dict]) -> None:
 
 
 def advance(param: Tensor, state: dict) -> int:
-    """Count an update of a parameter; its moments are zero before the first. Returns: its number
-    of updates."""
+    """Count an update of a parameter. Returns: how many it had."""
     if not state:
         state.update(step=0, exp_avg=torch.zeros_like(param), exp_avg_sq=torch.zeros_like(param))
     for name in ("exp_avg", "exp_avg_sq"):

@@ -61,8 +61,7 @@ def replace_generation(stock: Callable) -> Callable:
 
 
 def refuse_missing_path(cfg) -> None:
-    """What ``--path`` names is looked for after minutes of reading data, and is a traceback
-    then."""
+    """``--path`` is looked for after minutes of reading data, and is a traceback then."""
     named = split_paths(cfg.common_eval.path or "")
     whole = not cfg.checkpoint.checkpoint_suffix and cfg.checkpoint.checkpoint_shard_count == 1
     missing = [path for path in named if path and not PathManager.isfile(path)]
@@ -88,18 +87,15 @@ def refuse_missing_restore_file(cfg) -> None:
 
 
 def ignore_unused_valid_subsets(cfg) -> None:
-    """fairseq lists the directory of ``data`` to find forgotten subsets; ours is a list of TSV
-    files."""
+    """fairseq searches the folder of ``data`` for forgotten subsets; ours is a list of files."""
     cfg.dataset.ignore_unused_valid_subsets = True
 
 
 def refuse_asynchronous_checkpoints(cfg) -> None:
-    """Without iopath fairseq ends such a run at once with status 0; with it checkpoints are not
-    written in one step."""
+    """Without iopath such a run ends with status 0; with it checkpoints may be torn."""
     if cfg.checkpoint.write_checkpoints_asynchronously:
         raise UserError(
-            "--write-checkpoints-asynchronously: is not offered, a kill could tear a checkpoint;"
-            " leave it out"
+            "--write-checkpoints-asynchronously: leave it out, a kill could tear a checkpoint"
         )
 
 
@@ -128,8 +124,7 @@ def follow_torchrun(cfg) -> None:
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Inside, an error that a user can correct ends the process with one line and status 2, not a
-    traceback."""
+    """Inside, an error that a user can correct ends the process with one line and status 2."""
     try:
         try:
             yield

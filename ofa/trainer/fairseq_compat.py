@@ -162,8 +162,7 @@ def install() -> None:
 
 
 def with_our_names(message: str) -> str:
-    """argparse's message about an unknown --arch or --task, listing the names of this plugin
-    alone."""
+    """argparse's message about an unknown --arch or --task, with the names of this plugin."""
     ours = {
         "--arch": [name for name, model in ARCH_MODEL_NAME_REGISTRY.items() if model == "ofa"],
         "--task": [name for name, task in TASK_REGISTRY.items() if hasattr(task, "spec")],

@@ -59,8 +59,7 @@ def of_all_ranks(value: Any) -> list[Any]:
 
 
 def end_with_launcher() -> None:
-    """Leave when torchrun or the run script was killed: nobody would end this process, and the
-    next start would meet it."""
+    """End when torchrun or the run script was killed, before the next start meets this process."""
     launchers = [os.getppid()] if "TORCHELASTIC_RUN_ID" in os.environ else []
     if os.environ.get("OFA_LAUNCHER_PID", "").isdigit():
         launchers.append(int(os.environ["OFA_LAUNCHER_PID"]))
@@ -79,8 +78,7 @@ def _watch(launchers: list[int]) -> None:
 
 
 def end_after_other_rank(error: BaseException, world_size: int) -> None:
-    """One line instead of a traceback when this rank only lost another one, whose own message
-    matters."""
+    """One line where this rank only lost another one, whose own message matters."""
     lost = isinstance(error, RuntimeError) and any(words in str(error) for words in LOST_RANK)
     if world_size == 1 or not lost:
         return

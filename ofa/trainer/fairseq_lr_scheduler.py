@@ -33,13 +33,10 @@ PLATEAU_COUNTS = ("best", "last_epoch", "num_bad_epochs", "cooldown_counter")
 @dataclass
 class WarmupRatioConfig(PolynomialDecayLRScheduleConfig):
     warmup_ratio: float = option(
-        0.0,
-        "warm up during this share of all updates; overrides --warmup-updates and"
-        " --total-num-update",
+        0.0, "warm up during this share of all updates, instead of --warmup-updates"
     )
     total_num_update: float = option(
-        1_000_000,
-        "number of updates over which the learning rate decays, unless --warmup-ratio is given",
+        1_000_000, "updates over which the learning rate decays, without --warmup-ratio"
     )
 
 
@@ -79,8 +76,7 @@ class WarmupRatioSchedule(PolynomialDecayLRSchedule):
             self.lr = state.get("lr", self.lr)
 
     def reinit(self, total_num_update: int, num_updates: int) -> None:
-        """Take the number of updates of the whole training, and how many are done, from the
-        trainer."""
+        """Take the number of updates of the whole training, and of those that are done."""
         self.knows_total = True
         if self.cfg.warmup_ratio == 0:
             if self.total_num_update > 10 * total_num_update:
@@ -139,8 +135,7 @@ def tell_total(scheduler: FairseqLRScheduler, batches: int, optimization, num_up
 
 
 class ExactPlateauSchedule(ReduceLROnPlateauLRSchedule):
-    """``reduce_lr_on_plateau`` that saves all it counts; fairseq saves ``best`` and
-    ``last_epoch``."""
+    """``reduce_lr_on_plateau`` that saves all it counts, not ``best`` and ``last_epoch`` alone."""
 
     def state_dict(self) -> dict:
         return {name: getattr(self.lr_scheduler, name) for name in PLATEAU_COUNTS}

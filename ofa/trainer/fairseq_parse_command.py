@@ -17,8 +17,7 @@ TRAINER = "fairseq_cli.train"
 
 
 def settings_of_command(arguments: list[str]) -> dict[str, Any]:
-    """Args: arguments: what follows ``fairseq-train``. Ends the process with a message if a flag
-    is wrong."""
+    """Args: arguments: of ``fairseq-train``. Ends the process if a flag is wrong."""
     parsed = options.parse_args_and_arch(options.get_training_parser(), arguments)
     config = convert_namespace_to_omegaconf(parsed)
     return training_settings(

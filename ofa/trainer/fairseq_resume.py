@@ -148,8 +148,7 @@ def check_sums(path: str) -> None:
 
 
 def end_of_run(trainer, epoch_itr) -> str | None:
-    """Why a resumed run has nothing left to do. Stock fairseq would make one more update before
-    it looks."""
+    """Why nothing is left to do. Stock fairseq would make one more update before it looks."""
     limits = trainer.cfg.optimization
     updates, hours = trainer.get_num_updates(), trainer._previous_training_time / 3600
     if updates >= (limits.max_update or math.inf):
@@ -214,7 +213,6 @@ class ExtraTrainerState:
 
 
 def master_weights(optimizer) -> list:
-    """The fp32 parameters of a 16-bit optimizer: one flat tensor per device, or one per
-    parameter; else none."""
+    """The fp32 parameters of a 16-bit optimizer, one flat tensor per device or one each."""
     params = getattr(optimizer, "fp32_params", None) or []
     return list(params.values()) if isinstance(params, dict) else list(params)

@@ -1,5 +1,4 @@
-"""What a run shows while it trains: sample predictions with their images in TensorBoard, and a
-log file."""
+"""What a run shows while it trains: samples with their images in TensorBoard, a log file."""
 
 import logging
 import os

@@ -219,16 +219,14 @@ class OFATrainer(Trainer):
         np.random.seed(seed % 2**32)
 
     def _prepare_sample(self, sample, is_dummy=False):
-        """Returns: the batch, and whether it is a filler that counts as nothing in all its
-        parts."""
+        """Returns: the batch, and whether it is a filler that counts as nothing."""
         prepared, is_filler = super()._prepare_sample(sample, is_dummy)
         if is_filler and self.model.training and hasattr(self.task, "spec"):
             return mark(prepared), False
         return prepared, is_filler
 
     def _fp_convert_sample(self, sample):
-        """Round floats for ``--fp16`` and ``--bf16``, but not boxes: a corner would move by
-        pixels."""
+        """Round floats for ``--fp16`` and ``--bf16``, but no boxes: they would move by pixels."""
         converted = super()._fp_convert_sample(sample)
         if isinstance(sample, dict):
             converted.update({key: sample[key] for key in BOXES if key in sample})

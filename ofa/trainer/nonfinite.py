@@ -36,8 +36,7 @@ class NonFiniteLoss(FloatingPointError):
 
 
 def check_loss(loss: Tensor, sample: Any, optimizer: Any) -> None:
-    """Called with the loss of every batch. Raises: NonFiniteLoss, unless a loss scaler will skip
-    the update."""
+    """Called with the loss of every batch. Raises: NonFiniteLoss, unless there is a loss scaler."""
     if not bool(torch.isfinite(loss).all()):
         error = NonFiniteLoss(loss, sample)
         if getattr(optimizer, "scaler", None) is None:
