@@ -36,12 +36,10 @@ class GigawordOptions(GenerativeOptions):
 
 
 def gigaword_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row; ``the <unk> budget -- 1,200 million``, ``<unk> budget passed`` -> ``the unk budget
-    1,200 million``, ``unk budget passed``.
+    """A row; ``the <unk> budget -- 1,200 million`` -> ``the unk budget 1,200 million``.
 
     As upstream the source is cut to a number of words and then, with the prompt around it, to a
-    number of tokens; and the target has no leading space. Rows of evaluation splits may have no
-    target.
+    number of tokens; the target has no leading space, and in evaluation splits perhaps no words.
     """
     options = context.options
     source = summary_text(row["source"], options.max_src_length)

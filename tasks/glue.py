@@ -97,10 +97,8 @@ def glue(
 ) -> TaskSpec:
     """A row of the table.
 
-    Args:
-        cols: ``--selected-cols`` of the texts and the label. prompt: with the names of the text
-            columns.
-        answers: label in the file -> answer. figure: F1 or mcc beside the accuracy.
+    Args: cols: ``--selected-cols`` of the texts and the label. prompt: with the names of the texts.
+    answers: label in the file -> answer. figure: F1 or mcc beside the accuracy.
     """
     texts = (Column(text, max_words=512) for text in texts_of(prompt))
     return GlueSpec(

@@ -34,15 +34,11 @@ class VqaOptions(PromptedAnswerOptions):
 
 
 def vqa_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row of the question files.
+    """A row of the question files; of evaluation splits it may have no answers::
 
-    ::
-
-        "Is it well-lit", "0.9|!+yes&&0.3|!+no", "table&&lamp"
-        ->  " is it well lit?" or, with --add-object, " is it well lit? object: table lamp"
-            " yes"; weight 0.9
-
-    Rows of evaluation splits may have no answers.
+    "Is it well-lit", "0.9|!+yes&&0.3|!+no", "table&&lamp"
+    ->  " is it well lit?" or, with --add-object, " is it well lit? object: table lamp"
+        " yes"; weight 0.9
     """
     import torch
 

@@ -129,11 +129,9 @@ def coco_caption_scores(
     of these references.
 
     Args:
-        gts: image id -> references, as written.
-        res: ``{"image_id": id, "caption": [hypothesis]}`` each, as written.
+        gts, res: as of ``CiderD.compute_score``, as written.
         names: some of CIDEr, BLEU-1 to BLEU-4, ROUGE-L, METEOR, SPICE; the last two need Java.
         tokenize: ``ofa.metrics.character_tokenize`` for Chinese.
-
     Returns: name -> (score of the set, float64 array in the order of ``res``).
     Raises: UserError for an unknown name, or for a score that cannot be computed here.
     """

@@ -43,15 +43,12 @@ SINGLE_IMAGE = (
 
 
 def caption_words(text: str, chinese: bool | None = None, marks: bool = False) -> str:
-    """Words of a caption as CIDEr-D counts them in training, separated by spaces.
-
-    ASCII punctuation is removed, letters keep their case: ``"Two dogs, playing."`` -> ``"Two dogs
-    playing"``. Chinese is taken character by character, without any punctuation: ``"两只狗，T恤"``
-    -> ``"两 只 狗 t 恤"``.
+    """Words of a caption as CIDEr-D counts them in training, separated by spaces: without ASCII
+    punctuation, ``"Two dogs, playing."`` -> ``"Two dogs playing"``; of Chinese characters without
+    any punctuation, ``"两只狗，T恤"`` -> ``"两 只 狗 t 恤"``.
 
     Args:
-        chinese: of a Chinese data set, where captions in Latin letters are taken as Chinese ones
-            are; None: look at the text.
+        chinese: of a Chinese data set, its captions in Latin letters too; None: look at the text.
         marks: marks of punctuation around words are words of their own: ``"Two dogs , playing ."``.
     """
     if is_chinese(text) if chinese is None else chinese:
@@ -83,14 +80,11 @@ def caption_scores(
     cider_df: Frequencies = "corpus",
 ) -> Scores:
     """The scores of the COCO evaluation after PTB tokenization (Chinese: by character), and the
-    CIDEr-D of validation.
+    CIDEr-D of validation: overall, and those of ``BY_ROW`` for each image.
 
     Args:
-        predictions, references: one prediction and its references per image.
-        names: which of ``ofa.metrics.coco_caption_scores``; default: all but SPICE, METEOR only if
-            it can run.
+        names: of ``coco_caption_scores``; default: all but SPICE, METEOR only if it can run.
         cider_df: document frequencies of CIDEr-D, see ``validation_cider``.
-    Returns: overall scores, and those of ``BY_ROW`` for each image.
     Raises: UserError if a score that was asked for by name cannot be computed.
     """
     gts, res = dict(enumerate(references)), numbered(predictions)
@@ -148,11 +142,8 @@ def split_references(row: BatchRow) -> list[str]:
 class CaptionScorer:
     """Counts for CIDEr-D and BLEU that add up over batches and ranks.
 
-    Args:
-        options: which of them to count.
-        all_references: every reference of the validation file. Without cached document frequencies
-            CIDEr-D takes them from these, not from the batch: a score must not depend on the batch
-            size.
+    Args: all_references: of the validation file. Without cached document frequencies CIDEr-D takes
+    them from these, not from the batch: a score must not depend on the batch size.
     """
 
     def __init__(self, options: Any, all_references: Callable[[], list[list[str]]]):

@@ -25,14 +25,10 @@ FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, its bits at random
 
 
 class CiderD:
-    """CIDEr-D in the convention of the captioning community: 10 for a perfect caption, sigma 6,
-    four orders.
+    """CIDEr-D as the captioning community has it: 10 for a perfect caption, sigma 6, four orders.
 
-    Args:
-        df: "corpus": document frequencies of the references of each call, an image counted once per
-            result; or a file of cached document frequencies, or what ``count_document_frequencies``
-            returns.
-
+    Args: df: "corpus": document frequencies of the references of each call, an image counted once
+    per result; or a file of them, or what ``count_document_frequencies`` returns.
     Raises: UserError when the file is missing or holds anything else.
     """
 
@@ -46,14 +42,10 @@ class CiderD:
         np.empty(2**24, np.uint8)
 
     def compute_score(self, gts: dict, res: list[dict]) -> tuple[float, np.ndarray]:
-        """Scores of tokenized captions (words separated by spaces).
+        """Mean, and float64 scores in the order of ``res``, of tokenized captions.
 
-        Args:
-            gts: image id -> references.
-            res: ``{"image_id": id, "caption": [hypothesis]}`` each; several may belong to one
-                image.
-
-        Returns: mean, float64 array in the order of ``res``.
+        Args: gts: image id -> references. res: ``{"image_id": id, "caption": [hypothesis]}`` each;
+        several may belong to one image.
         """
         check_captions(gts, res)
         if len(self.references) > KEPT_IMAGES:

@@ -29,11 +29,9 @@ def fit_square(
 ) -> Image.Image:
     """An image of text as a square of ``size`` pixels.
 
-    Args:
-        image: RGB. document: a long line, which becomes four short ones, see above.
-        rng: where in the square it lies is drawn by chance; None: in the middle. Upstream draws
-            it in evaluation as well, so that a model's answer changes from call to call; here only
-            in training.
+    Args: document: a long line, which becomes four short ones, see above. rng: where in the square
+    it lies is drawn by chance; None: in the middle. Upstream draws it in evaluation as well, so
+    that a model's answer changes from call to call; here only in training.
     """
     width, height = image.size
     if document:

@@ -125,13 +125,10 @@ def parse_box(field: str, where: str = "") -> list[float]:
 
 
 def check_inside(box: Sequence[float], image_size: tuple[int, int], where: str = "") -> bool:
-    """Refuse a box of which half or more lies outside its image.
+    """Whether a box, xyxy in pixels, is in its image, give or take a pixel or a hundredth of it.
 
     As upstream an edge beyond the border is allowed, and quantized like any other.
-
-    Args: box: xyxy, pixels. Returns: whether all of it is inside, give or take a pixel or a
-    hundredth of the image.
-    Raises: UserError with ``where`` (``file:row``).
+    Raises: UserError with ``where`` (``file:row``) if half of the box or more lies outside.
     """
     width, height = image_size
     x0, y0, x1, y1 = box

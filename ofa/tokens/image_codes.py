@@ -28,11 +28,8 @@ def text_to_codes(
 ) -> np.ndarray:
     """``"17 3 3 250"`` -> int64[4].
 
-    Args: num_codes: codes of the tokenizer or vocabulary, 0 to ``num_codes - 1``. count: how many
-    there have to be.
-        where: ``file:row`` for messages.
-    Raises: UserError if a word is no integer, a code is out of range, or their number is
-    another one.
+    Args: num_codes: of the tokenizer or vocabulary. count: of the image. where: ``file:row``.
+    Raises: UserError if a word is no integer, a code is out of range, or another number of them.
     """
     words = text.split()
     try:

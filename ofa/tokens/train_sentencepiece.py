@@ -42,10 +42,8 @@ SIZES = (
 class NewVocabulary:
     """A folder that a vocabulary is written to.
 
-    Args:
-        model: name of the file of pieces. size: entries of dict.txt at most.
-        force: replace the files of an older folder.
-        smallest: size. advice: on sizes.
+    Args: model: name of the file of pieces. size: entries of dict.txt at most. force: replace the
+    files of an older folder. smallest: size. advice: on sizes.
     Raises: UserError if the size is too small, or the folder holds a vocabulary already.
     """
 
@@ -105,16 +103,13 @@ def build_vocabulary(
     sources: Iterable[str] = (),
     force: bool = False,
 ) -> int:
-    """Train a BPE on texts and write its folder.
+    """Train a BPE on texts and write its folder. Returns: entries written.
 
     Args:
         texts: sentences; each is learned with a leading space, as prompts and targets have it.
         size: entries of dict.txt at most (a small text has fewer different pieces).
-        sources: where the texts came from, for the README. force: replace the files of an older
-            folder.
-    Returns: entries written.
-    Raises: UserError if there is no text, size is too small, or the folder holds a vocabulary
-    already.
+        sources: where the texts came from, for the README. force: replace an older folder.
+    Raises: UserError if there is no text, or as ``NewVocabulary``.
     """
     new = NewVocabulary(folder, MODEL, size, force, SMALLEST, SIZES)
     lines = [" " + part for text in texts for part in _parts(text)]

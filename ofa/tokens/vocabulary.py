@@ -34,15 +34,9 @@ def bin_symbol(place: int) -> str:
 class Vocabulary:
     """Symbols <-> ids, and the named ranges of ids.
 
-    Args:
-        text_symbols: the BPE pieces in the order of dict.txt. A piece may come twice: both keep
-            their place, the later one is found by ``index`` (dict.txt marks such lines
-            ``#fairseq:overwrite``).
-        num_codes: entries ``<code_i>``.
-        num_bins: entries ``<bin_i>``.
-
-    Attributes:
-        specials, text, codes, bins: disjoint ranges of ids. mask: id of ``<mask>``.
+    Args: text_symbols: the BPE pieces in the order of dict.txt. A piece may come twice: both keep
+    their place, the later one is found by ``index`` (``#fairseq:overwrite``).
+    Attributes: specials, text, codes, bins: disjoint ranges of ids. mask: id of ``<mask>``.
     """
 
     bos, pad, eos, unk = range(len(SPECIALS))

@@ -26,10 +26,9 @@ LOST_RANK = (
 def mark(sample: Any) -> Any:
     """A batch, or all batches of a step, marked as fillers.
 
-    Ranks that have run out of batches train on a filler, which must not count: the task's
-    ``train_step`` counts it as nothing. fairseq takes all batches of an update for fillers when the
-    last one is (``--update-freq 2`` and a rank with one batch left): their gradients count then and
-    their tokens do not.
+    Ranks that have run out of batches train on a filler, which the task's ``train_step`` counts as
+    nothing. fairseq takes all batches of an update for fillers when the last one is
+    (``--update-freq 2``, one batch left): their gradients count then and their tokens do not.
     """
     return {**sample, FILLER: True} if isinstance(sample, dict) else tuple(map(mark, sample))
 

@@ -99,14 +99,10 @@ class WarmupRatioSchedule(PolynomialDecayLRSchedule):
 
 
 def count_updates(batches: int, optimization) -> float:
-    """Updates of a whole training.
+    """Updates of a whole training; infinity when neither epochs nor updates are limited.
 
-    Args:
-        batches: batches of one epoch and one process.
-        optimization: fairseq's options max_epoch, max_update, update_freq (a list, one entry per
-            epoch, the last for all further ones) and skip_remainder_batch.
-
-    Returns: an integer, or infinity when neither epochs nor updates are limited.
+    Args: batches: of one epoch and one process. optimization: fairseq's options; the last entry of
+    ``update_freq`` is that of all further epochs.
     """
     rounded = math.floor if optimization.skip_remainder_batch else math.ceil
     per_epoch = [rounded(batches / frequency) for frequency in optimization.update_freq]

@@ -174,12 +174,9 @@ class ExtraTrainerState:
     * ``fp32_params``: master weights of fp16 and bf16; their 16-bit copies are not enough
     * ``epoch_loss``: what the validation of an epoch gives to ``--lr-scheduler`` after the save
     * ``task``: what the task counts (``OFATask.run_state``)
-
-    Attributes:
-        early_stopping: ``should_stop_early`` of the running program, which keeps its state itself.
     """
 
-    early_stopping: Any = None
+    early_stopping: Any = None  # ``should_stop_early`` of the program, which keeps its state itself
 
     @classmethod
     def collect(cls, trainer) -> dict[str, Any]:

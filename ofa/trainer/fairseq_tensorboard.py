@@ -14,15 +14,11 @@ LOG_FORMAT = "%(asctime)s | %(levelname)s | %(name)s | %(message)s"
 
 
 class TensorBoardSamples:
-    """The first rows of a validation: images, predictions and references.
-
-    Attributes: name: before the numbers of the samples, where several tasks show theirs.
-    Args: imagenet: images are normalized by ImageNet's mean and std
-    (``--imagenet-default-mean-and-std``).
-    """
+    """The first rows of a validation: images, predictions and references. Args: imagenet: images
+    are normalized by ImageNet's mean and std (``--imagenet-default-mean-and-std``)."""
 
     logdir: str | None = None  # of TensorBoard; set on the first rank of a training
-    name = "sample"
+    name = "sample"  # before the numbers, where several tasks show theirs
 
     def __init__(self, imagenet: bool = False):
         self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in mean_and_std(imagenet))

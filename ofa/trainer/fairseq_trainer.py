@@ -64,15 +64,10 @@ class OFATrainer(Trainer):
     def start(self, load, options: DictConfig, **iterator_options) -> tuple[Optional[dict], Any]:
         """Load the checkpoint that this run starts from or resumes, if there is one.
 
-        The run in ``--save-dir`` goes before the file that the flags name if it was the same
-        command.
-
-        Args:
-            load: fairseq's ``checkpoint_utils.load_checkpoint``: calls ``load_checkpoint`` below,
-                then ``get_train_iterator`` with ``iterator_options``.
-            options: fairseq's of checkpoints.
-        Returns: the extra state of the checkpoint, and fairseq's iterator over what is left to
-        read.
+        The run in ``--save-dir`` goes before the file of the flags if the command is the same.
+        Args: load: fairseq's ``checkpoint_utils.load_checkpoint``: calls ``load_checkpoint`` below,
+        then ``get_train_iterator`` with ``iterator_options``. options: fairseq's of checkpoints.
+        Returns: the extra state of the checkpoint, and the iterator over what is left to read.
         Raises: RunFinished if nothing is left to do. UserError.
         """
         if not options.no_save:
