@@ -18,7 +18,7 @@ from ofa.metrics.row_means import mean
 from ofa.task.chinese import is_chinese
 from ofa.task.constant_baseline import best_screened
 from ofa.task.prediction import BatchRow, Prediction
-from ofa.task.task_spec import Metric, Names, Scores, TaskMetrics
+from ofa.task.task_spec import Metric, Names, Scorer, Scores, TaskMetrics
 from ofa.task.text import caption_references, remove_punctuation
 
 logger = logging.getLogger(__name__)
@@ -197,9 +197,7 @@ class CaptionMetrics(TaskMetrics):
     def references(self, row: BatchRow) -> list[str]:
         return split_references(row)
 
-    def make_scorer(
-        self, options: Any, all_references: Callable[[], list[list[str]]]
-    ) -> CaptionScorer:
+    def make_scorer(self, options: Any, all_references: Callable[[], list[list[str]]]) -> Scorer:
         return CaptionScorer(options, all_references)
 
     def final_scores(

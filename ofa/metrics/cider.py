@@ -79,7 +79,7 @@ class CiderD:
         keys, owners = keys[first], owners[first]
         orders = (keys & np.uint64(MAX_ORDER - 1)).astype(np.int64)
         weights = counts * idf.look_up(keys)
-        norms = np.sqrt(sums_by_order(owners, orders, weights * weights, len(lengths)))
+        norms = np.sqrt(by_order(owners, orders, weights * weights, len(lengths)))
 
         # a pair: a hypothesis and a reference of its image
         refs_per_hyp = num_refs[image_of]
@@ -95,7 +95,7 @@ class CiderD:
         in_ref, found = places(entries, keys[in_hyp] + marks[ref[pair]])
         pair, in_hyp, in_ref = pair[found], in_hyp[found], in_ref[found]
         products = np.minimum(weights[in_hyp], weights[in_ref]) * weights[in_ref]
-        cosine = sums_by_order(pair, orders[in_hyp], products, len(ref))
+        cosine = by_order(pair, orders[in_hyp], products, len(ref))
         norm = norms[hyp] * norms[ref]
         np.divide(cosine, norm, out=cosine, where=norm != 0)
 
@@ -203,9 +203,7 @@ def places(ascending: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.nd
     return place, ascending[place] == wanted
 
 
-def sums_by_order(
-    rows: np.ndarray, orders: np.ndarray, values: np.ndarray, count: int
-) -> np.ndarray:
+def by_order(rows: np.ndarray, orders: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
     """float64[count, MAX_ORDER]: the values of each row and each number of words, added."""
     sums = np.bincount(rows * MAX_ORDER + orders, values, count * MAX_ORDER)
     return sums.astype(float).reshape(-1, MAX_ORDER)

@@ -389,11 +389,9 @@ class TaskSpec(TsvSchema):
         return Shown(question, answer, references or (), boxes)
 
 
-def mixture_spec(
-    name: str, options: type[TaskOptions], kind: type[TaskSpec] = TaskSpec
-) -> TaskSpec:
+def mixture_spec(name: str, options: type[TaskOptions], cls: type[TaskSpec] = TaskSpec) -> TaskSpec:
     """Stands in for one declaration where several tasks, whose rows are theirs, train together."""
-    return kind(name=name, columns=(), options=options, example=_no_rows)
+    return cls(name=name, columns=(), options=options, example=_no_rows)
 
 
 def _no_rows(row: Mapping[str, str], context: RowContext) -> Example:

@@ -24,17 +24,15 @@ class TensorBoardSamples:
         self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in mean_and_std(imagenet))
         self.rows: list[tuple[torch.Tensor | None, str, list[str]]] = []
 
-    def add(
-        self, sample: dict[str, Any], predictions: list[str], references: list[list[str]]
-    ) -> None:
+    def add(self, sample: dict[str, Any], texts: list[str], references: list[list[str]]) -> None:
         """Keep rows of a batch until there are enough; without TensorBoard none are kept."""
         images = sample["net_input"].get("patch_images")
-        for row in range(min(SHOWN - len(self.rows), len(predictions)) if self.logdir else 0):
+        for row in range(min(SHOWN - len(self.rows), len(texts)) if self.logdir else 0):
             image = None
             if images is not None:
                 pixels = images[row].detach().float().cpu() * self.std + self.mean
                 image = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
-            self.rows.append((image, predictions[row], references[row]))
+            self.rows.append((image, texts[row], references[row]))
 
     def show(self, step: int) -> None:
         rows, self.rows = self.rows, []
