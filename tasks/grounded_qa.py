@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ofa.task.box_rows import box_symbols
 from ofa.task.columns import ID, IMAGE, Column
 from ofa.task.task_spec import BoxOptions, Example, RowContext
-from ofa.tasks.refcoco import box_symbols
 from ofa.tasks.vqa_gen import SPEC as VQA
 from ofa.tasks.vqa_gen import VqaOptions
 from ofa.tokens.boxes import parse_box

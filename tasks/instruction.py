@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ofa.task.box_rows import box_prediction, ratios_of
 from ofa.task.columns import ID, IMAGE, Column
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
 from ofa.task.task_spec import (
@@ -22,7 +23,6 @@ from ofa.task.task_spec import (
     Text,
     Usage,
 )
-from ofa.tasks.refcoco import box_prediction, ratios_of
 from ofa.tokens.boxes import text_to_bins
 
 SYMBOL = re.compile(r"((?:\s*<(?:bin|code)_\d+>)+)")

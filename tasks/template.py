@@ -18,15 +18,21 @@ from ofa.io.flags import option
 from ofa.metrics.accuracy import Accuracy
 from ofa.metrics.detection import BoxAccuracy, DetectionMetrics
 from ofa.task.answers import AnswerOptions, answer_texts, ranks_all
+from ofa.task.box_rows import (
+    box_prediction,
+    box_result,
+    box_symbols,
+    boxes_only,
+    boxes_prediction,
+    boxes_result,
+    ratios_of,
+)
 from ofa.task.columns import ID, Column
 from ofa.task.prediction import parse_objects
 from ofa.task.task_spec import (
-    BatchRow,
     BoxOptions,
     Decoding,
     Example,
-    Hypothesis,
-    Prediction,
     RowContext,
     Symbols,
     TaskOptions,
@@ -37,8 +43,7 @@ from ofa.task.task_spec import (
 )
 from ofa.task.template import Slot, Template, parse_template
 from ofa.task.text import split_objects, truncate_words
-from ofa.tasks import refcoco
-from ofa.tokens.boxes import bins_to_boxes, parse_box, text_to_objects
+from ofa.tokens.boxes import parse_box
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +83,7 @@ class TemplateRow:
 
     def example(self) -> Example:
         target, extra = self.target()
-        ratios = refcoco.ratios_of(self.images[0], self.options) if self.images else {}
+        ratios = ratios_of(self.images[0], self.options) if self.images else {}
         is_text = self.template.target.kind == "text"
         first, second, *_ = [*self.images, None, None]
         return Example(
@@ -124,10 +129,10 @@ class TemplateRow:
         """``[<bin_1> <bin_2> ..., " dog", ...]``: each box, and of ``boxes`` its name."""
         size, where = self.images[0].size, self.where
         if slot.kind == "box":
-            return [refcoco.box_symbols(parse_box(field, where), size, self.options, where)]
+            return [box_symbols(parse_box(field, where), size, self.options, where)]
         parts: list[str] = []
         for box, name in parse_objects(field, where, f"column '{slot.column}'"):
-            parts += [refcoco.box_symbols(box, size, self.options, where), f" {name}"]
+            parts += [box_symbols(box, size, self.options, where), f" {name}"]
         return parts
 
     def target(self) -> tuple[Text, dict[str, Any]]:
@@ -161,24 +166,6 @@ def spaced(text: str, first: bool) -> str:
 # --- from a hypothesis to a prediction -----------------------------------------------------------
 
 
-def boxes_prediction(hypothesis: Hypothesis, row: BatchRow, options: TemplateOptions) -> Prediction:
-    """All complete boxes with their names, in pixels of the image."""
-    found = text_to_objects(hypothesis.text)
-    if not (found and row.w_resize_ratio and row.h_resize_ratio):
-        return Prediction(hypothesis.text.strip(), hypothesis.score, boxes=())
-    side = options.patch_image_size
-    size = round(side / row.w_resize_ratio), round(side / row.h_resize_ratio)
-    bins = [bins for bins, _ in found]
-    boxes = bins_to_boxes(bins, size, side, options.max_image_size, options.num_bins, clip=True)
-    named = tuple((refcoco.as_box(box), name) for box, (_, name) in zip(boxes, found))
-    return Prediction(hypothesis.text.strip(), hypothesis.score, boxes=named)
-
-
-def boxes_result(row_id: Any, prediction: Prediction) -> dict[str, Any]:
-    boxes = [{"box": list(box), "name": name} for box, name in prediction.boxes or ()]
-    return {"uniq_id": str(row_id), "boxes": boxes, "score": round(prediction.score, 3)}
-
-
 def ranked_choices(options: TemplateOptions, zero_shot: bool) -> Decoding:
     """Each row's own choices are scored one by one, with any ``--val-inference-type``."""
     if options.val_inference_type != "allcand":
@@ -193,9 +180,9 @@ TARGETS: dict[str, dict[str, Any]] = {
     "label": {**ANSWERS, "answers": answer_texts, "decoding": ranks_all},
     "choices": {**ANSWERS, "decoding": ranked_choices},
     "box": {
-        "prediction": refcoco.box_prediction,
-        "result": refcoco.result_row,
-        "decoding": refcoco.boxes_only,
+        "prediction": box_prediction,
+        "result": box_result,
+        "decoding": boxes_only,
         "metrics": BoxAccuracy(),
     },
     "boxes": {

@@ -12,8 +12,8 @@ from grounding_files import SIZE, encoded, scene
 
 from ofa.data.sample import SampleBuilder
 from ofa.errors import UserError
+from ofa.task import box_rows
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
-from ofa.tasks import refcoco
 from ofa.tasks.refcoco import SPEC, GroundingOptions
 from ofa.tokens.bpe import load_language
 
@@ -124,7 +124,7 @@ def test_a_box_is_not_needed_where_it_is_not_learned(make_sample, language, spli
 
 
 def test_a_box_that_reaches_beyond_its_image_is_said_once_per_file(make_sample, caplog):
-    refcoco.warn_of_overhang.cache_clear()
+    box_rows.warn_of_overhang.cache_clear()
     for _ in range(3):
         sample = make_sample(box="10,10,60,30")
     assert caplog.text.count("rows.tsv: boxes reach beyond their images") == 1
