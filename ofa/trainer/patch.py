@@ -8,17 +8,13 @@ _replaced: set[tuple[int, str]] = set()
 
 
 class Patch(NamedTuple):
-    """A name of fairseq that is replaced.
+    """A name of fairseq that is replaced."""
 
-    Args:
-        owner: the module, class or registry that has the name; a string: a program of fairseq,
-            which runs as ``__main__`` or as the module of this name.
-        make: value of the name -> its replacement; its docstring is the reason.
-    """
-
+    # the module, class or registry that has it; a string: a program, which runs as ``__main__`` or
+    # as the module of this name
     owner: Any
     name: str
-    make: Callable[[Any], Any]
+    make: Callable[[Any], Any]  # its value -> its replacement; the docstring is the reason
 
     def apply(self) -> None:
         """Replace the name where it is now; a program that is not loaded has none."""
