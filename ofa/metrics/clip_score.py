@@ -1,6 +1,6 @@
 """CLIP from a file on this machine: how well images and texts, or images and images, fit.
 
-The network is open_clip's; its sizes are read from the weights. Files: state dicts of OpenAI's
+The network is open_clip's, which reads its sizes from the weights. Files: state dicts of OpenAI's
 networks and of open_clip's vision transformers (``.pt``, ``.bin``, ``.safetensors``). The archives
 that OpenAI published (``ViT-B-16.pt``) are programs in TorchScript, which loading would run: they
 are refused, with the command that makes a state dict of them.
@@ -8,6 +8,7 @@ are refused, with the command that makes a state dict of them.
 
 import json
 import shlex
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,6 @@ from ofa.errors import UserError
 from ofa.io.safe_load import load_checkpoint
 
 AT_ONCE = 64
-HEAD_WIDTH = 64
 # entries of OpenAI's state dicts that are no weights
 OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")
 # what other weights end in where a network is made of them
@@ -139,40 +139,18 @@ def build(open_clip: Any, weights: dict[str, Tensor], openai: bool, path: str | 
         if name not in OPENAI_NUMBERS
     }
     try:
-        width, _, patch, _ = weights["visual.conv1.weight"].shape
-        grid = round((len(weights["visual.positional_embedding"]) - 1) ** 0.5)
-        text_width = len(weights["ln_final.weight"])
-        vision = {
-            "layers": layers(weights, "visual.transformer."),
-            "width": width,
-            "patch_size": patch,
-            "image_size": patch * grid,
-            "head_width": min(HEAD_WIDTH, width),
-        }
-        text = {
-            "context_length": len(weights["positional_embedding"]),
-            "vocab_size": len(weights["token_embedding.weight"]),
-            "width": text_width,
-            "heads": max(1, text_width // HEAD_WIDTH),
-            "layers": layers(weights, "transformer."),
-        }
+        if "visual.proj" not in weights:
+            raise LookupError("visual.proj is missing")
         for device in ("meta", "cpu"):  # shapes are compared before memory is taken
-            with torch.device(device):
-                width = weights["text_projection"].shape[1]
-                network = open_clip.CLIP(width, vision, text, quick_gelu=openai)
-            unequal = network.load_state_dict(weights, strict=False, assign=device == "meta")
-            if odd := [name for names in unequal for name in names if name != "attn_mask"]:
-                raise LookupError(", ".join(odd[:3]))
+            with torch.device(device), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch says that nothing is copied to "meta"
+                network = open_clip.build_model_from_openai_state_dict(
+                    dict(weights), openai, torch.float32
+                )
+        network.float().load_state_dict(weights)  # it has rounded them to float16
     except UNFIT as error:
         raise UserError(
             f"--clip-model-path {path}: expects a CLIP with a vision transformer, such as ViT-B-16,"
             f" found other weights ({str(error).splitlines()[0][:200]})"
         ) from None
     return network.eval().requires_grad_(False)
-
-
-def layers(weights: dict[str, Tensor], beginning: str) -> int:
-    return sum(
-        name.startswith(f"{beginning}resblocks.") and name.endswith(".attn.in_proj_weight")
-        for name in weights
-    )

@@ -120,7 +120,7 @@ def parse_box(field: str, where: str = "") -> list[float]:
         return box
     raise UserError(
         f"{place(where)}expects a box 'left,top,right,bottom' with left < right and top < bottom,"
-        f" found {field[:80]!r}: it has no area; or are these width and height?"
+        f" found {field[:80]!r}: it is turned round, without area, or width and height"
     )
 
 

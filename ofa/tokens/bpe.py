@@ -38,7 +38,7 @@ class Bpe:
             raise
         except Exception as error:  # the libraries have no error classes of their own
             raise UserError(
-                f"{folder}: expected whole {self.kind} files, found {error}; copy the folder again"
+                f"{folder}: expected readable {self.kind} files, found {error}; copy it again"
             ) from error
 
     def __reduce__(self):
@@ -112,7 +112,8 @@ def recognize(folder: Path, kind: str | None = None) -> str:
         )
     if whole:
         raise UserError(
-            f"{folder}: holds BPE files of several kinds ({', '.join(whole)}): give one by --bpe"
+            f"{folder}: holds BPE files of several kinds ({', '.join(whole)}): choose one with"
+            " --bpe"
         )
     for name in [kind] if kind else FILES:
         if len(missing[name]) < len(FILES[name]):
