@@ -144,7 +144,7 @@ def build(open_clip: Any, weights: dict[str, Tensor], openai: bool, path: str | 
         for device in ("meta", "cpu"):  # shapes are compared before memory is taken
             with torch.device(device), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch says that nothing is copied to "meta"
-                network = open_clip.build_model_from_openai_state_dict(
+                network = open_clip.model.build_model_from_openai_state_dict(
                     dict(weights), openai, torch.float32
                 )
         network.float().load_state_dict(weights)  # it has rounded them to float16
