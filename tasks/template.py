@@ -101,8 +101,8 @@ class TemplateRow:
     def filled(self, kind: str, column: str) -> str:
         if not self.row[column].strip():
             raise UserError(
-                f"{self.where}: expects {kind} in the column '{column}', found none; fill it in or"
-                " remove the row"
+                f"{self.where}: expects {kind} in the column '{column}', found an empty field; fill"
+                " it in or remove the row"
             )
         return self.row[column]
 

@@ -1,4 +1,4 @@
-"""How good captions are: in validation, as on the COCO server, and the best constant one."""
+"""How good captions are: in validation, as on the COCO server, and the constant baseline."""
 
 import logging
 import re

@@ -160,6 +160,6 @@ class TsvSchema:
         numbers = [int(number) if number.strip().isdecimal() else -1 for number in text.split(",")]
         if min(numbers) < 0:
             raise UserError(
-                f"--selected-cols={text}: expects numbers from 0 on, such as {self.default_cols}"
+                f"--selected-cols={text}: expects non-negative integers such as {self.default_cols}"
             )
         return dict(zip(self.names_of(len(numbers), f"--selected-cols={text}"), numbers))
