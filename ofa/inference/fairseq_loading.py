@@ -1,22 +1,26 @@
-"""Checkpoint file -> fairseq task and models, ready to generate."""
+"""A checkpoint that answers for any task: its networks, and the tasks that share its vocabulary."""
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from fairseq import checkpoint_utils
+from fairseq.dataclass.utils import merge_with_parent
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY
-from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY
+from fairseq.tasks import TASK_DATACLASS_REGISTRY, TASK_REGISTRY, setup_task
 from omegaconf import OmegaConf
 
 from ofa.checkpoints.architecture import EMBEDDINGS, check_stored_sizes, image_size
 from ofa.checkpoints.contents import upstream_state_dict, values_of
 from ofa.errors import UserError, naming
+from ofa.io.json_files import parse_json
 from ofa.io.safe_load import CONVERT
+from ofa.io.stored_options import MEMBERS
 from ofa.task.task_spec import TaskOptions
 from ofa.task.template import is_template, parse_template
+from ofa.tasks.fairseq_mixture import options_of
 from ofa.tasks.template import NAME as TEMPLATE
 
 logger = logging.getLogger(__name__)
@@ -26,6 +30,119 @@ NOT_SHARED = ("data", "selected_cols", "constraint_range")
 SHARED = {field.name for field in dataclasses.fields(TaskOptions)} - set(NOT_SHARED) | {
     "max_image_size"
 }
+
+
+class LoadedCheckpoint:
+    """The network of a checkpoint, and tasks by name.
+
+    Args:
+        paths: files of one vocabulary; several are an ensemble.
+        overrides: values of options that replace the stored ones, for every task.
+        ema: take the averaged weights.
+        task: what will be asked; default: what the checkpoint was trained on.
+    Attributes:
+        trained: task that the checkpoint was trained on -> its stored options.
+        networks: of each file, on the CPU, in evaluation mode.
+        valid_batch_size: rows of a validation batch; None: not stored.
+    Raises: UserError if a file is no checkpoint, or its vocabulary folder is missing or another
+    one.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        overrides: Mapping[str, Any],
+        ema: bool = False,
+        task: str | None = None,
+    ):
+        self.path, self.overrides = paths[0], dict(overrides)
+        self.networks: list[Any] = []
+        name = task_name(task)  # what is wrong with it is said before a file is read
+        for path in paths:
+            state = read_checkpoint(path, overrides)
+            if not self.networks:
+                self._read_options(state)
+                first = setup_task(self.config(name or next(iter(self.trained), "caption")))
+                self.vocabulary, self.bpe = first.vocabulary, first.bpe
+            self.networks.append(build_network(path, state, first, ema))
+
+    def _read_options(self, state: Mapping[str, Any]) -> None:
+        """What the file says of the tasks that it was trained on."""
+        self.stored = group_to_builtins(state["cfg"]["task"])
+        dataset = state["cfg"].get("dataset")
+        self.valid_batch_size = dataset and group_to_builtins(dataset).get("batch_size_valid")
+        self.task_state = state.get("task_state") or {}
+        own = {self.stored.get("_name") or self.stored.get("task"): self.stored}
+        members = self.task_state.get(MEMBERS) or own
+        every = [
+            {**self.stored, **options, "_name": TEMPLATE if options.get(TEMPLATE) else name}
+            for name, options in members.items()
+        ]
+        self.first = every[0]
+        known = {**self.first, **self.overrides}
+        self.derived = image_size_unless_known(self.path, state, known)
+        drawn = group_to_builtins(state["cfg"]["model"]).get("code_image_size")
+        if drawn:  # the size of the images that the decoder can draw
+            self.derived["code_image_size"] = drawn
+        self.trained = {
+            stored_name(self.path, options): {**self.derived, **options}
+            for options in every
+            if options["_name"] in TASK_REGISTRY
+        }
+
+    @property
+    def network(self) -> Any:
+        return self.networks[0]
+
+    def options(self, name: str) -> dict[str, Any]:
+        """The stored options of a task, or of a task that was not trained those that it shares."""
+        if name in self.trained:
+            return self.trained[name]
+        shared = {**self.derived, **options_for(name, self.first, self.path)}
+        # pretraining never tells the decoder the question
+        return {**shared, "prompt_type": "none"} if "unify_task" in self.trained else shared
+
+    def config(self, name: str, **changes: Any):
+        """The configuration of a task: its defaults, what the checkpoint stores, what the caller
+        overrides. Args: changes: of its options."""
+        registered_name, own = registered(name)
+        ours = sorted({task.spec.name for task in TASK_REGISTRY.values() if hasattr(task, "spec")})
+        if registered_name not in ours:
+            raise UserError(
+                f"{self.path}: unknown task '{name}'; known: {', '.join(ours)}. Give one by --task"
+            )
+        known = {
+            field.name for field in dataclasses.fields(TASK_DATACLASS_REGISTRY[registered_name])
+        }
+        given = {**self.options(name), **self.overrides, **changes, **own}
+        values = {key: value for key, value in given.items() if key in known}
+        return OmegaConf.create({**values, "_name": registered_name})
+
+    def task(self, name: str, **changes: Any):
+        """A task with the checkpoint's vocabulary. Args: changes: of its options."""
+        given, (known, _) = self.config(name, **changes), registered(name)
+        config = merge_with_parent(TASK_DATACLASS_REGISTRY[known](), given)
+        return TASK_REGISTRY[known](config, self.vocabulary, self.bpe)
+
+    def set_up(self, name: str, **changes: Any):
+        """As ``task``, with all that a training of it prepares (files, negative samples). Args:
+        changes: of its options."""
+        return setup_task(self.config(name, **changes))
+
+    def evaluated(self, name: str | None) -> str:
+        """The name of the task to evaluate: by default the one that was trained.
+
+        Raises: UserError if several were trained, and not this one.
+        """
+        name = task_name(name)
+        if self.stored.get("_name") == "joint":
+            options_of(name, self.path, {"task_state": self.task_state})
+        return name or stored_name(self.path, self.first)
+
+    def generation(self, name: str) -> dict[str, Any]:
+        """The generation options with which a task was validated; none if it was not trained."""
+        stored = self.options(name).get("eval_args") or "{}"
+        return parse_json(stored, self.path, "JSON in the stored --eval-args")
 
 
 def read_checkpoint(path: str, overrides: Mapping[str, Any]) -> dict:
@@ -95,13 +212,6 @@ def options_for(name: str | None, stored: Mapping[str, Any], path: str = "") -> 
     return {key: value for key, value in stored.items() if key in SHARED}
 
 
-def drawn_by(state: Mapping[str, Any]) -> dict[str, int]:
-    """Of a network that was trained on other tasks: the size of the images that its decoder
-    can draw."""
-    model = group_to_builtins(state["cfg"]["model"])
-    return {"code_image_size": model["code_image_size"]} if model.get("code_image_size") else {}
-
-
 def image_size_unless_known(
     path: str, state: Mapping[str, Any], known: Mapping[str, Any]
 ) -> dict[str, int]:
@@ -128,22 +238,6 @@ def group_to_builtins(group: Any) -> dict[str, Any]:
     if OmegaConf.is_config(group):
         group = OmegaConf.to_container(group, resolve=True, enum_to_str=True)
     return values_of(group)
-
-
-def task_config(
-    path: str, name: str | None, stored: Mapping[str, Any], overrides: Mapping[str, Any]
-):
-    """Configuration of the task: its defaults, what the checkpoint stores, what the caller
-    overrides."""
-    name, own = registered(task_name(name) or stored_name(path, stored))
-    ours = sorted({task.spec.name for task in TASK_REGISTRY.values() if hasattr(task, "spec")})
-    if name not in ours:
-        raise UserError(
-            f"{path}: unknown task '{name}'; known: {', '.join(ours)}. Give one by --task"
-        )
-    known = {field.name for field in dataclasses.fields(TASK_DATACLASS_REGISTRY[name])}
-    values = {key: value for key, value in {**stored, **overrides, **own}.items() if key in known}
-    return OmegaConf.create({**values, "_name": name})
 
 
 def build_network(path: str, state: dict, task, ema: bool) -> torch.nn.Module:

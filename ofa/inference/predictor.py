@@ -43,7 +43,7 @@ class Predictor:
 
     Attributes:
         checkpoint: networks, vocabulary and stored options
-            (``ofa.inference.fairseq_predicting.LoadedCheckpoint``).
+            (``ofa.inference.fairseq_loading.LoadedCheckpoint``).
         batch_size: rows that go through the network together.
     """
 
@@ -88,7 +88,7 @@ class Predictor:
             from ofa import fairseq_plugin
 
             fairseq_plugin.register()
-            from ofa.inference.fairseq_predicting import LoadedCheckpoint
+            from ofa.inference.fairseq_loading import LoadedCheckpoint
         with kept_process_state():  # the weights that the network begins with are random numbers
             given = {**NOT_WHILE_PREDICTING, **overrides}
             loaded = LoadedCheckpoint(list(map(str, paths)), given, ema, task)

@@ -111,7 +111,7 @@ def test_converting_a_checkpoint_does_not_pass_names_of_code_on(made):
 
 @pytest.mark.parametrize("name", ["audio_pretraining", "translation"])
 def test_tasks_and_networks_of_other_programs_are_not_set_up(made, tmp_path, name):
-    from ofa.inference.fairseq_predicting import LoadedCheckpoint
+    from ofa.inference.fairseq_loading import LoadedCheckpoint
 
     content = load_checkpoint(made.checkpoint)
     content["cfg"]["task"] = {"_name": name, "data": str(tmp_path)}
@@ -291,7 +291,7 @@ def test_options_that_networks_of_fairseq_evaluate_are_dropped(made, tmp_path, c
     ],
 )
 def test_options_of_another_kind_are_one_message(made, tmp_path, changed):
-    from ofa.inference.fairseq_predicting import LoadedCheckpoint
+    from ofa.inference.fairseq_loading import LoadedCheckpoint
 
     torch.save({**load_checkpoint(made.checkpoint), **changed}, tmp_path / "a.pt")
     with pytest.raises(UserError) as error:
