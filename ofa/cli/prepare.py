@@ -103,16 +103,9 @@ def prepare_synthetic_words(args: WordsOptions) -> None:
     """Draw the words of three splits."""
     from ofa.synthetic.words import World, write_signs
 
-    given = {} if args.letters is None else {"letters": args.letters}
-    world = World(
-        args.seed,
-        args.width,
-        args.height,
-        shortest=args.shortest,
-        longest=args.longest,
-        plain=args.plain,
-        **given,
-    )
+    names = ("seed", "width", "height", "letters", "shortest", "longest", "plain")
+    given = {name: getattr(args, name) for name in names}
+    world = World(**{name: value for name, value in given.items() if value is not None})
     counts = {split: getattr(args, split) for split in ("train", "val", "test")}
     summary(write_signs(args.out, counts, world, args.jobs))
 

@@ -69,23 +69,21 @@ class OwnTableOptions(ImageOptions, TableOptions):
     keep_case: bool = option(False, "keep capitals in answers; else lower case")
 
 
-@dataclass(frozen=True, kw_only=True)
-class CsvOptions(OwnTableOptions):
-    """The same as CSV."""
-
-    delimiter: str | None = option(
-        None,
-        "between columns, if not a tab in .tsv files or else a comma",
-        parse=lambda text: character(text),
-    )
-
-
 def character(text: str) -> str:
     """One character, also as ``\\t``."""
     text = text.replace("\\t", "\t")
     if len(text) != 1 or text in '"\r\n':
         raise argparse.ArgumentTypeError(f"{text!r} is not one character such as ; or a tab")
     return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsvOptions(OwnTableOptions):
+    """The same as CSV."""
+
+    delimiter: str | None = option(
+        None, "between columns, if not a tab in .tsv files or else a comma", parse=character
+    )
 
 
 def read_own_table(

@@ -187,7 +187,13 @@ def original_rows(source: GlueSource, path: str, split: str, problems: Problems)
     lines = enumerate(read_lines(path), start=1)
     header = source.header
     if test or not header:
-        header = header_of(path, next(lines, (1, ""))[1], needs)
+        header = tuple(cell.strip() for cell in next(lines, (1, ""))[1].split("\t"))
+    missing = [column for column in needs if column not in header]
+    if missing:
+        raise UserError(
+            f"{path}:1: expected a header with the columns {', '.join(needs)}, found none called"
+            f" '{missing[0]}' among {', '.join(header)[:200]}; is it the file of another task?"
+        )
     for number, (line, text) in enumerate(lines):
         where, cells = f"{path}:{line}", text.split("\t")
         values = dict(zip(header, cells))
@@ -205,18 +211,6 @@ def original_rows(source: GlueSource, path: str, split: str, problems: Problems)
             label = "" if test else values[source.label].strip()
             texts = [values[column] for column in source.texts]
             yield from row_of(source, number, texts, label, labels, test)
-
-
-def header_of(path: str, line: str, needs: Sequence[str]) -> tuple[str, ...]:
-    """The names of the columns. Raises: UserError if one is missing."""
-    header = tuple(cell.strip() for cell in line.split("\t"))
-    missing = [column for column in needs if column not in header]
-    if missing:
-        raise UserError(
-            f"{path}:1: expected a header with the columns {', '.join(needs)}, found none called"
-            f" '{missing[0]}' among {', '.join(header)[:200]}; is it the file of another task?"
-        )
-    return header
 
 
 def saved_rows_of(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from ofa.errors import UserError
 from ofa.io.flags import option
@@ -33,20 +33,8 @@ REFS_FILE = "is it refs(...).p of the REFER toolkit?"
 INSTANCES_FILE = "is it instances.json of the REFER toolkit?"
 
 
-class Variant(NamedTuple):
-    """One of the three data sets. Args: folder: as the toolkit calls it. split_by: whose splits it
-    has, the usual one first."""
-
-    title: str
-    folder: str
-    split_by: tuple[str, ...]
-
-
-VARIANTS = {
-    "refcoco": Variant("RefCOCO", "refcoco", ("unc", "google")),
-    "refcocoplus": Variant("RefCOCO+", "refcoco+", ("unc",)),
-    "refcocog": Variant("RefCOCOg", "refcocog", ("umd", "google")),
-}
+# whose splits there are, the usual one first
+SPLIT_BY = {"refcoco": ("unc", "google"), "refcocoplus": ("unc",), "refcocog": ("umd", "google")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +52,7 @@ class RefcocoOptions(ImageOptions):
 
 def read_refcoco(kind: str, options: RefcocoOptions, problems: Problems) -> PreparedDataset:
     """One file per split, ``refcoco_train.tsv`` and so on, one row per sentence."""
-    refs, instances = locate(VARIANTS[kind], options)
+    refs, instances = locate(kind, options)
     images, known = ImageFolders(options.images), Instances(instances)
     rows, ids = [], Ids("reference", "is the list put together of two?")
     for reference in read_references(refs):
@@ -90,21 +78,22 @@ def read_refcoco(kind: str, options: RefcocoOptions, problems: Problems) -> Prep
     return found
 
 
-def locate(variant: Variant, options: RefcocoOptions) -> tuple[str, str]:
+def locate(kind: str, options: RefcocoOptions) -> tuple[str, str]:
     """``refs(unc).p`` and ``instances.json`` in the folder, or in its sub-folder ``refcoco+``.
 
     Raises: UserError that says what lies there instead.
     """
-    data, split_by = Path(options.data), options.split_by or variant.split_by[0]
-    for folder in (data, data / variant.folder):
+    data, split_by = Path(options.data), options.split_by or SPLIT_BY[kind][0]
+    name = kind.replace("plus", "+")  # as the toolkit calls it
+    for folder in (data, data / name):
         refs = folder / f"refs({split_by}).p"
         if refs.is_file():
             return str(refs), str(folder / "instances.json")
     there = ", ".join(sorted(path.name for path in data.glob("**/refs(*).p"))) or "none"
     raise UserError(
         f"{data}: expected refs({split_by}).p and instances.json, found of such files: {there};"
-        f" give the folder of {variant.folder} as --data, and --split-by"
-        f" {' or '.join(variant.split_by)}"
+        f" give the folder of {name} as --data, and --split-by"
+        f" {' or '.join(SPLIT_BY[kind])}"
     )
 
 
@@ -181,5 +170,5 @@ SOURCES = {
         f"{kind}_SPLIT.tsv for every split",
         f"ofa prepare {kind} --data refer/data --images train2014 --out dataset/{kind}_data",
     )
-    for kind in VARIANTS
+    for kind in SPLIT_BY
 }

@@ -58,21 +58,6 @@ class ImageOptions(SourceOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TableOptions:
-    """Columns that are not called as the task calls them, and boxes in any form."""
-
-    columns: tuple[tuple[str, str], ...] = option(
-        (),
-        "columns or keys with another name than the task's",
-        parse=lambda text: column(text),
-        metavar="NAME=COLUMN",
-    )
-    box_format: Literal["xyxy", "xywh", "xyxy_norm", "xywh_norm"] = option(
-        "xyxy", "corners, or corner, width and height; pixels, or norm: fractions of the image"
-    )
-
-
 def column(text: str) -> tuple[str, str]:
     """``NAME=COLUMN`` of a command line."""
     name, equals, column = text.partition("=")
@@ -81,6 +66,18 @@ def column(text: str) -> tuple[str, str]:
             f"{text} is not of the form NAME=COLUMN, such as image=file_name"
         )
     return name, column
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """Columns that are not called as the task calls them, and boxes in any form."""
+
+    columns: tuple[tuple[str, str], ...] = option(
+        (), "columns or keys with another name than the task's", parse=column, metavar="NAME=COLUMN"
+    )
+    box_format: Literal["xyxy", "xywh", "xyxy_norm", "xywh_norm"] = option(
+        "xyxy", "corners, or corner, width and height; pixels, or norm: fractions of the image"
+    )
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,9 @@ becomes, for the task ``refcoco``::
     7 <tab> a <tab> left dog <tab> 1.0,2.0,3.0,4.0 <tab> /9j/4AAQ...
 """
 
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ from ofa.prepare.dataset import (
     refuse_fractions,
     split_at_random,
 )
-from ofa.prepare.tsv_writer import CAPTION_KINDS, IMAGE, CaptionedImage, Group, ImagePath
+from ofa.prepare.tsv_writer import CAPTION_KINDS, IMAGE, CaptionedImage, ImagePath
 from ofa.task.columns import Column
 from ofa.task.text import CONFIDENCE, JOIN, learned_answer, parse_answers
 
@@ -131,13 +130,14 @@ def dataset_of(
     problems.settle()
     number_classes(found, columns, filled, choose_answers)
     for split, part in filled.items():
+        if not part:
+            continue
         end = spec.usage.validation if split == "val" and not name else split
-        if part:
-            file = (name or f"{spec.files[0]}_{{}}.tsv").format(end)
+        file = (name or f"{spec.files[0]}_{{}}.tsv").format(end)
+        if spec.has("image"):
             found.add_rows(file, part, f"{split}_rows")
-    if not spec.has("image"):
-        found.readers = {name: partial(rows_again, groups) for name, groups in found.files.items()}
-        found.files = {}
+        else:
+            found.readers[file] = partial(texts_alone, part)
     return found
 
 
@@ -168,7 +168,7 @@ def captioned(rows: Sequence[TableRow], column: Column, problems: Problems) -> l
 
 def fill(rows: Sequence[TableRow], columns: Mapping[int, Column], problems: Problems) -> Filled:
     """The cells of the rows of a split. The number of a class is filled in when all are known."""
-    filled, form_of = [], functools.cache(stored_form)
+    filled, form_of = [], cache(stored_form)
     for row in rows:
         with problems.at(row.where):
             cells = [""] * (max(columns) + 1)
@@ -212,9 +212,9 @@ def number_classes(
             found.texts[ANSWER_SET] = label_text(answers)
 
 
-def rows_again(groups: Sequence[Group], problems: Problems) -> Iterator[tuple[str, ...]]:
-    """The rows of a file of texts alone."""
-    return (row for group in groups for row in group.rows)
+def texts_alone(rows: Filled, problems: Problems) -> Iterator[list[str]]:
+    """The rows of a file of texts alone, read before."""
+    return (cells for _, cells in rows)
 
 
 # ------------------------------------------------------------------------------------ cells
