@@ -104,15 +104,16 @@ class VQGAN(ImageTokenizer):
         return self.decoder(self.post_quant_conv(x))
 
 
+def refusal(path: object, expected: str, found: object) -> UserError:
+    return UserError(f"{path}: expected {expected}, found {found}; {REMEDY}")
+
+
 def load_vqgan(config_path: str | Path, weights_path: str | Path) -> VQGAN:
     """Raises: UserError if a file is missing or damaged, or the weights are not those of the
     description."""
     config = read_config(config_path)
     if not Path(weights_path).is_file():
-        raise UserError(
-            f"{weights_path}: expected the weights that belong to {config_path}, found no such"
-            " file; put last.ckpt beside it"
-        )
+        raise refusal(weights_path, f"the weights that belong to {config_path}", "no such file")
     content = load_checkpoint(weights_path)
     state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
     weights = {
@@ -122,93 +123,103 @@ def load_vqgan(config_path: str | Path, weights_path: str | Path) -> VQGAN:
     }
     with torch.device("meta"):
         tokenizer = VQGAN(config)
-    own = tokenizer.state_dict()
-    missing = [name for name in own if name not in weights]
-    unexpected = [name for name in weights if name not in own]
-    if missing or unexpected:
-        parts = [
-            f"{len(names)} {what} ({', '.join(names[:3])})"
-            for what, names in (("are missing", missing), ("are of another network", unexpected))
-            if names
-        ]
-        raise UserError(
-            f"{weights_path}: expected the {len(own)} tensors of the {config.kind} that"
-            f" {config_path} describes, found that {' and '.join(parts)}; use the model.yaml that"
-            " came with the weights"
-        )
-    codebook = next(
-        name for name in own if name in ("quantize.embed.weight", "quantize.embedding.weight")
-    )
-    if own[codebook].shape != weights[codebook].shape:
-        raise UserError(
-            f"{weights_path}: expected a codebook of {config.n_embed} codes with {config.embed_dim}"
-            f" numbers each, as n_embed and embed_dim of {config_path} say, found"
-            f" {' x '.join(map(str, weights[codebook].shape))}; use the model.yaml that came with"
-            " the weights"
-        )
-    wrong = [name for name in own if own[name].shape != weights[name].shape]
-    if wrong:
-        raise UserError(
-            f"{weights_path}: expected {wrong[0]} of shape {list(own[wrong[0]].shape)} as"
-            f" {config_path} describes, found {list(weights[wrong[0]].shape)} (and {len(wrong) - 1}"
-            " more); use the model.yaml that came with the weights"
-        )
+    check_weights(tokenizer, weights, weights_path, config_path)
     tokenizer.load_state_dict({name: value.float() for name, value in weights.items()}, assign=True)
     return tokenizer
 
 
+def check_weights(
+    tokenizer: VQGAN, weights: Mapping[str, Tensor], path: object, described: object
+) -> None:
+    """Raises: UserError unless these are the network's tensors, in name and shape."""
+    own, config = tokenizer.state_dict(), tokenizer.config
+    differing = {
+        "are missing": [name for name in own if name not in weights],
+        "are of another network": [name for name in weights if name not in own],
+    }
+    found = [
+        f"{len(names)} {what} ({', '.join(names[:3])})"
+        for what, names in differing.items()
+        if names
+    ]
+    if found:
+        expected = f"the {len(own)} tensors of the {config.kind} that {described} describes"
+        raise refusal(path, expected, f"that {' and '.join(found)}")
+    wrong = [name for name in own if own[name].shape != weights[name].shape]
+    codebooks = [name for name in wrong if name.startswith("quantize.embed")]
+    for name in codebooks or wrong:
+        expected = f"{name} of shape {list(own[name].shape)} as {described} describes"
+        if codebooks:
+            expected = (
+                f"a codebook of {config.n_embed} codes with {config.embed_dim} numbers each,"
+                f" as n_embed and embed_dim of {described} say"
+            )
+        raise refusal(path, expected, list(weights[name].shape))
+
+
 def read_config(path: str | Path) -> VQGANConfig:
     """Raises: UserError if it is no description of such a network."""
-    return config_of(
-        read_yaml(path, "YAML with plain values only, the description of a VQGAN"), str(path)
-    )
+    expected = "YAML with plain values only, the description of a VQGAN"
+    return config_of(read_yaml(path, expected), str(path))
 
 
 def config_of(content: Any, path: str) -> VQGANConfig:
-    """Settings of a parsed ``model.yaml``. Raises: UserError."""
+    """Settings of a parsed ``model.yaml``. Raises: UserError if it describes no such network, or
+    one that cannot be built."""
     model = content.get("model", content) if isinstance(content, Mapping) else {}
     params = model.get("params", model) if isinstance(model, Mapping) else {}
     ddconfig = params.get("ddconfig") if isinstance(params, Mapping) else None
     if not isinstance(ddconfig, Mapping):
-        raise UserError(
-            f"{path}: expected model.params.ddconfig (the description of a VQGAN), found none; use"
-            " the model.yaml that came with the weights"
-        )
-    given = {
-        "in_channels": 3,
-        "out_ch": 3,
-        **ddconfig,
-        **{name: params.get(name) for name in ("n_embed", "embed_dim")},
-        "kind": kind_of(model),
-    }
-    if given["kind"] not in KINDS or ddconfig.get("double_z"):
-        found = (
-            "double_z: true (a continuous autoencoder)"
-            if ddconfig.get("double_z")
-            else given["kind"]
-        )
-        raise UserError(
-            f"{path}: expected a network with codes, {' or '.join(KINDS)} with double_z: false,"
-            f" found {found}; {REMEDY}"
-        )
-    values: dict[str, Any] = {}
+        raise refusal(path, "model.params.ddconfig (the description of a VQGAN)", "none")
+    kind = kind_of(model)
+    continuous = ddconfig.get("double_z") and "double_z: true (a continuous autoencoder)"
+    if kind not in KINDS or continuous:
+        expected = f"a network with codes, {' or '.join(KINDS)} with double_z: false"
+        raise refusal(path, expected, continuous or kind)
+    given = {"in_channels": 3, "out_ch": 3, **ddconfig}
+    given.update({name: params.get(name) for name in ("n_embed", "embed_dim")})
+    values: dict[str, Any] = {"kind": kind}
     for field in dataclasses.fields(VQGANConfig):
         value: Any = given.get(field.name)
-        many = field.name in ("ch_mult", "attn_resolutions")
-        if field.name != "kind" and not (
-            isinstance(value, list) and len(value) <= MOST_BLOCKS and all(map(is_count, value))
-            if many
-            else is_count(value)
-        ):
-            raise UserError(
-                f"{path}: expected {field.name} as"
-                f" {'a list of integers' if many else 'an integer'}, found"
-                f" {str(value)[:80]}; use the model.yaml that came with the weights"
-            )
-        values[field.name] = tuple(value) if many else value
+        if field.name in ("ch_mult", "attn_resolutions"):
+            if not (
+                isinstance(value, list) and len(value) <= MOST_BLOCKS and all(map(is_count, value))
+            ):
+                raise refusal(path, f"{field.name} as a list of integers", str(value)[:80])
+            values[field.name] = tuple(value)
+        elif field.name != "kind":
+            if not is_count(value):
+                raise refusal(path, f"{field.name} as an integer", str(value)[:80])
+            values[field.name] = value
     config = VQGANConfig(**values)
-    check(config, ddconfig, path)
+    for holds, expected, found in requirements(config, ddconfig.get("attn_type", "vanilla")):
+        if not holds:
+            raise refusal(path, expected, found)
     return config
+
+
+def requirements(config: VQGANConfig, attention: str) -> list[tuple[bool, str, object]]:
+    """What a network needs that can be built: whether it holds, the expectation, what is there."""
+    return [
+        (
+            config.kind != "GumbelVQ" or config.embed_dim == config.z_channels,
+            f"embed_dim equal to z_channels ({config.z_channels}), as GumbelVQ needs",
+            config.embed_dim,
+        ),
+        (
+            config.num_res_blocks <= MOST_BLOCKS,
+            f"at most {MOST_BLOCKS} num_res_blocks",
+            config.num_res_blocks,
+        ),
+        (bool(config.ch_mult), "at least one number in ch_mult", "none"),
+        (
+            config.in_channels == config.out_ch == 3,
+            "images with 3 channels (in_channels, out_ch)",
+            f"{config.in_channels} and {config.out_ch}",
+        ),
+        (config.ch % GROUPS == 0, f"ch as a multiple of {GROUPS}", config.ch),
+        (attention == "vanilla", "attn_type: vanilla", attention),
+    ]
 
 
 def is_count(value: Any) -> bool:
@@ -220,29 +231,3 @@ def kind_of(model: Mapping) -> str:
     of them has."""
     name = str(model.get("target", "")).rpartition(".")[2]
     return name or ("GumbelVQ" if "kl_weight" in model.get("params", model) else "VQModel")
-
-
-def check(config: VQGANConfig, ddconfig: Mapping, path: str) -> None:
-    """Raises: UserError for a network that cannot be built."""
-
-    def refuse(expected: str, found: object) -> None:
-        raise UserError(f"{path}: expected {expected}, found {found}; {REMEDY}")
-
-    if config.kind == "GumbelVQ" and config.embed_dim != config.z_channels:
-        refuse(
-            f"embed_dim equal to z_channels ({config.z_channels}), as GumbelVQ needs",
-            config.embed_dim,
-        )
-    if config.num_res_blocks > MOST_BLOCKS:
-        refuse(f"at most {MOST_BLOCKS} num_res_blocks", config.num_res_blocks)
-    if not config.ch_mult:
-        refuse("at least one number in ch_mult", "none")
-    if config.in_channels != 3 or config.out_ch != 3:
-        refuse(
-            "images with 3 channels (in_channels, out_ch)",
-            f"{config.in_channels} and {config.out_ch}",
-        )
-    if config.ch % GROUPS:
-        refuse(f"ch as a multiple of {GROUPS}", config.ch)
-    if ddconfig.get("attn_type", "vanilla") != "vanilla":
-        refuse("attn_type: vanilla", ddconfig["attn_type"])
