@@ -330,6 +330,6 @@ class ReferenceModel:
 
 
 def greedy_version(generator, task, model):
-    """A generator with the options of another that says the likeliest token at each step."""
+    """A generator with the options of another that takes the likeliest token at each step."""
     off = dict(beam=1, sampling=False, sampling_topk=-1, sampling_topp=-1.0, diverse_beam_groups=-1)
     return task.build_generator([model], Namespace(**vars(replace(generator.options, **off))))

@@ -44,7 +44,7 @@ class DecoderCache:
         images, heads, _, width = keys.shape
         self.sources = sources
         self.is_code = is_code
-        self.length = 0  # tokens said so far, by every beam
+        self.length = 0  # tokens fed so far, by every beam
         self.beams = beam  # beams alive
         self.prompt_length = prompts[0][0].size(2) if prompts else 0
         shape = (2, len(sources), images, beam, heads, self.prompt_length + max_len, width)

@@ -23,7 +23,7 @@ examples:
   ofa predict checkpoint_best.pt dog.jpg --question "what color is the sofa?"
   ofa predict checkpoint_best.pt dog.jpg --text "the left cushion" --draw drawn/
   ofa predict checkpoint_best.pt signs/ --task read                          the text on every image
-  ofa predict checkpoint_best.pt requests.jsonl --out replies.jsonl
+  ofa predict checkpoint_best.pt requests.jsonl --out predictions.jsonl
 
 A line of a .jsonl file: {"image": "a.jpg", "question": "what is it?", "region": [3, 4, 90, 80]};
 paths are as seen from the file. An image that cannot be read is named and skipped (its line holds
@@ -131,8 +131,8 @@ def lines(model: Any, requests: Sequence[Any], args: PredictOptions) -> Iterator
     for start in range(0, len(requests), size):
         window = requests[start : start + size]
         images = [images_of(request, args.stop_on_broken) for request in window]
-        replies = replies_of(model, window, images, args)
-        for request, image, reply in zip(window, images, replies):
+        predictions = predictions_of(model, window, images, args)
+        for request, image, prediction in zip(window, images, predictions):
             words = {
                 name: str(word) if isinstance(word, Path) else word
                 for name, word in request.words.items()
@@ -143,8 +143,8 @@ def lines(model: Any, requests: Sequence[Any], args: PredictOptions) -> Iterator
                 yield {**about, "error": str(image)}
                 continue
             if drawer and image:
-                about["drawn"] = drawer.draw(request, image[""], reply)
-            yield {**about, **reply.as_json()}
+                about["drawn"] = drawer.draw(request, image[""], prediction)
+            yield {**about, **prediction.as_json()}
 
 
 def images_of(request: Any, stop_on_broken: bool) -> dict[str, Any] | UserError:
@@ -160,11 +160,11 @@ def images_of(request: Any, stop_on_broken: bool) -> dict[str, Any] | UserError:
         return error
 
 
-def replies_of(
+def predictions_of(
     model: Any, requests: Sequence[Any], images: Sequence[Any], args: PredictOptions
 ) -> list[Any]:
-    """The model's reply to each request; requests of one kind are asked together."""
-    replies: list[Any] = [None] * len(requests)
+    """The model's prediction for each request; requests of one kind are asked together."""
+    predictions: list[Any] = [None] * len(requests)
     kinds: dict[tuple, list[int]] = {}
     for row, request in enumerate(requests):
         if not isinstance(images[row], UserError):
@@ -181,6 +181,6 @@ def replies_of(
         found = model.ask_columns(
             task.name, shown, columns, args.n_best, answers, **args.generation
         )
-        for row, reply in zip(rows, found):
-            replies[row] = reply
-    return replies
+        for row, prediction in zip(rows, found):
+            predictions[row] = prediction
+    return predictions

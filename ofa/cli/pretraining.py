@@ -116,15 +116,17 @@ def run_score(args: ScoreOptions) -> int:
     model = load(args)
     files = {name: getattr(args, name) for name in ("data", *EXTRAS)}
     test = PretrainingEvalSet(model, files, args.rows, args.neg_sample_dir)
-    figures, replies = {}, {}
+    figures, predictions = {}, {}
     for task, score, found in test.scores(args.beam, args.batch_size, args.image_tokenizer):
-        figures[task], replies[task] = asdict(score), found
+        figures[task], predictions[task] = asdict(score), found
         for name, one in zip_longest([task], (score, *score.further), fillvalue=""):
             print_score(name, one)
     write_json(args.out, figures)
     if args.report:
         log = read_text(args.training_log) if args.training_log else ""
-        write_tasks_page(args.report, args.report_title, figures, replies, test.task.options(), log)
+        write_tasks_page(
+            args.report, args.report_title, figures, predictions, test.task.options(), log
+        )
     return 0
 
 

@@ -5,7 +5,7 @@ A task of the page is any task that is asked with texts; its key is the method o
 ``ofa.inference.api.OFA`` that it calls::
 
     demo = Demo(OFA.load("checkpoint_best.pt"))
-    demo.reply("answer", "dog.jpg", "what color is it?")  # a Reply: rows of answers, an image
+    demo.predict("answer", "dog.jpg", "what color is it?")  # a DemoResult: answers, an image
     demo.ask("answer", "dog.jpg", "what color is it?")    # the same as HTML, a user's errors too
 """
 
@@ -65,7 +65,7 @@ def texts_of(spec: TaskSpec) -> list[Column]:
 
 
 @dataclass
-class Reply:
+class DemoResult:
     """What is shown of an answer."""
 
     heading: str = ""  # the best answer, in large type
@@ -151,10 +151,10 @@ class Demo:
     # --- from inputs to outputs -----------------------------------------------------------------
 
     def ask(self, *request: Any, **settings: Any) -> str:
-        """The reply as HTML, or what is wrong. Arguments as of ``reply``."""
+        """The result as HTML, or what is wrong. Arguments as of ``predict``."""
         started = time.monotonic()
         try:
-            reply = self.reply(*request, **settings)
+            result = self.predict(*request, **settings)
         except UserError as error:
             return message(str(error))
         except Exception:
@@ -165,7 +165,7 @@ class Demo:
                 "Something went wrong inside the program. The terminal in which ofa demo runs has"
                 " the details."
             )
-        return as_html(reply, time.monotonic() - started)
+        return as_html(result, time.monotonic() - started)
 
     def check(self, path: str | None) -> str:
         """HTML that says what is wrong with an image; nothing if it is fine or there is none
@@ -177,7 +177,7 @@ class Demo:
             return message(str(error))
         return ""
 
-    def reply(
+    def predict(
         self,
         key: str,
         path: str | None,
@@ -185,7 +185,7 @@ class Demo:
         best: int = 5,
         samples: int = 4,
         seed: int = 7,
-    ) -> Reply:
+    ) -> DemoResult:
         """What the model predicts.
 
         Args:
@@ -264,17 +264,17 @@ def image_of(path: str) -> Image.Image:
         ) from None
 
 
-def answered(found: Answer, image: Image.Image | None) -> Reply:
+def answered(found: Answer, image: Image.Image | None) -> DemoResult:
     """Different answers, best first; of a region the image with its box."""
     rows = different((str(one) or NOTHING, one.score) for one in (found, *found.others))
-    reply = Reply(str(found) or NOTHING, rows)
+    result = DemoResult(str(found) or NOTHING, rows)
     if found.region is not None and image is not None:
-        reply.image = draw_boxes(image, [Mark(found.region.box, "", PREDICTED)])
-        reply.alt = "the image with the region that was named"
-    return reply
+        result.image = draw_boxes(image, [Mark(found.region.box, "", PREDICTED)])
+        result.alt = "the image with the region that was named"
+    return result
 
 
-def located(found: Region, image: Image.Image, shown: Image.Image, text: str) -> Reply:
+def located(found: Region, image: Image.Image, shown: Image.Image, text: str) -> DemoResult:
     """Different boxes, best first. Args: shown: the image with the first of them."""
     rows = different(
         (
@@ -284,9 +284,9 @@ def located(found: Region, image: Image.Image, shown: Image.Image, text: str) ->
         for one in (found, *found.others)
     )
     if found.bins is None:
-        return Reply("The model named no region.", rows, "Region")
+        return DemoResult("The model named no region.", rows, "Region")
     column = f"Left, top, right, bottom in pixels of {image.width} × {image.height}"
-    return Reply("", rows, column, shown, f"the image with a box: {text}")
+    return DemoResult("", rows, column, shown, f"the image with a box: {text}")
 
 
 def different(answers: Iterable[tuple[str, float]]) -> dict[str, float]:
@@ -297,14 +297,14 @@ def different(answers: Iterable[tuple[str, float]]) -> dict[str, float]:
     return rows
 
 
-def drawn(images: Sequence[Image.Image]) -> Reply:
+def drawn(images: Sequence[Image.Image]) -> DemoResult:
     """Images, best first, with what they were judged by."""
     fits, scores = ([image.info[name] for image in images] for name in ("clip_score", "score"))
     judged = all(fit is not None and math.isfinite(fit) for fit in fits)
     lines = [f"fit {fit:.2f}" for fit in fits] if judged else [f"score {number(s)}" for s in scores]
     small = max(1, -(-SMALLEST // max(images[0].size)))
     large = [ImageOps.scale(image, small, Image.Resampling.NEAREST) for image in images]
-    return Reply(drawn=list(zip(large, lines)), legend=FIT_LEGEND if judged else DRAWN_LEGEND)
+    return DemoResult(drawn=list(zip(large, lines)), legend=FIT_LEGEND if judged else DRAWN_LEGEND)
 
 
 def number(score: float) -> str:
@@ -317,16 +317,16 @@ def percent(score: float) -> float | None:
     return 100 * math.exp(min(score, 0.0)) if math.isfinite(score) else None
 
 
-def as_html(reply: Reply, seconds: float) -> str:
-    """Args: seconds: that the reply took."""
-    shown = None if reply.image is None else data_url(reply.image, LARGEST)
+def as_html(result: DemoResult, seconds: float) -> str:
+    """Args: seconds: that the prediction took."""
+    shown = None if result.image is None else data_url(result.image, LARGEST)
     return rendered(
         "ofa.demo",
-        "demo_reply.html",
-        reply=reply,
+        "demo_result.html",
+        result=result,
         image=shown,
-        drawn=[(data_url(image, LARGEST), line) for image, line in reply.drawn],
-        rows=[(text, percent(score), number(score)) for text, score in reply.rows.items()],
+        drawn=[(data_url(image, LARGEST), line) for image, line in result.drawn],
+        rows=[(text, percent(score), number(score)) for text, score in result.rows.items()],
         seconds=seconds,
     )
 

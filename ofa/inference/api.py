@@ -15,8 +15,8 @@
 
 An image is a path, a PIL image, an array or a tensor (``ofa.data.load_image``). Every argument may
 be a list: several images, several texts for one image, or as many texts as images; the
-replies are a list then, computed in batches. Each call also takes ``best=3`` (answers; all but the
-first are its ``others``), ``answers=[...]`` to choose from, and options of the generator
+predictions are a list then, computed in batches. Each call also takes ``best=3`` (answers; all but
+the first are its ``others``), ``answers=[...]`` to choose from, and options of the generator
 (``beam=3, max_len_b=20``, see ``ofa.models.generation.options``).
 
 A model may be used by several threads, which get what they would get alone; it may be copied and
@@ -143,10 +143,10 @@ class OFA(Predictor):
             task, CallRows(builder, images, rows), untrained, best, generation
         )
         boxes = any(column.kind == "box" for column in spec.targets)
-        reply: Any = region_of if boxes else answer_of
+        form: Any = region_of if boxes else answer_of
         sizes = [shown[0].size if shown else None for shown in images]
-        replies = [reply(one, size) for one, size in zip(predictions, sizes)]
-        return replies[0] if single else replies
+        results = [form(one, size) for one, size in zip(predictions, sizes)]
+        return results[0] if single else results
 
     def _predict(
         self, task: Any, rows: "CallRows", untrained: bool, best: int, given: Any, seeds: Any = None
@@ -208,7 +208,7 @@ class OFA(Predictor):
         Returns: images; ``info`` of each has its ``codes``, ``score`` (mean log-probability),
         ``clip_score`` (by the scorer) and ``seed``.
         """
-        replies = []
+        predictions = []
         captions = [text] if isinstance(text, str) else list(text)
         for best in self.drawings(captions, samples, seed, **options):
             images = []
@@ -217,8 +217,8 @@ class OFA(Predictor):
                 names = ("codes", "score", "clip_score", "seed")
                 one.image.info = {name: getattr(one, name) for name in names}
                 images.append(one.image)
-            replies.append(images)
-        return replies[0] if isinstance(text, str) else replies
+            predictions.append(images)
+        return predictions[0] if isinstance(text, str) else predictions
 
     def drawings(
         self,
@@ -290,7 +290,7 @@ class CallRows:
 def _rows(
     inputs: Mapping[str, Any], columns: Mapping[str, Any]
 ) -> tuple[bool, list[tuple[Image.Image, ...]], list[dict[str, str]]]:
-    """Whether one reply is wanted, and the images and the columns of every row."""
+    """Whether one prediction is wanted, and the images and the columns of every row."""
     given = {**inputs, **columns}
     lists = {name: value for name, value in given.items() if isinstance(value, (list, tuple))}
     count = len(next(iter(lists.values()), [None]))

@@ -14,7 +14,7 @@ from ofa.io.images import decode_image
 from ofa.io.progress import counted
 from ofa.io.stored_options import is_readable_path
 from ofa.metrics import pretraining as metrics
-from ofa.metrics.pretraining import MASK, Reply, Score, codes_of, middle_of
+from ofa.metrics.pretraining import MASK, PredictedRow, Score, codes_of, middle_of
 from ofa.models.image_tokenizer.codec import load_image_tokenizer
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
 from ofa.task.pretraining_tasks import PAIR_TASKS, TASKS
@@ -171,7 +171,7 @@ class PretrainingEvalSet:
 
     # --- asking
 
-    def ask(self, task: str, beam: int = 3, batch_size: int = 50) -> list[Reply]:
+    def ask(self, task: str, beam: int = 3, batch_size: int = 50) -> list[PredictedRow]:
         """What the model predicts for each row."""
         count, codes = num_codes(self.task.cfg), self.task.vocabulary.codes
         options: dict[str, Any] = {
@@ -193,18 +193,18 @@ class PretrainingEvalSet:
         ]
         accepted = self.accepted(task)
         return [
-            self.reply(task, sample, row, one, accepted.get(question_of(task, row), ()))
+            self.predicted_row(task, sample, row, one, accepted.get(question_of(task, row), ()))
             for (sample, row), one in zip(self.samples[task], found)
         ]
 
-    def reply(
+    def predicted_row(
         self,
         task: str,
         sample: Mapping[str, Any],
         row: Mapping[str, str],
         prediction: str,
         accepted: Sequence[str],
-    ) -> Reply:
+    ) -> PredictedRow:
         source, target = (self.text(task, sample[part]) for part in ("source", "target"))
         readable = None
         if task == "text_infilling":
@@ -212,7 +212,7 @@ class PretrainingEvalSet:
             source = source.removeprefix(before).removesuffix(behind).strip()
             readable = self.readable(source), self.readable(target), self.readable(prediction)
         references = tuple(dict.fromkeys([target, *accepted]))
-        return Reply(source, target, prediction, references, row.get("image", ""), readable)
+        return PredictedRow(source, target, prediction, references, row.get("image", ""), readable)
 
     # --- images
 
@@ -220,23 +220,25 @@ class PretrainingEvalSet:
         return self.task.images(list(map(codes_of, codes)), self.model.device)
 
     def fill(
-        self, replies: Sequence[Reply], training: "PretrainingEvalSet"
-    ) -> tuple[list[Reply], tuple[Score, ...]]:
-        """Replies of image infilling with their images, and how far these are from the true
+        self, predictions: Sequence[PredictedRow], training: "PretrainingEvalSet"
+    ) -> tuple[list[PredictedRow], tuple[Score, ...]]:
+        """Predictions of image infilling with their images, and how far these are from the true
         ones."""
         task = "image_infilling"
-        true = [middle_of(decode_image(reply.image)) for reply in replies]
-        filled = self.images([reply.prediction for reply in replies])
+        true = [middle_of(decode_image(predicted.image)) for predicted in predictions]
+        filled = self.images([predicted.prediction for predicted in predictions])
         shown = [middle_of(decode_image(row["image"])) for _, row in training.samples[task]]
         (commonest,) = self.images([metrics.commonest_codes(training.targets(task))])
         constants = {"image of the commonest codes": commonest, **metrics.average_images(shown)}
-        of_true_codes = self.images([reply.target for reply in replies])
+        of_true_codes = self.images([predicted.target for predicted in predictions])
         found = metrics.score_pixels(filled, true, of_true_codes, constants)
-        return [replace(reply, filled=image) for reply, image in zip(replies, filled)], found
+        return [
+            replace(predicted, filled=image) for predicted, image in zip(predictions, filled)
+        ], found
 
     def scores(
         self, beam: int, batch_size: int, tokenizer: str | None = None
-    ) -> Iterator[tuple[str, Score, list[Reply]]]:
+    ) -> Iterator[tuple[str, Score, list[PredictedRow]]]:
         """Of each task that has rows its score, and what was predicted.
 
         Args: tokenizer: path of what makes images of codes, which image infilling is shown with.
@@ -247,12 +249,12 @@ class PretrainingEvalSet:
             self.task.check_tokenizer()
         training = self.of_training()
         for task in filter(self.samples.get, TASKS):
-            replies = self.ask(task, beam, batch_size)
-            score = metrics.score(task, replies, training.targets(task))
+            predictions = self.ask(task, beam, batch_size)
+            score = metrics.score(task, predictions, training.targets(task))
             if task == "image_infilling" and tokenizer:
-                replies, pixels = self.fill(replies, training)
+                predictions, pixels = self.fill(predictions, training)
                 score = replace(score, further=pixels)
-            yield task, score, replies
+            yield task, score, predictions
 
 
 class TaskRows:

@@ -97,10 +97,10 @@ def figure(cells: Mapping[str, float], name: str) -> float:
         return 0.0
     from sklearn.metrics import f1_score, matthews_corrcoef
 
-    truth, said, weight = [1, 0, 0, 1], [1, 1, 0, 0], [cells[cell] for cell in CELLS]
+    truth, predicted, weight = [1, 0, 0, 1], [1, 1, 0, 0], [cells[cell] for cell in CELLS]
     if name == "F1":
-        return float(f1_score(truth, said, sample_weight=weight, zero_division=0.0))
-    return float(matthews_corrcoef(truth, said, sample_weight=weight))
+        return float(f1_score(truth, predicted, sample_weight=weight, zero_division=0.0))
+    return float(matthews_corrcoef(truth, predicted, sample_weight=weight))
 
 
 def rounded(cells: Mapping[str, float], name: str) -> float:

@@ -36,7 +36,7 @@ CANDIDATES, CAPTION_CANDIDATES = 200, 40  # constant answers that are tried
 
 
 @dataclass(frozen=True)
-class Reply:
+class PredictedRow:
     """What the model predicted for a row.
 
     Args:
@@ -78,34 +78,36 @@ class Score:
     further: tuple["Score", ...] = ()
 
 
-Measure = Callable[[Sequence[str], Sequence[Reply]], float]  # predictions, rows -> figure
-Counts = Callable[[str, Reply], tuple[float, float]]  # prediction, row -> (right, of how many)
+Measure = Callable[[Sequence[str], Sequence[PredictedRow]], float]  # predictions, rows -> figure
+Counts = Callable[
+    [str, PredictedRow], tuple[float, float]
+]  # prediction, row -> (right, of how many)
 
 
-def cider(found: Sequence[str], rows: Sequence[Reply]) -> float:
+def cider(found: Sequence[str], rows: Sequence[PredictedRow]) -> float:
     return caption_scores(found, [list(row.references) for row in rows], ["CIDEr"]).overall["CIDEr"]
 
 
-def share(counts: Counts, found: Sequence[str], rows: Sequence[Reply]) -> float:
+def share(counts: Counts, found: Sequence[str], rows: Sequence[PredictedRow]) -> float:
     """What is right among all that is counted."""
     right, every = zip(*map(counts, found, rows))
     return sum(right) / max(1, sum(every))
 
 
-def exact(text: str, row: Reply) -> tuple[float, float]:
+def exact(text: str, row: PredictedRow) -> tuple[float, float]:
     return text.strip() == row.target.strip(), 1
 
 
-def fitting(text: str, row: Reply) -> tuple[float, float]:
+def fitting(text: str, row: PredictedRow) -> tuple[float, float]:
     return text.strip() in row.references, 1
 
 
-def overlapping(text: str, row: Reply) -> tuple[float, float]:
+def overlapping(text: str, row: PredictedRow) -> tuple[float, float]:
     bins = text_to_bins(text)
     return len(bins) == 4 and float(box_overlap(bins, text_to_bins(row.target))) >= HIT, 1
 
 
-def objects(text: str, row: Reply) -> tuple[float, float]:
+def objects(text: str, row: PredictedRow) -> tuple[float, float]:
     """Counts of F1."""
     named, true = text_to_objects(text), text_to_objects(row.target)
     return 2 * matches(named, true), len(named) + len(true)
@@ -115,19 +117,19 @@ def codes_of(text: str) -> list[int]:
     return [int(code) for code in CODE.findall(text)]
 
 
-def codes(text: str, row: Reply) -> tuple[float, float]:
+def codes(text: str, row: PredictedRow) -> tuple[float, float]:
     true = codes_of(row.target)
     return sum(a == b for a, b in zip(codes_of(text), true)), len(true)
 
 
-def masked_places(row: Reply) -> set[int]:
+def masked_places(row: PredictedRow) -> set[int]:
     """Places of the target's tokens that the source does not show."""
     shown, true = row.source.split(), row.target.split()
     blocks = difflib.SequenceMatcher(None, shown, true, autojunk=False).get_matching_blocks()
     return set(range(len(true))) - {block.b + k for block in blocks for k in range(block.size)}
 
 
-def masked(text: str, row: Reply) -> tuple[float, float]:
+def masked(text: str, row: PredictedRow) -> tuple[float, float]:
     """Masked tokens that the prediction has at their place between the others."""
     places, true = masked_places(row), row.target.split()
     blocks = difflib.SequenceMatcher(None, true, text.split(), autojunk=False).get_matching_blocks()
@@ -148,26 +150,26 @@ MEASURES: dict[str, dict[str, Measure]] = {
 }
 
 
-def score(task: str, replies: Sequence[Reply], training_targets: Sequence[str]) -> Score:
+def score(task: str, predictions: Sequence[PredictedRow], training_targets: Sequence[str]) -> Score:
     """The figures of a task and of the constant baselines. Args: training_targets: of
     training rows."""
     measures = MEASURES[task]
-    if len(replies) == 1 and "CIDEr" in measures:
+    if len(predictions) == 1 and "CIDEr" in measures:
         logger.warning(SINGLE_IMAGE)
-    first, *further = (score_by(name, task, replies, training_targets) for name in measures)
+    first, *further = (score_by(name, task, predictions, training_targets) for name in measures)
     return replace(first, further=tuple(further))
 
 
 def score_by(
-    name: str, task: str, replies: Sequence[Reply], training_targets: Sequence[str]
+    name: str, task: str, predictions: Sequence[PredictedRow], training_targets: Sequence[str]
 ) -> Score:
     """The figure by one measure."""
     measure = MEASURES[task][name]
 
     def of(answer: str) -> float:
         if task == "text_infilling":
-            return measure([row.source.replace(MASK, answer) for row in replies], replies)
-        return measure([answer] * len(replies), replies)
+            return measure([row.source.replace(MASK, answer) for row in predictions], predictions)
+        return measure([answer] * len(predictions), predictions)
 
     if task == "text_infilling":  # the same word at every mask
         training_targets = [word for text in training_targets for word in text.split()]
@@ -177,8 +179,8 @@ def score_by(
         candidates = [commonest_codes(training_targets), *candidates]
     constants = {answer: of(answer) for answer in candidates}
     best = max(constants, key=constants.__getitem__, default="")
-    model = measure([row.prediction for row in replies], replies)
-    return Score(name, model, constants.get(best, 0.0), best, len(replies))
+    model = measure([row.prediction for row in predictions], predictions)
+    return Score(name, model, constants.get(best, 0.0), best, len(predictions))
 
 
 def commonest_codes(targets: Sequence[str]) -> str:

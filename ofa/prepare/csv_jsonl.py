@@ -232,7 +232,7 @@ SOURCES = {
         partial(read_own_table, kind),
         "the files of the task, such as vqa_train.tsv and vqa_val.tsv",
         f"ofa prepare {kind} photos.{kind} --task vqa_gen --images photos --columns image=file "
-        f"answer=reply --val-fraction 0.1 --out data/photos",
+        f"answer=response --val-fraction 0.1 --out data/photos",
     )
     for kind, options in (("csv", CsvOptions), ("jsonl", OwnTableOptions))
 }

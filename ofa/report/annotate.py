@@ -51,7 +51,7 @@ class AnnotatedImageWriter:
         self.folder = Path(folder)
         self.used: set[str] = set()
 
-    def draw(self, request: Request, image: Image.Image, reply: Answer | Region) -> str:
+    def draw(self, request: Request, image: Image.Image, prediction: Answer | Region) -> str:
         """Returns: path of the file. Raises: UserError if it would lie among the images
         themselves."""
         source = request.image or Path(request.name)
@@ -67,25 +67,25 @@ class AnnotatedImageWriter:
         self.used.add(name)
         path = path_below(self.folder, f"{name}.jpg", request.where)
         with replacing(path, "wb") as file:
-            annotated(request, image, reply).save(file, format="JPEG", quality=92)
+            annotated(request, image, prediction).save(file, format="JPEG", quality=92)
         return str(path)
 
 
-def annotated(request: Request, image: Image.Image, reply: Answer | Region) -> Image.Image:
-    """The image with the boxes of the request and the reply, and what was asked and answered
+def annotated(request: Request, image: Image.Image, prediction: Answer | Region) -> Image.Image:
+    """The image with the boxes of the request and the prediction, and what was asked and answered
     above it."""
     asked = next((word for word in request.words.values() if isinstance(word, str)), "")
     marks = [Mark(word, "", GIVEN) for word in request.words.values() if isinstance(word, list)]
-    if isinstance(reply, Region):
-        label = f"{asked} {reply.probability:.2f}".strip()
-        return draw_boxes(image, [*marks, Mark(reply.box, label, PREDICTED)])
-    if reply.region is not None:
-        marks.append(Mark(reply.region.box, "", PREDICTED))
-    if reply.objects:
-        found = [Mark(region.box, name, PREDICTED) for region, name in reply.objects]
+    if isinstance(prediction, Region):
+        label = f"{asked} {prediction.probability:.2f}".strip()
+        return draw_boxes(image, [*marks, Mark(prediction.box, label, PREDICTED)])
+    if prediction.region is not None:
+        marks.append(Mark(prediction.region.box, "", PREDICTED))
+    if prediction.objects:
+        found = [Mark(region.box, name, PREDICTED) for region, name in prediction.objects]
         return draw_boxes(image, [*marks, *found], heading=asked)
     between = " " if not asked or asked.endswith("?") else ": "
-    return draw_boxes(image, marks, heading=f"{asked}{between}{reply}".strip())
+    return draw_boxes(image, marks, heading=f"{asked}{between}{prediction}".strip())
 
 
 @dataclass(frozen=True)

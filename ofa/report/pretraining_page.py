@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from ofa.io.image_grid import LARGEST, as_field, grid
 from ofa.io.images import decode_image, encode_image, read_image_file
 from ofa.io.paths import path_below
-from ofa.metrics.pretraining import Reply, codes_of, middle_of, pixel_errors, right_codes
+from ofa.metrics.pretraining import PredictedRow, codes_of, middle_of, pixel_errors, right_codes
 from ofa.report.page import Item, Report, Table, Tile, write_report
 from ofa.report.training_log import stage_times, training_curves
 from ofa.task.pretraining_tasks import PretrainingOptions
@@ -31,15 +31,17 @@ def write_tasks_page(
     path: str | Path,
     title: str,
     figures: Figures,
-    replies: Mapping[str, Sequence[Reply]],
+    predictions: Mapping[str, Sequence[PredictedRow]],
     options: PretrainingOptions,
     log: str = "",
 ) -> None:
     """The table, the curves of the training, and some rows of every task. Args: log: text of
     ``train.log``."""
-    shown = [(task, reply) for task, found in replies.items() for reply in found[:SHOWN]]
-    items = [item_of(task, reply, options, row) for row, (task, reply) in enumerate(shown)]
-    rows = sum(map(len, replies.values()))
+    shown = [
+        (task, predicted) for task, found in predictions.items() for predicted in found[:SHOWN]
+    ]
+    items = [item_of(task, predicted, options, row) for row, (task, predicted) in enumerate(shown)]
+    rows = sum(map(len, predictions.values()))
     subtitle = f"{rows} rows that were not trained on, {len(items)} of them on this page"
     report = Report(title, subtitle, items=items, grading=None)
     report.tables, report.curves = [task_table(figures)], training_curves(log)
@@ -80,26 +82,30 @@ def in_words(answer: str) -> str:
 # rows
 
 
-def item_of(task: str, reply: Reply, options: PretrainingOptions, row: int = 0) -> Item:
+def item_of(task: str, predicted: PredictedRow, options: PretrainingOptions, row: int = 0) -> Item:
     """A row as the page shows it: boxes are drawn, filled images stand beside the true ones."""
     name = task.replace("_", " ")
-    source, target, said = reply.readable or (reply.source, reply.target, reply.prediction)
+    source, target, output = predicted.readable or (
+        predicted.source,
+        predicted.target,
+        predicted.prediction,
+    )
     # the square that the model sees
     side = 2 * options.code_image_size if task == "detection" else options.patch_image_size
     boxes = [
         (kind, box)
-        for kind, text in (("asked about", source), ("true", target), ("predicted", said))
-        for box in boxes_in(text, reply.image, side, options)
+        for kind, text in (("asked about", source), ("true", target), ("predicted", output))
+        for box in boxes_in(text, predicted.image, side, options)
     ]
-    accepted = [target] if reply.readable else [*reply.references] or [target]
+    accepted = [target] if predicted.readable else [*predicted.references] or [target]
     references = list(filter(None, map(words, accepted[:REFERENCES])))
     if len(accepted) > REFERENCES:
         references.append(f"and {len(accepted) - REFERENCES} more")
     question = words(source).removesuffix(" region:")
-    answer = words(said) if "predicted" in dict(boxes) else said
-    item = Item(question, answer, references, boxes, reply.image, id=name, row=row, group=name)
+    answer = words(output) if "predicted" in dict(boxes) else output
+    item = Item(question, answer, references, boxes, predicted.image, id=name, row=row, group=name)
     if task == "image_infilling":
-        show_filled(item, reply)
+        show_filled(item, predicted)
     return item
 
 
@@ -125,25 +131,25 @@ def boxes_in(text: str, image: str, side: int, options: PretrainingOptions) -> l
     ]
 
 
-def show_filled(item: Item, reply: Reply) -> None:
-    """Codes in figures, and what was seen, said and true in one image."""
-    share = right_codes([reply.prediction], [reply])
-    item.answer = f"{100 * share:.0f} % of {len(codes_of(reply.target))} codes right"
+def show_filled(item: Item, predicted: PredictedRow) -> None:
+    """Codes in figures, and what was seen, predicted and true in one image."""
+    share = right_codes([predicted.prediction], [predicted])
+    item.answer = f"{100 * share:.0f} % of {len(codes_of(predicted.target))} codes right"
     item.references = ()
-    if reply.filled is None:
+    if predicted.filled is None:
         return
-    true = decode_image(reply.image)
+    true = decode_image(predicted.image)
     place = (true.width // 4, true.height // 4)
     seen, filled = true.copy(), true.copy()
-    end = (place[0] + reply.filled.width, place[1] + reply.filled.height)
+    end = (place[0] + predicted.filled.width, place[1] + predicted.filled.height)
     seen.paste((128, 128, 128), (*place, *end))
-    filled.paste(reply.filled, place)
+    filled.paste(predicted.filled, place)
     times = max(1, LARGEST // true.width)  # pixels stay visible
     strip = [ImageOps.scale(one, times, Image.Resampling.NEAREST) for one in (seen, filled, true)]
     item.image = as_field(grid(strip, columns=3))
-    errors = pixel_errors([reply.filled], [middle_of(true)])
+    errors = pixel_errors([predicted.filled], [middle_of(true)])
     item.references = [f"{name} {error:.1f}" for name, error in errors.items()]
-    item.question = f"{reply.source} seen, filled, true:"
+    item.question = f"{predicted.source} seen, filled, true:"
 
 
 # -------------------------------------------------------------------------------------------

@@ -170,11 +170,11 @@ def test_columns_may_be_called_as_arguments_are(model, checkpoint, images, tmp_p
     columns = {"answers": "red&&blue", "best": "a", "beam": "b", "self": "c"}
     images[0].save(tmp_path / "a.png")
     (tmp_path / "rows.jsonl").write_text(json.dumps({"image": "a.png", **columns}))
-    reply = model.ask_columns(line, str(tmp_path / "a.png"), columns, beam=2)
-    assert reply in ("red", "blue")
+    prediction = model.ask_columns(line, str(tmp_path / "a.png"), columns, beam=2)
+    assert prediction in ("red", "blue")
     words = [str(checkpoint), str(tmp_path / "rows.jsonl"), "--task", line, "--beam=2", "--cpu"]
     assert main(["predict", *words]) == 0
-    assert json.loads(capsys.readouterr().out)["answer"] == reply
+    assert json.loads(capsys.readouterr().out)["answer"] == prediction
 
 
 def test_between_batches_the_caller_is_not_in_inference_mode(model, images):

@@ -162,8 +162,8 @@ def test_an_image_is_described_in_chinese_and_results_become_an_upload(
     checkpoint = checkpoints["of"]("caption", 1)
     render(make_scene(1, "test", 5), SIDE).save(tmp_path / "one.png")
     assert main(["predict", str(checkpoint), str(tmp_path / "one.png"), "--cpu"]) == 0
-    reply = json.loads(capsys.readouterr().out)
-    assert is_chinese(reply["answer"]) and " " not in reply["answer"]
+    output = json.loads(capsys.readouterr().out)
+    assert is_chinese(output["answer"]) and " " not in output["answer"]
     evaluate(files, checkpoint, "caption", "--beam", "1", "--max-len-b", "24")
     upload = tmp_path / "upload.jsonl"
     assert (

@@ -123,15 +123,15 @@ def tab(served):
 
 
 def ask(tab, key: str, title: str) -> str:
-    """Choose a task, press its button. Returns: the text of its reply."""
+    """Choose a task, press its button. Returns: the text of its result."""
     tab.locator("#task").get_by_label(title, exact=True).check()
     tab.locator(f"#ask-{key}").click()
-    return reply(tab, key)
+    return result(tab, key)
 
 
-def reply(tab, key: str) -> str:
-    tab.wait_for_selector(f"#result-{key} :is(.ofa-reply, .ofa-message)")
-    return tab.locator(f"#result-{key} :is(.ofa-reply, .ofa-message)").inner_text()
+def result(tab, key: str) -> str:
+    tab.wait_for_selector(f"#result-{key} :is(.ofa-result, .ofa-message)")
+    return tab.locator(f"#result-{key} :is(.ofa-result, .ofa-message)").inner_text()
 
 
 def choose_example(tab, number: int) -> None:
@@ -155,7 +155,7 @@ def test_every_task_answers_about_an_example(tab):
         .inner_text()
         .startswith("This checkpoint was trained for captions, not for questions")
     )
-    assert "256 × 256" in ask(tab, "ground", "Find") or "named no region" in reply(tab, "ground")
+    assert "256 × 256" in ask(tab, "ground", "Find") or "named no region" in result(tab, "ground")
     assert sorted(
         re.findall(r"\b(?:yes|no|maybe)\b", ask(tab, "entails", "Check").split("Score\n")[1])
     ) == ["maybe", "no", "yes"]
@@ -180,7 +180,7 @@ def test_the_box_is_drawn_and_the_number_of_answers_can_be_chosen(served, tab, m
     tab.evaluate(TYPED_AT_ONCE, [NUMBER, "2"])
     tab.fill("#text-ground :is(textarea, input)", "the <b>left</b> half")
     tab.press("#text-ground :is(textarea, input)", "Enter")
-    assert "0, 64, 128, 256" in reply(tab, "ground") and asked == [
+    assert "0, 64, 128, 256" in result(tab, "ground") and asked == [
         ((256, 256), "the <b>left</b> half", 2)
     ]
     assert (
@@ -188,7 +188,7 @@ def test_the_box_is_drawn_and_the_number_of_answers_can_be_chosen(served, tab, m
         == 512
     )
     choose_example(tab, 2)  # answers about another image do not stay
-    tab.wait_for_selector("#result-ground .ofa-reply", state="detached")
+    tab.wait_for_selector("#result-ground .ofa-result", state="detached")
 
 
 def test_images_are_drawn_of_a_text(tab):
@@ -267,7 +267,9 @@ def test_one_request_at_a_time_and_the_page_stays_alive(served, tab, monkeypatch
         assert len(most) == 1
         go_on.set()
         assert (
-            "done" in reply(tab, "caption") and "done" in reply(other, "caption") and most == [1, 1]
+            "done" in result(tab, "caption")
+            and "done" in result(other, "caption")
+            and most == [1, 1]
         )
     finally:
         go_on.set()

@@ -362,7 +362,7 @@ def test_predict_writes_lines_and_annotated_images_and_names_broken_images(
         tmp_path / "ask.jsonl",
         "--cpu",
         "--out",
-        tmp_path / "replies.jsonl",
+        tmp_path / "predictions.jsonl",
         "--draw",
         tmp_path / "drawn",
         "--batch-size",
@@ -370,7 +370,7 @@ def test_predict_writes_lines_and_annotated_images_and_names_broken_images(
         "--best",
         "2",
     )
-    lines = [json.loads(line) for line in (tmp_path / "replies.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert status == 1 and "broken.png" in lines[3]["error"] and "broken.png" in caplog.text
     entries = json.loads((evaluated / "val_predict.json").read_text())
     for line, entry in zip(lines[:3], entries):
@@ -454,7 +454,8 @@ def test_questions_about_a_region_are_learned_and_answered(run, tmp_path):
 
     model = OFA.load(checkpoint, device="cpu")
     regions = [scene(row)[2] if row % 2 else (0, 0, *SIZE) for row in range(ROWS)]
-    replies = model.answer(
+    predictions = model.answer(
         [scene(row)[0] for row in range(ROWS)], "What color is it?", region=regions
     )
-    assert replies == [entry["answer"] for entry in entries] and set(replies) <= {*COLORS, "grey"}
+    assert predictions == [entry["answer"] for entry in entries]
+    assert set(predictions) <= {*COLORS, "grey"}

@@ -29,7 +29,7 @@ if train:
 done["doctor"] = main(["doctor", rows])
 results = [f"--results-path={folder}", "--max-tgt-length=5"]
 done["evaluate"] = main(["evaluate", rows, "--path", checkpoint, *of_task, *search, *results])
-out = ["--draw", f"{folder}/drawn", "--out", f"{folder}/replies.jsonl"]
+out = ["--draw", f"{folder}/drawn", "--out", f"{folder}/predictions.jsonl"]
 done["predict"] = main(["predict", checkpoint, photos, *of_task, f"--{word}", text, *search, *out])
 page = ["--data", rows, "--out", f"{folder}/page.html"]
 done["report"] = main(["report", f"{folder}/test_predict.json", *of_task, *page])
@@ -37,7 +37,7 @@ from ofa import OFA
 from ofa.demo.service import Demo
 model = OFA.load(checkpoint, device="cpu")
 done["python"] = str(model.counting(photo, text)) == str(model.ask(task, photo, **{word: text}))
-done["demo"] = Demo(model, ["counting"]).reply("counting", photo, text).heading
+done["demo"] = Demo(model, ["counting"]).predict("counting", photo, text).heading
 json.dump(done, open(f"{folder}/statuses.json", "w"))
 """
 
@@ -86,10 +86,14 @@ def check(folder: Path, statuses: dict, word: str) -> None:
         statuses.pop(name) for name in ("prepare", "doctor", "evaluate", "predict", "report")
     ] == [0] * 5
     assert statuses["python"] is True and statuses["demo"]
-    replies = [json.loads(line) for line in (folder / "replies.jsonl").read_text().splitlines()]
-    assert [Path(reply["drawn"]).name for reply in replies] == ["a.jpg", "b.jpg", "c.jpg"] and {
-        reply[word] for reply in replies
-    } == {"birds"}
+    predictions = [
+        json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()
+    ]
+    assert [Path(prediction["drawn"]).name for prediction in predictions] == [
+        "a.jpg",
+        "b.jpg",
+        "c.jpg",
+    ] and {prediction[word] for prediction in predictions} == {"birds"}
     assert {"uniq_id", "answer", "score"} <= set(
         json.loads((folder / "test_predict.json").read_text())[0]
     )

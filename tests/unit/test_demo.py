@@ -98,7 +98,7 @@ def photo(tmp_path):
 
 
 def said(html: str) -> str:
-    """The message of a reply that is one."""
+    """The message of a result that is one."""
     assert "<table" not in html
     return re.fullmatch(r'<p class="ofa-message" role="alert">(.*)</p>', html)[1]
 
@@ -128,35 +128,39 @@ def test_answers_come_as_a_table_with_scores_and_are_shown_as_text(photo):
 
 
 def test_a_region_is_drawn_on_the_image(photo):
-    reply = Demo(Model()).reply("ground", photo, "the left half")
-    assert reply.image.size[0] > 40 and list(reply.rows) == ["0, 0, 20, 30", "no region"]
+    result = Demo(Model()).predict("ground", photo, "the left half")
+    assert result.image.size[0] > 40 and list(result.rows) == ["0, 0, 20, 30", "no region"]
     orange = [
         pixel
-        for pixel in reply.image.resize((40, 30), Image.Resampling.NEAREST).getdata()
+        for pixel in result.image.resize((40, 30), Image.Resampling.NEAREST).getdata()
         if pixel == (255, 106, 43)
     ]
-    assert orange and reply.column == "Left, top, right, bottom in pixels of 40 × 30"
-    assert Demo(Model()).reply("generate", photo, "where?").image is not None
-    nothing = Demo(Model()).reply("ground", photo, "nothing")
+    assert orange and result.column == "Left, top, right, bottom in pixels of 40 × 30"
+    assert Demo(Model()).predict("generate", photo, "where?").image is not None
+    nothing = Demo(Model()).predict("ground", photo, "nothing")
     assert nothing.image is None and nothing.heading == "The model named no region."
 
 
 def test_text_on_images_is_read(photo):
-    assert Demo(Model(), ["read"]).reply("read", photo).heading == "EXIT"
+    assert Demo(Model(), ["read"]).predict("read", photo).heading == "EXIT"
 
 
 def test_statements_get_all_three_answers(photo):
-    assert list(Demo(Model()).reply("entails", photo, "it is a dog").rows) == ["maybe", "yes", "no"]
+    assert list(Demo(Model()).predict("entails", photo, "it is a dog").rows) == [
+        "maybe",
+        "yes",
+        "no",
+    ]
 
 
 def test_drawn_images_are_large_enough_to_be_seen_and_tell_their_fit():
     demo = Demo(Model(tokenizer="t.pt"), ["draw"])
     html = demo.ask("draw", None, "a fit dog", samples=3, seed=9)
     assert html.count("<figure>") == 3 and "2 · fit 0.90" in html and "as the scorer judges" in html
-    assert "score −1.50" in demo.ask("draw", None, "a dog") and demo.reply(
+    assert "score −1.50" in demo.ask("draw", None, "a dog") and demo.predict(
         "draw", None, "a dog", seed=9
     ).drawn[0][0].getpixel((0, 0)) == (9, 0, 0)
-    sides = [image.size for image, _ in demo.reply("draw", None, "a dog").drawn]
+    sides = [image.size for image, _ in demo.predict("draw", None, "a dog").drawn]
     assert sides == [(224, 224)] * 4, "of 16 pixels"
 
 

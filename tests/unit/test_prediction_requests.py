@@ -246,8 +246,8 @@ def test_annotated_images_of_one_name_do_not_replace_each_other(tmp_path):
     )
     region = Region((10, 10, 90, 90), (0.025, 0.03, 0.225, 0.27), (1, 2, 3, 4), -0.1)
     paths = [
-        drawer.draw(request, image, reply)
-        for request, reply in zip(requests, (region, Answer("a car", -0.2)))
+        drawer.draw(request, image, prediction)
+        for request, prediction in zip(requests, (region, Answer("a car", -0.2)))
     ]
     assert [path.rpartition("/")[2] for path in paths] == ["a.jpg", "a_2.jpg"]
     sizes = [Image.open(path).size for path in paths]

@@ -41,10 +41,10 @@ def texts(folder, name: str) -> list[list[str]]:
 
 def test_questions_of_a_csv_with_other_column_names(folder):
     (folder / "t.csv").write_text(
-        'file,q,reply\na.jpg,"what, and where?",a dog\nsub/c.jpg,how many?,2&&2&&3\n'
+        'file,q,response\na.jpg,"what, and where?",a dog\nsub/c.jpg,how many?,2&&2&&3\n'
     )
     assert (
-        run(folder, "t.csv", "vqa_gen", "--columns", "image=file", "question=q", "answer=reply")
+        run(folder, "t.csv", "vqa_gen", "--columns", "image=file", "question=q", "answer=response")
         == 0
     )
     assert texts(folder, "vqa_train.tsv") == [

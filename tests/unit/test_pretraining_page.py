@@ -11,7 +11,7 @@ from PIL import Image
 from ofa.cli.main import main
 from ofa.io.image_grid import as_field
 from ofa.io.images import decode_image
-from ofa.metrics.pretraining import Reply, Score
+from ofa.metrics.pretraining import PredictedRow, Score
 from ofa.report.pretraining_page import item_of, write_tasks_page
 from ofa.task.pretraining_tasks import PretrainingOptions
 
@@ -28,11 +28,13 @@ def boxes(item) -> list[tuple[str, list[float]]]:
 
 
 def test_boxes_are_drawn_in_pixels_of_the_image():
-    item = item_of("visual_grounding", Reply("which region?", TRUE, SAID, (TRUE,), IMAGE), OPTIONS)
+    item = item_of(
+        "visual_grounding", PredictedRow("which region?", TRUE, SAID, (TRUE,), IMAGE), OPTIONS
+    )
     assert boxes(item) == [("true", [0, 0, 64, 32]), ("predicted", [32, 16, 64, 64])]
     assert item.answer == "" and not item.references
     nothing = item_of(
-        "visual_grounding", Reply("which region?", TRUE, "a star", (TRUE,), IMAGE), OPTIONS
+        "visual_grounding", PredictedRow("which region?", TRUE, "a star", (TRUE,), IMAGE), OPTIONS
     )
     assert boxes(nothing) == [("true", [0, 0, 64, 32])] and nothing.answer == "a star"
 
@@ -40,7 +42,7 @@ def test_boxes_are_drawn_in_pixels_of_the_image():
 def test_objects_have_boxes_and_names():
     item = item_of(
         "detection",
-        Reply("what?", f"{TRUE} red star {SAID} ring", f"{SAID} blue star", image=IMAGE),
+        PredictedRow("what?", f"{TRUE} red star {SAID} ring", f"{SAID} blue star", image=IMAGE),
         OPTIONS,
     )
     assert [kind for kind, _ in boxes(item)] == ["true", "true", "predicted"] and boxes(item)[2][
@@ -60,7 +62,7 @@ def test_a_region_is_marked_and_all_its_phrases_are_counted():
     )
     item = item_of(
         "grounded_captioning",
-        Reply(
+        PredictedRow(
             f"what does the region describe? region: {TRUE}", "the star", "the ring", phrases, IMAGE
         ),
         OPTIONS,
@@ -74,7 +76,7 @@ def test_a_region_is_marked_and_all_its_phrases_are_counted():
 
 def test_filled_images_stand_between_what_was_seen_and_what_is_true():
     codes = " ".join(f"<code_{number}>" for number in range(16))
-    asked = Reply(
+    asked = PredictedRow(
         "what is the image in the middle part?",
         codes,
         codes.replace("<code_3>", "<code_9>"),
@@ -110,7 +112,7 @@ def figures() -> dict:
 
 
 def test_texts_have_no_image_and_are_shown_in_words(tmp_path):
-    text = Reply(
+    text = PredictedRow(
         "1 <mask> 2", "1 5 2", "1 6 2", readable=("a <mask> star", "a red star", "a blue star")
     )
     log = "\n".join(
@@ -121,7 +123,7 @@ def test_texts_have_no_image_and_are_shown_in_words(tmp_path):
         tmp_path / "tasks.html",
         "Tasks",
         figures(),
-        {"text_infilling": [text], "qa": [Reply("what?", "yes", "no", image=SQUARE)]},
+        {"text_infilling": [text], "qa": [PredictedRow("what?", "yes", "no", image=SQUARE)]},
         OPTIONS,
         log,
     )

@@ -6,7 +6,7 @@ from PIL import Image
 
 from ofa.metrics.pretraining import (
     MEASURES,
-    Reply,
+    PredictedRow,
     average_images,
     masked_places,
     middle_of,
@@ -16,14 +16,21 @@ from ofa.metrics.pretraining import (
 from ofa.tokens.boxes import text_to_objects
 
 
-def reply(target: str, said: str, source: str = "", references: tuple[str, ...] = ()) -> Reply:
-    return Reply(source, target, said, references or (target,))
+def predicted(
+    target: str, said: str, source: str = "", references: tuple[str, ...] = ()
+) -> PredictedRow:
+    return PredictedRow(source, target, said, references or (target,))
 
 
 def test_answers_are_right_or_wrong():
     found = score(
         "qa",
-        [reply("red", "red"), reply("two", "red"), reply("red", "blue"), reply("red", "red")],
+        [
+            predicted("red", "red"),
+            predicted("two", "red"),
+            predicted("red", "blue"),
+            predicted("red", "red"),
+        ],
         ["red", "two", "two"],
     )
     assert (found.model, found.constant, found.answer, found.rows) == (0.5, 0.75, "red", 4)
@@ -34,7 +41,8 @@ def test_boxes_count_when_they_overlap_by_half():
     # 0.6, 0.4, none, 1
     said = ["<bin_0> <bin_0> <bin_10> <bin_6>", "<bin_0> <bin_0> <bin_10> <bin_4>", "a star", true]
     assert (
-        score("visual_grounding", [reply(true, one) for one in said], [said[1], true]).model == 0.5
+        score("visual_grounding", [predicted(true, one) for one in said], [said[1], true]).model
+        == 0.5
     )
 
 
@@ -49,7 +57,7 @@ def test_objects_count_by_box_and_name_each_once():
     ]
     found = score(
         "detection",
-        [reply(f"{first} {second}", f"{first} {first} {second.replace('blue', 'red')}")],
+        [predicted(f"{first} {second}", f"{first} {first} {second.replace('blue', 'red')}")],
         [first],
     )
     assert found.model == pytest.approx(2 * 1 / (3 + 2)) and found.constant == pytest.approx(
@@ -59,8 +67,8 @@ def test_objects_count_by_box_and_name_each_once():
 
 def test_codes_count_by_their_place_and_the_constant_may_mix_images():
     rows = [
-        reply("<code_1> <code_2>", "<code_1> <code_3>"),
-        reply("<code_1> <code_4>", "<code_4> <code_1>"),
+        predicted("<code_1> <code_2>", "<code_1> <code_3>"),
+        predicted("<code_1> <code_4>", "<code_4> <code_1>"),
     ]
     found = score(
         "image_infilling", rows, ["<code_1> <code_9>", "<code_1> <code_2>", "<code_8> <code_2>"]
@@ -69,7 +77,7 @@ def test_codes_count_by_their_place_and_the_constant_may_mix_images():
 
 
 def test_of_a_text_only_the_masked_tokens_count():
-    row = reply("5 6 7 8 9", "5 6 1 8 9", source="5 <mask> 8 9")
+    row = predicted("5 6 7 8 9", "5 6 1 8 9", source="5 <mask> 8 9")
     assert masked_places(row) == {1, 2}
     found = score("text_infilling", [row], ["7 7 7 6", "8"])
     assert (found.model, found.constant) == (0.5, 0.5)  # 6 of 6 7; the commonest word alone
@@ -77,8 +85,10 @@ def test_of_a_text_only_the_masked_tokens_count():
 
 def test_captions_are_scored_by_all_their_references():
     rows = [
-        reply("", "a red star on tan paper", references=("a red star on tan paper", "a red star")),
-        reply(
+        predicted(
+            "", "a red star on tan paper", references=("a red star on tan paper", "a red star")
+        ),
+        predicted(
             "", "a blue ring at the top", references=("a blue ring at the top", "just a blue ring")
         ),
     ]
@@ -88,12 +98,12 @@ def test_captions_are_scored_by_all_their_references():
 
 def test_of_a_region_every_phrase_that_fits_is_right():
     rows = [
-        reply(
+        predicted(
             "the star",
             "the red shape",
             references=("the star", "the red shape", "the shape on the left"),
         ),
-        reply(
+        predicted(
             "the ring",
             "the red shape",
             references=("the ring", "the blue shape", "the shape on the right"),

@@ -61,7 +61,7 @@ def test_an_annotation_object_stands_for_its_text_alone():
     for value in (
         {"answer": None},
         {"answer": {"answer": "yes"}},
-        {"reply": "yes"},
+        {"response": "yes"},
         {"answer": "\udc00"},
     ):
         with pytest.raises(RowError):

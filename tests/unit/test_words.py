@@ -16,7 +16,7 @@ BANNED = {  # pattern -> the word to use
     r"whole numbers?": "integer",
     r"from 0 on": "non-negative",
     r"is no number": "NaN or inf, not finite",
-    r"what was said": "prediction, output",
+    r"what was said|repl(y|ies)": "prediction, output",
     r"(model|network)s? (said|says|say)": "predict",
     r"next to": "compared with",
     r"so many": "the count, named",
