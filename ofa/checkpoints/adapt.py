@@ -94,7 +94,7 @@ def store_once(state: Mapping[str, Any]) -> None:
     """Let equal tables of a training's checkpoint be one tensor, in place: a file holds it once.
 
     Names of one parameter and the constant tables are copies as soon as a network was on a GPU.
-    The averages in float32 of one parameter stay copies: upstream's trainer goes on with these
+    The averages in float32 of one parameter stay copies: upstream's trainer resumes with these
     tensors, and would decay one for each of its names.
     """
     extra = state["extra_state"]
