@@ -24,6 +24,10 @@ class BadRows:
         if limit < 0:
             raise UserError(f"--skip-bad-rows expects a non-negative number of rows, found {limit}")
         self.limit = limit
+        self.remedy = (
+            f"and --skip-bad-rows {limit} skips {limit}: fix the files (ofa doctor names every"
+            " row), or allow more"
+        )
         # in memory that data workers share
         self.seen = multiprocessing.Array("q", limit + 1) if limit else None
 
@@ -40,10 +44,7 @@ class BadRows:
                 self.seen[len(known)] = name
         count = len(known) + 1
         if count > self.limit:
-            raise UserError(
-                f"{error}; this is broken row {count}, and --skip-bad-rows {self.limit} skips"
-                f" {self.limit}: fix the files (ofa doctor names every row), or allow more"
-            )
+            raise UserError(f"{error}; this is broken row {count}, {self.remedy}")
         logger.warning("skipped broken row %d of at most %d: %s", count, self.limit, error)
 
     def names(self) -> list[int]:
@@ -59,11 +60,8 @@ class BadRows:
             every = [*known, *sorted(set(names) - set(known))]
             self.restore(every)
         if len(every) > self.limit:
-            raise UserError(
-                f"all processes together met {len(every)} broken rows, named above, and"
-                f" --skip-bad-rows {self.limit} skips {self.limit}: fix the files (ofa"
-                " doctor names every row), or allow more"
-            )
+            met = f"all processes together met {len(every)} broken rows, named above"
+            raise UserError(f"{met}, {self.remedy}")
 
     def restore(self, names: list[int]) -> None:
         """Args: names: of ``names``, perhaps of a run that allowed more."""

@@ -96,6 +96,11 @@ class MixtureDataset(RowsDataset):
     def set_seed(self, seed: int) -> None:
         self.seed = seed
 
+    def set_epoch(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            cached_order.cache_clear()  # the orders of earlier epochs, which may be large
+        super().set_epoch(epoch)
+
     def counts(self) -> dict[str, int]:
         """Samples of each part in an epoch."""
         return dict(zip(self.parts, np.diff(self.starts).tolist()))
