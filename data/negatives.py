@@ -108,7 +108,7 @@ def read_answers(path: Path) -> dict[str, list[str]]:
         raise UserError(f"{path}: expects {error}; {REMEDY}") from None
     except UserError as error:
         raise UserError(f"{error}; {REMEDY}") from None
-    return {kind: given for kind, given in answers.items() if given}
+    return answers
 
 
 class Lines:

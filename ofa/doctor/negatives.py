@@ -2,13 +2,11 @@
 and ``type2ans.json``."""
 
 from pathlib import Path
-from typing import Any
 
-from ofa.data.negatives import ANSWERS, CAPTIONS, OBJECTS, OTHER
+from ofa.data.negatives import ANSWERS, CAPTIONS, OBJECTS, OTHER, read_answers
 from ofa.doctor.rule import Report, Rule, shown
 from ofa.doctor.scan import digest
-from ofa.io.json_files import load_json
-from ofa.io.values import RowError, text_of
+from ofa.errors import UserError
 
 BUILD = "make it again: ofa negatives build"
 MISSING = Rule(
@@ -97,9 +95,11 @@ def _look_at_lines(path: Path, report: Report) -> None:
 
 
 def _look_at_answers(path: Path, report: Report) -> None:
-    kinds = read_kinds(path)
-    if kinds is None:
-        report.add(JSON_LISTS.finding(shown(path.read_text(encoding="utf-8"))))
+    text = path.read_text(encoding="utf-8")
+    try:
+        kinds = read_answers(path)
+    except UserError:
+        report.add(JSON_LISTS.finding(shown(text)))
         return
     report.rows = sum(map(len, kinds.values()))
     if len(set(kinds.get(OTHER, ()))) < 2:
@@ -114,18 +114,3 @@ def _look_at_answers(path: Path, report: Report) -> None:
                 report.add(EMPTY_ANSWER.finding(f"{answer!r} {count} times in {kind!r}"))
             elif kind != OTHER and kind_of.setdefault(answer, kind) != kind:
                 report.add(TWO_KINDS.finding(f"{answer!r} in {kind_of[answer]!r} and {kind!r}"))
-
-
-def read_kinds(path: Path) -> dict[str, list[str]] | None:
-    """Answers by kind; None if the file holds something else. Raises: UnicodeDecodeError."""
-    text = path.read_text(encoding="utf-8")
-    try:
-        content: dict[str, Any] = load_json(text)
-        if not all(isinstance(answers, list) for answers in content.values()):
-            return None
-        return {
-            kind: [text_of(answer, "an answer", "answer") for answer in answers]
-            for kind, answers in content.items()
-        }
-    except (ValueError, AttributeError, RowError):
-        return None
