@@ -684,7 +684,7 @@ def test_many_findings_of_a_rule_are_counted_but_not_all_printed(tmp_path, capsy
     [
         (["--fix", "x.tsv"], "expected another file than the one to repair"),
         (["--selected-cols", "0"], "expects 2 columns"),
-        (["--selected-cols", "a,b"], "expects numbers"),
+        (["--selected-cols", "a,b"], "expects non-negative integers such as 0,1"),
         (["--ans2label-file", "x.tsv"], "expected a label file"),
     ],
 )
