@@ -98,9 +98,7 @@ def read_own_table(
     columns = file_columns(spec)
     if spec.has("id") and not holds_captions(columns):
         check_ids(rows, has_image_ids(columns))
-    found = dataset_of(spec, rows, problems, options)
-    found.inputs = options.files
-    return found
+    return dataset_of(spec, rows, problems, options, options.files)
 
 
 def read_rows(

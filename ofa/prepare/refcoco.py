@@ -73,9 +73,8 @@ def read_refcoco(kind: str, options: RefcocoOptions, problems: Problems) -> Prep
                 text = sentence["sent"] if text in (None, "") else text
                 values = {"id": f"{ref_id}_{i}", "image_id": image_id, "text": text, "box": box}
                 rows.append(TableRow(where, values, split, path, size))
-    found = dataset_of("refcoco", rows, problems, options, f"{kind}_{{}}.tsv")
-    found.inputs = [refs, instances]
-    return found
+    inputs = [refs, instances]
+    return dataset_of("refcoco", rows, problems, options, inputs, f"{kind}_{{}}.tsv")
 
 
 def locate(kind: str, options: RefcocoOptions) -> tuple[str, str]:

@@ -20,12 +20,12 @@ from ofa.prepare.csv_jsonl import OwnTableOptions, check_ids, read_rows
 from ofa.prepare.dataset import PreparedDataset
 from ofa.prepare.source import Source, SourceOptions, TableOptions, given_splits
 from ofa.prepare.table import TableRow, dataset_of
-from ofa.prepare.tsv_writer import Group
 from ofa.tasks import spec_of
 
 SPLITS = ("train", "val", "testA", "testB")
 EXPRESSIONS = "lines with id, image, text, box; or a published file (base64 images)"
 IMAGE_COLUMN = 3  # of the published files
+PUBLISHED_COLS = "0,3,1,2"  # of id, image, text and box
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,33 +43,25 @@ class RefcocoCnOptions(SourceOptions, TableOptions):
 
 def read_refcoco_cn(options: RefcocoCnOptions, problems: Problems) -> PreparedDataset:
     """The splits that are given."""
-    splits = given_splits(options, *SPLITS)
+    spec = replace(spec_of("refcoco"), default_cols=PUBLISHED_COLS)
+    splits, names = given_splits(options, *SPLITS), ("images", "columns", "box_format", "out")
     rows: list[TableRow] = []
     for split, path in splits.items():
         if path.endswith(TABLE):
             rows += published_rows(path, split, problems)
-        elif options.images:
-            table = OwnTableOptions(files=(path,), task="refcoco", **own_options(options))
-            own_rows = read_rows("jsonl", table, problems, spec_of("refcoco"))
-            check_ids(own_rows, of_images=True)
-            rows += [replace(row, split=split) for row in own_rows]
-        else:
+            continue
+        if not options.images:
             raise UserError(
                 f"--{split} {path}: expected --images with the images of a JSONL file, found"
                 " none; give it"
             )
-    found = dataset_of("refcoco", rows, problems, options, "refcoco_cn_{}.tsv")
-    found.inputs = list(splits.values())
-    for name, groups in found.files.items():  # without the image id of other grounding files
-        found.files[name] = [
-            Group(group.source, tuple((row[0], *row[2:]) for row in group.rows)) for group in groups
-        ]
-    return found
-
-
-def own_options(options: RefcocoCnOptions) -> dict[str, Any]:
-    names = ("images", "columns", "box_format", "out")
-    return {name: getattr(options, name) for name in names}
+        given: dict[str, Any] = {name: getattr(options, name) for name in names}
+        table = OwnTableOptions(files=(path,), task="refcoco", **given)
+        own_rows = read_rows("jsonl", table, problems, spec)
+        check_ids(own_rows, of_images=False)
+        rows += [replace(row, split=split) for row in own_rows]
+    inputs = list(splits.values())
+    return dataset_of(spec, rows, problems, options, inputs, "refcoco_cn_{}.tsv")
 
 
 def published_rows(path: str, split: str, problems: Problems) -> Iterator[TableRow]:

@@ -55,8 +55,8 @@ def read_snli_ve(options: SnliVeOptions, problems: Problems) -> PreparedDataset:
                 ids.add(values["id"], pair.where)
                 image = find_image(images, f"{image_id}.jpg", image_id)
                 rows.append(TableRow(pair.where, values, split, image))
-    found = dataset_of("snli_ve", rows, problems, options, "snli_ve_{}.tsv")
-    found.inputs = list(files.values())
+    inputs = list(files.values())
+    found = dataset_of("snli_ve", rows, problems, options, inputs, "snli_ve_{}.tsv")
     found.counts |= {f"{split}_undecided": number for split, number in undecided.items()}
     return found
 

@@ -96,6 +96,7 @@ def dataset_of(
     rows: Iterable[TableRow],
     problems: Problems,
     options: Any,
+    inputs: Sequence[str],
     name: str = "",
     choose_answers: Callable[[Filled], Mapping[str, int]] | None = None,
 ) -> PreparedDataset:
@@ -103,6 +104,7 @@ def dataset_of(
 
     Args:
         options: ``val_fraction``, if there is one, divides the rows by image.
+        inputs: the annotation files that were read.
         name: how the files are called, if not as the task says: ``refcocog_{}.tsv``.
         choose_answers: training rows -> the answer set; may change the rows. None: all that they
             teach.
@@ -116,7 +118,7 @@ def dataset_of(
     if getattr(options, "val_fraction", None) is not None:
         by_image = [row.image or row.where for row in rows]
         parts = split_at_random(rows, by_image, options.val_fraction, options.seed)
-    found = PreparedDataset()
+    found = PreparedDataset(inputs=inputs)
     if holds_captions(columns):
         found.caption_files = spec.files[0]
         found.images_of = {

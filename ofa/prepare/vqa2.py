@@ -76,9 +76,8 @@ def read_vqa2(options: Vqa2Options, problems: Problems) -> PreparedDataset:
     rows, counts = read_questions(options, problems), dict[str, int]()
     problems.settle()
     choose = partial(choose_answers, options, counts)
-    found = dataset_of("vqa_gen", rows, problems, options, "vqa_{}.tsv", choose)
-    answer_set = [options.ans2label_file] if options.ans2label_file else []
-    found.inputs = [*options.questions, *options.annotations, *answer_set]
+    inputs = [*options.questions, *options.annotations, *filter(None, [options.ans2label_file])]
+    found = dataset_of("vqa_gen", rows, problems, options, inputs, "vqa_{}.tsv", choose)
     found.counts |= counts
     return found
 
