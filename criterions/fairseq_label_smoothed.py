@@ -156,18 +156,8 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
         Args: logits, rows: see ``scored_logits``. positions: int64[N], those with a loss; all else
         here is about these N.
         """
-        length, vocab_size = sample["target"].size(1), logits.size(-1)
         target = sample["target"].reshape(-1)[positions]
-        masks = sample.get("constraint_masks")
-        masks = None if masks is None else masks.reshape(-1, vocab_size)[positions]
-        allowed = losses.allowed_tokens((len(target), vocab_size), masks, self.span, logits.device)
-        conf = sample.get("conf")
-        conf = (
-            None
-            if conf is None
-            else conf.repeat_interleave(sample["target"].numel() // len(conf))[positions]
-        )
-
+        allowed, conf = self.weights_of(sample, positions, logits)
         tasks = sample.get("tasks")
         counts_right = self.cfg.report_accuracy or tasks is not None
 
@@ -181,12 +171,9 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
                 columns = columns * conf[at, None]
             if not counts_right:
                 return columns
-            # Made again for the gradient, which does not look at it.
-            right = (
-                torch.zeros_like(target[at])
-                if torch.is_grad_enabled()
-                else losses.most_probable(lprobs, target[at])
-            )
+            right = torch.zeros_like(target[at])
+            if not torch.is_grad_enabled():  # the gradient, for which it is made again, needs none
+                right = losses.most_probable(lprobs, target[at])
             return torch.cat([columns, right[:, None].to(columns)], -1)
 
         columns = losses.by_rows(token_losses, logits, rows)
@@ -213,12 +200,24 @@ class AdjustLabelSmoothedCrossEntropyCriterion(OFACriterion):
         if self.cfg.report_accuracy:
             counts.update(n_correct=columns[:, 3].sum().detach(), total=len(known))
         if tasks is not None:
+            of_tokens = tasks[positions[known] // sample["target"].size(1)]
             weights = at_rows(conf, known)  # which the log-probabilities were multiplied by
             plain = nll if weights is None else nll / weights.clamp(min=1e-6)
-            counts["by_task"] = self.by_task(
-                tasks[positions[known] // length], plain, columns[:, 3]
-            )
+            counts["by_task"] = self.by_task(of_tokens, plain, columns[:, 3])
         return total_loss, counts
+
+    def weights_of(
+        self, sample: dict, positions: Tensor, logits: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Which tokens may be predicted at the scored positions, bool[N, V], and their confidence,
+        float[N]; None where nothing is restricted or weighed."""
+        shape = len(positions), logits.size(-1)
+        masks, conf = sample.get("constraint_masks"), sample.get("conf")
+        if masks is not None:
+            masks = masks.reshape(-1, shape[1])[positions]
+        if conf is not None:
+            conf = conf.repeat_interleave(sample["target"].numel() // len(conf))[positions]
+        return losses.allowed_tokens(shape, masks, self.span, logits.device), conf
 
     def by_task(self, tasks: Tensor, nll: Tensor, correct: Tensor) -> dict[str, Tensor]:
         """Sums for the log: ``_NAME_nll``, ``_NAME_correct`` and ``_NAME_tokens`` of every task.
