@@ -1,5 +1,6 @@
 """JSON and YAML of others: bounded in bytes, depth and number of values; messages name the file."""
 
+import codecs
 import json
 import os
 from collections.abc import Callable
@@ -30,6 +31,8 @@ def load_json(
     Raises: ValueError if it is no JSON, or nested too deeply.
     """
     try:
+        if isinstance(text, bytes):  # else the first bytes choose a codec, which is imported
+            text = text.removeprefix(codecs.BOM_UTF8).decode()
         value = json.loads(text, object_pairs_hook=pairs_hook, parse_float=fraction)
     except RecursionError:
         raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
