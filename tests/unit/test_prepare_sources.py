@@ -172,9 +172,9 @@ def test_rare_answers_leave_the_set_and_the_training(tmp_path, capsys):
 @pytest.mark.parametrize(
     "content, words",
     [
-        (b"[1]", "found list"),
+        (b"[1]", "found another list"),
         (b"{", "damaged JSON"),
-        (pickle.dumps({"a": "b"}), "found dict"),
+        (pickle.dumps({"a": "b"}), "found another dict"),
         (pickle.dumps(print), "could run code"),
         (b"", "found something else"),
         (b'{"zebra": 0}', "label file of another data set"),
