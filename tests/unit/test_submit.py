@@ -151,7 +151,7 @@ def test_what_is_wrong_with_vqa_results_is_one_message(tmp_path, capsys, entries
     ("options", "words"),
     [
         ([], "expects --val2014 RESULTS, --test2014 RESULTS or both"),
-        (["--val2014", "nowhere.json"], r"nowhere\.json: expects a result file"),
+        (["--val2014", "nowhere.json"], r"nowhere\.json: expected a JSON list of predictions"),
         (["--val2014", "val.json", "--name", "my_method"], "--name: expects letters, digits"),
         (
             ["--val2014", "val.json", "--val2014-images", "val.json"],
