@@ -11,6 +11,7 @@ Source: Vedantam, Zitnick and Parikh, CIDEr: Consensus-based Image Description E
 """
 
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
 
@@ -161,8 +162,20 @@ def hash_words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     return hashes(chain.from_iterable(split), int(lengths.sum())), lengths
 
 
+class WordHashes(dict[str, int]):
+    """Hashes of words that are the same in every process, and with them the order in which weights
+    are added; those of Python are not."""
+
+    def __missing__(self, word: str) -> int:
+        digest = blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        return self.setdefault(word, int.from_bytes(digest, "little"))
+
+
+WORD_HASHES = WordHashes()
+
+
 def hashes(words: Iterable[str], count: int) -> np.ndarray:
-    return np.fromiter(map(hash, words), np.int64, count).view(np.uint64)
+    return np.fromiter(map(WORD_HASHES.__getitem__, words), np.uint64, count)
 
 
 def ngrams(words: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,12 @@
 """CIDEr-D against a plain reading of its formula, and what the scorers say about bad input."""
 
 import math
+import os
 import pickle
 import random
 import runpy
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -204,3 +206,26 @@ def test_the_sign_for_the_end_of_a_sentence_is_a_word_like_any_other_in_a_captio
         {k: [*map(with_ends, refs)] for k, refs in gts.items()}, odd
     )[1]
     np.testing.assert_array_equal(found, expected)
+
+
+def test_scores_do_not_depend_on_the_process():
+    """Weights are added in the order of hashes, which Python salts anew in every process."""
+    program = (
+        "import random; from ofa.metrics import CiderD; rng = random.Random(1);"
+        "text = lambda: ' '.join(rng.choices('a red big star on tan old paper'.split(), k=12));"
+        "gts = {image: [text() for _ in range(5)] for image in range(40)};"
+        "res = [{'image_id': image, 'caption': [text()]} for image in gts];"
+        "print(CiderD().compute_score(gts, res)[1].tobytes().hex())"
+    )
+    scores = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=Path(__file__).resolve().parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in map(str, range(4))
+    }
+    assert len(scores) == 1
