@@ -18,11 +18,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ofa.errors import UserError
-from ofa.io.flags import option
 from ofa.io.progress import Progress
 from ofa.io.safe_load import load_checkpoint
 from ofa.models.image_tokenizer.codec import decode_images, device_of, encode_images, to_unit
+from ofa.models.image_tokenizer.training_options import TrainingOptions
 from ofa.models.image_tokenizer.vq_vae import VQVAE, VQVAEConfig
 
 logger = logging.getLogger(__name__)
@@ -34,36 +33,6 @@ REGION, REGION_WEIGHT = 4, 2.0  # pixels per side
 # differences (of a range of 2) up to which the loss is quadratic: grain and faint textures cost
 # little
 SMALL = 0.4
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How long and how fast. One of ``updates`` and ``minutes`` at least; the first that is
-    reached ends the training."""
-
-    updates: int | None = option(
-        None, "updates of the training, if not as many as there is time for"
-    )
-    minutes: float | None = option(3.0, "time limit in minutes; 0: none")
-    batch_size: int = option(32, "images per update")
-    lr: float = option(2e-3, "highest learning rate")
-    seed: int = option(1, "seed of all random choices")
-    bf16: bool = option(False, "compute in bfloat16")
-
-    def __post_init__(self) -> None:
-        for name, value in (
-            ("updates", self.updates),
-            ("minutes", self.minutes),
-            ("batch-size", self.batch_size),
-            ("lr", self.lr),
-        ):
-            if value is not None and not value > 0:
-                raise UserError(f"--{name} {value}: expected a positive number; choose one")
-        if self.updates is None and self.minutes is None:
-            raise UserError(
-                "expected --updates or --minutes, found neither; give one, or the training never"
-                " ends"
-            )
 
 
 @dataclass

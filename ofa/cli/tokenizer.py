@@ -12,6 +12,7 @@ from ofa.devices import has_bf16, require_bf16
 from ofa.errors import UserError
 from ofa.inference.options import DeviceOptions, device_option
 from ofa.io.flags import Parser, command, option, options_of
+from ofa.models.image_tokenizer.training_options import TrainingOptions
 
 UNFINISHED = "training.pt"  # beside tokenizer.pt, as long as a training runs
 SAMPLES = "reconstructions.png"
@@ -44,12 +45,6 @@ class ImagesOptions(TokenizerDevice):
     skip_broken: bool = option(False, "skip images that cannot be read instead of stopping")
 
 
-def training_options() -> type:
-    from ofa.models.image_tokenizer.vq_vae_training import TrainingOptions
-
-    return TrainingOptions
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(ImagesOptions, OverwriteOptions):
     """A training of a tokenizer."""
@@ -65,7 +60,7 @@ class TrainOptions(ImagesOptions, OverwriteOptions):
         also=("--max-pictures",),
     )
     training: dict[str, Any] = options_of(
-        training_options, "minutes", "updates", "batch_size", "lr", "seed", defaults=True
+        lambda: TrainingOptions, "minutes", "updates", "batch_size", "lr", "seed", defaults=True
     )
     bf16: bool | None = option(None, "compute in bfloat16 (default: where the processor can)")
 
@@ -217,12 +212,12 @@ def run_train(arguments: TrainOptions) -> int:
     return 0
 
 
-def options_of_training(arguments: TrainOptions, device: Any) -> Any:
+def options_of_training(arguments: TrainOptions, device: Any) -> TrainingOptions:
     bf16 = has_bf16(device) if arguments.bf16 is None else arguments.bf16
     if bf16:
         require_bf16(device)
     minutes = arguments.training["minutes"] or None
-    return training_options()(**{**arguments.training, "minutes": minutes, "bf16": bf16})
+    return TrainingOptions(**{**arguments.training, "minutes": minutes, "bf16": bf16})
 
 
 SETTINGS = "purpose id_column text_column non_square image_format sample skip_broken".split()
