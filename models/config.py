@@ -87,7 +87,9 @@ class ModelConfig:
     image_bucket_size: int = option(42, "side of the largest grid of image patches or codes")
     entangle_position_embedding: bool = option(False, "add position vectors to the encoder's input")
     disable_entangle: bool = option(False, "do not add position vectors to the decoder's input")
-    interpolate_position: bool = option(False, "stretch the position grid to larger images")
+    interpolate_position: bool = option(
+        False, "stretch the grid of --orig-patch-image-size to larger images"
+    )
     orig_patch_image_size: int = option(
         256, "image side of the trained position grid", belongs_to="task"
     )
@@ -114,7 +116,9 @@ class ModelConfig:
     prompt_dropout: float = option(0.2, "dropout of prefix keys and values; 0.2 as upstream")
     adapter: bool = option(False, "a small bottleneck at the end of every layer; trains alone")
     adapter_dim: int = option(200, "width of the adapters' bottleneck")
-    adapter_train_backbone: bool = option(False, "beside the adapters train the rest")
+    adapter_train_backbone: bool = option(
+        False, "with --adapter, train all but the token embedding"
+    )
     bitfit: bool = option(False, "train only the biases of layer norms and feed-forward layers")
     lora_rank: int = option(0, "rank of LoRA in linear layers, which trains alone (0: no LoRA)")
     lora_alpha: float = option(16.0, "what LoRA adds is scaled by this / rank")
@@ -132,7 +136,9 @@ class ModelConfig:
 
     # memory
     checkpoint_activations: bool = option(False, "recompute layers in the backward pass")
-    offload_activations: bool = option(False, "the same, keeping layer inputs in CPU memory")
+    offload_activations: bool = option(
+        False, "as --checkpoint-activations, layer inputs in CPU memory"
+    )
 
     def __post_init__(self) -> None:
         width = self.encoder_embed_dim

@@ -32,7 +32,7 @@ class CaptionOptions(SampledOptions):
     eval_cider_cached_tokens: Optional[str] = option(
         None, "document frequencies for CIDEr-D, if not those of the validation file"
     )
-    keep_punctuation: bool = option(False, "learn and generate captions with their punctuation")
+    keep_punctuation: bool = option(False, "keep ASCII punctuation in captions, else it is removed")
 
 
 def caption_example(row: Mapping[str, str], context: RowContext) -> Example:

@@ -32,7 +32,7 @@ class GenerationOptions:
     max_len_a: float = option(0.0, "longest hypothesis: max_len_a * source length + max_len_b")
     max_len_b: int = option(200, "longest hypothesis: max_len_a * source length + max_len_b")
     min_len: int = option(1, "shortest hypothesis")
-    lenpen: float = option(1.0, "scores are divided by length ** lenpen")
+    lenpen: float = option(1.0, "scores / length ** lenpen; above 1 favors long hypotheses")
     unnormalized: bool = option(False, "compare summed scores, not divided by length")
     unkpen: float = option(0.0, "subtracted from the score of every <unk>")
     temperature: float = option(1.0, "logits are divided by it; above 1 flattens the distribution")
@@ -43,7 +43,9 @@ class GenerationOptions:
     diverse_beam_groups: int = option(-1, "groups of beams that avoid each other's tokens")
     diverse_beam_strength: float = option(0.5, "penalty of a token that an earlier group chose")
     match_source_len: bool = option(False, "hypotheses are as long as the source")
-    constraint_range: Any = option(None, "'start,end': these ids, <s>, <pad>, </s>, <unk> alone")
+    constraint_range: Any = option(
+        None, "'start,end': start <= id < end or <s>, <pad>, </s>, <unk>"
+    )
     only_range: Any = option(
         None, "'start,end': every token but </s> has such an id; scores stay as they are"
     )

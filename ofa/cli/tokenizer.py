@@ -73,7 +73,7 @@ class EncodeOptions(ImagesOptions):
     purpose: Literal["generation", "pretraining"] = option(help="file to write", flag="--for")
     out: str = option(help="file to write")
     code_image_size: int | None = option(
-        None, "side of the encoded square, if not 256 (pretraining: 128)"
+        None, "side of the encoded square in pixels, if not 256 (pretraining: 128)"
     )
     id_column: int = option(0, "column of the ids")
     text_column: int = option(2, "column of the captions, for generation")

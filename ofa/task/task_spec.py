@@ -71,7 +71,9 @@ class TaskOptions:
     )
     uses_ema: bool = option(False, "validate with the averaged weights that --store-ema keeps")
     shuffle: bool = option(True, "read the training rows in a new order every epoch")
-    shuffle_buffer: Optional[int] = option(None, "its samples, if not 10000 (shards) or 0 (TSV)")
+    shuffle_buffer: Optional[int] = option(
+        None, "samples to shuffle among, if not 10000 (shards) or 0 (TSV)"
+    )
 
     def __post_init__(self):
         for item in fields(self):
@@ -85,7 +87,9 @@ class TaskOptions:
 class GenerativeOptions(TaskOptions):
     """Options of a task whose answers are generated."""
 
-    eval_args: Optional[str] = option("{}", "generation options for validation, as JSON")
+    eval_args: Optional[str] = option(
+        "{}", "generation options for validation, as in '{\"beam\":5}'"
+    )
     eval_print_samples: bool = option(False, "log one prediction per validation batch")
 
 
