@@ -401,22 +401,28 @@ class Unpickler(PythonUnpickler):
         """Count the keys that could be made to collide; those of sets and dicts before these are
         made."""
         for key in keys:
-            if type(key) not in UNFORESEEN and not (
-                type(key) is tuple and all(type(item) is str for item in key)
-            ):
-                self.foreseen += 1
-                check_key(key)
+            if type(key) in UNFORESEEN:
+                continue
+            if type(key) is tuple:  # its hash is computed each time
+                self.count_copied(len(key))
+                if all(type(item) is str for item in key):
+                    continue
+            self.foreseen += 1
+            check_key(key)
         if self.foreseen > MAX_FORESEEN:
             raise pickle.UnpicklingError("too many keys that are neither texts nor numbers")
+
+    def count_copied(self, count: int) -> None:
+        self.copied += count
+        if self.copied > MAX_SHARING * self.end + FEW:
+            raise pickle.UnpicklingError("the same values copied again and again")
 
     def call(self, name: Any, args: Any, kwargs: Any = None) -> Any:
         if not isinstance(name, Name) or type(args) is not tuple or kwargs:
             self.refuse(f"a call of {type(name).__name__}")
         for value in args:
             if isinstance(value, (str, bytes, *ITEMS)):
-                self.copied += len(value)
-        if self.copied > MAX_SHARING * self.end + FEW:
-            raise pickle.UnpicklingError("the same values copied again and again")
+                self.count_copied(len(value))
         if name.value in SETS and args:
             self.check_keys(args[0])
         elif name.value in DICTS and args and type(args[-1]) in (list, tuple):

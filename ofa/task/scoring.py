@@ -69,8 +69,9 @@ def references_of(
     """
     references = []
     for row in range(count):
+        columns = texts(row)
         try:
-            references.append(spec.row_references(texts(row)))
+            references.append(spec.row_references(columns))
         except UserError as error:
             raise UserError(f"{where(row)}: {error}") from None
     lacking = [row for row, reference in enumerate(references) if not reference]

@@ -267,6 +267,8 @@ def bombs() -> Iterator[tuple[str, bytes]]:
         + b".",
     )
     yield "laughing-key", proto(2) + b"})" + b"2\x86" * 60 + b"K\x01s."
+    texts, again = b"(" + text("a") * 20_000 + b"tq\x00", b"h\x00h\x00s" * 20_000
+    yield "long-key-again", proto(2) + texts + b"}" + again + b"."
     yield "deep-list", proto(2) + b"]" * 100_000 + b"a" * 99_999 + b"."
     yield "deep-dict", proto(2) + (b"}" + text("a")) * 50_000 + b"}" + b"s" * 50_000 + b"."
     yield "deep-key", proto(2) + b"})" + b"\x85" * 200_000 + b"K\x01s."

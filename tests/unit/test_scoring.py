@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
 from ofa.io.values import finite
 from ofa.metrics.document_frequency import count_document_frequencies
@@ -61,6 +62,14 @@ def test_one_row_without_a_reference_leaves_the_scores_of_the_others_as_they_are
 def test_a_reference_that_cannot_be_read_is_an_error_with_its_row(task, row):
     with pytest.raises(UserError, match="^val.tsv:2: expects"):
         references_of(spec_of(task), [ROWS[task][0], row].__getitem__, 2, where)
+
+
+def test_a_row_that_cannot_be_read_is_named_once(tmp_path):
+    (tmp_path / "val.tsv").write_text("0\ta dog\n1\n")
+    rows = TsvFile(str(tmp_path / "val.tsv"), "0,1")
+    with pytest.raises(UserError, match="has, found 1") as error:
+        references_of(spec_of("caption"), lambda row: {"caption": rows[row][1]}, 2, rows.where)
+    assert str(error.value).count("val.tsv:2") == 1
 
 
 def test_a_file_without_any_reference_has_no_scores_and_no_warning(caplog):
