@@ -133,6 +133,8 @@ def warm_up(folder: Path, reading: dict) -> None:
     (folder / "good.pkl").write_bytes(pickle.dumps({"a": 1}))
     (folder / "good.json").write_text("{")
     codecs.lookup("cp437")  # of the names in archives
+    for encoding in ("utf-8-sig", "utf-16", "utf-32"):  # Python's own, of marked JSON files
+        codecs.lookup(encoding)
     (folder / "bad.npz").write_bytes(b"")
     for read in reading.values():
         for path in folder.glob("good*"):
