@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import open_dict
 
-from ofa.checkpoints.adapt import store_once
+from ofa.checkpoints.adapt import CONSTANTS, store_once
 from ofa.checkpoints.edit import num_bytes
 from ofa.errors import UserError
 from ofa.io import torch_file
@@ -87,13 +87,19 @@ def check_space(cfg, model, save_dir: str) -> None:
 def checkpoint_bytes(cfg, model) -> int:
     """What a checkpoint takes at least: weights, Adam's moments, fp32 copies, averages."""
     stored = dict(model.named_parameters())
-    buffers = num_bytes(list(model.buffers()))
+    buffers = dict(model.named_buffers())
     trained = {name: weight for name, weight in stored.items() if weight.requires_grad}
     if getattr(getattr(model, "config", None), "peft_methods", []):
-        stored, buffers = trained, 0  # the others stay in their base
-    weights = num_bytes(stored) + buffers
+        stored, buffers = trained, {}  # the others stay in their base
+    # a constant table of encoder, decoder and averages is stored once
+    constants = {
+        name.rpartition(".")[2]: buffers.pop(name)
+        for name in list(buffers)
+        if name.endswith(CONSTANTS)
+    }
+    weights = num_bytes([stored, buffers])
     num_trained = sum(weight.numel() for weight in trained.values())
-    total = weights
+    total = weights + num_bytes(constants)
     common = cfg.common
     if (common.fp16 or common.bf16) and not (
         common.memory_efficient_fp16 or common.memory_efficient_bf16

@@ -291,7 +291,7 @@ def spoil_row(run: Path, folder: Path) -> str:
         (lambda run, tmp: ["missing.tsv"], r"missing\.tsv.*TSV"),
         (
             lambda run, tmp: [str(run / "world/caption_test.tsv"), "--path", "missing.pt"],
-            r"missing\.pt.*--path",
+            r"missing\.pt.*no such file; check the path",
         ),
         (
             lambda run, tmp: [str(run / "world/caption_test.tsv"), "--path", __file__],
