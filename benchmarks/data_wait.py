@@ -17,7 +17,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from frame import arguments, photo_fields, trainer_of, write_figures
-from PIL import Image
+
+from ofa.io.images import open_image
 
 SIZES = (
     "--code-image-size=128 --code-dict-size=8192 --num-bins=1000 --max-image-size=512"
@@ -34,7 +35,7 @@ def write_files(folder: Path, rows: int) -> tuple:
     from ofa.data.shard_writer import pack
 
     photos, square = photo_fields(32), io.BytesIO()
-    photo = Image.open(io.BytesIO(base64.b64decode(photos[0])))
+    photo = open_image(base64.b64decode(photos[0]))
     photo.resize((256, 256)).save(square, "JPEG", quality=90)
     small = base64.b64encode(square.getvalue()).decode()
 

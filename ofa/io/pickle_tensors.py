@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ofa.io.pickles import PLAIN, Unfinished, strict
+from ofa.io.pickle_values import PLAIN, Unfinished, strict
 
 # What a file may name besides what it may call; the name becomes a text, or one of these.
 MENTIONED = {f"numpy.{name}" for name in "ndarray float64 float32 int64 int32 bool_".split()} | {

@@ -25,7 +25,8 @@ from ofa.errors import UserError
 from ofa.io import safetensors_file
 from ofa.io.nesting import check_nesting
 from ofa.io.pickle_tensors import CALLS, CONSTANTS, MENTIONED, check_storage
-from ofa.io.pickles import DAMAGED, Name, Settings, Unpickler
+from ofa.io.pickle_values import Name, Settings
+from ofa.io.pickles import DAMAGED, Unpickler
 from ofa.io.stored_options import MEMBERS
 from ofa.io.torch_file import to_builtins
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ofa.io.atomic import replacing
-from ofa.io.pickles import Placeholder
+from ofa.io.pickle_values import Placeholder
 
 NUMBERS_AND_TEXT: tuple[Any, ...] = (bool, int, float, complex, str, bytes, bytearray)
 KEPT = (
