@@ -195,7 +195,7 @@ def trainer_of(data: str, *flags: str) -> Any:
     from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 
     import ofa
-    from ofa.trainer.fairseq_parse_command import command_of_script
+    from ofa.trainer.fairseq_compat import command_of_script
     from ofa.trainer.fairseq_trainer import OFATrainer
 
     logging.disable(logging.INFO)

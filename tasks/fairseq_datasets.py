@@ -19,9 +19,9 @@ from ofa.errors import UserError
 from ofa.task.answers import AnswerSet, MissingAnswers, source_of
 from ofa.task.task_spec import TaskSpec
 from ofa.tokens.vocabulary import Vocabulary
-from ofa.trainer.fairseq_data_position import RowIterator
 from ofa.trainer.fairseq_distributed import of_all_ranks
-from ofa.trainer.nonfinite import note_loss
+from ofa.trainer.fairseq_resume import RowIterator
+from ofa.trainer.nonfinite import check_loss
 from ofa.trainer.patch import specialize
 
 logger = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class ReadingTask(FairseqTask):
     def valid_step(self, sample, model, criterion):
         """Loss of a batch; one that is not finite gets a warning from the trainer."""
         result = super().valid_step(sample, model, criterion)
-        note_loss(result[0], sample)
+        check_loss(result[0], sample, skips=True)
         return result
 
     def build_dataset_for_inference(self, src_tokens, src_lengths, **kwargs):

@@ -143,13 +143,13 @@ class OFATask(ReadingTask, DrawingTask):
         )
         with torch.autograd.profiler.record_function("forward"), mixed:
             loss, sample_size, logging_output = criterion(model, sample, update_num=update_num)
-        check_loss(loss, sample, optimizer)
+        check_loss(loss, sample, skips=getattr(optimizer, "scaler", None) is not None)
         if ignore_grad or is_filler:
             loss *= 0
         with torch.autograd.profiler.record_function("backward"):
             optimizer.backward(loss)
         if is_filler:
-            return loss, sample_size * 0, fairseq_distributed.count_nothing(logging_output)
+            return loss, sample_size * 0, {key: value * 0 for key, value in logging_output.items()}
         return loss, sample_size, logging_output
 
     def valid_step(self, sample, model, criterion, ema_model=None):

@@ -276,7 +276,7 @@ def other_settings(other: str, flags: Sequence[str]) -> dict[str, Any]:
     from ofa import register_fairseq_plugin
 
     register_fairseq_plugin()
-    from ofa.trainer.fairseq_parse_command import command_of_script, settings_of_command
+    from ofa.trainer.fairseq_compat import command_of_script, settings_of_command
 
     return settings_of_command(command_of_script(other, [*flags]))
 

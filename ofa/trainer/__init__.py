@@ -3,6 +3,6 @@
 In: fairseq's configuration, task, model and criterion. Out: runs that stop and resume exactly, on
 one process or many. ``OFATrainer`` (``fairseq_trainer``) is fairseq's trainer with all that belongs
 to a run; ``fairseq_compat`` is the table of what is replaced in fairseq, which
-``ofa.fairseq_plugin`` applies. Tasks use ``fairseq_distributed``, ``nonfinite``,
-``fairseq_data_position`` and ``fairseq_tensorboard``.
+``ofa.fairseq_plugin`` applies. Tasks use ``fairseq_distributed``, ``fairseq_resume``,
+``fairseq_tensorboard`` and ``nonfinite``.
 """

@@ -1,13 +1,20 @@
-"""Everything of fairseq that is replaced: ``PATCHES``, each with its reason.
+"""Everything of fairseq that is replaced: ``PATCHES``, each with its reason; and what every command
+does before it starts.
 
 None of them changes what fairseq computes. Each replaces a name of its own and is made from that
 name's own value, so their order does not matter. What concerns a training stands in ``OFATrainer``.
 """
 
 import dataclasses
-import functools
+import logging
+import os
 import re
-from collections.abc import Callable
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Optional
 
 import torch
@@ -15,20 +22,27 @@ from fairseq import checkpoint_utils, options
 from fairseq import trainer as fairseq_trainer
 from fairseq.dataclass import configs
 from fairseq.dataclass.initialize import hydra_init
+from fairseq.dataclass.utils import convert_namespace_to_omegaconf
 from fairseq.distributed import utils as distributed_utils
+from fairseq.file_io import PathManager
 from fairseq.logging.meters import MetersDict
 from fairseq.models import ARCH_MODEL_NAME_REGISTRY, distributed_fairseq_model
 from fairseq.optim.lr_scheduler import LR_SCHEDULER_REGISTRY
 from fairseq.tasks import TASK_REGISTRY
+from fairseq.utils import split_paths
+from omegaconf import OmegaConf, open_dict
 
+from ofa.checkpoints.contents import training_settings
+from ofa.devices import require_bf16, usable_gpus
+from ofa.errors import UserError
+from ofa.failures import PIPE_CLOSED, message_of, reader_is_gone
 from ofa.process_state import silence_known_warnings
 from ofa.trainer import fairseq_read_checkpoint
-from ofa.trainer.fairseq_commands import replace_call_main, replace_generation
-from ofa.trainer.fairseq_lr_scheduler import replace_polynomial_decay
-from ofa.trainer.fairseq_resume import INITIAL_WEIGHTS
-from ofa.trainer.fairseq_run import PROGRAM_PATCHES
+from ofa.trainer.fairseq_optim import replace_polynomial_decay
+from ofa.trainer.fairseq_resume import DEFAULT_RESTORE_FILE, INITIAL_WEIGHTS
+from ofa.trainer.fairseq_run import PROGRAM_PATCHES, GuardedTraining
 from ofa.trainer.fairseq_saving import copy_whole
-from ofa.trainer.patch import ModuleWith, Patch
+from ofa.trainer.patch import ModuleWith, Patch, around
 
 CHECKPOINT_FLAGS: dict[str, tuple[Any, Any, str]] = {  # name -> (type, default, help)
     INITIAL_WEIGHTS[0]: (bool, False, "start from the averaged weights of the checkpoint"),
@@ -36,6 +50,133 @@ CHECKPOINT_FLAGS: dict[str, tuple[Any, Any, str]] = {  # name -> (type, default,
     "base": (Optional[str], None, "where the base of a checkpoint of tuned weights is now"),
     "allow_changed_data": (bool, False, "resume although the training data has changed"),
 }
+TRAINER = "fairseq_cli.train"
+USAGE = "%(prog)s DATA --user-dir ofa --task NAME --arch NAME [...] (--help lists every option)"
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+@around
+def begin_command(stock: Callable, cfg, main: Callable, **kwargs) -> None:
+    """Every command but ``fairseq-generate`` ends in ``call_main``: its configuration is fixed
+    there. A training is guarded: its folder is locked, and it stops cleanly."""
+    trains = "validate_and_save" in getattr(main, "__globals__", {})
+    with errors_in_one_line(), open_dict(cfg):
+        settle(cfg)
+        stock(cfg, GuardedTraining(main) if trains else main, **kwargs)
+
+
+@around
+def begin_generation(stock: Callable, args) -> Any:
+    """``fairseq-generate`` calls its ``main`` itself, not by ``call_main``."""
+    with errors_in_one_line():
+        # An import inside fairseq sets this to DEBUG for every library.
+        logging.getLogger().setLevel(os.environ.get("LOGLEVEL", "INFO").upper())
+        cfg = convert_namespace_to_omegaconf(args)
+        refuse_missing_path(cfg)
+        if cfg.generation.lm_path:
+            raise UserError(
+                "--lm-path: a language model beside the network is not offered; leave it out"
+            )
+        return stock(cfg)
+
+
+def settle(cfg) -> None:
+    """Change a configuration to what works here. Raises: UserError for what cannot work."""
+    # "no kernel image is available" comes after the data is read; an old driver means training on
+    # the CPU in silence
+    if not cfg.common.cpu and usable_gpus()[0] and cfg.common.bf16:
+        require_bf16("cuda")
+    path = cfg.checkpoint.restore_file
+    if path != DEFAULT_RESTORE_FILE and not PathManager.isfile(path):
+        raise UserError(  # fairseq would silently train from scratch
+            f"--restore-file: expects a checkpoint, found no file {path}. "
+            "Check the path, or leave the flag out to train from scratch."
+        )
+    refuse_missing_path(cfg)
+    # without iopath such a run ends with status 0
+    if cfg.checkpoint.write_checkpoints_asynchronously:
+        raise UserError(
+            "--write-checkpoints-asynchronously: leave it out, a kill could tear a checkpoint"
+        )
+    # fairseq searches the folder of ``data`` for forgotten subsets; ours is a list of files
+    cfg.dataset.ignore_unused_valid_subsets = True
+    if cfg.common.fp16 and (cfg.common.cpu or not torch.cuda.is_available()):
+        cfg.common.fp16_no_flatten_grads = True  # flattened ones fail on the CPU
+    follow_torchrun(cfg)
+
+
+def refuse_missing_path(cfg) -> None:
+    """``--path`` is looked for after minutes of reading data, and is a traceback then."""
+    named = split_paths(cfg.common_eval.path or "")
+    whole = not cfg.checkpoint.checkpoint_suffix and cfg.checkpoint.checkpoint_shard_count == 1
+    missing = [path for path in named if path and not PathManager.isfile(path)]
+    if whole and missing:
+        raise UserError(f"--path: expects a checkpoint, found no file {missing[0]}; check the path")
+
+
+def follow_torchrun(cfg) -> None:
+    """Take rank, world size and device from torchrun's environment. fairseq divides by the number
+    of GPUs there (none on a CPU machine), and with one visible device per process starts
+    independent runs unless the world size is given as well."""
+    world_size, settings = int(os.environ.get("WORLD_SIZE", 1)), cfg.distributed_training
+    if world_size == 1 or "RANK" not in os.environ or settings.distributed_init_method:
+        return
+    devices = 0 if cfg.common.cpu else torch.cuda.device_count()
+    settings.distributed_world_size = world_size
+    settings.distributed_rank = int(os.environ["RANK"])
+    settings.distributed_init_method = "env://"
+    settings.distributed_no_spawn = True
+    settings.device_id = int(os.environ.get("LOCAL_RANK", 0)) % max(devices, 1)
+    if devices == 0:
+        settings.distributed_backend = "gloo"
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Inside, an error that a user can correct ends the process with one line and status 2."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BaseException as error:
+        if isinstance(error, BrokenPipeError) and reader_is_gone():
+            sys.exit(PIPE_CLOSED)
+        message = message_of(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+def settings_of_command(arguments: list[str]) -> dict[str, Any]:
+    """A training command as a dict of all its options, the defaults among them. Args: arguments: of
+    ``fairseq-train``. Ends the process if a flag is wrong."""
+    parsed = options.parse_args_and_arch(options.get_training_parser(), arguments)
+    config = convert_namespace_to_omegaconf(parsed)
+    return training_settings(
+        {"cfg": OmegaConf.to_container(config, resolve=True, enum_to_str=True)}
+    )
+
+
+def command_of_script(script: str | Path, flags: list[str]) -> list[str]:
+    """The arguments that a run script gives to fairseq: what it prints with DRY_RUN=1. Raises:
+    UserError if the script fails or trains nothing."""
+    command, environment = ["bash", str(script), *flags], {**os.environ, "DRY_RUN": "1"}
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    words = [shlex.split(line) for line in found.stdout.splitlines() if TRAINER in line]
+    if found.returncode or not words:
+        reason = (found.stderr.strip().splitlines() or ["it starts no training"])[-1]
+        raise UserError(
+            f"{script}: expected a run script that trains, found: {reason}; name one of"
+            " run_scripts/*/train*.sh"
+        )
+    return words[-1][words[-1].index(TRAINER) + 1 :]
+
+
+# --- what else is replaced ------------------------------------------------------------------------
 
 
 def read_checkpoints_as_data(stock: Callable) -> Callable:
@@ -44,13 +185,10 @@ def read_checkpoints_as_data(stock: Callable) -> Callable:
     return fairseq_read_checkpoint.load_checkpoint_to_cpu
 
 
-def let_the_trainer_choose(stock: Callable) -> Callable:
+@around
+def let_the_trainer_choose(stock: Callable, cfg, trainer, **iterator_options):
     """fairseq takes ``checkpoint_last.pt`` or fails: it knows no older one and no end of a run."""
-
-    def load_checkpoint(cfg, trainer, **iterator_options):
-        return trainer.start(stock, cfg, **iterator_options)
-
-    return load_checkpoint
+    return trainer.start(stock, cfg, **iterator_options)
 
 
 def copy_checkpoints_whole(stock: type) -> Any:
@@ -80,46 +218,46 @@ def make_zeros_without_gpu(stock: Any) -> Any:
     return ModuleWith(stock, tensor=lambda *args: torch.tensor(*args).as_subclass(StaysHere))
 
 
-def drop_device_ids_on_cpu(stock: type) -> Callable:
+@around
+def drop_device_ids_on_cpu(stock, module, device_ids=None, output_device=None, **kwargs):
     """``--ddp-backend pytorch_ddp`` passes device_ids, which torch refuses for CPU modules."""
-
-    def distributed_data_parallel(module, device_ids=None, output_device=None, **kwargs):
-        if next(module.parameters()).device.type == "cpu":
-            device_ids = output_device = None
-        return stock(module, device_ids=device_ids, output_device=output_device, **kwargs)
-
-    return distributed_data_parallel
+    if next(module.parameters()).device.type == "cpu":
+        device_ids = output_device = None
+    return stock(module, device_ids=device_ids, output_device=output_device, **kwargs)
 
 
-def skip_figures_without_value(stock: Callable) -> Callable:
+@around
+def skip_figures_without_value(stock: Callable, meters: MetersDict) -> dict[str, Any]:
     """A figure that no update since the last log line had would be logged as None."""
-
-    @functools.wraps(stock)
-    def get_smoothed_values(self):
-        values = stock(self)
-        return type(values)((name, value) for name, value in values.items() if value is not None)
-
-    return get_smoothed_values
+    values = stock(meters)
+    return type(values)((name, value) for name, value in values.items() if value is not None)
 
 
-def parse_with_short_errors(stock: Callable) -> Callable:
+@around
+def parse_with_short_errors(stock: Callable, parser, *args, **kwargs):
     """A typo in --arch or --task prints pages: all options and all names. Ours are enough.
     ``--bf16`` sets ``tpu=True``, which crashes on machines without torch_xla."""
+    stock_error, parser.usage = parser.error, USAGE
+    parser.error = lambda message: stock_error(with_our_names(message))
+    parsed = stock(parser, *args, **kwargs)
+    namespace = parsed[0] if isinstance(parsed, tuple) else parsed
+    if getattr(namespace, "bf16", False):
+        namespace.tpu = False
+    return parsed
 
-    @functools.wraps(stock)
-    def parse_args_and_arch(parser, *args, **kwargs):
-        stock_error = parser.error
-        parser.usage = (
-            "%(prog)s DATA --user-dir ofa --task NAME --arch NAME [...] (--help lists every option)"
-        )
-        parser.error = lambda message: stock_error(with_our_names(message))
-        parsed = stock(parser, *args, **kwargs)
-        namespace = parsed[0] if isinstance(parsed, tuple) else parsed
-        if getattr(namespace, "bf16", False):
-            namespace.tpu = False
-        return parsed
 
-    return parse_args_and_arch
+def with_our_names(message: str) -> str:
+    """argparse's message about an unknown --arch or --task, with the names of this plugin."""
+    found = re.match(r"argument (--arch|--task)\S*: invalid choice: (\S+)", message)
+    if found is None:
+        return message
+    ours = {
+        "--arch": [name for name, model in ARCH_MODEL_NAME_REGISTRY.items() if model == "ofa"],
+        "--task": [name for name, task in TASK_REGISTRY.items() if hasattr(task, "spec")],
+    }
+    flag, name = found.groups()
+    known = ", ".join(sorted(ours[flag]))
+    return f"{flag}: expects one of {known} (or a name of fairseq's own), found {name}"
 
 
 def add_checkpoint_flags(stock: type) -> type:
@@ -142,14 +280,14 @@ PATCHES = (
     Patch(checkpoint_utils, "load_checkpoint", let_the_trainer_choose),
     Patch(checkpoint_utils, "PathManager", copy_checkpoints_whole),
     Patch(distributed_utils, "torch", broadcast_objects_of_any_class),
-    Patch(distributed_utils, "call_main", replace_call_main),
+    Patch(distributed_utils, "call_main", begin_command),
     Patch(distributed_fairseq_model, "DistributedDataParallel", drop_device_ids_on_cpu),
     Patch(fairseq_trainer, "torch", make_zeros_without_gpu),
     Patch(MetersDict, "get_smoothed_values", skip_figures_without_value),
     Patch(options, "parse_args_and_arch", parse_with_short_errors),
     Patch(configs, "CheckpointConfig", add_checkpoint_flags),
     Patch(LR_SCHEDULER_REGISTRY, "polynomial_decay", replace_polynomial_decay),
-    Patch("fairseq_cli.generate", "main", replace_generation),
+    Patch("fairseq_cli.generate", "main", begin_generation),
     *PROGRAM_PATCHES,
 )
 
@@ -159,19 +297,3 @@ def install() -> None:
     silence_known_warnings()
     for patch in PATCHES:
         patch.apply()
-
-
-def with_our_names(message: str) -> str:
-    """argparse's message about an unknown --arch or --task, with the names of this plugin."""
-    ours = {
-        "--arch": [name for name, model in ARCH_MODEL_NAME_REGISTRY.items() if model == "ofa"],
-        "--task": [name for name, task in TASK_REGISTRY.items() if hasattr(task, "spec")],
-    }
-    found = re.match(r"argument (--arch|--task)\S*: invalid choice: (\S+)", message)
-    if found is None:
-        return message
-    flag, name = found.groups()
-    return (
-        f"{flag}: expects one of {', '.join(sorted(ours[flag]))} (or a name of fairseq's own),"
-        f" found {name}"
-    )

@@ -1,5 +1,5 @@
-"""Several processes that train one model: the same result as one process, and an end when one of
-them fails."""
+"""The processes of a training: the same result as one process, an end when one of them fails, and
+an end on request (Ctrl-C, SIGTERM) after the update that is being made, with a checkpoint."""
 
 import logging
 import os
@@ -7,6 +7,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 logger = logging.getLogger(__name__)
 
 FILLER = "filler"  # key of a batch that only keeps a rank in step with the others
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LOST_RANK = (
     "Connection closed by peer",
     "Connection reset by peer",
@@ -36,16 +39,11 @@ def mark(sample: Any) -> Any:
 def take_mark(sample: Any) -> tuple[Any, bool]:
     """(the batch as the model knows it, whether it is a filler)."""
     if isinstance(sample, tuple):
-        parts = list(map(take_mark, sample))
-        return tuple(part for part, _ in parts), any(marked for _, marked in parts)
+        parts, marks = zip(*map(take_mark, sample))
+        return parts, any(marks)
     if not isinstance(sample, dict) or FILLER not in sample:
         return sample, False
     return {key: value for key, value in sample.items() if key != FILLER}, True
-
-
-def count_nothing(logging_output: dict[str, Any]) -> dict[str, Any]:
-    """Figures of a filler: the same keys, all zero."""
-    return {key: value * 0 for key, value in logging_output.items()}
 
 
 def of_all_ranks(value: Any) -> list[Any]:
@@ -69,10 +67,8 @@ def end_with_launcher() -> None:
 def _watch(launchers: list[int]) -> None:
     while all(Path(f"/proc/{process}").exists() for process in launchers):
         time.sleep(1)
-    message = (
-        "error: the launcher is gone; the same command again continues from the last checkpoint"
-    )
-    os.write(2, f"{message}\n".encode())
+    message = "the launcher is gone; the same command again continues from the last checkpoint"
+    os.write(2, f"error: {message}\n".encode())
     os._exit(1)
 
 
@@ -87,3 +83,48 @@ def end_after_other_rank(error: BaseException, world_size: int) -> None:
     print(message, file=sys.stderr, flush=True)
     time.sleep(15)  # torchrun names the process that ended first, and ends this one when it has
     os._exit(1)
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has been saved."""
+
+
+class Request:
+    """What this process knows about being asked to stop. All ranks stop after the same update: the
+    request travels with the figures that they add up anyway (``OFATrainer``)."""
+
+    signal_number: int | None = None  # received by this process
+    agreed = False  # known to all ranks
+    training = False  # before its first update a run has nothing to save
+    time = 0.0
+
+    @classmethod
+    def receive(cls, number: int, frame) -> None:
+        """The signal handler: a second Ctrl-C, later, ends the process at once."""
+        name = signal.Signals(number).name
+        if not cls.training:
+            os.write(2, f"\n{name}: stopping before the first update; nothing to save\n".encode())
+            raise SystemExit(0)
+        if cls.signal_number is None:
+            os.write(2, f"\n{name}: saving after this update, then stopping\n".encode())
+            cls.signal_number, cls.time = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() > cls.time + 1:
+            raise KeyboardInterrupt
+
+    @classmethod
+    def made(cls, alone: bool) -> bool:
+        """Whether to stop after this update. Args: alone: the run has one process."""
+        return cls.signal_number is not None if alone else cls.agreed
+
+    @classmethod
+    @contextmanager
+    def awaited(cls) -> Iterator[None]:
+        """Inside, the signals are requests. Python allows handlers in the main thread alone."""
+        cls.signal_number, cls.agreed, cls.training = None, False, False
+        here = threading.current_thread() is threading.main_thread()
+        handlers = {number: signal.signal(number, cls.receive) for number in SIGNALS if here}
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)

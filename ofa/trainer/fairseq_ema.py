@@ -26,11 +26,10 @@ class ModelAverages(EMA):
     fairseq's fail on integer tables and decay a shared embedding once for each of its names. In
     parameter-efficient tuning the averages of frozen weights are these weights: both models share
     them.
-
-    Attributes: tuned: names of what parameter-efficient tuning trains; None: everything trains.
     """
 
     def __init__(self, model: nn.Module, config, device=None):
+        # names of what parameter-efficient tuning trains; None: everything trains
         self.tuned = tuned_names(model) if peft_methods(model) else None
         super().__init__(model, config, device)
         if self.tuned is not None:
@@ -44,7 +43,7 @@ class ModelAverages(EMA):
 
     def _step_internal(self, new_model, updates=None) -> None:
         names: dict[int, list[str]] = {}
-        state = {}
+        state: dict[str, Any] = {}
         for name, tensor in new_model.state_dict().items():
             same = names.setdefault(tensor.data_ptr(), [])
             same.append(name)
@@ -62,8 +61,7 @@ class ModelAverages(EMA):
 
 
 def share_frozen(averaged: nn.Module, model: nn.Module) -> None:
-    """Let ``averaged``, a copy of ``model``, have the model's own tensors where these are
-    frozen."""
+    """Let ``averaged``, a copy of ``model``, have the model's own tensors where they are frozen."""
     for (name, copied), module in zip(averaged.named_modules(), model.modules()):
         if not f"{name}.".startswith(HEADS):
             for key, parameter in module._parameters.items():
@@ -79,18 +77,14 @@ def arrange_weights(state: dict[str, Any], cfg, filename: str, resumes: bool = F
 
     Args: resumes: the checkpoint is one of this very run, which followed the flags at its start.
     """
-    options, extra = cfg.checkpoint, state["extra_state"]
-    exchange, renew = (getattr(options, name) and not resumes for name in INITIAL_WEIGHTS)
-    latest = state["model"]
-    averages = averages_of(state)
+    extra, latest, averages = state["extra_state"], state["model"], averages_of(state)
+    exchange, renew = (getattr(cfg.checkpoint, it) and not resumes for it in INITIAL_WEIGHTS)
     if exchange and averages:
         logger.info("%s: starting from its averaged weights", filename)
         state["model"] = {**latest, **averages}
         extra.get(STATE_KEY, {}).pop("fp32_params", None)  # master weights are the last step's
     elif exchange:
-        logger.warning(
-            "%s: has no averaged weights; starting from those of its last step", filename
-        )
+        logger.warning("%s: has no averages; starting from the weights of its last step", filename)
     if cfg.ema.store_ema and (renew or not averages):
         logger.info("%s: averages start from the weights of its last step", filename)
         extra["ema"] = latest

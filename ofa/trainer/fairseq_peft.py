@@ -1,9 +1,8 @@
 """Parameter-efficient tuning in training: checkpoints hold the tuned weights only.
 
 A run whose flags choose prefix prompts, adapters, BitFit or LoRA (``ModelConfig.peft_methods``)
-starts from a base, which its checkpoints name by path and hash (``ofa.checkpoints.delta``). A run
-without a base (from random weights) has no file that holds the other weights: its checkpoints hold
-all.
+starts from a base, which its checkpoints name by path and hash (``ofa.checkpoints.delta``). Without
+a base (from random weights) checkpoints hold all.
 """
 
 import logging
@@ -37,10 +36,8 @@ class Base:
 
 
 def peft_methods(model: nn.Module) -> list[str]:
-    """By which methods a model trains few weights.
-
-    Layers cannot be dropped from a base that stays a file of its own.
-    """
+    """By which methods a model trains few weights. Layers cannot be dropped from a base that stays
+    a file of its own."""
     config = getattr(model, "config", None)
     drops = any(getattr(config, f"{side}_layers_to_keep", None) for side in ("encoder", "decoder"))
     return [] if drops else getattr(config, "peft_methods", [])
@@ -48,7 +45,6 @@ def peft_methods(model: nn.Module) -> list[str]:
 
 def find_base(model: nn.Module, path: str, state: dict[str, Any], options) -> Optional[Base]:
     """The base of a run that starts from a checkpoint; None if its checkpoints hold all weights.
-
     Averages that the checkpoint has stay those of what is tuned now.
 
     Args: path, state: of the checkpoint, complete. options: fairseq's of checkpoints.
@@ -56,8 +52,7 @@ def find_base(model: nn.Module, path: str, state: dict[str, Any], options) -> Op
     if not peft_methods(model):
         return None
     extra, tuned, known = state["extra_state"], tuned_names(model), state.get(ENTRY) or {}
-    file = base_of(state)
-    if not file:
+    if not (file := base_of(state)):
         inside = Path(path).absolute().parent == Path(options.save_dir).absolute()
         if inside and Path(path).match(CHECKPOINTS):
             logger.info("%s: will be replaced and is no base; checkpoints hold all weights", path)
@@ -74,12 +69,9 @@ def find_base(model: nn.Module, path: str, state: dict[str, Any], options) -> Op
 
 
 def weights_beside_base(model: Any, weights: Mapping[str, Tensor], held: Any) -> set[str]:
-    """Names of weights of the model that its base does not have (a larger vocabulary, ...) or has
-    in another form.
-
-    Args: weights: of the checkpoint that training starts from. held: names of what that file holds
-    besides its base.
-    """
+    """Names of weights that the base does not have (a larger vocabulary, ...) or has in another
+    form. Args: weights: of the checkpoint that training starts from. held: names of what that file
+    holds besides its base."""
     own, there = nn.Module.state_dict(model), dict(weights)
     share_embeddings(model, there)
     missing = {
@@ -89,17 +81,14 @@ def weights_beside_base(model: Any, weights: Mapping[str, Tensor], held: Any) ->
     }
     large = sorted(name for name in missing - tuned_names(model) if own[name].numel() >= LARGE)
     if large:
-        logger.warning(
-            "checkpoints hold %s as well: the base has no such weights of this shape",
-            ", ".join(large),
-        )
+        reason = "the base has no such weights of this shape"
+        logger.warning("checkpoints hold %s as well: %s", ", ".join(large), reason)
     return missing | own.keys() & set(held)
 
 
 def leave_base_out(state: dict[str, Any], model: nn.Module, base: Optional[Base]) -> None:
     """Drop from a checkpoint, in place, what its base holds; tell which base that is."""
-    methods = peft_methods(model)
-    if not methods:
+    if not (methods := peft_methods(model)):
         return
     tuned = tuned_names(model)
     keep_averages(state["extra_state"], tuned)

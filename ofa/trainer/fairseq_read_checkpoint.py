@@ -1,7 +1,9 @@
-"""How checkpoints are read into fairseq: as data, complete, and in the form that it expects."""
+"""How checkpoints are read into fairseq: as data, complete, and in the form that it expects. A run
+of upstream's trainer (OFA-Sys/OFA) continues here from its ``checkpoint_last.pt``, and one of ours
+there."""
 
 from argparse import Namespace
-from collections.abc import MutableMapping
+from collections.abc import Mapping
 from typing import Any
 
 from fairseq import checkpoint_utils
@@ -9,18 +11,27 @@ from fairseq.file_io import PathManager
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ofa.checkpoints.adapt import CONSTANTS
 from ofa.checkpoints.delta import load_complete
 from ofa.errors import UserError
 from ofa.io.pickles import DAMAGED
 from ofa.io.stored_options import drop_from_checkpoint
-from ofa.trainer import fairseq_upstream
 
 # Path -> checkpoint that was read already: fairseq gets it in place of the file, once.
 prefetched: dict[str, dict[str, Any]] = {}
 
+# Class names in older checkpoints: of this project, and of upstream before it corrected a typo.
+EARLIER_NAMES = {
+    "LabelSmoothedCriterion": "AdjustLabelSmoothedCrossEntropyCriterion",
+    "EncouragingCriterion": "AdjustLabelSmoothedEncouragingLossCriterion",
+    "AjustLabelSmoothedCrossEntropyCriterion": "AdjustLabelSmoothedCrossEntropyCriterion",
+    "AjustLabelSmoothedEncouragingLossCriterion": "AdjustLabelSmoothedEncouragingLossCriterion",
+}
+
 
 def load_checkpoint_to_cpu(path, arg_overrides=None, load_on_all_ranks=False) -> dict[str, Any]:
-    """The checkpoint as plain data; no code of the file runs.
+    """Since torch 2.6 fairseq cannot read its own checkpoints: they hold an argparse.Namespace.
+    This reads plain data; no code of the file runs.
 
     Args:
         arg_overrides: values of options that replace the stored ones; ``base`` is no option but the
@@ -45,10 +56,8 @@ def load_checkpoint_to_cpu(path, arg_overrides=None, load_on_all_ranks=False) ->
 def as_fairseq_reads(state: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint as fairseq's own function returns it. Args: overrides: of stored options."""
     complete_history(state)
-    fairseq_upstream.adapt(state)
     if state.get("args") is not None:
-        for name, value in overrides.items():
-            setattr(state["args"], name, value)
+        vars(state["args"]).update(overrides)
     if state.get("cfg") is not None:
         if state["cfg"].get("model") is not None:  # overrides may name options of newer files
             state["cfg"]["model"] = Namespace(**state["cfg"]["model"])
@@ -57,12 +66,24 @@ def as_fairseq_reads(state: dict[str, Any], overrides: dict[str, Any]) -> dict[s
     return checkpoint_utils._upgrade_state_dict(state)
 
 
-def complete_history(state: MutableMapping[str, Any]) -> None:
-    """Add the empty records of training that fairseq looks up in every checkpoint."""
-    state.setdefault("extra_state", {})
+def complete_history(state: dict[str, Any]) -> None:
+    """Add the empty records of training that fairseq looks up in every checkpoint, and change those
+    of other trainers to the form that is read here."""
+    extra = state.setdefault("extra_state", {})
     if state.get("optimizer_history") or "best_loss" not in state:
         history = state["optimizer_history"] = state.get("optimizer_history") or [{}]
         if "best_loss" not in history[-1]:
             history[-1].setdefault("lr_scheduler_state", {})
         for name in ("criterion_name", "optimizer_name"):
             history[-1].setdefault(name, "")
+        for record in history:
+            if record.get("criterion_name") in EARLIER_NAMES:
+                record["criterion_name"] = EARLIER_NAMES[record["criterion_name"]]
+    # the tables are the model's own: image_position_idx is one entry shorter in some files
+    for name in [name for name in extra.get("ema_fp32_params") or () if name.endswith(CONSTANTS)]:
+        del extra["ema_fp32_params"][name]
+    # those of a trainer replace those of this run, which asks for the time passed
+    meters = extra.get("metrics")
+    groups = meters.get("default", ()) if isinstance(meters, Mapping) else ()
+    if not any(name == "wall" for _, name, *_ in groups):
+        extra.pop("metrics", None)

@@ -1,22 +1,24 @@
-"""What a run resumes from, and the state that fairseq forgets; ``OFATrainer`` loads both.
+"""What a run resumes from and at which row, the state that fairseq forgets, and whether the
+training data is still what it was; ``OFATrainer`` asks.
 
-Another checkpoint is taken when ``checkpoint_last.pt`` is damaged, flags such as
-``--reset-optimizer`` apply to the first start of a command only, and a finished run stays finished.
+Another checkpoint is taken when ``checkpoint_last.pt`` is damaged; a finished run stays finished.
 """
 
-import copy
 import logging
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from fairseq.data.iterators import EpochBatchIterator
 from fairseq.distributed import utils as distributed_utils
-from omegaconf import open_dict
 
 from ofa.checkpoints.delta import BaseNotFound
+from ofa.data.rows import Rows, open_rows
 from ofa.errors import UserError
+from ofa.io.fingerprint import sample_digest, total_bytes
 from ofa.trainer.fairseq_read_checkpoint import load_checkpoint_to_cpu, prefetched
 from ofa.trainer.fairseq_saving import CHECKPOINTS
 
@@ -25,7 +27,9 @@ logger = logging.getLogger(__name__)
 DEFAULT_RESTORE_FILE = "checkpoint_last.pt"
 RESETS = ("reset_optimizer", "reset_lr_scheduler", "reset_meters", "reset_dataloader")
 INITIAL_WEIGHTS = ("use_ema_weights_to_init_param", "use_latest_weights_to_init_ema")
-STATE_KEY = "exact_state"
+STATE_KEY = "exact_state"  # of ``extra_state`` in a checkpoint, as the next
+DATA_KEY = "training_data"
+ROWS = "rows_in_epoch"
 
 
 class RunFinished(Exception):
@@ -61,9 +65,8 @@ def choose(cfg) -> tuple[str, bool] | None:
         return None
     path, stored = first_readable(paths, cfg.base)
     first_start = ("restore_file", *RESETS, *INITIAL_WEIGHTS)
-    same = all(
-        (getattr(stored, name, 0) or 0) == (getattr(cfg, name, 0) or 0) for name in first_start
-    )
+    before, now = ([getattr(it, name, 0) or 0 for name in first_start] for it in (stored, cfg))
+    same = before == now
     if cfg.restore_file != DEFAULT_RESTORE_FILE and not same:
         prefetched.clear()
         logger.warning(
@@ -74,33 +77,22 @@ def choose(cfg) -> tuple[str, bool] | None:
         )
         return None
     if not same and any(getattr(cfg, name) for name in RESETS):
-        logger.warning(
-            "%s: starting from its weights; --reset-... was not part of the command before", path
-        )
+        reason = "--reset-... was not part of the command before"
+        logger.warning("%s: starting from its weights; %s", path, reason)
     else:
         how = "to start over, use another --save-dir or FRESH=1"
         logger.info("continuing with the run of %s from %s; %s", cfg.save_dir, path, how)
     return path, same
 
 
-def options_to_resume(cfg, path: str, same_command: bool):
-    """The options of checkpoints with which fairseq loads ``path``. A copy: the run's own are
-    saved, and compared at the next start. Flags such as ``--reset-optimizer`` apply to the first
-    start of a command alone."""
-    chosen = copy.deepcopy(cfg)
-    with open_dict(chosen):
-        chosen.update(restore_file=path, finetune_from_model=None)
-        if same_command:
-            chosen.update(dict.fromkeys(RESETS, False))
-    return chosen
-
-
 def candidates(folder: str) -> list[str]:
     """``checkpoint_last.pt`` and then the others, newest first."""
-    last = Path(folder) / DEFAULT_RESTORE_FILE
-    others = [path for path in Path(folder).glob(CHECKPOINTS) if path != last and path.is_file()]
-    others.sort(key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
-    return [str(path) for path in ([last] if last.is_file() else []) + others]
+
+    def rank(path: Path) -> tuple[bool, int, str]:
+        return path.name == DEFAULT_RESTORE_FILE, path.stat().st_mtime_ns, path.name
+
+    found = filter(Path.is_file, Path(folder).glob(CHECKPOINTS))
+    return list(map(str, sorted(found, key=rank, reverse=True)))
 
 
 def first_readable(paths: list[str], base: str | None = None) -> tuple[str, Any]:
@@ -118,10 +110,9 @@ def first_readable(paths: list[str], base: str | None = None) -> tuple[str, Any]
             logger.warning("skipping a damaged checkpoint: %s", error)
             continue
         if damages or Path(path).name != DEFAULT_RESTORE_FILE:
-            updates = state["optimizer_history"][-1]["num_updates"]
-            logger.warning(
-                "falling back to %s, the newest readable checkpoint (update %d)", path, updates
-            )
+            update = state["optimizer_history"][-1]["num_updates"]
+            reached = f"the newest readable checkpoint (update {update})"
+            logger.warning("falling back to %s, %s", path, reached)
         prefetched[path] = state
         return path, (state.get("cfg") or {}).get("checkpoint")
     raise UserError(
@@ -181,9 +172,8 @@ class ExtraTrainerState:
     @classmethod
     def collect(cls, trainer) -> dict[str, Any]:
         optimizer = trainer.optimizer
-        state: dict[str, Any] = {
-            "early_stopping": dict(vars(cls.early_stopping)) if cls.early_stopping else {}
-        }
+        stopping = dict(vars(cls.early_stopping)) if cls.early_stopping else {}
+        state: dict[str, Any] = {"early_stopping": stopping}
         if trainer.epoch_loss is not None:
             state["epoch_loss"] = trainer.epoch_loss
         if trainer.cfg.common.fp16 and getattr(optimizer, "scaler", None) is not None:
@@ -213,3 +203,128 @@ def master_weights(optimizer) -> list:
     """The fp32 parameters of a 16-bit optimizer, one flat tensor per device or one each."""
     params = getattr(optimizer, "fp32_params", None) or []
     return list(params.values()) if isinstance(params, dict) else list(params)
+
+
+class RowIterator(EpochBatchIterator):
+    """fairseq's iterator over batches cut from rows in a fixed order, which resumes at the same row
+    with another number of processes or another batch size.
+
+    fairseq saves how many batches this process has read. Here the rows that all processes have read
+    are saved as well; a resumed run takes up the first batch that has a row not read before.
+    """
+
+    def rows_read(self) -> list[int]:
+        """Rows that all processes together have read after 0, 1, 2, ... batches each."""
+        batches, shards = self.frozen_batches, self.num_shards
+        starts = range(0, len(batches), shards)
+        return [0, *accumulate(sum(map(len, batches[start : start + shards])) for start in starts)]
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        if state["iterations_in_epoch"]:
+            state[ROWS] = self.rows_read()[state["iterations_in_epoch"]]
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if ROWS in state:
+            read = self.rows_read()
+            batches = max(number for number, rows in enumerate(read) if rows <= state[ROWS])
+            batches = min(batches, len(read) - 2)  # of shorter data than before the last is left
+            if batches != state["iterations_in_epoch"]:
+                done, again = state[ROWS], state[ROWS] - read[batches]
+                where = f"batch {batches + 1} of each process, {again} rows again"
+                epoch = state["epoch"]
+                logger.info("%d rows of epoch %d are read: resuming with %s", done, epoch, where)
+            state = {**state, "iterations_in_epoch": batches}
+        super().load_state_dict(state)
+
+
+# --- training data ------------------------------------------------------------------------------
+
+
+def opened_files(task, dataset, epoch: int, known: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint keeps of the training files once some are opened, under the task's name for
+    a file and its number among several that are taken in turn::
+
+        {"files": {"train": 2}, "read": {"train 1": {
+            "path": "a.tsv", "rows": 21, "bytes": 9130, "sample": "5d0f..."}}}
+
+    Args: known: what it kept before.
+    """
+    if not hasattr(task, "training_files") or not hasattr(dataset, "row_files"):
+        return dict(known)
+    files = {name: len(paths) for name, paths in task.training_files().items()}
+    read = dict(known.get("read", {}))
+    for name, rows in dataset.row_files().items():
+        paths = paths_of(rows)
+        read[f"{name} {(epoch - 1) % files[name] + 1}"] = {
+            "path": str(rows.path),
+            "rows": len(rows),
+            "bytes": total_bytes(paths),
+            "sample": sample_digest(paths),
+        }
+    return {"files": files, "read": read}
+
+
+def paths_of(rows: Rows) -> list[str]:
+    return getattr(rows, "shards", [rows.path])
+
+
+def check_unchanged(trainer, stored: Mapping[str, Any]) -> None:
+    """Compare the training files with those of the checkpoint that a run resumes from; paths may
+    change: a copy is the same data.
+
+    Args: stored: as above; empty in checkpoints that do not tell.
+    Raises: UserError that says what changed, unless --allow-changed-data was given.
+    """
+    if not stored or not hasattr(trainer.task, "training_files"):
+        return
+    found = changes(trainer.task.training_files(), stored)
+    if not found:
+        trainer.training_data = dict(stored)
+    elif not getattr(trainer.cfg.checkpoint, "allow_changed_data", False):
+        raise UserError(
+            f"{found[0]}. Restore the data, resume with it as it is by --allow-changed-data, or"
+            " start over by FRESH=1 or another --save-dir"
+        )
+    for change in found:
+        logger.warning("%s; resuming as --allow-changed-data says", change)
+
+
+def changes(files: Mapping[str, list[str]], stored: Mapping[str, Any]) -> list[str]:
+    """What is no longer as a checkpoint says. Args: files: name -> paths that are taken in turn."""
+    counts = {name: len(paths) for name, paths in files.items()}
+    if counts != stored["files"]:
+        before, now = in_words(stored["files"]), in_words(counts)
+        return [f"training data: expected {before} as before, found {now}"]
+    read = stored["read"]
+    found = (
+        change_of(path, read[f"{name} {number}"])
+        for name, paths in files.items()
+        for number, path in enumerate(paths, 1)
+        if f"{name} {number}" in read
+    )
+    return list(filter(None, found))
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} file{'s' * (count != 1)} for {n}" for n, count in counts.items())
+
+
+def change_of(path: str, entry: Mapping[str, Any]) -> str:
+    """What changed in a training file, if anything. Raises: UserError if it cannot be opened."""
+    rows = open_rows(path)
+    paths, before = paths_of(rows), entry["bytes"]
+    size = total_bytes(paths)
+    if size >= before and sample_digest(paths, before) == entry["sample"]:
+        if size == before:
+            return ""
+        found = "more of them at its end"
+    elif size < before:
+        found = "a shorter file"
+    else:
+        found = "other content" + " of the same size" * (size == before)
+    return (
+        f"{path}: expected the {entry['rows']} rows ({before} bytes) that this run has trained on,"
+        f" found {found}: {len(rows)} rows ({size} bytes)"
+    )

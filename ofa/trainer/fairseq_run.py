@@ -1,6 +1,5 @@
 """One training from the lock on its folder to its last checkpoint, whichever way it ends."""
 
-import functools
 import logging
 import multiprocessing
 import signal
@@ -11,16 +10,20 @@ from pathlib import Path
 from fairseq import checkpoint_utils
 from omegaconf import open_dict
 
-from ofa.io.atomic import replacing
+from ofa.io.atomic import remove_abandoned, replacing
 from ofa.io.folder_lock import lock_folder
-from ofa.trainer.fairseq_distributed import end_after_other_rank, end_with_launcher
+from ofa.trainer.fairseq_distributed import (
+    Request,
+    Stopped,
+    end_after_other_rank,
+    end_with_launcher,
+)
 from ofa.trainer.fairseq_ema import check_ema_options
 from ofa.trainer.fairseq_resume import ExtraTrainerState, RunFinished
-from ofa.trainer.fairseq_saving import remove_leftovers, settings_of_update
+from ofa.trainer.fairseq_saving import settings_of_update
 from ofa.trainer.fairseq_tensorboard import begin_to_show
 from ofa.trainer.fairseq_trainer import OFATrainer
-from ofa.trainer.patch import Patch
-from ofa.trainer.signals import Request, Stopped
+from ofa.trainer.patch import Patch, around
 
 logger = logging.getLogger(__name__)
 
@@ -32,43 +35,30 @@ def replace_trainer(stock: type) -> type:
     return OFATrainer
 
 
-def replace_validate_and_save(stock: Callable) -> Callable:
+@around
+def end_update(stock, cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch):
     """fairseq's loop calls nothing else at the end of an update, where a run can stop. An update
     after which it validates or saves anyway does so first."""
-
-    @functools.wraps(stock)
-    def validate_and_save(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch):
-        saves = trainer.saves
-        settings = settings_of_update(cfg, epoch_itr.epoch, end_of_epoch)
-        valid_losses, should_stop = stock(
-            settings, trainer, task, epoch_itr, valid_subsets, end_of_epoch
-        )
-        if should_stop or not Request.made(alone=trainer.data_parallel_world_size == 1):
-            return valid_losses, should_stop
-        if trainer.saves == saves:
-            trainer.epoch_loss = valid_losses[0] if end_of_epoch else None
-            save_last(cfg.checkpoint, trainer, epoch_itr)
-        done = trainer.get_num_updates()
-        raise Stopped(
-            f"stopped as asked after update {done}; the same command continues from there"
-        )
-
-    return validate_and_save
+    saves = trainer.saves
+    settings = settings_of_update(cfg, epoch_itr.epoch, end_of_epoch)
+    losses, should_stop = stock(settings, trainer, task, epoch_itr, valid_subsets, end_of_epoch)
+    if should_stop or not Request.made(alone=trainer.data_parallel_world_size == 1):
+        return losses, should_stop
+    if trainer.saves == saves:
+        trainer.epoch_loss = losses[0] if end_of_epoch else None
+        only_last = cfg.checkpoint.copy()
+        with open_dict(only_last):
+            only_last.no_last_checkpoints, only_last.no_epoch_checkpoints = False, True
+            only_last.save_interval_updates = 0
+        checkpoint_utils.save_checkpoint(only_last, trainer, epoch_itr, None)
+    done = trainer.get_num_updates()
+    raise Stopped(f"stopped as asked after update {done}; the same command continues from there")
 
 
 PROGRAM_PATCHES = (
     Patch("fairseq_cli.train", "Trainer", replace_trainer),
-    Patch("fairseq_cli.train", "validate_and_save", replace_validate_and_save),
+    Patch("fairseq_cli.train", "validate_and_save", end_update),
 )
-
-
-def save_last(cfg, trainer, epoch_itr) -> None:
-    only_last = cfg.copy()
-    with open_dict(only_last):
-        only_last.update(
-            no_last_checkpoints=False, no_epoch_checkpoints=True, save_interval_updates=0
-        )
-    checkpoint_utils.save_checkpoint(only_last, trainer, epoch_itr, None)
 
 
 class GuardedTraining:
@@ -98,7 +88,9 @@ class GuardedTraining:
         try:
             begin_to_show(cfg, first)
             if first:
-                remove_leftovers(cfg.checkpoint.save_dir)
+                # what a killed process had not finished writing; what a live one is writing stays
+                for part in remove_abandoned(cfg.checkpoint.save_dir, "checkpoint*"):
+                    logger.info("removed %s, which was not finished", part)
                 marker.unlink(missing_ok=True)
             end_with_launcher()
             self.main(cfg, **kwargs)

@@ -1,7 +1,6 @@
 """Checkpoints are written whole or not at all: a kill or a full disk never costs the one before."""
 
 import copy
-import logging
 import shutil
 from typing import Any
 
@@ -11,9 +10,7 @@ from ofa.checkpoints.adapt import CONSTANTS, store_once
 from ofa.checkpoints.edit import num_bytes
 from ofa.errors import UserError
 from ofa.io import torch_file
-from ofa.io.atomic import FULL, remove_abandoned, replacing
-
-logger = logging.getLogger(__name__)
+from ofa.io.atomic import FULL, replacing
 
 CHECKPOINTS = "checkpoint*.pt"  # every file that fairseq saves in the course of a training
 
@@ -62,8 +59,7 @@ def copy_whole(source: str, target: str, overwrite: bool = True) -> str:
 
 def not_written(path: str, error: OSError) -> UserError:
     """What to tell the user when a checkpoint cannot be written."""
-    full = error.errno in FULL
-    remedy = "Free some space" if full else "Correct that"
+    remedy = "Free some space" if error.errno in FULL else "Correct that"
     return UserError(
         f"{path}: expected to write a checkpoint, found {error.strerror or error}; the checkpoints"
         f" before it are whole. {remedy} and run the same command again: it resumes from the"
@@ -74,8 +70,7 @@ def not_written(path: str, error: OSError) -> UserError:
 def check_space(cfg, model, save_dir: str) -> None:
     """Raises: UserError if not even one checkpoint fits on the disk. Args: cfg: fairseq's
     configuration. model: in training."""
-    needed = checkpoint_bytes(cfg, model)
-    free = shutil.disk_usage(save_dir).free
+    needed, free = checkpoint_bytes(cfg, model), shutil.disk_usage(save_dir).free
     if free < needed:
         raise UserError(
             f"{save_dir}: expected {in_units(needed)} of free space for a checkpoint, found"
@@ -86,8 +81,7 @@ def check_space(cfg, model, save_dir: str) -> None:
 
 def checkpoint_bytes(cfg, model) -> int:
     """What a checkpoint takes at least: weights, Adam's moments, fp32 copies, averages."""
-    stored = dict(model.named_parameters())
-    buffers = dict(model.named_buffers())
+    stored, buffers = dict(model.named_parameters()), dict(model.named_buffers())
     trained = {name: weight for name, weight in stored.items() if weight.requires_grad}
     if getattr(getattr(model, "config", None), "peft_methods", []):
         stored, buffers = trained, {}  # the others stay in their base
@@ -97,17 +91,15 @@ def checkpoint_bytes(cfg, model) -> int:
         for name in list(buffers)
         if name.endswith(CONSTANTS)
     }
-    weights = num_bytes([stored, buffers])
+    weights, common, optimizer = num_bytes([stored, buffers]), cfg.common, cfg.optimizer
     num_trained = sum(weight.numel() for weight in trained.values())
     total = weights + num_bytes(constants)
-    common = cfg.common
-    if (common.fp16 or common.bf16) and not (
-        common.memory_efficient_fp16 or common.memory_efficient_bf16
-    ):
+    efficient = common.memory_efficient_fp16 or common.memory_efficient_bf16
+    if (common.fp16 or common.bf16) and not efficient:
         total += 4 * num_trained
     saves_optimizer = not cfg.checkpoint.no_save_optimizer_state
-    if getattr(cfg.optimizer, "_name", None) == "adam" and saves_optimizer:
-        total += (4 if getattr(cfg.optimizer, "fp16_adam_stats", False) else 8) * num_trained
+    if getattr(optimizer, "_name", None) == "adam" and saves_optimizer:
+        total += (4 if getattr(optimizer, "fp16_adam_stats", False) else 8) * num_trained
     if cfg.ema.store_ema:
         num_stored = sum(weight.numel() for weight in stored.values())
         total += weights + 4 * num_stored * cfg.ema.ema_fp32
@@ -117,9 +109,3 @@ def checkpoint_bytes(cfg, model) -> int:
 def in_units(size: int) -> str:
     """``5.2 GB``, ``310 MB``."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-
-
-def remove_leftovers(folder: str) -> None:
-    """Delete what a killed process had not finished writing; what a live one is writing stays."""
-    for part in remove_abandoned(folder, "checkpoint*"):
-        logger.info("removed %s, which was not finished", part)

@@ -1,9 +1,7 @@
-"""fairseq's trainer, whose runs resume exactly.
+"""fairseq's trainer, whose runs resume exactly: what this project adds to it, in the order in which
+it happens."""
 
-What fairseq's own trainer does stands in ``super()``; what this project adds stands here, in the
-order in which it happens.
-"""
-
+import copy
 import functools
 import logging
 import os
@@ -14,30 +12,35 @@ import numpy as np
 from fairseq import utils
 from fairseq.logging import metrics
 from fairseq.trainer import Trainer
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from ofa.errors import UserError
-from ofa.trainer.data_changes import STATE, check_unchanged, opened_files
-from ofa.trainer.fairseq_adam import OnePassAdam
-from ofa.trainer.fairseq_distributed import mark
+from ofa.trainer.fairseq_distributed import Request, mark
 from ofa.trainer.fairseq_ema import ModelAverages, arrange_weights
-from ofa.trainer.fairseq_lr_scheduler import ExactPlateauSchedule, tell_total
+from ofa.trainer.fairseq_optim import (
+    ExactPlateauSchedule,
+    OnePassAdam,
+    load_fitting,
+    mismatch,
+    tell_total,
+)
 from ofa.trainer.fairseq_peft import Base, find_base, leave_base_out
 from ofa.trainer.fairseq_read_checkpoint import load_checkpoint_to_cpu, prefetched
 from ofa.trainer.fairseq_resume import (
+    DATA_KEY,
+    RESETS,
     STATE_KEY,
     ExtraTrainerState,
     RunFinished,
+    check_unchanged,
     choose,
     decided_by_first_rank,
     end_of_run,
-    options_to_resume,
+    opened_files,
 )
 from ofa.trainer.fairseq_saving import check_space, save_whole
-from ofa.trainer.fairseq_upstream import load_fitting, mismatch
-from ofa.trainer.nonfinite import report_non_finite, warn_of_non_finite
+from ofa.trainer.nonfinite import report_non_finite
 from ofa.trainer.patch import specialize
-from ofa.trainer.signals import Request
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +59,7 @@ class OFATrainer(Trainer):
     def __init__(self, cfg, task, model, criterion, quantizer=None):
         check_metric(cfg, task)
         super().__init__(cfg, task, model, criterion, quantizer)
-        # what checkpoints tell of the training files (``ofa.trainer.data_changes``)
-        self.training_data: dict[str, Any] = {}
+        self.training_data: dict[str, Any] = {}  # what checkpoints tell of it (``opened_files``)
 
     # --- start and resume -----------------------------------------------------------------------
 
@@ -77,14 +79,18 @@ class OFATrainer(Trainer):
         if not self.checkpoint_suffix:
             choice = decided_by_first_rank(functools.partial(choose, options), self)
         if choice is not None:
-            self.resumes = choice[1]
-            options = options_to_resume(options, *choice)
+            path, self.resumes = choice
+            options = copy.deepcopy(options)  # the run's own are saved, and compared at the next
+            with open_dict(options):
+                options.update(restore_file=path, finetune_from_model=None)
+                if self.resumes:  # flags such as --reset-optimizer apply to the first start alone
+                    options.update(dict.fromkeys(RESETS, False))
         extra_state, batches = load(options, self, **iterator_options)
         starts_anew = options.reset_lr_scheduler or options.finetune_from_model is not None
         if extra_state is not None and not starts_anew:
             self.step_after_epoch(extra_state)
         if choice is not None and (finished := end_of_run(self, batches)):
-            raise RunFinished(f"{choice[0]}: {finished}")
+            raise RunFinished(f"{path}: {finished}")
         return extra_state, batches
 
     def load_checkpoint(
@@ -97,16 +103,17 @@ class OFATrainer(Trainer):
     ):
         """Load a checkpoint. Returns: its extra state; None if there is no file."""
         if os.path.isfile(filename) and self.reads_checkpoints:
-            prefetched[filename] = self.prepared(filename)
+            flags = self.cfg.checkpoint
+            state = load_checkpoint_to_cpu(filename, {"base": flags.base})
+            arrange_weights(state, self.cfg, filename, self.resumes)
+            self.base = find_base(self.get_model(), filename, state, flags)
+            prefetched[filename] = state
         try:
             extra_state = super().load_checkpoint(
                 filename, reset_optimizer, reset_lr_scheduler, optimizer_overrides, reset_meters
             )
         except AssertionError as error:
-            found = mismatch(filename, error)
-            if found is None:
-                raise
-            raise found from None
+            raise mismatch(filename, error) from None
         if reset_meters:  # another run's weights: its hours do not count for --stop-time-hours
             self._previous_training_time = 0
         if extra_state is None:
@@ -121,7 +128,7 @@ class OFATrainer(Trainer):
         if self.cfg.ema.store_ema:
             self.ema.resume(self.get_num_updates())
         if self.resumes:
-            check_unchanged(self, extra_state.get(STATE) or {})
+            check_unchanged(self, extra_state.get(DATA_KEY) or {})
         return extra_state
 
     @property
@@ -129,22 +136,12 @@ class OFATrainer(Trainer):
         """Whether this process reads files; else it gets their content from the first one."""
         return self.is_data_parallel_master or self.cfg.checkpoint.load_checkpoint_on_all_dp_ranks
 
-    def prepared(self, filename: str) -> dict[str, Any]:
-        """The checkpoint as this run takes it: as the EMA flags say, and complete from its base."""
-        options = self.cfg.checkpoint
-        state = load_checkpoint_to_cpu(filename, {"base": options.base})
-        arrange_weights(state, self.cfg, filename, self.resumes)
-        self.base = find_base(self.get_model(), filename, state, options)
-        return state
-
     def step_after_epoch(self, extra_state: dict[str, Any]) -> None:
         """What the learning rate does at the end of an epoch, which comes after it was saved."""
-        position = extra_state["train_iterator"]
+        position, exact = extra_state["train_iterator"], extra_state.get(STATE_KEY, {})
         if position.get("iterations_in_epoch") == 0 and position["epoch"] > 1:
-            exact = extra_state.get(STATE_KEY, {})
-            self.lr_step(
-                position["epoch"] - 1, exact.get("epoch_loss", extra_state.get("val_loss"))
-            )
+            loss = exact.get("epoch_loss", extra_state.get("val_loss"))
+            self.lr_step(position["epoch"] - 1, loss)
 
     # --- save -----------------------------------------------------------------------------------
 
@@ -165,7 +162,7 @@ class OFATrainer(Trainer):
         path = os.path.abspath(filename)
         logger.info("Saving checkpoint to %s", path)
         state = utils.move_to_cpu(self.state_dict())
-        own = {STATE_KEY: ExtraTrainerState.collect(self), STATE: self.training_data}
+        own = {STATE_KEY: ExtraTrainerState.collect(self), DATA_KEY: self.training_data}
         state["extra_state"].update(extra_state | own)
         save_whole(state, filename)
         logger.info("Finished saving checkpoint to %s", path)
@@ -193,7 +190,7 @@ class OFATrainer(Trainer):
             return super().train_step(samples, raise_oom)
 
     def valid_step(self, sample, raise_oom=False):
-        with warn_of_non_finite(self):
+        with report_non_finite(self):
             return super().valid_step(sample, raise_oom)
 
     def _build_optimizer(self) -> None:
@@ -216,9 +213,8 @@ class OFATrainer(Trainer):
     def _prepare_sample(self, sample, is_dummy=False):
         """Returns: the batch, and whether it is a filler that counts as nothing."""
         prepared, is_filler = super()._prepare_sample(sample, is_dummy)
-        if is_filler and self.model.training and hasattr(self.task, "spec"):
-            return mark(prepared), False
-        return prepared, is_filler
+        marks = is_filler and self.model.training and hasattr(self.task, "spec")
+        return (mark(prepared), False) if marks else (prepared, is_filler)
 
     def _fp_convert_sample(self, sample):
         """Round floats for ``--fp16`` and ``--bf16``, but no boxes: they would move by pixels."""

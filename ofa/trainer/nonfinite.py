@@ -1,9 +1,8 @@
 """A loss or gradient that is not finite ends the run with the update, the rank and the samples,
 also in a file.
 
-With a loss scaler (``--fp16``, ``--amp``) such an update is skipped, as ever; it is reported
-without ending the run. So is such a loss of a validation, which spoils a figure and not the
-weights.
+With a loss scaler (``--fp16``, ``--amp``) such an update is skipped, as ever; it is only reported.
+So is such a loss of a validation, which spoils a figure and not the weights.
 """
 
 import json
@@ -35,51 +34,41 @@ class NonFiniteLoss(FloatingPointError):
         self.samples = [sample]
 
 
-def check_loss(loss: Tensor, sample: Any, optimizer: Any) -> None:
-    """Called with the loss of every batch. Raises: NonFiniteLoss, unless there is a loss scaler."""
+def check_loss(loss: Any, sample: Any, skips: bool) -> None:
+    """Called with the loss of every batch. Args: skips: there is a loss scaler, or it is a
+    validation. Raises: NonFiniteLoss otherwise."""
+    loss = torch.as_tensor(loss)
     if not bool(torch.isfinite(loss).all()):
         error = NonFiniteLoss(loss, sample)
-        if getattr(optimizer, "scaler", None) is None:
+        if not skips:
             raise error
         NonFiniteLoss.skipped.append(error)
 
 
-def note_loss(loss: Any, sample: Any) -> None:
-    """Called with the loss of every batch of a validation."""
-    loss = torch.as_tensor(loss)
-    if not bool(torch.isfinite(loss).all()):
-        NonFiniteLoss.skipped.append(NonFiniteLoss(loss, sample))
-
-
 @contextmanager
-def report_non_finite(trainer, samples: Iterable) -> Iterator[None]:
-    """Inside, an update is made: its floating-point errors tell where they come from. Args:
-    samples: the batches of the update. Raises: UserError, unless a loss scaler skips it."""
-    update = trainer.get_num_updates() + 1  # the first is 1
+def report_non_finite(trainer, samples: Iterable | None = None) -> Iterator[None]:
+    """Inside, an update is made or a batch validated: a floating-point error tells where it comes
+    from. Args: samples: the batches of the update; None: a validation. Raises: UserError, unless
+    a loss scaler skips the update; a validation only warns."""
+    trains = samples is not None
+    update = trainer.get_num_updates() + trains  # the first is 1
     NonFiniteLoss.skipped.clear()
     try:
         yield
     except FloatingPointError as error:
+        if samples is None:
+            raise
         raise UserError(
             f"{describe(error, trainer, update, samples)} Lower --lr, set --clip-norm, or look at"
             " these rows of the training file; the checkpoints before it are whole"
         ) from error
     for skipped in NonFiniteLoss.skipped:
-        report = describe(skipped, trainer, update)
-        logger.warning("%s The loss scaler takes care of it", report)
-
-
-@contextmanager
-def warn_of_non_finite(trainer) -> Iterator[None]:
-    """Inside, a batch is validated: a loss that is not finite is a warning."""
-    NonFiniteLoss.skipped.clear()
-    yield
-    for error in NonFiniteLoss.skipped:
-        report = describe(error, trainer, trainer.get_num_updates(), kind="validation_")
-        logger.warning(
-            "validation after %s The loss of this validation is NaN or inf; look at these rows",
-            report,
-        )
+        report = describe(skipped, trainer, update, kind="" if trains else "validation_")
+        if trains:
+            logger.warning("%s The loss scaler takes care of it", report)
+        else:
+            consequence = "The loss of this validation is NaN or inf; look at these rows"
+            logger.warning("validation after %s %s", report, consequence)
 
 
 def describe(

@@ -1,5 +1,6 @@
 """How a name of fairseq is replaced, and an object that it makes by itself."""
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -38,6 +39,20 @@ class Patch(NamedTuple):
             return [vars(self.owner)]
         modules = filter(None, map(sys.modules.get, (self.owner, "__main__")))
         return [vars(it) for it in modules if getattr(it.__spec__, "name", None) == self.owner]
+
+
+def around(function: Callable) -> Callable[[Callable], Callable]:
+    """What makes a replacement of a function: ``function``, which gets the replaced one first."""
+
+    @functools.wraps(function)
+    def make(stock: Callable) -> Callable:
+        @functools.wraps(stock, updated=())
+        def replacement(*args, **kwargs):
+            return function(stock, *args, **kwargs)
+
+        return replacement
+
+    return make
 
 
 class ModuleWith:

@@ -17,7 +17,7 @@ JOINT_OWN = ("--selected-cols", "--eval-cider", "--eval-args", "--task")
 
 def noted(flags: list[str]) -> Callable[[], list[str]]:
     """Function -> what changed of the training files since their rows were opened."""
-    from ofa.trainer.data_changes import changes, opened_files
+    from ofa.trainer.fairseq_resume import changes, opened_files
 
     cfg = configuration(flags)
     task = task_with_data(cfg)

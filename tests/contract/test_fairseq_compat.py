@@ -16,7 +16,7 @@ from fairseq.logging import metrics
 
 import ofa
 from ofa.errors import UserError
-from ofa.trainer import fairseq_commands, fairseq_compat, fairseq_upstream
+from ofa.trainer import fairseq_compat, fairseq_optim
 from ofa.trainer.fairseq_trainer import OFATrainer
 
 
@@ -163,10 +163,8 @@ def test_a_typo_in_the_best_metric_is_named_before_training():
 
 def test_a_missing_restore_file_is_refused_but_the_default_is_not(tmp_path):
     with pytest.raises(UserError, match="found no file"):
-        fairseq_commands.refuse_missing_restore_file(
-            config("--restore-file", str(tmp_path / "x.pt"))
-        )
-    fairseq_commands.refuse_missing_restore_file(config())
+        fairseq_compat.settle(config("--restore-file", str(tmp_path / "x.pt")))
+    fairseq_compat.settle(config())
 
 
 def test_a_gpu_that_torch_cannot_use_is_refused_before_training_and_cpu_runs_ask_for_none(
@@ -175,26 +173,26 @@ def test_a_gpu_that_torch_cannot_use_is_refused_before_training_and_cpu_runs_ask
     def refuse(*_):
         raise UserError("no kernels")
 
-    monkeypatch.setattr(fairseq_commands, "usable_gpus", refuse)
-    fairseq_commands.refuse_unusable_gpus(config("--cpu", "--bf16"))
+    monkeypatch.setattr(fairseq_compat, "usable_gpus", refuse)
+    fairseq_compat.settle(config("--cpu", "--bf16"))
     with pytest.raises(UserError, match="no kernels"):
-        fairseq_commands.refuse_unusable_gpus(config())
-    monkeypatch.setattr(fairseq_commands, "usable_gpus", lambda: (1, ""))
-    monkeypatch.setattr(fairseq_commands, "require_bf16", refuse)
-    fairseq_commands.refuse_unusable_gpus(config("--fp16"))
+        fairseq_compat.settle(config())
+    monkeypatch.setattr(fairseq_compat, "usable_gpus", lambda: (1, ""))
+    monkeypatch.setattr(fairseq_compat, "require_bf16", refuse)
+    fairseq_compat.settle(config("--fp16"))
     with pytest.raises(UserError, match="no kernels"):
-        fairseq_commands.refuse_unusable_gpus(config("--bf16"))
+        fairseq_compat.settle(config("--bf16"))
 
 
 def test_a_list_of_tsv_files_is_not_searched_for_forgotten_subsets():
     cfg = config()
-    fairseq_commands.ignore_unused_valid_subsets(cfg)
+    fairseq_compat.settle(cfg)
     assert cfg.dataset.ignore_unused_valid_subsets
 
 
 def test_fp16_on_the_cpu_keeps_gradients_apart():
     cfg = config("--fp16", "--cpu")
-    fairseq_commands.use_fp16_without_flat_gradients_on_cpu(cfg)
+    fairseq_compat.settle(cfg)
     assert cfg.common.fp16_no_flatten_grads
 
 
@@ -203,7 +201,7 @@ def test_torchrun_on_the_cpu_makes_one_run_of_all_processes(monkeypatch):
         monkeypatch.setenv(name, value)
     cfg = config("--cpu").distributed_training
     whole = config("--cpu")
-    fairseq_commands.follow_torchrun(whole)
+    fairseq_compat.settle(whole)
     settings = whole.distributed_training
     assert cfg.distributed_world_size != 2 and settings.distributed_world_size == 2
     assert (settings.distributed_rank, settings.device_id, settings.distributed_backend) == (
@@ -222,14 +220,14 @@ def test_a_user_error_ends_in_one_line_and_status_2(wrapped, capsys):
             "Caught UserError in DataLoader worker process 0.\nTraceback:\nofa.errors.UserError:"
             f" {error}\n"
         )
-    with pytest.raises(SystemExit) as stop, fairseq_commands.errors_in_one_line():
+    with pytest.raises(SystemExit) as stop, fairseq_compat.errors_in_one_line():
         raise error
     assert stop.value.code == 2
     assert capsys.readouterr().err == "error: a.tsv:3: expects 5 columns, found 4; check the row\n"
 
 
 def test_a_user_error_behind_a_vaguer_one_is_the_one_shown(capsys):
-    with pytest.raises(SystemExit), fairseq_commands.errors_in_one_line():
+    with pytest.raises(SystemExit), fairseq_compat.errors_in_one_line():
         try:
             raise UserError("the checkpoint needs --arch=ofa_base")
         except UserError:
@@ -238,7 +236,7 @@ def test_a_user_error_behind_a_vaguer_one_is_the_one_shown(capsys):
 
 
 def test_other_errors_keep_their_traceback():
-    with pytest.raises(KeyError), fairseq_commands.errors_in_one_line():
+    with pytest.raises(KeyError), fairseq_compat.errors_in_one_line():
         raise KeyError("a bug of ours")
     assert pickle.loads(pickle.dumps(UserError("travels"))).args == ("travels",)
 
@@ -268,10 +266,10 @@ def separate_states(params) -> dict:
 def test_moments_of_one_flat_tensor_and_of_each_parameter_become_each_other():
     params = [torch.zeros(2, 3), torch.zeros(4), torch.zeros(1, 2)]
     flat = {"state": separate_states(params), "param_groups": [{"lr": 0.1, "params": [0, 1, 2]}]}
-    fairseq_upstream.fit_state(flat, [torch.zeros(12)], params)
+    fairseq_optim.fit_state(flat, [torch.zeros(12)], params)
     assert flat["param_groups"] == [{"lr": 0.1, "params": [0]}] and flat["state"][0]["step"] == 7
     assert flat["state"][0]["exp_avg"].tolist() == [1.0] * 6 + [2.0] * 4 + [0.0] * 2
-    fairseq_upstream.fit_state(flat, params, params)
+    fairseq_optim.fit_state(flat, params, params)
     for number, before in separate_states(params).items():
         assert all(
             torch.equal(torch.as_tensor(before[name]), torch.as_tensor(flat["state"][number][name]))
@@ -285,7 +283,7 @@ def test_updates_that_apex_counts_per_group_count_for_each_parameter():
         "state": {0: {"exp_avg": torch.ones(2)}},
         "param_groups": [{"step": 9, "params": [0, 1]}],
     }
-    fairseq_upstream.fit_state(state, params, params)
+    fairseq_optim.fit_state(state, params, params)
     assert state["state"][0]["step"] == 9
 
 
@@ -296,4 +294,4 @@ def test_moments_of_other_parameters_are_refused(shapes):
     params = [torch.zeros(2, 3), torch.zeros(4), torch.zeros(1, 2)]
     state = {"state": separate_states([*params, None]), "param_groups": [{"params": [0, 1, 2]}]}
     with pytest.raises(UserError, match="--reset-optimizer"):
-        fairseq_upstream.fit_state(state, [torch.zeros(shape) for shape in shapes], params)
+        fairseq_optim.fit_state(state, [torch.zeros(shape) for shape in shapes], params)

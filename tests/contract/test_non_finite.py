@@ -8,15 +8,7 @@ import pytest
 import torch
 
 from ofa.errors import UserError
-from ofa.trainer.nonfinite import (
-    SHOWN,
-    check_loss,
-    note_loss,
-    report_non_finite,
-    warn_of_non_finite,
-)
-
-SCALED, PLAIN = SimpleNamespace(scaler=object()), SimpleNamespace(scaler=None)
+from ofa.trainer.nonfinite import SHOWN, check_loss, report_non_finite
 
 
 def batch(*ids) -> dict:
@@ -29,13 +21,14 @@ def trainer(folder, updates: int = 6, rank: int = 1):
     return SimpleNamespace(get_num_updates=lambda: updates, data_parallel_rank=rank, cfg=cfg)
 
 
-def step(losses, optimizer=PLAIN):
-    """A ``train_step`` of the trainer that sees one loss per batch."""
+def step(losses, scaled=False):
+    """A ``train_step`` of the trainer that sees one loss per batch. Args: scaled: there is a loss
+    scaler."""
 
     def train_step(trainer, samples):
         with report_non_finite(trainer, samples):
             for loss, sample in zip(losses, samples):
-                check_loss(torch.tensor(loss), sample, optimizer)
+                check_loss(torch.tensor(loss), sample, skips=scaled)
             return "done"
 
     return train_step
@@ -67,18 +60,18 @@ def test_gradients_that_are_not_finite_name_all_batches_of_the_update(tmp_path):
 
 
 def test_a_loss_scaler_goes_on_and_the_report_is_a_warning(tmp_path, caplog):
-    assert step([float("inf")], SCALED)(trainer(tmp_path), [batch("a")]) == "done"
+    assert step([float("inf")], scaled=True)(trainer(tmp_path), [batch("a")]) == "done"
     assert (
         "update 7, rank 1" in caplog.text and (tmp_path / "nonfinite_update7_rank1.json").is_file()
     )
     caplog.clear()
-    assert step([1.0], SCALED)(trainer(tmp_path), [batch("a")]) == "done" and not caplog.text
+    assert step([1.0], scaled=True)(trainer(tmp_path), [batch("a")]) == "done" and not caplog.text
 
 
 @pytest.mark.parametrize("value, warned", [(float("inf"), True), (2.0, False)])
 def test_a_validation_with_such_a_loss_goes_on_with_a_warning(tmp_path, caplog, value, warned):
-    with warn_of_non_finite(trainer(tmp_path)):
-        note_loss(torch.tensor(value), batch("a", "b"))
+    with report_non_finite(trainer(tmp_path)):
+        check_loss(torch.tensor(value), batch("a", "b"), skips=True)
     assert (
         "update 6, rank 1: expected finite numbers, found the loss inf, in samples a, b"
         in caplog.text

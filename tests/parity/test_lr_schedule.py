@@ -11,7 +11,7 @@ from fairseq.optim import FairseqOptimizer  # noqa: E402
 
 import ofa  # noqa: E402
 from ofa.errors import UserError  # noqa: E402
-from ofa.trainer.fairseq_lr_scheduler import WarmupRatioSchedule, count_updates  # noqa: E402
+from ofa.trainer.fairseq_optim import WarmupRatioSchedule, count_updates  # noqa: E402
 
 CASES = load_json("lr_schedule")["cases"]
 

@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("fairseq")
 from fairseq.optim.adam import Adam  # noqa: E402
 
-from ofa.trainer.fairseq_adam import OnePassAdam, is_plain  # noqa: E402
+from ofa.trainer.fairseq_optim import OnePassAdam, is_plain  # noqa: E402
 
 SHAPES = ((5, 7), (3,), (2, 4, 4))
 
