@@ -42,7 +42,7 @@ def made_up_answers(count: int, seed: int = 0) -> list[list[int]]:
 
 def answers_of(path: str, folder: str) -> list[list[int]]:
     """Token ids of a label file's answers."""
-    from ofa.task.label_file import read_label_file
+    from ofa.task.answers import read_label_file
     from ofa.tokens.bpe import load_language
 
     bpe, vocabulary = load_language(folder)

@@ -12,8 +12,7 @@ from ofa.errors import UserError
 from ofa.metrics import Bleu, CiderD
 from ofa.metrics.caption_scores import caption_words
 from ofa.metrics.document_frequency import EOS, read_document_frequencies
-from ofa.task.chinese import is_chinese
-from ofa.task.text import has_words
+from ofa.task.text import has_words, is_chinese
 
 logger = logging.getLogger(__name__)
 

@@ -2,8 +2,7 @@
 
 In: the columns of a row. Out: a prompt, a target, how to decode, metrics, a result row; see
 ``TaskSpec`` in ``ofa.task.task_spec``. Prompts stand here and nowhere else. Others use
-``declared_specs`` and ``spec_of``; the ``fairseq_*`` files make fairseq tasks of the
-declarations.
+``declared_specs`` and ``spec_of``; the ``fairseq_*`` files make fairseq tasks of them.
 """
 
 import difflib
@@ -12,7 +11,6 @@ import importlib
 import importlib.metadata
 import logging
 import pkgutil
-from collections.abc import Iterator
 
 from ofa.errors import UserError
 from ofa.task.task_spec import TaskSpec
@@ -28,29 +26,26 @@ def declared_specs() -> list[TaskSpec]:
     Raises: UserError if two files declare the same name."""
     owners = dict.fromkeys(OTHERS, "tasks/fairseq_*.py")
     specs = []
-    for owner, module in own_modules():
-        for spec in _specs_in(module):
+    for info in sorted(pkgutil.iter_modules(__path__), key=lambda info: info.name):
+        if info.name.startswith(("fairseq_", "_")):
+            continue
+        owner = f"tasks/{info.name}.py"
+        for spec in _specs_in(importlib.import_module(f"{__name__}.{info.name}")):
             if other := owners.get(spec.name):
                 raise UserError(
                     f"{owner}: task '{spec.name}' is already declared by {other}; rename one"
                 )
             owners[spec.name] = owner
             specs.append(spec)
-    points = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.name)
-    for point in points:
+    points = importlib.metadata.entry_points(group=GROUP)
+    for point in sorted(points, key=lambda point: point.name):
         for spec in _installed_specs(point):
             if taken := owners.get(spec.name):
                 _warn_once(point, f"a task with a name of its own, found '{spec.name}' of {taken}")
-                continue
-            owners[spec.name] = f"{point.value} (entry point {point.name})"
-            specs.append(spec)
+            else:
+                owners[spec.name] = f"{point.value} (entry point {point.name})"
+                specs.append(spec)
     return specs
-
-
-def own_modules() -> Iterator[tuple[str, object]]:
-    for info in sorted(pkgutil.iter_modules(__path__), key=lambda info: info.name):
-        if not info.name.startswith(("fairseq_", "_")):
-            yield f"tasks/{info.name}.py", importlib.import_module(f"{__name__}.{info.name}")
 
 
 def _specs_in(module: object) -> list[TaskSpec]:
@@ -74,11 +69,8 @@ def _installed_specs(point: importlib.metadata.EntryPoint) -> list[TaskSpec]:
 
 @functools.cache
 def _warn_once(point: importlib.metadata.EntryPoint, why: str) -> list[TaskSpec]:
-    logger.warning(
-        "task package %s is skipped: expected %s; install another version or remove it",
-        point.name,
-        why,
-    )
+    remedy = "install another version or remove it"
+    logger.warning("task package %s is skipped: expected %s; %s", point.name, why, remedy)
     return []
 
 
@@ -104,9 +96,8 @@ def spec_of(name: str, flag: str = "--task") -> TaskSpec:
     if len(found) == 1:
         return found[0]
     if found:
-        raise UserError(
-            f"{flag}: '{name}' may be {' or '.join(spec.name for spec in found)}; give one of these"
-        )
+        names = " or ".join(spec.name for spec in found)
+        raise UserError(f"{flag}: '{name}' may be {names}; give one of these")
     close = difflib.get_close_matches(name, [known for spec in specs for known in spec.names], n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     if name == "template":

@@ -25,8 +25,6 @@ UNKNOWN = "[UNK]"  # what a BERT vocabulary writes for characters that it does n
 
 @dataclass
 class CaptionOptions(SampledOptions):
-    """Options of the caption task."""
-
     eval_bleu: bool = option(False, "validate with corpus BLEU (0 to 100)")
     eval_cider: bool = option(False, "validate with CIDEr-D")
     eval_cider_cached_tokens: Optional[str] = option(
@@ -36,9 +34,7 @@ class CaptionOptions(SampledOptions):
 
 
 def caption_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row of the caption files.
-
-    For training by cross-entropy the punctuation goes first and then all words after
+    """For training by cross-entropy the punctuation goes first and then all words after
     ``max_tgt_length``; for all other uses each caption keeps its whole length, and rows of
     evaluation splits may have none::
 

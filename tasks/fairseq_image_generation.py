@@ -1,9 +1,7 @@
-"""Predictions that are images: sampling of codes, the images they stand for, and which of them
-fit best.
+"""Predictions that are images: sampling of codes, the images they stand for, and which fit best.
 
-What ``OFATask`` inherits; only tasks whose target is image codes use it. Two objects come in where
-images are made and judged, and nowhere else; either may be replaced by any object of its kind,
-from Python or by a flag:
+What ``OFATask`` inherits; only tasks whose target is image codes use it. Images are made and judged
+by two objects, which may be replaced by any of their kind, from Python or by a flag:
 
     task.image_tokenizer      decode(int64[B, h, w]) -> float[B, 3, H, W] in [-1, 1]; num_codes
     task.image_text_scorer    score(images, texts) -> float[N]; compare(images, others) for
@@ -29,7 +27,7 @@ from ofa.models.generation.generator import SequenceGenerator
 from ofa.task.prediction import BatchRow, Prediction
 from ofa.task.task_spec import Decoding, seed_of
 from ofa.tasks.fairseq_prediction import AnsweringTask
-from ofa.tasks.image_gen import CLIP_METHODS, blank_image, caption_of, num_codes, true_codes
+from ofa.tasks.image_gen import blank_image, caption_of, num_codes, true_codes
 from ofa.tokens.image_codes import CODE_SIDE
 
 logger = logging.getLogger(__name__)
@@ -88,19 +86,17 @@ class DrawingTask(AnsweringTask):
     def enabled_metrics(self) -> list:
         """The figures of this run's validation; objects that were put in by hand count as well."""
         loaded = map(vars(self).get, ("image_tokenizer", "image_text_scorer"))
-        if self.draws and all(one is not None for one in loaded):
-            return list(self.spec.metrics.figures)
-        return self.spec.enabled_metrics(self.cfg)
+        every = self.draws and all(one is not None for one in loaded)
+        figures = self.spec.metrics.figures
+        return [figure for figure in figures if every or figure.enabled(self.cfg)]
 
     def begin_epoch(self, epoch: int, model) -> None:
-        """Called by fairseq before each epoch: what validation will need is missed now, not
-        hours later."""
+        """Called by fairseq before each epoch: what validation will need is missed now."""
         super().begin_epoch(epoch, model)
         if not self.draws or epoch > 1:
             return
         for name in READ:
-            path = self.named(name)
-            if path and not Path(path).exists():
+            if (path := self.named(name)) and not Path(path).exists():
                 raise UserError(
                     f"--{name.replace('_', '-')}: expects a file or folder, found nothing at"
                     f" {path}; put it there, or leave the flag out to train without images"
@@ -108,9 +104,7 @@ class DrawingTask(AnsweringTask):
         if clip := self.named("clip_model_path"):
             check_weights(Path(clip))
         if self.named("gen_images_path"):
-            logger.warning(
-                "--gen-images-path has no effect in training: 'ofa evaluate' writes images"
-            )
+            logger.warning("--gen-images-path: 'ofa evaluate' writes images, training does not")
         scored = self.names_scorer or vars(self).get("image_text_scorer") is not None
         if scored and self.image_tokenizer is not None:
             self.check_tokenizer()
@@ -130,8 +124,7 @@ class DrawingTask(AnsweringTask):
             ("num_codes", codebook, "{}", of_codebook),
             ("factor", CODE_SIDE, "{0} x {0}", "{0} x {0} pixels per code, as the model has"),
         ):
-            found = getattr(tokenizer, name, expected)
-            if found != expected:
+            if (found := getattr(tokenizer, name, expected)) != expected:
                 raise UserError(
                     f"--image-tokenizer {self.tokenizer_path or ''}: expects"
                     f" {what.format(expected)}, found {size.format(found)}; take the tokenizer that"
@@ -142,15 +135,10 @@ class DrawingTask(AnsweringTask):
     # --- generating codes
 
     def build_generator(self, models, args, *more, **further) -> SequenceGenerator:
-        """As for answers; of a task that draws the generator samples the codes of one image."""
-        return super().build_generator(
-            models, self.code_arguments(args) if self.draws else args, *more, **further
-        )
-
-    def code_arguments(self, args: Namespace) -> Namespace:
-        """Generation options with those that follow from an image; as upstream a search
-        strategy other than sampling has to be asked for.
-        """
+        """As for answers; of a task that draws the generator samples the codes of one image. As
+        upstream a search strategy other than sampling has to be asked for."""
+        if not self.draws:
+            return super().build_generator(models, args, *more, **further)
         codes, count = self.vocabulary.codes, num_codes(self.cfg)
         given = {name: value for name, value in vars(args).items() if value is not None}
         chosen = {
@@ -164,31 +152,34 @@ class DrawingTask(AnsweringTask):
         }
         limits = (chosen.get("sampling_topk", 0), chosen.get("sampling_topp", 0))
         chosen["sampling"] = chosen["sampling"] or max(limits) > 0
-        return Namespace(**chosen)
+        return super().build_generator(models, Namespace(**chosen), *more, **further)
 
     def predict(
         self, sample: Mapping[str, Any], models, generator, decoding: Decoding, count: int = 1
     ) -> list[Prediction]:
         """What the models answer to each row of a batch, or draw: ``beam`` x ``--sampling-times``
-        images, the ``count`` best.
-
-        ``sample["seeds"]`` (int per row, else from the row's id) decides what is drawn, whatever
-        else is in the batch.
-        """
+        images, the ``count`` best. ``sample["seeds"]`` (int per row, else from the row's id)
+        decides what is drawn, whatever else is in the batch."""
         if not self.draws:
             return super().predict(sample, models, generator, decoding, count)
         rows = self.rows(sample)
         seeds = sample.get("seeds") or [seed_of(0, row.id) for row in rows]
         found: list[list[Prediction]] = [[] for _ in rows]
         for time in range(self.cfg.sampling_times):
-            again = [seed_of(seed, time) for seed in seeds] if time else seeds
-            drawn = self.hypotheses(
-                {**sample, "seeds": again}, models, generator, decoding, generator.beam
-            )
+            again = {**sample, "seeds": [seed_of(seed, time) for seed in seeds] if time else seeds}
+            drawn = self.hypotheses(again, models, generator, decoding, generator.beam)
             for some, best, row in zip(found, drawn, rows):
                 some += [self.spec.prediction(one, row, self.cfg) for one in best]
         if self.image_tokenizer is not None:
-            self.draw(found, sample, rows)
+            every = [one for some in found for one in some]
+            places = [row for row, some in enumerate(found) for _ in some]
+            device = sample["net_input"]["src_tokens"].device
+            images = self.images([one.codes or () for one in every], device)
+            for one, image in zip(every, images):
+                one.image = image
+            if self.image_text_scorer is not None:
+                for one, fit in zip(every, self.fits(images, places, sample, rows)):
+                    one.clip_score = float(fit)
         for some, seed in zip(found, seeds):
             some.sort(key=quality, reverse=True)
             del some[count:]
@@ -199,28 +190,10 @@ class DrawingTask(AnsweringTask):
 
     # --- images
 
-    def draw(
-        self,
-        found: Sequence[Sequence[Prediction]],
-        sample: Mapping[str, Any],
-        rows: Sequence[BatchRow],
-    ) -> None:
-        """Images, and how well they fit, of the samples of each row."""
-        every = [one for some in found for one in some]
-        device = sample["net_input"]["src_tokens"].device
-        images = self.images([one.codes or () for one in every], device)
-        for one, image in zip(every, images):
-            one.image = image
-        if self.image_text_scorer is not None:
-            places = [row for row, some in enumerate(found) for _ in some]
-            for one, fit in zip(every, self.fits(images, places, sample, rows)):
-                one.clip_score = float(fit)
-
     def images(
         self, codes: Sequence[Sequence[int]], device: torch.device | None = None
     ) -> list[Image.Image]:
-        """The images that codes stand for. Raises: UserError if there is no tokenizer, or it
-        has another codebook."""
+        """The images that codes stand for. Raises: UserError if there is no tokenizer that fits."""
         from ofa.models.image_tokenizer.codec import decode_images
 
         tokenizer, count = self.check_tokenizer(), num_codes(self.cfg)
@@ -245,12 +218,8 @@ class DrawingTask(AnsweringTask):
         rows: Sequence[BatchRow],
     ) -> Iterable[float]:
         """How well each image fits. Args: places: of each image, its row in the batch."""
-        method, scorer = self.cfg.eval_clip_method, self.image_text_scorer
-        if method not in CLIP_METHODS:
-            raise UserError(
-                f"--eval-clip-method: expects {' or '.join(CLIP_METHODS)}, found {method!r}"
-            )
-        if method == "ti_sim":
+        scorer = self.image_text_scorer
+        if self.cfg.eval_clip_method == "ti_sim":
             return scorer.score(list(images), [caption_of(rows[place].source) for place in places])
         if not hasattr(scorer, "compare"):
             raise UserError(
@@ -261,8 +230,7 @@ class DrawingTask(AnsweringTask):
         return scorer.compare(list(images), [true[place] for place in places])
 
     def true_image(self, row: BatchRow, column: bytes, needed: bool = True) -> Image.Image | None:
-        """The image that a row's caption was written for: its image column, else what its
-        codes stand for."""
+        """The image of a row's caption: its image column, else what its codes stand for."""
         if column and column != blank_image(self.cfg.code_image_size):
             return decode_image(column.decode("ascii"), f"row {row.id}")
         codes = true_codes(row)
@@ -284,10 +252,8 @@ class DrawingTask(AnsweringTask):
                 " CLIP) or --image-text-scorer, found neither"
             )
         codes = self.vocabulary.codes
-        numbers = [
-            [token - codes.start for token in answer.tolist() if token in codes]
-            for answer in answers
-        ]
+        rows = map(Tensor.tolist, answers)
+        numbers = [[token - codes.start for token in row if token in codes] for row in rows]
         images = self.images(numbers, sample["net_input"]["src_tokens"].device)
         fits = self.fits(images, places, sample, self.rows(sample))
         return torch.as_tensor(fits, dtype=torch.float32).cpu()

@@ -1,29 +1,42 @@
-"""From a batch to predictions: generators with a task's constraints, ranking of all answers, words
-for tokens.
+"""From the files of a split to batches, in fairseq's words, with a check before a training starts
+whether every row can be learned with the answers that the run allows; and from a batch to
+predictions: generators with a task's constraints, ranking of all answers, words for tokens. What
+``OFATask`` inherits; validation and ``ofa evaluate`` both predict with it."""
 
-What ``OFATask`` inherits; validation and ``ofa evaluate`` both predict with it.
-"""
-
+import logging
 import math
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from fairseq.data import Dictionary
 from fairseq.tasks import FairseqTask
 from fairseq.utils import strip_pad
+from torch import distributed
 
+from ofa.data.fairseq_dataset import OFADataset
+from ofa.data.rows import Rows, open_rows
+from ofa.data.sample import SampleBuilder
+from ofa.data.tsv import data_files
 from ofa.errors import UserError
 from ofa.io.json_files import load_json
 from ofa.models.generation.generator import SequenceGenerator, encode_all, inference_networks
 from ofa.models.generation.options import GenerationOptions
 from ofa.models.generation.ranking import AnswerRanker
-from ofa.task.answers import AnswerOptions, AnswerSet
-from ofa.task.chinese import without_spaces
+from ofa.task.answers import AnswerOptions, AnswerSet, MissingAnswers, source_of
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction
 from ofa.task.task_spec import Decoding, TaskSpec
+from ofa.task.text import without_spaces
 from ofa.tokens.vocabulary import Vocabulary
+from ofa.trainer.fairseq_distributed import of_all_ranks
+from ofa.trainer.fairseq_resume import RowIterator
+from ofa.trainer.nonfinite import check_loss
+from ofa.trainer.patch import specialize
 
+logger = logging.getLogger(__name__)
+
+LOOKED_AT = 1000  # rows of an evaluation file whose answers are looked at
 UNKNOWN = "<unk>"
 # of the answers' trie, which need less memory than upstream's pass of one answer
 NODES_PER_ANSWER = 16
@@ -39,18 +52,146 @@ ROW_FIELDS = {
 
 
 class AnsweringTask(FairseqTask):
-    """A task that can answer.
-
-    Attributes:
-        spec: the declaration of the task. vocabulary, bpe: its tokens.
-        answers: what may be answered; None: anything.
-    """
+    """A task that reads rows and answers them."""
 
     spec: TaskSpec
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary  # of the folder ``--bpe-dir``, as the next two
+    dictionary: Dictionary
     bpe: Any
-    answers: AnswerSet | None = None
+    answers: AnswerSet | None = None  # what may be answered; None: anything
+    checked: frozenset[str] = frozenset()  # kinds of files that were found to be answerable
     ranker: AnswerRanker | None = None
+
+    # --- rows
+
+    def has_sharded_data(self, split: str) -> bool:
+        """Whether a file of a split changes with the epoch."""
+        return split == "train" and any(len(paths) > 1 for paths in self.training_files().values())
+
+    def training_files(self) -> dict[str, list[str]]:
+        """Name of a kind of rows -> the files of them that training takes in turn, one an epoch."""
+        return {"train": data_files(self.cfg.data, "train")}
+
+    def load_dataset(self, split: str, epoch: int = 1, combine: bool = False, **kwargs) -> None:
+        """Open the file of a split: of several training files the one whose turn it is in
+        ``epoch``. Raises: UserError if it is missing or its columns do not fit."""
+        paths = data_files(self.cfg.data, split)
+        if not paths:
+            raise UserError(
+                f"{self.cfg.data!r}: expected the path of a TSV file, found none; give"
+                " train.tsv,valid.tsv"
+            )
+        dataset = self.open_file(paths[(epoch - 1) % len(paths)], split)
+        logger.info("%s: %s, %d rows", split, dataset.file.path, len(dataset))
+        kind = "training" if split == "train" else "evaluation"
+        if self.answers is not None and kind not in self.checked:
+            self.check_answers(dataset, self.answers)
+            self.checked |= {kind}
+        self.datasets[split] = dataset
+
+    def open_file(self, path: str, split: str) -> OFADataset:
+        columns = self.cfg.selected_cols or self.spec.default_cols
+        return self.dataset_of(open_rows(path, columns), split)
+
+    def dataset_of(self, file: Rows, split: str) -> OFADataset:
+        """The rows of a file as those of a split."""
+        builder = SampleBuilder(
+            self.spec, self.options(), self.vocabulary, self.bpe, split, answers=self.answers
+        )
+        shuffle = split == "train" and self.cfg.shuffle
+        return OFADataset(file, builder, shuffle, self.cfg.shuffle_buffer)
+
+    def check_answers(self, dataset: OFADataset, answers: AnswerSet) -> None:
+        """Whether rows can be answered with this run's set of answers: every row of all training
+        files, by several processes together, as another answer would have an infinite loss; of an
+        evaluation file the first rows, which tell whether it is that of another dataset. Raises:
+        UserError with every answer that is missing and where it first occurs."""
+        learned, datasets = dataset.builder.split == "train", [dataset]
+        if not learned and not self.spec.predicts("label"):
+            return
+        if learned:
+            paths = dict.fromkeys(self.training_files()["train"])
+            datasets = [self.open_file(path, "train") for path in paths]
+        shared = learned and distributed.is_initialized()
+        rank, world = (distributed.get_rank(), distributed.get_world_size()) if shared else (0, 1)
+        found = MissingAnswers(answers.length_of)
+        for rows in datasets:
+            for row in range(rank, len(rows) if learned else min(LOOKED_AT, len(rows)), world):
+                example = rows.example(row)
+                if answer := "".join(example.target).strip():
+                    longest = example.max_target_tokens if learned else None
+                    found.look_at(answer, rows.file.where(row), longest)
+        if learned:
+            found, *others = of_all_ranks(found)
+            found.merge(others)
+        files, source = " ".join(rows.file.path for rows in datasets), source_of(self.cfg)
+        if found:
+            for line in found.lines() if learned else ():
+                logger.error("missing answer %s", line)
+            may_be_free = hasattr(self.cfg, "unconstrained_training")
+            raise UserError(found.message(files, len(answers), source, may_be_free))
+        if learned:
+            known = "%s: the answers of all %d rows are among the %d of %s"
+            logger.info(known, files, found.rows, len(answers), source)
+
+    def options(self) -> Any:
+        """The task's part of the configuration as plain values: small to send to workers."""
+        return self.spec.options(
+            **{name: getattr(self.cfg, name) for name in self.spec.options.__dataclass_fields__}
+        )
+
+    def get_batch_iterator(
+        self, dataset, seed: int = 1, num_workers: int = 0, data_buffer_size: int = 0, **kwargs
+    ):
+        """fairseq's iterator; it would shuffle the batches, which are cut from the rows in their
+        order for the epoch, once more. Left as they are, an update sees the same rows whether a
+        large batch is one process's, spread over ``--update-freq``, or over several processes.
+
+        Every pass has its own workers, which end with it. Workers that outlive it would be stopped
+        by the garbage collector, after the queues they listen to: each waits 5 seconds then. The
+        thread that fills fairseq's buffer ends them in time, so workers always come with a buffer.
+        """
+        dataset.set_seed(seed)
+        size = max(data_buffer_size, int(num_workers > 0))
+        iterator = super().get_batch_iterator(
+            dataset, seed=seed, num_workers=num_workers, data_buffer_size=size, **kwargs
+        )
+        iterator.disable_shuffling = True
+        iterator.persistent_workers = False
+        specialize(iterator, RowIterator)
+        return iterator
+
+    def valid_step(self, sample, model, criterion):
+        """Loss of a batch; one that is not finite gets a warning from the trainer."""
+        result = super().valid_step(sample, model, criterion)
+        check_loss(result[0], sample, skips=True)
+        return result
+
+    def build_dataset_for_inference(self, src_tokens, src_lengths, **kwargs):
+        """Asked by ``fairseq-interactive``, whose lines have no images."""
+        asks = "asks about text alone, a task of OFA about images"
+        raise UserError(f"fairseq-interactive: {asks}; use: ofa predict")
+
+    def eval_lm_dataloader(self, dataset, **kwargs):
+        scores = "scores language models, found an encoder-decoder"
+        raise UserError(f"fairseq-eval-lm: {scores}; use: fairseq-validate")
+
+    def filter_indices_by_size(
+        self, indices, dataset, max_positions=None, ignore_invalid_inputs=False
+    ):
+        """All: the declaration cuts long texts, and lengths are unknown before a row is read."""
+        return indices
+
+    def max_positions(self) -> tuple[int, int]:
+        return self.cfg.max_source_positions, self.cfg.max_target_positions
+
+    @property
+    def source_dictionary(self) -> Dictionary:
+        return self.dictionary
+
+    @property
+    def target_dictionary(self) -> Dictionary:
+        return self.dictionary
 
     # --- generators
 
@@ -74,11 +215,8 @@ class AnsweringTask(FairseqTask):
         extra_gen_cls_kwargs=None,
         prefix_allowed_tokens_fn=None,
     ) -> SequenceGenerator:
-        """A generator for the options of a namespace.
-
-        ``--constraint-range`` is the task's by default; generation follows the trie of the task's
-        answers.
-        """
+        """A generator for the options of a namespace; ``--constraint-range`` is the task's by
+        default, and generation follows the trie of the task's answers."""
         options = GenerationOptions.from_namespace(
             args,
             constraint_range=getattr(self.cfg, "constraint_range", None),
@@ -94,8 +232,7 @@ class AnsweringTask(FairseqTask):
         return generator
 
     def build_bpe(self, args) -> Any:
-        """Asked by fairseq's commands, which print words with it. Args: args: fairseq's own
-        choice; ours is --bpe-dir's."""
+        """Asked by fairseq's commands, which print words with it."""
         return self.bpe
 
     def generator_for(self, models, args: Namespace, decoding: Decoding) -> SequenceGenerator:
@@ -119,11 +256,8 @@ class AnsweringTask(FairseqTask):
         decoding: Decoding,
         count: int = 1,
     ) -> list[Prediction]:
-        """What the models answer to each row of a batch.
-
-        Args: count: hypotheses of a row that become predictions; all but the best are its
-            ``others``.
-        """
+        """What the models answer to each row of a batch. Args: count: hypotheses of a row that
+        become predictions; all but the best are its ``others``."""
         found = self.hypotheses(sample, models, generator, decoding, count)
         predictions = []
         for row, best in zip(self.rows(sample), found):
@@ -138,8 +272,7 @@ class AnsweringTask(FairseqTask):
         """The best ``count`` hypotheses of each row of a batch, best first."""
         if sample.get("answers") is not None or decoding.rank:
             return self.ranked(sample, models, count)
-        prefix = self.prefix_tokens(sample)
-        given = [0] * sample["nsentences"]
+        prefix, given = self.prefix_tokens(sample), [0] * sample["nsentences"]
         if prefix is not None:
             given = prefix.ne(self.vocabulary.pad).sum(1).tolist()
         generated = self.inference_step(generator, models, sample, prefix)
@@ -175,17 +308,12 @@ class AnsweringTask(FairseqTask):
 
     def decode(self, tokens: Iterable[int], unknown: str = UNKNOWN) -> str:
         """Text of token ids; start, end and padding are left out. Chinese has no spaces between its
-        characters.
-
-        Args:
-            unknown: stands for unknown tokens. Hypotheses and references use different words, so
-                that they never match.
-        """
+        characters. Args: unknown: stands for unknown tokens, in hypotheses another word than in
+        references, so that they never match."""
         text = self.bpe.decode(self.vocabulary.pieces(tokens)).replace(UNKNOWN, unknown)
         return without_spaces(text) if self.bpe.kind == "bert" else text
 
     def hypothesis(self, tokens: Iterable[int], score: float = math.nan) -> Hypothesis:
-        """Generated tokens in words."""
         # a GPU is asked once, not per token
         tokens = tokens.tolist() if isinstance(tokens, torch.Tensor) else list(tokens)
         text = self.decode(tokens, unknown="UNKNOWNTOKENINHYP").strip()
@@ -197,8 +325,7 @@ class AnsweringTask(FairseqTask):
     # --- what a batch says of its rows
 
     def prefix_tokens(self, sample: Mapping[str, Any]) -> torch.Tensor | None:
-        """What every hypothesis begins with, the decoder's prompt without <s>: int64[B, P],
-        padded on the right."""
+        """What every hypothesis begins with, the decoder's prompt without <s>: int64[B, P]."""
         if sample.get("decoder_prompts") is None or sample.get("prefix_tokens") is not None:
             return sample.get("prefix_tokens")
         device = sample["net_input"]["src_tokens"].device
@@ -211,9 +338,7 @@ class AnsweringTask(FairseqTask):
 
     def prompts(self, sample: Mapping[str, Any]) -> Sequence[Sequence[int]]:
         """What the decoder of each row is given before it answers, from <s> on; where the batch
-        does not say it, all that lies before the first learned token (of a row without one,
-        everything).
-        """
+        does not say it, all before the first learned token (of a row without one, everything)."""
         if sample.get("decoder_prompts") is not None:
             return sample["decoder_prompts"]
         read = sample["net_input"]["prev_output_tokens"]

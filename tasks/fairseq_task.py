@@ -1,13 +1,10 @@
-"""Every ``SPEC`` of this folder as a fairseq task, for ``--task NAME``.
-
-One class serves all tasks: it builds model and generator and sums what validation counted. What
-differs between tasks is in their declarations (``ofa.task.task_spec``) alone.
-"""
+"""Every ``SPEC`` of this folder as a fairseq task, for ``--task NAME``: one class, which builds
+model and generator and sums what validation counted. What differs between tasks is in their
+declarations (``ofa.task.task_spec``) alone."""
 
 import argparse
 import dataclasses
 import logging
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +23,9 @@ from ofa.data.sample import answer_set
 from ofa.errors import UserError
 from ofa.io.flags import add_flag
 from ofa.task.prediction import BatchRow, Prediction
-from ofa.task.task_spec import Decoding, Metric, Scorer, TaskSpec
+from ofa.task.scoring import Metric, Scorer
+from ofa.task.task_spec import Decoding, TaskSpec
 from ofa.tasks import declared_specs, template
-from ofa.tasks.fairseq_datasets import ReadingTask
 from ofa.tasks.fairseq_image_generation import DrawingTask
 from ofa.tokens.bpe import load_language
 from ofa.tokens.vocabulary import Vocabulary
@@ -44,28 +41,17 @@ CRITERION_METRICS = ("loss", "nll_loss", "ppl", "accuracy")
 AMP_TYPES = {"cuda": torch.float16, "cpu": torch.bfloat16}
 
 
-class OFATask(ReadingTask, DrawingTask):
-    """A task of OFA: one row of a TSV file in, one sentence out.
+class OFATask(DrawingTask):
+    """A task of OFA: one row of a TSV file in, one sentence out."""
 
-    Attributes:
-        spec: the declaration of the task.
-        decoding: how validation gets answers.
-        vocabulary, bpe: tokens of the folder ``--bpe-dir``.
-        answers: what may be answered (``ofa.task.answers.AnswerSet``); None: anything.
-        sequence_generator, scst_generator: made by ``build_model`` if this run generates.
-    """
-
-    spec: TaskSpec
-    decoding = Decoding()
-    sequence_generator = None
-    scst_generator = None
+    decoding = Decoding()  # how validation gets answers
+    sequence_generator = scst_generator = None  # made by ``build_model`` if this run generates
     rows_validated = rows_without_reference = 0  # since the last validation ended
 
     def __init__(self, cfg, vocabulary: Vocabulary, bpe):
         super().__init__(cfg)
         self.spec = type(self).spec.bound(self.options())
-        self.vocabulary = vocabulary
-        self.bpe = bpe
+        self.vocabulary, self.bpe = vocabulary, bpe
         self.dictionary = fairseq_dictionary(vocabulary)
         self.answers = answer_set(self.spec, self.options(), vocabulary, bpe)
         self.scorer: Scorer | None = None
@@ -109,11 +95,11 @@ class OFATask(ReadingTask, DrawingTask):
         """The generators that validation and CIDEr optimization need."""
         self.decoding = self.spec.decoding(self.options(), False)
         if self.enabled_metrics() or self.draws:
-            arguments = self.arguments("eval_args")
-            self.sequence_generator = self.generator_for([model], arguments, self.decoding)
+            args = self.arguments("eval_args")
+            self.sequence_generator = self.generator_for([model], args, self.decoding)
         if getattr(self.cfg, "scst", False):
-            arguments = self.arguments("scst_args")
-            self.scst_generator = self.generator_for([model], arguments, self.decoding)
+            args = self.arguments("scst_args")
+            self.scst_generator = self.generator_for([model], args, self.decoding)
 
     def run_state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the task for a run that continues."""
@@ -154,11 +140,8 @@ class OFATask(ReadingTask, DrawingTask):
 
     def valid_step(self, sample, model, criterion, ema_model=None):
         """Loss of a batch, and the counts of the enabled metrics; by the averaged weights if there
-        are any.
-
-        Only sums go into the logging output. fairseq adds them up over the ranks (a rank without a
-        batch of its own adds nothing), ``reduce_metrics`` divides at the end.
-        """
+        are any. Only sums go into the logging output: fairseq adds them up over the ranks (a rank
+        without a batch of its own adds nothing), ``reduce_metrics`` divides at the end."""
         if ema_model is not None:
             model = ema_model.eval()
         loss, sample_size, logging_output = super().valid_step(sample, model, criterion)
@@ -179,11 +162,8 @@ class OFATask(ReadingTask, DrawingTask):
     def post_validate(self, model, stats: Mapping[str, Any], aggregator) -> None:
         """Called by fairseq after a validation."""
         if self.rows_without_reference:
-            logger.warning(
-                "validation: %d of %d rows of this process have no reference and are not scored",
-                self.rows_without_reference,
-                self.rows_validated,
-            )
+            what = f"{self.rows_without_reference} of {self.rows_validated} rows of this process"
+            logger.warning("validation: %s have no reference and are not scored", what)
         self.rows_validated = self.rows_without_reference = 0
         self.tensorboard_samples.show(stats["num_updates"])
 
@@ -202,8 +182,7 @@ class OFATask(ReadingTask, DrawingTask):
         return self.scorer(list(compress(predictions, known)), list(compress(rows, known)))
 
     def all_references(self) -> list[list[str]]:
-        """The references of every validation row; none if no validation file is loaded. Reads no
-        image."""
+        """The references of every validation row, if its file is loaded. Reads no image."""
         evaluated = [dataset for split, dataset in self.datasets.items() if split != "train"]
         return [
             self.spec.metrics.references(BatchRow(target=self.target_text(dataset.target(row))))
@@ -216,14 +195,11 @@ class OFATask(ReadingTask, DrawingTask):
     ) -> np.ndarray:
         """float64[answers]: what sampled answers earn by the task's own ``reward``. Args: answers:
         token ids of each. rows: of each, its row in the batch ``sample``."""
-        known = self.rows(sample)
-        predictions = [
-            self.spec.prediction(self.hypothesis(tokens), known[row], self.cfg)
-            for tokens, row in zip(answers, rows)
-        ]
-        reward = self.spec.metrics.reward
+        every, reward = self.rows(sample), self.spec.metrics.reward
         assert reward is not None
-        return np.array(reward(predictions, [known[row] for row in rows]), dtype=np.float64)
+        known, found = [every[row] for row in rows], map(self.hypothesis, answers)
+        predictions = [self.spec.prediction(*pair, self.cfg) for pair in zip(found, known)]
+        return np.array(reward(predictions, known), dtype=np.float64)
 
     def metric_names(self) -> list[str]:
         """What ``--best-checkpoint-metric`` may name in this run."""
@@ -243,19 +219,11 @@ def log_metric(name: str, metric: Metric, logging_outputs, prefix: str = "") -> 
     if any(counts[-1] in log for log in logging_outputs):
         for count in counts:
             metrics.log_scalar(count, sum(log.get(count, 0) for log in logging_outputs))
-        metrics.log_derived(name, MetricOfSums(metric, prefix))
 
+        def value(meters) -> float:
+            return metric.value({it: float(meters[prefix + it].sum) for it in metric.counts})
 
-@dataclass
-class MetricOfSums:
-    """Computes a metric from fairseq's meters, which hold the sums of its counts."""
-
-    metric: Metric
-    prefix: str = ""
-
-    def __call__(self, meters) -> float:
-        sums = {count: float(meters[self.prefix + count].sum) for count in self.metric.counts}
-        return self.metric.value(sums)
+        metrics.log_derived(name, value)
 
 
 def fairseq_dictionary(vocabulary: Vocabulary) -> Dictionary:
@@ -268,24 +236,19 @@ def fairseq_dictionary(vocabulary: Vocabulary) -> Dictionary:
 
 
 def register_spec(spec: TaskSpec, aliases: Sequence[str] = ()) -> type[OFATask]:
-    """Make ``--task NAME`` known to fairseq, under other names as well.
-
-    Raises: UserError if there is a task of that name: fairseq would silently keep the first.
-    """
+    """Make ``--task NAME`` known to fairseq, under other names as well. Raises: UserError if there
+    is a task of that name: fairseq would silently keep the first."""
     if spec.name in TASK_REGISTRY:
         raise UserError(
             f"task '{spec.name}': fairseq has a task of this name already; choose another name"
         )
     for name in (spec.name, *aliases):
-        title = name.title().replace("_", "")
-        # Both classes live in this module under their own names, so that configurations can be
-        # pickled.
-        config: Any = dataclass(
-            type(f"{title}Config", (spec.options, FairseqDataclass), {"__module__": __name__})
-        )
-        task = type(f"{title}Task", (OFATask,), {"__module__": __name__, "spec": spec})
-        setattr(sys.modules[__name__], config.__name__, config)
-        setattr(sys.modules[__name__], task.__name__, task)
+        title, here = name.title().replace("_", ""), {"__module__": __name__}
+        kinds = (spec.options, FairseqDataclass)
+        config: Any = dataclass(type(f"{title}Config", kinds, here))
+        task = type(f"{title}Task", (OFATask,), {**here, "spec": spec})
+        # both are in this module under their own names, so that configurations can be pickled
+        globals().update({config.__name__: config, task.__name__: task})
         register_task(name, dataclass=config)(task)
     return TASK_REGISTRY[spec.name]
 
@@ -294,10 +257,8 @@ def register_all(specs: Sequence[TaskSpec]) -> None:
     """Every task under its name, and under the aliases that no other task or fairseq has."""
     claimed = Counter(name for spec in specs for name in spec.names)
     for spec in specs:
-        register_spec(
-            spec,
-            [alias for alias in spec.aliases if claimed[alias] == 1 and alias not in TASK_REGISTRY],
-        )
+        free = (alias for alias in spec.aliases if claimed[alias] == 1)
+        register_spec(spec, [alias for alias in free if alias not in TASK_REGISTRY])
 
 
 register_all([*declared_specs(), template.UNBOUND])

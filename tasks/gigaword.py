@@ -1,5 +1,4 @@
-"""Summaries: `` what is the summary of article " stocks fell sharply on monday . "?`` -> ``stocks
-fall``.
+"""Summaries: `` what is the summary of article " stocks fell sharply . "?`` -> ``stocks fall``.
 
 Columns ``source, target`` (``--selected-cols 0,1``). With ``--noise-ratio`` some tokens that the
 decoder reads while it learns are replaced by others.
@@ -22,8 +21,6 @@ PROMPTS = {"en": ' what is the summary of article " {} "?', "zh": "{} 请用一�
 
 @dataclass
 class GigawordOptions(GenerativeOptions):
-    """Options of summaries."""
-
     eval_rouge: bool = option(False, "validate with ROUGE-1, ROUGE-2 and ROUGE-L (F1, 0 to 1)")
     noise_ratio: float = option(
         0.0, "part of the tokens that the decoder reads, replaced by chance"
@@ -45,8 +42,7 @@ def gigaword_example(row: Mapping[str, str], context: RowContext) -> Example:
     source = summary_text(row["source"], options.max_src_length)
     target = summary_text(row["target"], options.max_tgt_length)
     if not source or (context.training and not target):
-        missing = "a summary" if source else "a text to summarize"
-        raise context.error(missing, "an empty column")
+        raise context.error("a summary" if source else "a text to summarize", "an empty column")
     return Example(
         source=PROMPTS[context.language].format(source),
         target=target,

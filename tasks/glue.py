@@ -6,6 +6,7 @@ symbol behind it. MNLI's numbers are OFA's own (0 neutral, 1 entailment, 2 contr
 of other distributions: ``ofa prepare glue`` converts by name.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,23 +22,17 @@ from ofa.task.text import truncate_words
 
 @dataclass
 class GlueOptions(LabelOptions):
-    """Options of a GLUE task."""
-
     ans2label_dict: Optional[str] = answers_option('{"no": 0, "yes": 1}')
     prompt_type: str = prompt_type_option("src")
 
 
 @dataclass
 class MnliOptions(GlueOptions):
-    """With a third answer."""
-
     ans2label_dict: Optional[str] = answers_option('{"no": 0, "yes": 1, "maybe": 2}')
 
 
 @dataclass
 class Sst2Options(GlueOptions):
-    """With the answers of sentiment."""
-
     ans2label_dict: Optional[str] = answers_option('{"negative": 0, "positive": 1}')
 
 
@@ -75,8 +70,8 @@ def glue_example(
     )
 
 
-def texts_of(prompt: str) -> tuple[str, ...]:
-    return ("text",) if "{text}" in prompt else ("text1", "text2")
+def texts_of(prompt: str) -> list[str]:
+    return sorted(re.findall(r"{(\w+)}", prompt))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +90,8 @@ def glue(
     figure: str = "",
     options: type[GlueOptions] = GlueOptions,
 ) -> TaskSpec:
-    """A row of the table.
-
-    Args: cols: ``--selected-cols`` of the texts and the label. prompt: with the names of the texts.
-    answers: label in the file -> answer. figure: F1 or mcc beside the accuracy.
-    """
+    """Args: cols: ``--selected-cols`` of the texts and the label. prompt: with the names of the
+    texts. answers: label in the file -> answer. figure: F1 or mcc beside the accuracy."""
     texts = (Column(text, max_words=512) for text in texts_of(prompt))
     return GlueSpec(
         name=name,

@@ -22,7 +22,7 @@ REGION = " region:"
 
 @dataclass
 class GroundedQaOptions(VqaOptions, BoxOptions):
-    """Options of questions about a region: those of ``vqa_gen``."""
+    """Those of ``vqa_gen``, and of boxes."""
 
 
 def grounded_example(row: Mapping[str, str], context: RowContext) -> Example:

@@ -16,23 +16,20 @@ from ofa.task.prediction import Prediction
 from ofa.task.task_spec import Example, RowContext, TaskSpec, Usage
 from ofa.tasks.caption import PROMPTS
 
-PROMPT = PROMPTS["en"]
 TOP = 5
 
 
 @dataclass
 class ImageClassifyOptions(AnswerOptions):
-    """Options of image classification."""
-
     ans2label_dict: Optional[str] = answers_option('{"no":0,"yes":1}')
 
 
 def image_classify_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row: the image and the words of its class. Rows of evaluation splits may have no label."""
+    """Rows of evaluation splits may have no label."""
     label = row["label"].strip()
     return Example(
         id=context.index,
-        source=PROMPT,
+        source=PROMPTS["en"],
         target=f" {label}" if label else "",
         image=context.open_image(row["image"]),
         augment=context.training,
@@ -42,10 +39,9 @@ def image_classify_example(row: Mapping[str, str], context: RowContext) -> Examp
 
 def result_row(row_id: Any, answer: Prediction) -> dict[str, Any]:
     """One entry of the result file, with the next best classes: the file alone can be scored."""
+    others = [{"answer": other.text} for other in answer.others]
     entry = {"uniq_id": int(row_id), "answer": answer.text}
-    if answer.others:
-        entry["others"] = [{"answer": other.text} for other in answer.others]
-    return entry
+    return {**entry, "others": others} if others else entry
 
 
 SPEC = TaskSpec(

@@ -24,17 +24,8 @@ from ofa.io.image_grid import grid_of_files
 from ofa.metrics.row_means import RowMeans, mean
 from ofa.task.columns import ID, Column
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction, Shown
-from ofa.task.task_spec import (
-    Example,
-    Names,
-    RowContext,
-    SampledOptions,
-    Scores,
-    Symbols,
-    TaskSpec,
-    Usage,
-    decode,
-)
+from ofa.task.scoring import Names, Scores
+from ofa.task.task_spec import Example, RowContext, SampledOptions, Symbols, TaskSpec, Usage, decode
 from ofa.tokens.image_codes import CODE_SIDE, text_to_codes
 from ofa.tokens.vocabulary import code_symbol
 
@@ -46,8 +37,6 @@ CLIP_METHODS = ("ti_sim", "ii_sim")
 
 @dataclass
 class DrawingOptions(SampledOptions):
-    """Options of text to image."""
-
     code_image_size: int = option(256, "side of an image, pixels; 8 x 8 pixels have one code")
     sampling_times: int = option(1, "images of a caption: beam x this")
     eval_clip_method: str = option(
@@ -105,7 +94,6 @@ def blank_image(side: int) -> bytes:
 
 
 def drawing(hypothesis: Hypothesis, row: BatchRow, options: DrawingOptions) -> Prediction:
-    """The codes of an image, under its caption."""
     codes = codes_of(hypothesis.symbols)
     return Prediction(caption_of(row.source), hypothesis.score, codes=codes)
 

@@ -30,7 +30,7 @@ SYMBOL = re.compile(r"((?:\s*<(?:bin|code)_\d+>)+)")
 
 @dataclass
 class InstructionOptions(GenerativeOptions, BoxOptions):
-    """Options of free instructions."""
+    """Those of generation, and of boxes."""
 
 
 def with_symbols(text: str) -> Text:
@@ -46,9 +46,9 @@ def with_symbols(text: str) -> Text:
 
 def instruction_example(row: Mapping[str, str], context: RowContext) -> Example:
     """A row; of rows that are not learned the answer may be empty."""
-    if not row["instruction"].strip() or (context.training and not row["answer"].strip()):
-        missing = "an answer" if row["instruction"].strip() else "an instruction"
-        raise context.error(missing, "an empty column")
+    asked, answered = row["instruction"].strip(), row["answer"].strip()
+    if not asked or (context.training and not answered):
+        raise context.error("an answer" if asked else "an instruction", "an empty column")
     image = context.open_image(row["image"])
     return Example(
         id=row["id"],

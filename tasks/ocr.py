@@ -1,34 +1,84 @@
 """Text recognition: `` what are the texts on the image?`` -> `` open daily``.
 
-Columns ``id, image, text`` (``--selected-cols 0,1,2``). Images keep their aspect, see
-``ofa.task.ocr_images``; texts are learned in lower case and simplified Chinese, see
-``ofa.task.ocr_text``.
+Columns ``id, image, text`` (``--selected-cols 0,1,2``). Texts are learned in lower case and
+simplified Chinese (``ofa.task.text``). Images become the square that the network sees with
+their aspect kept, the rest filled with their edge::
+
+    wide image, S = 480          tall image              a strip of 4 x S, cut into four lines
+    +----------------+             +----+------+----+        +----------------+
+    | edge, repeated |             |    | tall |    |        | edge, repeated |
+    +----------------+             |edge| pic- |edge|        | first quarter  |
+    |  wide image    |             |    | ture |    |        | ...            |
+    +----------------+             |    |      |    |        | last quarter   |
+    | edge, repeated |             |    |      |    |        | edge, repeated |
+    +----------------+             +----+------+----+        +----------------+
 """
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Optional
+
+import numpy as np
+from PIL import Image
 
 from ofa.io.flags import option
 from ofa.metrics.ocr import ReadingMetrics
 from ofa.task.columns import ID, IMAGE, Column
-from ofa.task.ocr_images import fit_square
-from ofa.task.ocr_text import learned_text, plain_text, written_text
 from ofa.task.prediction import BatchRow, Hypothesis, Prediction, named_result
 from ofa.task.task_spec import Example, GenerativeOptions, RowContext, TaskOptions, TaskSpec, Usage
+from ofa.task.text import learned_text, plain_text, written_text
 
 PROMPTS = {"en": " what are the texts on the image?", "zh": "图片上的文字是什么?"}
+# pixels of the shorter side: thinner images are stretched, text of fewer pixels is hard to read
+SHORTEST = 64
+LINES = 4  # that a document's strip is cut into
+# height and width of such a line, pixels; other squares have lines of the same shape
+LINE = (64, 480)
 
 
 @dataclass
 class OcrOptions(GenerativeOptions):
-    """Options of text recognition."""
-
     is_document: bool = option(False, "images are long lines, which are shown as four short ones")
 
 
+def fit_square(
+    image: Image.Image, size: int, document: bool = False, rng: Optional[random.Random] = None
+) -> Image.Image:
+    """An image of text as a square of ``size`` pixels.
+
+    Args: document: a long line, which becomes four short ones, see above. rng: where in the square
+    it lies is drawn by chance; None: in the middle. Upstream draws it in evaluation as well, so
+    that a model's answer changes from call to call; here only in training.
+    """
+    width, height = image.size
+    shorter = max(min(SHORTEST, size), int(size * (min(width, height) / max(width, height))))
+    if document:
+        strip = np.asarray(resized(image, LINES * size, size * LINE[0] // LINE[1]))
+        pixels = np.concatenate(np.split(strip, LINES, axis=1), axis=0)  # (LINES * line, size, 3)
+    elif width >= height:
+        pixels = np.asarray(resized(image, size, shorter))
+    else:
+        pixels = np.asarray(resized(image, shorter, size))
+    free = size - min(pixels.shape[:2])
+    before = free // 2 if rng is None else rng.randint(0, free)
+    margins = [(0, 0), (0, 0), (0, 0)]
+    margins[0 if pixels.shape[0] < size else 1] = (before, free - before)
+    return Image.fromarray(np.pad(pixels, margins, mode="edge"))
+
+
+def resized(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Bicubic, and the same to the last bit with every Pillow: 13 begins with the height where that
+    leaves less to do, earlier ones never do; between the two steps values are rounded, which is up
+    to twenty gray levels."""
+    if width > image.width and height < image.height:
+        image = image.resize((image.width, height), Image.Resampling.BICUBIC)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
 def ocr_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row: ``Open  Daily`` -> `` open daily``. Rows of evaluation splits may have no text."""
+    """``Open  Daily`` -> `` open daily``. Rows of evaluation splits may have no text."""
     options = context.options
     text = learned_text(row["text"], options.max_tgt_length, context.language)
     if context.training and not text:

@@ -1,26 +1,21 @@
-"""What the eight tasks of pretraining ask and expect. The task itself is
-``tasks/fairseq_pretraining.py``.
+"""What the eight tasks of pretraining (``tasks/fairseq_mixture.py``) ask and expect.
 
     caption              what does the image describe?                 a cat on a mat
     qa                   what color is the cat?                        black
-    visual_grounding     which region does the text " a cat " describe?
-                                                                       <bin> <bin> <bin> <bin>
-    grounded_captioning  what does the region describe? region: <bin> <bin> <bin> <bin>
-                                                                       a cat
+    visual_grounding     which region does the text " a cat " describe? <bin> <bin> <bin> <bin>
+    grounded_captioning  what does the region describe? region: <bin> <bin> <bin> <bin>   a cat
     image_text_matching  does the image describe " a dog "?            no
-                         what is the answer to question " ... ". is " black "?
-                                                                       yes
+                         what is the answer to question " ... ". is " black "?   yes
     detection            what are the objects in the image?            <bin> <bin> <bin> <bin> cat
     image_infilling      what is the image in the middle part?         <code> <code> ...
-    text_infilling       what is the complete text of " a <mask> on a mat "?
-                                                                       a cat on a mat
+    text_infilling       what is the complete text of " a <mask> on a mat "?   a cat on a mat
 
 Each begins with a space, grounded captioning with two. A row of pairs gives its own sample and a
-second one of the same
-image: matching for captions and questions, grounded captioning for boxes.
+second one of the same image: matching for captions and questions, grounded captioning for boxes.
 """
 
 from dataclasses import replace
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from ofa.errors import UserError, place
@@ -54,8 +49,7 @@ EXTRA_WEIGHT = 2.0  # confidence of the auxiliary rows, as upstream
 
 
 def caption(row: Row, context: PretrainingContext) -> list[Example]:
-    """Captions of cc12m are often cut off in front: their first two tokens are given, not
-    learned."""
+    """Captions of cc12m are often cut off in front: two tokens are given, not learned."""
     target = clean_phrase(row["caption"], context.options.max_tgt_length)
     text = required(row, "caption", target, context)
     pixels = context.images.full_view(context.open_image(row["image"]))
@@ -77,8 +71,7 @@ def question(row: Row, context: PretrainingContext) -> list[Example]:
     required(row, "answers", row["answers"].strip(), context)
     pixels = context.images.full_view(context.open_image(row["image"]))
     answers = parse_answers(row["answers"], context.where)
-    best = max(answers, key=answers.__getitem__)
-    sure = answers[best]
+    best, sure = max(answers.items(), key=itemgetter(1))
     found = [sample("qa", row, f" {text}", f" {best}", pixels, sure)]
     if context.negatives is not None:
         other = context.negatives.answer(best, sure, context.rng)
@@ -122,26 +115,24 @@ def text_infilling(row: Row, context: PretrainingContext) -> list[Example]:
     text = required(row, "text", row["text"].strip().lower(), context)
     masked, whole = context.images.corrupt_spans(f" {text}")
     source = (TEXT_INFILLING[0], masked, TEXT_INFILLING[1])
-    pixels = context.images.blank_image()
-    return auxiliary("text_infilling", row, source, whole, pixels, image=False)
+    pixels, masks = context.images.blank_image(), {"patch_mask": False, "code_mask": False}
+    return [sample("text_infilling", row, source, whole, pixels, EXTRA_WEIGHT, **masks)]
 
 
 def image_infilling(row: Row, context: PretrainingContext) -> list[Example]:
-    options = context.options
-    image = context.open_image(row["image"])
+    options, image = context.options, context.open_image(row["image"])
     side = 2 * options.code_image_size
     if image.size != (side, side):
         raise UserError(
             f"{place(context.where)}image infilling expects an image of {side} x {side} pixels,"
             f" twice --code-image-size, found {image.width} x {image.height}: the codes belong to"
-            " other pixels; resize the pixels, then encode its middle again (ofa tokenizer"
-            " encode)"
+            " other pixels; resize the image, then encode its middle again (ofa tokenizer encode)"
         )
     count = (options.code_image_size // CODE_SIDE) ** 2
     codes = text_to_codes(row["codes"], options.code_dict_size, count, context.where)
     target = Symbols(" ".join(map(code_symbol, codes.tolist())))
-    pixels = context.images.mask_center(image)
-    return auxiliary("image_infilling", row, IMAGE_INFILLING, target, pixels)
+    pixels, masks = context.images.mask_center(image), {"patch_mask": True, "code_mask": True}
+    return [sample("image_infilling", row, IMAGE_INFILLING, target, pixels, EXTRA_WEIGHT, **masks)]
 
 
 def detection(row: Row, context: PretrainingContext) -> list[Example]:
@@ -152,7 +143,8 @@ def detection(row: Row, context: PretrainingContext) -> list[Example]:
         check_inside(box, image.size, context.where)
     pixels, found = context.images.detection_view(image, [list(box) for box, _ in objects])
     target = [part for number, bins in found for part in (bins, f" {objects[number][1]}")]
-    return auxiliary("detection", row, DETECTION, target, pixels)
+    masks = {"patch_mask": True, "code_mask": False}
+    return [sample("detection", row, DETECTION, target, pixels, EXTRA_WEIGHT, **masks)]
 
 
 def sample(
@@ -163,27 +155,14 @@ def sample(
     pixels: "torch.Tensor",
     confidence: float = 1.0,
     unscored: int = 0,
+    **masks: bool,
 ) -> Example:
-    """What a pair asks; no codes among them."""
+    """Args: masks: of auxiliary rows (``ofa.data.sample.Sample``); pairs have no codes."""
     import torch
 
     extra = {"task": task, "conf": torch.tensor([confidence]), "code_mask": None}
+    extra |= {name: torch.tensor([mask]) for name, mask in masks.items()}
     return Example(source, target, id=row["id"], image=pixels, unscored=unscored, extra=extra)
-
-
-def auxiliary(
-    task: str, row: Row, source: Text, target: Text, pixels: "torch.Tensor", image: bool = True
-) -> list[Example]:
-    """What an auxiliary row asks. Args: image: there is an image."""
-    import torch
-
-    extra = {
-        "task": task,
-        "conf": torch.tensor([EXTRA_WEIGHT]),
-        "patch_mask": torch.tensor([image]),
-        "code_mask": torch.tensor([task == "image_infilling"]),
-    }
-    return [Example(source, target, id=row["id"], image=pixels, extra=extra)]
 
 
 (CAPTIONS,) = caption_task.SPEC.columns_named(["caption"])

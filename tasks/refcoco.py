@@ -27,13 +27,11 @@ PROMPTS = {
 
 @dataclass
 class GroundingOptions(SampledOptions, BoxOptions):
-    """Options of the grounding task."""
-
     eval_acc: bool = option(False, "validate with the accuracy at an overlap (IoU) of 0.5")
 
 
 def box_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row. Only what is not learned may have an empty box; it is not scored."""
+    """Only what is not learned may have an empty box; it is not scored."""
     import torch
 
     options = context.options

@@ -1,5 +1,5 @@
-"""Visual entailment: `` does the image describe " a man is riding a bike "?`` -> `` yes``, `` no``
-or `` maybe``.
+"""Visual entailment: `` does the image describe " a man rides. "?`` -> `` yes``, of ``A man
+rides.`` and ``entailment``; or `` no``, `` maybe``.
 
 Columns ``id, image, hypothesis, caption, label`` (``--selected-cols 0,2,3,4,5``). With
 ``--add-caption`` the caption, which somebody wrote for the image, is part of the question.
@@ -25,34 +25,28 @@ ANSWERS = {"entailment": "yes", "contradiction": "no", "neutral": "maybe"}
 
 @dataclass
 class SnliVeOptions(PromptedAnswerOptions):
-    """Options of visual entailment."""
-
     ans2label_dict: Optional[str] = answers_option('{"no":0,"yes":1,"maybe":2}')
     add_caption: bool = option(False, "the image's caption is part of the question")
 
 
-def question(row: Mapping[str, str], options: SnliVeOptions) -> str:
-    hypothesis = clean_phrase(row["hypothesis"], options.max_src_length)
-    if not options.add_caption:
-        return PROMPT.format(hypothesis)
-    return CAPTION_PROMPT.format(clean_phrase(row["caption"], options.max_src_length), hypothesis)
-
-
 def snli_ve_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row: ``A man rides.``, ``entailment`` -> `` does the image describe " a man rides. "?``, ``
-    yes``. Rows of evaluation splits may have no label."""
-    label = row["label"].strip()
+    """Rows of evaluation splits may have no label."""
+    options, label = context.options, row["label"].strip()
     if label not in ANSWERS and (label or context.training):
         remedy = "is --selected-cols right, or is it a file of another task?"
         expected = f"one of the labels {', '.join(ANSWERS)}"
         raise context.error(expected, repr(label[:60]), remedy)
     answer = ANSWERS.get(label, "")
+    source = PROMPT.format(clean_phrase(row["hypothesis"], options.max_src_length))
+    if options.add_caption:
+        texts = (clean_phrase(row[it], options.max_src_length) for it in ("caption", "hypothesis"))
+        source = CAPTION_PROMPT.format(*texts)
     return Example(
         id=row["id"],
-        source=question(row, context.options),
+        source=source,
         target=f" {answer}" if answer else "",
         image=context.open_image(row["image"]),
-        prompt_type=context.options.prompt_type,
+        prompt_type=options.prompt_type,
         extra={"ref_dict": {answer: 1.0} if answer else {}},
     )
 

@@ -17,16 +17,8 @@ from ofa.errors import UserError
 from ofa.io.flags import option
 from ofa.metrics.accuracy import Accuracy
 from ofa.metrics.detection import BoxAccuracy, DetectionMetrics
+from ofa.task import box_rows
 from ofa.task.answers import AnswerOptions, answer_texts, ranks_all
-from ofa.task.box_rows import (
-    box_prediction,
-    box_result,
-    box_symbols,
-    boxes_only,
-    boxes_prediction,
-    boxes_result,
-    ratios_of,
-)
 from ofa.task.columns import ID, Column
 from ofa.task.prediction import parse_objects
 from ofa.task.task_spec import (
@@ -52,8 +44,6 @@ NAME = "template"
 
 @dataclass
 class TemplateOptions(AnswerOptions, BoxOptions):
-    """Options of a task in one line."""
-
     template: Optional[str] = option(
         None, "task in one line, e.g. '[image] how many [text:thing]? -> [text:count]'"
     )
@@ -66,13 +56,13 @@ class TemplateOptions(AnswerOptions, BoxOptions):
 
 
 def template_example(row: Mapping[str, str], context: RowContext, template: Template) -> Example:
-    """A row; of evaluation splits its target may be empty. Raises: UserError naming the row and the
-    column that does not hold what its slot expects."""
     return TemplateRow(row, context, template).example()
 
 
 class TemplateRow:
-    """A row whose columns fill the slots of a template."""
+    """A row whose columns fill the slots of a template; of evaluation splits its target may be
+    empty. Raises: UserError naming the row and the column that does not hold what its slot expects.
+    """
 
     def __init__(self, row: Mapping[str, str], context: RowContext, template: Template):
         self.row, self.context, self.template = row, context, template
@@ -83,7 +73,7 @@ class TemplateRow:
 
     def example(self) -> Example:
         target, extra = self.target()
-        ratios = ratios_of(self.images[0], self.options) if self.images else {}
+        ratios = box_rows.ratios_of(self.images[0], self.options) if self.images else {}
         is_text = self.template.target.kind == "text"
         first, second, *_ = [*self.images, None, None]
         return Example(
@@ -100,10 +90,8 @@ class TemplateRow:
 
     def filled(self, kind: str, column: str) -> str:
         if not self.row[column].strip():
-            raise UserError(
-                f"{self.where}: expects {kind} in the column '{column}', found an empty field; fill"
-                " it in or remove the row"
-            )
+            expected = f"{self.where}: expects {kind} in the column '{column}'"
+            raise UserError(f"{expected}, found an empty field; fill it in or remove the row")
         return self.row[column]
 
     def source(self) -> list[str]:
@@ -129,10 +117,10 @@ class TemplateRow:
         """``[<bin_1> <bin_2> ..., " dog", ...]``: each box, and of ``boxes`` its name."""
         size, where = self.images[0].size, self.where
         if slot.kind == "box":
-            return [box_symbols(parse_box(field, where), size, self.options, where)]
+            return [box_rows.box_symbols(parse_box(field, where), size, self.options, where)]
         parts: list[str] = []
         for box, name in parse_objects(field, where, f"column '{slot.column}'"):
-            parts += [box_symbols(box, size, self.options, where), f" {name}"]
+            parts += [box_rows.box_symbols(box, size, self.options, where), f" {name}"]
         return parts
 
     def target(self) -> tuple[Text, dict[str, Any]]:
@@ -180,14 +168,14 @@ TARGETS: dict[str, dict[str, Any]] = {
     "label": {**ANSWERS, "answers": answer_texts, "decoding": ranks_all},
     "choices": {**ANSWERS, "decoding": ranked_choices},
     "box": {
-        "prediction": box_prediction,
-        "result": box_result,
-        "decoding": boxes_only,
+        "prediction": box_rows.box_prediction,
+        "result": box_rows.box_result,
+        "decoding": box_rows.boxes_only,
         "metrics": BoxAccuracy(),
     },
     "boxes": {
-        "prediction": boxes_prediction,
-        "result": boxes_result,
+        "prediction": box_rows.boxes_prediction,
+        "result": box_rows.boxes_result,
         "metrics": DetectionMetrics(),
     },
 }

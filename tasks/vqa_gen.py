@@ -14,19 +14,16 @@ from typing import Any, Optional, Union
 from ofa.io.flags import option
 from ofa.metrics.accuracy import Accuracy
 from ofa.task.answers import PromptedAnswerOptions, answer_texts, answers_option, ranks_all
-from ofa.task.chinese import QUESTION_MARKS
 from ofa.task.columns import ID, IMAGE, Column
 from ofa.task.prediction import Prediction
 from ofa.task.task_spec import Decoding, Example, RowContext, TaskSpec, Usage
-from ofa.task.text import JOIN, clean_question, parse_answers
+from ofa.task.text import JOIN, QUESTION_MARKS, clean_question, parse_answers
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class VqaOptions(PromptedAnswerOptions):
-    """Options of question answering."""
-
     ans2label_dict: Optional[str] = answers_option('{"no":0,"yes":1}')
     max_object_length: int = option(30, "most objects of an image that --add-object names")
     add_object: bool = option(False, "name the objects of the image behind the question")
@@ -34,7 +31,7 @@ class VqaOptions(PromptedAnswerOptions):
 
 
 def vqa_example(row: Mapping[str, str], context: RowContext) -> Example:
-    """A row of the question files; of evaluation splits it may have no answers::
+    """Rows of evaluation splits may have no answers::
 
     "Is it well-lit", "0.9|!+yes&&0.3|!+no", "table&&lamp"
     ->  " is it well lit?" or, with --add-object, " is it well lit? object: table lamp"
@@ -80,15 +77,13 @@ def decoding(options: VqaOptions, zero_shot: bool) -> Decoding:
     if options.ans2label_file:
         logger.warning("--unconstrained-training: the answers of --ans2label-file are not used")
     if options.val_inference_type == "allcand":
-        logger.warning(
-            "--unconstrained-training: there are no answers to score all of; validation generates"
-            " (beamsearch)"
-        )
+        reason = "there are no answers to score all of; validation generates (beamsearch)"
+        logger.warning("--unconstrained-training: %s", reason)
     return Decoding()
 
 
 def result_row(question_id: Any, answer: Prediction) -> dict[str, Union[str, int]]:
-    """One entry of the result file, as the evaluation server reads it."""
+    """As the evaluation server reads it."""
     number = str(question_id)
     is_number = number.isascii() and number.isdecimal() and len(number) < 19
     return {"question_id": int(number) if is_number else number, "answer": answer.text}

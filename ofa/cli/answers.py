@@ -9,7 +9,7 @@ from ofa.data.rows import open_rows
 from ofa.errors import UserError
 from ofa.io.flags import Parser, command, option
 from ofa.prepare.answer_column import number_answers
-from ofa.task.label_file import read_label_file, write_label_file
+from ofa.task.answers import MissingAnswers, read_label_file, write_label_file
 from ofa.task.text import learned_answer
 
 
@@ -80,8 +80,6 @@ def run_build(args: BuildOptions) -> None:
 
 
 def run_check(args: CheckOptions) -> int:
-    from ofa.task.answers import MissingAnswers
-
     found = MissingAnswers(dict.fromkeys(read_label_file(args.ans2label_file), 0).get)
     for answer, where in answers_of(args):
         found.look_at(answer, where)

@@ -12,8 +12,7 @@ from ofa.io.progress import counted
 from ofa.prepare.annotations import Problems, read_json
 from ofa.prepare.coco_captions import captions_of
 from ofa.prepare.tsv_writer import CaptionCleaner
-from ofa.task.chinese import is_chinese
-from ofa.task.text import caption_references
+from ofa.task.text import caption_references, is_chinese
 
 
 @dataclass(frozen=True, kw_only=True)

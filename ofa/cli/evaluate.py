@@ -86,8 +86,8 @@ def _check(args: EvaluateOptions) -> None:
 def _score(args: EvaluateOptions, evaluation: Any) -> None:
     """Scores of the predictions, and of the constant baseline if that is asked for; printed
     and written."""
-    from ofa.task.constant_baseline import best_constant
     from ofa.task.results import write_json
+    from ofa.task.scoring import commonest_and_others
 
     spec = evaluation.spec
     if evaluation.references is None:
@@ -101,7 +101,8 @@ def _score(args: EvaluateOptions, evaluation: Any) -> None:
         return
     evaluation.scores, scored = scores, list(filter(None, evaluation.references))
     if args.constant_from:
-        evaluation.constant = best_constant(spec, list(read_lines(args.constant_from)), scored)
+        lines = commonest_and_others(list(read_lines(args.constant_from)))
+        evaluation.constant = spec.metrics.best_constant(lines, scored)
     print_table([*args.compare, *evaluation.baseline], scores)
     rows = len(evaluation.predictions)
     content = {"scores": scores.overall, "rows": rows, "by_row": scores.by_row}

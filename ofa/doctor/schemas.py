@@ -11,7 +11,7 @@ from ofa.data.shards import name_of, names_shards
 from ofa.doctor.rule import Settings
 from ofa.doctor.text_rules import language
 from ofa.errors import UserError
-from ofa.task.label_file import read_label_file
+from ofa.task.answers import read_label_file
 from ofa.task.pretraining_tasks import RowKind
 from ofa.task.task_spec import TaskSpec
 from ofa.tasks import declared_specs, spec_of

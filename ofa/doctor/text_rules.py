@@ -6,8 +6,7 @@ from functools import lru_cache
 from ofa.doctor.rule import QUOTED, Rule, Settings, empty, fraction, shown
 from ofa.io.values import not_one_text
 from ofa.task.columns import Column
-from ofa.task.ocr_text import CHINESE
-from ofa.task.text import CONFIDENCE, JOIN, has_words, learned_answer
+from ofa.task.text import CHINESE, CONFIDENCE, JOIN, has_words, learned_answer
 
 # --- answers
 

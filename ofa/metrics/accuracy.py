@@ -9,7 +9,7 @@ from typing import Any
 from ofa.metrics.row_means import RowMeans, mean
 from ofa.task.answers import accepted_answers
 from ofa.task.prediction import BatchRow, Prediction
-from ofa.task.task_spec import Metric, Names, Scores
+from ofa.task.scoring import Metric, Names, Scores
 
 CELLS = ("_TP", "_FP", "_TN", "_FN")  # as upstream counts
 DIGITS = {"F1": 3, "mcc": 4}  # figures of validation are rounded to, as upstream

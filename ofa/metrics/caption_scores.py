@@ -15,11 +15,9 @@ from ofa.metrics import Bleu, CiderD, character_tokenize, coco_caption_scores, p
 from ofa.metrics.caption import DEFAULT_NAMES
 from ofa.metrics.document_frequency import count_document_frequencies
 from ofa.metrics.row_means import mean
-from ofa.task.chinese import is_chinese
-from ofa.task.constant_baseline import best_screened
 from ofa.task.prediction import BatchRow, Prediction
-from ofa.task.task_spec import Metric, Names, Scorer, Scores, TaskMetrics
-from ofa.task.text import caption_references, remove_punctuation
+from ofa.task.scoring import Metric, Names, Scorer, Scores, TaskMetrics, best_screened
+from ofa.task.text import caption_references, is_chinese, remove_punctuation
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +115,7 @@ def best_constant(
     candidates: Sequence[str], references: Sequence[Sequence[str]]
 ) -> tuple[str, dict[str, float]]:
     """The caption that scores best (CIDEr) when it is the answer to every image, and its
-    scores; see ``ofa.task.constant_baseline``."""
+    scores; see ``ofa.task.scoring``."""
     tokenize = tokenizer_of(references)
     tokens = iter(tokenize([text for texts in references for text in texts]))
     gts = {row: [next(tokens) for _ in texts] for row, texts in enumerate(references)}

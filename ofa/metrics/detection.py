@@ -5,7 +5,8 @@ from typing import Any
 
 from ofa.metrics.row_means import RowMeans, mean
 from ofa.task.prediction import BatchRow, Prediction, parse_objects
-from ofa.task.task_spec import Metric, Names, Scorer, Scores, TaskMetrics, TaskOptions, always
+from ofa.task.scoring import Metric, Names, Scorer, Scores, TaskMetrics, always
+from ofa.task.task_spec import TaskOptions
 from ofa.tokens.boxes import NamedBox, box_overlap, parse_box
 
 HIT = 0.5  # overlap from which a box counts as found

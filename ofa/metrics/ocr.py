@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from rapidfuzz.distance import Levenshtein
 
 from ofa.metrics.row_means import RowMeans, mean
-from ofa.task.ocr_text import compared_text, plain_text, written_text
 from ofa.task.prediction import BatchRow, Prediction
-from ofa.task.task_spec import Metric
+from ofa.task.scoring import Metric
+from ofa.task.text import compared_text, plain_text, written_text
 
 
 def edit_distance(found: str, text: str) -> float:

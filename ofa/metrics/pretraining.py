@@ -25,7 +25,7 @@ from PIL import Image
 
 from ofa.metrics.caption_scores import SINGLE_IMAGE, caption_scores
 from ofa.metrics.detection import HIT, matches
-from ofa.task.constant_baseline import commonest_and_others
+from ofa.task.scoring import commonest_and_others
 from ofa.tokens.boxes import box_overlap, text_to_bins, text_to_objects
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from operator import attrgetter
 
 from ofa.metrics.ptb import BRACKETS, character_tokenize
 from ofa.metrics.row_means import RowMeans, mean
-from ofa.task.chinese import is_chinese
 from ofa.task.prediction import BatchRow, Prediction
+from ofa.task.text import is_chinese
 
 NAMES = ("rouge1", "rouge2", "rougeL")
 SIGNS = {**BRACKETS, "&": "&amp;", "<": "&lt;", ">": "&gt;", "[UNK]": "UNK"}

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from ofa.task.prediction import BatchRow, Prediction
-from ofa.task.task_spec import Metric, Names, Scorer, Scores, TaskMetrics, always
+from ofa.task.scoring import Metric, Names, Scorer, Scores, TaskMetrics, always
 
 
 class RowMeans(TaskMetrics):

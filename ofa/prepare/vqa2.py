@@ -25,7 +25,7 @@ from ofa.prepare.answer_column import (
 from ofa.prepare.dataset import PreparedDataset
 from ofa.prepare.source import ImageOptions, Source
 from ofa.prepare.table import Filled, TableRow, dataset_of
-from ofa.task.label_file import read_label_file
+from ofa.task.answers import read_label_file
 from ofa.task.text import CONFIDENCE, learned_answer, parse_answers
 
 SPLITS = ("train", "val", "test")

@@ -9,8 +9,7 @@ from pathlib import Path
 from ofa.report.options import PageOptions
 from ofa.report.page import ANSWERS, CAPTIONS, Item, Report, Table, Tile, choose_rows
 from ofa.report.training_log import stage_times, training_curves
-from ofa.task.scoring import Evaluation
-from ofa.task.task_spec import Scores
+from ofa.task.scoring import Evaluation, Scores
 
 # of the scores of captions; other tasks show all they have
 LEADING = ("CIDEr", "BLEU-4", "ROUGE-L", "METEOR")

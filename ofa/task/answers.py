@@ -1,27 +1,56 @@
-"""The answers a task may give: where a run finds them, their tokens, and the trie of them.
+"""The answers a task may give: label files such as ``trainval_ans2label.pkl`` (``{text: number}``,
+as pickle or JSON), the options that name them, their tokens, and the trie of them."""
 
-    answers = AnswerSet(["yes", "no", "on the table"], encode=lambda text:
-    vocabulary.ids(bpe.encode(text)))
-    answers.trie.get_next_layer([0])      # first tokens of answers; every path begins with <s>
-
-Answers have a leading space when they are encoded, as targets have: ``" on the table"``.
-"""
-
+import json
+import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Optional
 
 from ofa.errors import UserError
+from ofa.io.atomic import replacing
 from ofa.io.flags import option
-from ofa.io.json_files import load_json
-from ofa.task.label_file import read_label_file
+from ofa.io.json_files import load_json, read_json
+from ofa.io.pickles import read_plain_pickle
 from ofa.task.prediction import BatchRow
 from ofa.task.task_spec import Decoding, TaskOptions
 
+EXPECTED = "a label file {text: number}"
 LISTED = 30  # missing answers that a message names
 INFERENCE_TYPES = ("allcand", "beamsearch")
 PROMPT_TYPES = ("none", "src", "prev_output")
+
+
+def read_label_file(path: str | Path) -> dict[str, int]:
+    """The texts and their numbers. JSON is recognized by its first character; a pickle runs no
+    code. Raises: UserError if the file is missing, damaged or holds anything else."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(1)
+    except OSError as error:
+        raise UserError(
+            f"{path}: expected {EXPECTED}, it cannot be read ({error.strerror}); check the path"
+        ) from None
+    read = read_json if start in (b"{", b"[") else read_plain_pickle
+    content = read(path, EXPECTED)
+    labels = content.items() if isinstance(content, dict) else ()
+    if not labels or not all(isinstance(a, str) and isinstance(b, int) for a, b in labels):
+        raise UserError(
+            f"{path}: expected {EXPECTED}, found another {type(content).__name__}; is it the file?"
+        )
+    return content
+
+
+def write_label_file(path: str | Path, texts: Sequence[str]) -> None:
+    """Number the texts from 0 and write them: a pickle if the name ends so, else JSON."""
+    labels = {text: number for number, text in enumerate(texts)}
+    with replacing(path, "wb") as file:
+        if Path(path).suffix in (".pkl", ".p"):
+            pickle.dump(labels, file)
+        else:
+            file.write(json.dumps(labels, ensure_ascii=False).encode())
 
 
 def answers_option(default: Optional[str]) -> Any:
@@ -64,10 +93,8 @@ class AnswerOptions(LabelOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.valid_batch_size < 1:
-            raise UserError(
-                f"--valid-batch-size: expected at least 1, found {self.valid_batch_size}"
-            )
+        if (size := self.valid_batch_size) < 1:
+            raise UserError(f"--valid-batch-size: expected at least 1, found {size}")
 
 
 @dataclass
@@ -109,10 +136,9 @@ def accepted_answers(row: BatchRow) -> list[str]:
 
 
 class AnswerSet:
-    """Answers in their order, encoded.
+    """Answers in their order, encoded with a leading space as targets are: ``" on the table"``.
 
     Args: texts: none twice. encode: text -> token ids. bos, eos: around every path of the trie.
-    Attributes: texts; tokens: ids of each answer, without start and end; trie.
     Raises: UserError if there is none, or one without tokens.
     """
 
@@ -120,14 +146,13 @@ class AnswerSet:
         self, texts: Sequence[str], encode: Callable[[str], list[int]], bos: int = 0, eos: int = 2
     ):
         self.texts = list(texts)
-        self.tokens = [encode(" " + text) for text in self.texts]
+        self.tokens = [encode(" " + text) for text in self.texts]  # without start and end
         self.bos, self.eos = bos, eos
         empty = [text for text, tokens in zip(self.texts, self.tokens) if not tokens]
         if empty or not self.texts:
             finding = f"{empty[0]!r}; remove it" if empty else "no answer at all"
-            raise UserError(
-                f"answer set: expected answers with at least one token, found {finding}"
-            )
+            expected = "answers with at least one token"
+            raise UserError(f"answer set: expected {expected}, found {finding}")
         from ofa.tokens.trie import Trie  # imports torch, which options do without
 
         self.trie = Trie(eos, ([bos, *tokens, eos] for tokens in self.tokens))
@@ -150,11 +175,10 @@ class MissingAnswers:
     cut. Args: length_of: answer -> its tokens; None: it is not in the set."""
 
     def __init__(self, length_of: Callable[[str], Optional[int]]):
-        self.length_of = length_of
+        self.length_of, self.rows = length_of, 0
         self.cut: set[str] = set()  # in the set, but too long
         self.counts: Counter[str] = Counter()
         self.places: dict[str, str] = {}
-        self.rows = 0
 
     def look_at(self, answer: str, where: str, longest: Optional[int] = None) -> None:
         """Args: where: ``file:row``. longest: tokens to which targets are cut."""
@@ -162,18 +186,20 @@ class MissingAnswers:
         length = self.length_of(answer)
         if length is not None and (longest is None or length <= longest):
             return
-        if length is not None:
-            self.cut.add(answer)
+        self.cut |= set() if length is None else {answer}
         self.counts[answer] += 1
-        self.places.setdefault(answer, where)
+        self.note_place(answer, where)
+
+    def note_place(self, answer: str, where: str) -> None:
+        self.places[answer] = min(where, self.places.get(answer, where), key=row_number)
 
     def merge(self, others: Iterable["MissingAnswers"]) -> None:
         for other in others:
             self.rows += other.rows
             self.cut |= other.cut
             self.counts.update(other.counts)
-            for answer, where in other.places.items():
-                self.places[answer] = min(where, self.places.get(answer, where), key=row_number)
+            for place in other.places.items():
+                self.note_place(*place)
 
     def __bool__(self) -> bool:
         return bool(self.counts)

@@ -4,8 +4,7 @@
     Column("question", example="what color is the circle?")    a text that is asked
     Column("box", "box", target=True)                          x0,y0,x1,y1: the model predicts it
 
-Readers, checks (``ofa doctor``), writers (``ofa prepare csv``), requests (``ofa predict``) and
-pages go by kind and need to know nothing else of a task's rows.
+Readers, checks, writers, requests and pages go by kind and know nothing else of a task's rows.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +23,11 @@ KINDS = {
     "label": "one of a set of labels, or the words of a class",
     "answer": "confidence|!+answer joined by &&",
     "confidence": "a number from 0 to 1",
+}
+NOUNS = {  # kind -> what requests have in such a column; others have texts
+    "box": "[left, top, right, bottom] in pixels",
+    "boxes": 'objects such as {"box": [0, 0, 9, 9], "label": "dog"}',
+    "image": "the path of an image",
 }
 
 
@@ -63,12 +67,7 @@ class Column:
     @property
     def noun(self) -> str:
         """What it holds, in a message."""
-        nouns = {
-            "box": "[left, top, right, bottom] in pixels",
-            "boxes": 'objects such as {"box": [0, 0, 9, 9], "label": "dog"}',
-            "image": "the path of an image",
-        }
-        return nouns.get(self.kind, "a text")
+        return NOUNS.get(self.kind, "a text")
 
     @property
     def asked(self) -> bool:
@@ -101,9 +100,8 @@ class TsvSchema:
     def __post_init__(self):
         names = [column.name for column in self.columns]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise UserError(
-                f"task '{self.name}': expects columns with different names, found '{twice}' twice"
-            )
+            expected = "expects columns with different names"
+            raise UserError(f"task '{self.name}': {expected}, found '{twice}' twice")
         if not self.default_cols:
             object.__setattr__(self, "default_cols", ",".join(map(str, range(len(self.columns)))))
 
@@ -145,11 +143,11 @@ class TsvSchema:
 
     def names_of(self, count: int, where: str) -> tuple[str, ...]:
         """Names of the selected columns. Raises: UserError that begins with ``where``."""
-        every = tuple(column.name for column in self.columns)
-        if not len(self.column_names) <= count <= len(every):
+        every, needed = tuple(column.name for column in self.columns), self.column_names
+        if not len(needed) <= count <= len(every):
             raise UserError(
-                f"{where}: {self.flag}: task '{self.name}' expects {len(self.column_names)}"
-                f" columns ({', '.join(self.column_names)}), found {count}; the usual choice is"
+                f"{where}: {self.flag}: task '{self.name}' expects {len(needed)} columns"
+                f" ({', '.join(needed)}), found {count}; the usual choice is"
                 f" {self.flag}={self.default_cols}"
             )
         return every[:count]
@@ -157,9 +155,7 @@ class TsvSchema:
     def numbers(self, selected_cols: str | None = None) -> dict[str, int]:
         """Column name -> number in the file. Raises: UserError if they do not fit the task."""
         text = selected_cols or self.default_cols
-        numbers = [int(number) if number.strip().isdecimal() else -1 for number in text.split(",")]
-        if min(numbers) < 0:
-            raise UserError(
-                f"--selected-cols={text}: expects non-negative integers such as {self.default_cols}"
-            )
-        return dict(zip(self.names_of(len(numbers), f"--selected-cols={text}"), numbers))
+        given, where = text.split(","), f"--selected-cols={text}"
+        if not all(number.strip().isdecimal() for number in given):
+            raise UserError(f"{where}: expects non-negative integers such as {self.default_cols}")
+        return dict(zip(self.names_of(len(given), where), map(int, given)))

@@ -1,11 +1,8 @@
 """A mixture: which tasks one model learns together, and what each is given. In a file:
 
-    {
-      "caption": {"data": "caption_train.tsv,caption_val.tsv", "selected_cols": "0,4,2",
-      "eval_cider": true,
-                  "eval_args": {"beam": 3, "max_len_b": 30}, "weight": 0.2},
-      "[image] how many [text:thing]? -> [text:count]": {"data": "counts.tsv"}
-    }
+    {"caption": {"data": "caption_train.tsv,caption_val.tsv", "eval_cider": true, "weight": 0.2,
+                 "eval_args": {"beam": 3, "max_len_b": 30}},
+     "[image] how many [text:thing]? -> [text:count]": {"data": "counts.tsv"}}
 
 ``weight`` is how often a task's rows are shown in an epoch (default 1), everything else an option
 of the task under its command-line name with underscores. Files are looked for beside this file.
@@ -16,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType
@@ -48,23 +46,17 @@ TIMES = re.compile(r"\*\s*([0-9.eE+-]+)\s*$")
 
 @dataclass(frozen=True)
 class Member:
-    """One task of a mixture: its weight, and its options by name as far as they are given.
+    """One task of a mixture."""
 
-    Args: name: in this mixture, of templates ``template``, ``template_2``, ... task: in fairseq.
-    """
-
-    name: str
-    task: str
+    name: str  # in this mixture, of templates ``template``, ``template_2``, ...
+    task: str  # in fairseq
     weight: float
-    options: dict[str, Any]
+    options: dict[str, Any]  # by name, as far as they are given
 
 
 def read_members(path: str, specs: Mapping[str, TaskSpec]) -> list[Member]:
-    """The tasks of a file, in its order.
-
-    Args: specs: every task that there is, by name.
-    Raises: UserError naming file, task and option if the file is no such file.
-    """
+    """The tasks of a file, in its order. Args: specs: every task that there is, by name. Raises:
+    UserError naming file, task and option if the file is no such file."""
     expected = f"JSON of task 'joint' such as {EXAMPLE}"
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -83,12 +75,13 @@ def parse_members(text: str, specs: Mapping[str, TaskSpec]) -> list[Member]:
     content: dict[str, dict[str, Any]] = {}
     for entry, end in zip(found, ends):
         name, files = entry[1] or entry[2].strip(), text[entry.end() : end].strip()
-        times = TIMES.search(files)
         if name in content:
             raise UserError(f"--mixture: expects every task once, found '{name}' twice")
-        content[name] = {"data": files[: times.start()].strip() if times else files}
-        if times:
-            content[name][WEIGHT] = _number(times[1])
+        content[name] = {"data": files}
+        if times := TIMES.search(files):
+            content[name] = {"data": files[: times.start()].strip(), WEIGHT: times[1]}
+            with suppress(ValueError):  # a text is refused as a weight
+                content[name][WEIGHT] = read_decimal(times[1])
     if not found or found[0].start():
         raise UserError(f"--mixture: expects tasks such as '{LINE}', found {text[:80]!r}")
     return members_of("--mixture", content, specs, beside_file=False)
@@ -98,11 +91,8 @@ def members_of(
     where: str, content: Any, specs: Mapping[str, TaskSpec], beside_file: bool = True
 ) -> list[Member]:
     """Args: where: the file, or what messages call it. content: task -> its entry."""
-    if (
-        not isinstance(content, dict)
-        or not content
-        or not all(isinstance(entry, dict) for entry in content.values())
-    ):
+    entries = content.values() if isinstance(content, dict) else ()
+    if not entries or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(
             f"{where}: expects one entry of options per task such as {EXAMPLE}, found"
             f" {json.dumps(content)[:80]}"
@@ -143,17 +133,14 @@ def _options(
     path: str, where: str, entry: dict[str, Any], kind: type[TaskOptions], beside_file: bool
 ) -> dict[str, Any]:
     """The options of an entry that are followed. Raises: UserError."""
-    types = get_type_hints(kind)
+    types, options = get_type_hints(kind), {}
     known = {field.name for field in fields(kind)} - {*SHARED, TEMPLATE}
-    options = {}
     for option, value in entry.items():
         if option == WEIGHT:
             continue
         if option in SHARED:
-            flag = "--" + option.replace("_", "-")
-            raise UserError(
-                f"{where}: '{option}' is the same for all tasks; give it as {flag} instead"
-            )
+            instead = f"give it as --{option.replace('_', '-')} instead"
+            raise UserError(f"{where}: '{option}' is the same for all tasks; {instead}")
         if option not in known:
             raise UserError(
                 f"{where}: unknown option '{option}'; known: {', '.join(sorted({*known, WEIGHT}))}"
@@ -186,14 +173,6 @@ def _weight(where: str, entry: dict[str, Any]) -> float:
     return float(weight)
 
 
-def _number(text: str) -> Any:
-    """The number that a text is, or the text, which is refused as a weight."""
-    try:
-        return read_decimal(text)
-    except ValueError:
-        return text
-
-
 def _typed(where: str, value: Any, annotation: Any) -> Any:
     """The value as the option's type; options that hold JSON may be written as JSON."""
     kinds = set(get_args(annotation) or (annotation,))
@@ -203,25 +182,18 @@ def _typed(where: str, value: Any, annotation: Any) -> Any:
         try:
             return value if int in kinds and type(value) is int else read_decimal(value)
         except ValueError:
-            raise UserError(
-                f"{where} expects a finite number, found {json.dumps(value)[:60]}"
-            ) from None
+            finding = json.dumps(value)[:60]
+            raise UserError(f"{where} expects a finite number, found {finding}") from None
     if value is None and NoneType in kinds or type(value) in kinds:
         return value
-    names = " or ".join(
-        sorted(NAMES.get(kind) or str(getattr(kind, "__name__", kind)) for kind in kinds)
-    )
-    raise UserError(f"{where} expects {names}, found {json.dumps(value)}")
+    names = sorted(NAMES.get(kind) or str(getattr(kind, "__name__", kind)) for kind in kinds)
+    raise UserError(f"{where} expects {' or '.join(names)}, found {json.dumps(value)}")
 
 
 def beside(path: str, value: Any) -> Any:
     """File names, several separated by commas, as seen from the folder of ``path``; other values as
-    they are.
-
-    Absolute paths and ``../`` are fine: this call names the file, and the data of its tasks may lie
-    anywhere. They are bounded as all stored paths are (``ofa.io.stored_options``): read as data, no
-    devices, no network, nothing written.
-    """
+    they are. Absolute paths and ``../`` are fine, bounded as all stored paths are
+    (``ofa.io.stored_options``): read as data, no devices, no network, nothing written."""
     if not isinstance(value, str):
         return value
     found = [Path(path).parent / part for part in value.split(",")]
@@ -235,19 +207,4 @@ def given(options: Any) -> dict[str, Any]:
         for field in fields(TaskOptions)
         if field.name != "data"
         and (field.name in SHARED or getattr(options, field.name) != field.default)
-    }
-
-
-def metric_names(metrics: Mapping[str, list[str]]) -> dict[tuple[str, str], str]:
-    """How the metrics of each task are called: by their own names, ``TASK_NAME`` where two tasks
-    use the same.
-
-    >>> metric_names({"refcoco": ["score"], "caption": ["cider", "score"]})[("refcoco", "score")]
-    'refcoco_score'
-    """
-    plain = [name for names in metrics.values() for name in names]
-    return {
-        (task, name): f"{task}_{name}" if plain.count(name) > 1 else name
-        for task, names in metrics.items()
-        for name in names
     }

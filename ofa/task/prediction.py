@@ -15,91 +15,61 @@ from ofa.tokens.boxes import NamedBox, parse_box
 
 @dataclass
 class BatchRow:
-    """What predictions and metrics may know of a row of a batch, besides the prediction.
-
-    Args:
-        target: the decoded target text. target_str: the target as in the file, where it is kept.
-        ref_dict: accepted answer -> score. region_coord: the true box, xyxy in original pixels.
-        w_resize_ratio, h_resize_ratio: model pixels per original pixel.
-        source: the decoded source text, for tasks that draw.
-    """
+    """What predictions and metrics may know of a row of a batch, besides the prediction."""
 
     id: Any = None
-    target: str = ""
-    ref_dict: Optional[Mapping[str, float]] = None
-    w_resize_ratio: Optional[float] = None
+    target: str = ""  # decoded
+    ref_dict: Optional[Mapping[str, float]] = None  # accepted answer -> score
+    w_resize_ratio: Optional[float] = None  # model pixels per original pixel
     h_resize_ratio: Optional[float] = None
-    region_coord: Optional[tuple[float, ...]] = None
-    source: str = ""
-    target_str: Optional[str] = None
+    region_coord: Optional[tuple[float, ...]] = None  # the true box, xyxy in original pixels
+    source: str = ""  # decoded, for tasks that draw
+    target_str: Optional[str] = None  # the target as in the file, where it is kept
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What the network predicted for a row.
+    """What the network predicted for a row."""
 
-    Args:
-        text: in words; symbols such as ``<bin_12>`` stand as they are.
-        score: mean (or summed, ``--unnormalized``) log-probability of the tokens; of a ranked
-            answer the log-probability among all answers.
-        symbols: entries of the vocabulary separated by spaces, e.g. ``<bin_12> <bin_40>``.
-    """
-
-    text: str
+    text: str  # in words; symbols such as ``<bin_12>`` stand as they are
+    # mean (or summed, ``--unnormalized``) log-probability of the tokens; of a ranked answer among
+    # all answers
     score: float = math.nan
-    symbols: str = ""
+    symbols: str = ""  # entries of the vocabulary separated by spaces: ``<bin_12> <bin_40>``
 
 
 @dataclass
 class Prediction:
-    """What a hypothesis means.
+    """What a hypothesis means."""
 
-    Args:
-        text: the answer, as it is scored and written. score: of the hypothesis.
-        box: xyxy in pixels of the original image, inside of it. bins: as the network predicts it.
-            decoded_box: before it is clipped to the image; None: the same.
-        boxes: all objects that it names, with their names; None: the task predicts none.
-        codes: of a drawn image, row by row from the top. image: as long as it is in no file.
-            clip_score: how well it fits what was asked. seed: of its random numbers.
-        reference: the row's accepted answer, for tasks whose result file holds it.
-        others: the predictions of the other hypotheses, best first; only of the best one.
-    """
-
-    text: str
-    score: float = math.nan
-    box: Optional[tuple[float, float, float, float]] = None
-    bins: Optional[tuple[int, ...]] = None
-    decoded_box: Optional[tuple[float, float, float, float]] = None
-    codes: Optional[tuple[int, ...]] = None
-    image: Optional[Image.Image] = None
+    text: str  # the answer, as it is scored and written
+    score: float = math.nan  # of the hypothesis
+    box: Optional[tuple[float, float, float, float]] = None  # xyxy in pixels, inside the image
+    bins: Optional[tuple[int, ...]] = None  # the box as the network predicts it
+    decoded_box: Optional[tuple[float, float, float, float]] = None  # if clipping changed it
+    codes: Optional[tuple[int, ...]] = None  # of a drawn image, row by row from the top
+    image: Optional[Image.Image] = None  # as long as it is in no file
     file: Optional[str] = None
-    clip_score: float = math.nan
-    seed: Optional[int] = None
-    reference: str = ""
-    others: list["Prediction"] = field(default_factory=list)
-    boxes: Optional[tuple[NamedBox, ...]] = None
+    clip_score: float = math.nan  # how well the image fits what was asked
+    seed: Optional[int] = None  # of its random numbers
+    reference: str = ""  # the row's accepted answer, for tasks whose result file holds it
+    others: list["Prediction"] = field(default_factory=list)  # of the best: next ones, in order
+    boxes: Optional[tuple[NamedBox, ...]] = None  # all objects; None: the task predicts none
 
 
 @dataclass
 class Shown:
-    """How a row and what was predicted for it look on a page.
+    """How a row and what was predicted for it look on a page."""
 
-    Args:
-        question: what was asked, if it differs from row to row.
-        answer: the prediction in words; of a box nothing. references: accepted answers in words.
-        boxes: (one of ``ofa.report.page.OUTLINES``, xyxy in pixels) of each box to draw.
-        image: base64 of an image to show instead of the row's.
-    """
-
-    question: str = ""
-    answer: str = ""
-    references: Sequence[str] = ()
+    question: str = ""  # if it differs from row to row
+    answer: str = ""  # the prediction in words; of a box nothing
+    references: Sequence[str] = ()  # accepted answers in words
+    # (one of ``ofa.report.page.OUTLINES``, xyxy in pixels) of each box to draw
     boxes: Sequence[tuple[str, Sequence[float]]] = ()
-    image: str = ""
+    image: str = ""  # base64 of an image to show instead of the row's
 
 
 def text_prediction(hypothesis: Hypothesis, row: BatchRow, options: Any) -> Prediction:
-    """The text, as it is scored and written."""
     return Prediction(hypothesis.text.strip(), hypothesis.score)
 
 
@@ -111,17 +81,13 @@ def named_result(
 
 
 def text_result(row_id: Any, answer: Prediction) -> dict[str, Any]:
-    """One entry of the result file."""
     box = {} if answer.box is None else {"box": list(answer.box)}
     return {"uniq_id": str(row_id), "answer": answer.text, **box, "score": round(answer.score, 3)}
 
 
 def parse_objects(field: str, where: str = "", what: str = "a column") -> list[NamedBox]:
-    """``x0,y0,x1,y1,category id,category&&...`` -> boxes and categories.
-
-    Args: where: ``file:row``. what: expects them, for messages.
-    Raises: UserError with both.
-    """
+    """``x0,y0,x1,y1,category id,category&&...`` -> boxes and categories. Args: where: ``file:row``.
+    what: expects them. Raises: UserError with both."""
     objects: list[NamedBox] = []
     for part in field.strip().split(JOIN):
         *numbers, _, name = part.split(",", 5) if part.count(",") >= 5 else ("", "")

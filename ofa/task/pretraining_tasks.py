@@ -1,9 +1,8 @@
 """Pretraining on several tasks at once: which there are, how often each is trained, and what a row
 may ask for.
 
-pairs of image and text   caption, qa, visual_grounding: one sample per row, by its type;
-                          image_text_matching, grounded_captioning: a second one of the same row
-auxiliary rows            text_infilling, image_infilling, detection: a group per eighth pair
+Pairs of image and text have one sample per row, by its type, and a second one of the same row
+(image_text_matching, grounded_captioning); of auxiliary rows a group comes per eighth pair.
 """
 
 import math
@@ -80,35 +79,25 @@ class PretrainingOptions(TaskOptions):
     @property
     def enlargement(self) -> tuple[int, int]:
         """Largest shorter side, largest longer side of an enlarged training image, pixels."""
-        largest = self.max_resize
+        side, largest = self.patch_image_size, self.max_resize
         if largest is None:
-            largest = (
-                UPSTREAM_LARGEST
-                if self.patch_image_size in UPSTREAM_SIDES
-                else round(LARGER * self.patch_image_size)
-            )
+            largest = UPSTREAM_LARGEST if side in UPSTREAM_SIDES else round(LARGER * side)
         return largest, round(LONGEST * largest)
 
 
 @dataclass
 class PretrainingContext(RowContext):
-    """What the functions that read a row may use besides it.
+    """What the functions that read a row may use besides it."""
 
-    Attributes: images: how images become what the model sees, cut at random in training
-        (``ofa.data.pretraining.EvaluationImages``). negatives: what does not fit an image, if
-        image-text matching is trained (``ofa.data.negatives.NegativeSampler``).
-    """
-
+    # how images become what the model sees (``ofa.data.pretraining.EvaluationImages``)
     images: Any
+    # what does not fit an image (``ofa.data.negatives.NegativeSampler``), for image-text matching
     negatives: Any = None
 
 
 def parse_weights(text: Optional[str]) -> dict[str, float]:
-    """Weight of every task: ``"qa=2,detection=0"`` or ``'{"qa": 2}'``; 1 for those that are not
-    named.
-
-    Raises: UserError for an unknown task, or a negative or infinite weight.
-    """
+    """Weight of every task: ``"qa=2,detection=0"`` or ``'{"qa": 2}'``; 1 where not named. Raises:
+    UserError for an unknown task, or a weight that is not a number or out of bounds."""
     usage, text = "--task-weights expects 'qa=2,detection=0' or JSON", text or ""
     try:
         given = (
@@ -121,18 +110,15 @@ def parse_weights(text: Optional[str]) -> dict[str, float]:
     weights = dict.fromkeys(TASKS, 1.0)
     for task, value in given.items():
         if task not in weights:
-            meant = did_you_mean(task, TASKS)
-            raise UserError(
-                f"{usage}, found the unknown task {task!r}; known: {', '.join(TASKS)}{meant}"
-            )
+            known = f"known: {', '.join(TASKS)}{did_you_mean(task, TASKS)}"
+            raise UserError(f"{usage}, found the unknown task {task!r}; {known}")
         try:
             weights[task] = read_decimal(value)
         except ValueError:
             weights[task] = math.nan
         if not 0 <= weights[task] <= MOST_WEIGHT:
-            raise UserError(
-                f"{usage}: a weight is a number from 0 to {MOST_WEIGHT:g}, found {task}={value}"
-            )
+            bounds = f"a number from 0 to {MOST_WEIGHT:g}"
+            raise UserError(f"{usage}: a weight is {bounds}, found {task}={value}")
         if 0 < weights[task] < LEAST_WEIGHT:
             raise UserError(
                 f"{usage}: a weight is 0 or {LEAST_WEIGHT} and more, found {task}={value}: nearly"
@@ -153,27 +139,19 @@ Row = Mapping[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class RowType:
-    """Rows that are read in one way.
+    """Rows that are read in one way."""
 
-    Args:
-        tasks: names of the tasks that a row has samples for.
-        read: a row by column name -> the example of each task; later ones may be missing.
-        columns: what columns of such a row are, where other rows of the file differ.
-    """
-
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...]  # that a row has samples for
+    # a row by column name -> the example of each task; later ones may be missing
     read: Callable[[Row, PretrainingContext], list[Example]]
-    columns: tuple[Column, ...] = ()
+    columns: tuple[Column, ...] = ()  # of such a row, where other rows of the file differ
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowKind(TsvSchema):
-    """One kind of file; its name begins the names of its files and of its options.
+    """One kind of file; its name begins the names of its files and of its options."""
 
-    Args: types: of its rows; of several the column ``type`` names one.
-    """
-
-    types: Mapping[str, RowType]
+    types: Mapping[str, RowType]  # of its rows; of several the column ``type`` names one
     options: type[TaskOptions] = PretrainingOptions
 
     @property

@@ -1,8 +1,4 @@
-"""Predictions -> ``<subset>_predict.json``, the same file for one process or many.
-
-Every prediction carries the number of its row. Processes pass the predictions of the rows they
-saw; merging puts them in the order of the file, keeps one per row and refuses gaps.
-"""
+"""Predictions -> ``<subset>_predict.json``, the same file for one process or many; and back."""
 
 import itertools
 import json
@@ -10,7 +6,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ofa.errors import UserError, place
 from ofa.io.atomic import replacing
@@ -18,9 +14,7 @@ from ofa.io.json_files import read_json
 from ofa.io.numbers import read_decimal, read_integer
 from ofa.io.paths import path_below, path_within
 from ofa.io.values import finite
-
-if TYPE_CHECKING:
-    from ofa.task.prediction import Prediction
+from ofa.task.prediction import Prediction
 
 # one entry of the result file, e.g. {"image_id": "img0", "caption": "a cat"}
 Entry = dict[str, Any]
@@ -31,10 +25,8 @@ T = TypeVar("T")
 
 def merge_predictions(parts: Iterable[Iterable[tuple[int, T]]], num_rows: int) -> list[T]:
     """Predictions of several processes, each with the number of its row, in the order of the file.
-
-    A row that two processes predicted (the last batches are sometimes padded by repeats) counts
-    once. Raises: UserError if a row has no prediction or does not exist.
-    """
+    A row that two processes predicted (last batches may be padded by repeats) counts once. Raises:
+    UserError if a row has no prediction or does not exist."""
     by_row: dict[int, T] = {}
     for row, prediction in itertools.chain.from_iterable(parts):
         by_row.setdefault(int(row), prediction)
@@ -51,8 +43,7 @@ def merge_predictions(parts: Iterable[Iterable[tuple[int, T]]], num_rows: int) -
 
 
 def check_folder(folder: str | Path) -> None:
-    """Raises: UserError if the folder of results cannot be made or written, before hours of work
-    are spent. Makes nothing."""
+    """Raises: UserError if the folder of results cannot be made or written. Makes nothing."""
     parents = (Path(folder), *Path(folder).absolute().parents)
     try:
         with tempfile.TemporaryFile(dir=next(parent for parent in parents if parent.exists())):
@@ -65,8 +56,7 @@ def check_folder(folder: str | Path) -> None:
 
 
 def write_predictions(folder: str | Path, subset: str, entries: list[Entry]) -> Path:
-    """Write the result file of a split, ``SUBSET_predict.json``. Raises: UserError if the subset is
-    no name of a file."""
+    """Write ``SUBSET_predict.json``. Raises: UserError if the subset is no name of a file."""
     path = path_below(folder, f"{subset}_predict.json", "--gen-subset")
     write_json(path, entries)
     return path
@@ -90,7 +80,7 @@ def prediction_of(
     folder: str | Path = "",
     images: str | Path | None = None,
     texts: Sequence[str] = TEXTS,
-) -> "Prediction":
+) -> Prediction:
     """The prediction that an entry of a result file was made of.
 
     Args: folder: of the result file, from which generated images are named. images: another folder
@@ -98,9 +88,6 @@ def prediction_of(
     Raises: UserError with ``where`` if it has neither words nor a box, its numbers are none, or an
     image lies elsewhere.
     """
-    # imports torch: what only reads and writes files starts without it
-    from ofa.task.prediction import Prediction
-
     text = next((entry[key] for key in texts if isinstance(entry.get(key), str)), "")
     boxes: dict[str, Any] = {
         key: box for key in ("box", "decoded_box") if (box := _box(entry.get(key)))
@@ -113,8 +100,8 @@ def prediction_of(
     if isinstance(entry.get("files"), list):
         return _drawn(text, entry, where, Path(folder), images)
     score = _read(entry, "score", "a number", _score, where)
-    bins = _read(entry, "bins", "a list of integers", _each(read_integer), where)
-    others = _read(entry, "others", "a list of predictions", _each(_entry), where)
+    bins = _read_list(entry, "bins", "a list of integers", read_integer, where)
+    others = _read_list(entry, "others", "a list of predictions", _entry, where)
     found = Prediction(text, score, bins=tuple(bins) or None, **boxes)
     found.others = [prediction_of(other, where, texts=texts) for other in others]
     return found
@@ -122,23 +109,20 @@ def prediction_of(
 
 def _drawn(
     caption: str, entry: Entry, where: str, folder: Path, images: str | Path | None
-) -> "Prediction":
+) -> Prediction:
     """The best image of an entry of text to image, with the others."""
-    from ofa.task.prediction import Prediction
-
     files, unknown = entry["files"], [math.nan] * len(entry["files"])
-    numbers = ("a list of numbers", _each(_score), where)
-    fits = _read(entry, "scores", *numbers) or unknown
-    scores = _read(entry, "log_probabilities", *numbers) or unknown
-    also = [images] if images else []
-    drawn = [
-        Prediction(caption, score, file=str(path_within(folder, file, where, also)), clip_score=fit)
-        for file, fit, score in zip(files, fits, scores)
-    ] or [Prediction(caption)]
-    for one in drawn:
-        one.seed = entry.get("seed")
-    drawn[0].others = drawn[1:]
-    return drawn[0]
+    numbers = ("a list of numbers", _score, where)
+    fits = _read_list(entry, "scores", *numbers) or unknown
+    scores = _read_list(entry, "log_probabilities", *numbers) or unknown
+    paths = [path_within(folder, file, where, [images] if images else []) for file in files]
+    seed = entry.get("seed")
+    first, *others = [
+        Prediction(caption, score, file=str(path), clip_score=fit, seed=seed)
+        for path, fit, score in zip(paths, fits, scores)
+    ] or [Prediction(caption, seed=seed)]
+    first.others = others
+    return first
 
 
 def _read(entry: Entry, name: str, expected: str, read: Callable[[Any], T], where: str) -> T:
@@ -147,20 +131,21 @@ def _read(entry: Entry, name: str, expected: str, read: Callable[[Any], T], wher
     try:
         return read(value)
     except ValueError:
-        raise UserError(
-            f"{place(where)}expects {expected} as '{name}', found {str(value)[:60]!r}"
-        ) from None
+        finding = f"found {str(value)[:60]!r}"
+        raise UserError(f"{place(where)}expects {expected} as '{name}', {finding}") from None
 
 
-def _each(read: Callable[[Any], T]) -> Callable[[Any], list[T]]:
-    """A function that reads every value of a list; None is an empty one."""
+def _read_list(
+    entry: Entry, name: str, expected: str, read: Callable[[Any], T], where: str
+) -> list[T]:
+    """As ``_read``, for every value of a list; None is an empty one."""
 
     def read_each(values: Any) -> list[T]:
         if not isinstance(values, (list, type(None))):
             raise ValueError("no list")
         return [read(value) for value in values or ()]
 
-    return read_each
+    return _read(entry, name, expected, read_each, where)
 
 
 def _score(value: Any) -> float:

@@ -1,46 +1,136 @@
-"""The predictions for a file and their scores; rows without a reference are counted, named and not
-scored."""
+"""How good predictions are: the metrics of a task in validation and over a file, the constant
+baseline that a model has to beat, and the predictions for a file with their scores."""
 
 import inspect
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
-from ofa.errors import UserError
-from ofa.task.prediction import Prediction
-from ofa.task.task_spec import Scores, TaskSpec
+from ofa.errors import naming
+from ofa.task.prediction import BatchRow, Prediction
 
 logger = logging.getLogger(__name__)
+
+CANDIDATES = 200  # tried as the constant answer
+SCREENED_ON = 100  # rows on which all of them are tried where scores take long ...
+FINALISTS = 10  # ... and how many of them on all rows
+# (predictions of a batch, its rows) -> counts by name
+Scorer = Callable[[list[Prediction], list[BatchRow]], dict[str, float]]
+Names = Optional[Sequence[str]]  # of scores; None: the usual ones
+
+
+def always(options: Any) -> bool:
+    """For metrics that every run computes."""
+    return True
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of validation, computed from counts that are summed over batches and ranks first.
+    Counts are never averaged by batch, so the figure is the same for 1 and N processes."""
+
+    name: str  # as in ``--best-checkpoint-metric``
+    counts: tuple[str, ...]  # their names, each with a leading ``_``
+    value: Callable[[Mapping[str, float]], float]  # summed counts by name -> the figure
+    enabled: Callable[[Any], bool] = always  # options -> whether this run computes it
+    title: str = ""  # what a curve of it is called
+
+
+@dataclass
+class Scores:
+    """Scores of a whole evaluation by name: over all rows, and one value per row."""
+
+    overall: dict[str, float] = field(default_factory=dict)
+    by_row: dict[str, list[float]] = field(default_factory=dict)
+
+
+class TaskMetrics:
+    """What is right, and how good predictions are. This class scores nothing."""
+
+    is_slow = False  # constant answers are tried on a few rows first
+    # what sampled predictions earn when they are optimized (``--scst``); None: CIDEr-D, as captions
+    reward: Optional[Callable[[Sequence[Prediction], Sequence[BatchRow]], list[float]]] = None
+
+    @property
+    def figures(self) -> tuple[Metric, ...]:
+        """What validation may report."""
+        return ()
+
+    def references(self, row: BatchRow) -> list[str]:
+        """The accepted answers of a row of a batch, in words."""
+        return [row.target.strip()]
+
+    def make_scorer(self, options: Any, all_references: Callable[[], list[list[str]]]) -> Scorer:
+        """What counts for ``figures``. Args: all_references: of every validation row."""
+        raise NotImplementedError(type(self).__name__)
+
+    def final_scores(
+        self, predictions: Sequence[Prediction], references: Sequence[Any], names: Names = None
+    ) -> Scores:
+        """What ``ofa evaluate`` reports. Args: references: ``TaskSpec.row_references`` of each."""
+        return Scores()
+
+    def constant(self, line: str) -> Prediction:
+        """The prediction that a line of text is when every row is answered so."""
+        return Prediction(line)
+
+    def best_constant(
+        self, lines: Sequence[str], references: Sequence[Any]
+    ) -> tuple[str, dict[str, float]]:
+        """The line that answers all rows best, and its scores. It is chosen on the very rows it is
+        scored on, which flatters it: a model has to beat the best case. Args: lines:
+        ``commonest_and_others`` of training rows. references: as ``final_scores``."""
+
+        def scores(line: str, rows: int) -> dict[str, float]:
+            return self.final_scores([self.constant(line)] * rows, references[:rows]).overall
+
+        def leading(line: str, rows: int) -> float:
+            return next(iter(scores(line, rows).values()))
+
+        rows = len(references)
+        best = best_screened(lines, rows, leading, SCREENED_ON if self.is_slow else rows)
+        return best, scores(best, rows)
+
+
+def commonest_and_others(lines: Sequence[str], limit: int = CANDIDATES) -> list[str]:
+    """Different lines: half of them the commonest, the others evenly spread over the rest."""
+    common = [line for line, _ in Counter(filter(None, map(str.strip, lines))).most_common()]
+    frequent, rest = common[: limit // 2], common[limit // 2 :]
+    return frequent + rest[:: max(1, len(rest) // (limit // 2))][: limit // 2]
+
+
+def best_screened(
+    lines: Sequence[str], rows: int, score: Callable[[str, int], float], first: int = SCREENED_ON
+) -> str:
+    """The line with the best score, of those that do best on the first rows. Args: rows: of the
+    file. score: (line, number of first rows) -> how well it answers them."""
+    for some in (min(first, rows), rows):
+        found = {line: score(line, some) for line in lines}
+        lines = sorted(lines, key=lambda line: -found[line])[:FINALISTS]
+    return lines[0]
 
 
 @dataclass(kw_only=True)
 class Evaluation:
-    """The predictions for the rows of a file, in their order, and how good they are.
+    """The predictions for the rows of a file, in their order, and how good they are; rows without a
+    reference are counted, named and not scored."""
 
-    Args:
-        predictions: the best one per row, with the others that were asked for.
-        references: of each row (``references_of``); None if no row has any.
-        row: number of a row -> its columns by name.
-        subset: name of the predicted rows. model: checkpoint or result file. source: of the rows.
-        constant: the constant baseline and its scores. seconds: that the evaluation took.
-        path: of the result file. broken: image files could not be read and were skipped.
-    """
-
-    spec: TaskSpec
-    predictions: Sequence[Prediction]
-    references: Sequence[Any] | None
-    row: Callable[[int], Mapping[str, str]]
-    subset: str
-    model: str
-    source: str
+    spec: Any  # ``TaskSpec``
+    predictions: Sequence[Prediction]  # the best one per row, with the others that were asked for
+    references: Sequence[Any] | None  # of each row (``references_of``); None if no row has any
+    row: Callable[[int], Mapping[str, str]]  # number of a row -> its columns by name
+    subset: str  # name of the predicted rows
+    model: str  # checkpoint or result file
+    source: str  # of the rows
     scores: Scores | None = None
-    constant: tuple[str, dict[str, float]] | None = None
-    seconds: float | None = None
-    path: Path | None = None
-    broken: bool = False
+    constant: tuple[str, dict[str, float]] | None = None  # the constant baseline and its scores
+    seconds: float | None = None  # that the evaluation took
+    path: Path | None = None  # of the result file
+    broken: bool = False  # image files could not be read and were skipped
 
     def score(self, names: str | None = None, cider_df: dict | None = None) -> Scores:
         """Args: names: of scores, separated by commas; None: the usual ones."""
@@ -57,56 +147,44 @@ class Evaluation:
 
 
 def references_of(
-    spec: TaskSpec, texts: Callable[[int], Any], count: int, where: Callable[[int], str]
+    spec: Any, texts: Callable[[int], Any], count: int, where: Callable[[int], str]
 ) -> list[Any] | None:
     """References of each row as they stand in the file (``TaskSpec.row_references``).
 
-    Args:
-        texts: number of a row -> its columns by name.
-        where: number of a row -> ``file:row``.
+    Args: texts, where: number of a row -> its columns by name, its ``file:row``.
     Returns: empty where a row has none, which is warned of; None if no row has one.
     Raises: UserError that names the row of a reference that cannot be read.
     """
     references = []
     for row in range(count):
         columns = texts(row)
-        try:
+        with naming(where(row)):
             references.append(spec.row_references(columns))
-        except UserError as error:
-            raise UserError(f"{where(row)}: {error}") from None
     lacking = [row for row, reference in enumerate(references) if not reference]
     if len(lacking) == count:
         return None
     if lacking:
-        logger.warning(
-            "%d of %d rows have no reference and are not scored, the first is %s",
-            len(lacking),
-            count,
-            where(lacking[0]),
-        )
+        missing = f"{len(lacking)} of {count} rows have no reference and are not scored"
+        logger.warning("%s, the first is %s", missing, where(lacking[0]))
     return references
 
 
 def score_rows(
-    spec: TaskSpec,
+    spec: Any,
     predictions: Sequence[Prediction],
     references: Sequence[Any],
     names: Sequence[str] | None = None,
     cider_df: dict | None = None,
 ) -> Scores:
     """``TaskMetrics.final_scores`` over the rows with a reference; ``by_row`` is NaN for the
-    others.
-
-    Args: cider_df: document frequencies for tasks that are scored by CIDEr-D.
-    """
+    others. Args: cider_df: document frequencies for tasks that are scored by CIDEr-D."""
     final_scores: Callable[..., Scores] = spec.metrics.final_scores
     more = {}
     if cider_df is not None and "cider_df" in inspect.signature(final_scores).parameters:
         more = {"cider_df": cider_df}
     elif cider_df is not None:
-        logger.warning(
-            "--cider-df: task '%s' is not scored by CIDEr-D; the file is ignored", spec.name
-        )
+        unused = f"task '{spec.name}' is not scored by CIDEr-D; the file is ignored"
+        logger.warning("--cider-df: %s", unused)
     known = [row for row, reference in enumerate(references) if reference]
     of_known = [predictions[row] for row in known], [references[row] for row in known]
     scores = final_scores(*of_known, names, **more)

@@ -1,19 +1,8 @@
 """What a task is: a declaration that one small file in ``tasks/`` makes.
 
-A task says which columns a row has, what is asked (source), what is expected (target), and how a
-generated text becomes a prediction, a score and a row of the result file. Everything else is the
-same for all tasks and knows none of them::
-
-    SPEC = TaskSpec(
-        name="caption",
-        columns=(ID, IMAGE, Column("caption", "texts", target=True)),
-        example=caption_example,
-    )
-
 From a row to a figure: ``example`` -> the network -> ``Hypothesis`` -> ``prediction`` ->
 ``Prediction`` (an answer, a box) -> ``metrics`` and ``result``; what a row's references and sizes
-are comes along as a ``BatchRow``.
-
+are comes along as a ``BatchRow``. All else is the same for all tasks and knows none of them.
 A spec travels to worker processes, so it holds plain functions of a module, no lambdas.
 """
 
@@ -28,7 +17,6 @@ from PIL import Image
 from ofa.errors import UserError, place
 from ofa.io.flags import option
 from ofa.task.columns import TsvSchema
-from ofa.task.constant_baseline import SCREENED_ON, best_screened
 from ofa.task.prediction import (
     BatchRow,
     Hypothesis,
@@ -38,6 +26,7 @@ from ofa.task.prediction import (
     text_prediction,
     text_result,
 )
+from ofa.task.scoring import TaskMetrics
 from ofa.task.text import JOIN, parse_answers
 from ofa.tokens.boxes import parse_box
 
@@ -87,9 +76,7 @@ class TaskOptions:
 class GenerativeOptions(TaskOptions):
     """Options of a task whose answers are generated."""
 
-    eval_args: Optional[str] = option(
-        "{}", "generation options for validation, as in '{\"beam\":5}'"
-    )
+    eval_args: Optional[str] = option("{}", "generation options for validation: '{\"beam\":5}'")
     eval_print_samples: bool = option(False, "log one prediction per validation batch")
 
 
@@ -135,56 +122,36 @@ class RowContext:
     def error(
         self, expected: str, found: str, remedy: str = "fill it in or remove the row"
     ) -> UserError:
-        task = f"task '{self.task}' "
-        return UserError(f"{place(self.where)}{task}expects {expected}, found {found}; {remedy}")
+        expects = f"{place(self.where)}task '{self.task}' expects {expected}"
+        return UserError(f"{expects}, found {found}; {remedy}")
 
 
 @dataclass
 class Example:
-    """One row as the task sees it.
-
-    Args:
-        image: a PIL image is resized to the square that the model sees and normalized; float[3, H,
-            W] is taken as it is.
-        prompt_type: what the decoder is given before it answers: ``none`` (the start symbol),
-            ``src`` (the whole source), ``prev_output`` (the source without its end symbol). None:
-            the task does not ask that way; as ``none``, but the batch has no ``decoder_prompts``.
-        ends: the end symbol is learned behind the target. False: the target alone, and the batch
-            has no ``decoder_prompts``, as upstream's GLUE.
-    """
+    """One row as the task sees it."""
 
     source: Text  # what is asked; the leading space of the English prompts is part of it
     target: Text  # what is expected, without the end symbol
     id: Union[str, int, None] = None  # written to the result file
+    # a PIL image is resized to the square that the model sees and normalized; float[3, H, W] is
+    # taken as it is
     image: Union[Image.Image, "torch.Tensor", None] = None
     image_2: Union[Image.Image, "torch.Tensor", None] = None  # for ``--num-image-types 2``
     answers: Optional[Sequence[str]] = None  # to this row, where they differ from row to row
     max_source_tokens: Optional[int] = None  # start and end symbol not counted
     max_target_tokens: Optional[int] = None  # end symbol not counted
+    # what the decoder is given before it answers: ``none`` (the start symbol), ``src`` (the whole
+    # source), ``prev_output`` (the source without its end symbol); None: as ``none``, but the batch
+    # has no ``decoder_prompts``
     prompt_type: Optional[str] = None
     prefix_tokens: bool = False  # the batch has the decoder's prompt under this name as well
     unscored: int = 0  # first target tokens that are given, not learned; the end symbol is
+    # the end symbol is learned behind the target; else the target alone, and the batch has no
+    # ``decoder_prompts``, as upstream's GLUE
     ends: bool = True
     augment: bool = False  # the image is cropped, flipped, changed in color and partly erased
     noise_ratio: float = 0.0  # share of the tokens that the decoder reads, replaced by chance
     extra: dict[str, Any] = field(default_factory=dict)  # see ``ofa.data.sample.Sample``
-
-
-def always(options: TaskOptions) -> bool:
-    """For metrics that every run computes."""
-    return True
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A figure of validation, computed from counts that are summed over batches and ranks first.
-    Counts are never averaged by batch, so the figure is the same for 1 and N processes."""
-
-    name: str  # as in ``--best-checkpoint-metric``
-    counts: tuple[str, ...]  # their names, each with a leading ``_``
-    value: Callable[[Mapping[str, float]], float]  # summed counts by name -> the figure
-    enabled: Callable[[Any], bool] = always  # options -> whether this run computes it
-    title: str = ""  # what a curve of it is called
 
 
 @dataclass(frozen=True)
@@ -206,67 +173,7 @@ def decode(options: TaskOptions, zero_shot: bool, **how: Any) -> Decoding:
     return Decoding(zero_shot=zero_shot, **how)
 
 
-# (predictions of a batch, its rows) -> counts by name
-Scorer = Callable[[list[Prediction], list[BatchRow]], dict[str, float]]
-Names = Optional[Sequence[str]]  # of scores; None: the usual ones
 TAUGHT_BY_ANY = "*"  # in ``Usage.taught_by``: every checkpoint may be asked
-
-
-@dataclass
-class Scores:
-    """Scores of a whole evaluation by name: over all rows, and one value per row."""
-
-    overall: dict[str, float] = field(default_factory=dict)
-    by_row: dict[str, list[float]] = field(default_factory=dict)
-
-
-class TaskMetrics:
-    """What is right, and how good predictions are. This class scores nothing."""
-
-    is_slow = False  # constant answers are tried on a few rows first
-    # what sampled predictions earn when they are optimized (``--scst``); None: CIDEr-D, as captions
-    reward: Optional[Callable[[Sequence[Prediction], Sequence[BatchRow]], list[float]]] = None
-
-    @property
-    def figures(self) -> tuple[Metric, ...]:
-        """What validation may report."""
-        return ()
-
-    def references(self, row: BatchRow) -> list[str]:
-        """The accepted answers of a row of a batch, in words."""
-        return [row.target.strip()]
-
-    def make_scorer(self, options: Any, all_references: Callable[[], list[list[str]]]) -> Scorer:
-        """What counts for ``figures``. Args: all_references: of every validation row."""
-        raise NotImplementedError(type(self).__name__)
-
-    def final_scores(
-        self, predictions: Sequence[Prediction], references: Sequence[Any], names: Names = None
-    ) -> Scores:
-        """The scores that ``ofa evaluate`` reports. Args: references:
-        ``TaskSpec.row_references`` of each."""
-        return Scores()
-
-    def constant(self, line: str) -> Prediction:
-        """The prediction that a line of text is when every row is answered so
-        (``ofa.task.constant_baseline``)."""
-        return Prediction(line)
-
-    def best_constant(
-        self, lines: Sequence[str], references: Sequence[Any]
-    ) -> tuple[str, dict[str, float]]:
-        """The line that answers all rows best, and its scores. Args: references:
-        ``TaskSpec.row_references`` of each row."""
-
-        def scores(line: str, rows: int) -> dict[str, float]:
-            return self.final_scores([self.constant(line)] * rows, references[:rows]).overall
-
-        def leading(line: str, rows: int) -> float:
-            return next(iter(scores(line, rows).values()))
-
-        rows = len(references)
-        best = best_screened(lines, rows, leading, SCREENED_ON if self.is_slow else rows)
-        return best, scores(best, rows)
 
 
 @dataclass(frozen=True)
@@ -333,28 +240,18 @@ class TaskSpec(TsvSchema):
         return any(column.kind == kind for column in self.targets)
 
     @property
-    def closed(self) -> bool:
-        """Whether rows of evaluation files have answers of the set as well."""
-        return self.predicts("label")
-
-    @property
     def generates_images(self) -> bool:
-        """Whether predictions are images (``Prediction.codes``), see
-        ``ofa.tasks.fairseq_image_generation``."""
+        """Whether predictions are images (``ofa.tasks.fairseq_image_generation``)."""
         return self.predicts("image_codes")
 
     def bound(self, options: TaskOptions) -> "TaskSpec":
         """The declaration of a run: this one, unless options decide what the columns are."""
         return self
 
-    def enabled_metrics(self, options: TaskOptions) -> list[Metric]:
-        """The figures that this run computes while validating."""
-        return [figure for figure in self.metrics.figures if figure.enabled(options)]
-
     def row_references(self, row: Mapping[str, str]) -> Any:
-        """The references of a row by column name as they stand in the file; empty if it has none.
-        Returns: answer -> confidence of answers and labels, xyxy of a box, else a list of texts;
-        images are judged by what was asked."""
+        """The references of a row as they stand in the file; empty if it has none. Returns: answer
+        -> confidence of answers and labels, xyxy of a box, else a list of texts; images are judged
+        by what was asked."""
         column, *_ = self.targets
         text = self.question(row) if column.kind == "image_codes" else row[column.name]
         if not text.strip():
@@ -380,7 +277,7 @@ class TaskSpec(TsvSchema):
         asked = [parse_box(row[column.name]) for column in self.asked if column.kind == "box"]
         found = [box for box, _ in prediction.boxes or ()]
         found += [] if prediction.box is None else [prediction.box]
-        question, answer, true = self.question(row), prediction.text, []
+        answer, true = prediction.text, []
         if self.predicts("boxes"):
             true = [box for box, _ in references or ()]
             references = [name for _, name in references or ()]
@@ -390,7 +287,7 @@ class TaskSpec(TsvSchema):
             references = sorted(references, key=references.__getitem__, reverse=True)
         outlined = {"asked about": asked, "true": true, "predicted": found}
         boxes = [(name, box) for name, some in outlined.items() for box in some]
-        return Shown(question, answer, references or (), boxes)
+        return Shown(self.question(row), answer, references or (), boxes)
 
 
 def mixture_spec(name: str, options: type[TaskOptions], cls: type[TaskSpec] = TaskSpec) -> TaskSpec:

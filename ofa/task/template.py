@@ -9,8 +9,8 @@
     kind     = image | text | box | boxes | label | choices
     escapes  = "\\[" "\\]" "\\->" "\\\\"
 
-A template is data: it is only read, within bounds on its length and its slots, and whatever is
-refused is one message with carets under the place.
+A template is data: it is only read, within bounds, and whatever is refused is one message with
+carets under the place.
 """
 
 import difflib
@@ -42,6 +42,7 @@ UNPAIRED = {  # a token that is never right -> what was expected, what it is, wh
     "[": ("a slot such as [text:name]", "a [ without its ]", "write \\[ for a bracket"),
     "]": ("a [ before it", "a ] alone", "write \\] for a bracket"),
 }
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 OTHER_ARROWS = re.compile("→|⇒|=>|[—–]>")
 NOT_PREDICTED = {
     "image": "a generated image is a row of image codes: that is the task image_gen",
@@ -126,8 +127,13 @@ class _Parser:
         self.check_images(before, images)
         self.check_kinds(slots, images, target)
         self.check_columns(slots, target)
-        source = _joined(part for _, part in before if part not in images)
-        return Template(self.text, images, source, target)
+        source: list[str | Slot] = []
+        for _, part in before:
+            if isinstance(part, str) and source and isinstance(source[-1], str):
+                source[-1] += part
+            elif part is not None and part not in images:
+                source.append(part)
+        return Template(self.text, images, tuple(source), target)
 
     # --- tokens ---------------------------------------------------------------------------------
 
@@ -147,11 +153,10 @@ class _Parser:
 
     def checked(self, start: int, token: str) -> str:
         """A text that can be seen, and stored: ``${`` is a reference in stored options."""
-        for place, character in enumerate(token, start):
-            if unicodedata.category(character) in ("Cc", "Cs"):
-                self.fail((place, place + 1), "printable text", repr(character), "remove it")
-        if "${" in token:
-            place = start + token.index("${")
+        if found := UNPRINTABLE.search(token):
+            place = start + found.start()
+            self.fail((place, place + 1), "printable text", repr(found[0]), "remove it")
+        if (place := start + token.find("${")) >= start:
             self.fail((place, place + 2), "plain text", "'${'", "write a space between the two")
         return token
 
@@ -174,43 +179,37 @@ class _Parser:
         return Slot(kind, column or kind, (start, end))
 
     def sides(self) -> tuple[list[Token], list[Token]]:
-        sides: list[list[Token]] = [[]]
-        slots = 0
-        for place, part in self.tokens():
-            slots += isinstance(part, Slot)
-            if slots > MAX_SLOTS:
-                self.fail(place, f"at most {MAX_SLOTS} slots", "another one", "join columns")
-            if part is not None:
-                sides[-1].append((place, part))
-            elif len(sides) == 1:
-                sides.append([])
-            else:
-                hint = "write \\-> for an arrow in the text"
-                self.fail(place, "one arrow between source and target", "another one", hint)
-        if len(sides) == 1:
+        tokens = list(self.tokens())
+        slots = [place for place, part in tokens if isinstance(part, Slot)]
+        arrows = [number for number, (_, part) in enumerate(tokens) if part is None]
+        if len(slots) > MAX_SLOTS:
+            expected = f"at most {MAX_SLOTS} slots"
+            self.fail(slots[MAX_SLOTS], expected, "another one", "join columns")
+        if len(arrows) > 1:
+            expected, hint = "one arrow between source and target", "write \\-> for one in the text"
+            self.fail(tokens[arrows[1]][0], expected, "another one", hint)
+        if not arrows:
             other = OTHER_ARROWS.search(self.text)
             end = (len(self.text), len(self.text) + 1)
             place, found = (other.span(), repr(other.group())) if other else (end, "the end")
             self.fail(place, "'->' and what is predicted", found, EXAMPLE)
-        return sides[0], sides[1]
+        return tokens[: arrows[0]], tokens[arrows[0] + 1 :]
 
     # --- rules ----------------------------------------------------------------------------------
 
     def target(self, after: list[Token]) -> Slot:
-        parts = [(place, part) for place, part in after if isinstance(part, Slot) or part != " "]
-        end = len(self.text)
-        if not parts:
-            hint = "write for example -> [text:answer]"
+        slots = [part for _, part in after if isinstance(part, Slot)]
+        for place, part in after:
+            if isinstance(part, str) and part != " ":
+                where, found = _place_of(part, place[0]), repr(part.strip())
+                self.fail(where, "one slot alone after '->'", found, "move the text before '->'")
+        if not slots:
+            end, hint = len(self.text), "write for example -> [text:answer]"
             self.fail((end, end + 1), "a slot that is predicted", "nothing after '->'", hint)
-        for number, (place, part) in enumerate(parts):
-            expected = "one slot alone after '->'"
-            if isinstance(part, str):
-                place = _place_of(part, place[0])
-                self.fail(place, expected, repr(part.strip()), "move the text before '->'")
-            if number:
-                self.fail(place, expected, "another one", "predict one thing per task")
-        slot = parts[0][1]
-        assert isinstance(slot, Slot)
+        if len(slots) > 1:
+            expected, hint = "one slot alone after '->'", "predict one thing per task"
+            self.fail(slots[1].place, expected, "another one", hint)
+        slot = slots[0]
         if slot.kind not in TARGETS:
             expected = f"{', '.join(TARGETS)} after '->'"
             self.fail(slot.place, expected, f"[{slot.kind}]", NOT_PREDICTED[slot.kind])
@@ -218,7 +217,7 @@ class _Parser:
 
     def check_images(self, before: list[Token], images: Sequence[Slot]) -> None:
         """The model sees images before it reads; elsewhere a slot leaves a hole in a sentence."""
-        parts = [part for _, part in before if isinstance(part, Slot) or part != " "]
+        parts = [part for _, part in before if part != " "]
         for number, slot in enumerate(images):
             if parts[number] is not slot:
                 hint = "the model sees images before it reads; move it to the front"
@@ -230,8 +229,7 @@ class _Parser:
         for slot in (*slots, target):
             if slot.kind in ("box", "boxes") and not images:
                 self.fail(slot.place, "an image that the box is in", "none", "begin with [image]")
-        for slot in slots:
-            if slot.kind == "label":
+            if slot.kind == "label" and slot is not target:
                 hint = f"a text that is shown is [text:{slot.column}]"
                 self.fail(slot.place, "a label after '->' alone", "it before", hint)
         choices = [slot for slot in slots if slot.kind == "choices"]
@@ -300,13 +298,3 @@ def _meant(kind: str, column: str) -> str:
     if NAME.fullmatch(kind) and not column:
         return f"a column {kind!r} of texts is [text:{kind}]"
     return "write for example [text:name], or \\[ for a bracket"
-
-
-def _joined(parts: Iterator[str | Slot | None]) -> tuple[str | Slot, ...]:
-    joined: list[str | Slot] = []
-    for part in parts:
-        if isinstance(part, str) and joined and isinstance(joined[-1], str):
-            joined[-1] += part
-        elif part is not None:
-            joined.append(part)
-    return tuple(joined)

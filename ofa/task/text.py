@@ -1,13 +1,16 @@
-"""What happens to the words of a TSV column before they become a prompt or a target.
+"""What happens to the words of a TSV column before they become a prompt or a target, and to those
+of a prediction.
 
 Pure functions on strings; the rules are those of upstream, on characters (never bytes), so that
 every script is safe: only ASCII punctuation is ever removed. Prompts themselves are in ``tasks/``.
 """
 
+import functools
 import math
 import re
 import string
 import unicodedata
+import warnings
 
 from ofa.errors import UserError, place
 from ofa.io.numbers import read_decimal
@@ -20,6 +23,21 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _TO_BLANK = str.maketrans("-/", "  ")
 _LEADING = ",.!?*#:;~"
 _BLANKS = re.compile(r"\s{2,}")
+
+# Characters that are written without spaces around them: ideographs, their punctuation, kana,
+# full-width forms. Then ideographs alone, and what counts as Chinese on images.
+WIDE = (
+    "\u2e80-\u2fdf\u3000-\u30ff\u31c0-\u31ef\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
+)
+IDEOGRAPH = re.compile("[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+CHINESE = re.compile(
+    "[\u2e80-\u303f\u3100-\u312f\u31a0-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
+)
+SPACES = re.compile(f"(?<=[{WIDE}])[ ]+|[ ]+(?=[{WIDE}])")
+# BERT's decoding closes up what is before a full stop alone
+INSIDE_NUMBERS = re.compile(r"(?<=\d[.,:]) (?=\d)")
+QUESTION_MARKS = ("?", "？")
 
 
 def remove_punctuation(text: str) -> str:
@@ -109,3 +127,61 @@ def learned_answer(field: str, where: str = "") -> str:
     """The first of highest confidence: ``"0.6|!+yes&&1.0|!+no"`` -> ``"no"``."""
     answers = parse_answers(field, where)
     return max(answers, key=answers.__getitem__)
+
+
+# --- Chinese --------------------------------------------------------------------------------------
+
+
+def is_chinese(text: str) -> bool:
+    return IDEOGRAPH.search(text) is not None
+
+
+def without_spaces(text: str) -> str:
+    """A decoded text as people write it: a BERT vocabulary has no spaces, its pieces are joined by
+    them. They stay between words in Latin letters alone; a text without Chinese stays as it is.
+
+    >>> without_spaces("一 只 猫 看 open source 的 书 ， 4. 5 元")
+    '一只猫看open source的书，4.5元'
+    """
+    return INSIDE_NUMBERS.sub("", SPACES.sub("", text)) if is_chinese(text) else text
+
+
+# --- texts that are read off images ---------------------------------------------------------------
+
+
+def plain_text(text: str) -> str:
+    """Simplified characters, NFKC, lower case; spaces stay as they are: ``"ＳＴＯＰ  Sign"`` ->
+    ``"stop  sign"``, ``"開門時間ABC"`` -> ``"开门时间abc"``."""
+    simplified = text if text.isascii() else converter()(text, "zh-hans")
+    return unicodedata.normalize("NFKC", simplified).lower()
+
+
+@functools.cache
+def converter():
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on how zhconv finds its table
+            from zhconv import convert
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"texts that are not plain ASCII need zhconv, found no module {error.name}; run: pip"
+            " install zhconv 'setuptools<81'"
+        ) from None
+    return convert
+
+
+def learned_text(text: str, length: int, language: str) -> str:
+    """The text as a target, cut to ``length``: words, one space between them; of Chinese
+    characters. Args: language: "zh" counts characters, everything else words, as upstream."""
+    plain = plain_text(text)
+    return plain[:length].strip() if language == "zh" else truncate_words(plain, length)
+
+
+def compared_text(text: str) -> str:
+    """What is compared, as upstream: a Chinese vocabulary does not know where spaces were."""
+    return "".join(text.split())
+
+
+def written_text(text: str) -> str:
+    """A prediction as it is written, Chinese without spaces: ``"你 好"`` -> ``"你好"``."""
+    return compared_text(text) if CHINESE.search(text) else text

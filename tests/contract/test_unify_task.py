@@ -710,7 +710,7 @@ def test_processes_tell_one_another_of_broken_rows_at_the_beginning_of_an_epoch(
     ]
     read_all(task.datasets["train"])
     task.begin_epoch(2, None)
-    monkeypatch.setattr("ofa.tasks.fairseq_pretraining.of_all_ranks", lambda names: [names, [17]])
+    monkeypatch.setattr("ofa.tasks.fairseq_mixture.of_all_ranks", lambda names: [names, [17]])
     with pytest.raises(UserError, match="all processes together met 2 broken rows"):
         task.begin_epoch(3, None)
 

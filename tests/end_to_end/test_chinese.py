@@ -14,7 +14,7 @@ from training_runs import SMALL
 from ofa.cli.main import main
 from ofa.metrics.document_frequency import read_document_frequencies
 from ofa.synthetic.shapes import make_scene, render
-from ofa.task.chinese import is_chinese
+from ofa.task.text import is_chinese
 
 UPDATES = {"caption": 200, "refcoco": 50}
 OWN = {

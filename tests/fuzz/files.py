@@ -40,7 +40,7 @@ from ofa.metrics.document_frequency import (
 from ofa.metrics.fid import read_statistics
 from ofa.models.image_tokenizer.vq_vae import load_vq_vae
 from ofa.models.image_tokenizer.vqgan import read_config
-from ofa.task.label_file import read_label_file
+from ofa.task.answers import read_label_file
 from ofa.task.mixture_file import read_members
 from ofa.task.results import read_predictions
 from ofa.tasks import declared_specs

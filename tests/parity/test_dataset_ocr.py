@@ -17,8 +17,7 @@ from recorded_batches import (
 from ofa.data.images import image_transform
 from ofa.data.tsv import TsvFile
 from ofa.io.images import decode_image
-from ofa.task.ocr_images import fit_square
-from ofa.tasks.ocr import SPEC
+from ofa.tasks.ocr import SPEC, fit_square
 from ofa.tokens.bpe import load_language
 
 NAMES = {"dataset_ocr": "gpt2", "dataset_ocr_document": "gpt2", "dataset_ocr_cn": "bert_cn"}

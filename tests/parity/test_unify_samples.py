@@ -21,7 +21,7 @@ from ofa.data.pretraining import Draws, PretrainingBuilder
 from ofa.data.rows import NamedRows
 from ofa.data.tsv import TsvFile
 from ofa.task.pretraining_tasks import PretrainingOptions, parse_weights
-from ofa.tasks.fairseq_pretraining import UnifyTask
+from ofa.tasks.fairseq_mixture import UnifyTask
 from ofa.tasks.pretraining import EXTRAS, PAIRS
 from ofa.tokens.bpe import load_language
 

@@ -31,7 +31,7 @@ from ofa.metrics.document_frequency import read_document_frequencies
 from ofa.metrics.fid import read_statistics
 from ofa.models.image_tokenizer.vq_vae import load_vq_vae
 from ofa.models.image_tokenizer.vqgan import load_vqgan, read_config
-from ofa.task.label_file import read_label_file
+from ofa.task.answers import read_label_file
 from ofa.task.mixture_file import read_members
 from ofa.task.results import read_predictions
 

@@ -9,8 +9,7 @@ from answer_files import vqa_row, write_rows
 from ofa.cli.main import main
 from ofa.data.tsv import TsvFile
 from ofa.errors import UserError
-from ofa.task.answers import AnswerSet, MissingAnswers
-from ofa.task.label_file import read_label_file
+from ofa.task.answers import AnswerSet, MissingAnswers, read_label_file
 from ofa.task.text import learned_answer, parse_answers
 
 

@@ -24,9 +24,8 @@ from ofa.metrics.caption_scores import (
     words_of,
 )
 from ofa.metrics.document_frequency import write_document_frequencies
-from ofa.task.chinese import is_chinese, without_spaces
 from ofa.task.prediction import BatchRow, Hypothesis
-from ofa.task.text import caption_references, caption_target, has_words
+from ofa.task.text import caption_references, caption_target, has_words, is_chinese, without_spaces
 from ofa.tasks import caption, refcoco, vqa_gen
 from ofa.tasks.caption import CaptionOptions
 from ofa.tokens.bpe import load_language

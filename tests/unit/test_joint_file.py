@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from ofa.errors import UserError
-from ofa.task.mixture_file import beside, given, metric_names, parse_members, read_members
+from ofa.task.mixture_file import beside, given, parse_members, read_members
 from ofa.task.task_spec import TaskOptions
 
 
@@ -203,8 +203,3 @@ def test_the_command_line_speaks_for_all_tasks_where_it_differs_from_the_default
     found = given(TaskOptions(data="tasks.json", max_src_length=20, num_bins=1000))
     assert found["max_src_length"] == 20 and found["num_bins"] == 1000
     assert "data" not in found and "max_tgt_length" not in found
-
-
-def test_metrics_keep_their_names_unless_two_tasks_use_the_same():
-    names = metric_names({"a": ["score", "cider"], "b": ["score"]})
-    assert names == {("a", "score"): "a_score", ("a", "cider"): "cider", ("b", "score"): "b_score"}

@@ -8,7 +8,7 @@ from ofa.cli.main import main
 from ofa.synthetic.shapes import BACKDROPS, COLORS, SHAPES, make_split
 from ofa.synthetic.shapes_language import CHINESE, ENGLISH
 from ofa.synthetic.shapes_phrases import Phrase, questions
-from ofa.task.chinese import is_chinese
+from ofa.task.text import is_chinese
 
 
 @pytest.fixture(scope="module")
