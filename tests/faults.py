@@ -196,7 +196,7 @@ class LittleSpace:
         self.free = free
 
     def __call__(self) -> None:
-        from ofa.trainer import fairseq_saving
+        from ofa.trainer import fairseq_checkpoint
 
         usage = shutil.disk_usage("/")._replace(free=self.free)
-        fairseq_saving.shutil = Instead(shutil, disk_usage=lambda path: usage)
+        fairseq_checkpoint.shutil = Instead(shutil, disk_usage=lambda path: usage)

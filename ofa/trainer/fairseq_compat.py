@@ -37,11 +37,11 @@ from ofa.devices import require_bf16, usable_gpus
 from ofa.errors import UserError
 from ofa.failures import PIPE_CLOSED, message_of, reader_is_gone
 from ofa.process_state import silence_known_warnings
-from ofa.trainer import fairseq_read_checkpoint
+from ofa.trainer import fairseq_checkpoint
+from ofa.trainer.fairseq_checkpoint import copy_whole
 from ofa.trainer.fairseq_optim import replace_polynomial_decay
 from ofa.trainer.fairseq_resume import DEFAULT_RESTORE_FILE, INITIAL_WEIGHTS
 from ofa.trainer.fairseq_run import PROGRAM_PATCHES, GuardedTraining
-from ofa.trainer.fairseq_saving import copy_whole
 from ofa.trainer.patch import ModuleWith, Patch, around
 
 CHECKPOINT_FLAGS: dict[str, tuple[Any, Any, str]] = {  # name -> (type, default, help)
@@ -182,7 +182,7 @@ def command_of_script(script: str | Path, flags: list[str]) -> list[str]:
 def read_checkpoints_as_data(stock: Callable) -> Callable:
     """Since torch 2.6 fairseq cannot read its own checkpoints: they hold an argparse.Namespace.
     Those that hold tuned weights only are completed from their base."""
-    return fairseq_read_checkpoint.load_checkpoint_to_cpu
+    return fairseq_checkpoint.load_checkpoint_to_cpu
 
 
 @around

@@ -19,8 +19,7 @@ from ofa.checkpoints.delta import BaseNotFound
 from ofa.data.rows import Rows, open_rows
 from ofa.errors import UserError
 from ofa.io.fingerprint import sample_digest, total_bytes
-from ofa.trainer.fairseq_read_checkpoint import load_checkpoint_to_cpu, prefetched
-from ofa.trainer.fairseq_saving import CHECKPOINTS
+from ofa.trainer.fairseq_checkpoint import CHECKPOINTS, load_checkpoint_to_cpu, prefetched
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +53,9 @@ def decided_by_first_rank(decide: Callable[[], Any], trainer) -> Any:
 
 
 def choose(cfg) -> tuple[str, bool] | None:
-    """The checkpoint of ``--save-dir`` to resume from; None: the one that the flags name.
-
-    Args: cfg: fairseq's options of checkpoints.
-    Returns: its path, and whether the same command wrote it.
-    Raises: UserError if there are checkpoints and none can be read.
-    """
+    """The checkpoint of ``--save-dir`` to resume from, and whether the same command wrote it; None:
+    the one that the flags name. Args: cfg: fairseq's options of checkpoints. Raises: UserError if
+    there are checkpoints and none can be read."""
     paths = candidates(cfg.save_dir)
     if not paths:
         return None
@@ -207,11 +203,9 @@ def master_weights(optimizer) -> list:
 
 class RowIterator(EpochBatchIterator):
     """fairseq's iterator over batches cut from rows in a fixed order, which resumes at the same row
-    with another number of processes or another batch size.
-
-    fairseq saves how many batches this process has read. Here the rows that all processes have read
-    are saved as well; a resumed run takes up the first batch that has a row not read before.
-    """
+    with another number of processes or another batch size: not only how many batches this process
+    has read is saved, but also the rows that all have read. A resumed run takes up the first batch
+    that has a row not read before."""
 
     def rows_read(self) -> list[int]:
         """Rows that all processes together have read after 0, 1, 2, ... batches each."""
@@ -272,11 +266,8 @@ def paths_of(rows: Rows) -> list[str]:
 
 def check_unchanged(trainer, stored: Mapping[str, Any]) -> None:
     """Compare the training files with those of the checkpoint that a run resumes from; paths may
-    change: a copy is the same data.
-
-    Args: stored: as above; empty in checkpoints that do not tell.
-    Raises: UserError that says what changed, unless --allow-changed-data was given.
-    """
+    change. Args: stored: as above; empty in checkpoints that do not tell. Raises: UserError that
+    says what changed, unless --allow-changed-data was given."""
     if not stored or not hasattr(trainer.task, "training_files"):
         return
     found = changes(trainer.task.training_files(), stored)

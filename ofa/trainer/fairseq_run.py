@@ -1,5 +1,6 @@
 """One training from the lock on its folder to its last checkpoint, whichever way it ends."""
 
+import copy
 import logging
 import multiprocessing
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 from fairseq import checkpoint_utils
 from omegaconf import open_dict
 
+from ofa.errors import UserError
 from ofa.io.atomic import remove_abandoned, replacing
 from ofa.io.folder_lock import lock_folder
 from ofa.trainer.fairseq_distributed import (
@@ -18,9 +20,7 @@ from ofa.trainer.fairseq_distributed import (
     end_after_other_rank,
     end_with_launcher,
 )
-from ofa.trainer.fairseq_ema import check_ema_options
 from ofa.trainer.fairseq_resume import ExtraTrainerState, RunFinished
-from ofa.trainer.fairseq_saving import settings_of_update
 from ofa.trainer.fairseq_tensorboard import begin_to_show
 from ofa.trainer.fairseq_trainer import OFATrainer
 from ofa.trainer.patch import Patch, around
@@ -40,8 +40,15 @@ def end_update(stock, cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch
     """fairseq's loop calls nothing else at the end of an update, where a run can stop. An update
     after which it validates or saves anyway does so first."""
     saves = trainer.saves
-    settings = settings_of_update(cfg, epoch_itr.epoch, end_of_epoch)
-    losses, should_stop = stock(settings, trainer, task, epoch_itr, valid_subsets, end_of_epoch)
+    if end_of_epoch and epoch_itr.epoch == cfg.optimization.max_epoch:
+        # validates and saves, as at --max-update; fairseq would ask the intervals alone, and with
+        # --save-interval 5 --max-epoch 3 save nothing
+        listed = epoch_itr.epoch % cfg.checkpoint.save_interval == 0  # these keep their number
+        cfg = copy.deepcopy(cfg)
+        with open_dict(cfg):
+            cfg.checkpoint.no_epoch_checkpoints |= not listed
+            cfg.checkpoint.save_interval = cfg.dataset.validate_interval = 1
+    losses, should_stop = stock(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch)
     if should_stop or not Request.made(alone=trainer.data_parallel_world_size == 1):
         return losses, should_stop
     if trainer.saves == saves:
@@ -69,7 +76,9 @@ class GuardedTraining:
         self.main = main
 
     def __call__(self, cfg, **kwargs) -> None:
-        check_ema_options(cfg)
+        if getattr(cfg.task, "uses_ema", False) and not cfg.ema.store_ema:
+            expected = "expects averaged weights to validate with, found no --store-ema"
+            raise UserError(f"--uses-ema: {expected}; add that flag")
         first = cfg.distributed_training.distributed_rank == 0
         # The lock comes before anything is written into the folder.
         with lock_folder(cfg.checkpoint.save_dir) if first else nullcontext(), Request.awaited():

@@ -15,30 +15,11 @@ from fairseq.trainer import Trainer
 from omegaconf import DictConfig, open_dict
 
 from ofa.errors import UserError
+from ofa.trainer import fairseq_checkpoint as checkpoints
+from ofa.trainer import fairseq_optim as optim
+from ofa.trainer import fairseq_resume as resume
+from ofa.trainer import fairseq_weights as weights
 from ofa.trainer.fairseq_distributed import Request, mark
-from ofa.trainer.fairseq_ema import ModelAverages, arrange_weights
-from ofa.trainer.fairseq_optim import (
-    ExactPlateauSchedule,
-    OnePassAdam,
-    load_fitting,
-    mismatch,
-    tell_total,
-)
-from ofa.trainer.fairseq_peft import Base, find_base, leave_base_out
-from ofa.trainer.fairseq_read_checkpoint import load_checkpoint_to_cpu, prefetched
-from ofa.trainer.fairseq_resume import (
-    DATA_KEY,
-    RESETS,
-    STATE_KEY,
-    ExtraTrainerState,
-    RunFinished,
-    check_unchanged,
-    choose,
-    decided_by_first_rank,
-    end_of_run,
-    opened_files,
-)
-from ofa.trainer.fairseq_saving import check_space, save_whole
 from ofa.trainer.nonfinite import report_non_finite
 from ofa.trainer.patch import specialize
 
@@ -51,7 +32,7 @@ class OFATrainer(Trainer):
     """Makes the updates of a training, and saves and restores all that it consists of."""
 
     resumes = False  # the run whose checkpoint it loaded; the same command wrote it
-    base: Optional[Base] = None  # what checkpoints leave out (``ofa.trainer.fairseq_peft``)
+    base: Optional[weights.Base] = None  # what checkpoints leave out
     # of the validation that a save on request follows, which does not get it
     epoch_loss: Optional[float] = None
     saves = 0  # how often this run has been saved
@@ -73,53 +54,48 @@ class OFATrainer(Trainer):
         Raises: RunFinished if nothing is left to do. UserError.
         """
         if not options.no_save:
-            space = functools.partial(check_space, self.cfg, self.get_model(), options.save_dir)
-            decided_by_first_rank(space, self)
+            space = functools.partial(
+                checkpoints.check_space, self.cfg, self.get_model(), options.save_dir
+            )
+            resume.decided_by_first_rank(space, self)
         choice = None
         if not self.checkpoint_suffix:
-            choice = decided_by_first_rank(functools.partial(choose, options), self)
+            choice = resume.decided_by_first_rank(functools.partial(resume.choose, options), self)
         if choice is not None:
             path, self.resumes = choice
             options = copy.deepcopy(options)  # the run's own are saved, and compared at the next
             with open_dict(options):
                 options.update(restore_file=path, finetune_from_model=None)
                 if self.resumes:  # flags such as --reset-optimizer apply to the first start alone
-                    options.update(dict.fromkeys(RESETS, False))
+                    options.update(dict.fromkeys(resume.RESETS, False))
         extra_state, batches = load(options, self, **iterator_options)
         starts_anew = options.reset_lr_scheduler or options.finetune_from_model is not None
         if extra_state is not None and not starts_anew:
             self.step_after_epoch(extra_state)
-        if choice is not None and (finished := end_of_run(self, batches)):
-            raise RunFinished(f"{path}: {finished}")
+        if choice is not None and (finished := resume.end_of_run(self, batches)):
+            raise resume.RunFinished(f"{path}: {finished}")
         return extra_state, batches
 
-    def load_checkpoint(
-        self,
-        filename,
-        reset_optimizer=False,
-        reset_lr_scheduler=False,
-        optimizer_overrides=None,
-        reset_meters=False,
-    ):
+    def load_checkpoint(self, filename, reset_optimizer=False, *more, reset_meters=False):
         """Load a checkpoint. Returns: its extra state; None if there is no file."""
         if os.path.isfile(filename) and self.reads_checkpoints:
             flags = self.cfg.checkpoint
-            state = load_checkpoint_to_cpu(filename, {"base": flags.base})
-            arrange_weights(state, self.cfg, filename, self.resumes)
-            self.base = find_base(self.get_model(), filename, state, flags)
-            prefetched[filename] = state
+            state = checkpoints.load_checkpoint_to_cpu(filename, {"base": flags.base})
+            weights.arrange_weights(state, self.cfg, filename, self.resumes)
+            self.base = weights.find_base(self.get_model(), filename, state, flags)
+            checkpoints.prefetched[filename] = state
         try:
             extra_state = super().load_checkpoint(
-                filename, reset_optimizer, reset_lr_scheduler, optimizer_overrides, reset_meters
+                filename, reset_optimizer, *more, reset_meters=reset_meters
             )
         except AssertionError as error:
-            raise mismatch(filename, error) from None
+            raise optim.mismatch(filename, error) from None
         if reset_meters:  # another run's weights: its hours do not count for --stop-time-hours
             self._previous_training_time = 0
         if extra_state is None:
             return None
         if not reset_optimizer:
-            ExtraTrainerState.restore(self, extra_state.get(STATE_KEY, {}))
+            resume.ExtraTrainerState.restore(self, extra_state.get(resume.STATE_KEY, {}))
         if not reset_meters and "metrics" in extra_state:
             # fairseq drops all averages at the start of an epoch; those of a log line outlast it.
             metrics.load_state_dict(extra_state["metrics"])
@@ -128,7 +104,7 @@ class OFATrainer(Trainer):
         if self.cfg.ema.store_ema:
             self.ema.resume(self.get_num_updates())
         if self.resumes:
-            check_unchanged(self, extra_state.get(DATA_KEY) or {})
+            resume.check_unchanged(self, extra_state.get(resume.DATA_KEY) or {})
         return extra_state
 
     @property
@@ -138,7 +114,7 @@ class OFATrainer(Trainer):
 
     def step_after_epoch(self, extra_state: dict[str, Any]) -> None:
         """What the learning rate does at the end of an epoch, which comes after it was saved."""
-        position, exact = extra_state["train_iterator"], extra_state.get(STATE_KEY, {})
+        position, exact = extra_state["train_iterator"], extra_state.get(resume.STATE_KEY, {})
         if position.get("iterations_in_epoch") == 0 and position["epoch"] > 1:
             loss = exact.get("epoch_loss", extra_state.get("val_loss"))
             self.lr_step(position["epoch"] - 1, loss)
@@ -152,7 +128,7 @@ class OFATrainer(Trainer):
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
-        leave_base_out(state, self.get_model(), self.base)
+        weights.leave_base_out(state, self.get_model(), self.base)
         return state
 
     def save_checkpoint(self, filename, extra_state):
@@ -162,9 +138,12 @@ class OFATrainer(Trainer):
         path = os.path.abspath(filename)
         logger.info("Saving checkpoint to %s", path)
         state = utils.move_to_cpu(self.state_dict())
-        own = {STATE_KEY: ExtraTrainerState.collect(self), DATA_KEY: self.training_data}
+        own = {
+            resume.STATE_KEY: resume.ExtraTrainerState.collect(self),
+            resume.DATA_KEY: self.training_data,
+        }
         state["extra_state"].update(extra_state | own)
-        save_whole(state, filename)
+        checkpoints.save_whole(state, filename)
         logger.info("Finished saving checkpoint to %s", path)
         return path
 
@@ -175,9 +154,9 @@ class OFATrainer(Trainer):
         batches = super().get_train_iterator(epoch, combine, load_dataset, **kwargs)
         if load_dataset:
             dataset = self.task.dataset(self.cfg.dataset.train_subset)
-            self.training_data = opened_files(self.task, dataset, epoch, self.training_data)
+            self.training_data = resume.opened_files(self.task, dataset, epoch, self.training_data)
         updates = self.get_num_updates()
-        tell_total(self.lr_scheduler, len(batches), self.cfg.optimization, updates)
+        optim.tell_total(self.lr_scheduler, len(batches), self.cfg.optimization, updates)
         return batches
 
     def begin_epoch(self, epoch) -> None:
@@ -195,13 +174,13 @@ class OFATrainer(Trainer):
 
     def _build_optimizer(self) -> None:
         super()._build_optimizer()
-        specialize(self._optimizer.optimizer, OnePassAdam)
-        specialize(self._lr_scheduler, ExactPlateauSchedule)
-        self._optimizer.load_state_dict = functools.partial(load_fitting, self._optimizer)
+        specialize(self._optimizer.optimizer, optim.OnePassAdam)
+        specialize(self._lr_scheduler, optim.ExactPlateauSchedule)
+        self._optimizer.load_state_dict = functools.partial(optim.load_fitting, self._optimizer)
 
     def _build_ema(self) -> None:
         if self.cfg.ema.store_ema:
-            self._ema = ModelAverages(self._model, self.cfg.ema, self.device)
+            self._ema = weights.ModelAverages(self._model, self.cfg.ema, self.device)
 
     def _set_seed(self) -> None:
         """Seed torch for an update, Python's generator (``sample_patch_num``) and numpy's too."""

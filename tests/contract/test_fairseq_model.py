@@ -203,7 +203,7 @@ def test_probabilities_and_targets_are_where_criterions_look(build):
 
 @pytest.mark.parametrize("fp32", [True, False])
 def test_moving_averages_follow_the_model(build, fp32):
-    from ofa.trainer.fairseq_ema import ModelAverages
+    from ofa.trainer.fairseq_weights import ModelAverages
 
     model = build()
     config = SimpleNamespace(

@@ -12,7 +12,7 @@ from ofa.trainer.fairseq_trainer import OFATrainer
 def test_hours_count_when_a_run_goes_on_and_not_when_another_takes_its_weights(
     monkeypatch, finetuning, hours
 ):
-    def load(trainer, *arguments):
+    def load(trainer, *arguments, reset_meters):
         trainer._previous_training_time = 7
         return {}
 
