@@ -146,11 +146,12 @@ class JointTask(OFATask):
     def metrics(self) -> list[tuple[str, str, Metric]]:
         """The metrics that the tasks validate with: task, name (``TASK_NAME`` where two tasks use
         the same), metric."""
-        enabled = [(name, it) for name in self.tasks for it in self.tasks[name].enabled_metrics()]
+        members = self.tasks.items()
+        enabled = [(name, metric) for name, task in members for metric in task.enabled_metrics()]
         uses = Counter(metric.name for _, metric in enabled)
         return [
-            (task, f"{task}_{metric.name}" if uses[metric.name] > 1 else metric.name, metric)
-            for task, metric in enabled
+            (name, f"{name}_{metric.name}" if uses[metric.name] > 1 else metric.name, metric)
+            for name, metric in enabled
         ]
 
     def metric_names(self) -> list[str]:
@@ -284,8 +285,8 @@ class UnifyTask(OFATask):
         return [name for name in TASKS if self.weights[name]]
 
     def metric_names(self) -> list[str]:
-        names = self.trained()
-        return [*CRITERION_METRICS, *(f"{name}_{it}" for name in names for it in ("loss", "acc"))]
+        own = (f"{name}_{figure}" for name in self.trained() for figure in ("loss", "acc"))
+        return [*CRITERION_METRICS, *own]
 
     def reduce_metrics(self, logging_outputs, criterion) -> None:
         """Log the criterion's values, and each task's mean loss and per cent of right tokens."""

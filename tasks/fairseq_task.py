@@ -221,7 +221,7 @@ def log_metric(name: str, metric: Metric, logging_outputs, prefix: str = "") -> 
             metrics.log_scalar(count, sum(log.get(count, 0) for log in logging_outputs))
 
         def value(meters) -> float:
-            return metric.value({it: float(meters[prefix + it].sum) for it in metric.counts})
+            return metric.value({key: float(meters[prefix + key].sum) for key in metric.counts})
 
         metrics.log_derived(name, value)
 

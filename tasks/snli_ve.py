@@ -39,7 +39,8 @@ def snli_ve_example(row: Mapping[str, str], context: RowContext) -> Example:
     answer = ANSWERS.get(label, "")
     source = PROMPT.format(clean_phrase(row["hypothesis"], options.max_src_length))
     if options.add_caption:
-        texts = (clean_phrase(row[it], options.max_src_length) for it in ("caption", "hypothesis"))
+        names = ("caption", "hypothesis")
+        texts = (clean_phrase(row[name], options.max_src_length) for name in names)
         source = CAPTION_PROMPT.format(*texts)
     return Example(
         id=row["id"],

@@ -112,11 +112,6 @@ class Request:
             raise KeyboardInterrupt
 
     @classmethod
-    def made(cls, alone: bool) -> bool:
-        """Whether to stop after this update. Args: alone: the run has one process."""
-        return cls.signal_number is not None if alone else cls.agreed
-
-    @classmethod
     @contextmanager
     def awaited(cls) -> Iterator[None]:
         """Inside, the signals are requests. Python allows handlers in the main thread alone."""

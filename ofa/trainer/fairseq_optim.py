@@ -182,7 +182,8 @@ def joined_state(states: Sequence[Mapping[str, Any]], params: Sequence[Tensor]) 
     gradient."""
     first, joined = next(filter(None, states), {}), {}
     for name in set(MOMENTS) & set(first):
-        moments = (state.get(name, torch.zeros(p.shape)) for state, p in zip(states, params))
+        pairs = zip(states, params)
+        moments = [state.get(name, torch.zeros(param.shape)) for state, param in pairs]
         joined[name] = torch.cat([moment.flatten() for moment in moments])
     return {**first, **joined}
 

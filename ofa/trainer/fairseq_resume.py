@@ -60,9 +60,8 @@ def choose(cfg) -> tuple[str, bool] | None:
     if not paths:
         return None
     path, stored = first_readable(paths, cfg.base)
-    first_start = ("restore_file", *RESETS, *INITIAL_WEIGHTS)
-    before, now = ([getattr(it, name, 0) or 0 for name in first_start] for it in (stored, cfg))
-    same = before == now
+    first = ("restore_file", *RESETS, *INITIAL_WEIGHTS)  # flags of the first start
+    same = all((getattr(stored, flag, 0) or 0) == (getattr(cfg, flag, 0) or 0) for flag in first)
     if cfg.restore_file != DEFAULT_RESTORE_FILE and not same:
         prefetched.clear()
         logger.warning(
@@ -299,7 +298,8 @@ def changes(files: Mapping[str, list[str]], stored: Mapping[str, Any]) -> list[s
 
 
 def in_words(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} file{'s' * (count != 1)} for {n}" for n, count in counts.items())
+    texts = (f"{count} file{'s' * (count != 1)} for {name}" for name, count in counts.items())
+    return ", ".join(texts)
 
 
 def change_of(path: str, entry: Mapping[str, Any]) -> str:

@@ -49,7 +49,9 @@ def end_update(stock, cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch
             cfg.checkpoint.no_epoch_checkpoints |= not listed
             cfg.checkpoint.save_interval = cfg.dataset.validate_interval = 1
     losses, should_stop = stock(cfg, trainer, task, epoch_itr, valid_subsets, end_of_epoch)
-    if should_stop or not Request.made(alone=trainer.data_parallel_world_size == 1):
+    alone = trainer.data_parallel_world_size == 1
+    asked = Request.signal_number is not None if alone else Request.agreed
+    if should_stop or not asked:
         return losses, should_stop
     if trainer.saves == saves:
         trainer.epoch_loss = losses[0] if end_of_epoch else None

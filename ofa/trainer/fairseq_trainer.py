@@ -38,7 +38,14 @@ class OFATrainer(Trainer):
     saves = 0  # how often this run has been saved
 
     def __init__(self, cfg, task, model, criterion, quantizer=None):
-        check_metric(cfg, task)
+        metric = cfg.checkpoint.best_checkpoint_metric  # a typo would be a KeyError after an epoch
+        known = task.metric_names() if hasattr(task, "metric_names") else [metric]
+        if not cfg.dataset.disable_validation and metric not in known:
+            raise UserError(
+                f"--best-checkpoint-metric: task '{cfg.task._name}' validates "
+                f"{', '.join(sorted(known))}; found '{metric}'. Choose one of these, or switch the "
+                "metric on (for example --eval-cider)."
+            )
         super().__init__(cfg, task, model, criterion, quantizer)
         self.training_data: dict[str, Any] = {}  # what checkpoints tell of it (``opened_files``)
 
@@ -71,19 +78,24 @@ class OFATrainer(Trainer):
         extra_state, batches = load(options, self, **iterator_options)
         starts_anew = options.reset_lr_scheduler or options.finetune_from_model is not None
         if extra_state is not None and not starts_anew:
-            self.step_after_epoch(extra_state)
+            # what the learning rate does at the end of an epoch, which comes after it was saved
+            position, exact = extra_state["train_iterator"], extra_state.get(resume.STATE_KEY, {})
+            if position.get("iterations_in_epoch") == 0 and position["epoch"] > 1:
+                loss = exact.get("epoch_loss", extra_state.get("val_loss"))
+                self.lr_step(position["epoch"] - 1, loss)
         if choice is not None and (finished := resume.end_of_run(self, batches)):
             raise resume.RunFinished(f"{path}: {finished}")
         return extra_state, batches
 
     def load_checkpoint(self, filename, reset_optimizer=False, *more, reset_meters=False):
         """Load a checkpoint. Returns: its extra state; None if there is no file."""
-        if os.path.isfile(filename) and self.reads_checkpoints:
+        if os.path.isfile(filename):
             flags = self.cfg.checkpoint
-            state = checkpoints.load_checkpoint_to_cpu(filename, {"base": flags.base})
-            weights.arrange_weights(state, self.cfg, filename, self.resumes)
-            self.base = weights.find_base(self.get_model(), filename, state, flags)
-            checkpoints.prefetched[filename] = state
+            if self.is_data_parallel_master or flags.load_checkpoint_on_all_dp_ranks:
+                state = checkpoints.load_checkpoint_to_cpu(filename, {"base": flags.base})
+                weights.arrange_weights(state, self.cfg, filename, self.resumes)
+                self.base = weights.find_base(self.get_model(), filename, state, flags)
+                checkpoints.prefetched[filename] = state
         try:
             extra_state = super().load_checkpoint(
                 filename, reset_optimizer, *more, reset_meters=reset_meters
@@ -102,22 +114,12 @@ class OFATrainer(Trainer):
             if extra_state["train_iterator"].get("iterations_in_epoch") == 0:
                 metrics.reset_meters("train")
         if self.cfg.ema.store_ema:
-            self.ema.resume(self.get_num_updates())
+            # counts on towards --ema-update-freq
+            counted = self.get_num_updates() % max(self.cfg.ema.ema_update_freq, 1)
+            self.ema.update_freq_counter = counted
         if self.resumes:
             resume.check_unchanged(self, extra_state.get(resume.DATA_KEY) or {})
         return extra_state
-
-    @property
-    def reads_checkpoints(self) -> bool:
-        """Whether this process reads files; else it gets their content from the first one."""
-        return self.is_data_parallel_master or self.cfg.checkpoint.load_checkpoint_on_all_dp_ranks
-
-    def step_after_epoch(self, extra_state: dict[str, Any]) -> None:
-        """What the learning rate does at the end of an epoch, which comes after it was saved."""
-        position, exact = extra_state["train_iterator"], extra_state.get(resume.STATE_KEY, {})
-        if position.get("iterations_in_epoch") == 0 and position["epoch"] > 1:
-            loss = exact.get("epoch_loss", extra_state.get("val_loss"))
-            self.lr_step(position["epoch"] - 1, loss)
 
     # --- save -----------------------------------------------------------------------------------
 
@@ -211,16 +213,3 @@ class OFATrainer(Trainer):
         *sums, asked = sums
         Request.agreed = Request.agreed or float(asked) > 0
         return logging_outputs, sums
-
-
-def check_metric(cfg, task) -> None:
-    """Raises: UserError if ``--best-checkpoint-metric`` is none of this run. A typo is a KeyError
-    after the first epoch otherwise."""
-    metric = cfg.checkpoint.best_checkpoint_metric
-    known = task.metric_names() if hasattr(task, "metric_names") else None
-    if known is not None and not cfg.dataset.disable_validation and metric not in known:
-        raise UserError(
-            f"--best-checkpoint-metric: task '{cfg.task._name}' validates "
-            f"{', '.join(sorted(known))}; found '{metric}'. Choose one of these, or switch the "
-            "metric on (for example --eval-cider)."
-        )

@@ -145,10 +145,6 @@ class ModelAverages(EMA):
             for other in others if first in self.fp32_params else ():
                 self.fp32_params[other].copy_(self.fp32_params[first])
 
-    def resume(self, updates: int) -> None:
-        """Count on towards ``--ema-update-freq``. Args: updates: made so far."""
-        self.update_freq_counter = updates % max(self.config.ema_update_freq, 1)
-
 
 def share_frozen(averaged: nn.Module, model: nn.Module) -> None:
     """Let ``averaged``, a copy of ``model``, have the model's own tensors where they are frozen."""
@@ -167,7 +163,7 @@ def arrange_weights(state: dict[str, Any], cfg, filename: str, resumes: bool = F
     Args: resumes: the checkpoint is one of this very run, which followed the flags at its start.
     """
     extra, latest, averages = state["extra_state"], state["model"], averages_of(state)
-    exchange, renew = (getattr(cfg.checkpoint, it) and not resumes for it in INITIAL_WEIGHTS)
+    exchange, renew = (getattr(cfg.checkpoint, flag) and not resumes for flag in INITIAL_WEIGHTS)
     if exchange and averages:
         logger.info("%s: starting from its averaged weights", filename)
         state["model"] = {**latest, **averages}
