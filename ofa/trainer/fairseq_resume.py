@@ -4,6 +4,7 @@ training data is still what it was; ``OFATrainer`` asks.
 Another checkpoint is taken when ``checkpoint_last.pt`` is damaged; a finished run stays finished.
 """
 
+import copy
 import logging
 import math
 import zipfile
@@ -153,42 +154,35 @@ def end_of_run(trainer, epoch_itr) -> str | None:
 
 
 class ExtraTrainerState:
-    """The state of a run that stock fairseq does not save.
-
-    * ``early_stopping``: best value and count of ``--patience``
-    * ``loss_scaler``: counters of the fp16 loss scaler, which decide when the scale grows
-    * ``fp32_params``: master weights of fp16 and bf16; their 16-bit copies are not enough
-    * ``epoch_loss``: what the validation of an epoch gives to ``--lr-scheduler`` after the save
-    * ``task``: what the task counts (``OFATask.run_state``)
-    """
+    """The state of a run that stock fairseq does not save."""
 
     early_stopping: Any = None  # ``should_stop_early`` of the program, which keeps its state itself
 
     @classmethod
+    def counters(cls, trainer) -> dict[str, dict[str, Any]]:
+        """Best value and count of ``--patience``; of fp16 when the scale of the loss grows."""
+        scaler = getattr(trainer.optimizer, "scaler", None) if trainer.cfg.common.fp16 else None
+        found = {"early_stopping": cls.early_stopping, "loss_scaler": scaler}
+        return {name: vars(owner) for name, owner in found.items() if owner is not None}
+
+    @classmethod
     def collect(cls, trainer) -> dict[str, Any]:
-        optimizer = trainer.optimizer
-        stopping = dict(vars(cls.early_stopping)) if cls.early_stopping else {}
-        state: dict[str, Any] = {"early_stopping": stopping}
-        if trainer.epoch_loss is not None:
+        state: dict[str, Any] = copy.deepcopy(cls.counters(trainer))
+        if trainer.epoch_loss is not None:  # goes to --lr-scheduler after the save
             state["epoch_loss"] = trainer.epoch_loss
-        if trainer.cfg.common.fp16 and getattr(optimizer, "scaler", None) is not None:
-            state["loss_scaler"] = dict(vars(optimizer.scaler))
-        if getattr(optimizer, "fp32_params", None) is not None:
-            state["fp32_params"] = [param.data.cpu() for param in master_weights(optimizer)]
+        if params := master_weights(trainer.optimizer):  # their 16-bit copies are not enough
+            state["fp32_params"] = [param.data.cpu() for param in params]
         if hasattr(trainer.task, "run_state"):
             state["task"] = trainer.task.run_state()
         return state
 
     @classmethod
     def restore(cls, trainer, state: dict[str, Any]) -> None:
-        optimizer = trainer.optimizer
-        if cls.early_stopping:
-            vars(cls.early_stopping).update(state.get("early_stopping", {}))
-        if "loss_scaler" in state and getattr(optimizer, "scaler", None) is not None:
-            vars(optimizer.scaler).update(state["loss_scaler"])
+        for name, counts in cls.counters(trainer).items():
+            counts.update(state.get(name, {}))
         if "task" in state and hasattr(trainer.task, "load_run_state"):
             trainer.task.load_run_state(state["task"])
-        stored, params = state.get("fp32_params", []), master_weights(optimizer)
+        stored, params = state.get("fp32_params", []), master_weights(trainer.optimizer)
         if [param.shape for param in params] == [param.shape for param in stored]:
             for param, value in zip(params, stored):
                 param.data.copy_(value)
