@@ -5,6 +5,7 @@ import json
 import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -26,20 +27,14 @@ PROMPT_TYPES = ("none", "src", "prev_output")
 def read_label_file(path: str | Path) -> dict[str, int]:
     """The texts and their numbers. JSON is recognized by its first character; a pickle runs no
     code. Raises: UserError if the file is missing, damaged or holds anything else."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(1)
-    except OSError as error:
-        raise UserError(
-            f"{path}: expected {EXPECTED}, it cannot be read ({error.strerror}); check the path"
-        ) from None
-    read = read_json if start in (b"{", b"[") else read_plain_pickle
-    content = read(path, EXPECTED)
+    start = b""
+    with suppress(OSError), open(path, "rb") as file:  # what reads it says why it cannot
+        start = file.read(1)
+    content = (read_json if start in (b"{", b"[") else read_plain_pickle)(path, EXPECTED)
     labels = content.items() if isinstance(content, dict) else ()
     if not labels or not all(isinstance(a, str) and isinstance(b, int) for a, b in labels):
-        raise UserError(
-            f"{path}: expected {EXPECTED}, found another {type(content).__name__}; is it the file?"
-        )
+        found = f"another {type(content).__name__}"
+        raise UserError(f"{path}: expected {EXPECTED}, found {found}; is it the file?")
     return content
 
 
@@ -120,9 +115,8 @@ def answer_texts(options: LabelOptions) -> list[str]:
     except ValueError as error:
         raise UserError(f"{expected} ({error})") from None
     if not isinstance(labels, dict) or not labels:
-        raise UserError(
-            f"{expected}; give the answers by --ans2label-file (ofa answers build makes one)"
-        )
+        remedy = "give the answers by --ans2label-file (ofa answers build makes one)"
+        raise UserError(f"{expected}; {remedy}")
     return list(labels)
 
 
