@@ -1,8 +1,12 @@
 """NVIDIA GPUs: how many this process sees, and whether a build of torch can use them.
 
-Two sources. ``nvidia-smi`` answers in a tenth of a second and without torch: enough for a dry run
-and for choosing a build. torch itself is asked before a run starts, for it alone knows what CUDA
-will find.
+``nvidia-smi`` answers in a tenth of a second and without torch: enough for a dry run and for
+choosing a build. torch is asked before a run starts: it alone knows what CUDA will find. What
+``run_scripts/`` ask, one answer on stdout: ``python -m ofa.devices count|check|torch TABLE``.
+
+count         number of GPUs by nvidia-smi, without importing torch
+check         number of GPUs by torch; status 1 and one line where this torch cannot use them
+torch TABLE   torch, torchvision and the reason, separated by tabs: the build that setup.sh installs
 """
 
 import itertools
@@ -10,11 +14,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ofa.errors import UserError
 
@@ -49,18 +54,12 @@ class Gpu:
 
 
 def ask_nvidia_smi(*arguments: str) -> tuple[list[str] | None, str]:
-    """Run it. Returns: (its lines, or None without an answer; one line that says why there is
-    none, if it is installed)."""
+    """Its lines, or None without an answer; and why there is none, if it is installed."""
     if shutil.which("nvidia-smi") is None:
         return None, ""
+    how: dict[str, Any] = {"capture_output": True, "text": True, "errors": "replace"}
     try:
-        done = subprocess.run(
-            ["nvidia-smi", *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=SMI_SECONDS,
-        )
+        done = subprocess.run(["nvidia-smi", *arguments], timeout=SMI_SECONDS, **how)
     except subprocess.TimeoutExpired:
         return None, f"nvidia-smi gives no answer within {SMI_SECONDS} s"
     except OSError as error:
@@ -73,11 +72,8 @@ def ask_nvidia_smi(*arguments: str) -> tuple[list[str] | None, str]:
 
 
 def listed_gpus() -> tuple[list[str] | None, str]:
-    """UUIDs of the GPUs and their MIG slices, in the driver's order.
-
-    Returns: (UUIDs, or None where nvidia-smi is not installed; a line that says why there are none,
-    or "").
-    """
+    """UUIDs of the GPUs and their MIG slices, in the driver's order, or None where nvidia-smi is
+    not installed; and a line that says why there are none."""
     lines, note = ask_nvidia_smi("-L")
     if lines is None:
         return ([] if note else None), note
@@ -124,7 +120,7 @@ def _resolve(entry: str, uuids: Sequence[str] | None) -> str | None:
         if number is None or uuids is None:
             return number and str(int(number[0]))
         gpus = [uuid for uuid in uuids if not uuid.startswith("MIG")]
-        return gpus[int(number[0])] if int(number[0]) < len(gpus) else None
+        return dict(enumerate(gpus)).get(int(number[0]))
     matches = [entry] if uuids is None else [uuid for uuid in uuids if uuid.startswith(entry)]
     return matches[0] if len(matches) == 1 else None
 
@@ -158,12 +154,11 @@ def described_gpus() -> tuple[list[Gpu], str]:
         lines = lines and [f"[N/A], {line}" for line in lines]
     found = []
     for line in lines or []:  # "7.0, 535.104.05"; what the driver does not tell is "[N/A]"
-        capability, _, driver = line.partition(",")
-        parts = re.fullmatch(r"(\d+)\.(\d+)", capability.strip())
-        number = re.match(r"\s*(\d+)\.", driver)
-        if parts or number:
-            known = parts and (int(parts[1]), int(parts[2]))
-            found.append(Gpu("GPU", known, number and int(number[1])))
+        capability = re.match(r"\d+\.\d+(?=,)", line)
+        driver = re.search(r", *(\d+)\.", line)
+        if capability or driver:
+            known = capability and _capability(capability[0])
+            found.append(Gpu("GPU", known, driver and int(driver[1])))
     return found, note or ("" if found or not lines else f"nvidia-smi describes no GPU: {lines[0]}")
 
 
@@ -192,13 +187,15 @@ class Build:
 
 def read_builds(path: str | Path) -> list[Build]:
     """The builds that are offered, the preferred one first."""
-    builds = []
-    for line in Path(path).read_text().splitlines():
-        if line.strip() and line[0] != "#":
-            torch_version, torchvision, cuda, oldest = line.split()
-            major, minor = map(int, oldest.split("."))
-            builds.append(Build(torch_version, torchvision, cuda, (major, minor)))
-    return builds
+    lines = Path(path).read_text().splitlines()
+    rows = [line.split() for line in lines if line.strip() and line[0] != "#"]
+    return [Build(name, vision, cuda, _capability(oldest)) for name, vision, cuda, oldest in rows]
+
+
+def _capability(text: str) -> Capability:
+    """``"7.0"`` -> (7, 0)."""
+    major, minor = map(int, text.split("."))
+    return major, minor
 
 
 def choose_build(
@@ -209,21 +206,19 @@ def choose_build(
     Args: wanted: OFA_TORCH. note: why no GPU was found.
     Raises: UserError if no build has the version wanted.
     """
+    known = {build.torch: build for build in builds}
+    if wanted and wanted not in known:
+        raise UserError(f"OFA_TORCH: expects {' or '.join(known)}, found '{wanted}'")
     if wanted:
-        for build in builds:
-            if build.torch == wanted:
-                return build, f"OFA_TORCH={wanted}"
-        known = " or ".join(build.torch for build in builds)
-        raise UserError(f"OFA_TORCH: expects {known}, found '{wanted}'")
+        return known[wanted], f"OFA_TORCH={wanted}"
     if not gpus:
         return builds[0], note or "no NVIDIA GPU found"
-    missed = builds[0].misses(gpus)
-    if not missed:
+    missed = [build.misses(gpus) for build in builds]
+    if not missed[0]:
         return builds[0], "it has kernels for every GPU found"
-    for build in builds[1:]:
-        if not build.misses(gpus):
-            return build, f"found {missed}"
-    return builds[-1], f"the nearest; found {builds[-1].misses(gpus)}"
+    if "" in missed:
+        return builds[missed.index("")], f"found {missed[0]}"
+    return builds[-1], f"the nearest; found {missed[-1]}"
 
 
 def oldest_driver(cuda: str) -> int:
@@ -240,19 +235,12 @@ def has_kernels(capability: Capability, architectures: Sequence[str]) -> bool:
     everything newer, and code with a letter on one GPU alone (a) or within its major version (f).
     """
     for architecture in architectures:
-        parts = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", architecture)
-        if parts is None:
-            continue
-        kind, major, minor, letter = parts.groups()
-        built = int(major), int(minor)
-        if letter == "a":
-            fits = capability == built
-        elif kind == "compute" and not letter:
-            fits = capability >= built
-        else:
-            fits = built <= capability < (built[0] + 1, 0)
-        if fits:
-            return True
+        if parts := re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", architecture):
+            built = int(parts[2]), int(parts[3])
+            is_near = parts[4] != "a" and built[0] == capability[0]
+            is_ptx = parts[1] == "compute" and not parts[4]
+            if capability == built or (is_near or is_ptx) and capability > built:
+                return True
     return False
 
 
@@ -274,11 +262,9 @@ def kernel_problem(
 
 def driver_problem(gpus: Sequence[Gpu], torch_version: str, cuda: str | None) -> str:
     """One line about a driver that is too old for a build of torch, or ""."""
-    if cuda is None:
-        return ""
-    needed = oldest_driver(cuda)
+    needed = oldest_driver(cuda) if cuda else 0
     old = min((gpu.driver for gpu in gpus if gpu.driver), default=needed)
-    if old >= needed:
+    if not cuda or old >= needed:
         return ""
     remedy = _another_build(cuda) if old >= OLDEST_DRIVER[12] else ""
     return (
@@ -355,21 +341,16 @@ def gpus_of_torch() -> tuple[int, str]:
         if cuda is None and expected:
             found = f"{build} is built without CUDA, found {expected} GPUs"
             return 0, f"{found}; install a CUDA build, {USE_CPU}"
-        reason = "" if cuda is None or hidden() else _why_cuda_does_not_start()
+        reason = "no reason given"
+        try:
+            if cuda is not None and not hidden():
+                torch.cuda.init()
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).strip().split("\n")[0].rstrip(".")
         if expected == 0 and "driver on your system is too old" not in reason:
             return 0, ""
         problem = driver_problem(described_gpus()[0], torch.__version__, cuda)
         return 0, problem or f"{build} finds no GPU: {reason}; check the driver, {USE_CPU}"
-
-
-def _why_cuda_does_not_start() -> str:
-    import torch
-
-    try:
-        torch.cuda.init()
-    except (RuntimeError, AssertionError) as error:
-        return str(error).strip().split("\n")[0].rstrip(".")
-    return "no reason given"
 
 
 def has_bf16(device: "str | torch.device") -> bool:
@@ -394,3 +375,23 @@ def require_bf16(device: "str | torch.device") -> None:
             f"bf16: expects a GPU of sm_80 or newer, found {torch.cuda.get_device_name(device)} "
             f"({_sm(torch.cuda.get_device_capability(device))}); use fp16 (--fp16, PRECISION=fp16)"
         )
+
+
+def answer(question: str, *arguments: str) -> str:
+    """Answer to a question of ``run_scripts/``. Raises: UserError."""
+    if question == "torch":
+        wanted = os.environ.get("OFA_TORCH", "")
+        gpus, note = ([], "") if wanted else described_gpus()
+        build, reason = choose_build(read_builds(arguments[0]), gpus, wanted, note)
+        return f"{build.torch}\t{build.torchvision}\tfor CUDA {build.cuda}: {reason}"
+    count, note = count_without_torch() if question == "count" else usable_gpus()
+    if note:
+        print(f"note: {note}; using the CPU", file=sys.stderr)
+    return str(count)
+
+
+if __name__ == "__main__":
+    try:
+        print(answer(*sys.argv[1:]))
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -51,52 +51,40 @@ def _chain(error: BaseException | None):
 def _of_the_machine(error: BaseException) -> str | None:
     """A killed process, short memory, a disk that is full or gone."""
     text = str(error)
-    worker = DATA_WORKER.search(text)
-    if worker:
+    if worker := DATA_WORKER.search(text):
         how = re.sub("^killed", "was killed", worker[2])
         return (
             f"data worker (process {worker[1]}): expected batches of it, found that it"
             f" {how}. Memory is usually short: lower --num-workers or --batch-size, or"
             f" give a container more shared memory (--shm-size). {AGAIN}"
         )
-    if _is_memory(error, text):
-        found = NO_MEMORY.search(text)
+    found, kind = NO_MEMORY.search(text), type(error).__name__
+    named = isinstance(error, MemoryError) or kind == "OutOfMemoryError"
+    if named or found and isinstance(error, (RuntimeError, OSError)):
+        # without the addresses and advice that torch puts around the first sentences
+        before, mark, after = (found[0] if found else "none left").partition("DefaultCPUAllocator")
+        left = ". ".join((mark + after or before).split(". ")[:2]).strip().rstrip(".")
         return (
-            "memory: expected enough for this command, found"
-            f" {_shorten(found[0]) if found else 'none left'}. Lower --batch-size (a higher"
+            f"memory: expected enough for this command, found {left}. Lower --batch-size (a higher"
             " --update-freq makes up for it), --num-workers or the image size, or free memory."
             f" {AGAIN}"
         )
-    if type(error).__name__ == "ProcessExitedException":
+    if kind == "ProcessExitedException":
         ended: Any = error
         how = ended.signal_name or f"status {ended.exit_code}"
         return (
             f"rank {ended.error_index} (process {ended.error_pid}): ended by {how}; its own message"
             f" is above. {AGAIN}"
         )
-    remote = ERROR_OF_WORKER.search(text)
-    if remote:
+    if remote := ERROR_OF_WORKER.search(text):
         return f"data worker: expected to read the data, found {remote[2]}. Correct that. {AGAIN}"
-    if isinstance(error, ConnectionError):
-        return None
-    if isinstance(error, OSError) and error.errno is not None:
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError) and error.errno:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         return (
             f"{error.filename or 'reading or writing'}: {error.strerror or error}. Nothing"
             f" half-written is left. {'Free some space' if full else 'Correct that'}. {AGAIN}"
         )
     return None
-
-
-def _is_memory(error: BaseException, text: str) -> bool:
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or isinstance(error, (RuntimeError, OSError)) and bool(NO_MEMORY.search(text))
-
-
-def _shorten(text: str) -> str:
-    """Without the addresses and advice that torch puts behind the first sentences."""
-    text = text[text.index("DefaultCPUAllocator") :] if "DefaultCPUAllocator" in text else text
-    return ". ".join(text.split(". ")[:2]).strip().rstrip(".")
 
 
 def reader_is_gone() -> bool:

@@ -33,7 +33,7 @@ count_gpus() {
     ! given --cpu "$@" || return 0
     [ -z "${DRY_RUN:-}" ] || question=count
     [ -x "$python" ] || python=python3  # a dry run before the set-up
-    GPUS=$(PYTHONSAFEPATH=1 PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" "$python" -m ofa.cli.devices "$question") || exit 2
+    GPUS=$(PYTHONSAFEPATH=1 PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" "$python" -m ofa.devices "$question") || exit 2
 }
 
 given() {  # given FLAG ARGS...: is --flag (or --flag=...) among the arguments?

@@ -628,8 +628,7 @@ def test_a_gpu_that_torch_cannot_use_ends_the_launcher_in_one_line(tmp_path):
     (tmp_path / "run_scripts/setup.sh").write_text("true\n")
     python = program(
         tmp_path / "venv/bin/python",
-        '[ "$*" = "-m ofa.cli.devices check" ] || exit 0; echo "error: GPU 0: no kernels" >&2;'
-        " exit 2",
+        '[ "$*" = "-m ofa.devices check" ] || exit 0; echo "error: GPU 0: no kernels" >&2; exit 2',
     )
     (tmp_path / "run").mkdir()
     environment = {
@@ -776,7 +775,7 @@ def test_training_on_a_cpu_keeps_the_memory_that_it_frees(tmp_path, gpus, given,
     (tmp_path / "run_scripts/setup.sh").write_text("true\n")
     python = program(
         tmp_path / "venv/bin/python",
-        '[ "$2" != ofa.cli.devices ] || { [ -n "$CUDA_VISIBLE_DEVICES" ]; echo $((! $?)); exit; }\n'
+        '[ "$2" != ofa.devices ] || { [ -n "$CUDA_VISIBLE_DEVICES" ]; echo $((! $?)); exit; }\n'
         'echo "found $MALLOC_TRIM_THRESHOLD_ $MALLOC_MMAP_THRESHOLD_."',
     )
     environment = {
