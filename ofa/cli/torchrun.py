@@ -25,33 +25,26 @@ def main() -> int:
         torchrun()
     except ChildFailedError as failed:
         rank, failure = failed.get_first_failure()
-        print(f"error: {in_words(rank, failure)}", file=sys.stderr)
-        return max(failure.exitcode, 1)
+        how = f"ended with status {failure.exitcode}"
+        if failure.exitcode < 0:
+            how = f"was ended by signal {-failure.exitcode} ({failure.signal_name()})"
+            how += ", as the kernel does when memory is short" * (failure.exitcode == -9)
+        log = os.environ.get("OFA_RUN_LOG")
+        where = f"above and in {log}" if log else "above"
+        process = f"process {failure.pid} on {socket.gethostname()}"
+        message = f"rank {rank} ({process}) {how}; what it printed is {where}. {AGAIN}"
+        status = max(failure.exitcode, 1)
     except (DistNetworkError, DistStoreError) as error:
-        print(f"error: {of_network(error)}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def in_words(rank: int, failure) -> str:
-    """Args: failure: torch's ``ProcessFailure``."""
-    how = f"ended with status {failure.exitcode}"
-    if failure.exitcode < 0:
-        how = f"was ended by signal {-failure.exitcode} ({failure.signal_name()})"
-        how += ", as the kernel does when memory is short" * (failure.exitcode == -9)
-    log = os.environ.get("OFA_RUN_LOG")
-    where = f"above and in {log}" if log else "above"
-    process = f"process {failure.pid} on {socket.gethostname()}"
-    return f"rank {rank} ({process}) {how}; what it printed is {where}. {AGAIN}"
-
-
-def of_network(error: Exception) -> str:
-    """The nodes do not find each other, or the port is taken."""
-    reason = str(error).splitlines()[0].rstrip(".")
-    return (
-        f"nodes: expected the first one to answer on a free port, found: {reason}. Correct "
-        f"MASTER_ADDR and MASTER_PORT, or look at why the first node ended. {AGAIN}"
-    )
+        reason = str(error).splitlines()[0].rstrip(".")
+        message = (
+            f"nodes: expected the first one to answer on a free port, found: {reason}. Correct"
+            f" MASTER_ADDR and MASTER_PORT, or look at why the first node ended. {AGAIN}"
+        )
+        status = 1
+    else:
+        return 0
+    print(f"error: {message}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":
