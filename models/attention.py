@@ -1,9 +1,8 @@
 """Multi-head attention with an additive bias.
 
-torch's fused kernel does not differentiate its mask, so with a trained bias
-``scaled_dot_product_attention`` falls back to storing every attention weight. On a CPU the forward
-pass is the fused kernel here, and the backward pass makes the weights again, a few samples at a
-time: less memory, and faster.
+torch's fused kernel does not differentiate its mask: with a trained bias every attention weight
+would be stored. On a CPU the forward pass is the fused kernel here, and the backward pass makes the
+weights again, a few samples at a time: less memory, and faster.
 
 Letters: B batch, T query positions, S key positions, H heads, D width of a head, C = H * D.
 """
@@ -41,9 +40,8 @@ class MultiheadAttention(nn.Module):
 
     def keys_values(self, source: Tensor) -> KeyValue:
         """Args: source: (B, S, C)."""
-        return split_heads(self.k_proj(source), self.num_heads), split_heads(
-            self.v_proj(source), self.num_heads
-        )
+        keys, values = self.k_proj(source), self.v_proj(source)
+        return split_heads(keys, self.num_heads), split_heads(values, self.num_heads)
 
     def forward(
         self,
@@ -54,10 +52,8 @@ class MultiheadAttention(nn.Module):
     ) -> Tensor:
         """Args:
 
-            x: (B, T, C).
-            bias: (1 or B, H, T, S). padding_mask: bool[B, S], unless the bias includes it.
-
-        Returns: (B, T, C).
+        x: (B, T, C), as what is returned.
+        bias: (1 or B, H, T, S). padding_mask: bool[B, S], unless the bias includes it.
         """
         query = split_heads(self.q_proj(x), self.num_heads)
         dropout = self.dropout if self.training else 0.0
@@ -68,19 +64,16 @@ class MultiheadAttention(nn.Module):
 
     def weights(self, x: Tensor, keys: Tensor, bias: Tensor) -> Tensor:
         """The attention weights themselves, averaged over heads, for looking at: (B, T, S)."""
-        scores = (
-            split_heads(self.q_proj(x), self.num_heads) * self.scale @ keys.transpose(-1, -2) + bias
-        )
-        return scores.softmax(-1).mean(1)
+        query = split_heads(self.q_proj(x), self.num_heads) * self.scale
+        return (query @ keys.mT + bias).softmax(-1).mean(1)
 
 
 def with_prompt(source: KeyValue, prompt: Optional[KeyValue]) -> KeyValue:
     """Put the keys and values of a prompt, (1, H, prompt length, D), before those of the input."""
     if prompt is None:
         return source
-    batch = source[0].size(0)
     keys, values = (
-        torch.cat([p.expand(batch, -1, -1, -1), x], dim=2) for p, x in zip(prompt, source)
+        torch.cat([p.expand(x.size(0), -1, -1, -1), x], dim=2) for p, x in zip(prompt, source)
     )
     return keys, values
 
@@ -93,8 +86,7 @@ def pad_for_prompt(x: Tensor, length: int) -> Tensor:
 def mask_bias(bias: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
     """Forbid padded keys. Args: bias: (1 or B, H, T, S); padding_mask: bool[B, S], True is padding.
 
-    The smallest finite number stands for minus infinity, so that a row without any key stays
-    finite.
+    The smallest finite number is their bias, so that a row without any key stays finite.
     """
     if padding_mask is None:
         return bias
@@ -122,12 +114,8 @@ def attend(
         assert padding_mask is None
         return F.scaled_dot_product_attention(query, keys, values, dropout_p=dropout, scale=scale)
     trains_bias = torch.is_grad_enabled() and bias.requires_grad
-    if (
-        trains_bias
-        and dropout == 0
-        and query.device.type == "cpu"
-        and query.dtype == bias.dtype == torch.float32
-    ):
+    on_cpu = query.device.type == "cpu" and query.dtype == bias.dtype == torch.float32
+    if trains_bias and on_cpu and dropout == 0:
         return BiasedAttention.apply(query, keys, values, bias, padding_mask, scale)
     mask = mask_bias(bias, padding_mask).to(query.dtype)
     return F.scaled_dot_product_attention(
@@ -160,20 +148,14 @@ class BiasedAttention(torch.autograd.Function):
             # (n H, T or S, D)
             q, k, v, grad = (x[rows].flatten(0, 1) for x in (query, keys, values, grad_output))
             shape = (*query[rows].shape[:3], keys.size(2))  # (n, H, T, S)
-            mask = mask_bias(
-                bias[of_bias], None if padding_mask is None else padding_mask[rows]
-            ).expand(shape)
-            weights = (
-                torch.baddbmm(mask.flatten(0, 1), q, k.mT, alpha=ctx.scale).view(shape).softmax(-1)
-            )
+            padding = None if padding_mask is None else padding_mask[rows]
+            mask = mask_bias(bias[of_bias], padding).expand(shape).flatten(0, 1)
+            weights = torch.baddbmm(mask, q, k.mT, alpha=ctx.scale).view(shape).softmax(-1)
             grad_values[rows] = torch.bmm(weights.flatten(0, 1).mT, grad).view_as(values[rows])
             grad_scores = torch.bmm(grad, v.mT).view(shape).sub_(expected[rows]).mul_(weights)
             grad_bias[of_bias] += grad_scores.sum_to_size(bias[of_bias].shape)
-            grad_scores = grad_scores.flatten(0, 1)
-            torch.mul(
-                torch.bmm(grad_scores, k).view_as(query[rows]), ctx.scale, out=grad_query[rows]
-            )
-            torch.mul(
-                torch.bmm(grad_scores.mT, q).view_as(keys[rows]), ctx.scale, out=grad_keys[rows]
-            )
+            scores = grad_scores.flatten(0, 1)
+            grad_q, grad_k = torch.bmm(scores, k), torch.bmm(scores.mT, q)
+            torch.mul(grad_q.view_as(query[rows]), ctx.scale, out=grad_query[rows])
+            torch.mul(grad_k.view_as(keys[rows]), ctx.scale, out=grad_keys[rows])
         return grad_query, grad_keys, grad_values, grad_bias, None, None

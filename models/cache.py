@@ -1,10 +1,8 @@
 """What the decoder remembers between the steps of generation.
 
 Keys and values of spoken tokens live in buffers made once; those of the input exist once per image,
-whatever the number of beams. Position biases are computed for blocks of rows.
-
-Letters: B images, K beams, H heads, T new tokens, S encoder positions, D head width, L prompt
-length.
+whatever the number of beams. Position biases are computed for blocks of rows. Letters: B images, K
+beams, H heads, T new tokens, S encoder positions, D head width, L prompt length.
 """
 
 from collections.abc import Callable
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ofa.models.attention import KeyValue
+from ofa.models.encoder import select_rows
 
 ROWS_AT_ONCE = 32  # rows of position bias computed together
 
@@ -24,8 +23,7 @@ class DecoderCache:
     Args:
         sources: cross-attention keys and values of each layer, (B, H, S, D).
         prompts: keys and values of each layer that come before every target, (1, H, L, D), or None.
-        beam, max_len: room for that many beams and tokens; more beams or tokens make the buffers
-            grow.
+        beam, max_len: room for that many beams and tokens; with more of them the buffers grow.
         is_code: whether targets are image codes; bool[B] when some are.
         bias_rows: (first, last) -> biases of these positions: [(1 or B, H, rows, L + last) per
             layer], (1 or B, H, rows, S).
@@ -61,6 +59,11 @@ class DecoderCache:
     def images(self) -> int:
         return self.rows.numel()
 
+    @property
+    def end(self) -> int:
+        """Places that are filled, of the prompt and of tokens."""
+        return self.prompt_length + self.length
+
     def begin(self, num_tokens: int, beams: int) -> tuple[list[Tensor], Tensor]:
         """Make room for T more tokens of K beams.
 
@@ -72,7 +75,7 @@ class DecoderCache:
         self.beams = beams
         if last > self._block[1]:
             with torch.no_grad():
-                self._block = (first, *self._make_block(first, max(last, first + ROWS_AT_ONCE)))
+                self._block = self._make_block(first, max(last, first + ROWS_AT_ONCE))
         start, _, biases, source_bias = self._block
         rows, columns = slice(first - start, last - start), slice(0, self.prompt_length + last)
         biases = [self._per_beam(bias[:, :, rows, columns]) for bias in biases]
@@ -82,26 +85,21 @@ class DecoderCache:
         return biases, source_bias
 
     def extend(self, layer: int, new: KeyValue) -> KeyValue:
-        """Store new keys and values (B * K, H, T, D). Returns: all so far, (B * K, H, L +
-        tokens, D)."""
-        start = self.prompt_length + self.length
-        end = start + new[0].size(2)
+        """Store new keys and values (B * K, H, T, D). Returns: all so far, (B * K, H, L + tokens,
+        D)."""
+        end = self.end + new[0].size(2)
         found = []
         for kind in range(2):
             buffer = self.buffer[kind, layer][:, : self.beams]  # (B, K, H, room, D)
-            buffer[:, :, :, start:end] = new[kind].unflatten(0, (self.images, self.beams))
+            buffer[:, :, :, self.end : end] = new[kind].unflatten(0, (self.images, self.beams))
             found.append(buffer[:, :, :, :end].flatten(0, 1))
         return found[0], found[1]
 
     def followed_by(self, layer: int, new: KeyValue) -> KeyValue:
-        """All keys and values so far and new ones (B, H, N, D) behind them, which are not
-        stored; for one beam."""
-        end = self.prompt_length + self.length
-        keys, values = self.buffer[:, layer, :, 0, :, :end]
+        """All keys and values so far and new ones (B, H, N, D) behind them, which are not stored;
+        for one beam."""
+        keys, values = self.buffer[:, layer, :, 0, :, : self.end]
         return torch.cat([keys, new[0]], 2), torch.cat([values, new[1]], 2)
-
-    def advance(self, num_tokens: int) -> None:
-        self.length += num_tokens
 
     def reorder(self, parents: Tensor) -> None:
         """Beam k of image b continues the old beam ``parents[b, k]``.
@@ -112,33 +110,29 @@ class DecoderCache:
         same = torch.arange(beams, device=parents.device)
         if beams == self.beams and bool((parents == same).all()):
             return
-        end = self.prompt_length + self.length
-        rows = (
-            torch.arange(self.images, device=parents.device)[:, None] * self.buffer.size(3)
-            + parents
-        )
+        first = torch.arange(self.images, device=parents.device)[:, None] * self.buffer.size(3)
         # (2, layers, B * room for beams, H, L + tokens, D)
-        spoken = self.buffer.flatten(2, 3)[:, :, :, :, :end]
-        chosen = spoken.index_select(2, rows.flatten()).unflatten(2, parents.shape)
+        spoken = self.buffer.flatten(2, 3)[:, :, :, :, : self.end]
+        chosen = spoken.index_select(2, (first + parents).flatten()).unflatten(2, parents.shape)
         self._grow(beams, self.length)
-        self.buffer[:, :, :, :beams, :, :end] = chosen
+        self.buffer[:, :, :, :beams, :, : self.end] = chosen
         self.beams = beams
 
     def select(self, rows: Tensor) -> None:
         """Keep these images only (by their present number). Args: rows: int64[B']."""
-        keep = lambda x: x[rows] if x.size(0) == self.images else x  # noqa: E731  what all images share stays
         first, last, biases, source_bias = self._block
-        self._block = (first, last, [keep(bias) for bias in biases], keep(source_bias))
-        self.sources = [(keep(keys), keep(values)) for keys, values in self.sources]
+        biases = [select_rows(bias, rows) for bias in biases]
+        self._block = (first, last, biases, select_rows(source_bias, rows))
+        self.sources = [(keys[rows], values[rows]) for keys, values in self.sources]
         self.buffer = self.buffer[:, :, rows]
         if isinstance(self.is_code, Tensor):
             self.is_code = self.is_code[rows]
         self.rows = self.rows[rows]
 
-    def _make_block(self, first: int, last: int) -> tuple[int, list[Tensor], Tensor]:
-        biases, source_bias = self._bias_rows(first, last)
-        keep = lambda x: x[self.rows] if x.size(0) > 1 else x  # noqa: E731  made for the first images
-        return last, [keep(bias) for bias in biases], keep(source_bias)
+    def _make_block(self, first: int, last: int) -> tuple[int, int, list[Tensor], Tensor]:
+        biases, source_bias = self._bias_rows(first, last)  # made for the first images
+        biases = [select_rows(bias, self.rows) for bias in biases]
+        return first, last, biases, select_rows(source_bias, self.rows)
 
     def _per_beam(self, bias: Tensor) -> Tensor:
         return bias if bias.size(0) == 1 else bias.repeat_interleave(self.beams, dim=0)
@@ -148,13 +142,12 @@ class DecoderCache:
         room_beams, room_tokens = self.buffer.size(3), self.buffer.size(5) - self.prompt_length
         if beams <= room_beams and tokens <= room_tokens:
             return
+        more = ROWS_AT_ONCE if tokens > room_tokens else 0
         shape = list(self.buffer.shape)
         shape[3] = max(beams, room_beams)
-        shape[5] = self.prompt_length + max(
-            tokens, room_tokens + ROWS_AT_ONCE * (tokens > room_tokens)
-        )
+        shape[5] = self.prompt_length + max(tokens, room_tokens + more)
         old, self.buffer = self.buffer, self.buffer.new_empty(shape)
         self.buffer[:, :, :, :room_beams, :, : old.size(5)] = old
-        if beams > room_beams and self.prompt_length:  # prompts are the same for every beam
+        if beams > room_beams:  # prompts are the same for every beam
             prompt = old[:, :, :, :1, :, : self.prompt_length]
             self.buffer[:, :, :, room_beams:, :, : self.prompt_length] = prompt

@@ -1,10 +1,8 @@
 """The decoder: whole targets at once in training, token by token for all beams in generation.
 
-A target is text (boxes and answers too) or image codes; ``code_masks`` says which samples are
-codes. Codes live in a grid: they have image positions and image relative biases.
-
-Letters: B batch (images), K beams, T target positions, S encoder positions, C width, H heads,
-L prompt length.
+A target is text (boxes and answers too) or image codes, which live in a grid: they have image
+positions and image relative biases. Letters: B batch (images), K beams, T target positions,
+S encoder positions, C width, H heads, L prompt length.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +18,8 @@ from ofa.models.cache import DecoderCache
 from ofa.models.config import ModelConfig
 from ofa.models.encoder import EncoderOutput
 from ofa.models.layers import DecoderLayer
-from ofa.models.positions import bias_product, code_positions, split_heads
-from ofa.models.transformer_stack import TransformerStack, run_layer, skip_layer
+from ofa.models.positions import code_positions
+from ofa.models.transformer_stack import TransformerStack
 
 IsImageCode = Union[bool, Tensor]  # are the targets image codes? bool[B] when some are
 
@@ -65,27 +63,16 @@ class Decoder(TransformerStack):
         return_attention: bool = False,
         output_positions: Optional[Tensor] = None,
     ) -> tuple[Tensor, dict]:
-        """Args:
+        """Arguments as those of ``OFAModel.forward``; N targets, B or B * K.
 
-        prev_output_tokens: int64[N, T], the target shifted right, padded on the right. N is B, or B
-            * K: then each sample has K targets, one after the other, which look at its one
-            encoding.
-        code_masks: bool[B], True where the target is image codes.
-        features_only: return the last states (N, T, C) instead of logits (N, T, V).
-        return_hidden: ``extra["inner_states"]`` holds the first layer's input and each layer's
-        output.
-        return_attention: ``extra["attn"]`` holds the last layer's attention to the input, (N, T,
-        S).
-        output_positions: int64[M] among all N * T; return the logits (M, V), or states (M, C), of
-        these alone.
+        Returns: logits or states, and a dict: ``inner_states``, the first layer's input and each
+            layer's output; ``attn``, the last layer's attention to the input, (N, T, S).
         """
         targets, length = prev_output_tokens.shape
         per_sample, rest = divmod(targets, encoder_output.states.size(0))
         assert rest == 0, "prev_output_tokens needs the same number of targets for each sample"
         of_samples = is_image_code(code_masks)
-        is_code = (
-            of_samples if isinstance(of_samples, bool) else of_samples.repeat_interleave(per_sample)
-        )
+        is_code = repeat_rows(of_samples, per_sample)
         self.check_length(length, is_code)
         padding = prev_output_tokens.eq(self.pad)
         biases = self.self_biases(is_code, 0, length, padding if bool(padding.any()) else None)
@@ -97,23 +84,21 @@ class Decoder(TransformerStack):
         extra: dict = {"attn": [None], "inner_states": [x] if return_hidden else []}
         looking = self.watch_last_attention() if return_attention else None
         for layer, bias, prompt in zip(self.layers, biases, prompts):
-            if skip_layer(self.training, self.config.decoder_layerdrop):
+            if self.skips_layer():
                 continue
-            x = run_layer(
-                self.config, run_in_full, layer, x, prompt, bias, encoder_output.states, source_bias
-            )
+            inputs = x, prompt, bias, encoder_output.states, source_bias
+            x = self.run_layer(run_in_full, layer, *inputs)
             if return_hidden:
                 extra["inner_states"].append(x)
         if looking is not None:
             extra["attn"] = [weights.view(targets, length, -1) for weights in looking()]
-        if (
-            output_positions is not None
-        ):  # a vocabulary is wide, and padding and prompts have no loss
+        if output_positions is not None:  # the vocabulary is wide, padding and prompts have no loss
             x = x.flatten(0, 1)[output_positions]
-        return self.finish(x, features_only), extra
+        x = self.layer_norm(x)
+        return x if features_only else self.output_projection(x), extra
 
     def watch_last_attention(self) -> Callable[[], list[Tensor]]:
-        """Notes the call of the last layer's cross-attention. Returns: function that gives its
+        """Note the call of the last layer's cross-attention. Returns: function that gives its
         weights."""
         attention = self.layers[-1].encoder_attn
         calls: list = []
@@ -141,9 +126,8 @@ class Decoder(TransformerStack):
         prompts = self.prompts() if self.config.decoder_prompt else None
 
         def bias_rows(first: int, last: int) -> tuple[list[Tensor], Tensor]:
-            return list(self.self_biases(is_code, first, last)), self.source_bias(
-                is_code, first, last, encoder_output
-            )
+            source_bias = self.source_bias(is_code, first, last, encoder_output)
+            return list(self.self_biases(is_code, first, last)), source_bias
 
         return DecoderCache(sources, prompts, beam, max_len, is_code, bias_rows)
 
@@ -161,18 +145,12 @@ class Decoder(TransformerStack):
         num_tokens = tokens.size(1)
         self.check_length(cache.length + num_tokens, cache.is_code)
         biases, source_bias = cache.begin(num_tokens, beams)
-        is_code = (
-            cache.is_code
-            if isinstance(cache.is_code, bool)
-            else cache.is_code.repeat_interleave(beams)
-        )
-        x = self.embed(tokens, cache.length, is_code)
+        x = self.embed(tokens, cache.length, repeat_rows(cache.is_code, beams))
         for index, layer in enumerate(self.layers):
-            x = layer(
-                x, partial(cache.extend, index), biases[index], cache.sources[index], source_bias
-            )
-        cache.advance(num_tokens)
-        return self.finish(x[:, -1:], features_only=True).view(images, beams, -1)
+            extend, source = partial(cache.extend, index), cache.sources[index]
+            x = layer(x, extend, biases[index], source, source_bias)
+        cache.length += num_tokens
+        return self.layer_norm(x[:, -1:]).view(images, beams, -1)
 
     def branches(self, tokens: Tensor, depths: Tensor, sees: Tensor, cache: DecoderCache) -> Tensor:
         """Many continuations of a text at once, as nodes of a tree. The cache, with one beam per
@@ -187,7 +165,7 @@ class Decoder(TransformerStack):
         depth = int(depths.max())
         self.check_length(cache.length + depth, False)
         biases, source_bias = cache.begin(depth, 1)  # of one path of that depth
-        rows, before = depths - 1, cache.prompt_length + cache.length
+        rows, before = depths - 1, cache.end
         x = self.embed(tokens[None], cache.length, False, rows).expand(cache.images, -1, -1)
         source_bias = source_bias[:, :, rows]
         for index, layer in enumerate(self.layers):
@@ -195,7 +173,7 @@ class Decoder(TransformerStack):
             among = bias[..., before + rows].masked_fill(~sees, torch.finfo(bias.dtype).min)
             bias = torch.cat([bias[..., :before], among], -1)
             x = layer(x, partial(cache.followed_by, index), bias, cache.sources[index], source_bias)
-        return self.finish(x, features_only=True)
+        return self.layer_norm(x)
 
     # ------------------------------------------------------------------ parts of both
 
@@ -209,55 +187,42 @@ class Decoder(TransformerStack):
         x = self.embed_tokens(tokens) * self.embed_scale
         if not self.config.disable_entangle:
             length = tokens.size(1) if offsets is None else int(offsets.max()) + 1
-            positions = self.positions(is_code, first, first + length)
+            last = first + length
+            positions = select_per_row(is_code, lambda code: self.positions(code, first, last))
             x = x + (positions if offsets is None else positions[:, offsets])
 
         def norm(code: bool) -> Tensor:
             layer_norm = self.code_layernorm_embedding if code else None
-            layer_norm = layer_norm or self.layernorm_embedding
-            return x if layer_norm is None else layer_norm(x)
+            return (layer_norm or self.layernorm_embedding)(x)
 
         return self.dropout(select_per_row(is_code, norm))
 
-    def positions(self, is_code: IsImageCode, first: int, last: int) -> Tensor:
-        """Position vectors before their LayerNorm: (1 or N, last - first, C)."""
-        return select_per_row(is_code, lambda code: self._positions(code, first, last))
-
-    def _positions(self, code: bool, first: int, last: int) -> Tensor:
+    def positions(self, code: bool, first: int, last: int) -> Tensor:
+        """Position vectors before their LayerNorm: (1, last - first, C)."""
         if code:
             return self.embed_image_positions(self.code_cells(first, last)[None])
         rows = torch.arange(first, last, device=self.version.device)
         return self.embed_positions(rows.clamp(max=self.embed_positions.num_embeddings - 1))[None]
 
     def code_cells(self, first: int, last: int) -> Tensor:
-        """Grid cells of positions first..last-1 of image codes; behind the last code (padding) any
-        cell, in grids below 32 x 32 the last one, as they do not have the cell that upstream
-        writes there.
-        """
+        """Grid cells of positions first..last-1 of image codes; of padding any cell: the last one
+        in grids below 32 x 32, which do not have that of upstream."""
         return self.image_position_idx[first:last].clamp(max=self.image_rp_bucket.size(0) - 1)
 
     def normed_positions(self, code: bool, first: int, last: int) -> Tensor:
         norm = self.image_pos_ln if code else self.pos_ln
-        return norm(self._positions(code, first, last))
+        return norm(self.positions(code, first, last))
 
     def self_biases(
         self, is_code: IsImageCode, first: int, last: int, padding_mask: Optional[Tensor] = None
     ) -> Iterator[Tensor]:
         """Of each layer: positions first..last-1 against 0..last-1, (1 or B, H, last - first, L +
-        last).
-
-        The causal mask and the padding mask are included; prompts are always visible.
-        """
+        last), causal mask and padding mask included; prompts are always visible."""
 
         def absolute(code: bool) -> Tensor:
             positions = self.normed_positions(code, 0, last)
-            queries = (
-                split_heads(self.self_pos_q_linear(positions[:, first:]), self.num_heads)
-                * self.position_scale
-            )
-            return bias_product(
-                queries, split_heads(self.self_pos_k_linear(positions), self.num_heads)
-            )
+            queries = self.heads(self.self_pos_q_linear, positions[:, first:]) * self.position_scale
+            return queries @ self.heads(self.self_pos_k_linear, positions).mT
 
         def buckets(code: bool) -> Tensor:
             if not code:
@@ -272,34 +237,23 @@ class Decoder(TransformerStack):
             forbidden = forbidden | padding_mask[:, None, None, :]
         base = select_per_row(is_code, absolute)
         base = base.masked_fill(forbidden, torch.finfo(base.dtype).min)
-        prompt_length = self.config.decoder_prompt_length if self.config.decoder_prompt else 0
-        for index in range(len(self.layers)):
-            yield pad_for_prompt(base + self.relative_bias(index, found), prompt_length)
+        for index in range(self.num_layers):
+            yield pad_for_prompt(base + self.relative_bias(index, found), self.prompt_length)
 
     def source_bias(
         self, is_code: IsImageCode, first: int, last: int, encoder_output: EncoderOutput
     ) -> Tensor:
-        """Bias of positions first..last-1 against the input, padding masked: (1 or B, H, last -
-        first, S).
-
-        It is the same for all layers.
-        """
-        keys = split_heads(self.cross_pos_k_linear(encoder_output.positions), self.num_heads)
+        """Bias of positions first..last-1 against the input in all layers, padding masked: (1 or
+        B, H, last - first, S)."""
+        keys = self.heads(self.cross_pos_k_linear, encoder_output.positions)
 
         def bias(code: bool) -> Tensor:
-            queries = self.cross_pos_q_linear(self.normed_positions(code, first, last))
-            return bias_product(split_heads(queries, self.num_heads) * self.position_scale, keys)
+            positions = self.normed_positions(code, first, last)
+            return self.heads(self.cross_pos_q_linear, positions) * self.position_scale @ keys.mT
 
         padding_mask = encoder_output.padding_mask
-        return mask_bias(
-            select_per_row(is_code, bias), padding_mask if bool(padding_mask.any()) else None
-        )
-
-    def finish(self, x: Tensor, features_only: bool = False) -> Tensor:
-        """The last LayerNorm and, unless ``features_only``, the logits."""
-        if self.layer_norm is not None:
-            x = self.layer_norm(x)
-        return x if features_only else self.output_projection(x)
+        padded = bool(padding_mask.any())
+        return mask_bias(select_per_row(is_code, bias), padding_mask if padded else None)
 
     def check_length(self, length: int, is_code: IsImageCode) -> None:
         if is_code is True and length > self.image_position_idx.numel():
@@ -317,8 +271,7 @@ class Decoder(TransformerStack):
 def run_in_full(
     layer: DecoderLayer, x: Tensor, prompt, bias: Tensor, states: Tensor, source_bias: Tensor
 ) -> Tensor:
-    """One layer of a whole target. Keys and values of the input are made here (and remade to
-    save memory)."""
+    """One layer of a whole target; makes keys and values of the input (and remakes them)."""
     source = layer.encoder_attn.keys_values(states)
     return layer(x, partial(with_prompt, prompt=prompt), bias, source, source_bias)
 
@@ -328,6 +281,10 @@ def is_image_code(code_masks: Optional[Tensor]) -> IsImageCode:
     if code_masks is None or not bool(code_masks.any()):
         return False
     return True if bool(code_masks.all()) else code_masks
+
+
+def repeat_rows(is_code: IsImageCode, times: int) -> IsImageCode:
+    return is_code if isinstance(is_code, bool) else is_code.repeat_interleave(times)
 
 
 def select_per_row(is_code: IsImageCode, make: Callable[[bool], Tensor]) -> Tensor:

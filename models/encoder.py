@@ -1,7 +1,6 @@
 """The encoder: patches of up to two images, then text, in one sequence.
 
-Letters: B batch, S positions of the sequence (patches, then text), P patches, T text tokens, C
-width, H heads.
+Letters: B batch, S positions (patches, then text), P patches, T text tokens, C width, H heads.
 """
 
 import random
@@ -15,11 +14,16 @@ from torch.nn import functional as F
 from ofa.errors import UserError
 from ofa.models.attention import pad_for_prompt
 from ofa.models.config import ModelConfig
-from ofa.models.layers import EncoderLayer
-from ofa.models.positions import bias_product, grid_positions, split_heads
+from ofa.models.layers import EncoderLayer, norm_if
+from ofa.models.positions import grid_positions
 from ofa.models.resnet import ResNet
-from ofa.models.transformer_stack import TransformerStack, run_layer, skip_layer
+from ofa.models.transformer_stack import TransformerStack
 from ofa.models.vit import VITS, VisionTransformer
+
+
+def select_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows of a batch; what all samples share, a batch of one, stays."""
+    return x[rows] if x.size(0) > 1 else x
 
 
 @dataclass
@@ -34,10 +38,8 @@ class EncoderOutput:
 
     def select(self, rows: Tensor) -> "EncoderOutput":
         """The same for some samples, in any order and number. Args: rows: int64[B']."""
-        positions = self.positions if self.positions.size(0) == 1 else self.positions[rows]
-        return EncoderOutput(
-            self.states[rows], self.padding_mask[rows], positions, [x[rows] for x in self.hidden]
-        )
+        positions, hidden = select_rows(self.positions, rows), [x[rows] for x in self.hidden]
+        return EncoderOutput(self.states[rows], self.padding_mask[rows], positions, hidden)
 
 
 @dataclass
@@ -62,9 +64,7 @@ class Encoder(TransformerStack):
         )
         self.embed_images = build_stem(config)
         self.image_proj = nn.Linear(self.embed_images.channels, width)
-        self.patch_layernorm_embedding = (
-            nn.LayerNorm(width) if config.patch_layernorm_embedding else None
-        )
+        self.patch_layernorm_embedding = norm_if(config.patch_layernorm_embedding, width)
         self.make_positions(config.max_source_positions)
         self.pos_q_linear = nn.Linear(width, width)
         self.pos_k_linear = nn.Linear(width, width)
@@ -81,46 +81,35 @@ class Encoder(TransformerStack):
         image_rows: Optional[Tensor] = None,
         return_hidden: bool = False,
     ) -> EncoderOutput:
-        """Args:
-
-        src_tokens: int64[B, T], padded on the right.
-        patch_images, patch_images_2: float[B, 3, height, width], any size the image grid has room
-        for.
-        patch_masks: bool[B], False for samples without an image (theirs is masked).
-        sample_patch_num: keep that many random patches of each image (training).
-        image_rows: int64[B], for each sample the row with its images: one for all that have the
-        same.
-        """
+        """Arguments as those of ``OFAModel.forward``; images may have any size that the grid has
+        room for."""
         images = [
             self.cut(image, patch_masks, sample_patch_num, image_rows)
             for image in (patch_images, patch_images_2)
             if image is not None
         ]
-        padding_mask = torch.cat(
-            [*(p.padding_mask for p in images[::-1]), src_tokens.eq(self.pad)], dim=1
-        )
+        padding = [*(p.padding_mask for p in images[::-1]), src_tokens.eq(self.pad)]
+        padding_mask = torch.cat(padding, dim=1)
         text_positions = self.text_positions(src_tokens)
-        x = self.embed(src_tokens, text_positions, images)
-        x = x * ~padding_mask.unsqueeze(-1)
+        x = self.embed(src_tokens, text_positions, images) * ~padding_mask.unsqueeze(-1)
         positions = self.join_positions(text_positions, images)
-        absolute_bias = self.absolute_bias(positions)
+        queries = self.heads(self.pos_q_linear, positions) * self.position_scale
+        absolute_bias = queries @ self.heads(self.pos_k_linear, positions).mT  # (1 or B, H, S, S)
         buckets = self.pair_buckets(src_tokens.size(1), images)
         prompts = self.prompts()
-        prompt_length = self.config.encoder_prompt_length if self.config.encoder_prompt else 0
-        key_padding = (
-            pad_for_prompt(padding_mask, prompt_length) if bool(padding_mask.any()) else None
-        )
+        key_padding = None
+        if bool(padding_mask.any()):
+            key_padding = pad_for_prompt(padding_mask, self.prompt_length)
         hidden = [x] if return_hidden else []
         for index, layer in enumerate(self.layers):
-            if skip_layer(self.training, self.config.encoder_layerdrop):
+            if self.skips_layer():
                 continue
-            bias = pad_for_prompt(absolute_bias + self.relative_bias(index, buckets), prompt_length)
-            x = run_layer(self.config, layer, x, bias, key_padding, prompts[index])
+            bias = absolute_bias + self.relative_bias(index, buckets)
+            bias = pad_for_prompt(bias, self.prompt_length)
+            x = self.run_layer(layer, x, bias, key_padding, prompts[index])
             if return_hidden:
                 hidden.append(x)
-        if self.layer_norm is not None:
-            x = self.layer_norm(x)
-        return EncoderOutput(x, padding_mask, positions, hidden)
+        return EncoderOutput(self.layer_norm(x), padding_mask, positions, hidden)
 
     def cut(
         self,
@@ -147,12 +136,8 @@ class Encoder(TransformerStack):
         return Patches(features, cells, positions, padding_mask)
 
     def stem_features(self, images: Tensor, image_rows: Optional[Tensor]) -> Tensor:
-        """(B, channels, height / 16, width / 16); an image of several samples goes through the stem
-        once.
-
-        BatchNorm's statistics count it once, too. Paths are dropped per sample, so with them each
-        sample has its own.
-        """
+        """(B, channels, height / 16, width / 16). An image of several samples goes through the stem
+        (and BatchNorm's statistics) once, unless paths are dropped, which is per sample."""
         if image_rows is None or (self.training and self.config.resnet_drop_path_rate > 0):
             return self.embed_images(images)
         shown, places = image_rows.unique(return_inverse=True)
@@ -185,26 +170,17 @@ class Encoder(TransformerStack):
 
     def embed(self, src_tokens: Tensor, text_positions: Tensor, images: list[Patches]) -> Tensor:
         """Input of the first layer (B, S, C): image 2, image 1, text."""
-        entangle = self.config.entangle_position_embedding
-        x = self.embed_tokens(src_tokens) * self.embed_scale
-        parts = [
-            self.finish_embedding(
-                x, text_positions if entangle else None, 0, self.layernorm_embedding
-            )
-        ]
+        text, norm = self.embed_tokens(src_tokens), self.layernorm_embedding
+        parts = [self.finish_embedding(text, text_positions, 0, norm)]
         for kind, patches in enumerate(images, start=1):
-            y = self.image_proj(patches.features) * self.embed_scale
-            positions = patches.positions if entangle else None
-            parts.insert(
-                0, self.finish_embedding(y, positions, kind, self.patch_layernorm_embedding)
-            )
+            image, norm = self.image_proj(patches.features), self.patch_layernorm_embedding
+            parts.insert(0, self.finish_embedding(image, patches.positions, kind, norm))
         return torch.cat(parts, dim=1)
 
-    def finish_embedding(
-        self, x: Tensor, positions: Optional[Tensor], kind: int, norm: Optional[nn.LayerNorm]
-    ) -> Tensor:
-        """Adds positions (if any) and the type vector: 0 text, 1 image, 2 second image."""
-        if positions is not None:
+    def finish_embedding(self, x: Tensor, positions: Tensor, kind: int, norm: nn.Module) -> Tensor:
+        """Adds positions (if wanted) and the type vector: 0 text, 1 image, 2 second image."""
+        x = x * self.embed_scale
+        if self.config.entangle_position_embedding:
             x = x + positions
         if self.type_embedding is not None:
             if kind >= self.type_embedding.num_embeddings:
@@ -213,29 +189,21 @@ class Encoder(TransformerStack):
                     " --num-image-types 2"
                 )
             x = x + self.type_embedding.weight[kind]
-        return self.dropout(norm(x) if norm is not None else x)
+        return self.dropout(norm(x))
 
     def join_positions(self, text_positions: Tensor, images: list[Patches]) -> Tensor:
-        """Normalized positions of the whole sequence: (1, S, C), or (B, S, C) when patches were
-        sampled."""
-        parts = [
-            *(self.image_pos_ln(p.positions) for p in images[::-1]),
-            self.pos_ln(text_positions),
-        ]
+        """Normalized positions of all the sequence: (B, S, C) if patches were sampled, else (1, S,
+        C)."""
+        parts = [self.image_pos_ln(p.positions) for p in images[::-1]]
+        parts.append(self.pos_ln(text_positions))
         batch = max(part.size(0) for part in parts)
         return torch.cat([part.expand(batch, -1, -1) for part in parts], dim=1)
-
-    def absolute_bias(self, positions: Tensor) -> Tensor:
-        """(1 or B, H, S, S), the same for all layers."""
-        queries = split_heads(self.pos_q_linear(positions), self.num_heads) * self.position_scale
-        return bias_product(queries, split_heads(self.pos_k_linear(positions), self.num_heads))
 
     def pair_buckets(self, length: int, images: list[Patches]) -> Tensor:
         """Buckets of ``relative_bias``: inside each image, inside the text, and none between
         them: int64[1 or B, S, S]."""
-        blocks = [self.image_pair_buckets(p.cells, p.cells) for p in images[::-1]] + [
-            self.text_pair_buckets(0, length)[None]
-        ]
+        blocks = [self.image_pair_buckets(p.cells, p.cells) for p in images[::-1]]
+        blocks.append(self.text_pair_buckets(0, length)[None])
         size = sum(block.size(-1) for block in blocks)
         buckets = blocks[0].new_zeros(max(block.size(0) for block in blocks), size, size)
         start = 0

@@ -16,11 +16,9 @@ from ofa.models.attention import KeyValue, MultiheadAttention, with_prompt
 from ofa.models.config import ModelConfig
 from ofa.models.peft import Adapter
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {  # no lambdas: networks are pickled
     "gelu": F.gelu,
-    "gelu_accurate": partial(
-        F.gelu, approximate="tanh"
-    ),  # no lambdas: networks are copied and pickled
+    "gelu_accurate": partial(F.gelu, approximate="tanh"),
     "gelu_fast": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
     "tanh": torch.tanh,
@@ -33,6 +31,11 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     if name not in ACTIVATIONS:
         raise UserError(f"unknown activation {name!r}; known: {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
+
+
+def norm_if(wanted: bool, width: int) -> nn.Module:
+    """A LayerNorm, or what leaves its input alone and has no weights."""
+    return nn.LayerNorm(width) if wanted else nn.Identity()
 
 
 class DropPath(nn.Module):
@@ -57,7 +60,7 @@ class Layer(nn.Module):
 
     fc1: nn.Linear
     fc2: nn.Linear
-    ffn_layernorm: nn.LayerNorm | None
+    ffn_layernorm: nn.Module
     final_layer_norm: nn.LayerNorm
 
     def __init__(
@@ -65,39 +68,29 @@ class Layer(nn.Module):
     ) -> None:
         super().__init__()
         self.w_resid = nn.Parameter(torch.ones(width)) if config.scale_resids else None
-        if config.adapter:
-            self.adapter = Adapter(width, config.adapter_dim)
+        self.adapter = Adapter(width, config.adapter_dim) if config.adapter else nn.Identity()
         self.normalize_before = normalize_before
         self.activation = activation(config.activation_fn)
         self.activation_dropout = nn.Dropout(config.activation_dropout)
         self.dropout = nn.Dropout(config.dropout)
         self.drop_path = DropPath(drop_path)
 
-    def attention_block(
-        self, x: Tensor, norm: nn.LayerNorm, attend, after: Optional[nn.LayerNorm]
+    def residual(
+        self, x: Tensor, norm: nn.LayerNorm, block: Callable, scale: Optional[Tensor] = None
     ) -> Tensor:
-        """Residual around ``attend``: (B, T, C) -> (B, T, C), with norms before (or at the end)
-        and after."""
-        y = attend(norm(x) if self.normalize_before else x)
-        if after is not None:
-            y = after(y)
-        x = x + self.drop_path(self.dropout(y))
+        """``scale * x + block(x)``, normed before or at the end: (B, T, C) -> (B, T, C)."""
+        y = self.drop_path(block(norm(x) if self.normalize_before else x))
+        x = (x if scale is None else scale * x) + y
         return x if self.normalize_before else norm(x)
 
-    def feed_forward_block(self, x: Tensor) -> Tensor:
-        norm = self.final_layer_norm
-        y = self.activation_dropout(
-            self.activation(self.fc1(norm(x) if self.normalize_before else x))
-        )
-        if self.ffn_layernorm is not None:
-            y = self.ffn_layernorm(y)
-        y = self.dropout(self.fc2(y))
-        if hasattr(self, "adapter"):
-            y = self.adapter(y)
-        if self.w_resid is not None:
-            x = self.w_resid * x
-        x = x + self.drop_path(y)
-        return x if self.normalize_before else norm(x)
+    def feed_forward(self, x: Tensor) -> Tensor:
+        hidden = self.activation_dropout(self.activation(self.fc1(x)))
+        return self.adapter(self.dropout(self.fc2(self.ffn_layernorm(hidden))))
+
+
+def attention_of(config: ModelConfig, width: int, num_heads: int) -> MultiheadAttention:
+    dropout, scale_factor = config.attention_dropout, config.attn_scale_factor
+    return MultiheadAttention(width, num_heads, dropout, scale_factor, config.scale_heads)
 
 
 class EncoderLayer(Layer):
@@ -106,18 +99,12 @@ class EncoderLayer(Layer):
     def __init__(self, config: ModelConfig, drop_path: float) -> None:
         width, hidden = config.encoder_embed_dim, config.encoder_ffn_embed_dim
         super().__init__(config, width, drop_path, config.encoder_normalize_before)
-        self.self_attn = MultiheadAttention(
-            width,
-            config.encoder_attention_heads,
-            config.attention_dropout,
-            config.attn_scale_factor,
-            config.scale_heads,
-        )
+        self.self_attn = attention_of(config, width, config.encoder_attention_heads)
         self.self_attn_layer_norm = nn.LayerNorm(width)
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
-        self.attn_ln = nn.LayerNorm(width) if config.scale_attn else None
-        self.ffn_layernorm = nn.LayerNorm(hidden) if config.scale_fc else None
+        self.attn_ln = norm_if(config.scale_attn, width)
+        self.ffn_layernorm = norm_if(config.scale_fc, hidden)
         self.final_layer_norm = nn.LayerNorm(width)
 
     def forward(
@@ -134,13 +121,11 @@ class EncoderLayer(Layer):
         """
 
         def attend(y: Tensor) -> Tensor:
-            return self.self_attn(
-                y, with_prompt(self.self_attn.keys_values(y), prompt), bias, padding_mask
-            )
+            source = with_prompt(self.self_attn.keys_values(y), prompt)
+            return self.dropout(self.attn_ln(self.self_attn(y, source, bias, padding_mask)))
 
-        return self.feed_forward_block(
-            self.attention_block(x, self.self_attn_layer_norm, attend, self.attn_ln)
-        )
+        x = self.residual(x, self.self_attn_layer_norm, attend)
+        return self.residual(x, self.final_layer_norm, self.feed_forward, self.w_resid)
 
 
 class DecoderLayer(Layer):
@@ -149,20 +134,13 @@ class DecoderLayer(Layer):
     def __init__(self, config: ModelConfig, drop_path: float) -> None:
         width, hidden = config.decoder_embed_dim, config.decoder_ffn_embed_dim
         super().__init__(config, width, drop_path, config.decoder_normalize_before)
-        attention = (
-            width,
-            config.decoder_attention_heads,
-            config.attention_dropout,
-            config.attn_scale_factor,
-            config.scale_heads,
-        )
-        self.self_attn = MultiheadAttention(*attention)
-        self.self_attn_ln = nn.LayerNorm(width) if config.scale_attn else None
-        self.cross_attn_ln = nn.LayerNorm(width) if config.scale_attn else None
+        self.self_attn = attention_of(config, width, config.decoder_attention_heads)
+        self.self_attn_ln = norm_if(config.scale_attn, width)
+        self.cross_attn_ln = norm_if(config.scale_attn, width)
         self.self_attn_layer_norm = nn.LayerNorm(width)
-        self.encoder_attn = MultiheadAttention(*attention)
+        self.encoder_attn = attention_of(config, width, config.decoder_attention_heads)
         self.encoder_attn_layer_norm = nn.LayerNorm(width)
-        self.ffn_layernorm = nn.LayerNorm(hidden) if config.scale_fc else None
+        self.ffn_layernorm = norm_if(config.scale_fc, hidden)
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
         self.final_layer_norm = nn.LayerNorm(width)
@@ -186,12 +164,14 @@ class DecoderLayer(Layer):
         """
 
         def attend(y: Tensor) -> Tensor:
-            return self.self_attn(y, extend(self.self_attn.keys_values(y)), bias)
+            y = self.self_attn(y, extend(self.self_attn.keys_values(y)), bias)
+            return self.dropout(self.self_attn_ln(y))
 
         def attend_source(y: Tensor) -> Tensor:
             side_by_side = y.reshape(source[0].size(0), -1, y.size(-1))  # (B, beams * T, C)
-            return self.encoder_attn(side_by_side, source, source_bias).view_as(y)
+            y = self.encoder_attn(side_by_side, source, source_bias).view_as(y)
+            return self.dropout(self.cross_attn_ln(y))
 
-        x = self.attention_block(x, self.self_attn_layer_norm, attend, self.self_attn_ln)
-        x = self.attention_block(x, self.encoder_attn_layer_norm, attend_source, self.cross_attn_ln)
-        return self.feed_forward_block(x)
+        x = self.residual(x, self.self_attn_layer_norm, attend)
+        x = self.residual(x, self.encoder_attn_layer_norm, attend_source)
+        return self.residual(x, self.final_layer_norm, self.feed_forward, self.w_resid)

@@ -15,7 +15,6 @@ from ofa.models.decoder import Decoder
 from ofa.models.encoder import Encoder, EncoderOutput
 from ofa.models.layers import activation
 from ofa.models.peft import add_lora
-from ofa.models.vit import VisionTransformer
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +22,8 @@ logger = logging.getLogger(__name__)
 class ClassificationHead(nn.Module):
     """A label from the decoder's last state, as an alternative to generating its name.
 
-    Args: use_two_images: a label for a pair of samples, rows 2i and 2i + 1 of the batch."""
+    Args: use_two_images: a label for a pair of samples, rows 2i and 2i + 1 of the batch.
+    """
 
     def __init__(
         self, config: ModelConfig, num_classes: int, inner_dim: int, use_two_images: bool
@@ -34,10 +34,8 @@ class ClassificationHead(nn.Module):
         self.dropout = nn.Dropout(config.pooler_dropout)
         if config.pooler_classifier == "mlp":
             self.dense = nn.Linear(width, inner_dim)
-            self.activation = activation(config.pooler_activation_fn)
-        self.out_proj = nn.Linear(
-            inner_dim if config.pooler_classifier == "mlp" else width, num_classes
-        )
+            self.activation, width = activation(config.pooler_activation_fn), inner_dim
+        self.out_proj = nn.Linear(width, num_classes)
         if config.spectral_norm_classification_head:
             self.out_proj = nn.utils.spectral_norm(self.out_proj)
 
@@ -84,9 +82,7 @@ class OFAModel(nn.Module):
         self.decoder = Decoder(config, decoder_embed_tokens, pad)
         self.classification_heads = nn.ModuleDict()
         self.apply(partial(initialize, std=config.init_std))
-        if (
-            config.lora_rank
-        ):  # after all starting weights are drawn: they are those of a model without LoRA
+        if config.lora_rank:  # last: the starting weights are those of a model without LoRA
             add_lora(self, config)
 
     def train(self, mode: bool = True) -> "OFAModel":
@@ -119,42 +115,32 @@ class OFAModel(nn.Module):
         """Args:
 
             src_tokens: int64[B, S], padded on the right; src_lengths is not needed.
-            prev_output_tokens: int64[B, T], the target shifted right; or int64[B * K, T], K targets
-                of each sample, one after the other: the sample is encoded once.
+            prev_output_tokens: int64[B, T], the target shifted right, padded on the right; or
+                int64[B * K, T], K targets of each sample, one after the other: it is encoded once.
             patch_images, patch_images_2: float[B, 3, height, width], normalized pixels.
             patch_masks: bool[B], False for samples without image.
             code_masks: bool[B], True for targets of image codes.
             sample_patch_num: look at that many random patches of each image only.
-            image_rows: int64[B], for each sample the row with its images: one for all that have the
-                same.
+            image_rows: int64[B], per sample the row with its images, the same for equal images.
             features_only: return states (B, T, C) instead of logits.
             classification_head_name: return that head's (B, classes) instead of logits.
             output_positions: int64[N], positions of ``prev_output_tokens.view(-1)``; return the
-                logits (N, V) or states (N, C) of these alone. Not for a classification head, which
-                reads whole targets.
+                logits (N, V) or states (N, C) of these alone. Not for a classification head.
 
         Returns: logits (B or B * K, T, V), and what else there is: ``encoder_output``,
         ``inner_states``, ``attn``.
         """
         assert prev_output_tokens is not None, "the decoder reads prev_output_tokens"
-        encoder_output = self.encoder(
-            src_tokens,
-            patch_images,
-            patch_images_2,
-            patch_masks,
-            sample_patch_num,
-            image_rows,
-            return_hidden=return_all_hiddens,
-        )
-        features_only = features_only or classification_head_name is not None
+        images = patch_images, patch_images_2, patch_masks, sample_patch_num, image_rows
+        encoder_output = self.encoder(src_tokens, *images, return_hidden=return_all_hiddens)
         x, extra = self.decoder(
             prev_output_tokens,
             encoder_output,
             code_masks,
-            features_only,
-            return_hidden=return_all_hiddens,
-            return_attention=return_attention,
-            output_positions=output_positions,
+            features_only or classification_head_name is not None,
+            return_all_hiddens,
+            return_attention,
+            output_positions,
         )
         if classification_head_name is not None:
             head = self.classification_head(classification_head_name)
@@ -197,12 +183,8 @@ class OFAModel(nn.Module):
         if name in self.classification_heads:
             before = self.classification_head(name).out_proj
             if (before.out_features, before.in_features) != (num_classes, inner_dim):
-                logger.warning(
-                    "classification head %r is replaced: it had %d classes, now %d",
-                    name,
-                    before.out_features,
-                    num_classes,
-                )
+                message = "classification head %r is replaced: it had %d classes, now %d"
+                logger.warning(message, name, before.out_features, num_classes)
         head = ClassificationHead(self.config, num_classes, inner_dim, use_two_images)
         self.classification_heads[name] = head.to(self.encoder.embed_tokens.weight)
 
@@ -216,20 +198,13 @@ class OFAModel(nn.Module):
 @torch.no_grad()
 def initialize(module: nn.Module, std: float = 0.02) -> None:
     """Starting weights as BERT's: normal with standard deviation ``std``, biases and the padding
-    row zero.
-
-    Image stems set their own.
-    """
-    if isinstance(module, VisionTransformer):
-        return
-    if isinstance(module, nn.Linear):
+    row zero."""
+    if isinstance(module, nn.Linear | nn.Embedding):
         module.weight.normal_(0.0, std)
-        if module.bias is not None:
-            module.bias.zero_()
-    elif isinstance(module, nn.Embedding):
-        module.weight.normal_(0.0, std)
-        if module.padding_idx is not None:
-            module.weight[module.padding_idx].zero_()
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        module.bias.zero_()
+    elif isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        module.weight[module.padding_idx].zero_()
     elif isinstance(module, MultiheadAttention):
         for projection in (module.q_proj, module.k_proj, module.v_proj):
             projection.weight.normal_(0.0, std)

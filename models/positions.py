@@ -1,11 +1,8 @@
 """Where things are: absolute positions, and buckets of relative distance.
 
-OFA never relies on position alone being added to an input. Attention scores get a bias: a product
-of absolute position vectors (the same for all layers), plus a learned number per head and *bucket*
-of relative distance (one table per layer), the latter among text positions and inside an image
-only.
-
-Letters: B batch, H heads, T positions, D width of a head, P patches.
+Attention scores get a bias: a product of absolute position vectors, the same for all layers, plus a
+learned number per head and *bucket* of relative distance, from a table per layer, among text
+positions and inside an image only. Letters: B batch, H heads, T positions, D width of a head.
 """
 
 import math
@@ -22,40 +19,30 @@ CODE_PADDING = 769
 
 
 def token_buckets(bucket_size: int, num_positions: int = TOKEN_POSITIONS) -> Tensor:
-    """Bucket of the relative position i - j.
+    """Bucket of the relative position i - j: int64[num_positions, num_positions] in [0, 2 *
+    bucket_size - 1).
 
     Distances below ``bucket_size / 2`` have a bucket each; beyond, buckets widen with the
     logarithm. float32 ``log`` and ``ceil`` on purpose: upstream checkpoints carry this table.
-
-    Returns: int64[num_positions, num_positions] in [0, 2 * bucket_size - 1).
     """
     positions = torch.arange(num_positions)
     distance = positions[:, None] - positions[None, :]
-    half = bucket_size // 2
-    far = torch.where(distance.abs() < half, torch.tensor(half - 1), distance.abs()).clamp(
-        max=TOKEN_POSITIONS - 1
-    )
-    widened = (
-        torch.ceil(torch.log(far / half) / math.log((TOKEN_POSITIONS - 1) / half) * (half - 1))
-        + half
-    )
+    half, last = bucket_size // 2, TOKEN_POSITIONS - 1
+    far = torch.where(distance.abs() < half, half - 1, distance.abs()).clamp(max=last)
+    widened = torch.ceil(torch.log(far / half) / math.log(last / half) * (half - 1)) + half
     bucket = torch.where(far <= half, distance, widened.long() * distance.sign())
     return bucket + bucket_size - 1
 
 
 def token_bucket_rows(table: Tensor, first: int, last: int) -> Tensor:
     """Buckets of text positions first..last-1 against 0..last-1, of any length: int64[last - first,
-    last].
-
-    Distances beyond the table share its last bucket.
-    """
+    last]. Distances beyond the table share its last bucket."""
     if last <= table.size(0):
         return table[first:last, :last]
     positions = torch.arange(last, device=table.device)
-    distance = (positions[first:, None] - positions[None, :]).clamp(
-        1 - table.size(0), table.size(0) - 1
-    )
-    return table[distance.clamp(min=0), (-distance).clamp(min=0)]
+    distance = positions[first:, None] - positions[None, :]
+    most = table.size(0) - 1
+    return table[distance.clamp(0, most), (-distance).clamp(0, most)]
 
 
 def num_image_buckets(bucket_size: int) -> int:
@@ -64,11 +51,8 @@ def num_image_buckets(bucket_size: int) -> int:
 
 
 def image_buckets(bucket_size: int) -> Tensor:
-    """Bucket of two cells of a grid: row and column offset. Cell 0 (begin of sequence) is before
-    the grid.
-
-    Returns: int64[bucket_size**2 + 1, bucket_size**2 + 1] in [0, num_image_buckets).
-    """
+    """Bucket of two cells of a grid by their row and column offset: int64[bucket_size**2 + 1,
+    bucket_size**2 + 1]. Cell 0 (begin of sequence) is before the grid."""
     cells = torch.arange(bucket_size**2)
     rows, columns = cells // bucket_size, cells % bucket_size
     offset_rows = rows[:, None] - rows[None, :] + bucket_size - 1
@@ -76,16 +60,14 @@ def image_buckets(bucket_size: int) -> Tensor:
     total = num_image_buckets(bucket_size)
     table = torch.empty(bucket_size**2 + 1, bucket_size**2 + 1, dtype=torch.long)
     table[1:, 1:] = offset_rows * (2 * bucket_size - 1) + offset_columns
-    table[0, :] = total - 3
-    table[:, 0] = total - 2
-    table[0, 0] = total - 1
+    table[0, :], table[:, 0], table[0, 0] = total - 3, total - 2, total - 1
     return table
 
 
 def grid_positions(height: int, width: int, bucket_size: int, device=None) -> Tensor:
-    """Cell numbers of a height x width grid in the corner of the full one.
+    """Cell numbers of a height x width grid in the corner of the full one, row-major.
 
-    Returns: int64[height * width], row-major.
+    Returns: int64[height * width].
     Raises: UserError when the grid is larger than bucket_size x bucket_size.
     """
     if max(height, width) > bucket_size:
@@ -99,18 +81,13 @@ def grid_positions(height: int, width: int, bucket_size: int, device=None) -> Te
 
 
 def code_positions(code_image_size: int, bucket_size: int) -> Tensor:
-    """Cell numbers of a target written as image codes: begin of sequence, the grid, padding.
+    """Cell numbers of a target written as w x w image codes: begin of sequence, the grid, padding.
 
-    Returns: int64[1 + w * w + 769], w codes a side. As upstream the padding is cell 1024.
+    Returns: int64[1 + w * w + 769]. As upstream the padding is cell 1024.
     """
     side = code_image_size // 8
-    return torch.cat(
-        [
-            torch.zeros(1, dtype=torch.long),
-            grid_positions(side, side, bucket_size),
-            torch.full((CODE_PADDING,), 1024),
-        ]
-    )
+    cells = grid_positions(side, side, bucket_size)
+    return torch.cat([cells.new_zeros(1), cells, cells.new_full((CODE_PADDING,), 1024)])
 
 
 def bucket_bias(table: Tensor, buckets: Tensor) -> Tensor:
@@ -118,16 +95,9 @@ def bucket_bias(table: Tensor, buckets: Tensor) -> Tensor:
     T']. Returns: (B, H, T, T')."""
     if table.device.type != "cpu":
         return F.embedding(buckets, table).movedim(-1, 1)
-    # The same numbers. On CPU the gradient of an embedding adds row by row, that of a gather in one
-    # go.
+    # the same numbers, whose gradient on CPU is added in one go, not row by row
     bias = table.T.gather(1, buckets.flatten().expand(table.size(1), -1))  # (H, B * T * T')
     return bias.unflatten(1, buckets.shape).transpose(0, 1)
-
-
-def bias_product(queries: Tensor, keys: Tensor) -> Tensor:
-    """Absolute position bias of (scaled) queries (B, H, T, D) and keys (B, H, T', D): (B, H, T,
-    T')."""
-    return queries @ keys.transpose(-1, -2)
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
