@@ -10,7 +10,7 @@ each holds, the task declares.
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +28,7 @@ from ofa.prepare.annotations import (
     read_prefixes,
 )
 from ofa.prepare.dataset import PreparedDataset
-from ofa.prepare.source import ImageOptions, Source, TableOptions, image_folders
+from ofa.prepare.source import ImageOptions, Source, TableOptions
 from ofa.prepare.table import (
     CORNERS,
     TableRow,
@@ -112,17 +112,16 @@ def read_rows(
         )
     check_option(spec, options)
     rows: list[TableRow] = []
+    known: dict[str, None] = {}  # columns of any row
     for path, prefix in zip(options.files, read_prefixes(options.id_prefix, options.files)):
-        entries = (
-            read_csv(path, getattr(options, "delimiter", None))
-            if kind == "csv"
-            else read_json_lines(path)
-        )
-        for entry in entries:
+        of_csv = getattr(options, "delimiter", None)
+        for entry in read_csv(path, of_csv) if kind == "csv" else read_json_lines(path):
+            known |= dict.fromkeys(entry)
             values = {**entry, **{name: entry.get(column) for name, column in options.columns}}
             rows.append(TableRow(entry.where, values, number=len(rows), prefix=prefix))
-    check_columns(spec, options, rows)
-    images, placed, words = image_folders(options), [], []
+    check_columns(spec, dict(options.columns), known, rows[0].where)
+    images = ImageFolders(options.images) if options.images else None
+    placed, words = [], []
     for row in rows:
         with problems.at(row.where):
             row = place(row, options, spec, images)
@@ -148,28 +147,28 @@ def check_option(spec: "TaskSpec", options: OwnTableOptions) -> None:
     others = [*(CORNERS if spec.has("box") else ()), "id", "split"]
     others += ["image_id"] if spec.has("image") else []
     known = {*others, *(name for column in columns for name in column.names)}
+    listed = ", ".join(dict.fromkeys([*(column.public_name for column in columns), *others]))
     for name, column in options.columns:
         if name not in known:
-            listed = dict.fromkeys([*(column.public_name for column in columns), *others])
             raise UserError(
-                f"--columns {name}={column}: task {spec.name!r} knows the columns"
-                f" {', '.join(listed)}; correct the name before '='"
+                f"--columns {name}={column}: task {spec.name!r} knows the columns {listed};"
+                " correct the name before '='"
             )
 
 
-def check_columns(spec: "TaskSpec", options: OwnTableOptions, rows: Sequence[TableRow]) -> None:
-    """Raises: UserError if no row has a column of the task. A row without it has null there."""
-    columns = dict(options.columns)
-    known = dict.fromkeys(name for row in rows for name in row.values)
+def check_columns(
+    spec: "TaskSpec", called: Mapping[str, str], known: Collection[str], where: str
+) -> None:
+    """Raises: UserError if no row has a column of the task. A row without it has null there.
+    Args: called: column -> its name in the table, where it is another one."""
     for column in file_columns(spec).values():
-        there = any(columns.get(name, name) in known for name in column.names)
-        there |= column.kind == "box" and known.keys() >= set(CORNERS)
+        there = any(called.get(name, name) in known for name in column.names)
+        there |= column.kind == "box" and all(called.get(name, name) in known for name in CORNERS)
         if column.needed and column.kind != "id" and not there:
             name = column.public_name
-            found = ", ".join(name for name in known if name not in columns)
             raise UserError(
-                f"{rows[0].where}: expected a column {columns.get(name, name)!r} for the task's"
-                f" {name!r}, found {found}; name it with --columns {name}=..."
+                f"{where}: expected a column {called.get(name, name)!r} for the task's {name!r},"
+                f" found {', '.join(known)}; name it with --columns {name}=..."
             )
 
 
@@ -184,7 +183,7 @@ def place(
         what = f"the name of an image as {column.public_name!r}"
         name = words_of(row.value(column), what, column.public_name)
         paths[column.name] = find_image(images, name)
-    image = paths.pop(next(iter(paths))) if paths else ""
+    image = paths.pop(spec.images[0].name) if paths else ""
     form: dict[str, Any] = {"box_format": options.box_format, "keep_case": options.keep_case}
     row = replace(row, split=SPLITS[stated], image=image, others=paths, **form)
     _ = row.uniq_id, row.image_id  # both are texts

@@ -247,6 +247,12 @@ def test_bad_tables_are_one_message_and_nothing_is_written(folder, capsys, fault
     assert not (folder / "out").exists()
 
 
+def test_a_column_that_another_one_is_to_stand_for_is_among_those_found(folder, capsys):
+    (folder / "t.csv").write_text("image,label\na.jpg,x\n")
+    assert run(folder, "t.csv", "image_classify", "--columns", "image=photo") == 2
+    assert "column 'photo' for the task's 'image', found image, label;" in capsys.readouterr().err
+
+
 ENTRY = {
     "image": "a.jpg",
     "caption": "A dog.",
